@@ -1,0 +1,79 @@
+"""Everything aims-PAX raises on purpose.
+
+    AimsPaxError
+    ├── SettingsError        yours: a key, a value, a file that is missing
+    ├── SetupError           the machine's: binary, scheduler, extra not there; stop at once
+    ├── RestartError         what lies in the folder cannot be continued
+    └── LabelError           this frame only; becomes an event, never ends a run by itself
+        ├── NotConverged     the SCF cycle did not converge
+        ├── Crashed          the reference died
+        ├── TimedOut         the reference ran past its limit
+        ├── Truncated        the output ends early
+        ├── WrongShape       energy, forces or stress missing or of another size
+        ├── NotFinite        NaN or infinity in a label
+        └── Insane           overlapping atoms, absurd forces or energies
+
+Only `LabelError` becomes an event; everything else ends the run with one line for the user.
+"""
+
+from __future__ import annotations
+
+
+class AimsPaxError(Exception):
+    """Base of all errors whose text is written for the user."""
+
+
+class SettingsError(AimsPaxError):
+    """Something the user wrote: names the file, the key, the value, what was expected and what to do."""
+
+
+class SetupError(AimsPaxError):
+    """The machine lacks something every calculation needs: stop at once and say what to change."""
+
+
+class RestartError(AimsPaxError):
+    """What lies in the working folder cannot be continued."""
+
+
+class Busy(SetupError):
+    """Another aims-PAX works in this folder."""
+
+
+class LabelError(AimsPaxError):
+    """The reference could not label one frame. The class name is the failure class in every report."""
+
+    def __init__(self, reason: str, folder: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[type[LabelError], tuple[str, str | None]]:
+        return type(self), (self.reason, self.folder)  # crosses process borders whole
+
+
+class NotConverged(LabelError):
+    """The self-consistency cycle did not converge."""
+
+
+class Crashed(LabelError):
+    """The reference program died."""
+
+
+class TimedOut(LabelError):
+    """The reference ran past its time limit."""
+
+
+class Truncated(LabelError):
+    """The output ends before its end."""
+
+
+class WrongShape(LabelError):
+    """Energy, forces or stress are missing or belong to another number of atoms."""
+
+
+class NotFinite(LabelError):
+    """The label holds NaN or infinity."""
+
+
+class Insane(LabelError):
+    """Atoms overlap, or energy or forces are beyond anything physical."""

@@ -1,0 +1,201 @@
+"""Anything that gives energies and forces: a calculator, a foundation model, a committee, a surrogate.
+
+Two protocols. `Potential.labels` answers for a list of frames. `Potential.bind` fixes a list of structures and
+returns something that is called at every MD step while only positions and cells change; all structures go
+through one evaluation, and a committee answers with all its members at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from aims_pax.errors import SettingsError
+from aims_pax.frames import Array, Frame, Label
+
+if TYPE_CHECKING:
+    from ase.calculators.calculator import Calculator
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What M members say of F structures with A atoms together.
+
+    energies: (M, F) eV. forces: (M, A, 3) eV/Å. stress: (M, F, 3, 3) eV/Å³, or None when not asked for.
+    NumPy arrays or torch tensors, as the caller's positions were.
+    """
+
+    energies: Any
+    forces: Any
+    stress: Any | None = None
+
+
+class Bound(Protocol):
+    """A potential bound to F structures with A atoms together; only positions and cells move."""
+
+    members: int
+    device: str
+
+    def __call__(self, positions: Any, cells: Any, *, stress: bool = False) -> Evaluation:
+        """positions: (A, 3) Å float64, cells: (F, 3, 3) Å float64, torch tensors on `device`."""
+        ...
+
+
+@runtime_checkable
+class Potential(Protocol):
+    """Energies and forces of structures."""
+
+    def labels(self, frames: Sequence[Frame]) -> list[Label]:
+        """One label a frame, in order; stress for frames periodic in three directions when available."""
+        ...
+
+    def bind(self, frames: Sequence[Frame]) -> Bound:
+        """Fix the structures; see `Bound`."""
+        ...
+
+
+class CalculatorPotential:
+    """Any ASE calculator. Every structure of a binding owns a calculator, so caches stay warm."""
+
+    def __init__(self, make: Callable[[], Calculator], name: str = "calculator") -> None:
+        self.make = make
+        self.name = name
+        self._shared: Calculator | None = None
+
+    def labels(self, frames: Sequence[Frame]) -> list[Label]:
+        if self._shared is None:
+            self._shared = self.make()
+        return [calculate(frame, self._shared) for frame in frames]
+
+    def bind(self, frames: Sequence[Frame]) -> Bound:
+        return LabelsBound([CalculatorPotential(self.make, self.name) for _ in frames], frames)
+
+
+class LabelsBound:
+    """`Bound` for a potential that knows only `labels`: one member, on the CPU."""
+
+    members = 1
+    device = "cpu"
+
+    def __init__(self, potential: Any | Sequence[Any], frames: Sequence[Frame]) -> None:
+        self.potentials = potential if isinstance(potential, list) else None
+        self.potential = potential
+        self.frames = list(frames)
+        self.ends = np.cumsum([len(f) for f in frames])
+
+    def __call__(self, positions: Any, cells: Any, *, stress: bool = False) -> Evaluation:
+        import torch
+
+        parts = np.split(positions.detach().cpu().numpy(), self.ends[:-1])
+        moved = [f.moved(p, c) for f, p, c in zip(self.frames, parts, cells.cpu().numpy(), strict=True)]
+        labels = (
+            self.potential.labels(moved)
+            if self.potentials is None
+            else [p.labels([f])[0] for p, f in zip(self.potentials, moved, strict=True)]
+        )
+        nowhere = np.full((3, 3), np.nan)
+        tensors = [nowhere if label.stress is None else label.stress for label in labels]
+        return Evaluation(
+            torch.tensor([[label.energy for label in labels]], dtype=torch.float64),
+            torch.from_numpy(np.concatenate([label.forces for label in labels]))[None],
+            torch.from_numpy(np.stack(tensors))[None] if stress else None,
+        )
+
+
+def calculate(frame: Frame, calculator: Calculator, stress: bool = True) -> Label:
+    """Label one frame with an ASE calculator: raw forces (also on fixed atoms) and the energy they derive from.
+
+    The free energy is taken where the calculator offers one, because that is what its forces are the
+    derivative of. Stress is asked for when the frame is periodic and the calculator implements it.
+    Raises whatever the calculator raises.
+    """
+    atoms = frame.to_atoms()
+    atoms.calc = calculator
+    can = set(calculator.implemented_properties)
+    with_stress = stress and frame.periodic and "stress" in can
+    if with_stress:  # one call for all: asking one by one makes some calculators compute twice
+        calculator.calculate(atoms, ["energy", "forces", "stress"], _changes())
+    else:
+        calculator.calculate(atoms, ["energy", "forces"], _changes())
+    results = calculator.results
+    energy = results.get("free_energy", results.get("energy"))
+    tensor = results.get("stress") if with_stress else None
+    return Label(float(energy), np.array(results["forces"], float), None if tensor is None else full(tensor))
+
+
+def full(stress: Any) -> Array:
+    """(3, 3) from ASE's Voigt order xx, yy, zz, yz, xz, xy; a (3, 3) stays itself."""
+    from ase.stress import voigt_6_to_full_3x3_stress
+
+    return np.asarray(stress if np.shape(stress) == (3, 3) else voigt_6_to_full_3x3_stress(stress), float)
+
+
+def load_factory(factory: str, folder: Path | None = None) -> Callable[..., Any]:
+    """The callable named `package.module:callable`; modules in `folder` (the working folder) are found too.
+
+    Raises SettingsError that says which part is missing.
+    """
+    module_name, _, attribute = factory.partition(":")
+    if not module_name or not attribute:
+        raise SettingsError(f"factory {factory!r}: expected 'package.module:callable'")
+    with _importable(folder):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                module = importlib.import_module(module_name)
+        except ImportError as error:
+            raise SettingsError(
+                f"factory {factory!r}: cannot import {module_name} ({error}); install it into this environment "
+                "or put the module into the working folder"
+            ) from error
+    target: Any = module
+    for part in attribute.split("."):
+        if not hasattr(target, part):
+            raise SettingsError(f"factory {factory!r}: {module_name} has no {attribute!r}")
+        target = getattr(target, part)
+    if not callable(target):
+        raise SettingsError(f"factory {factory!r}: {attribute} is not callable")
+    return target  # type: ignore[no-any-return]
+
+
+def calculator_factory(
+    factory: str, kwargs: Mapping[str, Any] | None = None, folder: Path | None = None
+) -> Callable[[], Calculator]:
+    """A function that makes a fresh calculator at each call. Raises SettingsError for wrong arguments."""
+    make = load_factory(factory, folder)
+    arguments = dict(kwargs or {})
+
+    def fresh() -> Calculator:
+        try:
+            return make(**arguments)
+        except TypeError as error:
+            raise SettingsError(f"factory {factory!r} with kwargs {arguments}: {error}") from error
+
+    return fresh
+
+
+@contextmanager
+def _importable(folder: Path | None) -> Iterator[None]:
+    """The working folder on the import path, for as long as something is imported from it."""
+    if folder is None or str(folder) in sys.path:
+        yield
+        return
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _changes() -> list[str]:
+    from ase.calculators.calculator import all_changes
+
+    return list(all_changes)

@@ -1,0 +1,38 @@
+"""Where all randomness comes from: streams named by words, derived from the seeds a user writes.
+
+A stream depends on its name alone, so nothing has to be saved and nobody shares a generator that moves on.
+
+    >>> number("train", 0, 7) == number("train", 0, 7), number("train", 0, 7) == number("train", 1, 7)
+    (True, False)
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+Word = str | int
+
+
+def number(*words: Word) -> int:
+    """A 63-bit integer that depends on the words alone, the same on every machine."""
+    text = "\x1f".join(f"{type(w).__name__}:{w}" for w in words)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+def rng(*words: Word) -> np.random.Generator:
+    """A generator of its own for the work these words name: `rng("train", seed, member, visit)`."""
+    return np.random.Generator(np.random.Philox(number(*words)))
+
+
+def uniform(*words: Word) -> float:
+    """One number in [0, 1) for the decision these words name."""
+    return number(*words) / 2**63
+
+
+def member_seeds(seed: int, n: int) -> tuple[int, ...]:
+    """n different seeds below 1000 for the members of an ensemble, drawn from GENERAL.seed."""
+    if n > 1000:
+        raise ValueError(f"at most 1000 members, got {n}")
+    return tuple(int(s) for s in rng("members", seed).choice(1000, size=n, replace=False))
