@@ -77,3 +77,7 @@ class NotFinite(LabelError):
 
 class Insane(LabelError):
     """Atoms overlap, or energy or forces are beyond anything physical."""
+
+
+class Abandoned(Exception):
+    """A device turn was given up at the next batch or MD step because the run is stopping: nothing happened."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -112,6 +112,16 @@ class Frame:
 
         return Symbols(self.numbers).get_chemical_formula("hill")
 
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything as named arrays, for snapshots; what is None is left out."""
+        return {f.name: np.asarray(v) for f in fields(self) if (v := getattr(self, f.name)) is not None}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """The inverse of `arrays`."""
+        scalars = {k: v.item() for k, v in arrays.items() if v.ndim == 0}
+        return cls(**{**arrays, **scalars})
+
     def moved(self, positions: ArrayLike, cell: ArrayLike | None = None) -> Frame:
         """The same system at other positions (N, 3) Å, and in another cell (3, 3) Å when given."""
         return replace(self, positions=positions, cell=self.cell if cell is None else cell)
@@ -187,11 +197,19 @@ class Label:
 
 @dataclass(frozen=True, eq=False)
 class LabelledFrame:
-    """A frame, its label, and where both came from (`origin`: system, stage, trajectory, step, method …)."""
+    """A frame, its label, and where both came from (`origin`: system, stage, trajectory, step, method …).
+
+    Forces are rounded once to 1e-8 eV/Å, as extended XYZ keeps them: a run that reads its data back after a
+    restart trains on the same numbers, bit for bit.
+    """
 
     frame: Frame
     label: Label
     origin: Mapping[str, str | int | float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        rounded = replace(self.label, forces=np.round(self.label.forces, 8) + 0.0)
+        object.__setattr__(self, "label", rounded)
 
     @property
     def id(self) -> str:
@@ -204,7 +222,7 @@ class LabelledFrame:
         atoms.info[ENERGY] = self.label.energy
         atoms.arrays[FORCES] = np.array(self.label.forces)
         if self.label.stress is not None:
-            atoms.info[STRESS] = np.array(self.label.stress)
+            atoms.info[STRESS] = np.ravel(self.label.stress)  # nine numbers: ASE reads them as (3, 3)
         return atoms
 
     @classmethod

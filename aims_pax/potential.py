@@ -63,11 +63,10 @@ class Potential(Protocol):
 
 
 class CalculatorPotential:
-    """Any ASE calculator. Every structure of a binding owns a calculator, so caches stay warm."""
+    """Any ASE calculator, made by `make`. Each structure of a binding owns one, so its caches stay warm."""
 
-    def __init__(self, make: Callable[[], Calculator], name: str = "calculator") -> None:
+    def __init__(self, make: Callable[[], Calculator]) -> None:
         self.make = make
-        self.name = name
         self._shared: Calculator | None = None
 
     def labels(self, frames: Sequence[Frame]) -> list[Label]:
@@ -76,18 +75,18 @@ class CalculatorPotential:
         return [calculate(frame, self._shared) for frame in frames]
 
     def bind(self, frames: Sequence[Frame]) -> Bound:
-        return LabelsBound([CalculatorPotential(self.make, self.name) for _ in frames], frames)
+        own = [self.make() for _ in frames]
+        return LabelsBound(lambda moved: [calculate(f, c) for f, c in zip(moved, own, strict=True)], frames)
 
 
 class LabelsBound:
-    """`Bound` for a potential that knows only `labels`: one member, on the CPU."""
+    """`Bound` made from a function that labels frames: one member, on the CPU."""
 
     members = 1
     device = "cpu"
 
-    def __init__(self, potential: Any | Sequence[Any], frames: Sequence[Frame]) -> None:
-        self.potentials = potential if isinstance(potential, list) else None
-        self.potential = potential
+    def __init__(self, labels: Callable[[list[Frame]], list[Label]], frames: Sequence[Frame]) -> None:
+        self.labels = labels
         self.frames = list(frames)
         self.ends = np.cumsum([len(f) for f in frames])
 
@@ -96,11 +95,7 @@ class LabelsBound:
 
         parts = np.split(positions.detach().cpu().numpy(), self.ends[:-1])
         moved = [f.moved(p, c) for f, p, c in zip(self.frames, parts, cells.cpu().numpy(), strict=True)]
-        labels = (
-            self.potential.labels(moved)
-            if self.potentials is None
-            else [p.labels([f])[0] for p, f in zip(self.potentials, moved, strict=True)]
-        )
+        labels = self.labels(moved)
         nowhere = np.full((3, 3), np.nan)
         tensors = [nowhere if label.stress is None else label.stress for label in labels]
         return Evaluation(

@@ -1,0 +1,88 @@
+"""Convergence: train each chosen member on the full set until it stops improving, then put its best weights back.
+
+    TRAIN  -- improved by more than the margin -->  TRAIN   (these weights are the best so far)
+    TRAIN  -- patience or epochs used up -------->  done    (the best weights are restored)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from aims_pax.core.rules import ConvergeRules
+from aims_pax.core.work import (
+    Effect,
+    Event,
+    IllegalEvent,
+    KeepBest,
+    RestoreBest,
+    Say,
+    Train,
+    Trained,
+    Work,
+)
+
+NAME = "converge"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One member on its way."""
+
+    member: int
+    visit: int = 0
+    epochs: int = 0
+    best: float = math.inf  # validation loss
+    best_epoch: int = 0
+    best_mae: float = math.nan  # eV/Å
+    done: bool = False
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that decides how convergence goes on."""
+
+    members: tuple[Progress, ...]
+    stopped: str | None = None
+
+
+def begin(rules: ConvergeRules) -> State:
+    """Nobody trained yet."""
+    return State(tuple(Progress(m) for m in rules.members))
+
+
+def outstanding(state: State, rules: ConvergeRules) -> tuple[Work, ...]:
+    """One visit for each member still improving."""
+    return tuple(
+        Train(p.visit, int(min(rules.epochs_per_visit, rules.max_epochs - p.epochs)), p.member)
+        for p in state.members
+        if not p.done
+    )
+
+
+def step(state: State, event: Event, rules: ConvergeRules) -> tuple[State, tuple[Effect, ...]]:
+    """What follows from a visit. Raises IllegalEvent, changing nothing, when its work is not outstanding."""
+    if not isinstance(event, Trained) or event.work not in outstanding(state, rules):
+        raise IllegalEvent(f"{event} while outstanding is {outstanding(state, rules)}")
+    i = next(i for i, p in enumerate(state.members) if p.member == event.work.member)
+    p = state.members[i]
+    p = replace(p, visit=p.visit + 1, epochs=p.epochs + event.work.epochs)
+    effects: list[Effect] = []
+    (loss,), (mae,) = event.valid_loss, event.force_mae
+    if math.isfinite(loss) and (math.isinf(p.best) or p.best - loss > rules.margin):
+        p = replace(p, best=loss, best_epoch=p.epochs, best_mae=mae)
+        effects.append(KeepBest(p.member, p.epochs))
+    if p.epochs >= rules.max_epochs or p.epochs - p.best_epoch >= rules.patience:
+        p = replace(p, done=True)
+        why = "patience" if p.epochs < rules.max_epochs else "epochs"
+        effects.append(RestoreBest(p.member))
+        effects.append(
+            Say(
+                f"member {p.member} · {why} used up after {p.epochs} epochs · best: epoch {p.best_epoch}, "
+                f"force MAE {1000 * p.best_mae:.1f} meV/Å"
+            )
+        )
+    state = replace(state, members=(*state.members[:i], p, *state.members[i + 1 :]))
+    if all(q.done for q in state.members):
+        state = replace(state, stopped="converged")
+    return state, tuple(effects)

@@ -1,0 +1,382 @@
+"""Active learning: what follows from an event, and what should be running.
+
+Life of one trajectory:
+
+    RUNNING   -- certain ------------------------>  RUNNING
+    RUNNING   -- uncertain, or quiet too long --->  WAITING
+    RUNNING   -- last MD step ------------------->  DONE
+    RUNNING   -- exploded: rewind --------------->  RUNNING   (DONE, with the reason, after 5 in a row)
+    WAITING   -- label kept for validation ------>  RUNNING
+    WAITING   -- label kept for training -------->  TRAINING
+    WAITING   -- label failed: rewind ----------->  RUNNING   (DONE, with the reason, if it keeps failing)
+    TRAINING  -- epochs left -------------------->  TRAINING
+    TRAINING  -- enough epochs ------------------>  RUNNING
+
+Frames for testing and analysis are labelled without their trajectory waiting.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from aims_pax.core.rules import BELIEVED, BELIEVED_PER_SYSTEM, MAX_FAILURES, MAX_FAULTS, ExploreRules
+from aims_pax.core.threshold import Threshold
+from aims_pax.core.work import (
+    Add,
+    Advance,
+    Advanced,
+    Analyse,
+    Effect,
+    Event,
+    IllegalEvent,
+    Label,
+    LabelDropped,
+    LabelFailed,
+    Labelled,
+    Rewind,
+    Say,
+    Train,
+    Trained,
+    Work,
+)
+
+NAME = "explore"
+
+Status = Literal["running", "waiting", "training", "done"]
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One trajectory as the core sees it; positions and momenta live with the shell's world."""
+
+    system: str
+    status: Status = "running"
+    step: int = 0  # MD steps taken
+    life: int = 0  # rewinds so far
+    quiet_since: int = 0  # MD step of its last label
+    frame: str | None = None  # WAITING: the frame whose label it waits for
+    home: str | None = None  # last labelled frame: where a rewind goes
+    n_train: int = 0  # TRAINING: size of the training set that first holds its point
+    epochs: int = 0  # TRAINING: epochs the models have seen its point
+    faults: int = 0  # exploded frames in a row
+    failures: int = 0  # failed labels in a row
+    reason: str | None = None  # DONE: why
+
+
+@dataclass(frozen=True)
+class Aside:
+    """A frame being labelled while its trajectory runs on: for testing or for analysis."""
+
+    frame: str
+    trajectory: int
+    step: int
+    threshold: float = math.inf  # eV/Å, as it stood when the frame was met
+    n_train: int = 0
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that decides how active learning goes on."""
+
+    trajectories: tuple[Trajectory, ...]
+    thresholds: tuple[tuple[str, Threshold], ...]  # one entry "" for all, or one a system
+    n_train: int  # size of the training set (largest member), initial dataset included
+    valid: tuple[tuple[str, int], ...]  # validation frames a system, over all members
+    n_added: int = 0  # points added to training and validation here
+    n_valid_added: int = 0
+    n_asked: int = 0  # reference calculations asked for here
+    n_tests: int = 0
+    checks: int = 0
+    visit: int = 0  # training visits so far
+    force_mae: tuple[float, ...] = ()  # eV/Å per member, last visit
+    tests: tuple[Aside, ...] = ()
+    analyses: tuple[Aside, ...] = ()
+    stopped: str | None = None
+
+
+def begin(systems: tuple[str, ...], rules: ExploreRules, n_train: int, valid: dict[str, int]) -> State:
+    """The state before the first step: one trajectory for each (dealt) system name."""
+    keys = dict.fromkeys(systems) if rules.per_system else {"": None}
+    return State(
+        trajectories=tuple(Trajectory(system) for system in systems),
+        thresholds=tuple((key, Threshold()) for key in keys),
+        n_train=n_train,
+        valid=tuple((system, valid.get(system, 0)) for system in dict.fromkeys(systems)),
+    )
+
+
+def outstanding(state: State, rules: ExploreRules) -> tuple[Work, ...]:
+    """What should be running now: labels first (they take longest), then training, then MD."""
+    frames = [t.frame for t in state.trajectories if t.status == "waiting" and t.frame is not None]
+    frames += [aside.frame for aside in (*state.tests, *state.analyses)]
+    labels = tuple(Label(frame) for frame in dict.fromkeys(frames))
+    if state.stopped:
+        return labels
+    training = any(t.status == "training" for t in state.trajectories)
+    visit = (Train(state.visit, rules.epochs_per_visit),) if training else ()
+    moving = tuple(
+        Advance(i, t.step, _next_stop(t.step, rules), t.life)
+        for i, t in enumerate(state.trajectories)
+        if t.status == "running"
+    )
+    return labels + visit + moving
+
+
+def step(state: State, event: Event, rules: ExploreRules) -> tuple[State, tuple[Effect, ...]]:
+    """What follows from an event. Raises IllegalEvent, changing nothing, when its work is not outstanding."""
+    if event.work not in outstanding(state, rules):
+        raise IllegalEvent(f"{event} while outstanding is {outstanding(state, rules)}")
+    match event:
+        case Advanced():
+            state, effects = _advanced(state, event, rules)
+        case Labelled():
+            state, effects = _labelled(state, event.work.frame, rules)
+        case LabelFailed():
+            state, effects = _label_failed(state, event, rules)
+        case LabelDropped():
+            state, effects = _dropped(state, event.work.frame), ()
+        case Trained():
+            state, effects = _trained(state, event, rules)
+        case _:
+            raise IllegalEvent(f"{type(event).__name__} has no meaning in active learning")
+    why = _why_over(state, rules)
+    if state.stopped is None and why is not None:
+        return replace(state, stopped=why), (*effects, Say(f"stop: {why}"))
+    return state, effects
+
+
+def threshold_of(state: State, system: str, rules: ExploreRules) -> float:
+    """δ in eV/Å that applies to this system now."""
+    return dict(state.thresholds)[_key(system, rules)].value(rules.c_x)
+
+
+# ---------------------------------------------------------------- a trajectory moved
+
+
+def _advanced(state: State, event: Advanced, rules: ExploreRules) -> tuple[State, tuple[Effect, ...]]:
+    i = event.work.trajectory
+    fault = event.fault
+    if fault is None and not all(map(math.isfinite, event.uncertainty)):
+        fault = "the uncertainty is not finite"
+    if fault is not None:
+        trajectory, effects = _rewound(
+            replace(state.trajectories[i], step=event.step, faults=state.trajectories[i].faults + 1),
+            i, fault, MAX_FAULTS, state.trajectories[i].faults + 1,
+        )  # fmt: skip
+        return _put(state, i, trajectory), effects
+
+    trajectory = replace(state.trajectories[i], step=event.step, faults=0)
+    state = _put(state, i, _run_on(trajectory, rules))
+    said: tuple[Effect, ...] = ()
+    if rules.analysis_skip and event.step % rules.analysis_skip == 0 and state.n_asked < rules.max_labels:
+        δ = threshold_of(state, trajectory.system, rules)
+        aside = Aside(event.frame, i, event.step, δ, state.n_train)
+        state = replace(state, analyses=(*state.analyses, aside), n_asked=state.n_asked + 1)
+    if event.step % rules.skip_step == 0 or event.step >= rules.max_steps:
+        state, said = _checked(state, i, trajectory, event, rules)
+    return state, said
+
+
+def _checked(
+    state: State, i: int, trajectory: Trajectory, event: Advanced, rules: ExploreRules
+) -> tuple[State, tuple[Effect, ...]]:
+    """The uncertainty criterion at one frame."""
+    δ = threshold_of(state, trajectory.system, rules)
+    spread = max(event.uncertainty)
+    quiet = event.step - trajectory.quiet_since
+    state = replace(_seen(state, trajectory.system, event.uncertainty, rules), checks=state.checks + 1)
+    spent = state.n_asked >= rules.max_labels
+    if not spent and _test_due(state, i, rules):
+        aside = Aside(event.frame, i, event.step)
+        state = replace(
+            state, tests=(*state.tests, aside), n_tests=state.n_tests + 1, n_asked=state.n_asked + 1
+        )
+        return state, (Say(f"trajectory {i} · step {event.step} · drawn for testing · labelling {event.frame[:6]}"),)
+    if spread <= δ and quiet < rules.quiet_limit:
+        return state, ()
+    if spent:
+        return _put(state, i, replace(trajectory, status="done", reason="max_labels: the budget is spent")), ()
+    why = f"spread {spread:.3f} > {δ:.3f} eV/Å" if spread > δ else f"quiet for {quiet} steps"
+    waiting = replace(trajectory, status="waiting", frame=event.frame, quiet_since=event.step)
+    state = replace(_put(state, i, waiting), n_asked=state.n_asked + 1)
+    return state, (Say(f"trajectory {i} · step {event.step} · {why} · labelling {event.frame[:6]}"),)
+
+
+def _rewound(
+    t: Trajectory, i: int, why: str, limit: int, in_a_row: int
+) -> tuple[Trajectory, tuple[Effect, ...]]:
+    """Back to the last labelled frame with fresh momenta, or done when that happened too often in a row."""
+    if in_a_row >= limit:
+        reason = f"{why} ({in_a_row} times in a row)"
+        done = replace(t, status="done", frame=None, reason=reason)
+        return done, (Say(f"trajectory {i} · step {t.step} · ended: {reason}", "warning"),)
+    back = replace(t, status="running", frame=None, life=t.life + 1)
+    text = f"trajectory {i} · step {t.step} · {why} · rewound with fresh momenta"
+    return back, (Rewind(i, t.home, back.life), Say(text, "warning"))
+
+
+def _seen(state: State, system: str, uncertainty: tuple[float, ...], rules: ExploreRules) -> State:
+    key = _key(system, rules)
+    freeze = state.n_train >= rules.freeze_at
+
+    def after(threshold: Threshold) -> Threshold:
+        return threshold.seen(uncertainty).freeze(rules.c_x) if freeze else threshold.seen(uncertainty)
+
+    return replace(state, thresholds=tuple((k, after(t) if k == key else t) for k, t in state.thresholds))
+
+
+def _test_due(state: State, i: int, rules: ExploreRules) -> bool:
+    """Test frames fall due at random moments of the run's progress, each on a trajectory drawn beforehand."""
+    k = state.n_tests
+    if k >= rules.n_test or _progress(state, rules) < rules.test_due[k]:
+        return False
+    j = rules.test_trajectory[k]
+    return i == j or state.trajectories[j].status == "done"
+
+
+def _progress(state: State, rules: ExploreRules) -> float:
+    """How much of the run is over, 0 … 1, by whichever limit is nearest; without limits by checks made."""
+    shares = [
+        sum(t.step for t in state.trajectories) / (rules.max_steps * len(state.trajectories)),
+        state.n_asked / rules.max_labels,
+        (state.n_train / rules.max_train) if state.n_train else 0.0,
+    ]
+    if rules.max_steps == rules.max_labels == rules.max_train == math.inf:
+        shares.append(1 - math.exp(-state.checks / (40 * len(state.trajectories))))
+    return max(shares)
+
+
+# ---------------------------------------------------------------- the reference answered
+
+
+def _labelled(state: State, frame: str, rules: ExploreRules) -> tuple[State, tuple[Effect, ...]]:
+    effects: list[Effect] = [
+        Analyse(a.frame, a.trajectory, a.step, a.threshold, a.n_train) for a in state.analyses if a.frame == frame
+    ]
+    effects += [Add(frame, "test") for a in state.tests if a.frame == frame]
+    state = _without_asides(state, frame)
+    waiting = [i for i, t in enumerate(state.trajectories) if t.status == "waiting" and t.frame == frame]
+    if not waiting:
+        return state, tuple(effects)
+    split = "valid" if state.n_valid_added < rules.valid_ratio * state.n_added else "train"
+    effects.append(Add(frame, split))
+    state = _counted(state, state.trajectories[waiting[0]].system, split)
+    for i in waiting:
+        t = replace(state.trajectories[i], frame=None, home=frame, failures=0)
+        if state.stopped:
+            t = replace(t, status="done", reason="stopped")
+        elif split == "train":
+            t = replace(t, status="training", n_train=state.n_train, epochs=0)
+        else:
+            t = _run_on(replace(t, status="running"), rules)
+        state = _put(state, i, t)
+    effects.append(Say(f"{frame[:6]} → {split} · {state.n_train} training points"))
+    if state.stopped is None and state.n_train >= rules.max_train:
+        state = replace(state, stopped=f"max_train_set_size: {state.n_train} training points")
+        effects.append(Say(f"stop: {state.stopped}"))
+    return state, tuple(effects)
+
+
+def _label_failed(state: State, event: LabelFailed, rules: ExploreRules) -> tuple[State, tuple[Effect, ...]]:
+    frame = event.work.frame
+    effects: list[Effect] = []
+    for i, t in enumerate(state.trajectories):
+        if t.status == "waiting" and t.frame == frame:
+            t = replace(t, failures=t.failures + 1)
+            if state.stopped:
+                t = replace(t, status="done", frame=None, reason="stopped")
+            else:
+                t, more = _rewound(t, i, f"{event.kind}: {event.reason}", MAX_FAILURES, t.failures)
+                t = _run_on(t, rules)
+                effects += more
+            state = _put(state, i, t)
+    return _without_asides(state, frame), tuple(effects)
+
+
+def _dropped(state: State, frame: str) -> State:
+    """A label given up before it was paid for: it does not count, and its trajectory is over."""
+    asides = sum(a.frame == frame for a in (*state.tests, *state.analyses))
+    for i, t in enumerate(state.trajectories):
+        if t.status == "waiting" and t.frame == frame:
+            state = _put(state, i, replace(t, status="done", frame=None, reason="stopped"))
+            asides += 1
+    return replace(_without_asides(state, frame), n_asked=state.n_asked - asides)
+
+
+def _without_asides(state: State, frame: str) -> State:
+    return replace(
+        state,
+        tests=tuple(a for a in state.tests if a.frame != frame),
+        analyses=tuple(a for a in state.analyses if a.frame != frame),
+    )
+
+
+def _counted(state: State, system: str, split: str) -> State:
+    valid = split == "valid"
+    return replace(
+        state,
+        n_added=state.n_added + 1,
+        n_valid_added=state.n_valid_added + valid,
+        n_train=state.n_train + (not valid),
+        valid=tuple((s, n + (valid and s == system)) for s, n in state.valid),
+    )
+
+
+# ---------------------------------------------------------------- the models trained
+
+
+def _trained(state: State, event: Trained, rules: ExploreRules) -> tuple[State, tuple[Effect, ...]]:
+    for i, t in enumerate(state.trajectories):
+        # a point that arrived while the visit was running was not seen by it: it waits for the next one
+        if t.status == "training" and t.n_train <= event.n_train:
+            t = replace(t, epochs=t.epochs + event.work.epochs)
+            if t.epochs >= rules.epochs_per_worker:
+                t = _run_on(replace(t, status="running", epochs=0), rules)
+            state = _put(state, i, t)
+    state = replace(state, visit=state.visit + 1, force_mae=event.force_mae)
+    mae = sum(event.force_mae) / len(event.force_mae)
+    if not mae <= rules.desired_acc or rules.desired_acc <= 0:
+        return state, ()
+    if sum(n for _, n in state.valid) < BELIEVED or any(n < BELIEVED_PER_SYSTEM for _, n in state.valid):
+        return state, (Say(f"force MAE {1000 * mae:.1f} meV/Å reached on too few validation frames: going on"),)
+    state = replace(state, stopped=f"desired_acc: force MAE {1000 * mae:.1f} meV/Å on the validation set")
+    return state, (Say(f"stop: {state.stopped}"),)
+
+
+# ---------------------------------------------------------------- small parts
+
+
+def _next_stop(step: int, rules: ExploreRules) -> int:
+    """The next MD step at which somebody looks: uncertainty check, analysis, or the end."""
+    intervals = [rules.skip_step] + ([rules.analysis_skip] if rules.analysis_skip else [])
+    return int(min(*((step // n + 1) * n for n in intervals), rules.max_steps))
+
+
+def _run_on(t: Trajectory, rules: ExploreRules) -> Trajectory:
+    if t.status == "running" and t.step >= rules.max_steps:
+        return replace(t, status="done", reason=f"max_MD_steps: {t.step}")
+    return t
+
+
+def _key(system: str, rules: ExploreRules) -> str:
+    return system if rules.per_system else ""
+
+
+def _put(state: State, i: int, trajectory: Trajectory) -> State:
+    trajectories = (*state.trajectories[:i], trajectory, *state.trajectories[i + 1 :])
+    return replace(state, trajectories=trajectories)
+
+
+def _why_over(state: State, rules: ExploreRules) -> str | None:
+    """The stop reasons that belong to no single event: budget spent and answered, every trajectory at its end."""
+    waiting = any(t.status == "waiting" for t in state.trajectories) or state.tests or state.analyses
+    if state.n_asked >= rules.max_labels and not waiting:
+        return f"max_labels: {state.n_asked} reference calculations"
+    if any(t.status != "done" for t in state.trajectories):
+        return None
+    reasons = {t.reason for t in state.trajectories}
+    if all(reason and reason.startswith("max_MD_steps") for reason in reasons):
+        return f"max_MD_steps: every trajectory took {max(t.step for t in state.trajectories)} steps"
+    return "every trajectory has ended: " + "; ".join(sorted(r for r in reasons if r))

@@ -1,0 +1,187 @@
+"""Initial dataset: sample, label, train, until good or large enough.
+
+    SAMPLE  -- structures made ------------------>  LABEL
+    LABEL   -- every frame answered ------------->  TRAIN    (SAMPLE again when too few came through)
+    TRAIN   -- visit over, no limit reached ----->  SAMPLE
+    TRAIN   -- visit over, a limit reached ------>  stopped
+
+Every member gets its own slice of each batch. Frames are dealt when all of a batch have been answered, in the
+order they were made, so the sets do not depend on which calculation happened to end first.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from aims_pax.core.rules import BELIEVED, BELIEVED_PER_SYSTEM, InitialRules
+from aims_pax.core.work import (
+    Add,
+    Effect,
+    Event,
+    IllegalEvent,
+    Label,
+    LabelDropped,
+    LabelFailed,
+    Labelled,
+    Sample,
+    Sampled,
+    Say,
+    Train,
+    Trained,
+    Work,
+)
+
+NAME = "initial"
+MAX_EMPTY = 3  # batches in a row that brought no member forward, after which the stage gives up
+
+
+@dataclass(frozen=True)
+class Slice:
+    """How much data one member has."""
+
+    n_train: int = 0
+    n_valid: int = 0
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that decides how the initial dataset goes on."""
+
+    members: tuple[Slice, ...]
+    valid: tuple[tuple[str, int], ...]  # validation frames a system, over all members
+    phase: Literal["sample", "label", "train"] = "sample"
+    visit: int = 0
+    batch: tuple[tuple[str, str], ...] = ()  # (system, frame id) of the batch being labelled
+    answers: tuple[tuple[str, bool], ...] = ()  # (frame id, labelled?)
+    last: tuple[tuple[str, str], ...] = ()  # where sampling goes on: (system, frame id)
+    epochs: int = 0
+    empty: int = 0
+    force_mae: tuple[float, ...] = ()
+    stopped: str | None = None
+
+
+def begin(rules: InitialRules) -> State:
+    """Nothing sampled, nothing trained."""
+    return State(members=(Slice(),) * rules.members, valid=tuple((s, 0) for s in rules.systems))
+
+
+def outstanding(state: State, rules: InitialRules) -> tuple[Work, ...]:
+    """What should be running now."""
+    if state.phase == "label":
+        answered = {frame for frame, _ in state.answers}
+        return tuple(Label(f) for f in dict.fromkeys(f for _, f in state.batch) if f not in answered)
+    if state.stopped:
+        return ()
+    if state.phase == "sample":
+        return (Sample(state.visit, _per_system(state, rules)),)
+    return (Train(state.visit, int(min(rules.epochs_per_visit, rules.max_epochs - state.epochs))),)
+
+
+def step(state: State, event: Event, rules: InitialRules) -> tuple[State, tuple[Effect, ...]]:
+    """What follows from an event. Raises IllegalEvent, changing nothing, when its work is not outstanding."""
+    if event.work not in outstanding(state, rules):
+        raise IllegalEvent(f"{event} while outstanding is {outstanding(state, rules)}")
+    match event:
+        case Sampled():
+            last = dict(state.last) | dict(event.frames)  # the last of each system wins
+            state = replace(state, phase="label", batch=event.frames, last=tuple(last.items()))
+            return state, (Say(f"sampling step {state.visit} · {len(event.frames)} structures to label"),)
+        case Labelled() | LabelFailed() | LabelDropped():
+            ok = isinstance(event, Labelled)
+            state = replace(state, answers=(*state.answers, (event.work.frame, ok)))
+            failed = isinstance(event, LabelFailed)
+            text = f"{event.work.frame[:6]} · {event.kind}: {event.reason}" if failed else ""  # type: ignore[union-attr]
+            said: tuple[Effect, ...] = (Say(text, "warning"),) if failed else ()
+            if outstanding(state, rules):
+                return state, said
+            state, effects = _dealt(state, rules)
+            return state, said + effects
+        case Trained():
+            return _trained(state, event, rules)
+        case _:
+            raise IllegalEvent(f"{type(event).__name__} has no meaning in the initial dataset")
+
+
+def _dealt(state: State, rules: InitialRules) -> tuple[State, tuple[Effect, ...]]:
+    """Deal the labelled frames of a finished batch to the members, system by system."""
+    good = {frame for frame, ok in state.answers if ok}
+    hands: list[list[tuple[str, str]]] = [[] for _ in state.members]
+    turn = state.visit  # the first frame goes to another member each time, so that remainders even out
+    for system in rules.systems:
+        for frame in dict.fromkeys(f for s, f in state.batch if s == system and f in good):
+            hands[turn % len(hands)].append((system, frame))
+            turn += 1
+    effects: list[Effect] = []
+    members = list(state.members)
+    valid = dict(state.valid)
+    for m, hand in enumerate(hands):
+        chosen = _validation(len(hand), members[m], state.visit, rules)
+        for k, (system, frame) in enumerate(hand):
+            split = "valid" if k in chosen else "train"
+            effects.append(Add(frame, split, m))
+            valid[system] = valid.get(system, 0) + (split == "valid")
+        members[m] = Slice(members[m].n_train + len(hand) - len(chosen), members[m].n_valid + len(chosen))
+    state = replace(state, members=tuple(members), valid=tuple(valid.items()), batch=(), answers=())
+    if all(m.n_train and m.n_valid for m in members):
+        state = replace(state, phase="train", empty=0)
+    else:
+        state = replace(state, phase="sample", visit=state.visit + 1, empty=state.empty + (not good))
+    if state.empty >= MAX_EMPTY:
+        reason = f"no reference calculation succeeded in {MAX_EMPTY} batches"
+        state = replace(state, stopped=reason)
+    n_train, n_valid = (sum(getattr(m, n) for m in members) for n in ("n_train", "n_valid"))
+    effects.append(Say(f"{len(good)} labels · {n_train} training and {n_valid} validation points in all"))
+    return state, tuple(effects)
+
+
+def _validation(n: int, have: Slice, visit: int, rules: InitialRules) -> set[int]:
+    """Which of a member's n new frames validate: valid_ratio over time, at least one a step when there are two."""
+    if n == 0 or (n == 1 and not have.n_train):
+        return set()
+    total = have.n_train + have.n_valid + n
+    wanted = math.floor(rules.valid_ratio * total + 0.5) - have.n_valid
+    least = 1 if n > 1 or not have.n_valid else 0
+    count = min(max(wanted, least), n - 1 if n > 1 else 1)
+    return {(visit + k * n // max(count, 1)) % n for k in range(count)}
+
+
+def _per_system(state: State, rules: InitialRules) -> int:
+    """Structures of each system in the next batch: members × n_points, less when the set is nearly full."""
+    full = rules.members * rules.n_points
+    if math.isinf(rules.max_train):
+        return full
+    missing = (rules.max_train - sum(m.n_train for m in state.members)) / (1 - min(rules.valid_ratio, 0.9))
+    least = 1 if state.epochs else 2 * rules.members  # the first batch must give everyone something to train on
+    return max(1, min(full, math.ceil(max(missing, least) / len(rules.systems))))
+
+
+def _trained(state: State, event: Trained, rules: InitialRules) -> tuple[State, tuple[Effect, ...]]:
+    mae = sum(event.force_mae) / len(event.force_mae)
+    state = replace(
+        state,
+        phase="sample",
+        visit=state.visit + 1,
+        epochs=state.epochs + event.work.epochs,
+        force_mae=event.force_mae,
+    )
+    n_train = sum(m.n_train for m in state.members)
+    good = rules.desired_acc > 0 and mae <= rules.desired_acc
+    believed = sum(n for _, n in state.valid) >= BELIEVED and all(
+        n >= BELIEVED_PER_SYSTEM for _, n in state.valid
+    )
+    effects: tuple[Effect, ...] = ()
+    if good and not believed:
+        effects = (Say(f"force MAE {1000 * mae:.1f} meV/Å reached on too few validation frames: going on"),)
+    reason = None
+    if good and believed:
+        reason = f"desired_acc × scale: force MAE {1000 * mae:.1f} meV/Å on the validation sets"
+    elif state.epochs >= rules.max_epochs:
+        reason = f"max_initial_epochs: {state.epochs}"
+    elif n_train >= rules.max_train:
+        reason = f"max_initial_set_size: {n_train} training points"
+    if reason:
+        state = replace(state, stopped=reason)
+        effects = (*effects, Say(f"stop: {reason}"))
+    return state, effects

@@ -1,0 +1,103 @@
+"""The few numbers of the settings that the stages need, as plain frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aims_pax import seeds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aims_pax.settings.project import ActiveLearningSettings, InitialDatasetSettings
+
+INF = float("inf")
+MAX_FAULTS = 5  # exploded frames in a row after which a trajectory ends
+MAX_FAILURES = 5  # failed labels in a row after which a trajectory ends
+BELIEVED = 10  # validation frames below which `desired_acc` is not believed
+BELIEVED_PER_SYSTEM = 2
+
+
+@dataclass(frozen=True)
+class InitialRules:
+    """Numbers of the initial dataset."""
+
+    members: int
+    systems: tuple[str, ...]
+    n_points: int  # per sampling step, member and system
+    epochs_per_visit: int
+    valid_ratio: float
+    desired_acc: float = 0.0  # eV/Å, already scaled; 0: none
+    max_epochs: float = INF
+    max_train: float = INF  # different frames in the training sets of all members together
+
+    @classmethod
+    def read(cls, s: InitialDatasetSettings, systems: Sequence[str]) -> InitialRules:
+        return cls(
+            members=s.ensemble_size,
+            systems=tuple(systems),
+            n_points=s.n_points_per_sampling_step_idg,
+            epochs_per_visit=s.intermediate_epochs_idg,
+            valid_ratio=s.valid_ratio,
+            desired_acc=s.desired_acc * s.desired_acc_scale_idg,
+            max_epochs=s.max_initial_epochs,
+            max_train=s.max_initial_set_size,
+        )
+
+
+@dataclass(frozen=True)
+class ExploreRules:
+    """Numbers of active learning. Steps are MD steps."""
+
+    skip_step: int
+    c_x: float
+    valid_ratio: float
+    epochs_per_worker: int
+    epochs_per_visit: int
+    max_steps: float = INF
+    max_train: float = INF
+    max_labels: float = INF
+    desired_acc: float = 0.0
+    freeze_at: float = INF
+    quiet_limit: float = INF
+    per_atom: bool = False  # ensemble_sd: any atom above the threshold counts
+    per_system: bool = False  # one threshold a system instead of one for all
+    n_test: int = 0
+    test_due: tuple[float, ...] = ()  # progress (0..1) or number of checks at which the k-th test is due
+    test_trajectory: tuple[int, ...] = ()
+    analysis_skip: int = 0  # 0: no analysis
+
+    @classmethod
+    def read(cls, s: ActiveLearningSettings, trajectories: int, seed: int) -> ExploreRules:
+        n_test = s.n_test or 0
+        return cls(
+            skip_step=s.skip_step_mlff,
+            c_x=s.c_x,
+            valid_ratio=s.valid_ratio,
+            epochs_per_worker=s.epochs_per_worker,
+            epochs_per_visit=s.intermediate_epochs_al,
+            max_steps=s.max_MD_steps,
+            max_train=s.max_train_set_size,
+            max_labels=INF if s.max_labels is None else s.max_labels,
+            desired_acc=s.desired_acc,
+            freeze_at=s.freeze_threshold_dataset,
+            quiet_limit=s.uncert_not_crossed_limit,
+            per_atom=s.uncertainty_type == "ensemble_sd",
+            per_system=s.threshold == "per_system",
+            n_test=n_test,
+            test_due=tuple((k + seeds.uniform("test due", seed, k)) / n_test for k in range(n_test)),
+            test_trajectory=tuple(seeds.number("test of", seed, k) % trajectories for k in range(n_test)),
+            analysis_skip=s.analysis_skip if s.analysis else 0,
+        )
+
+
+@dataclass(frozen=True)
+class ConvergeRules:
+    """Numbers of convergence. margin and losses in the unit of the loss."""
+
+    members: tuple[int, ...]
+    patience: int
+    margin: float
+    max_epochs: float
+    epochs_per_visit: int = 1

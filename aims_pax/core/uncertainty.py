@@ -1,0 +1,40 @@
+"""How far the members of an ensemble disagree about forces.
+
+Atomic spread, population variance averaged over components (Eq. 1 of arXiv:2508.12888):
+
+    σ_a = sqrt( 1/(3M) · Σ_m Σ_k (F_mak − F̄_ak)² )
+
+with M members, atoms a and Cartesian components k.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aims_pax.frames import Array
+
+
+def atomic_sd(forces: Array) -> Array:
+    """σ_a in eV/Å, (N,), from the members' forces (M, N, 3) eV/Å."""
+    deviation = forces - forces.mean(axis=0)  # (M, N, 3)
+    sigma: Array = np.sqrt((deviation**2).mean(axis=(0, 2)))
+    return sigma
+
+
+def uncertainty(forces: Array, kind: str) -> tuple[float, ...]:
+    """Uncertainty in eV/Å of one frame: one value, or one an atom for `ensemble_sd`.
+
+    forces: (M, N, 3) eV/Å. kind: max_atomic_sd | mean_atomic_sd | ensemble_sd. Raises ValueError for another.
+
+    >>> forces = np.array([[[0.0, 0, 0], [1, 0, 0]], [[0.0, 0, 0], [3, 0, 0]]])
+    >>> [round(u, 3) for u in uncertainty(forces, "ensemble_sd")]
+    [0.0, 0.577]
+    """
+    sigma = atomic_sd(forces)
+    if kind == "max_atomic_sd":
+        return (float(sigma.max()),)
+    if kind == "mean_atomic_sd":
+        return (float(sigma.mean()),)
+    if kind == "ensemble_sd":
+        return tuple(float(s) for s in sigma)
+    raise ValueError(f"uncertainty_type {kind!r}")

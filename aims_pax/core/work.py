@@ -1,0 +1,198 @@
+"""The vocabulary between what should happen (core) and what makes it happen (shell): work, events, effects.
+
+Work is what should be running now; an event is what became of it; an effect is a quick, idempotent consequence.
+All are frozen, hashable and made of plain numbers and strings, so that the journal is a line of JSON each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+# ---------------------------------------------------------------- work
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Make `per_system` new structures of every system."""
+
+    visit: int
+    per_system: int
+
+
+@dataclass(frozen=True)
+class Advance:
+    """Move one trajectory from MD step `start` to MD step `end`. `life` counts its rewinds."""
+
+    trajectory: int
+    start: int
+    end: int
+    life: int
+
+
+@dataclass(frozen=True)
+class Label:
+    """Ask the reference for one frame."""
+
+    frame: str
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train for some epochs: all members, or one when `member` is given. `visit` counts from 0."""
+
+    visit: int
+    epochs: int
+    member: int | None = None
+
+
+Work = Sample | Advance | Label | Train
+
+# ---------------------------------------------------------------- events
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """New structures: (system, frame id) each, in the order they were made."""
+
+    work: Sample
+    frames: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """A trajectory reached `step`. `uncertainty` in eV/Å: one value, or one per atom (ensemble_sd).
+
+    `fault` is the reason when the frame is physically impossible; then the uncertainty means nothing.
+    """
+
+    work: Advance
+    step: int
+    frame: str
+    uncertainty: tuple[float, ...]
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The reference labelled the frame."""
+
+    work: Label
+
+
+@dataclass(frozen=True)
+class LabelFailed:
+    """The reference could not label the frame; `kind` is the failure class, `reason` its text."""
+
+    work: Label
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class LabelDropped:
+    """The label was given up before it was paid for (the stage is stopping)."""
+
+    work: Label
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training visit is over. One entry a member trained, in order.
+
+    n_train: size of the training set when the visit began.
+    valid_loss: in the loss's own unit. force_mae: eV/Å on the member's validation set.
+    """
+
+    work: Train
+    n_train: int
+    valid_loss: tuple[float, ...]
+    force_mae: tuple[float, ...]
+
+
+Event = Sampled | Advanced | Labelled | LabelFailed | LabelDropped | Trained
+
+# ---------------------------------------------------------------- effects
+
+
+@dataclass(frozen=True)
+class Add:
+    """Put the labelled frame into the data: split is train, valid or test; member None means every member."""
+
+    frame: str
+    split: str
+    member: int | None = None
+
+
+@dataclass(frozen=True)
+class Rewind:
+    """Send the trajectory back to `frame` (None: its starting structure) with fresh momenta."""
+
+    trajectory: int
+    frame: str | None
+    life: int
+
+
+@dataclass(frozen=True)
+class Analyse:
+    """The reference has answered for a frame whose prediction was kept for analysis.
+
+    threshold (eV/Å) and n_train are those of the moment the frame was met.
+    """
+
+    frame: str
+    trajectory: int
+    step: int
+    threshold: float
+    n_train: int
+
+
+@dataclass(frozen=True)
+class KeepBest:
+    """Remember the member's weights as the best so far."""
+
+    member: int
+    epoch: int
+
+
+@dataclass(frozen=True)
+class RestoreBest:
+    """Put the member's best weights back: it is converged."""
+
+    member: int
+
+
+@dataclass(frozen=True)
+class Say:
+    """A line for the person watching."""
+
+    text: str
+    level: str = "info"
+
+
+Effect = Add | Rewind | Analyse | KeepBest | RestoreBest | Say
+
+
+class IllegalEvent(ValueError):
+    """The event's work is not outstanding: nothing was changed."""
+
+
+S = TypeVar("S", bound="StageState")
+R_contra = TypeVar("R_contra", contravariant=True)
+
+
+class StageState(Protocol):
+    """What every stage's state has: the reason it stopped, None while it goes on."""
+
+    @property
+    def stopped(self) -> str | None: ...
+
+
+class Stage(Protocol, Generic[S, R_contra]):
+    """A stage: pure functions that say what follows from an event and what should be running."""
+
+    name: str
+
+    def step(self, state: S, event: Event, rules: R_contra) -> tuple[S, tuple[Effect, ...]]: ...
+
+    def outstanding(self, state: S, rules: R_contra) -> tuple[Work, ...]: ...

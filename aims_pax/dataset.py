@@ -1,0 +1,232 @@
+"""Labelled frames and who may learn from them: append-only, keyed by frame id.
+
+`labelled.xyz` holds every labelled frame once (extended XYZ, MACE's label names); `splits.jsonl` says in which
+order and in whose training, validation or test set they were put. Adding twice is harmless. Both files only ever
+grow, so their cost per new label does not depend on how many there are.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from aims_pax.errors import RestartError, SettingsError
+from aims_pax.frames import ENERGY, FORCES, STRESS, LabelledFrame
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the bookkeeping: this frame is in this set of this member (None: of every member)."""
+
+    frame: str
+    split: str
+    member: int | None = None
+
+
+class Dataset:
+    """Frames by split and member. Without a folder it lives in memory only."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+        self.frames: dict[str, LabelledFrame] = {}
+        self.entries: list[Entry] = []
+        self._known: set[Entry] = set()
+        self._pool: IO[str] | None = None
+        self._splits: IO[str] | None = None
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._load(folder)
+
+    # ------------------------------------------------------------ reading
+
+    def train(self, member: int) -> list[LabelledFrame]:
+        """What this member trains on, in the order it came."""
+        return self._of("train", member)
+
+    def valid(self, member: int) -> list[LabelledFrame]:
+        """What this member is validated on."""
+        return self._of("valid", member)
+
+    @property
+    def test(self) -> list[LabelledFrame]:
+        """Frames that no decision has ever looked at."""
+        return self._of("test", None)
+
+    def union(self, split: str) -> list[LabelledFrame]:
+        """The frames of this split of all members together."""
+        ids = dict.fromkeys(e.frame for e in self.entries if e.split == split)
+        return [self.frames[i] for i in ids]
+
+    def __contains__(self, frame: str) -> bool:
+        return frame in self.frames
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def _of(self, split: str, member: int | None) -> list[LabelledFrame]:
+        ids = dict.fromkeys(
+            e.frame for e in self.entries if e.split == split and (e.member is None or e.member == member)
+        )
+        return [self.frames[i] for i in ids]
+
+    # ------------------------------------------------------------ growing
+
+    def add(self, labelled: LabelledFrame, split: str, member: int | None = None) -> bool:
+        """Put a frame into a set; False when it was there already. Raises ValueError for an unknown split."""
+        if split not in SPLITS:
+            raise ValueError(f"split {split!r}")
+        entry = Entry(labelled.id, split, member)
+        if entry in self._known:
+            return False
+        if labelled.id not in self.frames:
+            self.frames[labelled.id] = labelled
+            if self._pool is not None:
+                _append(self._pool, to_extxyz([labelled]))
+        self._remember(entry)
+        if self._splits is not None:
+            _append(self._splits, json.dumps([entry.frame, entry.split, entry.member]) + "\n")
+        return True
+
+    def keep_first(self, n: int) -> None:
+        """Forget all bookkeeping after the first n entries (a restart derives them again); frames stay.
+
+        Raises RestartError when there are fewer than n: somebody removed data the run depends on.
+        """
+        if len(self.entries) < n:
+            raise RestartError(
+                f"{self.folder}: the restart expects {n} dataset entries, there are {len(self.entries)}; "
+                "put the removed files back, or start over in an empty folder"
+            )
+        self.entries, entries = [], self.entries[:n]
+        self._known = set()
+        for entry in entries:
+            self._remember(entry)
+        if self.folder is not None:
+            lines = (json.dumps([e.frame, e.split, e.member]) + "\n" for e in entries)
+            self.close()
+            path = self.folder / "splits.jsonl"
+            temporary = path.with_suffix(".new")
+            temporary.write_text("".join(lines))
+            os.replace(temporary, path)
+            self._open(self.folder)
+
+    def sync(self) -> None:
+        """Everything added so far is on the disk."""
+        for file in (self._pool, self._splits):
+            if file is not None:
+                os.fsync(file.fileno())
+
+    def close(self) -> None:
+        for file in (self._pool, self._splits):
+            if file is not None:
+                file.close()
+        self._pool = self._splits = None
+
+    def _remember(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        self._known.add(entry)
+
+    def _open(self, folder: Path) -> None:
+        self._pool = open(folder / "labelled.xyz", "a", encoding="utf-8")  # noqa: SIM115
+        self._splits = open(folder / "splits.jsonl", "a", encoding="utf-8")  # noqa: SIM115
+
+    def _load(self, folder: Path) -> None:
+        pool, splits = folder / "labelled.xyz", folder / "splits.jsonl"
+        if pool.exists():
+            _drop_torn_tail(pool, whole_structures)
+            for labelled in read_extxyz(pool):
+                self.frames.setdefault(labelled.id, labelled)
+        if splits.exists():
+            _drop_torn_tail(splits, lambda text: text.rfind("\n") + 1)
+            for number, line in enumerate(splits.read_text(encoding="utf-8").splitlines(), 1):
+                try:
+                    frame, split, member = json.loads(line)
+                except ValueError as error:
+                    raise RestartError(f"{splits}:{number}: unreadable ({error}); restore this file") from error
+                if frame not in self.frames:
+                    raise RestartError(f"{splits}:{number}: frame {frame} is not in {pool}; restore that file")
+                self._remember(Entry(frame, split, member))
+        self._open(folder)
+
+
+# ---------------------------------------------------------------- extended XYZ
+
+
+def read_extxyz(
+    path: Path, energy_key: str = ENERGY, forces_key: str = FORCES, stress_key: str = STRESS
+) -> Iterator[LabelledFrame]:
+    """Every labelled structure of a file. Raises SettingsError with file and structure number."""
+    import ase.io
+
+    try:
+        structures = ase.io.iread(path, index=":", format="extxyz")
+        number = 0
+        for number, atoms in enumerate(structures, 1):  # noqa: B007
+            yield LabelledFrame.from_atoms(atoms, energy_key, forces_key, stress_key)
+    except SettingsError as error:
+        raise SettingsError(f"{path}, structure {number}: {error}") from error
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from error
+    except Exception as error:  # ASE's reader raises whatever it trips over
+        raise SettingsError(f"{path}, structure {number + 1}: {type(error).__name__}: {error}") from error
+
+
+def write_extxyz(path: Path, frames: Sequence[LabelledFrame]) -> None:
+    """Write a whole file at once, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(to_extxyz(frames), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def to_extxyz(frames: Iterable[LabelledFrame]) -> str:
+    """Extended XYZ with the label names MACE reads."""
+    import ase.io
+
+    buffer = io.StringIO()
+    for labelled in frames:
+        ase.io.write(buffer, labelled.to_atoms(), format="extxyz", write_results=False)
+    return buffer.getvalue()
+
+
+def whole_structures(text: str) -> int:
+    """Length of the leading part of an XYZ text that consists of whole structures."""
+    end = start = 0
+    while start < len(text):
+        newline = text.find("\n", start)
+        head = text[start:newline].strip()
+        if newline < 0 or not head.isdigit():
+            break
+        start = newline + 1
+        for _ in range(int(head) + 1):
+            newline = text.find("\n", start)
+            if newline < 0:
+                return end
+            start = newline + 1
+        end = start
+    return end
+
+
+def _drop_torn_tail(path: Path, length: Callable[[str], int]) -> None:
+    """Cut off what a crash left half-written at the end of an append-only file."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    whole = length(text)
+    if whole < len(text):
+        log.warning("%s: the last entry was only half written; dropped, it will be added again", path)
+        with open(path, "r+b") as file:
+            file.truncate(len(text[:whole].encode("utf-8")))
+
+
+def _append(file: IO[str], text: str) -> None:
+    file.write(text)
+    file.flush()

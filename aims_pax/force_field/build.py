@@ -1,0 +1,141 @@
+"""A MACE model as the ARCHITECTURE settings describe it, with statistics still to be filled in."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from aims_pax.errors import SettingsError
+from aims_pax.force_field._mace import default_dtype, modules, o3, quiet
+from aims_pax.force_field.statistics import Statistics
+
+if TYPE_CHECKING:
+    from aims_pax.settings.mace import MaceSettings
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def build_model(settings: MaceSettings, elements: Sequence[int], seed: int) -> torch.nn.Module:
+    """A model with initial weights from `seed` alone; torch's own random state stays untouched.
+
+    Raises SettingsError when MACE cannot build what ARCHITECTURE asks for.
+    """
+    a = settings.architecture
+    interaction, first = _block("interaction", a.interaction), _block("interaction_first", a.interaction_first)
+    if a.model == "MACE" and "Residual" in a.interaction_first:
+        # the plain model promises E0 for a lone atom, which a residual first layer would spoil (as in mace_run_train)
+        first = modules.RealAgnosticInteractionBlock
+        log.info("model MACE: interaction_first is RealAgnosticInteractionBlock instead of %s", a.interaction_first)
+    hidden = (a.num_channels * o3.Irreps.spherical_harmonics(a.max_L)).sort().irreps.simplify()
+    with quiet(), default_dtype(DTYPES[settings.general.default_dtype]), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            model = modules.ScaleShiftMACE(
+                r_max=a.r_max,
+                num_bessel=a.num_radial_basis,
+                num_polynomial_cutoff=a.num_cutoff_basis,
+                max_ell=a.max_ell,
+                interaction_cls=interaction,
+                interaction_cls_first=first,
+                num_interactions=a.num_interactions,
+                num_elements=len(elements),
+                hidden_irreps=hidden,
+                MLP_irreps=o3.Irreps(a.MLP_irreps),
+                atomic_energies=np.zeros((1, len(elements))),
+                avg_num_neighbors=1.0,
+                atomic_numbers=[int(z) for z in elements],
+                correlation=a.correlation,
+                gate=_gate(a.gate),
+                pair_repulsion=bool(getattr(a, "pair_repulsion", False)),
+                radial_MLP=list(a.radial_MLP),
+                radial_type=a.radial_type,
+                heads=["Default"],
+                atomic_inter_scale=[1.0],
+                atomic_inter_shift=[0.0],
+            )
+        except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise SettingsError(
+                f"ARCHITECTURE in mace.yaml: MACE cannot build this model ({type(error).__name__}: {error})"
+            ) from error
+    return model.to(settings.misc.device)  # type: ignore[no-any-return]
+
+
+def is_shifted(settings: MaceSettings) -> bool:
+    """Whether a common energy shift belongs to the model: not to plain MACE, whose lone atoms are exactly E0."""
+    return str(settings.architecture.model) != "MACE"
+
+
+def set_statistics(model: torch.nn.Module, statistics: Statistics) -> None:
+    """Write offsets, scale and neighbour mean into a model, in place."""
+    with torch.no_grad():
+        E0 = model.atomic_energies_fn.atomic_energies
+        E0.copy_(torch.from_numpy(statistics.E0).reshape(E0.shape))
+        if hasattr(model, "scale_shift"):
+            model.scale_shift.scale.fill_(statistics.scale)
+            model.scale_shift.shift.fill_(statistics.shift)
+    for interaction in model.interactions:
+        interaction.avg_num_neighbors = statistics.avg_num_neighbors
+
+
+def read_statistics(model: torch.nn.Module, head: int = 0) -> Statistics:
+    """What a finished model was built with."""
+    E0 = torch.atleast_2d(model.atomic_energies_fn.atomic_energies)[head]
+    scale, shift = 1.0, 0.0
+    if hasattr(model, "scale_shift"):
+        scale = float(torch.atleast_1d(model.scale_shift.scale)[head])
+        shift = float(torch.atleast_1d(model.scale_shift.shift)[head])
+    neighbours = float(model.interactions[0].avg_num_neighbors)
+    return Statistics(E0.double().cpu().numpy(), neighbours, scale, shift, "model file", 0)
+
+
+def read_model(path: Path, device: str, dtype: torch.dtype) -> torch.nn.Module:
+    """A MACE model a user named. Loading it runs the code pickled inside: only ever for files a user names.
+
+    Raises SettingsError when there is no such file, or it holds something else.
+    """
+    if not path.is_file():
+        raise SettingsError(f"{path}: no such file; expected a MACE .model file")
+    try:
+        with quiet():
+            model: Any = torch.load(path, map_location=device, weights_only=False)
+    except Exception as error:  # unpickling raises whatever it trips over
+        raise SettingsError(f"{path}: not a readable MACE .model file ({type(error).__name__}: {error})") from error
+    if type(model).__name__ not in ("MACE", "ScaleShiftMACE") or hasattr(model, "joint_embedding"):
+        raise SettingsError(
+            f"{path}: holds {_what(model)}, expected a MACE model of energies and forces (MACE or ScaleShiftMACE "
+            "without charge, spin or field embeddings) as mace_run_train writes it with the ending .model"
+        )
+    return model.to(device=device, dtype=dtype)  # type: ignore[no-any-return]
+
+
+def elements_of(model: torch.nn.Module) -> tuple[int, ...]:
+    """Atomic numbers the model knows, in its own order."""
+    return tuple(int(z) for z in model.atomic_numbers)
+
+
+def _block(key: str, name: str) -> Any:
+    if name not in modules.interaction_classes:
+        raise SettingsError(
+            f"ARCHITECTURE.{key}: MACE has no {name!r}; one of {', '.join(modules.interaction_classes)}"
+        )
+    return modules.interaction_classes[name]
+
+
+def _gate(name: str | None) -> Any:
+    if str(name) not in modules.gate_dict:
+        raise SettingsError(f"ARCHITECTURE.gate: MACE has no {name!r}; one of {', '.join(modules.gate_dict)}")
+    return modules.gate_dict[str(name)]
+
+
+def _what(model: Any) -> str:
+    if isinstance(model, dict):
+        return "a dictionary (a checkpoint of training, perhaps)"
+    name = type(model).__name__
+    return f"{name} with embeddings" if hasattr(model, "joint_embedding") else name

@@ -1,0 +1,116 @@
+"""What training minimises: MACE's own loss functions, evaluated on our batches.
+
+A label without stress counts as stress 0 predicted 0: it adds nothing to any loss. The same for virials.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from aims_pax.errors import SettingsError
+from aims_pax.force_field._mace import default_dtype, modules
+from aims_pax.force_field.build import DTYPES
+from aims_pax.force_field.graphs import Batch, model_input
+
+if TYPE_CHECKING:
+    from aims_pax.settings.mace import MaceSettings
+
+log = logging.getLogger(__name__)
+
+LOSSES = {
+    "weighted": (modules.WeightedEnergyForcesLoss, ("energy", "forces")),
+    "forces_only": (modules.WeightedForcesLoss, ("forces",)),
+    "stress": (modules.WeightedEnergyForcesStressLoss, ("energy", "forces", "stress")),
+    "virials": (modules.WeightedEnergyForcesVirialsLoss, ("energy", "forces", "virials")),
+    "huber": (modules.WeightedHuberEnergyForcesStressLoss, ("energy", "forces", "stress")),
+    "universal": (modules.UniversalLoss, ("energy", "forces", "stress")),
+    "l1l2energyforces": (modules.WeightedEnergyForcesL1L2Loss, ("energy", "forces")),
+}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of a batch. energy: (F,) eV above the atomic energies. forces: (A, 3) eV/Å.
+
+    stress: (F, 3, 3) eV/Å³ (0 for frames whose label has none), or None when not computed.
+    """
+
+    energy: torch.Tensor
+    forces: torch.Tensor
+    stress: torch.Tensor | None
+
+
+class Loss:
+    """loss(batch, prediction) → scalar, in the units MACE gives it."""
+
+    def __init__(self, settings: MaceSettings) -> None:
+        name = loss_name(settings)
+        kind, terms = LOSSES[name]
+        weights = {f"{term}_weight": float(getattr(settings.training, f"{term}_weight")) for term in terms}
+        with default_dtype(DTYPES[settings.general.default_dtype]):
+            self.function = kind(**weights).to(settings.misc.device)
+        self.name = name
+        self.stress = "stress" in terms or "virials" in terms
+
+    def __call__(self, batch: Batch, prediction: Prediction) -> torch.Tensor:
+        return self.function(ref=_Reference(batch), pred=_predicted(batch, prediction))  # type: ignore[no-any-return]
+
+
+def loss_name(settings: MaceSettings) -> str:
+    """The loss in effect: `weighted` has no stress term, so with compute_stress it becomes `stress`."""
+    name = str(settings.training.loss)
+    if name not in LOSSES:
+        raise SettingsError(f"TRAINING.loss: {name!r} is unknown; one of {', '.join(LOSSES)}")
+    return "stress" if name == "weighted" and settings.general.compute_stress else name
+
+
+def predict(model: torch.nn.Module, batch: Batch, *, training: bool, stress: bool) -> Prediction:
+    """Evaluate the model; with `training` the result can be differentiated with respect to the weights."""
+    out = model(
+        model_input(batch.node_attrs, batch.edges, batch.vectors, batch.frame_of, batch.ptr),
+        training=training,
+        compute_force=True,
+        compute_stress=stress,
+    )
+    tensor = None
+    if stress:
+        tensor = out["stress"] * (batch.has_stress / batch.volume)[:, None, None]
+    return Prediction(interaction_energy(out), out["forces"], tensor)
+
+
+def interaction_energy(out: dict[str, Any]) -> torch.Tensor:
+    """(F,) eV above the atomic energies; plain MACE models list it as their first contribution."""
+    if "interaction_energy" in out:
+        return out["interaction_energy"]  # type: ignore[no-any-return]
+    return out["contributions"][:, 1:].sum(-1)  # type: ignore[no-any-return]
+
+
+class _Reference:
+    """A batch in the spelling of MACE's losses: attributes and items."""
+
+    def __init__(self, batch: Batch) -> None:
+        one = torch.ones_like(batch.weight)
+        self.weight, self.ptr = batch.weight, batch.ptr
+        self.energy_weight = self.forces_weight = one
+        self.stress_weight = self.virials_weight = batch.has_stress
+        self.items = {
+            "energy": batch.energy,
+            "forces": batch.forces,
+            "stress": batch.stress,
+            "virials": -batch.stress * batch.volume[:, None, None],
+        }
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        return self.items[key]
+
+
+def _predicted(batch: Batch, prediction: Prediction) -> dict[str, torch.Tensor]:
+    told = {"energy": prediction.energy, "forces": prediction.forces}
+    if prediction.stress is not None:
+        told["stress"] = prediction.stress
+        told["virials"] = -prediction.stress * batch.volume[:, None, None]
+    return told

@@ -1,0 +1,84 @@
+"""From settings to objects: which reference, which executor."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from aims_pax.errors import SettingsError
+from aims_pax.labelling.aims import AimsReference
+from aims_pax.labelling.calculator import CalculatorReference
+from aims_pax.labelling.executor import Executor, cores, make_executor
+
+if TYPE_CHECKING:
+    from aims_pax.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def reference_of(settings: Settings) -> AimsReference | CalculatorReference:
+    """REFERENCE, or FHI-aims with control.in, species_dir and CLUSTER.launch_str when there is none."""
+    reference, cluster = settings.reference, settings.cluster
+    if reference is not None and reference.type == "calculator":
+        scratch = getattr(cluster, "calc_dir", None)
+        return CalculatorReference(
+            factory=reference.factory,
+            kwargs=dict(reference.kwargs or {}),
+            folder=settings.folder,
+            scratch=None if scratch is None else settings.path(scratch),
+        )
+    return _aims(settings)
+
+
+def executor_of(settings: Settings, reference: AimsReference | CalculatorReference) -> Executor:
+    """CLUSTER.executor; `auto` = threads for programs and quick calculators, processes for the others."""
+    cluster = settings.cluster
+    kind = getattr(cluster, "executor", None) or "auto"
+    if cluster is not None and cluster.type == "slurm":
+        raise SettingsError("CLUSTER.type: slurm is read but does not run yet; use type: local")
+    if kind == "auto":
+        kind = "threads" if reference.quick else "htex"
+    workers = getattr(cluster, "max_workers", None) or cores()
+    run_dir = settings.path(settings.misc.log_dir) / "parsl"
+    log.info("reference calculations: %s, %d at once", kind, 1 if kind == "inline" else workers)
+    return make_executor(kind, workers, run_dir, settings.folder)
+
+
+def _aims(settings: Settings) -> AimsReference:
+    from aims_pax.settings.control import read_control
+
+    cluster = settings.cluster
+    missing = [k for k in ("launch_str", "calc_dir") if getattr(cluster, k, None) is None]
+    if missing:
+        raise SettingsError(f"CLUSTER: {' and '.join(missing)} needed to run FHI-aims")
+    sections = [s for s in (settings.initial_dataset, settings.active_learning) if s is not None]
+    species = next((s.species_dir for s in sections if s.species_dir is not None), None)
+    if species is None:
+        raise SettingsError("species_dir: needed to run FHI-aims")
+    return AimsReference(
+        control=read_control(settings.path(settings.misc.path_to_control)),
+        species_dir=settings.path(species),
+        launch=cluster.launch_str,
+        calc_dir=settings.path(cluster.calc_dir),
+        clean_dirs=cluster.clean_dirs,
+        stress=settings.mace.general.compute_stress,
+        time_limit=seconds(cluster.job_time_limit),
+    )
+
+
+def seconds(limit: float | str | None) -> float | None:
+    """A time limit in seconds; None and infinity mean none. HH:MM:SS and D-HH:MM:SS as Slurm writes them.
+
+    >>> seconds("01:30:00"), seconds(90), seconds(float("inf"))
+    (5400.0, 90.0, None)
+    """
+    if limit is None:
+        return None
+    if isinstance(limit, str) and ":" in limit:
+        days, _, clock = limit.rpartition("-")
+        total = 0.0
+        for part in clock.split(":"):
+            total = total * 60 + float(part)
+        limit = total + 86400 * float(days or 0)
+    limit = float(limit)
+    return None if limit == float("inf") else limit

@@ -1,0 +1,79 @@
+"""Where work runs. An executor takes a function and its arguments and gives a future; it does not know what they mean.
+
+inline    in the caller, at once: reproducible to the last bit
+threads   in threads of this process: for references that are programs of their own, and quick calculators
+htex      in worker processes on this machine: for slow Python calculators
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar
+
+from aims_pax.errors import SettingsError
+
+T = TypeVar("T")
+
+KINDS = ("inline", "threads", "htex")
+
+
+class Executor(Protocol):
+    """A context manager; `submit` is called between entering and leaving, from one thread."""
+
+    capacity: int  # how many tasks run side by side
+
+    def submit(self, function: Callable[..., T], *args: Any) -> Future[T]:
+        """Run `function(*args)` soon. Its exception is the future's exception."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exception: object) -> None:
+        """Leave no process and no thread behind. Tasks that have not begun are not awaited."""
+        ...
+
+
+class InlineExecutor:
+    """Runs each task at once in the caller; every future is done when it is handed out."""
+
+    capacity = 1
+
+    def submit(self, function: Callable[..., T], *args: Any) -> Future[T]:
+        future: Future[T] = Future()
+        try:
+            future.set_result(function(*args))
+        except Exception as error:  # KeyboardInterrupt is not ours to keep
+            future.set_exception(error)
+        return future
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+
+def make_executor(kind: str, workers: int, run_dir: Path, folder: Path | None = None) -> Executor:
+    """inline, threads or htex with so many workers; Parsl writes its own files below run_dir.
+
+    folder: the working folder of worker processes.
+    """
+    if kind == "inline":
+        return InlineExecutor()
+    if kind not in KINDS:
+        raise SettingsError(
+            f"CLUSTER.executor: {kind!r} does not run on one machine; one of {', '.join(KINDS)}"
+        )
+    from aims_pax.labelling.parsl_executor import ParslExecutor  # half a second
+
+    return ParslExecutor(kind, workers, run_dir, folder)
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

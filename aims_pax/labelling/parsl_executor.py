@@ -1,0 +1,152 @@
+"""Parsl: threads of this process, or worker processes on this machine. The only place that knows Parsl.
+
+Parsl is kept quiet and tidy: its files lie below `run_dir`, its messages go to a file there, nothing reaches the
+terminal, and when the executor is left no thread or process of it remains.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from parsl.app.app import python_app
+from parsl.config import Config
+from parsl.dataflow.dflow import DataFlowKernel
+from parsl.executors import HighThroughputExecutor, ThreadPoolExecutor
+from parsl.executors.base import ParslExecutor as Backend
+from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
+from parsl.providers import LocalProvider
+
+T = TypeVar("T")
+
+LABEL = "labels"
+
+
+class ParslExecutor:
+    """kind: threads or htex, with so many workers. folder: where worker processes start."""
+
+    def __init__(self, kind: str, workers: int, run_dir: Path, folder: Path | None = None) -> None:
+        self.kind = kind
+        self.capacity = workers
+        self.run_dir = Path(run_dir)
+        self.folder = folder
+        self._kernel: DataFlowKernel | None = None
+        self._apps: dict[Any, Callable[..., Future[Any]]] = {}
+        self._log: logging.Handler | None = None
+
+    def __enter__(self) -> Self:
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        self._log = _log_to(self.run_dir / "parsl.log")
+        self._kernel = DataFlowKernel(
+            Config(
+                executors=[self._backend()],
+                run_dir=str(self.run_dir),
+                strategy="none",  # one block, from the start to the end
+                retries=0,
+                usage_tracking=0,
+                initialize_logging=False,
+            )
+        )
+        return self
+
+    def submit(self, function: Callable[..., T], *args: Any) -> Future[T]:
+        """Hand a task to Parsl. The function must be importable by name when workers are processes."""
+        if self._kernel is None:
+            raise RuntimeError("the executor is not open: use it as a context manager")
+        if function not in self._apps:
+            self._apps[function] = python_app(
+                function, data_flow_kernel=self._kernel, cache=False, executors=[LABEL]
+            )
+        return self._apps[function](*args)
+
+    def __exit__(self, *exception: object) -> None:
+        kernel, self._kernel = self._kernel, None
+        if kernel is None:
+            return
+        self._apps.clear()
+        groups = _process_groups(kernel)
+        kernel.cleanup()
+        _end(groups)
+        if self._log is not None:
+            _stop_log(self._log)
+
+    def _backend(self) -> Backend:
+        if self.kind == "threads":
+            return ThreadPoolExecutor(label=LABEL, max_threads=self.capacity)
+        python = shlex.quote(sys.executable).replace("{", "{{").replace("}", "}}")
+        pool = DEFAULT_LAUNCH_CMD.replace(
+            "process_worker_pool.py", f"{python} -m parsl.executors.high_throughput.process_worker_pool", 1
+        )
+        return HighThroughputExecutor(
+            label=LABEL,
+            address="127.0.0.1",
+            max_workers_per_node=self.capacity,
+            cores_per_worker=1e-3,  # the number of workers is the user's choice, not the core count's
+            launch_cmd=pool,
+            # looked up on PATH by default, and Python may have been called by its absolute path
+            interchange_launch_cmd=[sys.executable, "-c", _INTERCHANGE],
+            provider=LocalProvider(
+                init_blocks=1, min_blocks=1, max_blocks=1, worker_init=_worker_init(self.folder)
+            ),
+        )
+
+
+# Ctrl-C at a terminal reaches the whole foreground group: only the driver may decide what it means
+_INTERCHANGE = (
+    "import os, runpy; os.setsid(); "
+    "runpy.run_module('parsl.executors.high_throughput.interchange', run_name='__main__')"
+)
+
+
+def _worker_init(folder: Path | None) -> str:
+    """One thread a worker: there are as many workers as cores, and forked OpenMP threads deadlock."""
+    lines = [f"export {name}=1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")]
+    if folder is not None:
+        lines.append(f"cd {shlex.quote(str(folder))}")
+    return "\n".join(lines)
+
+
+def _process_groups(kernel: DataFlowKernel) -> list[int]:
+    """The process groups of the local worker pools."""
+    provider = getattr(kernel.executors[LABEL], "provider", None)
+    groups = []
+    for job in getattr(provider, "resources", {}).values():
+        with suppress(ProcessLookupError):
+            groups.append(os.getpgid(job["remote_pid"]))
+    return groups
+
+
+def _end(groups: list[int]) -> None:
+    """What cleanup has not ended ends now (Parsl asks `ps`, which small machines lack)."""
+    for group in groups:
+        for sign, patience in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 1.0)):
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, sign)
+                deadline = time.monotonic() + patience
+                while time.monotonic() < deadline:
+                    os.killpg(group, 0)
+                    time.sleep(0.02)
+
+
+def _log_to(path: Path) -> logging.Handler:
+    handler = logging.FileHandler(path, delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("parsl")
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False  # else warnings reach the terminal through the root logger
+    return handler
+
+
+def _stop_log(handler: logging.Handler) -> None:
+    logging.getLogger("parsl").removeHandler(handler)
+    handler.close()

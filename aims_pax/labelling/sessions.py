@@ -1,0 +1,106 @@
+"""Shell commands in sessions of their own: nothing they start outlives its time limit, or this process.
+
+A reference program is often a tree: a shell, a launcher, its ranks. The whole tree is one session. It is ended when
+the command ends, when the time limit is over, when the run stops, and when this process dies, even by kill -9.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from aims_pax.errors import Crashed, TimedOut
+
+PATIENCE = 2.0  # s between TERM, which mpirun and srun pass on to their ranks, and KILL
+
+
+class Running:
+    """The shell commands this process has running, each in a session of its own. Does not travel to workers."""
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self._lock = threading.Lock()
+        self._processes: set[subprocess.Popen[bytes]] = set()
+
+    def __reduce__(self) -> tuple[type[Running], tuple[()]]:
+        return Running, ()
+
+    def run(self, command: str, folder: Path, out: Path, err: Path, limit: float | None = None) -> int:
+        """Run a command in a folder to its end and return its exit code (negative: the signal).
+
+        Raises TimedOut after `limit` seconds, with the whole session gone.
+        """
+        # The pipe's other end lives and dies with this process: when it closes, the session is killed.
+        reading, writing = os.pipe()
+        try:
+            with open(out, "wb") as stdout, open(err, "wb") as stderr, self._lock:
+                if self.stopping:
+                    raise Crashed("stopped with the run")
+                process = subprocess.Popen(
+                    [_shell(), "-c", _WATCH + command],
+                    cwd=folder,
+                    stdin=reading,
+                    stdout=stdout,
+                    stderr=stderr,
+                    start_new_session=True,
+                    env={"OMP_NUM_THREADS": "1", **os.environ},
+                )
+                self._processes.add(process)
+            try:
+                return process.wait(limit)
+            except subprocess.TimeoutExpired:
+                raise TimedOut(f"still running after the limit of {limit:g} s; killed") from None
+            finally:
+                _end_session(process)
+                with self._lock:
+                    self._processes.discard(process)
+        finally:
+            os.close(reading)
+            os.close(writing)
+
+    def stop(self) -> None:
+        """Kill everything, and let nothing start any more."""
+        with self._lock:
+            self.stopping = True
+            running = list(self._processes)
+        for process in running:
+            _end_session(process)
+
+
+# A watcher in the command's session: waits for the end of the pipe on its input, then ends the session.
+_WATCH = """exec 3<&0 </dev/null
+( trap '' TERM INT HUP; read -r _ <&3; kill -TERM -- -$$; sleep 2; pkill -KILL -s $$; kill -KILL -- -$$
+) >/dev/null 2>&1 &
+exec 3<&-
+"""
+
+
+def _shell() -> str:
+    return shutil.which("bash") or "/bin/sh"
+
+
+def _end_session(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all it has started: TERM so that mpirun and srun can tell their ranks, then KILL."""
+    if process.poll() is None:
+        _signal_session(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE)
+    _signal_session(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _signal_session(session: int, sign: signal.Signals) -> None:
+    """Signal the group, and on Linux every process of the session: MPI puts ranks into groups of their own."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(session, sign)
+    with suppress(OSError):
+        for entry in os.listdir("/proc"):
+            if entry.isdigit() and int(entry) != os.getpid():
+                with suppress(OSError):
+                    if os.getsid(int(entry)) == session:
+                        os.kill(int(entry), sign)

@@ -1,0 +1,191 @@
+"""Labels that were paid for: one small file each, keyed by the reference method and the frame's id.
+
+    {folder}/labels/{method}/method.json        what the method's hash stands for
+    {folder}/labels/{method}/{frame_id}.json    one label, exact to the last bit
+
+The worker that made a label writes its file, so a label outlives the run that asked for it. A file appears whole
+or not at all: temporary file, fsync, rename, fsync of the directory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aims_pax import __version__
+from aims_pax.errors import SetupError
+from aims_pax.frames import Label
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+_serial = itertools.count()
+
+
+@dataclass(frozen=True)
+class Record:
+    """A stored label with where it came from. seconds: what the calculation took."""
+
+    label: Label
+    seconds: float
+    host: str
+    version: str
+    when: float
+
+
+class LabelStore:
+    """The labels of one method in one folder. Any number of processes may read and write it at once."""
+
+    def __init__(self, folder: Path, method: str) -> None:
+        self.folder = Path(folder) / "labels" / method
+        self.method = method
+
+    def path(self, frame_id: str) -> Path:
+        """Where the label of this frame lies, or would lie."""
+        return self.folder / f"{frame_id}.json"
+
+    def contains(self, frame_id: str) -> bool:
+        """Whether a readable label of this frame is here."""
+        return self.read(frame_id) is not None
+
+    __contains__ = contains
+
+    def get(self, frame_id: str) -> Label | None:
+        """The label of this frame, or None."""
+        record = self.read(frame_id)
+        return None if record is None else record.label
+
+    def read(self, frame_id: str) -> Record | None:
+        """The label with its history, or None. An unreadable file counts as absent and is moved aside."""
+        path = self.path(frame_id)
+        try:
+            text = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise SetupError(f"cannot read the label {path}: {error}") from error
+        try:
+            return _read(json.loads(text), frame_id, self.method)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+            _move_aside(path, f"{type(error).__name__}: {error}")
+            return None
+
+    def put(self, frame_id: str, label: Label, seconds: float = 0.0) -> None:
+        """Keep a label for good. Writing the same label twice is harmless.
+
+        Raises SetupError when the file system refuses (full, read-only, gone).
+        """
+        content = {
+            "energy": label.energy,
+            "forces": label.forces.tolist(),
+            "stress": None if label.stress is None else label.stress.tolist(),
+        }
+        record = {
+            "format": FORMAT,
+            "frame_id": frame_id,
+            "method": self.method,
+            **content,
+            "checksum": _checksum(content),
+            "seconds": seconds,
+            "host": socket.gethostname(),
+            "version": __version__,
+            "when": time.time(),
+        }
+        write_whole(self.path(frame_id), json.dumps(record, allow_nan=False))
+
+    def describe(self, description: Mapping[str, Any]) -> None:
+        """Write down what the method's hash stands for, once."""
+        path = self.folder / "method.json"
+        if not path.exists():
+            text = json.dumps({"method": self.method, **description}, indent=1, default=str)
+            write_whole(path, text)
+
+    def ids(self) -> Iterator[str]:
+        """The frames with a label here, in the order of their ids."""
+        if self.folder.is_dir():
+            yield from sorted(p.stem for p in self.folder.glob("*.json") if p.name != "method.json")
+
+
+def method_hash(description: Mapping[str, Any]) -> str:
+    """Twelve hex digits of everything that determines a label; the order of keys does not matter."""
+    text = json.dumps(description, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that appears whole or not at all, also on a shared file system and under kill -9.
+
+    Raises SetupError naming the file when the file system refuses.
+    """
+    # host and pid make the name unique among processes, the counter among threads
+    part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{next(_serial)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        _sync(path.parent)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise SetupError(
+            f"cannot write {path}: {error.strerror or error}; free some space or make the folder writable, "
+            "then run again: nothing is lost"
+        ) from error
+
+
+def _read(data: Any, frame_id: str, method: str) -> Record:
+    if data["format"] != FORMAT:
+        raise ValueError(f"format {data['format']}, expected {FORMAT}")
+    if (data["frame_id"], data["method"]) != (frame_id, method):
+        raise ValueError(f"holds frame {data['frame_id']} of method {data['method']}")
+    if data["checksum"] != _checksum({k: data[k] for k in ("energy", "forces", "stress")}):
+        raise ValueError("its checksum does not fit")
+    label = Label(data["energy"], np.array(data["forces"], float).reshape(-1, 3), data["stress"])
+    if not label.finite:
+        raise ValueError("energy, forces or stress are not finite")
+    return Record(
+        label, float(data["seconds"]), str(data["host"]), str(data["version"]), float(data.get("when", 0.0))
+    )
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _move_aside(path: Path, reason: str) -> None:
+    for n in itertools.count():
+        aside = path.with_name(f"{path.stem}.unreadable{n or ''}")
+        if not aside.exists():
+            break
+    try:
+        path.rename(aside)
+    except OSError:  # another process was quicker, or the folder is read-only: absent either way
+        aside = path
+    log.warning("label file %s is unreadable (%s): it counts as absent, kept as %s", path, reason, aside.name)
+
+
+def _sync(folder: Path) -> None:
+    """The rename itself reaches the disk; some file systems cannot, and then there is nothing to do."""
+    try:
+        fd = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(fd)
+    except OSError:
+        pass
+    finally:
+        os.close(fd)

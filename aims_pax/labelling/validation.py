@@ -1,0 +1,103 @@
+"""What may be labelled, and what may be believed: the gate before a calculation and the look at its result.
+
+Limits are generous: they stop what no force field should ever see, never a strained but honest structure.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aims_pax.errors import Insane, NotFinite, WrongShape
+from aims_pax.frames import Frame, Label
+
+CLOSEST = 0.5  # × the sum of covalent radii: nuclei nearer than that overlap
+LONGEST_VECTOR = 1e3  # Å, a lattice vector beyond it belongs to an exploded cell
+THINNEST_CELL = 0.5  # Å between opposite faces; no atom fits into less
+LARGEST_FORCE = 1e3  # eV/Å; H2 squeezed to a quarter of its bond length is at about 400
+LARGEST_STRESS = 1e2  # eV/Å³ = 16 000 GPa, fifty times the centre of the Earth
+ENERGY_OFFSET = 1e3  # eV an atom on top of the largest electronic energy an atom can have
+
+
+def check_geometry(frame: Frame) -> None:
+    """Raise Insane, with the reason, for a structure that is not worth a calculation."""
+    reason = _finite(frame) or _cell(frame) or _overlap(frame)
+    if reason:
+        raise Insane(f"not calculated: {reason}")
+
+
+def check_label(frame: Frame, label: Label) -> None:
+    """Raise WrongShape, NotFinite or Insane, with the reason, for a label that must not enter a dataset."""
+    n = len(frame)
+    if label.forces.shape != (n, 3):
+        raise WrongShape(f"forces have shape {label.forces.shape}, expected ({n}, 3)")
+    if not label.finite:
+        parts = {"energy": label.energy, "forces": label.forces, "stress": label.stress}
+        names = [k for k, v in parts.items() if v is not None and not np.isfinite(v).all()]
+        raise NotFinite(f"NaN or infinity in {', '.join(names)}")
+    _plausible(frame, label)
+
+
+def _plausible(frame: Frame, label: Label) -> None:
+    force = np.linalg.norm(label.forces, axis=1)
+    if len(force) and force.max() > LARGEST_FORCE:
+        atom = int(force.argmax())
+        raise Insane(f"force {force[atom]:.3g} eV/Å on atom {atom}; limit {LARGEST_FORCE:g} eV/Å")
+    # Thomas–Fermi: a neutral atom has E = −20.9 eV · Z^(7/3), within 20 % of every all-electron result
+    deepest = float(np.sum(2 * 20.9 * frame.numbers ** (7 / 3) + ENERGY_OFFSET))
+    highest = ENERGY_OFFSET * len(frame)
+    if not -deepest <= label.energy <= highest:
+        raise Insane(f"energy {label.energy:.6g} eV is outside [{-deepest:.3g}, {highest:.3g}] eV")
+    if label.stress is not None and abs(label.stress).max() > LARGEST_STRESS:
+        raise Insane(f"stress {abs(label.stress).max():.3g} eV/Å³; limit {LARGEST_STRESS:g} eV/Å³")
+
+
+def _finite(frame: Frame) -> str | None:
+    if len(frame) == 0:
+        return "there are no atoms"
+    if not np.isfinite(frame.positions).all():
+        return f"position of atom {int(np.argwhere(~np.isfinite(frame.positions))[0, 0])} is not a number"
+    if not np.isfinite(frame.cell).all():
+        return "the cell is not a number"
+    return None
+
+
+def _cell(frame: Frame) -> str | None:
+    if not frame.pbc.any():
+        return None
+    lengths = np.linalg.norm(frame.cell, axis=1)
+    if lengths.max() > LONGEST_VECTOR:
+        return f"a lattice vector is {lengths.max():.3g} Å long; limit {LONGEST_VECTOR:g} Å"
+    if frame.periodic:
+        volume = abs(np.linalg.det(frame.cell))
+        faces = [np.linalg.norm(np.cross(frame.cell[i - 2], frame.cell[i - 1])) for i in range(3)]
+        heights = volume / np.maximum(faces, 1e-12)
+    else:  # a slab or a wire may leave out the vectors along which it does not repeat
+        heights = lengths[frame.pbc]
+    if heights.min() < THINNEST_CELL:
+        return f"the cell is {heights.min():.3g} Å thin; limit {THINNEST_CELL:g} Å"
+    return None
+
+
+def _overlap(frame: Frame) -> str | None:
+    from ase.data import chemical_symbols, covalent_radii
+    from ase.neighborlist import primitive_neighbor_list
+
+    radii = covalent_radii[frame.numbers]
+    # ASE: atoms are neighbours when their distance is below the sum of their cutoffs; images count
+    i, j, d = primitive_neighbor_list(
+        "ijd", frame.pbc, _complete(frame), frame.positions, CLOSEST * radii, self_interaction=False
+    )
+    if len(d) == 0:
+        return None
+    worst = int(np.argmin(d / (radii[i] + radii[j])))
+    a, b = int(i[worst]), int(j[worst])
+    pair = f"{chemical_symbols[frame.numbers[a]]}{a} and {chemical_symbols[frame.numbers[b]]}{b}"
+    limit = CLOSEST * (radii[a] + radii[b])
+    return f"atoms {pair} are {d[worst]:.3f} Å apart; limit {limit:.3f} Å"
+
+
+def _complete(frame: Frame) -> np.ndarray:
+    """(3, 3) Å: the cell with any direction filled in where a molecule, wire or slab leaves one out."""
+    from ase.geometry import complete_cell
+
+    return np.asarray(complete_cell(frame.cell))

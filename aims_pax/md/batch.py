@@ -1,0 +1,94 @@
+"""Many trajectories as one set of tensors: what stays (`Batch`) and what moves (`Motion`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aims_pax.md.state import MDState
+
+
+@dataclass(frozen=True)
+class Batch:
+    """F trajectories with A atoms together, one after another; what no step changes.
+
+    system: (A,) the trajectory an atom belongs to. masses: (A, 1) amu.
+    free: (A, 3) one where the component may move, else zero. slices: rows of each trajectory.
+    stream, step, atom: (A,) what the noise of each atom is keyed by (step: at the beginning).
+    """
+
+    states: tuple[MDState, ...]
+    slices: tuple[slice, ...]
+    system: Tensor
+    masses: Tensor
+    free: Tensor
+    stream: Tensor
+    step: Tensor
+    atom: Tensor
+    device: str
+
+    @classmethod
+    def of(cls, states: Sequence[MDState], device: str) -> Batch:
+        sizes = [len(s) for s in states]
+        ends = np.cumsum(sizes)
+
+        def tensor(parts: list[np.ndarray]) -> Tensor:
+            return torch.from_numpy(np.concatenate(parts)).to(device)
+
+        return cls(
+            states=tuple(states),
+            slices=tuple(slice(int(e) - n, int(e)) for e, n in zip(ends, sizes, strict=True)),
+            system=tensor([np.full(n, f) for f, n in enumerate(sizes)]),
+            masses=tensor([s.masses for s in states])[:, None],
+            free=tensor([np.ones((n, 3)) if s.fixed is None else ~s.fixed * 1.0 for s, n in zip(states, sizes)]),
+            stream=tensor([np.full(n, s.stream) for s, n in zip(states, sizes)]),
+            step=tensor([np.full(n, s.step) for s, n in zip(states, sizes)]),
+            atom=tensor([np.arange(n) for n in sizes]),
+            device=device,
+        )
+
+    def per_atom(self, values: Sequence[float]) -> Tensor:
+        """(A, 1) float64: the value of each atom's trajectory."""
+        return torch.tensor(values, dtype=torch.float64, device=self.device)[self.system][:, None]
+
+    def motion(self, extras: Sequence[str] = ()) -> Motion:
+        """Where the trajectories are at the beginning; `extras` names the variables an integrator keeps."""
+
+        def tensor(parts: np.ndarray) -> Tensor:
+            return torch.from_numpy(parts).to(self.device)
+
+        return Motion(
+            positions=tensor(np.concatenate([s.positions for s in self.states])),
+            momenta=tensor(np.concatenate([s.momenta for s in self.states])),
+            cells=tensor(np.stack([s.cell for s in self.states])),
+            extras={name: tensor(np.stack([s.extras[name] for s in self.states])) for name in extras},
+        )
+
+    def state(self, f: int, motion: Motion, steps: int) -> MDState:
+        """Trajectory f as a state of its own, `steps` steps after the beginning."""
+        state = self.states[f]
+        return replace(
+            state,
+            positions=motion.positions[self.slices[f]].cpu().numpy(),
+            momenta=motion.momenta[self.slices[f]].cpu().numpy(),
+            cell=motion.cells[f].cpu().numpy(),
+            step=state.step + steps,
+            extras={**state.extras, **{name: value[f].cpu().numpy() for name, value in motion.extras.items()}},
+        )
+
+
+@dataclass(frozen=True)
+class Motion:
+    """What a step changes. Tensors are never written to: each step makes new ones.
+
+    positions: (A, 3) Å. momenta: (A, 3) √(eV·amu). cells: (F, 3, 3) Å. extras: (F, …) by name.
+    """
+
+    positions: Tensor
+    momenta: Tensor
+    cells: Tensor
+    extras: Mapping[str, Tensor] = field(default_factory=dict)

@@ -1,0 +1,178 @@
+"""Everything one trajectory needs to go on: what an MD program would write into its restart file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from ase import units
+from ase.data import atomic_masses
+from numpy.typing import NDArray
+
+from aims_pax.frames import Array, Frame
+from aims_pax.md import noise
+
+_EXTRAS = "extras/"
+
+
+@dataclass(frozen=True, eq=False)
+class MDState:
+    """One trajectory at one step. Positions are not rounded: `frame()` is the rounded structure.
+
+    numbers: (N,) atomic numbers.
+    positions: (N, 3) Å. momenta: (N, 3) √(eV·amu), ASE's units; zero along fixed components.
+    cell: (3, 3) Å, rows are lattice vectors. pbc: (3,) bool.
+    step: MD steps since the trajectory began. stream: key of its noise, 0 ≤ stream < 2^63.
+    charge, spin, fixed, moments, charges: as in `Frame`.
+    extras: what a thermostat or barostat remembers, by name.
+    """
+
+    numbers: NDArray[np.int64]
+    positions: Array
+    momenta: Array
+    cell: Array
+    pbc: NDArray[np.bool_]
+    step: int
+    stream: int
+    charge: float | None = None
+    spin: int | None = None
+    fixed: NDArray[np.bool_] | None = None
+    moments: Array | None = None
+    charges: Array | None = None
+    extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        keep = object.__setattr__
+        n = len(self.numbers)
+        for name, (shape, dtype) in _shapes(n).items():
+            value = getattr(self, name)
+            if value is None:
+                continue
+            array = _frozen(value, dtype)
+            if array.shape != shape:
+                raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
+            keep(self, name, array)
+        keep(self, "extras", {k: _frozen(v) for k, v in self.extras.items()})
+        if not 0 <= self.stream < 2**63:
+            raise ValueError(f"stream {self.stream} is not in 0 … 2^63 − 1")
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @classmethod
+    def start(cls, frame: Frame, temperature: float, stream: int, step: int = 0) -> Self:
+        """The frame with Maxwell–Boltzmann momenta at `temperature` (K) drawn from `stream`."""
+        return cls(
+            numbers=frame.numbers,
+            positions=frame.positions,
+            momenta=thermal_momenta(frame.numbers, frame.fixed, temperature, stream, step),
+            cell=frame.cell,
+            pbc=frame.pbc,
+            step=step,
+            stream=stream,
+            charge=frame.charge,
+            spin=frame.spin,
+            fixed=frame.fixed,
+            moments=frame.moments,
+            charges=frame.charges,
+        )
+
+    def redraw(self, temperature: float, stream: int) -> Self:
+        """The same structure at the same step with fresh momenta, on another stream, extras forgotten."""
+        momenta = thermal_momenta(self.numbers, self.fixed, temperature, stream, self.step)
+        return replace(self, momenta=momenta, stream=stream, extras={})
+
+    def frame(self) -> Frame:
+        """The structure, rounded as all frames are: this is what is labelled."""
+        return Frame(
+            numbers=self.numbers,
+            positions=self.positions,
+            cell=self.cell,
+            pbc=self.pbc,
+            charge=self.charge,
+            spin=self.spin,
+            fixed=self.fixed,
+            moments=self.moments,
+            charges=self.charges,
+        )
+
+    @property
+    def masses(self) -> Array:
+        """(N,) amu."""
+        return masses(self.numbers)
+
+    @property
+    def degrees(self) -> int:
+        """Degrees of freedom that hold kinetic energy: 3N − fixed components."""
+        return 3 * len(self) - (0 if self.fixed is None else int(self.fixed.sum()))
+
+    @property
+    def kinetic_energy(self) -> float:
+        """Σ p²/2m in eV."""
+        return float((self.momenta**2 / (2 * self.masses[:, None])).sum())
+
+    @property
+    def temperature(self) -> float:
+        """2 E_kin / (degrees · k_B) in K; zero when everything is fixed."""
+        return 2 * self.kinetic_energy / (self.degrees * units.kB) if self.degrees else 0.0
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Plain arrays by name, for a snapshot; `from_arrays` gives the same state to the last bit."""
+        found = {name: getattr(self, name) for name in _FIELDS if getattr(self, name) is not None}
+        arrays = {name: np.asarray(value, _SCALARS.get(name)) for name, value in found.items()}
+        return arrays | {_EXTRAS + name: value for name, value in self.extras.items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """The state whose `arrays()` these are. Raises KeyError naming the first that is missing."""
+        for name in _MANDATORY:
+            if name not in arrays:
+                raise KeyError(name)
+        values: dict[str, Any] = {name: arrays[name] for name in _FIELDS if name in arrays}
+        for name in _SCALARS.keys() & values.keys():
+            values[name] = values[name].item()
+        extras = {name.removeprefix(_EXTRAS): a for name, a in arrays.items() if name.startswith(_EXTRAS)}
+        return cls(**values, extras=extras)
+
+
+def masses(numbers: NDArray[np.int64]) -> Array:
+    """(N,) standard atomic masses in amu, as ASE gives them."""
+    return np.asarray(atomic_masses[numbers], float)
+
+
+def thermal_momenta(
+    numbers: NDArray[np.int64], fixed: NDArray[np.bool_] | None, temperature: float, stream: int, step: int
+) -> Array:
+    """(N, 3) momenta with ⟨p²⟩ = m k_B T for each free component, from counters reserved for beginnings."""
+    n = len(numbers)
+    same = torch.full((n,), stream, dtype=torch.int64)
+    deviates = noise.normals(same, torch.full_like(same, step), torch.arange(n), 1, noise.START)[0].numpy()
+    momenta = np.sqrt(masses(numbers) * units.kB * temperature)[:, None] * deviates
+    return momenta if fixed is None else np.where(fixed, 0.0, momenta)
+
+
+_SCALARS: dict[str, type] = {"step": np.int64, "stream": np.int64, "spin": np.int64, "charge": np.float64}
+_MANDATORY = ("numbers", "positions", "momenta", "cell", "pbc", "step", "stream")
+_FIELDS = (*_MANDATORY, "charge", "spin", "fixed", "moments", "charges")
+
+
+def _shapes(n: int) -> dict[str, tuple[tuple[int, ...], type]]:
+    return {
+        "numbers": ((n,), np.int64),
+        "positions": ((n, 3), np.float64),
+        "momenta": ((n, 3), np.float64),
+        "cell": ((3, 3), np.float64),
+        "pbc": ((3,), np.bool_),
+        "fixed": ((n, 3), np.bool_),
+        "moments": ((n,), np.float64),
+        "charges": ((n,), np.float64),
+    }
+
+
+def _frozen(value: Any, dtype: type | None = None) -> NDArray[Any]:
+    array = np.array(value, dtype)  # a copy: nobody else can write to it
+    array.setflags(write=False)
+    return array

@@ -1,0 +1,272 @@
+"""Active learning: many trajectories driven by the ensemble; frames it is unsure about go to the reference."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aims_pax import seeds
+from aims_pax.core import explore as stage
+from aims_pax.core.rules import ExploreRules
+from aims_pax.core.uncertainty import atomic_sd, uncertainty
+from aims_pax.core.work import Add, Advance, Advanced, Analyse, Effect, Event, Rewind, Train, Work
+from aims_pax.dataset import read_extxyz
+from aims_pax.errors import RestartError, SettingsError
+from aims_pax.frames import LabelledFrame
+from aims_pax.md.propagate import Advance as Moved
+from aims_pax.md.propagate import advance
+from aims_pax.md.state import MDState
+from aims_pax.procedures.initial import write_sets
+from aims_pax.procedures.world import Run, StageWorld
+from aims_pax.record.checkpoint import Snapshot
+from aims_pax.systems import System, deal
+
+log = logging.getLogger(__name__)
+
+
+def run(run: Run) -> stage.State:
+    """Explore until a limit is reached; goes on with its own unfinished work."""
+    settings = run.settings.active_learning
+    assert settings is not None
+    n = max(settings.num_trajectories, len(run.systems))
+    if n > settings.num_trajectories:
+        log.warning("num_trajectories %d is smaller than the number of geometries: %d run", settings.num_trajectories, n)
+    dealt = deal(run.systems, n)
+    rules = ExploreRules.read(settings, n, run.settings.mace.general.seed)
+    world = ExploreWorld(run, dealt)
+    world.rules = rules
+    state = world.restore(stage.State)
+    if state is None:
+        state = stage.begin(tuple(s.name for s in dealt), rules, *_sizes(run))
+    if state.stopped and not stage.outstanding(state, rules):
+        log.info("active learning is complete (%s)", state.stopped)
+        return state
+    names = dict.fromkeys(s.name for s in dealt)
+    log.info("active learning: %d trajectories of %s · %d training points", n, ", ".join(names), state.n_train)
+    state = world.drive(state, rules)
+    write_sets(run, "final")
+    if settings.analysis:
+        collect_analysis(run.folder.analysis)
+    return state
+
+
+def begin_from_data(run: Run) -> None:
+    """Fill the dataset from the files the user brings, and train the members when there are no models."""
+    settings, misc = run.settings.active_learning, run.settings.misc
+    assert settings is not None
+    keys = (misc.energy_key, misc.forces_key, misc.stress_key)
+    for key, split in (("initial_train_dataset", "train"), ("initial_valid_dataset", "valid")):
+        for member, path in _of_members(getattr(settings, key), run, key):
+            for labelled in read_extxyz(path, *keys):
+                origin = {"system": labelled.frame.formula, "stage": "given", **labelled.origin}
+                if not labelled.label.finite:
+                    raise SettingsError(f"{path}: a structure {labelled.frame.formula} has NaN or infinite labels")
+                run.dataset.add(LabelledFrame(labelled.frame, labelled.label, origin), split, member)
+    for m, member in enumerate(run.ensemble.members):
+        if settings.initial_train_dataset is not None and not run.dataset.train(m):
+            raise SettingsError(f"ACTIVE_LEARNING.initial_train_dataset: no training structures for {member.name}")
+
+
+def _of_members(
+    value: str | Mapping[str, str] | None, run: Run, key: str
+) -> list[tuple[int | None, Path]]:
+    """(member or None for all, path) from one path, or a map from member name, tag or seed to path."""
+    if value is None:
+        return []
+    if isinstance(value, str):
+        return [(None, run.settings.path(value))]
+    members = run.ensemble.members
+    found = []
+    for name, path in value.items():
+        matches = [i for i, m in enumerate(members) if str(name) in (m.name, str(m.seed))]
+        if not matches:
+            names = ", ".join(m.name for m in members)
+            raise SettingsError(f"ACTIVE_LEARNING.{key}: no member is called {name}; there are {names}")
+        found.append((matches[0], run.settings.path(path)))
+    return found
+
+
+def _sizes(run: Run) -> tuple[int, dict[str, int]]:
+    """Training set size (largest member) and validation frames a system of the data so far."""
+    members = range(len(run.ensemble.members))
+    n_train = max(len(run.dataset.train(m)) for m in members)
+    valid: dict[str, int] = {}
+    formulas = {s.frame.formula: s.name for s in run.systems}
+    for labelled in run.dataset.union("valid"):
+        name = str(labelled.origin.get("system", labelled.frame.formula))
+        name = name if name in formulas.values() else formulas.get(labelled.frame.formula, name)
+        valid[name] = valid.get(name, 0) + 1
+    return n_train, valid
+
+
+class ExploreWorld(StageWorld):
+    """Moves all trajectories in one batch and trains all members."""
+
+    def __init__(self, run: Run, dealt: tuple[System, ...]) -> None:
+        super().__init__(run, stage)
+        self.dealt = dealt
+        self.md = [run.settings.md_of(s.name) for s in dealt]
+        self.states = [self._started(i, 0, s.frame) for i, s in enumerate(dealt)]
+        self.kind = run.settings.active_learning.uncertainty_type  # type: ignore[union-attr]
+        self.predictions: dict[str, dict[str, NDArray[Any]]] = {}  # frame id → what analysis compares
+        self.written = [_last_step(run.folder.trajectories / f"{self._tag(i)}.xyz") for i in range(len(dealt))]
+
+    def turn(self, works: Sequence[Work], stop: Callable[[], bool]) -> Iterable[Event]:
+        if isinstance(works[0], Train):
+            settings = self.run.settings.active_learning
+            assert settings is not None
+            return [
+                self.train(
+                    works[0], stop,
+                    valid_skip=settings.valid_skip, margin=settings.margin, patience=settings.epochs_per_worker,
+                )
+            ]  # fmt: skip
+        return self._move([w for w in works if isinstance(w, Advance)], stop)
+
+    # ------------------------------------------------------------ molecular dynamics
+
+    def _move(self, works: list[Advance], stop: Callable[[], bool]) -> list[Event]:
+        """All trajectories together, in as few batches as their next stops allow."""
+        potential = self.run.ensemble.potential()
+        now = {w.trajectory: self.states[w.trajectory] for w in works}
+        results: dict[int, Moved] = {}
+        left = {w.trajectory: w.end - w.start for w in works}
+        while left:
+            n = min(left.values())
+            batch = list(left)
+            moved = advance([now[i] for i in batch], potential, n, [self.md[i] for i in batch], stop=stop)
+            for i, m in zip(batch, moved, strict=True):
+                results[i], now[i] = m, m.state
+                left[i] -= n
+                if left[i] == 0 or m.fault is not None:
+                    del left[i]
+        return [self._arrived(w, results[w.trajectory]) for w in works]
+
+    def _arrived(self, work: Advance, moved: Moved) -> Advanced:
+        i = work.trajectory
+        self.states[i] = moved.state
+        step = moved.state.step
+        if moved.fault is not None:
+            return Advanced(work, step, "", (), moved.fault)
+        frame = moved.state.frame()
+        origin = {"system": self.dealt[i].name, "stage": "active learning", "trajectory": i, "step": step}
+        frame_id = self.made(frame, **origin)
+        forces = np.asarray(moved.forces)  # (M, N, 3) eV/Å
+        if self.rules.analysis_skip and step % self.rules.analysis_skip == 0:
+            self.predictions[frame_id] = self._prediction(moved)
+        self._save(i, step, frame_id, forces)
+        return Advanced(work, step, frame_id, uncertainty(forces, self.kind))
+
+    def _started(self, i: int, life: int, frame: Any) -> MDState:
+        seed = seeds.number("trajectory", self.md[i].MD_seed, i, life)
+        return MDState.start(frame, self.md[i].temperature, seed)
+
+    def _save(self, i: int, step: int, frame_id: str, forces: NDArray[Any]) -> None:
+        """A thinned trajectory file, one structure each time another n steps have passed."""
+        every = self.run.settings.misc.save_trajectories
+        if not every or step // every <= self.written[i] // every:
+            return
+        import ase.io
+
+        atoms = self.frames[frame_id].to_atoms()
+        atoms.info.update(self.origins[frame_id], uncertainty=float(atomic_sd(forces).max()))
+        atoms.arrays["forces"] = forces.mean(axis=0)
+        text = io.StringIO()
+        ase.io.write(text, atoms, format="extxyz", write_results=False)
+        self.run.folder.append_text(self.run.folder.trajectories / f"{self._tag(i)}.xyz", text.getvalue())
+        self.written[i] = step
+
+    def _tag(self, i: int) -> str:
+        return f"trajectory_{i:03d}_{self.dealt[i].name}"
+
+    # ------------------------------------------------------------ effects
+
+    def apply(self, effect: Effect) -> None:
+        match effect:
+            case Rewind(i, frame_id, life):
+                start = self.dealt[i].frame if frame_id is None else self.frame(frame_id)
+                self.states[i] = replace(self._started(i, life, start), step=self.states[i].step)
+            case Analyse():
+                self._analyse(effect)
+            case _:
+                super().apply(effect)
+                if isinstance(effect, Add) and effect.split == "test":
+                    log.info("%s kept for testing (%d so far)", effect.frame[:6], len(self.run.dataset.test))
+
+    # ------------------------------------------------------------ analysis
+
+    def _prediction(self, moved: Moved) -> dict[str, NDArray[Any]]:
+        forces = np.asarray(moved.forces)
+        return {
+            "predicted_energies": np.asarray(moved.energies),
+            "predicted_forces": forces,
+            "atomic_sd": atomic_sd(forces),
+        }
+
+    def _analyse(self, found: Analyse) -> None:
+        """One file a calculation in `analysis/`: prediction, truth, uncertainty, threshold, set size, MD step."""
+        p, label = self.predictions.pop(found.frame), self.labels[found.frame]
+        error = p["predicted_forces"].mean(axis=0) - label.forces
+        row = {
+            **p,
+            "true_energy": np.asarray(label.energy),
+            "true_forces": label.forces,
+            "force_mae": np.abs(error).mean(),
+            "max_force_error": np.abs(error).max(),
+            "max_atomic_sd": p["atomic_sd"].max(),
+            "threshold": np.asarray(found.threshold),
+            "n_train": np.asarray(found.n_train),
+            "step": np.asarray(found.step),
+            "trajectory": np.asarray(found.trajectory),
+        }
+        buffer = io.BytesIO()
+        np.savez(buffer, **row)
+        name = f"trajectory_{found.trajectory:03d}/step_{found.step:09d}.npz"
+        path = self.run.folder.analysis / name
+        self.run.folder.write_bytes(path, buffer.getvalue())
+
+    # ------------------------------------------------------------ snapshots
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        named = {f"md/{i}/{k}": v for i, s in enumerate(self.states) for k, v in s.arrays().items()}
+        needed = {f: p for f, p in self.predictions.items() if f in self.frames}
+        self.predictions = needed
+        return named | {f"prediction/{f}/{k}": v for f, p in needed.items() for k, v in p.items()}
+
+    def take_arrays(self, snapshot: Snapshot, grouped: Mapping[str, Any]) -> None:
+        stored = grouped.get("md", {})
+        if len(stored) > len(self.states):
+            raise RestartError(
+                f"the restart has {len(stored)} trajectories, the settings now ask for {len(self.states)}; "
+                "set num_trajectories back, or start over in an empty folder"
+            )
+        for i in range(len(stored)):
+            self.states[i] = MDState.from_arrays(stored[str(i)])
+        self.predictions = dict(grouped.get("prediction", {}))
+
+
+def _last_step(path: Path) -> int:
+    """The last MD step a trajectory file holds; 0 when there is none."""
+    if not path.exists():
+        return 0
+    steps = [word for line in path.open(encoding="utf-8") for word in line.split() if word.startswith("step=")]
+    return int(steps[-1].removeprefix("step=")) if steps else 0
+
+
+def collect_analysis(folder: Path) -> None:
+    """Gather the numbers of all analysis files into one table, `analysis/analysis.csv`."""
+    names = ("trajectory", "step", "n_train", "threshold", "max_atomic_sd", "force_mae", "max_force_error")
+    rows = [",".join(names)]
+    for path in sorted(folder.glob("trajectory_*/step_*.npz")):
+        with np.load(path, allow_pickle=False) as stored:
+            rows.append(",".join(f"{stored[name].item():.8g}" for name in names))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "analysis.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+

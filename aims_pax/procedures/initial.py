@@ -1,0 +1,126 @@
+"""Initial dataset: structures from a foundation model (or another sampler), labels from the reference, first models."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from aims_pax import seeds
+from aims_pax.core import initial as stage
+from aims_pax.core.rules import InitialRules
+from aims_pax.core.work import Event, Sample, Sampled, Train, Work
+from aims_pax.dataset import write_extxyz
+from aims_pax.procedures import converge
+from aims_pax.procedures.world import Run, StageWorld
+from aims_pax.record.checkpoint import exists
+from aims_pax.systems import System
+
+if TYPE_CHECKING:
+    from aims_pax.samplers.base import Sampler
+
+log = logging.getLogger(__name__)
+
+
+def create(run: Run) -> stage.State:
+    """Sample, label and train until a limit is reached; goes on with its own unfinished work."""
+    settings = run.settings.initial_dataset
+    assert settings is not None
+    rules = InitialRules.read(settings, [s.name for s in run.systems])
+    world = InitialWorld(run)
+    world.rules = rules
+    state = world.restore(stage.State) or stage.begin(rules)
+    if state.stopped:
+        log.info("the initial dataset is complete (%s)", state.stopped)
+    else:
+        log.info("initial dataset: %s", " · ".join(f"{s.name} ({s.frame.formula})" for s in run.systems))
+        state = world.drive(state, rules)
+        write_sets(run, "initial")
+    if settings.converge_initial:
+        converge.run(run, settings, "converge-initial", range(len(run.ensemble.members)), own_sets=True)
+    return state
+
+
+def finished(run: Run) -> bool:
+    """Whether an initial dataset was begun in this folder."""
+    return exists(run.folder.restart / stage.NAME)
+
+
+class InitialWorld(StageWorld):
+    """Samples structures, trains every member on its own slice."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run, stage)
+        self.last: dict[str, str] = {}
+        self._sampler: Sampler | None = None
+
+    def turn(self, works: Sequence[Work], stop: Callable[[], bool]) -> Iterable[Event]:
+        (work,) = works
+        if isinstance(work, Sample):
+            return [self._sample(work, stop)]
+        assert isinstance(work, Train)
+        settings = self.run.settings.initial_dataset
+        assert settings is not None
+        trained = self.train(
+            work, stop, valid_skip=settings.valid_skip, schedule=settings.scheduler_initial
+        )
+        return [trained]
+
+    def _sample(self, work: Sample, stop: Callable[[], bool]) -> Sampled:
+        if self._sampler is None:
+            self._sampler = make_sampler(self.run)
+        systems = [
+            replace(s, frame=self.frame(self.last[s.name])) if s.name in self.last else s
+            for s in self.run.systems
+        ]
+        rng = seeds.rng("sample", self.run.settings.md.MD_seed, work.visit)
+        made = []
+        for sample in self._sampler.sample(systems, work.per_system, rng, stop=stop):
+            system = str(sample.origin["system"])
+            origin = {**sample.origin, "stage": "initial", "visit": work.visit}
+            made.append((system, self.made(sample.frame, **origin)))
+        self.last |= dict(made)
+        return Sampled(work, tuple(made))
+
+    def needed(self, state: stage.State) -> set[str]:
+        return {frame for _, frame in (*state.batch, *state.last)}
+
+    def restore(self, kind: type[Any]) -> Any | None:
+        state = super().restore(kind)
+        if state is not None:
+            self.last = dict(state.last)
+        return state
+
+
+def make_sampler(run: Run) -> Sampler:
+    """The sampler the settings ask for: `mace-mp0`, `aimd` or `calculator`."""
+    from aims_pax.potential import CalculatorPotential, calculator_factory
+    from aims_pax.samplers.ab_initio_md import AbInitioMD
+    from aims_pax.samplers.foundation_md import FoundationMD
+
+    settings, mace = run.settings.initial_dataset, run.settings.mace
+    assert settings is not None
+    md_of, skip = run.settings.md_of, settings.skip_step_initial
+    if settings.initial_sampling == "aimd":
+        return AbInitioMD(run.labeller.potential(), md_of, skip)
+    if settings.initial_sampling == "calculator":
+        calculator = settings.initial_calculator
+        assert calculator is not None
+        make = calculator_factory(calculator.factory, calculator.kwargs, run.folder.root)
+        return FoundationMD(CalculatorPotential(make), md_of, skip)
+    from aims_pax.force_field import foundation
+
+    model = foundation.load(
+        settings.initial_foundational_size, mace.misc.device, mace.general.default_dtype, run.folder.root
+    )
+    return FoundationMD(model, md_of, skip)
+
+
+def write_sets(run: Run, stage_name: str) -> None:
+    """`data/<stage>/{training,validation}/<member>.xyz`: what each member has learnt from and is checked on."""
+    for m, member in enumerate(run.ensemble.members):
+        write_extxyz(run.folder.data / stage_name / "training" / f"{member.name}.xyz", run.dataset.train(m))
+        write_extxyz(run.folder.data / stage_name / "validation" / f"{member.name}.xyz", run.dataset.valid(m))
+    if run.dataset.test:
+        write_extxyz(run.folder.data / stage_name / "test" / "test.xyz", run.dataset.test)

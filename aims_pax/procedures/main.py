@@ -1,0 +1,218 @@
+"""The whole program: from settings and a geometry to converged models."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from aims_pax import seeds
+from aims_pax.dataset import Dataset, read_extxyz, write_extxyz
+from aims_pax.errors import SettingsError
+from aims_pax.procedures import converge, explore, initial
+from aims_pax.procedures.watch import Watch
+from aims_pax.procedures.world import Run
+from aims_pax.record.checkpoint import Checkpoint
+from aims_pax.record.folder import RunFolder
+from aims_pax.record.journal import Journal
+from aims_pax.record.log import to_console, to_file
+from aims_pax.record.progress import Display
+from aims_pax.systems import elements, read_systems
+
+if TYPE_CHECKING:
+    from aims_pax.force_field import Ensemble
+    from aims_pax.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def run_all(settings: Settings, console: Console) -> None:
+    """`aims-PAX`: initial dataset, active learning, convergence, results."""
+    with _opened(settings, console) as run:
+        if settings.initial_dataset is not None:
+            _initial(run)
+        elif not _given(settings):
+            raise SettingsError(
+                "nothing to start from: write a section INITIAL_DATASET_GENERATION, or name "
+                "ACTIVE_LEARNING.initial_train_dataset or initial_models"
+            )
+        if settings.active_learning is not None:
+            _active_learning(run)
+
+
+def run_initial(settings: Settings, console: Console) -> None:
+    """`aims-PAX-initial-ds`: the initial dataset only."""
+    if settings.initial_dataset is None:
+        raise SettingsError("aimsPAX.yaml has no section INITIAL_DATASET_GENERATION")
+    with _opened(settings, console) as run:
+        _initial(run)
+
+
+def run_active_learning(settings: Settings, console: Console) -> None:
+    """`aims-PAX-al`: active learning and convergence, from an initial dataset or from what the user brings."""
+    if settings.active_learning is None:
+        raise SettingsError("aimsPAX.yaml has no section ACTIVE_LEARNING")
+    with _opened(settings, console) as run:
+        _active_learning(run)
+
+
+def _initial(run: Run) -> None:
+    with to_file(run.folder.logs / "initial_dataset.log"), _traced():
+        state = initial.create(run)
+        _save_models(run)
+        log.info("initial dataset done: %s · data in %s", state.stopped, run.folder.data / "initial")
+
+
+def _active_learning(run: Run) -> None:
+    settings = run.settings.active_learning
+    assert settings is not None
+    with to_file(run.folder.logs / "active_learning.log"), _traced():
+        _ready_to_explore(run)
+        explore.run(run)
+        _save_models(run)
+        members = list(range(len(run.ensemble.members)))
+        delivered = members
+        if settings.converge_al:
+            delivered = _converging(run, members)
+            converge.run(run, settings, "converge", delivered)
+        deliver(run, delivered)
+
+
+def _converging(run: Run, members: list[int]) -> list[int]:
+    """The members to converge; chosen once and remembered, so that a restart converges the same one."""
+    settings = run.settings.active_learning
+    assert settings is not None
+    if not settings.converge_best:
+        return members
+    snapshot = Checkpoint(run.folder, "converge").read()
+    if snapshot is not None:
+        return [p["member"] for p in snapshot.state["members"]]
+    return [converge.best_member(run)]
+
+
+def _ready_to_explore(run: Run) -> None:
+    """The models active learning begins with: from its own restart, the initial dataset, or the user."""
+    settings = run.settings
+    if Checkpoint(run.folder, "explore").read() is not None:
+        return
+    if settings.initial_dataset is not None or initial.finished(run):
+        snapshot = Checkpoint(run.folder, "initial").read()
+        converged = Checkpoint(run.folder, "converge-initial").read()
+        if snapshot is None or not snapshot.state["stopped"]:
+            raise SettingsError("the initial dataset is not complete: run aims-PAX-initial-ds (or aims-PAX) first")
+        if converged is not None:
+            run.ensemble.restore({k: v for k, v in converged.weights.items() if not k.startswith("best/")})
+        else:
+            run.ensemble.restore(snapshot.weights)
+        return
+    if not _given(settings):
+        raise SettingsError(
+            "nothing to start from: run aims-PAX-initial-ds first, or name ACTIVE_LEARNING.initial_train_dataset "
+            "or initial_models"
+        )
+    explore.begin_from_data(run)
+    assert settings.active_learning is not None
+    if not settings.active_learning.initial_models:
+        log.info("training the members on the given data")
+        converge.run(
+            run, settings.active_learning, "train-given", range(len(run.ensemble.members)), own_sets=True
+        )
+
+
+def _given(settings: Settings) -> bool:
+    al = settings.active_learning
+    return al is not None and bool(al.initial_train_dataset or al.initial_models)
+
+
+def deliver(run: Run, delivered: list[int]) -> None:
+    """`results/`: the delivered models, the rest of the committee, the final datasets, the errors."""
+    from aims_pax.force_field import evaluate
+
+    results = run.folder.results
+    for m, member in enumerate(run.ensemble.members):
+        folder = results if m in delivered else results / "committee"
+        run.ensemble.save(m, folder / f"{member.name}.model")
+    if len(delivered) < len(run.ensemble.members):
+        text = "These members were not converged on the final data; they serve to estimate uncertainty.\n"
+        run.folder.write_text(results / "committee" / "not_converged.txt", text)
+    sets = {"training": run.dataset.union("train"), "validation": run.dataset.union("valid"), "test": run.dataset.test}
+    for name, frames in sets.items():
+        if frames:
+            write_extxyz(results / f"{name}.xyz", frames)
+    misc = run.settings.misc
+    if misc.test_set:
+        path = run.settings.path(misc.test_set)
+        sets["test set"] = list(read_extxyz(path, misc.energy_key, misc.forces_key, misc.stress_key))
+    potential = run.ensemble.potential(members=delivered)
+    for name, frames in sets.items():
+        if frames and name != "training":
+            table = evaluate.evaluate(potential, frames)
+            log.info("%s (%d frames): %s", name, len(frames), table.line(run.settings.mace.misc.error_table))
+    names = ", ".join(f"{run.ensemble.members[m].name}.model" for m in delivered)
+    log.info("reference calculations in this run: %d", run.labeller.calls.finished)
+    log.info("done: %s and the final datasets are in %s", names, results)
+
+
+def _save_models(run: Run) -> None:
+    """The models as they stand at the end of a stage, in GENERAL.model_dir, and their training state beside."""
+    from aims_pax.record.arrays import pack
+
+    for m, member in enumerate(run.ensemble.members):
+        run.ensemble.save(m, run.folder.model / f"{member.name}.model")
+        arrays = run.ensemble.members[m].arrays()
+        run.folder.write_bytes(run.folder.checkpoints / f"{member.name}.npy", pack(arrays, {"name": member.name}))
+
+
+@contextlib.contextmanager
+def _opened(settings: Settings, console: Console) -> Iterator[Run]:
+    """Everything open: console, lock, signals, reference, dataset, models."""
+    from aims_pax.labelling import Labeller
+
+    folder, watch, display = RunFolder(settings), Watch(), Display(console)
+    with to_console(console, settings.mace.misc.log_level), folder.locked():
+        for warning in settings.warnings:
+            log.warning("%s", warning)
+        systems = read_systems(settings.geometry_paths())
+        with watch.listening(), display.on(), Labeller.from_settings(settings, folder.data) as labeller:
+            ensemble = _ensemble(settings, elements(s.frame for s in systems))
+            dataset = Dataset(folder.data)
+            yield Run(settings, folder, systems, labeller, dataset, ensemble, Journal(folder), watch, display)
+
+
+def _ensemble(settings: Settings, elements: tuple[int, ...]) -> Ensemble:
+    from aims_pax.force_field import Ensemble
+
+    al, section = settings.active_learning, settings.active_learning or settings.initial_dataset
+    if al is not None and al.initial_models:
+        return Ensemble.from_models([settings.path(p) for p in al.initial_models], settings.mace)
+    if al is not None and al.seeds_tags_dict:
+        chosen = tuple(al.seeds_tags_dict.values())
+    else:
+        assert section is not None
+        chosen = seeds.member_seeds(settings.mace.general.seed, section.ensemble_size)
+    return Ensemble.build(settings.mace, chosen, elements)
+
+
+@contextlib.contextmanager
+def _traced() -> Iterator[None]:
+    """The traceback of whatever ends the run goes into the log file, not onto the screen."""
+    from aims_pax.procedures.watch import Stopped
+
+    try:
+        yield
+    except Stopped as stop:
+        log.info("%s: everything is saved; run the same command again to go on", stop.reason)
+        raise
+    except Exception as error:
+        handlers = [h for h in logging.getLogger("aims_pax").handlers if isinstance(h, logging.FileHandler)]
+        for handler in handlers:
+            record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "%s", (error,), _info(error))
+            handler.handle(record)
+        raise
+
+
+def _info(error: BaseException) -> tuple[type[BaseException], BaseException, object]:
+    return (type(error), error, error.__traceback__)

@@ -1,0 +1,206 @@
+"""The one shell that drives every stage: start what is outstanding, wait for an event, let the core decide.
+
+    while wanted := outstanding(state):
+        cancel what is in flight and no longer wanted; hand out labels
+        take the next event: a finished label, else a turn on the device, else sleep
+        state, effects = step(state, event); apply the effects; write it down
+
+A restart is the same line with nothing in flight. Labels are handed out only after the snapshot that leads to
+them is on the disk (commit before you pay), unless they are cheaper than the snapshot.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from types import ModuleType
+from typing import Any, Protocol
+
+from aims_pax.core.work import (
+    Advance,
+    Effect,
+    Event,
+    Label,
+    LabelDropped,
+    LabelFailed,
+    Labelled,
+    Sample,
+    Say,
+    Train,
+    Work,
+)
+from aims_pax.errors import Abandoned, LabelError
+from aims_pax.procedures.watch import Watch
+from aims_pax.record.journal import Journal
+
+log = logging.getLogger(__name__)
+
+SNAPSHOT_SECONDS = 60.0  # at the latest
+
+Turn = Sequence[Work]
+
+
+class World(Protocol):
+    """What the shell needs of the world of a stage."""
+
+    capacity: int
+
+    def submit(self, work: Label) -> Future[Any]: ...
+    def drop(self, work: Label) -> None: ...
+    def keep(self, work: Label, label: Any) -> None: ...
+    def turn(self, works: Turn, stop: Callable[[], bool]) -> Iterable[Event]: ...
+    def apply(self, effect: Effect) -> None: ...
+    def commit(self, state: Any) -> None: ...
+    def label_seconds(self) -> float: ...
+    def show(self, state: Any, doing: str) -> None: ...
+
+
+class Shell:
+    """Drives one stage. `stage` is a module of `aims_pax.core` with NAME, step and outstanding."""
+
+    def __init__(
+        self, stage: ModuleType, state: Any, rules: Any, world: World, journal: Journal, watch: Watch
+    ) -> None:
+        self.stage = stage
+        self.state = state
+        self.rules = rules
+        self.world = world
+        self.journal = journal
+        self.watch = watch
+        self.in_flight: dict[Label, Future[Any]] = {}
+        self.seconds = {"moving": 0.0, "training": 0.0, "sampling": 0.0, "waiting": 0.0, "saving": 0.0}
+        self._committed = -1e9  # time of the last snapshot
+        self._snapshot_cost = 0.0
+        self._dirty = True
+        self._last_kind: type | None = None
+
+    def run(self) -> Any:
+        """Go on until nothing is outstanding; returns the final state. Raises Stopped after a signal."""
+        self._commit()
+        began = time.monotonic()
+        try:
+            while wanted := self.stage.outstanding(self.state, self.rules):
+                self.watch.raise_if_stopped()
+                self._cancel(wanted)
+                self._hand_out(wanted)
+                for event in self._next_events(wanted):
+                    self._take(event)
+                if time.monotonic() - self._committed > SNAPSHOT_SECONDS:
+                    self._commit()
+        finally:
+            for work in self.in_flight:
+                self.world.drop(work)
+            self._commit()
+            self._account(time.monotonic() - began)
+        return self.state
+
+    # ------------------------------------------------------------ labels
+
+    def _cancel(self, wanted: Sequence[Work]) -> None:
+        for work in [w for w in self.in_flight if w not in wanted]:
+            self.world.drop(work)
+            del self.in_flight[work]
+
+    def _hand_out(self, wanted: Sequence[Work]) -> None:
+        """Give labels to the executor while it has room for them; the rest waits with us."""
+        queue = [w for w in wanted if isinstance(w, Label) and w not in self.in_flight]
+        if self.state.stopped:  # labels not paid for are given up; what has been paid for is awaited and kept
+            for work in queue:
+                self._take(LabelDropped(work))
+            return
+        room = self.world.capacity + 1 - len(self.in_flight)
+        if queue and room > 0 and self._dirty and self.world.label_seconds() > self._snapshot_cost:
+            self._commit()
+        for work in queue[: max(room, 0)]:
+            self.in_flight[work] = self.world.submit(work)
+
+    def _answers(self) -> list[Event]:
+        """Finished labels in the order they were asked for."""
+        events: list[Event] = []
+        for work in [w for w, future in self.in_flight.items() if future.done()]:
+            future = self.in_flight.pop(work)
+            try:
+                self.world.keep(work, future.result())
+                events.append(Labelled(work))
+            except LabelError as error:
+                events.append(LabelFailed(work, type(error).__name__, error.reason))
+        return events
+
+    # ------------------------------------------------------------ events
+
+    def _next_events(self, wanted: Sequence[Work]) -> Iterable[Event]:
+        if answers := self._answers():
+            return answers
+        if works := self._next_turn(wanted):
+            doing = {Advance: "moving", Train: "training", Sample: "sampling"}[type(works[0])]
+            self.world.show(self.state, doing)
+            with self._timed(doing):
+                try:
+                    return list(self.world.turn(works, self.watch.stop))
+                except Abandoned:
+                    return []
+        self.world.show(self.state, "waiting")
+        with self._timed("waiting"):
+            wait(self.in_flight.values(), timeout=1, return_when=FIRST_COMPLETED)
+        return self._answers()
+
+    def _next_turn(self, wanted: Sequence[Work]) -> Turn:
+        """All trajectories in one turn, or one visit of training; both in turns when both are there."""
+        device = [w for w in wanted if not isinstance(w, Label)]
+        kinds = list(dict.fromkeys(type(w) for w in device))
+        if not kinds:
+            return ()
+        kind = next((k for k in kinds if k is not self._last_kind), kinds[0])
+        self._last_kind = kind
+        works = [w for w in device if isinstance(w, kind)]
+        return works if kind is Advance else works[:1]
+
+    def _take(self, event: Event) -> None:
+        if event.work not in self.stage.outstanding(self.state, self.rules):
+            self.journal.write(self.stage.NAME, "late", event)  # its work was cancelled meanwhile
+            return
+        self.state, effects = self.stage.step(self.state, event, self.rules)
+        for effect in effects:
+            if isinstance(effect, Say):
+                log.log(logging.WARNING if effect.level == "warning" else logging.INFO, effect.text)
+            else:
+                self.world.apply(effect)
+        self.journal.write(self.stage.NAME, type(event).__name__, event)
+        self._dirty = True
+
+    # ------------------------------------------------------------ keeping
+
+    def _commit(self) -> None:
+        if not self._dirty:
+            return
+        with self._timed("saving"):
+            began = time.monotonic()
+            self.world.commit(self.state)
+            self._snapshot_cost = time.monotonic() - began
+        self._committed = time.monotonic()
+        self._dirty = False
+
+    def _timed(self, what: str) -> _Timer:
+        return _Timer(self.seconds, what)
+
+    def _account(self, total: float) -> None:
+        other = total - sum(self.seconds.values())
+        shares = {**self.seconds, "other": max(other, 0.0)}
+        text = " · ".join(f"{k} {100 * v / (total or 1):.0f} %" for k, v in shares.items() if v > 0.005 * total)
+        log.info("time: %.1f s · %s", total, text)
+        self.journal.write(self.stage.NAME, "time", {k: round(v, 3) for k, v in shares.items()})
+
+
+class _Timer:
+    """Adds the time spent inside to one entry of a ledger."""
+
+    def __init__(self, ledger: dict[str, float], what: str) -> None:
+        self.ledger, self.what = ledger, what
+
+    def __enter__(self) -> None:
+        self.began = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self.ledger[self.what] += time.monotonic() - self.began

@@ -1,0 +1,221 @@
+"""What the stages share of the world outside the core: frames under way, labels, dataset, models, snapshots."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aims_pax.core.work import Add, Effect, Event, Label, Train, Trained, Work
+from aims_pax.dataset import Dataset
+from aims_pax.errors import RestartError
+from aims_pax.frames import Frame, LabelledFrame
+from aims_pax.frames import Label as FrameLabel
+from aims_pax.procedures.shell import Shell
+from aims_pax.procedures.watch import Watch
+from aims_pax.record.checkpoint import Checkpoint, Snapshot, from_plain
+from aims_pax.record.folder import RunFolder
+from aims_pax.record.journal import Journal
+from aims_pax.systems import System
+
+if TYPE_CHECKING:
+    from aims_pax.force_field import Ensemble, MemberResult
+    from aims_pax.labelling import Labeller
+    from aims_pax.record.progress import Display
+    from aims_pax.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything the stories pass along."""
+
+    settings: Settings
+    folder: RunFolder
+    systems: tuple[System, ...]
+    labeller: Labeller
+    dataset: Dataset
+    ensemble: Ensemble
+    journal: Journal
+    watch: Watch
+    display: Display
+
+
+class StageWorld:
+    """The world of one stage; the stages add their own turns and effects."""
+
+    def __init__(self, run: Run, stage: ModuleType, name: str | None = None) -> None:
+        self.run = run
+        self.stage = stage
+        self.checkpoint = Checkpoint(run.folder, name or stage.NAME)
+        self.frames: dict[str, Frame] = {}  # made here and still needed
+        self.origins: dict[str, dict[str, Any]] = {}
+        self.labels: dict[str, FrameLabel] = {}
+        self.capacity = run.labeller.capacity
+
+    def drive(self, state: Any, rules: Any) -> Any:
+        """Run the stage to its end from this state."""
+        self.rules = rules
+        return Shell(self.stage, state, rules, self, self.run.journal, self.run.watch).run()
+
+    # ------------------------------------------------------------ the reference
+
+    def submit(self, work: Label) -> Future[Any]:
+        return self.run.labeller.submit(self.frame(work.frame))
+
+    def drop(self, work: Label) -> None:
+        self.run.labeller.drop(work.frame)
+
+    def keep(self, work: Label, label: FrameLabel) -> None:
+        self.labels[work.frame] = label
+
+    def label_seconds(self) -> float:
+        calls = self.run.labeller.calls
+        return calls.seconds / calls.finished if calls.finished else 1.0
+
+    # ------------------------------------------------------------ effects
+
+    def apply(self, effect: Effect) -> None:
+        match effect:
+            case Add(frame, split, member):
+                labelled = self.run.dataset.frames.get(frame) or LabelledFrame(
+                    self.frame(frame), self.labels[frame], self.origins.get(frame, {})
+                )
+                self.run.dataset.add(labelled, split, member)
+            case _:
+                raise TypeError(f"{effect} has no meaning in stage {self.stage.NAME}")
+
+    # ------------------------------------------------------------ the device
+
+    def turn(self, works: Sequence[Work], stop: Callable[[], bool]) -> Iterable[Event]:
+        raise NotImplementedError
+
+    def train(self, work: Train, stop: Callable[[], bool], **how: Any) -> Trained:
+        """One visit of training on the dataset as it is now."""
+        from aims_pax.force_field import MemberData
+
+        members = range(len(self.run.ensemble.members)) if work.member is None else (work.member,)
+        data = {m: MemberData(*self.data_of(m)) for m in members}
+        n_train = max(len(d.train) for d in data.values())
+        results = self.run.ensemble.train(
+            data, work.epochs, words=("train", self.checkpoint.path.name, work.visit), stop=stop, **how
+        )
+        self._note(work, results)
+        return Trained(
+            work,
+            n_train,
+            valid_loss=tuple(r.valid_loss for r in results),
+            force_mae=tuple(r.force_mae for r in results),
+        )
+
+    def data_of(self, member: int) -> tuple[list[LabelledFrame], list[LabelledFrame]]:
+        """(training, validation) frames of a member."""
+        return self.run.dataset.train(member), self.run.dataset.valid(member)
+
+    def _note(self, work: Train, results: Sequence[MemberResult]) -> None:
+        """Append this visit's losses to the files of the members, and a line to the log."""
+        for r in results:
+            path = self.run.folder.losses / f"{r.name}.csv"
+            head = "" if path.exists() else "stage,visit,epoch,train_loss,valid_loss,energy_mae_eV_atom,force_mae_eV_A\n"
+            rows = "".join(
+                f"{self.checkpoint.path.name},{work.visit},{e.epoch},{e.train_loss:.8g},{e.valid_loss:.8g},"
+                f"{e.energy_mae:.8g},{e.force_mae:.8g}\n"
+                for e in r.history
+            )
+            self.run.folder.append_text(path, head + rows)
+        mae = np.mean([r.force_mae for r in results])
+        energy = np.mean([r.energy_mae for r in results])
+        who = f"member {work.member} · " if work.member is not None else ""
+        log.info(
+            "training visit %d · %sforce MAE %.1f meV/Å · energy MAE %.2f meV/atom (validation)",
+            work.visit, who, 1000 * mae, 1000 * energy,
+        )  # fmt: skip
+
+    # ------------------------------------------------------------ snapshots
+
+    def frame(self, frame_id: str) -> Frame:
+        """A frame made here, or one in the dataset."""
+        if frame_id in self.frames:
+            return self.frames[frame_id]
+        if frame_id in self.run.dataset:
+            return self.run.dataset.frames[frame_id].frame
+        raise RestartError(f"frame {frame_id} is neither in the restart nor in the dataset")
+
+    def made(self, frame: Frame, **origin: Any) -> str:
+        """Remember a frame made here until its label is in the dataset; returns its id."""
+        self.frames[frame.id] = frame
+        self.origins[frame.id] = origin
+        return frame.id
+
+    def needed(self, state: Any) -> set[str]:
+        """Ids of the frames a restart from this state needs and the dataset does not hold."""
+        wanted = self.stage.outstanding(state, self.rules)
+        return {w.frame for w in wanted if isinstance(w, Label)}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What else belongs into a snapshot, small arrays by name."""
+        return {}
+
+    def weights(self) -> Mapping[str, NDArray[Any]]:
+        """The heavy part of a snapshot."""
+        return self.run.ensemble.arrays()
+
+    def commit(self, state: Any) -> None:
+        """Write a snapshot when the settings want restarts."""
+        needed = self.needed(state)
+        self.frames = {i: f for i, f in self.frames.items() if i in needed}
+        self.origins = {i: o for i, o in self.origins.items() if i in needed}
+        self.labels = {i: v for i, v in self.labels.items() if i in needed}
+        if not self.run.settings.misc.create_restart:
+            return
+        self.run.dataset.sync()
+        arrays = self.arrays()
+        for frame_id, frame in self.frames.items():
+            arrays.update({f"frame/{frame_id}/{k}": v for k, v in frame.arrays().items()})
+        labelled = {i: v for i, v in self.labels.items()}
+        for frame_id, label in labelled.items():
+            arrays[f"label/{frame_id}/energy"] = np.asarray(label.energy)
+            arrays[f"label/{frame_id}/forces"] = label.forces
+            if label.stress is not None:
+                arrays[f"label/{frame_id}/stress"] = label.stress
+        remarks = {"entries": len(self.run.dataset.entries), "origins": self.origins}
+        self.checkpoint.write(state, arrays, self.run.ensemble.version, self.weights, remarks)
+
+    def restore(self, kind: type[Any]) -> Any | None:
+        """The state of the newest snapshot with everything that belongs to it, or None for a fresh start."""
+        snapshot = self.checkpoint.read()
+        if snapshot is None:
+            return None
+        self.run.dataset.keep_first(snapshot.remarks["entries"])
+        self.run.ensemble.restore(snapshot.weights)
+        self.run.ensemble.version = snapshot.version
+        self.origins = {i: dict(o) for i, o in snapshot.remarks["origins"].items()}
+        grouped = group(snapshot.arrays)
+        for frame_id, arrays in grouped.get("frame", {}).items():
+            self.frames[frame_id] = Frame.from_arrays(arrays)
+        for frame_id, arrays in grouped.get("label", {}).items():
+            self.labels[frame_id] = FrameLabel(arrays["energy"].item(), arrays["forces"], arrays.get("stress"))
+        self.take_arrays(snapshot, grouped)
+        return from_plain(kind, snapshot.state)
+
+    def take_arrays(self, snapshot: Snapshot, grouped: Mapping[str, Any]) -> None:
+        """The inverse of `arrays`."""
+
+    def show(self, state: Any, doing: str) -> None:
+        self.run.display.show(self.stage.NAME, state, self.rules, doing, self.run.labeller)
+
+
+def group(arrays: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, dict[str, NDArray[Any]]]]:
+    """{"frame/7f3a/cell": x} → {"frame": {"7f3a": {"cell": x}}}; deeper names stay joined."""
+    result: dict[str, dict[str, dict[str, NDArray[Any]]]] = {}
+    for name, values in arrays.items():
+        kind, key, rest = name.split("/", 2)
+        result.setdefault(kind, {}).setdefault(key, {})[rest] = values
+    return result

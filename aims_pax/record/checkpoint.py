@@ -1,0 +1,136 @@
+"""What survives: snapshots of one stage in `restart/<stage>/`.
+
+A snapshot is a small file `state-<generation>.npy` (state, trajectories, frames under way) that names the heavy
+file it belongs to, `weights-<version>.npy`. Heavy files are written first; the rename of the small one commits.
+The newest two snapshots are kept, so that a torn newest one falls back to the one before.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from aims_pax.errors import RestartError
+from aims_pax.record.arrays import Torn, pack, unpack
+from aims_pax.record.folder import RunFolder
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+Arrays = Mapping[str, NDArray[Any]]
+
+KEEP = 2  # snapshots
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One committed moment: the state as plain JSON values, small arrays, weights, and free remarks."""
+
+    state: Any
+    arrays: dict[str, NDArray[Any]]
+    weights: dict[str, NDArray[Any]]
+    version: int
+    remarks: dict[str, Any]
+
+
+class Checkpoint:
+    """Snapshots of one stage."""
+
+    def __init__(self, folder: RunFolder, stage: str) -> None:
+        self.folder = folder
+        self.path = folder.restart / stage
+        self._generation = max(self._generations(), default=0)
+
+    def write(
+        self, state: Any, arrays: Arrays, version: int, weights: Callable[[], Arrays], remarks: Mapping[str, Any]
+    ) -> None:
+        """Commit a snapshot. `weights` is only called when this version is not on the disk yet."""
+        heavy = self.path / f"weights-{version:06d}.npy"
+        if not heavy.exists():
+            self.folder.write_bytes(heavy, pack(weights(), {"version": version}))
+        meta = {"state": to_plain(state), "version": version, "remarks": dict(remarks)}
+        self._generation += 1
+        self.folder.write_bytes(self.path / f"state-{self._generation:06d}.npy", pack(arrays, meta))
+        self._forget(version)
+
+    def read(self) -> Snapshot | None:
+        """The newest whole snapshot, or None when there never was one.
+
+        Raises RestartError when there are snapshots and none can be read.
+        """
+        reasons = []
+        for generation in sorted(self._generations(), reverse=True):
+            path = self.path / f"state-{generation:06d}.npy"
+            try:
+                arrays, meta = unpack(path.read_bytes())
+                version = int(meta["version"])
+                weights, _ = unpack((self.path / f"weights-{version:06d}.npy").read_bytes())
+            except (Torn, OSError, KeyError) as error:
+                log.warning("%s cannot be read (%s); trying the snapshot before it", path, error)
+                reasons.append(f"{path.name}: {error}")
+                continue
+            return Snapshot(meta["state"], arrays, weights, version, meta["remarks"])
+        if reasons:
+            raise RestartError(
+                f"no snapshot in {self.path} can be read ({'; '.join(reasons)}); move that folder away to begin "
+                "this stage again: finished reference calculations are kept and not repeated"
+            )
+        return None
+
+    def _generations(self) -> list[int]:
+        return [int(p.stem.split("-")[1]) for p in self.path.glob("state-*.npy")]
+
+    def _forget(self, version: int) -> None:
+        """Remove what is older than the newest two snapshots."""
+        generations = sorted(self._generations())
+        for generation in generations[:-KEEP]:
+            (self.path / f"state-{generation:06d}.npy").unlink(missing_ok=True)
+        needed = {version}
+        for generation in generations[-KEEP:]:
+            try:
+                _, meta = unpack((self.path / f"state-{generation:06d}.npy").read_bytes())
+                needed.add(int(meta["version"]))
+            except (Torn, OSError):
+                continue  # torn: nothing can refer to weights through it
+        for path in self.path.glob("weights-*.npy"):
+            if int(path.stem.split("-")[1]) not in needed:
+                path.unlink(missing_ok=True)
+
+
+def to_plain(value: Any) -> Any:
+    """Frozen dataclasses, tuples and numbers as JSON values; the order of fields is kept."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, list | tuple):
+        return [to_plain(v) for v in value]
+    return value
+
+
+def from_plain(kind: type[T], value: Any) -> T:
+    """The inverse of `to_plain` for a dataclass. Raises RestartError when the values do not fit."""
+    try:
+        return _adapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise RestartError(f"the restart does not fit this version of aims-PAX: {error}") from error
+
+
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
+
+
+def to_line(value: Any) -> str:
+    """One line of JSON; infinity and NaN as Python's json writes them."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def exists(path: Path) -> bool:
+    """Whether a stage has left a snapshot here."""
+    return any(path.glob("state-*.npy"))

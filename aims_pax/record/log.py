@@ -1,0 +1,73 @@
+"""The log a person follows: one line per decision, on the terminal and in `logs/`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from aims_pax.errors import SetupError
+
+ROOT = logging.getLogger("aims_pax")
+LINE = logging.Formatter("%(asctime)s · %(message)s", "%Y-%m-%d %H:%M:%S")
+WARNING_LINE = logging.Formatter("%(asctime)s · %(levelname)s · %(message)s", "%Y-%m-%d %H:%M:%S")
+
+
+class _Lines(logging.Formatter):
+    """Plain lines; the level is named only where it says something."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return (WARNING_LINE if record.levelno >= logging.WARNING else LINE).format(record)
+
+
+class ConsoleHandler(logging.Handler):
+    """Lines on the terminal, above a live display when there is one."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        style = "yellow" if record.levelno >= logging.WARNING else None
+        text = record.getMessage()
+        if self.console.is_terminal:
+            self.console.print(text, style=style, markup=False, highlight=False)
+        else:
+            self.console.print(_Lines().format(record), markup=False, highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def to_console(console: Console, level: str) -> Iterator[None]:
+    """Everything aims-PAX says also appears on this console."""
+    handler = ConsoleHandler(console)
+    ROOT.setLevel(level)
+    ROOT.addHandler(handler)
+    propagate, ROOT.propagate = ROOT.propagate, False
+    try:
+        yield
+    finally:
+        ROOT.removeHandler(handler)
+        ROOT.propagate = propagate
+
+
+@contextlib.contextmanager
+def to_file(path: Path) -> Iterator[None]:
+    """Everything said while this lasts is appended to the file, tracebacks included.
+
+    Raises SetupError when the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise SetupError(f"cannot write the log {path}: {error.strerror}; fix MISC.log_dir") from error
+    handler.setFormatter(_Lines())
+    ROOT.addHandler(handler)
+    try:
+        yield
+    finally:
+        ROOT.removeHandler(handler)
+        handler.close()

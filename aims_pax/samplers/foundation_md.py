@@ -1,0 +1,103 @@
+"""Structures from molecular dynamics with any potential: a foundation model, an ASE calculator, a committee."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from aims_pax.errors import LabelError
+from aims_pax.frames import Frame, Label
+from aims_pax.md import Advance, MDState, advance
+from aims_pax.md.propagate import never
+from aims_pax.potential import Potential
+from aims_pax.samplers.base import Sample, SamplingError
+from aims_pax.systems import System
+
+log = logging.getLogger(__name__)
+
+TRIES = 5  # explosions in a row before a system is given up
+
+
+class MDSampler:
+    """MD of all systems in one batch; a structure of each every `skip_steps` steps.
+
+    md_of: the MD settings of a system. stop: looked at before every evaluation (then raises md.Abandoned).
+    A trajectory begins at its system's frame with fresh momenta; a caller who wants to continue passes systems
+    at the last frames. One that explodes begins there again, with other momenta.
+    """
+
+    def __init__(
+        self,
+        potential: Potential,
+        md_of: Callable[[System], Any],
+        skip_steps: int,
+        name: str = "md",
+        stop: Callable[[], bool] = never,
+    ) -> None:
+        if skip_steps < 1:
+            raise ValueError(f"skip_steps is {skip_steps}, expected at least 1")
+        self.potential = potential
+        self.md_of = md_of
+        self.skip_steps = skip_steps
+        self.name = name
+        self.stop = stop
+
+    def sample(self, systems: Sequence[System], n: int, rng: np.random.Generator) -> Iterator[Sample]:
+        """n structures of each system, one of each in turn.
+
+        Raises SamplingError when a system explodes five times in a row.
+        """
+        md = [self.md_of(s) for s in systems]
+        states = [self._begin(s, m, rng) for s, m in zip(systems, md, strict=True)]
+        failures = [0] * len(systems)
+        for _ in range(n):
+            wanted = list(range(len(systems)))
+            while wanted:
+                moved = self._advance([states[k] for k in wanted], [md[k] for k in wanted])
+                exploded = []
+                for k, became in zip(wanted, moved, strict=True):
+                    if became.fault is None:
+                        states[k], failures[k] = became.state, 0
+                        continue
+                    failures[k] += 1
+                    self._report(systems[k], md[k], became.fault, failures[k])
+                    states[k] = self._begin(systems[k], md[k], rng)
+                    exploded.append(k)
+                wanted = exploded
+            frames = [s.frame() for s in states]
+            for k, (frame, label) in enumerate(zip(frames, self._labels(frames), strict=True)):
+                origin = {
+                    "sampler": self.name,
+                    "system": systems[k].name,
+                    "step": states[k].step,
+                    "temperature": float(md[k].temperature),
+                }
+                yield Sample(frame, label, origin)
+
+    def _begin(self, system: System, md: Any, rng: np.random.Generator) -> MDState:
+        return MDState.start(system.frame, md.temperature, int(rng.integers(2**63)))
+
+    def _advance(self, states: list[MDState], md: list[Any]) -> list[Advance]:
+        """All in one batch; when the potential fails on one of them, one by one, to know which."""
+        try:
+            return advance(states, self.potential, self.skip_steps, md, stop=self.stop)
+        except LabelError as error:
+            if len(states) == 1:
+                return [Advance.failed(states[0], f"{type(error).__name__}: {error.reason}")]
+        return [self._advance([s], [m])[0] for s, m in zip(states, md, strict=True)]
+
+    def _labels(self, frames: Sequence[Frame]) -> list[Label | None]:
+        """This potential is not the reference: nothing is known."""
+        return [None] * len(frames)
+
+    def _report(self, system: System, md: Any, fault: str, failures: int) -> None:
+        if failures >= TRIES:
+            raise SamplingError(
+                f"{system.name}: molecular dynamics with {self.name} failed {failures} times in a row, the last "
+                f"time: {fault}. Relax the starting geometry, or lower MD.timestep ({md.timestep} fs) or "
+                f"MD.temperature ({md.temperature} K), or choose another potential for the sampling"
+            )
+        log.warning("%s · %s · starting again with other momenta (%d)", system.name, fault, failures)
