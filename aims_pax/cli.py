@@ -20,6 +20,7 @@ import typer
 
 from aims_pax import __version__
 from aims_pax.errors import AimsPaxError, SettingsError
+from aims_pax.procedures.watch import Stopped
 
 MaceFile = Annotated[
     Path,
@@ -147,10 +148,9 @@ def _guarded(go: Callable[[], None]) -> None:
         raise typer.Exit(3) from error
     except typer.Exit:
         raise
+    except Stopped as stop:
+        raise typer.Exit(stop.code) from stop
     except Exception as error:
-        code = getattr(error, "code", None)  # Stopped: asked to, everything is saved
-        if isinstance(code, int):
-            raise typer.Exit(code) from error
         name = type(error).__name__
         print(f"aims-PAX: {name}: {error}\nThe traceback is in the log folder; please report it.", file=sys.stderr)
         raise typer.Exit(1) from error

@@ -14,7 +14,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from aims_pax.errors import RestartError, SettingsError
 from aims_pax.frames import ENERGY, FORCES, STRESS, LabelledFrame
@@ -22,6 +21,7 @@ from aims_pax.frames import ENERGY, FORCES, STRESS, LabelledFrame
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "valid", "test")
+POOL, ENTRIES = "labelled.xyz", "splits.jsonl"
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,6 @@ class Dataset:
         self.frames: dict[str, LabelledFrame] = {}
         self.entries: list[Entry] = []
         self._known: set[Entry] = set()
-        self._pool: IO[str] | None = None
-        self._splits: IO[str] | None = None
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             self._load(folder)
@@ -90,11 +88,11 @@ class Dataset:
             return False
         if labelled.id not in self.frames:
             self.frames[labelled.id] = labelled
-            if self._pool is not None:
-                _append(self._pool, to_extxyz([labelled]))
+            if self.folder is not None:
+                _append(self.folder / POOL, to_extxyz([labelled]))
         self._remember(entry)
-        if self._splits is not None:
-            _append(self._splits, json.dumps([entry.frame, entry.split, entry.member]) + "\n")
+        if self.folder is not None:
+            _append(self.folder / ENTRIES, _line(entry))
         return True
 
     def keep_first(self, n: int) -> None:
@@ -112,36 +110,24 @@ class Dataset:
         for entry in entries:
             self._remember(entry)
         if self.folder is not None:
-            lines = (json.dumps([e.frame, e.split, e.member]) + "\n" for e in entries)
-            self.close()
-            path = self.folder / "splits.jsonl"
+            path = self.folder / ENTRIES
             temporary = path.with_suffix(".new")
-            temporary.write_text("".join(lines))
+            temporary.write_text("".join(map(_line, entries)), encoding="utf-8")
             os.replace(temporary, path)
-            self._open(self.folder)
 
     def sync(self) -> None:
         """Everything added so far is on the disk."""
-        for file in (self._pool, self._splits):
-            if file is not None:
-                os.fsync(file.fileno())
-
-    def close(self) -> None:
-        for file in (self._pool, self._splits):
-            if file is not None:
-                file.close()
-        self._pool = self._splits = None
+        for path in [] if self.folder is None else [self.folder / POOL, self.folder / ENTRIES]:
+            if path.exists():
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
 
     def _remember(self, entry: Entry) -> None:
         self.entries.append(entry)
         self._known.add(entry)
 
-    def _open(self, folder: Path) -> None:
-        self._pool = open(folder / "labelled.xyz", "a", encoding="utf-8")  # noqa: SIM115
-        self._splits = open(folder / "splits.jsonl", "a", encoding="utf-8")  # noqa: SIM115
-
     def _load(self, folder: Path) -> None:
-        pool, splits = folder / "labelled.xyz", folder / "splits.jsonl"
+        pool, splits = folder / POOL, folder / ENTRIES
         if pool.exists():
             _drop_torn_tail(pool, whole_structures)
             for labelled in read_extxyz(pool):
@@ -156,7 +142,6 @@ class Dataset:
                 if frame not in self.frames:
                     raise RestartError(f"{splits}:{number}: frame {frame} is not in {pool}; restore that file")
                 self._remember(Entry(frame, split, member))
-        self._open(folder)
 
 
 # ---------------------------------------------------------------- extended XYZ
@@ -227,6 +212,10 @@ def _drop_torn_tail(path: Path, length: Callable[[str], int]) -> None:
             file.truncate(len(text[:whole].encode("utf-8")))
 
 
-def _append(file: IO[str], text: str) -> None:
-    file.write(text)
-    file.flush()
+def _append(path: Path, text: str) -> None:
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _line(entry: Entry) -> str:
+    return json.dumps([entry.frame, entry.split, entry.member]) + "\n"

@@ -93,6 +93,7 @@ class State:
     force_mae: tuple[float, ...] = ()  # eV/Å per member, last visit
     tests: tuple[Aside, ...] = ()
     analyses: tuple[Aside, ...] = ()
+    moved_last: bool = False  # MD and training take turns on the device
     stopped: str | None = None
 
 
@@ -108,7 +109,7 @@ def begin(systems: tuple[str, ...], rules: ExploreRules, n_train: int, valid: di
 
 
 def outstanding(state: State, rules: ExploreRules) -> tuple[Work, ...]:
-    """What should be running now: labels first (they take longest), then training, then MD."""
+    """What should be running now: labels first (they take longest), then MD or training, whose turn it is."""
     frames = [t.frame for t in state.trajectories if t.status == "waiting" and t.frame is not None]
     frames += [aside.frame for aside in (*state.tests, *state.analyses)]
     labels = tuple(Label(frame) for frame in dict.fromkeys(frames))
@@ -121,7 +122,7 @@ def outstanding(state: State, rules: ExploreRules) -> tuple[Work, ...]:
         for i, t in enumerate(state.trajectories)
         if t.status == "running"
     )
-    return labels + visit + moving
+    return labels + (visit + moving if state.moved_last else moving + visit)
 
 
 def step(state: State, event: Event, rules: ExploreRules) -> tuple[State, tuple[Effect, ...]]:
@@ -158,6 +159,7 @@ def threshold_of(state: State, system: str, rules: ExploreRules) -> float:
 def _advanced(state: State, event: Advanced, rules: ExploreRules) -> tuple[State, tuple[Effect, ...]]:
     i = event.work.trajectory
     fault = event.fault
+    state = replace(state, moved_last=True)
     if fault is None and not all(map(math.isfinite, event.uncertainty)):
         fault = "the uncertainty is not finite"
     if fault is not None:
@@ -335,7 +337,7 @@ def _trained(state: State, event: Trained, rules: ExploreRules) -> tuple[State, 
             if t.epochs >= rules.epochs_per_worker:
                 t = _run_on(replace(t, status="running", epochs=0), rules)
             state = _put(state, i, t)
-    state = replace(state, visit=state.visit + 1, force_mae=event.force_mae)
+    state = replace(state, visit=state.visit + 1, force_mae=event.force_mae, moved_last=False)
     mae = sum(event.force_mae) / len(event.force_mae)
     if not mae <= rules.desired_acc or rules.desired_acc <= 0:
         return state, ()

@@ -148,14 +148,6 @@ class Analyse:
 
 
 @dataclass(frozen=True)
-class KeepBest:
-    """Remember the member's weights as the best so far."""
-
-    member: int
-    epoch: int
-
-
-@dataclass(frozen=True)
 class RestoreBest:
     """Put the member's best weights back: it is converged."""
 
@@ -170,7 +162,7 @@ class Say:
     level: str = "info"
 
 
-Effect = Add | Rewind | Analyse | KeepBest | RestoreBest | Say
+Effect = Add | Rewind | Analyse | RestoreBest | Say
 
 
 class IllegalEvent(ValueError):

@@ -1,7 +1,7 @@
 """The only door to MACE: imports it without letting it print or warn over the program's own output.
 
 `import mace` prints a line about cuequivariance to standard output and, on recent torch, every building,
-copying or loading of a model repeats deprecation warnings of TorchScript. Both are silenced here and only here.
+copying or loading of a model repeats deprecation warnings of TorchScript. Both are silenced here, only here.
 It also sets TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD for the whole process, so everybody who loads a torch file
 must pass `weights_only` himself.
 """
@@ -13,11 +13,13 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 log = logging.getLogger(__name__)
+
+MaceModel: TypeAlias = Any  # a torch.nn.Module whose attributes no type checker knows
 
 NOISE = (
     r".*torch\.jit.*",
@@ -53,8 +55,10 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 with quiet():
     torch.serialization.add_safe_globals([slice])  # e3nn 0.4 cannot load its own constants without it
+    import mace.modules
     from e3nn import o3
-    from mace import modules
+
+modules: Any = mace.modules  # its __init__ re-exports names without saying so
 
 
 def foundation_models() -> Any:
@@ -65,4 +69,4 @@ def foundation_models() -> Any:
     return foundations_models
 
 
-__all__ = ["default_dtype", "foundation_models", "modules", "o3", "quiet"]
+__all__ = ["MaceModel", "default_dtype", "foundation_models", "modules", "o3", "quiet"]

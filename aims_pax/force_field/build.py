@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from aims_pax.errors import SettingsError
-from aims_pax.force_field._mace import default_dtype, modules, o3, quiet
+from aims_pax.force_field._mace import MaceModel, default_dtype, modules, o3, quiet
 from aims_pax.force_field.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -22,17 +22,22 @@ log = logging.getLogger(__name__)
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
-def build_model(settings: MaceSettings, elements: Sequence[int], seed: int) -> torch.nn.Module:
+def build_model(settings: MaceSettings, elements: Sequence[int], seed: int) -> MaceModel:
     """A model with initial weights from `seed` alone; torch's own random state stays untouched.
 
     Raises SettingsError when MACE cannot build what ARCHITECTURE asks for.
     """
     a = settings.architecture
-    interaction, first = _block("interaction", a.interaction), _block("interaction_first", a.interaction_first)
+    interaction, first = (
+        _block("interaction", a.interaction),
+        _block("interaction_first", a.interaction_first),
+    )
     if a.model == "MACE" and "Residual" in a.interaction_first:
-        # the plain model promises E0 for a lone atom, which a residual first layer would spoil (as in mace_run_train)
+        # a residual first layer would spoil that a lone atom is E0 (mace_run_train does so too)
         first = modules.RealAgnosticInteractionBlock
-        log.info("model MACE: interaction_first is RealAgnosticInteractionBlock instead of %s", a.interaction_first)
+        log.info(
+            "model MACE: interaction_first is RealAgnosticInteractionBlock instead of %s", a.interaction_first
+        )
     hidden = (a.num_channels * o3.Irreps.spherical_harmonics(a.max_L)).sort().irreps.simplify()
     with quiet(), default_dtype(DTYPES[settings.general.default_dtype]), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -60,19 +65,27 @@ def build_model(settings: MaceSettings, elements: Sequence[int], seed: int) -> t
                 atomic_inter_scale=[1.0],
                 atomic_inter_shift=[0.0],
             )
-        except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        except (
+            AssertionError,
+            AttributeError,
+            IndexError,
+            KeyError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
             raise SettingsError(
                 f"ARCHITECTURE in mace.yaml: MACE cannot build this model ({type(error).__name__}: {error})"
             ) from error
-    return model.to(settings.misc.device)  # type: ignore[no-any-return]
+    return model.to(settings.misc.device)
 
 
 def is_shifted(settings: MaceSettings) -> bool:
-    """Whether a common energy shift belongs to the model: not to plain MACE, whose lone atoms are exactly E0."""
+    """Whether the model has a common energy shift: plain MACE has none, its lone atoms are exactly E0."""
     return str(settings.architecture.model) != "MACE"
 
 
-def set_statistics(model: torch.nn.Module, statistics: Statistics) -> None:
+def set_statistics(model: MaceModel, statistics: Statistics) -> None:
     """Write offsets, scale and neighbour mean into a model, in place."""
     with torch.no_grad():
         E0 = model.atomic_energies_fn.atomic_energies
@@ -84,18 +97,18 @@ def set_statistics(model: torch.nn.Module, statistics: Statistics) -> None:
         interaction.avg_num_neighbors = statistics.avg_num_neighbors
 
 
-def read_statistics(model: torch.nn.Module, head: int = 0) -> Statistics:
+def read_statistics(model: MaceModel, head: int = 0) -> Statistics:
     """What a finished model was built with."""
-    E0 = torch.atleast_2d(model.atomic_energies_fn.atomic_energies)[head]
+    E0 = model.atomic_energies_fn.atomic_energies.reshape(-1, len(model.atomic_numbers))[head]
     scale, shift = 1.0, 0.0
     if hasattr(model, "scale_shift"):
-        scale = float(torch.atleast_1d(model.scale_shift.scale)[head])
-        shift = float(torch.atleast_1d(model.scale_shift.shift)[head])
+        scale = float(model.scale_shift.scale.reshape(-1)[head])
+        shift = float(model.scale_shift.shift.reshape(-1)[head])
     neighbours = float(model.interactions[0].avg_num_neighbors)
     return Statistics(E0.double().cpu().numpy(), neighbours, scale, shift, "model file", 0)
 
 
-def read_model(path: Path, device: str, dtype: torch.dtype) -> torch.nn.Module:
+def read_model(path: Path, device: str, dtype: torch.dtype) -> MaceModel:
     """A MACE model a user named. Loading it runs the code pickled inside: only ever for files a user names.
 
     Raises SettingsError when there is no such file, or it holds something else.
@@ -104,18 +117,20 @@ def read_model(path: Path, device: str, dtype: torch.dtype) -> torch.nn.Module:
         raise SettingsError(f"{path}: no such file; expected a MACE .model file")
     try:
         with quiet():
-            model: Any = torch.load(path, map_location=device, weights_only=False)
+            model = torch.load(path, map_location=device, weights_only=False)
     except Exception as error:  # unpickling raises whatever it trips over
-        raise SettingsError(f"{path}: not a readable MACE .model file ({type(error).__name__}: {error})") from error
+        raise SettingsError(
+            f"{path}: not a readable MACE .model file ({type(error).__name__}: {error})"
+        ) from error
     if type(model).__name__ not in ("MACE", "ScaleShiftMACE") or hasattr(model, "joint_embedding"):
         raise SettingsError(
-            f"{path}: holds {_what(model)}, expected a MACE model of energies and forces (MACE or ScaleShiftMACE "
-            "without charge, spin or field embeddings) as mace_run_train writes it with the ending .model"
+            f"{path}: holds {_what(model)}, expected a MACE model of energies and forces (MACE or "
+            "ScaleShiftMACE without charge, spin or field embeddings), the .model file mace_run_train writes"
         )
-    return model.to(device=device, dtype=dtype)  # type: ignore[no-any-return]
+    return model.to(device=device, dtype=dtype)
 
 
-def elements_of(model: torch.nn.Module) -> tuple[int, ...]:
+def elements_of(model: MaceModel) -> tuple[int, ...]:
     """Atomic numbers the model knows, in its own order."""
     return tuple(int(z) for z in model.atomic_numbers)
 

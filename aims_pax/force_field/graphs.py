@@ -1,4 +1,4 @@
-"""Labelled structures as graphs: built once for each frame, kept, and concatenated into batches by `torch.cat`.
+"""Labelled structures as graphs: built once for each frame, kept, concatenated into batches by `torch.cat`.
 
 A graph holds edge vectors instead of positions. The model is evaluated at positions 0 with the vectors as
 shifts, so float32 rounds distances below the cutoff and never coordinates far from the origin. For the
@@ -79,9 +79,13 @@ class Graphs:
     def _make(self, labelled: LabelledFrame) -> Graph:
         frame, label = labelled.frame, labelled.label
         if not label.finite:
-            raise ValueError(f"frame {labelled.id}: its label is not finite; such a frame must not be trained on")
+            raise ValueError(
+                f"frame {labelled.id}: its label is not finite; such a frame must not be trained on"
+            )
         if not sane(frame.positions, frame.cell, frame.pbc, self.r_max):
-            raise ValueError(f"frame {labelled.id}: no neighbour list can be made (atoms too far or too dense)")
+            raise ValueError(
+                f"frame {labelled.id}: no neighbour list can be made (atoms too far or too dense)"
+            )
         species = species_of(frame, self.index)
         i, j, S = neighbours(frame.positions, frame.cell, frame.pbc, self.r_max)
         vectors = frame.positions[j] - frame.positions[i] + S @ frame.cell
@@ -116,7 +120,8 @@ class Batch:
     """Several graphs as one, on the device. F graphs, A atoms, E edges.
 
     node_attrs: (A, Z) one-hot. edges: (2, E). vectors: (E, 3). frame_of: (A,). ptr: (F + 1,).
-    energy: (F,) eV above the atomic energies. forces: (A, 3). stress: (F, 3, 3). has_stress, volume, weight: (F,).
+    energy: (F,) eV above the atomic energies. forces: (A, 3). stress: (F, 3, 3).
+    has_stress, volume, weight: (F,).
     """
 
     node_attrs: torch.Tensor
@@ -148,8 +153,12 @@ def collate(graphs: Sequence[Graph], E0: Array, device: torch.device) -> Batch:
         return torch.tensor(values, dtype=dtype, device=device)
 
     return Batch(
-        node_attrs=torch.nn.functional.one_hot(torch.cat([g.species for g in graphs]), len(E0)).to(device, dtype),
-        edges=torch.cat([g.edges + start for g, start in zip(graphs, starts[:-1], strict=True)], dim=1).to(device),
+        node_attrs=torch.nn.functional.one_hot(torch.cat([g.species for g in graphs]), len(E0)).to(
+            device, dtype
+        ),
+        edges=torch.cat([g.edges + start for g, start in zip(graphs, starts[:-1], strict=True)], dim=1).to(
+            device
+        ),
         vectors=torch.cat([g.vectors for g in graphs]).to(device),
         frame_of=torch.repeat_interleave(torch.arange(len(graphs)), sizes).to(device),
         ptr=ptr.to(device),
@@ -170,7 +179,7 @@ def model_input(
     ptr: torch.Tensor,
     head: int = 0,
 ) -> dict[str, torch.Tensor]:
-    """What MACE's forward reads: positions 0, the vectors as shifts, a unit cell. A fresh dict for each call."""
+    """What MACE's forward reads: positions 0, the vectors as shifts, a unit cell; fresh for each call."""
     frames = len(ptr) - 1
     unit = torch.eye(3, dtype=vectors.dtype, device=vectors.device).repeat(frames, 1)
     return {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from aims_pax.errors import SettingsError
-from aims_pax.force_field._mace import default_dtype, modules
+from aims_pax.force_field._mace import MaceModel, default_dtype, modules
 from aims_pax.force_field.build import DTYPES
 from aims_pax.force_field.graphs import Batch, model_input
 
@@ -68,7 +68,7 @@ def loss_name(settings: MaceSettings) -> str:
     return "stress" if name == "weighted" and settings.general.compute_stress else name
 
 
-def predict(model: torch.nn.Module, batch: Batch, *, training: bool, stress: bool) -> Prediction:
+def predict(model: MaceModel, batch: Batch, *, training: bool, stress: bool) -> Prediction:
     """Evaluate the model; with `training` the result can be differentiated with respect to the weights."""
     out = model(
         model_input(batch.node_attrs, batch.edges, batch.vectors, batch.frame_of, batch.ptr),

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from aims_pax.errors import RestartError
-from aims_pax.force_field._mace import quiet
+from aims_pax.force_field._mace import MaceModel, quiet
 from aims_pax.force_field.build import elements_of, set_statistics
 from aims_pax.force_field.optimiser import (
     Arrays,
@@ -27,6 +27,21 @@ from aims_pax.frames import Array
 
 if TYPE_CHECKING:
     from aims_pax.settings.mace import MaceSettings
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Averaged weights on a validation set: loss as MACE defines it, mean absolute errors of energy
+    (eV/atom), forces (eV/Å) and stress (eV/Å³, None without any).
+    """
+
+    loss: float
+    energy_mae: float
+    force_mae: float
+    stress_mae: float | None
+
+
+UNSEEN = Validation(math.nan, math.nan, math.nan, None)
 
 
 class Progress:
@@ -61,31 +76,31 @@ class Progress:
 class Member:
     """A model, its optimiser, learning rate and moving average, its frozen statistics, its best weights.
 
-    `best` are averaged weights at the best validation of this phase; `tail` is the sum of the weights at the
-    ends of the epochs since then, for stochastic weight averaging.
+    `tail` is the sum of the raw weights at the ends of the epochs since the best validation of this phase,
+    for stochastic weight averaging. `seen` is what the last validation found.
     """
 
-    def __init__(self, name: str, seed: int, model: torch.nn.Module, settings: MaceSettings) -> None:
+    def __init__(self, name: str, seed: int, model: MaceModel, settings: MaceSettings) -> None:
         self.name, self.seed, self.model, self.settings = name, seed, model, settings
         self.elements = elements_of(model)
         named = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.parameters = named
-        self.names = {p: n for n, p in named.items()}
+        self.names: dict[torch.Tensor, str] = {p: n for n, p in named.items()}
         self.weights: list[torch.nn.Parameter] = list(named.values())
         self.dtype = self.weights[0].dtype
         self.device = self.weights[0].device
         self.statistics: Statistics | None = None
+        training = settings.training
+        self.average = Average(self.weights, float(training.ema_decay) if training.ema else None)
         self.epochs = 0
+        self.seen = UNSEEN
         self.fresh_phase()
 
     def fresh_phase(self) -> None:
-        """Start from the averaged weights with a new optimiser, average, learning rate and record of progress."""
-        training = self.settings.training
-        if hasattr(self, "average"):
-            self.average.adopt()
-        self.average = Average(self.weights, float(training.ema_decay) if training.ema else None)
+        """From the averaged weights on, with a new optimiser, average, learning rate and progress."""
+        self.average.adopt()
+        self.average.restart()
         self.progress = Progress()
-        self.best: list[torch.Tensor] | None = None
         self.tail: list[torch.Tensor] | None = None
         self.tail_epochs = 0
         self.fresh_optimiser()
@@ -115,19 +130,30 @@ class Member:
             weight.copy_(value)
             shadow.copy_(value)
 
+    def extend_tail(self, restart: bool) -> None:
+        """Add the raw weights to the tail; `restart` begins a new one with them."""
+        weights = [w.detach().clone() for w in self.weights]
+        if restart or self.tail is None:
+            self.tail, self.tail_epochs = weights, 1
+        else:
+            self.tail = [t + w for t, w in zip(self.tail, weights, strict=True)]
+            self.tail_epochs += 1
+
     def finite(self) -> bool:
         """No NaN and no infinity in weights or average."""
         tensors = [*self.weights, *self.average.shadow]
         return bool(torch.stack([torch.isfinite(t.detach()).all() for t in tensors]).all())
 
-    def frozen_copy(self) -> torch.nn.Module:
+    def frozen_copy(self) -> MaceModel:
         """A copy of the model with the averaged weights, for inference or a file."""
         with quiet(), self.average.in_place():
             model = copy.deepcopy(self.model)
+        for parameter in model.parameters():
+            parameter.grad = None
         return model.eval().requires_grad_(False)
 
     @torch.no_grad()
-    def refresh(self, model: torch.nn.Module) -> None:
+    def refresh(self, model: MaceModel) -> None:
         """Bring an earlier `frozen_copy` up to date in place."""
         own = dict(model.named_parameters())
         for name, shadow in zip(self.parameters, self.average.shadow, strict=True):
@@ -136,15 +162,14 @@ class Member:
             set_statistics(model, self.statistics)
 
     def arrays(self) -> Arrays:
-        """Everything that changes, as arrays: bit-exact, no constants, nothing shared with the live member."""
+        """Everything that changes, as arrays: bit-exact, no constants, nothing shared with the member."""
         out: Arrays = {f"param/{n}": _numpy(p) for n, p in self.parameters.items()}
         out |= self._named("ema", self.average.shadow)
         out |= {f"optim/{k}": v for k, v in optimiser_arrays(self.optimiser, self.names).items()}
         out["schedule"] = self.schedule.array()
         out["progress"] = self.progress.array()
         out["counts"] = np.array([self.average.updates, self.epochs, self.tail_epochs])
-        if self.best is not None:
-            out |= self._named("best", self.best)
+        out["seen"] = np.array([math.nan if x is None else x for x in astuple(self.seen)])
         if self.tail is not None:
             out |= self._named("tail", self.tail)
         s = self.statistics
@@ -171,13 +196,30 @@ class Member:
         self.schedule.apply(self.optimiser)
         self.progress.load(arrays["progress"])
         self.average.updates, self.epochs, self.tail_epochs = (int(n) for n in arrays["counts"])
-        self.best = self._tensors(groups["best"]) if "best" in groups else None
+        loss, energy, force, stress = (float(x) for x in arrays["seen"])
+        self.seen = Validation(loss, energy, force, None if math.isnan(stress) else stress)
         self.tail = self._tensors(groups["tail"]) if "tail" in groups else None
         self.statistics = None
         if "statistics" in groups:
             s = groups["statistics"]
             neighbours, scale, shift, rank = (float(x) for x in s["numbers"])
             self.freeze(Statistics(np.array(s["E0"]), neighbours, scale, shift, str(s["source"]), int(rank)))
+
+    def weights_arrays(self) -> Arrays:
+        """What predictions depend on: averaged weights and offsets."""
+        out = self._named("ema", self.average.shadow)
+        if self.statistics is not None:
+            out["E0"] = np.array(self.statistics.E0)
+            out["shift"] = np.array(self.statistics.shift)
+        return out
+
+    def set_weights_arrays(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Back from `weights_arrays`; the raw weights become the same."""
+        own = {w.removeprefix("ema/"): np.asarray(a) for w, a in arrays.items() if w.startswith("ema/")}
+        self._check(own)
+        self.set_weights(self._tensors(own))
+        if "E0" in arrays:
+            self.shift_offsets(np.array(arrays["E0"]), float(arrays["shift"]))
 
     def _check(self, parameters: Arrays) -> None:
         here = {n: tuple(p.shape) for n, p in self.parameters.items()}

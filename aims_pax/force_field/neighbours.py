@@ -1,6 +1,7 @@
 """Who is near whom: neighbour lists with a skin, for many structures at once, in one canonical order.
 
-A pair (i, j, S) is an edge when |x_j − x_i + S·h| < r, with h the cell (rows) and S integers along periodic axes.
+A pair (i, j, S) is an edge when |x_j − x_i + S·h| < r, with h the cell (rows) and S integers along periodic
+axes.
 Edges are sorted by (i, j, S), so the order does not depend on when or how a list was made and equal
 structures give bit-equal forces.
 
@@ -59,9 +60,7 @@ def completed(cell: Array, pbc: NDArray[np.bool_]) -> Array:
     return full
 
 
-def _box(
-    positions: Array, cell: Array, pbc: NDArray[np.bool_], cutoff: float
-) -> tuple[Array, Array]:
+def _box(positions: Array, cell: Array, pbc: NDArray[np.bool_], cutoff: float) -> tuple[Array, Array]:
     """A cell that holds every atom along the non-periodic axes, and positions moved into it."""
     box = completed(cell, pbc).copy()
     moved = positions.copy()
@@ -94,7 +93,7 @@ class Edges:
 
 
 class SkinNeighbours:
-    """Neighbours within r_max of F moving structures; each structure's list is rebuilt only when it must be."""
+    """Neighbours within r_max of F moving structures; each one's list is rebuilt only when it must be."""
 
     def __init__(self, frames: Sequence[Frame], r_max: float, skin: float, device: torch.device) -> None:
         self.r_max, self.skin, self.device = r_max, skin, device

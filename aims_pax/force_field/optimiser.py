@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from aims_pax.force_field._mace import MaceModel
 from aims_pax.frames import Array
 
 if TYPE_CHECKING:
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
-def make_optimiser(model: torch.nn.Module, training: TrainingSettings) -> torch.optim.Optimizer:
-    """Adam or AdamW with MACE's parameter groups: weight decay on products and on linear layers of interactions."""
-    decayed, free = [], []
+def make_optimiser(model: MaceModel, training: TrainingSettings) -> torch.optim.Optimizer:
+    """Adam or AdamW with MACE's groups: weight decay on products and on the linear layers of interactions."""
+    decayed: list[torch.nn.Parameter] = []
+    free: list[torch.nn.Parameter] = []
     for name, parameter in model.interactions.named_parameters():
         (decayed if "linear.weight" in name or "skip_tp_full.weight" in name else free).append(parameter)
     decay = training.weight_decay
@@ -35,7 +37,7 @@ def make_optimiser(model: torch.nn.Module, training: TrainingSettings) -> torch.
     return kind(groups, lr=training.lr, amsgrad=bool(training.amsgrad))
 
 
-def optimiser_arrays(optimiser: torch.optim.Optimizer, names: Mapping[torch.nn.Parameter, str]) -> Arrays:
+def optimiser_arrays(optimiser: torch.optim.Optimizer, names: Mapping[torch.Tensor, str]) -> Arrays:
     """Moments and step counts by parameter name; nothing for parameters that were never stepped."""
     arrays: Arrays = {}
     for parameter, state in optimiser.state.items():

@@ -54,7 +54,7 @@ def measure(
     count_neighbours: bool = True,
     shifted: bool = True,
 ) -> Statistics:
-    """The statistics of a training set. `shifted` is False for the plain MACE model, whose atoms alone are E0."""
+    """The statistics of a training set. `shifted` is False for plain MACE, whose lone atoms are E0."""
     bulk = [g for g in graphs if not g.isolated]
     if not bulk:
         raise ValueError("no training frame has more than one atom")
@@ -98,16 +98,16 @@ def atomic_energies(
 
 
 def fit_offsets(composition: Array, energies: Array) -> Array:
-    """(Z,) offsets of the elements from Σ_z n_z·e_z ≈ E by least squares.
+    """(Z,) offsets of the elements from Σ_z n_z·e_z ≈ E by least squares in energies an atom.
 
     Where compositions cannot tell elements apart (a single composition, above all), these share one common
     shift an atom; elements that do not occur get the common shift too.
 
     composition: (F, Z). energies: (F,) eV.
     """
-    atoms = composition.sum(1)
-    common = float(atoms @ energies) / float(atoms @ atoms) if atoms.any() else 0.0
-    own, *_ = np.linalg.lstsq(composition, energies - common * atoms, rcond=1e-10)
+    atoms = np.maximum(composition.sum(1), 1)
+    common = float((energies / atoms).mean())
+    own, *_ = np.linalg.lstsq(composition / atoms[:, None], energies / atoms - common, rcond=1e-10)
     return common + own
 
 
@@ -120,7 +120,8 @@ def mean_neighbours(graphs: Sequence[Graph]) -> float:
 
 def rounded(values: Array, dtype: torch.dtype) -> Array:
     """As the model will store them, so that labels are shifted by exactly what it adds."""
-    return torch.from_numpy(np.asarray(values, float)).to(dtype).double().numpy()
+    stored: Array = torch.from_numpy(np.asarray(values, float)).to(dtype).double().numpy()
+    return stored
 
 
 def _scale(scaling: str, graphs: Sequence[Graph], residual: Array) -> float:

@@ -142,7 +142,8 @@ class AimsReference:
             yield folder
         except LabelError as error:
             kept = None if self._running.stopping else _pack(folder, self.calc_dir / "failed", frame.id)
-            raise type(error)(error.reason, None if kept is None else str(kept)) from error
+            error.folder = None if kept is None else str(kept)
+            raise
         except OSError as error:
             raise SetupError(
                 f"CLUSTER.calc_dir: {self.calc_dir}: {error.strerror or error}; make it writable or free space"
@@ -244,6 +245,8 @@ def read_label(text: str, frame: Frame, stress: bool) -> Label:
 
     try:
         chunk = _last_chunk(text)
+        if chunk.n_atoms != len(frame):
+            raise WrongShape(f"aims.out is about {chunk.n_atoms} atoms, the frame has {len(frame)}")
         energy, forces = chunk.free_energy, chunk.forces
         tensor = chunk.stress if stress else None
     except AimsParseError as error:
@@ -252,8 +255,6 @@ def read_label(text: str, frame: Frame, stress: bool) -> Label:
         if "***" in text:
             raise NotFinite("aims.out holds numbers too large to be printed (***)") from error
         raise Truncated(f"aims.out is garbled: {error}") from error
-    if chunk.n_atoms != len(frame):
-        raise WrongShape(f"aims.out is about {chunk.n_atoms} atoms, the frame has {len(frame)}")
     if energy is None:
         raise WrongShape("no 'Electronic free energy' in aims.out")
     if forces is None or forces.shape != (len(frame), 3):

@@ -123,12 +123,12 @@ def answer(task: Task) -> Answer:
 
 @dataclass(eq=False)
 class _Job:
-    """A frame on its way. wanted and future change hands when it is dropped and asked for again."""
+    """A frame on its way. asked: how many wait for it; at 0 it is dropped, and may be asked for again."""
 
     frame: Frame
     unwanted: Path
     future: Future[Label]
-    wanted: bool = True
+    asked: int = 1
 
 
 class Labeller:
@@ -165,7 +165,8 @@ class Labeller:
 
     def __exit__(self, *exception: object) -> None:
         self._closing = True
-        for frame_id in list(self._jobs):
+        for frame_id, job in list(self._jobs.items()):
+            job.asked = min(job.asked, 1)
             self.drop(frame_id)
         self.reference.stop()
         self._executor.__exit__(*exception)
@@ -194,7 +195,10 @@ class Labeller:
                 return _failed(self._broken)
             job = self._jobs.get(frame.id)
             if job is not None:
-                return job.future if job.wanted else self._want_again(job)
+                if job.asked == 0:
+                    self._want_again(job)
+                job.asked += 1
+                return job.future
         known = self.store.get(frame.id)
         if known is not None:
             self._count(reused=1)
@@ -211,12 +215,14 @@ class Labeller:
         return job.future
 
     def drop(self, frame_id: str) -> None:
-        """Nobody waits for this label any more: forgotten if it has not begun, else stored when it is done."""
+        """One less waits for this label. When nobody does: forgotten if not begun, else stored when done."""
         with self._lock:
             job = self._jobs.get(frame_id)
-            if job is None or not job.wanted:
+            if job is None or job.asked == 0:
                 return
-            job.wanted = False
+            job.asked -= 1
+            if job.asked:
+                return
             job.future.cancel()
             job.unwanted.parent.mkdir(parents=True, exist_ok=True)
             job.unwanted.touch()
@@ -237,11 +243,10 @@ class Labeller:
             raise
         given.add_done_callback(lambda done: self._returned(job, done))
 
-    def _want_again(self, job: _Job) -> Future[Label]:
+    def _want_again(self, job: _Job) -> None:
         """Asked for again after it was dropped. Under the lock."""
-        job.wanted, job.future = True, Future()
+        job.future = Future()
         job.unwanted.unlink(missing_ok=True)  # too late if the worker took it: then its answer says so
-        return job.future
 
     def _returned(self, job: _Job, done: Future[Answer]) -> None:
         """The executor's answer, in whatever thread brings it. Must not raise: nobody would hear it."""
@@ -260,7 +265,7 @@ class Labeller:
         with self._lock:
             if done.cancelled() or (done.exception() is None and done.result().dropped):
                 self._count(begun=-1)
-                if job.wanted and not self._closing:
+                if job.asked and not self._closing:
                     self._start(job)
                 else:
                     self._forget(job)

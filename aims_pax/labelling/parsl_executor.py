@@ -40,7 +40,7 @@ class ParslExecutor:
         self.run_dir = Path(run_dir)
         self.folder = folder
         self._kernel: DataFlowKernel | None = None
-        self._apps: dict[Any, Callable[..., Future[Any]]] = {}
+        self._app: Callable[..., Future[Any]] | None = None
         self._log: logging.Handler | None = None
 
     def __enter__(self) -> Self:
@@ -51,31 +51,31 @@ class ParslExecutor:
                 executors=[self._backend()],
                 run_dir=str(self.run_dir),
                 strategy="none",  # one block, from the start to the end
+                strategy_period=0.5,  # the block starts at the first look
                 retries=0,
                 usage_tracking=0,
                 initialize_logging=False,
             )
         )
+        self._app = python_app(_call, data_flow_kernel=self._kernel, cache=False, executors=[LABEL])
         return self
 
     def submit(self, function: Callable[..., T], *args: Any) -> Future[T]:
         """Hand a task to Parsl. The function must be importable by name when workers are processes."""
         if self._kernel is None:
             raise RuntimeError("the executor is not open: use it as a context manager")
-        if function not in self._apps:
-            self._apps[function] = python_app(
-                function, data_flow_kernel=self._kernel, cache=False, executors=[LABEL]
-            )
-        return self._apps[function](*args)
+        assert self._app is not None
+        return self._app(function, *args)
 
     def __exit__(self, *exception: object) -> None:
         kernel, self._kernel = self._kernel, None
         if kernel is None:
             return
-        self._apps.clear()
         groups = _process_groups(kernel)
         kernel.cleanup()
         _end(groups)
+        with suppress(OSError):
+            Path(kernel.run_dir).rmdir()  # empty with threads
         if self._log is not None:
             _stop_log(self._log)
 
@@ -98,6 +98,10 @@ class ParslExecutor:
                 init_blocks=1, min_blocks=1, max_blocks=1, worker_init=_worker_init(self.folder)
             ),
         )
+
+
+def _call(function: Callable[..., T], *args: Any) -> T:
+    return function(*args)  # Parsl wants a signature, which built-in functions lack
 
 
 # Ctrl-C at a terminal reaches the whole foreground group: only the driver may decide what it means

@@ -1,6 +1,6 @@
 """Molecular dynamics of many trajectories in one batch."""
 
-from aims_pax.md.propagate import Abandoned, Advance, advance
+from aims_pax.md.propagate import Advance, advance
 from aims_pax.md.state import MDState
 
-__all__ = ["Abandoned", "Advance", "MDState", "advance"]
+__all__ = ["Advance", "MDState", "advance"]

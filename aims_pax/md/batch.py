@@ -44,9 +44,9 @@ class Batch:
             slices=tuple(slice(int(e) - n, int(e)) for e, n in zip(ends, sizes, strict=True)),
             system=tensor([np.full(n, f) for f, n in enumerate(sizes)]),
             masses=tensor([s.masses for s in states])[:, None],
-            free=tensor([np.ones((n, 3)) if s.fixed is None else ~s.fixed * 1.0 for s, n in zip(states, sizes)]),
-            stream=tensor([np.full(n, s.stream) for s, n in zip(states, sizes)]),
-            step=tensor([np.full(n, s.step) for s, n in zip(states, sizes)]),
+            free=tensor([np.ones((len(s), 3)) if s.fixed is None else 1.0 - s.fixed for s in states]),
+            stream=tensor([np.full(len(s), s.stream) for s in states]),
+            step=tensor([np.full(len(s), s.step) for s in states]),
             atom=tensor([np.arange(n) for n in sizes]),
             device=device,
         )
@@ -71,13 +71,14 @@ class Batch:
     def state(self, f: int, motion: Motion, steps: int) -> MDState:
         """Trajectory f as a state of its own, `steps` steps after the beginning."""
         state = self.states[f]
+        extras = {name: value[f].cpu().numpy() for name, value in motion.extras.items()}
         return replace(
             state,
             positions=motion.positions[self.slices[f]].cpu().numpy(),
             momenta=motion.momenta[self.slices[f]].cpu().numpy(),
             cell=motion.cells[f].cpu().numpy(),
             step=state.step + steps,
-            extras={**state.extras, **{name: value[f].cpu().numpy() for name, value in motion.extras.items()}},
+            extras={**state.extras, **extras},
         )
 
 

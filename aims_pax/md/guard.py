@@ -1,7 +1,7 @@
 """Exploded trajectories: looked for in the whole batch at every step, named when found.
 
-A frame is impossible when its energy, forces or momenta are not finite, when it is hotter than 10 × its target
-(at least 3 000 K), or when a pair of atoms is closer than half the sum of their covalent radii.
+A frame is impossible when its energy, forces or momenta are not finite, when it is hotter than 10 × its
+target (at least 3 000 K), or when a pair of atoms is closer than half the sum of their covalent radii.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Guard:
         flags = [(cold & finite).all().logical_not(), close.any(), forces.sum().isfinite().logical_not()]
         moved = self.contacts.moved(motion.positions)
         hot, near, wild, far = torch.stack([*flags, moved]).tolist()
-        if far:
+        if far and not (hot or wild):  # else the next batch begins with new lists anyway
             self.contacts.rebuild(motion.positions)
             close = self.contacts.close(motion.positions)
             near = bool(close.any())
@@ -76,12 +76,12 @@ class Guard:
             elif not bool(kinetic[f].isfinite()):
                 what = "momenta are not finite"
             elif not bool(cold[f]):
-                what = f"temperature {_spaced(2 * float(kinetic[f]) / (max(state.degrees, 1) * units.kB))} K"
+                what = f"temperature {spaced(2 * float(kinetic[f]) / (max(state.degrees, 1) * units.kB))} K"
             elif f in pairs:
                 what = pairs[f]
             else:
                 continue
-            reasons[f] = f"{what} at step {_spaced(state.step + steps)}"
+            reasons[f] = f"{what} at step {spaced(state.step + steps)}"
         return reasons
 
 
@@ -175,7 +175,7 @@ def _pairs(state: MDState, positions: NDArray[np.float64]) -> Pairs:
         positions=positions,
         cell=cell,
         pbc=state.pbc,
-        numbers=state.numbers,
+        numbers=state.numbers.astype(np.int32),
         cutoff=half + SKIN / 2,  # spheres that touch: half a skin from each side
         cell_origin=origin,
     )
@@ -191,7 +191,7 @@ def _box(state: MDState, positions: NDArray[np.float64]) -> tuple[NDArray[np.flo
         low, high = positions.min(0) - 1, positions.max(0) + 1
         return np.diag(high - low), low
     cell = np.where(state.pbc[:, None], state.cell, 0.0)  # an open direction's vector may be short or missing
-    cell = complete_cell(cell)
+    cell = complete_cell(cell)  # type: ignore[no-untyped-call]
     along = positions @ np.linalg.inv(cell)
     low, high = along.min(0), along.max(0)
     origin = np.zeros(3)
@@ -202,5 +202,6 @@ def _box(state: MDState, positions: NDArray[np.float64]) -> tuple[NDArray[np.flo
     return cell, origin
 
 
-def _spaced(value: float) -> str:
+def spaced(value: float) -> str:
+    """A whole number as people read it: 12 345."""
     return f"{value:,.0f}".replace(",", " ")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from ase import units
 from torch import Tensor
@@ -26,8 +26,8 @@ from aims_pax.md.batch import Batch, Motion
 class Integrator(Protocol):
     """One step of every trajectory of a batch."""
 
-    extras: tuple[str, ...]  # the variables it keeps in MDState.extras
-    noisy: bool  # whether it wants normal deviates
+    extras: ClassVar[tuple[str, ...]]  # the variables it keeps in MDState.extras
+    noisy: ClassVar[bool]  # whether it wants normal deviates
 
     @classmethod
     def of(cls, batch: Batch, md: Sequence[Any]) -> Integrator:
@@ -61,8 +61,8 @@ class Langevin:
     | c                      | c       | (A, 1) |                   |
     | √((1 − c²) m k_B T)    | kick    | (A, 3) | √(eV·amu)         |
 
-    Products and sums are separate operations: a fused one rounds differently in the tail of a vectorised loop,
-    and a trajectory would feel its place in the batch in the last bit.
+    Products and sums are separate operations: a fused one rounds differently in the tail of a vectorised
+    loop, and a trajectory would feel its place in the batch in the last bit.
     """
 
     half_h: Tensor
@@ -70,23 +70,24 @@ class Langevin:
     c: Tensor
     kick: Tensor
 
-    extras = ()
-    noisy = True
+    extras: ClassVar[tuple[str, ...]] = ()
+    noisy: ClassVar[bool] = True
 
     @classmethod
     def of(cls, batch: Batch, md: Sequence[Any]) -> Langevin:
         h = [m.timestep * units.fs for m in md]
         c = [math.exp(-m.friction * m.timestep) for m in md]
         half_h = batch.per_atom([x / 2 for x in h]) * batch.free
-        variance = batch.per_atom([(1 - x * x) * units.kB * m.temperature for x, m in zip(c, md, strict=True)])
+        thermal = [(1 - k * k) * units.kB * m.temperature for k, m in zip(c, md, strict=True)]
         return cls(
             half_h=half_h,
             half_hm=half_h / batch.masses,
             c=batch.per_atom(c),
-            kick=(variance * batch.masses).sqrt() * batch.free,
+            kick=(batch.per_atom(thermal) * batch.masses).sqrt() * batch.free,
         )
 
     def before(self, motion: Motion, forces: Tensor, noise: Tensor | None) -> Motion:
+        assert noise is not None  # noisy
         x, p = motion.positions, motion.momenta
         p = p + self.half_h * forces
         x = x + self.half_hm * p
@@ -110,8 +111,8 @@ def kind(md: Any) -> type[Integrator]:
     found = _INTEGRATORS.get((ensemble, name.lower()))
     if found is None:
         raise SettingsError(
-            f"MD: stat_ensemble {md.stat_ensemble} with {which} {name} is not available yet (it comes with the "
-            "engine); use stat_ensemble: NVT with thermostat: Langevin"
+            f"MD: stat_ensemble {md.stat_ensemble} with {which} {name} is not available yet "
+            "(it comes with the engine); use stat_ensemble: NVT with thermostat: Langevin"
         )
     return found
 

@@ -1,13 +1,13 @@
 """Random numbers for molecular dynamics that need no generator: they depend only on what they are for.
 
-The number for (stream, step, atom, component) is the same in any batch, in any order, today and after a restart,
-so nothing has to be saved and no trajectory feels who shares the batch. Philox4x32-10 (Salmon, Moraes, Dror and
-Shaw, SC'11, 10.1145/2063384.2063405) turns a counter and a key into four 32-bit words; Box and Muller (Ann. Math.
-Stat. 29, 610, 1958) turn those into normal deviates.
+The number for (stream, step, atom, component) is the same in any batch, in any order, today and after a
+restart, so nothing has to be saved and no trajectory feels who shares the batch. Philox4x32-10 (Salmon,
+Moraes, Dror and Shaw, SC'11, 10.1145/2063384.2063405) turns a counter and a key into four 32-bit words; Box
+and Muller (Ann. Math. Stat. 29, 610, 1958) turn those into normal deviates.
 
-Logarithm, sine and cosine are written out as series: then only additions, multiplications, divisions and square
-roots are left, which IEEE 754 rounds in one way. Library functions differ in the last bit between CPU and GPU,
-and between the body and the tail of a vectorised loop, that is, between batches.
+Logarithm, sine and cosine are written out as series: then only additions, multiplications, divisions and
+square roots are left, which IEEE 754 rounds in one way. Library functions differ in the last bit between CPU
+and GPU, and between the body and the tail of a vectorised loop, that is, between batches.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _SQRT_HALF = math.sqrt(0.5)
 def normals(stream: Tensor, step: Tensor, atom: Tensor, n_steps: int, purpose: int = THERMOSTAT) -> Tensor:
     """(n_steps, A, 3) independent standard normal deviates, float64.
 
-    stream, step, atom: (A,) int64: the key of the atom's trajectory (below 2^63), the trajectory's step at the
-    first of the n_steps, and the atom's place in its own system.
+    stream, step, atom: (A,) int64: the key of the atom's trajectory (below 2^63), the trajectory's step at
+    the first of the n_steps, and the atom's place in its own system.
     """
     steps = step + torch.arange(n_steps, device=step.device)[:, None]  # (S, A)
     atoms = atom.expand_as(steps)
@@ -59,13 +59,18 @@ def philox4x32(counter: Tensor, key: Tensor) -> Tensor:
 
 def _box_muller(words: Tensor) -> Tensor:
     """(4, …) words → (…, 3) deviates: two radii and two angles; the fourth deviate is left over."""
-    radius = (-2.0 * _log((words[:2] + 0.5) * 2.0**-32)).sqrt()
+    radius = (-2.0 * _log(_unit(words[:2], 32))).sqrt()
     x, y = _on_circle(words[2:])
     return torch.stack((radius[0] * x[0], radius[0] * y[0], radius[1] * x[1]), dim=-1)
 
 
+def _unit(words: Tensor, bits: int) -> Tensor:
+    """The middle of one of 2^bits equal parts of (0, 1), float64."""
+    return (words.to(torch.float64) + 0.5) * 2.0**-bits  # an integer tensor plus 0.5 would be float32
+
+
 def _log(u: Tensor) -> Tensor:
-    """ln u for 0 < u < 1: u = m·2^e with √½ ≤ m < √2, ln m = 2 artanh((m − 1)/(m + 1)), |argument| < 0.172."""
+    """ln u for 0 < u < 1: u = m·2^e with √½ ≤ m < √2, ln m = 2 artanh s, s = (m − 1)/(m + 1), |s| < 0.172."""
     mantissa, exponent = torch.frexp(u)
     low = mantissa < _SQRT_HALF
     mantissa = torch.where(low, mantissa * 2.0, mantissa)
@@ -80,12 +85,12 @@ def _on_circle(words: Tensor) -> tuple[Tensor, Tensor]:
 
     x = cos(π/4 + t), y = sin(π/4 + t) with |t| < π/4, by the series of cos t and sin t.
     """
-    t = (((words & 0x3FFFFFFF) + 0.5) * 2.0**-30 - 0.5) * (math.pi / 2)
+    t = (_unit(words & 0x3FFFFFFF, 30) - 0.5) * (math.pi / 2)
     t2 = t * t
     cos = _horner(t2, [(-1) ** k / math.factorial(2 * k) for k in range(10)])
     sin = t * _horner(t2, [(-1) ** k / math.factorial(2 * k + 1) for k in range(10)])
-    sign_x = 1.0 - 2.0 * (words >> 31)
-    sign_y = 1.0 - 2.0 * ((words >> 30) & 1)
+    sign_x = (1 - 2 * (words >> 31)).to(t.dtype)
+    sign_y = (1 - 2 * ((words >> 30) & 1)).to(t.dtype)
     return sign_x * ((cos - sin) * _SQRT_HALF), sign_y * ((cos + sin) * _SQRT_HALF)
 
 

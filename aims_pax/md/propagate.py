@@ -1,7 +1,7 @@
 """Move many trajectories side by side: one evaluation of forces a step for all of them.
 
-Each block stands on its own: the forces at the starting positions are evaluated first and the noise depends on
-the step alone, so 50 steps are the same as 25 and 25, whether or not anything stayed in memory in between.
+Each block stands on its own: the forces at the starting positions are evaluated first and the noise depends
+on the step alone, so 50 steps are the same as 25 and 25, whether or not anything stayed in memory in between.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aims_pax.errors import AimsPaxError
+from aims_pax.errors import Abandoned
 from aims_pax.md import noise
 from aims_pax.md.batch import Batch, Motion
-from aims_pax.md.guard import Guard
+from aims_pax.md.guard import Guard, spaced
 from aims_pax.md.integrators import choose
 from aims_pax.md.state import MDState
 from aims_pax.potential import Evaluation, Potential
@@ -25,15 +25,11 @@ from aims_pax.potential import Evaluation, Potential
 NOISE_AT_ONCE = 1 << 17  # atom-steps whose noise is drawn together: a few tens of MB at work
 
 
-class Abandoned(AimsPaxError):
-    """The block was interrupted; the states it was given are as they were."""
-
-
 @dataclass(frozen=True)
 class Advance:
     """What became of one trajectory.
 
-    state: after the last step; at a fault, where it was found (one step earlier when that is no longer finite).
+    state: after the last step; at a fault, where it was found, or one step earlier if that is not finite.
     evaluation: of that state, NumPy: energies (M,) eV, forces (M, N, 3) eV/Å of every member.
     fault: why the trajectory cannot go on, or None.
     observed: states on the way at steps divisible by `observe_every`, the last one included, the first not.
@@ -43,6 +39,12 @@ class Advance:
     evaluation: Evaluation
     fault: str | None = None
     observed: tuple[MDState, ...] = ()
+
+    @classmethod
+    def failed(cls, state: MDState, fault: str) -> Advance:
+        """A trajectory that could not move at all: nothing is known of its forces."""
+        unknown = Evaluation(np.full(1, np.nan), np.full((1, len(state), 3), np.nan))
+        return cls(state, unknown, fault)
 
 
 def never() -> bool:
@@ -59,7 +61,7 @@ def advance(
     observe_every: int | None = None,
     stop: Callable[[], bool] = never,
 ) -> list[Advance]:
-    """Move every trajectory n_steps steps in one batch; those that explode stop, the others go on without them.
+    """Move every trajectory n_steps steps in one batch; one that explodes stops, the others go on without it.
 
     md: the MD settings of each state (stat_ensemble, thermostat, temperature K, friction 1/fs, timestep fs).
     The mean force of the potential's members moves the atoms. `stop` is looked at before every evaluation.
@@ -72,10 +74,10 @@ def advance(
     observed: list[list[MDState]] = [[] for _ in states]
     current = dict(enumerate(states))
     if guard:
-        broken = {k: s for k, s in current.items() if not (_finite(s.positions) and _finite(s.momenta))}
-        for k, state in broken.items():
-            results[k] = _stillborn(state)
-            del current[k]
+        for k, state in enumerate(states):
+            if not (np.isfinite(state.positions).all() and np.isfinite(state.momenta).all()):
+                fault = f"positions or momenta are not finite at step {spaced(state.step)}"
+                results[k] = Advance.failed(current.pop(k), fault)
     left = n_steps
     while current:
         members = list(current)
@@ -171,18 +173,8 @@ class _Leg:
     ) -> Advance:
         motion, energies, forces = here
         rows, steps = self.batch.slices[f], self.steps
-        if fault and steps and not (motion.momenta[rows].isfinite().all() and motion.positions[rows].isfinite().all()):
+        if fault and steps and not bool((motion.momenta[rows] + motion.positions[rows]).isfinite().all()):
             motion, energies, forces = before
             steps -= 1
         evaluation = Evaluation(energies[:, f].cpu().numpy(), forces[:, rows].cpu().numpy())
         return Advance(self.batch.state(f, motion, steps), evaluation, fault)
-
-
-def _finite(array: np.ndarray) -> bool:
-    return bool(np.isfinite(array).all())
-
-
-def _stillborn(state: MDState) -> Advance:
-    """A trajectory that cannot even begin: nothing is evaluated."""
-    unknown = Evaluation(np.full(1, np.nan), np.full((1, len(state), 3), np.nan))
-    return Advance(state, unknown, f"positions or momenta are not finite at step {state.step:,}".replace(",", " "))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from aims_pax.core.uncertainty import atomic_sd, uncertainty
 from aims_pax.core.work import Add, Advance, Advanced, Analyse, Effect, Event, Rewind, Train, Work
 from aims_pax.dataset import read_extxyz
 from aims_pax.errors import RestartError, SettingsError
-from aims_pax.frames import LabelledFrame
+from aims_pax.frames import Frame, LabelledFrame
 from aims_pax.md.propagate import Advance as Moved
 from aims_pax.md.propagate import advance
 from aims_pax.md.state import MDState
@@ -125,7 +124,7 @@ class ExploreWorld(StageWorld):
             return [
                 self.train(
                     works[0], stop,
-                    valid_skip=settings.valid_skip, margin=settings.margin, patience=settings.epochs_per_worker,
+                    valid_skip=settings.valid_skip, margin=settings.margin, kick_after=settings.epochs_per_worker,
                 )
             ]  # fmt: skip
         return self._move([w for w in works if isinstance(w, Advance)], stop)
@@ -158,15 +157,16 @@ class ExploreWorld(StageWorld):
         frame = moved.state.frame()
         origin = {"system": self.dealt[i].name, "stage": "active learning", "trajectory": i, "step": step}
         frame_id = self.made(frame, **origin)
-        forces = np.asarray(moved.forces)  # (M, N, 3) eV/Å
+        forces = moved.evaluation.forces  # (M, N, 3) eV/Å
         if self.rules.analysis_skip and step % self.rules.analysis_skip == 0:
             self.predictions[frame_id] = self._prediction(moved)
         self._save(i, step, frame_id, forces)
         return Advanced(work, step, frame_id, uncertainty(forces, self.kind))
 
-    def _started(self, i: int, life: int, frame: Any) -> MDState:
-        seed = seeds.number("trajectory", self.md[i].MD_seed, i, life)
-        return MDState.start(frame, self.md[i].temperature, seed)
+    def _started(self, i: int, life: int, frame: Frame, step: int = 0) -> MDState:
+        """Fresh momenta; every trajectory and every life of it has a noise stream of its own."""
+        stream = seeds.number("trajectory", self.md[i].MD_seed, i, life)
+        return MDState.start(frame, self.md[i].temperature, stream, step)
 
     def _save(self, i: int, step: int, frame_id: str, forces: NDArray[Any]) -> None:
         """A thinned trajectory file, one structure each time another n steps have passed."""
@@ -192,7 +192,7 @@ class ExploreWorld(StageWorld):
         match effect:
             case Rewind(i, frame_id, life):
                 start = self.dealt[i].frame if frame_id is None else self.frame(frame_id)
-                self.states[i] = replace(self._started(i, life, start), step=self.states[i].step)
+                self.states[i] = self._started(i, life, start, self.states[i].step)
             case Analyse():
                 self._analyse(effect)
             case _:
@@ -203,9 +203,9 @@ class ExploreWorld(StageWorld):
     # ------------------------------------------------------------ analysis
 
     def _prediction(self, moved: Moved) -> dict[str, NDArray[Any]]:
-        forces = np.asarray(moved.forces)
+        forces = moved.evaluation.forces
         return {
-            "predicted_energies": np.asarray(moved.energies),
+            "predicted_energies": moved.evaluation.energies,
             "predicted_forces": forces,
             "atomic_sd": atomic_sd(forces),
         }

@@ -19,6 +19,7 @@ from aims_pax.systems import System
 
 if TYPE_CHECKING:
     from aims_pax.samplers.base import Sampler
+    from aims_pax.settings.project import MDSettings
 
 log = logging.getLogger(__name__)
 
@@ -69,14 +70,14 @@ class InitialWorld(StageWorld):
 
     def _sample(self, work: Sample, stop: Callable[[], bool]) -> Sampled:
         if self._sampler is None:
-            self._sampler = make_sampler(self.run)
+            self._sampler = make_sampler(self.run, stop)
         systems = [
             replace(s, frame=self.frame(self.last[s.name])) if s.name in self.last else s
             for s in self.run.systems
         ]
         rng = seeds.rng("sample", self.run.settings.md.MD_seed, work.visit)
         made = []
-        for sample in self._sampler.sample(systems, work.per_system, rng, stop=stop):
+        for sample in self._sampler.sample(systems, work.per_system, rng):
             system = str(sample.origin["system"])
             origin = {**sample.origin, "stage": "initial", "visit": work.visit}
             made.append((system, self.made(sample.frame, **origin)))
@@ -93,28 +94,31 @@ class InitialWorld(StageWorld):
         return state
 
 
-def make_sampler(run: Run) -> Sampler:
+def make_sampler(run: Run, stop: Callable[[], bool]) -> Sampler:
     """The sampler the settings ask for: `mace-mp0`, `aimd` or `calculator`."""
     from aims_pax.potential import CalculatorPotential, calculator_factory
-    from aims_pax.samplers.ab_initio_md import AbInitioMD
-    from aims_pax.samplers.foundation_md import FoundationMD
+    from aims_pax.samplers.ab_initio_md import AbInitioMDSampler
+    from aims_pax.samplers.foundation_md import MDSampler
 
     settings, mace = run.settings.initial_dataset, run.settings.mace
     assert settings is not None
-    md_of, skip = run.settings.md_of, settings.skip_step_initial
-    if settings.initial_sampling == "aimd":
-        return AbInitioMD(run.labeller.potential(), md_of, skip)
-    if settings.initial_sampling == "calculator":
+
+    def md_of(system: System) -> MDSettings:
+        return run.settings.md_of(system.name)
+
+    skip, kind = settings.skip_step_initial, settings.initial_sampling
+    if kind == "aimd":
+        return AbInitioMDSampler(run.labeller.potential(), md_of, skip, "aimd", stop)
+    if kind == "calculator":
         calculator = settings.initial_calculator
         assert calculator is not None
         make = calculator_factory(calculator.factory, calculator.kwargs, run.folder.root)
-        return FoundationMD(CalculatorPotential(make), md_of, skip)
+        return MDSampler(CalculatorPotential(make), md_of, skip, calculator.factory, stop)
     from aims_pax.force_field import foundation
 
-    model = foundation.load(
-        settings.initial_foundational_size, mace.misc.device, mace.general.default_dtype, run.folder.root
-    )
-    return FoundationMD(model, md_of, skip)
+    size = settings.initial_foundational_size
+    model = foundation.load(size, mace.misc.device, mace.general.default_dtype, run.folder.root)
+    return MDSampler(model, md_of, skip, f"mace-mp0 {size}", stop)
 
 
 def write_sets(run: Run, stage_name: str) -> None:

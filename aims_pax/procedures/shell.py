@@ -74,7 +74,7 @@ class Shell:
         self._committed = -1e9  # time of the last snapshot
         self._snapshot_cost = 0.0
         self._dirty = True
-        self._last_kind: type | None = None
+        self._whole = True  # no event is half taken in: the state and the world fit together
 
     def run(self) -> Any:
         """Go on until nothing is outstanding; returns the final state. Raises Stopped after a signal."""
@@ -85,14 +85,14 @@ class Shell:
                 self.watch.raise_if_stopped()
                 self._cancel(wanted)
                 self._hand_out(wanted)
-                for event in self._next_events(wanted):
-                    self._take(event)
+                self._take_all(self._next_events(wanted))
                 if time.monotonic() - self._committed > SNAPSHOT_SECONDS:
                     self._commit()
         finally:
             for work in self.in_flight:
                 self.world.drop(work)
-            self._commit()
+            if self._whole:
+                self._commit()
             self._account(time.monotonic() - began)
         return self.state
 
@@ -107,8 +107,7 @@ class Shell:
         """Give labels to the executor while it has room for them; the rest waits with us."""
         queue = [w for w in wanted if isinstance(w, Label) and w not in self.in_flight]
         if self.state.stopped:  # labels not paid for are given up; what has been paid for is awaited and kept
-            for work in queue:
-                self._take(LabelDropped(work))
+            self._take_all([LabelDropped(work) for work in queue])
             return
         room = self.world.capacity + 1 - len(self.in_flight)
         if queue and room > 0 and self._dirty and self.world.label_seconds() > self._snapshot_cost:
@@ -147,15 +146,18 @@ class Shell:
         return self._answers()
 
     def _next_turn(self, wanted: Sequence[Work]) -> Turn:
-        """All trajectories in one turn, or one visit of training; both in turns when both are there."""
+        """The first kind of device work: all trajectories in one turn, or one visit of training."""
         device = [w for w in wanted if not isinstance(w, Label)]
-        kinds = list(dict.fromkeys(type(w) for w in device))
-        if not kinds:
-            return ()
-        kind = next((k for k in kinds if k is not self._last_kind), kinds[0])
-        self._last_kind = kind
-        works = [w for w in device if isinstance(w, kind)]
-        return works if kind is Advance else works[:1]
+        if not device or not isinstance(device[0], Advance):
+            return device[:1]
+        return [w for w in device if isinstance(w, Advance)]
+
+    def _take_all(self, events: Iterable[Event]) -> None:
+        """Events that belong together; snapshots are only written between such groups."""
+        self._whole = False
+        for event in events:
+            self._take(event)
+        self._whole = True
 
     def _take(self, event: Event) -> None:
         if event.work not in self.stage.outstanding(self.state, self.rules):

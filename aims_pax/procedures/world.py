@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from aims_pax.record.journal import Journal
 from aims_pax.systems import System
 
 if TYPE_CHECKING:
-    from aims_pax.force_field import Ensemble, MemberResult
+    from aims_pax.force_field import Ensemble, MemberData, MemberResult
     from aims_pax.labelling import Labeller
     from aims_pax.record.progress import Display
     from aims_pax.settings import Settings
@@ -46,6 +47,12 @@ class Run:
     journal: Journal
     watch: Watch
     display: Display
+
+    def member_data(self, member: int) -> MemberData:
+        """The member's own training and validation frames."""
+        from aims_pax.force_field import MemberData
+
+        return MemberData(self.dataset.train(member), self.dataset.valid(member))
 
 
 class StageWorld:
@@ -99,44 +106,47 @@ class StageWorld:
 
     def train(self, work: Train, stop: Callable[[], bool], **how: Any) -> Trained:
         """One visit of training on the dataset as it is now."""
-        from aims_pax.force_field import MemberData
-
         members = range(len(self.run.ensemble.members)) if work.member is None else (work.member,)
-        data = {m: MemberData(*self.data_of(m)) for m in members}
-        n_train = max(len(d.train) for d in data.values())
+        data = [self.data_of(m) for m in members]
         results = self.run.ensemble.train(
-            data, work.epochs, words=("train", self.checkpoint.path.name, work.visit), stop=stop, **how
+            data,
+            work.epochs,
+            members=list(members),
+            words=("train", self.checkpoint.path.name, work.visit),
+            stop=stop,
+            **how,
         )
         self._note(work, results)
         return Trained(
             work,
-            n_train,
-            valid_loss=tuple(r.valid_loss for r in results),
-            force_mae=tuple(r.force_mae for r in results),
+            n_train=max(len(d.train) for d in data),
+            valid_loss=tuple(_known(r.valid_loss) for r in results),
+            force_mae=tuple(_known(r.force_mae) for r in results),
         )
 
-    def data_of(self, member: int) -> tuple[list[LabelledFrame], list[LabelledFrame]]:
-        """(training, validation) frames of a member."""
-        return self.run.dataset.train(member), self.run.dataset.valid(member)
+    def data_of(self, member: int) -> MemberData:
+        """What a member learns from and is judged by."""
+        return self.run.member_data(member)
 
     def _note(self, work: Train, results: Sequence[MemberResult]) -> None:
         """Append this visit's losses to the files of the members, and a line to the log."""
         for r in results:
             path = self.run.folder.losses / f"{r.name}.csv"
-            head = "" if path.exists() else "stage,visit,epoch,train_loss,valid_loss,energy_mae_eV_atom,force_mae_eV_A\n"
+            head = "" if path.exists() else "stage,visit,epoch,train_loss,valid_loss\n"
             rows = "".join(
-                f"{self.checkpoint.path.name},{work.visit},{e.epoch},{e.train_loss:.8g},{e.valid_loss:.8g},"
-                f"{e.energy_mae:.8g},{e.force_mae:.8g}\n"
-                for e in r.history
+                f"{self.checkpoint.path.name},{work.visit},{e.epoch},{e.train:.8g},"
+                f"{'' if e.valid is None else f'{e.valid:.8g}'}\n"
+                for e in r.losses
             )
             self.run.folder.append_text(path, head + rows)
-        mae = np.mean([r.force_mae for r in results])
-        energy = np.mean([r.energy_mae for r in results])
-        who = f"member {work.member} · " if work.member is not None else ""
-        log.info(
-            "training visit %d · %sforce MAE %.1f meV/Å · energy MAE %.2f meV/atom (validation)",
-            work.visit, who, 1000 * mae, 1000 * energy,
-        )  # fmt: skip
+        seen = [r for r in results if r.force_mae is not None and r.energy_mae is not None]
+        if seen:
+            mae, energy = (np.mean([getattr(r, n) for r in seen]) for n in ("force_mae", "energy_mae"))
+            who = "" if work.member is None else f" of {results[0].name}"
+            log.info(
+                "training visit %d%s · force MAE %.1f meV/Å · energy MAE %.2f meV/atom (validation)",
+                work.visit, who, 1000 * mae, 1000 * energy,
+            )  # fmt: skip
 
     # ------------------------------------------------------------ snapshots
 
@@ -210,6 +220,11 @@ class StageWorld:
 
     def show(self, state: Any, doing: str) -> None:
         self.run.display.show(self.stage.NAME, state, self.rules, doing, self.run.labeller)
+
+
+def _known(value: float | None) -> float:
+    """A validation that did not take place in this visit says nothing: NaN."""
+    return math.nan if value is None else value
 
 
 def group(arrays: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, dict[str, NDArray[Any]]]]:

@@ -1,4 +1,4 @@
-"""Structures from ab initio molecular dynamics: every force is the reference's, so every structure has its label."""
+"""Structures from ab initio molecular dynamics: every force is the reference's, all come with labels."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from aims_pax.samplers.foundation_md import MDSampler
 class AbInitioMDSampler(MDSampler):
     """`MDSampler` whose potential is the reference itself (`labeller.potential()`).
 
-    The labels are asked for by frame once more: the labeller has them in its store, complete and of exactly the
-    rounded structure.
+    The labels are asked for by frame once more: the labeller has them in its store, with stress, and of
+    exactly the rounded structure.
     """
 
     def _labels(self, frames: Sequence[Frame]) -> list[Label | None]:

@@ -31,7 +31,7 @@ class Sample:
     """A structure a sampler made, and where it came from.
 
     label: when the sampler's own forces are the reference's, else None.
-    origin: sampler, system, and what the sampler adds (step, temperature, …), as it goes into `LabelledFrame`.
+    origin: sampler, system, and what the sampler adds (step, temperature, …), as `LabelledFrame` stores it.
     """
 
     frame: Frame

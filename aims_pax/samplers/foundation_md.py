@@ -1,4 +1,4 @@
-"""Structures from molecular dynamics with any potential: a foundation model, an ASE calculator, a committee."""
+"""Structures from molecular dynamics with any potential: foundation model, ASE calculator, committee."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ TRIES = 5  # explosions in a row before a system is given up
 class MDSampler:
     """MD of all systems in one batch; a structure of each every `skip_steps` steps.
 
-    md_of: the MD settings of a system. stop: looked at before every evaluation (then raises md.Abandoned).
-    A trajectory begins at its system's frame with fresh momenta; a caller who wants to continue passes systems
-    at the last frames. One that explodes begins there again, with other momenta.
+    md_of: the MD settings of a system. stop: looked at before every evaluation (then raises Abandoned).
+    A trajectory begins at its system's frame with fresh momenta; a caller who wants to continue passes
+    systems at the last frames. One that explodes begins there again, with other momenta.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class MDSampler:
                 wanted = exploded
             frames = [s.frame() for s in states]
             for k, (frame, label) in enumerate(zip(frames, self._labels(frames), strict=True)):
-                origin = {
+                origin: dict[str, str | int | float] = {
                     "sampler": self.name,
                     "system": systems[k].name,
                     "step": states[k].step,
@@ -96,8 +96,8 @@ class MDSampler:
     def _report(self, system: System, md: Any, fault: str, failures: int) -> None:
         if failures >= TRIES:
             raise SamplingError(
-                f"{system.name}: molecular dynamics with {self.name} failed {failures} times in a row, the last "
-                f"time: {fault}. Relax the starting geometry, or lower MD.timestep ({md.timestep} fs) or "
-                f"MD.temperature ({md.temperature} K), or choose another potential for the sampling"
+                f"{system.name}: molecular dynamics with {self.name} failed {failures} times in a row, "
+                f"the last time: {fault}. Relax the starting geometry, or lower MD.timestep "
+                f"({md.timestep} fs) or MD.temperature ({md.temperature} K), or sample with another potential"
             )
         log.warning("%s · %s · starting again with other momenta (%d)", system.name, fault, failures)

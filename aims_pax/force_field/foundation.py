@@ -1,0 +1,70 @@
+"""Published models for sampling structures: a MACE-MP size, downloaded once, or a file the user has."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from aims_pax.errors import SettingsError, SetupError
+from aims_pax.force_field._mace import MaceModel, foundation_models, quiet
+from aims_pax.force_field.build import DTYPES, read_model
+from aims_pax.force_field.inference import Committee
+
+log = logging.getLogger(__name__)
+
+
+def load(
+    size_or_path: str, device: str = "cpu", dtype: str = "float32", folder: Path | None = None
+) -> Committee:
+    """A foundation model as a potential of one member; it knows its `elements`.
+
+    size_or_path: `small`, `medium`, `large` … as MACE names them (downloaded at first use into MACE's cache),
+    or a path to a local .model file, relative to `folder`.
+    Raises SettingsError for an unknown size, a missing file or one that is no MACE model, and SetupError
+    when a download is needed and fails.
+    """
+    known = _sizes()
+    path = Path(size_or_path).expanduser()
+    path = path if path.is_absolute() or folder is None else folder / path
+    if size_or_path in known and not path.is_file():
+        path = _download(size_or_path)
+    elif not path.is_file():
+        raise SettingsError(
+            f"initial_foundational_size: {size_or_path!r} is neither a size ({', '.join(known)}) nor a file "
+            f"(looked for {path}); give one of the sizes or the path to a .model file"
+        )
+    model = read_model(path, device, DTYPES[dtype]).eval().requires_grad_(False)
+    head = _head(model, path)
+    potential = Committee([model], device, head=head)
+    log.info(
+        "foundation model %s: %d elements, r_max %.1f Å", path.name, len(potential.elements), potential.r_max
+    )
+    return potential
+
+
+def _sizes() -> list[str]:
+    return list(foundation_models().mace_mp_urls)
+
+
+def _download(size: str) -> Path:
+    """MACE's own download and cache (~/.cache/mace)."""
+    try:
+        with quiet():
+            return Path(foundation_models().download_mace_mp_checkpoint(size))
+    except (OSError, RuntimeError) as error:  # urllib's errors are OSErrors
+        raise SetupError(
+            f"the foundation model {size!r} could not be downloaded ({type(error).__name__}: {error}). "
+            "Without network: download it elsewhere (github.com/ACEsuit/mace-foundations), copy the file "
+            "here and set INITIAL_DATASET_GENERATION.initial_foundational_size to its path"
+        ) from error
+
+
+def _head(model: MaceModel, path: Path) -> int:
+    """Which head speaks: the only one, or the one called default."""
+    heads = list(getattr(model, "heads", None) or ["Default"])
+    named = [k for k, head in enumerate(heads) if head.lower() == "default"]
+    if len(heads) == 1 or named:
+        return named[0] if named else 0
+    raise SettingsError(
+        f"{path}: has the heads {', '.join(heads)} and none called default; use a model with one"
+    )

@@ -1,0 +1,196 @@
+"""Forces of many structures from many members, in one evaluation a step.
+
+`Committee` is the potential; binding it to structures gives a `BoundCommittee`, which keeps what does not
+move (species, neighbour lists with a skin) and hands an `EdgeGraph` to an evaluator. The evaluator is the
+seam: torch here, anything that maps a graph to energies, forces and dE/dε elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from aims_pax.force_field._mace import MaceModel
+from aims_pax.force_field.build import elements_of
+from aims_pax.force_field.graphs import model_input, species_index, species_of
+from aims_pax.force_field.losses import interaction_energy
+from aims_pax.force_field.neighbours import SkinNeighbours
+from aims_pax.frames import Frame, Label
+from aims_pax.potential import Evaluation
+
+SKIN = 0.5  # Å: a hydrogen at 500 K covers half of it in about ten steps of 0.5 fs
+WORK = 2**24  # edges × channels × spherical components evaluated at once by `labels`: about 1 GB
+
+
+@dataclass(frozen=True)
+class EdgeGraph:
+    """F structures with A atoms and E edges.
+
+    species: (A,). sender, receiver: (E,). vectors: (E, 3) Å float64.
+    frame_of: (A,) structure of each atom. ptr: (F + 1,) first atom of each structure.
+    """
+
+    species: torch.Tensor
+    sender: torch.Tensor
+    receiver: torch.Tensor
+    vectors: torch.Tensor
+    frame_of: torch.Tensor
+    ptr: torch.Tensor
+
+
+class Evaluator(Protocol):
+    """Maps a graph to energies (M, F) eV, forces (M, A, 3) eV/Å, dE/dε (M, F, 3, 3) eV or None; float64."""
+
+    members: int
+
+    def __call__(
+        self, graph: EdgeGraph, *, strain: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]: ...
+
+
+class TorchEvaluator:
+    """MACE modules, one after the other, on the same graph."""
+
+    def __init__(self, models: Sequence[MaceModel], head: int = 0) -> None:
+        self.models, self.head = list(models), head
+        self.members = len(self.models)
+        self.dtype = next(self.models[0].parameters()).dtype
+
+    def __call__(
+        self, graph: EdgeGraph, *, strain: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        elements = len(self.models[0].atomic_numbers)
+        one_hot = torch.nn.functional.one_hot(graph.species, elements)
+        attrs, vectors = one_hot.to(self.dtype), graph.vectors.to(self.dtype)
+        edges = torch.stack([graph.sender, graph.receiver])
+        frames = len(graph.ptr) - 1
+        composition = torch.zeros((frames, elements), dtype=torch.float64, device=vectors.device)
+        composition.index_add_(0, graph.frame_of, one_hot.double())
+        energies, forces, strains = [], [], []
+        for model in self.models:
+            out = model(
+                model_input(attrs, edges, vectors, graph.frame_of, graph.ptr, self.head),
+                training=False,
+                compute_force=True,
+                compute_stress=strain,
+            )
+            E0 = model.atomic_energies_fn.atomic_energies.reshape(-1, elements)[self.head].double()
+            energies.append(interaction_energy(out).detach().double() + composition @ E0)
+            forces.append(out["forces"].detach().double())
+            if strain:
+                strains.append(out["stress"].detach().double())
+        return torch.stack(energies), torch.stack(forces), torch.stack(strains) if strain else None
+
+
+class BoundCommittee:
+    """A committee bound to F structures with A atoms together; only positions and cells move.
+
+    A structure that cannot be evaluated any more (not finite, blown apart, collapsed) gets NaN; the others
+    do not notice.
+    """
+
+    def __init__(self, committee: Committee, frames: Sequence[Frame]) -> None:
+        self.evaluator = committee.evaluator
+        self.members, self.device = committee.members, committee.device
+        device = torch.device(self.device)
+        self.frames = list(frames)
+        species = [species_of(frame, committee.index) for frame in frames]
+        self.species = torch.from_numpy(np.concatenate(species)).to(device)
+        sizes = torch.tensor([len(frame) for frame in frames])
+        self.frame_of = torch.repeat_interleave(torch.arange(len(frames)), sizes).to(device)
+        self.ptr = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)]).to(device)
+        self.neighbours = SkinNeighbours(frames, committee.r_max, committee.skin, device)
+        self.periodic = torch.tensor([frame.periodic for frame in frames], device=device)
+
+    def __call__(self, positions: torch.Tensor, cells: torch.Tensor, *, stress: bool = False) -> Evaluation:
+        """positions: (A, 3), cells: (F, 3, 3), Å float64. Stress is NaN for structures without it."""
+        strain = stress and bool(self.periodic.any())
+        edges = self.neighbours(positions, cells)
+        graph = EdgeGraph(self.species, edges.sender, edges.receiver, edges.vectors, self.frame_of, self.ptr)
+        energies, forces, derivative = self.evaluator(graph, strain=strain)
+        tensors = self._stress(derivative, cells) if stress else None
+        if self.neighbours.lost.any():
+            lost = torch.from_numpy(self.neighbours.lost).to(self.ptr.device)
+            energies[:, lost] = torch.nan
+            forces[:, lost[self.frame_of]] = torch.nan
+            if tensors is not None:
+                tensors[:, lost] = torch.nan
+        return Evaluation(energies, forces, tensors)
+
+    def _stress(self, derivative: torch.Tensor | None, cells: torch.Tensor) -> torch.Tensor:
+        shape = (self.members, len(self.frames), 3, 3)
+        tensors = torch.full(shape, torch.nan, dtype=torch.float64, device=self.ptr.device)
+        if derivative is not None:
+            volume = torch.linalg.det(cells).abs()[:, None, None]
+            tensors[:, self.periodic] = (derivative / volume)[:, self.periodic]
+        return tensors
+
+
+class Committee:
+    """M models that know the same elements and have the same cutoff, as one `Potential`. M may be 1."""
+
+    def __init__(
+        self, models: Sequence[MaceModel], device: str = "cpu", skin: float = SKIN, head: int = 0
+    ) -> None:
+        self.evaluator: Evaluator = TorchEvaluator(models, head)
+        self.members, self.device, self.skin = len(models), device, skin
+        self.elements = elements_of(models[0])
+        self.index = species_index(self.elements)
+        self.r_max = float(models[0].r_max)
+        self._edges_at_once = WORK // _size(models[0])
+
+    def bind(self, frames: Sequence[Frame]) -> BoundCommittee:
+        """Fix the structures. Raises SettingsError for an element the models do not know."""
+        return BoundCommittee(self, frames)
+
+    def labels(self, frames: Sequence[Frame]) -> list[Label]:
+        """The mean over the members, frame by frame; stress for frames periodic in three directions."""
+        labels: list[Label] = []
+        for chunk in self._chunks(frames):
+            evaluation = self.evaluate(chunk)
+            energies = evaluation.energies.mean(0).cpu().numpy()
+            forces = evaluation.forces.mean(0).cpu().numpy()
+            stress = evaluation.stress.mean(0).cpu().numpy()  # type: ignore[union-attr]
+            parts = np.split(forces, np.cumsum([len(f) for f in chunk])[:-1])
+            labels += [
+                Label(float(e), f, s if frame.periodic else None)
+                for frame, e, f, s in zip(chunk, energies, parts, stress, strict=True)
+            ]
+        return labels
+
+    def evaluate(self, frames: Sequence[Frame]) -> Evaluation:
+        """All members on all frames at once: energies (M, F), forces (M, A, 3), stress (M, F, 3, 3)."""
+        bound = BoundCommittee(self, frames)
+        positions = torch.from_numpy(np.concatenate([f.positions for f in frames])).to(self.device)
+        cells = torch.from_numpy(np.stack([f.cell for f in frames])).to(self.device)
+        return bound(positions, cells, stress=True)
+
+    def _chunks(self, frames: Sequence[Frame]) -> list[list[Frame]]:
+        """Frames in order, together until their estimated edges fill a batch."""
+        chunks: list[list[Frame]] = []
+        room = 0.0
+        for frame in frames:
+            edges = _edges(frame, self.r_max)
+            if not chunks or edges > room:
+                chunks.append([])
+                room = float(self._edges_at_once)
+            chunks[-1].append(frame)
+            room -= edges
+        return chunks
+
+
+def _edges(frame: Frame, r_max: float) -> float:
+    """About how many edges a frame has, from above: every pair of a molecule, the density of a crystal."""
+    n = len(frame)
+    volume = abs(float(np.linalg.det(frame.cell))) if frame.periodic else 0.0
+    dense = 4.19 * r_max**3 * max(0.15, n / volume if volume else 0.0)  # 0.15 atoms/Å³: denser than steel
+    return n * (dense if frame.pbc.any() else min(n - 1, dense))
+
+
+def _size(model: MaceModel) -> int:
+    """Numbers an edge carries: channels × spherical components."""
+    return int(model.interactions[-1].target_irreps.dim)

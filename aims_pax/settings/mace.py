@@ -1,0 +1,293 @@
+"""mace.yaml: the models, in MACE's own names."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator
+
+from aims_pax.errors import SettingsError
+from aims_pax.settings.base import nearest, read_document
+from aims_pax.settings.keys import (
+    Flag,
+    Kind,
+    Real,
+    Section,
+    Text,
+    Whole,
+    as_real,
+    as_text,
+    as_whole,
+    key,
+    one_of,
+    optional,
+)
+
+INTERACTIONS = (  # mace.modules.interaction_classes of MACE 0.3.16
+    "RealAgnosticResidualInteractionBlock",
+    "RealAgnosticAttResidualInteractionBlock",
+    "RealAgnosticInteractionBlock",
+    "RealAgnosticDensityInteractionBlock",
+    "RealAgnosticDensityResidualInteractionBlock",
+    "RealAgnosticResidualNonLinearInteractionBlock",
+)
+ELEMENTS = (
+    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr "
+    "Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir "
+    "Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl "
+    "Mc Lv Ts Og"
+).split()
+COUNT = "[1, inf)"
+WEIGHT = "[0, inf)"
+DEAD = frozenset({"keep_checkpoints", "restart_latest"})
+
+
+def _atomic_energies(value: Any) -> str | tuple[float, ...] | dict[str, float]:
+    if isinstance(value, str):
+        return as_text(value)
+    if isinstance(value, list | tuple):
+        if not value:
+            raise ValueError("expected one energy for each element, got an empty list")
+        return tuple(_finite(v) for v in value)
+    if not isinstance(value, dict) or not value:
+        raise ValueError("expected None, a list (ascending atomic number), {symbol: eV} or a path")
+    by_symbol: dict[str, float] = {}
+    for element, energy in value.items():
+        symbol = ELEMENTS[_atomic_number(element) - 1]
+        if symbol in by_symbol:
+            raise ValueError(f"{symbol} is given twice")
+        by_symbol[symbol] = _finite(energy)
+    return by_symbol
+
+
+def _irreps(value: Any) -> str:
+    text = as_text(value).replace(" ", "")
+    if not re.fullmatch(r"[1-9]\d*x0e(\+[1-9]\d*x0e)*", text):
+        raise ValueError(f"expected scalars such as '16x0e', got {value!r}")
+    return text
+
+
+def _layers(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError("expected a list of layer sizes such as [64, 64, 64]")
+    return tuple(as_whole(v) for v in value)
+
+
+def _weights(value: Any) -> dict[str, float]:
+    if not isinstance(value, dict) or not value:
+        raise ValueError('expected a table such as {"Default": 1.0}')
+    return {str(k): as_real(v) for k, v in value.items()}
+
+
+def _optimizer(value: Any) -> Any:
+    if isinstance(value, str) and value.lower() == "schedulefree":
+        raise ValueError("schedulefree is not available; expected adam | adamw")
+    return value
+
+
+def _device(value: Any) -> str:
+    text = as_text(value).lower()
+    if not re.fullmatch(r"cpu|cuda(:\d+)?|mps|xpu", text):
+        raise ValueError(f"expected cpu, cuda or cuda:N, got {value!r}")
+    return text
+
+
+AtomicEnergies = Annotated[
+    str | tuple[float, ...] | dict[str, float] | None,
+    optional(_atomic_energies),
+    Kind("`list`, `dict`, `str` or `None`"),
+]
+Interaction = Annotated[str, one_of(*INTERACTIONS), Kind("`str`")]
+# MACE refuses the attention block in the first layer.
+FirstInteraction = Annotated[str, one_of(*(i for i in INTERACTIONS if "Att" not in i)), Kind("`str`")]
+Gate = Annotated[str, one_of("silu", "tanh", "abs", "None"), Kind("`str`")]
+Irreps = Annotated[str, BeforeValidator(_irreps), Kind("`str`")]
+Layers = Annotated[tuple[int, ...], BeforeValidator(_layers), Kind("`list`")]
+Architecture = Annotated[str, one_of("ScaleShiftMACE", "MACE"), Kind("`str`")]
+Radial = Annotated[str, one_of("bessel", "gaussian", "chebyshev"), Kind("`str`")]
+Scaling = Annotated[str, one_of("rms_forces_scaling", "std_scaling", "no_scaling"), Kind("`str`")]
+Dtype = Annotated[str, one_of("float32", "float64"), Kind("`str`")]
+Weights = Annotated[dict[str, float], BeforeValidator(_weights), Kind("`dict`")]
+Loss = Annotated[
+    str,
+    one_of("weighted", "forces_only", "virials", "stress", "huber", "universal", "l1l2energyforces"),
+    Kind("`str`"),
+]
+Optimizer = Annotated[str, one_of("adam", "adamw"), BeforeValidator(_optimizer), Kind("`str`")]
+Scheduler = Annotated[str, one_of("ReduceLROnPlateau", "ExponentialLR"), Kind("`str`")]
+Clip = Annotated[float | None, optional(as_real), Kind("`float` or `None`")]
+Device = Annotated[str, BeforeValidator(_device), Kind("`str`")]
+Errors = Annotated[
+    str,
+    one_of(
+        "PerAtomMAE", "PerAtomRMSE", "TotalMAE", "TotalRMSE", "PerAtomMAEstressvirials", "PerAtomRMSEstressvirials"
+    ),
+    Kind("`str`"),
+]
+LogLevel = Annotated[str, one_of("DEBUG", "INFO", "WARNING", "ERROR"), Kind("`str`")]
+
+
+class GeneralSettings(Section):
+    """GENERAL: names, folders and precision."""
+
+    dead: ClassVar[frozenset[str]] = DEAD
+
+    name_exp: Text = key(..., "Name of the experiment; models and datasets are named after it.")
+    checkpoints_dir: Text = key("./checkpoints", "Folder of the model checkpoints.")
+    compute_stress: Flag = key(False, "Predict and train stress (periodic structures).")
+    default_dtype: Dtype = key("float32", "Precision of the models: `float32` or `float64`.")
+    loss_dir: Text = key("./losses", "Folder of the training losses of each member.")
+    model_dir: Text = key("./model", "Folder of the trained models.")
+    seed: Whole = key(42, "Seed from which the members' seeds are drawn.", possible="[0, 4294967295]")
+
+
+class ArchitectureSettings(Section):
+    """ARCHITECTURE: what a model looks like."""
+
+    atomic_energies: AtomicEnergies = key(
+        None,
+        "Energies of the isolated atoms (eV): a list in ascending atomic number over all elements, "
+        "`{symbol: energy}`, or a JSON or YAML file of that. `None`: least squares over the training set.",
+        unit="eV", possible="(-inf, inf)",
+    )
+    compute_avg_num_neighbors: Flag = key(True, "Measure the average number of neighbours; else it is 1.")
+    correlation: Whole = key(3, "Correlation order of the many-body terms.", possible="[1, 6]", plausible="[1, 4]")
+    gate: Gate = key("silu", "Activation of the last readout: `silu`, `tanh`, `abs` or `None`.")
+    interaction: Interaction = key("RealAgnosticResidualInteractionBlock", "Interaction block.")
+    interaction_first: FirstInteraction = key(
+        "RealAgnosticResidualInteractionBlock", "Interaction block of the first layer."
+    )
+    max_ell: Whole = key(3, "Highest degree of the spherical harmonics.", possible="[0, 11]", plausible="[1, 4]")
+    max_L: Whole = key(1, "Highest degree of the equivariant features.", possible="[0, 11]", plausible="[0, 3]")
+    MLP_irreps: Irreps = key("16x0e", "Hidden scalars of the last readout, in e3nn's notation.")
+    model: Architecture = key("ScaleShiftMACE", "`ScaleShiftMACE` or `MACE`.")
+    num_channels: Whole = key(128, "Channels (features).", possible=COUNT, plausible="[4, 1024]")
+    num_cutoff_basis: Whole = key(5, "Order of the polynomial cutoff.", possible=COUNT, plausible="[2, 20]")
+    num_interactions: Whole = key(2, "Interaction layers.", possible=COUNT, plausible="[1, 4]")
+    num_radial_basis: Whole = key(8, "Radial basis functions.", possible=COUNT, plausible="[3, 64]")
+    pair_repulsion: Flag = key(False, "Add MACE's ZBL repulsion at short distances.")
+    r_max: Real = key(
+        5.0, "Cutoff radius (Å).",
+        unit="Å", possible="(0, 30]", plausible="[2.5, 12]", usual=5.0, others={"nm": 10.0, "pm": 0.01},
+    )
+    radial_MLP: Layers = key((64, 64, 64), "Hidden layers of the radial MLP.", possible=COUNT, plausible="[4, 1024]")
+    radial_type: Radial = key("bessel", "Radial basis: `bessel`, `gaussian` or `chebyshev`.")
+    scaling: Scaling = key(
+        "rms_forces_scaling", "Scale of the interaction energy: `rms_forces_scaling`, `std_scaling`, `no_scaling`."
+    )
+
+
+class TrainingSettings(Section):
+    """TRAINING: how a model learns."""
+
+    amsgrad: Flag = key(True, "Use the AMSGrad variant of Adam.")
+    batch_size: Whole = key(5, "Structures in a training batch.", possible=COUNT, plausible="[1, 512]")
+    clip_grad: Clip = key(
+        10.0, "Largest norm of the gradient; `None`: no clipping.", possible="(0, inf]", plausible="[0.01, 10000]"
+    )
+    config_type_weights: Weights = key({"Default": 1.0}, "Weights of structures by their `config_type`.", possible=WEIGHT)
+    ema: Flag = key(True, "Use the exponential moving average of the weights.")
+    ema_decay: Real = key(0.99, "Decay of that average.", possible="(0, 1)", plausible="[0.9, 0.99999]")
+    energy_weight: Real = key(1.0, "Weight of the energy in the loss.", possible=WEIGHT)
+    forces_weight: Real = key(1000.0, "Weight of the forces in the loss.", possible=WEIGHT)
+    loss: Loss = key(
+        "weighted",
+        "Loss: `weighted`, `forces_only`, `virials`, `stress`, `huber`, `universal` or `l1l2energyforces`. "
+        "`weighted` becomes `stress` when `compute_stress` is on.",
+    )
+    lr: Real = key(0.01, "Learning rate.", possible="(0, 10]", plausible="[1e-5, 0.1]", usual=0.01)
+    lr_factor: Real = key(0.8, "Factor on the learning rate at a plateau.", possible="(0, 1)")
+    lr_scheduler_gamma: Real = key(
+        0.9993, "Factor on the learning rate at each epoch with `ExponentialLR`.",
+        possible="(0, 1]", plausible="[0.9, 1]",
+    )
+    optimizer: Optimizer = key("adam", "`adam` or `adamw`.")
+    scheduler: Scheduler = key("ReduceLROnPlateau", "`ReduceLROnPlateau` or `ExponentialLR`.")
+    scheduler_patience: Whole = key(5, "Epochs without improvement before the rate falls.", possible="[0, inf)")
+    stress_weight: Real = key(1.0, "Weight of the stress in the loss.", possible=WEIGHT)
+    swa: Flag = key(False, "Use stochastic weight averaging.")
+    valid_batch_size: Whole = key(5, "Structures in a validation batch.", possible=COUNT, plausible="[1, 1024]")
+    virials_weight: Real = key(1.0, "Weight of the virials in the loss.", possible=WEIGHT)
+    weight_decay: Real = key(5e-7, "L2 regularisation.", possible=WEIGHT, plausible="[0, 0.01]")
+
+
+class MaceMiscSettings(Section):
+    """MISC: device and messages."""
+
+    dead: ClassVar[frozenset[str]] = DEAD
+
+    device: Device = key("cpu", "Device of training and dynamics: `cpu` or `cuda`.")
+    error_table: Errors = key("PerAtomMAE", "Errors to compute and show, in MACE's names.")
+    log_level: LogLevel = key("INFO", "`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
+
+
+class MaceSettings(Section):
+    """mace.yaml as a whole."""
+
+    general: GeneralSettings
+    architecture: ArchitectureSettings
+    training: TrainingSettings
+    misc: MaceMiscSettings
+
+
+def atomic_energies_by_element(value: Any, elements: Sequence[int], folder: Path | None = None) -> dict[int, float]:
+    """{atomic number: eV} for `elements` from ARCHITECTURE.atomic_energies (a relative path is from `folder`).
+
+    Raises SettingsError for a list of the wrong length, a missing element, an unreadable file.
+    """
+    where = "ARCHITECTURE.atomic_energies"
+    elements = sorted(elements)
+    names = " ".join(ELEMENTS[z - 1] for z in elements)
+    if isinstance(value, str):
+        where = f"{where} ({value})"
+        value = _energies_file(Path(folder or ".") / value, where)
+    if isinstance(value, list | tuple):
+        if len(value) != len(elements):
+            raise SettingsError(
+                f"{where}: {len(value)} energies for {len(elements)} elements; expected one for each of {names}, "
+                "in this order"
+            )
+        return {z: float(e) for z, e in zip(elements, value, strict=True)}
+    try:
+        energies = {_atomic_number(k): _finite(v) for k, v in dict(value).items()}
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"{where}: {error}") from error
+    missing = [ELEMENTS[z - 1] for z in elements if z not in energies]
+    if missing:
+        raise SettingsError(f"{where}: no energy for {', '.join(missing)}; expected one for each of {names}")
+    return {z: energies[z] for z in elements}
+
+
+def _energies_file(path: Path, where: str) -> Any:
+    if path.suffix == ".json":
+        try:
+            value = json.loads(path.read_text())
+        except (OSError, ValueError, RecursionError) as error:
+            raise SettingsError(f"{where}: cannot be read: {error}") from error
+        if not isinstance(value, dict):
+            raise SettingsError(f"{where}: expected {{symbol: eV}} in the file")
+        return value
+    return read_document(path, str(path)).data
+
+
+def _atomic_number(element: Any) -> int:
+    if isinstance(element, str) and element.isdigit():
+        element = int(element)
+    if isinstance(element, int) and 1 <= element <= len(ELEMENTS):
+        return element
+    if element in ELEMENTS:
+        return ELEMENTS.index(element) + 1
+    near = nearest(element, ELEMENTS) if isinstance(element, str) else None
+    raise ValueError(f"{element!r} is not an element" + (f"; nearest: {near}" if near else ""))
+
+
+def _finite(value: Any) -> float:
+    number = as_real(value)
+    if not math.isfinite(number):
+        raise ValueError(f"expected an energy in eV, got {number}")
+    return number

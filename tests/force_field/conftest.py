@@ -1,0 +1,14 @@
+import pytest
+from tests.force_field.tiny import ensemble
+
+
+@pytest.fixture(scope="session")
+def committee():
+    """Two float64 members with made-up statistics, as a potential."""
+    return ensemble(default_dtype="float64").potential()
+
+
+@pytest.fixture(scope="session")
+def committee32():
+    """The same in float32."""
+    return ensemble(default_dtype="float32").potential()

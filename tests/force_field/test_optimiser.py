@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+import torch
+from tests.force_field.tiny import settings
+
+from aims_pax.force_field.build import build_model
+from aims_pax.force_field.optimiser import Average, Schedule, make_optimiser
+
+
+def parameter(value=1.0):
+    return torch.nn.Parameter(torch.tensor([value]))
+
+
+def test_reduce_on_plateau_is_that_of_torch():
+    training = settings(scheduler_patience=2, lr_factor=0.5).training
+    ours = Schedule(training)
+    optimiser = torch.optim.Adam([parameter()], lr=training.lr)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.5, patience=2)
+    for loss in np.random.default_rng(0).gamma(1.0, 1.0, 60):
+        ours.after_validation(loss)
+        theirs.step(loss)
+        assert ours.lr == pytest.approx(optimiser.param_groups[0]["lr"])
+    assert ours.lr < 0.1 * training.lr
+
+
+def test_exponential_decay_counts_epochs_and_does_not_look_at_losses():
+    schedule = Schedule(settings(scheduler="ExponentialLR", lr_scheduler_gamma=0.9).training)
+    for _ in range(3):
+        schedule.after_validation(1.0)
+        schedule.after_epoch()
+    assert schedule.lr == pytest.approx(0.01 * 0.9**3)
+
+
+def test_the_average_warms_up():
+    w = parameter(0.0)
+    average, expected = Average([w], 0.99), 0.0
+    for n in range(1, 40):
+        with torch.no_grad():
+            w.fill_(float(n))
+        average.update()
+        d = min(0.99, (1 + n) / (10 + n))
+        expected = d * expected + (1 - d) * n
+        assert float(average.shadow[0]) == pytest.approx(expected, rel=1e-5)
+    assert float(average.shadow[0]) > 30  # a fixed decay of 0.99 would be at 13
+
+
+def test_the_average_is_in_the_model_only_inside_the_context():
+    w = parameter(2.0)
+    average = Average([w], 0.99)
+    with torch.no_grad():
+        w.fill_(5.0)
+    with average.in_place():
+        assert float(w.detach()) == 2.0
+    assert float(w.detach()) == 5.0
+    average.adopt()
+    assert float(w.detach()) == 2.0
+
+
+def test_without_averaging_the_weights_themselves_count():
+    w = parameter(2.0)
+    average = Average([w], None)
+    with torch.no_grad():
+        w.fill_(5.0)
+    average.update()
+    assert float(average.shadow[0]) == 5.0
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
+def test_weight_decay_acts_where_mace_puts_it(name, kind):
+    model = build_model(settings(), (1, 8), 1)
+    optimiser = make_optimiser(model, settings(optimizer=name, amsgrad=False, weight_decay=0.25).training)
+    assert type(optimiser) is kind
+    names = {p: n for n, p in model.named_parameters()}
+    decays = {names[p]: g["weight_decay"] for g in optimiser.param_groups for p in g["params"]}
+    assert set(decays) == set(names.values())
+    assert decays["products.0.linear.weight"] == decays["interactions.1.linear.weight"] == 0.25
+    assert decays["readouts.0.linear.weight"] == decays["interactions.0.linear_up.weight"] == 0.0
+    assert not optimiser.param_groups[0]["amsgrad"]

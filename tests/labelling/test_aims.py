@@ -1,0 +1,327 @@
+"""FHI-aims from the frame to the label, against a stand-in as strict as FHI-aims and able to fail in every way."""
+
+import os
+import pickle
+import tarfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aims_pax.errors import Crashed, Insane, NotConverged, NotFinite, SetupError, TimedOut, Truncated, WrongShape
+from aims_pax.frames import Frame
+from aims_pax.labelling import aims
+from aims_pax.labelling.aims import AimsReference, control_for, geometry_text
+from aims_pax.potential import calculate
+from aims_pax.settings.control import read_control
+from tests import worlds
+
+
+@pytest.fixture
+def control(tmp_path):
+    def make(text=worlds.CONTROL):
+        (tmp_path / "control.in").write_text(text)
+        return read_control(tmp_path / "control.in")
+
+    return make
+
+
+@pytest.fixture
+def reference(tmp_path, control):
+    def make(method="emt", text=worlds.CONTROL, fault="none", redirect="", options=None, **changes):
+        return AimsReference(
+            control=control(text),
+            species_dir=worlds.write_species(tmp_path / "species"),
+            launch=worlds.launch(method, fault, redirect, **(options or {})),
+            calc_dir=tmp_path / "calc",
+            **changes,
+        )
+
+    return make
+
+
+# the whole way there and back ---------------------------------------------------------------------------------------
+
+
+def close(a, b, tolerance=1e-6):
+    assert abs(a.energy - b.energy) < tolerance
+    np.testing.assert_allclose(a.forces, b.forces, atol=tolerance, rtol=0)
+    if b.stress is not None:
+        np.testing.assert_allclose(a.stress, b.stress, atol=tolerance, rtol=0)
+
+
+def test_a_molecule_comes_back_as_its_calculator_says(reference):
+    from tblite.ase import TBLite
+
+    frame = worlds.rattled(worlds.water(), 1)[0]
+    close(
+        reference("xtb").label(frame),
+        calculate(frame, TBLite(method="GFN1-xTB", accuracy=0.01, verbosity=0)),
+    )
+
+
+def test_a_charged_radical_gets_its_charge_and_its_moment(reference):
+    from tblite.ase import TBLite
+
+    frame = replace(worlds.water(), charge=1.0, spin=2)
+    truth = TBLite(method="GFN1-xTB", accuracy=0.01, verbosity=0, charge=1, multiplicity=2)
+    got = reference("xtb").label(frame)
+    close(got, calculate(frame, truth))
+    neutral = reference("xtb").label(worlds.water())
+    assert abs(got.energy - neutral.energy) > 5
+
+
+def test_a_crystal_comes_back_with_its_stress(reference):
+    from ase.calculators.emt import EMT
+
+    frame = worlds.rattled(worlds.crystal(), 1)[0]
+    got = reference(text=worlds.CONTROL_PERIODIC, stress=True).label(frame)
+    close(got, calculate(frame, EMT()), 1e-9)
+    assert got.stress.shape == (3, 3)
+
+
+def test_stress_is_asked_for_only_when_wanted_and_periodic(reference):
+    with_grid = reference(text=worlds.CONTROL_PERIODIC)
+    assert with_grid.label(worlds.crystal()).stress is None
+    # one control.in for both: the molecule must get neither k_grid nor stress, or the stand-in stops
+    assert reference(text=worlds.CONTROL_PERIODIC, stress=True).label(worlds.water()).stress is None
+
+
+def test_forces_on_fixed_atoms_are_raw(reference):
+    frame = worlds.slab()
+    frame = replace(frame.moved(frame.positions + [[0, 0, 0], [0, 0, 0.1], [0, 0, 0]]))
+    got = reference(text=worlds.CONTROL_PERIODIC).label(frame)
+    assert abs(got.forces[frame.fixed.all(axis=1)]).max() > 0.05
+
+
+@pytest.mark.parametrize("redirect", ["", " >> aims.out", " > aims.out 2> aims.err", " 2>&1 | tee aims.out", " > other.log"])
+def test_output_is_found_wherever_the_launch_command_sends_it(reference, redirect):
+    assert reference(redirect=redirect).label(worlds.dimer("Cu", 2.6)).energy
+
+
+def test_a_leftover_of_a_killed_run_is_not_read(reference, tmp_path):
+    """`>> aims.out` would append to it, and a stale goodbye would be believed."""
+    frame = worlds.dimer("Cu", 2.6)
+    left = tmp_path / "calc" / frame.id
+    left.mkdir(parents=True)
+    (left / aims.OURS).write_text("{}")
+    (left / "aims.out").write_text("Have a nice day.\n")
+    with pytest.raises(Crashed):
+        reference(redirect=" >> aims.out", fault="crash").label(frame)
+    assert not left.exists()
+
+
+# inputs --------------------------------------------------------------------------------------------------------------
+
+
+def written(reference, frame):
+    """control.in as FHI-aims gets it, as [(keyword, rest)]."""
+    label = replace(reference, clean_dirs=False)
+    label.label(frame)
+    lines = (reference.calc_dir / frame.id / "control.in").read_text().splitlines()
+    pairs = [line.split("#")[0].split(None, 1) for line in lines if line.split("#")[0].strip()]
+    return [(p[0], p[1].strip() if len(p) > 1 else "") for p in pairs]
+
+
+def test_every_keyword_reaches_aims_as_written(reference):
+    text = (
+        "xc hse06 0.11\nhse_unit bohr-1\nsc_accuracy_rho 1e-3\noutput cube total_density\noutput dipole\n"
+        "output hirshfeld\nsome_keyword_of_the_future .false. 1 a\nspin none\n"
+    )
+    pairs = written(reference(text=text), worlds.dimer("Cu", 2.6))
+    for line in text.splitlines():
+        keyword, rest = line.split(None, 1)
+        assert (keyword, rest) in [(k, " ".join(r.split())) for k, r in pairs]
+    assert [r for k, r in pairs if k == "output"] == ["cube total_density", "dipole", "hirshfeld"]
+    assert ("compute_forces", ".true.") in pairs
+    assert [k for k, _ in pairs].count("species") == 1
+
+
+def test_relaxation_and_md_leave_the_input(control):
+    made = control_for(control("xc pbe\nrelax_geometry bfgs 1e-2\nMD_run 5.0 NVE\n"), worlds.water(), False)
+    assert made.get("relax_geometry") is None
+    assert made.get("MD_run") is None
+    assert made.get("xc") == "pbe"
+
+
+def test_the_frames_charge_overrides_and_says_so_once(control, caplog):
+    aims._told.clear()
+    told = control("xc pbe\ncharge -1\n")
+    for _ in range(3):
+        assert float(control_for(told, replace(worlds.water(), charge=2.0), False).get("charge")) == 2.0
+    assert float(control_for(told, replace(worlds.water(), charge=0.0), False).get("charge")) == 0.0
+    assert control_for(told, worlds.water(), False).get("charge") == "-1"
+    assert caplog.text.count("overridden by the geometry's charge 2") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "spin", "expected"),
+    [
+        ("xc pbe\n", 1, (None, None, None)),
+        ("xc pbe\nspin collinear\ndefault_initial_moment 1\n", 1, ("collinear", 0.0, "1")),
+        ("xc pbe\n", 3, ("collinear", 2.0, "hund")),
+        ("xc pbe\nspin none\n", 2, ("collinear", 1.0, "hund")),
+        ("xc pbe\nspin collinear\nfixed_spin_moment 4\ndefault_initial_moment hund\n", None, ("collinear", 4.0, "hund")),
+    ],
+)
+def test_multiplicity_becomes_a_fixed_spin_moment(control, text, spin, expected):
+    made = control_for(control(text), replace(worlds.water(), spin=spin), False)
+    moment = made.get("fixed_spin_moment")
+    assert (made.get("spin"), moment and float(moment), made.get("default_initial_moment")) == expected
+
+
+def test_geometry_in_carries_lattice_constraints_moments_and_charges():
+    frame = Frame(
+        numbers=[26, 8, 1],
+        positions=[[0, 0, 0], [1.61234567, 0, 0], [0, 1.5, 0]],
+        cell=8 * np.eye(3),
+        pbc=True,
+        fixed=np.array([[1, 1, 1], [0, 1, 1], [0, 0, 0]], bool),
+        moments=[4.0, -0.5, 0],
+        charges=[2.0, -2.0, 0],
+    )
+    lines = [line.split() for line in geometry_text(frame).splitlines()]
+    assert lines[1] == ["lattice_vector", "8.00000000", "0.00000000", "0.00000000"]
+    assert lines[4:] == [
+        ["atom", "0.00000000", "0.00000000", "0.00000000", "Fe"],
+        ["constrain_relaxation", ".true."],
+        ["initial_charge", "2.00000000"],
+        ["initial_moment", "4.00000000"],
+        ["atom", "1.61234567", "0.00000000", "0.00000000", "O"],
+        ["constrain_relaxation", "y"],
+        ["constrain_relaxation", "z"],
+        ["initial_charge", "-2.00000000"],
+        ["initial_moment", "-0.50000000"],
+        ["atom", "0.00000000", "1.50000000", "0.00000000", "H"],
+    ]
+
+
+def test_geometry_in_is_read_by_ase_as_the_same_frame(tmp_path):
+    from aims_pax.systems import read_frame
+
+    frame = replace(worlds.slab(), pbc=True, moments=np.linspace(0, 1, 3))
+    (tmp_path / "geometry.in").write_text(geometry_text(frame))
+    assert read_frame(tmp_path / "geometry.in") == frame
+
+
+def test_what_every_calculation_lacks_stops_the_run(reference, tmp_path):
+    with pytest.raises(SetupError, match="92_U_default missing"):
+        reference().label(Frame([92], [[0, 0, 0]]))
+    with pytest.raises(SetupError, match="no k_grid"):
+        reference().label(worlds.crystal())
+    with pytest.raises(SetupError, match="three lattice vectors"):
+        wire = Frame([29], [[0, 0, 0]], np.diag([2.5, 0, 0]), [True, False, False])
+        reference(text=worlds.CONTROL_PERIODIC).label(wire)
+    with pytest.raises(SetupError, match="not a folder"):
+        replace(reference(), species_dir=tmp_path / "nowhere").check()
+    with pytest.raises(SetupError, match="cannot be run.*no_such_aims"):
+        replace(reference(), launch="/no_such_aims.x").label(worlds.water())
+    with pytest.raises(SetupError, match="cannot be run"):
+        reference(fault="missing").label(worlds.water())
+
+
+# failures -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "reason"),
+    [
+        ("unconverged", NotConverged, "did not converge"),
+        ("unconverged-goodbye", NotConverged, "did not converge"),
+        ("crash", Crashed, "exit code 2: forrtl"),
+        ("segfault", Crashed, "SIGSEGV"),
+        ("truncated", Truncated, "ends early"),
+        ("nan", NotFinite, "forces"),
+        ("stars", NotFinite, "too large to be printed"),
+        ("no-header", Truncated, "number of atoms"),
+        ("no-forces", WrongShape, "no forces"),
+        ("no-output", Crashed, "no output"),
+        ("wrong-atoms", WrongShape, "3 atoms, the frame has 2"),
+        ("huge-force", Insane, "force 1e[+]05"),
+    ],
+)
+def test_each_fault_has_its_class_and_its_files_are_kept(reference, tmp_path, fault, kind, reason):
+    frame = worlds.dimer("Cu", 2.6)
+    with pytest.raises(kind, match=reason) as caught:
+        reference(fault=fault).label(frame)
+    kept = Path(caught.value.folder)
+    assert kept == tmp_path / "calc" / "failed" / f"{frame.id}.tar.gz"
+    with tarfile.open(kept) as archive:
+        names = {Path(n).name for n in archive.getnames()}
+    assert {"geometry.in", "control.in", "aims.out"} <= names
+    assert os.listdir(tmp_path / "calc") == ["failed"]
+
+
+def test_a_missing_stress_names_the_numerical_one(reference):
+    periodic = reference(text=worlds.CONTROL_PERIODIC, stress=True)
+    frame = worlds.crystal()
+    silent = replace(periodic, launch=periodic.launch + " | grep -v Symmetrized")
+    with pytest.raises(WrongShape, match="compute_numerical_stress"):
+        silent.label(frame)
+
+
+def test_a_hang_is_killed_with_its_grandchildren_after_the_time_limit(reference, tmp_path):
+    pid_file = tmp_path / "pid"
+    slow = reference(fault="hang", time_limit=3.0)
+    slow = replace(slow, launch=f"{slow.launch} & sleep 1.5; cp grandchild.pid {pid_file}; wait")
+    begun = time.monotonic()
+    with pytest.raises(TimedOut, match="limit of 3 s"):
+        slow.label(worlds.dimer("Cu", 2.6))
+    assert time.monotonic() - begun < 7
+    assert not alive(int(pid_file.read_text()))
+
+
+def test_folders_are_kept_when_asked_and_never_the_users(reference, tmp_path):
+    mine = tmp_path / "calc" / "my_notes"
+    mine.mkdir(parents=True)
+    (tmp_path / "calc" / "thesis.txt").write_text("years of work")
+    frame = worlds.dimer("Cu", 2.6)
+    (tmp_path / "calc" / frame.id).mkdir()  # looks like ours, but lacks our mark
+    (tmp_path / "calc" / frame.id / "precious").touch()
+    kept = reference(clean_dirs=False)
+    kept.label(frame)
+    kept.label(worlds.dimer("Cu", 2.7))
+    assert (tmp_path / "calc" / worlds.dimer("Cu", 2.7).id / "aims.out").is_file()
+    assert (tmp_path / "calc" / f"{frame.id}-2" / "aims.out").is_file()
+    reference().label(worlds.dimer("Cu", 2.8))
+    assert not (tmp_path / "calc" / worlds.dimer("Cu", 2.8).id).exists()
+    assert mine.is_dir()
+    assert (tmp_path / "calc" / "thesis.txt").is_file()
+    assert (tmp_path / "calc" / frame.id / "precious").is_file()
+
+
+def test_only_so_many_failures_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(aims, "KEPT_FAILURES", 3)
+    (tmp_path / "failed").mkdir()
+    (tmp_path / "failed" / "by_hand.tar.gz").touch()
+    for n in range(6):
+        folder = tmp_path / "one"
+        folder.mkdir()
+        (folder / "aims.out").write_text(str(n))
+        aims._pack(folder, tmp_path / "failed", f"{n:020x}")
+        os.utime(tmp_path / "failed" / f"{n:020x}.tar.gz", (n, n))
+    assert sorted(os.listdir(tmp_path / "failed")) == [*(f"{n:020x}.tar.gz" for n in (3, 4, 5)), "by_hand.tar.gz"]
+
+
+def test_the_method_is_what_determines_a_label_and_nothing_else(reference, tmp_path):
+    told = reference().describe()
+    assert reference(fault="crash", redirect=" > aims.out", time_limit=5.0).describe() == told
+    assert reference(text=worlds.CONTROL + "charge 1\n").describe() != told
+    assert replace(reference(), stress=True).describe() != told
+    (tmp_path / "species" / "01_H_default").write_text("tight")
+    assert replace(reference(), species_dir=worlds.write_species(tmp_path / "s2", ["H"])).describe() != told
+
+
+def test_a_reference_travels_to_workers(reference):
+    again = pickle.loads(pickle.dumps(reference()))
+    assert again == reference()
+    assert again.label(worlds.dimer("Cu", 2.6)).energy
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split(")")[-1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,419 @@
+"""Nothing is paid twice, nothing bad gets in, and what goes wrong is counted by its class."""
+
+import json
+import pickle
+import threading
+import time
+from concurrent.futures import wait
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from aims_pax.errors import Crashed, Insane, NotConverged, NotFinite, SetupError
+from aims_pax.frames import Frame, Label
+from aims_pax.labelling import Labeller
+from aims_pax.labelling.aims import AimsReference
+from aims_pax.labelling.calculator import CalculatorReference
+from aims_pax.labelling.executor import KINDS, make_executor
+from aims_pax.settings.control import read_control
+from tests import worlds
+
+FRAMES = worlds.rattled(worlds.ethanol(), 6)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "data"
+
+
+def labeller(reference, folder, kind="inline", workers=2):
+    return Labeller(reference, folder, make_executor(kind, workers, folder.parent / "logs" / "parsl", folder.parent))
+
+
+def calculator(section, folder=None):
+    return CalculatorReference(section["factory"], section.get("kwargs", {}), folder)
+
+
+def same(a, b):
+    return a.energy == b.energy and np.array_equal(a.forces, b.forces)
+
+
+# one contract, every executor ----------------------------------------------------------------------------------------
+
+TROUBLED = """
+from ase.calculators.emt import EMT
+class Troubled(EMT):
+    def calculate(self, atoms, *rest):
+        if atoms.positions[0, 2] > 5:
+            raise RuntimeError("SCF not converged")
+        super().calculate(atoms, *rest)
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_contract_of_the_labeller(tmp_path, folder, kind):
+    """Labels, store, reuse, failures and counts are the same wherever the work runs."""
+    (tmp_path / f"troubled_{kind}.py").write_text(TROUBLED)
+    reference = CalculatorReference(f"troubled_{kind}:Troubled", {}, tmp_path)
+    good = worlds.rattled(worlds.crystal(), 3)
+    bad = good[0].moved(good[0].positions + [0, 0, 10])
+    crowded = good[0].moved(good[0].positions * [1, 1, 0.1])
+    truth = calculator(worlds.EMT)
+    with labeller(reference, folder, kind) as it:
+        assert it.capacity == (1 if kind == "inline" else 2)
+        futures = [it.submit(f) for f in good]
+        for frame, future in zip(good, futures, strict=True):
+            assert same(future.result(60), truth.label(frame))
+            assert same(it.store.get(frame.id), future.result())
+        with pytest.raises(NotConverged, match="SCF not converged"):
+            it.submit(bad).result(60)
+        with pytest.raises(Insane, match="apart"):
+            it.submit(crowded).result(60)
+        assert it.submit(good[1]).result(0).energy == futures[1].result().energy
+        calls = it.calls
+        assert (calls.begun, calls.finished, calls.reused, calls.refused) == (4, 3, 1, 1)
+        assert calls.failed == {"NotConverged": 1}
+        assert calls.seconds > 0
+        assert bad.id not in it.store
+    told = json.loads((it.store.folder / "method.json").read_text())
+    assert told["factory"] == f"troubled_{kind}:Troubled"
+    assert {p.suffix for p in it.store.folder.iterdir()} == {".json"}
+
+
+def test_tblite_says_the_same_in_every_executor(tmp_path):
+    results = {}
+    for kind in KINDS:
+        with labeller(calculator(worlds.XTB), tmp_path / kind / "data", kind) as it:
+            results[kind] = [f.result(60) for f in [it.submit(frame) for frame in FRAMES[:4]]]
+    for kind in KINDS:
+        for a, b in zip(results[kind], results["inline"], strict=True):
+            assert abs(a.energy - b.energy) < 1e-9
+            np.testing.assert_allclose(a.forces, b.forces, atol=1e-9)
+
+
+# store and repetition ------------------------------------------------------------------------------------------------
+
+
+def test_a_second_labeller_pays_nothing(folder):
+    with labeller(calculator(worlds.XTB), folder) as it:
+        first = [it.submit(f).result() for f in FRAMES]
+    with labeller(calculator(worlds.XTB), folder) as it:
+        second = [it.submit(f).result() for f in FRAMES]
+        assert it.calls.begun == 0
+        assert it.calls.reused == len(FRAMES)
+    assert all(same(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_another_method_pays_again(folder):
+    with labeller(calculator(worlds.XTB), folder) as it:
+        it.submit(FRAMES[0]).result()
+    gfn2 = {**worlds.XTB, "kwargs": {**worlds.XTB["kwargs"], "method": "GFN2-xTB"}}
+    with labeller(calculator(gfn2), folder) as it:
+        it.submit(FRAMES[0]).result()
+        assert it.calls.finished == 1
+
+
+def test_a_torn_label_is_computed_again(folder):
+    with labeller(calculator(worlds.XTB), folder) as it:
+        label = it.submit(FRAMES[0]).result()
+        path = it.store.path(FRAMES[0].id)
+        path.write_bytes(path.read_bytes()[:30])
+        assert same(it.submit(FRAMES[0]).result(), label)
+        assert it.calls.finished == 2
+
+
+@dataclass(frozen=True)
+class Slow:
+    """Waits for a gate; counts. Only for executors in this process."""
+
+    gate: threading.Event = field(default_factory=threading.Event)
+    asked: list = field(default_factory=list)
+    quick = True
+
+    def describe(self):
+        return {"type": "slow"}
+
+    def check(self):
+        pass
+
+    def label(self, frame):
+        self.asked.append(frame.id)
+        assert self.gate.wait(20)
+        return Label(-1.0, np.zeros((len(frame), 3)))
+
+    def stop(self):
+        self.gate.set()
+
+
+def until(condition):
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_frame_in_flight_is_not_computed_twice(folder):
+    slow = Slow()
+    with labeller(slow, folder, "threads") as it:
+        futures = [it.submit(FRAMES[0]) for _ in range(5)]
+        assert len({id(f) for f in futures}) == 1
+        slow.gate.set()
+        wait(futures)
+    assert slow.asked == [FRAMES[0].id]
+
+
+def test_what_is_dropped_before_it_begins_never_runs(folder):
+    slow = Slow()
+    with labeller(slow, folder, "threads", 1) as it:
+        first, second, third = (it.submit(f) for f in FRAMES[:3])
+        until(lambda: slow.asked)
+        it.drop(FRAMES[1].id)
+        assert second.cancelled()
+        slow.gate.set()
+        third.result(10)
+        assert first.result(10)
+        assert it.calls.begun == it.calls.finished == 2
+        assert FRAMES[1].id not in it.store
+    assert slow.asked == [FRAMES[0].id, FRAMES[2].id]
+
+
+def test_what_is_dropped_while_it_runs_is_stored(folder):
+    slow = Slow()
+    with labeller(slow, folder, "threads", 1) as it:
+        it.submit(FRAMES[0])
+        until(lambda: slow.asked)
+        it.drop(FRAMES[0].id)
+        slow.gate.set()
+        until(lambda: FRAMES[0].id in it.store)
+        until(lambda: it.calls.finished == 1)
+        assert it.submit(FRAMES[0]).result(0)
+        assert it.calls.reused == 1
+
+
+def test_what_is_dropped_and_wanted_again_runs_once(folder):
+    slow = Slow()
+    with labeller(slow, folder, "threads", 1) as it:
+        it.submit(FRAMES[0])
+        queued = it.submit(FRAMES[1])
+        until(lambda: slow.asked)
+        it.drop(FRAMES[0].id)
+        it.drop(FRAMES[1].id)
+        running, again = it.submit(FRAMES[0]), it.submit(FRAMES[1])
+        assert queued.cancelled()
+        slow.gate.set()
+        assert running.result(10)
+        assert again.result(10)
+    assert slow.asked == [FRAMES[0].id, FRAMES[1].id]
+
+
+def test_what_two_wait_for_is_not_lost_when_one_drops_it(folder):
+    slow = Slow()
+    with labeller(slow, folder, "threads", 1) as it:
+        it.submit(FRAMES[1])
+        future = it.submit(FRAMES[0])
+        assert it.submit(FRAMES[0]) is future
+        it.drop(FRAMES[0].id)
+        slow.gate.set()
+        assert future.result(10)
+
+
+def test_a_dropped_task_in_worker_processes_looks_before_it_starts(tmp_path, folder):
+    text = "import time\nfrom ase.calculators.emt import EMT\ndef make():\n    time.sleep(1)\n    return EMT()\n"
+    (tmp_path / "sleepy_a.py").write_text(text)
+    frames = worlds.rattled(worlds.crystal(), 3)
+    with labeller(CalculatorReference("sleepy_a:make", {}, tmp_path), folder, "htex", 1) as it:
+        futures = [it.submit(f) for f in frames]
+        it.drop(frames[1].id)
+        futures[0].result(60)
+        futures[2].result(60)
+        assert it.calls.begun == it.calls.finished == 2
+        assert frames[1].id not in it.store
+
+
+def test_leaving_ends_what_runs_and_forgets_what_waits(folder):
+    slow = Slow()
+    begun = time.monotonic()
+    with labeller(slow, folder, "threads", 1) as it:
+        futures = [it.submit(f) for f in FRAMES]
+        until(lambda: slow.asked)
+    assert time.monotonic() - begun < 5
+    assert len(slow.asked) == 1
+    assert all(f.cancelled() for f in futures)
+
+
+def test_ctrl_c_in_an_inline_calculation_leaves_nothing_half_done(folder):
+    class Interrupted(Slow):
+        def label(self, frame):
+            raise KeyboardInterrupt
+
+    with labeller(Interrupted(), folder) as it:
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                it.submit(FRAMES[0])
+        assert it.calls.begun == 0
+
+
+# failures ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """Answers from a list: a Label, an exception, or something strange."""
+
+    answers: list
+    quick = True
+
+    def describe(self):
+        return {"type": "scripted"}
+
+    def check(self):
+        pass
+
+    def label(self, frame):
+        answer = self.answers.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def stop(self):
+        pass
+
+
+def good(n=9):
+    return Label(-1.0, np.zeros((n, 3)))
+
+
+def outcomes(answers, folder):
+    frames = worlds.rattled(worlds.ethanol(), len(answers), seed=7)
+    with labeller(Scripted(list(answers)), folder) as it:
+        return [type(it.submit(f).exception()).__name__ for f in frames], it.calls, it
+
+
+def test_a_nan_label_is_a_failure_and_never_stored(folder):
+    nan = Label(-1.0, np.full((9, 3), np.nan))
+    kinds, calls, it = outcomes([nan, good(8), Label(1e9, np.zeros((9, 3))), good()], folder)
+    assert kinds == ["NotFinite", "WrongShape", "Insane", "NoneType"]
+    assert calls.failed == {"NotFinite": 1, "WrongShape": 1, "Insane": 1}
+    assert len(list(it.store.ids())) == 1
+
+
+def test_a_frame_with_nan_costs_no_call(folder):
+    frame = FRAMES[0]
+    broken = Frame(frame.numbers, np.full((9, 3), np.nan))
+    with labeller(Scripted([]), folder) as it:
+        assert isinstance(it.submit(broken).exception(), Insane)
+        assert (it.calls.begun, it.calls.refused) == (0, 1)
+
+
+def test_the_first_five_failing_alike_stop_the_run_and_say_what_to_do(folder):
+    answers = [Crashed(f"exit code 2: step {i}", f"/calc/{i}") for i in range(9)]
+    kinds, calls, it = outcomes(answers, folder)
+    assert kinds == ["Crashed"] * 4 + ["SetupError"] * 5
+    assert calls.begun == 5  # nothing is paid after the verdict
+    error = it._broken
+    for words in ("no reference calculation has worked", "step 4", "/calc/4", "by hand"):
+        assert words in str(error)
+
+
+def test_different_failures_or_one_success_do_not_stop_the_run(folder):
+    mixed = [Crashed("a"), NotConverged("b")] * 5
+    assert set(outcomes(mixed, folder)[0]) == {"Crashed", "NotConverged"}
+    later = [good(), *(NotConverged("b") for _ in range(30))]
+    assert "SetupError" not in outcomes(later, folder / "2")[0]
+
+
+def test_a_program_that_stops_working_later_stops_the_run_too(folder):
+    kinds, _, it = outcomes([good(), *(Crashed("gone") for _ in range(25))], folder)
+    assert kinds[1:20] == ["Crashed"] * 19
+    assert kinds[20:] == ["SetupError"] * 6
+    assert "has stopped working" in str(it._broken)
+
+
+def test_a_setup_error_is_everybodys_at_once(folder):
+    kinds, calls, _ = outcomes([SetupError("no binary"), good(), good()], folder)
+    assert kinds == ["SetupError"] * 3
+    assert calls.begun == 1
+
+
+def test_a_mistake_in_our_own_code_is_not_mistaken_for_a_bad_frame(folder):
+    kinds, _, _ = outcomes([ZeroDivisionError("ours"), good()], folder)
+    assert kinds == ["ZeroDivisionError", "NoneType"]
+
+
+# FHI-aims through the whole room -------------------------------------------------------------------------------------
+
+
+def test_thirty_percent_faults_leave_only_right_labels(tmp_path, folder):
+    (tmp_path / "control.in").write_text(worlds.CONTROL)
+    faults = "unconverged+unconverged-goodbye+crash+segfault+truncated+nan+stars+huge-force:0.3"
+    reference = AimsReference(
+        control=read_control(tmp_path / "control.in"),
+        species_dir=worlds.write_species(tmp_path / "species"),
+        launch=worlds.launch("emt", faults),
+        calc_dir=tmp_path / "calc",
+    )
+    frames = worlds.rattled(worlds.dimer("Cu", 2.5), 30)
+    truth = calculator(worlds.EMT)
+    with labeller(reference, folder, "threads") as it:
+        futures = [it.submit(f) for f in frames]
+        failed = {f.id: future.exception(60) for f, future in zip(frames, futures, strict=True)}
+        calls = it.calls
+    assert sum(calls.failed.values()) + calls.finished == 30
+    assert 3 <= sum(calls.failed.values()) <= 18
+    assert {f.id for f in frames if failed[f.id] is None} == set(it.store.ids())
+    for frame in frames:
+        if failed[frame.id] is None:
+            label = it.store.get(frame.id)
+            exact = truth.label(frame)
+            assert abs(label.energy - exact.energy) < 1e-6
+            np.testing.assert_allclose(label.forces, exact.forces, atol=1e-6)
+        else:
+            assert failed[frame.id].folder.endswith(f"{frame.id}.tar.gz")
+    packed = list((tmp_path / "calc").iterdir())
+    assert [p.name for p in packed] == ["failed"]
+
+
+def test_leaving_kills_a_running_aims(tmp_path, folder):
+    (tmp_path / "control.in").write_text(worlds.CONTROL)
+    reference = AimsReference(
+        control=read_control(tmp_path / "control.in"),
+        species_dir=worlds.write_species(tmp_path / "species"),
+        launch=worlds.launch("emt", seconds=300),
+        calc_dir=tmp_path / "calc",
+    )
+    begun = time.monotonic()
+    with labeller(reference, folder, "threads") as it:
+        future = it.submit(worlds.dimer("Cu", 2.5))
+        until(lambda: list((tmp_path / "calc").glob("*/aims.out")))
+    assert future.cancelled()
+    assert time.monotonic() - begun < 10
+    assert not (tmp_path / "calc" / "failed").exists()
+
+
+# as a potential -------------------------------------------------------------------------------------------------------
+
+
+def test_as_a_potential_every_force_is_a_stored_label(folder):
+    with labeller(calculator(worlds.XTB), folder) as it:
+        potential = it.potential()
+        labels = potential.labels(FRAMES[:2])
+        bound = potential.bind(FRAMES[:2])
+        import torch
+
+        positions = torch.from_numpy(np.concatenate([f.positions for f in FRAMES[:2]]))
+        evaluation = bound(positions, torch.zeros(2, 3, 3, dtype=torch.float64))
+        np.testing.assert_array_equal(evaluation.energies.numpy()[0], [label.energy for label in labels])
+        np.testing.assert_array_equal(evaluation.forces.numpy()[0], np.concatenate([x.forces for x in labels]))
+        assert it.calls.finished == 2
+        assert it.calls.reused == 2
+
+
+def test_a_potential_raises_the_frames_failure(folder):
+    with labeller(Scripted([NotFinite("NaN")]), folder) as it, pytest.raises(NotFinite):
+        it.potential().labels(FRAMES[:1])
+
+
+def test_errors_cross_processes_with_their_folder():
+    error = pickle.loads(pickle.dumps(Crashed("why", "/where")))
+    assert (error.reason, error.folder) == ("why", "/where")

@@ -1,0 +1,110 @@
+"""The gate stops nonsense and lets honest structures through."""
+
+import numpy as np
+import pytest
+from ase.data import covalent_radii
+
+from aims_pax.errors import Insane, NotFinite, WrongShape
+from aims_pax.frames import Frame, Label
+from aims_pax.labelling.validation import check_geometry, check_label
+from tests import worlds
+
+
+@pytest.mark.parametrize(
+    "frame", [worlds.water(), worlds.ethanol(), worlds.crystal(), worlds.slab(), worlds.cluster(), Frame([1], [[0, 0, 0]])]
+)
+def test_honest_structures_pass(frame):
+    check_geometry(frame)
+
+
+def test_a_slab_without_a_third_vector_passes():
+    check_geometry(Frame([13, 13], [[0, 0, 0], [1.4, 1.4, 2.0]], np.diag([2.9, 2.9, 0.0]), [True, True, False]))
+
+
+def test_nan_is_insane():
+    with pytest.raises(Insane, match="atom 1 is not a number"):
+        check_geometry(Frame([1, 1], [[0, 0, 0], [np.nan, 0, 0]]))
+
+
+def test_overlapping_atoms_are_named():
+    with pytest.raises(Insane, match=r"atoms C0 and H1 are 0\.400 Å apart"):
+        check_geometry(Frame([6, 1], [[0, 0, 0], [0.4, 0, 0]]))
+
+
+@pytest.mark.parametrize("factor", [0.49, 0.51])
+def test_the_limit_is_half_the_sum_of_covalent_radii(factor):
+    frame = Frame([6, 8], [[0, 0, 0], [factor * (covalent_radii[6] + covalent_radii[8]), 0, 0]])
+    if factor < 0.5:
+        with pytest.raises(Insane):
+            check_geometry(frame)
+    else:
+        check_geometry(frame)
+
+
+def test_periodic_images_count():
+    cell = 5 * np.eye(3)
+    positions = [[0.1, 0, 0], [4.9, 0, 0]]
+    check_geometry(Frame([6, 6], positions, cell))
+    with pytest.raises(Insane, match=r"0\.200 Å apart"):
+        check_geometry(Frame([6, 6], positions, cell, [True] * 3))
+
+
+def test_an_atom_too_close_to_its_own_image_is_insane():
+    with pytest.raises(Insane, match="atoms Au0 and Au0"):
+        check_geometry(Frame([79], [[0, 0, 0]], np.diag([1.0, 9, 9]), [True] * 3))
+
+
+@pytest.mark.parametrize(("scale", "what"), [(1e4, "long"), (1e-2, "thin")])
+def test_exploded_and_collapsed_cells_are_insane(scale, what):
+    crystal = worlds.crystal()
+    with pytest.raises(Insane, match=what):
+        check_geometry(crystal.moved(crystal.positions, scale * crystal.cell))
+
+
+def test_a_flat_cell_is_insane():
+    with pytest.raises(Insane, match="thin"):
+        check_geometry(Frame([1], [[0, 0, 0]], [[3, 0, 0], [0, 3, 0], [3, 3, 0.0]], [True] * 3))
+
+
+def label(energy=-1.0, forces=None, stress=None):
+    return Label(energy, np.zeros((3, 3)) if forces is None else forces, stress)
+
+
+def test_labels_of_the_wrong_shape_are_named():
+    with pytest.raises(WrongShape, match=r"\(2, 3\), expected \(3, 3\)"):
+        check_label(worlds.water(), label(forces=np.zeros((2, 3))))
+
+
+@pytest.mark.parametrize(
+    ("bad", "name"),
+    [
+        (label(energy=np.nan), "energy"),
+        (label(forces=np.full((3, 3), np.inf)), "forces"),
+        (label(stress=np.full((3, 3), np.nan)), "stress"),
+    ],
+)
+def test_nan_in_a_label_is_found_and_named(bad, name):
+    with pytest.raises(NotFinite, match=f"in {name}$"):
+        check_label(worlds.water(), bad)
+
+
+@pytest.mark.parametrize(
+    ("bad", "what"),
+    [
+        (label(forces=np.diag([0, 0, 2e3])), "force 2e[+]03 eV/Å on atom 2"),
+        (label(energy=1e7), "energy 1e[+]07 eV"),  # what tblite says of overlapping atoms
+        (label(energy=-1e6), "energy -1e[+]06 eV"),
+        (label(stress=200 * np.eye(3)), "stress"),
+    ],
+)
+def test_absurd_labels_are_insane(bad, what):
+    with pytest.raises(Insane, match=what):
+        check_label(worlds.water(), bad)
+
+
+@pytest.mark.parametrize(
+    ("z", "energy"),
+    [(1, -13.6), (6, -1030.0), (29, -45_000.0), (79, -535_000.0), (92, -763_000.0), (79, -4.4), (18, 0.3)],
+)
+def test_energies_of_real_atoms_pass_with_and_without_their_cores(z, energy):
+    check_label(Frame([z], [[0, 0, 0]]), Label(energy, np.zeros((1, 3))))

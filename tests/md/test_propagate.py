@@ -1,0 +1,159 @@
+"""Many trajectories in one batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from ase.calculators.emt import EMT
+
+from aims_pax.errors import Abandoned
+from aims_pax.frames import Frame
+from aims_pax.md import MDState, advance, propagate
+from aims_pax.potential import CalculatorPotential
+from tests.md.potentials import LennardJones, cluster, crystal
+from tests.md.settings import langevin
+
+
+def mixed() -> tuple[list[MDState], list]:
+    """Molecules and crystals of several sizes, temperatures, frictions, steps of time and steps of MD."""
+    boxed = cluster(5, cell=np.eye(3) * 30, pbc=True)
+    frames = [cluster(7), crystal(1, 5.4), cluster(3, seed=1), boxed, cluster(1)]
+    states = [MDState.start(f, 20.0 * (k + 1), 100 + k, step=7 * k) for k, f in enumerate(frames)]
+    return states, [langevin(20.0 * (k + 1), 0.001 * (k + 1), 1.0 + k / 2) for k in range(len(states))]
+
+
+def same(a: MDState, b: MDState) -> bool:
+    mine, theirs = a.arrays(), b.arrays()
+    return mine.keys() == theirs.keys() and all(mine[k].tobytes() == theirs[k].tobytes() for k in mine)
+
+
+def test_fifty_steps_are_twenty_five_and_twenty_five():
+    states, md = mixed()
+    whole = advance(states, LennardJones(), 50, md)
+    half = advance(states, LennardJones(), 25, md)
+    stored = [MDState.from_arrays(a.state.arrays()) for a in half]
+    rest = advance(stored, LennardJones(), 25, md)
+    for a, b in zip(whole, rest, strict=True):
+        assert same(a.state, b.state)
+        assert np.array_equal(a.evaluation.forces, b.evaluation.forces)
+
+
+def test_a_trajectory_does_not_feel_who_shares_the_batch():
+    states, md = mixed()
+    together = advance(states, LennardJones(), 40, md)
+    order = [3, 0, 4, 2, 1]
+    shuffled = advance([states[k] for k in order], LennardJones(), 40, [md[k] for k in order])
+    for k, became in zip(order, shuffled, strict=True):
+        assert same(became.state, together[k].state)
+        [alone] = advance([states[k]], LennardJones(), 40, [md[k]])
+        assert same(alone.state, together[k].state)
+
+
+def test_the_size_of_noise_blocks_changes_nothing(monkeypatch):
+    states, md = mixed()
+    whole = advance(states, LennardJones(), 20, md)
+    monkeypatch.setattr(propagate, "NOISE_AT_ONCE", 50)
+    for a, b in zip(whole, advance(states, LennardJones(), 20, md), strict=True):
+        assert same(a.state, b.state)
+
+
+def test_one_evaluation_a_step_and_one_binding_a_block():
+    states, md = mixed()
+    lj = LennardJones()
+    advance(states, lj, 10, md)
+    assert (lj.bindings, lj.evaluations) == (1, 11)
+
+
+def test_what_it_says_of_the_end_is_what_the_members_say_there():
+    states, md = mixed()
+    lj = LennardJones(scales=(0.9, 1.0, 1.2))
+    for became in advance(states, lj, 12, md):
+        n = len(became.state)
+        assert became.evaluation.energies.shape == (3,)
+        assert became.evaluation.forces.shape == (3, n, 3)
+        bound = lj.bind([became.state.frame()])
+        here = became.state.positions, became.state.cell[None]
+        there = bound(*(torch.from_numpy(x.copy()) for x in here))
+        assert np.allclose(there.forces.numpy(), became.evaluation.forces, rtol=0, atol=1e-12)
+        assert np.allclose(there.energies[:, 0].numpy(), became.evaluation.energies, rtol=0, atol=1e-12)
+
+
+def test_the_mean_of_the_members_moves_the_atoms():
+    states, md = mixed()
+    one = advance(states, LennardJones(scales=(1.0,)), 10, md)
+    three = advance(states, LennardJones(scales=(0.5, 1.0, 1.5)), 10, md)
+    for a, b in zip(one, three, strict=True):
+        assert np.allclose(a.state.positions, b.state.positions, rtol=0, atol=1e-10)
+
+
+def test_no_steps_give_the_evaluation_at_the_start():
+    states, md = mixed()
+    lj = LennardJones()
+    for state, became in zip(states, advance(states, lj, 0, md), strict=True):
+        assert same(state, became.state)
+        assert np.allclose(lj.labels([state.frame()])[0].forces, became.evaluation.forces[0], atol=1e-12)
+
+
+def test_states_on_the_way_are_kept_at_steps_divisible_by_n():
+    states, md = mixed()
+    became = advance(states, LennardJones(), 20, md, observe_every=5)
+    assert [s.step for s in became[0].observed] == [5, 10, 15, 20]
+    assert [s.step for s in became[1].observed] == [10, 15, 20, 25]  # began at step 7
+    assert same(became[0].observed[-1], became[0].state)
+    [fifth] = advance(states[:1], LennardJones(), 5, md[:1])
+    assert same(became[0].observed[0], fifth.state)
+
+
+def test_the_system_stays_what_it_was():
+    frame = cluster(4, charge=1.0, spin=2, moments=[1, 0, 0, 0], charges=[1, 0, 0, 0], fixed=[True, 0, 0, 0])
+    end = advance([MDState.start(frame, 60, 1)], LennardJones(), 5, [langevin()])[0].state.frame()
+    assert end != frame
+    assert end.moved(frame.positions) == frame
+
+
+def test_an_interruption_is_noticed_at_the_next_step():
+    states, md = mixed()
+    lj = LennardJones()
+    with pytest.raises(Abandoned):
+        advance(states, lj, 100, md, stop=lambda: lj.evaluations >= 4)
+    assert lj.evaluations == 4
+
+
+def test_any_calculator_can_move_the_atoms():
+    fcc = np.array([[0, 0, 0], [0, 1.8, 1.8], [1.8, 0, 1.8], [1.8, 1.8, 0]])
+    copper = Frame([29] * 4, fcc, np.eye(3) * 3.6, True)
+    pair = Frame([29, 29], [[0, 0, 0], [2.3, 0, 0]])
+    states = [MDState.start(f, 300, k) for k, f in enumerate((copper, pair))]
+    md = [langevin(300, 0.01, 2.0)] * 2
+    became = advance(states, CalculatorPotential(EMT), 20, md)
+    assert [a.fault for a in became] == [None, None]
+    assert all((a.state.positions != s.positions).any() for a, s in zip(became, states, strict=True))
+
+
+def test_float32_members_move_float64_atoms():
+    class Single(LennardJones):
+        def bind(self, frames):
+            bound = super().bind(frames)
+
+            def call(positions, cells, *, stress=False):
+                said = bound(positions, cells)
+                return type(said)(said.energies.float(), said.forces.float().requires_grad_())
+
+            call.members, call.device = bound.members, bound.device
+            return call
+
+    states, md = mixed()
+    for a, b in zip(advance(states, Single(), 10, md), advance(states, LennardJones(), 10, md), strict=True):
+        assert a.state.positions.dtype == np.float64
+        assert np.allclose(a.state.positions, b.state.positions, rtol=0, atol=1e-6)
+
+
+def test_states_and_settings_come_in_pairs():
+    states, md = mixed()
+    with pytest.raises(ValueError, match="5 states but 4"):
+        advance(states, LennardJones(), 1, md[:4])
+
+
+def test_nothing_to_move_is_no_work():
+    assert advance([], LennardJones(), 5, []) == []

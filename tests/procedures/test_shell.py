@@ -1,0 +1,256 @@
+"""The shell with a world of numbers: nothing torch, everything that can be interrupted."""
+
+import random
+import signal
+import time
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+
+import pytest
+
+from aims_pax.core import explore
+from aims_pax.core.rules import ExploreRules
+from aims_pax.core.work import Add, Advance, Advanced, Rewind, Train, Trained
+from aims_pax.errors import Abandoned, NotConverged, SetupError
+from aims_pax.procedures.shell import Shell
+from aims_pax.procedures.watch import Stopped, Watch
+from aims_pax.record.checkpoint import from_plain, to_plain
+
+RULES = ExploreRules(skip_step=10, c_x=0.0, valid_ratio=0.1, epochs_per_worker=2, epochs_per_visit=1, max_steps=400)
+
+
+class Killed(BaseException):
+    """The process died here."""
+
+
+class Paper:
+    """A journal on no disk."""
+
+    def __init__(self):
+        self.lines = []
+
+    def write(self, stage, kind, content):
+        self.lines.append((kind, content))
+
+
+class Numbers:
+    """A world in which a frame is a name, an uncertainty a random number, and a label a sleep."""
+
+    def __init__(self, seed, pool=None, fails=0.0, die_at=None):
+        self.seed, self.pool, self.fails, self.die_at = seed, pool, fails, die_at
+        self.capacity = 2
+        self.store, self.computed, self.committed, self.added, self.turns = {}, [], None, {}, []
+        self.events = 0
+        self.most_in_flight = 0
+        self.running = 0
+        self.handed_out = []
+
+    def _tick(self):
+        self.events += 1
+        if self.die_at is not None and self.events >= self.die_at:
+            self.die_at = None
+            raise Killed
+
+    def submit(self, work):
+        self._tick()
+        if work.frame in self.store:
+            future = Future()
+            future.set_result(self.store[work.frame])
+            return future
+        self.running += 1
+        self.most_in_flight = max(self.most_in_flight, self.running)
+        if self.pool:
+            self.handed_out.append(self.pool.submit(self._compute, work.frame))
+            return self.handed_out[-1]
+        future = Future()
+        try:
+            future.set_result(self._compute(work.frame))
+        except NotConverged as error:
+            future.set_exception(error)
+        return future
+
+    def _compute(self, frame):
+        try:
+            if self.pool:
+                time.sleep(0.002)
+            if random.Random(frame).random() < self.fails:
+                raise NotConverged("dice")
+            self.computed.append(frame)
+            self.store[frame] = f"label of {frame}"
+            return self.store[frame]
+        finally:
+            self.running -= 1
+
+    def drop(self, work):
+        pass
+
+    def keep(self, work, label):
+        assert label == f"label of {work.frame}"
+
+    def turn(self, works, stop):
+        self._tick()
+        self.turns.append(type(works[0]).__name__)
+        for work in works:
+            if isinstance(work, Train):
+                yield Trained(work, 10**6, (1.0, 1.0), (0.1, 0.1))
+            elif isinstance(work, Advance):
+                name = f"{work.trajectory}-{work.end}-{work.life}"
+                yield Advanced(work, work.end, name, (random.Random(f"{self.seed}{name}").random(),))
+
+    def apply(self, effect):
+        self._tick()
+        if isinstance(effect, Add):
+            assert effect.frame in self.store
+            self.added[effect.frame] = effect.split
+        else:
+            assert isinstance(effect, Rewind)
+
+    def commit(self, state):
+        self._tick()
+        self.committed = to_plain(state)
+
+    def label_seconds(self):
+        return 1.0
+
+    def show(self, state, doing):
+        pass
+
+
+def begin(n=4):
+    return explore.begin(("a",) * n, RULES, 10, {"a": 5})
+
+
+def drive(world, state=None, watch=None, rules=RULES):
+    shell = Shell(explore, state or begin(), rules, world, Paper(), watch or Watch())
+    return shell.run(), shell
+
+
+def test_a_stage_runs_to_its_end_and_every_frame_it_asked_for_is_labelled_once():
+    world = Numbers(1)
+    state, _ = drive(world)
+    assert state.stopped.startswith("max_MD_steps")
+    assert len(world.computed) == len(set(world.computed)) == len(world.added) == state.n_added > 5
+
+
+def test_with_threads_no_more_than_capacity_plus_one_jobs_are_handed_out():
+    with ThreadPoolExecutor(2) as pool:
+        world = Numbers(2, pool)
+        drive(world, begin(12))
+    assert 1 < world.most_in_flight <= world.capacity + 1
+
+
+def test_moving_and_training_take_turns_when_both_are_outstanding():
+    world = Numbers(3)
+    drive(world)
+    turns = "".join(t[0] for t in world.turns)
+    assert "TT" not in turns.replace("AT", "").replace("TA", "") or turns.count("T") < turns.count("A")
+    assert "TAT" in turns
+
+
+def test_a_failed_label_is_an_event_and_does_not_end_the_run():
+    state, _ = drive(Numbers(4, fails=0.4))
+    assert state.stopped
+    assert any(t.life for t in state.trajectories)
+
+
+def test_an_error_of_the_setup_ends_the_run_after_saving():
+    world = Numbers(5)
+
+    def missing(frame):
+        raise SetupError("no binary")
+
+    def submit(work):
+        future = Future()
+        future.set_exception(SetupError("no binary"))
+        return future
+
+    world.submit = submit
+    with pytest.raises(SetupError, match="no binary"):
+        drive(world)
+    assert world.committed is not None
+
+
+def test_the_snapshot_that_leads_to_a_label_is_written_before_it_is_handed_out():
+    world = Numbers(6)
+    submit = world.submit
+
+    def checked(work):
+        saved = from_plain(explore.State, world.committed)
+        assert work in explore.outstanding(saved, RULES)
+        return submit(work)
+
+    world.submit = checked
+    drive(world)
+
+
+@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("threads", [False, True])
+def test_killed_anywhere_and_started_again_it_ends_and_pays_no_label_twice(seed, threads):
+    dice = random.Random(seed)
+    with ThreadPoolExecutor(2) as pool:
+        world = Numbers(seed, pool if threads else None, fails=0.1)
+        state = begin()
+        while True:
+            world.die_at, world.events = dice.randint(1, 200), 0
+            try:
+                final, _ = drive(world, state)
+                break
+            except Killed:
+                wait(world.handed_out)  # a thread dies with its process; what it was computing is not finished
+                if world.committed is not None:
+                    state = from_plain(explore.State, world.committed)
+    assert final.stopped
+    assert len(world.computed) == len(set(world.computed))
+    if not threads:
+        undisturbed = Numbers(seed, None, fails=0.1)
+        expected, _ = drive(undisturbed)
+        assert final == expected
+        assert world.added == undisturbed.added
+
+
+def test_a_signal_stops_between_turns_and_the_rest_is_as_if_undisturbed():
+    watch, world = Watch(), Numbers(7)
+    turn = world.turn
+
+    def interrupted(works, stop):
+        if len(world.turns) == 20:
+            watch.signal = signal.SIGINT
+            world.turns.append("stopped")
+            assert stop()
+            raise Abandoned
+        return turn(works, stop)
+
+    world.turn = interrupted
+    with pytest.raises(Stopped) as stopped:
+        drive(world, watch=watch)
+    assert stopped.value.code == 3
+    world.turn = turn
+    final, _ = drive(world, from_plain(explore.State, world.committed))
+    assert final == drive(Numbers(7))[0]
+
+
+def test_sigterm_asks_to_be_run_again():
+    watch = Watch()
+    watch.signal = signal.SIGTERM
+    with pytest.raises(Stopped) as stopped:
+        drive(Numbers(8), watch=watch)
+    assert stopped.value.code == 75
+
+
+def test_labels_not_yet_paid_for_are_given_up_when_the_stage_stops():
+    rules = replace(RULES, max_train=12)
+    with ThreadPoolExecutor(1) as pool:
+        world = Numbers(9, pool)
+        world.capacity = 1
+        state, shell = drive(world, explore.begin(("a",) * 30, rules, 10, {"a": 5}), rules=rules)
+    kinds = [kind for kind, _ in shell.journal.lines]
+    assert "LabelDropped" in kinds
+    assert set(world.added) == set(world.computed)
+    assert explore.outstanding(state, rules) == ()
+
+
+def test_the_time_is_accounted_for():
+    _, shell = drive(Numbers(10))
+    kind, shares = shell.journal.lines[-1]
+    assert kind == "time"
+    assert {"moving", "training", "saving", "other"} <= set(shares)

@@ -1,0 +1,145 @@
+"""Structures from MD with any potential."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+
+import numpy as np
+import pytest
+
+from aims_pax.errors import Abandoned, NotConverged
+from aims_pax.frames import Frame
+from aims_pax.md import MDState, advance
+from aims_pax.potential import Evaluation
+from aims_pax.samplers.base import SamplingError
+from aims_pax.samplers.foundation_md import MDSampler
+from aims_pax.systems import System
+from tests.md.potentials import LennardJones, cluster, crystal
+from tests.md.settings import langevin
+
+
+class Sometimes(LennardJones):
+    """Explodes or fails for structures of three atoms at the given evaluations of theirs."""
+
+    def __init__(self, failing, how: str = "explode") -> None:
+        super().__init__()
+        self.failing, self.how, self.calls = set(failing), how, itertools.count()
+
+    def bind(self, frames):
+        bound = super().bind(frames)
+        small = any(len(f) == 3 for f in frames)
+        start = sum(len(f) for f in frames[: [len(f) for f in frames].index(3)]) if small else 0
+
+        def call(positions, cells, *, stress=False):
+            said = bound(positions, cells)
+            if small and next(self.calls) in self.failing:
+                if self.how == "fail":
+                    raise NotConverged("no convergence after 100 cycles")
+                said.forces[:, start : start + 3] = float("nan")
+            return Evaluation(said.energies, said.forces)
+
+        call.members, call.device = bound.members, bound.device
+        return call
+
+
+SYSTEMS = [System("five", cluster(5)), System("three", cluster(3))]
+
+
+def sampled(potential, n=2, skip=4, systems=SYSTEMS, md_of=lambda s: langevin(40)):
+    return list(MDSampler(potential, md_of, skip, "lj").sample(systems, n, np.random.default_rng(7)))
+
+
+def test_structures_lie_on_one_trajectory_skip_steps_apart():
+    rng = np.random.default_rng(7)
+    states = [MDState.start(s.frame, 40, int(rng.integers(2**63))) for s in SYSTEMS]
+    ten = advance(states, LennardJones(), 12, [langevin(40)] * 2, observe_every=4)
+    expected = [a.observed[k].frame() for k in range(3) for a in ten]
+    samples = sampled(LennardJones(), n=3)
+    assert [s.frame for s in samples] == expected
+    assert [s.origin["step"] for s in samples] == [4, 4, 8, 8, 12, 12]
+    assert all(s.label is None for s in samples)
+
+
+def test_all_systems_share_one_evaluation_a_step():
+    potential = LennardJones()
+    sampled(potential, n=3, skip=4)
+    assert potential.evaluations == 3 * 5
+
+
+def test_each_system_has_md_settings_of_its_own():
+    md = {"five": langevin(10), "three": langevin(60)}
+    samples = sampled(LennardJones(), md_of=lambda s: md[s.name])
+    assert [s.origin["temperature"] for s in samples[:2]] == [10, 60]
+
+
+@pytest.mark.parametrize("how", ["explode", "fail"])
+def test_a_trajectory_that_explodes_begins_again_and_the_others_go_on(how, caplog):
+    with caplog.at_level(logging.WARNING):
+        samples = sampled(Sometimes({2}, how), n=3)
+    assert [s.origin["system"] for s in samples] == ["five", "three"] * 3
+    assert [s.origin["step"] for s in samples] == [4, 4, 8, 8, 12, 12]
+    undisturbed = sampled(LennardJones(), n=3)
+    assert [s.frame for s in samples[::2]] == [s.frame for s in undisturbed[::2]]
+    if how == "explode":
+        assert "three · energy or forces are not finite at step 2 · starting again" in caplog.text
+        assert not {s.frame for s in samples[1::2]} & {s.frame for s in undisturbed[1::2]}
+
+
+def test_a_reference_that_fails_costs_only_the_system_it_fails_for(caplog):
+    with caplog.at_level(logging.WARNING):
+        samples = sampled(Sometimes({2, 4}, "fail"), n=1)
+    assert len(samples) == 2
+    assert "three · NotConverged: no convergence after 100 cycles · starting again" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["explode", "fail"])
+def test_after_five_explosions_in_a_row_it_says_what_to_do(how):
+    with pytest.raises(SamplingError, match=r"three: .*lj failed 5 times in a row.*MD.timestep \(2.0 fs\)"):
+        sampled(Sometimes(range(1000), how))
+
+
+def test_explosions_are_counted_in_a_row_only():
+    # rounds of 5 evaluations: three explosions, a structure, three explosions, a structure
+    failing = {0, 1, 2, 8, 9, 10}
+    assert len(sampled(Sometimes(failing), n=2)) == 4
+
+
+def test_a_hopeless_starting_geometry_is_named():
+    systems = [System("overlap", Frame([6, 6], [[0, 0, 0], [0.3, 0, 0]]))]
+    with pytest.raises(SamplingError, match=r"overlap: .*pair C–C 0.30 Å"):
+        sampled(LennardJones(), systems=systems)
+
+
+def test_a_caller_continues_from_the_last_frames():
+    first = sampled(LennardJones(), n=1)
+    again = [System(s.name, sample.frame) for s, sample in zip(SYSTEMS, first, strict=True)]
+    second = sampled(LennardJones(), n=1, systems=again)
+    for before, after, system in zip(first, second, SYSTEMS, strict=True):
+        assert after.frame != before.frame
+        assert 0 < abs(after.frame.positions - before.frame.positions).max() < 1
+        assert after.origin["system"] == system.name
+
+
+def test_structures_come_as_they_are_made():
+    potential = LennardJones()
+    stream = MDSampler(potential, lambda s: langevin(40), 4).sample(SYSTEMS, 10, np.random.default_rng(1))
+    next(stream)
+    assert potential.evaluations == 5
+
+
+def test_it_can_be_interrupted():
+    potential = LennardJones()
+    sampler = MDSampler(potential, lambda s: langevin(40), 4, stop=lambda: potential.evaluations > 6)
+    with pytest.raises(Abandoned):
+        list(sampler.sample(SYSTEMS, 10, np.random.default_rng(1)))
+
+
+def test_molecules_and_cells_share_a_batch():
+    systems = [*SYSTEMS, System("crystal", crystal(1, 5.4))]
+    assert len(sampled(LennardJones(), systems=systems)) == 6
+
+
+def test_no_steps_between_structures_are_refused():
+    with pytest.raises(ValueError, match="skip_steps"):
+        MDSampler(LennardJones(), lambda s: langevin(), 0)
