@@ -84,13 +84,17 @@ class Ensemble:
         settings: MaceSettings,
         seeds: Mapping[str, int] | Sequence[int],
         elements: Sequence[int],
+        folder: Path | None = None,
     ) -> Ensemble:
-        """Untrained members named `{name_exp}_{seed}`, in the order of the seeds ({tag: seed} or seeds)."""
+        """Untrained members named `{name_exp}_{seed}`, in the order of the seeds ({tag: seed} or seeds).
+
+        elements: atomic numbers of all systems. folder: where a relative path in atomic_energies starts.
+        """
         numbers = list(seeds.values()) if isinstance(seeds, Mapping) else list(seeds)
         if len(set(numbers)) != len(numbers) or not numbers:
             raise SettingsError(f"every member needs a seed of its own, got {numbers}")
         zs = tuple(sorted(int(z) for z in elements))
-        given = given_energies(settings, zs)
+        given = given_energies(settings, zs, folder)
         name = settings.general.name_exp
         members = [Member(f"{name}_{s}", s, build_model(settings, zs, s), settings) for s in numbers]
         ensemble = cls(members, settings, given)
@@ -340,13 +344,16 @@ class Ensemble:
             )
 
 
-def given_energies(settings: MaceSettings, elements: Sequence[int]) -> dict[int, float] | None:
+def given_energies(
+    settings: MaceSettings, elements: Sequence[int], folder: Path | None
+) -> dict[int, float] | None:
     """{Z: eV} when the user gave atomic energies, else None."""
-    if settings.architecture.atomic_energies is None:
+    value = settings.architecture.atomic_energies
+    if value is None:
         return None
     from aims_pax.settings.mace import atomic_energies_by_element
 
-    return dict(atomic_energies_by_element(settings, elements))
+    return atomic_energies_by_element(value, elements, folder)
 
 
 __all__ = ["Abandoned", "Ensemble", "MemberData", "MemberResult", "never"]

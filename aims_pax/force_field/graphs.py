@@ -59,7 +59,7 @@ class Graphs:
         self.elements, self.r_max, self.dtype = tuple(elements), r_max, dtype
         self.weights = dict(weights or {})
         self.index = species_index(elements)
-        self._made: dict[str, Graph] = {}
+        self._made: dict[str, tuple[LabelledFrame, Graph]] = {}
 
     def __len__(self) -> int:
         return len(self._made)
@@ -70,11 +70,20 @@ class Graphs:
 
     def _of(self, labelled: LabelledFrame) -> Graph:
         known = self._made.get(labelled.id)
-        if known is not None and known.energy == labelled.label.energy:
-            return known
+        if known is not None and (known[0] is labelled or self._same(known[0], labelled)):
+            return known[1]
         graph = self._make(labelled)
-        self._made[graph.id] = graph
+        self._made[graph.id] = labelled, graph
         return graph
+
+    def _same(self, one: LabelledFrame, other: LabelledFrame) -> bool:
+        """Whether two labels of a frame teach the same."""
+        return (
+            one.label.energy == other.label.energy
+            and np.array_equal(one.label.forces, other.label.forces)
+            and (one.label.stress is None) == (other.label.stress is None)
+            and self._weight(one.origin) == self._weight(other.origin)
+        )
 
     def _make(self, labelled: LabelledFrame) -> Graph:
         frame, label = labelled.frame, labelled.label

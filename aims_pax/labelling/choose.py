@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING
 
 from aims_pax.errors import SettingsError
@@ -20,12 +21,11 @@ def reference_of(settings: Settings) -> AimsReference | CalculatorReference:
     """REFERENCE, or FHI-aims with control.in, species_dir and CLUSTER.launch_str when there is none."""
     reference, cluster = settings.reference, settings.cluster
     if reference is not None and reference.type == "calculator":
-        scratch = getattr(cluster, "calc_dir", None)
         return CalculatorReference(
             factory=reference.factory,
-            kwargs=dict(reference.kwargs or {}),
+            kwargs=dict(reference.kwargs),
             folder=settings.folder,
-            scratch=None if scratch is None else settings.path(scratch),
+            scratch=settings.path(cluster.calc_dir),
         )
     return _aims(settings)
 
@@ -33,12 +33,12 @@ def reference_of(settings: Settings) -> AimsReference | CalculatorReference:
 def executor_of(settings: Settings, reference: AimsReference | CalculatorReference) -> Executor:
     """CLUSTER.executor; `auto` = threads for programs and quick calculators, processes for the others."""
     cluster = settings.cluster
-    kind = getattr(cluster, "executor", None) or "auto"
-    if cluster is not None and cluster.type == "slurm":
+    kind = cluster.executor
+    if cluster.type == "slurm":
         raise SettingsError("CLUSTER.type: slurm is read but does not run yet; use type: local")
     if kind == "auto":
         kind = "threads" if reference.quick else "htex"
-    workers = getattr(cluster, "max_workers", None) or cores()
+    workers = cluster.max_workers or cores()
     run_dir = settings.path(settings.misc.log_dir) / "parsl"
     log.info("reference calculations: %s, %d at once", kind, 1 if kind == "inline" else workers)
     return make_executor(kind, workers, run_dir, settings.folder)
@@ -62,23 +62,5 @@ def _aims(settings: Settings) -> AimsReference:
         calc_dir=settings.path(cluster.calc_dir),
         clean_dirs=cluster.clean_dirs,
         stress=settings.mace.general.compute_stress,
-        time_limit=seconds(cluster.job_time_limit),
+        time_limit=None if math.isinf(cluster.job_time_limit) else cluster.job_time_limit,
     )
-
-
-def seconds(limit: float | str | None) -> float | None:
-    """A time limit in seconds; None and infinity mean none. HH:MM:SS and D-HH:MM:SS as Slurm writes them.
-
-    >>> seconds("01:30:00"), seconds(90), seconds(float("inf"))
-    (5400.0, 90.0, None)
-    """
-    if limit is None:
-        return None
-    if isinstance(limit, str) and ":" in limit:
-        days, _, clock = limit.rpartition("-")
-        total = 0.0
-        for part in clock.split(":"):
-            total = total * 60 + float(part)
-        limit = total + 86400 * float(days or 0)
-    limit = float(limit)
-    return None if limit == float("inf") else limit

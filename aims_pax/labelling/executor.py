@@ -20,13 +20,20 @@ T = TypeVar("T")
 KINDS = ("inline", "threads", "htex")
 
 
+class WorkerDied(Exception):
+    """The process that ran a task is gone, with the task; it may be tried again."""
+
+
 class Executor(Protocol):
     """A context manager; `submit` is called between entering and leaving, from one thread."""
 
     capacity: int  # how many tasks run side by side
 
     def submit(self, function: Callable[..., T], *args: Any) -> Future[T]:
-        """Run `function(*args)` soon. Its exception is the future's exception."""
+        """Run `function(*args)` soon. Its exception is the future's exception.
+
+        WorkerDied: the task was lost. SetupError: nothing can run here any more.
+        """
         ...
 
     def __enter__(self) -> Self: ...

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from aims_pax.errors import Crashed, Insane, LabelError, SetupError
 from aims_pax.frames import Frame, Label
-from aims_pax.labelling.executor import Executor
+from aims_pax.labelling.executor import Executor, WorkerDied
 from aims_pax.labelling.store import LabelStore, method_hash
 from aims_pax.labelling.validation import check_geometry, check_label
 from aims_pax.potential import Bound
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FIRST_FAILURES = 5  # the first calls all fail alike: nothing will ever work
+DEATHS = 2  # workers a frame may be lost with
 CRASHES_IN_A_ROW = 20  # later: a program that worked has stopped working
 
 
@@ -123,12 +124,16 @@ def answer(task: Task) -> Answer:
 
 @dataclass(eq=False)
 class _Job:
-    """A frame on its way. asked: how many wait for it; at 0 it is dropped, and may be asked for again."""
+    """A frame on its way. asked: how many wait for it; at 0 it is dropped, and may be asked for again.
+
+    deaths: how many workers it has been lost with; a frame that kills its worker twice is to blame.
+    """
 
     frame: Frame
     unwanted: Path
     future: Future[Label]
     asked: int = 1
+    deaths: int = 0
 
 
 class Labeller:
@@ -270,8 +275,18 @@ class Labeller:
                 else:
                     self._forget(job)
                 return None
-            self._forget(job)
             error = done.exception()
+            if isinstance(error, WorkerDied):
+                job.deaths += 1
+                if job.deaths < DEATHS and job.asked and not self._closing:
+                    self._count(begun=-1)
+                    self._start(job)
+                    return None
+            self._forget(job)
+            if isinstance(error, WorkerDied):
+                return self._judge(Answer(error=Crashed(f"its worker died {job.deaths} times: {error}")))
+            if isinstance(error, SetupError):
+                self._broken = error
             return self._judge(done.result()) if error is None else error
 
     def _judge(self, given: Answer) -> Label | BaseException:
@@ -321,7 +336,7 @@ class ReferencePotential:
         """Fix the structures; only positions and cells move."""
         from aims_pax.potential import LabelsBound
 
-        return LabelsBound(self, frames)
+        return LabelsBound(self.labels, frames)
 
 
 def _systematic(streak: Sequence[LabelError], finished: int) -> SetupError | None:

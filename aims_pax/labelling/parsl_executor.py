@@ -8,23 +8,32 @@ from __future__ import annotations
 
 import logging
 import os
+import runpy
 import shlex
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from parsl.app.app import python_app
 from parsl.config import Config
 from parsl.dataflow.dflow import DataFlowKernel
+from parsl.errors import ParslError
 from parsl.executors import HighThroughputExecutor, ThreadPoolExecutor
 from parsl.executors.base import ParslExecutor as Backend
+from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
 from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
+from parsl.jobs.error_handlers import windowed_error_handler
 from parsl.providers import LocalProvider
+
+from aims_pax.errors import SetupError
+from aims_pax.labelling.executor import WorkerDied
 
 T = TypeVar("T")
 
@@ -50,8 +59,8 @@ class ParslExecutor:
             Config(
                 executors=[self._backend()],
                 run_dir=str(self.run_dir),
-                strategy="none",  # one block, from the start to the end
-                strategy_period=0.5,  # the block starts at the first look
+                strategy="simple",  # one block, replaced when it dies
+                strategy_period=0.5,  # it starts at the first look
                 retries=0,
                 usage_tracking=0,
                 initialize_logging=False,
@@ -65,7 +74,24 @@ class ParslExecutor:
         if self._kernel is None:
             raise RuntimeError("the executor is not open: use it as a context manager")
         assert self._app is not None
-        return self._app(function, *args)
+        promise: Future[T] = Future()
+        self._app(function, *args).add_done_callback(lambda done: self._pass_on(done, promise))
+        return promise
+
+    def _pass_on(self, done: Future[T], promise: Future[T]) -> None:
+        """Parsl's answer in our words."""
+        error = done.exception()
+        if isinstance(error, WorkerLost | ManagerLost):
+            error = WorkerDied(str(error))
+        elif isinstance(error, ParslError):
+            error = SetupError(
+                f"worker processes cannot be kept running: {str(error).strip()} "
+                f"(more in {self._kernel.run_dir if self._kernel else self.run_dir})"
+            )
+        if error is None:
+            promise.set_result(done.result())
+        else:
+            promise.set_exception(error)
 
     def __exit__(self, *exception: object) -> None:
         kernel, self._kernel = self._kernel, None
@@ -93,7 +119,9 @@ class ParslExecutor:
             cores_per_worker=1e-3,  # the number of workers is the user's choice, not the core count's
             launch_cmd=pool,
             # looked up on PATH by default, and Python may have been called by its absolute path
-            interchange_launch_cmd=[sys.executable, "-c", _INTERCHANGE],
+            interchange_launch_cmd=[sys.executable, "-m", __name__],
+            # the default handler fails every task when the first block dies
+            block_error_handler=partial(windowed_error_handler, threshold=3),
             provider=LocalProvider(
                 init_blocks=1, min_blocks=1, max_blocks=1, worker_init=_worker_init(self.folder)
             ),
@@ -104,11 +132,22 @@ def _call(function: Callable[..., T], *args: Any) -> T:
     return function(*args)  # Parsl wants a signature, which built-in functions lack
 
 
-# Ctrl-C at a terminal reaches the whole foreground group: only the driver may decide what it means
-_INTERCHANGE = (
-    "import os, runpy; os.setsid(); "
-    "runpy.run_module('parsl.executors.high_throughput.interchange', run_name='__main__')"
-)
+def interchange() -> None:
+    """Parsl's switchboard between driver and workers, as a process that knows whose it is.
+
+    Ctrl-C at a terminal reaches the whole foreground group, and only the driver may decide what it means: so it
+    gets a session of its own. It ends when the driver is gone, and the workers end when they miss it.
+    """
+    os.setsid()
+    driver = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == driver:
+            time.sleep(1)
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
+    runpy.run_module("parsl.executors.high_throughput.interchange", run_name="__main__")
 
 
 def _worker_init(folder: Path | None) -> str:
@@ -154,3 +193,7 @@ def _log_to(path: Path) -> logging.Handler:
 def _stop_log(handler: logging.Handler) -> None:
     logging.getLogger("parsl").removeHandler(handler)
     handler.close()
+
+
+if __name__ == "__main__":
+    interchange()

@@ -86,7 +86,10 @@ class Guard:
 
 
 class Contacts:
-    """The pairs of atoms that could come too close, with a skin, periodic images (own ones too) included."""
+    """The pairs of atoms that could come too close, with a skin, periodic images (own ones too) included.
+
+    Cells are taken to stay as they are at the beginning of the batch: no integrator changes them yet.
+    """
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch

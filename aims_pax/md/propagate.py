@@ -18,7 +18,7 @@ from aims_pax.errors import Abandoned
 from aims_pax.md import noise
 from aims_pax.md.batch import Batch, Motion
 from aims_pax.md.guard import Guard, spaced
-from aims_pax.md.integrators import choose
+from aims_pax.md.integrators import choose, kind
 from aims_pax.md.state import MDState
 from aims_pax.potential import Evaluation, Potential
 
@@ -70,6 +70,8 @@ def advance(
     """
     if len(states) != len(md):
         raise ValueError(f"{len(states)} states but {len(md)} MD settings")
+    for settings in md:
+        kind(settings)  # refused before anything is evaluated
     results: dict[int, Advance] = {}
     observed: list[list[MDState]] = [[] for _ in states]
     current = dict(enumerate(states))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from aims_pax import seeds
 from aims_pax.core import initial as stage
 from aims_pax.core.rules import InitialRules
-from aims_pax.core.work import Event, Sample, Sampled, Train, Work
+from aims_pax.core.work import Event, Label, Sample, Sampled, Train, Work
 from aims_pax.dataset import write_extxyz
+from aims_pax.frames import Label as FrameLabel
 from aims_pax.procedures import converge
 from aims_pax.procedures.world import Run, StageWorld
 from aims_pax.record.checkpoint import exists
@@ -38,6 +43,8 @@ def create(run: Run) -> stage.State:
         log.info("initial dataset: %s", " · ".join(f"{s.name} ({s.frame.formula})" for s in run.systems))
         state = world.drive(state, rules)
         write_sets(run, "initial")
+        if settings.analysis:
+            collect_losses(run)
     if settings.converge_initial:
         converge.run(run, settings, "converge-initial", range(len(run.ensemble.members)), own_sets=True)
     return state
@@ -55,6 +62,7 @@ class InitialWorld(StageWorld):
         super().__init__(run, stage)
         self.last: dict[str, str] = {}
         self._sampler: Sampler | None = None
+        self._answered = 0
 
     def turn(self, works: Sequence[Work], stop: Callable[[], bool]) -> Iterable[Event]:
         (work,) = works
@@ -83,6 +91,13 @@ class InitialWorld(StageWorld):
             made.append((system, self.made(sample.frame, **origin)))
         self.last |= dict(made)
         return Sampled(work, tuple(made))
+
+    def keep(self, work: Label, label: FrameLabel) -> None:
+        super().keep(work, label)
+        assert self.run.settings.initial_dataset is not None
+        self._answered += 1
+        if self._answered % self.run.settings.initial_dataset.progress_dft_update == 0:
+            log.info("%d reference calculations answered", self._answered)
 
     def needed(self, state: stage.State) -> set[str]:
         return {frame for _, frame in (*state.batch, *state.last)}
@@ -128,3 +143,17 @@ def write_sets(run: Run, stage_name: str) -> None:
         write_extxyz(run.folder.data / stage_name / "validation" / f"{member.name}.xyz", run.dataset.valid(m))
     if run.dataset.test:
         write_extxyz(run.folder.data / stage_name / "test" / "test.xyz", run.dataset.test)
+
+
+def collect_losses(run: Run) -> None:
+    """`analysis/initial_losses.npz`: epoch (E,), avg_losses (E,), ensemble_losses (M, E) on the validation sets."""
+    columns: list[dict[int, float]] = []
+    for member in run.ensemble.members:
+        with open(run.folder.losses / f"{member.name}.csv", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["stage"] == stage.NAME and row["valid_loss"]]
+        columns.append({int(row["epoch"]): float(row["valid_loss"]) for row in rows})
+    epochs = sorted(set.intersection(*(set(c) for c in columns)))
+    losses = np.array([[c[e] for e in epochs] for c in columns])
+    buffer = io.BytesIO()
+    np.savez(buffer, epoch=np.array(epochs), avg_losses=losses.mean(axis=0), ensemble_losses=losses)
+    run.folder.write_bytes(run.folder.analysis / "initial_losses.npz", buffer.getvalue())

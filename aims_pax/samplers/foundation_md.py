@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from ase.calculators.calculator import CalculationFailed
 
 from aims_pax.errors import LabelError
 from aims_pax.frames import Frame, Label
@@ -84,9 +85,9 @@ class MDSampler:
         """All in one batch; when the potential fails on one of them, one by one, to know which."""
         try:
             return advance(states, self.potential, self.skip_steps, md, stop=self.stop)
-        except LabelError as error:
+        except (LabelError, CalculationFailed) as error:
             if len(states) == 1:
-                return [Advance.failed(states[0], f"{type(error).__name__}: {error.reason}")]
+                return [Advance.failed(states[0], f"{type(error).__name__}: {error}")]
         return [self._advance([s], [m])[0] for s, m in zip(states, md, strict=True)]
 
     def _labels(self, frames: Sequence[Frame]) -> list[Label | None]:

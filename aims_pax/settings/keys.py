@@ -77,7 +77,8 @@ class Meaning:
         text = f"{show(value)}{unit} is outside the usual {show(self.plausible.low)} … {show(self.plausible.high)}"
         if self.usual is not None and value > 0 and math.isfinite(value):
             ratio = self.usual / value
-            size = f"{ratio:.3g} times smaller" if ratio > 1 else f"{1 / ratio:.3g} times larger"
+            times = show(float(f"{max(ratio, 1 / ratio):.3g}"))
+            size = f"{times} times {'smaller' if ratio > 1 else 'larger'}"
             text = f"{show(value)}{unit} is {size} than usual"
         if self.unit:
             text += f"; aims-PAX takes {self.unit}"

@@ -1,14 +1,21 @@
 import numpy as np
 import pytest
 import torch
+from e3nn import o3
 from tests.force_field.tiny import ELEMENTS, copper, settings, water
 
 from aims_pax.errors import SettingsError
 from aims_pax.force_field.build import build_model, elements_of, read_model, read_statistics, set_statistics
 from aims_pax.force_field.inference import Committee
 from aims_pax.force_field.statistics import Statistics
+from aims_pax.frames import Frame
 
 STATISTICS = Statistics(np.array([-1.0, -2.0, -3.0, -4.0]), 9.0, 1.5, 0.25, "given", 4)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return build_model(settings(), ELEMENTS, 1)
 
 
 def weights(model):
@@ -42,19 +49,18 @@ def test_building_prints_nothing(capfd):
     ],
     ids=str,
 )
-def test_the_architecture_keys_have_their_effect(changes):
+def test_the_architecture_keys_have_their_effect(changes, plain):
     model = build_model(settings(**changes), ELEMENTS, 1)
-    plain = build_model(settings(), ELEMENTS, 1)
     assert str(model) != str(plain) or len(weights(model)) != len(weights(plain))
     set_statistics(model, STATISTICS)
     labels = Committee([model]).labels([water(1)[0].frame, copper(1)[0].frame])
     assert all(label.finite for label in labels)
-    hidden = model.interactions[0].hidden_irreps
+    hidden = o3.Irreps(str(model.interactions[0].hidden_irreps))
     assert hidden.lmax == (0 if model.num_interactions == 1 else changes.get("max_L", 1))
 
 
-def test_the_repulsion_pushes_close_atoms_apart():
-    on, off = (build_model(settings(pair_repulsion=p), ELEMENTS, 1) for p in (True, False))
+def test_the_repulsion_pushes_close_atoms_apart(plain):
+    on, off = build_model(settings(pair_repulsion=True), ELEMENTS, 1), plain
     set_statistics(on, STATISTICS)
     set_statistics(off, STATISTICS)
     frame = water(1)[0].frame
@@ -66,8 +72,6 @@ def test_the_repulsion_pushes_close_atoms_apart():
 def test_plain_mace_gives_a_lone_atom_exactly_its_energy():
     model = build_model(settings(model="MACE"), ELEMENTS, 1)
     set_statistics(model, Statistics(STATISTICS.E0, 9.0, 1.5, 0.0, "given", 4))
-    from aims_pax.frames import Frame
-
     assert Committee([model]).labels([Frame([8], [[0, 0, 0]])])[0].energy == -3.0
 
 
@@ -84,8 +88,8 @@ def test_an_impossible_architecture_is_a_settings_error(changes, said):
         build_model(settings(**changes), ELEMENTS, 1)
 
 
-def test_statistics_are_written_into_a_model_and_read_back():
-    model = build_model(settings(), ELEMENTS, 1)
+def test_statistics_are_written_into_a_model_and_read_back(plain):
+    model = plain
     set_statistics(model, STATISTICS)
     back = read_statistics(model)
     np.testing.assert_array_equal(back.E0, STATISTICS.E0)
@@ -93,9 +97,9 @@ def test_statistics_are_written_into_a_model_and_read_back():
     assert {i.avg_num_neighbors for i in model.interactions} == {9.0}
 
 
-def test_a_model_file_is_read_and_anything_else_is_refused(tmp_path):
+def test_a_model_file_is_read_and_anything_else_is_refused(tmp_path, plain):
     path = tmp_path / "a.model"
-    torch.save(build_model(settings(), ELEMENTS, 1), path)
+    torch.save(plain, path)
     model = read_model(path, "cpu", torch.float64)
     assert elements_of(model) == ELEMENTS
     assert weights(model).dtype == torch.float64

@@ -76,8 +76,9 @@ def test_a_module_in_the_working_folder_serves_and_its_text_is_part_of_the_metho
 def test_a_factory_that_is_not_there_is_known_before_the_first_call(tmp_path):
     with pytest.raises(SettingsError, match="no_such_package"):
         CalculatorReference("no_such_package.ase:Calc", {}, tmp_path).check()
-    with pytest.raises(SettingsError, match="kwargs"):
-        CalculatorReference("tblite.ase:TBLite", {"metod": "GFN1-xTB"}).label(worlds.water())
+    module(tmp_path, "strict_a", "def make(method):\n    return None\n")
+    with pytest.raises(SettingsError, match="metod"):
+        CalculatorReference("strict_a:make", {"metod": "pbe"}, tmp_path).label(worlds.water())
 
 
 def test_calculators_that_write_files_get_folders_of_their_own(tmp_path, monkeypatch):
@@ -91,7 +92,8 @@ class Files(FileIOCalculator):
     def write_input(self, atoms, properties=None, system_changes=None):
         super().write_input(atoms, properties, system_changes)
     def read_results(self):
-        place = open(os.path.join(self.directory, "out")).read().strip()
+        with open(os.path.join(self.directory, "out")) as file:
+            place = file.read().strip()
         self.results = {"energy": -float(len(place)), "forces": [[0.0] * 3] * len(self.atoms)}
 """
     module(tmp_path, "files_a", text)

@@ -58,7 +58,7 @@ def test_the_contract_of_the_labeller(tmp_path, folder, kind):
     reference = CalculatorReference(f"troubled_{kind}:Troubled", {}, tmp_path)
     good = worlds.rattled(worlds.crystal(), 3)
     bad = good[0].moved(good[0].positions + [0, 0, 10])
-    crowded = good[0].moved(good[0].positions * [1, 1, 0.1])
+    crowded = good[0].moved(good[0].positions * 0.1)
     truth = calculator(worlds.EMT)
     with labeller(reference, folder, kind) as it:
         assert it.capacity == (1 if kind == "inline" else 2)

@@ -32,8 +32,9 @@ class _Torch:
 class LennardJones(_Torch):
     """ε, σ the same for all atoms, cut and shifted at `cutoff`; `scales`: one factor of ε a member."""
 
-    def __init__(self, epsilon=0.0104, sigma=3.4, cutoff=8.5, scales=(1.0,)) -> None:
+    def __init__(self, epsilon=0.0104, sigma=3.4, cutoff=8.5, scales=(1.0,), device="cpu") -> None:
         super().__init__()
+        self.device = device
         self.epsilon, self.sigma, self.cutoff, self.scales = epsilon, sigma, cutoff, scales
 
     def bind(self, frames: Sequence[Frame]):
@@ -42,10 +43,8 @@ class LennardJones(_Torch):
 
 
 class _BoundLJ:
-    device = "cpu"
-
     def __init__(self, lj: LennardJones, frames: Sequence[Frame]) -> None:
-        self.lj, self.members, self.n = lj, len(lj.scales), sum(map(len, frames))
+        self.lj, self.members, self.device = lj, len(lj.scales), lj.device
         first, second, shift, structure, start = [], [], [], [], 0
         for f, frame in enumerate(frames):
             for s in _images(frame, lj.cutoff):
@@ -59,7 +58,7 @@ class _BoundLJ:
                 structure.append(np.full(len(i), f))
             start += len(frame)
         self.first, self.second, self.shift, self.structure = (
-            torch.from_numpy(np.concatenate(part)) for part in (first, second, shift, structure)
+            torch.from_numpy(np.concatenate(part)).to(lj.device) for part in (first, second, shift, structure)
         )
         self.periodic = bool(self.shift.any())
 
@@ -76,7 +75,7 @@ class _BoundLJ:
         energy = torch.where(inside, 4 * self.lj.epsilon * (s6 * s6 - s6 - edge * edge + edge), 0.0)
         push = torch.where(inside, 24 * self.lj.epsilon * (2 * s6 * s6 - s6) / r2, 0.0)[:, None] * d
         forces = torch.zeros_like(positions).index_add_(0, self.second, push).index_add_(0, self.first, -push)
-        total = torch.zeros(len(cells), dtype=torch.float64).index_add_(0, self.structure, energy)
+        total = cells.new_zeros(len(cells)).index_add_(0, self.structure, energy)
         return Evaluation(
             torch.stack([k * total for k in self.lj.scales]),
             torch.stack([k * forces for k in self.lj.scales]),

@@ -83,6 +83,14 @@ def test_steps_atoms_components_streams_and_purposes_are_uncorrelated():
         assert abs(float((a * a * b * b).mean()) - 1) < 3 * bound
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_gives_the_same_bits():
+    stream, atom = torch.arange(1000) * 2**50, torch.arange(1000)
+    here = noise.normals(stream, atom * 3, atom, 7)
+    there = noise.normals(stream.cuda(), (atom * 3).cuda(), atom.cuda(), 7)
+    assert torch.equal(here, there.cpu())
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 13, 33])
 def test_a_number_depends_on_stream_step_and_atom_alone(size):
     stream = torch.tensor([11, 2**62 + 3, 7])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from ase.calculators.emt import EMT
 
-from aims_pax.errors import Abandoned
+from aims_pax.errors import Abandoned, SettingsError
 from aims_pax.frames import Frame
 from aims_pax.md import MDState, advance, propagate
 from aims_pax.potential import CalculatorPotential
@@ -147,6 +147,23 @@ def test_float32_members_move_float64_atoms():
     for a, b in zip(advance(states, Single(), 10, md), advance(states, LennardJones(), 10, md), strict=True):
         assert a.state.positions.dtype == np.float64
         assert np.allclose(a.state.positions, b.state.positions, rtol=0, atol=1e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_moves_the_atoms_as_the_cpu_does():
+    states, md = mixed()
+    there = advance(states, LennardJones(device="cuda"), 20, md, observe_every=10)
+    for a, b in zip(advance(states, LennardJones(), 20, md), there, strict=True):
+        assert b.fault is None
+        assert np.allclose(a.state.positions, b.state.positions, rtol=0, atol=1e-10)
+
+
+def test_an_ensemble_that_is_not_there_is_refused_before_anything_is_evaluated():
+    states, md = mixed()
+    lj = LennardJones()
+    with pytest.raises(SettingsError, match="engine"):
+        advance(states, lj, 1, [*md[:4], langevin(stat_ensemble="NPT")])
+    assert lj.bindings == 0
 
 
 def test_states_and_settings_come_in_pairs():

@@ -7,6 +7,7 @@ import logging
 
 import numpy as np
 import pytest
+from ase.calculators.calculator import CalculationFailed
 
 from aims_pax.errors import Abandoned, NotConverged
 from aims_pax.frames import Frame
@@ -36,6 +37,8 @@ class Sometimes(LennardJones):
             if small and next(self.calls) in self.failing:
                 if self.how == "fail":
                     raise NotConverged("no convergence after 100 cycles")
+                if self.how == "calculator":
+                    raise CalculationFailed("no convergence after 100 cycles")
                 said.forces[:, start : start + 3] = float("nan")
             return Evaluation(said.energies, said.forces)
 
@@ -73,7 +76,7 @@ def test_each_system_has_md_settings_of_its_own():
     assert [s.origin["temperature"] for s in samples[:2]] == [10, 60]
 
 
-@pytest.mark.parametrize("how", ["explode", "fail"])
+@pytest.mark.parametrize("how", ["explode", "fail", "calculator"])
 def test_a_trajectory_that_explodes_begins_again_and_the_others_go_on(how, caplog):
     with caplog.at_level(logging.WARNING):
         samples = sampled(Sometimes({2}, how), n=3)
@@ -93,7 +96,7 @@ def test_a_reference_that_fails_costs_only_the_system_it_fails_for(caplog):
     assert "three · NotConverged: no convergence after 100 cycles · starting again" in caplog.text
 
 
-@pytest.mark.parametrize("how", ["explode", "fail"])
+@pytest.mark.parametrize("how", ["explode", "fail", "calculator"])
 def test_after_five_explosions_in_a_row_it_says_what_to_do(how):
     with pytest.raises(SamplingError, match=r"three: .*lj failed 5 times in a row.*MD.timestep \(2.0 fs\)"):
         sampled(Sometimes(range(1000), how))

@@ -1,0 +1,270 @@
+"""Reading the two settings files of a folder: everything that is wrong is said at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from aims_pax.errors import SettingsError
+from aims_pax.settings import rules
+from aims_pax.settings.base import Document, Place, Problem, nearest, read_document
+from aims_pax.settings.cluster import ClusterSettings
+from aims_pax.settings.effects import Parts, without_effect
+from aims_pax.settings.keys import Section
+from aims_pax.settings.mace import MaceSettings
+from aims_pax.settings.whole import MACE, PROJECT, Settings
+
+OPTIONAL = {"MISC", "REFERENCE", "ARCHITECTURE", "TRAINING"}  # left out: all defaults
+MAY_BE_ABSENT = {"INITIAL_DATASET_GENERATION", "ACTIVE_LEARNING"}  # left out: that stage does not exist
+SLURM_KEYS = {"project_name", "parsl_options", "slurm_str", "worker_str"}
+INEFFECTIVE = frozenset({"aims_lib_path", "parallel", "mol_idxs", "keep_checkpoints", "restart_latest"})
+
+
+def read_settings(
+    folder: Path | str,
+    aims_pax_file: str = "aimsPAX.yaml",
+    mace_file: str = "mace.yaml",
+    *,
+    for_run: bool = False,
+) -> Settings:
+    """The settings of a working folder. `for_run`: what this release cannot run is an error too.
+
+    Raises SettingsError that lists everything wrong in both files, one a line: `aimsPAX.yaml:12: MD.timestep: …`.
+    """
+    folder = Path(folder).absolute()
+    documents: dict[str, Document] = {}
+    broken: list[str] = []
+    for label, file in ((rules.PROJECT, aims_pax_file), (rules.MACE, mace_file)):
+        try:
+            documents[label] = read_document(folder / file, str(file))
+        except SettingsError as error:
+            broken.append(str(error))
+    reader = _Reader(documents)
+    settings = reader.settings(folder)
+    problems = [*broken, *(str(p) for p in sorted(set(reader.problems)))]
+    if settings is not None and not problems and for_run:
+        problems = unsupported(settings)
+    if problems or settings is None:
+        raise SettingsError("\n".join(problems))
+    return settings
+
+
+def unsupported(settings: Settings) -> list[str]:
+    """What these settings ask for that this release cannot run yet."""
+    found = []
+    tables = settings.md_by_system or {"": settings.md}
+    for name, md in tables.items():
+        if md.stat_ensemble != "NVT" or md.thermostat != "Langevin":
+            place = f"MD.{name}.stat_ensemble" if name else "MD.stat_ensemble"
+            found.append(f"{place}: NPT comes with a later release; use NVT with the Langevin thermostat")
+    if settings.cluster.type == "slurm":
+        found.append("CLUSTER.type: slurm comes with the next release; use local")
+    if settings.cluster.executor == "mpi":
+        found.append("CLUSTER.executor: mpi comes with the next release; use auto")
+    return found
+
+
+class _Reader:
+    """Sections read one by one; problems and warnings gathered on the way."""
+
+    def __init__(self, documents: dict[str, Document]) -> None:
+        self.documents = documents
+        self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
+        self.project: dict[str, Any] = {}
+        self.mace: dict[str, Any] = {}
+        self.broken: set[str] = set()  # sections with errors; mace.yaml's MISC as mace.MISC
+
+    def settings(self, folder: Path) -> Settings | None:
+        """The settings, or None when there are problems."""
+        self._read(rules.PROJECT, PROJECT, self.project)
+        self._read(rules.MACE, MACE, self.mace)
+        parts = Parts({**self.mace, **self.project}, self.broken)
+        self._check(parts)
+        if self.problems or len(self.documents) < 2:
+            return None
+        md = self.project["MD"]
+        return Settings(
+            initial_dataset=self.project["INITIAL_DATASET_GENERATION"],
+            active_learning=self.project["ACTIVE_LEARNING"],
+            cluster=self.project["CLUSTER"],
+            md=next(iter(md.values())),
+            misc=self.project["MISC"],
+            reference=self.project["REFERENCE"],
+            mace=MaceSettings(
+                general=self.mace["GENERAL"],
+                architecture=self.mace["ARCHITECTURE"],
+                training=self.mace["TRAINING"],
+                misc=self.mace["MISC"],
+            ),
+            md_by_system={} if "" in md else md,
+            folder=folder,
+            warnings=tuple(str(w) for w in sorted(set(self.warnings))),
+        )
+
+    def _read(self, label: str, sections: dict[str, type[Section]], into: dict[str, Any]) -> None:
+        document = self.documents.get(label)
+        if document is None:
+            self.broken |= {_name(label, s) for s in sections}
+            return
+        for name in document.data:
+            if name not in sections:
+                self.problems.append(document.problem((name,), _unknown_section(name, sections)))
+        # REFERENCE first: what CLUSTER defaults to depends on it
+        for name in sorted(sections, key=lambda s: s != "REFERENCE"):
+            into[name] = None
+            raw = document.data.get(name)
+            if name not in document.data and name in MAY_BE_ABSENT:
+                continue
+            if name not in document.data and name == "CLUSTER":
+                into[name] = self._no_cluster(document)
+                continue
+            if name not in document.data and name not in OPTIONAL:
+                self._broken(document, label, (name,), f"this section is mandatory. {_first(sections[name])}")
+            elif raw is not None and not isinstance(raw, dict):
+                self._broken(document, label, (name,), f"expected a table, got {raw!r}")
+            else:
+                into[name] = self._section(document, label, name, sections[name], dict(raw or {}))
+
+    def _section(self, document: Document, label: str, name: str, model: type[Section], raw: dict[Any, Any]) -> Any:
+        if name == "CLUSTER" and "type" not in raw and not SLURM_KEYS & set(raw) and self._calculator():
+            raw["type"] = "local"
+        if name != "MD":
+            return self._validated(document, label, (name,), model, raw)
+        if raw and all(isinstance(v, dict) for v in raw.values()):
+            return {str(s): self._validated(document, label, (name, s), model, dict(t)) for s, t in raw.items()}
+        return {"": self._validated(document, label, (name,), model, raw)}
+
+    def _validated(
+        self, document: Document, label: str, place: Place, model: type[Section], raw: dict[Any, Any]
+    ) -> Section | None:
+        table = self._renamed(document, label, place, model, raw)
+        try:
+            section = model.model_validate(table)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                inside = tuple(detail["loc"])
+                self._broken(document, label, place + inside, _explained(detail, model, inside, label))
+            return None
+        for key, text in section.oddities():
+            self.warnings.append(document.problem((*place, key), text))
+        return section
+
+    def _renamed(
+        self, document: Document, label: str, place: Place, model: type[Section], raw: dict[Any, Any]
+    ) -> dict[str, Any]:
+        """The table in our spelling: aliases resolved, dead keys of old files taken out with a warning."""
+        table: dict[str, Any] = {}
+        for written, value in raw.items():
+            key = model.aliases.get(str(written), str(written))
+            if key not in model.model_fields and (key in INEFFECTIVE or key.startswith("intermol_")):
+                self.warnings.append(document.problem((*place, written), "has no effect; remove it"))
+            elif key in table or (key != written and key in raw):
+                self._broken(document, label, (*place, written), f"is another spelling of {key}, also given; keep one")
+            else:
+                table[key] = value
+                for at, line in [*document.lines.items()]:  # messages about `key` point at the line of `written`
+                    if key != written and at[: len(place) + 1] == (*place, written):
+                        document.lines[(*place, key, *at[len(place) + 1 :])] = line
+        return table
+
+    def _calculator(self) -> bool:
+        reference = self.project.get("REFERENCE")
+        return reference is not None and reference.type == "calculator"
+
+    def _no_cluster(self, document: Document) -> ClusterSettings | None:
+        if self._calculator():
+            return ClusterSettings(type="local")
+        if "REFERENCE" not in self.broken:
+            text = f"this section is mandatory when the reference is FHI-aims. {_first(ClusterSettings)}"
+            self._broken(document, rules.PROJECT, ("CLUSTER",), text)
+        self.broken.add("CLUSTER")
+        return None
+
+    def _check(self, parts: Parts) -> None:
+        for label, place, text in rules.findings(rules.ERRORS, parts):
+            if label in self.documents:
+                self.problems.append(self.documents[label].problem(place, text))
+        if self.problems:
+            return
+        for label, place, text in rules.findings(rules.WARNINGS, parts):
+            if label in self.documents:
+                self.warnings.append(self.documents[label].problem(place, text))
+        training = self.mace.get("TRAINING")
+        if training is not None and training.loss == "weighted" and parts.general.compute_stress:
+            self.mace["TRAINING"] = parts.sections["TRAINING"] = training.model_copy(update={"loss": "stress"})
+            text = "weighted has no stress term; stress is used, as compute_stress is True"
+            self.warnings.append(self.documents[rules.MACE].problem(("TRAINING", "loss"), text))
+        for name, system, key, why in without_effect(parts):
+            document = self.documents[rules.MACE if name in MACE and name != "MISC" else rules.PROJECT]
+            place = (name, system, key) if system else (name, key)
+            self.warnings.append(document.problem(place, f"has no effect: {why}"))
+
+    def _broken(self, document: Document, label: str, place: Place, text: str) -> None:
+        self.broken.add(_name(label, str(place[0])))
+        self.problems.append(document.problem(place, text))
+
+
+def _name(label: str, section: str) -> str:
+    return f"{label}.{section}" if label == rules.MACE and section == "MISC" else section
+
+
+def _explained(detail: ErrorDetails, model: type[Section], inside: Place, label: str) -> str:
+    """One validation error in words."""
+    if detail["type"] == "extra_forbidden":
+        return _unknown_key(str(inside[-1]), _inner(model, inside[:-1]), model, label)
+    if detail["type"] == "missing":
+        field = _inner(model, inside[:-1]).model_fields[str(inside[-1])]
+        return f"mandatory. {field.description}"
+    if detail["type"] == "model_type":
+        return f"expected a table, got {detail['input']!r}"
+    error = detail.get("ctx", {}).get("error")
+    return str(error) if error is not None else detail["msg"]
+
+
+def _inner(model: type[Section], inside: Place) -> type[Section]:
+    """The model of a table within a section, found through its annotation."""
+    for name in inside:
+        annotation = model.model_fields[str(name)].annotation
+        arguments = getattr(annotation, "__args__", (annotation,))
+        model = next(a for a in arguments if isinstance(a, type) and issubclass(a, Section))
+    return model
+
+
+def _unknown_key(key: str, table: type[Section], section: type[Section], label: str) -> str:
+    own = [*table.model_fields, *table.aliases]
+    near = nearest(key, own)
+    elsewhere = {}
+    for file, sections in ((rules.PROJECT, PROJECT), (rules.MACE, MACE)):
+        for name, model in sections.items():
+            if model is not section:
+                where = name if file == label else f"{name} of {file}.yaml"
+                elsewhere |= {k: where for k in (*model.model_fields, *model.aliases) if k not in elsewhere}
+    if key in elsewhere:
+        return f"unknown key here; it belongs to {elsewhere[key]}"
+    if near is not None:
+        return f"unknown key; nearest key: {table.aliases.get(near, near)}"
+    far = nearest(key, elsewhere)
+    return "unknown key" + (f"; nearest key: {far} in {elsewhere[far]}" if far else f"; known: {', '.join(own)}")
+
+
+def _unknown_section(name: str, sections: dict[str, type[Section]]) -> str:
+    homes = [s for s, model in sections.items() if name in model.model_fields or name in model.aliases]
+    if homes:
+        return f"is not a section; it belongs under {' or '.join(homes)}"
+    others = PROJECT if sections is MACE else MACE
+    if name in others:
+        return f"unknown section here; it belongs to {'aimsPAX.yaml' if others is PROJECT else 'mace.yaml'}"
+    near = nearest(name, sections)
+    return "unknown section; " + (f"nearest: {near}" if near else f"expected {', '.join(sections)}")
+
+
+def _first(model: type[Section]) -> str:
+    return (model.__doc__ or "").partition(":")[0] and f"It needs: {', '.join(_needed(model))}"
+
+
+def _needed(model: type[Section]) -> list[str]:
+    return [k for k in model.model_fields if model.meaning(k).mandatory]

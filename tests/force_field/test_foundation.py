@@ -1,0 +1,67 @@
+import urllib.error
+
+import numpy as np
+import pytest
+import torch
+from tests.force_field.tiny import ensemble, water
+
+from aims_pax.errors import SettingsError, SetupError
+from aims_pax.force_field import foundation
+from aims_pax.force_field._mace import foundation_models
+from aims_pax.potential import Potential
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "own.model"
+    ensemble([1]).save(0, path)
+    return path
+
+
+def test_a_local_file_becomes_a_potential(model_file):
+    potential = foundation.load(str(model_file), "cpu", "float64")
+    assert isinstance(potential, Potential)
+    assert potential.elements == (1, 6, 8, 29)
+    assert potential.members == 1
+    direct = ensemble([1]).potential().labels([water(1)[0].frame])[0]
+    np.testing.assert_allclose(potential.labels([water(1)[0].frame])[0].forces, direct.forces, atol=1e-5)
+
+
+def test_a_relative_path_starts_in_the_working_folder(model_file):
+    assert foundation.load("own.model", folder=model_file.parent).members == 1
+
+
+def test_a_published_size_goes_through_maces_download(model_file, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        foundation_models(), "download_mace_mp_checkpoint", lambda size: asked.append(size) or str(model_file)
+    )
+    assert foundation.load("small").members == 1
+    assert asked == ["small"]
+
+
+def test_without_network_the_error_names_the_way_out(monkeypatch):
+    def no_network(size):
+        raise urllib.error.URLError("Name or service not known")
+
+    monkeypatch.setattr(foundation_models(), "download_mace_mp_checkpoint", no_network)
+    with pytest.raises(SetupError, match=r"initial_foundational_size to its path"):
+        foundation.load("medium")
+
+
+def test_what_is_neither_size_nor_file_is_named_with_the_choices(tmp_path):
+    with pytest.raises(SettingsError, match=r"'tiny'.*small, medium, large"):
+        foundation.load("tiny", folder=tmp_path)
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path):
+    torch.save([1, 2], tmp_path / "list.model")
+    with pytest.raises(SettingsError, match="holds list"):
+        foundation.load("list.model", folder=tmp_path)
+
+
+def test_an_element_it_does_not_know_is_named(model_file):
+    from aims_pax.frames import Frame
+
+    with pytest.raises(SettingsError, match="does not know Au"):
+        foundation.load(str(model_file)).labels([Frame([79], [[0, 0, 0]])])
