@@ -1,9 +1,7 @@
 """Convergence: train each chosen member on the full set until it stops improving, then put its best weights back.
 
-    TRAIN  -- improved by more than the margin -->  TRAIN
+    TRAIN  -- improved by more than the margin -->  TRAIN   (these weights are the best so far)
     TRAIN  -- patience or epochs used up -------->  done    (the best weights are restored)
-
-The engine remembers the weights of the best validation, by the same margin.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ from aims_pax.core.work import (
     Effect,
     Event,
     IllegalEvent,
+    KeepBest,
     RestoreBest,
     Say,
     Train,
@@ -72,6 +71,7 @@ def step(state: State, event: Event, rules: ConvergeRules) -> tuple[State, tuple
     (loss,), (mae,) = event.valid_loss, event.force_mae
     if math.isfinite(loss) and (math.isinf(p.best) or p.best - loss > rules.margin):
         p = replace(p, best=loss, best_epoch=p.epochs, best_mae=mae)
+        effects.append(KeepBest(p.member))
     if p.epochs >= rules.max_epochs or p.epochs - p.best_epoch >= rules.patience:
         p = replace(p, done=True)
         why = "patience" if p.epochs < rules.max_epochs else "epochs"

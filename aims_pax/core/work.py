@@ -148,6 +148,13 @@ class Analyse:
 
 
 @dataclass(frozen=True)
+class KeepBest:
+    """Remember the member's weights as the best so far."""
+
+    member: int
+
+
+@dataclass(frozen=True)
 class RestoreBest:
     """Put the member's best weights back: it is converged."""
 
@@ -162,7 +169,7 @@ class Say:
     level: str = "info"
 
 
-Effect = Add | Rewind | Analyse | RestoreBest | Say
+Effect = Add | Rewind | Analyse | KeepBest | RestoreBest | Say
 
 
 class IllegalEvent(ValueError):

@@ -115,6 +115,8 @@ class ParslExecutor:
         return HighThroughputExecutor(
             label=LABEL,
             address="127.0.0.1",
+            heartbeat_period=5,  # a dead worker is noticed after one period
+            heartbeat_threshold=60,  # dead pools, and workers without a driver, after this
             max_workers_per_node=self.capacity,
             cores_per_worker=1e-3,  # the number of workers is the user's choice, not the core count's
             launch_cmd=pool,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aims_pax.core import converge as stage
 from aims_pax.core.rules import ConvergeRules
-from aims_pax.core.work import Effect, Event, RestoreBest, Train, Work
-from aims_pax.procedures.world import Run, StageWorld
+from aims_pax.core.work import Effect, Event, KeepBest, RestoreBest, Train, Work
+from aims_pax.procedures.world import Run, StageWorld, group
+from aims_pax.record.checkpoint import Snapshot
 
 if TYPE_CHECKING:
     from aims_pax.force_field import MemberData
@@ -54,7 +56,8 @@ def run(
 def best_member(run: Run) -> int:
     """The member with the lowest validation loss, each on its own validation set as it stands."""
     members = range(len(run.ensemble.members))
-    losses = run.ensemble.validation_losses([run.member_data(m) for m in members])
+    results = run.ensemble.validate({m: run.member_data(m) for m in members})
+    losses = [r.valid_loss for r in results]
     return int(np.nanargmin(losses)) if np.isfinite(losses).any() else 0
 
 
@@ -64,6 +67,7 @@ class ConvergeWorld(StageWorld):
     def __init__(self, run: Run, name: str, own_sets: bool) -> None:
         super().__init__(run, stage, name)
         self.own_sets = own_sets
+        self.best: dict[int, dict[str, NDArray[Any]]] = {}  # member → weights of its best validation
 
     def data_of(self, member: int) -> MemberData:
         if self.own_sets:
@@ -75,13 +79,25 @@ class ConvergeWorld(StageWorld):
     def turn(self, works: Sequence[Work], stop: Callable[[], bool]) -> Iterable[Event]:
         (work,) = works
         assert isinstance(work, Train)
-        return [self.train(work, stop, margin=self.rules.margin, keep_best=True)]
+        return [self.train(work, stop)]
 
     def apply(self, effect: Effect) -> None:
+        ensemble = self.run.ensemble
         match effect:
+            case KeepBest(member):
+                self.best[member] = dict(ensemble.inference_arrays(member))
             case RestoreBest(member):
-                data = [self.data_of(member)]
-                self.run.ensemble.restore_best(data, [member])
-                self.run.ensemble.refit_offsets(data, [member])
+                if member in self.best:  # without a single finite validation the last weights stay
+                    ensemble.set_inference_arrays(member, self.best[member])
+                data = {member: self.data_of(member)}
+                ensemble.weigh_tail(data)
+                ensemble.refit_offsets(data)
             case _:
                 super().apply(effect)
+
+    def weights(self) -> Mapping[str, NDArray[Any]]:
+        best = {f"best/{m}/{k}": v for m, arrays in self.best.items() for k, v in arrays.items()}
+        return {**super().weights(), **best}
+
+    def take_arrays(self, snapshot: Snapshot, grouped: Mapping[str, Any]) -> None:
+        self.best = {int(m): arrays for m, arrays in group(snapshot.weights).get("best", {}).items()}

@@ -124,7 +124,7 @@ class ExploreWorld(StageWorld):
             return [
                 self.train(
                     works[0], stop,
-                    valid_skip=settings.valid_skip, margin=settings.margin, kick_after=settings.epochs_per_worker,
+                    valid_skip=settings.valid_skip, margin=settings.margin, patience=settings.epochs_per_worker,
                 )
             ]  # fmt: skip
         return self._move([w for w in works if isinstance(w, Advance)], stop)

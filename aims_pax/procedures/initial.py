@@ -150,7 +150,7 @@ def collect_losses(run: Run) -> None:
     columns: list[dict[int, float]] = []
     for member in run.ensemble.members:
         with open(run.folder.losses / f"{member.name}.csv", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["stage"] == stage.NAME and row["valid_loss"]]
+            rows = [row for row in csv.DictReader(file) if row["stage"] == stage.NAME]
         columns.append({int(row["epoch"]): float(row["valid_loss"]) for row in rows})
     epochs = sorted(set.intersection(*(set(c) for c in columns)))
     losses = np.array([[c[e] for e in epochs] for c in columns])

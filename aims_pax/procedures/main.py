@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -134,7 +135,7 @@ def deliver(run: Run, delivered: list[int]) -> None:
     results = run.folder.results
     for m, member in enumerate(run.ensemble.members):
         folder = results if m in delivered else results / "committee"
-        run.ensemble.save(m, folder / f"{member.name}.model")
+        _save(run, m, folder / f"{member.name}.model")
     if len(delivered) < len(run.ensemble.members):
         text = "These members were not converged on the final data; they serve to estimate uncertainty.\n"
         run.folder.write_text(results / "committee" / "not_converged.txt", text)
@@ -157,13 +158,22 @@ def deliver(run: Run, delivered: list[int]) -> None:
 
 
 def _save_models(run: Run) -> None:
-    """The models as they stand at the end of a stage, in GENERAL.model_dir, and their training state beside."""
+    """The models as they stand at the end of a stage, in GENERAL.model_dir, and their training state beside.
+
+    Their energy offsets are fitted to the data they have: at a large force weight these lag behind in training.
+    """
     from aims_pax.record.arrays import pack
 
+    run.ensemble.refit_offsets({m: run.member_data(m) for m in range(len(run.ensemble.members))})
     for m, member in enumerate(run.ensemble.members):
-        run.ensemble.save(m, run.folder.model / f"{member.name}.model")
+        _save(run, m, run.folder.model / f"{member.name}.model")
         arrays = run.ensemble.members[m].arrays()
         run.folder.write_bytes(run.folder.checkpoints / f"{member.name}.npy", pack(arrays, {"name": member.name}))
+
+
+def _save(run: Run, member: int, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    run.ensemble.save(member, path)
 
 
 @contextlib.contextmanager
@@ -175,11 +185,16 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
     with to_console(console, settings.mace.misc.log_level), folder.locked():
         for warning in settings.warnings:
             log.warning("%s", warning)
-        systems = read_systems(settings.geometry_paths())
+        systems = read_systems(_paths(settings))
         with watch.listening(), display.on(), Labeller.from_settings(settings, folder.data) as labeller:
             ensemble = _ensemble(settings, elements(s.frame for s in systems))
             dataset = Dataset(folder.data)
             yield Run(settings, folder, systems, labeller, dataset, ensemble, Journal(folder), watch, display)
+
+
+def _paths(settings: Settings) -> Path | list[Path]:
+    given = settings.misc.path_to_geometry
+    return settings.path(given) if isinstance(given, str) else [settings.path(p) for p in given]
 
 
 def _ensemble(settings: Settings, elements: tuple[int, ...]) -> Ensemble:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
     from aims_pax.settings import Settings
 
 log = logging.getLogger(__name__)
+
+LOSS_COLUMNS = "stage,visit,epoch,train_loss,valid_loss,energy_mae_eV_atom,force_mae_eV_A\n"
 
 
 @dataclass(frozen=True)
@@ -107,21 +108,15 @@ class StageWorld:
     def train(self, work: Train, stop: Callable[[], bool], **how: Any) -> Trained:
         """One visit of training on the dataset as it is now."""
         members = range(len(self.run.ensemble.members)) if work.member is None else (work.member,)
-        data = [self.data_of(m) for m in members]
-        results = self.run.ensemble.train(
-            data,
-            work.epochs,
-            members=list(members),
-            words=("train", self.checkpoint.path.name, work.visit),
-            stop=stop,
-            **how,
-        )
+        data = {m: self.data_of(m) for m in members}
+        words = ("train", self.checkpoint.path.name, work.visit)
+        results = self.run.ensemble.train(data, work.epochs, words=words, stop=stop, **how)
         self._note(work, results)
         return Trained(
             work,
-            n_train=max(len(d.train) for d in data),
-            valid_loss=tuple(_known(r.valid_loss) for r in results),
-            force_mae=tuple(_known(r.force_mae) for r in results),
+            n_train=max(len(d.train) for d in data.values()),
+            valid_loss=tuple(r.valid_loss for r in results),
+            force_mae=tuple(r.force_mae for r in results),
         )
 
     def data_of(self, member: int) -> MemberData:
@@ -130,23 +125,21 @@ class StageWorld:
 
     def _note(self, work: Train, results: Sequence[MemberResult]) -> None:
         """Append this visit's losses to the files of the members, and a line to the log."""
+        stage = self.checkpoint.path.name
         for r in results:
             path = self.run.folder.losses / f"{r.name}.csv"
-            head = "" if path.exists() else "stage,visit,epoch,train_loss,valid_loss\n"
+            head = "" if path.exists() else LOSS_COLUMNS
             rows = "".join(
-                f"{self.checkpoint.path.name},{work.visit},{e.epoch},{e.train:.8g},"
-                f"{'' if e.valid is None else f'{e.valid:.8g}'}\n"
-                for e in r.losses
+                f"{stage},{work.visit},{e.epoch},{e.train_loss:.8g},{e.valid_loss:.8g},{e.energy_mae:.8g},{e.force_mae:.8g}\n"
+                for e in r.history
             )
             self.run.folder.append_text(path, head + rows)
-        seen = [r for r in results if r.force_mae is not None and r.energy_mae is not None]
-        if seen:
-            mae, energy = (np.mean([getattr(r, n) for r in seen]) for n in ("force_mae", "energy_mae"))
-            who = "" if work.member is None else f" of {results[0].name}"
-            log.info(
-                "training visit %d%s · force MAE %.1f meV/Å · energy MAE %.2f meV/atom (validation)",
-                work.visit, who, 1000 * mae, 1000 * energy,
-            )  # fmt: skip
+        mae, energy = (np.mean([getattr(r, n) for r in results]) for n in ("force_mae", "energy_mae"))
+        who = "" if work.member is None else f" of {results[0].name}"
+        log.info(
+            "training visit %d%s · force MAE %.1f meV/Å · energy MAE %.2f meV/atom (validation)",
+            work.visit, who, 1000 * mae, 1000 * energy,
+        )  # fmt: skip
 
     # ------------------------------------------------------------ snapshots
 
@@ -222,15 +215,12 @@ class StageWorld:
         self.run.display.show(self.stage.NAME, state, self.rules, doing, self.run.labeller)
 
 
-def _known(value: float | None) -> float:
-    """A validation that did not take place in this visit says nothing: NaN."""
-    return math.nan if value is None else value
-
-
 def group(arrays: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, dict[str, NDArray[Any]]]]:
-    """{"frame/7f3a/cell": x} → {"frame": {"7f3a": {"cell": x}}}; deeper names stay joined."""
+    """{"frame/7f3a/cell": x} → {"frame": {"7f3a": {"cell": x}}}; deeper names stay joined, flatter ones are left out."""
     result: dict[str, dict[str, dict[str, NDArray[Any]]]] = {}
     for name, values in arrays.items():
+        if name.count("/") < 2:
+            continue
         kind, key, rest = name.split("/", 2)
         result.setdefault(kind, {}).setdefault(key, {})[rest] = values
     return result

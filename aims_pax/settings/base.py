@@ -78,7 +78,9 @@ def read_document(path: Path, name: str) -> Document:
     if root is None or (isinstance(root, yaml.ScalarNode) and not root.value.strip()):
         raise SettingsError(f"{name}: the file is empty; expected sections such as MISC:")
     if not isinstance(root, yaml.MappingNode):
-        raise SettingsError(f"{name}:{root.start_mark.line + 1}: expected sections such as MISC: at the top level")
+        raise SettingsError(
+            f"{name}:{root.start_mark.line + 1}: expected sections such as MISC: at the top level"
+        )
     reader = _Values(name)
     try:
         data = reader.value(root, ())
@@ -210,7 +212,9 @@ def _text(path: Path, name: str) -> str:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise SettingsError(f"{name}:{line}: not UTF-8 text (byte {raw[error.start]:#04x}); save it as UTF-8") from error
+        raise SettingsError(
+            f"{name}:{line}: not UTF-8 text (byte {raw[error.start]:#04x}); save it as UTF-8"
+        ) from error
 
 
 def _syntax(error: yaml.MarkedYAMLError) -> str:

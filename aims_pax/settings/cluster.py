@@ -8,7 +8,18 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from aims_pax.settings.keys import Flag, Kind, OptionalText, OptionalWhole, Section, Text, Whole, as_real, key, one_of
+from aims_pax.settings.keys import (
+    Flag,
+    Kind,
+    OptionalText,
+    OptionalWhole,
+    Section,
+    Text,
+    Whole,
+    as_real,
+    key,
+    one_of,
+)
 
 SLURM = "the type is `slurm`"
 
@@ -46,14 +57,18 @@ class ClusterSettings(Section):
 
     type: Place = key(
         "slurm",
-        "`slurm`, or `local` for this machine. When the reference is a calculator and no Slurm key is written, "
-        "the default is `local`.",
+        "`slurm`, or `local` for this machine. When the reference is a calculator and no Slurm key is "
+        "written, the default is `local`.",
     )
     project_name: OptionalText = key(None, "Name of the Parsl run.", mandatory=SLURM)
-    parsl_options: ParslOptions | None = key(None, "Parsl's options, a table:", mandatory=SLURM)
-    slurm_str: OptionalText = key(None, "Header of the Slurm job script: resources and options.", mandatory=SLURM)
+    parsl_options: ParslOptions | None = key(None, "Table of Parsl's options.", mandatory=SLURM)
+    slurm_str: OptionalText = key(
+        None, "Header of the Slurm job script: resources and options.", mandatory=SLURM
+    )
     worker_str: OptionalText = key(
-        None, "Shell commands that prepare each worker: load modules, activate the environment.", mandatory=SLURM
+        None,
+        "Shell commands that prepare each worker: load modules, activate the environment.",
+        mandatory=SLURM,
     )
     launch_str: OptionalText = key(
         None,
@@ -62,20 +77,25 @@ class ClusterSettings(Section):
     )
     calc_dir: Text = key(
         "./calc",
-        "Folder of the reference calculations. Mandatory for FHI-aims and for Slurm.",
+        "Folder of the reference calculations.",
         mandatory="the reference is FHI-aims or the type is `slurm`",
     )
     clean_dirs: Flag = key(True, "Remove the folder of each calculation once its result is stored.")
     max_workers: OptionalWhole = key(
-        None, "Reference calculations at the same time on this machine; `None`: as many as there are cores.",
-        possible="[1, inf)", plausible="[1, 1024]",
+        None,
+        "Reference calculations at the same time on this machine; `None`: as many as there are cores.",
+        possible="[1, inf)",
+        plausible="[1, 1024]",
     )
     executor: Executor = key(
         "auto",
-        "How calculations run: one by one in this process (`inline`), in `threads`, in Parsl's worker processes "
-        "(`htex`), under MPI (`mpi`), or as fits the reference (`auto`).",
+        "How calculations run: one by one in this process (`inline`), in `threads`, in Parsl's worker "
+        "processes (`htex`), under MPI (`mpi`), or as fits the reference (`auto`).",
     )
     job_time_limit: Seconds = key(
-        math.inf, "Longest time of one reference calculation (s, or `HH:MM:SS`); inf: no limit.",
-        unit="s", possible="(0, inf]", plausible="[1, inf]",
+        math.inf,
+        "Longest time of one reference calculation (s, or `HH:MM:SS`); inf: no limit.",
+        unit="s",
+        possible="(0, inf]",
+        plausible="[1, inf]",
     )

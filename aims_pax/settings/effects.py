@@ -13,12 +13,12 @@ from typing import Any
 from aims_pax.settings.keys import Section
 
 
-class Broken(Exception):
+class BrokenSectionError(Exception):
     """A rule looked at a section that could not be read: it has nothing to say."""
 
 
 class Parts:
-    """The sections read so far. An absent one is None; looking at an invalid one raises `Broken`.
+    """The sections read so far. An absent one is None; looking at an invalid one raises `BrokenSectionError`.
 
     `md` is a map from system name to MDSettings; one table for all has the name "".
     """
@@ -29,7 +29,7 @@ class Parts:
 
     def __getitem__(self, name: str) -> Any:
         if name in self.broken:
-            raise Broken(name)
+            raise BrokenSectionError(name)
         return self.sections.get(name)
 
     @property
@@ -100,7 +100,9 @@ def _calculator(parts: Parts, _: Any) -> bool:
 
 def _no_labelled_files(p: Parts, misc: Any) -> bool:
     active = p.active
-    return misc.test_set is None and not (active and (active.initial_train_dataset or active.initial_valid_dataset))
+    return misc.test_set is None and not (
+        active and (active.initial_train_dataset or active.initial_valid_dataset)
+    )
 
 
 TABLE = (
@@ -115,6 +117,8 @@ TABLE = (
         lambda p, _: not p.slurm,
         "CLUSTER.type is local",
     ),
+    NoEffect("CLUSTER", "job_time_limit", _calculator, "a calculator in Python cannot be interrupted"),
+    NoEffect("CLUSTER", "max_workers", lambda _, s: s.executor == "inline", "executor is inline"),
     NoEffect("CLUSTER", "max_workers", lambda p, _: p.slurm, "CLUSTER.type is slurm; parsl_options decide"),
     NoEffect(
         INITIAL,
@@ -129,7 +133,9 @@ TABLE = (
         "only initial_sampling: calculator uses it",
     ),
     NoEffect(INITIAL, "desired_acc_scale_idg", lambda _, s: s.desired_acc == 0, "desired_acc is 0"),
-    NoEffect(INITIAL, f"{CONVERGENCE} margin", lambda _, s: not s.converge_initial, "converge_initial is False"),
+    NoEffect(
+        INITIAL, f"{CONVERGENCE} margin", lambda _, s: not s.converge_initial, "converge_initial is False"
+    ),
     NoEffect(ACTIVE, "analysis_skip", lambda _, s: not s.analysis, "analysis is False"),
     NoEffect(ACTIVE, f"{CONVERGENCE} converge_best", lambda _, s: not s.converge_al, "converge_al is False"),
     NoEffect("MD", f"barostat {BERENDSEN} {NOSE_HOOVER}", _nvt, "stat_ensemble is NVT"),
@@ -152,7 +158,9 @@ TABLE = (
     ),
     NoEffect("TRAINING", "energy_weight", lambda _, s: s.loss == "forces_only", "the loss is forces_only"),
     NoEffect("TRAINING", "virials_weight", lambda _, s: s.loss != "virials", "only loss: virials uses it"),
-    NoEffect("TRAINING", "stress_weight", lambda p, _: not p.general.compute_stress, "compute_stress is False"),
+    NoEffect(
+        "TRAINING", "stress_weight", lambda p, _: not p.general.compute_stress, "compute_stress is False"
+    ),
     NoEffect(
         "TRAINING",
         "stress_weight",
@@ -175,7 +183,7 @@ def without_effect(parts: Parts) -> Iterator[tuple[str, str, str, str]]:
                     for key in rule.keys.split():
                         if _written(section, key):
                             yield rule.section, name, key, rule.why
-        except Broken:
+        except BrokenSectionError:
             continue
 
 

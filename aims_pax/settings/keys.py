@@ -74,7 +74,8 @@ class Meaning:
         if self.plausible is None or value in self.plausible:
             return None
         unit = f" {self.unit}" if self.unit else ""
-        text = f"{show(value)}{unit} is outside the usual {show(self.plausible.low)} … {show(self.plausible.high)}"
+        low, high = show(self.plausible.low), show(self.plausible.high)
+        text = f"{show(value)}{unit} is outside the usual {low} … {high}"
         if self.usual is not None and value > 0 and math.isfinite(value):
             ratio = self.usual / value
             times = show(float(f"{max(ratio, 1 / ratio):.3g}"))
@@ -118,7 +119,6 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), validate_default=False)
 
     aliases: ClassVar[Mapping[str, str]] = {}  # other spelling → ours
-    dead: ClassVar[frozenset[str]] = frozenset()  # keys of old files that do nothing
 
     @field_validator("*", mode="after")
     @classmethod
@@ -142,7 +142,10 @@ class Section(BaseModel):
     def oddities(self) -> Iterator[tuple[str, str]]:
         """(key, why it looks wrong) for every written number outside its plausible range."""
         for name in type(self).model_fields:
-            if name not in self.model_fields_set or getattr(self, name) == type(self).model_fields[name].default:
+            if (
+                name not in self.model_fields_set
+                or getattr(self, name) == type(self).model_fields[name].default
+            ):
                 continue
             for number in numbers(getattr(self, name)):
                 if text := self.meaning(name).oddity(number):
@@ -267,6 +270,7 @@ def as_text_or_map(value: Any) -> str | dict[str, str]:
 
 def one_of(*choices: str, **spellings: str) -> BeforeValidator:
     """One of these words in any case; `spellings` maps further ones (underscores for hyphens) to them."""
+
     def plainly(word: str) -> str:
         return word.lower().replace("_", "-")
 
@@ -298,4 +302,6 @@ Table = Annotated[dict[str, Any], BeforeValidator(as_table), Kind("`dict`")]
 OptionalText = Annotated[str | None, optional(as_text), Kind("`str` or `None`")]
 OptionalWhole = Annotated[int | None, optional(as_whole), Kind("`int` or `None`")]
 OptionalTexts = Annotated[tuple[str, ...] | None, optional(as_list_of_texts), Kind("`list` or `None`")]
-OptionalTextOrMap = Annotated[str | dict[str, str] | None, optional(as_text_or_map), Kind("`str`, `dict` or `None`")]
+OptionalTextOrMap = Annotated[
+    str | dict[str, str] | None, optional(as_text_or_map), Kind("`str`, `dict` or `None`")
+]

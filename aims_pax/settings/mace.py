@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
@@ -36,15 +36,15 @@ INTERACTIONS = (  # mace.modules.interaction_classes of MACE 0.3.16
     "RealAgnosticDensityResidualInteractionBlock",
     "RealAgnosticResidualNonLinearInteractionBlock",
 )
-ELEMENTS = (
-    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr "
-    "Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir "
-    "Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl "
-    "Mc Lv Ts Og"
-).split()
+_SYMBOLS = (
+    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr "
+    "Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta "
+    "W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs "
+    "Mt Ds Rg Cn Nh Fl Mc Lv Ts Og"
+)
+ELEMENTS = tuple(_SYMBOLS.split())
 COUNT = "[1, inf)"
 WEIGHT = "[0, inf)"
-DEAD = frozenset({"keep_checkpoints", "restart_latest"})
 
 
 def _atomic_energies(value: Any) -> str | tuple[float, ...] | dict[str, float]:
@@ -125,7 +125,12 @@ Device = Annotated[str, BeforeValidator(_device), Kind("`str`")]
 Errors = Annotated[
     str,
     one_of(
-        "PerAtomMAE", "PerAtomRMSE", "TotalMAE", "TotalRMSE", "PerAtomMAEstressvirials", "PerAtomRMSEstressvirials"
+        "PerAtomMAE",
+        "PerAtomRMSE",
+        "TotalMAE",
+        "TotalRMSE",
+        "PerAtomMAEstressvirials",
+        "PerAtomRMSEstressvirials",
     ),
     Kind("`str`"),
 ]
@@ -134,8 +139,6 @@ LogLevel = Annotated[str, one_of("DEBUG", "INFO", "WARNING", "ERROR"), Kind("`st
 
 class GeneralSettings(Section):
     """GENERAL: names, folders and precision."""
-
-    dead: ClassVar[frozenset[str]] = DEAD
 
     name_exp: Text = key(..., "Name of the experiment; models and datasets are named after it.")
     checkpoints_dir: Text = key("./checkpoints", "Folder of the model checkpoints.")
@@ -153,17 +156,24 @@ class ArchitectureSettings(Section):
         None,
         "Energies of the isolated atoms (eV): a list in ascending atomic number over all elements, "
         "`{symbol: energy}`, or a JSON or YAML file of that. `None`: least squares over the training set.",
-        unit="eV", possible="(-inf, inf)",
+        unit="eV",
+        possible="(-inf, inf)",
     )
     compute_avg_num_neighbors: Flag = key(True, "Measure the average number of neighbours; else it is 1.")
-    correlation: Whole = key(3, "Correlation order of the many-body terms.", possible="[1, 6]", plausible="[1, 4]")
+    correlation: Whole = key(
+        3, "Correlation order of the many-body terms.", possible="[1, 6]", plausible="[1, 4]"
+    )
     gate: Gate = key("silu", "Activation of the last readout: `silu`, `tanh`, `abs` or `None`.")
     interaction: Interaction = key("RealAgnosticResidualInteractionBlock", "Interaction block.")
     interaction_first: FirstInteraction = key(
         "RealAgnosticResidualInteractionBlock", "Interaction block of the first layer."
     )
-    max_ell: Whole = key(3, "Highest degree of the spherical harmonics.", possible="[0, 11]", plausible="[1, 4]")
-    max_L: Whole = key(1, "Highest degree of the equivariant features.", possible="[0, 11]", plausible="[0, 3]")
+    max_ell: Whole = key(
+        3, "Highest degree of the spherical harmonics.", possible="[0, 11]", plausible="[1, 4]"
+    )
+    max_L: Whole = key(
+        1, "Highest degree of the equivariant features.", possible="[0, 11]", plausible="[0, 3]"
+    )
     MLP_irreps: Irreps = key("16x0e", "Hidden scalars of the last readout, in e3nn's notation.")
     model: Architecture = key("ScaleShiftMACE", "`ScaleShiftMACE` or `MACE`.")
     num_channels: Whole = key(128, "Channels (features).", possible=COUNT, plausible="[4, 1024]")
@@ -172,13 +182,21 @@ class ArchitectureSettings(Section):
     num_radial_basis: Whole = key(8, "Radial basis functions.", possible=COUNT, plausible="[3, 64]")
     pair_repulsion: Flag = key(False, "Add MACE's ZBL repulsion at short distances.")
     r_max: Real = key(
-        5.0, "Cutoff radius (Å).",
-        unit="Å", possible="(0, 30]", plausible="[2.5, 12]", usual=5.0, others={"nm": 10.0, "pm": 0.01},
+        5.0,
+        "Cutoff radius (Å).",
+        unit="Å",
+        possible="(0, 30]",
+        plausible="[2.5, 12]",
+        usual=5.0,
+        others={"nm": 10.0, "pm": 0.01},
     )
-    radial_MLP: Layers = key((64, 64, 64), "Hidden layers of the radial MLP.", possible=COUNT, plausible="[4, 1024]")
+    radial_MLP: Layers = key(
+        (64, 64, 64), "Hidden layers of the radial MLP.", possible=COUNT, plausible="[4, 1024]"
+    )
     radial_type: Radial = key("bessel", "Radial basis: `bessel`, `gaussian` or `chebyshev`.")
     scaling: Scaling = key(
-        "rms_forces_scaling", "Scale of the interaction energy: `rms_forces_scaling`, `std_scaling`, `no_scaling`."
+        "rms_forces_scaling",
+        "Scale of the interaction energy: `rms_forces_scaling`, `std_scaling`, `no_scaling`.",
     )
 
 
@@ -188,9 +206,14 @@ class TrainingSettings(Section):
     amsgrad: Flag = key(True, "Use the AMSGrad variant of Adam.")
     batch_size: Whole = key(5, "Structures in a training batch.", possible=COUNT, plausible="[1, 512]")
     clip_grad: Clip = key(
-        10.0, "Largest norm of the gradient; `None`: no clipping.", possible="(0, inf]", plausible="[0.01, 10000]"
+        10.0,
+        "Largest norm of the gradient; `None`: no clipping.",
+        possible="(0, inf]",
+        plausible="[0.01, 10000]",
     )
-    config_type_weights: Weights = key({"Default": 1.0}, "Weights of structures by their `config_type`.", possible=WEIGHT)
+    config_type_weights: Weights = key(
+        {"Default": 1.0}, "Weights of structures by their `config_type`.", possible=WEIGHT
+    )
     ema: Flag = key(True, "Use the exponential moving average of the weights.")
     ema_decay: Real = key(0.99, "Decay of that average.", possible="(0, 1)", plausible="[0.9, 0.99999]")
     energy_weight: Real = key(1.0, "Weight of the energy in the loss.", possible=WEIGHT)
@@ -203,23 +226,27 @@ class TrainingSettings(Section):
     lr: Real = key(0.01, "Learning rate.", possible="(0, 10]", plausible="[1e-5, 0.1]", usual=0.01)
     lr_factor: Real = key(0.8, "Factor on the learning rate at a plateau.", possible="(0, 1)")
     lr_scheduler_gamma: Real = key(
-        0.9993, "Factor on the learning rate at each epoch with `ExponentialLR`.",
-        possible="(0, 1]", plausible="[0.9, 1]",
+        0.9993,
+        "Factor on the learning rate at each epoch with `ExponentialLR`.",
+        possible="(0, 1]",
+        plausible="[0.9, 1]",
     )
     optimizer: Optimizer = key("adam", "`adam` or `adamw`.")
     scheduler: Scheduler = key("ReduceLROnPlateau", "`ReduceLROnPlateau` or `ExponentialLR`.")
-    scheduler_patience: Whole = key(5, "Epochs without improvement before the rate falls.", possible="[0, inf)")
+    scheduler_patience: Whole = key(
+        5, "Epochs without improvement before the rate falls.", possible="[0, inf)"
+    )
     stress_weight: Real = key(1.0, "Weight of the stress in the loss.", possible=WEIGHT)
     swa: Flag = key(False, "Use stochastic weight averaging.")
-    valid_batch_size: Whole = key(5, "Structures in a validation batch.", possible=COUNT, plausible="[1, 1024]")
+    valid_batch_size: Whole = key(
+        5, "Structures in a validation batch.", possible=COUNT, plausible="[1, 1024]"
+    )
     virials_weight: Real = key(1.0, "Weight of the virials in the loss.", possible=WEIGHT)
     weight_decay: Real = key(5e-7, "L2 regularisation.", possible=WEIGHT, plausible="[0, 0.01]")
 
 
 class MaceMiscSettings(Section):
     """MISC: device and messages."""
-
-    dead: ClassVar[frozenset[str]] = DEAD
 
     device: Device = key("cpu", "Device of training and dynamics: `cpu` or `cuda`.")
     error_table: Errors = key("PerAtomMAE", "Errors to compute and show, in MACE's names.")
@@ -235,8 +262,10 @@ class MaceSettings(Section):
     misc: MaceMiscSettings
 
 
-def atomic_energies_by_element(value: Any, elements: Sequence[int], folder: Path | None = None) -> dict[int, float]:
-    """{atomic number: eV} for `elements` from ARCHITECTURE.atomic_energies (a relative path is from `folder`).
+def atomic_energies_by_element(
+    value: Any, elements: Sequence[int], folder: Path | None = None
+) -> dict[int, float]:
+    """{atomic number: eV} for `elements` from ARCHITECTURE.atomic_energies (paths are from `folder`).
 
     Raises SettingsError for a list of the wrong length, a missing element, an unreadable file.
     """
@@ -249,8 +278,8 @@ def atomic_energies_by_element(value: Any, elements: Sequence[int], folder: Path
     if isinstance(value, list | tuple):
         if len(value) != len(elements):
             raise SettingsError(
-                f"{where}: {len(value)} energies for {len(elements)} elements; expected one for each of {names}, "
-                "in this order"
+                f"{where}: {len(value)} energies for {len(elements)} elements; expected one for each of "
+                f"{names}, in this order"
             )
         return {z: float(e) for z, e in zip(elements, value, strict=True)}
     try:

@@ -26,43 +26,77 @@ class MDSettings(Section):
         "Berendsen", "Barostat of `NPT`: `Berendsen`, or `npt` for Nosé–Hoover–Parrinello–Rahman."
     )
     compressibility: Real = key(
-        4.57e-5, "Isothermal compressibility for Berendsen NPT (per bar); the default is water's.",
-        unit="bar⁻¹", possible="(0, 1]", plausible="[1e-8, 1e-3]",
+        4.57e-5,
+        "Isothermal compressibility for Berendsen NPT (per bar); the default is water's.",
+        unit="bar⁻¹",
+        possible="(0, 1]",
+        plausible="[1e-8, 1e-3]",
         others={"Å³/eV": BAR, "GPa⁻¹": 1e-4},
     )
     external_stress: Real = key(
-        6.24e-7, "Pressure of Nosé–Hoover–Parrinello–Rahman NPT (eV/Å³, positive compresses; 1 bar = 6.24e-7).",
-        unit="eV/Å³", possible="[-1, 10]",
+        6.24e-7,
+        "Pressure of Nosé–Hoover–Parrinello–Rahman NPT (eV/Å³, positive compresses; 1 bar = 6.24e-7).",
+        unit="eV/Å³",
+        possible="[-1, 10]",
     )
     friction: Real = key(
-        0.001, "Friction of Langevin dynamics (fs⁻¹).",
-        unit="fs⁻¹", possible="(0, 10]", plausible="[1e-5, 0.1]", usual=0.001, others={"ps⁻¹": 1e-3},
+        0.001,
+        "Friction of Langevin dynamics (fs⁻¹).",
+        unit="fs⁻¹",
+        possible="(0, 10]",
+        plausible="[1e-5, 0.1]",
+        usual=0.001,
+        others={"ps⁻¹": 1e-3},
     )
     MD_seed: Whole = key(42, "Seed of all random numbers of the dynamics.", possible="[0, 4294967295]")
     pfactor: Real = key(
-        100.0, "Barostat constant of Nosé–Hoover–Parrinello–Rahman NPT (ASE's internal units).", possible="(0, inf)"
+        100.0,
+        "Barostat constant of Nosé–Hoover–Parrinello–Rahman NPT (ASE's internal units).",
+        possible="(0, inf)",
     )
     pressure_au: Real = key(
-        3.4e-7, "Pressure of Berendsen NPT, read as eV/Å³ as ASE does in spite of its name (1 bar = 6.24e-7).",
-        unit="eV/Å³", possible="[-1, 10]",
+        3.4e-7,
+        "Pressure of Berendsen NPT, read as eV/Å³ as ASE does in spite of its name (1 bar = 6.24e-7).",
+        unit="eV/Å³",
+        possible="[-1, 10]",
     )
     taup: Real = key(
-        1000.0, "Time constant of the Berendsen barostat (fs).",
-        unit="fs", possible="(0, 1e7]", plausible="[50, 100000]", usual=1000.0, others={"ps": 1000.0},
+        1000.0,
+        "Time constant of the Berendsen barostat (fs).",
+        unit="fs",
+        possible="(0, 1e7]",
+        plausible="[50, 100000]",
+        usual=1000.0,
+        others={"ps": 1000.0},
     )
     taut: Real = key(
-        500.0, "Time constant of the Berendsen thermostat (fs).",
-        unit="fs", possible="(0, 1e7]", plausible="[10, 100000]", usual=500.0, others={"ps": 1000.0},
+        500.0,
+        "Time constant of the Berendsen thermostat (fs).",
+        unit="fs",
+        possible="(0, 1e7]",
+        plausible="[10, 100000]",
+        usual=500.0,
+        others={"ps": 1000.0},
     )
     temperature: Real = key(
         300.0, "Temperature (K).", unit="K", possible="(0, 100000]", plausible="[10, 5000]", usual=300.0
     )
     thermostat: Thermostat = key("Langevin", "Thermostat of `NVT`.")
     timestep: Real = key(
-        0.5, "Time step (fs).",
-        unit="fs", possible="(0, 100]", plausible="[0.05, 10]", usual=1.0, others={"ps": 1000.0},
+        0.5,
+        "Time step (fs).",
+        unit="fs",
+        possible="(0, 100]",
+        plausible="[0.05, 10]",
+        usual=1.0,
+        others={"ps": 1000.0},
     )
     ttime: Real = key(
-        30.0, "Time constant of the thermostat of Nosé–Hoover–Parrinello–Rahman NPT (fs).",
-        unit="fs", possible="(0, 1e6]", plausible="[5, 10000]", usual=30.0, others={"ps": 1000.0},
+        30.0,
+        "Time constant of the thermostat of Nosé–Hoover–Parrinello–Rahman NPT (fs).",
+        unit="fs",
+        possible="(0, 1e6]",
+        plausible="[5, 10000]",
+        usual=30.0,
+        others={"ps": 1000.0},
     )

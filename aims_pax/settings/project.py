@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import model_validator
 
@@ -40,7 +40,6 @@ __all__ = [
 COUNT = "[1, inf)"
 LIMIT = "[1, inf]"
 MEV = {"meV/Å": 1e-3}
-DEAD = frozenset({"aims_lib_path", "parallel", "mol_idxs"})
 
 Sampling = Annotated[str, one_of("mace-mp0", "aimd", "calculator", foundational="mace-mp0"), Kind("`str`")]
 Spread = Annotated[str, one_of("max_atomic_sd", "mean_atomic_sd", "ensemble_sd"), Kind("`str`")]
@@ -54,7 +53,9 @@ def _seeds(value: object) -> dict[str, int]:
     seeds = {str(tag): as_whole(seed) for tag, seed in value.items()}
     if len(set(seeds.values())) < len(seeds):
         twice = next(s for s in seeds.values() if list(seeds.values()).count(s) > 1)
-        raise ValueError(f"seed {twice} is given to two members, which would then be one; expected different seeds")
+        raise ValueError(
+            f"seed {twice} is given to two members, which would then be one; expected different seeds"
+        )
     return seeds
 
 
@@ -65,8 +66,9 @@ class FactorySettings(Section):
     """Any ASE calculator, named by the Python callable that makes it."""
 
     factory: Text = key(
-        ..., 'Callable that returns an ASE calculator, `"package.module:callable"`, also from a module in the '
-        "working folder."
+        ...,
+        'Callable that returns an ASE calculator, `"package.module:callable"`, also from a module in the '
+        "working folder.",
     )
     kwargs: Table = key({}, "Keyword arguments of that callable.")
 
@@ -74,23 +76,27 @@ class FactorySettings(Section):
 class InitialDatasetSettings(Section):
     """INITIAL_DATASET_GENERATION: the first structures and the ensemble trained on them."""
 
-    dead: ClassVar[frozenset[str]] = DEAD
-
     species_dir: OptionalText = key(
         None,
-        "Folder of the FHI-aims species defaults. Not needed when `REFERENCE.type` is `calculator`.",
+        "Folder of the FHI-aims species defaults; the same in both sections.",
         mandatory="the reference is FHI-aims",
     )
     n_points_per_sampling_step_idg: Whole = key(
-        ..., "Structures sampled at each step for each member of the ensemble and each geometry.",
-        possible=COUNT, plausible="[1, 1000]",
+        ...,
+        "Structures sampled at each step for each member of the ensemble and each geometry.",
+        possible=COUNT,
+        plausible="[1, 1000]",
     )
     analysis: Flag = key(False, "Save the losses of the members to `analysis/initial_losses.npz`.")
     desired_acc: Real = key(
         0.0,
-        "Force MAE on the validation set to reach; this stage stops at `desired_acc` × `desired_acc_scale_idg`. "
-        "0: no such criterion.",
-        unit="eV/Å", possible="[0, inf)", plausible="[0.0005, 1]", usual=0.02, others=MEV,
+        "Force MAE (eV/Å) on the validation set to reach; this stage stops at `desired_acc` × "
+        "`desired_acc_scale_idg`. 0: no such criterion.",
+        unit="eV/Å",
+        possible="[0, inf)",
+        plausible="[0.0005, 1]",
+        usual=0.02,
+        others=MEV,
     )
     desired_acc_scale_idg: Real = key(
         10.0, "Factor on `desired_acc` during this stage.", possible="(0, inf)", plausible="[1, 100]"
@@ -105,8 +111,8 @@ class InitialDatasetSettings(Section):
     )
     initial_sampling: Sampling = key(
         "mace-mp0",
-        "Where the first structures come from: MD with a foundation model (`mace-mp0`, recommended), with the "
-        "reference itself (`aimd`), or with the calculator of `initial_calculator` (`calculator`).",
+        "Where the first structures come from: MD with a foundation model (`mace-mp0`, recommended), with "
+        "the reference itself (`aimd`), or with the calculator of `initial_calculator` (`calculator`).",
     )
     initial_calculator: FactorySettings | None = key(
         None, "`{factory, kwargs}` of the calculator for `initial_sampling: calculator`."
@@ -118,22 +124,33 @@ class InitialDatasetSettings(Section):
     max_initial_set_size: Limit = key(
         math.inf, "Training structures after which this stage stops.", possible=LIMIT
     )
-    progress_dft_update: Whole = key(10, "Log progress after this many reference calculations.", possible=COUNT)
+    progress_dft_update: Whole = key(
+        10, "Log progress after this many reference calculations.", possible=COUNT
+    )
     scheduler_initial: Flag = key(True, "Use the learning rate scheduler in this stage.")
     skip_step_initial: Whole = key(
         25, "MD steps between two sampled structures.", possible=COUNT, plausible="[5, 10000]"
     )
     valid_ratio: Real = key(
-        0.1, "Fraction of the labelled structures kept for validation.", possible="[0, 1)", plausible="[0.02, 0.5]"
+        0.1,
+        "Fraction of the labelled structures kept for validation.",
+        possible="[0, 1)",
+        plausible="[0.02, 0.5]",
     )
-    valid_skip: Whole = key(1, "Training epochs between two validations.", possible=COUNT, plausible="[1, 100]")
-    converge_initial: Flag = key(False, "Converge the members on the initial dataset once this stage stopped.")
+    valid_skip: Whole = key(
+        1, "Training epochs between two validations.", possible=COUNT, plausible="[1, 100]"
+    )
+    converge_initial: Flag = key(
+        False, "Converge the members on the initial dataset once this stage stopped."
+    )
     convergence_patience: Whole = key(
         50, "Epochs without improvement before convergence ends.", possible=COUNT
     )
     margin: Real = key(
-        0.002, "Decrease of the validation loss that counts as an improvement (in the unit of the loss).",
-        possible="[0, inf)", plausible="[0, 1]",
+        0.002,
+        "Decrease of the validation loss that counts as an improvement (in the unit of the loss).",
+        possible="[0, inf)",
+        plausible="[0, 1]",
     )
     max_convergence_epochs: Whole = key(500, "Most epochs of convergence.", possible=COUNT)
 
@@ -141,30 +158,36 @@ class InitialDatasetSettings(Section):
 class ActiveLearningSettings(Section):
     """ACTIVE_LEARNING: trajectories that call the reference where the ensemble disagrees."""
 
-    dead: ClassVar[frozenset[str]] = DEAD
-
     species_dir: OptionalText = key(
         None,
-        "Folder of the FHI-aims species defaults; the same in both sections. Not needed when `REFERENCE.type` "
-        "is `calculator`.",
+        "Folder of the FHI-aims species defaults; the same in both sections.",
         mandatory="the reference is FHI-aims",
     )
     num_trajectories: Whole = key(
-        ..., "Trajectories that explore at the same time. Geometries are dealt to them in turn.",
-        possible=COUNT, plausible="[1, 1000]",
+        ...,
+        "Trajectories that explore at the same time. Geometries are dealt to them in turn.",
+        possible=COUNT,
+        plausible="[1, 1000]",
     )
     analysis: Flag = key(
-        False, "Label structures at fixed intervals and save predictions, errors and uncertainties to `analysis/`."
+        False,
+        "Label structures at fixed intervals and save predictions, errors and uncertainties to `analysis/`.",
     )
     analysis_skip: Whole = key(50, "MD steps between two analysis calculations.", possible=COUNT)
     c_x: Real = key(
         0.0,
         "Threshold = (1 + `c_x`) × mean of the recent uncertainties: below 0 tightens, above 0 relaxes.",
-        possible="[-1, inf)", plausible="[-0.9, 10]",
+        possible="[-1, inf)",
+        plausible="[-0.9, 10]",
     )
     desired_acc: Real = key(
-        0.0, "Force MAE on the validation set at which active learning stops. 0: no such criterion.",
-        unit="eV/Å", possible="[0, inf)", plausible="[0.0005, 1]", usual=0.02, others=MEV,
+        0.0,
+        "Force MAE (eV/Å) on the validation set at which active learning stops. 0: no such criterion.",
+        unit="eV/Å",
+        possible="[0, inf)",
+        plausible="[0.0005, 1]",
+        usual=0.02,
+        others=MEV,
     )
     ensemble_size: Whole = key(
         4, "Number of members; the same in both sections.", possible="[2, inf)", plausible="[2, 20]"
@@ -179,32 +202,43 @@ class ActiveLearningSettings(Section):
         1, "Epochs of one visit to training; other trajectories move in between.", possible=COUNT
     )
     margin: Real = key(
-        0.002, "Decrease of the validation loss that counts as an improvement (in the unit of the loss).",
-        possible="[0, inf)", plausible="[0, 1]",
+        0.002,
+        "Decrease of the validation loss that counts as an improvement (in the unit of the loss).",
+        possible="[0, inf)",
+        plausible="[0, 1]",
     )
     max_MD_steps: Limit = key(math.inf, "Most MD steps of each trajectory.", possible=LIMIT)
     max_train_set_size: Limit = key(
         math.inf, "Training set size at which active learning stops.", possible=LIMIT
     )
     seeds_tags_dict: Seeds = key(
-        None, "Seeds of the members, `{tag: seed}`; `None`: drawn from `GENERAL.seed`.", possible="[0, 4294967295]"
+        None,
+        "Seeds of the members, `{tag: seed}`; `None`: drawn from `GENERAL.seed`.",
+        possible="[0, 4294967295]",
     )
     skip_step_mlff: Whole = key(
         25, "MD steps between two looks at the uncertainty.", possible=COUNT, plausible="[1, 1000]"
     )
     uncertainty_type: Spread = key(
         "max_atomic_sd",
-        "Uncertainty of a structure: largest (`max_atomic_sd`) or mean (`mean_atomic_sd`) spread of the members' "
-        "forces on an atom, or each atom for itself (`ensemble_sd`).",
+        "Uncertainty of a structure: largest (`max_atomic_sd`) or mean (`mean_atomic_sd`) spread of the "
+        "members' forces on an atom, or each atom for itself (`ensemble_sd`).",
     )
     uncert_not_crossed_limit: Limit = key(
-        50000, "MD steps without crossing the threshold after which a structure is labelled all the same.",
-        possible=LIMIT, plausible="[100, inf]",
+        50000,
+        "MD steps without crossing the threshold after which a structure is labelled all the same.",
+        possible=LIMIT,
+        plausible="[100, inf]",
     )
     valid_ratio: Real = key(
-        0.1, "Fraction of the labelled structures kept for validation.", possible="[0, 1)", plausible="[0.02, 0.5]"
+        0.1,
+        "Fraction of the labelled structures kept for validation.",
+        possible="[0, 1)",
+        plausible="[0.02, 0.5]",
     )
-    valid_skip: Whole = key(1, "Training epochs between two validations.", possible=COUNT, plausible="[1, 100]")
+    valid_skip: Whole = key(
+        1, "Training epochs between two validations.", possible=COUNT, plausible="[1, 100]"
+    )
     threshold: Sharing = key(
         "shared", "One uncertainty threshold for all geometries (`shared`) or one for each (`per_system`)."
     )
@@ -212,18 +246,20 @@ class ActiveLearningSettings(Section):
         math.inf, "Budget: reference calculations of active learning after which it stops.", possible=LIMIT
     )
     n_test: Whole = key(
-        0, "Structures labelled at random times and used for nothing but the final test errors.",
-        possible="[0, inf)", plausible="[0, 10000]",
+        0,
+        "Structures labelled at random times and used for nothing but the final test errors.",
+        possible="[0, inf)",
+        plausible="[0, 10000]",
     )
     initial_train_dataset: OptionalTextOrMap = key(
-        None, "extxyz file with labelled training structures to start from, or one for each member `{member: path}`."
+        None,
+        "extxyz file with labelled training structures to start from, or one for each member "
+        "`{member: path}`.",
     )
     initial_valid_dataset: OptionalTextOrMap = key(
         None, "The same for validation; without it `valid_ratio` of the training structures are set aside."
     )
-    initial_models: OptionalTexts = key(
-        None, "MACE `.model` files to start from, one for each member."
-    )
+    initial_models: OptionalTexts = key(None, "MACE `.model` files to start from, one for each member.")
     converge_al: Flag = key(True, "Converge on the final dataset after active learning.")
     converge_best: Flag = key(True, "Converge only the best member; the others go to `results/committee/`.")
     convergence_patience: Whole = key(
@@ -234,8 +270,6 @@ class ActiveLearningSettings(Section):
 
 class MiscSettings(Section):
     """MISC: where files lie and how they are read."""
-
-    dead: ClassVar[frozenset[str]] = DEAD
 
     create_restart: Flag = key(True, "Save the state of the run, so that the same command continues it.")
     dataset_dir: Text = key("./data", "Folder of the datasets.")
@@ -264,16 +298,16 @@ class ReferenceSettings(Section):
     """REFERENCE (optional): the method that labels structures."""
 
     type: Method = key(
-        "aims", "`aims`: FHI-aims with `control.in`, `species_dir` and `CLUSTER.launch_str`; `calculator`: any "
-        "ASE calculator."
+        "aims",
+        "`aims`: FHI-aims with `control.in`, `species_dir` and `CLUSTER.launch_str`; `calculator`: any "
+        "ASE calculator.",
     )
     factory: OptionalText = key(
         None,
-        'Callable that returns the calculator, `"package.module:callable"`, also from a module in the working folder.',
+        'Callable that returns the calculator, `"package.module:callable"`, also from a module in the '
+        "working folder.",
         mandatory="the type is `calculator`",
     )
     kwargs: Table = key({}, "Keyword arguments of that callable.")
 
     _infer = model_validator(mode="before")(_from_factory)
-
-

@@ -32,7 +32,8 @@ def read_settings(
 ) -> Settings:
     """The settings of a working folder. `for_run`: what this release cannot run is an error too.
 
-    Raises SettingsError that lists everything wrong in both files, one a line: `aimsPAX.yaml:12: MD.timestep: …`.
+    Raises SettingsError that lists everything wrong in both files, one a line:
+    `aimsPAX.yaml:12: MD.timestep: …`.
     """
     folder = Path(folder).absolute()
     documents: dict[str, Document] = {}
@@ -129,13 +130,17 @@ class _Reader:
             else:
                 into[name] = self._section(document, label, name, sections[name], dict(raw or {}))
 
-    def _section(self, document: Document, label: str, name: str, model: type[Section], raw: dict[Any, Any]) -> Any:
+    def _section(
+        self, document: Document, label: str, name: str, model: type[Section], raw: dict[Any, Any]
+    ) -> Any:
         if name == "CLUSTER" and "type" not in raw and not SLURM_KEYS & set(raw) and self._calculator():
             raw["type"] = "local"
         if name != "MD":
             return self._validated(document, label, (name,), model, raw)
         if raw and all(isinstance(v, dict) for v in raw.values()):
-            return {str(s): self._validated(document, label, (name, s), model, dict(t)) for s, t in raw.items()}
+            return {
+                str(s): self._validated(document, label, (name, s), model, dict(t)) for s, t in raw.items()
+            }
         return {"": self._validated(document, label, (name,), model, raw)}
 
     def _validated(
@@ -163,12 +168,13 @@ class _Reader:
             if key not in model.model_fields and (key in INEFFECTIVE or key.startswith("intermol_")):
                 self.warnings.append(document.problem((*place, written), "has no effect; remove it"))
             elif key in table or (key != written and key in raw):
-                self._broken(document, label, (*place, written), f"is another spelling of {key}, also given; keep one")
+                self._broken(
+                    document, label, (*place, written), f"is another spelling of {key}, also given; keep one"
+                )
             else:
                 table[key] = value
-                for at, line in [*document.lines.items()]:  # messages about `key` point at the line of `written`
-                    if key != written and at[: len(place) + 1] == (*place, written):
-                        document.lines[(*place, key, *at[len(place) + 1 :])] = line
+                if key != written:  # messages about `key` point at the line of `written`
+                    document.lines[(*place, key)] = document.line((*place, written))
         return table
 
     def _calculator(self) -> bool:
@@ -195,7 +201,9 @@ class _Reader:
                 self.warnings.append(self.documents[label].problem(place, text))
         training = self.mace.get("TRAINING")
         if training is not None and training.loss == "weighted" and parts.general.compute_stress:
-            self.mace["TRAINING"] = parts.sections["TRAINING"] = training.model_copy(update={"loss": "stress"})
+            self.mace["TRAINING"] = parts.sections["TRAINING"] = training.model_copy(
+                update={"loss": "stress"}
+            )
             text = "weighted has no stress term; stress is used, as compute_stress is True"
             self.warnings.append(self.documents[rules.MACE].problem(("TRAINING", "loss"), text))
         for name, system, key, why in without_effect(parts):
@@ -237,7 +245,7 @@ def _inner(model: type[Section], inside: Place) -> type[Section]:
 def _unknown_key(key: str, table: type[Section], section: type[Section], label: str) -> str:
     own = [*table.model_fields, *table.aliases]
     near = nearest(key, own)
-    elsewhere = {}
+    elsewhere: dict[str, str] = {}
     for file, sections in ((rules.PROJECT, PROJECT), (rules.MACE, MACE)):
         for name, model in sections.items():
             if model is not section:
@@ -248,7 +256,9 @@ def _unknown_key(key: str, table: type[Section], section: type[Section], label: 
     if near is not None:
         return f"unknown key; nearest key: {table.aliases.get(near, near)}"
     far = nearest(key, elsewhere)
-    return "unknown key" + (f"; nearest key: {far} in {elsewhere[far]}" if far else f"; known: {', '.join(own)}")
+    return "unknown key" + (
+        f"; nearest key: {far} in {elsewhere[far]}" if far else f"; known: {', '.join(own)}"
+    )
 
 
 def _unknown_section(name: str, sections: dict[str, type[Section]]) -> str:

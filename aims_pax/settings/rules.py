@@ -1,6 +1,6 @@
 """What must hold between keys: rules that one key alone cannot know.
 
-A rule yields (place, text) for everything wrong; a rule that meets a section with errors of its own ends there.
+A rule yields (place, text) for everything wrong; one that meets an unreadable section ends there.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from aims_pax.settings.base import Place
 from aims_pax.settings.cluster import SLURM
-from aims_pax.settings.effects import ACTIVE, INITIAL, Broken, Parts
+from aims_pax.settings.effects import ACTIVE, INITIAL, BrokenSectionError, Parts
 from aims_pax.settings.md import BAR
 
 Finding = tuple[str, Place, str]  # file ("aimsPAX" or "mace"), place, text
@@ -24,7 +24,7 @@ def findings(rules: tuple[Rule, ...], parts: Parts) -> Iterator[Finding]:
     for rule in rules:
         try:
             yield from rule(parts)
-        except Broken:
+        except BrokenSectionError:
             continue
 
 
@@ -48,7 +48,7 @@ def _mandatory(parts: Parts) -> Iterator[Finding]:
                     because = section.meaning(key).mandatory.replace("`", "")
                     prose = type(section).model_fields[key].description or ""
                     yield PROJECT, (name, key), f"mandatory, as {because}. {prose}"
-        except Broken:
+        except BrokenSectionError:
             continue
 
 
@@ -62,11 +62,17 @@ def _same_in_both(parts: Parts) -> Iterator[Finding]:
     if initial is None or active is None:
         return
     if initial.ensemble_size != active.ensemble_size:
-        written = {n: s for n, s in ((INITIAL, initial), (ACTIVE, active)) if "ensemble_size" in s.model_fields_set}
+        written = {
+            n: s for n, s in ((INITIAL, initial), (ACTIVE, active)) if "ensemble_size" in s.model_fields_set
+        }
         said = f"{initial.ensemble_size} in {INITIAL} but {active.ensemble_size} in {ACTIVE}"
         default = "" if len(written) == 2 else " (the default)"
         where = ACTIVE if ACTIVE in written else INITIAL
-        yield PROJECT, (where, "ensemble_size"), f"{said}{default if where == INITIAL else ''}; expected the same"
+        yield (
+            PROJECT,
+            (where, "ensemble_size"),
+            f"{said}{default if where == INITIAL else ''}; expected the same",
+        )
     if None not in (initial.species_dir, active.species_dir) and initial.species_dir != active.species_dir:
         said = f"{initial.species_dir} in {INITIAL} but {active.species_dir} in {ACTIVE}"
         yield PROJECT, (ACTIVE, "species_dir"), f"{said}; expected the same"
@@ -77,7 +83,10 @@ def _initial_stops(parts: Parts) -> Iterator[Finding]:
     if s is None:
         return
     if s.desired_acc == 0 and math.isinf(s.max_initial_epochs) and math.isinf(s.max_initial_set_size):
-        text = "nothing stops this stage; expected at least one of desired_acc, max_initial_epochs, max_initial_set_size"
+        text = (
+            "nothing stops this stage; expected at least one of "
+            "desired_acc, max_initial_epochs, max_initial_set_size"
+        )
         yield PROJECT, (INITIAL,), text
     if s.initial_sampling == "calculator" and s.initial_calculator is None:
         text = "mandatory, as initial_sampling is calculator: {factory: package.module:callable, kwargs: {…}}"
@@ -90,15 +99,31 @@ def _members(parts: Parts) -> Iterator[Finding]:
         return
     seeds, models, size = s.seeds_tags_dict, s.initial_models, s.ensemble_size
     if seeds is not None and len(seeds) != size:
-        yield PROJECT, (ACTIVE, "seeds_tags_dict"), f"{len(seeds)} seeds for ensemble_size {size}; expected {size}"
+        yield (
+            PROJECT,
+            (ACTIVE, "seeds_tags_dict"),
+            f"{len(seeds)} seeds for ensemble_size {size}; expected {size}",
+        )
     if models is not None and len(models) != size:
-        yield PROJECT, (ACTIVE, "initial_models"), f"{len(models)} models for ensemble_size {size}; expected {size}"
+        yield (
+            PROJECT,
+            (ACTIVE, "initial_models"),
+            f"{len(models)} models for ensemble_size {size}; expected {size}",
+        )
     if models is not None and len(set(models)) < len(models):
-        yield PROJECT, (ACTIVE, "initial_models"), "one model is named twice; two equal members have no spread"
+        yield (
+            PROJECT,
+            (ACTIVE, "initial_models"),
+            "one model is named twice; two equal members have no spread",
+        )
     for key in ("initial_train_dataset", "initial_valid_dataset"):
         files = getattr(s, key)
         if isinstance(files, dict) and len(files) != size:
-            yield PROJECT, (ACTIVE, key), f"{len(files)} files for ensemble_size {size}; expected {size}, or one path"
+            yield (
+                PROJECT,
+                (ACTIVE, key),
+                f"{len(files)} files for ensemble_size {size}; expected {size}, or one path",
+            )
 
 
 def _blocks(parts: Parts) -> Iterator[Finding]:
@@ -117,7 +142,7 @@ def _blocks(parts: Parts) -> Iterator[Finding]:
 def _pressure_needs_stress(parts: Parts) -> Iterator[Finding]:
     for name, md in parts.md.items():
         if md.stat_ensemble == "NPT" and not parts.general.compute_stress:
-            text = "NPT needs the stress of the models; set GENERAL.compute_stress: True in mace.yaml, or use NVT"
+            text = "NPT needs stress: set GENERAL.compute_stress: True in mace.yaml, or use NVT"
             yield PROJECT, _md(name, "stat_ensemble"), text
 
 
@@ -135,7 +160,11 @@ def _loss(parts: Parts) -> Iterator[Finding]:
 def _degrees(parts: Parts) -> Iterator[Finding]:
     s = parts.architecture
     if s.max_L > s.max_ell:
-        yield MACE, ("ARCHITECTURE", "max_L"), f"{s.max_L} is above max_ell {s.max_ell}; expected at most {s.max_ell}"
+        yield (
+            MACE,
+            ("ARCHITECTURE", "max_L"),
+            f"{s.max_L} is above max_ell {s.max_ell}; expected at most {s.max_ell}",
+        )
 
 
 ERRORS: tuple[Rule, ...] = (
@@ -162,7 +191,8 @@ def _exploration_stops(parts: Parts) -> Iterator[Finding]:
         )
         yield PROJECT, (ACTIVE,), text
     if s.intermediate_epochs_al > s.epochs_per_worker:
-        text = f"more than epochs_per_worker ({s.epochs_per_worker}): each structure trains {s.epochs_per_worker} epochs"
+        most = s.epochs_per_worker
+        text = f"more than epochs_per_worker ({most}): a structure trains {most} epochs"
         yield PROJECT, (ACTIVE, "intermediate_epochs_al"), text
     if s.skip_step_mlff > s.max_MD_steps:
         text = f"more than max_MD_steps ({s.max_MD_steps}): the uncertainty is never looked at"
@@ -193,7 +223,11 @@ def _one_seed(parts: Parts) -> Iterator[Finding]:
     seeds = {name: md.MD_seed for name, md in parts.md.items()}
     if len(set(seeds.values())) > 1:
         first = next(iter(seeds))
-        yield PROJECT, _md(first, "MD_seed"), f"the systems have different seeds; {seeds[first]} of {first} serves all"
+        yield (
+            PROJECT,
+            _md(first, "MD_seed"),
+            f"the systems have different seeds; {seeds[first]} of {first} serves all",
+        )
 
 
 WARNINGS: tuple[Rule, ...] = (_exploration_stops, _pressures, _one_seed)

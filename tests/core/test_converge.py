@@ -6,19 +6,18 @@ import pytest
 
 from aims_pax.core import converge
 from aims_pax.core.rules import ConvergeRules
-from aims_pax.core.work import IllegalEvent, RestoreBest, Train, Trained
+from aims_pax.core.work import IllegalEvent, KeepBest, RestoreBest, Train, Trained
 
 
 def run(losses, rules):
-    """Feed one member's losses; returns the final state and the epochs that improved."""
+    """Feed one member's losses; returns the final state and the epochs whose weights were kept."""
     state, kept, restored = converge.begin(rules), [], 0
     for loss in losses:
         work = converge.outstanding(state, rules)
         if not work:
             break
-        before = state.members[0].best_epoch
         state, effects = converge.step(state, Trained(work[0], 10, (loss,), (loss / 10,)), rules)
-        kept += [e for e in [state.members[0].best_epoch] if e != before]
+        kept += [state.members[0].epochs for e in effects if isinstance(e, KeepBest)]
         restored += sum(isinstance(e, RestoreBest) for e in effects)
     return state, kept, restored
 

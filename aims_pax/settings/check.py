@@ -1,0 +1,257 @@
+"""`aims-PAX check`: what can be known of a working folder without running anything.
+
+Beyond the settings themselves this reads the geometries, control.in, the species defaults, the first
+structure of every dataset and the factories of calculators.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from aims_pax.errors import SettingsError
+from aims_pax.frames import LabelledFrame
+from aims_pax.potential import load_factory
+from aims_pax.settings.base import Document, Place, nearest, read_document
+from aims_pax.settings.control import read_control
+from aims_pax.settings.mace import ELEMENTS, atomic_energies_by_element
+from aims_pax.settings.read import read_settings
+from aims_pax.settings.whole import Settings, dump
+from aims_pax.systems import System, elements, read_systems
+
+# MACE 0.3.16's names for its foundation models of materials
+_NAMES = (
+    "small medium large small-0b medium-0b small-0b2 medium-0b2 large-0b2 medium-0b3 medium-mpa-0 "
+    "small-omat-0 medium-omat-0 mace-matpes-pbe-0 mace-matpes-r2scan-0 mh-0 mh-1"
+)
+FOUNDATION_MODELS = tuple(_NAMES.split())
+MOVES_ATOMS = ("MD_run", "MD_MB_init", "MD_schedule", "MD_segment", "relax_geometry", "relax_unit_cell")
+INITIAL, ACTIVE = "INITIAL_DATASET_GENERATION", "ACTIVE_LEARNING"
+
+# what is wrong: (place in aimsPAX.yaml, text); mace.yaml's places start with "mace"
+Finding = tuple[Place, str]
+
+
+def check(
+    folder: Path | str, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "mace.yaml"
+) -> tuple[str, tuple[str, ...]]:
+    """The complete effective settings as YAML and all warnings, once everything is found in order.
+
+    Raises SettingsError that lists everything wrong.
+    """
+    settings = checked(folder, aims_pax_file, mace_file)
+    return dump(settings), settings.warnings
+
+
+def checked(
+    folder: Path | str, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "mace.yaml"
+) -> Settings:
+    """The settings with all warnings, once everything is found in order; see `check`."""
+    settings = read_settings(folder, aims_pax_file, mace_file)
+    project = read_document(settings.folder / aims_pax_file, str(aims_pax_file))
+    mace = read_document(settings.folder / mace_file, str(mace_file))
+    problems: list[str] = []
+    warnings: list[str] = []
+
+    def look(into: list[str], findings: Iterator[Finding]) -> None:
+        into += [_placed(project, mace, place, text) for place, text in findings]
+
+    try:
+        systems = read_systems(_geometry(settings))
+    except SettingsError as error:
+        systems = ()
+        problems.append(_placed(project, mace, ("MISC", "path_to_geometry"), str(error)))
+    look(problems, _files(settings))
+    look(problems, _factories(settings))
+    look(problems, _aims(settings, systems))
+    if systems:
+        look(problems, _systems(settings, systems))
+    if problems:
+        raise SettingsError("\n".join(problems))
+    look(warnings, _noteworthy(settings, systems))
+    look(warnings, _ignored(settings))
+    return replace(settings, warnings=(*settings.warnings, *warnings))
+
+
+def _placed(project: Document, mace: Document, place: Place, text: str) -> str:
+    document, place = (mace, place[1:]) if place[:1] == ("mace",) else (project, place)
+    return str(document.problem(place, text))
+
+
+def _geometry(settings: Settings) -> Path | Sequence[Path]:
+    written = settings.misc.path_to_geometry
+    return settings.path(written) if isinstance(written, str) else [settings.path(p) for p in written]
+
+
+def _systems(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]:
+    names = [s.name for s in systems]
+    for name in settings.md_by_system:
+        if name not in names:
+            near = nearest(name, names)
+            hint = f"; nearest: {near}" if near else ""
+            yield ("MD", name), f"no geometry has this name; there are {', '.join(names)}{hint}"
+    missing = [n for n in names if settings.md_by_system and n not in settings.md_by_system]
+    if missing:
+        yield (
+            ("MD",),
+            f"no settings for {', '.join(missing)}; expected a table for each geometry, or one for all",
+        )
+    energies = settings.mace.architecture.atomic_energies
+    if energies is not None:
+        try:
+            atomic_energies_by_element(energies, elements(s.frame for s in systems), settings.folder)
+        except SettingsError as error:
+            text = str(error).removeprefix("ARCHITECTURE.atomic_energies: ")
+            yield ("mace", "ARCHITECTURE", "atomic_energies"), text
+
+
+def _noteworthy(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]:
+    active = settings.active_learning
+    if active is not None and active.num_trajectories < len(systems):
+        text = f"{active.num_trajectories} is less than the {len(systems)} geometries; {len(systems)} are run"
+        yield (ACTIVE, "num_trajectories"), text
+    for system in systems:
+        if settings.md_by_system and system.name not in settings.md_by_system:
+            continue
+        if settings.md_of(system.name).stat_ensemble == "NPT" and not system.frame.periodic:
+            place: Place = (
+                ("MD", system.name, "stat_ensemble") if settings.md_by_system else ("MD", "stat_ensemble")
+            )
+            yield place, f"{system.name} is not periodic: it moves in NVT"
+    if settings.mace.general.compute_stress and not any(s.frame.periodic for s in systems):
+        yield (
+            ("mace", "GENERAL", "compute_stress"),
+            "has no effect: no geometry is periodic in three directions",
+        )
+
+
+def _ignored(settings: Settings) -> Iterator[Finding]:
+    """What control.in says in vain."""
+    if settings.reference.type != "aims":
+        return
+    place, file = ("MISC", "path_to_control"), settings.misc.path_to_control
+    control = read_control(settings.path(file))
+    if control.has_species:
+        yield place, f"the species blocks of {file} are ignored in favour of species_dir"
+    if moving := [word for word in MOVES_ATOMS if word in control]:
+        yield place, f"{', '.join(moving)} in {file} is ignored: a label is a single point"
+
+
+def _aims(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]:
+    """control.in and the species defaults, where FHI-aims is the reference."""
+    if settings.reference.type != "aims":
+        return
+    place: Place = ("MISC", "path_to_control")
+    try:
+        control = read_control(settings.path(settings.misc.path_to_control))
+    except SettingsError as error:
+        yield place, str(error)
+    else:
+        if "xc" not in control:
+            yield place, f"{settings.misc.path_to_control} has no xc; FHI-aims needs a functional"
+        periodic = [s.name for s in systems if s.frame.pbc.any()]
+        if periodic and not any(word.startswith(("k_grid", "k_points")) for word, _ in control.keywords):
+            yield (
+                place,
+                f"{settings.misc.path_to_control} has no k_grid, which the periodic {periodic[0]} needs",
+            )
+    yield from _species(settings, systems)
+
+
+def _species(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]:
+    for name, section in ((INITIAL, settings.initial_dataset), (ACTIVE, settings.active_learning)):
+        if section is None or section.species_dir is None:
+            continue
+        folder = settings.path(section.species_dir)
+        if not folder.is_dir():
+            yield (name, "species_dir"), f"{section.species_dir}: no such folder"
+            continue
+        files = [f"{z:02d}_{ELEMENTS[z - 1]}_default" for z in elements(s.frame for s in systems)]
+        if missing := [f for f in files if not (folder / f).is_file()]:
+            yield (name, "species_dir"), f"{section.species_dir} has no {', '.join(missing)}"
+
+
+def _factories(settings: Settings) -> Iterator[Finding]:
+    wanted: list[tuple[Place, str, dict[str, Any]]] = []
+    reference, initial = settings.reference, settings.initial_dataset
+    if reference.type == "calculator" and reference.factory is not None:
+        wanted.append((("REFERENCE",), reference.factory, reference.kwargs))
+    if (
+        initial is not None
+        and initial.initial_sampling == "calculator"
+        and initial.initial_calculator is not None
+    ):
+        own = initial.initial_calculator
+        wanted.append(((INITIAL, "initial_calculator"), own.factory, own.kwargs))
+    for place, factory, kwargs in wanted:
+        try:
+            with contextlib.redirect_stdout(
+                sys.stderr
+            ):  # some packages greet on standard output when imported
+                make = load_factory(factory, settings.folder)
+        except SettingsError as error:
+            yield (*place, "factory"), str(error)
+        except Exception as error:  # a module of the user's may raise anything
+            yield (*place, "factory"), f"importing {factory!r} failed: {type(error).__name__}: {error}"
+        else:
+            if text := _wrong_arguments(make, kwargs):
+                yield (*place, "kwargs"), f"{factory!r}: {text}"
+
+
+def _wrong_arguments(make: Callable[..., Any], kwargs: dict[str, Any]) -> str | None:
+    try:
+        signature = inspect.signature(make)
+    except (TypeError, ValueError):  # compiled callables need not have one
+        return None
+    try:
+        signature.bind(**kwargs)
+    except TypeError as error:
+        return str(error)
+    return None
+
+
+def _files(settings: Settings) -> Iterator[Finding]:
+    """Models and datasets the settings point to."""
+    initial, active = settings.initial_dataset, settings.active_learning
+    if initial is not None and initial.initial_sampling == "mace-mp0":
+        size = initial.initial_foundational_size
+        if size not in FOUNDATION_MODELS and not settings.path(size).is_file():
+            near = nearest(size, FOUNDATION_MODELS)
+            hint = f"; nearest: {near}" if near else ""
+            text = f"{size!r} is neither a model file nor one of {', '.join(FOUNDATION_MODELS)}{hint}"
+            yield (INITIAL, "initial_foundational_size"), text
+    if active is not None:
+        for model in active.initial_models or ():
+            if not settings.path(model).is_file():
+                yield (ACTIVE, "initial_models"), f"{model}: no such file"
+        for key in ("initial_train_dataset", "initial_valid_dataset"):
+            named = getattr(active, key)
+            for file in named.values() if isinstance(named, dict) else [named] if named else []:
+                yield from _labelled(settings, file, (ACTIVE, key))
+    if settings.misc.test_set is not None:
+        yield from _labelled(settings, settings.misc.test_set, ("MISC", "test_set"))
+
+
+def _labelled(settings: Settings, file: str, place: Place) -> Iterator[Finding]:
+    """The first structure of a dataset, read with the label keys of the settings."""
+    import ase.io
+
+    path, misc = settings.path(file), settings.misc
+    if not path.is_file():
+        yield place, f"{file}: no such file"
+        return
+    try:
+        first = next(ase.io.iread(path, format="extxyz"), None)
+        if first is None:
+            yield place, f"{file}: no structures in it"
+        else:
+            LabelledFrame.from_atoms(first, misc.energy_key, misc.forces_key, misc.stress_key)
+    except SettingsError as error:
+        yield place, f"{file}: {error}"
+    except Exception as error:  # ASE's readers raise whatever they trip over
+        yield place, f"{file}: {type(error).__name__}: {error}"

@@ -1,0 +1,117 @@
+"""control.in: nothing the user wrote is lost."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aims_pax.errors import SettingsError
+from aims_pax.settings.control import SPECIES_KEYWORDS, Control, parse_control, read_control
+
+TEXT = """\
+# a comment line
+  xc               hse06 0.11
+  hse_unit         bohr-1
+  sc_accuracy_rho  1e-3   # trailing comment
+  occupation_type  gaussian 1d-2
+  k_grid           2 2 2
+  some_new_thing   a b  c
+  output           cube total_density
+  cube             origin 0 0 0
+  output           dos -10 10 100 0.1
+"""
+SPECIES = """\
+  species        H
+    nucleus      1
+    mass         1.00794
+    l_hartree    4
+    cut_pot      3.5 1.5 1.0
+    division     0.1930   50
+    outer_grid   434
+    valence      1  s   1.
+    hydro 2 p 3.5
+    gaussian 0 3
+        34.0613410    0.00602
+#   commented 1
+"""
+
+
+def test_every_keyword_stays_in_order_with_the_rest_of_its_line():
+    assert parse_control(TEXT).keywords == (
+        ("xc", "hse06 0.11"),
+        ("hse_unit", "bohr-1"),
+        ("sc_accuracy_rho", "1e-3"),
+        ("occupation_type", "gaussian 1d-2"),
+        ("k_grid", "2 2 2"),
+        ("some_new_thing", "a b  c"),
+        ("output", "cube total_density"),
+        ("cube", "origin 0 0 0"),
+        ("output", "dos -10 10 100 0.1"),
+    )
+
+
+def test_species_blocks_are_recognised_and_left_out():
+    control = parse_control(TEXT + SPECIES)
+    assert control.has_species
+    assert control.keywords == parse_control(TEXT).keywords
+    assert not parse_control(TEXT).has_species
+
+
+def test_a_keyword_after_a_species_block_counts():
+    control = parse_control("xc pbe\n" + SPECIES + "relativistic atomic_zora scalar\n" + SPECIES)
+    assert control.get("relativistic") == "atomic_zora scalar"
+    assert [k for k, _ in control.keywords] == ["xc", "relativistic"]
+
+
+def test_text_reads_back_to_the_same():
+    control = parse_control(TEXT)
+    assert parse_control(control.text()) == control
+
+
+def test_the_last_of_a_repeated_keyword_counts():
+    assert parse_control("xc pbe\nxc pw-lda").get("xc") == "pw-lda"
+    assert parse_control("xc pbe").get("spin") is None
+
+
+def test_replaced_sets_in_place_once_and_appends_what_is_new():
+    control = parse_control("charge 0\nxc pbe\ncharge 1").replaced(charge=-1).replaced("spin", "collinear")
+    assert control.keywords == (("charge", "-1"), ("xc", "pbe"), ("spin", "collinear"))
+
+
+def test_truth_values_become_fortrans():
+    assert parse_control("xc pbe").replaced(compute_forces=True).get("compute_forces") == ".true."
+
+
+def test_without_removes_every_line():
+    assert "output" not in parse_control(TEXT).without("output", "cube")
+
+
+def test_a_control_is_a_value():
+    assert hash(parse_control("xc pbe")) == hash(Control((("xc", "pbe"),)))
+
+
+def test_keywords_without_a_value_and_tabs_are_kept():
+    assert parse_control("\tempty\nxc\tpbe").keywords == (("empty", ""), ("xc", "pbe"))
+
+
+def test_a_missing_or_empty_file_is_named(tmp_path):
+    with pytest.raises(SettingsError, match=r"control\.in: no such file; set MISC\.path_to_control"):
+        read_control(tmp_path / "control.in")
+    (tmp_path / "control.in").write_text("# nothing\n")
+    with pytest.raises(SettingsError, match=r"control\.in: no keywords in it"):
+        read_control(tmp_path / "control.in")
+    with pytest.raises(SettingsError, match="cannot be read"):
+        read_control(tmp_path)
+
+
+WORD = st.from_regex(r"[a-z][a-z_0-9]{0,9}", fullmatch=True).filter(lambda w: w != "species")
+REST = st.lists(st.from_regex(r"[-.a-zA-Z0-9+]{1,8}", fullmatch=True), max_size=4).map(" ".join)
+
+
+@given(st.lists(st.tuples(WORD, REST), min_size=1))
+def test_any_keywords_survive_writing_and_reading(keywords):
+    assert parse_control(Control(tuple(keywords)).text()).keywords == tuple(keywords)
+
+
+def test_general_keywords_are_not_taken_for_species_keywords():
+    general = "xc spin charge k_grid relativistic occupation_type mixer sc_accuracy_rho many_body_dispersion output"
+    assert not SPECIES_KEYWORDS & set(general.split())
