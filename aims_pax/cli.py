@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -38,6 +39,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+class Unexpected(AimsPaxError):
+    """A mistake of ours, not the user's."""
 
 
 def _version(show: bool) -> None:
@@ -128,9 +133,17 @@ def _run(story: str, mace: Path, project: Path) -> None:
     settings = read_settings(Path.cwd(), project, mace, for_run=True)
     console = Console()
     console.print(f"aims-PAX {__version__}", highlight=False)
-    from aims_pax.procedures import main as stories
+    try:
+        from aims_pax.procedures import main as stories
 
-    getattr(stories, story)(settings, console)
+        getattr(stories, story)(settings, console)
+    except (AimsPaxError, Stopped):
+        raise
+    except Exception as error:
+        path = settings.path(settings.misc.log_dir) / "traceback.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(traceback.format_exc(), encoding="utf-8")
+        raise Unexpected(f"{type(error).__name__}: {error} (traceback in {path}; please report it)") from error
 
 
 def _guarded(go: Callable[[], None]) -> None:
@@ -146,11 +159,5 @@ def _guarded(go: Callable[[], None]) -> None:
     except KeyboardInterrupt as error:
         print("aims-PAX: stopped at once; the last snapshot is kept", file=sys.stderr)
         raise typer.Exit(3) from error
-    except typer.Exit:
-        raise
     except Stopped as stop:
         raise typer.Exit(stop.code) from stop
-    except Exception as error:
-        name = type(error).__name__
-        print(f"aims-PAX: {name}: {error}\nThe traceback is in the log folder; please report it.", file=sys.stderr)
-        raise typer.Exit(1) from error

@@ -3,9 +3,9 @@
 
     python stand_in_aims.py --method emt|lj|xtb [--fault NAME[:RATE]] [--faults-in FILE] [--seconds S]
 
-It is as strict as FHI-aims where that matters: every element needs its species block, a periodic cell a k_grid, a
-molecule must not ask for stress, `spin collinear` needs an initial moment. Energies and forces are printed with all
-digits. Faults happen on request, always or for a share of all geometries (chosen by the geometry's content):
+It is as strict as FHI-aims where that matters: every element needs its species block, a periodic cell a
+k_grid, a molecule must not ask for stress, `spin collinear` needs an initial moment. Energies and forces are
+printed with all digits. Faults happen on request, always or for a share of all geometries (by their content):
 
     unconverged            no convergence, exit code 1, no goodbye
     unconverged-goodbye    no convergence, but exit code 0 and a goodbye (postprocess_anyway)
@@ -38,7 +38,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--method", default="emt", choices=["emt", "lj", "xtb"])
     arguments.add_argument("--fault", default="none")
-    arguments.add_argument("--faults-in", type=Path, help="a file whose first line is the fault, read at each call")
+    arguments.add_argument("--faults-in", type=Path, help="a file with the fault, read at each call")
     arguments.add_argument("--seconds", type=float, default=0.0)
     arguments.add_argument("--count", type=Path, help="a file that gets one line a call")
     told = arguments.parse_args()
@@ -208,8 +208,8 @@ def compute(method: str, atoms, control, stress_wanted: bool):
 
 def body(energy: float, forces, stress, fault: str) -> None:
     say("  Self-consistency cycle converged.")
-    for name in ("Total energy uncorrected      ", "Total energy corrected        ", "Electronic free energy        "):
-        say(f"  | {name}: {energy:30.14E} eV")
+    for name in ("Total energy uncorrected", "Total energy corrected", "Electronic free energy"):
+        say(f"  | {name:30s}: {energy:30.14E} eV")
     if fault == "truncated":
         return
     if stress is not None:
@@ -236,7 +236,7 @@ def body(energy: float, forces, stress, fault: str) -> None:
 
 
 def _chosen(fault: str, geometry: str) -> str:
-    """`crash:0.3`: for three in ten geometries; `nan+crash:0.3`: in turn; the same geometry, the same fate."""
+    """`crash:0.3`: for three in ten geometries; `nan+crash:0.3`: either; same geometry, same fate."""
     names, _, rate = fault.partition(":")
     dice = int(hashlib.sha256(geometry.encode()).hexdigest()[:12], 16)
     if rate and dice / 16**12 >= float(rate):

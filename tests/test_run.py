@@ -13,7 +13,7 @@ import pytest
 
 from aims_pax.dataset import read_extxyz
 from tests.projects import command, write_project
-from tests.worlds import LENNARD_JONES, crystal, slab, water
+from tests.worlds import LENNARD_JONES, cluster, crystal, slab, water
 
 
 @pytest.fixture(scope="module")
@@ -293,7 +293,9 @@ def test_lennard_jones_through_threads_and_processes(tmp_path):
                 "CLUSTER": {"executor": executor, "max_workers": 2},
                 "INITIAL_DATASET_GENERATION": {"initial_calculator": LENNARD_JONES | {"type": None}},
                 "ACTIVE_LEARNING": {"max_MD_steps": 20},
+                "MD": {"temperature": 30},
             },
+            systems={"argon": cluster()},
         )
         done = command(folder=folder)
         assert done.returncode == 0, done.stderr

@@ -32,7 +32,7 @@ XTB: dict[str, Any] = {
 }
 
 
-# systems -----------------------------------------------------------------------------------------------------------
+# systems --------------------------------------------------------------------------------------------------
 
 
 def water() -> Frame:
@@ -58,7 +58,8 @@ def cluster(symbol: str = "Ar", n: int = 4, spacing: float = 3.5) -> Frame:
 
 def crystal(symbol: str = "Cu", repeat: int = 1) -> Frame:
     """A cubic fcc cell of 4 atoms, periodic; for EMT."""
-    return Frame.from_atoms(bulk(symbol, "fcc", a={"Cu": 3.61, "Al": 4.05, "Ar": 5.3}[symbol], cubic=True) * repeat)
+    constant = {"Cu": 3.61, "Al": 4.05, "Ar": 5.3}[symbol]
+    return Frame.from_atoms(bulk(symbol, "fcc", a=constant, cubic=True) * repeat)
 
 
 def slab(symbol: str = "Al") -> Frame:
@@ -71,10 +72,11 @@ def slab(symbol: str = "Al") -> Frame:
 def rattled(frame: Frame, n: int, amplitude: float = 0.05, seed: int = 0) -> list[Frame]:
     """n frames with Gaussian displacements of `amplitude` Å around a frame."""
     rng = np.random.default_rng(seed)
-    return [frame.moved(frame.positions + rng.normal(scale=amplitude, size=(len(frame), 3))) for _ in range(n)]
+    steps = rng.normal(scale=amplitude, size=(n, len(frame), 3))
+    return [frame.moved(frame.positions + step) for step in steps]
 
 
-# the stand-in FHI-aims ---------------------------------------------------------------------------------------------
+# the stand-in FHI-aims ------------------------------------------------------------------------------------
 
 CONTROL = """\
 # a control.in as a user writes it

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
@@ -146,10 +146,11 @@ class Member:
 
     def frozen_copy(self) -> MaceModel:
         """A copy of the model with the averaged weights, for inference or a file."""
+        file = io.BytesIO()  # through a file in memory: copy.deepcopy trips over MACE's empty parameters
         with quiet(), self.average.in_place():
-            model = copy.deepcopy(self.model)
-        for parameter in model.parameters():
-            parameter.grad = None
+            torch.save(self.model, file)
+            file.seek(0)
+            model = torch.load(file, map_location=self.device, weights_only=False)
         return model.eval().requires_grad_(False)
 
     @torch.no_grad()

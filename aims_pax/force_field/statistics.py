@@ -108,7 +108,8 @@ def fit_offsets(composition: Array, energies: Array) -> Array:
     atoms = np.maximum(composition.sum(1), 1)
     common = float((energies / atoms).mean())
     own, *_ = np.linalg.lstsq(composition / atoms[:, None], energies / atoms - common, rcond=1e-10)
-    return common + own
+    offsets: Array = common + own
+    return offsets
 
 
 def mean_neighbours(graphs: Sequence[Graph]) -> float:

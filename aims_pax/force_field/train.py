@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from aims_pax import seeds
+from aims_pax.errors import Abandoned
 from aims_pax.force_field.graphs import Graph, collate
 from aims_pax.force_field.losses import Loss, predict
 from aims_pax.force_field.member import Member, Validation
@@ -26,10 +27,6 @@ from aims_pax.force_field.optimiser import Arrays
 from aims_pax.frames import Array
 
 log = logging.getLogger(__name__)
-
-
-class Abandoned(Exception):  # noqa: N818
-    """The visit was stopped from outside; members are as before it."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -56,12 +56,8 @@ UNCONVERGED = ("SELF-CONSISTENCY CYCLE DID NOT CONVERGE", "scf_solver: SCF cycle
 
 # a label is one point: what would move the atoms leaves the input
 MOVES = (
-    "relax_geometry",
-    "relax_unit_cell",
-    "MD_run",
-    "MD_clean_rotations",
-    "MD_restart",
-    "use_pimd_wrapper",
+    *("relax_geometry", "relax_unit_cell", "MD_run", "MD_schedule", "MD_segment", "MD_MB_init"),
+    *("MD_clean_rotations", "MD_restart", "use_pimd_wrapper"),
 )
 PERIODIC_ONLY = ("k_grid", "k_offset", "k_grid_density", "k_points_external", "compute_analytical_stress",
                  "compute_numerical_stress", "compute_heat_flux", "symmetry_reduced_k_grid")  # fmt: skip
@@ -103,12 +99,13 @@ class AimsReference:
             raise SetupError(f"species_dir: no files like 01_H_default in {self.species_dir}")
 
     def label(self, frame: Frame) -> Label:
-        """Raw forces and free energy of one frame. Raises LabelError, with what is left of it, or SetupError."""
+        """Raw forces and free energy. Raises LabelError, with where its files are, or SetupError."""
         control = control_for(self.control, frame, self.stress)
         species = species_text(self.species_dir, frame)
         with self._folder(frame) as folder:
             (folder / "geometry.in").write_text(geometry_text(frame))
-            (folder / "control.in").write_text(control.text().rstrip("\n") + "\n\n" + species)
+            inputs = control.text().rstrip("\n") + "\n\n" + species
+            (folder / "control.in").write_text(inputs, encoding="utf-8", errors="surrogateescape")
             redirected = _redirected_to(self.launch)
             output = folder / (redirected or OUTPUT)
             own = folder / ("launch.out" if redirected else OUTPUT)
@@ -141,16 +138,21 @@ class AimsReference:
             )
             yield folder
         except LabelError as error:
-            kept = None if self._running.stopping else _pack(folder, self.calc_dir / "failed", frame.id)
-            error.folder = None if kept is None else str(kept)
+            if self._running.stopping:  # killed with the run: nothing to learn from it
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                error.folder = _pack(folder, self.calc_dir / "failed", frame.id)
             raise
         except OSError as error:
             raise SetupError(
-                f"CLUSTER.calc_dir: {self.calc_dir}: {error.strerror or error}; make it writable or free space"
+                f"CLUSTER.calc_dir: {self.calc_dir}: {error.strerror or error}; "
+                "make it writable or free space"
             ) from error
-        else:
-            if self.clean_dirs:
-                shutil.rmtree(folder, ignore_errors=True)
+        except BaseException:  # Ctrl-C, or what every calculation lacks
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        if self.clean_dirs:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def control_for(control: Control, frame: Frame, stress: bool) -> Control:
@@ -209,7 +211,7 @@ def _check_periodic(control: Control, frame: Frame) -> None:
 
 
 def geometry_text(frame: Frame) -> str:
-    """geometry.in: lattice, atoms to the last digit of the frame, constraints, initial charges and moments."""
+    """geometry.in: lattice, atoms to the last digit, constraints, initial charges and moments."""
     from ase.data import chemical_symbols
 
     lines = [f"# frame {frame.id}"]
@@ -278,12 +280,12 @@ def _last_chunk(text: str) -> AimsOutCalcChunk:
 
     lines = iter(io.StringIO(text))
     try:
-        chunks = list(get_aims_out_chunks(lines, get_header_chunk(lines)))
+        chunks = list(get_aims_out_chunks(lines, get_header_chunk(lines)))  # type: ignore[no-untyped-call]
     except ParseError as error:
         raise Truncated(f"aims.out: {error}") from error
     if not chunks:
         raise Truncated("aims.out ends with its header")
-    return chunks[-1]
+    return cast("AimsOutCalcChunk", chunks[-1])
 
 
 def _check_end(text: str, code: int, folder: Path, launch: str) -> None:
@@ -331,8 +333,8 @@ def _redirected_to(command: str) -> str | None:
     return OUTPUT if re.search(rf"\b{re.escape(OUTPUT)}\b", command) else None
 
 
-def _pack(folder: Path, kept: Path, name: str) -> Path | None:
-    """Pack what is left of a failed calculation and remove its folder; only so many are kept."""
+def _pack(folder: Path, kept: Path, name: str) -> str | None:
+    """Pack what is left of a failed calculation and remove its folder; only so many are kept. Says where."""
     path = kept / f"{name}.tar.gz"
     try:
         kept.mkdir(parents=True, exist_ok=True)
@@ -348,8 +350,8 @@ def _pack(folder: Path, kept: Path, name: str) -> Path | None:
             old.unlink(missing_ok=True)
     except OSError as error:
         log.warning("cannot keep the failed calculation %s: %s", folder, error)
-        return folder if folder.exists() else None
-    return path
+        return str(folder) if folder.exists() else None
+    return str(path)
 
 
 def _vector(v: Any) -> str:
@@ -359,7 +361,7 @@ def _vector(v: Any) -> str:
 def _full(stress: Any) -> Any:
     from ase.stress import voigt_6_to_full_3x3_stress
 
-    return voigt_6_to_full_3x3_stress(stress)
+    return voigt_6_to_full_3x3_stress(stress)  # type: ignore[no-untyped-call]
 
 
 _told: set[str] = set()

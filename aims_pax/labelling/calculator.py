@@ -1,7 +1,7 @@
 """Any ASE calculator as the reference, and what its exceptions mean.
 
-A calculator is made anew for every label: results that depend on what was computed before (tblite starts from the
-last density and shifts forces by 1e-4 eV/Å) would make a label depend on the order of the queue.
+A calculator is made anew for every label: results that depend on what was computed before (tblite starts
+from the last density and shifts forces by 1e-4 eV/Å) would make a label depend on the order of the queue.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 QUICK = ("ase.calculators.", "tblite.")  # compute in the driver's threads; everything else gets processes
 
 _not_converged = re.compile(
-    r"(not|n't|never|no|failed to|fails to|without)\s+(yet\s+)?(reach(ed)?\s+)?(self[- ]consistent\s+)?converge"
+    r"(not|n't|never|no|failed to|fails to|without)\s+(yet\s+)?(reach(ed)?\s+)?converge"
     r"|convergence\s+(was\s+)?(not|failure|failed|problem)"
     r"|scf\s+(cycle\s+)?(has\s+)?(failed|failure)",
     re.IGNORECASE,

@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 def reference_of(settings: Settings) -> AimsReference | CalculatorReference:
     """REFERENCE, or FHI-aims with control.in, species_dir and CLUSTER.launch_str when there is none."""
     reference, cluster = settings.reference, settings.cluster
-    if reference is not None and reference.type == "calculator":
+    if reference.type == "calculator":
+        assert reference.factory is not None  # settings see to it
         return CalculatorReference(
             factory=reference.factory,
             kwargs=dict(reference.kwargs),
@@ -48,9 +49,8 @@ def _aims(settings: Settings) -> AimsReference:
     from aims_pax.settings.control import read_control
 
     cluster = settings.cluster
-    missing = [k for k in ("launch_str", "calc_dir") if getattr(cluster, k, None) is None]
-    if missing:
-        raise SettingsError(f"CLUSTER: {' and '.join(missing)} needed to run FHI-aims")
+    if cluster.launch_str is None:
+        raise SettingsError("CLUSTER.launch_str: needed to run FHI-aims")
     sections = [s for s in (settings.initial_dataset, settings.active_learning) if s is not None]
     species = next((s.species_dir for s in sections if s.species_dir is not None), None)
     if species is None:

@@ -1,8 +1,10 @@
-"""Where work runs. An executor takes a function and its arguments and gives a future; it does not know what they mean.
+"""Where work runs. An executor takes a function and its arguments and gives a future; it knows no more.
 
-inline    in the caller, at once: reproducible to the last bit
-threads   in threads of this process: for references that are programs of their own, and quick calculators
-htex      in worker processes on this machine: for slow Python calculators
+    inline    in the caller, at once: reproducible to the last bit
+    threads   in threads of this process: for references that are programs of their own, and quick calculators
+    htex      in worker processes on this machine: for slow Python calculators
+
+Parsl is loaded only when the last two are asked for.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ T = TypeVar("T")
 KINDS = ("inline", "threads", "htex")
 
 
-class WorkerDied(Exception):
+class WorkerDied(Exception):  # noqa: N818 - it says what happened, like our LabelErrors
     """The process that ran a task is gone, with the task; it may be tried again."""
 
 

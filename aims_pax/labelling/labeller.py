@@ -4,9 +4,9 @@
         future = labeller.submit(frame)          # -> Label, or LabelError / SetupError
         label = future.result()
 
-A frame whose label is in the store costs nothing; a frame that is being computed is not computed again. The worker
-itself writes the label, the moment it exists. Only `LabelError` concerns one frame; any other exception of a future
-ends the run.
+A frame whose label is in the store costs nothing; a frame that is being computed is not computed again.
+The worker itself writes the label, the moment it exists. Only `LabelError` concerns one frame; any other
+exception of a future ends the run.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ CRASHES_IN_A_ROW = 20  # later: a program that worked has stopped working
 class Reference(Protocol):
     """A program that labels frames. Travels to workers by value."""
 
-    quick: bool  # runs in threads
+    @property
+    def quick(self) -> bool:
+        """Threads of the driver serve."""
+        ...
 
     def describe(self) -> dict[str, Any]:
         """Everything that determines a label."""
@@ -290,7 +293,7 @@ class Labeller:
             return self._judge(done.result()) if error is None else error
 
     def _judge(self, given: Answer) -> Label | BaseException:
-        """Count an answer; many failures alike mean that something is wrong with everything. Under the lock."""
+        """Count an answer; many failures alike mean that everything is wrong. Under the lock."""
         if given.label is not None:
             self._streak.clear()
             self._count(finished=1, seconds=given.seconds)
@@ -356,7 +359,7 @@ def _systematic(streak: Sequence[LabelError], finished: int) -> SetupError | Non
 
 _advice = {
     "NotConverged": "Loosen or help the SCF cycle (mixing, smearing, more iterations), then run again.",
-    "Crashed": "Check the program, its command and its input by running one calculation by hand, then run again.",
+    "Crashed": "Run one calculation by hand to check the program, its command and its input, then run again.",
     "TimedOut": "Raise CLUSTER.job_time_limit or give a calculation more cores, then run again.",
     "Truncated": "Check memory, disk quota and walltime of the reference, then run again.",
     "WrongShape": "Make the reference give forces (and stress where asked), then run again.",

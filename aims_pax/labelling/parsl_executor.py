@@ -1,7 +1,7 @@
 """Parsl: threads of this process, or worker processes on this machine. The only place that knows Parsl.
 
-Parsl is kept quiet and tidy: its files lie below `run_dir`, its messages go to a file there, nothing reaches the
-terminal, and when the executor is left no thread or process of it remains.
+Parsl is kept quiet and tidy: its files lie below `run_dir`, its messages go to a file there, nothing reaches
+the terminal, and when the executor is left no thread or process of it remains.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class ParslExecutor:
             interchange_launch_cmd=[sys.executable, "-m", __name__],
             # the default handler fails every task when the first block dies
             block_error_handler=partial(windowed_error_handler, threshold=3),
-            provider=LocalProvider(
+            provider=LocalProvider(  # type: ignore[no-untyped-call]
                 init_blocks=1, min_blocks=1, max_blocks=1, worker_init=_worker_init(self.folder)
             ),
         )
@@ -137,8 +137,8 @@ def _call(function: Callable[..., T], *args: Any) -> T:
 def interchange() -> None:
     """Parsl's switchboard between driver and workers, as a process that knows whose it is.
 
-    Ctrl-C at a terminal reaches the whole foreground group, and only the driver may decide what it means: so it
-    gets a session of its own. It ends when the driver is gone, and the workers end when they miss it.
+    Ctrl-C at a terminal reaches the whole foreground group, and only the driver may decide what it means: so
+    it gets a session of its own. It ends when the driver is gone, and the workers end when they miss it.
     """
     os.setsid()
     driver = os.getppid()

@@ -1,7 +1,8 @@
 """Shell commands in sessions of their own: nothing they start outlives its time limit, or this process.
 
-A reference program is often a tree: a shell, a launcher, its ranks. The whole tree is one session. It is ended when
-the command ends, when the time limit is over, when the run stops, and when this process dies, even by kill -9.
+A reference program is often a tree: a shell, a launcher, its ranks. The whole tree is one session. It is
+ended when the command ends, when the time limit is over, when the run stops, and when this process dies, even
+by kill -9.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ PATIENCE = 2.0  # s between TERM, which mpirun and srun pass on to their ranks, 
 
 
 class Running:
-    """The shell commands this process has running, each in a session of its own. Does not travel to workers."""
+    """The shell commands this process has running, each in a session of its own. Not for other processes."""
 
     def __init__(self) -> None:
         self.stopping = False
@@ -95,7 +96,7 @@ def _end_session(process: subprocess.Popen[bytes]) -> None:
 
 
 def _signal_session(session: int, sign: signal.Signals) -> None:
-    """Signal the group, and on Linux every process of the session: MPI puts ranks into groups of their own."""
+    """Signal the group, and on Linux the whole session: MPI puts ranks into groups of their own."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(session, sign)
     with suppress(OSError):

@@ -3,8 +3,8 @@
     {folder}/labels/{method}/method.json        what the method's hash stands for
     {folder}/labels/{method}/{frame_id}.json    one label, exact to the last bit
 
-The worker that made a label writes its file, so a label outlives the run that asked for it. A file appears whole
-or not at all: temporary file, fsync, rename, fsync of the directory.
+The worker that made a label writes its file, so a label outlives the run that asked for it. A file appears
+whole or not at all: temporary file, fsync, rename, fsync of the directory.
 """
 
 from __future__ import annotations

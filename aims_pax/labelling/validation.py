@@ -5,10 +5,12 @@ Limits are generous: they stop what no force field should ever see, never a stra
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from aims_pax.errors import Insane, NotFinite, WrongShape
-from aims_pax.frames import Frame, Label
+from aims_pax.frames import Array, Frame, Label
 
 CLOSEST = 0.5  # × the sum of covalent radii: nuclei nearer than that overlap
 LONGEST_VECTOR = 1e3  # Å, a lattice vector beyond it belongs to an exploded cell
@@ -31,7 +33,7 @@ def check_label(frame: Frame, label: Label) -> None:
     if label.forces.shape != (n, 3):
         raise WrongShape(f"forces have shape {label.forces.shape}, expected ({n}, 3)")
     if not label.finite:
-        parts = {"energy": label.energy, "forces": label.forces, "stress": label.stress}
+        parts: dict[str, Any] = {"energy": label.energy, "forces": label.forces, "stress": label.stress}
         names = [k for k, v in parts.items() if v is not None and not np.isfinite(v).all()]
         raise NotFinite(f"NaN or infinity in {', '.join(names)}")
     _plausible(frame, label)
@@ -84,7 +86,7 @@ def _overlap(frame: Frame) -> str | None:
 
     radii = covalent_radii[frame.numbers]
     # ASE: atoms are neighbours when their distance is below the sum of their cutoffs; images count
-    i, j, d = primitive_neighbor_list(
+    i, j, d = primitive_neighbor_list(  # type: ignore[no-untyped-call]
         "ijd", frame.pbc, _complete(frame), frame.positions, CLOSEST * radii, self_interaction=False
     )
     if len(d) == 0:
@@ -96,8 +98,8 @@ def _overlap(frame: Frame) -> str | None:
     return f"atoms {pair} are {d[worst]:.3f} Å apart; limit {limit:.3f} Å"
 
 
-def _complete(frame: Frame) -> np.ndarray:
+def _complete(frame: Frame) -> Array:
     """(3, 3) Å: the cell with any direction filled in where a molecule, wire or slab leaves one out."""
     from ase.geometry import complete_cell
 
-    return np.asarray(complete_cell(frame.cell))
+    return np.asarray(complete_cell(frame.cell))  # type: ignore[no-untyped-call]

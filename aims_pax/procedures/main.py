@@ -12,9 +12,9 @@ from rich.console import Console
 
 from aims_pax import seeds
 from aims_pax.dataset import Dataset, read_extxyz, write_extxyz
-from aims_pax.errors import SettingsError
+from aims_pax.errors import AimsPaxError, SettingsError
 from aims_pax.procedures import converge, explore, initial
-from aims_pax.procedures.watch import Watch
+from aims_pax.procedures.watch import Stopped, Watch
 from aims_pax.procedures.world import Run
 from aims_pax.record.checkpoint import Checkpoint
 from aims_pax.record.folder import RunFolder
@@ -61,7 +61,7 @@ def run_active_learning(settings: Settings, console: Console) -> None:
 
 
 def _initial(run: Run) -> None:
-    with to_file(run.folder.logs / "initial_dataset.log"), _traced():
+    with to_file(run.folder.logs / "initial_dataset.log"), _told():
         state = initial.create(run)
         _save_models(run)
         log.info("initial dataset done: %s · data in %s", state.stopped, run.folder.data / "initial")
@@ -70,7 +70,7 @@ def _initial(run: Run) -> None:
 def _active_learning(run: Run) -> None:
     settings = run.settings.active_learning
     assert settings is not None
-    with to_file(run.folder.logs / "active_learning.log"), _traced():
+    with to_file(run.folder.logs / "active_learning.log"), _told():
         _ready_to_explore(run)
         explore.run(run)
         _save_models(run)
@@ -212,22 +212,16 @@ def _ensemble(settings: Settings, elements: tuple[int, ...]) -> Ensemble:
 
 
 @contextlib.contextmanager
-def _traced() -> Iterator[None]:
-    """The traceback of whatever ends the run goes into the log file, not onto the screen."""
-    from aims_pax.procedures.watch import Stopped
-
+def _told() -> Iterator[None]:
+    """The log's last line says how the run ended."""
     try:
         yield
     except Stopped as stop:
         log.info("%s: everything is saved; run the same command again to go on", stop.reason)
         raise
-    except Exception as error:
-        handlers = [h for h in logging.getLogger("aims_pax").handlers if isinstance(h, logging.FileHandler)]
-        for handler in handlers:
-            record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "%s", (error,), _info(error))
-            handler.handle(record)
+    except AimsPaxError as error:
+        log.error("%s", error)
         raise
-
-
-def _info(error: BaseException) -> tuple[type[BaseException], BaseException, object]:
-    return (type(error), error, error.__traceback__)
+    except Exception:
+        log.exception("unexpected error")
+        raise

@@ -192,11 +192,16 @@ class StageWorld:
         self.checkpoint.write(state, arrays, self.run.ensemble.version, self.weights, remarks)
 
     def restore(self, kind: type[Any]) -> Any | None:
-        """The state of the newest snapshot with everything that belongs to it, or None for a fresh start."""
+        """The state of the newest snapshot with everything that belongs to it, or None for a fresh start.
+
+        An unfinished stage goes on with the data its snapshot knew; the data of a finished one has grown since.
+        """
         snapshot = self.checkpoint.read()
         if snapshot is None:
             return None
-        self.run.dataset.keep_first(snapshot.remarks["entries"])
+        state = from_plain(kind, snapshot.state)
+        if self.stage.outstanding(state, self.rules):
+            self.run.dataset.keep_first(snapshot.remarks["entries"])
         self.run.ensemble.restore(snapshot.weights)
         self.run.ensemble.version = snapshot.version
         self.origins = {i: dict(o) for i, o in snapshot.remarks["origins"].items()}
@@ -206,7 +211,7 @@ class StageWorld:
         for frame_id, arrays in grouped.get("label", {}).items():
             self.labels[frame_id] = FrameLabel(arrays["energy"].item(), arrays["forces"], arrays.get("stress"))
         self.take_arrays(snapshot, grouped)
-        return from_plain(kind, snapshot.state)
+        return state
 
     def take_arrays(self, snapshot: Snapshot, grouped: Mapping[str, Any]) -> None:
         """The inverse of `arrays`."""

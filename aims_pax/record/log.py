@@ -31,6 +31,8 @@ class ConsoleHandler(logging.Handler):
         self.console = console
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.ERROR:
+            return  # what ends the run is said once, at the end, on standard error
         style = "yellow" if record.levelno >= logging.WARNING else None
         text = record.getMessage()
         if self.console.is_terminal:

@@ -128,6 +128,8 @@ class _Dumper(yaml.SafeDumper):
 
     def text(self, data: str) -> yaml.ScalarNode:
         style = "|" if "\n" in data else None if isinstance(plain(data), str) else "'"
+        if set(data) & set("\r\x85\u2028\u2029"):  # other line breaks survive only as escapes
+            style = '"'
         return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
 

@@ -4,8 +4,11 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import contextlib
+import io
 import json
 import sys
+import warnings
 from pathlib import Path
 
 import ase.io
@@ -14,6 +17,10 @@ from ase import units
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from tblite.ase import TBLite
+
+warnings.filterwarnings("ignore", category=UserWarning)  # e3nn and MACE speak of how they load their files
+warnings.filterwarnings("ignore", category=FutureWarning)  # ASE announces a plug-in for geometry.in
+warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 N_FRAMES, EVERY, EQUILIBRATION, TIMESTEP = 60, 40, 400, 0.5  # frames, steps (20 fs), steps (200 fs), fs
 
@@ -38,7 +45,8 @@ def frames_of_the_reference(seed: int):
 
 
 def main() -> None:
-    from mace.calculators import MACECalculator
+    with contextlib.redirect_stdout(io.StringIO()):  # MACE says which optional library it has not found
+        from mace.calculators import MACECalculator
 
     (model,) = Path("results").glob("*.model")
     calculator = MACECalculator(model_paths=str(model), device="cpu", default_dtype="float32")

@@ -1,4 +1,5 @@
 import pytest
+
 from tests.force_field.tiny import ensemble
 
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from tests.force_field.tiny import copper, water
 
 from aims_pax.force_field.evaluate import evaluate
 from aims_pax.frames import Label
+from tests.force_field.tiny import copper, water
 
 
 class Off:
@@ -32,7 +32,9 @@ def test_errors_are_those_that_were_made():
     assert table.energy_per_atom_rmse == pytest.approx(np.sqrt(np.mean(np.square([0.1, 0.1, 0.075]))))
     assert table.force_mae == table.force_rmse == pytest.approx(0.02)
     assert table.stress_mae == pytest.approx(0.005)
-    assert table.zero_force_mae == pytest.approx(np.mean(np.abs(np.concatenate([f.label.forces for f in frames]))), rel=0.1)
+    assert table.zero_force_mae == pytest.approx(
+        np.mean(np.abs(np.concatenate([f.label.forces for f in frames]))), rel=0.1
+    )
 
 
 def test_the_line_is_what_error_table_asks_for():

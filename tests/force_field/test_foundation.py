@@ -3,12 +3,12 @@ import urllib.error
 import numpy as np
 import pytest
 import torch
-from tests.force_field.tiny import ensemble, water
 
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.force_field import foundation
 from aims_pax.force_field._mace import foundation_models
 from aims_pax.potential import Potential
+from tests.force_field.tiny import ensemble, water
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from tests.force_field.tiny import ELEMENTS, copper, ethanol, triclinic, water
 
 from aims_pax.errors import SettingsError
 from aims_pax.force_field.graphs import Graphs, collate
 from aims_pax.frames import Frame, Label, LabelledFrame
+from tests.force_field.tiny import ELEMENTS, copper, ethanol, triclinic, water
 
 CPU = torch.device("cpu")
 
@@ -74,6 +74,11 @@ def test_large_total_energies_lose_nothing_in_float32():
 def test_weights_follow_config_type_then_system_then_default():
     (f,) = ethanol(1)
     weights = {"Default": 1.0, "hot": 3.0, "ethanol": 2.0}
-    origins = [{}, {"system": "ethanol"}, {"system": "ethanol", "config_type": "hot"}, {"config_type": "cold"}]
+    origins = [
+        {},
+        {"system": "ethanol"},
+        {"system": "ethanol", "config_type": "hot"},
+        {"config_type": "cold"},
+    ]
     made = [graphs(weights=weights).of([LabelledFrame(f.frame, f.label, o)])[0] for o in origins]
     assert [g.weight for g in made] == [1.0, 2.0, 3.0, 1.0]

@@ -3,12 +3,12 @@ import pytest
 import torch
 from mace.calculators import MACECalculator
 from scipy.spatial.transform import Rotation
-from tests.force_field.tiny import copper, ethanol, slab, triclinic, water
 
 from aims_pax.errors import SettingsError
 from aims_pax.force_field import inference
 from aims_pax.frames import Frame
 from aims_pax.potential import Potential, calculate
+from tests.force_field.tiny import copper, ethanol, slab, triclinic, water
 
 MOLECULE, CRYSTAL = ethanol(1)[0].frame, copper(1)[0].frame
 MIXED = [MOLECULE, CRYSTAL, triclinic(), slab(), water(1)[0].frame]
@@ -38,7 +38,9 @@ def test_forces_and_stress_are_those_of_mace_calculator(request, dtype, atol, rt
         parts = np.split(evaluation.forces[m].numpy(), ends)
         for k, frame in enumerate(MIXED):
             told = calculate(frame, calculator)
-            np.testing.assert_allclose(parts[k], told.forces, rtol=0, atol=atol + rtol * abs(told.forces).max())
+            np.testing.assert_allclose(
+                parts[k], told.forces, rtol=0, atol=atol + rtol * abs(told.forces).max()
+            )
             assert evaluation.energies[m, k] == pytest.approx(told.energy, abs=atol, rel=1e-6)
             if frame.periodic:
                 np.testing.assert_allclose(evaluation.stress[m, k], told.stress, rtol=0, atol=atol)
@@ -91,7 +93,9 @@ def test_equal_atoms_can_be_exchanged(committee):
 def test_lattice_translations_of_single_atoms_change_nothing(committee):
     frame = triclinic()
     moved = frame.moved(frame.positions + np.array([[2, -1, 3], [0, 0, 0]]) @ frame.cell)
-    np.testing.assert_allclose(committee.labels([moved])[0].forces, committee.labels([frame])[0].forces, atol=1e-5)
+    np.testing.assert_allclose(
+        committee.labels([moved])[0].forces, committee.labels([frame])[0].forces, atol=1e-5
+    )
 
 
 def test_a_batch_gives_what_single_structures_give(committee):

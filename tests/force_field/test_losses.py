@@ -4,13 +4,12 @@ import torch
 from mace.data import AtomicData, KeySpecification, config_from_atoms
 from mace.modules import WeightedEnergyForcesLoss, WeightedEnergyForcesStressLoss
 from mace.tools import AtomicNumberTable, torch_geometric
-from tests.force_field.tiny import ELEMENTS, copper, ensemble, ethanol, settings
 
-from aims_pax.errors import SettingsError
 from aims_pax.force_field._mace import default_dtype
 from aims_pax.force_field.graphs import collate
 from aims_pax.force_field.losses import LOSSES, Loss, predict
 from aims_pax.frames import Label, LabelledFrame
+from tests.force_field.tiny import ELEMENTS, copper, ensemble, ethanol, settings
 
 FRAMES = [*ethanol(2), *copper(2)]
 
@@ -63,7 +62,9 @@ def test_every_loss_is_finite_and_can_be_differentiated(made, name):
     assert all(torch.isfinite(g).all() for g in gradients if g is not None)
 
 
-@pytest.mark.parametrize("name", [name for name, (_, terms) in LOSSES.items() if {"stress", "virials"} & set(terms)])
+@pytest.mark.parametrize(
+    "name", [name for name, (_, terms) in LOSSES.items() if {"stress", "virials"} & set(terms)]
+)
 def test_a_label_without_stress_adds_nothing_to_the_stress_loss(made, name):
     loss = Loss(settings(loss=name, default_dtype="float64", energy_weight=0.0, forces_weight=0.0))
     without = [LabelledFrame(f.frame, Label(f.label.energy, f.label.forces)) for f in FRAMES]
@@ -85,11 +86,6 @@ def test_compute_stress_turns_the_weighted_loss_into_one_with_stress():
     loss = Loss(settings(compute_stress=True))
     assert (loss.name, loss.stress) == ("stress", True)
     assert not Loss(settings()).stress
-
-
-def test_an_unknown_loss_is_a_settings_error():
-    with pytest.raises(SettingsError, match=r"TRAINING\.loss.*dipole.*weighted"):
-        Loss(settings(loss="dipole"))
 
 
 def test_predictions_for_training_are_those_for_inference(made):

@@ -3,10 +3,10 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from tests.force_field.tiny import ethanol, slab, triclinic
 
 from aims_pax.force_field.neighbours import SkinNeighbours, completed, neighbours
 from aims_pax.frames import Frame
+from tests.force_field.tiny import ethanol, slab, triclinic
 
 CUTOFF = 3.5
 WIRE = Frame([6, 6], [[0, 0, 0], [1.1, 0.7, 9.3]], [[0, 0, 0], [0, 0, 2.3], [0, 0, 0]], [False, True, False])
@@ -31,7 +31,9 @@ FRAMES = {
     "small triclinic cell": triclinic(),
     "slab without a third vector": slab(),
     "wire": WIRE,
-    "atoms outside their cell": triclinic().moved(triclinic().positions + [[0, 0, 0], [11.0, -7.0, 5.0]]),
+    "atoms outside their cell": triclinic().moved(
+        np.add(triclinic().positions, [[0, 0, 0], [11.0, -7.0, 5.0]])
+    ),
 }
 
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from tests.force_field.tiny import settings
 
 from aims_pax.force_field.build import build_model
 from aims_pax.force_field.optimiser import Average, Schedule, make_optimiser
+from tests.force_field.tiny import settings
 
 
 def parameter(value=1.0):

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from tests.force_field.tiny import ethanol, settings
 
 from aims_pax.force_field import train
 from aims_pax.force_field.build import build_model
@@ -10,6 +9,7 @@ from aims_pax.force_field.losses import Loss
 from aims_pax.force_field.member import Member
 from aims_pax.force_field.statistics import measure
 from aims_pax.force_field.train import Abandoned, Plan, validate, visit, visit_arrays
+from tests.force_field.tiny import ethanol, settings
 
 HCO = (1, 6, 8)
 STORE = Graphs(HCO, 3.5, torch.float32)
@@ -37,7 +37,9 @@ def loss(made):
 
 
 def same(a, b):
-    return a.keys() == b.keys() and all(np.array_equal(a[k], b[k], equal_nan=a[k].dtype.kind == "f") for k in a)
+    return a.keys() == b.keys() and all(
+        np.array_equal(a[k], b[k], equal_nan=a[k].dtype.kind == "f") for k in a
+    )
 
 
 def test_training_reduces_the_error():

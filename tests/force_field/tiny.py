@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,68 +15,44 @@ from aims_pax.force_field.ensemble import Ensemble
 from aims_pax.force_field.statistics import Statistics
 from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.potential import calculate
+from aims_pax.settings.mace import (
+    ArchitectureSettings,
+    GeneralSettings,
+    MaceMiscSettings,
+    MaceSettings,
+    TrainingSettings,
+)
 
 ELEMENTS = (1, 6, 8, 29)
 
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "general": {"name_exp": "tiny", "compute_stress": False, "default_dtype": "float32", "seed": 42},
-    "architecture": {
-        "atomic_energies": None,
-        "compute_avg_num_neighbors": True,
-        "correlation": 2,
-        "gate": "silu",
-        "interaction": "RealAgnosticResidualInteractionBlock",
-        "interaction_first": "RealAgnosticResidualInteractionBlock",
-        "max_ell": 2,
-        "max_L": 1,
-        "MLP_irreps": "16x0e",
-        "model": "ScaleShiftMACE",
-        "num_channels": 8,
-        "num_cutoff_basis": 5,
-        "num_interactions": 2,
-        "num_radial_basis": 6,
-        "pair_repulsion": False,
-        "r_max": 3.5,
-        "radial_MLP": [16],
-        "radial_type": "bessel",
-        "scaling": "rms_forces_scaling",
-    },
-    "training": {
-        "amsgrad": True,
-        "batch_size": 5,
-        "clip_grad": 10.0,
-        "config_type_weights": {"Default": 1.0},
-        "ema": True,
-        "ema_decay": 0.99,
-        "energy_weight": 1.0,
-        "forces_weight": 1000.0,
-        "loss": "weighted",
-        "lr": 0.01,
-        "lr_factor": 0.8,
-        "lr_scheduler_gamma": 0.9993,
-        "optimizer": "adam",
-        "scheduler": "ReduceLROnPlateau",
-        "scheduler_patience": 5,
-        "stress_weight": 1.0,
-        "swa": False,
-        "valid_batch_size": 5,
-        "virials_weight": 1.0,
-        "weight_decay": 5e-7,
-    },
-    "misc": {"device": "cpu", "error_table": "PerAtomMAE", "log_level": "INFO"},
+TINY: dict[str, Any] = {
+    "name_exp": "tiny",
+    "correlation": 2,
+    "max_ell": 2,
+    "max_L": 1,
+    "num_channels": 8,
+    "num_radial_basis": 6,
+    "r_max": 3.5,
+    "radial_MLP": [16],
+}
+SECTIONS = {
+    "general": GeneralSettings,
+    "architecture": ArchitectureSettings,
+    "training": TrainingSettings,
+    "misc": MaceMiscSettings,
 }
 
 
-def settings(**changes: Any) -> Any:
-    """The seed's defaults with a tiny architecture; keywords change keys wherever they live."""
-    known = {key for section in DEFAULTS.values() for key in section}
-    assert set(changes) <= known, set(changes) - known
-    return SimpleNamespace(
-        **{
-            name: SimpleNamespace(**{k: changes.get(k, v) for k, v in section.items()})
-            for name, section in DEFAULTS.items()
-        }
-    )
+def settings(**changes: Any) -> MaceSettings:
+    """The defaults with a tiny architecture; keywords change keys wherever they live."""
+    wanted = TINY | changes
+    homes = {key: name for name, section in SECTIONS.items() for key in section.model_fields}
+    assert set(wanted) <= set(homes), set(wanted) - set(homes)
+    chosen = {
+        name: section(**{k: v for k, v in wanted.items() if homes[k] == name})
+        for name, section in SECTIONS.items()
+    }
+    return MaceSettings(**chosen)  # type: ignore[arg-type]
 
 
 def ethanol(n: int, seed: int = 0, noise: float = 0.06) -> list[LabelledFrame]:
@@ -108,9 +83,7 @@ def slab() -> Frame:
     return Frame([29, 29, 8], [[0, 0, 0], [1.3, 1.4, 1.9], [7.2, 0.3, 3.1]], cell, [True, True, False])
 
 
-def ensemble(
-    seeds: Sequence[int] = (1, 2), elements: Sequence[int] = ELEMENTS, **changes: Any
-) -> Ensemble:
+def ensemble(seeds: Sequence[int] = (1, 2), elements: Sequence[int] = ELEMENTS, **changes: Any) -> Ensemble:
     """Members with initial weights and made-up statistics, ready to be asked."""
     built = Ensemble.build(settings(**changes), seeds, elements)
     for k, member in enumerate(built.members):

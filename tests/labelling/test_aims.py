@@ -1,4 +1,4 @@
-"""FHI-aims from the frame to the label, against a stand-in as strict as FHI-aims and able to fail in every way."""
+"""FHI-aims from the frame to the label, against a stand-in as strict as FHI-aims that fails in every way."""
 
 import os
 import pickle
@@ -10,7 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aims_pax.errors import Crashed, Insane, NotConverged, NotFinite, SetupError, TimedOut, Truncated, WrongShape
+from aims_pax.errors import (
+    Crashed,
+    Insane,
+    NotConverged,
+    NotFinite,
+    SetupError,
+    TimedOut,
+    Truncated,
+    WrongShape,
+)
 from aims_pax.frames import Frame
 from aims_pax.labelling import aims
 from aims_pax.labelling.aims import AimsReference, control_for, geometry_text
@@ -42,7 +51,7 @@ def reference(tmp_path, control):
     return make
 
 
-# the whole way there and back ---------------------------------------------------------------------------------------
+# the whole way there and back -----------------------------------------------------------------------------
 
 
 def close(a, b, tolerance=1e-6):
@@ -91,12 +100,14 @@ def test_stress_is_asked_for_only_when_wanted_and_periodic(reference):
 
 def test_forces_on_fixed_atoms_are_raw(reference):
     frame = worlds.slab()
-    frame = replace(frame.moved(frame.positions + [[0, 0, 0], [0, 0, 0.1], [0, 0, 0]]))
+    frame = frame.moved(frame.positions + np.array([[0, 0, 0], [0, 0, 0.1], [0, 0, 0]]))
     got = reference(text=worlds.CONTROL_PERIODIC).label(frame)
     assert abs(got.forces[frame.fixed.all(axis=1)]).max() > 0.05
 
 
-@pytest.mark.parametrize("redirect", ["", " >> aims.out", " > aims.out 2> aims.err", " 2>&1 | tee aims.out", " > other.log"])
+@pytest.mark.parametrize(
+    "redirect", ["", " >> aims.out", " > aims.out 2> aims.err", " 2>&1 | tee aims.out", " > other.log"]
+)
 def test_output_is_found_wherever_the_launch_command_sends_it(reference, redirect):
     assert reference(redirect=redirect).label(worlds.dimer("Cu", 2.6)).energy
 
@@ -113,7 +124,7 @@ def test_a_leftover_of_a_killed_run_is_not_read(reference, tmp_path):
     assert not left.exists()
 
 
-# inputs --------------------------------------------------------------------------------------------------------------
+# inputs ---------------------------------------------------------------------------------------------------
 
 
 def written(reference, frame):
@@ -163,7 +174,11 @@ def test_the_frames_charge_overrides_and_says_so_once(control, caplog):
         ("xc pbe\nspin collinear\ndefault_initial_moment 1\n", 1, ("collinear", 0.0, "1")),
         ("xc pbe\n", 3, ("collinear", 2.0, "hund")),
         ("xc pbe\nspin none\n", 2, ("collinear", 1.0, "hund")),
-        ("xc pbe\nspin collinear\nfixed_spin_moment 4\ndefault_initial_moment hund\n", None, ("collinear", 4.0, "hund")),
+        (
+            "xc pbe\nspin collinear\nfixed_spin_moment 4\ndefault_initial_moment hund\n",
+            None,
+            ("collinear", 4.0, "hund"),
+        ),
     ],
 )
 def test_multiplicity_becomes_a_fixed_spin_moment(control, text, spin, expected):
@@ -211,18 +226,18 @@ def test_what_every_calculation_lacks_stops_the_run(reference, tmp_path):
         reference().label(Frame([92], [[0, 0, 0]]))
     with pytest.raises(SetupError, match="no k_grid"):
         reference().label(worlds.crystal())
+    wire = Frame([29], [[0, 0, 0]], np.diag([2.5, 0, 0]), [True, False, False])
     with pytest.raises(SetupError, match="three lattice vectors"):
-        wire = Frame([29], [[0, 0, 0]], np.diag([2.5, 0, 0]), [True, False, False])
         reference(text=worlds.CONTROL_PERIODIC).label(wire)
     with pytest.raises(SetupError, match="not a folder"):
         replace(reference(), species_dir=tmp_path / "nowhere").check()
-    with pytest.raises(SetupError, match="cannot be run.*no_such_aims"):
+    with pytest.raises(SetupError, match=r"cannot be run.*no_such_aims"):
         replace(reference(), launch="/no_such_aims.x").label(worlds.water())
     with pytest.raises(SetupError, match="cannot be run"):
         reference(fault="missing").label(worlds.water())
 
 
-# failures -----------------------------------------------------------------------------------------------------------
+# failures -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -302,7 +317,10 @@ def test_only_so_many_failures_are_kept(tmp_path, monkeypatch):
         (folder / "aims.out").write_text(str(n))
         aims._pack(folder, tmp_path / "failed", f"{n:020x}")
         os.utime(tmp_path / "failed" / f"{n:020x}.tar.gz", (n, n))
-    assert sorted(os.listdir(tmp_path / "failed")) == [*(f"{n:020x}.tar.gz" for n in (3, 4, 5)), "by_hand.tar.gz"]
+    assert sorted(os.listdir(tmp_path / "failed")) == [
+        *(f"{n:020x}.tar.gz" for n in (3, 4, 5)),
+        "by_hand.tar.gz",
+    ]
 
 
 def test_the_method_is_what_determines_a_label_and_nothing_else(reference, tmp_path):

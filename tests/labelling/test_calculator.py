@@ -61,12 +61,20 @@ def test_threads_can_label_side_by_side(tmp_path):
 
 
 def test_a_module_in_the_working_folder_serves_and_its_text_is_part_of_the_method(tmp_path):
-    text = "from ase.calculators.emt import EMT\n\ndef make(asap_cutoff=False):\n    import neighbour_of_mine_a\n    return EMT(asap_cutoff=asap_cutoff)\n"
+    text = """
+from ase.calculators.emt import EMT
+def make():
+    import neighbour_of_mine_a
+    return EMT()
+"""
     module(tmp_path, "neighbour_of_mine_a", "")
     module(tmp_path, "mine_a", text)
     mine = CalculatorReference("mine_a:make", {}, tmp_path)
     mine.check()
-    assert mine.label(worlds.dimer("Cu", 2.6)).energy == reference(worlds.EMT).label(worlds.dimer("Cu", 2.6)).energy
+    assert (
+        mine.label(worlds.dimer("Cu", 2.6)).energy
+        == reference(worlds.EMT).label(worlds.dimer("Cu", 2.6)).energy
+    )
     before = mine.describe()
     (tmp_path / "mine_a.py").write_text(text.replace("EMT(", "EMT(  "))
     assert mine.describe() != before

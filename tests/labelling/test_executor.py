@@ -106,9 +106,10 @@ if __name__ == "__main__":
 def test_nothing_is_printed_and_no_runinfo_appears_and_nothing_stays(tmp_path, kind):
     """In a process of its own, started by absolute path without an activated environment."""
     body = "        print(executor.submit(os.getpid).result(60), flush=True)"
+    bare = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
     told = subprocess.run(
         [sys.executable, "-c", script(kind, tmp_path, body)],
-        cwd=tmp_path, env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}, capture_output=True, text=True, timeout=60,
+        cwd=tmp_path, env=bare, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert told.stderr == ""
     assert told.returncode == 0
@@ -118,7 +119,7 @@ def test_nothing_is_printed_and_no_runinfo_appears_and_nothing_stays(tmp_path, k
 
 
 def test_ctrl_c_reaches_the_driver_alone_and_it_leaves_in_seconds(tmp_path):
-    """A terminal sends SIGINT to the whole foreground group; a task that sleeps must not hold anything up."""
+    """A terminal sends SIGINT to the whole foreground group; a task that sleeps holds nothing up."""
     body = """
         executor.submit(os.getpid).result(60)
         executor.submit(time.sleep, 300)

@@ -15,7 +15,7 @@ from aims_pax.frames import Frame, Label
 from aims_pax.labelling import Labeller
 from aims_pax.labelling.aims import AimsReference
 from aims_pax.labelling.calculator import CalculatorReference
-from aims_pax.labelling.executor import KINDS, make_executor
+from aims_pax.labelling.executor import KINDS, InlineExecutor, WorkerDied, make_executor
 from aims_pax.settings.control import read_control
 from tests import worlds
 
@@ -27,8 +27,33 @@ def folder(tmp_path):
     return tmp_path / "data"
 
 
+class Kept:
+    """An executor that stays open for the next test: worker processes take seconds to start."""
+
+    def __init__(self, executor):
+        self.executor = executor
+        self.capacity = executor.capacity
+        self.submit = executor.submit
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kept(request, tmp_path_factory):
+    with make_executor(request.param, 2, tmp_path_factory.mktemp("logs") / "parsl") as executor:
+        yield Kept(executor)
+
+
 def labeller(reference, folder, kind="inline", workers=2):
-    return Labeller(reference, folder, make_executor(kind, workers, folder.parent / "logs" / "parsl", folder.parent))
+    if not isinstance(kind, str):
+        return Labeller(reference, folder, kind)
+    return Labeller(
+        reference, folder, make_executor(kind, workers, folder.parent / "logs" / "parsl", folder.parent)
+    )
 
 
 def calculator(section, folder=None):
@@ -39,7 +64,7 @@ def same(a, b):
     return a.energy == b.energy and np.array_equal(a.forces, b.forces)
 
 
-# one contract, every executor ----------------------------------------------------------------------------------------
+# one contract, every executor -----------------------------------------------------------------------------
 
 TROUBLED = """
 from ase.calculators.emt import EMT
@@ -51,17 +76,17 @@ class Troubled(EMT):
 """
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_contract_of_the_labeller(tmp_path, folder, kind):
+def test_the_contract_of_the_labeller(tmp_path, folder, kept):
     """Labels, store, reuse, failures and counts are the same wherever the work runs."""
-    (tmp_path / f"troubled_{kind}.py").write_text(TROUBLED)
-    reference = CalculatorReference(f"troubled_{kind}:Troubled", {}, tmp_path)
+    name = f"troubled_{getattr(kept.executor, 'kind', 'inline')}"
+    (tmp_path / f"{name}.py").write_text(TROUBLED)
+    reference = CalculatorReference(f"{name}:Troubled", {}, tmp_path)
     good = worlds.rattled(worlds.crystal(), 3)
-    bad = good[0].moved(good[0].positions + [0, 0, 10])
+    bad = good[0].moved(good[0].positions + np.array([0, 0, 10]))
     crowded = good[0].moved(good[0].positions * 0.1)
     truth = calculator(worlds.EMT)
-    with labeller(reference, folder, kind) as it:
-        assert it.capacity == (1 if kind == "inline" else 2)
+    with labeller(reference, folder, kept) as it:
+        assert it.capacity == kept.capacity
         futures = [it.submit(f) for f in good]
         for frame, future in zip(good, futures, strict=True):
             assert same(future.result(60), truth.label(frame))
@@ -77,22 +102,39 @@ def test_the_contract_of_the_labeller(tmp_path, folder, kind):
         assert calls.seconds > 0
         assert bad.id not in it.store
     told = json.loads((it.store.folder / "method.json").read_text())
-    assert told["factory"] == f"troubled_{kind}:Troubled"
+    assert told["factory"] == f"{name}:Troubled"
     assert {p.suffix for p in it.store.folder.iterdir()} == {".json"}
 
 
-def test_tblite_says_the_same_in_every_executor(tmp_path):
-    results = {}
-    for kind in KINDS:
-        with labeller(calculator(worlds.XTB), tmp_path / kind / "data", kind) as it:
-            results[kind] = [f.result(60) for f in [it.submit(frame) for frame in FRAMES[:4]]]
-    for kind in KINDS:
-        for a, b in zip(results[kind], results["inline"], strict=True):
-            assert abs(a.energy - b.energy) < 1e-9
-            np.testing.assert_allclose(a.forces, b.forces, atol=1e-9)
+def test_tblite_says_the_same_wherever_it_runs(folder, kept):
+    xtb = calculator(worlds.XTB)
+    with labeller(xtb, folder, kept) as it:
+        found = [f.result(60) for f in [it.submit(frame) for frame in FRAMES[:4]]]
+    for frame, label in zip(FRAMES, found, strict=False):
+        here = xtb.label(frame)
+        assert abs(label.energy - here.energy) < 1e-9
+        np.testing.assert_allclose(label.forces, here.forces, atol=1e-9)
 
 
-# store and repetition ------------------------------------------------------------------------------------------------
+def test_a_task_dropped_before_it_begins_never_runs_wherever_it_would(tmp_path, folder, kept):
+    """Two tasks keep the workers busy; the third is dropped while it waits."""
+    if kept.capacity == 1:
+        pytest.skip("inline tasks are done when they are handed out")
+    text = "import time\nfrom ase.calculators.emt import EMT\n"
+    text += "def make():\n    time.sleep(0.5)\n    return EMT()\n"
+    (tmp_path / f"sleepy_{kept.executor.kind}.py").write_text(text)
+    frames = worlds.rattled(worlds.crystal(), 4)
+    reference = CalculatorReference(f"sleepy_{kept.executor.kind}:make", {}, tmp_path)
+    with labeller(reference, folder, kept) as it:
+        futures = [it.submit(f) for f in frames]
+        it.drop(frames[2].id)
+        for n in (0, 1, 3):
+            assert futures[n].result(60)
+        until(lambda: it.calls.begun == it.calls.finished == 3)
+        assert frames[2].id not in it.store
+
+
+# store and repetition -------------------------------------------------------------------------------------
 
 
 def test_a_second_labeller_pays_nothing(folder):
@@ -218,19 +260,6 @@ def test_what_two_wait_for_is_not_lost_when_one_drops_it(folder):
         assert future.result(10)
 
 
-def test_a_dropped_task_in_worker_processes_looks_before_it_starts(tmp_path, folder):
-    text = "import time\nfrom ase.calculators.emt import EMT\ndef make():\n    time.sleep(1)\n    return EMT()\n"
-    (tmp_path / "sleepy_a.py").write_text(text)
-    frames = worlds.rattled(worlds.crystal(), 3)
-    with labeller(CalculatorReference("sleepy_a:make", {}, tmp_path), folder, "htex", 1) as it:
-        futures = [it.submit(f) for f in frames]
-        it.drop(frames[1].id)
-        futures[0].result(60)
-        futures[2].result(60)
-        assert it.calls.begun == it.calls.finished == 2
-        assert frames[1].id not in it.store
-
-
 def test_leaving_ends_what_runs_and_forgets_what_waits(folder):
     slow = Slow()
     begun = time.monotonic()
@@ -254,7 +283,7 @@ def test_ctrl_c_in_an_inline_calculation_leaves_nothing_half_done(folder):
         assert it.calls.begun == 0
 
 
-# failures ------------------------------------------------------------------------------------------------------------
+# failures -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -336,12 +365,36 @@ def test_a_setup_error_is_everybodys_at_once(folder):
     assert calls.begun == 1
 
 
+class Mortal(InlineExecutor):
+    """Loses its first tasks with their workers."""
+
+    def __init__(self, deaths):
+        self.deaths = deaths
+
+    def submit(self, function, *args):
+        self.deaths -= 1
+        return super().submit(function, *args) if self.deaths < 0 else super().submit(self.die)
+
+    @staticmethod
+    def die():
+        raise WorkerDied("signal 9")
+
+
+@pytest.mark.parametrize(("deaths", "outcome"), [(1, None), (2, "Crashed")])
+def test_a_frame_is_tried_again_when_its_worker_died_but_not_for_ever(folder, deaths, outcome):
+    with labeller(Scripted([good()]), folder, Mortal(deaths)) as it:
+        error = it.submit(FRAMES[0]).exception(5)
+        assert (error and type(error).__name__) == outcome
+        assert it.calls.begun == 1
+        assert it.calls.finished == (outcome is None)
+
+
 def test_a_mistake_in_our_own_code_is_not_mistaken_for_a_bad_frame(folder):
     kinds, _, _ = outcomes([ZeroDivisionError("ours"), good()], folder)
     assert kinds == ["ZeroDivisionError", "NoneType"]
 
 
-# FHI-aims through the whole room -------------------------------------------------------------------------------------
+# FHI-aims through the whole room --------------------------------------------------------------------------
 
 
 def test_thirty_percent_faults_leave_only_right_labels(tmp_path, folder):
@@ -388,10 +441,10 @@ def test_leaving_kills_a_running_aims(tmp_path, folder):
         until(lambda: list((tmp_path / "calc").glob("*/aims.out")))
     assert future.cancelled()
     assert time.monotonic() - begun < 10
-    assert not (tmp_path / "calc" / "failed").exists()
+    assert list((tmp_path / "calc").iterdir()) == []
 
 
-# as a potential -------------------------------------------------------------------------------------------------------
+# as a potential -------------------------------------------------------------------------------------------
 
 
 def test_as_a_potential_every_force_is_a_stored_label(folder):
@@ -404,7 +457,8 @@ def test_as_a_potential_every_force_is_a_stored_label(folder):
         positions = torch.from_numpy(np.concatenate([f.positions for f in FRAMES[:2]]))
         evaluation = bound(positions, torch.zeros(2, 3, 3, dtype=torch.float64))
         np.testing.assert_array_equal(evaluation.energies.numpy()[0], [label.energy for label in labels])
-        np.testing.assert_array_equal(evaluation.forces.numpy()[0], np.concatenate([x.forces for x in labels]))
+        forces = np.concatenate([label.forces for label in labels])
+        np.testing.assert_array_equal(evaluation.forces.numpy()[0], forces)
         assert it.calls.finished == 2
         assert it.calls.reused == 2
 

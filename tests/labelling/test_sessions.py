@@ -53,7 +53,8 @@ def test_a_process_left_in_the_background_is_gone_when_the_command_ends(tmp_path
 
 def test_a_process_in_a_group_of_its_own_dies_at_the_limit_too(tmp_path):
     """Launchers of MPI give each rank a process group; the session is what holds them together."""
-    command = f"{sys.executable} -c 'import os, time; os.setpgid(0, 0); print(os.getpid(), flush=True); time.sleep(300)'"
+    code = "import os, time; os.setpgid(0, 0); print(os.getpid(), flush=True); time.sleep(300)"
+    command = f"{sys.executable} -c '{code}'"
     with pytest.raises(TimedOut):
         run(Running(), tmp_path, f"{command} & wait", limit=1.0)
     wait_for(lambda: not alive(int((tmp_path / "out").read_text())))
@@ -75,7 +76,8 @@ def test_stop_ends_what_runs_and_lets_nothing_start(tmp_path):
 def test_the_command_dies_with_us_whatever_kills_us(tmp_path, sign):
     code = (
         "from pathlib import Path; from aims_pax.labelling.sessions import Running; "
-        f"f = Path({str(tmp_path)!r}); Running().run('sleep 300 & echo $! > pid; wait', f, f / 'out', f / 'err')"
+        f"f = Path({str(tmp_path)!r}); "
+        "Running().run('sleep 300 & echo $! > pid; wait', f, f / 'out', f / 'err')"
     )
     driver = subprocess.Popen([sys.executable, "-c", code])
     wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip())

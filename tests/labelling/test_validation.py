@@ -9,16 +9,20 @@ from aims_pax.frames import Frame, Label
 from aims_pax.labelling.validation import check_geometry, check_label
 from tests import worlds
 
+HYDROGEN = Frame([1], [[0, 0, 0]])
+
 
 @pytest.mark.parametrize(
-    "frame", [worlds.water(), worlds.ethanol(), worlds.crystal(), worlds.slab(), worlds.cluster(), Frame([1], [[0, 0, 0]])]
+    "frame",
+    [worlds.water(), worlds.ethanol(), worlds.crystal(), worlds.slab(), worlds.cluster(), HYDROGEN],
 )
 def test_honest_structures_pass(frame):
     check_geometry(frame)
 
 
 def test_a_slab_without_a_third_vector_passes():
-    check_geometry(Frame([13, 13], [[0, 0, 0], [1.4, 1.4, 2.0]], np.diag([2.9, 2.9, 0.0]), [True, True, False]))
+    cell, pbc = np.diag([2.9, 2.9, 0.0]), [True, True, False]
+    check_geometry(Frame([13, 13], [[0, 0, 0], [1.4, 1.4, 2.0]], cell, pbc))
 
 
 def test_nan_is_insane():

@@ -50,7 +50,9 @@ def test_plain_words_mean_what_a_physicist_means(word, value):
     assert type(plain(word)) is type(value)
 
 
-@pytest.mark.parametrize("word", ["np.inf", "inf", ".inf", ".Inf", "+.inf", "numpy.inf", "math.inf", "Infinity"])
+@pytest.mark.parametrize(
+    "word", ["np.inf", "inf", ".inf", ".Inf", "+.inf", "numpy.inf", "math.inf", "Infinity"]
+)
 def test_every_spelling_of_infinity_is_infinity(word):
     assert plain(word) == math.inf
     assert plain(f"-{word.lstrip('+')}") == -math.inf
@@ -72,7 +74,9 @@ def test_a_place_the_file_lacks_has_the_line_of_the_table_around_it(tmp_path):
 
 
 def test_a_key_written_twice_is_an_error_with_both_lines(tmp_path):
-    assert error(tmp_path, "A:\n  b: 1\n  b: 2\n") == "a.yaml:3: A.b: written twice (first in line 2); keep one"
+    assert (
+        error(tmp_path, "A:\n  b: 1\n  b: 2\n") == "a.yaml:3: A.b: written twice (first in line 2); keep one"
+    )
 
 
 def test_a_tab_is_named(tmp_path):
@@ -172,7 +176,11 @@ def test_whatever_the_bytes_are_only_a_settings_error_comes(tmp_path_factory, co
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=20))
 
 
-@given(st.dictionaries(st.text(min_size=1, max_size=8).filter(lambda k: k != "<<"), st.lists(SCALARS), min_size=1))
+@given(
+    st.dictionaries(
+        st.text(min_size=1, max_size=8).filter(lambda k: k != "<<"), st.lists(SCALARS), min_size=1
+    )
+)
 def test_what_is_dumped_reads_back(tmp_path_factory, data):
     from aims_pax.settings.whole import as_yaml
 

@@ -113,5 +113,7 @@ def test_any_keywords_survive_writing_and_reading(keywords):
 
 
 def test_general_keywords_are_not_taken_for_species_keywords():
-    general = "xc spin charge k_grid relativistic occupation_type mixer sc_accuracy_rho many_body_dispersion output"
+    general = (
+        "xc spin charge k_grid relativistic occupation_type mixer sc_accuracy_rho many_body_dispersion output"
+    )
     assert not SPECIES_KEYWORDS & set(general.split())

@@ -30,7 +30,9 @@ def test_an_interval_is_told_in_words():
 
 
 def test_a_value_out_of_range_names_value_unit_and_expectation():
-    with pytest.raises(ValidationError, match=r"0 fs is not possible; expected more than 0 and at most 100 fs"):
+    with pytest.raises(
+        ValidationError, match=r"0 fs is not possible; expected more than 0 and at most 100 fs"
+    ):
         MDSettings(stat_ensemble="NVT", timestep=0)
 
 

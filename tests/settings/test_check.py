@@ -1,0 +1,218 @@
+"""`aims-PAX check` finds what is wrong in a working folder before anything runs."""
+
+import os
+import subprocess
+import sys
+
+import ase.io
+import pytest
+import yaml
+from ase import Atoms
+from ase.build import bulk, molecule
+
+from aims_pax.errors import SettingsError
+from aims_pax.settings.check import check, checked
+from tests.settings.folders import AIMS, MACE, PROJECT, with_key, write
+
+INITIAL, ACTIVE = "INITIAL_DATASET_GENERATION", "ACTIVE_LEARNING"
+GEOMETRY = with_key(PROJECT, "MISC", "path_to_geometry: geometry.xyz")
+AIMS_GEOMETRY = with_key(AIMS, "MISC", "path_to_geometry: geometry.xyz")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with one water molecule, a control.in and species defaults."""
+    ase.io.write(tmp_path / "geometry.xyz", molecule("H2O"))
+    (tmp_path / "control.in").write_text("xc pbe\n")
+    (tmp_path / "species").mkdir()
+    for name in ("01_H_default", "08_O_default"):
+        (tmp_path / "species" / name).write_text("species\n")
+    return tmp_path
+
+
+def problems(folder, project=GEOMETRY, mace=MACE):
+    with pytest.raises(SettingsError) as caught:
+        check(write(folder, project, mace))
+    return str(caught.value)
+
+
+def warnings(folder, project=GEOMETRY, mace=MACE):
+    return checked(write(folder, project, mace)).warnings
+
+
+def labelled(path, energy="REF_energy", forces="REF_forces"):
+    atoms = molecule("H2O")
+    atoms.info[energy] = -1.0
+    atoms.arrays[forces] = atoms.positions * 0.1
+    ase.io.write(path, atoms, format="extxyz")
+
+
+def test_a_folder_in_order_prints_its_effective_settings(folder):
+    text, said = check(write(folder, GEOMETRY))
+    assert set(yaml.safe_load(text)) == {"aimsPAX", "mace"}
+    assert said == ()
+
+
+def test_fhi_aims_in_order(folder):
+    assert warnings(folder, AIMS_GEOMETRY) == ()
+
+
+def test_a_missing_geometry_is_named_with_its_line(folder):
+    said = problems(folder, GEOMETRY.replace("geometry.xyz", "none.xyz"))
+    assert said.startswith("aimsPAX.yaml:12: MISC.path_to_geometry: cannot read the geometry")
+    assert "none.xyz: no such file" in said
+
+
+def test_a_broken_geometry_is_named(folder):
+    (folder / "geometry.xyz").write_text("rubbish")
+    assert "geometry.xyz" in problems(folder)
+
+
+def test_control_in_must_be_there_with_a_functional(folder):
+    (folder / "control.in").unlink()
+    assert "control.in: no such file" in problems(folder, AIMS_GEOMETRY)
+    (folder / "control.in").write_text("spin none\n")
+    assert "control.in has no xc" in problems(folder, AIMS_GEOMETRY)
+
+
+def test_a_periodic_system_needs_a_k_grid(folder):
+    ase.io.write(folder / "geometry.xyz", bulk("Cu"), format="extxyz")
+    (folder / "species" / "29_Cu_default").write_text("species\n")
+    assert "has no k_grid, which the periodic geometry needs" in problems(folder, AIMS_GEOMETRY)
+    (folder / "control.in").write_text("xc pbe\nk_grid 2 2 2\n")
+    assert warnings(folder, AIMS_GEOMETRY) == ()
+
+
+def test_species_blocks_and_dynamics_of_control_in_are_said_to_be_ignored(folder):
+    (folder / "control.in").write_text("xc pbe\nMD_run 1 NVE\nspecies H\n  nucleus 1\n")
+    said = warnings(folder, AIMS_GEOMETRY)
+    assert "species blocks of ./control.in are ignored in favour of species_dir" in said[0]
+    assert "MD_run in ./control.in is ignored" in said[1]
+
+
+def test_species_defaults_must_be_there_for_every_element(folder):
+    (folder / "species" / "08_O_default").unlink()
+    assert "INITIAL_DATASET_GENERATION.species_dir: species has no 08_O_default" in problems(
+        folder, AIMS_GEOMETRY
+    )
+    assert "nowhere: no such folder" in problems(
+        folder, AIMS_GEOMETRY.replace("species_dir: species", "species_dir: nowhere")
+    )
+
+
+@pytest.mark.parametrize(
+    ("factory", "said"),
+    [
+        ("nowhere.such:Thing", "REFERENCE.factory: factory 'nowhere.such:Thing': cannot import nowhere.such"),
+        ("ase.calculators.emt:EMTT", "has no 'EMTT'"),
+        ("ase.calculators.emt", "expected 'package.module:callable'"),
+        ("mine_broken:Thing", "importing 'mine_broken:Thing' failed: ZeroDivisionError"),
+    ],
+)
+def test_the_factory_must_be_importable(folder, factory, said):
+    (folder / "mine_broken.py").write_text("1 / 0\n")
+    assert said in problems(folder, GEOMETRY.replace("ase.calculators.emt:EMT", factory))
+
+
+def test_a_factory_may_live_in_the_working_folder_and_its_arguments_must_fit(folder, capsys):
+    (folder / "mine_settings_test.py").write_text("print('hello')\ndef make(a, b=1):\n    return None\n")
+    project = GEOMETRY.replace("ase.calculators.emt:EMT", "mine_settings_test:make")
+    assert "REFERENCE.kwargs: 'mine_settings_test:make': missing a required argument: 'a'" in problems(
+        folder, project
+    )
+    project = project.replace("mine_settings_test:make\n", "mine_settings_test:make\n  kwargs: {a: 1}\n")
+    assert warnings(folder, project) == ()
+    assert capsys.readouterr().out == ""  # whatever a module prints when imported, standard output stays ours
+
+
+def test_the_sampling_calculator_is_looked_at_too(folder):
+    project = with_key(
+        GEOMETRY, INITIAL, "initial_sampling: calculator", "initial_calculator: {factory: a.b:c}"
+    )
+    assert "initial_calculator.factory: factory 'a.b:c': cannot import" in problems(folder, project)
+
+
+def test_the_foundation_model_is_a_known_size_or_a_file(folder):
+    said = problems(folder, with_key(GEOMETRY, INITIAL, "initial_foundational_size: smal"))
+    assert "'smal' is neither a model file nor one of small, medium" in said
+    assert said.endswith("nearest: small")
+    (folder / "my.model").write_bytes(b"")
+    assert warnings(folder, with_key(GEOMETRY, INITIAL, "initial_foundational_size: my.model")) == ()
+
+
+def test_atomic_energies_must_fit_the_elements(folder):
+    said = problems(folder, mace=with_key(MACE, "ARCHITECTURE", "atomic_energies: [-1]"))
+    assert said == (
+        "mace.yaml:4: ARCHITECTURE.atomic_energies: 1 energies for 2 elements; "
+        "expected one for each of H O, in this order"
+    )
+
+
+def test_datasets_and_models_must_be_there(folder):
+    project = with_key(GEOMETRY, ACTIVE, "initial_models: [a, b, c, d]", "initial_train_dataset: train.xyz")
+    said = problems(with_test_set := folder, with_key(project, "MISC", "test_set: test.xyz"))
+    for file in ("a", "d", "train.xyz", "test.xyz"):
+        assert f"{file}: no such file" in said
+    assert with_test_set == folder
+
+
+def test_datasets_must_carry_labels_under_the_given_names(folder):
+    labelled(folder / "train.xyz", "E", "F")
+    project = with_key(GEOMETRY, ACTIVE, "initial_train_dataset: train.xyz")
+    assert "name the label keys with MISC.energy_key" in problems(folder, project)
+    project = with_key(project, "MISC", "energy_key: E", "forces_key: F")
+    assert warnings(folder, project) == ()
+
+
+def test_an_empty_dataset_is_refused(folder):
+    (folder / "train.xyz").write_text("")
+    assert "initial_train_dataset" in problems(
+        folder, with_key(GEOMETRY, ACTIVE, "initial_train_dataset: train.xyz")
+    )
+
+
+def two_systems(folder):
+    (folder / "many").mkdir()
+    ase.io.write(folder / "many" / "water.xyz", molecule("H2O"))
+    ase.io.write(folder / "many" / "argon.xyz", Atoms("Ar"))
+    return GEOMETRY.replace("geometry.xyz", "many")
+
+
+def test_md_of_systems_must_name_the_geometries(folder):
+    project = two_systems(folder).replace(
+        "MD:\n  stat_ensemble: NVT\n", "MD:\n  watr: {stat_ensemble: NVT}\n"
+    )
+    said = problems(folder, project)
+    assert (
+        "aimsPAX.yaml:8: MD.watr: no geometry has this name; there are argon, water; nearest: water" in said
+    )
+    assert "aimsPAX.yaml:7: MD: no settings for argon, water" in said
+
+
+def test_fewer_trajectories_than_geometries_is_a_warning(folder):
+    project = two_systems(folder)
+    assert warnings(folder, project) == ()
+    said = warnings(folder, project.replace("num_trajectories: 2", "num_trajectories: 1"))
+    assert said == (
+        "aimsPAX.yaml:5: ACTIVE_LEARNING.num_trajectories: 1 is less than the 2 geometries; 2 are run",
+    )
+
+
+def test_a_molecule_in_an_npt_run_is_said_to_move_in_nvt(folder):
+    project = with_key(GEOMETRY.replace("NVT", "NPT"), "MD", "barostat: npt")
+    said = warnings(folder, project, with_key(MACE, "GENERAL", "compute_stress: True"))
+    assert any("MD.stat_ensemble: geometry is not periodic: it moves in NVT" in w for w in said)
+    assert any("GENERAL.compute_stress: has no effect" in w for w in said)
+
+
+def test_all_problems_of_a_folder_come_at_once(folder):
+    project = GEOMETRY.replace("geometry.xyz", "none.xyz").replace("emt:EMT", "emt:EMTT")
+    assert len(problems(folder, project).splitlines()) >= 3
+
+
+def test_checking_does_not_load_torch(folder):
+    write(folder, AIMS_GEOMETRY)
+    code = (
+        "import sys; from aims_pax.settings.check import check; check('.'); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=folder, env={**os.environ}).returncode == 0

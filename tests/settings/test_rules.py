@@ -1,0 +1,212 @@
+"""What must hold between keys."""
+
+import pytest
+
+from tests.settings.folders import AIMS, MACE, PROJECT, errors, read, with_key
+
+INITIAL, ACTIVE = "INITIAL_DATASET_GENERATION", "ACTIVE_LEARNING"
+STRESS = with_key(MACE, "GENERAL", "compute_stress: True")
+SLURM = """\
+CLUSTER:
+  type: slurm
+  calc_dir: ./calc
+  project_name: p
+  parsl_options: {nodes_per_block: 1, init_blocks: 1, min_blocks: 1, max_blocks: 2, label: x}
+  slurm_str: |
+    #SBATCH --time=1
+    #SBATCH --nodes=1
+  worker_str: module load x
+"""
+
+
+def test_the_initial_dataset_needs_something_that_stops_it(tmp_path):
+    said = errors(tmp_path, PROJECT.replace("  max_initial_epochs: 5\n", ""))
+    assert said == [
+        "aimsPAX.yaml:1: INITIAL_DATASET_GENERATION: nothing stops this stage; expected at least one of "
+        "desired_acc, max_initial_epochs, max_initial_set_size"
+    ]
+
+
+@pytest.mark.parametrize("stop", ["desired_acc: 0.02", "max_initial_epochs: 5", "max_initial_set_size: 20"])
+def test_any_of_the_three_stops_it(tmp_path, stop):
+    assert read(tmp_path, PROJECT.replace("max_initial_epochs: 5", stop)).initial_dataset is not None
+
+
+@pytest.mark.parametrize(
+    ("stop", "warned"),
+    [("c_x: 0", 1), ("max_MD_steps: 10000", 0), ("max_train_set_size: 9", 0), ("desired_acc: 0.02", 0), ("max_labels: 9", 0)],
+)  # fmt: skip
+def test_active_learning_without_an_end_is_a_warning(tmp_path, stop, warned):
+    warnings = read(tmp_path, PROJECT.replace("max_MD_steps: 100", stop)).warnings
+    assert len(warnings) == warned
+    assert all("nothing stops active learning" in w for w in warnings)
+
+
+@pytest.mark.parametrize("where", [INITIAL, ACTIVE])
+def test_different_ensemble_sizes_are_an_error(tmp_path, where):
+    said = errors(tmp_path, with_key(PROJECT, where, "ensemble_size: 3"))
+    assert len(said) == 1
+    assert f"{where}.ensemble_size: " in said[0]
+    assert said[0].endswith("expected the same")
+
+
+def test_the_same_ensemble_size_twice_is_fine(tmp_path):
+    project = with_key(with_key(PROJECT, INITIAL, "ensemble_size: 3"), ACTIVE, "ensemble_size: 3")
+    assert read(tmp_path, project).ensemble_size == 3
+
+
+def test_different_species_dirs_are_an_error(tmp_path):
+    project = AIMS + "ACTIVE_LEARNING:\n  num_trajectories: 1\n  max_MD_steps: 50\n  species_dir: other\n"
+    assert (
+        "species in INITIAL_DATASET_GENERATION but other in ACTIVE_LEARNING" in errors(tmp_path, project)[0]
+    )
+
+
+def test_one_model_has_no_uncertainty(tmp_path):
+    assert "expected at least 2" in errors(tmp_path, with_key(PROJECT, ACTIVE, "ensemble_size: 1"))[0]
+
+
+@pytest.mark.parametrize("key", ["species_dir", "launch_str", "calc_dir"])
+def test_fhi_aims_needs_its_keys(tmp_path, key):
+    text = "".join(line + "\n" for line in AIMS.splitlines() if f" {key}:" not in line)
+    said = errors(tmp_path, text)
+    assert len(said) == 1
+    assert f".{key}: mandatory, as the reference is FHI-aims" in said[0]
+
+
+def test_fhi_aims_needs_a_cluster_section(tmp_path):
+    start, end = AIMS.index("CLUSTER"), AIMS.index("MD:")
+    assert (
+        "CLUSTER: this section is mandatory when the reference is FHI-aims"
+        in errors(tmp_path, AIMS[:start] + AIMS[end:])[0]
+    )
+
+
+def test_a_calculator_needs_no_fhi_aims_keys(tmp_path):
+    settings = read(tmp_path)
+    assert settings.initial_dataset.species_dir is None
+    assert (settings.cluster.type, settings.cluster.calc_dir) == ("local", "./calc")
+
+
+def test_a_calculator_needs_its_factory(tmp_path):
+    said = errors(tmp_path, PROJECT.replace("factory: ase.calculators.emt:EMT", "type: calculator"))
+    assert "REFERENCE.factory: mandatory, as the type is calculator" in said[0]
+
+
+def test_slurm_needs_its_keys_and_a_calculator_with_them_is_slurm(tmp_path):
+    assert read(tmp_path, PROJECT + SLURM).cluster.parsl_options.max_blocks == 2
+    unsaid = SLURM.replace("  type: slurm\n", "")
+    assert read(tmp_path, PROJECT + unsaid).cluster.type == "slurm"
+    said = errors(tmp_path, PROJECT + "CLUSTER:\n  type: slurm\n")
+    keys = [line.split(": ")[1] for line in said]
+    assert keys == [
+        f"CLUSTER.{k}" for k in ("calc_dir", "parsl_options", "project_name", "slurm_str", "worker_str")
+    ]
+
+
+def test_blocks_must_be_in_order(tmp_path):
+    wrong = SLURM.replace("init_blocks: 1", "init_blocks: 3")
+    assert (
+        "init_blocks: 3 is not between min_blocks 1 and max_blocks 2" in errors(tmp_path, PROJECT + wrong)[0]
+    )
+    wrong = SLURM.replace("min_blocks: 1", "min_blocks: 5")
+    assert "min_blocks: 5 is more than max_blocks 2" in errors(tmp_path, PROJECT + wrong)[0]
+
+
+def test_a_sampling_calculator_must_be_given(tmp_path):
+    said = errors(tmp_path, with_key(PROJECT, INITIAL, "initial_sampling: calculator"))
+    assert "initial_calculator: mandatory, as initial_sampling is calculator" in said[0]
+    project = with_key(
+        PROJECT,
+        INITIAL,
+        "initial_sampling: calculator",
+        "initial_calculator: {factory: ase.calculators.emt:EMT}",
+    )
+    assert read(tmp_path, project).initial_dataset.initial_calculator.kwargs == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("seeds_tags_dict: {a: 1, b: 2}", "2 seeds for ensemble_size 4; expected 4"),
+        ("seeds_tags_dict: {a: 1, b: 2, c: 1, d: 3}", "seed 1 is given to two members"),
+        ("seeds_tags_dict: {a: 1, b: 2, c: -1, d: 3}", "-1 is not possible"),
+        ("initial_models: [a.model]", "1 models for ensemble_size 4"),
+        ("initial_models: [a.model, b.model, c.model, a.model]", "one model is named twice"),
+        ("initial_train_dataset: {a: 1.xyz}", "1 files for ensemble_size 4"),
+    ],
+)
+def test_members_are_counted(tmp_path, key, said):
+    assert said in errors(tmp_path, with_key(PROJECT, ACTIVE, key))[0]
+
+
+def test_npt_needs_stress(tmp_path):
+    npt = PROJECT.replace("NVT", "NPT")
+    assert "MD.stat_ensemble: NPT needs stress" in errors(tmp_path, npt)[0]
+    assert read(tmp_path, npt, STRESS).md.stat_ensemble == "NPT"
+
+
+def test_berendsen_says_what_its_defaults_mean(tmp_path):
+    warnings = read(tmp_path, PROJECT.replace("NVT", "NPT"), STRESS).warnings
+    assert any(
+        "MD.pressure_au: 3.4e-07 eV/Å³ is 0.545 bar; aims-PAX takes eV/Å³, 1 bar is 6.24e-7" in w
+        for w in warnings
+    )
+    assert any("MD.compressibility: not written: water's" in w for w in warnings)
+
+
+@pytest.mark.parametrize("pressure", ["6.24e-7", "0", "6.24e-3"])
+def test_a_pressure_one_can_mean_is_not_warned_about(tmp_path, pressure):
+    project = with_key(
+        PROJECT.replace("NVT", "NPT"), "MD", f"pressure_au: {pressure}", "compressibility: 4.57e-5"
+    )
+    assert not any("pressure_au" in w for w in read(tmp_path, project, STRESS).warnings)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (("loss: stress",), "stress needs the stress of the models"),
+        (("loss: virials",), "virials needs the stress of the models"),
+        (("energy_weight: 0", "forces_weight: 0"), "every weight of the loss is 0"),
+        (("loss: forces_only", "forces_weight: 0"), "every weight of the loss is 0"),
+        (("config_type_weights: {Default: 0}",), "every weight is 0"),
+    ],
+)
+def test_a_loss_must_be_able_to_learn(tmp_path, keys, said):
+    assert said in errors(tmp_path, mace=with_key(MACE, "TRAINING", *keys))[0]
+
+
+def test_features_have_no_higher_degree_than_directions(tmp_path):
+    mace = with_key(MACE, "ARCHITECTURE", "max_ell: 1", "max_L: 2")
+    assert "ARCHITECTURE.max_L: 2 is above max_ell 1" in errors(tmp_path, mace=mace)[0]
+
+
+def test_different_md_seeds_are_warned_about(tmp_path):
+    maps = "MD:\n  a: {stat_ensemble: NVT, MD_seed: 1}\n  b: {stat_ensemble: NVT}\n"
+    warnings = read(tmp_path, PROJECT.replace("MD:\n  stat_ensemble: NVT\n", maps)).warnings
+    assert "MD.a.MD_seed: the systems have different seeds; 1 of a serves all" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (("skip_step_mlff: 200",), "skip_step_mlff: more than max_MD_steps (100)"),
+        (("intermediate_epochs_al: 3",), "intermediate_epochs_al: more than epochs_per_worker (2)"),
+    ],
+)
+def test_steps_that_never_come_are_warned_about(tmp_path, keys, said):
+    assert said in read(tmp_path, with_key(PROJECT, ACTIVE, *keys)).warnings[0]
+
+
+def test_a_file_without_any_stage_is_refused(tmp_path):
+    assert (
+        "neither INITIAL_DATASET_GENERATION nor ACTIVE_LEARNING"
+        in errors(tmp_path, PROJECT[PROJECT.index("MD:") :])[0]
+    )
+
+
+def test_rules_are_silent_about_sections_that_could_not_be_read(tmp_path):
+    project = with_key(PROJECT.replace("NVT", "NPT"), ACTIVE, "ensemble_size: two")
+    said = errors(tmp_path, project, with_key(MACE, "GENERAL", "compute_stress: maybe"))
+    assert len(said) == 2

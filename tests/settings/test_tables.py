@@ -1,0 +1,56 @@
+"""The README's tables say what the code does."""
+
+import re
+
+import pytest
+
+from aims_pax.settings.cluster import ParslOptions
+from aims_pax.settings.tables import BEGIN, END, renewed, table, tables
+from aims_pax.settings.whole import MACE, PROJECT
+
+
+def rows(text):
+    return [
+        line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| Parameter")
+    ]
+
+
+def test_every_key_has_a_row_and_every_row_four_cells():
+    names = {re.sub(r"[\\*]|&nbsp;", "", row.split("|")[1]).strip() for row in rows(tables())}
+    sections = [*PROJECT.values(), *MACE.values(), ParslOptions]
+    assert names == {name for section in sections for name in section.model_fields}
+    assert all(len(re.split(r"(?<!\\)\|", row)) == 6 for row in rows(tables()))
+
+
+def test_mandatory_keys_come_first_and_carry_a_star():
+    first = rows(table(PROJECT["ACTIVE_LEARNING"]))
+    assert first[0].startswith(r"| \*num_trajectories | `int` | — |")
+    assert first[1].startswith(r"| \*species_dir |")
+    assert "\\*" not in "".join(first[2:])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        '| dataset_dir | `str` | `"./data"` |',
+        "| max_MD_steps | `int` or `float` | `np.inf` |",
+        "| radial_MLP | `list` | `[64, 64, 64]` |",
+        '| config_type_weights | `dict` | `{"Default": 1.0}` |',
+        r"| &nbsp;&nbsp;&nbsp;&nbsp;\*nodes_per_block | `int` | — |",
+        "| &nbsp;&nbsp;&nbsp;&nbsp;run_dir | `str` or `None` | `None` |",
+    ],
+)
+def test_types_and_defaults_are_shown_as_in_the_published_tables(row):
+    assert row in tables()
+
+
+def test_the_tables_between_the_markers_are_renewed():
+    text = f"before\n{BEGIN}\nstale rows\n{END}\nafter\n"
+    new = renewed(text)
+    assert new.startswith("before\n")
+    assert new.endswith("after\n")
+    assert "stale rows" not in new
+    assert tables() in new
+    assert renewed(new) == new
+    with pytest.raises(ValueError, match="no marker comments"):
+        renewed("nothing here")
