@@ -51,7 +51,9 @@ def _version(show: bool) -> None:
         raise typer.Exit
 
 
-Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")]
+Version = Annotated[
+    bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -81,7 +83,7 @@ def check(
     project = aimspax_settings if aimspax_settings != PROJECT else before[1]
 
     def go() -> None:
-        text, warnings = checked(Path.cwd(), project, mace)
+        text, warnings = checked(Path.cwd(), str(project), str(mace))
         for warning in warnings:
             print(f"warning: {warning}", file=sys.stderr)
         print(text, end="")
@@ -130,7 +132,7 @@ def _run(story: str, mace: Path, project: Path) -> None:
 
     from aims_pax.settings import read_settings
 
-    settings = read_settings(Path.cwd(), project, mace, for_run=True)
+    settings = read_settings(Path.cwd(), str(project), str(mace), for_run=True)
     console = Console()
     console.print(f"aims-PAX {__version__}", highlight=False)
     try:
@@ -143,7 +145,9 @@ def _run(story: str, mace: Path, project: Path) -> None:
         path = settings.path(settings.misc.log_dir) / "traceback.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(traceback.format_exc(), encoding="utf-8")
-        raise Unexpected(f"{type(error).__name__}: {error} (traceback in {path}; please report it)") from error
+        raise Unexpected(
+            f"{type(error).__name__}: {error} (traceback in {path}; please report it)"
+        ) from error
 
 
 def _guarded(go: Callable[[], None]) -> None:

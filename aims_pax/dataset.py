@@ -138,9 +138,13 @@ class Dataset:
                 try:
                     frame, split, member = json.loads(line)
                 except ValueError as error:
-                    raise RestartError(f"{splits}:{number}: unreadable ({error}); restore this file") from error
+                    raise RestartError(
+                        f"{splits}:{number}: unreadable ({error}); restore this file"
+                    ) from error
                 if frame not in self.frames:
-                    raise RestartError(f"{splits}:{number}: frame {frame} is not in {pool}; restore that file")
+                    raise RestartError(
+                        f"{splits}:{number}: frame {frame} is not in {pool}; restore that file"
+                    )
                 self._remember(Entry(frame, split, member))
 
 

@@ -1,8 +1,8 @@
 """The central nouns: a structure (`Frame`), what the reference says of it (`Label`), and both together.
 
-    >>> water = Frame(numbers=[8, 1, 1], positions=[[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
-    >>> len(water), water.periodic
-    (3, False)
+>>> water = Frame(numbers=[8, 1, 1], positions=[[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+>>> len(water), water.periodic
+(3, False)
 """
 
 from __future__ import annotations
@@ -124,7 +124,8 @@ class Frame:
 
     def moved(self, positions: ArrayLike, cell: ArrayLike | None = None) -> Frame:
         """The same system at other positions (N, 3) Å, and in another cell (3, 3) Å when given."""
-        return replace(self, positions=positions, cell=self.cell if cell is None else cell)
+        moved_cell = self.cell if cell is None else np.asarray(cell, float)
+        return replace(self, positions=np.asarray(positions, float), cell=moved_cell)
 
     @classmethod
     def from_atoms(cls, atoms: Atoms) -> Self:
@@ -276,7 +277,8 @@ def _as_tensor(stress: Any) -> Array | None:
     if stress.size == 6:
         xx, yy, zz, yz, xz, xy = stress.ravel()
         return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-    return stress.reshape(3, 3)
+    tensor: Array = stress.reshape(3, 3)
+    return tensor
 
 
 def _fixed(atoms: Atoms) -> NDArray[np.bool_] | None:

@@ -121,7 +121,7 @@ def calculate(frame: Frame, calculator: Calculator, stress: bool = True) -> Labe
     else:
         calculator.calculate(atoms, ["energy", "forces"], _changes())
     results = calculator.results
-    energy = results.get("free_energy", results.get("energy"))
+    energy = results["free_energy"] if "free_energy" in results else results["energy"]
     tensor = results.get("stress") if with_stress else None
     return Label(float(energy), np.array(results["forces"], float), None if tensor is None else full(tensor))
 
@@ -170,7 +170,8 @@ def calculator_factory(
 
     def fresh() -> Calculator:
         try:
-            return make(**arguments)
+            calculator: Calculator = make(**arguments)
+            return calculator
         except TypeError as error:
             raise SettingsError(f"factory {factory!r} with kwargs {arguments}: {error}") from error
 

@@ -42,7 +42,14 @@ PROJECT: dict[str, Any] = {
 
 MACE: dict[str, Any] = {
     "GENERAL": {"name_exp": "tiny", "seed": 7},
-    "ARCHITECTURE": {"num_channels": 4, "max_L": 0, "max_ell": 2, "correlation": 1, "r_max": 3.5, "radial_MLP": [8]},
+    "ARCHITECTURE": {
+        "num_channels": 4,
+        "max_L": 0,
+        "max_ell": 2,
+        "correlation": 1,
+        "r_max": 3.5,
+        "radial_MLP": [8],
+    },
 }
 
 
@@ -77,7 +84,9 @@ def write_project(
     return folder
 
 
-def command(*words: str, folder: Path, name: str = "aims-PAX", **kwargs: Any) -> subprocess.CompletedProcess[str]:
+def command(
+    *words: str, folder: Path, name: str = "aims-PAX", **kwargs: Any
+) -> subprocess.CompletedProcess[str]:
     """Run a command of the package as a user does; returns what it printed and its exit code."""
     entry = {"aims-PAX": "main", "aims-PAX-initial-ds": "main_initial_ds", "aims-PAX-al": "main_al"}[name]
     code = f"import sys; sys.argv[0] = {name!r}; from aims_pax.cli import {entry}; {entry}()"

@@ -9,7 +9,9 @@ from aims_pax.frames import Frame, Label, LabelledFrame
 
 
 def made(k, n=2):
-    return LabelledFrame(Frame([1] * n, np.arange(3.0 * n).reshape(n, 3) + k), Label(-k, np.full((n, 3), k / 7)))
+    return LabelledFrame(
+        Frame([1] * n, np.arange(3.0 * n).reshape(n, 3) + k), Label(-k, np.full((n, 3), k / 7))
+    )
 
 
 def test_adding_twice_is_harmless(tmp_path):

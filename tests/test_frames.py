@@ -45,12 +45,18 @@ def test_a_frame_cannot_be_changed():
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(-50, 50), min_size=9, max_size=9), st.booleans())
 def test_a_frame_survives_extxyz_exactly(coordinates, periodic):
-    cell = np.array([[5.123456789, 0.1, 0], [0, 6.2, 0.33333333333], [0, 0, 7.7]]) if periodic else np.zeros((3, 3))
+    cell = (
+        np.array([[5.123456789, 0.1, 0], [0, 6.2, 0.33333333333], [0, 0, 7.7]])
+        if periodic
+        else np.zeros((3, 3))
+    )
     frame = Frame(
         [8, 1, 1], np.reshape(coordinates, (3, 3)), cell, periodic, charge=-1, spin=2,
         fixed=[[True, True, True], [False, False, False], [False, False, False]], moments=[0.5, -0.5, 0],
     )  # fmt: skip
-    label = Label(-76.123456789012345, np.reshape(coordinates, (3, 3)) / 7, np.eye(3) / 3 if periodic else None)
+    label = Label(
+        -76.123456789012345, np.reshape(coordinates, (3, 3)) / 7, np.eye(3) / 3 if periodic else None
+    )
     before = LabelledFrame(frame, label, {"system": "a b", "step": 7})
     path = __import__("pathlib").Path(__import__("tempfile").mkdtemp()) / "x.xyz"
     path.write_text(to_extxyz([before]))

@@ -92,7 +92,10 @@ def test_members_begin_with_slices_of_their_own_and_share_what_active_learning_a
 
 def test_test_frames_are_in_no_other_set(finished):
     folder, _ = finished
-    sets = {n: {f.id for f in read_extxyz(folder / f"results/{n}.xyz")} for n in ("training", "validation", "test")}
+    sets = {
+        n: {f.id for f in read_extxyz(folder / f"results/{n}.xyz")}
+        for n in ("training", "validation", "test")
+    }
     assert len(sets["test"]) == 2
     assert not sets["test"] & (sets["training"] | sets["validation"])
     assert not sets["training"] & sets["validation"]
@@ -165,12 +168,16 @@ def test_a_crystal_a_molecule_and_a_slab_with_fixed_atoms_in_one_run(tmp_path):
         if labelled.origin["system"] == "slab":
             assert np.array_equal(labelled.frame.positions[fixed], start.positions[fixed])
             assert np.abs(labelled.frame.positions[~fixed] - start.positions[~fixed]).max() > 0
-            assert np.abs(labelled.label.forces[fixed]).max() > 0, "labels are raw forces, also on fixed atoms"
+            assert np.abs(labelled.label.forces[fixed]).max() > 0, (
+                "labels are raw forces, also on fixed atoms"
+            )
     assert seen == set(systems)
 
 
 def test_ab_initio_md_samples_with_the_reference_and_pays_each_step_once(tmp_path):
-    folder = write_project(tmp_path, {"INITIAL_DATASET_GENERATION": {"initial_sampling": "aimd", "initial_calculator": None}})
+    folder = write_project(
+        tmp_path, {"INITIAL_DATASET_GENERATION": {"initial_sampling": "aimd", "initial_calculator": None}}
+    )
     done = command(folder=folder, name="aims-PAX-initial-ds")
     assert done.returncode == 0, done.stderr
 
@@ -184,7 +191,10 @@ def test_active_learning_begins_from_the_user_s_own_data(tmp_path, finished):
         tmp_path,
         {
             "INITIAL_DATASET_GENERATION": None,
-            "ACTIVE_LEARNING": {"initial_train_dataset": "training.xyz", "initial_valid_dataset": "validation.xyz"},
+            "ACTIVE_LEARNING": {
+                "initial_train_dataset": "training.xyz",
+                "initial_valid_dataset": "validation.xyz",
+            },
             "MISC": {"energy_key": "my_energy", "forces_key": "my_forces", "stress_key": "my_stress"},
         },
     )

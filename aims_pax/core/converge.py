@@ -1,7 +1,7 @@
 """Convergence: train each chosen member on the full set until it stops improving, then put its best weights back.
 
-    TRAIN  -- improved by more than the margin -->  TRAIN   (these weights are the best so far)
-    TRAIN  -- patience or epochs used up -------->  done    (the best weights are restored)
+TRAIN  -- improved by more than the margin -->  TRAIN   (these weights are the best so far)
+TRAIN  -- patience or epochs used up -------->  done    (the best weights are restored)
 """
 
 from __future__ import annotations

@@ -195,11 +195,15 @@ def _checked(
         state = replace(
             state, tests=(*state.tests, aside), n_tests=state.n_tests + 1, n_asked=state.n_asked + 1
         )
-        return state, (Say(f"trajectory {i} · step {event.step} · drawn for testing · labelling {event.frame[:6]}"),)
+        return state, (
+            Say(f"trajectory {i} · step {event.step} · drawn for testing · labelling {event.frame[:6]}"),
+        )
     if spread <= δ and quiet < rules.quiet_limit:
         return state, ()
     if spent:
-        return _put(state, i, replace(trajectory, status="done", reason="max_labels: the budget is spent")), ()
+        return _put(
+            state, i, replace(trajectory, status="done", reason="max_labels: the budget is spent")
+        ), ()
     why = f"spread {spread:.3f} > {δ:.3f} eV/Å" if spread > δ else f"quiet for {quiet} steps"
     waiting = replace(trajectory, status="waiting", frame=event.frame, quiet_since=event.step)
     state = replace(_put(state, i, waiting), n_asked=state.n_asked + 1)
@@ -255,7 +259,9 @@ def _progress(state: State, rules: ExploreRules) -> float:
 
 def _labelled(state: State, frame: str, rules: ExploreRules) -> tuple[State, tuple[Effect, ...]]:
     effects: list[Effect] = [
-        Analyse(a.frame, a.trajectory, a.step, a.threshold, a.n_train) for a in state.analyses if a.frame == frame
+        Analyse(a.frame, a.trajectory, a.step, a.threshold, a.n_train)
+        for a in state.analyses
+        if a.frame == frame
     ]
     effects += [Add(frame, "test") for a in state.tests if a.frame == frame]
     state = _without_asides(state, frame)
@@ -342,7 +348,9 @@ def _trained(state: State, event: Trained, rules: ExploreRules) -> tuple[State, 
     if not mae <= rules.desired_acc or rules.desired_acc <= 0:
         return state, ()
     if sum(n for _, n in state.valid) < BELIEVED or any(n < BELIEVED_PER_SYSTEM for _, n in state.valid):
-        return state, (Say(f"force MAE {1000 * mae:.1f} meV/Å reached on too few validation frames: going on"),)
+        return state, (
+            Say(f"force MAE {1000 * mae:.1f} meV/Å reached on too few validation frames: going on"),
+        )
     state = replace(state, stopped=f"desired_acc: force MAE {1000 * mae:.1f} meV/Å on the validation set")
     return state, (Say(f"stop: {state.stopped}"),)
 

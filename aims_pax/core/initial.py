@@ -153,7 +153,9 @@ def _per_system(state: State, rules: InitialRules) -> int:
     if math.isinf(rules.max_train):
         return full
     missing = (rules.max_train - sum(m.n_train for m in state.members)) / (1 - min(rules.valid_ratio, 0.9))
-    least = 1 if state.epochs else 2 * rules.members  # the first batch must give everyone something to train on
+    least = (
+        1 if state.epochs else 2 * rules.members
+    )  # the first batch must give everyone something to train on
     return max(1, min(full, math.ceil(max(missing, least) / len(rules.systems))))
 
 

@@ -1,6 +1,6 @@
 """When an uncertainty is too large (Eq. 2 of arXiv:2508.12888):
 
-    δ = (1 + c_x) · mean(last ≤ 400 uncertainties),    δ = ∞ during the first 10 evaluations
+δ = (1 + c_x) · mean(last ≤ 400 uncertainties),    δ = ∞ during the first 10 evaluations
 """
 
 from __future__ import annotations

@@ -8,6 +8,6 @@ ensemble.save(0, path)                     # a .model file for mace.calculators.
 
 from aims_pax.force_field import evaluate, foundation
 from aims_pax.force_field.ensemble import Ensemble, MemberData
-from aims_pax.force_field.train import Abandoned, EpochResult, MemberResult
+from aims_pax.force_field.train import EpochResult, MemberResult
 
-__all__ = ["Abandoned", "Ensemble", "EpochResult", "MemberData", "MemberResult", "evaluate", "foundation"]
+__all__ = ["Ensemble", "EpochResult", "MemberData", "MemberResult", "evaluate", "foundation"]

@@ -28,7 +28,7 @@ from aims_pax.force_field.losses import Loss
 from aims_pax.force_field.member import UNSEEN, Member
 from aims_pax.force_field.optimiser import Arrays
 from aims_pax.force_field.statistics import fit_offsets, measure
-from aims_pax.force_field.train import Abandoned, MemberResult, Plan, energy_residuals, validate, visit
+from aims_pax.force_field.train import MemberResult, Plan, energy_residuals, validate, visit
 from aims_pax.frames import LabelledFrame
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def never() -> bool:
 
 
 class Ensemble:
-    """Members with a version that grows with every change of weights.
+    """Members with a version that grows with every change of what `arrays` holds.
 
     The averaged weights are the ones that count: validation, MD, offsets and files use them.
     """
@@ -135,6 +135,8 @@ class Ensemble:
             member = Member(name, number, model.requires_grad_(True), settings)
             member.freeze(read_statistics(model))
             members.append(member)
+        if len({m.name for m in members}) < len(members):
+            raise SettingsError(f"initial_models: two files have the same name: {', '.join(map(str, paths))}")
         if float(models[0].r_max) != settings.architecture.r_max:
             log.warning(
                 "initial_models: their r_max %.2f Å holds, not ARCHITECTURE.r_max", float(models[0].r_max)
@@ -227,6 +229,7 @@ class Ensemble:
         """New optimiser, average and learning rate; training goes on from the averaged weights."""
         for k in range(len(self.members)) if members is None else members:
             self.members[k].fresh_phase()
+        self.version += 1
 
     def inference_arrays(self, member: int) -> Arrays:
         """What a member's predictions depend on (averaged weights, offsets), to come back to later."""
@@ -354,6 +357,3 @@ def given_energies(
     from aims_pax.settings.mace import atomic_energies_by_element
 
     return atomic_energies_by_element(value, elements, folder)
-
-
-__all__ = ["Abandoned", "Ensemble", "MemberData", "MemberResult", "never"]

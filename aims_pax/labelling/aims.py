@@ -280,7 +280,7 @@ def _last_chunk(text: str) -> AimsOutCalcChunk:
 
     lines = iter(io.StringIO(text))
     try:
-        chunks = list(get_aims_out_chunks(lines, get_header_chunk(lines)))  # type: ignore[no-untyped-call]
+        chunks = list(get_aims_out_chunks(lines, get_header_chunk(lines)))
     except ParseError as error:
         raise Truncated(f"aims.out: {error}") from error
     if not chunks:
@@ -361,7 +361,7 @@ def _vector(v: Any) -> str:
 def _full(stress: Any) -> Any:
     from ase.stress import voigt_6_to_full_3x3_stress
 
-    return voigt_6_to_full_3x3_stress(stress)  # type: ignore[no-untyped-call]
+    return voigt_6_to_full_3x3_stress(stress)
 
 
 _told: set[str] = set()

@@ -86,7 +86,7 @@ def _overlap(frame: Frame) -> str | None:
 
     radii = covalent_radii[frame.numbers]
     # ASE: atoms are neighbours when their distance is below the sum of their cutoffs; images count
-    i, j, d = primitive_neighbor_list(  # type: ignore[no-untyped-call]
+    i, j, d = primitive_neighbor_list(
         "ijd", frame.pbc, _complete(frame), frame.positions, CLOSEST * radii, self_interaction=False
     )
     if len(d) == 0:
@@ -102,4 +102,4 @@ def _complete(frame: Frame) -> Array:
     """(3, 3) Å: the cell with any direction filled in where a molecule, wire or slab leaves one out."""
     from ase.geometry import complete_cell
 
-    return np.asarray(complete_cell(frame.cell))  # type: ignore[no-untyped-call]
+    return np.asarray(complete_cell(frame.cell))

@@ -194,7 +194,7 @@ def _box(state: MDState, positions: NDArray[np.float64]) -> tuple[NDArray[np.flo
         low, high = positions.min(0) - 1, positions.max(0) + 1
         return np.diag(high - low), low
     cell = np.where(state.pbc[:, None], state.cell, 0.0)  # an open direction's vector may be short or missing
-    cell = complete_cell(cell)  # type: ignore[no-untyped-call]
+    cell = complete_cell(cell)
     along = positions @ np.linalg.inv(cell)
     low, high = along.min(0), along.max(0)
     origin = np.zeros(3)

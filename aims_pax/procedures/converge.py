@@ -24,10 +24,12 @@ log = logging.getLogger(__name__)
 class Limits(Protocol):
     """The keys both sections have for convergence."""
 
-    convergence_patience: int
-    margin: float
-    max_convergence_epochs: int
-    valid_skip: int
+    @property
+    def convergence_patience(self) -> int: ...
+    @property
+    def margin(self) -> float: ...
+    @property
+    def max_convergence_epochs(self) -> int: ...
 
 
 def run(

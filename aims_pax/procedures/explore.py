@@ -36,7 +36,11 @@ def run(run: Run) -> stage.State:
     assert settings is not None
     n = max(settings.num_trajectories, len(run.systems))
     if n > settings.num_trajectories:
-        log.warning("num_trajectories %d is smaller than the number of geometries: %d run", settings.num_trajectories, n)
+        log.warning(
+            "num_trajectories %d is smaller than the number of geometries: %d run",
+            settings.num_trajectories,
+            n,
+        )
     dealt = deal(run.systems, n)
     rules = ExploreRules.read(settings, n, run.settings.mace.general.seed)
     world = ExploreWorld(run, dealt)
@@ -48,12 +52,14 @@ def run(run: Run) -> stage.State:
         log.info("active learning is complete (%s)", state.stopped)
         return state
     names = dict.fromkeys(s.name for s in dealt)
-    log.info("active learning: %d trajectories of %s · %d training points", n, ", ".join(names), state.n_train)
-    state = world.drive(state, rules)
+    log.info(
+        "active learning: %d trajectories of %s · %d training points", n, ", ".join(names), state.n_train
+    )
+    final: stage.State = world.drive(state, rules)
     write_sets(run, "final")
     if settings.analysis:
         collect_analysis(run.folder.analysis)
-    return state
+    return final
 
 
 def begin_from_data(run: Run) -> None:
@@ -66,23 +72,25 @@ def begin_from_data(run: Run) -> None:
             for labelled in read_extxyz(path, *keys):
                 origin = {"system": labelled.frame.formula, "stage": "given", **labelled.origin}
                 if not labelled.label.finite:
-                    raise SettingsError(f"{path}: a structure {labelled.frame.formula} has NaN or infinite labels")
+                    raise SettingsError(
+                        f"{path}: a structure {labelled.frame.formula} has NaN or infinite labels"
+                    )
                 run.dataset.add(LabelledFrame(labelled.frame, labelled.label, origin), split, member)
-    for m, member in enumerate(run.ensemble.members):
+    for m, trained in enumerate(run.ensemble.members):
         if settings.initial_train_dataset is not None and not run.dataset.train(m):
-            raise SettingsError(f"ACTIVE_LEARNING.initial_train_dataset: no training structures for {member.name}")
+            raise SettingsError(
+                f"ACTIVE_LEARNING.initial_train_dataset: no training structures for {trained.name}"
+            )
 
 
-def _of_members(
-    value: str | Mapping[str, str] | None, run: Run, key: str
-) -> list[tuple[int | None, Path]]:
+def _of_members(value: str | Mapping[str, str] | None, run: Run, key: str) -> list[tuple[int | None, Path]]:
     """(member or None for all, path) from one path, or a map from member name, tag or seed to path."""
     if value is None:
         return []
     if isinstance(value, str):
         return [(None, run.settings.path(value))]
     members = run.ensemble.members
-    found = []
+    found: list[tuple[int | None, Path]] = []
     for name, path in value.items():
         matches = [i for i, m in enumerate(members) if str(name) in (m.name, str(m.seed))]
         if not matches:
@@ -115,7 +123,9 @@ class ExploreWorld(StageWorld):
         self.states = [self._started(i, 0, s.frame) for i, s in enumerate(dealt)]
         self.kind = run.settings.active_learning.uncertainty_type  # type: ignore[union-attr]
         self.predictions: dict[str, dict[str, NDArray[Any]]] = {}  # frame id → what analysis compares
-        self.written = [_last_step(run.folder.trajectories / f"{self._tag(i)}.xyz") for i in range(len(dealt))]
+        self.written = [
+            _last_step(run.folder.trajectories / f"{self._tag(i)}.xyz") for i in range(len(dealt))
+        ]
 
     def turn(self, works: Sequence[Work], stop: Callable[[], bool]) -> Iterable[Event]:
         if isinstance(works[0], Train):
@@ -256,7 +266,9 @@ def _last_step(path: Path) -> int:
     """The last MD step a trajectory file holds; 0 when there is none."""
     if not path.exists():
         return 0
-    steps = [word for line in path.open(encoding="utf-8") for word in line.split() if word.startswith("step=")]
+    steps = [
+        word for line in path.open(encoding="utf-8") for word in line.split() if word.startswith("step=")
+    ]
     return int(steps[-1].removeprefix("step=")) if steps else 0
 
 
@@ -269,4 +281,3 @@ def collect_analysis(folder: Path) -> None:
             rows.append(",".join(f"{stored[name].item():.8g}" for name in names))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "analysis.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-

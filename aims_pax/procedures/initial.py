@@ -71,9 +71,7 @@ class InitialWorld(StageWorld):
         assert isinstance(work, Train)
         settings = self.run.settings.initial_dataset
         assert settings is not None
-        trained = self.train(
-            work, stop, valid_skip=settings.valid_skip, schedule=settings.scheduler_initial
-        )
+        trained = self.train(work, stop, valid_skip=settings.valid_skip, schedule=settings.scheduler_initial)
         return [trained]
 
     def _sample(self, work: Sample, stop: Callable[[], bool]) -> Sampled:

@@ -103,7 +103,9 @@ def _ready_to_explore(run: Run) -> None:
         snapshot = Checkpoint(run.folder, "initial").read()
         converged = Checkpoint(run.folder, "converge-initial").read()
         if snapshot is None or not snapshot.state["stopped"]:
-            raise SettingsError("the initial dataset is not complete: run aims-PAX-initial-ds (or aims-PAX) first")
+            raise SettingsError(
+                "the initial dataset is not complete: run aims-PAX-initial-ds (or aims-PAX) first"
+            )
         if converged is not None:
             run.ensemble.restore({k: v for k, v in converged.weights.items() if not k.startswith("best/")})
         else:
@@ -139,7 +141,11 @@ def deliver(run: Run, delivered: list[int]) -> None:
     if len(delivered) < len(run.ensemble.members):
         text = "These members were not converged on the final data; they serve to estimate uncertainty.\n"
         run.folder.write_text(results / "committee" / "not_converged.txt", text)
-    sets = {"training": run.dataset.union("train"), "validation": run.dataset.union("valid"), "test": run.dataset.test}
+    sets = {
+        "training": run.dataset.union("train"),
+        "validation": run.dataset.union("valid"),
+        "test": run.dataset.test,
+    }
     for name, frames in sets.items():
         if frames:
             write_extxyz(results / f"{name}.xyz", frames)
@@ -168,7 +174,9 @@ def _save_models(run: Run) -> None:
     for m, member in enumerate(run.ensemble.members):
         _save(run, m, run.folder.model / f"{member.name}.model")
         arrays = run.ensemble.members[m].arrays()
-        run.folder.write_bytes(run.folder.checkpoints / f"{member.name}.npy", pack(arrays, {"name": member.name}))
+        run.folder.write_bytes(
+            run.folder.checkpoints / f"{member.name}.npy", pack(arrays, {"name": member.name})
+        )
 
 
 def _save(run: Run, member: int, path: Path) -> None:

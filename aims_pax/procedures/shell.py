@@ -190,7 +190,9 @@ class Shell:
     def _account(self, total: float) -> None:
         other = total - sum(self.seconds.values())
         shares = {**self.seconds, "other": max(other, 0.0)}
-        text = " · ".join(f"{k} {100 * v / (total or 1):.0f} %" for k, v in shares.items() if v > 0.005 * total)
+        text = " · ".join(
+            f"{k} {100 * v / (total or 1):.0f} %" for k, v in shares.items() if v > 0.005 * total
+        )
         log.info("time: %.1f s · %s", total, text)
         self.journal.write(self.stage.NAME, "time", {k: round(v, 3) for k, v in shares.items()})
 

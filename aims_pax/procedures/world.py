@@ -209,7 +209,9 @@ class StageWorld:
         for frame_id, arrays in grouped.get("frame", {}).items():
             self.frames[frame_id] = Frame.from_arrays(arrays)
         for frame_id, arrays in grouped.get("label", {}).items():
-            self.labels[frame_id] = FrameLabel(arrays["energy"].item(), arrays["forces"], arrays.get("stress"))
+            self.labels[frame_id] = FrameLabel(
+                arrays["energy"].item(), arrays["forces"], arrays.get("stress")
+            )
         self.take_arrays(snapshot, grouped)
         return state
 

@@ -49,7 +49,12 @@ class Checkpoint:
         self._generation = max(self._generations(), default=0)
 
     def write(
-        self, state: Any, arrays: Arrays, version: int, weights: Callable[[], Arrays], remarks: Mapping[str, Any]
+        self,
+        state: Any,
+        arrays: Arrays,
+        version: int,
+        weights: Callable[[], Arrays],
+        remarks: Mapping[str, Any],
     ) -> None:
         """Commit a snapshot. `weights` is only called when this version is not on the disk yet."""
         heavy = self.path / f"weights-{version:06d}.npy"
@@ -116,13 +121,14 @@ def to_plain(value: Any) -> Any:
 def from_plain(kind: type[T], value: Any) -> T:
     """The inverse of `to_plain` for a dataclass. Raises RestartError when the values do not fit."""
     try:
-        return _adapter(kind).validate_python(value)
+        made: T = _adapter(kind).validate_python(value)  # type: ignore[arg-type]
+        return made
     except ValidationError as error:
         raise RestartError(f"the restart does not fit this version of aims-PAX: {error}") from error
 
 
 @cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 

@@ -39,4 +39,3 @@ class Journal:
                     continue
                 if stage is None or entry["stage"] == stage:
                     yield entry
-

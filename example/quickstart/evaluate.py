@@ -57,13 +57,16 @@ def main() -> None:
         atoms.calc = calculator
         errors.append(atoms.get_forces() - forces[-1])
     mae, zero = (1000 * float(np.abs(values).mean()) for values in (errors, forces))
-    calls = len(list(Path("data/labels").glob("*/*.json"))) - len(list(Path("data/labels").glob("*/method.json")))
+    calls = len(list(Path("data/labels").glob("*/*.json"))) - len(
+        list(Path("data/labels").glob("*/method.json"))
+    )
     print(f"{len(errors)} frames of GFN1-xTB dynamics at 500 K that no model has seen:")
     print(f"  force MAE of {model.name}   {mae:7.1f} meV/Å")
     print(f"  force MAE of predicting zero   {zero:7.1f} meV/Å")
     print(f"  reference calculations (initial + active learning + validation): {calls}")
     Path("results/evaluation.json").write_text(
-        json.dumps({"force_mae_meV_A": mae, "zero_force_mae_meV_A": zero, "reference_calculations": calls}) + "\n"
+        json.dumps({"force_mae_meV_A": mae, "zero_force_mae_meV_A": zero, "reference_calculations": calls})
+        + "\n"
     )
 
 

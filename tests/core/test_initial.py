@@ -133,7 +133,12 @@ def test_sampling_goes_on_from_the_last_frame_of_each_system():
 @pytest.mark.parametrize("seed", range(50))
 def test_a_crash_at_any_event_changes_nothing(seed):
     dice = random.Random(seed)
-    r = rules(members=dice.randint(1, 4), n_points=dice.randint(1, 3), max_epochs=17, max_train=dice.choice([20, math.inf]))
+    r = rules(
+        members=dice.randint(1, 4),
+        n_points=dice.randint(1, 3),
+        max_epochs=17,
+        max_train=dice.choice([20, math.inf]),
+    )
     final, _, events = run(r, fails=lambda f: hash_of(f) % 7 == 0, shuffle=dice)
     state = initial.begin(r)
     for event in events:

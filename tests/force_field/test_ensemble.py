@@ -5,8 +5,8 @@ import pytest
 import torch
 from mace.calculators import MACECalculator
 
-from aims_pax.errors import RestartError, SettingsError
-from aims_pax.force_field import Abandoned, Ensemble, MemberData, evaluate
+from aims_pax.errors import Abandoned, RestartError, SettingsError
+from aims_pax.force_field import Ensemble, MemberData, evaluate
 from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.potential import calculate
 from tests.force_field import tiny
@@ -240,6 +240,10 @@ def test_models_that_do_not_fit_together_are_refused(one, tmp_path):
     other.save(0, tmp_path / "b.model")
     with pytest.raises(SettingsError, match="differ in elements"):
         Ensemble.from_models([tmp_path / "a.model", tmp_path / "b.model"], settings())
+    (tmp_path / "more").mkdir()
+    one.save(0, tmp_path / "more" / "a.model")
+    with pytest.raises(SettingsError, match="same name"):
+        Ensemble.from_models([tmp_path / "a.model", tmp_path / "more" / "a.model"], settings())
     with pytest.raises(SettingsError, match="0 files"):
         Ensemble.from_models([], settings())
 

@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 import torch
 
+from aims_pax.errors import Abandoned
 from aims_pax.force_field import train
 from aims_pax.force_field.build import build_model
 from aims_pax.force_field.graphs import Graphs
 from aims_pax.force_field.losses import Loss
 from aims_pax.force_field.member import Member
 from aims_pax.force_field.statistics import measure
-from aims_pax.force_field.train import Abandoned, Plan, validate, visit, visit_arrays
+from aims_pax.force_field.train import Plan, validate, visit, visit_arrays
 from tests.force_field.tiny import ethanol, settings
 
 HCO = (1, 6, 8)

@@ -16,7 +16,9 @@ from aims_pax.procedures.shell import Shell
 from aims_pax.procedures.watch import Stopped, Watch
 from aims_pax.record.checkpoint import from_plain, to_plain
 
-RULES = ExploreRules(skip_step=10, c_x=0.0, valid_ratio=0.1, epochs_per_worker=2, epochs_per_visit=1, max_steps=400)
+RULES = ExploreRules(
+    skip_step=10, c_x=0.0, valid_ratio=0.1, epochs_per_worker=2, epochs_per_visit=1, max_steps=400
+)
 
 
 class Killed(BaseException):
@@ -196,7 +198,9 @@ def test_killed_anywhere_and_started_again_it_ends_and_pays_no_label_twice(seed,
                 final, _ = drive(world, state)
                 break
             except Killed:
-                wait(world.handed_out)  # a thread dies with its process; what it was computing is not finished
+                wait(
+                    world.handed_out
+                )  # a thread dies with its process; what it was computing is not finished
                 if world.committed is not None:
                     state = from_plain(explore.State, world.committed)
     assert final.stopped

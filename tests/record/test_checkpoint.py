@@ -14,7 +14,9 @@ STATE = explore.begin(("a", "b"), RULES, 7, {"a": 1})
 
 def write(checkpoint, k, version=None):
     version = k if version is None else version
-    checkpoint.write(STATE, {"md/0/x": np.arange(k)}, version, lambda: {"w": np.full(3, version)}, {"entries": k})
+    checkpoint.write(
+        STATE, {"md/0/x": np.arange(k)}, version, lambda: {"w": np.full(3, version)}, {"entries": k}
+    )
 
 
 def test_a_snapshot_comes_back(folder):
@@ -52,7 +54,12 @@ def test_a_damaged_newest_snapshot_falls_back_to_the_one_before(folder, damage, 
     write(checkpoint, 2)
     newest = checkpoint.path / ("weights-000002.npy" if damage == "weights" else "state-000002.npy")
     content = newest.read_bytes()
-    damaged = {"truncate": content[:-20], "flip": content[:-9] + bytes([content[-9] ^ 255]) + content[-8:], "weights": b"", "empty": b""}
+    damaged = {
+        "truncate": content[:-20],
+        "flip": content[:-9] + bytes([content[-9] ^ 255]) + content[-8:],
+        "weights": b"",
+        "empty": b"",
+    }
     newest.write_bytes(damaged[damage])
     assert Checkpoint(folder, "explore").read().remarks == {"entries": 1}
     assert "trying the snapshot before it" in caplog.text

@@ -24,7 +24,7 @@ def test_other_times_are_refused(written):
 
 def test_type_and_executor_are_known_words():
     assert ClusterSettings(type="LOCAL", executor="HTEX").executor == "htex"
-    with pytest.raises(ValidationError, match="expected slurm | local"):
+    with pytest.raises(ValidationError, match=r"expected slurm \| local"):
         ClusterSettings(type="pbs")
 
 

@@ -126,11 +126,10 @@ class Everything(Section):
 def test_any_value_is_accepted_within_range_or_refused_with_words(value):
     try:
         section = Everything(n=value)
-    except ValidationError as refused:
-        assert len(refused.errors()) == 1
-    else:
-        assert 0 <= section.n <= 10
-        list(section.oddities())
+    except ValidationError:
+        return
+    assert 0 <= section.n <= 10
+    list(section.oddities())
 
 
 def test_a_meaning_without_a_plausible_range_finds_nothing_odd():

@@ -8,7 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aims_pax.errors import SettingsError
-from aims_pax.settings import read_settings, unsupported
+from aims_pax.settings import effective, read_settings, unsupported
+from aims_pax.settings.whole import MACE as MACE_SECTIONS
+from aims_pax.settings.whole import PROJECT as PROJECT_SECTIONS
+from aims_pax.settings.whole import as_yaml
 from tests.settings.folders import AIMS, MACE, PROJECT, errors, read, with_key, write
 
 
@@ -65,11 +68,11 @@ def test_files_may_have_other_names_and_places(tmp_path):
         ("MD", "temperatur: 3", "MD.temperatur: unknown key; nearest key: temperature"),
         ("MD", "max_MD_steps: 3", "MD.max_MD_steps: unknown key here; it belongs to ACTIVE_LEARNING"),
         ("MD", "r_max: 3", "MD.r_max: unknown key here; it belongs to ARCHITECTURE of mace.yaml"),
-        ("MD", "num_trajectorys: 3", "MD.num_trajectorys: unknown key; nearest key: num_trajectories in ACTIVE_LEARNING"),
+        ("MD", "num_trajectorys: 3", "unknown key; nearest key: num_trajectories in ACTIVE_LEARNING"),
         ("MISC", "qqqq: 3", "MISC.qqqq: unknown key; known: create_restart, dataset_dir"),
         ("MISC", "1: 3", "MISC.1: unknown key"),
     ],
-)  # fmt: skip
+)
 def test_an_unknown_key_names_the_nearest_known_one(tmp_path, section, key, said):
     found = errors(tmp_path, with_key(PROJECT, section, key))
     assert len(found) == 1
@@ -239,19 +242,30 @@ def test_importing_the_settings_is_light():
     assert seconds < 0.5
 
 
-KEYS = st.sampled_from(
-    "MD MISC CLUSTER REFERENCE GENERAL ACTIVE_LEARNING timestep seed type factory a".split()
+NAMES = "MD MISC CLUSTER REFERENCE GENERAL ACTIVE_LEARNING timestep seed type factory a"
+WORDS = (
+    "1 0 -1 1e-3 1e300 1e999 300 4 inf -inf .nan yes None NVT npt slurm local aimd 'x' '' ~ 2025-01-01 [] {}"
 )
+KEYS = st.sampled_from(NAMES.split())
 VALUES = st.recursive(
-    st.sampled_from("1 0 -1 1e-3 inf .nan yes None NVT slurm 'x' \"\" ~ 2025-01-01 [] {}".split()),
-    lambda inner: st.dictionaries(KEYS, inner, max_size=3).map(
-        lambda d: "{" + ", ".join(f"{k}: {v}" for k, v in d.items()) + "}"
+    st.sampled_from(WORDS.split()),
+    lambda inner: (
+        st.dictionaries(KEYS, inner, max_size=3).map(
+            lambda d: "{" + ", ".join(f"{k}: {v}" for k, v in d.items()) + "}"
+        )
+        | st.lists(inner, max_size=3).map(lambda v: "[" + ", ".join(v) + "]")
     ),
     max_leaves=6,
 )
+EVERY_KEY = [
+    (file, name, key)
+    for file, sections in (("aimsPAX", PROJECT_SECTIONS), ("mace", MACE_SECTIONS))
+    for name, model in sections.items()
+    for key in model.model_fields
+]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.dictionaries(KEYS, VALUES, min_size=1), st.dictionaries(KEYS, VALUES, min_size=1))
 def test_whatever_is_in_the_files_only_a_settings_error_comes(tmp_path_factory, project, mace):
     folder = tmp_path_factory.getbasetemp()
@@ -260,21 +274,19 @@ def test_whatever_is_in_the_files_only_a_settings_error_comes(tmp_path_factory, 
         read_settings(folder)
 
 
-SOME = st.sampled_from(
-    "timestep temperature friction MD_seed seed taut barostat stat_ensemble external_stress pressure_au".split()
-)
-ANY = st.sampled_from(
-    "1 0 -1 1e-3 1e300 1e999 inf -inf .nan yes None NVT npt [1] {a: 1} 'x' 300 0.5".split(" ")
-)
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.dictionaries(SOME, ANY))
-def test_any_value_of_a_known_key_is_accepted_or_refused_with_its_line(tmp_path_factory, values):
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(EVERY_KEY), VALUES), min_size=1, max_size=4))
+def test_any_value_of_any_key_is_refused_with_its_line_or_survives_printing(tmp_path_factory, changes):
     folder = tmp_path_factory.getbasetemp()
-    values = {"stat_ensemble": "NVT"} | values
-    text = PROJECT.replace("  stat_ensemble: NVT\n", "".join(f"  {k}: {v}\n" for k, v in values.items()))
+    texts = {"aimsPAX": PROJECT, "mace": MACE}
+    for (file, section, key), value in changes:
+        texts[file] = with_key(texts[file], section, f"{key}: {value}")
     try:
-        read_settings(write(folder, text))
+        first = read(folder, texts["aimsPAX"], texts["mace"])
     except SettingsError as refused:
-        assert all(line.startswith("aimsPAX.yaml:") for line in str(refused).splitlines())
+        said = str(refused).splitlines()
+    else:
+        said = []
+        printed = effective(first)
+        assert read(folder, as_yaml(printed["aimsPAX"]), as_yaml(printed["mace"])) == first
+    assert all(line.startswith(("aimsPAX.yaml:", "mace.yaml:")) for line in said)

@@ -34,8 +34,14 @@ def test_any_of_the_three_stops_it(tmp_path, stop):
 
 @pytest.mark.parametrize(
     ("stop", "warned"),
-    [("c_x: 0", 1), ("max_MD_steps: 10000", 0), ("max_train_set_size: 9", 0), ("desired_acc: 0.02", 0), ("max_labels: 9", 0)],
-)  # fmt: skip
+    [
+        ("c_x: 0", 1),
+        ("max_MD_steps: 10000", 0),
+        ("max_train_set_size: 9", 0),
+        ("desired_acc: 0.02", 0),
+        ("max_labels: 9", 0),
+    ],
+)
 def test_active_learning_without_an_end_is_a_warning(tmp_path, stop, warned):
     warnings = read(tmp_path, PROJECT.replace("max_MD_steps: 100", stop)).warnings
     assert len(warnings) == warned

@@ -1,0 +1,22 @@
+import warnings
+
+import pytest
+import torch
+
+from aims_pax.force_field._mace import default_dtype, quiet
+
+
+def test_known_noise_is_silenced_and_everything_else_passes(capfd):
+    with quiet():
+        print("cuequivariance is not available")
+        warnings.warn("`torch.jit.script` is deprecated", DeprecationWarning, stacklevel=1)
+    assert capfd.readouterr().out == ""
+    with pytest.warns(UserWarning, match="look at this"), quiet():
+        warnings.warn("look at this", UserWarning, stacklevel=1)
+
+
+def test_the_default_dtype_comes_back_even_after_an_error():
+    with pytest.raises(RuntimeError, match="x"), default_dtype(torch.float64):
+        assert torch.get_default_dtype() == torch.float64
+        raise RuntimeError("x")
+    assert torch.get_default_dtype() == torch.float32
