@@ -22,7 +22,13 @@ def finished(tmp_path_factory):
     folder = write_project(
         tmp_path_factory.mktemp("run"),
         {
-            "ACTIVE_LEARNING": {"n_test": 2, "analysis": True, "analysis_skip": 20},
+            "ACTIVE_LEARNING": {
+                "n_test": 2,
+                "analysis": True,
+                "analysis_skip": 20,
+                "margin": 0.0,
+                "max_convergence_epochs": 12,
+            },
             "INITIAL_DATASET_GENERATION": {"analysis": True},
             "MISC": {"save_trajectories": 10},
         },
@@ -51,6 +57,19 @@ def test_the_delivered_model_is_loadable_and_the_rest_of_the_committee_is_kept_a
     atoms = ase.io.read(folder / "geometries" / "water.xyz")
     atoms.calc = MACECalculator(model_paths=str(model), device="cpu", default_dtype="float32")
     assert np.isfinite(atoms.get_forces()).all()
+
+
+def test_the_delivered_weights_are_those_of_the_best_validation_not_of_the_last_epoch(finished):
+    from aims_pax.force_field import evaluate, foundation
+
+    folder, _ = finished
+    (model,) = (folder / "results").glob("*.model")
+    with open(folder / "losses" / f"{model.stem}.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["stage"] == "converge"]
+    best = min(rows, key=lambda row: float(row["valid_loss"]))
+    potential = foundation.load(str(model), "cpu", "float32", folder)
+    table = evaluate.evaluate(potential, list(read_extxyz(folder / "results" / "validation.xyz")))
+    assert table.force_mae == pytest.approx(float(best["force_mae_eV_A"]), rel=1e-3)
 
 
 def test_every_file_a_user_expects_is_there(finished):
@@ -159,7 +178,6 @@ def test_a_crystal_a_molecule_and_a_slab_with_fixed_atoms_in_one_run(tmp_path):
     folder = write_project(tmp_path, {"ACTIVE_LEARNING": {"max_MD_steps": 40}}, systems=systems)
     done = command(folder=folder)
     assert done.returncode == 0, done.stderr
-    (model,) = (folder / "results").glob("*.model")
     start = slab("Al")
     fixed = start.fixed.all(axis=1)
     seen = set()
@@ -234,7 +252,7 @@ def interrupted(folder, until, number=signal.SIGINT, name="aims-PAX"):
 def test_ctrl_c_in_each_stage_loses_nothing_and_the_result_is_that_of_an_undisturbed_run(tmp_path):
     changes = {
         "INITIAL_DATASET_GENERATION": {"max_initial_epochs": 12},
-        "ACTIVE_LEARNING": {"max_MD_steps": 300, "max_convergence_epochs": 40, "convergence_patience": 40},
+        "ACTIVE_LEARNING": {"max_MD_steps": 100, "max_convergence_epochs": 40, "convergence_patience": 40},
     }
     folder, other = write_project(tmp_path / "a", changes), write_project(tmp_path / "b", changes)
     stages = []

@@ -23,7 +23,7 @@ from aims_pax.settings.keys import (
 
 SLURM = "the type is `slurm`"
 
-Place = Annotated[str, one_of("slurm", "local"), Kind("`str`")]
+Where = Annotated[str, one_of("slurm", "local"), Kind("`str`")]
 Executor = Annotated[str, one_of("auto", "inline", "threads", "htex", "mpi"), Kind("`str`")]
 
 
@@ -55,7 +55,7 @@ class ParslOptions(Section):
 class ClusterSettings(Section):
     """CLUSTER: may be left out when the reference is a calculator; calculations then run on this machine."""
 
-    type: Place = key(
+    type: Where = key(
         "slurm",
         "`slurm`, or `local` for this machine. When the reference is a calculator and no Slurm key is "
         "written, the default is `local`.",

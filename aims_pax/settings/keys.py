@@ -46,14 +46,14 @@ class Interval:
         above = value >= self.low if self.low_in else value > self.low
         return above and (value <= self.high if self.high_in else value < self.high)
 
-    def words(self, unit: str) -> str:
-        """`more than 0 and at most 100 fs`."""
+    def words(self, unit: str, finite: bool = False) -> str:
+        """`more than 0 and at most 100 fs`; `finite`: say so where there is no other upper end."""
         ends = []
         if not math.isinf(self.low):
             ends.append(("at least " if self.low_in else "more than ") + show(self.low))
         if not math.isinf(self.high):
             ends.append(("at most " if self.high_in else "less than ") + show(self.high))
-        elif not self.high_in:
+        elif not self.high_in and (finite or not ends):
             ends.append("finite")
         return " and ".join(ends) + (f" {unit}" if unit else "")
 
@@ -129,7 +129,7 @@ class Section(BaseModel):
         for number in numbers(value):
             if math.isnan(number) or number not in meaning.possible:
                 unit = f" {meaning.unit}" if meaning.unit else ""
-                expected = meaning.possible.words(meaning.unit)
+                expected = meaning.possible.words(meaning.unit, finite=math.isinf(number))
                 raise ValueError(f"{show(number)}{unit} is not possible; expected {expected}")
         return value
 

@@ -65,6 +65,14 @@ def _atomic_energies(value: Any) -> str | tuple[float, ...] | dict[str, float]:
     return by_symbol
 
 
+def _name(value: Any) -> str:
+    """A name that can begin a file's name."""
+    text = as_text(value)
+    if not text.isprintable() or set(text) & set("/\\") or text.startswith("."):
+        raise ValueError(f"expected a name without / or \\ and without a leading dot, got {text!r}")
+    return text
+
+
 def _irreps(value: Any) -> str:
     text = as_text(value).replace(" ", "")
     if not re.fullmatch(r"[1-9]\d*x0e(\+[1-9]\d*x0e)*", text):
@@ -111,6 +119,7 @@ Layers = Annotated[tuple[int, ...], BeforeValidator(_layers), Kind("`list`")]
 Architecture = Annotated[str, one_of("ScaleShiftMACE", "MACE"), Kind("`str`")]
 Radial = Annotated[str, one_of("bessel", "gaussian", "chebyshev"), Kind("`str`")]
 Scaling = Annotated[str, one_of("rms_forces_scaling", "std_scaling", "no_scaling"), Kind("`str`")]
+Name = Annotated[str, BeforeValidator(_name), Kind("`str`")]
 Dtype = Annotated[str, one_of("float32", "float64"), Kind("`str`")]
 Weights = Annotated[dict[str, float], BeforeValidator(_weights), Kind("`dict`")]
 Loss = Annotated[
@@ -140,7 +149,7 @@ LogLevel = Annotated[str, one_of("DEBUG", "INFO", "WARNING", "ERROR"), Kind("`st
 class GeneralSettings(Section):
     """GENERAL: names, folders and precision."""
 
-    name_exp: Text = key(..., "Name of the experiment; models and datasets are named after it.")
+    name_exp: Name = key(..., "Name of the experiment; models and datasets are named after it.")
     checkpoints_dir: Text = key("./checkpoints", "Folder of the model checkpoints.")
     compute_stress: Flag = key(False, "Predict and train stress (periodic structures).")
     default_dtype: Dtype = key("float32", "Precision of the models: `float32` or `float64`.")

@@ -16,7 +16,14 @@ def test_known_noise_is_silenced_and_everything_else_passes(capfd):
 
 
 def test_the_default_dtype_comes_back_even_after_an_error():
-    with pytest.raises(RuntimeError, match="x"), default_dtype(torch.float64):
-        assert torch.get_default_dtype() == torch.float64
-        raise RuntimeError("x")
+    seen = []
+
+    def fail():
+        with default_dtype(torch.float64):
+            seen.append(torch.get_default_dtype())
+            raise RuntimeError("x")
+
+    with pytest.raises(RuntimeError, match="x"):
+        fail()
+    assert seen == [torch.float64]
     assert torch.get_default_dtype() == torch.float32

@@ -27,6 +27,8 @@ def test_an_interval_knows_its_ends(text, inside, outside):
 def test_an_interval_is_told_in_words():
     assert Interval.read("(0, 100]").words("fs") == "more than 0 and at most 100 fs"
     assert Interval.read("[1, inf]").words("") == "at least 1"
+    assert Interval.read("[0, inf)").words("eV") == "at least 0 eV"
+    assert Interval.read("[0, inf)").words("", finite=True) == "at least 0 and finite"
 
 
 def test_a_value_out_of_range_names_value_unit_and_expectation():

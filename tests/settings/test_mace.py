@@ -129,6 +129,12 @@ def test_devices(device):
         MaceMiscSettings(device="gpu")
 
 
+@pytest.mark.parametrize("name", ["a/b", "a\\b", ".a", "a\nb", "", "  "])
+def test_a_name_must_be_able_to_begin_a_files_name(name):
+    with pytest.raises(ValidationError, match="expected"):
+        GeneralSettings(name_exp=name)
+
+
 def test_words_may_be_in_any_case():
     assert MaceMiscSettings(log_level="debug", error_table="totalrmse").error_table == "TotalRMSE"
     assert GeneralSettings(name_exp="a", default_dtype="Float64").default_dtype == "float64"

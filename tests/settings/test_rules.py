@@ -110,6 +110,11 @@ def test_slurm_needs_its_keys_and_a_calculator_with_them_is_slurm(tmp_path):
     ]
 
 
+def test_slurm_is_accepted_by_the_settings_but_does_not_run_yet(tmp_path):
+    said = errors(tmp_path, PROJECT + SLURM, for_run=True)
+    assert said == ["CLUSTER.type: slurm comes with the next release; use local"]
+
+
 def test_blocks_must_be_in_order(tmp_path):
     wrong = SLURM.replace("init_blocks: 1", "init_blocks: 3")
     assert (

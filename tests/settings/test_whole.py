@@ -11,7 +11,7 @@ from aims_pax.settings import dump, effective
 from aims_pax.settings.whole import MACE as MACE_SECTIONS
 from aims_pax.settings.whole import PROJECT as PROJECT_SECTIONS
 from aims_pax.settings.whole import as_yaml
-from tests.settings.folders import AIMS, MACE, PROJECT, read, with_key, write
+from tests.settings.folders import AIMS, MACE, PROJECT, read, with_key
 
 # Every key of the published tables at its default; mandatory keys and a stop criterion filled in.
 SEED_PROJECT = """\
@@ -274,21 +274,19 @@ def test_settings_of_other_folders_with_the_same_content_are_equal(tmp_path):
 
 
 TEXTS = st.text(min_size=1, max_size=15).filter(lambda t: t.strip() and "\0" not in t)
+NAMES = TEXTS.filter(lambda t: t.isprintable() and not set(t) & set("/\\") and t[0] != ".")
 
 
 @settings(deadline=None)
 @given(
     st.dictionaries(TEXTS, TEXTS | st.floats(allow_nan=False) | st.integers() | st.booleans() | st.none()),
-    TEXTS,
+    NAMES,
 )
 def test_any_keyword_arguments_and_names_survive(tmp_path_factory, kwargs, name):
     folder = tmp_path_factory.getbasetemp()
-    project = yaml.safe_dump({"kwargs": kwargs, "factory": "a:b"}, allow_unicode=True)
-    first = read(
-        write(folder),
-        PROJECT.replace(
-            "  factory: ase.calculators.emt:EMT\n", "".join(f"  {x}\n" for x in project.splitlines())
-        ),
-        yaml.safe_dump({"GENERAL": {"name_exp": name}}),
-    )
+    project = yaml.safe_load(PROJECT)
+    project["REFERENCE"]["kwargs"] = kwargs
+    first = read(folder, as_yaml(project), as_yaml({"GENERAL": {"name_exp": name}}))
+    assert first.reference.kwargs == kwargs
+    assert first.mace.general.name_exp == name
     assert reread(folder, dump(first)) == first
