@@ -2,8 +2,11 @@
 
 `import mace` prints a line about cuequivariance to standard output and, on recent torch, every building,
 copying or loading of a model repeats deprecation warnings of TorchScript. Both are silenced here, only here.
-It also sets TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD for the whole process, so everybody who loads a torch file
-must pass `weights_only` himself.
+It also sets TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD for the whole process, so everybody who loads a torch file must
+pass `weights_only` himself.
+
+TorchScript's profiling executor is switched off: its first calls run another graph than the later ones, so a
+run that was stopped and one that was not would differ in the last bit. Measured: the speed is the same.
 """
 
 from __future__ import annotations
@@ -57,6 +60,9 @@ with quiet():
     torch.serialization.add_safe_globals([slice])  # e3nn 0.4 cannot load its own constants without it
     import mace.modules
     from e3nn import o3
+
+for switch in ("_jit_set_profiling_executor", "_jit_set_profiling_mode"):
+    getattr(torch._C, switch, bool)(False)
 
 modules: Any = mace.modules  # its __init__ re-exports names without saying so
 

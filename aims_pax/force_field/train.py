@@ -185,7 +185,7 @@ def _epoch(
         batch = collate(batch_graphs, member.statistics.E0, member.device)
         member.optimiser.zero_grad(set_to_none=True)
         value = loss(batch, predict(member.model, batch, training=True, stress=loss.stress))
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         clip = training.clip_grad if training.clip_grad is not None else math.inf
         norm = torch.nn.utils.clip_grad_norm_(member.weights, clip)
         if not (math.isfinite(float(value.detach())) and math.isfinite(float(norm))):

@@ -22,7 +22,7 @@ T = TypeVar("T")
 KINDS = ("inline", "threads", "htex")
 
 
-class WorkerDied(Exception):  # noqa: N818 - it says what happened, like our LabelErrors
+class WorkerDied(Exception):
     """The process that ran a task is gone, with the task; it may be tried again."""
 
 

@@ -16,6 +16,7 @@ from aims_pax.core import initial as stage
 from aims_pax.core.rules import InitialRules
 from aims_pax.core.work import Event, Label, Sample, Sampled, Train, Work
 from aims_pax.dataset import write_extxyz
+from aims_pax.errors import SetupError
 from aims_pax.frames import Label as FrameLabel
 from aims_pax.procedures import converge
 from aims_pax.procedures.world import Run, StageWorld
@@ -42,6 +43,11 @@ def create(run: Run) -> stage.State:
     else:
         log.info("initial dataset: %s", " · ".join(f"{s.name} ({s.frame.formula})" for s in run.systems))
         state = world.drive(state, rules)
+        if not run.ensemble.trained:
+            raise SetupError(
+                f"the initial dataset could not be made: {state.stopped}; the reasons are in "
+                f"{run.folder.logs / 'initial_dataset.log'}. Mend the reference, remove {world.checkpoint.path}, run again"
+            )
         write_sets(run, "initial")
         if settings.analysis:
             collect_losses(run)

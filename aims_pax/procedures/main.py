@@ -210,7 +210,14 @@ def _ensemble(settings: Settings, elements: tuple[int, ...]) -> Ensemble:
 
     al, section = settings.active_learning, settings.active_learning or settings.initial_dataset
     if al is not None and al.initial_models:
-        return Ensemble.from_models([settings.path(p) for p in al.initial_models], settings.mace)
+        ensemble = Ensemble.from_models([settings.path(p) for p in al.initial_models], settings.mace)
+        unknown = sorted(set(elements) - set(ensemble.elements))
+        if unknown:
+            raise SettingsError(
+                f"ACTIVE_LEARNING.initial_models: the models do not know the elements with atomic numbers {unknown}; "
+                "train models that do (initial_train_dataset), or remove those geometries"
+            )
+        return ensemble
     if al is not None and al.seeds_tags_dict:
         chosen = tuple(al.seeds_tags_dict.values())
     else:

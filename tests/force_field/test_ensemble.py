@@ -1,4 +1,8 @@
 import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,6 +103,28 @@ def test_going_on_after_a_restart_is_bit_for_bit_like_not_having_stopped(pair):
     for a, b in zip(through.potential().labels(FRAMES), again.potential().labels(FRAMES), strict=True):
         assert a.energy == b.energy
         np.testing.assert_array_equal(a.forces, b.forces)
+
+
+GO_ON = """
+import sys, numpy as np
+from tests.force_field.test_ensemble import DATA, build
+folder = sys.argv[1]
+ensemble = build()
+ensemble.restore(dict(np.load(folder + "/half.npz", allow_pickle=False)))
+ensemble.train(DATA, 2)
+np.savez(folder + "/there.npz", **ensemble.arrays())
+"""
+
+
+def test_another_process_goes_on_bit_for_bit(one, tmp_path):
+    one.train(DATA, 2)
+    np.savez(tmp_path / "half.npz", **one.arrays())
+    one.train(DATA, 2)
+    command = [sys.executable, "-W", "ignore", "-c", GO_ON, str(tmp_path)]
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    subprocess.run(command, check=True, cwd=root, env=environment, capture_output=True)
+    assert same(one.arrays(), dict(np.load(tmp_path / "there.npz", allow_pickle=False)))
 
 
 def test_the_snapshot_holds_no_constants(one):
