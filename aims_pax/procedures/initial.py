@@ -46,7 +46,7 @@ def create(run: Run) -> stage.State:
         if not run.ensemble.trained:
             raise SetupError(
                 f"the initial dataset could not be made: {state.stopped}; the reasons are in "
-                f"{run.folder.logs / 'initial_dataset.log'}. Mend the reference, remove {world.checkpoint.path}, run again"
+                f"{run.folder.logs / 'initial_dataset.log'}. Mend it, remove {world.checkpoint.path}, run again"
             )
         write_sets(run, "initial")
         if settings.analysis:

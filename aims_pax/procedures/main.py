@@ -223,7 +223,7 @@ def _ensemble(settings: Settings, elements: tuple[int, ...]) -> Ensemble:
     else:
         assert section is not None
         chosen = seeds.member_seeds(settings.mace.general.seed, section.ensemble_size)
-    return Ensemble.build(settings.mace, chosen, elements)
+    return Ensemble.build(settings.mace, chosen, elements, settings.folder)
 
 
 @contextlib.contextmanager
