@@ -108,6 +108,45 @@ def begin(systems: tuple[str, ...], rules: ExploreRules, n_train: int, valid: di
     )
 
 
+def reopen(state: State, systems: tuple[str, ...], rules: ExploreRules) -> State:
+    """The state under changed settings: added trajectories begin, those whose limit was raised go on.
+
+    A stop whose reason no longer holds is taken back. Raises ValueError when a trajectory would have to vanish.
+    """
+    before = state
+    if len(systems) < len(state.trajectories) or any(
+        t.system != s for t, s in zip(state.trajectories, systems, strict=False)
+    ):
+        raise ValueError("trajectories were taken away or given to other systems")
+    added = tuple(Trajectory(s) for s in systems[len(state.trajectories) :])
+    known = dict(state.valid)
+    keys = {key for key, _ in state.thresholds}
+    wanted = dict.fromkeys(systems) if rules.per_system else {"": None}
+    state = replace(
+        state,
+        trajectories=tuple(_revived(t, rules) for t in state.trajectories) + added,
+        valid=tuple((s, known.get(s, 0)) for s in dict.fromkeys([*known, *systems])),
+        thresholds=state.thresholds + tuple((k, Threshold()) for k in wanted if k not in keys),
+    )
+    over = state.n_train >= rules.max_train or _why_over(state, rules) is not None
+    accurate = rules.desired_acc > 0 and _mae(state) <= rules.desired_acc and not added
+    if state.stopped is not None and not over and not accurate:
+        return replace(state, stopped=None)
+    return state if state.stopped is None else before
+
+
+def _revived(t: Trajectory, rules: ExploreRules) -> Trajectory:
+    """DONE for want of steps, budget or because of a stop, and that is over: it runs on."""
+    reason = t.reason or ""
+    if (
+        t.status == "done"
+        and reason.startswith(("max_MD_steps", "max_labels", "stopped"))
+        and t.step < rules.max_steps
+    ):
+        return replace(t, status="running", reason=None)
+    return _run_on(t, rules)
+
+
 def outstanding(state: State, rules: ExploreRules) -> tuple[Work, ...]:
     """What should be running now: labels first (they take longest), then MD or training, whose turn it is."""
     frames = [t.frame for t in state.trajectories if t.status == "waiting" and t.frame is not None]
@@ -344,7 +383,7 @@ def _trained(state: State, event: Trained, rules: ExploreRules) -> tuple[State, 
                 t = _run_on(replace(t, status="running", epochs=0), rules)
             state = _put(state, i, t)
     state = replace(state, visit=state.visit + 1, force_mae=event.force_mae, moved_last=False)
-    mae = sum(event.force_mae) / len(event.force_mae)
+    mae = _mae(state)
     if not mae <= rules.desired_acc or rules.desired_acc <= 0:
         return state, ()
     if sum(n for _, n in state.valid) < BELIEVED or any(n < BELIEVED_PER_SYSTEM for _, n in state.valid):
@@ -368,6 +407,11 @@ def _run_on(t: Trajectory, rules: ExploreRules) -> Trajectory:
     if t.status == "running" and t.step >= rules.max_steps:
         return replace(t, status="done", reason=f"max_MD_steps: {t.step}")
     return t
+
+
+def _mae(state: State) -> float:
+    """Force MAE in eV/Å, mean over the members; NaN before the first visit."""
+    return sum(state.force_mae) / len(state.force_mae) if state.force_mae else math.nan
 
 
 def _key(system: str, rules: ExploreRules) -> str:

@@ -67,6 +67,20 @@ def begin(rules: InitialRules) -> State:
     return State(members=(Slice(),) * rules.members, valid=tuple((s, 0) for s in rules.systems))
 
 
+def reopen(state: State, rules: InitialRules) -> State:
+    """The state under changed settings: a stop whose limit was raised is taken back, added systems are sampled."""
+    known = dict(state.valid)
+    state = replace(state, valid=tuple((s, known.get(s, 0)) for s in dict.fromkeys([*known, *rules.systems])))
+    if state.stopped is None or state.phase == "label":
+        return state
+    n_train = sum(m.n_train for m in state.members)
+    mae = sum(state.force_mae) / len(state.force_mae) if state.force_mae else math.nan
+    good = rules.desired_acc > 0 and mae <= rules.desired_acc
+    if good or state.epochs >= rules.max_epochs or n_train >= rules.max_train:
+        return state
+    return replace(state, stopped=None, empty=0)
+
+
 def outstanding(state: State, rules: InitialRules) -> tuple[Work, ...]:
     """What should be running now."""
     if state.phase == "label":

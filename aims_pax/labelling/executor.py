@@ -3,14 +3,15 @@
     inline    in the caller, at once: reproducible to the last bit
     threads   in threads of this process: for references that are programs of their own, and quick calculators
     htex      in worker processes on this machine: for slow Python calculators
+    slurm     in worker processes on nodes that Slurm gives: see `slurm_executor`
 
-Parsl is loaded only when the last two are asked for.
+Parsl is loaded only when the last three are asked for.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
@@ -23,13 +24,28 @@ KINDS = ("inline", "threads", "htex")
 
 
 class WorkerDied(Exception):
-    """The process that ran a task is gone, with the task; it may be tried again."""
+    """The process that ran a task is gone, with the task; it may be tried again.
+
+    cost: how far this counts against the task; at 1 it is given up.
+    """
+
+    def __init__(self, reason: str, cost: float = 0.5) -> None:
+        super().__init__(reason)
+        self.cost = cost
+
+    def __reduce__(self) -> tuple[type[WorkerDied], tuple[str, float]]:
+        return type(self), (str(self), self.cost)
 
 
 class Executor(Protocol):
     """A context manager; `submit` is called between entering and leaving, from one thread."""
 
     capacity: int  # how many tasks run side by side
+    outlives: bool  # tasks may go on when this process is killed; then they claim what they work on
+
+    def inherit(self, jobs: Iterable[str]) -> None:
+        """End what an earlier run of ours has left running, except the jobs (by the scheduler's id) given."""
+        ...
 
     def submit(self, function: Callable[..., T], *args: Any) -> Future[T]:
         """Run `function(*args)` soon. Its exception is the future's exception.
@@ -49,6 +65,10 @@ class InlineExecutor:
     """Runs each task at once in the caller; every future is done when it is handed out."""
 
     capacity = 1
+    outlives = False
+
+    def inherit(self, jobs: Iterable[str]) -> None:
+        pass
 
     def submit(self, function: Callable[..., T], *args: Any) -> Future[T]:
         future: Future[T] = Future()

@@ -1,4 +1,4 @@
-"""Parsl: threads of this process, or worker processes on this machine. The only place that knows Parsl.
+"""Parsl: threads of this process, or worker processes on this machine; on a cluster see `slurm_executor`.
 
 Parsl is kept quiet and tidy: its files lie below `run_dir`, its messages go to a file there, nothing reaches
 the terminal, and when the executor is left no thread or process of it remains.
@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
-import runpy
 import shlex
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -38,14 +36,23 @@ from aims_pax.labelling.executor import WorkerDied
 T = TypeVar("T")
 
 LABEL = "labels"
+LOST_NODE, LOST_WORKER = 0.1, 0.5  # how far a loss counts against the task: nodes fail by themselves
+INTERCHANGE = (sys.executable, "-m", "aims_pax.labelling.interchange")
 
 
 class ParslExecutor:
     """kind: threads or htex, with so many workers. folder: where worker processes start."""
 
+    label = LABEL
+    resources: dict[str, int] | None = None  # what a task asks of a block; only MPI wants to know
+    strategy = "simple"  # one block, replaced when it dies
+    strategy_period = 0.5  # s; the block starts at the first look
+    idle = 120.0
+
     def __init__(self, kind: str, workers: int, run_dir: Path, folder: Path | None = None) -> None:
         self.kind = kind
         self.capacity = workers
+        self.outlives = kind == "htex"
         self.run_dir = Path(run_dir)
         self.folder = folder
         self._kernel: DataFlowKernel | None = None
@@ -59,15 +66,19 @@ class ParslExecutor:
             Config(
                 executors=[self._backend()],
                 run_dir=str(self.run_dir),
-                strategy="simple",  # one block, replaced when it dies
-                strategy_period=0.5,  # it starts at the first look
+                strategy=self.strategy,
+                strategy_period=self.strategy_period,
+                max_idletime=self.idle,
                 retries=0,
                 usage_tracking=0,
                 initialize_logging=False,
             )
         )
-        self._app = python_app(_call, data_flow_kernel=self._kernel, cache=False, executors=[LABEL])
+        self._app = python_app(_call, data_flow_kernel=self._kernel, cache=False, executors=[self.label])
         return self
+
+    def inherit(self, jobs: Iterable[str]) -> None:
+        """Worker processes on this machine end with their driver: nothing is left of an earlier run."""
 
     def submit(self, function: Callable[..., T], *args: Any) -> Future[T]:
         """Hand a task to Parsl. The function must be importable by name when workers are processes."""
@@ -75,14 +86,18 @@ class ParslExecutor:
             raise RuntimeError("the executor is not open: use it as a context manager")
         assert self._app is not None
         promise: Future[T] = Future()
-        self._app(function, *args).add_done_callback(lambda done: self._pass_on(done, promise))
+        told = {} if self.resources is None else {"parsl_resource_specification": self.resources}
+        self._app(function, *args, **told).add_done_callback(lambda done: self._pass_on(done, promise))
         return promise
 
     def _pass_on(self, done: Future[T], promise: Future[T]) -> None:
         """Parsl's answer in our words."""
         error = done.exception()
+        verdict = getattr(self._kernel and self._kernel.executors[self.label], "executor_exception", None)
         if isinstance(error, WorkerLost | ManagerLost):
-            error = WorkerDied(str(error))
+            error = WorkerDied(str(error), LOST_NODE if isinstance(error, ManagerLost) else LOST_WORKER)
+        elif isinstance(error, ParslError) and isinstance(verdict, SetupError):
+            error = verdict
         elif isinstance(error, ParslError):
             error = SetupError(
                 f"worker processes cannot be kept running: {str(error).strip()} "
@@ -99,7 +114,7 @@ class ParslExecutor:
             return
         groups = _process_groups(kernel)
         kernel.cleanup()
-        _end(groups)
+        end(groups)
         with suppress(OSError):
             Path(kernel.run_dir).rmdir()  # empty with threads
         if self._log is not None:
@@ -107,25 +122,20 @@ class ParslExecutor:
 
     def _backend(self) -> Backend:
         if self.kind == "threads":
-            return ThreadPoolExecutor(label=LABEL, max_threads=self.capacity)
-        python = shlex.quote(sys.executable).replace("{", "{{").replace("}", "}}")
-        pool = DEFAULT_LAUNCH_CMD.replace(
-            "process_worker_pool.py", f"{python} -m parsl.executors.high_throughput.process_worker_pool", 1
-        )
+            return ThreadPoolExecutor(label=self.label, max_threads=self.capacity)
         return HighThroughputExecutor(
-            label=LABEL,
+            label=self.label,
             address="127.0.0.1",
             heartbeat_period=5,  # a dead worker is noticed after one period
             heartbeat_threshold=60,  # dead pools, and workers without a driver, after this
             max_workers_per_node=self.capacity,
             cores_per_worker=1e-3,  # the number of workers is the user's choice, not the core count's
-            launch_cmd=pool,
-            # looked up on PATH by default, and Python may have been called by its absolute path
-            interchange_launch_cmd=[sys.executable, "-m", __name__],
+            launch_cmd=pool_command(),
+            interchange_launch_cmd=INTERCHANGE,
             # the default handler fails every task when the first block dies
             block_error_handler=partial(windowed_error_handler, threshold=3),
             provider=LocalProvider(  # type: ignore[no-untyped-call]
-                init_blocks=1, min_blocks=1, max_blocks=1, worker_init=_worker_init(self.folder)
+                init_blocks=1, min_blocks=1, max_blocks=1, worker_init=worker_init(self.folder)
             ),
         )
 
@@ -134,25 +144,14 @@ def _call(function: Callable[..., T], *args: Any) -> T:
     return function(*args)  # Parsl wants a signature, which built-in functions lack
 
 
-def interchange() -> None:
-    """Parsl's switchboard between driver and workers, as a process that knows whose it is.
-
-    Ctrl-C at a terminal reaches the whole foreground group, and only the driver may decide what it means: so
-    it gets a session of its own. It ends when the driver is gone, and the workers end when they miss it.
-    """
-    os.setsid()
-    driver = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == driver:
-            time.sleep(1)
-        os._exit(0)
-
-    threading.Thread(target=watch, daemon=True).start()
-    runpy.run_module("parsl.executors.high_throughput.interchange", run_name="__main__")
+def pool_command() -> str:
+    """Parsl looks its programs up on PATH, and Python may have been called by its absolute path."""
+    python = shlex.quote(sys.executable).replace("{", "{{").replace("}", "}}")
+    module = "parsl.executors.high_throughput.process_worker_pool"
+    return DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", f"{python} -m {module}", 1)
 
 
-def _worker_init(folder: Path | None) -> str:
+def worker_init(folder: Path | None) -> str:
     """One thread a worker: there are as many workers as cores, and forked OpenMP threads deadlock."""
     lines = [f"export {name}=1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")]
     if folder is not None:
@@ -162,15 +161,14 @@ def _worker_init(folder: Path | None) -> str:
 
 def _process_groups(kernel: DataFlowKernel) -> list[int]:
     """The process groups of the local worker pools."""
-    provider = getattr(kernel.executors[LABEL], "provider", None)
     groups = []
-    for job in getattr(provider, "resources", {}).values():
-        with suppress(ProcessLookupError):
+    for job in (job for e in kernel.executors.values() for job in getattr(getattr(e, "provider", None), "resources", {}).values()):
+        with suppress(ProcessLookupError, KeyError):
             groups.append(os.getpgid(job["remote_pid"]))
     return groups
 
 
-def _end(groups: list[int]) -> None:
+def end(groups: list[int]) -> None:
     """What cleanup has not ended ends now (Parsl asks `ps`, which small machines lack)."""
     for group in groups:
         for sign, patience in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 1.0)):
@@ -195,7 +193,3 @@ def _log_to(path: Path) -> logging.Handler:
 def _stop_log(handler: logging.Handler) -> None:
     logging.getLogger("parsl").removeHandler(handler)
     handler.close()
-
-
-if __name__ == "__main__":
-    interchange()

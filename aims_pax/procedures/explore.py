@@ -24,7 +24,7 @@ from aims_pax.md.propagate import advance
 from aims_pax.md.state import MDState
 from aims_pax.procedures.initial import write_sets
 from aims_pax.procedures.world import Run, StageWorld
-from aims_pax.record.checkpoint import Snapshot
+from aims_pax.record.checkpoint import Snapshot, discard
 from aims_pax.systems import System, deal
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,9 @@ def run(run: Run) -> stage.State:
     world = ExploreWorld(run, dealt)
     world.rules = rules
     state = world.restore(stage.State)
-    if state is None:
+    if state is not None:
+        state = _reopened(run, state, tuple(s.name for s in dealt), rules)
+    else:
         state = stage.begin(tuple(s.name for s in dealt), rules, *_sizes(run))
     if state.stopped and not stage.outstanding(state, rules):
         log.info("active learning is complete (%s)", state.stopped)
@@ -60,6 +62,21 @@ def run(run: Run) -> stage.State:
     if settings.analysis:
         collect_analysis(run.folder.analysis)
     return final
+
+
+def _reopened(run: Run, state: stage.State, systems: tuple[str, ...], rules: ExploreRules) -> stage.State:
+    """The restored state under the present settings; a finished run whose limits were raised goes on."""
+    try:
+        again = stage.reopen(state, systems, rules)
+    except ValueError as error:
+        raise RestartError(
+            f"{error} since this run began: put num_trajectories and the geometries back (more of both is fine), "
+            "or begin in an empty folder"
+        ) from error
+    if state.stopped and not again.stopped:
+        log.info("active learning was complete (%s); with the present settings it goes on", state.stopped)
+        discard(run.folder, "converge")  # it converged on less data
+    return again
 
 
 def begin_from_data(run: Run) -> None:
@@ -252,12 +269,7 @@ class ExploreWorld(StageWorld):
 
     def take_arrays(self, snapshot: Snapshot, grouped: Mapping[str, Any]) -> None:
         stored = grouped.get("md", {})
-        if len(stored) > len(self.states):
-            raise RestartError(
-                f"the restart has {len(stored)} trajectories, the settings now ask for {len(self.states)}; "
-                "set num_trajectories back, or start over in an empty folder"
-            )
-        for i in range(len(stored)):
+        for i in range(min(len(stored), len(self.states))):
             self.states[i] = MDState.from_arrays(stored[str(i)])
         self.predictions = dict(grouped.get("prediction", {}))
 

@@ -37,7 +37,11 @@ def create(run: Run) -> stage.State:
     rules = InitialRules.read(settings, [s.name for s in run.systems])
     world = InitialWorld(run)
     world.rules = rules
-    state = world.restore(stage.State) or stage.begin(rules)
+    state = world.restore(stage.State)
+    if state is None:
+        state = stage.begin(rules)
+    elif not exists(run.folder.restart / "explore"):
+        state = stage.reopen(state, rules)
     if state.stopped:
         log.info("the initial dataset is complete (%s)", state.stopped)
     else:

@@ -14,13 +14,16 @@ from aims_pax import seeds
 from aims_pax.dataset import Dataset, read_extxyz, write_extxyz
 from aims_pax.errors import AimsPaxError, SettingsError
 from aims_pax.procedures import converge, explore, initial
-from aims_pax.procedures.watch import Stopped, Watch
+from aims_pax.procedures.watch import Stopped, Watch, walltime
 from aims_pax.procedures.world import Run
 from aims_pax.record.checkpoint import Checkpoint
 from aims_pax.record.folder import RunFolder
+from aims_pax.record.identity import compare
 from aims_pax.record.journal import Journal
+from aims_pax.record.lock import Lock
 from aims_pax.record.log import to_console, to_file
 from aims_pax.record.progress import Display
+from aims_pax.settings import effective
 from aims_pax.systems import elements, read_systems
 
 if TYPE_CHECKING:
@@ -189,12 +192,15 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
     """Everything open: console, lock, signals, reference, dataset, models."""
     from aims_pax.labelling import Labeller
 
-    folder, watch, display = RunFolder(settings), Watch(), Display(console)
-    with to_console(console, settings.mace.misc.log_level), folder.locked():
+    folder, display = RunFolder(settings), Display(console)
+    lock = Lock(folder.restart / "lock")
+    watch = Watch(walltime(settings.misc.max_walltime), lock.beat)
+    with to_console(console, settings.mace.misc.log_level), lock.held():
         for warning in settings.warnings:
             log.warning("%s", warning)
         systems = read_systems(_paths(settings))
         with watch.listening(), display.on(), Labeller.from_settings(settings, folder.data) as labeller:
+            compare(folder, effective(settings), labeller.method, {s.name: s.frame.id for s in systems})
             ensemble = _ensemble(settings, elements(s.frame for s in systems))
             dataset = Dataset(folder.data)
             yield Run(settings, folder, systems, labeller, dataset, ensemble, Journal(folder), watch, display)

@@ -109,6 +109,13 @@ class Checkpoint:
                 path.unlink(missing_ok=True)
 
 
+def discard(folder: RunFolder, stage: str) -> None:
+    """Forget the snapshots of a stage that has to begin again."""
+    path = folder.restart / stage
+    for file in sorted(path.glob("state-*.npy")) + sorted(path.glob("weights-*.npy")):
+        file.unlink()
+
+
 def to_plain(value: Any) -> Any:
     """Frozen dataclasses, tuples and numbers as JSON values; the order of fields is kept."""
     if is_dataclass(value) and not isinstance(value, type):

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import socket
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
-from aims_pax.errors import Busy, SetupError
+from aims_pax.errors import SetupError
 
 if TYPE_CHECKING:
     from aims_pax.settings import Settings
@@ -65,37 +62,3 @@ class RunFolder:
                 file.write(text)
         except OSError as error:
             raise SetupError(f"cannot write {path}: {error.strerror}") from error
-
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Only one aims-PAX works in a folder. Raises Busy with pid and host of the other one."""
-        import fcntl
-
-        self.restart.mkdir(parents=True, exist_ok=True)
-        path = self.restart / "lock"
-        with open(path, "a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise Busy(
-                    f"{self.root}: another aims-PAX works in this folder ({_holder(file)}); "
-                    "wait for it or stop it, or use another folder"
-                ) from error
-            file.seek(0)
-            file.truncate()
-            json.dump({"pid": os.getpid(), "host": socket.gethostname()}, file)
-            file.flush()
-            try:
-                yield
-            finally:
-                file.seek(0)
-                file.truncate()
-
-
-def _holder(file: IO[str]) -> str:
-    file.seek(0)
-    try:
-        who = json.loads(file.read())
-        return f"pid {who['pid']} on {who['host']}"
-    except (ValueError, KeyError, TypeError):
-        return "it has not written who it is"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from typing import Annotated
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, ValidationInfo, field_validator
 
 from aims_pax.settings.keys import (
     Flag,
@@ -37,6 +38,66 @@ def _seconds(value: object) -> float:
     return as_real(value)
 
 
+def walltime(text: str) -> float:
+    """Seconds of a time as Slurm reads it; UNLIMITED is inf. Raises ValueError.
+
+    >>> [walltime(t) for t in ("30", "1:30", "2:00:00", "1-12", "1-12:30", "1-12:30:15")]
+    [1800.0, 90.0, 7200.0, 129600.0, 131400.0, 131415.0]
+    """
+    text = text.strip()
+    if text.upper() in ("UNLIMITED", "INFINITE", "-1"):
+        return math.inf
+    days, dash, clock = text.rpartition("-")
+    parts = clock.split(":")
+    if not all(p.isascii() and p.isdigit() for p in [*parts, *([days] if dash else [])]) or len(parts) > 3:
+        raise ValueError(
+            f"{text!r} is not a time of Slurm: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS"
+        )
+    numbers = [float(p) for p in parts]
+    if dash:
+        hours, minutes, seconds = [*numbers, 0.0, 0.0][:3]
+        return ((float(days) * 24 + hours) * 60 + minutes) * 60 + seconds
+    if len(numbers) == 1:
+        return 60 * numbers[0]
+    hours, minutes, seconds = [0.0, *numbers][-3:]
+    return (hours * 60 + minutes) * 60 + seconds
+
+
+def sbatch_options(header: str) -> dict[str, str]:
+    """The `#SBATCH` lines of a job header, by long name or letter, the last of each.
+
+    >>> sbatch_options("#SBATCH -N 2  # nodes\\n#SBATCH --time=1:00:00 --exclusive")
+    {'N': '2', 'time': '1:00:00', 'exclusive': ''}
+    """
+    found: dict[str, str] = {}
+    for line in header.splitlines():
+        if not line.startswith("#SBATCH"):
+            continue
+        words = shlex.split(line.removeprefix("#SBATCH"), comments=True)
+        while words:
+            word = words.pop(0)
+            if word.startswith("--"):
+                name, equals, value = word[2:].partition("=")
+            else:
+                name, equals, value = word[1:2], word[2:3] and "=", word[2:].removeprefix("=")
+            if not equals and words and not words[0].startswith("-"):
+                value = words.pop(0)
+            found[name] = value
+    return found
+
+
+def block_walltime(header: str | None) -> float | None:
+    """Seconds a block may run by its header, None where the header does not say."""
+    options = sbatch_options(header or "")
+    written = options.get("time", options.get("t"))
+    return None if written is None else walltime(written) or math.inf  # Slurm's 0 is no limit
+
+
+def reserve(limit: float) -> float:
+    """Seconds at the end of a block in which no calculation should run any more."""
+    return min(120.0, 0.1 * limit)
+
+
 Seconds = Annotated[float, BeforeValidator(_seconds), Kind("`float` or `str`")]
 
 
@@ -48,8 +109,18 @@ class ParslOptions(Section):
     min_blocks: Whole = key(..., "Fewest blocks kept.", possible="[0, inf)")
     max_blocks: Whole = key(..., "Most blocks at a time.", possible="[1, inf)")
     label: Text = key(..., "Unique name of this Parsl configuration.")
-    run_dir: OptionalText = key(None, "Folder of Parsl's runtime files.")
-    function_dir: OptionalText = key(None, "Folder in which Parsl stores functions.")
+    run_dir: OptionalText = key(
+        None, "Folder of Parsl's runtime files; on a file system that the nodes share. `None`: in `log_dir`."
+    )
+    function_dir: OptionalText = key(
+        None, "Folder of the blocks' job scripts and their output; `None`: in `run_dir`."
+    )
+    jobs_per_block: Whole = key(
+        1,
+        "Reference calculations at the same time inside one block; their `srun` steps share its nodes.",
+        possible="[1, inf)",
+        plausible="[1, 256]",
+    )
 
 
 class ClusterSettings(Section):
@@ -94,8 +165,32 @@ class ClusterSettings(Section):
     )
     job_time_limit: Seconds = key(
         math.inf,
-        "Longest time of one reference calculation (s, or `HH:MM:SS`); inf: no limit.",
+        "Longest time of one reference calculation (s, or `HH:MM:SS`); inf: no limit. With Slurm, a block "
+        "takes no new calculation when less than this is left of its `--time`.",
         unit="s",
         possible="(0, inf]",
         plausible="[1, inf]",
     )
+
+    @field_validator("slurm_str", mode="after")
+    @classmethod
+    def _readable(cls, header: str | None) -> str | None:
+        try:
+            options = sbatch_options(header or "")
+            block_walltime(header)
+        except ValueError as error:
+            raise ValueError(f"cannot be read: {error}") from None
+        if "array" in options or "a" in options:
+            raise ValueError("a block is one job: remove --array")
+        return header
+
+    @field_validator("job_time_limit", mode="after")
+    @classmethod
+    def _fits_a_block(cls, limit: float, info: ValidationInfo) -> float:
+        block = block_walltime(info.data.get("slurm_str")) if info.data.get("type") == "slurm" else None
+        if block is not None and not math.isinf(limit) and limit > block - reserve(block):
+            raise ValueError(
+                f"{limit:g} s do not fit into a block of {block:g} s (--time in slurm_str), of which the last "
+                f"{reserve(block):g} s are kept free; lengthen the block or lower the limit"
+            )
+        return limit

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import model_validator
 
+from aims_pax.settings.cluster import Seconds
 from aims_pax.settings.keys import (
     Flag,
     Kind,
@@ -282,6 +283,13 @@ class MiscSettings(Section):
     forces_key: Text = key("REF_forces", "Name of the forces (eV/Å) in extxyz files you provide.")
     stress_key: Text = key("REF_stress", "Name of the stress (eV/Å³) in extxyz files you provide.")
     test_set: OptionalText = key(None, "extxyz file the final models are tested on.")
+    max_walltime: Seconds = key(
+        math.inf,
+        "Walltime of one `aims-PAX` process, in seconds or `[D-]HH:MM:SS`: it stops cleanly before, exit code 75, "
+        "and the same command goes on. Inside a Slurm job the job's own end counts too.",
+        unit="s",
+        possible="(0, inf]",
+    )
     save_trajectories: OptionalWhole = key(
         None, "Write every n-th MD step of each trajectory as extxyz; `None`: none.", possible=COUNT
     )

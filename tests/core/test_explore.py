@@ -409,3 +409,54 @@ def test_every_random_run_ends_and_its_journal_replays_to_the_same_state(seed):
         copy = from_plain(type(event), json.loads(json.dumps(to_plain(event))))
         replayed, _ = explore.step(replayed, copy, rules)
     assert replayed == state
+
+
+# ---------------------------------------------------------------- changed settings
+
+
+def finished(rules, n=2):
+    state, u = warmed(n, rules=rules), 1.0
+    while work := explore.outstanding(state, rules):
+        if isinstance(work[0], Label):
+            state, _ = labelled(state, rules)
+        elif isinstance(work[0], Train):
+            state, _ = trained(state, rules)
+        else:
+            u *= 1.01
+            state, _ = move(state, work[0].trajectory, (u,), rules=rules, frame=f"f{u}")
+    assert state.stopped
+    return state
+
+
+@pytest.mark.parametrize("limit", ["max_steps", "max_train", "max_labels"])
+def test_a_finished_run_goes_on_when_its_limit_is_raised(limit):
+    few = {"max_steps": 200, "max_train": 25, "max_labels": 6}[limit]
+    rules = replace(RULES, **{"max_steps": 400, limit: few})
+    state = finished(rules)
+    assert explore.reopen(state, ("a", "a"), rules) == state
+    more = replace(rules, **{limit: 2 * few})
+    again = explore.reopen(state, ("a", "a"), more)
+    assert again.stopped is None
+    assert explore.outstanding(again, more)
+
+
+def test_added_trajectories_begin_and_the_others_stay_as_they_are():
+    state = warmed(2)
+    more = explore.reopen(state, ("a", "a", "b"), RULES)
+    assert more.trajectories[:2] == state.trajectories
+    assert more.trajectories[2] == explore.Trajectory("b")
+    assert dict(more.valid)["b"] == 0
+
+
+def test_trajectories_cannot_vanish_or_change_their_system():
+    for systems in (("a",), ("a", "b")):
+        with pytest.raises(ValueError, match="taken away"):
+            explore.reopen(warmed(2), systems, RULES)
+
+
+def test_a_trajectory_that_ended_for_a_physical_reason_is_not_revived():
+    state = warmed()
+    for _ in range(5):
+        state, _ = move(state, fault="boom")
+    again = explore.reopen(state, ("a",), replace(RULES, max_steps=9999))
+    assert again.stopped

@@ -1,12 +1,10 @@
-"""Atomic writes and the lock."""
+"""Atomic writes."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 
-from aims_pax.errors import Busy, SetupError
+from aims_pax.errors import SetupError
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(folder, monkeypatch):
@@ -23,28 +21,8 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(folder, monkeypatch):
     assert [p.name for p in path.parent.iterdir()] == ["file"]
 
 
-def test_a_second_process_is_refused_with_pid_and_host_of_the_first(folder):
-    code = (
-        "import fcntl, json, os, sys, time\n"
-        f"f = open({str(folder.restart / 'lock')!r}, 'a+'); fcntl.flock(f, fcntl.LOCK_EX)\n"
-        "f.truncate(0); json.dump({'pid': os.getpid(), 'host': 'node7'}, f); f.flush()\n"
-        "print('locked', flush=True); sys.stdin.read()\n"
-    )
-    folder.restart.mkdir()
-    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    try:
-        other.stdout.readline()
-        with pytest.raises(Busy, match=rf"pid {other.pid} on node7"), folder.locked():
-            pass
-    finally:
-        other.communicate()
-    with folder.locked():
-        pass
-
-
-def test_the_lock_of_a_dead_process_is_no_obstacle(folder):
-    with folder.locked():
-        assert str(os.getpid()) in (folder.restart / "lock").read_text()
-    (folder.restart / "lock").write_text('{"pid": 1, "host": "gone"}')
-    with folder.locked():
-        pass
+def test_a_place_that_cannot_be_written_is_named(folder):
+    (folder.root / "file").write_text("in the way")
+    for write in (folder.write_text, folder.append_text):
+        with pytest.raises(SetupError, match="cannot write"):
+            write(folder.root / "file" / "below", "x")

@@ -1,0 +1,193 @@
+"""Who computes what: a worker claims a frame before it starts, and gives the claim back when it is done.
+
+    {folder}/labels/{method}/{frame_id}.claim      host, process and its start, Slurm job, deadline
+    {folder}/labels/{method}/{frame_id}.failure    why a claimed calculation failed, until the driver has heard
+
+A worker on a cluster may outlive its driver. The next driver finds its claims: it waits for those whose worker
+lives, and begins anew where the worker is dead. A claim appears whole and only once (a hard link does not
+replace), also on a shared file system.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import socket
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from aims_pax import errors
+from aims_pax.errors import LabelError, SetupError
+from aims_pax.labelling import slurm
+from aims_pax.labelling.store import write_whole
+
+log = logging.getLogger(__name__)
+
+GRACE = 60.0  # s after a deadline: clocks of two machines differ
+SLURM_AGE = 15.0  # s for which an answer of squeue serves
+_serial = itertools.count()
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A process at work on a frame. job: its Slurm job; deadline: when it is over at the latest (s, epoch)."""
+
+    host: str
+    pid: int
+    started: str | None
+    job: str | None = None
+    deadline: float | None = None
+    run: str = ""  # of the driver that asked
+
+    @classmethod
+    def mine(cls, run: str, limit: float | None) -> Claim:
+        """Of this process. limit: seconds the calculation may take."""
+        ends = [float(e) for e in [os.environ.get("AIMS_PAX_BLOCK_END")] if e]
+        if limit is not None:
+            ends.append(time.time() + limit)
+        pid = os.getpid()
+        return cls(
+            socket.gethostname(), pid, process_started(pid), os.environ.get("SLURM_JOB_ID"),
+            min(ends, default=None), run,
+        )  # fmt: skip
+
+
+class Claims:
+    """The claims beside the labels of one method."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._jobs: dict[str, tuple[float, bool]] = {}  # Slurm job → when asked, whether it was there
+
+    def path(self, frame_id: str) -> Path:
+        return self.folder / f"{frame_id}.claim"
+
+    def take(self, frame_id: str, claim: Claim) -> bool:
+        """Claim a frame, unless a worker that may live has. A dead one of this machine is replaced."""
+        path = self.path(frame_id)
+        for _ in range(5):
+            if _appear(path, json.dumps(asdict(claim))):
+                return True
+            other = self.read(frame_id)
+            if other is not None and (other.host != claim.host or _lives(other)):
+                return other == claim
+            path.unlink(missing_ok=True)
+        return False
+
+    def release(self, frame_id: str, claim: Claim) -> None:
+        """Give a claim back; one that another has taken over stays."""
+        if self.read(frame_id) == claim:
+            self.path(frame_id).unlink(missing_ok=True)
+
+    def forget(self, frame_id: str) -> None:
+        """The worker is known to be gone."""
+        self.path(frame_id).unlink(missing_ok=True)
+
+    def read(self, frame_id: str) -> Claim | None:
+        try:
+            found = Claim(**json.loads(self.path(frame_id).read_bytes()))
+            int(found.pid), float(found.deadline or 0)
+        except (OSError, ValueError, TypeError):
+            return None
+        return found
+
+    def ids(self) -> list[str]:
+        """The claimed frames."""
+        return sorted(p.stem for p in self.folder.glob("*.claim")) if self.folder.is_dir() else []
+
+    def alive(self, frame_id: str) -> Claim | None:
+        """The claim on a frame whose worker may live; a dead worker's claim is removed."""
+        claim = self.read(frame_id)
+        if claim is not None and self._alive(claim):
+            return claim
+        if claim is not None:
+            log.info("frame %s: its worker (process %d on %s) is gone", frame_id[:6], claim.pid, claim.host)
+        self.forget(frame_id)
+        return None
+
+    def _alive(self, claim: Claim) -> bool:
+        if claim.host == socket.gethostname():
+            return _lives(claim)
+        if claim.deadline is not None and time.time() > claim.deadline + GRACE:
+            return False
+        # without a job it ran on a driver's machine and ended with it, and the folder's lock says that one is gone
+        return claim.job is not None and self._job_lives(claim.job)
+
+    def _job_lives(self, job: str) -> bool:
+        asked, there = self._jobs.get(job, (-1e9, False))
+        if time.monotonic() - asked > SLURM_AGE:
+            there = bool(slurm.alive([job]))
+            self._jobs[job] = (time.monotonic(), there)
+        return there
+
+    # ------------------------------------------------------------ failures nobody has heard of
+
+    def note_failure(self, frame_id: str, error: LabelError) -> None:
+        """For a driver that comes later. Not worth failing for."""
+        with suppress(SetupError):
+            told = {"class": type(error).__name__, "reason": error.reason, "folder": error.folder}
+            write_whole(self.folder / f"{frame_id}.failure", json.dumps(told))
+
+    def take_failure(self, frame_id: str) -> LabelError | None:
+        """A failure that was noted, once."""
+        path = self.folder / f"{frame_id}.failure"
+        try:
+            told = json.loads(path.read_bytes())
+            kind = getattr(errors, told["class"])
+            failure = kind(told["reason"], told["folder"]) if issubclass(kind, LabelError) else None
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            failure = None
+        path.unlink(missing_ok=True)
+        return failure
+
+
+def process_started(pid: int) -> str | None:
+    """Boot and clock tick at which a process began, or None where there is none: pids are used again."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else f"{boot}:{fields[19]}"
+
+
+def _lives(claim: Claim) -> bool:
+    """Whether a process of this machine is there and the same."""
+    if claim.started is not None:
+        return process_started(claim.pid) == claim.started
+    try:  # no /proc
+        os.kill(claim.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _appear(path: Path, text: str) -> bool:
+    """Create a file with this content, unless it is there. Raises SetupError when the file system refuses."""
+    part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{next(_serial)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text)
+        try:
+            os.link(part, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without hard links
+            with suppress(FileExistsError), open(path, "x") as file:
+                file.write(text)
+                return True
+            return False
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise SetupError(f"cannot write {path}: {error.strerror or error}") from error
+    return True

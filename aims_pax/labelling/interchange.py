@@ -1,0 +1,58 @@
+"""Parsl's switchboard between driver and workers, as a process that knows whose it is.
+
+    python -m aims_pax.labelling.interchange [linger]
+
+Ctrl-C at a terminal reaches the whole foreground group, and only the driver may decide what it means: so this
+process has a session of its own. When the driver is gone, it ends; `linger`: not before the workers have
+finished what they had begun, for a calculation on a cluster is dear and its result goes into the store. It
+hands out nothing new then, tells each pool of workers to leave as soon as it is idle, and ends last.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import time
+from typing import Any
+
+from parsl.executors.high_throughput.interchange import Interchange
+
+DELIVERY = 2.0  # s for the last messages to leave
+
+
+class OwnedInterchange(Interchange):
+    """Looks at each turn of its loop whether its driver is still there."""
+
+    def __init__(self, driver: int, linger: bool, **config: Any) -> None:
+        super().__init__(**config)
+        self.driver = driver
+        self.linger = linger
+        self.alone_since: float | None = None
+
+    def process_tasks_to_send(self, *arguments: Any) -> None:
+        if os.getppid() == self.driver:
+            super().process_tasks_to_send(*arguments)
+            return
+        if not self.linger:
+            os._exit(0)
+        self.pending_task_queue.clear()
+        for manager in self._ready_managers.values():
+            manager["draining"] = True  # Parsl sends it away once it has no tasks
+        if self._ready_managers:
+            self.alone_since = None
+        elif self.alone_since is None:
+            self.alone_since = time.monotonic()
+        elif time.monotonic() - self.alone_since > DELIVERY:
+            os._exit(0)
+
+
+def main() -> None:
+    os.setsid()
+    driver = os.getppid()
+    config = pickle.load(sys.stdin.buffer)
+    OwnedInterchange(driver, "linger" in sys.argv[1:], **config).start()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Slurm's commands, as far as they are needed: the state of jobs, ending them, and the allocation we are in."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Iterable, Mapping
+
+from aims_pax.errors import SetupError
+
+# the controller is away or wants us to wait: not a mistake in anybody's settings
+PASSING = re.compile(
+    r"contact slurm controller|connect(ion)? (refused|failure|timed out)|socket timed out|timed out|"
+    r"temporarily (unavailable|disabled)|zero bytes|try again|resource busy|submit ?job|jobs? limit|"
+    r"communication connection|persist_conn|backup mode",
+    re.IGNORECASE,
+)
+ENDED = ("BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED REVOKED TIMEOUT").split()
+TIMEOUT = 30.0  # s for one command; busy controllers take several
+
+
+class Refused(Exception):  # noqa: N818 - it says what happened
+    """Slurm answered with an error. `passing`: it may be gone in a minute."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.passing = bool(PASSING.search(text))
+
+
+def run(*words: str) -> str:
+    """The output of a command of Slurm's. Raises Refused, or SetupError when there is no such command."""
+    try:
+        told = subprocess.run(
+            words, capture_output=True, text=True, errors="replace", timeout=TIMEOUT, env=clean_environment()
+        )
+    except FileNotFoundError:
+        raise SetupError(
+            f"CLUSTER.type: slurm: there is no {words[0]} on this machine; start aims-PAX where jobs can be "
+            "submitted, or use type: local"
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise Refused(f"{words[0]}: timed out after {TIMEOUT:g} s") from None
+    if told.returncode:
+        raise Refused(f"{words[0]}: {(told.stderr or told.stdout).strip() or f'exit code {told.returncode}'}")
+    return told.stdout
+
+
+def submit(script: str) -> str:
+    """The id of the job that `sbatch` makes of a script."""
+    return run("sbatch", "--parsable", script).strip().split("\n")[-1].split(";")[0]
+
+
+def states(jobs: Iterable[str]) -> dict[str, str]:
+    """Job → state in capitals; a job that Slurm has forgotten is COMPLETED. Raises Refused."""
+    asked = sorted(set(jobs))
+    if not asked:
+        return {}
+    try:
+        text = run("squeue", "--noheader", "--states=all", "--format=%A %T", f"--jobs={','.join(asked)}")
+    except Refused as error:
+        if "invalid job id" not in str(error).lower():
+            raise
+        text = ""
+    known = dict(line.split()[:2] for line in text.splitlines() if len(line.split()) > 1)
+    return {job: known.get(job, "COMPLETED") for job in asked}
+
+
+def alive(jobs: Iterable[str]) -> set[str]:
+    """Those that wait or run; all of them when Slurm does not answer."""
+    jobs = set(jobs)
+    try:
+        return {job for job, state in states(jobs).items() if state not in ENDED}
+    except (Refused, SetupError):
+        return jobs
+
+
+def named(part: str) -> dict[str, str]:
+    """Job → name of our waiting and running jobs with this in their name. Raises Refused."""
+    text = run("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%A %j")
+    pairs = [line.split(maxsplit=1) for line in text.splitlines()]
+    return {p[0]: p[1] for p in pairs if len(p) == 2 and part in p[1]}
+
+
+def cancel(jobs: Iterable[str]) -> None:
+    """End jobs; ended ones do not matter. Raises Refused."""
+    if asked := sorted(set(jobs)):
+        run("scancel", "--quiet", *asked)
+
+
+def clean_environment() -> dict[str, str]:
+    """Ours, without what a job we may run in says of itself: sbatch would take it for options."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("SLURM_") or k == "SLURM_CONF"}
+
+
+def steps_environment(environment: Mapping[str, str], shared: bool) -> dict[str, str]:
+    """For launch commands: inside a job, `srun` starts a step there.
+
+    shared: several steps run side by side; each takes what it asks for and no more (--exact), all see the
+    memory of the job.
+    """
+    result = dict(environment)
+    if "SLURM_JOB_ID" not in result:
+        return result
+    result.pop("SLURM_NTASKS_PER_NODE", None)  # of the job; a step with fewer tasks would stumble over it
+    if shared:
+        for name in ("SLURM_MEM_PER_CPU", "SLURM_MEM_PER_GPU"):
+            result.pop(name, None)
+        result.update(SLURM_EXACT="1", SLURM_MEM_PER_NODE="0")
+    return result
+
+
+def slots(launch: str, environment: Mapping[str, str]) -> int:
+    """How many launch commands fit side by side into the allocation this process runs in.
+
+    >>> job = {"SLURM_JOB_ID": "7", "SLURM_JOB_CPUS_PER_NODE": "16(x2)", "SLURM_NTASKS": "32"}
+    >>> slots("srun -n 8 aims.x", job), slots("srun -n 4 -c 4 aims.x", job), slots("srun aims.x", job)
+    (4, 2, 1)
+    """
+    written = environment.get("SLURM_JOB_CPUS_PER_NODE") or environment.get("SLURM_CPUS_ON_NODE") or "1"
+    cpus = sum(int(n) * int(times or 1) for n, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", written))
+    tasks = _number(launch, "-n", "--ntasks", "-np") or int(environment.get("SLURM_NTASKS", 1))
+    each = _number(launch, "-c", "--cpus-per-task") or int(environment.get("SLURM_CPUS_PER_TASK", 1))
+    return max(1, cpus // (tasks * each))
+
+
+def _number(command: str, *options: str) -> int | None:
+    """The number behind one of these options."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        words = command.split()
+    for i, word in enumerate(words):
+        for option in options:
+            rest = word.removeprefix(option).removeprefix("=") if word.startswith(option) else None
+            if rest == "" and i + 1 < len(words):
+                rest = words[i + 1]
+            if rest is not None and rest.isdigit():
+                return int(rest)
+    return None

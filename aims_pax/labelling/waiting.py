@@ -1,0 +1,55 @@
+"""Waiting for what others compute: a look at the store now and then, as long as somebody waits.
+
+Their results reach us through files alone, so somebody has to look: one thread, asleep between looks, there
+only while there is something to wait for.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+PERIOD = 1.0  # s between two looks
+
+
+class Waiting(Generic[T]):
+    """Calls `look` on each item now and then, until it says True for it."""
+
+    def __init__(self, look: Callable[[T], bool]) -> None:
+        self._look = look
+        self._items: list[T] = []
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def add(self, item: T) -> None:
+        with self._lock:
+            self._items.append(item)
+            if self._thread is None and not self._stop.is_set():
+                self._thread = threading.Thread(target=self._run, name="labels of others", daemon=True)
+                self._thread.start()
+
+    def stop(self) -> None:
+        """No more looks."""
+        self._stop.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(PERIOD):
+            with self._lock:
+                items = list(self._items)
+            for item in items:
+                if self._stop.is_set():
+                    return
+                if self._look(item):
+                    with self._lock:
+                        self._items.remove(item)
+            with self._lock:
+                if not self._items:
+                    self._thread = None
+                    return

@@ -1,0 +1,116 @@
+"""What a folder's data was made with: compared when a run is continued with other settings.
+
+Harmless differences (limits, temperature, cluster, logging, more trajectories, added geometries) are shown and
+apply. Those that would mix data that do not belong together are refused with the way out.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from aims_pax.errors import RestartError
+from aims_pax.record.folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+# (what the key begins with, why another value would mix what does not fit)
+FIXED = (
+    ("mace.ARCHITECTURE", "the weights in restart/ belong to the old architecture"),
+    ("mace.GENERAL.name_exp", "models, losses and checkpoints are named after it"),
+    ("mace.GENERAL.seed", "the members are named after their seeds"),
+    ("mace.GENERAL.default_dtype", "the weights in restart/ have the old precision"),
+    ("mace.GENERAL.compute_stress", "frames labelled so far were asked for the old set of labels"),
+    (
+        "aimsPAX.INITIAL_DATASET_GENERATION.ensemble_size",
+        "the data has been dealt to the old number of members",
+    ),
+    ("aimsPAX.ACTIVE_LEARNING.ensemble_size", "the data has been dealt to the old number of members"),
+    ("aimsPAX.ACTIVE_LEARNING.seeds_tags_dict", "the members are named after their seeds"),
+    ("aimsPAX.ACTIVE_LEARNING.initial_", "the run began with the old files"),
+    ("reference method", "labels of two methods do not fit together"),
+)
+WAY_OUT = (
+    "Undo the change; or begin in an empty folder, where ACTIVE_LEARNING.initial_train_dataset can read "
+    "results/training.xyz of this one; or label this data again with the new method"
+)
+SILENT = ("aimsPAX.MISC.path_to_geometry", "aimsPAX.REFERENCE")  # told by geometries and method below
+
+
+def compare(
+    folder: RunFolder, effective: Mapping[str, Any], method: str, geometries: Mapping[str, str]
+) -> None:
+    """Show what changed since this folder's last run and remember the new values.
+
+    effective: the complete settings. method: hash of the reference method. geometries: {name: frame id}.
+    Raises RestartError when the change would mix data that do not belong together.
+    """
+    path = folder.restart / "settings.json"
+    flat = {**dict(_flat(effective)), "reference method": method}
+    now = {"format": 1, "settings": flat, "geometries": dict(geometries)}
+    before = _read(path)
+    if before is not None:
+        refused = [*_refused(before["settings"], flat), *_moved(before["geometries"], geometries)]
+        if refused:
+            raise RestartError(
+                "this folder was begun with other settings:\n  " + "\n  ".join(refused) + f"\n{WAY_OUT}"
+            )
+        for key, old, new in _changes(before["settings"], flat):
+            if not key.startswith(SILENT):
+                log.info("changed since the last run: %s: %s → %s", key, old, new)
+        for name in [n for n in geometries if n not in before["geometries"]]:
+            log.info("new geometry since the last run: %s", name)
+        now["geometries"] = {**before["geometries"], **geometries}
+    if before != now:
+        folder.write_text(path, json.dumps(now, indent=1) + "\n")
+
+
+def _refused(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    for key, before, after in _changes(old, new):
+        for prefix, why in FIXED:
+            if key.startswith(prefix):
+                yield f"{key}: {before} → {after}: {why}"
+
+
+def _moved(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
+    for name in sorted(old.keys() & new.keys()):
+        if old[name] != new[name]:
+            yield f"geometry {name}: another structure under the old name; give the new one a name of its own"
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Keys with different values. One that only one side has (another version of aims-PAX, a section added) is new."""
+    for key in dict.fromkeys([*old, *new]):
+        if key in old and key in new and old[key] != new[key]:
+            yield key, old[key], new[key]
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """{"MD": {"timestep": 0.5}} → ("MD.timestep", "0.5"): text, so that infinity and lists compare simply."""
+    for key, inner in value.items():
+        place = f"{prefix}.{key}" if prefix else str(key)
+        if isinstance(inner, Mapping) and inner:
+            yield from _flat(inner, place)
+        else:
+            yield place, str(inner)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if stored["format"] > 1:
+            raise RestartError(
+                f"{path} was written by a newer aims-PAX; install that version or use another folder"
+            )
+        if not isinstance(stored["settings"], dict) or not isinstance(stored["geometries"], dict):
+            raise TypeError("settings and geometries must be tables")
+    except (ValueError, KeyError, TypeError) as error:
+        raise RestartError(
+            f"{path} cannot be read ({error}); remove it to go on with the present settings"
+        ) from error
+    return stored

@@ -1,0 +1,179 @@
+"""Runs that are killed: a forked driver (torch is loaded once), fault points in the file layer, an honest count.
+
+The child patches its own file operations: at the n-th of them it writes only half and kills itself with SIGKILL, or
+dies right before or right after a rename. The parent kills at a random time. Nothing in the package knows of it.
+"""
+
+from __future__ import annotations
+
+import builtins
+import io
+import os
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+REFERENCE = '''
+"""EMT that writes down when a calculation begins and when it ends."""
+import os
+from ase.calculators.emt import EMT
+
+class Counted(EMT):
+    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
+        self.note("b", atoms)
+        super().calculate(atoms, properties, system_changes)
+        self.note("e", atoms)
+
+    def note(self, what, atoms):
+        file = os.open(os.environ["CALLS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(file, f"{what} {atoms.info['frame_id']}\\n".encode())
+        os.close(file)
+'''
+
+
+@dataclass
+class Ledger:
+    """What was counted over all attempts of one run."""
+
+    kills: int = 0
+    attempts: int = 0
+    repeated: list[str] = field(default_factory=list)  # began although the label was on the disk
+    twice: list[str] = field(default_factory=list)  # began again, the kill fell between start and rename
+    lost: list[str] = field(default_factory=list)  # label files that vanished
+    where: list[str] = field(default_factory=list)  # what was being done when the kill fell
+
+
+def labels(folder: Path) -> set[str]:
+    """Frame ids whose label is durable."""
+    return {p.stem for p in folder.glob("data/labels/*/*.json") if p.name != "method.json"}
+
+
+def begun(folder: Path) -> list[str]:
+    """Frame ids whose calculation began, in order."""
+    path = folder / "calls.log"
+    return [line.split()[1] for line in path.read_text().splitlines() if line.startswith("b ")] if path.exists() else []
+
+
+def attempt(folder: Path, ledger: Ledger, *, at_write: int | None = None, after: float | None = None, eager: bool = True) -> int | None:
+    """Fork a driver in `folder`; exit code, or None when it was killed.
+
+    at_write: die inside this file operation. after: be killed after so many seconds. eager: a snapshot at every
+    chance, so that kills fall behind many of them.
+    """
+    before, known = labels(folder), begun(folder)
+    trace = folder / "trace"
+    child = os.fork()
+    if child == 0:
+        _drive(folder, at_write, trace, eager)
+    if after is not None:
+        time.sleep(after)
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    ledger.attempts += 1
+    killed = os.WIFSIGNALED(status)
+    if killed:
+        ledger.kills += 1
+        ledger.where.append(trace.read_text() if at_write is not None and trace.exists() else "random time")
+    new = begun(folder)[len(known) :]
+    ledger.repeated += [f for f in new if f in before]
+    ledger.twice += [f for f in new if f in known and f not in before]
+    ledger.lost += sorted(before - labels(folder))
+    return None if killed else os.waitstatus_to_exitcode(status)
+
+
+def _drive(folder: Path, at_write: int | None, trace: Path, eager: bool) -> None:
+    code = 99
+    try:
+        os.setsid()
+        os.environ["CALLS"] = str(folder / "calls.log")
+        os.chdir(folder)
+        out = os.open(folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        from rich.console import Console
+
+        from aims_pax.procedures import main, shell
+        from aims_pax.settings import read_settings
+
+        if eager:
+            shell.SNAPSHOT_SECONDS = 0.0
+        settings = read_settings(folder, for_run=True)
+        counter = Faults(at_write, trace)
+        counter.install()
+        with open(os.devnull, "w") as nowhere:
+            main.run_all(settings, Console(file=nowhere))
+        (folder / "operations").write_text(str(counter.count))
+        code = 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+class Faults:
+    """Counts file operations of this process and dies inside the n-th."""
+
+    def __init__(self, at: int | None, trace: Path) -> None:
+        self.at, self.trace, self.count = at, trace, 0
+        self.open = builtins.open
+
+    def install(self) -> None:
+        for name in ("replace", "rename", "link", "fsync", "unlink"):
+            setattr(os, name, self._wrapped(getattr(os, name), name))
+        builtins.open = io.open = self._open  # type: ignore[assignment]
+
+    def due(self, what: str) -> bool:
+        self.count += 1
+        if self.count != self.at:
+            return False
+        with self.open(self.trace, "w") as file:
+            file.write(what)
+        return True
+
+    def _wrapped(self, function: Any, name: str) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if not self.due(f"{name} {args[:2]}"):
+                return function(*args, **kwargs)
+            if self.count % 2:
+                function(*args, **kwargs)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        return call
+
+    def _open(self, file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        opened = self.open(file, mode, *args, **kwargs)
+        return Half(opened, self, str(file)) if {"w", "a", "x"} & set(mode) else opened
+
+
+class Half:
+    """A file whose fatal write reaches the disk only by half."""
+
+    def __init__(self, file: Any, faults: Faults, name: str) -> None:
+        self.__dict__.update(file=file, faults=faults, name_=name)
+
+    def write(self, content: Any) -> int:
+        if self.faults.due(f"write {self.name_}"):
+            self.file.write(content[: len(content) // 2])
+            self.file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.file.write(content)  # type: ignore[no-any-return]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.file, name, value)
+
+    def __enter__(self) -> Half:
+        self.file.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.file.__exit__(*exception)
+
+    def __iter__(self) -> Any:
+        return iter(self.file)
