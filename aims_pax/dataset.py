@@ -134,10 +134,14 @@ class Dataset:
                 self.frames.setdefault(labelled.id, labelled)
         if splits.exists():
             _drop_torn_tail(splits, lambda text: text.rfind("\n") + 1)
-            for number, line in enumerate(splits.read_text(encoding="utf-8").splitlines(), 1):
+            for number, line in enumerate(
+                splits.read_text(encoding="utf-8", errors="replace").splitlines(), 1
+            ):
                 try:
                     frame, split, member = json.loads(line)
-                except ValueError as error:
+                    if split not in SPLITS or not isinstance(member, int | None):
+                        raise ValueError(f"split {split!r}, member {member!r}")
+                except (ValueError, TypeError, RecursionError) as error:
                     raise RestartError(
                         f"{splits}:{number}: unreadable ({error}); restore this file"
                     ) from error
@@ -208,12 +212,13 @@ def whole_structures(text: str) -> int:
 
 def _drop_torn_tail(path: Path, length: Callable[[str], int]) -> None:
     """Cut off what a crash left half-written at the end of an append-only file."""
-    text = path.read_text(encoding="utf-8", errors="replace")
+    content = path.read_bytes()
+    text = content.decode("latin-1")  # one character a byte: lengths are byte counts, whatever is in there
     whole = length(text)
     if whole < len(text):
         log.warning("%s: the last entry was only half written; dropped, it will be added again", path)
         with open(path, "r+b") as file:
-            file.truncate(len(text[:whole].encode("utf-8")))
+            file.truncate(whole)
 
 
 def _append(path: Path, text: str) -> None:

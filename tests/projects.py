@@ -16,6 +16,8 @@ import yaml
 from aims_pax.frames import Frame
 from tests.worlds import EMT, water
 
+ROOT = Path(__file__).parents[1]
+
 PROJECT: dict[str, Any] = {
     "REFERENCE": EMT,
     "CLUSTER": {"type": "local", "executor": "inline"},

@@ -8,6 +8,7 @@ k_grid, a molecule must not ask for stress, `spin collinear` needs an initial mo
 printed with all digits. Faults happen on request, always or for a share of all geometries (by their content):
 
     unconverged            no convergence, exit code 1, no goodbye
+    unconverged-once       the same unless control.in says charge_mix_param
     unconverged-goodbye    no convergence, but exit code 0 and a goodbye (postprocess_anyway)
     crash                  exit code 2 after the first iteration
     segfault               killed by SIGSEGV
@@ -40,6 +41,7 @@ def main() -> None:
     arguments.add_argument("--fault", default="none")
     arguments.add_argument("--faults-in", type=Path, help="a file with the fault, read at each call")
     arguments.add_argument("--seconds", type=float, default=0.0)
+    arguments.add_argument("--faults-told", type=Path, help="a file that gets frame and fault of each call")
     arguments.add_argument("--count", type=Path, help="a file that gets one line a call")
     told = arguments.parse_args()
     geometry = Path("geometry.in").read_text()
@@ -49,7 +51,11 @@ def main() -> None:
     fault = told.fault
     if told.faults_in and told.faults_in.exists():
         fault = told.faults_in.read_text().split("\n")[0].strip() or "none"
-    run(told.method, _chosen(fault, geometry), geometry, told.seconds)
+    chosen = _chosen(fault, geometry)
+    if told.faults_told:
+        with open(told.faults_told, "a") as file:
+            file.write(f"{geometry.split()[2]} {chosen}\n")  # "# frame 7f3a…" is the first line
+    run(told.method, chosen, geometry, told.seconds)
 
 
 def run(method: str, fault: str, geometry: str, seconds: float) -> None:
@@ -76,6 +82,8 @@ def run(method: str, fault: str, geometry: str, seconds: float) -> None:
         Path("grandchild.pid").write_text(str(child.pid))
         say("  waiting for a message that never comes")
         time.sleep(600)
+    if fault == "unconverged-once":
+        fault = "none" if _value(control, "charge_mix_param") else "unconverged"
     if fault.startswith("unconverged"):
         say("  ** scf_solver: SCF cycle not converged.")
         say("  SELF-CONSISTENCY CYCLE DID NOT CONVERGE")

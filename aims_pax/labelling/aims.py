@@ -1,10 +1,11 @@
 """FHI-aims as the reference: write geometry.in and control.in, run the launch command, read aims.out.
 
     {calc_dir}/{frame_id}/                   one calculation: geometry.in, control.in, aims.out, aims.err
-    {calc_dir}/failed/{frame_id}.tar.gz      what is left of a failed one (the last 50)
+    {calc_dir}/kept/{frame_id}.tar.gz        all of it afterwards, with clean_dirs: false
+    {calc_dir}/failed/{frame_id}.tar.gz      what is left of a failed one, always (the last 50)
 
 Every keyword of the user's control.in reaches FHI-aims as it was written; what must change is listed in
-`control_for`. The command runs in a session of its own that ends with this process, whatever kills it.
+`aims_input.control_for`. The command runs in a session of its own that ends with this process, whatever kills it.
 """
 
 from __future__ import annotations
@@ -19,13 +20,12 @@ import signal
 import socket
 import tarfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-
-import numpy as np
 
 from aims_pax.errors import (
     Crashed,
@@ -33,17 +33,26 @@ from aims_pax.errors import (
     NotConverged,
     NotFinite,
     SetupError,
+    TimedOut,
     Truncated,
     WrongShape,
 )
 from aims_pax.frames import Frame, Label
+from aims_pax.labelling.aims_input import (
+    control_for,
+    geometry_text,
+    species_files,
+    species_text,
+)
 from aims_pax.labelling.sessions import Running
 from aims_pax.labelling.validation import check_label
 
 if TYPE_CHECKING:
     from ase.io.aims import AimsOutCalcChunk
 
-    from aims_pax.settings.control import Control
+    from aims_pax.settings.control import Control, Value
+
+__all__ = ["AimsReference", "control_for", "geometry_text", "read_label", "species_text"]
 
 log = logging.getLogger(__name__)
 
@@ -54,13 +63,13 @@ LARGEST_KEPT = 20_000_000  # bytes; densities and cubes of a failed calculation 
 GOODBYE = "Have a nice day."
 UNCONVERGED = ("SELF-CONSISTENCY CYCLE DID NOT CONVERGE", "scf_solver: SCF cycle not converged")
 
-# a label is one point: what would move the atoms leaves the input
-MOVES = (
-    *("relax_geometry", "relax_unit_cell", "MD_run", "MD_schedule", "MD_segment", "MD_MB_init"),
-    *("MD_clean_rotations", "MD_restart", "use_pimd_wrapper"),
+SCHEDULER_AWAY = 600.0  # s for which a controller may be away, and the pause between two attempts
+SCHEDULER_PAUSE = 5.0
+_no_step = re.compile(
+    r"srun: .*(unable to (confirm allocation|contact slurm controller|create step)|connection failure"
+    r"|connect failure|socket timed out|zero bytes|temporarily disabled)",
+    re.IGNORECASE,
 )
-PERIODIC_ONLY = ("k_grid", "k_offset", "k_grid_density", "k_points_external", "compute_analytical_stress",
-                 "compute_numerical_stress", "compute_heat_flux", "symmetry_reduced_k_grid")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,9 @@ class AimsReference:
     clean_dirs: bool = True
     stress: bool = False
     time_limit: float | None = None
+    shared: bool = False  # several run side by side in one Slurm job
+    retries: tuple[Mapping[str, Value], ...] = ()  # keywords changed after an SCF cycle that did not converge
+    controls: Mapping[str, Control] = field(default_factory=dict)  # by name of the system; empty: one for all
     quick = True  # a program of its own: threads only wait for it
     _running: Running = field(default_factory=Running, repr=False, compare=False)
 
@@ -88,8 +100,18 @@ class AimsReference:
         keywords = [list(k) for k in self.control.keywords]
         return {"type": "aims", "control": keywords, "species": species, "stress": self.stress}
 
+    def for_system(self, name: str | None) -> AimsReference:
+        """The same with the control.in of one geometry. Raises SetupError when it has none."""
+        if not self.controls:
+            return self
+        if name is None or name not in self.controls:
+            raise SetupError(
+                f"MISC.path_to_control names no file for {name or 'a structure of unknown origin'}"
+            )
+        return replace(self, control=self.controls[name], controls={})
+
     def check(self) -> None:
-        """Raise SetupError when the species folder is missing. Elements are checked with each frame."""
+        """Raise SetupError when the species folder is missing."""
         if not self.species_dir.is_dir():
             raise SetupError(
                 f"species_dir: {self.species_dir} is not a folder; give the species defaults of FHI-aims, "
@@ -98,27 +120,67 @@ class AimsReference:
         if not any(self.species_dir.glob("*_default")):
             raise SetupError(f"species_dir: no files like 01_H_default in {self.species_dir}")
 
+    def check_elements(self, numbers: Sequence[int]) -> None:
+        """Raise SetupError naming every species file that these elements lack."""
+        species_files(self.species_dir, numbers)
+
     def label(self, frame: Frame) -> Label:
         """Raw forces and free energy. Raises LabelError, with where its files are, or SetupError."""
         control = control_for(self.control, frame, self.stress)
         species = species_text(self.species_dir, frame)
+        end = (
+            None if self.time_limit is None else time.monotonic() + self.time_limit
+        )  # of all attempts together
         with self._folder(frame) as folder:
             (folder / "geometry.in").write_text(geometry_text(frame))
-            inputs = control.text().rstrip("\n") + "\n\n" + species
-            (folder / "control.in").write_text(inputs, encoding="utf-8", errors="surrogateescape")
-            redirected = _redirected_to(self.launch)
-            output = folder / (redirected or OUTPUT)
-            own = folder / ("launch.out" if redirected else OUTPUT)
-            code = self._running.run(self.launch, folder, own, folder / "aims.err", self.time_limit)
-            text = output.read_text(errors="replace") if output.is_file() else ""
-            _check_end(text, code, folder, self.launch)
-            label = read_label(text, frame, stress=self.stress and frame.periodic)
-            check_label(frame, label)  # here, so that the files of an unusable label are kept
-            return label
+            for rung in range(len(self.retries) + 1):
+                changes = dict(self.retries[rung - 1]) if rung else {}
+                inputs = control.replaced(**changes).text().rstrip("\n") + "\n\n" + species
+                (folder / "control.in").write_text(inputs, encoding="utf-8", errors="surrogateescape")
+                try:
+                    return self._attempt(folder, frame, end)
+                except NotConverged as error:
+                    if rung == len(self.retries):
+                        raise NotConverged(_after(error.reason, rung)) from error
+                    told = ", ".join(f"{k} {v}" for k, v in self.retries[rung].items())
+                    log.info("frame %s: SCF not converged; once more with %s", frame.id[:6], told)
+                    _set_aside(folder, rung)
+        raise AssertionError("the last rung returns or raises")
+
+    def _attempt(self, folder: Path, frame: Frame, end: float | None) -> Label:
+        redirected = _redirected_to(self.launch)
+        output = folder / (redirected or OUTPUT)
+        own = folder / ("launch.out" if redirected else OUTPUT)
+        code = self._launched(folder, own, output, end)
+        text = output.read_text(errors="replace") if output.is_file() else ""
+        _check_end(text, code, folder, self.launch)
+        label = read_label(text, frame, stress=self.stress and frame.periodic)
+        check_label(frame, label)  # here, so that the files of an unusable label are kept
+        return label
 
     def stop(self) -> None:
         """Kill what this process has running."""
         self._running.stop()
+
+    def _launched(self, folder: Path, own: Path, output: Path, end: float | None) -> int:
+        """The exit code of the launch command; begun again as long as it is the scheduler that fails to start it."""
+        began, errors = time.monotonic(), folder / "aims.err"
+        while True:
+            limit = None if end is None else max(1.0, end - time.monotonic())
+            try:
+                code = self._running.run(self.launch, folder, own, errors, limit, self.shared)
+            except TimedOut as error:
+                if not _not_started(output, errors):
+                    raise TimedOut(
+                        f"still running after the limit of {self.time_limit:g} s; killed"
+                    ) from error
+                code = 1
+            waited = time.monotonic() - began
+            if code == 0 or not _not_started(output, errors) or waited > SCHEDULER_AWAY:
+                return code
+            log.warning("%s: %s; trying again", folder.name, _tail(folder))
+            time.sleep(SCHEDULER_PAUSE)
+            end = None if end is None or self.time_limit is None else time.monotonic() + self.time_limit
 
     @contextmanager
     def _folder(self, frame: Frame) -> Iterator[Path]:
@@ -153,92 +215,8 @@ class AimsReference:
             raise
         if self.clean_dirs:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def control_for(control: Control, frame: Frame, stress: bool) -> Control:
-    """The control.in of one frame: the user's, with what a label and this frame need.
-
-    Relaxation and MD leave; forces are asked for; stress where the frame is periodic; k-points only there.
-    The frame's charge overrides `charge`; its multiplicity 2S+1 becomes `fixed_spin_moment` 2S.
-    """
-    moving = [k for k in MOVES if control.get(k) is not None]
-    if moving:
-        _once(f"control.in: {', '.join(moving)} ignored: a label is a single point")
-    control = control.without(*moving).replaced("compute_forces", ".true.")
-    if not frame.pbc.any():
-        control = control.without(*PERIODIC_ONLY)
-    else:
-        _check_periodic(control, frame)
-        if stress and frame.periodic and control.get("compute_numerical_stress") is None:
-            control = control.replaced("compute_analytical_stress", ".true.")
-    if frame.charge is not None:
-        told = control.get("charge")
-        if told is not None and float(told.split()[0]) != frame.charge:
-            _once(f"control.in: charge {told} overridden by the geometry's charge {frame.charge:g}")
-        if told is not None or frame.charge != 0:
-            control = control.replaced("charge", repr(float(frame.charge)))
-    if frame.spin is not None:
-        control = _with_spin(control, frame)
-    return control
-
-
-def _with_spin(control: Control, frame: Frame) -> Control:
-    """Multiplicity 2S+1 → fixed_spin_moment 2S; a singlet without `spin collinear` needs nothing."""
-    assert frame.spin is not None
-    unpaired = frame.spin - 1
-    polarised = (control.get("spin") or "none").split()[0].lower() == "collinear"
-    if not polarised and unpaired == 0:
-        return control.without("fixed_spin_moment")
-    if not polarised:
-        _once("control.in: spin collinear added for geometries with unpaired electrons")
-        control = control.replaced("spin", "collinear")
-        if frame.moments is None and control.get("default_initial_moment") is None:
-            control = control.replaced("default_initial_moment", "hund")  # aims stops without any
-    told = control.get("fixed_spin_moment")
-    if told is not None and float(told.split()[0]) != unpaired:
-        _once(f"control.in: fixed_spin_moment {told} overridden by the geometry's multiplicity {frame.spin}")
-    return control.replaced("fixed_spin_moment", repr(float(unpaired)))
-
-
-def _check_periodic(control: Control, frame: Frame) -> None:
-    if abs(np.linalg.det(frame.cell)) < 1e-3:
-        raise SetupError(
-            "FHI-aims repeats a structure in three directions or none: give a slab or wire three lattice "
-            f"vectors, with vacuum ({frame.formula})"
-        )
-    if all(control.get(k) is None for k in ("k_grid", "k_grid_density", "k_points_external")):
-        raise SetupError(f"control.in has no k_grid, but {frame.formula} is periodic: add one")
-
-
-def geometry_text(frame: Frame) -> str:
-    """geometry.in: lattice, atoms to the last digit, constraints, initial charges and moments."""
-    from ase.data import chemical_symbols
-
-    lines = [f"# frame {frame.id}"]
-    if frame.pbc.any():
-        lines += ["lattice_vector " + _vector(v) for v in frame.cell]
-    for i, (z, position) in enumerate(zip(frame.numbers, frame.positions, strict=True)):
-        lines.append(f"atom {_vector(position)} {chemical_symbols[z]}")
-        if frame.fixed is not None and frame.fixed[i].all():
-            lines.append("    constrain_relaxation .true.")
-        elif frame.fixed is not None:
-            lines += [f"    constrain_relaxation {'xyz'[k]}" for k in np.flatnonzero(frame.fixed[i])]
-        if frame.charges is not None and frame.charges[i]:
-            lines.append(f"    initial_charge {frame.charges[i]:.8f}")
-        if frame.moments is not None and frame.moments[i]:
-            lines.append(f"    initial_moment {frame.moments[i]:.8f}")
-    return "\n".join(lines) + "\n"
-
-
-def species_text(species_dir: Path, frame: Frame) -> str:
-    """The species defaults of every element of a frame. Raises SetupError naming the missing ones."""
-    from ase.data import chemical_symbols
-
-    names = [f"{z:02d}_{chemical_symbols[z]}_default" for z in sorted({int(z) for z in frame.numbers})]
-    missing = [name for name in names if not (species_dir / name).is_file()]
-    if missing:
-        raise SetupError(f"species_dir: {', '.join(missing)} missing in {species_dir}")
-    return "\n".join((species_dir / name).read_text(errors="replace") for name in names)
+        else:
+            _pack(folder, self.calc_dir / "kept", frame.id, all_of_them=True)
 
 
 def read_label(text: str, frame: Frame, stress: bool) -> Label:
@@ -253,7 +231,7 @@ def read_label(text: str, frame: Frame, stress: bool) -> Label:
         tensor = chunk.stress if stress else None
     except AimsParseError as error:
         raise Truncated(f"aims.out lacks lines it should have: {error}") from error
-    except (ValueError, IndexError, TypeError, AssertionError) as error:
+    except (ValueError, LookupError, TypeError, ArithmeticError, AssertionError) as error:
         if "***" in text:
             raise NotFinite("aims.out holds numbers too large to be printed (***)") from error
         raise Truncated(f"aims.out is garbled: {error}") from error
@@ -304,6 +282,15 @@ def _check_end(text: str, code: int, folder: Path, launch: str) -> None:
         raise Truncated(f"aims.out ends early: {_tail(folder, text)}")
 
 
+def _not_started(output: Path, errors: Path) -> bool:
+    """Whether srun could not start the program because Slurm's controller was away."""
+    if output.is_file() and output.stat().st_size:
+        return False
+    with suppress(OSError):
+        return bool(_no_step.search(errors.read_text(errors="replace")))
+    return False
+
+
 def _exit(code: int) -> str:
     number = -code if code < 0 else code - 128 if 128 < code < 160 else 0
     if number:
@@ -333,8 +320,19 @@ def _redirected_to(command: str) -> str | None:
     return OUTPUT if re.search(rf"\b{re.escape(OUTPUT)}\b", command) else None
 
 
-def _pack(folder: Path, kept: Path, name: str) -> str | None:
-    """Pack what is left of a failed calculation and remove its folder; only so many are kept. Says where."""
+def _set_aside(folder: Path, rung: int) -> None:
+    """aims.out → aims.out.0 and so on, before the next attempt writes its own."""
+    for file in list(folder.iterdir()):
+        if file.is_file() and file.name not in ("geometry.in", OURS) and not re.search(r"\.\d+$", file.name):
+            file.rename(file.with_name(f"{file.name}.{rung}"))
+
+
+def _after(reason: str, retries: int) -> str:
+    return reason if not retries else f"{reason}, nor with the changes of {retries} retries"
+
+
+def _pack(folder: Path, kept: Path, name: str, all_of_them: bool = False) -> str | None:
+    """Pack what is left of a calculation and remove its folder; only so many are kept. Says where."""
     path = kept / f"{name}.tar.gz"
     try:
         kept.mkdir(parents=True, exist_ok=True)
@@ -347,27 +345,15 @@ def _pack(folder: Path, kept: Path, name: str) -> str | None:
         shutil.rmtree(folder, ignore_errors=True)
         ours = [p for p in kept.iterdir() if re.fullmatch(r"[0-9a-f]{20}\.tar\.gz", p.name)]
         for old in sorted(ours, key=lambda p: p.stat().st_mtime)[:-KEPT_FAILURES]:
-            old.unlink(missing_ok=True)
+            if not all_of_them:
+                old.unlink(missing_ok=True)
     except OSError as error:
-        log.warning("cannot keep the failed calculation %s: %s", folder, error)
+        log.warning("cannot keep the files of the calculation %s: %s", folder, error)
         return str(folder) if folder.exists() else None
     return str(path)
-
-
-def _vector(v: Any) -> str:
-    return " ".join(f"{x:.8f}" for x in v)
 
 
 def _full(stress: Any) -> Any:
     from ase.stress import voigt_6_to_full_3x3_stress
 
     return voigt_6_to_full_3x3_stress(stress)
-
-
-_told: set[str] = set()
-
-
-def _once(message: str) -> None:
-    if message not in _told:
-        _told.add(message)
-        log.warning(message)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from aims_pax.errors import SettingsError
 from aims_pax.labelling.aims import AimsReference
 from aims_pax.labelling.calculator import CalculatorReference
 from aims_pax.labelling.executor import Executor, cores, make_executor
+from aims_pax.labelling.slurm import slots
+from aims_pax.settings.control import Control, pair_controls, read_control
+from aims_pax.systems import read_systems
 
 if TYPE_CHECKING:
     from aims_pax.settings import Settings
@@ -31,23 +37,91 @@ def reference_of(settings: Settings) -> AimsReference | CalculatorReference:
     return _aims(settings)
 
 
-def executor_of(settings: Settings, reference: AimsReference | CalculatorReference) -> Executor:
-    """CLUSTER.executor; `auto` = threads for programs and quick calculators, processes for the others."""
+def executor_of(
+    settings: Settings,
+    reference: AimsReference | CalculatorReference,
+    environment: Mapping[str, str] = os.environ,
+) -> Executor:
+    """CLUSTER.type and .executor; `auto` = threads for programs and quick calculators, processes for the others."""
     cluster = settings.cluster
     kind = cluster.executor
     if cluster.type == "slurm":
-        raise SettingsError("CLUSTER.type: slurm is read but does not run yet; use type: local")
+        return _slurm(settings)
     if kind == "auto":
         kind = "threads" if reference.quick else "htex"
-    workers = cluster.max_workers or cores()
+    inside = isinstance(reference, AimsReference) and "SLURM_JOB_ID" in environment
+    places = slots(cluster.launch_str or "", environment) if inside else cores()
+    workers = cluster.max_workers or places
     run_dir = settings.path(settings.misc.log_dir) / "parsl"
     log.info("reference calculations: %s, %d at once", kind, 1 if kind == "inline" else workers)
+    if inside:
+        log.info("inside Slurm job %s: each calculation is a step of it", environment["SLURM_JOB_ID"])
     return make_executor(kind, workers, run_dir, settings.folder)
 
 
-def _aims(settings: Settings) -> AimsReference:
-    from aims_pax.settings.control import read_control
+def _slurm(settings: Settings) -> Executor:
+    from aims_pax.labelling.slurm_executor import Blocks, SlurmExecutor  # half a second
 
+    cluster, options = settings.cluster, settings.cluster.parsl_options
+    assert options is not None  # settings see to it
+    if cluster.executor in ("inline", "threads"):
+        raise SettingsError(
+            f"CLUSTER.executor: {cluster.executor} does not run on Slurm's nodes; expected auto, htex or mpi"
+        )
+    run_dir = settings.path(options.run_dir or settings.path(settings.misc.log_dir) / "parsl")
+    blocks = Blocks(
+        header=cluster.slurm_str or "",
+        worker=cluster.worker_str or "",
+        name=_word(cluster.project_name or "aims-PAX"),
+        label=_word(options.label),
+        nodes=options.nodes_per_block,
+        init=options.init_blocks,
+        least=options.min_blocks,
+        most=options.max_blocks,
+        jobs=options.jobs_per_block,
+        mpi=cluster.executor == "mpi",
+        longest=cluster.job_time_limit,
+        scripts=settings.path(options.function_dir) if options.function_dir else None,
+    )
+    log.info(
+        "reference calculations: in up to %d Slurm blocks of %d nodes, %d at once in each",
+        blocks.most, blocks.nodes, blocks.jobs,
+    )  # fmt: skip
+    return SlurmExecutor(blocks, run_dir, settings.folder)
+
+
+def _word(text: str) -> str:
+    """Fit for file names and job names."""
+    return re.sub(r"[^\w.-]+", "_", text)
+
+
+def _several(settings: Settings) -> bool:
+    """Whether several calculations share one Slurm job."""
+    cluster = settings.cluster
+    if cluster.type == "slurm":
+        return cluster.parsl_options is not None and cluster.parsl_options.jobs_per_block > 1
+    return (
+        "SLURM_JOB_ID" in os.environ
+        and (cluster.max_workers or slots(cluster.launch_str or "", os.environ)) > 1
+    )
+
+
+def _controls(settings: Settings) -> dict[str, Control]:
+    """The control.in of each system by its name, or of all under the name ""."""
+    written = settings.misc.path_to_control
+    if isinstance(written, str):
+        return {"": read_control(settings.path(written))}
+    given = settings.misc.path_to_geometry
+    systems = read_systems(
+        settings.path(given) if isinstance(given, str) else [settings.path(p) for p in given]
+    )
+    pairs, text = pair_controls(written, [s.name for s in systems])
+    if text is not None:
+        log.warning("%s", text)
+    return {name: read_control(settings.path(file)) for name, file in pairs.items()}
+
+
+def _aims(settings: Settings) -> AimsReference:
     cluster = settings.cluster
     if cluster.launch_str is None:
         raise SettingsError("CLUSTER.launch_str: needed to run FHI-aims")
@@ -55,12 +129,16 @@ def _aims(settings: Settings) -> AimsReference:
     species = next((s.species_dir for s in sections if s.species_dir is not None), None)
     if species is None:
         raise SettingsError("species_dir: needed to run FHI-aims")
+    controls = _controls(settings)
     return AimsReference(
-        control=read_control(settings.path(settings.misc.path_to_control)),
+        control=next(iter(controls.values())),
+        controls={} if "" in controls else controls,
+        retries=settings.reference.retries,
         species_dir=settings.path(species),
         launch=cluster.launch_str,
         calc_dir=settings.path(cluster.calc_dir),
         clean_dirs=cluster.clean_dirs,
         stress=settings.mace.general.compute_stress,
         time_limit=None if math.isinf(cluster.job_time_limit) else cluster.job_time_limit,
+        shared=_several(settings),
     )

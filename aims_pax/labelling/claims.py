@@ -27,7 +27,9 @@ from aims_pax.labelling.store import write_whole
 
 log = logging.getLogger(__name__)
 
-GRACE = 60.0  # s after a deadline: clocks of two machines differ
+GRACE = (
+    660.0  # s after a deadline: clocks differ, and a scheduler that is away may delay the start of a program
+)
 SLURM_AGE = 15.0  # s for which an answer of squeue serves
 _serial = itertools.count()
 

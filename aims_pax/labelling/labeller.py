@@ -14,141 +14,98 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import secrets
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 from aims_pax.errors import Crashed, Insane, LabelError, SetupError
 from aims_pax.frames import Frame, Label
+from aims_pax.labelling.claims import Claim, Claims
 from aims_pax.labelling.executor import Executor, WorkerDied
+from aims_pax.labelling.quarantine import Quarantine
 from aims_pax.labelling.store import LabelStore, method_hash
-from aims_pax.labelling.validation import check_geometry, check_label
+from aims_pax.labelling.validation import check_geometry
+from aims_pax.labelling.verdict import systematic
+from aims_pax.labelling.waiting import Waiting
+from aims_pax.labelling.worker import Answer, Reference, Task, answer, label_frame
 from aims_pax.potential import Bound
 
 if TYPE_CHECKING:
     from aims_pax.settings import Settings
 
+__all__ = ["Answer", "Calls", "Labeller", "Reference", "ReferencePotential", "Task", "answer", "label_frame"]
+
 log = logging.getLogger(__name__)
-
-FIRST_FAILURES = 5  # the first calls all fail alike: nothing will ever work
-DEATHS = 2  # workers a frame may be lost with
-CRASHES_IN_A_ROW = 20  # later: a program that worked has stopped working
-
-
-class Reference(Protocol):
-    """A program that labels frames. Travels to workers by value."""
-
-    @property
-    def quick(self) -> bool:
-        """Threads of the driver serve."""
-        ...
-
-    def describe(self) -> dict[str, Any]:
-        """Everything that determines a label."""
-        ...
-
-    def check(self) -> None:
-        """Raise SetupError or SettingsError for what can be known before the first call."""
-        ...
-
-    def label(self, frame: Frame) -> Label:
-        """Raise LabelError for this frame's failure, SetupError for everybody's."""
-        ...
-
-    def stop(self) -> None:
-        """End what this process has running."""
-        ...
-
-
-@dataclass(frozen=True)
-class Task:
-    """All a worker needs, by value and by path. unwanted: a file that says nobody waits any more."""
-
-    frame: Frame
-    reference: Reference
-    store: LabelStore
-    unwanted: Path
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What comes back: a label, or why there is none. Failures of the reference travel as values."""
-
-    label: Label | None = None
-    error: LabelError | SetupError | None = None
-    seconds: float = 0.0
-    dropped: bool = False
 
 
 @dataclass(frozen=True)
 class Calls:
     """What the reference was asked. begun = finished + failed + running; seconds: summed over calls.
 
-    reused: answered from the store. refused: not worth a call. failed: {class name: how many}.
+    reused: answered from the store. harvested: finished for us by workers of an earlier run.
+    refused: not worth a call. failed: {class name: how many}.
     """
 
     begun: int = 0
     finished: int = 0
     reused: int = 0
+    harvested: int = 0
     refused: int = 0
     seconds: float = 0.0
     failed: dict[str, int] = field(default_factory=dict)
 
 
-def label_frame(task: Task) -> Label:
-    """Compute one label, check it, and write it into the store before anybody else sees it.
+class _Method:
+    """A reference with its labels and claims; geometries with a control.in of their own have their own."""
 
-    Runs wherever the executor runs it. Raises LabelError or SetupError.
-    """
-    begun = time.monotonic()
-    label = task.reference.label(task.frame)
-    check_label(task.frame, label)
-    task.store.put(task.frame.id, label, time.monotonic() - begun)
-    return label
+    def __init__(self, reference: Reference, folder: Path) -> None:
+        self.reference = reference
+        self.description = reference.describe()
+        self.name = method_hash(self.description)
+        self.store = LabelStore(folder, self.name)
+        self.claims = Claims(self.store.folder)
 
-
-def answer(task: Task) -> Answer:
-    """`label_frame` unless the label exists already or nobody wants it any more; failures become values."""
-    if _taken_back(task):
-        return Answer(dropped=True)
-    begun = time.monotonic()
-    known = task.store.read(task.frame.id)
-    if known is not None:
-        return Answer(known.label, seconds=known.seconds)
-    try:
-        return Answer(label_frame(task), seconds=time.monotonic() - begun)
-    except (LabelError, SetupError) as error:
-        return Answer(error=error, seconds=time.monotonic() - begun)
+    def in_use(self) -> list[Claim]:
+        """Claims whose workers may live."""
+        return [c for c in map(self.claims.alive, self.claims.ids()) if c is not None]
 
 
 @dataclass(eq=False)
 class _Job:
     """A frame on its way. asked: how many wait for it; at 0 it is dropped, and may be asked for again.
 
-    deaths: how many workers it has been lost with; a frame that kills its worker twice is to blame.
+    deaths: how many workers it has been lost with, and what that counts; a frame that kills its worker twice is
+    to blame, a lost node counts a tenth.
     """
 
     frame: Frame
     unwanted: Path
     future: Future[Label]
+    method: _Method
     asked: int = 1
     deaths: int = 0
+    blame: float = 0.0
 
 
 class Labeller:
     """One reference method, one store, one executor. Use as a context manager; call from one thread."""
 
     def __init__(self, reference: Reference, folder: Path, executor: Executor) -> None:
-        description = reference.describe()
         self.reference = reference
-        self.method = method_hash(description)
-        self.store = LabelStore(folder, self.method)
-        self._description = description
+        self.folder = Path(folder)
+        systems = getattr(reference, "controls", None) or {None: None}
+        self._methods = {name: self._method_of(name) for name in systems}
+        first = next(iter(self._methods.values()))
+        self.method = first.name
+        self.store = first.store
         self._executor = executor
+        self.quarantine = Quarantine(Path(folder))
+        self._run = secrets.token_hex(6) if executor.outlives else None
+        self._waiting: Waiting[_Job] = Waiting(self._look)
         self._jobs: dict[str, _Job] = {}
         self._calls = Calls()
         self._streak: list[LabelError] = []  # failures since the last success
@@ -167,8 +124,11 @@ class Labeller:
         return cls(reference, Path(folder), executor_of(settings, reference))
 
     def __enter__(self) -> Self:
-        self.store.describe(self._description)
+        for method in self._methods.values():
+            method.store.describe(method.description)
         self._executor.__enter__()
+        alive = [claim for method in self._methods.values() for claim in method.in_use()]
+        self._executor.inherit({c.job for c in alive if c.job is not None})
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -176,10 +136,13 @@ class Labeller:
         for frame_id, job in list(self._jobs.items()):
             job.asked = min(job.asked, 1)
             self.drop(frame_id)
+        self._waiting.stop()
         self.reference.stop()
         self._executor.__exit__(*exception)
-        for job in self._jobs.values():
+        for frame_id, job in self._jobs.items():
             job.unwanted.unlink(missing_ok=True)
+            if self._run is not None:
+                job.method.claims.alive(frame_id)  # its worker has ended with us: the claim goes
 
     @property
     def capacity(self) -> int:
@@ -192,10 +155,20 @@ class Labeller:
         with self._lock:
             return replace(self._calls, failed=dict(self._calls.failed))
 
-    def submit(self, frame: Frame) -> Future[Label]:
-        """Ask for a label. The future gives a Label, a LabelError (this frame), or what must end the run."""
+    def check_elements(self, numbers: Iterable[int]) -> None:
+        """Raise SetupError when the reference cannot compute these elements (atomic numbers)."""
+        check = getattr(self.reference, "check_elements", None)
+        if check is not None:
+            check(sorted({int(z) for z in numbers}))
+
+    def submit(self, frame: Frame, system: str | None = None) -> Future[Label]:
+        """Ask for a label. The future gives a Label, a LabelError (this frame), or what must end the run.
+
+        system: the name of the geometry this frame descends from; it may have a control.in of its own.
+        """
         if not _numbers(frame):  # before its id: a hash of NaN means nothing
-            return self._refuse(
+            self._count(refused=1)
+            return _failed(
                 Insane("not calculated: the structure holds NaN, infinity or absurdly large numbers")
             )
         with self._lock:
@@ -207,19 +180,27 @@ class Labeller:
                     self._want_again(job)
                 job.asked += 1
                 return job.future
-        known = self.store.get(frame.id)
+        try:
+            method = self._method(system)
+        except SetupError as error:
+            return _failed(error)
+        known = method.store.get(frame.id)
         if known is not None:
             self._count(reused=1)
             return _done(known)
         try:
             check_geometry(frame)
         except LabelError as error:
-            return self._refuse(error)
-        unwanted = self.store.folder / f".{frame.id}.{os.getpid()}.{next(self._tickets)}.unwanted"
-        job = _Job(frame, unwanted, Future())
+            return self._refuse(frame, error)
+        unwanted = method.store.folder / f".{frame.id}.{os.getpid()}.{next(self._tickets)}.unwanted"
+        job = _Job(frame, unwanted, Future(), method)
         with self._lock:
             self._jobs[frame.id] = job
-        self._start(job)
+        if self._run is None:
+            self._start(job)
+        elif not self._look(job):  # somebody is at it already
+            log.info("frame %s: a worker of an earlier run computes it; waiting for its result", frame.id[:6])
+            self._waiting.add(job)
         return job.future
 
     def drop(self, frame_id: str) -> None:
@@ -241,7 +222,7 @@ class Labeller:
 
     def _start(self, job: _Job) -> None:
         self._count(begun=1)
-        task = Task(job.frame, self.reference, self.store, job.unwanted)
+        task = Task(job.frame, job.method.reference, job.method.store, job.unwanted, self._run)
         try:
             given = self._executor.submit(answer, task)
         except BaseException:  # Ctrl-C in an inline calculation: as if never asked
@@ -250,6 +231,43 @@ class Labeller:
                 self._forget(job)
             raise
         given.add_done_callback(lambda done: self._returned(job, done))
+
+    def _method_of(self, system: str | None) -> _Method:
+        choose = getattr(self.reference, "for_system", None)
+        return _Method(self.reference if choose is None else choose(system), self.folder)
+
+    def _method(self, system: str | None) -> _Method:
+        """The method of a geometry. Raises SetupError when several exist and this geometry has none."""
+        if None in self._methods:
+            return self._methods[None]
+        return self._methods.get(system) or self._method_of(system)
+
+    def _look(self, job: _Job) -> bool:
+        """Whether the waiting is over: somebody else's result is here, or nobody is at it and we begin."""
+        try:
+            frame_id, claims = job.frame.id, job.method.claims
+            busy = claims.alive(frame_id)  # first, so that what is stored meanwhile is not missed
+            known = job.method.store.read(frame_id)
+            failure = None if busy or known else claims.take_failure(frame_id)
+            with self._lock:
+                if self._closing or not job.asked:
+                    self._forget(job)
+                    return True
+                if known is None and failure is None:
+                    if not busy:
+                        self._start(job)
+                    return not busy
+                self._forget(job)
+                outcome: Label | BaseException
+                if known is not None:
+                    self._count(harvested=1)
+                    outcome = known.label
+                else:
+                    outcome = self._judge(Answer(error=failure), job.frame)
+        except Exception as error:
+            outcome = error
+        self._deliver(job, outcome)
+        return True
 
     def _want_again(self, job: _Job) -> None:
         """Asked for again after it was dropped. Under the lock."""
@@ -262,7 +280,11 @@ class Labeller:
             outcome = self._outcome(job, done)
         except BaseException as error:
             outcome = error
-        if outcome is None or not job.future.set_running_or_notify_cancel():
+        if outcome is not None:
+            self._deliver(job, outcome)
+
+    def _deliver(self, job: _Job, outcome: Label | BaseException) -> None:
+        if not job.future.set_running_or_notify_cancel():
             return  # dropped; if it ran, its label is in the store
         if isinstance(outcome, Label):
             job.future.set_result(outcome)
@@ -279,20 +301,38 @@ class Labeller:
                     self._forget(job)
                 return None
             error = done.exception()
-            if isinstance(error, WorkerDied):
-                job.deaths += 1
-                if job.deaths < DEATHS and job.asked and not self._closing:
-                    self._count(begun=-1)
-                    self._start(job)
-                    return None
+            if error is None and done.result().busy:
+                self._count(begun=-1)
+                self._waiting.add(job)
+                return None
+            if isinstance(error, WorkerDied) and self._died(job, error):
+                return None
             self._forget(job)
+            if self._run is not None:
+                job.method.claims.take_failure(job.frame.id)  # heard
             if isinstance(error, WorkerDied):
-                return self._judge(Answer(error=Crashed(f"its worker died {job.deaths} times: {error}")))
+                died = Crashed(f"its worker died {job.deaths} times: {_first_line(error)}")
+                return self._judge(Answer(error=died), job.frame)
             if isinstance(error, SetupError):
                 self._broken = error
-            return self._judge(done.result()) if error is None else error
+            return self._judge(done.result(), job.frame) if error is None else error
 
-    def _judge(self, given: Answer) -> Label | BaseException:
+    def _died(self, job: _Job, error: WorkerDied) -> bool:
+        """Whether there is nothing to tell: begun again, or nobody waits. Under the lock."""
+        job.method.claims.forget(job.frame.id)
+        job.deaths += 1
+        job.blame += error.cost
+        if job.asked and not self._closing and job.blame >= 1:
+            return False
+        self._count(begun=-1)
+        if job.asked and not self._closing:
+            log.warning("frame %s: %s; it is computed again", job.frame.id[:6], _first_line(error))
+            self._start(job)
+        else:
+            self._forget(job)
+        return True
+
+    def _judge(self, given: Answer, frame: Frame) -> Label | BaseException:
         """Count an answer; many failures alike mean that everything is wrong. Under the lock."""
         if given.label is not None:
             self._streak.clear()
@@ -304,8 +344,9 @@ class Labeller:
         failed[type(error).__name__] = failed.get(type(error).__name__, 0) + 1
         self._calls = replace(self._calls, failed=failed, seconds=self._calls.seconds + given.seconds)
         if isinstance(error, LabelError):
+            self.quarantine.add(frame, error)
             self._streak.append(error)
-            error = _systematic(self._streak, self._calls.finished) or error
+            error = systematic(self._streak, self._calls.finished) or error
         if isinstance(error, SetupError):
             self._broken = error
         return error
@@ -315,8 +356,9 @@ class Labeller:
         if self._jobs.get(job.frame.id) is job:
             del self._jobs[job.frame.id]
 
-    def _refuse(self, error: LabelError) -> Future[Label]:
+    def _refuse(self, frame: Frame, error: LabelError) -> Future[Label]:
         self._count(refused=1)
+        self.quarantine.add(frame, error)
         return _failed(error)
 
     def _count(self, **more: float) -> None:
@@ -342,39 +384,8 @@ class ReferencePotential:
         return LabelsBound(self.labels, frames)
 
 
-def _systematic(streak: Sequence[LabelError], finished: int) -> SetupError | None:
-    """One error for all when the last failures are of one class and nothing speaks for the reference."""
-    last = streak[-1]
-    enough = FIRST_FAILURES if finished == 0 else CRASHES_IN_A_ROW
-    alike = len(streak) >= enough and all(type(error) is type(last) for error in streak[-enough:])
-    if not alike or (finished and not isinstance(last, Crashed)):
-        return None
-    since = "no reference calculation has worked" if finished == 0 else "the reference has stopped working"
-    where = f" Its files: {last.folder}." if last.folder else ""
-    return SetupError(
-        f"{since}: the last {enough} failed alike ({type(last).__name__}). The last reason: {last.reason}."
-        f"{where} {_advice[type(last).__name__]}"
-    )
-
-
-_advice = {
-    "NotConverged": "Loosen or help the SCF cycle (mixing, smearing, more iterations), then run again.",
-    "Crashed": "Run one calculation by hand to check the program, its command and its input, then run again.",
-    "TimedOut": "Raise CLUSTER.job_time_limit or give a calculation more cores, then run again.",
-    "Truncated": "Check memory, disk quota and walltime of the reference, then run again.",
-    "WrongShape": "Make the reference give forces (and stress where asked), then run again.",
-    "NotFinite": "Check the reference's settings on one geometry by hand, then run again.",
-    "Insane": "Check the starting geometry and its units (Å), then run again.",
-}
-
-
-def _taken_back(task: Task) -> bool:
-    """Whether the label was dropped; removing the file decides between worker and driver."""
-    try:
-        task.unwanted.unlink()
-    except FileNotFoundError:
-        return False
-    return True
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]
 
 
 def _numbers(frame: Frame) -> bool:

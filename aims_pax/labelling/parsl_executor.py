@@ -162,7 +162,11 @@ def worker_init(folder: Path | None) -> str:
 def _process_groups(kernel: DataFlowKernel) -> list[int]:
     """The process groups of the local worker pools."""
     groups = []
-    for job in (job for e in kernel.executors.values() for job in getattr(getattr(e, "provider", None), "resources", {}).values()):
+    for job in (
+        job
+        for e in kernel.executors.values()
+        for job in getattr(getattr(e, "provider", None), "resources", {}).values()
+    ):
         with suppress(ProcessLookupError, KeyError):
             groups.append(os.getpgid(job["remote_pid"]))
     return groups

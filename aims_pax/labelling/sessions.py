@@ -16,8 +16,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from aims_pax.errors import Crashed, TimedOut
+from aims_pax.labelling.slurm import steps_environment
 
 PATIENCE = 2.0  # s between TERM, which mpirun and srun pass on to their ranks, and KILL
+PATIENCE_SRUN = (
+    10.0  # the same inside a Slurm job: srun must stay to see its ranks off, and Slurm takes KillWait
+)
 
 
 class Running:
@@ -31,9 +35,18 @@ class Running:
     def __reduce__(self) -> tuple[type[Running], tuple[()]]:
         return Running, ()
 
-    def run(self, command: str, folder: Path, out: Path, err: Path, limit: float | None = None) -> int:
+    def run(
+        self,
+        command: str,
+        folder: Path,
+        out: Path,
+        err: Path,
+        limit: float | None = None,
+        shared: bool = False,
+    ) -> int:
         """Run a command in a folder to its end and return its exit code (negative: the signal).
 
+        shared: other commands run beside it in the same Slurm job.
         Raises TimedOut after `limit` seconds, with the whole session gone.
         """
         # The pipe's other end lives and dies with this process: when it closes, the session is killed.
@@ -49,7 +62,7 @@ class Running:
                     stdout=stdout,
                     stderr=stderr,
                     start_new_session=True,
-                    env={"OMP_NUM_THREADS": "1", **os.environ},
+                    env=steps_environment({"OMP_NUM_THREADS": "1", **os.environ}, shared),
                 )
                 self._processes.add(process)
             try:
@@ -75,7 +88,8 @@ class Running:
 
 # A watcher in the command's session: waits for the end of the pipe on its input, then ends the session.
 _WATCH = """exec 3<&0 </dev/null
-( trap '' TERM INT HUP; read -r _ <&3; kill -TERM -- -$$; sleep 2; pkill -KILL -s $$; kill -KILL -- -$$
+( trap '' TERM INT HUP; read -r _ <&3; kill -TERM -- -$$; sleep $((${SLURM_JOB_ID:+8}+2))
+  pkill -KILL -s $$; kill -KILL -- -$$
 ) >/dev/null 2>&1 &
 exec 3<&-
 """
@@ -90,7 +104,7 @@ def _end_session(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         _signal_session(process.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(PATIENCE)
+            process.wait(PATIENCE_SRUN if "SLURM_JOB_ID" in os.environ else PATIENCE)
     _signal_session(process.pid, signal.SIGKILL)
     process.wait()
 

@@ -18,11 +18,14 @@ PASSING = re.compile(
     r"communication connection|persist_conn|backup mode",
     re.IGNORECASE,
 )
-ENDED = ("BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED REVOKED TIMEOUT").split()
+ENDED = {
+    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL"),
+    *("OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"),
+}
 TIMEOUT = 30.0  # s for one command; busy controllers take several
 
 
-class Refused(Exception):  # noqa: N818 - it says what happened
+class Refused(Exception):
     """Slurm answered with an error. `passing`: it may be gone in a minute."""
 
     def __init__(self, text: str) -> None:

@@ -19,7 +19,7 @@ import shlex
 import signal
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,9 +154,11 @@ class SlurmExecutor(ParslExecutor):
             "worker_logdir_root": str(self.run_dir),
         }
         if blocks.mpi:
-            backend = MPIExecutor(mpi_launcher="srun", max_workers_per_block=blocks.jobs, **common)
+            backend: HighThroughputExecutor = MPIPool(
+                mpi_launcher="srun", max_workers_per_block=blocks.jobs, **common
+            )
         else:
-            backend = HighThroughputExecutor(
+            backend = Scaling(
                 max_workers_per_node=blocks.jobs, cores_per_worker=1e-3, cpu_affinity="none", **common
             )
         backend.address = None  # listen on every interface
@@ -189,6 +191,17 @@ class SlurmExecutor(ParslExecutor):
             path.unlink(missing_ok=True)
 
 
+class Scaling(HighThroughputExecutor):
+    """Parsl 2026.10: asked to give back no block, it gives back all that wait in the queue or are idle."""
+
+    def scale_in(self, blocks: int, max_idletime: float | None = None) -> list[str]:
+        return super().scale_in(blocks, max_idletime) if blocks > 0 else []
+
+
+class MPIPool(Scaling, MPIExecutor):
+    pass
+
+
 class SlurmBlocks(ClusterProvider):
     """Blocks by sbatch, squeue and scancel.
 
@@ -217,10 +230,10 @@ class SlurmBlocks(ClusterProvider):
         self._young: dict[str, float] = {}  # job → when it was submitted
 
     @property
-    def status_polling_interval(self) -> float:
+    def status_polling_interval(self) -> int:
         """Often while a block is young, then as rarely as a busy controller likes."""
         now = time.monotonic()
-        return 5.0 if any(now - t < 180 for j, t in self._young.items() if not self._over(j)) else 30.0
+        return 5 if any(now - t < 180 for j, t in self._young.items() if not self._over(j)) else 30
 
     def submit(self, command: str, tasks_per_node: int, job_name: str = "") -> str:
         if time.monotonic() < self.quiet_until and self.last_refusal is not None:
@@ -245,7 +258,7 @@ class SlurmBlocks(ClusterProvider):
 
     def _status(self) -> None:
         try:
-            states = slurm.states(j for j in self.resources if not self._over(j))
+            states = slurm.states(str(j) for j in self.resources if not self._over(j))
         except (slurm.Refused, SetupError) as error:
             log.debug("squeue: %s", error)
             return
@@ -260,18 +273,19 @@ class SlurmBlocks(ClusterProvider):
                 if state != JobState.PENDING:
                     log.log(level, "Slurm job %s: %s", job, word)
 
-    def cancel(self, job_ids: list[str]) -> list[bool]:
+    def cancel(self, job_ids: Sequence[object]) -> list[bool]:
+        jobs = [str(job) for job in job_ids]
         try:
-            slurm.cancel(job_ids)
+            slurm.cancel(jobs)
         except (slurm.Refused, SetupError) as error:
-            log.warning("cannot cancel Slurm jobs %s: %s", ", ".join(job_ids), error)
-            return [False] * len(job_ids)
-        for job in job_ids:
+            log.warning("cannot cancel Slurm jobs %s: %s", ", ".join(jobs), error)
+            return [False] * len(jobs)
+        for job in jobs:
             self.resources[job]["status"] = self._status_of(JobState.CANCELLED, self.resources[job]["path"])
             log.info("Slurm job %s given back", job)
-        return [True] * len(job_ids)
+        return [True] * len(jobs)
 
-    def _over(self, job: str) -> bool:
+    def _over(self, job: object) -> bool:
         return bool(self.resources[job]["status"].terminal)
 
     @staticmethod
@@ -360,15 +374,23 @@ def _clock(seconds: float) -> str:
 
 def _ended(run: dict[str, Any], keep: set[str]) -> bool:
     """End the jobs and the interchange of a run, unless a job is to be kept. Whether nothing is left of it."""
-    try:
-        jobs = set(slurm.named(f".{run['token']}."))
-        slurm.cancel(jobs - keep)
-        deadline = time.monotonic() + 20
-        while jobs - keep and slurm.alive(jobs - keep) and time.monotonic() < deadline:
-            time.sleep(0.2)
-    except (slurm.Refused, SetupError) as error:
-        log.warning("cannot ask Slurm for the jobs of run %s, they may still be there: %s", run["token"], error)
-        return False
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            jobs = set(slurm.named(f".{run['token']}."))
+            slurm.cancel(jobs - keep)
+            if not jobs - keep or not slurm.alive(jobs - keep):
+                break
+        except (slurm.Refused, SetupError) as error:
+            if time.monotonic() > deadline:
+                log.warning(
+                    "cannot ask Slurm for jobs named .%s., they may still be there: %s", run["token"], error
+                )
+                return False
+            time.sleep(1)
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
     if jobs & keep:
         return False
     pid, started = run.get("interchange"), run.get("started")

@@ -85,7 +85,10 @@ def answer(task: Task) -> Answer:
         return Answer(dropped=True)
     if task.run is None:
         return _known(task) or _computed(task)
-    claims, claim = Claims(task.store.folder), Claim.mine(task.run, getattr(task.reference, "time_limit", None))
+    claims, claim = (
+        Claims(task.store.folder),
+        Claim.mine(task.run, getattr(task.reference, "time_limit", None)),
+    )
     try:
         if not claims.take(task.frame.id, claim):
             return _known(task) or Answer(busy=True)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from aims_pax import seeds
 from aims_pax.dataset import Dataset, read_extxyz, write_extxyz
-from aims_pax.errors import AimsPaxError, SettingsError
+from aims_pax.errors import AimsPaxError, SettingsError, SetupError
 from aims_pax.procedures import converge, explore, initial
 from aims_pax.procedures.watch import Stopped, Watch, walltime
 from aims_pax.procedures.world import Run
@@ -195,15 +195,20 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
     folder, display = RunFolder(settings), Display(console)
     lock = Lock(folder.restart / "lock")
     watch = Watch(walltime(settings.misc.max_walltime), lock.beat)
-    with to_console(console, settings.mace.misc.log_level), lock.held():
-        for warning in settings.warnings:
-            log.warning("%s", warning)
-        systems = read_systems(_paths(settings))
-        with watch.listening(), display.on(), Labeller.from_settings(settings, folder.data) as labeller:
-            compare(folder, effective(settings), labeller.method, {s.name: s.frame.id for s in systems})
-            ensemble = _ensemble(settings, elements(s.frame for s in systems))
-            dataset = Dataset(folder.data)
-            yield Run(settings, folder, systems, labeller, dataset, ensemble, Journal(folder), watch, display)
+    try:
+        with to_console(console, settings.mace.misc.log_level), lock.held():
+            for warning in settings.warnings:
+                log.warning("%s", warning)
+            systems = read_systems(_paths(settings))
+            with watch.listening(), display.on(), Labeller.from_settings(settings, folder.data) as labeller:
+                compare(folder, effective(settings), labeller.method, {s.name: s.frame.id for s in systems})
+                ensemble = _ensemble(settings, elements(s.frame for s in systems))
+                dataset = Dataset(folder.data)
+                yield Run(
+                    settings, folder, systems, labeller, dataset, ensemble, Journal(folder), watch, display
+                )
+    except OSError as error:
+        raise SetupError(refused(error)) from error
 
 
 def _paths(settings: Settings) -> Path | list[Path]:
@@ -243,6 +248,19 @@ def _told() -> Iterator[None]:
     except AimsPaxError as error:
         log.error("%s", error)
         raise
+    except OSError as error:
+        text = refused(error)
+        log.error("%s", text)
+        raise SetupError(text) from error
     except Exception:
         log.exception("unexpected error")
         raise
+
+
+def refused(error: OSError) -> str:
+    """What a file system said, and what to do about it."""
+    where = error.filename or "a file of this run"
+    return (
+        f"{where}: {error.strerror or error}; free space or mend the permissions of the folder, then run the same "
+        "command again: finished reference calculations are kept"
+    )

@@ -41,6 +41,13 @@ class ConsoleHandler(logging.Handler):
             self.console.print(_Lines().format(record), markup=False, highlight=False, soft_wrap=True)
 
 
+class _LogFile(logging.FileHandler):
+    """A log file. When the disk refuses it, the run's own files will tell: no traceback on the screen."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
 @contextlib.contextmanager
 def to_console(console: Console, level: str) -> Iterator[None]:
     """Everything aims-PAX says also appears on this console."""
@@ -63,7 +70,7 @@ def to_file(path: Path) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _LogFile(path, encoding="utf-8")
     except OSError as error:
         raise SetupError(f"cannot write the log {path}: {error.strerror}; fix MISC.log_dir") from error
     handler.setFormatter(_Lines())
@@ -72,4 +79,5 @@ def to_file(path: Path) -> Iterator[None]:
         yield
     finally:
         ROOT.removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):
+            handler.close()

@@ -18,7 +18,7 @@ from aims_pax.errors import SettingsError
 from aims_pax.frames import LabelledFrame
 from aims_pax.potential import load_factory
 from aims_pax.settings.base import Document, Place, nearest, read_document
-from aims_pax.settings.control import read_control
+from aims_pax.settings.control import pair_controls, read_control
 from aims_pax.settings.mace import ELEMENTS, atomic_energies_by_element
 from aims_pax.settings.read import read_settings
 from aims_pax.settings.whole import Settings, dump
@@ -74,7 +74,7 @@ def checked(
     if problems:
         raise SettingsError("\n".join(problems))
     look(warnings, _noteworthy(settings, systems))
-    look(warnings, _ignored(settings))
+    look(warnings, _ignored(settings, systems))
     return replace(settings, warnings=(*settings.warnings, *warnings))
 
 
@@ -130,37 +130,55 @@ def _noteworthy(settings: Settings, systems: Sequence[System]) -> Iterator[Findi
         )
 
 
-def _ignored(settings: Settings) -> Iterator[Finding]:
+def _ignored(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]:
     """What control.in says in vain."""
     if settings.reference.type != "aims":
         return
-    place, file = ("MISC", "path_to_control"), settings.misc.path_to_control
-    control = read_control(settings.path(file))
-    if control.has_species:
-        yield place, f"the species blocks of {file} are ignored in favour of species_dir"
-    if moving := [word for word in MOVES_ATOMS if word in control]:
-        yield place, f"{', '.join(moving)} in {file} is ignored: a label is a single point"
+    place: Place = ("MISC", "path_to_control")
+    written = settings.misc.path_to_control
+    if isinstance(written, dict):
+        text = pair_controls(written, [s.name for s in systems])[1]
+        if text is not None:
+            yield place, text.removeprefix("MISC.path_to_control: ")
+    for file in dict.fromkeys(written.values() if isinstance(written, dict) else [written]):
+        control = read_control(settings.path(file))
+        if control.has_species:
+            yield place, f"the species blocks of {file} are ignored in favour of species_dir"
+        if moving := [word for word in MOVES_ATOMS if word in control]:
+            yield place, f"{', '.join(moving)} in {file} is ignored: a label is a single point"
 
 
 def _aims(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]:
     """control.in and the species defaults, where FHI-aims is the reference."""
     if settings.reference.type != "aims":
         return
+    written = settings.misc.path_to_control
+    if isinstance(written, dict):
+        try:
+            pairs = pair_controls(written, [s.name for s in systems])[0] if systems else {}
+        except SettingsError as error:
+            yield ("MISC", "path_to_control"), str(error).removeprefix("MISC.path_to_control: ")
+            pairs = {}
+        for name, file in pairs.items():
+            yield from _control(settings, file, [s for s in systems if s.name == name])
+    else:
+        yield from _control(settings, written, systems)
+    yield from _species(settings, systems)
+
+
+def _control(settings: Settings, file: str, systems: Sequence[System]) -> Iterator[Finding]:
+    """What one control.in lacks for the geometries it serves."""
     place: Place = ("MISC", "path_to_control")
     try:
-        control = read_control(settings.path(settings.misc.path_to_control))
+        control = read_control(settings.path(file))
     except SettingsError as error:
         yield place, str(error)
-    else:
-        if "xc" not in control:
-            yield place, f"{settings.misc.path_to_control} has no xc; FHI-aims needs a functional"
-        periodic = [s.name for s in systems if s.frame.pbc.any()]
-        if periodic and not any(word.startswith(("k_grid", "k_points")) for word, _ in control.keywords):
-            yield (
-                place,
-                f"{settings.misc.path_to_control} has no k_grid, which the periodic {periodic[0]} needs",
-            )
-    yield from _species(settings, systems)
+        return
+    if "xc" not in control:
+        yield place, f"{file} has no xc; FHI-aims needs a functional"
+    periodic = [s.name for s in systems if s.frame.pbc.any()]
+    if periodic and not any(word.startswith(("k_grid", "k_points")) for word, _ in control.keywords):
+        yield place, f"{file} has no k_grid, which the periodic {periodic[0]} needs"
 
 
 def _species(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]:

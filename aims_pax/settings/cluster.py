@@ -151,7 +151,11 @@ class ClusterSettings(Section):
         "Folder of the reference calculations.",
         mandatory="the reference is FHI-aims or the type is `slurm`",
     )
-    clean_dirs: Flag = key(True, "Remove the folder of each calculation once its result is stored.")
+    clean_dirs: Flag = key(
+        True,
+        "Remove the folder of each calculation once its result is stored. `False`: keep it packed in "
+        "`calc_dir/kept`. Failed calculations (the last 50) are always kept, in `calc_dir/failed`.",
+    )
     max_workers: OptionalWhole = key(
         None,
         "Reference calculations at the same time on this machine; `None`: as many as there are cores.",

@@ -12,6 +12,7 @@ the user wrote them. Comments and species blocks are left out: the basis comes f
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -78,6 +79,34 @@ def read_control(path: Path) -> Control:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
+
+
+def pair_controls(written: Mapping[str, str], systems: Sequence[str]) -> tuple[dict[str, str], str | None]:
+    """{name of a system: control file} from a map keyed by geometry file, its stem, or a number in their order.
+
+    The text, where there is one, shows how numbers were read. Raises SettingsError for what does not fit.
+
+    >>> pair_controls({"0": "a.in", "water.xyz": "b.in"}, ["cell", "water"])[0]
+    {'cell': 'a.in', 'water': 'b.in'}
+    """
+    pairs: dict[str, str] = {}
+    numbered = False
+    for said, file in written.items():
+        names = [n for n in systems if n in (said, Path(said).stem, Path(said).name.replace(".", "_"))]
+        if not names and said.isdigit() and int(said) < len(systems):
+            numbered, names = True, [systems[int(said)]]
+        if not names:
+            raise SettingsError(
+                f"MISC.path_to_control: no geometry is called {said!r}; there are {', '.join(systems)}"
+            )
+        pairs[names[0]] = file
+    if missing := [n for n in systems if n not in pairs]:
+        raise SettingsError(f"MISC.path_to_control: no control file for {', '.join(missing)}")
+    text = ", ".join(f"{n} ← {pairs[n]}" for n in systems)
+    return (
+        pairs,
+        f"MISC.path_to_control: numbers count the geometries in their order: {text}" if numbered else None,
+    )
 
 
 def parse_control(text: str) -> Control:

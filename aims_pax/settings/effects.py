@@ -110,6 +110,7 @@ TABLE = (
     NoEffect(ACTIVE, "species_dir", _calculator, "the reference is a calculator"),
     NoEffect("CLUSTER", "launch_str", _calculator, "the reference is a calculator"),
     NoEffect("MISC", "path_to_control", _calculator, "the reference is a calculator"),
+    NoEffect("REFERENCE", "retries", lambda p, _: not p.aims, "only FHI-aims uses it"),
     NoEffect("REFERENCE", "factory kwargs", lambda p, _: p.aims, "REFERENCE.type is aims"),
     NoEffect(
         "CLUSTER",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, model_validator
 
 from aims_pax.settings.cluster import Seconds
 from aims_pax.settings.keys import (
@@ -20,6 +20,7 @@ from aims_pax.settings.keys import (
     Section,
     Table,
     Text,
+    TextOrMap,
     Texts,
     Whole,
     as_whole,
@@ -61,6 +62,33 @@ def _seeds(value: object) -> dict[str, int]:
 
 
 Seeds = Annotated[dict[str, int] | None, optional(_seeds), Kind("`dict` or `None`")]
+
+
+# keywords of control.in that define what is computed: two values of them would mix two methods
+_METHOD = (
+    "xc relativistic k_grid k_grid_density k_offset charge spin fixed_spin_moment vdw_correction_hirshfeld "
+    "many_body_dispersion many_body_dispersion_nl hybrid_xc_coeff hse_unit compute_forces"
+)
+METHOD = frozenset(_METHOD.split())
+
+
+def _rungs(value: object) -> tuple[dict[str, str | int | float | bool], ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError("expected a list of tables {keyword: value}")
+    for rung in value:
+        if not isinstance(rung, dict) or not rung:
+            raise ValueError(f"expected a table {{keyword: value}} for each retry, got {rung!r}")
+        for word, wanted in rung.items():
+            if str(word) in METHOD:
+                raise ValueError(
+                    f"{word} defines the method; labels with another value would not fit the others"
+                )
+            if not isinstance(wanted, str | int | float | bool):
+                raise ValueError(f"{word}: expected a value, got {wanted!r}")
+    return tuple({str(k): v for k, v in rung.items()} for rung in value)
+
+
+Rungs = Annotated[tuple[dict[str, str | int | float | bool], ...], BeforeValidator(_rungs), Kind("`list`")]
 
 
 class FactorySettings(Section):
@@ -275,7 +303,11 @@ class MiscSettings(Section):
     create_restart: Flag = key(True, "Save the state of the run, so that the same command continues it.")
     dataset_dir: Text = key("./data", "Folder of the datasets.")
     log_dir: Text = key("./logs", "Folder of the logs.")
-    path_to_control: Text = key("./control.in", "FHI-aims control file.")
+    path_to_control: TextOrMap = key(
+        "./control.in",
+        "FHI-aims control file; or one for each geometry, `{geometry file: control file}`, so that molecules "
+        "and crystals mix.",
+    )
     path_to_geometry: Texts = key(
         "./geometry.in", "Geometry file, folder of ASE-readable files, or list of files."
     )
@@ -317,5 +349,12 @@ class ReferenceSettings(Section):
         mandatory="the type is `calculator`",
     )
     kwargs: Table = key({}, "Keyword arguments of that callable.")
+    retries: Rungs = key(
+        (),
+        "What to try when the SCF cycle of FHI-aims does not converge: a list of tables `{keyword: value}` of "
+        "changed `control.in` keywords, one after the other, within the time limit of one calculation. Keywords "
+        "that help convergence without changing the converged result, e.g. "
+        "`[{charge_mix_param: 0.02}, {charge_mix_param: 0.02, sc_iter_limit: 500}]`.",
+    )
 
     _infer = model_validator(mode="before")(_from_factory)

@@ -61,10 +61,8 @@ def unsupported(settings: Settings) -> list[str]:
         if md.stat_ensemble != "NVT" or md.thermostat != "Langevin":
             place = f"MD.{name}.stat_ensemble" if name else "MD.stat_ensemble"
             found.append(f"{place}: NPT comes with a later release; use NVT with the Langevin thermostat")
-    if settings.cluster.type == "slurm":
-        found.append("CLUSTER.type: slurm comes with the next release; use local")
-    if settings.cluster.executor == "mpi":
-        found.append("CLUSTER.executor: mpi comes with the next release; use auto")
+    if settings.cluster.executor == "mpi" and settings.cluster.type != "slurm":
+        found.append("CLUSTER.executor: mpi needs CLUSTER.type: slurm; use auto")
     return found
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aims_pax.errors import AimsPaxError
+
 REFERENCE = '''
 """EMT that writes down when a calculation begins and when it ends."""
 import os
@@ -53,20 +55,34 @@ def labels(folder: Path) -> set[str]:
 def begun(folder: Path) -> list[str]:
     """Frame ids whose calculation began, in order."""
     path = folder / "calls.log"
-    return [line.split()[1] for line in path.read_text().splitlines() if line.startswith("b ")] if path.exists() else []
+    return (
+        [line.split()[1] for line in path.read_text().splitlines() if line.startswith("b ")]
+        if path.exists()
+        else []
+    )
 
 
-def attempt(folder: Path, ledger: Ledger, *, at_write: int | None = None, after: float | None = None, eager: bool = True) -> int | None:
+def attempt(
+    folder: Path,
+    ledger: Ledger,
+    *,
+    at_write: int | None = None,
+    after: float | None = None,
+    eager: bool = True,
+    error: int | None = None,
+    clock: float = 0.0,
+) -> int | None:
     """Fork a driver in `folder`; exit code, or None when it was killed.
 
     at_write: die inside this file operation. after: be killed after so many seconds. eager: a snapshot at every
-    chance, so that kills fall behind many of them.
+    chance, so that kills fall behind many of them. error: from `at_write` on every write fails with this errno
+    instead. clock: the wall clock jumps by so many seconds at every look.
     """
     before, known = labels(folder), begun(folder)
     trace = folder / "trace"
     child = os.fork()
     if child == 0:
-        _drive(folder, at_write, trace, eager)
+        _drive(folder, Faults(at_write, trace, error), eager, clock)
     if after is not None:
         time.sleep(after)
         os.kill(child, signal.SIGKILL)
@@ -83,7 +99,7 @@ def attempt(folder: Path, ledger: Ledger, *, at_write: int | None = None, after:
     return None if killed else os.waitstatus_to_exitcode(status)
 
 
-def _drive(folder: Path, at_write: int | None, trace: Path, eager: bool) -> None:
+def _drive(folder: Path, faults: Faults, eager: bool, clock: float) -> None:
     code = 99
     try:
         os.setsid()
@@ -100,25 +116,33 @@ def _drive(folder: Path, at_write: int | None, trace: Path, eager: bool) -> None
         if eager:
             shell.SNAPSHOT_SECONDS = 0.0
         settings = read_settings(folder, for_run=True)
-        counter = Faults(at_write, trace)
-        counter.install()
+        if clock:
+            now, looks = time.time, iter(range(10**9))
+            time.time = lambda: now() + clock * next(looks)
+        faults.install()
         with open(os.devnull, "w") as nowhere:
-            main.run_all(settings, Console(file=nowhere))
-        (folder / "operations").write_text(str(counter.count))
+            try:
+                main.run_all(settings, Console(file=nowhere))
+            finally:
+                faults.at = None
+        (folder / "operations").write_text(str(faults.count))
         code = 0
+    except AimsPaxError as error:
+        os.write(1, f"aims-PAX: {error}\n".encode())  # not print: pytest's capture is not this process's
+        code = 1
     except BaseException:
         import traceback
 
-        traceback.print_exc()
+        os.write(1, traceback.format_exc().encode())
     finally:
         os._exit(code)
 
 
 class Faults:
-    """Counts file operations of this process and dies inside the n-th."""
+    """Counts file operations of this process and dies inside the n-th (or makes all fail from there on)."""
 
-    def __init__(self, at: int | None, trace: Path) -> None:
-        self.at, self.trace, self.count = at, trace, 0
+    def __init__(self, at: int | None, trace: Path, error: int | None = None) -> None:
+        self.at, self.trace, self.count, self.error = at, trace, 0, error
         self.open = builtins.open
 
     def install(self) -> None:
@@ -128,6 +152,10 @@ class Faults:
 
     def due(self, what: str) -> bool:
         self.count += 1
+        if self.error is not None and self.at is not None and self.count >= self.at:
+            if what.startswith("unlink"):
+                return False
+            raise OSError(self.error, os.strerror(self.error), what.split()[-1])
         if self.count != self.at:
             return False
         with self.open(self.trace, "w") as file:
@@ -146,7 +174,8 @@ class Faults:
 
     def _open(self, file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
         opened = self.open(file, mode, *args, **kwargs)
-        return Half(opened, self, str(file)) if {"w", "a", "x"} & set(mode) else opened
+        watched = {"w", "a", "x"} & set(mode) and str(file) != os.devnull
+        return Half(opened, self, str(file)) if watched else opened
 
 
 class Half:

@@ -64,7 +64,9 @@ def sweep(tmp_path: Path, executor: str, kills: int, operations: int, seed: int)
             if (chain + k) % 3 == 2:
                 code = attempt(folder, ledger, after=dice.uniform(0.05, 1.5), eager=bool(dice.getrandbits(1)))
             else:
-                code = attempt(folder, ledger, at_write=dice.randint(1, operations), eager=bool(dice.getrandbits(1)))
+                code = attempt(
+                    folder, ledger, at_write=dice.randint(1, operations), eager=bool(dice.getrandbits(1))
+                )
             assert code in (None, 0), (folder / "output.txt").read_text()
         code = attempt(folder, ledger) if code is None else code
         assert code == 0, (folder / "output.txt").read_text()
@@ -83,7 +85,11 @@ def check(folder: Path, ledger: Ledger, undisturbed, executor: str) -> None:
         again, final = outcome(folder)
         assert again == sets
         assert weights.keys() == final.keys()
-        different = [k for k in weights if not np.array_equal(weights[k], final[k], equal_nan=weights[k].dtype.kind == "f")]
+        different = [
+            k
+            for k in weights
+            if not np.array_equal(weights[k], final[k], equal_nan=weights[k].dtype.kind == "f")
+        ]
         assert different == []
 
 

@@ -21,7 +21,7 @@ from aims_pax.errors import (
     WrongShape,
 )
 from aims_pax.frames import Frame
-from aims_pax.labelling import aims
+from aims_pax.labelling import aims, aims_input
 from aims_pax.labelling.aims import AimsReference, control_for, geometry_text
 from aims_pax.potential import calculate
 from aims_pax.settings.control import read_control
@@ -129,9 +129,9 @@ def test_a_leftover_of_a_killed_run_is_not_read(reference, tmp_path):
 
 def written(reference, frame):
     """control.in as FHI-aims gets it, as [(keyword, rest)]."""
-    label = replace(reference, clean_dirs=False)
-    label.label(frame)
-    lines = (reference.calc_dir / frame.id / "control.in").read_text().splitlines()
+    replace(reference, clean_dirs=False).label(frame)
+    with tarfile.open(reference.calc_dir / "kept" / f"{frame.id}.tar.gz") as archive:
+        lines = archive.extractfile(f"{frame.id}/control.in").read().decode().splitlines()
     pairs = [line.split("#")[0].split(None, 1) for line in lines if line.split("#")[0].strip()]
     return [(p[0], p[1].strip() if len(p) > 1 else "") for p in pairs]
 
@@ -158,7 +158,7 @@ def test_relaxation_and_md_leave_the_input(control):
 
 
 def test_the_frames_charge_overrides_and_says_so_once(control, caplog):
-    aims._told.clear()
+    aims_input._told.clear()
     told = control("xc pbe\ncharge -1\n")
     for _ in range(3):
         assert float(control_for(told, replace(worlds.water(), charge=2.0), False).get("charge")) == 2.0
@@ -298,8 +298,11 @@ def test_folders_are_kept_when_asked_and_never_the_users(reference, tmp_path):
     kept = reference(clean_dirs=False)
     kept.label(frame)
     kept.label(worlds.dimer("Cu", 2.7))
-    assert (tmp_path / "calc" / worlds.dimer("Cu", 2.7).id / "aims.out").is_file()
-    assert (tmp_path / "calc" / f"{frame.id}-2" / "aims.out").is_file()
+    kept = tmp_path / "calc" / "kept"
+    assert {p.name for p in kept.iterdir()} == {f"{f.id}.tar.gz" for f in (frame, worlds.dimer("Cu", 2.7))}
+    with tarfile.open(kept / f"{frame.id}.tar.gz") as archive:
+        names = {Path(n).name for n in archive.getnames()}
+    assert {"geometry.in", "control.in", "aims.out"} <= names
     reference().label(worlds.dimer("Cu", 2.8))
     assert not (tmp_path / "calc" / worlds.dimer("Cu", 2.8).id).exists()
     assert mine.is_dir()
@@ -343,3 +346,70 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().split(")")[-1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+# help for the SCF cycle, one control.in a geometry ---------------------------------------------------------
+
+
+def test_an_unconverged_cycle_is_tried_again_with_the_users_changes(reference, tmp_path):
+    frame = worlds.dimer("Cu", 2.6)
+    rungs = ({"sc_iter_limit": 500}, {"charge_mix_param": 0.02, "sc_iter_limit": 900})
+    helped = reference(fault="unconverged-once", redirect=" >> aims.out", retries=rungs, clean_dirs=False)
+    close(helped.label(frame), reference().label(frame))
+    with tarfile.open(tmp_path / "calc" / "kept" / f"{frame.id}.tar.gz") as archive:
+        kept = {Path(m.name).name: archive.extractfile(m).read().decode() for m in archive.getmembers()}
+    assert {"aims.out", "aims.out.0", "aims.out.1", "control.in.0", "control.in"} <= set(kept)
+    assert "SELF-CONSISTENCY" in kept["aims.out.1"]
+    assert "SELF-CONSISTENCY" not in kept["aims.out"]
+    assert "sc_iter_limit 500" in kept["control.in.1"]
+    assert "sc_iter_limit 900" in kept["control.in"]
+
+
+def test_the_last_retry_decides_and_says_how_many_there_were(reference):
+    with pytest.raises(NotConverged, match="did not converge, nor with the changes of 2 retries"):
+        reference(fault="unconverged", retries=({"a": 1}, {"b": 2})).label(worlds.dimer("Cu", 2.6))
+
+
+def test_all_attempts_together_keep_the_time_limit(reference):
+    began = time.monotonic()
+    with pytest.raises(TimedOut, match="limit of 3 s"):
+        reference(
+            fault="unconverged", options={"seconds": 1.0}, retries=({"a": 1},) * 9, time_limit=3.0
+        ).label(worlds.dimer("Cu", 2.6))
+    assert time.monotonic() - began < 8
+
+
+def test_retries_do_not_change_the_method(reference):
+    assert reference(retries=({"charge_mix_param": 0.02},)).describe() == reference().describe()
+
+
+def test_missing_species_are_named_before_the_first_job(reference):
+    reference().check_elements([1, 6, 29])
+    with pytest.raises(SetupError, match=r"26_Fe_default, 79_Au_default missing"):
+        reference().check_elements([1, 26, 79])
+
+
+def test_each_geometry_may_have_its_own_control(reference, control, tmp_path):
+    both = reference(controls={"a": control("xc pbe"), "b": control("xc pbe0")})
+    assert both.for_system("b").control.get("xc") == "pbe0"
+    assert both.for_system("a").describe() != both.for_system("b").describe()
+    with pytest.raises(SetupError, match="names no file for c"):
+        both.for_system("c")
+    assert reference().for_system("anything") == reference()
+
+
+def test_a_controller_that_is_away_costs_time_but_no_frame(reference, tmp_path, monkeypatch):
+    monkeypatch.setattr(aims, "SCHEDULER_PAUSE", 0.1)
+    away = tmp_path / "away"
+    away.touch()
+    srun = tmp_path / "srun"
+    srun.write_text(
+        f'#!/bin/bash\nif [ -e {away} ]; then rm {away}\n'
+        'echo "srun: error: Unable to confirm allocation for job 6: Unable to contact slurm controller" >&2\n'
+        'exit 1; fi\nexec "$@"\n'
+    )
+    srun.chmod(0o755)
+    it = reference()
+    label = replace(it, launch=f"{srun} {it.launch}").label(worlds.dimer("Cu", 2.6))
+    assert not away.exists()
+    close(label, it.label(worlds.dimer("Cu", 2.6)))

@@ -33,7 +33,9 @@ class Kept:
     def __init__(self, executor):
         self.executor = executor
         self.capacity = executor.capacity
+        self.outlives = executor.outlives
         self.submit = executor.submit
+        self.inherit = executor.inherit
 
     def __enter__(self):
         return self
@@ -104,6 +106,10 @@ def test_the_contract_of_the_labeller(tmp_path, folder, kept):
     told = json.loads((it.store.folder / "method.json").read_text())
     assert told["factory"] == f"{name}:Troubled"
     assert {p.suffix for p in it.store.folder.iterdir()} == {".json"}
+    assert [(e["frame"], e["class"]) for e in it.quarantine.entries()] == [
+        (bad.id, "NotConverged"),
+        (crowded.id, "Insane"),
+    ]
 
 
 def test_tblite_says_the_same_wherever_it_runs(folder, kept):
@@ -471,3 +477,23 @@ def test_a_potential_raises_the_frames_failure(folder):
 def test_errors_cross_processes_with_their_folder():
     error = pickle.loads(pickle.dumps(Crashed("why", "/where")))
     assert (error.reason, error.folder) == ("why", "/where")
+
+
+def test_labels_of_geometries_with_their_own_control_are_kept_apart(tmp_path, folder):
+    species = worlds.write_species(tmp_path / "species")
+    controls = {}
+    for name, text in (("cell", worlds.CONTROL_PERIODIC), ("molecule", worlds.CONTROL)):
+        (tmp_path / name).write_text(text)
+        controls[name] = read_control(tmp_path / name)
+    reference = AimsReference(
+        control=controls["cell"], controls=controls, species_dir=species,
+        launch=worlds.launch("emt"), calc_dir=tmp_path / "calc",
+    )  # fmt: skip
+    with labeller(reference, folder, "threads") as it:
+        it.check_elements([29, 8])
+        with pytest.raises(SetupError, match="02_He_default"):
+            it.check_elements([2])
+        assert it.submit(worlds.crystal(), "cell").result(30)
+        assert it.submit(worlds.water(), "molecule").result(30)
+        assert isinstance(it.submit(worlds.water()).exception(), SetupError)
+    assert sorted(len(list(m.glob("*.json"))) for m in (folder / "labels").iterdir()) == [2, 2]

@@ -110,9 +110,15 @@ def test_slurm_needs_its_keys_and_a_calculator_with_them_is_slurm(tmp_path):
     ]
 
 
-def test_slurm_is_accepted_by_the_settings_but_does_not_run_yet(tmp_path):
-    said = errors(tmp_path, PROJECT + SLURM, for_run=True)
-    assert said == ["CLUSTER.type: slurm comes with the next release; use local"]
+def test_a_calculation_must_fit_into_a_block(tmp_path):
+    limited = with_key(PROJECT + SLURM, "CLUSTER", 'job_time_limit: "00:50:00"')
+    for time in ("60", "60:00", "1:00:00", "0-1", "0-01:00", "0-01:00:00"):
+        text = limited.replace("--time=1", f"--time={time}")
+        assert read(tmp_path, text).cluster.job_time_limit == 3000
+        longer = text.replace("00:50:00", "00:59:00")
+        assert "3540 s do not fit into a block of 3600 s" in errors(tmp_path, longer)[0]
+    wrong = limited.replace("--time=1", "--time=tomorrow")
+    assert "slurm_str: cannot be read: 'tomorrow' is not a time of Slurm" in errors(tmp_path, wrong)[0]
 
 
 def test_blocks_must_be_in_order(tmp_path):

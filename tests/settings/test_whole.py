@@ -189,7 +189,9 @@ def test_the_published_defaults_written_out_are_accepted_and_printed_the_same(tm
     for file, seed in (("aimsPAX", SEED_PROJECT), ("mace", SEED_MACE)):
         for section, keys in python(yaml.safe_load(seed)).items():
             for key, value in keys.items():
-                assert printed[file][section][key] == value, f"{section}.{key}"
+                told = printed[file][section][key]
+                told = {k: told[k] for k in value} if isinstance(value, dict) and told else told
+                assert told == value, f"{section}.{key}"
     assert [w for w in settings.warnings if "nothing stops active learning" not in w] == []
 
 

@@ -68,7 +68,8 @@ MessageTimeout=10
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 JobCompType=jobcomp/none
-NodeName=dev[1-{nodes}] NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{first}-{last}] CPUs={cpus} CoresPerSocket={cpus} Sockets=1 RealMemory=4000 State=UNKNOWN
+NodeName=DEFAULT CPUs={cpus} CoresPerSocket={cpus} Sockets=1 RealMemory=4000 State=UNKNOWN
+NodeName=dev[1-{nodes}] NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{first}-{last}]
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=10 State=UP
 """
 

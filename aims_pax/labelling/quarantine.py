@@ -1,0 +1,80 @@
+"""Frames that could not be labelled, with the reason: for a person to look at.
+
+{dataset_dir}/quarantine.xyz      the frames, with `failure` and `reason` beside each
+{dataset_dir}/quarantine.jsonl    one line a failure: frame, class, reason, folder of its files, when
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from aims_pax.errors import LabelError
+from aims_pax.frames import Frame
+
+log = logging.getLogger(__name__)
+
+
+class Quarantine:
+    """Append-only; a frame is written once for each class of failure, also across restarts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.frames = folder / "quarantine.xyz"
+        self.lines = folder / "quarantine.jsonl"
+        self._known: set[tuple[str, str]] | None = None
+
+    def add(self, frame: Frame, error: LabelError) -> None:
+        """Write a failure down. A full disk is for others to complain about: the run goes on."""
+        name = type(error).__name__
+        if self._known is None:
+            self._known = {(e["frame"], e["class"]) for e in self.entries()}
+        if (frame.id, name) in self._known:
+            return
+        self._known.add((frame.id, name))
+        entry = {"frame": frame.id, "class": name, "reason": error.reason, "folder": error.folder,
+                 "formula": frame.formula, "when": round(time.time(), 3)}  # fmt: skip
+        try:
+            self.frames.parent.mkdir(parents=True, exist_ok=True)
+            _append(self.frames, _extxyz(frame, name, error.reason))
+            _append(self.lines, json.dumps(entry) + "\n")
+        except OSError as problem:
+            log.warning("cannot write %s: %s", self.frames, problem)
+
+    def entries(self) -> list[dict[str, str]]:
+        """All failures so far; a line that a crash has torn is left out."""
+        found = []
+        with suppress(OSError):
+            for line in self.lines.read_text(errors="replace").splitlines():
+                with suppress(ValueError, KeyError, TypeError):
+                    entry = json.loads(line)
+                    entry["frame"], entry["class"]
+                    found.append(entry)
+        return found
+
+
+def _extxyz(frame: Frame, name: str, reason: str) -> str:
+    from ase.io import write
+
+    atoms = frame.to_atoms()
+    atoms.calc = None
+    atoms.info.update(frame_id=frame.id, failure=name, reason=reason.replace('"', "'").replace("\n", " "))
+    text = io.StringIO()
+    write(text, atoms, format="extxyz")
+    return text.getvalue()
+
+
+def _append(path: Path, text: str) -> None:
+    """One write, after the end of whatever a crash has left there."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        size = os.lseek(file, 0, os.SEEK_END)
+        if size and os.pread(file, 1, size - 1) != b"\n":
+            text = "\n" + text
+        os.write(file, text.encode())
+    finally:
+        os.close(file)

@@ -1,0 +1,205 @@
+"""Readers against mutated inputs: only our own errors, no hang, nothing written."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+from aims_pax.dataset import Dataset, read_extxyz, to_extxyz
+from aims_pax.errors import AimsPaxError, LabelError
+from aims_pax.frames import Label, LabelledFrame
+from aims_pax.labelling.aims import read_label
+from aims_pax.labelling.store import LabelStore
+from aims_pax.record.arrays import Torn, pack, unpack
+from aims_pax.settings import read_settings
+from aims_pax.settings.control import read_control
+from tests.projects import write_project
+from tests.worlds import CONTROL, STAND_IN, crystal, water, write_species
+
+WORDS = [
+    b"\0", b"\xff\xfe", b"\n", b"\n\n", b"  ", b"\t", b":", b"- ", b"{", b"}", b"[", b"]", b"&a ", b"*a", b"!!python/object:os.system ",
+    b"nan", b"inf", b"-1", b"1e999", b"999999999999999999999", b"***", b'"', b"'", b"#", b"|", b"%", b"\xe2\x88\x9e", b"null", b"true",
+]  # fmt: skip
+
+
+def mutated(original: bytes, dice: random.Random) -> bytes:
+    content = bytearray(original)
+    for _ in range(dice.choice([1, 1, 1, 2, 3, 10])):
+        at, n = dice.randrange(len(content) + 1), dice.choice([1, 1, 4, 20, 200])
+        match dice.randrange(6):
+            case 0:
+                content[at : at + n] = b""
+            case 1:
+                content[at:at] = dice.choice(WORDS)
+            case 2:
+                content[at:at] = content[at : at + n]
+            case 3:
+                content[at : at + 1] = bytes([dice.randrange(256)])
+            case 4:
+                other = dice.randrange(len(content) + 1)
+                content[at : at + n] = content[other : other + n]
+            case 5:
+                content = content[: max(at, 1)]
+        content = content or bytearray(b" ")
+    return bytes(content)
+
+
+@pytest.fixture(autouse=True)
+def no_hang():
+    """A reader that needs more than ten seconds for one small file hangs."""
+
+    def hang(*_):
+        raise TimeoutError("a reader hangs")
+
+    before = signal.signal(signal.SIGALRM, hang)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def storm(original: bytes, count: int, read, own, seed: int = 0) -> int:
+    """Feed mutants to `read`; only `own` errors may come out. Returns how many were refused."""
+    dice, refused = random.Random(seed), 0
+    for k in range(count):
+        content = mutated(original, dice)
+        signal.setitimer(signal.ITIMER_REAL, 10)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                read(content)
+        except own:
+            refused += 1
+        except BaseException as error:
+            raise AssertionError(
+                f"mutant {k}: {type(error).__name__}: {error}\n{content[:2000]!r}"
+            ) from error
+    assert refused > count // 20, "the mutants are too tame to show anything"
+    return refused
+
+
+@pytest.mark.parametrize("name", ["aimsPAX.yaml", "mace.yaml"])
+def test_settings_files(tmp_path, name):
+    folder = write_project(tmp_path)
+    path = folder / name
+    files = sorted(folder.rglob("*"))
+
+    def read(content):
+        path.write_bytes(content)
+        read_settings(folder, for_run=True)
+
+    storm(path.read_bytes(), 1500, read, AimsPaxError)
+    assert sorted(folder.rglob("*")) == files
+
+
+def test_control_in(tmp_path):
+    path = tmp_path / "control.in"
+
+    def read(content):
+        path.write_bytes(content)
+        read_control(path).text()
+
+    original = CONTROL + "  charge 1.\n  xc hse06 0.11\n  species O\n    nucleus 8\n"
+    dice = random.Random(0)
+    for _ in range(2000):
+        with_error(read, mutated(original.encode(), dice), AimsPaxError)
+
+
+def with_error(read, content, own):
+    signal.setitimer(signal.ITIMER_REAL, 10)
+    try:
+        read(content)
+    except own:
+        pass
+
+
+@pytest.mark.parametrize("frame", [water(), crystal("Cu")], ids=["molecule", "crystal"])
+def test_aims_out(tmp_path, frame):
+    from aims_pax.labelling.aims import control_for, geometry_text, species_text
+    from aims_pax.settings.control import parse_control
+
+    species = write_species(tmp_path / "species")
+    control = parse_control(CONTROL + ("  k_grid 2 2 2\n" if frame.periodic else ""))
+    text = control_for(control, frame, frame.periodic).text() + species_text(species, frame)
+    (tmp_path / "control.in").write_text(text)
+    (tmp_path / "geometry.in").write_text(geometry_text(frame))
+    run = subprocess.run(
+        [sys.executable, STAND_IN, "--method", "emt"], cwd=tmp_path, capture_output=True, check=True
+    )
+    label = read_label(run.stdout.decode(), frame, frame.periodic)
+    assert label.finite
+
+    def read(content):
+        read_label(content.decode("utf-8", "replace"), frame, frame.periodic)
+
+    storm(run.stdout, 1000, read, LabelError)
+
+
+def test_datasets(tmp_path):
+    path = tmp_path / "x.xyz"
+    frames = [
+        LabelledFrame(water(), Label(-1.0, np.ones((3, 3))), {"system": "water"}),
+        LabelledFrame(crystal("Cu"), Label(-2.0, np.zeros((4, 3)), np.eye(3)), {"system": "Cu"}),
+    ]
+
+    def read(content):
+        path.write_bytes(content)
+        list(read_extxyz(path))
+
+    storm(to_extxyz(frames).encode(), 2000, read, AimsPaxError)
+
+
+def test_the_bookkeeping_of_the_dataset(tmp_path):
+    data = Dataset(tmp_path)
+    for k in range(4):
+        data.add(
+            LabelledFrame(water().moved(water().positions + k), Label(-k, np.ones((3, 3)))), "train", k % 2
+        )
+    pool, splits = (tmp_path / "labelled.xyz").read_bytes(), (tmp_path / "splits.jsonl").read_bytes()
+
+    def read(content):
+        (tmp_path / "labelled.xyz").write_bytes(pool)
+        (tmp_path / "splits.jsonl").write_bytes(content)
+        Dataset(tmp_path)
+
+    storm(splits, 1000, read, AimsPaxError)
+
+
+def test_snapshots():
+    original = pack({"md/0/x": np.arange(30.0), "n": np.asarray(3)}, {"state": {"a": [1, 2]}, "version": 1})
+    storm(original, 2000, unpack, Torn)
+
+
+def test_stored_labels(tmp_path):
+    store = LabelStore(tmp_path, "method")
+    label = Label(-1.5, np.random.default_rng(0).normal(size=(3, 3)), np.eye(3))
+    store.put("frame", label)
+    original, dice = store.path("frame").read_bytes(), random.Random(0)
+    for _ in range(1000):
+        store.path("frame").write_bytes(mutated(original, dice))
+        signal.setitimer(signal.ITIMER_REAL, 10)
+        found = store.get("frame")
+        assert found is None or (found.energy == label.energy and np.array_equal(found.forces, label.forces))
+
+
+def test_the_record_of_the_settings(tmp_path):
+    from types import SimpleNamespace
+
+    from aims_pax.record.identity import compare
+
+    writes = []
+    folder = SimpleNamespace(restart=tmp_path, write_text=lambda path, text: writes.append(text))
+    settings = {"aimsPAX": {"MD": {"temperature": 300.0}}, "mace": {"GENERAL": {"seed": 1}}}
+    compare(folder, settings, "m", {"water": "1"})
+    original = writes[0].encode()
+    assert json.loads(original)
+
+    def read(content):
+        (tmp_path / "settings.json").write_bytes(content)
+        compare(folder, settings, "m", {"water": "1"})
+
+    storm(original, 500, read, AimsPaxError)
