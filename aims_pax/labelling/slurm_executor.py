@@ -14,6 +14,7 @@ import json
 import logging
 import math
 import os
+import re
 import secrets
 import shlex
 import signal
@@ -154,9 +155,11 @@ class SlurmExecutor(ParslExecutor):
             "worker_logdir_root": str(self.run_dir),
         }
         if blocks.mpi:
+            launch = common.pop("interchange_launch_cmd")  # its annotation allows no list
             backend: HighThroughputExecutor = MPIPool(
                 mpi_launcher="srun", max_workers_per_block=blocks.jobs, **common
             )
+            backend.interchange_launch_cmd = launch
         else:
             backend = Scaling(
                 max_workers_per_node=blocks.jobs, cores_per_worker=1e-3, cpu_affinity="none", **common
@@ -346,9 +349,14 @@ def job_script(blocks: Blocks, name: str, path: Path, start: str, command: str) 
     if limit is not None:
         lines.append(f"#SBATCH --time={_clock(limit)}")
     lines += [line for line in map(_theirs, header) if line is not None]
-    if limit is not None and not math.isinf(limit):
-        lines.append(f"export AIMS_PAX_BLOCK_END=$(( $(date +%s) + {int(limit)} ))")
-    return "\n".join([*lines, start, command, ""])
+    if limit is None or math.isinf(limit):
+        return "\n".join([*lines, start, command, ""])
+    lines.append(f"export AIMS_PAX_BLOCK_END=$(( $(date +%s) + {int(limit)} ))")
+    # Parsl counts from the start of the pool; the preparations before it take a while
+    keep = int(limit) - (blocks.drain or 0)
+    drain = [f"DRAIN=$(( AIMS_PAX_BLOCK_END - $(date +%s) - {keep} ))", "[ $DRAIN -ge 1 ] || DRAIN=1"]
+    command = re.sub(r"--drain_period=\d+", "--drain_period=$DRAIN", command)
+    return "\n".join([*lines, start, *drain, command, ""])
 
 
 def _theirs(line: str) -> str | None:

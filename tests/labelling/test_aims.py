@@ -404,7 +404,7 @@ def test_a_controller_that_is_away_costs_time_but_no_frame(reference, tmp_path, 
     away.touch()
     srun = tmp_path / "srun"
     srun.write_text(
-        f'#!/bin/bash\nif [ -e {away} ]; then rm {away}\n'
+        f"#!/bin/bash\nif [ -e {away} ]; then rm {away}\n"
         'echo "srun: error: Unable to confirm allocation for job 6: Unable to contact slurm controller" >&2\n'
         'exit 1; fi\nexec "$@"\n'
     )

@@ -30,7 +30,18 @@ def test_the_users_header_is_kept_and_what_must_be_ours_is_ours():
     assert "#SBATCH --time=0-01:30:00" in lines
     assert "#SBATCH -p fast --mem=3G" in lines
     assert not [line for line in lines if "mine" in line or "o.txt" in line or line.endswith("--requeue")]
-    assert lines[-4:] == ["module load x", "export AIMS_PAX_BLOCK_END=$(( $(date +%s) + 5400 ))", "prepare", "pool"]
+    end = lines.index("module load x")
+    assert lines[end + 1 : end + 3] == ["export AIMS_PAX_BLOCK_END=$(( $(date +%s) + 5400 ))", "prepare"]
+    assert lines[-1] == "pool"
+
+
+def test_preparations_that_take_long_do_not_delay_the_drain():
+    lines = job_script(
+        Blocks("#SBATCH -t 10", longest=60), "p.1", PATH, "prepare", "pool --drain_period=480 -x"
+    )
+    text = lines.splitlines()
+    assert "DRAIN=$(( AIMS_PAX_BLOCK_END - $(date +%s) - 120 ))" in text
+    assert text[-1] == "pool --drain_period=$DRAIN -x"
 
 
 def test_the_users_number_of_nodes_wins():

@@ -110,7 +110,7 @@ def install() -> None:
 class Cluster:
     """A context manager; inside, SLURM_CONF of this process and its children is this cluster's."""
 
-    def __init__(self, folder: Path | None = None, nodes: int = 4, cpus: int = 4) -> None:
+    def __init__(self, folder: Path | None = None, nodes: int = 4, cpus: int = 16) -> None:
         self.folder = folder or Path(tempfile.mkdtemp(prefix="aims-pax-slurm-"))
         self.nodes = tuple(f"dev{i + 1}" for i in range(nodes))
         self.cpus = cpus

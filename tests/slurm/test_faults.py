@@ -32,7 +32,7 @@ PLANS = {
         "header": "#SBATCH --time=10 --ntasks-per-node=1 --mem=200\n#SBATCH --exclude=dev4\n",
         "launch": "$PARSL_MPI_PREFIX --overlap",
     },
-    "walltime": {"header": HEADER.replace("--time=10", "-t 1"), "seconds": 6.0, "limit": 12.0, "frames": 14},
+    "walltime": {"header": HEADER.replace("--time=10", "-t 1"), "seconds": 4.0, "limit": 20.0, "frames": 16},
     "cancelled": {"seconds": 10.0},
     "node": {"header": HEADER.replace("--exclude", "--nodelist"), "seconds": 15.0},
     "worker": {"seconds": 10.0},

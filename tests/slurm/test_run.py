@@ -52,7 +52,9 @@ def test_a_molecule_and_a_crystal_with_stress_from_settings_to_results(slurm, tm
     told = command(folder=folder)
     assert told.returncode == 0, told.stdout + told.stderr
     assert check_datasets(folder) > 15
-    formulas = Counter(a.get_chemical_formula() for a in ase.io.read(folder / "results" / "training.xyz", ":"))
+    formulas = Counter(
+        a.get_chemical_formula() for a in ase.io.read(folder / "results" / "training.xyz", ":")
+    )
     assert set(formulas) == {"Cu4", "H2O"}
     assert list((folder / "results").glob("*.model"))
     assert "Slurm job" in told.stdout
