@@ -272,6 +272,8 @@ def _check_end(text: str, code: int, folder: Path, launch: str) -> None:
         raise SetupError(
             f"CLUSTER.launch_str: {launch!r} cannot be run: {_tail(folder) or f'exit code {code}'}"
         )
+    if code != 0 and (found := re.search(r"execve\(\): .*", _read(folder / "aims.err"))):  # srun's code is 2
+        raise SetupError(f"CLUSTER.launch_str: {launch!r} cannot be run: {found[0]}")
     if any(mark in text for mark in UNCONVERGED):  # also where the output still says goodbye
         raise NotConverged("the self-consistency cycle did not converge")
     if code != 0:
@@ -286,9 +288,13 @@ def _not_started(output: Path, errors: Path) -> bool:
     """Whether srun could not start the program because Slurm's controller was away."""
     if output.is_file() and output.stat().st_size:
         return False
+    return bool(_no_step.search(_read(errors)))
+
+
+def _read(path: Path) -> str:
     with suppress(OSError):
-        return bool(_no_step.search(errors.read_text(errors="replace")))
-    return False
+        return path.read_text(errors="replace")
+    return ""
 
 
 def _exit(code: int) -> str:
@@ -301,8 +307,7 @@ def _exit(code: int) -> str:
 
 def _tail(folder: Path, text: str = "") -> str:
     """The last telling lines: standard error, else the output, in one line."""
-    with suppress(OSError):
-        text = (folder / "aims.err").read_text(errors="replace").strip() or text
+    text = _read(folder / "aims.err").strip() or text
     lines = [line.strip() for line in text.strip().splitlines() if line.strip(" *-=")]
     return " / ".join(lines[-3:])[-300:]
 

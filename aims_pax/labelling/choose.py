@@ -14,6 +14,7 @@ from aims_pax.labelling.aims import AimsReference
 from aims_pax.labelling.calculator import CalculatorReference
 from aims_pax.labelling.executor import Executor, cores, make_executor
 from aims_pax.labelling.slurm import slots
+from aims_pax.settings.cluster import sbatch_options
 from aims_pax.settings.control import Control, pair_controls, read_control
 from aims_pax.systems import read_systems
 
@@ -60,7 +61,8 @@ def executor_of(
 
 
 def _slurm(settings: Settings) -> Executor:
-    from aims_pax.labelling.slurm_executor import Blocks, SlurmExecutor  # half a second
+    from aims_pax.labelling.blocks import Blocks
+    from aims_pax.labelling.slurm_executor import SlurmExecutor  # half a second
 
     cluster, options = settings.cluster, settings.cluster.parsl_options
     assert options is not None  # settings see to it
@@ -68,6 +70,13 @@ def _slurm(settings: Settings) -> Executor:
         raise SettingsError(
             f"CLUSTER.executor: {cluster.executor} does not run on Slurm's nodes; expected auto, htex or mpi"
         )
+    header = sbatch_options(cluster.slurm_str or "")
+    nodes = header.get("nodes", header.get("N"))
+    if nodes is not None and nodes != str(options.nodes_per_block):
+        said = f"CLUSTER.slurm_str: --nodes={nodes}, but nodes_per_block is {options.nodes_per_block}"
+        if cluster.executor == "mpi":  # it would wait for ever for nodes that no block has
+            raise SettingsError(f"{said}; expected the same")
+        log.warning("%s; slurm_str counts", said)
     run_dir = settings.path(options.run_dir or settings.path(settings.misc.log_dir) / "parsl")
     blocks = Blocks(
         header=cluster.slurm_str or "",

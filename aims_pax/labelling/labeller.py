@@ -16,7 +16,7 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,13 +26,13 @@ from aims_pax.errors import Crashed, Insane, LabelError, SetupError
 from aims_pax.frames import Frame, Label
 from aims_pax.labelling.claims import Claim, Claims
 from aims_pax.labelling.executor import Executor, WorkerDied
+from aims_pax.labelling.potential import ReferencePotential
 from aims_pax.labelling.quarantine import Quarantine
 from aims_pax.labelling.store import LabelStore, method_hash
 from aims_pax.labelling.validation import check_geometry
 from aims_pax.labelling.verdict import systematic
 from aims_pax.labelling.waiting import Waiting
 from aims_pax.labelling.worker import Answer, Reference, Task, answer, label_frame
-from aims_pax.potential import Bound
 
 if TYPE_CHECKING:
     from aims_pax.settings import Settings
@@ -365,23 +365,6 @@ class Labeller:
         with self._lock:
             now = {name: getattr(self._calls, name) + n for name, n in more.items()}
             self._calls = replace(self._calls, **now)
-
-
-@dataclass(frozen=True)
-class ReferencePotential:
-    """The reference as a `Potential`. All frames of a step are asked for at once."""
-
-    labeller: Labeller
-
-    def labels(self, frames: Sequence[Frame]) -> list[Label]:
-        """Raises the LabelError of the first frame that has none."""
-        return [future.result() for future in [self.labeller.submit(f) for f in frames]]
-
-    def bind(self, frames: Sequence[Frame]) -> Bound:
-        """Fix the structures; only positions and cells move."""
-        from aims_pax.potential import LabelsBound
-
-        return LabelsBound(self.labels, frames)
 
 
 def _first_line(error: BaseException) -> str:

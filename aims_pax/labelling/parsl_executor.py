@@ -140,8 +140,8 @@ class ParslExecutor:
         )
 
 
-def _call(function: Callable[..., T], *args: Any) -> T:
-    return function(*args)  # Parsl wants a signature, which built-in functions lack
+def _call(function: Callable[..., T], *args: Any, parsl_resource_specification: Any = {}) -> T:  # noqa: B006
+    return function(*args)  # Parsl wants a signature, which built-in functions lack, and reads that default
 
 
 def pool_command() -> str:

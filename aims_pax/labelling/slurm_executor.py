@@ -14,7 +14,6 @@ import json
 import logging
 import math
 import os
-import re
 import secrets
 import shlex
 import signal
@@ -22,7 +21,6 @@ import socket
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,57 +34,21 @@ from parsl.providers.cluster_provider import ClusterProvider
 
 from aims_pax.errors import SetupError
 from aims_pax.labelling import slurm
+from aims_pax.labelling.blocks import Blocks, job_script
 from aims_pax.labelling.claims import process_started
 from aims_pax.labelling.parsl_executor import INTERCHANGE, ParslExecutor, pool_command, worker_init
 from aims_pax.labelling.store import write_whole
-from aims_pax.settings.cluster import block_walltime, reserve, sbatch_options
 
 log = logging.getLogger(__name__)
 
 STILLBORN = 3  # blocks in a row that never registered: there is no point in asking for more
 BACK_OFF = 15.0  # s after Slurm could not be reached
-OURS = ("J", "job-name", "o", "output", "e", "error", "t", "time", "requeue", "no-requeue")
 STATES = {
     "PENDING": JobState.PENDING, "CONFIGURING": JobState.PENDING, "REQUEUED": JobState.PENDING,
     "REQUEUE_HOLD": JobState.PENDING, "SPECIAL_EXIT": JobState.FAILED, "SUSPENDED": JobState.HELD,
     "COMPLETED": JobState.COMPLETED, "CANCELLED": JobState.CANCELLED, "TIMEOUT": JobState.TIMEOUT,
     "DEADLINE": JobState.TIMEOUT, "PREEMPTED": JobState.TIMEOUT,
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """What CLUSTER says of the blocks. longest: seconds a calculation may take, or inf.
-
-    idle: seconds after which a block without work is given back. scripts: where the job scripts go.
-    """
-
-    header: str  # slurm_str
-    worker: str = ""  # worker_str
-    name: str = "aims-PAX"  # project_name
-    label: str = "labels"
-    nodes: int = 1
-    init: int = 1
-    least: int = 0
-    most: int = 1
-    jobs: int = 1  # jobs_per_block
-    mpi: bool = False
-    longest: float = math.inf
-    idle: float = 120.0
-    scripts: Path | None = None
-
-    @property
-    def walltime(self) -> float | None:
-        """Seconds, or None where the header leaves it to the partition."""
-        return block_walltime(self.header)
-
-    @property
-    def drain(self) -> int | None:
-        """Seconds after its start when a block takes no more work: what it began then still ends in time."""
-        if self.walltime is None or math.isinf(self.walltime):
-            return None
-        left = self.walltime - reserve(self.walltime)
-        return max(1, int(left - self.longest if not math.isinf(self.longest) else left / 2))
 
 
 class SlurmExecutor(ParslExecutor):
@@ -332,52 +294,6 @@ class BlockErrors:
             f"{_last_lines(Path(status.stderr_path)) or 'nothing'} (all of it in {status.stderr_path}). Change "
             "CLUSTER.worker_str or slurm_str, then run again: nothing is lost"
         )
-
-
-def job_script(blocks: Blocks, name: str, path: Path, start: str, command: str) -> str:
-    """A block: the user's header with what must be ours, the preparations, and the pool of workers."""
-    header = blocks.header.strip().splitlines()
-    shebang = header.pop(0) if header and header[0].startswith("#!") else "#!/bin/bash"
-    options = sbatch_options(blocks.header)
-    lines = [shebang]
-    own = {"job-name": name, "output": f"{path}.out", "error": f"{path}.err", "open-mode": "append"}
-    lines += [f"#SBATCH --{key}={value}" for key, value in own.items()]
-    lines.append("#SBATCH --no-requeue")  # Slurm would run it again under the same id
-    if not {"N", "nodes"} & set(options):
-        lines.append(f"#SBATCH --nodes={blocks.nodes}")
-    limit = blocks.walltime
-    if limit is not None:
-        lines.append(f"#SBATCH --time={_clock(limit)}")
-    lines += [line for line in map(_theirs, header) if line is not None]
-    if limit is None or math.isinf(limit):
-        return "\n".join([*lines, start, command, ""])
-    lines.append(f"export AIMS_PAX_BLOCK_END=$(( $(date +%s) + {int(limit)} ))")
-    # Parsl counts from the start of the pool; the preparations before it take a while
-    keep = int(limit) - (blocks.drain or 0)
-    drain = [f"DRAIN=$(( AIMS_PAX_BLOCK_END - $(date +%s) - {keep} ))", "[ $DRAIN -ge 1 ] || DRAIN=1"]
-    command = re.sub(r"--drain_period=\d+", "--drain_period=$DRAIN", command)
-    return "\n".join([*lines, start, *drain, command, ""])
-
-
-def _theirs(line: str) -> str | None:
-    """A line of the header without the options that would contradict ours; None when nothing is left."""
-    options = sbatch_options(line)
-    if not set(options) & set(OURS):
-        return line
-    kept = [
-        f"--{k}={v}" if len(k) > 1 and v else f"--{k}" if len(k) > 1 else f"-{k} {v}".rstrip()
-        for k, v in options.items()
-        if k not in OURS
-    ]
-    return "#SBATCH " + " ".join(kept) if kept else None
-
-
-def _clock(seconds: float) -> str:
-    if math.isinf(seconds):
-        return "UNLIMITED"
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours // 24}-{hours % 24:02d}:{minutes:02d}:{seconds:02d}"
 
 
 def _ended(run: dict[str, Any], keep: set[str]) -> bool:

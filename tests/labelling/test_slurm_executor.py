@@ -7,7 +7,8 @@ import pytest
 
 from aims_pax.errors import SetupError
 from aims_pax.labelling import slurm
-from aims_pax.labelling.slurm_executor import Blocks, SlurmExecutor, job_script
+from aims_pax.labelling.blocks import Blocks, job_script
+from aims_pax.labelling.slurm_executor import SlurmExecutor
 from aims_pax.settings.cluster import walltime
 
 PATH = Path("/runs/blocks/p.1")

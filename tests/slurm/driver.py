@@ -20,7 +20,8 @@ from aims_pax.errors import LabelError, SetupError
 from aims_pax.frames import Frame
 from aims_pax.labelling import Labeller
 from aims_pax.labelling.aims import AimsReference
-from aims_pax.labelling.slurm_executor import Blocks, SlurmExecutor
+from aims_pax.labelling.blocks import Blocks
+from aims_pax.labelling.slurm_executor import SlurmExecutor
 from aims_pax.settings.control import read_control
 from tests import worlds
 

@@ -38,6 +38,7 @@ PLANS = {
     "worker": {"seconds": 10.0},
     "controller": {"seconds": 2.0, "jobs": 1, "most": 2},
     "preparation": {"worker": "echo 'module: no such thing' >&2\nexit 7"},
+    "missing": {"launch": "srun --ntasks=1 /no/such/aims.x"},
     "partition": {"header": HEADER + "#SBATCH --partition=nowhere\n"},
     "limit": {"fault": "hang:0.4", "limit": 5.0, "frames": 6, "jobs": 3},
     "killed": {"seconds": 20.0, "frames": 4},
@@ -197,6 +198,13 @@ def test_a_wrong_partition_ends_the_run_with_what_slurm_said(slurm, drivers):
         assert words in result["error"]
     assert "\n" not in result["error"]
     tidy(slurm, drivers["partition"])
+
+
+def test_a_missing_program_ends_the_run_at_once(slurm, drivers):
+    result = drivers["missing"].result(PATIENCE)
+    for words in ("launch_str", "/no/such/aims.x", "No such file"):
+        assert words in result["error"]
+    tidy(slurm, drivers["missing"])
 
 
 def test_a_calculation_over_its_limit_is_killed_with_its_children(slurm, drivers):

@@ -24,7 +24,8 @@ def test_steps_run_side_by_side_in_the_job_of_the_driver(slurm, tmp_path):
     path.write_text(yaml.safe_dump(project))
     code = "import sys; sys.argv[0] = 'aims-PAX'; from aims_pax.cli import main; main()"
     (tmp_path / "job.sh").write_text(
-        f"#!/bin/bash\ncd {folder}\nexport PYTHONPATH={ROOT} OMP_NUM_THREADS=1\n{sys.executable} -c {json.dumps(code)}\n"
+        f"#!/bin/bash\ncd {folder}\nexport PYTHONPATH={ROOT} OMP_NUM_THREADS=1\n"
+        f"{sys.executable} -c {json.dumps(code)}\n"
     )
     told = slurm.run(
         "sbatch", "--parsable", "--nodes=1", "--ntasks=4", "--ntasks-per-node=4", "--mem=400",
