@@ -131,7 +131,7 @@ def _dealt(state: State, rules: InitialRules) -> tuple[State, tuple[Effect, ...]
     members = list(state.members)
     valid = dict(state.valid)
     for m, hand in enumerate(hands):
-        chosen = _validation(len(hand), members[m], state.visit, rules)
+        chosen = _validation(hand, members[m], valid, state.visit, rules)
         for k, (system, frame) in enumerate(hand):
             split = "valid" if k in chosen else "train"
             effects.append(Add(frame, split, m))
@@ -150,15 +150,31 @@ def _dealt(state: State, rules: InitialRules) -> tuple[State, tuple[Effect, ...]
     return state, tuple(effects)
 
 
-def _validation(n: int, have: Slice, visit: int, rules: InitialRules) -> set[int]:
-    """Which of a member's n new frames validate: valid_ratio over time, at least one a step when there are two."""
+def _validation(
+    hand: list[tuple[str, str]], have: Slice, valid: dict[str, int], visit: int, rules: InitialRules
+) -> set[int]:
+    """Which of a member's new frames validate: valid_ratio over time, at least one a step when there are two.
+
+    They come from the systems that have the fewest validation frames so far; within a system from another place of
+    the batch each time.
+    """
+    n = len(hand)
     if n == 0 or (n == 1 and not have.n_train):
         return set()
     total = have.n_train + have.n_valid + n
     wanted = math.floor(rules.valid_ratio * total + 0.5) - have.n_valid
     least = 1 if n > 1 or not have.n_valid else 0
     count = min(max(wanted, least), n - 1 if n > 1 else 1)
-    return {(visit + k * n // max(count, 1)) % n for k in range(count)}
+    have_valid, chosen = dict(valid), set[int]()
+    for k in range(count):
+        first = (visit + k * n // count) % n
+        order = [i % n for i in range(first, first + n) if i % n not in chosen]
+        best = min(
+            order, key=lambda i: have_valid.get(hand[i][0], 0)
+        )  # the first of them when several are equal
+        chosen.add(best)
+        have_valid[hand[best][0]] = have_valid.get(hand[best][0], 0) + 1
+    return chosen
 
 
 def _per_system(state: State, rules: InitialRules) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from aims_pax import seeds
@@ -25,7 +26,7 @@ from aims_pax.md.state import MDState
 from aims_pax.procedures.initial import write_sets
 from aims_pax.procedures.world import Run, StageWorld
 from aims_pax.record.checkpoint import Snapshot, discard
-from aims_pax.systems import System, deal
+from aims_pax.systems import System, deal, elements
 
 log = logging.getLogger(__name__)
 
@@ -84,19 +85,45 @@ def begin_from_data(run: Run) -> None:
     settings, misc = run.settings.active_learning, run.settings.misc
     assert settings is not None
     keys = (misc.energy_key, misc.forces_key, misc.stress_key)
+    shared = (
+        settings.initial_valid_dataset is None
+    )  # then valid_ratio of the training structures is set aside
     for key, split in (("initial_train_dataset", "train"), ("initial_valid_dataset", "valid")):
         for member, path in _of_members(getattr(settings, key), run, key):
+            counts: dict[str, int] = {}
             for labelled in read_extxyz(path, *keys):
-                origin = {"system": labelled.frame.formula, "stage": "given", **labelled.origin}
+                formula = labelled.frame.formula
                 if not labelled.label.finite:
-                    raise SettingsError(
-                        f"{path}: a structure {labelled.frame.formula} has NaN or infinite labels"
-                    )
-                run.dataset.add(LabelledFrame(labelled.frame, labelled.label, origin), split, member)
-    for m, trained in enumerate(run.ensemble.members):
-        if settings.initial_train_dataset is not None and not run.dataset.train(m):
+                    raise SettingsError(f"{path}: a structure {formula} has NaN or infinite labels")
+                origin = {"system": formula, "stage": "given", **labelled.origin}
+                k = counts[formula] = counts.get(formula, -1) + 1
+                aside = shared and int((k + 0.5) * settings.valid_ratio + 0.5) > int(
+                    (k - 0.5) * settings.valid_ratio + 0.5
+                )
+                given = LabelledFrame(labelled.frame, labelled.label, origin)
+                run.dataset.add(given, "valid" if aside else split, member)
+    if settings.initial_train_dataset is not None:
+        _enough(run)
+
+
+def _enough(run: Run) -> None:
+    """The given data can train every member on every element there is. Raises SettingsError."""
+    key = "ACTIVE_LEARNING.initial_train_dataset"
+    for m, member in enumerate(run.ensemble.members):
+        train, valid = run.dataset.train(m), run.dataset.valid(m)
+        if not train:
+            raise SettingsError(f"{key}: no training structures for {member.name}")
+        missing = sorted({*elements(s.frame for s in run.systems)} - {*elements(f.frame for f in train)})
+        if missing:
+            names = ", ".join(chemical_symbols[z] for z in missing)
             raise SettingsError(
-                f"ACTIVE_LEARNING.initial_train_dataset: no training structures for {trained.name}"
+                f"{key}: the geometries hold {names}, of which {member.name} would see no structure; "
+                "add structures with these elements, or remove those geometries"
+            )
+        if not valid:
+            raise SettingsError(
+                f"{key}: {len(train)} structures are too few to set valid_ratio {run.settings.active_learning.valid_ratio} "  # type: ignore[union-attr]
+                f"of them aside for {member.name}; name initial_valid_dataset, or give more structures"
             )
 
 

@@ -10,6 +10,8 @@ from tests.kill.test_kill import loaded, outcome, project, undisturbed  # noqa: 
 from tests.projects import command, write_project
 from tests.worlds import CONTROL, launch, write_species
 
+pytestmark = pytest.mark.kill
+
 
 @pytest.mark.parametrize("at", [3, 130, 351])
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS], ids=["full", "read-only"])

@@ -19,6 +19,8 @@ CHANGES = {
     "ACTIVE_LEARNING": {"max_MD_steps": 40, "n_test": 1, "max_convergence_epochs": 4},
 }
 
+pytestmark = pytest.mark.kill
+
 
 @pytest.fixture(scope="module", autouse=True)
 def loaded():

@@ -36,7 +36,7 @@ PLANS = {
     "cancelled": {"seconds": 10.0},
     "node": {"header": HEADER.replace("--exclude", "--nodelist"), "seconds": 15.0},
     "worker": {"seconds": 10.0},
-    "controller": {"seconds": 2.0, "jobs": 1, "most": 2},
+    "controller": {"seconds": 5.0, "jobs": 1, "most": 2, "frames": 12},
     "preparation": {"worker": "echo 'module: no such thing' >&2\nexit 7"},
     "missing": {"launch": "srun --ntasks=1 /no/such/aims.x"},
     "partition": {"header": HEADER + "#SBATCH --partition=nowhere\n"},
@@ -68,7 +68,7 @@ def drivers(slurm, tmp_path_factory):
 
 def running(driver: Driver, n: int = 2) -> None:
     """Until so many calculations have begun."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while len(driver.begun()) < n:
         assert time.monotonic() < deadline, driver.log()
         time.sleep(0.2)
@@ -94,6 +94,7 @@ def kill_a_worker(slurm: Cluster, drivers: dict[str, Driver]) -> None:
 
 def restart_the_controller(slurm: Cluster, drivers: dict[str, Driver]) -> None:
     running(drivers["controller"], 1)
+    time.sleep(15)  # the others have begun: after a restart Slurm starts no steps for a minute or so
     slurm.stop_controller()
     time.sleep(12)
     slurm.start_controller()
