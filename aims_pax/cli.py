@@ -143,11 +143,13 @@ def _run(story: str, mace: Path, project: Path) -> None:
         raise
     except Exception as error:
         path = settings.path(settings.misc.log_dir) / "traceback.log"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(traceback.format_exc(), encoding="utf-8")
-        raise Unexpected(
-            f"{type(error).__name__}: {error} (traceback in {path}; please report it)"
-        ) from error
+        where = f"traceback in {path}; please report it"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(traceback.format_exc(), encoding="utf-8")
+        except OSError as refused:
+            where = f"no traceback: {path}: {refused.strerror}"
+        raise Unexpected(f"{type(error).__name__}: {error} ({where})") from error
 
 
 def _guarded(go: Callable[[], None]) -> None:

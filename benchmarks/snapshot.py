@@ -28,7 +28,13 @@ from aims_pax.md.state import MDState
 from aims_pax.procedures.shell import SNAPSHOT_SECONDS
 from aims_pax.record.checkpoint import Checkpoint
 from aims_pax.record.folder import RunFolder
-from aims_pax.settings.mace import ArchitectureSettings, GeneralSettings, MaceMiscSettings, MaceSettings, TrainingSettings
+from aims_pax.settings.mace import (
+    ArchitectureSettings,
+    GeneralSettings,
+    MaceMiscSettings,
+    MaceSettings,
+    TrainingSettings,
+)
 
 ETHANOL = [6, 6, 8, 1, 1, 1, 1, 1, 1]
 POSITIONS = np.random.default_rng(0).normal(size=(9, 3)) * 1.5
@@ -37,7 +43,9 @@ POSITIONS = np.random.default_rng(0).normal(size=(9, 3)) * 1.5
 def labelled(k: int) -> LabelledFrame:
     rng = np.random.default_rng(k)
     frame = Frame(ETHANOL, POSITIONS + 0.05 * rng.normal(size=(9, 3)))
-    return LabelledFrame(frame, Label(float(rng.normal()), rng.normal(size=(9, 3))), {"system": "ethanol", "step": k})
+    return LabelledFrame(
+        frame, Label(float(rng.normal()), rng.normal(size=(9, 3))), {"system": "ethanol", "step": k}
+    )
 
 
 def main() -> None:
@@ -74,7 +82,9 @@ def main() -> None:
         size = sum(f.stat().st_size for f in checkpoint.path.glob("*-00001[45].npy")) / 1e6
         median = statistics.median(times)
         share = 100 * median / SNAPSHOT_SECONDS
-        print(f"{n:5d} frames: {1000 * median:6.1f} ms, {size:5.1f} MB, {share:.2f} % of the run time at one a minute")
+        print(
+            f"{n:5d} frames: {1000 * median:6.1f} ms, {size:5.1f} MB, {share:.2f} % of the run time at one a minute"
+        )
 
 
 if __name__ == "__main__":

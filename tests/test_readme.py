@@ -39,8 +39,15 @@ def test_every_file_it_links_to_exists():
 
 
 def test_every_example_is_accepted_by_check():
+    from aims_pax.errors import SettingsError
     from aims_pax.settings.check import check
 
     for folder in (ROOT / "example").iterdir():
-        if (folder / "aimsPAX.yaml").exists():
+        if not (folder / "aimsPAX.yaml").exists():
+            continue
+        try:
             check(folder)
+        except SettingsError as error:  # only the user's own FHI-aims is missing
+            told = str(error).splitlines()
+            if not all("species_dir" in line and "no such folder" in line for line in told):
+                raise

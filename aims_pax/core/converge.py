@@ -75,11 +75,14 @@ def step(state: State, event: Event, rules: ConvergeRules) -> tuple[State, tuple
     if p.epochs >= rules.max_epochs or p.epochs - p.best_epoch >= rules.patience:
         p = replace(p, done=True)
         why = "patience" if p.epochs < rules.max_epochs else "epochs"
+        more = (
+            "; still improving, raise max_convergence_epochs for more" if p.epochs - p.best_epoch < 2 else ""
+        )
         effects.append(RestoreBest(p.member))
         effects.append(
             Say(
                 f"member {p.member} · {why} used up after {p.epochs} epochs · best: epoch {p.best_epoch}, "
-                f"force MAE {1000 * p.best_mae:.1f} meV/Å"
+                f"force MAE {1000 * p.best_mae:.1f} meV/Å{more}"
             )
         )
     state = replace(state, members=(*state.members[:i], p, *state.members[i + 1 :]))

@@ -122,8 +122,8 @@ def _enough(run: Run) -> None:
             )
         if not valid:
             raise SettingsError(
-                f"{key}: {len(train)} structures are too few to set valid_ratio {run.settings.active_learning.valid_ratio} "  # type: ignore[union-attr]
-                f"of them aside for {member.name}; name initial_valid_dataset, or give more structures"
+                f"{key}: {len(train)} structures are too few to set valid_ratio of them aside for {member.name}; "
+                "name initial_valid_dataset, or give more structures"
             )
 
 

@@ -24,7 +24,7 @@ from aims_pax.record.lock import Lock
 from aims_pax.record.log import to_console, to_file
 from aims_pax.record.progress import Display
 from aims_pax.settings import effective
-from aims_pax.systems import elements, read_systems
+from aims_pax.systems import System, elements, read_systems
 
 if TYPE_CHECKING:
     from aims_pax.force_field import Ensemble
@@ -161,6 +161,8 @@ def deliver(run: Run, delivered: list[int]) -> None:
         if frames and name != "training":
             table = evaluate.evaluate(potential, frames)
             log.info("%s (%d frames): %s", name, len(frames), table.line(run.settings.mace.misc.error_table))
+    counts = " + ".join(f"{len(sets[n])} {n}" for n in ("training", "validation", "test") if sets[n])
+    log.info("final datasets: %s frames (those of all members together)", counts)
     names = ", ".join(f"{run.ensemble.members[m].name}.model" for m in delivered)
     log.info("reference calculations in this run: %d", run.labeller.calls.finished)
     log.info("done: %s and the final datasets are in %s", names, results)
@@ -200,7 +202,9 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
             for warning in settings.warnings:
                 log.warning("%s", warning)
             systems = read_systems(_paths(settings))
+            _check_start(settings, systems)
             with watch.listening(), display.on(), Labeller.from_settings(settings, folder.data) as labeller:
+                labeller.check_elements(elements(s.frame for s in systems))
                 compare(folder, effective(settings), labeller.method, {s.name: s.frame.id for s in systems})
                 ensemble = _ensemble(settings, elements(s.frame for s in systems))
                 dataset = Dataset(folder.data)
@@ -209,6 +213,27 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
                 )
     except OSError as error:
         raise SetupError(refused(error)) from error
+
+
+def _check_start(settings: Settings, systems: tuple[System, ...]) -> None:
+    """What needs torch or the labelling room to be seen, before anything is paid. Raises SettingsError."""
+    import torch
+
+    from aims_pax.errors import LabelError
+    from aims_pax.labelling.validation import check_geometry
+
+    device = settings.mace.misc.device
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise SettingsError(
+            f"mace.yaml: MISC.device: {device}, but torch finds no GPU here; write device: cpu"
+        )
+    for system in systems:
+        try:
+            check_geometry(system.frame)
+        except LabelError as error:
+            raise SettingsError(
+                f"geometry {system.name}: {error.reason}; mend the starting structure"
+            ) from error
 
 
 def _paths(settings: Settings) -> Path | list[Path]:

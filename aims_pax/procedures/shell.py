@@ -78,8 +78,8 @@ class Shell:
 
     def run(self) -> Any:
         """Go on until nothing is outstanding; returns the final state. Raises Stopped after a signal."""
-        self._commit()
         began = time.monotonic()
+        self._commit()
         try:
             while wanted := self.stage.outstanding(self.state, self.rules):
                 self.watch.raise_if_stopped()
@@ -93,7 +93,7 @@ class Shell:
                 self.world.drop(work)
             if self._whole:
                 self._commit()
-            self._account(time.monotonic() - began)
+            self._account(max(time.monotonic() - began, 1e-9))
         return self.state
 
     # ------------------------------------------------------------ labels

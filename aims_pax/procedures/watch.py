@@ -1,4 +1,4 @@
-"""Why a run should stop early: a signal, or the end of the walltime. Handlers only set a flag; the shell looks at it."""
+"""Why a run should stop early: a signal, or the end of the walltime. Handlers only set a flag the shell looks at."""
 
 from __future__ import annotations
 

@@ -76,7 +76,8 @@ class StageWorld:
     # ------------------------------------------------------------ the reference
 
     def submit(self, work: Label) -> Future[Any]:
-        return self.run.labeller.submit(self.frame(work.frame))
+        system = self.origins.get(work.frame, {}).get("system")
+        return self.run.labeller.submit(self.frame(work.frame), system=system)
 
     def drop(self, work: Label) -> None:
         self.run.labeller.drop(work.frame)
@@ -134,6 +135,8 @@ class StageWorld:
                 for e in r.history
             )
             self.run.folder.append_text(path, head + rows)
+        if work.member is not None and work.visit % 10:
+            return  # convergence: every tenth epoch is enough for a person
         mae, energy = (np.mean([getattr(r, n) for r in results]) for n in ("force_mae", "energy_mae"))
         who = "" if work.member is None else f" of {results[0].name}"
         log.info(
@@ -223,7 +226,7 @@ class StageWorld:
 
 
 def group(arrays: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, dict[str, NDArray[Any]]]]:
-    """{"frame/7f3a/cell": x} → {"frame": {"7f3a": {"cell": x}}}; deeper names stay joined, flatter ones are left out."""
+    """{"frame/7f3a/cell": x} → {"frame": {"7f3a": {"cell": x}}}; deeper names stay joined, flat ones go."""
     result: dict[str, dict[str, dict[str, NDArray[Any]]]] = {}
     for name, values in arrays.items():
         if name.count("/") < 2:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.kill
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS], ids=["full", "read-only"])
 def test_a_disk_that_refuses_ends_the_run_with_one_line_and_nothing_is_damaged(
     tmp_path, undisturbed, at, error
-):  # noqa: F811
+):
     folder, ledger = project(tmp_path, "inline"), Ledger()
     code = attempt(folder, ledger, at_write=at, error=error)
     output = (folder / "output.txt").read_text()
