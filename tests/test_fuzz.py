@@ -23,9 +23,20 @@ from tests.projects import write_project
 from tests.worlds import CONTROL, STAND_IN, crystal, water, write_species
 
 WORDS = [
-    word.encode()
-    for word in "nan inf -1 1e999 999999999999999999999 *** \" ' # | % ∞ null true : { } [ ]".split()
+    b"nan",
+    b"inf",
+    b"-1",
+    b"1e999",
+    b"999999999999999999999",
+    b"***",
+    b'"',
+    b"'",
+    b"#",
+    b"|",
+    b"%",
+    b"\xe2\x88\x9e",
 ]
+WORDS += [b"null", b"true", b":", b"{", b"}", b"[", b"]"]
 WORDS += [
     b"\0",
     b"\xff\xfe",

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from aims_pax.errors import AimsPaxError
+from aims_pax.record.arrays import unpack
+from tests.projects import write_project
 
 REFERENCE = '''
 """EMT that writes down when a calculation begins and when it ends."""
@@ -33,6 +35,28 @@ class Counted(EMT):
         os.write(file, f"{what} {atoms.info['frame_id']}\\n".encode())
         os.close(file)
 '''
+
+
+CHANGES = {
+    "REFERENCE": {"factory": "counted:Counted"},
+    "INITIAL_DATASET_GENERATION": {"max_initial_epochs": 4},
+    "ACTIVE_LEARNING": {"max_MD_steps": 40, "n_test": 1, "max_convergence_epochs": 4},
+}
+
+
+def project(folder: Path, executor: str) -> Path:
+    write_project(folder, {**CHANGES, "CLUSTER": {"executor": executor, "max_workers": 2}})
+    (folder / "counted.py").write_text(REFERENCE)
+    return folder
+
+
+def outcome(folder: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """What a run leaves: bytes of the datasets, and the arrays of the final weights."""
+    sets = {p.name: p.read_bytes() for p in (folder / "results").glob("*.xyz")}
+    newest = max((folder / "restart" / "converge").glob("state-*.npy"))
+    version = unpack(newest.read_bytes())[1]["version"]
+    weights, _ = unpack((folder / "restart" / "converge" / f"weights-{version:06d}.npy").read_bytes())
+    return sets, weights
 
 
 @dataclass

@@ -5,8 +5,7 @@ import os
 
 import pytest
 
-from tests.kill.harness import Ledger, attempt
-from tests.kill.test_kill import loaded, outcome, project, undisturbed  # noqa: F401  (fixtures)
+from tests.kill.harness import Ledger, attempt, outcome, project
 from tests.projects import command, write_project
 from tests.worlds import CONTROL, launch, write_species
 
@@ -30,7 +29,7 @@ def test_a_disk_that_refuses_ends_the_run_with_one_line_and_nothing_is_damaged(
     assert sets == undisturbed[0][0]
 
 
-def test_a_clock_that_jumps_backwards_changes_nothing(tmp_path, undisturbed):  # noqa: F811
+def test_a_clock_that_jumps_backwards_changes_nothing(tmp_path, undisturbed):
     folder, ledger = project(tmp_path, "inline"), Ledger()
     assert attempt(folder, ledger, clock=-86400.0) == 0, (folder / "output.txt").read_text()
     assert outcome(folder)[0] == undisturbed[0][0]

@@ -9,49 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aims_pax.record.arrays import unpack
-from tests.kill.harness import REFERENCE, Ledger, attempt, labels
-from tests.projects import write_project
-
-CHANGES = {
-    "REFERENCE": {"factory": "counted:Counted"},
-    "INITIAL_DATASET_GENERATION": {"max_initial_epochs": 4},
-    "ACTIVE_LEARNING": {"max_MD_steps": 40, "n_test": 1, "max_convergence_epochs": 4},
-}
+from tests.kill.harness import Ledger, attempt, labels, outcome, project
 
 pytestmark = pytest.mark.kill
-
-
-@pytest.fixture(scope="module", autouse=True)
-def loaded():
-    """torch and MACE are imported once, with one thread; every driver is a fork of this process."""
-    import torch
-
-    torch.set_num_threads(1)
-    import aims_pax.force_field
-    import aims_pax.procedures.main  # noqa: F401
-
-
-def project(folder: Path, executor: str) -> Path:
-    write_project(folder, {**CHANGES, "CLUSTER": {"executor": executor, "max_workers": 2}})
-    (folder / "counted.py").write_text(REFERENCE)
-    return folder
-
-
-def outcome(folder: Path):
-    """What a run leaves: bytes of the datasets, and the arrays of the final weights."""
-    sets = {p.name: p.read_bytes() for p in (folder / "results").glob("*.xyz")}
-    newest = max((folder / "restart" / "converge").glob("state-*.npy"))
-    version = unpack(newest.read_bytes())[1]["version"]
-    weights, _ = unpack((folder / "restart" / "converge" / f"weights-{version:06d}.npy").read_bytes())
-    return sets, weights
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    folder = project(tmp_path_factory.mktemp("undisturbed"), "inline")
-    assert attempt(folder, Ledger()) == 0, (folder / "output.txt").read_text()
-    return outcome(folder), int((folder / "operations").read_text())
 
 
 def sweep(tmp_path: Path, executor: str, kills: int, operations: int, seed: int):

@@ -1,0 +1,22 @@
+"""One process with torch loaded, from which every driver is forked; one run that nobody disturbs."""
+
+import pytest
+
+from tests.kill.harness import Ledger, attempt, outcome, project
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded():
+    """torch and MACE are imported once, with one thread; every driver is a fork of this process."""
+    import torch
+
+    torch.set_num_threads(1)
+    import aims_pax.force_field
+    import aims_pax.procedures.main  # noqa: F401
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = project(tmp_path_factory.mktemp("undisturbed"), "inline")
+    assert attempt(folder, Ledger()) == 0, (folder / "output.txt").read_text()
+    return outcome(folder), int((folder / "operations").read_text())
