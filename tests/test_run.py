@@ -328,3 +328,70 @@ def test_lennard_jones_through_threads_and_processes(tmp_path):
         done = command(folder=folder)
         assert done.returncode == 0, done.stderr
         assert not (folder / "runinfo").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "mace", "system", "word"),
+    [
+        ({}, {"MISC": {"device": "cuda"}}, None, "torch finds no GPU"),
+        ({}, {}, "overlap", "geometry overlap"),
+    ],
+)
+def test_what_can_be_known_before_anything_is_paid_is_a_settings_error(tmp_path, changes, mace, system, word):
+    import torch
+
+    if "device" in mace.get("MISC", {}) and torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    start = water()
+    systems = {system: start.moved(start.positions * 0.1)} if system else None
+    folder = write_project(tmp_path, changes, mace, systems)
+    done = command(folder=folder)
+    assert done.returncode == 2, done.stderr
+    assert word in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_validation_data_a_share_of_the_given_structures_is_set_aside(tmp_path, finished):
+    source, _ = finished
+    pool = (source / "results" / "training.xyz").read_text()
+    (tmp_path / "mine.xyz").write_text(pool)
+    folder = write_project(
+        tmp_path,
+        {
+            "INITIAL_DATASET_GENERATION": None,
+            "ACTIVE_LEARNING": {"initial_train_dataset": "mine.xyz", "valid_ratio": 0.25, "max_MD_steps": 5},
+        },
+    )
+    done = command(folder=folder, name="aims-PAX-al")
+    assert done.returncode == 0, done.stderr
+    n = len(list(read_extxyz(tmp_path / "mine.xyz")))
+    aside = len(list(read_extxyz(folder / "results" / "validation.xyz")))
+    assert abs(aside - n / 4) <= 2, "active learning itself labels at most a handful of frames in five steps"
+
+
+def test_given_data_without_an_element_of_the_geometry_is_refused(tmp_path, finished):
+    source, _ = finished
+    (tmp_path / "mine.xyz").write_text((source / "results" / "training.xyz").read_text())
+    folder = write_project(
+        tmp_path,
+        {"INITIAL_DATASET_GENERATION": None, "ACTIVE_LEARNING": {"initial_train_dataset": "mine.xyz"}},
+        systems={"copper": crystal("Cu")},
+    )
+    done = command(folder=folder, name="aims-PAX-al")
+    assert done.returncode == 2
+    assert "Cu" in done.stderr
+
+
+def test_another_reference_method_in_the_same_folder_is_refused_and_a_raised_limit_goes_on(tmp_path):
+    changes = {"ACTIVE_LEARNING": {"max_MD_steps": 10, "max_convergence_epochs": 2}}
+    folder = write_project(tmp_path, changes)
+    assert command(folder=folder).returncode == 0
+    write_project(tmp_path, {**changes, "REFERENCE": {"kwargs": {"asap_cutoff": True}}})
+    refused = command(folder=folder)
+    assert refused.returncode != 0
+    assert "reference method" in refused.stderr
+    write_project(tmp_path, {"ACTIVE_LEARNING": {"max_MD_steps": 30, "max_convergence_epochs": 2, "num_trajectories": 4}})
+    extended = command(folder=folder)
+    assert extended.returncode == 0, extended.stderr
+    assert "max_MD_steps: 10 → 30" in extended.stdout
+    assert "it goes on" in extended.stdout

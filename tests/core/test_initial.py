@@ -154,3 +154,10 @@ def test_an_event_whose_work_is_not_outstanding_raises():
 
 def hash_of(text):
     return sum(ord(c) * (i + 1) for i, c in enumerate(text))
+
+
+def test_validation_frames_come_from_every_system():
+    state, _, _ = run(rules(members=2, systems=("a", "b", "c"), n_points=5, max_epochs=15))
+    counts = [n for _, n in state.valid]
+    assert min(counts) >= 1
+    assert max(counts) - min(counts) <= 1
