@@ -152,7 +152,7 @@ def left(folder: Path) -> list[str]:
 
 
 def tidy(slurm: Cluster, driver: Driver) -> None:
-    assert driver.jobs(slurm) == {}
+    slurm.until(lambda: driver.jobs(slurm) == {}, 90)  # a cancelled job shows as COMPLETING for a while
     assert left(driver.folder) == []
     assert list((driver.folder / "data").rglob("*.claim")) == []
     assert not (driver.folder / "parsl" / "runs.json").exists()
@@ -247,7 +247,8 @@ def test_a_restarted_driver_harvests_what_the_old_workers_finish(slurm, drivers)
     driver = drivers["killed"]
     slurm.until(lambda: (driver.folder / "result.json").exists(), PATIENCE)
     result = whole(driver)
-    assert result["calls"]["harvested"] == 2
+    # what the old workers finished before the new driver looked is found in the store instead
+    assert result["calls"]["harvested"] + result["calls"]["reused"] == 2
     assert set(Counter(driver.begun()).values()) == {1}  # nothing was begun twice
     tidy(slurm, driver)
 
