@@ -390,7 +390,8 @@ def test_another_reference_method_in_the_same_folder_is_refused_and_a_raised_lim
     refused = command(folder=folder)
     assert refused.returncode != 0
     assert "reference method" in refused.stderr
-    write_project(tmp_path, {"ACTIVE_LEARNING": {"max_MD_steps": 30, "max_convergence_epochs": 2, "num_trajectories": 4}})
+    more = {"max_MD_steps": 30, "max_convergence_epochs": 2, "num_trajectories": 4}
+    write_project(tmp_path, {"ACTIVE_LEARNING": more})
     extended = command(folder=folder)
     assert extended.returncode == 0, extended.stderr
     assert "max_MD_steps: 10 → 30" in extended.stdout
