@@ -169,9 +169,7 @@ def _validation(
     for k in range(count):
         first = (visit + k * n // count) % n
         order = [i % n for i in range(first, first + n) if i % n not in chosen]
-        best = min(
-            order, key=lambda i: have_valid.get(hand[i][0], 0)
-        )  # the first of them when several are equal
+        best = min(order, key=lambda i: have_valid.get(hand[i][0], 0))  # the first of equals
         chosen.add(best)
         have_valid[hand[best][0]] = have_valid.get(hand[best][0], 0) + 1
     return chosen

@@ -16,15 +16,10 @@ from aims_pax.errors import SetupError
 from aims_pax.frames import Frame
 
 if TYPE_CHECKING:
-    from aims_pax.settings.control import Control
+    from aims_pax.settings.control import MOVES_ATOMS, Control
 
 log = logging.getLogger(__name__)
 
-# a label is one point: what would move the atoms leaves the input
-MOVES = (
-    *("relax_geometry", "relax_unit_cell", "MD_run", "MD_schedule", "MD_segment", "MD_MB_init"),
-    *("MD_clean_rotations", "MD_restart", "use_pimd_wrapper"),
-)
 PERIODIC_ONLY = ("k_grid", "k_offset", "k_grid_density", "k_points_external", "compute_analytical_stress",
                  "compute_numerical_stress", "compute_heat_flux", "symmetry_reduced_k_grid")  # fmt: skip
 
@@ -35,7 +30,7 @@ def control_for(control: Control, frame: Frame, stress: bool) -> Control:
     Relaxation and MD leave; forces are asked for; stress where the frame is periodic; k-points only there.
     The frame's charge overrides `charge`; its multiplicity 2S+1 becomes `fixed_spin_moment` 2S.
     """
-    moving = [k for k in MOVES if control.get(k) is not None]
+    moving = [k for k in MOVES_ATOMS if control.get(k) is not None]
     if moving:
         _once(f"control.in: {', '.join(moving)} ignored: a label is a single point")
     control = control.without(*moving).replaced("compute_forces", ".true.")

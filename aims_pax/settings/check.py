@@ -18,7 +18,7 @@ from aims_pax.errors import SettingsError
 from aims_pax.frames import LabelledFrame
 from aims_pax.potential import load_factory
 from aims_pax.settings.base import Document, Place, nearest, read_document
-from aims_pax.settings.control import pair_controls, read_control
+from aims_pax.settings.control import MOVES_ATOMS, pair_controls, read_control
 from aims_pax.settings.mace import ELEMENTS, atomic_energies_by_element
 from aims_pax.settings.read import read_settings
 from aims_pax.settings.whole import Settings, dump
@@ -30,7 +30,6 @@ _NAMES = (
     "small-omat-0 medium-omat-0 mace-matpes-pbe-0 mace-matpes-r2scan-0 mh-0 mh-1"
 )
 FOUNDATION_MODELS = tuple(_NAMES.split())
-MOVES_ATOMS = ("MD_run", "MD_MB_init", "MD_schedule", "MD_segment", "relax_geometry", "relax_unit_cell")
 INITIAL, ACTIVE = "INITIAL_DATASET_GENERATION", "ACTIVE_LEARNING"
 
 # what is wrong: (place in aimsPAX.yaml, text); mace.yaml's places start with "mace"

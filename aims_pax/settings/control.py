@@ -32,6 +32,12 @@ SPECIES_KEYWORDS = frozenset(_BASIS.split())
 
 Value = str | int | float | bool
 
+# a label is one point: what would move the atoms leaves the input
+MOVES_ATOMS = (
+    *("relax_geometry", "relax_unit_cell", "MD_run", "MD_schedule", "MD_segment", "MD_MB_init"),
+    *("MD_clean_rotations", "MD_restart", "use_pimd_wrapper"),
+)
+
 
 @dataclass(frozen=True)
 class Control:
