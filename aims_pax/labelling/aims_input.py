@@ -14,9 +14,10 @@ import numpy as np
 
 from aims_pax.errors import SetupError
 from aims_pax.frames import Frame
+from aims_pax.settings.control import MOVES_ATOMS
 
 if TYPE_CHECKING:
-    from aims_pax.settings.control import MOVES_ATOMS, Control
+    from aims_pax.settings.control import Control
 
 log = logging.getLogger(__name__)
 
