@@ -41,6 +41,7 @@ class Dataset:
         self.frames: dict[str, LabelledFrame] = {}
         self.entries: list[Entry] = []
         self._known: set[Entry] = set()
+        self._sets: dict[tuple[str, int | None], dict[str, None]] = {}  # what `ids` has been asked for
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             self._load(folder)
@@ -71,11 +72,15 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.frames)
 
+    def ids(self, split: str, member: int | None) -> list[str]:
+        """Frame ids of a set, in the order they came. member None: what belongs to every member."""
+        if (split, member) not in self._sets:
+            mine = (e.frame for e in self.entries if e.split == split and e.member in (None, member))
+            self._sets[split, member] = dict.fromkeys(mine)
+        return list(self._sets[split, member])
+
     def _of(self, split: str, member: int | None) -> list[LabelledFrame]:
-        ids = dict.fromkeys(
-            e.frame for e in self.entries if e.split == split and (e.member is None or e.member == member)
-        )
-        return [self.frames[i] for i in ids]
+        return [self.frames[i] for i in self.ids(split, member)]
 
     # ------------------------------------------------------------ growing
 
@@ -106,7 +111,7 @@ class Dataset:
                 "put the removed files back, or start over in an empty folder"
             )
         self.entries, entries = [], self.entries[:n]
-        self._known = set()
+        self._known, self._sets = set(), {}
         for entry in entries:
             self._remember(entry)
         if self.folder is not None:
@@ -125,6 +130,9 @@ class Dataset:
     def _remember(self, entry: Entry) -> None:
         self.entries.append(entry)
         self._known.add(entry)
+        for (split, member), known in self._sets.items():
+            if split == entry.split and entry.member in (None, member):
+                known[entry.frame] = None
 
     def _load(self, folder: Path) -> None:
         pool, splits = folder / POOL, folder / ENTRIES

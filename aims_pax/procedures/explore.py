@@ -6,7 +6,7 @@ import io
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from aims_pax import seeds
 from aims_pax.core import explore as stage
+from aims_pax.core.replay import Replay
 from aims_pax.core.rules import ExploreRules
 from aims_pax.core.uncertainty import atomic_sd, uncertainty
 from aims_pax.core.work import Add, Advance, Advanced, Analyse, Effect, Event, Rewind, Train, Work
@@ -27,6 +28,9 @@ from aims_pax.procedures.initial import write_sets
 from aims_pax.procedures.world import Run, StageWorld
 from aims_pax.record.checkpoint import Snapshot, discard
 from aims_pax.systems import System, deal, elements
+
+if TYPE_CHECKING:
+    from aims_pax.force_field import MemberData
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +169,12 @@ class ExploreWorld(StageWorld):
         self.dealt = dealt
         self.md = [run.settings.md_of(s.name) for s in dealt]
         self.states = [self._started(i, 0, s.frame) for i, s in enumerate(dealt)]
-        self.kind = run.settings.active_learning.uncertainty_type  # type: ignore[union-attr]
+        settings = run.settings.active_learning
+        assert settings is not None
+        self.kind = settings.uncertainty_type
+        whole = settings.replay_strategy == "full_dataset"
+        sizes = settings.train_subset_size, settings.valid_subset_size
+        self.replay = None if whole else Replay(*sizes, fresh=len(dealt))
         self.predictions: dict[str, dict[str, NDArray[Any]]] = {}  # frame id → what analysis compares
         self.written = [
             _last_step(run.folder.trajectories / f"{self._tag(i)}.xyz") for i in range(len(dealt))
@@ -182,6 +191,17 @@ class ExploreWorld(StageWorld):
                 )
             ]  # fmt: skip
         return self._move([w for w in works if isinstance(w, Advance)], stop)
+
+    def visit_data(self, member: int, work: Train) -> MemberData:
+        """The newest points and, under `random_subset`, a random part of the others, for each member its own."""
+        from aims_pax.force_field import MemberData
+
+        if self.replay is None:
+            return super().visit_data(member, work)
+        dataset, seed = self.run.dataset, self.run.ensemble.members[member].seed
+        train = self.replay.training(dataset.ids("train", member), (seed, work.visit))
+        valid = self.replay.validation(dataset.ids("valid", member))
+        return MemberData([dataset.frames[i] for i in train], [dataset.frames[i] for i in valid])
 
     # ------------------------------------------------------------ molecular dynamics
 

@@ -109,16 +109,20 @@ class StageWorld:
     def train(self, work: Train, stop: Callable[[], bool], **how: Any) -> Trained:
         """One visit of training on the dataset as it is now."""
         members = range(len(self.run.ensemble.members)) if work.member is None else (work.member,)
-        data = {m: self.data_of(m) for m in members}
+        data = {m: self.visit_data(m, work) for m in members}
         words = ("train", self.checkpoint.path.name, work.visit)
         results = self.run.ensemble.train(data, work.epochs, words=words, stop=stop, **how)
         self._note(work, results)
         return Trained(
             work,
-            n_train=max(len(d.train) for d in data.values()),
+            n_train=max(len(self.data_of(m).train) for m in members),
             valid_loss=tuple(r.valid_loss for r in results),
             force_mae=tuple(r.force_mae for r in results),
         )
+
+    def visit_data(self, member: int, work: Train) -> MemberData:
+        """What a member sees in this visit: everything, unless a stage replays a part."""
+        return self.data_of(member)
 
     def data_of(self, member: int) -> MemberData:
         """What a member learns from and is judged by."""

@@ -118,6 +118,7 @@ TABLE = (
         lambda p, _: not p.slurm,
         "CLUSTER.type is local",
     ),
+    NoEffect("CLUSTER", "training", lambda *_: True, "members still train in turn with the trajectories"),
     NoEffect("CLUSTER", "job_time_limit", _calculator, "a calculator in Python cannot be interrupted"),
     NoEffect("CLUSTER", "max_workers", lambda _, s: s.executor == "inline", "executor is inline"),
     NoEffect("CLUSTER", "max_workers", lambda p, _: p.slurm, "CLUSTER.type is slurm; parsl_options decide"),
@@ -138,6 +139,12 @@ TABLE = (
         INITIAL, f"{CONVERGENCE} margin", lambda _, s: not s.converge_initial, "converge_initial is False"
     ),
     NoEffect(ACTIVE, "analysis_skip", lambda _, s: not s.analysis, "analysis is False"),
+    NoEffect(
+        ACTIVE,
+        "train_subset_size valid_subset_size",
+        lambda _, s: s.replay_strategy != "random_subset",
+        "replay_strategy is full_dataset",
+    ),
     NoEffect(ACTIVE, f"{CONVERGENCE} converge_best", lambda _, s: not s.converge_al, "converge_al is False"),
     NoEffect("MD", f"barostat {BERENDSEN} {NOSE_HOOVER}", _nvt, "stat_ensemble is NVT"),
     NoEffect("MD", "thermostat friction", lambda _, md: md.stat_ensemble == "NPT", "stat_ensemble is NPT"),

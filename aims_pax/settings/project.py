@@ -46,6 +46,8 @@ MEV = {"meV/Å": 1e-3}
 Sampling = Annotated[str, one_of("mace-mp0", "aimd", "calculator", foundational="mace-mp0"), Kind("`str`")]
 Spread = Annotated[str, one_of("max_atomic_sd", "mean_atomic_sd", "ensemble_sd"), Kind("`str`")]
 Sharing = Annotated[str, one_of("shared", "per_system"), Kind("`str`")]
+DrivingForce = Annotated[str, one_of("mean", "member"), Kind("`str`")]
+Replay = Annotated[str, one_of("full_dataset", "random_subset"), Kind("`str`")]
 Method = Annotated[str, one_of("aims", "calculator", fhi_aims="aims"), Kind("`str`")]
 
 
@@ -289,6 +291,26 @@ class ActiveLearningSettings(Section):
         None, "The same for validation; without it `valid_ratio` of the training structures are set aside."
     )
     initial_models: OptionalTexts = key(None, "MACE `.model` files to start from, one for each member.")
+    md_force: DrivingForce = key(
+        "mean",
+        "Forces that drive the trajectories: the `mean` of all members, or of one `member` each (trajectory i by "
+        "member i mod `ensemble_size`), the others being asked only when the uncertainty is looked at: several "
+        "times faster.",
+    )
+    replay_strategy: Replay = key(
+        "full_dataset",
+        "What a training visit sees besides the new structures: everything (`full_dataset`), or a fresh random "
+        "part (`random_subset`), which keeps the cost of a label the same however many there are.",
+    )
+    train_subset_size: Whole = key(
+        100, "Training structures of a visit under `random_subset`.", possible=COUNT, plausible="[20, 100000]"
+    )
+    valid_subset_size: Whole = key(
+        50,
+        "Validation structures that are looked at under `random_subset`.",
+        possible="[10, inf)",
+        plausible="[20, 100000]",
+    )
     converge_al: Flag = key(True, "Converge on the final dataset after active learning.")
     converge_best: Flag = key(True, "Converge only the best member; the others go to `results/committee/`.")
     convergence_patience: Whole = key(
