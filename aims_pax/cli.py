@@ -1,4 +1,4 @@
-"""The commands: `aims-PAX`, `aims-PAX-initial-ds`, `aims-PAX-al`, and `aims-PAX check`.
+"""The commands: `aims-PAX` with `aims-PAX check`, and `aims-PAX-initial-ds`, `-al`, `-recalc`, `-atomic-energies`.
 
 Exit codes: 0 done, 1 failed, 2 settings, 3 stopped by the user, 75 stopped by the system: run again.
 torch is imported only when there is something to run.
@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 # One thread a process unless the user says otherwise: more made MACE several times slower on shared machines,
 # and forks after threads deadlock. Set before anything loads a math library.
@@ -105,6 +105,50 @@ def _al(
     _guarded(lambda: _run("run_active_learning", mace_settings, aimspax_settings))
 
 
+def _recalc(
+    data: Annotated[
+        Path, typer.Argument(help="Structures to label, extended XYZ; labels in it are compared.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The result; without it DATA_recalculated.xyz in this folder."),
+    ] = None,
+    keep_failed: Annotated[
+        bool,
+        typer.Option("--keep-failed", help="Keep failed structures in the result, without labels."),
+    ] = False,
+    mace_settings: MaceFile = MACE,
+    aimspax_settings: ProjectFile = PROJECT,
+    version: Version = False,
+) -> None:
+    """Label an existing dataset again with the reference of this folder; the same command goes on after a stop."""
+    target = output or Path(f"{data.stem}_recalculated.xyz")
+    _guarded(
+        lambda: _run(
+            "run_recalculate", mace_settings, aimspax_settings, "recalculate", data, target, keep_failed
+        )
+    )
+
+
+def _atomic_energies(
+    elements: Annotated[
+        list[str] | None, typer.Argument(help="Symbols of elements besides those of the geometries.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="YAML file for ARCHITECTURE.atomic_energies.")
+    ] = Path("atomic_energies.yaml"),
+    mace_settings: MaceFile = MACE,
+    aimspax_settings: ProjectFile = PROJECT,
+    version: Version = False,
+) -> None:
+    """Energies of isolated atoms from the reference of this folder, ready for mace.yaml."""
+    _guarded(
+        lambda: _run(
+            "run_atomic_energies", mace_settings, aimspax_settings, "atomic_energies", elements or [], output
+        )
+    )
+
+
 def main() -> None:
     """Entry point of `aims-PAX`."""
     app(prog_name="aims-PAX")
@@ -120,14 +164,26 @@ def main_al() -> None:
     _single(_al, "aims-PAX-al")
 
 
+def main_recalc() -> None:
+    """Entry point of `aims-PAX-recalc`."""
+    _single(_recalc, "aims-PAX-recalc")
+
+
+def main_atomic_energies() -> None:
+    """Entry point of `aims-PAX-atomic-energies`."""
+    _single(_atomic_energies, "aims-PAX-atomic-energies")
+
+
 def _single(command: Callable[..., None], name: str) -> None:
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     single.command()(command)
     single(prog_name=name)
 
 
-def _run(story: str, mace: Path, project: Path) -> None:
-    """Read the settings first: a mistake in them appears at once, before torch is loaded."""
+def _run(story: str, mace: Path, project: Path, room: str = "main", *given: Any) -> None:
+    """Tell a story of `procedures.<room>`. Settings come first: their mistakes appear before torch is loaded."""
+    import importlib
+
     from rich.console import Console
 
     from aims_pax.settings import read_settings
@@ -136,9 +192,8 @@ def _run(story: str, mace: Path, project: Path) -> None:
     console = Console()
     console.print(f"aims-PAX {__version__}", highlight=False)
     try:
-        from aims_pax.procedures import main as stories
-
-        getattr(stories, story)(settings, console)
+        stories = importlib.import_module(f"aims_pax.procedures.{room}")
+        getattr(stories, story)(settings, console, *given)
     except (AimsPaxError, Stopped):
         raise
     except Exception as error:

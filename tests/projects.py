@@ -17,6 +17,13 @@ from aims_pax.frames import Frame
 from tests.worlds import EMT, water
 
 ROOT = Path(__file__).parents[1]
+ENTRIES = {  # command → function of aims_pax.cli
+    "aims-PAX": "main",
+    "aims-PAX-initial-ds": "main_initial_ds",
+    "aims-PAX-al": "main_al",
+    "aims-PAX-recalc": "main_recalc",
+    "aims-PAX-atomic-energies": "main_atomic_energies",
+}
 
 PROJECT: dict[str, Any] = {
     "REFERENCE": EMT,
@@ -90,7 +97,7 @@ def command(
     *words: str, folder: Path, name: str = "aims-PAX", **kwargs: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run a command of the package as a user does; returns what it printed and its exit code."""
-    entry = {"aims-PAX": "main", "aims-PAX-initial-ds": "main_initial_ds", "aims-PAX-al": "main_al"}[name]
+    entry = ENTRIES[name]
     code = f"import sys; sys.argv[0] = {name!r}; from aims_pax.cli import {entry}; {entry}()"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(

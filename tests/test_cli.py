@@ -6,17 +6,17 @@ import sys
 import pytest
 import yaml
 
-from tests.projects import command, write_project
+from tests.projects import ENTRIES, command, write_project
 
 
-@pytest.mark.parametrize("name", ["aims-PAX", "aims-PAX-initial-ds", "aims-PAX-al"])
+@pytest.mark.parametrize("name", ENTRIES)
 def test_help_and_version_come_without_torch(name, tmp_path):
     for word in ("--help", "--version"):
         done = command(word, folder=tmp_path, name=name)
         assert done.returncode == 0
         assert done.stderr == ""
     assert "0.1.0" in done.stdout
-    entry = {"aims-PAX": "main", "aims-PAX-initial-ds": "main_initial_ds", "aims-PAX-al": "main_al"}[name]
+    entry = ENTRIES[name]
     code = (
         f"import sys; sys.argv = [{name!r}, '--help']\nfrom aims_pax.cli import {entry}\n"
         f"try: {entry}()\nexcept SystemExit: pass\n"

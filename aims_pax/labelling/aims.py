@@ -40,11 +40,13 @@ from aims_pax.errors import (
 from aims_pax.frames import Frame, Label
 from aims_pax.labelling.aims_input import (
     control_for,
+    control_for_atoms,
     geometry_text,
     species_files,
     species_text,
 )
-from aims_pax.labelling.sessions import Running
+from aims_pax.labelling.executor import WorkerDied
+from aims_pax.labelling.sessions import Clock, Running
 from aims_pax.labelling.validation import check_label
 
 if TYPE_CHECKING:
@@ -63,8 +65,12 @@ LARGEST_KEPT = 20_000_000  # bytes; densities and cubes of a failed calculation 
 GOODBYE = "Have a nice day."
 UNCONVERGED = ("SELF-CONSISTENCY CYCLE DID NOT CONVERGE", "scf_solver: SCF cycle not converged")
 
-SCHEDULER_AWAY = 600.0  # s for which a controller may be away, and the pause between two attempts
+SCHEDULER_AWAY = 600.0  # s for which Slurm may not start a program, and the pause between two attempts
 SCHEDULER_PAUSE = 5.0
+NOT_BEGUN = (
+    0.34  # counts against the frame so that it is tried three times: it may also hang before its first line
+)
+NO_LINE = "the program has printed nothing: Slurm did not start it in time, or it hangs"
 _no_step = re.compile(
     r"srun: .*(unable to (confirm allocation|contact slurm controller|create step)|connection failure"
     r"|connect failure|socket timed out|zero bytes|temporarily disabled)",
@@ -110,6 +116,19 @@ class AimsReference:
             )
         return replace(self, control=self.controls[name], controls={})
 
+    def for_atoms(self) -> AimsReference:
+        """The same for isolated atoms. Control files of several geometries must agree on the method."""
+        given = self.controls or {"": self.control}
+        of_atoms = {name: control_for_atoms(control) for name, control in given.items()}
+        first, *others = of_atoms
+        differing = [n for n in others if sorted(of_atoms[n].keywords) != sorted(of_atoms[first].keywords)]
+        if differing:
+            log.warning(
+                "the control.in of %s and of %s differ in more than charge, spin and k-points; isolated atoms "
+                "are computed with that of %s", first, ", ".join(differing), first,
+            )  # fmt: skip
+        return replace(self, control=of_atoms[first], controls={}, stress=False)
+
     def check(self) -> None:
         """Raise SetupError when the species folder is missing."""
         if not self.species_dir.is_dir():
@@ -128,9 +147,7 @@ class AimsReference:
         """Raw forces and free energy. Raises LabelError, with where its files are, or SetupError."""
         control = control_for(self.control, frame, self.stress)
         species = species_text(self.species_dir, frame)
-        end = (
-            None if self.time_limit is None else time.monotonic() + self.time_limit
-        )  # of all attempts together
+        clock = Clock(self.time_limit)  # of all attempts together
         with self._folder(frame) as folder:
             (folder / "geometry.in").write_text(geometry_text(frame))
             for rung in range(len(self.retries) + 1):
@@ -138,7 +155,7 @@ class AimsReference:
                 inputs = control.replaced(**changes).text().rstrip("\n") + "\n\n" + species
                 (folder / "control.in").write_text(inputs, encoding="utf-8", errors="surrogateescape")
                 try:
-                    return self._attempt(folder, frame, end)
+                    return self._attempt(folder, frame, clock)
                 except NotConverged as error:
                     if rung == len(self.retries):
                         raise NotConverged(_after(error.reason, rung)) from error
@@ -147,11 +164,11 @@ class AimsReference:
                     _set_aside(folder, rung)
         raise AssertionError("the last rung returns or raises")
 
-    def _attempt(self, folder: Path, frame: Frame, end: float | None) -> Label:
+    def _attempt(self, folder: Path, frame: Frame, clock: Clock) -> Label:
         redirected = _redirected_to(self.launch)
         output = folder / (redirected or OUTPUT)
         own = folder / ("launch.out" if redirected else OUTPUT)
-        code = self._launched(folder, own, output, end)
+        code = self._launched(folder, own, output, clock)
         text = output.read_text(errors="replace") if output.is_file() else ""
         _check_end(text, code, folder, self.launch)
         label = read_label(text, frame, stress=self.stress and frame.periodic)
@@ -162,25 +179,30 @@ class AimsReference:
         """Kill what this process has running."""
         self._running.stop()
 
-    def _launched(self, folder: Path, own: Path, output: Path, end: float | None) -> int:
-        """The exit code of the launch command; begun again as long as it is the scheduler that fails to start it."""
-        began, errors = time.monotonic(), folder / "aims.err"
+    def _launched(self, folder: Path, own: Path, output: Path, clock: Clock) -> int:
+        """The exit code of the launch command; begun again as long as it is Slurm that does not start it.
+
+        Inside a Slurm job a calculation begins with its first line: before, srun waits for its step, sometimes for
+        minutes. Raises TimedOut, and WorkerDied when Slurm starts nothing for too long: no fault of the frame.
+        """
+        errors, inside = folder / "aims.err", "SLURM_JOB_ID" in os.environ
+        until = time.monotonic() + SCHEDULER_AWAY
         while True:
-            limit = None if end is None else max(1.0, end - time.monotonic())
             try:
-                code = self._running.run(self.launch, folder, own, errors, limit, self.shared)
-            except TimedOut as error:
-                if not _not_started(output, errors):
-                    raise TimedOut(
-                        f"still running after the limit of {self.time_limit:g} s; killed"
-                    ) from error
-                code = 1
-            waited = time.monotonic() - began
-            if code == 0 or not _not_started(output, errors) or waited > SCHEDULER_AWAY:
+                code = self._running.run(
+                    self.launch, folder, own, errors, clock, self.shared,
+                    waiting=lambda: inside and not _begun(output) and time.monotonic() < until,
+                )  # fmt: skip
+            except TimedOut:
+                if _begun(output) or not (inside or _no_step.search(_read(errors))):
+                    raise
+                raise WorkerDied(f"{NO_LINE}: {_tail(folder) or 'srun says nothing'}", NOT_BEGUN) from None
+            if code == 0 or _begun(output) or not _no_step.search(_read(errors)):
                 return code
+            if time.monotonic() > until:
+                raise WorkerDied(f"{NO_LINE}: {_tail(folder)}", NOT_BEGUN)
             log.warning("%s: %s; trying again", folder.name, _tail(folder))
             time.sleep(SCHEDULER_PAUSE)
-            end = None if end is None or self.time_limit is None else time.monotonic() + self.time_limit
 
     @contextmanager
     def _folder(self, frame: Frame) -> Iterator[Path]:
@@ -284,11 +306,9 @@ def _check_end(text: str, code: int, folder: Path, launch: str) -> None:
         raise Truncated(f"aims.out ends early: {_tail(folder, text)}")
 
 
-def _not_started(output: Path, errors: Path) -> bool:
-    """Whether srun could not start the program because Slurm's controller was away."""
-    if output.is_file() and output.stat().st_size:
-        return False
-    return bool(_no_step.search(_read(errors)))
+def _begun(output: Path) -> bool:
+    """Whether the program has given a sign of life."""
+    return output.is_file() and output.stat().st_size > 0
 
 
 def _read(path: Path) -> str:

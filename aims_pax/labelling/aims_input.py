@@ -24,6 +24,15 @@ log = logging.getLogger(__name__)
 PERIODIC_ONLY = ("k_grid", "k_offset", "k_grid_density", "k_points_external", "compute_analytical_stress",
                  "compute_numerical_stress", "compute_heat_flux", "symmetry_reduced_k_grid")  # fmt: skip
 
+# about a molecule's or a crystal's electrons, or without meaning for a single atom
+NOT_OF_ATOMS = ("charge", "spin", "fixed_spin_moment", "multiplicity", "default_initial_moment", "output",
+                "use_dipole_correction", "set_vacuum_level", "evaluate_work_function", "external_pressure")  # fmt: skip
+
+
+def control_for_atoms(control: Control) -> Control:
+    """The same method for isolated atoms, which bring their own spin: without charge, moments, k-points, stress."""
+    return control.without(*NOT_OF_ATOMS, *PERIODIC_ONLY, *MOVES_ATOMS)
+
 
 def control_for(control: Control, frame: Frame, stress: bool) -> Control:
     """The control.in of one frame: the user's, with what a label and this frame need.

@@ -15,7 +15,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,14 @@ from aims_pax.potential import calculate, calculator_factory
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
+OF_ELECTRONS = (
+    "charge",
+    "total_charge",
+    "multiplicity",
+    "spin",
+    "total_spin",
+    "uhf",
+)  # arguments about a molecule's
 QUICK = ("ase.calculators.", "tblite.")  # compute in the driver's threads; everything else gets processes
 
 _not_converged = re.compile(
@@ -64,6 +72,11 @@ class CalculatorReference:
             "kwargs": dict(self.kwargs),
             "source": _source_hash(self.factory, self.folder),
         }
+
+    def for_atoms(self) -> CalculatorReference:
+        """The same without a molecule's charge and spin: an isolated atom's spin is its initial magnetic moment."""
+        kwargs = {name: value for name, value in self.kwargs.items() if name not in OF_ELECTRONS}
+        return replace(self, kwargs=kwargs)
 
     def check(self) -> None:
         """Raise SettingsError when the factory cannot be found. Nothing is computed."""

@@ -6,6 +6,8 @@ Ctrl-C at a terminal reaches the whole foreground group, and only the driver may
 process has a session of its own. When the driver is gone, it ends; `linger`: not before the workers have
 finished what they had begun, for a calculation on a cluster is dear and its result goes into the store. It
 hands out nothing new then, tells each pool of workers to leave as soon as it is idle, and ends last.
+
+The driver holds a pool whose block has ended, as Slurm says: its tasks are lost now, not when heartbeats stay away.
 """
 
 from __future__ import annotations
@@ -29,6 +31,12 @@ class OwnedInterchange(Interchange):
         self.driver = driver
         self.linger = linger
         self.alone_since: float | None = None
+
+    def expire_bad_managers(self, *arguments: Any) -> None:
+        for manager in self._ready_managers.values():
+            if not manager["active"]:
+                manager["last_heartbeat"] = 0.0
+        super().expire_bad_managers(*arguments)
 
     def process_tasks_to_send(self, *arguments: Any) -> None:
         if os.getppid() == self.driver:

@@ -99,6 +99,7 @@ class Labeller:
         self.folder = Path(folder)
         systems = getattr(reference, "controls", None) or {None: None}
         self._methods = {name: self._method_of(name) for name in systems}
+        self._atoms: _Method | None = None
         first = next(iter(self._methods.values()))
         self.method = first.name
         self.store = first.store
@@ -161,10 +162,19 @@ class Labeller:
         if check is not None:
             check(sorted({int(z) for z in numbers}))
 
-    def submit(self, frame: Frame, system: str | None = None) -> Future[Label]:
+    def method_of(self, system: str | None = None, atom: bool = False) -> str:
+        """The name (hash) of the method that `submit` would use. Raises SetupError when there is none."""
+        return self._method(system, atom).name
+
+    def known(self, frame: Frame, system: str | None = None, atom: bool = False) -> Label | None:
+        """The label of this frame when it is in the store, else None. Nothing is computed."""
+        return self._method(system, atom).store.get(frame.id)
+
+    def submit(self, frame: Frame, system: str | None = None, atom: bool = False) -> Future[Label]:
         """Ask for a label. The future gives a Label, a LabelError (this frame), or what must end the run.
 
         system: the name of the geometry this frame descends from; it may have a control.in of its own.
+        atom: an isolated atom, to be computed without what only molecules and crystals need.
         """
         if not _numbers(frame):  # before its id: a hash of NaN means nothing
             self._count(refused=1)
@@ -181,7 +191,9 @@ class Labeller:
                 job.asked += 1
                 return job.future
         try:
-            method = self._method(system)
+            method = self._method(system, atom)
+            if atom:
+                method.store.describe(method.description)
         except SetupError as error:
             return _failed(error)
         known = method.store.get(frame.id)
@@ -236,8 +248,17 @@ class Labeller:
         choose = getattr(self.reference, "for_system", None)
         return _Method(self.reference if choose is None else choose(system), self.folder)
 
-    def _method(self, system: str | None) -> _Method:
+    def _of_atoms(self) -> _Method:
+        """The method of isolated atoms."""
+        if self._atoms is None:
+            make = getattr(self.reference, "for_atoms", None)
+            self._atoms = _Method(self.reference if make is None else make(), self.folder)
+        return self._atoms
+
+    def _method(self, system: str | None, atom: bool = False) -> _Method:
         """The method of a geometry. Raises SetupError when several exist and this geometry has none."""
+        if atom:
+            return self._of_atoms()
         if None in self._methods:
             return self._methods[None]
         return self._methods.get(system) or self._method_of(system)

@@ -11,6 +11,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
@@ -36,6 +37,7 @@ from aims_pax.labelling.executor import WorkerDied
 T = TypeVar("T")
 
 LABEL = "labels"
+ANSWER = 30.0  # s in which the interchange must answer
 LOST_NODE, LOST_WORKER = 0.1, 0.5  # how far a loss counts against the task: nodes fail by themselves
 INTERCHANGE = (sys.executable, "-m", "aims_pax.labelling.interchange")
 
@@ -74,6 +76,7 @@ class ParslExecutor:
                 initialize_logging=False,
             )
         )
+        self._watch(self._kernel)
         self._app = python_app(_call, data_flow_kernel=self._kernel, cache=False, executors=[self.label])
         return self
 
@@ -93,6 +96,8 @@ class ParslExecutor:
     def _pass_on(self, done: Future[T], promise: Future[T]) -> None:
         """Parsl's answer in our words."""
         error = done.exception()
+        if self._kernel is None and isinstance(error, ManagerLost):
+            return  # we are leaving, and its worker may still be: as if never heard of
         verdict = getattr(self._kernel and self._kernel.executors[self.label], "executor_exception", None)
         if isinstance(error, WorkerLost | ManagerLost):
             error = WorkerDied(str(error), LOST_NODE if isinstance(error, ManagerLost) else LOST_WORKER)
@@ -107,6 +112,28 @@ class ParslExecutor:
             promise.set_result(done.result())
         else:
             promise.set_exception(error)
+
+    def _watch(self, kernel: DataFlowKernel) -> None:
+        """Parsl does not look whether its interchange lives, and would wait for its answers for ever."""
+        backend: Any = kernel.executors[self.label]
+        process = getattr(backend, "interchange_proc", None)
+        if process is None:
+            return
+        backend.command_client.run = partial(backend.command_client.run, timeout_s=ANSWER)
+
+        def wait() -> None:
+            code = process.wait()
+            if self._kernel is kernel:
+                backend.command_client.ok = False
+                how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+                backend.set_bad_state_and_fail_all(
+                    SetupError(
+                        f"the process between this run and its workers has ended ({how}; its log is below "
+                        f"{kernel.run_dir}). Check the memory of this machine, then run again: nothing is lost"
+                    )
+                )
+
+        threading.Thread(target=wait, name="interchange", daemon=True).start()
 
     def __exit__(self, *exception: object) -> None:
         kernel, self._kernel = self._kernel, None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aims_pax.frames import Frame, Label
@@ -15,13 +15,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReferencePotential:
-    """The reference as a `Potential`. All frames of a step are asked for at once."""
+    """The reference as a `Potential`. All frames of a step are asked for at once.
+
+    system_of: the geometry a frame descends from, which may have a control.in of its own.
+    """
 
     labeller: Labeller
+    system_of: Callable[[Frame], str | None] = lambda frame: None
+
+    def of(self, system_of: Callable[[Frame], str | None]) -> ReferencePotential:
+        """The same for frames whose geometries are known."""
+        return replace(self, system_of=system_of)
+
+    def method_of(self, system: str) -> str:
+        """The name of the method that frames of this geometry are labelled with."""
+        return self.labeller.method_of(system)
 
     def labels(self, frames: Sequence[Frame]) -> list[Label]:
         """Raises the LabelError of the first frame that has none."""
-        return [future.result() for future in [self.labeller.submit(f) for f in frames]]
+        return [future.result() for future in [self.labeller.submit(f, self.system_of(f)) for f in frames]]
 
     def bind(self, frames: Sequence[Frame]) -> Bound:
         """Fix the structures; only positions and cells move."""

@@ -12,6 +12,8 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +24,31 @@ PATIENCE = 2.0  # s between TERM, which mpirun and srun pass on to their ranks, 
 PATIENCE_SRUN = (
     10.0  # the same inside a Slurm job: srun must stay to see its ranks off, and Slurm takes KillWait
 )
+LOOK = 0.5  # s between two looks whether a program has begun
+
+
+class Clock:
+    """A time limit that attempts share. It stands still while an attempt waits for its program to begin.
+
+    limit: seconds, or None for no limit. left: of it.
+    """
+
+    def __init__(self, limit: float | None) -> None:
+        self.limit = limit
+        self.left = limit
+
+    def wait(self, process: subprocess.Popen[bytes], waiting: Callable[[], bool]) -> int:
+        """The exit code. Raises subprocess.TimeoutExpired when nothing is left; each attempt gets a second."""
+        if self.left is None:
+            return process.wait()
+        while waiting():
+            with suppress(subprocess.TimeoutExpired):
+                return process.wait(LOOK)
+        since = time.monotonic()
+        try:
+            return process.wait(max(1.0, self.left))
+        finally:
+            self.left -= time.monotonic() - since
 
 
 class Running:
@@ -41,14 +68,16 @@ class Running:
         folder: Path,
         out: Path,
         err: Path,
-        limit: float | None = None,
+        clock: Clock | None = None,
         shared: bool = False,
+        waiting: Callable[[], bool] = lambda: False,
     ) -> int:
         """Run a command in a folder to its end and return its exit code (negative: the signal).
 
-        shared: other commands run beside it in the same Slurm job.
-        Raises TimedOut after `limit` seconds, with the whole session gone.
+        shared: other commands run beside it in the same Slurm job. waiting: the program has not begun yet.
+        Raises TimedOut when the clock has run out, with the whole session gone.
         """
+        clock = Clock(None) if clock is None else clock
         # The pipe's other end lives and dies with this process: when it closes, the session is killed.
         reading, writing = os.pipe()
         try:
@@ -66,9 +95,9 @@ class Running:
                 )
                 self._processes.add(process)
             try:
-                return process.wait(limit)
+                return clock.wait(process, waiting)
             except subprocess.TimeoutExpired:
-                raise TimedOut(f"still running after the limit of {limit:g} s; killed") from None
+                raise TimedOut(f"still running after the limit of {clock.limit:g} s; killed") from None
             finally:
                 _end_session(process)
                 with self._lock:

@@ -27,7 +27,6 @@ from typing import Any, Self
 from parsl.addresses import address_by_hostname, address_by_interface, address_by_route
 from parsl.executors import HighThroughputExecutor, MPIExecutor
 from parsl.executors.base import ParslExecutor as Backend
-from parsl.executors.status_handling import BlockProviderExecutor
 from parsl.jobs.states import JobState, JobStatus
 from parsl.launchers import SimpleLauncher
 from parsl.providers.cluster_provider import ClusterProvider
@@ -266,9 +265,11 @@ class BlockErrors:
         self.seen: set[str] = set()
         self.streak = 0
 
-    def __call__(self, executor: BlockProviderExecutor, status: dict[str, JobStatus]) -> None:
+    def __call__(self, executor: Any, status: dict[str, JobStatus]) -> None:
         for block in sorted((b for b in status if b not in self.seen and status[b].terminal), key=int):
             self.seen.add(block)
+            if status[block].state not in (JobState.SCALED_IN, JobState.MISSING):
+                executor._hold_block(block)  # see `interchange`: what it was computing is lost now
             if block in executor._simulated_status and status[block].state != JobState.SCALED_IN:
                 refusal = slurm.Refused(status[block].message or "")
                 del executor._simulated_status[block]

@@ -2,18 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from aims_pax.frames import Frame, Label
+from aims_pax.md import Advance, MDState
+from aims_pax.potential import Potential
+from aims_pax.samplers.base import Sample
 from aims_pax.samplers.foundation_md import MDSampler
+from aims_pax.systems import System
+
+
+@runtime_checkable
+class BySystem(Potential, Protocol):
+    """A potential that may treat each system by a method of its own: FHI-aims with one control.in a geometry."""
+
+    def method_of(self, system: str) -> str: ...
+    def of(self, system_of: Callable[[Frame], str | None]) -> Potential: ...
 
 
 class AbInitioMDSampler(MDSampler):
     """`MDSampler` whose potential is the reference itself (`labeller.potential()`).
 
     The labels are asked for by frame once more: the labeller has them in its store, with stress, and of
-    exactly the rounded structure.
+    exactly the rounded structure. A potential that is `BySystem` is told which system each frame descends from.
     """
 
+    _systems: Sequence[System] = ()
+
+    def sample(self, systems: Sequence[System], n: int, rng: np.random.Generator) -> Iterator[Sample]:
+        self._systems = systems
+        self._name_of: dict[int, str] = {}  # random stream of a trajectory → system
+        return super().sample(systems, n, rng)
+
+    def _begin(self, system: System, md: Any, rng: np.random.Generator) -> MDState:
+        state = super()._begin(system, md, rng)
+        self._name_of[state.stream] = system.name
+        return state
+
+    def _advance(self, states: list[MDState], md: list[Any]) -> list[Advance]:
+        """All in one batch; one after the other where frames do not show which method they need."""
+        whole = self.potential
+        if not isinstance(whole, BySystem):
+            return super()._advance(states, md)
+        names, kinds = [self._name_of[s.stream] for s in states], [_kind(s.frame()) for s in states]
+        name_of = dict(zip(kinds, names, strict=True))
+        methods = {name: whole.method_of(name) for name in names}
+        if any(methods[name_of[k]] != methods[n] for k, n in zip(kinds, names, strict=True)):
+            return [self._advance([s], [m])[0] for s, m in zip(states, md, strict=True)]
+        self.potential = whole.of(lambda frame: name_of[_kind(frame)])
+        try:
+            return super()._advance(states, md)
+        finally:
+            self.potential = whole
+
     def _labels(self, frames: Sequence[Frame]) -> list[Label | None]:
-        return [*self.potential.labels(frames)]
+        potential = self.potential
+        if not isinstance(potential, BySystem):
+            return [*potential.labels(frames)]
+        named = zip(frames, self._systems, strict=True)
+        return [potential.of(_always(s.name)).labels([f])[0] for f, s in named]
+
+
+def _always(name: str) -> Callable[[Frame], str]:
+    return lambda _: name
+
+
+def _kind(frame: Frame) -> tuple[Any, ...]:
+    """Everything that stays the same while atoms and cell move."""
+    kept = (frame.numbers, frame.pbc, frame.fixed, frame.moments, frame.charges)
+    return (frame.charge, frame.spin, *(None if a is None else a.tobytes() for a in kept))

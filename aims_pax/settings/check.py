@@ -19,7 +19,7 @@ from aims_pax.frames import LabelledFrame
 from aims_pax.potential import load_factory
 from aims_pax.settings.base import Document, Place, nearest, read_document
 from aims_pax.settings.control import MOVES_ATOMS, pair_controls, read_control
-from aims_pax.settings.mace import ELEMENTS, atomic_energies_by_element
+from aims_pax.settings.mace import ELEMENTS, FROM_REFERENCE, atomic_energies_by_element
 from aims_pax.settings.read import read_settings
 from aims_pax.settings.whole import Settings, dump
 from aims_pax.systems import System, elements, read_systems
@@ -101,7 +101,7 @@ def _systems(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]
             f"no settings for {', '.join(missing)}; expected a table for each geometry, or one for all",
         )
     energies = settings.mace.architecture.atomic_energies
-    if energies is not None:
+    if energies is not None and energies != FROM_REFERENCE:
         try:
             atomic_energies_by_element(energies, elements(s.frame for s in systems), settings.folder)
         except SettingsError as error:

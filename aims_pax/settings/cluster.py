@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ValidationInfo, field_validator
+from pydantic import BeforeValidator, ValidationInfo, field_validator, model_validator
 
 from aims_pax.settings.keys import (
     Flag,
@@ -17,9 +17,11 @@ from aims_pax.settings.keys import (
     Section,
     Text,
     Whole,
+    as_list_of_texts,
     as_real,
     key,
     one_of,
+    optional,
 )
 
 SLURM = "the type is `slurm`"
@@ -98,7 +100,40 @@ def reserve(limit: float) -> float:
     return min(120.0, 0.1 * limit)
 
 
+def _devices(value: object) -> tuple[str, ...]:
+    devices = tuple(text.lower() for text in as_list_of_texts(value))
+    for device in devices:
+        if not re.fullmatch(r"cpu|(cuda|xpu)(:\d+)?|mps", device):
+            raise ValueError(f"expected devices like cuda:0, got {device!r}")
+    if twice := [d for d in devices if devices.count(d) > 1]:
+        raise ValueError(f"{twice[0]} is named twice; expected one worker a device")
+    return devices
+
+
 Seconds = Annotated[float, BeforeValidator(_seconds), Kind("`float` or `str`")]
+OptionalSeconds = Annotated[float | None, optional(_seconds), Kind("`float`, `str` or `None`")]
+Devices = Annotated[tuple[str, ...] | None, optional(_devices), Kind("`list` or `None`")]
+
+
+class TrainingProfile(Section):
+    """CLUSTER.training: where members train while trajectories go on."""
+
+    devices: Devices = key(None, "One worker on each of these devices, e.g. `[cuda:0, cuda:1]`.")
+    workers: OptionalWhole = key(
+        None,
+        "Members trained at the same time; `None`: as many as there are devices or cores. "
+        "0: in turns with the trajectories.",
+        possible="[0, inf)",
+    )
+    threads: Whole = key(1, "Threads of each worker.", possible="[1, inf)", plausible="[1, 128]")
+
+    @field_validator("workers", mode="after")
+    @classmethod
+    def _one_a_device(cls, workers: int | None, info: ValidationInfo) -> int | None:
+        devices = info.data.get("devices")
+        if workers is not None and devices is not None and workers > len(devices):
+            raise ValueError(f"{workers} workers for {len(devices)} devices; expected at most one a device")
+        return workers
 
 
 class ParslOptions(Section):
@@ -114,6 +149,13 @@ class ParslOptions(Section):
     )
     function_dir: OptionalText = key(
         None, "Folder of the blocks' job scripts and their output; `None`: in `run_dir`."
+    )
+    job_time_limit: OptionalSeconds = key(
+        None,
+        "The same as `job_time_limit` of `CLUSTER`; written in one of the two places.",
+        unit="s",
+        possible="(0, inf]",
+        plausible="[1, inf]",
     )
     jobs_per_block: Whole = key(
         1,
@@ -176,6 +218,26 @@ class ClusterSettings(Section):
         plausible="[1, inf]",
     )
 
+    training: TrainingProfile | None = key(
+        None,
+        "Where members train beside the trajectories, with any `type`: "
+        "`{devices: [cuda:0, cuda:1], workers: 2, threads: 1}`.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _limit_of_parsl_options(cls, data: Any) -> Any:
+        """`parsl_options.job_time_limit` means the key of this section; where blocks are, so with Slurm."""
+        options = data.get("parsl_options") if isinstance(data, dict) else None
+        inner = options.get("job_time_limit") if isinstance(options, dict) else None
+        if inner is None or "job_time_limit" in data or str(data.get("type", "slurm")).lower() != "slurm":
+            return data
+        try:
+            seconds = _seconds(inner)
+        except ValueError:
+            return data  # said where it is written
+        return {**data, "job_time_limit": seconds} if seconds > 0 else data
+
     @field_validator("slurm_str", mode="after")
     @classmethod
     def _readable(cls, header: str | None) -> str | None:
@@ -191,6 +253,12 @@ class ClusterSettings(Section):
     @field_validator("job_time_limit", mode="after")
     @classmethod
     def _fits_a_block(cls, limit: float, info: ValidationInfo) -> float:
+        options = info.data.get("parsl_options") if info.data.get("type") == "slurm" else None
+        inner = None if options is None else options.job_time_limit
+        if inner is not None and inner != limit:
+            raise ValueError(
+                f"{limit:g} s, but parsl_options.job_time_limit is {inner:g} s; keep one of them"
+            )
         block = block_walltime(info.data.get("slurm_str")) if info.data.get("type") == "slurm" else None
         if block is not None and not math.isinf(limit) and limit > block - reserve(block):
             raise ValueError(

@@ -83,15 +83,19 @@ class NoEffect:
 
 INITIAL, ACTIVE = "INITIAL_DATASET_GENERATION", "ACTIVE_LEARNING"
 CONVERGENCE = "convergence_patience max_convergence_epochs"
-BERENDSEN, NOSE_HOOVER = "taut taup compressibility pressure_au", "external_stress pfactor ttime"
+COUPLED, NOSE_HOOVER = "taut taup pressure_au", "external_stress pfactor ttime"
 
 
 def _nvt(_: Parts, md: Any) -> bool:
     return bool(md.stat_ensemble == "NVT")
 
 
-def _npt_with(barostat: str) -> Callable[[Parts, Any], bool]:
-    return lambda _, md: md.stat_ensemble == "NPT" and md.barostat == barostat
+def _nvt_with(thermostat: str) -> Callable[[Parts, Any], bool]:
+    return lambda _, md: md.stat_ensemble == "NVT" and md.thermostat == thermostat
+
+
+def _npt_with(*barostats: str) -> Callable[[Parts, Any], bool]:
+    return lambda _, md: md.stat_ensemble == "NPT" and md.barostat in barostats
 
 
 def _calculator(parts: Parts, _: Any) -> bool:
@@ -118,7 +122,7 @@ TABLE = (
         lambda p, _: not p.slurm,
         "CLUSTER.type is local",
     ),
-    NoEffect("CLUSTER", "training", lambda *_: True, "members still train in turn with the trajectories"),
+    NoEffect("CLUSTER", "training", lambda _, s: s.executor == "inline", "executor is inline"),
     NoEffect("CLUSTER", "job_time_limit", _calculator, "a calculator in Python cannot be interrupted"),
     NoEffect("CLUSTER", "max_workers", lambda _, s: s.executor == "inline", "executor is inline"),
     NoEffect("CLUSTER", "max_workers", lambda p, _: p.slurm, "CLUSTER.type is slurm; parsl_options decide"),
@@ -146,10 +150,15 @@ TABLE = (
         "replay_strategy is full_dataset",
     ),
     NoEffect(ACTIVE, f"{CONVERGENCE} converge_best", lambda _, s: not s.converge_al, "converge_al is False"),
-    NoEffect("MD", f"barostat {BERENDSEN} {NOSE_HOOVER}", _nvt, "stat_ensemble is NVT"),
+    NoEffect("MD", f"barostat taup compressibility pressure_au {NOSE_HOOVER}", _nvt, "stat_ensemble is NVT"),
+    NoEffect("MD", "taut", _nvt_with("Langevin"), "the thermostat is Langevin"),
+    NoEffect("MD", "friction", _nvt_with("SVR"), "the thermostat is SVR"),
     NoEffect("MD", "thermostat friction", lambda _, md: md.stat_ensemble == "NPT", "stat_ensemble is NPT"),
     NoEffect("MD", NOSE_HOOVER, _npt_with("Berendsen"), "the barostat is Berendsen"),
-    NoEffect("MD", BERENDSEN, _npt_with("npt"), "the barostat is npt"),
+    NoEffect("MD", f"{COUPLED} compressibility", _npt_with("npt"), "the barostat is npt"),
+    NoEffect(
+        "MD", f"{NOSE_HOOVER} compressibility", _npt_with("MTK", "isotropic-MTK"), "the barostat is MTK"
+    ),
     NoEffect("MISC", "energy_key forces_key stress_key", _no_labelled_files, "no file of labels is given"),
     NoEffect("TRAINING", "ema_decay", lambda _, s: not s.ema, "ema is False"),
     NoEffect(

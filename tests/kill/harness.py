@@ -45,7 +45,8 @@ CHANGES = {
 
 
 def project(folder: Path, executor: str) -> Path:
-    write_project(folder, {**CHANGES, "CLUSTER": {"executor": executor, "max_workers": 2}})
+    cluster = {"executor": executor, "max_workers": 2, "training": {"workers": 0}}
+    write_project(folder, {**CHANGES, "CLUSTER": cluster})
     (folder / "counted.py").write_text(REFERENCE)
     return folder
 

@@ -21,8 +21,9 @@ from aims_pax.errors import (
     WrongShape,
 )
 from aims_pax.frames import Frame
-from aims_pax.labelling import aims, aims_input
+from aims_pax.labelling import aims, aims_input, sessions
 from aims_pax.labelling.aims import AimsReference, control_for, geometry_text
+from aims_pax.labelling.executor import WorkerDied
 from aims_pax.potential import calculate
 from aims_pax.settings.control import read_control
 from tests import worlds
@@ -269,6 +270,28 @@ def test_each_fault_has_its_class_and_its_files_are_kept(reference, tmp_path, fa
     assert os.listdir(tmp_path / "calc") == ["failed"]
 
 
+def test_waiting_for_a_step_of_slurm_is_not_charged_to_the_calculation(reference, monkeypatch):
+    frame = worlds.dimer("Cu", 2.6)
+    late = reference(time_limit=4.0)
+    late = replace(late, launch=f"sleep 6; {late.launch}")
+    with pytest.raises(TimedOut, match="limit of 4 s"):
+        late.label(frame)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    close(late.label(frame), reference().label(frame))
+
+
+def test_a_program_that_slurm_never_starts_is_no_failure_of_its_frame(reference, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(aims, "SCHEDULER_AWAY", 1.0)
+    monkeypatch.setattr(sessions, "PATIENCE_SRUN", 1.0)
+    says = "echo 'srun: Job 7 step creation temporarily disabled, retrying' >&2"
+    never = replace(reference(time_limit=1.0), launch=f"{says}; sleep 300")
+    with pytest.raises(WorkerDied, match=r"Slurm did not start it in time.*temporarily disabled") as raised:
+        never.label(worlds.dimer("Cu", 2.6))
+    assert 0 < raised.value.cost < 0.5  # tried three times
+    assert not list((tmp_path / "calc").rglob("*.tar.gz"))
+
+
 def test_a_missing_stress_names_the_numerical_one(reference):
     periodic = reference(text=worlds.CONTROL_PERIODIC, stress=True)
     frame = worlds.crystal()
@@ -284,8 +307,12 @@ def test_a_hang_is_killed_with_its_grandchildren_after_the_time_limit(reference,
     begun = time.monotonic()
     with pytest.raises(TimedOut, match="limit of 3 s"):
         slow.label(worlds.dimer("Cu", 2.6))
-    assert time.monotonic() - begun < 7
-    assert not alive(int(pid_file.read_text()))
+    assert time.monotonic() - begun < 15
+    grandchild = int(pid_file.read_text())
+    deadline = time.monotonic() + 10  # on a busy machine a killed process takes a moment to be gone
+    while alive(grandchild) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(grandchild)
 
 
 def test_folders_are_kept_when_asked_and_never_the_users(reference, tmp_path):
@@ -413,3 +440,19 @@ def test_a_controller_that_is_away_costs_time_but_no_frame(reference, tmp_path, 
     label = replace(it, launch=f"{srun} {it.launch}").label(worlds.dimer("Cu", 2.6))
     assert not away.exists()
     close(label, it.label(worlds.dimer("Cu", 2.6)))
+
+
+def test_for_atoms_the_method_stays_and_what_molecules_and_crystals_need_leaves(control):
+    text = worlds.CONTROL_PERIODIC + (
+        "charge 1\nspin collinear\nfixed_spin_moment 2\ndefault_initial_moment 1\ncompute_analytical_stress .true.\n"
+        "relax_geometry bfgs 1e-2\noccupation_type gaussian 0.01\nk_offset 0.5 0.5 0.5\n"
+    )
+    kept = aims_input.control_for_atoms(control(text))
+    assert [k for k, _ in kept.keywords] == ["xc", "relativistic", "sc_accuracy_rho", "occupation_type"]
+
+
+def test_for_atoms_stress_is_never_asked_for_and_one_control_serves(reference, control):
+    both = reference(controls={"a": control(), "b": control(worlds.CONTROL_PERIODIC)}, stress=True)
+    atoms = both.for_atoms()
+    assert (atoms.controls, atoms.stress) == ({}, False)
+    assert atoms.control == aims_input.control_for_atoms(control())

@@ -160,3 +160,10 @@ def test_the_kind_of_arguments_counts_in_the_method():
     xtb = reference(worlds.XTB)
     assert replace(xtb, kwargs={**xtb.kwargs, "accuracy": 1.0}).describe() != xtb.describe()
     assert replace(xtb, kwargs=dict(reversed(xtb.kwargs.items()))).describe() == xtb.describe()
+
+
+def test_for_atoms_what_is_said_of_a_molecule_s_electrons_leaves():
+    kwargs = {"method": "GFN1-xTB", "charge": -1, "multiplicity": 2, "accuracy": 0.01}
+    atoms = CalculatorReference("tblite.ase:TBLite", kwargs).for_atoms()
+    assert atoms.kwargs == {"method": "GFN1-xTB", "accuracy": 0.01}
+    assert CalculatorReference("a:b", {"x": 1}).for_atoms() == CalculatorReference("a:b", {"x": 1})

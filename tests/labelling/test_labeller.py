@@ -479,16 +479,50 @@ def test_errors_cross_processes_with_their_folder():
     assert (error.reason, error.folder) == ("why", "/where")
 
 
-def test_labels_of_geometries_with_their_own_control_are_kept_apart(tmp_path, folder):
+def of_two_controls(tmp_path, **options):
     species = worlds.write_species(tmp_path / "species")
     controls = {}
     for name, text in (("cell", worlds.CONTROL_PERIODIC), ("molecule", worlds.CONTROL)):
         (tmp_path / name).write_text(text)
         controls[name] = read_control(tmp_path / name)
-    reference = AimsReference(
+    return AimsReference(
         control=controls["cell"], controls=controls, species_dir=species,
-        launch=worlds.launch("emt"), calc_dir=tmp_path / "calc",
+        launch=worlds.launch("emt", **options), calc_dir=tmp_path / "calc",
     )  # fmt: skip
+
+
+def test_ab_initio_md_runs_each_geometry_with_its_own_control(tmp_path, folder):
+    from aims_pax.samplers.ab_initio_md import AbInitioMDSampler
+    from aims_pax.systems import System
+    from tests.md.settings import langevin
+
+    systems = [System("molecule", worlds.water()), System("cell", worlds.crystal())]
+    with labeller(of_two_controls(tmp_path, count=tmp_path / "count"), folder, "threads") as it:
+        sampler = AbInitioMDSampler(it.potential(), lambda system: langevin(100), 1)
+        samples = list(sampler.sample(systems, 1, np.random.default_rng(1)))
+        for sample in samples:
+            known = it.known(sample.frame, str(sample.origin["system"]))
+            assert known is not None
+            assert same(known, sample.label)
+        assert it.known(samples[0].frame, "cell") is None
+    assert len((tmp_path / "count").read_text().splitlines()) == 4, "the start and one step of each"
+
+
+def test_an_isolated_atom_has_a_method_of_its_own(tmp_path, folder):
+    reference = of_two_controls(tmp_path)
+    atom = Frame([29], np.zeros((1, 3)), spin=2, moments=[1.0])
+    with labeller(reference, folder, "threads") as it:
+        label = it.submit(atom, atom=True).result(30)
+        assert same(it.known(atom, atom=True), label)
+        assert it.known(atom, "molecule") is None
+        names = {it.method_of("cell"), it.method_of("molecule"), it.method_of(atom=True)}
+        assert len(names) == 3
+        described = json.loads((folder / "labels" / it.method_of(atom=True) / "method.json").read_text())
+        assert "k_grid" not in str(described["control"])
+
+
+def test_labels_of_geometries_with_their_own_control_are_kept_apart(tmp_path, folder):
+    reference = of_two_controls(tmp_path)
     with labeller(reference, folder, "threads") as it:
         it.check_elements([29, 8])
         with pytest.raises(SetupError, match="02_He_default"):

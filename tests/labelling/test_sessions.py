@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from aims_pax.errors import TimedOut
-from aims_pax.labelling.sessions import Running
+from aims_pax.labelling.sessions import Clock, Running
 
 
 def run(running, folder, command, limit=None):
-    return running.run(command, folder, folder / "out", folder / "err", limit)
+    return running.run(command, folder, folder / "out", folder / "err", Clock(limit))
 
 
 def alive(pid: int) -> bool:
@@ -58,6 +58,22 @@ def test_a_process_in_a_group_of_its_own_dies_at_the_limit_too(tmp_path):
     with pytest.raises(TimedOut):
         run(Running(), tmp_path, f"{command} & wait", limit=1.0)
     wait_for(lambda: not alive(int((tmp_path / "out").read_text())))
+
+
+def test_the_limit_does_not_count_while_a_program_waits_to_begin(tmp_path):
+    clock, out = Clock(2.0), tmp_path / "out"
+    waiting = lambda: not out.exists() or not out.stat().st_size  # noqa: E731
+    command = "sleep 3; echo begun; sleep 0.5"
+    assert Running().run(command, tmp_path, out, tmp_path / "err", clock, waiting=waiting) == 0
+    assert 0.5 < clock.left < 2.0
+    out.unlink()
+    begun = time.monotonic()
+    with pytest.raises(TimedOut, match="limit of 2 s"):
+        Running().run(
+            "sleep 3; echo begun; sleep 300", tmp_path, out, tmp_path / "err", clock, waiting=waiting
+        )
+    assert time.monotonic() - begun > 3.5  # what was left of the clock, after the wait
+    assert clock.left <= 0
 
 
 def test_stop_ends_what_runs_and_lets_nothing_start(tmp_path):

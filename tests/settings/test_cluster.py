@@ -32,3 +32,63 @@ def test_at_least_one_worker():
     assert ClusterSettings().max_workers is None
     with pytest.raises(ValidationError, match="expected at least 1"):
         ClusterSettings(max_workers=0)
+
+
+# a limit in either place ----------------------------------------------------------------------------------
+
+OPTIONS = {"nodes_per_block": 1, "init_blocks": 1, "min_blocks": 0, "max_blocks": 2, "label": "l"}
+
+
+def test_a_time_limit_may_be_written_under_parsl_options_too():
+    inner = {**OPTIONS, "job_time_limit": "00:10:00"}
+    assert ClusterSettings(parsl_options=inner).job_time_limit == 600
+    assert ClusterSettings(parsl_options=inner, job_time_limit=600).job_time_limit == 600
+    assert math.isinf(ClusterSettings(parsl_options=OPTIONS).job_time_limit)
+    assert math.isinf(ClusterSettings(type="local", parsl_options=inner).job_time_limit), "no blocks there"
+
+
+def test_two_different_limits_are_refused():
+    inner = {**OPTIONS, "job_time_limit": 600}
+    with pytest.raises(ValidationError, match=r"300 s, but parsl_options.job_time_limit is 600 s"):
+        ClusterSettings(parsl_options=inner, job_time_limit=300)
+
+
+def test_a_limit_under_parsl_options_must_fit_into_a_block_too():
+    inner = {**OPTIONS, "job_time_limit": 3600}
+    with pytest.raises(ValidationError, match="3600 s do not fit into a block of 3600 s"):
+        ClusterSettings(parsl_options=inner, slurm_str="#SBATCH --time=1:00:00")
+
+
+@pytest.mark.parametrize("written", ["soon", 0, -5])
+def test_a_wrong_limit_is_told_once_where_it_is_written(written):
+    with pytest.raises(ValidationError) as caught:
+        ClusterSettings(parsl_options={**OPTIONS, "job_time_limit": written})
+    assert [e["loc"] for e in caught.value.errors()] == [("parsl_options", "job_time_limit")]
+
+
+# training -------------------------------------------------------------------------------------------------
+
+
+def test_training_has_a_profile_with_either_type():
+    for kind in ("local", "slurm"):
+        profile = ClusterSettings(type=kind, training={"devices": ["cuda:0", "CUDA:1"]}).training
+        assert (profile.devices, profile.workers, profile.threads) == (("cuda:0", "cuda:1"), None, 1)
+    assert ClusterSettings(training={"devices": "cpu"}).training.devices == ("cpu",)
+    assert ClusterSettings().training is None
+
+
+@pytest.mark.parametrize(
+    ("profile", "said"),
+    [
+        ({"devices": ["gpu0"]}, "expected devices like cuda:0, got 'gpu0'"),
+        ({"devices": ["cuda:0", "cuda:0"]}, "cuda:0 is named twice"),
+        ({"devices": []}, "empty list"),
+        ({"devices": ["cuda:0"], "workers": 2}, "2 workers for 1 devices"),
+        ({"workers": 0}, "at least 1"),
+        ({"threads": 0.5}, "whole number"),
+        ({"device": "cuda"}, "Extra inputs"),
+    ],
+)
+def test_a_wrong_profile_is_refused(profile, said):
+    with pytest.raises(ValidationError, match=said):
+        ClusterSettings(training=profile)

@@ -23,6 +23,7 @@ def test_every_rule_names_existing_keys():
         (ACTIVE, "species_dir: s", "the reference is a calculator"),
         ("CLUSTER", "launch_str: aims.x", "the reference is a calculator"),
         ("CLUSTER", "job_time_limit: 01:00:00", "cannot be interrupted"),
+        ("CLUSTER", "training: {devices: [cuda:0]}", "train in turn with the trajectories"),
         ("MISC", "path_to_control: other.in", "the reference is a calculator"),
         (INITIAL, "desired_acc_scale_idg: 5.0", "desired_acc is 0"),
         (INITIAL, "convergence_patience: 5", "converge_initial is False"),
@@ -78,12 +79,27 @@ def test_keys_of_convergence_are_idle_without_it(tmp_path):
     assert len(read(tmp_path, project).warnings) == 2
 
 
-@pytest.mark.parametrize(("barostat", "idle"), [("npt", "taut: 3000"), ("Berendsen", "ttime: 50")])
+@pytest.mark.parametrize(
+    ("barostat", "idle"),
+    [
+        ("npt", "taut: 3000"),
+        ("Berendsen", "ttime: 50"),
+        ("MTK", "ttime: 50"),
+        ("isotropic-MTK", "compressibility: 1.0e-5"),
+    ],
+)
 def test_each_barostat_has_its_own_keys(tmp_path, barostat, idle):
     project = with_key(PROJECT.replace("NVT", "NPT"), "MD", f"barostat: {barostat}", idle, "friction: 0.01")
     warnings = read(tmp_path, project, with_key(MACE, "GENERAL", "compute_stress: True")).warnings
     idle_keys = [w.split(": ")[1] for w in warnings if "has no effect" in w]
     assert idle_keys == [f"MD.{idle.split(':')[0]}", "MD.friction"]
+
+
+def test_each_thermostat_has_its_own_keys(tmp_path):
+    project = with_key(PROJECT, "MD", "thermostat: SVR", "taut: 300", "friction: 0.01")
+    assert [w.split(": ")[1] for w in read(tmp_path, project).warnings] == ["MD.friction"]
+    project = with_key(PROJECT, "MD", "taut: 300", "friction: 0.01")
+    assert [w.split(": ")[1] for w in read(tmp_path, project).warnings] == ["MD.taut"]
 
 
 def test_slurm_keys_are_idle_on_this_machine_and_a_factory_with_fhi_aims(tmp_path):
@@ -95,4 +111,4 @@ def test_slurm_keys_are_idle_on_this_machine_and_a_factory_with_fhi_aims(tmp_pat
 def test_in_a_map_the_system_is_named(tmp_path):
     maps = "MD:\n  a: {stat_ensemble: NVT, taut: 400}\n  b: {stat_ensemble: NVT}\n"
     warnings = read(tmp_path, PROJECT.replace("MD:\n  stat_ensemble: NVT\n", maps)).warnings
-    assert warnings == ("aimsPAX.yaml:8: MD.a.taut: has no effect: stat_ensemble is NVT",)
+    assert warnings == ("aimsPAX.yaml:8: MD.a.taut: has no effect: the thermostat is Langevin",)

@@ -216,7 +216,6 @@ def test_stress_promotes_the_weighted_loss_and_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("project", "said"),
     [
-        (PROJECT.replace("NVT", "NPT"), "MD.stat_ensemble: NPT comes with a later release; use NVT"),
         (with_key(PROJECT, "CLUSTER", "executor: mpi"), "CLUSTER.executor: mpi"),
     ],
 )
@@ -224,6 +223,13 @@ def test_what_this_release_cannot_run_is_refused_for_a_run_only(tmp_path, projec
     mace = with_key(MACE, "GENERAL", "compute_stress: True")
     assert any(said in text for text in unsupported(read(tmp_path, project, mace)))
     assert said in errors(tmp_path, project, mace, for_run=True)[0]
+
+
+def test_every_ensemble_can_run(tmp_path):
+    mace = with_key(MACE, "GENERAL", "compute_stress: True")
+    for words in ("NPT\n  barostat: MTK", "NPT\n  barostat: npt", "NPT", "NVT\n  thermostat: SVR"):
+        project = PROJECT.replace("stat_ensemble: NVT", f"stat_ensemble: {words}")
+        assert unsupported(read(tmp_path, project, mace)) == []
 
 
 def test_reading_for_a_run_accepts_what_runs(tmp_path):

@@ -190,12 +190,13 @@ class Cluster:
 
     # ------------------------------------------------------------ looking
 
-    def run(self, *words: str) -> str:
-        return subprocess.run(words, capture_output=True, text=True, timeout=20).stdout
+    def run(self, *words: str, check: bool = False) -> str:
+        """The output of a command. check: raise CalledProcessError when it fails, as without a controller."""
+        return subprocess.run(words, capture_output=True, text=True, timeout=30, check=check).stdout
 
     def jobs(self) -> dict[str, str]:
         """Job id → state of everything that waits or runs."""
-        lines = self.run("squeue", "--noheader", "--format=%A %T").split("\n")
+        lines = self.run("squeue", "--noheader", "--format=%A %T", check=True).split("\n")
         return dict(line.split(maxsplit=1) for line in lines if line.strip())
 
     def state(self, job: str) -> str:
@@ -206,13 +207,13 @@ class Cluster:
         return self.run("squeue", "--noheader", "--states=all", "--format=%N", f"--jobs={job}").strip()
 
     def states(self) -> dict[str, str]:
-        lines = self.run("sinfo", "--noheader", "--Node", "--format=%N %T").split("\n")
+        lines = self.run("sinfo", "--noheader", "--Node", "--format=%N %T", check=True).split("\n")
         return {line.split()[0]: line.split()[1] for line in lines if line.strip()}
 
     def until(self, condition: Callable[[], object], seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while True:
-            with suppress(subprocess.TimeoutExpired):
+            with suppress(subprocess.SubprocessError):  # Slurm does not answer just now
                 if condition():
                     return
             if time.monotonic() > deadline:
@@ -325,7 +326,10 @@ def main(words: Sequence[str]) -> None:
     cluster = Cluster(FOLDER)
     match list(words):
         case ["install"]:
-            install()
+            try:
+                install()
+            except NoSlurmError as error:
+                sys.exit(f"no Slurm: {error}")
         case ["up"]:
             install()
             cluster.up()

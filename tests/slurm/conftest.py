@@ -1,7 +1,11 @@
-"""One Slurm for all tests of this folder; without it they are skipped, and the reason is shown."""
+"""One Slurm for all tests of this folder; without it they are skipped, and the reason is shown.
+
+SLURM_TESTS=required: they fail instead.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -24,6 +28,8 @@ def slurm() -> Iterator[Cluster]:
     try:
         cluster = Cluster().__enter__()
     except NoSlurmError as error:
+        if os.environ.get("SLURM_TESTS") == "required":
+            raise
         pytest.skip(f"no Slurm: {error}")
     yield cluster
     cluster.down()

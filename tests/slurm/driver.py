@@ -1,10 +1,11 @@
-"""A driver that only labels: quick to start, easy to kill.
+"""A driver that only labels, on Slurm or on this machine: quick to start, easy to kill.
 
 python -m tests.slurm.driver FOLDER        FOLDER holds plan.json; it gets driver.log and result.json
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -13,20 +14,23 @@ import subprocess
 import sys
 import time
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from aims_pax.errors import LabelError, SetupError
 from aims_pax.frames import Frame
 from aims_pax.labelling import Labeller
-from aims_pax.labelling.aims import AimsReference
+from aims_pax.labelling.aims import AimsReference, geometry_text
 from aims_pax.labelling.blocks import Blocks
+from aims_pax.labelling.executor import Executor, make_executor
 from aims_pax.labelling.slurm_executor import SlurmExecutor
 from aims_pax.settings.control import read_control
 from tests import worlds
 
 HEADER = "#SBATCH --time=10 --ntasks=2 --mem=400\n#SBATCH --exclude=dev4\n"
 PLAN: dict[str, Any] = {
+    "executor": "slurm",  # or threads, htex: with `jobs` workers on this machine, without srun
     "frames": 4,
     "seconds": 0.0,
     "fault": "none",
@@ -39,17 +43,24 @@ PLAN: dict[str, Any] = {
     "launch": "srun --ntasks=1",
     "nodes": 1,
     "mpi": False,
-    "stay": 0.0,  # s to wait, open and idle, after the last label
+    "stay": 0,  # blocks that must be given back before the driver leaves
 }
 
 
 class Driver:
-    """A driver in a process of its own. count: one line for each calculation begun."""
+    """A driver in a process of its own.
+
+    count: one line for each calculation begun. hit, steps: what a fault fell on, and how many steps ran at once.
+    """
+
+    hit: set[str]
+    steps: int
 
     def __init__(self, folder: Path, **plan: Any) -> None:
         self.folder = folder
         self.count = folder / "count"
         self.plan = {**PLAN, **plan}
+        self.ids = {_key(f): f.id for f in frames(self.plan["frames"])}
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "plan.json").write_text(json.dumps(self.plan))
         (folder / "control.in").write_text(worlds.CONTROL)
@@ -57,6 +68,7 @@ class Driver:
         self.start()
 
     def start(self) -> None:
+        (self.folder / "result.json").unlink(missing_ok=True)
         self.began = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.slurm.driver", str(self.folder)],
@@ -74,14 +86,29 @@ class Driver:
         self.process.wait()
 
     def begun(self) -> list[str]:
-        """The calculations begun, by a hash of their geometry."""
-        if not self.count.exists():
-            return []
-        return [line.split()[0] for line in self.count.read_text().splitlines()]
+        """The frames whose calculation has begun, in order."""
+        return [frame for frame, _ in self.called()]
+
+    def called(self) -> list[tuple[str, int]]:
+        """Frame and process of each call of the program."""
+        lines = self.count.read_text().split("\n")[:-1] if self.count.exists() else []
+        return [(self.ids[key], int(pid)) for key, pid in map(str.split, lines)]
+
+    def working(self) -> dict[str, int]:
+        """Frame → process of the worker that has claimed it."""
+        found = {}
+        for path in self.folder.glob("data/labels/*/*.claim"):
+            with suppress(OSError, ValueError):
+                found[path.stem] = json.loads(path.read_text())["pid"]
+        return found
+
+    def labels(self) -> set[str]:
+        """Frames whose label is on the disk."""
+        return {p.stem for p in self.folder.glob("data/labels/*/*.json") if p.name != "method.json"}
 
     def jobs(self, cluster: Any) -> dict[str, str]:
         """The Slurm jobs of this driver that wait or run."""
-        lines = cluster.run("squeue", "--noheader", "--format=%A %T %j").splitlines()
+        lines = cluster.run("squeue", "--noheader", "--format=%A %T %j", check=True).splitlines()
         return {w[0]: w[1] for w in map(str.split, lines) if w[2].startswith(f"{self.folder.name}.")}
 
     def log(self) -> str:
@@ -93,6 +120,11 @@ def frames(n: int) -> list[Frame]:
     return worlds.rattled(worlds.dimer("Cu", 2.5), n, seed=11)
 
 
+def _key(frame: Frame) -> str:
+    """By which the stand-in counts."""
+    return hashlib.sha256(geometry_text(frame).encode()).hexdigest()[:20]
+
+
 def main(folder: Path) -> None:
     plan = json.loads((folder / "plan.json").read_text())
     logging.basicConfig(filename=folder / "driver.log", level=logging.INFO, format="%(asctime)s %(message)s")
@@ -102,21 +134,15 @@ def main(folder: Path) -> None:
     reference = AimsReference(
         control=read_control(folder / "control.in"),
         species_dir=folder / "species",
-        launch=f"{plan['launch']} {launch}",
+        launch=f"{plan['launch']} {launch}" if plan["executor"] == "slurm" else launch,
         calc_dir=folder / "calc",
         time_limit=plan["limit"],
-        shared=plan["jobs"] > 1,
+        shared=plan["jobs"] > 1 and plan["executor"] == "slurm",
     )
-    blocks = Blocks(
-        plan["header"], plan["worker"], name=folder.name, jobs=plan["jobs"], most=plan["most"],
-        longest=plan["limit"], idle=plan["idle"], nodes=plan["nodes"], mpi=plan["mpi"],
-    )  # fmt: skip
     result: dict[str, Any] = {"labels": {}, "failures": {}, "error": None, "times": []}
     began = time.monotonic()
     try:
-        with Labeller(
-            reference, folder / "data", SlurmExecutor(blocks, folder / "parsl", folder)
-        ) as labeller:
+        with Labeller(reference, folder / "data", executor_of(plan, folder)) as labeller:
             futures = {f.id: labeller.submit(f) for f in frames(plan["frames"])}
             for frame_id, future in futures.items():
                 try:
@@ -126,13 +152,25 @@ def main(folder: Path) -> None:
                 except LabelError as error:
                     result["failures"][frame_id] = [type(error).__name__, error.reason]
             result["calls"] = vars(labeller.calls)
-            time.sleep(plan["stay"])
+            log = folder / "driver.log"
+            while plan["stay"] and log.read_text().count("given back") < plan["stay"]:
+                time.sleep(0.5)  # for ever: whoever started us has a deadline
     except SetupError as error:
         result["error"] = str(error)
     except CancelledError:
         result["error"] = "cancelled"
     result["seconds"] = time.monotonic() - began
     (folder / "result.json").write_text(json.dumps(result))
+
+
+def executor_of(plan: dict[str, Any], folder: Path) -> Executor:
+    if plan["executor"] != "slurm":
+        return make_executor(plan["executor"], plan["jobs"], folder / "parsl", folder)
+    blocks = Blocks(
+        plan["header"], plan["worker"], name=folder.name, jobs=plan["jobs"], most=plan["most"],
+        longest=plan["limit"], idle=plan["idle"], nodes=plan["nodes"], mpi=plan["mpi"],
+    )  # fmt: skip
+    return SlurmExecutor(blocks, folder / "parsl", folder)
 
 
 if __name__ == "__main__":

@@ -6,16 +6,16 @@ import subprocess
 def test_jobs_run_and_a_killed_node_fails_its_jobs_and_comes_back(slurm):
     told = slurm.run("sbatch", "--parsable", "--no-requeue", "--output=/dev/null", "--wrap", "srun sleep 300")
     job = told.strip()
-    slurm.until(lambda: slurm.state(job) == "RUNNING")
+    slurm.until(lambda: slurm.state(job) == "RUNNING", 120)
     node = slurm.node_of(job)
     slurm.kill_node(node)
-    slurm.until(lambda: slurm.state(job) == "NODE_FAIL", 60)
+    slurm.until(lambda: slurm.state(job) == "NODE_FAIL", 300)
     slurm.start_node(node)
-    slurm.until(lambda: slurm.states()[node] == "idle", 30)
+    slurm.until(lambda: slurm.states()[node] == "idle", 120)
     assert subprocess.run(["srun", "--nodelist", node, "hostname"], capture_output=True).returncode == 0
 
 
 def test_the_controller_can_be_restarted(slurm):
     slurm.stop_controller()
     slurm.start_controller()
-    slurm.until(lambda: set(slurm.states().values()) == {"idle"}, 30)
+    slurm.until(lambda: set(slurm.states().values()) == {"idle"}, 120)

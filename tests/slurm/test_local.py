@@ -32,7 +32,7 @@ def test_steps_run_side_by_side_in_the_job_of_the_driver(slurm, tmp_path):
         f"--output={tmp_path}/out", str(tmp_path / "job.sh"),
     )  # fmt: skip
     job = told.strip()
-    slurm.until(lambda: slurm.state(job) in ("COMPLETED", "FAILED"), 150)
+    slurm.until(lambda: slurm.state(job) in ("COMPLETED", "FAILED"), 600)
     out = (tmp_path / "out").read_text()
     assert slurm.state(job) == "COMPLETED", out
     assert "threads, 4 at once" in out

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -42,25 +44,6 @@ def check_datasets(folder) -> int:
     return n
 
 
-def test_a_molecule_and_a_crystal_with_stress_from_settings_to_results(slurm, tmp_path):
-    folder = write_aims_project(
-        tmp_path / "run",
-        worlds.launch("emt"),
-        systems={"copper": worlds.crystal(), "water": worlds.water()},
-        mace={"GENERAL": {"compute_stress": True}},
-    )
-    told = command(folder=folder)
-    assert told.returncode == 0, told.stdout + told.stderr
-    assert check_datasets(folder) > 15
-    formulas = Counter(
-        a.get_chemical_formula() for a in ase.io.read(folder / "results" / "training.xyz", ":")
-    )
-    assert set(formulas) == {"Cu4", "H2O"}
-    assert list((folder / "results").glob("*.model"))
-    assert "Slurm job" in told.stdout
-    assert [p for p in processes().values() if str(folder) in p] == []
-
-
 FAULTS = "unconverged+unconverged-goodbye+crash+segfault+truncated+nan+stars+no-forces+wrong-atoms+huge-force"
 CLASSES = {
     "unconverged": "NotConverged", "unconverged-goodbye": "NotConverged", "crash": "Crashed",
@@ -69,23 +52,74 @@ CLASSES = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def failing(slurm, tmp_path_factory):
-    """A run whose reference fails for 30 % of all geometries, in every way."""
-    folder = tmp_path_factory.mktemp("failing") / "run"
-    launch = worlds.launch("emt", f"{FAULTS}+hang:0.3", faults_told=folder / "faults")
-    write_aims_project(folder, launch, job_time_limit=8, systems={"water": worlds.water()})
+PATIENCE = 600  # s for what takes a minute on a quiet machine
+
+
+@pytest.fixture(scope="module", autouse=True)
+def runs(slurm, tmp_path_factory):
+    """Three runs side by side on one cluster; each gives its folder and how its command ended."""
+    with ThreadPoolExecutor(3) as threads:
+        yield {
+            run.__name__: threads.submit(run, tmp_path_factory.mktemp(run.__name__) / "run")
+            for run in (healthy, failing, killed)
+        }
+
+
+def healthy(folder: Path):
+    """A molecule and a crystal with stress."""
+    write_aims_project(
+        folder,
+        worlds.launch("emt"),
+        systems={"copper": worlds.crystal(), "water": worlds.water()},
+        mace={"GENERAL": {"compute_stress": True}},
+    )
     return folder, command(folder=folder)
 
 
-def test_a_reference_that_fails_in_all_ways_does_not_stop_the_run(failing):
-    folder, told = failing
+def failing(folder: Path):
+    """A run whose reference fails for 30 % of all geometries, in every way."""
+    launch = worlds.launch("emt", f"{FAULTS}+hang:0.3", faults_told=folder / "faults")
+    write_aims_project(folder, launch, job_time_limit=20, systems={"water": worlds.water()})
+    return folder, command(folder=folder)
+
+
+def killed(folder: Path):
+    """A run whose driver is killed while its workers compute, and started again."""
+    count = folder.with_name("count")
+    write_aims_project(
+        folder, worlds.launch("emt", seconds=3, count=count), systems={"water": worlds.water()}
+    )
+    code = "import sys; sys.argv[0] = 'aims-PAX'; from aims_pax.cli import main; main()"
+    driver = subprocess.Popen([sys.executable, "-c", code], cwd=folder, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + PATIENCE
+    while not count.exists() or len(count.read_text().splitlines()) < 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    return folder, command(folder=folder)
+
+
+def test_a_molecule_and_a_crystal_with_stress_from_settings_to_results(runs):
+    folder, told = runs["healthy"].result(PATIENCE)
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert check_datasets(folder) > 15
+    formulas = Counter(
+        a.get_chemical_formula() for a in ase.io.read(folder / "results" / "training.xyz", ":")
+    )
+    assert set(formulas) == {"Cu4", "H2O"}
+    assert list((folder / "results").glob("*.model"))
+    assert "Slurm job" in told.stdout
+
+
+def test_a_reference_that_fails_in_all_ways_does_not_stop_the_run(runs):
+    folder, told = runs["failing"].result(PATIENCE)
     assert told.returncode == 0, told.stdout + told.stderr
     assert check_datasets(folder) > 10
 
 
-def test_the_quarantine_lists_every_failure_with_its_class_and_its_files(failing):
-    folder, told = failing
+def test_the_quarantine_lists_every_failure_with_its_class_and_its_files(runs):
+    folder, told = runs["failing"].result(PATIENCE)
     lines = [line.split() for line in (folder / "faults").read_text().splitlines()]
     expected = {frame: CLASSES[fault] for frame, fault in lines if fault != "none"}
     entries = [json.loads(line) for line in (folder / "data" / "quarantine.jsonl").read_text().splitlines()]
@@ -101,23 +135,15 @@ def test_the_quarantine_lists_every_failure_with_its_class_and_its_files(failing
     assert not labelled & set(expected)
 
 
-def test_a_driver_killed_within_a_run_goes_on_and_pays_nothing_twice(slurm, tmp_path):
-    folder = write_aims_project(
-        tmp_path / "run", worlds.launch("emt", seconds=3, count=tmp_path / "count"),
-        systems={"water": worlds.water()},
-    )  # fmt: skip
-    code = "import sys; sys.argv[0] = 'aims-PAX'; from aims_pax.cli import main; main()"
-    driver = subprocess.Popen([sys.executable, "-c", code], cwd=folder, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "count").exists() or len((tmp_path / "count").read_text().splitlines()) < 5:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
-    told = command(folder=folder)
+def test_a_driver_killed_within_a_run_goes_on_and_pays_nothing_twice(runs):
+    folder, told = runs["killed"].result(PATIENCE)
     assert told.returncode == 0, told.stdout + told.stderr
-    begun = Counter(line.split()[0] for line in (tmp_path / "count").read_text().splitlines())
+    begun = Counter(line.split()[0] for line in folder.with_name("count").read_text().splitlines())
     assert set(begun.values()) == {1}
-    check_datasets(folder)
-    assert [p for p in processes().values() if str(folder) in p] == []
-    assert list(slurm.jobs()) == []
+    assert check_datasets(folder) > 10
+
+
+def test_nothing_stays_running_when_all_runs_have_ended(slurm, runs):
+    folders = [str(run.result(PATIENCE)[0]) for run in runs.values()]
+    assert [line for line in processes().values() if any(f in line for f in folders)] == []
+    assert slurm.jobs() == {}
