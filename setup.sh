@@ -10,9 +10,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 mode=${1:-install}
 case "$mode" in
-    install) extras="xtb" ;;
-    demo) extras="xtb" ;;
-    test) extras="xtb,dev" ;;
+    install) extras="xtb,fast" ;;
+    demo) extras="xtb,fast" ;;
+    test) extras="xtb,fast,dev" ;;
     *) echo "usage: bash setup.sh [demo|test]" >&2; exit 2 ;;
 esac
 

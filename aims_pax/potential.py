@@ -39,7 +39,11 @@ class Evaluation:
 
 
 class Bound(Protocol):
-    """A potential bound to F structures with A atoms together; only positions and cells move."""
+    """A potential bound to F structures with A atoms together; only positions and cells move.
+
+    A binding with an attribute `drives = True` can leave each structure to one of its members, for the price
+    of one: called with `drivers=(m₀, …, m_F−1)` it answers as M = 1, structure f by member m_f.
+    """
 
     members: int
     device: str

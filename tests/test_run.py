@@ -318,7 +318,7 @@ def test_lennard_jones_through_threads_and_processes(tmp_path):
             tmp_path / executor,
             {
                 "REFERENCE": LENNARD_JONES,
-                "CLUSTER": {"executor": executor, "max_workers": 2},
+                "CLUSTER": {"executor": executor, "max_workers": 2, "training": {"workers": 0}},
                 "INITIAL_DATASET_GENERATION": {"initial_calculator": LENNARD_JONES | {"type": None}},
                 "ACTIVE_LEARNING": {"max_MD_steps": 20},
                 "MD": {"temperature": 30},
@@ -396,3 +396,61 @@ def test_another_reference_method_in_the_same_folder_is_refused_and_a_raised_lim
     assert extended.returncode == 0, extended.stderr
     assert "max_MD_steps: 10 → 30" in extended.stdout
     assert "it goes on" in extended.stdout
+
+
+def lines_of(folder):
+    return (folder / "logs" / "active_learning.log").read_text()
+
+
+def test_single_members_may_drive_and_visits_may_see_a_part_and_the_temperature_may_rise(tmp_path):
+    folder = write_project(
+        tmp_path,
+        {
+            "ACTIVE_LEARNING": {
+                "md_force": "member",
+                "replay_strategy": "random_subset",
+                "train_subset_size": 4,
+                "valid_subset_size": 10,
+                "max_MD_steps": 40,
+            },
+            "MD": {"temperature": [200, 500]},
+        },
+    )
+    done = command(folder=folder)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "max_MD_steps: every trajectory took 40 steps" in lines_of(folder)
+
+
+def test_a_crystal_under_pressure_moves_its_cell_and_is_labelled_with_stress(tmp_path):
+    folder = write_project(
+        tmp_path,
+        {
+            "MD": {"stat_ensemble": "NPT", "barostat": "Berendsen", "pressure_au": 6.24e-7},
+            "ACTIVE_LEARNING": {"max_MD_steps": 20, "num_trajectories": 2, "uncert_not_crossed_limit": 5},
+            "MISC": {"save_trajectories": 5},
+        },
+        {"GENERAL": {"compute_stress": True}},
+        systems={"copper": crystal()},
+    )
+    done = command(folder=folder)
+    assert done.returncode == 0, done.stderr + done.stdout
+    frames = list(read_extxyz(folder / "results" / "training.xyz"))
+    volumes = {round(float(np.linalg.det(f.frame.cell)), 6) for f in frames}
+    assert len(volumes) > 3
+    assert all(f.label.stress is not None for f in frames)
+
+
+def test_members_train_in_processes_of_their_own_while_trajectories_move(tmp_path):
+    folder = write_project(
+        tmp_path,
+        {
+            "CLUSTER": {"executor": "threads", "max_workers": 1, "training": {"workers": 2}},
+            "ACTIVE_LEARNING": {"max_MD_steps": 40},
+        },
+    )
+    done = command(folder=folder)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "training in 2 processes beside the dynamics" in done.stdout
+    assert "max_MD_steps" in lines_of(folder)
+    (model,) = (folder / "results").glob("*.model")
+    assert command(folder=folder).returncode == 0  # complete: nothing to do

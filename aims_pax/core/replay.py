@@ -31,8 +31,8 @@ class Replay:
         """
         n, new = len(ids), min(self.fresh, len(ids))
         old = min(n - new, max(self.train - new, 0))
-        drawn: Sequence[int] = seeds.rng("replay", *words).choice(n - new, old, replace=False) if old else []
-        return [ids[k] for k in sorted(int(k) for k in drawn)] + list(ids[n - new :])
+        drawn = seeds.rng("replay", *words).permutation(n - new)[:old].tolist()
+        return [ids[k] for k in sorted(drawn)] + list(ids[n - new :])
 
     def validation(self, ids: Sequence[str]) -> list[str]:
         """`valid` of `ids` that change little as the set grows: those whose ids, which are hashes, come first."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +27,11 @@ from aims_pax.force_field.graphs import Graph, Graphs
 from aims_pax.force_field.inference import Committee
 from aims_pax.force_field.losses import Loss
 from aims_pax.force_field.member import UNSEEN, Member
+from aims_pax.force_field.native import Backend
 from aims_pax.force_field.optimiser import Arrays
 from aims_pax.force_field.statistics import fit_offsets, measure
 from aims_pax.force_field.train import MemberResult, Plan, energy_residuals, validate, visit
+from aims_pax.force_field.workers import TrainingPool, Visited, together
 from aims_pax.frames import LabelledFrame
 
 if TYPE_CHECKING:
@@ -77,6 +80,7 @@ class Ensemble:
         self.loss = Loss(settings)
         self._frozen: list[MaceModel] = []
         self._frozen_version = -1
+        self._backend: Backend | None = None
 
     @classmethod
     def build(
@@ -165,7 +169,10 @@ class Ensemble:
                 member.refresh(model)
         self._frozen_version = self.version
         chosen = self._frozen if members is None else [self._frozen[k] for k in members]
-        return Committee(chosen, self.settings.misc.device)
+        if self._backend is None:
+            misc = self.settings.misc
+            self._backend = Backend(misc.inference, misc.device, chosen[0])
+        return Committee(chosen, self.settings.misc.device, evaluator=self._backend.evaluator)
 
     def train(
         self,
@@ -202,6 +209,38 @@ class Ensemble:
         self.visits += 1
         self.version += 1
         return results
+
+    def train_elsewhere(
+        self,
+        pool: TrainingPool,
+        data: Mapping[int, MemberData],
+        epochs: int,
+        *,
+        words: tuple[str | int, ...],
+        stop: Callable[[], bool] = never,
+        valid_skip: int = 1,
+        schedule: bool = True,
+        margin: float = 0.0,
+        patience: int | None = None,
+    ) -> Future[dict[int, Visited]]:
+        """The same visit in the processes of `pool`; give `take` what comes back.
+
+        The members stay as they are meanwhile, but for statistics at the first visit. The future raises
+        Abandoned, WorkerLost, or what a visit raised.
+        """
+        for member, own in self._chosen(data):
+            self._know(member, self.graphs.of(own.train), self._graphs(own)[0])
+        plan = Plan(epochs, words, valid_skip, schedule, margin, patience)
+        sets = {self.members[m]: (own.train, own.valid) for m, own in data.items()}
+        return together(dict(zip(data, pool.train(sets, plan, stop), strict=True)))
+
+    def take(self, visited: Mapping[int, Visited]) -> list[MemberResult]:
+        """Members become what a visit elsewhere made of them."""
+        for m, visit_ in visited.items():
+            self.members[m].load(visit_.state)
+        self.visits += 1
+        self.version += 1
+        return [visit_.result for visit_ in visited.values()]
 
     def validate(self, data: Data) -> list[MemberResult]:
         """Loss and errors of members on their validation sets as they stand, without training."""

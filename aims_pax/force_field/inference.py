@@ -2,12 +2,12 @@
 
 `Committee` is the potential; binding it to structures gives a `BoundCommittee`, which keeps what does not
 move (species, neighbour lists with a skin) and hands an `EdgeGraph` to an evaluator. The evaluator is the
-seam: torch here, anything that maps a graph to energies, forces and dE/dε elsewhere.
+seam: torch here, symmetrix in `native`, anything that maps a graph to energies, forces and dE/dε elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -86,6 +86,28 @@ class TorchEvaluator:
         return torch.stack(energies), torch.stack(forces), torch.stack(strains) if strain else None
 
 
+def torch_evaluator(models: Sequence[MaceModel], head: int = 0) -> Evaluator:
+    """How torch evaluates these models."""
+    return TorchEvaluator(models, head)
+
+
+def cut(graph: EdgeGraph, atoms: torch.Tensor) -> EdgeGraph:
+    """The part of a graph with the chosen atoms ((A,) bool), the edges among them and their structures."""
+    kept = torch.nonzero(atoms[graph.sender] & atoms[graph.receiver]).squeeze(-1)
+    index = atoms.cumsum(0) - 1
+    sizes = torch.zeros(len(graph.ptr) - 1, dtype=torch.int64, device=atoms.device)
+    sizes.index_add_(0, graph.frame_of, atoms.long())
+    sizes = sizes[sizes > 0]
+    return EdgeGraph(
+        graph.species[atoms],
+        index[graph.sender[kept]],
+        index[graph.receiver[kept]],
+        graph.vectors[kept],
+        torch.repeat_interleave(torch.arange(len(sizes), device=atoms.device), sizes),
+        torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]),
+    )
+
+
 class BoundCommittee:
     """A committee bound to F structures with A atoms together; only positions and cells move.
 
@@ -93,8 +115,10 @@ class BoundCommittee:
     do not notice.
     """
 
+    drives = True
+
     def __init__(self, committee: Committee, frames: Sequence[Frame]) -> None:
-        self.evaluator = committee.evaluator
+        self.evaluator, self._alone = committee.evaluator, committee.alone
         self.members, self.device = committee.members, committee.device
         device = torch.device(self.device)
         self.frames = list(frames)
@@ -105,14 +129,28 @@ class BoundCommittee:
         self.ptr = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)]).to(device)
         self.neighbours = SkinNeighbours(frames, committee.r_max, committee.skin, device)
         self.periodic = torch.tensor([frame.periodic for frame in frames], device=device)
+        self._any_periodic = any(frame.periodic for frame in frames)
 
-    def __call__(self, positions: torch.Tensor, cells: torch.Tensor, *, stress: bool = False) -> Evaluation:
-        """positions: (A, 3), cells: (F, 3, 3), Å float64. Stress is NaN for structures without it."""
-        strain = stress and bool(self.periodic.any())
+    def __call__(
+        self,
+        positions: torch.Tensor,
+        cells: torch.Tensor,
+        *,
+        stress: bool = False,
+        drivers: Sequence[int] | None = None,
+    ) -> Evaluation:
+        """positions: (A, 3), cells: (F, 3, 3), Å float64. Stress is NaN for structures without it.
+
+        With `drivers` structure f is evaluated by member drivers[f] alone, and what comes back has M = 1.
+        """
         edges = self.neighbours(positions, cells)
         graph = EdgeGraph(self.species, edges.sender, edges.receiver, edges.vectors, self.frame_of, self.ptr)
-        energies, forces, derivative = self.evaluator(graph, strain=strain)
-        tensors = self._stress(derivative, cells) if stress else None
+        strain = stress and self._any_periodic
+        said = (
+            self.evaluator(graph, strain=strain) if drivers is None else self._driven(graph, drivers, strain)
+        )
+        energies, forces, derivative = said
+        tensors = self._stress(derivative, cells, len(energies)) if stress else None
         if self.neighbours.lost.any():
             lost = torch.from_numpy(self.neighbours.lost).to(self.ptr.device)
             energies[:, lost] = torch.nan
@@ -121,22 +159,49 @@ class BoundCommittee:
                 tensors[:, lost] = torch.nan
         return Evaluation(energies, forces, tensors)
 
-    def _stress(self, derivative: torch.Tensor | None, cells: torch.Tensor) -> torch.Tensor:
-        shape = (self.members, len(self.frames), 3, 3)
+    def _driven(
+        self, graph: EdgeGraph, drivers: Sequence[int], strain: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """As an evaluator answers, with M = 1: the structures of each member in a graph of their own."""
+        energies = graph.vectors.new_zeros((1, len(self.frames)))
+        forces = graph.vectors.new_zeros((1, len(self.species), 3))
+        strains = graph.vectors.new_zeros((1, len(self.frames), 3, 3)) if strain else None
+        driver_of = torch.tensor(drivers, device=self.ptr.device)
+        for member in sorted(set(drivers)):
+            mine = driver_of == member
+            atoms = mine[self.frame_of]
+            energy, force, tensor = self._alone(member)(cut(graph, atoms), strain=strain)
+            energies[:, mine], forces[:, atoms] = energy, force
+            if strains is not None:
+                strains[:, mine] = tensor
+        return energies, forces, strains
+
+    def _stress(self, derivative: torch.Tensor | None, cells: torch.Tensor, members: int) -> torch.Tensor:
+        shape = (members, len(self.frames), 3, 3)
         tensors = torch.full(shape, torch.nan, dtype=torch.float64, device=self.ptr.device)
-        if derivative is not None:
+        if derivative is not None and self._any_periodic:
             volume = torch.linalg.det(cells).abs()[:, None, None]
             tensors[:, self.periodic] = (derivative / volume)[:, self.periodic]
         return tensors
 
 
 class Committee:
-    """M models that know the same elements and have the same cutoff, as one `Potential`. M may be 1."""
+    """M models that know the same elements and have the same cutoff, as one `Potential`. M may be 1.
+
+    evaluator: makes what evaluates some of the models; torch unless told otherwise.
+    """
 
     def __init__(
-        self, models: Sequence[MaceModel], device: str = "cpu", skin: float = SKIN, head: int = 0
+        self,
+        models: Sequence[MaceModel],
+        device: str = "cpu",
+        skin: float = SKIN,
+        head: int = 0,
+        evaluator: Callable[[Sequence[MaceModel], int], Evaluator] = torch_evaluator,
     ) -> None:
-        self.evaluator: Evaluator = TorchEvaluator(models, head)
+        self.evaluator: Evaluator = evaluator(models, head)
+        self._one = [lambda model=model: evaluator([model], head) for model in models]
+        self._ones: dict[int, Evaluator] = {}
         self.members, self.device, self.skin = len(models), device, skin
         self.elements = elements_of(models[0])
         self.index = species_index(self.elements)
@@ -146,6 +211,12 @@ class Committee:
     def bind(self, frames: Sequence[Frame]) -> BoundCommittee:
         """Fix the structures. Raises SettingsError for an element the models do not know."""
         return BoundCommittee(self, frames)
+
+    def alone(self, member: int) -> Evaluator:
+        """What evaluates one of the members."""
+        if member not in self._ones:
+            self._ones[member] = self._one[member]()
+        return self._ones[member]
 
     def labels(self, frames: Sequence[Frame]) -> list[Label]:
         """The mean over the members, frame by frame; stress for frames periodic in three directions."""

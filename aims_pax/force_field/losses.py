@@ -13,6 +13,7 @@ import torch
 
 from aims_pax.force_field._mace import MaceModel, default_dtype, modules
 from aims_pax.force_field.build import DTYPES
+from aims_pax.force_field.fast import EdgeBatch, evaluate, fast
 from aims_pax.force_field.graphs import Batch, model_input
 
 if TYPE_CHECKING:
@@ -67,6 +68,22 @@ def loss_name(settings: MaceSettings) -> str:
 
 def predict(model: MaceModel, batch: Batch, *, training: bool, stress: bool) -> Prediction:
     """Evaluate the model; with `training` the result can be differentiated with respect to the weights."""
+    quick = fast(model)
+    if quick is not None:
+        species = batch.node_attrs.argmax(1)
+        graph = EdgeBatch(
+            species, batch.edges[0], batch.edges[1], batch.vectors, batch.frame_of, batch.frames
+        )
+        energy, forces, strain = evaluate(quick, graph, training=training, strain=stress)
+        tensor = None
+        if strain is not None:
+            tensor = strain * (batch.has_stress / batch.volume)[:, None, None]
+        return Prediction(energy, forces, tensor)
+    return predict_by_modules(model, batch, training=training, stress=stress)
+
+
+def predict_by_modules(model: MaceModel, batch: Batch, *, training: bool, stress: bool) -> Prediction:
+    """The same by MACE's own forward."""
     out = model(
         model_input(batch.node_attrs, batch.edges, batch.vectors, batch.frame_of, batch.ptr),
         training=training,

@@ -128,11 +128,16 @@ def visit(
 
 
 def visit_arrays(
-    member: Member, state: Arrays, train: Sequence[Graph], valid: Sequence[Graph], plan: Plan
+    member: Member,
+    state: Arrays,
+    train: Sequence[Graph],
+    valid: Sequence[Graph],
+    plan: Plan,
+    stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Arrays, MemberResult]:
     """New state from old state: any member of the same architecture serves as the place to do it in."""
     member.load(state)
-    result = visit(member, train, valid, plan, Loss(member.settings))
+    result = visit(member, train, valid, plan, Loss(member.settings), stop)
     return member.arrays(), result
 
 

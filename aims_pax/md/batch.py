@@ -51,12 +51,28 @@ class Batch:
             device=device,
         )
 
+    def per_system(self, values: Sequence[float]) -> Tensor:
+        """(F,) float64: one value for each trajectory."""
+        return torch.tensor(values, dtype=torch.float64, device=self.device)
+
     def per_atom(self, values: Sequence[float]) -> Tensor:
         """(A, 1) float64: the value of each atom's trajectory."""
-        return torch.tensor(values, dtype=torch.float64, device=self.device)[self.system][:, None]
+        return self.spread(self.per_system(values))[:, None]
 
-    def motion(self, extras: Sequence[str] = ()) -> Motion:
-        """Where the trajectories are at the beginning; `extras` names the variables an integrator keeps."""
+    def spread(self, values: Tensor) -> Tensor:
+        """(F, …) → (A, …): what belongs to each atom's trajectory."""
+        return values.index_select(0, self.system)
+
+    def total(self, values: Tensor) -> Tensor:
+        """(A, K) → (F, K): summed over the atoms of each trajectory, in their order."""
+        k = values.shape[1]
+        columns = torch.arange(k, device=values.device)
+        index = (self.system[:, None] * k + columns).reshape(-1)
+        sums = values.new_zeros(len(self.states) * k).index_add_(0, index, values.reshape(-1))
+        return sums.reshape(-1, k)
+
+    def motion(self, extras: Mapping[str, Tensor] | None = None) -> Motion:
+        """Where the trajectories are at the beginning; `extras`: what their integrator remembers."""
 
         def tensor(parts: np.ndarray) -> Tensor:
             return torch.from_numpy(parts).to(self.device)
@@ -65,20 +81,28 @@ class Batch:
             positions=tensor(np.concatenate([s.positions for s in self.states])),
             momenta=tensor(np.concatenate([s.momenta for s in self.states])),
             cells=tensor(np.stack([s.cell for s in self.states])),
-            extras={name: tensor(np.stack([s.extras[name] for s in self.states])) for name in extras},
+            extras=dict(extras or {}),
         )
 
-    def state(self, f: int, motion: Motion, steps: int) -> MDState:
-        """Trajectory f as a state of its own, `steps` steps after the beginning."""
+    def remembered(self, name: str, otherwise: Tensor) -> Tensor:
+        """(F, …): the variable `name` of each trajectory, or its row of `otherwise` where it has none yet."""
+        rows = []
+        for f, state in enumerate(self.states):
+            stored = state.extras.get(name)
+            known = stored is not None and stored.shape == otherwise[f].shape
+            rows.append(torch.tensor(stored).to(otherwise) if known else otherwise[f])
+        return torch.stack(rows)
+
+    def state(self, f: int, motion: Motion, steps: int, kept: Sequence[str] = ()) -> MDState:
+        """Trajectory f as a state of its own, `steps` steps after the beginning; `kept`: its extras."""
         state = self.states[f]
-        extras = {name: value[f].cpu().numpy() for name, value in motion.extras.items()}
         return replace(
             state,
             positions=motion.positions[self.slices[f]].cpu().numpy(),
             momenta=motion.momenta[self.slices[f]].cpu().numpy(),
             cell=motion.cells[f].cpu().numpy(),
             step=state.step + steps,
-            extras={**state.extras, **extras},
+            extras={name: motion.extras[name][f].cpu().numpy() for name in kept},
         )
 
 
@@ -93,3 +117,12 @@ class Motion:
     momenta: Tensor
     cells: Tensor
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Felt:
+    """What moves the atoms of a `Motion`. forces: (A, 3) eV/Å. stress: (F, 3, 3) eV/Å³, positive in tension,
+    or None where no cell moves. Both float64."""
+
+    forces: Tensor
+    stress: Tensor | None = None

@@ -2,124 +2,190 @@
 
 A step is cut where the forces are needed, so that all trajectories share one evaluation:
 
-    motion = integrator.before(motion, forces, noise)    # to the new positions and cells
-    forces = …                                           # there
-    motion = integrator.after(motion, forces)            # momenta complete the step
+    motion = integrator.before(motion, felt, noise, kT)    # to the new positions and cells
+    felt = …                                               # forces (and stress) there
+    motion = integrator.after(motion, felt, kT)            # momenta complete the step
 
-Both halves are pure. A new ensemble is a class with these two and a line in `_INTEGRATORS`.
+Both halves are pure. A new ensemble is a class with these two and a line in `_INTEGRATORS`. Trajectories of
+different ensembles share a batch too: `Mixed` gives each integrator its own rows.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
-from ase import units
+import torch
 from torch import Tensor
 
 from aims_pax.errors import SettingsError
-from aims_pax.md.batch import Batch, Motion
+from aims_pax.md.barostats import Berendsen, ParrinelloRahman
+from aims_pax.md.batch import Batch, Felt, Motion
+from aims_pax.md.mtk import MTK
+from aims_pax.md.state import MDState
+from aims_pax.md.thermostats import Langevin, VelocityRescaling, Verlet
 
 
 class Integrator(Protocol):
     """One step of every trajectory of a batch."""
 
-    extras: ClassVar[tuple[str, ...]]  # the variables it keeps in MDState.extras
-    noisy: ClassVar[bool]  # whether it wants normal deviates
-
-    @classmethod
-    def of(cls, batch: Batch, md: Sequence[Any]) -> Integrator:
-        """For this batch; md: the MD settings of each trajectory."""
+    @property
+    def noisy(self) -> bool:
+        """Whether it wants normal deviates."""
         ...
 
-    def before(self, motion: Motion, forces: Tensor, noise: Tensor | None) -> Motion:
-        """Everything before the new forces. forces: (A, 3) eV/Å at motion, noise: (A, 3) normal deviates."""
+    @property
+    def stressed(self) -> bool:
+        """Whether it wants the stress, because cells move."""
         ...
 
-    def after(self, motion: Motion, forces: Tensor) -> Motion:
-        """Everything after them. forces: (A, 3) eV/Å at the new positions."""
+    def begin(self) -> Mapping[str, Tensor]:
+        """What it remembers of each trajectory (F, …) by name: from the states, else as at a first step."""
+        ...
+
+    def before(self, motion: Motion, felt: Felt, noise: Tensor | None, kT: Tensor) -> Motion:
+        """Everything before the new forces. felt: at motion, noise: (A, 3) normal deviates, kT: (F,) eV."""
+        ...
+
+    def after(self, motion: Motion, felt: Felt, kT: Tensor) -> Motion:
+        """Everything after them. felt: at the new positions."""
         ...
 
 
-@dataclass(frozen=True)
-class Langevin:
-    """Langevin dynamics at constant volume, split as BAOAB (Leimkuhler and Matthews, Appl. Math. Res. Express
-    2013, 34, 10.1093/amrx/abs010): positions of a harmonic oscillator are sampled exactly at any stable h.
+Made = type[Langevin] | type[VelocityRescaling] | type[Verlet] | type[Berendsen] | type[ParrinelloRahman]
+Kind = Made | type[MTK]
 
-        B   p ← p + h/2 · F(x)
-        A   x ← x + h/2 · p/m
-        O   p ← c·p + √((1 − c²) m k_B T) · R,   c = exp(−γh),  R ~ N(0, 1)
-        A   x ← x + h/2 · p/m
-        B   p ← p + h/2 · F(x)
+_INTEGRATORS: dict[tuple[str, str], Kind] = {
+    ("nve", ""): Verlet,
+    ("nvt", "langevin"): Langevin,
+    ("nvt", "svr"): VelocityRescaling,
+    ("npt", "berendsen"): Berendsen,
+    ("npt", "npt"): ParrinelloRahman,
+    ("npt", "mtk"): MTK,
+    ("npt", "isotropic-mtk"): MTK,
+}
 
-    | letter                 | here    | shape  | unit              |
-    |------------------------|---------|--------|-------------------|
-    | h/2, zero where fixed  | half_h  | (A, 3) | ASE time          |
-    | h/2m, zero where fixed | half_hm | (A, 3) | ASE time / amu    |
-    | c                      | c       | (A, 1) |                   |
-    | √((1 − c²) m k_B T)    | kick    | (A, 3) | √(eV·amu)         |
 
-    Products and sums are separate operations: a fused one rounds differently in the tail of a vectorised
-    loop, and a trajectory would feel its place in the batch in the last bit.
+def kind(md: Any, state: MDState | None = None) -> Kind:
+    """The integrator that MD settings ask for; a state that is not periodic in three directions has no
+    pressure and moves in NVT with the settings' thermostat.
+
+    Raises SettingsError for an unknown one, and for fixed atoms at constant pressure: an atom that stays
+    while the cell is scaled under it does work that no pressure accounts for.
     """
-
-    half_h: Tensor
-    half_hm: Tensor
-    c: Tensor
-    kick: Tensor
-
-    extras: ClassVar[tuple[str, ...]] = ()
-    noisy: ClassVar[bool] = True
-
-    @classmethod
-    def of(cls, batch: Batch, md: Sequence[Any]) -> Langevin:
-        h = [m.timestep * units.fs for m in md]
-        c = [math.exp(-m.friction * m.timestep) for m in md]
-        half_h = batch.per_atom([x / 2 for x in h]) * batch.free
-        thermal = [(1 - k * k) * units.kB * m.temperature for k, m in zip(c, md, strict=True)]
-        return cls(
-            half_h=half_h,
-            half_hm=half_h / batch.masses,
-            c=batch.per_atom(c),
-            kick=(batch.per_atom(thermal) * batch.masses).sqrt() * batch.free,
-        )
-
-    def before(self, motion: Motion, forces: Tensor, noise: Tensor | None) -> Motion:
-        assert noise is not None  # noisy
-        x, p = motion.positions, motion.momenta
-        p = p + self.half_h * forces
-        x = x + self.half_hm * p
-        p = self.c * p + self.kick * noise
-        x = x + self.half_hm * p
-        return Motion(x, p, motion.cells, motion.extras)
-
-    def after(self, motion: Motion, forces: Tensor) -> Motion:
-        p = motion.momenta + self.half_h * forces
-        return Motion(motion.positions, p, motion.cells, motion.extras)
-
-
-_INTEGRATORS: dict[tuple[str, str], type[Integrator]] = {("nvt", "langevin"): Langevin}
-
-
-def kind(md: Any) -> type[Integrator]:
-    """The integrator that MD settings ask for. Raises SettingsError for one that does not exist yet."""
     ensemble = str(md.stat_ensemble).lower()
-    which = "barostat" if ensemble == "npt" else "thermostat"
+    if ensemble == "npt" and state is not None and not state.pbc.all():
+        ensemble = "nvt"
+    which = {"npt": "barostat", "nvt": "thermostat"}.get(ensemble, "")
     name = str(getattr(md, which, ""))
     found = _INTEGRATORS.get((ensemble, name.lower()))
     if found is None:
         raise SettingsError(
-            f"MD: stat_ensemble {md.stat_ensemble} with {which} {name} is not available yet "
-            "(it comes with the engine); use stat_ensemble: NVT with thermostat: Langevin"
+            f"MD: stat_ensemble {md.stat_ensemble} with {which} {name} is not known; use NVT with thermostat "
+            "Langevin or SVR, or NPT with barostat Berendsen, npt, MTK or isotropic-MTK"
+        )
+    if ensemble == "npt" and state is not None and state.fixed is not None and state.fixed.any():
+        raise SettingsError(
+            "MD: atoms cannot be fixed at constant pressure; use stat_ensemble: NVT for this geometry, "
+            "or remove its constraints"
         )
     return found
 
 
 def choose(batch: Batch, md: Sequence[Any]) -> Integrator:
     """The integrator of a batch. md: the MD settings of each trajectory. Raises SettingsError as `kind`."""
-    kinds = {kind(m) for m in md}
-    if len(kinds) > 1:
-        raise SettingsError("MD: trajectories of one batch move in the same ensemble for now")
-    return kinds.pop().of(batch, md)
+    return choose_owned(batch, md)[0]
+
+
+def choose_owned(batch: Batch, md: Sequence[Any]) -> tuple[Integrator, list[tuple[str, ...]]]:
+    """The integrator, and the names of what it remembers of each trajectory."""
+    kinds = [kind(m, s) for m, s in zip(md, batch.states, strict=True)]
+    owned = [k.names for k in kinds]
+    if len(set(kinds)) == 1:
+        return kinds[0].of(batch, md), owned
+    parts = []
+    for each in dict.fromkeys(kinds):
+        frames = [f for f, k in enumerate(kinds) if k is each]
+        parts.append(_Part.of(batch, md, frames, each.of))
+    return Mixed(len(kinds), tuple(parts)), owned
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The trajectories of one integrator. frames, rows: their places in the whole batch."""
+
+    frames: Tensor
+    rows: Tensor
+    integrator: Integrator
+
+    @classmethod
+    def of(
+        cls, batch: Batch, md: Sequence[Any], frames: Sequence[int], make: Callable[..., Integrator]
+    ) -> _Part:
+        own = Batch.of([batch.states[f] for f in frames], batch.device)
+        rows = [torch.arange(batch.slices[f].start, batch.slices[f].stop) for f in frames]
+        return cls(
+            frames=torch.tensor(frames, device=batch.device),
+            rows=torch.cat(rows).to(batch.device),
+            integrator=make(own, [md[f] for f in frames]),
+        )
+
+    def of_motion(self, motion: Motion) -> Motion:
+        extras = {name: v.index_select(0, self.frames) for name, v in motion.extras.items()}
+        x, p = (v.index_select(0, self.rows) for v in (motion.positions, motion.momenta))
+        return Motion(x, p, motion.cells.index_select(0, self.frames), extras)
+
+    def of_felt(self, felt: Felt) -> Felt:
+        stress = None if felt.stress is None else felt.stress.index_select(0, self.frames)
+        return Felt(felt.forces.index_select(0, self.rows), stress)
+
+    def into(self, whole: Motion, part: Motion) -> Motion:
+        """The whole with these trajectories moved."""
+        changed = {n: whole.extras[n].index_copy(0, self.frames, v) for n, v in part.extras.items()}
+        return replace(
+            whole,
+            positions=whole.positions.index_copy(0, self.rows, part.positions),
+            momenta=whole.momenta.index_copy(0, self.rows, part.momenta),
+            cells=whole.cells.index_copy(0, self.frames, part.cells),
+            extras={**whole.extras, **changed},
+        )
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Several integrators in one batch of F trajectories."""
+
+    n: int
+    parts: tuple[_Part, ...]
+
+    @property
+    def noisy(self) -> bool:
+        return any(part.integrator.noisy for part in self.parts)
+
+    @property
+    def stressed(self) -> bool:
+        return any(part.integrator.stressed for part in self.parts)
+
+    def begin(self) -> dict[str, Tensor]:
+        """Zero where a trajectory has no such variable."""
+        found: dict[str, Tensor] = {}
+        for part in self.parts:
+            for name, v in part.integrator.begin().items():
+                whole = found.get(name, v.new_zeros(self.n, *v.shape[1:]))
+                found[name] = whole.index_copy(0, part.frames, v)
+        return found
+
+    def before(self, motion: Motion, felt: Felt, noise: Tensor | None, kT: Tensor) -> Motion:
+        for part in self.parts:
+            own = part.of_motion(motion)
+            deviates = None if noise is None else noise.index_select(0, part.rows)
+            target = kT.index_select(0, part.frames)
+            motion = part.into(motion, part.integrator.before(own, part.of_felt(felt), deviates, target))
+        return motion
+
+    def after(self, motion: Motion, felt: Felt, kT: Tensor) -> Motion:
+        for part in self.parts:
+            own, target = part.of_motion(motion), kT.index_select(0, part.frames)
+            motion = part.into(motion, part.integrator.after(own, part.of_felt(felt), target))
+        return motion

@@ -2,6 +2,10 @@
 
 Each block stands on its own: the forces at the starting positions are evaluated first and the noise depends
 on the step alone, so 50 steps are the same as 25 and 25, whether or not anything stayed in memory in between.
+
+A committee moves the atoms by the mean of its members, or each trajectory by one member (`drivers`). Then a
+binding with `drives = True` is asked as `bound(positions, cells, stress=…, drivers=(m₀, …, m_F−1))` and
+answers as one member that is m_f for trajectory f; all members speak once, at the end.
 """
 
 from __future__ import annotations
@@ -14,12 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aims_pax.errors import Abandoned
+from aims_pax.errors import Abandoned, SettingsError
 from aims_pax.md import noise
-from aims_pax.md.batch import Batch, Motion
+from aims_pax.md.barostats import VOLUME
+from aims_pax.md.batch import Batch, Felt, Motion
 from aims_pax.md.guard import Guard, spaced
-from aims_pax.md.integrators import choose, kind
+from aims_pax.md.integrators import choose_owned, kind
 from aims_pax.md.state import MDState
+from aims_pax.md.targets import Targets, hottest, temperature_at
 from aims_pax.potential import Evaluation, Potential
 
 NOISE_AT_ONCE = 1 << 17  # atom-steps whose noise is drawn together: a few tens of MB at work
@@ -30,7 +36,8 @@ class Advance:
     """What became of one trajectory.
 
     state: after the last step; at a fault, where it was found, or one step earlier if that is not finite.
-    evaluation: of that state, NumPy: energies (M,) eV, forces (M, N, 3) eV/Å of every member.
+    evaluation: of that state, NumPy: energies (M,) eV, forces (M, N, 3) eV/Å of every member; at a fault
+        under `drivers` perhaps of the driving one alone.
     fault: why the trajectory cannot go on, or None.
     observed: states on the way at steps divisible by `observe_every`, the last one included, the first not.
     """
@@ -60,18 +67,24 @@ def advance(
     guard: bool = True,
     observe_every: int | None = None,
     stop: Callable[[], bool] = never,
+    length: float | None = None,
+    drivers: Sequence[int] | None = None,
 ) -> list[Advance]:
     """Move every trajectory n_steps steps in one batch; one that explodes stops, the others go on without it.
 
-    md: the MD settings of each state (stat_ensemble, thermostat, temperature K, friction 1/fs, timestep fs).
-    The mean force of the potential's members moves the atoms. `stop` is looked at before every evaluation.
-    Raises Abandoned when it fires, SettingsError for an ensemble that is not available, and whatever the
-    potential raises.
+    md: the MD settings of each state (`MDSettings`: temperature K, times fs, pressures eV/Å³); they may ask
+    for different ensembles. length: MD steps of a whole trajectory, over which a temperature ramps.
+    The mean of the potential's members moves the atoms, or member drivers[k] those of states[k].
+    `stop` is looked at before every evaluation. Raises Abandoned when it fires, SettingsError for what the
+    settings ask in vain (`kind`, `temperature_at`), and whatever the potential raises.
     """
     if len(states) != len(md):
         raise ValueError(f"{len(states)} states but {len(md)} MD settings")
-    for settings in md:
-        kind(settings)  # refused before anything is evaluated
+    if drivers is not None and len(states) != len(drivers):
+        raise ValueError(f"{len(states)} states but {len(drivers)} drivers")
+    for state, settings in zip(states, md, strict=True):  # refused before anything is evaluated
+        kind(settings, state)
+        temperature_at(settings, state.step, length)
     results: dict[int, Advance] = {}
     observed: list[list[MDState]] = [[] for _ in states]
     current = dict(enumerate(states))
@@ -83,7 +96,15 @@ def advance(
     left = n_steps
     while current:
         members = list(current)
-        leg = _Leg([current[k] for k in members], potential, [md[k] for k in members], guard, stop)
+        leg = _Leg(
+            [current[k] for k in members],
+            potential,
+            [md[k] for k in members],
+            guard,
+            stop,
+            length,
+            None if drivers is None else [drivers[k] for k in members],
+        )
         ended = leg.run(left, observe_every)
         left -= leg.steps
         for f, k in enumerate(members):
@@ -92,7 +113,7 @@ def advance(
                 results[k] = replace(ended[f], observed=tuple(observed[k]))
                 del current[k]
             else:
-                current[k] = leg.batch.state(f, leg.motion, leg.steps)
+                current[k] = leg.state(f, leg.motion, leg.steps)
     return [results[k] for k in range(len(states))]
 
 
@@ -106,13 +127,18 @@ class _Leg:
         md: Sequence[Any],
         guard: bool,
         stop: Callable[[], bool],
+        length: float | None,
+        drivers: Sequence[int] | None,
     ) -> None:
         self.bound = potential.bind([s.frame() for s in states])
         self.batch = Batch.of(states, self.bound.device)
-        self.integrator = choose(self.batch, md)
-        self.guard = Guard(self.batch, [m.temperature for m in md]) if guard else None
+        self.integrator, self.owned = choose_owned(self.batch, md)
+        self.targets = Targets(self.batch, md, length)
+        flexible = [VOLUME in names for names in self.owned]
+        self.guard = Guard(self.batch, [hottest(m) for m in md], flexible) if guard else None
         self.stop = stop
-        self.motion = self.batch.motion(self.integrator.extras)
+        self.drivers = drivers
+        self.motion = self.batch.motion(self.integrator.begin())
         self.steps = 0
         self.observed: list[list[MDState]] = [[] for _ in states]
         self._noise: Tensor | None = None
@@ -120,34 +146,59 @@ class _Leg:
 
     def run(self, n_steps: int, observe_every: int | None) -> dict[int, Advance]:
         """Those that ended, by their place in the batch: all of them, or the ones that exploded."""
-        energies, members, forces = self._evaluate(self.motion)
-        last = self.motion, energies, members
-        faults = self._faults(self.motion, energies, forces)
+        said = self._evaluate(self.motion)
+        last = self.motion, said
+        felt = driving(said, self._choice(said), self.batch)
+        faults = self._faults(self.motion, said, felt)
         while not faults and self.steps < n_steps:
-            last = self.motion, energies, members
-            motion = self.integrator.before(self.motion, forces, self._deviates(n_steps))
-            energies, members, forces = self._evaluate(motion)
-            self.motion = self.integrator.after(motion, forces)
+            last = self.motion, said
+            kT = self.targets(self.steps)
+            motion = self.integrator.before(self.motion, felt, self._deviates(n_steps), kT)
+            said = self._evaluate(motion)
+            felt = driving(said, self._choice(said), self.batch)
+            self.motion = self.integrator.after(motion, felt, kT)
             self.steps += 1
-            faults = self._faults(self.motion, energies, forces)
+            faults = self._faults(self.motion, said, felt)
             if observe_every:
                 self._observe(observe_every, faults)
         if not faults:
+            if self._alone:  # what moved the atoms stays, whether or not somebody looks: ask all apart
+                said = self._evaluate(self.motion, alone=False)
             faults = dict.fromkeys(range(len(self.batch.states)))
-        here = self.motion, energies, members
+        here = self.motion, said
         return {f: self._ended(f, fault, here, last) for f, fault in faults.items()}
 
-    def _evaluate(self, motion: Motion) -> tuple[Tensor, Tensor, Tensor]:
-        """Energies (M, F), forces (M, A, 3) of the members, and the float64 mean force (A, 3)."""
+    @property
+    def _alone(self) -> bool:
+        """Whether the binding evaluates nothing but the member that drives each trajectory."""
+        drives = self.drivers is not None and self.bound.members > 1
+        return drives and bool(getattr(self.bound, "drives", False))
+
+    def _choice(self, said: Evaluation) -> Sequence[int] | None:
+        return None if len(said.forces) == 1 else self.drivers
+
+    def _evaluate(self, motion: Motion, alone: bool = True) -> Evaluation:
+        """Detached; of the driving members only where the binding can and `alone` is set."""
         if self.stop():
             raise Abandoned("molecular dynamics was interrupted")
-        said = self.bound(motion.positions, motion.cells)
-        members = said.forces.detach()
-        mean = members[0] if len(members) == 1 else members.to(torch.float64).mean(0)
-        return said.energies.detach(), members, mean.to(torch.float64)
+        asked: dict[str, Any] = {"stress": True} if self.integrator.stressed else {}
+        if alone and self._alone:
+            assert self.drivers is not None
+            asked["drivers"] = tuple(self.drivers)
+        said = self.bound(motion.positions, motion.cells, **asked)
+        if self.integrator.stressed and said.stress is None:
+            raise SettingsError(
+                "MD: NPT needs the stress, which this potential does not give; use stat_ensemble: NVT"
+            )
+        stress = None if said.stress is None else said.stress.detach()
+        return Evaluation(said.energies.detach(), said.forces.detach(), stress)
 
-    def _faults(self, motion: Motion, energies: Tensor, forces: Tensor) -> dict[int, str | None]:
-        return {} if self.guard is None else {**self.guard.faults(motion, energies, forces, self.steps)}
+    def _faults(self, motion: Motion, said: Evaluation, felt: Felt) -> dict[int, str | None]:
+        return {} if self.guard is None else {**self.guard.faults(motion, said.energies, felt, self.steps)}
+
+    def state(self, f: int, motion: Motion, steps: int) -> MDState:
+        """Trajectory f, with what its own integrator remembers."""
+        return self.batch.state(f, motion, steps, self.owned[f])
 
     def _deviates(self, n_steps: int) -> Tensor | None:
         """(A, 3) normal deviates of this step; drawn for as many steps at once as memory likes."""
@@ -164,19 +215,40 @@ class _Leg:
     def _observe(self, every: int, faults: dict[int, str | None]) -> None:
         for f, state in enumerate(self.batch.states):
             if (state.step + self.steps) % every == 0 and f not in faults:
-                self.observed[f].append(self.batch.state(f, self.motion, self.steps))
+                self.observed[f].append(self.state(f, self.motion, self.steps))
 
     def _ended(
         self,
         f: int,
         fault: str | None,
-        here: tuple[Motion, Tensor, Tensor],
-        before: tuple[Motion, Tensor, Tensor],
+        here: tuple[Motion, Evaluation],
+        before: tuple[Motion, Evaluation],
     ) -> Advance:
-        motion, energies, forces = here
+        motion, said = here
         rows, steps = self.batch.slices[f], self.steps
-        if fault and steps and not bool((motion.momenta[rows] + motion.positions[rows]).isfinite().all()):
-            motion, energies, forces = before
+        if fault and steps and not _finite(motion, rows, f):
+            motion, said = before
             steps -= 1
-        evaluation = Evaluation(energies[:, f].cpu().numpy(), forces[:, rows].cpu().numpy())
-        return Advance(self.batch.state(f, motion, steps), evaluation, fault)
+        evaluation = Evaluation(said.energies[:, f].cpu().numpy(), said.forces[:, rows].cpu().numpy())
+        return Advance(self.state(f, motion, steps), evaluation, fault)
+
+
+def driving(said: Evaluation, drivers: Sequence[int] | None, batch: Batch) -> Felt:
+    """The forces and stress that move the batch, float64: the members' mean, or for trajectory f what member
+    drivers[f] says."""
+    forces, stress = said.forces, said.stress
+    if len(forces) == 1:
+        return Felt(forces[0].to(torch.float64), None if stress is None else stress[0].to(torch.float64))
+    if drivers is None:
+        both = None if stress is None else stress.to(torch.float64).mean(0)
+        return Felt(forces.to(torch.float64).mean(0), both)
+    member = torch.tensor(drivers, device=forces.device)
+    atoms = torch.arange(forces.shape[1], device=forces.device)
+    frames = torch.arange(len(drivers), device=forces.device)
+    own = forces[member[batch.system], atoms].to(torch.float64)
+    return Felt(own, None if stress is None else stress[member, frames].to(torch.float64))
+
+
+def _finite(motion: Motion, rows: slice, f: int) -> bool:
+    atoms = (motion.momenta[rows] + motion.positions[rows]).isfinite().all()
+    return bool(atoms & motion.cells[f].isfinite().all())

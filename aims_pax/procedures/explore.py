@@ -24,6 +24,7 @@ from aims_pax.frames import Frame, LabelledFrame
 from aims_pax.md.propagate import Advance as Moved
 from aims_pax.md.propagate import advance
 from aims_pax.md.state import MDState
+from aims_pax.md.targets import temperature_at
 from aims_pax.procedures.initial import write_sets
 from aims_pax.procedures.world import Run, StageWorld
 from aims_pax.record.checkpoint import Snapshot, discard
@@ -168,6 +169,7 @@ class ExploreWorld(StageWorld):
         super().__init__(run, stage)
         self.dealt = dealt
         self.md = [run.settings.md_of(s.name) for s in dealt]
+        self.length = run.settings.active_learning.max_MD_steps  # type: ignore[union-attr]
         self.states = [self._started(i, 0, s.frame) for i, s in enumerate(dealt)]
         settings = run.settings.active_learning
         assert settings is not None
@@ -182,15 +184,13 @@ class ExploreWorld(StageWorld):
 
     def turn(self, works: Sequence[Work], stop: Callable[[], bool]) -> Iterable[Event]:
         if isinstance(works[0], Train):
-            settings = self.run.settings.active_learning
-            assert settings is not None
-            return [
-                self.train(
-                    works[0], stop,
-                    valid_skip=settings.valid_skip, margin=settings.margin, patience=settings.epochs_per_worker,
-                )
-            ]  # fmt: skip
+            return [self.train(works[0], stop)]
         return self._move([w for w in works if isinstance(w, Advance)], stop)
+
+    def how_to_train(self, work: Train) -> dict[str, Any]:
+        al = self.run.settings.active_learning
+        assert al is not None
+        return {"valid_skip": al.valid_skip, "margin": al.margin, "patience": al.epochs_per_worker}
 
     def visit_data(self, member: int, work: Train) -> MemberData:
         """The newest points and, under `random_subset`, a random part of the others, for each member its own."""
@@ -214,13 +214,24 @@ class ExploreWorld(StageWorld):
         while left:
             n = min(left.values())
             batch = list(left)
-            moved = advance([now[i] for i in batch], potential, n, [self.md[i] for i in batch], stop=stop)
+            moved = advance(
+                [now[i] for i in batch], potential, n, [self.md[i] for i in batch], stop=stop,
+                length=self.length, drivers=self._drivers(batch),
+            )  # fmt: skip
             for i, m in zip(batch, moved, strict=True):
                 results[i], now[i] = m, m.state
                 left[i] -= n
                 if left[i] == 0 or m.fault is not None:
                     del left[i]
         return [self._arrived(w, results[w.trajectory]) for w in works]
+
+    def _drivers(self, trajectories: list[int]) -> list[int] | None:
+        """The member whose forces move each trajectory, or None: the mean of all."""
+        al = self.run.settings.active_learning
+        assert al is not None
+        if al.md_force == "mean":
+            return None
+        return [i % len(self.run.ensemble) for i in trajectories]
 
     def _arrived(self, work: Advance, moved: Moved) -> Advanced:
         i = work.trajectory
@@ -240,7 +251,8 @@ class ExploreWorld(StageWorld):
     def _started(self, i: int, life: int, frame: Frame, step: int = 0) -> MDState:
         """Fresh momenta; every trajectory and every life of it has a noise stream of its own."""
         stream = seeds.number("trajectory", self.md[i].MD_seed, i, life)
-        return MDState.start(frame, self.md[i].temperature, stream, step)
+        temperature = temperature_at(self.md[i], step, self.length)
+        return MDState.start(frame, temperature, stream, step)
 
     def _save(self, i: int, step: int, frame_id: str, forces: NDArray[Any]) -> None:
         """A thinned trajectory file, one structure each time another n steps have passed."""

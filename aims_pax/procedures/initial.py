@@ -79,10 +79,12 @@ class InitialWorld(StageWorld):
         if isinstance(work, Sample):
             return [self._sample(work, stop)]
         assert isinstance(work, Train)
+        return [self.train(work, stop)]
+
+    def how_to_train(self, work: Train) -> dict[str, Any]:
         settings = self.run.settings.initial_dataset
         assert settings is not None
-        trained = self.train(work, stop, valid_skip=settings.valid_skip, schedule=settings.scheduler_initial)
-        return [trained]
+        return {"valid_skip": settings.valid_skip, "schedule": settings.scheduler_initial}
 
     def _sample(self, work: Sample, stop: Callable[[], bool]) -> Sampled:
         if self._sampler is None:

@@ -12,9 +12,12 @@ from rich.console import Console
 
 from aims_pax import seeds
 from aims_pax.dataset import Dataset, read_extxyz, write_extxyz
-from aims_pax.errors import AimsPaxError, SettingsError, SetupError
-from aims_pax.procedures import converge, explore, initial
-from aims_pax.procedures.watch import Stopped, Watch, walltime
+from aims_pax.errors import SettingsError, SetupError
+from aims_pax.procedures import atomic_energies, converge, explore, initial
+from aims_pax.procedures.beside import beside
+from aims_pax.procedures.listed import Desk
+from aims_pax.procedures.told import refused, told
+from aims_pax.procedures.watch import Watch, walltime
 from aims_pax.procedures.world import Run
 from aims_pax.record.checkpoint import Checkpoint
 from aims_pax.record.folder import RunFolder
@@ -64,7 +67,7 @@ def run_active_learning(settings: Settings, console: Console) -> None:
 
 
 def _initial(run: Run) -> None:
-    with to_file(run.folder.logs / "initial_dataset.log"), _told():
+    with to_file(run.folder.logs / "initial_dataset.log"), told():
         state = initial.create(run)
         _save_models(run)
         log.info("initial dataset done: %s · data in %s", state.stopped, run.folder.data / "initial")
@@ -73,7 +76,7 @@ def _initial(run: Run) -> None:
 def _active_learning(run: Run) -> None:
     settings = run.settings.active_learning
     assert settings is not None
-    with to_file(run.folder.logs / "active_learning.log"), _told():
+    with to_file(run.folder.logs / "active_learning.log"), told():
         _ready_to_explore(run)
         explore.run(run)
         _save_models(run)
@@ -206,11 +209,15 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
             with watch.listening(), display.on(), Labeller.from_settings(settings, folder.data) as labeller:
                 labeller.check_elements(elements(s.frame for s in systems))
                 compare(folder, effective(settings), labeller.method, {s.name: s.frame.id for s in systems})
+                journal = Journal(folder)
+                desk = Desk(settings, folder, labeller, journal, watch)
+                settings = atomic_energies.settled(desk, elements(s.frame for s in systems))
                 ensemble = _ensemble(settings, elements(s.frame for s in systems))
-                dataset = Dataset(folder.data)
-                yield Run(
-                    settings, folder, systems, labeller, dataset, ensemble, Journal(folder), watch, display
-                )
+                with beside(settings, ensemble) as trainer:
+                    yield Run(
+                        settings, folder, systems, labeller, Dataset(folder.data), ensemble, journal, watch,
+                        display, trainer,
+                    )  # fmt: skip
     except OSError as error:
         raise SetupError(refused(error)) from error
 
@@ -260,32 +267,3 @@ def _ensemble(settings: Settings, elements: tuple[int, ...]) -> Ensemble:
         assert section is not None
         chosen = seeds.member_seeds(settings.mace.general.seed, section.ensemble_size)
     return Ensemble.build(settings.mace, chosen, elements, settings.folder)
-
-
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """The log's last line says how the run ended."""
-    try:
-        yield
-    except Stopped as stop:
-        log.info("%s: everything is saved; run the same command again to go on", stop.reason)
-        raise
-    except AimsPaxError as error:
-        log.error("%s", error)
-        raise
-    except OSError as error:
-        text = refused(error)
-        log.error("%s", text)
-        raise SetupError(text) from error
-    except Exception:
-        log.exception("unexpected error")
-        raise
-
-
-def refused(error: OSError) -> str:
-    """What a file system said, and what to do about it."""
-    where = error.filename or "a file of this run"
-    return (
-        f"{where}: {error.strerror or error}; free space or mend the permissions of the folder, then run the same "
-        "command again: finished reference calculations are kept"
-    )

@@ -1,8 +1,8 @@
 """The one shell that drives every stage: start what is outstanding, wait for an event, let the core decide.
 
     while wanted := outstanding(state):
-        cancel what is in flight and no longer wanted; hand out labels
-        take the next event: a finished label, else a turn on the device, else sleep
+        cancel what is in flight and no longer wanted; hand out labels, and training where it has its own devices
+        take the next event: what finished elsewhere, else a turn on the device, else sleep
         state, effects = step(state, event); apply the effects; write it down
 
 A restart is the same line with nothing in flight. Labels are handed out only after the snapshot that leads to
@@ -46,9 +46,13 @@ class World(Protocol):
     """What the shell needs of the world of a stage."""
 
     capacity: int
+    trains_beside: bool  # whether training has devices or processes of its own, beside the one that moves atoms
 
     def submit(self, work: Label) -> Future[Any]: ...
     def drop(self, work: Label) -> None: ...
+    def begin_training(self, work: Train) -> Future[Any]: ...
+    def finish_training(self, work: Train, future: Future[Any]) -> Event | None: ...  # None: once more
+    def drop_training(self, work: Train) -> None: ...
     def keep(self, work: Label, label: Any) -> None: ...
     def turn(self, works: Turn, stop: Callable[[], bool]) -> Iterable[Event]: ...
     def apply(self, effect: Effect) -> None: ...
@@ -70,6 +74,7 @@ class Shell:
         self.journal = journal
         self.watch = watch
         self.in_flight: dict[Label, Future[Any]] = {}
+        self.training: dict[Train, Future[Any]] = {}  # beside the device
         self.seconds = {"moving": 0.0, "training": 0.0, "sampling": 0.0, "waiting": 0.0, "saving": 0.0}
         self._committed = -1e9  # time of the last snapshot
         self._snapshot_cost = 0.0
@@ -85,12 +90,12 @@ class Shell:
                 self.watch.raise_if_stopped()
                 self._cancel(wanted)
                 self._hand_out(wanted)
+                self._begin_training(wanted)
                 self._take_all(self._next_events(wanted))
                 if time.monotonic() - self._committed > SNAPSHOT_SECONDS:
                     self._commit()
         finally:
-            for work in self.in_flight:
-                self.world.drop(work)
+            self._cancel(())
             if self._whole:
                 self._commit()
             self._account(max(time.monotonic() - began, 1e-9))
@@ -102,6 +107,9 @@ class Shell:
         for work in [w for w in self.in_flight if w not in wanted]:
             self.world.drop(work)
             del self.in_flight[work]
+        for visit in [w for w in self.training if w not in wanted]:
+            self.world.drop_training(visit)
+            del self.training[visit]
 
     def _hand_out(self, wanted: Sequence[Work]) -> None:
         """Give labels to the executor while it has room for them; the rest waits with us."""
@@ -115,8 +123,14 @@ class Shell:
         for work in queue[: max(room, 0)]:
             self.in_flight[work] = self.world.submit(work)
 
+    def _begin_training(self, wanted: Sequence[Work]) -> None:
+        if self.world.trains_beside:
+            for work in wanted:
+                if isinstance(work, Train) and work not in self.training:
+                    self.training[work] = self.world.begin_training(work)
+
     def _answers(self) -> list[Event]:
-        """Finished labels in the order they were asked for."""
+        """What finished elsewhere: labels in the order they were asked for, then training."""
         events: list[Event] = []
         for work in [w for w, future in self.in_flight.items() if future.done()]:
             future = self.in_flight.pop(work)
@@ -125,6 +139,11 @@ class Shell:
                 events.append(Labelled(work))
             except LabelError as error:
                 events.append(LabelFailed(work, type(error).__name__, error.reason))
+        for visit in [w for w, future in self.training.items() if future.done()]:
+            future = self.training.pop(visit)
+            self._whole = future.exception() is not None  # weights change here, the state when the event is taken
+            trained = self.world.finish_training(visit, future)
+            events += [] if trained is None else [trained]
         return events
 
     # ------------------------------------------------------------ events
@@ -140,14 +159,16 @@ class Shell:
                     return list(self.world.turn(works, self.watch.stop))
                 except Abandoned:
                     return []
-        self.world.show(self.state, "waiting")
-        with self._timed("waiting"):
-            wait(self.in_flight.values(), timeout=1, return_when=FIRST_COMPLETED)
+        doing = "training" if self.training and not self.in_flight else "waiting"
+        self.world.show(self.state, doing)
+        with self._timed(doing):
+            elsewhere = [*self.in_flight.values(), *self.training.values()]
+            wait(elsewhere, timeout=1, return_when=FIRST_COMPLETED)
         return self._answers()
 
     def _next_turn(self, wanted: Sequence[Work]) -> Turn:
         """The first kind of device work: all trajectories in one turn, or one visit of training."""
-        device = [w for w in wanted if not isinstance(w, Label)]
+        device = [w for w in wanted if not isinstance(w, Label) and w not in self.training]
         if not device or not isinstance(device[0], Advance):
             return device[:1]
         return [w for w in device if isinstance(w, Advance)]

@@ -27,6 +27,7 @@ from aims_pax.systems import System
 if TYPE_CHECKING:
     from aims_pax.force_field import Ensemble, MemberData, MemberResult
     from aims_pax.labelling import Labeller
+    from aims_pax.procedures.beside import Beside
     from aims_pax.record.progress import Display
     from aims_pax.settings import Settings
 
@@ -48,6 +49,7 @@ class Run:
     journal: Journal
     watch: Watch
     display: Display
+    beside: Beside | None = None
 
     def member_data(self, member: int) -> MemberData:
         """The member's own training and validation frames."""
@@ -67,6 +69,8 @@ class StageWorld:
         self.origins: dict[str, dict[str, Any]] = {}
         self.labels: dict[str, FrameLabel] = {}
         self.capacity = run.labeller.capacity
+        self.trains_beside = run.beside is not None
+        self._sizes: dict[Train, int] = {}  # of the training sets when visits elsewhere began
 
     def drive(self, state: Any, rules: Any) -> Any:
         """Run the stage to its end from this state."""
@@ -106,19 +110,50 @@ class StageWorld:
     def turn(self, works: Sequence[Work], stop: Callable[[], bool]) -> Iterable[Event]:
         raise NotImplementedError
 
-    def train(self, work: Train, stop: Callable[[], bool], **how: Any) -> Trained:
-        """One visit of training on the dataset as it is now."""
-        members = range(len(self.run.ensemble.members)) if work.member is None else (work.member,)
-        data = {m: self.visit_data(m, work) for m in members}
-        words = ("train", self.checkpoint.path.name, work.visit)
-        results = self.run.ensemble.train(data, work.epochs, words=words, stop=stop, **how)
+    def train(self, work: Train, stop: Callable[[], bool]) -> Trained:
+        """One visit of training on the dataset as it is now, in this process."""
+        results = self.run.ensemble.train(self._data(work), work.epochs, stop=stop, **self._how(work))
+        return self._trained(work, results, self._size(work))
+
+    def begin_training(self, work: Train) -> Future[Any]:
+        """The same elsewhere: nothing changes here until `finish_training`."""
+        assert self.run.beside is not None
+        self._sizes[work] = self._size(work)
+        return self.run.beside.begin(work, self._data(work), **self._how(work))
+
+    def finish_training(self, work: Train, future: Future[Any]) -> Trained | None:
+        assert self.run.beside is not None
+        size, results = self._sizes.pop(work), self.run.beside.finish(work, future)
+        return None if results is None else self._trained(work, results, size)
+
+    def drop_training(self, work: Train) -> None:
+        assert self.run.beside is not None
+        self.run.beside.drop(work)
+
+    def how_to_train(self, work: Train) -> dict[str, Any]:
+        """Keywords of `Ensemble.train` that are the stage's own."""
+        return {}
+
+    def _how(self, work: Train) -> dict[str, Any]:
+        return {"words": ("train", self.checkpoint.path.name, work.visit), **self.how_to_train(work)}
+
+    def _members(self, work: Train) -> Sequence[int]:
+        return range(len(self.run.ensemble.members)) if work.member is None else (work.member,)
+
+    def _data(self, work: Train) -> dict[int, MemberData]:
+        return {m: self.visit_data(m, work) for m in self._members(work)}
+
+    def _size(self, work: Train) -> int:
+        """Training structures there are now, of the member that has most: all before these have been seen."""
+        return max(len(self.data_of(m).train) for m in self._members(work))
+
+    def _trained(self, work: Train, results: Sequence[MemberResult], n_train: int) -> Trained:
         self._note(work, results)
-        return Trained(
-            work,
-            n_train=max(len(self.data_of(m).train) for m in members),
-            valid_loss=tuple(r.valid_loss for r in results),
-            force_mae=tuple(r.force_mae for r in results),
+        losses, errors = (
+            tuple(r.valid_loss for r in results),
+            tuple(r.force_mae for r in results),
         )
+        return Trained(work, n_train, losses, errors)
 
     def visit_data(self, member: int, work: Train) -> MemberData:
         """What a member sees in this visit: everything, unless a stage replays a part."""

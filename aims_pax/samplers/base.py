@@ -66,6 +66,7 @@ class Sampler(Protocol):
 _KINDS: dict[str, str | Callable[..., Sampler]] = {  # named, not imported: each brings its own libraries
     "md": "aims_pax.samplers.foundation_md:MDSampler",
     "aimd": "aims_pax.samplers.ab_initio_md:AbInitioMDSampler",
+    "rattle_tree": "aims_pax.samplers.rattle_tree:RattleTreeSampler",
 }
 
 

@@ -11,7 +11,7 @@ from ase.calculators.calculator import CalculationFailed
 
 from aims_pax.errors import LabelError
 from aims_pax.frames import Frame, Label
-from aims_pax.md import Advance, MDState, advance
+from aims_pax.md import Advance, MDState, advance, temperature_at
 from aims_pax.md.propagate import never
 from aims_pax.potential import Potential
 from aims_pax.samplers.base import Sample, SamplingError
@@ -27,8 +27,11 @@ class MDSampler:
 
     md_of: the MD settings of a system. stop: looked at before every evaluation (then raises Abandoned).
     A trajectory begins at its system's frame with fresh momenta; a caller who wants to continue passes
-    systems at the last frames. One that explodes begins there again, with other momenta.
+    systems at the last frames. One that explodes begins there again, with other momenta. A temperature ramp
+    goes over the n · skip_steps steps of one call of `sample`.
     """
+
+    _length = 0  # MD steps of a trajectory
 
     def __init__(
         self,
@@ -52,6 +55,7 @@ class MDSampler:
         Raises SamplingError when a system explodes five times in a row.
         """
         md = [self.md_of(s) for s in systems]
+        self._length = n * self.skip_steps
         states = [self._begin(s, m, rng) for s, m in zip(systems, md, strict=True)]
         failures = [0] * len(systems)
         for _ in range(n):
@@ -74,17 +78,18 @@ class MDSampler:
                     "sampler": self.name,
                     "system": systems[k].name,
                     "step": states[k].step,
-                    "temperature": float(md[k].temperature),
+                    "temperature": temperature_at(md[k], states[k].step, self._length),
                 }
                 yield Sample(frame, label, origin)
 
     def _begin(self, system: System, md: Any, rng: np.random.Generator) -> MDState:
-        return MDState.start(system.frame, md.temperature, int(rng.integers(2**63)))
+        temperature = temperature_at(md, 0, self._length)
+        return MDState.start(system.frame, temperature, int(rng.integers(2**63)))
 
     def _advance(self, states: list[MDState], md: list[Any]) -> list[Advance]:
         """All in one batch; when the potential fails on one of them, one by one, to know which."""
         try:
-            return advance(states, self.potential, self.skip_steps, md, stop=self.stop)
+            return advance(states, self.potential, self.skip_steps, md, stop=self.stop, length=self._length)
         except (LabelError, CalculationFailed) as error:
             if len(states) == 1:
                 return [Advance.failed(states[0], f"{type(error).__name__}: {error}")]

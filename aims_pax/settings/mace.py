@@ -43,19 +43,22 @@ _SYMBOLS = (
     "Mt Ds Rg Cn Nh Fl Mc Lv Ts Og"
 )
 ELEMENTS = tuple(_SYMBOLS.split())
+FROM_REFERENCE = "reference"  # atomic_energies: the reference computes isolated atoms at the start
 COUNT = "[1, inf)"
 WEIGHT = "[0, inf)"
 
 
 def _atomic_energies(value: Any) -> str | tuple[float, ...] | dict[str, float]:
     if isinstance(value, str):
-        return as_text(value)
+        return FROM_REFERENCE if value.strip().lower() == FROM_REFERENCE else as_text(value)
     if isinstance(value, list | tuple):
         if not value:
             raise ValueError("expected one energy for each element, got an empty list")
         return tuple(_finite(v) for v in value)
     if not isinstance(value, dict) or not value:
-        raise ValueError("expected None, a list (ascending atomic number), {symbol: eV} or a path")
+        raise ValueError(
+            "expected None, a list (ascending atomic number), {symbol: eV}, a path or the word reference"
+        )
     by_symbol: dict[str, float] = {}
     for element, energy in value.items():
         symbol = ELEMENTS[_atomic_number(element) - 1]
@@ -143,6 +146,7 @@ Errors = Annotated[
     ),
     Kind("`str`"),
 ]
+Inference = Annotated[str, one_of("auto", "torch", "native"), Kind("`str`")]
 LogLevel = Annotated[str, one_of("DEBUG", "INFO", "WARNING", "ERROR"), Kind("`str`")]
 
 
@@ -164,7 +168,8 @@ class ArchitectureSettings(Section):
     atomic_energies: AtomicEnergies = key(
         None,
         "Energies of the isolated atoms (eV): a list in ascending atomic number over all elements, "
-        "`{symbol: energy}`, or a JSON or YAML file of that. `None`: least squares over the training set.",
+        "`{symbol: energy}`, or a JSON or YAML file of that, as `aims-PAX-atomic-energies` writes it. `reference`: "
+        "the reference computes the isolated atoms when the run begins. `None`: least squares over the training set.",
         unit="eV",
         possible="(-inf, inf)",
     )
@@ -258,6 +263,11 @@ class MaceMiscSettings(Section):
     """MISC: device and messages."""
 
     device: Device = key("cpu", "Device of training and dynamics: `cpu` or `cuda`.")
+    inference: Inference = key(
+        "auto",
+        "What evaluates the models in dynamics: `native` (symmetrix, the extra `fast`: CPU, many times faster), "
+        "`torch`, or `auto`: native where it is installed, knows the architecture and agrees with torch.",
+    )
     error_table: Errors = key("PerAtomMAE", "Errors to compute and show, in MACE's names.")
     log_level: LogLevel = key("INFO", "`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
 

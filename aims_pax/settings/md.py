@@ -5,15 +5,35 @@ Pressures are in eV/Å³: 1 bar = 6.24e-7 eV/Å³, 1 GPa = 6.24e-3 eV/Å³.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from aims_pax.settings.keys import Kind, Real, Section, Whole, key, one_of
+from pydantic import BeforeValidator
+
+from aims_pax.settings.keys import Kind, Real, Section, Whole, as_real, key, one_of
 
 BAR = 6.241509e-7  # eV/Å³
 
 Ensemble = Annotated[str, one_of("NVT", "NPT"), Kind("`str`")]
-Barostat = Annotated[str, one_of("Berendsen", "npt"), Kind("`str`")]
-Thermostat = Annotated[str, one_of("Langevin"), Kind("`str`")]
+Barostat = Annotated[
+    str,
+    one_of("Berendsen", "npt", "MTK", "isotropic-MTK", mtk_full="MTK", mtk_isotropic="isotropic-MTK"),
+    Kind("`str`"),
+]
+Thermostat = Annotated[str, one_of("Langevin", "SVR", csvr="SVR", bussi="SVR"), Kind("`str`")]
+
+
+def as_temperature(value: Any) -> float | tuple[float, float]:
+    """One temperature, or the first and the last of a ramp."""
+    if not isinstance(value, list | tuple):
+        return as_real(value)
+    if len(value) != 2:
+        raise ValueError(f"expected one temperature, or [first, last], got a list of {len(value)}")
+    return as_real(value[0]), as_real(value[1])
+
+
+Temperature = Annotated[
+    float | tuple[float, float], BeforeValidator(as_temperature), Kind("`float` or `list`")
+]
 
 
 class MDSettings(Section):
@@ -23,7 +43,9 @@ class MDSettings(Section):
 
     stat_ensemble: Ensemble = key(..., "Statistical ensemble, `NVT` or `NPT` (any case).")
     barostat: Barostat = key(
-        "Berendsen", "Barostat of `NPT`: `Berendsen`, or `npt` for Nosé–Hoover–Parrinello–Rahman."
+        "Berendsen",
+        "Barostat of `NPT`: `Berendsen`, `npt` for Nosé–Hoover–Parrinello–Rahman, `MTK` for "
+        "Martyna–Tobias–Klein, or `isotropic-MTK` (the volume alone). Cells of any shape.",
     )
     compressibility: Real = key(
         4.57e-5,
@@ -56,13 +78,13 @@ class MDSettings(Section):
     )
     pressure_au: Real = key(
         3.4e-7,
-        "Pressure of Berendsen NPT, read as eV/Å³ as ASE does in spite of its name (1 bar = 6.24e-7).",
+        "Pressure of Berendsen and MTK NPT, read as eV/Å³ as ASE does in spite of its name (1 bar = 6.24e-7).",
         unit="eV/Å³",
         possible="[-1, 10]",
     )
     taup: Real = key(
         1000.0,
-        "Time constant of the Berendsen barostat (fs).",
+        "Time constant of the Berendsen and MTK barostats (fs).",
         unit="fs",
         possible="(0, 1e7]",
         plausible="[50, 100000]",
@@ -71,17 +93,24 @@ class MDSettings(Section):
     )
     taut: Real = key(
         500.0,
-        "Time constant of the Berendsen thermostat (fs).",
+        "Time constant of the thermostats of SVR, Berendsen and MTK (fs).",
         unit="fs",
         possible="(0, 1e7]",
         plausible="[10, 100000]",
         usual=500.0,
         others={"ps": 1000.0},
     )
-    temperature: Real = key(
-        300.0, "Temperature (K).", unit="K", possible="(0, 100000]", plausible="[10, 5000]", usual=300.0
+    temperature: Temperature = key(
+        300.0,
+        "Temperature (K), or `[first, last]`: a linear ramp over the trajectory's `max_MD_steps`.",
+        unit="K",
+        possible="(0, 100000]",
+        plausible="[10, 5000]",
+        usual=300.0,
     )
-    thermostat: Thermostat = key("Langevin", "Thermostat of `NVT`.")
+    thermostat: Thermostat = key(
+        "Langevin", "Thermostat of `NVT`: `Langevin`, or `SVR` for stochastic velocity rescaling."
+    )
     timestep: Real = key(
         0.5,
         "Time step (fs).",

@@ -56,11 +56,6 @@ def read_settings(
 def unsupported(settings: Settings) -> list[str]:
     """What these settings ask for that this release cannot run yet."""
     found = []
-    tables = settings.md_by_system or {"": settings.md}
-    for name, md in tables.items():
-        if md.stat_ensemble != "NVT" or md.thermostat != "Langevin":
-            place = f"MD.{name}.stat_ensemble" if name else "MD.stat_ensemble"
-            found.append(f"{place}: NPT comes with a later release; use NVT with the Langevin thermostat")
     if settings.cluster.executor == "mpi" and settings.cluster.type != "slurm":
         found.append("CLUSTER.executor: mpi needs CLUSTER.type: slurm; use auto")
     return found

@@ -183,3 +183,45 @@ def test_the_evaluator_is_a_seam(committee):
     bound = committee.bind(MIXED)
     bound.evaluator, bound.members = Zero(), 1
     assert not bound(*tensors(MIXED)).forces.any()
+
+
+def test_each_structure_can_be_left_to_one_member(committee):
+    bound = committee.bind(MIXED)
+    positions, cells = tensors(MIXED)
+    everything = bound(positions, cells, stress=True)
+    drivers = (1, 0, 1, 0, 0)
+    said = bound(positions, cells, stress=True, drivers=drivers)
+    assert bound.drives
+    assert said.energies.shape == (1, 5)
+    for f, member in enumerate(drivers):
+        atoms = bound.frame_of == f
+        torch.testing.assert_close(said.energies[0, f], everything.energies[member, f])
+        torch.testing.assert_close(said.forces[0, atoms], everything.forces[member, atoms], atol=1e-9, rtol=0)
+        torch.testing.assert_close(said.stress[0, f], everything.stress[member, f], equal_nan=True)
+    assert not torch.allclose(said.forces[0], everything.forces[0])
+    assert bound(positions, cells, drivers=drivers).stress is None
+
+
+def test_a_lost_structure_is_nan_for_its_driver_only(committee):
+    bound = committee.bind(MIXED)
+    positions, cells = tensors(MIXED)
+    positions[0] = torch.nan
+    said = bound(positions, cells, drivers=(0, 0, 1, 1, 0))
+    assert torch.isnan(said.energies[0]).tolist() == [True, False, False, False, False]
+    assert torch.isfinite(said.forces[0, len(MOLECULE) :]).all()
+
+
+def test_a_part_of_a_graph_has_its_own_numbering(committee):
+    bound = committee.bind(MIXED)
+    edges = bound.neighbours(*tensors(MIXED))
+    graph = inference.EdgeGraph(
+        bound.species, edges.sender, edges.receiver, edges.vectors, bound.frame_of, bound.ptr
+    )
+    part = inference.cut(graph, (bound.frame_of == 1) | (bound.frame_of == 4))
+    assert part.ptr.tolist() == [0, 4, 7]
+    assert part.frame_of.tolist() == [0] * 4 + [1] * 3
+    alone = committee.bind([CRYSTAL, MIXED[4]])
+    told = alone.neighbours(*tensors([CRYSTAL, MIXED[4]]))
+    assert torch.equal(part.sender, told.sender)
+    assert torch.equal(part.receiver, told.receiver)
+    torch.testing.assert_close(part.vectors, told.vectors)

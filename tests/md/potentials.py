@@ -25,16 +25,24 @@ class _Torch:
 
     def _label(self, frame: Frame) -> Label:
         bound = self.bind([frame])
-        said = bound(torch.from_numpy(frame.positions.copy()), torch.from_numpy(frame.cell.copy())[None])
-        return Label(float(said.energies.mean()), said.forces.mean(0).numpy())
+        here = torch.from_numpy(frame.positions.copy()), torch.from_numpy(frame.cell.copy())[None]
+        said = bound(*here, stress=frame.periodic)
+        stress = said.stress.mean(0)[0].numpy() if frame.periodic else None
+        return Label(float(said.energies.mean()), said.forces.mean(0).numpy(), stress)
 
 
 class LennardJones(_Torch):
-    """ε, σ the same for all atoms, cut and shifted at `cutoff`; `scales`: one factor of ε a member."""
+    """ε, σ the same for all atoms, cut and shifted at `cutoff`; `scales`: one factor of ε a member.
 
-    def __init__(self, epsilon=0.0104, sigma=3.4, cutoff=8.5, scales=(1.0,), device="cpu") -> None:
+    smooth: force and its slope vanish at the cutoff as well. drives: bindings can be asked for single members.
+    """
+
+    def __init__(
+        self, epsilon=0.0104, sigma=3.4, cutoff=8.5, scales=(1.0,), device="cpu", smooth=False, drives=False
+    ) -> None:
         super().__init__()
-        self.device = device
+        self.device, self.smooth, self.drives = device, smooth, drives
+        self.alone = 0  # evaluations of the driving members only
         self.epsilon, self.sigma, self.cutoff, self.scales = epsilon, sigma, cutoff, scales
 
     def bind(self, frames: Sequence[Frame]):
@@ -61,8 +69,12 @@ class _BoundLJ:
             torch.from_numpy(np.concatenate(part)).to(lj.device) for part in (first, second, shift, structure)
         )
         self.periodic = bool(self.shift.any())
+        self.atoms = torch.from_numpy(np.repeat(np.arange(len(frames)), [len(f) for f in frames])).to(
+            lj.device
+        )
+        self.drives = lj.drives
 
-    def __call__(self, positions: Tensor, cells: Tensor, *, stress: bool = False) -> Evaluation:
+    def __call__(self, positions: Tensor, cells: Tensor, *, stress: bool = False, drivers=None) -> Evaluation:
         self.lj.evaluations += 1
         d = positions[self.second] - positions[self.first]
         if self.periodic:
@@ -71,24 +83,49 @@ class _BoundLJ:
         inside = r2 < self.lj.cutoff**2
         s2 = self.lj.sigma**2 / r2
         s6 = s2 * s2 * s2
+        c2 = self.lj.cutoff**2
         edge = (self.lj.sigma / self.lj.cutoff) ** 6
-        energy = torch.where(inside, 4 * self.lj.epsilon * (s6 * s6 - s6 - edge * edge + edge), 0.0)
-        push = torch.where(inside, 24 * self.lj.epsilon * (2 * s6 * s6 - s6) / r2, 0.0)[:, None] * d
+        bend = 4 * self.lj.epsilon * (42 * edge * edge - 12 * edge) / c2**2 if self.lj.smooth else 0.0
+        slope = 4 * self.lj.epsilon * (-6 * edge * edge + 3 * edge) / c2 if self.lj.smooth else 0.0
+        energy = 4 * self.lj.epsilon * (s6 * s6 - s6 - edge * edge + edge)
+        energy = energy - (r2 - c2) * slope - 0.5 * (r2 - c2) ** 2 * bend
+        push = 24 * self.lj.epsilon * (2 * s6 * s6 - s6) / r2 + 2 * slope + 2 * (r2 - c2) * bend
+        energy = torch.where(inside, energy, 0.0)
+        push = torch.where(inside, push, 0.0)[:, None] * d
         forces = torch.zeros_like(positions).index_add_(0, self.second, push).index_add_(0, self.first, -push)
         total = cells.new_zeros(len(cells)).index_add_(0, self.structure, energy)
+        sigma = self._stress(push, d, cells) if stress else None
+        if drivers is not None:
+            self.lj.alone += 1
+            k = torch.tensor([self.lj.scales[m] for m in drivers], dtype=torch.float64)
+            own = None if sigma is None else (k[:, None, None] * sigma)[None]
+            return Evaluation((k * total)[None], (k[self.atoms][:, None] * forces)[None], own)
         return Evaluation(
             torch.stack([k * total for k in self.lj.scales]),
             torch.stack([k * forces for k in self.lj.scales]),
+            None if sigma is None else torch.stack([k * sigma for k in self.lj.scales]),
+        )
+
+    def _stress(self, push: Tensor, d: Tensor, cells: Tensor) -> Tensor:
+        """−Σ f⊗d / V."""
+        each = (push[:, :, None] * d[:, None, :]).reshape(-1)
+        index = (9 * self.structure[:, None] + torch.arange(9)).reshape(-1)
+        virial = torch.zeros(9 * len(cells), dtype=torch.float64).index_add_(0, index, each)
+        return (
+            -virial.reshape(-1, 3, 3) / torch.stack([torch.linalg.det(h).abs() for h in cells])[:, None, None]
         )
 
 
 def _images(frame: Frame, cutoff: float):
-    """Half of the lattice vectors whose image may lie within the cutoff, the zero vector first."""
+    """Half of the lattice vectors whose image may lie within the cutoff, the zero vector first.
+
+    Also when the cell becomes a sixth lower than it is in the frame.
+    """
     reach = [0, 0, 0]
     if frame.pbc.any():
         cell = np.where(frame.pbc[:, None], frame.cell, np.eye(3) * 1e6)
         heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
-        reach = [int(cutoff / h) + 1 if p else 0 for h, p in zip(heights, frame.pbc, strict=True)]
+        reach = [int(1.2 * cutoff / h) + 1 if p else 0 for h, p in zip(heights, frame.pbc, strict=True)]
     shifts = itertools.product(*(range(-r, r + 1) for r in reach))
     return [(0, 0, 0), *(s for s in shifts if s > (0, 0, 0))]
 
@@ -117,7 +154,10 @@ class _BoundSprings:
         self.springs.evaluations += 1
         per_atom = 0.5 * self.springs.k * (positions * positions).sum(1)
         energies = torch.zeros(len(cells), dtype=torch.float64).index_add_(0, self.structure, per_atom)
-        return Evaluation(energies[None], -self.springs.k * positions[None])
+        virial = -self.springs.k * (positions[:, :, None] * positions[:, None, :])
+        total = torch.zeros(len(cells), 3, 3, dtype=torch.float64).index_add_(0, self.structure, virial)
+        sigma = (-total / torch.linalg.det(cells).abs()[:, None, None])[None] if stress else None
+        return Evaluation(energies[None], -self.springs.k * positions[None], sigma)
 
 
 def cluster(n: int = 7, spacing: float = 3.8, seed: int = 0, **system) -> Frame:

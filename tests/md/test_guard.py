@@ -12,10 +12,11 @@ from ase.data import covalent_radii
 
 from aims_pax.frames import Frame
 from aims_pax.md import MDState, advance
-from aims_pax.md.batch import Batch
-from aims_pax.md.guard import SKIN, Contacts, Guard
+from aims_pax.md.batch import Batch, Felt
+from aims_pax.md.contacts import SKIN, Contacts
+from aims_pax.md.guard import Guard
 from tests.md.potentials import LennardJones, Springs, cluster, crystal
-from tests.md.settings import langevin
+from tests.md.settings import langevin, npt
 
 TRICLINIC = np.array([[4.0, 0, 0], [1.5, 3.5, 0], [-0.7, 0.9, 3.0]])
 CELLS = {
@@ -71,7 +72,7 @@ def look(states: list[MDState], temperature: float = 300, energy: float = 0.0) -
     motion = batch.motion()
     energies = torch.full((2, len(states)), energy, dtype=torch.float64)
     return Guard(batch, [temperature] * len(states)).faults(
-        motion, energies, torch.zeros_like(motion.momenta), 0
+        motion, energies, Felt(torch.zeros_like(motion.momenta)), 0
     )
 
 
@@ -199,3 +200,44 @@ def test_the_guard_can_be_left_at_home():
     near = MDState.start(Frame([18, 18], [[0, 0, 0], [0.9, 0, 0]]), 60, 8)
     [became] = advance([near], Springs(0.0), 3, [langevin()], guard=False)
     assert became.fault is None
+
+
+def test_the_pairs_of_a_cell_that_shrinks_and_shears_are_found_before_they_meet():
+    """Every pair near enough is listed at each step of a cell that is squeezed, whatever the atoms do."""
+    rng = np.random.default_rng(1)
+    start = np.diag([6.0, 7, 8])
+    frame = Frame([1] * 12, rng.uniform(0, 1, (12, 3)) @ start, start, True)
+    contacts = Contacts(Batch.of([MDState.start(frame, 300, 1)], "cpu"), flexible=True)
+    fractional, rebuilt, found = frame.positions @ np.linalg.inv(start), 0, 0
+    for k in range(60):
+        cell = start @ (np.eye(3) - k * np.array([[0.008, 0.004, 0], [0.004, 0.006, 0], [0, 0, -0.002]]))
+        positions = torch.from_numpy(fractional @ cell + 0.002 * k * np.sin(np.arange(36.0)).reshape(12, 3))
+        contacts.follow(torch.from_numpy(cell)[None])
+        if bool(contacts.moved(positions)):
+            contacts.rebuild(positions)
+            rebuilt += 1
+        contacts.close(positions)
+        distance = contacts._squared(positions).sqrt()
+        reach = np.full((12, 12), 2 * covalent_radii[1])
+        moved = Frame([1] * 12, positions.numpy(), cell, True)
+        listed = zip(contacts.first.tolist(), contacts.second.tolist(), distance.tolist(), strict=True)
+        near = sorted((i, j, d) for i, j, d in listed if d < reach[0, 0])
+        expected = brute_force(moved, reach)
+        assert [pair[:2] for pair in near] == [pair[:2] for pair in expected]
+        assert np.allclose([d for *_, d in near], [d for *_, d in expected], atol=1e-5)
+        found += len(near)
+    assert 1 <= rebuilt <= 12
+    assert found > 20
+
+
+def test_a_pair_pressed_together_by_the_cell_is_caught():
+    """Two hydrogen atoms at rest in a cell that only the barostat moves."""
+    frame = Frame([1, 1], [[0, 0, 0], [0.45, 0, 0]], np.diag([1.7, 3, 3]), True)
+    md = npt("npt", 300.0, 1.0, pressure=0.1, pfactor=20.0)
+    still = MDState.start(frame, 0.0, 1)
+    [became] = advance([still], Springs(0.0), 2000, [md])
+    assert became.fault is not None
+    assert became.fault.startswith("pair H–H 0.")
+    assert np.linalg.norm(became.state.positions[1] - became.state.positions[0]) == pytest.approx(
+        0.31, abs=0.1
+    )

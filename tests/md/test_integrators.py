@@ -13,9 +13,11 @@ from ase.md.verlet import VelocityVerlet
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
 from aims_pax.md import MDState, advance
-from aims_pax.md.integrators import Langevin, kind
+from aims_pax.md.barostats import ParrinelloRahman
+from aims_pax.md.integrators import kind
+from aims_pax.md.thermostats import Langevin
 from tests.md.potentials import LennardJones, Springs, cluster, crystal
-from tests.md.settings import langevin
+from tests.md.settings import langevin, rescaling
 
 
 def atoms_at_rest(n: int, z: int = 1) -> MDState:
@@ -58,6 +60,22 @@ def test_a_crystal_takes_the_temperature_it_is_given():
     assert np.mean([s.temperature for s in became.observed]) == pytest.approx(40, rel=0.1)
 
 
+def test_velocity_rescaling_from_rest_gives_the_distribution_of_eq_a7():
+    """From rest 2K/kT = (1 − c) χ²_Nf in one step; each of 1 600 atoms is a trajectory, some half fixed."""
+    fixed = [None, np.array([[True, False, False]])]
+    frames = [Frame([1], [[0.0, 0, 0]], fixed=fixed[k % 2]) for k in range(1600)]
+    states = [MDState.start(f, 0.0, k) for k, f in enumerate(frames)]
+    md = [rescaling(300.0, 10.0, 2.0)] * 1600
+    c = math.exp(-0.2)
+    ends = advance(states, Springs(0.0), 1, md, guard=False)
+    for part, n in ((ends[::2], 3), (ends[1::2], 2)):
+        x = np.array([2 * a.state.kinetic_energy / (units.kB * 300.0) for a in part]) / (1 - c)
+        assert x.mean() == pytest.approx(n, rel=0.08)
+        assert x.var() == pytest.approx(2 * n, rel=0.25)
+        work = [float(a.state.extras["svr/work"]) for a in part]
+        assert work == pytest.approx([a.state.kinetic_energy for a in part], rel=1e-12)
+
+
 def test_without_friction_the_energy_is_kept_the_better_the_smaller_the_step():
     lj = LennardJones(cutoff=1e3)
     start = MDState.start(cluster(7), 20.0, stream=2)
@@ -84,29 +102,31 @@ def test_without_friction_it_is_the_velocity_verlet_of_ase():
     assert abs(atoms.get_momenta() - became.state.momenta).max() < 1e-9
 
 
-def test_fixed_atoms_and_components_never_move():
+@pytest.mark.parametrize("md", [langevin(80, 0.05), rescaling(80, 20.0), langevin(80, stat_ensemble="NVE")])
+def test_fixed_atoms_and_components_never_move(md):
     fixed = np.zeros((7, 3), bool)
     fixed[:2] = True
     fixed[4, 2] = True
     start = MDState.start(cluster(7, fixed=fixed), 80.0, stream=2)
-    end = advance([start], LennardJones(), 50, [langevin(80, 0.05)])[0].state
+    end = advance([start], LennardJones(), 50, [md])[0].state
     assert np.array_equal(end.positions[fixed], start.positions[fixed])
     assert not end.momenta[fixed].any()
     assert (end.positions[~fixed] != start.positions[~fixed]).all()
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "words"),
     [
-        {"stat_ensemble": "NPT", "barostat": "Berendsen"},
-        {"stat_ensemble": "npt", "barostat": "npt"},
-        {"stat_ensemble": "NVT", "thermostat": "Bussi"},
+        ({"stat_ensemble": "NPT", "barostat": "Andersen"}, "barostat Andersen"),
+        ({"stat_ensemble": "NVT", "thermostat": "Bussi"}, "thermostat Bussi"),
+        ({"stat_ensemble": "muVT"}, "muVT"),
     ],
 )
-def test_another_ensemble_is_refused_with_a_way_out(changes):
-    with pytest.raises(SettingsError, match=r"comes with the engine.*Langevin"):
+def test_an_unknown_ensemble_is_refused_with_a_way_out(changes, words):
+    with pytest.raises(SettingsError, match=rf"{words}.*is not known.*isotropic-MTK"):
         kind(langevin(**changes))
 
 
 def test_the_ensemble_may_be_written_in_any_case():
     assert kind(langevin(stat_ensemble="nvt", thermostat="langevin")) is Langevin
+    assert kind(langevin(stat_ensemble="npt", barostat="Npt")) is ParrinelloRahman

@@ -9,10 +9,11 @@ from ase.calculators.emt import EMT
 
 from aims_pax.errors import Abandoned, SettingsError
 from aims_pax.frames import Frame
-from aims_pax.md import MDState, advance, propagate
+from aims_pax.md import MDState, advance, propagate, temperature_at
 from aims_pax.potential import CalculatorPotential
-from tests.md.potentials import LennardJones, cluster, crystal
-from tests.md.settings import langevin
+from tests.md.laws import TRICLINIC, in_cell, rotation
+from tests.md.potentials import LennardJones, Springs, cluster, crystal
+from tests.md.settings import langevin, npt, rescaling
 
 
 def mixed() -> tuple[list[MDState], list]:
@@ -23,13 +24,38 @@ def mixed() -> tuple[list[MDState], list]:
     return states, [langevin(20.0 * (k + 1), 0.001 * (k + 1), 1.0 + k / 2) for k in range(len(states))]
 
 
+def every_ensemble() -> tuple[list[MDState], list]:
+    """One trajectory of each kind, some kinds twice, none in the order of kinds."""
+    solids = [in_cell(crystal(1, 5.3), TRICLINIC / 2 @ rotation(k)) for k in range(6)]
+    frames = [solids[0], cluster(7), *solids[1:], cluster(4), crystal(1, 5.4)]
+    states = [MDState.start(f, 20.0 + 5 * k, 100 + k, step=7 * k) for k, f in enumerate(frames)]
+    P = 2e-3
+    md = [
+        npt("MTK", 40.0, 1.5, pressure=P),
+        langevin(50.0, 0.01, 1.0),
+        npt("npt", 35.0, 2.0, pressure=P),
+        npt("isotropic-MTK", 45.0, 2.5, pressure=-P / 4),
+        npt("Berendsen", 30.0, 1.0, pressure=P),
+        rescaling(30.0, 100.0, 1.5),
+        npt("isotropic-MTK", 25.0, 1.0, taut=60.0),
+        npt("npt", 55.0, 1.0, thermostat="SVR"),  # not periodic
+        langevin(stat_ensemble="NVE", temperature=30.0),
+    ]
+    return states, md
+
+
+@pytest.fixture(params=[mixed, every_ensemble])
+def many(request) -> tuple[list[MDState], list]:
+    return request.param()
+
+
 def same(a: MDState, b: MDState) -> bool:
     mine, theirs = a.arrays(), b.arrays()
     return mine.keys() == theirs.keys() and all(mine[k].tobytes() == theirs[k].tobytes() for k in mine)
 
 
-def test_fifty_steps_are_twenty_five_and_twenty_five():
-    states, md = mixed()
+def test_fifty_steps_are_twenty_five_and_twenty_five(many):
+    states, md = many
     whole = advance(states, LennardJones(), 50, md)
     half = advance(states, LennardJones(), 25, md)
     stored = [MDState.from_arrays(a.state.arrays()) for a in half]
@@ -39,10 +65,11 @@ def test_fifty_steps_are_twenty_five_and_twenty_five():
         assert np.array_equal(a.evaluation.forces, b.evaluation.forces)
 
 
-def test_a_trajectory_does_not_feel_who_shares_the_batch():
-    states, md = mixed()
+def test_a_trajectory_does_not_feel_who_shares_the_batch(many):
+    states, md = many
     together = advance(states, LennardJones(), 40, md)
-    order = [3, 0, 4, 2, 1]
+    assert [a.fault for a in together] == [None] * len(states)
+    order = np.random.default_rng(3).permutation(len(states)).tolist()
     shuffled = advance([states[k] for k in order], LennardJones(), 40, [md[k] for k in order])
     for k, became in zip(order, shuffled, strict=True):
         assert same(became.state, together[k].state)
@@ -161,9 +188,87 @@ def test_a_gpu_moves_the_atoms_as_the_cpu_does():
 def test_an_ensemble_that_is_not_there_is_refused_before_anything_is_evaluated():
     states, md = mixed()
     lj = LennardJones()
-    with pytest.raises(SettingsError, match="engine"):
-        advance(states, lj, 1, [*md[:4], langevin(stat_ensemble="NPT")])
+    with pytest.raises(SettingsError, match="thermostat Bussi is not known"):
+        advance(states, lj, 1, [*md[:4], langevin(thermostat="Bussi")])
     assert lj.bindings == 0
+
+
+def ramp(first: float, last: float, **changes):
+    return langevin([first, last], **changes)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [ramp, lambda *T: rescaling(list(T)), lambda *T: npt("MTK", list(T)), lambda *T: npt("npt", list(T))],
+)
+def test_a_ramp_depends_on_the_absolute_step_alone(made):
+    frame = in_cell(crystal(1, 5.3), TRICLINIC / 2)
+    state, md = MDState.start(frame, 20.0, 1), [made(20.0, 90.0)]
+    whole = advance([state], LennardJones(), 30, md, length=40)[0].state
+    half = advance([state], LennardJones(), 13, md, length=40)[0].state
+    rest = advance([half], LennardJones(), 17, md, length=40)[0].state
+    assert same(whole, rest)
+    constant = [type(md[0])(**{**vars(md[0]), "temperature": 20.0})]
+    other = advance([state], LennardJones(), 30, constant, length=40)[0].state
+    assert abs(other.positions - whole.positions).max() > 1e-6
+
+
+def test_a_ramp_rises_linearly_and_then_stays():
+    md = ramp(300.0, 600.0)
+    assert [temperature_at(md, s, 1000) for s in (0, 250, 1000, 5000)] == [300, 375, 600, 600]
+    assert temperature_at(langevin(70), 5, None) == 70
+
+
+def test_a_thermostat_follows_its_ramp():
+    """Free atoms with strong friction have the temperature of the moment."""
+    frame = Frame([18] * 4000, np.zeros((4000, 3)))
+    md = [ramp(100.0, 500.0, friction=0.5, timestep=2.0)]
+    state = MDState.start(frame, 100.0, 1)
+    [became] = advance([state], Springs(0.0), 200, md, length=200, observe_every=50, guard=False)
+    assert [s.temperature for s in became.observed] == pytest.approx([200, 300, 400, 500], rel=0.05)
+
+
+@pytest.mark.parametrize("length", [None, np.inf])
+def test_a_ramp_without_an_end_is_refused_before_anything_is_evaluated(length):
+    states, _ = mixed()
+    lj = LennardJones()
+    with pytest.raises(SettingsError, match=r"MD\.temperature.*max_MD_steps"):
+        advance(states[:1], lj, 1, [ramp(300.0, 600.0)], length=length)
+    assert lj.bindings == 0
+
+
+@pytest.mark.parametrize("drives", [True, False])
+def test_each_trajectory_can_be_driven_by_one_member(drives):
+    states, md = every_ensemble()
+    drivers = [k % 3 for k in range(len(states))]
+    scales = (0.9, 1.0, 1.1)
+    committee = LennardJones(scales=scales, drives=drives)
+    became = advance(states, committee, 15, md, drivers=drivers)
+    for k, m in enumerate(drivers):
+        [alone] = advance([states[k]], LennardJones(scales=(scales[m],)), 15, [md[k]])
+        assert np.allclose(alone.state.positions, became[k].state.positions, rtol=0, atol=1e-10)
+        assert np.allclose(alone.state.cell, became[k].state.cell, rtol=0, atol=1e-10)
+        assert became[k].evaluation.forces.shape == (3, len(states[k]), 3)
+        assert np.allclose(became[k].evaluation.forces[m], alone.evaluation.forces[0], rtol=0, atol=1e-10)
+        assert np.allclose(became[k].evaluation.energies[m], alone.evaluation.energies[0], rtol=0, atol=1e-10)
+    assert committee.alone == (16 if drives else 0)
+    assert committee.evaluations == (17 if drives else 16)
+
+
+def test_driven_trajectories_go_on_bit_for_bit():
+    states, md = every_ensemble()
+    drivers = [k % 2 for k in range(len(states))]
+    lj = LennardJones(scales=(0.9, 1.1), drives=True)
+    whole = advance(states, lj, 10, md, drivers=drivers)
+    half = [a.state for a in advance(states, lj, 4, md, drivers=drivers)]
+    for a, b in zip(whole, advance(half, lj, 6, md, drivers=drivers), strict=True):
+        assert same(a.state, b.state)
+
+
+def test_drivers_and_states_come_in_pairs():
+    states, md = mixed()
+    with pytest.raises(ValueError, match="5 states but 2 drivers"):
+        advance(states, LennardJones(), 1, md, drivers=[0, 1])
 
 
 def test_states_and_settings_come_in_pairs():

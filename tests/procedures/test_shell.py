@@ -38,8 +38,11 @@ class Paper:
 class Numbers:
     """A world in which a frame is a name, an uncertainty a random number, and a label a sleep."""
 
-    def __init__(self, seed, pool=None, fails=0.0, die_at=None):
+    def __init__(self, seed, pool=None, fails=0.0, die_at=None, beside=None, loses=0.0):
+        self.loses, self.answers = loses, 0
         self.seed, self.pool, self.fails, self.die_at = seed, pool, fails, die_at
+        self.beside, self.trains_beside = beside, beside is not None
+        self.begun, self.installed, self.dropped, self.moved_meanwhile = [], [], [], 0
         self.capacity = 2
         self.store, self.computed, self.committed, self.added, self.turns = {}, [], None, {}, []
         self.events = 0
@@ -86,14 +89,37 @@ class Numbers:
     def drop(self, work):
         pass
 
+    def begin_training(self, work):
+        self._tick()
+        self.begun.append(work)
+        return self.beside.submit(self._fit, work)
+
+    def _fit(self, work):
+        time.sleep(0.004)
+        return f"weights of {work.visit}"
+
+    def finish_training(self, work, future):
+        self.answers += 1
+        if random.Random(self.answers).random() < self.loses:
+            self.begun.remove(work)
+            return None
+        assert future.result() == f"weights of {work.visit}"
+        self.installed.append(work)
+        return Trained(work, 10**6, (1.0, 1.0), (0.1, 0.1))
+
+    def drop_training(self, work):
+        self.dropped.append(work)
+
     def keep(self, work, label):
         assert label == f"label of {work.frame}"
 
     def turn(self, works, stop):
         self._tick()
         self.turns.append(type(works[0]).__name__)
+        self.moved_meanwhile += len(self.begun) > len(self.installed)
         for work in works:
             if isinstance(work, Train):
+                assert not self.trains_beside
                 yield Trained(work, 10**6, (1.0, 1.0), (0.1, 0.1))
             elif isinstance(work, Advance):
                 name = f"{work.trajectory}-{work.end}-{work.life}"
@@ -185,12 +211,57 @@ def test_the_snapshot_that_leads_to_a_label_is_written_before_it_is_handed_out()
     drive(world)
 
 
+def test_training_beside_lets_the_others_move_on_and_runs_one_visit_at_a_time():
+    with ThreadPoolExecutor(1) as trainer:
+        world = Numbers(3, beside=trainer)
+        state, _ = drive(world)
+    assert state.stopped.startswith("max_MD_steps")
+    assert "Train" not in world.turns
+    assert [w.visit for w in world.begun] == list(range(state.visit))
+    assert world.installed == world.begun
+    assert world.moved_meanwhile > 10
+    assert all(t.status == "done" for t in state.trajectories)
+
+
+def test_a_visit_whose_process_died_is_begun_again():
+    with ThreadPoolExecutor(1) as trainer:
+        world = Numbers(3, beside=trainer, loses=0.3)
+        begin_training, tries = world.begin_training, []
+        world.begin_training = lambda work: tries.append(work) or begin_training(work)
+        state, _ = drive(world)
+    assert [w.visit for w in world.installed] == list(range(state.visit))
+    assert len(tries) > len(world.installed)
+
+
+def test_a_visit_nobody_wants_any_more_is_dropped_and_its_weights_are_not_installed():
+    rules = replace(RULES, max_train=14)
+    with ThreadPoolExecutor(1) as trainer:
+        world = Numbers(9, beside=trainer)
+        drive(world, rules=rules)
+    assert world.dropped
+    assert world.installed + world.dropped == world.begun
+
+
+def test_training_that_fails_beside_ends_the_run_with_its_reason_and_keeps_the_snapshot():
+    with ThreadPoolExecutor(1) as trainer:
+        world = Numbers(3, beside=trainer)
+
+        def broken(work):
+            raise SetupError("the GPU is gone")
+
+        world._fit = broken
+        with pytest.raises(SetupError, match="the GPU is gone"):
+            drive(world)
+    saved = from_plain(explore.State, world.committed)
+    assert any(isinstance(w, Train) for w in explore.outstanding(saved, RULES))
+
+
 @pytest.mark.parametrize("seed", range(60))
-@pytest.mark.parametrize("threads", [False, True])
-def test_killed_anywhere_and_started_again_it_ends_and_pays_no_label_twice(seed, threads):
+@pytest.mark.parametrize(("threads", "beside"), [(False, False), (True, False), (True, True)])
+def test_killed_anywhere_and_started_again_it_ends_and_pays_no_label_twice(seed, threads, beside):
     dice = random.Random(seed)
-    with ThreadPoolExecutor(2) as pool:
-        world = Numbers(seed, pool if threads else None, fails=0.1)
+    with ThreadPoolExecutor(2) as pool, ThreadPoolExecutor(1) as trainer:
+        world = Numbers(seed, pool if threads else None, fails=0.1, beside=trainer if beside else None)
         state = begin()
         while True:
             world.die_at, world.events = dice.randint(1, 200), 0

@@ -15,6 +15,7 @@ from aims_pax.samplers import base
 from aims_pax.samplers.ab_initio_md import AbInitioMDSampler
 from aims_pax.samplers.base import Sample, Sampler
 from aims_pax.samplers.foundation_md import MDSampler
+from aims_pax.samplers.rattle_tree import RattleTreeSampler
 from aims_pax.systems import System
 from tests.md.potentials import LennardJones, cluster, crystal
 from tests.md.settings import langevin
@@ -34,6 +35,7 @@ SAMPLERS: dict[str, Callable[[], Sampler]] = {
     "md": lambda: MDSampler(LennardJones(), lambda system: langevin(40), 5),
     "md with a calculator": lambda: MDSampler(argon(), lambda system: langevin(40), 3, name="lj"),
     "aimd": lambda: AbInitioMDSampler(argon(), lambda system: langevin(40), 3, name="aimd"),
+    "rattle_tree": lambda: RattleTreeSampler(LennardJones(), temperature=100, sigma_range=(0.05, 0.2)),
 }
 
 
@@ -100,7 +102,7 @@ def test_samplers_are_found_by_their_kind(monkeypatch):
     made = base.sampler("md", potential=LennardJones(), md_of=lambda s: langevin(), skip_steps=2)
     assert isinstance(made, MDSampler)
     base.register("mine", MDSampler)
-    assert base.kinds() == ("aimd", "md", "mine")
+    assert set(base.kinds()) >= {"aimd", "md", "mine", "rattle_tree"}
     with pytest.raises(ValueError, match="exists already"):
         base.register("md", MDSampler)
 

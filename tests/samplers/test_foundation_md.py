@@ -17,7 +17,7 @@ from aims_pax.samplers.base import SamplingError
 from aims_pax.samplers.foundation_md import MDSampler
 from aims_pax.systems import System
 from tests.md.potentials import LennardJones, cluster, crystal
-from tests.md.settings import langevin
+from tests.md.settings import langevin, npt
 
 
 class Sometimes(LennardJones):
@@ -146,3 +146,14 @@ def test_molecules_and_cells_share_a_batch():
 def test_no_steps_between_structures_are_refused():
     with pytest.raises(ValueError, match="skip_steps"):
         MDSampler(LennardJones(), lambda s: langevin(), 0)
+
+
+def test_a_ramp_goes_over_the_steps_of_one_call():
+    samples = sampled(LennardJones(), n=4, skip=5, md_of=lambda s: langevin((20.0, 60.0)))
+    assert [s.origin["temperature"] for s in samples[::2]] == [30, 40, 50, 60]
+
+
+def test_a_crystal_is_sampled_at_constant_pressure():
+    solid = System("solid", crystal(1, 5.2))
+    samples = sampled(LennardJones(), systems=[*SYSTEMS, solid], md_of=lambda s: npt("MTK", 40, taup=50.0))
+    assert [np.array_equal(s.frame.cell, solid.frame.cell) for s in samples[2::3]] == [False, False]

@@ -182,3 +182,11 @@ def test_a_broken_energies_file_is_named(tmp_path, name, text):
         (tmp_path / name).write_text(text)
     with pytest.raises(SettingsError, match=name):
         atomic_energies_by_element(name, [1, 8], tmp_path)
+
+
+@pytest.mark.parametrize("word", ["auto", "torch", "native", "Native"])
+def test_inference_is_chosen_by_a_word(word):
+    assert MaceMiscSettings(inference=word).inference == word.lower()
+    assert MaceMiscSettings().inference == "auto"
+    with pytest.raises(ValidationError, match=r"auto.*torch.*native"):
+        MaceMiscSettings(inference="symmetrix")

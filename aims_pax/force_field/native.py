@@ -1,0 +1,297 @@
+"""Inference without torch: symmetrix (extra `fast`) evaluates the models that qualify, torch all others.
+
+`Backend` chooses once for a run. New weights are noticed by the version torch keeps of every parameter, exported
+(`native_export`), read by symmetrix and compared with MACE in float64 on excerpts of the structures at hand
+before any force of theirs is used. symmetrix answers edge by edge; with v = x_receiver − x_sender + shift:
+
+    p_e = −∂E/∂v_e      F_a = Σ_{e to a} p_e − Σ_{e from a} p_e      dE/dε = −sym Σ_e v_e ⊗ p_e
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from aims_pax.errors import SettingsError
+from aims_pax.force_field._mace import MaceModel, quiet
+from aims_pax.force_field.inference import EdgeGraph, Evaluator, TorchEvaluator, cut, torch_evaluator
+from aims_pax.force_field.native_export import Topology, unfit
+from aims_pax.frames import Array
+
+log = logging.getLogger(__name__)
+
+PACKAGE = "symmetrix-xl"
+KNOWN = ("0.1.1",)  # versions whose file layout and evaluator are the ones used here
+ABSOLUTE, RELATIVE = 1e-5, 1e-6  # tolerance of a force: eV/Å, and share of the largest force
+FIRST_LOOK, LATER_LOOK = 96, 24  # atoms of a structure that new weights are compared on
+Int32 = NDArray[np.int32]
+
+
+class Mismatch(Exception):
+    """Native inference and MACE do not agree; the message says by how much."""
+
+
+def absent() -> str | None:
+    """Why symmetrix cannot be used in this environment, or None when it can."""
+    try:
+        version = metadata.version(PACKAGE)
+    except metadata.PackageNotFoundError:
+        return "the extra 'fast' is not installed (pip install 'aims-pax[fast]')"
+    if version not in KNOWN:
+        return f"{PACKAGE} {version} is installed, known is {' or '.join(KNOWN)}"
+    try:
+        _symmetrix()
+    except Exception as error:  # a processor without AVX2, a missing library: whatever stops it from loading
+        return f"{PACKAGE} {version} cannot be loaded ({error})"
+    return None
+
+
+class Backend:
+    """What evaluates the models of a run, chosen by MISC.inference, the device and the model.
+
+    Raises SettingsError when `native` is asked for and not possible. With `auto`, a comparison that fails
+    means torch from then on.
+    """
+
+    def __init__(self, mode: str, device: str, model: MaceModel) -> None:
+        self.mode = mode
+        self.refusal = None if mode == "torch" else _refusal(device, model)
+        self._said = mode == "torch"
+        self._members: dict[int, NativeMember] = {}
+        if mode == "native" and self.refusal:
+            raise SettingsError(f"MISC.inference: native in mace.yaml cannot be: {self.refusal}; or use auto")
+
+    def evaluator(self, models: Sequence[MaceModel], head: int = 0) -> Evaluator:
+        """For models of the architecture that was looked at; each model is exported once, wherever it is used."""
+        if self.refusal:
+            self._say(f"inference: torch, because {self.refusal}")
+        if self.mode == "torch" or self.refusal:
+            return torch_evaluator(models, head)
+        for model in models:
+            if id(model) not in self._members:
+                self._members[id(model)] = NativeMember(model)
+        return NativeEvaluator(self, [self._members[id(m)] for m in models], torch_evaluator(models, head))
+
+    def ready(self, members: Sequence[NativeMember], graph: EdgeGraph) -> bool:
+        """Bring members up to date and compare those that have changed; False: torch has to do it.
+
+        Raises SettingsError when `native` is asked for and the comparison fails.
+        """
+        stale = [m for m in members if m.stale()] if self.refusal is None else []
+        try:
+            for member in stale:
+                limit = FIRST_LOOK if member.stamp is None else LATER_LOOK
+                member.update()
+                difference = member.compare(graph, limit)
+                version = metadata.version(PACKAGE)
+                self._say(f"inference: native ({PACKAGE} {version}), within {difference:.0e} eV/Å of torch")
+        except (Mismatch, ArithmeticError) as error:
+            if self.mode == "native":
+                raise SettingsError(
+                    f"MISC.inference: native in mace.yaml: {error}; use auto or torch"
+                ) from error
+            self.refusal, self._said = str(error), True
+            self._members.clear()
+            log.warning("inference: torch from now on, because %s", error)
+        return self.refusal is None
+
+    def _say(self, line: str) -> None:
+        if not self._said:
+            log.info(line)
+        self._said = True
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """A graph as symmetrix takes it: edges by sender, their vectors flat. Frame f has edges first[f]:first[f+1]."""
+
+    species: Int32
+    counts: Int32
+    sender: NDArray[np.int64]
+    receiver: NDArray[np.int64]
+    receiver32: Int32
+    receiver_species: Int32
+    vectors: Array
+    lengths: Array
+    frame_of: NDArray[np.int64]
+    ptr: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, graph: EdgeGraph) -> Arrays:
+        sender, receiver, vectors = graph.sender.numpy(), graph.receiver.numpy(), graph.vectors.numpy()
+        species = graph.species.numpy().astype(np.int32)
+        receiver32 = receiver.astype(np.int32)
+        return cls(
+            species=species,
+            counts=np.bincount(sender, minlength=len(species)).astype(np.int32),
+            sender=sender,
+            receiver=receiver,
+            receiver32=receiver32,
+            receiver_species=species[receiver32],
+            vectors=np.ascontiguousarray(vectors),
+            lengths=np.sqrt(np.einsum("ec,ec->e", vectors, vectors)),
+            frame_of=graph.frame_of.numpy(),
+            ptr=graph.ptr.numpy(),
+        )
+
+
+class NativeMember:
+    """One model read by symmetrix, and a float64 copy of it that torch evaluates for comparison.
+
+    stamp: what the weights were when they were last read, None before.
+    """
+
+    def __init__(self, model: MaceModel) -> None:
+        self.model = model
+        self.stamp: tuple[Any, ...] | None = None
+        self._weights = [*model.parameters()]
+        if hasattr(model, "scale_shift"):
+            self._weights += [*model.scale_shift.buffers()]
+        self._reference: MaceModel | None = None
+        self._topology: Topology | None = None
+        self._evaluator: Any = None
+
+    def stale(self) -> bool:
+        """Whether the weights have changed since they were read."""
+        return self.stamp != self._now()
+
+    def update(self) -> None:
+        """Read the present weights. Raises ArithmeticError when they cannot be expressed."""
+        now = self._now()
+        if self._reference is None:
+            self._reference = _double(self.model)
+            self._topology = Topology(self._reference)
+        assert self._topology is not None
+        self._reference.load_state_dict(self.model.state_dict())
+        for own, told in zip(self._reference.interactions, self.model.interactions, strict=True):
+            own.avg_num_neighbors = told.avg_num_neighbors
+        self._evaluator = read(self._topology.export(self._reference))
+        self.stamp = now
+
+    def compare(self, graph: EdgeGraph, atoms: int) -> float:
+        """The largest difference of forces from MACE's in float64, eV/Å, on an excerpt of the graph: of each
+        structure with elements not seen before, up to this many atoms. Raises Mismatch beyond the tolerance.
+        """
+        part = excerpt(graph, atoms)
+        energies, forces, strains = TorchEvaluator([self._reference])(part, strain=True)
+        arrays = Arrays.of(part)
+        own = self(arrays, strain=True)
+        assert strains is not None and own[2] is not None
+        size = np.diff(arrays.ptr)[:, None, None]
+        top = float(forces.abs().max())
+        allowed = ABSOLUTE + RELATIVE * top
+        differences = {
+            "energy": (own[0] - energies[0].numpy()) / size[:, 0, 0],
+            "force": own[1] - forces[0].numpy(),
+            "stress": (own[2] - strains[0].numpy()) / size,
+        }
+        for name, difference in differences.items():
+            if not np.abs(difference).max(initial=0.0) <= allowed:  # not a number is a difference, too
+                raise Mismatch(
+                    f"{name} differs from MACE's by {np.abs(difference).max():.1e} (allowed {allowed:.1e} eV an "
+                    "atom and Å)"
+                )
+        return float(np.abs(differences["force"]).max(initial=0.0))
+
+    def __call__(self, graph: Arrays, *, strain: bool) -> tuple[Array, Array, Array | None]:
+        """Energies (F,) eV, forces (A, 3) eV/Å, dE/dε (F, 3, 3) eV or None."""
+        A, E, F = len(graph.species), len(graph.sender), len(graph.ptr) - 1
+        self._evaluator.compute_node_energies_forces(
+            A, graph.species, graph.counts, graph.receiver32, graph.receiver_species,
+            graph.vectors.reshape(-1), graph.lengths,
+        )  # fmt: skip
+        E0 = self.model.atomic_energies_fn.atomic_energies.reshape(-1).double().numpy()
+        nodes = np.array(self._evaluator.node_energies)[:A] + E0[graph.species]
+        pairs = np.array(self._evaluator.node_forces)[: 3 * E].reshape(E, 3)
+        forces = np.empty((A, 3))
+        for c in range(3):
+            p = np.ascontiguousarray(pairs[:, c])
+            forces[:, c] = np.bincount(graph.receiver, p, A) - np.bincount(graph.sender, p, A)
+        energies = np.bincount(graph.frame_of, nodes, F)
+        if not strain:
+            return energies, forces, None
+        strains = np.empty((F, 3, 3))
+        ends = np.searchsorted(graph.sender, graph.ptr)
+        for f in range(F):
+            edges = slice(ends[f], ends[f + 1])
+            virial = graph.vectors[edges].T @ pairs[edges]
+            strains[f] = -0.5 * (virial + virial.T)
+        return energies, forces, strains
+
+    def _now(self) -> tuple[Any, ...]:
+        neighbours = [float(i.avg_num_neighbors) for i in self.model.interactions]
+        return sum(w._version for w in self._weights), *neighbours
+
+
+class NativeEvaluator:
+    """`Evaluator` of members that symmetrix reads, or torch where a comparison has failed."""
+
+    def __init__(self, backend: Backend, native: Sequence[NativeMember], torch_evaluator: Evaluator) -> None:
+        self.backend, self.native, self.torch = backend, list(native), torch_evaluator
+        self.models = [n.model for n in native]
+        self.members = len(self.native)
+
+    def __call__(
+        self, graph: EdgeGraph, *, strain: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        if not self.backend.ready(self.native, graph):
+            return self.torch(graph, strain=strain)
+        arrays = Arrays.of(graph)
+        energies, forces, strains = zip(*(n(arrays, strain=strain) for n in self.native), strict=True)
+        tensors = torch.from_numpy(np.stack(strains)) if strain else None
+        return torch.from_numpy(np.stack(energies)), torch.from_numpy(np.stack(forces)), tensors
+
+
+def excerpt(graph: EdgeGraph, atoms: int) -> EdgeGraph:
+    """Of each structure that shows a new element, and of the first, its first atoms and the edges among them."""
+    chosen = torch.zeros(len(graph.species), dtype=torch.bool)
+    seen: set[int] = set()
+    for start, end in zip(graph.ptr[:-1].tolist(), graph.ptr[1:].tolist(), strict=True):
+        here = set(graph.species[start : min(end, start + atoms)].tolist())
+        if not here <= seen:
+            seen |= here
+            chosen[start : min(end, start + atoms)] = True
+    return cut(graph, chosen)
+
+
+def read(content: dict[str, Any]) -> Any:
+    """symmetrix's serial evaluator of an exported model; it takes files only, so a private one is made."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json", prefix="aims-pax-") as file:
+        file.write(json.dumps(content))  # json.dump to a file is written in Python and eight times slower
+        file.flush()
+        evaluator = _symmetrix().MACE(file.name)
+    evaluator.set_streamed_edges("materialized")  # on one core 1.1 to 1.2 times faster than "generic"
+    evaluator.prepare_active_types(np.arange(content["num_elements"], dtype=np.int32))
+    return evaluator
+
+
+def _refusal(device: str, model: MaceModel) -> str | None:
+    if device != "cpu":
+        return f"MISC.device is {device}"
+    reason = unfit(model)
+    return absent() if reason is None else f"symmetrix does not know this architecture: {reason}"
+
+
+def _symmetrix() -> Any:
+    return importlib.import_module("symmetrix").load_backend("cpu")
+
+
+def _double(model: MaceModel) -> MaceModel:
+    """A float64 copy, through a file in memory: copy.deepcopy trips over MACE's empty parameters."""
+    file = io.BytesIO()
+    with quiet():
+        torch.save(model, file)
+        file.seek(0)
+        copy = torch.load(file, weights_only=False)
+    return copy.double().eval().requires_grad_(False)

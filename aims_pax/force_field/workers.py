@@ -1,0 +1,303 @@
+"""Members trained in processes of their own, one thread each, with the bits of training in this process.
+
+A worker is a fresh interpreter that lives as long as the pool: it imports MACE once and keeps the models and
+the graphs it has seen, so that later only weights, plans and new frames travel. Messages are pickles over a
+socket pair between the two. A worker ends when its driver does, and leaves signals of the terminal to it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from aims_pax.errors import Abandoned, AimsPaxError
+from aims_pax.force_field._mace import quiet
+from aims_pax.force_field.graphs import Graph, Graphs
+from aims_pax.force_field.member import Member
+from aims_pax.force_field.optimiser import Arrays
+from aims_pax.force_field.train import MemberResult, Plan, visit_arrays
+from aims_pax.frames import LabelledFrame
+
+if TYPE_CHECKING:
+    from aims_pax.settings.mace import MaceSettings
+
+LOOK = 0.1  # s between two looks at whether a visit is still wanted
+
+
+class WorkerLost(AimsPaxError):
+    """A training process has ended without an answer; nothing was changed, the visit can be repeated."""
+
+
+@dataclass(frozen=True, eq=False)
+class Visit:
+    """One member's visit as it travels. state: `Member.arrays()`. train, valid: frame ids, in order.
+
+    frames: by id those the worker may not have yet. model: the pickled module, where it is new there.
+    """
+
+    name: str
+    seed: int
+    settings: MaceSettings
+    state: Arrays
+    train: tuple[str, ...]
+    valid: tuple[str, ...]
+    plan: Plan
+    frames: Mapping[str, LabelledFrame] = field(default_factory=dict)
+    model: bytes | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Visited:
+    """What comes back: the new state, for `Member.load`, and the result."""
+
+    state: Arrays
+    result: MemberResult
+
+
+class Workshop:
+    """What a worker keeps between visits: members by name, frames by id, graphs for each kind of model."""
+
+    def __init__(self) -> None:
+        self.members: dict[str, Member] = {}
+        self.frames: dict[str, LabelledFrame] = {}
+        self.graphs: dict[Any, Graphs] = {}
+
+    def visit(self, visit: Visit, stop: Callable[[], bool] = lambda: False) -> Visited:
+        """Train from `visit.state`. Raises Abandoned when `stop()`, looked at before each batch."""
+        self.frames.update(visit.frames)
+        if visit.model is not None:
+            with quiet():
+                model = torch.load(io.BytesIO(visit.model), weights_only=False)  # from our own driver
+            self.members[visit.name] = Member(visit.name, visit.seed, model, visit.settings)
+        member = self.members[visit.name]
+        member.settings = visit.settings
+        train, valid = (self._of(member, ids) for ids in (visit.train, visit.valid))
+        state, result = visit_arrays(member, visit.state, train, valid, visit.plan, stop)
+        return Visited(state, result)
+
+    def _of(self, member: Member, ids: Sequence[str]) -> list[Graph]:
+        weights = dict(member.settings.training.config_type_weights)
+        key = member.elements, float(member.model.r_max), member.dtype, tuple(sorted(weights.items()))
+        store = self.graphs.setdefault(key, Graphs(*key[:3], weights))
+        return [g for g in store.of([self.frames[i] for i in ids]) if not g.isolated]
+
+
+class Worker:
+    """The driver's end of one process."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        code = f"from aims_pax.force_field.workers import main; main({theirs.fileno()})"
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", code],
+                env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
+        self.connection = Connection(ours.detach())
+        self.frames: dict[str, LabelledFrame] = {}
+        self.members: dict[str, Member] = {}
+
+    def visit(self, visit: Visit, member: Member, stop: Callable[[], bool]) -> Visited:
+        """Send it with what is new there, wait for the answer. Raises WorkerLost, Abandoned or what it raised."""
+        new = {i: f for i, f in visit.frames.items() if self.frames.get(i) is not f}
+        model = None if self.members.get(visit.name) is member else _pickled(member)
+        try:
+            self.connection.send(replace(visit, frames=new, model=model))
+            asked = False
+            while not self.connection.poll(LOOK):
+                if not asked and stop():
+                    self.connection.send(None)
+                    asked = True
+            answer = self.connection.recv()
+        except (EOFError, OSError) as error:
+            self.close()
+            raise WorkerLost(
+                f"the process that trained {visit.name} has ended ({_how(self.process.returncode)})"
+            ) from error
+        self.frames.update(new)
+        self.members[visit.name] = member
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """End the process and wait for it."""
+        self.connection.close()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class TrainingPool:
+    """n processes that train members. A context manager; processes start with the first work."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self._threads = ThreadPoolExecutor(n, thread_name_prefix="training")
+        self._idle: list[Worker] = []
+        self._all: set[Worker] = set()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def __enter__(self) -> TrainingPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def train(
+        self,
+        members: Mapping[Member, tuple[Sequence[LabelledFrame], Sequence[LabelledFrame]]],
+        plan: Plan,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> list[Future[Visited]]:
+        """A visit of each member on its (training, validation) frames, from its state as it is now.
+
+        Members are not changed: give `Member.load` what comes back. They must have their statistics.
+        A future raises Abandoned after `stop()`, which is called in another thread; WorkerLost when the process
+        was killed (the next visit starts another); and whatever the visit itself raises.
+        """
+        futures = []
+        for member, (train, valid) in members.items():
+            if member.statistics is None:
+                raise ValueError(f"{member.name} has no statistics yet")
+            visit = Visit(
+                name=member.name,
+                seed=member.seed,
+                settings=member.settings,
+                state=member.arrays(),
+                train=tuple(f.id for f in train),
+                valid=tuple(f.id for f in valid),
+                plan=plan,
+                frames={f.id: f for f in [*train, *valid]},
+            )
+            futures.append(self._threads.submit(self._visit, visit, member, stop))
+        return futures
+
+    def close(self) -> None:
+        """Give up what is running and end the processes."""
+        with self._lock:
+            self._closed = True
+            workers = list(self._all)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for worker in workers:
+            worker.process.kill()
+        self._threads.shutdown(wait=True)
+        for worker in workers:
+            worker.close()
+
+    def _visit(self, visit: Visit, member: Member, stop: Callable[[], bool]) -> Visited:
+        if stop():
+            raise Abandoned
+        worker = self._take(visit, member)
+        try:
+            return worker.visit(visit, member, stop)
+        finally:
+            with self._lock:
+                if worker.process.returncode is None:
+                    self._idle.append(worker)
+                else:
+                    self._all.discard(worker)
+
+    def _take(self, visit: Visit, member: Member) -> Worker:
+        """An idle worker, one that knows the member if possible."""
+        with self._lock:
+            if self._closed:
+                raise Abandoned
+            if self._idle:
+                known = [w for w in self._idle if w.members.get(visit.name) is member]
+                worker = (known or self._idle)[0]
+                self._idle.remove(worker)
+            else:
+                worker = Worker()
+                self._all.add(worker)
+            return worker
+
+
+def together(futures: Mapping[int, Future[Visited]]) -> Future[dict[int, Visited]]:
+    """One future of all: done when the last one is, with the first error in their order, if there is any."""
+    whole: Future[dict[int, Visited]] = Future()
+    whole.set_running_or_notify_cancel()
+    left = set(futures.values())
+    lock = threading.Lock()
+
+    def arrived(one: Future[Visited]) -> None:
+        with lock:
+            left.discard(one)
+            if left:
+                return
+        try:
+            whole.set_result({m: future.result() for m, future in futures.items()})
+        except BaseException as error:  # a cancelled future included: whoever waits has to know
+            whole.set_exception(error)
+
+    for future in futures.values():
+        future.add_done_callback(arrived)
+    if not futures:
+        whole.set_result({})
+    return whole
+
+
+def serve(connection: Connection) -> None:
+    """A worker's life: visits in, states out, until the driver is gone."""
+    workshop = Workshop()
+    while True:
+        try:
+            visit = connection.recv()
+        except EOFError:
+            return
+        if visit is None:  # a late request to stop: the visit was over
+            continue
+        answer: Any
+        try:
+            answer = workshop.visit(visit, stop=connection.poll)
+        except BaseException as error:  # whatever it is, the driver has to know
+            error.add_note("in a training process:\n" + "".join(traceback.format_tb(error.__traceback__)))
+            answer = _sendable(error)
+        connection.send(answer)
+
+
+def _sendable(error: BaseException) -> BaseException:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # an error that does not survive pickling travels as its text
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _pickled(member: Member) -> bytes:
+    file = io.BytesIO()
+    with quiet():
+        torch.save(member.model, file)
+    return file.getvalue()
+
+
+def _how(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"killed by signal {-code}, {signal.Signals(-code).name}"
+    return f"exit status {code}"
+
+
+def main(descriptor: int) -> None:
+    """What a fresh interpreter runs; its connection is this file descriptor."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    serve(Connection(descriptor))

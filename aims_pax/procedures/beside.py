@@ -1,0 +1,103 @@
+"""Training in processes of its own, while the trajectories move on with the weights as they were.
+
+The members of this process do not change until a visit's result is taken; then all change at once, so that MD
+and snapshots only ever see whole versions.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from aims_pax.core.work import Train
+from aims_pax.errors import SetupError
+
+if TYPE_CHECKING:
+    from aims_pax.force_field import Ensemble, MemberData, MemberResult
+    from aims_pax.force_field.workers import Visited
+    from aims_pax.settings import Settings
+
+log = logging.getLogger(__name__)
+
+LOST_IN_A_ROW = 3  # training processes that may die before the run gives up
+
+
+class Beside:
+    """Visits under way outside. `seconds`: how long they took, visit by visit, for the account of time."""
+
+    def __init__(self, ensemble: Ensemble, workers: int, threads: int = 1) -> None:
+        from aims_pax.force_field.workers import TrainingPool
+
+        self.ensemble = ensemble
+        self.pool = TrainingPool(workers)
+        self.seconds = 0.0
+        self._stops: dict[Train, threading.Event] = {}
+        self._begun: dict[Train, float] = {}
+        self._lost = 0
+
+    def begin(self, work: Train, data: Mapping[int, MemberData], **how: Any) -> Future[dict[int, Visited]]:
+        """A visit of the members `data` names, from their state as it is now. Keywords as `Ensemble.train`."""
+        self._stops[work] = stop = threading.Event()
+        self._begun[work] = time.monotonic()
+        return self.ensemble.train_elsewhere(self.pool, data, work.epochs, stop=stop.is_set, **how)
+
+    def finish(self, work: Train, future: Future[dict[int, Visited]]) -> list[MemberResult] | None:
+        """Take the result in. None when a process died and the visit is to be repeated.
+
+        Raises SetupError when they keep dying.
+        """
+        from aims_pax.force_field.workers import WorkerLost
+
+        self._stops.pop(work)
+        self.seconds += time.monotonic() - self._begun.pop(work)
+        try:
+            visited = future.result()
+        except WorkerLost as error:
+            self._lost += 1
+            if self._lost >= LOST_IN_A_ROW:
+                raise SetupError(
+                    f"{error}, {self._lost} times in a row: probably memory ran out; lower CLUSTER.training.workers "
+                    "or TRAINING.batch_size, then run the same command again"
+                ) from error
+            log.warning("%s: the visit is repeated", error)
+            return None
+        self._lost = 0
+        return self.ensemble.take(visited)
+
+    def drop(self, work: Train) -> None:
+        """Its result is not wanted any more; the processes stop at their next batch."""
+        self._stops.pop(work).set()
+        self._begun.pop(work)
+
+
+@contextmanager
+def beside(settings: Settings, ensemble: Ensemble) -> Iterator[Beside | None]:
+    """What trains elsewhere, or None where training and MD take turns in this process.
+
+    They take turns with `executor: inline` (bit for bit reproducible), on one core, and on a single GPU.
+    """
+    n = processes(settings, len(ensemble))
+    if n == 0:
+        yield None
+        return
+    own = Beside(ensemble, n)
+    log.info("training in %d process%s beside the dynamics", n, "" if n == 1 else "es")
+    with own.pool:
+        yield own
+
+
+def processes(settings: Settings, members: int) -> int:
+    """Training processes; 0: in turns with MD."""
+    profile = settings.cluster.training
+    if settings.cluster.executor == "inline" or settings.mace.misc.device != "cpu":
+        return 0
+    if profile is not None and profile.workers is not None:
+        return min(profile.workers, members)
+    cores = len(os.sched_getaffinity(0))
+    return min(cores, members) if cores > 1 else 0

@@ -1,0 +1,127 @@
+"""The potentials a configuration names: a foundation model, a built-in calculator, or what a user's own call gives."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aims_pax.errors import SettingsError, SetupError
+from aims_pax.frames import Frame, Label
+from aims_pax.potential import Bound, CalculatorPotential, LabelsBound, Potential, full, load_factory
+from aims_pax.settings.augment import Call
+
+BATCH = 64  # structures a graph-pes model is given at once
+
+
+def make_potential(calculator: Call | str, folder: Path) -> Potential:
+    """What `model.calculator` means: a foundation model, or what a call gives, an ASE calculator or a `Potential`.
+
+    folder: where the user's own modules and files are. Raises SettingsError, SetupError.
+    """
+    if isinstance(calculator, str):
+        return _foundation(calculator, folder)
+    made = _made(calculator, folder)
+    if isinstance(made, Potential):
+        return made
+    if not hasattr(made, "calculate") or not hasattr(made, "implemented_properties"):
+        raise SettingsError(
+            f"model.calculator: {calculator.target} gave a {type(made).__name__}, expected an ASE calculator"
+        )
+    return CalculatorPotential(lambda: made)
+
+
+def _made(value: Any, folder: Path) -> Any:
+    """Every Call in the value called, inner ones first."""
+    if isinstance(value, list):
+        return [_made(v, folder) for v in value]
+    if isinstance(value, dict):
+        return {k: _made(v, folder) for k, v in value.items()}
+    if not isinstance(value, Call):
+        return value
+    if not value.called:
+        return _object(value.target, folder)
+    make = _BUILT_IN[value.target] if value.target in _BUILT_IN else load_factory(value.target, folder)
+    args, kwargs = [_made(a, folder) for a in value.args], _made(dict(value.kwargs), folder)
+    try:
+        return make(*args, **kwargs)
+    except TypeError as error:
+        raise SettingsError(f"model.calculator: {value.target}: {error}") from error
+
+
+def _object(target: str, folder: Path) -> Any:
+    """Something of a module that is meant itself, not called."""
+    if target in _BUILT_IN:
+        raise SettingsError(
+            f"model.calculator: +{target}: write +{target}(), or +{target}: {{…}} with arguments"
+        )
+    load_factory(f"{target}.__class__", folder)  # imports the module, and says what is missing
+    module, _, name = target.partition(":")
+    return functools.reduce(getattr, name.split("."), sys.modules[module])
+
+
+def _foundation(size_or_path: str, folder: Path) -> Potential:
+    import torch
+
+    from aims_pax.force_field import foundation
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return foundation.load(size_or_path, device, folder=folder)
+    except SettingsError as error:
+        said = str(error).removeprefix("initial_foundational_size: ")
+        raise SettingsError(f"model.calculator: {said}; calculators of your own begin with a +") from error
+
+
+def lennard_jones(**arguments: float) -> Any:
+    """ASE's Lennard-Jones calculator; without arguments ε = 1 eV, σ = 1 Å, cut at 3 σ."""
+    from ase.calculators.lj import LennardJones
+
+    return LennardJones(**arguments)
+
+
+class GraphPes:
+    """A graph-pes model as a `Potential`: all structures in batches. calculator: graph-pes' own."""
+
+    def __init__(self, calculator: Any) -> None:
+        self.calculator = calculator
+
+    def labels(self, frames: Sequence[Frame]) -> list[Label]:
+        labels: dict[int, Label] = {}
+        for periodic in (True, False):
+            chosen = [k for k, frame in enumerate(frames) if frame.periodic == periodic]
+            wanted = ["energy", "forces", *(["stress"] if periodic else [])]
+            said = self.calculator.calculate_all([frames[k].to_atoms() for k in chosen], wanted, BATCH)
+            for k, results in zip(chosen, said, strict=True):
+                stress = full(results["stress"]) if periodic else None
+                labels[k] = Label(float(results["energy"]), np.array(results["forces"], float), stress)
+        return [labels[k] for k in range(len(frames))]
+
+    def bind(self, frames: Sequence[Frame]) -> Bound:
+        return LabelsBound(self.labels, frames)
+
+
+def graph_pes_calculator(path: str) -> Potential:
+    """A graph-pes model, on the GPU if there is one. Raises SetupError without the extra `graph-pes`."""
+    try:
+        from graph_pes.models import load_model
+    except ImportError as error:
+        raise SetupError(
+            f"+graph_pes_calculator needs graph-pes ({error}): pip install 'aims-pax[graph-pes]'"
+        ) from error
+    import torch
+
+    if not Path(path).is_file():
+        raise SettingsError(f"model.calculator: +graph_pes_calculator: path: {path}: no such file")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return GraphPes(load_model(path).to(device).ase_calculator(skin=0.0))
+
+
+_BUILT_IN: dict[str, Callable[..., Any]] = {
+    "lennard_jones": lennard_jones,
+    "graph_pes_calculator": graph_pes_calculator,
+}

@@ -1,0 +1,324 @@
+"""Everything known about a run, finished or alive, from the files of its folder.
+
+Read-only, without torch, tolerant of files that are being written at the same moment. The journal gives what
+happened and when, snapshots give how things stand, the data folder gives what the reference said.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import socket
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from aims_pax import __version__
+from aims_pax.errors import SettingsError
+from aims_pax.report import predictions
+from aims_pax.report.journal import Story, told
+from aims_pax.report.nouns import (
+    Call,
+    Checked,
+    Epoch,
+    Observables,
+    RunRecord,
+    Stage,
+    Trajectory,
+)
+from aims_pax.report.reading import (
+    StoredLabel,
+    Structure,
+    csv_rows,
+    json_file,
+    json_lines,
+    number,
+    snapshot,
+    stored_labels,
+    structures,
+)
+
+ORDER = ("initial", "converge-initial", "train-given", "explore", "converge")
+STALE_AFTER = 600.0  # s without a sign of life after which a lock of another host is believed to be left over
+
+
+def gather(folder: Path) -> RunRecord:
+    """Read a working folder. Raises SettingsError when no run was ever begun there."""
+    folder = Path(folder)
+    restart = folder / "restart"
+    known = json_file(restart / "settings.json")
+    stored = known.get("settings")
+    settings = {str(k): str(v) for k, v in stored.items()} if isinstance(stored, dict) else {}
+    paths = _Paths(folder, settings)
+    if not (restart / "journal.jsonl").exists() and not settings and not paths.pool.exists():
+        raise SettingsError(
+            f"{folder.resolve()}: no aims-PAX run was begun here (there is no restart/journal.jsonl); go to the folder "
+            "with aimsPAX.yaml in which it runs, or name that folder"
+        )
+    snapshots = {p.name: snapshot(p) for p in _stage_folders(restart)}
+    story = told(json_lines(restart / "journal.jsonl"), settings, snapshots.get("explore", ({}, {}, 0.0))[0])
+    stages = tuple(_stages(snapshots, story))
+    frames = {s.id: s for s in structures(paths.pool)}
+    labels = {label.frame: label for label in stored_labels(paths.data / "labels")}
+    calls = tuple(_calls(story, labels, frames, snapshots))
+    splits = _splits(paths.data / "splits.jsonl")
+    results = tuple(sorted(p.name for p in (folder / "results").glob("*.model")))
+    holder = _holder(restart / "lock")
+    heard = max([story.heard, *(moment for _, _, moment in snapshots.values()), 0.0])
+    return RunRecord(
+        folder=folder,
+        name=settings.get("mace.GENERAL.name_exp", folder.resolve().name),
+        state=state_of(stages, results, holder),
+        holder=holder,
+        began=story.began,
+        heard=heard,
+        settings=settings,
+        geometries=tuple(known.get("geometries") or ()),
+        method=json_file(paths.data / "labels" / settings.get("reference method", "-") / "method.json"),
+        stages=stages,
+        trajectories=tuple(_trajectories(story, snapshots.get("explore"), calls, frames, splits)),
+        observables=tuple(_observables(folder / "trajectories")),
+        calls=calls,
+        calculations=len(labels),
+        reference_seconds=math.fsum(label.seconds for label in labels.values()),
+        visits=tuple(story.visits),
+        losses={p.stem: tuple(_epochs(p)) for p in sorted(paths.losses.glob("*.csv"))},
+        spans=tuple(story.spans),
+        structures=tuple(frames.values()),
+        splits=splits,
+        checked=tuple(_checked(folder / "analysis")),
+        predictions=predictions.load(folder / "results" / predictions.FILE),
+        results=results,
+        error=_error(paths.logs),
+        version=__version__,
+    )
+
+
+def state_of(stages: Iterable[Stage], results: tuple[str, ...], holder: Mapping[str, Any]) -> str:
+    """finished: models delivered and the last stage at its end · running: somebody holds the lock · stopped."""
+    last = [s for s in stages if s.name in ORDER][-1:]
+    if last and last[0].stopped and results and last[0].name in ("explore", "converge"):
+        return "finished"
+    return "running" if holder else "stopped"
+
+
+class _Paths:
+    """Where this run keeps its things; the settings may have moved them."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
+        def of(key: str, default: str) -> Path:
+            return folder / Path(settings.get(key, default)).expanduser()
+
+        self.data = of("aimsPAX.MISC.dataset_dir", "data")
+        self.logs = of("aimsPAX.MISC.log_dir", "logs")
+        self.losses = of("mace.GENERAL.loss_dir", "losses")
+        self.pool = self.data / "labelled.xyz"
+
+
+def _stage_folders(restart: Path) -> list[Path]:
+    found = [p for p in restart.glob("*") if p.is_dir() and any(p.glob("state-*.npy"))]
+    return sorted(found, key=lambda p: (ORDER.index(p.name) if p.name in ORDER else len(ORDER), p.name))
+
+
+def _stages(snapshots: Mapping[str, tuple[dict[str, Any], Any, float]], story: Story) -> Iterable[Stage]:
+    names = [*snapshots, *(n for n in story.moments if n not in snapshots)]
+    for name in sorted(names, key=lambda n: (ORDER.index(n) if n in ORDER else len(ORDER), n)):
+        state, _, moment = snapshots.get(name, ({}, {}, 0.0))
+        began, heard = story.moments.get(name, (moment, moment))
+        stopped = state.get("stopped")
+        yield Stage(
+            name,
+            began,
+            max(heard, moment),
+            None if stopped is None else str(stopped),
+            story.seconds.get(name, {}),
+        )
+
+
+def _trajectories(
+    story: Story,
+    explore: tuple[dict[str, Any], Any, float] | None,
+    calls: tuple[Call, ...],
+    frames: Mapping[str, Structure],
+    splits: Mapping[str, Mapping[str, None]],
+) -> Iterable[Trajectory]:
+    """Series from the journal; how each stands now from the newest snapshot, or from what came after it."""
+    state, _, moment = explore or ({}, {}, 0.0)
+    stand = state.get("trajectories", [])
+    kept = {frame for split in splits.values() for frame in split}
+    asked = {c.frame for c in calls}
+    pending = {c.frame for c in calls if c.outcome == "pending"}
+    systems = {
+        int(s.info["trajectory"]): s.system for s in frames.values() if s.info.get("trajectory", "").isdigit()
+    }
+    n = max([len(stand), *(i + 1 for i in story.series)], default=0)
+    for i in range(n):
+        t = stand[i] if i < len(stand) else {}
+        c = story.series.get(i)
+        steps = np.array(c.steps if c else [], np.int64)
+        status = str(t.get("status", "unknown"))
+        if state.get("stopped"):
+            status = "done"
+        elif c and c.times and c.times[-1] > moment and status != "done":
+            last = c.frames[-1]  # it has not moved on from there
+            status = "waiting" if last in pending else "training" if last in splits.get("train", ()) else "running"
+        uncertainty, threshold = (
+            np.array(v, float) for v in ((c.uncertainty, c.threshold) if c else ([], []))
+        )
+        # a rewind may come back to a frame that was labelled long ago: only the first meeting asked for it
+        new = [story.met[f].time == m for f, m in zip(c.frames, c.times, strict=True)] if c else []
+        meant = np.array([f in kept for f in c.frames] if c else [], bool)
+        meant |= np.array([f in asked for f in c.frames] if c else [], bool) & (uncertainty > threshold)
+        yield Trajectory(
+            index=i,
+            system=str(t.get("system") or systems.get(i, "")),
+            status=status,
+            reason=t.get("reason") or state.get("stopped"),
+            step=max(int(t.get("step", 0)), c.step if c else 0),
+            rewinds=int(t.get("life", 0)),
+            steps=steps,
+            uncertainty=uncertainty,
+            threshold=threshold,
+            times=np.array(c.times if c else [], float),
+            labelled=meant & np.array(new, bool),  # those asked for analysis alone do not count
+            faults=tuple(c.faults) if c else (),
+        )
+
+
+def _calls(
+    story: Story,
+    labels: Mapping[str, StoredLabel],
+    frames: Mapping[str, Structure],
+    snapshots: Mapping[str, tuple[dict[str, Any], Any, float]],
+) -> Iterable[Call]:
+    """One entry a frame the reference was asked for, in the order of the answers; the open ones last."""
+    open_now = [f for name, (state, _, _) in snapshots.items() for f in _open(name, state)]
+    answered = list(story.answers)
+    for frame in dict.fromkeys([*answered, *open_now]):
+        moment, outcome, reason = story.answers.get(frame, (math.nan, "pending", ""))
+        met = story.met.get(frame)
+        structure, stored = frames.get(frame), labels.get(frame)
+        system = (structure.system if structure else "") or (met.system if met else "")
+        asked = met.time if met else moment
+        stage = met.stage if met else (structure.info.get("stage", "") if structure else "")
+        if outcome == "dropped":
+            continue
+        if stored is None:
+            yield Call(frame, system, stage, outcome, asked, moment, reason)
+        else:
+            yield Call(
+                frame, system, stage, "labelled" if outcome == "pending" else outcome, asked, moment, reason,
+                stored.began, stored.ended, stored.seconds, stored.host,
+            )  # fmt: skip
+
+
+def _open(name: str, state: Mapping[str, Any]) -> list[str]:
+    """Frames that a stage waits for, as its snapshot says."""
+    if name == "initial" and state.get("phase") == "label":
+        done = {frame for frame, _ in state.get("answers", ())}
+        return [frame for _, frame in state.get("batch", ()) if frame not in done]
+    waiting = [t["frame"] for t in state.get("trajectories", ()) if t.get("status") == "waiting"]
+    asides = [a["frame"] for key in ("tests", "analyses") for a in state.get(key, ())]
+    return [frame for frame in waiting + asides if frame]
+
+
+def _epochs(path: Path) -> Iterable[Epoch]:
+    for row in csv_rows(path):
+        values = [
+            number(row.get(k)) for k in ("train_loss", "valid_loss", "energy_mae_eV_atom", "force_mae_eV_A")
+        ]
+        visit, epoch = number(row.get("visit")), number(row.get("epoch"))
+        if math.isfinite(visit) and math.isfinite(epoch):
+            yield Epoch(row.get("stage", ""), int(visit), int(epoch), *values)
+
+
+def _observables(folder: Path) -> Iterable[Observables]:
+    """`observables_<trajectory>.csv`: step, temperature_K, energy_eV, shortest_A, volume_A3; any may be missing."""
+    for path in sorted(folder.glob("observables_*.csv")):
+        index = path.stem.removeprefix("observables_")
+        rows = csv_rows(path)
+        if not index.isdigit() or not rows:
+            continue
+        names = ("step", "temperature_K", "energy_eV", "shortest_A", "volume_A3")
+        columns = [np.array([number(row.get(name)) for row in rows]) for name in names]
+        yield Observables(int(index), *columns)
+
+
+def _splits(path: Path) -> dict[str, dict[str, None]]:
+    splits: dict[str, dict[str, None]] = {}
+    for entry in json_lines(path):
+        if isinstance(entry, list) and len(entry) == 3:
+            splits.setdefault(str(entry[1]), {})[str(entry[0])] = None
+    return splits
+
+
+def _checked(folder: Path) -> Iterable[Checked]:
+    """Predictions that were compared with a label: kept for analysis, or when a frame was asked for."""
+    for line in json_lines(folder / "predicted.jsonl"):
+        try:
+            yield Checked(
+                str(line["frame"]), int(line["trajectory"]), int(line["step"]), int(line["n_train"]),
+                float(line["uncertainty"]), float(line["threshold"]), float(line["force_mae"]),
+                float(line["max_force_error"]),
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError):
+            continue
+    for path in sorted(folder.glob("trajectory_*/step_*.npz")):
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+                names = (
+                    "trajectory",
+                    "step",
+                    "n_train",
+                    "max_atomic_sd",
+                    "threshold",
+                    "force_mae",
+                    "max_force_error",
+                )
+                i, step, n, sd, threshold, mae, largest = (stored[name].item() for name in names)
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            continue
+        yield Checked("", int(i), int(step), int(n), sd, threshold, mae, largest)
+
+
+def _holder(path: Path) -> dict[str, Any]:
+    """Who works in the folder, as far as can be told without touching it; {} when nobody does."""
+    holder = json_file(path)
+    if not holder:
+        return {}
+    if holder.get("host") != socket.gethostname():
+        try:
+            return holder if time.time() - path.stat().st_mtime < STALE_AFTER else {}
+        except OSError:
+            return {}
+    import psutil
+
+    try:
+        process = psutil.Process(int(holder["pid"]))
+        same = round(process.create_time(), 1) == holder.get("started")
+        return holder if same and process.status() != psutil.STATUS_ZOMBIE else {}
+    except (psutil.Error, KeyError, TypeError, ValueError):
+        return {}
+
+
+def _error(logs: Path) -> str:
+    """The last error of the newest log, when nothing was said after it; else nothing."""
+    newest = sorted(
+        (p for p in logs.glob("*.log") if p.name != "traceback.log"), key=lambda p: p.stat().st_mtime
+    )
+    if not newest:
+        return ""
+    try:
+        with open(newest[-1], "rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 4000))
+            lines = file.read().decode("utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    errors = [line.split(" · ERROR · ", 1)[1] for line in lines[-3:] if " · ERROR · " in line]
+    return errors[-1] if errors else ""

@@ -1,0 +1,208 @@
+"""Reading files that somebody else may be writing at this moment.
+
+Half-written last lines and structures are passed over, missing files are empty; nothing is ever changed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.data import atomic_numbers
+from numpy.typing import NDArray
+
+from aims_pax.frames import ENERGY, FORCES, STRESS, Array
+from aims_pax.record.arrays import Torn, unpack
+
+WORD = re.compile(r'(\w+)=("[^"]*"|\S+)')
+TAIL = 1200  # bytes at the end of a label file that hold everything but the numbers
+
+
+def json_lines(path: Path) -> Iterator[Any]:
+    """The values of a file with one JSON value a line."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                try:
+                    value = json.loads(line)
+                except (ValueError, RecursionError):
+                    continue
+                yield value
+    except OSError:
+        return
+
+
+def json_file(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; {} when there is none or it is not whole."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def csv_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file by the names of its first line; rows of another length are passed over."""
+    try:
+        head, *lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        return []
+    names = head.split(",")
+    rows = [line.split(",") for line in lines[:-1]]  # what stands behind the last line break is not whole
+    return [dict(zip(names, row, strict=True)) for row in rows if len(row) == len(names)]
+
+
+def snapshot(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]], float]:
+    """(state, arrays, time) of the newest whole snapshot of a stage; ({}, {}, 0) when there is none."""
+    paths = sorted(folder.glob("state-*.npy"), reverse=True)
+    for path in paths:
+        try:
+            arrays, meta = unpack(path.read_bytes())
+            return dict(meta["state"]), arrays, path.stat().st_mtime
+        except (Torn, OSError, ValueError, KeyError, TypeError):
+            continue
+    return {}, {}, 0.0
+
+
+@dataclass(frozen=True)
+class StoredLabel:
+    """A label file without its numbers. began, ended: seconds since 1970."""
+
+    frame: str
+    method: str
+    seconds: float
+    host: str
+    ended: float
+
+    @property
+    def began(self) -> float:
+        return self.ended - self.seconds
+
+
+def stored_labels(folder: Path) -> Iterator[StoredLabel]:
+    """The labels of all methods; only the end of each file is read, however many forces it holds."""
+    for path in sorted(folder.glob("*/*.json")):
+        if path.name == "method.json" or path.name.startswith("."):
+            continue
+        try:
+            with open(path, "rb") as file:
+                file.seek(0, 2)
+                file.seek(max(0, file.tell() - TAIL))
+                tail = file.read().decode("utf-8", errors="replace")
+            start = tail.rindex('"seconds"')
+            rest = json.loads("{" + tail[start:])
+            yield StoredLabel(
+                path.stem,
+                path.parent.name,
+                float(rest["seconds"]),
+                str(rest.get("host", "")),
+                float(rest["when"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """One structure of an extended XYZ file. positions (N, 3) Å, forces (N, 3) eV/Å, stress (3, 3) eV/Å³."""
+
+    symbols: tuple[str, ...]
+    positions: Array
+    cell: Array
+    pbc: tuple[bool, bool, bool]
+    forces: Array | None
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        return np.array([atomic_numbers.get(s, 0) for s in self.symbols])
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The header of a structure and where its atoms stand in the file."""
+
+    path: Path
+    n_atoms: int
+    info: dict[str, str]
+    offset: int
+    length: int
+
+    @property
+    def id(self) -> str:
+        return self.info.get("frame_id", "")
+
+    @property
+    def system(self) -> str:
+        return self.info.get("system", "")
+
+    @property
+    def energy(self) -> float:
+        """Reference energy in eV, NaN when there is none."""
+        return number(self.info.get(ENERGY))
+
+    @property
+    def stress(self) -> Array | None:
+        words = self.info.get(STRESS, "").split()
+        return np.array(words, float).reshape(3, 3) if len(words) == 9 else None
+
+    def geometry(self) -> Geometry | None:
+        """The atoms, read when asked for; None when they are not readable any more."""
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self.offset)
+                text = file.read(self.length).decode("utf-8", errors="replace")
+            columns = _columns(self.info.get("Properties", "species:S:1:pos:R:3"))
+            width = max(stop for _, stop in columns.values())
+            words = np.array(text.split()).reshape(self.n_atoms, -1)
+            if words.shape[1] < width:
+                return None
+            symbols = words[:, columns["species"][0]]
+            positions = words[:, slice(*columns["pos"])].astype(float)
+            forces = words[:, slice(*columns[FORCES])].astype(float) if FORCES in columns else None
+            lattice = self.info.get("Lattice", "").split()
+            cell = np.array(lattice, float).reshape(3, 3) if len(lattice) == 9 else np.zeros((3, 3))
+            pbc = [w in ("T", "True", "1") for w in self.info.get("pbc", "F F F").split()]
+            return Geometry(tuple(map(str, symbols)), positions, cell, (pbc[0], pbc[1], pbc[2]), forces)
+        except (OSError, ValueError, KeyError, IndexError):
+            return None
+
+
+def structures(path: Path) -> Iterator[Structure]:
+    """The whole structures of an extended XYZ file, headers only."""
+    try:
+        with open(path, "rb") as file:
+            while head := file.readline():
+                if not head.strip().isdigit() or not head.endswith(b"\n"):
+                    return
+                comment = file.readline()
+                offset, n = file.tell(), int(head)
+                lines = [file.readline() for _ in range(n)]
+                if not comment.endswith(b"\n") or (lines and not lines[-1].endswith(b"\n")):
+                    return
+                words = WORD.findall(comment.decode("utf-8", errors="replace"))
+                info = {key: value.strip('"') for key, value in words}
+                yield Structure(path, n, info, offset, sum(map(len, lines)))
+    except OSError:
+        return
+
+
+def number(text: Any) -> float:
+    """A float, or NaN for what is none."""
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+def _columns(properties: str) -> dict[str, tuple[int, int]]:
+    """{name: (first column, behind the last)} of `species:S:1:pos:R:3:…`."""
+    words, columns, start = properties.split(":"), {}, 0
+    for name, count in zip(words[::3], words[2::3], strict=True):
+        columns[name] = (start, start + int(count))
+        start += int(count)
+    return columns

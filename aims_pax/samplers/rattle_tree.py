@@ -1,0 +1,290 @@
+"""Structures from family trees: choose a parent, rattle it, relax the child a little, keep it if it is new.
+
+Each system is the root of a tree. A parent i is chosen with
+
+    P_i = β·exp(−E_i/kT)/Σ_j exp(−E_j/kT) + (1 − β)·G_i/Σ_j G_j,      G_i its generation, the root's is 1,
+
+its atoms are displaced by N(0, σ), σ log-uniform in a range, and step x of the relaxation moves every atom by
+(σ/x)·F/|F|. After each step the child is taken with probability min(¼, exp(−ΔE/kT)), ΔE against its parent, if
+no force is too large and no pair of atoms too close. (augment-atoms; Gardner et al., arXiv:2506.10956. Its
+document and its code differ in places: see `aims_pax.samplers.rattle.Rattling`.)
+
+A child like a structure of its tree is turned down before it costs an evaluation. All trees grow side by side,
+one evaluation of the potential for the candidates of all of them. Random numbers belong to (seed, tree, attempt),
+so a tree does not depend on the others, and goes on after a restart as if it had never stopped.
+
+>>> from ase.calculators.emt import EMT
+>>> from aims_pax.frames import Frame
+>>> from aims_pax.potential import CalculatorPotential
+>>> from aims_pax.systems import System
+>>> cu4 = Frame([29] * 4, [[0, 0, 0], [2.4, 0, 0], [1.2, 2.1, 0], [1.2, 0.7, 2.0]])
+>>> sampler = RattleTreeSampler(CalculatorPotential(EMT), temperature=500, sigma_range=(0.1, 0.2))
+>>> samples = list(sampler.sample([System("cu4", cu4)], 3, np.random.default_rng(1)))
+>>> [(s.origin["id"], s.origin["parent"]) for s in samples]
+[('cu4-1', 'cu4-0'), ('cu4-2', 'cu4-0'), ('cu4-3', 'cu4-1')]
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from ase.calculators.calculator import CalculatorError
+
+from aims_pax import seeds
+from aims_pax.errors import Abandoned, LabelError
+from aims_pax.frames import Frame, Label
+from aims_pax.potential import Potential
+from aims_pax.samplers.base import Sample, SamplingError
+from aims_pax.samplers.rattle import Rattling, rattled, relaxed
+from aims_pax.samplers.similarity import Pool, closer_than
+from aims_pax.systems import System
+
+log = logging.getLogger(__name__)
+
+SIMILAR, CLOSE, FORCE = "like a structure of its tree", "atoms too close", "force too large"
+FAILED, CELL, SINGLE = "calculation failed", "cell turned inside out", "nothing can move"
+HELP = {
+    SIMILAR: "raise sigma_range or lower similarity_threshold",
+    CLOSE: "lower sigma_range or min_separation",
+    FORCE: "raise max_force or max_relax_steps, or lower sigma_range",
+    FAILED: "relax the starting structure, lower sigma_range or use another potential",
+    CELL: "lower cell_sigma",
+    SINGLE: "give a structure with at least two movable atoms",
+}
+
+
+@dataclass(frozen=True)
+class Node:
+    """A structure of a tree with the potential's label. The root has level 0, no parent and no sigma.
+
+    attempt: which of its tree's attempts made it, −1 for the root.
+    """
+
+    id: str
+    frame: Frame
+    label: Label
+    level: int = 0
+    parent: str | None = None
+    relax_steps: int = 0
+    sigma: float | None = None
+    attempt: int = -1
+
+    def origin(self) -> dict[str, str | int | float]:
+        """As `info` of a structure holds it."""
+        told: dict[str, str | int | float] = {
+            "id": self.id,
+            "level": self.level,
+            "parent": "none" if self.parent is None else self.parent,
+            "relax_steps": self.relax_steps,
+            "attempt": self.attempt,
+        }
+        return told if self.sigma is None else {**told, "sigma": self.sigma}
+
+
+Question = Generator[
+    Frame, "Label | str", str
+]  # asks for labels (or why there is none), ends with an outcome
+
+
+@dataclass
+class Tree:
+    """One family. nodes: what it has already, the root first; a new one begins empty."""
+
+    name: str
+    start: Frame
+    rattling: Rattling
+    seed: int
+    nodes: list[Node] = field(default_factory=list)
+    rejected: Counter[str] = field(default_factory=Counter)
+    given_up: str = ""
+
+    def __post_init__(self) -> None:
+        self._pool = Pool(self.start, self.rattling.similarity_threshold)
+        self._energies, self._levels = np.empty(0), np.empty(0)
+        given, self.nodes = self.nodes, []
+        for node in given:
+            self._insert(node)
+
+    def grow(self, n: int) -> Generator[Frame, Label | str, None]:
+        """Ask for labels of candidates until the tree has n nodes or is given up."""
+        if not self.nodes:
+            label = yield self.start
+            if isinstance(label, str):
+                self.given_up = f"{self.name}: the starting structure could not be calculated: {label}"
+                return
+            self._insert(Node(f"{self.name}-0", self.start, label))
+        attempt, in_a_row, why = self.nodes[-1].attempt + 1, 0, Counter[str]()
+        while len(self.nodes) < n:
+            if in_a_row == self.rattling.max_attempts:
+                self.given_up = self._epitaph(why, n)
+                return
+            before = len(self.nodes)
+            outcome = yield from self._attempt(attempt)
+            attempt += 1
+            if len(self.nodes) > before:
+                in_a_row, why = 0, Counter()
+            else:
+                in_a_row += 1
+                why[outcome] += 1
+                self.rejected[outcome] += 1
+
+    def _attempt(self, attempt: int) -> Question:
+        """One child: a new node, or the reason why not."""
+        r = self.rattling
+        rng = seeds.rng("rattle tree", self.seed, self.name, attempt)
+        parent = self.nodes[self._choose(rng)]
+        frame, sigma = rattled(parent.frame, self.start, r, rng)
+        if frame is None:
+            return CELL
+        if (frame.positions == parent.frame.positions).all() and (frame.cell == parent.frame.cell).all():
+            return SINGLE
+        previous: tuple[Frame, Label, int] | None = None
+        for steps in range(r.max_relax_steps + 1):
+            if self._pool.holds_like(frame):
+                return self._settle(previous, parent, sigma, attempt) if previous else SIMILAR
+            last = steps == r.max_relax_steps
+            apart = not closer_than(frame, r.min_separation)
+            if last and not apart:
+                return CLOSE
+            label = yield frame
+            if isinstance(label, str):
+                log.debug("%s · %s", self.name, label)
+                return FAILED
+            if last:
+                return self._settle((frame, label, steps), parent, sigma, attempt)
+            calm = _strongest(label) < r.max_force
+            if calm and apart and rng.random() < r.stop(label.energy, parent.label.energy, len(frame)):
+                return self._settle((frame, label, steps), parent, sigma, attempt)
+            previous = frame, label, steps
+            frame = relaxed(frame, label.forces, sigma / (steps + 1))
+        raise AssertionError("the last step settles")
+
+    def _settle(self, child: tuple[Frame, Label, int], parent: Node, sigma: float, attempt: int) -> str:
+        """Insert the child where its relaxation ended, if it is sound."""
+        frame, label, steps = child
+        if not _strongest(label) < self.rattling.max_force:
+            return FORCE
+        if closer_than(frame, self.rattling.min_separation):
+            return CLOSE
+        name = f"{self.name}-{len(self.nodes)}"
+        self._insert(Node(name, frame, label, parent.level + 1, parent.id, steps, sigma, attempt))
+        return ""
+
+    def _choose(self, rng: np.random.Generator) -> int:
+        p = self.rattling.parents(self._energies, self._levels, len(self.start))
+        return int(rng.choice(len(p), p=p))
+
+    def _insert(self, node: Node) -> None:
+        self.nodes.append(node)
+        self._pool.add(node.frame)
+        self._energies = np.append(self._energies, node.label.energy)
+        self._levels = np.append(self._levels, node.level)
+
+    def _epitaph(self, why: Counter[str], n: int) -> str:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in why.most_common())
+        main = why.most_common(1)[0][0]
+        return (
+            f"{self.name}: given up at {len(self.nodes)} of {n} structures after {why.total()} attempts in a row "
+            f"({reasons}); {HELP[main]}"
+        )
+
+
+def _strongest(label: Label) -> float:
+    return float(np.linalg.norm(label.forces, axis=1).max())
+
+
+# ---------------------------------------------------------------- all trees side by side
+
+
+def grow(
+    trees: Sequence[Tree], n: int, potential: Potential, check: Callable[[], None] = lambda: None
+) -> Iterator[tuple[Tree, Node | None]]:
+    """Grow all trees to n nodes each: (tree, new node) as they come, (tree, None) when one is given up.
+
+    Each round labels one candidate of every tree that still grows, all together. check: called each round.
+    Raises SamplingError for fixed atoms in cells that are to change.
+    """
+    for tree in trees:
+        if tree.rattling.cell_sigma is not None and tree.start.fixed is not None and tree.start.pbc.any():
+            raise SamplingError(
+                f"{tree.name}: fixed atoms cannot stay in a changing cell; set cell_sigma to null"
+            )
+    growing = [(tree, tree.grow(n)) for tree in trees]
+    answers: list[Label | str | None] = [None] * len(growing)
+    while growing:
+        check()
+        still, asked = [], []
+        for (tree, questions), answer in zip(growing, answers, strict=True):
+            before = len(tree.nodes)
+            try:
+                asked.append(questions.send(answer))  # type: ignore[arg-type]  # None starts a generator
+                still.append((tree, questions))
+            except StopIteration:
+                pass
+            yield from ((tree, node) for node in tree.nodes[before:])
+            if tree.given_up:
+                yield tree, None
+        growing, answers = still, list(answered(potential, asked))
+
+
+def answered(potential: Potential, frames: Sequence[Frame]) -> Iterable[Label | str]:
+    """All labels of one evaluation; where one fails, one by one, with the reason in its place."""
+    try:
+        labels = potential.labels(frames) if frames else []
+    except (LabelError, CalculatorError) as error:
+        if len(frames) == 1:
+            return [f"{type(error).__name__}: {error}"]
+        return [answer for frame in frames for answer in answered(potential, [frame])]
+    return [label if label.finite else "energy or forces are not finite" for label in labels]
+
+
+class RattleTreeSampler:
+    """Rattled family trees of all systems, grown side by side with one potential.
+
+    rattling: the fields of `Rattling`. stop: looked at before every evaluation (then raises Abandoned).
+    """
+
+    def __init__(
+        self,
+        potential: Potential,
+        name: str = "rattle_tree",
+        stop: Callable[[], bool] = lambda: False,
+        **rattling: float | int | str | tuple[float, float] | None,
+    ) -> None:
+        self.potential = potential
+        self.name = name
+        self.stop = stop
+        self.rattling = Rattling(**rattling)  # type: ignore[arg-type]
+
+    def sample(self, systems: Sequence[System], n: int, rng: np.random.Generator) -> Iterator[Sample]:
+        """n children of each system, one of each in turn; the systems themselves are not among them.
+
+        Raises SamplingError when a tree turns down too many children in a row.
+        """
+        seed = int(rng.integers(2**63))
+        trees = [Tree(s.name, s.frame, self.rattling, seed) for s in systems]
+        ready: dict[str, deque[Node]] = {s.name: deque() for s in systems}
+        for tree, node in grow(trees if n else [], n + 1, self.potential, self._check):
+            if node is None:
+                raise SamplingError(tree.given_up)
+            if node.level:
+                ready[tree.name].append(node)
+            while all(ready.values()):
+                for name, queue in ready.items():
+                    yield self._sample(name, queue.popleft())
+
+    def _sample(self, system: str, node: Node) -> Sample:
+        told: dict[str, str | int | float] = {
+            "sampler": self.name,
+            "system": system,
+            "temperature": float(self.rattling.temperature),
+        }
+        return Sample(node.frame, None, told | node.origin())
+
+    def _check(self) -> None:
+        if self.stop():
+            raise Abandoned

@@ -1,0 +1,132 @@
+"""How alike two geometries of one system are, and whether atoms touch.
+
+Two structures are alike when the mean displacement of an atom between them,
+
+    D = (1/N) Σ_a |ΔR_a|,      ΔR_a the minimum image of R_a − R'_a,
+
+is below a threshold. Where cells differ, atoms are compared at equal fractional coordinates of one reference
+cell, and the mean length of the differences of the lattice vectors must be below the threshold too.
+Permutations and rotations count as differences.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from ase.geometry import complete_cell
+from ase.geometry.minkowski_reduction import minkowski_reduce
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from aims_pax.frames import Array, Frame
+
+FIRST = 8  # atoms compared before most of a pool is ruled out
+
+
+class MinimumImage:
+    """Lengths of displacements in a cell, exact for any skew.
+
+    cell: (3, 3) Å, zeros allowed along open directions. pbc: (3,) bool.
+    """
+
+    def __init__(self, cell: Array, pbc: NDArray[np.bool_]) -> None:
+        self.pbc = pbc
+        self.cell, _ = minkowski_reduce(full(cell, pbc), pbc)
+        self.inverse = np.linalg.inv(self.cell)
+        heights = 1 / np.linalg.norm(self.inverse, axis=0)
+        # rounding finds every vector shorter than this; for longer ones the neighbouring images are tried
+        self.sure = heights[pbc].min() / 2 if pbc.any() else np.inf
+        steps = [(-1, 0, 1) if p else (0,) for p in pbc]
+        self.images = np.array(list(itertools.product(*steps)), float) @ self.cell
+
+    def lengths(self, displacements: Array) -> Array:
+        """(…,) Å from (…, 3) Å."""
+        if not self.pbc.any():
+            return _norm(displacements)
+        turns = np.where(self.pbc, np.round(displacements @ self.inverse), 0.0)
+        near = displacements - turns @ self.cell
+        lengths = _norm(near)
+        far = lengths > self.sure
+        if far.any():
+            lengths[far] = _norm(near[far][:, None] + self.images).min(1)
+        return lengths
+
+
+class Pool:
+    """Structures of one system, asked whether a new one is like any of them."""
+
+    def __init__(self, reference: Frame, threshold: float) -> None:
+        """reference: its cell is the one in which atoms are compared. threshold: Å."""
+        self.threshold = threshold
+        self.reference = reference
+        self.metric = MinimumImage(reference.cell, reference.pbc)
+        self._size = 0
+        self._positions = np.empty((16, len(reference), 3))
+        self._cells = np.empty((16, 3, 3))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def add(self, frame: Frame) -> None:
+        """Remember this structure."""
+        if self._size == len(self._positions):
+            self._positions = np.concatenate([self._positions, np.empty_like(self._positions)])
+            self._cells = np.concatenate([self._cells, np.empty_like(self._cells)])
+        self._positions[self._size] = self._in_reference_cell(frame)
+        self._cells[self._size] = frame.cell
+        self._size += 1
+
+    def holds_like(self, frame: Frame) -> bool:
+        """Whether any structure here is like this one."""
+        R: Array = self._in_reference_cell(frame)
+        between = _norm(self._cells[: self._size] - frame.cell)[:, frame.pbc]  # (P, periodic vectors)
+        alive = np.flatnonzero(between.sum(1) < self.threshold * max(1, between.shape[1]))
+        total = np.zeros(len(alive))
+        limit = len(R) * self.threshold
+        begin, end = 0, FIRST
+        while len(alive) and begin < len(R):  # a sum that is too large already can only grow
+            lengths = self.metric.lengths(self._positions[alive, begin:end] - R[begin:end])
+            total = total + lengths.sum(1)
+            alive, total = alive[total < limit], total[total < limit]
+            begin, end = end, 2 * end
+        return len(alive) > 0
+
+    def _in_reference_cell(self, frame: Frame) -> Array:
+        own, reference = frame.cell, self.reference.cell
+        if (own == reference).all():
+            return frame.positions
+        return frame.positions @ mapping(own, reference, frame.pbc)
+
+
+def mapping(old: Array, new: Array, pbc: NDArray[np.bool_]) -> Array:
+    """(3, 3) M with R·M at the same fractional coordinates of `new` as R of `old`."""
+    return np.asarray(np.linalg.solve(full(old, pbc), full(new, pbc)), float)
+
+
+def full(cell: Array, pbc: NDArray[np.bool_]) -> Array:
+    """(3, 3) Å with unit vectors, orthogonal to the periodic ones, along open directions."""
+    completed: Array = complete_cell(np.where(pbc[:, None], cell, 0.0))
+    return completed
+
+
+def closer_than(frame: Frame, distance: float) -> bool:
+    """Whether any two atoms, periodic images (own ones too) included, are closer than this (Å)."""
+    R = frame.positions
+    if distance <= 0:
+        return False
+    if not frame.pbc.any():
+        return len(cKDTree(R).query_pairs(distance, output_type="ndarray")) > 0
+    from matscipy.neighbours import neighbour_list
+
+    cell = full(frame.cell, frame.pbc)
+    along = R @ np.linalg.inv(cell)
+    stretch = np.where(frame.pbc, 1.0, np.ptp(along, axis=0) + 1.0)  # open directions hold all atoms
+    corner = np.where(frame.pbc, 0.0, along.min(0)) @ cell
+    box = cell * stretch[:, None]
+    return len(neighbour_list("d", positions=R - corner, cell=box, pbc=frame.pbc, cutoff=distance)) > 0
+
+
+def _norm(vectors: Array) -> Array:
+    lengths: Array = np.sqrt(np.einsum("...i,...i->...", vectors, vectors))
+    return lengths

@@ -1,0 +1,293 @@
+"""The configuration of `aims-PAX augment`: augment-atoms' own file, with a few keys more.
+
+data:   {input: input.xyz, output: output.xyz}
+config: {n_per_structure: 10, T: 300, beta: 0.5, sigma_range: [0.01, 0.1], seed: 42}
+model:  {calculator: +lennard_jones()}
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ValidationError
+from pydantic_core import ErrorDetails
+
+from aims_pax.errors import SettingsError
+from aims_pax.settings.base import nearest, read_document
+from aims_pax.settings.keys import Kind, Real, Section, Text, Whole, as_real, key, one_of, optional
+
+BUILT_IN = ("lennard_jones", "graph_pes_calculator")  # callables without a module
+
+
+@dataclass(frozen=True)
+class Call:
+    """Something to be imported and called: `target` is `package.module:callable`, or a built-in's name.
+
+    called: False for an object that is meant itself. Arguments may be Calls too.
+    """
+
+    target: str
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    called: bool = True
+
+
+def as_calculator(value: Any) -> Call | str:
+    """A Call from any spelling, or the text of a foundation size or model path.
+
+    >>> as_calculator("+my_file.my_function()").target
+    'my_file:my_function'
+    """
+    if isinstance(value, dict) and "factory" in value:
+        unknown = set(value) - {"factory", "kwargs"}
+        if unknown:
+            raise ValueError(f"unknown key {min(unknown)} beside factory; expected factory and kwargs")
+        kwargs = value.get("kwargs") or {}
+        if not isinstance(value["factory"], str) or not isinstance(kwargs, dict):
+            raise ValueError("expected {factory: 'package.module:callable', kwargs: {…}}")
+        return Call(value["factory"], kwargs=kwargs)
+    made = _meant(value)
+    if isinstance(made, Call) or (isinstance(made, str) and made.strip()):
+        return made
+    raise ValueError(
+        "expected +lennard_jones(), +graph_pes_calculator: {path: …}, +my_file.my_function(), {factory, kwargs}, "
+        "a foundation size or the path of a MACE model"
+    )
+
+
+def _meant(value: Any) -> Any:
+    """The value with every `+name()`, `+name: {…}` in it as a Call."""
+    if isinstance(value, str) and value.startswith("+") and len(value) > 1:
+        return _from_text(value)
+    if isinstance(value, list):
+        return [_meant(v) for v in value]
+    if not isinstance(value, dict):
+        return value
+    inside = {k: _meant(v) for k, v in value.items()}
+    name = next(iter(inside)) if len(inside) == 1 else ""
+    if not isinstance(name, str) or not name.startswith("+"):
+        return inside
+    given = inside[name]
+    if isinstance(given, dict):
+        return Call(_target(name[1:]), kwargs=given)
+    return Call(_target(name[1:]), () if given is None else (given,))
+
+
+def _from_text(text: str) -> Call:
+    name, bracket, _ = text[1:].partition("(")
+    if not bracket:
+        return Call(_target(name), called=False)
+    try:
+        call = ast.parse(text[1:], mode="eval").body
+        if not isinstance(call, ast.Call):
+            raise ValueError(text)
+        args = tuple(ast.literal_eval(a) for a in call.args)
+        kwargs = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    except (ValueError, SyntaxError) as error:
+        raise ValueError(
+            f"{text}: expected a call such as {'+' + name}(); or write {'+' + name}: {{…}}"
+        ) from error
+    return Call(_target(name), args, kwargs)
+
+
+def _target(name: str) -> str:
+    module, _, attribute = name.strip().rpartition(".")
+    if module:
+        return f"{module.replace('/', '.')}:{attribute}"
+    if attribute in BUILT_IN:
+        return attribute
+    near = nearest(attribute, BUILT_IN)
+    hint = f"nearest: +{near}" if near else f"built in: {', '.join('+' + b for b in BUILT_IN)}"
+    raise ValueError(f"+{attribute} is not known; {hint}; your own: +my_file.my_function()")
+
+
+def as_range(value: Any) -> tuple[float, float]:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError("expected two numbers, [smallest, largest]")
+    low, high = map(as_real, value)
+    if low > high:
+        raise ValueError(f"expected [smallest, largest], got [{low:g}, {high:g}]")
+    return low, high
+
+
+Range = Annotated[tuple[float, float], BeforeValidator(as_range), Kind("`list`")]
+OptionalReal = Annotated[float | None, optional(as_real), Kind("`float` or `None`")]
+Units = Annotated[str, one_of("eV", "kcal/mol"), Kind("`str`")]
+BetaReading = Annotated[str, one_of("document", "code"), Kind("`str`")]
+PerAtom = Annotated[str, one_of("per_atom", "total"), Kind("`str`")]
+CellReading = Annotated[str, one_of("strain", "length", "code"), Kind("`str`")]
+Model = Annotated[Any, BeforeValidator(as_calculator), Kind("`str` or `dict`")]
+LENGTH = {"nm": 10.0, "pm": 0.01}
+
+
+class RattleSettings(Section):
+    """rattle_tree: family trees of rattled, shortly relaxed structures."""
+
+    beta: Real = key(
+        ...,
+        "Weight of low energies (1) against late generations (0) when a parent is chosen.",
+        possible="[0, 1]",
+    )
+    sigma_range: Range = key(
+        ...,
+        "Smallest and largest σ of the rattled positions (Å); log-uniform between them.",
+        unit="Å",
+        possible="(0, 10]",
+        plausible="[0.001, 1]",
+        usual=0.1,
+        others=LENGTH,
+    )
+    cell_sigma: OptionalReal = key(
+        None,
+        "Spread of the change of the cell, always about the starting cell; `None`: the cell stays. See "
+        "`cell_sigma_reading`.",
+        possible="(0, 10]",
+        plausible="[1e-4, 0.5]",
+    )
+    max_force: Real = key(
+        30.0, "Largest force on an atom of a structure that is kept (energy/Å).", possible="(0, inf]"
+    )
+    min_separation: Real = key(
+        0.5,
+        "Smallest distance of two atoms in a structure that is kept (Å).",
+        unit="Å",
+        possible="[0, 10]",
+        plausible="[0, 5]",
+        others=LENGTH,
+    )
+    max_relax_steps: Whole = key(20, "Most relaxation steps of a child.", possible="[0, 100000]")
+    similarity_threshold: Real = key(
+        0.1,
+        "A child whose atoms are on average displaced by less than this from a structure of its tree is turned "
+        "down (Å, minimum image).",
+        unit="Å",
+        possible="[0, 100]",
+        plausible="[0, 2]",
+    )
+    max_attempts: Whole = key(
+        500, "Children turned down in a row before a tree is given up.", possible="[1, 1000000000]"
+    )
+    beta_reading: BetaReading = key(
+        "document",
+        "`document`: β as described; `code`: β and 1 − β exchanged, as augment-atoms 0.2.0 has it.",
+    )
+    boltzmann: PerAtom = key(
+        "per_atom",
+        "Energies in exp(−E/kT): `per_atom`, as augment-atoms' code has it, or `total`, as its document.",
+    )
+    cell_sigma_reading: CellReading = key(
+        "strain",
+        "`strain`: C = (1 + A)·C0, A_ij from N(0, s), s uniform in [0, cell_sigma] (augment-atoms' formula); "
+        "`length`: C = C0 + N(0, cell_sigma) in Å (its units); `code`: C_ij = C0_ij + N(0, cell_sigma)·|a_j|.",
+    )
+
+    def rattling(self) -> dict[str, Any]:
+        """Arguments of `RattleTreeSampler` and `Rattling`, without the temperature."""
+        return {name: getattr(self, name) for name in RattleSettings.model_fields}
+
+
+class ConfigSettings(RattleSettings):
+    """config: how the trees grow."""
+
+    n_per_structure: Whole = key(
+        ..., "Structures of each starting structure, itself included.", possible="[1, 1000000000]"
+    )
+    T: Real = key(
+        ..., "Temperature of Boltzmann factors (K).", unit="K", possible="[0, 1e7]", plausible="[1, 1e5]"
+    )
+    seed: Whole = key(..., "Seed of all random numbers.", possible="[0, 9007199254740992]")
+    units: Units = key("eV", "Units of the calculator's energies, `eV` or `kcal/mol`; lengths are Å.")
+
+
+class DataSettings(Section):
+    """data: where structures come from and go to."""
+
+    input: Text = key(..., "File with the starting structures, any format ASE reads.")
+    output: Text = key(
+        ..., "Extended XYZ file that new structures are appended to; the same command continues it."
+    )
+
+
+class ModelSettings(Section):
+    """model: the potential."""
+
+    calculator: Model = key(
+        ...,
+        "`+lennard_jones()`, `+graph_pes_calculator: {path: …}`, `+my_file.my_function()`, `{factory, kwargs}`, a "
+        "foundation size, or the path of a MACE model.",
+    )
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """What the file says."""
+
+    data: DataSettings
+    config: ConfigSettings
+    model: ModelSettings
+    warnings: tuple[str, ...] = ()
+
+
+SECTIONS: dict[str, type[Section]] = {"data": DataSettings, "config": ConfigSettings, "model": ModelSettings}
+
+
+def read_augment(path: Path) -> AugmentSettings:
+    """The configuration at `path`. Raises SettingsError that lists everything wrong, one a line."""
+    document = read_document(path, str(path))
+    problems = [
+        document.problem((name,), f"unknown section{_nearest(name, SECTIONS)}")
+        for name in document.data
+        if name not in SECTIONS
+    ]
+    sections: dict[str, Any] = {}
+    warnings: list[str] = []
+    for name, model in SECTIONS.items():
+        raw = document.data.get(name)
+        if not isinstance(raw, dict):
+            text = "expected a table" if name in document.data else "this section is mandatory"
+            problems.append(document.problem((name,), f"{text}; it holds {', '.join(model.model_fields)}"))
+            continue
+        try:
+            sections[name] = model.model_validate({str(k): v for k, v in raw.items()})
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                place = (name, *detail["loc"])
+                problems.append(document.problem(place, _explained(detail, model)))
+            continue
+        warnings += [str(document.problem((name, k), text)) for k, text in sections[name].oddities()]
+    if problems:
+        raise SettingsError("\n".join(str(p) for p in sorted(set(problems))))
+    settings = AugmentSettings(**sections, warnings=tuple(warnings))
+    low, moves = settings.config.similarity_threshold, math.sqrt(8 / math.pi) * settings.config.sigma_range[1]
+    if moves < low:
+        text = (
+            f"atoms move by {moves:.2g} Å on average at the largest σ, less than similarity_threshold ({low:g} Å): "
+            "few children will differ from their parents"
+        )
+        warned = str(document.problem(("config", "sigma_range"), text))
+        return AugmentSettings(**sections, warnings=(*warnings, warned))
+    return settings
+
+
+def _explained(detail: ErrorDetails, model: type[Section]) -> str:
+    """One validation error in words."""
+    name = str(detail["loc"][0])
+    if detail["type"] == "extra_forbidden":
+        homes = [s for s, other in SECTIONS.items() if name in other.model_fields]
+        if homes:
+            return f"unknown key here; it belongs to {homes[0]}"
+        return f"unknown key{_nearest(name, model.model_fields)}"
+    if detail["type"] == "missing":
+        return f"mandatory. {model.model_fields[name].description}"
+    error = detail.get("ctx", {}).get("error")
+    return str(error) if error is not None else detail["msg"]
+
+
+def _nearest(name: str, names: Mapping[str, Any]) -> str:
+    near = nearest(name, names)
+    return f"; nearest: {near}" if near else f"; known: {', '.join(names)}"

@@ -1,0 +1,186 @@
+"""Molecular dynamics of a committee against ASE with `MACECalculator`: milliseconds per trajectory and step.
+
+    python benchmarks/md.py [--rounds 5] [--steps 10]
+
+4 members, 32×0e + 32×1o, correlation 3, r_max 5 Å, float32, random weights, one thread. Ours moves all
+trajectories in one batch through `aims_pax.md.advance`; the peer moves one, as it would each of them. The
+contestants take turns in every round and the median over the rounds counts.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import argparse
+import logging
+import platform
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import numpy as np
+import torch
+from ase import units
+from ase.build import bulk, molecule
+from ase.md.langevin import Langevin
+
+from aims_pax.force_field import Ensemble
+from aims_pax.force_field.native import absent
+from aims_pax.force_field.statistics import Statistics
+from aims_pax.frames import Frame
+from aims_pax.md import advance
+from aims_pax.md.state import MDState
+from aims_pax.settings.mace import (
+    ArchitectureSettings,
+    GeneralSettings,
+    MaceMiscSettings,
+    MaceSettings,
+    TrainingSettings,
+)
+from aims_pax.settings.md import MDSettings
+
+MEMBERS = (1, 2, 3, 4)
+ELEMENTS = (1, 6, 8)
+
+
+def ensemble(inference: str) -> Ensemble:
+    settings = MaceSettings(
+        general=GeneralSettings(name_exp="md"),
+        architecture=ArchitectureSettings(num_channels=32, max_L=1, correlation=3, r_max=5.0),
+        training=TrainingSettings(),
+        misc=MaceMiscSettings(inference=inference),
+    )
+    built = Ensemble.build(settings, MEMBERS, ELEMENTS)
+    for member in built.members:
+        member.freeze(Statistics(np.array([-13.6, -1030.0, -2042.0]), 12.0, 1.0, 0.0, "given", 3))
+    return built
+
+
+def twenty_one_atoms() -> Frame:
+    """Benzene, acetic acid and a hydrogen near each other: the atoms of aspirin."""
+    acid, atom = molecule("CH3COOH"), molecule("H")
+    acid.translate([4.6, 0.3, 0.5])
+    atom.translate([-3.5, 0.2, 0.9])
+    return Frame.from_atoms(molecule("C6H6") + acid + atom)
+
+
+def cell() -> Frame:
+    atoms = bulk("Si", cubic=True).repeat(2)
+    atoms.numbers[:] = np.where(np.arange(64) % 2, 8, 6)
+    atoms.set_cell(0.85 * atoms.cell, scale_atoms=True)
+    return Frame.from_atoms(atoms)
+
+
+def started(frame: Frame, n: int) -> list[MDState]:
+    rng = np.random.default_rng(0)
+    frames = [frame.moved(frame.positions + rng.normal(0, 0.03, frame.positions.shape)) for _ in range(n)]
+    return [MDState.start(f, 300.0, k) for k, f in enumerate(frames)]
+
+
+def timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def ours(built: Ensemble, states: list[MDState], steps: int, member: bool) -> Callable[[], float]:
+    """Seconds per trajectory and step."""
+    md = [
+        MDSettings(stat_ensemble="NVT", thermostat="Langevin", temperature=300.0, timestep=0.5, friction=0.01)
+    ] * len(states)
+    drivers = [k % len(MEMBERS) for k in range(len(states))] if member else None
+
+    def run() -> float:
+        potential = built.potential()
+        seconds = timed(lambda: advance(states, potential, steps, md, guard=True, drivers=drivers))
+        return seconds / len(states) / steps
+
+    run()
+    return run
+
+
+def peer(built: Ensemble, state: MDState, steps: int) -> Callable[[], float]:
+    from mace.calculators import MACECalculator
+
+    models = [m.frozen_copy() for m in built.members]
+    atoms = state.frame().to_atoms()
+    atoms.calc = MACECalculator(models=models, device="cpu", default_dtype="float32")
+    dynamics = Langevin(atoms, 0.5 * units.fs, temperature_K=300, friction=0.01 / units.fs)
+    dynamics.run(1)
+    return lambda: timed(lambda: dynamics.run(steps)) / steps
+
+
+def new_weights(built: Ensemble, states: list[MDState]) -> float:
+    """Seconds from other weights of all members to the end of the first evaluation with them, less a usual one."""
+    bound = built.potential().bind([s.frame() for s in states])
+    positions = torch.from_numpy(np.concatenate([s.positions for s in states]))
+    cells = torch.from_numpy(np.stack([s.cell for s in states]))
+    bound(positions, cells)
+    usual = timed(lambda: bound(positions, cells))
+    for member in built.members:
+        member.set_weights([1.0001 * w for w in member.average.shadow])
+    built.version += 1
+
+    def use() -> None:
+        built.potential()
+        bound(positions, cells)
+
+    return timed(use) - usual
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")
+    logging.basicConfig(level=logging.WARNING)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=10)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    reason = absent()
+    if reason:
+        print(f"native: left out, {reason}")
+    back_ends = {"torch": ensemble("torch")} | ({} if reason else {"native": ensemble("native")})
+    print(
+        f"{platform.machine()}, torch {torch.__version__}, medians of {options.rounds} rounds of {options.steps} steps"
+    )
+    print(
+        f"{'system':22}{'what':18}{'ms per trajectory-step':>24}{'ratio to ASE':>14}{'of single rounds':>20}"
+    )
+    systems = {
+        "ethanol × 16": (Frame.from_atoms(molecule("CH3CH2OH")), 16),
+        "21 atoms × 8": (twenty_one_atoms(), 8),
+    }
+    for name, (frame, n) in (systems | {"64-atom cell × 2": (cell(), 2)}).items():
+        states = started(frame, n)
+        runs = {"ASE + MACE": peer(back_ends["torch"], states[0], options.steps)}
+        for back_end, built in back_ends.items():
+            runs[f"{back_end}, mean"] = ours(built, states, options.steps, False)
+            runs[f"{back_end}, member"] = ours(built, states, options.steps, True)
+        seconds: dict[str, list[float]] = {what: [] for what in runs}
+        for _ in range(options.rounds):
+            for what, run in runs.items():
+                seconds[what].append(run())
+        for what, times in seconds.items():
+            ratios = [a / b for a, b in zip(seconds["ASE + MACE"], times, strict=True)]
+            spread = f"{min(ratios):.1f} to {max(ratios):.1f}"
+            print(
+                f"{name:22}{what:18}{1000 * statistics.median(times):24.2f}"
+                f"{statistics.median(ratios):14.1f}{spread:>20}",
+                flush=True,
+            )
+    for back_end, built in back_ends.items():
+        some = started(systems["ethanol × 16"][0], 16)
+        times = [new_weights(built, some) for _ in range(options.rounds)]
+        print(f"new weights of 4 members in use, {back_end}: {statistics.median(times):.2f} s")
+    if find_spec("torch_sim") is None:
+        print("torch-sim: not installed, left out")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from aims_pax.force_field.build import build_model
+from aims_pax.force_field.contraction import Coupling
+from tests.force_field.tiny import ELEMENTS, settings
+
+
+def blocks(**changes):
+    """Product blocks of a float64 model, and the degrees of what they contract."""
+    model = build_model(settings(default_dtype="float64", **changes), ELEMENTS, 1)
+    pairs = zip(model.interactions, model.products, strict=True)
+    return [(p, [ir.l for _, ir in i.target_irreps]) for i, p in pairs]
+
+
+def contracted(block, ls, x, z):
+    """B (channels, components, A) of atoms x (D, channels, A) that are all of element z."""
+    coupling = Coupling(block.symmetric_contractions.contractions, ls, torch.device("cpu"))
+    C = coupling.contract(dict(block.named_parameters()))
+    return coupling([c[z] for c in C], coupling.monomials(x), x)
+
+
+@pytest.mark.parametrize("correlation", [1, 2, 3])
+@pytest.mark.parametrize(("max_L", "max_ell"), [(0, 3), (1, 2), (2, 2)])
+def test_it_is_maces_symmetric_contraction(correlation, max_L, max_ell):
+    rng = torch.Generator().manual_seed(1)
+    for block, ls in blocks(correlation=correlation, max_L=max_L, max_ell=max_ell):
+        D = sum(2 * ell + 1 for ell in ls)
+        x = torch.randn((D, 8, 5), generator=rng, dtype=torch.float64)
+        one_hot = torch.zeros((5, len(ELEMENTS)), dtype=torch.float64)
+        one_hot[:, 2] = 1
+        theirs = block.symmetric_contractions(x.permute(2, 1, 0), one_hot)  # (A, Σ channels·components)
+        ours = contracted(block, ls, x, 2)
+        sizes = [8 * (2 * ell + 1) for ell in range(max_L + 1 if block.linear.irreps_out.lmax else 1)]
+        first = 0
+        for part in theirs.split(sizes, dim=1):
+            part = part.view(5, 8, -1).permute(1, 2, 0)
+            torch.testing.assert_close(ours[:, first : first + part.shape[1]], part, rtol=1e-11, atol=1e-11)
+            first += part.shape[1]
+        assert first == ours.shape[1]
+
+
+def test_a_scalar_is_the_sum_the_docstring_writes():
+    block, ls = blocks(correlation=2, max_L=0, max_ell=1)[0]
+    contraction = block.symmetric_contractions.contractions[0]
+    x = torch.randn((4, 8, 1), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    U1, U2 = contraction.U_matrix_1.numpy(), contraction.U_matrix_2.numpy()
+    W1, W2 = contraction.weights[0].detach().numpy()[1], contraction.weights_max.detach().numpy()[1]
+    expected = np.zeros(8)
+    for c in range(8):
+        v = x[:, c, 0].numpy()
+        expected[c] += sum(U1[i, p] * W1[p, c] * v[i] for i in range(4) for p in range(U1.shape[-1]))
+        expected[c] += sum(
+            U2[i, j, p] * W2[p, c] * v[i] * v[j]
+            for i, j, p in product(range(4), range(4), range(U2.shape[-1]))
+        )
+    np.testing.assert_allclose(contracted(block, ls, x, 1)[:, 0, 0].detach().numpy(), expected, rtol=1e-12)
+
+
+def test_each_monomial_is_kept_once():
+    block, ls = blocks(correlation=3, max_L=0, max_ell=2)[0]
+    coupling = Coupling(block.symmetric_contractions.contractions, ls, torch.device("cpu"))
+    D = 9
+    assert len(coupling.rows) == (D + 1) * (D + 2) // 2
+    assert len(set(coupling.rows)) == len(coupling.rows)
+    assert coupling.leading == [55, 45, 21]  # with 9, 8 and 5 numbers left: (n + 1)(n + 2)/2
+
+
+def test_higher_correlation_is_refused():
+    class Four:
+        correlation = 4
+
+    with pytest.raises(ValueError, match="4"):
+        Coupling([Four()], [0, 1], torch.device("cpu"))

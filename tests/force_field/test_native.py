@@ -1,0 +1,270 @@
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+from mace.calculators import MACECalculator
+
+from aims_pax.errors import SettingsError
+from aims_pax.force_field import native
+from aims_pax.force_field.build import build_model
+from aims_pax.force_field.inference import Committee, EdgeGraph, TorchEvaluator
+from aims_pax.force_field.native import Backend, NativeEvaluator, NativeMember, excerpt
+from aims_pax.force_field.native_export import unfit
+from aims_pax.frames import Frame
+from aims_pax.potential import calculate
+from tests.force_field.tiny import copper, ensemble, ethanol, settings, slab, triclinic, water
+
+pytest.importorskip("symmetrix", reason="the extra fast is not installed")
+
+MOLECULE, CRYSTAL = ethanol(1)[0].frame, copper(1)[0].frame
+MIXED = [MOLECULE, CRYSTAL, triclinic(), slab(), water(1)[0].frame]
+BASE = {"max_ell": 3, "correlation": 2, "num_channels": 4}
+AGNOSTIC = "RealAgnostic"
+KNOWN = {
+    "default shape": {"correlation": 3},
+    "float64": {"default_dtype": "float64"},
+    "scalars only": {"max_L": 0},
+    "max_L 2": {"max_L": 2},
+    "correlation 1": {"correlation": 1},
+    "first layer without residual": {"interaction_first": f"{AGNOSTIC}InteractionBlock"},
+    "density blocks": {
+        "interaction_first": f"{AGNOSTIC}DensityInteractionBlock",
+        "interaction": f"{AGNOSTIC}DensityResidualInteractionBlock",
+    },
+    "repulsion": {"pair_repulsion": True},
+    "plain MACE": {"model": "MACE"},
+    "other radial network": {"radial_MLP": [8, 8], "num_radial_basis": 5, "num_cutoff_basis": 6},
+    "other readout": {"MLP_irreps": "4x0e+2x0e"},
+}
+UNKNOWN = {
+    "max_ell is 2": {"max_ell": 2, "max_L": 1},
+    "max_L is 3": {"max_L": 3},
+    "num_interactions is 1": {"num_interactions": 1},
+    "num_interactions is 3": {"num_interactions": 3},
+    "GaussianBasis": {"radial_type": "gaussian"},
+    "ChebychevBasis": {"radial_type": "chebyshev"},
+    "gate is not silu": {"gate": "tanh"},
+    "interaction_first is RealAgnosticResidualNonLinear": {
+        "interaction_first": f"{AGNOSTIC}ResidualNonLinearInteractionBlock",
+        "interaction": f"{AGNOSTIC}ResidualNonLinearInteractionBlock",
+    },
+    "interaction is RealAgnosticAtt": {"interaction": f"{AGNOSTIC}AttResidualInteractionBlock"},
+    "interaction is RealAgnosticInteraction": {"interaction": f"{AGNOSTIC}InteractionBlock"},
+}
+
+
+def alone(model, mode="auto"):
+    """A committee of one, with a back end of its own."""
+    return Committee([model], evaluator=Backend(mode, "cpu", model).evaluator)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Two members that symmetrix evaluates."""
+    return ensemble(**BASE)
+
+
+def tensors(frames):
+    positions = torch.from_numpy(np.concatenate([f.positions for f in frames]))
+    return positions, torch.from_numpy(np.stack([f.cell for f in frames]))
+
+
+@pytest.mark.parametrize("changes", KNOWN.values(), ids=KNOWN)
+def test_native_energies_forces_and_stress_are_those_of_mace_calculator(changes):
+    committee = ensemble(seeds=(1,), inference="native", **(BASE | changes)).potential()
+    said = committee.evaluate(MIXED)
+    assert isinstance(committee.evaluator, NativeEvaluator)
+    # in float64, because MACE's own float32 is off by 2e-5 eV/Å where repulsion or density blocks are used
+    calculator = MACECalculator(models=committee.evaluator.models, device="cpu", default_dtype="float64")
+    parts = np.split(said.forces[0].numpy(), np.cumsum([len(f) for f in MIXED])[:-1])
+    for k, (frame, forces) in enumerate(zip(MIXED, parts, strict=True)):
+        told = calculate(frame, calculator)
+        np.testing.assert_allclose(forces, told.forces, rtol=0, atol=1e-6)
+        assert said.energies[0, k] == pytest.approx(told.energy, abs=1e-6 * len(frame))
+        if frame.periodic:
+            np.testing.assert_allclose(said.stress[0, k], told.stress, rtol=0, atol=1e-7)
+        else:
+            assert torch.isnan(said.stress[0, k]).all()
+
+
+@pytest.mark.parametrize(("reason", "changes"), UNKNOWN.items(), ids=UNKNOWN)
+def test_an_unknown_architecture_is_left_to_torch_with_the_reason(reason, changes, caplog):
+    model = build_model(settings(**(BASE | {"correlation": 1} | changes)), (1, 6), 0)
+    assert reason in unfit(model)
+    with caplog.at_level(logging.INFO):
+        backend = Backend("auto", "cpu", model)
+        assert isinstance(backend.evaluator([model]), TorchEvaluator)
+        backend.evaluator([model])
+    assert len(caplog.records) == 1
+    assert reason in caplog.text
+    with pytest.raises(SettingsError, match=r"MISC\.inference: native"):
+        Backend("native", "cpu", model)
+
+
+@pytest.mark.parametrize("mode", ["auto", "native"])
+def test_without_the_extra_the_message_names_it(mode, monkeypatch, caplog, pair):
+    def missing(name):
+        raise native.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(native.metadata, "version", missing)
+    model = pair.members[0].model
+    if mode == "native":
+        with pytest.raises(SettingsError, match=r"extra 'fast' is not installed"):
+            Backend(mode, "cpu", model)
+        return
+    with caplog.at_level(logging.INFO):
+        assert isinstance(Backend(mode, "cpu", model).evaluator([model]), TorchEvaluator)
+    assert "extra 'fast' is not installed" in caplog.text
+
+
+def test_another_version_and_another_device_are_refused(monkeypatch, pair):
+    model = pair.members[0].model
+    assert "cuda" in Backend("auto", "cuda", model).refusal
+    monkeypatch.setattr(native.metadata, "version", lambda name: "0.9")
+    assert "0.9" in Backend("auto", "cpu", model).refusal
+
+
+def test_torch_is_torch_and_says_nothing(caplog, pair):
+    model = pair.members[0].model
+    with caplog.at_level(logging.INFO):
+        assert isinstance(Backend("torch", "cpu", model).evaluator([model]), TorchEvaluator)
+    assert not caplog.records
+
+
+def test_auto_is_native_and_says_so_once(caplog, pair):
+    with caplog.at_level(logging.INFO):
+        pair._backend = None
+        pair.potential().evaluate(MIXED)
+        pair.potential().evaluate(MIXED)
+    assert [r.message.split(" (")[0] for r in caplog.records] == ["inference: native"]
+
+
+def spoilt(change):
+    """An export with one thing wrong."""
+
+    def read(content):
+        change(content)
+        return right(content)
+
+    right = native.read
+    return read
+
+
+def shift(content):
+    content["atomic_energies"] = [e + 1e-3 for e in content["atomic_energies"]]
+
+
+def neighbours(content):
+    content["A1_weights"] = [[1.001 * x for x in w] for w in content["A1_weights"]]
+
+
+def readout(content):
+    content["readout_2_weights_2"][0] *= 1.01
+
+
+def radial(content):
+    content["compact_radial"]["num_spline_points"] = 16
+
+
+@pytest.mark.parametrize("change", [shift, neighbours, readout, radial])
+def test_a_wrong_export_is_caught_and_torch_takes_over_for_good(change, monkeypatch, caplog, pair):
+    pair.potential()
+    model = pair._frozen[0]
+    monkeypatch.setattr(native, "read", spoilt(change))
+    backend = Backend("auto", "cpu", model)
+    with caplog.at_level(logging.INFO):
+        said = Committee([model], evaluator=backend.evaluator).evaluate(MIXED)
+        again = Committee([model], evaluator=backend.evaluator)
+        again.evaluate(MIXED)
+    assert torch.equal(said.forces, Committee([model]).evaluate(MIXED).forces)
+    assert isinstance(again.evaluator, TorchEvaluator)
+    assert len(caplog.records) == 1
+    assert "torch from now on, because" in caplog.text
+    assert "differs from MACE's" in caplog.text
+    with pytest.raises(SettingsError, match="differs from MACE's"):
+        alone(model, "native").evaluate(MIXED)
+
+
+def test_weights_that_cannot_be_inverted_are_left_to_torch(caplog):
+    model = build_model(settings(**BASE), (1, 6, 8), 0).requires_grad_(False)
+    model.interactions[1].linear_up.weight.zero_()
+    committee = alone(model)
+    assert torch.isfinite(committee.evaluate([MOLECULE]).forces).all()
+    assert "cannot be inverted" in caplog.text
+
+
+def test_new_weights_reach_bindings_that_already_exist(pair):
+    bound = pair.potential().bind(MIXED)
+    before = bound(*tensors(MIXED))
+    for member in pair.members:
+        member.set_weights([1.01 * w for w in member.average.shadow])
+        member.shift_offsets(shift=member.statistics.shift + 0.5)
+    pair.version += 1
+    pair.potential()
+    after = bound(*tensors(MIXED), stress=True)
+    told = Committee(pair._frozen).evaluate(MIXED)
+    assert not torch.allclose(before.forces, after.forces, atol=1e-4)
+    torch.testing.assert_close(after.forces, told.forces, rtol=0, atol=1e-5)
+    torch.testing.assert_close(after.energies, told.energies, rtol=1e-6, atol=1e-4)
+
+
+def test_equal_weights_give_bit_equal_forces_in_another_process_life(pair):
+    """Export, file and evaluation depend on the weights alone, whatever was evaluated before."""
+    bound = pair.potential().bind(MIXED)
+    bound(*tensors(MIXED))
+    here = bound(*tensors(MIXED), stress=True)
+    restored = ensemble(**BASE)
+    restored.restore(pair.arrays())
+    restored.potential().bind([CRYSTAL])(*tensors([CRYSTAL]))
+    there = restored.potential().bind(MIXED)(*tensors(MIXED), stress=True)
+    assert torch.equal(here.energies, there.energies)
+    assert torch.equal(here.forces, there.forces)
+    assert torch.equal(here.stress[:, 1:3], there.stress[:, 1:3])
+
+
+def test_lost_structures_lone_atoms_and_atoms_that_meet_do_not_hurt_the_others(pair):
+    meeting = Frame([1, 1, 8], [[0, 0, 0], [0, 0, 0.8], [0, 0, 1.6]])
+    frames = [MOLECULE, CRYSTAL, Frame([8], [[1, 2, 3]]), meeting, triclinic()]
+    bound = pair.potential().bind(frames)
+    positions, cells = tensors(frames)
+    whole = bound(positions, cells, stress=True)
+    lone = bound.ptr[2]
+    assert not whole.forces[:, lone].any()
+    broken = positions.clone()
+    broken[len(MOLECULE)] = torch.inf
+    broken[lone + 1] = broken[lone + 2]
+    said = bound(broken, cells, stress=True)
+    assert torch.isnan(said.forces[:, bound.frame_of == 1]).all()
+    assert not torch.isfinite(said.forces[:, bound.frame_of == 3]).all()
+    for f in (0, 2, 4):
+        torch.testing.assert_close(said.forces[:, bound.frame_of == f], whole.forces[:, bound.frame_of == f])
+        torch.testing.assert_close(said.energies[:, f], whole.energies[:, f])
+    nothing = pair.potential().bind([Frame([8], [[1, 2, 3]])])(*tensors([Frame([8], [[1, 2, 3]])]))
+    assert torch.isfinite(nothing.energies).all()
+    assert not nothing.forces.any()
+
+
+def test_excerpts_show_every_element_and_no_more_atoms_than_wanted(pair):
+    bound = pair.potential().bind([*MIXED, MOLECULE])
+    edges = bound.neighbours(*tensors([*MIXED, MOLECULE]))
+    graph = EdgeGraph(bound.species, edges.sender, edges.receiver, edges.vectors, bound.frame_of, bound.ptr)
+    part = excerpt(graph, 96)
+    assert part.ptr.tolist() == [0, 9, 13]  # ethanol, copper; the others show nothing new
+    assert set(part.species.tolist()) == {0, 1, 2, 3}
+    small = excerpt(graph, 4)
+    assert small.ptr.diff().max() == 4
+    assert small.sender.max() < len(small.species)
+    assert torch.equal(
+        small.frame_of, torch.repeat_interleave(torch.arange(len(small.ptr) - 1), small.ptr.diff())
+    )
+
+
+def test_an_export_is_json_of_plain_numbers_and_leaves_no_file(pair, tmp_path, monkeypatch):
+    monkeypatch.setattr(native.tempfile, "tempdir", str(tmp_path))
+    seen = []
+    monkeypatch.setattr(native.json, "dumps", lambda c: seen.append(c) or json.JSONEncoder().encode(c))
+    NativeMember(pair.members[0].model).update()
+    assert seen
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,86 @@
+"""What tests of motion share: conserved quantities, cells of any shape, our potentials as ASE calculators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from ase.calculators.calculator import Calculator, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from aims_pax.frames import Frame
+from aims_pax.md import MDState
+from aims_pax.md.batch import Batch, Felt
+from aims_pax.md.integrators import choose
+from aims_pax.md.targets import Targets
+
+TRICLINIC = np.array([[10.6, 0, 0], [2.1, 10.4, 0], [-1.3, 1.9, 10.2]])
+
+
+def rotation(seed: int = 1) -> np.ndarray:
+    turn, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
+    return turn * np.linalg.det(turn)
+
+
+def in_cell(frame: Frame, cell: np.ndarray) -> Frame:
+    """The frame with its atoms at the same places of another cell."""
+    return Frame(frame.numbers, frame.positions @ np.linalg.inv(frame.cell) @ cell, cell, frame.pbc)
+
+
+def conserved(state: MDState, md: Any, potential: Any) -> float:
+    """eV, from what a state remembers."""
+    batch = Batch.of([state], "cpu")
+    integrator = choose(batch, [md])
+    motion = batch.motion(integrator.begin())
+    energy = potential.bind([state.frame()])(motion.positions, motion.cells).energies.mean(0)
+    return float(integrator.conserved(motion, energy, Targets(batch, [md], None).now)[0])
+
+
+class Steps:
+    """One trajectory moved by an integrator made by hand."""
+
+    def __init__(self, state: MDState, integrator: Any, potential: Any, temperature: float) -> None:
+        from ase import units
+
+        batch = integrator.batch
+        self.integrator, self.bound = integrator, potential.bind([state.frame()])
+        self.motion = batch.motion(integrator.begin())
+        self.kT = torch.full((1,), units.kB * temperature, dtype=torch.float64)
+        self.felt = self._felt()
+
+    def _felt(self) -> Felt:
+        said = self.bound(self.motion.positions, self.motion.cells, stress=True)
+        return Felt(said.forces[0], said.stress[0])
+
+    def step(self, noise: torch.Tensor | None = None) -> None:
+        self.motion = self.integrator.before(self.motion, self.felt, noise, self.kT)
+        self.felt = self._felt()
+        self.motion = self.integrator.after(self.motion, self.felt, self.kT)
+
+    @property
+    def conserved(self) -> float:
+        energies = self.bound(self.motion.positions, self.motion.cells).energies[0]
+        return float(self.integrator.conserved(self.motion, energies, self.kT)[0])
+
+
+class AsCalculator(Calculator):
+    """One structure of ours for ASE; bound once."""
+
+    implemented_properties = ("energy", "free_energy", "forces", "stress")
+
+    def __init__(self, potential: Any, frame: Frame) -> None:
+        super().__init__()
+        self.bound = potential.bind([frame])
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        here = torch.from_numpy(atoms.positions.copy()), torch.from_numpy(np.array(atoms.cell))[None]
+        said = self.bound(*here, stress=True)
+        energy = float(said.energies[0, 0])
+        self.results = {
+            "energy": energy,
+            "free_energy": energy,
+            "forces": said.forces[0].numpy(),
+            "stress": full_3x3_to_voigt_6_stress(said.stress[0, 0].numpy()),
+        }

@@ -1,0 +1,158 @@
+"""Long runs against statistical mechanics: volumes, temperatures and their fluctuations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase import units
+from scipy import stats
+
+from aims_pax.frames import Frame
+from aims_pax.md import MDState, advance
+from aims_pax.md.state import MDState as State
+from tests.md.laws import TRICLINIC, in_cell
+from tests.md.potentials import LennardJones, Springs, cluster, crystal
+from tests.md.settings import langevin, npt, rescaling
+
+pytestmark = pytest.mark.slow
+
+
+def volume(state: MDState) -> float:
+    return float(abs(np.linalg.det(state.cell)))
+
+
+def mean_error(x: np.ndarray) -> float:
+    """Standard error of the mean of many independent trajectories. x: (trajectories, samples)."""
+    return float(x.mean(1).std(ddof=1) / np.sqrt(len(x)))
+
+
+def gather(states: list[State], potential, md: list, warm: int, n: int, every: int) -> list[list[State]]:
+    warmed = [a.state for a in advance(states, potential, warm, md, guard=False)]
+    return [list(a.observed) for a in advance(warmed, potential, n, md, guard=False, observe_every=every)]
+
+
+def test_an_ideal_gas_under_isotropic_mtk_has_a_gamma_distribution_of_volumes():
+    """P(V) ∝ V^n e^(−PV/kT) with n = N − 1, the centre of mass being at rest: ⟨V⟩ = N kT/P, var = N (kT/P)²."""
+    N, T, P = 8, 300.0, 1e-3
+    kT = units.kB * T
+    box = np.eye(3) * (N * kT / P) ** (1 / 3)
+    rng = np.random.default_rng(1)
+    states = [
+        MDState.start(Frame([18] * N, rng.uniform(0, 1, (N, 3)) @ box, box, True), T, k) for k in range(64)
+    ]
+    md = [npt("isotropic-MTK", T, 4.0, pressure=P, taut=100.0, taup=200.0)] * 64
+    seen = gather(states, Springs(0.0), md, 1500, 6000, 20)
+    x = np.array([[volume(s) * P / kT for s in run] for run in seen])
+    K = np.array([[2 * s.kinetic_energy / kT for s in run] for run in seen])
+    print(
+        f"PV/kT {x.mean():.3f} ± {mean_error(x):.3f}, var {x.var():.2f}, 2K/kT {K.mean():.3f}, {K.var():.2f}"
+    )
+    assert x.mean() == pytest.approx(N, abs=4 * mean_error(x))
+    assert mean_error(x) < 0.1  # N + 1 would be seen
+    assert x.var() == pytest.approx(N, rel=0.12)
+    assert K.mean() == pytest.approx(3 * N - 3, rel=0.01)
+    assert K.var() == pytest.approx(2 * (3 * N - 3), rel=0.12)
+
+
+LJ = LennardJones(cutoff=6.5, smooth=True)
+T_SOLID, P_SOLID = 30.0, 2e-3
+
+
+def solid(k: int) -> MDState:
+    return MDState.start(in_cell(crystal(2, 5.25), np.diag([10.45, 10.5, 10.55])), T_SOLID, k)
+
+
+def constant_volume_pressure(a: float) -> float:
+    """Mean pressure of the crystal at constant volume, from Langevin dynamics: an independent law."""
+    states = [MDState.start(crystal(2, a), T_SOLID, 100 + k) for k in range(8)]
+    md = [langevin(T_SOLID, 0.005, 6.0)] * 8
+    seen = gather(states, LJ, md, 300, 1500, 10)
+    values = []
+    for run in seen:
+        for s in run:
+            sigma = LJ.labels([s.frame()])[0].stress
+            values.append(len(s) * units.kB * T_SOLID / volume(s) - np.trace(sigma) / 3)
+    return float(np.mean(values))
+
+
+def test_volume_and_compressibility_of_a_crystal_are_those_of_constant_volume_runs():
+    """⟨V⟩ solves P(V) = P₀ and var V = kT V κ, both from a fit of P(V); isotropic cell."""
+    edges = np.array([5.15, 5.2, 5.25, 5.3])
+    volumes = (2 * edges) ** 3
+    fit = np.polyfit(volumes, [constant_volume_pressure(a) for a in edges], 2)
+    shifted = fit - [0, 0, P_SOLID]
+    V0 = min(np.roots(shifted).real, key=lambda v: abs(v - volumes.mean()))
+    kappa = -1 / (V0 * np.polyval(np.polyder(fit), V0))
+    md = npt("isotropic-MTK", T_SOLID, 6.0, pressure=P_SOLID, taut=200.0, taup=500.0)
+    seen = gather([solid(k) for k in range(16)], LJ, [md] * 16, 800, 4000, 10)
+    V = np.array([[volume(s) for s in run] for run in seen])
+    expected = units.kB * T_SOLID * V0 * kappa
+    print(f"V {V.mean():.2f} ± {mean_error(V):.2f} (fit {V0:.2f}), var {V.var():.1f} (fit {expected:.1f})")
+    assert V.mean() == pytest.approx(V0, rel=0.004)
+    assert V.var() == pytest.approx(expected, rel=0.2)
+
+
+def test_all_barostats_agree_on_the_mean_volume_of_a_crystal():
+    """Pressure on average as set, whatever the algorithm; MTK's cell fluctuates at T (6 degrees of freedom)."""
+    keys = {"pressure": P_SOLID, "taut": 200.0, "taup": 500.0, "pfactor": 30.0, "ttime": 80.0}
+    keys["compressibility"] = 4e-5
+    names = ["Berendsen", "npt", "MTK", "isotropic-MTK"]
+    states = [solid(k) for k in range(6) for _ in names]
+    md = [npt(name, T_SOLID, 6.0, **keys) for _ in range(6) for name in names]
+    seen = gather(states, LJ, md, 800, 3000, 10)
+    means = {}
+    for f, name in enumerate(names):
+        runs = seen[f :: len(names)]
+        V = np.array([[volume(s) for s in run] for run in runs])
+        T = np.array([[s.temperature for s in run] for run in runs]) * 32 / 31
+        means[name] = V.mean()
+        print(f"{name}: V {V.mean():.2f} ± {mean_error(V):.2f}, var {V.var():.1f}, T {T.mean():.2f}")
+        assert T.mean() == pytest.approx(T_SOLID, rel=0.03)
+    eta = np.array([s.extras["mtk/eta"] for run in seen[2 :: len(names)] for s in run])
+    tau = 500.0 * units.fs
+    inertia = 32 * tau**2  # W / kT = (3N − 3 + 3)/3 τ²
+    cell = inertia * (eta**2).sum((1, 2)).mean()
+    print(f"W tr η² / kT {cell:.2f} (6)")
+    assert cell == pytest.approx(6, rel=0.15)
+    for name in names:
+        assert means[name] == pytest.approx(means["MTK"], rel=0.006), name
+
+
+def test_kinetic_energy_under_velocity_rescaling_is_gamma_distributed():
+    states = [MDState.start(cluster(7, seed=k), 30.0, k) for k in range(40)]
+    md = [rescaling(30.0, 50.0, 4.0)] * 40
+    seen = gather(states, LennardJones(cutoff=1e3), md, 200, 3000, 25)
+    x = np.array([2 * s.kinetic_energy / (units.kB * 30.0) for run in seen for s in run])
+    print(f"2K/kT mean {x.mean():.3f} (21), variance {x.var():.2f} (42)")
+    assert x.mean() == pytest.approx(21, rel=0.02)
+    assert x.var() == pytest.approx(42, rel=0.08)
+    assert stats.kstest(x[::5], stats.chi2(21).cdf).pvalue > 1e-3
+
+
+def test_velocity_rescaling_leaves_the_canonical_distribution_of_oscillators_alone():
+    """⟨x²⟩ = kT/k, ⟨x⁴⟩ = 3⟨x²⟩² at each frequency, for ever. (Equal oscillators that begin in phase stay so
+    under a common factor: they must begin in the distribution.)"""
+    T, k = 300.0, 0.5
+    kT, rng = units.kB * T, np.random.default_rng(2)
+    frames = [Frame([1, 6, 18], rng.normal(0, np.sqrt(kT / k), (3, 3))) for _ in range(400)]
+    states = [MDState.start(frame, T, s) for s, frame in enumerate(frames)]
+    seen = gather(states, Springs(k), [rescaling(T, 20.0, 0.5)] * 400, 1000, 2000, 20)
+    x = np.array([[s.positions for s in run] for run in seen]) / np.sqrt(kT / k)  # (400, samples, 3, 3)
+    x2 = (x**2).mean((0, 1, 3))
+    total = (x**2).sum((2, 3))
+    print(
+        f"k⟨x²⟩/kT {x2.round(4)}, all {total.mean() / 9:.4f} ± {mean_error(total) / 9:.4f}; Σ var {total.var():.2f}"
+    )
+    assert x2 == pytest.approx([1, 1, 1], rel=0.06)
+    assert total.mean() / 9 == pytest.approx(1, abs=4 * mean_error(total) / 9)
+    assert (x**4).mean() == pytest.approx(3, rel=0.08)
+
+
+def test_a_triclinic_cell_relaxes_to_the_same_volume_as_a_cubic_one():
+    md = npt("MTK", T_SOLID, 6.0, pressure=P_SOLID, taut=200.0, taup=500.0)
+    tilted = in_cell(crystal(2, 5.25), TRICLINIC)
+    states = [MDState.start(tilted, T_SOLID, k) if k % 2 else solid(k) for k in range(8)]
+    seen = gather(states, LJ, [md] * 8, 2500, 2500, 10)
+    V = np.array([[volume(s) for s in run] for run in seen])
+    print(f"tilted {V[1::2].mean():.2f}, cubic {V[::2].mean():.2f}")
+    assert V[1::2].mean() == pytest.approx(V[::2].mean(), rel=0.01)

@@ -1,0 +1,82 @@
+"""Training in processes of its own: who gets one, what happens when they die, and that the result is the same."""
+
+from concurrent.futures import Future
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from aims_pax.core.work import Train
+from aims_pax.errors import SetupError
+from aims_pax.force_field import Ensemble, MemberData
+from aims_pax.force_field.workers import WorkerLost
+from aims_pax.procedures.beside import LOST_IN_A_ROW, Beside, processes
+from tests.force_field.tiny import settings, water
+
+
+def given(executor="threads", device="cpu", workers=None, profile=True):
+    training = SimpleNamespace(workers=workers) if profile else None
+    return SimpleNamespace(
+        cluster=SimpleNamespace(executor=executor, training=training),
+        mace=SimpleNamespace(misc=SimpleNamespace(device=device)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings_", "cores", "expected"),
+    [
+        (given(profile=False), 4, 2),
+        (given(profile=False), 1, 0),
+        (given(), 16, 3),
+        (given(workers=1), 16, 1),
+        (given(workers=8), 16, 3),
+        (given(workers=0), 16, 0),
+        (given(executor="inline", workers=2), 16, 0),
+        (given(device="cuda"), 16, 0),
+    ],
+)
+def test_how_many_processes_train(monkeypatch, settings_, cores, expected):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    assert processes(settings_, 2 if cores == 4 else 3) == expected
+
+
+def lost():
+    future = Future()
+    future.set_exception(WorkerLost("the process that trained tiny_1 has ended (killed by signal 9, SIGKILL)"))
+    return future
+
+
+def test_a_lost_process_is_tolerated_a_few_times_in_a_row_and_then_explained():
+    beside = Beside.__new__(Beside)
+    beside.seconds, beside._lost, beside._stops, beside._begun = 0.0, 0, {}, {}
+    work = Train(0, 1)
+    for _ in range(LOST_IN_A_ROW - 1):
+        beside._stops[work], beside._begun[work] = None, 0.0
+        assert beside.finish(work, lost()) is None
+    beside._stops[work], beside._begun[work] = None, 0.0
+    with pytest.raises(SetupError, match=r"SIGKILL.*3 times in a row.*CLUSTER\.training\.workers"):
+        beside.finish(work, lost())
+
+
+def different(one, other):
+    assert one.keys() == other.keys()
+    return [k for k, v in one.items() if not np.array_equal(v, other[k], equal_nan=v.dtype.kind == "f")]
+
+
+def test_elsewhere_and_here_give_the_same_weights_to_the_last_bit_and_nothing_changes_before():
+    data = {m: MemberData(water(6, seed=m), water(2, seed=9)) for m in (0, 1)}
+    here, there = (Ensemble.build(settings(), [1, 2], (1, 8)) for _ in range(2))
+    for ensemble in (here, there):
+        ensemble.train(data, 1, words=("first",))
+    beside = Beside(there, 2)
+    work = Train(1, 2)
+    with beside.pool:
+        before = there.arrays()
+        future = beside.begin(work, data, words=("second",))
+        future.result(120)
+        assert different(before, there.arrays()) == []
+        results = beside.finish(work, future)
+    assert [r.epochs for r in results] == [2, 2]
+    here.train(data, 2, words=("second",))
+    assert different(here.arrays(), there.arrays()) == []
+    assert different(before, there.arrays()) != []
