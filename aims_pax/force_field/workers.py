@@ -68,6 +68,30 @@ class Visited:
     result: MemberResult
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a worker computes: threads of its process, and a torch device, or None: that of the settings.
+
+    A numbered GPU is the only one its process sees.
+    """
+
+    threads: int = 1
+    device: str | None = None
+
+    def environment(self) -> dict[str, str]:
+        threads = str(self.threads)
+        own = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        kind, _, number = (self.device or "").partition(":")
+        return own | ({"CUDA_VISIBLE_DEVICES": number} if kind == "cuda" and number else {})
+
+    def settled(self, settings: MaceSettings) -> MaceSettings:
+        """The settings with this place's device."""
+        if self.device is None:
+            return settings
+        misc = settings.misc.model_copy(update={"device": self.device.partition(":")[0]})
+        return settings.model_copy(update={"misc": misc})
+
+
 class Workshop:
     """What a worker keeps between visits: members by name, frames by id, graphs for each kind of model."""
 
@@ -81,7 +105,8 @@ class Workshop:
         self.frames.update(visit.frames)
         if visit.model is not None:
             with quiet():
-                model = torch.load(io.BytesIO(visit.model), weights_only=False)  # from our own driver
+                device = visit.settings.misc.device
+                model = torch.load(io.BytesIO(visit.model), device, weights_only=False)  # our own driver's
             self.members[visit.name] = Member(visit.name, visit.seed, model, visit.settings)
         member = self.members[visit.name]
         member.settings = visit.settings
@@ -99,13 +124,14 @@ class Workshop:
 class Worker:
     """The driver's end of one process."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Place) -> None:
+        self.place = place
         ours, theirs = socket.socketpair()
         code = f"from aims_pax.force_field.workers import main; main({theirs.fileno()})"
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", code],
-                env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+                env=os.environ | place.environment(),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )
@@ -118,7 +144,8 @@ class Worker:
         new = {i: f for i, f in visit.frames.items() if self.frames.get(i) is not f}
         model = None if self.members.get(visit.name) is member else _pickled(member)
         try:
-            self.connection.send(replace(visit, frames=new, model=model))
+            settings = self.place.settled(visit.settings)
+            self.connection.send(replace(visit, frames=new, model=model, settings=settings))
             asked = False
             while not self.connection.poll(LOOK):
                 if not asked and stop():
@@ -147,10 +174,14 @@ class Worker:
 
 
 class TrainingPool:
-    """n processes that train members. A context manager; processes start with the first work."""
+    """n processes that train members. A context manager; they start with the first work, or at `warm`.
 
-    def __init__(self, n: int) -> None:
+    devices: one for each process, in turn; none: that of the settings.
+    """
+
+    def __init__(self, n: int, threads: int = 1, devices: Sequence[str] = ()) -> None:
         self.n = n
+        self._places = [Place(threads, devices[k % len(devices)] if devices else None) for k in range(n)]
         self._threads = ThreadPoolExecutor(n, thread_name_prefix="training")
         self._idle: list[Worker] = []
         self._all: set[Worker] = set()
@@ -162,6 +193,12 @@ class TrainingPool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def warm(self) -> None:
+        """Start the processes now: they need seconds to import what they train with."""
+        with self._lock:
+            while len(self._all) < self.n:
+                self._idle.append(self._new())
 
     def train(
         self,
@@ -227,9 +264,16 @@ class TrainingPool:
                 worker = (known or self._idle)[0]
                 self._idle.remove(worker)
             else:
-                worker = Worker()
-                self._all.add(worker)
+                worker = self._new()
             return worker
+
+    def _new(self) -> Worker:
+        """Another process, in a place where none computes; the lock is held."""
+        taken = [w.place for w in self._all]
+        free = [p for p in self._places if self._places.count(p) > taken.count(p)]
+        worker = Worker(free[0])
+        self._all.add(worker)
+        return worker
 
 
 def together(futures: Mapping[int, Future[Visited]]) -> Future[dict[int, Visited]]:
@@ -299,5 +343,5 @@ def _how(code: int | None) -> str:
 def main(descriptor: int) -> None:
     """What a fresh interpreter runs; its connection is this file descriptor."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     serve(Connection(descriptor))

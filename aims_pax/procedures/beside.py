@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -31,11 +31,13 @@ LOST_IN_A_ROW = 3  # training processes that may die before the run gives up
 class Beside:
     """Visits under way outside. `seconds`: how long they took, visit by visit, for the account of time."""
 
-    def __init__(self, ensemble: Ensemble, workers: int, threads: int = 1) -> None:
+    def __init__(
+        self, ensemble: Ensemble, workers: int, threads: int = 1, devices: Sequence[str] = ()
+    ) -> None:
         from aims_pax.force_field.workers import TrainingPool
 
         self.ensemble = ensemble
-        self.pool = TrainingPool(workers)
+        self.pool = TrainingPool(workers, threads, devices)
         self.seconds = 0.0
         self._stops: dict[Train, threading.Event] = {}
         self._begun: dict[Train, float] = {}
@@ -82,22 +84,27 @@ def beside(settings: Settings, ensemble: Ensemble) -> Iterator[Beside | None]:
 
     They take turns with `executor: inline` (bit for bit reproducible), on one core, and on a single GPU.
     """
+    profile = settings.cluster.training
+    devices = () if profile is None or profile.devices is None else profile.devices
     n = processes(settings, len(ensemble))
     if n == 0:
         yield None
         return
-    own = Beside(ensemble, n)
+    own = Beside(ensemble, n, 1 if profile is None else profile.threads, devices)
     log.info("training in %d process%s beside the dynamics", n, "" if n == 1 else "es")
+    own.pool.warm()
     with own.pool:
         yield own
 
 
 def processes(settings: Settings, members: int) -> int:
-    """Training processes; 0: in turns with MD."""
+    """Training processes; 0: in turns with MD. As many as were asked for, else one a device or core."""
     profile = settings.cluster.training
-    if settings.cluster.executor == "inline" or settings.mace.misc.device != "cpu":
+    devices = None if profile is None else profile.devices
+    if settings.cluster.executor == "inline" or (settings.mace.misc.device != "cpu" and not devices):
         return 0
     if profile is not None and profile.workers is not None:
         return min(profile.workers, members)
     cores = len(os.sched_getaffinity(0))
-    return min(cores, members) if cores > 1 else 0
+    places = len(devices) if devices else cores if cores > 1 else 0
+    return min(places, members)

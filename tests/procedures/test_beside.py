@@ -9,13 +9,13 @@ import pytest
 from aims_pax.core.work import Train
 from aims_pax.errors import SetupError
 from aims_pax.force_field import Ensemble, MemberData
-from aims_pax.force_field.workers import WorkerLost
+from aims_pax.force_field.workers import Place, TrainingPool, WorkerLost
 from aims_pax.procedures.beside import LOST_IN_A_ROW, Beside, processes
 from tests.force_field.tiny import settings, water
 
 
-def given(executor="threads", device="cpu", workers=None, profile=True):
-    training = SimpleNamespace(workers=workers) if profile else None
+def given(executor="threads", device="cpu", workers=None, profile=True, devices=None):
+    training = SimpleNamespace(workers=workers, devices=devices) if profile else None
     return SimpleNamespace(
         cluster=SimpleNamespace(executor=executor, training=training),
         mace=SimpleNamespace(misc=SimpleNamespace(device=device)),
@@ -33,6 +33,8 @@ def given(executor="threads", device="cpu", workers=None, profile=True):
         (given(workers=0), 16, 0),
         (given(executor="inline", workers=2), 16, 0),
         (given(device="cuda"), 16, 0),
+        (given(device="cuda", devices=("cuda:1", "cuda:2")), 16, 2),
+        (given(device="cuda", devices=("cuda:1", "cuda:2"), workers=1), 16, 1),
     ],
 )
 def test_how_many_processes_train(monkeypatch, settings_, cores, expected):
@@ -56,6 +58,25 @@ def test_a_lost_process_is_tolerated_a_few_times_in_a_row_and_then_explained():
     beside._stops[work], beside._begun[work] = None, 0.0
     with pytest.raises(SetupError, match=r"SIGKILL.*3 times in a row.*CLUSTER\.training\.workers"):
         beside.finish(work, lost())
+
+
+def test_a_worker_sees_its_own_device_and_no_other():
+    assert Place(2, "cuda:3").environment()["CUDA_VISIBLE_DEVICES"] == "3"
+    assert Place(2, "cuda:3").environment()["OMP_NUM_THREADS"] == "2"
+    assert "CUDA_VISIBLE_DEVICES" not in Place(1, "cpu").environment()
+    assert Place(1, "cuda:3").settled(settings()).misc.device == "cuda"
+    assert Place().settled(settings()).misc.device == "cpu"
+
+
+def test_a_process_that_replaces_a_dead_one_takes_its_place():
+    with TrainingPool(2, 1, ["cpu", "cuda:1"]) as pool:
+        pool.warm()
+        assert [w.place.device for w in pool._idle] == ["cpu", "cuda:1"]
+        dead = pool._idle.pop()
+        pool._all.discard(dead)
+        dead.close()
+        pool.warm()
+        assert [w.place.device for w in pool._idle] == ["cpu", "cuda:1"]
 
 
 def different(one, other):
