@@ -195,7 +195,7 @@ def _overlap(edges: NDArray[Any], spans: Sequence[tuple[float, float]]) -> NDArr
     """How much of each stretch between edges the spans cover together (1: one span all the time)."""
     if not spans:
         return np.zeros(len(edges) - 1)
-    edges, origin = edges, 0.0  # seconds since 1970 would swallow the small differences
+    edges, origin = edges - edges[0], edges[0]  # seconds since 1970 would swallow the small differences
     began, ended = (np.sort(np.array(side) - origin) for side in zip(*spans, strict=True))
 
     def covered(moments: NDArray[Any], points: NDArray[Any]) -> NDArray[Any]:

@@ -175,7 +175,7 @@ def honest(run: RunRecord, png: bool = False) -> list[Panel]:
         spread = np.array([c.uncertainty for c in run.checked])
         error = np.array([c.max_force_error for c in run.checked])
         found.append(_calibration(
-            spread, error, "honesty_during", "While it ran: each prediction, before its label was known",
+            spread, error, "honesty_during", "While it ran, before the label was known",
             "largest spread of an atom σ (eV/Å)", "largest force error (eV/Å)", png, compare=False,
         ))  # fmt: skip
     if run.predictions:
@@ -183,8 +183,8 @@ def honest(run: RunRecord, png: bool = False) -> list[Panel]:
         if part and np.isfinite(part["atomic_sd"]).any():
             spread, error = atomic_errors(part)
             found.append(_calibration(
-                spread, error, "honesty_delivered", f"The delivered model on {name}: one point an atom",
-                "spread of the members σ (eV/Å)", "true error, rms of x, y, z (eV/Å)", png, compare=True,
+                spread, error, "honesty_delivered", f"Delivered model, atoms of {name}",
+                "spread of the members σ (eV/Å)", "true error, rms (eV/Å)", png, compare=True,
             ))  # fmt: skip
     return [p for p in found if p is not None]
 

@@ -166,7 +166,9 @@ def _trajectories(
             status = "done"
         elif c and c.times and c.times[-1] > moment and status != "done":
             last = c.frames[-1]  # it has not moved on from there
-            status = "waiting" if last in pending else "training" if last in splits.get("train", ()) else "running"
+            status = (
+                "waiting" if last in pending else "training" if last in splits.get("train", ()) else "running"
+            )
         uncertainty, threshold = (
             np.array(v, float) for v in ((c.uncertainty, c.threshold) if c else ([], []))
         )

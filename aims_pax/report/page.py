@@ -254,9 +254,7 @@ def _data_table(run: RunRecord) -> str:
 
 
 def _ledger_table(run: RunRecord) -> str:
-    return table("Ledger", ["", ""], ledger.ledger(run)).replace(
-        "<thead><tr><th class=t></th><th></th></tr></thead>", ""
-    )
+    return f"<div class=tables>{table('Ledger', ['', ''], ledger.ledger(run))}</div>"
 
 
 def _failure_table(run: RunRecord) -> str:

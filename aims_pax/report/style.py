@@ -171,7 +171,7 @@ def png_of(figure: Figure, title: str, legend: Sequence[tuple[str, str]]) -> byt
         figure.text(x + 0.13 / width, y, words, va="center", fontsize=8, color=INK)
         x += (0.26 + 0.062 * len(words)) / width
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=170, facecolor="white")
+    figure.savefig(buffer, format="png", dpi=170, facecolor="white", bbox_inches="tight", pad_inches=0.08)
     return buffer.getvalue()
 
 

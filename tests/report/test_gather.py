@@ -92,6 +92,16 @@ def test_every_structure_is_read_with_its_forces(folder):
         assert (one.stress is None) == (one.system == "water")
 
 
+@pytest.mark.parametrize("missing", [1, 40, 300])
+def test_a_structure_that_is_half_written_is_left_out(folder, missing):
+    path = folder / "data/labelled.xyz"
+    whole = list(structures(path))
+    path.write_bytes(path.read_bytes()[:-missing])
+    found = list(structures(path))
+    assert [s.id for s in found] == [s.id for s in whole[:-1]]
+    assert all(s.geometry() is not None for s in found)
+
+
 def test_seconds_of_a_label_come_from_the_end_of_its_file(folder):
     labels = list(stored_labels(folder / "data/labels"))
     one = labels[0]
