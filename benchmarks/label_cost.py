@@ -112,9 +112,7 @@ def main() -> None:
             opened.__exit__(None, None, None)
     print(f"{'frames':>8} " + " ".join(f"{s:>16}" for s in options.strategies) + "   seconds a label, median")
     for n in options.frames:
-        print(
-            f"{n:8d} " + " ".join(f"{statistics.median(seconds[s, n]):16.2f}" for s in options.strategies)
-        )
+        print(f"{n:8d} " + " ".join(f"{statistics.median(seconds[s, n]):16.2f}" for s in options.strategies))
     for s in options.strategies:
         first, last = (statistics.median(seconds[s, n]) for n in (options.frames[0], options.frames[-1]))
         print(f"{s}: {options.frames[-1]} frames against {options.frames[0]}: {last / first:.2f}")

@@ -89,9 +89,10 @@ def timed(work: Callable[[], object]) -> float:
 
 def ours(built: Ensemble, states: list[MDState], steps: int, member: bool) -> Callable[[], float]:
     """Seconds per trajectory and step."""
-    md = [
-        MDSettings(stat_ensemble="NVT", thermostat="Langevin", temperature=300.0, timestep=0.5, friction=0.01)
-    ] * len(states)
+    langevin = MDSettings(
+        stat_ensemble="NVT", thermostat="Langevin", temperature=300.0, timestep=0.5, friction=0.01
+    )
+    md = [langevin] * len(states)
     drivers = [k % len(MEMBERS) for k in range(len(states))] if member else None
 
     def run() -> float:
@@ -155,8 +156,9 @@ def main() -> None:
     systems = {
         "ethanol × 16": (Frame.from_atoms(molecule("CH3CH2OH")), 16),
         "21 atoms × 8": (twenty_one_atoms(), 8),
+        "64-atom cell × 2": (cell(), 2),
     }
-    for name, (frame, n) in (systems | {"64-atom cell × 2": (cell(), 2)}).items():
+    for name, (frame, n) in systems.items():
         states = started(frame, n)
         runs = {"ASE + MACE": peer(back_ends["torch"], states[0], options.steps)}
         for back_end, built in back_ends.items():

@@ -224,7 +224,10 @@ def main() -> None:
     # ---------------------------------------------------------------- convergence of the best member
     with clock("training"):
         best = members[int(np.argmin([x.validate() for x in members]))]
-        everything = {id(g): g for x in members for g in x.train}, {id(g): g for x in members for g in x.valid}
+        everything = (
+            {id(g): g for x in members for g in x.train},
+            {id(g): g for x in members for g in x.valid},
+        )
         best.train, best.valid = (list(s.values()) for s in everything)
         best.average.copy_to()
         best.fresh()

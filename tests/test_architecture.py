@@ -11,8 +11,9 @@ PACKAGE = Path(__file__).parents[1] / "aims_pax"
 NOUNS = {"errors", "frames", "systems", "potential", "dataset", "seeds", "settings"}
 ENGINES = {"record", "labelling", "samplers", "md", "force_field"}
 MAY = {
-    "cli": NOUNS | ENGINES | {"core", "procedures"},
-    "procedures": NOUNS | ENGINES | {"core"},
+    "cli": NOUNS | ENGINES | {"core", "procedures", "report"},
+    "procedures": NOUNS | ENGINES | {"core", "report"},
+    "report": NOUNS | {"core", "record"},
     "samplers": NOUNS | {"core", "md"},
     **{room: NOUNS | {"core"} for room in ENGINES - {"samplers"}},
     "core": NOUNS,

@@ -206,7 +206,7 @@ def _advanced(state: State, event: Advanced, rules: ExploreRules) -> tuple[State
             replace(state.trajectories[i], step=event.step, faults=state.trajectories[i].faults + 1),
             i, fault, MAX_FAULTS, state.trajectories[i].faults + 1,
         )  # fmt: skip
-        return _put(state, i, trajectory), effects
+        return _put(state, i, _run_on(trajectory, rules)), effects
 
     trajectory = replace(state.trajectories[i], step=event.step, faults=0)
     state = _put(state, i, _run_on(trajectory, rules))

@@ -87,8 +87,10 @@ class TorchEvaluator:
 
 
 def torch_evaluator(models: Sequence[MaceModel], head: int = 0) -> Evaluator:
-    """How torch evaluates these models."""
-    return TorchEvaluator(models, head)
+    """How torch evaluates these models: by our own forward where they qualify, else by MACE's modules."""
+    from aims_pax.force_field.fast import fast_evaluator
+
+    return (fast_evaluator(models) if head == 0 else None) or TorchEvaluator(models, head)
 
 
 def cut(graph: EdgeGraph, atoms: torch.Tensor) -> EdgeGraph:
@@ -172,7 +174,7 @@ class BoundCommittee:
             atoms = mine[self.frame_of]
             energy, force, tensor = self._alone(member)(cut(graph, atoms), strain=strain)
             energies[:, mine], forces[:, atoms] = energy, force
-            if strains is not None:
+            if strains is not None and tensor is not None:
                 strains[:, mine] = tensor
         return energies, forces, strains
 

@@ -187,7 +187,8 @@ class NativeMember:
         energies, forces, strains = TorchEvaluator([self._reference])(part, strain=True)
         arrays = Arrays.of(part)
         own = self(arrays, strain=True)
-        assert strains is not None and own[2] is not None
+        assert strains is not None
+        assert own[2] is not None
         size = np.diff(arrays.ptr)[:, None, None]
         top = float(forces.abs().max())
         allowed = ABSOLUTE + RELATIVE * top
@@ -218,7 +219,7 @@ class NativeMember:
         for c in range(3):
             p = np.ascontiguousarray(pairs[:, c])
             forces[:, c] = np.bincount(graph.receiver, p, A) - np.bincount(graph.sender, p, A)
-        energies = np.bincount(graph.frame_of, nodes, F)
+        energies: Array = np.bincount(graph.frame_of, nodes, F).astype(np.float64)
         if not strain:
             return energies, forces, None
         strains = np.empty((F, 3, 3))

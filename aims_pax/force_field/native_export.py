@@ -63,7 +63,7 @@ def _unfit_inside(model: MaceModel) -> str | None:
     """The rest, once the kinds of blocks are known."""
     channels = _channels(model)
     L = int(model.products[0].linear.irreps_out.lmax)
-    hidden = o3.Irreps([(channels, (l, (-1) ** l)) for l in range(L + 1)])
+    hidden = o3.Irreps([(channels, (ell, (-1) ** ell)) for ell in range(L + 1)])
     gates = [getattr(a, "f", None) for a in getattr(model.readouts[-1].non_linearity, "acts", [None])]
     numbers = [int(z) for z in model.atomic_numbers]
     contraction = model.products[0].symmetric_contractions
@@ -189,10 +189,10 @@ class Topology:
             one_hot = torch.eye(Z, dtype=torch.float64)
             kept = _array(model.interactions[0].skip_tp(model.node_embedding(one_hot), one_hot))
         out, start = np.zeros((Z, (self.L + 1) ** 2, self.channels)), 0
-        for l in range(self.L + 1):
-            width = (2 * l + 1) * self.channels
-            block = kept[:, start : start + width].reshape(Z, self.channels, 2 * l + 1)
-            out[:, l * l : (l + 1) ** 2] = (-1) ** l * block.transpose(0, 2, 1)
+        for ell in range(self.L + 1):
+            width = (2 * ell + 1) * self.channels
+            block = kept[:, start : start + width].reshape(Z, self.channels, 2 * ell + 1)
+            out[:, ell * ell : (ell + 1) ** 2] = (-1) ** ell * block.transpose(0, 2, 1)
             start += width
         return out
 
@@ -200,8 +200,8 @@ class Topology:
         K, interaction, product = self.channels, model.interactions[1], model.products[1]
         by_density = _by_density(interaction)
         linear, start, A1 = _array(interaction.linear.weight), 0, []
-        for l in range(MAX_ELL + 1):
-            fan_in = self.Phi1["Phi1_l"].count(l) * K
+        for ell in range(MAX_ELL + 1):
+            fan_in = self.Phi1["Phi1_l"].count(ell) * K
             w = linear[start : start + fan_in * K] / math.sqrt(fan_in)
             A1.append((w if by_density else w / float(interaction.avg_num_neighbors)).tolist())
             start += fan_in * K
@@ -284,24 +284,24 @@ def _couplings(model: MaceModel, L: int) -> dict[str, Any]:
     left = torch.zeros((len(pairs), H * K), dtype=torch.float64)
     right = torch.zeros((len(pairs), Y), dtype=torch.float64)
     for row, (y, h) in enumerate(pairs):
-        l = math.isqrt(h)
-        left[row, l * l * K + h - l * l] = 1.0  # channel 0
+        ell = math.isqrt(h)
+        left[row, ell * ell * K + h - ell * ell] = 1.0  # channel 0
         right[row, y] = 1.0
     with torch.no_grad():
         one = torch.ones((len(pairs), product.weight_numel), dtype=torch.float64)
         phi = _array(product(left, right, one))
-    starts = np.cumsum([0] + [(2 * l + 1) * K for l in l_out])
+    starts = np.cumsum([0] + [(2 * ell + 1) * K for ell in l_out])
     blocks = np.cumsum([0] + [(2 * a + 1) * (2 * b + 1) for a, b in zip(l_edge, l_source, strict=True)])
-    count = [l_out.count(l) for l in range(MAX_ELL + 1)]
+    count = [l_out.count(ell) for ell in range(MAX_ELL + 1)]
     lme, coefficients, rows = [], [], []
     for values, (y, h) in zip(phi, pairs, strict=True):
         ly, lh = math.isqrt(y), math.isqrt(h)
-        for path, l in enumerate(l_out):
-            for m in range(2 * l + 1):
+        for path, ell in enumerate(l_out):
+            for m in range(2 * ell + 1):
                 value = values[starts[path] + m]
                 if abs(value) > ZERO:
-                    before = sum((2 * k + 1) * count[k] for k in range(l))
-                    lme.append(before + m * count[l] + path - l_out.index(l))
+                    before = sum((2 * k + 1) * count[k] for k in range(ell))
+                    lme.append(before + m * count[ell] + path - l_out.index(ell))
                     coefficients.append(float(value))
                     rows.append(int(blocks[path] + (y - ly * ly) * (2 * lh + 1) + h - lh * lh))
     return {
@@ -340,7 +340,7 @@ def _network(network: Any) -> dict[str, Any]:
     layers = list(network._modules.values())
     return {
         "shape": [int(n) for n in network.hs],
-        "weights": [(_array(l.weight).T / math.sqrt(l.h_in)).ravel().tolist() for l in layers],
+        "weights": [(_array(layer.weight).T / math.sqrt(layer.h_in)).ravel().tolist() for layer in layers],
         "activation": "silu",
         "activation_scale": float(layers[0].act.cst) if len(layers) > 1 else 1.0,
     }
@@ -353,8 +353,11 @@ def _plain(network: Any) -> bool:
     *inner, last = network._modules.values()
     return (
         last.act is None
-        and all(getattr(l.act, "f", None) is torch.nn.functional.silu for l in inner)
-        and all(l.var_in == l.var_out == 1 and getattr(l, "bias", None) is None for l in [*inner, last])
+        and all(getattr(layer.act, "f", None) is torch.nn.functional.silu for layer in inner)
+        and all(
+            layer.var_in == layer.var_out == 1 and getattr(layer, "bias", None) is None
+            for layer in [*inner, last]
+        )
     )
 
 
@@ -375,7 +378,7 @@ def _repulsion(model: MaceModel, scale: float) -> dict[str, Any]:
 def _per_component(product: Any) -> list[Any]:
     """The contraction that each component of a product's output comes from."""
     contractions = product.symmetric_contractions.contractions
-    return [c for l, c in enumerate(contractions) for _ in range(2 * l + 1)]
+    return [c for ell, c in enumerate(contractions) for _ in range(2 * ell + 1)]
 
 
 def _by_channel(coefficients: Array) -> dict[str, list[float]]:
@@ -385,7 +388,8 @@ def _by_channel(coefficients: Array) -> dict[str, list[float]]:
 def _inverse(matrix: Array) -> Array:
     if np.linalg.matrix_rank(matrix) < len(matrix):
         raise ArithmeticError("linear_up of the second layer cannot be inverted")
-    return np.linalg.inv(matrix)
+    inverse: Array = np.linalg.inv(matrix).astype(np.float64)
+    return inverse
 
 
 def _by_density(interaction: Any) -> bool:
@@ -402,4 +406,5 @@ def _kind(module: Any) -> str:
 
 
 def _array(tensor: torch.Tensor) -> Array:
-    return tensor.detach().cpu().double().numpy()
+    array: Array = tensor.detach().cpu().double().numpy()
+    return array

@@ -61,7 +61,7 @@ class Berendsen:
             counts=batch.per_system([len(s) for s in batch.states])[:, None],
         )
 
-    def begin(self) -> dict[str, Tensor]:
+    def begin(self, kT: Tensor) -> dict[str, Tensor]:
         return first_volume(self.batch)
 
     def before(self, motion: Motion, felt: Felt, noise: Tensor | None, kT: Tensor) -> Motion:
@@ -175,7 +175,7 @@ class ParrinelloRahman(Flexible):
             pfactor=batch.per_system([m.pfactor for m in md]),
         )
 
-    def begin(self) -> dict[str, Tensor]:
+    def begin(self, kT: Tensor) -> dict[str, Tensor]:
         """η, [ζ, ∫ζ dt] and the volume."""
         n = len(self.h)
         return {

@@ -40,8 +40,11 @@ class Integrator(Protocol):
         """Whether it wants the stress, because cells move."""
         ...
 
-    def begin(self) -> Mapping[str, Tensor]:
-        """What it remembers of each trajectory (F, …) by name: from the states, else as at a first step."""
+    def begin(self, kT: Tensor) -> Mapping[str, Tensor]:
+        """What it remembers of each trajectory (F, …) by name: from the states, else as at a first step.
+
+        kT: (F,) eV.
+        """
         ...
 
     def before(self, motion: Motion, felt: Felt, noise: Tensor | None, kT: Tensor) -> Motion:
@@ -167,11 +170,11 @@ class Mixed:
     def stressed(self) -> bool:
         return any(part.integrator.stressed for part in self.parts)
 
-    def begin(self) -> dict[str, Tensor]:
+    def begin(self, kT: Tensor) -> dict[str, Tensor]:
         """Zero where a trajectory has no such variable."""
         found: dict[str, Tensor] = {}
         for part in self.parts:
-            for name, v in part.integrator.begin().items():
+            for name, v in part.integrator.begin(kT.index_select(0, part.frames)).items():
                 whole = found.get(name, v.new_zeros(self.n, *v.shape[1:]))
                 found[name] = whole.index_copy(0, part.frames, v)
         return found

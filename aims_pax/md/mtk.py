@@ -11,6 +11,7 @@ import torch
 from ase import units
 from torch import Tensor
 
+from aims_pax.md import noise
 from aims_pax.md.barostats import VOLUME, Flexible, first_volume
 from aims_pax.md.batch import Batch, Felt, Motion
 from aims_pax.md.small import small_exp, square, trace
@@ -62,13 +63,30 @@ class MTK(Flexible):
             isotropic=torch.tensor(isotropic, device=batch.device)[:, None, None],
         )
 
-    def begin(self) -> dict[str, Tensor]:
-        shape = len(self.h)
+    def begin(self, kT: Tensor) -> dict[str, Tensor]:
+        """η and the chains' v as at temperature T, drawn from the trajectory's stream: a stiff cell and its
+        chain exchange energy slowly, and from rest a short run would fluctuate too little."""
+        R = self._deviates()
+        drawn = torch.stack([R[:, k] for k in (0, 1, 2, 1, 3, 4, 2, 4, 5)], 1).reshape(-1, 3, 3)
+        one = torch.eye(3, dtype=R.dtype, device=R.device)
+        drawn = drawn * (one + (1.0 - one) * 0.5**0.5)  # off-diagonal elements count twice in tr η²
+        drawn = torch.where(self.isotropic, self._unit(R[:, 0] / 3.0**0.5), drawn)
+        eta = drawn / self.inertia.sqrt()[:, None, None]
+        masses = torch.stack((self.first, torch.ones_like(self.first), torch.ones_like(self.first)), 2)
+        v = R[:, 6:].reshape(-1, 2, LENGTH) / (masses * self.tau2[:, :, None]).sqrt()
         return {
-            ETA: self.batch.remembered(ETA, self.h.new_zeros(shape, 3, 3)),
-            CHAINS: self.batch.remembered(CHAINS, self.h.new_zeros(shape, 2, 2, LENGTH)),
+            ETA: self.batch.remembered(ETA, eta),
+            CHAINS: self.batch.remembered(CHAINS, torch.stack((torch.zeros_like(v), v), 2)),
             **first_volume(self.batch),
         }
+
+    def _deviates(self) -> Tensor:
+        """(F, 12) normal deviates for a beginning at the states' steps."""
+        states, device = self.batch.states, self.batch.device
+        keys = [torch.tensor([getattr(s, k) for s in states], device=device) for k in ("stream", "step")]
+        four = [k.repeat_interleave(4) for k in keys]
+        place = torch.arange(4, device=device).repeat(len(states))
+        return noise.normals(*four, place, 1, noise.BAROSTAT)[0].reshape(-1, 12)
 
     def before(self, motion: Motion, felt: Felt, noise: Tensor | None, kT: Tensor) -> Motion:
         p, chains = self._settled(motion.momenta), motion.extras[CHAINS]

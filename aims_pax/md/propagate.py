@@ -138,7 +138,7 @@ class _Leg:
         self.guard = Guard(self.batch, [hottest(m) for m in md], flexible) if guard else None
         self.stop = stop
         self.drivers = drivers
-        self.motion = self.batch.motion(self.integrator.begin())
+        self.motion = self.batch.motion(self.integrator.begin(self.targets(0)))
         self.steps = 0
         self.observed: list[list[MDState]] = [[] for _ in states]
         self._noise: Tensor | None = None

@@ -30,7 +30,7 @@ class Verlet:
         half_h = batch.per_atom([m.timestep * units.fs / 2 for m in md]) * batch.free
         return cls(batch=batch, half_h=half_h, h_m=2 * half_h / batch.masses)
 
-    def begin(self) -> dict[str, Tensor]:
+    def begin(self, kT: Tensor) -> dict[str, Tensor]:
         return {}
 
     def before(self, motion: Motion, felt: Felt, noise: Tensor | None, kT: Tensor) -> Motion:
@@ -89,7 +89,7 @@ class Langevin:
             fresh=batch.per_system([1 - k * k for k in c]),
         )
 
-    def begin(self) -> dict[str, Tensor]:
+    def begin(self, kT: Tensor) -> dict[str, Tensor]:
         return {}
 
     def before(self, motion: Motion, felt: Felt, noise: Tensor | None, kT: Tensor) -> Motion:
@@ -136,7 +136,7 @@ class VelocityRescaling(Verlet):
             first=batch.per_system(first).long(),
         )
 
-    def begin(self) -> dict[str, Tensor]:
+    def begin(self, kT: Tensor) -> dict[str, Tensor]:
         [name] = self.names
         return {name: self.batch.remembered(name, self.c * 0.0)}
 

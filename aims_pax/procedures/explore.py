@@ -26,6 +26,7 @@ from aims_pax.md.propagate import advance
 from aims_pax.md.state import MDState
 from aims_pax.md.targets import temperature_at
 from aims_pax.procedures.initial import write_sets
+from aims_pax.procedures.observe import Observer
 from aims_pax.procedures.world import Run, StageWorld
 from aims_pax.record.checkpoint import Snapshot, discard
 from aims_pax.systems import System, deal, elements
@@ -177,7 +178,10 @@ class ExploreWorld(StageWorld):
         whole = settings.replay_strategy == "full_dataset"
         sizes = settings.train_subset_size, settings.valid_subset_size
         self.replay = None if whole else Replay(*sizes, fresh=len(dealt))
-        self.predictions: dict[str, dict[str, NDArray[Any]]] = {}  # frame id → what analysis compares
+        self.observer = Observer(run.folder, len(dealt))
+        self.predictions: dict[
+            str, dict[str, NDArray[Any]]
+        ] = {}  # frame id → what will be compared with its label
         self.written = [
             _last_step(run.folder.trajectories / f"{self._tag(i)}.xyz") for i in range(len(dealt))
         ]
@@ -243,8 +247,8 @@ class ExploreWorld(StageWorld):
         origin = {"system": self.dealt[i].name, "stage": "active learning", "trajectory": i, "step": step}
         frame_id = self.made(frame, **origin)
         forces = moved.evaluation.forces  # (M, N, 3) eV/Å
-        if self.rules.analysis_skip and step % self.rules.analysis_skip == 0:
-            self.predictions[frame_id] = self._prediction(moved)
+        self.predictions[frame_id] = self._prediction(moved)
+        self.observer.look(i, moved, frame)
         self._save(i, step, frame_id, forces)
         return Advanced(work, step, frame_id, uncertainty(forces, self.kind))
 
@@ -282,6 +286,8 @@ class ExploreWorld(StageWorld):
             case Analyse():
                 self._analyse(effect)
             case _:
+                if isinstance(effect, Add):
+                    self._compare(effect.frame)
                 super().apply(effect)
                 if isinstance(effect, Add) and effect.split == "test":
                     log.info("%s kept for testing (%d so far)", effect.frame[:6], len(self.run.dataset.test))
@@ -295,6 +301,18 @@ class ExploreWorld(StageWorld):
             "predicted_forces": forces,
             "atomic_sd": atomic_sd(forces),
         }
+
+    def _compare(self, frame_id: str) -> None:
+        """How right the members were about a frame they asked for; analysis has files of its own."""
+        origin = self.origins.get(frame_id, {})
+        skip = self.rules.analysis_skip
+        if frame_id not in self.predictions or (skip and origin["step"] % skip == 0):
+            return
+        p = self.predictions[frame_id]
+        self.observer.compared(
+            frame_id, origin["trajectory"], origin["step"], len(self.run.dataset.ids("train", 0)),
+            float(p["atomic_sd"].max()), p["predicted_forces"].mean(axis=0), self.labels[frame_id],
+        )  # fmt: skip
 
     def _analyse(self, found: Analyse) -> None:
         """One file a calculation in `analysis/`: prediction, truth, uncertainty, threshold, set size, MD step."""

@@ -121,6 +121,7 @@ def forget(desk: Desk, name: str | None) -> None:
 class ListWorld:
     """The world of the stage `recalculate`: labels only, which the store keeps."""
 
+    name = "recalculate"
     trains_beside = False
 
     def __init__(self, desk: Desk, wanted: Mapping[str, Wanted], checkpoint: Checkpoint | None) -> None:

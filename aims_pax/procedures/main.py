@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
-from collections.abc import Iterator
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ase.data import chemical_symbols
 from rich.console import Console
 
-from aims_pax import seeds
+from aims_pax import __version__, seeds
 from aims_pax.dataset import Dataset, read_extxyz, write_extxyz
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.procedures import atomic_energies, converge, explore, initial
 from aims_pax.procedures.beside import beside
 from aims_pax.procedures.listed import Desk
+from aims_pax.procedures.reporting import Reporter
 from aims_pax.procedures.told import refused, told
 from aims_pax.procedures.watch import Watch, walltime
 from aims_pax.procedures.world import Run
@@ -31,6 +36,8 @@ from aims_pax.systems import System, elements, read_systems
 
 if TYPE_CHECKING:
     from aims_pax.force_field import Ensemble
+    from aims_pax.force_field.inference import Committee
+    from aims_pax.frames import LabelledFrame
     from aims_pax.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -160,6 +167,7 @@ def deliver(run: Run, delivered: list[int]) -> None:
         path = run.settings.path(misc.test_set)
         sets["test set"] = list(read_extxyz(path, misc.energy_key, misc.forces_key, misc.stress_key))
     potential = run.ensemble.potential(members=delivered)
+    _predict(run, potential, sets)
     for name, frames in sets.items():
         if frames and name != "training":
             table = evaluate.evaluate(potential, frames)
@@ -168,7 +176,38 @@ def deliver(run: Run, delivered: list[int]) -> None:
     log.info("final datasets: %s frames (those of all members together)", counts)
     names = ", ".join(f"{run.ensemble.members[m].name}.model" for m in delivered)
     log.info("reference calculations in this run: %d", run.labeller.calls.finished)
+    _report(run)
     log.info("done: %s and the final datasets are in %s", names, results)
+
+
+def _predict(run: Run, potential: Committee, sets: Mapping[str, Sequence[LabelledFrame]]) -> None:
+    """`results/predictions.npz`: the delivered model on all labelled frames, with the spread of the committee."""
+    from aims_pax.report import predictions
+
+    short = {"training": "train", "validation": "valid"}
+    chosen = {short.get(name, name): frames for name, frames in sets.items() if frames}
+    committee = run.ensemble.potential() if len(run.ensemble) > 1 else None
+    arrays = predictions.predictions(potential, chosen, committee)
+    run.folder.write_bytes(run.folder.results / predictions.FILE, predictions.pack(arrays))
+    members = run.ensemble.members
+    energies = members[0].statistics
+    if energies is not None:
+        E0 = {chemical_symbols[z]: float(e) for z, e in zip(members[0].elements, energies.E0, strict=True)}
+        text = json.dumps({"source": energies.source, "energies": E0}, indent=1) + "\n"
+        run.folder.write_text(run.folder.results / "atomic_energies.json", text)
+
+
+def _report(run: Run) -> None:
+    """Model cards and `report.html`."""
+    from aims_pax.report.card import write_cards
+
+    run.reporter.write()
+    try:
+        for path in write_cards(run.folder.root):
+            log.debug("%s written", path)
+    except Exception as error:  # a card that cannot be written takes nothing from the models
+        log.warning("no model card: %s: %s", type(error).__name__, error)
+    log.info("report: %s", run.folder.root / "report.html")
 
 
 def _save_models(run: Run) -> None:
@@ -210,16 +249,27 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
                 labeller.check_elements(elements(s.frame for s in systems))
                 compare(folder, effective(settings), labeller.method, {s.name: s.frame.id for s in systems})
                 journal = Journal(folder)
+                journal.write("run", "begun", _process())
                 desk = Desk(settings, folder, labeller, journal, watch)
                 settings = atomic_energies.settled(desk, elements(s.frame for s in systems))
                 ensemble = _ensemble(settings, elements(s.frame for s in systems))
                 with beside(settings, ensemble) as trainer:
                     yield Run(
                         settings, folder, systems, labeller, Dataset(folder.data), ensemble, journal, watch,
-                        display, trainer,
+                        display, Reporter(folder), trainer,
                     )  # fmt: skip
     except OSError as error:
         raise SetupError(refused(error)) from error
+
+
+def _process() -> dict[str, str | int]:
+    """Who runs this, for the journal."""
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "version": __version__,
+        "cores": len(os.sched_getaffinity(0)),
+    }
 
 
 def _check_start(settings: Settings, systems: tuple[System, ...]) -> None:

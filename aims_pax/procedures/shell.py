@@ -45,8 +45,11 @@ Turn = Sequence[Work]
 class World(Protocol):
     """What the shell needs of the world of a stage."""
 
+    name: str  # of the stage in this run, in the journal
     capacity: int
-    trains_beside: bool  # whether training has devices or processes of its own, beside the one that moves atoms
+    trains_beside: (
+        bool  # whether training has devices or processes of its own, beside the one that moves atoms
+    )
 
     def submit(self, work: Label) -> Future[Any]: ...
     def drop(self, work: Label) -> None: ...
@@ -141,7 +144,9 @@ class Shell:
                 events.append(LabelFailed(work, type(error).__name__, error.reason))
         for visit in [w for w, future in self.training.items() if future.done()]:
             future = self.training.pop(visit)
-            self._whole = future.exception() is not None  # weights change here, the state when the event is taken
+            self._whole = (
+                future.exception() is not None
+            )  # weights change here, the state when the event is taken
             trained = self.world.finish_training(visit, future)
             events += [] if trained is None else [trained]
         return events
@@ -182,7 +187,7 @@ class Shell:
 
     def _take(self, event: Event) -> None:
         if event.work not in self.stage.outstanding(self.state, self.rules):
-            self.journal.write(self.stage.NAME, "late", event)  # its work was cancelled meanwhile
+            self.journal.write(self.world.name, "late", event)  # its work was cancelled meanwhile
             return
         self.state, effects = self.stage.step(self.state, event, self.rules)
         for effect in effects:
@@ -190,7 +195,7 @@ class Shell:
                 log.log(logging.WARNING if effect.level == "warning" else logging.INFO, effect.text)
             else:
                 self.world.apply(effect)
-        self.journal.write(self.stage.NAME, type(event).__name__, event)
+        self.journal.write(self.world.name, type(event).__name__, event)
         self._dirty = True
 
     # ------------------------------------------------------------ keeping
@@ -215,7 +220,7 @@ class Shell:
             f"{k} {100 * v / (total or 1):.0f} %" for k, v in shares.items() if v > 0.005 * total
         )
         log.info("time: %.1f s · %s", total, text)
-        self.journal.write(self.stage.NAME, "time", {k: round(v, 3) for k, v in shares.items()})
+        self.journal.write(self.world.name, "time", {k: round(v, 3) for k, v in shares.items()})
 
 
 class _Timer:

@@ -1,4 +1,8 @@
-"""Why a run should stop early: a signal, or the end of the walltime. Handlers only set a flag the shell looks at."""
+"""Why a run should stop or rest: a signal, the end of the walltime, a wish in its folder (`aims-PAX pause`, `stop`).
+
+Handlers only set a flag the shell looks at. A pause lives here alone: whoever looks waits inside until it is over, so
+no MD step, training batch or label begins meanwhile, while calculations that run already end and are stored.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,18 @@ import logging
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from types import FrameType
 
+from aims_pax.record.control import Wishes
+
 log = logging.getLogger(__name__)
 
 MARGIN = 90.0  # s before the end of the walltime at which the run begins to stop
+LOOK_EVERY = 0.5  # s between two looks at the folder
 
 
 class Stopped(Exception):
@@ -27,32 +35,75 @@ class Stopped(Exception):
 
 
 class Watch:
-    """The flag and the deadline. A second Ctrl-C does not wait for a clean end.
+    """The flag, the deadline and the wishes. A second Ctrl-C does not wait for a clean end.
 
     seconds: walltime of this process from now on, or None. beat: called whenever somebody looks.
+    wishes: what somebody may leave in the folder, or None.
     """
 
-    def __init__(self, seconds: float | None = None, beat: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        seconds: float | None = None,
+        beat: Callable[[], None] | None = None,
+        wishes: Wishes | None = None,
+    ) -> None:
         self.signal: int | None = None
         self.deadline = None if seconds is None else time.monotonic() + seconds - min(MARGIN, 0.2 * seconds)
         self.beat = beat
+        self.wishes = wishes
+        self.asked = False  # to stop, by `aims-PAX stop`
+        self._looked = -LOOK_EVERY
+        self._one_looks = threading.Lock()  # training elsewhere asks from threads of its own
 
     def stop(self) -> bool:
         """Whether device turns should be abandoned at the next batch or MD step."""
-        if self.beat is not None:
-            self.beat()
-        return self.signal is not None or self._over()
+        self._look()
+        return self.asked or self.signal is not None or self._over()
 
     def raise_if_stopped(self) -> None:
-        """Raise Stopped: 3 for the user's Ctrl-C, 75 (run me again) for the scheduler and the walltime."""
-        if self.beat is not None:
-            self.beat()
+        """Raise Stopped: 3 for the user (Ctrl-C, `aims-PAX stop`), 75 (run me again) for scheduler and walltime."""
+        self._look()
         if self.signal == signal.SIGINT:
             raise Stopped("stopped by the user (Ctrl-C)", 3)
         if self.signal is not None:
             raise Stopped(f"stopped by {signal.Signals(self.signal).name}", 75)
+        if self.asked:
+            raise Stopped("stopped by the user (aims-PAX stop)", 3)
         if self._over():
             raise Stopped("stopped before the end of the walltime", 75)
+
+    def _look(self) -> None:
+        """A sign of life; then what somebody wishes. Returns when the run is not, or no longer, paused."""
+        if self.beat is not None:
+            self.beat()
+        if self.wishes is None or time.monotonic() - self._looked < LOOK_EVERY:
+            return
+        with self._one_looks:
+            if time.monotonic() - self._looked < LOOK_EVERY:
+                return  # another thread has looked, or rested, meanwhile
+            self._looked = time.monotonic()
+            wish = self.wishes.look()
+            if wish == "pause":
+                wish = self._rest(self.wishes)
+            if wish == "stop":
+                self.asked = True
+            if wish is not None:
+                self.wishes.running()
+
+    def _rest(self, wishes: Wishes) -> str:
+        """Wait until another wish, a signal or the walltime ends the pause; returns that wish."""
+        began = time.monotonic()
+        wishes.paused()
+        log.info("paused: running calculations end and are kept; aims-PAX resume goes on, aims-PAX stop ends")
+        wish = "pause"
+        while wish == "pause" and self.signal is None and not self._over():
+            time.sleep(LOOK_EVERY)
+            if self.beat is not None:
+                self.beat()
+            wish = wishes.look() or wish  # a file server that hiccups ends no pause
+        log.info("the pause is over after %.0f s", time.monotonic() - began)
+        self._looked = time.monotonic()
+        return wish
 
     def _over(self) -> bool:
         return self.deadline is not None and time.monotonic() > self.deadline

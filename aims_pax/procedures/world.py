@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from aims_pax.force_field import Ensemble, MemberData, MemberResult
     from aims_pax.labelling import Labeller
     from aims_pax.procedures.beside import Beside
+    from aims_pax.procedures.reporting import Reporter
     from aims_pax.record.progress import Display
     from aims_pax.settings import Settings
 
@@ -49,6 +50,7 @@ class Run:
     journal: Journal
     watch: Watch
     display: Display
+    reporter: Reporter
     beside: Beside | None = None
 
     def member_data(self, member: int) -> MemberData:
@@ -64,7 +66,8 @@ class StageWorld:
     def __init__(self, run: Run, stage: ModuleType, name: str | None = None) -> None:
         self.run = run
         self.stage = stage
-        self.checkpoint = Checkpoint(run.folder, name or stage.NAME)
+        self.name = name or stage.NAME
+        self.checkpoint = Checkpoint(run.folder, self.name)
         self.frames: dict[str, Frame] = {}  # made here and still needed
         self.origins: dict[str, dict[str, Any]] = {}
         self.labels: dict[str, FrameLabel] = {}
@@ -135,7 +138,7 @@ class StageWorld:
         return {}
 
     def _how(self, work: Train) -> dict[str, Any]:
-        return {"words": ("train", self.checkpoint.path.name, work.visit), **self.how_to_train(work)}
+        return {"words": ("train", self.name, work.visit), **self.how_to_train(work)}
 
     def _members(self, work: Train) -> Sequence[int]:
         return range(len(self.run.ensemble.members)) if work.member is None else (work.member,)
@@ -165,12 +168,11 @@ class StageWorld:
 
     def _note(self, work: Train, results: Sequence[MemberResult]) -> None:
         """Append this visit's losses to the files of the members, and a line to the log."""
-        stage = self.checkpoint.path.name
         for r in results:
             path = self.run.folder.losses / f"{r.name}.csv"
             head = "" if path.exists() else LOSS_COLUMNS
             rows = "".join(
-                f"{stage},{work.visit},{e.epoch},{e.train_loss:.8g},{e.valid_loss:.8g},{e.energy_mae:.8g},{e.force_mae:.8g}\n"
+                f"{self.name},{work.visit},{e.epoch},{e.train_loss:.8g},{e.valid_loss:.8g},{e.energy_mae:.8g},{e.force_mae:.8g}\n"
                 for e in r.history
             )
             self.run.folder.append_text(path, head + rows)
@@ -262,6 +264,7 @@ class StageWorld:
 
     def show(self, state: Any, doing: str) -> None:
         self.run.display.show(self.stage.NAME, state, self.rules, doing, self.run.labeller)
+        self.run.reporter.due()
 
 
 def group(arrays: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, dict[str, NDArray[Any]]]]:

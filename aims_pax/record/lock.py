@@ -40,6 +40,16 @@ class Lock:
             if _read(self.path) == self._mine:
                 self.path.unlink(missing_ok=True)
 
+    def holder(self) -> dict[str, Any] | None:
+        """Who works in the folder, for somebody who does not: pid, host, started; None when nobody does."""
+        holder = _read(self.path)
+        if not holder:
+            return None
+        try:
+            return holder if self._alive(holder) else None
+        except OSError:  # a folder that may only be read has no clock of its own
+            return holder
+
     def beat(self) -> None:
         """A sign of life, at most every 20 s; cheap enough for every MD step."""
         now = time.monotonic()

@@ -67,6 +67,7 @@ _KINDS: dict[str, str | Callable[..., Sampler]] = {  # named, not imported: each
     "md": "aims_pax.samplers.foundation_md:MDSampler",
     "aimd": "aims_pax.samplers.ab_initio_md:AbInitioMDSampler",
     "rattle_tree": "aims_pax.samplers.rattle_tree:RattleTreeSampler",
+    "phonons": "aims_pax.samplers.phonons:PhononSampler",
 }
 
 

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -284,7 +284,7 @@ def one_of(*choices: str, **spellings: str) -> BeforeValidator:
         hint = f"; nearest: {near}" if near else ""
         raise ValueError(f"expected {' | '.join(choices)}, got {_said(value)}{hint}")
 
-    return BeforeValidator(convert)
+    return BeforeValidator(convert, json_schema_input_type=Literal.__getitem__((*choices, *spellings)))
 
 
 def optional(convert: Any) -> BeforeValidator:

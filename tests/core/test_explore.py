@@ -153,6 +153,16 @@ def test_five_explosions_in_a_row_end_the_trajectory_with_the_reason():
     assert "temperature" in state.stopped
 
 
+def test_an_explosion_at_the_last_step_ends_the_trajectory_there():
+    rules = replace(RULES, max_steps=100)
+    state = fresh(rules=rules)
+    while moves(state, rules)[0].end < 100:
+        state, _ = move(state, rules=rules)
+    state, _ = move(state, rules=rules, fault="boom")
+    assert state.trajectories[0].status == "done"
+    assert moves(state, rules) == {}
+
+
 def test_a_good_frame_in_between_starts_the_count_of_explosions_again():
     state = warmed()
     for _ in range(3):

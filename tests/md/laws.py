@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,9 +33,16 @@ def conserved(state: MDState, md: Any, potential: Any) -> float:
     """eV, from what a state remembers."""
     batch = Batch.of([state], "cpu")
     integrator = choose(batch, [md])
-    motion = batch.motion(integrator.begin())
+    kT = Targets(batch, [md], None).now
+    motion = batch.motion(integrator.begin(kT))
     energy = potential.bind([state.frame()])(motion.positions, motion.cells).energies.mean(0)
-    return float(integrator.conserved(motion, energy, Targets(batch, [md], None).now)[0])
+    return float(integrator.conserved(motion, energy, kT)[0])
+
+
+def at_rest(state: MDState) -> MDState:
+    """The cell and its thermostats begin without motion."""
+    zero = {"mtk/eta": np.zeros((3, 3)), "mtk/chains": np.zeros((2, 2, 3))}
+    return replace(state, extras=zero)
 
 
 class Steps:
@@ -45,8 +53,8 @@ class Steps:
 
         batch = integrator.batch
         self.integrator, self.bound = integrator, potential.bind([state.frame()])
-        self.motion = batch.motion(integrator.begin())
         self.kT = torch.full((1,), units.kB * temperature, dtype=torch.float64)
+        self.motion = batch.motion(integrator.begin(self.kT))
         self.felt = self._felt()
 
     def _felt(self) -> Felt:

@@ -61,17 +61,17 @@ def test_a_crystal_takes_the_temperature_it_is_given():
 
 
 def test_velocity_rescaling_from_rest_gives_the_distribution_of_eq_a7():
-    """From rest 2K/kT = (1 − c) χ²_Nf in one step; each of 1 600 atoms is a trajectory, some half fixed."""
+    """From rest 2K/kT = (1 − c) χ²_Nf in one step; each of 1 000 atoms is a trajectory, some half fixed."""
     fixed = [None, np.array([[True, False, False]])]
-    frames = [Frame([1], [[0.0, 0, 0]], fixed=fixed[k % 2]) for k in range(1600)]
+    frames = [Frame([1], [[0.0, 0, 0]], fixed=fixed[k % 2]) for k in range(1000)]
     states = [MDState.start(f, 0.0, k) for k, f in enumerate(frames)]
-    md = [rescaling(300.0, 10.0, 2.0)] * 1600
+    md = [rescaling(300.0, 10.0, 2.0)] * 1000
     c = math.exp(-0.2)
     ends = advance(states, Springs(0.0), 1, md, guard=False)
     for part, n in ((ends[::2], 3), (ends[1::2], 2)):
         x = np.array([2 * a.state.kinetic_energy / (units.kB * 300.0) for a in part]) / (1 - c)
-        assert x.mean() == pytest.approx(n, rel=0.08)
-        assert x.var() == pytest.approx(2 * n, rel=0.25)
+        assert x.mean() == pytest.approx(n, rel=0.1)
+        assert x.var() == pytest.approx(2 * n, rel=0.3)
         work = [float(a.state.extras["svr/work"]) for a in part]
         assert work == pytest.approx([a.state.kinetic_energy for a in part], rel=1e-12)
 

@@ -44,7 +44,9 @@ def test_how_many_processes_train(monkeypatch, settings_, cores, expected):
 
 def lost():
     future = Future()
-    future.set_exception(WorkerLost("the process that trained tiny_1 has ended (killed by signal 9, SIGKILL)"))
+    future.set_exception(
+        WorkerLost("the process that trained tiny_1 has ended (killed by signal 9, SIGKILL)")
+    )
     return future
 
 

@@ -43,7 +43,7 @@ class Numbers:
         self.seed, self.pool, self.fails, self.die_at = seed, pool, fails, die_at
         self.beside, self.trains_beside = beside, beside is not None
         self.begun, self.installed, self.dropped, self.moved_meanwhile = [], [], [], 0
-        self.capacity = 2
+        self.capacity, self.name = 2, "explore"
         self.store, self.computed, self.committed, self.added, self.turns = {}, [], None, {}, []
         self.events = 0
         self.most_in_flight = 0

@@ -59,3 +59,75 @@ def test_whoever_looks_gives_a_sign_of_life():
     beats = []
     Watch(beat=lambda: beats.append(1)).stop()
     assert beats == [1]
+
+
+class Left:
+    """Wishes as they would be found, one a look; the last stays."""
+
+    def __init__(self, *wishes):
+        self.wishes, self.said = list(wishes), []
+
+    def look(self):
+        return self.wishes.pop(0) if len(self.wishes) > 1 else self.wishes[0]
+
+    def paused(self):
+        self.said.append("paused")
+
+    def running(self):
+        self.said.append("running")
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr("aims_pax.procedures.watch.LOOK_EVERY", 0.01)
+
+
+@pytest.mark.parametrize("look", ["stop", "raise_if_stopped"])
+def test_whoever_looks_waits_while_the_run_is_paused_and_keeps_the_lock_alive(quick, look):
+    beats = []
+    left = Left("pause", "pause", None, "pause", "resume", None)
+    watch = Watch(beat=lambda: beats.append(1), wishes=left)
+    assert not getattr(watch, look)()
+    assert left.said == ["paused", "running"]
+    assert len(beats) > 3
+    assert left.look() is None
+
+
+def test_a_wish_to_stop_is_a_clean_end_with_the_users_exit_code(quick):
+    watch = Watch(wishes=Left("stop", None))
+    assert watch.stop()
+    with pytest.raises(Stopped, match="aims-PAX stop") as stopped:
+        watch.raise_if_stopped()
+    assert stopped.value.code == 3
+
+
+def test_a_pause_ends_in_a_stop_by_wish_by_signal_or_at_the_walltime(quick):
+    watch = Watch(wishes=Left("pause", "pause", "stop", None))
+    assert watch.stop()
+    assert watch.asked
+    watch = Watch(wishes=Left("pause"))
+    watch.signal = signal.SIGTERM
+    with pytest.raises(Stopped, match="SIGTERM"):
+        watch.raise_if_stopped()
+    watch = Watch(seconds=0.1, wishes=Left("pause"))
+    with pytest.raises(Stopped, match="walltime"):
+        watch.raise_if_stopped()
+
+
+def test_the_folder_is_not_looked_at_at_every_step():
+    left = Left(None)
+    left.look = lambda: left.said.append("looked")
+    watch = Watch(wishes=left)
+    for _ in range(100):
+        watch.stop()
+    assert left.said == ["looked"]
+
+
+def test_threads_rest_together_and_the_pause_is_told_once(quick):
+    from concurrent.futures import ThreadPoolExecutor
+
+    left = Left(*["pause"] * 20, "resume", None)
+    watch = Watch(wishes=left)
+    with ThreadPoolExecutor(4) as pool:
+        assert [f.result() for f in [pool.submit(watch.stop) for _ in range(4)]] == [False] * 4
+    assert left.said == ["paused", "running"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import logging
 
 import numpy as np
@@ -95,3 +96,11 @@ def test_filters_are_found_by_their_kind():
         filters.make("sanitty")
     with pytest.raises(SettingsError, match=r"filter duplicates: .*treshold"):
         filters.make("duplicates", treshold=0.2)
+
+
+def test_its_examples_are_true():
+    from aims_pax.samplers import filters
+
+    result = doctest.testmod(filters)
+    assert result.attempted > 0
+    assert result.failed == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import itertools
 
 import numpy as np
@@ -409,3 +410,11 @@ def test_it_can_be_interrupted():
     with pytest.raises(Abandoned):
         list(made.sample(SYSTEMS, 50, np.random.default_rng(1)))
     assert len(potential.batches) == 4
+
+
+def test_its_examples_are_true():
+    from aims_pax.samplers import rattle_tree
+
+    result = doctest.testmod(rattle_tree)
+    assert result.attempted > 0
+    assert result.failed == 0

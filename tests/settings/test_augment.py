@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+
 import pytest
 import yaml
 
@@ -156,3 +158,11 @@ def test_a_value_in_other_units_is_warned_about(tmp_path):
         "config.min_separation: 8 Å is outside the usual 0 … 5; aims-PAX takes Å, did you mean 0.08"
         in "".join(told)
     )
+
+
+def test_its_examples_are_true():
+    from aims_pax.settings import augment
+
+    result = doctest.testmod(augment)
+    assert result.attempted > 0
+    assert result.failed == 0

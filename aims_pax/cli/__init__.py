@@ -1,0 +1,140 @@
+"""The commands: `aims-PAX` with its verbs, and `aims-PAX-initial-ds`, `-al`, `-recalc`, `-atomic-energies`, `-test`.
+
+Exit codes: 0 done, 1 failed, 2 settings, 3 stopped by the user, 75 stopped by the system: run again.
+torch is imported only when there is something to run. Verbs stand in `verbs`, how they end in `ends`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+# One thread a process unless the user says otherwise: more made MACE several times slower on shared machines,
+# and forks after threads deadlock. Set before anything loads a math library.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import typer
+
+from aims_pax.cli import verbs
+from aims_pax.cli.ends import guarded, tell
+from aims_pax.cli.options import MACE, PROJECT, MaceFile, ProjectFile, Version
+
+WAYS = {
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+app = typer.Typer(name="aims-PAX", **WAYS)  # type: ignore[arg-type]
+
+
+@app.callback(invoke_without_command=True)
+def run(
+    context: typer.Context,
+    mace_settings: MaceFile = MACE,
+    aimspax_settings: ProjectFile = PROJECT,
+    version: Version = False,
+) -> None:
+    """Build machine-learned force fields: initial dataset, active learning, convergence, in this folder."""
+    context.obj = (mace_settings, aimspax_settings)
+    if context.invoked_subcommand is None:
+        guarded(lambda: tell("run_all", mace_settings, aimspax_settings))
+
+
+def _initial_ds(
+    mace_settings: MaceFile = MACE, aimspax_settings: ProjectFile = PROJECT, version: Version = False
+) -> None:
+    """Create the initial dataset and the first models, in this folder."""
+    guarded(lambda: tell("run_initial", mace_settings, aimspax_settings))
+
+
+def _al(
+    mace_settings: MaceFile = MACE, aimspax_settings: ProjectFile = PROJECT, version: Version = False
+) -> None:
+    """Run active learning and convergence, from an initial dataset or from given data or models."""
+    guarded(lambda: tell("run_active_learning", mace_settings, aimspax_settings))
+
+
+def _recalc(
+    data: Annotated[
+        Path, typer.Argument(help="Structures to label, extended XYZ; labels in it are compared.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The result; without it DATA_recalculated.xyz in this folder."),
+    ] = None,
+    keep_failed: Annotated[
+        bool,
+        typer.Option("--keep-failed", help="Keep failed structures in the result, without labels."),
+    ] = False,
+    mace_settings: MaceFile = MACE,
+    aimspax_settings: ProjectFile = PROJECT,
+    version: Version = False,
+) -> None:
+    """Label an existing dataset again with the reference of this folder; the same command goes on after a stop."""
+    target = output or Path(f"{data.stem}_recalculated.xyz")
+    guarded(
+        lambda: tell(
+            "run_recalculate", mace_settings, aimspax_settings, "recalculate", data, target, keep_failed
+        )
+    )
+
+
+def _atomic_energies(
+    elements: Annotated[
+        list[str] | None, typer.Argument(help="Symbols of elements besides those of the geometries.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="YAML file for ARCHITECTURE.atomic_energies.")
+    ] = Path("atomic_energies.yaml"),
+    mace_settings: MaceFile = MACE,
+    aimspax_settings: ProjectFile = PROJECT,
+    version: Version = False,
+) -> None:
+    """Energies of isolated atoms from the reference of this folder, ready for mace.yaml."""
+    guarded(
+        lambda: tell(
+            "run_atomic_energies", mace_settings, aimspax_settings, "atomic_energies", elements or [], output
+        )
+    )
+
+
+for verb in verbs.VERBS:
+    app.command(verb.__name__)(verb)
+
+
+def main() -> None:
+    """Entry point of `aims-PAX`."""
+    app(prog_name="aims-PAX")
+
+
+def main_initial_ds() -> None:
+    """Entry point of `aims-PAX-initial-ds`."""
+    _single(_initial_ds, "aims-PAX-initial-ds")
+
+
+def main_al() -> None:
+    """Entry point of `aims-PAX-al`."""
+    _single(_al, "aims-PAX-al")
+
+
+def main_recalc() -> None:
+    """Entry point of `aims-PAX-recalc`."""
+    _single(_recalc, "aims-PAX-recalc")
+
+
+def main_atomic_energies() -> None:
+    """Entry point of `aims-PAX-atomic-energies`."""
+    _single(_atomic_energies, "aims-PAX-atomic-energies")
+
+
+def main_test() -> None:
+    """Entry point of `aims-PAX-test`, the same as `aims-PAX test`."""
+    _single(verbs.test, "aims-PAX-test")
+
+
+def _single(command: Callable[..., None], name: str) -> None:
+    single = typer.Typer(**WAYS)  # type: ignore[arg-type]
+    single.command()(command)
+    single(prog_name=name)

@@ -1,0 +1,92 @@
+"""How a command ends: one line for the user instead of a stack trace, and the exit code that says which end it was."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from aims_pax import __version__
+from aims_pax.errors import AimsPaxError, Busy, SettingsError
+from aims_pax.procedures.watch import Stopped
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Unexpected(AimsPaxError):
+    """A mistake of ours, not the user's."""
+
+
+def tell(story: str, mace: Path, project: Path, room: str = "main", *given: Any) -> None:
+    """Tell a story of `procedures.<room>`. Settings come first: their mistakes appear before torch is loaded."""
+    import importlib
+
+    from rich.console import Console
+
+    from aims_pax.settings import read_settings
+
+    settings = read_settings(Path.cwd(), str(project), str(mace), for_run=True)
+    console = Console()
+    console.print(f"aims-PAX {__version__}", highlight=False)
+    with expected(settings.path(settings.misc.log_dir) / "traceback.log"):
+        stories = importlib.import_module(f"aims_pax.procedures.{room}")
+        getattr(stories, story)(settings, console, *given)
+
+
+def console() -> Console:
+    """Where a verb writes what is not meant for a pipe alone."""
+    from rich.console import Console
+
+    return Console()
+
+
+@contextmanager
+def expected(path: Path) -> Iterator[None]:
+    """What nobody expected becomes one line, its traceback goes into the file. Raises Unexpected."""
+    try:
+        yield
+    except (AimsPaxError, Stopped, BrokenPipeError, typer.Exit):
+        raise
+    except Exception as error:
+        where = f"traceback in {path}; please report it"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(traceback.format_exc(), encoding="utf-8")
+        except OSError as refused:
+            where = f"no traceback: {path}: {refused.strerror}"
+        raise Unexpected(f"{type(error).__name__}: {error} ({where})") from error
+
+
+def guarded(go: Callable[[], None]) -> None:
+    """Run it; 0 done, 1 failed, 2 settings, 3 stopped by the user, 75 stopped by the system: run again."""
+    try:
+        go()
+    except SettingsError as error:
+        print(f"aims-PAX: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error
+    except AimsPaxError as error:
+        print(f"aims-PAX: {error}{_paused(error)}", file=sys.stderr)
+        raise typer.Exit(1) from error
+    except BrokenPipeError as error:  # `aims-PAX status | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        print("aims-PAX: stopped at once; the last snapshot is kept", file=sys.stderr)
+        raise typer.Exit(3) from error
+    except Stopped as stop:
+        raise typer.Exit(stop.code) from stop
+
+
+def _paused(error: AimsPaxError) -> str:
+    if not isinstance(error, Busy):
+        return ""
+    from aims_pax.record.control import paused_since
+
+    return ". It is paused: aims-PAX resume lets it go on" if paused_since(Path()) is not None else ""

@@ -1,0 +1,182 @@
+"""The texts of `aims-PAX init`. What a user must change ends in `# CHANGE …`."""
+
+from __future__ import annotations
+
+SPECIES = """\
+  species_dir: &species                 # CHANGE: basis sets, /path/to/FHIaims/species_defaults/defaults_2020/light
+"""
+SAME_SPECIES = """\
+  species_dir: *species                 # the same folder as above
+"""
+
+INITIAL = """\
+INITIAL_DATASET_GENERATION:             # the first structures, and models trained on them
+{species}  initial_sampling: mace-mp0            # a foundation model moves the atoms, the reference only labels
+  initial_foundational_size: small      # downloaded at first use; without a network: the path of a .model file
+  n_points_per_sampling_step_idg: {n_points}      # structures a step, for each member and each geometry
+  skip_step_initial: 25                 # MD steps between two of them
+  ensemble_size: 4                      # models whose disagreement is the uncertainty
+  intermediate_epochs_idg: 5            # training epochs after each step
+  desired_acc: 0.05                     # eV/Å, times 10 (desired_acc_scale_idg) is where this stage stops …
+  max_initial_epochs: 100               # … or after this many epochs …
+  max_initial_set_size: {n_initial}             # … or this many training structures
+"""
+
+ACTIVE = """\
+ACTIVE_LEARNING:                        # trajectories that ask the reference where the models disagree
+{species}  num_trajectories: {n_trajectories}                   # at the same time; geometries are dealt to them in turn
+  ensemble_size: 4                      # as above
+  skip_step_mlff: 25                    # MD steps between two looks at the uncertainty
+  c_x: 0.0                              # below 0: label more, above 0: label less
+  epochs_per_worker: 2                  # training epochs for each new structure
+  max_MD_steps: 100000                  # of each trajectory; the first of these limits ends active learning
+  max_train_set_size: {n_train}
+  max_labels: {n_labels}                      # your budget of reference calculations
+  n_test: 20                            # structures for honest test errors at the end, used for nothing else
+"""
+
+PER_SYSTEM = """\
+  threshold: per_system                 # each geometry has its own threshold
+"""
+
+MD = """\
+MD:
+  stat_ensemble: NVT{npt}
+  thermostat: Langevin
+  temperature: {temperature}                      # K; [300, 600] is a ramp
+  friction: 0.001                       # 1/fs
+  timestep: {timestep}                         # fs
+"""
+
+LOCAL = """\
+CLUSTER:
+  type: local                           # FHI-aims runs on this machine
+  max_workers: 1                        # calculations at the same time
+  launch_str:                           # CHANGE: what runs FHI-aims, "mpirun -np 4 /path/to/aims.x >> aims.out"
+  calc_dir: ./calc
+"""
+
+SLURM = """\
+CLUSTER:
+  type: slurm                           # aims-PAX runs where you start it and asks Slurm for nodes
+  project_name: starter
+  parsl_options:
+    label: starter
+    nodes_per_block: 1                  # a block is one Slurm job
+    init_blocks: 1
+    min_blocks: 0                       # idle blocks are given back
+    max_blocks: 2                       # at most two Slurm jobs at a time
+    jobs_per_block: 1                   # calculations at the same time inside a block
+    run_dir: ./logs/parsl               # on a file system that the nodes see
+  job_time_limit: "00:30:00"            # one calculation of one structure
+  slurm_str: |                          # your partition, account, cores and memory of one node
+    #!/bin/bash -l
+    #SBATCH --time=12:00:00
+    #SBATCH --ntasks-per-node=4
+    ##SBATCH --partition=general
+    ##SBATCH --account=my_project
+  worker_str: |                         # what aims.x needs: modules, libraries
+    ulimit -s unlimited
+    # module load intel mkl impi
+  launch_str:                           # CHANGE: what runs FHI-aims, "srun -n 4 /path/to/aims.x >> aims.out"
+  calc_dir: ./calc
+"""
+
+MISC = """\
+MISC:
+  path_to_geometry: {geometry}    # {about}
+{control}"""
+
+CONTROL_KEY = """\
+  path_to_control: ./control.in         # the level of theory
+"""
+
+MACE = """\
+GENERAL:
+  name_exp: {name}                     # models are called {name}_SEED.model
+  seed: 42
+{stress}
+ARCHITECTURE:
+  num_channels: {channels}                     # 64 … 256: more is more accurate and slower
+  max_L: {max_L}
+  correlation: {correlation}
+  num_interactions: 2
+  r_max: {r_max}                            # Å
+{radial}  # atomic_energies: reference          # isolated atoms are computed first; without: fitted to the data
+
+TRAINING:
+  batch_size: 5
+  lr: 0.01
+
+MISC:
+  device: cpu                           # cuda on a GPU
+"""
+
+CONTROL = """\
+# The level of theory of the labels. Basis sets come from species_dir; nothing here may move the atoms.
+  xc                 pbe
+  relativistic       atomic_zora scalar
+  sc_accuracy_rho    1e-5
+{more}"""
+MOLECULAR = "# many_body_dispersion\n"
+PERIODIC = "  k_grid             4 4 4\n"
+
+LAPTOP_XTB = """\
+REFERENCE:                              # in place of FHI-aims: any ASE calculator
+  type: calculator
+  factory: tblite.ase:TBLite            # "package.module:callable", also of a module in this folder
+  kwargs: {method: GFN1-xTB, accuracy: 0.01, verbosity: 0}
+"""
+LAPTOP_XTB_INITIAL = """\
+  initial_calculator:
+    factory: tblite.ase:TBLite
+    kwargs: {method: GFN2-xTB, verbosity: 0}
+"""
+LAPTOP_EMT = """\
+REFERENCE:                              # in place of FHI-aims: any ASE calculator; with `pip install tblite`
+  type: calculator                      # tblite.ase:TBLite would be GFN-xTB, for molecules too
+  factory: ase.calculators.emt:EMT      # "package.module:callable", also of a module in this folder
+"""
+LAPTOP_EMT_INITIAL = """\
+  initial_calculator:
+    factory: ase.calculators.emt:EMT
+"""
+LAPTOP = """\
+{reference}
+INITIAL_DATASET_GENERATION:             # the first structures, and models trained on them
+  initial_sampling: calculator          # a cheap potential moves the atoms; with a network: mace-mp0
+{initial}  n_points_per_sampling_step_idg: 10    # structures a step, for each member and each geometry
+  skip_step_initial: 40                 # MD steps between two of them
+  ensemble_size: 2                      # models whose disagreement is the uncertainty
+  intermediate_epochs_idg: 10           # training epochs after each step
+  max_initial_epochs: 20                # where this stage stops
+
+ACTIVE_LEARNING:                        # trajectories that ask the reference where the models disagree
+  num_trajectories: 8
+  ensemble_size: 2                      # as above
+  skip_step_mlff: 20                    # MD steps between two looks at the uncertainty
+  c_x: 0.1                              # below 0: label more, above 0: label less
+  epochs_per_worker: 2                  # training epochs for each new structure
+  max_train_set_size: 60                # where active learning stops
+  n_test: 10                            # structures for honest test errors at the end
+  convergence_patience: 30
+  max_convergence_epochs: 50
+
+MD:
+  stat_ensemble: NVT
+  thermostat: Langevin
+  temperature: 500                      # K
+  friction: 0.01                        # 1/fs
+  timestep: {timestep}                         # fs
+
+CLUSTER:
+  type: local                           # this machine
+"""
+
+HEAD = {
+    "molecule": "A molecule with FHI-aims on this machine.",
+    "crystal": "A crystal with FHI-aims on this machine.",
+    "many": "Many molecules in one run, with FHI-aims on this machine.",
+    "cluster": "A molecule with FHI-aims on a Slurm cluster.",
+    "laptop": "A whole run on this machine in minutes, with a quick calculator in place of FHI-aims.",
+}

@@ -1,0 +1,302 @@
+"""`aims-PAX status`: how a run stands, alive or finished, from the files of its folder. Fits 80 columns."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from aims_pax.record.control import asked_for, paused_since
+from aims_pax.report.gather import gather
+from aims_pax.report.ledger import DOING, errors, wall_seconds
+from aims_pax.report.nouns import RunRecord, Stage
+from aims_pax.report.words import STAGES, compact, counted, duration, milli
+
+WIDTH = 80
+ROWS = 20  # trajectories shown
+CERTAIN = 0.03  # share of a limit that must be used up before the pace says anything
+MARKS = {"running": "▶", "waiting": "…", "training": "◆", "done": "■", "unknown": "?"}
+SHORT = {"moving": "dynamics", "sampling": "first structures", "waiting": "waiting for labels"}
+
+
+def status(folder: Path) -> dict[str, Any]:
+    """How the run stands, as plain values for JSON: times in s, forces eV/Å, energies eV/atom; None where unknown.
+
+    Raises SettingsError when no run was ever begun there.
+    """
+    run = gather(folder)
+    now = time.time()
+    working = bool(run.holder)
+    stage = run.stages[-1] if run.stages else None
+    heard = max(run.heard, _modified(folder / "restart" / "lock") if working else 0.0)
+    limit, left = _left(run, stage, now) if working and stage is not None else ("", math.nan)
+    force, energy, on = errors(run)
+    failed = dict(run.failures)
+    answered = run.labelled + sum(failed.values())
+    return {
+        "name": run.name,
+        "folder": str(folder.resolve()),
+        "state": _state(run, folder),
+        "pid": run.holder.get("pid"),
+        "host": run.holder.get("host"),
+        "last_sign_s_ago": _plain(now - heard if heard else math.nan),
+        "reason": _reason(run),
+        "stage": None if stage is None else stage.name,
+        "stage_s": None if stage is None else _plain((now if working else stage.heard) - stage.began),
+        "stages": {s.name: s.stopped for s in run.stages},
+        "paused_s": _plain(now - (paused_since(folder) or math.nan)),
+        "left_s": _plain(left),
+        "left_until": limit or None,
+        "labels": {
+            "asked": answered + run.pending,
+            "running": run.pending,
+            "done": run.labelled,
+            "failed": failed,
+            "from_store": run.reused,
+            "calculations": run.calculations,
+            "reference_s": _plain(run.reference_seconds),
+            "budget": _plain(_limit(run, "ACTIVE_LEARNING.max_labels")),
+            "asked_of_budget": sum(c.stage in ("explore", "active learning") for c in run.calls),
+        },
+        "data": run.counts(),
+        "training": {
+            "visits": len(run.visits),
+            "epochs": {name: len(epochs) for name, epochs in run.losses.items()},
+            "force_mae": _plain(force),
+            "energy_mae": _plain(energy),
+            "errors_on": on or None,
+        },
+        "shares_s": {k: round(v, 1) for k, v in run.shares().items()},
+        "work_s": _plain(wall_seconds(run)),
+        "trajectories": list(_trajectories(run)),
+        "models": [f"results/{name}" for name in run.results],
+    }
+
+
+def lines(now: dict[str, Any]) -> list[str]:
+    """The status for a person, no line longer than 80 columns."""
+    out = [_head(now)]
+    if now["reason"]:
+        out += _wrapped("", now["reason"])
+    if now["stage"]:
+        name = STAGES.get(now["stage"], now["stage"])
+        done = now["stages"].get(now["stage"])
+        text = f"{name}: {done}" if done else f"{name}, since {duration(now['stage_s'] or math.nan)}"
+        out += _wrapped("stage", text)
+    if now["left_s"] is not None:
+        out += _wrapped("left", f"about {_rounded(now['left_s'])} of this stage ({now['left_until']})")
+    out += _wrapped("labels", _labels(now["labels"]))
+    out += _wrapped("data", _data(now["data"]))
+    out += _wrapped("training", _training(now["training"]))
+    out += _wrapped("time", _time(now))
+    if now["models"]:
+        out += _wrapped("models", " · ".join(now["models"]))
+    if now["trajectories"]:
+        out += ["", *_table(now["trajectories"])]
+    return [line[:WIDTH] for line in out]
+
+
+# ---------------------------------------------------------------- what is known
+
+
+def _state(run: RunRecord, folder: Path) -> str:
+    if run.state != "running":
+        return run.state
+    if asked_for(folder) == "stop":
+        return "stopping"
+    if paused_since(folder) is not None:
+        return "paused"
+    return "pausing" if asked_for(folder) == "pause" else "running"
+
+
+def _reason(run: RunRecord) -> str:
+    """Why a run that does not work any more ended."""
+    if run.holder:
+        return ""
+    if run.error:
+        return run.error
+    if run.state == "finished":
+        return ""
+    said = _last_line(run)
+    if "everything is saved" in said:
+        return said
+    ended = run.stages and run.stages[-1].stopped
+    return (
+        ""
+        if ended
+        else "it ended without a word (killed, or its machine went down); the same command goes on"
+    )
+
+
+def _last_line(run: RunRecord) -> str:
+    """What the newest log says last, without its time."""
+    folder = run.folder / Path(run.setting("aimsPAX.MISC.log_dir", "logs")).expanduser()
+    logs = sorted((p for p in folder.glob("*.log") if p.name != "traceback.log"), key=_modified)
+    try:
+        with open(logs[-1], "rb") as file:
+            file.seek(max(0, logs[-1].stat().st_size - 2000))
+            last = file.read().decode("utf-8", errors="replace").strip().splitlines()[-1]
+    except (OSError, IndexError):
+        return ""
+    return last.partition(" · ")[2] or last
+
+
+def _left(run: RunRecord, stage: Stage, now: float) -> tuple[str, float]:
+    """(the limit that will end this stage, s until then at the pace so far); NaN when nothing says so."""
+    if stage.stopped:
+        return "", math.nan
+    stopped = sum(s.ended - s.began for s in run.spans if s.doing == "stopped" and s.began >= stage.began)
+    elapsed = now - stage.began - stopped
+    best = max(_progress(run, stage.name), key=lambda p: p[1], default=("", 0.0))
+    name, share = best
+    if not CERTAIN <= share < 1:
+        return "", math.nan
+    return f"until {name}", elapsed * (1 - share) / share
+
+
+def _progress(run: RunRecord, stage: str) -> Iterator[tuple[str, float]]:
+    """(limit, share of it that is used up) for every limit the settings have."""
+    al, initial = "ACTIVE_LEARNING.", "INITIAL_DATASET_GENERATION."
+    own = [e for epochs in run.losses.values() for e in epochs if e.stage == stage]
+    most = max((len([e for e in v if e.stage == stage]) for v in run.losses.values()), default=0)
+    if stage == "initial":
+        yield from _share(run, initial + "max_initial_epochs", most)
+        yield from _share(run, initial + "max_initial_set_size", len(run.splits.get("train", ())))
+    elif stage == "explore":
+        steps = [t.step for t in run.trajectories]
+        if steps:
+            yield from _share(run, al + "max_MD_steps", sum(steps) / len(steps))
+        yield from _share(run, al + "max_labels", sum(c.stage == "explore" for c in run.calls))
+        sizes = [v.n_train for v in run.visits if v.stage == "explore"]
+        limit = _limit(run, al + "max_train_set_size")
+        if len(sizes) > 1 and math.isfinite(limit) and limit > sizes[0]:
+            yield f"max_train_set_size {limit:g}", (sizes[-1] - sizes[0]) / (limit - sizes[0])
+    elif own:
+        section = initial if stage == "converge-initial" else al
+        yield from _share(run, section + "max_convergence_epochs", most)
+
+
+def _share(run: RunRecord, key: str, used: float) -> Iterator[tuple[str, float]]:
+    limit = _limit(run, key)
+    if math.isfinite(limit) and limit > 0:
+        yield f"{key.partition('.')[2]} {limit:g}", used / limit
+
+
+def _limit(run: RunRecord, key: str) -> float:
+    try:
+        return float(run.setting(key, "inf"))
+    except ValueError:
+        return math.inf
+
+
+def _trajectories(run: RunRecord) -> Iterator[dict[str, Any]]:
+    temperatures = {o.trajectory: o.temperature for o in run.observables}
+    for t in run.trajectories:
+        heat = temperatures.get(t.index)
+        yield {
+            "index": t.index,
+            "system": t.system,
+            "status": t.status,
+            "reason": t.reason,
+            "step": t.step,
+            "rewinds": t.rewinds,
+            "temperature": _plain(float(heat[-1]) if heat is not None and len(heat) else math.nan),
+            "uncertainty": _plain(float(t.uncertainty[-1]) if len(t.uncertainty) else math.nan),
+            "threshold": _plain(float(t.threshold[-1]) if len(t.threshold) else math.nan),
+        }
+
+
+def _plain(value: float) -> float | None:
+    return round(value, 6) if math.isfinite(value) else None
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+# ---------------------------------------------------------------- for a person
+
+
+def _head(now: dict[str, Any]) -> str:
+    parts = [now["name"], now["state"]]
+    if now["paused_s"] is not None and now["state"] == "paused":
+        parts[-1] += f" for {duration(now['paused_s'])}"
+    if now["host"]:
+        parts.append(f"pid {now['pid']} on {now['host']}")
+    if now["last_sign_s_ago"] is not None:
+        parts.append(f"last sign of life {duration(max(0.0, now['last_sign_s_ago']))} ago")
+    return " · ".join(str(p) for p in parts)
+
+
+def _labels(labels: dict[str, Any]) -> str:
+    parts = [f"{labels['done']} done"]
+    if labels["running"]:
+        parts.append(f"{labels['running']} asked for and not answered yet")
+    if labels["failed"]:
+        kinds = ", ".join(f"{n} {kind}" for kind, n in labels["failed"].items())
+        parts.append(f"{sum(labels['failed'].values())} failed ({kinds})")
+    if labels["budget"] is not None:
+        parts.append(f"{labels['asked_of_budget']} of max_labels {labels['budget']:g}")
+    if labels["calculations"]:
+        spent, unit = compact(labels["reference_s"] or 0.0)
+        parts.append(f"{counted(labels['calculations'], 'calculation')}, {spent} {unit} together")
+    return " · ".join(parts)
+
+
+def _data(data: dict[str, dict[str, int]]) -> str:
+    words = (("train", "training"), ("valid", "validation"), ("test", "test"))
+    sums = {split: sum(row.get(split, 0) for row in data.values()) for split, _ in words}
+    return " + ".join(f"{sums[split]} {word}" for split, word in words if sums[split]) or "none yet"
+
+
+def _training(training: dict[str, Any]) -> str:
+    text = counted(training["visits"], "visit")
+    if training["force_mae"] is not None:
+        text += f" · force MAE {milli(training['force_mae'])} meV/Å"
+    if training["energy_mae"] is not None:
+        text += f" · energy MAE {milli(training['energy_mae'])} meV/atom"
+    return text + (f" ({training['errors_on']})" if training["errors_on"] else "")
+
+
+def _time(now: dict[str, Any]) -> str:
+    work = now["work_s"] or 0.0
+    shares = {k: v for k, v in now["shares_s"].items() if k != "stopped" and work and v > 0.005 * work}
+    parts = [f"{SHORT.get(k, DOING.get(k, k))} {100 * v / work:.0f} %" for k, v in shares.items()]
+    return " · ".join([f"{duration(work)} at work", *parts])
+
+
+def _table(trajectories: Sequence[dict[str, Any]]) -> Iterator[str]:
+    width = min(24, max(6, *(len(t["system"]) for t in trajectories)))
+    yield f"   # {'system':{width}} {'state':10}{'step':>10}{'T (K)':>8}   uncertainty / threshold"
+    for t in trajectories[:ROWS]:
+        heat = "" if t["temperature"] is None else f"{t['temperature']:.0f}"
+        spread = "" if t["uncertainty"] is None else f"{t['uncertainty']:.3f}"
+        limit = "—" if t["threshold"] is None else f"{t['threshold']:.3f}"
+        shown = f"{spread:>7} / {limit} eV/Å" if spread else ""
+        state = f"{MARKS.get(t['status'], ' ')} {t['status']}"
+        yield f"{t['index']:4} {t['system'][:width]:{width}} {state:10}{t['step']:>10}{heat:>8}   {shown}".rstrip()
+    if len(trajectories) > ROWS:
+        counts: dict[str, int] = {}
+        for t in trajectories:
+            counts[t["status"]] = counts.get(t["status"], 0) + 1
+        yield f"   … {len(trajectories)} in all: " + ", ".join(f"{n} {s}" for s, n in counts.items())
+
+
+def _rounded(seconds: float) -> str:
+    """A guess is no stopwatch."""
+    return duration(60.0 * round(seconds / 60)).replace(" 00 s", "") if seconds >= 90 else duration(seconds)
+
+
+def _wrapped(label: str, text: str) -> list[str]:
+    """`label    text`, broken between parts where it is too long."""
+    import textwrap
+
+    indent = " " * 9
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=f"{label:9}", subsequent_indent=indent, break_long_words=True
+    ) or [label]

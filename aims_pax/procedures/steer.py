@@ -1,0 +1,52 @@
+"""`aims-PAX pause`, `resume`, `stop`: a wish is left in the folder; for a moment one waits to see it fulfilled."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from aims_pax.errors import SettingsError
+from aims_pax.record.control import ask, asked_for, paused_since
+from aims_pax.record.lock import Lock
+
+PATIENCE = 4.0  # s until one is told that the run will see to it
+
+NEXT = "at its next MD step or training batch"
+DONE = {
+    "pause": "paused: aims-PAX resume lets it go on, aims-PAX stop ends it",
+    "resume": "it goes on",
+    "stop": "stopped; everything is saved, aims-PAX goes on from there",
+}
+ASKED = {
+    "pause": f"asked to pause: it will {NEXT}",
+    "resume": "asked to go on",
+    "stop": f"asked to stop: it will {NEXT}",
+}
+
+
+def steer(folder: Path, wish: str, patience: float = PATIENCE) -> str:
+    """Leave the wish, wait a moment for it to be fulfilled, and say in one line how it stands.
+
+    Raises SettingsError when nobody works in the folder, or there is nothing to resume.
+    """
+    if not folder.is_dir():
+        raise SettingsError(f"{folder}: no such folder")
+    lock = Lock(folder / "restart" / "lock")
+    idle = paused_since(folder) is None and asked_for(folder) != "pause"
+    if wish == "resume" and lock.holder() is not None and idle:
+        raise SettingsError("nothing to resume: the run is not paused")
+    holder = ask(folder, wish)
+    who = f"pid {holder.get('pid')} on {holder.get('host')}"
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        if _fulfilled(folder, wish, lock, holder):
+            return f"{who}: {DONE[wish]}"
+        time.sleep(0.1)
+    return f"{who}: {ASKED[wish]}"
+
+
+def _fulfilled(folder: Path, wish: str, lock: Lock, holder: dict[str, object]) -> bool:
+    if wish == "stop":
+        return lock.holder() != holder
+    paused = paused_since(folder) is not None
+    return paused if wish == "pause" else not paused

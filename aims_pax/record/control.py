@@ -1,0 +1,121 @@
+"""Wishes for a running aims-PAX, left in its working folder: pause, resume, stop. Works from any host that sees it.
+
+restart/control.json  what somebody wishes, and of which process: a later one never obeys an old wish
+restart/paused.json   the answer of that process, there as long as it is paused
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from aims_pax.errors import SettingsError, SetupError
+from aims_pax.record.lock import Lock
+
+log = logging.getLogger(__name__)
+
+WISH, ANSWER = "control.json", "paused.json"
+WISHES = ("pause", "resume", "stop")
+
+
+class Wishes:
+    """The side of the process that holds the folder's lock. Cheap enough to be asked a few times a second."""
+
+    def __init__(self, restart: Path) -> None:
+        self.restart = restart
+        self._me: dict[str, Any] | None = None  # what the lock says of this process
+
+    def look(self) -> str | None:
+        """`pause`, `resume`, `stop`, or None. A wish for another process is removed with a word in the log."""
+        wish = _json(self.restart / WISH)
+        if not wish:
+            return None
+        if not self._me:
+            self._me = _json(self.restart / "lock")
+        if not self._me:
+            return None
+        if wish.get("of") == self._me:
+            return wish["wish"] if wish.get("wish") in WISHES else None
+        self._remove(WISH)
+        log.info("%s of an earlier run is over: this one runs", words(wish))
+        return None
+
+    def paused(self) -> None:
+        """Say that nothing moves any more."""
+        with contextlib.suppress(OSError):  # a full disk is no reason to end a run that rests
+            write(self.restart / ANSWER, {"since": time.time(), "of": self._me})
+
+    def running(self) -> None:
+        """Take that back, and the wish with it."""
+        self._remove(ANSWER)
+        self._remove(WISH)
+
+    def _remove(self, name: str) -> None:
+        with contextlib.suppress(OSError):  # what is left behind is addressed to this process alone
+            (self.restart / name).unlink(missing_ok=True)
+
+
+def ask(folder: Path, wish: str) -> dict[str, Any]:
+    """Leave a wish for the process that works in a folder; returns its lock: pid and host.
+
+    Raises SettingsError when there is no run at all or nobody works there, SetupError when nothing can be written.
+    """
+    restart = folder / "restart"
+    holder = Lock(restart / "lock").holder()
+    if holder is None:
+        where = "this folder" if folder == Path() else folder
+        if not restart.is_dir():
+            raise SettingsError(f"no aims-PAX run was begun in {where}; name its folder: aims-PAX {wish} FOLDER")
+        raise SettingsError(f"nothing to {wish}: no aims-PAX works in {where} at the moment")
+    content = {"wish": wish, "of": holder, "when": time.time(), "from": socket.gethostname()}
+    try:
+        write(restart / WISH, content)
+    except OSError as error:
+        raise SetupError(f"cannot write {restart / WISH}: {error.strerror}") from error
+    return holder
+
+
+def paused_since(folder: Path) -> float | None:
+    """Since when the run of this folder is paused, in seconds since 1970; None when it is not."""
+    answer, holder = _json(folder / "restart" / ANSWER), _json(folder / "restart" / "lock")
+    if not answer or answer.get("of") != holder or not isinstance(answer.get("since"), int | float):
+        return None
+    return float(answer["since"])
+
+
+def asked_for(folder: Path) -> str | None:
+    """The wish that lies in a folder for the process that works there."""
+    wish, holder = _json(folder / "restart" / WISH), _json(folder / "restart" / "lock")
+    return str(wish["wish"]) if wish and wish.get("of") == holder and wish.get("wish") in WISHES else None
+
+
+def words(wish: dict[str, Any]) -> str:
+    """`aims-PAX pause from 12:30 on node7`: a wish for the log."""
+    when = wish.get("when")
+    clock = f" from {time.strftime('%Y-%m-%d %H:%M', time.localtime(when))}" if isinstance(when, float) else ""
+    return f"aims-PAX {wish.get('wish')}{clock} on {wish.get('from')}"
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Write a small JSON file atomically. Raises OSError."""
+    aside = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+    try:
+        aside.write_text(json.dumps(content), encoding="utf-8")
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """The object in a small file; {} when there is none, or it is not whole."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

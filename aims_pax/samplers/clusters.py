@@ -1,0 +1,205 @@
+"""Finite clusters of molecules cut out of a periodic structure, by mbe-automation's four rules.
+
+The central molecule is the one whose centre of mass is nearest to that of everything in the cell; every other
+molecule is taken at its image nearest to it. Which molecules belong to a cluster is decided once, on the reference
+frame; every later frame gives the same molecules, whole, without a cell, the centre of mass at the origin.
+
+    closest_to_center_of_mass               the n whose centres of mass are nearest to the total one
+    closest_to_central_molecule             the n nearest to the central molecule, itself included
+    max_min_distance_to_central_molecule    all whose nearest atom is closer than r to the central molecule
+    max_max_distance_to_central_molecule    all whose farthest pair of atoms with it is closer than r
+
+>>> from aims_pax.frames import Frame
+>>> argon = Frame([18] * 4, [[x, 1, 1] for x in (0, 4, 8, 12)], [[16, 0, 0], [0, 30, 0], [0, 0, 30]], True)
+>>> [(c.key, c.molecules) for c in choose(argon, Rule(n_molecules=(1, 3)))]
+[('n=1', (1,)), ('n=3', (1, 0, 2))]
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from aims_pax.frames import Array, Frame
+from aims_pax.samplers.base import Sample, SamplingError
+from aims_pax.samplers.molecules import SCALE, Integers, Molecules, center_of_mass, detect
+from aims_pax.samplers.similarity import full
+
+log = logging.getLogger(__name__)
+
+BY_NUMBER = ("closest_to_center_of_mass", "closest_to_central_molecule")
+BY_DISTANCE = ("max_min_distance_to_central_molecule", "max_max_distance_to_central_molecule")
+RULES = BY_NUMBER + BY_DISTANCE
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Which clusters are cut out.
+
+    n_molecules: sizes, for the first two rules. distances: Å, for the last two.
+    assert_identical_composition: refuse structures with more than one kind of molecule.
+    distance_between: what `closest_to_central_molecule` measures: `center_of_mass` (mbe-automation's document), or
+    `atoms` for the smallest distance of two atoms (its code). bond_scale: factor on covalent radii.
+    """
+
+    selection_rule: str = "closest_to_central_molecule"
+    n_molecules: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8)
+    distances: tuple[float, ...] | None = None
+    assert_identical_composition: bool = True
+    distance_between: str = "center_of_mass"
+    bond_scale: float = SCALE
+
+    def __post_init__(self) -> None:
+        if self.selection_rule not in RULES:
+            raise ValueError(f"selection_rule {self.selection_rule!r}: expected one of {', '.join(RULES)}")
+        if self.distance_between not in ("center_of_mass", "atoms"):
+            raise ValueError(f"distance_between {self.distance_between!r}: expected center_of_mass or atoms")
+        if self.selection_rule in BY_DISTANCE and not self.distances:
+            raise ValueError(f"distances: {self.selection_rule} needs at least one (Å)")
+        if any(n < 1 for n in self.n_molecules):
+            raise ValueError(f"n_molecules {self.n_molecules}: expected whole numbers from 1")
+
+
+@dataclass(frozen=True, eq=False)
+class Cluster:
+    """One cluster, the same molecules in every frame.
+
+    key: `n=3`; with a distance rule `n=3,r=4.5`. molecules: nearest first. images: (n, 3) lattice vectors that bring
+    each molecule, as `Molecules.whole` gives it, next to the central one. atoms: (A,) of the crystal, in that order.
+    """
+
+    key: str
+    molecules: tuple[int, ...]
+    images: Integers
+    atoms: Integers
+    system: Molecules
+
+    def cut(self, frame: Frame, whole: Array | None = None) -> Frame:
+        """The cluster in a frame, not periodic. `whole`: positions (N, 3) Å as `Molecules.whole` gives them.
+
+        Raises SamplingError when bonds are not the reference's.
+        """
+        R = self.system.whole(frame) if whole is None else whole
+        shift = np.repeat(
+            self.images @ frame.cell, [len(self.system.atoms[k]) for k in self.molecules], axis=0
+        )
+        positions = R[self.atoms] + shift
+        numbers = frame.numbers[self.atoms]
+        return Frame(
+            numbers=numbers,
+            positions=positions - center_of_mass(positions, numbers),
+            moments=None if frame.moments is None else frame.moments[self.atoms],
+            charges=None if frame.charges is None else frame.charges[self.atoms],
+        )
+
+
+def choose(frame: Frame, rule: Rule | None = None) -> list[Cluster]:
+    """The clusters a rule gives on the reference frame; sizes that the frame does not have are left out with a word.
+
+    Raises SamplingError for mixed compositions (unless allowed), charged cells and networks without end.
+    """
+    rule = rule or Rule()
+    if frame.charge:
+        raise SamplingError(
+            f"{frame.formula}: charge {frame.charge:g} cannot be shared out among its molecules"
+        )
+    system = detect(frame, rule.bond_scale)
+    if rule.assert_identical_composition and not system.identical:
+        kinds = ", ".join(sorted(set(system.formulas)))
+        raise SamplingError(
+            f"{frame.formula}: molecules of different composition ({kinds}); "
+            "set assert_identical_composition to false if that is meant"
+        )
+    R = system.whole(frame)
+    middle = central(system, R)
+    by_center = rule.selection_rule == "closest_to_center_of_mass"
+    anchor = center_of_mass(R, frame.numbers) if by_center else system.centers(R)[middle]
+    images = _nearest_images(system.centers(R) - anchor, frame)
+    for atoms, image in zip(system.atoms, images, strict=True):
+        R[atoms] += image @ frame.cell
+    order = _distances(system, R, anchor, middle, rule)
+    ranked = np.argsort(np.round(order, 6), kind="stable")
+    found = []
+    if rule.selection_rule in BY_NUMBER:
+        for n in dict.fromkeys(rule.n_molecules):
+            if n > len(system):
+                log.warning(
+                    "clusters of %d molecules: %s has only %d; left out", n, frame.formula, len(system)
+                )
+                continue
+            found.append((f"n={n}", ranked[:n]))
+    else:
+        for r in dict.fromkeys(rule.distances or ()):
+            chosen = ranked[order[ranked] < r]
+            found.append((f"n={len(chosen)},r={r:g}", chosen))
+    return [
+        Cluster(key, tuple(k.tolist()), images[k], np.concatenate([system.atoms[m] for m in k]), system)
+        for key, k in found
+    ]
+
+
+def central(system: Molecules, whole: Array) -> int:
+    """The molecule whose centre of mass is nearest to that of all."""
+    center = center_of_mass(whole, system.numbers)
+    distances = np.linalg.norm(system.centers(whole) - center, axis=1)
+    return int(np.argmin(np.round(distances, 6)))
+
+
+def finite_clusters(**rule: object) -> Callable[[Iterable[Sample]], Iterator[Sample]]:
+    """A filter that turns periodic samples into their finite clusters; the first sample of a kind is its reference.
+
+    rule: the fields of `Rule`. Samples whose molecules reacted are left out. Labels are not kept.
+    """
+    by = Rule(**rule)  # type: ignore[arg-type]
+
+    def run(samples: Iterable[Sample]) -> Iterator[Sample]:
+        chosen: dict[Hashable, list[Cluster]] = {}
+        for sample in samples:
+            frame = sample.frame
+            kind = (sample.origin.get("system"), frame.numbers.tobytes())
+            if kind not in chosen:
+                chosen[kind] = choose(frame, by)
+            try:
+                whole = chosen[kind][0].system.whole(frame) if chosen[kind] else frame.positions
+            except SamplingError as error:
+                log.warning("%s", error)
+                continue
+            for cluster in chosen[kind]:
+                yield Sample(cluster.cut(frame, whole), None, {**sample.origin, "cluster": cluster.key})
+
+    return run
+
+
+def _nearest_images(away: Array, frame: Frame) -> Integers:
+    """(K, 3) lattice vectors that make each displacement (K, 3) Å as short as possible, for any skew."""
+    cell = full(frame.cell, frame.pbc)
+    base = np.where(frame.pbc, -np.round(away @ np.linalg.inv(cell)), 0.0)
+    longest = 0.5 * np.linalg.norm(cell[frame.pbc], axis=1).sum()  # of what `base` leaves
+    heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
+    reach = np.where(frame.pbc, np.ceil(2 * longest / heights), 0).astype(int)
+    steps = np.array(list(itertools.product(*(range(-r, r + 1) for r in reach))), float)
+    steps = steps[np.lexsort((*steps.T, np.abs(steps).sum(1)))]  # of equally near images always the same one
+    images = np.empty(away.shape, np.int64)
+    for k, vector in enumerate(away):
+        lengths = np.linalg.norm(vector + (base[k] + steps) @ cell, axis=1)
+        images[k] = base[k] + steps[np.argmin(np.round(lengths, 6))]
+    return images
+
+
+def _distances(system: Molecules, R: Array, anchor: Array, middle: int, rule: Rule) -> Array:
+    """(K,) Å: what the rule compares. A central molecule's own is −1: it comes first and is always in."""
+    if rule.selection_rule == "closest_to_center_of_mass":
+        return np.asarray(np.linalg.norm(system.centers(R) - anchor, axis=1), float)
+    if rule.selection_rule == "closest_to_central_molecule" and rule.distance_between == "center_of_mass":
+        d = np.linalg.norm(system.centers(R) - anchor, axis=1)
+    else:
+        furthest = rule.selection_rule == "max_max_distance_to_central_molecule"
+        between = [cdist(R[atoms], R[system.atoms[middle]]) for atoms in system.atoms]
+        d = np.array([pairs.max() if furthest else pairs.min() for pairs in between])
+    d[middle] = -1.0
+    return np.asarray(d, float)

@@ -1,0 +1,147 @@
+"""Harmonic force constants of any structure with any potential, by finite displacements through phonopy.
+
+Φ_ia,jb = ∂²E/∂u_ia ∂u_jb from central or one-sided differences of 0.01 Å, as many as symmetry leaves, all in one
+batch of the potential; translations are made to cost nothing. A molecule or a slab stands in a box for its
+symmetry alone; its forces are those of the open system.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from ase.data import atomic_masses, chemical_symbols
+from numpy.typing import NDArray
+
+from aims_pax.errors import SetupError
+from aims_pax.frames import Array, Frame
+from aims_pax.potential import Potential
+from aims_pax.samplers.base import SamplingError
+from aims_pax.samplers.similarity import full
+from aims_pax.samplers.supercell import Integers, repeated
+
+ROOM = 30.0  # Å between copies of an open system in the box that stands for it
+AT_ONCE = 32  # displaced supercells a potential is given at once
+ONE: Integers = np.eye(3, dtype=np.int64)
+
+
+def crystals(what: str) -> Any:
+    """The package phonopy. Raises SetupError naming the extra."""
+    try:
+        import phonopy
+    except ImportError as error:
+        raise SetupError(f"{what} needs phonopy ({error}): pip install 'aims-pax[crystals]'") from error
+    return phonopy
+
+
+@dataclass(frozen=True, eq=False)
+class ForceConstants:
+    """Force constants of a crystal, from a supercell of it.
+
+    frame: one cell, n atoms. matrix: (3, 3) whole numbers; the supercell's vectors are matrix·cell, rows as ASE has
+    them (the transpose of phonopy's). supercell: its N atoms in phonopy's order. values: (n, N, 3, 3) eV/Å², from
+    each atom of the cell to each of the supercell; (N, N, 3, 3) is accepted and reduced.
+    """
+
+    frame: Frame
+    matrix: Integers
+    supercell: Frame
+    values: Array
+
+    @cached_property
+    def phonopy(self) -> Any:
+        """A phonopy object that holds these force constants, for its own analyses."""
+        made = _phonopy(self.frame, self.matrix)
+        values = np.array(self.values)
+        if len(values) != len(self.frame):
+            values = values[made.primitive.p2s_map]
+        if values.shape != (len(self.frame), len(self.supercell), 3, 3):
+            raise SamplingError(f"force constants of shape {self.values.shape} do not fit the structure they lie with")
+        made.force_constants = values
+        return made
+
+    def dynamical(self, q: Array) -> NDArray[np.complex128]:
+        """(3n, 3n) D(q) in eV/(Å² u), q in fractions of the reciprocal vectors; waves exp(2πi q·R), R the cell."""
+        made = self.phonopy
+        made.dynamical_matrix.run(np.asarray(q, float))
+        D = made.dynamical_matrix.dynamical_matrix
+        along = self.frame.positions @ np.linalg.inv(full(_box(self.frame).cell, np.ones(3, bool)))
+        phase = np.repeat(np.exp(2j * np.pi * along @ q), 3)  # phonopy's waves are exp(2πi q·r), r the atom
+        return np.asarray(phase[:, None] * D * phase.conj())
+
+
+def force_constants(
+    frame: Frame,
+    potential: Potential,
+    matrix: Integers = ONE,
+    distance: float = 0.01,
+    check: Callable[[], None] = lambda: None,
+) -> ForceConstants:
+    """Force constants of a structure in the supercell matrix·cell.
+
+    distance: Å. The structure should be relaxed; forces it has left are subtracted. check: called between batches.
+    Raises SamplingError for a supercell of an open system, SetupError without phonopy.
+    """
+    matrix = np.asarray(matrix, np.int64)
+    if not frame.periodic and (matrix != ONE).any():
+        raise SamplingError(f"{frame.formula}: only structures periodic in three directions have supercells")
+    plain = replace(frame, fixed=None)
+    made = _phonopy(plain, matrix)
+    made.generate_displacements(distance=distance)
+    base = _as_frame(made.supercell, plain, matrix)
+    wanted = [base] + [base.moved(s.positions) for s in made.supercells_with_displacements]
+    forces = []
+    for start in range(0, len(wanted), AT_ONCE):
+        check()
+        forces += [label.forces for label in potential.labels(wanted[start : start + AT_ONCE])]
+    if not np.isfinite(forces).all():
+        raise SamplingError(f"{frame.formula}: the potential gave forces that are not finite")
+    made.forces = np.array(forces[1:]) - forces[0]
+    made.produce_force_constants(calculate_full_force_constants=False, show_drift=False)
+    made.symmetrize_force_constants(show_drift=False)
+    return ForceConstants(frame, matrix, base, np.array(made.force_constants))
+
+
+def _phonopy(frame: Frame, matrix: Integers) -> Any:
+    phonopy = crystals("phonon sampling")
+    from phonopy.structure.atoms import PhonopyAtoms
+
+    box = _box(frame)
+    cell = PhonopyAtoms(
+        symbols=[chemical_symbols[z] for z in frame.numbers],
+        masses=atomic_masses[frame.numbers],
+        cell=box.cell,
+        positions=box.positions,
+    )
+    unlike = frame.moments is not None or frame.charges is not None  # atoms of one element that differ
+    return phonopy.Phonopy(
+        cell, supercell_matrix=matrix.T, primitive_matrix=np.eye(3), is_symmetry=not unlike, log_level=0
+    )
+
+
+def _box(frame: Frame) -> Frame:
+    """Periodic in three directions: open ones get vectors that keep copies far apart."""
+    if frame.periodic:
+        return frame
+    cell = full(frame.cell, frame.pbc)
+    along = frame.positions @ np.linalg.inv(cell)
+    room = np.where(frame.pbc, 1.0, np.ptp(along, axis=0) + ROOM)
+    return replace(frame, cell=cell * room[:, None], pbc=np.ones(3, bool), charge=None, spin=None)
+
+
+def _as_frame(supercell: Any, frame: Frame, matrix: Integers) -> Frame:
+    """Phonopy's supercell with everything it does not know of; positions of an open system stay as they were."""
+    grown, shifts = repeated(frame, matrix)
+    if len(shifts) == 1:
+        return grown if (matrix == ONE).all() else grown.moved(supercell.positions)
+    n, c = len(frame), len(shifts)
+    order = np.array([k * n + a for a, k in itertools.product(range(n), range(c))])  # phonopy: atom after atom
+    own = {
+        name: None if value is None else value[order]
+        for name, value in (("moments", grown.moments), ("charges", grown.charges))
+    }
+    return replace(grown, numbers=grown.numbers[order], positions=supercell.positions, **own)

@@ -1,0 +1,317 @@
+"""Structures along the phonons of a crystal, or the vibrations of a molecule.
+
+Displacements of atom a in cell R are sums over the modes of the sampled q-points,
+
+    u_aR = Σ_qj (N_q m_a)^-½ σ_qj Re[ξ_qj e_a,qj exp(2πi q·R)],     σ² = E/ω²,   E = (ħω/2) coth(ħω/2kT),
+
+with ⟨|ξ|²⟩ = 1 where q and −q are the same and together two independent numbers where they are not, so that
+ξ(−q) = ξ(q)*. Every mode is then one or two real vectors, and ξ is
+
+    gaussian    normal deviates: the canonical distribution (default)
+    uniform     from U(−1, 1): ⟨u²⟩ is ⅓ of the canonical one (mbe-automation's code, `random`)
+    time        cos(ω t), t = 0, Δt, 2Δt, … (its document): ½ in the long run
+    scan        from −1 to 1 in equal steps
+
+Modes at rest (translations) or imaginary ones are never displaced; the latter are told of.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ase import units
+from ase.data import atomic_masses
+from numpy.typing import NDArray
+
+from aims_pax.frames import Array, Frame
+from aims_pax.potential import Potential
+from aims_pax.samplers.base import Sample, SamplingError
+from aims_pax.samplers.force_constants import ONE, ForceConstants, force_constants
+from aims_pax.samplers.relax import relax
+from aims_pax.samplers.supercell import Integers, least_volume, repeated
+from aims_pax.systems import System
+
+log = logging.getLogger(__name__)
+
+THZ = 1e-3 / units.fs * 2 * np.pi  # ω in ASE's units (√(eV/u)/Å) of 1 THz, 1/fs being units of 1/time
+H = 4.135667696e-3  # eV/THz: Planck's constant
+REST = 0.01  # THz: slower than this is a translation, or imaginary if below zero
+AMPLITUDES = ("gaussian", "uniform", "time", "scan")
+AT_ONCE = 64  # frames displaced together
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which modes move: freq_min < f < freq_max (THz, None for no upper end), or the 1-based `selected_modes` of
+    every q-point, slowest first."""
+
+    freq_min: float = 0.1
+    freq_max: float | None = 8.0
+    selected_modes: tuple[int, ...] | None = None
+
+    def takes(self, frequencies: Array) -> NDArray[np.bool_]:
+        """(M,) of the ascending frequencies (M,) THz of one q-point. Raises SamplingError for modes beyond M."""
+        if self.selected_modes is None:
+            below = np.inf if self.freq_max is None else self.freq_max
+            return np.asarray((frequencies > self.freq_min) & (frequencies < below) & (frequencies > REST))
+        wrong = [m for m in self.selected_modes if not 1 <= m <= len(frequencies)]
+        if wrong:
+            raise SamplingError(f"selected_modes: {wrong[0]}: expected 1 to {len(frequencies)}")
+        return np.asarray(np.isin(np.arange(1, len(frequencies) + 1), self.selected_modes) & (frequencies > REST))
+
+
+@dataclass(frozen=True, eq=False)
+class Modes:
+    """K real normal coordinates of a supercell.
+
+    frame: the supercell at rest, N atoms. frequencies: (K,) THz. vectors: (K, N, 3), orthonormal, mass-weighted.
+    q: (K, 3) fractions of the reciprocal vectors. branch: (K,) 1-based, slowest first. partner: (K,) bool, the
+    second coordinate of a mode of q ≠ −q. imaginary: what was found below zero, as (q, THz).
+    """
+
+    frame: Frame
+    frequencies: Array
+    vectors: Array
+    q: Array
+    branch: Integers
+    partner: NDArray[np.bool_]
+    imaginary: tuple[tuple[tuple[float, ...], float], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.frequencies)
+
+    def widths(self, temperature: float) -> Array:
+        """(K,) σ in Å √u: the root of ⟨Q²⟩ at this temperature (K)."""
+        return np.sqrt(self.energies(temperature)) / (THZ * self.frequencies)
+
+    def energies(self, temperature: float) -> Array:
+        """(K,) eV: (ħω/2) coth(ħω/2kT), half of it potential."""
+        half = 0.5 * H * self.frequencies
+        return half / np.tanh(half / (units.kB * temperature)) if temperature > 0 else half
+
+    def mean_square(self, temperature: float) -> Array:
+        """(N,) Å²: ⟨u²⟩ of each atom, the modes here alone."""
+        m = atomic_masses[self.frame.numbers]
+        u2: Array = np.einsum("k,kax->a", self.widths(temperature) ** 2, self.vectors**2) / m
+        return u2
+
+    def coordinates(self) -> list[Integers]:
+        """For every mode the indices of its one or two coordinates."""
+        starts = np.flatnonzero(~self.partner)
+        return list(np.split(np.arange(len(self)), starts[1:])) if len(self) else []
+
+
+def modes(
+    constants: ForceConstants,
+    mesh: str | float | Sequence[int] = "gamma",
+    window: Window | None = None,
+    matrix: Integers | None = None,
+) -> Modes:
+    """The chosen modes of the q-points of a mesh, in a supercell they fit into.
+
+    mesh: `gamma`, three whole numbers, or a radius (Å): the q-points of the least-volume supercell of that radius.
+    matrix: (3, 3) the supercell that is displaced; by default that of the mesh.
+    Raises SamplingError for q-points that do not fit into it.
+    """
+    window = window or Window()
+    S = _mesh_matrix(constants, mesh)
+    target = S if matrix is None else np.asarray(matrix, np.int64)
+    frame, shifts = repeated(constants.frame, target)
+    free = np.ones((len(constants.frame), 3), bool) if frame.fixed is None else ~_fixed(constants.frame)
+    parts: list[tuple[Array, Array, Array, int, bool]] = []
+    imaginary = []
+    for q in _half(S):
+        self_conjugate = bool(np.allclose(2 * q, np.rint(2 * q)))
+        turns = np.exp(2j * np.pi * (shifts @ q))  # (c,)
+        if not np.allclose(target @ q, np.rint(target @ q), atol=1e-9):
+            raise SamplingError(
+                f"q = ({', '.join(f'{x:g}' for x in q)}) does not fit into the supercell {target.tolist()}: its wave "
+                "would not be periodic there; choose a mesh that divides the supercell"
+            )
+        f, e = _solved(constants.dynamical(q), free, self_conjugate)
+        imaginary += [(tuple(q.tolist()), float(x)) for x in f if x < -REST]
+        for b in np.flatnonzero(window.takes(f)):
+            wave = (turns[:, None] * e[:, b]).reshape(-1, 3) / np.sqrt(len(shifts))
+            real = [wave.real] if self_conjugate else [np.sqrt(2) * wave.real, np.sqrt(2) * wave.imag]
+            parts += [(f[b], q, vector, b + 1, k > 0) for k, vector in enumerate(real)]
+    if imaginary:
+        worst = min(imaginary, key=lambda x: x[1])
+        log.warning(
+            "%d imaginary modes, not sampled; the strongest %.2fi THz at q = (%s): the structure is not at a minimum",
+            len(imaginary),
+            -worst[1],
+            ", ".join(f"{x:g}" for x in worst[0]),
+        )
+    if not parts:
+        raise SamplingError(
+            f"{constants.frame.formula}: no mode is left to move; widen freq_min_THz and freq_max_THz, or change "
+            "selected_modes"
+        )
+    f, q, v, b, partner = (np.array(x) for x in zip(*parts, strict=True))
+    return Modes(frame, f, v, q, b, partner, tuple(imaginary))
+
+
+def displacements(
+    modes: Modes,
+    temperature: float,
+    n: int,
+    rng: np.random.Generator,
+    amplitudes: str = "gaussian",
+    time_step: float = 100.0,
+    only: Integers | None = None,
+) -> Iterator[Array]:
+    """n displacements (N, 3) Å. time_step: fs, for `time`. only: coordinates that move, all by default.
+
+    Equal `rng`, equal displacements to the last bit.
+    """
+    if amplitudes not in AMPLITUDES:
+        raise ValueError(f"amplitudes {amplitudes!r}: expected one of {', '.join(AMPLITUDES)}")
+    k = np.arange(len(modes)) if only is None else only
+    shape = (len(k), 3 * len(modes.frame))
+    scale = np.repeat(atomic_masses[modes.frame.numbers], 3) ** -0.5
+    B = modes.widths(temperature)[k, None] * modes.vectors[k].reshape(shape) * scale
+    first = ~modes.partner[k]
+    for start in range(0, n, AT_ONCE):
+        frames = np.arange(start, min(start + AT_ONCE, n))
+        if amplitudes == "gaussian":
+            xi = rng.standard_normal((len(frames), len(k)))
+        elif amplitudes == "uniform":
+            xi = rng.uniform(-1, 1, (len(frames), len(k)))
+        else:  # ξ(q) real: a standing wave √2·Re, the real part of the sum over q and −q
+            if amplitudes == "time":
+                xi = np.cos(2e-3 * np.pi * modes.frequencies[k] * time_step * frames[:, None])
+            else:
+                xi = np.repeat(np.linspace(-1, 1, n)[frames][:, None] if n > 1 else [[1.0]], len(k), 1)
+            xi = xi * np.where(first, np.where(_paired(modes.partner, k), np.sqrt(2), 1.0), 0.0)
+        yield from (xi @ B).reshape(-1, len(modes.frame), 3)
+
+
+def trajectory(
+    modes: Modes,
+    temperature: float,
+    n_frames: int,
+    rng: np.random.Generator,
+    amplitudes: str = "gaussian",
+    time_step: float = 100.0,
+    per_mode: bool = False,
+) -> Iterator[tuple[Frame, int]]:
+    """Displaced structures and the number of the mode (from 1; 0 where all move together).
+
+    per_mode: `n_frames` of every mode by itself (mbe-automation's document) instead of all modes at once.
+    """
+    groups: list[Integers | None] = list(modes.coordinates()) if per_mode else [None]
+    for number, only in enumerate(groups, 1):
+        for u in displacements(modes, temperature, n_frames, rng, amplitudes, time_step, only):
+            yield modes.frame.moved(modes.frame.positions + u), number if per_mode else 0
+
+
+class PhononSampler:
+    """Structures displaced along the normal modes of each system, at its own Γ point.
+
+    A larger cell as the system means more phonons. temperature: K. window in THz. relaxed: begin at the nearest
+    minimum of the potential, cell unchanged, forces below `fmax` (eV/Å). distance: Å of the finite displacements.
+    """
+
+    def __init__(
+        self,
+        potential: Potential,
+        temperature: float = 300.0,
+        freq_min_THz: float = 0.1,
+        freq_max_THz: float | None = None,
+        selected_modes: Sequence[int] | None = None,
+        amplitudes: str = "gaussian",
+        time_step_fs: float = 100.0,
+        relaxed: bool = True,
+        fmax: float = 1e-3,
+        distance: float = 0.01,
+        name: str = "phonons",
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        if amplitudes not in AMPLITUDES:
+            raise ValueError(f"amplitudes {amplitudes!r}: expected one of {', '.join(AMPLITUDES)}")
+        self.potential, self.temperature, self.name = potential, temperature, name
+        self.window = Window(freq_min_THz, freq_max_THz, None if selected_modes is None else tuple(selected_modes))
+        self.amplitudes, self.time_step = amplitudes, time_step_fs
+        self.relaxed, self.fmax, self.distance = relaxed, fmax, distance
+        self.stop = stop
+
+    def sample(self, systems: Sequence[System], n: int, rng: np.random.Generator) -> Iterator[Sample]:
+        """n structures of each system, one of each in turn. Raises SamplingError, SetupError without phonopy."""
+        found = [self._modes(s) for s in systems] if n else []
+        streams = rng.spawn(len(found))
+        moving = [
+            displacements(m, self.temperature, n, r, self.amplitudes, self.time_step)
+            for m, r in zip(found, streams, strict=True)
+        ]
+        for _ in range(n):
+            for system, m, u in zip(systems, found, moving, strict=True):
+                told: dict[str, str | int | float] = {
+                    "sampler": self.name,
+                    "system": system.name,
+                    "temperature": float(self.temperature),
+                }
+                yield Sample(m.frame.moved(m.frame.positions + next(u)), None, told)
+
+    def _modes(self, system: System) -> Modes:
+        frame = system.frame
+        if self.relaxed:
+            frame = relax(frame, self.potential, fmax=self.fmax, check=self._check)
+        constants = force_constants(frame, self.potential, distance=self.distance, check=self._check)
+        return modes(constants, window=self.window)
+
+    def _check(self) -> None:
+        if self.stop():
+            from aims_pax.errors import Abandoned
+
+            raise Abandoned
+
+
+def _mesh_matrix(constants: ForceConstants, mesh: Any) -> Integers:
+    """(3, 3) the smallest supercell of the mesh."""
+    if isinstance(mesh, str):
+        if mesh.lower() != "gamma":
+            raise ValueError(f"mesh {mesh!r}: expected gamma, a radius (Å), or three whole numbers")
+        return ONE
+    if isinstance(mesh, int | float):
+        return least_volume(constants.frame.cell, float(mesh), constants.frame.pbc.tolist())
+    numbers = np.asarray(mesh)
+    if numbers.shape != (3,) or (numbers < 1).any() or (numbers != np.rint(numbers)).any():
+        raise ValueError(f"mesh {list(mesh)}: expected gamma, a radius (Å), or three whole numbers from 1")
+    return np.diag(numbers.astype(np.int64))
+
+
+def _half(S: Integers) -> list[Array]:
+    """Of the q-points with S·q whole, Γ first, one of each pair ±q."""
+    c = round(np.linalg.det(S))
+    cells = repeated(Frame([1], [[0, 0, 0]], np.eye(3), True), S.T)[1]
+    whole = cells @ np.rint(c * np.linalg.inv(S.T)).astype(np.int64)  # (c, 3): c·q
+    kept, seen = [], set()
+    for q in sorted(tuple(x) for x in (whole % c).tolist()):
+        if tuple((-x) % c for x in q) not in seen:
+            kept.append(np.array(q) / c)
+            seen.add(q)
+    return kept
+
+
+def _solved(D: NDArray[np.complex128], free: NDArray[np.bool_], real: bool) -> tuple[Array, NDArray[Any]]:
+    """(M,) THz ascending, imaginary ones negative, and (3n, M) eigenvectors, zero along fixed components."""
+    if real and abs(D.imag).max() > 1e-6 * abs(D).max():
+        raise SamplingError("the dynamical matrix of a self-conjugate q-point is not real; is the supercell too small?")
+    moving = free.ravel()
+    values, inner = np.linalg.eigh((D.real if real else D)[np.ix_(moving, moving)])
+    vectors = np.zeros((len(D), len(values)), inner.dtype)
+    vectors[moving] = inner
+    return np.sign(values) * np.sqrt(abs(values)) / THZ, vectors
+
+
+def _fixed(frame: Frame) -> NDArray[np.bool_]:
+    return np.zeros((len(frame), 3), bool) if frame.fixed is None else frame.fixed
+
+
+def _paired(partner: NDArray[np.bool_], k: Integers) -> NDArray[np.bool_]:
+    """Which coordinates have a partner right behind them."""
+    return np.append(partner[1:], False)[k]

@@ -1,0 +1,118 @@
+"""Relaxation with any potential: only the atoms, the cell's shape at constant volume, or everything.
+
+>>> from ase.build import bulk
+>>> from ase.calculators.emt import EMT
+>>> from aims_pax.frames import Frame
+>>> from aims_pax.potential import CalculatorPotential
+>>> copper = Frame.from_atoms(bulk("Cu", a=3.70))
+>>> relaxed = relax(copper, CalculatorPotential(EMT), "full")
+>>> round(4 ** (1 / 3) * abs(float(np.linalg.det(relaxed.cell))) ** (1 / 3), 2)
+3.59
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.filters import FrechetCellFilter
+from ase.optimize import FIRE
+from ase.optimize.precon import PreconLBFGS
+
+from aims_pax.frames import Array, Frame
+from aims_pax.potential import Potential
+from aims_pax.samplers.base import SamplingError
+
+log = logging.getLogger(__name__)
+
+KINDS = ("only_atoms", "constant_volume", "full")
+
+
+class PotentialCalculator(Calculator):  # type: ignore[misc]
+    """A `Potential` as an ASE calculator: what optimisers and filters ask."""
+
+    implemented_properties = ("energy", "forces", "stress")
+
+    def __init__(self, potential: Potential, check: Callable[[], None] = lambda: None) -> None:
+        super().__init__()
+        self.potential, self.check = potential, check
+
+    def calculate(
+        self,
+        atoms: Atoms,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        super().calculate(atoms, properties, system_changes)
+        self.check()
+        label = self.potential.labels([Frame.from_atoms(atoms)])[0]
+        self.results = {"energy": label.energy, "free_energy": label.energy, "forces": np.array(label.forces)}
+        if label.stress is not None:
+            s = label.stress
+            self.results["stress"] = np.array([s[0, 0], s[1, 1], s[2, 2], s[1, 2], s[0, 2], s[0, 1]])
+
+
+def relax(
+    frame: Frame,
+    potential: Potential,
+    what: str = "only_atoms",
+    fmax: float = 1e-4,
+    max_steps: int = 1000,
+    check: Callable[[], None] = lambda: None,
+) -> Frame:
+    """The frame at a minimum of the potential; fixed atoms stay.
+
+    what: `only_atoms`, `constant_volume` (atoms and the cell's shape) or `full` (and its volume). fmax: eV/Å, for
+    the cell the same as ASE's `FrechetCellFilter` has it. check: called before every evaluation.
+    Raises SamplingError when it does not converge, or the cell of a structure that is not a crystal should move.
+    """
+    if what not in KINDS:
+        raise ValueError(f"relaxation {what!r}: expected one of {', '.join(KINDS)}")
+    if what != "only_atoms" and not frame.periodic:
+        raise SamplingError(
+            f"{frame.formula}: {what} relaxes a cell; this structure has none; choose only_atoms"
+        )
+    if what != "only_atoms" and frame.fixed is not None:
+        raise SamplingError(f"{frame.formula}: fixed atoms cannot stay in a changing cell; choose only_atoms")
+    atoms = frame.to_atoms()
+    atoms.calc = PotentialCalculator(potential, check)
+    moving: Any = atoms
+    if what != "only_atoms":
+        if potential.labels([frame])[0].stress is None:
+            raise SamplingError(f"{what}: this potential gives no stress; choose only_atoms")
+        moving = FrechetCellFilter(atoms, constant_volume=what == "constant_volume")
+    if not _converged(moving, fmax, max_steps):
+        left = float(np.linalg.norm(moving.get_forces(), axis=1).max())
+        raise SamplingError(
+            f"{frame.formula}: relaxation ({what}) left forces of {left:.2g} eV/Å after {max_steps} steps, expected "
+            f"{fmax:g}; start from a better structure, or allow larger forces (fmax)"
+        )
+    found = frame.moved(atoms.positions, atoms.cell.array)
+    log.info("relaxed %s (%s): atoms moved by at most %.3f Å", frame.formula, what, _moved(frame, found))
+    return found
+
+
+def _converged(moving: Any, fmax: float, max_steps: int) -> bool:
+    """LBFGS with line search first; what it cannot finish (noise, steep starts) FIRE ends."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the line search tells of every step it shortens
+        try:
+            if PreconLBFGS(moving, precon=None, logfile=None).run(fmax=fmax, steps=max_steps):
+                return True
+        except RuntimeError as error:  # its line search found no lower energy
+            log.debug("LBFGS: %s", error)
+        return bool(FIRE(moving, logfile=None).run(fmax=fmax, steps=max_steps))
+
+
+def _moved(before: Frame, after: Frame) -> float:
+    if not before.pbc.any():
+        return float(np.linalg.norm(after.positions - before.positions, axis=1).max())
+    scaled: Array = before.positions
+    if before.periodic:
+        scaled = before.positions @ np.linalg.solve(before.cell, after.cell)
+    return float(np.linalg.norm(after.positions - scaled, axis=1).max())
