@@ -6,7 +6,6 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,15 +14,6 @@ import typer
 from aims_pax.cli.ends import console, expected, guarded
 from aims_pax.cli.options import HERE, MACE, PROJECT, Folder, MaceFile, ProjectFile, Version, files
 from aims_pax.errors import SettingsError
-
-
-class Format(StrEnum):
-    """What a model can be exported as."""
-
-    ase = "ase"
-    torchscript = "torchscript"
-    lammps = "lammps"
-    mliap = "mliap"
 
 
 def init(
@@ -156,9 +146,7 @@ def export(
     models: Annotated[
         list[Path] | None, typer.Argument(help="Model files.", show_default="results/*.model")
     ] = None,
-    form: Annotated[
-        Format, typer.Option("--format", "-f", help="What to make of them.", case_sensitive=False)
-    ] = Format.ase,
+    form: Annotated[str, typer.Option("--format", "-f", help="ase, torchscript, lammps or mliap.")] = "ase",
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="A file, or a folder for several models.")
     ] = None,
@@ -170,7 +158,7 @@ def export(
         from aims_pax.procedures.export import export as exported
 
         with expected(Path("logs") / "traceback.log"):
-            exported(HERE, models or [], form.value, output, console())
+            exported(HERE, models or [], form, output, console())
 
     guarded(go)
 

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import io
 import logging
+import sys
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
-from typing import Any, TypeAlias
+from contextlib import contextmanager
+from typing import Any, TextIO, TypeAlias
 
 import torch
 
@@ -32,14 +34,75 @@ NOISE = (
 )
 
 
+class _Sieve(io.TextIOBase):
+    """Standard output in which what some threads print is put aside; the others print as ever."""
+
+    def __init__(self) -> None:
+        self.real: TextIO = sys.stdout
+        self.aside = threading.local()
+
+    def write(self, text: str) -> int:
+        return (getattr(self.aside, "buffer", None) or self.real).write(text)
+
+    def flush(self) -> None:
+        self.real.flush()
+
+    def isatty(self) -> bool:
+        return self.real.isatty()
+
+    def fileno(self) -> int:
+        return self.real.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self.real.encoding
+
+
+class _Hush:
+    """Counts who wants quiet: standard output and warnings are changed by the first and restored by the last.
+
+    Both belong to the whole process, and members are built, copied and pickled in several threads: each for
+    itself would restore what another one had put in place.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.depth = threading.Lock(), 0
+        self.sieve = _Sieve()
+        self.warnings = warnings.catch_warnings()
+
+    def begin(self) -> None:
+        with self.lock:
+            self.depth += 1
+            if self.depth > 1:
+                return
+            self.sieve.real, sys.stdout = sys.stdout, self.sieve  # type: ignore[assignment]
+            self.warnings = warnings.catch_warnings()
+            self.warnings.__enter__()
+            for message in NOISE:
+                warnings.filterwarnings("ignore", message=message)
+
+    def end(self) -> None:
+        with self.lock:
+            self.depth -= 1
+            if self.depth == 0:
+                sys.stdout = self.sieve.real
+                self.warnings.__exit__(None, None, None)
+
+
+_hush = _Hush()
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No prints and none of MACE's known warnings inside; what was printed goes to the debug log."""
-    printed = io.StringIO()
-    with warnings.catch_warnings(), redirect_stdout(printed):
-        for message in NOISE:
-            warnings.filterwarnings("ignore", message=message)
+    """No prints of this thread and none of MACE's known warnings inside; what it printed goes to the debug log."""
+    _hush.begin()
+    before, printed = getattr(_hush.sieve.aside, "buffer", None), io.StringIO()
+    _hush.sieve.aside.buffer = printed
+    try:
         yield
+    finally:
+        _hush.sieve.aside.buffer = before
+        _hush.end()
     for line in printed.getvalue().splitlines():
         if line.strip():
             log.debug("MACE: %s", line.strip())

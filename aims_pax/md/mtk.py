@@ -83,10 +83,10 @@ class MTK(Flexible):
     def _deviates(self) -> Tensor:
         """(F, 12) normal deviates for a beginning at the states' steps."""
         states, device = self.batch.states, self.batch.device
-        keys = [torch.tensor([getattr(s, k) for s in states], device=device) for k in ("stream", "step")]
-        four = [k.repeat_interleave(4) for k in keys]
+        stream = torch.tensor([s.stream for s in states], device=device).repeat_interleave(4)
+        step = torch.tensor([s.step for s in states], device=device).repeat_interleave(4)
         place = torch.arange(4, device=device).repeat(len(states))
-        return noise.normals(*four, place, 1, noise.BAROSTAT)[0].reshape(-1, 12)
+        return noise.normals(stream, step, place, 1, noise.BAROSTAT)[0].reshape(-1, 12)
 
     def before(self, motion: Motion, felt: Felt, noise: Tensor | None, kT: Tensor) -> Motion:
         p, chains = self._settled(motion.momenta), motion.extras[CHAINS]

@@ -17,6 +17,7 @@ from aims_pax.report.words import STAGES, compact, counted, duration, milli
 WIDTH = 80
 ROWS = 20  # trajectories shown
 CERTAIN = 0.03  # share of a limit that must be used up before the pace says anything
+KNOWN = ("initial", "converge", "train", "explore", "recalculate")  # how stages begin
 MARKS = {"running": "▶", "waiting": "…", "training": "◆", "done": "■", "unknown": "?"}
 SHORT = {"moving": "dynamics", "sampling": "first structures", "waiting": "waiting for labels"}
 
@@ -29,7 +30,8 @@ def status(folder: Path) -> dict[str, Any]:
     run = gather(folder)
     now = time.time()
     working = bool(run.holder)
-    stage = run.stages[-1] if run.stages else None
+    stages = [s for s in run.stages if s.name.partition("-")[0] in KNOWN]
+    stage = stages[-1] if stages else None
     heard = max(run.heard, _modified(folder / "restart" / "lock") if working else 0.0)
     limit, left = _left(run, stage, now) if working and stage is not None else ("", math.nan)
     force, energy, on = errors(run)
@@ -45,7 +47,7 @@ def status(folder: Path) -> dict[str, Any]:
         "reason": _reason(run),
         "stage": None if stage is None else stage.name,
         "stage_s": None if stage is None else _plain((now if working else stage.heard) - stage.began),
-        "stages": {s.name: s.stopped for s in run.stages},
+        "stages": {s.name: s.stopped for s in stages},
         "paused_s": _plain(now - (paused_since(folder) or math.nan)),
         "left_s": _plain(left),
         "left_until": limit or None,

@@ -8,6 +8,7 @@ symmetry alone; its forces are those of the open system.
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -60,15 +61,21 @@ class ForceConstants:
         if len(values) != len(self.frame):
             values = values[made.primitive.p2s_map]
         if values.shape != (len(self.frame), len(self.supercell), 3, 3):
-            raise SamplingError(f"force constants of shape {self.values.shape} do not fit the structure they lie with")
+            raise SamplingError(
+                f"force constants of shape {self.values.shape} do not fit the structure they lie with"
+            )
         made.force_constants = values
         return made
 
+    @cached_property
+    def _dynamical(self) -> Any:
+        return self.phonopy.dynamical_matrix  # kept: phonopy drops its own when it is used for something else
+
     def dynamical(self, q: Array) -> NDArray[np.complex128]:
         """(3n, 3n) D(q) in eV/(Å² u), q in fractions of the reciprocal vectors; waves exp(2πi q·R), R the cell."""
-        made = self.phonopy
-        made.dynamical_matrix.run(np.asarray(q, float))
-        D = made.dynamical_matrix.dynamical_matrix
+        made = self._dynamical
+        made.run(np.asarray(q, float))
+        D = made.dynamical_matrix
         along = self.frame.positions @ np.linalg.inv(full(_box(self.frame).cell, np.ones(3, bool)))
         phase = np.repeat(np.exp(2j * np.pi * along @ q), 3)  # phonopy's waves are exp(2πi q·r), r the atom
         return np.asarray(phase[:, None] * D * phase.conj())
@@ -93,7 +100,9 @@ def force_constants(
     made = _phonopy(plain, matrix)
     made.generate_displacements(distance=distance)
     base = _as_frame(made.supercell, plain, matrix)
-    wanted = [base] + [base.moved(s.positions) for s in made.supercells_with_displacements]
+    at_rest = made.supercell.positions  # wrapped into the cell, unlike those of an open system
+    moved = [s.positions - at_rest for s in made.supercells_with_displacements]
+    wanted = [base] + [base.moved(base.positions + u) for u in moved]
     forces = []
     for start in range(0, len(wanted), AT_ONCE):
         check()
@@ -118,9 +127,11 @@ def _phonopy(frame: Frame, matrix: Integers) -> Any:
         positions=box.positions,
     )
     unlike = frame.moments is not None or frame.charges is not None  # atoms of one element that differ
-    return phonopy.Phonopy(
-        cell, supercell_matrix=matrix.T, primitive_matrix=np.eye(3), is_symmetry=not unlike, log_level=0
-    )
+    with warnings.catch_warnings():  # that a skewed supercell has fewer symmetries only costs evaluations
+        warnings.filterwarnings("ignore", "Warning: Point group symmetries", UserWarning)
+        return phonopy.Phonopy(
+            cell, supercell_matrix=matrix.T, primitive_matrix=np.eye(3), is_symmetry=not unlike, log_level=0
+        )
 
 
 def _box(frame: Frame) -> Frame:
@@ -139,9 +150,13 @@ def _as_frame(supercell: Any, frame: Frame, matrix: Integers) -> Frame:
     if len(shifts) == 1:
         return grown if (matrix == ONE).all() else grown.moved(supercell.positions)
     n, c = len(frame), len(shifts)
-    order = np.array([k * n + a for a, k in itertools.product(range(n), range(c))])  # phonopy: atom after atom
-    own = {
-        name: None if value is None else value[order]
-        for name, value in (("moments", grown.moments), ("charges", grown.charges))
-    }
-    return replace(grown, numbers=grown.numbers[order], positions=supercell.positions, **own)
+    order = np.array(
+        [k * n + a for a, k in itertools.product(range(n), range(c))]
+    )  # phonopy: atom after atom
+    return replace(
+        grown,
+        numbers=grown.numbers[order],
+        positions=supercell.positions,
+        moments=None if grown.moments is None else grown.moments[order],
+        charges=None if grown.charges is None else grown.charges[order],
+    )

@@ -129,7 +129,7 @@ def _bonds(frame: Frame, scale: float, known: frozenset[tuple[int, int]] = froze
 
 def _sign(image: Integers) -> Integers:
     """Of each lattice vector: that of its first component that is not zero."""
-    return np.sign(image @ np.array([1 << 40, 1 << 20, 1]))
+    return np.asarray(np.sign(image @ np.array([1 << 40, 1 << 20, 1])), np.int64)
 
 
 def _components(n: int, bonds: Bonds) -> tuple[tuple[Integers, ...], Integers]:

@@ -32,7 +32,7 @@ from aims_pax.potential import Potential
 from aims_pax.samplers.base import Sample, SamplingError
 from aims_pax.samplers.force_constants import ONE, ForceConstants, force_constants
 from aims_pax.samplers.relax import relax
-from aims_pax.samplers.supercell import Integers, least_volume, repeated
+from aims_pax.samplers.supercell import Integers, copies, least_volume, repeated
 from aims_pax.systems import System
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,9 @@ class Window:
         wrong = [m for m in self.selected_modes if not 1 <= m <= len(frequencies)]
         if wrong:
             raise SamplingError(f"selected_modes: {wrong[0]}: expected 1 to {len(frequencies)}")
-        return np.asarray(np.isin(np.arange(1, len(frequencies) + 1), self.selected_modes) & (frequencies > REST))
+        return np.asarray(
+            np.isin(np.arange(1, len(frequencies) + 1), self.selected_modes) & (frequencies > REST)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,8 +123,8 @@ def modes(
     S = _mesh_matrix(constants, mesh)
     target = S if matrix is None else np.asarray(matrix, np.int64)
     frame, shifts = repeated(constants.frame, target)
-    free = np.ones((len(constants.frame), 3), bool) if frame.fixed is None else ~_fixed(constants.frame)
-    parts: list[tuple[Array, Array, Array, int, bool]] = []
+    basis = _internal(constants.frame)
+    parts: list[tuple[Any, ...]] = []
     imaginary = []
     for q in _half(S):
         self_conjugate = bool(np.allclose(2 * q, np.rint(2 * q)))
@@ -132,16 +134,17 @@ def modes(
                 f"q = ({', '.join(f'{x:g}' for x in q)}) does not fit into the supercell {target.tolist()}: its wave "
                 "would not be periodic there; choose a mesh that divides the supercell"
             )
-        f, e = _solved(constants.dynamical(q), free, self_conjugate)
+        f, e = _solved(constants.dynamical(q), basis, self_conjugate)
         imaginary += [(tuple(q.tolist()), float(x)) for x in f if x < -REST]
-        for b in np.flatnonzero(window.takes(f)):
-            wave = (turns[:, None] * e[:, b]).reshape(-1, 3) / np.sqrt(len(shifts))
+        for branch in np.flatnonzero(window.takes(f)):
+            wave = (turns[:, None] * e[:, branch]).reshape(-1, 3) / np.sqrt(len(shifts))
             real = [wave.real] if self_conjugate else [np.sqrt(2) * wave.real, np.sqrt(2) * wave.imag]
-            parts += [(f[b], q, vector, b + 1, k > 0) for k, vector in enumerate(real)]
+            parts += [(f[branch], vector, q, branch + 1, k > 0) for k, vector in enumerate(real)]
     if imaginary:
         worst = min(imaginary, key=lambda x: x[1])
         log.warning(
-            "%d imaginary modes, not sampled; the strongest %.2fi THz at q = (%s): the structure is not at a minimum",
+            "%d imaginary modes, not sampled; the strongest %.2fi THz at q = (%s): the structure is not at a minimum; "
+            "relax it to smaller forces (fmax), or start from another one",
             len(imaginary),
             -worst[1],
             ", ".join(f"{x:g}" for x in worst[0]),
@@ -151,8 +154,8 @@ def modes(
             f"{constants.frame.formula}: no mode is left to move; widen freq_min_THz and freq_max_THz, or change "
             "selected_modes"
         )
-    f, q, v, b, partner = (np.array(x) for x in zip(*parts, strict=True))
-    return Modes(frame, f, v, q, b, partner, tuple(imaginary))
+    f, v, q_points, b, partner = (np.array(x) for x in zip(*parts, strict=True))
+    return Modes(frame, f, v, q_points, b, partner, tuple(imaginary))
 
 
 def displacements(
@@ -226,7 +229,7 @@ class PhononSampler:
         amplitudes: str = "gaussian",
         time_step_fs: float = 100.0,
         relaxed: bool = True,
-        fmax: float = 1e-3,
+        fmax: float = 1e-4,
         distance: float = 0.01,
         name: str = "phonons",
         stop: Callable[[], bool] = lambda: False,
@@ -234,7 +237,9 @@ class PhononSampler:
         if amplitudes not in AMPLITUDES:
             raise ValueError(f"amplitudes {amplitudes!r}: expected one of {', '.join(AMPLITUDES)}")
         self.potential, self.temperature, self.name = potential, temperature, name
-        self.window = Window(freq_min_THz, freq_max_THz, None if selected_modes is None else tuple(selected_modes))
+        self.window = Window(
+            freq_min_THz, freq_max_THz, None if selected_modes is None else tuple(selected_modes)
+        )
         self.amplitudes, self.time_step = amplitudes, time_step_fs
         self.relaxed, self.fmax, self.distance = relaxed, fmax, distance
         self.stop = stop
@@ -287,8 +292,7 @@ def _mesh_matrix(constants: ForceConstants, mesh: Any) -> Integers:
 def _half(S: Integers) -> list[Array]:
     """Of the q-points with S·q whole, Γ first, one of each pair ±q."""
     c = round(np.linalg.det(S))
-    cells = repeated(Frame([1], [[0, 0, 0]], np.eye(3), True), S.T)[1]
-    whole = cells @ np.rint(c * np.linalg.inv(S.T)).astype(np.int64)  # (c, 3): c·q
+    whole = copies(S.T) @ np.rint(c * np.linalg.inv(S.T)).astype(np.int64)  # (c, 3): c·q
     kept, seen = [], set()
     for q in sorted(tuple(x) for x in (whole % c).tolist()):
         if tuple((-x) % c for x in q) not in seen:
@@ -297,19 +301,28 @@ def _half(S: Integers) -> list[Array]:
     return kept
 
 
-def _solved(D: NDArray[np.complex128], free: NDArray[np.bool_], real: bool) -> tuple[Array, NDArray[Any]]:
-    """(M,) THz ascending, imaginary ones negative, and (3n, M) eigenvectors, zero along fixed components."""
+def _solved(D: NDArray[np.complex128], basis: Array, real: bool) -> tuple[Array, NDArray[Any]]:
+    """(M,) THz ascending, imaginary ones negative, and (3n, M) eigenvectors within the (3n, M) basis."""
     if real and abs(D.imag).max() > 1e-6 * abs(D).max():
-        raise SamplingError("the dynamical matrix of a self-conjugate q-point is not real; is the supercell too small?")
-    moving = free.ravel()
-    values, inner = np.linalg.eigh((D.real if real else D)[np.ix_(moving, moving)])
-    vectors = np.zeros((len(D), len(values)), inner.dtype)
-    vectors[moving] = inner
-    return np.sign(values) * np.sqrt(abs(values)) / THZ, vectors
+        raise SamplingError(
+            "the dynamical matrix of a self-conjugate q-point is not real; is the supercell too small?"
+        )
+    values, inner = np.linalg.eigh(basis.T @ (D.real if real else D) @ basis)
+    return np.sign(values) * np.sqrt(abs(values)) / THZ, basis @ inner
 
 
-def _fixed(frame: Frame) -> NDArray[np.bool_]:
-    return np.zeros((len(frame), 3), bool) if frame.fixed is None else frame.fixed
+def _internal(frame: Frame) -> Array:
+    """(3n, M) orthonormal mass-weighted directions that may move: not fixed ones, nor turns of a free molecule."""
+    if frame.fixed is not None or frame.pbc.any():
+        free = np.ones((len(frame), 3), bool) if frame.fixed is None else ~frame.fixed
+        return np.eye(3 * len(frame))[:, free.ravel()]
+    m = atomic_masses[frame.numbers]
+    R = frame.positions - m @ frame.positions / m.sum()
+    rigid = [np.broadcast_to(axis, R.shape) for axis in np.eye(3)] + [np.cross(axis, R) for axis in np.eye(3)]
+    whole = np.array([(np.sqrt(m)[:, None] * u).ravel() for u in rigid]).T  # (3n, 6)
+    directions, lengths, _ = np.linalg.svd(whole)
+    rank = int((lengths > 1e-6 * lengths[0]).sum())  # 5 of a linear molecule
+    return np.asarray(directions[:, rank:], float)
 
 
 def _paired(partner: NDArray[np.bool_], k: Integers) -> NDArray[np.bool_]:

@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE
 from ase.optimize.precon import PreconLBFGS
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from aims_pax.frames import Array, Frame
 from aims_pax.potential import Potential
@@ -33,28 +33,24 @@ log = logging.getLogger(__name__)
 KINDS = ("only_atoms", "constant_volume", "full")
 
 
-class PotentialCalculator(Calculator):  # type: ignore[misc]
+class PotentialCalculator(Calculator):
     """A `Potential` as an ASE calculator: what optimisers and filters ask."""
 
-    implemented_properties = ("energy", "forces", "stress")
+    implemented_properties = ["energy", "forces", "stress"]  # noqa: RUF012  # ASE's own spelling
 
     def __init__(self, potential: Potential, check: Callable[[], None] = lambda: None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.potential, self.check = potential, check
 
     def calculate(
-        self,
-        atoms: Atoms,
-        properties: Sequence[str] = ("energy",),
-        system_changes: Sequence[str] = tuple(all_changes),
+        self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = all_changes
     ) -> None:
-        super().calculate(atoms, properties, system_changes)
+        super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         self.check()
         label = self.potential.labels([Frame.from_atoms(atoms)])[0]
         self.results = {"energy": label.energy, "free_energy": label.energy, "forces": np.array(label.forces)}
         if label.stress is not None:
-            s = label.stress
-            self.results["stress"] = np.array([s[0, 0], s[1, 1], s[2, 2], s[1, 2], s[0, 2], s[0, 1]])
+            self.results["stress"] = full_3x3_to_voigt_6_stress(label.stress)
 
 
 def relax(
@@ -102,7 +98,9 @@ def _converged(moving: Any, fmax: float, max_steps: int) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the line search tells of every step it shortens
         try:
-            if PreconLBFGS(moving, precon=None, logfile=None).run(fmax=fmax, steps=max_steps):
+            if PreconLBFGS(moving, precon=None, use_armijo=False, logfile=None).run(
+                fmax=fmax, steps=max_steps
+            ):
                 return True
         except RuntimeError as error:  # its line search found no lower energy
             log.debug("LBFGS: %s", error)

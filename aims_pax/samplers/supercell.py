@@ -52,7 +52,7 @@ def least_volume(cell: Array, radius: float, pbc: Sequence[bool] = (True, True, 
         if len(fits):
             best = _roundest(fits, near)
             _, inner = minkowski_reduce(best @ cell, True)
-            P = np.rint(inner @ best @ turn).astype(np.int64)
+            P: Integers = np.rint(inner @ best @ turn).astype(np.int64)
             return P if np.linalg.det(P) > 0 else -P
     raise SamplingError(f"supercell_radius {radius:g} Å needs more than {MOST} cells; choose a smaller one")
 
@@ -69,6 +69,28 @@ def repeated(frame: Frame, P: Integers) -> tuple[Frame, Integers]:
     Copy after copy, each with the atoms in the frame's order. Charge is multiplied, spin cannot be.
     """
     P = np.asarray(P, np.int64)
+    shifts = copies(P)
+    c = len(shifts)
+    if frame.spin not in (None, 1) and c > 1:
+        raise SamplingError(
+            f"{frame.formula}: spin {frame.spin} of one cell says nothing about {c} cells; remove it"
+        )
+    grown = Frame(
+        np.tile(frame.numbers, c),
+        (frame.positions[None] + (shifts @ frame.cell)[:, None]).reshape(-1, 3),
+        P @ frame.cell,
+        frame.pbc,
+        charge=None if frame.charge is None else c * frame.charge,
+        spin=frame.spin,
+        fixed=None if frame.fixed is None else np.tile(frame.fixed, (c, 1)),
+        moments=None if frame.moments is None else np.tile(frame.moments, c),
+        charges=None if frame.charges is None else np.tile(frame.charges, c),
+    )
+    return grown, shifts
+
+
+def copies(P: Integers) -> Integers:
+    """(c, 3) the c = det P lattice vectors within the cell P, in one order. Raises ValueError when c < 1."""
     c = round(np.linalg.det(P))
     if c < 1:
         raise ValueError(f"supercell matrix {P.tolist()}: its determinant is {c}, expected at least 1")
@@ -77,25 +99,8 @@ def repeated(frame: Frame, P: Integers) -> tuple[Frame, Integers]:
     grid = np.array(list(itertools.product(*(range(a, b + 1) for a, b in zip(low, high, strict=True)))))
     adjugate = np.rint(c * np.linalg.inv(P)).astype(np.int64)  # exact: x·P⁻¹ in [0, 1) without rounding
     along = grid @ adjugate
-    shifts = grid[((along >= 0) & (along < c)).all(1)]
-    if frame.spin not in (None, 1) and c > 1:
-        raise SamplingError(
-            f"{frame.formula}: spin {frame.spin} of one cell says nothing about {c} cells; remove it"
-        )
-    many = {
-        name: None if value is None else np.tile(value, (c,) + (1,) * (value.ndim - 1))
-        for name, value in (("fixed", frame.fixed), ("moments", frame.moments), ("charges", frame.charges))
-    }
-    grown = Frame(
-        np.tile(frame.numbers, c),
-        (frame.positions[None] + (shifts @ frame.cell)[:, None]).reshape(-1, 3),
-        P @ frame.cell,
-        frame.pbc,
-        charge=None if frame.charge is None else c * frame.charge,
-        spin=frame.spin,
-        **many,
-    )
-    return grown, shifts
+    within: Integers = grid[((along >= 0) & (along < c)).all(1)]
+    return within
 
 
 def _vectors(cell: Array, longest: float) -> tuple[Integers, Array]:

@@ -1,3 +1,5 @@
+import sys
+import threading
 import warnings
 
 import pytest
@@ -27,3 +29,26 @@ def test_the_default_dtype_comes_back_even_after_an_error():
         fail()
     assert seen == [torch.float64]
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_quiet_in_two_threads_gives_standard_output_and_warnings_back(capsys):
+    before, filters = sys.stdout, list(warnings.filters)
+    inside, leave = threading.Event(), threading.Event()
+
+    def other():
+        with quiet():
+            inside.set()
+            leave.wait(10)
+            print("of the other thread")
+
+    thread = threading.Thread(target=other)
+    with quiet():
+        thread.start()
+        inside.wait(10)
+        print("of this thread")
+    print("heard")  # this one is over, the other is not
+    leave.set()
+    thread.join()
+    assert sys.stdout is before
+    assert list(warnings.filters) == filters
+    assert capsys.readouterr().out == "heard\n"

@@ -102,7 +102,8 @@ def test_all_barostats_agree_on_the_mean_volume_of_a_crystal():
     for f, name in enumerate(names):
         runs = seen[f :: len(names)]
         V = np.array([[volume(s) for s in run] for run in runs])
-        T = np.array([[s.temperature for s in run] for run in runs]) * 32 / 31
+        T = np.array([[s.temperature for s in run] for run in runs])
+        T = T if name == "Berendsen" else T * 32 / 31  # it counts the centre of mass, as ASE does
         means[name] = V.mean()
         print(f"{name}: V {V.mean():.2f} ± {mean_error(V):.2f}, var {V.var():.1f}, T {T.mean():.2f}")
         assert T.mean() == pytest.approx(T_SOLID, rel=0.03)

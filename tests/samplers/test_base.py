@@ -15,6 +15,7 @@ from aims_pax.samplers import base
 from aims_pax.samplers.ab_initio_md import AbInitioMDSampler
 from aims_pax.samplers.base import Sample, Sampler
 from aims_pax.samplers.foundation_md import MDSampler
+from aims_pax.samplers.phonons import PhononSampler
 from aims_pax.samplers.rattle_tree import RattleTreeSampler
 from aims_pax.systems import System
 from tests.md.potentials import LennardJones, cluster, crystal
@@ -36,6 +37,7 @@ SAMPLERS: dict[str, Callable[[], Sampler]] = {
     "md with a calculator": lambda: MDSampler(argon(), lambda system: langevin(40), 3, name="lj"),
     "aimd": lambda: AbInitioMDSampler(argon(), lambda system: langevin(40), 3, name="aimd"),
     "rattle_tree": lambda: RattleTreeSampler(LennardJones(), temperature=100, sigma_range=(0.05, 0.2)),
+    "phonons": lambda: PhononSampler(LennardJones(smooth=True), temperature=40),
 }
 
 
@@ -111,4 +113,4 @@ def test_an_unknown_kind_names_the_nearest():
     with pytest.raises(SettingsError, match="did you mean 'aimd'"):
         base.sampler("amd")
     with pytest.raises(SettingsError, match="known: aimd, md"):
-        base.sampler("phonons")
+        base.sampler("zzz")

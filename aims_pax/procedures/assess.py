@@ -1,0 +1,126 @@
+"""`aims-PAX test`: how wrong models are on a labelled dataset, by system and element; several are a committee."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aims_pax.errors import SettingsError, SetupError
+from aims_pax.frames import LabelledFrame
+from aims_pax.report.errors import ErrorRow, atomic_errors, by_element, by_system, honesty
+from aims_pax.report.predictions import pack, predictions
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def assess(
+    models: Sequence[Path],
+    data: Path,
+    output: Path,
+    keys: tuple[str, str, str],
+    device: str,
+    dtype: str,
+    console: Console,
+) -> dict[str, Any]:
+    """Evaluate models on a dataset, print the tables and write predictions beside labels; returns the arrays.
+
+    keys: names of energy, forces and stress in the dataset. The npz has the columns of `report.predictions`, and
+    `member_energy (M, F)` eV, `member_forces (M, A, 3)` eV/Å, `models (M,)` where several are given.
+    Raises SettingsError for files that cannot be used.
+    """
+    frames = _labelled(data, keys)
+    if dtype not in ("float32", "float64"):
+        raise SettingsError(f"--dtype: expected float32 or float64, got {dtype!r}")
+    if output.suffix != ".npz":
+        raise SettingsError(f"-o: expected a file ending in .npz, got {output}")
+    for path in models:
+        if not path.is_file():
+            raise SettingsError(f"{path}: no such file; expected a MACE .model file")
+    members = [_potential(path, device, dtype) for path in models]
+    committee = _committee(models, device, dtype) if len(models) > 1 else None
+    single = [predictions(m, {"test": frames}) for m in members]
+    arrays = single[0] if committee is None else predictions(committee, {"test": frames}, committee)
+    if committee is not None:
+        arrays["models"] = np.array([str(m) for m in models])
+        arrays["member_energy"] = np.stack([a["energy"] for a in single])
+        arrays["member_forces"] = np.stack([a["forces"] for a in single])
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_bytes(pack(arrays))
+    except OSError as error:
+        raise SetupError(f"cannot write {output}: {error.strerror}") from error
+    for line in [*_tables(models, single, arrays), f"predictions and labels: {output}"]:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    return arrays
+
+
+def _tables(models: Sequence[Path], single: Sequence[dict[str, Any]], arrays: dict[str, Any]) -> list[str]:
+    """Members when there are several, then systems and elements of what they say together."""
+    out: list[str] = []
+    if len(models) > 1:
+        rows = [(m.stem, by_system(a)[-1]) for m, a in zip(models, single, strict=True)]
+        out += [*table([*rows, ("committee mean", by_system(arrays)[-1])]), ""]
+    out += table([(row.group, row) for row in by_system(arrays)])
+    out += ["", *table([(row.group, row) for row in by_element(arrays)])]
+    if len(models) > 1:
+        spread, error = atomic_errors(arrays)
+        h = honesty(spread, error)
+        line = f"spread of the forces on an atom: mean {1000 * spread.mean():.1f}, largest {1000 * spread.max():.1f} meV/Å"
+        if math.isfinite(h.rank):
+            line += f"; rank correlation with the error {h.rank:.2f}, error / spread {h.ratio:.2f}"
+        out += ["", line]
+    return [*out, ""]
+
+
+def table(rows: Sequence[tuple[str, ErrorRow]]) -> list[str]:
+    """MAE and RMSE as text, thousandths of the units; columns nobody has are left out."""
+    cells = [
+        [name, str(r.frames), str(r.atoms)]
+        + [_milli(v) for v in (r.energy_mae, r.energy_rmse, r.force_mae, r.force_rmse, r.stress_mae, r.stress_rmse)]
+        for name, r in rows
+    ]
+    head = ["", "frames", "atoms"]
+    head += [f"{what} {kind}" for what in ("E", "F", "S") for kind in ("MAE", "RMSE")]
+    kept = [k for k in range(len(head)) if k < 3 or any(row[k] for row in cells)]
+    widths = [max(len(head[k]), *(len(row[k]) for row in cells)) for k in kept]
+    lines = [[row[k] for k in kept] for row in (head, *cells)]
+    text = [
+        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
+        for line in lines
+    ]
+    units = {3: "E meV/atom", 5: "F meV/Å", 7: "S meV/Å³"}
+    return [*text, "(" + ", ".join(u for k, u in units.items() if k in kept) + ")"]
+
+
+def _milli(value: float) -> str:
+    return f"{1000 * value:.3f}" if math.isfinite(value) else ""
+
+
+def _labelled(path: Path, keys: tuple[str, str, str]) -> list[LabelledFrame]:
+    from aims_pax.dataset import read_extxyz
+
+    if not path.is_file():
+        raise SettingsError(f"{path}: no such file; the dataset comes last: aims-PAX test MODEL... DATA.xyz")
+    if path.suffix in (".model", ".pt"):
+        raise SettingsError(f"{path}: a model; the dataset comes last: aims-PAX test MODEL... DATA.xyz")
+    frames = list(read_extxyz(path, *keys))
+    if not frames:
+        raise SettingsError(f"{path}: no structures in it")
+    return frames
+
+
+def _potential(path: Path, device: str, dtype: str) -> Any:
+    from aims_pax.force_field import foundation
+
+    return foundation.load(str(path.absolute()), device, dtype)
+
+
+def _committee(models: Sequence[Path], device: str, dtype: str) -> Any:
+    from aims_pax.force_field.export import committee
+
+    return committee(models, device, dtype)

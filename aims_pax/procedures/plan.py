@@ -1,0 +1,448 @@
+"""`aims-PAX plan`: what will run, without running. Arithmetic on the settings; the stages' own rules are asked.
+
+The initial dataset is played through with the pure rules of `core.initial`, every calculation succeeding: what the
+rules would ask for is what happens. Active learning depends on what the models will be unsure about, so it has a range.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aims_pax.core import initial
+from aims_pax.core.rules import ExploreRules, InitialRules
+from aims_pax.core.threshold import WARM_UP
+from aims_pax.core.work import Labelled, Sample, Sampled, Train, Trained
+from aims_pax.frames import Frame
+from aims_pax.report.reading import structures
+from aims_pax.settings import Settings
+from aims_pax.settings.check import checked
+from aims_pax.settings.mace import FROM_REFERENCE
+from aims_pax.systems import System, deal, elements, read_systems
+
+INF = math.inf
+MOST_VISITS = 20_000  # sampling steps played through before one is believed to be without end
+
+# bytes saved for the backward pass are 4 · C · layers · k · (E n, E n (L+1), N (L+1)² n^(ν−1), Z (L+1)² n^ν) with
+# n = (ℓ+1)², E edges, N atoms, Z elements, ν correlation: least squares over 10 MACE models, within a factor of two;
+# torch's saved tensors were summed for MACE's own modules, which need more than aims-PAX's faster ways
+SAVED = {"moving": (1.54, 0.226, 0.170, 0.626), "training": (4.55, 1.18, 0.436, 0.715)}
+PER_MEMBER = 7  # copies of the parameters: weights, gradient, Adam with AMSGrad (3), averages (2)
+
+
+@dataclass(frozen=True)
+class Course:
+    """What the initial dataset comes to. labels: asked for. n_train: of the largest member, for active learning."""
+
+    labels: int
+    visits: int
+    epochs: int
+    training: int  # different structures, all members
+    validation: int
+    n_train: int
+    reason: str
+
+
+def plan(folder: Path, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "mace.yaml") -> dict[str, Any]:
+    """Everything that can be said beforehand, as plain values; [least, most], None: no limit.
+
+    Raises SettingsError when the settings or inputs are not in order, as `check` does.
+    """
+    settings = checked(folder, aims_pax_file, mace_file)
+    written = settings.misc.path_to_geometry
+    paths = settings.path(written) if isinstance(written, str) else [settings.path(p) for p in written]
+    systems = read_systems(paths)
+    first = _initial(settings, systems)
+    active = _active(settings, systems, first)
+    return {
+        "name": settings.mace.general.name_exp,
+        "systems": [_system(s, settings) for s in systems],
+        "members": settings.ensemble_size,
+        "isolated_atoms": _atoms(settings, systems),
+        "initial": first,
+        "active_learning": active,
+        "convergence": _convergence(settings),
+        "reference_calls": _together(_atoms(settings, systems), first, active),
+        "cluster": _cluster(settings),
+        "memory_MB": _memory(settings, systems, active),
+        "disk_MB": _disk(settings, systems, first, active),
+        "warnings": list(settings.warnings),
+    }
+
+
+# ---------------------------------------------------------------- the stages
+
+
+def course(rules: InitialRules, force_mae: float) -> Course | None:
+    """The initial dataset played through at a constant force MAE (eV/Å); None when nothing would end it."""
+    state = initial.begin(rules)
+    labels = 0
+    while work := initial.outstanding(state, rules):
+        if state.visit > MOST_VISITS:
+            return None
+        if isinstance(work[0], Sample):
+            made = [
+                (s, f"{s} {state.visit} {k}") for k in range(work[0].per_system) for s in rules.systems
+            ]
+            state, _ = initial.step(state, Sampled(work[0], tuple(made)), rules)
+        elif isinstance(work[0], Train):
+            losses = (force_mae,) * rules.members
+            n_train = max(m.n_train for m in state.members)
+            state, _ = initial.step(state, Trained(work[0], n_train, losses, losses), rules)
+        else:  # all but the last answer at once: answering them one by one takes quadratic time
+            labels += len(work)
+            *others, last = work
+            answered = tuple((w.frame, True) for w in others)  # type: ignore[union-attr]
+            state, _ = initial.step(replace(state, answers=answered), Labelled(last), rules)  # type: ignore[arg-type]
+    members = state.members
+    n_train, n_valid = sum(m.n_train for m in members), sum(m.n_valid for m in members)
+    largest = max(m.n_train for m in members)
+    return Course(labels, state.visit, state.epochs, n_train, n_valid, largest, str(state.stopped))
+
+
+def _initial(settings: Settings, systems: Sequence[System]) -> dict[str, Any] | None:
+    s = settings.initial_dataset
+    if s is None:
+        return None
+    rules = InitialRules.read(s, [x.name for x in systems])
+    longest, shortest = course(rules, INF), course(rules, 0.0 if rules.desired_acc > 0 else INF)
+    assert shortest is not None  # a force MAE of 0 ends it, and so does any other limit
+    steps = [len(systems) * s.skip_step_initial * _made(c, systems) for c in (shortest, longest)]
+    calls = [None if c is None else c.labels for c in (shortest, longest)]
+    if s.initial_sampling == "aimd":  # every step is a calculation, and the first of each step of sampling
+        first = [None if c is None else c.visits * len(systems) for c in (shortest, longest)]
+        calls = [None if n is None or f is None else int(n) + f for n, f in zip(steps, first, strict=True)]
+    return {
+        "sampling": s.initial_sampling,
+        "steps_of_sampling": [None if c is None else c.visits for c in (shortest, longest)],
+        "structures_a_step": s.n_points_per_sampling_step_idg * s.ensemble_size * len(systems),
+        "reference_calls": calls,
+        "MD_steps": steps,
+        "epochs": [None if c is None else c.epochs for c in (shortest, longest)],
+        "training": [None if c is None else c.training for c in (shortest, longest)],
+        "validation": [None if c is None else c.validation for c in (shortest, longest)],
+        "n_train": [None if c is None else c.n_train for c in (shortest, longest)],
+        "ends_by": None if longest is None else longest.reason,
+        "may_end_by": f"desired_acc {s.desired_acc:g} × {s.desired_acc_scale_idg:g} eV/Å" if s.desired_acc else None,
+    }
+
+
+def _made(course: Course | None, systems: Sequence[System]) -> float:
+    """Structures a system over the whole stage."""
+    return INF if course is None else course.labels // len(systems)
+
+
+def _active(
+    settings: Settings, systems: Sequence[System], first: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    s = settings.active_learning
+    if s is None:
+        return None
+    n = max(s.num_trajectories, len(systems))
+    rules = ExploreRules.read(s, n, settings.mace.general.seed)
+    begins = first["n_train"] if first is not None else _given(settings)
+    least, most = _calls(rules, n, begins, s.max_train_set_size)
+    limits = {
+        "max_MD_steps": s.max_MD_steps, "max_train_set_size": s.max_train_set_size, "max_labels": s.max_labels,
+        "desired_acc": s.desired_acc or INF,
+    }  # fmt: skip
+    steps = None if math.isinf(s.max_MD_steps) else int(n * s.max_MD_steps)
+    growth = INF if math.isinf(s.max_train_set_size) else max(0, s.max_train_set_size - (begins[0] or 0))
+    epochs = min(most, growth) * s.epochs_per_worker
+    return {
+        "trajectories": dict(Counter(x.name for x in deal(systems, n))),
+        "reference_calls": [int(least), _whole(most)],
+        "MD_steps": steps,
+        "ps": None if steps is None else _time(settings, systems, n, int(s.max_MD_steps)),
+        "epochs": [0, _whole(epochs)],
+        "test_structures": s.n_test,
+        "limits": {k: v for k, v in limits.items() if not math.isinf(v)},
+    }
+
+
+def _given(settings: Settings) -> list[int | None]:
+    """Training structures of the member that is given most of them."""
+    al = settings.active_learning
+    if al is None or al.initial_train_dataset is None:
+        return [0, None]  # a dataset made before, or models without any
+    paths = al.initial_train_dataset
+    files = list(paths.values()) if isinstance(paths, dict) else [paths]
+    counts = [sum(1 for _ in structures(settings.path(f))) for f in files]
+    kept = 1.0 if al.initial_valid_dataset is not None else 1 - al.valid_ratio
+    return [round(kept * max(counts))] * 2
+
+
+def _calls(rules: ExploreRules, n: int, begins: Sequence[int | None], max_train: float) -> tuple[float, float]:
+    """(least, most) reference calls of active learning with n trajectories, from the limits alone.
+
+    Most: every look at the uncertainty asks, but the first 10, which fill the memory of the threshold. Those on their
+    way when the training set is full, one a trajectory, are still awaited. Least: only what falls due by itself.
+    """
+    looks = INF if math.isinf(rules.max_steps) else n * math.ceil(rules.max_steps / rules.skip_step)
+    analyses = 0.0
+    if rules.analysis_skip:
+        analyses = INF if math.isinf(rules.max_steps) else n * (rules.max_steps // rules.analysis_skip)
+    most = max(looks - WARM_UP, rules.n_test) + analyses
+    quiet = 0.0
+    if not math.isinf(rules.max_steps) and not math.isinf(rules.quiet_limit):
+        quiet = n * (rules.max_steps // (math.ceil(rules.quiet_limit / rules.skip_step) * rules.skip_step))
+    least = min(quiet, most)
+    if not math.isinf(max_train):
+        most = min(most, _until_full(rules, max_train - (begins[0] or 0)) + n - 1 + rules.n_test + analyses)
+        full = 0 if begins[-1] is None else _until_full(rules, max_train - begins[-1])
+        least = full if math.isinf(rules.max_steps) and math.isinf(rules.max_labels) else min(least, full)
+    if math.isinf(rules.max_steps) and math.isinf(max_train) and not math.isinf(rules.max_labels):
+        least = rules.max_labels  # the only limit there is
+    if rules.desired_acc > 0:
+        least = 0
+    least, most = min(least, rules.max_labels), min(most, rules.max_labels)
+    return least, most
+
+
+def _until_full(rules: ExploreRules, missing: float) -> int:
+    """Labels until the training set has grown by `missing`: every so often one validates, as in `core.explore`."""
+    added = valid = 0
+    while added - valid < missing:
+        valid += valid < rules.valid_ratio * added
+        added += 1
+    return added
+
+
+def _convergence(settings: Settings) -> list[dict[str, Any]]:
+    found = []
+    first, al = settings.initial_dataset, settings.active_learning
+    if first is not None and first.converge_initial:
+        found.append({"after": "initial dataset", "members": first.ensemble_size, "most_epochs": first.max_convergence_epochs})
+    if al is not None and al.initial_train_dataset and not al.initial_models and first is None:
+        found.append({"after": "given data", "members": al.ensemble_size, "most_epochs": al.max_convergence_epochs})
+    if al is not None and al.converge_al:
+        members = 1 if al.converge_best else al.ensemble_size
+        found.append({"after": "active learning", "members": members, "most_epochs": al.max_convergence_epochs})
+    return found
+
+
+# ---------------------------------------------------------------- small sums
+
+
+def _atoms(settings: Settings, systems: Sequence[System]) -> int:
+    """Calculations of isolated atoms."""
+    wanted = settings.mace.architecture.atomic_energies == FROM_REFERENCE
+    return len(elements(s.frame for s in systems)) if wanted else 0
+
+
+def _together(atoms: int, *stages: dict[str, Any] | None) -> list[int | None]:
+    ranges = [s["reference_calls"] for s in stages if s is not None]
+    return [_sum([r[k] for r in ranges], atoms) for k in (0, 1)]
+
+
+def _sum(values: Sequence[int | None], start: int) -> int | None:
+    known = [v for v in values if v is not None]
+    return start + sum(known) if len(known) == len(values) else None
+
+
+def _time(settings: Settings, systems: Sequence[System], n: int, steps: int) -> float:
+    """Simulated time over all trajectories, ps."""
+    return float(sum(steps * settings.md_of(s.name).timestep for s in deal(systems, n)) / 1000)
+
+
+def _system(system: System, settings: Settings) -> dict[str, Any]:
+    frame, md = system.frame, settings.md_of(system.name)
+    ensemble = md.stat_ensemble if frame.periodic else "NVT"
+    return {
+        "name": system.name,
+        "formula": frame.formula,
+        "atoms": len(frame),
+        "periodic": [bool(p) for p in frame.pbc],
+        "ensemble": ensemble,
+        "temperature": md.temperature,
+        "timestep": md.timestep,
+        "neighbours": round(_edges(frame, settings.mace.architecture.r_max) / len(frame), 1),
+    }
+
+
+def _cluster(settings: Settings) -> dict[str, Any]:
+    c = settings.cluster
+    if c.type != "slurm" or c.parsl_options is None:
+        return {"type": c.type, "at_once": c.max_workers}
+    o = c.parsl_options
+    return {
+        "type": "slurm", "blocks": [o.min_blocks, o.max_blocks], "nodes_a_block": o.nodes_per_block,
+        "jobs_a_block": o.jobs_per_block, "at_once": o.max_blocks * o.jobs_per_block,
+        "job_time_limit": _whole(c.job_time_limit),
+    }  # fmt: skip
+
+
+def parameters(settings: Settings, n_elements: int) -> int:
+    """About how many parameters one member has; the few hundred of the contraction's paths are left out."""
+    a = settings.mace.architecture
+    C, L, Z = a.num_channels, a.max_L, n_elements
+    total = Z * C
+    for layer in range(a.num_interactions):
+        into = 1 if layer == 0 else L + 1  # degrees of the features that come in
+        out = 1 if layer == a.num_interactions - 1 else L + 1
+        paths = sum(
+            1
+            for l1 in range(into)
+            for l2 in range(a.max_ell + 1)
+            for l3 in range(a.max_ell + 1)
+            if abs(l1 - l2) <= l3 <= l1 + l2 and (l1 + l2 + l3) % 2 == 0
+        )
+        widths = [a.num_radial_basis, *a.radial_MLP, paths * C]
+        total += sum(x * y for x, y in zip(widths, widths[1:], strict=False))
+        total += into * C * C + paths * C * C + out * C * C  # before, behind the convolution, product
+        total += min(into, out) * C * C * Z  # the residual, one for each element
+    return total
+
+
+def _memory(settings: Settings, systems: Sequence[System], active: dict[str, Any] | None) -> dict[str, float]:
+    """Estimates in MB beside the ~600 MB of torch and MACE: members, one batch of training, one step of all."""
+    a, general = settings.mace.architecture, settings.mace.general
+    size = 8 if general.default_dtype == "float64" else 4
+    zs = len(elements(s.frame for s in systems))
+    edges = {s.name: _edges(s.frame, a.r_max) for s in systems}
+    atoms = {s.name: len(s.frame) for s in systems}
+    batch = settings.mace.training.batch_size
+    moving = (active or {}).get("trajectories") or {s.name: 1 for s in systems}
+    largest = max(systems, key=lambda s: edges[s.name]).name
+    members = parameters(settings, zs) * size * PER_MEMBER * settings.ensemble_size
+
+    def saved(what: str, n_edges: float, n_atoms: float) -> float:
+        n, degrees = (a.max_ell + 1) ** 2, a.max_L + 1
+        terms = (
+            n_edges * n, n_edges * n * degrees, n_atoms * degrees**2 * n ** (a.correlation - 1),
+            zs * degrees**2 * n**a.correlation,
+        )  # fmt: skip
+        return size * a.num_channels * a.num_interactions * float(np.dot(SAVED[what], terms))
+
+    return {
+        "members": _mega(members),
+        "training": _mega(saved("training", batch * edges[largest], batch * atoms[largest])),
+        "moving": _mega(
+            saved("moving", sum(edges[s] * k for s, k in moving.items()), sum(atoms[s] * k for s, k in moving.items()))
+        ),
+    }
+
+
+def _disk(
+    settings: Settings, systems: Sequence[System], first: dict[str, Any] | None, active: dict[str, Any] | None
+) -> list[float | None]:
+    """Labels and datasets (about 500 bytes an atom in all), snapshots and models, [least, most]."""
+    size = 8 if settings.mace.general.default_dtype == "float64" else 4
+    zs = len(elements(s.frame for s in systems))
+    fixed = parameters(settings, zs) * size * settings.ensemble_size * PER_MEMBER * 3
+    mean = sum(len(s.frame) for s in systems) / len(systems)
+    calls = _together(0, first, active)
+    every = settings.misc.save_trajectories
+    steps = (active or {}).get("MD_steps")
+    written = 0.0 if not every else INF if steps is None else steps / every * 120 * mean
+    return [
+        None if n is None or math.isinf(w) else _mega(fixed + n * (2000 + 500 * mean) + w)
+        for n, w in zip(calls, (0.0, written), strict=True)
+    ]
+
+
+def _edges(frame: Frame, r_max: float) -> int:
+    """Directed pairs within the cutoff, periodic images included."""
+    if not frame.pbc.any():
+        from scipy.spatial import cKDTree
+
+        tree = cKDTree(frame.positions)
+        return int(tree.count_neighbors(tree, r_max)) - len(frame)
+    from ase.neighborlist import neighbor_list
+
+    return len(neighbor_list("i", frame.to_atoms(), float(r_max)))
+
+
+def _mega(size: float) -> float:
+    return float(f"{size / 1e6:.2g}")
+
+
+def _whole(value: float) -> int | None:
+    return None if math.isinf(value) else int(value)
+
+
+# ---------------------------------------------------------------- for a person
+
+
+def lines(ahead: dict[str, Any]) -> list[str]:
+    """The plan for a person."""
+    out = [f"{ahead['name']}: {len(ahead['systems'])} systems, {ahead['members']} members"]
+    width = max(len(s["name"]) for s in ahead["systems"])
+    dealt = (ahead["active_learning"] or {}).get("trajectories", {})
+    for s in ahead["systems"][:20]:
+        kind = {0: "molecule", 3: "periodic"}.get(sum(s["periodic"]), "slab or wire")
+        heat = s["temperature"]
+        heat = f"{heat:g} K" if not isinstance(heat, list | tuple) else f"{heat[0]:g} … {heat[1]:g} K"
+        many = f" · trajectories: {dealt[s['name']]}" if s["name"] in dealt else ""
+        out.append(
+            f"  {s['name']:{width}}  {s['formula']} · {s['atoms']} atoms · {kind} · {s['ensemble']} {heat}, "
+            f"{s['timestep']:g} fs · {s['neighbours']:g} neighbours{many}"
+        )
+    if len(ahead["systems"]) > 20:
+        out.append(f"  … and {len(ahead['systems']) - 20} more")
+    if ahead["isolated_atoms"]:
+        out += ["", f"isolated atoms: {ahead['isolated_atoms']} reference calls"]
+    out += [*_initial_lines(ahead["initial"]), *_active_lines(ahead["active_learning"])]
+    for c in ahead["convergence"]:
+        who = "one member" if c["members"] == 1 else f"{c['members']} members"
+        out.append(f"convergence after {c['after']}: {who}, at most {c['most_epochs']} epochs each")
+    memory, cluster = ahead["memory_MB"], ahead["cluster"]
+    out += ["", f"reference calls in all: {_range(ahead['reference_calls'])}"]
+    if cluster["type"] == "slurm":
+        out.append(
+            f"cluster: {cluster['blocks'][0]} … {cluster['blocks'][1]} blocks of {cluster['nodes_a_block']} nodes × "
+            f"{cluster['jobs_a_block']} jobs: at most {cluster['at_once']} calculations at the same time"
+        )
+    else:
+        at_once = cluster["at_once"] or "as many as there are cores"
+        out.append(f"this machine: calculations at the same time: {at_once}")
+    out.append(
+        f"memory, estimated, beside about 600 MB of torch and MACE: members {memory['members']:g} MB, "
+        f"a batch of training {memory['training']:g} MB, a step of all trajectories {memory['moving']:g} MB"
+    )
+    out.append(f"disk, estimated: {_range(ahead['disk_MB'])} MB")
+    return out
+
+
+def _initial_lines(first: dict[str, Any] | None) -> list[str]:
+    if first is None:
+        return []
+    ends = first["ends_by"] or first["may_end_by"]
+    also = f"; earlier at {first['may_end_by']}" if first["ends_by"] and first["may_end_by"] else ""
+    return [
+        "",
+        f"initial dataset ({first['sampling']})",
+        f"  {_range(first['steps_of_sampling'])} steps of {first['structures_a_step']} structures or less",
+        f"  reference calls  {_range(first['reference_calls'])}",
+        f"  MD steps         {_range(first['MD_steps'])}",
+        f"  training epochs  {_range(first['epochs'])}",
+        f"  ends by          {ends}{also}",
+    ]
+
+
+def _active_lines(active: dict[str, Any] | None) -> list[str]:
+    if active is None:
+        return []
+    limits = ", ".join(f"{k} {v:g}" for k, v in active["limits"].items())
+    steps = "until another limit" if active["MD_steps"] is None else f"{active['MD_steps']:,}".replace(",", " ")
+    return [
+        "",
+        "active learning",
+        f"  reference calls  {_range(active['reference_calls'])}"
+        + (f" (of them {active['test_structures']} for testing)" if active["test_structures"] else ""),
+        f"  MD steps         {steps}" + ("" if active["ps"] is None else f" at most ({active['ps']:g} ps)"),
+        f"  training epochs  {_range(active['epochs'])}",
+        f"  ends by          {limits or 'nothing: it runs until stopped or the walltime'}",
+        "",
+    ]
+
+
+def _range(values: Sequence[float | None]) -> str:
+    low, high = ("no limit" if v is None or math.isinf(v) else f"{v:g}" if v < 1e6 else f"{v:.3g}" for v in values)
+    return low if low == high else f"{low} … {high}"

@@ -1,0 +1,103 @@
+"""The equilibrium cell at a temperature: a scan of volumes, harmonic free energies through phonopy, and
+Vinet's equation of state through their sum.
+
+    G(V, T) = min over shape and atoms [E(V)] + F_vib(V, T) + pV
+
+Each volume's shape and atoms are relaxed at constant volume and its force constants are made anew.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase import units
+from ase.eos import EquationOfState
+
+from aims_pax.frames import Array, Frame
+from aims_pax.potential import Potential
+from aims_pax.samplers.base import SamplingError
+from aims_pax.samplers.force_constants import force_constants
+from aims_pax.samplers.relax import relax
+from aims_pax.samplers.supercell import Integers
+
+log = logging.getLogger(__name__)
+
+SCALES = (0.96, 0.98, 1.0, 1.02, 1.04, 1.06, 1.08)  # of the volume
+KJ = 96.48533212  # kJ/mol of 1 eV
+GRID = 40.0  # Å: length that sets phonopy's mesh for free energies
+IMAGINARY = -0.05  # THz: a volume with slower modes has no harmonic free energy
+FEWEST = 5  # volumes an equation of state needs
+
+
+@dataclass(frozen=True, eq=False)
+class Equilibrium:
+    """What the scan found. frame: relaxed at the equilibrium volume. volume: Å³. volumes: (V,) Å³ scanned.
+    energies: (V,) eV. free: (V,) eV, vibrational, at the temperature."""
+
+    frame: Frame
+    volume: float
+    volumes: Array
+    energies: Array
+    free: Array
+
+
+def equilibrium(
+    frame: Frame,
+    potential: Potential,
+    matrix: Integers,
+    temperature: float,
+    pressure: float = 0.0,
+    scales: Sequence[float] = SCALES,
+    fmax: float = 1e-4,
+    check: Callable[[], None] = lambda: None,
+) -> Equilibrium:
+    """The cell of least Gibbs energy at `temperature` (K) and `pressure` (GPa).
+
+    frame: relaxed cell; `scales` multiply its volume. matrix: supercell of the force constants.
+    Raises SamplingError when fewer than five volumes are stable, or the minimum lies outside of them.
+    """
+    rows = []
+    for scale in scales:
+        scaled = frame.moved(frame.positions * scale ** (1 / 3), frame.cell * scale ** (1 / 3))
+        try:
+            there = relax(scaled, potential, "constant_volume", fmax, check=check)
+        except SamplingError as error:
+            log.warning("volume × %.2f: left out: %s", scale, error)
+            continue
+        made = force_constants(there, potential, matrix, check=check).phonopy
+        made.run_mesh(GRID)
+        slowest = float(np.min(made.mesh.frequencies))
+        if slowest < IMAGINARY:
+            log.warning("volume × %.2f: left out: imaginary modes (%.2fi THz)", scale, -slowest)
+            continue
+        made.run_thermal_properties(temperatures=[temperature], cutoff_frequency=-IMAGINARY)
+        energy = potential.labels([there])[0].energy
+        rows.append((there, energy, float(made.thermal_properties.free_energy[0]) / KJ))
+    if len(rows) < FEWEST:
+        raise SamplingError(
+            f"{frame.formula}: only {len(rows)} of {len(scales)} volumes are stable, {FEWEST} are needed for thermal "
+            "expansion; set thermal_expansion to false, or use a larger supercell_radius"
+        )
+    frames, *columns = zip(*rows, strict=True)
+    energies, free = (np.array(c) for c in columns)
+    volumes = np.array([abs(np.linalg.det(f.cell)) for f in frames])
+    G = energies + free + pressure * units.GPa * volumes
+    try:
+        volume = float(EquationOfState(volumes, G, "vinet").fit(warn=False)[0])
+    except (RuntimeError, ValueError) as error:
+        raise SamplingError(
+            f"{frame.formula}: no equation of state fits the volume scan ({error}); use a larger supercell_radius"
+        ) from error
+    if not volumes.min() <= volume <= volumes.max():
+        raise SamplingError(
+            f"{frame.formula}: the equilibrium volume at {temperature:g} K lies outside of the scanned ones; relax "
+            "the input cell fully (relax_input_cell: full) first"
+        )
+    ratio = (volume / abs(np.linalg.det(frame.cell))) ** (1 / 3)
+    begun = frame.moved(frame.positions * ratio, frame.cell * ratio)
+    there = relax(begun, potential, "constant_volume", fmax, check=check)
+    log.info("equilibrium volume at %g K: %.2f Å³, × %.4f", temperature, volume, ratio**3)
+    return Equilibrium(there, volume, volumes, energies, free)
