@@ -89,7 +89,7 @@ def _with_aims(cluster: str, periodic: bool = False, many: bool = False) -> Part
     misc = t.MISC.format(geometry=geometry, about=about, control=t.CONTROL_KEY)
     mace = t.MACE.format(
         name="starter", stress="  compute_stress: True  # needed for NPT\n" if periodic else "",
-        channels="64", max_L=1, correlation=3, r_max="5.0", radial="",
+        channels="64", max_L=1, correlation=3, r_max="5.0", radial="", loss="  loss: stress\n" if periodic else "",
     )  # fmt: skip
     control = t.CONTROL.format(more=t.PERIODIC if periodic else t.MOLECULAR)
     project = "\n".join([initial, active + (t.PER_SYSTEM if many else ""), md, cluster, misc])
@@ -137,7 +137,7 @@ def _laptop() -> Parts:
     )
     mace = t.MACE.format(
         name="starter", stress="", channels="16", max_L=1, correlation=2, r_max="4.0",
-        radial="  radial_MLP: [32, 32, 32]\n",
+        radial="  radial_MLP: [32, 32, 32]\n", loss="",
     )  # fmt: skip
     copper = Frame.from_atoms(Icosahedron("Cu", 2))
     geometry = _ethanol() if xtb else _geometry("a cluster of 13 copper atoms", copper)

@@ -107,7 +107,7 @@ ARCHITECTURE:
 TRAINING:
   batch_size: 5
   lr: 0.01
-
+{loss}
 MISC:
   device: cpu                           # cuda on a GPU
 """

@@ -85,7 +85,7 @@ def lines(now: dict[str, Any]) -> list[str]:
     if now["stage"]:
         name = STAGES.get(now["stage"], now["stage"])
         done = now["stages"].get(now["stage"])
-        text = f"{name}: {done}" if done else f"{name}, since {duration(now['stage_s'] or math.nan)}"
+        text = f"{name}: {done}" if done else f"{name} for {duration(now['stage_s'] or math.nan)}"
         out += _wrapped("stage", text)
     if now["left_s"] is not None:
         out += _wrapped("left", f"about {_rounded(now['left_s'])} of this stage ({now['left_until']})")

@@ -52,6 +52,17 @@ def _mandatory(parts: Parts) -> Iterator[Finding]:
             continue
 
 
+def _ramps(parts: Parts) -> Iterator[Finding]:
+    """A ramp needs to know where it ends."""
+    if parts.active is None or not math.isinf(parts.active.max_MD_steps):
+        return
+    for name, md in parts.md.items():
+        if isinstance(md.temperature, tuple):
+            ramp = list(md.temperature)
+            text = f"{ramp} is a ramp over all MD steps of a trajectory; set {ACTIVE}.max_MD_steps"
+            yield PROJECT, _md(name, "temperature"), text
+
+
 def _sections(parts: Parts) -> Iterator[Finding]:
     if parts.initial is None and parts.active is None:
         yield PROJECT, (), f"neither {INITIAL} nor {ACTIVE} is there; expected at least one of these sections"
@@ -177,6 +188,7 @@ ERRORS: tuple[Rule, ...] = (
     _pressure_needs_stress,
     _loss,
     _degrees,
+    _ramps,
 )
 
 
@@ -210,7 +222,7 @@ def _pressures(parts: Parts) -> Iterator[Finding]:
         if md.stat_ensemble != "NPT":
             continue
         berendsen = md.barostat == "Berendsen"
-        key = "pressure_au" if berendsen else "external_stress"
+        key = "external_stress" if md.barostat == "npt" else "pressure_au"
         bars = getattr(md, key) / BAR
         if bars != 0 and not (0.9 < bars < 1.1 or 5 <= abs(bars) <= 1e6):
             text = f"{getattr(md, key):g} eV/Å³ is {bars:.3g} bar; aims-PAX takes eV/Å³, 1 bar is 6.24e-7"

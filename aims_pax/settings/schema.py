@@ -66,8 +66,9 @@ def schema(file: str) -> Schema:
 def _section(name: str, model: type[Section]) -> Schema:
     table = _table(model)
     if name == "MD":  # one table, or one for each system
-        table = {**table, "additionalProperties": _table(model)}
-        return {**table, "anyOf": [{"required": table.pop("required")}, {"additionalProperties": {"type": "object"}}]}
+        systems = {"additionalProperties": {"type": "object"}}
+        either = [{"required": table.pop("required")}, systems]
+        return {**table, "additionalProperties": _table(model), "anyOf": either}
     return {**table, "type": ["object", "null"]} if name in OPTIONAL else table
 
 

@@ -84,7 +84,7 @@ def test_training_has_a_profile_with_either_type():
         ({"devices": ["cuda:0", "cuda:0"]}, "cuda:0 is named twice"),
         ({"devices": []}, "empty list"),
         ({"devices": ["cuda:0"], "workers": 2}, "2 workers for 1 devices"),
-        ({"workers": 0}, "at least 1"),
+        ({"workers": -1}, "at least 0"),
         ({"threads": 0.5}, "whole number"),
         ({"device": "cuda"}, "Extra inputs"),
     ],

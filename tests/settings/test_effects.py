@@ -23,7 +23,7 @@ def test_every_rule_names_existing_keys():
         (ACTIVE, "species_dir: s", "the reference is a calculator"),
         ("CLUSTER", "launch_str: aims.x", "the reference is a calculator"),
         ("CLUSTER", "job_time_limit: 01:00:00", "cannot be interrupted"),
-        ("CLUSTER", "training: {devices: [cuda:0]}", "train in turn with the trajectories"),
+        ("CLUSTER", "training: {workers: 2}\n  executor: inline", "executor is inline"),
         ("MISC", "path_to_control: other.in", "the reference is a calculator"),
         (INITIAL, "desired_acc_scale_idg: 5.0", "desired_acc is 0"),
         (INITIAL, "convergence_patience: 5", "converge_initial is False"),

@@ -172,6 +172,20 @@ def test_berendsen_says_what_its_defaults_mean(tmp_path):
     assert any("MD.compressibility: not written: water's" in w for w in warnings)
 
 
+def test_mtk_reads_the_pressure_of_berendsen_and_npt_its_own(tmp_path):
+    npt = PROJECT.replace("NVT", "NPT")
+    for barostat, key in (("MTK", "pressure_au"), ("npt", "external_stress")):
+        project = with_key(npt, "MD", f"barostat: {barostat}", f"{key}: 1e-6")
+        assert any(f"MD.{key}: 1e-06 eV/Å³ is 1.6 bar" in w for w in read(tmp_path, project, STRESS).warnings)
+
+
+def test_a_ramp_needs_an_end(tmp_path):
+    ramp = with_key(PROJECT, "MD", "temperature: [300, 600]")
+    assert read(tmp_path, ramp).md.temperature == (300.0, 600.0)
+    endless = ramp.replace("max_MD_steps: 100", "max_MD_steps: inf")
+    assert "set ACTIVE_LEARNING.max_MD_steps" in errors(tmp_path, endless)[0]
+
+
 @pytest.mark.parametrize("pressure", ["6.24e-7", "0", "6.24e-3"])
 def test_a_pressure_one_can_mean_is_not_warned_about(tmp_path, pressure):
     project = with_key(

@@ -1,0 +1,185 @@
+"""Sampled structures in an HDF5 file, under mbe-automation's keys.
+
+    {root_key}/trajectory/                  md_sampling; phonon_sampling too, without velocities, T and p
+    {root_key}/finite_subsystems/n={n}/     with `molecule_indices`, attribute n_molecules
+    …/force_constants/                      `force_constants (eV∕Å²)`, `supercell_matrix`, primitive/, supercell/
+    …/ground_truth/                         `E_<level> (eV∕atom)`, `forces_<level> (eV∕Å)`, `status_<level>`
+
+A group of structures holds `positions (Å)` (F, N, 3), `atomic_numbers` (N,), `masses (u)` (N,), `cell_vectors (Å)`
+(F, 3, 3) of crystals, and where known `E_pot (eV∕atom)` (F,), `forces (eV∕Å)` (F, N, 3), `feature_vectors`
+(F, N, D). The slash in these names is the division slash ∕, because / separates groups.
+
+The file is written whole beside itself and renamed, so a step is there complete or not at all. A step's root holds
+the attribute `settings`, the digest of what it was made with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.data import atomic_masses
+from numpy.typing import NDArray
+
+from aims_pax.errors import RestartError, SetupError
+from aims_pax.frames import Frame, Label
+
+Arrays = Mapping[str, NDArray[Any]]
+
+POSITIONS, NUMBERS, MASSES = "positions (Å)", "atomic_numbers", "masses (u)"
+CELL, ENERGY, FORCES = "cell_vectors (Å)", "E_pot (eV∕atom)", "forces (eV∕Å)"
+TIME, TEMPERATURE, PRESSURE = "time (fs)", "T (K)", "p (GPa)"
+VOLUME, VELOCITIES, FEATURES = "V (Å³∕atom)", "velocities (Å∕fs)", "feature_vectors"
+CONSTANTS, MATRIX, MOLECULES = "force_constants (eV∕Å²)", "supercell_matrix", "molecule_indices"
+DIGEST = "settings"
+
+
+def h5py() -> Any:
+    """The package h5py. Raises SetupError naming the extra."""
+    try:
+        import h5py as found
+    except ImportError as error:
+        raise SetupError(f"HDF5 files need h5py ({error}): pip install 'aims-pax[crystals]'") from error
+    return found
+
+
+def structures(
+    frames: Sequence[Frame], labels: Sequence[Label] | None = None, features: NDArray[Any] | None = None
+) -> dict[str, NDArray[Any]]:
+    """The arrays of frames of one system under their keys. features: (F, N, D)."""
+    first, n = frames[0], len(frames[0])
+    arrays: dict[str, NDArray[Any]] = {
+        POSITIONS: np.array([f.positions for f in frames]),
+        NUMBERS: np.array(first.numbers),
+        MASSES: atomic_masses[first.numbers],
+    }
+    if first.pbc.any():
+        arrays[CELL] = np.array([f.cell for f in frames])
+        arrays["pbc"] = np.array(first.pbc)
+    if first.periodic:
+        arrays[VOLUME] = abs(np.linalg.det(arrays[CELL])) / n
+    if labels is not None:
+        arrays[ENERGY] = np.array([label.energy for label in labels]) / n
+        arrays[FORCES] = np.array([label.forces for label in labels])
+    if features is not None:
+        arrays[FEATURES] = features
+    return arrays
+
+
+def frames_of(arrays: Arrays) -> list[Frame]:
+    """The structures of a group."""
+    positions = arrays[POSITIONS]
+    cells = arrays.get(CELL, np.zeros((len(positions), 3, 3)))
+    pbc = arrays.get("pbc", np.full(3, CELL in arrays))
+    return [Frame(arrays[NUMBERS], R, C, pbc) for R, C in zip(positions, cells, strict=True)]
+
+
+class Hdf5:
+    """One HDF5 file of sampled structures."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        h5py()
+
+    def digest(self, key: str) -> str | None:
+        """What the step `key` was made with; None when it is not there."""
+        with self._open() as file:
+            if file is None or key not in file:
+                return None
+            return str(file[key].attrs.get(DIGEST, ""))
+
+    def write(
+        self, key: str, digest: str, groups: Mapping[str, Arrays], attributes: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """Put a step into the file, in place of an earlier one. groups: arrays by the path below `key`.
+
+        Raises SetupError when the disk is full or the folder cannot be written.
+        """
+
+        def put(file: Any) -> None:
+            if key in file:
+                del file[key]
+            root = file.require_group(key)
+            for path, arrays in groups.items():
+                group = root.require_group(path) if path else root
+                for name, values in arrays.items():
+                    group.create_dataset(name, data=values)
+                for name, value in attributes.get(path, {}).items():
+                    group.attrs[name] = value
+            root.attrs[DIGEST] = digest
+
+        self._change(put)
+
+    def add(self, path: str, arrays: Arrays) -> None:
+        """Put arrays into a group, in place of those of the same names."""
+
+        def put(file: Any) -> None:
+            group = file.require_group(path)
+            for name, values in arrays.items():
+                if name in group:
+                    del group[name]
+                group.create_dataset(name, data=values)
+
+        self._change(put)
+
+    def read(self, path: str) -> dict[str, NDArray[Any]]:
+        """The arrays of a group. Raises RestartError when there is none."""
+        with self._open() as file:
+            if file is None or path not in file:
+                raise RestartError(f"{self.path}: holds no {path}")
+            group = file[path]
+            return {k: np.asarray(v[()]) for k, v in group.items() if hasattr(v, "shape")}
+
+    def groups(self, path: str) -> list[str]:
+        """Every group of structures at and below a path."""
+        found: list[str] = []
+        with self._open() as file:
+            if file is not None and path in file:
+                here = file[path]
+                if POSITIONS in here:
+                    found.append(path)
+                here.visititems(lambda k, v: found.append(f"{path}/{k}") if _has_positions(v) else None)
+        return found
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[Any]:
+        if not self.path.exists():
+            yield None
+            return
+        try:
+            file = h5py().File(self.path, "r")
+        except OSError as error:
+            raise RestartError(
+                f"{self.path}: not a readable HDF5 file ({error}); restore or remove it"
+            ) from error
+        with file:
+            yield file
+
+    def _change(self, put: Any) -> None:
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.new")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.exists():
+                shutil.copyfile(self.path, temporary)
+            with h5py().File(temporary, "a") as file:
+                put(file)
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(temporary, self.path)
+        except OSError as error:
+            raise SetupError(
+                f"cannot write {self.path}: {error.strerror or error}; free space or mend the permissions, then run "
+                "again: finished steps are kept"
+            ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _has_positions(item: Any) -> bool:
+    return not hasattr(item, "shape") and POSITIONS in item

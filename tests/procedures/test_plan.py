@@ -1,0 +1,200 @@
+"""What is planned is what happens: the sums against a real run, and against the stages' own rules step by step."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from aims_pax.core import initial
+from aims_pax.core.rules import ExploreRules, InitialRules
+from aims_pax.core.work import Labelled, Sample, Sampled, Trained
+from aims_pax.errors import SettingsError
+from aims_pax.procedures.plan import _calls, _until_full, course, lines, parameters, plan
+from tests.projects import command, write_project
+from tests.worlds import cluster, crystal, ethanol, water
+
+INF = float("inf")
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """A real run of two systems, and its plan from before."""
+    folder = write_project(
+        tmp_path_factory.mktemp("planned"),
+        {
+            "INITIAL_DATASET_GENERATION": {"max_initial_epochs": 6, "valid_ratio": 0.3},
+            "ACTIVE_LEARNING": {
+                "n_test": 2, "analysis": True, "analysis_skip": 20, "num_trajectories": 3, "max_MD_steps": 40,
+            },
+        },
+        {"ARCHITECTURE": {"atomic_energies": "reference"}},
+        systems={"ethanol": ethanol(), "water": water()},
+    )  # fmt: skip
+    ahead = plan(folder)
+    done = command(folder=folder)
+    assert done.returncode == 0, done.stderr
+    entries = [json.loads(line) for line in (folder / "restart" / "journal.jsonl").read_text().splitlines()]
+    return folder, ahead, entries
+
+
+def test_the_initial_dataset_asks_for_exactly_what_was_planned(ran):
+    folder, ahead, entries = ran
+    kinds = Counter(e["kind"] for e in entries if e["stage"] == "initial")
+    first = ahead["initial"]
+    assert first["reference_calls"] == [kinds["Labelled"]] * 2
+    assert first["steps_of_sampling"] == [kinds["Sampled"]] * 2
+    assert first["epochs"] == [6, 6]
+    asked = sum(len(e["content"]["frames"]) for e in entries if e["kind"] == "Sampled")
+    assert first["MD_steps"] == [asked * 5] * 2
+    sets = Counter(json.loads(line)[1] for line in (folder / "data" / "splits.jsonl").read_text().splitlines()[:asked])
+    assert (first["training"], first["validation"]) == ([sets["train"]] * 2, [sets["valid"]] * 2)
+
+
+def test_active_learning_stays_within_its_range(ran):
+    _, ahead, entries = ran
+    explore = [e for e in entries if e["stage"] == "explore"]
+    active = ahead["active_learning"]
+    least, most = active["reference_calls"]
+    assert least <= sum(e["kind"] == "Labelled" for e in explore) <= most
+    last = {e["content"]["work"]["trajectory"]: e["content"]["step"] for e in explore if e["kind"] == "Advanced"}
+    assert sum(last.values()) == active["MD_steps"] == 120
+    assert active["trajectories"] == {"ethanol": 2, "water": 1}
+    assert active["ps"] == pytest.approx(0.06)
+    epochs = sum(e["content"]["work"]["epochs"] for e in explore if e["kind"] == "Trained")
+    assert epochs <= active["epochs"][1]
+
+
+def test_all_calculations_are_counted_isolated_atoms_too(ran):
+    folder, ahead, _ = ran
+    labels = [p for p in (folder / "data" / "labels").glob("*/*.json") if p.name != "method.json"]
+    assert ahead["isolated_atoms"] == 3
+    least, most = ahead["reference_calls"]
+    assert least <= len(labels) <= most
+    assert least == 3 + ahead["initial"]["reference_calls"][0] + ahead["active_learning"]["reference_calls"][0]
+
+
+def test_convergence_is_no_longer_than_planned(ran):
+    _, ahead, entries = ran
+    (planned,) = ahead["convergence"]
+    trained = [e["content"]["work"] for e in entries if e["stage"] == "converge" and e["kind"] == "Trained"]
+    assert len({w["member"] for w in trained}) == planned["members"] == 1
+    assert sum(w["epochs"] for w in trained) <= planned["most_epochs"]
+
+
+def test_disk_is_estimated_within_a_factor_of_three(ran):
+    folder, ahead, _ = ran
+    data = sum(p.stat().st_size for p in (folder / "data").rglob("*") if p.is_file())
+    results = sum(p.stat().st_size for p in (folder / "results").rglob("*.xyz"))
+    least, most = (1e6 * v for v in ahead["disk_MB"])
+    assert most > (data + results) / 3
+    assert least < 3 * (data + results) + 3e6
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        InitialRules(2, ("a",), 3, 2, 0.1, max_epochs=7),
+        InitialRules(3, ("a", "b"), 2, 5, 0.3, max_train=40),
+        InitialRules(1, ("a", "b", "c"), 1, 1, 0.0, max_epochs=3),
+        InitialRules(4, ("a",), 1, 5, 0.5, desired_acc=0.1, max_epochs=50),
+    ],
+)
+@pytest.mark.parametrize("mae", [0.0, INF])
+def test_answering_together_is_answering_one_by_one(rules, mae):
+    state, labels = initial.begin(rules), 0
+    while work := initial.outstanding(state, rules):
+        if isinstance(work[0], Sample):
+            k = work[0].per_system
+            frames = [(s, f"{s}{state.visit}-{i}") for i in range(k) for s in rules.systems]
+            event = Sampled(work[0], tuple(frames))
+        elif hasattr(work[0], "frame"):
+            event, labels = Labelled(work[0]), labels + 1
+        else:
+            event = Trained(work[0], 1, (mae,) * rules.members, (mae,) * rules.members)
+        state, _ = initial.step(state, event, rules)
+    found = course(rules, mae)
+    assert (found.labels, found.visits, found.epochs) == (labels, state.visit, state.epochs)
+    assert found.reason == state.stopped
+
+
+def test_a_stage_without_an_end_has_none():
+    rules = InitialRules(2, ("a",), 1, 1, 0.1, desired_acc=0.1)
+    assert course(rules, INF) is None
+    assert course(rules, 0.0).labels >= 10
+
+
+def explore(**changes):
+    rules = {"skip_step": 10, "c_x": 0.0, "valid_ratio": 0.1, "epochs_per_worker": 2, "epochs_per_visit": 1}
+    return ExploreRules(**{**rules, **changes})
+
+
+@pytest.mark.parametrize(
+    ("rules", "max_train", "expected"),
+    [
+        ({"max_steps": 100}, INF, (0, 4 * 10 - 10)),
+        ({"max_steps": 100, "max_labels": 7}, INF, (0, 7)),
+        ({"max_labels": 7}, INF, (7, 7)),
+        ({"max_steps": 1000, "quiet_limit": 250}, INF, (16, 390)),
+        ({"max_steps": 100, "analysis_skip": 25}, INF, (0, 30 + 16)),
+        ({}, 25, (6, 6 + 3)),  # the first validates none, the second one: 5 more for training need 6 labels
+        ({"desired_acc": 0.01}, 25, (0, 9)),
+        ({}, INF, (0, INF)),
+        ({"max_steps": 10_000}, 20, (0, 3)),
+    ],
+)
+def test_the_range_of_active_learning_follows_from_the_limits(rules, max_train, expected):
+    assert _calls(explore(**rules), 4, (20, 20), max_train) == expected
+
+
+def test_the_split_is_that_of_the_core():
+    rules = explore(valid_ratio=0.25)
+    added = valid = 0
+    for missing in range(1, 40):
+        while added - valid < missing:
+            valid += valid < rules.valid_ratio * added
+            added += 1
+        assert _until_full(rules, missing) == added
+
+
+def test_parameters_are_those_of_the_models_within_a_tenth(tmp_path):
+    from aims_pax.force_field.build import build_model
+    from aims_pax.settings import read_settings
+
+    for shape in ({"num_channels": 32, "max_L": 1}, {"num_channels": 48, "max_L": 0, "num_interactions": 1}):
+        folder = write_project(
+            tmp_path / str(shape["num_channels"]), mace={"ARCHITECTURE": {**shape, "correlation": 2, "max_ell": 3}}
+        )
+        settings = read_settings(folder)
+        model = build_model(settings.mace, (1, 8), 0)
+        truth = sum(p.numel() for p in model.parameters())
+        assert parameters(settings, 2) == pytest.approx(truth, rel=0.1)
+
+
+def test_every_shape_of_system_and_a_cluster_are_told(tmp_path):
+    folder = write_project(
+        tmp_path,
+        {
+            "REFERENCE": {"kwargs": {}},
+            "MISC": {"save_trajectories": 10},
+            "INITIAL_DATASET_GENERATION": {"initial_sampling": "aimd", "initial_calculator": None},
+            "ACTIVE_LEARNING": {"num_trajectories": 5, "max_MD_steps": None, "max_train_set_size": 50},
+            "MD": {"temperature": [300, 600]},
+        },
+        systems={"copper": crystal("Cu"), "water": water(), "argon": cluster("Al")},
+    )
+    ahead = plan(folder)
+    first = ahead["initial"]
+    steps, per_step = first["MD_steps"][0], 2
+    assert steps == 5 * first["reference_calls"][0] - 5 * per_step * 3 or first["reference_calls"][0] > steps
+    assert [s["periodic"] for s in ahead["systems"]] == [[False] * 3, [True] * 3, [False] * 3]
+    assert ahead["active_learning"]["MD_steps"] is None
+    text = "\n".join(lines(ahead))
+    for words in ("300 … 600 K", "copper", "Cu4", "periodic", "max_train_set_size 50", "estimated", "until another limit"):
+        assert words in text
+    json.dumps(ahead, allow_nan=False)
+
+
+def test_settings_that_are_not_in_order_are_refused_as_by_check(tmp_path):
+    folder = write_project(tmp_path, {"MD": {"timestep": -1}})
+    with pytest.raises(SettingsError, match="timestep"):
+        plan(folder)

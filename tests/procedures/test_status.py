@@ -1,0 +1,131 @@
+"""How a run stands, read from its folder."""
+
+import json
+import os
+import time
+
+import pytest
+
+from aims_pax.errors import SettingsError
+from aims_pax.procedures.status import lines, status
+from aims_pax.record import control
+from tests.report.folders import advanced, answered, made_up, recorded, trained
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return recorded(tmp_path)
+
+
+def held(folder, host="far away", age=0.0):
+    """Somebody on another host works in this folder."""
+    lock = folder / "restart" / "lock"
+    holder = {"pid": 7, "host": host, "started": 1.0}
+    lock.write_text(json.dumps(holder))
+    os.utime(lock, (time.time() - age,) * 2)
+    return holder
+
+
+def test_a_finished_run_in_numbers(folder):
+    now = status(folder)
+    assert now["state"] == "finished"
+    assert now["stage"] == "converge"
+    assert now["labels"]["done"] == 63
+    assert now["labels"]["failed"] == {"Crashed": 9}
+    assert now["labels"]["asked"] == 72
+    assert [t["step"] for t in now["trajectories"]] == [120] * 4
+    assert {t["status"] for t in now["trajectories"]} == {"done"}
+    assert now["models"] == ["results/tiny_255.model"]
+    assert now["reason"] == ""
+    json.dumps(now, allow_nan=False)
+
+
+def test_no_line_is_longer_than_a_terminal_of_80_columns(folder):
+    text = lines(status(folder))
+    assert max(map(len, text)) <= 80
+    assert "finished" in text[0]
+    assert any("63 done" in line and "9 failed (9 Crashed)" in line for line in text)
+    assert any("0.071 / 0.282 eV/Å" in line for line in text)
+
+
+def explored(folder, **settings):
+    """An active learning that began 100 s ago; two trajectories, three labels, one visit."""
+    t = time.time() - 100
+    entries = [
+        *(advanced(t + k, i, 10 * k, 10 * k + 10, 0.1 + 0.01 * k) for k in range(20) for i in (0, 1)),
+        answered(t + 21, "f0s100"), answered(t + 22, "f1s100", "Crashed", "it died"),
+        trained(t + 23, 0, 20, 0.05), trained(t + 30, 1, 25, 0.04),
+    ]  # fmt: skip
+    return made_up(folder, entries, **settings)
+
+
+def test_the_time_left_follows_from_the_limit_that_is_nearest(tmp_path):
+    folder = explored(tmp_path, max_MD_steps="400", max_labels="1000", max_train_set_size="inf")
+    held(folder)
+    now = status(folder)
+    assert now["state"] == "running"
+    assert (now["pid"], now["host"]) == (7, "far away")
+    assert now["left_until"] == "until max_MD_steps 400"
+    assert now["left_s"] == pytest.approx(100, abs=5)  # 200 of 400 steps took 100 s
+    assert now["last_sign_s_ago"] == pytest.approx(0, abs=5)
+    assert now["labels"]["budget"] == 1000
+    assert any("about 1 min 40 s" in line or "about 2 min" in line for line in lines(now))
+
+
+def test_the_training_set_can_be_the_nearest_limit(tmp_path):
+    folder = explored(tmp_path, max_MD_steps="2000", max_train_set_size="30")
+    held(folder)
+    now = status(folder)
+    assert now["left_until"] == "until max_train_set_size 30"
+    assert now["left_s"] == pytest.approx(100, abs=5)  # 20 → 25 of 30
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_MD_steps": "100000"}])
+def test_without_a_limit_or_too_early_no_time_is_named(tmp_path, settings):
+    folder = explored(tmp_path, **settings)
+    held(folder)
+    assert status(folder)["left_s"] is None
+
+
+def test_pausing_paused_stopping(folder):
+    (folder / "results").rename(folder / "kept")
+    holder = held(folder)
+    control.write(folder / "restart" / "control.json", {"wish": "pause", "of": holder})
+    assert status(folder)["state"] == "pausing"
+    control.write(folder / "restart" / "paused.json", {"since": time.time() - 65, "of": holder})
+    now = status(folder)
+    assert now["state"] == "paused"
+    assert now["paused_s"] == pytest.approx(65, abs=5)
+    assert "paused for 65 s" in lines(now)[0]
+    control.write(folder / "restart" / "control.json", {"wish": "stop", "of": holder})
+    assert status(folder)["state"] == "stopping"
+    held(folder, host="another run")
+    assert status(folder)["state"] == "running"
+
+
+def test_why_a_run_ended(tmp_path):
+    folder = explored(tmp_path)
+    assert "without a word" in status(folder)["reason"]
+    assert status(folder)["state"] == "stopped"
+    (folder / "logs").mkdir()
+    log = folder / "logs" / "active_learning.log"
+    log.write_text("2026-01-01 00:00:00 · stopped by SIGTERM: everything is saved; run again\n")
+    assert status(folder)["reason"].startswith("stopped by SIGTERM")
+    log.write_text("2026-01-01 00:00:00 · ERROR · the disk is full\n")
+    assert status(folder)["reason"] == "the disk is full"
+    assert "the disk is full" in "\n".join(lines(status(folder)))
+    held(folder)
+    assert status(folder)["reason"] == ""
+
+
+def test_many_trajectories_are_summed_up(tmp_path):
+    t = time.time()
+    folder = made_up(tmp_path, [advanced(t, i, 0, 10, 0.1) for i in range(30)])
+    text = lines(status(folder))
+    assert "30 in all" in text[-1]
+    assert len(text) < 40
+
+
+def test_a_folder_without_a_run_is_said_so(tmp_path):
+    with pytest.raises(SettingsError, match="no aims-PAX run"):
+        status(tmp_path)
