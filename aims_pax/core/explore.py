@@ -275,13 +275,13 @@ def _seen(state: State, system: str, uncertainty: tuple[float, ...], rules: Expl
 def _test_due(state: State, i: int, rules: ExploreRules) -> bool:
     """Test frames fall due at random moments of the run's progress, each on a trajectory drawn beforehand."""
     k = state.n_tests
-    if k >= rules.n_test or _progress(state, rules) < rules.test_due[k]:
+    if k >= rules.n_test or progress(state, rules) < rules.test_due[k]:
         return False
     j = rules.test_trajectory[k]
     return i == j or state.trajectories[j].status == "done"
 
 
-def _progress(state: State, rules: ExploreRules) -> float:
+def progress(state: State, rules: ExploreRules) -> float:
     """How much of the run is over, 0 … 1, by whichever limit is nearest; without limits by checks made."""
     shares = [
         sum(t.step for t in state.trajectories) / (rules.max_steps * len(state.trajectories)),

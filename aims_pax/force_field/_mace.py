@@ -75,7 +75,7 @@ class _Hush:
             self.depth += 1
             if self.depth > 1:
                 return
-            self.sieve.real, sys.stdout = sys.stdout, self.sieve  # type: ignore[assignment]
+            self.sieve.real, sys.stdout = sys.stdout, self.sieve
             self.warnings = warnings.catch_warnings()
             self.warnings.__enter__()
             for message in NOISE:

@@ -29,6 +29,7 @@ from aims_pax.procedures.initial import write_sets
 from aims_pax.procedures.observe import Observer
 from aims_pax.procedures.world import Run, StageWorld
 from aims_pax.record.checkpoint import Snapshot, discard
+from aims_pax.record.progress import Seen
 from aims_pax.systems import System, deal, elements
 
 if TYPE_CHECKING:
@@ -250,7 +251,9 @@ class ExploreWorld(StageWorld):
         self.predictions[frame_id] = self._prediction(moved)
         self.observer.look(i, moved, frame)
         self._save(i, step, frame_id, forces)
-        return Advanced(work, step, frame_id, uncertainty(forces, self.kind))
+        spread = uncertainty(forces, self.kind)
+        self.seen[i] = Seen(moved.state.temperature, max(spread))
+        return Advanced(work, step, frame_id, spread)
 
     def _started(self, i: int, life: int, frame: Frame, step: int = 0) -> MDState:
         """Fresh momenta; every trajectory and every life of it has a noise stream of its own."""

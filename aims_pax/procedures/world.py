@@ -22,6 +22,7 @@ from aims_pax.procedures.watch import Watch
 from aims_pax.record.checkpoint import Checkpoint, Snapshot, from_plain
 from aims_pax.record.folder import RunFolder
 from aims_pax.record.journal import Journal
+from aims_pax.record.progress import Seen
 from aims_pax.systems import System
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class StageWorld:
         self.labels: dict[str, FrameLabel] = {}
         self.capacity = run.labeller.capacity
         self.trains_beside = run.beside is not None
+        self.seen: dict[int, Seen] = {}  # trajectory → its last look, for the person watching
         self._sizes: dict[Train, int] = {}  # of the training sets when visits elsewhere began
 
     def drive(self, state: Any, rules: Any) -> Any:
@@ -263,7 +265,7 @@ class StageWorld:
         """The inverse of `arrays`."""
 
     def show(self, state: Any, doing: str) -> None:
-        self.run.display.show(self.stage.NAME, state, self.rules, doing, self.run.labeller)
+        self.run.display.show(self.stage.NAME, state, self.rules, doing, self.run.labeller, self.seen)
         self.run.reporter.due()
 
 

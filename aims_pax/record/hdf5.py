@@ -135,6 +135,11 @@ class Hdf5:
             group = file[path]
             return {k: np.asarray(v[()]) for k, v in group.items() if hasattr(v, "shape")}
 
+    def has(self, path: str) -> bool:
+        """Whether there is a group of this name."""
+        with self._open() as file:
+            return file is not None and path in file
+
     def groups(self, path: str) -> list[str]:
         """Every group of structures at and below a path."""
         found: list[str] = []

@@ -237,15 +237,9 @@ def test_reading_for_a_run_accepts_what_runs(tmp_path):
 
 
 def test_importing_the_settings_is_light():
-    code = (
-        "import sys, time; start = time.perf_counter(); import aims_pax.settings; "
-        "assert not {'torch', 'mace', 'ase', 'parsl'} & set(sys.modules); print(time.perf_counter() - start)"
-    )
-    seconds = min(
-        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-        for _ in range(3)
-    )
-    assert seconds < 0.5
+    code = "import sys, aims_pax.settings; print(*sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not {"torch", "mace", "ase", "parsl", "scipy", "matplotlib"} & set(told.split())
 
 
 NAMES = "MD MISC CLUSTER REFERENCE GENERAL ACTIVE_LEARNING timestep seed type factory a"
