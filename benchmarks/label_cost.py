@@ -20,8 +20,6 @@ import time
 import warnings
 from pathlib import Path
 
-warnings.filterwarnings("ignore")
-
 import ase.build
 import ase.io
 import numpy as np
@@ -37,6 +35,8 @@ from aims_pax.procedures.explore import ExploreWorld, begin_from_data
 from aims_pax.procedures.main import _opened
 from aims_pax.settings import read_settings
 from aims_pax.systems import deal
+
+warnings.filterwarnings("ignore")  # e3nn and MACE speak of how they load their files
 
 MACE = {
     "GENERAL": {"name_exp": "cost"},

@@ -28,8 +28,6 @@ from typing import Any
 
 import numpy as np
 
-warnings.filterwarnings("ignore")
-
 import ase.io
 import torch
 from ase import units
@@ -50,6 +48,8 @@ with quiet():
     from mace.modules import WeightedEnergyForcesLoss
     from mace.tools import AtomicNumberTable, torch_geometric
     from torch_ema import ExponentialMovingAverage
+
+warnings.filterwarnings("ignore")  # e3nn and MACE speak of how they load their files
 
 
 class Member:

@@ -23,6 +23,7 @@ ENTRIES = {  # command → function of aims_pax.cli
     "aims-PAX-al": "main_al",
     "aims-PAX-recalc": "main_recalc",
     "aims-PAX-atomic-energies": "main_atomic_energies",
+    "aims-PAX-test": "main_test",
 }
 
 PROJECT: dict[str, Any] = {
@@ -87,7 +88,7 @@ def write_project(
     (folder / "geometries").mkdir(exist_ok=True)
     for name, frame in systems.items():
         ase.io.write(folder / "geometries" / f"{name}.xyz", frame.to_atoms(), format="extxyz")
-    project = changed(PROJECT, {"MISC": {"path_to_geometry": "geometries"}})
+    project = changed(PROJECT, {"MISC": {"path_to_geometry": "geometries", "report": False}})
     (folder / "aimsPAX.yaml").write_text(yaml.safe_dump(changed(project, changes or {}), sort_keys=False))
     (folder / "mace.yaml").write_text(yaml.safe_dump(changed(MACE, mace or {}), sort_keys=False))
     return folder

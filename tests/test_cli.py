@@ -1,5 +1,7 @@
 """The commands as a user meets them."""
 
+import json
+import signal
 import subprocess
 import sys
 
@@ -7,6 +9,7 @@ import pytest
 import yaml
 
 from tests.projects import ENTRIES, command, write_project
+from tests.report.folders import recorded
 
 
 @pytest.mark.parametrize("name", ENTRIES)
@@ -78,3 +81,126 @@ def test_an_unknown_verb_is_refused_with_the_near_one(tmp_path):
     done = command("chek", folder=tmp_path)
     assert done.returncode == 2
     assert "check" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "verb",
+    ["init", "check", "plan", "status", "pause", "resume", "stop", "report", "export", "test", "augment"],
+)
+def test_every_verb_has_help_and_version_without_torch(verb, tmp_path):
+    code = (
+        f"import sys; sys.argv = ['aims-PAX', {verb!r}, '--help']\nfrom aims_pax.cli import main\n"
+        "try: main()\nexcept SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'torch', 'mace', 'ase', 'matplotlib', 'scipy', 'parsl'} & set(sys.modules)\n"
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"aims-PAX {verb}" in done.stdout
+    assert "0.1.0" in command(verb, "--version", folder=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["stauts"], "status"),
+        (["status", "--wach"], "--watch"),
+        (["export", "--fromat", "ase"], "--format"),
+        (["export", "--format", "lamps"], "nearest: lammps"),
+        (["export"], "no models in"),
+        (["init", "cristal"], "nearest: crystal"),
+        (["plan", "--jsn"], "--json"),
+        (["pause"], "no aims-PAX run was begun"),
+        (["resume", "nowhere"], "nowhere: no such folder"),
+        (["status"], "no aims-PAX run"),
+        (["report"], "no aims-PAX run"),
+        (["test", "a.model"], "MODEL... DATA.xyz"),
+        (["test"], "MODEL..."),
+        (["augment"], "config"),
+        (["--mace-setings", "x"], "--mace-settings"),
+    ],
+    ids=str,
+)
+def test_wrong_use_helps_and_exits_with_2(tmp_path, words, said):
+    done = command(*words, folder=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert said.lower() in " ".join(done.stderr.replace("│", " ").split()).lower()
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == [], "nothing is left behind"
+
+
+def test_a_strangers_path_to_the_start(tmp_path):
+    """`init`, `check` and `plan` from an empty folder, without torch and quickly enough to be typed again."""
+    done = command("init", "laptop", "mine", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "cd mine && aims-PAX check" in done.stdout
+    assert command("check", folder=tmp_path / "mine").returncode == 0
+    done = command("plan", folder=tmp_path / "mine")
+    assert done.returncode == 0, done.stderr
+    assert "reference calls in all" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) < 140
+    code = (
+        "import sys; sys.argv = ['aims-PAX', 'plan', '--json']\nfrom aims_pax.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\nsys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "mine", capture_output=True, text=True)
+    assert done.returncode == 0
+    assert set(json.loads(done.stdout)) >= {"systems", "initial", "active_learning", "memory_MB", "cluster"}
+    again = command("init", "molecule", "mine", folder=tmp_path)
+    assert again.returncode == 2
+    assert "nothing is overwritten" in again.stderr
+
+
+def test_status_as_json_and_as_text(tmp_path):
+    folder = recorded(tmp_path)
+    done = command("status", "--json", folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["state"] == "finished"
+    done = command("status", str(folder), folder=tmp_path)
+    assert "finished" in done.stdout
+    assert done.stderr == ""
+
+
+def test_status_again_and_again_until_ctrl_c(tmp_path):
+    folder = recorded(tmp_path)
+    code = "import sys; sys.argv = ['aims-PAX', 'status', '--watch', '--json', '--every', '0.2']; "
+    watching = subprocess.Popen(
+        [sys.executable, "-c", code + "from aims_pax.cli import main; main()"],
+        cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        lines = [watching.stdout.readline() for _ in range(2)]
+        watching.send_signal(signal.SIGINT)
+        _, err = watching.communicate(timeout=30)
+    finally:
+        watching.kill()
+    assert [json.loads(line)["state"] for line in lines] == ["finished"] * 2
+    assert watching.returncode == 0, err
+    assert err == ""
+
+
+def test_report_prints_where_the_page_is(tmp_path):
+    folder = recorded(tmp_path)
+    done = command("report", str(folder), folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "report.html").is_file()
+    assert "report.html" in done.stdout
+
+
+def test_augment_runs_its_own_story(tmp_path):
+    done = command("augment", "none.yaml", folder=tmp_path)
+    assert done.returncode == 2
+    assert "none.yaml: no such file" in done.stderr
+
+
+def test_a_mistake_of_ours_is_one_line_with_a_traceback_in_a_file(tmp_path, monkeypatch):
+    code = (
+        "import sys; sys.argv = ['aims-PAX', 'report']\nimport aims_pax.report.page as page\n"
+        "def broken(folder): raise ZeroDivisionError('so it is')\npage.write_report = broken\n"
+        "from aims_pax.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "ZeroDivisionError: so it is" in done.stderr
+    assert "so it is" in (tmp_path / "logs" / "traceback.log").read_text()

@@ -30,7 +30,7 @@ def finished(tmp_path_factory):
                 "max_convergence_epochs": 12,
             },
             "INITIAL_DATASET_GENERATION": {"analysis": True},
-            "MISC": {"save_trajectories": 10},
+            "MISC": {"save_trajectories": 10, "report": True},
         },
     )
     done = command(folder=folder)
@@ -87,6 +87,13 @@ def test_every_file_a_user_expects_is_there(finished):
     assert list((folder / "restart").rglob("*.npy"))
     for name in ("training", "validation", "test"):
         assert list(read_extxyz(folder / "results" / f"{name}.xyz"))
+    (model,) = (folder / "results").glob("*.model")
+    for path in (f"results/{model.stem}.md", "results/predictions.npz", "results/atomic_energies.json"):
+        assert (folder / path).stat().st_size > 0
+    assert "<svg" in (folder / "report.html").read_text()
+    assert len(list((folder / "report").glob("*.png"))) > 5
+    assert len((folder / "trajectories" / "observables_0.csv").read_text().splitlines()) > 5
+    assert (folder / "analysis" / "predicted.jsonl").read_text().count("\n") > 2
 
 
 def test_every_label_in_the_results_is_the_reference_s(finished):

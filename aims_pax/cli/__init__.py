@@ -100,8 +100,8 @@ def _atomic_energies(
     )
 
 
-for verb in verbs.VERBS:
-    app.command(verb.__name__)(verb)
+for verb, function in verbs.VERBS.items():
+    app.command(verb)(function)
 
 
 def main() -> None:
@@ -131,7 +131,7 @@ def main_atomic_energies() -> None:
 
 def main_test() -> None:
     """Entry point of `aims-PAX-test`, the same as `aims-PAX test`."""
-    _single(verbs.test, "aims-PAX-test")
+    _single(verbs.errors_of, "aims-PAX-test")
 
 
 def _single(command: Callable[..., None], name: str) -> None:

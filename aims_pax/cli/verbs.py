@@ -64,8 +64,8 @@ def plan(
     version: Version = False,
 ) -> None:
     """What will run, without running: systems, steps, expected reference calculations, memory, limits."""
-    from aims_pax.procedures.plan import lines
     from aims_pax.procedures.plan import plan as planned
+    from aims_pax.procedures.plan_lines import lines
 
     def go() -> None:
         ahead = planned(HERE, *files(context, mace_settings, aimspax_settings))
@@ -92,7 +92,11 @@ def status(
 
     def look() -> str:
         now = standing(folder)
-        return json.dumps(now, indent=None if watch else 1, ensure_ascii=False) if as_json else "\n".join(lines(now))
+        return (
+            json.dumps(now, indent=None if watch else 1, ensure_ascii=False)
+            if as_json
+            else "\n".join(lines(now))
+        )
 
     def go() -> None:
         while True:
@@ -163,9 +167,10 @@ def export(
     guarded(go)
 
 
-def test(
+def errors_of(
     words: Annotated[
-        list[Path], typer.Argument(metavar="MODEL... DATA.xyz", help="Models, and a labelled dataset at the end.")
+        list[Path],
+        typer.Argument(metavar="MODEL... DATA.xyz", help="Models, and a labelled dataset at the end."),
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Predictions and labels, as NumPy's .npz.")
@@ -206,9 +211,19 @@ def augment(
     guarded(go)
 
 
-VERBS: tuple[Callable[..., Any], ...] = (
-    init, check, plan, status, pause, resume, stop, report, export, test, augment,
-)  # fmt: skip
+VERBS: dict[str, Callable[..., Any]] = {
+    "init": init,
+    "check": check,
+    "plan": plan,
+    "status": status,
+    "pause": pause,
+    "resume": resume,
+    "stop": stop,
+    "report": report,
+    "export": export,
+    "test": errors_of,
+    "augment": augment,
+}
 
 
 def _steer(folder: Path, wish: str) -> None:

@@ -1,9 +1,9 @@
 """Models for other programs, and what those files answer once they are loaded again.
 
-    ase          MACE's .model file, for mace.calculators.MACECalculator
-    torchscript  the model compiled, for torch.jit.load in C++ or Python
-    lammps       MACE's libtorch file for `pair_style mace`, double precision as MACE's own converter makes it
-    mliap        LAMMPS' ML-IAP, by MACE's converter, which needs cuequivariance
+ase          MACE's .model file, for mace.calculators.MACECalculator
+torchscript  the model compiled, for torch.jit.load in C++ or Python
+lammps       MACE's libtorch file for `pair_style mace`, double precision as MACE's own converter makes it
+mliap        LAMMPS' ML-IAP, by MACE's converter, which needs cuequivariance
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ from aims_pax.force_field.build import DTYPES, elements_of, read_model
 from aims_pax.force_field.inference import Committee
 from aims_pax.frames import Frame, Label
 
-SUFFIX = {"ase": ".model", "torchscript": ".torchscript.pt", "lammps": "-lammps.pt", "mliap": "-mliap_lammps.pt"}
+SUFFIX = {
+    "ase": ".model",
+    "torchscript": ".torchscript.pt",
+    "lammps": "-lammps.pt",
+    "mliap": "-mliap_lammps.pt",
+}
 
 
 def write(model: MaceModel, form: str, path: Path) -> None:
@@ -214,5 +219,7 @@ def committee(paths: Sequence[Path], device: str, dtype: str) -> Committee:
     models = [read_model(path, device, DTYPES[dtype]).eval().requires_grad_(False) for path in paths]
     kinds = {(elements_of(m), round(float(m.r_max), 6)) for m in models}
     if len(kinds) > 1:
-        raise SettingsError(f"the models differ in elements or r_max, so they are no committee: {sorted(kinds)}")
+        raise SettingsError(
+            f"the models differ in elements or r_max, so they are no committee: {sorted(kinds)}"
+        )
     return Committee(models, device)

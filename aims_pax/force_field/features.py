@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from aims_pax.force_field import foundation
 from aims_pax.force_field._mace import quiet
 from aims_pax.force_field.build import DTYPES, read_model
-from aims_pax.force_field.foundation import known_model
 from aims_pax.frames import Array, Frame
 
 
@@ -20,7 +20,10 @@ def feature_vectors(size_or_path: str, frames: Sequence[Frame], device: str, fol
 
     size_or_path, folder: as `foundation.load` takes them.
     """
-    model = read_model(known_model(size_or_path, folder), device, DTYPES["float64"])
+    path = folder / Path(size_or_path).expanduser()
+    if not path.is_file():
+        path = foundation._download(size_or_path)
+    model = read_model(path, device, DTYPES["float64"])
     with quiet():
         from mace.calculators import MACECalculator
 

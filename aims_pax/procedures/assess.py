@@ -70,7 +70,8 @@ def _tables(models: Sequence[Path], single: Sequence[dict[str, Any]], arrays: di
     if len(models) > 1:
         spread, error = atomic_errors(arrays)
         h = honesty(spread, error)
-        line = f"spread of the forces on an atom: mean {1000 * spread.mean():.1f}, largest {1000 * spread.max():.1f} meV/Å"
+        mean, largest = 1000 * spread.mean(), 1000 * spread.max()
+        line = f"spread of the forces on an atom: mean {mean:.1f}, largest {largest:.1f} meV/Å"
         if math.isfinite(h.rank):
             line += f"; rank correlation with the error {h.rank:.2f}, error / spread {h.ratio:.2f}"
         out += ["", line]
@@ -81,7 +82,10 @@ def table(rows: Sequence[tuple[str, ErrorRow]]) -> list[str]:
     """MAE and RMSE as text, thousandths of the units; columns nobody has are left out."""
     cells = [
         [name, str(r.frames), str(r.atoms)]
-        + [_milli(v) for v in (r.energy_mae, r.energy_rmse, r.force_mae, r.force_rmse, r.stress_mae, r.stress_rmse)]
+        + [
+            _milli(v)
+            for v in (r.energy_mae, r.energy_rmse, r.force_mae, r.force_rmse, r.stress_mae, r.stress_rmse)
+        ]
         for name, r in rows
     ]
     head = ["", "frames", "atoms"]
@@ -90,7 +94,9 @@ def table(rows: Sequence[tuple[str, ErrorRow]]) -> list[str]:
     widths = [max(len(head[k]), *(len(row[k]) for row in cells)) for k in kept]
     lines = [[row[k] for k in kept] for row in (head, *cells)]
     text = [
-        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
+        "  ".join(
+            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
+        )
         for line in lines
     ]
     units = {3: "E meV/atom", 5: "F meV/Å", 7: "S meV/Å³"}

@@ -38,7 +38,9 @@ USE = {
 }
 
 
-def export(folder: Path, models: Sequence[Path], form: str, output: Path | None, console: Console) -> list[Path]:
+def export(
+    folder: Path, models: Sequence[Path], form: str, output: Path | None, console: Console
+) -> list[Path]:
     """Export models (those of results/ when none is named) of a working folder; returns the files written.
 
     Raises SettingsError for wrong words, SetupError when a converter fails or a file does not say what its model says;
@@ -78,7 +80,11 @@ def export(folder: Path, models: Sequence[Path], form: str, output: Path | None,
         from ase.data import chemical_symbols
 
         errors = " · ".join(f"{what} {value:.1e} {unit}" for what, (value, unit) in worst.items())
-        console.print(f"{target}: loaded again, {len(frames)} frames of {where}: {errors}", soft_wrap=True, highlight=False)
+        console.print(
+            f"{target}: loaded again, {len(frames)} frames of {where}: {errors}",
+            soft_wrap=True,
+            highlight=False,
+        )
         dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
         symbols = " ".join(chemical_symbols[z] for z in elements)
         use = USE[form].format(path=target, dtype=dtype, elements=symbols)
@@ -116,7 +122,9 @@ def _targets(models: Sequence[Path], form: str, output: Path | None) -> list[Pat
         targets = [output]
     else:
         if output is not None and output.is_file():
-            raise SettingsError(f"{output}: a file, but there are {len(models)} models; name a folder with -o")
+            raise SettingsError(
+                f"{output}: a file, but there are {len(models)} models; name a folder with -o"
+            )
         targets = [(output or Path("export")) / f"{path.stem}{SUFFIX[form]}" for path in models]
     if len(set(targets)) < len(targets):
         raise SettingsError("two models have the same name; export them one by one, with -o")
@@ -155,7 +163,7 @@ def _geometries(folder: Path, elements: Sequence[int]) -> list[Frame]:
     except SettingsError:
         known = []
     chain = np.arange(len(elements) + 1)[:, None] * np.array([1.5, 0.3, 0.1])
-    return known or [Frame([*elements, elements[0]], chain)]
+    return known or [Frame(np.array([*elements, elements[0]]), chain)]
 
 
 def _varied(frames: Sequence[Frame]) -> list[Frame]:

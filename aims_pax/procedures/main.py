@@ -176,7 +176,8 @@ def deliver(run: Run, delivered: list[int]) -> None:
     log.info("final datasets: %s frames (those of all members together)", counts)
     names = ", ".join(f"{run.ensemble.members[m].name}.model" for m in delivered)
     log.info("reference calculations in this run: %d", run.labeller.calls.finished)
-    _report(run)
+    if misc.report:
+        _report(run)
     log.info("done: %s and the final datasets are in %s", names, results)
 
 
@@ -256,7 +257,7 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
                 with beside(settings, ensemble) as trainer:
                     yield Run(
                         settings, folder, systems, labeller, Dataset(folder.data), ensemble, journal, watch,
-                        display, Reporter(folder), trainer,
+                        display, Reporter(folder, settings.misc.report), trainer,
                     )  # fmt: skip
     except OSError as error:
         raise SetupError(refused(error)) from error

@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +88,7 @@ def course(rules: InitialRules, force_mae: float) -> Course | None:
         if state.visit > MOST_VISITS:
             return None
         if isinstance(work[0], Sample):
-            made = [
-                (s, f"{s} {state.visit} {k}") for k in range(work[0].per_system) for s in rules.systems
-            ]
+            made = [(s, f"{s} {state.visit} {k}") for k in range(work[0].per_system) for s in rules.systems]
             state, _ = initial.step(state, Sampled(work[0], tuple(made)), rules)
         elif isinstance(work[0], Train):
             losses = (force_mae,) * rules.members
@@ -113,11 +112,10 @@ def _initial(settings: Settings, systems: Sequence[System]) -> dict[str, Any] | 
     rules = InitialRules.read(s, [x.name for x in systems])
     longest, shortest = course(rules, INF), course(rules, 0.0 if rules.desired_acc > 0 else INF)
     assert shortest is not None  # a force MAE of 0 ends it, and so does any other limit
-    steps = [len(systems) * s.skip_step_initial * _made(c, systems) for c in (shortest, longest)]
+    steps = [None if c is None else c.labels * s.skip_step_initial for c in (shortest, longest)]
     calls = [None if c is None else c.labels for c in (shortest, longest)]
-    if s.initial_sampling == "aimd":  # every step is a calculation, and the first of each step of sampling
-        first = [None if c is None else c.visits * len(systems) for c in (shortest, longest)]
-        calls = [None if n is None or f is None else int(n) + f for n, f in zip(steps, first, strict=True)]
+    if s.initial_sampling == "aimd":  # every step is a calculation, and so is each starting structure
+        calls = [None if n is None else n + len(systems) for n in steps]
     return {
         "sampling": s.initial_sampling,
         "steps_of_sampling": [None if c is None else c.visits for c in (shortest, longest)],
@@ -129,13 +127,10 @@ def _initial(settings: Settings, systems: Sequence[System]) -> dict[str, Any] | 
         "validation": [None if c is None else c.validation for c in (shortest, longest)],
         "n_train": [None if c is None else c.n_train for c in (shortest, longest)],
         "ends_by": None if longest is None else longest.reason,
-        "may_end_by": f"desired_acc {s.desired_acc:g} × {s.desired_acc_scale_idg:g} eV/Å" if s.desired_acc else None,
+        "may_end_by": f"desired_acc {s.desired_acc:g} × {s.desired_acc_scale_idg:g} eV/Å"
+        if s.desired_acc
+        else None,
     }
-
-
-def _made(course: Course | None, systems: Sequence[System]) -> float:
-    """Structures a system over the whole stage."""
-    return INF if course is None else course.labels // len(systems)
 
 
 def _active(
@@ -178,7 +173,9 @@ def _given(settings: Settings) -> list[int | None]:
     return [round(kept * max(counts))] * 2
 
 
-def _calls(rules: ExploreRules, n: int, begins: Sequence[int | None], max_train: float) -> tuple[float, float]:
+def _calls(
+    rules: ExploreRules, n: int, begins: Sequence[int | None], max_train: float
+) -> tuple[float, float]:
     """(least, most) reference calls of active learning with n trajectories, from the limits alone.
 
     Most: every look at the uncertainty asks, but the first 10, which fill the memory of the threshold. Those on their
@@ -218,12 +215,22 @@ def _convergence(settings: Settings) -> list[dict[str, Any]]:
     found = []
     first, al = settings.initial_dataset, settings.active_learning
     if first is not None and first.converge_initial:
-        found.append({"after": "initial dataset", "members": first.ensemble_size, "most_epochs": first.max_convergence_epochs})
+        found.append(
+            {
+                "after": "initial dataset",
+                "members": first.ensemble_size,
+                "most_epochs": first.max_convergence_epochs,
+            }
+        )
     if al is not None and al.initial_train_dataset and not al.initial_models and first is None:
-        found.append({"after": "given data", "members": al.ensemble_size, "most_epochs": al.max_convergence_epochs})
+        found.append(
+            {"after": "given data", "members": al.ensemble_size, "most_epochs": al.max_convergence_epochs}
+        )
     if al is not None and al.converge_al:
         members = 1 if al.converge_best else al.ensemble_size
-        found.append({"after": "active learning", "members": members, "most_epochs": al.max_convergence_epochs})
+        found.append(
+            {"after": "active learning", "members": members, "most_epochs": al.max_convergence_epochs}
+        )
     return found
 
 
@@ -294,7 +301,7 @@ def parameters(settings: Settings, n_elements: int) -> int:
             if abs(l1 - l2) <= l3 <= l1 + l2 and (l1 + l2 + l3) % 2 == 0
         )
         widths = [a.num_radial_basis, *a.radial_MLP, paths * C]
-        total += sum(x * y for x, y in zip(widths, widths[1:], strict=False))
+        total += sum(x * y for x, y in pairwise(widths))
         total += into * C * C + paths * C * C + out * C * C  # before, behind the convolution, product
         total += min(into, out) * C * C * Z  # the residual, one for each element
     return total
@@ -324,7 +331,11 @@ def _memory(settings: Settings, systems: Sequence[System], active: dict[str, Any
         "members": _mega(members),
         "training": _mega(saved("training", batch * edges[largest], batch * atoms[largest])),
         "moving": _mega(
-            saved("moving", sum(edges[s] * k for s, k in moving.items()), sum(atoms[s] * k for s, k in moving.items()))
+            saved(
+                "moving",
+                sum(edges[s] * k for s, k in moving.items()),
+                sum(atoms[s] * k for s, k in moving.items()),
+            )
         ),
     }
 
@@ -365,84 +376,3 @@ def _mega(size: float) -> float:
 
 def _whole(value: float) -> int | None:
     return None if math.isinf(value) else int(value)
-
-
-# ---------------------------------------------------------------- for a person
-
-
-def lines(ahead: dict[str, Any]) -> list[str]:
-    """The plan for a person."""
-    out = [f"{ahead['name']}: {len(ahead['systems'])} systems, {ahead['members']} members"]
-    width = max(len(s["name"]) for s in ahead["systems"])
-    dealt = (ahead["active_learning"] or {}).get("trajectories", {})
-    for s in ahead["systems"][:20]:
-        kind = {0: "molecule", 3: "periodic"}.get(sum(s["periodic"]), "slab or wire")
-        heat = s["temperature"]
-        heat = f"{heat:g} K" if not isinstance(heat, list | tuple) else f"{heat[0]:g} … {heat[1]:g} K"
-        many = f" · trajectories: {dealt[s['name']]}" if s["name"] in dealt else ""
-        out.append(
-            f"  {s['name']:{width}}  {s['formula']} · {s['atoms']} atoms · {kind} · {s['ensemble']} {heat}, "
-            f"{s['timestep']:g} fs · {s['neighbours']:g} neighbours{many}"
-        )
-    if len(ahead["systems"]) > 20:
-        out.append(f"  … and {len(ahead['systems']) - 20} more")
-    if ahead["isolated_atoms"]:
-        out += ["", f"isolated atoms: {ahead['isolated_atoms']} reference calls"]
-    out += [*_initial_lines(ahead["initial"]), *_active_lines(ahead["active_learning"])]
-    for c in ahead["convergence"]:
-        who = "one member" if c["members"] == 1 else f"{c['members']} members"
-        out.append(f"convergence after {c['after']}: {who}, at most {c['most_epochs']} epochs each")
-    memory, cluster = ahead["memory_MB"], ahead["cluster"]
-    out += ["", f"reference calls in all: {_range(ahead['reference_calls'])}"]
-    if cluster["type"] == "slurm":
-        out.append(
-            f"cluster: {cluster['blocks'][0]} … {cluster['blocks'][1]} blocks of {cluster['nodes_a_block']} nodes × "
-            f"{cluster['jobs_a_block']} jobs: at most {cluster['at_once']} calculations at the same time"
-        )
-    else:
-        at_once = cluster["at_once"] or "as many as there are cores"
-        out.append(f"this machine: calculations at the same time: {at_once}")
-    out.append(
-        f"memory, estimated, beside about 600 MB of torch and MACE: members {memory['members']:g} MB, "
-        f"a batch of training {memory['training']:g} MB, a step of all trajectories {memory['moving']:g} MB"
-    )
-    out.append(f"disk, estimated: {_range(ahead['disk_MB'])} MB")
-    return out
-
-
-def _initial_lines(first: dict[str, Any] | None) -> list[str]:
-    if first is None:
-        return []
-    ends = first["ends_by"] or first["may_end_by"]
-    also = f"; earlier at {first['may_end_by']}" if first["ends_by"] and first["may_end_by"] else ""
-    return [
-        "",
-        f"initial dataset ({first['sampling']})",
-        f"  {_range(first['steps_of_sampling'])} steps of {first['structures_a_step']} structures or less",
-        f"  reference calls  {_range(first['reference_calls'])}",
-        f"  MD steps         {_range(first['MD_steps'])}",
-        f"  training epochs  {_range(first['epochs'])}",
-        f"  ends by          {ends}{also}",
-    ]
-
-
-def _active_lines(active: dict[str, Any] | None) -> list[str]:
-    if active is None:
-        return []
-    limits = ", ".join(f"{k} {v:g}" for k, v in active["limits"].items())
-    steps = "until another limit" if active["MD_steps"] is None else f"{active['MD_steps']:,}".replace(",", " ")
-    return [
-        "",
-        "active learning",
-        f"  reference calls  {_range(active['reference_calls'])}"
-        + (f" (of them {active['test_structures']} for testing)" if active["test_structures"] else ""),
-        f"  MD steps         {steps}" + ("" if active["ps"] is None else f" at most ({active['ps']:g} ps)"),
-        f"  training epochs  {_range(active['epochs'])}",
-        f"  ends by          {limits or 'nothing: it runs until stopped or the walltime'}",
-        "",
-    ]
-
-
-def _range(values: Sequence[float | None]) -> str:
-    low, high = ("no limit" if v is None or math.isinf(v) else f"{v:g}" if v < 1e6 else f"{v:.3g}" for v in values)
-    return low if low == high else f"{low} … {high}"

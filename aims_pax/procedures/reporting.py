@@ -18,13 +18,13 @@ SHARE = 50  # and at least so many times what the last one took: 2 % of the run
 class Reporter:
     """Rewrites `report.html` now and then."""
 
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
+    def __init__(self, folder: RunFolder, wanted: bool = True) -> None:
+        self.folder, self.wanted = folder, wanted
         self._next = time.monotonic() + EVERY
 
     def due(self) -> None:
         """Write the page if its time has come; called between turns."""
-        if time.monotonic() < self._next:
+        if not self.wanted or time.monotonic() < self._next:
             return
         began = time.monotonic()
         self.write(pictures=False)

@@ -48,7 +48,7 @@ def files(kind: str) -> dict[str, str]:
     """{path in the folder: its text} of a kind."""
     project, mace, others = _MAKERS[kind]()
     about = {
-        "aimsPAX.yaml": f"# {t.HEAD[kind]}\n# `aims-PAX check` says what is wrong or missing, `aims-PAX plan` what would run.",
+        "aimsPAX.yaml": f"# {t.HEAD[kind]}\n# {t.NEXT}",
         "mace.yaml": "# The models. Keys left out have the defaults of the README.",
     }
     settings = {"aimsPAX.yaml": project, "mace.yaml": mace}

@@ -173,6 +173,7 @@ CLUSTER:
   type: local                           # this machine
 """
 
+NEXT = "`aims-PAX check` says what is wrong or missing, `aims-PAX plan` what would run."
 HEAD = {
     "molecule": "A molecule with FHI-aims on this machine.",
     "crystal": "A crystal with FHI-aims on this machine.",

@@ -71,7 +71,9 @@ def ask(folder: Path, wish: str) -> dict[str, Any]:
     if holder is None:
         where = "this folder" if folder == Path() else folder
         if not restart.is_dir():
-            raise SettingsError(f"no aims-PAX run was begun in {where}; name its folder: aims-PAX {wish} FOLDER")
+            raise SettingsError(
+                f"no aims-PAX run was begun in {where}; name its folder: aims-PAX {wish} FOLDER"
+            )
         raise SettingsError(f"nothing to {wish}: no aims-PAX works in {where} at the moment")
     content = {"wish": wish, "of": holder, "when": time.time(), "from": socket.gethostname()}
     try:
@@ -98,7 +100,9 @@ def asked_for(folder: Path) -> str | None:
 def words(wish: dict[str, Any]) -> str:
     """`aims-PAX pause from 12:30 on node7`: a wish for the log."""
     when = wish.get("when")
-    clock = f" from {time.strftime('%Y-%m-%d %H:%M', time.localtime(when))}" if isinstance(when, float) else ""
+    clock = (
+        f" from {time.strftime('%Y-%m-%d %H:%M', time.localtime(when))}" if isinstance(when, float) else ""
+    )
     return f"aims-PAX {wish.get('wish')}{clock} on {wish.get('from')}"
 
 

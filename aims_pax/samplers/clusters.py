@@ -69,13 +69,14 @@ class Rule:
 class Cluster:
     """One cluster, the same molecules in every frame.
 
-    key: `n=3`; with a distance rule `n=3,r=4.5`. molecules: nearest first. images: (n, 3) lattice vectors that bring
-    each molecule, as `Molecules.whole` gives it, next to the central one. atoms: (A,) of the crystal, in that order.
+    key: `n=3`; with a distance rule `n=3,r=4.5`. molecules: nearest first. places: (n, 3) where the centre of mass of
+    each is on the reference frame, in fractions of the cell, from that of the first one. atoms: (A,) of the crystal,
+    molecule after molecule.
     """
 
     key: str
     molecules: tuple[int, ...]
-    images: Integers
+    places: Array
     atoms: Integers
     system: Molecules
 
@@ -85,10 +86,13 @@ class Cluster:
         Raises SamplingError when bonds are not the reference's.
         """
         R = self.system.whole(frame) if whole is None else whole
-        shift = np.repeat(
-            self.images @ frame.cell, [len(self.system.atoms[k]) for k in self.molecules], axis=0
+        parts = [self.system.atoms[k] for k in self.molecules]
+        centers = np.array([center_of_mass(R[a], frame.numbers[a]) for a in parts])
+        along = (centers - centers[0]) @ np.linalg.inv(full(frame.cell, frame.pbc))
+        images = np.where(frame.pbc, np.rint(self.places - along), 0.0)  # the image that stayed where it was
+        positions = np.concatenate(
+            [R[a] + image @ frame.cell for a, image in zip(parts, images, strict=True)]
         )
-        positions = R[self.atoms] + shift
         numbers = frame.numbers[self.atoms]
         return Frame(
             numbers=numbers,
@@ -137,9 +141,17 @@ def choose(frame: Frame, rule: Rule | None = None) -> list[Cluster]:
         for r in dict.fromkeys(rule.distances or ()):
             chosen = ranked[order[ranked] < r]
             found.append((f"n={len(chosen)},r={r:g}", chosen))
+    along = system.centers(R) @ np.linalg.inv(full(frame.cell, frame.pbc))
     return [
-        Cluster(key, tuple(k.tolist()), images[k], np.concatenate([system.atoms[m] for m in k]), system)
+        Cluster(
+            key,
+            tuple(k.tolist()),
+            along[k] - along[k[0]],
+            np.concatenate([system.atoms[m] for m in k]),
+            system,
+        )
         for key, k in found
+        if len(k)
     ]
 
 

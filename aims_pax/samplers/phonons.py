@@ -13,6 +13,18 @@ with ⟨|ξ|²⟩ = 1 where q and −q are the same and together two independent
     scan        from −1 to 1 in equal steps
 
 Modes at rest (translations) or imaginary ones are never displaced; the latter are told of.
+
+>>> from ase.build import bulk
+>>> from ase.calculators.emt import EMT
+>>> from aims_pax.potential import CalculatorPotential
+>>> copper = Frame.from_atoms(bulk("Cu", a=3.59))
+>>> constants = force_constants(copper, CalculatorPotential(EMT), least_volume(copper.cell, 5.0))
+>>> chosen = modes(constants, (2, 2, 2), Window(freq_max=None))
+>>> len(chosen.frame), len(chosen)
+(8, 21)
+>>> frames = [frame for frame, _ in trajectory(chosen, 300, 10, np.random.default_rng(0))]
+>>> len({frame.id for frame in frames})
+10
 """
 
 from __future__ import annotations

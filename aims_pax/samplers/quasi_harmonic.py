@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from ase import units
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 SCALES = (0.96, 0.98, 1.0, 1.02, 1.04, 1.06, 1.08)  # of the volume
 KJ = 96.48533212  # kJ/mol of 1 eV
+STEP = 0.02  # of the volume, where the scan has to go on
+EXTENSIONS = 2  # times that it may
 GRID = 40.0  # Å: length that sets phonopy's mesh for free energies
 IMAGINARY = -0.05  # THz: a volume with slower modes has no harmonic free energy
 FEWEST = 5  # volumes an equation of state needs
@@ -57,47 +60,85 @@ def equilibrium(
     """The cell of least Gibbs energy at `temperature` (K) and `pressure` (GPa).
 
     frame: relaxed cell; `scales` multiply its volume. matrix: supercell of the force constants.
-    Raises SamplingError when fewer than five volumes are stable, or the minimum lies outside of them.
+    A minimum outside of them makes the scan go on there. Raises SamplingError when fewer than five volumes are stable,
+    or the minimum is not found.
     """
-    rows = []
-    for scale in scales:
-        scaled = frame.moved(frame.positions * scale ** (1 / 3), frame.cell * scale ** (1 / 3))
-        try:
-            there = relax(scaled, potential, "constant_volume", fmax, check=check)
-        except SamplingError as error:
-            log.warning("volume × %.2f: left out: %s", scale, error)
-            continue
-        made = force_constants(there, potential, matrix, check=check).phonopy
-        made.run_mesh(GRID)
-        slowest = float(np.min(made.mesh.frequencies))
-        if slowest < IMAGINARY:
-            log.warning("volume × %.2f: left out: imaginary modes (%.2fi THz)", scale, -slowest)
-            continue
-        made.run_thermal_properties(temperatures=[temperature], cutoff_frequency=-IMAGINARY)
-        energy = potential.labels([there])[0].energy
-        rows.append((there, energy, float(made.thermal_properties.free_energy[0]) / KJ))
-    if len(rows) < FEWEST:
-        raise SamplingError(
-            f"{frame.formula}: only {len(rows)} of {len(scales)} volumes are stable, {FEWEST} are needed for thermal "
-            "expansion; set thermal_expansion to false, or use a larger supercell_radius"
+    points: dict[float, _Point] = {}
+    wanted = tuple(scales)
+    for _ in range(EXTENSIONS + 1):
+        for scale in wanted:
+            point = _point(frame, potential, matrix, temperature, scale, fmax, check)
+            if point is not None:
+                points[scale] = point
+        if len(points) < FEWEST:
+            raise SamplingError(
+                f"{frame.formula}: only {len(points)} of {len(scales)} volumes are stable, {FEWEST} are needed for "
+                "thermal expansion; set thermal_expansion to false, or use a larger supercell_radius"
+            )
+        volumes, energies, free = (
+            np.array(x) for x in zip(*(points[k][1:] for k in sorted(points)), strict=True)
         )
-    frames, *columns = zip(*rows, strict=True)
-    energies, free = (np.array(c) for c in columns)
-    volumes = np.array([abs(np.linalg.det(f.cell)) for f in frames])
-    G = energies + free + pressure * units.GPa * volumes
-    try:
-        volume = float(EquationOfState(volumes, G, "vinet").fit(warn=False)[0])
-    except (RuntimeError, ValueError) as error:
+        volume = _minimum(frame, volumes, energies + free + pressure * units.GPa * volumes)
+        if volumes.min() <= volume <= volumes.max():
+            break
+        ends = max(points) if volume > volumes.max() else min(points)
+        step = STEP if volume > volumes.max() else -STEP
+        wanted = tuple(ends + k * step for k in range(1, 5))
+    else:
         raise SamplingError(
-            f"{frame.formula}: no equation of state fits the volume scan ({error}); use a larger supercell_radius"
-        ) from error
-    if not volumes.min() <= volume <= volumes.max():
-        raise SamplingError(
-            f"{frame.formula}: the equilibrium volume at {temperature:g} K lies outside of the scanned ones; relax "
-            "the input cell fully (relax_input_cell: full) first"
+            f"{frame.formula}: the volume of least free energy at {temperature:g} K lies outside of the scan, "
+            f"{min(points):.2f} to {max(points):.2f} times the relaxed one; lower temperature_K, relax the input cell "
+            "fully (relax_input_cell: full), or set thermal_expansion to false"
         )
     ratio = (volume / abs(np.linalg.det(frame.cell))) ** (1 / 3)
     begun = frame.moved(frame.positions * ratio, frame.cell * ratio)
     there = relax(begun, potential, "constant_volume", fmax, check=check)
     log.info("equilibrium volume at %g K: %.2f Å³, × %.4f", temperature, volume, ratio**3)
     return Equilibrium(there, volume, volumes, energies, free)
+
+
+class _Point(NamedTuple):
+    """One volume of the scan: relaxed frame, Å³, eV, eV."""
+
+    frame: Frame
+    volume: float
+    energy: float
+    free: float
+
+
+def _point(
+    frame: Frame,
+    potential: Potential,
+    matrix: Integers,
+    temperature: float,
+    scale: float,
+    fmax: float,
+    check: Callable[[], None],
+) -> _Point | None:
+    """The crystal at `scale` times its volume; None, with a word, where it is not stable."""
+    scaled = frame.moved(frame.positions * scale ** (1 / 3), frame.cell * scale ** (1 / 3))
+    try:
+        there = relax(scaled, potential, "constant_volume", fmax, check=check)
+    except SamplingError as error:
+        log.warning("volume × %.2f: left out: %s", scale, error)
+        return None
+    made = force_constants(there, potential, matrix, check=check).phonopy
+    made.run_mesh(GRID)
+    slowest = float(np.min(made.mesh.frequencies))
+    if slowest < IMAGINARY:
+        log.warning("volume × %.2f: left out: imaginary modes (%.2fi THz)", scale, -slowest)
+        return None
+    made.run_thermal_properties(temperatures=[temperature], cutoff_frequency=-IMAGINARY)
+    energy = potential.labels([there])[0].energy
+    volume = abs(float(np.linalg.det(there.cell)))
+    return _Point(there, volume, energy, float(made.thermal_properties.free_energy[0]) / KJ)
+
+
+def _minimum(frame: Frame, volumes: Array, G: Array) -> float:
+    """Å³: where Vinet's equation of state through G(V) (eV) is lowest."""
+    try:
+        return float(EquationOfState(volumes, G, "vinet").fit(warn=False)[0])
+    except (RuntimeError, ValueError) as error:
+        raise SamplingError(
+            f"{frame.formula}: no equation of state fits the volume scan ({error}); use a larger supercell_radius"
+        ) from error

@@ -123,7 +123,10 @@ def _value(field: FieldInfo, possible: Interval | None) -> Schema:
 
 
 def _choices(metadata: Any) -> tuple[str, ...]:
-    if not isinstance(metadata, BeforeValidator) or get_origin(metadata.json_schema_input_type) is not Literal:
+    if (
+        not isinstance(metadata, BeforeValidator)
+        or get_origin(metadata.json_schema_input_type) is not Literal
+    ):
         return ()
     return get_args(metadata.json_schema_input_type)
 

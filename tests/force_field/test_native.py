@@ -9,7 +9,7 @@ from mace.calculators import MACECalculator
 from aims_pax.errors import SettingsError
 from aims_pax.force_field import native
 from aims_pax.force_field.build import build_model
-from aims_pax.force_field.inference import Committee, EdgeGraph, TorchEvaluator
+from aims_pax.force_field.inference import Committee, EdgeGraph
 from aims_pax.force_field.native import Backend, NativeEvaluator, NativeMember, excerpt
 from aims_pax.force_field.native_export import unfit
 from aims_pax.frames import Frame

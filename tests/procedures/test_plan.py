@@ -9,7 +9,8 @@ from aims_pax.core import initial
 from aims_pax.core.rules import ExploreRules, InitialRules
 from aims_pax.core.work import Labelled, Sample, Sampled, Trained
 from aims_pax.errors import SettingsError
-from aims_pax.procedures.plan import _calls, _until_full, course, lines, parameters, plan
+from aims_pax.procedures.plan import _calls, _until_full, course, parameters, plan
+from aims_pax.procedures.plan_lines import lines
 from tests.projects import command, write_project
 from tests.worlds import cluster, crystal, ethanol, water
 
@@ -46,7 +47,9 @@ def test_the_initial_dataset_asks_for_exactly_what_was_planned(ran):
     assert first["epochs"] == [6, 6]
     asked = sum(len(e["content"]["frames"]) for e in entries if e["kind"] == "Sampled")
     assert first["MD_steps"] == [asked * 5] * 2
-    sets = Counter(json.loads(line)[1] for line in (folder / "data" / "splits.jsonl").read_text().splitlines()[:asked])
+    sets = Counter(
+        json.loads(line)[1] for line in (folder / "data" / "splits.jsonl").read_text().splitlines()[:asked]
+    )
     assert (first["training"], first["validation"]) == ([sets["train"]] * 2, [sets["valid"]] * 2)
 
 
@@ -56,7 +59,9 @@ def test_active_learning_stays_within_its_range(ran):
     active = ahead["active_learning"]
     least, most = active["reference_calls"]
     assert least <= sum(e["kind"] == "Labelled" for e in explore) <= most
-    last = {e["content"]["work"]["trajectory"]: e["content"]["step"] for e in explore if e["kind"] == "Advanced"}
+    last = {
+        e["content"]["work"]["trajectory"]: e["content"]["step"] for e in explore if e["kind"] == "Advanced"
+    }
     assert sum(last.values()) == active["MD_steps"] == 120
     assert active["trajectories"] == {"ethanol": 2, "water": 1}
     assert active["ps"] == pytest.approx(0.06)
@@ -70,7 +75,9 @@ def test_all_calculations_are_counted_isolated_atoms_too(ran):
     assert ahead["isolated_atoms"] == 3
     least, most = ahead["reference_calls"]
     assert least <= len(labels) <= most
-    assert least == 3 + ahead["initial"]["reference_calls"][0] + ahead["active_learning"]["reference_calls"][0]
+    assert (
+        least == 3 + ahead["initial"]["reference_calls"][0] + ahead["active_learning"]["reference_calls"][0]
+    )
 
 
 def test_convergence_is_no_longer_than_planned(ran):
@@ -162,12 +169,47 @@ def test_parameters_are_those_of_the_models_within_a_tenth(tmp_path):
 
     for shape in ({"num_channels": 32, "max_L": 1}, {"num_channels": 48, "max_L": 0, "num_interactions": 1}):
         folder = write_project(
-            tmp_path / str(shape["num_channels"]), mace={"ARCHITECTURE": {**shape, "correlation": 2, "max_ell": 3}}
+            tmp_path / str(shape["num_channels"]),
+            mace={"ARCHITECTURE": {**shape, "correlation": 2, "max_ell": 3}},
         )
         settings = read_settings(folder)
         model = build_model(settings.mace, (1, 8), 0)
         truth = sum(p.numel() for p in model.parameters())
         assert parameters(settings, 2) == pytest.approx(truth, rel=0.1)
+
+
+@pytest.mark.parametrize(("what", "training"), [("moving", False), ("training", True)])
+def test_memory_is_that_of_tensors_saved_for_the_backward_pass_within_a_factor_of_two(
+    tmp_path, what, training
+):
+    import torch
+
+    from aims_pax.force_field.build import build_model
+    from aims_pax.force_field.export import inputs
+    from aims_pax.settings import read_settings
+
+    one = {"ACTIVE_LEARNING": {"num_trajectories": 1}}
+    shape = {"num_channels": 64, "max_L": 1, "correlation": 3, "max_ell": 3, "r_max": 4.0}
+    folder = write_project(
+        tmp_path,
+        one,
+        {"ARCHITECTURE": shape, "GENERAL": {"default_dtype": "float64"}, "TRAINING": {"batch_size": 1}},
+        {"copper": crystal("Cu", 2)},
+    )
+    settings = read_settings(folder)
+    model = build_model(settings.mace, (29,), 0)
+    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    sizes, kept = {}, []
+
+    def note(tensor):
+        kept.append(tensor)  # freed memory would be counted once for two tensors
+        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        model(inputs(crystal("Cu", 2), (29,), 4.0), training=training, compute_force=True)
+    saved = sum(size for pointer, size in sizes.items() if pointer not in own) / 1e6
+    assert saved / 2 < plan(folder)["memory_MB"][what] < 2 * saved
 
 
 def test_every_shape_of_system_and_a_cluster_are_told(tmp_path):
@@ -178,18 +220,26 @@ def test_every_shape_of_system_and_a_cluster_are_told(tmp_path):
             "MISC": {"save_trajectories": 10},
             "INITIAL_DATASET_GENERATION": {"initial_sampling": "aimd", "initial_calculator": None},
             "ACTIVE_LEARNING": {"num_trajectories": 5, "max_MD_steps": None, "max_train_set_size": 50},
-            "MD": {"temperature": [300, 600]},
         },
         systems={"copper": crystal("Cu"), "water": water(), "argon": cluster("Al")},
     )
     ahead = plan(folder)
     first = ahead["initial"]
-    steps, per_step = first["MD_steps"][0], 2
-    assert steps == 5 * first["reference_calls"][0] - 5 * per_step * 3 or first["reference_calls"][0] > steps
+    # two sampling steps of 3 structures a member and system, 5 MD steps each; the starting structures once
+    assert first["MD_steps"] == [2 * 3 * 2 * 3 * 5] * 2
+    assert first["reference_calls"] == [180 + 3] * 2, "as counted in the label store of such a run"
     assert [s["periodic"] for s in ahead["systems"]] == [[False] * 3, [True] * 3, [False] * 3]
     assert ahead["active_learning"]["MD_steps"] is None
     text = "\n".join(lines(ahead))
-    for words in ("300 … 600 K", "copper", "Cu4", "periodic", "max_train_set_size 50", "estimated", "until another limit"):
+    for words in (
+        "300 K",
+        "copper",
+        "Cu4",
+        "periodic",
+        "max_train_set_size 50",
+        "estimated",
+        "until another limit",
+    ):
         assert words in text
     json.dumps(ahead, allow_nan=False)
 

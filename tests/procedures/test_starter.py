@@ -40,7 +40,9 @@ def test_a_laptop_needs_no_editing_with_and_without_xtb(tmp_path, monkeypatch, x
     if xtb and spec("tblite") is None:
         pytest.skip("no tblite here")
     if not xtb:
-        monkeypatch.setattr(starter.importlib.util, "find_spec", lambda name: None if name == "tblite" else spec(name))
+        monkeypatch.setattr(
+            starter.importlib.util, "find_spec", lambda name: None if name == "tblite" else spec(name)
+        )
     _, edit = begin("laptop", tmp_path)
     assert edit == []
     text, warnings = check(tmp_path)

@@ -94,6 +94,17 @@ def test_later_frames_give_the_same_molecules():
     assert (now.numbers == then.numbers).all()
 
 
+@pytest.mark.parametrize("frame", CRYSTALS.values(), ids=CRYSTALS)
+def test_molecules_that_cross_a_face_of_the_cell_stay_with_their_cluster(frame):
+    cluster = choose(frame, Rule(n_molecules=(6,)))[0]
+    now = cluster.cut(frame)
+    for seed in range(6):  # everything drifts together: each molecule crosses some face at some time
+        drift = np.random.default_rng(seed).uniform(-9, 9, 3)
+        strained = frame.moved((frame.positions + drift) * 1.01, frame.cell * 1.01)
+        then = cluster.cut(shuffled(strained, seed))
+        np.testing.assert_allclose(then.positions, now.positions * 1.01, atol=1e-6)
+
+
 def test_mixed_compositions_are_refused_unless_allowed():
     water = water_box(2)
     numbers = water.numbers.copy()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ase.build import graphene, molecule
 
+from aims_pax import samplers
 from aims_pax.frames import Frame
 from aims_pax.samplers import molecules
 from aims_pax.samplers.base import SamplingError
@@ -91,3 +92,9 @@ def test_a_new_bond_between_molecules_is_told():
 def test_the_example_runs():
     assert doctest.testmod(molecules).failed == 0
     assert doctest.testmod(molecules).attempted > 3
+
+
+def test_the_example_of_the_package_runs():
+    result = doctest.testmod(samplers)
+    assert result.attempted > 4
+    assert result.failed == 0

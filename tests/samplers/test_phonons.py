@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import functools
 
 import numpy as np
@@ -228,3 +229,9 @@ def test_the_sampler_stops_when_asked():
     sampler = PhononSampler(LennardJones(), stop=lambda: True)
     with pytest.raises(Abandoned):
         next(sampler.sample([System("drop", cluster(3))], 1, np.random.default_rng(0)))
+
+
+def test_the_example_runs():
+    result = doctest.testmod(phonons)
+    assert result.attempted > 5
+    assert result.failed == 0

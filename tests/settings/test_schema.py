@@ -79,7 +79,9 @@ def found(file, data):
     return sorted({".".join(map(str, place)) for place, _ in problems(data, schema(file))})
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "example").glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}/{p.name}")
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "example").glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}/{p.name}"
+)
 def test_every_example_is_accepted(path):
     if path.name in FILES:
         assert list(problems(yaml.safe_load(path.read_text()), schema(path.name))) == []
@@ -117,7 +119,10 @@ GOOD = [
 @pytest.mark.parametrize("change", GOOD, ids=str)
 def test_what_we_accept_editors_accept(change):
     base = changed(PROJECT, dict.fromkeys(k for k in change if k == "MD"))  # another MD, not a part of it
-    assert found("aimsPAX.yaml", {**changed(base, change), **{k: v for k, v in change.items() if v is None}}) == []
+    assert (
+        found("aimsPAX.yaml", {**changed(base, change), **{k: v for k, v in change.items() if v is None}})
+        == []
+    )
 
 
 BAD = [
@@ -150,7 +155,10 @@ def test_what_is_wrong_is_marked_where_it_stands(change, place):
     ids=str,
 )
 def test_the_models_file_too(change, place):
-    assert found("mace.yaml", changed(MACE, {"ARCHITECTURE": {"gate": "None", "atomic_energies": {"H": -13.6}}})) == []
+    assert (
+        found("mace.yaml", changed(MACE, {"ARCHITECTURE": {"gate": "None", "atomic_energies": {"H": -13.6}}}))
+        == []
+    )
     assert place in found("mace.yaml", changed(MACE, change))
 
 

@@ -1,0 +1,89 @@
+"""A plan as a person reads it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+
+def lines(ahead: dict[str, Any]) -> list[str]:
+    """The plan for a person."""
+    out = [f"{ahead['name']}: {len(ahead['systems'])} systems, {ahead['members']} members"]
+    width = max(len(s["name"]) for s in ahead["systems"])
+    dealt = (ahead["active_learning"] or {}).get("trajectories", {})
+    for s in ahead["systems"][:20]:
+        kind = {0: "molecule", 3: "periodic"}.get(sum(s["periodic"]), "slab or wire")
+        heat = s["temperature"]
+        heat = f"{heat:g} K" if not isinstance(heat, list | tuple) else f"{heat[0]:g} … {heat[1]:g} K"
+        many = f" · trajectories: {dealt[s['name']]}" if s["name"] in dealt else ""
+        out.append(
+            f"  {s['name']:{width}}  {s['formula']} · {s['atoms']} atoms · {kind} · {s['ensemble']} {heat}, "
+            f"{s['timestep']:g} fs · {s['neighbours']:g} neighbours{many}"
+        )
+    if len(ahead["systems"]) > 20:
+        out.append(f"  … and {len(ahead['systems']) - 20} more")
+    if ahead["isolated_atoms"]:
+        out += ["", f"isolated atoms: {ahead['isolated_atoms']} reference calls"]
+    out += [*_initial_lines(ahead["initial"]), *_active_lines(ahead["active_learning"])]
+    for c in ahead["convergence"]:
+        who = "one member" if c["members"] == 1 else f"{c['members']} members"
+        out.append(f"convergence after {c['after']}: {who}, at most {c['most_epochs']} epochs each")
+    memory, cluster = ahead["memory_MB"], ahead["cluster"]
+    out += ["", f"reference calls in all: {_range(ahead['reference_calls'])}"]
+    if cluster["type"] == "slurm":
+        out.append(
+            f"cluster: {cluster['blocks'][0]} … {cluster['blocks'][1]} blocks of {cluster['nodes_a_block']} nodes × "
+            f"{cluster['jobs_a_block']} jobs: at most {cluster['at_once']} calculations at the same time"
+        )
+    else:
+        at_once = cluster["at_once"] or "as many as there are cores"
+        out.append(f"this machine: calculations at the same time: {at_once}")
+    out.append(
+        f"memory, estimated, beside about 600 MB of torch and MACE: members {memory['members']:g} MB, "
+        f"a batch of training {memory['training']:g} MB, a step of all trajectories {memory['moving']:g} MB"
+    )
+    out.append(f"disk, estimated: {_range(ahead['disk_MB'])} MB")
+    return out
+
+
+def _initial_lines(first: dict[str, Any] | None) -> list[str]:
+    if first is None:
+        return []
+    ends = first["ends_by"] or first["may_end_by"]
+    also = f"; earlier at {first['may_end_by']}" if first["ends_by"] and first["may_end_by"] else ""
+    return [
+        "",
+        f"initial dataset ({first['sampling']})",
+        f"  {_range(first['steps_of_sampling'])} steps of {first['structures_a_step']} structures or less",
+        f"  reference calls  {_range(first['reference_calls'])}",
+        f"  MD steps         {_range(first['MD_steps'])}",
+        f"  training epochs  {_range(first['epochs'])}",
+        f"  ends by          {ends}{also}",
+    ]
+
+
+def _active_lines(active: dict[str, Any] | None) -> list[str]:
+    if active is None:
+        return []
+    limits = ", ".join(f"{k} {v:g}" for k, v in active["limits"].items())
+    steps = (
+        "until another limit" if active["MD_steps"] is None else f"{active['MD_steps']:,}".replace(",", " ")
+    )
+    return [
+        "",
+        "active learning",
+        f"  reference calls  {_range(active['reference_calls'])}"
+        + (f" (of them {active['test_structures']} for testing)" if active["test_structures"] else ""),
+        f"  MD steps         {steps}" + ("" if active["ps"] is None else f" at most ({active['ps']:g} ps)"),
+        f"  training epochs  {_range(active['epochs'])}",
+        f"  ends by          {limits or 'nothing: it runs until stopped or the walltime'}",
+        "",
+    ]
+
+
+def _range(values: Sequence[float | None]) -> str:
+    low, high = (
+        "no limit" if v is None or math.isinf(v) else f"{v:g}" if v < 1e6 else f"{v:.3g}" for v in values
+    )
+    return low if low == high else f"{low} … {high}"

@@ -1,0 +1,86 @@
+"""A potential as a configuration names it, with what the training-set workflow wants of it: MACE features, E0."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aims_pax.errors import LabelError, SettingsError
+from aims_pax.frames import Array, Frame, Label
+from aims_pax.potential import CalculatorPotential, Potential
+from aims_pax.procedures.calculators import make_potential
+from aims_pax.settings.augment import Call
+
+AT_ONCE = 64  # structures a potential is given together
+
+
+@dataclass(frozen=True)
+class Named:
+    """A potential and the words it was named by."""
+
+    spelling: Call | str
+    potential: Potential
+    folder: Path
+    device: str = "cpu"
+
+    @classmethod
+    def load(cls, spelling: Call | str, folder: Path) -> Named:
+        """`{factory, kwargs}` as a Call, a foundation size, or the path of a MACE model (then in double precision)."""
+        if not isinstance(spelling, str):
+            return cls(spelling, make_potential(spelling, folder), folder)
+        import torch
+
+        from aims_pax.force_field import foundation
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            return cls(spelling, foundation.load(spelling, device, "float64", folder), folder, device)
+        except SettingsError as error:
+            said = str(error).removeprefix("initial_foundational_size: ")
+            raise SettingsError(f"calculator: {said}, or {{factory, kwargs}} of an ASE calculator") from error
+
+    def labels(self, frames: Sequence[Frame], check: Any) -> list[Label]:
+        """One label a frame. check: called between batches. Raises LabelError for what is not finite."""
+        found: list[Label] = []
+        for start in range(0, len(frames), AT_ONCE):
+            check()
+            found += self.potential.labels(frames[start : start + AT_ONCE])
+        if not all(label.finite for label in found):
+            raise LabelError("the potential gave energies or forces that are not finite")
+        return found
+
+    def features(self, frames: Sequence[Frame]) -> Array | None:
+        """(F, N, D) MACE features of frames of one system; None where the potential is no MACE model."""
+        if isinstance(self.spelling, str):
+            from aims_pax.force_field.features import feature_vectors
+
+            return feature_vectors(self.spelling, frames, self.device, self.folder)
+        if isinstance(self.potential, CalculatorPotential):
+            calculator = self.potential.make()
+            if hasattr(calculator, "get_descriptors"):
+                from aims_pax.force_field.features import described
+
+                return described(calculator, frames)
+        return None
+
+    def atomic_energy(self, number: int) -> float:
+        """eV: one atom alone. Raises SettingsError with what the potential says where it cannot."""
+        alone = Frame(np.array([number]), np.zeros((1, 3)))
+        try:
+            return self.potential.labels([alone])[0].energy
+        except Exception as error:  # a calculator may raise anything for a structure it was not made for
+            raise SettingsError(f"{type(error).__name__}: {error}") from error
+
+    @property
+    def identity(self) -> str:
+        """The spelling, and the content of the file it names."""
+        if isinstance(self.spelling, str):
+            path = self.folder / Path(self.spelling).expanduser()
+            if path.is_file():
+                return hashlib.sha256(path.read_bytes()).hexdigest()
+        return repr(self.spelling)

@@ -1,0 +1,117 @@
+"""What the pages take from the program when they are built: the settings, the commands, and files of the repository.
+
+`<!-- settings -->` and `<!-- commands -->` are replaced by what the code says of itself. A link out of docs/ leads to
+a copy of that file in the site.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parents[1]
+OUTSIDE = re.compile(r"\]\(\.\./([^)#]+)\)")
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """The page with its marks filled in."""
+    for mark, text in (("<!-- settings -->", settings), ("<!-- commands -->", commands)):
+        if mark in markdown:
+            markdown = markdown.replace(mark, text())
+    return OUTSIDE.sub(r"](repository/\1)", markdown)
+
+
+def on_files(files: Files, config: Any, **_: Any) -> Files:
+    """With the files outside of docs/ that pages link to."""
+    pages = [page for page in files.documentation_pages() if page.abs_src_path]
+    wanted = {name for page in pages for name in OUTSIDE.findall(page.content_string)}
+    for name in sorted(wanted):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        files.append(File.generated(config, f"repository/{name}", content=text))
+    return files
+
+
+def settings() -> str:
+    """The tables of both files, one heading level up."""
+    from aims_pax.settings.tables import tables
+
+    return re.sub(r"^#(#+ )", r"\1", tables(), flags=re.MULTILINE)
+
+
+def commands() -> str:
+    """Every command with its arguments and options, in the order of `aims-PAX --help`, then the other programs."""
+    import typer
+
+    from aims_pax import cli
+
+    group: Any = typer.main.get_command(cli.app)
+    parts = [_section("aims-PAX", group)]
+    parts += [_section(f"aims-PAX {name}", command) for name, command in group.commands.items()]
+    for name, function in _programs():
+        if name != "aims-PAX":
+            app = typer.Typer()
+            app.command()(function)
+            parts.append(_section(name, typer.main.get_command(app)))
+    return "\n".join(parts)
+
+
+def _programs() -> Iterator[tuple[str, Callable[..., Any]]]:
+    """(name, the function with its options) of every program that is installed."""
+    import tomllib
+
+    from aims_pax import cli
+
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    for name, target in scripts.items():
+        entry = getattr(cli, target.partition(":")[2])
+        found = re.search(r"_single\((?:(verbs)\.)?(\w+),", inspect.getsource(entry))
+        if found:
+            yield name, getattr(cli.verbs if found[1] else cli, found[2])
+        else:
+            yield name, entry
+
+
+def _section(name: str, command: Any) -> str:
+    words = [" ".join(_usage(p) for p in command.params if _is_argument(p))]
+    if any(not _is_argument(p) for p in command.params):
+        words.insert(0, "[OPTIONS]")
+    usage = " ".join([name, *filter(None, words)])
+    text = f"## {name}\n\n{' '.join((command.help or '').split())}\n\n```text\n{usage}\n```\n"
+    rows = [_row(p) for p in command.params if p.name != "version"]
+    return f"{text}\n| | what it means | default |\n|---|---|---|\n{''.join(rows)}" if rows else text
+
+
+def _row(parameter: Any) -> str:
+    said = " ".join((parameter.help or "").split()).replace("|", "\\|")
+    if _is_argument(parameter):
+        shown = f"`{_name(parameter)}`"
+    else:
+        shown = ", ".join(f"`{o}`" for o in sorted((o for o in parameter.opts if "_" not in o), key=len))
+    return f"| {shown} | {said} | {_default(parameter)} |\n"
+
+
+def _default(parameter: Any) -> str:
+    if isinstance(parameter.show_default, str):
+        return parameter.show_default
+    if parameter.required:
+        return "you must give it"
+    value = parameter.default() if callable(parameter.default) else parameter.default
+    return "" if value is None or value is False or value == "" else f"`{value}`"
+
+
+def _usage(parameter: Any) -> str:
+    name = _name(parameter) + ("..." if parameter.nargs == -1 and "..." not in _name(parameter) else "")
+    return name if parameter.required else f"[{name}]"
+
+
+def _name(parameter: Any) -> str:
+    return str(parameter.metavar or parameter.name.upper())
+
+
+def _is_argument(parameter: Any) -> bool:
+    return bool(parameter.param_type_name == "argument")
