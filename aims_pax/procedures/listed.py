@@ -26,6 +26,7 @@ from aims_pax.procedures.shell import Shell
 from aims_pax.procedures.told import refused, told
 from aims_pax.procedures.watch import Watch, walltime
 from aims_pax.record.checkpoint import Checkpoint, discard, from_plain
+from aims_pax.record.control import Wishes
 from aims_pax.record.folder import RunFolder
 from aims_pax.record.journal import Journal
 from aims_pax.record.lock import Lock
@@ -72,7 +73,7 @@ def opened(settings: Settings, console: Console, log_file: str) -> Iterator[Desk
 
     folder = RunFolder(settings)
     lock = Lock(folder.restart / "lock")
-    watch = Watch(walltime(settings.misc.max_walltime), lock.beat)
+    watch = Watch(walltime(settings.misc.max_walltime), lock.beat, Wishes(folder.restart))
     try:
         with (
             to_console(console, settings.mace.misc.log_level),

@@ -25,6 +25,7 @@ from aims_pax.procedures.told import refused, told
 from aims_pax.procedures.watch import Watch, walltime
 from aims_pax.procedures.world import Run
 from aims_pax.record.checkpoint import Checkpoint
+from aims_pax.record.control import Wishes
 from aims_pax.record.folder import RunFolder
 from aims_pax.record.identity import compare
 from aims_pax.record.journal import Journal
@@ -239,7 +240,7 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
 
     folder, display = RunFolder(settings), Display(console)
     lock = Lock(folder.restart / "lock")
-    watch = Watch(walltime(settings.misc.max_walltime), lock.beat)
+    watch = Watch(walltime(settings.misc.max_walltime), lock.beat, Wishes(folder.restart))
     try:
         with to_console(console, settings.mace.misc.log_level), lock.held():
             for warning in settings.warnings:

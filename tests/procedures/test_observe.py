@@ -15,7 +15,7 @@ from aims_pax.record.folder import RunFolder
 from tests.worlds import crystal, water
 
 
-@pytest.fixture()
+@pytest.fixture
 def folder(tmp_path):
     return RunFolder(
         SimpleNamespace(
