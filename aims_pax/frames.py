@@ -246,7 +246,8 @@ class LabelledFrame:
         if np.shape(forces) != (len(frame), 3):
             raise SettingsError(f"{forces_key} has shape {np.shape(forces)}, expected ({len(frame)}, 3)")
         told = atoms.info.get("frame_id")
-        if told is not None and str(told) != frame.id:
+        # ASE's reader makes a number of an id that looks like one (516429114334e3585263): nothing to compare then
+        if isinstance(told, str) and told != frame.id:
             raise SettingsError(
                 f"frame_id {told} does not fit its geometry (which hashes to {frame.id}): "
                 "the structure was changed after it was labelled; remove the frame_id if that is meant"

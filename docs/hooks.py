@@ -6,15 +6,20 @@ a copy of that file in the site.
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mkdocs.structure.files import File, Files
+if TYPE_CHECKING:
+    from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).resolve().parents[1]
+PROGRAMS = {
+    "aims-PAX-initial-ds": "_initial_ds",
+    "aims-PAX-al": "_al",
+    "aims-PAX-recalc": "_recalc",
+    "aims-PAX-atomic-energies": "_atomic_energies",
+}
 OUTSIDE = re.compile(r"\]\(\.\./([^)#]+)\)")
 
 
@@ -28,6 +33,8 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def on_files(files: Files, config: Any, **_: Any) -> Files:
     """With the files outside of docs/ that pages link to."""
+    from mkdocs.structure.files import File
+
     pages = [page for page in files.documentation_pages() if page.abs_src_path]
     wanted = {name for page in pages for name in OUTSIDE.findall(page.content_string)}
     for name in sorted(wanted):
@@ -52,28 +59,12 @@ def commands() -> str:
     group: Any = typer.main.get_command(cli.app)
     parts = [_section("aims-PAX", group)]
     parts += [_section(f"aims-PAX {name}", command) for name, command in group.commands.items()]
-    for name, function in _programs():
-        if name != "aims-PAX":
-            app = typer.Typer()
-            app.command()(function)
-            parts.append(_section(name, typer.main.get_command(app)))
+    for name, function in PROGRAMS.items():
+        app = typer.Typer(add_completion=False)
+        app.command()(getattr(cli, function))
+        parts.append(_section(name, typer.main.get_command(app)))
+    parts.append("## aims-PAX-test\n\nThe same as [aims-PAX test](#aims-pax-test).\n")
     return "\n".join(parts)
-
-
-def _programs() -> Iterator[tuple[str, Callable[..., Any]]]:
-    """(name, the function with its options) of every program that is installed."""
-    import tomllib
-
-    from aims_pax import cli
-
-    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
-    for name, target in scripts.items():
-        entry = getattr(cli, target.partition(":")[2])
-        found = re.search(r"_single\((?:(verbs)\.)?(\w+),", inspect.getsource(entry))
-        if found:
-            yield name, getattr(cli.verbs if found[1] else cli, found[2])
-        else:
-            yield name, entry
 
 
 def _section(name: str, command: Any) -> str:

@@ -1,5 +1,7 @@
 """The append-only dataset."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -101,3 +103,14 @@ def test_whole_structures_are_counted_to_the_last_complete_line():
 def test_an_unknown_split_is_refused():
     with pytest.raises(ValueError, match="split"):
         Dataset().add(made(1), "training")
+
+
+def test_a_frame_whose_id_looks_like_a_number_is_read_back(tmp_path):
+    """One in some five thousand: 516429114334e3585263 is a hash, and infinity for a reader of numbers."""
+    for k in range(200_000):
+        frame = Frame([1], [[k * 1e-4, 0.0, 0.0]])
+        if re.fullmatch(r"\d+e?\d*", frame.id):
+            break
+    dataset = Dataset(tmp_path)
+    dataset.add(LabelledFrame(frame, Label(-1.0, np.zeros((1, 3)))), "train")
+    assert Dataset(tmp_path).ids("train", 0) == [frame.id]

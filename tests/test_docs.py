@@ -1,6 +1,15 @@
-"""What the pages under docs/ say exists: keys, files, commands; their YAML is read by the program itself."""
+"""What the pages under docs/ say exists: keys, files, commands, messages; their code runs, their YAML is read by the
+program itself, and the site builds without a warning.
+"""
 
+import ast
+import importlib.util
+import os
 import re
+import subprocess
+import sys
+import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -78,3 +87,333 @@ def test_its_messages_are_those_of_the_program(words):
 def test_every_file_a_page_links_to_exists(page):
     for target in re.findall(r"\]\(((?!http|#|mailto)[^)#\s]+)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
+
+
+# ---------------------------------------------------------------- every page
+
+ROOT = DOCS.parent
+SOURCES = sorted((ROOT / "aims_pax").rglob("*.py"))
+NO_KEYS = {"free_energy", "k_grid", "mean_atomic_sd"}  # words with underscores that are not settings
+
+
+def page(name: str) -> str:
+    return (DOCS / f"{name}.md").read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}[^\n]*\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
+def test_every_key_a_page_names_exists(path):
+    text = path.read_text(encoding="utf-8")
+    words = {
+        w for code in inline(text) for w in re.findall(r"^(?:[A-Z_]+\.)?([A-Za-z]\w*_\w+)(?=$|: )", code)
+    }
+    tables_of = set(re.findall(r"^[A-Z_]+$", "\n".join(words), re.MULTILINE))
+    assert words - tables_of - NO_KEYS <= known(), words - tables_of - NO_KEYS - known()
+    for block in yaml_blocks(re.sub(r"```yaml title[^\n]*", "```yaml", text)):
+        keys = keys_in(block) - keys_in(block.get("REFERENCE", {}).get("kwargs", {}))
+        assert keys <= known() | {"factory", "kwargs"}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
+def test_every_command_a_page_names_exists(path):
+    from aims_pax.cli.verbs import VERBS
+
+    text = path.read_text(encoding="utf-8")
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    lines = [line for block in blocks(text, "bash") for line in block.splitlines()] + inline(text)
+    for name, verb in re.findall(r"^(aims-PAX[a-z-]*)(?: ([a-z]+))?", "\n".join(lines), re.MULTILINE):
+        assert name in scripts, name
+        assert not verb or name != "aims-PAX" or verb in VERBS, verb
+
+
+def test_the_quickstart_gives_the_commands_of_the_readme():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = [line for block in blocks(page("quickstart"), "bash") for line in block.splitlines()]
+    assert "bash setup.sh demo" in commands
+    for line in commands:
+        what = re.match(r"bash setup\.sh.*|aims-PAX(?: [a-z]+)?", line)
+        assert line.startswith(("cd ", "source ")) or (what and what[0] in readme), line
+
+
+def test_the_pages_give_the_numbers_of_the_program():
+    from aims_pax.core import rules, threshold
+    from aims_pax.labelling import verdict
+    from aims_pax.record import checkpoint, lock
+
+    words = {1: "one", 2: "two", 5: "five", 10: "ten"}
+    said = {
+        "concepts": (
+            f"first {threshold.WARM_UP} looks",
+            f"After {words[rules.MAX_FAULTS]}\nsuch frames in a row",
+        ),
+        "restart": (
+            f"after {words[lock.STALE_AFTER / 60]} minutes without a sign of life",
+            f"the {words[checkpoint.KEEP]} newest snapshots",
+        ),
+        "faq": (
+            f"The first {words[verdict.FIRST_FAILURES]} calculations failed",
+            f"from {words[rules.BELIEVED]} validation frames on, with {words[rules.BELIEVED_PER_SYSTEM]} of each",
+        ),
+    }
+    assert set(re.findall(r"last (\d+) uncertainties", page("concepts"))) == {str(threshold.MEMORY)}
+    for name, sentences in said.items():
+        for sentence in sentences:
+            assert sentence in page(name), sentence
+
+
+# ---------------------------------------------------------------- messages that are quoted
+
+
+@cache
+def messages() -> list[str]:
+    """Every text of the program, `…` where something is filled in."""
+    found = []
+    for source in SOURCES:
+        tree = ast.parse(source.read_text(encoding="utf-8"))
+        parts = [v for n in ast.walk(tree) if isinstance(n, ast.JoinedStr) for v in n.values]
+        inside = {id(v) for v in parts}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.JoinedStr):
+                found.append("".join(v.value if isinstance(v, ast.Constant) else "…" for v in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside:
+                found.append(re.sub(r"%[-\d.]*[sdfg]", "…", node.value))
+    return found
+
+
+def quoted() -> list[str]:
+    return [
+        line
+        for name in ("faq", "restart")
+        for block in blocks(page(name), "text")
+        for line in block.splitlines()
+    ]
+
+
+def said(quote: str, message: str) -> bool:
+    """Whether the words between the dots stand in the message, in this order."""
+    return (
+        re.search(".*?".join(map(re.escape, filter(None, map(str.strip, quote.split("…"))))), message)
+        is not None
+    )
+
+
+@pytest.mark.parametrize("quote", quoted())
+def test_its_quotations_are_messages_of_the_program(quote):
+    assert any(said(quote, message) for message in messages()), quote
+
+
+def test_a_quotation_that_nobody_says_is_found_out():
+    assert len(quoted()) > 20
+    assert not any(said("the disk is rather full: …; free some", message) for message in messages())
+
+
+# ---------------------------------------------------------------- what the hooks write
+
+
+@pytest.fixture(scope="module")
+def hooks():
+    spec = importlib.util.spec_from_file_location("docs_hooks", DOCS / "hooks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_settings_has_every_row_of_the_tables(hooks):
+    written = hooks.on_page_markdown(page("settings"))
+    rows = re.findall(r"^\| .*$", tables(), re.MULTILINE)
+    assert len(rows) > 100
+    assert set(rows) <= set(written.splitlines())
+    assert "<!-- settings -->" not in written
+
+
+def test_the_page_of_commands_has_every_command_with_every_option(hooks, monkeypatch):
+    from aims_pax.cli.verbs import VERBS
+    from tests.projects import command
+
+    monkeypatch.setenv("COLUMNS", "200")
+    written = hooks.on_page_markdown(page("commands"))
+    sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", written, re.MULTILINE | re.DOTALL))
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert set(sections) == set(scripts) | {f"aims-PAX {verb}" for verb in VERBS}
+    for name, words in (("aims-PAX export", ["export"]), ("aims-PAX-recalc", [])):
+        told = command(*words, "--help", folder=ROOT, name=name.split()[0], timeout=60).stdout
+        options = {o for o in re.findall(r"--[a-zA-Z_-]+", told) if "_" not in o and set(o) != {"-"}}
+        assert len(options) > 2
+        assert set(re.findall(r"`(--[\w-]+)`", sections[name])) == options - {"--help", "--version"}
+
+
+def test_the_site_builds_and_loads_nothing_from_the_network(tmp_path):
+    site = tmp_path / "site"
+    quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)]
+    done = subprocess.run(build, cwd=ROOT, env=quiet, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {p.stem for p in site.glob("*.html")} >= {p.stem for p in PAGES}
+    for html in site.glob("*.html"):
+        text = html.read_text(encoding="utf-8")
+        loaded = re.findall(r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"?([^\"\s>]+)", text)
+        loaded += [
+            re.search(r"href=\"?([^\"\s>]+)", tag)[1]
+            for tag in re.findall(r"<link\b[^>]*>", text)
+            if re.search(r"rel=\"?(stylesheet|icon|preconnect|preload)", tag)
+        ]
+        assert loaded
+        assert not [address for address in loaded if re.match(r"(https?:)?//", address)]
+    assert "c_x" in (site / "settings.html").read_text(encoding="utf-8")
+    assert (site / "repository" / "example" / "cluster" / "job.sh").is_file()
+
+
+def test_every_figure_is_drawn_by_its_script(tmp_path):
+    drawn = {"make_concepts.py": 5, "make_cluster.py": 1}
+    for script, n in drawn.items():
+        target = tmp_path if n > 1 else tmp_path / "cluster.svg"
+        subprocess.run(
+            [sys.executable, str(DOCS / "images" / script), str(target)], check=True, timeout=120, cwd=ROOT
+        )
+    assert {p.name for p in tmp_path.glob("*.svg")} == {p.name for p in (DOCS / "images").glob("*.svg")} - {
+        "icon.svg"
+    }
+    shown = "".join(p.read_text(encoding="utf-8") for p in PAGES)
+    for figure in (DOCS / "images").glob("*.[sp][vn]g"):
+        assert figure.name == "icon.svg" or f"](images/{figure.name})" in shown
+
+
+# ---------------------------------------------------------------- the code of `extending`
+
+
+@pytest.fixture
+def extensions(tmp_path, monkeypatch):
+    """A folder with the modules of the page."""
+    for name, code in re.findall(r"```python title=\"(\w+)\.py\"\n(.*?)```", page("extending"), re.DOTALL):
+        (tmp_path / f"{name}.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    for name in ("my_reference", "shaken", "confined"):
+        sys.modules.pop(name, None)
+
+
+PROGRAM = """
+import io, json, sys
+from ase.calculators.emt import EMT
+from ase.io import read
+atoms = read(io.StringIO(sys.stdin.read()), format="xyz")
+if atoms.positions[:, 2].max() > 50:
+    sys.exit(3)
+atoms.calc = EMT()
+print(json.dumps({"energy": atoms.get_potential_energy(), "forces": atoms.get_forces().tolist()}))
+"""
+
+
+def test_its_reference_labels_and_fails_as_the_page_says(extensions):
+    import numpy as np
+    from ase.calculators.emt import EMT
+
+    from aims_pax.errors import Crashed, SetupError, TimedOut
+    from aims_pax.labelling.calculator import CalculatorReference
+    from aims_pax.potential import calculate
+    from tests.worlds import water
+
+    def reference(**kwargs):
+        return CalculatorReference("my_reference:MyProgram", kwargs, extensions)
+
+    (extensions / "program.py").write_text(PROGRAM)
+    good = reference(command=[sys.executable, "program.py"], timeout=60)
+    good.check()
+    frame = water().moved(water().positions + np.array([[0, 0, 0.03], [0, 0, 0], [0, 0.02, 0]]))
+    there = os.getcwd()
+    os.chdir(extensions)
+    try:
+        label, truth = good.label(frame), calculate(frame, EMT())
+        with pytest.raises(Crashed):
+            good.label(frame.moved(frame.positions + np.array([0, 0, 100])))
+        with pytest.raises(TimedOut):
+            reference(command=[sys.executable, "-c", "import time; time.sleep(9)"], timeout=0.2).label(frame)
+        with pytest.raises(SetupError):
+            reference(command=["no-such-program"], timeout=5).label(frame)
+    finally:
+        os.chdir(there)
+    assert label.energy == pytest.approx(truth.energy, abs=1e-9)
+    assert np.abs(label.forces - truth.forces).max() < 1e-9
+    assert np.abs(truth.forces).max() > 0.1
+
+
+def test_its_sampler_keeps_the_promises_of_samplers(extensions):
+    import numpy as np
+    import shaken
+
+    from aims_pax.samplers import Sampler, base, sampler
+    from aims_pax.systems import System
+    from tests.md.potentials import cluster, crystal
+
+    try:
+        made = sampler("shaken", sigma=0.1)
+    finally:
+        base._KINDS.pop("shaken")
+    assert isinstance(made, Sampler)
+    assert isinstance(made, shaken.Shaken)
+    slab = crystal(1, 5.4, fixed=[True, False, False, False], moments=[1, 0, 0, 0])
+    systems = (System("drop", cluster(5, charge=1.0, spin=2)), System("slab", slab))
+
+    def drawn(seed):
+        return list(made.sample(systems, 3, np.random.default_rng(seed)))
+
+    samples = drawn(1)
+    assert [s.origin["system"] for s in samples] == ["drop", "slab"] * 3
+    for sample in samples:
+        began = dict(zip(("drop", "slab"), (s.frame for s in systems), strict=True))[sample.origin["system"]]
+        assert sample.frame.moved(began.positions) == began
+        fixed = np.zeros_like(began.positions, bool) if began.fixed is None else began.fixed
+        assert ((sample.frame.positions != began.positions) == ~fixed).all()
+    assert [s.frame.id for s in drawn(1)] == [s.frame.id for s in samples] != [s.frame.id for s in drawn(2)]
+
+
+def test_what_its_sampler_makes_is_labelled_by_the_command_on_the_page(extensions):
+    import ase.io
+
+    from aims_pax.dataset import read_extxyz
+    from tests.projects import command, write_project
+    from tests.worlds import water
+
+    assert "python shake.py\naims-PAX-recalc shaken.xyz -o labelled.xyz\n" in blocks(
+        page("extending"), "bash"
+    )
+    write_project(extensions)
+    ase.io.write(extensions / "geometry.in", water().to_atoms(), format="aims")
+    quiet = {**os.environ, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "shake.py"], cwd=extensions, env=quiet, check=True, timeout=120)
+    done = command("shaken.xyz", "-o", "labelled.xyz", folder=extensions, name="aims-PAX-recalc", timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len({labelled.id for labelled in read_extxyz(extensions / "labelled.xyz")}) == 20
+
+
+def test_its_potential_has_the_forces_of_its_energy_and_moves_atoms(extensions):
+    import numpy as np
+    from ase.calculators.lj import LennardJones
+    from confined import Confined
+
+    from aims_pax.potential import CalculatorPotential, Potential
+    from aims_pax.samplers.foundation_md import MDSampler
+    from aims_pax.systems import System
+    from tests.md.potentials import cluster
+    from tests.md.settings import langevin
+
+    inner = CalculatorPotential(lambda: LennardJones(epsilon=0.0104, sigma=3.4, rc=8.5, smooth=True))
+    potential = Confined(inner, radius=2.0, k=3.0)
+    assert isinstance(potential, Potential)
+    frame = cluster(5)
+    label, bare = potential.labels([frame])[0], inner.labels([frame])[0]
+    assert label.energy > bare.energy + 0.1
+    assert np.abs(label.forces.sum(0)).max() < 1e-9
+    h = 1e-4
+    for atom, k in ((0, 0), (3, 2)):
+        shift = np.zeros(frame.positions.shape)
+        shift[atom, k] = h
+        up, down = potential.labels([frame.moved(frame.positions + s) for s in (shift, -shift)])
+        assert label.forces[atom, k] == pytest.approx((down.energy - up.energy) / (2 * h), abs=1e-5)
+    soft = Confined(inner, radius=2.0, k=0.01)
+    sampler = MDSampler(soft, lambda system: langevin(40), skip_steps=5, name="confined")
+    samples = list(sampler.sample((System("drop", frame),), 2, np.random.default_rng(1)))
+    assert len({s.frame.id for s in samples} | {frame.id}) == 3

@@ -211,6 +211,21 @@ def augment(
     guarded(go)
 
 
+def training_set(
+    config: Annotated[Path, typer.Argument(help="Its own YAML file; example/crystal/config.yaml is one.")],
+    version: Version = False,
+) -> None:
+    """Training structures of a molecular crystal: MD, phonons, finite clusters; finished steps are not repeated."""
+
+    def go() -> None:
+        from aims_pax.procedures.training_set import training_set as made
+
+        with expected(Path("logs") / "traceback.log"):
+            made(config, console())
+
+    guarded(go)
+
+
 VERBS: dict[str, Callable[..., Any]] = {
     "init": init,
     "check": check,
@@ -223,6 +238,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "export": export,
     "test": errors_of,
     "augment": augment,
+    "training-set": training_set,
 }
 
 

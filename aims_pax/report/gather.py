@@ -126,7 +126,7 @@ def _stage_folders(restart: Path) -> list[Path]:
 
 
 def _stages(snapshots: Mapping[str, tuple[dict[str, Any], Any, float]], story: Story) -> Iterable[Stage]:
-    names = [*snapshots, *(n for n in story.moments if n not in snapshots)]
+    names = [*snapshots, *(n for n in story.moments if n not in snapshots and n != "run")]
     for name in sorted(names, key=lambda n: (ORDER.index(n) if n in ORDER else len(ORDER), n)):
         state, _, moment = snapshots.get(name, ({}, {}, 0.0))
         began, heard = story.moments.get(name, (moment, moment))

@@ -23,6 +23,7 @@ import numpy as np
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
 from aims_pax.samplers.base import Sample
+from aims_pax.samplers.clusters import finite_clusters
 from aims_pax.samplers.similarity import Pool, closer_than
 from aims_pax.settings.base import nearest
 
@@ -71,11 +72,15 @@ def new(threshold: float = 0.1) -> Filter:
     return _each("duplicates", passes)
 
 
-_KINDS: dict[str, Callable[..., Filter]] = {"sanity": sane, "duplicates": new}
+_KINDS: dict[str, Callable[..., Filter]] = {
+    "sanity": sane,
+    "duplicates": new,
+    "finite_clusters": finite_clusters,
+}
 
 
 def make(kind: str, **settings: Any) -> Filter:
-    """The filter called `kind` (sanity, duplicates). Raises SettingsError for an unknown one or a wrong setting."""
+    """The filter called `kind` (sanity, duplicates, finite_clusters). Raises SettingsError for an unknown one or a wrong setting."""
     if kind not in _KINDS:
         near = nearest(kind, _KINDS)
         raise SettingsError(

@@ -1,8 +1,8 @@
 """Harmonic force constants of any structure with any potential, by finite displacements through phonopy.
 
-Φ_ia,jb = ∂²E/∂u_ia ∂u_jb from central or one-sided differences of 0.01 Å, as many as symmetry leaves, all in one
-batch of the potential; translations are made to cost nothing. A molecule or a slab stands in a box for its
-symmetry alone; its forces are those of the open system.
+Φ_ia,jb = ∂²E/∂u_ia ∂u_jb from displacements of 0.01 Å, as many as symmetry leaves, many in one batch of the
+potential; translations are made to cost nothing. A molecule or a slab stands in a box for its symmetry alone; its
+forces are those of the open system.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ def force_constants(
 ) -> ForceConstants:
     """Force constants of a structure in the supercell matrix·cell.
 
-    distance: Å. The structure should be relaxed; forces it has left are subtracted. check: called between batches.
+    distance: Å. Forces a structure has left cancel between ±u, both made, or one found by symmetry. check: called
+    between batches.
     Raises SamplingError for a supercell of an open system, SetupError without phonopy.
     """
     matrix = np.asarray(matrix, np.int64)
@@ -102,14 +103,14 @@ def force_constants(
     base = _as_frame(made.supercell, plain, matrix)
     at_rest = made.supercell.positions  # wrapped into the cell, unlike those of an open system
     moved = [s.positions - at_rest for s in made.supercells_with_displacements]
-    wanted = [base] + [base.moved(base.positions + u) for u in moved]
+    wanted = [base.moved(base.positions + u) for u in moved]
     forces = []
     for start in range(0, len(wanted), AT_ONCE):
         check()
         forces += [label.forces for label in potential.labels(wanted[start : start + AT_ONCE])]
     if not np.isfinite(forces).all():
         raise SamplingError(f"{frame.formula}: the potential gave forces that are not finite")
-    made.forces = np.array(forces[1:]) - forces[0]
+    made.forces = np.array(forces)
     made.produce_force_constants(calculate_full_force_constants=False, show_drift=False)
     made.symmetrize_force_constants(show_drift=False)
     return ForceConstants(frame, matrix, base, np.array(made.force_constants))

@@ -115,6 +115,12 @@ def test_mixed_compositions_are_refused_unless_allowed():
     assert len(choose(mixed, Rule(assert_identical_composition=False))) == 8
 
 
+@pytest.mark.parametrize("which", ["min", "max"])
+def test_the_central_molecule_is_always_in(which):
+    rule = Rule(f"max_{which}_distance_to_central_molecule", distances=(0.1,))  # less than its own size
+    assert [c.key for c in choose(water_box(2), rule)] == ["n=1,r=0.1"]
+
+
 def test_sizes_beyond_the_frame_are_left_out_with_a_word(caplog):
     assert [c.key for c in choose(water_box(2), Rule(n_molecules=(8, 9)))] == ["n=8"]
     assert "has only 8" in caplog.text

@@ -58,6 +58,23 @@ def test_graphene_is_no_crystal_of_molecules(size):
         detect(Frame.from_atoms(graphene(size=size, vacuum=5.0)))
 
 
+def test_an_atom_bonded_to_its_own_image_is_a_network_too():
+    chain = Frame([6], [[0, 0, 0]], np.diag([1.4, 9, 9]), True)
+    with pytest.raises(SamplingError, match="atom 0 lead to its own periodic image"):
+        detect(chain)
+
+
+def test_a_center_of_mass_on_a_face_counts_the_same_from_both_sides():
+    corners = np.array([[0, 0, 0], [0.5, 0, 0], [0, 0.5, 0.5], [0, 0.25, 0]])
+    cell = 2.0 * skewed((1, 1, 1)).cell
+    frame = Frame([18] * 4, corners @ cell, cell, True)
+    found = detect(frame)
+    for seed in range(5):
+        torn = shuffled(frame, seed)
+        trembling = torn.moved(torn.positions + np.random.default_rng(seed).choice([-1e-8, 1e-8], (4, 3)))
+        np.testing.assert_allclose(found.whole(trembling), frame.positions, atol=1e-7)
+
+
 def test_a_ring_is_no_network():
     benzene = molecule("C6H6", cell=[8, 8, 8], pbc=True)
     benzene.positions += [7.0, 0.3, 7.9]

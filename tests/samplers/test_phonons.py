@@ -137,6 +137,7 @@ def test_the_window_is_open_and_selected_modes_count_from_one():
     f = np.array([-0.3, 0.0, 0.1, 2.0, 8.0, 9.0])
     assert Window().takes(f).tolist() == [False, False, False, True, False, False]
     assert Window(freq_max=None).takes(f).tolist() == [False, False, False, True, True, True]
+    assert Window(0.0, None).takes(np.array([-1e-7, 1e-7, 0.5])).tolist() == [False, False, True]
     assert Window(selected_modes=(1, 2, 3, 6)).takes(f).tolist() == [False, False, True, False, False, True]
     with pytest.raises(SamplingError, match="selected_modes: 7"):
         Window(selected_modes=(7,)).takes(f)
