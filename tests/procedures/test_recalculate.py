@@ -326,7 +326,7 @@ def test_a_few_structures_that_all_fail_are_an_error_not_an_empty_file(project):
 
 def test_one_command_a_folder(project):
     ten(project)
-    process = begin("old.xyz", folder=project, seconds=0.5)
+    process = begin("old.xyz", folder=project, seconds=5)
     wait_for(lambda: calls(project), process)
     other = recalc("old.xyz", folder=project)
     process.kill()
