@@ -26,9 +26,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import ase.io
+import numpy as np
 import torch
 from ase import units
 from ase.md.langevin import Langevin

@@ -436,7 +436,7 @@ def test_a_crystal_under_pressure_moves_its_cell_and_is_labelled_with_stress(tmp
             "ACTIVE_LEARNING": {"max_MD_steps": 20, "num_trajectories": 2, "uncert_not_crossed_limit": 5},
             "MISC": {"save_trajectories": 5},
         },
-        {"GENERAL": {"compute_stress": True}},
+        {"GENERAL": {"compute_stress": True}, "TRAINING": {"stress_weight": 1000.0}},
         systems={"copper": crystal()},
     )
     done = command(folder=folder)

@@ -51,6 +51,17 @@ def begin(rules: ConvergeRules) -> State:
     return State(tuple(Progress(m) for m in rules.members))
 
 
+def reopen(state: State, rules: ConvergeRules) -> State:
+    """The state under changed settings: members whose epochs were used up go on when there are more now."""
+    again = tuple(
+        replace(p, done=False)
+        if p.done and p.epochs < rules.max_epochs and p.epochs - p.best_epoch < rules.patience
+        else p
+        for p in state.members
+    )
+    return state if again == state.members else State(again)
+
+
 def outstanding(state: State, rules: ConvergeRules) -> tuple[Work, ...]:
     """One visit for each member still improving."""
     return tuple(
@@ -87,5 +98,11 @@ def step(state: State, event: Event, rules: ConvergeRules) -> tuple[State, tuple
         )
     state = replace(state, members=(*state.members[:i], p, *state.members[i + 1 :]))
     if all(q.done for q in state.members):
-        state = replace(state, stopped="converged")
+        patient = all(q.epochs - q.best_epoch >= rules.patience for q in state.members)
+        why = (
+            "converged"
+            if patient
+            else f"max_convergence_epochs: {max(q.epochs for q in state.members)} epochs"
+        )
+        state = replace(state, stopped=why)
     return state, tuple(effects)

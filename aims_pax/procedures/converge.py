@@ -48,9 +48,13 @@ def run(
     if state is None:
         run.ensemble.fresh_phase(members)
         state = stage.begin(rules)
+    before, state = state, stage.reopen(state, rules)
     if state.stopped:
-        log.info("convergence is complete")
+        log.info("convergence is complete (%s)", state.stopped)
         return state
+    if before.stopped:
+        log.info("convergence was complete (%s); with the present settings it goes on", before.stopped)
+        run.ensemble.fresh_phase([p.member for p in state.members if not p.done])
     log.info("convergence: %s", ", ".join(run.ensemble.members[m].name for m in rules.members))
     return world.drive(state, rules)  # type: ignore[no-any-return]
 

@@ -54,7 +54,13 @@ class Display:
                 self._live = None
 
     def show(
-        self, stage: str, state: Any, rules: Any, doing: str, labeller: Any, seen: Mapping[int, Seen] | None = None
+        self,
+        stage: str,
+        state: Any,
+        rules: Any,
+        doing: str,
+        labeller: Any,
+        seen: Mapping[int, Seen] | None = None,
     ) -> None:
         """Draw the state of a stage; cheap enough to be called at every turn."""
         now = time.monotonic()

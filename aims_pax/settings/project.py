@@ -344,7 +344,9 @@ class MiscSettings(Section):
         unit="s",
         possible="(0, inf]",
     )
-    report: Flag = key(True, "Write `report.html`, its figures and the model cards, during the run and at its end.")
+    report: Flag = key(
+        True, "Write `report.html`, its figures and the model cards, during the run and at its end."
+    )
     save_trajectories: OptionalWhole = key(
         None, "Write every n-th MD step of each trajectory as extxyz; `None`: none.", possible=COUNT
     )

@@ -231,6 +231,19 @@ def _pressures(parts: Parts) -> Iterator[Finding]:
             yield PROJECT, _md(name, "compressibility"), "not written: water's 4.57e-5 bar⁻¹ is used"
 
 
+def _weak_stress(parts: Parts) -> Iterator[Finding]:
+    """Stress is some thousand times smaller in its unit than forces: at equal weights it is hardly learnt."""
+    training, npt = parts.training, any(md.stat_ensemble == "NPT" for md in parts.md.values())
+    if not npt or training.loss in {"forces_only", "virials", "l1l2energyforces"}:
+        return
+    if training.stress_weight < 0.1 * training.forces_weight:
+        text = (
+            f"{training.stress_weight:g} beside forces_weight {training.forces_weight:g}: stress would hardly be "
+            f"learnt, and NPT moves by it; write about {training.forces_weight:g}"
+        )
+        yield MACE, ("TRAINING", "stress_weight"), text
+
+
 def _one_seed(parts: Parts) -> Iterator[Finding]:
     seeds = {name: md.MD_seed for name, md in parts.md.items()}
     if len(set(seeds.values())) > 1:
@@ -242,7 +255,7 @@ def _one_seed(parts: Parts) -> Iterator[Finding]:
         )
 
 
-WARNINGS: tuple[Rule, ...] = (_exploration_stops, _pressures, _one_seed)
+WARNINGS: tuple[Rule, ...] = (_exploration_stops, _pressures, _weak_stress, _one_seed)
 
 
 def _md(system: str, key: str) -> Place:

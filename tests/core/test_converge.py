@@ -41,6 +41,21 @@ def test_it_stops_exactly_at_the_maximum_of_epochs():
     assert state.members[0].epochs == 7
 
 
+def test_more_epochs_go_on_and_more_patience_too_but_nothing_else():
+    rules = ConvergeRules((0,), patience=5, margin=0.0, max_epochs=7)
+    state, _, _ = run([1 / k for k in range(1, 30)], rules)
+    assert state.stopped == "max_convergence_epochs: 7 epochs"
+    assert converge.reopen(state, rules) is state
+    more = ConvergeRules((0,), patience=5, margin=0.0, max_epochs=20)
+    again = converge.reopen(state, more)
+    assert again.stopped is None
+    assert converge.outstanding(again, more) == (Train(7, 1, 0),)
+    patient, _, _ = run([1.0] * 30, ConvergeRules((0,), patience=5, margin=0.0, max_epochs=100))
+    assert patient.stopped == "converged"
+    assert converge.reopen(patient, ConvergeRules((0,), 5, 0.0, 200)) is patient
+    assert converge.reopen(patient, ConvergeRules((0,), 9, 0.0, 200)).stopped is None
+
+
 def test_a_loss_that_is_not_finite_is_never_the_best():
     rules = ConvergeRules((0,), patience=4, margin=0.0, max_epochs=100)
     state, kept, _ = run([math.nan, 1.0, math.nan, math.inf, 0.5, 2, 2, 2, 2], rules)

@@ -179,6 +179,17 @@ def test_mtk_reads_the_pressure_of_berendsen_and_npt_its_own(tmp_path):
         assert any(f"MD.{key}: 1e-06 eV/Å³ is 1.6 bar" in w for w in read(tmp_path, project, STRESS).warnings)
 
 
+def test_npt_warns_of_a_stress_that_would_not_be_learnt(tmp_path):
+    npt = PROJECT.replace("NVT", "NPT")
+    assert any(
+        "TRAINING.stress_weight: 1 beside forces_weight 1000" in w
+        for w in read(tmp_path, npt, STRESS).warnings
+    )
+    heavy = with_key(STRESS, "TRAINING", "stress_weight: 1000")
+    assert not any("stress_weight" in w for w in read(tmp_path, npt, heavy).warnings)
+    assert not any("stress_weight" in w for w in read(tmp_path, PROJECT, STRESS).warnings)
+
+
 def test_a_ramp_needs_an_end(tmp_path):
     ramp = with_key(PROJECT, "MD", "temperature: [300, 600]")
     assert read(tmp_path, ramp).md.temperature == (300.0, 600.0)
