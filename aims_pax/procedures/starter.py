@@ -89,7 +89,8 @@ def _with_aims(cluster: str, periodic: bool = False, many: bool = False) -> Part
     misc = t.MISC.format(geometry=geometry, about=about, control=t.CONTROL_KEY)
     mace = t.MACE.format(
         name="starter", stress="  compute_stress: True  # needed for NPT\n" if periodic else "",
-        channels="64", max_L=1, correlation=3, r_max="5.0", radial="", loss="  loss: stress\n  stress_weight: 1000\n" if periodic else "",
+        channels="64", max_L=1, correlation=3, r_max="5.0", radial="",
+        loss="  loss: stress\n  stress_weight: 1000\n" if periodic else "",
     )  # fmt: skip
     control = t.CONTROL.format(more=t.PERIODIC if periodic else t.MOLECULAR)
     project = "\n".join([initial, active + (t.PER_SYSTEM if many else ""), md, cluster, misc])

@@ -80,7 +80,10 @@ _KINDS: dict[str, Callable[..., Filter]] = {
 
 
 def make(kind: str, **settings: Any) -> Filter:
-    """The filter called `kind` (sanity, duplicates, finite_clusters). Raises SettingsError for an unknown one or a wrong setting."""
+    """The filter called `kind` (sanity, duplicates, finite_clusters).
+
+    Raises SettingsError for an unknown one or a wrong setting.
+    """
     if kind not in _KINDS:
         near = nearest(kind, _KINDS)
         raise SettingsError(

@@ -40,8 +40,10 @@ def test_trajectories_with_step_temperature_and_uncertainty_against_the_threshol
     assert "60 of 1000 training points · 12 of 500 labels asked for" in text
     assert "threshold 0.200 eV/Å · force MAE 60.0 meV/Å" in text
     first, second, third = (line for line in text.splitlines() if line.startswith("▶"))
-    assert "512 K" in first and "0.100 ━━━━━     │" in first
-    assert "300 K" in second and "━━━━━━━━━━│━━━" in second
+    assert "512 K" in first
+    assert "0.100 ━━━━━     │" in first
+    assert "300 K" in second
+    assert "━━━━━━━━━━│━━━" in second
     assert "K" not in third.split("/ 10000000")[1]
     assert "reference · 3 under way · 9 done · 2 failed (2 NotConverged)" in text
 
