@@ -93,6 +93,8 @@ class _Teller:
         for entry in entries:
             try:
                 moment, stage, kind = float(entry["time"]), str(entry["stage"]), str(entry["kind"])
+                if stage == "recalculate":
+                    continue  # of a command of its own in the same folder
                 again = self._take(moment, stage, kind, entry["content"])
             except (KeyError, TypeError, ValueError, IndexError):
                 continue  # another version's entry, or half of one

@@ -179,6 +179,13 @@ def test_time_belongs_to_what_ended_it(tmp_path):
     assert run.stages[0].seconds == {"moving": 4.0}
 
 
+def test_a_recalculation_in_the_same_folder_is_no_part_of_the_run(tmp_path):
+    other = {"time": 900, "stage": "recalculate", "kind": "time", "content": {"waiting": 9.0}}
+    run = gather(made_up(tmp_path / "run", [advanced(0, 0, 0, 10, 0.1), advanced(4, 0, 10, 20, 0.1), other]))
+    assert run.shares() == {"moving": 4}
+    assert [s.name for s in run.stages] == ["explore"]
+
+
 def test_the_threshold_follows_its_equation(tmp_path):
     """δ = (1 + c_x) · mean(last ≤ 400), ∞ during the first 10 evaluations, over all trajectories in order."""
     values = [0.1 + 0.01 * (k % 7) for k in range(450)]
