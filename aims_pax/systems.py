@@ -49,7 +49,10 @@ def read_frame(path: Path) -> Frame:
             warnings.simplefilter("ignore", FutureWarning)  # ase.io.aims announces a move at each call
             atoms = ase.io.read(path, format=fmt)
     except Exception as error:  # ASE's readers raise whatever they trip over
-        raise SettingsError(f"{path}: {type(error).__name__}: {error}") from error
+        said = f"{type(error).__name__}: {error}"
+        if isinstance(error, KeyError):  # what ASE's readers say of a symbol they do not know
+            said = f"unreadable; is {error} meant to be an element?"
+        raise SettingsError(f"{path}: {said}") from error
     if isinstance(atoms, list):
         atoms = atoms[-1]
     if len(atoms) == 0:

@@ -74,3 +74,9 @@ def test_systems_are_dealt_in_turn(tmp_path):
     for name in ("H2O", "CH4"):
         write(tmp_path / f"{name}.xyz", molecule(name))
     assert [s.name for s in deal(read_systems(tmp_path), 5)] == ["CH4", "H2O", "CH4", "H2O", "CH4"]
+
+
+def test_a_symbol_that_is_no_element_is_said_so(tmp_path):
+    (tmp_path / "geometry.in").write_text("atom 0 0 0 Q\natom 0 0 1 H\n")
+    with pytest.raises(SettingsError, match="is 'Q' meant to be an element"):
+        read_frame(tmp_path / "geometry.in")
