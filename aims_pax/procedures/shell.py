@@ -144,9 +144,8 @@ class Shell:
                 events.append(LabelFailed(work, type(error).__name__, error.reason))
         for visit in [w for w, future in self.training.items() if future.done()]:
             future = self.training.pop(visit)
-            self._whole = (
-                future.exception() is not None
-            )  # weights change here, the state when the event is taken
+            if future.exception() is None:
+                self._whole = False  # weights change here, the state when the event is taken
             trained = self.world.finish_training(visit, future)
             events += [] if trained is None else [trained]
         return events

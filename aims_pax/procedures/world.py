@@ -133,6 +133,7 @@ class StageWorld:
 
     def drop_training(self, work: Train) -> None:
         assert self.run.beside is not None
+        del self._sizes[work]
         self.run.beside.drop(work)
 
     def how_to_train(self, work: Train) -> dict[str, Any]:

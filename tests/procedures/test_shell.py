@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from aims_pax.core import explore
-from aims_pax.core.rules import ExploreRules
+from aims_pax.core import converge, explore
+from aims_pax.core.rules import ConvergeRules, ExploreRules
 from aims_pax.core.work import Add, Advance, Advanced, Rewind, Train, Trained
 from aims_pax.errors import Abandoned, NotConverged, SetupError
 from aims_pax.procedures.shell import Shell
@@ -254,6 +254,34 @@ def test_training_that_fails_beside_ends_the_run_with_its_reason_and_keeps_the_s
             drive(world)
     saved = from_plain(explore.State, world.committed)
     assert any(isinstance(w, Train) for w in explore.outstanding(saved, RULES))
+
+
+def test_a_visit_that_fails_beside_one_that_was_taken_in_leaves_no_half_snapshot():
+    rules = ConvergeRules((0, 1), patience=3, margin=0.0, max_epochs=5)
+
+    class Two(Numbers):
+        def begin_training(self, work):
+            future = Future()
+            if (work.member, work.visit) != (1, 1):
+                future.set_result("weights")
+            else:
+                future.set_exception(SetupError("the GPU is gone"))
+            return future
+
+        def finish_training(self, work, future):
+            self.installed.append((work, future.result()))
+            return Trained(work, 10, (1.0,), (0.1,))
+
+        def apply(self, effect):
+            """Best weights: not looked at here."""
+
+        def commit(self, state):
+            assert len(self.installed) == sum(p.visit for p in state.members), "weights without their event"
+
+    world = Two(1, beside=True)
+    with pytest.raises(SetupError, match="the GPU is gone"):
+        Shell(converge, converge.begin(rules), rules, world, Paper(), Watch()).run()
+    assert len(world.installed) == 3
 
 
 @pytest.mark.parametrize("seed", range(60))
