@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from aims_pax.core.rules import BELIEVED, BELIEVED_PER_SYSTEM, MAX_FAILURES, MAX_FAULTS, ExploreRules
 from aims_pax.core.threshold import Threshold
+from aims_pax.core.trajectory import Trajectory
 from aims_pax.core.work import (
     Add,
     Advance,
@@ -35,7 +35,6 @@ from aims_pax.core.work import (
     LabelDropped,
     LabelFailed,
     Labelled,
-    Rewind,
     Say,
     Train,
     Trained,
@@ -43,26 +42,6 @@ from aims_pax.core.work import (
 )
 
 NAME = "explore"
-
-Status = Literal["running", "waiting", "training", "done"]
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """One trajectory as the core sees it; positions and momenta live with the shell's world."""
-
-    system: str
-    status: Status = "running"
-    step: int = 0  # MD steps taken
-    life: int = 0  # rewinds so far
-    quiet_since: int = 0  # MD step of its last label
-    frame: str | None = None  # WAITING: the frame whose label it waits for
-    home: str | None = None  # last labelled frame: where a rewind goes
-    n_train: int = 0  # TRAINING: size of the training set that first holds its point
-    epochs: int = 0  # TRAINING: epochs the models have seen its point
-    faults: int = 0  # exploded frames in a row
-    failures: int = 0  # failed labels in a row
-    reason: str | None = None  # DONE: why
 
 
 @dataclass(frozen=True)
@@ -124,7 +103,7 @@ def reopen(state: State, systems: tuple[str, ...], rules: ExploreRules) -> State
     wanted = dict.fromkeys(systems) if rules.per_system else {"": None}
     state = replace(
         state,
-        trajectories=tuple(_revived(t, rules) for t in state.trajectories) + added,
+        trajectories=tuple(t.revived(rules) for t in state.trajectories) + added,
         valid=tuple((s, known.get(s, 0)) for s in dict.fromkeys([*known, *systems])),
         thresholds=state.thresholds + tuple((k, Threshold()) for k in wanted if k not in keys),
     )
@@ -133,18 +112,6 @@ def reopen(state: State, systems: tuple[str, ...], rules: ExploreRules) -> State
     if state.stopped is not None and not over and not accurate:
         return replace(state, stopped=None)
     return state if state.stopped is None else before
-
-
-def _revived(t: Trajectory, rules: ExploreRules) -> Trajectory:
-    """DONE for want of steps, budget or because of a stop, and that is over: it runs on."""
-    reason = t.reason or ""
-    if (
-        t.status == "done"
-        and reason.startswith(("max_MD_steps", "max_labels", "stopped"))
-        and t.step < rules.max_steps
-    ):
-        return replace(t, status="running", reason=None)
-    return _run_on(t, rules)
 
 
 def outstanding(state: State, rules: ExploreRules) -> tuple[Work, ...]:
@@ -202,14 +169,13 @@ def _advanced(state: State, event: Advanced, rules: ExploreRules) -> tuple[State
     if fault is None and not all(map(math.isfinite, event.uncertainty)):
         fault = "the uncertainty is not finite"
     if fault is not None:
-        trajectory, effects = _rewound(
-            replace(state.trajectories[i], step=event.step, faults=state.trajectories[i].faults + 1),
-            i, fault, MAX_FAULTS, state.trajectories[i].faults + 1,
-        )  # fmt: skip
-        return _put(state, i, _run_on(trajectory, rules)), effects
+        trajectory = state.trajectories[i]
+        trajectory = replace(trajectory, step=event.step, faults=trajectory.faults + 1)
+        trajectory, effects = trajectory.rewound(i, fault, MAX_FAULTS, trajectory.faults)
+        return _put(state, i, trajectory.run_on(rules)), effects
 
     trajectory = replace(state.trajectories[i], step=event.step, faults=0)
-    state = _put(state, i, _run_on(trajectory, rules))
+    state = _put(state, i, trajectory.run_on(rules))
     said: tuple[Effect, ...] = ()
     if rules.analysis_skip and event.step % rules.analysis_skip == 0 and state.n_asked < rules.max_labels:
         δ = threshold_of(state, trajectory.system, rules)
@@ -247,19 +213,6 @@ def _checked(
     waiting = replace(trajectory, status="waiting", frame=event.frame, quiet_since=event.step)
     state = replace(_put(state, i, waiting), n_asked=state.n_asked + 1)
     return state, (Say(f"trajectory {i} · step {event.step} · {why} · labelling {event.frame[:6]}"),)
-
-
-def _rewound(
-    t: Trajectory, i: int, why: str, limit: int, in_a_row: int
-) -> tuple[Trajectory, tuple[Effect, ...]]:
-    """Back to the last labelled frame with fresh momenta, or done when that happened too often in a row."""
-    if in_a_row >= limit:
-        reason = f"{why} ({in_a_row} times in a row)"
-        done = replace(t, status="done", frame=None, reason=reason)
-        return done, (Say(f"trajectory {i} · step {t.step} · ended: {reason}", "warning"),)
-    back = replace(t, status="running", frame=None, life=t.life + 1)
-    text = f"trajectory {i} · step {t.step} · {why} · rewound with fresh momenta"
-    return back, (Rewind(i, t.home, back.life), Say(text, "warning"))
 
 
 def _seen(state: State, system: str, uncertainty: tuple[float, ...], rules: ExploreRules) -> State:
@@ -317,7 +270,7 @@ def _labelled(state: State, frame: str, rules: ExploreRules) -> tuple[State, tup
         elif split == "train":
             t = replace(t, status="training", n_train=state.n_train, epochs=0)
         else:
-            t = _run_on(replace(t, status="running"), rules)
+            t = replace(t, status="running").run_on(rules)
         state = _put(state, i, t)
     effects.append(Say(f"{frame[:6]} → {split} · {state.n_train} training points"))
     if state.stopped is None and state.n_train >= rules.max_train:
@@ -335,8 +288,8 @@ def _label_failed(state: State, event: LabelFailed, rules: ExploreRules) -> tupl
             if state.stopped:
                 t = replace(t, status="done", frame=None, reason="stopped")
             else:
-                t, more = _rewound(t, i, f"{event.kind}: {event.reason}", MAX_FAILURES, t.failures)
-                t = _run_on(t, rules)
+                t, more = t.rewound(i, f"{event.kind}: {event.reason}", MAX_FAILURES, t.failures)
+                t = t.run_on(rules)
                 effects += more
             state = _put(state, i, t)
     return _without_asides(state, frame), tuple(effects)
@@ -380,7 +333,7 @@ def _trained(state: State, event: Trained, rules: ExploreRules) -> tuple[State, 
         if t.status == "training" and t.n_train <= event.n_train:
             t = replace(t, epochs=t.epochs + event.work.epochs)
             if t.epochs >= rules.epochs_per_worker:
-                t = _run_on(replace(t, status="running", epochs=0), rules)
+                t = replace(t, status="running", epochs=0).run_on(rules)
             state = _put(state, i, t)
     state = replace(state, visit=state.visit + 1, force_mae=event.force_mae, moved_last=False)
     mae = _mae(state)
@@ -401,12 +354,6 @@ def _next_stop(step: int, rules: ExploreRules) -> int:
     """The next MD step at which somebody looks: uncertainty check, analysis, or the end."""
     intervals = [rules.skip_step] + ([rules.analysis_skip] if rules.analysis_skip else [])
     return int(min(*((step // n + 1) * n for n in intervals), rules.max_steps))
-
-
-def _run_on(t: Trajectory, rules: ExploreRules) -> Trajectory:
-    if t.status == "running" and t.step >= rules.max_steps:
-        return replace(t, status="done", reason=f"max_MD_steps: {t.step}")
-    return t
 
 
 def _mae(state: State) -> float:

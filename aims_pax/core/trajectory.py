@@ -1,0 +1,53 @@
+"""One trajectory as the core sees it; positions and momenta live with the shell's world."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from aims_pax.core.rules import ExploreRules
+from aims_pax.core.work import Effect, Rewind, Say
+
+Status = Literal["running", "waiting", "training", "done"]
+_MAY_END = ("max_MD_steps", "max_labels", "stopped")  # ends that changed settings can take back
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Where a trajectory stands in the table at the head of `core.explore`."""
+
+    system: str
+    status: Status = "running"
+    step: int = 0  # MD steps taken
+    life: int = 0  # rewinds so far
+    quiet_since: int = 0  # MD step of its last label
+    frame: str | None = None  # WAITING: the frame whose label it waits for
+    home: str | None = None  # last labelled frame: where a rewind goes
+    n_train: int = 0  # TRAINING: size of the training set that first holds its point
+    epochs: int = 0  # TRAINING: epochs the models have seen its point
+    faults: int = 0  # exploded frames in a row
+    failures: int = 0  # failed labels in a row
+    reason: str | None = None  # DONE: why
+
+    def run_on(self, rules: ExploreRules) -> Trajectory:
+        """Itself, or done when it has taken its last step."""
+        if self.status == "running" and self.step >= rules.max_steps:
+            return replace(self, status="done", reason=f"max_MD_steps: {self.step}")
+        return self
+
+    def revived(self, rules: ExploreRules) -> Trajectory:
+        """Done for want of steps, budget or because of a stop, and that is over: it runs on."""
+        ended = self.status == "done" and (self.reason or "").startswith(_MAY_END)
+        if ended and self.step < rules.max_steps:
+            return replace(self, status="running", reason=None)
+        return self.run_on(rules)
+
+    def rewound(self, i: int, why: str, limit: int, in_a_row: int) -> tuple[Trajectory, tuple[Effect, ...]]:
+        """Trajectory i goes back to its last labelled frame with fresh momenta, or is done: too often in a row."""
+        if in_a_row >= limit:
+            reason = f"{why} ({in_a_row} times in a row)"
+            done = replace(self, status="done", frame=None, reason=reason)
+            return done, (Say(f"trajectory {i} · step {self.step} · ended: {reason}", "warning"),)
+        back = replace(self, status="running", frame=None, life=self.life + 1)
+        text = f"trajectory {i} · step {self.step} · {why} · rewound with fresh momenta"
+        return back, (Rewind(i, self.home, back.life), Say(text, "warning"))
