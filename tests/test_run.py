@@ -447,17 +447,20 @@ def test_a_crystal_under_pressure_moves_its_cell_and_is_labelled_with_stress(tmp
     assert all(f.label.stress is not None for f in frames)
 
 
-def test_members_train_in_processes_of_their_own_while_trajectories_move(tmp_path):
+def test_members_train_and_trajectories_move_in_processes_of_their_own(tmp_path):
     folder = write_project(
         tmp_path,
         {
-            "CLUSTER": {"executor": "threads", "max_workers": 1, "training": {"workers": 2}},
+            "CLUSTER": {
+                "executor": "threads", "max_workers": 1, "training": {"workers": 2}, "dynamics": {"workers": 2},
+            },
             "ACTIVE_LEARNING": {"max_MD_steps": 40},
         },
-    )
+    )  # fmt: skip
     done = command(folder=folder)
     assert done.returncode == 0, done.stderr + done.stdout
     assert "training in 2 processes beside the dynamics" in done.stdout
+    assert "molecular dynamics in 2 processes" in done.stdout
     assert "max_MD_steps" in lines_of(folder)
     (model,) = (folder / "results").glob("*.model")
     assert command(folder=folder).returncode == 0  # complete: nothing to do

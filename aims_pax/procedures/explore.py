@@ -26,6 +26,7 @@ from aims_pax.md.propagate import advance
 from aims_pax.md.state import MDState
 from aims_pax.md.targets import temperature_at
 from aims_pax.procedures.initial import write_sets
+from aims_pax.procedures.movers import Movers, movers
 from aims_pax.procedures.observe import Observer
 from aims_pax.procedures.world import Run, StageWorld
 from aims_pax.record.checkpoint import Snapshot, discard
@@ -65,7 +66,8 @@ def run(run: Run) -> stage.State:
     log.info(
         "active learning: %d trajectories of %s · %d training points", n, ", ".join(names), state.n_train
     )
-    final: stage.State = world.drive(state, rules)
+    with movers(run.settings, run.ensemble, n) as world.movers:
+        final: stage.State = world.drive(state, rules)
     write_sets(run, "final")
     if settings.analysis:
         collect_analysis(run.folder.analysis)
@@ -179,6 +181,7 @@ class ExploreWorld(StageWorld):
         whole = settings.replay_strategy == "full_dataset"
         sizes = settings.train_subset_size, settings.valid_subset_size
         self.replay = None if whole else Replay(*sizes, fresh=len(dealt))
+        self.movers: Movers | None = None
         self.observer = Observer(run.folder, len(dealt))
         self.predictions: dict[
             str, dict[str, NDArray[Any]]
@@ -212,17 +215,18 @@ class ExploreWorld(StageWorld):
 
     def _move(self, works: list[Advance], stop: Callable[[], bool]) -> list[Event]:
         """All trajectories together, in as few batches as their next stops allow."""
-        potential = self.run.ensemble.potential()
         now = {w.trajectory: self.states[w.trajectory] for w in works}
         results: dict[int, Moved] = {}
         left = {w.trajectory: w.end - w.start for w in works}
         while left:
             n = min(left.values())
             batch = list(left)
-            moved = advance(
-                [now[i] for i in batch], potential, n, [self.md[i] for i in batch], stop=stop,
-                length=self.length, drivers=self._drivers(batch),
-            )  # fmt: skip
+            how = {"stop": stop, "length": self.length, "drivers": self._drivers(batch)}
+            states, md = [now[i] for i in batch], [self.md[i] for i in batch]
+            if self.movers is not None:
+                moved = self.movers.advance(states, n, md, **how)
+            else:
+                moved = advance(states, self.run.ensemble.potential(), n, md, **how)
             for i, m in zip(batch, moved, strict=True):
                 results[i], now[i] = m, m.state
                 left[i] -= n

@@ -136,6 +136,18 @@ class TrainingProfile(Section):
         return workers
 
 
+class DynamicsProfile(Section):
+    """CLUSTER.dynamics: where trajectories move."""
+
+    workers: OptionalWhole = key(
+        None,
+        "Processes among which the trajectories are shared out; `None`: as many as there are cores that training "
+        "leaves free. 1: in the process of the run. On a GPU and with `executor: inline` always there.",
+        possible="[1, inf)",
+    )
+    threads: Whole = key(1, "Threads of each of them.", possible="[1, inf)", plausible="[1, 128]")
+
+
 class ParslOptions(Section):
     """CLUSTER.parsl_options: how many nodes Parsl asks Slurm for."""
 
@@ -222,6 +234,10 @@ class ClusterSettings(Section):
         None,
         "Where members train beside the trajectories, with any `type`: "
         "`{devices: [cuda:0, cuda:1], workers: 2, threads: 1}`.",
+    )
+
+    dynamics: DynamicsProfile | None = key(
+        None, "Among how many processes the trajectories are shared out, with any `type`: `{workers: 8}`."
     )
 
     @model_validator(mode="before")

@@ -1,0 +1,134 @@
+"""A second interpreter that answers questions for as long as its driver lives.
+
+It starts fresh, imports what it answers with once, and keeps what it has been told. Messages are pickles over a
+socket pair between the two. It ends when its driver does, and leaves signals of the terminal to the driver.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from typing import Any
+
+from aims_pax.errors import AimsPaxError
+
+LOOK = 0.1  # s between two looks at whether an answer is still wanted
+Answer = Callable[[Any, Callable[[], bool]], Any]
+
+
+class CompanionLost(AimsPaxError):
+    """The process has ended without an answer; nothing was changed, the question can be asked again."""
+
+
+class Companion:
+    """The driver's end of one process.
+
+    maker: `module:name` of what is called once there and returns `answer(question, stop)`; whatever that raises
+    is raised here, `stop()` turns true when the driver does not want the answer any more.
+    threads: of its numerical libraries. environment: what it gets besides the driver's.
+    """
+
+    def __init__(self, maker: str, threads: int = 1, environment: Mapping[str, str] | None = None) -> None:
+        ours, theirs = socket.socketpair()
+        own = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        code = f"from aims_pax.companion import serve; serve({theirs.fileno()}, {maker!r})"
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", code],
+                env=os.environ | own | dict(environment or {}),
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
+        self._connection = Connection(ours.detach())
+
+    @property
+    def lost(self) -> bool:
+        """Whether the process is known to have ended."""
+        return self.process.returncode is not None
+
+    def ask(self, question: Any, stop: Callable[[], bool] = lambda: False) -> Any:
+        """Its answer. Raises CompanionLost when the process ends, and what it raised itself."""
+        self.send(question)
+        return self.receive(stop)
+
+    def send(self, question: Any) -> None:
+        """Ask without waiting; one `receive` belongs to each `send`."""
+        try:
+            self._connection.send(question)
+        except OSError as error:
+            raise self._end() from error
+
+    def receive(self, stop: Callable[[], bool] = lambda: False) -> Any:
+        """The answer to what was sent. `stop` is called every 0.1 s; the answer, or Abandoned, is waited for."""
+        asked = False
+        try:
+            while not self._connection.poll(LOOK):
+                if not asked and stop():
+                    self._connection.send(None)
+                    asked = True
+            answer = self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise self._end() from error
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        """End the process and wait for it."""
+        self._connection.close()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def _end(self) -> CompanionLost:
+        self.close()
+        return CompanionLost(f"a process has ended without an answer ({_how(self.process.returncode)})")
+
+
+def serve(descriptor: int, maker: str) -> None:
+    """What the fresh interpreter runs: questions in, answers out, until the driver is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    connection = Connection(descriptor)
+    module, _, name = maker.partition(":")
+    answer: Answer = getattr(importlib.import_module(module), name)()
+    while True:
+        try:
+            question = connection.recv()
+        except EOFError:
+            return
+        if question is None:  # a late request to stop: the answer was given
+            continue
+        said: Any
+        try:
+            said = answer(question, connection.poll)
+        except BaseException as error:  # whatever it is, the driver has to know
+            error.add_note("in another process:\n" + "".join(traceback.format_tb(error.__traceback__)))
+            said = _sendable(error)
+        try:
+            connection.send(said)
+        except OSError:  # the driver is gone
+            return
+
+
+def _sendable(error: BaseException) -> BaseException:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # an error that does not survive pickling travels as its text
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _how(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"killed by signal {-code}, {signal.Signals(-code).name}"
+    return f"exit status {code}"

@@ -1,0 +1,248 @@
+"""Molecular dynamics on several cores: each process moves its share of the trajectories with all members.
+
+    weights of version v ─┬─ process 0: trajectories 0, 2, … ─┬─ results in the order asked
+                          └─ process 1: trajectories 1, 3, … ─┘
+
+The noise of a trajectory is its own (`md.noise`), so a trajectory moves as it would in one process, but for the
+last digits of float32 forces, which depend on who shares a batch.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aims_pax.companion import Companion, CompanionLost
+from aims_pax.errors import Abandoned, SetupError
+from aims_pax.md.propagate import Advance, advance
+from aims_pax.md.state import MDState
+from aims_pax.procedures.beside import processes
+
+if TYPE_CHECKING:
+    from aims_pax.force_field import Ensemble
+    from aims_pax.settings import Settings
+    from aims_pax.settings.mace import MaceSettings
+
+log = logging.getLogger(__name__)
+
+LOST_IN_A_ROW = 3  # processes that may die before the run gives up
+
+
+@dataclass(frozen=True, eq=False)
+class Models:
+    """The members as they travel once: names, seeds and the pickled modules."""
+
+    settings: MaceSettings
+    members: tuple[tuple[str, int, bytes], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Leg:
+    """What one process is asked: `md.advance` on its share. Models and weights only where they are new there."""
+
+    states: tuple[MDState, ...]
+    n_steps: int
+    md: tuple[Any, ...]
+    length: float | None
+    drivers: tuple[int, ...] | None
+    version: int
+    models: Models | None = None
+    weights: tuple[Mapping[str, Any], ...] | None = None
+
+
+class Movers:
+    """n processes that move trajectories. A context manager; they start at `warm` or with the first leg."""
+
+    def __init__(self, ensemble: Ensemble, n: int, threads: int = 1) -> None:
+        self.ensemble, self.n, self.threads = ensemble, n, threads
+        self._companions: list[Companion | None] = [None] * n
+        self._versions = [-1] * n  # of the weights each of them has
+        self._lost = 0
+
+    def __enter__(self) -> Movers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up what is running and end the processes."""
+        for companion in self._companions:
+            if companion is not None and not companion.lost:
+                companion.process.kill()
+                companion.close()
+
+    def warm(self) -> None:
+        """Start the processes now: they need seconds to import what they compute with."""
+        for k in range(self.n):
+            self._companion(k)
+
+    def advance(
+        self,
+        states: Sequence[MDState],
+        n_steps: int,
+        md: Sequence[Any],
+        *,
+        stop: Callable[[], bool] = lambda: False,
+        length: float | None = None,
+        drivers: Sequence[int] | None = None,
+    ) -> list[Advance]:
+        """`md.advance` with the ensemble's potential. Raises Abandoned, SetupError when processes keep dying."""
+        while True:
+            try:
+                moved = self._together(states, n_steps, md, stop, length, drivers)
+            except CompanionLost as error:
+                self._lost += 1
+                if self._lost >= LOST_IN_A_ROW:
+                    raise SetupError(
+                        f"{error}, {self._lost} times in a row: probably memory ran out; lower "
+                        "CLUSTER.dynamics.workers, then run the same command again"
+                    ) from error
+                log.warning("molecular dynamics: %s; the steps are repeated", error)
+                continue
+            self._lost = 0
+            return moved
+
+    def _together(
+        self,
+        states: Sequence[MDState],
+        n_steps: int,
+        md: Sequence[Any],
+        stop: Callable[[], bool],
+        length: float | None,
+        drivers: Sequence[int] | None,
+    ) -> list[Advance]:
+        parts = {k: part for k, part in enumerate(shares([len(s) for s in states], self.n)) if part}
+        asked: list[int] = []
+        results: dict[int, Advance] = {}
+        wrong: list[BaseException] = []
+        for k, part in parts.items():
+            own = None if drivers is None else tuple(drivers[i] for i in part)
+            try:
+                self._send(
+                    k, tuple(states[i] for i in part), n_steps, tuple(md[i] for i in part), length, own
+                )
+                asked.append(k)
+            except CompanionLost as error:
+                wrong.append(error)
+        for (
+            k
+        ) in asked:  # every answer is taken, also when one has failed: the next question must find them idle
+            companion = self._companions[k]
+            assert companion is not None
+            try:
+                results |= zip(parts[k], companion.receive(stop), strict=True)
+            except Exception as error:
+                wrong.append(error)
+        if wrong:
+            raise next((e for e in wrong if not isinstance(e, CompanionLost | Abandoned)), wrong[0])
+        return [results[i] for i in range(len(states))]
+
+    def _send(
+        self,
+        k: int,
+        states: tuple[MDState, ...],
+        n_steps: int,
+        md: tuple[Any, ...],
+        length: float | None,
+        drivers: tuple[int, ...] | None,
+    ) -> None:
+        companion, version = self._companion(k), self.ensemble.version
+        new = self._versions[k] < 0
+        models = _models(self.ensemble) if new else None
+        stale = self._versions[k] != version
+        weights = tuple(m.weights_arrays() for m in self.ensemble.members) if stale else None
+        companion.send(Leg(states, n_steps, md, length, drivers, version, models, weights))
+        self._versions[k] = version
+
+    def _companion(self, k: int) -> Companion:
+        companion = self._companions[k]
+        if companion is None or companion.lost:
+            companion = Companion("aims_pax.procedures.movers:Mover", self.threads)
+            self._companions[k], self._versions[k] = companion, -1
+        return companion
+
+
+class Mover:
+    """What a process keeps between legs: the ensemble, with the newest weights it was sent."""
+
+    def __init__(self) -> None:
+        import torch
+
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        self.ensemble: Ensemble | None = None
+
+    def __call__(self, leg: Leg, stop: Callable[[], bool]) -> list[Advance]:
+        if leg.models is not None:
+            self.ensemble = _ensemble(leg.models)
+        assert self.ensemble is not None
+        if leg.weights is not None:
+            for member, arrays in zip(self.ensemble.members, leg.weights, strict=True):
+                member.set_weights_arrays(arrays)
+            self.ensemble.version += 1
+        potential = self.ensemble.potential()
+        return advance(
+            leg.states, potential, leg.n_steps, leg.md,
+            stop=stop, length=leg.length, drivers=leg.drivers,
+        )  # fmt: skip
+
+
+def shares(sizes: Sequence[int], n: int) -> list[list[int]]:
+    """The trajectories of each of n processes, in ascending order: the largest first to whoever has least atoms.
+
+    >>> shares([9, 9, 21, 9], 2)
+    [[2], [0, 1, 3]]
+    """
+    load, parts = [0] * n, [[] for _ in range(n)]  # type: tuple[list[int], list[list[int]]]
+    for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        k = load.index(min(load))
+        parts[k].append(i)
+        load[k] += sizes[i]
+    return [sorted(part) for part in parts]
+
+
+@contextmanager
+def movers(settings: Settings, ensemble: Ensemble, trajectories: int) -> Iterator[Movers | None]:
+    """The processes that move trajectories, or None where this process does it alone.
+
+    It does with `executor: inline` (bit for bit reproducible), on a GPU, and where no core is left beside training.
+    """
+    n = moving_processes(settings, len(ensemble), trajectories)
+    if n <= 1:
+        yield None
+        return
+    profile = settings.cluster.dynamics
+    with Movers(ensemble, n, 1 if profile is None else profile.threads) as own:
+        log.info("molecular dynamics in %d processes", n)
+        own.warm()
+        yield own
+
+
+def moving_processes(settings: Settings, members: int, trajectories: int) -> int:
+    """Processes that move trajectories; as many as were asked for, else one a core that training leaves."""
+    if settings.cluster.executor == "inline" or settings.mace.misc.device != "cpu":
+        return 1
+    profile = settings.cluster.dynamics
+    if profile is not None and profile.workers is not None:
+        return min(profile.workers, trajectories)
+    left = len(os.sched_getaffinity(0)) - processes(settings, members)
+    return max(1, min(left, trajectories))
+
+
+def _models(ensemble: Ensemble) -> Models:
+    from aims_pax.force_field.travel import packed
+
+    return Models(ensemble.settings, tuple((m.name, m.seed, packed(m)) for m in ensemble.members))
+
+
+def _ensemble(models: Models) -> Ensemble:
+    """The members in another process, for predictions only: training goes on elsewhere."""
+    from aims_pax.force_field import Ensemble
+    from aims_pax.force_field.travel import unpacked
+
+    members = [unpacked(data, name, seed, models.settings) for name, seed, data in models.members]
+    return Ensemble(members, models.settings, None)

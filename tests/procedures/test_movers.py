@@ -1,0 +1,147 @@
+"""Trajectories shared out among processes: the same motion, new weights at once, deaths survived."""
+
+import os
+import signal
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from aims_pax.errors import Abandoned, SettingsError, SetupError
+from aims_pax.force_field import MemberData
+from aims_pax.md.propagate import advance
+from aims_pax.md.state import MDState
+from aims_pax.procedures import movers as module
+from aims_pax.procedures.movers import LOST_IN_A_ROW, Movers, moving_processes, shares
+from aims_pax.settings.md import MDSettings
+from tests.force_field.tiny import ensemble, ethanol, water
+
+LANGEVIN = MDSettings(
+    stat_ensemble="NVT", thermostat="Langevin", temperature=300.0, timestep=0.5, friction=0.01
+)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    made = ensemble(default_dtype="float64", inference="torch")
+    made.train([MemberData([*ethanol(4), *water(2)], ethanol(2, 1))] * len(made), 1)
+    return made
+
+
+@pytest.fixture(scope="module")
+def pool(trained):
+    with Movers(trained, 2) as made:
+        yield made
+
+
+def states():
+    frames = [f.frame for f in (*ethanol(2), *water(2))]
+    return [MDState.start(frame, 300.0, stream) for stream, frame in enumerate(frames)]
+
+
+def close(far, near):
+    for a, b in zip(far, near, strict=True):
+        assert a.fault == b.fault
+        assert a.state.step == b.state.step
+        np.testing.assert_allclose(a.state.positions, b.state.positions, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(a.evaluation.forces, b.evaluation.forces, rtol=0, atol=1e-8)
+        assert a.evaluation.forces.shape == b.evaluation.forces.shape
+
+
+@pytest.mark.parametrize("drivers", [None, [0, 1, 0, 1]])
+def test_trajectories_move_as_in_one_process(trained, pool, drivers):
+    md = [LANGEVIN] * 4
+    far = pool.advance(states(), 5, md, drivers=drivers)
+    close(far, advance(states(), trained.potential(), 5, md, drivers=drivers))
+
+
+def test_new_weights_move_the_atoms_at_once(trained, pool):
+    before = pool.advance(states(), 1, [LANGEVIN] * 4)
+    trained.train([MemberData(ethanol(4, 5), ethanol(2, 1))] * len(trained), 2)
+    after = pool.advance(states(), 1, [LANGEVIN] * 4)
+    close(after, advance(states(), trained.potential(), 1, [LANGEVIN] * 4))
+    assert np.abs(after[0].evaluation.forces - before[0].evaluation.forces).max() > 1e-4
+
+
+def test_a_single_trajectory_leaves_the_other_process_idle(trained, pool):
+    close(
+        pool.advance(states()[:1], 2, [LANGEVIN]), advance(states()[:1], trained.potential(), 2, [LANGEVIN])
+    )
+
+
+def test_a_killed_process_is_replaced_and_its_steps_are_repeated(trained, pool, caplog):
+    pool.advance(states(), 1, [LANGEVIN] * 4)
+    os.kill(pool._companions[1].process.pid, signal.SIGKILL)
+    far = pool.advance(states(), 3, [LANGEVIN] * 4)
+    close(far, advance(states(), trained.potential(), 3, [LANGEVIN] * 4))
+    assert "the steps are repeated" in caplog.text
+
+
+def test_processes_that_keep_dying_end_the_run_with_what_to_change(trained, monkeypatch):
+    class Dying(Movers):
+        def _companion(self, k):
+            companion = super()._companion(k)
+            companion.process.kill()
+            companion.process.wait()
+            return companion
+
+    with Dying(trained, 1) as pool, pytest.raises(SetupError, match=r"CLUSTER\.dynamics\.workers"):
+        pool.advance(states(), 1, [LANGEVIN] * 4)
+    assert pool._lost == LOST_IN_A_ROW
+
+
+def test_an_interrupted_leg_is_abandoned_and_the_processes_go_on(trained, pool):
+    with pytest.raises(Abandoned):
+        pool.advance(states(), 100_000, [LANGEVIN] * 4, stop=lambda: True)
+    close(
+        pool.advance(states(), 1, [LANGEVIN] * 4), advance(states(), trained.potential(), 1, [LANGEVIN] * 4)
+    )
+
+
+def test_what_goes_wrong_in_one_share_is_raised_here_and_the_next_leg_runs(trained, pool):
+    ramp = LANGEVIN.model_copy(update={"temperature": (300.0, 600.0)})
+    with pytest.raises(SettingsError, match="temperature"):  # a ramp over a run without an end
+        pool.advance(states(), 1, [LANGEVIN, LANGEVIN, ramp, ramp])
+    close(
+        pool.advance(states(), 1, [LANGEVIN] * 4), advance(states(), trained.potential(), 1, [LANGEVIN] * 4)
+    )
+
+
+def test_shares_are_even_in_atoms_and_the_same_every_time():
+    assert shares([9] * 5, 2) == [[0, 2, 4], [1, 3]]
+    assert shares([9, 9, 21, 9], 2) == [[2], [0, 1, 3]]
+    assert shares([3], 3) == [[0], [], []]
+    parts = shares(list(range(1, 40)), 4)
+    assert sorted(i for part in parts for i in part) == list(range(39))
+    loads = [sum(i + 1 for i in part) for part in parts]
+    assert max(loads) - min(loads) <= 39
+
+
+def given(executor="threads", device="cpu", dynamics=None, training=0):
+    return SimpleNamespace(
+        cluster=SimpleNamespace(
+            executor=executor,
+            dynamics=None if dynamics is None else SimpleNamespace(workers=dynamics, threads=1),
+            training=SimpleNamespace(workers=training, devices=None),
+        ),
+        mace=SimpleNamespace(misc=SimpleNamespace(device=device)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "cores", "expected"),
+    [
+        (given(), 16, 8),
+        (given(), 4, 4),
+        (given(training=3), 4, 1),
+        (given(training=4), 2, 1),
+        (given(dynamics=2), 16, 2),
+        (given(dynamics=20), 16, 8),
+        (given(dynamics=1), 16, 1),
+        (given(executor="inline", dynamics=4), 16, 1),
+        (given(device="cuda"), 16, 1),
+    ],
+)
+def test_how_many_processes_move_eight_trajectories(monkeypatch, settings, cores, expected):
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: set(range(cores)))
+    assert moving_processes(settings, 4, 8) == expected
