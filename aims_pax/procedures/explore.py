@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -221,18 +222,23 @@ class ExploreWorld(StageWorld):
         while left:
             n = min(left.values())
             batch = list(left)
-            how = {"stop": stop, "length": self.length, "drivers": self._drivers(batch)}
-            states, md = [now[i] for i in batch], [self.md[i] for i in batch]
-            if self.movers is not None:
-                moved = self.movers.advance(states, n, md, **how)
-            else:
-                moved = advance(states, self.run.ensemble.potential(), n, md, **how)
+            moved = self._advance(
+                [now[i] for i in batch], n_steps=n, md=[self.md[i] for i in batch],
+                stop=stop, length=self.length, drivers=self._drivers(batch),
+            )  # fmt: skip
             for i, m in zip(batch, moved, strict=True):
                 results[i], now[i] = m, m.state
                 left[i] -= n
                 if left[i] == 0 or m.fault is not None:
                     del left[i]
         return [self._arrived(w, results[w.trajectory]) for w in works]
+
+    @property
+    def _advance(self) -> Callable[..., list[Moved]]:
+        """`md.advance` with the ensemble's potential, here or shared out among processes."""
+        if self.movers is not None:
+            return self.movers.advance
+        return partial(advance, potential=self.run.ensemble.potential())
 
     def _drivers(self, trajectories: list[int]) -> list[int] | None:
         """The member whose forces move each trajectory, or None: the mean of all."""
