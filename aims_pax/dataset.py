@@ -179,7 +179,14 @@ def read_extxyz(
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}") from error
     except Exception as error:  # ASE's reader raises whatever it trips over
-        raise SettingsError(f"{path}, structure {number + 1}: {type(error).__name__}: {error}") from error
+        raise SettingsError(f"{path}, structure {number + 1}: {unreadable(error)}") from error
+
+
+def unreadable(error: Exception) -> str:
+    """What an exception of ASE's readers says of a structure. Of a symbol they do not know they say KeyError."""
+    if isinstance(error, KeyError) and len(str(error.args[0])) < 4:
+        return f"{error} is no element"
+    return f"{type(error).__name__}: {error}"
 
 
 def write_extxyz(path: Path, frames: Sequence[LabelledFrame]) -> None:

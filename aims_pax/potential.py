@@ -158,7 +158,11 @@ def load_factory(factory: str, folder: Path | None = None) -> Callable[..., Any]
     target: Any = module
     for part in attribute.split("."):
         if not hasattr(target, part):
-            raise SettingsError(f"factory {factory!r}: {module_name} has no {attribute!r}")
+            from aims_pax.settings.base import nearest
+
+            near = nearest(part, [name for name in dir(target) if not name.startswith("_")])
+            hint = f"; nearest: {near}" if near else ""
+            raise SettingsError(f"factory {factory!r}: {module_name} has no {attribute!r}{hint}")
         target = getattr(target, part)
     if not callable(target):
         raise SettingsError(f"factory {factory!r}: {attribute} is not callable")

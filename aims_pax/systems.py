@@ -42,7 +42,9 @@ def read_frame(path: Path) -> Frame:
     import ase.io
 
     if not path.is_file():
-        raise SettingsError(f"{path}: no such file")
+        from aims_pax.settings.base import no_such  # the settings read systems: not at the top
+
+        raise SettingsError(f"{path}: {no_such(path)}")
     fmt = "aims" if path.suffix == ".in" else None
     try:
         with warnings.catch_warnings():

@@ -204,3 +204,17 @@ def test_a_mistake_of_ours_is_one_line_with_a_traceback_in_a_file(tmp_path, monk
     assert done.stderr.count("\n") == 1
     assert "ZeroDivisionError: so it is" in done.stderr
     assert "so it is" in (tmp_path / "logs" / "traceback.log").read_text()
+
+
+def test_what_noisy_packages_put_in_the_place_of_standard_output_does_not_get_the_live_view(monkeypatch):
+    """The live view behind such a stand-in prints its control sequences as text."""
+    import io
+
+    from aims_pax.cli.ends import console
+
+    real, stand_in = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", real)
+    terminal = console()
+    monkeypatch.setattr(sys, "stdout", stand_in)
+    terminal.print("a line of the run")
+    assert (real.getvalue(), stand_in.getvalue()) == ("a line of the run\n", "")

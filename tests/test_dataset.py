@@ -114,3 +114,10 @@ def test_a_frame_whose_id_looks_like_a_number_is_read_back(tmp_path):
     dataset = Dataset(tmp_path)
     dataset.add(LabelledFrame(frame, Label(-1.0, np.zeros((1, 3)))), "train")
     assert Dataset(tmp_path).ids("train", 0) == [frame.id]
+
+
+def test_a_symbol_that_is_no_element_is_said_so(tmp_path):
+    path = tmp_path / "x.xyz"
+    path.write_text("1\nProperties=species:S:1:pos:R:3\nQ 0 0 0\n")
+    with pytest.raises(SettingsError, match=r"structure 1: 'Q' is no element"):
+        list(read_extxyz(path))

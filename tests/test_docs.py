@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from aims_pax.settings.cluster import ClusterSettings
+from aims_pax.settings.tables import commands as own_tables
 from aims_pax.settings.tables import tables
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -25,8 +26,9 @@ CLUSTER = (DOCS / "cluster.md").read_text(encoding="utf-8")
 
 def known() -> set[str]:
     """Every key and section of the settings tables."""
-    names = set(re.findall(r"^\| (?:&nbsp;)*(?:\\\*)?([A-Za-z_]\w*) \|", tables(), re.MULTILINE))
-    return names | set(re.findall(r"^#+ (?:\w+ / )*(\w+)$", tables(), re.MULTILINE))
+    text = tables() + own_tables()
+    names = set(re.findall(r"^\| (?:&nbsp;)*(?:\\\*)?([A-Za-z_]\w*) \|", text, re.MULTILINE))
+    return names | set(re.findall(r"^#+ (?:\w+: )?(?:\w+ / )*(\w+)$", text, re.MULTILINE))
 
 
 def inline(text: str) -> list[str]:
@@ -124,7 +126,7 @@ def test_every_command_a_page_names_exists(path):
     text = path.read_text(encoding="utf-8")
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     lines = [line for block in blocks(text, "bash") for line in block.splitlines()] + inline(text)
-    for name, verb in re.findall(r"^(aims-PAX[a-z-]*)(?: ([a-z]+))?", "\n".join(lines), re.MULTILINE):
+    for name, verb in re.findall(r"^(aims-PAX[a-z-]*)(?: ([a-z][a-z-]*))?", "\n".join(lines), re.MULTILINE):
         assert name in scripts, name
         assert not verb or name != "aims-PAX" or verb in VERBS, verb
 
@@ -229,6 +231,25 @@ def test_the_page_of_settings_has_every_row_of_the_tables(hooks):
     assert "<!-- settings -->" not in written
 
 
+def test_the_page_of_samplers_has_every_key_of_the_commands_with_files_of_their_own(hooks):
+    written = hooks.on_page_markdown(page("samplers"))
+    rows = re.findall(r"^\| .*$", own_tables(), re.MULTILINE)
+    assert len(rows) > 80
+    assert set(rows) <= set(written.splitlines())
+    assert "<!-- sampler settings -->" not in written
+
+
+def test_the_page_of_samplers_names_every_sampler_and_filter_and_its_list_is_accepted(tmp_path):
+    from aims_pax.settings.samplers import FILTERS, KINDS
+    from tests.settings.folders import PROJECT, read
+
+    named = set(re.findall(r"^\| `([a-z_]+)` \|", page("samplers"), re.MULTILINE))
+    assert named == {*KINDS, *FILTERS}
+    (block,) = yaml_blocks(page("samplers"))
+    found = read(tmp_path, PROJECT + yaml.safe_dump(block)).samplers
+    assert [s.kind for s in found] == ["md", "rattle_tree", "phonons"]
+
+
 def test_the_page_of_commands_has_every_command_with_every_option(hooks, monkeypatch):
     from aims_pax.cli.verbs import VERBS
     from tests.projects import command
@@ -267,15 +288,19 @@ def test_the_site_builds_and_loads_nothing_from_the_network(tmp_path):
 
 
 def test_every_figure_is_drawn_by_its_script(tmp_path):
-    drawn = {"make_concepts.py": 5, "make_cluster.py": 1}
-    for script, n in drawn.items():
-        target = tmp_path if n > 1 else tmp_path / "cluster.svg"
+    drawn = {"make_concepts.py": "", "make_cluster.py": "cluster.svg", "make_live.py": "live.svg"}
+    for script, name in drawn.items():
+        target = tmp_path / name
         subprocess.run(
             [sys.executable, str(DOCS / "images" / script), str(target)], check=True, timeout=120, cwd=ROOT
         )
     assert {p.name for p in tmp_path.glob("*.svg")} == {p.name for p in (DOCS / "images").glob("*.svg")} - {
         "icon.svg"
     }
+    live = (DOCS / "images/live.svg").read_text(encoding="utf-8")
+    assert (tmp_path / "live.svg").read_text(encoding="utf-8") == live, (
+        "draw it again: docs/images/make_live.py"
+    )
     shown = "".join(p.read_text(encoding="utf-8") for p in PAGES)
     for figure in (DOCS / "images").glob("*.[sp][vn]g"):
         assert figure.name == "icon.svg" or f"](images/{figure.name})" in shown

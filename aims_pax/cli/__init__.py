@@ -72,7 +72,10 @@ def _recalc(
     aimspax_settings: ProjectFile = PROJECT,
     version: Version = False,
 ) -> None:
-    """Label an existing dataset again with the reference of this folder; the same command goes on after a stop."""
+    """Label an existing dataset again with the reference of this folder; the same command goes on after a stop.
+
+    Of the settings it needs REFERENCE, CLUSTER and species_dir; all others may be missing.
+    """
     target = output or Path(f"{data.stem}_recalculated.xyz")
     guarded(
         lambda: tell(
@@ -92,7 +95,10 @@ def _atomic_energies(
     aimspax_settings: ProjectFile = PROJECT,
     version: Version = False,
 ) -> None:
-    """Energies of isolated atoms from the reference of this folder, ready for mace.yaml."""
+    """Energies of isolated atoms from the reference of this folder, ready for mace.yaml.
+
+    Of the settings it needs REFERENCE, CLUSTER and species_dir; all others may be missing.
+    """
     guarded(
         lambda: tell(
             "run_atomic_energies", mace_settings, aimspax_settings, "atomic_energies", elements or [], output

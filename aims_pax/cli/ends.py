@@ -28,23 +28,25 @@ def tell(story: str, mace: Path, project: Path, room: str = "main", *given: Any)
     """Tell a story of `procedures.<room>`. Settings come first: their mistakes appear before torch is loaded."""
     import importlib
 
-    from rich.console import Console
+    from aims_pax.settings import read_reference_settings, read_settings
 
-    from aims_pax.settings import read_settings
-
-    settings = read_settings(Path.cwd(), str(project), str(mace), for_run=True)
-    console = Console()
-    console.print(f"aims-PAX {__version__}", highlight=False)
+    if room == "main":
+        settings = read_settings(Path.cwd(), str(project), str(mace), for_run=True)
+    else:  # the reference alone
+        settings = read_reference_settings(Path.cwd(), str(project), str(mace))
+    terminal = console()
+    terminal.print(f"aims-PAX {__version__}", highlight=False)
     with expected(settings.path(settings.misc.log_dir) / "traceback.log"):
         stories = importlib.import_module(f"aims_pax.procedures.{room}")
-        getattr(stories, story)(settings, console, *given)
+        getattr(stories, story)(settings, terminal, *given)
 
 
 def console() -> Console:
-    """Where a verb writes what is not meant for a pipe alone."""
+    """Where a person reads. It keeps today's standard output, whatever noisy packages put in its place later: a live
+    view that finds itself behind their stand-in prints its control sequences as text."""
     from rich.console import Console
 
-    return Console()
+    return Console(file=sys.stdout)
 
 
 @contextmanager

@@ -40,18 +40,31 @@ def init(
 
 def check(
     context: typer.Context,
+    tried: Annotated[
+        bool,
+        typer.Option("--try", help="Let the reference label a structure, and load torch for the device."),
+    ] = False,
     mace_settings: MaceFile = MACE,
     aimspax_settings: ProjectFile = PROJECT,
     version: Version = False,
 ) -> None:
     """Validate the settings and inputs without running; print the complete effective settings as YAML."""
-    from aims_pax.settings.check import check as checked
+    from aims_pax.settings.check import checked
 
     def go() -> None:
-        text, warnings = checked(HERE, *files(context, mace_settings, aimspax_settings))
-        for warning in warnings:
+        from aims_pax.procedures.tried import verdict
+        from aims_pax.settings import dump
+
+        try:
+            settings = checked(HERE, *files(context, mace_settings, aimspax_settings))
+            said = verdict(settings, wanted=tried)
+        except SettingsError as error:
+            n = sum(not line.startswith(" ") for line in str(error).splitlines())
+            raise SettingsError(f"{error}\n{n} problem{'s' if n > 1 else ''} to mend") from error
+        for warning in (*settings.warnings, *said.warnings):
             print(f"warning: {warning}", file=sys.stderr)
-        print(text, end="")
+        print(dump(settings), end="", flush=True)
+        print(f"check: {said.text}", file=sys.stderr)
 
     guarded(go)
 
@@ -211,6 +224,21 @@ def augment(
     guarded(go)
 
 
+def sample(
+    config: Annotated[Path, typer.Argument(help="Its own YAML file; example/sample/config.yaml is one.")],
+    version: Version = False,
+) -> None:
+    """Make structures with MD, rattled trees, phonons, alone or mixed; the same command goes on after a stop."""
+
+    def go() -> None:
+        from aims_pax.procedures.sample import sample as sampled
+
+        with expected(Path("logs") / "traceback.log"):
+            sampled(config, console())
+
+    guarded(go)
+
+
 def training_set(
     config: Annotated[Path, typer.Argument(help="Its own YAML file; example/crystal/config.yaml is one.")],
     version: Version = False,
@@ -237,6 +265,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "report": report,
     "export": export,
     "test": errors_of,
+    "sample": sample,
     "augment": augment,
     "training-set": training_set,
 }

@@ -13,6 +13,8 @@ from aims_pax.errors import SettingsError, SetupError
 from aims_pax.frames import LabelledFrame
 from aims_pax.report.errors import ErrorRow, atomic_errors, by_element, by_system, honesty
 from aims_pax.report.predictions import pack, predictions
+from aims_pax.report.words import worth
+from aims_pax.settings.base import no_such
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,7 +42,7 @@ def assess(
         raise SettingsError(f"-o: expected a file ending in .npz, got {output}")
     for path in models:
         if not path.is_file():
-            raise SettingsError(f"{path}: no such file; expected a MACE .model file")
+            raise SettingsError(f"{path}: {no_such(path)}; expected a MACE .model file")
     members = [_potential(path, device, dtype) for path in models]
     committee = _committee(models, device, dtype) if len(models) > 1 else None
     single = [predictions(m, {"test": frames}) for m in members]
@@ -72,9 +74,7 @@ def _tables(models: Sequence[Path], single: Sequence[dict[str, Any]], arrays: di
         h = honesty(spread, error)
         mean, largest = 1000 * spread.mean(), 1000 * spread.max()
         line = f"spread of the forces on an atom: mean {mean:.1f}, largest {largest:.1f} meV/Å"
-        if math.isfinite(h.rank):
-            line += f"; rank correlation with the error {h.rank:.2f}, error / spread {h.ratio:.2f}"
-        out += ["", line]
+        out += ["", line, *([worth(h.rank, h.ratio)] if math.isfinite(h.rank) else [])]
     return [*out, ""]
 
 
@@ -111,7 +111,9 @@ def _labelled(path: Path, keys: tuple[str, str, str]) -> list[LabelledFrame]:
     from aims_pax.dataset import read_extxyz
 
     if not path.is_file():
-        raise SettingsError(f"{path}: no such file; the dataset comes last: aims-PAX test MODEL... DATA.xyz")
+        raise SettingsError(
+            f"{path}: {no_such(path)}; the dataset comes last: aims-PAX test MODEL... DATA.xyz"
+        )
     if path.suffix in (".model", ".pt"):
         raise SettingsError(f"{path}: a model; the dataset comes last: aims-PAX test MODEL... DATA.xyz")
     frames = list(read_extxyz(path, *keys))

@@ -11,7 +11,7 @@ import numpy as np
 
 from aims_pax.errors import AimsPaxError, SettingsError, SetupError
 from aims_pax.frames import Frame, Label
-from aims_pax.settings.base import nearest
+from aims_pax.settings.base import nearest, no_such
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,7 +58,7 @@ def export(
         )
     for path in found:
         if not path.is_file():
-            raise SettingsError(f"{path}: no such file; expected a MACE .model file")
+            raise SettingsError(f"{path}: {no_such(path)}; expected a MACE .model file")
     targets = _targets(found, form, output)
     from aims_pax.force_field import export as exports
 

@@ -19,6 +19,7 @@ from aims_pax.dataset import Dataset, read_extxyz, write_extxyz
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.procedures import atomic_energies, converge, explore, initial
 from aims_pax.procedures.beside import beside
+from aims_pax.procedures.compiling import compiling
 from aims_pax.procedures.listed import Desk
 from aims_pax.procedures.reporting import Reporter
 from aims_pax.procedures.told import refused, told
@@ -32,6 +33,7 @@ from aims_pax.record.journal import Journal
 from aims_pax.record.lock import Lock
 from aims_pax.record.log import to_console, to_file
 from aims_pax.record.progress import Display
+from aims_pax.report.words import misses
 from aims_pax.settings import effective
 from aims_pax.systems import System, elements, read_systems
 
@@ -175,6 +177,9 @@ def deliver(run: Run, delivered: list[int]) -> None:
             log.info("%s (%d frames): %s", name, len(frames), table.line(run.settings.mace.misc.error_table))
     counts = " + ".join(f"{len(sets[n])} {n}" for n in ("training", "validation", "test") if sets[n])
     log.info("final datasets: %s frames (those of all members together)", counts)
+    active = run.settings.active_learning
+    if active is not None and (missing := misses(len(sets["test"]), active.n_test or 0)):
+        log.warning("test frames: only %s", missing)
     names = ", ".join(f"{run.ensemble.members[m].name}.model" for m in delivered)
     log.info("reference calculations in this run: %d", run.labeller.calls.finished)
     if misc.report:
@@ -195,7 +200,8 @@ def _predict(run: Run, potential: Committee, sets: Mapping[str, Sequence[Labelle
     energies = members[0].statistics
     if energies is not None:
         E0 = {chemical_symbols[z]: float(e) for z, e in zip(members[0].elements, energies.E0, strict=True)}
-        text = json.dumps({"source": energies.source, "energies": E0}, indent=1) + "\n"
+        known = {"source": energies.source, "rank": energies.rank, "energies": E0}
+        text = json.dumps(known, indent=1) + "\n"
         run.folder.write_text(run.folder.results / "atomic_energies.json", text)
 
 
@@ -238,9 +244,11 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
     """Everything open: console, lock, signals, reference, dataset, models."""
     from aims_pax.labelling import Labeller
 
-    folder, display = RunFolder(settings), Display(console)
+    folder = RunFolder(settings)
     lock = Lock(folder.restart / "lock")
     watch = Watch(walltime(settings.misc.max_walltime), lock.beat, Wishes(folder.restart))
+    display = Display(console, lambda: watch.rested)
+    watch.resting = display.rest
     try:
         with to_console(console, settings.mace.misc.log_level), lock.held():
             for warning in settings.warnings:
@@ -255,7 +263,10 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
                 desk = Desk(settings, folder, labeller, journal, watch)
                 settings = atomic_energies.settled(desk, elements(s.frame for s in systems))
                 ensemble = _ensemble(settings, elements(s.frame for s in systems))
-                with beside(settings, ensemble) as trainer:
+                with (
+                    compiling(settings, ensemble, sum(len(s.frame) for s in systems) / len(systems)),
+                    beside(settings, ensemble) as trainer,
+                ):
                     yield Run(
                         settings, folder, systems, labeller, Dataset(folder.data), ensemble, journal, watch,
                         display, Reporter(folder, settings.misc.report), trainer,

@@ -7,6 +7,7 @@ rules would ask for is what happens. Active learning depends on what the models 
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,10 +22,14 @@ from aims_pax.core.rules import ExploreRules, InitialRules
 from aims_pax.core.threshold import WARM_UP
 from aims_pax.core.work import Labelled, Sample, Sampled, Train, Trained
 from aims_pax.frames import Frame
+from aims_pax.labelling.executor import cores
+from aims_pax.labelling.slurm import slots
 from aims_pax.report.reading import structures
 from aims_pax.settings import Settings
 from aims_pax.settings.check import checked
 from aims_pax.settings.mace import FROM_REFERENCE
+from aims_pax.settings.sampler_list import shares
+from aims_pax.settings.samplers import MDSamplerSettings, SamplerSettings
 from aims_pax.systems import System, deal, elements, read_systems
 
 INF = math.inf
@@ -114,10 +119,16 @@ def _initial(settings: Settings, systems: Sequence[System]) -> dict[str, Any] | 
     assert shortest is not None  # a force MAE of 0 ends it, and so does any other limit
     steps = [None if c is None else c.labels * s.skip_step_initial for c in (shortest, longest)]
     calls = [None if c is None else c.labels for c in (shortest, longest)]
-    if s.initial_sampling == "aimd":  # every step is a calculation, and so is each starting structure
+    if settings.samplers:
+        steps = [_moved(settings, c) for c in (shortest, longest)]
+        calls = [
+            None if n is None else n + _ab_initio(settings, c)
+            for n, c in zip(calls, (shortest, longest), strict=True)
+        ]
+    elif s.initial_sampling == "aimd":  # every step is a calculation, and so is each starting structure
         calls = [None if n is None else n + len(systems) for n in steps]
     return {
-        "sampling": s.initial_sampling,
+        "sampling": ", ".join(f"{x.kind} {100 * w:.3g} %" for x, w in _parts(settings)) or s.initial_sampling,
         "steps_of_sampling": [None if c is None else c.visits for c in (shortest, longest)],
         "structures_a_step": s.n_points_per_sampling_step_idg * s.ensemble_size * len(systems),
         "reference_calls": calls,
@@ -131,6 +142,27 @@ def _initial(settings: Settings, systems: Sequence[System]) -> dict[str, Any] | 
         if s.desired_acc
         else None,
     }
+
+
+def _parts(settings: Settings) -> list[tuple[SamplerSettings, float]]:
+    return list(zip(settings.samplers, shares(settings.samplers), strict=True)) if settings.samplers else []
+
+
+def _moved(settings: Settings, course: Course | None, only: str = "") -> int | None:
+    """MD steps of the samplers that move atoms, without what their filters turn down."""
+    assert settings.initial_dataset is not None
+    every = settings.initial_dataset.skip_step_initial
+    if course is None:
+        return None
+    moving = [(x, w) for x, w in _parts(settings) if isinstance(x, MDSamplerSettings) and only in x.kind]
+    steps = [w * (x.skip_step or every) for x, w in moving]
+    return round(course.labels * sum(steps))
+
+
+def _ab_initio(settings: Settings, course: Course | None) -> int:
+    """Calculations of the steps between the structures of `aimd`."""
+    own = sum(w for x, w in _parts(settings) if x.kind == "aimd")
+    return 0 if course is None else (_moved(settings, course, "aimd") or 0) - round(own * course.labels)
 
 
 def _active(
@@ -157,6 +189,7 @@ def _active(
         "ps": None if steps is None else _time(settings, systems, n, int(s.max_MD_steps)),
         "epochs": [0, _whole(epochs)],
         "test_structures": s.n_test,
+        "test_structures_at_most": _whole(min(s.n_test, _looks(rules, n), rules.max_labels)),
         "limits": {k: v for k, v in limits.items() if not math.isinf(v)},
     }
 
@@ -181,7 +214,7 @@ def _calls(
     Most: every look at the uncertainty asks, but the first 10, which fill the memory of the threshold. Those on their
     way when the training set is full, one a trajectory, are still awaited. Least: only what falls due by itself.
     """
-    looks = INF if math.isinf(rules.max_steps) else n * math.ceil(rules.max_steps / rules.skip_step)
+    looks = _looks(rules, n)
     analyses = 0.0
     if rules.analysis_skip:
         analyses = INF if math.isinf(rules.max_steps) else n * (rules.max_steps // rules.analysis_skip)
@@ -200,6 +233,11 @@ def _calls(
         least = 0
     least, most = min(least, rules.max_labels), min(most, rules.max_labels)
     return least, most
+
+
+def _looks(rules: ExploreRules, n: int) -> float:
+    """How often the uncertainty is looked at by n trajectories."""
+    return INF if math.isinf(rules.max_steps) else n * math.ceil(rules.max_steps / rules.skip_step)
 
 
 def _until_full(rules: ExploreRules, missing: float) -> int:
@@ -276,7 +314,9 @@ def _system(system: System, settings: Settings) -> dict[str, Any]:
 def _cluster(settings: Settings) -> dict[str, Any]:
     c = settings.cluster
     if c.type != "slurm" or c.parsl_options is None:
-        return {"type": c.type, "at_once": c.max_workers}
+        inside = settings.reference.type == "aims" and "SLURM_JOB_ID" in os.environ
+        places = slots(c.launch_str or "", os.environ) if inside else cores()
+        return {"type": c.type, "at_once": 1 if c.executor == "inline" else c.max_workers or places}
     o = c.parsl_options
     return {
         "type": "slurm", "blocks": [o.min_blocks, o.max_blocks], "nodes_a_block": o.nodes_per_block,

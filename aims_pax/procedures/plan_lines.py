@@ -6,10 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from aims_pax.report.words import counted
+
 
 def lines(ahead: dict[str, Any]) -> list[str]:
     """The plan for a person."""
-    out = [f"{ahead['name']}: {len(ahead['systems'])} systems, {ahead['members']} members"]
+    out = [
+        f"{ahead['name']}: {counted(len(ahead['systems']), 'system')}, {counted(ahead['members'], 'member')}"
+    ]
     width = max(len(s["name"]) for s in ahead["systems"])
     dealt = (ahead["active_learning"] or {}).get("trajectories", {})
     for s in ahead["systems"][:20]:
@@ -37,8 +41,7 @@ def lines(ahead: dict[str, Any]) -> list[str]:
             f"{cluster['jobs_a_block']} jobs: at most {cluster['at_once']} calculations at the same time"
         )
     else:
-        at_once = cluster["at_once"] or "as many as there are cores"
-        out.append(f"this machine: calculations at the same time: {at_once}")
+        out.append(f"this machine: {counted(cluster['at_once'], 'calculation')} at the same time")
     out.append(
         f"memory, estimated, beside about 600 MB of torch and MACE: members {memory['members']:g} MB, "
         f"a batch of training {memory['training']:g} MB, a step of all trajectories {memory['moving']:g} MB"
@@ -73,13 +76,21 @@ def _active_lines(active: dict[str, Any] | None) -> list[str]:
     return [
         "",
         "active learning",
-        f"  reference calls  {_range(active['reference_calls'])}"
-        + (f" (of them {active['test_structures']} for testing)" if active["test_structures"] else ""),
+        f"  reference calls  {_range(active['reference_calls'])}" + _testing(active),
         f"  MD steps         {steps}" + ("" if active["ps"] is None else f" at most ({active['ps']:g} ps)"),
         f"  training epochs  {_range(active['epochs'])}",
         f"  ends by          {limits or 'nothing: it runs until stopped or the walltime'}",
         "",
     ]
+
+
+def _testing(active: dict[str, Any]) -> str:
+    wanted, most = active["test_structures"], active["test_structures_at_most"]
+    if not wanted:
+        return ""
+    if most < wanted:
+        return f" (of them at most {most} for testing: n_test {wanted} cannot be reached)"
+    return f" (of them up to {wanted} for testing)"
 
 
 def _range(values: Sequence[float | None]) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aims_pax.core.recalculate import Failure
-from aims_pax.dataset import to_extxyz
+from aims_pax.dataset import to_extxyz, unreadable
 from aims_pax.errors import Insane, SettingsError, SetupError
 from aims_pax.frames import Array, Frame, Label, LabelledFrame
 from aims_pax.procedures.listed import Desk, Wanted, forget, label_all, opened
@@ -107,9 +107,7 @@ def read_structures(path: Path, misc: MiscSettings) -> list[Structure]:
         )  # ASE's own has none
         raise SettingsError(f"{where}: {error.strerror or error}") from error
     except Exception as error:  # ASE's reader raises whatever it trips over
-        raise SettingsError(
-            f"{path}, structure {len(found)} (from 0): {type(error).__name__}: {error}"
-        ) from error
+        raise SettingsError(f"{path}, structure {len(found)} (from 0): {unreadable(error)}") from error
     if not found:
         raise SettingsError(f"{path}: no structures in it")
     return found

@@ -79,6 +79,7 @@ class Shell:
         self.in_flight: dict[Label, Future[Any]] = {}
         self.training: dict[Train, Future[Any]] = {}  # beside the device
         self.seconds = {"moving": 0.0, "training": 0.0, "sampling": 0.0, "waiting": 0.0, "saving": 0.0}
+        self._rested = watch.rested  # s this process was paused before this stage
         self._committed = -1e9  # time of the last snapshot
         self._snapshot_cost = 0.0
         self._dirty = True
@@ -94,11 +95,14 @@ class Shell:
                 self._cancel(wanted)
                 self._hand_out(wanted)
                 self._begin_training(wanted)
-                self._take_all(self._next_events(wanted))
+                events = self._next_events(wanted)
+                self._note_pauses()
+                self._take_all(events)
                 if time.monotonic() - self._committed > SNAPSHOT_SECONDS:
                     self._commit()
         finally:
             self._cancel(())
+            self._note_pauses()
             if self._whole:
                 self._commit()
             self._account(max(time.monotonic() - began, 1e-9))
@@ -210,26 +214,34 @@ class Shell:
         self._dirty = False
 
     def _timed(self, what: str) -> _Timer:
-        return _Timer(self.seconds, what)
+        return _Timer(self.seconds, what, self.watch)
+
+    def _note_pauses(self) -> None:
+        """Into the journal: when this process rested."""
+        while self.watch.pauses:
+            began, ended = self.watch.pauses.pop(0)
+            content = {"began": round(began, 3), "ended": round(ended, 3)}
+            self.journal.write(self.world.name, "paused", content)
 
     def _account(self, total: float) -> None:
-        other = total - sum(self.seconds.values())
-        shares = {**self.seconds, "other": max(other, 0.0)}
-        text = " · ".join(
-            f"{k} {100 * v / (total or 1):.0f} %" for k, v in shares.items() if v > 0.005 * total
-        )
-        log.info("time: %.1f s · %s", total, text)
+        """Where the time went. A pause is no work: it is told apart and no share of it."""
+        paused = self.watch.rested - self._rested
+        work = max(total - paused, 1e-9)
+        shares = {**self.seconds, "other": max(work - sum(self.seconds.values()), 0.0)}
+        parts = [f"{k} {100 * v / work:.0f} %" for k, v in shares.items() if v > 0.005 * work]
+        parts += [f"paused for {paused:.0f} s besides"] if paused else []
+        log.info("time: %.1f s · %s", work, " · ".join(parts))
         self.journal.write(self.world.name, "time", {k: round(v, 3) for k, v in shares.items()})
 
 
 class _Timer:
-    """Adds the time spent inside to one entry of a ledger."""
+    """Adds the time spent inside to one entry of a ledger, less the pauses."""
 
-    def __init__(self, ledger: dict[str, float], what: str) -> None:
-        self.ledger, self.what = ledger, what
+    def __init__(self, ledger: dict[str, float], what: str, watch: Watch) -> None:
+        self.ledger, self.what, self.watch = ledger, what, watch
 
     def __enter__(self) -> None:
-        self.began = time.monotonic()
+        self.began = time.monotonic() - self.watch.rested
 
     def __exit__(self, *_: object) -> None:
-        self.ledger[self.what] += time.monotonic() - self.began
+        self.ledger[self.what] += time.monotonic() - self.watch.rested - self.began

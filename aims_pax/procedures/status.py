@@ -8,15 +8,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from aims_pax.core.pace import Limit, time_left
 from aims_pax.record.control import asked_for, paused_since
 from aims_pax.report.gather import gather
-from aims_pax.report.ledger import DOING, errors, wall_seconds
+from aims_pax.report.ledger import DOING, IDLE, errors, wall_seconds
 from aims_pax.report.nouns import RunRecord, Stage
-from aims_pax.report.words import STAGES, compact, counted, duration, milli
+from aims_pax.report.words import STAGES, compact, counted, duration, milli, rounded
 
 WIDTH = 80
 ROWS = 20  # trajectories shown
-CERTAIN = 0.03  # share of a limit that must be used up before the pace says anything
 KNOWN = ("initial", "converge", "train", "explore", "recalculate")  # how stages begin
 MARKS = {"running": "▶", "waiting": "…", "training": "◆", "done": "■", "unknown": "?"}
 SHORT = {"moving": "dynamics", "sampling": "first structures", "waiting": "waiting for labels"}
@@ -27,13 +27,16 @@ def status(folder: Path) -> dict[str, Any]:
 
     Raises SettingsError when no run was ever begun there.
     """
-    run = gather(folder)
+    run = gather(folder, brief=True)
     now = time.time()
     working = bool(run.holder)
     stages = [s for s in run.stages if s.name.partition("-")[0] in KNOWN]
     stage = stages[-1] if stages else None
     heard = max(run.heard, _modified(folder / "restart" / "lock") if working else 0.0)
-    limit, left = _left(run, stage, now) if working and stage is not None else ("", math.nan)
+    spent = math.nan if stage is None else _at_work(run, stage, folder, now if working else stage.heard)
+    limit, left = ("", math.nan)
+    if working and stage is not None and not stage.stopped:
+        limit, left = time_left(spent, _limits(run, stage.name))
     force, energy, on = errors(run)
     failed = dict(run.failures)
     answered = run.labelled + sum(failed.values())
@@ -46,11 +49,11 @@ def status(folder: Path) -> dict[str, Any]:
         "last_sign_s_ago": _plain(now - heard if heard else math.nan),
         "reason": _reason(run),
         "stage": None if stage is None else stage.name,
-        "stage_s": None if stage is None else _plain((now if working else stage.heard) - stage.began),
+        "stage_s": _plain(spent),
         "stages": {s.name: s.stopped for s in stages},
         "paused_s": _plain(now - (paused_since(folder) or math.nan)),
         "left_s": _plain(left),
-        "left_until": limit or None,
+        "left_until": f"until {limit}" if limit else None,
         "labels": {
             "asked": answered + run.pending,
             "running": run.pending,
@@ -88,7 +91,7 @@ def lines(now: dict[str, Any]) -> list[str]:
         text = f"{name}: {done}" if done else f"{name} for {duration(now['stage_s'] or math.nan)}"
         out += _wrapped("stage", text)
     if now["left_s"] is not None:
-        out += _wrapped("left", f"about {_rounded(now['left_s'])} of this stage ({now['left_until']})")
+        out += _wrapped("left", f"about {rounded(now['left_s'])} of this stage ({now['left_until']})")
     out += _wrapped("labels", _labels(now["labels"]))
     out += _wrapped("data", _data(now["data"]))
     out += _wrapped("training", _training(now["training"]))
@@ -125,11 +128,11 @@ def _reason(run: RunRecord) -> str:
     if "everything is saved" in said:
         return said
     ended = run.stages and run.stages[-1].stopped
-    return (
-        ""
-        if ended
-        else "it ended without a word (killed, or its machine went down); the same command goes on"
-    )
+    if run.unfinished_start:
+        return "it was killed, or its machine went down, while it was starting; run the same command again"
+    if run.state == "killed":
+        return "it ended without a word (killed, or its machine went down); the same command goes on"
+    return "" if ended else "it ended without saying why; the same command goes on"
 
 
 def _last_line(run: RunRecord) -> str:
@@ -145,45 +148,38 @@ def _last_line(run: RunRecord) -> str:
     return last.partition(" · ")[2] or last
 
 
-def _left(run: RunRecord, stage: Stage, now: float) -> tuple[str, float]:
-    """(the limit that will end this stage, s until then at the pace so far); NaN when nothing says so."""
-    if stage.stopped:
-        return "", math.nan
-    stopped = sum(s.ended - s.began for s in run.spans if s.doing == "stopped" and s.began >= stage.began)
-    elapsed = now - stage.began - stopped
-    best = max(_progress(run, stage.name), key=lambda p: p[1], default=("", 0.0))
-    name, share = best
-    if not CERTAIN <= share < 1:
-        return "", math.nan
-    return f"until {name}", elapsed * (1 - share) / share
+def _at_work(run: RunRecord, stage: Stage, folder: Path, until: float) -> float:
+    """Seconds the run has spent on a stage: neither paused, nor between two of its processes."""
+    idle = [(s.began, s.ended) for s in run.spans if s.doing in ("stopped", "paused")]
+    resting = paused_since(folder)
+    if run.holder and resting is not None:
+        idle.append((resting, until))
+    elif run.state == "starting":
+        idle.append((run.heard, until))
+    return until - stage.began - sum(max(0.0, min(e, until) - max(b, stage.began)) for b, e in idle)
 
 
-def _progress(run: RunRecord, stage: str) -> Iterator[tuple[str, float]]:
-    """(limit, share of it that is used up) for every limit the settings have."""
+def _limits(run: RunRecord, stage: str) -> Iterator[Limit]:
+    """Every limit that may end the stage, and how much of it is used up."""
     al, initial = "ACTIVE_LEARNING.", "INITIAL_DATASET_GENERATION."
-    own = [e for epochs in run.losses.values() for e in epochs if e.stage == stage]
-    most = max((len([e for e in v if e.stage == stage]) for v in run.losses.values()), default=0)
+    own = [sum(e.stage == stage for e in epochs) for epochs in run.losses.values()]
     if stage == "initial":
-        yield from _share(run, initial + "max_initial_epochs", most)
-        yield from _share(run, initial + "max_initial_set_size", len(run.splits.get("train", ())))
+        yield _of(run, initial + "max_initial_epochs", max(own, default=0))
+        yield _of(run, initial + "max_initial_set_size", len(run.splits.get("train", ())))
     elif stage == "explore":
         steps = [t.step for t in run.trajectories]
-        if steps:
-            yield from _share(run, al + "max_MD_steps", sum(steps) / len(steps))
-        yield from _share(run, al + "max_labels", sum(c.stage == "explore" for c in run.calls))
-        sizes = [v.n_train for v in run.visits if v.stage == "explore"]
-        limit = _limit(run, al + "max_train_set_size")
-        if len(sizes) > 1 and math.isfinite(limit) and limit > sizes[0]:
-            yield f"max_train_set_size {limit:g}", (sizes[-1] - sizes[0]) / (limit - sizes[0])
-    elif own:
+        sizes = [v.n_train for v in run.visits if v.stage == "explore"] or [0]
+        yield _of(run, al + "max_MD_steps", sum(steps) / max(1, len(steps)))
+        yield _of(run, al + "max_labels", sum(c.stage == "explore" for c in run.calls))
+        yield _of(run, al + "max_train_set_size", sizes[-1], sizes[0])
+    elif any(own):
         section = initial if stage == "converge-initial" else al
-        yield from _share(run, section + "max_convergence_epochs", most)
+        learning = [n for n in own if n]
+        yield _of(run, section + "max_convergence_epochs", sum(learning) / len(learning))
 
 
-def _share(run: RunRecord, key: str, used: float) -> Iterator[tuple[str, float]]:
-    limit = _limit(run, key)
-    if math.isfinite(limit) and limit > 0:
-        yield f"{key.partition('.')[2]} {limit:g}", used / limit
+def _of(run: RunRecord, key: str, now: float, first: float = 0.0) -> Limit:
+    return Limit(key.partition(".")[2], first, now, _limit(run, key))
 
 
 def _limit(run: RunRecord, key: str) -> float:
@@ -267,8 +263,10 @@ def _training(training: dict[str, Any]) -> str:
 
 def _time(now: dict[str, Any]) -> str:
     work = now["work_s"] or 0.0
-    shares = {k: v for k, v in now["shares_s"].items() if k != "stopped" and work and v > 0.005 * work}
+    idle = {k: v for k, v in now["shares_s"].items() if k in IDLE and v > 0.5}
+    shares = {k: v for k, v in now["shares_s"].items() if k not in IDLE and work and v > 0.005 * work}
     parts = [f"{SHORT.get(k, DOING.get(k, k))} {100 * v / work:.0f} %" for k, v in shares.items()]
+    parts += [f"{DOING[k]} {duration(v)}" for k, v in idle.items()]
     return " · ".join([f"{duration(work)} at work", *parts])
 
 
@@ -287,11 +285,6 @@ def _table(trajectories: Sequence[dict[str, Any]]) -> Iterator[str]:
         for t in trajectories:
             counts[t["status"]] = counts.get(t["status"], 0) + 1
         yield f"   … {len(trajectories)} in all: " + ", ".join(f"{n} {s}" for s, n in counts.items())
-
-
-def _rounded(seconds: float) -> str:
-    """A guess is no stopwatch."""
-    return duration(60.0 * round(seconds / 60)).replace(" 00 s", "") if seconds >= 90 else duration(seconds)
 
 
 def _wrapped(label: str, text: str) -> list[str]:

@@ -30,7 +30,10 @@ def steer(folder: Path, wish: str, patience: float = PATIENCE) -> str:
     Raises SettingsError when nobody works in the folder, or there is nothing to resume.
     """
     if not folder.is_dir():
-        raise SettingsError(f"{folder}: no such folder")
+        from aims_pax.settings.base import no_such
+
+        raise SettingsError(f"{folder}: {no_such(folder, 'folder')}")
+    _somebody_works(folder, wish)
     lock = Lock(folder / "restart" / "lock")
     idle = paused_since(folder) is None and asked_for(folder) != "pause"
     if wish == "resume" and lock.holder() is not None and idle:
@@ -43,6 +46,23 @@ def steer(folder: Path, wish: str, patience: float = PATIENCE) -> str:
             return f"{who}: {DONE[wish]}"
         time.sleep(0.1)
     return f"{who}: {ASKED[wish]}"
+
+
+def _somebody_works(folder: Path, wish: str) -> None:
+    """Raise SettingsError that says how the run stands when no process works on it."""
+    from aims_pax.report.gather import gather
+    from aims_pax.report.words import STATES
+
+    if (
+        Lock(folder / "restart" / "lock").holder() is not None
+        or not (folder / "restart/journal.jsonl").exists()
+    ):
+        return
+    state = gather(folder, brief=True).state
+    if state not in ("finished", "stopped", "killed"):
+        return
+    goes_on = "" if state == "finished" else "; aims-PAX in its folder goes on with it"
+    raise SettingsError(f"nothing to {wish}: this run is {STATES[state]}{goes_on}")
 
 
 def _fulfilled(folder: Path, wish: str, lock: Lock, holder: dict[str, object]) -> bool:

@@ -52,6 +52,11 @@ class Watch:
         self.beat = beat
         self.wishes = wishes
         self.asked = False  # to stop, by `aims-PAX stop`
+        self.rested = 0.0  # s paused so far
+        self.pauses: list[
+            tuple[float, float]
+        ] = []  # (began, ended), s since 1970; whoever writes them down takes them
+        self.resting: Callable[[bool], None] = lambda _: None  # called when a pause begins, and ends
         self._looked = -LOOK_EVERY
         self._one_looks = threading.Lock()  # training elsewhere asks from threads of its own
 
@@ -92,8 +97,9 @@ class Watch:
 
     def _rest(self, wishes: Wishes) -> str:
         """Wait until another wish, a signal or the walltime ends the pause; returns that wish."""
-        began = time.monotonic()
+        began, moment = time.monotonic(), time.time()
         wishes.paused()
+        self.resting(True)
         log.info("paused: running calculations end and are kept; aims-PAX resume goes on, aims-PAX stop ends")
         wish = "pause"
         while wish == "pause" and self.signal is None and not self._over():
@@ -101,8 +107,11 @@ class Watch:
             if self.beat is not None:
                 self.beat()
             wish = wishes.look() or wish  # a file server that hiccups ends no pause
-        log.info("the pause is over after %.0f s", time.monotonic() - began)
         self._looked = time.monotonic()
+        self.rested += self._looked - began
+        self.pauses.append((moment, moment + self._looked - began))
+        log.info("the pause is over after %.0f s", self._looked - began)
+        self.resting(False)
         return wish
 
     def _over(self) -> bool:

@@ -182,10 +182,10 @@ class StageWorld:
         if work.member is not None and work.visit % 10:
             return  # convergence: every tenth epoch is enough for a person
         mae, energy = (np.mean([getattr(r, n) for r in results]) for n in ("force_mae", "energy_mae"))
-        who = "" if work.member is None else f" of {results[0].name}"
+        who = "training" if work.member is None else results[0].name
         log.info(
-            "training visit %d%s · force MAE %.1f meV/Å · energy MAE %.2f meV/atom (validation)",
-            work.visit, who, 1000 * mae, 1000 * energy,
+            "%s visit %d · validation: force MAE %.1f meV/Å · energy %.2f meV/atom",
+            who, work.visit, 1000 * mae, 1000 * energy,
         )  # fmt: skip
 
     # ------------------------------------------------------------ snapshots

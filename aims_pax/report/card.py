@@ -25,14 +25,16 @@ from aims_pax.report.errors import (
     by_system,
     held_out,
     honesty,
+    untested,
 )
 from aims_pax.report.gather import gather
 from aims_pax.report.nouns import RunRecord
 from aims_pax.report.page import write
 from aims_pax.report.reading import json_file
-from aims_pax.report.words import STAGES, milli, moment, number
+from aims_pax.report.words import BEST, HONEST, ROUGHLY, STAGES, STATES, counted, milli, moment, number, worth
 
 PACKAGES = ("aims-pax", "mace-torch", "torch", "e3nn", "ase", "numpy")
+ATOMIC = "atomic_energies.json"
 FEW = 20  # held-out frames below which an error is a rough estimate
 
 
@@ -75,29 +77,45 @@ def gaps(run: RunRecord) -> list[str]:
             "(ACTIVE_LEARNING.n_test sets frames aside; `aims-PAX test` compares with a set of your own)."
         )
     elif part and len(part["n_atoms"]) < FEW:
-        found.append(f"Only {len(part['n_atoms'])} test frames: the errors are rough.")
+        found.append(f"Only {counted(len(part['n_atoms']), 'test frame')}: the errors are rough.")
+    if missing := untested(run):
+        found.append(f"{missing}.")
     if run.state != "finished":
-        found.append(f"The run is {run.state}: this model may not be the last.")
+        found.append(f"The run is {STATES[run.state]}: this model may not be the last.")
     for system, row in run.counts().items():
         if sum(row.values()) < 10:
-            found.append(f"{_plain(system)}: only {sum(row.values())} labelled frames.")
+            found.append(f"{_plain(system)}: only {counted(sum(row.values()), 'labelled frame')}.")
     for kind, n in run.failures.most_common():
-        found.append(f"{n} frames could not be labelled ({kind}) and are missing where they would be needed.")
+        found.append(f"{counted(n, 'frame')} could not be labelled ({kind}): nothing was learnt there.")
     ended = [t for t in run.trajectories if t.status == "done" and t.reason and "in a row" in t.reason]
     if ended:
-        found.append(f"{len(ended)} trajectories ended early: {_plain(ended[0].reason or '')}.")
+        found.append(f"{counted(len(ended), 'trajectory')} ended early: {_plain(ended[0].reason or '')}.")
     if run.predictions and part:
         h = honesty(*atomic_errors(part))
-        if math.isfinite(h.rank) and (h.rank < 0.3 or h.ratio > 2.5):
-            found.append(
-                f"The models' spread says little about the error (ρ = {h.rank:.2f}, error {h.ratio:.1f} × spread)."
-            )
+        if h.rank < ROUGHLY or not 1 / HONEST <= h.ratio <= HONEST:
+            found.append(worth(h.rank, h.ratio))
+    if said := undetermined(run):
+        found.append(said)
     temperature = run.setting("MD.temperature")
     found.append(
         f"Nothing was seen at temperatures far from {temperature or 'those of the systems'}"
         f"{' K' if temperature else ''}, at other compositions, charges or spins than those of the systems above."
     )
     return found
+
+
+def undetermined(run: RunRecord) -> str:
+    """That energies of atoms follow from nothing: fitted to fewer independent compositions than elements; else ""."""
+    said = json_file(run.folder / "results" / ATOMIC)
+    rank, n = said.get("rank"), len(said.get("energies", {}))
+    if said.get("source") != "least squares" or not isinstance(rank, int) or rank >= n:
+        return ""
+    compositions = "one composition does" if rank == 1 else f"{rank} independent compositions do"
+    return (
+        f"The energies of the isolated atoms are not determined: {compositions} not fix {n} elements. Energies of "
+        "atomisation, of reactions, and of other compositions than those trained on mean nothing (to have them: "
+        "ARCHITECTURE.atomic_energies: reference, or values of your own)."
+    )
 
 
 # ---------------------------------------------------------------- sections
@@ -188,10 +206,7 @@ def _uncertainty(run: RunRecord) -> str:
     h = honesty(*atomic_errors(part)) if part else None
     if h is None or not math.isfinite(h.rank):
         return "Not measured: it needs at least two members and frames that were not trained on."
-    return (
-        f"Spread of the members against the true error of each atom's force, on {name}: rank correlation {h.rank:.2f}, "
-        f"error {h.ratio:.2f} × spread (1 would be honest)."
-    )
+    return f"Spread of the members against the true error of each atom's force, on {name}. {worth(h.rank, h.ratio)}"
 
 
 def _conditions(run: RunRecord) -> str:
@@ -210,12 +225,12 @@ def _conditions(run: RunRecord) -> str:
 
 
 def _atoms(run: RunRecord) -> str:
-    said = json_file(run.folder / "results" / "atomic_energies.json")
+    said = json_file(run.folder / "results" / ATOMIC)
     if said:
         source, energies = str(said.get("source", "")), said.get("energies", {})
-        return (f"{source}\n\n" if source else "") + _table(
-            ["element", "eV"], [[k, number(float(v), 9)] for k, v in energies.items()]
-        )
+        table = _table(["element", "eV"], [[k, number(float(v), 9)] for k, v in energies.items()])
+        warning = undetermined(run)
+        return "\n\n".join(t for t in (f"**{warning}**" if warning else "", source, table) if t)
     written = run.setting("ARCHITECTURE.atomic_energies")
     return (
         f"As written in mace.yaml: `{written}`"
@@ -236,6 +251,7 @@ def _settings(run: RunRecord) -> str:
         parts.append("Other settings that differ from the defaults:")
         parts.append(_table(["setting", "value", "default"], changed))
     parts.append(_table(["stage", "ended because"], stages))
+    parts.append(f"The weights: those of {BEST}.")
     return "\n\n".join(p for p in parts if p)
 
 

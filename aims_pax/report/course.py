@@ -12,6 +12,7 @@ from ase.data import chemical_symbols, covalent_radii
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from aims_pax.report import ledger
 from aims_pax.report.distances import shortest
 from aims_pax.report.nouns import RunRecord
 from aims_pax.report.style import (
@@ -148,14 +149,14 @@ def timeline(run: RunRecord, png: bool = False) -> list[Panel]:
         return figure
 
     shares = run.shares()
-    total = sum(v for k, v in shares.items() if k != "stopped") or 1.0
+    total = ledger.wall_seconds(run) or 1.0
     note = " · ".join(
         f"{label} {100 * shares[k] / total:.0f} %"
         for k, _, label in kinds
         if shares.get(k, 0) > 0.005 * total
     )
     busy = sum(b - a for a, b in calls)
-    if calls:
+    if calls and busy > 0.05 * total:
         note += f" · on average {busy / total:.2g} reference calculations at once"
     legend = [(c, label) for k, c, label in kinds if share[k].any()] + [(GREEN, "reference calculations")]
     table = {f"time_{unit}": (edges[:-1] - begin) / per, **share, "reference_at_once": running}

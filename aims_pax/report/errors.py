@@ -12,7 +12,9 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from aims_pax.frames import Array
+from aims_pax.report.nouns import RunRecord
 from aims_pax.report.predictions import chosen
+from aims_pax.report.words import misses
 
 Arrays = Mapping[str, NDArray[Any]]
 NAMES = {"train": "training", "valid": "validation", "test": "test", "test set": "given test set"}
@@ -73,6 +75,13 @@ def held_out(arrays: Arrays) -> tuple[str, dict[str, NDArray[Any]]]:
         return "test frames", chosen(arrays, unseen)
     valid = arrays["split"] == "valid"
     return ("validation frames", chosen(arrays, valid)) if valid.any() else ("", {})
+
+
+def untested(run: RunRecord) -> str:
+    """That the run drew fewer test frames than n_test asks for; "" when it did not, or has not ended."""
+    wanted = run.setting("ACTIVE_LEARNING.n_test", "0")
+    explored = any(s.name == "explore" and s.stopped for s in run.stages)
+    return misses(len(run.splits.get("test", ())), int(wanted)) if explored and wanted.isdigit() else ""
 
 
 @dataclass(frozen=True)

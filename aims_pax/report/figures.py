@@ -26,9 +26,10 @@ from aims_pax.report.style import (
     thinned,
 )
 from aims_pax.report.ticks import log_if_wide, log_ticks
-from aims_pax.report.words import counted
+from aims_pax.report.words import counted, worth
 
 SHOWN = 12  # trajectories drawn
+UNSURE = ((BLUE, "largest spread of an atom"), (VERMILLION, "threshold"), (ORANGE, "went to the reference"))
 POINTS = 1500  # points of a cloud
 TALL, LOW = 2.55, 1.35  # inches
 
@@ -118,7 +119,7 @@ def _convergence(run: RunRecord, png: bool) -> list[Panel]:
                     table[key].append(v)
         log_if_wide(axes, everything)
         axes.set(xlabel="epoch", ylabel="force MAE (meV/Å)")
-        legend = [*list(zip(COLOURS, series, strict=False))[:3], (VERMILLION, "best, kept")]
+        legend = [*list(zip(COLOURS, series, strict=False))[:3], (VERMILLION, "lowest validation loss: kept")]
         return [panel(figure, "convergence", "The last training, on all data", legend, table=table, png=png)]
 
 
@@ -165,7 +166,8 @@ def _one(t: Trajectory, low: float, high: float, png: bool) -> Panel:
         note = f"{counted(n, 'label')} · {state}" + (
             f" · {counted(t.rewinds, 'rewind')}" if t.rewinds else ""
         )
-        return panel(figure, f"uncertainty_{t.index:03d}", title, note=note, png=png)
+        said_above = ("MD step", UNSURE)  # on the page: once for all of them
+        return panel(figure, f"uncertainty_{t.index:03d}", title, note=note, png=png, alone=said_above)
 
 
 def honest(run: RunRecord, png: bool = False) -> list[Panel]:
@@ -216,9 +218,7 @@ def _calibration(spread: NDArray[Any], error: NDArray[Any], name: str, title: st
             ylim=span,
         )
         log_ticks(axes, both=True)
-        note = f"Rank correlation ρ = {h.rank:.2f}."
-        if compare and math.isfinite(h.ratio):
-            note += f" On average the error is {h.ratio:.1f} × the spread."
+        note = worth(h.rank, h.ratio) if compare else f"Rank correlation ρ = {h.rank:.2f}."
         legend = [(VERMILLION, "average of neighbours"), *([(INK, "error = spread")] if compare else [])]
         table = {"spread_eV_A": h.spread, "error_eV_A": h.error}
         return panel(figure, name, title, legend, note, table, png)

@@ -21,7 +21,7 @@ import numpy as np
 from aims_pax import __version__
 from aims_pax.errors import SettingsError
 from aims_pax.report import predictions
-from aims_pax.report.journal import Story, told
+from aims_pax.report.journal import Checks, Met, Reading, Story, told
 from aims_pax.report.nouns import (
     Call,
     Checked,
@@ -34,6 +34,7 @@ from aims_pax.report.nouns import (
 from aims_pax.report.reading import (
     StoredLabel,
     Structure,
+    csv_numbers,
     csv_rows,
     json_file,
     json_lines,
@@ -44,36 +45,54 @@ from aims_pax.report.reading import (
 )
 
 ORDER = ("initial", "converge-initial", "train-given", "explore", "converge")
+KEPT = "journal_read.npy"
 STALE_AFTER = 600.0  # s without a sign of life after which a lock of another host is believed to be left over
+NOTHING = Checks(0, np.zeros(0, np.int64), *(np.zeros(0),) * 3, frames=[], faults=[])
 
 
-def gather(folder: Path) -> RunRecord:
-    """Read a working folder. Raises SettingsError when no run was ever begun there."""
+def gather(folder: Path, brief: bool = False) -> RunRecord:
+    """Read a working folder. Raises SettingsError when no run was ever begun there.
+
+    brief: without what only pictures need; of what was measured along a trajectory the newest line is read.
+    """
     folder = Path(folder)
+    if not folder.is_dir():
+        from aims_pax.settings.base import no_such  # all settings with it, a tenth of a second
+
+        raise SettingsError(f"{folder}: {no_such(folder, 'folder')}")
     restart = folder / "restart"
     known = json_file(restart / "settings.json")
     stored = known.get("settings")
     settings = {str(k): str(v) for k, v in stored.items()} if isinstance(stored, dict) else {}
     paths = _Paths(folder, settings)
-    if not (restart / "journal.jsonl").exists() and not settings and not paths.pool.exists():
+    lock = json_file(restart / "lock")
+    if not (restart / "journal.jsonl").exists() and not settings and not paths.pool.exists() and not lock:
         raise SettingsError(
             f"{folder.resolve()}: no aims-PAX run was begun here (there is no restart/journal.jsonl); go to the folder "
             "with aimsPAX.yaml in which it runs, or name that folder"
         )
     snapshots = {p.name: snapshot(p) for p in _stage_folders(restart)}
-    story = told(json_lines(restart / "journal.jsonl"), settings, snapshots.get("explore", ({}, {}, 0.0))[0])
+    rules = Reading.of(settings, snapshots.get("explore", ({}, {}, 0.0))[0])
+    story = told(restart / "journal.jsonl", rules, restart / KEPT)
     stages = tuple(_stages(snapshots, story))
     frames = {s.id: s for s in structures(paths.pool)}
     labels = {label.frame: label for label in stored_labels(paths.data / "labels")}
-    calls = tuple(_calls(story, labels, frames, snapshots))
     splits = _splits(paths.data / "splits.jsonl")
+    open_now = [f for name, (state, _, _) in snapshots.items() for f in _open(name, state)]
+    met = story.met(
+        {*story.answers, *open_now, *(f for split in splits.values() for f in split)}, rules.systems
+    )
+    calls = tuple(_calls(story, met, labels, frames, open_now))
     results = tuple(sorted(p.name for p in (folder / "results").glob("*.model")))
     holder = _holder(restart / "lock")
     heard = max([story.heard, *(moment for _, _, moment in snapshots.values()), 0.0])
+    began = number((holder or lock).get("started"))  # of the process that has, or left, the lock
+    state = state_of(stages, results, holder, lock, started=max(heard, story.other) >= began)
     return RunRecord(
         folder=folder,
         name=settings.get("mace.GENERAL.name_exp", folder.resolve().name),
-        state=state_of(stages, results, holder),
+        state=state,
+        unfinished_start=bool(lock) and not holder and max(heard, story.other) < began,
         holder=holder,
         began=story.began,
         heard=heard,
@@ -81,17 +100,17 @@ def gather(folder: Path) -> RunRecord:
         geometries=tuple(known.get("geometries") or ()),
         method=json_file(paths.data / "labels" / settings.get("reference method", "-") / "method.json"),
         stages=stages,
-        trajectories=tuple(_trajectories(story, snapshots.get("explore"), calls, frames, splits)),
-        observables=tuple(_observables(folder / "trajectories")),
+        trajectories=tuple(_trajectories(story, rules, met, snapshots.get("explore"), calls, frames, splits)),
+        observables=tuple(_observables(folder / "trajectories", brief)),
         calls=calls,
         calculations=len(labels),
         reference_seconds=math.fsum(label.seconds for label in labels.values()),
-        visits=tuple(story.visits),
+        visits=tuple(sorted(story.visits.values(), key=lambda v: v.time)),
         losses={p.stem: tuple(_epochs(p)) for p in sorted(paths.losses.glob("*.csv"))},
         spans=tuple(story.spans),
         structures=tuple(frames.values()),
         splits=splits,
-        checked=tuple(_checked(folder / "analysis")),
+        checked=() if brief else tuple(_checked(folder / "analysis")),
         predictions=predictions.load(folder / "results" / predictions.FILE),
         results=results,
         error=_error(paths.logs),
@@ -99,12 +118,24 @@ def gather(folder: Path) -> RunRecord:
     )
 
 
-def state_of(stages: Iterable[Stage], results: tuple[str, ...], holder: Mapping[str, Any]) -> str:
-    """finished: models delivered and the last stage at its end · running: somebody holds the lock · stopped."""
+def state_of(
+    stages: Iterable[Stage],
+    results: tuple[str, ...],
+    holder: Mapping[str, Any],
+    lock: Mapping[str, Any] | None = None,
+    started: bool = True,
+) -> str:
+    """finished | starting | running | killed | stopped.
+
+    finished: models delivered and the last stage at its end. Somebody holds the lock: running, or starting while
+    nothing was written down yet. Nobody does: killed when the lock was left behind, as a clean end does not; stopped.
+    """
     last = [s for s in stages if s.name in ORDER][-1:]
     if last and last[0].stopped and results and last[0].name in ("explore", "converge"):
         return "finished"
-    return "running" if holder else "stopped"
+    if holder:
+        return "running" if started else "starting"
+    return "killed" if lock else "stopped"
 
 
 class _Paths:
@@ -142,6 +173,8 @@ def _stages(snapshots: Mapping[str, tuple[dict[str, Any], Any, float]], story: S
 
 def _trajectories(
     story: Story,
+    rules: Reading,
+    met: Mapping[str, Met],
     explore: tuple[dict[str, Any], Any, float] | None,
     calls: tuple[Call, ...],
     frames: Mapping[str, Structure],
@@ -156,54 +189,53 @@ def _trajectories(
     systems = {
         int(s.info["trajectory"]): s.system for s in frames.values() if s.info.get("trajectory", "").isdigit()
     }
-    n = max([len(stand), *(i + 1 for i in story.series)], default=0)
+    series = story.series(rules)
+    n = max([len(stand), *(i + 1 for i in series)], default=0)
     for i in range(n):
         t = stand[i] if i < len(stand) else {}
-        c = story.series.get(i)
-        steps = np.array(c.steps if c else [], np.int64)
+        c = series.get(i, NOTHING)
         status = str(t.get("status", "unknown"))
         if state.get("stopped"):
             status = "done"
-        elif c and c.times and c.times[-1] > moment and status != "done":
+        elif len(c.times) and c.times[-1] > moment and status != "done":
             last = c.frames[-1]  # it has not moved on from there
             status = (
                 "waiting" if last in pending else "training" if last in splits.get("train", ()) else "running"
             )
-        uncertainty, threshold = (
-            np.array(v, float) for v in ((c.uncertainty, c.threshold) if c else ([], []))
-        )
-        # a rewind may come back to a frame that was labelled long ago: only the first meeting asked for it
-        new = [story.met[f].time == m for f, m in zip(c.frames, c.times, strict=True)] if c else []
-        meant = np.array([f in kept for f in c.frames] if c else [], bool)
-        meant |= np.array([f in asked for f in c.frames] if c else [], bool) & (uncertainty > threshold)
+        labelled = np.zeros(len(c.steps), bool)
+        for k in [k for k, frame in enumerate(c.frames) if frame in met]:
+            frame = c.frames[k]
+            meant = frame in kept or (frame in asked and c.uncertainty[k] > c.threshold[k])
+            # a rewind may come back to a frame that was labelled long ago: only the first meeting asked for it
+            labelled[k] = meant and met[frame].time == c.times[k]
         yield Trajectory(
             index=i,
             system=str(t.get("system") or systems.get(i, "")),
             status=status,
             reason=t.get("reason") or state.get("stopped"),
-            step=max(int(t.get("step", 0)), c.step if c else 0),
+            step=max(int(t.get("step", 0)), c.step),
             rewinds=int(t.get("life", 0)),
-            steps=steps,
-            uncertainty=uncertainty,
-            threshold=threshold,
-            times=np.array(c.times if c else [], float),
-            labelled=meant & np.array(new, bool),  # those asked for analysis alone do not count
-            faults=tuple(c.faults) if c else (),
+            steps=c.steps,
+            uncertainty=c.uncertainty,
+            threshold=c.threshold,
+            times=c.times,
+            labelled=labelled,  # those asked for analysis alone do not count
+            faults=tuple(c.faults),
         )
 
 
 def _calls(
     story: Story,
+    meetings: Mapping[str, Met],
     labels: Mapping[str, StoredLabel],
     frames: Mapping[str, Structure],
-    snapshots: Mapping[str, tuple[dict[str, Any], Any, float]],
+    open_now: Iterable[str],
 ) -> Iterable[Call]:
     """One entry a frame the reference was asked for, in the order of the answers; the open ones last."""
-    open_now = [f for name, (state, _, _) in snapshots.items() for f in _open(name, state)]
     answered = list(story.answers)
     for frame in dict.fromkeys([*answered, *open_now]):
         moment, outcome, reason = story.answers.get(frame, (math.nan, "pending", ""))
-        met = story.met.get(frame)
+        met = meetings.get(frame)
         structure, stored = frames.get(frame), labels.get(frame)
         system = (structure.system if structure else "") or (met.system if met else "")
         asked = met.time if met else moment
@@ -239,16 +271,14 @@ def _epochs(path: Path) -> Iterable[Epoch]:
             yield Epoch(row.get("stage", ""), int(visit), int(epoch), *values)
 
 
-def _observables(folder: Path) -> Iterable[Observables]:
+def _observables(folder: Path, newest: bool) -> Iterable[Observables]:
     """`observables_<trajectory>.csv`: step, temperature_K, energy_eV, shortest_A, volume_A3; any may be missing."""
+    names = ("step", "temperature_K", "energy_eV", "shortest_A", "volume_A3")
     for path in sorted(folder.glob("observables_*.csv")):
         index = path.stem.removeprefix("observables_")
-        rows = csv_rows(path)
-        if not index.isdigit() or not rows:
-            continue
-        names = ("step", "temperature_K", "energy_eV", "shortest_A", "volume_A3")
-        columns = [np.array([number(row.get(name)) for row in rows]) for name in names]
-        yield Observables(int(index), *columns)
+        columns = csv_numbers(path, names, newest)
+        if index.isdigit() and len(columns[0]):
+            yield Observables(int(index), *columns)
 
 
 def _splits(path: Path) -> dict[str, dict[str, None]]:

@@ -20,8 +20,10 @@ DOING = {
     "training": "training",
     "sampling": "making first structures",
     "waiting": "waiting for labels",
+    "paused": "paused",
     "stopped": "stopped in between",
 }
+IDLE = ("paused", "stopped")  # what is no work
 
 
 def story(run: RunRecord) -> str:
@@ -64,7 +66,7 @@ def errors(run: RunRecord) -> tuple[float, float, str]:
 
 def wall_seconds(run: RunRecord) -> float:
     """Time during which the run was at work, s."""
-    return math.fsum(v for k, v in run.shares().items() if k != "stopped")
+    return math.fsum(v for k, v in run.shares().items() if k not in IDLE)
 
 
 def slots(run: RunRecord) -> int | None:

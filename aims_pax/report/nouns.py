@@ -114,7 +114,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Span:
-    """What the device did from `began` to `ended`: moving | training | sampling | waiting | stopped."""
+    """What the device did from `began` to `ended`: moving | training | sampling | waiting | paused | stopped."""
 
     doing: str
     began: float
@@ -141,7 +141,7 @@ class RunRecord:
 
     folder: Path
     name: str
-    state: str  # running | stopped | finished | failed | empty: see gather.state_of
+    state: str  # starting | running | stopped | killed | finished: see gather.state_of
     holder: dict[str, Any]  # the lock: pid, host; {} when nobody works here
     began: float
     heard: float  # the last sign of life
@@ -164,6 +164,7 @@ class RunRecord:
     results: tuple[str, ...]  # delivered models
     error: str  # the last line of a traceback, "" when there is none
     version: str = ""
+    unfinished_start: bool = False  # killed before it had written anything down
 
     def setting(self, key: str, default: str = "") -> str:
         """A setting by the end of its key, `MD.temperature`."""

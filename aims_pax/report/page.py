@@ -21,13 +21,13 @@ import numpy as np
 
 from aims_pax.report import course, figures, ledger
 from aims_pax.report.defaults import differing
-from aims_pax.report.errors import NAMES, UNSEEN, ErrorRow, by_element, by_system, held_out
+from aims_pax.report.errors import NAMES, UNSEEN, ErrorRow, by_element, by_system, held_out, untested
 from aims_pax.report.gather import gather
 from aims_pax.report.nouns import RunRecord
 from aims_pax.report.parity import parity
 from aims_pax.report.structures import uncertain_structures
-from aims_pax.report.style import BLUE, ORANGE, VERMILLION, Panel, escaped
 from aims_pax.report.style import NAMES as COLOUR_NAMES
+from aims_pax.report.style import Panel, escaped
 from aims_pax.report.template import AIDS, STYLE
 from aims_pax.report.words import STATES, milli, moment
 
@@ -73,7 +73,7 @@ def page(run: RunRecord, png: bool = False) -> tuple[str, list[Panel], dict[str,
         ("Is it getting better?", "", _figures(learned)),
         ("How wrong is the model?", _wrong_lead(run), _figures(wrong) + _error_tables(run)),
         ("Is the uncertainty honest?", HONEST, _figures(honest)),
-        ("Where was it unsure?", SPREAD + first, _figures(unsure, UNSURE)),
+        ("Where was it unsure?", SPREAD + first, _figures(unsure, figures.UNSURE)),
         ("What has it seen?", "", _figures(seen) + uncertain_structures(run) + _data_table(run)),
         ("Where did the time go, and what did it cost?", "", _figures(time_spent) + _ledger_table(run)),
         ("What failed?", "", (_figures(failed) + _failure_table(run)) if run.failures else ""),
@@ -134,7 +134,6 @@ HONEST = (
     "are wrong."
 )
 SPREAD = "How much the models disagree, against MD steps. Fewer labels towards the right mean that it has seen enough."
-UNSURE = ((BLUE, "largest spread of an atom"), (VERMILLION, "threshold"), (ORANGE, "went to the reference"))
 
 
 def _figures(panels: Iterable[Panel], legend: Legend = ()) -> str:
@@ -198,13 +197,16 @@ def _wrong_lead(run: RunRecord) -> str:
     if not run.predictions:
         return ""
     if held_out(run.predictions)[0].startswith("test"):
+        missing = untested(run)
         return (
             "In colour: frames the model was not trained on; grey: its training frames. Believe the test frames: no "
-            "decision has looked at them."
+            "decision has looked at them." + (f" There are only {missing}." if missing else "")
         )
+    missing = untested(run)
     return (
         "In colour: validation frames; grey: training frames. There are no test frames: validation frames chose when "
         "to stop, so errors elsewhere may be larger. ACTIVE_LEARNING.n_test sets some aside."
+        + (f" Here it got {missing}." if missing else "")
     )
 
 

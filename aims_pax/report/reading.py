@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,21 @@ def json_lines(path: Path) -> Iterator[Any]:
         return
 
 
+def whole_lines(path: Path, offset: int = 0, chunk: int = 16_000_000) -> Iterator[tuple[list[str], int]]:
+    """(lines, where they end) from a byte offset on, many at once; what stands behind the last line break waits."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            rest = b""
+            while part := file.read(chunk):
+                whole, ended, rest = (rest + part).rpartition(b"\n")
+                if ended:
+                    offset += len(whole) + 1
+                    yield whole.decode("utf-8", errors="replace").split("\n"), offset
+    except OSError:
+        return
+
+
 def json_file(path: Path) -> dict[str, Any]:
     """The object in a JSON file; {} when there is none or it is not whole."""
     try:
@@ -55,6 +70,30 @@ def csv_rows(path: Path) -> list[dict[str, str]]:
     names = head.split(",")
     rows = [line.split(",") for line in lines[:-1]]  # what stands behind the last line break is not whole
     return [dict(zip(names, row, strict=True)) for row in rows if len(row) == len(names)]
+
+
+def csv_numbers(path: Path, names: Sequence[str], newest: bool = False) -> list[Array]:
+    """Columns of a CSV file of numbers by the names of its first line, NaN where it has none; newest: the last row."""
+    try:
+        with open(path, "rb") as file:
+            head = file.readline()
+            if newest:
+                file.seek(max(len(head), file.seek(0, 2) - TAIL))
+                if file.tell() > len(head):
+                    file.readline()  # torn by the seek
+            content = file.read()
+    except OSError:
+        return [np.zeros(0)] * len(names)
+    known = head.decode("utf-8", errors="replace").strip().split(",")
+    lines = content.decode("utf-8", errors="replace").split("\n")[:-1]  # what stands behind is not whole
+    whole = [line for line in lines if line.count(",") == len(known) - 1][-1 if newest else 0 :]
+    words = ",".join(whole).split(",") if whole else []
+    try:
+        values = np.array([w or "nan" for w in words], float)
+    except ValueError:  # a word that is no number
+        values = np.array([number(w) for w in words], float)
+    table = values.reshape(-1, len(known))
+    return [table[:, known.index(n)] if n in known else np.full(len(table), np.nan) for n in names]
 
 
 def snapshot(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]], float]:

@@ -31,6 +31,8 @@ g.lineWidth=.8;g.strokeStyle='rgba(20,24,28,.55)';g.stroke()}});
 [...d.b.map(bond),...P.map(atom)].sort((u,v)=>u.z-v.z).forEach(t=>t.f())};
 c.onpointerdown=e=>{drag=[e.clientX,e.clientY];c.setPointerCapture(e.pointerId)};c.onpointerup=()=>drag=null;
 c.onpointermove=e=>{if(drag){a+=(e.clientX-drag[0])/90;b+=(e.clientY-drag[1])/90;drag=[e.clientX,e.clientY];draw()}};
+c.onkeydown=e=>{const t={ArrowLeft:[-.15,0],ArrowRight:[.15,0],ArrowUp:[0,-.15],ArrowDown:[0,.15]}[e.key];
+if(t){a+=t[0];b+=t[1];e.preventDefault();draw()}};
 addEventListener('resize',draw);matchMedia('(prefers-color-scheme:dark)').addEventListener('change',draw);draw()}
 """
 
@@ -74,9 +76,12 @@ def _view(uncertainty: float, structure: Structure, trajectory: int) -> str:
         "r": covalent_radii[z].round(2).tolist(),
     }
     step = structure.info.get("step", "")
+    name = structure.system or "structure"
+    words = f"{name}, {structure.n_atoms} atoms; the arrow keys turn it"
+    atoms = escaped(json.dumps(data, separators=(",", ":")))
     return (
-        f'<figure id="structure_{escaped(structure.id)}"><h3>{escaped(structure.system or "structure")}</h3>'
-        f'<canvas data-atoms="{escaped(json.dumps(data, separators=(",", ":")))}"></canvas>'
-        f"<figcaption><b>{uncertainty:.3g} eV/Å</b> · trajectory {trajectory}, step {escaped(step)} · drag to turn"
-        "</figcaption></figure>"
+        f'<figure id="structure_{escaped(structure.id)}"><h3>{escaped(name)}</h3>'
+        f'<canvas tabindex=0 role=img aria-label="{escaped(words)}" data-atoms="{atoms}"></canvas>'
+        f"<figcaption><b>{uncertainty:.3g} eV/Å</b> · trajectory {trajectory}, step {escaped(step)} · "
+        "drag or arrow keys turn it</figcaption></figure>"
     )

@@ -114,10 +114,18 @@ def panel(
     note: str = "",
     table: Mapping[str, Any] | None = None,
     png: bool = False,
+    alone: tuple[str, Sequence[tuple[str, str]]] | None = None,
 ) -> Panel:
-    """The finished drawing, as SVG for the page and, when asked, as a PNG of its own with title and legend."""
-    return Panel(name, title, svg_of(figure, name, title), png_of(figure, title, legend) if png else b"",
-                 tuple(legend), note, table=table or {})  # fmt: skip
+    """The finished drawing, as SVG for the page and, when asked, as a PNG of its own with title and legend.
+
+    alone: label of the x axis and legend that the PNG needs and the page has elsewhere.
+    """
+    svg, picture = svg_of(figure, name, title), b""
+    if png:
+        if alone is not None:
+            figure.axes[0].set_xlabel(alone[0])
+        picture = png_of(figure, title, legend if alone is None else alone[1])
+    return Panel(name, title, svg, picture, tuple(legend), note, table=table or {})
 
 
 def svg_of(figure: Figure, name: str, title: str) -> str:

@@ -20,7 +20,8 @@ p{margin:0 0 12px}
 .head{display:flex;flex-wrap:wrap;gap:6px 14px;align-items:baseline}
 .state{font-size:13px;font-weight:600;padding:2px 10px;border-radius:99px;border:1px solid currentColor;
 white-space:nowrap}
-.state.finished{color:var(--green)}.state.running{color:var(--blue)}.state.stopped{color:var(--vermillion)}
+.state.finished{color:var(--green)}.state.running,.state.starting{color:var(--blue)}
+.state.stopped,.state.killed{color:var(--vermillion)}
 .sub{color:var(--muted);margin:6px 0 20px}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:1px;background:var(--line);
 border:1px solid var(--line);border-radius:10px;overflow:hidden}
@@ -62,6 +63,7 @@ code{font:12.5px/1.4 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mon
 overflow-wrap:anywhere}
 footer{color:var(--muted);font-size:13px;margin-top:40px;border-top:1px solid var(--line);padding-top:12px;
 overflow-wrap:anywhere}
+canvas:focus-visible{outline:2px solid var(--blue);outline-offset:2px;border-radius:6px}
 canvas{display:block;width:100%;height:230px;touch-action:none;cursor:grab}
 @media (max-width:640px){main{padding:18px 12px 36px}h1{font-size:22px}h2{margin-top:34px;font-size:18px}
 .tiles{grid-template-columns:1fr 1fr}.tile{padding:10px 12px}.tile b{font-size:19px}
@@ -75,14 +77,16 @@ th,td{padding-left:9px}table{font-size:12.5px}code{font-size:11.5px}}
 
 AIDS = {
     "learning_forces": (
-        "Should fall; when it stays flat although labels are added, more labels of this kind will not help."
+        "On validation frames. Should fall; when it stays flat although labels are added, more labels of this "
+        "kind will not help."
     ),
     "learning_energies": (
         "Mean of the models on their validation frames; energy offsets lag while learning and are fitted "
         "at the end."
     ),
     "convergence": (
-        "One member after the other learns all data; the weights of the best epoch are the ones delivered."
+        "One member after the other learns all data. Delivered are the weights of the epoch with the lowest validation "
+        "loss; its force error need not be the lowest one."
     ),
     "honesty_during": (
         "A useful uncertainty rises to the right: where the models disagree more, they are more wrong."

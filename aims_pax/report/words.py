@@ -5,7 +5,19 @@ from __future__ import annotations
 import math
 import time
 
-STATES = {"running": "running", "finished": "finished", "stopped": "stopped, not finished"}
+from aims_pax.core.pace import duration as duration
+from aims_pax.core.pace import rounded as rounded
+
+ORDERS, ROUGHLY = 0.7, 0.4  # rank correlations from which on an uncertainty orders errors well, roughly
+HONEST = 1.5  # factor between error and spread up to which a spread is called honest
+BEST = "the epoch with the lowest validation loss; its force error need not be the lowest one"
+STATES = {
+    "starting": "starting",
+    "running": "running",
+    "finished": "finished",
+    "stopped": "stopped, not finished",
+    "killed": "killed, not finished",
+}
 STAGES = {
     "initial": "initial dataset",
     "converge-initial": "convergence on the initial dataset",
@@ -16,22 +28,6 @@ STAGES = {
     "active learning": "active learning",
     "given": "given data",
 }
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `2 min 20 s`, `3 h 05 min`, `2 d 4 h`."""
-    if not math.isfinite(seconds):
-        return "—"
-    if seconds < 99.5:
-        return f"{seconds:.2g} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    minutes, s = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {s:02d} s"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes:02d} min"
-    days, hours = divmod(hours, 24)
-    return f"{days} d {hours} h"
 
 
 def compact(seconds: float) -> tuple[str, str]:
@@ -64,6 +60,30 @@ def milli(value: float, digits: int = 3) -> str:
     return number(1000 * value, digits)
 
 
+def worth(rank: float, ratio: float) -> str:
+    """What a spread of the models is worth, for page and card. rank: Spearman's ρ; ratio: rms error / rms spread."""
+    if not math.isfinite(rank):
+        return ""
+    how = "tells well" if rank >= ORDERS else "tells roughly" if rank >= ROUGHLY else "hardly tells"
+    text = f"The spread of the models {how} where they are wrong (rank correlation ρ = {rank:.2f})"
+    if rank < ROUGHLY:
+        return f"{text}; the error is {ratio:.1f} × the spread."
+    if 1 / HONEST <= ratio <= HONEST:
+        return f"{text}, and how much: the error is {ratio:.1f} × the spread."
+    return f"{text}, but not how much: the error is {ratio:.1f} × the spread."
+
+
+def misses(n: int, wanted: int) -> str:
+    """That fewer test frames than ACTIVE_LEARNING.n_test asks for came to be; "" when it is not so."""
+    if n >= wanted:
+        return ""
+    return (
+        f"{n} of the {counted(wanted, 'test frame')} that n_test asks for: the run ended before the others were due, "
+        "or they could not be labelled"
+    )
+
+
 def counted(n: int, what: str) -> str:
     """`1 label`, `12 labels`."""
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+    plural = f"{what[:-1]}ies" if what.endswith("ry") else f"{what}s"
+    return f"{n} {what}" if n == 1 else f"{n} {plural}"

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from aims_pax.errors import SettingsError
+from aims_pax.settings.syntax import explained
 
 Place = tuple[str | int, ...]  # ("MD", "timestep"); list items by their index
 
@@ -68,8 +69,8 @@ def read_document(path: Path, name: str) -> Document:
     try:
         root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise SettingsError(f"{name}:{mark.line + 1 if mark else 1}: {_syntax(error)}") from error
+        line, words = explained(error, text)
+        raise SettingsError(f"{name}:{line}: {words}") from error
     except yaml.YAMLError as error:  # a character YAML does not allow
         line = text.count("\n", 0, getattr(error, "position", 0)) + 1
         raise SettingsError(f"{name}:{line}: not YAML: {str(error).splitlines()[0]}") from error
@@ -112,6 +113,16 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     by_case = {k.lower(): k for k in known}
     found = difflib.get_close_matches(str(word).lower(), by_case, n=1, cutoff=0.6)
     return by_case[found[0]] if found else None
+
+
+def no_such(path: Path, what: str = "file") -> str:
+    """`no such file; nearest: aimsPAX.yaml`: of the names in the folder in which the path would be."""
+    try:
+        there = [p.name for p in path.parent.iterdir() if p.is_dir() == (what == "folder")]
+    except OSError:
+        return f"no such {what}"
+    near = nearest(path.name, [name for name in there if not name.startswith(".")])
+    return f"no such {what}" + (f"; nearest: {path.with_name(near)}" if near else "")
 
 
 class _Loader(yaml.SafeLoader):
@@ -205,7 +216,8 @@ def _text(path: Path, name: str) -> str:
     try:
         raw = path.read_bytes()
     except FileNotFoundError as error:
-        raise SettingsError(f"{name}: no such file ({path})") from error
+        where = "" if str(path) == name else f" ({path})"
+        raise SettingsError(f"{name}: {no_such(path)}{where}") from error
     except OSError as error:
         raise SettingsError(f"{name}: cannot be read: {error.strerror} ({path})") from error
     try:
@@ -215,12 +227,3 @@ def _text(path: Path, name: str) -> str:
         raise SettingsError(
             f"{name}:{line}: not UTF-8 text (byte {raw[error.start]:#04x}); save it as UTF-8"
         ) from error
-
-
-def _syntax(error: yaml.MarkedYAMLError) -> str:
-    said = error.problem or error.context or "cannot be read"
-    if "'\\t'" in said:
-        return "a tab; YAML wants spaces for indentation"
-    if "expected a single document" in str(error):
-        return "a second document (---); expected one"
-    return f"not YAML: {said}"

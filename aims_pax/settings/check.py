@@ -14,13 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from aims_pax.dataset import unreadable
 from aims_pax.errors import SettingsError
 from aims_pax.frames import LabelledFrame
 from aims_pax.potential import load_factory
-from aims_pax.settings.base import Document, Place, nearest, read_document
+from aims_pax.settings.base import Document, Place, nearest, no_such, read_document
 from aims_pax.settings.control import MOVES_ATOMS, pair_controls, read_control
 from aims_pax.settings.mace import ELEMENTS, FROM_REFERENCE, atomic_energies_by_element
 from aims_pax.settings.read import read_settings
+from aims_pax.settings.sampler_list import models, potentials
 from aims_pax.settings.whole import Settings, dump
 from aims_pax.systems import System, elements, read_systems
 
@@ -186,7 +188,7 @@ def _species(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]
             continue
         folder = settings.path(section.species_dir)
         if not folder.is_dir():
-            yield (name, "species_dir"), f"{section.species_dir}: no such folder"
+            yield (name, "species_dir"), f"{section.species_dir}: {no_such(folder, 'folder')}"
             continue
         files = [f"{z:02d}_{ELEMENTS[z - 1]}_default" for z in elements(s.frame for s in systems)]
         if missing := [f for f in files if not (folder / f).is_file()]:
@@ -201,10 +203,12 @@ def _factories(settings: Settings) -> Iterator[Finding]:
     if (
         initial is not None
         and initial.initial_sampling == "calculator"
+        and not settings.samplers
         and initial.initial_calculator is not None
     ):
         own = initial.initial_calculator
         wanted.append(((INITIAL, "initial_calculator"), own.factory, own.kwargs))
+    wanted += potentials(settings.samplers)
     for place, factory, kwargs in wanted:
         try:
             with contextlib.redirect_stdout(
@@ -235,7 +239,12 @@ def _wrong_arguments(make: Callable[..., Any], kwargs: dict[str, Any]) -> str | 
 def _files(settings: Settings) -> Iterator[Finding]:
     """Models and datasets the settings point to."""
     initial, active = settings.initial_dataset, settings.active_learning
-    if initial is not None and initial.initial_sampling == "mace-mp0":
+    for place, size in models(settings.samplers):
+        if size not in FOUNDATION_MODELS and not settings.path(size).is_file():
+            near = nearest(size, FOUNDATION_MODELS)
+            hint = f"; nearest: {near}" if near else ""
+            yield place, f"{size!r} is neither a model file nor one of {', '.join(FOUNDATION_MODELS)}{hint}"
+    if initial is not None and initial.initial_sampling == "mace-mp0" and not settings.samplers:
         size = initial.initial_foundational_size
         if size not in FOUNDATION_MODELS and not settings.path(size).is_file():
             near = nearest(size, FOUNDATION_MODELS)
@@ -245,7 +254,7 @@ def _files(settings: Settings) -> Iterator[Finding]:
     if active is not None:
         for model in active.initial_models or ():
             if not settings.path(model).is_file():
-                yield (ACTIVE, "initial_models"), f"{model}: no such file"
+                yield (ACTIVE, "initial_models"), f"{model}: {no_such(settings.path(model))}"
         for key in ("initial_train_dataset", "initial_valid_dataset"):
             named = getattr(active, key)
             for file in named.values() if isinstance(named, dict) else [named] if named else []:
@@ -260,7 +269,7 @@ def _labelled(settings: Settings, file: str, place: Place) -> Iterator[Finding]:
 
     path, misc = settings.path(file), settings.misc
     if not path.is_file():
-        yield place, f"{file}: no such file"
+        yield place, f"{file}: {no_such(path)}"
         return
     try:
         first = next(ase.io.iread(path, format="extxyz"), None)
@@ -271,4 +280,4 @@ def _labelled(settings: Settings, file: str, place: Place) -> Iterator[Finding]:
     except SettingsError as error:
         yield place, f"{file}: {error}"
     except Exception as error:  # ASE's readers raise whatever they trip over
-        yield place, f"{file}: {type(error).__name__}: {error}"
+        yield place, f"{file}: {unreadable(error)}"

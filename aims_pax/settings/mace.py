@@ -130,6 +130,7 @@ Loss = Annotated[
     one_of("weighted", "forces_only", "virials", "stress", "huber", "universal", "l1l2energyforces"),
     Kind("`str`"),
 ]
+Compile = Annotated[str, one_of("auto", "always", "never"), Kind("`str`")]
 Optimizer = Annotated[str, one_of("adam", "adamw"), BeforeValidator(_optimizer), Kind("`str`")]
 Scheduler = Annotated[str, one_of("ReduceLROnPlateau", "ExponentialLR"), Kind("`str`")]
 Clip = Annotated[float | None, optional(as_real), Kind("`float` or `None`")]
@@ -225,6 +226,13 @@ class TrainingSettings(Section):
         possible="(0, inf]",
         plausible="[0.01, 10000]",
     )
+    compile: Compile = key(
+        "auto",
+        "Compile training (CPU, needs `g++`): minutes at first, later runs find it in `~/.cache/aims-pax` (or "
+        "`AIMS_PAX_CACHE`). `auto`: train eagerly while a process of lowest priority compiles, and only in runs long "
+        "enough to pay; on few cores it slows the run meanwhile. With `executor: inline` `auto` means `never`: the "
+        "moment of the switch is not reproducible. `always`: wait for it at the first visit. `never`: train eagerly.",
+    )
     config_type_weights: Weights = key(
         {"Default": 1.0}, "Weights of structures by their `config_type`.", possible=WEIGHT
     )
@@ -267,6 +275,11 @@ class MaceMiscSettings(Section):
         "auto",
         "What evaluates the models in dynamics: `native` (symmetrix, the extra `fast`: CPU, many times faster), "
         "`torch`, or `auto`: native where it is installed, knows the architecture and agrees with torch.",
+    )
+    enable_cueq: Flag = key(
+        False,
+        "Evaluate the models in dynamics with NVIDIA's cuEquivariance (the extra `cueq`; needs `device: cuda`), "
+        "as long as it agrees with torch.",
     )
     error_table: Errors = key("PerAtomMAE", "Errors to compute and show, in MACE's names.")
     log_level: LogLevel = key("INFO", "`DEBUG`, `INFO`, `WARNING` or `ERROR`.")

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from aims_pax.errors import SettingsError
-from aims_pax.settings import rules
+from aims_pax.settings import rules, sampler_list, samplers
 from aims_pax.settings.base import Document, Place, Problem, nearest, read_document
 from aims_pax.settings.cluster import ClusterSettings
 from aims_pax.settings.effects import Parts, without_effect
@@ -43,6 +43,8 @@ def read_settings(
             documents[label] = read_document(folder / file, str(file))
         except SettingsError as error:
             broken.append(str(error))
+    if not documents and not any((folder / file).exists() for file in (aims_pax_file, mace_file)):
+        broken.append("there is no run to be found here; aims-PAX init writes the files to begin with")
     reader = _Reader(documents)
     settings = reader.settings(folder)
     problems = [*broken, *(str(p) for p in sorted(set(reader.problems)))]
@@ -50,6 +52,15 @@ def read_settings(
         problems = unsupported(settings)
     if problems or settings is None:
         raise SettingsError("\n".join(problems))
+    return settings
+
+
+def read_documents(documents: dict[str, Document], folder: Path) -> Settings:
+    """The settings of two files that were read already. Raises SettingsError that lists everything wrong."""
+    reader = _Reader(documents)
+    settings = reader.settings(folder)
+    if reader.problems or settings is None:
+        raise SettingsError("\n".join(str(p) for p in sorted(set(reader.problems))))
     return settings
 
 
@@ -75,8 +86,10 @@ class _Reader:
     def settings(self, folder: Path) -> Settings | None:
         """The settings, or None when there are problems."""
         self._read(rules.PROJECT, PROJECT, self.project)
+        self._samplers()
         self._read(rules.MACE, MACE, self.mace)
-        parts = Parts({**self.mace, **self.project}, self.broken)
+        own = {"mace.MISC": self.mace.get("MISC")}
+        parts = Parts({**self.mace, **self.project, **own}, self.broken)
         self._check(parts)
         if self.problems or len(self.documents) < 2:
             return None
@@ -95,6 +108,7 @@ class _Reader:
                 misc=self.mace["MISC"],
             ),
             md_by_system={} if "" in md else md,
+            samplers=self.project[samplers.NAME],
             folder=folder,
             warnings=tuple(str(w) for w in sorted(set(self.warnings))),
         )
@@ -105,7 +119,7 @@ class _Reader:
             self.broken |= {_name(label, s) for s in sections}
             return
         for name in document.data:
-            if name not in sections:
+            if name not in sections and (sections is not PROJECT or name != samplers.NAME):
                 self.problems.append(document.problem((name,), _unknown_section(name, sections)))
         # REFERENCE first: what CLUSTER defaults to depends on it
         for name in sorted(sections, key=lambda s: s != "REFERENCE"):
@@ -122,6 +136,19 @@ class _Reader:
                 self._broken(document, label, (name,), f"expected a table, got {raw!r}")
             else:
                 into[name] = self._section(document, label, name, sections[name], dict(raw or {}))
+
+    def _samplers(self) -> None:
+        """The list SAMPLERS, each of its tables by the settings of its kind."""
+        self.project[samplers.NAME] = ()
+        document = self.documents.get(rules.PROJECT)
+        if document is None:
+            self.broken.add(samplers.NAME)
+        elif samplers.NAME in document.data:
+            found, problems, oddities = sampler_list.read_samplers(document)
+            self.project[samplers.NAME] = found
+            self.problems += problems
+            self.warnings += oddities
+            self.broken |= {samplers.NAME} if problems else set()
 
     def _section(
         self, document: Document, label: str, name: str, model: type[Section], raw: dict[Any, Any]
@@ -261,7 +288,7 @@ def _unknown_section(name: str, sections: dict[str, type[Section]]) -> str:
     others = PROJECT if sections is MACE else MACE
     if name in others:
         return f"unknown section here; it belongs to {'aimsPAX.yaml' if others is PROJECT else 'mace.yaml'}"
-    near = nearest(name, sections)
+    near = nearest(name, [*sections, samplers.NAME] if sections is PROJECT else sections)
     return "unknown section; " + (f"nearest: {near}" if near else f"expected {', '.join(sections)}")
 
 

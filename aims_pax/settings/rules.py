@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterator
 from aims_pax.settings.base import Place
 from aims_pax.settings.cluster import SLURM
 from aims_pax.settings.effects import ACTIVE, INITIAL, BrokenSectionError, Parts
+from aims_pax.settings.engines import objections
 from aims_pax.settings.md import BAR
+from aims_pax.settings.samplers import NAME as SAMPLERS
+from aims_pax.settings.samplers import REPLACED
 
 Finding = tuple[str, Place, str]  # file ("aimsPAX" or "mace"), place, text
 Rule = Callable[[Parts], Iterator[Finding]]
@@ -99,9 +102,40 @@ def _initial_stops(parts: Parts) -> Iterator[Finding]:
             "desired_acc, max_initial_epochs, max_initial_set_size"
         )
         yield PROJECT, (INITIAL,), text
-    if s.initial_sampling == "calculator" and s.initial_calculator is None:
+    if s.initial_sampling == "calculator" and s.initial_calculator is None and not parts[SAMPLERS]:
         text = "mandatory, as initial_sampling is calculator: {factory: package.module:callable, kwargs: {…}}"
         yield PROJECT, (INITIAL, "initial_calculator"), text
+
+
+def _samplers(parts: Parts) -> Iterator[Finding]:
+    """SAMPLERS stand for what the initial dataset says of where structures come from."""
+    samplers = parts[SAMPLERS]
+    if not samplers:
+        return
+    if parts.initial is None:
+        yield (
+            PROJECT,
+            (SAMPLERS,),
+            f"make structures for {INITIAL}, which is not there; add it, or remove {SAMPLERS}",
+        )
+        return
+    both = [key for key in REPLACED if key in parts.initial.model_fields_set]
+    if both:
+        text = f"{SAMPLERS} say where the first structures come from; delete {', '.join(both)}, or {SAMPLERS}"
+        yield PROJECT, (INITIAL, both[0]), text
+    ramps = [md.temperature for md in parts.md.values() if isinstance(md.temperature, tuple)]
+    several = len({str(md.temperature) for md in parts.md.values()}) > 1
+    for k, sampler in enumerate(samplers):
+        if (
+            several
+            and sampler.kind in {"rattle_tree", "phonons"}
+            and getattr(sampler, "temperature", 0.0) is None
+        ):
+            text = "mandatory, as the geometries have different temperatures in MD. Temperature (K)"
+            yield PROJECT, (SAMPLERS, k, "temperature"), text
+        if ramps and getattr(sampler, "temperature", 0.0) is None:
+            text = f"mandatory, as MD.temperature is the ramp {list(ramps[0])} of active learning. Temperature (K)"
+            yield PROJECT, (SAMPLERS, k, "temperature"), text
 
 
 def _members(parts: Parts) -> Iterator[Finding]:
@@ -178,16 +212,27 @@ def _degrees(parts: Parts) -> Iterator[Finding]:
         )
 
 
+def _engines(parts: Parts) -> Iterator[Finding]:
+    misc = parts["mace.MISC"]
+    if misc is None:
+        return
+    from_files = parts.active is not None and parts.active.initial_models is not None
+    for key, text in objections(misc, None if from_files else parts.architecture):
+        yield MACE, ("MISC", key), text
+
+
 ERRORS: tuple[Rule, ...] = (
     _sections,
     _mandatory,
     _same_in_both,
     _initial_stops,
+    _samplers,
     _members,
     _blocks,
     _pressure_needs_stress,
     _loss,
     _degrees,
+    _engines,
     _ramps,
 )
 

@@ -19,6 +19,8 @@ from pydantic.fields import FieldInfo
 
 from aims_pax.settings.keys import Interval, Kind, Section
 from aims_pax.settings.read import INEFFECTIVE, MAY_BE_ABSENT, OPTIONAL
+from aims_pax.settings.samplers import FILTERS, KINDS, OWN
+from aims_pax.settings.samplers import NAME as SAMPLERS
 from aims_pax.settings.whole import MACE, PROJECT
 
 Schema = dict[str, Any]
@@ -50,6 +52,8 @@ def schema(file: str) -> Schema:
     """The schema of `aimsPAX.yaml` or `mace.yaml`."""
     sections = FILES[file]
     properties = {name: _section(name, model) for name, model in sections.items()}
+    if sections is PROJECT:
+        properties[SAMPLERS] = _samplers()
     mandatory = [s for s in sections if s not in OPTIONAL | MAY_BE_ABSENT | {"CLUSTER"}]
     about = "the run" if sections is PROJECT else "the models"
     return {
@@ -61,6 +65,28 @@ def schema(file: str) -> Schema:
         "required": mandatory,
         "additionalProperties": False,
     }
+
+
+def _samplers() -> Schema:
+    """The list SAMPLERS: every kind with its own keys; a kind with a colon is the user's own."""
+    kinds = []
+    for kind, model in (KINDS | OWN).items():
+        entry = _table(model)
+        entry["properties"]["kind"] = {"type": "string", "pattern": ":"} if kind in OWN else {"enum": [kind]}
+        entry["properties"]["potential"] = {"anyOf": [TEXT, {"type": "object"}, NOTHING]}
+        entry["properties"]["filters"] = {"type": "array", "items": {"anyOf": [TEXT, *_filters()]}}
+        kinds.append(entry)
+    about = "Where the structures of the initial dataset come from, in shares."
+    return {"type": "array", "minItems": 1, "description": about, "items": {"anyOf": kinds}}
+
+
+def _filters() -> list[Schema]:
+    tables = []
+    for kind, model in FILTERS.items():
+        table = _table(model)
+        table["properties"]["kind"] = {"enum": [kind]}
+        tables.append({**table, "required": ["kind"]})
+    return tables
 
 
 def _section(name: str, model: type[Section]) -> Schema:

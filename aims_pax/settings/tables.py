@@ -10,7 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from aims_pax.settings.augment import SECTIONS as AUGMENT
 from aims_pax.settings.keys import Kind, Section
+from aims_pax.settings.sample import SampleSettings
+from aims_pax.settings.samplers import FILTERS, KINDS, OWN, SamplerSettings
+from aims_pax.settings.training_set import MODELS as TRAINING_SET
+from aims_pax.settings.training_set import TrainingSet
 from aims_pax.settings.whole import MACE, PROJECT
 
 HEAD = "| Parameter | Type | Default | Description |\n|---|---|---|---|\n"
@@ -25,9 +30,48 @@ def tables() -> str:
     for file, sections in (("aimsPAX.yaml", PROJECT), ("mace.yaml", MACE)):
         parts.append(f"### {file}\n")
         for name, model in sections.items():
-            about = " ".join((model.__doc__ or "").split()).partition(": ")[2]
-            parts.append(f"#### {name}\n\n{about[:1].upper()}{about[1:]}\n\n{HEAD}{table(model)}")
+            parts.append(f"#### {name}\n\n{about(model)}\n\n{HEAD}{table(model)}")
+            if name == "INITIAL_DATASET_GENERATION":
+                parts.append(samplers())
     return "\n".join(parts)
+
+
+def samplers() -> str:
+    """SAMPLERS: what all of them have, then the keys of each kind and of each filter."""
+    common = set(SamplerSettings.model_fields)
+    parts = [
+        "#### SAMPLERS\n",
+        "Optional: a list of samplers `{kind: …, share: …}` that make the structures of the initial dataset in these "
+        "shares, in place of `initial_sampling`.\n",
+        f"{HEAD}{table(SamplerSettings)}",
+    ]
+    for kind, model in (KINDS | OWN).items():
+        own = "".join(_row(model, n, "") for n in sorted(set(model.model_fields) - common, key=str.lower))
+        parts.append(f"##### kind: {kind}\n\n{about(model)}\n\n{HEAD}{own}")
+    for name, keys in FILTERS.items():
+        parts.append(f"##### filter: {name}\n\n{about(keys)}\n\n{HEAD}{table(keys)}")
+    return "\n".join(parts)
+
+
+def commands() -> str:
+    """The configurations of `aims-PAX sample`, `augment` and `training-set`, for the documentation."""
+    parts = [f"### aims-PAX sample\n\n{HEAD}{table(SampleSettings)}"]
+    parts.append("`SAMPLERS` and `MD` are those of aimsPAX.yaml.\n")
+    parts.append("### aims-PAX augment\n")
+    parts += [
+        f"#### augment: {name}\n\n{about(model)}\n\n{HEAD}{table(model)}" for name, model in AUGMENT.items()
+    ]
+    parts.append(f"### aims-PAX training-set\n\n{HEAD}{table(TrainingSet)}")
+    for name, model in TRAINING_SET.items():
+        parts.append(f"#### training-set: {name}\n\n{about(model)}\n\n{HEAD}{table(model)}")
+    return "\n".join(parts)
+
+
+def about(model: type[Section]) -> str:
+    """What a section is for, from its docstring."""
+    words = " ".join((model.__doc__ or "").split())
+    said = words.partition(": ")[2] or words
+    return f"{said[:1].upper()}{said[1:]}"
 
 
 def table(model: type[Section], prefix: str = "") -> str:

@@ -26,6 +26,9 @@ from aims_pax.settings.project import (
     MiscSettings,
     ReferenceSettings,
 )
+from aims_pax.settings.sampler_list import plain as plain_samplers
+from aims_pax.settings.samplers import NAME as SAMPLERS
+from aims_pax.settings.samplers import REPLACED, SamplerSettings
 
 PROJECT: dict[str, type[Section]] = {  # sections of aimsPAX.yaml, in the order they are shown
     "INITIAL_DATASET_GENERATION": InitialDatasetSettings,
@@ -55,6 +58,9 @@ class Settings:
     reference: ReferenceSettings
     mace: MaceSettings
     md_by_system: Mapping[str, MDSettings] = field(default_factory=dict)  # empty: `md` serves all
+    samplers: tuple[
+        SamplerSettings, ...
+    ] = ()  # empty: INITIAL_DATASET_GENERATION says how structures are made
     folder: Path = field(default=Path(), compare=False)  # absolute working folder
     warnings: tuple[str, ...] = field(default=(), compare=False)
 
@@ -77,7 +83,7 @@ class Settings:
 def effective(settings: Settings) -> dict[str, Any]:
     """The complete settings in force, key for key as the two files spell them."""
     md = {k: _table(v) for k, v in settings.md_by_system.items()} or _table(settings.md)
-    project = {
+    project: dict[str, Any] = {
         "INITIAL_DATASET_GENERATION": _table(settings.initial_dataset),
         "ACTIVE_LEARNING": _table(settings.active_learning),
         "CLUSTER": _table(settings.cluster),
@@ -85,6 +91,12 @@ def effective(settings: Settings) -> dict[str, Any]:
         "MISC": _table(settings.misc),
         "REFERENCE": _table(settings.reference),
     }
+    if settings.samplers:
+        project[SAMPLERS] = plain_samplers(settings.samplers)
+        first = project["INITIAL_DATASET_GENERATION"]
+        project["INITIAL_DATASET_GENERATION"] = first and {
+            k: v for k, v in first.items() if k not in REPLACED
+        }
     mace = {
         "GENERAL": _table(settings.mace.general),
         "ARCHITECTURE": _table(settings.mace.architecture),

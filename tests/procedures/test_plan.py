@@ -212,6 +212,23 @@ def test_memory_is_that_of_tensors_saved_for_the_backward_pass_within_a_factor_o
     assert saved / 2 < plan(folder)["memory_MB"][what] < 2 * saved
 
 
+def test_samplers_are_told_with_their_shares_and_their_steps(tmp_path):
+    samplers = [
+        {"kind": "md", "share": 0.5, "potential": {"factory": "ase.calculators.emt:EMT"}},
+        {"kind": "aimd", "share": 0.25, "skip_step": 4},
+        {"kind": "rattle_tree", "share": 0.25},
+    ]
+    first = {"initial_sampling": None, "initial_calculator": None}
+    ahead = plan(write_project(tmp_path, {"SAMPLERS": samplers, "INITIAL_DATASET_GENERATION": first}))[
+        "initial"
+    ]
+    assert ahead["sampling"] == "md 50 %, aimd 25 %, rattle_tree 25 %"
+    # two sampling steps of 3 structures for 2 members: 6 by MD, 5 steps each, 3 by MD with the reference, 4 steps each
+    assert ahead["MD_steps"] == [6 * 5 + 3 * 4] * 2
+    assert ahead["reference_calls"] == [12 + 3 * 3] * 2
+    assert "initial dataset (md 50 %, aimd 25 %, rattle_tree 25 %)" in "\n".join(lines(plan(tmp_path)))
+
+
 def test_every_shape_of_system_and_a_cluster_are_told(tmp_path):
     folder = write_project(
         tmp_path,
@@ -248,3 +265,27 @@ def test_settings_that_are_not_in_order_are_refused_as_by_check(tmp_path):
     folder = write_project(tmp_path, {"MD": {"timestep": -1}})
     with pytest.raises(SettingsError, match="timestep"):
         plan(folder)
+
+
+@pytest.mark.parametrize(
+    ("section", "n"),
+    [
+        ({"executor": "inline"}, 1),
+        ({"executor": "threads"}, 3),
+        ({"executor": "threads", "max_workers": 5}, 5),
+    ],
+)
+def test_how_many_calculations_run_at_the_same_time_is_a_number(tmp_path, monkeypatch, section, n):
+    monkeypatch.setattr("aims_pax.procedures.plan.cores", lambda: 3)
+    ahead = plan(write_project(tmp_path, {"CLUSTER": {"type": "local", **section}}))
+    assert ahead["cluster"]["at_once"] == n
+    assert f"this machine: {n} calculation" in "\n".join(lines(ahead))
+    assert lines(ahead)[0] == "tiny: 1 system, 2 members"
+
+
+def test_more_test_frames_than_looks_are_not_promised(tmp_path):
+    """3 trajectories of 60 steps, looked at each 5 steps: 36 looks."""
+    few = plan(write_project(tmp_path / "few", {"ACTIVE_LEARNING": {"n_test": 20}}))
+    assert "(of them up to 20 for testing)" in "\n".join(lines(few))
+    many = plan(write_project(tmp_path / "many", {"ACTIVE_LEARNING": {"n_test": 50}}))
+    assert "(of them at most 36 for testing: n_test 50 cannot be reached)" in "\n".join(lines(many))

@@ -357,3 +357,28 @@ def test_the_time_is_accounted_for():
     kind, shares = shell.journal.lines[-1]
     assert kind == "time"
     assert {"moving", "training", "saving", "other"} <= set(shares)
+
+
+def test_a_pause_is_told_apart_from_work(monkeypatch, caplog):
+    """10 s paused inside a turn: no share of the turn, a line of its own in the journal, said in the log."""
+    clock = [0.0]
+    monkeypatch.setattr("aims_pax.procedures.shell.time.monotonic", lambda: clock[0])
+    watch, world = Watch(), Numbers(10)
+    turn = world.turn
+
+    def resting(works, stop):
+        clock[0] += 1.0
+        if not watch.rested:
+            clock[0] += 10.0
+            watch.rested = 10.0
+            watch.pauses.append((100.0, 110.0))
+        return turn(works, stop)
+
+    world.turn = resting
+    with caplog.at_level("INFO", "aims_pax"):
+        _, shell = drive(world, watch=watch)
+    kinds = dict(shell.journal.lines)
+    assert kinds["paused"] == {"began": 100.0, "ended": 110.0}
+    assert [k for k, _ in shell.journal.lines].count("paused") == 1
+    assert sum(kinds["time"].values()) == pytest.approx(len(world.turns))
+    assert "paused for 10 s besides" in caplog.text

@@ -105,8 +105,17 @@ def test_pausing_paused_stopping(folder):
 
 def test_why_a_run_ended(tmp_path):
     folder = explored(tmp_path)
-    assert "without a word" in status(folder)["reason"]
     assert status(folder)["state"] == "stopped"
+    assert "without saying why" in status(folder)["reason"]
+    held(folder, age=3600)  # its lock was left behind
+    assert status(folder)["state"] == "killed"
+    assert "without a word" in status(folder)["reason"]
+    lock = folder / "restart" / "lock"
+    lock.write_text(json.dumps({"pid": 7, "host": "far away", "started": time.time() + 10}))
+    os.utime(lock, (1, 1))
+    assert status(folder)["state"] == "killed"
+    assert "while it was starting" in status(folder)["reason"]
+    lock.unlink()
     (folder / "logs").mkdir()
     log = folder / "logs" / "active_learning.log"
     log.write_text("2026-01-01 00:00:00 · stopped by SIGTERM: everything is saved; run again\n")
@@ -116,6 +125,33 @@ def test_why_a_run_ended(tmp_path):
     assert "the disk is full" in "\n".join(lines(status(folder)))
     held(folder)
     assert status(folder)["reason"] == ""
+
+
+def test_pauses_and_the_time_between_two_processes_are_no_time_of_a_stage(tmp_path):
+    t = time.time() - 100
+    pause = {
+        "time": t + 40,
+        "stage": "explore",
+        "kind": "paused",
+        "content": {"began": t + 10, "ended": t + 40},
+    }
+    folder = made_up(tmp_path, [
+        advanced(t, 0, 0, 10, 0.1), advanced(t + 5, 0, 10, 20, 0.1), pause, advanced(t + 45, 0, 20, 30, 0.1),
+        {"time": t + 45, "stage": "explore", "kind": "time", "content": {}},
+        {"time": t + 65, "stage": "run", "kind": "begun", "content": {}}, advanced(t + 70, 0, 30, 40, 0.1),
+    ], max_MD_steps="100")  # fmt: skip
+    holder = held(folder)
+    now = status(folder)
+    assert now["stage_s"] == pytest.approx(50, abs=3)  # 100 s less 30 s paused and 20 s stopped
+    assert now["left_s"] == pytest.approx(75, abs=5)  # 40 of 100 steps took 50 s
+    assert now["shares_s"]["paused"] == pytest.approx(30, abs=0.1)
+    assert now["work_s"] == pytest.approx(20, abs=0.1)
+    (said,) = (line for line in lines(now) if line.startswith("time"))
+    assert "20 s at work" in said
+    assert "paused 30 s" in said
+    control.write(folder / "restart" / "control.json", {"wish": "pause", "of": holder})
+    control.write(folder / "restart" / "paused.json", {"since": time.time() - 10, "of": holder})
+    assert status(folder)["stage_s"] == pytest.approx(40, abs=3)
 
 
 def test_many_trajectories_are_summed_up(tmp_path):

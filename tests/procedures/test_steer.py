@@ -143,3 +143,20 @@ def test_a_whole_run_is_paused_resumed_stopped_and_continued(tmp_path):
     frames = [e["content"]["work"]["frame"] for e in labelled]
     files = {p.stem for p in (folder / "data" / "labels").glob("*/*.json")} - {"method"}
     assert set(frames) == files
+
+
+def test_a_run_that_has_ended_is_said_to_have(tmp_path):
+    from tests.report.folders import advanced, made_up, recorded
+
+    with pytest.raises(SettingsError, match=r"nothing to pause: this run is finished$"):
+        steer(recorded(tmp_path / "one"), "pause")
+    with pytest.raises(
+        SettingsError, match="nothing to stop: this run is stopped, not finished; aims-PAX in its folder"
+    ):
+        steer(made_up(tmp_path / "two", [advanced(1, 0, 0, 10, 0.1)]), "stop")
+
+
+def test_a_folder_with_a_name_nearby_is_named(tmp_path):
+    (tmp_path / "ethanol").mkdir()
+    with pytest.raises(SettingsError, match=r"ethanl: no such folder; nearest: .*/ethanol"):
+        steer(tmp_path / "ethanl", "pause")

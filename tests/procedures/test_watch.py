@@ -86,10 +86,13 @@ def quick(monkeypatch):
 def test_whoever_looks_waits_while_the_run_is_paused_and_keeps_the_lock_alive(quick, look):
     beats = []
     left = Left("pause", "pause", None, "pause", "resume", None)
-    watch = Watch(beat=lambda: beats.append(1), wishes=left)
+    watch, told = Watch(beat=lambda: beats.append(1), wishes=left), []
+    watch.resting = told.append
     assert not getattr(watch, look)()
     assert left.said == ["paused", "running"]
     assert len(beats) > 3
+    assert told == [True, False]
+    assert 0 < watch.rested == pytest.approx(watch.pauses[0][1] - watch.pauses[0][0], abs=1e-5)
     assert left.look() is None
 
 

@@ -33,6 +33,8 @@ parent.postMessage(JSON.stringify({width:innerWidth,wide:document.documentElemen
 figures:[...document.querySelectorAll('figure')].filter(f=>f.getBoundingClientRect().height>90).map(f=>f.id),
 requests:performance.getEntriesByType('resource').map(r=>r.name),smallest:Math.min(...small),
 ink:getComputedStyle(document.querySelector('figure svg text')).fill,
+turned:[...document.querySelectorAll('canvas')].every(c=>{const before=c.toDataURL();
+c.dispatchEvent(new KeyboardEvent('keydown',{key:'ArrowLeft'}));return c.tabIndex==0&&c.toDataURL()!=before}),
 drawn:[...document.querySelectorAll('canvas')].every(c=>c.getContext('2d').getImageData(0,0,c.width,c.height).data.some(v=>v))}),'*')
 })</script>"""
 
@@ -94,6 +96,7 @@ def test_every_figure_is_seen_and_nothing_sticks_out(path, width, dark, tmp_path
     assert seen["requests"] == []
     assert asked == []
     assert seen["drawn"]
+    assert seen["turned"]  # the structures, by the keyboard
     assert seen["smallest"] >= 9.0  # pixels: readable
     assert seen["ink"] == ("rgb(157, 167, 178)" if dark else "rgb(92, 102, 112)")
 

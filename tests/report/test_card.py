@@ -1,11 +1,14 @@
+import json
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
+import pytest
 
 from aims_pax.report.card import card, data_hash, gaps, write_cards
-from aims_pax.report.errors import by_system
-from aims_pax.report.words import milli
+from aims_pax.report.errors import atomic_errors, by_system, held_out, honesty
+from aims_pax.report.figures import honest
+from aims_pax.report.words import milli, worth
 
 
 def test_every_delivered_model_gets_its_card(folder):
@@ -70,3 +73,45 @@ def test_words_from_outside_do_not_break_the_table(run):
     nasty = replace(run, method={"type": "a|b <script>", "factory": "`x` *y*"})
     text = card(nasty, "tiny_255.model")
     assert "| type | a\\|b &lt;script> |" in text
+
+
+def test_page_and_card_say_the_same_of_the_uncertainty(run):
+    """One wording, also where the run's spread is not honest."""
+    h = honesty(*atomic_errors(held_out(run.predictions)[1]))
+    said = worth(h.rank, h.ratio)
+    assert said
+    assert said in card(run, "tiny_255.model").split("## Uncertainty")[1].split("## ")[0]
+    assert said in [p.note for p in honest(run)]
+    p = {k: np.array(v) for k, v in run.predictions.items()}
+    p["atomic_sd"] = p["atomic_sd"] / 10
+    wrong = replace(run, predictions=p)
+    (gap,) = (g for g in gaps(wrong) if g.startswith("The spread"))
+    assert gap in [p.note for p in honest(wrong)]
+
+
+@pytest.mark.parametrize(
+    ("source", "rank", "warned"),
+    [("least squares", 1, True), ("least squares", 3, False), ("given", 1, False)],
+)
+def test_energies_of_atoms_that_follow_from_nothing_are_warned_of(folder, source, rank, warned):
+    from aims_pax.report.gather import gather
+
+    energies = {"Cu": -1.0, "H": -2.0, "O": -3.0}
+    said = {"source": source, "rank": rank, "energies": energies}
+    (folder / "results/atomic_energies.json").write_text(json.dumps(said))
+    run = gather(folder)
+    text = card(run, "tiny_255.model")
+    assert ("one composition does not fix 3 elements" in text) == warned
+    assert any("atomisation" in gap for gap in gaps(run)) == warned
+
+
+def test_a_run_that_drew_fewer_test_frames_than_asked_says_so(run):
+    n = len(run.splits["test"])
+    asked = replace(run, settings={**run.settings, "aimsPAX.ACTIVE_LEARNING.n_test": str(n + 5)})
+    assert any(gap.startswith(f"{n} of the {n + 5} test frames") for gap in gaps(asked))
+    reached = replace(run, settings={**run.settings, "aimsPAX.ACTIVE_LEARNING.n_test": str(n)})
+    assert not any("n_test asks for" in gap for gap in gaps(reached))
+
+
+def test_which_epoch_was_kept_is_said(run):
+    assert "the epoch with the lowest validation loss" in card(run, "tiny_255.model")

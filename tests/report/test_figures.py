@@ -97,3 +97,33 @@ def test_delivered_errors_are_those_of_the_validation_frames(run):
     valid = np.repeat(p["split"] == "valid", p["n_atoms"])
     mae = np.abs(p["forces"] - p["true_forces"])[valid].mean()
     assert figures.delivered(run)[0] == pytest.approx(mae)
+
+
+def test_errors_of_test_and_validation_frames_are_never_mixed(run):
+    """Validation frames decided when to stop."""
+    p = run.predictions
+    force = next(panel for panel in parity(run) if panel.name == "parity_forces").below
+    wrong = 1000 * np.abs(p["forces"] - p["true_forces"])
+    for split, name in (("test", "Test"), ("valid", "Validation")):
+        mae = wrong[np.repeat(p["split"] == split, p["n_atoms"])].mean()
+        assert f"{name}: MAE {mae:.3g}, " in force.note
+        kept = np.asarray(force.table["split"]) == split
+        assert np.abs(np.asarray(force.table["error_meV/Å"])[kept]).mean() == pytest.approx(mae)
+
+
+def test_a_picture_of_the_uncertainty_explains_itself(run, monkeypatch):
+    """On the page axis and legend stand once for all of them; a PNG stands alone."""
+    from aims_pax.report import style
+
+    drawn = []
+
+    def png(figure, title, legend):
+        drawn.append((figure.axes[0].get_xlabel(), [words for _, words in legend]))
+        return b"png"
+
+    monkeypatch.setattr(style, "png_of", png)
+    (one, *_), _ = figures.uncertainty(run, png=True)
+    assert drawn[0][0] == "MD step"
+    assert "threshold" in drawn[0][1]
+    assert "MD step" not in one.svg
+    assert one.legend == ()

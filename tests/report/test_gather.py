@@ -3,6 +3,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -238,7 +239,7 @@ def test_who_holds_the_lock_decides_whether_it_runs(tmp_path):
 
     import psutil
 
-    folder = made_up(tmp_path / "run", [advanced(1, 0, 0, 10, 0.1)])
+    folder = made_up(tmp_path / "run", [advanced(time.time(), 0, 0, 10, 0.1)])
     assert gather(folder).state == "stopped"
     me = {
         "pid": os.getpid(),
@@ -248,12 +249,45 @@ def test_who_holds_the_lock_decides_whether_it_runs(tmp_path):
     lock = folder / "restart/lock"
     lock.write_text(json.dumps(me))
     assert gather(folder).state == "running"
-    lock.write_text(json.dumps({**me, "started": 1.0}))  # a process that reuses the number
-    assert gather(folder).state == "stopped"
+    lock.write_text(
+        json.dumps({**me, "started": 1.0})
+    )  # a process that reuses the number: it was left behind
+    assert gather(folder).state == "killed"
     lock.write_text(json.dumps({**me, "host": "elsewhere"}))
     assert gather(folder).state == "running"
     os.utime(lock, (1, 1))
-    assert gather(folder).state == "stopped"
+    assert gather(folder).state == "killed"
+
+
+def test_a_process_that_has_written_nothing_down_is_starting_and_may_be_killed_then(tmp_path):
+    folder = made_up(tmp_path / "run", [advanced(1000, 0, 0, 10, 0.1)])
+    lock = folder / "restart/lock"
+    lock.write_text(json.dumps({"pid": 1, "host": "elsewhere", "started": 2000.0}))
+    assert gather(folder).state == "starting"
+    os.utime(lock, (1, 1))
+    run = gather(folder)
+    assert (run.state, run.unfinished_start) == ("killed", True)
+    with open(folder / "restart/journal.jsonl", "a") as file:
+        file.write('{"time":2001,"stage":"run","kind":"begun","content":{"pid":1}}\n')
+    run = gather(folder)
+    assert (run.state, run.unfinished_start) == ("killed", False)
+
+
+def test_a_run_that_has_only_just_taken_its_lock_is_no_empty_folder(tmp_path):
+    (tmp_path / "restart").mkdir()
+    (tmp_path / "restart/lock").write_text(json.dumps({"pid": 1, "host": "elsewhere", "started": 2000.0}))
+    assert gather(tmp_path).state == "starting"
+
+
+def test_a_pause_is_cut_out_of_what_it_interrupted(tmp_path):
+    pause = {"time": 50, "stage": "explore", "kind": "paused", "content": {"began": 12, "ended": 50}}
+    run = gather(made_up(tmp_path / "run", [
+        advanced(0, 0, 0, 10, 0.1), advanced(10, 0, 10, 20, 0.1), pause, advanced(55, 0, 20, 30, 0.1),
+    ]))  # fmt: skip
+    assert run.shares() == {"moving": 17, "paused": 38}
+    assert [(s.doing, s.began, s.ended) for s in run.spans] == [
+        ("moving", 0, 12), ("paused", 12, 50), ("moving", 50, 55)
+    ]  # fmt: skip
 
 
 def test_what_a_live_run_waits_for_is_pending(folder):

@@ -104,7 +104,7 @@ def test_species_defaults_must_be_there_for_every_element(folder):
     ("factory", "said"),
     [
         ("nowhere.such:Thing", "REFERENCE.factory: factory 'nowhere.such:Thing': cannot import nowhere.such"),
-        ("ase.calculators.emt:EMTT", "has no 'EMTT'"),
+        ("ase.calculators.emt:EMTT", "has no 'EMTT'; nearest: EMT"),
         ("ase.calculators.emt", "expected 'package.module:callable'"),
         ("mine_broken:Thing", "importing 'mine_broken:Thing' failed: ZeroDivisionError"),
     ],

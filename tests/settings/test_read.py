@@ -41,8 +41,15 @@ def test_all_errors_of_both_files_come_at_once(tmp_path):
 
 def test_syntax_errors_of_one_file_do_not_hide_the_other(tmp_path):
     said = errors(tmp_path, "MD: [", with_key(MACE, "TRAINING", "lr: -1"))
-    assert said[0].startswith("aimsPAX.yaml:1: not YAML")
-    assert said[1].startswith("mace.yaml:4: TRAINING.lr: -1 is not possible")
+    assert said[0].startswith("aimsPAX.yaml:1: [ or { is opened")
+    assert said[1] == "    MD: ["
+    assert said[2].startswith("mace.yaml:4: TRAINING.lr: -1 is not possible")
+
+
+def test_a_file_with_a_name_nearby_is_named(tmp_path):
+    (tmp_path / "aimsPAX.yml").write_text("A: 1")
+    with pytest.raises(SettingsError, match=r"aimsPAX.yaml: no such file; nearest: .*aimsPAX.yml"):
+        read_settings(tmp_path)
 
 
 def test_missing_files_are_named(tmp_path):
@@ -51,6 +58,7 @@ def test_missing_files_are_named(tmp_path):
     assert [line.split(" (")[0] for line in str(caught.value).splitlines()] == [
         "aimsPAX.yaml: no such file",
         "mace.yaml: no such file",
+        "there is no run to be found here; aims-PAX init writes the files to begin with",
     ]
 
 

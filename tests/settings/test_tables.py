@@ -4,8 +4,12 @@ import re
 
 import pytest
 
+from aims_pax.settings.augment import SECTIONS as AUGMENT
 from aims_pax.settings.cluster import ParslOptions
-from aims_pax.settings.tables import BEGIN, END, renewed, table, tables
+from aims_pax.settings.sample import SampleSettings
+from aims_pax.settings.samplers import FILTERS, KINDS, OWN, SamplerSettings
+from aims_pax.settings.tables import BEGIN, END, commands, renewed, samplers, table, tables
+from aims_pax.settings.training_set import MODELS, TrainingSet
 from aims_pax.settings.whole import MACE, PROJECT
 
 
@@ -17,9 +21,33 @@ def rows(text):
 
 def test_every_key_has_a_row_and_every_row_four_cells():
     names = {re.sub(r"[\\*]|&nbsp;", "", row.split("|")[1]).strip() for row in rows(tables())}
-    sections = [*PROJECT.values(), *MACE.values(), ParslOptions]
+    samplers = [SamplerSettings, *KINDS.values(), *OWN.values(), *FILTERS.values()]
+    sections = [*PROJECT.values(), *MACE.values(), ParslOptions, *samplers]
     assert names == {name for section in sections for name in section.model_fields}
     assert all(len(re.split(r"(?<!\\)\|", row)) == 6 for row in rows(tables()))
+
+
+def names(text):
+    return [re.sub(r"[\\*]|&nbsp;", "", row.split("|")[1]).strip() for row in rows(text)]
+
+
+def test_every_sampler_and_filter_has_a_table_with_all_its_own_keys():
+    parts = dict(re.findall(r"^#+ (\S.*?)\n(.*?)(?=^#|\Z)", samplers(), re.MULTILINE | re.DOTALL))
+    common = set(SamplerSettings.model_fields)
+    assert set(names(parts["SAMPLERS"])) == common
+    for kind, model in (KINDS | OWN).items():
+        assert set(names(parts[f"kind: {kind}"])) == set(model.model_fields) - common
+    for kind, model in FILTERS.items():
+        assert set(names(parts[f"filter: {kind}"])) == set(model.model_fields)
+
+
+def test_the_commands_of_their_own_have_tables_with_all_their_keys():
+    parts = dict(re.findall(r"^#+ (\S.*?)\n(.*?)(?=^#|\Z)", commands(), re.MULTILINE | re.DOTALL))
+    assert set(names(parts["aims-PAX sample"])) == set(SampleSettings.model_fields)
+    assert set(names(parts["aims-PAX training-set"])) == set(TrainingSet.model_fields)
+    for command, models in (("augment", AUGMENT), ("training-set", MODELS)):
+        for name, model in models.items():
+            assert set(names(parts[f"{command}: {name}"])) == set(model.model_fields)
 
 
 def test_mandatory_keys_come_first_and_carry_a_star():

@@ -1,0 +1,57 @@
+"""How long something will still take, for the live view and `aims-PAX status`; durations as a person reads them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+CERTAIN = 0.04  # share of the way that must be behind before the pace says anything
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Something that ends a stage. used: when the clock was started, and now; most: the limit, inf for none."""
+
+    name: str
+    first: float
+    now: float
+    most: float
+
+    @property
+    def share(self) -> float:
+        """How much of the way since the clock was started is behind, 0 … 1; 0 without a limit."""
+        way = self.most - self.first
+        return (self.now - self.first) / way if 0 < way < math.inf else 0.0
+
+
+def time_left(seconds: float, limits: Iterable[Limit]) -> tuple[str, float]:
+    """(the limit that comes first at the pace of these seconds of work, s until then); ("", NaN) when unknown.
+
+    t_left = t (1 − p) / p, with the share p of the way to the nearest limit that t has brought.
+    """
+    nearest = max(limits, key=lambda limit: limit.share, default=None)
+    if nearest is None or not CERTAIN <= nearest.share < 1:
+        return "", math.nan
+    return f"{nearest.name} {nearest.most:g}", seconds * (1 - nearest.share) / nearest.share
+
+
+def rounded(seconds: float) -> str:
+    """A guess is no stopwatch: whole minutes from a minute and a half on."""
+    return duration(60.0 * round(seconds / 60)).replace(" 00 s", "") if seconds >= 90 else duration(seconds)
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `2 min 20 s`, `3 h 05 min`, `2 d 4 h`; `—` when it is not known."""
+    if not math.isfinite(seconds):
+        return "—"
+    if seconds < 99.5:
+        return f"{seconds:.2g} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, s = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {s:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes:02d} min"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h"

@@ -1,0 +1,65 @@
+"""What the engines that mace.yaml can ask for need: known from its keys, before any model exists and without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aims_pax.settings.mace import ArchitectureSettings, MaceMiscSettings
+
+FIRST = {  # symmetrix: first interaction block → whether it keeps what the atom was
+    "RealAgnosticInteractionBlock": False,
+    "RealAgnosticDensityInteractionBlock": False,
+    "RealAgnosticResidualInteractionBlock": True,
+    "RealAgnosticDensityResidualInteractionBlock": True,
+}
+SECOND = ("RealAgnosticResidualInteractionBlock", "RealAgnosticDensityResidualInteractionBlock")
+MAX_ELL, MAX_L = 3, 2
+NATIVE_PACKAGE, CUEQ_PACKAGES = "symmetrix", ("cuequivariance_torch", "cuequivariance_ops_torch")
+CUEQ_ORDERS = (2, 3)  # correlation orders that MACE's converter knows
+
+
+def objections(
+    misc: MaceMiscSettings, architecture: ArchitectureSettings | None
+) -> Iterator[tuple[str, str]]:
+    """(key of MISC, why it cannot be). architecture: None when the models come from files."""
+    cuda = misc.device.startswith("cuda")
+    if misc.inference == "native":
+        reason = None if architecture is None else unfit(architecture)
+        if misc.device != "cpu":
+            reason = f"MISC.device is {misc.device}, and it runs on cpu"
+        elif reason is None and find_spec(NATIVE_PACKAGE) is None:
+            reason = "the extra 'fast' is not installed (pip install 'aims-pax[fast]')"
+        if reason is not None:
+            yield "inference", f"native cannot be: {reason}; expected auto or torch"
+    if misc.enable_cueq:
+        missing = [p.replace("_", "-") for p in CUEQ_PACKAGES if find_spec(p) is None]
+        reason = None
+        if not cuda:
+            reason = f"it speeds up GPUs, and MISC.device is {misc.device}; set device: cuda, or leave it out"
+        elif missing:
+            reason = f"{' and '.join(missing)} not installed (pip install 'aims-pax[cueq]'), or leave it out"
+        elif architecture is not None and architecture.correlation not in CUEQ_ORDERS:
+            reason = f"MACE converts models of correlation 2 and 3, not {architecture.correlation}"
+        elif architecture is not None and architecture.model == "MACE":
+            reason = "MACE converts models of the kind ScaleShiftMACE only"
+        if reason is not None:
+            yield "enable_cueq", f"cannot be: {reason}"
+
+
+def unfit(architecture: ArchitectureSettings) -> str | None:
+    """Why symmetrix does not know models with these keys, or None when it does."""
+    a = architecture
+    checks = [
+        (a.num_interactions == 2, f"num_interactions is {a.num_interactions}, not 2"),
+        (a.interaction_first in FIRST, f"interaction_first is {a.interaction_first}"),
+        (a.interaction in SECOND, f"interaction is {a.interaction}"),
+        (a.max_ell == MAX_ELL, f"max_ell is {a.max_ell}, not {MAX_ELL}"),
+        (a.max_L <= MAX_L, f"max_L is {a.max_L}, above {MAX_L}"),
+        (a.radial_type == "bessel", f"radial_type is {a.radial_type}, not bessel"),
+        (a.gate == "silu", f"gate is {a.gate}, not silu"),
+    ]
+    wrong = next((reason for fits, reason in checks if not fits), None)
+    return None if wrong is None else f"symmetrix does not know this architecture ({wrong})"

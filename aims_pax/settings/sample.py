@@ -1,0 +1,97 @@
+"""The configuration of `aims-PAX sample`: the samplers of SAMPLERS, alone.
+
+path_to_geometry: geometry.xyz
+output: samples.xyz
+n_per_geometry: 50
+seed: 42
+MD: {stat_ensemble: NVT, temperature: 300}      # optional
+SAMPLERS:
+  - {kind: rattle_tree, potential: {factory: "ase.calculators.emt:EMT"}}
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from aims_pax.errors import SettingsError
+from aims_pax.settings.base import Problem, nearest, read_document
+from aims_pax.settings.keys import OptionalText, Section, Text, Texts, Whole, key
+from aims_pax.settings.md import MDSettings
+from aims_pax.settings.sampler_list import explained, read_samplers
+from aims_pax.settings.samplers import NAME, SamplerSettings
+
+
+class SampleSettings(Section):
+    """The keys beside MD and SAMPLERS."""
+
+    path_to_geometry: Texts = key(..., "Geometry file, folder of ASE-readable files, or list of files.")
+    output: Text = key(
+        ...,
+        "Extended XYZ file that structures are appended to; the same command goes on to the number asked for.",
+    )
+    n_per_geometry: Whole = key(
+        ..., "Structures of each geometry, of all samplers together.", possible="[1, 1000000000]"
+    )
+    seed: Whole = key(42, "Seed of all random numbers.", possible="[0, 4294967295]")
+    skip_step: Whole = key(
+        25,
+        "MD steps between two structures, where a sampler says none.",
+        possible="[1, inf)",
+        plausible="[5, 10000]",
+    )
+    device: OptionalText = key(None, "`cpu`, `cuda`, `cuda:N`; `None`: the GPU if there is one.")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What the file says."""
+
+    keys: SampleSettings
+    md: MDSettings
+    samplers: tuple[SamplerSettings, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def read_sample(path: Path) -> Sampling:
+    """The configuration at `path`. Raises SettingsError that lists everything wrong, one a line."""
+    document = read_document(path, str(path))
+    data: dict[str, Any] = dict(document.data)
+    problems: list[Problem] = []
+    samplers: tuple[SamplerSettings, ...] = ()
+    warnings: list[Problem] = []
+    if NAME in data:
+        samplers, problems, warnings = read_samplers(document)
+    else:
+        problems = [document.problem((NAME,), "mandatory. A list of samplers, such as - {kind: rattle_tree}")]
+    written = data.pop("MD", None)
+    data.pop(NAME, None)
+    sections: dict[str, Any] = {}
+    tables: dict[str, tuple[type[Section], Any]] = {
+        "": (SampleSettings, data),
+        "MD": (MDSettings, {"stat_ensemble": "NVT", **written} if isinstance(written, dict) else written),
+    }
+    if written is None:
+        tables["MD"] = (MDSettings, {"stat_ensemble": "NVT"})
+    for name, (model, raw) in tables.items():
+        place = (name,) if name else ()
+        try:
+            sections[name] = model.model_validate(raw)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                text = explained(detail, model)
+                wrong = str(detail["loc"][0]) if detail["loc"] else ""
+                if not name and detail["type"] == "extra_forbidden" and nearest(wrong, (NAME, "MD")):
+                    text = f"unknown key; nearest: {nearest(wrong, (NAME, 'MD', *model.model_fields))}"
+                problems.append(document.problem((*place, *detail["loc"]), text))
+            continue
+        warnings += [document.problem((*place, k), text) for k, text in sections[name].oddities()]
+    if not problems and isinstance(sections["MD"].temperature, tuple):
+        text = "expected one temperature: there is no end that a ramp could go to"
+        problems.append(document.problem(("MD", "temperature"), text))
+    if problems:
+        raise SettingsError("\n".join(str(p) for p in sorted(set(problems))))
+    return Sampling(sections[""], sections["MD"], samplers, tuple(str(w) for w in warnings))

@@ -1,0 +1,200 @@
+"""Reading the list SAMPLERS, and what it says as a whole: shares, potentials, the complete list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from aims_pax.settings.augment import Call, as_calculator
+from aims_pax.settings.base import Document, Place, Problem, nearest
+from aims_pax.settings.keys import Section
+from aims_pax.settings.samplers import (
+    FILTERS,
+    KINDS,
+    MACE_MP0,
+    NAME,
+    POTENTIALLESS,
+    ClustersSettings,
+    FilterSettings,
+    OwnSamplerSettings,
+    SamplerSettings,
+)
+
+TOLERANCE = 1e-3  # of the sum of the shares
+
+
+def read_samplers(
+    document: Document, place: Place = (NAME,)
+) -> tuple[tuple[SamplerSettings, ...], list[Problem], list[Problem]]:
+    """(samplers, everything wrong, everything odd) of the list at `place` of a document."""
+    value: Any = document.data
+    for part in place:
+        value = value[part]
+    problems: list[Problem] = []
+    if not isinstance(value, list) or not value:
+        text = "expected a list of samplers, such as - {kind: md, share: 1.0}"
+        return (), [document.problem(place, text)], []
+    reader = _Reader(document)
+    found = [reader.sampler(entry, (*place, k)) for k, entry in enumerate(value)]
+    problems = reader.problems
+    samplers = tuple(s for s in found if s is not None)
+    if len(samplers) == len(value):
+        problems += [document.problem(place, text) for text in _shares_wrong(samplers)]
+    return samplers, problems, reader.oddities
+
+
+def plain(samplers: Sequence[SamplerSettings]) -> list[dict[str, Any]]:
+    """The list as it may be written, complete."""
+    return [
+        {
+            **{
+                n: _as_written(getattr(s, n))
+                for n in ("kind", "share", *type(s).model_fields)
+                if n != "filters"
+            },
+            "filters": [{"kind": f.kind, **{n: _as_written(v) for n, v in f.settings}} for f in s.filters],
+        }
+        for s in samplers
+    ]
+
+
+def _as_written(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def shares(samplers: Sequence[SamplerSettings]) -> list[float]:
+    """The share of each, 1 together."""
+    open_ = [s for s in samplers if s.share is None]
+    rest = 1 - sum(s.share for s in samplers if s.share is not None)
+    given = [rest / len(open_) if s.share is None else s.share for s in samplers]
+    return [share / sum(given) for share in given]
+
+
+def spelling_of(samplers: Sequence[SamplerSettings], one: SamplerSettings) -> Any:
+    """The potential a sampler works with, as it is written."""
+    named = [s.potential for s in (one, *samplers) if s.potential is not None]
+    return named[0] if named else "small"
+
+
+def potentials(samplers: Sequence[SamplerSettings]) -> list[tuple[Place, str, dict[str, Any]]]:
+    """(place, factory, keyword arguments) of every callable the samplers name, to be looked at by `check`."""
+    found: list[tuple[Place, str, dict[str, Any]]] = []
+    for k, one in enumerate(samplers):
+        if isinstance(one, OwnSamplerSettings):
+            found.append(((NAME, k), one.kind, dict(one.kwargs)))
+        call = None if one.potential is None or one.potential in MACE_MP0 else as_calculator(one.potential)
+        if isinstance(call, Call) and call.called and ":" in call.target and not call.args:
+            found.append(((NAME, k, "potential"), call.target, dict(call.kwargs)))
+    return found
+
+
+def models(samplers: Sequence[SamplerSettings]) -> list[tuple[Place, str]]:
+    """(place, foundation size or path) of every model the samplers name."""
+    found: list[tuple[Place, str]] = []
+    for k, one in enumerate(samplers):
+        if isinstance(one.potential, str) and one.potential not in MACE_MP0:
+            meant = as_calculator(one.potential)
+            found += [((NAME, k, "potential"), meant)] if isinstance(meant, str) else []
+    return found
+
+
+def _shares_wrong(samplers: Sequence[SamplerSettings]) -> list[str]:
+    given = [s.share for s in samplers if s.share is not None]
+    total = sum(given)
+    if len(given) == len(samplers) and abs(total - 1) > TOLERANCE:
+        return [f"the shares sum to {total:.6g}; expected 1"]
+    if len(given) < len(samplers) and total > 1 - TOLERANCE:
+        return [f"the shares sum to {total:.6g} and leave nothing for the samplers without one; lower them"]
+    return []
+
+
+class _Reader:
+    """Tables read one by one; what is wrong and what is odd gathered on the way."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.problems: list[Problem] = []
+        self.oddities: list[Problem] = []
+
+    def sampler(self, entry: Any, place: Place) -> SamplerSettings | None:
+        if not isinstance(entry, dict):
+            self._wrong(place, "expected a table such as {kind: md, share: 0.5}")
+            return None
+        kind = str(entry.get("kind", ""))
+        model = OwnSamplerSettings if ":" in kind else KINDS.get(kind)
+        if model is None:
+            self._wrong((*place, "kind"), _unknown("sampler", kind, KINDS))
+            return None
+        raw = {str(k): v for k, v in entry.items()}
+        written = raw.pop("filters", None)
+        if "potential" in raw and kind in POTENTIALLESS:
+            self._wrong((*place, "potential"), "the reference moves the atoms of aimd; remove this key")
+            return None
+        before = len(self.problems)
+        filters = self._filters([] if written is None else written, (*place, "filters"))
+        made = self._validated(model, {**raw, "filters": filters}, place)
+        return made if len(self.problems) == before else None  # type: ignore[return-value]
+
+    def _filters(self, written: Any, place: Place) -> tuple[FilterSettings, ...]:
+        entries = written if isinstance(written, list) else [written]
+        found = []
+        for k, entry in enumerate(entries):
+            raw = {"kind": entry} if isinstance(entry, str) else entry
+            if not isinstance(raw, dict):
+                self._wrong((*place, k), "expected the name of a filter, or a table {kind: …}")
+                continue
+            kind = str(raw.get("kind", ""))
+            if kind not in FILTERS:
+                self._wrong((*place, k), _unknown("filter", kind, FILTERS))
+                continue
+            rest = {str(name): v for name, v in raw.items() if name != "kind"}
+            settings = self._validated(FILTERS[kind], rest, (*place, k))
+            if isinstance(settings, ClustersSettings):
+                by_distance = settings.selection_rule.startswith("max_")
+                if by_distance and not settings.distances:
+                    self._wrong((*place, k), f"{settings.selection_rule} needs distances (Å)")
+            if settings is not None:
+                found.append(FilterSettings(kind=kind, settings=settings))
+        return tuple(found)
+
+    def _validated(self, model: type[Section], raw: Mapping[str, Any], place: Place) -> Section | None:
+        try:
+            made = model.model_validate(raw)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                self._wrong((*place, *detail["loc"]), explained(detail, model))
+            return None
+        self.oddities += [self.document.problem((*place, k), text) for k, text in made.oddities()]
+        return made
+
+    def _wrong(self, place: Place, text: str) -> None:
+        self.problems.append(self.document.problem(place, text))
+
+
+def explained(detail: ErrorDetails, model: type[Section]) -> str:
+    """One validation error of a table in words."""
+    name = str(detail["loc"][0]) if detail["loc"] else ""
+    if detail["type"] == "extra_forbidden":
+        homes = [kind for kind, other in {**KINDS, **FILTERS}.items() if name in other.model_fields]
+        near = nearest(name, model.model_fields)
+        if near is None and homes:
+            return f"unknown key here; {' and '.join(homes)} have it"
+        return (
+            f"unknown key; nearest: {near}"
+            if near
+            else f"unknown key; known: {', '.join(model.model_fields)}"
+        )
+    if detail["type"] == "missing":
+        return f"mandatory. {model.model_fields[name].description}"
+    error = detail.get("ctx", {}).get("error")
+    return str(error) if error is not None else detail["msg"]
+
+
+def _unknown(what: str, kind: str, known: Mapping[str, Any]) -> str:
+    if not kind:
+        return f"mandatory. The {what}: {', '.join(known)}"
+    near = nearest(kind, known)
+    return f"{kind!r} is no {what}; " + (f"nearest: {near}" if near else f"known: {', '.join(known)}")

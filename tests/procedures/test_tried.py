@@ -1,0 +1,91 @@
+"""What `aims-PAX check` tries at its end, and what it says then."""
+
+import shutil
+
+import pytest
+
+from aims_pax.errors import SettingsError
+from aims_pax.procedures import tried
+from aims_pax.settings.check import checked
+from tests.projects import command, write_project
+
+XTB = {"type": "calculator", "factory": "tblite.ase:TBLite", "kwargs": {"method": "GFN1-xTB", "verbosity": 0}}
+
+
+def settings(folder, changes=None, mace=None):
+    return checked(write_project(folder, changes, mace))
+
+
+def test_a_cheap_calculator_labels_the_smallest_structure(tmp_path):
+    said = tried.verdict(settings(tmp_path, {"REFERENCE": XTB}))
+    assert said.text.startswith("everything is in order; REFERENCE labelled water in 0.")
+    assert "INITIAL_DATASET_GENERATION.initial_calculator labelled water" in said.text
+
+
+def test_what_only_shows_at_the_first_label_is_found(tmp_path):
+    wrong = {**XTB, "kwargs": {"method": "GFN9-xTB", "verbosity": 0}}
+    with pytest.raises(
+        SettingsError, match=r"REFERENCE: tblite.ase:TBLite cannot label water \(H2O\).*GFN9-xTB"
+    ):
+        tried.verdict(settings(tmp_path, {"REFERENCE": wrong}))
+
+
+OWN = """from ase.calculators.emt import EMT
+def make():
+    open("made", "w").close()
+    return EMT()
+"""
+
+
+def test_other_calculators_are_tried_when_that_is_wanted(tmp_path, monkeypatch):
+    (tmp_path / "own.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    own = settings(tmp_path, {"REFERENCE": {"type": "calculator", "factory": "own:make"}})
+    said = tried.verdict(own)
+    assert "the reference was not tried (aims-PAX check --try" in said.text
+    assert not (tmp_path / "made").exists()
+    assert "REFERENCE labelled water" in tried.verdict(own, wanted=True).text
+
+
+def test_a_large_structure_is_not_tried_unasked(tmp_path, monkeypatch):
+    monkeypatch.setattr(tried, "SMALL", 2)
+    assert "was not tried" in tried.verdict(settings(tmp_path)).text
+
+
+def test_a_gpu_that_is_not_there_is_a_warning_and_an_error_when_tried(tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(tried.Path, "exists", lambda self: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    cuda = settings(tmp_path, mace={"MISC": {"device": "cuda"}})
+    (warning,) = tried.verdict(cuda).warnings
+    assert "MISC.device: cuda, but this machine shows no GPU" in warning
+    with pytest.raises(SettingsError, match="torch finds no GPU"):
+        tried.verdict(cuda, wanted=True)
+
+
+@pytest.mark.parametrize(
+    ("launch", "missing"),
+    [
+        ("mpirun -n 4 /opt/nowhere/aims.x", ["/opt/nowhere/aims.x"]),
+        ("no-such-launcher aims.x", ["no-such-launcher", "aims.x"]),
+        ("OMP_NUM_THREADS=1 {sh}", []),
+        ("module load aims; aims.x", []),
+    ],
+)
+def test_programs_of_fhi_aims_that_are_not_there_are_named(tmp_path, launch, missing):
+    class Fake:
+        cluster = type("C", (), {"type": "local", "launch_str": launch.format(sh=shutil.which("sh"))})
+        reference = type("R", (), {"type": "aims"})
+
+    found = [line.split()[1] for line in tried._programs(Fake)]
+    assert [m for m in found if m != "mpirun"] == missing
+
+
+def test_check_ends_with_its_verdict(tmp_path):
+    done = command("check", folder=write_project(tmp_path / "good"))
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[-1].startswith("check: everything is in order; REFERENCE labelled water")
+    done = command("check", folder=write_project(tmp_path / "bad", {"MD": {"timestep": -1, "tempratur": 3}}))
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "2 problems to mend"
