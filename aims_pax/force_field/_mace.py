@@ -31,6 +31,7 @@ NOISE = (
     r".*TorchScript.*",
     r".*TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD.*",
     r".*cuequivariance.*",
+    r"To copy construct from a tensor.*",  # the converter to cuEquivariance
 )
 
 

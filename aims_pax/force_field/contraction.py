@@ -74,6 +74,8 @@ class Coupling:
         parts = []
         for c, leading, d in zip(C, self.leading, self.dims, strict=True):
             T = torch.bmm(c, P[:leading].transpose(0, 1))
+            if nM * d == 1:
+                T = _Packed.apply(T)
             parts.append(T.view(channels, nM, d, T.shape[-1]))
         T = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
         return (T * x.transpose(0, 1)[:, None]).sum(2)
@@ -96,6 +98,18 @@ class Coupling:
         parts = zip(dense.split(self.dims, dim=2), self.leading, strict=True)
         flat = torch.cat([part[..., :n].flatten(1) for part, n in parts], dim=1)
         return flat.to(device, contraction.U_matrix_1.dtype)
+
+
+class _Packed(torch.autograd.Function):
+    """The same; its gradient is laid out without gaps, so that a traced graph has no strides over size 1 to keep."""
+
+    @staticmethod
+    def forward(ctx: Any, T: torch.Tensor) -> torch.Tensor:
+        return T.view_as(T)
+
+    @staticmethod
+    def backward(ctx: Any, slope: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return slope.contiguous()
 
 
 def _components(contraction: Any) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from aims_pax.errors import RestartError, SettingsError
+from aims_pax.force_field import cueq
 from aims_pax.force_field._mace import MaceModel, quiet
 from aims_pax.force_field.build import (
     DTYPES,
@@ -23,14 +24,16 @@ from aims_pax.force_field.build import (
     read_model,
     read_statistics,
 )
+from aims_pax.force_field.compiling import How, say, taken_notes
 from aims_pax.force_field.graphs import Graph, Graphs
-from aims_pax.force_field.inference import Committee
+from aims_pax.force_field.inference import Committee, torch_evaluator
 from aims_pax.force_field.losses import Loss
 from aims_pax.force_field.member import UNSEEN, Member
 from aims_pax.force_field.native import Backend
+from aims_pax.force_field.offsets import refit
 from aims_pax.force_field.optimiser import Arrays
-from aims_pax.force_field.statistics import fit_offsets, measure
-from aims_pax.force_field.train import MemberResult, Plan, energy_residuals, validate, visit
+from aims_pax.force_field.statistics import measure
+from aims_pax.force_field.train import MemberResult, Plan, validate, visit
 from aims_pax.force_field.workers import TrainingPool, Visited, together
 from aims_pax.frames import LabelledFrame
 
@@ -81,6 +84,7 @@ class Ensemble:
         self._frozen: list[MaceModel] = []
         self._frozen_version = -1
         self._backend: Backend | None = None
+        self.compiled: How = "wait" if settings.training.compile == "always" else "never"
 
     @classmethod
     def build(
@@ -171,7 +175,8 @@ class Ensemble:
         chosen = self._frozen if members is None else [self._frozen[k] for k in members]
         if self._backend is None:
             misc = self.settings.misc
-            self._backend = Backend(misc.inference, misc.device, chosen[0])
+            fallback = cueq.Cueq(misc.device).evaluator if misc.enable_cueq else torch_evaluator
+            self._backend = Backend(misc.inference, misc.device, chosen[0], fallback)
         return Committee(chosen, self.settings.misc.device, evaluator=self._backend.evaluator)
 
     def train(
@@ -193,7 +198,7 @@ class Ensemble:
         measures and freezes the statistics.
         """
         words = words if words is not None else ("train", self.visits)
-        plan = Plan(epochs, words, valid_skip, schedule, margin, patience)
+        plan = Plan(epochs, words, valid_skip, schedule, margin, patience, self.compiled)
         chosen = self._chosen(data)
         before = [(member, member.arrays()) for member, _ in chosen]
         results = []
@@ -202,6 +207,7 @@ class Ensemble:
                 train, valid = self._graphs(own)
                 self._know(member, self.graphs.of(own.train), train)
                 results.append(visit(member, train, valid, plan, self.loss, stop))
+                say(taken_notes())
         except BaseException:
             for member, arrays in before:
                 member.load(arrays)
@@ -230,7 +236,7 @@ class Ensemble:
         """
         for member, own in self._chosen(data):
             self._know(member, self.graphs.of(own.train), self._graphs(own)[0])
-        plan = Plan(epochs, words, valid_skip, schedule, margin, patience)
+        plan = Plan(epochs, words, valid_skip, schedule, margin, patience, self.compiled)
         sets = {self.members[m]: (own.train, own.valid) for m, own in data.items()}
         return together(dict(zip(data, pool.train(sets, plan, stop), strict=True)))
 
@@ -254,14 +260,13 @@ class Ensemble:
         return results
 
     def refit_offsets(self, data: Mapping[int, Sequence[LabelledFrame]] | Data) -> None:
-        """Fit E0 (where they came from least squares) or the common shift again on the training sets.
+        """Fit E0 (where they came from least squares) or the common shift again on the whole training sets.
 
-        Forces do not change. At a force weight of 1000 the energy offset lags many epochs behind otherwise.
+        Forces do not change. Visits do so with a sample, which is what dynamics and validations go by meanwhile.
         """
         for member, own in self._chosen(data):
             train, _ = self._graphs(own)
-            if member.statistics is not None and train:
-                self._refit(member, train)
+            refit(member, train)
         self.version += 1
 
     def fresh_phase(self, members: Sequence[int] | None = None) -> None:
@@ -369,21 +374,9 @@ class Ensemble:
             return
         rank = int(np.linalg.matrix_rank(np.stack([g.composition for g in train])))
         if rank > member.statistics.rank and (member.statistics.fitted_E0 or not member.statistics.rank):
-            self._refit(member, train)
+            refit(member, train)
             assert member.statistics is not None
             member.statistics = replace(member.statistics, rank=rank)
-
-    def _refit(self, member: Member, train: Sequence[Graph]) -> None:
-        assert member.statistics is not None
-        composition, residual = energy_residuals(member, train)
-        if not np.isfinite(residual).all():
-            return
-        if member.statistics.fitted_E0:
-            member.shift_offsets(E0=member.statistics.E0 + fit_offsets(composition, residual))
-        elif is_shifted(self.settings) and hasattr(member.model, "scale_shift"):
-            member.shift_offsets(
-                shift=member.statistics.shift + float((residual / composition.sum(1)).mean())
-            )
 
 
 def given_energies(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import weakref
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,9 +22,12 @@ from aims_pax.force_field.forward import Plan, Unsupported, Weights
 from aims_pax.force_field.layout import Layout, arrange, pad
 
 if TYPE_CHECKING:
+    from aims_pax.force_field.compiled import Rows
     from aims_pax.force_field.inference import EdgeGraph
 
 log = logging.getLogger(__name__)
+
+LAYOUTS = 4  # kept at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,8 +122,20 @@ def evaluate(
     return assemble(fast, graph, layout, e, g, strain)
 
 
+@torch.no_grad()
+def only_energies(fast: Fast, graph: EdgeBatch) -> torch.Tensor:
+    """Energies (F,) eV above the atomic energies."""
+    layout = arrange(graph.species, graph.sender, graph.receiver, len(fast.model.atomic_numbers))
+    geometry = fast.plan.geometry(layout, pad(graph.vectors, layout, fast.plan.r_max))
+    e = fast.plan.node_energies(fast.weights(), layout, *geometry)[layout.rank]
+    repulsion = fast.pair(graph)
+    scale, shift = fast.scale_shift()
+    e = (e if repulsion is None else e + repulsion[0]) * scale + shift
+    return e.new_zeros(graph.frames).index_add(0, graph.frame_of, e)
+
+
 def assemble(
-    fast: Fast, graph: EdgeBatch, layout: Layout, e: torch.Tensor, g: torch.Tensor, strain: bool
+    fast: Fast, graph: EdgeBatch, layout: Layout | Rows, e: torch.Tensor, g: torch.Tensor, strain: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """Scale, shift and pair repulsion, and the sums over atoms and edges. e: (A,), g: (S, 3), layout's order."""
     scale, shift = fast.scale_shift()
@@ -142,13 +158,13 @@ def assemble(
 class FastEvaluator:
     """`Evaluator` of several models with one layout, and one geometry, for all of them.
 
-    The layout is kept as long as the edges stay the same.
+    Layouts are kept as long as the edges stay the same: one, or those of the pieces of a large batch.
     """
 
     def __init__(self, models: Sequence[Fast], owners: Sequence[MaceModel]) -> None:
         self.models, self.owners = list(models), list(owners)
         self.members = len(self.models)
-        self._layout: tuple[tuple[torch.Tensor, ...], Layout] | None = None
+        self._layouts: deque[tuple[tuple[torch.Tensor, ...], Layout]] = deque(maxlen=LAYOUTS)
 
     def __call__(
         self,
@@ -182,10 +198,11 @@ class FastEvaluator:
 
     def _arranged(self, batch: EdgeBatch, elements: int) -> Layout:
         key = batch.species, batch.sender, batch.receiver
-        if self._layout is not None and all(map(torch.equal, self._layout[0], key)):
-            return self._layout[1]
+        for known, layout in self._layouts:
+            if all(map(torch.equal, known, key)):
+                return layout
         layout = arrange(*key, elements)
-        self._layout = key, layout
+        self._layouts.appendleft((key, layout))
         return layout
 
 

@@ -20,6 +20,11 @@ def feature_vectors(size_or_path: str, frames: Sequence[Frame], device: str, fol
 
     size_or_path, folder: as `foundation.load` takes them.
     """
+    return described(calculator_of(size_or_path, device, folder), frames)
+
+
+def calculator_of(size_or_path: str, device: str, folder: Path) -> Any:
+    """MACE's own ASE calculator of a model, in double precision; for `described`."""
     path = folder / Path(size_or_path).expanduser()
     if not path.is_file():
         path = foundation._download(size_or_path)
@@ -27,8 +32,7 @@ def feature_vectors(size_or_path: str, frames: Sequence[Frame], device: str, fol
     with quiet():
         from mace.calculators import MACECalculator
 
-        calculator = MACECalculator(models=[model], device=device, default_dtype="float64")
-    return described(calculator, frames)
+        return MACECalculator(models=[model], device=device, default_dtype="float64")
 
 
 def described(calculator: Any, frames: Sequence[Frame]) -> Array:

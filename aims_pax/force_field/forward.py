@@ -119,11 +119,15 @@ class Plan:
             Y.append((Y[-1][:, :, None] * n[:, None, :]).flatten(1) @ step)
         return torch.cat(Y, dim=1), self._radial_features(layout, x)
 
+    def by_degree(self, Y: torch.Tensor) -> ByL:
+        """(S, 2l + 1) for each l."""
+        return list(Y.split([2 * ell + 1 for ell in range(self.lmax + 1)], dim=1))
+
     def node_energies(
-        self, weights: Weights, layout: Layout, Y: torch.Tensor, features: torch.Tensor
+        self, weights: Weights, layout: Layout, Y: torch.Tensor | ByL, features: torch.Tensor
     ) -> torch.Tensor:
-        """ε (A,) in the layout's order, before scale, shift and pair repulsion."""
-        sh = list(Y.split([2 * ell + 1 for ell in range(self.lmax + 1)], dim=1))
+        """ε (A,) in the layout's order, before scale, shift and pair repulsion. Y: as one, or for each l."""
+        sh = self.by_degree(Y) if isinstance(Y, torch.Tensor) else list(Y)
         h: ByL = []
         energy = None
         for k, (layer, w) in enumerate(zip(self.layers, weights.layers, strict=True)):

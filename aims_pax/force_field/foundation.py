@@ -9,17 +9,23 @@ from aims_pax.errors import SettingsError, SetupError
 from aims_pax.force_field._mace import MaceModel, foundation_models, quiet
 from aims_pax.force_field.build import DTYPES, read_model
 from aims_pax.force_field.inference import Committee
+from aims_pax.force_field.native import Backend
 
 log = logging.getLogger(__name__)
 
 
 def load(
-    size_or_path: str, device: str = "cpu", dtype: str = "float32", folder: Path | None = None
+    size_or_path: str,
+    device: str = "cpu",
+    dtype: str = "float32",
+    folder: Path | None = None,
+    inference: str = "torch",
 ) -> Committee:
     """A foundation model as a potential of one member; it knows its `elements`.
 
     size_or_path: `small`, `medium`, `large` … as MACE names them (downloaded at first use into MACE's cache),
-    or a path to a local .model file, relative to `folder`.
+    or a path to a local .model file, relative to `folder`. inference: as MISC.inference; what cannot be native
+    is left to torch, whatever the models of the run are asked for.
     Raises SettingsError for an unknown size, a missing file or one that is no MACE model, and SetupError
     when a download is needed and fails.
     """
@@ -35,7 +41,8 @@ def load(
         )
     model = read_model(path, device, DTYPES[dtype]).eval().requires_grad_(False)
     head = _head(model, path)
-    potential = Committee([model], device, head=head)
+    backend = Backend("torch" if inference == "torch" else "auto", device, model, what="foundation model")
+    potential = Committee([model], device, head=head, evaluator=backend.evaluator)
     log.info(
         "foundation model %s: %d elements, r_max %.1f Å", path.name, len(potential.elements), potential.r_max
     )

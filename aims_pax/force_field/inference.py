@@ -18,6 +18,7 @@ from aims_pax.force_field._mace import MaceModel
 from aims_pax.force_field.build import elements_of
 from aims_pax.force_field.graphs import model_input, species_index, species_of
 from aims_pax.force_field.losses import interaction_energy
+from aims_pax.force_field.memory import Room, room
 from aims_pax.force_field.neighbours import SkinNeighbours
 from aims_pax.frames import Frame, Label
 from aims_pax.potential import Evaluation
@@ -110,6 +111,26 @@ def cut(graph: EdgeGraph, atoms: torch.Tensor) -> EdgeGraph:
     )
 
 
+def in_pieces(
+    evaluator: Evaluator, graph: EdgeGraph, strain: bool, room: Room
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """What the evaluator says of a graph: at once, or some structures after others where memory runs out."""
+    frames = len(graph.ptr) - 1
+    sizes = torch.bincount(graph.frame_of[graph.sender], minlength=frames).tolist()
+
+    def work(first: int, end: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        if end - first == frames:
+            return evaluator(graph, strain=strain)
+        chosen = (graph.frame_of >= first) & (graph.frame_of < end)
+        return evaluator(cut(graph, chosen), strain=strain)
+
+    parts = room.each(sizes, work)
+    if len(parts) == 1:
+        return parts[0]
+    energies, forces, strains = zip(*parts, strict=True)
+    return torch.cat(energies, 1), torch.cat(forces, 1), torch.cat(strains, 1) if strain else None
+
+
 class BoundCommittee:
     """A committee bound to F structures with A atoms together; only positions and cells move.
 
@@ -121,7 +142,7 @@ class BoundCommittee:
 
     def __init__(self, committee: Committee, frames: Sequence[Frame]) -> None:
         self.evaluator, self._alone = committee.evaluator, committee.alone
-        self.members, self.device = committee.members, committee.device
+        self.members, self.device, self._room = committee.members, committee.device, committee.room
         device = torch.device(self.device)
         self.frames = list(frames)
         species = [species_of(frame, committee.index) for frame in frames]
@@ -148,9 +169,10 @@ class BoundCommittee:
         edges = self.neighbours(positions, cells)
         graph = EdgeGraph(self.species, edges.sender, edges.receiver, edges.vectors, self.frame_of, self.ptr)
         strain = stress and self._any_periodic
-        said = (
-            self.evaluator(graph, strain=strain) if drivers is None else self._driven(graph, drivers, strain)
-        )
+        if drivers is None:
+            said = in_pieces(self.evaluator, graph, strain, self._room)
+        else:
+            said = self._driven(graph, drivers, strain)
         energies, forces, derivative = said
         tensors = self._stress(derivative, cells, len(energies)) if stress else None
         if self.neighbours.lost.any():
@@ -172,7 +194,7 @@ class BoundCommittee:
         for member in sorted(set(drivers)):
             mine = driver_of == member
             atoms = mine[self.frame_of]
-            energy, force, tensor = self._alone(member)(cut(graph, atoms), strain=strain)
+            energy, force, tensor = in_pieces(self._alone(member), cut(graph, atoms), strain, self._room)
             energies[:, mine], forces[:, atoms] = energy, force
             if strains is not None and tensor is not None:
                 strains[:, mine] = tensor
@@ -208,6 +230,7 @@ class Committee:
         self.elements = elements_of(models[0])
         self.index = species_index(self.elements)
         self.r_max = float(models[0].r_max)
+        self.room = room("dynamics", device)
         self._edges_at_once = WORK // _size(models[0])
 
     def bind(self, frames: Sequence[Frame]) -> BoundCommittee:

@@ -13,7 +13,8 @@ import torch
 
 from aims_pax.force_field._mace import MaceModel, default_dtype, modules
 from aims_pax.force_field.build import DTYPES
-from aims_pax.force_field.fast import EdgeBatch, evaluate, fast
+from aims_pax.force_field.compiling import evaluate_trained
+from aims_pax.force_field.fast import EdgeBatch, evaluate, fast, only_energies
 from aims_pax.force_field.graphs import Batch, model_input
 
 if TYPE_CHECKING:
@@ -70,16 +71,31 @@ def predict(model: MaceModel, batch: Batch, *, training: bool, stress: bool) -> 
     """Evaluate the model; with `training` the result can be differentiated with respect to the weights."""
     quick = fast(model)
     if quick is not None:
-        species = batch.node_attrs.argmax(1)
-        graph = EdgeBatch(
-            species, batch.edges[0], batch.edges[1], batch.vectors, batch.frame_of, batch.frames
-        )
-        energy, forces, strain = evaluate(quick, graph, training=training, strain=stress)
+        if training:
+            energy, forces, strain = evaluate_trained(quick, edge_batch(batch), strain=stress)
+        else:
+            energy, forces, strain = evaluate(quick, edge_batch(batch), training=False, strain=stress)
         tensor = None
         if strain is not None:
             tensor = strain * (batch.has_stress / batch.volume)[:, None, None]
         return Prediction(energy, forces, tensor)
     return predict_by_modules(model, batch, training=training, stress=stress)
+
+
+@torch.no_grad()
+def energies(model: MaceModel, batch: Batch) -> torch.Tensor:
+    """(F,) eV above the atomic energies, without forces: a fraction of what `predict` costs."""
+    quick = fast(model)
+    if quick is not None:
+        return only_energies(quick, edge_batch(batch))
+    inputs = model_input(batch.node_attrs, batch.edges, batch.vectors, batch.frame_of, batch.ptr)
+    return interaction_energy(model(inputs, training=False, compute_force=False))
+
+
+def edge_batch(batch: Batch) -> EdgeBatch:
+    """What the evaluation reads of it."""
+    species = batch.node_attrs.argmax(1)
+    return EdgeBatch(species, batch.edges[0], batch.edges[1], batch.vectors, batch.frame_of, batch.frames)
 
 
 def predict_by_modules(model: MaceModel, batch: Batch, *, training: bool, stress: bool) -> Prediction:

@@ -14,7 +14,7 @@ import io
 import json
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from aims_pax.errors import SettingsError
 from aims_pax.force_field._mace import MaceModel, quiet
 from aims_pax.force_field.inference import EdgeGraph, Evaluator, TorchEvaluator, cut, torch_evaluator
-from aims_pax.force_field.native_export import Topology, unfit
+from aims_pax.force_field.native_export import Topology
+from aims_pax.force_field.native_fit import unfit
 from aims_pax.frames import Array
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,11 @@ PACKAGE = "symmetrix-xl"
 KNOWN = ("0.1.1",)  # versions whose file layout and evaluator are the ones used here
 ABSOLUTE, RELATIVE = 1e-5, 1e-6  # tolerance of a force: eV/Å, and share of the largest force
 FIRST_LOOK, LATER_LOOK = 96, 24  # atoms of a structure that new weights are compared on
+FEW = 8  # elements of a model that are read whether or not they occur
 Int32 = NDArray[np.int32]
+
+
+TorchMaker = Callable[[Sequence[MaceModel], int], Evaluator]
 
 
 class Mismatch(Exception):
@@ -60,12 +65,20 @@ def absent() -> str | None:
 class Backend:
     """What evaluates the models of a run, chosen by MISC.inference, the device and the model.
 
+    fallback: makes what evaluates them where symmetrix does not. what: begins each line of the log.
     Raises SettingsError when `native` is asked for and not possible. With `auto`, a comparison that fails
     means torch from then on.
     """
 
-    def __init__(self, mode: str, device: str, model: MaceModel) -> None:
-        self.mode = mode
+    def __init__(
+        self,
+        mode: str,
+        device: str,
+        model: MaceModel,
+        fallback: TorchMaker = torch_evaluator,
+        what: str = "inference",
+    ) -> None:
+        self.mode, self._torch, self.what = mode, fallback, what
         self.refusal = None if mode == "torch" else _refusal(device, model)
         self._said = mode == "torch"
         self._members: dict[int, NativeMember] = {}
@@ -75,27 +88,27 @@ class Backend:
     def evaluator(self, models: Sequence[MaceModel], head: int = 0) -> Evaluator:
         """For models of the architecture that was looked at; each model is exported once, wherever it is used."""
         if self.refusal:
-            self._say(f"inference: torch, because {self.refusal}")
+            self._say(f"{self.what}: torch, because {self.refusal}")
         if self.mode == "torch" or self.refusal:
-            return torch_evaluator(models, head)
+            return self._torch(models, head)
         for model in models:
             if id(model) not in self._members:
                 self._members[id(model)] = NativeMember(model)
-        return NativeEvaluator(self, [self._members[id(m)] for m in models], torch_evaluator(models, head))
+        return NativeEvaluator(self, [self._members[id(m)] for m in models], self._torch(models, head))
 
     def ready(self, members: Sequence[NativeMember], graph: EdgeGraph) -> bool:
         """Bring members up to date and compare those that have changed; False: torch has to do it.
 
         Raises SettingsError when `native` is asked for and the comparison fails.
         """
-        stale = [m for m in members if m.stale()] if self.refusal is None else []
+        stale = [m for m in members if m.stale(graph)] if self.refusal is None else []
         try:
             for member in stale:
                 limit = FIRST_LOOK if member.stamp is None else LATER_LOOK
                 member.update()
                 difference = member.compare(graph, limit)
                 version = metadata.version(PACKAGE)
-                self._say(f"inference: native ({PACKAGE} {version}), within {difference:.0e} eV/Å of torch")
+                self._say(f"{self.what}: native ({PACKAGE} {version}), within {difference:.0e} eV/Å of torch")
         except (Mismatch, ArithmeticError) as error:
             if self.mode == "native":
                 raise SettingsError(
@@ -103,7 +116,7 @@ class Backend:
                 ) from error
             self.refusal, self._said = str(error), True
             self._members.clear()
-            log.warning("inference: torch from now on, because %s", error)
+            log.warning("%s: torch from now on, because %s", self.what, error)
         return self.refusal is None
 
     def _say(self, line: str) -> None:
@@ -149,7 +162,8 @@ class Arrays:
 class NativeMember:
     """One model read by symmetrix, and a float64 copy of it that torch evaluates for comparison.
 
-    stamp: what the weights were when they were last read, None before.
+    stamp: what the weights were when they were last read, None before. Of a model that knows more than
+    `FEW` elements only those that have been seen are read.
     """
 
     def __init__(self, model: MaceModel) -> None:
@@ -161,9 +175,18 @@ class NativeMember:
         self._reference: MaceModel | None = None
         self._topology: Topology | None = None
         self._evaluator: Any = None
+        Z = len(model.atomic_numbers)
+        self._active = np.arange(Z) if Z <= FEW else np.arange(0)
+        self._place = _places(self._active, Z)
 
-    def stale(self) -> bool:
-        """Whether the weights have changed since they were read."""
+    def stale(self, graph: EdgeGraph) -> bool:
+        """Whether the weights have changed since they were read, or elements have come that were not."""
+        if len(self._active) < len(self._place):
+            seen = np.unique(graph.species.numpy())
+            if (self._place[seen] < 0).any():
+                self._active = np.union1d(self._active, seen)
+                self._place = _places(self._active, len(self._place))
+                return True
         return self.stamp != self._now()
 
     def update(self) -> None:
@@ -176,7 +199,7 @@ class NativeMember:
         self._reference.load_state_dict(self.model.state_dict())
         for own, told in zip(self._reference.interactions, self.model.interactions, strict=True):
             own.avg_num_neighbors = told.avg_num_neighbors
-        self._evaluator = read(self._topology.export(self._reference))
+        self._evaluator = read(self._topology.export(self._reference, self._active.tolist()))
         self.stamp = now
 
     def compare(self, graph: EdgeGraph, atoms: int) -> float:
@@ -209,7 +232,7 @@ class NativeMember:
         """Energies (F,) eV, forces (A, 3) eV/Å, dE/dε (F, 3, 3) eV or None."""
         A, E, F = len(graph.species), len(graph.sender), len(graph.ptr) - 1
         self._evaluator.compute_node_energies_forces(
-            A, graph.species, graph.counts, graph.receiver32, graph.receiver_species,
+            A, self._place[graph.species], graph.counts, graph.receiver32, self._place[graph.receiver_species],
             graph.vectors.reshape(-1), graph.lengths,
         )  # fmt: skip
         E0 = self.model.atomic_energies_fn.atomic_energies.reshape(-1).double().numpy()
@@ -252,6 +275,13 @@ class NativeEvaluator:
         energies, forces, strains = zip(*(n(arrays, strain=strain) for n in self.native), strict=True)
         tensors = torch.from_numpy(np.stack(strains)) if strain else None
         return torch.from_numpy(np.stack(energies)), torch.from_numpy(np.stack(forces)), tensors
+
+
+def _places(active: NDArray[np.int64], elements: int) -> Int32:
+    """(Z,) where each element is among the active ones, −1 for the others."""
+    places = np.full(elements, -1, np.int32)
+    places[active] = np.arange(len(active))
+    return places
 
 
 def excerpt(graph: EdgeGraph, atoms: int) -> EdgeGraph:

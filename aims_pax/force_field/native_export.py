@@ -15,72 +15,20 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from aims_pax.force_field._mace import MaceModel, o3
+from aims_pax.force_field._mace import MaceModel
+from aims_pax.force_field.native_fit import channels, kind
 from aims_pax.frames import Array
+from aims_pax.settings.engines import FIRST, MAX_ELL
 
-FIRST = {  # interaction block: whether it keeps what the atom was
-    "RealAgnosticInteractionBlock": False,
-    "RealAgnosticDensityInteractionBlock": False,
-    "RealAgnosticResidualInteractionBlock": True,
-    "RealAgnosticDensityResidualInteractionBlock": True,
-}
-SECOND = ("RealAgnosticResidualInteractionBlock", "RealAgnosticDensityResidualInteractionBlock")
-MAX_ELL = 3
 SPLINE_POINTS = 1024  # of each radial function: forces then differ by about 1e-7 eV/Å
 ZERO = 1e-6  # U tensors hold numbers of order one, rounded to float32
-
-
-def unfit(model: MaceModel) -> str | None:
-    """Why symmetrix cannot evaluate a model, or None when it can."""
-    blocks = [_kind(i) for i in model.interactions]
-    radial = model.radial_embedding
-    checks = [
-        (_kind(model) in ("MACE", "ScaleShiftMACE"), f"the model is a {_kind(model)}"),
-        (not hasattr(model, "joint_embedding"), "the model has embeddings of charge, spin or fields"),
-        (len(getattr(model, "heads", None) or ["one"]) == 1, "the model has several heads"),
-        (len(blocks) == 2, f"num_interactions is {len(blocks)}, not 2"),
-        (blocks[0] in FIRST, f"interaction_first is {blocks[0]}"),
-        (len(blocks) != 2 or blocks[-1] in SECOND, f"interaction is {blocks[-1]}"),
-        (model.spherical_harmonics._lmax == MAX_ELL, f"max_ell is {model.spherical_harmonics._lmax}, not 3"),
-        (_kind(radial.bessel_fn) == "BesselBasis", f"radial_type is {_kind(radial.bessel_fn)}, not bessel"),
-        (_kind(radial.cutoff_fn) == "PolynomialCutoff", f"the cutoff is {_kind(radial.cutoff_fn)}"),
-        (getattr(radial, "apply_cutoff", True), "the cutoff is not applied to the radial basis"),
-        (getattr(radial, "distance_transform", None) is None, "the radial basis transforms distances"),
-    ]
-    for fits, reason in checks:
-        if not fits:
-            return reason
-    return _unfit_inside(model)
-
-
-def _unfit_inside(model: MaceModel) -> str | None:
-    """The rest, once the kinds of blocks are known."""
-    channels = _channels(model)
-    L = int(model.products[0].linear.irreps_out.lmax)
-    hidden = o3.Irreps([(channels, (ell, (-1) ** ell)) for ell in range(L + 1)])
-    gates = [getattr(a, "f", None) for a in getattr(model.readouts[-1].non_linearity, "acts", [None])]
-    numbers = [int(z) for z in model.atomic_numbers]
-    contraction = model.products[0].symmetric_contractions
-    networks = [
-        n for i in model.interactions for n in (i.conv_tp_weights, getattr(i, "density_fn", None)) if n
-    ]
-    checks = [
-        (not getattr(model, "use_agnostic_product", False), "its products do not know the elements"),
-        (hasattr(contraction, "contractions"), "its contractions were converted for GPUs"),
-        (L <= 2, f"max_L is {L}, above 2"),
-        (o3.Irreps(model.products[0].linear.irreps_out) == hidden, "its hidden features have another layout"),
-        (model.products[1].linear.irreps_out == o3.Irreps(f"{channels}x0e"), "its last layer is not scalar"),
-        (numbers == sorted(numbers), "its elements are not in ascending order"),
-        (all(g is torch.nn.functional.silu for g in gates), "gate is not silu"),
-        (all(_plain(n) for n in networks), "its radial network has another form"),
-    ]
-    return next((reason for fits, reason in checks if not fits), None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,14 +38,14 @@ class Polynomials:
     monomials: list[list[int]]
     maps: list[Array]
 
-    def coefficients(self, contraction: Any) -> Array:
-        """(Z, channels, monomials) from the weights of a contraction."""
+    def coefficients(self, contraction: Any, chosen: Sequence[int]) -> Array:
+        """(elements chosen, channels, monomials) from the weights of a contraction."""
         highest = len(self.maps)
         weights = [contraction.weights_max, *contraction.weights]  # of ν = highest, highest − 1, …, 1
         total: Array = np.zeros(1)
         for nu, u in enumerate(self.maps, 1):
             if u.any():  # MACE empties the weights of an order that vanishes
-                total = total + np.einsum("pn,znk->zkp", u, _array(weights[highest - nu]))
+                total = total + np.einsum("pn,znk->zkp", u, _array(weights[highest - nu])[list(chosen)])
         return total
 
 
@@ -105,22 +53,26 @@ class Topology:
     """What the export of every model of one architecture has in common."""
 
     def __init__(self, model: MaceModel) -> None:
-        self.channels = _channels(model)
+        self.channels = channels(model)
         self.L = int(model.products[0].linear.irreps_out.lmax)
         first = model.products[0].symmetric_contractions.contractions
         self.M0 = [p for contraction in first for p in _polynomials(contraction)]
         (self.M1,) = _polynomials(model.products[1].symmetric_contractions.contractions[0])
         self.Phi1 = _couplings(model, self.L)
 
-    def export(self, model: MaceModel, spline_points: int = SPLINE_POINTS) -> dict[str, Any]:
+    def export(
+        self, model: MaceModel, chosen: Sequence[int] | None = None, spline_points: int = SPLINE_POINTS
+    ) -> dict[str, Any]:
         """The content of the file for these weights. Energies are interaction energies, without E0.
 
-        model: float64, of this topology. Raises ArithmeticError when its weights cannot be inverted.
+        model: float64, of this topology. chosen: places of the elements to write, ascending; all by default.
+        Raises ArithmeticError when its weights cannot be inverted.
         """
         shift, scale = 0.0, 1.0
         if hasattr(model, "scale_shift"):
             shift, scale = float(model.scale_shift.shift), float(model.scale_shift.scale)
-        numbers = [int(z) for z in model.atomic_numbers]
+        elements = range(len(model.atomic_numbers)) if chosen is None else chosen
+        numbers = [int(model.atomic_numbers[z]) for z in elements]
         out = {
             "symmetrix_format_version": 2,
             "model_type": "MACE",
@@ -137,31 +89,32 @@ class Topology:
             "radial_representation": "compact",
             "compact_radial": _radial(model, spline_points),
             **_repulsion(model, scale),
-            **self._first_layer(model, len(numbers)),
-            **self._second_layer(model, len(numbers)),
+            **self._first_layer(model, elements),
+            **self._second_layer(model, elements),
             **self._readouts(model, scale),
         }
         return out
 
-    def _first_layer(self, model: MaceModel, Z: int) -> dict[str, Any]:
+    def _first_layer(self, model: MaceModel, elements: Sequence[int]) -> dict[str, Any]:
+        Z = len(model.atomic_numbers)
         K, interaction, product = self.channels, model.interactions[0], model.products[0]
-        residual, by_density = FIRST[_kind(interaction)], _by_density(interaction)
+        residual, by_density = FIRST[kind(interaction)], _by_density(interaction)
         linears = [_array(w) / math.sqrt(K) for w in interaction.linear.weight_views()]
         if not by_density:
             linears = [w / float(interaction.avg_num_neighbors) for w in linears]
-        A0 = [[w.ravel().tolist() for w in linears]] * Z
+        A0 = [[w.ravel().tolist() for w in linears]] * len(elements)
         if not residual:  # the skip follows the message here and depends on the element
             skips = [_array(w) / math.sqrt(Z * K) for w in interaction.skip_tp.weight_views()]
             A0 = [
                 [(w @ s[:, z]).ravel().tolist() for w, s in zip(linears, skips, strict=True)]
-                for z in range(Z)
+                for z in elements
             ]
-        embedding = _array(model.node_embedding.linear.weight).reshape(Z, K) / math.sqrt(Z)
+        embedding = _array(model.node_embedding.linear.weight).reshape(Z, K)[list(elements)] / math.sqrt(Z)
         up = _array(interaction.linear_up.weight).reshape(K, K) / math.sqrt(K)
         after = _array(product.linear.weight).reshape(self.L + 1, K, K) / math.sqrt(K)
         up1 = self._up1(model)
         coefficients = [
-            p.coefficients(contraction)
+            p.coefficients(contraction, elements)
             for p, contraction in zip(self.M0, _per_component(product), strict=True)
         ]
         out = {
@@ -171,7 +124,8 @@ class Topology:
             "A0_weights": A0,
             "M0_monomials": {str(lm): p.monomials for lm, p in enumerate(self.M0)},
             "M0_weights": {
-                str(z): {str(lm): _by_channel(c[z]) for lm, c in enumerate(coefficients)} for z in range(Z)
+                str(n): {str(lm): _by_channel(c[n]) for lm, c in enumerate(coefficients)}
+                for n in range(len(elements))
             },
             "H1_weights": (after @ up1).ravel().tolist(),
         }
@@ -179,12 +133,13 @@ class Topology:
             out |= {
                 "H1_product_weights": after.ravel().tolist(),
                 "H1_linear_up_weights": up1.ravel().tolist(),
-                "H1_first_residual_weights": self._first_residual(model, Z).ravel().tolist(),
+                "H1_first_residual_weights": self._first_residual(model)[list(elements)].ravel().tolist(),
             }
         return out
 
-    def _first_residual(self, model: MaceModel, Z: int) -> Array:
+    def _first_residual(self, model: MaceModel) -> Array:
         """(Z, (L + 1)², K): what is kept of each element; symmetrix counts vectors the other way round."""
+        Z = len(model.atomic_numbers)
         with torch.no_grad():
             one_hot = torch.eye(Z, dtype=torch.float64)
             kept = _array(model.interactions[0].skip_tp(model.node_embedding(one_hot), one_hot))
@@ -196,7 +151,8 @@ class Topology:
             start += width
         return out
 
-    def _second_layer(self, model: MaceModel, Z: int) -> dict[str, Any]:
+    def _second_layer(self, model: MaceModel, elements: Sequence[int]) -> dict[str, Any]:
+        Z = len(model.atomic_numbers)
         K, interaction, product = self.channels, model.interactions[1], model.products[1]
         by_density = _by_density(interaction)
         linear, start, A1 = _array(interaction.linear.weight), 0, []
@@ -207,14 +163,14 @@ class Topology:
             start += fan_in * K
         inverse = _inverse(self._up1(model)[0])
         skip = _array(interaction.skip_tp.weight_view_for_instruction(0)) / math.sqrt(Z * K)
-        coefficients = self.M1.coefficients(product.symmetric_contractions.contractions[0])
+        coefficients = self.M1.coefficients(product.symmetric_contractions.contractions[0], elements)
         return {
             **self.Phi1,
             "A1_scaled": by_density,
             "A1_weights": A1,
             "M1_monomials": self.M1.monomials,
-            "M1_weights": {str(z): _by_channel(coefficients[z]) for z in range(Z)},
-            "H2_weights_for_H1": [(inverse @ skip[:, z]).ravel().tolist() for z in range(Z)],
+            "M1_weights": {str(n): _by_channel(c) for n, c in enumerate(coefficients)},
+            "H2_weights_for_H1": [(inverse @ skip[:, z]).ravel().tolist() for z in elements],
             "H2_weights_for_M1": (_array(product.linear.weight) / math.sqrt(K)).tolist(),
         }
 
@@ -271,7 +227,7 @@ def _couplings(model: MaceModel, L: int) -> dict[str, Any]:
     Order and indices as symmetrix wants them: for every component of Y and of H1, over the paths.
     """
     product = model.interactions[1].conv_tp
-    K = _channels(model)
+    K = channels(model)
     l_out = [int(ir.l) for _, ir in product.irreps_out]
     l_edge = [int(product.irreps_in2[i.i_in2].ir.l) for i in product.instructions]
     l_source = [int(product.irreps_in1[i.i_in1].ir.l) for i in product.instructions]
@@ -346,21 +302,6 @@ def _network(network: Any) -> dict[str, Any]:
     }
 
 
-def _plain(network: Any) -> bool:
-    """Whether a network has the form `_network` writes: SiLU inside, nothing at the end, no bias."""
-    if _kind(network) != "FullyConnectedNet":
-        return False
-    *inner, last = network._modules.values()
-    return (
-        last.act is None
-        and all(getattr(layer.act, "f", None) is torch.nn.functional.silu for layer in inner)
-        and all(
-            layer.var_in == layer.var_out == 1 and getattr(layer, "bias", None) is None
-            for layer in [*inner, last]
-        )
-    )
-
-
 def _repulsion(model: MaceModel, scale: float) -> dict[str, Any]:
     if not getattr(model, "pair_repulsion", False):
         return {"has_zbl": False}
@@ -393,16 +334,7 @@ def _inverse(matrix: Array) -> Array:
 
 
 def _by_density(interaction: Any) -> bool:
-    return "Density" in _kind(interaction)
-
-
-def _channels(model: MaceModel) -> int:
-    return int(model.node_embedding.linear.irreps_out.count("0e"))
-
-
-def _kind(module: Any) -> str:
-    """Class name, also of what TorchScript made of a module."""
-    return str(getattr(module, "original_name", type(module).__name__))
+    return "Density" in kind(interaction)
 
 
 def _array(tensor: torch.Tensor) -> Array:

@@ -97,17 +97,27 @@ def atomic_energies(
     return E0, "least squares"
 
 
-def fit_offsets(composition: Array, energies: Array) -> Array:
+def fit_offsets(
+    composition: Array, energies: Array, weight: Array | None = None, trust: float = 0.0
+) -> Array:
     """(Z,) offsets of the elements from Σ_z n_z·e_z ≈ E by least squares in energies an atom.
 
     Where compositions cannot tell elements apart (a single composition, above all), these share one common
-    shift an atom; elements that do not occur get the common shift too.
+    shift an atom; elements that do not occur get the common shift too. With `trust` (ridge regression) they also
+    nearly do where the mean squared difference in the shares of elements is below it.
 
-    composition: (F, Z). energies: (F,) eV.
+    composition: (F, Z). energies: (F,) eV. weight: (F,) how many frames each stands for; one by default.
     """
+    w = np.ones(len(energies)) if weight is None else weight
+    root = np.sqrt(w / w.sum())
     atoms = np.maximum(composition.sum(1), 1)
-    common = float((energies / atoms).mean())
-    own, *_ = np.linalg.lstsq(composition / atoms[:, None], energies / atoms - common, rcond=1e-10)
+    shares, each = composition / atoms[:, None], energies / atoms
+    common = float(np.average(each, weights=w))
+    left, right = root[:, None] * shares, root * (each - common)
+    if trust:
+        left = np.concatenate([left, np.sqrt(trust) * np.eye(shares.shape[1])])
+        right = np.concatenate([right, np.zeros(shares.shape[1])])
+    own, *_ = np.linalg.lstsq(left, right, rcond=1e-10)
     offsets: Array = common + own
     return offsets
 

@@ -1,8 +1,9 @@
 """One visit: a member trains for some epochs on its frames and looks at its validation set.
 
     for each epoch:   shuffle (from the visit's name, the member and the epoch) → batches → steps → average
-    each valid_skip:  loss and errors of the averaged weights → learning rate, progress, kick
-    at the end:       weights that are not finite are thrown away for those before the visit
+    each valid_skip:  energy offsets (on a sample) → loss and errors of the averaged weights → learning rate,
+                      progress, kick
+    at the end:       energy offsets again; weights that are not finite are thrown away for those before the visit
 
 A visit is a function of (member state, graphs, plan); `visit_arrays` is the same with arrays in and out, for
 another process.
@@ -15,16 +16,18 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 
-import numpy as np
 import torch
 
 from aims_pax import seeds
 from aims_pax.errors import Abandoned
+from aims_pax.force_field import compiling
+from aims_pax.force_field.fast import EdgeBatch
 from aims_pax.force_field.graphs import Graph, collate
-from aims_pax.force_field.losses import Loss, predict
+from aims_pax.force_field.losses import Loss, edge_batch
 from aims_pax.force_field.member import Member, Validation
+from aims_pax.force_field.memory import backward, predicted
+from aims_pax.force_field.offsets import SAMPLE, refit
 from aims_pax.force_field.optimiser import Arrays
-from aims_pax.frames import Array
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +40,7 @@ class Plan:
     valid_skip: validate every so many epochs of the member's life. schedule: whether the learning rate moves.
     margin: improvement means best − loss > margin, in units of the loss.
     patience: a new optimiser after more than so many validations in a row without improvement; None: never.
+    compiled: whether training may be compiled, see `compiling`.
     """
 
     epochs: int
@@ -45,6 +49,7 @@ class Plan:
     schedule: bool = True
     margin: float = 0.0
     patience: int | None = None
+    compiled: compiling.How = "never"
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,7 @@ def visit(
 ) -> MemberResult:
     """Train in place. Raises Abandoned when `stop()`; the member is then half-way: load it again."""
     before = member.arrays()
+    _compile(member, train, plan, loss)
     member.schedule.apply(member.optimiser)
     history: list[EpochResult] = []
     kicked, skipped = False, 0
@@ -99,7 +105,10 @@ def visit(
         skipped += bad
         member.epochs += 1
         looked: tuple[float, float, float, float | None] | tuple[()] = ()
-        if valid and member.epochs % plan.valid_skip == 0:
+        look = bool(valid) and member.epochs % plan.valid_skip == 0
+        if look or epoch == plan.epochs - 1:
+            refit(member, train, SAMPLE)
+        if look:
             member.seen = validate(member, valid, loss)
             kicked |= _take_in(member, len(valid), plan)
             looked = astuple(member.seen)
@@ -150,7 +159,7 @@ def validate(member: Member, graphs: Sequence[Graph], loss: Loss) -> Validation:
     with member.average.in_place():
         for batch_graphs in _batches(graphs, size):
             batch = collate(batch_graphs, member.statistics.E0, member.device)
-            prediction = predict(member.model, batch, training=False, stress=loss.stress)
+            prediction = predicted(member, batch_graphs, batch, stress=loss.stress)
             total += float(loss(batch, prediction).detach()) * len(batch_graphs)
             atoms = (batch.ptr[1:] - batch.ptr[:-1]).to(batch.energy.dtype)
             energy += float(((prediction.energy - batch.energy).detach().abs() / atoms).double().sum())
@@ -164,17 +173,17 @@ def validate(member: Member, graphs: Sequence[Graph], loss: Loss) -> Validation:
     )
 
 
-def energy_residuals(member: Member, graphs: Sequence[Graph]) -> tuple[Array, Array]:
-    """Compositions (F, Z) and label minus prediction (F,) eV, of the averaged weights."""
-    assert member.statistics is not None
-    parts = []
-    with member.average.in_place(), torch.no_grad():
-        for batch_graphs in _batches(graphs, member.settings.training.valid_batch_size):
-            batch = collate(batch_graphs, member.statistics.E0, member.device)
-            with torch.enable_grad():  # MACE differentiates to get forces whether or not they are wanted
-                prediction = predict(member.model, batch, training=False, stress=False)
-            parts.append((batch.energy.double() - prediction.energy.detach().double()).cpu().numpy())
-    return np.stack([g.composition for g in graphs]), np.concatenate(parts)
+def _compile(member: Member, graphs: Sequence[Graph], plan: Plan, loss: Loss) -> None:
+    """Decide how this visit evaluates; compiled gradients are compared on a full batch and on half of one."""
+
+    def batches() -> list[EdgeBatch]:
+        statistics, size = member.statistics, member.settings.training.batch_size
+        assert statistics is not None
+        sizes = {min(n, len(graphs)) for n in (max(2, size), max(1, size // 2))}
+        parts = (graphs[:n] for n in sorted(sizes, reverse=True))
+        return [edge_batch(collate(part, statistics.E0, member.device)) for part in parts]
+
+    compiling.prepare(member.model, batches, plan.compiled, strain=loss.stress)
 
 
 def _epoch(
@@ -187,18 +196,15 @@ def _epoch(
     for batch_graphs in _batches(graphs, training.batch_size):
         if stop():
             raise Abandoned
-        batch = collate(batch_graphs, member.statistics.E0, member.device)
-        member.optimiser.zero_grad(set_to_none=True)
-        value = loss(batch, predict(member.model, batch, training=True, stress=loss.stress))
-        value.backward()
+        value = backward(member, batch_graphs, loss)
         clip = training.clip_grad if training.clip_grad is not None else math.inf
         norm = torch.nn.utils.clip_grad_norm_(member.weights, clip)
-        if not (math.isfinite(float(value.detach())) and math.isfinite(float(norm))):
+        if not (math.isfinite(float(value)) and math.isfinite(float(norm))):
             skipped += 1
             continue
         member.optimiser.step()
         member.average.update()
-        total += float(value.detach()) * len(batch_graphs)
+        total += float(value) * len(batch_graphs)
         frames += len(batch_graphs)
     member.optimiser.zero_grad(set_to_none=True)
     if skipped:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from aims_pax.errors import Abandoned, AimsPaxError
+from aims_pax.force_field import compiling
 from aims_pax.force_field._mace import quiet
 from aims_pax.force_field.graphs import Graph, Graphs
 from aims_pax.force_field.member import Member
@@ -62,10 +63,11 @@ class Visit:
 
 @dataclass(frozen=True, eq=False)
 class Visited:
-    """What comes back: the new state, for `Member.load`, and the result."""
+    """What comes back: the new state, for `Member.load`, and the result. notes: for the driver's log, (kind, text)."""
 
     state: Arrays
     result: MemberResult
+    notes: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class Workshop:
         member.settings = visit.settings
         train, valid = (self._of(member, ids) for ids in (visit.train, visit.valid))
         state, result = visit_arrays(member, visit.state, train, valid, visit.plan, stop)
-        return Visited(state, result)
+        return Visited(state, result, tuple(compiling.taken_notes()))
 
     def _of(self, member: Member, ids: Sequence[str]) -> list[Graph]:
         weights = dict(member.settings.training.config_type_weights)
@@ -161,6 +163,7 @@ class Worker:
         self.members[visit.name] = member
         if isinstance(answer, BaseException):
             raise answer
+        compiling.say(answer.notes)
         return answer  # type: ignore[no-any-return]
 
     def close(self) -> None:

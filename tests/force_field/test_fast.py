@@ -128,11 +128,11 @@ def test_a_frame_gives_the_same_bits_again_and_its_layout_is_kept():
     x = torch.from_numpy(np.array(ethanol(1)[0].frame.positions))
     cells = torch.zeros((1, 3, 3), dtype=torch.float64)
     first = bound(x, cells).forces
-    layout = ours.evaluator._layout[1]
+    layout = ours.evaluator._layouts[0][1]
     assert torch.equal(first, bound(x, cells).forces)
-    assert ours.evaluator._layout[1] is layout
+    assert ours.evaluator._layouts[0][1] is layout
     bound(x + torch.arange(27.0).view(9, 3) * 0.1, cells)
-    assert ours.evaluator._layout[1] is not layout
+    assert ours.evaluator._layouts[0][1] is not layout
 
 
 def test_the_model_is_left_alone():
@@ -149,13 +149,13 @@ def test_the_model_is_left_alone():
 
 def test_training_goes_the_same_way_with_either():
     """Ten steps of the real loss in float64: the weights of both stay together."""
-    from aims_pax.force_field import train
+    from aims_pax.force_field import memory
     from aims_pax.force_field.ensemble import MemberData
 
     ends = []
     for way in (predict, predict_by_modules):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(train, "predict", way)
+            patch.setattr(memory, "predict", way)
             made = ensemble((1,), default_dtype="float64", compute_stress=True)
             made.train({0: MemberData(ethanol(5) + copper(5))}, 5)
             ends.append(made.arrays())

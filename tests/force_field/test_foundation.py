@@ -1,3 +1,4 @@
+import logging
 import urllib.error
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.force_field import foundation
 from aims_pax.force_field._mace import foundation_models
+from aims_pax.force_field.fast import FastEvaluator
 from aims_pax.potential import Potential
 from tests.force_field.tiny import ensemble, water
 
@@ -65,3 +67,22 @@ def test_an_element_it_does_not_know_is_named(model_file):
 
     with pytest.raises(SettingsError, match="does not know Au"):
         foundation.load(str(model_file)).labels([Frame([79], [[0, 0, 0]])])
+
+
+def test_a_file_is_evaluated_natively_where_it_can_be_and_checked_against_torch(tmp_path, caplog):
+    pytest.importorskip("symmetrix", reason="the extra fast is not installed")
+    ensemble([1], max_ell=3, num_channels=4).save(0, tmp_path / "own.model")
+    frames = [water(1)[0].frame]
+    with caplog.at_level(logging.INFO):
+        quick = foundation.load("own.model", folder=tmp_path, inference="auto").labels(frames)[0]
+    assert "foundation model: native (symmetrix-xl" in caplog.text
+    slow = foundation.load("own.model", folder=tmp_path).labels(frames)[0]
+    np.testing.assert_allclose(quick.forces, slow.forces, rtol=0, atol=1e-5 + 1e-6 * abs(slow.forces).max())
+
+
+def test_one_that_cannot_be_native_is_left_to_torch_even_if_the_members_must_be(model_file, caplog):
+    with caplog.at_level(logging.INFO):
+        potential = foundation.load(str(model_file), inference="native")
+        assert potential.labels([water(1)[0].frame])[0].finite
+    assert "foundation model: torch, because symmetrix does not know" in caplog.text
+    assert isinstance(potential.evaluator, FastEvaluator)

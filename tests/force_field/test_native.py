@@ -11,7 +11,7 @@ from aims_pax.force_field import native
 from aims_pax.force_field.build import build_model
 from aims_pax.force_field.inference import Committee, EdgeGraph
 from aims_pax.force_field.native import Backend, NativeEvaluator, NativeMember, excerpt
-from aims_pax.force_field.native_export import unfit
+from aims_pax.force_field.native_fit import unfit
 from aims_pax.frames import Frame
 from aims_pax.potential import calculate
 from tests.force_field.tiny import copper, ensemble, ethanol, settings, slab, triclinic, water
@@ -268,3 +268,37 @@ def test_an_export_is_json_of_plain_numbers_and_leaves_no_file(pair, tmp_path, m
     NativeMember(pair.members[0].model).update()
     assert seen
     assert not list(tmp_path.iterdir())
+
+
+MANY = (1, 3, 6, 7, 8, 9, 11, 14, 17, 29)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"interaction_first": f"{AGNOSTIC}InteractionBlock"}, {"pair_repulsion": True}],
+    ids=["residual", "without residual", "repulsion"],
+)
+def test_of_many_elements_only_those_that_occur_are_read(changes, monkeypatch):
+    model = ensemble([1], MANY, **(BASE | changes)).potential().evaluator.models[0]
+    sizes, real = [], native.read
+    monkeypatch.setattr(
+        native, "read", lambda content: sizes.append(content["atomic_numbers"]) or real(content)
+    )
+    committee = alone(model, "native")
+    first = [MOLECULE, water(1)[0].frame]
+    for frames in (first, first, [*first, CRYSTAL], first):
+        said, told = committee.evaluate(frames), Committee([model]).evaluate(frames)
+        torch.testing.assert_close(said.forces, told.forces, rtol=0, atol=2e-5)
+        torch.testing.assert_close(said.energies, told.energies, rtol=0, atol=1e-4)
+    assert sizes == [[1, 6, 8], [1, 6, 8, 29]]
+
+
+def test_new_weights_of_many_elements_are_noticed():
+    model = ensemble([1], MANY, **BASE).potential().evaluator.models[0]
+    committee = alone(model, "native")
+    before = committee.evaluate([MOLECULE]).forces
+    with torch.no_grad():
+        next(model.products[0].parameters()).mul_(1.5)
+    after = committee.evaluate([MOLECULE]).forces
+    assert not torch.allclose(before, after, atol=1e-4)
+    torch.testing.assert_close(after, Committee([model]).evaluate([MOLECULE]).forces, rtol=0, atol=2e-5)

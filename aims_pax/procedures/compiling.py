@@ -1,0 +1,84 @@
+"""Whether a run's training is compiled: what the settings ask for, and whether what lies ahead pays for it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aims_pax.force_field import Ensemble
+    from aims_pax.force_field.compiling import How
+    from aims_pax.settings import Settings
+
+log = logging.getLogger(__name__)
+
+PAYS = 150_000  # atoms in samples, over all members: what they save is what compiling and loading cost
+UNLIMITED = 500  # structures: where no limit of the training set is set, a run is taken to be worth its name
+PATIENCES = 2  # convergence usually ends after so many times its patience
+
+
+def how(settings: Settings, atoms: float) -> How:
+    """What visits are told. atoms: mean of the systems."""
+    wanted = settings.mace.training.compile
+    if wanted == "always":
+        return "wait"
+    reproducible = settings.cluster.executor == "inline"
+    if wanted == "never" or reproducible or settings.mace.misc.device != "cpu":
+        return "never"
+    return "ready" if samples_ahead(settings) * atoms >= PAYS else "never"
+
+
+def samples_ahead(settings: Settings) -> float:
+    """Structures × epochs × members, roughly, if every stage goes to its end."""
+    samples, members = 0.0, settings.ensemble_size
+    initial, active = settings.initial_dataset, settings.active_learning
+    if initial is not None:
+        n = _or(initial.max_initial_set_size, UNLIMITED if active is None else 0)
+        rounds = n / max(1, initial.n_points_per_sampling_step_idg * members)
+        samples += rounds * initial.intermediate_epochs_idg * n / 2
+        if initial.converge_initial:
+            samples += _convergence(initial.convergence_patience, initial.max_convergence_epochs) * n
+    if active is not None:
+        n = _or(active.max_train_set_size, UNLIMITED)
+        seen = min(n / 2, active.train_subset_size) if active.replay_strategy == "random_subset" else n / 2
+        samples += n * active.epochs_per_worker * seen * members
+        if active.converge_al:
+            learners = 1 if active.converge_best else members
+            epochs = _convergence(active.convergence_patience, active.max_convergence_epochs)
+            samples += epochs * n * learners
+    return samples
+
+
+@contextmanager
+def compiling(settings: Settings, ensemble: Ensemble, atoms: float) -> Iterator[None]:
+    """Tell the ensemble how it may train and, where that is not there yet, compile aside until the end."""
+    from aims_pax.force_field.compiling import Aside, is_ready, reason_against, signature
+    from aims_pax.force_field.fast import fast
+
+    ensemble.compiled = how(settings, atoms)
+    quick = fast(ensemble.members[0].model) if ensemble.compiled == "ready" else None
+    if quick is None or is_ready(signature(quick)):
+        yield
+        return
+    against = reason_against()
+    if against is not None:
+        log.info("training is not compiled: %s", against)
+        yield
+        return
+    log.info("training is compiled aside, at lowest priority; until that is done it is eager")
+    aside = Aside(ensemble.members[0].model)
+    try:
+        yield
+    finally:
+        aside.close()
+
+
+def _convergence(patience: int, most: int) -> float:
+    return min(most, PATIENCES * patience)
+
+
+def _or(limit: float, otherwise: float) -> float:
+    return limit if math.isfinite(limit) else otherwise
