@@ -1,10 +1,11 @@
 """`aims-PAX augment` against augment-atoms 0.2.0, side by side on the same starting structures and calculators.
 
     pip install augment-atoms          # into an environment of its own, beside this package's requirements
-    python benchmarks/augment.py [--replicas 60] [--children 15]
+    python benchmarks/augment.py [--replicas 60] [--children 15] [--seed 0] [--cases Cu32 MACE]
 
-1. The same algorithm: with β and E/N read as its code does, per-tree statistics (children per attempt, relaxation
-   steps, levels, energies) and distributions of pair distances agree: two-sample tests whose unit is the tree.
+1. The same algorithm: fed with the same random numbers both grow the same trees, structure by structure; and with β
+   and E/N read as its code does, per-tree statistics (children per attempt, relaxation steps, levels, energies) and
+   distributions of pair distances agree: two-sample tests whose unit is the tree.
 2. Calculator calls per kept structure. 3. Wall time per kept structure with ten trees and a MACE model, one thread,
    the two interleaved.
 """
@@ -34,9 +35,11 @@ from ase.build import bulk, molecule
 from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
+from ase.geometry import find_mic
 
 from aims_pax.frames import Frame
 from aims_pax.potential import CalculatorPotential, Potential
+from aims_pax.samplers import rattle_tree
 from aims_pax.samplers.rattle import Rattling
 from aims_pax.samplers.rattle_tree import Tree, grow
 
@@ -91,6 +94,51 @@ class Grown:
         self.seconds += other.seconds
 
 
+SEED = 0  # --seed: other random numbers on both sides
+
+
+class Same:
+    """augment-atoms' random numbers under the names by which our trees ask for them."""
+
+    def __init__(self, seed: int) -> None:
+        self.state = np.random.RandomState(seed)
+
+    def choice(self, n: int, p: np.ndarray) -> int:
+        return int(self.state.choice(n, p=p))
+
+    def uniform(self, low: float, high: float) -> float:
+        return float(self.state.uniform(low, high))
+
+    def standard_normal(self, shape: tuple[int, int]) -> np.ndarray:
+        return self.state.randn(*shape)
+
+    def random(self) -> float:
+        return float(self.state.uniform())
+
+
+def identical(name: str, trees: int, n: int) -> str:
+    """Both sides on the same random numbers: how many structures, and how far they are apart. Ends where they part."""
+    make, calculator, T, beta, sigma = CASES[name]
+    worst, count, own = 0.0, 0, rattle_tree.seeds.rng
+    for k, start in enumerate(shaken(make(), trees)):
+        a, same = theirs([start], n, calculator(), T, beta, sigma, k), Same(1000 * (SEED + 1) + k)
+        try:
+            rattle_tree.seeds.rng = lambda *_, same=same: same  # type: ignore[assignment]
+            b = ours([start], n, CalculatorPotential(calculator), T, beta, sigma, k)
+        finally:
+            rattle_tree.seeds.rng = own  # type: ignore[assignment]
+        for x, y in zip(a.trees[0], b.trees[0], strict=True):
+            apart = (
+                find_mic(x.positions - y.positions, x.cell, x.pbc)[0]
+                if x.pbc.any()
+                else x.positions - y.positions
+            )
+            worst, count = max(worst, float(abs(apart).max())), count + 1
+            if worst > 1e-4 or x.info["level"] != y.info["level"] or a.attempts != b.attempts:
+                return f"{name:40s} the trees part at structure {count}"
+    return f"{name:40s} {'same random numbers':24s} {count} structures in {trees} trees agree within {worst:.0e} Å"
+
+
 def theirs(
     starts: Sequence[Atoms], n: int, calculator: Calculator, T: float, beta: float, sigma: Any, first: int = 0
 ) -> Grown:
@@ -99,7 +147,7 @@ def theirs(
     began = time.perf_counter()
     for seed, start in enumerate(starts, first):
         config = augment_atoms.Config(
-            n_per_structure=n + 1, T=T, beta=beta, sigma_range=tuple(sigma), seed=1000 + seed, units="eV",
+            n_per_structure=n + 1, T=T, beta=beta, sigma_range=tuple(sigma), seed=1000 * (SEED + 1) + seed, units="eV",
             cell_sigma=None, similarity_threshold=0.1, **COMMON,
         )  # fmt: skip
         said = io.StringIO()
@@ -120,7 +168,10 @@ def ours(
         temperature=T, beta=beta, sigma_range=tuple(sigma), beta_reading="code", boltzmann="per_atom",
         similarity_threshold=0.1, **COMMON,
     )  # fmt: skip
-    trees = [Tree(str(k), Frame.from_atoms(start), rattling, seed=7) for k, start in enumerate(starts, first)]
+    trees = [
+        Tree(str(k), Frame.from_atoms(start), rattling, seed=7 + SEED)
+        for k, start in enumerate(starts, first)
+    ]
     counted = CountingPotential(potential)
     began = time.perf_counter()
     for tree, node in grow(trees, n + 1, counted):
@@ -204,7 +255,7 @@ def statistics(grown: Grown) -> dict[str, np.ndarray]:
 
 
 def shaken(atoms: Atoms, n: int, noise: float = 0.02) -> list[Atoms]:
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(3 + SEED)
     out = []
     for _ in range(n):
         moved = atoms.copy()
@@ -285,14 +336,16 @@ def mace(trees: int, n: int, rounds: int, sigma: tuple[float, float]) -> list[st
             sides[0].append(theirs(starts, n, calculator, 500.0, 0.5, sigma, k * trees))
             sides[1].append(ours(starts, n, potential, 500.0, 0.5, sigma, k * trees))
     name = f"MACE ethanol σ {sigma[0]:g}–{sigma[1]:g}, {trees} trees"
+    each = [ratio(a.seconds, a, b.seconds, b) for a, b in zip(*sides, strict=True)]
     kept = trees * n * rounds
     (ta, tb), (ca, cb) = (
         [sum(getattr(g, what) for g in side) / kept for side in sides] for what in ("seconds", "calls")
     )
     return [
         row(name, "calls/kept", ca, cb, f"{ca / cb:.2f} × fewer"),
-        row(name, "ms/kept, one thread", 1e3 * ta, 1e3 * tb, f"{ta / tb:.2f} × faster"),
-    ]
+        row(name, "ms/kept, one thread", 1e3 * ta, 1e3 * tb,
+            f"{ta / tb:.2f} × faster; rounds {', '.join(f'{x:.1f}' for x in each)}"),
+    ]  # fmt: skip
 
 
 def trained(path: Path) -> None:
@@ -325,13 +378,22 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, default=60, help="trees of each Lennard-Jones and EMT case")
     parser.add_argument("--children", type=int, default=15, help="children of each tree")
     parser.add_argument("--rounds", type=int, default=3, help="interleaved repetitions of the MACE case")
+    parser.add_argument("--seed", type=int, default=0, help="other random numbers on both sides")
+    parser.add_argument(
+        "--cases", nargs="*", default=["LJ5", "Cu32", "MACE"], help="what their names begin with"
+    )
+    global SEED
     given = parser.parse_args()
+    SEED = given.seed
     warnings.filterwarnings("ignore")
     print(f"{'case':40s} {'per tree':24s} {'theirs':>9s} {'ours':>9s}", flush=True)
     for name in CASES:
+        if not name.startswith(tuple(given.cases)):
+            continue
+        print(identical(name, 20, given.children), flush=True)
         fewer = 3 if "Cu32" in name else 1
         print("\n".join(compare(name, given.replicas // fewer, given.children)), flush=True)
-    for sigma in ((0.01, 0.1), (0.05, 0.2)):
+    for sigma in ((0.01, 0.1), (0.05, 0.2)) if "MACE" in given.cases else ():
         print("\n".join(mace(10, 10, given.rounds, sigma)), flush=True)
 
 

@@ -30,7 +30,9 @@ CHOICES = ("mean", "member", "raw")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--budgets", type=int, nargs="+", default=[30, 60])
     parser.add_argument("--choices", nargs="+", default=list(CHOICES), choices=CHOICES)
@@ -44,7 +46,9 @@ def main() -> None:
         row = one(choice, seed, budget)
         rows.setdefault((choice, budget), []).append(row)
         print(choice, budget, seed, json.dumps(row), flush=True)
-    print("\n| weights in MD | labels | force MAE meV/Å | exploration, CPU s | MD, CPU ms a trajectory-step |")
+    print(
+        "\n| weights in MD | labels | force MAE meV/Å | exploration, CPU s | MD, CPU ms a trajectory-step |"
+    )
     print("|---|---|---|---|---|")
     for (choice, _), runs in sorted(rows.items(), key=lambda item: item[0][::-1]):
         cells = [_median(runs, key) for key in ("labels", "mae", "exploration", "step_ms")]
@@ -59,7 +63,11 @@ def one(choice: str, seed: int, budget: int) -> dict[str, float]:
         shutil.copytree(QUICKSTART, folder, dirs_exist_ok=True)
         _edit(folder / "mace.yaml", r"seed: \d+", f"seed: {seed}")
         force = "member" if choice == "member" else "mean"
-        _edit(folder / "aimsPAX.yaml", r"max_train_set_size: \d+", f"max_train_set_size: {budget}\n  md_force: {force}")
+        _edit(
+            folder / "aimsPAX.yaml",
+            r"max_train_set_size: \d+",
+            f"max_train_set_size: {budget}\n  md_force: {force}",
+        )
         _edit(folder / "aimsPAX.yaml", r"MD:\n", f"MD:\n  MD_seed: {seed}\n")
         _edit(folder / "aimsPAX.yaml", r"  type: local", "  type: local\n  training: {workers: 0}")
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -143,7 +151,9 @@ def _edit(path: Path, pattern: str, text: str) -> None:
     before = path.read_text()
     after, count = re.subn(pattern, text, before, count=1)
     if count != 1:
-        raise SystemExit(f"{path}: no {pattern!r} to replace; the quickstart has changed, change this script too")
+        raise SystemExit(
+            f"{path}: no {pattern!r} to replace; the quickstart has changed, change this script too"
+        )
     path.write_text(after)
 
 

@@ -1,10 +1,13 @@
 """Training, samples per second: 4 members on 2 cores by our pool against one process that trains them in turn
 with MACE's own modules, optimiser and weights as aims-PAX has them.
 
-    python benchmarks/training.py [--repeat 5] [--members 4] [--workers 2]
+    python benchmarks/training.py [--repeat 5] [--members 4] [--workers 2] [--compile]
 
-Prints one row a system: medians over interleaved repetitions of whole visits (one epoch of batches of 5),
-one thread a process. `one process` is our evaluation without the pool.
+Prints one row a system and way of evaluation: medians over interleaved repetitions of whole visits (one epoch of
+batches of 5), one thread a process; gains are medians of the repetitions' ratios to MACE's modules. `one process` is
+our evaluation without the pool. With `--compile` compiled training takes part in the same rounds; the seconds to
+compile it, or to load it where `AIMS_PAX_CACHE` (default: the user's cache) has it, are told apart. For a cold start
+name an empty folder there.
 """
 
 from __future__ import annotations
@@ -24,8 +27,9 @@ import numpy as np
 import torch
 from ase.build import molecule
 
-from aims_pax.force_field import train as visits
+from aims_pax.force_field import compiling, memory
 from aims_pax.force_field.build import build_model
+from aims_pax.force_field.fast import fast
 from aims_pax.force_field.graphs import Graph, Graphs
 from aims_pax.force_field.losses import Loss, predict_by_modules
 from aims_pax.force_field.member import Member
@@ -83,7 +87,7 @@ def in_turn(team: list[Member], graphs: list[Graph], loss: Loss, plan: Plan) -> 
 
 
 def by_modules(team: list[Member], graphs: list[Graph], loss: Loss, plan: Plan) -> None:
-    with patch.object(visits, "predict", predict_by_modules):
+    with patch.object(memory, "predict", predict_by_modules):
         in_turn(team, graphs, loss, plan)
 
 
@@ -91,6 +95,22 @@ def beside(pool: TrainingPool, team: list[Member], data: list[LabelledFrame], pl
     futures = pool.train({member: (data, []) for member in team}, plan)
     for member, future in zip(team, futures, strict=True):
         member.load(future.result().state)
+
+
+def compile_first(
+    pool: TrainingPool, team: list[Member], data: list[LabelledFrame], graphs: list[Graph]
+) -> None:
+    """In this process, then in those of the pool, which find it in the cache; says how long either takes."""
+    known = compiling.is_ready(compiling.signature(fast(team[0].model)))
+    plan = Plan(0, ("compile",), compiled="wait")
+    here = seconds(visit, team[0], graphs, [], plan, Loss(SETTINGS))
+    for _, text in compiling.taken_notes():
+        print(text)
+    there = seconds(beside, pool, team, data, plan)
+    print(
+        f"{'loaded' if known else 'compiled'} in {here:.0f} s here, loaded in {there:.0f} s by the pool",
+        flush=True,
+    )
 
 
 def seconds(work: Callable[..., None], *arguments: object) -> float:
@@ -104,38 +124,46 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--members", type=int, default=4)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--compile", action="store_true", help="compiled training too")
     options = parser.parse_args()
     loss = Loss(SETTINGS)
+    ways: tuple[compiling.How, ...] = ("never", "wait") if options.compile else ("never",)
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; samples per second")
-    print(
-        f"{'':10s} {'MACE in turn':>13s} {'one process':>12s} {'pool':>8s} {'gain':>6s} {'of it one process':>18s}"
-    )
     with TrainingPool(options.workers) as pool:
         for name in ("ethanol", "21 atoms"):
             data = frames(name)
             graphs = Graphs(ELEMENTS, SETTINGS.architecture.r_max, torch.float32).of(data)
             team = members(options.members, graphs)
-
-            times: dict[str, list[float]] = {"modules": [], "one": [], "pool": []}
+            if options.compile:
+                compile_first(pool, team, data, graphs)
+            times: dict[tuple[str, str], list[float]] = {}
             for k in range(options.repeat + 1):
-                plan = Plan(1, (name, k))
-                told = {
-                    "modules": seconds(by_modules, team, graphs, loss, plan),
-                    "one": seconds(in_turn, team, graphs, loss, plan),
-                    "pool": seconds(beside, pool, team, data, plan),
-                }
+                told = {("never", "modules"): seconds(by_modules, team, graphs, loss, Plan(1, (name, k)))}
+                for way in ways:
+                    plan = Plan(1, (name, k), compiled=way)
+                    told[way, "one"] = seconds(in_turn, team, graphs, loss, plan)
+                    told[way, "pool"] = seconds(beside, pool, team, data, plan)
                 if k:  # the first round starts processes and builds caches
-                    for way, t in told.items():
-                        times[way].append(t)
-            samples = options.members * FRAMES
-            rate = {way: samples / statistics.median(t) for way, t in times.items()}
-            gain = statistics.median(m / p for m, p in zip(times["modules"], times["pool"], strict=True))
-            alone = statistics.median(m / p for m, p in zip(times["modules"], times["one"], strict=True))
-            print(
-                f"{name:10s} {rate['modules']:13.1f} {rate['one']:12.1f} {rate['pool']:8.1f} "
-                f"{gain:5.2f}x {alone:17.2f}x",
-                flush=True,
-            )
+                    for key, t in told.items():
+                        times.setdefault(key, []).append(t)
+            table(name, times, options.members * FRAMES)
+    print(f"load {os.getloadavg()[0]:.1f} at the end")
+
+
+def table(name: str, times: dict[tuple[str, str], list[float]], samples: int) -> None:
+    """One row for each way of evaluation. times: {(compiled, where): seconds of each round}."""
+    peer = times["never", "modules"]
+    print(f"{name:10s} {'compiled':>9s} {'MACE in turn':>13s} {'one process':>18s} {'pool':>18s}")
+    for way in dict.fromkeys(way for way, _ in times):
+        cells = []
+        for where in ("one", "pool"):
+            own = times[way, where]
+            gain = statistics.median(m / t for m, t in zip(peer, own, strict=True))
+            cells.append(f"{samples / statistics.median(own):10.1f} {gain:6.2f}x")
+        word = "yes" if way == "wait" else "no"
+        print(
+            f"{'':10s} {word:>9s} {samples / statistics.median(peer):13.1f} {cells[0]} {cells[1]}", flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ OUTSIDE = re.compile(r"\]\(\.\./([^)#]+)\)")
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """The page with its marks filled in."""
-    for mark, text in (("<!-- settings -->", settings), ("<!-- commands -->", commands)):
+    marks = {"settings": settings, "sampler settings": sampler_settings, "commands": commands}
+    for mark, text in ((f"<!-- {name} -->", text) for name, text in marks.items()):
         if mark in markdown:
             markdown = markdown.replace(mark, text())
     return OUTSIDE.sub(r"](repository/\1)", markdown)
@@ -48,6 +49,13 @@ def settings() -> str:
     from aims_pax.settings.tables import tables
 
     return re.sub(r"^#(#+ )", r"\1", tables(), flags=re.MULTILINE)
+
+
+def sampler_settings() -> str:
+    """The tables of `aims-PAX sample`, `augment` and `training-set`."""
+    from aims_pax.settings.tables import commands
+
+    return commands()
 
 
 def commands() -> str:

@@ -36,6 +36,14 @@ def extensions(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
+def test_the_code_of_the_page_about_samplers_runs():
+    (code,) = blocks(page("samplers"), "python")
+    ran: dict = {}
+    exec(code, ran)
+    assert len(ran["structures"]) == 3
+    assert all(len(atoms) == 4 for atoms in ran["structures"])
+
+
 PROGRAM = """
 import io, json, sys
 from ase.calculators.emt import EMT

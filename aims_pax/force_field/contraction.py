@@ -75,7 +75,7 @@ class Coupling:
         for c, leading, d in zip(C, self.leading, self.dims, strict=True):
             T = torch.bmm(c, P[:leading].transpose(0, 1))
             if nM * d == 1:
-                T = _Packed.apply(T)
+                T = _Packed.apply(T)  # type: ignore[no-untyped-call]
             parts.append(T.view(channels, nM, d, T.shape[-1]))
         T = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
         return (T * x.transpose(0, 1)[:, None]).sum(2)
@@ -108,7 +108,7 @@ class _Packed(torch.autograd.Function):
         return T.view_as(T)
 
     @staticmethod
-    def backward(ctx: Any, slope: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def backward(ctx: Any, slope: torch.Tensor) -> torch.Tensor:
         return slope.contiguous()
 
 

@@ -18,13 +18,29 @@ from aims_pax.settings.augment import Call
 BATCH = 64  # structures a graph-pes model is given at once
 
 
-def make_potential(calculator: Call | str, folder: Path) -> Potential:
-    """What `model.calculator` means: a foundation model, or what a call gives, an ASE calculator or a `Potential`.
+def make_potential(
+    calculator: Call | str,
+    folder: Path,
+    where: str = "model.calculator",
+    device: str | None = None,
+    dtype: str = "float32",
+) -> Potential:
+    """What a spelling of a potential means: a foundation model, or what a call gives, an ASE calculator or a
+    `Potential`.
 
-    folder: where the user's own modules and files are. Raises SettingsError, SetupError.
+    folder: where the user's own modules and files are. where: the key it stands at. device, dtype: of a foundation
+    model, the GPU if there is one. Raises SettingsError naming the key, SetupError.
     """
+    try:
+        return _named(calculator, folder, device, dtype)
+    except SettingsError as error:
+        said = str(error).replace("model.calculator", where, 1)
+        raise SettingsError(said if said.startswith(where) else f"{where}: {said}") from error
+
+
+def _named(calculator: Call | str, folder: Path, device: str | None, dtype: str) -> Potential:
     if isinstance(calculator, str):
-        return _foundation(calculator, folder)
+        return _foundation(calculator, folder, device, dtype)
     made = _made(calculator, folder)
     if isinstance(made, Potential):
         return made
@@ -64,14 +80,14 @@ def _object(target: str, folder: Path) -> Any:
     return functools.reduce(getattr, name.split("."), sys.modules[module])
 
 
-def _foundation(size_or_path: str, folder: Path) -> Potential:
+def _foundation(size_or_path: str, folder: Path, device: str | None, dtype: str) -> Potential:
     import torch
 
     from aims_pax.force_field import foundation
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return foundation.load(size_or_path, device, folder=folder)
+        return foundation.load(size_or_path, device, dtype, folder)
     except SettingsError as error:
         said = str(error).removeprefix("initial_foundational_size: ")
         raise SettingsError(f"model.calculator: {said}; calculators of your own begin with a +") from error

@@ -5,22 +5,24 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aims_pax import seeds
 from aims_pax.core import initial as stage
 from aims_pax.core.rules import InitialRules
 from aims_pax.core.work import Event, Label, Sample, Sampled, Train, Work
 from aims_pax.dataset import write_extxyz
-from aims_pax.errors import SetupError
+from aims_pax.errors import Abandoned, SetupError
 from aims_pax.frames import Label as FrameLabel
 from aims_pax.procedures import converge
 from aims_pax.procedures.world import Run, StageWorld
-from aims_pax.record.checkpoint import exists
+from aims_pax.record.checkpoint import Snapshot, exists
+from aims_pax.samplers.base import Remembers
 from aims_pax.systems import System
 
 if TYPE_CHECKING:
@@ -72,6 +74,8 @@ class InitialWorld(StageWorld):
         super().__init__(run, stage)
         self.last: dict[str, str] = {}
         self._sampler: Sampler | None = None
+        self._memories: dict[int, dict[str, NDArray[Any]]] = {}  # visit → what the sampler remembers after it
+        self._visits = 0  # sampled, in the state that is being written
         self._answered = 0
 
     def turn(self, works: Sequence[Work], stop: Callable[[], bool]) -> Iterable[Event]:
@@ -89,18 +93,47 @@ class InitialWorld(StageWorld):
     def _sample(self, work: Sample, stop: Callable[[], bool]) -> Sampled:
         if self._sampler is None:
             self._sampler = make_sampler(self.run, stop)
-        systems = [
-            replace(s, frame=self.frame(self.last[s.name])) if s.name in self.last else s
-            for s in self.run.systems
-        ]
+            if isinstance(self._sampler, Remembers) and self._memories:
+                self._sampler.remember(self._memories[max(self._memories)])
         rng = seeds.rng("sample", self.run.settings.md.MD_seed, work.visit)
+        try:
+            samples = list(self._sampler.sample(self._starts(), work.per_system, rng))
+        except Abandoned:
+            self._sampler = None  # half a batch is no batch: the next one begins from what is remembered
+            raise
         made = []
-        for sample in self._sampler.sample(systems, work.per_system, rng):
+        for sample in samples:
             system = str(sample.origin["system"])
             origin = {**sample.origin, "stage": "initial", "visit": work.visit}
             made.append((system, self.made(sample.frame, **origin)))
         self.last |= dict(made)
+        if isinstance(self._sampler, Remembers):
+            before = {visit: m for visit, m in self._memories.items() if visit < work.visit}
+            last = {max(before): before[max(before)]} if before else {}
+            self._memories = {**last, work.visit: self._sampler.memory()}
         return Sampled(work, tuple(made))
+
+    def _starts(self) -> list[System]:
+        """Where sampling begins: at the last structures, unless the samplers themselves know where they were."""
+        if self.run.settings.samplers:
+            return list(self.run.systems)
+        return [
+            replace(s, frame=self.frame(self.last[s.name])) if s.name in self.last else s
+            for s in self.run.systems
+        ]
+
+    def commit(self, state: stage.State) -> None:
+        self._visits = state.visit + (state.phase != "sample")
+        super().commit(state)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What the sampler remembered when the batches of this state were made, not one that is still to be taken."""
+        known = [visit for visit in self._memories if visit < self._visits]
+        memory = self._memories[max(known)] if known else {}
+        return {f"sampler/{max(known)}/{name}": a for name, a in memory.items()}
+
+    def take_arrays(self, snapshot: Snapshot, grouped: Mapping[str, Any]) -> None:
+        self._memories = {int(visit): dict(m) for visit, m in grouped.get("sampler", {}).items()}
 
     def keep(self, work: Label, label: FrameLabel) -> None:
         super().keep(work, label)
@@ -120,7 +153,7 @@ class InitialWorld(StageWorld):
 
 
 def make_sampler(run: Run, stop: Callable[[], bool]) -> Sampler:
-    """The sampler the settings ask for: `mace-mp0`, `aimd` or `calculator`."""
+    """The sampler the settings ask for: what SAMPLERS list, or `mace-mp0`, `aimd` or `calculator`."""
     from aims_pax.potential import CalculatorPotential, calculator_factory
     from aims_pax.samplers.ab_initio_md import AbInitioMDSampler
     from aims_pax.samplers.foundation_md import MDSampler
@@ -131,6 +164,8 @@ def make_sampler(run: Run, stop: Callable[[], bool]) -> Sampler:
     def md_of(system: System) -> MDSettings:
         return run.settings.md_of(system.name)
 
+    if run.settings.samplers:
+        return _mixture(run, md_of, stop)
     skip, kind = settings.skip_step_initial, settings.initial_sampling
     if kind == "aimd":
         return AbInitioMDSampler(run.labeller.potential(), md_of, skip, "aimd", stop)
@@ -142,8 +177,30 @@ def make_sampler(run: Run, stop: Callable[[], bool]) -> Sampler:
     from aims_pax.force_field import foundation
 
     size = settings.initial_foundational_size
-    model = foundation.load(size, mace.misc.device, mace.general.default_dtype, run.folder.root)
+    model = foundation.load(
+        size, mace.misc.device, mace.general.default_dtype, run.folder.root, mace.misc.inference
+    )
     return MDSampler(model, md_of, skip, f"mace-mp0 {size}", stop)
+
+
+def _mixture(run: Run, md_of: Callable[[System], MDSettings], stop: Callable[[], bool]) -> Sampler:
+    from aims_pax.procedures.mixture import described, mixture
+    from aims_pax.procedures.potentials import Potentials
+
+    settings, mace = run.settings, run.settings.mace
+    assert settings.initial_dataset is not None
+    log.info("structures from %s", described(settings.samplers))
+    temperature = settings.md.temperature
+    return mixture(
+        settings.samplers,
+        md_of,
+        temperature[0] if isinstance(temperature, tuple) else temperature,
+        settings.initial_dataset.skip_step_initial,
+        Potentials(run.folder.root, mace.misc.device),
+        stop,
+        mace.general.default_dtype,
+        run.labeller.potential(),
+    )
 
 
 def write_sets(run: Run, stage_name: str) -> None:

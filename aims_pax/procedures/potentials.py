@@ -14,8 +14,11 @@ from aims_pax.errors import LabelError, SettingsError
 from aims_pax.frames import Array, Frame, Label
 from aims_pax.potential import CalculatorPotential, Potential
 from aims_pax.procedures.calculators import make_potential
-from aims_pax.settings.augment import Call
+from aims_pax.samplers.descriptors import Describe, pooled
+from aims_pax.settings.augment import Call, as_calculator
+from aims_pax.settings.samplers import MACE_MP0
 
+SIZE = "small"  # meant by `mace-mp0`
 AT_ONCE = 64  # structures a potential is given together
 
 
@@ -84,3 +87,50 @@ class Named:
             if path.is_file():
                 return hashlib.sha256(path.read_bytes()).hexdigest()
         return repr(self.spelling)
+
+
+class Potentials:
+    """Potentials by what was written for them, each loaded once.
+
+    folder: where the user's own modules and files are. device: None for the GPU if there is one.
+    """
+
+    def __init__(self, folder: Path, device: str | None = None) -> None:
+        self.folder, self.device = folder, device
+        self._loaded: dict[str, Potential] = {}
+        self._describe: dict[str, Describe] = {}
+
+    def of(self, spelling: Any, where: str, dtype: str = "float32") -> Potential:
+        """The potential. where: the key it stands at. Raises SettingsError, SetupError."""
+        name = f"{meant(spelling)!r} {dtype}"
+        if name not in self._loaded:
+            self._loaded[name] = make_potential(meant(spelling), self.folder, where, self.device, dtype)
+        return self._loaded[name]
+
+    def describe(self, spelling: Any, where: str) -> Describe:
+        """MACE features of the potential's model, for filters. Raises SettingsError when it is no MACE model."""
+        name = repr(meant(spelling))
+        if name not in self._describe:
+            self._describe[name] = self._features(meant(spelling), where)
+        return self._describe[name]
+
+    def _features(self, spelling: Call | str, where: str) -> Describe:
+        from aims_pax.force_field.features import calculator_of, described
+
+        if isinstance(spelling, str):
+            calculator = calculator_of(spelling, self.device or "cpu", self.folder)
+        else:
+            potential = self.of(spelling, where)
+            calculator = potential.make() if isinstance(potential, CalculatorPotential) else None
+            if not hasattr(calculator, "get_descriptors"):
+                raise SettingsError(
+                    f"{where}: descriptor: mace needs a MACE model; name one, or write descriptor: radial"
+                )
+        return lambda frames: pooled(described(calculator, frames), frames[0].numbers)
+
+
+def meant(spelling: Any) -> Call | str:
+    """A potential as `make_potential` takes it; `mace-mp0` is a size."""
+    if spelling in MACE_MP0:
+        return SIZE
+    return as_calculator(spelling)

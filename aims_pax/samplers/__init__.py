@@ -1,10 +1,32 @@
 """Where structures come from, each source with the same shape: `sample(systems, n, rng)`.
 
-Stand-alone: molecules in a box and finite clusters of them, supercells, filters. (Phonons, relaxation and MD are in
-modules of their own: `samplers.phonons`, `samplers.relax`, `samplers.foundation_md`.)
+Stand-alone: rattled trees behind filters, mixed with phonons; the same loop takes `MDSampler`, or one of your own.
 
 >>> import numpy as np
+>>> from ase.calculators.emt import EMT
 >>> from aims_pax.frames import Frame
+>>> from aims_pax.potential import CalculatorPotential
+>>> from aims_pax.samplers import Mixture, Part, PhononSampler, RattleTreeSampler, new, sane
+>>> from aims_pax.systems import System
+>>> cu4 = System("cu4", Frame([29] * 4, [[0, 0, 0], [2.4, 0, 0], [1.2, 2.1, 0], [1.2, 0.7, 2.0]]))
+>>> emt = CalculatorPotential(EMT)
+>>> trees = RattleTreeSampler(emt, temperature=500, sigma_range=(0.05, 0.2), continues=True)
+>>> phonons = PhononSampler(emt, temperature=300)
+>>> mixture = Mixture([Part("trees", trees, 0.6, (sane(), new(by="descriptor"))), Part("phonons", phonons, 0.4)])
+>>> samples = list(mixture.sample([cu4], 5, np.random.default_rng(1)))
+>>> [sample.origin["sampler"] for sample in samples]
+['rattle_tree', 'rattle_tree', 'rattle_tree', 'phonons', 'phonons']
+
+Molecular dynamics, one trajectory of each system, all in one batch:
+
+>>> from aims_pax.samplers import MDSampler, equilibrated, filtered
+>>> from aims_pax.settings.md import MDSettings
+>>> md = MDSampler(emt, lambda system: MDSettings(stat_ensemble="NVT", temperature=300), skip_steps=5)
+>>> [s.origin["step"] for s in filtered(md.sample([cu4], 4, np.random.default_rng(1)), equilibrated(skip=2))]
+[15, 20]
+
+Molecules in a box and finite clusters of them:
+
 >>> from aims_pax.samplers import Rule, choose, detect, least_volume, repeated
 >>> water = Frame([8, 1, 1], [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], 3.1 * np.eye(3), True)
 >>> box, _ = repeated(water, least_volume(water.cell, radius=6.0))
@@ -14,20 +36,54 @@ modules of their own: `samplers.phonons`, `samplers.relax`, `samplers.foundation
 [3, 6, 12]
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
 from aims_pax.samplers.base import Sample, Sampler, SamplingError, sampler
 from aims_pax.samplers.clusters import Rule, choose, finite_clusters
+from aims_pax.samplers.descriptors import farthest_points, radial
+from aims_pax.samplers.filters import equilibrated, farthest, filtered, new, sane
+from aims_pax.samplers.mixture import Mixture, Part
 from aims_pax.samplers.molecules import detect
 from aims_pax.samplers.supercell import least_volume, repeated
 
+_LATER = {  # these bring torch or ASE's optimisers: loaded when they are asked for
+    "AbInitioMDSampler": "ab_initio_md",
+    "MDSampler": "foundation_md",
+    "PhononSampler": "phonons",
+    "RattleTreeSampler": "rattle_tree",
+}
+
 __all__ = [
+    "AbInitioMDSampler",
+    "MDSampler",
+    "Mixture",
+    "Part",
+    "PhononSampler",
+    "RattleTreeSampler",
     "Rule",
     "Sample",
     "Sampler",
     "SamplingError",
     "choose",
     "detect",
+    "equilibrated",
+    "farthest",
+    "farthest_points",
+    "filtered",
     "finite_clusters",
     "least_volume",
+    "new",
+    "radial",
     "repeated",
     "sampler",
+    "sane",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)

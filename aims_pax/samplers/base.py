@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aims_pax.errors import AimsPaxError, SettingsError
 from aims_pax.frames import Frame, Label, LabelledFrame
@@ -63,6 +64,19 @@ class Sampler(Protocol):
         ...
 
 
+@runtime_checkable
+class Remembers(Protocol):
+    """A sampler or filter that goes on where it was, also in another process: what it remembers, as arrays."""
+
+    def memory(self) -> dict[str, NDArray[Any]]:
+        """Everything the next call depends on."""
+        ...
+
+    def remember(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take up what `memory` gave."""
+        ...
+
+
 _KINDS: dict[str, str | Callable[..., Sampler]] = {  # named, not imported: each brings its own libraries
     "md": "aims_pax.samplers.foundation_md:MDSampler",
     "aimd": "aims_pax.samplers.ab_initio_md:AbInitioMDSampler",
@@ -81,6 +95,11 @@ def register(kind: str, make: Callable[..., Sampler]) -> None:
     if kind in _KINDS:
         raise ValueError(f"a sampler called {kind!r} exists already")
     _KINDS[kind] = make
+
+
+def under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The arrays whose names begin with `prefix/`, without it."""
+    return {k.removeprefix(f"{prefix}/"): a for k, a in arrays.items() if k.startswith(f"{prefix}/")}
 
 
 def sampler(kind: str, **settings: Any) -> Sampler:

@@ -19,14 +19,16 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from aims_pax.frames import Array, Frame
-from aims_pax.samplers.base import Sample, SamplingError
+from aims_pax.samplers.base import Sample, SamplingError, under
 from aims_pax.samplers.molecules import SCALE, Integers, Molecules, center_of_mass, detect
 from aims_pax.samplers.similarity import full
 
@@ -162,29 +164,57 @@ def central(system: Molecules, whole: Array) -> int:
     return int(np.argmin(np.round(distances, 6)))
 
 
-def finite_clusters(**rule: object) -> Callable[[Iterable[Sample]], Iterator[Sample]]:
+class FiniteClusters:
     """A filter that turns periodic samples into their finite clusters; the first sample of a kind is its reference.
 
     rule: the fields of `Rule`. Samples whose molecules reacted are left out. Labels are not kept.
     """
-    by = Rule(**rule)  # type: ignore[arg-type]
 
-    def run(samples: Iterable[Sample]) -> Iterator[Sample]:
-        chosen: dict[Hashable, list[Cluster]] = {}
+    def __init__(self, **rule: object) -> None:
+        self.rule = Rule(**rule)  # type: ignore[arg-type]
+        self._references: dict[Hashable, Frame] = {}
+        self._chosen: dict[Hashable, list[Cluster]] = {}
+
+    def __call__(self, samples: Iterable[Sample]) -> Iterator[Sample]:
         for sample in samples:
+            chosen = self._clusters(sample)
             frame = sample.frame
-            kind = (sample.origin.get("system"), frame.numbers.tobytes())
-            if kind not in chosen:
-                chosen[kind] = choose(frame, by)
             try:
-                whole = chosen[kind][0].system.whole(frame) if chosen[kind] else frame.positions
+                whole = chosen[0].system.whole(frame) if chosen else frame.positions
             except SamplingError as error:
                 log.warning("%s", error)
                 continue
-            for cluster in chosen[kind]:
+            for cluster in chosen:
                 yield Sample(cluster.cut(frame, whole), None, {**sample.origin, "cluster": cluster.key})
 
-    return run
+    def _clusters(self, sample: Sample) -> list[Cluster]:
+        kind = (str(sample.origin.get("system")), sample.frame.numbers.tobytes())
+        if kind not in self._chosen:
+            reference = self._references.setdefault(kind, sample.frame)
+            self._chosen[kind] = choose(reference, self.rule)
+        return self._chosen[kind]
+
+    def memory(self) -> dict[str, NDArray[Any]]:
+        """The reference frames."""
+        found: dict[str, NDArray[Any]] = {}
+        for k, (kind, frame) in enumerate(self._references.items()):
+            found |= {f"{k}/{name}": a for name, a in frame.arrays().items()}
+            found[f"{k}/system"] = np.array(kind[0])  # type: ignore[index]
+        return found
+
+    def remember(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take up what `memory` gave."""
+        self._references, self._chosen = {}, {}
+        for k in dict.fromkeys(name.partition("/")[0] for name in arrays):
+            mine = under(k, arrays)
+            system = str(mine.pop("system"))
+            frame = Frame.from_arrays(mine)
+            self._references[system, frame.numbers.tobytes()] = frame
+
+
+def finite_clusters(**rule: object) -> FiniteClusters:
+    """`FiniteClusters` with the fields of `Rule`."""
+    return FiniteClusters(**rule)
 
 
 def _nearest_images(away: Array, frame: Frame) -> Integers:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from ase.calculators.calculator import CalculationFailed
+from numpy.typing import NDArray
 
 from aims_pax.errors import LabelError
 from aims_pax.frames import Frame, Label
 from aims_pax.md import Advance, MDState, advance, temperature_at
 from aims_pax.md.propagate import never
 from aims_pax.potential import Potential
-from aims_pax.samplers.base import Sample, SamplingError
+from aims_pax.samplers.base import Sample, SamplingError, under
 from aims_pax.systems import System
 
 log = logging.getLogger(__name__)
@@ -27,8 +28,9 @@ class MDSampler:
 
     md_of: the MD settings of a system. stop: looked at before every evaluation (then raises Abandoned).
     A trajectory begins at its system's frame with fresh momenta; a caller who wants to continue passes
-    systems at the last frames. One that explodes begins there again, with other momenta. A temperature ramp
-    goes over the n · skip_steps steps of one call of `sample`.
+    systems at the last frames, or sets `continues`: then every system has one trajectory, which the next call of
+    `sample` takes up where the last one left it. One that explodes begins at the system's frame again, with other
+    momenta. A temperature ramp goes over the n · skip_steps steps of one call of `sample`.
     """
 
     _length = 0  # MD steps of a trajectory
@@ -40,6 +42,7 @@ class MDSampler:
         skip_steps: int,
         name: str = "md",
         stop: Callable[[], bool] = never,
+        continues: bool = False,
     ) -> None:
         if skip_steps < 1:
             raise ValueError(f"skip_steps is {skip_steps}, expected at least 1")
@@ -48,6 +51,8 @@ class MDSampler:
         self.skip_steps = skip_steps
         self.name = name
         self.stop = stop
+        self.continues = continues
+        self._states: dict[str, MDState] = {}  # of the trajectories that go on
 
     def sample(self, systems: Sequence[System], n: int, rng: np.random.Generator) -> Iterator[Sample]:
         """n structures of each system, one of each in turn.
@@ -56,7 +61,9 @@ class MDSampler:
         """
         md = [self.md_of(s) for s in systems]
         self._length = n * self.skip_steps
-        states = [self._begin(s, m, rng) for s, m in zip(systems, md, strict=True)]
+        states = [
+            self._states.get(s.name) or self._begin(s, m, rng) for s, m in zip(systems, md, strict=True)
+        ]
         failures = [0] * len(systems)
         for _ in range(n):
             wanted = list(range(len(systems)))
@@ -72,6 +79,8 @@ class MDSampler:
                     states[k] = self._begin(systems[k], md[k], rng)
                     exploded.append(k)
                 wanted = exploded
+            if self.continues:
+                self._states |= {system.name: state for system, state in zip(systems, states, strict=True)}
             frames = [s.frame() for s in states]
             for k, (frame, label) in enumerate(zip(frames, self._labels(frames), strict=True)):
                 origin: dict[str, str | int | float] = {
@@ -81,6 +90,15 @@ class MDSampler:
                     "temperature": temperature_at(md[k], states[k].step, self._length),
                 }
                 yield Sample(frame, label, origin)
+
+    def memory(self) -> dict[str, NDArray[Any]]:
+        """The trajectories that go on."""
+        return {f"{n}/{k}": a for n, state in self._states.items() for k, a in state.arrays().items()}
+
+    def remember(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take up what `memory` gave."""
+        names = dict.fromkeys(name.partition("/")[0] for name in arrays)
+        self._states = {name: MDState.from_arrays(under(name, arrays)) for name in names}
 
     def _begin(self, system: System, md: Any, rng: np.random.Generator) -> MDState:
         temperature = temperature_at(md, 0, self._length)

@@ -255,6 +255,7 @@ class PhononSampler:
         self.amplitudes, self.time_step = amplitudes, time_step_fs
         self.relaxed, self.fmax, self.distance = relaxed, fmax, distance
         self.stop = stop
+        self._found: dict[str, Modes] = {}  # frame id → its modes, worked out once
 
     def sample(self, systems: Sequence[System], n: int, rng: np.random.Generator) -> Iterator[Sample]:
         """n structures of each system, one of each in turn. Raises SamplingError, SetupError without phonopy."""
@@ -274,7 +275,11 @@ class PhononSampler:
                 yield Sample(m.frame.moved(m.frame.positions + next(u)), None, told)
 
     def _modes(self, system: System) -> Modes:
-        frame = system.frame
+        if system.frame.id not in self._found:
+            self._found[system.frame.id] = self._worked_out(system.frame)
+        return self._found[system.frame.id]
+
+    def _worked_out(self, frame: Frame) -> Modes:
         if self.relaxed:
             frame = relax(frame, self.potential, fmax=self.fmax, check=self._check)
         constants = force_constants(frame, self.potential, distance=self.distance, check=self._check)

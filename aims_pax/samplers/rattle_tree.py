@@ -28,17 +28,19 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from ase.calculators.calculator import CalculatorError
+from numpy.typing import NDArray
 
 from aims_pax import seeds
 from aims_pax.errors import Abandoned, LabelError
 from aims_pax.frames import Frame, Label
 from aims_pax.potential import Potential
-from aims_pax.samplers.base import Sample, SamplingError
+from aims_pax.samplers.base import Sample, SamplingError, under
 from aims_pax.samplers.rattle import Rattling, rattled, relaxed
 from aims_pax.samplers.similarity import Pool, closer_than
 from aims_pax.systems import System
@@ -201,9 +203,13 @@ def _strongest(label: Label) -> float:
 
 
 def grow(
-    trees: Sequence[Tree], n: int, potential: Potential, check: Callable[[], None] = lambda: None
+    trees: Sequence[Tree],
+    n: int | Sequence[int],
+    potential: Potential,
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[Tree, Node | None]]:
-    """Grow all trees to n nodes each: (tree, new node) as they come, (tree, None) when one is given up.
+    """Grow all trees to n nodes, or to a number each: (tree, new node) as they come, (tree, None) when one is given
+    up.
 
     Each round labels one candidate of every tree that still grows, all together. check: called each round.
     Raises SamplingError for fixed atoms in cells that are to change.
@@ -213,7 +219,8 @@ def grow(
             raise SamplingError(
                 f"{tree.name}: fixed atoms cannot stay in a changing cell; set cell_sigma to null"
             )
-    growing = [(tree, tree.grow(n)) for tree in trees]
+    goals = [n] * len(trees) if isinstance(n, int) else n
+    growing = [(tree, tree.grow(goal)) for tree, goal in zip(trees, goals, strict=True)]
     answers: list[Label | str | None] = [None] * len(growing)
     while growing:
         check()
@@ -246,6 +253,7 @@ class RattleTreeSampler:
     """Rattled family trees of all systems, grown side by side with one potential.
 
     rattling: the fields of `Rattling`. stop: looked at before every evaluation (then raises Abandoned).
+    continues: the next call of `sample` goes on with the same trees, instead of planting new ones.
     """
 
     def __init__(
@@ -253,12 +261,15 @@ class RattleTreeSampler:
         potential: Potential,
         name: str = "rattle_tree",
         stop: Callable[[], bool] = lambda: False,
+        continues: bool = False,
         **rattling: float | int | str | tuple[float, float] | None,
     ) -> None:
         self.potential = potential
         self.name = name
         self.stop = stop
+        self.continues = continues
         self.rattling = Rattling(**rattling)  # type: ignore[arg-type]
+        self._grown: dict[str, dict[str, NDArray[Any]]] = {}  # system → its tree, as arrays
 
     def sample(self, systems: Sequence[System], n: int, rng: np.random.Generator) -> Iterator[Sample]:
         """n children of each system, one of each in turn; the systems themselves are not among them.
@@ -266,9 +277,10 @@ class RattleTreeSampler:
         Raises SamplingError when a tree turns down too many children in a row.
         """
         seed = int(rng.integers(2**63))
-        trees = [Tree(s.name, s.frame, self.rattling, seed) for s in systems]
-        ready: dict[str, deque[Node]] = {s.name: deque() for s in systems}
-        for tree, node in grow(trees if n else [], n + 1, self.potential, self._check):
+        trees = [self._tree(s, seed) for s in systems] if n else []
+        goals = [max(1, len(tree.nodes)) + n for tree in trees]
+        ready: dict[str, deque[Node]] = {tree.name: deque() for tree in trees}
+        for tree, node in grow(trees, goals, self.potential, self._check):
             if node is None:
                 raise SamplingError(tree.given_up)
             if node.level:
@@ -276,6 +288,24 @@ class RattleTreeSampler:
             while all(ready.values()):
                 for name, queue in ready.items():
                     yield self._sample(name, queue.popleft())
+        if self.continues:
+            self._grown |= {tree.name: as_arrays(tree) for tree in trees}
+
+    def memory(self) -> dict[str, NDArray[Any]]:
+        """The trees."""
+        return {f"{name}/{k}": a for name, arrays in self._grown.items() for k, a in arrays.items()}
+
+    def remember(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take up what `memory` gave."""
+        names = dict.fromkeys(name.partition("/")[0] for name in arrays)
+        self._grown = {name: under(name, arrays) for name in names}
+
+    def _tree(self, system: System, seed: int) -> Tree:
+        known = self._grown.get(system.name)
+        if known is None:
+            return Tree(system.name, system.frame, self.rattling, seed)
+        nodes = nodes_of(system, known)
+        return Tree(system.name, system.frame, self.rattling, int(known["seed"]), nodes)
 
     def _sample(self, system: str, node: Node) -> Sample:
         told: dict[str, str | int | float] = {
@@ -288,3 +318,32 @@ class RattleTreeSampler:
     def _check(self) -> None:
         if self.stop():
             raise Abandoned
+
+
+def as_arrays(tree: Tree) -> dict[str, NDArray[Any]]:
+    """A tree to be grown on later: n nodes, N atoms."""
+    nodes = tree.nodes
+    number = {node.id: k for k, node in enumerate(nodes)}
+    return {
+        "seed": np.array(tree.seed, np.int64),
+        "positions": np.array([node.frame.positions for node in nodes]),
+        "cells": np.array([node.frame.cell for node in nodes]),
+        "energies": np.array([node.label.energy for node in nodes]),
+        "forces": np.array([node.label.forces for node in nodes]),
+        "parents": np.array([-1 if node.parent is None else number[node.parent] for node in nodes]),
+        "integers": np.array([(node.level, node.relax_steps, node.attempt) for node in nodes]),
+        "sigmas": np.array([np.nan if node.sigma is None else node.sigma for node in nodes]),
+    }
+
+
+def nodes_of(system: System, arrays: Mapping[str, NDArray[Any]]) -> list[Node]:
+    """The nodes `as_arrays` wrote."""
+    nodes = []
+    for k, (positions, cell) in enumerate(zip(arrays["positions"], arrays["cells"], strict=True)):
+        level, steps, attempt = (int(x) for x in arrays["integers"][k])
+        parent, sigma = int(arrays["parents"][k]), float(arrays["sigmas"][k])
+        label = Label(float(arrays["energies"][k]), arrays["forces"][k])
+        told = (None if parent < 0 else f"{system.name}-{parent}", steps, None if np.isnan(sigma) else sigma)
+        frame = system.frame.moved(positions, cell)
+        nodes.append(Node(f"{system.name}-{k}", frame, label, level, *told, attempt))
+    return nodes

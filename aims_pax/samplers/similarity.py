@@ -12,6 +12,7 @@ Permutations and rotations count as differences.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 
 import numpy as np
 from ase.geometry import complete_cell
@@ -71,11 +72,21 @@ class Pool:
     def add(self, frame: Frame) -> None:
         """Remember this structure."""
         if self._size == len(self._positions):
-            self._positions = np.concatenate([self._positions, np.empty_like(self._positions)])
-            self._cells = np.concatenate([self._cells, np.empty_like(self._cells)])
+            more = max(16, self._size)
+            self._positions = np.concatenate([self._positions, np.empty((more, len(self.reference), 3))])
+            self._cells = np.concatenate([self._cells, np.empty((more, 3, 3))])
         self._positions[self._size] = self._in_reference_cell(frame)
         self._cells[self._size] = frame.cell
         self._size += 1
+
+    def memory(self) -> dict[str, Array]:
+        """What it holds, as arrays."""
+        return {"positions": self._positions[: self._size].copy(), "cells": self._cells[: self._size].copy()}
+
+    def remember(self, arrays: Mapping[str, Array]) -> None:
+        """Take up what `memory` gave."""
+        self._positions, self._cells = np.array(arrays["positions"]), np.array(arrays["cells"])
+        self._size = len(self._positions)
 
     def holds_like(self, frame: Frame) -> bool:
         """Whether any structure here is like this one."""
@@ -112,11 +123,20 @@ def full(cell: Array, pbc: NDArray[np.bool_]) -> Array:
 
 def closer_than(frame: Frame, distance: float) -> bool:
     """Whether any two atoms, periodic images (own ones too) included, are closer than this (Å)."""
-    R = frame.positions
     if distance <= 0:
         return False
     if not frame.pbc.any():
-        return len(cKDTree(R).query_pairs(distance, output_type="ndarray")) > 0
+        return len(cKDTree(frame.positions).query_pairs(distance, output_type="ndarray")) > 0
+    return len(neighbours(frame, distance)[2]) > 0
+
+
+def neighbours(frame: Frame, cutoff: float) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
+    """(P,) i, j and distance (Å) of all ordered pairs closer than the cutoff, periodic images included."""
+    R = frame.positions
+    if not frame.pbc.any():
+        half = cKDTree(R).query_pairs(cutoff, output_type="ndarray")
+        i, j = np.concatenate([half, half[:, ::-1]]).astype(np.int64).reshape(-1, 2).T
+        return i, j, _norm(R[i] - R[j])
     from matscipy.neighbours import neighbour_list
 
     cell = full(frame.cell, frame.pbc)
@@ -124,7 +144,8 @@ def closer_than(frame: Frame, distance: float) -> bool:
     stretch = np.where(frame.pbc, 1.0, np.ptp(along, axis=0) + 1.0)  # open directions hold all atoms
     corner = np.where(frame.pbc, 0.0, along.min(0)) @ cell
     box = cell * stretch[:, None]
-    return len(neighbour_list("d", positions=R - corner, cell=box, pbc=frame.pbc, cutoff=distance)) > 0
+    i, j, d = neighbour_list("ijd", positions=R - corner, cell=box, pbc=frame.pbc, cutoff=cutoff)
+    return np.asarray(i, np.int64), np.asarray(j, np.int64), np.asarray(d, float)
 
 
 def _norm(vectors: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,12 +12,17 @@ from ase.calculators.lj import LennardJones as AseLennardJones
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Label
 from aims_pax.potential import CalculatorPotential
+from aims_pax.procedures import crystal_md
+from aims_pax.record.arrays import pack, unpack
 from aims_pax.samplers import base
 from aims_pax.samplers.ab_initio_md import AbInitioMDSampler
-from aims_pax.samplers.base import Sample, Sampler
+from aims_pax.samplers.base import Remembers, Sample, Sampler
+from aims_pax.samplers.filters import farthest, new, sane
 from aims_pax.samplers.foundation_md import MDSampler
+from aims_pax.samplers.mixture import Mixture, Part
 from aims_pax.samplers.phonons import PhononSampler
 from aims_pax.samplers.rattle_tree import RattleTreeSampler
+from aims_pax.settings.training_set import ClassicalMD, MDSampling
 from aims_pax.systems import System
 from tests.md.potentials import LennardJones, cluster, crystal
 from tests.md.settings import langevin
@@ -32,13 +38,47 @@ def argon() -> CalculatorPotential:
     return CalculatorPotential(lambda: AseLennardJones(epsilon=0.0104, sigma=3.4, rc=8.5, smooth=True))
 
 
+def of_a_crystal(**changes: object) -> MDSampler:
+    """The dynamics `aims-PAX training-set` asks for; NPT where a structure is periodic in three directions."""
+    section = MDSampling(md_crystal=ClassicalMD(time_step_fs=2.0, **changes), temperature_K=40.0)
+    asked = crystal_md._md_settings(section, 1)
+    nvt = asked.model_copy(update={"stat_ensemble": "NVT"})
+    potential = LennardJones(smooth=True)
+    return MDSampler(potential, lambda s: asked if s.frame.periodic else nvt, 4, continues=True)
+
+
+def mixture() -> Mixture:
+    parts = [
+        Part("md", MDSampler(LennardJones(), lambda system: langevin(40), 5, continues=True), 0.5, (sane(),)),
+        Part(
+            "trees",
+            SAMPLERS["rattle_tree that goes on"](),
+            0.5,
+            (new(by="descriptor", threshold=1e-3), farthest(of=2)),
+        ),
+    ]
+    return Mixture(parts)
+
+
 SAMPLERS: dict[str, Callable[[], Sampler]] = {
     "md": lambda: MDSampler(LennardJones(), lambda system: langevin(40), 5),
     "md with a calculator": lambda: MDSampler(argon(), lambda system: langevin(40), 3, name="lj"),
     "aimd": lambda: AbInitioMDSampler(argon(), lambda system: langevin(40), 3, name="aimd"),
     "rattle_tree": lambda: RattleTreeSampler(LennardJones(), temperature=100, sigma_range=(0.05, 0.2)),
+    "rattle_tree that goes on": lambda: RattleTreeSampler(
+        LennardJones(), continues=True, temperature=100, sigma_range=(0.05, 0.2)
+    ),
     "phonons": lambda: PhononSampler(LennardJones(smooth=True), temperature=40),
+    "md that goes on": lambda: MDSampler(argon(), lambda system: langevin(40), 3, continues=True),
+    "aimd that goes on": lambda: AbInitioMDSampler(
+        argon(), lambda system: langevin(40), 3, "aimd", continues=True
+    ),
+    "crystal md, NVT": lambda: of_a_crystal(),
+    "crystal md, NPT": lambda: of_a_crystal(ensemble="NPT"),
+    "crystal md, isotropic NPT": lambda: of_a_crystal(ensemble="NPT", npt_algo="mtk_isotropic"),
+    "mixture with filters": mixture,
 }
+GO_ON = [name for name in SAMPLERS if "go" in name.split()[-2:] or name.startswith(("crystal", "mixture"))]
 
 
 @pytest.fixture(params=SAMPLERS)
@@ -47,7 +87,13 @@ def make(request) -> Callable[[], Sampler]:
 
 
 def drawn(sampler: Sampler, n: int = 3, seed: int = 1) -> list[Sample]:
-    return list(sampler.sample(SYSTEMS, n, np.random.default_rng(seed)))
+    return list(sampler.sample(systems_of(sampler), n, np.random.default_rng(seed)))
+
+
+def systems_of(sampler: Sampler) -> tuple[System, ...]:
+    """The systems; without fixed atoms where the pressure is held, which does not go together."""
+    held = isinstance(sampler, MDSampler) and sampler.md_of(SYSTEMS[1]).stat_ensemble == "NPT"
+    return tuple(System(s.name, replace(s.frame, fixed=None)) for s in SYSTEMS) if held else SYSTEMS
 
 
 def test_it_gives_n_structures_of_each_system_in_turn(make):
@@ -55,19 +101,22 @@ def test_it_gives_n_structures_of_each_system_in_turn(make):
     assert isinstance(sampler, Sampler)
     samples = drawn(sampler)
     assert [s.origin["system"] for s in samples] == ["drop", "slab", "pair"] * 3
-    assert {s.origin["sampler"] for s in samples} == {sampler.name}
+    parts = [p.sampler for p in sampler.parts] if isinstance(sampler, Mixture) else [sampler]
+    assert {s.origin["sampler"] for s in samples} == {part.name for part in parts}
     assert len({s.frame.id for s in samples} | {s.frame.id for s in SYSTEMS}) == 12
 
 
-def test_everything_but_the_positions_stays_the_systems_own(make):
-    systems = {s.name: s.frame for s in SYSTEMS}
+def test_everything_but_the_positions_stays_the_systems_own(make, request):
+    moves_cells = "NPT" in request.node.callspec.params["make"]
+    systems = {s.name: s.frame for s in systems_of(make())}
     for sample in drawn(make()):
         began = systems[sample.origin["system"]]
-        assert sample.frame.moved(began.positions) == began
+        cell = began.cell if moves_cells else None
+        assert sample.frame.moved(began.positions, cell) == began
 
 
 def test_atoms_move_and_fixed_ones_do_not(make):
-    systems = {s.name: s.frame for s in SYSTEMS}
+    systems = {s.name: s.frame for s in systems_of(make())}
     for sample in drawn(make()):
         began = systems[sample.origin["system"]]
         moved = sample.frame.positions != began.positions
@@ -80,6 +129,32 @@ def test_equal_generators_give_equal_structures_and_others_others(make):
     first = [s.frame.id for s in drawn(make(), seed=1)]
     assert [s.frame.id for s in drawn(make(), seed=1)] == first
     assert not set(first) & {s.frame.id for s in drawn(make(), seed=2)}
+
+
+@pytest.mark.parametrize("name", GO_ON)
+def test_what_is_remembered_goes_on_like_what_never_stopped(name):
+    """In another process: what was remembered went through the bytes of a file."""
+    sampler, again = SAMPLERS[name](), SAMPLERS[name]()
+    assert isinstance(sampler, Remembers)
+    first = drawn(sampler, seed=1)
+    again.remember(unpack(pack(sampler.memory(), {}))[0])
+    ids = [s.frame.id for s in drawn(sampler, n=4, seed=2)]
+    assert [s.frame.id for s in drawn(again, n=4, seed=2)] == ids
+    assert len({s.frame.id for s in first} | set(ids)) == 3 * 7, "nothing is made twice"
+    assert [s.frame.id for s in drawn(SAMPLERS[name](), n=4, seed=2)] != ids
+
+
+@pytest.mark.parametrize("name", ["rattle_tree that goes on", "md that goes on", "crystal md, NPT"])
+def test_trees_and_trajectories_made_in_parts_are_those_made_in_one_go(name):
+    """Whatever generator the later parts are given: the first one decides."""
+    whole = [s.frame.id for s in drawn(SAMPLERS[name](), n=6, seed=1)]
+    sampler = SAMPLERS[name]()
+    parts = [s.frame.id for n, seed in ((2, 1), (1, 5), (3, 6)) for s in drawn(sampler, n, seed)]
+    assert parts == whole
+
+
+def test_every_sampler_of_the_registry_is_tested_here():
+    assert {name.split(",")[0].removesuffix(" that goes on") for name in SAMPLERS} >= set(base.kinds())
 
 
 def test_none_of_each_is_none(make):

@@ -7,13 +7,18 @@ import logging
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame, Label
+from aims_pax.record.arrays import pack, unpack
 from aims_pax.samplers import filters
-from aims_pax.samplers.base import Sample
+from aims_pax.samplers.base import Remembers, Sample
+from aims_pax.samplers.descriptors import farthest_points, radial
 from aims_pax.samplers.filters import filtered, new, sane
 from tests.md.potentials import cluster, crystal
+from tests.samplers.crystals import water_box
+from tests.worlds import ethanol, rattled, water
 
 
 def shifted(frame: Frame, by: float) -> Sample:
@@ -104,3 +109,90 @@ def test_its_examples_are_true():
     result = doctest.testmod(filters)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def made(frame: Frame, system: str = "x") -> Sample:
+    return Sample(frame, None, {"system": system})
+
+
+def test_the_beginning_of_each_trajectory_is_thrown_away_once():
+    samples = [made(cluster(4), s) for s in "abababa"]
+    equilibrated = filters.make("equilibration", skip=2)
+    assert equilibrated.wants(3, "a") == 5
+    kept = list(equilibrated(samples))
+    assert kept == samples[4:]
+    assert equilibrated.wants(3, "a") == 3
+    assert list(equilibrated(samples[:2])) == samples[:2]
+
+
+def test_duplicates_by_descriptor_are_found_however_they_are_turned():
+    frame = ethanol()
+    turned = frame.moved(frame.positions @ Rotation.random(random_state=1).as_matrix().T)
+    other = rattled(frame, 1, 0.1)[0]
+    samples = [made(f) for f in (frame, turned, other, turned)]
+    assert list(new(by="descriptor")(samples)) == [samples[0], samples[2]]
+    assert list(new(by="geometry")(samples)) == samples[:3]
+    with pytest.raises(ValueError, match="geometry or descriptor"):
+        new(by="name")
+
+
+def test_the_farthest_of_many_are_kept_in_their_order_and_those_kept_before_count():
+    frame = ethanol()
+    frames = rattled(frame, 12, 0.05) + rattled(frame, 12, 0.15, seed=1)
+    samples = [made(f) for f in frames]
+    keep = filters.make("farthest_points", of=4)
+    assert keep.wants(3, "x") == 12
+    first = list(keep(samples[:16]))
+    chosen = farthest_points(radial(frames[:16]), 4)
+    assert first == [samples[k] for k in sorted(chosen)]
+    again = list(keep(samples[16:]))
+    known = radial([frames[k] for k in chosen])
+    assert again == [samples[16 + k] for k in sorted(farthest_points(radial(frames[16:]), 2, known))]
+
+
+def test_farthest_points_choose_among_each_system_alone():
+    waters, ethanols = rattled(water(), 6), rattled(ethanol(), 6)
+    mixed = [made(f) for pair in zip(waters, ethanols, strict=True) for f in pair]
+    kept = list(filters.farthest(of=3)(mixed))
+    assert [len(s.frame) for s in sorted(kept, key=lambda s: len(s.frame))] == [3, 3, 9, 9]
+
+
+REMEMBERING = {
+    "equilibration": {"skip": 4},
+    "duplicates": {"threshold": 0.15},
+    "duplicates by descriptor": {"by": "descriptor", "threshold": 0.1},
+    "farthest_points": {"of": 3},
+    "finite_clusters": {"n_molecules": (1, 3)},
+}
+
+
+@pytest.mark.parametrize("kind", REMEMBERING)
+def test_what_a_filter_remembers_goes_on_in_another_process(kind):
+    box = [f for f in rattled(water_box(2, 4.0), 8, 0.02)]
+    structures = box if kind == "finite_clusters" else rattled(ethanol(), 20, 0.1) + rattled(water(), 8, 0.1)
+    samples = [made(f, str(len(f))) for f in structures]
+    half = len(samples) // 2
+    one, other = (filters.make(kind.split()[0], **REMEMBERING[kind]) for _ in range(2))
+    assert isinstance(one, Remembers)
+    list(one(samples[:half]))
+    other.remember(unpack(pack(one.memory(), {}))[0])
+    rest = [s.frame.id for s in one(samples[half:])]
+    assert [s.frame.id for s in other(samples[half:])] == rest
+    assert other.memory().keys() == one.memory().keys()
+    if kind == "finite_clusters":
+        assert [f.id for f in structures[half:]] != [f.id for f in structures[:half]]
+
+
+def test_clusters_of_a_run_are_those_of_its_first_structure():
+    """Another reference chooses other molecules: a restart must not."""
+    box, rng = water_box(2, 4.0), np.random.default_rng(5)
+    boxes = [box.moved(box.positions + np.repeat(rng.normal(0, 0.3, (8, 3)), 3, axis=0)) for _ in range(8)]
+    one, other = (filters.make("finite_clusters", n_molecules=(2,)) for _ in range(2))
+    list(one([made(boxes[0])]))
+    other.remember(one.memory())
+    pairs = [
+        (*one([made(b)]), *other([made(b)]), *filters.finite_clusters(n_molecules=(2,))([made(b)]))
+        for b in boxes
+    ]
+    assert all(a.frame == b.frame for a, b, _ in pairs)
+    assert any(a.frame != anew.frame for a, _, anew in pairs)

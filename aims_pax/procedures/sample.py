@@ -1,0 +1,184 @@
+"""Samplers alone: structures of some geometries in a file, without a reference or models.
+
+Structures are made in batches. After each the file has grown and, beside it, what the samplers remember is written;
+the same command cuts off what lies beyond and goes on there, as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aims_pax import seeds
+from aims_pax.errors import Abandoned, RestartError, SettingsError
+from aims_pax.procedures.mixture import described, mixture
+from aims_pax.procedures.potentials import Potentials
+from aims_pax.procedures.told import told
+from aims_pax.procedures.watch import Watch, walltime
+from aims_pax.record.arrays import Torn, pack, unpack
+from aims_pax.record.lock import Lock
+from aims_pax.record.log import to_console
+from aims_pax.samplers.base import Sample
+from aims_pax.samplers.mixture import Mixture
+from aims_pax.settings.sample import Sampling, read_sample
+from aims_pax.settings.sampler_list import plain
+from aims_pax.systems import System, read_systems
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+log = logging.getLogger(__name__)
+
+BATCH = 10  # structures of each geometry between two writes
+
+
+def sample(config: Path, console: Console) -> None:
+    """`aims-PAX sample`: append structures to the output until there are as many as asked for.
+
+    Raises SettingsError, SamplingError, RestartError; Stopped after a signal.
+    """
+    settings = read_sample(config)
+    folder, keys = Path.cwd(), settings.keys
+    target = folder / keys.output
+    _check(target)
+    written = keys.path_to_geometry
+    paths = [folder / p for p in ([written] if isinstance(written, str) else written)]
+    systems = read_systems(paths[0] if len(paths) == 1 else paths)
+    lock = Lock(target.with_name(f".{target.name}.lock"))
+    watch = Watch(walltime(None), lock.beat)
+    with to_console(console, "INFO"), lock.held(), told(), watch.listening():
+        for warning in settings.warnings:
+            log.warning("%s", warning)
+        log.info("%s: %s", target.name, described(settings.samplers))
+        made = mixture(
+            settings.samplers,
+            lambda _: settings.md,
+            float(settings.md.temperature),  # type: ignore[arg-type]  # one, as the settings were read
+            keys.skip_step,
+            Potentials(folder, keys.device),
+            watch.stop,
+        )
+        _fill(target, made, systems, settings, watch)
+
+
+def _fill(target: Path, made: Mixture, systems: Sequence[System], settings: Sampling, watch: Watch) -> None:
+    """Batch after batch until the file holds what is asked for."""
+    digest, n = _digest(settings, systems), settings.keys.n_per_geometry
+    done = _taken_up(target, made, digest)
+    log.info("%d of %d structures of each of %d geometries are there", min(done, n), n, len(systems))
+    if not done:
+        _write_memory(target, made, digest, 0)  # from now on what lies there is ours, however it ends
+    counts: Counter[str] = Counter()
+    while done < n:
+        watch.raise_if_stopped()
+        more = min(BATCH - done % BATCH, n - done)
+        rng = seeds.rng("sample", settings.keys.seed, done)
+        try:
+            samples = list(made.sample(systems, more, rng))
+        except Abandoned:
+            watch.raise_if_stopped()
+            raise
+        with open(target, "ab") as file:
+            file.write("".join(_texts(samples, done)).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        done += more
+        _write_memory(target, made, digest, done)
+        counts.update(str(s.origin["sampler"]) for s in samples)
+        log.info("%d of %d structures of each geometry", done, n)
+    if counts:
+        log.info("made: %s", ", ".join(f"{name} {k}" for name, k in counts.items()))
+
+
+def _texts(samples: Sequence[Sample], done: int) -> Iterator[str]:
+    """Extended XYZ of each sample: where it came from, and an id that tells its geometry and number."""
+    import ase.io
+
+    number: Counter[str] = Counter()
+    for one in samples:
+        atoms, system = one.frame.to_atoms(), str(one.origin["system"])
+        atoms.info |= {"id": f"{system}-{done + number[system]}", **_renamed(one.origin)}
+        number[system] += 1
+        text = io.StringIO()
+        ase.io.write(text, atoms, format="extxyz", write_results=False)
+        yield text.getvalue()
+
+
+def _renamed(origin: Any) -> dict[str, Any]:
+    """The origin; the id a rattled tree gives its members is told beside ours."""
+    return {"node" if k == "id" else k: v for k, v in origin.items()}
+
+
+# ---------------------------------------------------------------- going on
+
+
+def _memory(target: Path) -> Path:
+    return target.with_name(f".{target.name}.memory.npy")
+
+
+def _taken_up(target: Path, made: Mixture, digest: str) -> int:
+    """How many structures of each geometry are there; the mixture remembers what it knew then.
+
+    Raises RestartError for a file that something else wrote.
+    """
+    size = target.stat().st_size if target.exists() else 0
+    if not _memory(target).exists():
+        if size:
+            raise RestartError(
+                f"{target}: not written by this command, or {_memory(target).name} was removed; name another output, "
+                "or remove it"
+            )
+        return 0
+    if not target.exists():
+        return 0  # whoever removes the structures wants to begin anew
+    try:
+        arrays, told = unpack(_memory(target).read_bytes())
+    except Torn as error:
+        raise RestartError(
+            f"{_memory(target)}: {error}; remove it and {target.name} to begin anew"
+        ) from error
+    if told["digest"] != digest:
+        raise RestartError(
+            f"{target}: was made with other samplers, geometries or another seed; name another output, or remove it"
+        )
+    if size < told["size"]:
+        raise RestartError(f"{target}: is shorter than what was made; restore it, or remove it to begin anew")
+    if size > told["size"]:
+        log.info("%s: a batch that was only half written is made again", target.name)
+        os.truncate(target, told["size"])
+    made.remember(arrays)
+    return int(told["made"])
+
+
+def _write_memory(target: Path, made: Mixture, digest: str, done: int) -> None:
+    path = _memory(target)
+    told = {"digest": digest, "made": done, "size": target.stat().st_size if done else 0}
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.write_bytes(pack(made.memory(), told))
+    os.replace(temporary, path)
+
+
+def _digest(settings: Sampling, systems: Sequence[System]) -> str:
+    """What the structures depend on, but for their number."""
+    said = [
+        plain(settings.samplers),
+        {k: v for k, v in settings.md},
+        settings.keys.seed,
+        settings.keys.skip_step,
+        [(s.name, s.frame.id) for s in systems],
+    ]
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=repr).encode()).hexdigest()
+
+
+def _check(target: Path) -> None:
+    if target.suffix not in {".xyz", ".extxyz"}:
+        raise SettingsError(f"output: {target.name}: expected a name that ends in .xyz or .extxyz")
+    if target.is_dir() or not target.parent.is_dir():
+        raise SettingsError(f"output: {target}: cannot be written there; give a file in an existing folder")

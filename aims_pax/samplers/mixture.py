@@ -1,0 +1,155 @@
+"""Structures from several samplers in given shares, each behind filters of its own.
+
+Which sampler makes the i-th structure of a system is settled by the shares alone: the one that is furthest behind,
+
+    k_i = argmax_k (w_k·i − c_k),      c_k what k has made so far,      Σ w_k = 1,
+
+the first of equals. So after any number of structures every sampler has made its share, rounded. Within a call they
+come in random order: who deals them out in turn deals everybody some of each. What samplers and filters remember is
+remembered here (`Remembers`), so that the next call, or another process, goes on.
+
+>>> from aims_pax.frames import Frame
+>>> from aims_pax.samplers.filters import sane
+>>> class Shifted:
+...     def __init__(self, name):
+...         self.name = name
+...     def sample(self, systems, n, rng):
+...         for k in range(n):
+...             for s in systems:
+...                 moved = s.frame.moved(s.frame.positions + rng.random())
+...                 yield Sample(moved, None, {"sampler": self.name, "system": s.name})
+>>> mixture = Mixture([Part("a", Shifted("a"), 0.7), Part("b", Shifted("b"), 0.3, (sane(),))])
+>>> pair = System("pair", Frame([18, 18], [[0, 0, 0], [3.8, 0, 0]]))
+>>> [s.origin["sampler"] for s in mixture.sample([pair], 10, np.random.default_rng(0))]
+['a', 'a', 'a', 'a', 'a', 'b', 'a', 'a', 'b', 'b']
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aims_pax import seeds
+from aims_pax.samplers.base import Remembers, Sample, Sampler, SamplingError, under
+from aims_pax.samplers.filters import Filter, filtered
+from aims_pax.systems import System
+
+log = logging.getLogger(__name__)
+
+PATIENCE = (
+    200  # structures turned down in a row, of one sampler and system, after which the filters are blamed
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A sampler with its share (of 1) and filters. key: what it is remembered by."""
+
+    key: str
+    sampler: Sampler
+    share: float
+    filters: tuple[Filter, ...] = ()
+
+
+class Mixture:
+    """Samplers in given shares, as one sampler."""
+
+    def __init__(self, parts: Sequence[Part], name: str = "mixture") -> None:
+        total = sum(part.share for part in parts)
+        if not parts or abs(total - 1) > 1e-6 or len({part.key for part in parts}) < len(parts):
+            raise ValueError(f"parts with different keys whose shares sum to 1, got {total:g}")
+        self.parts = tuple(parts)
+        self.name = name
+        self._made = np.zeros(len(parts), np.int64)  # of each system
+
+    def sample(self, systems: Sequence[System], n: int, rng: np.random.Generator) -> Iterator[Sample]:
+        """n structures of each system, one of each in turn. Raises SamplingError when filters let nothing pass."""
+        seed = int(rng.integers(2**63))
+        due = self._turns(n)
+        turns = [due[k] for k in rng.permutation(n)]
+        made = [
+            self._drawn(part, systems, turns.count(k), seed) if k in turns else {}
+            for k, part in enumerate(self.parts)
+        ]
+        for k in turns:
+            for system in systems:
+                yield made[k][system.name].pop(0)
+        for k in turns:
+            self._made[k] += 1
+
+    def memory(self) -> dict[str, NDArray[Any]]:
+        """What all parts have made, and what they remember."""
+        found: dict[str, NDArray[Any]] = {}
+        for part, n in zip(self.parts, self._made, strict=True):
+            found[f"{part.key}/made"] = np.array(n)
+            for name, thing in _remembering(part):
+                found |= {f"{part.key}/{name}/{k}": a for k, a in thing.memory().items()}
+        return found
+
+    def remember(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take up what `memory` gave; parts that are new begin anew, and so do then the counts of all."""
+        known = [f"{part.key}/made" in arrays for part in self.parts]
+        for k, part in enumerate(self.parts):
+            self._made[k] = int(arrays[f"{part.key}/made"]) if all(known) else 0
+            for name, thing in _remembering(part):
+                thing.remember(under(f"{part.key}/{name}", arrays))
+
+    def _turns(self, n: int) -> list[int]:
+        """Which part makes each of the next n structures of a system."""
+        made = self._made.astype(float)
+        shares = np.array([part.share for part in self.parts])
+        turns = []
+        for i in range(int(made.sum()) + 1, int(made.sum()) + n + 1):
+            k = int(np.argmax(np.round(shares * i - made, 9)))
+            made[k] += 1
+            turns.append(k)
+        return turns
+
+    def _drawn(self, part: Part, systems: Sequence[System], n: int, seed: int) -> dict[str, list[Sample]]:
+        """n samples of each system that pass the filters, in rounds: each makes up for what the last one lost."""
+        made: dict[str, list[Sample]] = {s.name: [] for s in systems}
+        barren = dict.fromkeys(made, 0)
+        for turn in range(10**9):
+            short = [s for s in systems if len(made[s.name]) < n]
+            if not short:
+                break
+            missing = min(n - len(made[s.name]) for s in short)
+            wanted = min(_wanted(part, missing, s.name) for s in short)
+            rng = seeds.rng("mixture", seed, part.key, turn)
+            passed = list(filtered(part.sampler.sample(short, wanted, rng), *part.filters))
+            for system in short:
+                mine = [s for s in passed if s.origin["system"] == system.name]
+                if len(mine) > missing:  # a filter makes several of one: some of them, not the first few
+                    mine = [mine[k] for k in np.sort(rng.choice(len(mine), missing, replace=False))]
+                made[system.name] += mine
+                barren[system.name] = 0 if mine else barren[system.name] + wanted
+                if barren[system.name] >= PATIENCE + _skipped(part):
+                    raise SamplingError(
+                        f"{system.name}: the filters of sampler {part.sampler.name} turned down {barren[system.name]} "
+                        "structures in a row; loosen them (a smaller threshold), or let the sampler move further"
+                    )
+        return made
+
+
+def _wanted(part: Part, n: int, system: str) -> int:
+    """How many structures the sampler has to make for n to pass, as far as the filters can say."""
+    for each in reversed(part.filters):
+        wants = getattr(each, "wants", None)
+        n = n if wants is None else wants(n, system)
+    return n
+
+
+def _skipped(part: Part) -> int:
+    return sum(getattr(each, "skip", 0) for each in part.filters)
+
+
+def _remembering(part: Part) -> Iterator[tuple[str, Remembers]]:
+    things = [("sampler", part.sampler), *((f"filter {k}", f) for k, f in enumerate(part.filters))]
+    for name, thing in things:
+        if isinstance(thing, Remembers):
+            yield name, thing

@@ -1,0 +1,155 @@
+"""Several samplers in given shares."""
+
+from __future__ import annotations
+
+import doctest
+import logging
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from aims_pax.samplers import mixture as module
+from aims_pax.samplers.base import Sample, SamplingError
+from aims_pax.samplers.filters import equilibrated, farthest, new, sane
+from aims_pax.samplers.mixture import PATIENCE, Mixture, Part
+from aims_pax.systems import System
+from tests.worlds import ethanol, water
+
+SYSTEMS = (System("ethanol", ethanol()), System("water", water()))
+
+
+class Counting:
+    """Moves atoms by a number of Å that never comes twice; notes what it was asked for."""
+
+    def __init__(self, name, step=0.05):
+        self.name, self.step, self.asked, self.count = name, step, [], 0
+
+    def sample(self, systems, n, rng):
+        self.asked.append((tuple(s.name for s in systems), n))
+        for _ in range(n):
+            self.count += 1
+            for s in systems:
+                move = np.zeros_like(s.frame.positions)
+                move[0, 0] = self.step * self.count
+                yield Sample(
+                    s.frame.moved(s.frame.positions + move), None, {"sampler": self.name, "system": s.name}
+                )
+
+
+def drawn(mixture, n, seed=0, systems=SYSTEMS):
+    return list(mixture.sample(systems, n, np.random.default_rng(seed)))
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.3, 0.2), (0.9, 0.1), (1.0,), (1 / 3, 1 / 3, 1 / 3)])
+def test_every_sampler_has_made_its_share_after_any_number(shares):
+    mixture = Mixture([Part(str(k), Counting(str(k)), w) for k, w in enumerate(shares)])
+    made = Counter()
+    for n in (1, 2, 4, 3, 10, 7):
+        made += Counter(s.origin["sampler"] for s in drawn(mixture, n, systems=SYSTEMS[:1]))
+        for k, share in enumerate(shares):
+            assert abs(made[str(k)] - share * made.total()) < 1
+
+
+def test_parts_of_a_number_are_mixed_like_the_whole():
+    def shares(*numbers):
+        mixture = Mixture([Part("a", Counting("a"), 0.62), Part("b", Counting("b"), 0.38)])
+        return Counter(s.origin["sampler"] for n in numbers for s in drawn(mixture, n, systems=SYSTEMS[:1]))
+
+    assert shares(3, 1, 6) == shares(10) == shares(*[1] * 10)
+
+
+def test_who_is_dealt_every_other_structure_gets_some_of_each():
+    mixture = Mixture([Part("a", Counting("a"), 0.5), Part("b", Counting("b"), 0.5)])
+    samples = [s.origin["sampler"] for s in drawn(mixture, 40, systems=SYSTEMS[:1])]
+    assert 5 <= Counter(samples[::2])["a"] <= 15
+
+
+def test_each_system_gets_the_same_mixture_one_of_each_in_turn():
+    samples = drawn(Mixture([Part("a", Counting("a"), 0.6), Part("b", Counting("b"), 0.4)]), 5)
+    assert [s.origin["system"] for s in samples] == ["ethanol", "water"] * 5
+    for name in ("ethanol", "water"):
+        mine = [s.origin["sampler"] for s in samples if s.origin["system"] == name]
+        assert mine == [s.origin["sampler"] for s in samples[::2]]
+        assert Counter(mine) == {"a": 3, "b": 2}
+
+
+def test_what_a_filter_takes_away_is_made_up_for_and_nothing_more():
+    sampler = Counting("a", step=0.3)  # (0.1 Å)·(number of atoms) has to be gone for another structure
+    samples = drawn(Mixture([Part("a", sampler, 1.0, (new(0.1),))]), 4)
+    assert Counter(s.origin["system"] for s in samples) == {"ethanol": 4, "water": 4}
+    assert sampler.asked[0] == (("ethanol", "water"), 4)
+    assert any(names == ("ethanol",) for names, _ in sampler.asked), "water had enough"
+
+
+def test_filters_that_choose_are_given_as_many_as_they_want():
+    sampler = Counting("a")
+    mixture = Mixture([Part("a", sampler, 1.0, (equilibrated(skip=6), farthest(of=3)))])
+    assert len(drawn(mixture, 4)) == 8
+    assert sampler.asked == [(("ethanol", "water"), 6 + 3 * 4)]
+    drawn(mixture, 2)
+    assert sampler.asked[-1] == (("ethanol", "water"), 3 * 2)
+
+
+def test_of_a_filter_that_makes_several_of_one_some_are_taken():
+    def doubled(samples):
+        for sample in samples:
+            yield from (sample, Sample(sample.frame, None, {**sample.origin, "half": 2}))
+
+    samples = drawn(Mixture([Part("a", Counting("a"), 1.0, (doubled,))]), 40, systems=SYSTEMS[:1])
+    halves = Counter(s.origin.get("half", 1) for s in samples)
+    assert len(samples) == 40
+    assert 10 <= halves[1] <= 30
+
+
+def test_filters_that_let_nothing_pass_are_blamed():
+    sampler = Counting("sleepy", step=0.0)
+    with pytest.raises(
+        SamplingError, match=r"water: the filters of sampler sleepy turned down \d+ structures"
+    ):
+        drawn(Mixture([Part("a", sampler, 1.0, (new(0.1),))]), 3, systems=SYSTEMS[1:])
+    assert PATIENCE <= sampler.count < 2 * PATIENCE
+
+
+def test_a_long_equilibration_is_not_taken_for_a_filter_that_lets_nothing_pass():
+    mixture = Mixture([Part("a", Counting("a"), 1.0, (sane(), equilibrated(skip=PATIENCE + 50)))])
+    assert len(drawn(mixture, 1)) == 2
+
+
+def test_random_numbers_of_one_sampler_do_not_depend_on_the_others():
+    class Random(Counting):
+        def sample(self, systems, n, rng):
+            for _ in range(n):
+                for s in systems:
+                    moved = s.frame.positions + rng.random(s.frame.positions.shape)
+                    yield Sample(s.frame.moved(moved), None, {"sampler": self.name, "system": s.name})
+
+    alone = Mixture([Part("a", Random("a"), 0.5), Part("b", Counting("b"), 0.5)])
+    other = Mixture([Part("c", Random("c"), 0.5), Part("a", Random("a"), 0.5)])
+    a, b = ([s.frame.id for s in drawn(m, 6) if s.origin["sampler"] == "a"] for m in (alone, other))
+    assert a == b
+
+
+def test_shares_and_keys_that_do_not_fit_are_refused():
+    for parts in (
+        [],
+        [Part("a", Counting("a"), 0.5)],
+        [Part("a", Counting("a"), 0.5), Part("a", Counting("b"), 0.5)],
+    ):
+        with pytest.raises(ValueError, match="shares sum to 1"):
+            Mixture(parts)
+
+
+def test_a_changed_list_of_samplers_counts_anew():
+    first = Mixture([Part("a", Counting("a"), 1.0)])
+    drawn(first, 20)
+    changed = Mixture([Part("a", Counting("a"), 0.5), Part("b", Counting("b"), 0.5)])
+    changed.remember(first.memory())
+    assert Counter(s.origin["sampler"] for s in drawn(changed, 4)) == {"a": 4, "b": 4}
+
+
+def test_its_examples_are_true(caplog):
+    with caplog.at_level(logging.ERROR):
+        result = doctest.testmod(module)
+    assert result.attempted > 4
+    assert result.failed == 0
