@@ -56,10 +56,12 @@ def test_every_key_named_on_the_page_about_clusters_exists():
 
 
 def test_the_cluster_sections_of_the_page_are_accepted():
-    blocks = yaml_blocks(CLUSTER)
-    assert [b["CLUSTER"]["type"] for b in blocks] == ["slurm", "local"]
+    blocks = [b["CLUSTER"] for b in yaml_blocks(CLUSTER)]
+    whole = [b for b in blocks if "type" in b]
+    assert [b["type"] for b in whole] == ["slurm", "local"]
+    assert len(blocks) == len(whole) + 1  # which cores and GPUs the driver uses: a part of any of them
     for block in blocks:
-        ClusterSettings.model_validate(block["CLUSTER"])
+        ClusterSettings.model_validate({**whole[1], **block})
 
 
 def test_its_figures_follow_from_its_settings():
