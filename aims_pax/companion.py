@@ -1,12 +1,14 @@
 """A second interpreter that answers questions for as long as its driver lives.
 
 It starts fresh, imports what it answers with once, and keeps what it has been told. Messages are pickles over a
-socket pair between the two. It ends when its driver does, and leaves signals of the terminal to the driver.
+socket pair between the two; what it logs travels with its answers. It ends when its driver does, and leaves
+signals of the terminal and of the scheduler to the driver.
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import pickle
 import signal
@@ -16,16 +18,21 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, TypeVar
 
 from aims_pax.errors import AimsPaxError
 
 LOOK = 0.1  # s between two looks at whether an answer is still wanted
 Answer = Callable[[Any, Callable[[], bool]], Any]
+T = TypeVar("T")
 
 
 class CompanionLost(AimsPaxError):
     """The process has ended without an answer; nothing was changed, the question can be asked again."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__(f"a process has ended without an answer ({how})")
+        self.how = how
 
 
 class Companion:
@@ -34,12 +41,22 @@ class Companion:
     maker: `module:name` of what is called once there and returns `answer(question, stop)`; whatever that raises
     is raised here, `stop()` turns true when the driver does not want the answer any more.
     threads: of its numerical libraries. environment: what it gets besides the driver's.
+    level: what it logs counts from this level on; of several that do the same one may speak for all.
     """
 
-    def __init__(self, maker: str, threads: int = 1, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        maker: str,
+        threads: int = 1,
+        environment: Mapping[str, str] | None = None,
+        level: int = logging.INFO,
+    ) -> None:
         ours, theirs = socket.socketpair()
         own = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        code = f"from aims_pax.companion import serve; serve({theirs.fileno()}, {maker!r})"
+        code = (  # the driver's path: with -c files of the working folder would come before all modules
+            f"import sys; sys.path[:] = {[str(p) for p in sys.path]!r}; "
+            f"from aims_pax.companion import serve; serve({theirs.fileno()}, {maker!r}, {level})"
+        )
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", code],
@@ -47,7 +64,7 @@ class Companion:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )
-        self._connection = Connection(ours.detach())
+        self.connection = Connection(ours.detach())
 
     @property
     def lost(self) -> bool:
@@ -61,50 +78,70 @@ class Companion:
 
     def send(self, question: Any) -> None:
         """Ask without waiting; one `receive` belongs to each `send`."""
-        try:
-            self._connection.send(question)
-        except OSError as error:
-            raise self._end() from error
+        self._reaching(self.connection.send, question)
 
     def receive(self, stop: Callable[[], bool] = lambda: False) -> Any:
         """The answer to what was sent. `stop` is called every 0.1 s; the answer, or Abandoned, is waited for."""
         asked = False
-        try:
-            while not self._connection.poll(LOOK):
-                if not asked and stop():
-                    self._connection.send(None)
-                    asked = True
-            answer = self._connection.recv()
-        except (EOFError, OSError) as error:
-            raise self._end() from error
+        while not self._reaching(self.connection.poll, LOOK):
+            if not asked and stop():
+                self._reaching(self.connection.send, None)
+                asked = True
+        answer, lines = self._reaching(self.connection.recv)
+        for name, level, text in lines:
+            logging.getLogger(name).log(level, "%s", text)
         if isinstance(answer, BaseException):
             raise answer
         return answer
 
     def close(self) -> None:
         """End the process and wait for it."""
-        self._connection.close()
+        self.connection.close()
         try:
             self.process.wait(5)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
 
-    def _end(self) -> CompanionLost:
-        self.close()
-        return CompanionLost(f"a process has ended without an answer ({_how(self.process.returncode)})")
+    def _reaching(self, call: Callable[..., T], *args: Any) -> T:
+        """What the connection says. Raises CompanionLost when nobody is at its other end."""
+        try:
+            return call(*args)
+        except (EOFError, OSError) as error:
+            self.close()
+            raise CompanionLost(_how(self.process.returncode)) from error
 
 
-def serve(descriptor: int, maker: str) -> None:
+class _Lines(logging.Handler):
+    """Keeps what is logged here for the driver: (name of the logger, level, text)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[tuple[str, int, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append((record.name, record.levelno, record.getMessage()))
+
+    def taken(self) -> list[tuple[str, int, str]]:
+        lines, self.lines = self.lines, []
+        return lines
+
+
+def serve(descriptor: int, maker: str, level: int = logging.INFO) -> None:
     """What the fresh interpreter runs: questions in, answers out, until the driver is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for kind in (signal.SIGINT, signal.SIGTERM):  # Slurm tells every process; the driver decides
+        signal.signal(kind, signal.SIG_IGN)
+    log, kept = logging.getLogger("aims_pax"), _Lines()
+    log.addHandler(kept)
+    log.setLevel(level)
+    log.propagate = False
     connection = Connection(descriptor)
     module, _, name = maker.partition(":")
     answer: Answer = getattr(importlib.import_module(module), name)()
     while True:
         try:
             question = connection.recv()
-        except EOFError:
+        except (EOFError, OSError):  # reset, where the driver went without reading the last answer
             return
         if question is None:  # a late request to stop: the answer was given
             continue
@@ -115,7 +152,7 @@ def serve(descriptor: int, maker: str) -> None:
             error.add_note("in another process:\n" + "".join(traceback.format_tb(error.__traceback__)))
             said = _sendable(error)
         try:
-            connection.send(said)
+            connection.send((said, kept.taken()))
         except OSError:  # the driver is gone
             return
 

@@ -1,5 +1,6 @@
 """A process that answers questions: its answers, its errors, its end."""
 
+import logging
 import os
 import signal
 import time
@@ -33,6 +34,9 @@ class Clerk:
                 while not stop():
                     time.sleep(0.01)
                 raise Abandoned
+            case "talk":
+                logging.getLogger("aims_pax.clerk").info("%d asked", self.asked)
+                logging.getLogger("aims_pax.clerk").warning("50% left")
             case ("die", number):
                 os.kill(os.getpid(), number)
         return question
@@ -71,7 +75,7 @@ def test_an_answer_that_is_not_wanted_is_given_up_and_the_next_question_is_answe
 def test_a_request_to_stop_that_comes_late_does_no_harm(companion):
     companion.send("how many")
     time.sleep(0.5)
-    companion._connection.send(None)
+    companion.connection.send(None)
     assert companion.receive() == 1
     assert companion.ask("how many") == 2
 
@@ -85,9 +89,61 @@ def test_a_killed_process_is_told_with_its_signal(companion):
         companion.ask("how many")
 
 
-def test_it_ends_with_its_driver_and_leaves_interrupts_to_it(companion):
+def test_what_it_logs_is_logged_here_with_its_answer(companion, caplog, capfd):
+    with caplog.at_level(logging.INFO):
+        companion.ask("talk")
+        companion.ask("how many")
+    told = [(r.name, r.levelname, r.getMessage()) for r in caplog.records]
+    assert told == [("aims_pax.clerk", "INFO", "1 asked"), ("aims_pax.clerk", "WARNING", "50% left")]
+    assert capfd.readouterr().err == ""
+
+
+def test_files_of_the_folder_it_starts_in_do_not_stand_in_for_modules(tmp_path, monkeypatch):
+    (tmp_path / "socket.py").write_text("raise RuntimeError('not the one')")
+    monkeypatch.chdir(tmp_path)
+    companion = Companion("tests.test_companion:Clerk")
+    assert companion.ask("how many") == 1
+    companion.close()
+
+
+def test_one_that_is_told_to_be_quiet_only_warns(caplog):
+    quiet = Companion("tests.test_companion:Clerk", level=logging.WARNING)
+    with caplog.at_level(logging.INFO):
+        quiet.ask("talk")
+    quiet.close()
+    assert [r.getMessage() for r in caplog.records] == ["50% left"]
+
+
+def test_what_goes_wrong_while_looking_whether_to_stop_is_no_death(companion):
+    def broken():
+        raise OSError("a file server that hiccups")
+
+    with pytest.raises(OSError, match="hiccups"):
+        companion.ask("wait", broken)
+    assert not companion.lost
+
+
+def test_one_that_works_when_its_driver_dies_ends_too(companion, capfd):
+    companion.send("wait")
+    time.sleep(0.3)
+    companion.connection.close()
+    assert companion.process.wait(10) == 0
+    assert capfd.readouterr().err == ""
+
+
+def test_an_answer_nobody_reads_ends_it_without_a_word(companion, capfd):
+    companion.ask("how many")
+    companion.send("how many")
+    time.sleep(0.3)
+    companion.connection.close()
+    assert companion.process.wait(10) == 0
+    assert capfd.readouterr().err == ""
+
+
+def test_it_ends_with_its_driver_and_leaves_signals_to_it(companion):
     companion.ask("how many")
     os.kill(companion.process.pid, signal.SIGINT)
+    os.kill(companion.process.pid, signal.SIGTERM)
     assert companion.ask("how many") == 2
-    companion._connection.close()
+    companion.connection.close()
     assert companion.process.wait(10) == 0

@@ -263,7 +263,7 @@ def test_ctrl_c_in_each_stage_loses_nothing_and_the_result_is_that_of_an_undistu
     }
     folder, other = write_project(tmp_path / "a", changes), write_project(tmp_path / "b", changes)
     stages = []
-    for until in ("training visit 1", "labelling", "convergence: "):
+    for until in ("training visit 2", "labelling", "convergence: "):
         code, output = interrupted(folder, until)
         stages.append(output)
         assert code == 3, output

@@ -66,7 +66,7 @@ def test_every_sampler_makes_its_share_of_every_system(undisturbed):
 
 def test_stopped_and_continued_it_makes_the_same_structures(undisturbed, tmp_path):
     write_project(tmp_path, CHANGES, systems={"water": water(), "copper": crystal()})
-    for until in ("sampling step 0", "training visit 1"):
+    for until in ("sampling step 1", "training visit 2"):
         code, output = interrupted(tmp_path, until, name="aims-PAX")
         assert code == 3, output
     done = command(folder=tmp_path, name="aims-PAX-initial-ds")

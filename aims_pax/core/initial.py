@@ -101,7 +101,7 @@ def step(state: State, event: Event, rules: InitialRules) -> tuple[State, tuple[
         case Sampled():
             last = dict(state.last) | dict(event.frames)  # the last of each system wins
             state = replace(state, phase="label", batch=event.frames, last=tuple(last.items()))
-            return state, (Say(f"sampling step {state.visit} · {len(event.frames)} structures to label"),)
+            return state, (Say(f"sampling step {state.visit + 1} · {len(event.frames)} structures to label"),)
         case Labelled() | LabelFailed() | LabelDropped():
             ok = isinstance(event, Labelled)
             state = replace(state, answers=(*state.answers, (event.work.frame, ok)))

@@ -9,7 +9,8 @@ Parameters are inputs, so one graph serves all members, all batches and every st
 atoms and edges, stress and loss stay outside (`fast.assemble`).
 
 What is traced wants few sizes: K places for neighbours of every atom, n_z atoms of each element, at least 2 of
-all of them, since torch takes 0 and 1 for constants. What is missing is filled with atoms that have no neighbour.
+all of them, since torch takes 0 and 1 for constants, and 40 atoms altogether. What is missing is filled with
+atoms that have no neighbour.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from aims_pax.force_field.layout import Layout
 
 log = logging.getLogger(__name__)
 
-LEAST = 2
+LEAST = 2  # of an element
+ALTOGETHER = 40  # with fewer, inductor wants to compile small matrix products in another way
 DETACHED = "aten.detach"  # cuts the gradient of a traced graph without a word
 
 Tensors = list[torch.Tensor]
@@ -61,6 +63,7 @@ def arrange_rows(graph: EdgeBatch, elements: int, r_max: float) -> Rows:
     z, sender, receiver = (t.cpu().numpy() for t in (graph.species, graph.sender, graph.receiver))
     counts = np.bincount(z, minlength=elements)
     sizes = np.maximum(counts, LEAST)
+    sizes[0] += max(0, ALTOGETHER - int(sizes.sum()))
     order = np.argsort(z, kind="stable")
     rank = np.empty(len(z), np.int64)
     rank[order] = np.arange(len(z)) + np.repeat(np.cumsum(sizes - counts) - (sizes - counts), counts)
@@ -153,6 +156,7 @@ def example(fast: Fast, K: int = 11, least: int = 12) -> Rows:
     plan, elements = fast.plan, len(fast.model.atomic_numbers)
     rng = np.random.default_rng(0)
     sizes = [least + 5 * z for z in range(elements)]
+    sizes[0] += max(0, ALTOGETHER + K - sum(sizes))
     total = sum(sizes)
     v = rng.normal(size=(total, K, 3))
     v *= (0.2 + 0.6 * rng.random((total, K, 1))) * plan.r_max / np.linalg.norm(v, axis=2, keepdims=True)

@@ -10,6 +10,7 @@ the user that nobody else may write to, never in a run's.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import io
@@ -237,10 +238,14 @@ class Aside:
             said = self.process.stdout.read().decode(errors="replace").strip()
         except OSError as error:
             said = str(error)
-        if self.process.wait() == 0:
+        code = self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(OSError):  # what it never read cannot be flushed any more
+                pipe.close()
+        if code == 0:
             log.info("training was compiled aside in %.0f s", time.monotonic() - began)
         elif not self._closed:
-            log.info("training stays eager, compiling aside failed: %s", said or self.process.returncode)
+            log.info("training stays eager, compiling aside failed: %s", said or code)
 
 
 def main() -> None:

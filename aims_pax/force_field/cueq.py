@@ -67,7 +67,8 @@ class Cueq:
         except (
             Exception
         ) as error:  # the converter asserts, indexes and imports; kernels fail in their own ways
-            self._refuse(f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}")
+            said = str(error).strip().partition("\n")[0]
+            self._refuse(f"{type(error).__name__}: {said}".rstrip(": "))
             return False
         if not difference <= allowed:
             self._refuse(f"its forces differ from torch's by {difference:.1e} eV/Å (allowed {allowed:.1e})")

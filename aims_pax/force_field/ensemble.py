@@ -231,11 +231,13 @@ class Ensemble:
     ) -> Future[dict[int, Visited]]:
         """The same visit in the processes of `pool`; give `take` what comes back.
 
-        The members stay as they are meanwhile, but for statistics at the first visit. The future raises
-        Abandoned, WorkerLost, or what a visit raised.
+        The members stay as they are meanwhile, but for statistics where the data tell more about them. The
+        future raises Abandoned, WorkerLost, or what a visit raised.
         """
         for member, own in self._chosen(data):
+            known = member.statistics
             self._know(member, self.graphs.of(own.train), self._graphs(own)[0])
+            self.version += member.statistics is not known
         plan = Plan(epochs, words, valid_skip, schedule, margin, patience, self.compiled)
         sets = {self.members[m]: (own.train, own.valid) for m, own in data.items()}
         return together(dict(zip(data, pool.train(sets, plan, stop), strict=True)))

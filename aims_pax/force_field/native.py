@@ -105,8 +105,9 @@ class Backend:
         try:
             for member in stale:
                 limit = FIRST_LOOK if member.stamp is None else LATER_LOOK
-                member.update()
+                read = member.update()
                 difference = member.compare(graph, limit)
+                member.stamp = read  # not before: what was not compared, for want of memory, say, is stale
                 version = metadata.version(PACKAGE)
                 self._say(f"{self.what}: native ({PACKAGE} {version}), within {difference:.0e} eV/Å of torch")
         except (Mismatch, ArithmeticError) as error:
@@ -162,7 +163,7 @@ class Arrays:
 class NativeMember:
     """One model read by symmetrix, and a float64 copy of it that torch evaluates for comparison.
 
-    stamp: what the weights were when they were last read, None before. Of a model that knows more than
+    stamp: what the weights were that were last compared, None before. Of a model that knows more than
     `FEW` elements only those that have been seen are read.
     """
 
@@ -180,17 +181,17 @@ class NativeMember:
         self._place = _places(self._active, Z)
 
     def stale(self, graph: EdgeGraph) -> bool:
-        """Whether the weights have changed since they were read, or elements have come that were not."""
+        """Whether the weights have changed since they were compared, or elements have come that were not read."""
         if len(self._active) < len(self._place):
             seen = np.unique(graph.species.numpy())
             if (self._place[seen] < 0).any():
                 self._active = np.union1d(self._active, seen)
                 self._place = _places(self._active, len(self._place))
-                return True
+                self.stamp = None
         return self.stamp != self._now()
 
-    def update(self) -> None:
-        """Read the present weights. Raises ArithmeticError when they cannot be expressed."""
+    def update(self) -> tuple[Any, ...]:
+        """Read the present weights; their stamp. Raises ArithmeticError when they cannot be expressed."""
         now = self._now()
         if self._reference is None:
             self._reference = _double(self.model)
@@ -200,7 +201,7 @@ class NativeMember:
         for own, told in zip(self._reference.interactions, self.model.interactions, strict=True):
             own.avg_num_neighbors = told.avg_num_neighbors
         self._evaluator = read(self._topology.export(self._reference, self._active.tolist()))
-        self.stamp = now
+        return now
 
     def compare(self, graph: EdgeGraph, atoms: int) -> float:
         """The largest difference of forces from MACE's in float64, eV/Å, on an excerpt of the graph: of each

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,3 +34,8 @@ def unpacked(data: bytes, name: str, seed: int, settings: MaceSettings) -> Membe
     member = Member(name, seed, model, settings)
     member.freeze(read_statistics(model))
     return member
+
+
+def own_threads() -> None:
+    """In a `Companion`: torch computes with as many threads as it was given."""
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))

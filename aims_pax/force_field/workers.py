@@ -1,42 +1,29 @@
 """Members trained in processes of their own, one thread each, with the bits of training in this process.
 
-A worker is a fresh interpreter that lives as long as the pool: it imports MACE once and keeps the models and
-the graphs it has seen, so that later only weights, plans and new frames travel. Messages are pickles over a
-socket pair between the two. A worker ends when its driver does, and leaves signals of the terminal to it.
+A worker is a `Companion` that lives as long as the pool: it keeps the models and the graphs it has seen, so that
+later only weights, plans and new frames travel.
 """
 
 from __future__ import annotations
 
-import io
-import os
-import pickle
-import signal
-import socket
-import subprocess
-import sys
 import threading
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from aims_pax.companion import Companion, CompanionLost
 from aims_pax.errors import Abandoned, AimsPaxError
 from aims_pax.force_field import compiling
-from aims_pax.force_field._mace import quiet
 from aims_pax.force_field.graphs import Graph, Graphs
 from aims_pax.force_field.member import Member
 from aims_pax.force_field.optimiser import Arrays
 from aims_pax.force_field.train import MemberResult, Plan, visit_arrays
+from aims_pax.force_field.travel import own_threads, packed, unpacked
 from aims_pax.frames import LabelledFrame
 
 if TYPE_CHECKING:
     from aims_pax.settings.mace import MaceSettings
-
-LOOK = 0.1  # s between two looks at whether a visit is still wanted
 
 
 class WorkerLost(AimsPaxError):
@@ -81,10 +68,9 @@ class Place:
     device: str | None = None
 
     def environment(self) -> dict[str, str]:
-        threads = str(self.threads)
-        own = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        """What the process gets besides the driver's."""
         kind, _, number = (self.device or "").partition(":")
-        return own | ({"CUDA_VISIBLE_DEVICES": number} if kind == "cuda" and number else {})
+        return {"CUDA_VISIBLE_DEVICES": number} if kind == "cuda" and number else {}
 
     def settled(self, settings: MaceSettings) -> MaceSettings:
         """The settings with this place's device."""
@@ -98,18 +84,16 @@ class Workshop:
     """What a worker keeps between visits: members by name, frames by id, graphs for each kind of model."""
 
     def __init__(self) -> None:
+        own_threads()
         self.members: dict[str, Member] = {}
         self.frames: dict[str, LabelledFrame] = {}
         self.graphs: dict[Any, Graphs] = {}
 
-    def visit(self, visit: Visit, stop: Callable[[], bool] = lambda: False) -> Visited:
+    def __call__(self, visit: Visit, stop: Callable[[], bool]) -> Visited:
         """Train from `visit.state`. Raises Abandoned when `stop()`, looked at before each batch."""
         self.frames.update(visit.frames)
         if visit.model is not None:
-            with quiet():
-                device = visit.settings.misc.device
-                model = torch.load(io.BytesIO(visit.model), device, weights_only=False)  # our own driver's
-            self.members[visit.name] = Member(visit.name, visit.seed, model, visit.settings)
+            self.members[visit.name] = unpacked(visit.model, visit.name, visit.seed, visit.settings)
         member = self.members[visit.name]
         member.settings = visit.settings
         train, valid = (self._of(member, ids) for ids in (visit.train, visit.valid))
@@ -124,56 +108,29 @@ class Workshop:
 
 
 class Worker:
-    """The driver's end of one process."""
+    """The driver's end of one process, and what that process knows."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        ours, theirs = socket.socketpair()
-        code = f"from aims_pax.force_field.workers import main; main({theirs.fileno()})"
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", code],
-                env=os.environ | place.environment(),
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-            )
-        self.connection = Connection(ours.detach())
+        maker = "aims_pax.force_field.workers:Workshop"
+        self.companion = Companion(maker, place.threads, place.environment())
         self.frames: dict[str, LabelledFrame] = {}
         self.members: dict[str, Member] = {}
 
     def visit(self, visit: Visit, member: Member, stop: Callable[[], bool]) -> Visited:
         """Send it with what is new there, wait for the answer. Raises WorkerLost, Abandoned or what it raised."""
         new = {i: f for i, f in visit.frames.items() if self.frames.get(i) is not f}
-        model = None if self.members.get(visit.name) is member else _pickled(member)
+        model = None if self.members.get(visit.name) is member else packed(member)
+        settings = self.place.settled(visit.settings)
         try:
-            settings = self.place.settled(visit.settings)
-            self.connection.send(replace(visit, frames=new, model=model, settings=settings))
-            asked = False
-            while not self.connection.poll(LOOK):
-                if not asked and stop():
-                    self.connection.send(None)
-                    asked = True
-            answer = self.connection.recv()
-        except (EOFError, OSError) as error:
-            self.close()
-            raise WorkerLost(
-                f"the process that trained {visit.name} has ended ({_how(self.process.returncode)})"
-            ) from error
-        self.frames.update(new)
-        self.members[visit.name] = member
-        if isinstance(answer, BaseException):
-            raise answer
-        compiling.say(answer.notes)
-        return answer  # type: ignore[no-any-return]
-
-    def close(self) -> None:
-        """End the process and wait for it."""
-        self.connection.close()
-        try:
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            self.companion.send(replace(visit, frames=new, model=model, settings=settings))
+            self.frames.update(new)
+            self.members[visit.name] = member
+            visited: Visited = self.companion.receive(stop)
+        except CompanionLost as error:
+            raise WorkerLost(f"the process that trained {visit.name} has ended ({error.how})") from error
+        compiling.say(visited.notes)
+        return visited
 
 
 class TrainingPool:
@@ -239,10 +196,10 @@ class TrainingPool:
             workers = list(self._all)
         self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in workers:
-            worker.process.kill()
+            worker.companion.process.kill()
         self._threads.shutdown(wait=True)
         for worker in workers:
-            worker.close()
+            worker.companion.close()
 
     def _visit(self, visit: Visit, member: Member, stop: Callable[[], bool]) -> Visited:
         if stop():
@@ -252,10 +209,10 @@ class TrainingPool:
             return worker.visit(visit, member, stop)
         finally:
             with self._lock:
-                if worker.process.returncode is None:
-                    self._idle.append(worker)
-                else:
+                if worker.companion.lost:
                     self._all.discard(worker)
+                else:
+                    self._idle.append(worker)
 
     def _take(self, visit: Visit, member: Member) -> Worker:
         """An idle worker, one that knows the member if possible."""
@@ -301,50 +258,3 @@ def together(futures: Mapping[int, Future[Visited]]) -> Future[dict[int, Visited
     if not futures:
         whole.set_result({})
     return whole
-
-
-def serve(connection: Connection) -> None:
-    """A worker's life: visits in, states out, until the driver is gone."""
-    workshop = Workshop()
-    while True:
-        try:
-            visit = connection.recv()
-        except EOFError:
-            return
-        if visit is None:  # a late request to stop: the visit was over
-            continue
-        answer: Any
-        try:
-            answer = workshop.visit(visit, stop=connection.poll)
-        except BaseException as error:  # whatever it is, the driver has to know
-            error.add_note("in a training process:\n" + "".join(traceback.format_tb(error.__traceback__)))
-            answer = _sendable(error)
-        connection.send(answer)
-
-
-def _sendable(error: BaseException) -> BaseException:
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # an error that does not survive pickling travels as its text
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
-
-
-def _pickled(member: Member) -> bytes:
-    file = io.BytesIO()
-    with quiet():
-        torch.save(member.model, file)
-    return file.getvalue()
-
-
-def _how(code: int | None) -> str:
-    if code is not None and code < 0:
-        return f"killed by signal {-code}, {signal.Signals(-code).name}"
-    return f"exit status {code}"
-
-
-def main(descriptor: int) -> None:
-    """What a fresh interpreter runs; its connection is this file descriptor."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    serve(Connection(descriptor))

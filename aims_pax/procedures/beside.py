@@ -7,7 +7,6 @@ and snapshots only ever see whole versions.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from aims_pax.core.work import Train
 from aims_pax.errors import SetupError
+from aims_pax.procedures.cores import processes
 
 if TYPE_CHECKING:
     from aims_pax.force_field import Ensemble, MemberData, MemberResult
@@ -92,19 +92,6 @@ def beside(settings: Settings, ensemble: Ensemble) -> Iterator[Beside | None]:
         return
     own = Beside(ensemble, n, 1 if profile is None else profile.threads, devices)
     log.info("training in %d process%s beside the dynamics", n, "" if n == 1 else "es")
-    own.pool.warm()
     with own.pool:
+        own.pool.warm()
         yield own
-
-
-def processes(settings: Settings, members: int) -> int:
-    """Training processes; 0: in turns with MD. As many as were asked for, else one a device or core."""
-    profile = settings.cluster.training
-    devices = None if profile is None else profile.devices
-    if settings.cluster.executor == "inline" or (settings.mace.misc.device != "cpu" and not devices):
-        return 0
-    if profile is not None and profile.workers is not None:
-        return min(profile.workers, members)
-    cores = len(os.sched_getaffinity(0))
-    places = len(devices) if devices else cores if cores > 1 else 0
-    return min(places, members)

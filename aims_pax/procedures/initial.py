@@ -184,8 +184,9 @@ def make_sampler(run: Run, stop: Callable[[], bool]) -> Sampler:
 
 
 def _mixture(run: Run, md_of: Callable[[System], MDSettings], stop: Callable[[], bool]) -> Sampler:
-    from aims_pax.procedures.mixture import described, mixture
+    from aims_pax.procedures.mixture import mixture
     from aims_pax.procedures.potentials import Potentials
+    from aims_pax.settings.sampler_list import described
 
     settings, mace = run.settings, run.settings.mace
     assert settings.initial_dataset is not None

@@ -17,6 +17,7 @@ from rich.console import Console
 from aims_pax import __version__, seeds
 from aims_pax.dataset import Dataset, read_extxyz, write_extxyz
 from aims_pax.errors import SettingsError, SetupError
+from aims_pax.labelling.executor import cores
 from aims_pax.procedures import atomic_energies, converge, explore, initial
 from aims_pax.procedures.beside import beside
 from aims_pax.procedures.compiling import compiling
@@ -281,7 +282,7 @@ def _process() -> dict[str, str | int]:
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "version": __version__,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
     }
 
 

@@ -67,13 +67,9 @@ def mixture(
             _filter(f.kind, f.settings, f"{where}.filters.{i}", potentials, spelling)
             for i, f in enumerate(asked.filters)
         )
-        parts.append(Part(f"{k}-{_digest(written, spelling)}", made, share, behind))
+        called = tuple(f.kind for f in asked.filters)
+        parts.append(Part(f"{k}-{_digest(written, spelling)}", made, share, behind, called))
     return Mixture(parts)
-
-
-def described(samplers: Sequence[SamplerSettings]) -> str:
-    """`md 50 %, phonons 50 %`: for a person."""
-    return ", ".join(f"{s.label} {100 * w:.3g} %" for s, w in zip(samplers, shares(samplers), strict=True))
 
 
 def _sampler(

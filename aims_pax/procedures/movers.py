@@ -10,7 +10,6 @@ last digits of float32 forces, which depend on who shares a batch.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from aims_pax.companion import Companion, CompanionLost
 from aims_pax.errors import Abandoned, SetupError
 from aims_pax.md.propagate import Advance, advance
 from aims_pax.md.state import MDState
-from aims_pax.procedures.beside import processes
+from aims_pax.procedures.cores import moving_processes
 
 if TYPE_CHECKING:
     from aims_pax.force_field import Ensemble
@@ -96,6 +95,8 @@ class Movers:
             try:
                 moved = self._together(states, n_steps, md, stop, length, drivers)
             except CompanionLost as error:
+                if stop():  # what ends the run may have ended them, too
+                    raise Abandoned from error
                 self._lost += 1
                 if self._lost >= LOST_IN_A_ROW:
                     raise SetupError(
@@ -129,9 +130,7 @@ class Movers:
                 asked.append(k)
             except CompanionLost as error:
                 wrong.append(error)
-        for (
-            k
-        ) in asked:  # every answer is taken, also when one has failed: the next question must find them idle
+        for k in asked:  # all of them, also when one has failed: the next question must find them idle
             companion = self._companions[k]
             assert companion is not None
             try:
@@ -162,7 +161,8 @@ class Movers:
     def _companion(self, k: int) -> Companion:
         companion = self._companions[k]
         if companion is None or companion.lost:
-            companion = Companion("aims_pax.procedures.movers:Mover", self.threads)
+            level = logging.INFO if k == 0 else logging.WARNING  # all of them say the same
+            companion = Companion("aims_pax.procedures.movers:Mover", self.threads, level=level)
             self._companions[k], self._versions[k] = companion, -1
         return companion
 
@@ -171,9 +171,9 @@ class Mover:
     """What a process keeps between legs: the ensemble, with the newest weights it was sent."""
 
     def __init__(self) -> None:
-        import torch
+        from aims_pax.force_field.travel import own_threads
 
-        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        own_threads()
         self.ensemble: Ensemble | None = None
 
     def __call__(self, leg: Leg, stop: Callable[[], bool]) -> list[Advance]:
@@ -220,17 +220,6 @@ def movers(settings: Settings, ensemble: Ensemble, trajectories: int) -> Iterato
         log.info("molecular dynamics in %d processes", n)
         own.warm()
         yield own
-
-
-def moving_processes(settings: Settings, members: int, trajectories: int) -> int:
-    """Processes that move trajectories; as many as were asked for, else one a core that training leaves."""
-    if settings.cluster.executor == "inline" or settings.mace.misc.device != "cpu":
-        return 1
-    profile = settings.cluster.dynamics
-    if profile is not None and profile.workers is not None:
-        return min(profile.workers, trajectories)
-    left = len(os.sched_getaffinity(0)) - processes(settings, members)
-    return max(1, min(left, trajectories))
 
 
 def _models(ensemble: Ensemble) -> Models:

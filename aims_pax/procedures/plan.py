@@ -11,35 +11,27 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from aims_pax.core import initial
 from aims_pax.core.rules import ExploreRules, InitialRules
 from aims_pax.core.threshold import WARM_UP
 from aims_pax.core.work import Labelled, Sample, Sampled, Train, Trained
-from aims_pax.frames import Frame
 from aims_pax.labelling.executor import cores
 from aims_pax.labelling.slurm import slots
+from aims_pax.procedures import needs
+from aims_pax.procedures.cores import moving_processes, processes
 from aims_pax.report.reading import structures
 from aims_pax.settings import Settings
 from aims_pax.settings.check import checked
 from aims_pax.settings.mace import FROM_REFERENCE
-from aims_pax.settings.sampler_list import shares
+from aims_pax.settings.sampler_list import described, shares
 from aims_pax.settings.samplers import MDSamplerSettings, SamplerSettings
 from aims_pax.systems import System, deal, elements, read_systems
 
 INF = math.inf
 MOST_VISITS = 20_000  # sampling steps played through before one is believed to be without end
-
-# bytes saved for the backward pass are 4 · C · layers · k · (E n, E n (L+1), N (L+1)² n^(ν−1), Z (L+1)² n^ν) with
-# n = (ℓ+1)², E edges, N atoms, Z elements, ν correlation: least squares over 10 MACE models, within a factor of two;
-# torch's saved tensors were summed for MACE's own modules, which need more than aims-PAX's faster ways
-SAVED = {"moving": (1.54, 0.226, 0.170, 0.626), "training": (4.55, 1.18, 0.436, 0.715)}
-PER_MEMBER = 7  # copies of the parameters: weights, gradient, Adam with AMSGrad (3), averages (2)
 
 
 @dataclass(frozen=True)
@@ -66,6 +58,7 @@ def plan(folder: Path, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "ma
     systems = read_systems(paths)
     first = _initial(settings, systems)
     active = _active(settings, systems, first)
+    moving = (active or {}).get("trajectories") or {s.name: 1 for s in systems}
     return {
         "name": settings.mace.general.name_exp,
         "systems": [_system(s, settings) for s in systems],
@@ -76,8 +69,11 @@ def plan(folder: Path, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "ma
         "convergence": _convergence(settings),
         "reference_calls": _together(_atoms(settings, systems), first, active),
         "cluster": _cluster(settings),
-        "memory_MB": _memory(settings, systems, active),
-        "disk_MB": _disk(settings, systems, first, active),
+        "processes": _processes(settings, active),
+        "memory_MB": needs.memory(settings, systems, moving),
+        "disk_MB": needs.disk(
+            settings, systems, _together(0, first, active), (active or {}).get("MD_steps", 0)
+        ),
         "warnings": list(settings.warnings),
     }
 
@@ -122,13 +118,13 @@ def _initial(settings: Settings, systems: Sequence[System]) -> dict[str, Any] | 
     if settings.samplers:
         steps = [_moved(settings, c) for c in (shortest, longest)]
         calls = [
-            None if n is None else n + _ab_initio(settings, c)
+            None if n is None else n + _ab_initio(settings, c, len(systems))
             for n, c in zip(calls, (shortest, longest), strict=True)
         ]
     elif s.initial_sampling == "aimd":  # every step is a calculation, and so is each starting structure
         calls = [None if n is None else n + len(systems) for n in steps]
     return {
-        "sampling": ", ".join(f"{x.kind} {100 * w:.3g} %" for x, w in _parts(settings)) or s.initial_sampling,
+        "sampling": described(settings.samplers) if settings.samplers else s.initial_sampling,
         "steps_of_sampling": [None if c is None else c.visits for c in (shortest, longest)],
         "structures_a_step": s.n_points_per_sampling_step_idg * s.ensemble_size * len(systems),
         "reference_calls": calls,
@@ -159,10 +155,12 @@ def _moved(settings: Settings, course: Course | None, only: str = "") -> int | N
     return round(course.labels * sum(steps))
 
 
-def _ab_initio(settings: Settings, course: Course | None) -> int:
-    """Calculations of the steps between the structures of `aimd`."""
-    own = sum(w for x, w in _parts(settings) if x.kind == "aimd")
-    return 0 if course is None else (_moved(settings, course, "aimd") or 0) - round(own * course.labels)
+def _ab_initio(settings: Settings, course: Course | None, n_systems: int) -> int:
+    """Calculations of the steps between the structures of `aimd`, and of the starting structures of each."""
+    shares = [w for x, w in _parts(settings) if x.kind == "aimd"]
+    if course is None or not shares:
+        return 0
+    return (_moved(settings, course, "aimd") or 0) - round(sum(shares) * course.labels) + n_systems
 
 
 def _active(
@@ -307,7 +305,7 @@ def _system(system: System, settings: Settings) -> dict[str, Any]:
         "ensemble": ensemble,
         "temperature": md.temperature,
         "timestep": md.timestep,
-        "neighbours": round(_edges(frame, settings.mace.architecture.r_max) / len(frame), 1),
+        "neighbours": round(needs.neighbours(frame, settings.mace.architecture.r_max) / len(frame), 1),
     }
 
 
@@ -325,93 +323,12 @@ def _cluster(settings: Settings) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def parameters(settings: Settings, n_elements: int) -> int:
-    """About how many parameters one member has; the few hundred of the contraction's paths are left out."""
-    a = settings.mace.architecture
-    C, L, Z = a.num_channels, a.max_L, n_elements
-    total = Z * C
-    for layer in range(a.num_interactions):
-        into = 1 if layer == 0 else L + 1  # degrees of the features that come in
-        out = 1 if layer == a.num_interactions - 1 else L + 1
-        paths = sum(
-            1
-            for l1 in range(into)
-            for l2 in range(a.max_ell + 1)
-            for l3 in range(a.max_ell + 1)
-            if abs(l1 - l2) <= l3 <= l1 + l2 and (l1 + l2 + l3) % 2 == 0
-        )
-        widths = [a.num_radial_basis, *a.radial_MLP, paths * C]
-        total += sum(x * y for x, y in pairwise(widths))
-        total += into * C * C + paths * C * C + out * C * C  # before, behind the convolution, product
-        total += min(into, out) * C * C * Z  # the residual, one for each element
-    return total
-
-
-def _memory(settings: Settings, systems: Sequence[System], active: dict[str, Any] | None) -> dict[str, float]:
-    """Estimates in MB beside the ~600 MB of torch and MACE: members, one batch of training, one step of all."""
-    a, general = settings.mace.architecture, settings.mace.general
-    size = 8 if general.default_dtype == "float64" else 4
-    zs = len(elements(s.frame for s in systems))
-    edges = {s.name: _edges(s.frame, a.r_max) for s in systems}
-    atoms = {s.name: len(s.frame) for s in systems}
-    batch = settings.mace.training.batch_size
-    moving = (active or {}).get("trajectories") or {s.name: 1 for s in systems}
-    largest = max(systems, key=lambda s: edges[s.name]).name
-    members = parameters(settings, zs) * size * PER_MEMBER * settings.ensemble_size
-
-    def saved(what: str, n_edges: float, n_atoms: float) -> float:
-        n, degrees = (a.max_ell + 1) ** 2, a.max_L + 1
-        terms = (
-            n_edges * n, n_edges * n * degrees, n_atoms * degrees**2 * n ** (a.correlation - 1),
-            zs * degrees**2 * n**a.correlation,
-        )  # fmt: skip
-        return size * a.num_channels * a.num_interactions * float(np.dot(SAVED[what], terms))
-
-    return {
-        "members": _mega(members),
-        "training": _mega(saved("training", batch * edges[largest], batch * atoms[largest])),
-        "moving": _mega(
-            saved(
-                "moving",
-                sum(edges[s] * k for s, k in moving.items()),
-                sum(atoms[s] * k for s, k in moving.items()),
-            )
-        ),
-    }
-
-
-def _disk(
-    settings: Settings, systems: Sequence[System], first: dict[str, Any] | None, active: dict[str, Any] | None
-) -> list[float | None]:
-    """Labels and datasets (about 500 bytes an atom in all), snapshots and models, [least, most]."""
-    size = 8 if settings.mace.general.default_dtype == "float64" else 4
-    zs = len(elements(s.frame for s in systems))
-    fixed = parameters(settings, zs) * size * settings.ensemble_size * PER_MEMBER * 3
-    mean = sum(len(s.frame) for s in systems) / len(systems)
-    calls = _together(0, first, active)
-    every = settings.misc.save_trajectories
-    steps = (active or {}).get("MD_steps")
-    written = 0.0 if not every else INF if steps is None else steps / every * 120 * mean
-    return [
-        None if n is None or math.isinf(w) else _mega(fixed + n * (2000 + 500 * mean) + w)
-        for n, w in zip(calls, (0.0, written), strict=True)
-    ]
-
-
-def _edges(frame: Frame, r_max: float) -> int:
-    """Directed pairs within the cutoff, periodic images included."""
-    if not frame.pbc.any():
-        from scipy.spatial import cKDTree
-
-        tree = cKDTree(frame.positions)
-        return int(tree.count_neighbors(tree, r_max)) - len(frame)
-    from ase.neighborlist import neighbor_list
-
-    return len(neighbor_list("i", frame.to_atoms(), float(r_max)))
-
-
-def _mega(size: float) -> float:
-    return float(f"{size / 1e6:.2g}")
+def _processes(settings: Settings, active: dict[str, Any] | None) -> dict[str, int] | None:
+    """Processes of active learning, were it begun on this machine; training 0: in turns with the dynamics."""
+    if active is None:
+        return None
+    members, n = settings.ensemble_size, sum(active["trajectories"].values())
+    return {"training": processes(settings, members), "dynamics": moving_processes(settings, members, n)}
 
 
 def _whole(value: float) -> int | None:

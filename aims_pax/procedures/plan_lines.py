@@ -42,6 +42,8 @@ def lines(ahead: dict[str, Any]) -> list[str]:
         )
     else:
         out.append(f"this machine: {counted(cluster['at_once'], 'calculation')} at the same time")
+    if ahead["processes"]:
+        out.append(_sharing(ahead["processes"]))
     out.append(
         f"memory, estimated, beside about 600 MB of torch and MACE: members {memory['members']:g} MB, "
         f"a batch of training {memory['training']:g} MB, a step of all trajectories {memory['moving']:g} MB"
@@ -82,6 +84,15 @@ def _active_lines(active: dict[str, Any] | None) -> list[str]:
         f"  ends by          {limits or 'nothing: it runs until stopped or the walltime'}",
         "",
     ]
+
+
+def _sharing(processes: dict[str, int]) -> str:
+    """How members and trajectories share the cores of the machine on which this is asked."""
+    training, dynamics = processes["training"], processes["dynamics"]
+    moving = f"trajectories move in {counted(dynamics, 'process')}"
+    if training:
+        return f"on this machine members train in {counted(training, 'process')} while {moving}"
+    return f"on this machine training and dynamics take turns: {moving}"
 
 
 def _testing(active: dict[str, Any]) -> str:

@@ -12,13 +12,15 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from numpy.typing import NDArray
+
 from aims_pax import seeds
 from aims_pax.errors import Abandoned, RestartError, SettingsError
-from aims_pax.procedures.mixture import described, mixture
+from aims_pax.procedures.mixture import mixture
 from aims_pax.procedures.potentials import Potentials
 from aims_pax.procedures.told import told
 from aims_pax.procedures.watch import Watch, walltime
@@ -28,7 +30,7 @@ from aims_pax.record.log import to_console
 from aims_pax.samplers.base import Sample
 from aims_pax.samplers.mixture import Mixture
 from aims_pax.settings.sample import Sampling, read_sample
-from aims_pax.settings.sampler_list import plain
+from aims_pax.settings.sampler_list import described, plain
 from aims_pax.systems import System, read_systems
 
 if TYPE_CHECKING:
@@ -46,10 +48,10 @@ def sample(config: Path, console: Console) -> None:
     """
     settings = read_sample(config)
     folder, keys = Path.cwd(), settings.keys
-    target = folder / keys.output
+    target = folder / Path(keys.output).expanduser()
     _check(target)
     written = keys.path_to_geometry
-    paths = [folder / p for p in ([written] if isinstance(written, str) else written)]
+    paths = [folder / Path(p).expanduser() for p in ([written] if isinstance(written, str) else written)]
     systems = read_systems(paths[0] if len(paths) == 1 else paths)
     lock = Lock(target.with_name(f".{target.name}.lock"))
     watch = Watch(walltime(None), lock.beat)
@@ -73,8 +75,6 @@ def _fill(target: Path, made: Mixture, systems: Sequence[System], settings: Samp
     digest, n = _digest(settings, systems), settings.keys.n_per_geometry
     done = _taken_up(target, made, digest)
     log.info("%d of %d structures of each of %d geometries are there", min(done, n), n, len(systems))
-    if not done:
-        _write_memory(target, made, digest, 0)  # from now on what lies there is ours, however it ends
     counts: Counter[str] = Counter()
     while done < n:
         watch.raise_if_stopped()
@@ -85,12 +85,14 @@ def _fill(target: Path, made: Mixture, systems: Sequence[System], settings: Samp
         except Abandoned:
             watch.raise_if_stopped()
             raise
+        if not done:
+            _write_memory(target, {}, digest, 0)  # from now on what lies there is ours, however it ends
         with open(target, "ab") as file:
             file.write("".join(_texts(samples, done)).encode())
             file.flush()
             os.fsync(file.fileno())
         done += more
-        _write_memory(target, made, digest, done)
+        _write_memory(target, made.memory(), digest, done)
         counts.update(str(s.origin["sampler"]) for s in samples)
         log.info("%d of %d structures of each geometry", done, n)
     if counts:
@@ -153,15 +155,16 @@ def _taken_up(target: Path, made: Mixture, digest: str) -> int:
     if size > told["size"]:
         log.info("%s: a batch that was only half written is made again", target.name)
         os.truncate(target, told["size"])
-    made.remember(arrays)
+    if told["made"]:
+        made.remember(arrays)
     return int(told["made"])
 
 
-def _write_memory(target: Path, made: Mixture, digest: str, done: int) -> None:
+def _write_memory(target: Path, arrays: Mapping[str, NDArray[Any]], digest: str, done: int) -> None:
     path = _memory(target)
     told = {"digest": digest, "made": done, "size": target.stat().st_size if done else 0}
     temporary = path.with_name(f"{path.name}.new")
-    temporary.write_bytes(pack(made.memory(), told))
+    temporary.write_bytes(pack(dict(arrays), told))
     os.replace(temporary, path)
 
 

@@ -185,7 +185,7 @@ class StageWorld:
         who = "training" if work.member is None else results[0].name
         log.info(
             "%s visit %d · validation: force MAE %.1f meV/Å · energy %.2f meV/atom",
-            who, work.visit, 1000 * mae, 1000 * energy,
+            who, work.visit + 1, 1000 * mae, 1000 * energy,
         )  # fmt: skip
 
     # ------------------------------------------------------------ snapshots

@@ -47,6 +47,7 @@ class Checkpoint:
         self.folder = folder
         self.path = folder.restart / stage
         self._generation = max(self._generations(), default=0)
+        self._version: int | None = None  # of the weights on the disk that this process has read or written
 
     def write(
         self,
@@ -56,10 +57,14 @@ class Checkpoint:
         weights: Callable[[], Arrays],
         remarks: Mapping[str, Any],
     ) -> None:
-        """Commit a snapshot. `weights` is only called when this version is not on the disk yet."""
-        heavy = self.path / f"weights-{version:06d}.npy"
-        if not heavy.exists():
+        """Commit a snapshot. `weights` is only called when this version was neither read nor written last.
+
+        A file of that name is no proof: an attempt that was killed may have left it, or it is torn.
+        """
+        if version != self._version:
+            heavy = self.path / f"weights-{version:06d}.npy"
             self.folder.write_bytes(heavy, pack(weights(), {"version": version}))
+            self._version = version
         meta = {"state": to_plain(state), "version": version, "remarks": dict(remarks)}
         self._generation += 1
         self.folder.write_bytes(self.path / f"state-{self._generation:06d}.npy", pack(arrays, meta))
@@ -81,6 +86,7 @@ class Checkpoint:
                 log.warning("%s cannot be read (%s); trying the snapshot before it", path, error)
                 reasons.append(f"{path.name}: {error}")
                 continue
+            self._version = version
             return Snapshot(meta["state"], arrays, weights, version, meta["remarks"])
         if reasons:
             raise RestartError(

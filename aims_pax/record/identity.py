@@ -88,12 +88,14 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[s
             yield key, old[key], new[key]
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(value: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """{"MD": {"timestep": 0.5}} → ("MD.timestep", "0.5"): text, so that infinity and lists compare simply."""
     for key, inner in value.items():
         place = f"{prefix}.{key}" if prefix else str(key)
         if isinstance(inner, Mapping) and inner:
             yield from _flat(inner, place)
+        elif isinstance(inner, list) and inner and all(isinstance(entry, Mapping) for entry in inner):
+            yield from _flat(dict(enumerate(inner)), place)  # a list of tables: each key for itself
         else:
             yield place, str(inner)
 

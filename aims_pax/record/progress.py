@@ -156,7 +156,9 @@ def _reference(labeller: Any) -> Text:
 def _initial(state: Any, rules: Any, _: Mapping[int, Seen], __: int) -> list[Any]:
     train, valid = sum(m.n_train for m in state.members), sum(m.n_valid for m in state.members)
     labelled = f" · {len(state.answers)} of {len(state.batch)} labels" if state.phase == "label" else ""
-    text = f"initial dataset · step {state.visit}{labelled} · {train} training + {valid} validation points"
+    text = (
+        f"initial dataset · step {state.visit + 1}{labelled} · {train} training + {valid} validation points"
+    )
     limit = "" if math.isinf(rules.max_epochs) else f" of {int(rules.max_epochs)}"
     return [Text(text, style="bold"), Text(f"{state.epochs}{limit} epochs{_mae(state.force_mae)}")]
 

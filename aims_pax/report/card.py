@@ -92,7 +92,7 @@ def gaps(run: RunRecord) -> list[str]:
         found.append(f"{counted(len(ended), 'trajectory')} ended early: {_plain(ended[0].reason or '')}.")
     if run.predictions and part:
         h = honesty(*atomic_errors(part))
-        if h.rank < ROUGHLY or not 1 / HONEST <= h.ratio <= HONEST:
+        if math.isfinite(h.rank) and (h.rank < ROUGHLY or not 1 / HONEST <= h.ratio <= HONEST):
             found.append(worth(h.rank, h.ratio))
     if said := undetermined(run):
         found.append(said)

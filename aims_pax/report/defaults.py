@@ -10,7 +10,7 @@ SILENT = ("mace.MISC.", "reference method")
 
 def differing(settings: Mapping[str, str]) -> list[tuple[str, str, str]]:
     """(key, value, default) of the flat settings of `restart/settings.json`; default — where there is none."""
-    usual = defaults()
+    usual = defaults() | _of_samplers(settings)
     return [
         (key.removeprefix("aimsPAX.").removeprefix("mace."), value, usual.get(key, "—"))
         for key, value in settings.items()
@@ -30,6 +30,22 @@ def defaults() -> dict[str, str]:
             for name, field in model.model_fields.items():
                 if not field.is_required():
                     found |= _flat(f"{file}.{section}.{name}", field.get_default(call_default_factory=True))
+    return found
+
+
+def _of_samplers(settings: Mapping[str, str]) -> dict[str, str]:
+    """The defaults of the samplers and filters that these settings list."""
+    from aims_pax.settings.samplers import FILTERS, KINDS, NAME, OwnSamplerSettings
+
+    found: dict[str, str] = {}
+    for key, kind in settings.items():
+        if not key.startswith(f"aimsPAX.{NAME}.") or not key.endswith(".kind"):
+            continue
+        place = key.removesuffix(".kind")
+        model = FILTERS.get(kind) if ".filters." in place else KINDS.get(kind, OwnSamplerSettings)
+        for name, field in {} if model is None else model.model_fields.items():
+            if not field.is_required():
+                found |= _flat(f"{place}.{name}", field.get_default(call_default_factory=True))
     return found
 
 

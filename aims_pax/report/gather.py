@@ -56,21 +56,14 @@ def gather(folder: Path, brief: bool = False) -> RunRecord:
     brief: without what only pictures need; of what was measured along a trajectory the newest line is read.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        from aims_pax.settings.base import no_such  # all settings with it, a tenth of a second
-
-        raise SettingsError(f"{folder}: {no_such(folder, 'folder')}")
     restart = folder / "restart"
     known = json_file(restart / "settings.json")
     stored = known.get("settings")
     settings = {str(k): str(v) for k, v in stored.items()} if isinstance(stored, dict) else {}
     paths = _Paths(folder, settings)
     lock = json_file(restart / "lock")
-    if not (restart / "journal.jsonl").exists() and not settings and not paths.pool.exists() and not lock:
-        raise SettingsError(
-            f"{folder.resolve()}: no aims-PAX run was begun here (there is no restart/journal.jsonl); go to the folder "
-            "with aimsPAX.yaml in which it runs, or name that folder"
-        )
+    if not (lock or settings):
+        _check_begun(folder, paths.pool)
     snapshots = {p.name: snapshot(p) for p in _stage_folders(restart)}
     rules = Reading.of(settings, snapshots.get("explore", ({}, {}, 0.0))[0])
     story = told(restart / "journal.jsonl", rules, restart / KEPT)
@@ -116,6 +109,19 @@ def gather(folder: Path, brief: bool = False) -> RunRecord:
         error=_error(paths.logs),
         version=__version__,
     )
+
+
+def _check_begun(folder: Path, pool: Path) -> None:
+    """Raise SettingsError for a folder in which no run was ever begun."""
+    if not folder.is_dir():
+        from aims_pax.settings.base import no_such  # all settings with it, a tenth of a second
+
+        raise SettingsError(f"{folder}: {no_such(folder, 'folder')}")
+    if not (folder / "restart/journal.jsonl").exists() and not pool.exists():
+        raise SettingsError(
+            f"{folder.resolve()}: no aims-PAX run was begun here (there is no restart/journal.jsonl); go to the folder "
+            "with aimsPAX.yaml in which it runs, or name that folder"
+        )
 
 
 def state_of(

@@ -85,5 +85,5 @@ def misses(n: int, wanted: int) -> str:
 
 def counted(n: int, what: str) -> str:
     """`1 label`, `12 labels`."""
-    plural = f"{what[:-1]}ies" if what.endswith("ry") else f"{what}s"
+    plural = f"{what[:-1]}ies" if what.endswith("ry") else f"{what}es" if what.endswith("s") else f"{what}s"
     return f"{n} {what}" if n == 1 else f"{n} {plural}"

@@ -168,6 +168,7 @@ class FiniteClusters:
     """A filter that turns periodic samples into their finite clusters; the first sample of a kind is its reference.
 
     rule: the fields of `Rule`. Samples whose molecules reacted are left out. Labels are not kept.
+    Raises SamplingError as `choose` does, and for structures that have no cluster of any size asked for.
     """
 
     def __init__(self, **rule: object) -> None:
@@ -180,7 +181,7 @@ class FiniteClusters:
             chosen = self._clusters(sample)
             frame = sample.frame
             try:
-                whole = chosen[0].system.whole(frame) if chosen else frame.positions
+                whole = chosen[0].system.whole(frame)
             except SamplingError as error:
                 log.warning("%s", error)
                 continue
@@ -192,6 +193,11 @@ class FiniteClusters:
         if kind not in self._chosen:
             reference = self._references.setdefault(kind, sample.frame)
             self._chosen[kind] = choose(reference, self.rule)
+            if not self._chosen[kind]:
+                raise SamplingError(
+                    f"{reference.formula}: too few molecules for clusters of {self.rule.n_molecules}; lower "
+                    "n_molecules, or give a larger cell"
+                )
         return self._chosen[kind]
 
     def memory(self) -> dict[str, NDArray[Any]]:

@@ -268,7 +268,7 @@ def _each(name: str, passes: Callable[[Sample], bool], samples: Iterable[Sample]
         if passed:
             yield sample
     if counts[False]:
-        log.info("filter %s: %d of %d structures removed", name, counts[False], counts.total())
+        log.debug("filter %s: %d of %d structures removed", name, counts[False], counts.total())
 
 
 def _kind(frame: Frame) -> Hashable:

@@ -27,8 +27,9 @@ remembered here (`Remembers`), so that the next call, or another process, goes o
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,24 +37,31 @@ from numpy.typing import NDArray
 
 from aims_pax import seeds
 from aims_pax.samplers.base import Remembers, Sample, Sampler, SamplingError, under
-from aims_pax.samplers.filters import Filter, filtered
+from aims_pax.samplers.filters import Filter
 from aims_pax.systems import System
 
 log = logging.getLogger(__name__)
 
-PATIENCE = (
-    200  # structures turned down in a row, of one sampler and system, after which the filters are blamed
-)
+PATIENCE = 200  # structures of a system and sampler in a row, after which the filters are blamed
 
 
 @dataclass(frozen=True)
 class Part:
-    """A sampler with its share (of 1) and filters. key: what it is remembered by."""
+    """A sampler with its share (of 1) and filters. key: what it is remembered by. called: the filters, in words."""
 
     key: str
     sampler: Sampler
     share: float
     filters: tuple[Filter, ...] = ()
+    called: tuple[str, ...] = ()
+
+    def filtered(self, samples: Iterable[Sample], removed: Counter[str]) -> list[Sample]:
+        """What its filters let pass; what each of them took away is added to `removed`, by its name."""
+        passed = list(samples)
+        for k, each in enumerate(self.filters):
+            before, passed = len(passed), list(each(passed))
+            removed[self.called[k] if self.called else f"filter {k + 1}"] += max(0, before - len(passed))
+        return passed
 
 
 class Mixture:
@@ -68,7 +76,10 @@ class Mixture:
         self._made = np.zeros(len(parts), np.int64)  # of each system
 
     def sample(self, systems: Sequence[System], n: int, rng: np.random.Generator) -> Iterator[Sample]:
-        """n structures of each system, one of each in turn. Raises SamplingError when filters let nothing pass."""
+        """n structures of each system, one of each in turn.
+
+        Raises SamplingError when a sampler makes nothing, or its filters let nothing pass.
+        """
         seed = int(rng.integers(2**63))
         due = self._turns(n)
         turns = [due[k] for k in rng.permutation(n)]
@@ -113,7 +124,7 @@ class Mixture:
     def _drawn(self, part: Part, systems: Sequence[System], n: int, seed: int) -> dict[str, list[Sample]]:
         """n samples of each system that pass the filters, in rounds: each makes up for what the last one lost."""
         made: dict[str, list[Sample]] = {s.name: [] for s in systems}
-        barren = dict.fromkeys(made, 0)
+        barren, removed = dict.fromkeys(made, 0), Counter[str]()
         for turn in range(10**9):
             short = [s for s in systems if len(made[s.name]) < n]
             if not short:
@@ -121,19 +132,44 @@ class Mixture:
             missing = min(n - len(made[s.name]) for s in short)
             wanted = min(_wanted(part, missing, s.name) for s in short)
             rng = seeds.rng("mixture", seed, part.key, turn)
-            passed = list(filtered(part.sampler.sample(short, wanted, rng), *part.filters))
+            before, given = {s.name: _wanted(part, 1, s.name) for s in short}, Counter[str]()
+            fresh = _named(part.sampler.sample(short, wanted, rng), part.sampler.name, short, given)
+            passed = part.filtered(fresh, removed)
             for system in short:
                 mine = [s for s in passed if s.origin["system"] == system.name]
                 if len(mine) > missing:  # a filter makes several of one: some of them, not the first few
                     mine = [mine[k] for k in np.sort(rng.choice(len(mine), missing, replace=False))]
                 made[system.name] += mine
-                barren[system.name] = 0 if mine else barren[system.name] + wanted
-                if barren[system.name] >= PATIENCE + _skipped(part):
+                if not given[system.name]:
+                    raise SamplingError(
+                        f"{system.name}: sampler {part.sampler.name} was asked for {wanted} structures and made none"
+                    )
+                waited = _wanted(part, 1, system.name) < before[system.name]  # an equilibration went on
+                barren[system.name] = 0 if mine or waited else barren[system.name] + given[system.name]
+                if barren[system.name] >= PATIENCE:
                     raise SamplingError(
                         f"{system.name}: the filters of sampler {part.sampler.name} turned down {barren[system.name]} "
-                        "structures in a row; loosen them (a smaller threshold), or let the sampler move further"
+                        f"structures in a row ({_told(removed)}); loosen them, or let the sampler move further"
                     )
+        if +removed:
+            log.info("filters of %s removed: %s", part.sampler.name, _told(removed))
         return made
+
+
+def _named(
+    samples: Iterable[Sample], name: str, systems: Sequence[System], given: Counter[str]
+) -> Iterator[Sample]:
+    """The samples, counted by system in `given`. Raises SamplingError when one does not say whose it is."""
+    names = {s.name for s in systems}
+    for sample in samples:
+        system = sample.origin.get("system")
+        if system not in names:
+            raise SamplingError(
+                f"sampler {name}: a structure has the origin {dict(sample.origin)}; its key system has to name one of "
+                f"{', '.join(sorted(names))}"
+            )
+        given[str(system)] += 1
+        yield replace(sample, origin={"sampler": name, **sample.origin})
 
 
 def _wanted(part: Part, n: int, system: str) -> int:
@@ -144,8 +180,8 @@ def _wanted(part: Part, n: int, system: str) -> int:
     return n
 
 
-def _skipped(part: Part) -> int:
-    return sum(getattr(each, "skip", 0) for each in part.filters)
+def _told(removed: Counter[str]) -> str:
+    return ", ".join(f"{name} {n}" for name, n in removed.items() if n)
 
 
 def _remembering(part: Part) -> Iterator[tuple[str, Remembers]]:

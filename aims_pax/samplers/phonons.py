@@ -36,9 +36,11 @@ from typing import Any
 
 import numpy as np
 from ase import units
+from ase.calculators.calculator import CalculatorError
 from ase.data import atomic_masses
 from numpy.typing import NDArray
 
+from aims_pax.errors import Abandoned, LabelError
 from aims_pax.frames import Array, Frame
 from aims_pax.potential import Potential
 from aims_pax.samplers.base import Sample, SamplingError
@@ -276,7 +278,13 @@ class PhononSampler:
 
     def _modes(self, system: System) -> Modes:
         if system.frame.id not in self._found:
-            self._found[system.frame.id] = self._worked_out(system.frame)
+            try:
+                self._found[system.frame.id] = self._worked_out(system.frame)
+            except (LabelError, CalculatorError) as error:
+                raise SamplingError(
+                    f"{system.name}: its vibrations cannot be calculated: {type(error).__name__}: {error}; relax the "
+                    "starting structure, or sample with another potential"
+                ) from error
         return self._found[system.frame.id]
 
     def _worked_out(self, frame: Frame) -> Modes:
@@ -287,8 +295,6 @@ class PhononSampler:
 
     def _check(self) -> None:
         if self.stop():
-            from aims_pax.errors import Abandoned
-
             raise Abandoned
 
 

@@ -47,7 +47,10 @@ class PotentialCalculator(Calculator):
     ) -> None:
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         self.check()
-        label = self.potential.labels([Frame.from_atoms(atoms)])[0]
+        frame = Frame.from_atoms(atoms)
+        label = self.potential.labels([frame])[0]
+        if not label.finite:  # optimisers would stumble over it in words of their own
+            raise SamplingError(f"{frame.formula}: the potential gave energies or forces that are not finite")
         self.results = {"energy": label.energy, "free_energy": label.energy, "forces": np.array(label.forces)}
         if label.stress is not None:
             self.results["stress"] = full_3x3_to_voigt_6_stress(label.stress)

@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 from aims_pax.errors import SettingsError
 from aims_pax.settings.base import nearest, read_document
 from aims_pax.settings.keys import Kind, Real, Section, Text, Whole, as_real, key, one_of, optional
+from aims_pax.settings.wrong import hint, in_words
 
 BUILT_IN = ("lennard_jones", "graph_pes_calculator")  # callables without a module
 
@@ -240,7 +241,7 @@ def read_augment(path: Path) -> AugmentSettings:
     """The configuration at `path`. Raises SettingsError that lists everything wrong, one a line."""
     document = read_document(path, str(path))
     problems = [
-        document.problem((name,), f"unknown section{_nearest(name, SECTIONS)}")
+        document.problem((name,), f"unknown section; {hint(name, SECTIONS)}")
         for name in document.data
         if name not in SECTIONS
     ]
@@ -276,18 +277,5 @@ def read_augment(path: Path) -> AugmentSettings:
 
 def _explained(detail: ErrorDetails, model: type[Section]) -> str:
     """One validation error in words."""
-    name = str(detail["loc"][0])
-    if detail["type"] == "extra_forbidden":
-        homes = [s for s, other in SECTIONS.items() if name in other.model_fields]
-        if homes:
-            return f"unknown key here; it belongs to {homes[0]}"
-        return f"unknown key{_nearest(name, model.model_fields)}"
-    if detail["type"] == "missing":
-        return f"mandatory. {model.model_fields[name].description}"
-    error = detail.get("ctx", {}).get("error")
-    return str(error) if error is not None else detail["msg"]
-
-
-def _nearest(name: str, names: Mapping[str, Any]) -> str:
-    near = nearest(name, names)
-    return f"; nearest: {near}" if near else f"; known: {', '.join(names)}"
+    homes = [s for s, other in SECTIONS.items() if str(detail["loc"][0]) in other.model_fields]
+    return in_words(detail, model, f"it belongs to {homes[0]}" if homes else "")

@@ -89,6 +89,9 @@ def read_sample(path: Path) -> Sampling:
                 problems.append(document.problem((*place, *detail["loc"]), text))
             continue
         warnings += [document.problem((*place, k), text) for k, text in sections[name].oddities()]
+    if isinstance(written, dict) and "MD_seed" in written:
+        text = "has no effect here; seed beside path_to_geometry is that of all random numbers"
+        warnings.append(document.problem(("MD", "MD_seed"), text))
     if not problems and isinstance(sections["MD"].temperature, tuple):
         text = "expected one temperature: there is no end that a ramp could go to"
         problems.append(document.problem(("MD", "temperature"), text))

@@ -22,6 +22,7 @@ from aims_pax.settings.samplers import (
     OwnSamplerSettings,
     SamplerSettings,
 )
+from aims_pax.settings.wrong import hint, in_words
 
 TOLERANCE = 1e-3  # of the sum of the shares
 
@@ -71,6 +72,11 @@ def shares(samplers: Sequence[SamplerSettings]) -> list[float]:
     rest = 1 - sum(s.share for s in samplers if s.share is not None)
     given = [rest / len(open_) if s.share is None else s.share for s in samplers]
     return [share / sum(given) for share in given]
+
+
+def described(samplers: Sequence[SamplerSettings]) -> str:
+    """`md 50 %, phonons 50 %`: for a person."""
+    return ", ".join(f"{s.label} {100 * w:.3g} %" for s, w in zip(samplers, shares(samplers), strict=True))
 
 
 def spelling_of(samplers: Sequence[SamplerSettings], one: SamplerSettings) -> Any:
@@ -130,7 +136,7 @@ class _Reader:
             return None
         raw = {str(k): v for k, v in entry.items()}
         written = raw.pop("filters", None)
-        if "potential" in raw and kind in POTENTIALLESS:
+        if raw.get("potential") is not None and kind in POTENTIALLESS:
             self._wrong((*place, "potential"), "the reference moves the atoms of aimd; remove this key")
             return None
         before = len(self.problems)
@@ -175,26 +181,14 @@ class _Reader:
 
 
 def explained(detail: ErrorDetails, model: type[Section]) -> str:
-    """One validation error of a table in words."""
+    """One validation error of a sampler, a filter or a table beside them in words."""
     name = str(detail["loc"][0]) if detail["loc"] else ""
-    if detail["type"] == "extra_forbidden":
-        homes = [kind for kind, other in {**KINDS, **FILTERS}.items() if name in other.model_fields]
-        near = nearest(name, model.model_fields)
-        if near is None and homes:
-            return f"unknown key here; {' and '.join(homes)} have it"
-        return (
-            f"unknown key; nearest: {near}"
-            if near
-            else f"unknown key; known: {', '.join(model.model_fields)}"
-        )
-    if detail["type"] == "missing":
-        return f"mandatory. {model.model_fields[name].description}"
-    error = detail.get("ctx", {}).get("error")
-    return str(error) if error is not None else detail["msg"]
+    near = nearest(name, model.model_fields)
+    homes = [kind for kind, other in {**KINDS, **FILTERS}.items() if name in other.model_fields]
+    return in_words(detail, model, f"{' and '.join(homes)} have it" if homes and near is None else "")
 
 
 def _unknown(what: str, kind: str, known: Mapping[str, Any]) -> str:
     if not kind:
         return f"mandatory. The {what}: {', '.join(known)}"
-    near = nearest(kind, known)
-    return f"{kind!r} is no {what}; " + (f"nearest: {near}" if near else f"known: {', '.join(known)}")
+    return f"{kind!r} is no {what}; {hint(kind, known)}"

@@ -10,6 +10,7 @@ Each table is checked by the settings of its kind. A potential is spelled as eve
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import SerializeAsAny
@@ -95,6 +96,12 @@ class DuplicatesSettings(Section):
         "sampler's potential.",
     )
 
+    def oddities(self) -> Iterator[tuple[str, str]]:
+        """And a descriptor that nothing asks for."""
+        yield from super().oddities()
+        if self.by == "geometry" and self.descriptor != "radial":
+            yield "descriptor", "has no effect: by is geometry; write by: descriptor, or leave it out"
+
 
 class FarthestSettings(Section):
     """farthest_points: of many structures those that differ most from one another and from those kept before."""
@@ -111,6 +118,13 @@ class ClustersSettings(FiniteSubsystemFilter):
     n_molecules: Wholes = key(
         (1, 2, 3, 4), "Molecules in each cluster, for the `closest_to_…` rules.", possible="[1, 1000000]"
     )
+
+    def oddities(self) -> Iterator[tuple[str, str]]:
+        """And what another rule would use."""
+        yield from super().oddities()
+        unused = "n_molecules" if self.selection_rule.startswith("max_") else "distances"
+        if getattr(self, unused) != type(self).model_fields[unused].default:
+            yield unused, f"has no effect with selection_rule {self.selection_rule}; leave it out"
 
 
 FILTERS: dict[str, type[Section]] = {

@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 
 from aims_pax.errors import SettingsError
 from aims_pax.settings.augment import as_calculator
-from aims_pax.settings.base import Document, Problem, nearest, read_document
+from aims_pax.settings.base import Document, Problem, read_document
 from aims_pax.settings.keys import (
     Flag,
     Kind,
@@ -35,6 +35,7 @@ from aims_pax.settings.keys import (
     one_of,
     optional,
 )
+from aims_pax.settings.wrong import in_words
 
 
 def list_of(convert: Callable[[Any], Any], what: str) -> Callable[[Any], Any]:
@@ -370,22 +371,10 @@ def _explained(detail: ErrorDetails) -> str:
     model: type[Section] = TrainingSet
     for table in tables:
         model = MODELS.get(table, model)
-    if detail["type"] == "extra_forbidden":
-        homes = [home for home, other in MODELS.items() if name in other.model_fields]
-        if homes:
-            return f"unknown key here; it belongs to {' or '.join(homes)}"
-        near = nearest(name, model.model_fields)
-        return (
-            f"unknown key; nearest: {near}"
-            if near
-            else f"unknown key; known: {', '.join(model.model_fields)}"
-        )
-    if detail["type"] == "missing":
-        return f"mandatory. {model.model_fields[name].description}"
     if detail["type"] in ("model_type", "model_attributes_type"):
         return f"expected a table; it holds {', '.join(MODELS[name].model_fields)}"
-    error = detail.get("ctx", {}).get("error")
-    return str(error) if error is not None else detail["msg"]
+    homes = [home for home, other in MODELS.items() if name in other.model_fields]
+    return in_words(detail, model, f"it belongs to {' or '.join(homes)}" if homes else "")
 
 
 MODELS: Mapping[str, type[Section]] = {

@@ -10,6 +10,7 @@ from aims_pax.errors import SettingsError
 from aims_pax.force_field import native
 from aims_pax.force_field.build import build_model
 from aims_pax.force_field.inference import Committee, EdgeGraph
+from aims_pax.force_field.memory import Room
 from aims_pax.force_field.native import Backend, NativeEvaluator, NativeMember, excerpt
 from aims_pax.force_field.native_fit import unfit
 from aims_pax.frames import Frame
@@ -193,6 +194,22 @@ def test_weights_that_cannot_be_inverted_are_left_to_torch(caplog):
     committee = alone(model)
     assert torch.isfinite(committee.evaluate([MOLECULE]).forces).all()
     assert "cannot be inverted" in caplog.text
+
+
+def test_a_comparison_that_runs_out_of_memory_is_made_again(pair, monkeypatch):
+    committee, asked, real = alone(pair.members[0].frozen_copy()), [], NativeMember.compare
+
+    def full_once(member, graph, atoms):
+        asked.append(len(graph.ptr) - 1)
+        if len(asked) == 1:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return real(member, graph, atoms)
+
+    monkeypatch.setattr(NativeMember, "compare", full_once)
+    monkeypatch.setattr(committee, "room", Room("dynamics"))
+    committee.evaluate(MIXED)
+    assert len(asked) == 2
+    assert asked[1] < asked[0]
 
 
 def test_new_weights_reach_bindings_that_already_exist(pair):

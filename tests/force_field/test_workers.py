@@ -62,7 +62,7 @@ def test_only_what_is_new_travels(pool):
     pool.train({made: (TRAIN, VALID)}, Plan(1, ("a",)))[0].result(120)
     (worker,) = pool._idle
     sizes = []
-    true = worker.connection.send
+    true = worker.companion.connection.send
 
     class Watched:
         def send(self, message):
@@ -72,11 +72,12 @@ def test_only_what_is_new_travels(pool):
         def __getattr__(self, name):
             return getattr(inner, name)
 
-    inner, worker.connection = worker.connection, Watched()
+    companion = worker.companion
+    inner, companion.connection = companion.connection, Watched()
     try:
         pool.train({made: ([*TRAIN, *water(1, 7)], VALID)}, Plan(1, ("b",)))[0].result(120)
     finally:
-        worker.connection = inner
+        companion.connection = inner
     assert sizes == [(1, None)]
 
 
@@ -85,7 +86,7 @@ def test_a_killed_process_is_told_and_the_visit_can_be_repeated(pool):
     (future,) = pool.train({made: (TRAIN, VALID)}, Plan(10_000, ("long",)))
     time.sleep(0.5)
     (worker,) = pool._all
-    os.kill(worker.process.pid, signal.SIGKILL)
+    os.kill(worker.companion.process.pid, signal.SIGKILL)
     with pytest.raises(WorkerLost, match=r"m_3 has ended \(killed by signal 9"):
         future.result(60)
     again = pool.train({made: (TRAIN, VALID)}, Plan(1, ("again",)))[0].result(120)
@@ -103,9 +104,9 @@ def test_stop_is_obeyed_within_a_batch_and_the_process_goes_on(pool):
         future.result(60)
     assert time.perf_counter() - began < 5
     (worker,) = pool._all
-    pid = worker.process.pid
+    pid = worker.companion.process.pid
     assert pool.train({made: (TRAIN, VALID)}, Plan(1, ("next",)))[0].result(120).result.epochs == 1
-    assert worker.process.pid == pid
+    assert worker.companion.process.pid == pid
 
 
 def test_what_a_visit_raises_arrives_here(pool):
@@ -122,5 +123,5 @@ def test_closing_ends_the_processes_though_they_work():
     time.sleep(1.0)
     (worker,) = pool._all
     pool.close()
-    assert worker.process.poll() is not None
+    assert worker.companion.process.poll() is not None
     assert isinstance(future.exception(10), WorkerLost)

@@ -1,7 +1,6 @@
 """Training in processes of its own: who gets one, what happens when they die, and that the result is the same."""
 
 from concurrent.futures import Future
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,36 +9,8 @@ from aims_pax.core.work import Train
 from aims_pax.errors import SetupError
 from aims_pax.force_field import Ensemble, MemberData
 from aims_pax.force_field.workers import Place, TrainingPool, WorkerLost
-from aims_pax.procedures.beside import LOST_IN_A_ROW, Beside, processes
-from tests.force_field.tiny import settings, water
-
-
-def given(executor="threads", device="cpu", workers=None, profile=True, devices=None):
-    training = SimpleNamespace(workers=workers, devices=devices) if profile else None
-    return SimpleNamespace(
-        cluster=SimpleNamespace(executor=executor, training=training),
-        mace=SimpleNamespace(misc=SimpleNamespace(device=device)),
-    )
-
-
-@pytest.mark.parametrize(
-    ("settings_", "cores", "expected"),
-    [
-        (given(profile=False), 4, 2),
-        (given(profile=False), 1, 0),
-        (given(), 16, 3),
-        (given(workers=1), 16, 1),
-        (given(workers=8), 16, 3),
-        (given(workers=0), 16, 0),
-        (given(executor="inline", workers=2), 16, 0),
-        (given(device="cuda"), 16, 0),
-        (given(device="cuda", devices=("cuda:1", "cuda:2")), 16, 2),
-        (given(device="cuda", devices=("cuda:1", "cuda:2"), workers=1), 16, 1),
-    ],
-)
-def test_how_many_processes_train(monkeypatch, settings_, cores, expected):
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
-    assert processes(settings_, 2 if cores == 4 else 3) == expected
+from aims_pax.procedures.beside import LOST_IN_A_ROW, Beside
+from tests.force_field.tiny import ethanol, settings, water
 
 
 def lost():
@@ -63,9 +34,8 @@ def test_a_lost_process_is_tolerated_a_few_times_in_a_row_and_then_explained():
 
 
 def test_a_worker_sees_its_own_device_and_no_other():
-    assert Place(2, "cuda:3").environment()["CUDA_VISIBLE_DEVICES"] == "3"
-    assert Place(2, "cuda:3").environment()["OMP_NUM_THREADS"] == "2"
-    assert "CUDA_VISIBLE_DEVICES" not in Place(1, "cpu").environment()
+    assert Place(2, "cuda:3").environment() == {"CUDA_VISIBLE_DEVICES": "3"}
+    assert Place(1, "cpu").environment() == {}
     assert Place(1, "cuda:3").settled(settings()).misc.device == "cuda"
     assert Place().settled(settings()).misc.device == "cpu"
 
@@ -76,7 +46,7 @@ def test_a_process_that_replaces_a_dead_one_takes_its_place():
         assert [w.place.device for w in pool._idle] == ["cpu", "cuda:1"]
         dead = pool._idle.pop()
         pool._all.discard(dead)
-        dead.close()
+        dead.companion.close()
         pool.warm()
         assert [w.place.device for w in pool._idle] == ["cpu", "cuda:1"]
 
@@ -84,6 +54,22 @@ def test_a_process_that_replaces_a_dead_one_takes_its_place():
 def different(one, other):
     assert one.keys() == other.keys()
     return [k for k, v in one.items() if not np.array_equal(v, other[k], equal_nan=v.dtype.kind == "f")]
+
+
+class Idle:
+    """A pool that never answers."""
+
+    def train(self, sets, plan, stop):
+        return [Future() for _ in sets]
+
+
+def test_what_new_compositions_tell_before_a_visit_elsewhere_is_a_new_version():
+    ensemble = Ensemble.build(settings(), [1], (1, 6, 8))
+    versions = [ensemble.version]
+    for train in (water(3), water(4), [*water(3), *ethanol(2)]):
+        ensemble.train_elsewhere(Idle(), {0: MemberData(train)}, 1, words=("visit",))
+        versions.append(ensemble.version)
+    assert versions == [0, 1, 1, 2]
 
 
 def test_elsewhere_and_here_give_the_same_weights_to_the_last_bit_and_nothing_changes_before():

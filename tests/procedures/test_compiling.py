@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from aims_pax.force_field import compiling as backend
-from aims_pax.procedures.compiling import PAYS, compiling, how, samples_ahead
+from aims_pax.procedures.compiling import COMPILING_PAYS, PAYS, compiling, how, samples_ahead
 from aims_pax.settings.project import ActiveLearningSettings, InitialDatasetSettings
 from tests.force_field.tiny import ensemble
 
@@ -94,6 +94,9 @@ def test_a_long_run_compiles_aside_until_it_ends_or_not_at_all(cache, monkeypatc
     Watched.last, team = None, ensemble((1,))
     with compiling(given(active=SHORT), team, 9.0):
         assert (team.compiled, Watched.last) == ("never", None)
+    atoms = 0.9 * COMPILING_PAYS / samples_ahead(given(active=LONG))
+    with compiling(given(active=LONG), team, atoms):  # long enough to load it, would it be there
+        assert (team.compiled, Watched.last) == ("ready", None)
     with compiling(given(active=LONG), team, 9.0):
         assert team.compiled == "ready"
         assert not Watched.last.closed

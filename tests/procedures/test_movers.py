@@ -1,8 +1,8 @@
 """Trajectories shared out among processes: the same motion, new weights at once, deaths survived."""
 
+import logging
 import os
 import signal
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +11,7 @@ from aims_pax.errors import Abandoned, SettingsError, SetupError
 from aims_pax.force_field import MemberData
 from aims_pax.md.propagate import advance
 from aims_pax.md.state import MDState
-from aims_pax.procedures import movers as module
-from aims_pax.procedures.movers import LOST_IN_A_ROW, Movers, moving_processes, shares
+from aims_pax.procedures.movers import LOST_IN_A_ROW, Movers, shares
 from aims_pax.settings.md import MDSettings
 from tests.force_field.tiny import ensemble, ethanol, water
 
@@ -98,6 +97,23 @@ def test_an_interrupted_leg_is_abandoned_and_the_processes_go_on(trained, pool):
     )
 
 
+def test_processes_that_die_while_the_run_is_stopped_are_not_replaced(trained, caplog):
+    with Movers(trained, 1) as pool:
+        pool.warm()
+        os.kill(pool._companions[0].process.pid, signal.SIGKILL)
+        with pytest.raises(Abandoned):
+            pool.advance(states(), 1, [LANGEVIN] * 4, stop=lambda: True)
+        assert pool._companions[0].lost
+    assert caplog.text == ""
+
+
+def test_what_all_processes_find_is_told_by_the_first(trained, monkeypatch):
+    made = []
+    monkeypatch.setattr("aims_pax.procedures.movers.Companion", lambda *_, level: made.append(level))
+    Movers(trained, 3).warm()
+    assert made == [logging.INFO, logging.WARNING, logging.WARNING]
+
+
 def test_what_goes_wrong_in_one_share_is_raised_here_and_the_next_leg_runs(trained, pool):
     ramp = LANGEVIN.model_copy(update={"temperature": (300.0, 600.0)})
     with pytest.raises(SettingsError, match="temperature"):  # a ramp over a run without an end
@@ -115,33 +131,3 @@ def test_shares_are_even_in_atoms_and_the_same_every_time():
     assert sorted(i for part in parts for i in part) == list(range(39))
     loads = [sum(i + 1 for i in part) for part in parts]
     assert max(loads) - min(loads) <= 39
-
-
-def given(executor="threads", device="cpu", dynamics=None, training=0):
-    return SimpleNamespace(
-        cluster=SimpleNamespace(
-            executor=executor,
-            dynamics=None if dynamics is None else SimpleNamespace(workers=dynamics, threads=1),
-            training=SimpleNamespace(workers=training, devices=None),
-        ),
-        mace=SimpleNamespace(misc=SimpleNamespace(device=device)),
-    )
-
-
-@pytest.mark.parametrize(
-    ("settings", "cores", "expected"),
-    [
-        (given(), 16, 8),
-        (given(), 4, 4),
-        (given(training=3), 4, 1),
-        (given(training=4), 2, 1),
-        (given(dynamics=2), 16, 2),
-        (given(dynamics=20), 16, 8),
-        (given(dynamics=1), 16, 1),
-        (given(executor="inline", dynamics=4), 16, 1),
-        (given(device="cuda"), 16, 1),
-    ],
-)
-def test_how_many_processes_move_eight_trajectories(monkeypatch, settings, cores, expected):
-    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: set(range(cores)))
-    assert moving_processes(settings, 4, 8) == expected

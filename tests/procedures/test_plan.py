@@ -9,7 +9,7 @@ from aims_pax.core import initial
 from aims_pax.core.rules import ExploreRules, InitialRules
 from aims_pax.core.work import Labelled, Sample, Sampled, Trained
 from aims_pax.errors import SettingsError
-from aims_pax.procedures.plan import _calls, _until_full, course, parameters, plan
+from aims_pax.procedures.plan import _calls, _until_full, course, plan
 from aims_pax.procedures.plan_lines import lines
 from tests.projects import command, write_project
 from tests.worlds import cluster, crystal, ethanol, water
@@ -163,55 +163,6 @@ def test_the_split_is_that_of_the_core():
         assert _until_full(rules, missing) == added
 
 
-def test_parameters_are_those_of_the_models_within_a_tenth(tmp_path):
-    from aims_pax.force_field.build import build_model
-    from aims_pax.settings import read_settings
-
-    for shape in ({"num_channels": 32, "max_L": 1}, {"num_channels": 48, "max_L": 0, "num_interactions": 1}):
-        folder = write_project(
-            tmp_path / str(shape["num_channels"]),
-            mace={"ARCHITECTURE": {**shape, "correlation": 2, "max_ell": 3}},
-        )
-        settings = read_settings(folder)
-        model = build_model(settings.mace, (1, 8), 0)
-        truth = sum(p.numel() for p in model.parameters())
-        assert parameters(settings, 2) == pytest.approx(truth, rel=0.1)
-
-
-@pytest.mark.parametrize(("what", "training"), [("moving", False), ("training", True)])
-def test_memory_is_that_of_tensors_saved_for_the_backward_pass_within_a_factor_of_two(
-    tmp_path, what, training
-):
-    import torch
-
-    from aims_pax.force_field.build import build_model
-    from aims_pax.force_field.export import inputs
-    from aims_pax.settings import read_settings
-
-    one = {"ACTIVE_LEARNING": {"num_trajectories": 1}}
-    shape = {"num_channels": 64, "max_L": 1, "correlation": 3, "max_ell": 3, "r_max": 4.0}
-    folder = write_project(
-        tmp_path,
-        one,
-        {"ARCHITECTURE": shape, "GENERAL": {"default_dtype": "float64"}, "TRAINING": {"batch_size": 1}},
-        {"copper": crystal("Cu", 2)},
-    )
-    settings = read_settings(folder)
-    model = build_model(settings.mace, (29,), 0)
-    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-    sizes, kept = {}, []
-
-    def note(tensor):
-        kept.append(tensor)  # freed memory would be counted once for two tensors
-        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        model(inputs(crystal("Cu", 2), (29,), 4.0), training=training, compute_force=True)
-    saved = sum(size for pointer, size in sizes.items() if pointer not in own) / 1e6
-    assert saved / 2 < plan(folder)["memory_MB"][what] < 2 * saved
-
-
 def test_samplers_are_told_with_their_shares_and_their_steps(tmp_path):
     samplers = [
         {"kind": "md", "share": 0.5, "potential": {"factory": "ase.calculators.emt:EMT"}},
@@ -225,7 +176,7 @@ def test_samplers_are_told_with_their_shares_and_their_steps(tmp_path):
     assert ahead["sampling"] == "md 50 %, aimd 25 %, rattle_tree 25 %"
     # two sampling steps of 3 structures for 2 members: 6 by MD, 5 steps each, 3 by MD with the reference, 4 steps each
     assert ahead["MD_steps"] == [6 * 5 + 3 * 4] * 2
-    assert ahead["reference_calls"] == [12 + 3 * 3] * 2
+    assert ahead["reference_calls"] == [12 + 3 * 3 + 1] * 2, "and the starting structure once"
     assert "initial dataset (md 50 %, aimd 25 %, rattle_tree 25 %)" in "\n".join(lines(plan(tmp_path)))
 
 
@@ -281,6 +232,34 @@ def test_how_many_calculations_run_at_the_same_time_is_a_number(tmp_path, monkey
     assert ahead["cluster"]["at_once"] == n
     assert f"this machine: {n} calculation" in "\n".join(lines(ahead))
     assert lines(ahead)[0] == "tiny: 1 system, 2 members"
+
+
+@pytest.mark.parametrize(
+    ("section", "cores", "expected"),
+    [
+        ({}, 16, "members train in 2 processes while trajectories move in 3 processes"),
+        ({}, 3, "members train in 2 processes while trajectories move in 1 process"),
+        ({"training": {"workers": 1}, "dynamics": {"workers": 2}}, 8,
+         "members train in 1 process while trajectories move in 2 processes"),
+        ({}, 1, "training and dynamics take turns: trajectories move in 1 process"),
+        ({"executor": "inline"}, 16, "training and dynamics take turns: trajectories move in 1 process"),
+    ],
+)  # fmt: skip
+def test_how_members_and_trajectories_share_the_cores_is_said(
+    tmp_path, monkeypatch, section, cores, expected
+):
+    """As `procedures.beside` and `procedures.movers` will share them: 2 members, 3 trajectories."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    folder = write_project(tmp_path, {"CLUSTER": {"type": "local", "executor": "threads", **section}})
+    assert f"on this machine {expected}" in lines(plan(folder))
+
+
+def test_without_active_learning_nothing_moves_and_the_disk_has_a_limit(tmp_path):
+    changes = {"ACTIVE_LEARNING": None, "MISC": {"save_trajectories": 10}}
+    ahead = plan(write_project(tmp_path, changes))
+    assert ahead["processes"] is None
+    assert not any("take turns" in line for line in lines(ahead))
+    assert None not in ahead["disk_MB"]
 
 
 def test_more_test_frames_than_looks_are_not_promised(tmp_path):

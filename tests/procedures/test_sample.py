@@ -184,6 +184,18 @@ def test_other_samplers_or_seeds_do_not_go_on_with_it(go, change):
         go(**change)
 
 
+def test_after_a_failure_without_structures_a_file_of_somebody_else_is_left_alone(go):
+    """What failed before it had made anything has no claim to the name."""
+    fixed = {"kind": "rattle_tree", "potential": EMT, "sigma_range": [1e-4, 2e-4], "max_attempts": 3}
+    with pytest.raises(SamplingError):
+        go(SAMPLERS=[fixed])
+    assert not list(Path().glob(".samples*memory*"))
+    Path("samples.xyz").write_text("mine\n")
+    with pytest.raises(RestartError, match="not written by this command"):
+        go(SAMPLERS=[fixed])
+    assert Path("samples.xyz").read_text() == "mine\n"
+
+
 def test_a_file_that_was_cut_is_not_gone_on_with(go):
     go(n_per_geometry=2)
     Path("samples.xyz").write_text(output()[:-200])

@@ -45,6 +45,19 @@ def test_weights_are_written_only_when_their_version_changed(folder):
     checkpoint = Checkpoint(folder, "explore")
     write(checkpoint, 1, version=1)
     checkpoint.write(STATE, {}, 1, lambda: pytest.fail("written again"), {})
+    again = Checkpoint(folder, "explore")
+    again.read()
+    again.write(STATE, {}, 1, lambda: pytest.fail("written again"), {})
+
+
+def test_weights_that_no_snapshot_came_to_name_are_not_taken_for_those_of_the_next_attempt(folder):
+    write(Checkpoint(folder, "explore"), 1)
+    with pytest.raises(TypeError):  # the end of the process between the heavy file and the small one
+        Checkpoint(folder, "explore").write(STATE, {}, 2, lambda: {"w": np.zeros(3)}, {"entries": object()})
+    again = Checkpoint(folder, "explore")
+    assert again.read().version == 1
+    write(again, 2)
+    assert Checkpoint(folder, "explore").read().weights["w"].tolist() == [2, 2, 2]
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "weights", "empty"])
@@ -61,7 +74,10 @@ def test_a_damaged_newest_snapshot_falls_back_to_the_one_before(folder, damage, 
         "empty": b"",
     }
     newest.write_bytes(damaged[damage])
-    assert Checkpoint(folder, "explore").read().remarks == {"entries": 1}
+    again = Checkpoint(folder, "explore")
+    assert again.read().remarks == {"entries": 1}
+    write(again, 2)
+    assert Checkpoint(folder, "explore").read().weights["w"].tolist() == [2, 2, 2]
     assert "trying the snapshot before it" in caplog.text
 
 

@@ -52,6 +52,18 @@ def test_harmless_changes_are_shown_and_apply(begun, caplog, path, value):
     assert caplog.text == ""
 
 
+def test_of_a_list_of_tables_the_key_that_changed_is_shown(folder, caplog):
+    def samplers(temperature):
+        return changed("aimsPAX.SAMPLERS", [{"kind": "md"}, {"kind": "phonons", "temperature": temperature}])
+
+    compare(folder, samplers(300.0), "abc", {})
+    with caplog.at_level("INFO"):
+        compare(folder, samplers(500.0), "abc", {})
+    assert [r.getMessage() for r in caplog.records] == [
+        "changed since the last run: aimsPAX.SAMPLERS.1.temperature: 300.0 → 500.0"
+    ]
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [

@@ -89,6 +89,16 @@ def test_page_and_card_say_the_same_of_the_uncertainty(run):
     assert gap in [p.note for p in honest(wrong)]
 
 
+def test_without_a_spread_no_gap_is_empty(run):
+    """One member alone: nothing can be said of the uncertainty, and nothing is."""
+    p = {k: np.array(v) for k, v in run.predictions.items()}
+    p["atomic_sd"] = np.zeros_like(p["atomic_sd"])
+    found = gaps(replace(run, predictions=p))
+    assert found
+    assert all(found)
+    assert not any("spread" in gap for gap in found)
+
+
 @pytest.mark.parametrize(
     ("source", "rank", "warned"),
     [("least squares", 1, True), ("least squares", 3, False), ("given", 1, False)],

@@ -6,12 +6,15 @@ from html.parser import HTMLParser
 import pytest
 
 from aims_pax.errors import SettingsError, SetupError
+from aims_pax.record.identity import _flat
 from aims_pax.report import words
 from aims_pax.report.defaults import defaults, differing
 from aims_pax.report.gather import gather
 from aims_pax.report.page import page, write, write_report
 from aims_pax.report.structures import SCRIPT
+from aims_pax.settings import effective
 from tests.report.folders import advanced, answered, made_up, trained
+from tests.settings.folders import PROJECT, read
 
 NASTY = "<script>alert(\"1\")</script> & 'x' <img src=x onerror=y>"
 
@@ -151,6 +154,25 @@ def test_only_what_somebody_chose_is_shown_as_a_setting():
     same = {"aimsPAX.ACTIVE_LEARNING.c_x": "0.0", "aimsPAX.MISC.test_set": "None", "mace.MISC.device": "cuda"}
     assert differing(same) == []
     assert differing({"aimsPAX.ACTIVE_LEARNING.c_x": "0.1"}) == [("ACTIVE_LEARNING.c_x", "0.1", "0.0")]
+
+
+def test_of_samplers_only_what_was_chosen_is_shown(tmp_path):
+    written = """SAMPLERS:
+  - {kind: md, share: 0.5, temperature: 500, filters: [sanity, {kind: duplicates, by: descriptor}]}
+  - {kind: rattle_tree, beta: 0.5}
+"""
+    settings = read(tmp_path, PROJECT + written)
+    flat = {k: str(v) for k, v in _flat(effective(settings)) if k.startswith("aimsPAX.SAMPLERS")}
+    shown = {key: (value, usual) for key, value, usual in differing(flat)}
+    assert shown == {
+        "SAMPLERS.0.kind": ("md", "—"),
+        "SAMPLERS.0.share": ("0.5", "None"),
+        "SAMPLERS.0.temperature": ("500.0", "None"),
+        "SAMPLERS.0.filters.0.kind": ("sanity", "—"),
+        "SAMPLERS.0.filters.1.kind": ("duplicates", "—"),
+        "SAMPLERS.0.filters.1.by": ("descriptor", "geometry"),
+        "SAMPLERS.1.kind": ("rattle_tree", "—"),
+    }
 
 
 def test_settings_of_the_recorded_run_that_were_not_written_are_not_shown(run):

@@ -146,6 +146,12 @@ def test_wrong_rules_are_told(wrong, told):
         Rule(**wrong)
 
 
+def test_a_structure_with_too_few_molecules_for_every_size_is_refused():
+    """Else a run would make structure after structure of which nothing is left."""
+    with pytest.raises(SamplingError, match=r"H16O8: too few molecules for clusters of \(9, 10\)"):
+        next(finite_clusters(n_molecules=(9, 10))([Sample(water_box(2))]))
+
+
 def test_as_a_filter_and_without_frames_that_reacted(caplog):
     frame = water_box(2)
     R = frame.positions.copy()

@@ -111,6 +111,63 @@ def test_filters_that_let_nothing_pass_are_blamed():
     assert PATIENCE <= sampler.count < 2 * PATIENCE
 
 
+def test_how_much_each_filter_took_away_is_said_once_and_where_it_fails(caplog):
+    part = Part("a", Counting("a", step=0.35), 1.0, (sane(), new(0.1)), ("sanity", "duplicates"))
+    with caplog.at_level(logging.INFO):
+        drawn(Mixture([part]), 4, systems=SYSTEMS[:1])  # ethanol: 9 atoms, every third structure is new
+    assert [r.getMessage() for r in caplog.records] == ["filters of a removed: duplicates 6"]
+    still = Part("a", Counting("a", step=0.0), 1.0, (sane(), new(0.1)), ("sanity", "duplicates"))
+    with pytest.raises(SamplingError, match=r"in a row \(duplicates 201\)"):
+        drawn(Mixture([still]), 2, systems=SYSTEMS[1:])
+
+
+def test_an_equilibration_behind_a_filter_that_takes_most_away_is_waited_for():
+    part = Part("a", Counting("a", step=0.05), 1.0, (new(0.1), equilibrated(skip=PATIENCE // 4)))
+    sampler = part.sampler
+    assert len(drawn(Mixture([part]), 1, systems=SYSTEMS[:1])) == 1
+    assert sampler.count > 2 * PATIENCE, "ethanol: 9 atoms, every 18th structure is new"
+
+
+@pytest.mark.parametrize("made", [0, 1])
+def test_a_sampler_that_runs_dry_is_said_so_at_once(made):
+    class Drying(Counting):
+        def sample(self, systems, n, rng):
+            self.asked.append(n)
+            if self.count < made:
+                yield from super().sample(systems, 1, rng)
+                self.asked.pop()
+
+    sampler = Drying("spring")
+    with pytest.raises(
+        SamplingError, match=r"ethanol: sampler spring was asked for \d structures and made none"
+    ):
+        drawn(Mixture([Part("a", sampler, 1.0)]), 1 + made, systems=SYSTEMS[:1])
+    assert len(sampler.asked) == 1 + made
+
+
+@pytest.mark.parametrize("origin", [{}, {"system": "benzene"}])
+def test_a_structure_that_does_not_say_whose_it_is_is_refused(origin):
+    class Anonymous(Counting):
+        def sample(self, systems, n, rng):
+            for s in super().sample(systems, n, rng):
+                yield Sample(s.frame, None, origin)
+
+    with pytest.raises(
+        SamplingError, match=r"sampler lost: .* its key system has to name one of ethanol, water"
+    ):
+        drawn(Mixture([Part("a", Anonymous("lost"), 1.0)]), 2)
+
+
+def test_a_sampler_that_does_not_sign_is_signed_for():
+    class Modest(Counting):
+        def sample(self, systems, n, rng):
+            for s in super().sample(systems, n, rng):
+                yield Sample(s.frame, None, {"system": s.origin["system"], "step": 3})
+
+    origins = [s.origin for s in drawn(Mixture([Part("a", Modest("own"), 1.0)]), 1)]
+    assert origins[0] == {"sampler": "own", "system": "ethanol", "step": 3}
+
+
 def test_a_long_equilibration_is_not_taken_for_a_filter_that_lets_nothing_pass():
     mixture = Mixture([Part("a", Counting("a"), 1.0, (sane(), equilibrated(skip=PATIENCE + 50)))])
     assert len(drawn(mixture, 1)) == 2

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import doctest
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.calculators.calculator import CalculationFailed
 from ase.calculators.emt import EMT
 
+from aims_pax.errors import NotConverged
 from aims_pax.frames import Frame
 from aims_pax.potential import CalculatorPotential
 from aims_pax.samplers import phonons
@@ -222,6 +225,39 @@ def test_a_molecule_vibrates_without_turning_and_fixed_atoms_stay():
     m = sampler._modes(System("slab", fixed))
     assert len(m) == 12 - 4
     assert (m.vectors[:, fixed.fixed] == 0).all()
+
+
+class Failing(LennardJones):
+    """Labels so many structures, then fails in one way or another."""
+
+    def __init__(self, good, how):
+        super().__init__(smooth=True)
+        self.good, self.how = good, how
+
+    def labels(self, frames):
+        self.good -= 1
+        if self.good < 0 and isinstance(self.how, Exception):
+            raise self.how
+        found = super().labels(frames)
+        return found if self.good >= 0 else [replace(label, forces=label.forces * np.nan) for label in found]
+
+
+@pytest.mark.parametrize("good", [0, 1])
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (
+            CalculationFailed("SCF"),
+            "pair: its vibrations cannot be calculated: CalculationFailed: SCF; relax",
+        ),
+        (NotConverged("SCF"), "pair: its vibrations cannot be calculated: NotConverged: SCF; relax"),
+        (None, "the potential gave energies or forces that are not finite"),
+    ],
+)
+def test_a_potential_that_fails_is_said_with_the_system(good, how, said):
+    system = System("pair", cluster(3))
+    with pytest.raises(SamplingError, match=said):
+        list(PhononSampler(Failing(good, how), 40).sample([system], 1, np.random.default_rng(0)))
 
 
 def test_the_sampler_stops_when_asked():

@@ -41,13 +41,18 @@ def test_each_table_is_read_by_its_own_settings(tmp_path):
     assert phonons.filters[0].settings.by == "descriptor"
 
 
-def test_the_effective_settings_read_back_to_the_same(tmp_path):
-    settings = read(tmp_path / "a", PROJECT + THREE)
+ALL = "SAMPLERS:\n" + "".join(f"  - {{kind: {kind}, filters: [{', '.join(FILTERS)}]}}\n" for kind in KINDS)
+
+
+@pytest.mark.parametrize("samplers", [THREE, ALL])
+def test_the_effective_settings_read_back_to_the_same(tmp_path, samplers):
+    settings = read(tmp_path / "a", PROJECT + samplers)
     text = dump(settings)
     assert "initial_sampling" not in text
     both = yaml.safe_load(text)
     again = read(tmp_path / "b", *(yaml.safe_dump(both[name]) for name in ("aimsPAX", "mace")))
     assert again.samplers == settings.samplers
+    assert again.warnings == settings.warnings
     assert dump(again) == text
 
 
@@ -133,6 +138,35 @@ def test_one_that_is_misspelt_is_found(tmp_path):
 def test_an_odd_value_is_warned_about(tmp_path):
     warnings = read(tmp_path, PROJECT + THREE.replace("temperature: 500,", "temperature: 5,")).warnings
     assert any("SAMPLERS.1.temperature" in w and "60 times smaller" in w for w in warnings)
+
+
+@pytest.mark.parametrize(
+    ("written", "key", "why"),
+    [
+        ("{kind: duplicates, descriptor: mace}", "descriptor", "by is geometry"),
+        (
+            "{kind: finite_clusters, distances: [4.0]}",
+            "distances",
+            "selection_rule closest_to_central_molecule",
+        ),
+        (
+            "{kind: finite_clusters, selection_rule: max_min_distance_to_central_molecule, distances: [4.0], "
+            "n_molecules: [2]}",
+            "n_molecules",
+            "selection_rule max_min_distance_to_central_molecule",
+        ),
+    ],
+)
+def test_keys_of_a_filter_that_have_no_effect_are_warned_about(tmp_path, written, key, why):
+    text = f"{PROJECT}SAMPLERS:\n  - {{kind: md, filters: [{written}]}}\n"
+    (said,) = (w for w in read(tmp_path, text).warnings if "no effect" in w)
+    assert f"SAMPLERS.0.filters.0.{key}: has no effect" in said
+    assert why in said
+
+
+def test_a_seed_that_another_replaces_is_warned_about(tmp_path):
+    (said,) = read_text(tmp_path, SAMPLE + "MD: {MD_seed: 3}\n").warnings
+    assert "MD.MD_seed: has no effect here; seed " in said
 
 
 def test_all_spellings_of_a_potential_are_taken_and_those_without_share_the_first(tmp_path):
