@@ -10,13 +10,13 @@ the user that nobody else may write to, never in a run's.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import hashlib
 import io
 import logging
 import os
 import pickle
+import platform
 import shlex
 import shutil
 import signal
@@ -27,7 +27,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -39,6 +39,7 @@ from aims_pax.force_field import compiled
 from aims_pax.force_field._mace import MaceModel, quiet
 from aims_pax.force_field.compiled import Step
 from aims_pax.force_field.fast import Fast, evaluate, fast
+from aims_pax.force_field.travel import packed
 
 if TYPE_CHECKING:
     from aims_pax.force_field.fast import EdgeBatch
@@ -127,7 +128,7 @@ def signature(quick: Fast) -> str:
     model = quick.model
     if quick not in _signatures:
         told = hashlib.sha256(
-            f"{torch.__version__} {_code()} {quick.plan.dtype} {quick.plan.device}".encode()
+            f"{torch.__version__} {_code()} {quick.plan.dtype} {quick.plan.device} {_gates(quick)}".encode()
         )
         for module in model.modules():
             told.update(type(module).__name__.encode())
@@ -140,12 +141,20 @@ def signature(quick: Fast) -> str:
     return _signatures[quick]
 
 
+def _gates(quick: Fast) -> str:
+    """The readouts' nonlinearities by some of their values: they leave no trace in names and shapes."""
+    x = torch.linspace(-2, 2, 5, dtype=quick.plan.dtype, device=quick.plan.device)
+    with torch.no_grad():
+        return " ".join("none" if gate is None else str(gate(x).tolist()) for gate in quick.plan.gates)
+
+
 def cache_folder() -> Path:
     """The user's own folder for compiled code, made on demand. Raises Unavailable when others could write to it."""
     named = os.environ.get("AIMS_PAX_CACHE")
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = Path(named or Path(base) / "aims-pax").expanduser() / "compiled"
-    for one in (folder, _headers()):
+    whole = Path(named or Path(base) / "aims-pax").expanduser() / "compiled"
+    folder = whole / _processor()
+    for one in (whole, folder, _headers()):
         try:
             one.mkdir(parents=True, exist_ok=True, mode=0o700)
             found = one.stat()
@@ -156,8 +165,21 @@ def cache_folder() -> Path:
     return folder
 
 
+@cache
+def _processor() -> str:
+    """What this machine's processor can do, as a hash: compiled code uses all of it, and homes are shared."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        lines = [f"flags {platform.processor()}"]
+    able = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return hashlib.sha256(f"{platform.machine()} {able}".encode()).hexdigest()[:16]
+
+
 def _headers() -> Path:
     """Where torch keeps compiled headers, whatever folder it was given for the rest."""
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # read when inductor is first imported
+    os.environ.setdefault("TORCH_WARM_POOL", "0")
     try:
         from torch._inductor.runtime.cache_dir_utils import default_cache_dir
     except ImportError as error:  # torch does not promise to have it there
@@ -192,8 +214,9 @@ def build(quick: Fast, key: str) -> Step:
     folder = cache_folder()
     if quick.plan.device.type == "cpu" and (against := reason_against()):
         raise Unavailable(against)
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "torch"))
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(
+        folder / "torch"
+    )  # what is marked as ready lies beside its mark
     with _alone(folder / f"{key}.lock", wanted=not is_ready(key)), quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, of itself
         step = Step(quick)
@@ -205,7 +228,10 @@ class Aside:
     """A process of lowest priority that compiles for a model and leaves the result in the cache."""
 
     def __init__(self, model: MaceModel) -> None:
-        code = "from aims_pax.force_field.compiling import main; main()"
+        self._model = packed(model)
+        code = (
+            f"import sys; sys.path[:] = {[str(p) for p in sys.path]!r}; from {__name__} import main; main()"
+        )
         self.process = subprocess.Popen(
             [sys.executable, "-c", code],
             env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
@@ -214,10 +240,6 @@ class Aside:
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # its compilers go with it
         )
-        file = io.BytesIO()
-        with quiet():
-            torch.save(model, file)
-        self._model = file.getvalue()
         self._closed = False
         threading.Thread(target=self._follow, name="compiling", daemon=True).start()
 
@@ -225,7 +247,8 @@ class Aside:
         """End it, with the compilers it started; what they have finished stays in the cache."""
         self._closed = True
         if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has just ended by itself
+                os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def _follow(self) -> None:
@@ -240,7 +263,7 @@ class Aside:
             said = str(error)
         code = self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
-            with contextlib.suppress(OSError):  # what it never read cannot be flushed any more
+            with suppress(OSError):  # what it never read cannot be flushed any more
                 pipe.close()
         if code == 0:
             log.info("training was compiled aside in %.0f s", time.monotonic() - began)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from aims_pax.force_field._mace import quiet
+from aims_pax.force_field._mace import MaceModel, quiet
 from aims_pax.force_field.build import read_statistics
 from aims_pax.force_field.member import Member
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from aims_pax.settings.mace import MaceSettings
 
 
-def packed(member: Member) -> bytes:
-    """The member's module, raw weights and constants, for `unpacked` on the same versions of the packages."""
+def packed(model: MaceModel) -> bytes:
+    """A member's module, raw weights and constants, for `unpacked` on the same versions of the packages."""
     file = io.BytesIO()
     with quiet():
-        torch.save(member.model, file)
+        torch.save(model, file)
     return file.getvalue()
 
 

@@ -120,7 +120,7 @@ class Worker:
     def visit(self, visit: Visit, member: Member, stop: Callable[[], bool]) -> Visited:
         """Send it with what is new there, wait for the answer. Raises WorkerLost, Abandoned or what it raised."""
         new = {i: f for i, f in visit.frames.items() if self.frames.get(i) is not f}
-        model = None if self.members.get(visit.name) is member else packed(member)
+        model = None if self.members.get(visit.name) is member else packed(member.model)
         settings = self.place.settled(visit.settings)
         try:
             self.companion.send(replace(visit, frames=new, model=model, settings=settings))

@@ -67,7 +67,7 @@ def run(run: Run) -> stage.State:
     log.info(
         "active learning: %d trajectories of %s · %d training points", n, ", ".join(names), state.n_train
     )
-    with movers(run.settings, run.ensemble, n) as world.movers:
+    with movers(run.settings, run.ensemble, 0 if state.stopped else n) as world.movers:
         final: stage.State = world.drive(state, rules)
     write_sets(run, "final")
     if settings.analysis:

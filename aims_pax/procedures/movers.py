@@ -10,6 +10,7 @@ last digits of float32 forces, which depend on who shares a batch.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOST_IN_A_ROW = 3  # processes that may die before the run gives up
+LOWER = 5  # niceness of these processes
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +176,7 @@ class Mover:
         from aims_pax.force_field.travel import own_threads
 
         own_threads()
+        os.nice(LOWER)  # where cores are scarce, reference calculations and training come first
         self.ensemble: Ensemble | None = None
 
     def __call__(self, leg: Leg, stop: Callable[[], bool]) -> list[Advance]:
@@ -225,7 +228,7 @@ def movers(settings: Settings, ensemble: Ensemble, trajectories: int) -> Iterato
 def _models(ensemble: Ensemble) -> Models:
     from aims_pax.force_field.travel import packed
 
-    return Models(ensemble.settings, tuple((m.name, m.seed, packed(m)) for m in ensemble.members))
+    return Models(ensemble.settings, tuple((m.name, m.seed, packed(m.model)) for m in ensemble.members))
 
 
 def _ensemble(models: Models) -> Ensemble:

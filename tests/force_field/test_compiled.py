@@ -73,7 +73,7 @@ def fresh(monkeypatch, tmp_path):
     monkeypatch.setattr(compiling, "_headers", lambda: tmp_path / "headers")
     for name, value in (("_known", {}), ("_said", set()), ("_notes", [])):
         monkeypatch.setattr(compiling, name, value)
-    yield tmp_path / "compiled"
+    yield tmp_path / "compiled" / compiling._processor()
     compiling._active.clear()
 
 
@@ -179,7 +179,7 @@ def test_waiting_compiles_once_and_leaves_a_mark_for_other_processes(fresh, monk
 def test_what_is_slower_is_not_used_by_auto(fresh, monkeypatch, model, traced):
     monkeypatch.setattr(compiling, "Step", lambda _: traced)
     monkeypatch.setattr(compiling, "_gain", lambda *_: 0.7)
-    (fresh.parent / "compiled").mkdir(mode=0o700)
+    compiling.cache_folder()
     (fresh / compiling.signature(fast(model))).touch()
     assert prepared(model, "ready") == (None, ["slow"])
 
@@ -245,15 +245,30 @@ def test_what_a_training_process_has_to_say_is_in_the_log_once(fresh, monkeypatc
 
 def test_code_is_never_loaded_from_folders_others_may_write_to(fresh, monkeypatch, tmp_path):
     assert compiling.reason_against() is None
-    fresh.chmod(0o777)
-    assert f"{fresh}: others may write" in compiling.reason_against()
-    assert not compiling.is_ready("anything")
-    fresh.chmod(0o700)
+    for folder in (fresh, fresh.parent):
+        folder.chmod(0o777)
+        assert f"{folder}: others may write" in compiling.reason_against()
+        assert not compiling.is_ready("anything")
+        folder.chmod(0o700)
     headers = tmp_path / "shared"
     headers.mkdir()
     headers.chmod(0o770)
     monkeypatch.setattr(compiling, "_headers", lambda: headers)
     assert f"{headers}: others may write" in compiling.reason_against()
+
+
+def test_another_processor_has_a_folder_of_its_own(fresh, monkeypatch):
+    here = compiling.cache_folder()
+    monkeypatch.setattr(compiling, "_processor", lambda: "another")
+    assert compiling.cache_folder() != here
+
+
+def test_readouts_with_other_nonlinearities_are_another_graph():
+    models = [
+        Ensemble.build(settings(**MICRO, gate=gate), [1], (1, 8)).members[0].model
+        for gate in ("silu", "tanh")
+    ]
+    assert len({compiling.signature(fast(model)) for model in models}) == 2
 
 
 def test_sizes_that_would_be_compiled_anew_are_evaluated_eagerly(fresh, model):

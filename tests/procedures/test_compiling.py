@@ -77,7 +77,7 @@ def test_samples_grow_with_epochs_members_and_structures():
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
     monkeypatch.setenv("AIMS_PAX_CACHE", str(tmp_path))
-    return tmp_path / "compiled"
+    return backend.cache_folder()
 
 
 class Watched:
@@ -106,7 +106,6 @@ def test_a_long_run_compiles_aside_until_it_ends_or_not_at_all(cache, monkeypatc
 def test_what_lies_in_the_cache_is_not_compiled_again(cache, monkeypatch):
     monkeypatch.setattr(backend, "Aside", Watched)
     Watched.last, team = None, ensemble((1,))
-    cache.mkdir(mode=0o700)
     (cache / backend.signature(backend.fast(team.members[0].model))).touch()
     with compiling(given(active=LONG), team, 9.0):
         assert (team.compiled, Watched.last) == ("ready", None)
