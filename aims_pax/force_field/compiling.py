@@ -108,6 +108,17 @@ def evaluate_trained(quick: Fast, graph: EdgeBatch, *, strain: bool) -> compiled
     return evaluate(quick, graph, training=True, strain=strain)
 
 
+def given_up(model: MaceModel, error: Exception) -> bool:
+    """Train this model eagerly from now on, because of this error; False when it was not compiled anyway."""
+    quick = fast(model)
+    if quick is None or _active.pop(quick, None) is None:
+        return False
+    log.debug("a compiled step", exc_info=error)
+    _known[signature(quick)] = None
+    _note("failed", f"training is eager from now on, a compiled step has failed: {_short(error)}")
+    return True
+
+
 def taken_notes() -> list[tuple[str, str]]:
     """(kind, text) of what there was to say since the last time."""
     notes = list(_notes)

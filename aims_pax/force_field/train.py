@@ -196,7 +196,7 @@ def _epoch(
     for batch_graphs in _batches(graphs, training.batch_size):
         if stop():
             raise Abandoned
-        value = backward(member, batch_graphs, loss)
+        value = _gradient(member, batch_graphs, loss)
         clip = training.clip_grad if training.clip_grad is not None else math.inf
         norm = torch.nn.utils.clip_grad_norm_(member.weights, clip)
         if not (math.isfinite(float(value)) and math.isfinite(float(norm))):
@@ -210,6 +210,16 @@ def _epoch(
     if skipped:
         log.warning("%s: %d batches skipped, their loss was not finite", member.name, skipped)
     return total / frames if frames else math.nan, skipped
+
+
+def _gradient(member: Member, graphs: Sequence[Graph], loss: Loss) -> torch.Tensor:
+    """`backward`, eagerly where a compiled step fails: it may do so at sizes it was not tried at."""
+    try:
+        return backward(member, graphs, loss)
+    except RuntimeError as error:
+        if not compiling.given_up(member.model, error):
+            raise
+    return backward(member, graphs, loss)
 
 
 def _take_in(member: Member, frames: int, plan: Plan) -> bool:

@@ -282,6 +282,47 @@ def test_sizes_that_would_be_compiled_anew_are_evaluated_eagerly(fresh, model):
     assert torch.equal(ours[1], evaluate(quick, graph, training=True, strain=True)[1])
 
 
+class Broken(torch.autograd.Function):
+    """The identity, until its gradient is asked for."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise RuntimeError("expected size 3==3, stride 9==4 at dim=0")
+
+
+def test_a_compiled_step_that_fails_in_its_gradient_is_repeated_eagerly_with_one_line(
+    fresh, monkeypatch, caplog
+):
+    class Breaks:
+        calls = 0
+
+        def __call__(self, quick, graph, *, strain):
+            self.calls += 1
+            e, forces, dE = evaluate(quick, graph, training=True, strain=strain)
+            return (e if self.calls <= 2 else Broken.apply(e)), forces, dE  # two comparisons go well
+
+    monkeypatch.setattr(compiling, "Step", lambda quick: Breaks())
+    weights = []
+    for how in ("wait", "never"):
+        e = Ensemble.build(settings(**MICRO), [1], (1, 8))
+        e.compiled = how
+        with caplog.at_level(logging.INFO, logger="aims_pax"):
+            e.train({0: MemberData(water(3))}, 2, words=("visit",))
+        weights.append(e.members[0].arrays())
+    assert all(
+        np.array_equal(weights[0][k], weights[1][k], equal_nan=True)
+        for k in weights[0]
+        if k.startswith("param")
+    )
+    said = [r.message for r in caplog.records if "eager" in r.message]
+    assert len(said) == 1
+    assert "a compiled step has failed: RuntimeError: expected size" in said[0]
+
+
 def test_running_out_of_memory_is_not_taken_for_that(fresh, model):
     class Full:
         def __call__(self, *_, **__):
