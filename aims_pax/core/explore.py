@@ -209,7 +209,8 @@ def _checked(
         return _put(
             state, i, replace(trajectory, status="done", reason="max_labels: the budget is spent")
         ), ()
-    why = f"spread {spread:.3f} > {δ:.3f} eV/Å" if spread > δ else f"quiet for {quiet} steps"
+    digits = 3 if f"{spread:.3f}" != f"{δ:.3f}" else 5
+    why = f"spread {spread:.{digits}f} > {δ:.{digits}f} eV/Å" if spread > δ else f"quiet for {quiet} steps"
     waiting = replace(trajectory, status="waiting", frame=event.frame, quiet_since=event.step)
     state = replace(_put(state, i, waiting), n_asked=state.n_asked + 1)
     return state, (Say(f"trajectory {i} · step {event.step} · {why} · labelling {event.frame[:6]}"),)
@@ -235,11 +236,16 @@ def _test_due(state: State, i: int, rules: ExploreRules) -> bool:
 
 
 def progress(state: State, rules: ExploreRules) -> float:
-    """How much of the run is over, 0 … 1, by whichever limit is nearest; without limits by checks made."""
+    """How much of the run is over, 0 … 1, by whichever limit is nearest; without limits by checks made.
+
+    What the initial dataset has of the training set is no progress: test frames would all fall due at once.
+    """
+    added = state.n_added - state.n_valid_added
+    wanted = rules.max_train - (state.n_train - added)
     shares = [
         sum(t.step for t in state.trajectories) / (rules.max_steps * len(state.trajectories)),
         state.n_asked / rules.max_labels,
-        (state.n_train / rules.max_train) if state.n_train else 0.0,
+        added / wanted if wanted > 0 else 1.0,
     ]
     if rules.max_steps == rules.max_labels == rules.max_train == math.inf:
         shares.append(1 - math.exp(-state.checks / (40 * len(state.trajectories))))

@@ -470,3 +470,12 @@ def test_a_trajectory_that_ended_for_a_physical_reason_is_not_revived():
         state, _ = move(state, fault="boom")
     again = explore.reopen(state, ("a",), replace(RULES, max_steps=9999))
     assert again.stopped
+
+
+def test_the_initial_dataset_is_no_progress_so_test_frames_spread_over_the_run():
+    rules = replace(RULES, max_train=60, max_steps=math.inf, max_labels=math.inf)
+    state = explore.begin(("a",), rules, 30, {"a": 3})
+    assert explore.progress(state, rules) == 0
+    half = replace(state, n_train=45, n_added=17, n_valid_added=2)
+    assert explore.progress(half, rules) == pytest.approx(0.5)
+    assert explore.progress(replace(half, n_train=60, n_added=33, n_valid_added=3), rules) == 1
