@@ -191,9 +191,11 @@ class Faults:
         def call(*args: Any, **kwargs: Any) -> Any:
             if not self.due(f"{name} {args[:2]}"):
                 return function(*args, **kwargs)
-            if self.count % 2:
-                function(*args, **kwargs)
-            os.kill(os.getpid(), signal.SIGKILL)
+            try:
+                if self.count % 2:
+                    function(*args, **kwargs)
+            finally:  # also when it fails, as the removal of a file that is not there does
+                os.kill(os.getpid(), signal.SIGKILL)
 
         return call
 

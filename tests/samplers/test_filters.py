@@ -89,7 +89,7 @@ def test_one_filter_serves_many_streams_of_one_run():
 
 
 def test_it_says_how_many_it_took_away(caplog):
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG, logger="aims_pax"):
         list(filtered([Sample(cluster(4))] * 3, new()))
     assert "filter duplicates: 2 of 3 structures removed" in caplog.text
 
