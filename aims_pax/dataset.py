@@ -11,17 +11,26 @@ import io
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from aims_pax.errors import RestartError, SettingsError
 from aims_pax.frames import ENERGY, FORCES, STRESS, LabelledFrame
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "valid", "test")
 POOL, ENTRIES = "labelled.xyz", "splits.jsonl"
+LARGEST = 1e9  # Å: a position or cell beyond it cannot be kept to 1e-8 Å
+PROPERTIES = re.compile(r"""(?:^|\s)Properties\s*=\s*["']?([^\s"']+)""")
 
 
 @dataclass(frozen=True)
@@ -166,20 +175,127 @@ class Dataset:
 def read_extxyz(
     path: Path, energy_key: str = ENERGY, forces_key: str = FORCES, stress_key: str = STRESS
 ) -> Iterator[LabelledFrame]:
-    """Every labelled structure of a file. Raises SettingsError with file and structure number."""
+    """Every labelled structure of a file, all of finite numbers.
+
+    Raises SettingsError with file and structure number.
+    """
     import ase.io
 
     try:
         structures = ase.io.iread(path, index=":", format="extxyz")
         number = 0
         for number, atoms in enumerate(structures, 1):  # noqa: B007
-            yield LabelledFrame.from_atoms(atoms, energy_key, forces_key, stress_key)
+            _finite_structure(atoms)
+            labelled = LabelledFrame.from_atoms(atoms, energy_key, forces_key, stress_key)
+            _finite_label(labelled)
+            yield labelled
     except SettingsError as error:
-        raise SettingsError(f"{path}, structure {number}: {error}") from error
-    except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}") from error
+        raise SettingsError(f"{path}, {_nth(number)}: {error}") from error
     except Exception as error:  # ASE's reader raises whatever it trips over
-        raise SettingsError(f"{path}, structure {number + 1}: {unreadable(error)}") from error
+        if isinstance(error, OSError) and error.strerror:  # ASE's own have none
+            raise SettingsError(f"{path}: {error.strerror}") from error
+        where = damage(path) or f"{_nth(number + 1)}: {unreadable(error)}"
+        raise SettingsError(f"{path}, {where}") from error
+
+
+def only_known(
+    frames: Iterable[LabelledFrame], elements: Sequence[int], path: Path
+) -> Iterator[LabelledFrame]:
+    """The structures of a file for a model of these elements (atomic numbers).
+
+    Raises SettingsError with file and structure number where there is another element.
+    """
+    from ase.data import chemical_symbols
+
+    for number, labelled in enumerate(frames, 1):
+        others = sorted(set(labelled.frame.numbers.tolist()) - set(elements))
+        if others:
+            other, known = (", ".join(chemical_symbols[z] for z in zs) for zs in (others, sorted(elements)))
+            raise SettingsError(
+                f"{path}, {_nth(number)}: the model does not know {other} (in {labelled.frame.formula}), "
+                f"only {known}; remove such structures"
+            )
+        yield labelled
+
+
+def damage(path: Path) -> str | None:
+    """Where the lines of a file stop being extended XYZ and how, or None; the numbers in them are not read."""
+    from ase.io.formats import open_with_compression
+
+    number = 0
+    try:
+        with open_with_compression(str(path)) as file:
+            head = file.readline()
+            while head.strip():
+                number += 1
+                fault = _broken(head, file)
+                if fault is not None:
+                    return f"{_nth(number)}: {fault}"
+                head = file.readline()
+                while head.lstrip().startswith("VEC"):  # cell vectors in a dialect that ASE reads
+                    head = file.readline()
+    except (UnicodeDecodeError, EOFError):
+        return f"{_nth(number + 1)}: this is no text; expected extended XYZ"
+    return None
+
+
+def _broken(head: str, file: Any) -> str | None:
+    """What is wrong with the lines of the structure that begins with this line, the others being read here."""
+    try:
+        n = int(head)
+    except ValueError:
+        return f"{head.strip()[:40]!r} where the number of atoms belongs; expected extended XYZ"
+    comment = file.readline()
+    if not comment:
+        return f"the file ends early, before the first of {n} atoms"
+    written = PROPERTIES.search(comment)
+    counts = written[1].split(":")[2::3] if written else ["4"]
+    columns = sum(int(c) for c in counts if c.isdecimal())
+    for atom in range(1, n + 1):
+        line = file.readline()
+        if not line:
+            return f"the file ends early, after {atom - 1} of {n} atoms"
+        found = len(line.split())
+        if found < columns:
+            end = "" if file.readline() else "; the file ends early"
+            return f"the line of atom {atom} of {n} has {found} columns, expected {columns}{end}"
+    return None
+
+
+def _finite_structure(atoms: Atoms) -> None:
+    """Positions, cell and what else makes the structure are numbers. Raises SettingsError."""
+    _finite("the position of atom {}", atoms.positions)
+    _finite("lattice vector {}", atoms.cell.array)
+    for name, what in (("initial_magmoms", "magnetic moment"), ("initial_charges", "charge")):
+        if atoms.has(name):
+            _finite(f"the initial {what} of atom {{}}", atoms.arrays[name])
+    for name in ("charge", "total_charge", "spin", "total_spin"):
+        if isinstance(value := atoms.info.get(name), float):
+            _finite(f"{name}", [value])
+
+
+def _finite_label(labelled: LabelledFrame) -> None:
+    """Energy, forces and stress are numbers. Raises SettingsError."""
+    label = labelled.label
+    _finite("the energy", [label.energy], np.inf)
+    _finite("a force of atom {}", label.forces, np.inf)
+    if label.stress is not None:
+        _finite("the stress", [label.stress.ravel()], np.inf)
+
+
+def _finite(what: str, values: Any, limit: float = LARGEST) -> None:
+    """Rows of numbers; `{}` is the place of the row, counted from 1."""
+    rows = np.asarray(values, float)
+    rows = rows.reshape(len(rows), rows[:1].size)
+    wrong = np.flatnonzero(~(abs(rows) < limit).all(axis=1))
+    if len(wrong):
+        row = rows[wrong[0]]
+        kind = "NaN" if np.isnan(row).any() else "infinite" if np.isinf(row).any() else "absurdly large"
+        raise SettingsError(f"{what.format(wrong[0] + 1)} is {kind}; correct or remove this structure")
+
+
+def _nth(number: int) -> str:
+    return f"structure {number} (counted from 1)"
 
 
 def unreadable(error: Exception) -> str:

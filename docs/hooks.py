@@ -66,7 +66,11 @@ def commands() -> str:
 
     group: Any = typer.main.get_command(cli.app)
     parts = [_section("aims-PAX", group)]
-    parts += [_section(f"aims-PAX {name}", command) for name, command in group.commands.items()]
+    parts += [
+        _section(f"aims-PAX {name}", command)
+        for name, command in group.commands.items()
+        if not command.hidden
+    ]
     for name, function in PROGRAMS.items():
         app = typer.Typer(add_completion=False)
         app.command()(getattr(cli, function))

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.projects import ENTRIES, command, write_project
-from tests.report.folders import recorded
+from tests.report.folders import made_up, recorded
 
 
 @pytest.mark.parametrize("name", ENTRIES)
@@ -117,6 +117,11 @@ def test_every_verb_has_help_and_version_without_torch(verb, tmp_path):
         (["test", "a.model"], "MODEL... DATA.xyz"),
         (["test"], "MODEL..."),
         (["augment"], "config"),
+        (["run"], "just `aims-PAX` runs everything"),
+        (["run", "--all"], "just `aims-PAX` runs everything"),
+        (["check", "nowhere"], "nowhere: no such folder"),
+        (["plan", "nowhere"], "nowhere: no such folder"),
+        (["status", "nowhere", "--watch"], "nowhere: no such folder"),
         (["--mace-setings", "x"], "--mace-settings"),
     ],
     ids=str,
@@ -135,6 +140,10 @@ def test_a_strangers_path_to_the_start(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "cd mine && aims-PAX check" in done.stdout
     assert command("check", folder=tmp_path / "mine").returncode == 0
+    for verb in ("check", "plan"):
+        from_outside = command(verb, "mine", folder=tmp_path)
+        inside = command(verb, folder=tmp_path / "mine")
+        assert (from_outside.returncode, from_outside.stdout) == (0, inside.stdout), from_outside.stderr
     done = command("plan", folder=tmp_path / "mine")
     assert done.returncode == 0, done.stderr
     assert "reference calls in all" in done.stdout
@@ -177,6 +186,25 @@ def test_status_again_and_again_until_ctrl_c(tmp_path):
     assert [json.loads(line)["state"] for line in lines] == ["finished"] * 2
     assert watching.returncode == 0, err
     assert err == ""
+
+
+def test_watching_begins_before_the_run_does(tmp_path):
+    code = "import sys; sys.argv = ['aims-PAX', 'status', '--watch', '--json', '--every', '0.2']; "
+    watching = subprocess.Popen(
+        [sys.executable, "-c", code + "from aims_pax.cli import main; main()"],
+        cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        said = watching.stderr.readline()
+        made_up(tmp_path)
+        line = watching.stdout.readline()
+        watching.send_signal(signal.SIGINT)
+        _, err = watching.communicate(timeout=30)
+    finally:
+        watching.kill()
+    assert said.startswith("waiting: no aims-PAX run was begun here yet")
+    assert json.loads(line)["name"] == "made up"
+    assert (watching.returncode, err) == (0, ""), "said once"
 
 
 def test_report_prints_where_the_page_is(tmp_path):

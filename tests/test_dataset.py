@@ -5,7 +5,15 @@ import re
 import numpy as np
 import pytest
 
-from aims_pax.dataset import Dataset, read_extxyz, whole_structures, write_extxyz
+from aims_pax.dataset import (
+    Dataset,
+    damage,
+    only_known,
+    read_extxyz,
+    to_extxyz,
+    whole_structures,
+    write_extxyz,
+)
 from aims_pax.errors import RestartError, SettingsError
 from aims_pax.frames import Frame, Label, LabelledFrame
 
@@ -119,5 +127,101 @@ def test_a_frame_whose_id_looks_like_a_number_is_read_back(tmp_path):
 def test_a_symbol_that_is_no_element_is_said_so(tmp_path):
     path = tmp_path / "x.xyz"
     path.write_text("1\nProperties=species:S:1:pos:R:3\nQ 0 0 0\n")
-    with pytest.raises(SettingsError, match=r"structure 1: 'Q' is no element"):
+    with pytest.raises(SettingsError, match=r"structure 1 \(counted from 1\): 'Q' is no element"):
         list(read_extxyz(path))
+
+
+def broken(tmp_path, change):
+    """What the reader says of four molecules whose text was changed."""
+    path = tmp_path / "x.xyz"
+    frames = [
+        LabelledFrame(Frame([1, 9], [[0.0, 0.0, 0.1 * k], [0.92, 0.0, 0.0]]), Label(-1.5, np.full((2, 3), k)))
+        for k in (1, 2, 3, 4)
+    ]
+    path.write_text(change(to_extxyz(frames)))
+    with pytest.raises(SettingsError) as caught:
+        list(read_extxyz(path))
+    return str(caught.value).removeprefix(f"{path}, ")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "0.30000000",
+            "nan",
+            "3 (counted from 1): the position of atom 1 is NaN; correct or remove this structure",
+        ),
+        (
+            "0.92000000       0.00000000",
+            "0.92000000 -inf",
+            "1 (counted from 1): the position of atom 2 is infinite",
+        ),
+        ("0.30000000", "1e11", "3 (counted from 1): the position of atom 1 is absurdly large"),
+        ("REF_energy=-1.5", "REF_energy=nan", "1 (counted from 1): the energy is NaN"),
+        ("4.00000000", "nan", "4 (counted from 1): a force of atom 1 is NaN"),
+        (
+            "REF_energy",
+            'Lattice="9 0 0 0 nan 0 0 0 9" REF_energy',
+            "1 (counted from 1): lattice vector 2 is NaN",
+        ),
+        ("REF_energy", 'REF_stress="1 1 1 0 nan 0" REF_energy', "1 (counted from 1): the stress is NaN"),
+        ("REF_energy", "charge=nan REF_energy", "1 (counted from 1): charge is NaN"),
+        ("REF_energy", "spin=nan REF_energy", "1 (counted from 1): spin is NaN"),
+    ],
+)
+def test_what_is_no_number_is_named_with_its_place(tmp_path, old, new, said):
+    assert broken(tmp_path, lambda text: text.replace(old, new, 1)).startswith(f"structure {said}")
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (15, "4 (counted from 1): the file ends early, after 1 of 2 atoms"),
+        (14, "4 (counted from 1): the file ends early, after 0 of 2 atoms"),
+        (13, "4 (counted from 1): the file ends early, before the first of 2 atoms"),
+    ],
+)
+def test_a_file_that_ends_early_is_said_to(tmp_path, lines, said):
+    assert broken(tmp_path, lambda text: "".join(text.splitlines(True)[:lines])) == f"structure {said}"
+
+
+def test_a_line_that_ends_early_is_said_to(tmp_path):
+    said = "the line of atom 2 of 2 has 6 columns, expected 7"
+    assert (
+        broken(tmp_path, lambda text: text[:-20])
+        == f"structure 4 (counted from 1): {said}; the file ends early"
+    )
+    cut = broken(tmp_path, lambda text: text.replace("       1.00000000\n2\n", "\n2\n", 1))
+    assert cut == f"structure 1 (counted from 1): {said}"
+
+
+@pytest.mark.parametrize(("behind", "number"), [("", 1), ("1\nhallo\nH 0 0 0\n", 2)])
+def test_what_is_no_extended_xyz_is_said_to_be_none(tmp_path, behind, number):
+    path = tmp_path / "x.xyz"
+    path.write_text(behind + "dear all\n")
+    with pytest.raises(SettingsError) as caught:
+        list(read_extxyz(path))
+    said = "'dear all' where the number of atoms belongs; expected extended XYZ"
+    assert str(caught.value) == f"{path}, structure {number} (counted from 1): {said}"
+    path.write_bytes(b"2\n\xff\xfe\x00")
+    with pytest.raises(SettingsError, match=r"structure 1 \(counted from 1\): this is no text"):
+        list(read_extxyz(path))
+
+
+def test_files_in_order_show_no_damage(tmp_path):
+    path = tmp_path / "x.xyz"
+    path.write_text(
+        to_extxyz([made(1), made(2)]) + "1\n\nH 0 0 0\nVEC1 1 0 0\nVEC2 0 1 0\nVEC3 0 0 1\n1\n\nH 0 0 0"
+    )
+    assert damage(path) is None
+
+
+def test_an_element_the_model_does_not_know_is_named_with_file_and_structure(tmp_path):
+    def atom(z):
+        return LabelledFrame(Frame([z], np.zeros((1, 3))), Label(-1.0, np.zeros((1, 3))))
+
+    assert len(list(only_known([atom(1), atom(8)], [1, 8], tmp_path))) == 2
+    said = r"x\.xyz, structure 2 \(counted from 1\): the model does not know Cl \(in Cl\), only H, O; remove"
+    with pytest.raises(SettingsError, match=said):
+        list(only_known([atom(1), atom(17)], [8, 1], tmp_path / "x.xyz"))

@@ -214,7 +214,9 @@ def test_the_record_of_the_settings(tmp_path):
     from aims_pax.record.identity import compare
 
     writes = []
-    folder = SimpleNamespace(restart=tmp_path, write_text=lambda path, text: writes.append(text))
+    folder = SimpleNamespace(
+        restart=tmp_path, data=tmp_path, write_text=lambda path, text: writes.append(text)
+    )
     settings = {"aimsPAX": {"MD": {"temperature": 300.0}}, "mace": {"GENERAL": {"seed": 1}}}
     compare(folder, settings, "m", {"water": "1"})
     original = writes[0].encode()

@@ -389,6 +389,41 @@ def test_given_data_without_an_element_of_the_geometry_is_refused(tmp_path, fini
     assert "Cu" in done.stderr
 
 
+def test_a_refused_file_leaves_nothing_behind_and_a_good_one_may_take_its_place(tmp_path, finished):
+    source, _ = finished
+    good = (source / "results" / "training.xyz").read_text()
+    (tmp_path / "good.xyz").write_text(good)
+    (tmp_path / "bad.xyz").write_text(
+        good + good.replace("REF_energy=", "REF_energy=nan was=").replace("frame_id", "old")
+    )
+
+    def begun(name):
+        changes = {"initial_train_dataset": name, "max_MD_steps": 5, "max_convergence_epochs": 1}
+        write_project(tmp_path, {"INITIAL_DATASET_GENERATION": None, "ACTIVE_LEARNING": changes})
+        return command(folder=tmp_path, name="aims-PAX-al")
+
+    refused = begun("bad.xyz")
+    number = good.count("REF_energy=") + 1
+    assert refused.returncode == 2
+    assert f"bad.xyz, structure {number} (counted from 1): the energy is NaN" in refused.stderr
+    assert not (tmp_path / "data" / "labelled.xyz").exists()
+    done = begun("good.xyz")
+    assert done.returncode == 0, done.stderr
+    again = begun("bad.xyz")
+    assert again.returncode != 0
+    assert "the run began with the old files" in again.stderr
+
+
+def test_a_test_set_that_cannot_be_used_is_said_before_anything_is_paid(tmp_path):
+    (tmp_path / "mine.xyz").write_text("3\nREF_energy=-1\nO 0 0 0\n")
+    done = command(folder=write_project(tmp_path, {"MISC": {"test_set": "mine.xyz"}}))
+    assert done.returncode == 2
+    assert "mine.xyz, structure 1 (counted from 1): the file ends early, after 1 of 3 atoms" in done.stderr
+    assert not (tmp_path / "data" / "labels").exists() or not any(
+        (tmp_path / "data" / "labels").rglob("*.npy")
+    )
+
+
 def test_another_reference_method_in_the_same_folder_is_refused_and_a_raised_limit_goes_on(tmp_path):
     changes = {"ACTIVE_LEARNING": {"max_MD_steps": 10, "max_convergence_epochs": 2}}
     folder = write_project(tmp_path, changes)
@@ -396,7 +431,12 @@ def test_another_reference_method_in_the_same_folder_is_refused_and_a_raised_lim
     write_project(tmp_path, {**changes, "REFERENCE": {"kwargs": {"asap_cutoff": True}}})
     refused = command(folder=folder)
     assert refused.returncode != 0
-    assert "reference method" in refused.stderr
+    assert "REFERENCE.kwargs.asap_cutoff: not set → True: labels of two reference methods" in refused.stderr
+    write_project(tmp_path, {"ACTIVE_LEARNING": {**changes["ACTIVE_LEARNING"], "num_trajectories": 2}})
+    fewer = command(folder=folder)
+    assert fewer.returncode == 1
+    assert "ACTIVE_LEARNING.num_trajectories: 3 → 2: " in fewer.stderr
+    assert "changed since the last run" not in fewer.stdout
     more = {"max_MD_steps": 30, "max_convergence_epochs": 2, "num_trajectories": 4}
     write_project(tmp_path, {"ACTIVE_LEARNING": more})
     extended = command(folder=folder)

@@ -20,6 +20,7 @@ import typer
 from aims_pax.cli import verbs
 from aims_pax.cli.ends import guarded, tell
 from aims_pax.cli.options import MACE, PROJECT, MaceFile, ProjectFile, Version
+from aims_pax.errors import SettingsError
 
 WAYS = {
     "add_completion": False,
@@ -106,6 +107,17 @@ def _atomic_energies(
     )
 
 
+def _run() -> None:
+    """What many type first."""
+
+    def go() -> None:
+        raise SettingsError("there is no verb run: just `aims-PAX` runs everything, in this folder")
+
+    guarded(go)
+
+
+ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True}
+app.command("run", hidden=True, context_settings=ANYTHING)(_run)
 for verb, function in verbs.VERBS.items():
     app.command(verb)(function)
 

@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ def tell(story: str, mace: Path, project: Path, room: str = "main", *given: Any)
     """Tell a story of `procedures.<room>`. Settings come first: their mistakes appear before torch is loaded."""
     import importlib
 
+    from aims_pax.record.lock import Lock
     from aims_pax.settings import read_reference_settings, read_settings
 
     if room == "main":
@@ -36,7 +37,8 @@ def tell(story: str, mace: Path, project: Path, room: str = "main", *given: Any)
         settings = read_reference_settings(Path.cwd(), str(project), str(mace))
     terminal = console()
     terminal.print(f"aims-PAX {__version__}", highlight=False)
-    with expected(settings.path(settings.misc.log_dir) / "traceback.log"):
+    arriving = Lock(settings.folder / "restart" / "lock").announced() if room == "main" else nullcontext()
+    with expected(settings.path(settings.misc.log_dir) / "traceback.log"), arriving:
         stories = importlib.import_module(f"aims_pax.procedures.{room}")
         getattr(stories, story)(settings, terminal, *given)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -40,6 +41,7 @@ def init(
 
 def check(
     context: typer.Context,
+    folder: Folder = HERE,
     tried: Annotated[
         bool,
         typer.Option("--try", help="Let the reference label a structure, and load torch for the device."),
@@ -55,6 +57,7 @@ def check(
         from aims_pax.procedures.tried import verdict
         from aims_pax.settings import dump
 
+        _enter(folder)
         try:
             settings = checked(HERE, *files(context, mace_settings, aimspax_settings))
             said = verdict(settings, wanted=tried)
@@ -71,6 +74,7 @@ def check(
 
 def plan(
     context: typer.Context,
+    folder: Folder = HERE,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     mace_settings: MaceFile = MACE,
     aimspax_settings: ProjectFile = PROJECT,
@@ -81,6 +85,7 @@ def plan(
     from aims_pax.procedures.plan_lines import lines
 
     def go() -> None:
+        _enter(folder)
         ahead = planned(HERE, *files(context, mace_settings, aimspax_settings))
         if as_json:
             print(json.dumps(ahead, indent=1, ensure_ascii=False))
@@ -112,9 +117,19 @@ def status(
         )
 
     def go() -> None:
+        waiting = False
         while True:
             began = time.monotonic()
-            text = look()
+            try:
+                text = look()
+            except SettingsError:
+                if not (watch and folder.is_dir()):
+                    raise
+                if not waiting:
+                    print("waiting: no aims-PAX run was begun here yet (Ctrl-C ends)", file=sys.stderr)
+                waiting = True
+                time.sleep(every)
+                continue
             spent = time.monotonic() - began
             clear = "\x1b[H\x1b[2J" if watch and not as_json and sys.stdout.isatty() else ""
             print(clear + text, flush=True)
@@ -269,6 +284,20 @@ VERBS: dict[str, Callable[..., Any]] = {
     "augment": augment,
     "training-set": training_set,
 }
+
+
+def _enter(folder: Path) -> None:
+    """Work in this folder, as if it were the one of the shell. Raises SettingsError when there is none."""
+    if folder == HERE:
+        return
+    if not folder.is_dir():
+        from aims_pax.settings.base import no_such
+
+        what = (
+            "a file; expected the folder with aimsPAX.yaml" if folder.exists() else no_such(folder, "folder")
+        )
+        raise SettingsError(f"{folder}: {what}")
+    os.chdir(folder)
 
 
 def _steer(folder: Path, wish: str) -> None:

@@ -1,4 +1,4 @@
-"""How long something will still take, for the live view and `aims-PAX status`; durations as a person reads them."""
+"""How long something will take, and times and doings as a person reads them, for live view and `aims-PAX status`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+DOING = {  # what a run does with its time, as a person reads it
+    "moving": "dynamics",
+    "training": "training",
+    "sampling": "first structures",
+    "waiting": "waiting for labels",
+    "saving": "saving",
+    "starting": "starting",
+    "other": "other",
+}
 CERTAIN = 0.04  # share of the way that must be behind before the pace says anything
 
 

@@ -13,6 +13,8 @@ from aims_pax.force_field.native import Backend
 
 log = logging.getLogger(__name__)
 
+FOUNDATIONAL_SIZE = "INITIAL_DATASET_GENERATION.initial_foundational_size"
+
 
 def load(
     size_or_path: str,
@@ -20,12 +22,13 @@ def load(
     dtype: str = "float32",
     folder: Path | None = None,
     inference: str = "torch",
+    key: str = FOUNDATIONAL_SIZE,
 ) -> Committee:
     """A foundation model as a potential of one member; it knows its `elements`.
 
     size_or_path: `small`, `medium`, `large` … as MACE names them (downloaded at first use into MACE's cache),
     or a path to a local .model file, relative to `folder`. inference: as MISC.inference; what cannot be native
-    is left to torch, whatever the models of the run are asked for.
+    is left to torch, whatever the models of the run are asked for. key: where another model can be named.
     Raises SettingsError for an unknown size, a missing file or one that is no MACE model, and SetupError
     when a download is needed and fails.
     """
@@ -33,7 +36,7 @@ def load(
     path = Path(size_or_path).expanduser()
     path = path if path.is_absolute() or folder is None else folder / path
     if size_or_path in known and not path.is_file():
-        path = _download(size_or_path)
+        path = _download(size_or_path, key)
     elif not path.is_file():
         raise SettingsError(
             f"initial_foundational_size: {size_or_path!r} is neither a size ({', '.join(known)}) nor a file "
@@ -53,7 +56,7 @@ def _sizes() -> list[str]:
     return list(foundation_models().mace_mp_urls)
 
 
-def _download(size: str) -> Path:
+def _download(size: str, key: str = FOUNDATIONAL_SIZE) -> Path:
     """MACE's own download and cache (~/.cache/mace)."""
     try:
         with quiet():
@@ -62,7 +65,7 @@ def _download(size: str) -> Path:
         raise SetupError(
             f"the foundation model {size!r} could not be downloaded ({type(error).__name__}: {error}). "
             "Without network: download it elsewhere (github.com/ACEsuit/mace-foundations), copy the file "
-            "here and set INITIAL_DATASET_GENERATION.initial_foundational_size to its path"
+            f"here and set {key} to its path"
         ) from error
 
 

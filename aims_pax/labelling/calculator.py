@@ -85,7 +85,7 @@ class CalculatorReference:
     def label(self, frame: Frame) -> Label:
         """Raw forces and free energy. Raises LabelError or SetupError."""
         try:
-            with _own_folder(_maker(self)(), self.scratch, frame) as calculator:
+            with own_folder(_maker(self)(), self.scratch, frame) as calculator:
                 return calculate(frame, calculator)
         except Exception as error:
             raise classify(error, self.factory) from error
@@ -138,7 +138,7 @@ def _maker(reference: CalculatorReference) -> Callable[[], Calculator]:
 
 
 @contextmanager
-def _own_folder(calculator: Calculator, scratch: Path | None, frame: Frame) -> Iterator[Calculator]:
+def own_folder(calculator: Calculator, scratch: Path | None, frame: Frame) -> Iterator[Calculator]:
     """Calculators that write files get a folder for this label, unless the user chose one."""
     from ase.calculators.calculator import FileIOCalculator
     from ase.calculators.genericfileio import GenericFileIOCalculator

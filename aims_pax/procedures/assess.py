@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aims_pax.dataset import only_known, read_extxyz
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.frames import LabelledFrame
 from aims_pax.report.errors import ErrorRow, atomic_errors, by_element, by_system, honesty
 from aims_pax.report.predictions import pack, predictions
-from aims_pax.report.words import worth
+from aims_pax.report.words import MEAN, worth
 from aims_pax.settings.base import no_such
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def assess(
         if not path.is_file():
             raise SettingsError(f"{path}: {no_such(path)}; expected a MACE .model file")
     members = [_potential(path, device, dtype) for path in models]
+    for member in members:
+        frames = list(only_known(frames, member.elements, data))
     committee = _committee(models, device, dtype) if len(models) > 1 else None
     single = [predictions(m, {"test": frames}) for m in members]
     arrays = single[0] if committee is None else predictions(committee, {"test": frames}, committee)
@@ -70,12 +73,18 @@ def _tables(models: Sequence[Path], single: Sequence[dict[str, Any]], arrays: di
     out += table([(row.group, row) for row in by_system(arrays)])
     out += ["", *table([(row.group, row) for row in by_element(arrays)])]
     if len(models) > 1:
-        spread, error = atomic_errors(arrays)
-        h = honesty(spread, error)
+        spread = arrays["atomic_sd"]
         mean, largest = 1000 * spread.mean(), 1000 * spread.max()
         line = f"spread of the forces on an atom: mean {mean:.1f}, largest {largest:.1f} meV/Å"
-        out += ["", line, *([worth(h.rank, h.ratio)] if math.isfinite(h.rank) else [])]
+        out += ["", line, *_worth(models, single, arrays)]
     return [*out, ""]
+
+
+def _worth(models: Sequence[Path], single: Sequence[dict[str, Any]], arrays: dict[str, Any]) -> list[str]:
+    """What the spread is worth for each member, as the report says of the delivered one, and for their mean."""
+    said = [(m.stem, {**a, "atomic_sd": arrays["atomic_sd"]}) for m, a in zip(models, single, strict=True)]
+    found = [(whose, honesty(*atomic_errors(a))) for whose, a in [*said, (MEAN, arrays)]]
+    return [worth(h.rank, h.ratio, whose) for whose, h in found if math.isfinite(h.rank)]
 
 
 def table(rows: Sequence[tuple[str, ErrorRow]]) -> list[str]:
@@ -108,8 +117,6 @@ def _milli(value: float) -> str:
 
 
 def _labelled(path: Path, keys: tuple[str, str, str]) -> list[LabelledFrame]:
-    from aims_pax.dataset import read_extxyz
-
     if not path.is_file():
         raise SettingsError(
             f"{path}: {no_such(path)}; the dataset comes last: aims-PAX test MODEL... DATA.xyz"

@@ -60,11 +60,15 @@ def augment(config: Path, console: Console) -> None:
             log.warning("%s", warning)
         trees = planted(starts, settings.config, target)
         n = settings.config.n_per_structure
-        known = sum(min(n, len(tree.nodes)) for tree in trees)
-        log.info(
-            "%s: %d starting structures, %d of %d structures made", target, len(trees), known, n * len(trees)
+        there, known = sum(len(t.nodes) for t in trees), sum(min(n, len(t.nodes)) for t in trees)
+        total = n * len(trees)
+        made = (
+            f"{there} of {total} structures made"
+            if there == known
+            else (f"{there} structures are there, {total} were asked for")
         )
-        if known == n * len(trees):
+        log.info("%s: %d starting structures, %s", target, len(trees), made)
+        if known == total:
             return
         potential = Counting(make_potential(settings.model.calculator, Path.cwd()))
         _grown(trees, n, potential, target, watch)

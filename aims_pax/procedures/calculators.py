@@ -32,15 +32,15 @@ def make_potential(
     model, the GPU if there is one. Raises SettingsError naming the key, SetupError.
     """
     try:
-        return _named(calculator, folder, device, dtype)
+        return _named(calculator, folder, device, dtype, where)
     except SettingsError as error:
         said = str(error).replace("model.calculator", where, 1)
         raise SettingsError(said if said.startswith(where) else f"{where}: {said}") from error
 
 
-def _named(calculator: Call | str, folder: Path, device: str | None, dtype: str) -> Potential:
+def _named(calculator: Call | str, folder: Path, device: str | None, dtype: str, where: str) -> Potential:
     if isinstance(calculator, str):
-        return _foundation(calculator, folder, device, dtype)
+        return _foundation(calculator, folder, device, dtype, where)
     made = _made(calculator, folder)
     if isinstance(made, Potential):
         return made
@@ -80,14 +80,14 @@ def _object(target: str, folder: Path) -> Any:
     return functools.reduce(getattr, name.split("."), sys.modules[module])
 
 
-def _foundation(size_or_path: str, folder: Path, device: str | None, dtype: str) -> Potential:
+def _foundation(size_or_path: str, folder: Path, device: str | None, dtype: str, where: str) -> Potential:
     import torch
 
     from aims_pax.force_field import foundation
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return foundation.load(size_or_path, device, dtype, folder)
+        return foundation.load(size_or_path, device, dtype, folder, key=where)
     except SettingsError as error:
         said = str(error).removeprefix("initial_foundational_size: ")
         raise SettingsError(f"model.calculator: {said}; calculators of your own begin with a +") from error

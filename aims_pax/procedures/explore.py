@@ -19,7 +19,7 @@ from aims_pax.core.replay import Replay
 from aims_pax.core.rules import ExploreRules
 from aims_pax.core.uncertainty import atomic_sd, uncertainty
 from aims_pax.core.work import Add, Advance, Advanced, Analyse, Effect, Event, Rewind, Train, Work
-from aims_pax.dataset import read_extxyz
+from aims_pax.dataset import Dataset, only_known, read_extxyz
 from aims_pax.errors import RestartError, SettingsError
 from aims_pax.frames import Frame, LabelledFrame
 from aims_pax.md.propagate import Advance as Moved
@@ -30,7 +30,8 @@ from aims_pax.procedures.initial import write_sets
 from aims_pax.procedures.movers import Movers, movers
 from aims_pax.procedures.observe import Observer
 from aims_pax.procedures.world import Run, StageWorld
-from aims_pax.record.checkpoint import Snapshot, discard
+from aims_pax.record.checkpoint import Checkpoint, Snapshot, discard, exists
+from aims_pax.record.folder import RunFolder
 from aims_pax.record.progress import Seen
 from aims_pax.systems import System, deal, elements
 
@@ -75,6 +76,28 @@ def run(run: Run) -> stage.State:
     return final
 
 
+def refuse_fewer(folder: RunFolder, wanted: int, systems: Sequence[System]) -> None:
+    """Raises RestartError when trajectories that began would have to vanish.
+
+    folder: of the run. wanted: num_trajectories. systems: the geometries, in turn.
+    """
+    snapshot = Checkpoint(folder, stage.NAME).read() if exists(folder.restart / stage.NAME) else None
+    if snapshot is None:
+        return
+    began = [t["system"] for t in snapshot.state["trajectories"]]
+    now = [s.name for s in deal(systems, max(wanted, len(systems)))]
+    if len(now) < len(began):
+        said = f"ACTIVE_LEARNING.num_trajectories: {len(began)} → {len(now)}: trajectories that began cannot vanish"
+    elif any(old != new for old, new in zip(began, now, strict=False)):
+        said = f"geometries of the trajectories: {', '.join(began)} → {', '.join(now)}: each keeps its own"
+    else:
+        return
+    raise RestartError(
+        f"this folder was begun with other settings:\n  {said}\nPut num_trajectories and the geometries back "
+        "(more of both is fine), or begin in an empty folder"
+    )
+
+
 def _reopened(run: Run, state: stage.State, systems: tuple[str, ...], rules: ExploreRules) -> stage.State:
     """The restored state under the present settings; a finished run whose limits were raised goes on."""
     try:
@@ -91,36 +114,37 @@ def _reopened(run: Run, state: stage.State, systems: tuple[str, ...], rules: Exp
 
 
 def begin_from_data(run: Run) -> None:
-    """Fill the dataset from the files the user brings, and train the members when there are no models."""
+    """Fill the dataset from the files the user brings: from all of them, or from none when one is refused."""
     settings, misc = run.settings.active_learning, run.settings.misc
     assert settings is not None
     keys = (misc.energy_key, misc.forces_key, misc.stress_key)
     shared = (
         settings.initial_valid_dataset is None
     )  # then valid_ratio of the training structures is set aside
+    given = Dataset()
     for key, split in (("initial_train_dataset", "train"), ("initial_valid_dataset", "valid")):
         for member, path in _of_members(getattr(settings, key), run, key):
             counts: dict[str, int] = {}
-            for labelled in read_extxyz(path, *keys):
+            for labelled in only_known(read_extxyz(path, *keys), run.ensemble.elements, path):
                 formula = labelled.frame.formula
-                if not labelled.label.finite:
-                    raise SettingsError(f"{path}: a structure {formula} has NaN or infinite labels")
                 origin = {"system": formula, "stage": "given", **labelled.origin}
                 k = counts[formula] = counts.get(formula, -1) + 1
                 aside = shared and int((k + 0.5) * settings.valid_ratio + 0.5) > int(
                     (k - 0.5) * settings.valid_ratio + 0.5
                 )
-                given = LabelledFrame(labelled.frame, labelled.label, origin)
-                run.dataset.add(given, "valid" if aside else split, member)
+                one = LabelledFrame(labelled.frame, labelled.label, origin)
+                given.add(one, "valid" if aside else split, member)
     if settings.initial_train_dataset is not None:
-        _enough(run)
+        _enough(run, given)
+    for entry in given.entries:
+        run.dataset.add(given.frames[entry.frame], entry.split, entry.member)
 
 
-def _enough(run: Run) -> None:
+def _enough(run: Run, given: Dataset) -> None:
     """The given data can train every member on every element there is. Raises SettingsError."""
     key = "ACTIVE_LEARNING.initial_train_dataset"
     for m, member in enumerate(run.ensemble.members):
-        train, valid = run.dataset.train(m), run.dataset.valid(m)
+        train, valid = given.train(m), given.valid(m)
         if not train:
             raise SettingsError(f"{key}: no training structures for {member.name}")
         missing = sorted({*elements(s.frame for s in run.systems)} - {*elements(f.frame for f in train)})

@@ -15,7 +15,7 @@ from ase.data import chemical_symbols
 from rich.console import Console
 
 from aims_pax import __version__, seeds
-from aims_pax.dataset import Dataset, read_extxyz, write_extxyz
+from aims_pax.dataset import Dataset, only_known, read_extxyz, write_extxyz
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.labelling.executor import cores
 from aims_pax.procedures import atomic_energies, converge, explore, initial
@@ -168,8 +168,7 @@ def deliver(run: Run, delivered: list[int]) -> None:
             write_extxyz(results / f"{name}.xyz", frames)
     misc = run.settings.misc
     if misc.test_set:
-        path = run.settings.path(misc.test_set)
-        sets["test set"] = list(read_extxyz(path, misc.energy_key, misc.forces_key, misc.stress_key))
+        sets["test set"] = _test_set(run.settings, run.ensemble)
     potential = run.ensemble.potential(members=delivered)
     _predict(run, potential, sets)
     for name, frames in sets.items():
@@ -186,6 +185,16 @@ def deliver(run: Run, delivered: list[int]) -> None:
     if misc.report:
         _report(run)
     log.info("done: %s and the final datasets are in %s", names, results)
+
+
+def _test_set(settings: Settings, ensemble: Ensemble) -> list[LabelledFrame]:
+    """The user's own test structures. Raises SettingsError for a file the models cannot be tested with."""
+    misc = settings.misc
+    if not misc.test_set:
+        return []
+    path = settings.path(misc.test_set)
+    frames = read_extxyz(path, misc.energy_key, misc.forces_key, misc.stress_key)
+    return list(only_known(frames, ensemble.elements, path))
 
 
 def _predict(run: Run, potential: Committee, sets: Mapping[str, Sequence[LabelledFrame]]) -> None:
@@ -256,6 +265,8 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
                 log.warning("%s", warning)
             systems = read_systems(_paths(settings))
             _check_start(settings, systems)
+            if settings.active_learning is not None:
+                explore.refuse_fewer(folder, settings.active_learning.num_trajectories, systems)
             with watch.listening(), display.on(), Labeller.from_settings(settings, folder.data) as labeller:
                 labeller.check_elements(elements(s.frame for s in systems))
                 compare(folder, effective(settings), labeller.method, {s.name: s.frame.id for s in systems})
@@ -264,6 +275,7 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
                 desk = Desk(settings, folder, labeller, journal, watch)
                 settings = atomic_energies.settled(desk, elements(s.frame for s in systems))
                 ensemble = _ensemble(settings, elements(s.frame for s in systems))
+                _test_set(settings, ensemble)  # a bad one is said before anything is paid
                 with (
                     compiling(settings, ensemble, sum(len(s.frame) for s in systems) / len(systems)),
                     beside(settings, ensemble) as trainer,

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from aims_pax.errors import SettingsError
 from aims_pax.potential import Potential, load_factory
-from aims_pax.procedures.potentials import Potentials
+from aims_pax.procedures.potentials import Answering, Potentials, meant
 from aims_pax.samplers import filters
 from aims_pax.samplers.base import Sampler, sampler
 from aims_pax.samplers.filters import Filter
 from aims_pax.samplers.mixture import Mixture, Part
-from aims_pax.settings.sampler_list import plain, shares, spelling_of
+from aims_pax.settings.sampler_list import plain, potential_place, shares, spelling_of
 from aims_pax.settings.samplers import (
     DuplicatesSettings,
     FarthestSettings,
@@ -56,9 +56,10 @@ def mixture(
     ):
         where, spelling = f"SAMPLERS.{k}", spelling_of(samplers, asked)
 
-        def potential(where: str = where, spelling: Any = spelling) -> Potential:
+        def potential(place: str = potential_place(samplers, k), spelling: Any = spelling) -> Potential:
             precision = "float64" if repr(spelling) in exact else dtype
-            return potentials.of(spelling, f"{where}.potential", precision)
+            found = potentials.of(spelling, place, precision)
+            return found if isinstance(meant(spelling), str) else Answering(found, place)
 
         made = _sampler(
             asked, where, md_of, temperature, skip_step, potential, potentials.folder, stop, reference

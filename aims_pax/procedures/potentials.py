@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from aims_pax.errors import LabelError, SettingsError
+from aims_pax.errors import Abandoned, AimsPaxError, LabelError, SettingsError, SetupError
 from aims_pax.frames import Array, Frame, Label
-from aims_pax.potential import CalculatorPotential, Potential
+from aims_pax.potential import Bound, CalculatorPotential, Evaluation, Potential
 from aims_pax.procedures.calculators import make_potential
 from aims_pax.samplers.descriptors import Describe, pooled
 from aims_pax.settings.augment import Call, as_calculator
@@ -42,7 +43,8 @@ class Named:
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            return cls(spelling, foundation.load(spelling, device, "float64", folder), folder, device)
+            model = foundation.load(spelling, device, "float64", folder, key="calculator")
+            return cls(spelling, model, folder, device)
         except SettingsError as error:
             said = str(error).removeprefix("initial_foundational_size: ")
             raise SettingsError(f"calculator: {said}, or {{factory, kwargs}} of an ASE calculator") from error
@@ -89,6 +91,63 @@ class Named:
         return repr(self.spelling)
 
 
+class Answering:
+    """A potential of the user's whose errors name the key it stands at, where: they are nothing of ours to be reported.
+
+    Once it has answered, what says that one structure failed (LabelError, ASE's CalculationFailed) is left to the
+    sampler, which may begin again elsewhere; at the first evaluation it is the potential that does not work.
+    """
+
+    def __init__(self, potential: Potential, where: str) -> None:
+        self.potential, self.where, self._answered = potential, where, False
+
+    def labels(self, frames: Sequence[Frame]) -> list[Label]:
+        with self.blamed():
+            found = self.potential.labels(frames)
+        self._answered = True
+        return found
+
+    def bind(self, frames: Sequence[Frame]) -> Bound:
+        with self.blamed():
+            bound = self.potential.bind(frames)
+        return _AnsweringBound(self, bound)
+
+    def answered(self) -> None:
+        """It has evaluated a structure."""
+        self._answered = True
+
+    @contextmanager
+    def blamed(self) -> Iterator[None]:
+        """Raises SetupError naming the key for what the potential raises."""
+        from ase.calculators.calculator import CalculationFailed
+
+        try:
+            yield
+        except (AimsPaxError, Abandoned):
+            raise
+        except Exception as error:  # a calculator may raise anything
+            if self._answered and isinstance(error, CalculationFailed):
+                raise
+            raise SetupError(f"{self.where}: {type(error).__name__}: {error}") from error
+
+
+class _AnsweringBound:
+    """The same of a bound potential; everything else it can do stays."""
+
+    def __init__(self, owner: Answering, bound: Bound) -> None:
+        self._owner, self._bound = owner, bound
+        self.members, self.device = bound.members, bound.device
+
+    def __call__(self, positions: Any, cells: Any, **asked: Any) -> Evaluation:
+        with self._owner.blamed():
+            found = self._bound(positions, cells, **asked)
+        self._owner.answered()
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bound, name)
+
+
 class Potentials:
     """Potentials by what was written for them, each loaded once.
 
@@ -104,7 +163,12 @@ class Potentials:
         """The potential. where: the key it stands at. Raises SettingsError, SetupError."""
         name = f"{meant(spelling)!r} {dtype}"
         if name not in self._loaded:
-            self._loaded[name] = make_potential(meant(spelling), self.folder, where, self.device, dtype)
+            try:
+                self._loaded[name] = make_potential(meant(spelling), self.folder, where, self.device, dtype)
+            except AimsPaxError:
+                raise
+            except Exception as error:  # what makes a calculator may raise anything
+                raise SetupError(f"{where}: {type(error).__name__}: {error}") from error
         return self._loaded[name]
 
     def describe(self, spelling: Any, where: str) -> Describe:

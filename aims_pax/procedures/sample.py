@@ -74,7 +74,10 @@ def _fill(target: Path, made: Mixture, systems: Sequence[System], settings: Samp
     """Batch after batch until the file holds what is asked for."""
     digest, n = _digest(settings, systems), settings.keys.n_per_geometry
     done = _taken_up(target, made, digest)
-    log.info("%d of %d structures of each of %d geometries are there", min(done, n), n, len(systems))
+    if done > n:
+        log.info("%d structures of each of %d geometries are there, %d were asked for", done, len(systems), n)
+    else:
+        log.info("%d of %d structures of each of %d geometries are there", done, n, len(systems))
     counts: Counter[str] = Counter()
     while done < n:
         watch.raise_if_stopped()

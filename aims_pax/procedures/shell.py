@@ -18,6 +18,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from types import ModuleType
 from typing import Any, Protocol
 
+from aims_pax.core.pace import DOING
 from aims_pax.core.work import (
     Advance,
     Effect,
@@ -88,6 +89,7 @@ class Shell:
     def run(self) -> Any:
         """Go on until nothing is outstanding; returns the final state. Raises Stopped after a signal."""
         began = time.monotonic()
+        self.journal.write(self.world.name, "going", {})  # what came before was no work of this stage
         self._commit()
         try:
             while wanted := self.stage.outstanding(self.state, self.rules):
@@ -228,9 +230,9 @@ class Shell:
         paused = self.watch.rested - self._rested
         work = max(total - paused, 1e-9)
         shares = {**self.seconds, "other": max(work - sum(self.seconds.values()), 0.0)}
-        parts = [f"{k} {100 * v / work:.0f} %" for k, v in shares.items() if v > 0.005 * work]
+        parts = [f"{DOING[k]} {100 * v / work:.0f} %" for k, v in shares.items() if v > 0.005 * work]
         parts += [f"paused for {paused:.0f} s besides"] if paused else []
-        log.info("time: %.1f s · %s", work, " · ".join(parts))
+        log.info("time of this stage since this start: %.1f s at work · %s", work, " · ".join(parts))
         self.journal.write(self.world.name, "time", {k: round(v, 3) for k, v in shares.items()})
 
 

@@ -11,15 +11,16 @@ from typing import Any
 from aims_pax.core.pace import Limit, time_left
 from aims_pax.record.control import asked_for, paused_since
 from aims_pax.report.gather import gather
-from aims_pax.report.ledger import DOING, IDLE, errors, wall_seconds
+from aims_pax.report.ledger import IDLE, errors, wall_seconds
 from aims_pax.report.nouns import RunRecord, Stage
-from aims_pax.report.words import STAGES, compact, counted, duration, milli, rounded
+from aims_pax.report.words import DOING, STAGES, compact, counted, duration, milli, rounded
 
 WIDTH = 80
 ROWS = 20  # trajectories shown
 KNOWN = ("initial", "converge", "train", "explore", "recalculate")  # how stages begin
+INITIAL_SIZE = "INITIAL_DATASET_GENERATION.max_initial_set_size"
+SIZE = "ACTIVE_LEARNING.max_train_set_size"
 MARKS = {"running": "▶", "waiting": "…", "training": "◆", "done": "■", "unknown": "?"}
-SHORT = {"moving": "dynamics", "sampling": "first structures", "waiting": "waiting for labels"}
 
 
 def status(folder: Path) -> dict[str, Any]:
@@ -66,6 +67,7 @@ def status(folder: Path) -> dict[str, Any]:
             "asked_of_budget": sum(c.stage in ("explore", "active learning") for c in run.calls),
         },
         "data": run.counts(),
+        "training_set": _training_set(run, None if stage is None else stage.name),
         "training": {
             "visits": len(run.visits),
             "epochs": {name: len(epochs) for name, epochs in run.losses.items()},
@@ -93,7 +95,7 @@ def lines(now: dict[str, Any]) -> list[str]:
     if now["left_s"] is not None:
         out += _wrapped("left", f"about {rounded(now['left_s'])} of this stage ({now['left_until']})")
     out += _wrapped("labels", _labels(now["labels"]))
-    out += _wrapped("data", _data(now["data"]))
+    out += _wrapped("data", _data(now["data"], now["training_set"]))
     out += _wrapped("training", _training(now["training"]))
     out += _wrapped("time", _time(now))
     if now["models"]:
@@ -165,17 +167,27 @@ def _limits(run: RunRecord, stage: str) -> Iterator[Limit]:
     own = [sum(e.stage == stage for e in epochs) for epochs in run.losses.values()]
     if stage == "initial":
         yield _of(run, initial + "max_initial_epochs", max(own, default=0))
-        yield _of(run, initial + "max_initial_set_size", len(run.splits.get("train", ())))
+        yield _of(run, INITIAL_SIZE, len(run.splits.get("train", ())))
     elif stage == "explore":
         steps = [t.step for t in run.trajectories]
         sizes = [v.n_train for v in run.visits if v.stage == "explore"] or [0]
         yield _of(run, al + "max_MD_steps", sum(steps) / max(1, len(steps)))
         yield _of(run, al + "max_labels", sum(c.stage == "explore" for c in run.calls))
-        yield _of(run, al + "max_train_set_size", sizes[-1], sizes[0])
+        yield _of(run, SIZE, sizes[-1], sizes[0])
     elif any(own):
         section = initial if stage == "converge-initial" else al
         learning = [n for n in own if n]
         yield _of(run, section + "max_convergence_epochs", sum(learning) / len(learning))
+
+
+def _training_set(run: RunRecord, stage: str | None) -> dict[str, Any]:
+    """The size that a setting limits: of all members together in the initial dataset, of a member later."""
+    if stage in ("initial", "converge-initial"):
+        n, key, whose = len(run.splits.get("train", ())), INITIAL_SIZE, "all members together"
+    else:
+        n, key, whose = run.member_train, SIZE, "a member"
+    limit = _plain(_limit(run, key)) if stage in ("initial", "explore") else None  # nothing grows later
+    return {"of": whose, "size": n, "limit": limit, "limited_by": key.partition(".")[2] if limit else None}
 
 
 def _of(run: RunRecord, key: str, now: float, first: float = 0.0) -> Limit:
@@ -246,10 +258,16 @@ def _labels(labels: dict[str, Any]) -> str:
     return " · ".join(parts)
 
 
-def _data(data: dict[str, dict[str, int]]) -> str:
+def _data(data: dict[str, dict[str, int]], limited: dict[str, Any]) -> str:
     words = (("train", "training"), ("valid", "validation"), ("test", "test"))
     sums = {split: sum(row.get(split, 0) for row in data.values()) for split, _ in words}
-    return " + ".join(f"{sums[split]} {word}" for split, word in words if sums[split]) or "none yet"
+    text = " + ".join(f"{sums[split]} {word}" for split, word in words if sums[split])
+    if not text:
+        return "none yet"
+    text += " (all members together)"
+    if limited["limit"] is not None:
+        text += f" · {limited['size']} of {limited['limited_by']} {limited['limit']:g} ({limited['of']})"
+    return text
 
 
 def _training(training: dict[str, Any]) -> str:
@@ -265,9 +283,9 @@ def _time(now: dict[str, Any]) -> str:
     work = now["work_s"] or 0.0
     idle = {k: v for k, v in now["shares_s"].items() if k in IDLE and v > 0.5}
     shares = {k: v for k, v in now["shares_s"].items() if k not in IDLE and work and v > 0.005 * work}
-    parts = [f"{SHORT.get(k, DOING.get(k, k))} {100 * v / work:.0f} %" for k, v in shares.items()]
-    parts += [f"{DOING[k]} {duration(v)}" for k, v in idle.items()]
-    return " · ".join([f"{duration(work)} at work", *parts])
+    parts = [f"{DOING.get(k, k)} {100 * v / work:.0f} %" for k, v in shares.items()]
+    parts += [f"{IDLE[k]} {duration(v)}" for k, v in idle.items()]
+    return " · ".join([f"{duration(work)} at work since the beginning", *parts])
 
 
 def _table(trajectories: Sequence[dict[str, Any]]) -> Iterator[str]:

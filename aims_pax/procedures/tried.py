@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aims_pax.errors import LabelError, SettingsError
-from aims_pax.labelling.calculator import CalculatorReference
+from aims_pax.errors import AimsPaxError, SettingsError, SetupError
+from aims_pax.frames import Frame
+from aims_pax.labelling.calculator import QUICK, CalculatorReference, own_folder
+from aims_pax.potential import CalculatorPotential, calculate
+from aims_pax.procedures.calculators import make_potential
 from aims_pax.report.words import counted
+from aims_pax.settings.augment import Call
+from aims_pax.settings.sampler_list import calls
 from aims_pax.systems import System, read_systems
 
 if TYPE_CHECKING:
     from aims_pax.settings import Settings
 
 SMALL = 30  # atoms up to which a quick calculator is tried unasked: milliseconds
+BUILT_IN = ("lennard_jones",)  # potentials without a module that are quick, too
 SHELL = set(";&|$<>`")  # a launch command that the shell has to read is not looked into
 
 
@@ -42,10 +49,9 @@ def verdict(settings: Settings, wanted: bool = False) -> Verdict:
     paths = [settings.path(p) for p in ([written] if isinstance(written, str) else written)]
     smallest = min(read_systems(paths if len(paths) > 1 else paths[0]), key=lambda s: len(s.frame))
     said, warnings = [], [*_programs(settings), *_device(settings, wanted)]
-    calculators = _calculators(settings)
-    for place, reference in calculators.items():
-        if wanted or (reference.quick and len(smallest.frame) <= SMALL):
-            said.append(f"{place} labelled {smallest.name} in {_label(place, reference, smallest):.2g} s")
+    for place, one in _calculators(settings).items():
+        if wanted or (one.quick and len(smallest.frame) <= SMALL):
+            said.append(f"{place} labelled {smallest.name} in {_label(place, one, smallest):.2g} s")
     if settings.reference.type == "aims":
         said.append("FHI-aims was not started")
     elif "REFERENCE" not in " ".join(said):
@@ -59,8 +65,20 @@ def verdict(settings: Settings, wanted: bool = False) -> Verdict:
     return Verdict("; ".join([head, *said]), tuple(warnings))
 
 
-def _calculators(settings: Settings) -> dict[str, CalculatorReference]:
-    """The reference and the potential of the first structures, where they are calculators, by their section."""
+@dataclass(frozen=True)
+class _Calculator:
+    """Something of Python that labels. called: as the settings name it."""
+
+    called: str
+    label: Callable[[Frame], object]
+
+    @property
+    def quick(self) -> bool:
+        return self.called.startswith(QUICK) or self.called in BUILT_IN
+
+
+def _calculators(settings: Settings) -> dict[str, _Calculator]:
+    """The reference and the potentials of the first structures, where they are calculators, by their place."""
     found, scratch = {}, settings.path(settings.misc.log_dir) / "check"
     reference, initial = settings.reference, settings.initial_dataset
     if reference.type == "calculator" and reference.factory is not None:
@@ -69,21 +87,43 @@ def _calculators(settings: Settings) -> dict[str, CalculatorReference]:
         own = initial.initial_calculator
         if own is not None:
             found["INITIAL_DATASET_GENERATION.initial_calculator"] = (own.factory, own.kwargs)
-    return {
-        place: CalculatorReference(factory, dict(kwargs), settings.folder, scratch)
+    labelling = {
+        place: _Calculator(
+            factory, CalculatorReference(factory, dict(kwargs), settings.folder, scratch).label
+        )
         for place, (factory, kwargs) in found.items()
     }
+    for written, call in calls(settings.samplers):
+        place = ".".join(map(str, written))
+        labelling[place] = _Calculator(call.target, _potential(call, settings.folder, place, scratch))
+    return labelling
 
 
-def _label(place: str, reference: CalculatorReference, system: System) -> float:
+def _potential(call: Call, folder: Path, place: str, scratch: Path) -> Callable[[Frame], object]:
+    """What the potential of a sampler says of a structure; its files, if it writes any, are not kept."""
+
+    def label(frame: Frame) -> object:
+        potential = make_potential(call, folder, place)
+        if not isinstance(potential, CalculatorPotential):
+            return potential.labels([frame])
+        with own_folder(potential.make(), scratch, frame) as calculator:
+            return calculate(frame, calculator)
+
+    return label
+
+
+def _label(place: str, calculator: _Calculator, system: System) -> float:
     """Label one structure; returns how many seconds that took. Raises SettingsError when it fails."""
     began = time.monotonic()
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            reference.label(system.frame)
-    except LabelError as error:
+            calculator.label(system.frame)
+    except (SettingsError, SetupError):
+        raise
+    except Exception as error:  # a calculator may raise anything
+        said = str(error) if isinstance(error, AimsPaxError) else f"{type(error).__name__}: {error}"
         raise SettingsError(
-            f"{place}: {reference.factory} cannot label {system.name} ({system.frame.formula}): {error.reason}"
+            f"{place}: {calculator.called} cannot label {system.name} ({system.frame.formula}): {said}"
         ) from error
     return time.monotonic() - began
 
@@ -91,13 +131,14 @@ def _label(place: str, reference: CalculatorReference, system: System) -> float:
 def _programs(settings: Settings) -> Sequence[str]:
     """What CLUSTER.launch_str starts and this machine does not have; a node of a cluster may have it."""
     launch = settings.cluster.launch_str
-    if (
-        settings.reference.type != "aims"
-        or settings.cluster.type == "slurm"
-        or launch is None
-        or SHELL & set(launch)
-    ):
+    if settings.reference.type != "aims" or launch is None:
         return ()
+    if settings.cluster.type == "slurm" or SHELL & set(launch):
+        return [
+            f"CLUSTER.launch_str: {w} is not there on this machine"
+            for w in _absolute(launch)
+            if not Path(w).exists()
+        ]
     try:
         words = shlex.split(launch)
     except ValueError as error:
@@ -105,6 +146,12 @@ def _programs(settings: Settings) -> Sequence[str]:
     programs = [w for k, w in enumerate(words) if k == 0 or "/" in w or w.endswith(".x")]
     missing = [w for w in programs if "=" not in w and shutil.which(os.path.expanduser(w)) is None]
     return [f"CLUSTER.launch_str: {w} is not there or cannot be executed on this machine" for w in missing]
+
+
+def _absolute(launch: str) -> list[str]:
+    """Absolute paths that the shell need not read first; not where output goes, which has yet to be made."""
+    words = re.split(r"[\s;&|<`'\"()]+", re.sub(r"&?>+[&|]?\s*\S+", " ", launch))
+    return [w for w in dict.fromkeys(words) if w.startswith("/") and not set(w) & set("$*?[]{}:=\\")]
 
 
 def _device(settings: Settings, wanted: bool) -> Sequence[str]:

@@ -1,7 +1,8 @@
 """What a folder's data was made with: compared when a run is continued with other settings.
 
 Harmless differences (limits, temperature, cluster, logging, more trajectories, added geometries) are shown and
-apply. Those that would mix data that do not belong together are refused with the way out.
+apply. Those that would mix data that do not belong together are refused with the way out. The files a run begins
+with may change until it has taken them in: a file that was refused can be replaced by a good one.
 """
 
 from __future__ import annotations
@@ -12,31 +13,39 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from aims_pax.dataset import ENTRIES
 from aims_pax.errors import RestartError
 from aims_pax.record.folder import RunFolder
 
 log = logging.getLogger(__name__)
 
+BEGUN_WITH = "aimsPAX.ACTIVE_LEARNING.initial_"
+STRESS = "mace.GENERAL.compute_stress"
 # (what the key begins with, why another value would mix what does not fit)
 FIXED = (
     ("mace.ARCHITECTURE", "the weights in restart/ belong to the old architecture"),
     ("mace.GENERAL.name_exp", "models, losses and checkpoints are named after it"),
     ("mace.GENERAL.seed", "the members are named after their seeds"),
     ("mace.GENERAL.default_dtype", "the weights in restart/ have the old precision"),
-    ("mace.GENERAL.compute_stress", "frames labelled so far were asked for the old set of labels"),
+    (STRESS, "frames labelled so far were asked for the old set of labels"),
     (
         "aimsPAX.INITIAL_DATASET_GENERATION.ensemble_size",
         "the data has been dealt to the old number of members",
     ),
     ("aimsPAX.ACTIVE_LEARNING.ensemble_size", "the data has been dealt to the old number of members"),
     ("aimsPAX.ACTIVE_LEARNING.seeds_tags_dict", "the members are named after their seeds"),
-    ("aimsPAX.ACTIVE_LEARNING.initial_", "the run began with the old files"),
-    ("reference method", "labels of two methods do not fit together"),
+    (BEGUN_WITH, "the run began with the old files"),
 )
+METHOD = "reference method"  # its hash; what it stands for is written in data/labels/<hash>/method.json
 WAY_OUT = (
     "Undo the change; or begin in an empty folder, where ACTIVE_LEARNING.initial_train_dataset can read "
-    "results/training.xyz of this one; or label this data again with the new method"
+    "results/training.xyz of this one"
 )
+AGAIN = "; or label this data again with the new method: aims-PAX-recalc results/training.xyz"
+CONTENTS = {  # of the method, hashes of
+    "REFERENCE.species": "the species files",
+    "REFERENCE.source": "the module of REFERENCE.factory",
+}
 SILENT = ("aimsPAX.MISC.path_to_geometry", "aimsPAX.REFERENCE")  # told by geometries and method below
 
 
@@ -49,14 +58,21 @@ def compare(
     Raises RestartError when the change would mix data that do not belong together.
     """
     path = folder.restart / "settings.json"
-    flat = {**dict(_flat(effective)), "reference method": method}
+    flat = {**dict(_flat(effective)), METHOD: method}
     now = {"format": 1, "settings": flat, "geometries": dict(geometries)}
     before = _read(path)
     if before is not None:
-        refused = [*_refused(before["settings"], flat), *_moved(before["geometries"], geometries)]
+        other = list(_other_method(folder, before["settings"], flat))
+        refused = [
+            *other,
+            *_refused(before["settings"], flat, _took_in(folder)),
+            *_moved(before["geometries"], geometries),
+        ]
         if refused:
             raise RestartError(
-                "this folder was begun with other settings:\n  " + "\n  ".join(refused) + f"\n{WAY_OUT}"
+                "this folder was begun with other settings:\n  "
+                + "\n  ".join(refused)
+                + f"\n{WAY_OUT}{AGAIN if other else ''}"
             )
         for key, old, new in _changes(before["settings"], flat):
             if not key.startswith(SILENT):
@@ -68,11 +84,57 @@ def compare(
         folder.write_text(path, json.dumps(now, indent=1) + "\n")
 
 
-def _refused(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+def _took_in(folder: RunFolder) -> bool:
+    """The run has data, or a stage of it has begun."""
+    entries = folder.data / ENTRIES
+    return (entries.exists() and entries.stat().st_size > 0) or any(folder.restart.glob("*/state-*.npy"))
+
+
+def _refused(old: Mapping[str, Any], new: Mapping[str, Any], took_in: bool) -> Iterator[str]:
     for key, before, after in _changes(old, new):
         for prefix, why in FIXED:
-            if key.startswith(prefix):
+            if key.startswith(prefix) and (took_in or prefix != BEGUN_WITH):
                 yield f"{key}: {before} → {after}: {why}"
+
+
+def _other_method(folder: RunFolder, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """What of the reference another method is due to, key by key; its hashes where nothing tells more."""
+    if METHOD not in old or old[METHOD] == new[METHOD]:
+        return
+    why = "labels of two reference methods do not fit together"
+    known = [_described(folder.data / "labels" / str(settings[METHOD])) for settings in (old, new)]
+    if not all(known):  # data/labels was removed: by the settings
+        known = [_reference(settings) for settings in (old, new)]
+    before, after = known
+    keys = [k for k in dict.fromkeys([*before, *after]) if before.get(k) != after.get(k)]
+    for key in keys:
+        if key in CONTENTS:
+            yield f"{CONTENTS[key]}: changed contents: {why}"
+        else:
+            yield f"{key}: {before.get(key, 'not set')} → {after.get(key, 'not set')}: {why}"
+    if not keys and old.get(STRESS) == new.get(STRESS):
+        yield f"{METHOD}: {old[METHOD]} → {new[METHOD]}: {why}"
+
+
+def _described(folder: Path) -> dict[str, str]:
+    """A method as its labels describe it, flat; empty when that cannot be read."""
+    try:
+        stored = json.loads((folder / "method.json").read_text(encoding="utf-8"))
+        control = stored.pop("control", [])
+        stored.pop("stress", None)  # GENERAL.compute_stress, which is compared itself
+        found = {k: v for k, v in _flat(stored, "REFERENCE") if k != "REFERENCE.method" and v != "{}"}
+        for name, *values in control:  # keywords may be repeated
+            key = f"control.in: {name}"
+            found[key] = " | ".join([*([found[key]] if key in found else []), " ".join(map(str, values))])
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+    return found
+
+
+def _reference(settings: Mapping[str, Any]) -> dict[str, str]:
+    """What the settings say of the reference."""
+    section = "aimsPAX.REFERENCE"
+    return {k.removeprefix("aimsPAX."): v for k, v in settings.items() if k.startswith(section) and v != "{}"}
 
 
 def _moved(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:

@@ -20,6 +20,7 @@ from aims_pax.errors import Busy, SetupError
 
 STALE_AFTER = 600.0  # s without a sign of life from another host
 BEAT_EVERY = 20.0  # s
+STARTING = "starting"  # beside the lock: who is on the way to take it, torch takes seconds to load
 
 
 class Lock:
@@ -34,11 +35,31 @@ class Lock:
     def held(self) -> Iterator[None]:
         """Take the lock, give it back at the end. Raises Busy naming the one who has it."""
         self._take()
+        self._arrived()
         try:
             yield
         finally:
             if _read(self.path) == self._mine:
                 self.path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def announced(self) -> Iterator[None]:
+        """Say in a folder where a run was begun that it is about to go on; nothing is locked by that."""
+        path = self.path.with_name(STARTING)
+        if path.parent.is_dir():
+            with contextlib.suppress(OSError):  # taking the lock will say it
+                path.write_text(json.dumps(self._mine), encoding="utf-8")
+        try:
+            yield
+        finally:
+            self._arrived()
+
+    def _arrived(self) -> None:
+        """What was announced is over."""
+        path = self.path.with_name(STARTING)
+        with contextlib.suppress(OSError):
+            if _read(path) == self._mine:
+                path.unlink()
 
     def holder(self) -> dict[str, Any] | None:
         """Who works in the folder, for somebody who does not: pid, host, started; None when nobody does."""

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aims_pax.core import explore
-from aims_pax.core.pace import Limit, duration, rounded, time_left
+from aims_pax.core.pace import DOING, Limit, duration, rounded, time_left
 
 INTERVAL = 0.2  # s between two drawings
 AROUND = 14  # lines of a terminal kept for the log and the other lines of the view
@@ -114,14 +114,16 @@ class Clock:
         self.limits = tuple(Limit(n, self.first.setdefault(n, at), at, most) for n, at, most in used)
 
     def line(self, now: float, width: int = 79) -> str:
-        """`now: moving · 7 min · moving 80 % · training 20 % · about 3 min left (max_labels 500)`."""
+        """`now: dynamics · 7 min · dynamics 80 % · training 20 % · about 3 min left (max_labels 500)`."""
         going = {self.doing: max(0.0, now - self.last - (self.rested() - self.before))}
         seconds = {k: self.seconds.get(k, 0.0) + going.get(k, 0.0) for k in {**self.seconds, **going}}
         total = sum(seconds.values())
         shares = sorted(seconds.items(), key=lambda item: -item[1])
         name, left = time_left(total, self.limits)
-        parts = [f"now: {self.doing}", duration(float(round(total)))]
-        parts += [f"{k} {100 * v / total:.0f} %" for k, v in shares if len(shares) > 1 and v > 0.005 * total]
+        parts = [f"now: {_short(self.doing)}", duration(float(round(total)))]
+        parts += [
+            f"{_short(k)} {100 * v / total:.0f} %" for k, v in shares if len(shares) > 1 and v > 0.005 * total
+        ]
         ends = [f"about {rounded(left)} left ({name})"] if math.isfinite(left) else []
         if len(" · ".join(parts + ends)) > width:
             ends = [end.partition(" (")[0] for end in ends]
@@ -156,11 +158,14 @@ def _reference(labeller: Any) -> Text:
 def _initial(state: Any, rules: Any, _: Mapping[int, Seen], __: int) -> list[Any]:
     train, valid = sum(m.n_train for m in state.members), sum(m.n_valid for m in state.members)
     labelled = f" · {len(state.answers)} of {len(state.batch)} labels" if state.phase == "label" else ""
-    text = (
-        f"initial dataset · step {state.visit + 1}{labelled} · {train} training + {valid} validation points"
-    )
+    head = f"initial dataset · step {state.visit + 1}{labelled}"
+    points = f"{train} training + {valid} validation points (all members together)"
     limit = "" if math.isinf(rules.max_epochs) else f" of {int(rules.max_epochs)}"
-    return [Text(text, style="bold"), Text(f"{state.epochs}{limit} epochs{_mae(state.force_mae)}")]
+    return [
+        Text(head, style="bold"),
+        Text(points),
+        Text(f"{state.epochs}{limit} epochs{_mae(state.force_mae)}"),
+    ]
 
 
 def _explore(state: Any, rules: Any, seen: Mapping[int, Seen], rows: int) -> list[Any]:
@@ -191,7 +196,7 @@ def _explore(state: Any, rules: Any, seen: Mapping[int, Seen], rows: int) -> lis
     δ = state.thresholds[0][1].value(rules.c_x)
     limit = "" if math.isinf(rules.max_train) else f" of {int(rules.max_train)}"
     asked = f"{state.n_asked}" + ("" if math.isinf(rules.max_labels) else f" of {int(rules.max_labels)}")
-    head = f"active learning · {state.n_train}{limit} training points · {asked} labels asked for"
+    head = f"active learning · {state.n_train}{limit} training points (a member) · {asked} labels asked"
     value = "no threshold yet" if math.isinf(δ) else f"threshold {δ:.3f} eV/Å"
     if len(state.thresholds) > 1:
         value = f"{len(state.thresholds)} thresholds, the first: {value.removeprefix('threshold ')}"
@@ -238,6 +243,11 @@ def bar(spread: float, threshold: float) -> str:
     cells = ["━"] * n + [" "] * (WIDTH + 3 - n)
     cells.insert(WIDTH, "│")
     return "".join(cells).rstrip()
+
+
+def _short(doing: str) -> str:
+    """A word of `DOING` where there is little room: `waiting for labels` is `waiting`."""
+    return DOING.get(doing, doing).partition(" for ")[0]
 
 
 def _mae(values: tuple[float, ...]) -> str:

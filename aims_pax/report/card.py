@@ -31,7 +31,19 @@ from aims_pax.report.gather import gather
 from aims_pax.report.nouns import RunRecord
 from aims_pax.report.page import write
 from aims_pax.report.reading import json_file
-from aims_pax.report.words import BEST, HONEST, ROUGHLY, STAGES, STATES, counted, milli, moment, number, worth
+from aims_pax.report.words import (
+    BEST,
+    DELIVERED,
+    HONEST,
+    ROUGHLY,
+    STAGES,
+    STATES,
+    counted,
+    milli,
+    moment,
+    number,
+    worth,
+)
 
 PACKAGES = ("aims-pax", "mace-torch", "torch", "e3nn", "ase", "numpy")
 ATOMIC = "atomic_energies.json"
@@ -93,7 +105,7 @@ def gaps(run: RunRecord) -> list[str]:
     if run.predictions and part:
         h = honesty(*atomic_errors(part))
         if math.isfinite(h.rank) and (h.rank < ROUGHLY or not 1 / HONEST <= h.ratio <= HONEST):
-            found.append(worth(h.rank, h.ratio))
+            found.append(worth(h.rank, h.ratio, DELIVERED))
     if said := undetermined(run):
         found.append(said)
     temperature = run.setting("MD.temperature")
@@ -206,7 +218,10 @@ def _uncertainty(run: RunRecord) -> str:
     h = honesty(*atomic_errors(part)) if part else None
     if h is None or not math.isfinite(h.rank):
         return "Not measured: it needs at least two members and frames that were not trained on."
-    return f"Spread of the members against the true error of each atom's force, on {name}. {worth(h.rank, h.ratio)}"
+    said = worth(h.rank, h.ratio, DELIVERED)
+    return (
+        f"Spread of the members against the delivered model's error of each atom's force, on {name}. {said}"
+    )
 
 
 def _conditions(run: RunRecord) -> str:

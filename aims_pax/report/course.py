@@ -34,6 +34,7 @@ from aims_pax.report.style import (
     svg_of,
     thinned,
 )
+from aims_pax.report.words import DOING, duration
 
 SHOWN = 12  # trajectories drawn
 POINTS = 1500  # points of a cloud
@@ -122,8 +123,8 @@ def timeline(run: RunRecord, png: bool = False) -> list[Panel]:
     unit, per = (
         ("s", 1.0) if end - begin < 300 else ("min", 60.0) if end - begin < 3 * 3600 else ("h", 3600.0)
     )
-    kinds = (("moving", BLUE, "MD"), ("training", ORANGE, "training"), ("sampling", SKY, "sampling"),
-             ("waiting", GRID, "waiting for labels"))  # fmt: skip
+    colours = {"moving": BLUE, "training": ORANGE, "sampling": SKY, "waiting": GRID}
+    kinds = [(k, colour, DOING[k]) for k, colour in colours.items()]
     edges = np.linspace(begin, end, 161)
     share = {k: _overlap(edges, [(s.began, s.ended) for s in run.spans if s.doing == k]) for k, _, _ in kinds}
     calls = [(c.began, c.ended) for c in run.calls if math.isfinite(c.began) and c.ended > begin]
@@ -152,12 +153,19 @@ def timeline(run: RunRecord, png: bool = False) -> list[Panel]:
     total = ledger.wall_seconds(run) or 1.0
     note = " · ".join(
         f"{label} {100 * shares[k] / total:.0f} %"
-        for k, _, label in kinds
+        for k, label in DOING.items()
         if shares.get(k, 0) > 0.005 * total
     )
+    blank = {k: words for k, words in {**DOING, **ledger.IDLE}.items() if k not in colours}
+    gaps = [
+        f"{words} {duration(shares[k])}"
+        for k, words in blank.items()
+        if shares.get(k, 0) > 0.005 * (end - begin)
+    ]
     busy = sum(b - a for a, b in calls)
     if calls and busy > 0.05 * total:
         note += f" · on average {busy / total:.2g} reference calculations at once"
+    note += f" · blank: {', '.join(gaps)}" if gaps else ""
     legend = [(c, label) for k, c, label in kinds if share[k].any()] + [(GREEN, "reference calculations")]
     table = {f"time_{unit}": (edges[:-1] - begin) / per, **share, "reference_at_once": running}
     title = "Device and reference over time"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from aims_pax.report.style import (
     INK,
     MUTED,
     ORANGE,
+    PURPLE,
     SKY,
     VERMILLION,
     Panel,
@@ -26,10 +28,11 @@ from aims_pax.report.style import (
     thinned,
 )
 from aims_pax.report.ticks import log_if_wide, log_ticks
-from aims_pax.report.words import counted, worth
+from aims_pax.report.words import DELIVERED, counted, worth
 
 SHOWN = 12  # trajectories drawn
 UNSURE = ((BLUE, "largest spread of an atom"), (VERMILLION, "threshold"), (ORANGE, "went to the reference"))
+TESTED = (PURPLE, "drawn for testing, at any spread")
 POINTS = 1500  # points of a cloud
 TALL, LOW = 2.55, 1.35  # inches
 
@@ -143,15 +146,22 @@ def uncertainty(run: RunRecord, png: bool = False) -> tuple[list[Panel], dict[st
     return [_one(t, low, high, png) for t in having[:SHOWN]], table
 
 
+def unsure(trajectories: Iterable[Trajectory]) -> list[tuple[str, str]]:
+    """The legend of `uncertainty`: dots of test frames only where there are some."""
+    return [*UNSURE, *([TESTED] if any(t.tested for t in trajectories) else [])]
+
+
 def _one(t: Trajectory, low: float, high: float, png: bool) -> Panel:
     with drawing(LOW) as (figure, axes):
         axes.plot(*envelope(t.steps, t.uncertainty), color=BLUE, lw=0.9)
         finite = np.isfinite(t.threshold)
         x, y = envelope(t.steps[finite], t.threshold[finite], 80)
         axes.plot(x, y, color=VERMILLION, lw=1.1, ls=(0, (4, 2)))
-        marks = np.flatnonzero(t.labelled)
+        marks = np.setdiff1d(np.flatnonzero(t.labelled), t.tested)
         marks = marks[thinned(len(marks), 120)]
         axes.plot(t.steps[marks], t.uncertainty[marks], "o", color=ORANGE, ms=3.4, mec="none")
+        drawn = list(t.tested[:120])
+        axes.plot(t.steps[drawn], t.uncertainty[drawn], "o", color=PURPLE, ms=3.4, mec="none")
         for step, _ in t.faults[:50]:
             axes.plot([step], [high / 1.25], "x", color=INK, ms=4)
         axes.set(yscale="log", ylim=(low, high), ylabel="eV/Å")
@@ -166,7 +176,7 @@ def _one(t: Trajectory, low: float, high: float, png: bool) -> Panel:
         note = f"{counted(n, 'label')} · {state}" + (
             f" · {counted(t.rewinds, 'rewind')}" if t.rewinds else ""
         )
-        said_above = ("MD step", UNSURE)  # on the page: once for all of them
+        said_above = ("MD step", unsure([t]))  # on the page: once for all of them
         return panel(figure, f"uncertainty_{t.index:03d}", title, note=note, png=png, alone=said_above)
 
 
@@ -186,7 +196,7 @@ def honest(run: RunRecord, png: bool = False) -> list[Panel]:
             spread, error = atomic_errors(part)
             found.append(_calibration(
                 spread, error, "honesty_delivered", f"Delivered model, atoms of {name}",
-                "spread of the members σ (eV/Å)", "true error, rms (eV/Å)", png, compare=True,
+                "spread of the members σ (eV/Å)", "error of the delivered model, rms (eV/Å)", png, compare=True,
             ))  # fmt: skip
     return [p for p in found if p is not None]
 
@@ -218,7 +228,7 @@ def _calibration(spread: NDArray[Any], error: NDArray[Any], name: str, title: st
             ylim=span,
         )
         log_ticks(axes, both=True)
-        note = worth(h.rank, h.ratio) if compare else f"Rank correlation ρ = {h.rank:.2f}."
+        note = worth(h.rank, h.ratio, DELIVERED) if compare else f"Rank correlation ρ = {h.rank:.2f}."
         legend = [(VERMILLION, "average of neighbours"), *([(INK, "error = spread")] if compare else [])]
         table = {"spread_eV_A": h.spread, "error_eV_A": h.error}
         return panel(figure, name, title, legend, note, table, png)

@@ -20,6 +20,7 @@ import numpy as np
 
 from aims_pax import __version__
 from aims_pax.errors import SettingsError
+from aims_pax.record.lock import STARTING
 from aims_pax.report import predictions
 from aims_pax.report.journal import Checks, Met, Reading, Story, told
 from aims_pax.report.nouns import (
@@ -70,17 +71,19 @@ def gather(folder: Path, brief: bool = False) -> RunRecord:
     stages = tuple(_stages(snapshots, story))
     frames = {s.id: s for s in structures(paths.pool)}
     labels = {label.frame: label for label in stored_labels(paths.data / "labels")}
-    splits = _splits(paths.data / "splits.jsonl")
+    splits, member_train = _splits(paths.data / "splits.jsonl")
     open_now = [f for name, (state, _, _) in snapshots.items() for f in _open(name, state)]
     met = story.met(
         {*story.answers, *open_now, *(f for split in splits.values() for f in split)}, rules.systems
     )
     calls = tuple(_calls(story, met, labels, frames, open_now))
     results = tuple(sorted(p.name for p in (folder / "results").glob("*.model")))
-    holder = _holder(restart / "lock")
+    locked = _holder(restart / "lock")
+    holder = locked or _holder(restart / STARTING)  # of the one that will take it
     heard = max([story.heard, *(moment for _, _, moment in snapshots.values()), 0.0])
     began = number((holder or lock).get("started"))  # of the process that has, or left, the lock
-    state = state_of(stages, results, holder, lock, started=max(heard, story.other) >= began)
+    started = max(heard, story.other) >= began and not (holder and not locked)
+    state = state_of(stages, results, holder, lock, started)
     return RunRecord(
         folder=folder,
         name=settings.get("mace.GENERAL.name_exp", folder.resolve().name),
@@ -103,6 +106,7 @@ def gather(folder: Path, brief: bool = False) -> RunRecord:
         spans=tuple(story.spans),
         structures=tuple(frames.values()),
         splits=splits,
+        member_train=member_train,
         checked=() if brief else tuple(_checked(folder / "analysis")),
         predictions=predictions.load(folder / "results" / predictions.FILE),
         results=results,
@@ -227,6 +231,9 @@ def _trajectories(
             times=c.times,
             labelled=labelled,  # those asked for analysis alone do not count
             faults=tuple(c.faults),
+            tested=tuple(
+                k for k in np.flatnonzero(labelled).tolist() if c.frames[k] in splits.get("test", ())
+            ),
         )
 
 
@@ -287,12 +294,19 @@ def _observables(folder: Path, newest: bool) -> Iterable[Observables]:
             yield Observables(int(index), *columns)
 
 
-def _splits(path: Path) -> dict[str, dict[str, None]]:
+def _splits(path: Path) -> tuple[dict[str, dict[str, None]], int]:
+    """(frames by split, over all members; training frames of the member that has most).
+
+    As `Dataset.ids` has it: a line without a member is of every member.
+    """
     splits: dict[str, dict[str, None]] = {}
+    of: dict[int | None, set[str]] = {None: set()}
     for entry in json_lines(path):
         if isinstance(entry, list) and len(entry) == 3:
             splits.setdefault(str(entry[1]), {})[str(entry[0])] = None
-    return splits
+            if entry[1] == "train" and isinstance(entry[2], int | None):
+                of.setdefault(entry[2], set()).add(str(entry[0]))
+    return splits, max(len(of[None] | frames) for frames in of.values())
 
 
 def _checked(folder: Path) -> Iterable[Checked]:

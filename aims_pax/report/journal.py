@@ -281,7 +281,8 @@ class _Teller:
         if story.last is not None and moment > story.last[0]:
             cursor, stage_before, kind_before = story.last
             ended = kind_before == "time" and stage_before == stage  # it had ended and was begun again
-            doing = "stopped" if again or ended or kind == "begun" else DOING.get(kind, "saving")
+            rest = "starting" if kind == "going" or kind_before == "begun" else "saving"
+            doing = "stopped" if again or ended or kind == "begun" else DOING.get(kind, rest)
             for began, until in story.pauses:
                 began, until = max(began, cursor), min(until, moment)
                 if until > began:

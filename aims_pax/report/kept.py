@@ -18,7 +18,7 @@ from aims_pax.record.arrays import Torn, pack, unpack
 from aims_pax.report.journal import Looks, Met, Story
 from aims_pax.report.nouns import Span, Visit
 
-FORMAT = 1
+FORMAT = 2
 WORTH = 4_000_000  # bytes of new journal below which keeping them is not worth a file
 TAIL = 4096  # bytes before the end that must be the same
 

@@ -11,19 +11,11 @@ import numpy as np
 
 from aims_pax.report.errors import atomic_errors, by_system, held_out, honesty
 from aims_pax.report.nouns import RunRecord
-from aims_pax.report.words import STAGES, compact, counted, duration, milli, number
+from aims_pax.report.words import DOING, STAGES, compact, counted, duration, milli, number
 
 SLOT = re.compile(r"(?:--ntasks(?:-per-node)?[= ]|(?:^|\s)-(?:n|np)[= ]?)(\d+)")
 
-DOING = {
-    "moving": "molecular dynamics",
-    "training": "training",
-    "sampling": "making first structures",
-    "waiting": "waiting for labels",
-    "paused": "paused",
-    "stopped": "stopped in between",
-}
-IDLE = ("paused", "stopped")  # what is no work
+IDLE = {"paused": "paused", "stopped": "stopped in between"}  # what is no work
 
 
 def story(run: RunRecord) -> str:
@@ -92,7 +84,7 @@ def key_numbers(run: RunRecord) -> list[tuple[str, str, str]]:
         (
             str(run.labelled),
             f"of {budget} labels" if budget not in ("", "inf") else "labels",
-            kept or "none kept yet",
+            f"{kept}, all members together" if kept else "none kept yet",
         )
     ]
     if math.isfinite(force):
@@ -102,7 +94,7 @@ def key_numbers(run: RunRecord) -> list[tuple[str, str, str]]:
         _, part = held_out(run.predictions)
         h = honesty(*atomic_errors(part)) if part else None
         if h is not None and math.isfinite(h.rank):
-            tiles.append((f"{h.rank:.2f}", "ρ", "uncertainty against error, 1 is perfect"))
+            tiles.append((f"{h.rank:.2f}", "ρ", "spread against the delivered model's error, 1 is perfect"))
     tiles.append((*compact(wall_seconds(run)), "at work"))
     tiles.append(
         (*compact(run.reference_seconds), f"in {counted(run.calculations, 'reference calculation')}")
@@ -146,6 +138,9 @@ def ledger(run: RunRecord) -> list[tuple[str, str]]:
     for kind, words in DOING.items():
         if shares.get(kind, 0) > 0.5:
             rows.append((f"… {words}", duration(shares[kind])))
+    for kind, words in IDLE.items():
+        if shares.get(kind, 0) > 0.5:
+            rows.append((f"besides: {words}", duration(shares[kind])))
     return [(words, value.replace(" ", "\u00a0")) for words, value in rows]
 
 

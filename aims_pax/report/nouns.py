@@ -46,6 +46,7 @@ class Trajectory:
     times: Array
     labelled: NDArray[np.bool_]
     faults: tuple[tuple[int, str], ...] = ()  # (step, why) of impossible frames
+    tested: tuple[int, ...] = ()  # which of the K were drawn for testing, whatever their uncertainty
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Span:
-    """What the device did from `began` to `ended`: moving | training | sampling | waiting | paused | stopped."""
+    """What the device did from `began` to `ended`: a word of `core.pace.DOING`, paused or stopped."""
 
     doing: str
     began: float
@@ -164,6 +165,7 @@ class RunRecord:
     results: tuple[str, ...]  # delivered models
     error: str  # the last line of a traceback, "" when there is none
     version: str = ""
+    member_train: int = 0  # training frames of the member that has most
     unfinished_start: bool = False  # killed before it had written anything down
 
     def setting(self, key: str, default: str = "") -> str:

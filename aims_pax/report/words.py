@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 
+from aims_pax.core.pace import DOING as DOING
 from aims_pax.core.pace import duration as duration
 from aims_pax.core.pace import rounded as rounded
 
@@ -60,17 +61,24 @@ def milli(value: float, digits: int = 3) -> str:
     return number(1000 * value, digits)
 
 
-def worth(rank: float, ratio: float) -> str:
-    """What a spread of the models is worth, for page and card. rank: Spearman's ρ; ratio: rms error / rms spread."""
+DELIVERED, MEAN = "the delivered model", "the committee mean"  # whose error a spread is compared with
+
+
+def worth(rank: float, ratio: float, whose: str) -> str:
+    """What the spread of the models is worth as a sign of the error of one of them, or of their mean.
+
+    rank: Spearman's ρ; ratio: rms error / rms spread; whose: error it is. A mean errs less than its members, and
+    elsewhere, so the same spread has another worth for each.
+    """
     if not math.isfinite(rank):
         return ""
     how = "tells well" if rank >= ORDERS else "tells roughly" if rank >= ROUGHLY else "hardly tells"
-    text = f"The spread of the models {how} where they are wrong (rank correlation ρ = {rank:.2f})"
+    text = f"The spread of the models {how} where {whose} is wrong (rank correlation ρ = {rank:.2f})"
     if rank < ROUGHLY:
-        return f"{text}; the error is {ratio:.1f} × the spread."
+        return f"{text}; its error is {ratio:.1f} × the spread."
     if 1 / HONEST <= ratio <= HONEST:
-        return f"{text}, and how much: the error is {ratio:.1f} × the spread."
-    return f"{text}, but not how much: the error is {ratio:.1f} × the spread."
+        return f"{text}, and how much: its error is {ratio:.1f} × the spread."
+    return f"{text}, but not how much: its error is {ratio:.1f} × the spread."
 
 
 def misses(n: int, wanted: int) -> str:

@@ -1,22 +1,22 @@
 """`aims-PAX check`: what can be known of a working folder without running anything.
 
 Beyond the settings themselves this reads the geometries, control.in, the species defaults, the first
-structure of every dataset and the factories of calculators.
+structures of every dataset (and the lines of all of it) and the factories of calculators.
 """
 
 from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from aims_pax.dataset import unreadable
+from aims_pax.dataset import damage, only_known, read_extxyz
 from aims_pax.errors import SettingsError
-from aims_pax.frames import LabelledFrame
 from aims_pax.potential import load_factory
 from aims_pax.settings.base import Document, Place, nearest, no_such, read_document
 from aims_pax.settings.control import MOVES_ATOMS, pair_controls, read_control
@@ -32,6 +32,7 @@ _NAMES = (
     "small-omat-0 medium-omat-0 mace-matpes-pbe-0 mace-matpes-r2scan-0 mh-0 mh-1"
 )
 FOUNDATION_MODELS = tuple(_NAMES.split())
+READ = 4000  # structures of a dataset whose numbers are read: about a second
 INITIAL, ACTIVE = "INITIAL_DATASET_GENERATION", "ACTIVE_LEARNING"
 
 # what is wrong: (place in aimsPAX.yaml, text); mace.yaml's places start with "mace"
@@ -67,7 +68,7 @@ def checked(
     except SettingsError as error:
         systems = ()
         problems.append(_placed(project, mace, ("MISC", "path_to_geometry"), str(error)))
-    look(problems, _files(settings))
+    look(problems, _files(settings, systems))
     look(problems, _factories(settings))
     look(problems, _aims(settings, systems))
     if systems:
@@ -236,9 +237,11 @@ def _wrong_arguments(make: Callable[..., Any], kwargs: dict[str, Any]) -> str | 
     return None
 
 
-def _files(settings: Settings) -> Iterator[Finding]:
+def _files(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]:
     """Models and datasets the settings point to."""
     initial, active = settings.initial_dataset, settings.active_learning
+    own = active is None or active.initial_models is None  # models that know the elements of the geometries
+    known = elements(s.frame for s in systems) if own else ()
     for place, size in models(settings.samplers):
         if size not in FOUNDATION_MODELS and not settings.path(size).is_file():
             near = nearest(size, FOUNDATION_MODELS)
@@ -258,26 +261,23 @@ def _files(settings: Settings) -> Iterator[Finding]:
         for key in ("initial_train_dataset", "initial_valid_dataset"):
             named = getattr(active, key)
             for file in named.values() if isinstance(named, dict) else [named] if named else []:
-                yield from _labelled(settings, file, (ACTIVE, key))
+                yield from _labelled(settings, file, known, (ACTIVE, key))
     if settings.misc.test_set is not None:
-        yield from _labelled(settings, settings.misc.test_set, ("MISC", "test_set"))
+        yield from _labelled(settings, settings.misc.test_set, known, ("MISC", "test_set"))
 
 
-def _labelled(settings: Settings, file: str, place: Place) -> Iterator[Finding]:
-    """The first structure of a dataset, read with the label keys of the settings."""
-    import ase.io
-
+def _labelled(settings: Settings, file: str, known: Sequence[int], place: Place) -> Iterator[Finding]:
+    """A dataset, read with the label keys of the settings. known: atomic numbers, none where models are given."""
     path, misc = settings.path(file), settings.misc
     if not path.is_file():
         yield place, f"{file}: {no_such(path)}"
         return
     try:
-        first = next(ase.io.iread(path, format="extxyz"), None)
-        if first is None:
+        frames = read_extxyz(path, misc.energy_key, misc.forces_key, misc.stress_key)
+        several = itertools.islice(only_known(frames, known, path) if known else frames, READ)
+        if not sum(1 for _ in several):
             yield place, f"{file}: no structures in it"
-        else:
-            LabelledFrame.from_atoms(first, misc.energy_key, misc.forces_key, misc.stress_key)
+        elif (fault := damage(path)) is not None:
+            yield place, f"{file}, {fault}"
     except SettingsError as error:
-        yield place, f"{file}: {error}"
-    except Exception as error:  # ASE's readers raise whatever they trip over
-        yield place, f"{file}: {unreadable(error)}"
+        yield place, str(error).replace(str(path), file, 1)

@@ -86,7 +86,7 @@ class _Reader:
     def settings(self, folder: Path) -> Settings | None:
         """The settings, or None when there are problems."""
         self._read(rules.PROJECT, PROJECT, self.project)
-        self._samplers()
+        self._samplers(folder)
         self._read(rules.MACE, MACE, self.mace)
         own = {"mace.MISC": self.mace.get("MISC")}
         parts = Parts({**self.mace, **self.project, **own}, self.broken)
@@ -137,14 +137,14 @@ class _Reader:
             else:
                 into[name] = self._section(document, label, name, sections[name], dict(raw or {}))
 
-    def _samplers(self) -> None:
+    def _samplers(self, folder: Path) -> None:
         """The list SAMPLERS, each of its tables by the settings of its kind."""
         self.project[samplers.NAME] = ()
         document = self.documents.get(rules.PROJECT)
         if document is None:
             self.broken.add(samplers.NAME)
         elif samplers.NAME in document.data:
-            found, problems, oddities = sampler_list.read_samplers(document)
+            found, problems, oddities = sampler_list.read_samplers(document, folder)
             self.project[samplers.NAME] = found
             self.problems += problems
             self.warnings += oddities

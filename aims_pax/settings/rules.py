@@ -92,6 +92,18 @@ def _same_in_both(parts: Parts) -> Iterator[Finding]:
         yield PROJECT, (ACTIVE, "species_dir"), f"{said}; expected the same"
 
 
+def _one_beginning(parts: Parts) -> Iterator[Finding]:
+    """Given data take the place of the initial dataset: with both, one of them would be left aside."""
+    if parts.initial is None or parts.active is None:
+        return
+    both = ("initial_train_dataset", "initial_valid_dataset")
+    given = [key for key in both if getattr(parts.active, key) is not None]
+    if given:
+        sections = f"sections {INITIAL} and {SAMPLERS}" if parts[SAMPLERS] else f"section {INITIAL}"
+        text = f"names given data, which take the place of {INITIAL}: delete the {sections}, or remove "
+        yield PROJECT, (ACTIVE, given[0]), text + " and ".join(given)
+
+
 def _initial_stops(parts: Parts) -> Iterator[Finding]:
     s = parts.initial
     if s is None:
@@ -225,6 +237,7 @@ ERRORS: tuple[Rule, ...] = (
     _sections,
     _mandatory,
     _same_in_both,
+    _one_beginning,
     _initial_stops,
     _samplers,
     _members,

@@ -64,7 +64,7 @@ def read_sample(path: Path) -> Sampling:
     samplers: tuple[SamplerSettings, ...] = ()
     warnings: list[Problem] = []
     if NAME in data:
-        samplers, problems, warnings = read_samplers(document)
+        samplers, problems, warnings = read_samplers(document, Path.cwd())
     else:
         problems = [document.problem((NAME,), "mandatory. A list of samplers, such as - {kind: rattle_tree}")]
     written = data.pop("MD", None)

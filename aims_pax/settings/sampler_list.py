@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -28,9 +30,12 @@ TOLERANCE = 1e-3  # of the sum of the shares
 
 
 def read_samplers(
-    document: Document, place: Place = (NAME,)
+    document: Document, folder: Path, place: Place = (NAME,)
 ) -> tuple[tuple[SamplerSettings, ...], list[Problem], list[Problem]]:
-    """(samplers, everything wrong, everything odd) of the list at `place` of a document."""
+    """(samplers, everything wrong, everything odd) of the list at `place` of a document.
+
+    folder: where the user's own modules are.
+    """
     value: Any = document.data
     for part in place:
         value = value[part]
@@ -38,7 +43,7 @@ def read_samplers(
     if not isinstance(value, list) or not value:
         text = "expected a list of samplers, such as - {kind: md, share: 1.0}"
         return (), [document.problem(place, text)], []
-    reader = _Reader(document)
+    reader = _Reader(document, folder)
     found = [reader.sampler(entry, (*place, k)) for k, entry in enumerate(value)]
     problems = reader.problems
     samplers = tuple(s for s in found if s is not None)
@@ -85,15 +90,33 @@ def spelling_of(samplers: Sequence[SamplerSettings], one: SamplerSettings) -> An
     return named[0] if named else "small"
 
 
+def potential_place(samplers: Sequence[SamplerSettings], k: int) -> str:
+    """`SAMPLERS.N.potential`: where the potential of the k-th sampler is written, or may be."""
+    named = [i for i in (k, *range(len(samplers))) if samplers[i].potential is not None]
+    return f"{NAME}.{(named or [k])[0]}.potential"
+
+
 def potentials(samplers: Sequence[SamplerSettings]) -> list[tuple[Place, str, dict[str, Any]]]:
     """(place, factory, keyword arguments) of every callable the samplers name, to be looked at by `check`."""
     found: list[tuple[Place, str, dict[str, Any]]] = []
     for k, one in enumerate(samplers):
         if isinstance(one, OwnSamplerSettings):
             found.append(((NAME, k), one.kind, dict(one.kwargs)))
+        found += [
+            (place, call.target, dict(call.kwargs))
+            for place, call in calls(samplers)
+            if place[1] == k and ":" in call.target and not call.args
+        ]
+    return found
+
+
+def calls(samplers: Sequence[SamplerSettings]) -> list[tuple[Place, Call]]:
+    """(place, call) of every potential the samplers name that is no MACE model."""
+    found: list[tuple[Place, Call]] = []
+    for k, one in enumerate(samplers):
         call = None if one.potential is None or one.potential in MACE_MP0 else as_calculator(one.potential)
-        if isinstance(call, Call) and call.called and ":" in call.target and not call.args:
-            found.append(((NAME, k, "potential"), call.target, dict(call.kwargs)))
+        if isinstance(call, Call) and call.called:
+            found.append(((NAME, k, "potential"), call))
     return found
 
 
@@ -120,8 +143,9 @@ def _shares_wrong(samplers: Sequence[SamplerSettings]) -> list[str]:
 class _Reader:
     """Tables read one by one; what is wrong and what is odd gathered on the way."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, folder: Path) -> None:
         self.document = document
+        self.folder = folder
         self.problems: list[Problem] = []
         self.oddities: list[Problem] = []
 
@@ -139,6 +163,14 @@ class _Reader:
         if raw.get("potential") is not None and kind in POTENTIALLESS:
             self._wrong((*place, "potential"), "the reference moves the atoms of aimd; remove this key")
             return None
+        if (
+            model is OwnSamplerSettings
+            and set(raw) - set(model.model_fields)
+            and not _there(kind, self.folder)
+        ):
+            text = f"module {kind.partition(':')[0]!r} cannot be found, neither installed nor in this folder"
+            self._wrong((*place, "kind"), f"{text}; or one of {', '.join(KINDS)}")
+            return None  # what keys it has nobody knows
         before = len(self.problems)
         filters = self._filters([] if written is None else written, (*place, "filters"))
         made = self._validated(model, {**raw, "filters": filters}, place)
@@ -186,6 +218,17 @@ def explained(detail: ErrorDetails, model: type[Section]) -> str:
     near = nearest(name, model.model_fields)
     homes = [kind for kind, other in {**KINDS, **FILTERS}.items() if name in other.model_fields]
     return in_words(detail, model, f"{' and '.join(homes)} have it" if homes and near is None else "")
+
+
+def _there(target: str, folder: Path) -> bool:
+    """Whether the package of `module:callable` is installed or in the folder; nothing is imported."""
+    package = target.partition(":")[0].partition(".")[0]
+    if (folder / f"{package}.py").is_file() or (package and (folder / package).is_dir()):
+        return True
+    try:
+        return find_spec(package) is not None
+    except (ImportError, ValueError):  # no name of a module
+        return False
 
 
 def _unknown(what: str, kind: str, known: Mapping[str, Any]) -> str:

@@ -42,13 +42,17 @@ def test_a_published_size_goes_through_maces_download(model_file, monkeypatch):
     assert asked == ["small"]
 
 
-def test_without_network_the_error_names_the_way_out(monkeypatch):
+def test_without_network_the_error_names_the_way_out(monkeypatch, tmp_path):
+    from aims_pax.procedures.calculators import make_potential
+
     def no_network(size):
         raise urllib.error.URLError("Name or service not known")
 
     monkeypatch.setattr(foundation_models(), "download_mace_mp_checkpoint", no_network)
     with pytest.raises(SetupError, match=r"initial_foundational_size to its path"):
         foundation.load("medium")
+    with pytest.raises(SetupError, match=r"set SAMPLERS\.0\.potential to its path"):
+        make_potential("small", tmp_path, "SAMPLERS.0.potential")
 
 
 def test_what_is_neither_size_nor_file_is_named_with_the_choices(tmp_path):

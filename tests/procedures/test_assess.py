@@ -8,6 +8,7 @@ from aims_pax.dataset import write_extxyz
 from aims_pax.errors import SettingsError
 from aims_pax.force_field import export as exports
 from aims_pax.procedures.assess import assess
+from aims_pax.report.errors import atomic_errors, honesty
 from tests.force_field import tiny
 
 KEYS = ("REF_energy", "REF_forces", "REF_stress")
@@ -64,6 +65,12 @@ def test_several_models_are_a_committee_with_mean_and_spread(trained, tmp_path):
     np.testing.assert_allclose(stored["atomic_sd"], sd, rtol=1e-6)
     assert f"mean {1000 * sd.mean():.1f}, largest {1000 * sd.max():.1f} meV/Å" in text
     assert "committee mean" in text
+    for model, a in zip(models, stored["member_forces"], strict=True):
+        # what the report says of the one that is delivered
+        h = honesty(sd, np.sqrt(((a - stored["true_forces"]) ** 2).mean(axis=1)))
+        assert f"where {model.stem} is wrong (rank correlation ρ = {h.rank:.2f})" in text
+    h = honesty(*atomic_errors(stored))
+    assert f"where the committee mean is wrong (rank correlation ρ = {h.rank:.2f})" in text
     assert models[1].stem in text
 
 
@@ -75,6 +82,26 @@ def test_other_names_of_labels(trained, tmp_path):
     _, text = assessed([model], path, tmp_path / "t.npz", keys=("my_energy", "my_forces", "REF_stress"))
     assert row(text, "C2H6O")[0] == 2
     assert "S MAE" not in text, "nobody has a stress here"
+
+
+def test_data_that_cannot_be_used_are_named_with_their_place(trained, tmp_path):
+    model, path = sorted((trained / "results").glob("*.model"))[0], tmp_path / "x.xyz"
+    write_extxyz(path, tiny.ethanol(3))
+    whole = path.read_text()
+    one = len(whole.splitlines(True)) // 3
+    other = f"1\nProperties=species:S:1:pos:R:3:REF_forces:R:3 REF_energy=-1.0\nCl {6 * '0 '}\n"
+    for text, said in [
+        ("".join(whole.splitlines(True)[: one + 3]), r"structure 2 \(counted from 1\): the file ends early"),
+        (
+            whole.replace("REF_energy=", "REF_energy=nan was=", 1),
+            r"structure 1 \(counted from 1\): the energy is NaN",
+        ),
+        (whole + other, r"structure 4 \(counted from 1\): the model does not know Cl"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(SettingsError, match=rf"x\.xyz, {said}"):
+            assessed([model], path, tmp_path / "t.npz")
+        assert not (tmp_path / "t.npz").exists()
 
 
 def test_wrong_use_is_told(trained, tmp_path):

@@ -112,6 +112,8 @@ def test_running_it_again_adds_nothing_and_asking_for_more_adds_the_rest(go):
     said = go(config={"n_per_structure": 3})
     assert "9 of 9 structures made" in said
     assert Path("output.xyz").read_text() == few
+    assert "9 structures are there, 6 were asked for" in go(config={"n_per_structure": 2})
+    assert Path("output.xyz").read_text() == few
     go()
     grown = Path("output.xyz").read_text()
     assert grown.startswith(few)

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from aims_pax.errors import Busy, RestartError, SettingsError
+from aims_pax.errors import Busy, RestartError, SettingsError, SetupError
 from aims_pax.force_field import Ensemble
 from aims_pax.frames import Frame
 from aims_pax.procedures import sample as story
@@ -91,6 +91,29 @@ def test_where_a_structure_came_from_is_told_and_it_is_the_frame_of_its_id(go):
         assert "energy" not in atoms.info, "a cheap potential's energies are no labels"
 
 
+BROKEN = """from ase.calculators.emt import EMT
+class Never(EMT):
+    def calculate(self, *args):
+        raise ValueError("no such method")
+def nothing():
+    raise KeyError("license")
+"""
+
+
+@pytest.mark.parametrize(
+    ("made", "said"), [("Never", "ValueError: no such method"), ("nothing", "KeyError: 'license'")]
+)
+@pytest.mark.parametrize("kind", ["md", "rattle_tree"])
+def test_a_potential_that_does_not_work_is_named_by_its_key(go, made, said, kind):
+    module = f"broken_{made}_{kind}"
+    Path(f"{module}.py").write_text(BROKEN)
+    broken = {"kind": kind, "potential": {"factory": f"{module}:{made}"}}
+    with pytest.raises(SetupError, match=rf"^SAMPLERS\.0\.potential: {said}$"):
+        go(SAMPLERS=[broken])
+    with pytest.raises(SetupError, match=r"^SAMPLERS\.1\.potential: "):
+        go(SAMPLERS=[{"kind": kind}, broken])
+
+
 def test_equal_seeds_give_equal_files_and_others_others(go):
     go()
     first = output()
@@ -107,7 +130,8 @@ def test_running_it_again_adds_nothing_and_asking_for_more_adds_the_rest(go):
     few = output()
     assert "5 of 5 structures of each" in go(n_per_geometry=5)
     assert output() == few
-    go(n_per_geometry=3)
+    said = go(n_per_geometry=3)
+    assert "5 structures of each of 2 geometries are there, 3 were asked for" in said
     assert output() == few
     go()
     assert output().startswith(few)

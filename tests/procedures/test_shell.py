@@ -357,6 +357,7 @@ def test_the_time_is_accounted_for():
     kind, shares = shell.journal.lines[-1]
     assert kind == "time"
     assert {"moving", "training", "saving", "other"} <= set(shares)
+    assert shell.journal.lines[0][0] == "going", "from here on it is this stage that takes the time"
 
 
 def test_a_pause_is_told_apart_from_work(monkeypatch, caplog):
@@ -381,4 +382,5 @@ def test_a_pause_is_told_apart_from_work(monkeypatch, caplog):
     assert kinds["paused"] == {"began": 100.0, "ended": 110.0}
     assert [k for k, _ in shell.journal.lines].count("paused") == 1
     assert sum(kinds["time"].values()) == pytest.approx(len(world.turns))
+    assert "at work · dynamics" in caplog.text
     assert "paused for 10 s besides" in caplog.text

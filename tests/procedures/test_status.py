@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import time
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from aims_pax.errors import SettingsError
 from aims_pax.procedures.status import lines, status
 from aims_pax.record import control
+from aims_pax.record.lock import STARTING, Lock
 from tests.report.folders import advanced, answered, made_up, recorded, trained
 
 
@@ -152,6 +154,30 @@ def test_pauses_and_the_time_between_two_processes_are_no_time_of_a_stage(tmp_pa
     control.write(folder / "restart" / "control.json", {"wish": "pause", "of": holder})
     control.write(folder / "restart" / "paused.json", {"since": time.time() - 10, "of": holder})
     assert status(folder)["stage_s"] == pytest.approx(40, abs=3)
+
+
+def test_a_process_that_goes_on_is_starting_before_it_has_the_lock(tmp_path):
+    folder = made_up(tmp_path, [advanced(time.time() + 1, 0, 0, 10, 0.1)])  # younger than this process
+    with Lock(folder / "restart" / "lock").announced():
+        now = status(folder)
+        assert (now["state"], now["pid"]) == ("starting", os.getpid())
+    assert status(folder)["state"] == "stopped"
+    mark = folder / "restart" / STARTING
+    mark.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": 1.0}))
+    assert status(folder)["state"] == "stopped", "left behind by a process that is gone"
+
+
+def test_what_a_limit_counts_is_said(tmp_path):
+    folder = explored(tmp_path, max_train_set_size="50")
+    (folder / "data").mkdir()
+    rows = [("a", "train", 0), ("b", "train", 1), ("c", "train", 1), ("d", "train", None), ("e", "valid", 0)]
+    (folder / "data" / "splits.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    now = status(folder)
+    assert now["training_set"] == {
+        "of": "a member", "size": 3, "limit": 50.0, "limited_by": "max_train_set_size"
+    }  # fmt: skip
+    text = " ".join(" ".join(lines(now)).split())
+    assert "4 training + 1 validation (all members together) · 3 of max_train_set_size 50 (a member)" in text
 
 
 def test_many_trajectories_are_summed_up(tmp_path):

@@ -30,6 +30,25 @@ def test_what_only_shows_at_the_first_label_is_found(tmp_path):
         tried.verdict(settings(tmp_path, {"REFERENCE": wrong}))
 
 
+def with_samplers(folder, *samplers):
+    """Settings whose first structures come from these samplers."""
+    replaced = {"initial_sampling": None, "initial_calculator": None}
+    return settings(folder, {"INITIAL_DATASET_GENERATION": replaced, "SAMPLERS": list(samplers)})
+
+
+def test_potentials_of_samplers_are_tried_too(tmp_path):
+    emt = {"factory": "ase.calculators.emt:EMT"}
+    potential = {"factory": "tblite.ase:TBLite", "kwargs": {"method": "GFN8", "verbosity": 0}}
+    good = with_samplers(tmp_path, {"kind": "md", "potential": emt}, {"kind": "rattle_tree"})
+    assert "; SAMPLERS.0.potential labelled water in " in tried.verdict(good).text
+    wrong = with_samplers(
+        tmp_path, {"kind": "rattle_tree", "potential": emt}, {"kind": "md", "potential": potential}
+    )
+    said = r"^SAMPLERS\.1\.potential: tblite.ase:TBLite cannot label water \(H2O\): TBLiteValueError"
+    with pytest.raises(SettingsError, match=said):
+        tried.verdict(wrong)
+
+
 OWN = """from ase.calculators.emt import EMT
 def make():
     open("made", "w").close()
@@ -71,6 +90,9 @@ def test_a_gpu_that_is_not_there_is_a_warning_and_an_error_when_tried(tmp_path, 
         ("no-such-launcher aims.x", ["no-such-launcher", "aims.x"]),
         ("OMP_NUM_THREADS=1 {sh}", []),
         ("module load aims; aims.x", []),
+        ("mpirun -n 4 /opt/nowhere/aims.x < in > /opt/nowhere/out 2>&1", ["/opt/nowhere/aims.x"]),
+        ('mpirun -n 4 sh -c "ulimit -s unlimited; /opt/nowhere/aims.x"', ["/opt/nowhere/aims.x"]),
+        ("mpirun {sh} >/opt/nowhere/out 2>/dev/null; $HOME/aims.x", []),
     ],
 )
 def test_programs_of_fhi_aims_that_are_not_there_are_named(tmp_path, launch, missing):

@@ -1,6 +1,7 @@
 """Changed settings on restart: shown, applied or refused."""
 
 import copy
+import json
 
 import pytest
 
@@ -30,7 +31,24 @@ def changed(path, value):
 @pytest.fixture
 def begun(folder):
     compare(folder, SETTINGS, "abc", {"water": "1"})
+    folder.write_text(folder.data / "splits.jsonl", '["0", "train", 0]\n')
     return folder
+
+
+def test_the_files_to_begin_with_may_change_until_they_are_taken_in(folder):
+    key = "aimsPAX.ACTIVE_LEARNING.initial_models"
+    compare(folder, SETTINGS, "abc", {})
+    compare(folder, changed(key, ["a.model"]), "abc", {})
+    folder.write_text(folder.restart / "explore" / "state-000001.npy", "")
+    with pytest.raises(RestartError, match="the run began with the old files"):
+        compare(folder, changed(key, ["b.model"]), "abc", {})
+
+
+def test_before_any_data_the_other_differences_are_refused_all_the_same(folder):
+    compare(folder, SETTINGS, "abc", {})
+    folder.write_text(folder.data / "splits.jsonl", "")
+    with pytest.raises(RestartError, match="members are named after their seeds"):
+        compare(folder, changed("mace.GENERAL.seed", 2), "abc", {})
 
 
 @pytest.mark.parametrize(
@@ -82,8 +100,55 @@ def test_what_would_mix_data_is_refused_with_the_way_out_and_nothing_is_written(
 
 
 def test_another_reference_method_is_refused(begun):
-    with pytest.raises(RestartError, match="reference method"):
+    with pytest.raises(RestartError, match="reference method: abc → def"):
         compare(begun, SETTINGS, "def", {"water": "1"})
+
+
+def described(folder, method, **description):
+    path = folder.data / "labels" / method / "method.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"method": method, **description}))
+
+
+def refusal(folder, settings, method):
+    with pytest.raises(RestartError) as refused:
+        compare(folder, settings, method, {"water": "1"})
+    return str(refused.value)
+
+
+def test_another_method_is_refused_key_by_key(begun):
+    described(begun, "abc", factory="m:f", kwargs={"method": "GFN1-xTB"}, source="1")
+    described(begun, "def", factory="m:f", kwargs={"method": "GFN2-xTB", "charge": 1}, source="2")
+    said = refusal(begun, SETTINGS, "def")
+    assert "  REFERENCE.kwargs.method: GFN1-xTB → GFN2-xTB: labels of two reference methods" in said
+    assert "  REFERENCE.kwargs.charge: not set → 1: " in said
+    assert "  the module of REFERENCE.factory: changed contents: " in said
+    assert "m:f" not in said
+    assert "abc" not in said
+    assert "label this data again" in said
+
+
+def test_another_control_in_is_refused_with_its_keywords(begun):
+    described(begun, "abc", control=[["xc", "pbe"], ["k_grid", 1, 1, 1], ["output", "a"], ["output", "b"]])
+    described(begun, "def", control=[["xc", "pbe0"], ["k_grid", 1, 1, 1], ["output", "a"], ["output", "c"]])
+    said = refusal(begun, SETTINGS, "def")
+    assert "control.in: xc: pbe → pbe0" in said
+    assert "control.in: output: a | b → a | c" in said
+    assert "k_grid" not in said
+
+
+def test_without_the_descriptions_the_settings_tell_the_method(folder):
+    def reference(method):
+        return changed("aimsPAX.REFERENCE", {"kwargs": {"method": method}, "retries": 2})
+
+    compare(folder, reference("one"), "abc", {"water": "1"})
+    said = refusal(folder, reference("two"), "def")
+    assert "  REFERENCE.kwargs.method: one → two: " in said
+    assert "retries" not in said
+
+
+def test_only_another_method_is_mended_by_labelling_again(begun):
+    assert "label this data again" not in refusal(begun, changed("mace.ARCHITECTURE.r_max", 6.0), "abc")
 
 
 def test_another_structure_under_an_old_name_is_refused_an_added_one_is_not(begun):

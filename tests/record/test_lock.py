@@ -9,7 +9,7 @@ import time
 import pytest
 
 from aims_pax.errors import Busy, SetupError
-from aims_pax.record.lock import STALE_AFTER, Lock
+from aims_pax.record.lock import STALE_AFTER, STARTING, Lock
 
 HOLD = (
     "import sys; from pathlib import Path; from aims_pax.record.lock import Lock\n"
@@ -26,6 +26,21 @@ def write(path, age=0.0, **holder):
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(holder))
     os.utime(path, (time.time() - age,) * 2)
+
+
+def test_who_is_about_to_go_on_says_so_until_it_has_the_lock(path):
+    lock, mark = Lock(path), path.with_name(STARTING)
+    with lock.announced():
+        assert not mark.parent.exists(), "nothing is begun by that"
+    path.parent.mkdir()
+    with lock.announced():
+        assert json.loads(mark.read_text())["pid"] == os.getpid()
+        assert lock.holder() is None
+        with lock.held():
+            assert not mark.exists()
+    with pytest.raises(SetupError), lock.announced():
+        raise SetupError("the settings were wrong")
+    assert not mark.exists()
 
 
 def test_a_second_process_is_refused_with_pid_and_host_of_the_first(path):

@@ -37,7 +37,7 @@ def exploring(n=3):
 
 def test_trajectories_with_step_temperature_and_uncertainty_against_the_threshold():
     text = drawn("explore", exploring(), RULES, {0: Seen(512.4, 0.1), 1: Seen(300.0, 0.4)})
-    assert "60 of 1000 training points · 12 of 500 labels asked for" in text
+    assert "60 of 1000 training points (a member) · 12 of 500 labels asked" in text
     assert "threshold 0.200 eV/Å · force MAE 60.0 meV/Å" in text
     first, second, third = (line for line in text.splitlines() if line.startswith("▶"))
     assert " 512 " in first
@@ -76,8 +76,8 @@ def test_the_time_is_shared_out():
     clock = Clock()
     for now, doing in ((0, "moving"), (30, "training"), (40, "moving")):
         clock.now("explore", doing, now)
-    assert clock.line(40) == "now: moving · 40 s · moving 75 % · training 25 %"
-    assert clock.line(60) == "now: moving · 60 s · moving 83 % · training 17 %"  # a turn that lasts
+    assert clock.line(40) == "now: dynamics · 40 s · dynamics 75 % · training 25 %"
+    assert clock.line(60) == "now: dynamics · 60 s · dynamics 83 % · training 17 %"  # a turn that lasts
     clock.now("converge", "training", 50)
     assert clock.seconds == {}
 
@@ -89,7 +89,7 @@ def test_what_is_left_follows_from_what_was_done_since_the_clock_was_started():
     clock.now("explore", "moving", 1, [("max_train_set_size", 21, 60), ("max_labels", 1, math.inf)])
     assert "left" not in clock.line(1)
     clock.now("explore", "moving", 60, [("max_train_set_size", 30, 60), ("max_labels", 10, math.inf)])
-    assert clock.line(60) == "now: moving · 60 s · about 3 min left (max_train_set_size 60)"
+    assert clock.line(60) == "now: dynamics · 60 s · about 3 min left (max_train_set_size 60)"
 
 
 def test_a_pause_is_no_part_of_the_time():
@@ -111,7 +111,7 @@ def test_the_line_of_the_time_fits_and_keeps_the_time_left():
     assert len(line) <= 60
     assert line.endswith("left")
     assert clock.line(11_000, 150).endswith("left (max_train_set_size 60)")
-    assert "training 27 %" in clock.line(11_000)
+    assert "training 27 %" in clock.line(11_000, 81)
 
 
 def test_a_pause_is_seen():

@@ -8,7 +8,7 @@ import pytest
 from aims_pax.report.card import card, data_hash, gaps, write_cards
 from aims_pax.report.errors import atomic_errors, by_system, held_out, honesty
 from aims_pax.report.figures import honest
-from aims_pax.report.words import milli, worth
+from aims_pax.report.words import DELIVERED, milli, worth
 
 
 def test_every_delivered_model_gets_its_card(folder):
@@ -78,7 +78,7 @@ def test_words_from_outside_do_not_break_the_table(run):
 def test_page_and_card_say_the_same_of_the_uncertainty(run):
     """One wording, also where the run's spread is not honest."""
     h = honesty(*atomic_errors(held_out(run.predictions)[1]))
-    said = worth(h.rank, h.ratio)
+    said = worth(h.rank, h.ratio, DELIVERED)
     assert said
     assert said in card(run, "tiny_255.model").split("## Uncertainty")[1].split("## ")[0]
     assert said in [p.note for p in honest(run)]

@@ -1,14 +1,17 @@
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from aims_pax.report import course, figures
 from aims_pax.report.distances import pairs
+from aims_pax.report.gather import gather
 from aims_pax.report.parity import parity
 from aims_pax.report.reading import Geometry
 from aims_pax.report.style import NAMES, drawing, envelope, panel, thinned
+from tests.report.folders import advanced, made_up
 
 DRAWN = {
     figures.learning: {"learning_forces", "learning_energies", "convergence"},
@@ -81,6 +84,30 @@ def test_shares_of_the_timeline_never_exceed_the_device(run):
     total = sum(np.asarray(table[k]) for k in ("moving", "training", "sampling", "waiting"))
     assert (total <= 1 + 1e-9).all()
     assert total.mean() > 0.5
+
+
+def test_dots_of_test_frames_are_named_where_there_are_some(run):
+    drawn = {(str(t.index), str(t.steps[k])) for t in run.trajectories for k in t.tested}
+    frames = [s.info for s in run.structures if s.id in run.splits["test"]]
+    assert drawn == {(info["trajectory"], info["step"]) for info in frames}
+    assert len(drawn) == 3
+    assert figures.TESTED in figures.unsure(run.trajectories)
+    assert figures.TESTED not in figures.unsure([replace(t, tested=()) for t in run.trajectories])
+
+
+def test_gaps_of_the_timeline_are_named(tmp_path):
+    begun = {"time": 60, "stage": "run", "kind": "begun", "content": {}}
+    going = {"time": 65, "stage": "explore", "kind": "going", "content": {}}
+    entries = [
+        advanced(0, 0, 0, 10, 0.1),
+        advanced(30, 0, 10, 20, 0.1),
+        begun,
+        going,
+        advanced(90, 0, 20, 30, 0.1),
+    ]
+    (panel,) = course.timeline(gather(made_up(tmp_path, entries)))
+    assert "dynamics 92 % · starting 8 %" in panel.note
+    assert "blank: starting 5 s, stopped in between 30 s" in panel.note
 
 
 def test_shortest_distances_see_images_of_a_crystal():

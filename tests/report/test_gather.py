@@ -10,6 +10,7 @@ import pytest
 
 from aims_pax.errors import SettingsError
 from aims_pax.report.gather import gather
+from aims_pax.report.ledger import ledger
 from aims_pax.report.reading import snapshot, stored_labels, structures
 from tests.report.folders import advanced, answered, made_up, trained
 
@@ -178,6 +179,27 @@ def test_time_belongs_to_what_ended_it(tmp_path):
     ]))  # fmt: skip
     assert run.shares() == {"moving": 4, "training": 6, "waiting": 3, "saving": 1, "stopped": 86}
     assert run.stages[0].seconds == {"moving": 4.0}
+
+
+def test_a_finished_run_that_is_started_again_was_starting_not_saving(tmp_path):
+    """Loading the models is not saving; a journal without `going` is of an earlier version."""
+    ended = [advanced(0, 0, 0, 10, 0.1), {"time": 10, "stage": "explore", "kind": "time", "content": {}},
+             {"time": 60, "stage": "run", "kind": "begun", "content": {}}]  # fmt: skip
+    going = {"time": 66, "stage": "explore", "kind": "going", "content": {}}
+    for name, entries in (("new", [going]), ("old", [])):
+        time = {"time": 66.5, "stage": "explore", "kind": "time", "content": {}}
+        shares = gather(made_up(tmp_path / name, [*ended, *entries, time])).shares()
+        assert shares["stopped"] == 50
+        assert shares["starting"] == (6 if entries else 6.5)
+        assert shares["saving"] == (10.5 if entries else 10)
+
+
+def test_what_was_no_work_is_no_part_of_it(tmp_path):
+    begun = {"time": 60, "stage": "run", "kind": "begun", "content": {}}
+    run = gather(made_up(tmp_path, [advanced(0, 0, 0, 10, 0.1), advanced(10, 0, 10, 20, 0.1), begun]))
+    words = [what for what, _ in ledger(run)]
+    assert "… dynamics" in words
+    assert words[-1] == "besides: stopped in between"
 
 
 def test_a_recalculation_in_the_same_folder_is_no_part_of_the_run(tmp_path):

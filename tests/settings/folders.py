@@ -21,6 +21,7 @@ MD:
 REFERENCE:
   factory: ase.calculators.emt:EMT
 """
+GIVEN = PROJECT[PROJECT.index("ACTIVE") :]  # without an initial dataset
 MACE = "GENERAL:\n  name_exp: tiny\n"
 
 AIMS = """\

@@ -13,9 +13,11 @@ from ase.build import bulk, molecule
 from aims_pax.errors import SettingsError
 from aims_pax.settings.check import check, checked
 from tests.settings.folders import AIMS, MACE, PROJECT, with_key, write
+from tests.settings.folders import GIVEN as NO_INITIAL
 
 INITIAL, ACTIVE = "INITIAL_DATASET_GENERATION", "ACTIVE_LEARNING"
 GEOMETRY = with_key(PROJECT, "MISC", "path_to_geometry: geometry.xyz")
+GIVEN = with_key(NO_INITIAL, "MISC", "path_to_geometry: geometry.xyz")
 AIMS_GEOMETRY = with_key(AIMS, "MISC", "path_to_geometry: geometry.xyz")
 
 
@@ -149,7 +151,7 @@ def test_atomic_energies_must_fit_the_elements(folder):
 
 
 def test_datasets_and_models_must_be_there(folder):
-    project = with_key(GEOMETRY, ACTIVE, "initial_models: [a, b, c, d]", "initial_train_dataset: train.xyz")
+    project = with_key(GIVEN, ACTIVE, "initial_models: [a, b, c, d]", "initial_train_dataset: train.xyz")
     said = problems(with_test_set := folder, with_key(project, "MISC", "test_set: test.xyz"))
     for file in ("a", "d", "train.xyz", "test.xyz"):
         assert f"{file}: no such file" in said
@@ -158,7 +160,7 @@ def test_datasets_and_models_must_be_there(folder):
 
 def test_datasets_must_carry_labels_under_the_given_names(folder):
     labelled(folder / "train.xyz", "E", "F")
-    project = with_key(GEOMETRY, ACTIVE, "initial_train_dataset: train.xyz")
+    project = with_key(GIVEN, ACTIVE, "initial_train_dataset: train.xyz")
     assert "name the label keys with MISC.energy_key" in problems(folder, project)
     project = with_key(project, "MISC", "energy_key: E", "forces_key: F")
     assert warnings(folder, project) == ()
@@ -166,9 +168,40 @@ def test_datasets_must_carry_labels_under_the_given_names(folder):
 
 def test_an_empty_dataset_is_refused(folder):
     (folder / "train.xyz").write_text("")
-    assert "initial_train_dataset" in problems(
-        folder, with_key(GEOMETRY, ACTIVE, "initial_train_dataset: train.xyz")
+    project = with_key(GIVEN, ACTIVE, "initial_train_dataset: train.xyz")
+    assert "initial_train_dataset: train.xyz: no structures in it" in problems(folder, project)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "H  ",
+            "Cl ",
+            "structure 2 (counted from 1): the model does not know Cl (in HClO), only H, O; remove",
+        ),
+        ("REF_energy=-1.0", "REF_energy=nan", "structure 2 (counted from 1): the energy is NaN"),
+        ("0.00000000", "nan", "structure 2 (counted from 1): the position of atom 1 is NaN"),
+        ("O ", "Xy ", "structure 2 (counted from 1): 'Xy' is no element"),
+    ],
+)
+def test_given_data_are_read_behind_the_first_structure(folder, old, new, said):
+    labelled(folder / "train.xyz")
+    one = (folder / "train.xyz").read_text()
+    (folder / "train.xyz").write_text(one + one.replace(old, new, 1))
+    project = with_key(GIVEN, ACTIVE, "initial_train_dataset: train.xyz")
+    assert problems(folder, project).startswith(
+        f"aimsPAX.yaml:2: ACTIVE_LEARNING.initial_train_dataset: train.xyz, {said}"
     )
+
+
+def test_the_lines_of_a_long_dataset_are_looked_at_to_the_end(folder, monkeypatch):
+    monkeypatch.setattr("aims_pax.settings.check.READ", 2)
+    labelled(folder / "train.xyz")
+    one = (folder / "train.xyz").read_text()
+    (folder / "train.xyz").write_text(3 * one + "3\n")
+    project = with_key(GIVEN, ACTIVE, "initial_train_dataset: train.xyz")
+    assert "structure 4 (counted from 1): the file ends early" in problems(folder, project)
 
 
 def two_systems(folder):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.settings.folders import AIMS, MACE, PROJECT, errors, read, with_key
+from tests.settings.folders import AIMS, GIVEN, MACE, PROJECT, errors, read, with_key
 
 INITIAL, ACTIVE = "INITIAL_DATASET_GENERATION", "ACTIVE_LEARNING"
 STRESS = with_key(MACE, "GENERAL", "compute_stress: True")
@@ -155,6 +155,25 @@ def test_a_sampling_calculator_must_be_given(tmp_path):
 )
 def test_members_are_counted(tmp_path, key, said):
     assert said in errors(tmp_path, with_key(PROJECT, ACTIVE, key))[0]
+
+
+@pytest.mark.parametrize("key", ["initial_train_dataset", "initial_valid_dataset"])
+def test_given_data_and_an_initial_dataset_exclude_each_other(tmp_path, key):
+    said = errors(tmp_path, with_key(PROJECT, ACTIVE, f"{key}: a.xyz"))
+    assert said == [
+        f"aimsPAX.yaml:5: ACTIVE_LEARNING.{key}: names given data, which take the place of "
+        f"INITIAL_DATASET_GENERATION: delete the section INITIAL_DATASET_GENERATION, or remove {key}"
+    ]
+    assert getattr(read(tmp_path, with_key(GIVEN, ACTIVE, f"{key}: a.xyz")).active_learning, key) == "a.xyz"
+
+
+def test_beside_given_data_the_samplers_are_named_too(tmp_path):
+    both = with_key(PROJECT, ACTIVE, "initial_train_dataset: a.xyz", "initial_valid_dataset: b.xyz")
+    (said,) = errors(tmp_path, both + "SAMPLERS:\n  - {kind: rattle_tree}\n")
+    assert said.endswith(
+        "delete the sections INITIAL_DATASET_GENERATION and SAMPLERS, or remove initial_train_dataset and "
+        "initial_valid_dataset"
+    )
 
 
 def test_npt_needs_stress(tmp_path):

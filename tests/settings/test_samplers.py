@@ -74,6 +74,8 @@ WRONG = {
     "- {kind: aimd, potential: small}": "SAMPLERS.0.potential: the reference moves the atoms of aimd",
     "- {kind: md, potential: {factroy: x}}": "SAMPLERS.0.potential: expected ",
     "- {kind: rattle_tree, beta: 2}": "SAMPLERS.0.beta: 2 is not possible",
+    "- {kind: mymod:make, temperature: 300}": "SAMPLERS.0.kind: module 'mymod' cannot be found",
+    "- {kind: json:make, temperature: 300}": "SAMPLERS.0.temperature: unknown key",
     "- md": "SAMPLERS.0: expected a table such as {kind: md, share: 0.5}",
     "{kind: md}": "SAMPLERS: expected a list of samplers",
 }  # fmt: skip

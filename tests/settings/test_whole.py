@@ -11,7 +11,7 @@ from aims_pax.settings import dump, effective
 from aims_pax.settings.whole import MACE as MACE_SECTIONS
 from aims_pax.settings.whole import PROJECT as PROJECT_SECTIONS
 from aims_pax.settings.whole import as_yaml
-from tests.settings.folders import AIMS, MACE, PROJECT, read, with_key
+from tests.settings.folders import AIMS, GIVEN, MACE, PROJECT, read, with_key
 
 # Every key of the published tables at its default; mandatory keys and a stop criterion filled in.
 SEED_PROJECT = """\
@@ -236,7 +236,7 @@ EXAMPLES = {
     ),
     "everything else": (
         with_key(
-            PROJECT + "CLUSTER: {type: local, job_time_limit: 01:30:00}\n",
+            GIVEN + "CLUSTER: {type: local, job_time_limit: 01:30:00}\n",
             "ACTIVE_LEARNING",
             "seeds_tags_dict: {a: 1, b: 2, 3: 5, '1e-3': 4}",
             "initial_models: [a, b, c, 'None']",
