@@ -60,7 +60,9 @@ MACE: dict[str, Any] = {
         "r_max": 3.5,
         "radial_MLP": [8],
     },
-    "TRAINING": {"compile": "never"},  # nothing here is long enough; without limits `auto` believes that it is
+    "TRAINING": {
+        "compile": "never"
+    },  # nothing here is long enough; without limits `auto` believes that it is
 }
 
 
