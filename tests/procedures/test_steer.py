@@ -112,8 +112,8 @@ def wait_for(condition, seconds=120):
 def test_a_whole_run_is_paused_resumed_stopped_and_continued(tmp_path):
     """Every calculation once: nothing begins while it rests, nothing is lost when it ends."""
     folder = write_project(
-        tmp_path, {"ACTIVE_LEARNING": {"max_MD_steps": 100_000, "max_labels": 15, "converge_al": False}}
-    )
+        tmp_path, {"ACTIVE_LEARNING": {"max_MD_steps": 100_000, "max_labels": 400, "converge_al": False}}
+    )  # so many labels that the run cannot end by itself between two wishes
     journal = folder / "restart" / "journal.jsonl"
     run = subprocess.Popen(
         [sys.executable, "-c", "import sys; sys.argv = ['aims-PAX']; from aims_pax.cli import main; main()"],
@@ -137,6 +137,8 @@ def test_a_whole_run_is_paused_resumed_stopped_and_continued(tmp_path):
     finally:
         run.kill()
     assert status(folder)["reason"].startswith("stopped by the user (aims-PAX stop)")
+    written = folder / "aimsPAX.yaml"
+    written.write_text(written.read_text().replace("max_labels: 400", "max_labels: 20"))
     done = command(folder=folder)
     assert done.returncode == 0, done.stderr
     labelled = [e for e in map(json.loads, journal.read_text().splitlines()) if e["kind"] == "Labelled"]
