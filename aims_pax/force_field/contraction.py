@@ -10,6 +10,7 @@ is a polynomial of degree ν ≤ 3 in the D numbers x_{·c}. Every monomial x_k 
 
 C = U·W does not depend on the atoms, and a monomial belongs to its lowest index k, so an x_k of degree l needs
 only those P made of indices of degree l and above. They come first in P: each degree takes a leading part.
+Neighbouring degrees share one matrix product, and the longer of their parts, where each alone would have few rows.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 
 ORDERS = 3  # the highest correlation that is precontracted; P grows as D²
+ROWS = 16  # of a matrix product; with fewer its time hardly depends on them
 
 
 class Coupling:
@@ -39,49 +41,59 @@ class Coupling:
         self.dims = [2 * ell + 1 for ell in ls]
         D = sum(self.dims)
         self.rows = _rows(self.dims, self.order)
-        self.leading = [sum(min(row, default=D) >= s for row in self.rows) for s in _starts(self.dims)]
+        leading = [sum(min(row, default=D) >= s for row in self.rows) for s in _starts(self.dims)]
         self.factors = torch.tensor(self.rows, dtype=torch.int64).T.contiguous().to(device)  # (ν − 1, rows)
         self.components = [_components(c) for c in contractions]
+        self.blocks = self._blocks(leading)
         self.constants = [self._constants(c, device) for c in contractions]
 
     def contract(self, parameters: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
-        """C for each degree l of x: (Z, channels, nM·(2l + 1), leading part). parameters: of the product block."""
-        parts: list[list[torch.Tensor]] = [[] for _ in self.dims]
+        """C for each block of x: (Z, channels, nM·d, leading part). parameters: of the product block."""
+        parts: list[list[torch.Tensor]] = [[] for _ in self.blocks]
         for k, (constants, nM) in enumerate(zip(self.constants, self.components, strict=True)):
             name = f"symmetric_contractions.contractions.{k}."
             names = [f"weights.{n}" for n in reversed(range(self.order - 1))] + ["weights_max"]  # ν = 1, 2, …
             W = torch.cat([parameters[name + n] for n in names], dim=1)  # (Z, p, C)
             Z, _, channels = W.shape
             flat = W.transpose(1, 2).reshape(Z * channels, -1) @ constants  # (Z·C, all entries)
-            sizes = [nM * d * n for d, n in zip(self.dims, self.leading, strict=True)]
-            for ell, (part, d) in enumerate(zip(flat.split(sizes, dim=1), self.dims, strict=True)):
-                parts[ell].append(part.reshape(Z, channels, nM * d, -1))
+            sizes = [nM * d * n for d, n in self.blocks]
+            for q, (part, (d, n)) in enumerate(zip(flat.split(sizes, dim=1), self.blocks, strict=True)):
+                parts[q].append(part.reshape(Z, channels, nM * d, n))
         return [p[0] if len(p) == 1 else torch.cat(p, dim=2) for p in parts]
 
     def monomials(self, x: torch.Tensor) -> torch.Tensor:
-        """P (rows, channels, A) of x (D, channels, A)."""
-        one = torch.ones_like(x[:1])
-        padded = torch.cat([x, one])
+        """P (channels, rows, A) of x (channels, D, A)."""
+        one = torch.ones_like(x[:, :1])
+        padded = torch.cat([x, one], dim=1)
         P = one
         for k, factor in enumerate(self.factors):
-            chosen = padded.index_select(0, factor)
+            chosen = padded.index_select(1, factor)
             P = chosen if k == 0 else P * chosen
         return P
 
-    def __call__(self, C: Sequence[torch.Tensor], P: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """B (channels, all components, A) for atoms of one element: C of that element, P and x of its atoms."""
-        channels, nM = len(C[0]), sum(self.components)
+    def __call__(self, C: Sequence[torch.Tensor], x: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+        """B (channels, all components, A) of x (channels, D, A): counts[z] atoms of each element, in order."""
+        channels, nM = len(x), sum(self.components)
+        P = self.monomials(x).split(list(counts), dim=2)
         parts = []
-        for c, leading, d in zip(C, self.leading, self.dims, strict=True):
-            T = torch.bmm(c, P[:leading].transpose(0, 1))
-            if nM * d == 1:
-                T = _Packed.apply(T)  # type: ignore[no-untyped-call]
-            parts.append(T.view(channels, nM, d, T.shape[-1]))
-        T = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
-        return (T * x.transpose(0, 1)[:, None]).sum(2)
+        for c, (d, n) in zip(C, self.blocks, strict=True):
+            made = [torch.bmm(c[z], p[:, :n]) for z, p in enumerate(P) if p.shape[2]]
+            parts.append(_joined(made, 2).view(channels, nM, d, x.shape[2]))
+        return (_joined(parts, 2) * x[:, None]).sum(2)
+
+    def _blocks(self, leading: Sequence[int]) -> list[tuple[int, int]]:
+        """(numbers of x, leading part of P) of each matrix product: whole degrees, from the lowest on."""
+        nM, blocks = sum(self.components), []
+        d, n = 0, 0
+        for own, part in zip(self.dims, leading, strict=True):
+            d, n = d + own, n or part
+            if self.order == ORDERS and nM * d >= ROWS:
+                blocks.append((d, n))
+                d, n = 0, 0
+        return [*blocks, (d, n)] if d else blocks
 
     def _constants(self, contraction: Any, device: torch.device) -> torch.Tensor:
-        """(weights, entries): for each degree of x the entries (M, k, leading part) flattened, one after another."""
+        """(weights, entries): for each block of x the entries (M, k, leading part) flattened, one after another."""
         nM, D, rows = _components(contraction), sum(self.dims), len(self.rows)
         place = {row: q for q, row in enumerate(self.rows)}
         blocks = []
@@ -95,21 +107,13 @@ class Coupling:
             folded = torch.zeros((len(flat), nM, D * rows), dtype=torch.float64)
             blocks.append(folded.index_add_(2, target, flat))
         dense = torch.cat(blocks).view(-1, nM, D, rows)
-        parts = zip(dense.split(self.dims, dim=2), self.leading, strict=True)
-        flat = torch.cat([part[..., :n].flatten(1) for part, n in parts], dim=1)
+        parts = zip(dense.split([d for d, _ in self.blocks], dim=2), self.blocks, strict=True)
+        flat = torch.cat([part[..., :n].flatten(1) for part, (_, n) in parts], dim=1)
         return flat.to(device, contraction.U_matrix_1.dtype)
 
 
-class _Packed(torch.autograd.Function):
-    """The same; its gradient is laid out without gaps, so that a traced graph has no strides over size 1 to keep."""
-
-    @staticmethod
-    def forward(ctx: Any, T: torch.Tensor) -> torch.Tensor:
-        return T.view_as(T)
-
-    @staticmethod
-    def backward(ctx: Any, slope: torch.Tensor) -> torch.Tensor:
-        return slope.contiguous()
+def _joined(parts: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
+    return torch.cat(list(parts), dim) if len(parts) > 1 else parts[0]
 
 
 def _components(contraction: Any) -> int:

@@ -220,13 +220,8 @@ class Plan:
 
     def _product(self, layer: Layer, w: LayerWeights, layout: Layout, m: ByL) -> ByL:
         """The symmetric contraction of the messages, element by element, and its linear map."""
-        x = torch.cat(m, dim=1).permute(1, 2, 0).contiguous()  # (D, C, A)
-        P = layer.coupling.monomials(x)
-        here = zip(
-            range(len(layout.counts)), P.split(layout.counts, 2), x.split(layout.counts, 2), strict=True
-        )
-        parts = [layer.coupling([C[z] for C in w.product], p, own) for z, p, own in here if own.shape[2]]
-        B = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
+        x = torch.cat(m, dim=1).permute(2, 1, 0).contiguous()  # (C, D, A)
+        B = layer.coupling(w.product, x, layout.counts)
         blocks = B.permute(2, 1, 0).split(layer.outputs, dim=1)
         return [_mixed(b, mix) for b, mix in zip(blocks, w.mix, strict=True)]
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
+FUSED = ("cpu", "cuda")  # devices where torch steps all parameters in one kernel, several times sooner
+
 
 def make_optimiser(model: MaceModel, training: TrainingSettings) -> torch.optim.Optimizer:
     """Adam or AdamW with MACE's groups: weight decay on products and on the linear layers of interactions."""
@@ -34,7 +36,17 @@ def make_optimiser(model: MaceModel, training: TrainingSettings) -> torch.optim.
         {"params": list(model.readouts.parameters()), "weight_decay": 0.0},
     ]
     kind = torch.optim.AdamW if str(training.optimizer).lower() == "adamw" else torch.optim.Adam
-    return kind(groups, lr=training.lr, amsgrad=bool(training.amsgrad))
+    fused = next(model.parameters()).device.type in FUSED
+    optimiser = kind(groups, lr=training.lr, amsgrad=bool(training.amsgrad), fused=fused)
+    optimiser.register_step_post_hook(_tell)
+    return optimiser
+
+
+def _tell(optimiser: torch.optim.Optimizer, *_: Any) -> None:
+    """The fused kernel changes parameters without counting it, and what is kept of them goes by that count."""
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            torch.autograd.graph.increment_version(parameter)
 
 
 def optimiser_arrays(optimiser: torch.optim.Optimizer, names: Mapping[torch.Tensor, str]) -> Arrays:
@@ -54,8 +66,7 @@ def load_optimiser(
     for word, value in arrays.items():
         key, _, name = word.partition("/")
         parameter = parameters[name]
-        where = torch.device("cpu") if key == "step" else parameter.device
-        optimiser.state[parameter][key] = torch.from_numpy(np.array(value)).to(where)
+        optimiser.state[parameter][key] = torch.from_numpy(np.array(value)).to(parameter.device)
 
 
 class Schedule:

@@ -76,3 +76,25 @@ def test_weight_decay_acts_where_mace_puts_it(name, kind):
     assert decays["products.0.linear.weight"] == decays["interactions.1.linear.weight"] == 0.25
     assert decays["readouts.0.linear.weight"] == decays["interactions.0.linear_up.weight"] == 0.0
     assert not optimiser.param_groups[0]["amsgrad"]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_a_step_is_that_of_torchs_plain_loop_and_is_counted_in_every_parameter(optimizer):
+    """What is kept of parameters (`Fast.frozen_weights`) goes by the count; a fused step alone would not raise it."""
+    ours = build_model(settings(default_dtype="float64"), (1, 6), 1)
+    theirs = build_model(settings(default_dtype="float64"), (1, 6), 1)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer]
+    training = settings(optimizer=optimizer, amsgrad=True, weight_decay=0.0).training
+    optimiser = make_optimiser(ours, training)
+    loop = kind(theirs.parameters(), lr=training.lr, amsgrad=True, weight_decay=0.0, foreach=False)
+    rng = torch.Generator().manual_seed(3)
+    before = [p._version for p in ours.parameters()]
+    for _ in range(3):
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            a.grad = torch.randn(a.shape, generator=rng, dtype=a.dtype)
+            b.grad = a.grad.clone()
+        optimiser.step()
+        loop.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
+    assert all(p._version > n for p, n in zip(ours.parameters(), before, strict=True))
