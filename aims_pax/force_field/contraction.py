@@ -77,7 +77,7 @@ class Coupling:
         P = self.monomials(x).split(list(counts), dim=2)
         parts = []
         for c, (d, n) in zip(C, self.blocks, strict=True):
-            made = [torch.bmm(c[z], p[:, :n]) for z, p in enumerate(P) if p.shape[2]]
+            made = [torch.bmm(own, p[:, :n]) for own, p in zip(c.unbind(), P, strict=True) if p.shape[2]]
             parts.append(_joined(made, 2).view(channels, nM, d, x.shape[2]))
         return (_joined(parts, 2) * x[:, None]).sum(2)
 

@@ -341,7 +341,8 @@ def _per_element(
     """{l: Σ over l in of h W_z}: another matrix for each element."""
     out: dict[int, torch.Tensor] = {}
     for (i, j), W in skip.items():
-        parts = [_mixed(b, W[z]) for z, b in enumerate(h[i].split(layout.counts)) if b.shape[0]]
+        split = zip(h[i].split(layout.counts), W.unbind(), strict=True)
+        parts = [_mixed(b, w) for b, w in split if b.shape[0]]
         made = torch.cat(parts) if len(parts) > 1 else parts[0]
         out[j] = out[j] + made if j in out else made
     return out
