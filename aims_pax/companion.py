@@ -20,8 +20,9 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-from aims_pax.errors import AimsPaxError
+from aims_pax.errors import AimsPaxError, SetupError
 
+LOST_IN_A_ROW = 3  # processes that may die before the run gives up
 LOOK = 0.1  # s between two looks at whether an answer is still wanted
 Answer = Callable[[Any, Callable[[], bool]], Any]
 T = TypeVar("T")
@@ -33,6 +34,27 @@ class CompanionLost(AimsPaxError):
     def __init__(self, how: str) -> None:
         super().__init__(f"a process has ended without an answer ({how})")
         self.how = how
+
+
+class Patience:
+    """Counts processes that were lost one after another. remedy: what a user can do, for the message."""
+
+    def __init__(self, remedy: str) -> None:
+        self.remedy = remedy
+        self._lost = 0
+
+    def answered(self) -> None:
+        """A process has done its work: the count begins anew."""
+        self._lost = 0
+
+    def lost(self, error: Exception) -> None:
+        """One more was lost. Raises SetupError when there were too many in a row."""
+        self._lost += 1
+        if self._lost >= LOST_IN_A_ROW:
+            raise SetupError(
+                f"{error}, {self._lost} times in a row: probably memory ran out; {self.remedy}, then run the same "
+                "command again"
+            ) from error
 
 
 class Companion:

@@ -14,8 +14,8 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from aims_pax.companion import Patience
 from aims_pax.core.work import Train
-from aims_pax.errors import SetupError
 from aims_pax.procedures.cores import processes
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from aims_pax.settings import Settings
 
 log = logging.getLogger(__name__)
-
-LOST_IN_A_ROW = 3  # training processes that may die before the run gives up
 
 
 class Beside:
@@ -41,7 +39,7 @@ class Beside:
         self.seconds = 0.0
         self._stops: dict[Train, threading.Event] = {}
         self._begun: dict[Train, float] = {}
-        self._lost = 0
+        self._patience = Patience("lower CLUSTER.training.workers or TRAINING.batch_size")
 
     def begin(self, work: Train, data: Mapping[int, MemberData], **how: Any) -> Future[dict[int, Visited]]:
         """A visit of the members `data` names, from their state as it is now. Keywords as `Ensemble.train`."""
@@ -61,15 +59,10 @@ class Beside:
         try:
             visited = future.result()
         except WorkerLost as error:
-            self._lost += 1
-            if self._lost >= LOST_IN_A_ROW:
-                raise SetupError(
-                    f"{error}, {self._lost} times in a row: probably memory ran out; lower CLUSTER.training.workers "
-                    "or TRAINING.batch_size, then run the same command again"
-                ) from error
+            self._patience.lost(error)
             log.warning("%s: the visit is repeated", error)
             return None
-        self._lost = 0
+        self._patience.answered()
         return self.ensemble.take(visited)
 
     def drop(self, work: Train) -> None:

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aims_pax.companion import Companion, CompanionLost
-from aims_pax.errors import Abandoned, SetupError
+from aims_pax.companion import Companion, CompanionLost, Patience
+from aims_pax.errors import Abandoned
 from aims_pax.md.propagate import Advance, advance
 from aims_pax.md.state import MDState
 from aims_pax.procedures.cores import moving_processes
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOST_IN_A_ROW = 3  # processes that may die before the run gives up
 LOWER = 5  # niceness of these processes
 
 
@@ -62,7 +61,7 @@ class Movers:
         self.ensemble, self.n, self.threads = ensemble, n, threads
         self._companions: list[Companion | None] = [None] * n
         self._versions = [-1] * n  # of the weights each of them has
-        self._lost = 0
+        self._patience = Patience("lower CLUSTER.dynamics.workers")
 
     def __enter__(self) -> Movers:
         return self
@@ -99,15 +98,10 @@ class Movers:
             except CompanionLost as error:
                 if stop():  # what ends the run may have ended them, too
                     raise Abandoned from error
-                self._lost += 1
-                if self._lost >= LOST_IN_A_ROW:
-                    raise SetupError(
-                        f"{error}, {self._lost} times in a row: probably memory ran out; lower "
-                        "CLUSTER.dynamics.workers, then run the same command again"
-                    ) from error
+                self._patience.lost(error)
                 log.warning("molecular dynamics: %s; the steps are repeated", error)
                 continue
-            self._lost = 0
+            self._patience.answered()
             return moved
 
     def _together(

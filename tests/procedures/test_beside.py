@@ -5,11 +5,12 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
+from aims_pax.companion import LOST_IN_A_ROW
 from aims_pax.core.work import Train
 from aims_pax.errors import SetupError
 from aims_pax.force_field import Ensemble, MemberData
 from aims_pax.force_field.workers import Place, TrainingPool, WorkerLost
-from aims_pax.procedures.beside import LOST_IN_A_ROW, Beside
+from aims_pax.procedures.beside import Beside
 from tests.force_field.tiny import ethanol, settings, water
 
 
@@ -21,16 +22,34 @@ def lost():
     return future
 
 
+def answered():
+    future = Future()
+    future.set_result({})
+    return future
+
+
+class Taking:
+    """An ensemble that takes any result."""
+
+    def take(self, visited):
+        return ["taken"]
+
+
 def test_a_lost_process_is_tolerated_a_few_times_in_a_row_and_then_explained():
-    beside = Beside.__new__(Beside)
-    beside.seconds, beside._lost, beside._stops, beside._begun = 0.0, 0, {}, {}
-    work = Train(0, 1)
-    for _ in range(LOST_IN_A_ROW - 1):
+    beside, work = Beside(Taking(), 1), Train(0, 1)
+
+    def end(future):
         beside._stops[work], beside._begun[work] = None, 0.0
-        assert beside.finish(work, lost()) is None
-    beside._stops[work], beside._begun[work] = None, 0.0
+        return beside.finish(work, future)
+
+    for _ in range(3):  # an answer between them begins the count anew
+        for _ in range(LOST_IN_A_ROW - 1):
+            assert end(lost()) is None
+        assert end(answered()) == ["taken"]
+    for _ in range(LOST_IN_A_ROW - 1):
+        end(lost())
     with pytest.raises(SetupError, match=r"SIGKILL.*3 times in a row.*CLUSTER\.training\.workers"):
-        beside.finish(work, lost())
+        end(lost())
 
 
 def test_a_worker_sees_its_own_device_and_no_other():
