@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import json
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
@@ -32,7 +31,7 @@ from aims_pax.frames import Array
 
 log = logging.getLogger(__name__)
 
-PACKAGE = "symmetrix-xl"
+PACKAGE, WRITER = "symmetrix-xl", "orjson"
 KNOWN = ("0.1.1",)  # versions whose file layout and evaluator are the ones used here
 ABSOLUTE, RELATIVE = 1e-5, 1e-6  # tolerance of a force: eV/Å, and share of the largest force
 FIRST_LOOK, LATER_LOOK = 96, 24  # atoms of a structure that new weights are compared on
@@ -50,9 +49,9 @@ class Mismatch(Exception):
 def absent() -> str | None:
     """Why symmetrix cannot be used in this environment, or None when it can."""
     try:
-        version = metadata.version(PACKAGE)
-    except metadata.PackageNotFoundError:
-        return "the extra 'fast' is not installed (pip install 'aims-pax[fast]')"
+        version, _ = metadata.version(PACKAGE), metadata.version(WRITER)
+    except metadata.PackageNotFoundError as error:
+        return f"the extra 'fast' is not installed: {error.name} is missing (pip install 'aims-pax[fast]')"
     if version not in KNOWN:
         return f"{PACKAGE} {version} is installed, known is {' or '.join(KNOWN)}"
     try:
@@ -104,9 +103,9 @@ class Backend:
         stale = [m for m in members if m.stale(graph)] if self.refusal is None else []
         try:
             for member in stale:
-                limit = FIRST_LOOK if member.stamp is None else LATER_LOOK
+                known = member.stamp is not None
                 read = member.update()
-                difference = member.compare(graph, limit)
+                difference = member.compare(graph, LATER_LOOK if known else FIRST_LOOK, by_modules=not known)
                 member.stamp = read  # not before: what was not compared, for want of memory, say, is stale
                 version = metadata.version(PACKAGE)
                 self._say(f"{self.what}: native ({PACKAGE} {version}), within {difference:.0e} eV/Å of torch")
@@ -203,12 +202,15 @@ class NativeMember:
         self._evaluator = read(self._topology.export(self._reference, self._active.tolist()))
         return now
 
-    def compare(self, graph: EdgeGraph, atoms: int) -> float:
+    def compare(self, graph: EdgeGraph, atoms: int, *, by_modules: bool = True) -> float:
         """The largest difference of forces from MACE's in float64, eV/Å, on an excerpt of the graph: of each
         structure with elements not seen before, up to this many atoms. Raises Mismatch beyond the tolerance.
+
+        by_modules: MACE's own modules tell them, else our evaluation in torch, in half the time.
         """
         part = excerpt(graph, atoms)
-        energies, forces, strains = TorchEvaluator([self._reference])(part, strain=True)
+        told = (TorchEvaluator if by_modules else torch_evaluator)([self._reference])
+        energies, forces, strains = told(part, strain=True)
         arrays = Arrays.of(part)
         own = self(arrays, strain=True)
         assert strains is not None
@@ -299,8 +301,9 @@ def excerpt(graph: EdgeGraph, atoms: int) -> EdgeGraph:
 
 def read(content: dict[str, Any]) -> Any:
     """symmetrix's serial evaluator of an exported model; it takes files only, so a private one is made."""
-    with tempfile.NamedTemporaryFile("w", suffix=".json", prefix="aims-pax-") as file:
-        file.write(json.dumps(content))  # json.dump to a file is written in Python and eight times slower
+    orjson = importlib.import_module(WRITER)
+    with tempfile.NamedTemporaryFile(suffix=".json", prefix="aims-pax-") as file:
+        file.write(orjson.dumps(content))  # 20 times sooner than json: a model is megabytes of numbers
         file.flush()
         evaluator = _symmetrix().MACE(file.name)
     evaluator.set_streamed_edges("materialized")  # on one core 1.1 to 1.2 times faster than "generic"

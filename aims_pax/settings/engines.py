@@ -17,7 +17,8 @@ FIRST = {  # symmetrix: first interaction block → whether it keeps what the at
 }
 SECOND = ("RealAgnosticResidualInteractionBlock", "RealAgnosticDensityResidualInteractionBlock")
 MAX_ELL, MAX_L = 3, 2
-NATIVE_PACKAGE, CUEQ_PACKAGES = "symmetrix", ("cuequivariance_torch", "cuequivariance_ops_torch")
+NATIVE_PACKAGES = "symmetrix", "orjson"
+CUEQ_PACKAGES = "cuequivariance_torch", "cuequivariance_ops_torch"
 CUEQ_ORDERS = (2, 3)  # correlation orders that MACE's converter knows
 
 
@@ -30,7 +31,7 @@ def objections(
         reason = None if architecture is None else unfit(architecture)
         if misc.device != "cpu":
             reason = f"MISC.device is {misc.device}, and it runs on cpu"
-        elif reason is None and find_spec(NATIVE_PACKAGE) is None:
+        elif reason is None and None in map(find_spec, NATIVE_PACKAGES):
             reason = "the extra 'fast' is not installed (pip install 'aims-pax[fast]')"
         if reason is not None:
             yield "inference", f"native cannot be: {reason}; expected auto or torch"

@@ -1,5 +1,6 @@
 import json
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -199,11 +200,11 @@ def test_weights_that_cannot_be_inverted_are_left_to_torch(caplog):
 def test_a_comparison_that_runs_out_of_memory_is_made_again(pair, monkeypatch):
     committee, asked, real = alone(pair.members[0].frozen_copy()), [], NativeMember.compare
 
-    def full_once(member, graph, atoms):
+    def full_once(member, graph, atoms, **how):
         asked.append(len(graph.ptr) - 1)
         if len(asked) == 1:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        return real(member, graph, atoms)
+        return real(member, graph, atoms, **how)
 
     monkeypatch.setattr(NativeMember, "compare", full_once)
     monkeypatch.setattr(committee, "room", Room("dynamics"))
@@ -280,11 +281,38 @@ def test_excerpts_show_every_element_and_no_more_atoms_than_wanted(pair):
 
 def test_an_export_is_json_of_plain_numbers_and_leaves_no_file(pair, tmp_path, monkeypatch):
     monkeypatch.setattr(native.tempfile, "tempdir", str(tmp_path))
-    seen = []
-    monkeypatch.setattr(native.json, "dumps", lambda c: seen.append(c) or json.JSONEncoder().encode(c))
-    NativeMember(pair.members[0].model).update()
-    assert seen
+    seen, symmetrix = [], native._symmetrix()
+
+    class Reading:
+        @staticmethod
+        def MACE(name):
+            seen.append(json.loads(Path(name).read_bytes()))
+            return symmetrix.MACE(name)
+
+    monkeypatch.setattr(native, "_symmetrix", lambda: Reading)
+    member = NativeMember(pair.members[0].model)
+    member.update()
+    assert seen == [json.loads(json.dumps(member._topology.export(member._reference)))]  # each digit of them
     assert not list(tmp_path.iterdir())
+
+
+def test_first_weights_are_compared_with_maces_modules_and_later_ones_with_our_own(pair, monkeypatch):
+    committee, by = alone(pair.members[0].frozen_copy()), []
+    real = NativeMember.compare
+
+    def compare(member, graph, atoms, *, by_modules):
+        by.append(by_modules)
+        ways = [real(member, graph, atoms, by_modules=way) for way in (True, False)]
+        assert ways[0] == pytest.approx(ways[1], abs=1e-10)
+        return ways[0]
+
+    monkeypatch.setattr(NativeMember, "compare", compare)
+    committee.evaluate(MIXED)
+    model = committee.evaluator.models[0]
+    with torch.no_grad():
+        next(model.parameters()).mul_(1.01)
+    committee.evaluate(MIXED)
+    assert by == [True, False]
 
 
 MANY = (1, 3, 6, 7, 8, 9, 11, 14, 17, 29)
