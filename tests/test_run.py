@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,6 +44,27 @@ def test_it_ends_well_and_says_where_the_results_are(finished):
     assert "done: tiny_" in done.stdout
     assert str(folder / "results") in done.stdout.replace("\n", "")
     assert done.stderr == ""
+
+
+def test_run_again_it_does_nothing_until_something_has_changed(finished, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[0], folder)
+
+    def again(name="aims-PAX"):
+        done = command(folder=folder, name=name)
+        assert done.returncode == 0, done.stderr
+        return "this run is complete and nothing has changed since" in done.stdout.replace("\n", " ")
+
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert again()
+    assert again("aims-PAX-al")
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+    (model,) = (folder / "results").glob("*.model")
+    content = model.read_bytes()
+    model.unlink()
+    assert not again(), "a result that is missing is made again"
+    assert len(model.read_bytes()) == len(content)
+    assert again()
 
 
 def test_the_delivered_model_is_loadable_and_the_rest_of_the_committee_is_kept_apart(finished):

@@ -41,7 +41,13 @@ def init(
 
 def check(
     context: typer.Context,
-    folder: Folder = HERE,
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="Working folder of the run, or the file of sample, augment or training-set.",
+            show_default="this folder",
+        ),
+    ] = HERE,
     tried: Annotated[
         bool,
         typer.Option("--try", help="Let the reference label a structure, and load torch for the device."),
@@ -54,19 +60,28 @@ def check(
     from aims_pax.settings.check import checked
 
     def go() -> None:
-        from aims_pax.procedures.tried import verdict
+        from aims_pax.procedures.tried import verdict, verdict_of_file
         from aims_pax.settings import dump
 
-        _enter(folder)
+        alone = folder.is_file() or (folder.suffix in (".yaml", ".yml") and not folder.exists())
+        if not alone:
+            _enter(folder)
         try:
-            settings = checked(HERE, *files(context, mace_settings, aimspax_settings))
-            said = verdict(settings, wanted=tried)
+            if alone:
+                from aims_pax.procedures.check_file import checked_file
+
+                found = checked_file(folder)
+                said, warnings, text = verdict_of_file(found, tried), found.warnings, found.text
+            else:
+                settings = checked(HERE, *files(context, mace_settings, aimspax_settings))
+                said, warnings = verdict(settings, wanted=tried), [*settings.warnings]
+                text = dump(settings)
         except SettingsError as error:
             n = sum(not line.startswith(" ") for line in str(error).splitlines())
             raise SettingsError(f"{error}\n{n} problem{'s' if n > 1 else ''} to mend") from error
-        for warning in (*settings.warnings, *said.warnings):
+        for warning in (*warnings, *said.warnings):
             print(f"warning: {warning}", file=sys.stderr)
-        print(dump(settings), end="", flush=True)
+        print(text, end="", flush=True)
         print(f"check: {said.text}", file=sys.stderr)
 
     guarded(go)
@@ -176,7 +191,8 @@ def report(folder: Folder = HERE, version: Version = False) -> None:
 
 def export(
     models: Annotated[
-        list[Path] | None, typer.Argument(help="Model files.", show_default="results/*.model")
+        list[Path] | None,
+        typer.Argument(help="Model files, or the folder of a run.", show_default="results/*.model"),
     ] = None,
     form: Annotated[str, typer.Option("--format", "-f", help="ase, torchscript, lammps or mliap.")] = "ase",
     output: Annotated[

@@ -54,12 +54,13 @@ def assess(
         arrays["models"] = np.array([str(m) for m in models])
         arrays["member_energy"] = np.stack([a["energy"] for a in single])
         arrays["member_forces"] = np.stack([a["forces"] for a in single])
+    before = " (in place of an earlier file)" if output.exists() else ""
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_bytes(pack(arrays))
     except OSError as error:
         raise SetupError(f"cannot write {output}: {error.strerror}") from error
-    for line in [*_tables(models, single, arrays), f"predictions and labels: {output}"]:
+    for line in [*_tables(models, single, arrays), f"predictions and labels: {output}{before}"]:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     return arrays
 

@@ -6,12 +6,14 @@ to the number asked for.
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,8 @@ from aims_pax.errors import RestartError, SettingsError
 from aims_pax.frames import Frame, LabelledFrame
 from aims_pax.potential import Potential
 from aims_pax.procedures.calculators import make_potential
+from aims_pax.procedures.made_with import changes, flat, refusal
+from aims_pax.procedures.potentials import Answering, blaming
 from aims_pax.procedures.told import told
 from aims_pax.procedures.watch import Watch, walltime
 from aims_pax.record.lock import Lock
@@ -31,7 +35,7 @@ from aims_pax.samplers.base import SamplingError
 from aims_pax.samplers.rattle import Rattling
 from aims_pax.samplers.rattle_tree import Node, Tree, grow
 from aims_pax.samplers.similarity import MinimumImage
-from aims_pax.settings.augment import ConfigSettings, read_augment
+from aims_pax.settings.augment import AugmentSettings, ConfigSettings, called, read_augment
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -41,6 +45,14 @@ log = logging.getLogger(__name__)
 
 KCAL = 0.0019872041  # kcal/(mol·K): Boltzmann constant where the calculator's energies are kcal/mol
 TOLD_EVERY = 30.0  # s
+CALCULATOR = "model.calculator"
+LOOSE = tuple(  # what a tree that was given up may ask to be changed
+    f"config.{k}"
+    for k in (
+        "sigma_range", "cell_sigma", "max_force", "min_separation", "max_relax_steps", "similarity_threshold",
+        "max_attempts",
+    )
+)  # fmt: skip
 START = "starting-structure"  # keys of `info`, as augment-atoms writes them
 
 
@@ -51,7 +63,7 @@ def augment(config: Path, console: Console) -> None:
     """
     settings = read_augment(config)
     source, target = Path(settings.data.input), Path(settings.data.output)
-    _check_target(source, target)
+    check_output(source, target)
     starts = read_structures(source)
     lock = Lock(target.with_name(f".{target.name}.lock"))
     watch = Watch(walltime(None), lock.beat)
@@ -59,18 +71,24 @@ def augment(config: Path, console: Console) -> None:
         for warning in settings.warnings:
             log.warning("%s", warning)
         trees = planted(starts, settings.config, target)
+        made_with = _made_with(settings)
+        if any(tree.nodes for tree in trees):
+            _compare(target, made_with)
         n = settings.config.n_per_structure
         there, known = sum(len(t.nodes) for t in trees), sum(min(n, len(t.nodes)) for t in trees)
         total = n * len(trees)
-        made = (
+        already = (
             f"{there} of {total} structures made"
             if there == known
             else (f"{there} structures are there, {total} were asked for")
         )
-        log.info("%s: %d starting structures, %s", target, len(trees), made)
+        log.info("%s: %d starting structures, %s", target, len(trees), already)
         if known == total:
             return
-        potential = Counting(make_potential(settings.model.calculator, Path.cwd()))
+        with blaming(CALCULATOR):
+            made = make_potential(settings.model.calculator, Path.cwd())
+        potential = Counting(Answering(made, CALCULATOR, patient=True))
+        _remember(target, made_with)
         _grown(trees, n, potential, target, watch)
 
 
@@ -210,7 +228,8 @@ def _same(root: Frame, start: Frame) -> bool:
     return bool(image.lengths(root.positions - start.positions).max() < 1e-4)
 
 
-def _check_target(source: Path, target: Path) -> None:
+def check_output(source: Path, target: Path) -> None:
+    """Raises SettingsError for a name that nothing can be appended to."""
     if target.suffix not in {".xyz", ".extxyz"}:
         raise SettingsError(f"data.output: {target}: expected a name that ends in .xyz or .extxyz")
     if target.is_dir() or not target.parent.is_dir():
@@ -219,6 +238,56 @@ def _check_target(source: Path, target: Path) -> None:
         )
     if target.exists() and source.exists() and target.samefile(source):
         raise SettingsError("data.output: is the input; give another file")
+
+
+# ---------------------------------------------------------------- what it was made with
+
+
+def _made_with(settings: AugmentSettings) -> dict[str, str]:
+    """What the structures depend on, key by key; a file that is the potential with its contents."""
+    config = {k: v for k, v in settings.config if k != "n_per_structure"}
+    calculator = settings.model.calculator
+    named = calculator if isinstance(calculator, str) else called(calculator)
+    if isinstance(calculator, str) and (path := Path(calculator).expanduser()).is_file():
+        named += f" (contents {hashlib.sha256(path.read_bytes()).hexdigest()[:8]})"
+    return flat({"config": config, "model": {"calculator": named}})
+
+
+def _compare(target: Path, now: Mapping[str, str]) -> None:
+    """Say what changed since the structures that are there were made. Raises RestartError when the families would not
+    be one any more."""
+    path = _memory(target)
+    if not path.exists():
+        log.info("%s: what it was made with is not known; it goes on with the present settings", target)
+        return
+    try:
+        before = {
+            str(k): str(v) for k, v in json.loads(path.read_text(encoding="utf-8"))["made_with"].items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RestartError(
+            f"{path} cannot be read ({error}); remove it to go on with the present settings"
+        ) from error
+    both = before.keys() & now.keys()  # a key of another version has no other value
+    before, now = ({k: v for k, v in said.items() if k in both} for said in (before, now))
+    firm = [{k: v for k, v in said.items() if k not in LOOSE} for said in (before, now)]
+    if refused := changes(*firm):
+        raise RestartError(
+            refusal(str(target), refused, f"name another data.output, or remove {target.name}")
+        )
+    for line in changes(before, now):
+        log.info("changed since the last run: %s", line)
+
+
+def _remember(target: Path, now: Mapping[str, str]) -> None:
+    path = _memory(target)
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.write_text(json.dumps({"made_with": dict(now)}, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _memory(target: Path) -> Path:
+    return target.with_name(f".{target.name}.settings.json")
 
 
 # ---------------------------------------------------------------- writing

@@ -107,6 +107,7 @@ def _continued(path: Path, digest: str) -> tuple[MDState | None, list[MDState]]:
         log.warning("%s: %s; the dynamics begins again", path, error)
         return None, []
     if meta["digest"] != digest:
+        log.warning("%s: dynamics under way that belong to other settings; they begin again", path)
         return None, []
     parts: list[dict[str, Any]] = [{} for _ in range(meta["kept"] + 1)]
     for name, a in arrays.items():

@@ -34,8 +34,12 @@ OK, FAILED = 1, 0  # `status_<level>`, one a frame
 def delta_learning(shop: Workshop, section: DeltaLearning) -> None:
     """Label the structures with target and baseline, keep both in the HDF5 file, and export the difference."""
     store = shop.store(section)
-    target = shop.potential(section.target)
-    baseline = shop.potential(section.baseline or shop.of(section, "calculator"))
+    target = shop.potential(section.target, "delta_learning.target")
+    baseline = (
+        shop.potential(section.baseline, "delta_learning.baseline")
+        if section.baseline
+        else shop.calculator("delta_learning", section)
+    )
     paths = _paths(shop, section, store)
     data: list[LabelledFrame] = []
     for path in paths:

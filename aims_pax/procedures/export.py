@@ -43,6 +43,7 @@ def export(
 ) -> list[Path]:
     """Export models (those of results/ when none is named) of a working folder; returns the files written.
 
+    models: model files, or one folder of a run in place of `folder`: then its `export/` is where they go by default.
     Raises SettingsError for wrong words, SetupError when a converter fails or a file does not say what its model says;
     such a file is removed.
     """
@@ -50,6 +51,10 @@ def export(
         near = nearest(form, FORMS)
         hint = f"; nearest: {near}" if near else ""
         raise SettingsError(f"--format: expected {' | '.join(FORMS)}, got {form!r}{hint}")
+    if inside := [path for path in models if path.is_dir()]:
+        if len(models) > 1:
+            raise SettingsError(f"{inside[0]}: a folder; name one folder alone, or model files")
+        folder, models = inside[0], ()
     found = list(models) or sorted((folder / "results").glob("*.model"))
     if not found:
         raise SettingsError(
@@ -58,8 +63,10 @@ def export(
         )
     for path in found:
         if not path.is_file():
-            raise SettingsError(f"{path}: {no_such(path)}; expected a MACE .model file")
-    targets = _targets(found, form, output)
+            raise SettingsError(
+                f"{path}: {no_such(path)}; expected a MACE .model file, or the folder of a run"
+            )
+    targets = _targets(found, form, output, folder)
     from aims_pax.force_field import export as exports
 
     for source, target in zip(found, targets, strict=True):
@@ -114,8 +121,8 @@ def _believe(path: Path, worst: dict[str, tuple[float, str]]) -> None:
             )
 
 
-def _targets(models: Sequence[Path], form: str, output: Path | None) -> list[Path]:
-    """Where each export goes: `export/` by default, the file or folder the user names otherwise."""
+def _targets(models: Sequence[Path], form: str, output: Path | None, folder: Path) -> list[Path]:
+    """Where each export goes: `export/` of the folder by default, the file or folder the user names otherwise."""
     from aims_pax.force_field.export import SUFFIX
 
     if output is not None and len(models) == 1 and not output.is_dir() and output.suffix:
@@ -125,7 +132,7 @@ def _targets(models: Sequence[Path], form: str, output: Path | None) -> list[Pat
             raise SettingsError(
                 f"{output}: a file, but there are {len(models)} models; name a folder with -o"
             )
-        targets = [(output or Path("export")) / f"{path.stem}{SUFFIX[form]}" for path in models]
+        targets = [(output or folder / "export") / f"{path.stem}{SUFFIX[form]}" for path in models]
     if len(set(targets)) < len(targets):
         raise SettingsError("two models have the same name; export them one by one, with -o")
     for source, target in zip(models, targets, strict=True):

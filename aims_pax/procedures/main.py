@@ -18,7 +18,7 @@ from aims_pax import __version__, seeds
 from aims_pax.dataset import Dataset, only_known, read_extxyz, write_extxyz
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.labelling.executor import cores
-from aims_pax.procedures import atomic_energies, converge, explore, initial
+from aims_pax.procedures import atomic_energies, converge, delivered, explore, initial
 from aims_pax.procedures.beside import beside
 from aims_pax.procedures.compiling import compiling
 from aims_pax.procedures.listed import Desk
@@ -49,6 +49,9 @@ log = logging.getLogger(__name__)
 
 def run_all(settings: Settings, console: Console) -> None:
     """`aims-PAX`: initial dataset, active learning, convergence, results."""
+    if _nothing_to_do(settings, console):
+        return
+    begun_with = delivered.asked(settings)
     with _opened(settings, console) as run:
         if settings.initial_dataset is not None:
             _initial(run)
@@ -59,6 +62,7 @@ def run_all(settings: Settings, console: Console) -> None:
             )
         if settings.active_learning is not None:
             _active_learning(run)
+            delivered.remember(settings, begun_with)
 
 
 def run_initial(settings: Settings, console: Console) -> None:
@@ -73,8 +77,27 @@ def run_active_learning(settings: Settings, console: Console) -> None:
     """`aims-PAX-al`: active learning and convergence, from an initial dataset or from what the user brings."""
     if settings.active_learning is None:
         raise SettingsError("aimsPAX.yaml has no section ACTIVE_LEARNING")
+    if _nothing_to_do(settings, console):
+        return
+    begun_with = delivered.asked(settings)
     with _opened(settings, console) as run:
         _active_learning(run)
+        delivered.remember(settings, begun_with)
+
+
+def _nothing_to_do(settings: Settings, console: Console) -> bool:
+    """Whether all was delivered and nothing has changed since; then that is said."""
+    if not delivered.unchanged(settings):
+        return False
+    with to_console(console, settings.mace.misc.log_level):
+        for warning in settings.warnings:
+            log.warning("%s", warning)
+        log.info(
+            "this run is complete and nothing has changed since: models and final datasets are in %s. Raise a limit to "
+            "go on (ACTIVE_LEARNING.max_MD_steps, say); aims-PAX report draws the report again",
+            RunFolder(settings).results,
+        )
+    return True
 
 
 def _initial(run: Run) -> None:
@@ -92,11 +115,11 @@ def _active_learning(run: Run) -> None:
         explore.run(run)
         _save_models(run)
         members = list(range(len(run.ensemble.members)))
-        delivered = members
+        chosen = members
         if settings.converge_al:
-            delivered = _converging(run, members)
-            converge.run(run, settings, "converge", delivered)
-        deliver(run, delivered)
+            chosen = _converging(run, members)
+            converge.run(run, settings, "converge", chosen)
+        deliver(run, chosen)
 
 
 def _converging(run: Run, members: list[int]) -> list[int]:
@@ -147,15 +170,15 @@ def _given(settings: Settings) -> bool:
     return al is not None and bool(al.initial_train_dataset or al.initial_models)
 
 
-def deliver(run: Run, delivered: list[int]) -> None:
+def deliver(run: Run, chosen: list[int]) -> None:
     """`results/`: the delivered models, the rest of the committee, the final datasets, the errors."""
     from aims_pax.force_field import evaluate
 
     results = run.folder.results
     for m, member in enumerate(run.ensemble.members):
-        folder = results if m in delivered else results / "committee"
+        folder = results if m in chosen else results / "committee"
         _save(run, m, folder / f"{member.name}.model")
-    if len(delivered) < len(run.ensemble.members):
+    if len(chosen) < len(run.ensemble.members):
         text = "These members were not converged on the final data; they serve to estimate uncertainty.\n"
         run.folder.write_text(results / "committee" / "not_converged.txt", text)
     sets = {
@@ -169,7 +192,7 @@ def deliver(run: Run, delivered: list[int]) -> None:
     misc = run.settings.misc
     if misc.test_set:
         sets["test set"] = _test_set(run.settings, run.ensemble)
-    potential = run.ensemble.potential(members=delivered)
+    potential = run.ensemble.potential(members=chosen)
     _predict(run, potential, sets)
     for name, frames in sets.items():
         if frames and name != "training":
@@ -180,7 +203,7 @@ def deliver(run: Run, delivered: list[int]) -> None:
     active = run.settings.active_learning
     if active is not None and (missing := misses(len(sets["test"]), active.n_test or 0)):
         log.warning("test frames: only %s", missing)
-    names = ", ".join(f"{run.ensemble.members[m].name}.model" for m in delivered)
+    names = ", ".join(f"{run.ensemble.members[m].name}.model" for m in chosen)
     log.info("reference calculations in this run: %d", run.labeller.calls.finished)
     if misc.report:
         _report(run)

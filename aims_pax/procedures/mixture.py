@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aims_pax.errors import SettingsError
 from aims_pax.potential import Potential, load_factory
-from aims_pax.procedures.potentials import Answering, Potentials, meant
+from aims_pax.procedures.potentials import Answering, Potentials, blaming, meant
 from aims_pax.samplers import filters
 from aims_pax.samplers.base import Sampler, sampler
 from aims_pax.samplers.filters import Filter
@@ -119,7 +119,8 @@ def _sampler(
     assert isinstance(asked, OwnSamplerSettings)
     arguments = dict(asked.kwargs) | ({} if asked.potential is None else {"potential": potential()})
     try:
-        own = load_factory(asked.kind, folder)(**arguments)
+        with blaming(f"{where}.kind", (TypeError,)):
+            own = load_factory(asked.kind, folder)(**arguments)
     except SettingsError as error:
         raise SettingsError(f"{where}.kind: {error}") from error
     except TypeError as error:

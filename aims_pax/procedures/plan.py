@@ -27,7 +27,14 @@ from aims_pax.settings import Settings
 from aims_pax.settings.check import checked
 from aims_pax.settings.mace import FROM_REFERENCE
 from aims_pax.settings.sampler_list import described, shares
-from aims_pax.settings.samplers import MDSamplerSettings, SamplerSettings
+from aims_pax.settings.samplers import (
+    EquilibrationSettings,
+    FarthestSettings,
+    MDSamplerSettings,
+    PhononSettings,
+    RattleTreeSettings,
+    SamplerSettings,
+)
 from aims_pax.systems import System, deal, elements, read_systems
 
 INF = math.inf
@@ -116,7 +123,7 @@ def _initial(settings: Settings, systems: Sequence[System]) -> dict[str, Any] | 
     steps = [None if c is None else c.labels * s.skip_step_initial for c in (shortest, longest)]
     calls = [None if c is None else c.labels for c in (shortest, longest)]
     if settings.samplers:
-        steps = [_moved(settings, c) for c in (shortest, longest)]
+        steps = [_moved(settings, c, len(systems)) for c in (shortest, longest)]
         calls = [
             None if n is None else n + _ab_initio(settings, c, len(systems))
             for n, c in zip(calls, (shortest, longest), strict=True)
@@ -129,6 +136,7 @@ def _initial(settings: Settings, systems: Sequence[System]) -> dict[str, Any] | 
         "structures_a_step": s.n_points_per_sampling_step_idg * s.ensemble_size * len(systems),
         "reference_calls": calls,
         "MD_steps": steps,
+        "evaluations": _evaluations(settings, (shortest, longest), systems),
         "epochs": [None if c is None else c.epochs for c in (shortest, longest)],
         "training": [None if c is None else c.training for c in (shortest, longest)],
         "validation": [None if c is None else c.validation for c in (shortest, longest)],
@@ -144,23 +152,55 @@ def _parts(settings: Settings) -> list[tuple[SamplerSettings, float]]:
     return list(zip(settings.samplers, shares(settings.samplers), strict=True)) if settings.samplers else []
 
 
-def _moved(settings: Settings, course: Course | None, only: str = "") -> int | None:
-    """MD steps of the samplers that move atoms, without what their filters turn down."""
+def _drawn(one: SamplerSettings, passed: float, n_systems: int) -> float:
+    """Structures of all systems that a sampler makes for so many to pass its filters, without those that duplicates
+    and sanity turn down, which nobody knows beforehand."""
+    n = passed / n_systems
+    for each in reversed(one.filters if passed else ()):
+        if isinstance(each.settings, EquilibrationSettings):
+            n += each.settings.skip
+        elif isinstance(each.settings, FarthestSettings):
+            n *= each.settings.of
+    return n * n_systems
+
+
+def _moved(settings: Settings, course: Course | None, n_systems: int, only: str = "") -> int | None:
+    """MD steps of the samplers that move atoms; see `_drawn` for what their filters turn down."""
     assert settings.initial_dataset is not None
     every = settings.initial_dataset.skip_step_initial
     if course is None:
         return None
     moving = [(x, w) for x, w in _parts(settings) if isinstance(x, MDSamplerSettings) and only in x.kind]
-    steps = [w * (x.skip_step or every) for x, w in moving]
-    return round(course.labels * sum(steps))
+    return round(sum(_drawn(x, w * course.labels, n_systems) * (x.skip_step or every) for x, w in moving))
 
 
 def _ab_initio(settings: Settings, course: Course | None, n_systems: int) -> int:
-    """Calculations of the steps between the structures of `aimd`, and of the starting structures of each."""
+    """Calculations of the steps between the structures of `aimd`, of what its filters turn down, and of the starting
+    structures of each."""
     shares = [w for x, w in _parts(settings) if x.kind == "aimd"]
     if course is None or not shares:
         return 0
-    return (_moved(settings, course, "aimd") or 0) - round(sum(shares) * course.labels) + n_systems
+    moved = _moved(settings, course, n_systems, "aimd") or 0
+    return moved - round(sum(shares) * course.labels) + n_systems
+
+
+def _evaluations(
+    settings: Settings, courses: Sequence[Course | None], systems: Sequence[System]
+) -> dict[str, Any]:
+    """What samplers that do not run MD ask of their potentials: a rattled child one evaluation at least, more for
+    relaxing it and for those turned down; phonons two displacements of each coordinate, fewer where there is symmetry,
+    beside the relaxation before them."""
+    found: dict[str, Any] = {}
+    parts, n = _parts(settings), len(systems)
+    trees = [(x, w) for x, w in parts if isinstance(x, RattleTreeSettings)]
+    if trees:
+        found["rattle_tree_at_least"] = [
+            None if c is None else round(sum(_drawn(x, w * c.labels, n) + n for x, w in trees))
+            for c in courses
+        ]
+    if phonons := [x for x, _ in parts if isinstance(x, PhononSettings)]:
+        found["phonon_displacements_at_most"] = len(phonons) * sum(6 * len(s.frame) for s in systems)
+    return found
 
 
 def _active(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from aims_pax.frames import Array, Frame, Label
 from aims_pax.potential import Bound, CalculatorPotential, Evaluation, Potential
 from aims_pax.procedures.calculators import make_potential
 from aims_pax.samplers.descriptors import Describe, pooled
-from aims_pax.settings.augment import Call, as_calculator
+from aims_pax.settings.augment import Call, as_calculator, called
 from aims_pax.settings.samplers import MACE_MP0
+
+log = logging.getLogger(__name__)
 
 SIZE = "small"  # meant by `mace-mp0`
 AT_ONCE = 64  # structures a potential is given together
@@ -33,21 +36,26 @@ class Named:
     device: str = "cpu"
 
     @classmethod
-    def load(cls, spelling: Call | str, folder: Path) -> Named:
-        """`{factory, kwargs}` as a Call, a foundation size, or the path of a MACE model (then in double precision)."""
+    def load(cls, spelling: Call | str, folder: Path, where: str = "calculator") -> Named:
+        """`{factory, kwargs}` as a Call, a foundation size, or the path of a MACE model (then in double precision).
+
+        where: the key it stands at.
+        """
         if not isinstance(spelling, str):
-            return cls(spelling, make_potential(spelling, folder), folder)
+            with blaming(where):
+                made = make_potential(spelling, folder, where)
+            return cls(spelling, Answering(made, where, patient=True), folder)
         import torch
 
         from aims_pax.force_field import foundation
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            model = foundation.load(spelling, device, "float64", folder, key="calculator")
+            model = foundation.load(spelling, device, "float64", folder, key=where)
             return cls(spelling, model, folder, device)
         except SettingsError as error:
             said = str(error).removeprefix("initial_foundational_size: ")
-            raise SettingsError(f"calculator: {said}, or {{factory, kwargs}} of an ASE calculator") from error
+            raise SettingsError(f"{where}: {said}, or {{factory, kwargs}} of an ASE calculator") from error
 
     def labels(self, frames: Sequence[Frame], check: Any) -> list[Label]:
         """One label a frame. check: called between batches. Raises LabelError for what is not finite."""
@@ -65,8 +73,9 @@ class Named:
             from aims_pax.force_field.features import feature_vectors
 
             return feature_vectors(self.spelling, frames, self.device, self.folder)
-        if isinstance(self.potential, CalculatorPotential):
-            calculator = self.potential.make()
+        potential = self.potential.potential if isinstance(self.potential, Answering) else self.potential
+        if isinstance(potential, CalculatorPotential):
+            calculator = potential.make()
             if hasattr(calculator, "get_descriptors"):
                 from aims_pax.force_field.features import described
 
@@ -78,17 +87,43 @@ class Named:
         alone = Frame(np.array([number]), np.zeros((1, 3)))
         try:
             return self.potential.labels([alone])[0].energy
+        except SetupError as error:
+            raise SettingsError(str(error)) from error
         except Exception as error:  # a calculator may raise anything for a structure it was not made for
             raise SettingsError(f"{type(error).__name__}: {error}") from error
 
     @property
     def identity(self) -> str:
-        """The spelling, and the content of the file it names."""
+        """The spelling, or the content of the file it names."""
+        return self._content or repr(self.spelling)
+
+    @property
+    def described(self) -> str:
+        """The same for a person."""
+        if not isinstance(self.spelling, str):
+            return called(self.spelling)
+        return f"{self.spelling} (contents {self._content[:8]})" if self._content else self.spelling
+
+    @property
+    def _content(self) -> str:
+        """Hash of the file the spelling names; "" when it names none."""
         if isinstance(self.spelling, str):
             path = self.folder / Path(self.spelling).expanduser()
             if path.is_file():
                 return hashlib.sha256(path.read_bytes()).hexdigest()
-        return repr(self.spelling)
+        return ""
+
+
+@contextmanager
+def blaming(where: str, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """What code of the user's raises becomes a SetupError that names the key it stands at; `passing` is left alone."""
+    try:
+        yield
+    except Exception as error:  # somebody else's code may raise anything
+        if isinstance(error, (AimsPaxError, Abandoned, *passing)):
+            raise
+        log.debug("traceback", exc_info=True)  # what its author needs to find the mistake
+        raise SetupError(f"{where}: {type(error).__name__}: {error}") from error
 
 
 class Answering:
@@ -96,10 +131,11 @@ class Answering:
 
     Once it has answered, what says that one structure failed (LabelError, ASE's CalculationFailed) is left to the
     sampler, which may begin again elsewhere; at the first evaluation it is the potential that does not work.
+    patient: whatever ASE's calculators say of a structure (CalculatorError) is left to the caller from the beginning.
     """
 
-    def __init__(self, potential: Potential, where: str) -> None:
-        self.potential, self.where, self._answered = potential, where, False
+    def __init__(self, potential: Potential, where: str, patient: bool = False) -> None:
+        self.potential, self.where, self.patient, self._answered = potential, where, patient, False
 
     def labels(self, frames: Sequence[Frame]) -> list[Label]:
         with self.blamed():
@@ -116,19 +152,12 @@ class Answering:
         """It has evaluated a structure."""
         self._answered = True
 
-    @contextmanager
-    def blamed(self) -> Iterator[None]:
+    def blamed(self) -> AbstractContextManager[None]:
         """Raises SetupError naming the key for what the potential raises."""
-        from ase.calculators.calculator import CalculationFailed
+        from ase.calculators.calculator import CalculationFailed, CalculatorError
 
-        try:
-            yield
-        except (AimsPaxError, Abandoned):
-            raise
-        except Exception as error:  # a calculator may raise anything
-            if self._answered and isinstance(error, CalculationFailed):
-                raise
-            raise SetupError(f"{self.where}: {type(error).__name__}: {error}") from error
+        passing = CalculatorError if self.patient else CalculationFailed
+        return blaming(self.where, (passing,) if self.patient or self._answered else ())
 
 
 class _AnsweringBound:
@@ -163,12 +192,8 @@ class Potentials:
         """The potential. where: the key it stands at. Raises SettingsError, SetupError."""
         name = f"{meant(spelling)!r} {dtype}"
         if name not in self._loaded:
-            try:
+            with blaming(where):
                 self._loaded[name] = make_potential(meant(spelling), self.folder, where, self.device, dtype)
-            except AimsPaxError:
-                raise
-            except Exception as error:  # what makes a calculator may raise anything
-                raise SetupError(f"{where}: {type(error).__name__}: {error}") from error
         return self._loaded[name]
 
     def describe(self, spelling: Any, where: str) -> Describe:

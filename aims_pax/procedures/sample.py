@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from aims_pax import seeds
 from aims_pax.errors import Abandoned, RestartError, SettingsError
+from aims_pax.procedures.made_with import changes, flat, refusal
 from aims_pax.procedures.mixture import mixture
 from aims_pax.procedures.potentials import Potentials
 from aims_pax.procedures.told import told
@@ -49,7 +50,7 @@ def sample(config: Path, console: Console) -> None:
     settings = read_sample(config)
     folder, keys = Path.cwd(), settings.keys
     target = folder / Path(keys.output).expanduser()
-    _check(target)
+    check_output(target)
     written = keys.path_to_geometry
     paths = [folder / Path(p).expanduser() for p in ([written] if isinstance(written, str) else written)]
     systems = read_systems(paths[0] if len(paths) == 1 else paths)
@@ -72,8 +73,9 @@ def sample(config: Path, console: Console) -> None:
 
 def _fill(target: Path, made: Mixture, systems: Sequence[System], settings: Sampling, watch: Watch) -> None:
     """Batch after batch until the file holds what is asked for."""
-    digest, n = _digest(settings, systems), settings.keys.n_per_geometry
-    done = _taken_up(target, made, digest)
+    made_with, n = _made_with(settings, systems), settings.keys.n_per_geometry
+    digest = _digest(settings, systems)
+    done = _taken_up(target, made, digest, made_with)
     if done > n:
         log.info("%d structures of each of %d geometries are there, %d were asked for", done, len(systems), n)
     else:
@@ -89,13 +91,15 @@ def _fill(target: Path, made: Mixture, systems: Sequence[System], settings: Samp
             watch.raise_if_stopped()
             raise
         if not done:
-            _write_memory(target, {}, digest, 0)  # from now on what lies there is ours, however it ends
+            _write_memory(
+                target, {}, digest, made_with, 0
+            )  # from now on what lies there is ours, however it ends
         with open(target, "ab") as file:
             file.write("".join(_texts(samples, done)).encode())
             file.flush()
             os.fsync(file.fileno())
         done += more
-        _write_memory(target, made.memory(), digest, done)
+        _write_memory(target, made.memory(), digest, made_with, done)
         counts.update(str(s.origin["sampler"]) for s in samples)
         log.info("%d of %d structures of each geometry", done, n)
     if counts:
@@ -128,10 +132,10 @@ def _memory(target: Path) -> Path:
     return target.with_name(f".{target.name}.memory.npy")
 
 
-def _taken_up(target: Path, made: Mixture, digest: str) -> int:
+def _taken_up(target: Path, made: Mixture, digest: str, made_with: Mapping[str, str]) -> int:
     """How many structures of each geometry are there; the mixture remembers what it knew then.
 
-    Raises RestartError for a file that something else wrote.
+    Raises RestartError for a file that something else wrote, or that was made with other settings.
     """
     size = target.stat().st_size if target.exists() else 0
     if not _memory(target).exists():
@@ -150,8 +154,12 @@ def _taken_up(target: Path, made: Mixture, digest: str) -> int:
             f"{_memory(target)}: {error}; remove it and {target.name} to begin anew"
         ) from error
     if told["digest"] != digest:
+        differing = changes(told.get("made_with", made_with), made_with)
+        unknown = [
+            "samplers, geometries or seed: not as they were"
+        ]  # a file from before the settings were kept
         raise RestartError(
-            f"{target}: was made with other samplers, geometries or another seed; name another output, or remove it"
+            refusal(str(target), differing or unknown, f"name another output, or remove {target.name}")
         )
     if size < told["size"]:
         raise RestartError(f"{target}: is shorter than what was made; restore it, or remove it to begin anew")
@@ -163,12 +171,28 @@ def _taken_up(target: Path, made: Mixture, digest: str) -> int:
     return int(told["made"])
 
 
-def _write_memory(target: Path, arrays: Mapping[str, NDArray[Any]], digest: str, done: int) -> None:
-    path = _memory(target)
-    told = {"digest": digest, "made": done, "size": target.stat().st_size if done else 0}
+def _write_memory(
+    target: Path, arrays: Mapping[str, NDArray[Any]], digest: str, made_with: Mapping[str, str], done: int
+) -> None:
+    path, size = _memory(target), target.stat().st_size if done else 0
+    told = {"digest": digest, "made_with": dict(made_with), "made": done, "size": size}
     temporary = path.with_name(f"{path.name}.new")
     temporary.write_bytes(pack(dict(arrays), told))
     os.replace(temporary, path)
+
+
+def _made_with(settings: Sampling, systems: Sequence[System]) -> dict[str, str]:
+    """The same as `_digest`, key by key, for a person."""
+    keys = settings.keys
+    return flat(
+        {
+            "seed": keys.seed,
+            "skip_step": keys.skip_step,
+            "MD": dict(settings.md),
+            "SAMPLERS": plain(settings.samplers),
+            "geometry": {s.name: f"structure {s.frame.id}" for s in systems},
+        }
+    )
 
 
 def _digest(settings: Sampling, systems: Sequence[System]) -> str:
@@ -183,7 +207,8 @@ def _digest(settings: Sampling, systems: Sequence[System]) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=repr).encode()).hexdigest()
 
 
-def _check(target: Path) -> None:
+def check_output(target: Path) -> None:
+    """Raises SettingsError for a name that nothing can be appended to."""
     if target.suffix not in {".xyz", ".extxyz"}:
         raise SettingsError(f"output: {target.name}: expected a name that ends in .xyz or .extxyz")
     if target.is_dir() or not target.parent.is_dir():

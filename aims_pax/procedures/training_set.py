@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import units
+from ase.calculators.calculator import CalculatorError
 
 from aims_pax import seeds
-from aims_pax.errors import RestartError
+from aims_pax.errors import RestartError, SetupError
 from aims_pax.frames import Frame
 from aims_pax.procedures.crystal_md import dynamics, pressure
 from aims_pax.procedures.delta import delta_learning
 from aims_pax.procedures.extended_xyz import write_labelled
+from aims_pax.procedures.made_with import changes, flat, refusal
 from aims_pax.procedures.potentials import Named
 from aims_pax.procedures.told import told
 from aims_pax.procedures.watch import Watch, walltime
@@ -53,6 +55,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MADE_WITH = "made_with"  # attribute of a step's group: what it was made with, key by key
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What a step's result depends on: as a hash, and key by key for a person."""
+
+    digest: str
+    told: dict[str, str]
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """What is kept of it beside the hash."""
+        return {MADE_WITH: json.dumps(self.told)}
+
 
 @dataclass
 class Workshop:
@@ -65,11 +82,16 @@ class Workshop:
     def __post_init__(self) -> None:
         self._potentials: dict[str, Named] = {}
 
-    def potential(self, spelling: Any) -> Named:
-        """The potential a step names."""
+    def potential(self, spelling: Any, where: str = "calculator") -> Named:
+        """The potential a step names. where: the key it stands at."""
         if repr(spelling) not in self._potentials:
-            self._potentials[repr(spelling)] = Named.load(spelling, self.folder)
+            self._potentials[repr(spelling)] = Named.load(spelling, self.folder, where)
         return self._potentials[repr(spelling)]
+
+    def calculator(self, name: str, section: Any) -> Named:
+        """The potential of the step `name`: its own, or the one at the top."""
+        where = "calculator" if section.calculator is None else f"{name}.calculator"
+        return self.potential(self.of(section, "calculator"), where)
 
     def of(self, section: Any, name: str) -> Any:
         return self.settings.of(section, name)
@@ -83,13 +105,16 @@ class Workshop:
     def check(self) -> None:
         self.watch.raise_if_stopped()
 
-    def digest(self, section: Any, *more: str) -> str:
-        """What a step's result depends on."""
+    def basis(self, name: str, section: Any, named: Named, **more: str) -> Basis:
+        """What a step's result depends on. more: hashes of contents, by what they are of."""
         said = section.model_dump(
             mode="json", exclude={"calculator", "dataset", "work_dir", "crystal"}, fallback=repr
         )
-        text = json.dumps([said, self.settings.seed, *more], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        text = json.dumps([said, self.settings.seed, *more.values(), named.identity], sort_keys=True)
+        known = {k: v for k, v in said.items() if k != "root_key"}
+        contents = {k: f"contents {v[:16]}" for k, v in more.items()}
+        told = flat({"seed": self.settings.seed, **contents, "calculator": named.described, name: known})
+        return Basis(hashlib.sha256(text.encode()).hexdigest(), told)
 
 
 def training_set(config: Path, console: Console) -> None:
@@ -110,19 +135,29 @@ def training_set(config: Path, console: Console) -> None:
             section = getattr(settings, name)
             if section is not None:
                 watch.raise_if_stopped()
-                _STEPS[name](shop, section)
+                try:
+                    _STEPS[name](shop, section)
+                except CalculatorError as error:  # of one structure, but this step has no other
+                    raise SetupError(f"{name}: calculator: {type(error).__name__}: {error}") from error
 
 
-def _made(store: Hdf5, key: str, digest: str) -> bool:
-    """Whether the step is there already. Raises RestartError when it was made with other settings."""
+def _made(store: Hdf5, key: str, basis: Basis) -> bool:
+    """Whether the step is there already. Raises RestartError when it was made with other settings.
+
+    More frames are no exception: labels of delta-learning stand beside the old ones, and those may have been paid for.
+    """
     known = store.digest(key)
     if known is None:
         return False
-    if known != digest:
-        raise RestartError(
-            f"{store.path}: {key} was made with other settings, potential or crystal; give another root_key, or remove "
-            "the file"
+    if known != basis.digest:
+        said = store.attribute(key, MADE_WITH)
+        differing = changes(json.loads(said), basis.told) if said is not None else []
+        unknown = ["settings, potential or crystal: not as they were"]  # of a file from before they were kept
+        way_out = (
+            f"write another root_key to make it beside {key} (delta_learning.root_keys may name both), or remove "
+            f"{store.path.name} to make everything anew"
         )
+        raise RestartError(refusal(f"{store.path}: {key}", differing or unknown, way_out))
     log.info("%s: is in %s already", key, store.path.name)
     return True
 
@@ -132,10 +167,10 @@ def _made(store: Hdf5, key: str, digest: str) -> bool:
 
 def md_sampling(shop: Workshop, section: MDSampling) -> None:
     """Frames of a trajectory in a supercell, after equilibration, and their finite clusters."""
-    store, named = shop.store(section), shop.potential(shop.of(section, "calculator"))
+    store, named = shop.store(section), shop.calculator("md_sampling", section)
     crystal = read_frame(shop.folder / str(shop.of(section, "crystal")))
-    digest = shop.digest(section, crystal.id, named.identity)
-    if _made(store, section.root_key, digest):
+    basis = shop.basis("md_sampling", section, named, crystal=crystal.id)
+    if _made(store, section.root_key, basis):
         return
     md = section.md_crystal
     if md.ensemble == "NPT" and not crystal.periodic:
@@ -149,7 +184,7 @@ def md_sampling(shop: Workshop, section: MDSampling) -> None:
     )
     work = shop.work_dir(section)
     saved = work / f".{section.root_key.replace('/', '.')}.md.npy"
-    states = dynamics(section, frame, named.potential, shop.settings.seed, shop.watch, saved, digest)
+    states = dynamics(section, frame, named.potential, shop.settings.seed, shop.watch, saved, basis.digest)
     frames = [s.frame() for s in states]
     labels = named.labels(frames, shop.check)
     arrays = hdf5.structures(frames, labels, named.features(frames))
@@ -161,7 +196,8 @@ def md_sampling(shop: Workshop, section: MDSampling) -> None:
     if frame.periodic and labels[0].stress is not None:
         arrays[hdf5.PRESSURE] = np.array([pressure(s, x) for s, x in zip(states, labels, strict=True)])
     write_labelled(work / "md_sampling.xyz", frames, labels, {"sampler": "md"})
-    groups, attributes = {"trajectory": arrays}, {"": {"supercell_matrix": matrix}}
+    groups: dict[str, Any] = {"": {}, "trajectory": arrays}
+    attributes: dict[str, Any] = {"": {"supercell_matrix": matrix, **basis.attributes}}
     if section.finite_subsystems:
         _add_clusters(
             shop,
@@ -173,7 +209,7 @@ def md_sampling(shop: Workshop, section: MDSampling) -> None:
             groups,
             attributes,
         )
-    store.write(section.root_key, digest, groups, attributes)
+    store.write(section.root_key, basis.digest, groups, attributes)
     saved.unlink(missing_ok=True)
     log.info("md_sampling: %d frames in %s:%s", len(frames), store.path.name, section.root_key)
 
@@ -183,15 +219,16 @@ def md_sampling(shop: Workshop, section: MDSampling) -> None:
 
 def quasi_harmonic(shop: Workshop, section: FreeEnergy) -> None:
     """The relaxed crystal, at its equilibrium volume if asked for, and its force constants."""
-    store, named = shop.store(section), shop.potential(shop.of(section, "calculator"))
+    store, named = shop.store(section), shop.calculator("quasi_harmonic", section)
     crystal = read_frame(shop.folder / str(shop.of(section, "crystal")))
-    digest = shop.digest(section, crystal.id, named.identity)
-    if _made(store, section.root_key, digest):
+    basis = shop.basis("quasi_harmonic", section, named, crystal=crystal.id)
+    if _made(store, section.root_key, basis):
         return
     relaxed = relax(crystal, named.potential, section.relax_input_cell, section.fmax, check=shop.check)
     matrix = least_volume(relaxed.cell, section.supercell_radius) if relaxed.periodic else ONE
-    groups: dict[str, Any] = {"relaxed": hdf5.structures([relaxed], named.labels([relaxed], shop.check))}
-    attributes: dict[str, Any] = {}
+    labels = named.labels([relaxed], shop.check)
+    groups: dict[str, Any] = {"": {}, "relaxed": hdf5.structures([relaxed], labels)}
+    attributes: dict[str, Any] = {"": basis.attributes}
     if section.thermal_expansion:
         found = equilibrium(
             relaxed,
@@ -217,7 +254,7 @@ def quasi_harmonic(shop: Workshop, section: FreeEnergy) -> None:
     groups[where] = {hdf5.CONSTANTS: constants.values, hdf5.MATRIX: constants.matrix}
     groups[f"{where}/primitive"] = hdf5.structures([constants.frame])
     groups[f"{where}/supercell"] = hdf5.structures([constants.supercell])
-    store.write(section.root_key, digest, groups, attributes)
+    store.write(section.root_key, basis.digest, groups, attributes)
     log.info("quasi_harmonic: force constants in %s:%s", store.path.name, section.force_constants_key)
 
 
@@ -235,7 +272,7 @@ def read_force_constants(store: Hdf5, key: str) -> ForceConstants:
 
 def phonon_sampling(shop: Workshop, section: PhononSampling) -> None:
     """Frames displaced along phonons, and their finite clusters."""
-    store, named = shop.store(section), shop.potential(shop.of(section, "calculator"))
+    store, named = shop.store(section), shop.calculator("phonon_sampling", section)
     source = Hdf5(shop.folder / str(section.force_constants_dataset or shop.of(section, "dataset")))
     key = section.force_constants_key
     if key is None:
@@ -243,8 +280,8 @@ def phonon_sampling(shop: Workshop, section: PhononSampling) -> None:
         key = shop.settings.quasi_harmonic.force_constants_key
     constants = read_force_constants(source, key)
     content = hashlib.sha256(constants.values.tobytes()).hexdigest()
-    digest = shop.digest(section, constants.frame.id, content, named.identity)
-    if _made(store, section.root_key, digest):
+    basis = shop.basis("phonon_sampling", section, named, crystal=constants.frame.id, force_constants=content)
+    if _made(store, section.root_key, basis):
         return
     asked = section.phonon_filter
     window = Window(asked.freq_min_THz, asked.freq_max_THz, asked.selected_modes)
@@ -280,6 +317,7 @@ def phonon_sampling(shop: Workshop, section: PhononSampling) -> None:
     write_labelled(work / "phonon_sampling.xyz", frames, labels, {"sampler": "phonons"})
     starts = [c[0] for c in chosen.coordinates()]
     groups: dict[str, Any] = {
+        "": {},
         "trajectory": arrays,
         "modes": {
             "f (THz)": chosen.frequencies[starts],
@@ -287,11 +325,11 @@ def phonon_sampling(shop: Workshop, section: PhononSampling) -> None:
             "branch": chosen.branch[starts],
         },
     }
-    attributes: dict[str, Any] = {"modes": {"n_imaginary": len(chosen.imaginary)}}
+    attributes: dict[str, Any] = {"": basis.attributes, "modes": {"n_imaginary": len(chosen.imaginary)}}
     if section.finite_subsystems:
         filter_, stem = section.finite_subsystem_filter, work / "phonon_sampling"
         _add_clusters(shop, filter_, chosen.frame, frames, named, stem, groups, attributes)
-    store.write(section.root_key, digest, groups, attributes)
+    store.write(section.root_key, basis.digest, groups, attributes)
     log.info("phonon_sampling: %d frames in %s:%s", len(frames), store.path.name, section.root_key)
 
 

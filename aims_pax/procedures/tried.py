@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from aims_pax.settings.sampler_list import calls
 from aims_pax.systems import System, read_systems
 
 if TYPE_CHECKING:
+    from aims_pax.procedures.check_file import FoundFile
     from aims_pax.settings import Settings
 
 SMALL = 30  # atoms up to which a quick calculator is tried unasked: milliseconds
@@ -48,21 +49,47 @@ def verdict(settings: Settings, wanted: bool = False) -> Verdict:
     written = settings.misc.path_to_geometry
     paths = [settings.path(p) for p in ([written] if isinstance(written, str) else written)]
     smallest = min(read_systems(paths if len(paths) > 1 else paths[0]), key=lambda s: len(s.frame))
-    said, warnings = [], [*_programs(settings), *_device(settings, wanted)]
-    for place, one in _calculators(settings).items():
-        if wanted or (one.quick and len(smallest.frame) <= SMALL):
-            said.append(f"{place} labelled {smallest.name} in {_label(place, one, smallest):.2g} s")
+    warnings = [*_programs(settings), *_device(settings, wanted)]
+    said = _tries(_calculators(settings), smallest, wanted)
     if settings.reference.type == "aims":
         said.append("FHI-aims was not started")
     elif "REFERENCE" not in " ".join(said):
         said.append("the reference was not tried (aims-PAX check --try lets it label one structure)")
     n = len(settings.warnings) + len(warnings)
-    head = (
-        "everything is in order"
-        if n == 0
-        else f"nothing stands in the way of a run, {counted(n, 'warning')} above"
-    )
-    return Verdict("; ".join([head, *said]), tuple(warnings))
+    return Verdict("; ".join([_head(n, "a run"), *said]), tuple(warnings))
+
+
+def verdict_of_file(found: FoundFile, wanted: bool = False) -> Verdict:
+    """The same of the configuration of a command that stands alone: its potentials are tried."""
+    said = []
+    if found.systems and found.callables:
+        smallest = min(found.systems, key=lambda s: len(s.frame))
+        potentials = {
+            ".".join(map(str, place)): _Calculator(
+                call.target, _potential(call, Path.cwd(), ".".join(map(str, place)), None)
+            )
+            for place, call in found.callables
+        }
+        said = _tries(potentials, smallest, wanted)
+        if len(said) < len(potentials):
+            more = "no" if not said else "not every"
+            said.append(f"{more} potential was tried (aims-PAX check --try lets each label one structure)")
+    return Verdict("; ".join([_head(len(found.warnings), f"aims-PAX {found.kind}"), *said]))
+
+
+def _head(n: int, what: str) -> str:
+    if n == 0:
+        return "everything is in order"
+    return f"nothing stands in the way of {what}, {counted(n, 'warning')} above"
+
+
+def _tries(calculators: Mapping[str, _Calculator], smallest: System, wanted: bool) -> list[str]:
+    """What each calculator that is cheap, or `wanted`, took for the smallest structure."""
+    return [
+        f"{place} labelled {smallest.name} in {_label(place, one, smallest):.2g} s"
+        for place, one in calculators.items()
+        if wanted or (one.quick and len(smallest.frame) <= SMALL)
+    ]
 
 
 @dataclass(frozen=True)
@@ -99,7 +126,7 @@ def _calculators(settings: Settings) -> dict[str, _Calculator]:
     return labelling
 
 
-def _potential(call: Call, folder: Path, place: str, scratch: Path) -> Callable[[Frame], object]:
+def _potential(call: Call, folder: Path, place: str, scratch: Path | None) -> Callable[[Frame], object]:
     """What the potential of a sampler says of a structure; its files, if it writes any, are not kept."""
 
     def label(frame: Frame) -> object:

@@ -10,7 +10,7 @@ A group of structures holds `positions (Å)` (F, N, 3), `atomic_numbers` (N,), `
 (F, N, D). The slash in these names is the division slash ∕, because / separates groups.
 
 The file is written whole beside itself and renamed, so a step is there complete or not at all. A step's root holds
-the attribute `settings`, the digest of what it was made with.
+the attribute `settings`, the digest of what it was made with, and `made_with`, the same key by key.
 """
 
 from __future__ import annotations
@@ -92,6 +92,13 @@ class Hdf5:
             if file is None or key not in file:
                 return None
             return str(file[key].attrs.get(DIGEST, ""))
+
+    def attribute(self, key: str, name: str) -> str | None:
+        """An attribute of a group; None where there is none."""
+        with self._open() as file:
+            if file is None or key not in file or name not in file[key].attrs:
+                return None
+            return str(file[key].attrs[name])
 
     def write(
         self, key: str, digest: str, groups: Mapping[str, Arrays], attributes: Mapping[str, Mapping[str, Any]]

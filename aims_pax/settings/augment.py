@@ -61,6 +61,24 @@ def as_calculator(value: Any) -> Call | str:
     )
 
 
+def called(value: Any) -> str:
+    """A Call, and what is in it, as a person reads it.
+
+    >>> called(Call("my_file:make", kwargs={"rc": 3.0}))
+    'my_file:make(rc=3.0)'
+    """
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(called, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k}: {called(v)}" for k, v in value.items()) + "}"
+    if not isinstance(value, Call):
+        return repr(value)
+    if not value.called:
+        return value.target
+    said = [*map(called, value.args), *(f"{k}={called(v)}" for k, v in value.kwargs.items())]
+    return f"{value.target}({', '.join(said)})"
+
+
 def _meant(value: Any) -> Any:
     """The value with every `+name()`, `+name: {…}` in it as a Call."""
     if isinstance(value, str) and value.startswith("+") and len(value) > 1:

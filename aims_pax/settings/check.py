@@ -6,19 +6,15 @@ structures of every dataset (and the lines of all of it) and the factories of ca
 
 from __future__ import annotations
 
-import contextlib
-import inspect
 import itertools
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from aims_pax.dataset import damage, only_known, read_extxyz
 from aims_pax.errors import SettingsError
-from aims_pax.potential import load_factory
 from aims_pax.settings.base import Document, Place, nearest, no_such, read_document
+from aims_pax.settings.callables import Wanted, odd_arguments, unknown_models, wrong_callables
 from aims_pax.settings.control import MOVES_ATOMS, pair_controls, read_control
 from aims_pax.settings.mace import ELEMENTS, FROM_REFERENCE, atomic_energies_by_element
 from aims_pax.settings.read import read_settings
@@ -26,12 +22,6 @@ from aims_pax.settings.sampler_list import models, potentials
 from aims_pax.settings.whole import Settings, dump
 from aims_pax.systems import System, elements, read_systems
 
-# MACE 0.3.16's names for its foundation models of materials
-_NAMES = (
-    "small medium large small-0b medium-0b small-0b2 medium-0b2 large-0b2 medium-0b3 medium-mpa-0 "
-    "small-omat-0 medium-omat-0 mace-matpes-pbe-0 mace-matpes-r2scan-0 mh-0 mh-1"
-)
-FOUNDATION_MODELS = tuple(_NAMES.split())
 READ = 4000  # structures of a dataset whose numbers are read: about a second
 INITIAL, ACTIVE = "INITIAL_DATASET_GENERATION", "ACTIVE_LEARNING"
 
@@ -69,12 +59,13 @@ def checked(
         systems = ()
         problems.append(_placed(project, mace, ("MISC", "path_to_geometry"), str(error)))
     look(problems, _files(settings, systems))
-    look(problems, _factories(settings))
+    look(problems, wrong_callables(_factories(settings), settings.folder))
     look(problems, _aims(settings, systems))
     if systems:
         look(problems, _systems(settings, systems))
     if problems:
         raise SettingsError("\n".join(problems))
+    look(warnings, odd_arguments(_factories(settings), settings.folder))
     look(warnings, _noteworthy(settings, systems))
     look(warnings, _ignored(settings, systems))
     return replace(settings, warnings=(*settings.warnings, *warnings))
@@ -196,8 +187,9 @@ def _species(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]
             yield (name, "species_dir"), f"{section.species_dir} has no {', '.join(missing)}"
 
 
-def _factories(settings: Settings) -> Iterator[Finding]:
-    wanted: list[tuple[Place, str, dict[str, Any]]] = []
+def _factories(settings: Settings) -> list[Wanted]:
+    """Every callable the settings name."""
+    wanted: list[Wanted] = []
     reference, initial = settings.reference, settings.initial_dataset
     if reference.type == "calculator" and reference.factory is not None:
         wanted.append((("REFERENCE",), reference.factory, reference.kwargs))
@@ -209,32 +201,7 @@ def _factories(settings: Settings) -> Iterator[Finding]:
     ):
         own = initial.initial_calculator
         wanted.append(((INITIAL, "initial_calculator"), own.factory, own.kwargs))
-    wanted += potentials(settings.samplers)
-    for place, factory, kwargs in wanted:
-        try:
-            with contextlib.redirect_stdout(
-                sys.stderr
-            ):  # some packages greet on standard output when imported
-                make = load_factory(factory, settings.folder)
-        except SettingsError as error:
-            yield (*place, "factory"), str(error)
-        except Exception as error:  # a module of the user's may raise anything
-            yield (*place, "factory"), f"importing {factory!r} failed: {type(error).__name__}: {error}"
-        else:
-            if text := _wrong_arguments(make, kwargs):
-                yield (*place, "kwargs"), f"{factory!r}: {text}"
-
-
-def _wrong_arguments(make: Callable[..., Any], kwargs: dict[str, Any]) -> str | None:
-    try:
-        signature = inspect.signature(make)
-    except (TypeError, ValueError):  # compiled callables need not have one
-        return None
-    try:
-        signature.bind(**kwargs)
-    except TypeError as error:
-        return str(error)
-    return None
+    return [*wanted, *potentials(settings.samplers)]
 
 
 def _files(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]:
@@ -242,18 +209,10 @@ def _files(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]:
     initial, active = settings.initial_dataset, settings.active_learning
     own = active is None or active.initial_models is None  # models that know the elements of the geometries
     known = elements(s.frame for s in systems) if own else ()
-    for place, size in models(settings.samplers):
-        if size not in FOUNDATION_MODELS and not settings.path(size).is_file():
-            near = nearest(size, FOUNDATION_MODELS)
-            hint = f"; nearest: {near}" if near else ""
-            yield place, f"{size!r} is neither a model file nor one of {', '.join(FOUNDATION_MODELS)}{hint}"
+    sizes = models(settings.samplers)
     if initial is not None and initial.initial_sampling == "mace-mp0" and not settings.samplers:
-        size = initial.initial_foundational_size
-        if size not in FOUNDATION_MODELS and not settings.path(size).is_file():
-            near = nearest(size, FOUNDATION_MODELS)
-            hint = f"; nearest: {near}" if near else ""
-            text = f"{size!r} is neither a model file nor one of {', '.join(FOUNDATION_MODELS)}{hint}"
-            yield (INITIAL, "initial_foundational_size"), text
+        sizes.append(((INITIAL, "initial_foundational_size"), initial.initial_foundational_size))
+    yield from unknown_models(sizes, settings.folder)
     if active is not None:
         for model in active.initial_models or ():
             if not settings.path(model).is_file():

@@ -53,6 +53,16 @@ def test_errors_by_system_and_element_are_those_of_maces_calculator(trained, tmp
     assert row(text, "C") == pytest.approx([3, 6, *both(carbon)], abs=2e-3)
 
 
+def test_an_earlier_result_is_replaced_and_that_is_said(trained, tmp_path):
+    model = sorted((trained / "results").glob("*.model"))[:1]
+    _, first = assessed(model, trained / "results" / "test.xyz", tmp_path / "t.npz")
+    assert first.rstrip().endswith("t.npz")
+    (tmp_path / "t.npz").write_text("something else")
+    _, again = assessed(model, trained / "results" / "test.xyz", tmp_path / "t.npz")
+    assert again.rstrip().endswith("t.npz (in place of an earlier file)")
+    assert "energy" in np.load(tmp_path / "t.npz")
+
+
 def test_several_models_are_a_committee_with_mean_and_spread(trained, tmp_path):
     models = sorted((trained / "results").glob("*.model"))
     arrays, text = assessed(models, trained / "results" / "test.xyz", tmp_path / "deep" / "t.npz")

@@ -26,6 +26,7 @@ from aims_pax.procedures import augment as story
 from aims_pax.procedures.augment import augment
 from aims_pax.procedures.watch import Stopped
 from aims_pax.samplers.base import SamplingError
+from aims_pax.settings.augment import read_augment
 
 EXAMPLE = Path(__file__).parents[2] / "example" / "augment"
 CONFIG = {
@@ -246,6 +247,109 @@ def test_mistakes_are_said_in_one_line(go, changes, said):
     with pytest.raises(SettingsError, match=said) as told:
         go(**changes)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"config": {"T": 300}}, "config.T: 500.0 → 300.0"),
+        ({"config": {"seed": 2}}, "config.seed: 1 → 2"),
+        (
+            {
+                "model": {
+                    "calculator": {"factory": "ase.calculators.emt:EMT", "kwargs": {"asap_cutoff": True}}
+                }
+            },
+            "model.calculator: ase.calculators.emt:EMT() → ase.calculators.emt:EMT(asap_cutoff=True)",
+        ),
+    ],
+)
+@pytest.mark.parametrize("n", [3, 5])
+def test_other_settings_do_not_go_on_with_it_and_the_keys_are_named(go, changed, said, n):
+    go(config={"n_per_structure": 3})
+    before = Path("output.xyz").read_bytes()
+    changed = {"config": {}, **changed}
+    with pytest.raises(RestartError) as told:
+        go(**changed | {"config": changed["config"] | {"n_per_structure": n}})
+    assert str(told.value) == (
+        f"output.xyz was made with other settings:\n  {said}\nUndo the change; or name another data.output, or "
+        "remove output.xyz"
+    )
+    assert Path("output.xyz").read_bytes() == before
+    Path("output.xyz").unlink()
+    go(**changed)
+    assert len(output()) == 15, "whoever removes the file begins anew"
+
+
+def test_another_model_behind_the_same_name_is_another_calculator(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a.model").write_bytes(b"one")
+    settings = read_augment(written(CONFIG | {"model": {"calculator": "a.model"}}))
+    before = story._made_with(settings)
+    Path("a.model").write_bytes(b"two")
+    assert before["model.calculator"].startswith("a.model (contents ")
+    assert before != story._made_with(settings)
+
+
+def written(document):
+    Path("config.yaml").write_text(yaml.safe_dump(document))
+    return Path("config.yaml")
+
+
+def test_what_a_tree_that_was_given_up_asks_for_may_change_and_is_told(go):
+    with pytest.raises(SamplingError, match="raise sigma_range or lower similarity_threshold"):
+        go(config={"similarity_threshold": 5.0, "max_attempts": 3})
+    assert len(output()) == 3
+    said = go(config={"max_attempts": 400})
+    assert "changed since the last run: config.similarity_threshold: 5.0 → 0.1" in said
+    assert "changed since the last run: config.max_attempts: 3 → 400" in said
+    assert len(output()) == 15
+    assert "changed since" not in go(config={"max_attempts": 400})
+
+
+def test_what_a_file_of_unknown_settings_was_made_with_is_said_to_be_unknown(go):
+    go(config={"n_per_structure": 2})
+    Path(".output.xyz.settings.json").unlink()
+    assert "what it was made with is not known" in go(config={"T": 300, "n_per_structure": 3})
+    with pytest.raises(RestartError, match=r"config\.T: 300\.0 → 500\.0"):
+        go()
+    memory = Path(".output.xyz.settings.json")
+    memory.write_text(memory.read_text().replace("config.T", "config.of_another_version"))
+    assert "9 of 9 structures made" in go(config={"n_per_structure": 3})
+    Path(".output.xyz.settings.json").write_text("{")
+    with pytest.raises(RestartError, match=r"settings\.json cannot be read"):
+        go()
+
+
+BROKEN = """from ase.calculators.calculator import CalculationFailed
+from ase.calculators.emt import EMT
+class Never(EMT):
+    def calculate(self, *args):
+        raise ValueError("no such method")
+class Picky(EMT):
+    def calculate(self, atoms, *args):
+        if atoms.info.get("charge") == 0:
+            raise CalculationFailed("not this one")
+        super().calculate(atoms, *args)
+def nothing():
+    raise KeyError("license")
+"""
+
+
+@pytest.mark.parametrize(
+    ("made", "said"), [("Never", "ValueError: no such method"), ("nothing", "KeyError: 'license'")]
+)
+def test_a_calculator_that_does_not_work_is_named_by_its_key(go, made, said):
+    Path(f"augment_{made}.py").write_text(BROKEN)
+    with pytest.raises(SetupError, match=rf"^model\.calculator: {said}$"):
+        go(model={"calculator": {"factory": f"augment_{made}:{made}"}})
+
+
+def test_a_calculator_that_fails_on_one_structure_is_asked_for_the_others(go):
+    Path("augment_picky.py").write_text(BROKEN)
+    with pytest.raises(SamplingError, match=r"1 of 3 trees are not complete: 0: .*not this one"):
+        go(model={"calculator": {"factory": "augment_picky:Picky"}})
+    assert len(output()) == 10
 
 
 def test_an_output_of_other_structures_is_left_alone(go):

@@ -1,5 +1,8 @@
 """Exports are proven: each file is loaded again and says what its model says; a file that does not is removed."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -116,13 +119,27 @@ def test_without_data_the_geometries_are_shaken_and_without_those_some_are_made(
     ],
 )
 def test_wrong_use_is_told(trained, tmp_path, monkeypatch, words, said):
-    from pathlib import Path
-
     monkeypatch.chdir(tmp_path)
     (tmp_path / "one.pt").touch()
     models, form, output = words
     with pytest.raises(SettingsError, match=said):
         shown(trained, models, form, output and Path(output))
+
+
+def test_a_folder_stands_for_the_models_it_delivered(trained, tmp_path, monkeypatch):
+    run = tmp_path / "runs" / "a"
+    shutil.copytree(trained / "results", run / "results")
+    monkeypatch.chdir(tmp_path)
+    names = sorted(p.stem for p in (run / "results").glob("*.model"))
+    shown(tmp_path, [Path("runs/a")], "ase", None)
+    assert sorted(p.stem for p in (run / "export").iterdir()) == names
+    assert not (tmp_path / "export").exists()
+    shown(tmp_path, [Path("runs/a")], "ase", Path("here"))
+    assert sorted(p.stem for p in (tmp_path / "here").iterdir()) == names
+    with pytest.raises(SettingsError, match="runs/a: a folder; name one folder alone, or model files"):
+        shown(tmp_path, [Path("runs/a"), Path("runs/a/results/x.model")], "ase", None)
+    with pytest.raises(SettingsError, match="no models in runs/results"):
+        shown(tmp_path, [Path("runs")], "ase", None)
 
 
 def test_missing_models_and_the_model_itself_as_target(trained, tmp_path):

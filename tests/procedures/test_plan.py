@@ -180,6 +180,33 @@ def test_samplers_are_told_with_their_shares_and_their_steps(tmp_path):
     assert "initial dataset (md 50 %, aimd 25 %, rattle_tree 25 %)" in "\n".join(lines(plan(tmp_path)))
 
 
+def test_what_filters_throw_away_and_what_trees_and_phonons_ask_for_is_counted(tmp_path):
+    samplers = [
+        {"kind": "md", "share": 0.5, "potential": {"factory": "ase.calculators.emt:EMT"},
+         "filters": ["sanity", {"kind": "equilibration", "skip": 7}, {"kind": "farthest_points", "of": 2}]},
+        {"kind": "aimd", "share": 0.25, "skip_step": 4, "filters": [{"kind": "equilibration", "skip": 2}]},
+        {"kind": "rattle_tree", "share": 0.25},
+    ]  # fmt: skip
+    first = {"initial_sampling": None, "initial_calculator": None}
+    project = {"INITIAL_DATASET_GENERATION": first, "SAMPLERS": samplers}
+    ahead = plan(write_project(tmp_path, project))["initial"]
+    # 12 structures: 6 by MD are 7 + 2 · 6 made, 3 by MD with the reference 2 + 3
+    assert ahead["MD_steps"] == [(7 + 2 * 6) * 5 + (2 + 3) * 4] * 2
+    assert ahead["reference_calls"] == [9 + 5 * 4 + 1] * 2
+    assert ahead["evaluations"] == {"rattle_tree_at_least": [3 + 1] * 2}
+    assert "  evaluations      at least 4 of rattle_tree" in lines(plan(tmp_path))
+    project["SAMPLERS"] = [samplers[0], {"kind": "phonons"}]
+    ahead = plan(write_project(tmp_path, project))
+    assert ahead["initial"]["evaluations"] == {"phonon_displacements_at_most": 6 * 3}
+    assert "  evaluations      of phonons at most 18 displacements, and a relaxation" in lines(ahead)
+
+
+def test_plain_sampling_asks_for_no_other_evaluations(tmp_path):
+    ahead = plan(write_project(tmp_path))
+    assert ahead["initial"]["evaluations"] == {}
+    assert not any("evaluations" in line for line in lines(ahead))
+
+
 def test_every_shape_of_system_and_a_cluster_are_told(tmp_path):
     folder = write_project(
         tmp_path,

@@ -25,6 +25,7 @@ from aims_pax.procedures import sample as story
 from aims_pax.procedures.potentials import Potentials
 from aims_pax.procedures.sample import sample
 from aims_pax.procedures.watch import Stopped
+from aims_pax.record.arrays import pack, unpack
 from aims_pax.record.lock import Lock
 from aims_pax.samplers.base import SamplingError
 from aims_pax.settings import mace
@@ -198,14 +199,32 @@ def test_a_file_of_somebody_else_is_left_alone(go):
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 7}, {"SAMPLERS": CONFIG["SAMPLERS"][:1]}, {"MD": {"temperature": 200}}]
+    ("change", "said"),
+    [
+        ({"seed": 7}, "seed: 42 → 7"),
+        ({"SAMPLERS": [{**CONFIG["SAMPLERS"][0], "share": 1.0}]}, "SAMPLERS.0.share: 0.5 → 1.0"),
+        ({"SAMPLERS": [{**CONFIG["SAMPLERS"][0], "share": 1.0}]}, "SAMPLERS.1.kind: rattle_tree → not set"),
+        ({"MD": {**CONFIG["MD"], "temperature": 200}}, "MD.temperature: 300.0 → 200.0"),
+        ({"path_to_geometry": "pair.xyz"}, "geometry.crystal: structure "),
+    ],
 )
-def test_other_samplers_or_seeds_do_not_go_on_with_it(go, change):
+def test_other_samplers_or_seeds_do_not_go_on_with_it_and_the_keys_are_named(go, change, said):
     go(n_per_geometry=2)
-    if "SAMPLERS" in change:
-        change = {"SAMPLERS": [{**change["SAMPLERS"][0], "share": 1.0}]}
-    with pytest.raises(RestartError, match="made with other samplers, geometries or another seed"):
+    with pytest.raises(RestartError, match="was made with other settings") as told:
         go(**change)
+    assert f"\n  {said}" in str(told.value)
+    assert str(told.value).endswith("Undo the change; or name another output, or remove samples.xyz")
+
+
+def test_a_file_from_before_settings_were_kept_says_what_it_can(go):
+    go(n_per_geometry=2)
+    memory = Path(".samples.xyz.memory.npy")
+    arrays, meta = unpack(memory.read_bytes())
+    del meta["made_with"]
+    memory.write_bytes(pack(arrays, meta))
+    assert "2 of 2 structures" in go(n_per_geometry=2)
+    with pytest.raises(RestartError, match="samplers, geometries or seed: not as they were"):
+        go(seed=7)
 
 
 def test_after_a_failure_without_structures_a_file_of_somebody_else_is_left_alone(go):
@@ -304,6 +323,12 @@ def test_a_sampler_of_one_s_own_stands_in_the_working_folder(go):
     with pytest.raises(SettingsError, match=r"which is no sampler"):
         go(SAMPLERS=[{"kind": "ase.calculators.emt:EMT"}])
     sys.modules.pop("shaken", None)
+
+
+def test_a_sampler_of_one_s_own_that_cannot_be_made_is_named_by_its_key(go):
+    Path("moody.py").write_text("def moody():\n    raise KeyError('license')\n")
+    with pytest.raises(SetupError, match=r"^SAMPLERS\.0\.kind: KeyError: 'license'$"):
+        go(SAMPLERS=[{"kind": "moody:moody"}])
 
 
 def test_a_signal_ends_it_cleanly_and_the_same_command_goes_on(go, monkeypatch):

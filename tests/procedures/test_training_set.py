@@ -16,7 +16,7 @@ from ase.build import bulk, graphene
 from rich.console import Console
 
 from aims_pax.dataset import read_extxyz
-from aims_pax.errors import RestartError, SettingsError
+from aims_pax.errors import RestartError, SettingsError, SetupError
 from aims_pax.frames import Frame
 from aims_pax.procedures import crystal_md
 from aims_pax.procedures import training_set as story
@@ -108,6 +108,7 @@ def test_every_step_writes_the_documents_keys(project):
                 assert group["positions (Å)"].shape == (frames, size, 3)
                 assert group["E_pot (eV∕atom)"].shape == (frames,)
                 assert "cell_vectors (Å)" not in group
+        assert abs(np.linalg.det(file["training/md_sampling"].attrs["supercell_matrix"])) >= 1
         constants = file["training/quasi_harmonic/phonons/crystal[opt:atoms,shape,volume]/force_constants"]
         assert constants["force_constants (eV∕Å²)"].shape[2:] == (3, 3)
         assert constants["supercell_matrix"].shape == (3, 3)
@@ -138,13 +139,42 @@ def test_a_finished_step_is_not_repeated_and_one_made_otherwise_is_not_overwritt
     assert project().count("already") == 3
     assert CALLS == []
     assert Path("training_set.hdf5").read_bytes() == before
-    for changed in ({"md_sampling": md(time_total_fs=120.0)}, {"calculator": KRYPTON}, {"seed": 1}):
-        with pytest.raises(RestartError, match="training/md_sampling was made with other settings"):
+    more = QUICK["phonon_sampling"] | {"n_frames": 9}
+    ours = "tests.procedures.test_training_set:argon"
+    for step, changed, named in (
+        (
+            "md_sampling",
+            {"md_sampling": md(time_total_fs=120.0)},
+            "md_sampling.md_crystal.time_total_fs: 100.0 → 120.0",
+        ),
+        ("md_sampling", {"calculator": KRYPTON}, f"calculator: {ours}() → {ours}(epsilon=0.02)"),
+        ("md_sampling", {"seed": 1}, "seed: 42 → 1"),
+        ("phonon_sampling", {"phonon_sampling": more}, "phonon_sampling.n_frames: 4 → 9"),
+    ):
+        with pytest.raises(RestartError) as told:
             project(**changed)
+        assert str(told.value) == (
+            f"{Path.cwd() / 'training_set.hdf5'}: training/{step} was made with other settings:\n  {named}\n"
+            f"Undo the change; or write another root_key to make it beside training/{step} "
+            "(delta_learning.root_keys may name both), or remove training_set.hdf5 to make everything anew"
+        )
     assert Path("training_set.hdf5").read_bytes() == before
+    ase.io.write("crystal.xyz", bulk("Ar", a=5.3, cubic=True), format="extxyz")
+    with pytest.raises(RestartError, match=r":\n  crystal: contents \w+ → contents \w+\nUndo"):
+        project()
+    ase.io.write("crystal.xyz", bulk("Ar", a=5.26, cubic=True), format="extxyz")
     other = md(time_total_fs=60.0) | {"root_key": "training/second"}
     assert "training/second" in project(md_sampling=other)
     assert Hdf5(Path("training_set.hdf5")).has("training/md_sampling")
+
+
+def test_a_file_from_before_settings_were_kept_says_what_it_can(project):
+    project(md_sampling=None)
+    with h5py.File("training_set.hdf5", "a") as file:
+        del file["training/quasi_harmonic"].attrs["made_with"]
+    assert project(md_sampling=None).count("already") == 2
+    with pytest.raises(RestartError, match=r":\n  settings, potential or crystal: not as they were\nUndo"):
+        project(md_sampling=None, seed=1)
 
 
 def test_equal_seeds_give_equal_files_of_structures(project):
@@ -172,6 +202,12 @@ def test_stopped_dynamics_goes_on_to_the_same_frames(project, monkeypatch):
     with pytest.raises(Stopped):
         project(quasi_harmonic=None, phonon_sampling=None)
     assert not Path("training_set.hdf5").exists()
+    monkeypatch.setattr(crystal_md, "advance", advance)
+    under_way = Path("frames/.training.md_sampling.md.npy").read_bytes()
+    said = project(md_sampling=md(time_total_fs=60.0), quasi_harmonic=None, phonon_sampling=None)
+    assert "dynamics under way that belong to other settings; they begin again" in said
+    Path("training_set.hdf5").unlink()
+    Path("frames/.training.md_sampling.md.npy").write_bytes(under_way)
     count.clear()
     monkeypatch.setattr(crystal_md, "advance", lambda *a, **k: (count.append(1), advance(*a, **k))[1])
     assert "goes on at 60 fs" in project(quasi_harmonic=None, phonon_sampling=None)
@@ -307,6 +343,43 @@ def lonely():
             return super().labels(frames)
 
     return Lonely(smooth=True)
+
+
+BROKEN = """from ase.calculators.calculator import CalculationFailed
+from ase.calculators.emt import EMT
+class Never(EMT):
+    def calculate(self, *args):
+        raise ValueError("no such method")
+class Lost(EMT):
+    def calculate(self, *args):
+        raise CalculationFailed("lost")
+def nothing():
+    raise KeyError("license")
+"""
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ("Never", "calculator: ValueError: no such method"),
+        ("nothing", "calculator: KeyError: 'license'"),
+        ("Lost", "md_sampling: calculator: CalculationFailed: lost"),
+    ],
+)
+def test_a_calculator_that_does_not_work_is_named_by_its_key(project, made, said):
+    Path(f"crystal_{made}.py").write_text(BROKEN)
+    broken = {"factory": f"crystal_{made}:{made}"}
+    with pytest.raises(SetupError) as told:
+        project(calculator=broken)
+    assert str(told.value) == said
+    if made != "Lost":
+        with pytest.raises(SetupError) as told:
+            project(md_sampling=QUICK["md_sampling"] | {"calculator": broken})
+        assert str(told.value) == f"md_sampling.{said}"
+        project()
+        with pytest.raises(SetupError) as told:
+            project(delta_learning=DELTA | {"target": broken})
+        assert str(told.value) == said.replace("calculator", "delta_learning.target", 1)
 
 
 def test_the_example_runs(tmp_path, monkeypatch):

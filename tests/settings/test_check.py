@@ -127,6 +127,51 @@ def test_a_factory_may_live_in_the_working_folder_and_its_arguments_must_fit(fol
     assert capsys.readouterr().out == ""  # whatever a module prints when imported, standard output stays ours
 
 
+@pytest.mark.parametrize(
+    ("factory", "kwargs", "said"),
+    [
+        (
+            "tblite.ase:TBLite",
+            "{metod: GFN1-xTB, verbosity: 0}",
+            "metod: {} knows no such argument and may ignore it; nearest: method",
+        ),
+        ("tblite.ase:TBLite", "{method: GFN1-xTB, charge: 1, directory: x}", None),
+        (
+            "ase.calculators.emt:EMT",
+            "{asap_cuttoff: True}",
+            "asap_cuttoff: {} knows no such argument and may ignore it; nearest: asap_cutoff",
+        ),
+        (
+            "ase.calculators.emt:EMT",
+            "{labl: x}",
+            "labl: {} knows no such argument and may ignore it; nearest: label",
+        ),
+        ("ase.calculators.emt:EMT", "{something_else_altogether: 1}", None),
+        ("mine_takes_all:make", "{metod: 1}", None),
+        (
+            "mine_takes_all:named",
+            "{metod: 1}",
+            "metod: {} knows no such argument and may ignore it; nearest: method",
+        ),
+        ("mine_takes_all:named", "{method: 1, metod: 1}", None),
+    ],
+)
+def test_arguments_that_look_like_slips_are_warned_of_where_anything_is_taken(folder, factory, kwargs, said):
+    (folder / "mine_takes_all.py").write_text(
+        "def make(**kwargs):\n    return None\ndef named(method=None, **kwargs):\n    return None\n"
+    )
+    old = "factory: ase.calculators.emt:EMT\n"
+    assert GEOMETRY.count(old) == 1
+    project = GEOMETRY.replace(old, f"factory: {factory}\n  kwargs: {kwargs}\n")
+    found = warnings(folder, project)
+    if said is None:
+        assert found == ()
+    else:
+        (warning,) = found
+        assert warning.startswith("aimsPAX.yaml:")
+        assert f"REFERENCE.kwargs.{said.format(factory)}" in warning
+
+
 def test_the_sampling_calculator_is_looked_at_too(folder):
     project = with_key(
         GEOMETRY, INITIAL, "initial_sampling: calculator", "initial_calculator: {factory: a.b:c}"

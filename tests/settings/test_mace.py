@@ -34,7 +34,7 @@ def test_the_interactions_are_maces():
 
 
 def test_the_foundation_models_are_maces():
-    from aims_pax.settings.check import FOUNDATION_MODELS
+    from aims_pax.settings.callables import FOUNDATION_MODELS
 
     source = mace_source("calculators", "foundations_models.py")
     tree = ast.parse(source)

@@ -1,0 +1,51 @@
+"""What a file was made with, key by key, for commands that go on with a file of theirs.
+
+>>> old, new = flat({"MD": {"temperature": 300.0}, "of": (1, 2)}), flat({"MD": {"temperature": 200.0}, "of": (1, 2)})
+>>> changes(old, new)
+['MD.temperature: 300.0 → 200.0']
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+NAMED = 8  # changes that are told one by one
+LONG = 100  # characters of a value
+
+
+def flat(settings: Mapping[Any, Any]) -> dict[str, str]:
+    """{"MD": {"timestep": 0.5}} → {"MD.timestep": "0.5"}; entries of a list of tables have their number as key."""
+    return dict(_leaves(settings, ""))
+
+
+def changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """`key: old value → new value` of all that differs."""
+    differing = [k for k in dict.fromkeys([*old, *new]) if old.get(k) != new.get(k)]
+    return [f"{k}: {_short(old.get(k))} → {_short(new.get(k))}" for k in differing]
+
+
+def refusal(what: str, differences: list[str], way_out: str) -> str:
+    """The text of the refusal to go on with what was made otherwise."""
+    more = len(differences) - NAMED
+    lines = [*differences[:NAMED], *([f"… and {more} more"] if more > 0 else [])]
+    return (
+        f"{what} was made with other settings:\n  " + "\n  ".join(lines) + f"\nUndo the change; or {way_out}"
+    )
+
+
+def _leaves(value: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    for key, inner in value.items():
+        place = f"{prefix}.{key}" if prefix else str(key)
+        if isinstance(inner, Mapping) and inner:
+            yield from _leaves(inner, place)
+        elif isinstance(inner, list | tuple) and inner and all(isinstance(x, Mapping) for x in inner):
+            yield from _leaves(dict(enumerate(inner)), place)
+        else:
+            yield place, str(list(inner) if isinstance(inner, tuple) else inner)
+
+
+def _short(value: str | None) -> str:
+    if value is None:
+        return "not set"
+    return value if len(value) <= LONG else f"{value[:LONG]}…"

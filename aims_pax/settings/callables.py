@@ -1,0 +1,91 @@
+"""What can be known of the callables and models that settings name without calling or loading them, for `check`."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from aims_pax.errors import SettingsError
+from aims_pax.potential import load_factory
+from aims_pax.settings.base import Place, nearest
+
+# MACE 0.3.16's names for its foundation models of materials
+_NAMES = (
+    "small medium large small-0b medium-0b small-0b2 medium-0b2 large-0b2 medium-0b3 medium-mpa-0 "
+    "small-omat-0 medium-omat-0 mace-matpes-pbe-0 mace-matpes-r2scan-0 mh-0 mh-1"
+)
+FOUNDATION_MODELS = tuple(_NAMES.split())
+
+Wanted = tuple[Place, str, Mapping[str, Any]]  # place of the table, factory, keyword arguments
+
+
+def wrong_callables(wanted: Iterable[Wanted], folder: Path) -> Iterator[tuple[Place, str]]:
+    """(place, text) of what cannot be imported, or not be called with these arguments."""
+    for place, factory, kwargs in wanted:
+        try:
+            make = _loaded(factory, folder)
+        except SettingsError as error:
+            yield (*place, "factory"), str(error)
+        except Exception as error:  # a module of the user's may raise anything
+            yield (*place, "factory"), f"importing {factory!r} failed: {type(error).__name__}: {error}"
+        else:
+            if text := _wrong_arguments(make, kwargs):
+                yield (*place, "kwargs"), f"{factory!r}: {text}"
+
+
+def odd_arguments(wanted: Iterable[Wanted], folder: Path) -> Iterator[tuple[Place, str]]:
+    """(place, text) of arguments that are taken, as anything is, but look like a slip for one that is known.
+
+    wanted: callables of which nothing is wrong. Known are the parameters of the callable and, of ASE's calculators,
+    `default_parameters`.
+    """
+    for place, factory, kwargs in wanted:
+        known = _parameters(_loaded(factory, folder))
+        for name in kwargs:
+            near = nearest(str(name), known - set(kwargs))
+            if name not in known and near is not None:
+                text = f"{factory} knows no such argument and may ignore it; nearest: {near}"
+                yield (*place, "kwargs", name), text
+
+
+def unknown_models(wanted: Iterable[tuple[Place, str]], folder: Path) -> Iterator[tuple[Place, str]]:
+    """(place, text) of what is neither a foundation size nor a file."""
+    for place, size in wanted:
+        if size not in FOUNDATION_MODELS and not (folder / Path(size).expanduser()).is_file():
+            near = nearest(size, FOUNDATION_MODELS)
+            hint = f"; nearest: {near}" if near else ""
+            yield place, f"{size!r} is neither a model file nor one of {', '.join(FOUNDATION_MODELS)}{hint}"
+
+
+def _loaded(factory: str, folder: Path) -> Callable[..., Any]:
+    with contextlib.redirect_stdout(sys.stderr):  # some packages greet on standard output when imported
+        return load_factory(factory, folder)
+
+
+def _wrong_arguments(make: Callable[..., Any], kwargs: Mapping[str, Any]) -> str | None:
+    try:
+        signature = inspect.signature(make)
+    except (TypeError, ValueError):  # compiled callables need not have one
+        return None
+    try:
+        signature.bind(**kwargs)
+    except TypeError as error:
+        return str(error)
+    return None
+
+
+def _parameters(make: Callable[..., Any]) -> set[str]:
+    """The names of all arguments a callable is known to take, those of its base classes too."""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    found: set[str] = set()
+    for one in [make, *(c.__init__ for c in getattr(make, "__mro__", ()))]:
+        with contextlib.suppress(TypeError, ValueError):
+            found |= {p.name for p in inspect.signature(one).parameters.values() if p.kind in named}
+    for one in getattr(make, "__mro__", (make,)):
+        defaults = getattr(one, "default_parameters", None)
+        found |= set(map(str, defaults)) if isinstance(defaults, Mapping) else set()
+    return found - {"self"}
