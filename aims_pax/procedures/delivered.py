@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,9 +104,10 @@ def _stamps(paths: Iterable[Path], root: Path) -> Stamps:
     """{path: [size, time of the last change in ns]} of all files, and of those directly in a folder that is named."""
     found: Stamps = {}
     for path in paths:
-        if os.path.isdir(path):
-            found |= _stamps((p for p in path.iterdir() if p.is_file()), root)
-        elif os.path.isfile(path):
-            stat = os.stat(path)
-            found[os.path.relpath(path, root)] = [stat.st_size, stat.st_mtime_ns]
+        with suppress(OSError):  # what must not be looked at counts as absent; many a text is no path at all
+            if os.path.isdir(path):
+                found |= _stamps((p for p in path.iterdir() if p.is_file()), root)
+            elif os.path.isfile(path):
+                stat = os.stat(path)
+                found[os.path.relpath(path, root)] = [stat.st_size, stat.st_mtime_ns]
     return dict(sorted(found.items()))
