@@ -56,6 +56,7 @@ def absent() -> str | None:
         return f"{PACKAGE} {version} is installed, known is {' or '.join(KNOWN)}"
     try:
         _symmetrix()
+        importlib.import_module(WRITER)
     except Exception as error:  # a processor without AVX2, a missing library: whatever stops it from loading
         return f"{PACKAGE} {version} cannot be loaded ({error})"
     return None

@@ -38,8 +38,17 @@ def make_optimiser(model: MaceModel, training: TrainingSettings) -> torch.optim.
     kind = torch.optim.AdamW if str(training.optimizer).lower() == "adamw" else torch.optim.Adam
     fused = next(model.parameters()).device.type in FUSED
     optimiser = kind(groups, lr=training.lr, amsgrad=bool(training.amsgrad), fused=fused)
+    optimiser.register_step_pre_hook(_lay_out)
     optimiser.register_step_post_hook(_tell)
     return optimiser
+
+
+def _lay_out(optimiser: torch.optim.Optimizer, *_: Any) -> None:
+    """The fused kernel reads a gradient in the order of its parameter's memory, whatever strides it has."""
+    for group in optimiser.param_groups:
+        for p in group["params"]:
+            if p.grad is not None and p.grad.stride() != p.stride():
+                p.grad = torch.empty_like(p).copy_(p.grad)
 
 
 def _tell(optimiser: torch.optim.Optimizer, *_: Any) -> None:
@@ -66,7 +75,10 @@ def load_optimiser(
     for word, value in arrays.items():
         key, _, name = word.partition("/")
         parameter = parameters[name]
-        optimiser.state[parameter][key] = torch.from_numpy(np.array(value)).to(parameter.device)
+        known = torch.from_numpy(np.array(value)).to(parameter.device)
+        if known.shape == parameter.shape:  # moments, in memory as the parameter is (`_lay_out`)
+            known = torch.empty_like(parameter, dtype=known.dtype, requires_grad=False).copy_(known)
+        optimiser.state[parameter][key] = known
 
 
 class Schedule:

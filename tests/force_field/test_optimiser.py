@@ -3,7 +3,13 @@ import pytest
 import torch
 
 from aims_pax.force_field.build import build_model
-from aims_pax.force_field.optimiser import Average, Schedule, make_optimiser
+from aims_pax.force_field.optimiser import (
+    Average,
+    Schedule,
+    load_optimiser,
+    make_optimiser,
+    optimiser_arrays,
+)
 from tests.force_field.tiny import settings
 
 
@@ -78,6 +84,11 @@ def test_weight_decay_acts_where_mace_puts_it(name, kind):
     assert not optimiser.param_groups[0]["amsgrad"]
 
 
+def strided(gradient):
+    """The same numbers in another order of memory."""
+    return gradient.transpose(0, -1).contiguous().transpose(0, -1)
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
 def test_a_step_is_that_of_torchs_plain_loop_and_is_counted_in_every_parameter(optimizer):
     """What is kept of parameters (`Fast.frozen_weights`) goes by the count; a fused step alone would not raise it."""
@@ -93,8 +104,23 @@ def test_a_step_is_that_of_torchs_plain_loop_and_is_counted_in_every_parameter(o
         for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
             a.grad = torch.randn(a.shape, generator=rng, dtype=a.dtype)
             b.grad = a.grad.clone()
+            a.grad = strided(a.grad)  # the fused kernel alone would take its numbers in the wrong order
         optimiser.step()
         loop.step()
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
     assert all(p._version > n for p, n in zip(ours.parameters(), before, strict=True))
+
+
+def test_moments_are_laid_out_as_their_parameter_when_they_come_back():
+    ends = []
+    for restarted in (False, True):
+        p = torch.nn.Parameter(strided(torch.arange(12.0).view(3, 4)))
+        optimiser = torch.optim.Adam([p], lr=0.1, fused=True)
+        for n in (1, 2):
+            p.grad = strided(torch.arange(12.0).view(3, 4).flip(0) ** n)
+            optimiser.step()
+            if restarted:
+                load_optimiser(optimiser, optimiser_arrays(optimiser, {p: "p"}), {"p": p})
+        ends.append(p.detach().clone())
+    assert torch.equal(*ends)
