@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aims_pax import __version__
-from aims_pax.dataset import ENTRIES
 from aims_pax.record.folder import RunFolder
 from aims_pax.record.lock import Lock
 from aims_pax.report.page import PAGE
@@ -73,7 +72,7 @@ def _made(folder: RunFolder, known: Iterable[str] = ()) -> Stamps:
     his own there has changed nothing."""
     results = [p for p in folder.results.rglob("*") if p.is_file()]
     results += [p for p in folder.model.glob("*") if p.is_file()]
-    firm = [*folder.restart.glob("*/*.npy"), folder.data / ENTRIES]
+    firm = [*folder.restart.glob("*/*.npy"), *folder.data.glob("*.*")]
     found = _stamps([*firm, *results], folder.root)
     wanted = {*_stamps(firm, folder.root), *known} if known else set(found)
     return {name: stamp for name, stamp in found.items() if name in wanted}

@@ -23,6 +23,7 @@ def folder(tmp_path):
         "mine/made.py",
         "helper.py",
         "data/splits.jsonl",
+        "data/labelled.xyz",
         "restart/explore/state-000001.npy",
         "results/a.model",
         "results/committee/b.model",
@@ -70,6 +71,7 @@ def test_what_others_write_beside_changes_nothing(folder, name):
         "mine/more.py",
         "helper.py",
         "data/splits.jsonl",
+        "data/labelled.xyz",
         "restart/explore/state-000001.npy",
         "restart/explore/state-000002.npy",
         "results/a.model",
@@ -90,6 +92,7 @@ def test_other_inputs_snapshots_data_or_results_are_something_to_do(folder, name
         "restart/explore/state-000001.npy",
         "report.html",
         "data/splits.jsonl",
+        "data/labelled.xyz",
     ],
 )
 def test_what_is_missing_is_something_to_do(folder, name):
