@@ -25,12 +25,12 @@ from aims_pax.errors import RestartError, SettingsError
 from aims_pax.frames import Frame, LabelledFrame
 from aims_pax.potential import Potential
 from aims_pax.procedures.calculators import make_potential
-from aims_pax.procedures.made_with import changes, flat, refusal
 from aims_pax.procedures.potentials import Answering, blaming
 from aims_pax.procedures.told import told
 from aims_pax.procedures.watch import Watch, walltime
 from aims_pax.record.lock import Lock
 from aims_pax.record.log import to_console
+from aims_pax.record.made_with import changes, flat, refusal
 from aims_pax.samplers.base import SamplingError
 from aims_pax.samplers.rattle import Rattling
 from aims_pax.samplers.rattle_tree import Node, Tree, grow

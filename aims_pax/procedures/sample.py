@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from aims_pax import seeds
 from aims_pax.errors import Abandoned, RestartError, SettingsError
-from aims_pax.procedures.made_with import changes, flat, refusal
 from aims_pax.procedures.mixture import mixture
 from aims_pax.procedures.potentials import Potentials
 from aims_pax.procedures.told import told
@@ -28,6 +27,7 @@ from aims_pax.procedures.watch import Watch, walltime
 from aims_pax.record.arrays import Torn, pack, unpack
 from aims_pax.record.lock import Lock
 from aims_pax.record.log import to_console
+from aims_pax.record.made_with import changes, flat, refusal
 from aims_pax.samplers.base import Sample
 from aims_pax.samplers.mixture import Mixture
 from aims_pax.settings.sample import Sampling, read_sample

@@ -24,7 +24,6 @@ from aims_pax.frames import Frame
 from aims_pax.procedures.crystal_md import dynamics, pressure
 from aims_pax.procedures.delta import delta_learning
 from aims_pax.procedures.extended_xyz import write_labelled
-from aims_pax.procedures.made_with import changes, flat, refusal
 from aims_pax.procedures.potentials import Named
 from aims_pax.procedures.told import told
 from aims_pax.procedures.watch import Watch, walltime
@@ -32,6 +31,7 @@ from aims_pax.record import hdf5
 from aims_pax.record.hdf5 import Hdf5
 from aims_pax.record.lock import Lock
 from aims_pax.record.log import to_console
+from aims_pax.record.made_with import changes, flat, refusal
 from aims_pax.samplers.base import SamplingError
 from aims_pax.samplers.clusters import Rule, choose
 from aims_pax.samplers.force_constants import ONE, ForceConstants, force_constants

@@ -16,6 +16,7 @@ from typing import Any
 from aims_pax.dataset import ENTRIES
 from aims_pax.errors import RestartError
 from aims_pax.record.folder import RunFolder
+from aims_pax.record.made_with import flat
 
 log = logging.getLogger(__name__)
 
@@ -58,14 +59,14 @@ def compare(
     Raises RestartError when the change would mix data that do not belong together.
     """
     path = folder.restart / "settings.json"
-    flat = {**dict(_flat(effective)), METHOD: method}
-    now = {"format": 1, "settings": flat, "geometries": dict(geometries)}
+    told = {**flat(effective), METHOD: method}
+    now = {"format": 1, "settings": told, "geometries": dict(geometries)}
     before = _read(path)
     if before is not None:
-        other = list(_other_method(folder, before["settings"], flat))
+        other = list(_other_method(folder, before["settings"], told))
         refused = [
             *other,
-            *_refused(before["settings"], flat, _took_in(folder)),
+            *_refused(before["settings"], told, _took_in(folder)),
             *_moved(before["geometries"], geometries),
         ]
         if refused:
@@ -74,7 +75,7 @@ def compare(
                 + "\n  ".join(refused)
                 + f"\n{WAY_OUT}{AGAIN if other else ''}"
             )
-        for key, old, new in _changes(before["settings"], flat):
+        for key, old, new in _changes(before["settings"], told):
             if not key.startswith(SILENT):
                 log.info("changed since the last run: %s: %s → %s", key, old, new)
         for name in [n for n in geometries if n not in before["geometries"]]:
@@ -122,7 +123,8 @@ def _described(folder: Path) -> dict[str, str]:
         stored = json.loads((folder / "method.json").read_text(encoding="utf-8"))
         control = stored.pop("control", [])
         stored.pop("stress", None)  # GENERAL.compute_stress, which is compared itself
-        found = {k: v for k, v in _flat(stored, "REFERENCE") if k != "REFERENCE.method" and v != "{}"}
+        told = flat({"REFERENCE": stored})
+        found = {k: v for k, v in told.items() if k != "REFERENCE.method" and v != "{}"}
         for name, *values in control:  # keywords may be repeated
             key = f"control.in: {name}"
             found[key] = " | ".join([*([found[key]] if key in found else []), " ".join(map(str, values))])
@@ -148,18 +150,6 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[s
     for key in dict.fromkeys([*old, *new]):
         if key in old and key in new and old[key] != new[key]:
             yield key, old[key], new[key]
-
-
-def _flat(value: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """{"MD": {"timestep": 0.5}} → ("MD.timestep", "0.5"): text, so that infinity and lists compare simply."""
-    for key, inner in value.items():
-        place = f"{prefix}.{key}" if prefix else str(key)
-        if isinstance(inner, Mapping) and inner:
-            yield from _flat(inner, place)
-        elif isinstance(inner, list) and inner and all(isinstance(entry, Mapping) for entry in inner):
-            yield from _flat(dict(enumerate(inner)), place)  # a list of tables: each key for itself
-        else:
-            yield place, str(inner)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 from aims_pax.errors import SettingsError, SetupError
-from aims_pax.record.identity import _flat
+from aims_pax.record.made_with import flat
 from aims_pax.report import words
 from aims_pax.report.defaults import defaults, differing
 from aims_pax.report.gather import gather
@@ -162,8 +162,8 @@ def test_of_samplers_only_what_was_chosen_is_shown(tmp_path):
   - {kind: rattle_tree, beta: 0.5}
 """
     settings = read(tmp_path, PROJECT + written)
-    flat = {k: str(v) for k, v in _flat(effective(settings)) if k.startswith("aimsPAX.SAMPLERS")}
-    shown = {key: (value, usual) for key, value, usual in differing(flat)}
+    written = {k: v for k, v in flat(effective(settings)).items() if k.startswith("aimsPAX.SAMPLERS")}
+    shown = {key: (value, usual) for key, value, usual in differing(written)}
     assert shown == {
         "SAMPLERS.0.kind": ("md", "—"),
         "SAMPLERS.0.share": ("0.5", "None"),

@@ -1,4 +1,4 @@
-"""What a file was made with, key by key, for commands that go on with a file of theirs.
+"""What a file or a folder was made with, key by key, for whoever goes on with it.
 
 >>> old, new = flat({"MD": {"temperature": 300.0}, "of": (1, 2)}), flat({"MD": {"temperature": 200.0}, "of": (1, 2)})
 >>> changes(old, new)
@@ -15,7 +15,8 @@ LONG = 100  # characters of a value
 
 
 def flat(settings: Mapping[Any, Any]) -> dict[str, str]:
-    """{"MD": {"timestep": 0.5}} → {"MD.timestep": "0.5"}; entries of a list of tables have their number as key."""
+    """{"MD": {"timestep": 0.5}} → {"MD.timestep": "0.5"}; entries of a list of tables have their number as key.
+    Values are text, so that infinity and lists compare simply."""
     return dict(_leaves(settings, ""))
 
 
