@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aims_pax import comment_line
 from aims_pax.errors import RestartError, SettingsError
 from aims_pax.frames import ENERGY, FORCES, STRESS, LabelledFrame
 
@@ -182,7 +183,7 @@ def read_extxyz(
     import ase.io
 
     try:
-        structures = ase.io.iread(path, index=":", format="extxyz")
+        structures = ase.io.iread(path, index=":", format="extxyz", properties_parser=comment_line.parse)
         number = 0
         for number, atoms in enumerate(structures, 1):  # noqa: B007
             _finite_structure(atoms)

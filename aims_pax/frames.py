@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from aims_pax import atoms_info
 from aims_pax.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 ENERGY, FORCES, STRESS = "REF_energy", "REF_forces", "REF_stress"
+PER_ATOM = ("numbers", "fixed", "moments", "charges", "masses", "zero_moments")  # what an atom brings along
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +42,11 @@ class Frame:
     fixed: (N, 3) bool, Cartesian components that MD must not move.
     moments: (N,) initial magnetic moments in μB, or None.
     charges: (N,) initial atomic charges in e, or None.
+    masses: (N,) amu, or None: the standard masses of the elements.
+    zero_moments: (N,) bool, atoms whose initial moment is stated to be zero, or None. Without a statement FHI-aims
+        takes `default_initial_moment`.
+    statements: lines of geometry.in about the whole structure, `homogeneous_field 0.1 0.0 0.0`; FHI-aims alone
+        knows them.
     """
 
     numbers: NDArray[np.int64]
@@ -51,6 +58,9 @@ class Frame:
     fixed: NDArray[np.bool_] | None = None
     moments: Array | None = None
     charges: Array | None = None
+    masses: Array | None = None
+    zero_moments: NDArray[np.bool_] | None = None
+    statements: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         numbers = _frozen(self.numbers, np.int64)
@@ -69,6 +79,23 @@ class Frame:
             fixed = np.asarray(self.fixed, bool)
             fixed = np.broadcast_to(fixed[:, None] if fixed.ndim == 1 else fixed, (n, 3))
             keep(self, "fixed", _frozen(fixed, np.bool_) if fixed.any() else None)
+        masses = atoms_info.own_masses(numbers, self.masses)
+        keep(
+            self, "masses", None if masses is None else _frozen(_on_grid(masses, (n,), "masses"), np.float64)
+        )
+        keep(self, "statements", tuple(str(s) for s in self.statements))
+        self._state_zero_moments(n)
+
+    def _state_zero_moments(self, n: int) -> None:
+        """Where a moment is zero by statement, there are moments."""
+        if self.zero_moments is None:
+            return
+        zero = np.broadcast_to(np.asarray(self.zero_moments, bool), (n,))
+        zero = zero if self.moments is None else zero & (self.moments == 0)
+        keep = object.__setattr__
+        keep(self, "zero_moments", _frozen(zero, np.bool_) if zero.any() else None)
+        if zero.any() and self.moments is None:
+            keep(self, "moments", _frozen(np.zeros(n), np.float64))
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -93,6 +120,9 @@ class Frame:
             ("fixed", None if self.fixed is None else self.fixed.astype(np.uint8)),
             ("moments", None if self.moments is None else _grid_points(self.moments)),
             ("charges", None if self.charges is None else _grid_points(self.charges)),
+            ("masses", None if self.masses is None else _grid_points(self.masses)),
+            ("zero_moments", None if self.zero_moments is None else self.zero_moments.astype(np.uint8)),
+            ("statements", _bytes("\n".join(self.statements)) if self.statements else None),
         ]
         for name, value in parts:
             if value is not None:
@@ -113,8 +143,13 @@ class Frame:
         return Symbols(self.numbers).get_chemical_formula("hill")
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything as named arrays, for snapshots; what is None is left out."""
-        return {f.name: np.asarray(v) for f in fields(self) if (v := getattr(self, f.name)) is not None}
+        """Everything as named arrays, for snapshots; what is None or empty is left out."""
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {
+            name: np.asarray(v)
+            for name, v in found.items()
+            if not (v is None or (isinstance(v, tuple) and not v))
+        }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
@@ -127,28 +162,56 @@ class Frame:
         moved_cell = self.cell if cell is None else np.asarray(cell, float)
         return replace(self, positions=np.asarray(positions, float), cell=moved_cell)
 
+    def chosen(self, atoms: ArrayLike, positions: ArrayLike, **changes: Any) -> Frame:
+        """These atoms (indices, repeats allowed) with all that is theirs, at positions (n, 3) Å.
+
+        changes: fields of the whole structure that are others then.
+        """
+        own = {name: values[atoms] for name in PER_ATOM if (values := getattr(self, name)) is not None}
+        return replace(self, positions=np.asarray(positions, float), **{**own, **changes})
+
+    @cached_property
+    def all_masses(self) -> Array:
+        """(N,) amu, standard ones included."""
+        from ase.data import atomic_masses
+
+        return np.asarray(atomic_masses[self.numbers] if self.masses is None else self.masses, float)
+
+    @property
+    def constitution(self) -> tuple[Any, ...]:
+        """Everything that stays the same while atoms and cell move, to compare and to hash."""
+        values = (getattr(self, f.name) for f in fields(self) if f.name not in ("positions", "cell"))
+        return tuple(v.tobytes() if isinstance(v, np.ndarray) else v for v in values)
+
     @classmethod
     def from_atoms(cls, atoms: Atoms) -> Self:
-        """Read an `ase.Atoms`; `info['charge']` / `info['total_charge']` and `spin` / `total_spin` count.
+        """Read an `ase.Atoms`; `info['charge']` / `info['total_charge']`, `spin` / `total_spin` / `multiplicity` count.
 
-        Raises SettingsError for a constraint that molecular dynamics here cannot honour.
+        Raises SettingsError for a constraint that molecular dynamics here cannot honour, and for a charge or
+        multiplicity that is none.
         """
-        charge = _first(atoms.info, "charge", "total_charge")
-        spin = _first(atoms.info, "spin", "total_spin")
+        ours = "frame_id" in atoms.info  # written by `to_atoms`
+        moments = _column(atoms, "initial_magmoms")
+        zero = atoms.arrays.get(atoms_info.ZERO_MOMENTS)
+        if zero is None and moments is not None and not ours:
+            zero = moments == 0  # a column states the moment of every atom
         return cls(
             numbers=atoms.numbers,
             positions=atoms.positions,
             cell=atoms.cell.array,
             pbc=atoms.pbc,
-            charge=None if charge is None else float(charge),
-            spin=None if spin is None else int(spin),
-            fixed=_fixed(atoms),
-            moments=atoms.get_initial_magnetic_moments() if atoms.has("initial_magmoms") else None,
-            charges=atoms.get_initial_charges() if atoms.has("initial_charges") else None,
+            charge=atoms_info.total_charge(atoms.info),
+            spin=atoms_info.multiplicity(atoms.info, foreign=not ours),
+            fixed=atoms_info.fixed_components(atoms),
+            moments=moments,
+            charges=_column(atoms, "initial_charges"),
+            masses=atoms.get_masses() if atoms.has("masses") else None,
+            zero_moments=zero,
+            statements=atoms_info.statements(atoms.info),
         )
 
     def to_atoms(self) -> Atoms:
-        """A fresh `ase.Atoms` with constraints, initial moments and charges; `info` holds id, charge, spin."""
+        """A fresh `ase.Atoms` with constraints, masses, initial moments and charges; `info` holds id, charge, spin."""
         from ase import Atoms
         from ase.constraints import FixAtoms, FixCartesian
 
@@ -162,6 +225,12 @@ class Frame:
             atoms.set_initial_magnetic_moments(self.moments)
         if self.charges is not None:
             atoms.set_initial_charges(self.charges)
+        if self.masses is not None:
+            atoms.set_masses(self.masses)
+        if self.zero_moments is not None:
+            atoms.set_array(atoms_info.ZERO_MOMENTS, np.array(self.zero_moments))
+        if self.statements:
+            atoms.info[atoms_info.STATEMENTS] = "; ".join(self.statements)
         if self.fixed is not None:
             whole = self.fixed.all(axis=1)
             partly = np.flatnonzero(self.fixed.any(axis=1) & ~whole)
@@ -252,7 +321,16 @@ class LabelledFrame:
                 f"frame_id {told} does not fit its geometry (which hashes to {frame.id}): "
                 "the structure was changed after it was labelled; remove the frame_id if that is meant"
             )
-        known = {energy_key, stress_key, "frame_id", "charge", "spin", "total_charge", "total_spin"}
+        known = {
+            energy_key,
+            stress_key,
+            "frame_id",
+            *atoms_info.CHARGE,
+            *atoms_info.SPIN,
+            atoms_info.STATEMENTS,
+        }
+        if told is None:
+            known.add(atoms_info.MULTIPLICITY)
         origin = {
             k: v if isinstance(v, str) else v.item() if isinstance(v, np.generic) else v
             for k, v in atoms.info.items()
@@ -282,25 +360,14 @@ def _as_tensor(stress: Any) -> Array | None:
     return tensor
 
 
-def _fixed(atoms: Atoms) -> NDArray[np.bool_] | None:
-    from ase.constraints import FixAtoms, FixCartesian
-
-    fixed = np.zeros((len(atoms), 3), bool)
-    for constraint in atoms.constraints:
-        if isinstance(constraint, FixAtoms):
-            fixed[constraint.index] = True
-        elif isinstance(constraint, FixCartesian):
-            fixed[constraint.index] |= np.asarray(constraint.mask, bool)
-        else:
-            raise SettingsError(
-                f"constraint {type(constraint).__name__} on {atoms.get_chemical_formula()} is not supported: "
-                "use FixAtoms or FixCartesian (constrain_relaxation in geometry.in), or remove it"
-            )
-    return fixed if fixed.any() else None
-
-
-def _first(info: Mapping[str, Any], *names: str) -> Any:
-    return next((info[n] for n in names if info.get(n) is not None), None)
+def _column(atoms: Atoms, name: str) -> Array | None:
+    """(N,) finite numbers of a column of initial moments or charges, or None. Raises SettingsError."""
+    if not atoms.has(name):
+        return None
+    values = np.asarray(atoms.arrays[name], float)
+    if values.shape != (len(atoms),):
+        raise SettingsError(f"{name} has shape {values.shape}, expected ({len(atoms)},): one number an atom")
+    return values
 
 
 def _on_grid(values: ArrayLike, shape: tuple[int, ...], name: str) -> Array:
@@ -314,6 +381,10 @@ def _on_grid(values: ArrayLike, shape: tuple[int, ...], name: str) -> Array:
 def _grid_points(values: Array) -> NDArray[np.int64]:
     """Integers in units of 1e-8 Å: equal geometries hash equally whatever their last bit."""
     return np.rint(values * 1e8).astype(np.int64)
+
+
+def _bytes(text: str) -> NDArray[np.uint8]:
+    return np.frombuffer(text.encode(), np.uint8)
 
 
 def _frozen(values: ArrayLike, dtype: Any) -> NDArray[Any]:

@@ -130,3 +130,116 @@ def test_labels_know_whether_they_are_finite():
 def test_arrays_bring_a_frame_back():
     frame = Frame([1], [[0, 0, 1]], charge=0.5, spin=2, fixed=[True])
     assert Frame.from_arrays(frame.arrays()) == frame
+
+
+@pytest.mark.parametrize("name", ["001", "F", "1e3", "1", "true", "1 2", "1_000", "nan", "-0"])
+def test_a_system_called_like_a_number_keeps_its_name_in_the_dataset(tmp_path, name):
+    path = tmp_path / "x.xyz"
+    before = LabelledFrame(WATER, Label(-1.0, np.zeros((3, 3))), {"system": name, "step": 7, "T": 1e-05})
+    path.write_text(to_extxyz([before]))
+    (after,) = read_extxyz(path)
+    assert after.origin == {"system": name, "step": 7, "T": 1e-05}
+
+
+def test_names_of_foreign_files_stay_text_and_numbers_numbers(tmp_path):
+    (tmp_path / "x.xyz").write_text(
+        '1\nProperties=species:S:1:pos:R:3:f:R:3 E=-1e3 name=007 run=08 weight=0.50 serial=1e3 flag=T note="a \\"b"\n'
+        "H 0 0 0 0 0 0\n"
+    )
+    (read,) = read_extxyz(tmp_path / "x.xyz", "E", "f")
+    assert read.label.energy == -1000.0
+    assert read.origin == {
+        "name": "007", "run": "08", "weight": 0.5, "serial": "1e3", "flag": True, "note": 'a "b'
+    }  # fmt: skip
+
+
+def test_a_frame_id_that_looks_like_a_number_is_compared(tmp_path):
+    path, frame = tmp_path / "x.xyz", WATER
+    while not (frame.id.isdigit() or frame.id.replace("e", "", 1).isdigit()):
+        frame = frame.moved(frame.positions + 1e-8)
+    text = to_extxyz([LabelledFrame(frame, Label(-1.0, np.zeros((3, 3))))])
+    path.write_text(text)
+    assert next(read_extxyz(path)).id == frame.id
+    path.write_text(text.replace("0.93000000", "0.94000000"))
+    with pytest.raises(SettingsError, match="does not fit its geometry"):
+        list(read_extxyz(path))
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ('charge="0 1"', "charge"),
+        ("charge=nan", "charge"),
+        ("charge=inf", "charge"),
+        ("charge=1+", "charge"),
+        ("charge=T", "charge"),
+        ("charge=2j", "charge"),
+        ("charge=-1 total_charge=1", "charge=-1 but total_charge=1"),
+        ("spin=singlet", "spin"),
+        ("spin=0", "spin=0"),
+        ("spin=0.5", "spin=0.5"),
+        ("spin=-1", "spin=-1"),
+        ("spin=2 total_spin=3", "spin=2 but total_spin=3"),
+        ("multiplicity=2 spin=1", "contradict"),
+    ],
+)
+def test_a_charge_or_multiplicity_that_is_none_is_refused_in_one_line(tmp_path, written, said):
+    (tmp_path / "x.xyz").write_text(f"1\nProperties=species:S:1:pos:R:3:f:R:3 E=0 {written}\nH 0 0 0 0 0 0\n")
+    with pytest.raises(SettingsError) as error:
+        list(read_extxyz(tmp_path / "x.xyz", "E", "f"))
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_masses_zero_moments_and_statements_are_part_of_a_frame_and_survive_every_store(tmp_path):
+    heavy = Frame(
+        [8, 1, 1], WATER.positions, masses=[15.999, 2.014, 2.014], moments=[2, 0, 0],
+        zero_moments=[False, True, False], statements=("homogeneous_field 0.1 0.0 0.0",),
+    )  # fmt: skip
+    plain = Frame([8, 1, 1], WATER.positions, moments=[2, 0, 0])
+    assert len({heavy.id, plain.id, WATER.id, Frame([8, 1, 1], WATER.positions, masses=heavy.masses).id}) == 4
+    path = tmp_path / "x.xyz"
+    path.write_text(to_extxyz([LabelledFrame(heavy, Label(-1.0, np.zeros((3, 3))), {"system": "D2O"})]))
+    (after,) = read_extxyz(path)
+    for frame in (after.frame, Frame.from_arrays(heavy.arrays()), heavy.moved(heavy.positions)):
+        assert frame.id == heavy.id
+        assert frame.masses.tolist() == [15.999, 2.014, 2.014]
+        assert frame.zero_moments.tolist() == [False, True, False]
+        assert frame.statements == ("homogeneous_field 0.1 0.0 0.0",)
+    assert after.origin == {"system": "D2O"}
+
+
+def test_standard_masses_are_none_so_that_ids_stay():
+    atoms = WATER.to_atoms()
+    atoms.set_masses([15.9994, 1.00794, 1.008])  # another table
+    assert Frame.from_atoms(atoms).id == WATER.id == "ff51ad836f98d19fe272"
+    atoms.set_masses([15.999, 0.0, 1.008])
+    with pytest.raises(SettingsError, match="mass of atom 2"):
+        Frame.from_atoms(atoms)
+
+
+def test_chosen_atoms_bring_everything_that_is_theirs():
+    frame = Frame(
+        [8, 1, 1], WATER.positions, masses=[16, 2, 3], fixed=[0, 0, 1], moments=[0, 1, 2], charges=[0, 1, 2]
+    )
+    some = frame.chosen([2, 0, 2], WATER.positions + 1, charge=1)
+    assert some.numbers.tolist() == [1, 8, 1]
+    assert some.masses.tolist() == [3, 16, 3]
+    assert some.fixed.all(axis=1).tolist() == [True, False, True]
+    assert some.moments.tolist() == some.charges.tolist() == [2, 0, 2]
+    assert some.charge == 1
+
+
+def test_constraints_along_axes_are_components_and_others_are_refused():
+    from ase.constraints import FixedLine, FixedPlane, FixScaled
+
+    atoms = Atoms("H4", np.eye(4, 3), cell=[[3, 0, 0], [1, 4, 0], [0, 0, 5]], pbc=True)
+    atoms.set_constraint([FixScaled(0, [True, True, False]), FixScaled(1, [False, False, True]),
+                          FixedPlane(2, [0, 1, 0]), FixedLine(3, [0, 0, 2])])  # fmt: skip
+    assert Frame.from_atoms(atoms).fixed.astype(int).tolist() == [[1, 1, 0], [0, 0, 1], [0, 1, 0], [1, 1, 0]]
+    atoms.set_constraint(FixScaled(0, [True, False, True]))  # along b, which is no axis
+    with pytest.raises(SettingsError, match="selective dynamics F T F"):
+        Frame.from_atoms(atoms)
+    atoms.set_constraint(FixedPlane(0, [1, 1, 0]))
+    with pytest.raises(SettingsError, match="FixedPlane"):
+        Frame.from_atoms(atoms)

@@ -26,7 +26,8 @@ class MDState:
     positions: (N, 3) Å. momenta: (N, 3) √(eV·amu), ASE's units; zero along fixed components.
     cell: (3, 3) Å, rows are lattice vectors. pbc: (3,) bool.
     step: MD steps since the trajectory began. stream: key of its noise, 0 ≤ stream < 2^63.
-    charge, spin, fixed, moments, charges: as in `Frame`.
+    charge, spin, fixed, moments, charges, zero_moments, statements: as in `Frame`.
+    own_masses: (N,) amu where they are not the standard ones, or None.
     extras: what a thermostat or barostat remembers, by name.
     """
 
@@ -42,6 +43,9 @@ class MDState:
     fixed: NDArray[np.bool_] | None = None
     moments: Array | None = None
     charges: Array | None = None
+    own_masses: Array | None = None
+    zero_moments: NDArray[np.bool_] | None = None
+    statements: tuple[str, ...] = ()
     extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -55,6 +59,7 @@ class MDState:
             if array.shape != shape:
                 raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
             keep(self, name, array)
+        keep(self, "statements", tuple(str(s) for s in self.statements))
         keep(self, "extras", {k: _frozen(v) for k, v in self.extras.items()})
         if not 0 <= self.stream < 2**63:
             raise ValueError(f"stream {self.stream} is not in 0 … 2^63 − 1")
@@ -68,21 +73,18 @@ class MDState:
         return cls(
             numbers=frame.numbers,
             positions=frame.positions,
-            momenta=thermal_momenta(frame.numbers, frame.fixed, temperature, stream, step),
+            momenta=thermal_momenta(frame.all_masses, frame.fixed, temperature, stream, step),
             cell=frame.cell,
             pbc=frame.pbc,
             step=step,
             stream=stream,
-            charge=frame.charge,
-            spin=frame.spin,
-            fixed=frame.fixed,
-            moments=frame.moments,
-            charges=frame.charges,
+            own_masses=frame.masses,
+            **{name: getattr(frame, name) for name in _AS_IN_FRAME},
         )
 
     def redraw(self, temperature: float, stream: int) -> Self:
         """The same structure at the same step with fresh momenta, on another stream, extras forgotten."""
-        momenta = thermal_momenta(self.numbers, self.fixed, temperature, stream, self.step)
+        momenta = thermal_momenta(self.masses, self.fixed, temperature, stream, self.step)
         return replace(self, momenta=momenta, stream=stream, extras={})
 
     def frame(self) -> Frame:
@@ -92,17 +94,14 @@ class MDState:
             positions=self.positions,
             cell=self.cell,
             pbc=self.pbc,
-            charge=self.charge,
-            spin=self.spin,
-            fixed=self.fixed,
-            moments=self.moments,
-            charges=self.charges,
+            masses=self.own_masses,
+            **{name: getattr(self, name) for name in _AS_IN_FRAME},
         )
 
     @property
     def masses(self) -> Array:
         """(N,) amu."""
-        return masses(self.numbers)
+        return np.asarray(atomic_masses[self.numbers] if self.own_masses is None else self.own_masses, float)
 
     @property
     def degrees(self) -> int:
@@ -121,7 +120,8 @@ class MDState:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Plain arrays by name, for a snapshot; `from_arrays` gives the same state to the last bit."""
-        found = {name: getattr(self, name) for name in _FIELDS if getattr(self, name) is not None}
+        found = {name: getattr(self, name) for name in _FIELDS}
+        found = {name: v for name, v in found.items() if not (v is None or (isinstance(v, tuple) and not v))}
         arrays = {name: np.asarray(value, _SCALARS.get(name)) for name, value in found.items()}
         return arrays | {_EXTRAS + name: value for name, value in self.extras.items()}
 
@@ -138,25 +138,21 @@ class MDState:
         return cls(**values, extras=extras)
 
 
-def masses(numbers: NDArray[np.int64]) -> Array:
-    """(N,) standard atomic masses in amu, as ASE gives them."""
-    return np.asarray(atomic_masses[numbers], float)
-
-
 def thermal_momenta(
-    numbers: NDArray[np.int64], fixed: NDArray[np.bool_] | None, temperature: float, stream: int, step: int
+    masses: Array, fixed: NDArray[np.bool_] | None, temperature: float, stream: int, step: int
 ) -> Array:
     """(N, 3) momenta with ⟨p²⟩ = m k_B T for each free component, from counters reserved for beginnings."""
-    n = len(numbers)
+    n = len(masses)
     same = torch.full((n,), stream, dtype=torch.int64)
     deviates = noise.normals(same, torch.full_like(same, step), torch.arange(n), 1, noise.START)[0].numpy()
-    momenta = np.sqrt(masses(numbers) * units.kB * temperature)[:, None] * deviates
+    momenta = np.sqrt(masses * units.kB * temperature)[:, None] * deviates
     return momenta if fixed is None else np.where(fixed, 0.0, momenta)
 
 
 _SCALARS: dict[str, type] = {"step": np.int64, "stream": np.int64, "spin": np.int64, "charge": np.float64}
 _MANDATORY = ("numbers", "positions", "momenta", "cell", "pbc", "step", "stream")
-_FIELDS = (*_MANDATORY, "charge", "spin", "fixed", "moments", "charges")
+_AS_IN_FRAME = ("charge", "spin", "fixed", "moments", "charges", "zero_moments", "statements")
+_FIELDS = (*_MANDATORY, *_AS_IN_FRAME, "own_masses")
 
 
 def _shapes(n: int) -> dict[str, tuple[tuple[int, ...], type]]:
@@ -169,6 +165,8 @@ def _shapes(n: int) -> dict[str, tuple[tuple[int, ...], type]]:
         "fixed": ((n, 3), np.bool_),
         "moments": ((n,), np.float64),
         "charges": ((n,), np.float64),
+        "own_masses": ((n,), np.float64),
+        "zero_moments": ((n,), np.bool_),
     }
 
 

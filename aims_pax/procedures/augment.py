@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aims_pax import comment_line
 from aims_pax.dataset import whole_structures
 from aims_pax.errors import RestartError, SettingsError
 from aims_pax.frames import Frame, LabelledFrame
@@ -196,7 +197,7 @@ def _written(target: Path) -> Iterator[Atoms]:
     if not whole:
         return
     try:
-        yield from ase.io.iread(target, index=":", format="extxyz")
+        yield from ase.io.iread(target, index=":", format="extxyz", properties_parser=comment_line.parse)
     except Exception as error:  # ASE's reader raises whatever it trips over
         raise RestartError(
             f"{target}: {type(error).__name__}: {error}; restore this file or remove it"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aims_pax import comment_line
 from aims_pax.core.recalculate import Failure
 from aims_pax.dataset import to_extxyz, unreadable
 from aims_pax.errors import Insane, SettingsError, SetupError
@@ -97,7 +98,7 @@ def read_structures(path: Path, misc: MiscSettings) -> list[Structure]:
 
     found: list[Structure] = []
     try:
-        for atoms in ase.io.iread(path, index=":", format="extxyz"):
+        for atoms in ase.io.iread(path, index=":", format="extxyz", properties_parser=comment_line.parse):
             found.append(_structure(len(found), atoms, misc))
     except SettingsError as error:
         raise SettingsError(f"{path}, structure {len(found)} (from 0): {error}") from error

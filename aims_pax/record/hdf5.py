@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.data import atomic_masses
 from numpy.typing import NDArray
 
 from aims_pax.errors import RestartError, SetupError
@@ -56,7 +55,7 @@ def structures(
     arrays: dict[str, NDArray[Any]] = {
         POSITIONS: np.array([f.positions for f in frames]),
         NUMBERS: np.array(first.numbers),
-        MASSES: atomic_masses[first.numbers],
+        MASSES: first.all_masses,
     }
     if first.pbc.any():
         arrays[CELL] = np.array([f.cell for f in frames])
@@ -76,7 +75,8 @@ def frames_of(arrays: Arrays) -> list[Frame]:
     positions = arrays[POSITIONS]
     cells = arrays.get(CELL, np.zeros((len(positions), 3, 3)))
     pbc = arrays.get("pbc", np.full(3, CELL in arrays))
-    return [Frame(arrays[NUMBERS], R, C, pbc) for R, C in zip(positions, cells, strict=True)]
+    numbers, masses = arrays[NUMBERS], arrays.get(MASSES)
+    return [Frame(numbers, R, C, pbc, masses=masses) for R, C in zip(positions, cells, strict=True)]
 
 
 class Hdf5:

@@ -48,12 +48,12 @@ class AbInitioMDSampler(MDSampler):
         whole = self.potential
         if not isinstance(whole, BySystem):
             return super()._advance(states, md)
-        names, kinds = [self._name_of[s.stream] for s in states], [_kind(s.frame()) for s in states]
+        names, kinds = [self._name_of[s.stream] for s in states], [s.frame().constitution for s in states]
         name_of = dict(zip(kinds, names, strict=True))
         methods = {name: whole.method_of(name) for name in names}
         if any(methods[name_of[k]] != methods[n] for k, n in zip(kinds, names, strict=True)):
             return [self._advance([s], [m])[0] for s, m in zip(states, md, strict=True)]
-        self.potential = whole.of(lambda frame: name_of[_kind(frame)])
+        self.potential = whole.of(lambda frame: name_of[frame.constitution])
         try:
             return super()._advance(states, md)
         finally:
@@ -69,9 +69,3 @@ class AbInitioMDSampler(MDSampler):
 
 def _always(name: str) -> Callable[[Frame], str]:
     return lambda _: name
-
-
-def _kind(frame: Frame) -> tuple[Any, ...]:
-    """Everything that stays the same while atoms and cell move."""
-    kept = (frame.numbers, frame.pbc, frame.fixed, frame.moments, frame.charges)
-    return (frame.charge, frame.spin, *(None if a is None else a.tobytes() for a in kept))

@@ -96,11 +96,15 @@ class Cluster:
             [R[a] + image @ frame.cell for a, image in zip(parts, images, strict=True)]
         )
         numbers = frame.numbers[self.atoms]
-        return Frame(
-            numbers=numbers,
-            positions=positions - center_of_mass(positions, numbers),
-            moments=None if frame.moments is None else frame.moments[self.atoms],
-            charges=None if frame.charges is None else frame.charges[self.atoms],
+        return frame.chosen(
+            self.atoms,
+            positions - center_of_mass(positions, numbers),
+            cell=np.zeros((3, 3)),
+            pbc=False,
+            charge=None,
+            spin=None,
+            fixed=None,
+            statements=tuple(s for s in frame.statements if not s.startswith("set_vacuum_level")),
         )
 
 

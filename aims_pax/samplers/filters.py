@@ -111,7 +111,7 @@ class New:
 
     def _passes(self, sample: Sample) -> bool:
         frame = sample.frame
-        pool = self._pools.setdefault(_kind(frame), Pool(frame, self.threshold))
+        pool = self._pools.setdefault(frame.constitution, Pool(frame, self.threshold))
         if pool.holds_like(frame):
             return False
         pool.add(frame)
@@ -130,7 +130,7 @@ class New:
         self._pools = {}
         for k in _numbers(arrays):
             reference = Frame.from_arrays(under(f"{k}/reference", arrays))
-            pool = self._pools[_kind(reference)] = Pool(reference, self.threshold)
+            pool = self._pools[reference.constitution] = Pool(reference, self.threshold)
             pool.remember(under(f"{k}/pool", arrays))
 
 
@@ -143,8 +143,8 @@ class _Described:
         self._points: dict[Hashable, list[Array]] = {}
 
     def _known(self, frame: Frame) -> list[Array]:
-        self._references.setdefault(_kind(frame), frame)
-        return self._points.setdefault(_kind(frame), [])
+        self._references.setdefault(frame.constitution, frame)
+        return self._points.setdefault(frame.constitution, [])
 
     def memory(self) -> dict[str, NDArray[Any]]:
         """The points, and a frame of each kind."""
@@ -196,7 +196,7 @@ class Farthest(_Described):
         given = list(samples)
         groups: dict[Hashable, list[int]] = {}
         for k, sample in enumerate(given):
-            groups.setdefault(_kind(sample.frame), []).append(k)
+            groups.setdefault(sample.frame.constitution, []).append(k)
         kept: set[int] = set()
         for group in groups.values():
             frames = [given[k].frame for k in group]
@@ -269,11 +269,6 @@ def _each(name: str, passes: Callable[[Sample], bool], samples: Iterable[Sample]
             yield sample
     if counts[False]:
         log.debug("filter %s: %d of %d structures removed", name, counts[False], counts.total())
-
-
-def _kind(frame: Frame) -> Hashable:
-    fixed = b"" if frame.fixed is None else frame.fixed.tobytes()
-    return frame.numbers.tobytes(), frame.pbc.tobytes(), frame.charge, frame.spin, fixed
 
 
 def _numbers(arrays: Mapping[str, Any]) -> list[str]:

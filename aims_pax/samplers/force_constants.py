@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from ase.data import atomic_masses, chemical_symbols
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from aims_pax.errors import SetupError
@@ -123,11 +123,13 @@ def _phonopy(frame: Frame, matrix: Integers) -> Any:
     box = _box(frame)
     cell = PhonopyAtoms(
         symbols=[chemical_symbols[z] for z in frame.numbers],
-        masses=atomic_masses[frame.numbers],
+        masses=frame.all_masses,
         cell=box.cell,
         positions=box.positions,
     )
-    unlike = frame.moments is not None or frame.charges is not None  # atoms of one element that differ
+    unlike = any(  # atoms of one element that are not alike
+        values is not None for values in (frame.moments, frame.charges, frame.masses)
+    )
     with warnings.catch_warnings():  # that a skewed supercell has fewer symmetries only costs evaluations
         warnings.filterwarnings("ignore", "Warning: Point group symmetries", UserWarning)
         return phonopy.Phonopy(
@@ -154,10 +156,4 @@ def _as_frame(supercell: Any, frame: Frame, matrix: Integers) -> Frame:
     order = np.array(
         [k * n + a for a, k in itertools.product(range(n), range(c))]
     )  # phonopy: atom after atom
-    return replace(
-        grown,
-        numbers=grown.numbers[order],
-        positions=supercell.positions,
-        moments=None if grown.moments is None else grown.moments[order],
-        charges=None if grown.charges is None else grown.charges[order],
-    )
+    return grown.chosen(order, supercell.positions)

@@ -37,7 +37,6 @@ from typing import Any
 import numpy as np
 from ase import units
 from ase.calculators.calculator import CalculatorError
-from ase.data import atomic_masses
 from numpy.typing import NDArray
 
 from aims_pax.errors import Abandoned, LabelError
@@ -111,7 +110,7 @@ class Modes:
 
     def mean_square(self, temperature: float) -> Array:
         """(N,) Å²: ⟨u²⟩ of each atom, the modes here alone."""
-        m = atomic_masses[self.frame.numbers]
+        m = self.frame.all_masses
         u2: Array = np.einsum("k,kax->a", self.widths(temperature) ** 2, self.vectors**2) / m
         return u2
 
@@ -189,7 +188,7 @@ def displacements(
         raise ValueError(f"amplitudes {amplitudes!r}: expected one of {', '.join(AMPLITUDES)}")
     k = np.arange(len(modes)) if only is None else only
     shape = (len(k), 3 * len(modes.frame))
-    scale = np.repeat(atomic_masses[modes.frame.numbers], 3) ** -0.5
+    scale = np.repeat(modes.frame.all_masses, 3) ** -0.5
     B = modes.widths(temperature)[k, None] * modes.vectors[k].reshape(shape) * scale
     first = ~modes.partner[k]
     for start in range(0, n, AT_ONCE):
@@ -339,7 +338,7 @@ def _internal(frame: Frame) -> Array:
     if frame.fixed is not None or frame.pbc.any():
         free = np.ones((len(frame), 3), bool) if frame.fixed is None else ~frame.fixed
         return np.eye(3 * len(frame))[:, free.ravel()]
-    m = atomic_masses[frame.numbers]
+    m = frame.all_masses
     R = frame.positions - m @ frame.positions / m.sum()
     rigid = [np.broadcast_to(axis, R.shape) for axis in np.eye(3)] + [np.cross(axis, R) for axis in np.eye(3)]
     whole = np.array([(np.sqrt(m)[:, None] * u).ravel() for u in rigid]).T  # (3n, 6)

@@ -75,16 +75,11 @@ def repeated(frame: Frame, P: Integers) -> tuple[Frame, Integers]:
         raise SamplingError(
             f"{frame.formula}: spin {frame.spin} of one cell says nothing about {c} cells; remove it"
         )
-    grown = Frame(
-        np.tile(frame.numbers, c),
+    grown = frame.chosen(
+        np.tile(np.arange(len(frame)), c),
         (frame.positions[None] + (shifts @ frame.cell)[:, None]).reshape(-1, 3),
-        P @ frame.cell,
-        frame.pbc,
+        cell=P @ frame.cell,
         charge=None if frame.charge is None else c * frame.charge,
-        spin=frame.spin,
-        fixed=None if frame.fixed is None else np.tile(frame.fixed, (c, 1)),
-        moments=None if frame.moments is None else np.tile(frame.moments, c),
-        charges=None if frame.charges is None else np.tile(frame.charges, c),
     )
     return grown, shifts
 

@@ -1,0 +1,167 @@
+"""What an `ase.Atoms` says of a structure beside its geometry: charge, multiplicity, masses, constraints.
+
+Whatever is written there is read or refused with one line that names the entry, its value and what was expected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from aims_pax.errors import SettingsError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+CHARGE = ("charge", "total_charge")
+SPIN = ("spin", "total_spin")
+MULTIPLICITY = "multiplicity"  # of foreign files: the same as spin
+STATEMENTS = "geometry_in"  # statements of a geometry.in about the whole structure, separated by semicolons
+ZERO_MOMENTS = "zero_moment"  # column of atoms whose initial moment is stated to be zero
+SAME_MASS = 2e-4  # tables of standard masses differ by less than this fraction
+
+
+def total_charge(info: Mapping[str, Any]) -> float | None:
+    """The total charge (e) in `charge` or `total_charge`, or None. Raises SettingsError for anything but one number."""
+    found = {name: _number(name, info[name], "a total charge in e") for name in CHARGE if _given(info, name)}
+    return _agreed(found)
+
+
+def multiplicity(info: Mapping[str, Any], foreign: bool = True) -> int | None:
+    """The multiplicity 2S+1 in `spin` or `total_spin`, or None; of foreign files also in `multiplicity`.
+
+    Raises SettingsError unless it is a whole number ≥ 1.
+    """
+    names = (*SPIN, MULTIPLICITY) if foreign else SPIN
+    expected = "a multiplicity 2S+1, a whole number from 1 (1 where all electrons are paired)"
+    found = {name: _number(name, info[name], expected) for name in names if _given(info, name)}
+    for name, value in found.items():
+        if value < 1 or value != int(value):
+            raise SettingsError(f"{name}={value:g}: expected {expected}")
+    agreed = _agreed(found)
+    return None if agreed is None else int(agreed)
+
+
+def impossible(numbers: ArrayLike, charge: float, spin: int | None, periodic: bool) -> str | None:
+    """Why no molecule has this charge and multiplicity, or None. numbers: (N,) atomic numbers.
+
+    Crystals and fractional charges may have any multiplicity.
+
+    >>> impossible([8, 1, 1], 1, 1, periodic=False)
+    'charge 1 leaves 9 electrons, an odd number, which cannot have multiplicity 1: expected an even multiplicity'
+    """
+    electrons = float(np.sum(numbers)) - charge
+    if electrons < 0:
+        return f"charge {charge:g} is more than all {int(np.sum(numbers))} electrons"
+    if spin is None or periodic or charge != int(charge):
+        return None
+    n = int(electrons)
+    if spin - 1 > n:
+        return f"multiplicity {spin} needs {spin - 1} unpaired electrons, but there are only {n} in all"
+    if (n - (spin - 1)) % 2:
+        kinds = ("an even number", "odd") if n % 2 == 0 else ("an odd number", "even")
+        return (
+            f"charge {charge:g} leaves {n} electrons, {kinds[0]}, which cannot have multiplicity {spin}: "
+            f"expected an {kinds[1]} multiplicity"
+        )
+    return None
+
+
+def own_masses(numbers: NDArray[np.int64], masses: ArrayLike | None) -> NDArray[np.float64] | None:
+    """(N,) amu where they are not the standard masses of the elements, else None. Raises SettingsError.
+
+    Tables of standard masses differ (H 1.008, 1.00794); only what differs by more than 0.02 % is of an isotope.
+    """
+    if masses is None:
+        return None
+    from ase.data import atomic_masses
+
+    given = np.asarray(masses, float)
+    if given.shape != (len(numbers),):
+        raise SettingsError(f"masses have shape {given.shape}, expected ({len(numbers)},)")
+    wrong = np.flatnonzero(~((given > 0) & (given < 1e6)))
+    if len(wrong):
+        raise SettingsError(
+            f"the mass of atom {wrong[0] + 1} is {given[wrong[0]]:g}: expected a positive number in u"
+        )
+    standard = atomic_masses[numbers]
+    return None if (abs(given - standard) <= SAME_MASS * standard).all() else given
+
+
+def statements(info: Mapping[str, Any]) -> tuple[str, ...]:
+    """Statements of geometry.in about the whole structure, as `Frame.statements`."""
+    written = info.get(STATEMENTS)
+    return () if written is None else tuple(s.strip() for s in str(written).split(";") if s.strip())
+
+
+def fixed_components(atoms: Atoms) -> NDArray[np.bool_] | None:
+    """(N, 3) bool, the Cartesian components that the constraints fix. Raises SettingsError for other constraints."""
+    from ase import constraints as ase
+
+    fixed = np.zeros((len(atoms), 3), bool)
+    for constraint in atoms.constraints:
+        if isinstance(constraint, ase.FixAtoms):
+            fixed[constraint.index] = True
+        elif isinstance(constraint, ase.FixCartesian):
+            fixed[constraint.index] |= np.asarray(constraint.mask, bool)
+        elif isinstance(constraint, ase.FixScaled):
+            fixed[constraint.index] |= _along_axes(atoms, np.asarray(constraint.mask, bool))
+        elif isinstance(constraint, ase.FixedPlane | ase.FixedLine):
+            along = abs(np.asarray(constraint.dir, float)) > 1e-6
+            if along.sum() != 1:
+                raise _unsupported(atoms, constraint, "along a direction that is not x, y or z ")
+            fixed[constraint.index] |= along if isinstance(constraint, ase.FixedPlane) else ~along
+        else:
+            raise _unsupported(atoms, constraint)
+    return fixed if fixed.any() else None
+
+
+def _along_axes(atoms: Atoms, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Fixed directions of the lattice as fixed Cartesian components, where the cell allows that."""
+    cell = np.asarray(atoms.cell.array, float)
+    moves = abs(cell[~mask]).max(0, initial=0.0) > 1e-6 * abs(cell).max()
+    if moves.sum() != (~mask).sum():
+        flags = " ".join("F" if m else "T" for m in mask)
+        raise SettingsError(
+            f"selective dynamics {flags} along the lattice vectors of {atoms.get_chemical_formula()} is no constraint "
+            "on x, y or z here (F: fixed): free the atom (T T T), fix all of it (F F F), or turn the cell"
+        )
+    still: NDArray[np.bool_] = ~moves
+    return still
+
+
+def _unsupported(atoms: Atoms, constraint: Any, where: str = "") -> SettingsError:
+    return SettingsError(
+        f"constraint {type(constraint).__name__} {where}on {atoms.get_chemical_formula()} is not supported: "
+        "use FixAtoms or FixCartesian (constrain_relaxation in geometry.in), or remove it"
+    )
+
+
+def _given(info: Mapping[str, Any], name: str) -> bool:
+    return info.get(name) is not None
+
+
+def _number(name: str, value: Any, expected: str) -> float:
+    """One finite real number. Text that spells one is read; a truth value, a list or complex numbers are not."""
+    array = np.asarray(value)
+    kind = array.dtype.kind
+    if array.ndim == 0 and kind in "iufU":
+        try:
+            number = float(value)
+        except ValueError:
+            number = np.nan
+        if np.isfinite(number) and abs(number) < 1e9:
+            return number
+    shown = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    written = " ".join(map(str, shown)) if isinstance(shown, list) else str(shown)
+    raise SettingsError(f'{name}="{written}": expected {expected}: one number')
+
+
+def _agreed(found: Mapping[str, float]) -> float | None:
+    if len(set(found.values())) > 1:
+        said = " but ".join(f"{name}={value:g}" for name, value in found.items())
+        raise SettingsError(f"{said}: they contradict each other; keep the right one")
+    return next(iter(found.values()), None)

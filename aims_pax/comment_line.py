@@ -1,0 +1,69 @@
+"""The comment line of extended XYZ: names stay text.
+
+ASE's reader makes numbers and truth values of whatever looks like one: a system called 001 becomes 1, F becomes
+False, 1e3 becomes 1000.0, and a frame id 516429114334e3585263 becomes infinity. `parse` is ASE's parser without
+that loss; give it to ASE's reader as `properties_parser`.
+
+>>> found = parse('system=001 name=F frame_id=516429114334e3585263 step=7 T=300.0 label=1e3')
+>>> found["system"], found["name"], found["frame_id"], int(found["step"]), float(found["T"]), found["label"]
+('001', 'F', '516429114334e3585263', 7, 300.0, '1e3')
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+
+# entries that are names whatever they look like
+NAMES = frozenset(
+    (
+        *("frame_id", "system", "stage", "sampler", "cluster", "method", "reason", "failure"),
+        *("name", "id", "parent", "label", "title", "comment", "config_type", "source", "file"),
+    )
+)
+NUMBERS = frozenset(
+    ("charge", "total_charge", "spin", "total_spin", "multiplicity")
+)  # whatever their spelling
+
+_pairs = re.compile(
+    r"""(?:^|(?<=\s))(?P<key>"[^"]*"|[^\s="']+)\s*=\s*
+    (?:"(?P<double>(?:[^"\\]|\\.)*)" | '(?P<single>(?:[^'\\]|\\.)*)' | (?P<plain>[^\s"'{\[]\S*))""",
+    re.VERBOSE,
+)
+_escaped = re.compile(r"\\(.)")
+_whole = re.compile(r"[+-]?(0|[1-9]\d*)")
+_decimal = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def parse(text: str) -> dict[str, Any]:
+    """Entries of a comment line by name, as ASE reads them; what is a name, or no usual number, stays text."""
+    from ase.io.extxyz import key_val_str_to_dict
+
+    found: dict[str, Any] = key_val_str_to_dict(text)
+    for pair in _pairs.finditer(text):
+        key = pair["key"].strip('"')
+        written = next(v for v in (pair["double"], pair["single"], pair["plain"]) if v is not None)
+        if key in found and _is_text(key, found[key], written):
+            found[key] = _escaped.sub(r"\1", written)
+    return found
+
+
+def _is_text(key: str, value: Any, written: str) -> bool:
+    if isinstance(value, str) or written.startswith("_JSON") or key in NUMBERS or "energy" in key.lower():
+        return False
+    if key in NAMES:
+        return True
+    if isinstance(value, bool) or np.ndim(value) or isinstance(value, list | dict):
+        return False
+    return not (_whole.fullmatch(written) or _decimal.fullmatch(written) or _same(written))
+
+
+def _same(written: str) -> bool:
+    """Whether it is how Python writes a number (1e-05), or one of the numbers that are none."""
+    try:
+        number = float(written)
+    except ValueError:
+        return True
+    return repr(number) == written or number != number or written.strip("+-").lower().startswith("inf")

@@ -1,0 +1,33 @@
+"""Names in the comment line of extended XYZ stay text."""
+
+import pytest
+
+from aims_pax.comment_line import parse
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("system=001", "001"), ('system="F"', "F"), ("system=1e3", "1e3"), ("system = 12", "12"),
+        ("system='T'", "T"), ('system="1 2"', "1 2"), ("system=1,2", "1,2"), ("system=water", "water"),
+        ('note="system=7" system=008', "008"),
+    ],
+)  # fmt: skip
+def test_a_name_is_text_whatever_it_looks_like(text, expected):
+    assert parse(text)["system"] == expected
+    assert isinstance(parse(text)["system"], str)
+
+
+def test_numbers_and_truth_values_stay_what_they_are():
+    found = parse('step=-7 T=300.00 x=1e-05 y=2.5e3 b=F energy=1E3 charge=+1 v="1 2 3" nothing=nan')
+    assert (found["step"], found["T"], found["x"], found["y"], found["charge"]) == (
+        -7,
+        300.0,
+        1e-05,
+        2500.0,
+        1,
+    )
+    assert found["b"] is False
+    assert found["energy"] == 1000.0
+    assert found["v"].tolist() == [1, 2, 3]
+    assert found["nothing"] != found["nothing"]
