@@ -11,7 +11,6 @@ import hashlib
 import logging
 import os
 import re
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -238,9 +237,7 @@ class AimsReference:
             time.sleep(SCHEDULER_PAUSE)
 
     @contextmanager
-    def _folder(
-        self, frame: Frame, control: Control, species: str
-    ) -> Iterator[tuple[Path, Label | None]]:
+    def _folder(self, frame: Frame, control: Control, species: str) -> Iterator[tuple[Path, Label | None]]:
         """A folder of its own for one calculation; afterwards gone, packed, or left, as it went.
 
         With the label, where the calculation of an earlier run had ended well and its label was not stored.
@@ -252,7 +249,9 @@ class AimsReference:
             for folder in folders.left(frame.id, self.time_limit):
                 found = self._finished(folder, frame, control, species)
                 if found is not None:
-                    log.info("frame %s: its calculation had ended well (%s); not repeated", frame.id[:6], folder)
+                    log.info(
+                        "frame %s: its calculation had ended well (%s); not repeated", frame.id[:6], folder
+                    )
                     break
                 folders.remove(folder)  # what is unfinished is begun anew
             if found is None or folder is None:

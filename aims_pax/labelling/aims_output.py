@@ -49,7 +49,10 @@ _moment = re.compile(r"\| N = N_up - N_down[^:]*:\s*(\S+)")
 
 def looks_like_output(text: str) -> bool:
     """Whether a text was printed by FHI-aims, finished or not."""
-    return any(mark in text for mark in (BEGIN, SCF_BEGINS, "Begin self-consistency iteration", "| Number of atoms  "))
+    return any(
+        mark in text
+        for mark in (BEGIN, SCF_BEGINS, "Begin self-consistency iteration", "| Number of atoms  ")
+    )
 
 
 def converged(text: str) -> bool:
@@ -123,7 +126,9 @@ def _check_atoms(lines: Sequence[str], frame: Frame) -> None:
     away = _distances(places - frame.positions, frame)
     if not (away < PLACE).all():
         i = int(np.nanargmax(away))
-        raise Mismatch(f"aims.out is of another structure: atom {i + 1} lies {away[i]:.3g} Å from where it should be")
+        raise Mismatch(
+            f"aims.out is of another structure: atom {i + 1} lies {away[i]:.3g} Å from where it should be"
+        )
 
 
 def _distances(difference: Array, frame: Frame) -> Array:
@@ -158,7 +163,9 @@ def _check_electrons(
         return
     electrons, charge = _number(told.split()[-2]), control.number("charge") or 0.0
     neutral = float(frame.numbers.sum())
-    given = sum(nuclei.get(symbol, float(z)) for symbol, z in zip(_symbols(frame), frame.numbers, strict=True))
+    given = sum(
+        nuclei.get(symbol, float(z)) for symbol, z in zip(_symbols(frame), frame.numbers, strict=True)
+    )
     if min(abs(electrons - n + charge) for n in (neutral, given)) > ELECTRONS:
         raise Mismatch(
             f"aims.out is about {electrons:g} electrons; with charge {charge:g} there are {neutral - charge:g}"
@@ -238,7 +245,9 @@ def _tensor(lines: Sequence[str]) -> Array:
     if told is not None:
         pressure, expected = _number(told.split("Pressure:")[1].split()[0]), -np.trace(tensor) / 3
         if abs(pressure - expected) > PRESSURE + 1e-4 * abs(expected):
-            raise Mismatch(f"the pressure {pressure:g} eV/Å³ in aims.out is not that of its stress, {expected:g}")
+            raise Mismatch(
+                f"the pressure {pressure:g} eV/Å³ in aims.out is not that of its stress, {expected:g}"
+            )
     return np.asarray((tensor + tensor.T) / 2)
 
 
@@ -260,5 +269,7 @@ def _number(word: str) -> float:
 
 def out_of_space(text: str) -> str | None:
     """The line in which a program or the system says that a disk is full, or None."""
-    found: Any = re.search(r".*(no space left on device|disk quota exceeded|read-only file system).*", text, re.I)
+    found: Any = re.search(
+        r".*(no space left on device|disk quota exceeded|read-only file system).*", text, re.I
+    )
     return None if found is None else found[0].strip()

@@ -35,7 +35,9 @@ log = logging.getLogger(__name__)
 OWNER = ".aims_pax.json"  # marks a folder that we made and may remove
 KEPT_FAILURES = 50
 LARGEST_KEPT = 20_000_000  # bytes; densities and cubes of a failed calculation are not worth the disk
-FORSAKEN = 7 * 86400.0  # s without a change after which a folder of another machine, without a job, counts as left
+FORSAKEN = (
+    7 * 86400.0
+)  # s without a change after which a folder of another machine, without a job, counts as left
 
 _at_work: set[Path] = set()  # of this process
 

@@ -120,7 +120,9 @@ def _is_stdout(operator: str) -> bool:
 
 def _is_file(word: str) -> bool:
     """Not a descriptor (`>&2`), a device, nor a name that only the shell knows."""
-    return bool(word) and not (word.isdigit() or word == "-" or word in _nowhere or re.search(r"[$`*?]", word))
+    return bool(word) and not (
+        word.isdigit() or word == "-" or word in _nowhere or re.search(r"[$`*?]", word)
+    )
 
 
 def _unquoted(word: str) -> str:
@@ -128,8 +130,12 @@ def _unquoted(word: str) -> str:
 
 
 def _others(folder: Path) -> Iterable[Path]:
-    """Files of a folder that a script of the user's may have written."""
-    return [p for p in folder.iterdir() if p.is_file() and p.name not in OURS and _size(p) <= LARGEST]
+    """Files of a folder that a script of the user's may have written; not those of an earlier attempt (aims.out.0)."""
+    return [
+        p
+        for p in folder.iterdir()
+        if p.is_file() and p.name not in OURS and not re.search(r"\.\d+$", p.name) and _size(p) <= LARGEST
+    ]
 
 
 def _of_aims(path: Path) -> bool:

@@ -148,7 +148,9 @@ def _from_spare(task: Task) -> Answer | None:
                 try:
                     task.store.put(task.frame.id, found.label, found.seconds)
                 except SetupError as error:
-                    return Answer(error=NotStored(f"{error}. The label of frame {task.frame.id} waits in {path}"))
+                    return Answer(
+                        error=NotStored(f"{error}. The label of frame {task.frame.id} waits in {path}")
+                    )
                 log.info("frame %s: its label was computed before and waited in %s", task.frame.id[:6], path)
                 path.unlink(missing_ok=True)
                 return Answer(found.label, seconds=found.seconds)

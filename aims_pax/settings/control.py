@@ -48,7 +48,23 @@ _MOVING = (
 MOVES_ATOMS = tuple(_MOVING.split())
 
 # functionals with a part after the SCF cycle: FHI-aims prints no forces of it, only those of the cycle
-_AFTER_THE_CYCLE = frozenset("mp2 scsmp2 xyg3 xygjos xyg5 xyg6 xyg7 xdh-pbe0 zrps lrc-xyg3 b2plyp rpa rpt2".split())
+_AFTER_THE_CYCLE = frozenset(
+    [
+        "mp2",
+        "scsmp2",
+        "xyg3",
+        "xygjos",
+        "xyg5",
+        "xyg6",
+        "xyg7",
+        "xdh-pbe0",
+        "zrps",
+        "lrc-xyg3",
+        "b2plyp",
+        "rpa",
+        "rpt2",
+    ]
+)
 
 # one line of each: FHI-aims takes the last of several (or stops), and which of them was wanted nobody knows
 _ONCE = (
