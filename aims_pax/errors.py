@@ -3,6 +3,8 @@
     AimsPaxError
     ├── SettingsError        yours: a key, a value, a file that is missing
     ├── SetupError           the machine's: binary, scheduler, extra not there; stop at once
+    │   ├── Busy             another aims-PAX works here
+    │   └── NotStored        a computed label cannot be written; it is kept elsewhere and found by the next run
     ├── RestartError         what lies in the folder cannot be continued
     └── LabelError           this frame only; becomes an event, never ends a run by itself
         ├── NotConverged     the SCF cycle did not converge
@@ -11,6 +13,7 @@
         ├── Truncated        the output ends early
         ├── WrongShape       energy, forces or stress missing or of another size
         ├── NotFinite        NaN or infinity in a label
+        ├── Mismatch         the output is of another calculation than the one asked for
         └── Insane           overlapping atoms, absurd forces or energies
 
 Only `LabelError` becomes an event; everything else ends the run with one line for the user.
@@ -37,6 +40,10 @@ class RestartError(AimsPaxError):
 
 class Busy(SetupError):
     """Another aims-PAX works in this folder."""
+
+
+class NotStored(SetupError):
+    """A label was computed and cannot be written; where it is kept, the next run finds it."""
 
 
 class LabelError(AimsPaxError):
@@ -73,6 +80,10 @@ class WrongShape(LabelError):
 
 class NotFinite(LabelError):
     """The label holds NaN or infinity."""
+
+
+class Mismatch(LabelError):
+    """The output is of another calculation than the one asked for: other atoms, electrons, spin, constraints."""
 
 
 class Insane(LabelError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from aims_pax.errors import SetupError
 from aims_pax.frames import Frame
-from aims_pax.settings.control import MOVES_ATOMS
+from aims_pax.settings.control import MOVES_ATOMS, fortran_number
 
 if TYPE_CHECKING:
     from aims_pax.settings.control import Control
@@ -52,7 +53,7 @@ def control_for(control: Control, frame: Frame, stress: bool) -> Control:
             control = control.replaced("compute_analytical_stress", ".true.")
     if frame.charge is not None:
         told = control.get("charge")
-        if told is not None and float(told.split()[0]) != frame.charge:
+        if told is not None and control.number("charge") != frame.charge:
             _once(f"control.in: charge {told} overridden by the geometry's charge {frame.charge:g}")
         if told is not None or frame.charge != 0:
             control = control.replaced("charge", repr(float(frame.charge)))
@@ -65,16 +66,18 @@ def _with_spin(control: Control, frame: Frame) -> Control:
     """Multiplicity 2S+1 → fixed_spin_moment 2S; a singlet without `spin collinear` needs nothing."""
     assert frame.spin is not None
     unpaired = frame.spin - 1
-    polarised = (control.get("spin") or "none").split()[0].lower() == "collinear"
+    polarised = control.collinear
     if not polarised and unpaired == 0:
         return control.without("fixed_spin_moment")
     if not polarised:
         _once("control.in: spin collinear added for geometries with unpaired electrons")
         control = control.replaced("spin", "collinear")
         if frame.moments is None and control.get("default_initial_moment") is None:
-            control = control.replaced("default_initial_moment", "hund")  # aims stops without any
+            # FHI-aims stops without any moment, and at Hund's rules for more than a single atom
+            start = "hund" if len(frame) == 1 and not frame.pbc.any() else f"{unpaired / len(frame):.6f}"
+            control = control.replaced("default_initial_moment", start)
     told = control.get("fixed_spin_moment")
-    if told is not None and float(told.split()[0]) != unpaired:
+    if told is not None and control.number("fixed_spin_moment") != unpaired:
         _once(f"control.in: fixed_spin_moment {told} overridden by the geometry's multiplicity {frame.spin}")
     return control.replaced("fixed_spin_moment", repr(float(unpaired)))
 
@@ -98,10 +101,6 @@ def geometry_text(frame: Frame) -> str:
         lines += ["lattice_vector " + _vector(v) for v in frame.cell]
     for i, (z, position) in enumerate(zip(frame.numbers, frame.positions, strict=True)):
         lines.append(f"atom {_vector(position)} {chemical_symbols[z]}")
-        if frame.fixed is not None and frame.fixed[i].all():
-            lines.append("    constrain_relaxation .true.")
-        elif frame.fixed is not None:
-            lines += [f"    constrain_relaxation {'xyz'[k]}" for k in np.flatnonzero(frame.fixed[i])]
         if frame.charges is not None and frame.charges[i]:
             lines.append(f"    initial_charge {frame.charges[i]:.8f}")
         if frame.moments is not None and frame.moments[i]:
@@ -124,6 +123,20 @@ def species_files(species_dir: Path, numbers: Iterable[int]) -> list[Path]:
     if missing:
         raise SetupError(f"species_dir: {', '.join(missing)} missing in {species_dir}")
     return [species_dir / name for name in names]
+
+
+def nuclear_charges(species: str) -> dict[str, float]:
+    """{species: charge of its nucleus} in species defaults; what cannot be read is left out."""
+    found: dict[str, float] = {}
+    name = None
+    for line in species.splitlines():
+        words = line.partition("#")[0].split()
+        if len(words) > 1 and words[0] == "species":
+            name = words[1]
+        elif len(words) > 1 and words[0] == "nucleus" and name is not None:
+            with suppress(ValueError):
+                found[name] = fortran_number(words[1])
+    return found
 
 
 def _vector(v: Any) -> str:

@@ -1,21 +1,41 @@
-"""What runs where the work runs: compute one label, check it, store it."""
+"""What runs where the work runs: compute one label, check it, store it.
+
+A label that was paid for and cannot be stored (a full or read-only disk) is kept elsewhere: FHI-aims' own files stay
+in its calculation's folder; the label of another reference goes to the first of these places that takes it:
+
+    {calc_dir}/unstored/labels/{method}/{frame_id}.json
+    {temporary folder}/aims-PAX-{user id}/labels/{method}/{frame_id}.json
+
+The next who asks for the frame finds it there, before anything is computed.
+"""
 
 from __future__ import annotations
 
+import logging
+import os
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from aims_pax.errors import LabelError, SetupError
+from aims_pax.errors import LabelError, NotStored, SetupError
 from aims_pax.frames import Frame, Label
 from aims_pax.labelling.claims import Claim, Claims
 from aims_pax.labelling.store import LabelStore
 from aims_pax.labelling.validation import check_label
 
+log = logging.getLogger(__name__)
+
 
 class Reference(Protocol):
-    """A program that labels frames. Travels to workers by value."""
+    """A program that labels frames. Travels to workers by value.
+
+    One whose calculations leave files may have `label_and_store(frame, store)`: it calls `store(label)` before it
+    removes any of them, and keeps them when that raises. `scratch`: its folder for files, where it has one.
+    """
 
     @property
     def quick(self) -> bool:
@@ -73,10 +93,68 @@ def label_frame(task: Task) -> Label:
     Runs wherever the executor runs it. Raises LabelError or SetupError.
     """
     begun = time.monotonic()
+
+    def store(label: Label) -> None:
+        check_label(task.frame, label)
+        task.store.put(task.frame.id, label, time.monotonic() - begun)
+
+    keeping = getattr(task.reference, "label_and_store", None)
+    if keeping is not None:
+        labelled: Label = keeping(task.frame, store)
+        return labelled
     label = task.reference.label(task.frame)
-    check_label(task.frame, label)
-    task.store.put(task.frame.id, label, time.monotonic() - begun)
+    try:
+        store(label)
+    except SetupError as error:
+        raise _kept_elsewhere(task, label, time.monotonic() - begun, error) from error
     return label
+
+
+def _spares(task: Task) -> Iterator[LabelStore]:
+    """Where labels wait that could not be stored."""
+    scratch = getattr(task.reference, "scratch", None)
+    if scratch is not None:
+        yield LabelStore(Path(scratch) / "unstored", task.store.method)
+    if hasattr(os, "getuid"):
+        yield LabelStore(Path(tempfile.gettempdir()) / f"aims-PAX-{os.getuid()}", task.store.method)
+
+
+def _kept_elsewhere(task: Task, label: Label, seconds: float, error: SetupError) -> NotStored:
+    for spare in _spares(task):
+        with suppress(SetupError):
+            _make_private(spare)
+            spare.put(task.frame.id, label, seconds)
+            return NotStored(
+                f"{error}. The label of frame {task.frame.id} is computed and waits in "
+                f"{spare.path(task.frame.id)}; the next run takes it from there"
+            )
+    return NotStored(f"{error}. The label of frame {task.frame.id} is lost: no other place takes it either")
+
+
+def _make_private(spare: LabelStore) -> None:
+    with suppress(OSError):
+        spare.folder.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _from_spare(task: Task) -> Answer | None:
+    """A label that could not be stored when it was computed; stored now. Others' files do not count."""
+    for spare in _spares(task):
+        path = spare.path(task.frame.id)
+        with suppress(OSError):
+            if hasattr(os, "getuid") and path.stat().st_uid != os.getuid():
+                continue
+            found = spare.read(task.frame.id)
+            if found is not None:
+                try:
+                    task.store.put(task.frame.id, found.label, found.seconds)
+                except SetupError as error:
+                    return Answer(
+                        error=NotStored(f"{error}. The label of frame {task.frame.id} waits in {path}")
+                    )
+                log.info("frame %s: its label was computed before and waited in %s", task.frame.id[:6], path)
+                path.unlink(missing_ok=True)
+                return Answer(found.label, seconds=found.seconds)
+    return None
 
 
 def answer(task: Task) -> Answer:
@@ -105,7 +183,7 @@ def answer(task: Task) -> Answer:
 
 def _known(task: Task) -> Answer | None:
     known = task.store.read(task.frame.id)
-    return None if known is None else Answer(known.label, seconds=known.seconds)
+    return _from_spare(task) if known is None else Answer(known.label, seconds=known.seconds)
 
 
 def _computed(task: Task) -> Answer:

@@ -1,7 +1,9 @@
 """FHI-aims' control.in: every keyword in its order, nothing lost.
 
 Repeated keywords, exponents (`1e-3`, `1d-3`), further numbers (`xc hse06 0.11`) and unknown keywords stay as
-the user wrote them. Comments and species blocks are left out: the basis comes from `species_dir`.
+the user wrote them. Comments and species blocks are left out: the basis comes from `species_dir`. What is read
+here (charge, spin …) is checked when the file is read: a number that is none, `Charge` for `charge`, or two lines
+that contradict each other are refused with their line.
 
     >>> control = parse_control("xc hse06 0.11  # screened\\nk_grid 2 2 2")
     >>> control.keywords
@@ -12,7 +14,9 @@ the user wrote them. Comments and species blocks are left out: the basis comes f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,11 +36,49 @@ SPECIES_KEYWORDS = frozenset(_BASIS.split())
 
 Value = str | int | float | bool
 
+# in a species block: physics that a basis from species_dir would lose without a word
+HUBBARD = ("plus_u", "plus_u_ramping", "plus_u_use_all", "hubbard_coefficient")
+
 # a label is one point: what would move the atoms leaves the input
-MOVES_ATOMS = (
-    *("relax_geometry", "relax_unit_cell", "MD_run", "MD_schedule", "MD_segment", "MD_MB_init"),
-    *("MD_clean_rotations", "MD_restart", "use_pimd_wrapper"),
+_MOVING = (
+    "relax_geometry relax_unit_cell external_pressure MD_run MD_schedule MD_segment MD_MB_init MD_clean_rotations "
+    "MD_restart MD_time_step use_pimd_wrapper PIMD_run PIMD_schedule PIMD_segment PIMD_n_beads PIMD_time_step "
+    "PIMD_init_beads PIMD_restart calculate_friction"
 )
+MOVES_ATOMS = tuple(_MOVING.split())
+
+# functionals with a part after the SCF cycle: FHI-aims prints no forces of it, only those of the cycle
+_AFTER_THE_CYCLE = frozenset(
+    [
+        "mp2",
+        "scsmp2",
+        "xyg3",
+        "xygjos",
+        "xyg5",
+        "xyg6",
+        "xyg7",
+        "xdh-pbe0",
+        "zrps",
+        "lrc-xyg3",
+        "b2plyp",
+        "rpa",
+        "rpt2",
+    ]
+)
+
+# one line of each: FHI-aims takes the last of several (or stops), and which of them was wanted nobody knows
+_ONCE = (
+    "xc charge spin fixed_spin_moment default_initial_moment relativistic k_grid k_offset k_grid_density "
+    "hybrid_xc_coeff hse_unit occupation_type compute_forces many_body_dispersion many_body_dispersion_nl "
+    "vdw_correction_hirshfeld sc_accuracy_rho sc_accuracy_etot sc_accuracy_eev sc_accuracy_forces sc_iter_limit "
+    "include_spin_orbit override_relativity set_vacuum_level use_dipole_correction"
+)
+ONCE = frozenset(_ONCE.split())
+_SPELLED = {word.lower(): word for word in (*ONCE, *MOVES_ATOMS, "total_energy_method", "species")}
+_LOGICAL = "compute_forces compute_analytical_stress compute_numerical_stress final_forces_cleaned"
+_COLLINEAR = ("none", "collinear")
+
+_number = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:[eEdDqQ]([+-]?\d+)|([+-]\d+))?")
 
 
 @dataclass(frozen=True)
@@ -45,10 +87,30 @@ class Control:
 
     keywords: tuple[tuple[str, str], ...]
     has_species: bool = False  # the file held species blocks, which are ignored in favour of species_dir
+    hubbard: tuple[tuple[str, str], ...] = ()  # (species, line) of DFT+U in those blocks, which would be lost
 
     def get(self, name: str) -> str | None:
         """The rest of the last line with this keyword, or None."""
         return next((rest for word, rest in reversed(self.keywords) if word == name), None)
+
+    def number(self, name: str) -> float | None:
+        """The number behind a keyword, as Fortran reads it. Raises SettingsError for anything else."""
+        rest = self.get(name)
+        if rest is None:
+            return None
+        first = re.split(r"[\s,/]+", rest.strip())[0]
+        try:
+            value = fortran_number(first)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise SettingsError(f"{name} {rest}: expected a number like 1 or 1d0 behind {name}")
+        return value
+
+    @property
+    def collinear(self) -> bool:
+        """Whether two spin channels are asked for."""
+        return (self.get("spin") or "none").split()[0].lower() == "collinear"
 
     def __contains__(self, name: object) -> bool:
         return any(word == name for word, _ in self.keywords)
@@ -78,7 +140,10 @@ class Control:
 def read_control(path: Path) -> Control:
     """The control.in at `path`. Raises SettingsError naming the file and the reason."""
     try:
-        return parse_control(path.read_text(encoding="utf-8-sig", errors="surrogateescape"))
+        control = parse_control(path.read_text(encoding="utf-8-sig", errors="surrogateescape"))
+        if fault := next(_faults(control), None):
+            raise SettingsError(fault)
+        return control
     except FileNotFoundError as error:
         raise SettingsError(f"{path}: no such file; set MISC.path_to_control") from error
     except OSError as error:
@@ -118,7 +183,9 @@ def pair_controls(written: Mapping[str, str], systems: Sequence[str]) -> tuple[d
 def parse_control(text: str) -> Control:
     """The text of a control.in. Raises SettingsError when it holds no keyword at all."""
     keywords: list[tuple[str, str]] = []
-    has_species = in_species = False
+    hubbard: list[tuple[str, str]] = []
+    species: str | None = None
+    has_species = False
     for line in text.splitlines():
         word, _, rest = line.partition("#")[0].strip().replace("\t", " ").partition(" ")
         if not word:
@@ -126,15 +193,76 @@ def parse_control(text: str) -> Control:
         if "\0" in word:
             raise SettingsError("this is not a text file")
         if word == "species":
-            has_species = in_species = True
-        elif in_species and (word in SPECIES_KEYWORDS or not word[0].isalpha()):
-            continue  # a line of numbers continues a contracted Gaussian
+            has_species, species = True, rest.strip()
+        elif species is not None and (word in SPECIES_KEYWORDS or not word[0].isalpha()):
+            if word in HUBBARD:  # any other line: a number continues a contracted Gaussian
+                hubbard.append((species, f"{word} {' '.join(rest.split())}"))
         else:
-            in_species = False
+            species = None
             keywords.append((word, rest.strip()))
     if not keywords:
         raise SettingsError("no keywords in it; expected at least xc")
-    return Control(tuple(keywords), has_species)
+    return Control(tuple(keywords), has_species, tuple(hubbard))
+
+
+def fortran_number(word: str) -> float:
+    """A number as Fortran reads and prints it: 1, 1.5e-3, 1d0, and 1.0-100 for 1.0e-100. Raises ValueError.
+
+    >>> fortran_number("-1.5D+2"), fortran_number("0.5-101")
+    (-150.0, 5e-102)
+    """
+    found = _number.fullmatch(word)
+    if found is None:
+        raise ValueError(f"{word!r} is not a number")
+    return float(f"{found[1]}e{found[2] or found[3] or 0}")
+
+
+def _faults(control: Control) -> Iterator[str]:
+    """What FHI-aims would stop at, or read as something else than was wanted, in the lines that are read here."""
+    for word, rest in control.keywords:
+        wanted = _SPELLED.get(word.lower(), word)
+        if word != wanted:
+            yield f"{word} {rest}: FHI-aims distinguishes upper and lower case; write {wanted}"
+    for word in dict.fromkeys(w for w, _ in control.keywords if w in ONCE):
+        values = dict.fromkeys(" ".join(rest.split()) for w, rest in control.keywords if w == word)
+        if len(values) > 1:
+            yield f"{word} is there with different values: {', then '.join(values)}; keep one line"
+    for word in ("charge", "fixed_spin_moment"):
+        with_number = control.get(word)
+        if with_number is not None:
+            try:
+                control.number(word)
+            except SettingsError as error:
+                yield str(error)
+    yield from _odd_words(control)
+    functional = (control.get("xc") or "").lower().split()[:1]
+    method = control.get("total_energy_method")
+    if method is not None or _AFTER_THE_CYCLE.intersection(functional):
+        said = f"total_energy_method {method}" if method is not None else f"xc {control.get('xc')}"
+        yield (
+            f"{said}: FHI-aims prints no forces of a method that follows the SCF cycle; labels would hold energy and "
+            "forces of the cycle alone; use a method with forces"
+        )
+
+
+def _odd_words(control: Control) -> Iterator[str]:
+    spin, moment = control.get("spin"), control.get("default_initial_moment")
+    if spin is not None and (spin.split() or [""])[0] not in (*_COLLINEAR, "non-collinear"):
+        yield f"spin {spin}: expected none or collinear"
+    if moment is not None and moment.lower() != "hund":
+        try:
+            control.number("default_initial_moment")
+        except SettingsError:
+            yield f"default_initial_moment {moment}: expected a number"
+    for word in _LOGICAL.split():
+        value = control.get(word)
+        if value is not None and (value.split() or [""])[0] not in (".true.", ".false."):
+            yield f"{word} {value}: expected .true. or .false."
+    grid = control.get("k_grid")
+    if grid is not None:
+        counts = [n for n in re.split(r"[\s,]+", grid.strip()) if n][:3]
+        if len(counts) < 3 or not all(n.isdigit() and int(n) > 0 for n in counts):
+            yield f"k_grid {grid}: expected three whole numbers"
 
 
 def _fortran(value: Value) -> str:

@@ -1,7 +1,9 @@
 """FHI-aims from the frame to the label, against a stand-in as strict as FHI-aims that fails in every way."""
 
+import json
 import os
 import pickle
+import socket
 import tarfile
 import time
 from dataclasses import replace
@@ -21,7 +23,7 @@ from aims_pax.errors import (
     WrongShape,
 )
 from aims_pax.frames import Frame
-from aims_pax.labelling import aims, aims_input, sessions
+from aims_pax.labelling import aims, aims_input, calculation_folders, sessions
 from aims_pax.labelling.aims import AimsReference, control_for, geometry_text
 from aims_pax.labelling.executor import WorkerDied
 from aims_pax.potential import calculate
@@ -116,13 +118,22 @@ def test_output_is_found_wherever_the_launch_command_sends_it(reference, redirec
 def test_a_leftover_of_a_killed_run_is_not_read(reference, tmp_path):
     """`>> aims.out` would append to it, and a stale goodbye would be believed."""
     frame = worlds.dimer("Cu", 2.6)
-    left = tmp_path / "calc" / frame.id
-    left.mkdir(parents=True)
-    (left / aims.OURS).write_text("{}")
+    crashing = reference(redirect=" >> aims.out", fault="crash")
+    left = left_by_a_dead_run(crashing, frame)
     (left / "aims.out").write_text("Have a nice day.\n")
     with pytest.raises(Crashed):
-        reference(redirect=" >> aims.out", fault="crash").label(frame)
+        crashing.label(frame)
     assert not left.exists()
+    assert os.listdir(tmp_path / "calc") == ["failed"]
+
+
+def left_by_a_dead_run(reference, frame):
+    """The folder of a calculation whose process of this machine has ended."""
+    left = reference.calc_dir / f"{frame.id}.{reference.method}.0badcafe"
+    left.mkdir(parents=True)
+    owner = {"frame_id": frame.id, "host": socket.gethostname(), "pid": 1, "started": "another boot:17"}
+    (left / calculation_folders.OWNER).write_text(json.dumps(owner))
+    return left
 
 
 # inputs ---------------------------------------------------------------------------------------------------
@@ -131,8 +142,9 @@ def test_a_leftover_of_a_killed_run_is_not_read(reference, tmp_path):
 def written(reference, frame):
     """control.in as FHI-aims gets it, as [(keyword, rest)]."""
     replace(reference, clean_dirs=False).label(frame)
-    with tarfile.open(reference.calc_dir / "kept" / f"{frame.id}.tar.gz") as archive:
-        lines = archive.extractfile(f"{frame.id}/control.in").read().decode().splitlines()
+    name = f"{frame.id}.{reference.method}"
+    with tarfile.open(reference.calc_dir / "kept" / f"{name}.tar.gz") as archive:
+        lines = archive.extractfile(f"{name}/control.in").read().decode().splitlines()
     pairs = [line.split("#")[0].split(None, 1) for line in lines if line.split("#")[0].strip()]
     return [(p[0], p[1].strip() if len(p) > 1 else "") for p in pairs]
 
@@ -140,7 +152,7 @@ def written(reference, frame):
 def test_every_keyword_reaches_aims_as_written(reference):
     text = (
         "xc hse06 0.11\nhse_unit bohr-1\nsc_accuracy_rho 1e-3\noutput cube total_density\noutput dipole\n"
-        "output hirshfeld\nsome_keyword_of_the_future .false. 1 a\nspin none\n"
+        "output hirshfeld\nmbd_std a=0.83 beta=0.83\nspin none\n"
     )
     pairs = written(reference(text=text), worlds.dimer("Cu", 2.6))
     for line in text.splitlines():
@@ -173,8 +185,8 @@ def test_the_frames_charge_overrides_and_says_so_once(control, caplog):
     [
         ("xc pbe\n", 1, (None, None, None)),
         ("xc pbe\nspin collinear\ndefault_initial_moment 1\n", 1, ("collinear", 0.0, "1")),
-        ("xc pbe\n", 3, ("collinear", 2.0, "hund")),
-        ("xc pbe\nspin none\n", 2, ("collinear", 1.0, "hund")),
+        ("xc pbe\n", 3, ("collinear", 2.0, "0.666667")),  # FHI-aims stops at hund for more than one atom
+        ("xc pbe\nspin none\n", 2, ("collinear", 1.0, "0.333333")),
         (
             "xc pbe\nspin collinear\nfixed_spin_moment 4\ndefault_initial_moment hund\n",
             None,
@@ -188,7 +200,7 @@ def test_multiplicity_becomes_a_fixed_spin_moment(control, text, spin, expected)
     assert (made.get("spin"), moment and float(moment), made.get("default_initial_moment")) == expected
 
 
-def test_geometry_in_carries_lattice_constraints_moments_and_charges():
+def test_geometry_in_carries_lattice_moments_and_charges_and_no_constraints():
     frame = Frame(
         numbers=[26, 8, 1],
         positions=[[0, 0, 0], [1.61234567, 0, 0], [0, 1.5, 0]],
@@ -202,12 +214,9 @@ def test_geometry_in_carries_lattice_constraints_moments_and_charges():
     assert lines[1] == ["lattice_vector", "8.00000000", "0.00000000", "0.00000000"]
     assert lines[4:] == [
         ["atom", "0.00000000", "0.00000000", "0.00000000", "Fe"],
-        ["constrain_relaxation", ".true."],
         ["initial_charge", "2.00000000"],
         ["initial_moment", "4.00000000"],
         ["atom", "1.61234567", "0.00000000", "0.00000000", "O"],
-        ["constrain_relaxation", "y"],
-        ["constrain_relaxation", "z"],
         ["initial_charge", "-2.00000000"],
         ["initial_moment", "-0.50000000"],
         ["atom", "0.00000000", "1.50000000", "0.00000000", "H"],
@@ -219,7 +228,7 @@ def test_geometry_in_is_read_by_ase_as_the_same_frame(tmp_path):
 
     frame = replace(worlds.slab(), pbc=True, moments=np.linspace(0, 1, 3))
     (tmp_path / "geometry.in").write_text(geometry_text(frame))
-    assert read_frame(tmp_path / "geometry.in") == frame
+    assert read_frame(tmp_path / "geometry.in") == replace(frame, fixed=None)
 
 
 def test_what_every_calculation_lacks_stops_the_run(reference, tmp_path):
@@ -263,7 +272,7 @@ def test_each_fault_has_its_class_and_its_files_are_kept(reference, tmp_path, fa
     with pytest.raises(kind, match=reason) as caught:
         reference(fault=fault).label(frame)
     kept = Path(caught.value.folder)
-    assert kept == tmp_path / "calc" / "failed" / f"{frame.id}.tar.gz"
+    assert kept == tmp_path / "calc" / "failed" / f"{frame.id}.{reference().method}.tar.gz"
     with tarfile.open(kept) as archive:
         names = {Path(n).name for n in archive.getnames()}
     assert {"geometry.in", "control.in", "aims.out"} <= names
@@ -326,8 +335,11 @@ def test_folders_are_kept_when_asked_and_never_the_users(reference, tmp_path):
     kept.label(frame)
     kept.label(worlds.dimer("Cu", 2.7))
     kept = tmp_path / "calc" / "kept"
-    assert {p.name for p in kept.iterdir()} == {f"{f.id}.tar.gz" for f in (frame, worlds.dimer("Cu", 2.7))}
-    with tarfile.open(kept / f"{frame.id}.tar.gz") as archive:
+    method = reference().method
+    assert {p.name for p in kept.iterdir()} == {
+        f"{f.id}.{method}.tar.gz" for f in (frame, worlds.dimer("Cu", 2.7))
+    }
+    with tarfile.open(kept / f"{frame.id}.{method}.tar.gz") as archive:
         names = {Path(n).name for n in archive.getnames()}
     assert {"geometry.in", "control.in", "aims.out"} <= names
     reference().label(worlds.dimer("Cu", 2.8))
@@ -338,14 +350,14 @@ def test_folders_are_kept_when_asked_and_never_the_users(reference, tmp_path):
 
 
 def test_only_so_many_failures_are_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(aims, "KEPT_FAILURES", 3)
+    monkeypatch.setattr(calculation_folders, "KEPT_FAILURES", 3)
     (tmp_path / "failed").mkdir()
     (tmp_path / "failed" / "by_hand.tar.gz").touch()
     for n in range(6):
         folder = tmp_path / "one"
         folder.mkdir()
         (folder / "aims.out").write_text(str(n))
-        aims._pack(folder, tmp_path / "failed", f"{n:020x}")
+        calculation_folders.pack(folder, tmp_path / "failed", f"{n:020x}")
         os.utime(tmp_path / "failed" / f"{n:020x}.tar.gz", (n, n))
     assert sorted(os.listdir(tmp_path / "failed")) == [
         *(f"{n:020x}.tar.gz" for n in (3, 4, 5)),
@@ -383,7 +395,7 @@ def test_an_unconverged_cycle_is_tried_again_with_the_users_changes(reference, t
     rungs = ({"sc_iter_limit": 500}, {"charge_mix_param": 0.02, "sc_iter_limit": 900})
     helped = reference(fault="unconverged-once", redirect=" >> aims.out", retries=rungs, clean_dirs=False)
     close(helped.label(frame), reference().label(frame))
-    with tarfile.open(tmp_path / "calc" / "kept" / f"{frame.id}.tar.gz") as archive:
+    with tarfile.open(tmp_path / "calc" / "kept" / f"{frame.id}.{helped.method}.tar.gz") as archive:
         kept = {Path(m.name).name: archive.extractfile(m).read().decode() for m in archive.getmembers()}
     assert {"aims.out", "aims.out.0", "aims.out.1", "control.in.0", "control.in"} <= set(kept)
     assert "SELF-CONSISTENCY" in kept["aims.out.1"]
@@ -394,14 +406,16 @@ def test_an_unconverged_cycle_is_tried_again_with_the_users_changes(reference, t
 
 def test_the_last_retry_decides_and_says_how_many_there_were(reference):
     with pytest.raises(NotConverged, match="did not converge, nor with the changes of 2 retries"):
-        reference(fault="unconverged", retries=({"a": 1}, {"b": 2})).label(worlds.dimer("Cu", 2.6))
+        reference(fault="unconverged", retries=({"sc_iter_limit": 1}, {"mixer": "linear"})).label(
+            worlds.dimer("Cu", 2.6)
+        )
 
 
 def test_all_attempts_together_keep_the_time_limit(reference):
     began = time.monotonic()
     with pytest.raises(TimedOut, match="limit of 3 s"):
         reference(
-            fault="unconverged", options={"seconds": 1.0}, retries=({"a": 1},) * 9, time_limit=3.0
+            fault="unconverged", options={"seconds": 1.0}, retries=({"sc_iter_limit": 1},) * 9, time_limit=3.0
         ).label(worlds.dimer("Cu", 2.6))
     assert time.monotonic() - began < 8
 

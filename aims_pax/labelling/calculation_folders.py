@@ -1,0 +1,171 @@
+"""The folder of each calculation: its name, its owner, and what becomes of it.
+
+    {calc_dir}/{frame_id}.{method}.{token}/        one calculation while it runs; the token is drawn at random
+    {calc_dir}/kept/{frame_id}.{method}.tar.gz     all of it afterwards, with clean_dirs: false
+    {calc_dir}/failed/{frame_id}.{method}.tar.gz   what is left of a failed one, always (the last 50)
+
+Any number of runs may share a calc_dir. No folder has two owners, and only a folder whose owner has ended is taken
+over: by renaming it, which only one can do. A calculation that had finished in it is not computed again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import secrets
+import shutil
+import socket
+import tarfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from aims_pax.errors import SetupError
+from aims_pax.labelling import slurm
+from aims_pax.labelling.claims import GRACE, Claim, process_started
+from aims_pax.labelling.store import write_whole
+
+log = logging.getLogger(__name__)
+
+OWNER = ".aims_pax.json"  # marks a folder that we made and may remove
+KEPT_FAILURES = 50
+LARGEST_KEPT = 20_000_000  # bytes; densities and cubes of a failed calculation are not worth the disk
+FORSAKEN = (
+    7 * 86400.0
+)  # s without a change after which a folder of another machine, without a job, counts as left
+
+_at_work: set[Path] = set()  # of this process
+
+
+@dataclass(frozen=True)
+class CalculationFolders:
+    """The folders of one method (its hash) below calc_dir."""
+
+    calc_dir: Path
+    method: str
+
+    def make(self, frame_id: str, time_limit: float | None) -> Path:
+        """A new empty folder with an owner. Raises OSError when the file system refuses."""
+        folder = self._new(frame_id)
+        folder.mkdir(parents=True)
+        _at_work.add(folder)
+        (folder / OWNER).write_text(_mark(frame_id, time_limit))
+        return folder
+
+    def left(self, frame_id: str, time_limit: float | None) -> Iterator[Path]:
+        """Folders of this frame and method whose owner has ended, taken over one by one.
+
+        A program of the old owner may still have one as its working directory: read it, do not compute there.
+        """
+        for folder in sorted(self.calc_dir.glob(f"{frame_id}.{self.method}.*")):
+            owner = read_owner(folder)
+            if owner is None or folder in _at_work or not _ended(owner, folder):
+                continue
+            new = self._new(frame_id)
+            taken = new.with_name(f".{new.name}")  # out of sight until its new owner is written down
+            with suppress(OSError):  # another run was quicker, or the file system is read-only
+                folder.rename(taken)
+                with suppress(SetupError):  # a full disk
+                    write_whole(taken / OWNER, _mark(frame_id, time_limit))
+                    _at_work.add(new)
+                    taken = taken.rename(new)
+                yield taken
+
+    def _new(self, frame_id: str) -> Path:
+        return self.calc_dir / f"{frame_id}.{self.method}.{secrets.token_hex(4)}"
+
+    def leave(self, folder: Path) -> Path:
+        """The calculation stays, for the next who asks for this frame. Says where."""
+        with suppress(OSError):
+            folder = folder.rename(folder.with_name(folder.name.lstrip(".")))
+        _at_work.discard(folder)
+        return folder
+
+    def remove(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        _at_work.discard(folder)
+
+    def keep(self, folder: Path, frame_id: str, failed: bool) -> str | None:
+        """Pack what is left of a calculation and remove its folder; only so many failures are kept. Says where."""
+        kept = self.calc_dir / ("failed" if failed else "kept")
+        where = pack(folder, kept, f"{frame_id}.{self.method}", all_of_them=not failed)
+        _at_work.discard(folder)
+        return where
+
+
+def _mark(frame_id: str, time_limit: float | None) -> str:
+    return json.dumps({"frame_id": frame_id, **asdict(Claim.mine("", time_limit))})
+
+
+def read_owner(folder: Path) -> Claim | None:
+    """Who made a folder and works in it; None where the mark is missing or unreadable."""
+    try:
+        found = json.loads((folder / OWNER).read_bytes())
+        found.pop("frame_id", None)
+        return Claim(**found)
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def _ended(owner: Claim, folder: Path) -> bool:
+    """Whether the owner of a folder has ended for certain."""
+    if owner.host == socket.gethostname():
+        here = process_started(owner.pid)
+        if owner.pid == os.getpid() and here == owner.started:
+            return True  # this process, which is not at work there
+        return here != owner.started if owner.started is not None else not _there(owner.pid)
+    if owner.deadline is not None and time.time() > owner.deadline + GRACE:
+        return True
+    if owner.job is not None:
+        return not slurm.alive([owner.job])
+    with suppress(OSError):
+        newest = max(p.stat().st_mtime for p in (folder, *folder.iterdir()))
+        return time.time() - newest > FORSAKEN
+    return False
+
+
+def _there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def pack(folder: Path, kept: Path, name: str, all_of_them: bool = False) -> str | None:
+    """Pack the files of a folder into kept/name.tar.gz and remove it. all_of_them: nothing older goes for it."""
+    path = kept / f"{name}.tar.gz"
+    try:
+        kept.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
+        try:
+            with tarfile.open(part, "w:gz") as archive:
+                for file in sorted(folder.iterdir()):
+                    if file.is_file() and file.name != OWNER and file.stat().st_size <= LARGEST_KEPT:
+                        archive.add(file, f"{name}/{file.name}")
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        ours = [p for p in kept.iterdir() if re.fullmatch(r"[0-9a-f]{20}(\.[0-9a-f]{12})?\.tar\.gz", p.name)]
+        for old in sorted(ours, key=_changed)[:-KEPT_FAILURES]:
+            if not all_of_them:
+                old.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("cannot keep the files of the calculation %s: %s", folder, error)
+        return str(folder) if folder.exists() else None
+    return str(path)
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # another run has removed it
+        return 0.0
