@@ -15,6 +15,7 @@ from ase import units
 from torch import Tensor
 
 from aims_pax.md.batch import Batch, Felt, Motion
+from aims_pax.md.degrees import degrees
 from aims_pax.md.small import flow, rows_times, small_exp, square, trace, volume
 from aims_pax.md.thermostats import kinetic
 
@@ -26,11 +27,13 @@ VOLUME = "npt/volume"  # Å³ when the barostat began
 class Berendsen:
     """Weak coupling (Berendsen et al., J. Chem. Phys. 81, 3684 (1984), 10.1063/1.448118), isotropic.
 
+        p ← p − m P/M
         λ = √(1 + h/τ_T (T₀/T − 1)) within 0.9 … 1.1,   p ← λ p
         μ = 1 − h/τ_P · β/3 · (P₀ − P),                 x ← μ x,  h ← μ h
 
-    and a step of velocity Verlet without motion of the centre of mass, as ASE's NPTBerendsen. The forces of
-    the unscaled positions do the first half of the step: a scaling of 1e-6 is not worth another evaluation.
+    and a step of velocity Verlet without motion of the centre of mass, as ASE's NPTBerendsen. The temperature T
+    counts the 3N − 3 degrees of freedom that are left (ASE 3N, which makes four atoms a third too hot). The forces
+    of the unscaled positions do the first half of the step: a scaling of 1e-6 is not worth another evaluation.
     It relaxes to the right pressure; its fluctuations are those of no ensemble.
     """
 
@@ -41,7 +44,7 @@ class Berendsen:
     couple_p: Tensor  # (F,) h/τ_P · β/3 in Å³/eV
     pressure: Tensor  # (F,)
     degrees: Tensor  # (F,)
-    counts: Tensor  # (F, 1)
+    share: Tensor  # (A, 1) m/M, zero in a trajectory of one atom
 
     names: ClassVar[tuple[str, ...]] = (VOLUME,)
     noisy: ClassVar[bool] = False
@@ -57,8 +60,8 @@ class Berendsen:
             couple_t=batch.per_system([m.timestep / m.taut for m in md]),
             couple_p=batch.per_system([m.timestep / m.taup * m.compressibility / BAR / 3 for m in md]),
             pressure=batch.per_system([m.pressure_au for m in md]),
-            degrees=batch.per_system([s.degrees for s in batch.states]),
-            counts=batch.per_system([len(s) for s in batch.states])[:, None],
+            degrees=at_rest(batch),
+            share=mass_shares(batch),
         )
 
     def begin(self, kT: Tensor) -> dict[str, Tensor]:
@@ -66,13 +69,12 @@ class Berendsen:
 
     def before(self, motion: Motion, felt: Felt, noise: Tensor | None, kT: Tensor) -> Motion:
         assert felt.stress is not None  # stressed
-        p, h = motion.momenta, motion.cells
+        p, h = settled(self.batch, self.share, motion.momenta), motion.cells
         twice_K = 2.0 * kinetic(self.batch, p)
         scale2 = (1.0 + (self.degrees * kT / twice_K - 1.0) * self.couple_t).clamp(0.9**2, 1.1**2)
         pressure = (scale2 * twice_K / volume(h) - trace(felt.stress)) / 3.0
         mu = 1.0 - self.couple_p * (self.pressure - pressure)
         p = self.batch.spread(scale2.sqrt())[:, None] * p + self.half_h * felt.forces
-        p = p - self.batch.spread(self.batch.total(p) / self.counts)
         x = self.batch.spread(mu)[:, None] * motion.positions + self.h_m * p
         return replace(motion, positions=x, momenta=p, cells=mu[:, None, None] * h)
 
@@ -101,18 +103,16 @@ class Flexible:
 
     @classmethod
     def shared(cls, batch: Batch, md: Sequence[Any], pressure: Sequence[float]) -> dict[str, Any]:
-        total = [s.masses.sum() if len(s) > 1 else torch.inf for s in batch.states]
         return {
             "batch": batch,
             "h": batch.per_system([m.timestep * units.fs for m in md]),
             "pressure": batch.per_system(pressure),
-            "degrees": batch.per_system([max(3 * len(s) - 3, 3) for s in batch.states]),
-            "share": batch.masses / batch.per_atom(total),
+            "degrees": at_rest(batch),
+            "share": mass_shares(batch),
         }
 
     def _settled(self, p: Tensor) -> Tensor:
-        """Momenta without that of the centre of mass."""
-        return p - self.share * self.batch.spread(self.batch.total(p))
+        return settled(self.batch, self.share, p)
 
     def _kinetic(self, p: Tensor) -> Tensor:
         """(F, 3, 3) eV: Σ p⊗p/m, twice the kinetic energy along each direction."""
@@ -224,6 +224,22 @@ class ParrinelloRahman(Flexible):
         """η after half a step."""
         W = self.pfactor * motion.extras[VOLUME]
         return eta + (0.5 * self.h / W)[:, None, None] * self._excess(twice_K, felt, motion.cells)
+
+
+def at_rest(batch: Batch) -> Tensor:
+    """(F,) degrees of freedom with the centre of mass at rest."""
+    return batch.per_system([degrees(len(s), s.fixed, at_rest=True) for s in batch.states])
+
+
+def mass_shares(batch: Batch) -> Tensor:
+    """(A, 1) each atom's share m/M of the mass of its trajectory, zero where it is the only one."""
+    total = [s.masses.sum() if len(s) > 1 else torch.inf for s in batch.states]
+    return batch.masses / batch.per_atom(total)
+
+
+def settled(batch: Batch, share: Tensor, momenta: Tensor) -> Tensor:
+    """Momenta (A, 3) without that of the centre of mass: p − m P/M, which leaves the others thermal."""
+    return momenta - share * batch.spread(batch.total(momenta))
 
 
 def first_volume(batch: Batch) -> dict[str, Tensor]:

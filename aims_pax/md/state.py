@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from aims_pax.frames import Array, Frame
 from aims_pax.md import noise
+from aims_pax.md.degrees import centre_at_rest, degrees
 
 _EXTRAS = "extras/"
 
@@ -105,8 +106,8 @@ class MDState:
 
     @property
     def degrees(self) -> int:
-        """Degrees of freedom that hold kinetic energy: 3N − fixed components."""
-        return 3 * len(self) - (0 if self.fixed is None else int(self.fixed.sum()))
+        """Degrees of freedom that hold kinetic energy, as `md.degrees` counts them."""
+        return degrees(len(self), self.fixed, at_rest=centre_at_rest(self.momenta, self.masses))
 
     @property
     def kinetic_energy(self) -> float:

@@ -112,13 +112,15 @@ class VelocityRescaling(Verlet):
 
         α² = c + f·Σ_i R_i² + 2 R_1 √(c f),   c = e^(−h/τ),   f = (1 − c) k_B T / 2K,   R_i ~ N(0, 1),
 
-    with one R for each degree of freedom (3N less the fixed components, as in ASE). From rest, where α has
-    no meaning, momenta become √((1 − c) m k_B T)·R, which has the same distribution of K.
+    with one R for each degree of freedom that `md.degrees` counts: 3N less the fixed components, as in ASE, less three
+    more where the centre of mass is at rest, as α leaves it there. From rest, where α has no meaning, momenta become
+    √((1 − c) m k_B T)·R, which has the same distribution of K.
     It remembers the work: the energy the thermostat gave so far, so that E − work is conserved.
     """
 
     c: Tensor  # (F,)
     first: Tensor  # (F,) flat place of the first free component of each trajectory
+    counted: Tensor  # (A, 3) one for as many components as there are degrees of freedom, else zero
 
     names: ClassVar[tuple[str, ...]] = ("svr/work",)
     noisy: ClassVar[bool] = True
@@ -134,6 +136,7 @@ class VelocityRescaling(Verlet):
             h_m=verlet.h_m,
             c=batch.per_system([math.exp(-m.timestep / m.taut) for m in md]),
             first=batch.per_system(first).long(),
+            counted=_counted(batch),
         )
 
     def begin(self, kT: Tensor) -> dict[str, Tensor]:
@@ -143,7 +146,7 @@ class VelocityRescaling(Verlet):
     def before(self, motion: Motion, felt: Felt, noise: Tensor | None, kT: Tensor) -> Motion:
         assert noise is not None  # noisy
         R = noise * self.batch.free
-        R2 = self.batch.total(R * R)
+        R2 = self.batch.total(R * R * self.counted)
         R1 = R.reshape(-1).index_select(0, self.first)
         K = kinetic(self.batch, motion.momenta)
         f = (1.0 - self.c) * kT / (2.0 * K)
@@ -157,6 +160,15 @@ class VelocityRescaling(Verlet):
     def conserved(self, motion: Motion, energies: Tensor, kT: Tensor) -> Tensor:
         """(F,) eV: kinetic and potential energy less what the thermostat gave."""
         return super().conserved(motion, energies, kT) - motion.extras["svr/work"]
+
+
+def _counted(batch: Batch) -> Tensor:
+    """(A, 3): the free components, but the last three of a trajectory whose centre of mass is at rest."""
+    counted = batch.free.clone()
+    for state, rows in zip(batch.states, batch.slices, strict=True):
+        if state.degrees < int(batch.free[rows].sum()):
+            counted[rows.stop - 1] = 0.0
+    return counted
 
 
 def kinetic(batch: Batch, momenta: Tensor) -> Tensor:

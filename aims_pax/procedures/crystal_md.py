@@ -118,7 +118,7 @@ def _continued(path: Path, digest: str) -> tuple[MDState | None, list[MDState]]:
 
 
 def pressure(state: MDState, label: Label) -> float:
-    """GPa: −tr σ/3 + 2 E_kin/3V."""
+    """GPa: −tr σ/3 + N k_B T/V, at the temperature that is reported."""
     assert label.stress is not None
-    kinetic = 2 * state.kinetic_energy / (3 * abs(np.linalg.det(state.cell)))
+    kinetic = len(state) * units.kB * state.temperature / abs(np.linalg.det(state.cell))
     return float((kinetic - np.trace(label.stress) / 3) / units.GPa)
