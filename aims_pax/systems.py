@@ -98,7 +98,7 @@ def system_of(frame: Frame, origin: Mapping[str, Any], systems: Sequence[System]
 
 
 def _distances(frame: Frame) -> Array:
-    """The distances (Å) of all pairs of atoms, N (N − 1) / 2, ascending within each pair of elements; nearest images."""
+    """The distances (Å) of all pairs of atoms, N (N − 1) / 2, sorted by elements and length; nearest images."""
     import numpy as np
 
     i, j = np.triu_indices(len(frame), 1)

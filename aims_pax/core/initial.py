@@ -145,7 +145,7 @@ def _dealt(state: State, rules: InitialRules) -> tuple[State, tuple[Effect, ...]
     else:
         state = replace(state, phase="sample", visit=state.visit + 1, empty=state.empty + (not good))
     if state.empty >= MAX_EMPTY:
-        reason = f"no new labelled structure in {MAX_EMPTY} batches"
+        reason = f"no reference calculation succeeded on a new structure in {MAX_EMPTY} batches"
         state = replace(state, stopped=reason)
     n_train, n_valid = (sum(getattr(m, n) for m in members) for n in ("n_train", "n_valid"))
     effects.append(Say(f"{len(good)} labels · {n_train} training and {n_valid} validation points in all"))
