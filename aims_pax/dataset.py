@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 SPLITS = ("train", "valid", "test")
 POOL, ENTRIES = "labelled.xyz", "splits.jsonl"
+EARLIER = "splits.earlier.jsonl"
 LARGEST = 1e9  # Å: a position or cell beyond it cannot be kept to 1e-8 Å
 PROPERTIES = re.compile(r"""(?:^|\s)Properties\s*=\s*["']?([^\s"']+)""")
 
@@ -52,6 +53,7 @@ class Dataset:
         self.entries: list[Entry] = []
         self._known: set[Entry] = set()
         self._sets: dict[tuple[str, int | None], dict[str, None]] = {}  # what `ids` has been asked for
+        self._split: dict[str, str] = {}  # frame → the set it was put into first
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             self._load(folder)
@@ -92,6 +94,10 @@ class Dataset:
     def _of(self, split: str, member: int | None) -> list[LabelledFrame]:
         return [self.frames[i] for i in self.ids(split, member)]
 
+    def split_of(self, frame: str) -> str | None:
+        """The set a frame was put into first, of whichever member; None: it is in none."""
+        return self._split.get(frame)
+
     # ------------------------------------------------------------ growing
 
     def add(self, labelled: LabelledFrame, split: str, member: int | None = None) -> bool:
@@ -121,7 +127,7 @@ class Dataset:
                 "put the removed files back, or start over in an empty folder"
             )
         self.entries, entries = [], self.entries[:n]
-        self._known, self._sets = set(), {}
+        self._known, self._sets, self._split = set(), {}, {}
         for entry in entries:
             self._remember(entry)
         if self.folder is not None:
@@ -129,6 +135,23 @@ class Dataset:
             temporary = path.with_suffix(".new")
             temporary.write_text("".join(map(_line, entries)), encoding="utf-8")
             os.replace(temporary, path)
+
+    def begin_again(self, n: int) -> None:
+        """A stage that adds to the first n entries begins again: what it added before is set aside.
+
+        Those entries are kept in `splits.earlier.jsonl` and every frame with its label stays in the pool. Without this
+        the sets would hold frames that the new attempt has never counted. Raises RestartError as `keep_first` does.
+        """
+        earlier = self.entries[n:]
+        if not earlier:
+            return
+        if self.folder is not None:
+            _append(self.folder / EARLIER, "".join(map(_line, earlier)))
+            log.info(
+                "%s: %d entries of an earlier attempt set aside in %s; their labels are kept",
+                self.folder / ENTRIES, len(earlier), EARLIER,
+            )  # fmt: skip
+        self.keep_first(n)
 
     def sync(self) -> None:
         """Everything added so far is on the disk."""
@@ -140,6 +163,7 @@ class Dataset:
     def _remember(self, entry: Entry) -> None:
         self.entries.append(entry)
         self._known.add(entry)
+        self._split.setdefault(entry.frame, entry.split)
         for (split, member), known in self._sets.items():
             if split == entry.split and entry.member in (None, member):
                 known[entry.frame] = None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from aims_pax.errors import SettingsError
-from aims_pax.frames import Frame
+from aims_pax.frames import Array, Frame
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,33 @@ def deal(systems: Sequence[System], n: int) -> tuple[System, ...]:
     ['a', 'b', 'a']
     """
     return tuple(systems[i % len(systems)] for i in range(n))
+
+
+def system_of(frame: Frame, origin: Mapping[str, Any], systems: Sequence[System]) -> str:
+    """The system a labelled frame belongs to: the one its origin names, else the one whose structure it has.
+
+    Several systems may share a formula (isomers, polymorphs): then the one with the most similar interatomic distances.
+    Without any, what the origin says, or the formula.
+    """
+    written = str(origin.get("system", frame.formula))
+    if any(s.name == written for s in systems):
+        return written
+    alike = [s for s in systems if s.frame.formula == frame.formula and s.frame.periodic == frame.periodic]
+    if len(alike) < 2:
+        return alike[0].name if alike else written
+    mine = _distances(frame)
+    return min(alike, key=lambda s: float(abs(_distances(s.frame) - mine).sum())).name
+
+
+def _distances(frame: Frame) -> Array:
+    """The distances (Å) of all pairs of atoms, N (N − 1) / 2, sorted by elements and length; nearest images."""
+    import numpy as np
+
+    i, j = np.triu_indices(len(frame), 1)
+    d = frame.to_atoms().get_all_distances(mic=bool(frame.pbc.any()))[i, j]
+    pairs = np.sort(np.stack([frame.numbers[i], frame.numbers[j]]), axis=0)
+    result: Array = d[np.lexsort((d, pairs[1], pairs[0]))]
+    return result
 
 
 def elements(frames: Iterable[Frame]) -> tuple[int, ...]:

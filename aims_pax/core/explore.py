@@ -28,6 +28,8 @@ from aims_pax.core.work import (
     Advance,
     Advanced,
     Analyse,
+    Checked,
+    Decision,
     Effect,
     Event,
     IllegalEvent,
@@ -139,7 +141,7 @@ def step(state: State, event: Event, rules: ExploreRules) -> tuple[State, tuple[
         case Advanced():
             state, effects = _advanced(state, event, rules)
         case Labelled():
-            state, effects = _labelled(state, event.work.frame, rules)
+            state, effects = _labelled(state, event, rules)
         case LabelFailed():
             state, effects = _label_failed(state, event, rules)
         case LabelDropped():
@@ -180,7 +182,7 @@ def _advanced(state: State, event: Advanced, rules: ExploreRules) -> tuple[State
     if rules.analysis_skip and event.step % rules.analysis_skip == 0 and state.n_asked < rules.max_labels:
         δ = threshold_of(state, trajectory.system, rules)
         aside = Aside(event.frame, i, event.step, δ, state.n_train)
-        state = replace(state, analyses=(*state.analyses, aside), n_asked=state.n_asked + 1)
+        state = replace(_asked(state, event.frame), analyses=(*state.analyses, aside))
     if event.step % rules.skip_step == 0 or event.step >= rules.max_steps:
         state, said = _checked(state, i, trajectory, event, rules)
     return state, said
@@ -194,26 +196,28 @@ def _checked(
     spread = max(event.uncertainty)
     quiet = event.step - trajectory.quiet_since
     state = replace(_seen(state, trajectory.system, event.uncertainty, rules), checks=state.checks + 1)
-    spent = state.n_asked >= rules.max_labels
+    asked_already = event.frame in _under_way(state)  # for analysis: its label is paid for
+    spent = state.n_asked >= rules.max_labels and not asked_already
+
+    def checked(decision: Decision) -> Checked:
+        return Checked(i, event.step, spread, δ, decision)
+
     if not spent and _test_due(state, i, rules):
         aside = Aside(event.frame, i, event.step)
-        state = replace(
-            state, tests=(*state.tests, aside), n_tests=state.n_tests + 1, n_asked=state.n_asked + 1
-        )
-        return state, (
-            Say(f"trajectory {i} · step {event.step} · drawn for testing · labelling {event.frame[:6]}"),
-        )
+        state = replace(_asked(state, event.frame), tests=(*state.tests, aside), n_tests=state.n_tests + 1)
+        text = f"trajectory {i} · step {event.step} · drawn for testing · labelling {event.frame[:6]}"
+        return state, (checked("test"), Say(text))
     if spread <= δ and quiet < rules.quiet_limit:
-        return state, ()
+        return state, (checked("certain"),)
     if spent:
-        return _put(
-            state, i, replace(trajectory, status="done", reason="max_labels: the budget is spent")
-        ), ()
+        ended = replace(trajectory, status="done", reason="max_labels: the budget is spent")
+        return _put(state, i, ended), (checked("budget spent"),)
     digits = 3 if f"{spread:.3f}" != f"{δ:.3f}" else 5
     why = f"spread {spread:.{digits}f} > {δ:.{digits}f} eV/Å" if spread > δ else f"quiet for {quiet} steps"
     waiting = replace(trajectory, status="waiting", frame=event.frame, quiet_since=event.step)
-    state = replace(_put(state, i, waiting), n_asked=state.n_asked + 1)
-    return state, (Say(f"trajectory {i} · step {event.step} · {why} · labelling {event.frame[:6]}"),)
+    state = _put(_asked(state, event.frame), i, waiting)
+    text = f"trajectory {i} · step {event.step} · {why} · labelling {event.frame[:6]}"
+    return state, (checked("uncertain" if spread > δ else "quiet"), Say(text))
 
 
 def _seen(state: State, system: str, uncertainty: tuple[float, ...], rules: ExploreRules) -> State:
@@ -255,30 +259,33 @@ def progress(state: State, rules: ExploreRules) -> float:
 # ---------------------------------------------------------------- the reference answered
 
 
-def _labelled(state: State, frame: str, rules: ExploreRules) -> tuple[State, tuple[Effect, ...]]:
+def _labelled(state: State, event: Labelled, rules: ExploreRules) -> tuple[State, tuple[Effect, ...]]:
+    frame, present = event.work.frame, event.present
     effects: list[Effect] = [
         Analyse(a.frame, a.trajectory, a.step, a.threshold, a.n_train)
         for a in state.analyses
         if a.frame == frame
     ]
-    effects += [Add(frame, "test") for a in state.tests if a.frame == frame]
+    effects += [Add(frame, "test") for a in state.tests if a.frame == frame and present is None]
     state = _without_asides(state, frame)
     waiting = [i for i, t in enumerate(state.trajectories) if t.status == "waiting" and t.frame == frame]
     if not waiting:
         return state, tuple(effects)
     split = "valid" if state.n_valid_added < rules.valid_ratio * state.n_added else "train"
-    effects.append(Add(frame, split))
-    state = _counted(state, state.trajectories[waiting[0]].system, split)
+    if present is None:
+        effects.append(Add(frame, split))
+        state = _counted(state, state.trajectories[waiting[0]].system, split)
     for i in waiting:
         t = replace(state.trajectories[i], frame=None, home=frame, failures=0)
         if state.stopped:
             t = replace(t, status="done", reason="stopped")
-        elif split == "train":
+        elif present is None and split == "train":
             t = replace(t, status="training", n_train=state.n_train, epochs=0)
         else:
             t = replace(t, status="running").run_on(rules)
         state = _put(state, i, t)
-    effects.append(Say(f"{frame[:6]} → {split} · {state.n_train} training points"))
+    where = split if present is None else f"in the {present} set already"
+    effects.append(Say(f"{frame[:6]} → {where} · {state.n_train} training points"))
     if state.stopped is None and state.n_train >= rules.max_train:
         state = replace(state, stopped=f"max_train_set_size: {state.n_train} training points")
         effects.append(Say(f"stop: {state.stopped}"))
@@ -303,12 +310,22 @@ def _label_failed(state: State, event: LabelFailed, rules: ExploreRules) -> tupl
 
 def _dropped(state: State, frame: str) -> State:
     """A label given up before it was paid for: it does not count, and its trajectory is over."""
-    asides = sum(a.frame == frame for a in (*state.tests, *state.analyses))
+    asked = frame in _under_way(state)
     for i, t in enumerate(state.trajectories):
         if t.status == "waiting" and t.frame == frame:
             state = _put(state, i, replace(t, status="done", frame=None, reason="stopped"))
-            asides += 1
-    return replace(_without_asides(state, frame), n_asked=state.n_asked - asides)
+    return replace(_without_asides(state, frame), n_asked=state.n_asked - asked)
+
+
+def _asked(state: State, frame: str) -> State:
+    """The budget after asking for this frame: one calculation is counted once, whatever its label serves."""
+    return state if frame in _under_way(state) else replace(state, n_asked=state.n_asked + 1)
+
+
+def _under_way(state: State) -> set[str]:
+    """Frames that the reference has been asked for and has not answered."""
+    waiting = {t.frame for t in state.trajectories if t.status == "waiting" and t.frame is not None}
+    return waiting | {a.frame for a in (*state.tests, *state.analyses)}
 
 
 def _without_asides(state: State, frame: str) -> State:

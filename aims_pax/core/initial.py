@@ -54,7 +54,7 @@ class State:
     phase: Literal["sample", "label", "train"] = "sample"
     visit: int = 0
     batch: tuple[tuple[str, str], ...] = ()  # (system, frame id) of the batch being labelled
-    answers: tuple[tuple[str, bool], ...] = ()  # (frame id, labelled?)
+    answers: tuple[tuple[str, bool], ...] = ()  # (frame id, labelled and new?)
     last: tuple[tuple[str, str], ...] = ()  # where sampling goes on: (system, frame id)
     epochs: int = 0
     empty: int = 0
@@ -103,11 +103,13 @@ def step(state: State, event: Event, rules: InitialRules) -> tuple[State, tuple[
             state = replace(state, phase="label", batch=event.frames, last=tuple(last.items()))
             return state, (Say(f"sampling step {state.visit + 1} · {len(event.frames)} structures to label"),)
         case Labelled() | LabelFailed() | LabelDropped():
-            ok = isinstance(event, Labelled)
+            ok = isinstance(event, Labelled) and event.present is None
             state = replace(state, answers=(*state.answers, (event.work.frame, ok)))
             failed = isinstance(event, LabelFailed)
             text = f"{event.work.frame[:6]} · {event.kind}: {event.reason}" if failed else ""  # type: ignore[union-attr]
             said: tuple[Effect, ...] = (Say(text, "warning"),) if failed else ()
+            if isinstance(event, Labelled) and event.present is not None:
+                said = (Say(f"{event.work.frame[:6]} · in the {event.present} set already"),)
             if outstanding(state, rules):
                 return state, said
             state, effects = _dealt(state, rules)
@@ -143,7 +145,7 @@ def _dealt(state: State, rules: InitialRules) -> tuple[State, tuple[Effect, ...]
     else:
         state = replace(state, phase="sample", visit=state.visit + 1, empty=state.empty + (not good))
     if state.empty >= MAX_EMPTY:
-        reason = f"no reference calculation succeeded in {MAX_EMPTY} batches"
+        reason = f"no reference calculation succeeded on a new structure in {MAX_EMPTY} batches"
         state = replace(state, stopped=reason)
     n_train, n_valid = (sum(getattr(m, n) for m in members) for n in ("n_train", "n_valid"))
     effects.append(Say(f"{len(good)} labels · {n_train} training and {n_valid} validation points in all"))

@@ -7,7 +7,7 @@ All are frozen, hashable and made of plain numbers and strings, so that the jour
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar
 
 # ---------------------------------------------------------------- work
 
@@ -75,9 +75,14 @@ class Advanced:
 
 @dataclass(frozen=True)
 class Labelled:
-    """The reference labelled the frame."""
+    """The reference labelled the frame.
+
+    present: the set (train, valid or test) that holds this very frame already; None: it is new. A frame is counted
+    once, so that the sizes in a state are those of the dataset.
+    """
 
     work: Label
+    present: str | None = None
 
 
 @dataclass(frozen=True)
@@ -147,6 +152,25 @@ class Analyse:
     n_train: int
 
 
+Decision = Literal["certain", "uncertain", "quiet", "test", "budget spent"]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The uncertainty criterion was applied to a frame: what was compared, and what followed.
+
+    uncertainty: eV/Å, the largest of the frame. threshold: δ in eV/Å as it was used (inf: none yet). decision: certain
+    (the trajectory continues), uncertain or quiet (its frame is labelled), test (labelled for the test set), or budget
+    spent (it would have been labelled).
+    """
+
+    trajectory: int
+    step: int
+    uncertainty: float
+    threshold: float
+    decision: Decision
+
+
 @dataclass(frozen=True)
 class KeepBest:
     """Remember the member's weights as the best so far."""
@@ -169,7 +193,7 @@ class Say:
     level: str = "info"
 
 
-Effect = Add | Rewind | Analyse | KeepBest | RestoreBest | Say
+Effect = Add | Rewind | Analyse | Checked | KeepBest | RestoreBest | Say
 
 
 class IllegalEvent(ValueError):

@@ -30,10 +30,10 @@ from aims_pax.procedures.initial import write_sets
 from aims_pax.procedures.movers import Movers, movers
 from aims_pax.procedures.observe import Observer
 from aims_pax.procedures.world import Run, StageWorld
-from aims_pax.record.checkpoint import Checkpoint, Snapshot, discard, exists
+from aims_pax.record.checkpoint import Checkpoint, Snapshot, discard, exists, to_plain
 from aims_pax.record.folder import RunFolder
 from aims_pax.record.progress import Seen
-from aims_pax.systems import System, deal, elements
+from aims_pax.systems import System, deal, elements, system_of
 
 if TYPE_CHECKING:
     from aims_pax.force_field import MemberData
@@ -60,6 +60,7 @@ def run(run: Run) -> stage.State:
     if state is not None:
         state = _reopened(run, state, tuple(s.name for s in dealt), rules)
     else:
+        world.set_aside()
         state = stage.begin(tuple(s.name for s in dealt), rules, *_sizes(run))
     if state.stopped and not stage.outstanding(state, rules):
         log.info("active learning is complete (%s)", state.stopped)
@@ -128,6 +129,7 @@ def begin_from_data(run: Run) -> None:
             for labelled in only_known(read_extxyz(path, *keys), run.ensemble.elements, path):
                 formula = labelled.frame.formula
                 origin = {"system": formula, "stage": "given", **labelled.origin}
+                origin |= {"system": system_of(labelled.frame, origin, run.systems), "source": "given"}
                 k = counts[formula] = counts.get(formula, -1) + 1
                 aside = shared and int((k + 0.5) * settings.valid_ratio + 0.5) > int(
                     (k - 0.5) * settings.valid_ratio + 0.5
@@ -136,6 +138,8 @@ def begin_from_data(run: Run) -> None:
                 given.add(one, "valid" if aside else split, member)
     if settings.initial_train_dataset is not None:
         _enough(run, given)
+    n = min(len(given.entries), len(run.dataset.entries))
+    run.dataset.begin_again(n if run.dataset.entries[:n] == given.entries[:n] else 0)
     for entry in given.entries:
         run.dataset.add(given.frames[entry.frame], entry.split, entry.member)
 
@@ -183,10 +187,8 @@ def _sizes(run: Run) -> tuple[int, dict[str, int]]:
     members = range(len(run.ensemble.members))
     n_train = max(len(run.dataset.train(m)) for m in members)
     valid: dict[str, int] = {}
-    formulas = {s.frame.formula: s.name for s in run.systems}
     for labelled in run.dataset.union("valid"):
-        name = str(labelled.origin.get("system", labelled.frame.formula))
-        name = name if name in formulas.values() else formulas.get(labelled.frame.formula, name)
+        name = system_of(labelled.frame, labelled.origin, run.systems)
         valid[name] = valid.get(name, 0) + 1
     return n_train, valid
 
@@ -214,6 +216,19 @@ class ExploreWorld(StageWorld):
         self.written = [
             _last_step(run.folder.trajectories / f"{self._tag(i)}.xyz") for i in range(len(dealt))
         ]
+
+    def set_aside(self) -> None:
+        """Rename what an earlier attempt wrote along its trajectories: this one begins at step 0."""
+        folder = self.run.folder.trajectories
+        for path in (*self.observer.paths, *(folder / f"{self._tag(i)}.xyz" for i in range(len(self.dealt)))):
+            if path.exists():
+                path.replace(path.with_name(f"{path.stem}.earlier{path.suffix}"))
+        self.observer = Observer(self.run.folder, len(self.dealt))
+        self.written = [0] * len(self.dealt)
+
+    def summary(self, state: stage.State) -> dict[str, Any]:
+        """The final state without the history of the thresholds."""
+        return {k: v for k, v in to_plain(state).items() if k != "thresholds"}
 
     def turn(self, works: Sequence[Work], stop: Callable[[], bool]) -> Iterable[Event]:
         if isinstance(works[0], Train):

@@ -21,7 +21,7 @@ from aims_pax.errors import Abandoned, SetupError
 from aims_pax.frames import Label as FrameLabel
 from aims_pax.procedures import converge
 from aims_pax.procedures.world import Run, StageWorld
-from aims_pax.record.checkpoint import Snapshot, exists
+from aims_pax.record.checkpoint import Snapshot, discard, exists
 from aims_pax.samplers.base import Remembers
 from aims_pax.systems import System
 
@@ -41,6 +41,8 @@ def create(run: Run) -> stage.State:
     world.rules = rules
     state = world.restore(stage.State)
     if state is None:
+        run.dataset.begin_again(0)
+        discard(run.folder, "converge-initial")  # it converged on the data of an earlier attempt
         state = stage.begin(rules)
     elif not exists(run.folder.restart / "explore"):
         state = stage.reopen(state, rules)
@@ -60,6 +62,11 @@ def create(run: Run) -> stage.State:
     if settings.converge_initial:
         converge.run(run, settings, "converge-initial", range(len(run.ensemble.members)), own_sets=True)
     return state
+
+
+def superseded(run: Run) -> bool:
+    """Whether active learning has begun and the snapshots of this stage are gone: nothing needs them any more."""
+    return exists(run.folder.restart / "explore") and not exists(run.folder.restart / stage.NAME)
 
 
 def finished(run: Run) -> bool:
@@ -135,12 +142,13 @@ class InitialWorld(StageWorld):
     def take_arrays(self, snapshot: Snapshot, grouped: Mapping[str, Any]) -> None:
         self._memories = {int(visit): dict(m) for visit, m in grouped.get("sampler", {}).items()}
 
-    def keep(self, work: Label, label: FrameLabel) -> None:
-        super().keep(work, label)
+    def keep(self, work: Label, label: FrameLabel) -> str | None:
+        present = super().keep(work, label)
         assert self.run.settings.initial_dataset is not None
         self._answered += 1
         if self._answered % self.run.settings.initial_dataset.progress_dft_update == 0:
-            log.info("%d reference calculations answered", self._answered)
+            log.info("%d labels of the initial dataset since this start", self._answered)
+        return present
 
     def needed(self, state: stage.State) -> set[str]:
         return {frame for _, frame in (*state.batch, *state.last)}

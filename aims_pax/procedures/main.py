@@ -26,7 +26,7 @@ from aims_pax.procedures.reporting import Reporter
 from aims_pax.procedures.told import refused, told
 from aims_pax.procedures.watch import Watch, walltime
 from aims_pax.procedures.world import Run
-from aims_pax.record.checkpoint import Checkpoint
+from aims_pax.record.checkpoint import Checkpoint, discard
 from aims_pax.record.control import Wishes
 from aims_pax.record.folder import RunFolder
 from aims_pax.record.identity import compare
@@ -61,7 +61,7 @@ def run_all(settings: Settings, console: Console) -> None:
                 "ACTIVE_LEARNING.initial_train_dataset or initial_models"
             )
         if settings.active_learning is not None:
-            _active_learning(run)
+            _active_learning(run, begun=settings.initial_dataset is not None)
             delivered.remember(settings, begun_with)
 
 
@@ -102,16 +102,20 @@ def _nothing_to_do(settings: Settings, console: Console) -> bool:
 
 def _initial(run: Run) -> None:
     with to_file(run.folder.logs / "initial_dataset.log"), told():
+        if initial.superseded(run):
+            log.info("active learning has begun and continues without the snapshots of the initial dataset")
+            return
         state = initial.create(run)
         _save_models(run)
         log.info("initial dataset done: %s · data in %s", state.stopped, run.folder.data / "initial")
 
 
-def _active_learning(run: Run) -> None:
+def _active_learning(run: Run, begun: bool = False) -> None:
+    """begun: this process has just made the initial dataset, or has read it back."""
     settings = run.settings.active_learning
     assert settings is not None
     with to_file(run.folder.logs / "active_learning.log"), told():
-        _ready_to_explore(run)
+        _ready_to_explore(run, begun)
         explore.run(run)
         _save_models(run)
         members = list(range(len(run.ensemble.members)))
@@ -134,18 +138,20 @@ def _converging(run: Run, members: list[int]) -> list[int]:
     return [converge.best_member(run)]
 
 
-def _ready_to_explore(run: Run) -> None:
+def _ready_to_explore(run: Run, begun: bool) -> None:
     """The models active learning begins with: from its own restart, the initial dataset, or the user."""
     settings = run.settings
     if Checkpoint(run.folder, "explore").read() is not None:
         return
+    discard(run.folder, "converge")  # of an earlier attempt: it converged on other data
     if settings.initial_dataset is not None or initial.finished(run):
         snapshot = Checkpoint(run.folder, "initial").read()
         converged = Checkpoint(run.folder, "converge-initial").read()
+        if snapshot is None and begun:
+            return  # MISC.create_restart is False: models and data are as the initial dataset has left them
         if snapshot is None or not snapshot.state["stopped"]:
-            raise SettingsError(
-                "the initial dataset is not complete: run aims-PAX-initial-ds (or aims-PAX) first"
-            )
+            raise SettingsError(_incomplete(settings))
+        run.dataset.begin_again(snapshot.remarks["entries"])
         if converged is not None:
             run.ensemble.restore({k: v for k, v in converged.weights.items() if not k.startswith("best/")})
         else:
@@ -163,6 +169,15 @@ def _ready_to_explore(run: Run) -> None:
         converge.run(
             run, settings.active_learning, "train-given", range(len(run.ensemble.members)), own_sets=True
         )
+
+
+def _incomplete(settings: Settings) -> str:
+    if settings.misc.create_restart:
+        return "the initial dataset is not complete: run aims-PAX-initial-ds (or aims-PAX) first"
+    return (
+        "MISC.create_restart is False, so an initial dataset leaves nothing that aims-PAX-al could continue: run "
+        "aims-PAX, which does both in one process, or write create_restart: True and run aims-PAX-initial-ds first"
+    )
 
 
 def _given(settings: Settings) -> bool:

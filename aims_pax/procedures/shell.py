@@ -21,6 +21,8 @@ from typing import Any, Protocol
 from aims_pax.core.pace import DOING
 from aims_pax.core.work import (
     Advance,
+    Advanced,
+    Checked,
     Effect,
     Event,
     Label,
@@ -57,7 +59,7 @@ class World(Protocol):
     def begin_training(self, work: Train) -> Future[Any]: ...
     def finish_training(self, work: Train, future: Future[Any]) -> Event | None: ...  # None: once more
     def drop_training(self, work: Train) -> None: ...
-    def keep(self, work: Label, label: Any) -> None: ...
+    def keep(self, work: Label, label: Any) -> str | None: ...  # the set that holds the frame already
     def turn(self, works: Turn, stop: Callable[[], bool]) -> Iterable[Event]: ...
     def apply(self, effect: Effect) -> None: ...
     def commit(self, state: Any) -> None: ...
@@ -144,8 +146,7 @@ class Shell:
         for work in [w for w, future in self.in_flight.items() if future.done()]:
             future = self.in_flight.pop(work)
             try:
-                self.world.keep(work, future.result())
-                events.append(Labelled(work))
+                events.append(Labelled(work, self.world.keep(work, future.result())))
             except LabelError as error:
                 events.append(LabelFailed(work, type(error).__name__, error.reason))
         for visit in [w for w, future in self.training.items() if future.done()]:
@@ -195,12 +196,15 @@ class Shell:
             self.journal.write(self.world.name, "late", event)  # its work was cancelled meanwhile
             return
         self.state, effects = self.stage.step(self.state, event, self.rules)
+        more: dict[str, Any] = {"check": None} if isinstance(event, Advanced) else {}
         for effect in effects:
             if isinstance(effect, Say):
                 log.log(logging.WARNING if effect.level == "warning" else logging.INFO, effect.text)
+            elif isinstance(effect, Checked):
+                more["check"] = effect
             else:
                 self.world.apply(effect)
-        self.journal.write(self.world.name, type(event).__name__, event)
+        self.journal.write(self.world.name, type(event).__name__, event, **more)
         self._dirty = True
 
     # ------------------------------------------------------------ keeping

@@ -76,11 +76,20 @@ class StageWorld:
         self.trains_beside = run.beside is not None
         self.seen: dict[int, Seen] = {}  # trajectory → its last look, for the person watching
         self._sizes: dict[Train, int] = {}  # of the training sets when visits elsewhere began
+        self.fresh = False  # nothing was there to continue
 
     def drive(self, state: Any, rules: Any) -> Any:
         """Run the stage to its end from this state."""
         self.rules = rules
-        return Shell(self.stage, state, rules, self, self.run.journal, self.run.watch).run()
+        if self.fresh:
+            self.run.journal.write(self.name, "stage begun", {})  # what an earlier attempt did is void
+        final = Shell(self.stage, state, rules, self, self.run.journal, self.run.watch).run()
+        self.run.journal.write(self.name, "stage ended", self.summary(final))
+        return final
+
+    def summary(self, state: Any) -> Any:
+        """What the journal says of the final state: the whole of it, unless a stage leaves long things out."""
+        return state
 
     # ------------------------------------------------------------ the reference
 
@@ -91,8 +100,9 @@ class StageWorld:
     def drop(self, work: Label) -> None:
         self.run.labeller.drop(work.frame)
 
-    def keep(self, work: Label, label: FrameLabel) -> None:
+    def keep(self, work: Label, label: FrameLabel) -> str | None:
         self.labels[work.frame] = label
+        return self.run.dataset.split_of(work.frame)
 
     def label_seconds(self) -> float:
         calls = self.run.labeller.calls
@@ -244,6 +254,7 @@ class StageWorld:
         An unfinished stage goes on with the data its snapshot knew; the data of a finished one has grown since.
         """
         snapshot = self.checkpoint.read()
+        self.fresh = snapshot is None
         if snapshot is None:
             return None
         state = from_plain(kind, snapshot.state)

@@ -21,9 +21,14 @@ class Journal:
         self.folder = folder
         self.path = folder.restart / "journal.jsonl"
 
-    def write(self, stage: str, kind: str, content: Any) -> None:
-        """Append one line: when, which stage, what kind of entry, its content."""
+    def write(self, stage: str, kind: str, content: Any, **more: Any) -> None:
+        """Append one line: when, which stage, what kind of entry, its content, and what else belongs to it.
+
+        An `Advanced` has `check`: the `core.work.Checked` that followed from it, null where the uncertainty criterion was
+        not applied. Journals before aims-PAX 0.2 have no such field.
+        """
         entry = {"time": round(time.time(), 3), "stage": stage, "kind": kind, "content": to_plain(content)}
+        entry |= {name: to_plain(value) for name, value in more.items()}
         self.folder.append_text(self.path, to_line(entry) + "\n")
 
     def read(self, stage: str | None = None) -> Iterator[dict[str, Any]]:

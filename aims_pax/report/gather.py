@@ -22,7 +22,7 @@ from aims_pax import __version__
 from aims_pax.errors import SettingsError
 from aims_pax.record.lock import STARTING
 from aims_pax.report import predictions
-from aims_pax.report.journal import Checks, Met, Reading, Story, told
+from aims_pax.report.journal import Checks, Met, Story, told
 from aims_pax.report.nouns import (
     Call,
     Checked,
@@ -47,8 +47,9 @@ from aims_pax.report.reading import (
 
 ORDER = ("initial", "converge-initial", "train-given", "explore", "converge")
 KEPT = "journal_read.npy"
+ASKED = ("uncertain", "quiet", "test")  # decisions after which a frame goes to the reference
 STALE_AFTER = 600.0  # s without a sign of life after which a lock of another host is believed to be left over
-NOTHING = Checks(0, np.zeros(0, np.int64), *(np.zeros(0),) * 3, frames=[], faults=[])
+NOTHING = Checks(0, np.zeros(0, np.int64), *(np.zeros(0),) * 3, frames=[], decisions=[], faults=[])
 
 
 def gather(folder: Path, brief: bool = False) -> RunRecord:
@@ -66,16 +67,17 @@ def gather(folder: Path, brief: bool = False) -> RunRecord:
     if not (lock or settings):
         _check_begun(folder, paths.pool)
     snapshots = {p.name: snapshot(p) for p in _stage_folders(restart)}
-    rules = Reading.of(settings, snapshots.get("explore", ({}, {}, 0.0))[0])
-    story = told(restart / "journal.jsonl", rules, restart / KEPT)
+    story = told(restart / "journal.jsonl", restart / KEPT)
+    for name, final in story.ended.items():  # MISC.create_restart is False: there are no snapshots
+        snapshots.setdefault(name, (final, {}, 0.0))
+    dealt = snapshots.get("explore", ({}, {}, 0.0))[0].get("trajectories", ())
+    systems = tuple(str(t.get("system", "")) for t in dealt)
     stages = tuple(_stages(snapshots, story))
     frames = {s.id: s for s in structures(paths.pool)}
     labels = {label.frame: label for label in stored_labels(paths.data / "labels")}
     splits, member_train = _splits(paths.data / "splits.jsonl")
     open_now = [f for name, (state, _, _) in snapshots.items() for f in _open(name, state)]
-    met = story.met(
-        {*story.answers, *open_now, *(f for split in splits.values() for f in split)}, rules.systems
-    )
+    met = story.met({*story.answers, *open_now, *(f for split in splits.values() for f in split)}, systems)
     calls = tuple(_calls(story, met, labels, frames, open_now))
     results = tuple(sorted(p.name for p in (folder / "results").glob("*.model")))
     locked = _holder(restart / "lock")
@@ -96,7 +98,7 @@ def gather(folder: Path, brief: bool = False) -> RunRecord:
         geometries=tuple(known.get("geometries") or ()),
         method=json_file(paths.data / "labels" / settings.get("reference method", "-") / "method.json"),
         stages=stages,
-        trajectories=tuple(_trajectories(story, rules, met, snapshots.get("explore"), calls, frames, splits)),
+        trajectories=tuple(_trajectories(story, met, snapshots.get("explore"), calls, frames, splits)),
         observables=tuple(_observables(folder / "trajectories", brief)),
         calls=calls,
         calculations=len(labels),
@@ -183,7 +185,6 @@ def _stages(snapshots: Mapping[str, tuple[dict[str, Any], Any, float]], story: S
 
 def _trajectories(
     story: Story,
-    rules: Reading,
     met: Mapping[str, Met],
     explore: tuple[dict[str, Any], Any, float] | None,
     calls: tuple[Call, ...],
@@ -193,13 +194,12 @@ def _trajectories(
     """Series from the journal; how each stands now from the newest snapshot, or from what came after it."""
     state, _, moment = explore or ({}, {}, 0.0)
     stand = state.get("trajectories", [])
-    kept = {frame for split in splits.values() for frame in split}
     asked = {c.frame for c in calls}
     pending = {c.frame for c in calls if c.outcome == "pending"}
     systems = {
         int(s.info["trajectory"]): s.system for s in frames.values() if s.info.get("trajectory", "").isdigit()
     }
-    series = story.series(rules)
+    series = story.series()
     n = max([len(stand), *(i + 1 for i in series)], default=0)
     for i in range(n):
         t = stand[i] if i < len(stand) else {}
@@ -214,8 +214,9 @@ def _trajectories(
             )
         labelled = np.zeros(len(c.steps), bool)
         for k in [k for k, frame in enumerate(c.frames) if frame in met]:
-            frame = c.frames[k]
-            meant = frame in kept or (frame in asked and c.uncertainty[k] > c.threshold[k])
+            frame, decision = c.frames[k], c.decisions[k]
+            # without a decision it was written by a version that did not record them
+            meant = frame in asked and (decision in ASKED if decision else True)
             # a rewind may come back to a frame that was labelled long ago: only the first meeting asked for it
             labelled[k] = meant and met[frame].time == c.times[k]
         yield Trajectory(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from array import array
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aims_pax.core.threshold import MEMORY, WARM_UP
 from aims_pax.frames import Array
 from aims_pax.report.nouns import Span, Visit
 from aims_pax.report.reading import number, whole_lines
@@ -30,11 +29,8 @@ DOING = {
     "LabelFailed": "waiting",
 }
 DECODER = json.JSONDecoder()
-CHECK, FROZEN, GONE = (
-    1,
-    2,
-    4,
-)  # flags of a look: counts for the threshold, which was frozen by then; done again later
+CHECK, GONE = 1, 4  # flags of a look: the uncertainty criterion was applied; done again later
+DECISIONS = ("", "certain", "uncertain", "quiet", "test", "budget spent")  # "": not recorded
 
 
 @dataclass(frozen=True)
@@ -54,15 +50,18 @@ class Looks:
     step: array[int] = field(default_factory=lambda: array("q"))
     time: array[float] = field(default_factory=lambda: array("d"))
     largest: array[float] = field(default_factory=lambda: array("d"))  # eV/Å
-    mean: array[float] = field(default_factory=lambda: array("d"))  # eV/Å, of n values
-    n: array[int] = field(default_factory=lambda: array("i"))
+    threshold: array[float] = field(default_factory=lambda: array("d"))  # eV/Å, NaN: not recorded
+    decision: array[int] = field(default_factory=lambda: array("b"))  # place in DECISIONS
     flags: array[int] = field(default_factory=lambda: array("b"))
     frames: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Checks:
-    """The uncertainty checks of one trajectory, (K,) each, in order; `step`: where it stands."""
+    """The uncertainty checks of one trajectory, (K,) each, in order; `step`: where it stands.
+
+    threshold: as the core used it, NaN in what a version before 0.2 has written. decisions: words of DECISIONS.
+    """
 
     step: int
     steps: NDArray[np.int64]
@@ -70,6 +69,7 @@ class Checks:
     threshold: Array
     times: Array
     frames: list[str]
+    decisions: list[str]
     faults: list[tuple[int, str]]
 
 
@@ -79,6 +79,7 @@ class Story:
 
     sampled: frames of the initial dataset. seconds: what the time of a stage went into, closed sessions only.
     stood: where each trajectory stands. faults: trajectory → (step, why). other: last sign of a recalculation here.
+    fresh: stage → when its present attempt began, where that is written. ended: stage → its final state.
     """
 
     began: float = math.nan
@@ -94,7 +95,8 @@ class Story:
     moments: dict[str, tuple[float, float]] = field(default_factory=dict)
     seconds: dict[str, dict[str, float]] = field(default_factory=dict)
     labels: int = 0
-    frozen: bool = False
+    fresh: dict[str, float] = field(default_factory=dict)
+    ended: dict[str, dict[str, Any]] = field(default_factory=dict)
     last: tuple[float, str, str] | None = None  # time, stage, kind of the entry before
     pauses: list[tuple[float, float]] = field(default_factory=list)  # since then
 
@@ -109,16 +111,15 @@ class Story:
                 found[looks.frames[k]] = Met("explore", system, looks.time[k])
         return {f: m for f, m in self.sampled.items() if f in wanted} | found
 
-    def series(self, rules: Reading) -> dict[int, Checks]:
-        """The checks of every trajectory, with the threshold as it stood before each of them."""
+    def series(self) -> dict[int, Checks]:
+        """The checks of every trajectory."""
         looks = self.looks
         flags = np.frombuffer(looks.flags, np.int8)
         rows = np.flatnonzero((flags & (CHECK | GONE)) == CHECK)
         columns = [np.frombuffer(c, c.typecode)[rows] for c in (
-            looks.trajectory, looks.step, looks.time, looks.largest, looks.mean, looks.n
+            looks.trajectory, looks.step, looks.time, looks.largest, looks.threshold, looks.decision
         )]  # fmt: skip
-        trajectory, step, time, largest, mean, n = columns
-        δ = thresholds(mean, n, (flags[rows] & FROZEN) != 0, trajectory, rules)
+        trajectory, step, time, largest, δ, decision = columns
         order = np.argsort(trajectory, kind="stable")
         found: dict[int, Checks] = {}
         for i in sorted({*self.stood, *self.faults}):
@@ -127,62 +128,32 @@ class Story:
             names = [looks.frames[k] for k in rows[mine].tolist()]
             steps = step[mine].astype(np.int64)
             stands = self.stood.get(i, 0)
-            found[i] = Checks(
-                stands, steps, largest[mine], δ[mine], time[mine], names, self.faults.get(i, [])
-            )
+            decisions = [DECISIONS[k] for k in decision[mine].tolist()]
+            faults = self.faults.get(i, [])
+            found[i] = Checks(stands, steps, largest[mine], δ[mine], time[mine], names, decisions, faults)
         return found
 
 
-@dataclass(frozen=True)
-class Reading:
-    """The settings and names that decide how a journal is read."""
-
-    skip: int
-    max_steps: float
-    c_x: float
-    freeze_at: float
-    systems: tuple[str, ...]  # of the trajectories
-    per_system: bool
-
-    @classmethod
-    def of(cls, settings: Mapping[str, str], explore: Mapping[str, Any]) -> Reading:
-        """settings: the flat ones in force; explore: the state of the newest snapshot, for system names."""
-        al = "aimsPAX.ACTIVE_LEARNING."
-        return cls(
-            skip=max(1, int(_or(settings.get(al + "skip_step_mlff"), 1))),
-            max_steps=_or(settings.get(al + "max_MD_steps"), math.inf),
-            c_x=_or(settings.get(al + "c_x"), 0.0),
-            freeze_at=_or(settings.get(al + "freeze_threshold_dataset"), math.inf),
-            systems=tuple(str(t.get("system", "")) for t in explore.get("trajectories", ())),
-            per_system=settings.get(al + "threshold") == "per_system",
-        )
-
-    @property
-    def decisive(self) -> list[float]:
-        """What decides how a line is taken in: read with others, everything has to be read again."""
-        return [self.skip, self.max_steps, self.freeze_at]
-
-
-def told(path: Path, rules: Reading, kept: Path | None = None) -> Story:
+def told(path: Path, kept: Path | None = None) -> Story:
     """Read a journal. kept: where to keep what was read, so that the next reading is short; None: nowhere."""
     from aims_pax.report import kept as keeping
 
-    story, offset = (Story(), 0) if kept is None else keeping.load(kept, path, rules.decisive)
-    teller = _Teller(rules, story)
+    story, offset = (Story(), 0) if kept is None else keeping.load(kept, path)
+    teller = _Teller(story)
     end = offset
     for lines, reached in whole_lines(path, offset):
         teller.told(lines)
         end = reached
     if kept is not None:
-        keeping.save(kept, path, rules.decisive, story, offset, end)
+        keeping.save(kept, path, story, offset, end)
     return story
 
 
 class _Teller:
     """Takes a story on, line by line."""
 
-    def __init__(self, rules: Reading, story: Story) -> None:
-        self.rules, self.story = rules, story
+    def __init__(self, story: Story) -> None:
+        self.story = story
 
     def told(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -194,17 +165,33 @@ class _Teller:
                 if stage == "recalculate":
                     self.story.other = moment
                     continue  # of a command of its own in the same folder
-                again = self._take(moment, stage, kind, entry["content"])
+                if kind in ("stage begun", "stage ended"):
+                    self._bound(moment, stage, kind, entry["content"])
+                    continue
+                again = self._take(moment, stage, kind, entry)
             except (KeyError, TypeError, ValueError, IndexError, RecursionError, OverflowError):
                 continue  # another version's entry, or half of one
             self._remember(moment, stage, kind, again)
 
-    def _take(self, moment: float, stage: str, kind: str, content: Any) -> bool:
-        """One entry; True when it shows that the run had been interrupted before."""
+    def _bound(self, moment: float, stage: str, kind: str, content: Any) -> None:
+        """A stage began anew: what it did before is void. Or it has ended."""
         story = self.story
+        if kind == "stage ended":
+            story.ended[stage] = dict(content)
+            return
+        story.fresh[stage] = moment
+        story.ended.pop(stage, None)
+        if stage == "explore":
+            for i in list(story.stood):
+                self._back_to(i, 0)
+                story.stood[i] = 0
+
+    def _take(self, moment: float, stage: str, kind: str, entry: dict[str, Any]) -> bool:
+        """One entry; True when it shows that the run had been interrupted before."""
+        story, content = self.story, entry["content"]
         match kind:
             case "Advanced":
-                return self._advanced(moment, content)
+                return self._advanced(moment, content, entry.get("check", {}))
             case "Sampled":
                 for system, frame in content["frames"]:
                     story.sampled[frame] = Met(stage, str(system), moment)
@@ -227,8 +214,9 @@ class _Teller:
                     sums[name] = sums.get(name, 0.0) + float(seconds)
         return False
 
-    def _advanced(self, moment: float, content: Any) -> bool:
-        story, looks, rules = self.story, self.story.looks, self.rules
+    def _advanced(self, moment: float, content: Any, check: Any) -> bool:
+        """check: what the core compared and decided, None where it did not; {}: an older version does not say."""
+        story, looks = self.story, self.story.looks
         work, step, values = content["work"], int(content["step"]), content["uncertainty"]
         i, start, frame = int(work["trajectory"]), int(work["start"]), str(content["frame"])
         again = start < story.stood.get(i, 0)
@@ -239,14 +227,14 @@ class _Teller:
         if fault is not None or not all(map(math.isfinite, values)):
             story.faults.setdefault(i, []).append((step, str(fault or "the uncertainty is not finite")))
             return again
-        checked = step % rules.skip == 0 or step >= rules.max_steps
+        decision = "" if not check else str(check["decision"])
         looks.trajectory.append(i)
         looks.step.append(step)
         looks.time.append(moment)
         looks.largest.append(max(values))
-        looks.mean.append(math.fsum(values) / len(values))
-        looks.n.append(len(values))
-        looks.flags.append(CHECK * checked | FROZEN * story.frozen)
+        looks.threshold.append(float(check["threshold"]) if check else math.nan)
+        looks.decision.append(DECISIONS.index(decision) if decision in DECISIONS else 0)
+        looks.flags.append(0 if check is None else CHECK)
         looks.frames.append(frame)
         return again
 
@@ -266,8 +254,6 @@ class _Teller:
         losses, maes = (tuple(map(number, content[k])) for k in ("valid_loss", "force_mae"))
         visit = Visit(stage, int(work["visit"]), work["member"], moment, story.labels, n_train, losses, maes)
         story.visits[stage, visit.visit, visit.member] = visit  # one done again after a restart counts once
-        if stage == "explore":
-            story.frozen = n_train >= self.rules.freeze_at
 
     def _remember(self, moment: float, stage: str, kind: str, again: bool) -> None:
         """Time belongs to what ended it: the device does one thing after the other. Pauses are cut out."""
@@ -294,43 +280,6 @@ class _Teller:
         story.last = (moment, stage, kind)
 
 
-def thresholds(
-    mean: Array, n: NDArray[Any], frozen: NDArray[np.bool_], trajectory: NDArray[Any], rules: Reading
-) -> Array:
-    """δ (K,) as it stood before each check, eV/Å: Eq. 2, `core.threshold`, for each system alone or all together.
-
-    mean, n (K,): each check's mean over n values; frozen (K,): the training set was that large by then.
-    """
-    δ = np.full(len(mean), math.inf)
-    keys = np.zeros(len(mean), np.int64)
-    if rules.per_system:
-        names = dict.fromkeys(rules.systems)
-        number_of = np.array([list(names).index(s) for s in rules.systems] or [0])
-        keys = np.where(
-            trajectory < len(rules.systems), number_of[np.minimum(trajectory, len(number_of) - 1)], -1
-        )
-    for key in np.unique(keys):
-        mine = np.flatnonzero(keys == key)
-        δ[mine] = _of_one(mean[mine], n[mine].astype(float), frozen[mine], 1 + rules.c_x)
-    return δ
-
-
-def _of_one(mean: Array, n: Array, frozen: NDArray[np.bool_], factor: float) -> Array:
-    ends = np.arange(len(mean) + 1)  # checks in the past
-    starts = np.maximum(ends - MEMORY, 0)
-    # offsets keep the running sums small: what is subtracted would else swallow the digits of a long run
-    centre = float(mean.mean()) if len(mean) else 0.0
-    total, count = (np.concatenate([[0.0], np.cumsum(v)]) for v in ((mean - centre) * n, n))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        value = factor * (centre + (total[ends] - total[starts]) / (count[ends] - count[starts]))
-    value[:WARM_UP] = math.inf
-    stops = np.flatnonzero(frozen & (ends[1:] >= WARM_UP))
-    if len(stops):
-        value[stops[0] + 1 :] = value[stops[0] + 1]
-    result: Array = value[:-1]
-    return result
-
-
 def _join(spans: list[Span], span: Span) -> None:
     """Append, or lengthen the last one when it is of the same kind."""
     if span.ended <= span.began:
@@ -338,8 +287,3 @@ def _join(spans: list[Span], span: Span) -> None:
     if spans and spans[-1].doing == span.doing:
         span = Span(span.doing, spans.pop().began, span.ended)
     spans.append(span)
-
-
-def _or(text: Any, default: float) -> float:
-    value = number(text)
-    return default if math.isnan(value) else value

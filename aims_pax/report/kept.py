@@ -18,24 +18,23 @@ from aims_pax.record.arrays import Torn, pack, unpack
 from aims_pax.report.journal import Looks, Met, Story
 from aims_pax.report.nouns import Span, Visit
 
-FORMAT = 2
+FORMAT = 3
 WORTH = 4_000_000  # bytes of new journal below which keeping them is not worth a file
 TAIL = 4096  # bytes before the end that must be the same
 
 
-def load(path: Path, journal: Path, decisive: list[float]) -> tuple[Story, int]:
+def load(path: Path, journal: Path) -> tuple[Story, int]:
     """(the story so far, bytes of the journal it knows); an empty one when nothing fits."""
     try:
         arrays, meta = unpack(path.read_bytes())
-        fits = meta["kept"] == FORMAT and meta["decisive"] == decisive
-        if not fits or meta["tail"] != _tail(journal, int(meta["end"])):
+        if meta["kept"] != FORMAT or meta["tail"] != _tail(journal, int(meta["end"])):
             return Story(), 0
         return _story(arrays, meta["story"]), int(meta["end"])
     except (OSError, Torn, KeyError, TypeError, ValueError):
         return Story(), 0
 
 
-def save(path: Path, journal: Path, decisive: list[float], story: Story, start: int, end: int) -> None:
+def save(path: Path, journal: Path, story: Story, start: int, end: int) -> None:
     """Keep it when what lies between `start` and `end` was much: a tenth of all, and some megabytes."""
     if end - start < max(WORTH, end // 10):
         return
@@ -47,7 +46,7 @@ def save(path: Path, journal: Path, decisive: list[float], story: Story, start: 
     columns["frames"] = np.frombuffer("\n".join(looks.frames).encode("utf-8", "replace"), np.uint8)
     plain = {
         name: getattr(story, name)
-        for name in ("began", "heard", "other", "labels", "frozen", "last", "pauses")
+        for name in ("began", "heard", "other", "labels", "fresh", "ended", "last", "pauses")
     }
     plain |= {
         name: list(getattr(story, name).items())
@@ -59,7 +58,7 @@ def save(path: Path, journal: Path, decisive: list[float], story: Story, start: 
     with contextlib.suppress(
         OSError, SetupError
     ):  # a folder of somebody else's, a full disk: read it all next time
-        meta = {"kept": FORMAT, "decisive": decisive, "end": end, "tail": _tail(journal, end), "story": plain}
+        meta = {"kept": FORMAT, "end": end, "tail": _tail(journal, end), "story": plain}
         write(path, pack(columns, meta))
 
 
@@ -73,7 +72,7 @@ def _story(arrays: dict[str, Any], plain: dict[str, Any]) -> Story:
         raise ValueError("columns of different length")
     visits = [replace(Visit(*v), valid_loss=tuple(v[-2]), force_mae=tuple(v[-1])) for v in plain["visits"]]
     return Story(
-        **{name: plain[name] for name in ("began", "heard", "other", "labels", "frozen")},
+        **{name: plain[name] for name in ("began", "heard", "other", "labels", "fresh", "ended")},
         looks=looks,
         stood=dict(plain["stood"]),
         faults={i: [(int(step), why) for step, why in of] for i, of in plain["faults"]},

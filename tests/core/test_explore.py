@@ -14,6 +14,7 @@ from aims_pax.core.work import (
     Advance,
     Advanced,
     Analyse,
+    Checked,
     IllegalEvent,
     Label,
     LabelDropped,
@@ -68,7 +69,7 @@ def trained(state, rules=RULES, n_train=None, mae=0.05):
 def test_a_certain_trajectory_runs_on():
     state, effects = move(fresh())
     assert state.trajectories[0].status == "running"
-    assert effects == ()
+    assert effects == (Checked(0, 10, 0.1, math.inf, "certain"),)
     assert moves(state)[0] == Advance(0, 10, 20, 0)
 
 

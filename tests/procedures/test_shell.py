@@ -31,7 +31,7 @@ class Paper:
     def __init__(self):
         self.lines = []
 
-    def write(self, stage, kind, content):
+    def write(self, stage, kind, content, **more):
         self.lines.append((kind, content))
 
 

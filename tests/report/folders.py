@@ -8,6 +8,7 @@ Newest snapshots only, without weights; the model file is a stand-in.
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -46,13 +47,25 @@ def made_up(folder: Path, entries: Iterable[Mapping[str, Any]] = (), **settings:
 
 
 def advanced(
-    time: float, trajectory: int, start: int, step: int, *uncertainty: float, fault: str | None = None
+    time: float,
+    trajectory: int,
+    start: int,
+    step: int,
+    *uncertainty: float,
+    fault: str | None = None,
+    threshold: float = math.inf,
+    decision: str | None = "certain",
 ) -> dict[str, Any]:
-    """A trajectory moved, as the journal tells it."""
+    """A trajectory moved, as the journal tells it; decision "": no check, None: a version that did not write it."""
     work = {"trajectory": trajectory, "start": start, "end": step, "life": 0}
     frame = f"f{trajectory}s{step}"
     content = {"work": work, "step": step, "frame": frame, "uncertainty": list(uncertainty), "fault": fault}
-    return {"time": time, "stage": "explore", "kind": "Advanced", "content": content}
+    entry = {"time": time, "stage": "explore", "kind": "Advanced", "content": content}
+    if decision is None:
+        return entry
+    check = {"trajectory": trajectory, "step": step, "uncertainty": max(uncertainty, default=0.0),
+             "threshold": threshold, "decision": decision}  # fmt: skip
+    return {**entry, "check": check if decision and fault is None else None}
 
 
 def trained(time: float, visit: int, n_train: int, *maes: float, stage: str = "explore") -> dict[str, Any]:

@@ -209,23 +209,35 @@ def test_a_recalculation_in_the_same_folder_is_no_part_of_the_run(tmp_path):
     assert [s.name for s in run.stages] == ["explore"]
 
 
-def test_the_threshold_follows_its_equation(tmp_path):
-    """δ = (1 + c_x) · mean(last ≤ 400), ∞ during the first 10 evaluations, over all trajectories in order."""
-    values = [0.1 + 0.01 * (k % 7) for k in range(450)]
-    told = [advanced(k, k % 2, 10 * (k // 2), 10 * (k // 2) + 10, v) for k, v in enumerate(values)]
-    run = gather(made_up(tmp_path / "run", told))
-    for k in (9, 10, 57, 449):
-        found = run.trajectories[k % 2].threshold[k // 2]
-        assert found == (math.inf if k < 10 else pytest.approx(1.5 * np.mean(values[max(0, k - 400) : k])))
+def test_the_threshold_is_read_not_computed(tmp_path):
+    """Whatever the settings are now: what the core compared with stands in the journal."""
+    told = [advanced(k, 0, 10 * k, 10 * k + 10, 0.1, threshold=0.3 if k < 7 else 0.7) for k in range(15)]
+    told[8] = advanced(8, 0, 80, 90, 0.9, threshold=0.7, decision="uncertain")
+    told += [answered(15, "f0s90"), advanced(16, 0, 150, 155, 5.0, decision="")]
+    for c_x in ("-0.5", "3.0"):
+        (t,) = gather(made_up(tmp_path / c_x, told, c_x=c_x, freeze_threshold_dataset="1")).trajectories
+        assert t.threshold.tolist() == [0.3] * 7 + [0.7] * 8
+        assert t.steps[t.labelled].tolist() == [90]
+        assert t.step == 155
 
 
-def test_a_frozen_threshold_stays(tmp_path):
-    told = [advanced(k, 0, 10 * k, 10 * k + 10, 1.0) for k in range(20)]
-    told += [trained(20, 0, 8, 0.1), advanced(21, 0, 200, 210, 4.0), advanced(22, 0, 210, 220, 4.0)]
-    run = gather(made_up(tmp_path / "run", told, freeze_threshold_dataset="8"))
-    assert run.trajectories[0].threshold[-1] == pytest.approx(1.5 * np.mean([1.0] * 20 + [4.0]))
-    loose = gather(made_up(tmp_path / "loose", [*told, advanced(23, 0, 220, 230, 4.0)]))
-    assert loose.trajectories[0].threshold[-1] == pytest.approx(1.5 * np.mean([1.0] * 20 + [4.0] * 2))
+def test_a_journal_without_thresholds_is_read_and_says_that_it_has_none(tmp_path):
+    """As versions before 0.2 wrote them; a run may go on with this version."""
+    told = [advanced(k, 0, 10 * k, 10 * k + 10, 0.1 + k, decision=None) for k in range(3)]
+    told += [answered(3, "f0s20"), advanced(4, 0, 30, 40, 0.2, threshold=0.5)]
+    (t,) = gather(made_up(tmp_path, told)).trajectories
+    assert t.uncertainty.tolist() == [0.1, 1.1, 2.1, 0.2]
+    assert np.isnan(t.threshold[:3]).all()
+    assert t.threshold[3] == 0.5
+    assert t.steps[t.labelled].tolist() == [20]
+
+
+def test_a_stage_that_began_again_makes_void_what_it_did_before(tmp_path):
+    told = [advanced(k, 0, 10 * k, 10 * k + 10, 0.1 + k) for k in range(3)]
+    told += [{"time": 5, "stage": "explore", "kind": "stage begun", "content": {}}]
+    told += [advanced(6, 0, 0, 10, 0.7)]
+    (t,) = gather(made_up(tmp_path, told)).trajectories
+    assert (t.steps.tolist(), t.uncertainty.tolist(), t.step) == ([10], [0.7], 10)
 
 
 def test_impossible_frames_are_faults_and_not_points(tmp_path):
