@@ -11,6 +11,7 @@
         ├── Truncated        the output ends early
         ├── WrongShape       energy, forces or stress missing or of another size
         ├── NotFinite        NaN or infinity in a label
+        ├── Unsupported      its charge or spin, which this reference cannot be given
         └── Insane           overlapping atoms, absurd forces or energies
 
 Only `LabelError` becomes an event; everything else ends the run with one line for the user.
@@ -73,6 +74,10 @@ class WrongShape(LabelError):
 
 class NotFinite(LabelError):
     """The label holds NaN or infinity."""
+
+
+class Unsupported(LabelError):
+    """The reference cannot be given the charge or the spin of this frame."""
 
 
 class Insane(LabelError):

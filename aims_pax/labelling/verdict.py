@@ -33,5 +33,6 @@ _advice = {
     "Truncated": "Check memory, disk quota and walltime of the reference, then run again.",
     "WrongShape": "Make the reference give forces (and stress where asked), then run again.",
     "NotFinite": "Check the reference's settings on one geometry by hand, then run again.",
+    "Unsupported": "Name its arguments of charge and spin (REFERENCE.charge_key, spin_key), or choose another one.",
     "Insane": "Check the starting geometry and its units (Å), then run again.",
 }
