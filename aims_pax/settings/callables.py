@@ -62,7 +62,7 @@ def unknown_models(wanted: Iterable[tuple[Place, str]], folder: Path) -> Iterato
 
 
 def loaded(factory: str, folder: Path) -> Callable[..., Any]:
-    """The callable, what its module prints kept from standard output. Raises SettingsError, or what the module raises."""
+    """The callable; what its module prints goes to standard error. Raises SettingsError, or what the module raises."""
     with contextlib.redirect_stdout(sys.stderr):  # some packages greet on standard output when imported
         return load_factory(factory, folder)
 

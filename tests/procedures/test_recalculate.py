@@ -34,7 +34,7 @@ class Counted(EMT):
         super().calculate(atoms, properties, system_changes)
 
 class Charged(Counted):
-    """1 eV for each charge, 2 eV for each unpaired electron."""
+    # 1 eV for each charge, 2 eV for each unpaired electron
     def __init__(self, charge=0, multiplicity=1):
         super().__init__()
         self.more = charge + 2 * (multiplicity - 1)
