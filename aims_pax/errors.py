@@ -14,6 +14,7 @@
         ├── WrongShape       energy, forces or stress missing or of another size
         ├── NotFinite        NaN or infinity in a label
         ├── Mismatch         the output is of another calculation than the one asked for
+        ├── Unsupported      its charge or spin, which this reference cannot be given
         └── Insane           overlapping atoms, absurd forces or energies
 
 Only `LabelError` becomes an event; everything else ends the run with one line for the user.
@@ -84,6 +85,10 @@ class NotFinite(LabelError):
 
 class Mismatch(LabelError):
     """The output is of another calculation than the one asked for: other atoms, electrons, spin, constraints."""
+
+
+class Unsupported(LabelError):
+    """The reference cannot be given the charge or the spin of this frame."""
 
 
 class Insane(LabelError):

@@ -66,21 +66,52 @@ class Potential(Protocol):
         ...
 
 
-class CalculatorPotential:
-    """Any ASE calculator, made by `make`. Each structure of a binding owns one, so its caches stay warm."""
+class Electrons(Protocol):
+    """How a calculator learns of the charge and spin of structures; see `settings.conventions`."""
 
-    def __init__(self, make: Callable[[], Calculator]) -> None:
+    def maker(self, frame: Frame) -> Callable[[], Calculator]:
+        """What makes a calculator for the charge and spin of this frame."""
+        ...
+
+    def dressed(self, frame: Frame) -> Frame:
+        """The frame with what the calculator reads from the atoms."""
+        ...
+
+
+class CalculatorPotential:
+    """Any ASE calculator, made by `make`. Each structure of a binding owns one, so its caches stay warm.
+
+    electrons: how it learns of charge and spin; None: it does not, or from `atoms.info`. A calculator that was made for
+    one charge and spin serves no other.
+    """
+
+    def __init__(self, make: Callable[[], Calculator], electrons: Electrons | None = None) -> None:
         self.make = make
-        self._shared: Calculator | None = None
+        self.electrons = electrons
+        self._shared: dict[tuple[float | None, int | None], Calculator] = {}
 
     def labels(self, frames: Sequence[Frame]) -> list[Label]:
-        if self._shared is None:
-            self._shared = self.make()
-        return [calculate(frame, self._shared) for frame in frames]
+        labels = []
+        for frame in frames:
+            key = (None, None) if self.electrons is None else (frame.charge, frame.spin)
+            if key not in self._shared:
+                self._shared[key] = self._maker(frame)()
+            labels.append(calculate(self._dressed(frame), self._shared[key]))
+        return labels
 
     def bind(self, frames: Sequence[Frame]) -> Bound:
-        own = [self.make() for _ in frames]
-        return LabelsBound(lambda moved: [calculate(f, c) for f, c in zip(moved, own, strict=True)], frames)
+        own = [self._maker(frame)() for frame in frames]
+
+        def labels(moved: list[Frame]) -> list[Label]:
+            return [calculate(self._dressed(f), c) for f, c in zip(moved, own, strict=True)]
+
+        return LabelsBound(labels, frames)
+
+    def _maker(self, frame: Frame) -> Callable[[], Calculator]:
+        return self.make if self.electrons is None else self.electrons.maker(frame)
+
+    def _dressed(self, frame: Frame) -> Frame:
+        return frame if self.electrons is None else self.electrons.dressed(frame)
 
 
 class LabelsBound:
@@ -173,8 +204,14 @@ def calculator_factory(
     factory: str, kwargs: Mapping[str, Any] | None = None, folder: Path | None = None
 ) -> Callable[[], Calculator]:
     """A function that makes a fresh calculator at each call. Raises SettingsError for wrong arguments."""
-    make = load_factory(factory, folder)
-    arguments = dict(kwargs or {})
+    return made_by(load_factory(factory, folder), factory, dict(kwargs or {}))
+
+
+def made_by(make: Callable[..., Any], factory: str, arguments: dict[str, Any]) -> Callable[[], Calculator]:
+    """A function that makes a fresh calculator at each call. Raises SettingsError for wrong arguments.
+
+    factory: what `make` is called in the settings.
+    """
 
     def fresh() -> Calculator:
         try:

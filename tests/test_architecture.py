@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "aims_pax"
 NOUNS = {"errors", "frames", "systems", "potential", "dataset", "seeds", "settings", "companion"}
-NOUNS |= {"atoms_info", "comment_line", "geometry_in", "structure_files"}
+NOUNS |= {"atoms_info", "comment_line", "electrons", "geometry_in", "structure_files"}
 ENGINES = {"record", "labelling", "samplers", "md", "force_field"}
 MAY = {
     "cli": NOUNS | ENGINES | {"core", "procedures", "report"},

@@ -7,7 +7,6 @@ from the last density and shifts forces by 1e-4 eV/Å) would make a label depend
 from __future__ import annotations
 
 import errno
-import hashlib
 import re
 import subprocess
 import sys
@@ -19,9 +18,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aims_pax.errors import AimsPaxError, Crashed, NotConverged, SetupError, TimedOut
+from aims_pax.errors import AimsPaxError, Crashed, NotConverged, SettingsError, SetupError, TimedOut
 from aims_pax.frames import Frame, Label
-from aims_pax.potential import calculate, calculator_factory
+from aims_pax.potential import calculate, load_factory, made_by
+from aims_pax.settings.contents import contents
+from aims_pax.settings.conventions import (
+    ON_ATOMS,
+    Conventions,
+    accepts,
+    arguments,
+    conventions_of,
+    dressed,
+    refusal,
+    without,
+)
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
@@ -43,7 +53,7 @@ _not_converged = re.compile(
     re.IGNORECASE,
 )
 _loading = threading.RLock()
-_makers: dict[tuple[str, str, Path | None], Callable[[], Any]] = {}
+_loaded: dict[tuple[str, Path | None], Callable[..., Any]] = {}
 
 
 @dataclass(frozen=True)
@@ -52,41 +62,86 @@ class CalculatorReference:
 
     folder: the working folder; modules in it can be the factory's.
     scratch: where calculators that write files get a folder for each label.
+    charge_key, spin_key, spin_convention: of REFERENCE; see `settings.conventions`.
+    charged: some frames are no neutral closed shells, so that it matters how the calculator learns of it.
+    atoms: labels isolated atoms, whose spin is not the user's; a calculator that has no argument for it is used as it
+    is, with initial magnetic moments.
     """
 
     factory: str
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
     scratch: Path | None = None
+    charge_key: str | None = None
+    spin_key: str | None = None
+    spin_convention: str | None = None
+    charged: bool = False
+    atoms: bool = field(default=False, compare=False)
 
     @property
     def quick(self) -> bool:
         """Cheap enough, or busy enough outside Python, to run in threads of the driver."""
         return self.factory.startswith(QUICK)
 
+    @property
+    def conventions(self) -> Conventions:
+        """How the calculator learns of charge and spin. Raises SettingsError when the factory cannot be found."""
+        return conventions_of(
+            self.factory, _factory(self), self.charge_key, self.spin_key, self.spin_convention
+        )
+
     def describe(self) -> dict[str, Any]:
-        """Everything that determines a label; a module in the working folder counts with its text."""
-        return {
+        """Everything that determines a label.
+
+        source, contents: hashes of the factory's module in the working folder, of the modules there that it imports,
+        and of the files that kwargs names. electrons: how charge and spin are handed over, where a frame has any.
+        """
+        told: dict[str, Any] = {
             "type": "calculator",
             "factory": self.factory,
             "kwargs": dict(self.kwargs),
-            "source": _source_hash(self.factory, self.folder),
+            "source": None,
         }
+        if self.folder is not None:
+            found = contents([self.factory, self.kwargs], self.folder)
+            own = (found.pop(name, None) for name in _module_files(self.factory))
+            told["source"] = next(filter(None, list(own)), None)
+            told |= {"contents": found} if found else {}
+        if self.charged:
+            told["electrons"] = self.conventions.table()
+        return told
 
     def for_atoms(self) -> CalculatorReference:
-        """The same without a molecule's charge and spin: an isolated atom's spin is its initial magnetic moment."""
+        """The same without a molecule's charge and spin: an isolated atom brings its own."""
         kwargs = {name: value for name, value in self.kwargs.items() if name not in OF_ELECTRONS}
-        return replace(self, kwargs=kwargs)
+        return replace(self, kwargs=kwargs, atoms=True)
 
     def check(self) -> None:
-        """Raise SettingsError when the factory cannot be found. Nothing is computed."""
-        _maker(self)
+        """Raise SettingsError when the factory cannot be found, or lacks a declared argument. Nothing is computed."""
+        make = _factory(self)
+        for name in ("charge_key", "spin_key"):
+            key = getattr(self, name)
+            if key is not None and key not in ON_ATOMS and not accepts(make, key):
+                raise SettingsError(f"REFERENCE.{name}: {self.factory} takes no argument {key}")
+
+    def refusal(self, frame: Frame) -> str | None:
+        """Why the calculator cannot be given the charge and spin of this frame, or None."""
+        return refusal(frame, self.kwargs, self.conventions, self.factory)
 
     def label(self, frame: Frame) -> Label:
-        """Raw forces and free energy. Raises LabelError or SetupError."""
+        """Raw forces and free energy. Raises LabelError or SetupError.
+
+        The calculator is made for this frame's charge and spin. Unsupported: it cannot be given them.
+        """
         try:
-            with own_folder(_maker(self)(), self.scratch, frame) as calculator:
-                return calculate(frame, calculator)
+            how, kwargs = self.conventions, dict(self.kwargs)
+            if self.atoms:
+                kwargs = without(without(kwargs, how.charge), how.spin)
+            if not self.atoms or refusal(frame, kwargs, how, self.factory) is None:
+                kwargs = arguments(kwargs, frame, how, self.factory)
+            make = made_by(_factory(self), self.factory, kwargs)
+            with own_folder(make(), self.scratch, frame) as calculator:
+                return calculate(dressed(frame, how), calculator)
         except Exception as error:
             raise classify(error, self.factory) from error
 
@@ -126,15 +181,16 @@ def classify(error: Exception, who: str) -> AimsPaxError:
     return Crashed(text)
 
 
-def _maker(reference: CalculatorReference) -> Callable[[], Calculator]:
-    key = (reference.factory, repr(reference.kwargs), reference.folder)
+def _factory(reference: CalculatorReference) -> Callable[..., Any]:
+    """The callable that makes calculators. Never a calculator: one made for a charge serves no other."""
+    key = (reference.factory, reference.folder)
     with _loading:  # importing changes sys.path for a moment, and threads would see it
-        if key not in _makers:
+        if key not in _loaded:
             folder = reference.folder
             if folder is not None and str(folder) not in sys.path:
                 sys.path.append(str(folder))  # last and for good: the factory may import a neighbour later
-            _makers[key] = calculator_factory(reference.factory, reference.kwargs, folder)
-        return _makers[key]
+            _loaded[key] = load_factory(reference.factory, folder)
+        return _loaded[key]
 
 
 @contextmanager
@@ -154,12 +210,7 @@ def own_folder(calculator: Calculator, scratch: Path | None, frame: Frame) -> It
         yield calculator
 
 
-def _source_hash(factory: str, folder: Path | None) -> str | None:
-    """A hash of the module's text when it lies in the working folder: editing it changes the method."""
-    if folder is None:
-        return None
-    parts = factory.partition(":")[0].split(".")
-    for path in (folder.joinpath(*parts).with_suffix(".py"), folder.joinpath(*parts, "__init__.py")):
-        if path.is_file():
-            return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    return None
+def _module_files(factory: str) -> tuple[str, str]:
+    """Where the module of a factory lies in the working folder, if it does."""
+    path = Path(*factory.partition(":")[0].split("."))
+    return str(path / "__init__.py"), str(path.with_suffix(".py"))

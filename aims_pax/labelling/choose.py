@@ -6,9 +6,10 @@ import logging
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from aims_pax.electrons import charged_or_open_shell
 from aims_pax.errors import SettingsError
 from aims_pax.labelling.aims import AimsReference
 from aims_pax.labelling.calculator import CalculatorReference
@@ -16,16 +17,23 @@ from aims_pax.labelling.executor import Executor, cores, make_executor
 from aims_pax.labelling.slurm import slots
 from aims_pax.settings.cluster import sbatch_options
 from aims_pax.settings.control import Control, pair_controls, read_control
-from aims_pax.systems import read_systems
+from aims_pax.settings.geometries import found_geometries
 
 if TYPE_CHECKING:
+    from aims_pax.frames import Frame
     from aims_pax.settings import Settings
 
 log = logging.getLogger(__name__)
 
 
-def reference_of(settings: Settings) -> AimsReference | CalculatorReference:
-    """REFERENCE, or FHI-aims with control.in, species_dir and CLUSTER.launch_str when there is none."""
+def reference_of(
+    settings: Settings, frames: Iterable[Frame] | None = None
+) -> AimsReference | CalculatorReference:
+    """REFERENCE, or FHI-aims with control.in, species_dir and CLUSTER.launch_str when there is none.
+
+    frames: what will be labelled, None for the geometries of the settings; whether any of them is charged or has
+    unpaired electrons is part of the method of a calculator.
+    """
     reference, cluster = settings.reference, settings.cluster
     if reference.type == "calculator":
         assert reference.factory is not None  # settings see to it
@@ -34,8 +42,20 @@ def reference_of(settings: Settings) -> AimsReference | CalculatorReference:
             kwargs=dict(reference.kwargs),
             folder=settings.folder,
             scratch=settings.path(cluster.calc_dir),
+            charge_key=reference.charge_key,
+            spin_key=reference.spin_key,
+            spin_convention=None if reference.spin_convention == "None" else reference.spin_convention,
+            charged=any(map(charged_or_open_shell, _geometries(settings) if frames is None else frames)),
         )
     return _aims(settings)
+
+
+def _geometries(settings: Settings) -> list[Frame]:
+    """The frames of the settings' systems; none where their files cannot be read, which is said elsewhere."""
+    try:
+        return [s.frame for s in found_geometries(settings)[0]]
+    except SettingsError:
+        return []
 
 
 def executor_of(
@@ -120,10 +140,7 @@ def _controls(settings: Settings) -> dict[str, Control]:
     written = settings.misc.path_to_control
     if isinstance(written, str):
         return {"": read_control(settings.path(written))}
-    given = settings.misc.path_to_geometry
-    systems = read_systems(
-        settings.path(given) if isinstance(given, str) else [settings.path(p) for p in given]
-    )
+    systems, _ = found_geometries(settings)
     pairs, text = pair_controls(written, [s.name for s in systems])
     if text is not None:
         log.warning("%s", text)

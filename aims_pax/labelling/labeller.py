@@ -116,11 +116,14 @@ class Labeller:
         self._closing = False
 
     @classmethod
-    def from_settings(cls, settings: Settings, folder: Path) -> Self:
-        """The labeller a user's settings describe; labels go to `folder/labels`."""
+    def from_settings(cls, settings: Settings, folder: Path, frames: Iterable[Frame] | None = None) -> Self:
+        """The labeller a user's settings describe; labels go to `folder/labels`.
+
+        frames: what will be labelled, None for the geometries of the settings and what descends from them.
+        """
         from aims_pax.labelling.choose import executor_of, reference_of
 
-        reference = reference_of(settings)
+        reference = reference_of(settings, frames)
         reference.check()
         return cls(reference, Path(folder), executor_of(settings, reference))
 

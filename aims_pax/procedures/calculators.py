@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,19 @@ import numpy as np
 
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.frames import Frame, Label
-from aims_pax.potential import Bound, CalculatorPotential, LabelsBound, Potential, full, load_factory
+from aims_pax.potential import (
+    Bound,
+    CalculatorPotential,
+    LabelsBound,
+    Potential,
+    full,
+    load_factory,
+    made_by,
+)
 from aims_pax.settings.augment import Call
+from aims_pax.settings.conventions import arguments, conventions_of, dressed, refusal
+
+log = logging.getLogger(__name__)
 
 BATCH = 64  # structures a graph-pes model is given at once
 
@@ -48,7 +61,70 @@ def _named(calculator: Call | str, folder: Path, device: str | None, dtype: str,
         raise SettingsError(
             f"model.calculator: {calculator.target} gave a {type(made).__name__}, expected an ASE calculator"
         )
-    return CalculatorPotential(lambda: made)
+    electrons = ElectronsOf(
+        calculator.target, calculator.kwargs, folder, where,
+        lambda kwargs: _made(replace(calculator, kwargs=kwargs), folder), lambda: made,
+    )  # fmt: skip
+    return CalculatorPotential(lambda: made, electrons)
+
+
+def calculator_potential(factory: str, kwargs: Mapping[str, Any], folder: Path, where: str) -> Potential:
+    """The calculator of `{factory, kwargs}` as a potential, a fresh one for each structure.
+
+    where: the key it stands at. Raises SettingsError for a factory that cannot be found.
+    """
+    make = load_factory(factory, folder)
+    plain = made_by(make, factory, dict(kwargs))
+    electrons = ElectronsOf(
+        factory, kwargs, folder, where, lambda kwargs: made_by(make, factory, kwargs)(), plain, fresh=True
+    )
+    return CalculatorPotential(plain, electrons)
+
+
+class ElectronsOf:
+    """How a calculator that moves atoms learns of their charge and spin.
+
+    What it cannot be given is said once and left aside: such a potential proposes structures, it labels none.
+    make: makes one with other keyword arguments. plain: makes the one of the settings. fresh: another one each time.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        kwargs: Mapping[str, Any],
+        folder: Path,
+        where: str,
+        make: Callable[[dict[str, Any]], Any],
+        plain: Callable[[], Any],
+        fresh: bool = False,
+    ) -> None:
+        self.target, self.kwargs, self.where = target, kwargs, where
+        self._make, self._plain, self._fresh = make, plain, fresh
+        callable_ = _BUILT_IN[target] if target in _BUILT_IN else load_factory(target, folder)
+        self.how = conventions_of(target, callable_)
+        self._known: dict[tuple[float | None, int | None], Any] = {}
+        self._said: set[str] = set()
+
+    def maker(self, frame: Frame) -> Callable[[], Any]:
+        """What makes a calculator for the charge and spin of this frame."""
+        if (text := refusal(frame, self.kwargs, self.how, self.target)) is not None:
+            if text not in self._said:
+                self._said.add(text)
+                log.warning("%s: %s; it moves the atoms all the same", self.where, text.partition("; ")[0])
+            return self._plain
+        kwargs = arguments(self.kwargs, frame, self.how, self.target)
+        if kwargs == dict(self.kwargs):
+            return self._plain
+        if self._fresh:
+            return lambda: self._make(kwargs)
+        key = (frame.charge, frame.spin)
+        if key not in self._known:
+            self._known[key] = self._make(kwargs)
+        return lambda: self._known[key]
+
+    def dressed(self, frame: Frame) -> Frame:
+        """The frame with the initial charges and moments that the calculator sums."""
+        return dressed(frame, self.how)
 
 
 def _made(value: Any, folder: Path) -> Any:

@@ -160,13 +160,11 @@ def frames_for(folder: Path, model: Path, elements: Sequence[int]) -> tuple[list
 
 def _geometries(folder: Path, elements: Sequence[int]) -> list[Frame]:
     from aims_pax.settings import read_settings
-    from aims_pax.systems import read_systems
+    from aims_pax.settings.geometries import read_geometries
 
     try:
-        settings = read_settings(folder)
-        written = settings.misc.path_to_geometry
-        paths = settings.path(written) if isinstance(written, str) else [settings.path(p) for p in written]
-        known = [s.frame for s in read_systems(paths) if set(s.frame.numbers.tolist()) <= set(elements)]
+        systems = read_geometries(read_settings(folder))
+        known = [s.frame for s in systems if set(s.frame.numbers.tolist()) <= set(elements)]
     except SettingsError:
         known = []
     chain = np.arange(len(elements) + 1)[:, None] * np.array([1.5, 0.3, 0.1])

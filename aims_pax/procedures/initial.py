@@ -162,7 +162,7 @@ class InitialWorld(StageWorld):
 
 def make_sampler(run: Run, stop: Callable[[], bool]) -> Sampler:
     """The sampler the settings ask for: what SAMPLERS list, or `mace-mp0`, `aimd` or `calculator`."""
-    from aims_pax.potential import CalculatorPotential, calculator_factory
+    from aims_pax.procedures.calculators import calculator_potential
     from aims_pax.procedures.potentials import Answering, blaming
     from aims_pax.samplers.ab_initio_md import AbInitioMDSampler
     from aims_pax.samplers.foundation_md import MDSampler
@@ -183,9 +183,8 @@ def make_sampler(run: Run, stop: Callable[[], bool]) -> Sampler:
         assert calculator is not None
         where = "INITIAL_DATASET_GENERATION.initial_calculator"
         with blaming(where):
-            make = calculator_factory(calculator.factory, calculator.kwargs, run.folder.root)
-        potential = Answering(CalculatorPotential(make), where)
-        return MDSampler(potential, md_of, skip, calculator.factory, stop)
+            made = calculator_potential(calculator.factory, calculator.kwargs, run.folder.root, where)
+        return MDSampler(Answering(made, where), md_of, skip, calculator.factory, stop)
     from aims_pax.force_field import foundation
 
     size = settings.initial_foundational_size

@@ -67,8 +67,13 @@ class Wanted:
 
 
 @contextlib.contextmanager
-def opened(settings: Settings, console: Console, log_file: str) -> Iterator[Desk]:
-    """The folder locked and the reference open. Raises SetupError, Busy, SettingsError, Stopped."""
+def opened(
+    settings: Settings, console: Console, log_file: str, frames: Sequence[Frame] | None = None
+) -> Iterator[Desk]:
+    """The folder locked and the reference open. Raises SetupError, Busy, SettingsError, Stopped.
+
+    frames: what will be labelled, None for the geometries of the settings.
+    """
     from aims_pax.labelling import Labeller
 
     folder = RunFolder(settings)
@@ -83,7 +88,7 @@ def opened(settings: Settings, console: Console, log_file: str) -> Iterator[Desk
         ):
             for warning in filter(CONCERNED.search, settings.warnings):
                 log.warning("%s", warning)
-            with watch.listening(), Labeller.from_settings(settings, folder.data) as labeller:
+            with watch.listening(), Labeller.from_settings(settings, folder.data, frames) as labeller:
                 yield Desk(settings, folder, labeller, Journal(folder), watch)
     except OSError as error:
         raise SetupError(refused(error)) from error

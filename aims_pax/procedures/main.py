@@ -36,7 +36,8 @@ from aims_pax.record.log import to_console, to_file
 from aims_pax.record.progress import Display
 from aims_pax.report.words import misses
 from aims_pax.settings import effective
-from aims_pax.systems import System, elements, read_systems
+from aims_pax.settings.geometries import read_geometries
+from aims_pax.systems import System, elements
 
 if TYPE_CHECKING:
     from aims_pax.force_field import Ensemble
@@ -301,7 +302,7 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
         with to_console(console, settings.mace.misc.log_level), lock.held():
             for warning in settings.warnings:
                 log.warning("%s", warning)
-            systems = read_systems(_paths(settings))
+            systems = read_geometries(settings)
             _check_start(settings, systems)
             if settings.active_learning is not None:
                 explore.refuse_fewer(folder, settings.active_learning.num_trajectories, systems)
@@ -355,11 +356,6 @@ def _check_start(settings: Settings, systems: tuple[System, ...]) -> None:
             raise SettingsError(
                 f"geometry {system.name}: {error.reason}; mend the starting structure"
             ) from error
-
-
-def _paths(settings: Settings) -> Path | list[Path]:
-    given = settings.misc.path_to_geometry
-    return settings.path(given) if isinstance(given, str) else [settings.path(p) for p in given]
 
 
 def _ensemble(settings: Settings, elements: tuple[int, ...]) -> Ensemble:

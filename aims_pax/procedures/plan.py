@@ -25,6 +25,7 @@ from aims_pax.procedures.cores import moving_processes, processes
 from aims_pax.report.reading import structures
 from aims_pax.settings import Settings
 from aims_pax.settings.check import checked
+from aims_pax.settings.geometries import read_geometries
 from aims_pax.settings.mace import FROM_REFERENCE
 from aims_pax.settings.sampler_list import described, shares
 from aims_pax.settings.samplers import (
@@ -35,7 +36,7 @@ from aims_pax.settings.samplers import (
     RattleTreeSettings,
     SamplerSettings,
 )
-from aims_pax.systems import System, deal, elements, read_systems
+from aims_pax.systems import System, deal, elements
 
 INF = math.inf
 MOST_VISITS = 20_000  # sampling steps played through before one is believed to be without end
@@ -60,9 +61,7 @@ def plan(folder: Path, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "ma
     Raises SettingsError when the settings or inputs are not in order, as `check` does.
     """
     settings = checked(folder, aims_pax_file, mace_file)
-    written = settings.misc.path_to_geometry
-    paths = settings.path(written) if isinstance(written, str) else [settings.path(p) for p in written]
-    systems = read_systems(paths)
+    systems = read_geometries(settings)
     first = _initial(settings, systems)
     active = _active(settings, systems, first)
     moving = (active or {}).get("trajectories") or {s.name: 1 for s in systems}

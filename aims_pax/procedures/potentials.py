@@ -18,6 +18,7 @@ from aims_pax.potential import Bound, CalculatorPotential, Evaluation, Potential
 from aims_pax.procedures.calculators import make_potential
 from aims_pax.samplers.descriptors import Describe, pooled
 from aims_pax.settings.augment import Call, as_calculator, called
+from aims_pax.settings.contents import contents
 from aims_pax.settings.samplers import MACE_MP0
 
 log = logging.getLogger(__name__)
@@ -94,8 +95,11 @@ class Named:
 
     @property
     def identity(self) -> str:
-        """The spelling, or the content of the file it names."""
-        return self._content or repr(self.spelling)
+        """The spelling with the contents of the files and modules it names; of a model file its content alone."""
+        if isinstance(self.spelling, str):
+            return self._content or repr(self.spelling)
+        named = contents(self.spelling, self.folder)
+        return f"{self.spelling!r} {named}" if named else repr(self.spelling)
 
     @property
     def described(self) -> str:

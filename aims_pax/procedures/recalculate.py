@@ -11,7 +11,7 @@ import io
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from aims_pax.dataset import to_extxyz, unreadable
 from aims_pax.errors import Insane, SettingsError, SetupError
 from aims_pax.frames import Array, Frame, Label, LabelledFrame
 from aims_pax.procedures.listed import Desk, Wanted, forget, label_all, opened
+from aims_pax.settings.geometries import with_settings
 from aims_pax.systems import elements
 
 if TYPE_CHECKING:
@@ -66,10 +67,10 @@ def run_recalculate(
     keep_failed: failed structures stay, without labels and with `failure` and `reason`.
     """
     _check_target(source, target)
-    structures = read_structures(source, settings.misc)
-    with opened(settings, console, "recalculate.log") as desk:
+    structures = [_with_settings(s, settings, source) for s in read_structures(source, settings.misc)]
+    sound = [s for s in structures if s.sound]
+    with opened(settings, console, "recalculate.log", [s.frame for s in sound]) as desk:
         log.info("recalculation: %d structures of %s", len(structures), source)
-        sound = [s for s in structures if s.sound]
         wanted = [Wanted(s.frame, s.name, s.system) for s in sound]
         name = _identity(desk, wanted, source)
         desk.labeller.check_elements(elements(s.frame for s in sound))
@@ -128,6 +129,18 @@ def _structure(index: int, atoms: Atoms, misc: MiscSettings) -> Structure:
         atoms.info.pop("frame_id", None)  # a hash of NaN means nothing
     read = LabelledFrame.from_atoms(atoms, *keys)
     return Structure(index, read.frame, read.origin, read.label if labelled else None, sound)
+
+
+def _with_settings(structure: Structure, settings: Settings, source: Path) -> Structure:
+    """With MISC.charge and MISC.spin where the structure has none. Raises SettingsError for contradictions."""
+    alone = structure.origin.get("config_type") == "IsolatedAtom"  # MACE's name for the atoms of E0
+    if not structure.sound or alone:
+        return structure
+    try:
+        frame = with_settings(structure.frame, structure.system, settings)
+    except SettingsError as error:
+        raise SettingsError(f"{source}, {structure.name} (from 0): {error}") from error
+    return replace(structure, frame=frame)
 
 
 def _check_target(source: Path, target: Path) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aims_pax.errors import AimsPaxError, SettingsError, SetupError
 from aims_pax.frames import Frame
@@ -21,8 +21,9 @@ from aims_pax.potential import CalculatorPotential, calculate
 from aims_pax.procedures.calculators import make_potential
 from aims_pax.report.words import counted
 from aims_pax.settings.augment import Call
+from aims_pax.settings.geometries import read_geometries
 from aims_pax.settings.sampler_list import calls
-from aims_pax.systems import System, read_systems
+from aims_pax.systems import System
 
 if TYPE_CHECKING:
     from aims_pax.procedures.check_file import FoundFile
@@ -46,9 +47,7 @@ def verdict(settings: Settings, wanted: bool = False) -> Verdict:
 
     Raises SettingsError when the reference cannot label the smallest geometry, or the device is not there.
     """
-    written = settings.misc.path_to_geometry
-    paths = [settings.path(p) for p in ([written] if isinstance(written, str) else written)]
-    smallest = min(read_systems(paths if len(paths) > 1 else paths[0]), key=lambda s: len(s.frame))
+    smallest = min(read_geometries(settings), key=lambda s: len(s.frame))
     warnings = [*_programs(settings), *_device(settings, wanted)]
     said = _tries(_calculators(settings), smallest, wanted)
     if settings.reference.type == "aims":
@@ -106,19 +105,26 @@ class _Calculator:
 
 def _calculators(settings: Settings) -> dict[str, _Calculator]:
     """The reference and the potentials of the first structures, where they are calculators, by their place."""
-    found, scratch = {}, settings.path(settings.misc.log_dir) / "check"
+    found: dict[str, tuple[str, Mapping[str, Any], dict[str, Any]]] = {}
+    scratch = settings.path(settings.misc.log_dir) / "check"
     reference, initial = settings.reference, settings.initial_dataset
     if reference.type == "calculator" and reference.factory is not None:
-        found["REFERENCE"] = (reference.factory, reference.kwargs)
+        convention = None if reference.spin_convention == "None" else reference.spin_convention
+        keys = {
+            "charge_key": reference.charge_key,
+            "spin_key": reference.spin_key,
+            "spin_convention": convention,
+        }
+        found["REFERENCE"] = (reference.factory, reference.kwargs, keys)
     if initial is not None and initial.initial_sampling == "calculator" and not settings.samplers:
         own = initial.initial_calculator
         if own is not None:
-            found["INITIAL_DATASET_GENERATION.initial_calculator"] = (own.factory, own.kwargs)
+            found["INITIAL_DATASET_GENERATION.initial_calculator"] = (own.factory, own.kwargs, {})
     labelling = {
         place: _Calculator(
-            factory, CalculatorReference(factory, dict(kwargs), settings.folder, scratch).label
+            factory, CalculatorReference(factory, dict(kwargs), settings.folder, scratch, **keys).label
         )
-        for place, (factory, kwargs) in found.items()
+        for place, (factory, kwargs, keys) in found.items()
     }
     for written, call in calls(settings.samplers):
         place = ".".join(map(str, written))
@@ -133,8 +139,11 @@ def _potential(call: Call, folder: Path, place: str, scratch: Path | None) -> Ca
         potential = make_potential(call, folder, place)
         if not isinstance(potential, CalculatorPotential):
             return potential.labels([frame])
-        with own_folder(potential.make(), scratch, frame) as calculator:
-            return calculate(frame, calculator)
+        electrons = potential.electrons
+        make = potential.make if electrons is None else electrons.maker(frame)
+        told = frame if electrons is None else electrons.dressed(frame)
+        with own_folder(make(), scratch, frame) as calculator:
+            return calculate(told, calculator)
 
     return label
 

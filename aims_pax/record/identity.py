@@ -47,6 +47,7 @@ CONTENTS = {  # of the method, hashes of
     "REFERENCE.species": "the species files",
     "REFERENCE.source": "the module of REFERENCE.factory",
 }
+CONTENT = "REFERENCE.contents."  # hashes of the modules and files of a calculator, by their names
 SILENT = ("aimsPAX.MISC.path_to_geometry", "aimsPAX.REFERENCE")  # told by geometries and method below
 
 
@@ -107,10 +108,19 @@ def _other_method(folder: RunFolder, old: Mapping[str, Any], new: Mapping[str, A
     if not all(known):  # data/labels was removed: by the settings
         known = [_reference(settings) for settings in (old, new)]
     before, after = known
-    keys = [k for k in dict.fromkeys([*before, *after]) if before.get(k) != after.get(k)]
+    recorded = any(k.startswith(CONTENT) for k in before)
+    keys = [
+        k
+        for k in dict.fromkeys([*before, *after])
+        if before.get(k) != after.get(k) and (recorded or not k.startswith(CONTENT))
+    ]
+    if not keys and not recorded and any(k.startswith(CONTENT) for k in after):
+        return  # begun by a version that did not record what is in these files
     for key in keys:
         if key in CONTENTS:
             yield f"{CONTENTS[key]}: changed contents: {why}"
+        elif key.startswith(CONTENT):
+            yield f"{key.removeprefix(CONTENT)}, which the reference is made from: changed contents: {why}"
         else:
             yield f"{key}: {before.get(key, 'not set')} → {after.get(key, 'not set')}: {why}"
     if not keys and old.get(STRESS) == new.get(STRESS):

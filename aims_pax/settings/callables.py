@@ -27,7 +27,7 @@ def wrong_callables(wanted: Iterable[Wanted], folder: Path) -> Iterator[tuple[Pl
     """(place, text) of what cannot be imported, or not be called with these arguments."""
     for place, factory, kwargs in wanted:
         try:
-            make = _loaded(factory, folder)
+            make = loaded(factory, folder)
         except SettingsError as error:
             yield (*place, "factory"), str(error)
         except Exception as error:  # a module of the user's may raise anything
@@ -44,7 +44,7 @@ def odd_arguments(wanted: Iterable[Wanted], folder: Path) -> Iterator[tuple[Plac
     `default_parameters`.
     """
     for place, factory, kwargs in wanted:
-        known = _parameters(_loaded(factory, folder))
+        known = _parameters(loaded(factory, folder))
         for name in kwargs:
             near = nearest(str(name), known - set(kwargs))
             if name not in known and near is not None:
@@ -61,7 +61,8 @@ def unknown_models(wanted: Iterable[tuple[Place, str]], folder: Path) -> Iterato
             yield place, f"{size!r} is neither a model file nor one of {', '.join(FOUNDATION_MODELS)}{hint}"
 
 
-def _loaded(factory: str, folder: Path) -> Callable[..., Any]:
+def loaded(factory: str, folder: Path) -> Callable[..., Any]:
+    """The callable; what its module prints goes to standard error. Raises SettingsError, or what the module raises."""
     with contextlib.redirect_stdout(sys.stderr):  # some packages greet on standard output when imported
         return load_factory(factory, folder)
 

@@ -16,11 +16,12 @@ from aims_pax.errors import SettingsError
 from aims_pax.settings.base import Document, Place, nearest, no_such, read_document
 from aims_pax.settings.callables import Wanted, odd_arguments, unknown_models, wrong_callables
 from aims_pax.settings.control import MOVES_ATOMS, pair_controls, read_control
+from aims_pax.settings.geometries import found_geometries
 from aims_pax.settings.mace import ELEMENTS, FROM_REFERENCE, atomic_energies_by_element
 from aims_pax.settings.read import read_settings
 from aims_pax.settings.sampler_list import models, potentials
 from aims_pax.settings.whole import Settings, dump
-from aims_pax.systems import System, elements, read_systems
+from aims_pax.systems import System, elements
 
 READ = 4000  # structures of a dataset whose numbers are read: about a second
 INITIAL, ACTIVE = "INITIAL_DATASET_GENERATION", "ACTIVE_LEARNING"
@@ -53,16 +54,18 @@ def checked(
     def look(into: list[str], findings: Iterator[Finding]) -> None:
         into += [_placed(project, mace, place, text) for place, text in findings]
 
+    systems: tuple[System, ...] = ()
+    contradictions: list[Finding] = []
     try:
-        systems = read_systems(_geometry(settings))
+        systems, contradictions = found_geometries(settings)
     except SettingsError as error:
-        systems = ()
         problems.append(_placed(project, mace, ("MISC", "path_to_geometry"), str(error)))
     look(problems, _files(settings, systems))
     look(problems, wrong_callables(_factories(settings), settings.folder))
     look(problems, _aims(settings, systems))
     if systems:
         look(problems, _systems(settings, systems))
+    look(problems, iter(contradictions))
     if problems:
         raise SettingsError("\n".join(problems))
     look(warnings, odd_arguments(_factories(settings), settings.folder))
@@ -74,11 +77,6 @@ def checked(
 def _placed(project: Document, mace: Document, place: Place, text: str) -> str:
     document, place = (mace, place[1:]) if place[:1] == ("mace",) else (project, place)
     return str(document.problem(place, text))
-
-
-def _geometry(settings: Settings) -> Path | Sequence[Path]:
-    written = settings.misc.path_to_geometry
-    return settings.path(written) if isinstance(written, str) else [settings.path(p) for p in written]
 
 
 def _systems(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]:

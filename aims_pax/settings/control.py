@@ -163,14 +163,13 @@ def pair_controls(written: Mapping[str, str], systems: Sequence[str]) -> tuple[d
     pairs: dict[str, str] = {}
     numbered = False
     for said, file in written.items():
-        names = [n for n in systems if n in (said, Path(said).stem, Path(said).name.replace(".", "_"))]
-        if not names and said.isdigit() and int(said) < len(systems):
-            numbered, names = True, [systems[int(said)]]
-        if not names:
+        name = matching(said, systems)
+        if name is None:
             raise SettingsError(
                 f"MISC.path_to_control: no geometry is called {said!r}; there are {', '.join(systems)}"
             )
-        pairs[names[0]] = file
+        numbered = numbered or name not in _names(said)
+        pairs[name] = file
     if missing := [n for n in systems if n not in pairs]:
         raise SettingsError(f"MISC.path_to_control: no control file for {', '.join(missing)}")
     text = ", ".join(f"{n} ← {pairs[n]}" for n in systems)
@@ -178,6 +177,35 @@ def pair_controls(written: Mapping[str, str], systems: Sequence[str]) -> tuple[d
         pairs,
         f"MISC.path_to_control: numbers count the geometries in their order: {text}" if numbered else None,
     )
+
+
+def matching(said: str, systems: Sequence[str]) -> str | None:
+    """The name of the system that a geometry file, its stem, or a number in their order means, or None.
+
+    >>> matching("some/water.xyz", ["cell", "water"]), matching("0", ["cell", "water"]), matching("x", ["cell"])
+    ('water', 'cell', None)
+    """
+    names = [n for n in systems if n in _names(said)]
+    if not names and said.isdigit() and int(said) < len(systems):
+        names = [systems[int(said)]]
+    return names[0] if names else None
+
+
+def _names(said: str) -> tuple[str, str, str]:
+    return said, Path(said).stem, Path(said).name.replace(".", "_")
+
+
+def real(rest: str, keyword: str) -> float:
+    """The first number of a line, as Fortran reads it. Raises SettingsError naming the keyword.
+
+    >>> real("1d0  whatever", "charge")
+    1.0
+    """
+    word = (rest.split() or [""])[0]
+    try:
+        return float(re.sub("[dD]", "e", word))
+    except ValueError:
+        raise SettingsError(f"{keyword} {rest}: expected a number") from None
 
 
 def parse_control(text: str) -> Control:

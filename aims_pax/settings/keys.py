@@ -268,6 +268,20 @@ def as_text_or_map(value: Any) -> str | dict[str, str]:
     return as_text(value)
 
 
+def as_real_or_map(value: Any) -> float | dict[str, float]:
+    """One number, or a map from the name of a geometry to a number."""
+    if isinstance(value, dict):
+        return {str(k): as_real(v) for k, v in value.items()}
+    return as_real(value)
+
+
+def as_whole_or_map(value: Any) -> int | dict[str, int]:
+    """One whole number, or a map from the name of a geometry to a whole number."""
+    if isinstance(value, dict):
+        return {str(k): as_whole(v) for k, v in value.items()}
+    return as_whole(value)
+
+
 def one_of(*choices: str, **spellings: str) -> BeforeValidator:
     """One of these words in any case; `spellings` maps further ones (underscores for hyphens) to them."""
 
@@ -305,4 +319,10 @@ OptionalWhole = Annotated[int | None, optional(as_whole), Kind("`int` or `None`"
 OptionalTexts = Annotated[tuple[str, ...] | None, optional(as_list_of_texts), Kind("`list` or `None`")]
 OptionalTextOrMap = Annotated[
     str | dict[str, str] | None, optional(as_text_or_map), Kind("`str`, `dict` or `None`")
+]
+OptionalRealOrMap = Annotated[
+    float | dict[str, float] | None, optional(as_real_or_map), Kind("`float`, `dict` or `None`")
+]
+OptionalWholeOrMap = Annotated[
+    int | dict[str, int] | None, optional(as_whole_or_map), Kind("`int`, `dict` or `None`")
 ]

@@ -12,10 +12,12 @@ from aims_pax.settings.keys import (
     Flag,
     Kind,
     Limit,
+    OptionalRealOrMap,
     OptionalText,
     OptionalTextOrMap,
     OptionalTexts,
     OptionalWhole,
+    OptionalWholeOrMap,
     Real,
     Section,
     Table,
@@ -48,6 +50,7 @@ Spread = Annotated[str, one_of("max_atomic_sd", "mean_atomic_sd", "ensemble_sd")
 Sharing = Annotated[str, one_of("shared", "per_system"), Kind("`str`")]
 DrivingForce = Annotated[str, one_of("mean", "member"), Kind("`str`")]
 Replay = Annotated[str, one_of("full_dataset", "random_subset"), Kind("`str`")]
+SpinConvention = Annotated[str, one_of("None", "multiplicity", "unpaired_electrons"), Kind("`str` or `None`")]
 Method = Annotated[str, one_of("aims", "calculator", fhi_aims="aims"), Kind("`str`")]
 
 
@@ -333,6 +336,21 @@ class MiscSettings(Section):
     path_to_geometry: Texts = key(
         "./geometry.in", "Geometry file, folder of ASE-readable files, or list of files."
     )
+    charge: OptionalRealOrMap = key(
+        None,
+        "Total charge (e) of the geometries; or one for each, `{geometry file: charge}`. `None`: as the geometry file "
+        "says, else as `control.in` or `REFERENCE.kwargs` say, else neutral. Two of them that differ are refused.",
+        unit="e",
+        possible="[-1000, 1000]",
+        plausible="[-20, 20]",
+    )
+    spin: OptionalWholeOrMap = key(
+        None,
+        "Spin multiplicity 2S+1 of the geometries (1: closed shell, 2: one unpaired electron); or one for each, "
+        "`{geometry file: multiplicity}`. `None`: as for `charge`.",
+        possible="[1, 1000]",
+        plausible="[1, 20]",
+    )
     energy_key: Text = key("REF_energy", "Name of the energy (eV) in extxyz files you provide.")
     forces_key: Text = key("REF_forces", "Name of the forces (eV/Å) in extxyz files you provide.")
     stress_key: Text = key("REF_stress", "Name of the stress (eV/Å³) in extxyz files you provide.")
@@ -374,6 +392,23 @@ class ReferenceSettings(Section):
         mandatory="the type is `calculator`",
     )
     kwargs: Table = key({}, "Keyword arguments of that callable.")
+    charge_key: OptionalText = key(
+        None,
+        "Its keyword argument that takes the total charge of a structure; dots lead into tables "
+        "(`input_data.system.tot_charge`). `atoms.info`: the calculator reads `atoms.info['charge']`; "
+        "`atoms.initial_charges`: it sums these. `None`: as is known of ASE's calculators, tblite, xtb, GPAW, AIMNet2 "
+        "and others, or as its name says (`charge`). A charged structure is refused where there is none.",
+    )
+    spin_key: OptionalText = key(
+        None,
+        "The same for the spin; `atoms.info` (2S+1 as `atoms.info['spin']`), `atoms.initial_magnetic_moments` (their "
+        "sum is 2S). An open-shell structure is refused where there is none.",
+    )
+    spin_convention: SpinConvention = key(
+        "None",
+        "What that argument counts: `multiplicity` (2S+1) or `unpaired_electrons` (2S: PySCF's `spin`, `uhf`, a total "
+        "magnetic moment). `None`: as is known, or as its name says; needed where it is just `spin`.",
+    )
     retries: Rungs = key(
         (),
         "What to try when the SCF cycle of FHI-aims does not converge: a list of tables `{keyword: value}` of "

@@ -32,6 +32,17 @@ class Counted(EMT):
         if os.path.exists("broken") or atoms.positions[:, 2].max() > 50:
             raise RuntimeError("the program died")
         super().calculate(atoms, properties, system_changes)
+
+class Charged(Counted):
+    # 1 eV for each charge, 2 eV for each unpaired electron
+    def __init__(self, charge=0, multiplicity=1):
+        super().__init__()
+        self.more = charge + 2 * (multiplicity - 1)
+
+    def calculate(self, *arguments):
+        super().calculate(*arguments)
+        self.results["energy"] += self.more
+        self.results["free_energy"] += self.more
 """
 
 
@@ -410,9 +421,21 @@ def test_an_element_without_species_file_ends_it_before_the_first_calculation(tm
 def test_charge_and_spin_are_part_of_a_structure(project):
     frame = worlds.water()
     write(project / "old.xyz", [frame, replace(frame, charge=1.0, spin=2)])
+    write_project(project, {"REFERENCE": {"factory": "counted:Charged"}})
     assert recalc("old.xyz", folder=project).returncode == 0
     new = list(read_extxyz(project / "old_recalculated.xyz"))
     assert (new[1].frame.charge, new[1].frame.spin, len(calls(project))) == (1.0, 2, 2)
+    assert new[1].label.energy - new[0].label.energy == pytest.approx(3.0)
+
+
+def test_a_calculator_that_cannot_be_given_a_charge_labels_no_charged_structure(project):
+    frame = worlds.water()
+    write(project / "old.xyz", [frame, replace(frame, charge=1.0), replace(frame, spin=3)])
+    done = recalc("old.xyz", folder=project)
+    assert done.returncode == 0
+    assert "H2O has charge 1, and counted:Counted has no argument for a charge" in done.stderr
+    assert "2 of 3 structures failed (2 Unsupported): indices from 0: 1-2" in done.stderr
+    assert len(list(read_extxyz(project / "old_recalculated.xyz"))) == len(calls(project)) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,200 @@
+"""The systems of a run: the geometries its settings name, with the charges and spins that MISC gives them.
+
+Charge and spin can be said in three places: MISC.charge and MISC.spin, the geometry file, and the reference's own input
+(control.in, REFERENCE.kwargs). Where two of them differ, nobody knows which is right: that is refused, naming both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aims_pax.electrons import check_spin
+from aims_pax.errors import SettingsError
+from aims_pax.frames import Frame
+from aims_pax.settings.base import Place
+from aims_pax.settings.callables import loaded
+from aims_pax.settings.control import Control, matching, pair_controls, read_control, real
+from aims_pax.settings.conventions import conventions_of, refusal, written
+from aims_pax.systems import System, read_systems
+
+if TYPE_CHECKING:
+    from aims_pax.settings.whole import Settings
+
+Finding = tuple[Place, str]
+WORDS = {"charge": "charge", "spin": "multiplicity"}
+
+
+def read_geometries(settings: Settings) -> tuple[System, ...]:
+    """The systems of MISC.path_to_geometry with their charge and spin.
+
+    Raises SettingsError with everything that is wrong, one a line.
+    """
+    systems, findings = found_geometries(settings)
+    if findings:
+        raise SettingsError("\n".join(f"{'.'.join(map(str, place))}: {text}" for place, text in findings))
+    return systems
+
+
+def found_geometries(settings: Settings) -> tuple[tuple[System, ...], list[Finding]]:
+    """The systems, and what contradicts itself in their charges and spins. Raises SettingsError for the files."""
+    written = settings.misc.path_to_geometry
+    paths = [settings.path(p) for p in ([written] if isinstance(written, str) else written)]
+    systems = read_systems(paths if len(paths) > 1 else paths[0])
+    findings: list[Finding] = []
+    for key in ("charge", "spin"):
+        systems = tuple(_with(systems, key, getattr(settings.misc, key), findings))
+    if not findings:
+        inputs = _inputs(settings, systems)
+        for system in systems:
+            findings += _contradictions(settings, system, inputs.get(system.name))
+    return systems, findings
+
+
+def with_settings(frame: Frame, name: str | None, settings: Settings) -> Frame:
+    """A structure of somewhere else that descends from the geometry of this name, with what MISC says of it.
+
+    Raises SettingsError where MISC says otherwise than the structure, or nothing can be known.
+    """
+    for key in ("charge", "spin"):
+        written = getattr(settings.misc, key)
+        value = written
+        if isinstance(written, dict):
+            names = [n for n in written if name is not None and name in (n, Path(n).stem)]
+            value = written[names[0]] if names else None
+            own = getattr(frame, key)
+            if name is None and own is None:
+                raise SettingsError(
+                    f"MISC.{key} is given by geometry, and this structure ({frame.formula}) says neither its {key} nor "
+                    f"its geometry; give it {key}=… or system=NAME"
+                )
+        frame = _set(frame, key, value, f"a structure {frame.formula}")
+    return frame
+
+
+def _with(systems: Sequence[System], key: str, written: Any, findings: list[Finding]) -> Iterator[System]:
+    """The systems with one key of MISC applied."""
+    values = {s.name: written for s in systems} if not isinstance(written, Mapping) else {}
+    place: Place = ("MISC", key)
+    for said, value in written.items() if isinstance(written, Mapping) else ():
+        name = matching(said, [s.name for s in systems])
+        if name is None:
+            there = ", ".join(s.name for s in systems)
+            findings.append(((*place, said), f"no geometry is called {said!r}; there are {there}"))
+        elif name in values:
+            findings.append(((*place, said), f"a second value for the geometry {name}; keep one"))
+        else:
+            values[name] = value
+    for system in systems:
+        try:
+            frame = _set(system.frame, key, values.get(system.name), f"geometry {system.name}")
+        except SettingsError as error:
+            findings.append((place, str(error).removeprefix(f"MISC.{key}: ")))
+            frame = system.frame
+        yield replace(system, frame=frame)
+
+
+def _set(frame: Frame, key: str, value: Any, whose: str) -> Frame:
+    """The frame with this charge or spin. Raises SettingsError when it has another."""
+    own = getattr(frame, key)
+    if value is None or own == value:
+        return frame
+    if own is not None:
+        raise SettingsError(
+            f"MISC.{key}: {value:g} contradicts the {WORDS[key]} {own:g} of {whose}, as its file says; remove one"
+        )
+    return replace(frame, **{key: value})
+
+
+# ---------------------------------------------------------------- what the reference's own input says
+
+
+def _inputs(settings: Settings, systems: Sequence[System]) -> dict[str, tuple[str, Control]]:
+    """{system: (file, control.in)}; empty where FHI-aims is not the reference or a file cannot be read."""
+    if settings.reference.type != "aims":
+        return {}
+    written = settings.misc.path_to_control
+    try:
+        pairs = (
+            {s.name: written for s in systems}
+            if isinstance(written, str)
+            else pair_controls(written, [s.name for s in systems])[0]
+        )
+        controls = {file: read_control(settings.path(file)) for file in dict.fromkeys(pairs.values())}
+    except SettingsError:
+        return {}  # said where control.in is looked at
+    return {name: (file, controls[file]) for name, file in pairs.items()}
+
+
+def _contradictions(
+    settings: Settings, system: System, given: tuple[str, Control] | None
+) -> Iterator[Finding]:
+    """Where the reference's own input says otherwise than the frame, or charge and spin cannot both be."""
+    frame = system.frame
+    charge, spin = frame.charge, frame.spin
+    place: Place = ("MISC", "spin")
+    try:
+        said = {} if given is None else _said(given[1])
+    except SettingsError as error:
+        yield ("MISC", "path_to_control"), f"{given[0] if given else ''}: {error}"
+        return
+    for key, (line, value) in said.items():
+        own = getattr(frame, key)
+        if own is not None and own != value and given is not None:
+            yield (
+                ("MISC", "path_to_control"),
+                f"{given[0]} says {line}, which contradicts the {WORDS[key]} {own:g} of geometry {system.name} "
+                f"({_source(settings, system.name, key)}); remove one",
+            )
+    charge = said["charge"][1] if charge is None and "charge" in said else charge
+    if spin is None and "spin" in said:
+        spin, place = int(said["spin"][1]), ("MISC", "path_to_control")
+    if settings.reference.type == "calculator":
+        text, charge, spin = _of_calculator(settings, frame)
+        if text is not None:
+            yield ("REFERENCE",), f"geometry {system.name}: {text}"
+            return
+        place = place if frame.spin is not None else ("REFERENCE", "kwargs")
+    try:
+        check_spin(frame.numbers.tolist(), charge, spin)
+    except SettingsError as error:
+        yield place, f"geometry {system.name} ({frame.formula}, charge {charge or 0:g}): {error}"
+
+
+def _of_calculator(settings: Settings, frame: Frame) -> tuple[str | None, float | None, int | None]:
+    """Why the calculator cannot be given charge and spin of the frame, or None; what it is given in the end."""
+    reference = settings.reference
+    try:
+        make = loaded(str(reference.factory), settings.folder)
+    except Exception:  # a module of the user's may raise anything; it is said where factories are looked at
+        return None, frame.charge, frame.spin
+    convention = None if reference.spin_convention == "None" else reference.spin_convention
+    how = conventions_of(str(reference.factory), make, reference.charge_key, reference.spin_key, convention)
+    text = refusal(frame, reference.kwargs, how, f"REFERENCE.factory {reference.factory}")
+    charge, spin = written(reference.kwargs, how)
+    return text, charge if frame.charge is None else frame.charge, spin if frame.spin is None else frame.spin
+
+
+def _said(control: Control) -> dict[str, tuple[str, float]]:
+    """{charge, spin: (the line, value)} of what a control.in fixes; a moment that is no whole number fixes no spin."""
+    said: dict[str, tuple[str, float]] = {}
+    for keyword, key in (("charge", "charge"), ("multiplicity", "spin"), ("fixed_spin_moment", "spin")):
+        rest = control.get(keyword)
+        if rest is None:
+            continue
+        value = real(rest, keyword)
+        if keyword == "fixed_spin_moment":
+            if value != int(value):
+                continue
+            value = abs(value) + 1
+        said[key] = (f"{keyword} {rest}", value)
+    return said
+
+
+def _source(settings: Settings, name: str, key: str) -> str:
+    """Where the charge or spin of a system comes from."""
+    written = getattr(settings.misc, key)
+    by_map = isinstance(written, Mapping) and any(Path(n).stem == name or n == name for n in written)
+    return f"MISC.{key}" if by_map or isinstance(written, int | float) else "as its file says"
