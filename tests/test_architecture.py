@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "aims_pax"
-NOUNS = {"errors", "frames", "systems", "potential", "dataset", "seeds", "settings", "companion"}
+NOUNS = {"errors", "frames", "systems", "potential", "dataset", "seeds", "settings", "companion", "processes"}
 ENGINES = {"record", "labelling", "samplers", "md", "force_field"}
 MAY = {
     "cli": NOUNS | ENGINES | {"core", "procedures", "report"},

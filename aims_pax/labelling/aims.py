@@ -21,7 +21,7 @@ import socket
 import tarfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -178,6 +178,10 @@ class AimsReference:
     def stop(self) -> None:
         """Kill what this process has running."""
         self._running.stop()
+
+    def listen(self, check: Callable[[], None]) -> None:
+        """Call this now and then while a calculation is awaited in the main thread; it may raise."""
+        self._running.check = check
 
     def _launched(self, folder: Path, own: Path, output: Path, clock: Clock) -> int:
         """The exit code of the launch command; begun again as long as it is Slurm that does not start it.

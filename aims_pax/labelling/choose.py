@@ -14,8 +14,8 @@ from aims_pax.labelling.aims import AimsReference
 from aims_pax.labelling.calculator import CalculatorReference
 from aims_pax.labelling.executor import Executor, cores, make_executor
 from aims_pax.labelling.slurm import slots
-from aims_pax.settings.cluster import sbatch_options
 from aims_pax.settings.control import Control, pair_controls, read_control
+from aims_pax.settings.sbatch import sbatch_options
 from aims_pax.systems import read_systems
 
 if TYPE_CHECKING:
@@ -71,12 +71,15 @@ def _slurm(settings: Settings) -> Executor:
             f"CLUSTER.executor: {cluster.executor} does not run on Slurm's nodes; expected auto, htex or mpi"
         )
     header = sbatch_options(cluster.slurm_str or "")
-    nodes = header.get("nodes", header.get("N"))
+    nodes = header.get("nodes")
     if nodes is not None and nodes != str(options.nodes_per_block):
         said = f"CLUSTER.slurm_str: --nodes={nodes}, but nodes_per_block is {options.nodes_per_block}"
         if cluster.executor == "mpi":  # it would wait for ever for nodes that no block has
             raise SettingsError(f"{said}; expected the same")
         log.warning("%s; slurm_str counts", said)
+    ours = sorted(set(header) & {"job-name", "output", "error", "open-mode", "requeue"})
+    if ours:
+        log.warning("CLUSTER.slurm_str: --%s: set by aims-PAX for its blocks, not used", ", --".join(ours))
     run_dir = settings.path(options.run_dir or settings.path(settings.misc.log_dir) / "parsl")
     blocks = Blocks(
         header=cluster.slurm_str or "",

@@ -16,7 +16,7 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -92,10 +92,22 @@ class _Job:
 
 
 class Labeller:
-    """One reference method, one store, one executor. Use as a context manager; call from one thread."""
+    """One reference method, one store, one executor. Use as a context manager; call from one thread.
 
-    def __init__(self, reference: Reference, folder: Path, executor: Executor) -> None:
+    check: called while somebody waits for labels; raises Stopped when the run is to stop.
+    """
+
+    def __init__(
+        self,
+        reference: Reference,
+        folder: Path,
+        executor: Executor,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self.reference = reference
+        self.check = check
+        if (listen := getattr(reference, "listen", None)) is not None:
+            listen(check)
         self.folder = Path(folder)
         systems = getattr(reference, "controls", None) or {None: None}
         self._methods = {name: self._method_of(name) for name in systems}
@@ -116,13 +128,15 @@ class Labeller:
         self._closing = False
 
     @classmethod
-    def from_settings(cls, settings: Settings, folder: Path) -> Self:
+    def from_settings(
+        cls, settings: Settings, folder: Path, check: Callable[[], None] = lambda: None
+    ) -> Self:
         """The labeller a user's settings describe; labels go to `folder/labels`."""
         from aims_pax.labelling.choose import executor_of, reference_of
 
         reference = reference_of(settings)
         reference.check()
-        return cls(reference, Path(folder), executor_of(settings, reference))
+        return cls(reference, Path(folder), executor_of(settings, reference), check)
 
     def __enter__(self) -> Self:
         for method in self._methods.values():

@@ -34,9 +34,9 @@ from parsl.providers.cluster_provider import ClusterProvider
 from aims_pax.errors import SetupError
 from aims_pax.labelling import slurm
 from aims_pax.labelling.blocks import Blocks, job_script
-from aims_pax.labelling.claims import process_started
 from aims_pax.labelling.parsl_executor import INTERCHANGE, ParslExecutor, pool_command, worker_init
 from aims_pax.labelling.store import write_whole
+from aims_pax.processes import process_started
 
 log = logging.getLogger(__name__)
 

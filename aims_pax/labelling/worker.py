@@ -95,7 +95,8 @@ def answer(task: Task) -> Answer:
     except SetupError as error:
         return Answer(error=error)
     try:
-        given = _known(task) or _computed(task)
+        with claims.renewed(task.frame.id):
+            given = _known(task) or _computed(task)
         if isinstance(given.error, LabelError):
             claims.note_failure(task.frame.id, given.error)
         return given

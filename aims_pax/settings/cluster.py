@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ValidationInfo, field_validator, model_validator
@@ -23,8 +22,16 @@ from aims_pax.settings.keys import (
     one_of,
     optional,
 )
+from aims_pax.settings.sbatch import block_walltime, sbatch_options
 
 SLURM = "the type is `slurm`"
+REFUSED = {
+    "array": "a block is one job",
+    "wait": "sbatch would not return before the block has ended",
+    "test-only": "sbatch would submit nothing",
+    "clusters": "blocks run on the cluster that squeue shows here",
+    "wrap": "a block runs aims-PAX's workers",
+}
 
 Where = Annotated[str, one_of("slurm", "local"), Kind("`str`")]
 Executor = Annotated[str, one_of("auto", "inline", "threads", "htex", "mpi"), Kind("`str`")]
@@ -38,61 +45,6 @@ def _seconds(value: object) -> float:
     if isinstance(value, str):
         raise ValueError(f"expected seconds or HH:MM:SS, got text {value!r}")
     return as_real(value)
-
-
-def walltime(text: str) -> float:
-    """Seconds of a time as Slurm reads it; UNLIMITED is inf. Raises ValueError.
-
-    >>> [walltime(t) for t in ("30", "1:30", "2:00:00", "1-12", "1-12:30", "1-12:30:15")]
-    [1800.0, 90.0, 7200.0, 129600.0, 131400.0, 131415.0]
-    """
-    text = text.strip()
-    if text.upper() in ("UNLIMITED", "INFINITE", "-1"):
-        return math.inf
-    days, dash, clock = text.rpartition("-")
-    parts = clock.split(":")
-    if not all(p.isascii() and p.isdigit() for p in [*parts, *([days] if dash else [])]) or len(parts) > 3:
-        raise ValueError(
-            f"{text!r} is not a time of Slurm: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS"
-        )
-    numbers = [float(p) for p in parts]
-    if dash:
-        hours, minutes, seconds = [*numbers, 0.0, 0.0][:3]
-        return ((float(days) * 24 + hours) * 60 + minutes) * 60 + seconds
-    if len(numbers) == 1:
-        return 60 * numbers[0]
-    hours, minutes, seconds = [0.0, *numbers][-3:]
-    return (hours * 60 + minutes) * 60 + seconds
-
-
-def sbatch_options(header: str) -> dict[str, str]:
-    """The `#SBATCH` lines of a job header, by long name or letter, the last of each.
-
-    >>> sbatch_options("#SBATCH -N 2  # nodes\\n#SBATCH --time=1:00:00 --exclusive")
-    {'N': '2', 'time': '1:00:00', 'exclusive': ''}
-    """
-    found: dict[str, str] = {}
-    for line in header.splitlines():
-        if not line.startswith("#SBATCH"):
-            continue
-        words = shlex.split(line.removeprefix("#SBATCH"), comments=True)
-        while words:
-            word = words.pop(0)
-            if word.startswith("--"):
-                name, equals, value = word[2:].partition("=")
-            else:
-                name, equals, value = word[1:2], word[2:3] and "=", word[2:].removeprefix("=")
-            if not equals and words and not words[0].startswith("-"):
-                value = words.pop(0)
-            found[name] = value
-    return found
-
-
-def block_walltime(header: str | None) -> float | None:
-    """Seconds a block may run by its header, None where the header does not say."""
-    options = sbatch_options(header or "")
-    written = options.get("time", options.get("t"))
-    return None if written is None else walltime(written) or math.inf  # Slurm's 0 is no limit
 
 
 def reserve(limit: float) -> float:
@@ -262,8 +214,9 @@ class ClusterSettings(Section):
             block_walltime(header)
         except ValueError as error:
             raise ValueError(f"cannot be read: {error}") from None
-        if "array" in options or "a" in options:
-            raise ValueError("a block is one job: remove --array")
+        for name, why in REFUSED.items():
+            if name in options:
+                raise ValueError(f"{why}: remove --{name}")
         return header
 
     @field_validator("job_time_limit", mode="after")
