@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +27,7 @@ class Blocks:
     """What CLUSTER says of the blocks. longest: seconds a calculation may take, or inf.
 
     idle: seconds after which a block without work is given back. scripts: where the job scripts go.
+    patience: seconds for which a block waits for the next driver. address, interface, ports: where nodes find it.
     """
 
     header: str  # slurm_str
@@ -40,6 +43,10 @@ class Blocks:
     longest: float = math.inf
     idle: float = 120.0
     scripts: Path | None = None
+    patience: float = 300.0
+    address: str | None = None
+    interface: str | None = None
+    ports: tuple[int, int] = (54000, 55000)
 
     @property
     def walltime(self) -> float | None:
@@ -53,6 +60,17 @@ class Blocks:
             return None
         left = self.walltime - reserve(self.walltime)
         return max(1, int(left - self.longest if not math.isinf(self.longest) else left / 2))
+
+    @property
+    def free(self) -> float:
+        """Seconds at the end of the walltime in which no calculation begins; 0 where the end is not known."""
+        return 0.0 if self.drain is None or self.walltime is None else self.walltime - self.drain
+
+    @property
+    def shape(self) -> str:
+        """Blocks of one shape can stand in for each other, also those of an earlier run."""
+        said = repr((self.header, self.worker, self.nodes, self.jobs, self.mpi, sys.executable))
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def job_script(blocks: Blocks, name: str, path: Path, start: str, command: str) -> str:

@@ -94,12 +94,15 @@ def _slurm(settings: Settings) -> Executor:
         mpi=cluster.executor == "mpi",
         longest=cluster.job_time_limit,
         scripts=settings.path(options.function_dir) if options.function_dir else None,
+        address=options.address,
+        interface=options.interface,
+        ports=options.port_range,
     )
     log.info(
         "reference calculations: in up to %d Slurm blocks of %d nodes, %d at once in each",
         blocks.most, blocks.nodes, blocks.jobs,
     )  # fmt: skip
-    return SlurmExecutor(blocks, run_dir, settings.folder)
+    return SlurmExecutor(blocks, run_dir, settings.folder, settings.folder / "restart")
 
 
 def _word(text: str) -> str:

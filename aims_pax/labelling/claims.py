@@ -189,6 +189,10 @@ class Claims:
             told = {"class": type(error).__name__, "reason": error.reason, "folder": error.folder}
             write_whole(self.folder / f"{frame_id}.failure", json.dumps(told))
 
+    def has_failed(self, frame_id: str) -> bool:
+        """Whether a failure was noted that no driver has taken notice of."""
+        return (self.folder / f"{frame_id}.failure").exists()
+
     def take_failure(self, frame_id: str) -> LabelError | None:
         """A failure that was noted, once."""
         path = self.folder / f"{frame_id}.failure"

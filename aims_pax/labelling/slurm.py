@@ -100,11 +100,11 @@ def alive(jobs: Iterable[str]) -> set[str]:
         return jobs
 
 
-def named(part: str) -> dict[str, str]:
-    """Job → name of our waiting and running jobs with this in their name. Raises Refused."""
-    text = run("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%A %j")
-    pairs = [line.split(maxsplit=1) for line in text.splitlines()]
-    return {p[0]: p[1] for p in pairs if len(p) == 2 and part in p[1]}
+def named(part: str) -> dict[str, tuple[str, str]]:
+    """Job → (name, state) of our waiting and running jobs with this in their name. Raises Refused."""
+    text = run("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%A %T %j")
+    rows = [line.split(maxsplit=2) for line in text.splitlines()]
+    return {r[0]: (r[2], r[1]) for r in rows if len(r) == 3 and part in r[2]}
 
 
 def cancel(jobs: Iterable[str]) -> None:

@@ -52,6 +52,12 @@ class Task:
     unwanted: Path
     run: str | None = None
 
+    @property
+    def done(self) -> bool:
+        """Whether its label, or why there is none, is known, or nobody wants it."""
+        there = self.store.contains(self.frame.id) or Claims(self.store.folder).has_failed(self.frame.id)
+        return there or self.unwanted.exists()
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -18,6 +18,7 @@ from aims_pax.settings.keys import (
     Whole,
     as_list_of_texts,
     as_real,
+    as_whole,
     key,
     one_of,
     optional,
@@ -62,9 +63,21 @@ def _devices(value: object) -> tuple[str, ...]:
     return devices
 
 
+def _ports(value: object) -> tuple[int, int]:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError(f"expected two ports, [first, last], got {value!r}")
+    first, last = (as_whole(port) for port in value)
+    if not 1 <= first <= last <= 65535:
+        raise ValueError(
+            f"expected ports from 1 to 65535, the first not above the last, got [{first}, {last}]"
+        )
+    return first, last
+
+
 Seconds = Annotated[float, BeforeValidator(_seconds), Kind("`float` or `str`")]
 OptionalSeconds = Annotated[float | None, optional(_seconds), Kind("`float`, `str` or `None`")]
 Devices = Annotated[tuple[str, ...] | None, optional(_devices), Kind("`list` or `None`")]
+Ports = Annotated[tuple[int, int], BeforeValidator(_ports), Kind("`list`")]
 
 
 class TrainingProfile(Section):
@@ -120,6 +133,18 @@ class ParslOptions(Section):
         unit="s",
         possible="(0, inf]",
         plausible="[1, inf]",
+    )
+    address: OptionalText = key(
+        None,
+        "Host name or address at which nodes find the machine of the run; `None`: they try all that it has.",
+    )
+    interface: OptionalText = key(
+        None,
+        "Network interface on which workers are listened for, e.g. `ib0`; nodes get its address. `None`: all.",
+    )
+    port_range: Ports = key(
+        (54000, 55000),
+        "First and last port on which workers are listened for; nodes must be able to reach them.",
     )
     jobs_per_block: Whole = key(
         1,
@@ -205,6 +230,13 @@ class ClusterSettings(Section):
         except ValueError:
             return data  # said where it is written
         return {**data, "job_time_limit": seconds} if seconds > 0 else data
+
+    @field_validator("parsl_options", mode="after")
+    @classmethod
+    def _one_place(cls, options: ParslOptions | None) -> ParslOptions | None:
+        if options is not None and options.address is not None and options.interface is not None:
+            raise ValueError("address and interface both say where nodes find the run; keep one of them")
+        return options
 
     @field_validator("slurm_str", mode="after")
     @classmethod
