@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from aims_pax.errors import AimsPaxError, SetupError
+from aims_pax.processes import STOP_SIGNALS
 
 LOST_IN_A_ROW = 3  # processes that may die before the run gives up
 LOOK = 0.1  # s between two looks at whether an answer is still wanted
@@ -151,7 +152,7 @@ class _Lines(logging.Handler):
 
 def serve(descriptor: int, maker: str, level: int = logging.INFO) -> None:
     """What the fresh interpreter runs: questions in, answers out, until the driver is gone."""
-    for kind in (signal.SIGINT, signal.SIGTERM):  # Slurm tells every process; the driver decides
+    for kind in STOP_SIGNALS:  # Slurm and the terminal tell every process; the driver decides
         signal.signal(kind, signal.SIG_IGN)
     log, kept = logging.getLogger("aims_pax"), _Lines()
     log.addHandler(kept)

@@ -17,7 +17,7 @@
         ├── Unsupported      its charge or spin, which this reference cannot be given
         └── Insane           overlapping atoms, absurd forces or energies
 
-Only `LabelError` becomes an event; everything else ends the run with one line for the user.
+Only `LabelError` becomes an event; everything else ends the run with one line for the user. `Stopped` is no error.
 """
 
 from __future__ import annotations
@@ -97,3 +97,17 @@ class Insane(LabelError):
 
 class Abandoned(Exception):
     """A device turn was given up at the next batch or MD step because the run is stopping: nothing happened."""
+
+
+class Stopped(BaseException):
+    """The run was asked to stop; everything is saved. `code` is the exit code.
+
+    No Exception, as KeyboardInterrupt is none: what guards against errors of somebody's calculator is not to take it
+    for one. cancel: running calculations and waiting blocks are not left to the next run either.
+    """
+
+    def __init__(self, reason: str, code: int, cancel: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.code = code
+        self.cancel = cancel

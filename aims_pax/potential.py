@@ -20,6 +20,7 @@ import numpy as np
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Array, Frame, Label
+from aims_pax.processes import interruptible
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
@@ -151,10 +152,9 @@ def calculate(frame: Frame, calculator: Calculator, stress: bool = True) -> Labe
     atoms.calc = calculator
     can = set(calculator.implemented_properties)
     with_stress = stress and frame.periodic and "stress" in can
-    if with_stress:  # one call for all: asking one by one makes some calculators compute twice
-        calculator.calculate(atoms, ["energy", "forces", "stress"], _changes())
-    else:
-        calculator.calculate(atoms, ["energy", "forces"], _changes())
+    wanted = ["energy", "forces", *(["stress"] if with_stress else [])]
+    with interruptible():  # one call for all: asking one by one makes some calculators compute twice
+        calculator.calculate(atoms, wanted, _changes())
     results = calculator.results
     energy = results["free_energy"] if "free_energy" in results else results["energy"]
     tensor = results.get("stress") if with_stress else None

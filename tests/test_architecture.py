@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "aims_pax"
 NOUNS = {"errors", "frames", "systems", "potential", "dataset", "seeds", "settings", "companion"}
-NOUNS |= {"atoms_info", "comment_line", "electrons", "geometry_in", "structure_files"}
+NOUNS |= {"atoms_info", "comment_line", "electrons", "processes", "geometry_in", "structure_files"}
 ENGINES = {"record", "labelling", "samplers", "md", "force_field"}
 MAY = {
     "cli": NOUNS | ENGINES | {"core", "procedures", "report"},
@@ -64,7 +64,13 @@ def test_parsl_mace_and_e3nn_are_imported_in_one_place_each():
         for p in PACKAGE.rglob("*.py")
         if "parsl" in {n.split(".")[0] for n in imports(p)}
     }
-    homes = {"parsl_executor", "slurm_executor", "interchange"}  # executors only; nobody else knows Parsl
+    homes = {
+        "parsl_executor",
+        "slurm_executor",
+        "slurm_blocks",
+        "interchange",
+        "pool",
+    }  # executors only; nobody else knows Parsl
     assert users <= {f"labelling/{home}.py" for home in homes}
     users = {
         room(p) for p in PACKAGE.rglob("*.py") if {"mace", "e3nn"} & {n.split(".")[0] for n in imports(p)}

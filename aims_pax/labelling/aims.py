@@ -207,6 +207,10 @@ class AimsReference:
         """Kill what this process has running."""
         self._running.stop()
 
+    def listen(self, check: Callable[[], None]) -> None:
+        """Call this now and then while a calculation is awaited in the main thread; it may raise."""
+        self._running.check = check
+
     def _launched(self, folder: Path, own: Path, clock: Clock) -> int:
         """The exit code of the launch command; begun again as long as it is Slurm that does not start it.
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from aims_pax.settings.cluster import block_walltime, reserve, sbatch_options
+from aims_pax.settings.cluster import reserve
+from aims_pax.settings.sbatch import block_walltime, option, sbatch_options, without
 
-OURS = ("J", "job-name", "o", "output", "e", "error", "t", "time", "requeue", "no-requeue")
+OURS = {
+    "job-name",
+    "output",
+    "error",
+    "open-mode",
+    "time",
+    "requeue",
+    "no-requeue",
+}  # written by `job_script`
 
 
 @dataclass(frozen=True)
@@ -17,6 +27,7 @@ class Blocks:
     """What CLUSTER says of the blocks. longest: seconds a calculation may take, or inf.
 
     idle: seconds after which a block without work is given back. scripts: where the job scripts go.
+    patience: seconds for which a block waits for the next driver. address, interface, ports: where nodes find it.
     """
 
     header: str  # slurm_str
@@ -32,6 +43,10 @@ class Blocks:
     longest: float = math.inf
     idle: float = 120.0
     scripts: Path | None = None
+    patience: float = 300.0
+    address: str | None = None
+    interface: str | None = None
+    ports: tuple[int, int] = (54000, 55000)
 
     @property
     def walltime(self) -> float | None:
@@ -46,43 +61,40 @@ class Blocks:
         left = self.walltime - reserve(self.walltime)
         return max(1, int(left - self.longest if not math.isinf(self.longest) else left / 2))
 
+    @property
+    def free(self) -> float:
+        """Seconds at the end of the walltime in which no calculation begins; 0 where the end is not known."""
+        return 0.0 if self.drain is None or self.walltime is None else self.walltime - self.drain
+
+    @property
+    def shape(self) -> str:
+        """Blocks of one shape can stand in for each other, also those of an earlier run."""
+        said = repr((self.header, self.worker, self.nodes, self.jobs, self.mpi, sys.executable))
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
+
 
 def job_script(blocks: Blocks, name: str, path: Path, start: str, command: str) -> str:
-    """A block: the user's header with what must be ours, the preparations, and the pool of workers."""
+    """A block: the user's header with what must be ours, the preparations, and the pool of workers.
+
+    path: of the script; its output goes beside it.
+    """
     header = blocks.header.strip().splitlines()
     shebang = header.pop(0) if header and header[0].startswith("#!") else "#!/bin/bash"
-    options = sbatch_options(blocks.header)
     lines = [shebang]
-    own = {"job-name": name, "output": f"{path}.out", "error": f"{path}.err", "open-mode": "append"}
-    lines += [f"#SBATCH --{key}={value}" for key, value in own.items()]
+    files = str(path).replace("%", "%%")  # sbatch puts job ids and such there
+    own = {"job-name": name, "output": f"{files}.out", "error": f"{files}.err", "open-mode": "append"}
+    lines += [f"#SBATCH {option(key, value)}" for key, value in own.items()]
     lines.append("#SBATCH --no-requeue")  # Slurm would run it again under the same id
-    if not {"N", "nodes"} & set(options):
+    if "nodes" not in sbatch_options(blocks.header):
         lines.append(f"#SBATCH --nodes={blocks.nodes}")
     limit = blocks.walltime
     if limit is not None:
         lines.append(f"#SBATCH --time={_clock(limit)}")
-    lines += [line for line in map(_theirs, header) if line is not None]
-    if limit is None or math.isinf(limit):
-        return "\n".join([*lines, start, command, ""])
-    lines.append(f"export AIMS_PAX_BLOCK_END=$(( $(date +%s) + {int(limit)} ))")
-    # Parsl counts from the start of the pool; the preparations before it take a while
-    keep = int(limit) - (blocks.drain or 0)
-    drain = [f"DRAIN=$(( AIMS_PAX_BLOCK_END - $(date +%s) - {keep} ))", "[ $DRAIN -ge 1 ] || DRAIN=1"]
-    command = re.sub(r"--drain_period=\d+", "--drain_period=$DRAIN", command)
-    return "\n".join([*lines, start, *drain, command, ""])
-
-
-def _theirs(line: str) -> str | None:
-    """A line of the header without the options that would contradict ours; None when nothing is left."""
-    options = sbatch_options(line)
-    if not set(options) & set(OURS):
-        return line
-    kept = [
-        f"--{k}={v}" if len(k) > 1 and v else f"--{k}" if len(k) > 1 else f"-{k} {v}".rstrip()
-        for k, v in options.items()
-        if k not in OURS
-    ]
-    return "#SBATCH " + " ".join(kept) if kept else None
+    kept = [without(line, OURS) if line.startswith("#SBATCH") else line for line in header]
+    lines += [line for line in kept if line is not None]
+    if limit is not None and not math.isinf(limit):
+        lines.append(f"export AIMS_PAX_BLOCK_END=$(( $(date +%s) + {int(limit)} ))")
+    return "\n".join([*lines, start, command, ""])
 
 
 def _clock(seconds: float) -> str:

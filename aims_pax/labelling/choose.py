@@ -15,9 +15,9 @@ from aims_pax.labelling.aims import AimsReference
 from aims_pax.labelling.calculator import CalculatorReference
 from aims_pax.labelling.executor import Executor, cores, make_executor
 from aims_pax.labelling.slurm import slots
-from aims_pax.settings.cluster import sbatch_options
 from aims_pax.settings.control import Control, pair_controls, read_control
 from aims_pax.settings.geometries import found_geometries
+from aims_pax.settings.sbatch import sbatch_options
 
 if TYPE_CHECKING:
     from aims_pax.frames import Frame
@@ -91,12 +91,15 @@ def _slurm(settings: Settings) -> Executor:
             f"CLUSTER.executor: {cluster.executor} does not run on Slurm's nodes; expected auto, htex or mpi"
         )
     header = sbatch_options(cluster.slurm_str or "")
-    nodes = header.get("nodes", header.get("N"))
+    nodes = header.get("nodes")
     if nodes is not None and nodes != str(options.nodes_per_block):
         said = f"CLUSTER.slurm_str: --nodes={nodes}, but nodes_per_block is {options.nodes_per_block}"
         if cluster.executor == "mpi":  # it would wait for ever for nodes that no block has
             raise SettingsError(f"{said}; expected the same")
         log.warning("%s; slurm_str counts", said)
+    ours = sorted(set(header) & {"job-name", "output", "error", "open-mode", "requeue"})
+    if ours:
+        log.warning("CLUSTER.slurm_str: --%s: set by aims-PAX for its blocks, not used", ", --".join(ours))
     run_dir = settings.path(options.run_dir or settings.path(settings.misc.log_dir) / "parsl")
     blocks = Blocks(
         header=cluster.slurm_str or "",
@@ -111,12 +114,15 @@ def _slurm(settings: Settings) -> Executor:
         mpi=cluster.executor == "mpi",
         longest=cluster.job_time_limit,
         scripts=settings.path(options.function_dir) if options.function_dir else None,
+        address=options.address,
+        interface=options.interface,
+        ports=options.port_range,
     )
     log.info(
         "reference calculations: in up to %d Slurm blocks of %d nodes, %d at once in each",
         blocks.most, blocks.nodes, blocks.jobs,
     )  # fmt: skip
-    return SlurmExecutor(blocks, run_dir, settings.folder)
+    return SlurmExecutor(blocks, run_dir, settings.folder, settings.folder / "restart")
 
 
 def _word(text: str) -> str:

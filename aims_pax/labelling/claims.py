@@ -5,7 +5,8 @@
 
 A worker on a cluster may outlive its driver. The next driver finds its claims: it waits for those whose worker
 lives, and begins anew where the worker is dead. A claim appears whole and only once (a hard link does not
-replace), also on a shared file system.
+replace), also on a shared file system. Its worker renews the file's time while it computes: on another machine a
+claim that is not renewed any more is given up, whether or not a scheduler can be asked.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import json
 import logging
 import os
 import socket
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,6 +27,7 @@ from aims_pax import errors
 from aims_pax.errors import LabelError, SetupError
 from aims_pax.labelling import slurm
 from aims_pax.labelling.store import write_whole
+from aims_pax.processes import process_started
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +35,8 @@ GRACE = (
     660.0  # s after a deadline: clocks differ, and a scheduler that is away may delay the start of a program
 )
 SLURM_AGE = 15.0  # s for which an answer of squeue serves
+RENEW_EVERY = 30.0  # s
+STALE_AFTER = 600.0  # s without renewal, by the clock of the file system
 _serial = itertools.count()
 
 
@@ -44,6 +50,7 @@ class Claim:
     job: str | None = None
     deadline: float | None = None
     run: str = ""  # of the driver that asked
+    renewed: bool = False  # whether its worker gives signs of life
 
     @classmethod
     def mine(cls, run: str, limit: float | None) -> Claim:
@@ -54,7 +61,7 @@ class Claim:
         pid = os.getpid()
         return cls(
             socket.gethostname(), pid, process_started(pid), os.environ.get("SLURM_JOB_ID"),
-            min(ends, default=None), run,
+            min(ends, default=None), run, True,
         )  # fmt: skip
 
 
@@ -64,6 +71,7 @@ class Claims:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._jobs: dict[str, tuple[float, bool]] = {}  # Slurm job → when asked, whether it was there
+        self._said: set[str] = set()  # frames whose worker is on a machine that cannot be asked
 
     def path(self, frame_id: str) -> Path:
         return self.folder / f"{frame_id}.claim"
@@ -104,20 +112,67 @@ class Claims:
     def alive(self, frame_id: str) -> Claim | None:
         """The claim on a frame whose worker may live; a dead worker's claim is removed."""
         claim = self.read(frame_id)
-        if claim is not None and self._alive(claim):
+        if claim is not None and self._alive(frame_id, claim):
             return claim
         if claim is not None:
             log.info("frame %s: its worker (process %d on %s) is gone", frame_id[:6], claim.pid, claim.host)
         self.forget(frame_id)
         return None
 
-    def _alive(self, claim: Claim) -> bool:
+    @contextmanager
+    def renewed(self, frame_id: str) -> Iterator[None]:
+        """Signs of life of a claim of ours, as long as this lasts."""
+        over = threading.Event()
+
+        def renew() -> None:
+            while not over.wait(RENEW_EVERY):
+                with suppress(OSError):  # a file server that hiccups; the next one may reach it
+                    os.utime(self.path(frame_id))
+
+        thread = threading.Thread(target=renew, name="claim", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _alive(self, frame_id: str, claim: Claim) -> bool:
         if claim.host == socket.gethostname():
             return _lives(claim)
         if claim.deadline is not None and time.time() > claim.deadline + GRACE:
             return False
         # without a job it ran on a driver's machine and ended with it, and the folder's lock says that one is gone
-        return claim.job is not None and self._job_lives(claim.job)
+        if claim.job is None or not self._job_lives(claim.job):
+            return False
+        if self._age(frame_id) < STALE_AFTER:
+            self._say(frame_id, claim)
+            return True
+        # before claims were renewed, the job alone could tell
+        return not claim.renewed and slurm.available()
+
+    def _say(self, frame_id: str, claim: Claim) -> None:
+        """Once a frame: why it is awaited although nobody here can ask for its worker."""
+        if frame_id in self._said or slurm.available():
+            return
+        self._said.add(frame_id)
+        log.warning(
+            "frame %s: claimed by process %d of Slurm job %s on %s, and there is no squeue here to ask for it; it is "
+            "computed again %.0f min after the last sign of life of that process. If it is gone, remove %s",
+            frame_id[:6], claim.pid, claim.job, claim.host, STALE_AFTER / 60, self.path(frame_id),
+        )  # fmt: skip
+
+    def _age(self, frame_id: str) -> float:
+        """Seconds since a claim was renewed, both times by the file system's clock."""
+        probe = self.folder / f".now.{socket.gethostname()}.{os.getpid()}.{next(_serial)}"
+        try:
+            probe.touch()
+            return probe.stat().st_mtime - self.path(frame_id).stat().st_mtime
+        except OSError:  # gone meanwhile, or a folder that may only be read
+            return 0.0
+        finally:
+            with suppress(OSError):
+                probe.unlink()
 
     def _job_lives(self, job: str) -> bool:
         asked, there = self._jobs.get(job, (-1e9, False))
@@ -134,6 +189,10 @@ class Claims:
             told = {"class": type(error).__name__, "reason": error.reason, "folder": error.folder}
             write_whole(self.folder / f"{frame_id}.failure", json.dumps(told))
 
+    def has_failed(self, frame_id: str) -> bool:
+        """Whether a failure was noted that no driver has taken notice of."""
+        return (self.folder / f"{frame_id}.failure").exists()
+
     def take_failure(self, frame_id: str) -> LabelError | None:
         """A failure that was noted, once."""
         path = self.folder / f"{frame_id}.failure"
@@ -147,17 +206,6 @@ class Claims:
             failure = None
         path.unlink(missing_ok=True)
         return failure
-
-
-def process_started(pid: int) -> str | None:
-    """Boot and clock tick at which a process began, or None where there is none: pids are used again."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] == "Z" else f"{boot}:{fields[19]}"
 
 
 def _lives(claim: Claim) -> bool:

@@ -11,7 +11,7 @@ Parsl is loaded only when the last three are asked for.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
@@ -47,6 +47,13 @@ class Executor(Protocol):
         """End what an earlier run of ours has left running, except the jobs (by the scheduler's id) given."""
         ...
 
+    def hand_over(self, tasks: Sequence[Any]) -> None:
+        """Leave what runs, and what waits to run, to the next run when this one leaves; where it outlives us.
+
+        tasks: `Task`s that are still wanted, for workers that begin while no run is there.
+        """
+        ...
+
     def submit(self, function: Callable[..., T], *args: Any) -> Future[T]:
         """Run `function(*args)` soon. Its exception is the future's exception.
 
@@ -68,6 +75,9 @@ class InlineExecutor:
     outlives = False
 
     def inherit(self, jobs: Iterable[str]) -> None:
+        pass
+
+    def hand_over(self, tasks: Sequence[Any]) -> None:
         pass
 
     def submit(self, function: Callable[..., T], *args: Any) -> Future[T]:

@@ -4,8 +4,9 @@
 
 Ctrl-C at a terminal reaches the whole foreground group, and only the driver may decide what it means: so this
 process has a session of its own. When the driver is gone, it ends; `linger`: not before the workers have
-finished what they had begun, for a calculation on a cluster is dear and its result goes into the store. It
-hands out nothing new then, tells each pool of workers to leave as soon as it is idle, and ends last.
+finished what they had begun, for a calculation on a cluster is expensive and its result goes into the store. It
+hands out nothing new then, tells each pool of workers to leave as soon as it is idle, and ends last. Signals that
+ask a run to end reach every process of a Slurm job; here they are left to the driver.
 
 The driver holds a pool whose block has ended, as Slurm says: its tasks are lost now, not when heartbeats stay away.
 """
@@ -14,12 +15,16 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import sys
 import time
 from typing import Any
 
 from parsl.executors.high_throughput.interchange import Interchange
 
+from aims_pax.processes import STOP_SIGNALS
+
+ALONE = signal.SIGURG  # from a driver that leaves; by default it does nothing
 DELIVERY = 2.0  # s for the last messages to leave
 
 
@@ -30,6 +35,7 @@ class OwnedInterchange(Interchange):
         super().__init__(**config)
         self.driver = driver
         self.linger = linger
+        self.alone = False  # the driver has said that it leaves
         self.alone_since: float | None = None
 
     def expire_bad_managers(self, *arguments: Any) -> None:
@@ -39,7 +45,7 @@ class OwnedInterchange(Interchange):
         super().expire_bad_managers(*arguments)
 
     def process_tasks_to_send(self, *arguments: Any) -> None:
-        if os.getppid() == self.driver:
+        if os.getppid() == self.driver and not self.alone:
             super().process_tasks_to_send(*arguments)
             return
         if not self.linger:
@@ -58,8 +64,16 @@ class OwnedInterchange(Interchange):
 def main() -> None:
     os.setsid()
     driver = os.getppid()
+    for kind in STOP_SIGNALS:
+        signal.signal(kind, signal.SIG_IGN)
     config = pickle.load(sys.stdin.buffer)
-    OwnedInterchange(driver, "linger" in sys.argv[1:], **config).start()
+    own = OwnedInterchange(driver, "linger" in sys.argv[1:], **config)
+
+    def leave(*_: object) -> None:
+        own.alone = True
+
+    signal.signal(ALONE, leave)
+    own.start()
 
 
 if __name__ == "__main__":

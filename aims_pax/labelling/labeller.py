@@ -16,13 +16,13 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from aims_pax.errors import Crashed, Insane, LabelError, SetupError
+from aims_pax.errors import Crashed, Insane, LabelError, SetupError, Stopped
 from aims_pax.frames import Frame, Label
 from aims_pax.labelling.claims import Claim, Claims
 from aims_pax.labelling.executor import Executor, WorkerDied
@@ -92,10 +92,22 @@ class _Job:
 
 
 class Labeller:
-    """One reference method, one store, one executor. Use as a context manager; call from one thread."""
+    """One reference method, one store, one executor. Use as a context manager; call from one thread.
 
-    def __init__(self, reference: Reference, folder: Path, executor: Executor) -> None:
+    check: called while somebody waits for labels; raises Stopped when the run is to stop.
+    """
+
+    def __init__(
+        self,
+        reference: Reference,
+        folder: Path,
+        executor: Executor,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self.reference = reference
+        self.check = check
+        if (listen := getattr(reference, "listen", None)) is not None:
+            listen(check)
         self.folder = Path(folder)
         systems = getattr(reference, "controls", None) or {None: None}
         self._methods = {name: self._method_of(name) for name in systems}
@@ -116,16 +128,23 @@ class Labeller:
         self._closing = False
 
     @classmethod
-    def from_settings(cls, settings: Settings, folder: Path, frames: Iterable[Frame] | None = None) -> Self:
+    def from_settings(
+        cls,
+        settings: Settings,
+        folder: Path,
+        frames: Iterable[Frame] | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> Self:
         """The labeller a user's settings describe; labels go to `folder/labels`.
 
         frames: what will be labelled, None for the geometries of the settings and what descends from them.
+        check: called while a label is awaited; it may raise.
         """
         from aims_pax.labelling.choose import executor_of, reference_of
 
         reference = reference_of(settings, frames)
         reference.check()
-        return cls(reference, Path(folder), executor_of(settings, reference))
+        return cls(reference, Path(folder), executor_of(settings, reference), check)
 
     def __enter__(self) -> Self:
         for method in self._methods.values():
@@ -135,11 +154,16 @@ class Labeller:
         self._executor.inherit({c.job for c in alive if c.job is not None})
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, *exception: Any) -> None:
         self._closing = True
+        error = exception[1] if len(exception) > 1 else None
+        left = self._left_to_the_next(error)
+        if left is not None:
+            self._executor.hand_over([self._task(job) for job in left])
         for frame_id, job in list(self._jobs.items()):
-            job.asked = min(job.asked, 1)
-            self.drop(frame_id)
+            if left is None or job not in left:
+                job.asked = min(job.asked, 1)
+                self.drop(frame_id)
         self._waiting.stop()
         self.reference.stop()
         self._executor.__exit__(*exception)
@@ -147,6 +171,21 @@ class Labeller:
             job.unwanted.unlink(missing_ok=True)
             if self._run is not None:
                 job.method.claims.alive(frame_id)  # its worker has ended with us: the claim goes
+
+    def _left_to_the_next(self, error: BaseException | None) -> list[_Job] | None:
+        """What may still be computed when we leave because of this error; None: all is to end, also what runs.
+
+        What runs goes on unless we have finished, nothing works here, or the user wants it cancelled. What has not
+        begun is computed only when somebody is going to run us again: scheduler and walltime, not the user.
+        """
+        if self._run is None or error is None or self._broken is not None:
+            return None
+        if not isinstance(error, Stopped):
+            return []
+        if error.cancel:
+            return None
+        with self._lock:
+            return [job for job in self._jobs.values() if job.asked] if error.code == 75 else []
 
     @property
     def capacity(self) -> int:
@@ -237,15 +276,17 @@ class Labeller:
 
     def _start(self, job: _Job) -> None:
         self._count(begun=1)
-        task = Task(job.frame, job.method.reference, job.method.store, job.unwanted, self._run)
         try:
-            given = self._executor.submit(answer, task)
+            given = self._executor.submit(answer, self._task(job))
         except BaseException:  # Ctrl-C in an inline calculation: as if never asked
             with self._lock:
                 self._count(begun=-1)
                 self._forget(job)
             raise
         given.add_done_callback(lambda done: self._returned(job, done))
+
+    def _task(self, job: _Job) -> Task:
+        return Task(job.frame, job.method.reference, job.method.store, job.unwanted, self._run)
 
     def _method_of(self, system: str | None) -> _Method:
         choose = getattr(self.reference, "for_system", None)

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -83,6 +83,9 @@ class ParslExecutor:
     def inherit(self, jobs: Iterable[str]) -> None:
         """Worker processes on this machine end with their driver: nothing is left of an earlier run."""
 
+    def hand_over(self, tasks: Sequence[Any]) -> None:
+        """Nothing: they end with their driver."""
+
     def submit(self, function: Callable[..., T], *args: Any) -> Future[T]:
         """Hand a task to Parsl. The function must be importable by name when workers are processes."""
         if self._kernel is None:
@@ -140,6 +143,9 @@ class ParslExecutor:
         if kernel is None:
             return
         groups = _process_groups(kernel)
+        process: Any = getattr(kernel.executors[self.label], "interchange_proc", None)
+        if process is not None and not getattr(kernel.executors[self.label], "handed_over", False):
+            process.terminate = process.kill  # it does not listen to SIGTERM
         kernel.cleanup()
         end(groups)
         with suppress(OSError):
@@ -150,7 +156,7 @@ class ParslExecutor:
     def _backend(self) -> Backend:
         if self.kind == "threads":
             return ThreadPoolExecutor(label=self.label, max_threads=self.capacity)
-        return HighThroughputExecutor(
+        return QuotedPool(
             label=self.label,
             address="127.0.0.1",
             heartbeat_period=5,  # a dead worker is noticed after one period
@@ -167,13 +173,33 @@ class ParslExecutor:
         )
 
 
+class QuotedPool(HighThroughputExecutor):
+    """Parsl puts paths into shell commands as they are: with a space in them no worker starts."""
+
+    def initialize_scaling(self) -> None:
+        paths = {name: getattr(self, name) for name in ("cert_dir", "worker_logdir_root", "run_dir")}
+        try:
+            for name, path in paths.items():
+                if path is not None:
+                    setattr(self, name, _quoted(path))
+            super().initialize_scaling()  # type: ignore[no-untyped-call]
+        finally:
+            for name, path in paths.items():
+                setattr(self, name, path)
+
+
+def _quoted(path: str) -> str:
+    """For the shell, and for the format string that the command is."""
+    return shlex.quote(str(path)).replace("{", "{{").replace("}", "}}")
+
+
 def _call(function: Callable[..., T], *args: Any, parsl_resource_specification: Any = {}) -> T:  # noqa: B006
     return function(*args)  # Parsl wants a signature, which built-in functions lack, and reads that default
 
 
 def pool_command() -> str:
     """Parsl looks its programs up on PATH, and Python may have been called by its absolute path."""
-    python = shlex.quote(sys.executable).replace("{", "{{").replace("}", "}}")
+    python = _quoted(sys.executable).replace("{", "{{").replace("}", "}}")  # read as a format string twice
     module = "parsl.executors.high_throughput.process_worker_pool"
     return DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", f"{python} -m {module}", 1)
 

@@ -7,6 +7,7 @@ by kill -9.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -37,18 +38,28 @@ class Clock:
         self.limit = limit
         self.left = limit
 
-    def wait(self, process: subprocess.Popen[bytes], waiting: Callable[[], bool]) -> int:
-        """The exit code. Raises subprocess.TimeoutExpired when nothing is left; each attempt gets a second."""
-        if self.left is None:
-            return process.wait()
-        while waiting():
+    def wait(
+        self, process: subprocess.Popen[bytes], waiting: Callable[[], bool], check: Callable[[], None]
+    ) -> int:
+        """The exit code. Raises subprocess.TimeoutExpired when nothing is left; each attempt gets a second.
+
+        check: called every half second; may raise.
+        """
+        while self.left is not None and waiting():
             with suppress(subprocess.TimeoutExpired):
                 return process.wait(LOOK)
+            check()
         since = time.monotonic()
+        end = math.inf if self.left is None else since + max(1.0, self.left)
         try:
-            return process.wait(max(1.0, self.left))
+            while (left := end - time.monotonic()) > LOOK:
+                with suppress(subprocess.TimeoutExpired):
+                    return process.wait(LOOK)
+                check()
+            return process.wait(max(0.0, left))
         finally:
-            self.left -= time.monotonic() - since
+            if self.left is not None:
+                self.left -= time.monotonic() - since
 
 
 class Running:
@@ -56,6 +67,7 @@ class Running:
 
     def __init__(self) -> None:
         self.stopping = False
+        self.check: Callable[[], None] = lambda: None  # called while the main thread waits here; may raise
         self._lock = threading.Lock()
         self._processes: set[subprocess.Popen[bytes]] = set()
 
@@ -95,7 +107,7 @@ class Running:
                 )
                 self._processes.add(process)
             try:
-                return clock.wait(process, waiting)
+                return clock.wait(process, waiting, self._look)
             except subprocess.TimeoutExpired:
                 raise TimedOut(f"still running after the limit of {clock.limit:g} s; killed") from None
             finally:
@@ -105,6 +117,10 @@ class Running:
         finally:
             os.close(reading)
             os.close(writing)
+
+    def _look(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self.check()
 
     def stop(self) -> None:
         """Kill everything, and let nothing start any more."""

@@ -6,6 +6,7 @@ import getpass
 import os
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 
@@ -22,6 +23,13 @@ ENDED = {
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL"),
     *("OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"),
 }
+# options of a block that are ours, wherever they come from: see `blocks.job_script`
+OURS = ("job-name", "output", "error", "input", "open-mode", "time", "requeue", "no-requeue", "array", "wait",
+        "signal", "batch", "clusters", "deadline", "wrap")  # fmt: skip
+VARIABLES = {"time": "TIMELIMIT", "array": "ARRAY_INX", "mem": "MEM_PER_NODE", "switches": "REQ_SWITCH"}
+# variables of the job, the step or the MPI process that we are ourselves, and defaults of squeue and scancel: a
+# filter hides jobs, and scancel may wait for an answer
+OF_JOBS = ("SLURM_", "SLURMD_", "SQUEUE_", "SCANCEL_", "SRUN_", "PMI_", "PMIX_", "PMI2_", "OMPI_", "PRTE_")
 TIMEOUT = 30.0  # s for one command; busy controllers take several
 
 
@@ -33,11 +41,17 @@ class Refused(Exception):
         self.passing = bool(PASSING.search(text))
 
 
-def run(*words: str) -> str:
+def run(*words: str, environment: Mapping[str, str] | None = None) -> str:
     """The output of a command of Slurm's. Raises Refused, or SetupError when there is no such command."""
     try:
         told = subprocess.run(
-            words, capture_output=True, text=True, errors="replace", timeout=TIMEOUT, env=clean_environment()
+            words,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT,
+            env=clean_environment() if environment is None else environment,
         )
     except FileNotFoundError:
         raise SetupError(
@@ -51,9 +65,15 @@ def run(*words: str) -> str:
     return told.stdout
 
 
-def submit(script: str) -> str:
-    """The id of the job that `sbatch` makes of a script."""
-    return run("sbatch", "--parsable", script).strip().split("\n")[-1].split(";")[0]
+def available() -> bool:
+    """Whether this machine has Slurm's commands."""
+    return shutil.which("squeue") is not None
+
+
+def submit(script: str, written: Iterable[str] = ()) -> str:
+    """The id of the job that `sbatch` makes of a script. written: see `clean_environment`."""
+    said = run("sbatch", "--parsable", script, environment=clean_environment(written))
+    return said.strip().split("\n")[-1].split(";")[0]
 
 
 def states(jobs: Iterable[str]) -> dict[str, str]:
@@ -80,11 +100,11 @@ def alive(jobs: Iterable[str]) -> set[str]:
         return jobs
 
 
-def named(part: str) -> dict[str, str]:
-    """Job → name of our waiting and running jobs with this in their name. Raises Refused."""
-    text = run("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%A %j")
-    pairs = [line.split(maxsplit=1) for line in text.splitlines()]
-    return {p[0]: p[1] for p in pairs if len(p) == 2 and part in p[1]}
+def named(part: str) -> dict[str, tuple[str, str]]:
+    """Job → (name, state) of our waiting and running jobs with this in their name. Raises Refused."""
+    text = run("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%A %T %j")
+    rows = [line.split(maxsplit=2) for line in text.splitlines()]
+    return {r[0]: (r[2], r[1]) for r in rows if len(r) == 3 and part in r[2]}
 
 
 def cancel(jobs: Iterable[str]) -> None:
@@ -93,9 +113,32 @@ def cancel(jobs: Iterable[str]) -> None:
         run("scancel", "--quiet", *asked)
 
 
-def clean_environment() -> dict[str, str]:
-    """Ours, without what a job we may run in says of itself: sbatch would take it for options."""
-    return {k: v for k, v in os.environ.items() if not k.startswith("SLURM_") or k == "SLURM_CONF"}
+def clean_environment(written: Iterable[str] = ()) -> dict[str, str]:
+    """Ours, without what sbatch, squeue and scancel would take for options or what a job says of itself.
+
+    written: options that the block's header has (long names), which the environment would override.
+    """
+    ours = {_variable(name) for name in (*OURS, *written)}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name == "SLURM_CONF" or not (name in ours or name.startswith(OF_JOBS))
+    }
+
+
+def overridden(written: Iterable[str] = ()) -> list[str]:
+    """What is set in the environment for sbatch and does not reach it, NAME=value, for a warning."""
+    ours = {_variable(name) for name in (*OURS, *written)}
+    return [f"{name}={value}" for name, value in sorted(os.environ.items()) if name in ours]
+
+
+def _variable(option: str) -> str:
+    """The variable by which sbatch takes an option from the environment.
+
+    >>> _variable("mem-per-cpu"), _variable("time")
+    ('SBATCH_MEM_PER_CPU', 'SBATCH_TIMELIMIT')
+    """
+    return f"SBATCH_{VARIABLES.get(option, option.upper().replace('-', '_'))}"
 
 
 def steps_environment(environment: Mapping[str, str], shared: bool) -> dict[str, str]:

@@ -3,14 +3,13 @@
     driver ── interchange ──┬── block 1 (Slurm job, nodes_per_block nodes): jobs_per_block workers
                             └── block 2 …                                    each: launch_str, e.g. srun aims.x
 
-Blocks are asked for while there is work and given back when idle. A block stops taking work early enough for
-what it has begun to end before its walltime. `{run_dir}/runs.json` names every run that may have left something
-behind; the next run in the folder ends it, except what still computes labels we want.
+Blocks are asked for while there is work and given back when idle. A block stops taking work early enough for what it
+has begun to end before its walltime. A driver that is stopped leaves its blocks, in the queue and at work, to the
+next one (`handover`), which takes them over; one that has finished, or is told to cancel, ends them.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -18,6 +17,7 @@ import secrets
 import shlex
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -25,38 +25,36 @@ from pathlib import Path
 from typing import Any, Self
 
 from parsl.addresses import address_by_hostname, address_by_interface, address_by_route
-from parsl.executors import HighThroughputExecutor, MPIExecutor
+from parsl.executors import MPIExecutor
 from parsl.executors.base import ParslExecutor as Backend
-from parsl.jobs.states import JobState, JobStatus
-from parsl.launchers import SimpleLauncher
-from parsl.providers.cluster_provider import ClusterProvider
 
 from aims_pax.errors import SetupError
 from aims_pax.labelling import slurm
-from aims_pax.labelling.blocks import Blocks, job_script
-from aims_pax.labelling.claims import process_started
-from aims_pax.labelling.parsl_executor import INTERCHANGE, ParslExecutor, pool_command, worker_init
-from aims_pax.labelling.store import write_whole
+from aims_pax.labelling.blocks import Blocks
+from aims_pax.labelling.handover import Handover
+from aims_pax.labelling.interchange import ALONE
+from aims_pax.labelling.parsl_executor import INTERCHANGE, ParslExecutor, QuotedPool, worker_init
+from aims_pax.labelling.slurm_blocks import POOL, BlockErrors, SlurmBlocks
+from aims_pax.processes import process_started
+from aims_pax.settings.sbatch import sbatch_options
 
 log = logging.getLogger(__name__)
 
-STILLBORN = 3  # blocks in a row that never registered: there is no point in asking for more
-BACK_OFF = 15.0  # s after Slurm could not be reached
-STATES = {
-    "PENDING": JobState.PENDING, "CONFIGURING": JobState.PENDING, "REQUEUED": JobState.PENDING,
-    "REQUEUE_HOLD": JobState.PENDING, "SPECIAL_EXIT": JobState.FAILED, "SUSPENDED": JobState.HELD,
-    "COMPLETED": JobState.COMPLETED, "CANCELLED": JobState.CANCELLED, "TIMEOUT": JobState.TIMEOUT,
-    "DEADLINE": JobState.TIMEOUT, "PREEMPTED": JobState.TIMEOUT,
-}  # fmt: skip
+PATIENCE = 20.0  # s for which a controller may be away when jobs are to be found or ended
 
 
 class SlurmExecutor(ParslExecutor):
-    """HighThroughputExecutor (or MPIExecutor) on Slurm blocks."""
+    """HighThroughputExecutor (or MPIExecutor) on Slurm blocks.
+
+    run_dir: of Parsl. folder: where workers start. restart: the folder of `handover`, of this run alone.
+    """
 
     strategy = "htex_auto_scale"
     strategy_period = 5.0
 
-    def __init__(self, blocks: Blocks, run_dir: Path, folder: Path | None = None) -> None:
+    def __init__(
+        self, blocks: Blocks, run_dir: Path, folder: Path | None = None, restart: Path | None = None
+    ) -> None:
         super().__init__("slurm", blocks.most * blocks.jobs, run_dir, folder)
         self.outlives = True
         self.blocks = blocks
@@ -65,68 +63,122 @@ class SlurmExecutor(ParslExecutor):
         if blocks.mpi:  # one rank a node: what a calculation really starts is up to launch_str
             self.resources = {"num_nodes": max(1, blocks.nodes // blocks.jobs), "ranks_per_node": 1}
         self.token = secrets.token_hex(4)
+        self.key = secrets.token_hex(16)
+        self.files = Handover((restart or run_dir).absolute())
         self.runs: list[dict[str, Any]] = []  # earlier ones, not ended yet
+        self._blocks: SlurmBlocks | None = None
+        self._taken: dict[str, str] = {}  # job → name of blocks of earlier runs that serve us
+        self._busy: set[str] = set()  # those of them that computed for an earlier run when we came
+        self._tasks: Sequence[Any] | None = None  # left to the next run; None: nothing is left
 
     def __enter__(self) -> Self:
         slurm.run("squeue", "--version")  # SetupError at once where there is no Slurm
         if self.blocks.walltime is not None and math.isinf(self.blocks.longest):
             log.info("CLUSTER.job_time_limit: unknown, so blocks take no new work after half of their --time")
-        self.runs = self._recorded()
-        self._record({"token": self.token, "host": socket.gethostname()})
+        if passed_over := slurm.overridden(sbatch_options(self.blocks.header)):
+            log.warning(
+                "set in the environment and not used for blocks: %s; slurm_str counts", ", ".join(passed_over)
+            )
+        self.files.forget_driver()
+        self.runs = self.files.runs() or _recorded(self.run_dir)
+        self._taken = self._usable()
+        self._record({"token": self.token, "key": self.key, "host": socket.gethostname()})
         super().__enter__()
         self._record(self._ours())
+        self.files.forget_tasks()  # what of it is still wanted we ask for ourselves
         return self
 
     def __exit__(self, *exception: object) -> None:
+        ours = self._ours()
+        backend: Any = self._kernel and self._kernel.executors[self.label]
+        if self._tasks is not None and backend is not None and not backend.bad_state_is_set:
+            self._leave(backend, ours)
+            super().__exit__(*exception)
+            return
+        self.files.forget_driver()
+        if self._blocks is not None:
+            self._blocks.protected = set
         super().__exit__(*exception)
-        mine = {"token": self.token, "host": socket.gethostname()}
-        left = [run for run in [*self.runs, mine] if not _ended(run, keep=set())]
-        self.runs = left
-        self._write(left)
+        self.runs = [run for run in [*self.runs, ours] if not _ended(run, keep=set())]
+        self.files.write_runs(self.runs)
+        self.files.clear()
 
     def inherit(self, jobs: Iterable[str]) -> None:
-        """Jobs of earlier runs that still compute what we want go on; they leave when they are done."""
+        """Jobs of earlier runs that still compute what we want go on; those that can serve us are ours from now on."""
         keep = set(jobs)
-        for run in [r for r in self.runs if _ended(r, keep)]:
+        self._busy = keep & set(self._taken)
+        for run in [r for r in self.runs if _ended(r, keep | set(self._taken))]:
             self.runs.remove(run)
         self._record(self._ours())
-        if self.runs:
+        if keep:
             log.info("calculations of an earlier run go on in %d Slurm jobs", len(keep))
+
+    def hand_over(self, tasks: Sequence[Any]) -> None:
+        """When we leave, blocks stay for the next run. tasks: what they compute when they meet no driver."""
+        self._tasks = tasks
+
+    def _leave(self, backend: Any, ours: dict[str, Any]) -> None:
+        self.files.forget_driver()
+        self._record(ours)
+        with suppress(SetupError):  # a full disk: the blocks wait for a driver
+            self.files.leave_tasks(self._tasks or (), [r["key"] for r in [*self.runs, ours] if "key" in r])
+        backend.handed_over = True
+        assert self._blocks is not None
+        left = sum(not self._blocks._over(job) for job in self._blocks.resources)
+        log.info("%d Slurm jobs are left to the next run; aims-PAX stop --cancel ends them", left)
+
+    def _usable(self) -> dict[str, str]:
+        """Job → name of the blocks of earlier runs that can serve this one, those that run first."""
+        tokens = {r["token"] for r in self.runs if r.get("shape") == self.blocks.shape}
+        if not tokens:
+            return {}
+        try:
+            found = _patiently(".")
+        except (slurm.Refused, SetupError) as error:
+            log.warning("Slurm does not say which blocks of an earlier run are there: %s", error)
+            return {}
+        ours = {job: (name, state) for job, (name, state) in found.items() if _token(name) in tokens}
+        order = sorted(ours, key=lambda job: (ours[job][1] != "RUNNING", int(job) if job.isdigit() else 0))
+        return {job: ours[job][0] for job in order[: self.blocks.most]}
 
     # ------------------------------------------------------------ Parsl
 
     def _backend(self) -> Backend:
         blocks = self.blocks
-        scripts = blocks.scripts or self.run_dir / "blocks"
+        scripts = (blocks.scripts or self.run_dir / "blocks").absolute()
         scripts.mkdir(parents=True, exist_ok=True)
-        python_path = [f"cd {shlex.quote(str(self.folder))}"] if self.folder is not None else []
-        start = "\n".join([worker_init(None), *python_path, blocks.worker])
-        provider = SlurmBlocks(blocks, f"{blocks.name}.{self.token}", scripts, start)
+        cd = [f"cd {shlex.quote(str(self.folder))}"] if self.folder is not None else []
+        start = "\n".join([worker_init(None), *cd, blocks.worker])
+        provider = SlurmBlocks(
+            blocks, f"{blocks.name}.{self.token}", scripts, start, self.files, self.key, dict(self._taken)
+        )
+        self._blocks = provider
+        bound, addresses = _addresses(blocks)
         common: dict[str, Any] = {
             "label": self.label,
             "provider": provider,
             "address": "127.0.0.1",  # replaced below
+            "worker_port": _free_port(bound, blocks.ports),
             "heartbeat_period": 15,
             "heartbeat_threshold": 60,
             "drain_period": blocks.drain,
-            "launch_cmd": pool_command(),
+            "launch_cmd": POOL,
             "interchange_launch_cmd": [*INTERCHANGE, "linger"],
             "block_error_handler": BlockErrors(provider),
             "encrypted": True,
-            "worker_logdir_root": str(self.run_dir),
+            "worker_logdir_root": str(self.run_dir.absolute()),
         }
         if blocks.mpi:
             launch = common.pop("interchange_launch_cmd")  # its annotation allows no list
-            backend: HighThroughputExecutor = MPIPool(
-                mpi_launcher="srun", max_workers_per_block=blocks.jobs, **common
-            )
+            backend: Scaling = MPIPool(mpi_launcher="srun", max_workers_per_block=blocks.jobs, **common)
             backend.interchange_launch_cmd = launch
         else:
             backend = Scaling(
                 max_workers_per_node=blocks.jobs, cores_per_worker=1e-3, cpu_affinity="none", **common
             )
-        backend.address = None  # listen on every interface
-        backend.all_addresses = _addresses()
+        backend.address = bound
+        backend.all_addresses = addresses
+        provider.protected = lambda: self._busy - backend.connected_jobs()
         return backend
 
     # ------------------------------------------------------------ what may be left behind
@@ -135,171 +187,106 @@ class SlurmExecutor(ParslExecutor):
         process = getattr(self._kernel and self._kernel.executors[self.label], "interchange_proc", None)
         pid = getattr(process, "pid", None)
         started = None if pid is None else process_started(pid)
-        return {"token": self.token, "host": socket.gethostname(), "interchange": pid, "started": started}
-
-    def _recorded(self) -> list[dict[str, Any]]:
-        try:
-            runs = json.loads((self.run_dir / "runs.json").read_text())
-            return [r for r in runs if isinstance(r, dict) and isinstance(r.get("token"), str)]
-        except (OSError, ValueError, TypeError):
-            return []
+        return {
+            "token": self.token, "key": self.key, "shape": self.blocks.shape, "host": socket.gethostname(),
+            "interchange": pid, "started": started,
+        }  # fmt: skip
 
     def _record(self, ours: dict[str, Any]) -> None:
-        self._write([*self.runs, ours])
-
-    def _write(self, runs: list[dict[str, Any]]) -> None:
-        path = self.run_dir / "runs.json"
-        if runs:
-            write_whole(path, json.dumps(runs))
-        else:
-            path.unlink(missing_ok=True)
+        self.files.write_runs([*self.runs, ours])
 
 
-class Scaling(HighThroughputExecutor):
-    """Parsl 2026.10: asked to give back no block, it gives back all that wait in the queue or are idle."""
+class Scaling(QuotedPool):
+    """Parsl 2026.10: asked to give back no block, it gives back all that wait in the queue or are idle.
+
+    handed_over: blocks and interchange stay when this driver leaves.
+    """
+
+    handed_over = False
 
     def scale_in(self, blocks: int, max_idletime: float | None = None) -> list[str]:
-        return super().scale_in(blocks, max_idletime) if blocks > 0 else []
+        if blocks <= 0 or self.handed_over:
+            return []
+        return super().scale_in(blocks, max_idletime)
+
+    def connected_jobs(self) -> set[str]:
+        """Jobs whose pools have come to us."""
+        blocks = self.connected_blocks()
+        return {str(self.blocks_to_job_id[b]) for b in blocks if b in self.blocks_to_job_id}
+
+    def shutdown(self, timeout: float = 10.0) -> None:
+        if self.handed_over and self.interchange_proc is not None:
+            _staying.append(self.interchange_proc)
+            self.interchange_proc = _Staying(self.interchange_proc)  # type: ignore[assignment]
+        super().shutdown(timeout)
 
 
 class MPIPool(Scaling, MPIExecutor):
     pass
 
 
-class SlurmBlocks(ClusterProvider):
-    """Blocks by sbatch, squeue and scancel.
+class _Staying:
+    """An interchange that goes on without us, until its workers have finished what they began."""
 
-    Parsl's own SlurmProvider forgets how a job ended at the next look, takes a job that Slurm has forgotten
-    for running, and knows only HH:MM:SS.
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+
+    def terminate(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.process.pid, ALONE)
+
+    def wait(self, timeout: float | None = None) -> int:
+        return 0
+
+
+_staying: list[subprocess.Popen[bytes]] = []  # not to be waited for
+
+
+def cancel_left(folder: Path) -> list[str]:
+    """End what stopped runs have left behind by the files in this folder; the Slurm jobs that this was.
+
+    Raises SetupError when Slurm does not answer.
     """
+    files = Handover(folder)
+    runs, jobs = files.runs(), []
+    try:
+        for run in runs:
+            jobs += list(_patiently(f".{run['token']}."))
+    except slurm.Refused as error:
+        raise SetupError(f"Slurm does not answer: {error}; try again in a while") from error
+    files.write_runs([run for run in runs if not _ended(run, keep=set())])
+    files.clear()
+    return jobs
 
-    def __init__(self, blocks: Blocks, name: str, scripts: Path, start: str) -> None:
-        super().__init__(  # type: ignore[no-untyped-call]
-            "slurm",
-            nodes_per_block=1,  # as Parsl counts places for work: `jobs` in a block, however many nodes it has
-            init_blocks=min(blocks.init, blocks.most),
-            min_blocks=min(blocks.least, blocks.most),
-            max_blocks=blocks.most,
-            parallelism=1.0,
-            walltime="",
-            launcher=SimpleLauncher(),
-        )
-        self.blocks = blocks
-        self.name = name
-        self.scripts = scripts
-        self.start = start
-        self.quiet_until = 0.0
-        self.last_refusal: slurm.Refused | None = None
-        self._serial = 0
-        self._young: dict[str, float] = {}  # job → when it was submitted
 
-    @property
-    def status_polling_interval(self) -> int:
-        """Often while a block is young, then as rarely as a busy controller likes."""
-        now = time.monotonic()
-        return 5 if any(now - t < 180 for j, t in self._young.items() if not self._over(j)) else 30
+def _recorded(run_dir: Path) -> list[dict[str, Any]]:
+    """What a run of an earlier version has left behind."""
+    files = Handover(run_dir)
+    runs = files.runs()
+    files.write_runs([])
+    return runs
 
-    def submit(self, command: str, tasks_per_node: int, job_name: str = "") -> str:
-        if time.monotonic() < self.quiet_until and self.last_refusal is not None:
-            raise self.last_refusal
-        self._serial += 1
-        name = f"{self.name}.{self._serial}"
-        path = self.scripts / name
-        path.write_text(job_script(self.blocks, name, path, self.start, command))
+
+def _token(name: str) -> str:
+    """Of the run that asked for the block of this name."""
+    return name.rpartition(".")[0].rpartition(".")[2]
+
+
+def _patiently(part: str) -> dict[str, tuple[str, str]]:
+    """`slurm.named`, once more as long as the controller is away. Raises Refused, SetupError."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
         try:
-            job = slurm.submit(str(path))
-        except slurm.Refused as error:
-            self.last_refusal = error
-            if error.passing:
-                log.warning("Slurm takes no jobs at the moment, trying again: %s", error)
-                self.quiet_until = time.monotonic() + BACK_OFF
-            raise
-        self.last_refusal = None
-        self._young[job] = time.monotonic()
-        self.resources[job] = {"job_id": job, "status": self._status_of(JobState.PENDING, path), "path": path}
-        log.info("Slurm job %s asked for (block %d)", job, self._serial)
-        return job
-
-    def _status(self) -> None:
-        try:
-            states = slurm.states(str(j) for j in self.resources if not self._over(j))
-        except (slurm.Refused, SetupError) as error:
-            log.debug("squeue: %s", error)
-            return
-        for job, word in states.items():
-            default = JobState.FAILED if word in slurm.ENDED else JobState.RUNNING
-            state = STATES.get(word, default)
-            entry = self.resources[job]
-            if state != entry["status"].state:
-                entry["word"] = word
-                entry["status"] = self._status_of(state, entry["path"])
-                level = logging.INFO if state in (JobState.RUNNING, JobState.COMPLETED) else logging.WARNING
-                if state != JobState.PENDING:
-                    log.log(level, "Slurm job %s: %s", job, word)
-
-    def cancel(self, job_ids: Sequence[object]) -> list[bool]:
-        jobs = [str(job) for job in job_ids]
-        try:
-            slurm.cancel(jobs)
-        except (slurm.Refused, SetupError) as error:
-            log.warning("cannot cancel Slurm jobs %s: %s", ", ".join(jobs), error)
-            return [False] * len(jobs)
-        for job in jobs:
-            self.resources[job]["status"] = self._status_of(JobState.CANCELLED, self.resources[job]["path"])
-            log.info("Slurm job %s given back", job)
-        return [True] * len(jobs)
-
-    def _over(self, job: object) -> bool:
-        return bool(self.resources[job]["status"].terminal)
-
-    @staticmethod
-    def _status_of(state: JobState, path: Path) -> JobStatus:
-        return JobStatus(state, stdout_path=f"{path}.out", stderr_path=f"{path}.err")
-
-
-class BlockErrors:
-    """Gives up after some blocks in a row that never registered, and quotes what the last one said."""
-
-    def __init__(self, provider: SlurmBlocks) -> None:
-        self.provider = provider
-        self.seen: set[str] = set()
-        self.streak = 0
-
-    def __call__(self, executor: Any, status: dict[str, JobStatus]) -> None:
-        for block in sorted((b for b in status if b not in self.seen and status[b].terminal), key=int):
-            self.seen.add(block)
-            if status[block].state not in (JobState.SCALED_IN, JobState.MISSING):
-                executor._hold_block(block)  # see `interchange`: what it was computing is lost now
-            if block in executor._simulated_status and status[block].state != JobState.SCALED_IN:
-                refusal = slurm.Refused(status[block].message or "")
-                del executor._simulated_status[block]
-                self.streak += not refusal.passing
-            elif status[block].state == JobState.MISSING:  # HTEX's word: ended, and its workers never came
-                self.streak += 1
-            elif status[block].state != JobState.SCALED_IN:
-                self.streak = 0
-            if self.streak >= STILLBORN and not executor.bad_state_is_set:
-                executor.set_bad_state_and_fail_all(SetupError(self._verdict(block, status[block])))
-
-    def _verdict(self, block: str, status: JobStatus) -> str:
-        if status.stderr_path is None:
-            reason = (status.message or "").split(": ", 1)[-1]
-            return (
-                f"CLUSTER.slurm_str: Slurm refused {STILLBORN} blocks in a row: {' '.join(reason.split())}. "
-                "Change slurm_str (partition, account, limits), then run again: nothing is lost"
-            )
-        entries = [e for e in self.provider.resources.values() if f"{e['path']}.err" == status.stderr_path]
-        word = entries[0].get("word", "ended") if entries else "ended"
-        return (
-            f"{STILLBORN} Slurm blocks in a row ended without any worker; the last one: {word}. It said: "
-            f"{_last_lines(Path(status.stderr_path)) or 'nothing'} (all of it in {status.stderr_path}). Change "
-            "CLUSTER.worker_str or slurm_str, then run again: nothing is lost"
-        )
+            return slurm.named(part)
+        except slurm.Refused:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
 
 
 def _ended(run: dict[str, Any], keep: set[str]) -> bool:
     """End the jobs and the interchange of a run, unless a job is to be kept. Whether nothing is left of it."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
             jobs = set(slurm.named(f".{run['token']}."))
@@ -325,15 +312,21 @@ def _ended(run: dict[str, Any], keep: set[str]) -> bool:
     return True
 
 
-def _last_lines(path: Path) -> str:
-    with suppress(OSError):
-        lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
-        return " / ".join(lines[-3:])[-400:]
-    return ""
-
-
-def _addresses() -> set[str]:
-    """Where nodes may find this machine. Parsl would also ask a web service for the address outside."""
+def _addresses(blocks: Blocks) -> tuple[str | None, set[str]]:
+    """Where the interchange listens (None: everywhere), and where nodes look for it. Raises SetupError."""
+    if blocks.interface is not None:
+        try:
+            address = address_by_interface(blocks.interface)
+        except OSError as error:
+            known = ", ".join(name for _, name in socket.if_nameindex())
+            raise SetupError(
+                f"CLUSTER.parsl_options.interface: {blocks.interface} has no address on this machine "
+                f"({error.strerror or error}); its interfaces: {known}"
+            ) from error
+        return address, {address}
+    if blocks.address is not None:
+        return None, {blocks.address}
+    # Parsl would also ask a web service for the address outside
     found = {"127.0.0.1"}
     for ask in (address_by_hostname, address_by_route):
         with suppress(Exception):  # no name service, no route: the interfaces remain
@@ -341,4 +334,16 @@ def _addresses() -> set[str]:
     for _, interface in socket.if_nameindex():
         with suppress(Exception):
             found.add(address_by_interface(interface))
-    return found
+    return None, found
+
+
+def _free_port(address: str | None, ports: tuple[int, int]) -> int:
+    """A port on which nobody listens yet. Raises SetupError."""
+    first, last = ports
+    for port in sorted(range(first, last + 1), key=lambda _: secrets.randbits(32)):
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind((address or "", port))
+            return port
+    raise SetupError(
+        f"CLUSTER.parsl_options.port_range: no port of {first}-{last} is free on this machine; give others"
+    )

@@ -1,18 +1,33 @@
-"""Waiting for what others compute: a look at the store now and then, as long as somebody waits.
+"""Waiting: for labels, where the run has to hear signals meanwhile, and for what others compute.
 
-Their results reach us through files alone, so somebody has to look: one thread, asleep between looks, there
-only while there is something to wait for.
+Whoever needs labels before it can go on waits in `results`; the stages wait in their shell. The results of workers of
+an earlier run reach us through files alone, so somebody has to look: one thread, asleep between looks, there only
+while there is something to wait for.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 PERIOD = 1.0  # s between two looks
+LISTEN_EVERY = 0.2  # s between two looks whether the run is to stop or to rest
+
+
+def results(futures: Sequence[Future[T]], check: Callable[[], None]) -> list[T]:
+    """The results in order; raises the first exception among them.
+
+    check: called several times a second as long as one is missing; it may raise, and may take its time (a pause).
+    """
+    missing = set(futures)
+    while missing:
+        missing = wait(missing, timeout=LISTEN_EVERY).not_done
+        check()
+    return [future.result() for future in futures]
 
 
 class Waiting(Generic[T]):

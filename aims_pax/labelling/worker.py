@@ -72,6 +72,12 @@ class Task:
     unwanted: Path
     run: str | None = None
 
+    @property
+    def done(self) -> bool:
+        """Whether its label, or why there is none, is known, or nobody wants it."""
+        there = self.store.contains(self.frame.id) or Claims(self.store.folder).has_failed(self.frame.id)
+        return there or self.unwanted.exists()
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -173,7 +179,8 @@ def answer(task: Task) -> Answer:
     except SetupError as error:
         return Answer(error=error)
     try:
-        given = _known(task) or _computed(task)
+        with claims.renewed(task.frame.id):
+            given = _known(task) or _computed(task)
         if isinstance(given.error, LabelError):
             claims.note_failure(task.frame.id, given.error)
         return given

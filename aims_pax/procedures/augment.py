@@ -68,7 +68,7 @@ def augment(config: Path, console: Console) -> None:
     starts = read_structures(source)
     lock = Lock(target.with_name(f".{target.name}.lock"))
     watch = Watch(walltime(None), lock.beat)
-    with to_console(console, "INFO"), lock.held(), told(), watch.listening():
+    with to_console(console, "INFO"), told(), watch.listening(), lock.held(watch.raise_if_signalled):
         for warning in settings.warnings:
             log.warning("%s", warning)
         trees = planted(starts, settings.config, target)

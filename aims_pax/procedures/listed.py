@@ -82,13 +82,14 @@ def opened(
     try:
         with (
             to_console(console, settings.mace.misc.log_level),
-            lock.held(),
+            watch.listening(),
+            lock.held(watch.raise_if_signalled),
             to_file(folder.logs / log_file),
             told(),
         ):
             for warning in filter(CONCERNED.search, settings.warnings):
                 log.warning("%s", warning)
-            with watch.listening(), Labeller.from_settings(settings, folder.data, frames) as labeller:
+            with Labeller.from_settings(settings, folder.data, frames, watch.raise_if_stopped) as labeller:
                 yield Desk(settings, folder, labeller, Journal(folder), watch)
     except OSError as error:
         raise SetupError(refused(error)) from error

@@ -299,14 +299,21 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
     display = Display(console, lambda: watch.rested)
     watch.resting = display.rest
     try:
-        with to_console(console, settings.mace.misc.log_level), lock.held():
+        with (
+            to_console(console, settings.mace.misc.log_level),
+            watch.listening(),
+            lock.held(watch.raise_if_signalled),
+        ):
             for warning in settings.warnings:
                 log.warning("%s", warning)
             systems = read_geometries(settings)
             _check_start(settings, systems)
             if settings.active_learning is not None:
                 explore.refuse_fewer(folder, settings.active_learning.num_trajectories, systems)
-            with watch.listening(), display.on(), Labeller.from_settings(settings, folder.data) as labeller:
+            with (
+                display.on(),
+                Labeller.from_settings(settings, folder.data, check=watch.raise_if_stopped) as labeller,
+            ):
                 labeller.check_elements(elements(s.frame for s in systems))
                 compare(folder, effective(settings), labeller.method, {s.name: s.frame.id for s in systems})
                 journal = Journal(folder)

@@ -56,7 +56,7 @@ def sample(config: Path, console: Console) -> None:
     systems = read_systems(paths[0] if len(paths) == 1 else paths)
     lock = Lock(target.with_name(f".{target.name}.lock"))
     watch = Watch(walltime(None), lock.beat)
-    with to_console(console, "INFO"), lock.held(), told(), watch.listening():
+    with to_console(console, "INFO"), told(), watch.listening(), lock.held(watch.raise_if_signalled):
         for warning in settings.warnings:
             log.warning("%s", warning)
         log.info("%s: %s", target.name, described(settings.samplers))

@@ -127,7 +127,7 @@ def training_set(config: Path, console: Console) -> None:
     dataset = folder / settings.dataset
     lock = Lock(dataset.with_name(f".{dataset.name}.lock"))
     watch = Watch(walltime(None), lock.beat)
-    with to_console(console, "INFO"), lock.held(), told(), watch.listening():
+    with to_console(console, "INFO"), told(), watch.listening(), lock.held(watch.raise_if_signalled):
         for warning in warnings:
             log.warning("%s", warning)
         shop = Workshop(settings, folder, watch)

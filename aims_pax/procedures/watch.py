@@ -1,6 +1,7 @@
 """Why a run should stop or rest: a signal, the end of the walltime, a wish in its folder (`aims-PAX pause`, `stop`).
 
-Handlers only set a flag the shell looks at. A pause lives here alone: whoever looks waits inside until it is over, so
+Handlers set a flag that is looked at at every MD step, training batch, and while a label is awaited; a calculator that
+computes in this process is interrupted. A pause lives here alone: whoever looks waits inside until it is over, so
 no MD step, training batch or label begins meanwhile, while calculations that run already end and are stored.
 """
 
@@ -17,21 +18,16 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from types import FrameType
 
+from aims_pax.errors import Stopped
+from aims_pax.processes import STOP_SIGNALS, interrupting
 from aims_pax.record.control import Wishes
+
+__all__ = ["Stopped", "Watch", "walltime"]
 
 log = logging.getLogger(__name__)
 
 MARGIN = 90.0  # s before the end of the walltime at which the run begins to stop
 LOOK_EVERY = 0.5  # s between two looks at the folder
-
-
-class Stopped(Exception):
-    """The run was asked to stop; everything is saved. `code` is the exit code."""
-
-    def __init__(self, reason: str, code: int) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.code = code
 
 
 class Watch:
@@ -52,6 +48,7 @@ class Watch:
         self.beat = beat
         self.wishes = wishes
         self.asked = False  # to stop, by `aims-PAX stop`
+        self.cancel = False  # and to cancel what runs elsewhere
         self.rested = 0.0  # s paused so far
         self.pauses: list[
             tuple[float, float]
@@ -68,12 +65,17 @@ class Watch:
     def raise_if_stopped(self) -> None:
         """Raise Stopped: 3 for the user (Ctrl-C, `aims-PAX stop`), 75 (run me again) for scheduler and walltime."""
         self._look()
+        self.raise_if_signalled()
+        if self.asked:
+            how = "aims-PAX stop --cancel" if self.cancel else "aims-PAX stop"
+            raise Stopped(f"stopped by the user ({how})", 3, self.cancel)
+
+    def raise_if_signalled(self) -> None:
+        """The same for signals and the walltime alone: the folder is not looked at."""
         if self.signal == signal.SIGINT:
             raise Stopped("stopped by the user (Ctrl-C)", 3)
         if self.signal is not None:
             raise Stopped(f"stopped by {signal.Signals(self.signal).name}", 75)
-        if self.asked:
-            raise Stopped("stopped by the user (aims-PAX stop)", 3)
         if self._over():
             raise Stopped("stopped before the end of the walltime", 75)
 
@@ -90,8 +92,8 @@ class Watch:
             wish = self.wishes.look()
             if wish == "pause":
                 wish = self._rest(self.wishes)
-            if wish == "stop":
-                self.asked = True
+            if wish in ("stop", "cancel"):
+                self.asked, self.cancel = True, wish == "cancel"
             if wish is not None:
                 self.wishes.running()
 
@@ -119,18 +121,31 @@ class Watch:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Signals set the flag while this lasts."""
+        """Signals set the flag while this lasts, and the end of the walltime is noticed within a calculation.
+
+        What is ignored stays ignored: nohup ignores SIGHUP.
+        """
 
         def note(number: int, _: FrameType | None) -> None:
+            if number == signal.SIGALRM:
+                if self._over() and interrupting():
+                    self.raise_if_signalled()
+                return
             if self.signal is not None and number == signal.SIGINT:
                 raise KeyboardInterrupt
             self.signal = number
+            if interrupting():
+                self.raise_if_signalled()
 
-        kinds = (signal.SIGINT, signal.SIGTERM)
+        kinds = [k for k in (*STOP_SIGNALS, signal.SIGALRM) if signal.getsignal(k) != signal.SIG_IGN]
         before = {kind: signal.signal(kind, note) for kind in kinds}
+        if self.deadline is not None:
+            signal.setitimer(signal.ITIMER_REAL, max(0.01, self.deadline - time.monotonic()) + 0.01)
         try:
             yield
         finally:
+            if self.deadline is not None:
+                signal.setitimer(signal.ITIMER_REAL, 0)
             for kind, handler in before.items():
                 signal.signal(kind, handler)
 
@@ -148,9 +163,12 @@ def _slurm_seconds_left(environment: Mapping[str, str]) -> float | None:
     if environment.get("SLURM_JOB_END_TIME", "").isdigit():
         return max(float(environment["SLURM_JOB_END_TIME"]) - time.time(), 1.0)
     command = ["squeue", "-h", "-j", environment["SLURM_JOB_ID"], "-o", "%e"]
+    # whatever the user likes to see otherwise; and a heterogeneous job answers with a line for each component
+    plain = {k: v for k, v in environment.items() if k != "SLURM_TIME_FORMAT" and not k.startswith("SQUEUE_")}
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
-        return max(datetime.fromisoformat(answer).timestamp() - time.time(), 1.0)
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, env=plain).stdout.split()
+        ends = [datetime.fromisoformat(line).timestamp() for line in answer]
+        return max(min(ends) - time.time(), 1.0)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         log.warning(
             "the end of this Slurm job is not known (%s); set MISC.max_walltime to stop in time", error

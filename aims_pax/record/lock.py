@@ -1,46 +1,81 @@
-"""One run a folder: a lock file that tells who works here, on this machine or on another one.
+"""One run a folder: a lock file that says who works here, on this machine or on another one.
 
-The file names process, host and the process's start time, and its age is renewed while the run lives. A lock is
-stale when its process is gone (same host) or has not renewed it for ten minutes (another host, a network file
+The file names process, host and Slurm job, and a thread renews its time every 20 s while the run lives. A lock is
+stale when its process is gone (same host), or has not renewed it for ten minutes (another host, a network file
 system). Ages are differences of two file times of one file system, so clocks that disagree do not matter.
+
+Inside a job of a scheduler nobody is there to start it once more: a run whose folder is locked from another host,
+by the same job before it was requeued for example, watches the lock for a while. Without a sign of life it goes on.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from aims_pax.errors import Busy, SetupError
+from aims_pax.processes import process_started
+
+log = logging.getLogger(__name__)
 
 STALE_AFTER = 600.0  # s without a sign of life from another host
 BEAT_EVERY = 20.0  # s
+LOOK_EVERY = 1.0  # s
+QUIET = 70.0  # s watched without a sign of life after which the holder is gone: three were due
+JOBS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")  # by which a scheduler tells a process its job
 STARTING = "starting"  # beside the lock: who is on the way to take it, torch takes seconds to load
 
 
 class Lock:
-    """The lock of one folder, held inside `with lock.held():` and renewed by `beat()`."""
+    """The lock of one folder, held inside `with lock.held():` and renewed as long as that lasts."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._beaten = time.monotonic()
-        self._mine = {"pid": os.getpid(), "host": socket.gethostname(), "started": _started(os.getpid())}
+        self.lost: dict[str, Any] | None = None  # who has taken it although we live
+        self._mine = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "started": _created(os.getpid()),
+            "process": process_started(os.getpid()),
+            "job": next((os.environ[name] for name in JOBS if os.environ.get(name)), None),
+        }
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Take the lock, give it back at the end. Raises Busy naming the one who has it."""
-        self._take()
+    def held(self, check: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Take the lock, give it back at the end. Raises Busy naming the one who has it.
+
+        check: called while another one is watched for signs of life; may raise.
+        """
+        self._take(check)
         self._arrived()
+        over = threading.Event()
+        thread = threading.Thread(target=self._renew, args=(over,), name="lock", daemon=True)
+        thread.start()
         try:
             yield
         finally:
+            over.set()
+            thread.join()
             if _read(self.path) == self._mine:
                 self.path.unlink(missing_ok=True)
+
+    def _renew(self, over: threading.Event) -> None:
+        while not over.wait(BEAT_EVERY):
+            holder = _read(self.path)
+            if holder and holder != self._mine:
+                self.lost = holder
+                return
+            with contextlib.suppress(OSError):  # a file server that hiccups is no reason to end a run
+                os.utime(self.path)
 
     @contextlib.contextmanager
     def announced(self) -> Iterator[None]:
@@ -72,14 +107,22 @@ class Lock:
             return holder
 
     def beat(self) -> None:
-        """A sign of life, at most every 20 s; cheap enough for every MD step."""
+        """A sign of life, at most every 20 s; cheap enough for every MD step.
+
+        Raises Busy when another run has taken the lock.
+        """
+        if self.lost is not None:
+            raise Busy(
+                f"{self.path}: taken by {_who(self.lost)} while this run went on; it ends here, so that two runs do "
+                "not mix. Look after the clock and the file server of this machine"
+            )
         now = time.monotonic()
         if now - self._beaten > BEAT_EVERY:
             self._beaten = now
             with contextlib.suppress(OSError):  # a file server that hiccups is no reason to end a run
                 os.utime(self.path)
 
-    def _take(self) -> None:
+    def _take(self, check: Callable[[], None]) -> None:
         """Create the file exclusively; a stale one is first moved aside, which only one process can do."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +131,7 @@ class Lock:
                     self._create()
                     return
                 except FileExistsError:
-                    self._remove_if_stale()
+                    self._remove_if_stale(check)
         except OSError as error:
             raise SetupError(
                 f"cannot write {self.path}: {error.strerror}; fix the permissions of the folder"
@@ -104,25 +147,51 @@ class Lock:
         finally:
             aside.unlink(missing_ok=True)
 
-    def _remove_if_stale(self) -> None:
+    def _remove_if_stale(self, check: Callable[[], None]) -> None:
         holder = _read(self.path)
         if holder is None:
             return  # gone meanwhile
-        if self._alive(holder):
-            who = f"pid {holder.get('pid')} on {holder.get('host')}"
+        if self._alive(holder) and not self._goes_quiet(holder, check):
             raise Busy(
-                f"{self.path.parent.parent}: another aims-PAX works in this folder ({who}); wait for it or stop it, or "
-                f"use another folder. If you are sure that it is dead, remove {self.path}"
+                f"{self.path.parent.parent}: another aims-PAX works in this folder ({_who(holder)}); wait for it or "
+                f"stop it, or use another folder. If you are sure that it is dead, remove {self.path}"
             )
         aside = self.path.with_name(f".stale.{self._mine['host']}.{self._mine['pid']}")
         with contextlib.suppress(FileNotFoundError):
             os.rename(self.path, aside)
             aside.unlink()
 
+    def _goes_quiet(self, holder: dict[str, Any], check: Callable[[], None]) -> bool:
+        """Whether the holder on another host gives no sign of life any more; only a scheduler's job waits for that."""
+        if self._mine["job"] is None or holder.get("host") == self._mine["host"]:
+            return False
+        same = "this job before it was requeued" if holder.get("job") == self._mine["job"] else "another host"
+        log.warning(
+            "%s: locked from %s (%s); waiting up to %.0f s for a sign of life",
+            self.path,
+            same,
+            _who(holder),
+            QUIET,
+        )
+        renews = "process" in holder  # else of a version that renewed its lock now and then
+        last, since = self._time(), time.monotonic()
+        while time.monotonic() - since < (QUIET if renews else STALE_AFTER):
+            check()
+            time.sleep(LOOK_EVERY)
+            if _read(self.path) != holder:  # reading also makes a network file system look at the file anew
+                return True
+            if self._time() != last:
+                return False
+        return True
+
+    def _time(self) -> float | None:
+        with contextlib.suppress(FileNotFoundError):
+            return self.path.stat().st_mtime
+        return None
+
     def _alive(self, holder: dict[str, Any]) -> bool:
         if holder.get("host") == self._mine["host"]:
-            pid, started = holder.get("pid"), holder.get("started")
-            return isinstance(pid, int) and _started(pid) is not None and _started(pid) == started
+            return runs(holder)
         return self._age() < STALE_AFTER
 
     def _age(self) -> float:
@@ -148,8 +217,24 @@ def _read(path: Path) -> dict[str, Any] | None:
         return {}
 
 
-def _started(pid: int) -> float | None:
-    """When a process of this machine was started; None when it does not run. Tells a reused pid from the old one."""
+def runs(holder: dict[str, Any]) -> bool:
+    """Whether the process of this machine that a lock names runs: a number used again is not it."""
+    pid = holder.get("pid")
+    if not isinstance(pid, int):
+        return False
+    if "process" in holder:
+        return process_started(pid) is not None and process_started(pid) == holder["process"]
+    created, said = _created(pid), holder.get("started")  # of an earlier version
+    return created is not None and created == said
+
+
+def _who(holder: dict[str, Any]) -> str:
+    job = f", job {holder['job']}" if holder.get("job") else ""
+    return f"pid {holder.get('pid')} on {holder.get('host')}{job}"
+
+
+def _created(pid: int) -> float | None:
+    """When a process of this machine was created (s since 1970, by its clock now); None when it does not run."""
     import psutil
 
     try:

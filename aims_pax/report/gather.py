@@ -20,7 +20,7 @@ import numpy as np
 
 from aims_pax import __version__
 from aims_pax.errors import SettingsError
-from aims_pax.record.lock import STARTING
+from aims_pax.record.lock import STARTING, runs
 from aims_pax.report import predictions
 from aims_pax.report.journal import Checks, Met, Story, told
 from aims_pax.report.nouns import (
@@ -349,14 +349,7 @@ def _holder(path: Path) -> dict[str, Any]:
             return holder if time.time() - path.stat().st_mtime < STALE_AFTER else {}
         except OSError:
             return {}
-    import psutil
-
-    try:
-        process = psutil.Process(int(holder["pid"]))
-        same = round(process.create_time(), 1) == holder.get("started")
-        return holder if same and process.status() != psutil.STATUS_ZOMBIE else {}
-    except (psutil.Error, KeyError, TypeError, ValueError):
-        return {}
+    return holder if runs(holder) else {}
 
 
 def _error(logs: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ValidationInfo, field_validator, model_validator
@@ -19,12 +18,21 @@ from aims_pax.settings.keys import (
     Whole,
     as_list_of_texts,
     as_real,
+    as_whole,
     key,
     one_of,
     optional,
 )
+from aims_pax.settings.sbatch import block_walltime, sbatch_options
 
 SLURM = "the type is `slurm`"
+REFUSED = {
+    "array": "a block is one job",
+    "wait": "sbatch would not return before the block has ended",
+    "test-only": "sbatch would submit nothing",
+    "clusters": "blocks run on the cluster that squeue shows here",
+    "wrap": "a block runs aims-PAX's workers",
+}
 
 Where = Annotated[str, one_of("slurm", "local"), Kind("`str`")]
 Executor = Annotated[str, one_of("auto", "inline", "threads", "htex", "mpi"), Kind("`str`")]
@@ -38,61 +46,6 @@ def _seconds(value: object) -> float:
     if isinstance(value, str):
         raise ValueError(f"expected seconds or HH:MM:SS, got text {value!r}")
     return as_real(value)
-
-
-def walltime(text: str) -> float:
-    """Seconds of a time as Slurm reads it; UNLIMITED is inf. Raises ValueError.
-
-    >>> [walltime(t) for t in ("30", "1:30", "2:00:00", "1-12", "1-12:30", "1-12:30:15")]
-    [1800.0, 90.0, 7200.0, 129600.0, 131400.0, 131415.0]
-    """
-    text = text.strip()
-    if text.upper() in ("UNLIMITED", "INFINITE", "-1"):
-        return math.inf
-    days, dash, clock = text.rpartition("-")
-    parts = clock.split(":")
-    if not all(p.isascii() and p.isdigit() for p in [*parts, *([days] if dash else [])]) or len(parts) > 3:
-        raise ValueError(
-            f"{text!r} is not a time of Slurm: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS"
-        )
-    numbers = [float(p) for p in parts]
-    if dash:
-        hours, minutes, seconds = [*numbers, 0.0, 0.0][:3]
-        return ((float(days) * 24 + hours) * 60 + minutes) * 60 + seconds
-    if len(numbers) == 1:
-        return 60 * numbers[0]
-    hours, minutes, seconds = [0.0, *numbers][-3:]
-    return (hours * 60 + minutes) * 60 + seconds
-
-
-def sbatch_options(header: str) -> dict[str, str]:
-    """The `#SBATCH` lines of a job header, by long name or letter, the last of each.
-
-    >>> sbatch_options("#SBATCH -N 2  # nodes\\n#SBATCH --time=1:00:00 --exclusive")
-    {'N': '2', 'time': '1:00:00', 'exclusive': ''}
-    """
-    found: dict[str, str] = {}
-    for line in header.splitlines():
-        if not line.startswith("#SBATCH"):
-            continue
-        words = shlex.split(line.removeprefix("#SBATCH"), comments=True)
-        while words:
-            word = words.pop(0)
-            if word.startswith("--"):
-                name, equals, value = word[2:].partition("=")
-            else:
-                name, equals, value = word[1:2], word[2:3] and "=", word[2:].removeprefix("=")
-            if not equals and words and not words[0].startswith("-"):
-                value = words.pop(0)
-            found[name] = value
-    return found
-
-
-def block_walltime(header: str | None) -> float | None:
-    """Seconds a block may run by its header, None where the header does not say."""
-    options = sbatch_options(header or "")
-    written = options.get("time", options.get("t"))
-    return None if written is None else walltime(written) or math.inf  # Slurm's 0 is no limit
 
 
 def reserve(limit: float) -> float:
@@ -110,9 +63,21 @@ def _devices(value: object) -> tuple[str, ...]:
     return devices
 
 
+def _ports(value: object) -> tuple[int, int]:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError(f"expected two ports, [first, last], got {value!r}")
+    first, last = (as_whole(port) for port in value)
+    if not 1 <= first <= last <= 65535:
+        raise ValueError(
+            f"expected ports from 1 to 65535, the first not above the last, got [{first}, {last}]"
+        )
+    return first, last
+
+
 Seconds = Annotated[float, BeforeValidator(_seconds), Kind("`float` or `str`")]
 OptionalSeconds = Annotated[float | None, optional(_seconds), Kind("`float`, `str` or `None`")]
 Devices = Annotated[tuple[str, ...] | None, optional(_devices), Kind("`list` or `None`")]
+Ports = Annotated[tuple[int, int], BeforeValidator(_ports), Kind("`list`")]
 
 
 class TrainingProfile(Section):
@@ -168,6 +133,18 @@ class ParslOptions(Section):
         unit="s",
         possible="(0, inf]",
         plausible="[1, inf]",
+    )
+    address: OptionalText = key(
+        None,
+        "Host name or address at which nodes find the machine of the run; `None`: they try all that it has.",
+    )
+    interface: OptionalText = key(
+        None,
+        "Network interface on which workers are listened for, e.g. `ib0`; nodes get its address. `None`: all.",
+    )
+    port_range: Ports = key(
+        (54000, 55000),
+        "First and last port on which workers are listened for; nodes must be able to reach them.",
     )
     jobs_per_block: Whole = key(
         1,
@@ -254,6 +231,13 @@ class ClusterSettings(Section):
             return data  # said where it is written
         return {**data, "job_time_limit": seconds} if seconds > 0 else data
 
+    @field_validator("parsl_options", mode="after")
+    @classmethod
+    def _one_place(cls, options: ParslOptions | None) -> ParslOptions | None:
+        if options is not None and options.address is not None and options.interface is not None:
+            raise ValueError("address and interface both say where nodes find the run; keep one of them")
+        return options
+
     @field_validator("slurm_str", mode="after")
     @classmethod
     def _readable(cls, header: str | None) -> str | None:
@@ -262,8 +246,9 @@ class ClusterSettings(Section):
             block_walltime(header)
         except ValueError as error:
             raise ValueError(f"cannot be read: {error}") from None
-        if "array" in options or "a" in options:
-            raise ValueError("a block is one job: remove --array")
+        for name, why in REFUSED.items():
+            if name in options:
+                raise ValueError(f"{why}: remove --{name}")
         return header
 
     @field_validator("job_time_limit", mode="after")

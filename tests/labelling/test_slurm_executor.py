@@ -9,7 +9,7 @@ from aims_pax.errors import SetupError
 from aims_pax.labelling import slurm
 from aims_pax.labelling.blocks import Blocks, job_script
 from aims_pax.labelling.slurm_executor import SlurmExecutor
-from aims_pax.settings.cluster import walltime
+from aims_pax.settings.sbatch import walltime
 
 PATH = Path("/runs/blocks/p.1")
 
@@ -29,7 +29,7 @@ def test_the_users_header_is_kept_and_what_must_be_ours_is_ours():
     assert "#SBATCH --error=/runs/blocks/p.1.err" in lines
     assert "#SBATCH --nodes=2" in lines
     assert "#SBATCH --time=0-01:30:00" in lines
-    assert "#SBATCH -p fast --mem=3G" in lines
+    assert "#SBATCH --partition=fast --mem=3G" in lines
     assert not [line for line in lines if "mine" in line or "o.txt" in line or line.endswith("--requeue")]
     end = lines.index("module load x")
     assert lines[end + 1 : end + 3] == ["export AIMS_PAX_BLOCK_END=$(( $(date +%s) + 5400 ))", "prepare"]

@@ -13,18 +13,19 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import CancelledError
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from aims_pax.errors import LabelError, SetupError
+from aims_pax.errors import LabelError, SetupError, Stopped
 from aims_pax.frames import Frame
 from aims_pax.labelling import Labeller
 from aims_pax.labelling.aims import AimsReference, geometry_text
 from aims_pax.labelling.blocks import Blocks
 from aims_pax.labelling.executor import Executor, make_executor
 from aims_pax.labelling.slurm_executor import SlurmExecutor
+from aims_pax.labelling.waiting import results
+from aims_pax.procedures.watch import Watch
 from aims_pax.settings.control import read_control
 from tests import worlds
 
@@ -44,6 +45,9 @@ PLAN: dict[str, Any] = {
     "nodes": 1,
     "mpi": False,
     "stay": 0,  # blocks that must be given back before the driver leaves
+    "patience": 5.0,  # s for which a block waits for the next driver
+    "walltime": None,  # s of the driver
+    "cancel": False,  # a stop cancels what runs, as aims-PAX stop --cancel
 }
 
 
@@ -128,8 +132,10 @@ def _key(frame: Frame) -> str:
 def main(folder: Path) -> None:
     plan = json.loads((folder / "plan.json").read_text())
     logging.basicConfig(filename=folder / "driver.log", level=logging.INFO, format="%(asctime)s %(message)s")
-    for kind in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(kind, lambda number, _: sys.exit(128 + number))
+    watch = Watch(plan["walltime"])
+    if plan["cancel"]:  # by a signal here, by a file in a whole run
+        watch.raise_if_signalled = lambda: None  # type: ignore[method-assign]
+        signal.signal(signal.SIGTERM, lambda *_: vars(watch).update(asked=True, cancel=True))
     launch = worlds.launch("emt", plan["fault"], seconds=plan["seconds"], count=folder / "count")
     reference = AimsReference(
         control=read_control(folder / "control.in"),
@@ -142,11 +148,16 @@ def main(folder: Path) -> None:
     result: dict[str, Any] = {"labels": {}, "failures": {}, "error": None, "times": []}
     began = time.monotonic()
     try:
-        with Labeller(reference, folder / "data", executor_of(plan, folder)) as labeller:
+        with (
+            nullcontext() if plan["cancel"] else watch.listening(),
+            Labeller(
+                reference, folder / "data", executor_of(plan, folder), watch.raise_if_stopped
+            ) as labeller,
+        ):
             futures = {f.id: labeller.submit(f) for f in frames(plan["frames"])}
             for frame_id, future in futures.items():
                 try:
-                    label = future.result()
+                    (label,) = results([future], watch.raise_if_stopped)
                     result["labels"][frame_id] = [label.energy, label.forces.tolist()]
                     result["times"].append(time.monotonic() - began)
                 except LabelError as error:
@@ -154,11 +165,13 @@ def main(folder: Path) -> None:
             result["calls"] = vars(labeller.calls)
             log = folder / "driver.log"
             while plan["stay"] and log.read_text().count("given back") < plan["stay"]:
+                watch.raise_if_stopped()
                 time.sleep(0.5)  # for ever: whoever started us has a deadline
     except SetupError as error:
         result["error"] = str(error)
-    except CancelledError:
-        result["error"] = "cancelled"
+    except Stopped as stop:
+        logging.info("%s", stop.reason)
+        sys.exit(stop.code)
     result["seconds"] = time.monotonic() - began
     (folder / "result.json").write_text(json.dumps(result))
 
@@ -169,8 +182,9 @@ def executor_of(plan: dict[str, Any], folder: Path) -> Executor:
     blocks = Blocks(
         plan["header"], plan["worker"], name=folder.name, jobs=plan["jobs"], most=plan["most"],
         longest=plan["limit"], idle=plan["idle"], nodes=plan["nodes"], mpi=plan["mpi"],
+        patience=plan["patience"],
     )  # fmt: skip
-    return SlurmExecutor(blocks, folder / "parsl", folder)
+    return SlurmExecutor(blocks, folder / "parsl", folder, folder / "restart")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,157 @@
+"""The head of a job script as `sbatch` reads it: its `#SBATCH` lines, option names and times.
+
+Checked against Slurm 22.05: `getopt_long` takes abbreviations that only one option begins with, the last of several
+equal options counts, and lines behind the first command are not read.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections.abc import Iterator
+
+# letter → long name
+LETTERS = {
+    "a": "array", "A": "account", "b": "begin", "B": "extra-node-info", "c": "cpus-per-task", "C": "constraint",
+    "d": "dependency", "D": "chdir", "e": "error", "F": "nodefile", "G": "gpus", "h": "help", "H": "hold",
+    "i": "input", "J": "job-name", "k": "no-kill", "L": "licenses", "m": "distribution", "M": "clusters",
+    "n": "ntasks", "N": "nodes", "o": "output", "O": "overcommit", "p": "partition", "q": "qos", "Q": "quiet",
+    "s": "oversubscribe", "S": "core-spec", "t": "time", "v": "verbose", "V": "version", "w": "nodelist",
+    "W": "wait", "x": "exclude",
+}  # fmt: skip
+# long options that take no argument, or one that is joined to them with =
+FLAGS = {
+    "contiguous", "exclusive", "get-user-env", "help", "hold", "ignore-pbs", "no-kill", "no-requeue",
+    "oversubscribe", "overcommit", "parsable", "propagate", "quiet", "reboot", "requeue", "spread-job",
+    "test-only", "usage", "use-min-nodes", "verbose", "version", "wait", "nice", "share",
+}  # fmt: skip
+KNOWN = FLAGS | set(LETTERS.values()) | {
+    "acctg-freq", "batch", "bb", "bbf", "cluster-constraint", "comment", "container", "container-id",
+    "cores-per-socket", "cpu-freq", "cpus-per-gpu", "deadline", "delay-boot", "export", "export-file", "gid",
+    "gpu-bind", "gpu-freq", "gpus-per-node", "gpus-per-socket", "gpus-per-task", "gres", "gres-flags", "hint",
+    "kill-on-invalid-dep", "mail-type", "mail-user", "mcs-label", "mem", "mem-bind", "mem-per-cpu",
+    "mem-per-gpu", "mincpus", "network", "ntasks-per-core", "ntasks-per-gpu", "ntasks-per-node",
+    "ntasks-per-socket", "ntasks-per-tres", "power", "prefer", "priority", "profile", "reservation", "segment",
+    "signal", "sockets-per-node", "switches", "tasks-per-node", "thread-spec", "threads-per-core", "time-min",
+    "tmp", "tres-bind", "tres-per-task", "uid", "wait-all-nodes", "wckey", "wrap",
+}  # fmt: skip
+
+
+def sbatch_options(header: str) -> dict[str, str]:
+    """The options of a job header by their long names, the last of each. Raises ValueError.
+
+    >>> sbatch_options("#SBATCH -N 2  # nodes\\n#SBATCH --time=1:00:00 --exclusive\\n#SBATCH -t30 --acc=mine")
+    {'nodes': '2', 'time': '30', 'exclusive': '', 'account': 'mine'}
+    """
+    found: dict[str, str] = {}
+    for line in sbatch_lines(header):
+        found |= dict(_options(line))
+    return found
+
+
+def sbatch_lines(header: str) -> list[str]:
+    """The `#SBATCH` lines in front of the first command. Raises ValueError for one behind it, which Slurm skips."""
+    lines, command = [], None
+    for line in header.splitlines():
+        if line.startswith("#SBATCH"):
+            if command is not None:
+                raise ValueError(
+                    f"{line!r} stands behind the command {command!r}, where Slurm does not read it; move it up"
+                )
+            lines.append(line)
+        elif line.strip() and not line.lstrip().startswith("#"):
+            command = line.strip()
+    return lines
+
+
+def without(line: str, names: set[str]) -> str | None:
+    """An `#SBATCH` line without these options, else as it was written; None when nothing is left of it."""
+    options = list(_options(line))
+    kept = [(name, value) for name, value in options if name not in names]
+    if len(kept) == len(options):
+        return line
+    return None if not kept else "#SBATCH " + " ".join(option(name, value) for name, value in kept)
+
+
+def option(name: str, value: str = "") -> str:
+    r"""An option as `sbatch` reads it back.
+
+    >>> print(option("comment", 'two "words"'), option("requeue"))
+    --comment="two \"words\"" --requeue
+    """
+    if not value:
+        return f"--{name}"
+    if re.fullmatch(r"[\w.,:/@%+=-]+", value):
+        return f"--{name}={value}"
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'--{name}="{escaped}"'
+
+
+def _options(line: str) -> Iterator[tuple[str, str]]:
+    """(long name, value) of each option of one `#SBATCH` line, "" for a flag. Raises ValueError."""
+    words = shlex.split(line.removeprefix("#SBATCH"), comments=True)
+    while words:
+        word = words.pop(0)
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            name = _whole(name)
+            if not equals and name not in FLAGS and words and not words[0].startswith("--"):
+                value = words.pop(0)
+            yield name, value
+        elif word.startswith("-") and len(word) > 1:
+            yield from _letters(word[1:], words)
+        else:
+            raise ValueError(f"{line!r}: {word!r} is no option; join values to their options with =")
+
+
+def _letters(word: str, words: list[str]) -> Iterator[tuple[str, str]]:
+    """-N2, -N 2, -Ht30: flags may be grouped in front of an option that takes an argument."""
+    while word:
+        name, word = LETTERS.get(word[0], word[0]), word[1:]
+        if name in FLAGS:
+            yield name, ""
+            continue
+        yield name, word or (words.pop(0) if words else "")
+        return
+
+
+def _whole(name: str) -> str:
+    """The option that an abbreviation means; what is not known stays. Raises ValueError when several begin so."""
+    if name in KNOWN:
+        return name
+    possible = sorted(known for known in KNOWN if known.startswith(name))
+    if len(possible) > 1:
+        raise ValueError(f"--{name} is ambiguous: it could be --{', --'.join(possible)}; write it out")
+    return possible[0] if possible else name
+
+
+def walltime(text: str) -> float:
+    """Seconds of a time as Slurm reads it; UNLIMITED is inf. Raises ValueError.
+
+    >>> [walltime(t) for t in ("30", "1:30", "2:00:00", "1-12", "1-12:30", "1-12:30:15")]
+    [1800.0, 90.0, 7200.0, 129600.0, 131400.0, 131415.0]
+    """
+    text = text.strip()
+    if text.upper() in ("UNLIMITED", "INFINITE", "-1"):
+        return math.inf
+    days, dash, clock = text.rpartition("-")
+    parts = clock.split(":")
+    if not all(p.isascii() and p.isdigit() for p in [*parts, *([days] if dash else [])]) or len(parts) > 3:
+        raise ValueError(
+            f"{text!r} is not a time of Slurm: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS"
+        )
+    numbers = [float(p) for p in parts]
+    if dash:
+        hours, minutes, seconds = [*numbers, 0.0, 0.0][:3]
+        return ((float(days) * 24 + hours) * 60 + minutes) * 60 + seconds
+    if len(numbers) == 1:
+        return 60 * numbers[0]
+    hours, minutes, seconds = [0.0, *numbers][-3:]
+    return (hours * 60 + minutes) * 60 + seconds
+
+
+def block_walltime(header: str | None) -> float | None:
+    """Seconds a block may run by its header, None where the header does not say."""
+    written = sbatch_options(header or "").get("time")
+    return None if written is None else walltime(written) or math.inf  # Slurm's 0 is no limit
