@@ -29,7 +29,9 @@ A, REPEAT = 4.0, 5  # Å, argon: 500 atoms, 42 neighbours each
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trajectories", type=int, default=100)
     parser.add_argument("--few", type=int, default=8, help="as many as fit without a limit")
     parser.add_argument("--limit", type=float, default=1.0, help="GB")
@@ -40,7 +42,9 @@ def main() -> None:
     if args.row:
         print(json.dumps(row(args, **json.loads(args.row))))
         return
-    print("| evaluated by | trajectories | limit (GB) | peak (GB) | s/step and trajectory | force difference (eV/Å) |")
+    print(
+        "| evaluated by | trajectories | limit (GB) | peak (GB) | s/step and trajectory | force difference (eV/Å) |"
+    )
     print("|---|---|---|---|---|---|")
     for inference in ("torch", "native"):
         reference = None
@@ -77,7 +81,11 @@ def row(args: argparse.Namespace, inference: str, n: int, limit: float) -> dict:
     moved = advance(states, potential, args.steps, [md] * n)
     seconds = time.perf_counter() - began
     forces = moved[0].evaluation.forces[0][:20].ravel().tolist()
-    return {"peak": (status("VmHWM") - before) / budget.GB, "seconds": seconds / args.steps / n, "forces": forces}
+    return {
+        "peak": (status("VmHWM") - before) / budget.GB,
+        "seconds": seconds / args.steps / n,
+        "forces": forces,
+    }
 
 
 def ensemble(channels: int, inference: str):

@@ -26,7 +26,9 @@ from torch.utils._pytree import tree_leaves
 log = logging.getLogger(__name__)
 
 SHARE = 0.5  # of what is available: calculations, snapshots and the rest of the machine need memory, too
-FOUND = 1.5  # times what tensors take: operations' own workspace and the allocator's gaps (1.05 to 1.45 measured)
+FOUND = (
+    1.5  # times what tensors take: operations' own workspace and the allocator's gaps (1.05 to 1.45 measured)
+)
 GRAPH = 300  # bytes an edge: neighbour list with its skin, vectors, and their copies while they are made
 ENVIRONMENT = "AIMS_PAX_MEMORY"  # bytes: the share of a process that another one has started
 GB = 1e9
@@ -155,9 +157,13 @@ def measured(evaluate: Callable[[int, int], Any], neighbours: float, device: str
     neighbours: as many as the structures at hand have.
     """
     K = max(4, min(96, round(neighbours / 4) * 4))
-    N = max(12, min(64, 1200 // K))  # so few atoms that it takes a moment, so many that all operations have work
+    N = max(
+        12, min(64, 1200 // K)
+    )  # so few atoms that it takes a moment, so many that all operations have work
     evaluate(N, K // 2)  # what is made once
-    some, more, twice = (peak(lambda n=n, k=k: evaluate(n, k), device) for n, k in ((N, K // 2), (N, K), (2 * N, K)))  # type: ignore[misc]
+    some, more, twice = (
+        peak(lambda n=n, k=k: evaluate(n, k), device) for n, k in ((N, K // 2), (N, K), (2 * N, K))
+    )  # type: ignore[misc]
     edge = max(0.0, (more - some) / (N * (K - K // 2)))
     atom = max(0.0, (twice - more) / N - K * edge)
     return Need(FOUND * atom, FOUND * edge)

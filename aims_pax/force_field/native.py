@@ -36,7 +36,10 @@ PACKAGE, WRITER = "symmetrix-xl", "orjson"
 KNOWN = ("0.1.1",)  # versions whose file layout and evaluator are the ones used here
 ABSOLUTE, RELATIVE = 1e-5, 1e-6  # tolerance of a force: eV/Å, and share of the largest force
 FIRST_LOOK, LATER_LOOK = 96, 24  # atoms of a structure that new weights are compared on
-KEPT, STREAMED = (30, 48, 82), (12, 16, 28)  # numbers an edge and channel for max_L 0, 1, 2, a fifth above measured
+KEPT, STREAMED = (
+    (30, 48, 82),
+    (12, 16, 28),
+)  # numbers an edge and channel for max_L 0, 1, 2, a fifth above measured
 FEW = 8  # elements of a model that are read whether or not they occur
 Int32 = NDArray[np.int32]
 

@@ -20,7 +20,11 @@ from aims_pax.frames import Frame
 
 log = logging.getLogger(__name__)
 
-EDGE, ATOM, NATIVE = 12, 120, 4  # numbers × (channels × spherical components), from above: needs no measuring below
+EDGE, ATOM, NATIVE = (
+    12,
+    120,
+    4,
+)  # numbers × (channels × spherical components), from above: needs no measuring below
 _said: set[str] = set()  # once for a process, not for each committee
 
 
@@ -94,7 +98,9 @@ class Pieces:
         left = budget.available(self.device)
         if size / budget.FOUND > left:
             raise SettingsError(f"{what}, {left / GB:.1f} GB are free on {self.device}; in mace.yaml: {CURE}")
-        _say(f"{what}, more than the {limit / GB:.1f} GB that are meant for evaluations; it is tried all the same")
+        _say(
+            f"{what}, more than the {limit / GB:.1f} GB that are meant for evaluations; it is tried all the same"
+        )
 
 
 def likely_edges(frame: Frame, r_max: float) -> float:

@@ -104,7 +104,9 @@ def advance(
 def _groups(states: Sequence[MDState], potential: Potential) -> list[range]:
     """Trajectories that move side by side: all, or as many as a potential with `pieces` takes at once."""
     pieces: Callable[[Sequence[Frame]], list[range]] | None = getattr(potential, "pieces", None)
-    sound = [k for k, s in enumerate(states) if np.isfinite(s.positions).all()]  # the others do not move at all
+    sound = [
+        k for k, s in enumerate(states) if np.isfinite(s.positions).all()
+    ]  # the others do not move at all
     if pieces is None or not sound:
         return [range(len(states))]
     starts = [sound[piece.start] for piece in pieces([states[k].frame() for k in sound])]

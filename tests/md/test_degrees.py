@@ -95,9 +95,7 @@ def test_four_atoms_at_300_kelvin_are_at_300_kelvin(name):
 def test_what_is_reported_is_the_temperature_that_is_asked_for(name):
     """A crystal of four atoms: equipartition with forces, and the centre of mass at rest."""
     lj = LennardJones(cutoff=6.5, smooth=True)
-    start = [
-        MDState.start(in_cell(crystal(1, 5.3), TRICLINIC / 2), 40.0, stream=k) for k in range(8)
-    ]
+    start = [MDState.start(in_cell(crystal(1, 5.3), TRICLINIC / 2), 40.0, stream=k) for k in range(8)]
     changes = {"taut": 100.0, "taup": 400.0, "ttime": 40.0, "pfactor": 100.0, "pressure": 3e-3}
     md = [npt(name, 40.0, 4.0, **changes)] * len(start)
     begun = [a.state for a in advance(start, lj, 150, md)]
