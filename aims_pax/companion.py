@@ -30,11 +30,14 @@ T = TypeVar("T")
 
 
 class CompanionLost(AimsPaxError):
-    """The process has ended without an answer; nothing was changed, the question can be asked again."""
+    """The process has ended without an answer; nothing was changed, the question can be asked again.
 
-    def __init__(self, how: str) -> None:
+    killed: whether by SIGKILL, as the kernel does where memory ran out.
+    """
+
+    def __init__(self, how: str, killed: bool = False) -> None:
         super().__init__(f"a process has ended without an answer ({how})")
-        self.how = how
+        self.how, self.killed = how, killed
 
 
 class Patience:
@@ -132,7 +135,8 @@ class Companion:
             return call(*args)
         except (EOFError, OSError) as error:
             self.close()
-            raise CompanionLost(_how(self.process.returncode)) from error
+            code = self.process.returncode
+            raise CompanionLost(_how(code), code == -signal.SIGKILL) from error
 
 
 class _Lines(logging.Handler):

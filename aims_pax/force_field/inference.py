@@ -10,16 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
+from aims_pax.force_field import budget
 from aims_pax.force_field._mace import MaceModel
 from aims_pax.force_field.build import elements_of
 from aims_pax.force_field.graphs import model_input, species_index, species_of
 from aims_pax.force_field.losses import interaction_energy
 from aims_pax.force_field.memory import Room, room
 from aims_pax.force_field.neighbours import SkinNeighbours
+from aims_pax.force_field.pieces import Pieces, likely_edges
 from aims_pax.frames import Frame, Label
 from aims_pax.potential import Evaluation
 
@@ -224,6 +227,7 @@ class Committee:
         evaluator: Callable[[Sequence[MaceModel], int], Evaluator] = torch_evaluator,
     ) -> None:
         self.evaluator: Evaluator = evaluator(models, head)
+        self._first = models[0]
         self._one = [lambda model=model: evaluator([model], head) for model in models]
         self._ones: dict[int, Evaluator] = {}
         self.members, self.device, self.skin = len(models), device, skin
@@ -232,10 +236,20 @@ class Committee:
         self.r_max = float(models[0].r_max)
         self.room = room("dynamics", device)
         self._edges_at_once = WORK // _size(models[0])
+        self._pieces = Pieces(
+            _size(models[0]), self.members, self.r_max, device, self._need, self._economical
+        )
 
     def bind(self, frames: Sequence[Frame]) -> BoundCommittee:
         """Fix the structures. Raises SettingsError for an element the models do not know."""
         return BoundCommittee(self, frames)
+
+    def pieces(self, frames: Sequence[Frame]) -> list[range]:
+        """The structures that may be evaluated side by side within the memory limit: all, or some after others.
+
+        Raises SettingsError for a structure that is larger than the limit by itself.
+        """
+        return self._pieces(frames)
 
     def alone(self, member: int) -> Evaluator:
         """What evaluates one of the members."""
@@ -246,7 +260,8 @@ class Committee:
     def labels(self, frames: Sequence[Frame]) -> list[Label]:
         """The mean over the members, frame by frame; stress for frames periodic in three directions."""
         labels: list[Label] = []
-        for chunk in self._chunks(frames):
+        chunks = self._chunks(frames)
+        for chunk in [[chunk[k] for k in piece] for chunk in chunks for piece in self.pieces(chunk)]:
             evaluation = self.evaluate(chunk)
             energies = evaluation.energies.mean(0).cpu().numpy()
             forces = evaluation.forces.mean(0).cpu().numpy()
@@ -265,12 +280,31 @@ class Committee:
         cells = torch.from_numpy(np.stack([f.cell for f in frames])).to(self.device)
         return bound(positions, cells, stress=True)
 
+    def _need(self, neighbours: float) -> budget.Need:
+        """What an evaluation by all members takes: as the evaluator knows it, else as measured once."""
+        own = getattr(self.evaluator, "need", None)
+        known: budget.Need | None = own() if own is not None else None
+        if known is not None:
+            return known
+        found = _needs.setdefault(self._first, {})
+        if self.members not in found:
+            plain: Evaluator = getattr(self.evaluator, "plain", self.evaluator)
+            found[self.members] = budget.measured(
+                lambda n, k: plain(random_graph(n, k, self.r_max, self.device), strain=True),
+                neighbours, self.device,
+            )  # fmt: skip
+        return found[self.members]
+
+    def _economical(self) -> bool:
+        save: Callable[[], bool] | None = getattr(self.evaluator, "economical", None)
+        return save is not None and save()
+
     def _chunks(self, frames: Sequence[Frame]) -> list[list[Frame]]:
         """Frames in order, together until their estimated edges fill a batch."""
         chunks: list[list[Frame]] = []
         room = 0.0
         for frame in frames:
-            edges = _edges(frame, self.r_max)
+            edges = likely_edges(frame, self.r_max)
             if not chunks or edges > room:
                 chunks.append([])
                 room = float(self._edges_at_once)
@@ -279,12 +313,18 @@ class Committee:
         return chunks
 
 
-def _edges(frame: Frame, r_max: float) -> float:
-    """About how many edges a frame has, from above: every pair of a molecule, the density of a crystal."""
-    n = len(frame)
-    volume = abs(float(np.linalg.det(frame.cell))) if frame.periodic else 0.0
-    dense = 4.19 * r_max**3 * max(0.15, n / volume if volume else 0.0)  # 0.15 atoms/Å³: denser than steel
-    return n * (dense if frame.pbc.any() else min(n - 1, dense))
+_needs: WeakKeyDictionary[MaceModel, dict[int, budget.Need]] = WeakKeyDictionary()  # by number of members
+
+
+def random_graph(n: int, k: int, r_max: float, device: str) -> EdgeGraph:
+    """One structure of n atoms of the first element with k edges each; no geometry has it, but it costs the same."""
+    receiver = torch.arange(n).repeat_interleave(k)
+    sender = (receiver + 1 + torch.arange(k).repeat(n)) % n
+    vectors = torch.randn((n * k, 3), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    vectors = 0.6 * r_max * vectors / vectors.norm(dim=1, keepdim=True)
+    zeros = torch.zeros(n, dtype=torch.int64)
+    parts = (zeros, sender, receiver, vectors, zeros, torch.tensor([0, n]))
+    return EdgeGraph(*(part.to(device) for part in parts))
 
 
 def _size(model: MaceModel) -> int:

@@ -1,7 +1,7 @@
-"""How many structures are evaluated at once: all of a batch, until memory runs out; then in pieces.
+"""How many structures of a batch are evaluated at once: all that the memory limit (`budget`) allows, else in pieces.
 
-A `Room` learns from every failure and remembers: a piece that did not fit is halved, and later batches are cut
-so from the start. The answers are the same. A loss is that of the whole batch: its derivatives with respect to
+A batch that may be too large has its need measured on one structure first. A `Room` also learns from every failure and
+remembers: a piece that did not fit is halved, and later batches are cut so from the start. The answers are the same. A loss is that of the whole batch: its derivatives with respect to
 the predictions P are taken first, and the gradient is gathered piece by piece with a second evaluation,
 
     ∂L/∂w = Σ_pieces ∂L/∂P · ∂P/∂w
@@ -18,8 +18,10 @@ from typing import TypeVar
 import torch
 
 from aims_pax.errors import SettingsError
+from aims_pax.force_field import budget
+from aims_pax.force_field.fast import evaluate, fast
 from aims_pax.force_field.graphs import Batch, Graph, collate
-from aims_pax.force_field.losses import Loss, Prediction, predict
+from aims_pax.force_field.losses import Loss, Prediction, edge_batch, predict, predict_by_modules
 from aims_pax.force_field.member import Member
 
 log = logging.getLogger(__name__)
@@ -109,7 +111,7 @@ def predicted(member: Member, graphs: Sequence[Graph], batch: Batch, *, stress: 
         part = batch if end - first == len(graphs) else _collated(member, graphs[first:end])
         return _detached(predict(member.model, part, training=False, stress=stress))
 
-    parts = _room("validation", member).each(_sizes(graphs), work)
+    parts = _room("validation", member, graphs, training=False).each(_sizes(graphs), work)
     if len(parts) == 1:
         return parts[0]
     return Prediction(
@@ -144,7 +146,7 @@ def backward(member: Member, graphs: Sequence[Graph], loss: Loss) -> torch.Tenso
         _add(member, torch.autograd.grad(outputs, member.weights, given, allow_unused=True))
         return value
 
-    return _room("training", member).each(_sizes(graphs), work)[-1]
+    return _room("training", member, graphs, training=True).each(_sizes(graphs), work)[-1]
 
 
 def _slopes(loss: Loss, batch: Batch, said: Prediction) -> tuple[torch.Tensor, Prediction]:
@@ -175,8 +177,43 @@ def _collated(member: Member, graphs: Sequence[Graph]) -> Batch:
     return collate(graphs, member.statistics.E0, member.device)
 
 
-def _room(what: str, member: Member) -> Room:
-    return room(f"{what} of {member.settings.general.name_exp}", str(member.device))
+def _room(what: str, member: Member, graphs: Sequence[Graph], *, training: bool) -> Room:
+    own = room(f"{what} of {member.settings.general.name_exp}", str(member.device))
+    limit = budget.limit(own.device)
+    if math.isinf(own.limit) and _at_most(member, graphs, training) > limit:
+        own.limit = limit / _bytes_an_edge(member, graphs, training)
+        if sum(_sizes(graphs)) > own.limit:
+            log.info(
+                "%s: at most %d edges at a time, with the same results: the memory limit is %.1f GB",
+                own.what, own.limit, limit / budget.GB,
+            )  # fmt: skip
+    return own
+
+
+def _at_most(member: Member, graphs: Sequence[Graph], training: bool) -> float:
+    """Bytes, from above and at no cost; `pieces` says the same of dynamics."""
+    size = int(member.model.interactions[-1].target_irreps.dim)
+    numbers = 12 * sum(_sizes(graphs)) + 120 * sum(map(len, graphs))
+    return 8 * size * numbers * (4 if training else 1)
+
+
+def _bytes_an_edge(member: Member, graphs: Sequence[Graph], training: bool) -> float:
+    """Bytes an evaluation takes for each edge, with the share of the atoms, measured on the smallest structure."""
+    smallest = min(graphs, key=lambda graph: graph.edges.shape[1])
+    batch, quick = _collated(member, [smallest]), fast(member.model)
+
+    def work() -> None:
+        if quick is None:
+            said = predict_by_modules(member.model, batch, training=training, stress=True)
+            energy, forces = said.energy, said.forces
+        else:
+            energy, forces, _ = evaluate(quick, edge_batch(batch), training=training, strain=True)
+        if training:
+            value = energy.sum() + forces.square().sum()
+            torch.autograd.grad(value, member.weights, allow_unused=True)
+
+    work()  # what is made once
+    return budget.FOUND * budget.peak(work, str(member.device)) / max(1, smallest.edges.shape[1])
 
 
 def _sizes(graphs: Sequence[Graph]) -> list[int]:

@@ -6,6 +6,7 @@ later only weights, plans and new frames travel.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from aims_pax.companion import Companion, CompanionLost
 from aims_pax.errors import Abandoned, AimsPaxError
-from aims_pax.force_field import compiling
+from aims_pax.force_field import budget, compiling
 from aims_pax.force_field.graphs import Graph, Graphs
 from aims_pax.force_field.member import Member
 from aims_pax.force_field.optimiser import Arrays
@@ -27,7 +28,14 @@ if TYPE_CHECKING:
 
 
 class WorkerLost(AimsPaxError):
-    """A training process has ended without an answer; nothing was changed, the visit can be repeated."""
+    """A training process has ended without an answer; nothing was changed, the visit can be repeated.
+
+    killed: whether by SIGKILL, as where memory ran out.
+    """
+
+    def __init__(self, text: str, killed: bool = False) -> None:
+        super().__init__(text)
+        self.killed = killed
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,10 +118,11 @@ class Workshop:
 class Worker:
     """The driver's end of one process, and what that process knows."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, memory: float = math.inf) -> None:
         self.place = place
         maker = "aims_pax.force_field.workers:Workshop"
-        self.companion = Companion(maker, place.threads, place.environment())
+        share = {budget.ENVIRONMENT: str(memory)} if memory < math.inf else {}
+        self.companion = Companion(maker, place.threads, place.environment() | share)
         self.frames: dict[str, LabelledFrame] = {}
         self.members: dict[str, Member] = {}
 
@@ -128,7 +137,8 @@ class Worker:
             self.members[visit.name] = member
             visited: Visited = self.companion.receive(stop)
         except CompanionLost as error:
-            raise WorkerLost(f"the process that trained {visit.name} has ended ({error.how})") from error
+            text = f"the process that trained {visit.name} has ended ({error.how})"
+            raise WorkerLost(text, error.killed) from error
         compiling.say(visited.notes)
         return visited
 
@@ -136,11 +146,14 @@ class Worker:
 class TrainingPool:
     """n processes that train members. A context manager; they start with the first work, or at `warm`.
 
-    devices: one for each process, in turn; none: that of the settings.
+    devices: one for each process, in turn; none: that of the settings. memory: bytes that evaluations of all of them
+    together may take on the CPU.
     """
 
-    def __init__(self, n: int, threads: int = 1, devices: Sequence[str] = ()) -> None:
-        self.n = n
+    def __init__(
+        self, n: int, threads: int = 1, devices: Sequence[str] = (), memory: float = math.inf
+    ) -> None:
+        self.n, self.memory = n, memory
         self._places = [Place(threads, devices[k % len(devices)] if devices else None) for k in range(n)]
         self._threads = ThreadPoolExecutor(n, thread_name_prefix="training")
         self._idle: list[Worker] = []
@@ -189,6 +202,15 @@ class TrainingPool:
             futures.append(self._threads.submit(self._visit, visit, member, stop))
         return futures
 
+    def shrink(self) -> None:
+        """After a process was lost, perhaps for want of memory: from now on half of it for each."""
+        with self._lock:
+            self.memory /= 2
+            idle, self._idle = self._idle, []
+            self._all -= set(idle)
+        for worker in idle:  # others take their places, with less
+            worker.companion.close()
+
     def close(self) -> None:
         """Give up what is running and end the processes."""
         with self._lock:
@@ -231,7 +253,7 @@ class TrainingPool:
         """Another process, in a place where none computes; the lock is held."""
         taken = [w.place for w in self._all]
         free = [p for p in self._places if self._places.count(p) > taken.count(p)]
-        worker = Worker(free[0])
+        worker = Worker(free[0], self.memory / self.n)
         self._all.add(worker)
         return worker
 

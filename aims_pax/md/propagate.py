@@ -1,4 +1,4 @@
-"""Move many trajectories side by side: one evaluation of forces a step for all of them.
+"""Move many trajectories side by side: one evaluation of forces a step for all of them, as far as memory allows.
 
 Each block stands on its own: the forces at the starting positions are evaluated first and the noise depends
 on the step alone, so 50 steps are the same as 25 and 25, whether or not anything stayed in memory in between.
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from aims_pax.errors import Abandoned, SettingsError
+from aims_pax.frames import Frame
 from aims_pax.md import noise
 from aims_pax.md.barostats import VOLUME
 from aims_pax.md.batch import Batch, Felt, Motion
@@ -72,6 +73,8 @@ def advance(
 ) -> list[Advance]:
     """Move every trajectory n_steps steps in one batch; one that explodes stops, the others go on without it.
 
+    A potential that knows its memory (`pieces(frames)`: ranges of structures) gets one group after another.
+
     md: the MD settings of each state (`MDSettings`: temperature K, times fs, pressures eV/Å³); they may ask
     for different ensembles. length: MD steps of a whole trajectory, over which a temperature ramps.
     The mean of the potential's members moves the atoms, or member drivers[k] those of states[k].
@@ -85,6 +88,44 @@ def advance(
     for state, settings in zip(states, md, strict=True):  # refused before anything is evaluated
         kind(settings, state)
         temperature_at(settings, state.step, length)
+    groups = _groups(states, potential)
+    if len(groups) > 1:
+        moved: list[Advance] = []
+        for group in groups:
+            own = slice(group.start, group.stop)
+            moved += _together(
+                states[own], potential, n_steps, md[own], guard, observe_every, stop, length,
+                None if drivers is None else drivers[own],
+            )  # fmt: skip
+        return moved
+    return _together(states, potential, n_steps, md, guard, observe_every, stop, length, drivers)
+
+
+def _groups(states: Sequence[MDState], potential: Potential) -> list[range]:
+    """Trajectories that move side by side: all, or as many as a potential with `pieces` takes at once."""
+    pieces: Callable[[Sequence[Frame]], list[range]] | None = getattr(potential, "pieces", None)
+    sound = [
+        k for k, s in enumerate(states) if np.isfinite(s.positions).all()
+    ]  # the others do not move at all
+    if pieces is None or not sound:
+        return [range(len(states))]
+    starts = [sound[piece.start] for piece in pieces([states[k].frame() for k in sound])]
+    ends = [*starts[1:], len(states)]
+    return [range(start, end) for start, end in zip([0, *starts[1:]], ends, strict=True)]
+
+
+def _together(
+    states: Sequence[MDState],
+    potential: Potential,
+    n_steps: int,
+    md: Sequence[Any],
+    guard: bool,
+    observe_every: int | None,
+    stop: Callable[[], bool],
+    length: float | None,
+    drivers: Sequence[int] | None,
+) -> list[Advance]:
+    """`advance` in one batch."""
     results: dict[int, Advance] = {}
     observed: list[list[MDState]] = [[] for _ in states]
     current = dict(enumerate(states))

@@ -7,6 +7,7 @@ and snapshots only ever see whole versions.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,16 +31,23 @@ class Beside:
     """Visits under way outside. `seconds`: how long they took, visit by visit, for the account of time."""
 
     def __init__(
-        self, ensemble: Ensemble, workers: int, threads: int = 1, devices: Sequence[str] = ()
+        self,
+        ensemble: Ensemble,
+        workers: int,
+        threads: int = 1,
+        devices: Sequence[str] = (),
+        memory: float = math.inf,
     ) -> None:
         from aims_pax.force_field.workers import TrainingPool
 
         self.ensemble = ensemble
-        self.pool = TrainingPool(workers, threads, devices)
+        self.pool = TrainingPool(workers, threads, devices, memory)
         self.seconds = 0.0
         self._stops: dict[Train, threading.Event] = {}
         self._begun: dict[Train, float] = {}
-        self._patience = Patience("lower CLUSTER.training.workers or TRAINING.batch_size")
+        self._patience = Patience(
+            "lower CLUSTER.training.workers, TRAINING.batch_size or MISC.memory_limit (mace.yaml)"
+        )
 
     def begin(self, work: Train, data: Mapping[int, MemberData], **how: Any) -> Future[dict[int, Visited]]:
         """A visit of the members `data` names, from their state as it is now. Keywords as `Ensemble.train`."""
@@ -60,7 +68,10 @@ class Beside:
             visited = future.result()
         except WorkerLost as error:
             self._patience.lost(error)
-            log.warning("%s: the visit is repeated", error)
+            if error.killed:
+                self.pool.shrink()
+            smaller = ", with half the memory for each process" if error.killed else ""
+            log.warning("%s: the visit is repeated%s", error, smaller)
             return None
         self._patience.answered()
         return self.ensemble.take(visited)
@@ -69,6 +80,15 @@ class Beside:
         """Its result is not wanted any more; the processes stop at their next batch."""
         self._stops.pop(work).set()
         self._begun.pop(work)
+
+
+def _half() -> float:
+    """Bytes: half of what evaluations may take on the CPU is for training, half is left for the dynamics."""
+    from aims_pax.force_field import budget
+
+    half = budget.limit() / 2
+    budget.allow(half, written=budget.written())
+    return half
 
 
 @contextmanager
@@ -83,7 +103,7 @@ def beside(settings: Settings, ensemble: Ensemble) -> Iterator[Beside | None]:
     if n == 0:
         yield None
         return
-    own = Beside(ensemble, n, 1 if profile is None else profile.threads, devices)
+    own = Beside(ensemble, n, 1 if profile is None else profile.threads, devices, _half())
     log.info("training in %d process%s beside the dynamics", n, "" if n == 1 else "es")
     with own.pool:
         own.pool.warm()

@@ -308,6 +308,7 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
                 log.warning("%s", warning)
             systems = read_geometries(settings)
             _check_start(settings, systems)
+            _limit_memory(settings)
             if settings.active_learning is not None:
                 explore.refuse_fewer(folder, settings.active_learning.num_trajectories, systems)
             with (
@@ -342,6 +343,16 @@ def _process() -> dict[str, str | int]:
         "version": __version__,
         "cores": cores(),
     }
+
+
+def _limit_memory(settings: Settings) -> None:
+    """From now on evaluations stay within MISC.memory_limit, or within half of what is available now."""
+    from aims_pax.force_field import budget
+
+    misc = settings.mace.misc
+    budget.forget()
+    if misc.memory_limit is not None:
+        budget.allow(misc.memory_limit * budget.GB, misc.device, written=True)
 
 
 def _check_start(settings: Settings, systems: tuple[System, ...]) -> None:

@@ -10,6 +10,7 @@ last digits of float32 forces, which depend on who shares a batch.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -42,7 +43,10 @@ class Models:
 
 @dataclass(frozen=True, eq=False)
 class Leg:
-    """What one process is asked: `md.advance` on its share. Models and weights only where they are new there."""
+    """What one process is asked: `md.advance` on its share. Models and weights only where they are new there.
+
+    memory: bytes its evaluations may take; written: as the user says.
+    """
 
     states: tuple[MDState, ...]
     n_steps: int
@@ -50,18 +54,28 @@ class Leg:
     length: float | None
     drivers: tuple[int, ...] | None
     version: int
+    memory: float = math.inf
+    written: bool = False
     models: Models | None = None
     weights: tuple[Mapping[str, Any], ...] | None = None
 
 
 class Movers:
-    """n processes that move trajectories. A context manager; they start at `warm` or with the first leg."""
+    """n processes that move trajectories. A context manager; they start at `warm` or with the first leg.
 
-    def __init__(self, ensemble: Ensemble, n: int, threads: int = 1) -> None:
+    memory: bytes that their evaluations may take together. After a process was killed they move fewer trajectories at
+    once, with half of it; where it happens again, half of the processes do.
+    """
+
+    def __init__(
+        self, ensemble: Ensemble, n: int, threads: int = 1, memory: float = math.inf, written: bool = False
+    ) -> None:
         self.ensemble, self.n, self.threads = ensemble, n, threads
+        self.memory, self.written = memory, written
+        self._killed = 0
         self._companions: list[Companion | None] = [None] * n
         self._versions = [-1] * n  # of the weights each of them has
-        self._patience = Patience("lower CLUSTER.dynamics.workers")
+        self._patience = Patience("lower MISC.memory_limit (mace.yaml) or CLUSTER.dynamics.workers")
 
     def __enter__(self) -> Movers:
         return self
@@ -99,10 +113,29 @@ class Movers:
                 if stop():  # what ends the run may have ended them, too
                     raise Abandoned from error
                 self._patience.lost(error)
-                log.warning("molecular dynamics: %s; the steps are repeated", error)
+                how = self._shrink() if error.killed else ""
+                log.warning("molecular dynamics: %s; the steps are repeated%s", error, how)
                 continue
             self._patience.answered()
+            self._killed = 0
             return moved
+
+    def _shrink(self) -> str:
+        """After a process was killed, probably for want of memory: take less. For the log: how."""
+        from aims_pax.force_field import budget
+
+        self._killed += 1
+        known = self.memory if self.memory < math.inf else budget.available()
+        self.memory, self.written = known / 2, False
+        if self._killed > 1 and self.n > 1:
+            idle = self._companions[self.n // 2 :]
+            self.n //= 2
+            self._companions, self._versions = self._companions[: self.n], self._versions[: self.n]
+            for companion in idle:
+                if companion is not None:
+                    companion.close()
+        share = self.memory / self.n / budget.GB
+        return f", in {self.n} process{'es' if self.n > 1 else ''} with at most {share:.2g} GB each"
 
     def _together(
         self,
@@ -151,7 +184,10 @@ class Movers:
         models = _models(self.ensemble) if new else None
         stale = self._versions[k] != version
         weights = tuple(m.weights_arrays() for m in self.ensemble.members) if stale else None
-        companion.send(Leg(states, n_steps, md, length, drivers, version, models, weights))
+        memory = self.memory / self.n
+        companion.send(
+            Leg(states, n_steps, md, length, drivers, version, memory, self.written, models, weights)
+        )
         self._versions[k] = version
 
     def _companion(self, k: int) -> Companion:
@@ -174,6 +210,8 @@ class Mover:
         self.ensemble: Ensemble | None = None
 
     def __call__(self, leg: Leg, stop: Callable[[], bool]) -> list[Advance]:
+        from aims_pax.force_field import budget
+
         if leg.models is not None:
             self.ensemble = _ensemble(leg.models)
         assert self.ensemble is not None
@@ -181,6 +219,7 @@ class Mover:
             for member, arrays in zip(self.ensemble.members, leg.weights, strict=True):
                 member.set_weights_arrays(arrays)
             self.ensemble.version += 1
+        budget.allow(leg.memory, written=leg.written)
         potential = self.ensemble.potential()
         return advance(
             leg.states, potential, leg.n_steps, leg.md,
@@ -212,8 +251,11 @@ def movers(settings: Settings, ensemble: Ensemble, trajectories: int) -> Iterato
     if n <= 1:
         yield None
         return
+    from aims_pax.force_field import budget
+
     profile = settings.cluster.dynamics
-    with Movers(ensemble, n, 1 if profile is None else profile.threads) as own:
+    threads = 1 if profile is None else profile.threads
+    with Movers(ensemble, n, threads, budget.limit(), budget.written()) as own:
         log.info("molecular dynamics in %d processes", n)
         own.warm()
         yield own

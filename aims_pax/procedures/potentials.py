@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,6 +151,11 @@ class Answering:
         with self.blamed():
             bound = self.potential.bind(frames)
         return _AnsweringBound(self, bound)
+
+    def pieces(self, frames: Sequence[Frame]) -> list[range]:
+        """As many structures at once as the potential says it has memory for."""
+        own: Callable[[Sequence[Frame]], list[range]] | None = getattr(self.potential, "pieces", None)
+        return [range(len(frames))] if own is None else own(frames)
 
     def answered(self) -> None:
         """It has evaluated a structure."""

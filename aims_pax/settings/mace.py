@@ -134,6 +134,7 @@ Compile = Annotated[str, one_of("auto", "always", "never"), Kind("`str`")]
 Optimizer = Annotated[str, one_of("adam", "adamw"), BeforeValidator(_optimizer), Kind("`str`")]
 Scheduler = Annotated[str, one_of("ReduceLROnPlateau", "ExponentialLR"), Kind("`str`")]
 Clip = Annotated[float | None, optional(as_real), Kind("`float` or `None`")]
+Memory = Annotated[float | None, optional(as_real), Kind("`float` or `None`")]
 Device = Annotated[str, BeforeValidator(_device), Kind("`str`")]
 Errors = Annotated[
     str,
@@ -280,6 +281,15 @@ class MaceMiscSettings(Section):
         False,
         "Evaluate the models in dynamics with NVIDIA's cuEquivariance (the extra `cueq`; needs `device: cuda`), "
         "as long as it agrees with torch.",
+    )
+    memory_limit: Memory = key(
+        None,
+        "Memory (GB) that evaluations of the models may take, all processes of a run together; what does not fit at "
+        "once is evaluated in pieces, with the same results. `None`: half of what is available at the start, to this "
+        "job and on this device.",
+        unit="GB",
+        possible="(0, inf]",
+        plausible="[0.1, 4096]",
     )
     error_table: Errors = key("PerAtomMAE", "Errors to compute and show, in MACE's names.")
     log_level: LogLevel = key("INFO", "`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
