@@ -27,8 +27,9 @@ from pathlib import Path
 
 from aims_pax.errors import SetupError
 from aims_pax.labelling import slurm
-from aims_pax.labelling.claims import GRACE, Claim, process_started
+from aims_pax.labelling.claims import GRACE, Claim
 from aims_pax.labelling.store import write_whole
+from aims_pax.processes import process_started
 
 log = logging.getLogger(__name__)
 
