@@ -19,7 +19,6 @@ import shutil
 import signal
 import socket
 import tarfile
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -48,6 +47,7 @@ from aims_pax.labelling.aims_input import (
 from aims_pax.labelling.executor import WorkerDied
 from aims_pax.labelling.sessions import Clock, Running
 from aims_pax.labelling.validation import check_label
+from aims_pax.record.files import move, replacing
 
 if TYPE_CHECKING:
     from ase.io.aims import AimsOutCalcChunk
@@ -349,7 +349,7 @@ def _set_aside(folder: Path, rung: int) -> None:
     """aims.out → aims.out.0 and so on, before the next attempt writes its own."""
     for file in list(folder.iterdir()):
         if file.is_file() and file.name not in ("geometry.in", OURS) and not re.search(r"\.\d+$", file.name):
-            file.rename(file.with_name(f"{file.name}.{rung}"))
+            move(file, file.with_name(f"{file.name}.{rung}"))
 
 
 def _after(reason: str, retries: int) -> str:
@@ -361,12 +361,10 @@ def _pack(folder: Path, kept: Path, name: str, all_of_them: bool = False) -> str
     path = kept / f"{name}.tar.gz"
     try:
         kept.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
-        with tarfile.open(part, "w:gz") as archive:
+        with replacing(path) as part, tarfile.open(part, "w:gz") as archive:
             for file in sorted(folder.iterdir()):
                 if file.is_file() and file.name != OURS and file.stat().st_size <= LARGEST_KEPT:
                     archive.add(file, f"{name}/{file.name}")
-        os.replace(part, path)
         shutil.rmtree(folder, ignore_errors=True)
         ours = [p for p in kept.iterdir() if re.fullmatch(r"[0-9a-f]{20}\.tar\.gz", p.name)]
         for old in sorted(ours, key=lambda p: p.stat().st_mtime)[:-KEPT_FAILURES]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from aims_pax import errors
 from aims_pax.errors import LabelError, SetupError
 from aims_pax.labelling import slurm
-from aims_pax.labelling.store import write_whole
+from aims_pax.record.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class Claims:
         """For a driver that comes later. Not worth failing for."""
         with suppress(SetupError):
             told = {"class": type(error).__name__, "reason": error.reason, "folder": error.folder}
-            write_whole(self.folder / f"{frame_id}.failure", json.dumps(told))
+            write_text(self.folder / f"{frame_id}.failure", json.dumps(told))
 
     def take_failure(self, frame_id: str) -> LabelError | None:
         """A failure that was noted, once."""

@@ -36,7 +36,7 @@ from aims_pax.labelling import slurm
 from aims_pax.labelling.blocks import Blocks, job_script
 from aims_pax.labelling.claims import process_started
 from aims_pax.labelling.parsl_executor import INTERCHANGE, ParslExecutor, pool_command, worker_init
-from aims_pax.labelling.store import write_whole
+from aims_pax.record.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ class SlurmExecutor(ParslExecutor):
     def _write(self, runs: list[dict[str, Any]]) -> None:
         path = self.run_dir / "runs.json"
         if runs:
-            write_whole(path, json.dumps(runs))
+            write_text(path, json.dumps(runs))
         else:
             path.unlink(missing_ok=True)
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aims_pax.dataset import only_known, read_extxyz
-from aims_pax.errors import SettingsError, SetupError
+from aims_pax.errors import SettingsError
 from aims_pax.frames import LabelledFrame
+from aims_pax.record.files import write_bytes
 from aims_pax.report.errors import ErrorRow, atomic_errors, by_element, by_system, honesty
 from aims_pax.report.predictions import pack, predictions
 from aims_pax.report.words import MEAN, worth
@@ -55,11 +56,7 @@ def assess(
         arrays["member_energy"] = np.stack([a["energy"] for a in single])
         arrays["member_forces"] = np.stack([a["forces"] for a in single])
     before = " (in place of an earlier file)" if output.exists() else ""
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_bytes(pack(arrays))
-    except OSError as error:
-        raise SetupError(f"cannot write {output}: {error.strerror}") from error
+    write_bytes(output, pack(arrays))
     for line in [*_tables(models, single, arrays), f"predictions and labels: {output}{before}"]:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     return arrays

@@ -28,6 +28,7 @@ from aims_pax.procedures.calculators import make_potential
 from aims_pax.procedures.potentials import Answering, blaming
 from aims_pax.procedures.told import told
 from aims_pax.procedures.watch import Watch, walltime
+from aims_pax.record.files import append_text, sync, write_text
 from aims_pax.record.lock import Lock
 from aims_pax.record.log import to_console
 from aims_pax.record.made_with import changes, flat, refusal
@@ -95,20 +96,18 @@ def augment(config: Path, console: Console) -> None:
 def _grown(trees: Sequence[Tree], n: int, potential: Counting, target: Path, watch: Watch) -> None:
     """Grow the trees to n each; every new structure goes to the target at once."""
     made, said = 0, time.monotonic()
-    with open(target, "ab", buffering=0) as file:
-        for tree, node in grow(trees, n, potential, watch.raise_if_stopped):
-            if node is None:
-                log.warning("%s", tree.given_up)
-                continue
-            file.write(
-                as_text(tree.name, node).encode()
-            )  # one write: a line is there whole, or torn at the end
-            made += 1
-            if time.monotonic() - said > TOLD_EVERY:
-                said = time.monotonic()
-                total = sum(len(t.nodes) for t in trees)
-                log.info("%d of %d structures · %d evaluations", total, n * len(trees), potential.frames)
-        os.fsync(file.fileno())
+    for tree, node in grow(trees, n, potential, watch.raise_if_stopped):
+        if node is None:
+            log.warning("%s", tree.given_up)
+            continue
+        append_text(target, as_text(tree.name, node))
+        made += 1
+        if time.monotonic() - said > TOLD_EVERY:
+            said = time.monotonic()
+            total = sum(len(t.nodes) for t in trees)
+            log.info("%d of %d structures · %d evaluations", total, n * len(trees), potential.frames)
+    if made:
+        sync(target)
     rejected = sum((tree.rejected for tree in trees), Counter[str]())
     turned_down = ", ".join(f"{count} {reason}" for reason, count in rejected.most_common()) or "none"
     log.info("%d structures from %d evaluations; turned down: %s", made, potential.frames, turned_down)
@@ -281,9 +280,7 @@ def _compare(target: Path, now: Mapping[str, str]) -> None:
 
 def _remember(target: Path, now: Mapping[str, str]) -> None:
     path = _memory(target)
-    temporary = path.with_name(f"{path.name}.new")
-    temporary.write_text(json.dumps({"made_with": dict(now)}, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, json.dumps({"made_with": dict(now)}, indent=1) + "\n")
 
 
 def _memory(target: Path) -> Path:

@@ -31,6 +31,7 @@ from aims_pax.procedures.movers import Movers, movers
 from aims_pax.procedures.observe import Observer
 from aims_pax.procedures.world import Run, StageWorld
 from aims_pax.record.checkpoint import Checkpoint, Snapshot, discard, exists
+from aims_pax.record.files import write_text
 from aims_pax.record.folder import RunFolder
 from aims_pax.record.progress import Seen
 from aims_pax.systems import System, deal, elements
@@ -405,5 +406,4 @@ def collect_analysis(folder: Path) -> None:
     for path in sorted(folder.glob("trajectory_*/step_*.npz")):
         with np.load(path, allow_pickle=False) as stored:
             rows.append(",".join(f"{stored[name].item():.8g}" for name in names))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "analysis.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    write_text(folder / "analysis.csv", "\n".join(rows) + "\n")

@@ -25,6 +25,7 @@ from aims_pax.procedures.potentials import Potentials
 from aims_pax.procedures.told import told
 from aims_pax.procedures.watch import Watch, walltime
 from aims_pax.record.arrays import Torn, pack, unpack
+from aims_pax.record.files import append_text, write_bytes
 from aims_pax.record.lock import Lock
 from aims_pax.record.log import to_console
 from aims_pax.record.made_with import changes, flat, refusal
@@ -94,10 +95,7 @@ def _fill(target: Path, made: Mixture, systems: Sequence[System], settings: Samp
             _write_memory(
                 target, {}, digest, made_with, 0
             )  # from now on what lies there is ours, however it ends
-        with open(target, "ab") as file:
-            file.write("".join(_texts(samples, done)).encode())
-            file.flush()
-            os.fsync(file.fileno())
+        append_text(target, "".join(_texts(samples, done)), sync=True)
         done += more
         _write_memory(target, made.memory(), digest, made_with, done)
         counts.update(str(s.origin["sampler"]) for s in samples)
@@ -176,9 +174,7 @@ def _write_memory(
 ) -> None:
     path, size = _memory(target), target.stat().st_size if done else 0
     told = {"digest": digest, "made_with": dict(made_with), "made": done, "size": size}
-    temporary = path.with_name(f"{path.name}.new")
-    temporary.write_bytes(pack(dict(arrays), told))
-    os.replace(temporary, path)
+    write_bytes(path, pack(dict(arrays), told))
 
 
 def _made_with(settings: Sampling, systems: Sequence[System]) -> dict[str, str]:

@@ -40,7 +40,7 @@ def save(path: Path, journal: Path, decisive: list[float], story: Story, start: 
     if end - start < max(WORTH, end // 10):
         return
     from aims_pax.errors import SetupError
-    from aims_pax.report.page import write
+    from aims_pax.record.files import write_bytes
 
     looks = story.looks
     columns = {c: np.frombuffer(getattr(looks, c), getattr(looks, c).typecode) for c in _columns()}
@@ -60,7 +60,7 @@ def save(path: Path, journal: Path, decisive: list[float], story: Story, start: 
         OSError, SetupError
     ):  # a folder of somebody else's, a full disk: read it all next time
         meta = {"kept": FORMAT, "decisive": decisive, "end": end, "tail": _tail(journal, end), "story": plain}
-        write(path, pack(columns, meta))
+        write_bytes(path, pack(columns, meta))
 
 
 def _story(arrays: dict[str, Any], plain: dict[str, Any]) -> Story:
