@@ -5,14 +5,20 @@ Labels of files stay what they are: given. Their origin says so, `source=given:F
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from aims_pax.dataset import only_known
 from aims_pax.frames import Label, LabelledFrame
-from aims_pax.labelled_data import LabelKeys, nth
+from aims_pax.labelled_data import LabelKeys, nth, read_labelled
+
+GPA = 160.21766  # eV/Å³
+HIGH_STRESS = 0.5  # eV/Å³ = 80 GPa
 
 
 @dataclass(frozen=True)
@@ -24,8 +30,24 @@ class GivenFile:
     frames: tuple[LabelledFrame, ...]
 
 
-GPA = 160.21766  # eV/Å³
-HIGH_STRESS = 0.5  # eV/Å³ = 80 GPa
+def read_given(
+    path: Path, name: str, use: str, keys: LabelKeys, elements: Sequence[int], most: int | None = None
+) -> GivenFile:
+    """A file of labels; every structure has its place in it as origin.
+
+    name: as the user wrote it. elements: atomic numbers the models know, or none where that does not matter.
+    most: read only so many structures. Raises SettingsError with file and structure number.
+    """
+    frames: Iterable[LabelledFrame] = read_labelled(path, keys)
+    frames = only_known(frames, elements, path) if elements else frames
+    return GivenFile(
+        name,
+        use,
+        tuple(
+            replace(labelled, origin={**labelled.origin, "source": f"given:{name}#{number}"})
+            for number, labelled in enumerate(islice(frames, most), 1)
+        ),
+    )
 
 
 def remarks(files: Iterable[GivenFile], keys: LabelKeys, stress_wanted: bool) -> list[str]:
@@ -37,8 +59,29 @@ def remarks(files: Iterable[GivenFile], keys: LabelKeys, stress_wanted: bool) ->
         found += _stresses(file, keys, stress_wanted)
     for other in files:
         if other.use != "train":
-            found += [line for file in files if file.use == "train" for line in _overlap(file, other)]
+            found += [line for file in files if file.use == "train" for line in overlap(file, other)]
     return list(dict.fromkeys(found))
+
+
+def undetermined_energies(frames: Iterable[LabelledFrame]) -> str | None:
+    """That energies of isolated atoms do not follow from these energies by least squares; None when they do.
+
+    They do where there are as many independent compositions as elements.
+    """
+    kinds = {tuple(sorted(f.frame.numbers.tolist())) for f in frames}
+    elements = sorted({z for kind in kinds for z in kind})
+    if not kinds:
+        return None
+    counts = np.array([[kind.count(z) for z in elements] for kind in kinds])
+    rank = int(np.linalg.matrix_rank(counts))
+    if rank >= len(elements):
+        return None
+    compositions = "one composition does" if rank == 1 else f"{rank} independent compositions do"
+    return (
+        f"the energies of the isolated atoms are not determined by the given data: {compositions} not fix "
+        f"{len(elements)} elements, and energies of atomisation, of reactions and of other compositions will mean "
+        "nothing; write ARCHITECTURE.atomic_energies: reference, or values of your own, into mace.yaml to have them"
+    )
 
 
 def _duplicates(file: GivenFile) -> Iterator[str]:
@@ -67,7 +110,7 @@ def _duplicates(file: GivenFile) -> Iterator[str]:
         )
 
 
-def _overlap(train: GivenFile, other: GivenFile) -> Iterator[str]:
+def overlap(train: GivenFile, other: GivenFile) -> Iterator[str]:
     known = {labelled.id for labelled in train.frames}
     ids = {labelled.id for labelled in other.frames}
     both = len(known & ids)

@@ -107,7 +107,7 @@ def read_structures(path: Path) -> Iterator[tuple[int, Atoms]]:
     try:
         with _text(path) as file:
             for number, block in enumerate(_blocks(file), 1):
-                atoms = ase.io.read(io.StringIO(block), format="extxyz", index=0)
+                atoms: Any = ase.io.read(io.StringIO(block), format="extxyz", index=0)
                 _read_header(atoms, block.split("\n", 2)[1])
                 yield number, atoms
     except _Fault as error:
@@ -442,11 +442,11 @@ def _quoted(text: str) -> str:
     """
     from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict
 
-    plain = "\n" not in text and "\r" not in text
-    if plain and text and _same(key_val_str_to_dict(key_val_dict_to_str({"k": text})).get("k"), text):
-        return text
-    return f"_JSON {json.dumps(text)}"
-
-
-def _same(read: Any, text: str) -> bool:
-    return isinstance(read, str) and read == text
+    escaped = text.replace(
+        "\\", "\\\\"
+    )  # ASE's reader drops single ones, and its writer does not double them
+    if text and "\n" not in text and "\r" not in text:
+        read = key_val_str_to_dict(key_val_dict_to_str({"k": escaped})).get("k")
+        if isinstance(read, str) and read == text:
+            return escaped
+    return "_JSON " + json.dumps(text).replace("\\", "\\\\")

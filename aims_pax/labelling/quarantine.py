@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from aims_pax.errors import LabelError, SetupError
 from aims_pax.frames import Frame
+from aims_pax.labelled_data import structure_text
 from aims_pax.record.files import append_text
 
 log = logging.getLogger(__name__)
@@ -57,11 +57,6 @@ class Quarantine:
 
 
 def _extxyz(frame: Frame, name: str, reason: str) -> str:
-    from ase.io import write
-
     atoms = frame.to_atoms()
-    atoms.calc = None
     atoms.info.update(frame_id=frame.id, failure=name, reason=reason.replace('"', "'").replace("\n", " "))
-    text = io.StringIO()
-    write(text, atoms, format="extxyz")
-    return text.getvalue()
+    return structure_text(atoms)

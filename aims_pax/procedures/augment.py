@@ -7,10 +7,8 @@ to the number asked for.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aims_pax.dataset import whole_structures
+from aims_pax import labelled_data
+from aims_pax.dataset import cut_torn_structure
 from aims_pax.errors import RestartError, SettingsError
 from aims_pax.frames import Frame, LabelledFrame
+from aims_pax.labelled_data import structure_text
 from aims_pax.potential import Potential
 from aims_pax.procedures.calculators import make_potential
 from aims_pax.procedures.potentials import Answering, blaming
@@ -140,7 +140,12 @@ def read_structures(path: Path) -> list[Frame]:
     if not path.is_file():
         raise SettingsError(f"data.input: {path}: no such file")
     try:
-        found = ase.io.read(path, index=":")
+        if path.suffix in {".xyz", ".extxyz"}:
+            found: Any = [atoms for _, atoms in labelled_data.read_structures(path)]
+        else:
+            found = ase.io.read(path, index=":")
+    except SettingsError as error:
+        raise SettingsError(f"data.input: {error}") from error
     except Exception as error:  # ASE's readers raise whatever they trip over
         raise SettingsError(f"data.input: {path}: {type(error).__name__}: {error}") from error
     frames = []
@@ -182,24 +187,15 @@ def planted(starts: Sequence[Frame], config: ConfigSettings, target: Path) -> li
 
 
 def _written(target: Path) -> Iterator[Atoms]:
-    """The structures of the output; what a crash left half-written at its end is cut off."""
-    import ase.io
-
+    """The structures of the output; one that a crash left half-written at its end is cut off, a copy is kept."""
     if not target.exists():
         return
-    content = target.read_bytes()
-    whole = whole_structures(content.decode("latin-1"))
-    if whole < len(content):
-        log.warning("%s: the last structure was only half written; dropped, it will be made again", target)
-        os.truncate(target, whole)
-    if not whole:
-        return
+    cut_torn_structure(target)
     try:
-        yield from ase.io.iread(target, index=":", format="extxyz")
-    except Exception as error:  # ASE's reader raises whatever it trips over
-        raise RestartError(
-            f"{target}: {type(error).__name__}: {error}; restore this file or remove it"
-        ) from error
+        for _, atoms in labelled_data.read_structures(target):
+            yield atoms
+    except SettingsError as error:
+        raise RestartError(f"{error}; restore this file or remove it") from error
 
 
 def _node(atoms: Atoms) -> tuple[int, Node]:
@@ -292,14 +288,10 @@ def _memory(target: Path) -> Path:
 
 def as_text(tree: str, node: Node) -> str:
     """Extended XYZ of one structure: energy, forces, stress if known, and where it came from."""
-    import ase.io
-
     labelled = LabelledFrame(node.frame, node.label)
     atoms = node.frame.to_atoms()
     atoms.info.update({START: int(tree), **node.origin(), "energy": node.label.energy})
     atoms.arrays["forces"] = np.array(labelled.label.forces)
     if node.label.stress is not None:
         atoms.info["stress"] = np.ravel(node.label.stress)
-    text = io.StringIO()
-    ase.io.write(text, atoms, format="extxyz", write_results=False)
-    return text.getvalue()
+    return structure_text(atoms)
