@@ -249,17 +249,23 @@ def labelled_frame(atoms: Atoms, keys: LabelKeys = OURS) -> LabelledFrame:
     """
     _finite_structure(atoms)
     energy, forces = _required(atoms, keys)
-    frame = Frame.from_atoms(atoms)
-    written = atoms.info.get("frame_id")
-    if isinstance(written, str) and written != frame.id:
-        raise SettingsError(
-            f"frame_id {written} does not fit its geometry (which hashes to {frame.id}): "
-            "the structure was changed after it was labelled; remove the frame_id if that is meant"
-        )
+    frame = frame_of(atoms)
     label = Label(energy, forces, _stress(atoms, keys))
     labelled = LabelledFrame(frame, label, origin_of(atoms, frame, keys))
     _finite_label(labelled)
     return labelled
+
+
+def frame_of(atoms: Atoms) -> Frame:
+    """The structure. Raises SettingsError when a stored `frame_id` does not fit it."""
+    frame = Frame.from_atoms(atoms)
+    written = atoms.info.get("frame_id")
+    if written is not None and written != frame.id:
+        raise SettingsError(
+            f"frame_id {written} does not fit its geometry (which hashes to {frame.id}): "
+            "the structure was changed after it was labelled; remove the frame_id if that is meant"
+        )
+    return frame
 
 
 def has_label(atoms: Atoms, keys: LabelKeys) -> bool:

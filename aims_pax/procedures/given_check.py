@@ -12,16 +12,18 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aims_pax.errors import LabelError, SettingsError, SetupError
 from aims_pax.frames import Frame, Label, LabelledFrame
-from aims_pax.given_data import GivenFile
+from aims_pax.given_data import GivenFile, read_given
+from aims_pax.labelled_data import LabelKeys
 
 if TYPE_CHECKING:
     from aims_pax.procedures.world import Run
+    from aims_pax.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -182,16 +184,23 @@ def compare(run: Run, files: Sequence[GivenFile]) -> None:
     run.folder.write_text(run.folder.data / FILE, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
 
 
-def tried(label: Callable[[Frame], Label], files: Sequence[GivenFile], n: int) -> list[str]:
+def try_given(settings: Settings, label: Callable[[Frame], Any]) -> list[str]:
     """The same for `aims-PAX check --try`: warnings. Raises SettingsError for a file of another method."""
+    active, n = settings.active_learning, settings.misc.check_given_data
+    if active is None or not n:
+        return []
     warnings = []
-    for file in {f.name: f for f in files}.values():
-        pairs = []
-        for given in chosen(file, n):
-            try:
-                pairs.append((given, label(given.frame)))
-            except LabelError as error:
-                warnings.append(f"{given.origin['source']}: the reference cannot label it: {error.reason}")
-        if pairs and (warning := judged(difference(file.name, pairs))):
-            warnings.append(warning)
+    for named in (active.initial_train_dataset, active.initial_valid_dataset):
+        for name in dict.fromkeys(named.values() if isinstance(named, dict) else [named] if named else []):
+            file = read_given(settings.path(name), name, "train", LabelKeys.of(settings.misc), ())
+            pairs = []
+            for given in chosen(file, n):
+                try:
+                    pairs.append((given, label(given.frame)))
+                except LabelError as error:
+                    warnings.append(
+                        f"{given.origin['source']}: the reference cannot label it: {error.reason}"
+                    )
+            if pairs and (warning := judged(difference(name, pairs))):
+                warnings.append(warning)
     return warnings

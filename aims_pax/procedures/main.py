@@ -28,6 +28,7 @@ from aims_pax.procedures.reporting import Reporter
 from aims_pax.procedures.told import refused, told
 from aims_pax.procedures.watch import Watch, walltime
 from aims_pax.procedures.world import Run
+from aims_pax.record import owners
 from aims_pax.record.checkpoint import Checkpoint
 from aims_pax.record.control import Wishes
 from aims_pax.record.folder import RunFolder
@@ -294,6 +295,7 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
             _check_start(settings, systems)
             if settings.active_learning is not None:
                 explore.refuse_fewer(folder, settings.active_learning.num_trajectories, systems)
+            owners.claim(folder, settings.mace.general.name_exp)
             with watch.listening(), display.on(), Labeller.from_settings(settings, folder.data) as labeller:
                 labeller.check_elements(elements(s.frame for s in systems))
                 compare(folder, effective(settings), labeller.method, {s.name: s.frame.id for s in systems})

@@ -23,6 +23,7 @@ from aims_pax.frames import Array, Frame, Label, LabelledFrame
 from aims_pax.labelled_data import (
     LARGEST,
     LabelKeys,
+    frame_of,
     has_label,
     labelled_frame,
     origin_of,
@@ -124,7 +125,7 @@ def _structure(index: int, atoms: Atoms, keys: LabelKeys) -> Structure:
         read = labelled_frame(atoms, keys)
         return Structure(index, read.frame, read.origin, read.label, sound)
     with np.errstate(invalid="ignore"):
-        frame = Frame.from_atoms(atoms)
+        frame = frame_of(atoms)
     return Structure(index, frame, origin_of(atoms, frame, keys), None, sound)
 
 

@@ -67,6 +67,35 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+def create_text(path: Path, text: str) -> bool:
+    """Create a file with this content, complete from the first moment; False when there is one already.
+
+    Of several processes that try, one succeeds. Raises SetupError naming the file.
+    """
+    part = beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(part, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without hard links
+            with contextlib.suppress(FileExistsError), open(path, "x", encoding="utf-8") as file:
+                file.write(text)
+                return True
+            return False
+        finally:
+            part.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise refusal(path, error) from error
+    return True
+
+
 def append_text(path: Path, text: str, sync: bool = False) -> None:
     """Append lines to a file that only grows; never onto a line that a crash has left unfinished.
 

@@ -181,6 +181,14 @@ class Structure:
         return self.info.get("system", "")
 
     @property
+    def source(self) -> str:
+        """Who made the label: `reference`, or the file it was given in."""
+        source = self.info.get("source", "")
+        if source.startswith("given:"):
+            return source.removeprefix("given:").rpartition("#")[0]
+        return "given" if self.info.get("stage") == "given" else "reference"
+
+    @property
     def energy(self) -> float:
         """Reference energy in eV, NaN when there is none."""
         return number(self.info.get(ENERGY))
