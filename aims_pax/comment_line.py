@@ -20,7 +20,19 @@ import numpy as np
 NAMES = frozenset(
     (
         *("frame_id", "system", "stage", "sampler", "cluster", "method", "reason", "failure"),
-        *("name", "id", "parent", "label", "title", "comment", "config_type", "source", "file"),
+        *(
+            "name",
+            "id",
+            "parent",
+            "label",
+            "title",
+            "comment",
+            "config_type",
+            "source",
+            "settings",
+            "node",
+            "file",
+        ),
     )
 )
 NUMBERS = frozenset(

@@ -298,66 +298,11 @@ class LabelledFrame:
     @classmethod
     def from_atoms(
         cls, atoms: Atoms, energy_key: str = ENERGY, forces_key: str = FORCES, stress_key: str = STRESS
-    ) -> Self:
-        """Read a labelled `ase.Atoms`. A stored `frame_id` must fit the geometry.
+    ) -> LabelledFrame:
+        """Read a labelled `ase.Atoms`; see `labelled_data.labelled_frame`. Raises SettingsError."""
+        from aims_pax.labelled_data import LabelKeys, labelled_frame
 
-        Raises SettingsError when a label is missing, of the wrong shape, or belongs to another geometry.
-        """
-        energy, forces, stress = _stored_label(atoms, energy_key, forces_key, stress_key)
-        if energy is None or forces is None:
-            missing = energy_key if energy is None else forces_key
-            has = ", ".join(sorted({*atoms.info, *atoms.arrays} - {"numbers", "positions"})) or "nothing"
-            raise SettingsError(
-                f"no {missing} on a structure {atoms.get_chemical_formula()} (it has: {has}); "
-                "name the label keys with MISC.energy_key and MISC.forces_key"
-            )
-        frame = Frame.from_atoms(atoms)
-        if np.shape(forces) != (len(frame), 3):
-            raise SettingsError(f"{forces_key} has shape {np.shape(forces)}, expected ({len(frame)}, 3)")
-        told = atoms.info.get("frame_id")
-        # ASE's reader makes a number of an id that looks like one (516429114334e3585263): nothing to compare then
-        if isinstance(told, str) and told != frame.id:
-            raise SettingsError(
-                f"frame_id {told} does not fit its geometry (which hashes to {frame.id}): "
-                "the structure was changed after it was labelled; remove the frame_id if that is meant"
-            )
-        known = {
-            energy_key,
-            stress_key,
-            "frame_id",
-            *atoms_info.CHARGE,
-            *atoms_info.SPIN,
-            atoms_info.STATEMENTS,
-        }
-        if told is None:
-            known.add(atoms_info.MULTIPLICITY)
-        origin = {
-            k: v if isinstance(v, str) else v.item() if isinstance(v, np.generic) else v
-            for k, v in atoms.info.items()
-            if k not in known and isinstance(v, str | int | float | np.generic)
-        }
-        return cls(frame, Label(float(energy), forces, _as_tensor(stress)), origin)
-
-
-def _stored_label(atoms: Atoms, energy_key: str, forces_key: str, stress_key: str) -> tuple[Any, Any, Any]:
-    """The label under its keys, or the one ASE moved into a calculator when it read plain `energy`/`forces`."""
-    results = getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}
-    energy = atoms.info.get(energy_key, results.get(energy_key))
-    forces = atoms.arrays.get(forces_key, results.get(forces_key))
-    stress = atoms.info.get(stress_key, results.get(stress_key))
-    return energy, forces, stress
-
-
-def _as_tensor(stress: Any) -> Array | None:
-    """(3, 3) from (3, 3), (9,) or Voigt (6,) in ASE's order xx, yy, zz, yz, xz, xy."""
-    if stress is None:
-        return None
-    stress = np.asarray(stress, float)
-    if stress.size == 6:
-        xx, yy, zz, yz, xz, xy = stress.ravel()
-        return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-    tensor: Array = stress.reshape(3, 3)
-    return tensor
+        return labelled_frame(atoms, LabelKeys(energy_key, forces_key, stress_key))
 
 
 def _column(atoms: Atoms, name: str) -> Array | None:

@@ -222,6 +222,9 @@ def errors_of(
     energy_key: Annotated[str, typer.Option(help="Name of the energy (eV) in the dataset.")] = "REF_energy",
     forces_key: Annotated[str, typer.Option(help="Name of the forces (eV/Å).")] = "REF_forces",
     stress_key: Annotated[str, typer.Option(help="Name of the stress (eV/Å³).")] = "REF_stress",
+    virials_key: Annotated[
+        str, typer.Option(help="Name of the virials (eV): stress = −virials/V.")
+    ] = "REF_virials",
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float64",
     version: Version = False,
@@ -234,7 +237,7 @@ def errors_of(
         if len(words) < 2:
             raise SettingsError("expected models and a dataset: aims-PAX test MODEL... DATA.xyz")
         with expected(Path("logs") / "traceback.log"):
-            keys = (energy_key, forces_key, stress_key)
+            keys = (energy_key, forces_key, stress_key, virials_key)
             assess(words[:-1], words[-1], output, keys, device, dtype, console())
 
     guarded(go)

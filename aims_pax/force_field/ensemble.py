@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -36,6 +35,7 @@ from aims_pax.force_field.statistics import measure
 from aims_pax.force_field.train import MemberResult, Plan, validate, visit
 from aims_pax.force_field.workers import TrainingPool, Visited, together
 from aims_pax.frames import LabelledFrame
+from aims_pax.record.files import replacing
 
 if TYPE_CHECKING:
     from aims_pax.settings.mace import MaceSettings
@@ -333,10 +333,8 @@ class Ensemble:
     def save(self, member: int, path: Path) -> None:
         """Write the averaged weights as a .model file that `mace.calculators.MACECalculator` loads."""
         model = self.members[member].frozen_copy().to("cpu").requires_grad_(True)
-        part = path.with_name(path.name + ".part")
-        with quiet():
+        with replacing(path) as part, quiet():
             torch.save(model, part)
-        os.replace(part, path)
 
     def _chosen(self, data: Any) -> list[tuple[Member, MemberData]]:
         """Members with their data, from {member: data} or data of all members in order; bare frames train."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from aims_pax.force_field._mace import MaceModel, default_dtype, quiet
 from aims_pax.force_field.build import DTYPES, elements_of, read_model
 from aims_pax.force_field.inference import Committee
 from aims_pax.frames import Frame, Label
+from aims_pax.record.files import replacing
 
 SUFFIX = {
     "ase": ".model",
@@ -36,13 +36,8 @@ SUFFIX = {
 
 def write(model: MaceModel, form: str, path: Path) -> None:
     """Write a model in one of the forms, atomically. Raises SetupError when MACE's converter fails, OSError."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        with _hushed(), default_dtype(next(model.parameters()).dtype):
-            _WRITERS[form](copy.deepcopy(model), part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part, _hushed(), default_dtype(next(model.parameters()).dtype):
+        _WRITERS[form](copy.deepcopy(model), part)
 
 
 def truth(model: MaceModel, frames: Sequence[Frame]) -> list[Label]:

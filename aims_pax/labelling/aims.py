@@ -45,6 +45,7 @@ from aims_pax.labelling.launch_output import OUTPUT, begun, output_of, redirects
 from aims_pax.labelling.sessions import Clock, Running
 from aims_pax.labelling.store import method_hash
 from aims_pax.labelling.validation import check_label
+from aims_pax.record.files import move
 
 if TYPE_CHECKING:
     from aims_pax.settings.control import Control, Value
@@ -337,7 +338,7 @@ def _set_aside(folder: Path, rung: int) -> None:
     """aims.out → aims.out.0 and so on, before the next attempt writes its own."""
     for file in list(folder.iterdir()):
         if file.is_file() and file.name not in ("geometry.in", OWNER) and not re.search(r"\.\d+$", file.name):
-            file.rename(file.with_name(f"{file.name}.{rung}"))
+            move(file, file.with_name(f"{file.name}.{rung}"))
 
 
 def _after(reason: str, retries: int) -> str:

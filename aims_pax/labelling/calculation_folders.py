@@ -18,7 +18,6 @@ import secrets
 import shutil
 import socket
 import tarfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -28,8 +27,8 @@ from pathlib import Path
 from aims_pax.errors import SetupError
 from aims_pax.labelling import slurm
 from aims_pax.labelling.claims import GRACE, Claim
-from aims_pax.labelling.store import write_whole
 from aims_pax.processes import process_started
+from aims_pax.record.files import move, replacing, write_text
 
 log = logging.getLogger(__name__)
 
@@ -70,11 +69,12 @@ class CalculationFolders:
             new = self._new(frame_id)
             taken = new.with_name(f".{new.name}")  # out of sight until its new owner is written down
             with suppress(OSError):  # another run was quicker, or the file system is read-only
-                folder.rename(taken)
+                move(folder, taken)
                 with suppress(SetupError):  # a full disk
-                    write_whole(taken / OWNER, _mark(frame_id, time_limit))
+                    write_text(taken / OWNER, _mark(frame_id, time_limit))
                     _at_work.add(new)
-                    taken = taken.rename(new)
+                    move(taken, new)
+                    taken = new
                 yield taken
 
     def _new(self, frame_id: str) -> Path:
@@ -83,7 +83,9 @@ class CalculationFolders:
     def leave(self, folder: Path) -> Path:
         """The calculation stays, for the next who asks for this frame. Says where."""
         with suppress(OSError):
-            folder = folder.rename(folder.with_name(folder.name.lstrip(".")))
+            shown = folder.with_name(folder.name.lstrip("."))
+            move(folder, shown)
+            folder = shown
         _at_work.discard(folder)
         return folder
 
@@ -145,15 +147,10 @@ def pack(folder: Path, kept: Path, name: str, all_of_them: bool = False) -> str 
     path = kept / f"{name}.tar.gz"
     try:
         kept.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
-        try:
-            with tarfile.open(part, "w:gz") as archive:
-                for file in sorted(folder.iterdir()):
-                    if file.is_file() and file.name != OWNER and file.stat().st_size <= LARGEST_KEPT:
-                        archive.add(file, f"{name}/{file.name}")
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        with replacing(path) as part, tarfile.open(part, "w:gz") as archive:
+            for file in sorted(folder.iterdir()):
+                if file.is_file() and file.name != OWNER and file.stat().st_size <= LARGEST_KEPT:
+                    archive.add(file, f"{name}/{file.name}")
         shutil.rmtree(folder, ignore_errors=True)
         ours = [p for p in kept.iterdir() if re.fullmatch(r"[0-9a-f]{20}(\.[0-9a-f]{12})?\.tar\.gz", p.name)]
         for old in sorted(ours, key=_changed)[:-KEPT_FAILURES]:

@@ -26,8 +26,8 @@ from pathlib import Path
 from aims_pax import errors
 from aims_pax.errors import LabelError, SetupError
 from aims_pax.labelling import slurm
-from aims_pax.labelling.store import write_whole
 from aims_pax.processes import process_started
+from aims_pax.record.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +187,7 @@ class Claims:
         """For a driver that comes later. Not worth failing for."""
         with suppress(SetupError):
             told = {"class": type(error).__name__, "reason": error.reason, "folder": error.folder}
-            write_whole(self.folder / f"{frame_id}.failure", json.dumps(told))
+            write_text(self.folder / f"{frame_id}.failure", json.dumps(told))
 
     def has_failed(self, frame_id: str) -> bool:
         """Whether a failure was noted that no driver has taken notice of."""

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aims_pax.labelling.store import write_whole
+from aims_pax.record.files import write_bytes, write_text
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Handover:
     def write_runs(self, runs: Sequence[Mapping[str, Any]]) -> None:
         """Raises SetupError."""
         if runs:
-            write_whole(self.runs_path, json.dumps(list(runs)))
+            write_text(self.runs_path, json.dumps(list(runs)))
             self.runs_path.chmod(0o600)  # it holds the keys
         else:
             self.runs_path.unlink(missing_ok=True)
@@ -92,7 +92,7 @@ class Handover:
             "pools": {k: list(v) for k, v in driver.pools.items()},
             "free": driver.free,
         }
-        write_whole(self.driver_path, json.dumps(said))
+        write_text(self.driver_path, json.dumps(said))
 
     def renew(self) -> None:
         """A sign of life, when one is due."""
@@ -126,10 +126,7 @@ class Handover:
             return
         content = pickle.dumps(list(tasks))
         signatures = json.dumps([_signature(key, content) for key in keys])
-        self.tasks_path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.tasks_path.with_name(f".tasks.{os.getpid()}")
-        part.write_bytes(signatures.encode() + b"\n" + content)
-        os.replace(part, self.tasks_path)
+        write_bytes(self.tasks_path, signatures.encode() + b"\n" + content)
 
     def forget_tasks(self) -> None:
         self.tasks_path.unlink(missing_ok=True)

@@ -6,16 +6,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
-import os
 import time
 from contextlib import suppress
 from pathlib import Path
 
-from aims_pax.errors import LabelError
+from aims_pax.errors import LabelError, SetupError
 from aims_pax.frames import Frame
+from aims_pax.labelled_data import structure_text
+from aims_pax.record.files import append_text
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +39,10 @@ class Quarantine:
         entry = {"frame": frame.id, "class": name, "reason": error.reason, "folder": error.folder,
                  "formula": frame.formula, "when": round(time.time(), 3)}  # fmt: skip
         try:
-            self.frames.parent.mkdir(parents=True, exist_ok=True)
-            _append(self.frames, _extxyz(frame, name, error.reason))
-            _append(self.lines, json.dumps(entry) + "\n")
-        except OSError as problem:
-            log.warning("cannot write %s: %s", self.frames, problem)
+            append_text(self.frames, _extxyz(frame, name, error.reason))
+            append_text(self.lines, json.dumps(entry) + "\n")
+        except SetupError as problem:
+            log.warning("%s", problem)
 
     def entries(self) -> list[dict[str, str]]:
         """All failures so far; a line that a crash has torn is left out."""
@@ -58,23 +57,6 @@ class Quarantine:
 
 
 def _extxyz(frame: Frame, name: str, reason: str) -> str:
-    from ase.io import write
-
     atoms = frame.to_atoms()
-    atoms.calc = None
     atoms.info.update(frame_id=frame.id, failure=name, reason=reason.replace('"', "'").replace("\n", " "))
-    text = io.StringIO()
-    write(text, atoms, format="extxyz")
-    return text.getvalue()
-
-
-def _append(path: Path, text: str) -> None:
-    """One write, after the end of whatever a crash has left there."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        size = os.lseek(file, 0, os.SEEK_END)
-        if size and os.pread(file, 1, size - 1) != b"\n":
-            text = "\n" + text
-        os.write(file, text.encode())
-    finally:
-        os.close(file)
+    return structure_text(atoms)

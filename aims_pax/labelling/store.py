@@ -13,11 +13,9 @@ import hashlib
 import itertools
 import json
 import logging
-import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,11 +25,11 @@ import numpy as np
 from aims_pax import __version__
 from aims_pax.errors import SetupError
 from aims_pax.frames import Label
+from aims_pax.record.files import move, write_text
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-_serial = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -103,14 +101,14 @@ class LabelStore:
             "version": __version__,
             "when": time.time(),
         }
-        write_whole(self.path(frame_id), json.dumps(record, allow_nan=False))
+        write_text(self.path(frame_id), json.dumps(record, allow_nan=False))
 
     def describe(self, description: Mapping[str, Any]) -> None:
         """Write down what the method's hash stands for, once."""
         path = self.folder / "method.json"
         if not path.exists():
             text = json.dumps({"method": self.method, **description}, indent=1, default=str)
-            write_whole(path, text)
+            write_text(path, text)
 
     def ids(self) -> Iterator[str]:
         """The frames with a label here, in the order of their ids."""
@@ -122,30 +120,6 @@ def method_hash(description: Mapping[str, Any]) -> str:
     """Twelve hex digits of everything that determines a label; the order of keys does not matter."""
     text = json.dumps(description, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that appears whole or not at all, also on a shared file system and under kill -9.
-
-    Raises SetupError naming the file when the file system refuses.
-    """
-    # host and pid make the name unique among processes, the counter among threads
-    part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{next(_serial)}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        _sync(path.parent)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink()
-        raise SetupError(
-            f"cannot write {path}: {error.strerror or error}; free some space or make the folder writable, "
-            "then run again: nothing is lost"
-        ) from error
 
 
 def _read(data: Any, frame_id: str, method: str) -> Record:
@@ -173,18 +147,7 @@ def _move_aside(path: Path, reason: str) -> None:
         if not aside.exists():
             break
     try:
-        path.rename(aside)
+        move(path, aside)
     except OSError:  # another process was quicker, or the folder is read-only: absent either way
         aside = path
     log.warning("label file %s is unreadable (%s): it counts as absent, kept as %s", path, reason, aside.name)
-
-
-def _sync(folder: Path) -> None:
-    """The rename itself reaches the disk; some file systems cannot, and then there is nothing to do."""
-    try:
-        fd = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    with suppress(OSError):
-        os.fsync(fd)
-    os.close(fd)

@@ -5,19 +5,17 @@ Limits are generous: they stop what no force field should ever see, never a stra
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from aims_pax.errors import Insane, NotFinite, WrongShape
-from aims_pax.frames import Array, Frame, Label
+from aims_pax.errors import Insane
+from aims_pax.frames import Array, Frame
+from aims_pax.label_limits import check_label
+
+__all__ = ["check_geometry", "check_label"]
 
 CLOSEST = 0.5  # × the sum of covalent radii: nuclei nearer than that overlap
 LONGEST_VECTOR = 1e3  # Å, a lattice vector beyond it belongs to an exploded cell
 THINNEST_CELL = 0.5  # Å between opposite faces; no atom fits into less
-LARGEST_FORCE = 1e3  # eV/Å; H2 squeezed to a quarter of its bond length is at about 400
-LARGEST_STRESS = 1e2  # eV/Å³ = 16 000 GPa, fifty times the centre of the Earth
-ENERGY_OFFSET = 1e3  # eV an atom on top of the largest electronic energy an atom can have
 
 
 def check_geometry(frame: Frame) -> None:
@@ -25,32 +23,6 @@ def check_geometry(frame: Frame) -> None:
     reason = _finite(frame) or _cell(frame) or _overlap(frame)
     if reason:
         raise Insane(f"not calculated: {reason}")
-
-
-def check_label(frame: Frame, label: Label) -> None:
-    """Raise WrongShape, NotFinite or Insane, with the reason, for a label that must not enter a dataset."""
-    n = len(frame)
-    if label.forces.shape != (n, 3):
-        raise WrongShape(f"forces have shape {label.forces.shape}, expected ({n}, 3)")
-    if not label.finite:
-        parts: dict[str, Any] = {"energy": label.energy, "forces": label.forces, "stress": label.stress}
-        names = [k for k, v in parts.items() if v is not None and not np.isfinite(v).all()]
-        raise NotFinite(f"NaN or infinity in {', '.join(names)}")
-    _plausible(frame, label)
-
-
-def _plausible(frame: Frame, label: Label) -> None:
-    force = np.linalg.norm(label.forces, axis=1)
-    if len(force) and force.max() > LARGEST_FORCE:
-        atom = int(force.argmax())
-        raise Insane(f"force {force[atom]:.3g} eV/Å on atom {atom}; limit {LARGEST_FORCE:g} eV/Å")
-    # Thomas–Fermi: a neutral atom has E = −20.9 eV · Z^(7/3), within 20 % of every all-electron result
-    deepest = float(np.sum(2 * 20.9 * frame.numbers ** (7 / 3) + ENERGY_OFFSET))
-    highest = ENERGY_OFFSET * len(frame)
-    if not -deepest <= label.energy <= highest:
-        raise Insane(f"energy {label.energy:.6g} eV is outside [{-deepest:.3g}, {highest:.3g}] eV")
-    if label.stress is not None and abs(label.stress).max() > LARGEST_STRESS:
-        raise Insane(f"stress {abs(label.stress).max():.3g} eV/Å³; limit {LARGEST_STRESS:g} eV/Å³")
 
 
 def _finite(frame: Frame) -> str | None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aims_pax.dataset import only_known, read_extxyz
-from aims_pax.errors import SettingsError, SetupError
+from aims_pax.dataset import only_known
+from aims_pax.errors import SettingsError
 from aims_pax.frames import LabelledFrame
+from aims_pax.labelled_data import LabelKeys, read_labelled
+from aims_pax.record.files import write_bytes
 from aims_pax.report.errors import ErrorRow, atomic_errors, by_element, by_system, honesty
 from aims_pax.report.predictions import pack, predictions
 from aims_pax.report.words import MEAN, worth
@@ -25,14 +28,15 @@ def assess(
     models: Sequence[Path],
     data: Path,
     output: Path,
-    keys: tuple[str, str, str],
+    keys: tuple[str, ...],
     device: str,
     dtype: str,
     console: Console,
 ) -> dict[str, Any]:
     """Evaluate models on a dataset, print the tables and write predictions beside labels; returns the arrays.
 
-    keys: names of energy, forces and stress in the dataset. The npz has the columns of `report.predictions`, and
+    keys: names of energy, forces, stress and virials in the dataset. The npz has the columns of
+    `report.predictions`, and
     `member_energy (M, F)` eV, `member_forces (M, A, 3)` eV/Å, `models (M,)` where several are given.
     Raises SettingsError for files that cannot be used.
     """
@@ -55,11 +59,7 @@ def assess(
         arrays["member_energy"] = np.stack([a["energy"] for a in single])
         arrays["member_forces"] = np.stack([a["forces"] for a in single])
     before = " (in place of an earlier file)" if output.exists() else ""
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_bytes(pack(arrays))
-    except OSError as error:
-        raise SetupError(f"cannot write {output}: {error.strerror}") from error
+    write_bytes(output, pack(arrays))
     for line in [*_tables(models, single, arrays), f"predictions and labels: {output}{before}"]:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     return arrays
@@ -117,14 +117,14 @@ def _milli(value: float) -> str:
     return f"{1000 * value:.3f}" if math.isfinite(value) else ""
 
 
-def _labelled(path: Path, keys: tuple[str, str, str]) -> list[LabelledFrame]:
+def _labelled(path: Path, keys: tuple[str, ...]) -> list[LabelledFrame]:
     if not path.is_file():
         raise SettingsError(
             f"{path}: {no_such(path)}; the dataset comes last: aims-PAX test MODEL... DATA.xyz"
         )
     if path.suffix in (".model", ".pt"):
         raise SettingsError(f"{path}: a model; the dataset comes last: aims-PAX test MODEL... DATA.xyz")
-    frames = list(read_extxyz(path, *keys))
+    frames = list(read_labelled(path, replace(LabelKeys(*keys), option="--{}-key")))
     if not frames:
         raise SettingsError(f"{path}: no structures in it")
     return frames

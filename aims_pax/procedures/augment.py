@@ -7,10 +7,8 @@ to the number asked for.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,15 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aims_pax import comment_line
-from aims_pax.dataset import whole_structures
+from aims_pax import labelled_data
+from aims_pax.dataset import cut_torn_structure
 from aims_pax.errors import RestartError, SettingsError
 from aims_pax.frames import Frame, LabelledFrame
+from aims_pax.labelled_data import structure_text
 from aims_pax.potential import Potential
 from aims_pax.procedures.calculators import make_potential
 from aims_pax.procedures.potentials import Answering, blaming
 from aims_pax.procedures.told import told
 from aims_pax.procedures.watch import Watch, walltime
+from aims_pax.record.files import append_text, sync, write_text
 from aims_pax.record.lock import Lock
 from aims_pax.record.log import to_console
 from aims_pax.record.made_with import changes, flat, refusal
@@ -96,20 +96,18 @@ def augment(config: Path, console: Console) -> None:
 def _grown(trees: Sequence[Tree], n: int, potential: Counting, target: Path, watch: Watch) -> None:
     """Grow the trees to n each; every new structure goes to the target at once."""
     made, said = 0, time.monotonic()
-    with open(target, "ab", buffering=0) as file:
-        for tree, node in grow(trees, n, potential, watch.raise_if_stopped):
-            if node is None:
-                log.warning("%s", tree.given_up)
-                continue
-            file.write(
-                as_text(tree.name, node).encode()
-            )  # one write: a line is there whole, or torn at the end
-            made += 1
-            if time.monotonic() - said > TOLD_EVERY:
-                said = time.monotonic()
-                total = sum(len(t.nodes) for t in trees)
-                log.info("%d of %d structures · %d evaluations", total, n * len(trees), potential.frames)
-        os.fsync(file.fileno())
+    for tree, node in grow(trees, n, potential, watch.raise_if_stopped):
+        if node is None:
+            log.warning("%s", tree.given_up)
+            continue
+        append_text(target, as_text(tree.name, node))
+        made += 1
+        if time.monotonic() - said > TOLD_EVERY:
+            said = time.monotonic()
+            total = sum(len(t.nodes) for t in trees)
+            log.info("%d of %d structures · %d evaluations", total, n * len(trees), potential.frames)
+    if made:
+        sync(target)
     rejected = sum((tree.rejected for tree in trees), Counter[str]())
     turned_down = ", ".join(f"{count} {reason}" for reason, count in rejected.most_common()) or "none"
     log.info("%d structures from %d evaluations; turned down: %s", made, potential.frames, turned_down)
@@ -142,7 +140,12 @@ def read_structures(path: Path) -> list[Frame]:
     if not path.is_file():
         raise SettingsError(f"data.input: {path}: no such file")
     try:
-        found = ase.io.read(path, index=":")
+        if path.suffix in {".xyz", ".extxyz"}:
+            found: Any = [atoms for _, atoms in labelled_data.read_structures(path)]
+        else:
+            found = ase.io.read(path, index=":")
+    except SettingsError as error:
+        raise SettingsError(f"data.input: {error}") from error
     except Exception as error:  # ASE's readers raise whatever they trip over
         raise SettingsError(f"data.input: {path}: {type(error).__name__}: {error}") from error
     frames = []
@@ -184,24 +187,15 @@ def planted(starts: Sequence[Frame], config: ConfigSettings, target: Path) -> li
 
 
 def _written(target: Path) -> Iterator[Atoms]:
-    """The structures of the output; what a crash left half-written at its end is cut off."""
-    import ase.io
-
+    """The structures of the output; one that a crash left half-written at its end is cut off, a copy is kept."""
     if not target.exists():
         return
-    content = target.read_bytes()
-    whole = whole_structures(content.decode("latin-1"))
-    if whole < len(content):
-        log.warning("%s: the last structure was only half written; dropped, it will be made again", target)
-        os.truncate(target, whole)
-    if not whole:
-        return
+    cut_torn_structure(target)
     try:
-        yield from ase.io.iread(target, index=":", format="extxyz", properties_parser=comment_line.parse)
-    except Exception as error:  # ASE's reader raises whatever it trips over
-        raise RestartError(
-            f"{target}: {type(error).__name__}: {error}; restore this file or remove it"
-        ) from error
+        for _, atoms in labelled_data.read_structures(target):
+            yield atoms
+    except SettingsError as error:
+        raise RestartError(f"{error}; restore this file or remove it") from error
 
 
 def _node(atoms: Atoms) -> tuple[int, Node]:
@@ -282,9 +276,7 @@ def _compare(target: Path, now: Mapping[str, str]) -> None:
 
 def _remember(target: Path, now: Mapping[str, str]) -> None:
     path = _memory(target)
-    temporary = path.with_name(f"{path.name}.new")
-    temporary.write_text(json.dumps({"made_with": dict(now)}, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, json.dumps({"made_with": dict(now)}, indent=1) + "\n")
 
 
 def _memory(target: Path) -> Path:
@@ -296,14 +288,10 @@ def _memory(target: Path) -> Path:
 
 def as_text(tree: str, node: Node) -> str:
     """Extended XYZ of one structure: energy, forces, stress if known, and where it came from."""
-    import ase.io
-
     labelled = LabelledFrame(node.frame, node.label)
     atoms = node.frame.to_atoms()
     atoms.info.update({START: int(tree), **node.origin(), "energy": node.label.energy})
     atoms.arrays["forces"] = np.array(labelled.label.forces)
     if node.label.stress is not None:
         atoms.info["stress"] = np.ravel(node.label.stress)
-    text = io.StringIO()
-    ase.io.write(text, atoms, format="extxyz", write_results=False)
-    return text.getvalue()
+    return structure_text(atoms)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from aims_pax.md import MDState, advance
 from aims_pax.potential import Potential
 from aims_pax.procedures.watch import Watch
 from aims_pax.record.arrays import Torn, pack, unpack
+from aims_pax.record.files import write_bytes
 from aims_pax.samplers.base import SamplingError
 from aims_pax.settings.project import MDSettings
 from aims_pax.settings.training_set import MDSampling
@@ -91,10 +91,7 @@ def _md_settings(section: MDSampling, seed: int) -> MDSettings:
 
 def _save(path: Path, digest: str, state: MDState, kept: Sequence[MDState]) -> None:
     arrays = {f"{k}:{name}": a for k, s in enumerate([state, *kept]) for name, a in s.arrays().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.new")
-    temporary.write_bytes(pack(arrays, {"digest": digest, "kept": len(kept)}))
-    os.replace(temporary, path)
+    write_bytes(path, pack(arrays, {"digest": digest, "kept": len(kept)}))
 
 
 def _continued(path: Path, digest: str) -> tuple[MDState | None, list[MDState]]:

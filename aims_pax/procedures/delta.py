@@ -17,9 +17,9 @@ from ase.data import atomic_numbers, chemical_symbols
 from aims_pax.dataset import to_extxyz
 from aims_pax.errors import LabelError, SettingsError
 from aims_pax.frames import Frame, Label, LabelledFrame
-from aims_pax.procedures.extended_xyz import write_whole
 from aims_pax.procedures.potentials import AT_ONCE, Named
 from aims_pax.record import hdf5
+from aims_pax.record.files import write_text
 from aims_pax.record.hdf5 import Hdf5
 from aims_pax.settings.training_set import DeltaLearning
 
@@ -71,7 +71,7 @@ def delta_learning(shop: Workshop, section: DeltaLearning) -> None:
         for z, e in zip(elements, E0, strict=True)
     ]
     output = shop.work_dir(section) / section.output
-    write_whole(output, to_extxyz([*atoms, *data]))
+    write_text(output, to_extxyz([*atoms, *data]))
     log.info("delta_learning: %d structures of %d groups in %s", len(data), len(paths), output)
 
 

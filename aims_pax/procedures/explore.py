@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,18 +20,22 @@ from aims_pax.core.replay import Replay
 from aims_pax.core.rules import ExploreRules
 from aims_pax.core.uncertainty import atomic_sd, uncertainty
 from aims_pax.core.work import Add, Advance, Advanced, Analyse, Effect, Event, Rewind, Train, Work
-from aims_pax.dataset import Dataset, only_known, read_extxyz
+from aims_pax.dataset import Dataset
 from aims_pax.errors import RestartError, SettingsError
-from aims_pax.frames import Frame, LabelledFrame
+from aims_pax.frames import Frame
+from aims_pax.given_data import GivenFile, read_given, remarks, undetermined_energies
+from aims_pax.labelled_data import LabelKeys, structure_text
 from aims_pax.md.propagate import Advance as Moved
 from aims_pax.md.propagate import advance
 from aims_pax.md.state import MDState
 from aims_pax.md.targets import temperature_at
+from aims_pax.procedures import given_check
 from aims_pax.procedures.initial import write_sets
 from aims_pax.procedures.movers import Movers, movers
 from aims_pax.procedures.observe import Observer
 from aims_pax.procedures.world import Run, StageWorld
 from aims_pax.record.checkpoint import Checkpoint, Snapshot, discard, exists, to_plain
+from aims_pax.record.files import write_text
 from aims_pax.record.folder import RunFolder
 from aims_pax.record.progress import Seen
 from aims_pax.systems import System, deal, elements, system_of
@@ -116,32 +121,65 @@ def _reopened(run: Run, state: stage.State, systems: tuple[str, ...], rules: Exp
 
 def begin_from_data(run: Run) -> None:
     """Fill the dataset from the files the user brings: from all of them, or from none when one is refused."""
-    settings, misc = run.settings.active_learning, run.settings.misc
+    settings = run.settings.active_learning
     assert settings is not None
-    keys = (misc.energy_key, misc.forces_key, misc.stress_key)
     shared = (
         settings.initial_valid_dataset is None
     )  # then valid_ratio of the training structures is set aside
-    given = Dataset()
-    for key, split in (("initial_train_dataset", "train"), ("initial_valid_dataset", "valid")):
-        for member, path in _of_members(getattr(settings, key), run, key):
-            counts: dict[str, int] = {}
-            for labelled in only_known(read_extxyz(path, *keys), run.ensemble.elements, path):
-                formula = labelled.frame.formula
-                origin = {"system": formula, "stage": "given", **labelled.origin}
-                origin |= {"system": system_of(labelled.frame, origin, run.systems), "source": "given"}
-                k = counts[formula] = counts.get(formula, -1) + 1
-                aside = shared and int((k + 0.5) * settings.valid_ratio + 0.5) > int(
-                    (k - 0.5) * settings.valid_ratio + 0.5
-                )
-                one = LabelledFrame(labelled.frame, labelled.label, origin)
-                given.add(one, "valid" if aside else split, member)
+    sets, files = Dataset(), given_files(run)
+    for file, member in files:
+        counts: dict[str, int] = {}
+        for labelled in file.frames:
+            formula = labelled.frame.formula
+            k = counts[formula] = counts.get(formula, -1) + 1
+            aside = shared and int((k + 0.5) * settings.valid_ratio + 0.5) > int(
+                (k - 0.5) * settings.valid_ratio + 0.5
+            )
+            origin = {"system": formula, "stage": "given", **labelled.origin}
+            origin["system"] = system_of(labelled.frame, origin, run.systems)
+            sets.add(replace(labelled, origin=origin), "valid" if aside else file.use, member)
     if settings.initial_train_dataset is not None:
-        _enough(run, given)
-    n = min(len(given.entries), len(run.dataset.entries))
-    run.dataset.begin_again(n if run.dataset.entries[:n] == given.entries[:n] else 0)
-    for entry in given.entries:
-        run.dataset.add(given.frames[entry.frame], entry.split, entry.member)
+        _enough(run, sets)
+    _say(run, [file for file, _ in files])
+    given_check.compare(run, [file for file, _ in files])
+    n = min(len(sets.entries), len(run.dataset.entries))
+    run.dataset.begin_again(n if run.dataset.entries[:n] == sets.entries[:n] else 0)
+    for entry in sets.entries:
+        given = sets.labelled(entry.frame, entry.label)
+        assert given is not None
+        run.dataset.add(given, entry.split, entry.member)
+
+
+def given_files(run: Run) -> list[tuple[GivenFile, int | None]]:
+    """The given training and validation sets, each with the member it is for (None: all)."""
+    settings, misc = run.settings.active_learning, run.settings.misc
+    assert settings is not None
+    found = []
+    for key, use in (("initial_train_dataset", "train"), ("initial_valid_dataset", "valid")):
+        for member, name in _of_members(getattr(settings, key), run, key):
+            path, keys = run.settings.path(name), LabelKeys.of(misc)
+            found.append((read_given(path, name, use, keys, run.ensemble.elements), member))
+    return found
+
+
+def _say(run: Run, files: Sequence[GivenFile]) -> None:
+    """How many structures were given, and what a person should know of them."""
+    settings = run.settings
+    for file in dict.fromkeys((f.name, f.use, len(f.frames)) for f in files):
+        log.info("given data: %s: %d structures (%s)", file[0], file[2], file[1])
+    misc = settings.misc
+    keys = LabelKeys.of(misc)
+    test = (
+        [read_given(settings.path(misc.test_set), misc.test_set, "test", keys, ())] if misc.test_set else []
+    )
+    for line in remarks([*files, *test], keys, settings.mace.general.compute_stress):
+        log.warning("%s", line)
+    energies = settings.mace.architecture.atomic_energies
+    assert settings.active_learning is not None
+    train = [f for file in files if file.use == "train" for f in file.frames]
+    fitted = settings.active_learning.initial_models is None and energies is None
+    if fitted and (text := undetermined_energies(train)):
+        log.warning("%s", text)
 
 
 def _enough(run: Run, given: Dataset) -> None:
@@ -165,20 +203,20 @@ def _enough(run: Run, given: Dataset) -> None:
             )
 
 
-def _of_members(value: str | Mapping[str, str] | None, run: Run, key: str) -> list[tuple[int | None, Path]]:
-    """(member or None for all, path) from one path, or a map from member name, tag or seed to path."""
+def _of_members(value: str | Mapping[str, str] | None, run: Run, key: str) -> list[tuple[int | None, str]]:
+    """(member or None for all, path as written) from one path, or a map from member name, tag or seed to path."""
     if value is None:
         return []
     if isinstance(value, str):
-        return [(None, run.settings.path(value))]
+        return [(None, value)]
     members = run.ensemble.members
-    found: list[tuple[int | None, Path]] = []
+    found: list[tuple[int | None, str]] = []
     for name, path in value.items():
         matches = [i for i, m in enumerate(members) if str(name) in (m.name, str(m.seed))]
         if not matches:
             names = ", ".join(m.name for m in members)
             raise SettingsError(f"ACTIVE_LEARNING.{key}: no member is called {name}; there are {names}")
-        found.append((matches[0], run.settings.path(path)))
+        found.append((matches[0], path))
     return found
 
 
@@ -249,7 +287,7 @@ class ExploreWorld(StageWorld):
         dataset, seed = self.run.dataset, self.run.ensemble.members[member].seed
         train = self.replay.training(dataset.ids("train", member), (seed, work.visit))
         valid = self.replay.validation(dataset.ids("valid", member))
-        return MemberData([dataset.frames[i] for i in train], [dataset.frames[i] for i in valid])
+        return MemberData(dataset.chosen("train", member, train), dataset.chosen("valid", member, valid))
 
     # ------------------------------------------------------------ molecular dynamics
 
@@ -315,14 +353,11 @@ class ExploreWorld(StageWorld):
         every = self.run.settings.misc.save_trajectories
         if not every or step // every <= self.written[i] // every:
             return
-        import ase.io
-
         atoms = self.frames[frame_id].to_atoms()
         atoms.info.update(self.origins[frame_id], uncertainty=float(atomic_sd(forces).max()))
         atoms.arrays["forces"] = forces.mean(axis=0)
-        text = io.StringIO()
-        ase.io.write(text, atoms, format="extxyz", write_results=False)
-        self.run.folder.append_text(self.run.folder.trajectories / f"{self._tag(i)}.xyz", text.getvalue())
+        path = self.run.folder.trajectories / f"{self._tag(i)}.xyz"
+        self.run.folder.append_text(path, structure_text(atoms))
         self.written[i] = step
 
     def _tag(self, i: int) -> str:
@@ -420,5 +455,4 @@ def collect_analysis(folder: Path) -> None:
     for path in sorted(folder.glob("trajectory_*/step_*.npz")):
         with np.load(path, allow_pickle=False) as stored:
             rows.append(",".join(f"{stored[name].item():.8g}" for name in names))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "analysis.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    write_text(folder / "analysis.csv", "\n".join(rows) + "\n")

@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from aims_pax.errors import SetupError
 from aims_pax.frames import Frame, Label
+from aims_pax.labelled_data import structure_text
+from aims_pax.record.files import write_text
 
 
 def write_labelled(
     path: Path, frames: Sequence[Frame], labels: Sequence[Label], info: Mapping[str, str | int | float]
 ) -> None:
     """Write a whole file atomically; `info` is put on every structure. Raises SetupError naming the file."""
-    import ase.io
-
-    text = io.StringIO()
+    texts = []
     for frame, label in zip(frames, labels, strict=True):
         atoms = frame.to_atoms()
         atoms.info.update({**info, "energy": label.energy})
         atoms.arrays["forces"] = np.array(label.forces)
         if label.stress is not None:
             atoms.info["stress"] = np.ravel(label.stress)
-        ase.io.write(text, atoms, format="extxyz", write_results=False)
-    write_whole(path, text.getvalue())
-
-
-def write_whole(path: Path, text: str) -> None:
-    """A text file, there complete or as it was before."""
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise SetupError(
-            f"cannot write {path}: {error.strerror}; free space or mend the permissions"
-        ) from error
+        texts.append(structure_text(atoms))
+    write_text(path, "".join(texts))

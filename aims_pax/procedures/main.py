@@ -15,8 +15,10 @@ from ase.data import chemical_symbols
 from rich.console import Console
 
 from aims_pax import __version__, seeds
-from aims_pax.dataset import Dataset, only_known, read_extxyz, write_extxyz
+from aims_pax.dataset import Dataset, write_extxyz
 from aims_pax.errors import SettingsError, SetupError
+from aims_pax.given_data import GivenFile, overlap, read_given
+from aims_pax.labelled_data import LabelKeys
 from aims_pax.labelling.executor import cores
 from aims_pax.procedures import atomic_energies, converge, delivered, explore, initial
 from aims_pax.procedures.beside import beside
@@ -26,10 +28,11 @@ from aims_pax.procedures.reporting import Reporter
 from aims_pax.procedures.told import refused, told
 from aims_pax.procedures.watch import Watch, walltime
 from aims_pax.procedures.world import Run
+from aims_pax.record import owners
 from aims_pax.record.checkpoint import Checkpoint, discard
 from aims_pax.record.control import Wishes
 from aims_pax.record.folder import RunFolder
-from aims_pax.record.identity import compare
+from aims_pax.record.identity import compare, has_snapshots, remember
 from aims_pax.record.journal import Journal
 from aims_pax.record.lock import Lock
 from aims_pax.record.log import to_console, to_file
@@ -208,6 +211,9 @@ def deliver(run: Run, chosen: list[int]) -> None:
     misc = run.settings.misc
     if misc.test_set:
         sets["test set"] = _test_set(run.settings, run.ensemble)
+        train = GivenFile("results/training.xyz", "train", tuple(sets["training"]))
+        for line in overlap(train, GivenFile(misc.test_set, "test", tuple(sets["test set"]))):
+            log.warning("%s", line)
     potential = run.ensemble.potential(members=chosen)
     _predict(run, potential, sets)
     for name, frames in sets.items():
@@ -231,9 +237,8 @@ def _test_set(settings: Settings, ensemble: Ensemble) -> list[LabelledFrame]:
     misc = settings.misc
     if not misc.test_set:
         return []
-    path = settings.path(misc.test_set)
-    frames = read_extxyz(path, misc.energy_key, misc.forces_key, misc.stress_key)
-    return list(only_known(frames, ensemble.elements, path))
+    path, keys = settings.path(misc.test_set), LabelKeys.of(misc)
+    return list(read_given(path, misc.test_set, "test", keys, ensemble.elements).frames)
 
 
 def _predict(run: Run, potential: Committee, sets: Mapping[str, Sequence[LabelledFrame]]) -> None:
@@ -311,12 +316,14 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
             _limit_memory(settings)
             if settings.active_learning is not None:
                 explore.refuse_fewer(folder, settings.active_learning.num_trajectories, systems)
+            owners.claim(folder, settings.mace.general.name_exp)
             with (
                 display.on(),
                 Labeller.from_settings(settings, folder.data, check=watch.raise_if_stopped) as labeller,
             ):
                 labeller.check_elements(elements(s.frame for s in systems))
                 compare(folder, effective(settings), labeller.method, {s.name: s.frame.id for s in systems})
+                made_under = remember(folder, effective(settings))
                 journal = Journal(folder)
                 journal.write("run", "begun", _process())
                 desk = Desk(settings, folder, labeller, journal, watch)
@@ -328,11 +335,19 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
                     beside(settings, ensemble) as trainer,
                 ):
                     yield Run(
-                        settings, folder, systems, labeller, Dataset(folder.data), ensemble, journal, watch,
-                        display, Reporter(folder, settings.misc.report), trainer,
+                        settings, folder, systems, labeller, _dataset(folder), ensemble, journal, watch,
+                        display, Reporter(folder, settings.misc.report), trainer, made_under,
                     )  # fmt: skip
     except OSError as error:
         raise SetupError(refused(error)) from error
+
+
+def _dataset(folder: RunFolder) -> Dataset:
+    """The data of this run; of a run whose restart/ was removed only the labelled frames remain."""
+    dataset = Dataset(folder.data)
+    if not has_snapshots(folder):
+        dataset.begin_anew()
+    return dataset
 
 
 def _process() -> dict[str, str | int]:

@@ -7,7 +7,6 @@ reported with their index, counted from 0 as ASE does, go to the quarantine, and
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,12 +16,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aims_pax import comment_line
+from aims_pax import labelled_data
 from aims_pax.core.recalculate import Failure
-from aims_pax.dataset import to_extxyz, unreadable
 from aims_pax.errors import Insane, SettingsError, SetupError
 from aims_pax.frames import Array, Frame, Label, LabelledFrame
+from aims_pax.labelled_data import (
+    LARGEST,
+    LabelKeys,
+    frame_of,
+    has_label,
+    labelled_frame,
+    origin_of,
+    structure_text,
+    to_extxyz,
+)
 from aims_pax.procedures.listed import Desk, Wanted, forget, label_all, opened
+from aims_pax.record.identity import remember
+from aims_pax.settings import effective
 from aims_pax.settings.geometries import with_settings
 from aims_pax.systems import elements
 
@@ -84,7 +94,9 @@ def run_recalculate(
                 f"{desk.labeller.quarantine.lines}"
             )
         labels = {s.index: _label(desk, s) for s in structures if s.index not in failed}
-        desk.folder.write_text(target, "".join(_texts(structures, labels, failed, keep_failed)))
+        made_under = remember(desk.folder, effective(settings))
+        origins = {s.index: _origin(desk, s, source, made_under) for s in structures if s.index in labels}
+        desk.folder.write_text(target, "".join(_texts(structures, labels, origins, failed, keep_failed)))
         forget(desk, name)
         _tell(desk, structures, labels, failed)
         log.info("done: %d structures in %s", len(structures if keep_failed else labels), target)
@@ -94,41 +106,28 @@ def run_recalculate(
 
 
 def read_structures(path: Path, misc: MiscSettings) -> list[Structure]:
-    """Every structure of an extended XYZ file, labelled or not. Raises SettingsError with file and index."""
-    import ase.io
-
+    """Every structure of an extended XYZ file, labelled or not. Raises SettingsError with file and structure."""
     found: list[Structure] = []
-    try:
-        for atoms in ase.io.iread(path, index=":", format="extxyz", properties_parser=comment_line.parse):
-            found.append(_structure(len(found), atoms, misc))
-    except SettingsError as error:
-        raise SettingsError(f"{path}, structure {len(found)} (from 0): {error}") from error
-    except OSError as error:
-        where = (
-            str(path) if error.strerror else f"{path}, structure {len(found)} (from 0)"
-        )  # ASE's own has none
-        raise SettingsError(f"{where}: {error.strerror or error}") from error
-    except Exception as error:  # ASE's reader raises whatever it trips over
-        raise SettingsError(f"{path}, structure {len(found)} (from 0): {unreadable(error)}") from error
+    for number, atoms in labelled_data.read_structures(path):
+        try:
+            found.append(_structure(number - 1, atoms, LabelKeys.of(misc)))
+        except SettingsError as error:
+            raise SettingsError(f"{path}, structure {number - 1} (from 0): {error}") from error
     if not found:
         raise SettingsError(f"{path}: no structures in it")
     return found
 
 
-def _structure(index: int, atoms: Atoms, misc: MiscSettings) -> Structure:
-    keys = misc.energy_key, misc.forces_key, misc.stress_key
-    known = {*atoms.info, *atoms.arrays, *getattr(atoms.calc, "results", {})}
-    labelled = set(keys[:2]) <= known
-    sound = bool((abs(atoms.positions) < 1e9).all() and (abs(atoms.cell.array) < 1e9).all())
-    if not labelled:  # the one reader of datasets serves: it is given a label to leave aside
-        atoms = atoms.copy()
-        atoms.info[keys[0]] = 0.0
-        atoms.arrays[keys[1]] = np.zeros((len(atoms), 3))
-        atoms.info.pop(keys[2], None)
+def _structure(index: int, atoms: Atoms, keys: LabelKeys) -> Structure:
+    sound = bool((abs(atoms.positions) < LARGEST).all() and (abs(atoms.cell.array) < LARGEST).all())
     if not sound:
         atoms.info.pop("frame_id", None)  # a hash of NaN means nothing
-    read = LabelledFrame.from_atoms(atoms, *keys)
-    return Structure(index, read.frame, read.origin, read.label if labelled else None, sound)
+    if sound and has_label(atoms, keys):
+        read = labelled_frame(atoms, keys)
+        return Structure(index, read.frame, read.origin, read.label, sound)
+    with np.errstate(invalid="ignore"):
+        frame = frame_of(atoms)
+    return Structure(index, frame, origin_of(atoms, frame, keys), None, sound)
 
 
 def _with_settings(structure: Structure, settings: Settings, source: Path) -> Structure:
@@ -188,6 +187,12 @@ def _label(desk: Desk, structure: Structure) -> Label:
     return label
 
 
+def _origin(desk: Desk, structure: Structure, source: Path, made_under: str) -> dict[str, str]:
+    """Whose label it is now; of the label that the file had nothing remains."""
+    method = desk.labeller.method_of(structure.system)
+    return {"source": f"recalc:{source.name}#{structure.index + 1}", "method": method, "settings": made_under}
+
+
 def _unsound(structure: Structure) -> Failure:
     reason = "not calculated: the structure holds NaN, infinity or absurdly large numbers"
     log.warning("%s · %s: %s", structure.name, Insane.__name__, reason)
@@ -197,29 +202,25 @@ def _unsound(structure: Structure) -> Failure:
 def _texts(
     structures: Sequence[Structure],
     labels: Mapping[int, Label],
+    origins: Mapping[int, Mapping[str, str]],
     failed: Mapping[int, Failure],
     keep_failed: bool,
 ) -> Iterable[str]:
     """Extended XYZ of each structure that belongs into the result, in the order of the input."""
     for s in structures:
         if s.index in labels:
-            yield to_extxyz([LabelledFrame(s.frame, labels[s.index], s.origin)])
+            yield to_extxyz([LabelledFrame(s.frame, labels[s.index], {**s.origin, **origins[s.index]})])
         elif keep_failed:
             yield _without_label(s, failed[s.index])
 
 
 def _without_label(structure: Structure, failure: Failure) -> str:
-    import ase.io
-
     with np.errstate(invalid="ignore"):  # the id of a structure that holds NaN
         atoms = structure.frame.to_atoms()
     if not structure.sound:
         del atoms.info["frame_id"]
-    reason = failure.reason.replace('"', "'").replace("\n", " ")
-    atoms.info.update(structure.origin, failure=failure.kind, reason=reason)
-    text = io.StringIO()
-    ase.io.write(text, atoms, format="extxyz")
-    return text.getvalue()
+    atoms.info.update(structure.origin, failure=failure.kind, reason=failure.reason.replace("\n", " "))
+    return structure_text(atoms)
 
 
 # ---------------------------------------------------------------- telling

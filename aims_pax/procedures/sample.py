@@ -7,10 +7,8 @@ the same command cuts off what lies beyond and goes on there, as if it had never
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +18,13 @@ from numpy.typing import NDArray
 
 from aims_pax import seeds
 from aims_pax.errors import Abandoned, RestartError, SettingsError
+from aims_pax.labelled_data import structure_text
 from aims_pax.procedures.mixture import mixture
 from aims_pax.procedures.potentials import Potentials
 from aims_pax.procedures.told import told
 from aims_pax.procedures.watch import Watch, walltime
 from aims_pax.record.arrays import Torn, pack, unpack
+from aims_pax.record.files import append_text, cut_torn_tail, write_bytes
 from aims_pax.record.lock import Lock
 from aims_pax.record.log import to_console
 from aims_pax.record.made_with import changes, flat, refusal
@@ -94,10 +94,7 @@ def _fill(target: Path, made: Mixture, systems: Sequence[System], settings: Samp
             _write_memory(
                 target, {}, digest, made_with, 0
             )  # from now on what lies there is ours, however it ends
-        with open(target, "ab") as file:
-            file.write("".join(_texts(samples, done)).encode())
-            file.flush()
-            os.fsync(file.fileno())
+        append_text(target, "".join(_texts(samples, done)), sync=True)
         done += more
         _write_memory(target, made.memory(), digest, made_with, done)
         counts.update(str(s.origin["sampler"]) for s in samples)
@@ -108,16 +105,12 @@ def _fill(target: Path, made: Mixture, systems: Sequence[System], settings: Samp
 
 def _texts(samples: Sequence[Sample], done: int) -> Iterator[str]:
     """Extended XYZ of each sample: where it came from, and an id that tells its geometry and number."""
-    import ase.io
-
     number: Counter[str] = Counter()
     for one in samples:
         atoms, system = one.frame.to_atoms(), str(one.origin["system"])
         atoms.info |= {"id": f"{system}-{done + number[system]}", **_renamed(one.origin)}
         number[system] += 1
-        text = io.StringIO()
-        ase.io.write(text, atoms, format="extxyz", write_results=False)
-        yield text.getvalue()
+        yield structure_text(atoms)
 
 
 def _renamed(origin: Any) -> dict[str, Any]:
@@ -164,8 +157,11 @@ def _taken_up(target: Path, made: Mixture, digest: str, made_with: Mapping[str, 
     if size < told["size"]:
         raise RestartError(f"{target}: is shorter than what was made; restore it, or remove it to begin anew")
     if size > told["size"]:
-        log.info("%s: a batch that was only half written is made again", target.name)
-        os.truncate(target, told["size"])
+        log.info(
+            "%s: what is behind the last whole batch is removed; a half-written batch is made again",
+            target.name,
+        )
+        cut_torn_tail(target, told["size"])
     if told["made"]:
         made.remember(arrays)
     return int(told["made"])
@@ -176,9 +172,7 @@ def _write_memory(
 ) -> None:
     path, size = _memory(target), target.stat().st_size if done else 0
     told = {"digest": digest, "made_with": dict(made_with), "made": done, "size": size}
-    temporary = path.with_name(f"{path.name}.new")
-    temporary.write_bytes(pack(dict(arrays), told))
-    os.replace(temporary, path)
+    write_bytes(path, pack(dict(arrays), told))
 
 
 def _made_with(settings: Sampling, systems: Sequence[System]) -> dict[str, str]:

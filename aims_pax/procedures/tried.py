@@ -18,7 +18,10 @@ from aims_pax.errors import AimsPaxError, SettingsError, SetupError
 from aims_pax.frames import Frame
 from aims_pax.labelling.calculator import QUICK, CalculatorReference, own_folder
 from aims_pax.potential import CalculatorPotential, calculate
+from aims_pax.procedures import given_check
 from aims_pax.procedures.calculators import make_potential
+from aims_pax.record import owners
+from aims_pax.record.folder import RunFolder
 from aims_pax.report.words import counted
 from aims_pax.settings.augment import Call
 from aims_pax.settings.geometries import read_geometries
@@ -47,9 +50,13 @@ def verdict(settings: Settings, wanted: bool = False) -> Verdict:
 
     Raises SettingsError when the reference cannot label the smallest geometry, or the device is not there.
     """
+    owners.check(RunFolder(settings), settings.mace.general.name_exp)
     smallest = min(read_geometries(settings), key=lambda s: len(s.frame))
     warnings = [*_programs(settings), *_device(settings, wanted)]
-    said = _tries(_calculators(settings), smallest, wanted)
+    calculators = _calculators(settings)
+    said = _tries(calculators, smallest, wanted)
+    if wanted and "REFERENCE" in calculators:
+        warnings += given_check.try_given(settings, calculators["REFERENCE"].label)
     if settings.reference.type == "aims":
         said.append("FHI-aims was not started")
     elif "REFERENCE" not in " ".join(said):

@@ -53,6 +53,7 @@ class Run:
     display: Display
     reporter: Reporter
     beside: Beside | None = None
+    settings_hash: str = ""  # of all that is written in restart/settings.json, see `record.identity`
 
     def member_data(self, member: int) -> MemberData:
         """The member's own training and validation frames."""
@@ -113,12 +114,23 @@ class StageWorld:
     def apply(self, effect: Effect) -> None:
         match effect:
             case Add(frame, split, member):
-                labelled = self.run.dataset.frames.get(frame) or LabelledFrame(
-                    self.frame(frame), self.labels[frame], self.origins.get(frame, {})
-                )
-                self.run.dataset.add(labelled, split, member)
+                self.run.dataset.add(self.labelled(frame), split, member)
             case _:
                 raise TypeError(f"{effect} has no meaning in stage {self.stage.NAME}")
+
+    def labelled(self, frame: str) -> LabelledFrame:
+        """A frame with the label of this run's reference and all that says where both come from."""
+        origin, dataset = self.origins.get(frame, {}), self.run.dataset
+        method = self.run.labeller.method_of(origin.get("system"))
+        known = dataset.labelled(frame, method)
+        if known is not None:
+            return known
+        if frame not in self.labels and frame in dataset:  # an older version did not write methods
+            return dataset.frames[frame]
+        return LabelledFrame(
+            self.frame(frame), self.labels[frame],
+            {**origin, "source": "reference", "method": method, "settings": self.run.settings_hash},
+        )  # fmt: skip
 
     # ------------------------------------------------------------ the device
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import socket
 import time
 from pathlib import Path
 from typing import Any
 
 from aims_pax.errors import SettingsError, SetupError
+from aims_pax.record import files
 from aims_pax.record.lock import Lock
 
 log = logging.getLogger(__name__)
@@ -48,8 +48,8 @@ class Wishes:
 
     def paused(self) -> None:
         """Say that nothing moves any more."""
-        with contextlib.suppress(OSError):  # a full disk is no reason to end a run that rests
-            write(self.restart / ANSWER, {"since": time.time(), "of": self._me})
+        with contextlib.suppress(SetupError):  # a full disk is no reason to end a run that rests
+            files.write_text(self.restart / ANSWER, json.dumps({"since": time.time(), "of": self._me}))
 
     def running(self) -> None:
         """Take that back, and the wish with it."""
@@ -76,10 +76,7 @@ def ask(folder: Path, wish: str) -> dict[str, Any]:
             )
         raise SettingsError(f"nothing to {wish}: no aims-PAX works in {where} at the moment")
     content = {"wish": wish, "of": holder, "when": time.time(), "from": socket.gethostname()}
-    try:
-        write(restart / WISH, content)
-    except OSError as error:
-        raise SetupError(f"cannot write {restart / WISH}: {error.strerror}") from error
+    files.write_text(restart / WISH, json.dumps(content))
     return holder
 
 
@@ -104,16 +101,6 @@ def words(wish: dict[str, Any]) -> str:
         f" from {time.strftime('%Y-%m-%d %H:%M', time.localtime(when))}" if isinstance(when, float) else ""
     )
     return f"aims-PAX {wish.get('wish')}{clock} on {wish.get('from')}"
-
-
-def write(path: Path, content: dict[str, Any]) -> None:
-    """Write a small JSON file atomically. Raises OSError."""
-    aside = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
-    try:
-        aside.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -1,13 +1,11 @@
-"""The working folder: every path aims-PAX uses and every atomic write."""
+"""The working folder: every path aims-PAX uses; what is written goes through `files`."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aims_pax.errors import SetupError
+from aims_pax.record import files
 
 if TYPE_CHECKING:
     from aims_pax.settings import Settings
@@ -30,35 +28,16 @@ class RunFolder:
         self.trajectories = self.root / "trajectories"
 
     def write_text(self, path: Path, text: str) -> None:
-        """Write a whole text file atomically."""
-        self.write_bytes(path, text.encode("utf-8"))
+        """Write a whole text file atomically. Raises SetupError naming the file."""
+        files.write_text(path, text)
 
     def write_bytes(self, path: Path, content: bytes) -> None:
         """Write a whole file atomically: it is there complete, or it is as it was before.
 
         Raises SetupError naming the file when the disk is full or the folder cannot be written.
         """
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise SetupError(
-                f"cannot write {path}: {error.strerror}; free space or fix the permissions, then run again: "
-                "nothing is lost"
-            ) from error
+        files.write_bytes(path, content)
 
     def append_text(self, path: Path, text: str) -> None:
         """Append to a text file that only grows. Raises SetupError naming the file."""
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "a", encoding="utf-8") as file:
-                file.write(text)
-        except OSError as error:
-            raise SetupError(f"cannot write {path}: {error.strerror}") from error
+        files.append_text(path, text)

@@ -16,7 +16,6 @@ the attribute `settings`, the digest of what it was made with, and `made_with`, 
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 
 from aims_pax.errors import RestartError, SetupError
 from aims_pax.frames import Frame, Label
+from aims_pax.record import files
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -173,24 +173,15 @@ class Hdf5:
             yield file
 
     def _change(self, put: Any) -> None:
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.new")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            if self.path.exists():
-                shutil.copyfile(self.path, temporary)
-            with h5py().File(temporary, "a") as file:
-                put(file)
-            with open(temporary, "rb") as written:
-                os.fsync(written.fileno())
-            os.replace(temporary, self.path)
+            with files.replacing(self.path) as part:
+                if self.path.exists():
+                    shutil.copyfile(self.path, part)
+                with h5py().File(part, "a") as file:
+                    put(file)
         except OSError as error:
-            raise SetupError(
-                f"cannot write {self.path}: {error.strerror or error}; free space or mend the permissions, then run "
-                "again: finished steps are kept"
-            ) from error
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+            raise files.refusal(self.path, error) from error
 
 
 def _has_positions(item: Any) -> bool:

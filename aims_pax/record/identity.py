@@ -7,6 +7,7 @@ with may change until it has taken them in: a file that was refused can be repla
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -48,6 +49,7 @@ CONTENTS = {  # of the method, hashes of
     "REFERENCE.source": "the module of REFERENCE.factory",
 }
 CONTENT = "REFERENCE.contents."  # hashes of the modules and files of a calculator, by their names
+NO_LABEL = ("aimsPAX.CLUSTER", "aimsPAX.MISC", "mace.MISC")  # sections
 SILENT = ("aimsPAX.MISC.path_to_geometry", "aimsPAX.REFERENCE")  # told by geometries and method below
 
 
@@ -86,10 +88,29 @@ def compare(
         folder.write_text(path, json.dumps(now, indent=1) + "\n")
 
 
+def remember(folder: RunFolder, effective: Mapping[str, Any]) -> str:
+    """Twelve hex digits of the settings that a label was made under; what they stand for is kept beside the data.
+
+    Settings of the cluster, of logs and of where files lie do not count: they change no label.
+    """
+    told = {k: v for k, v in flat(effective).items() if not k.startswith(NO_LABEL)}
+    text = json.dumps(told, sort_keys=True, indent=1) + "\n"
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    path = folder.data / "settings" / f"{digest}.json"
+    if not path.exists():
+        folder.write_text(path, text)
+    return digest
+
+
+def has_snapshots(folder: RunFolder) -> bool:
+    """Whether a stage of this run can be continued."""
+    return any(folder.restart.glob("*/state-*.npy"))
+
+
 def _took_in(folder: RunFolder) -> bool:
     """The run has data, or a stage of it has begun."""
     entries = folder.data / ENTRIES
-    return (entries.exists() and entries.stat().st_size > 0) or any(folder.restart.glob("*/state-*.npy"))
+    return (entries.exists() and entries.stat().st_size > 0) or has_snapshots(folder)
 
 
 def _refused(old: Mapping[str, Any], new: Mapping[str, Any], took_in: bool) -> Iterator[str]:

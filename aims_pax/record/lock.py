@@ -23,6 +23,7 @@ from typing import Any
 
 from aims_pax.errors import Busy, SetupError
 from aims_pax.processes import process_started
+from aims_pax.record.files import move
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +159,7 @@ class Lock:
             )
         aside = self.path.with_name(f".stale.{self._mine['host']}.{self._mine['pid']}")
         with contextlib.suppress(FileNotFoundError):
-            os.rename(self.path, aside)
+            move(self.path, aside)
             aside.unlink()
 
     def _goes_quiet(self, holder: dict[str, Any], check: Callable[[], None]) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols
 
+from aims_pax.record.files import write_bytes
 from aims_pax.report import ledger
 from aims_pax.report.defaults import differing
 from aims_pax.report.distances import shortest
@@ -29,7 +30,6 @@ from aims_pax.report.errors import (
 )
 from aims_pax.report.gather import gather
 from aims_pax.report.nouns import RunRecord
-from aims_pax.report.page import write
 from aims_pax.report.reading import json_file
 from aims_pax.report.words import (
     BEST,
@@ -56,7 +56,7 @@ def write_cards(folder: Path) -> list[Path]:
     paths = []
     for name in run.results:
         path = run.folder / "results" / f"{Path(name).stem}.md"
-        write(path, card(run, name).encode())
+        write_bytes(path, card(run, name).encode())
         paths.append(path)
     return paths
 

@@ -303,7 +303,7 @@ def _splits(path: Path) -> tuple[dict[str, dict[str, None]], int]:
     splits: dict[str, dict[str, None]] = {}
     of: dict[int | None, set[str]] = {None: set()}
     for entry in json_lines(path):
-        if isinstance(entry, list) and len(entry) == 3:
+        if isinstance(entry, list) and len(entry) in (3, 4):  # frame, split, member, label
             splits.setdefault(str(entry[1]), {})[str(entry[0])] = None
             if entry[1] == "train" and isinstance(entry[2], int | None):
                 of.setdefault(entry[2], set()).add(str(entry[0]))

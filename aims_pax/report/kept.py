@@ -39,7 +39,7 @@ def save(path: Path, journal: Path, story: Story, start: int, end: int) -> None:
     if end - start < max(WORTH, end // 10):
         return
     from aims_pax.errors import SetupError
-    from aims_pax.report.page import write
+    from aims_pax.record.files import write_bytes
 
     looks = story.looks
     columns = {c: np.frombuffer(getattr(looks, c), getattr(looks, c).typecode) for c in _columns()}
@@ -59,7 +59,7 @@ def save(path: Path, journal: Path, story: Story, start: int, end: int) -> None:
         OSError, SetupError
     ):  # a folder of somebody else's, a full disk: read it all next time
         meta = {"kept": FORMAT, "end": end, "tail": _tail(journal, end), "story": plain}
-        write(path, pack(columns, meta))
+        write_bytes(path, pack(columns, meta))
 
 
 def _story(arrays: dict[str, Any], plain: dict[str, Any]) -> Story:

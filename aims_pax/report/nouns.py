@@ -205,6 +205,16 @@ class RunRecord:
                 row[split] = row.get(split, 0) + 1
         return dict(sorted(table.items()))
 
+    def sources(self) -> dict[str, int]:
+        """{file or `reference`: labelled frames in the sets}: who made the labels."""
+        source = {s.id: s.source for s in self.structures}
+        frames = {frame for split in self.splits.values() for frame in split}
+        table: dict[str, int] = {}
+        for frame in frames:
+            name = source.get(frame, "reference")
+            table[name] = table.get(name, 0) + 1
+        return dict(sorted(table.items(), key=lambda item: (item[0] != "reference", item[0])))
+
     def shares(self) -> dict[str, float]:
         """Seconds of the device by what it did."""
         seconds: dict[str, float] = {}

@@ -8,10 +8,8 @@ report/summary.json    the numbers of the head
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from aims_pax.record.files import write_bytes
 from aims_pax.report import course, figures, ledger
 from aims_pax.report.defaults import differing
 from aims_pax.report.errors import NAMES, UNSEEN, ErrorRow, by_element, by_system, held_out, untested
@@ -51,13 +50,13 @@ def write_report(folder: Path, pictures: bool = True) -> Path:
     if pictures:
         for one in [p for panel in panels for p in (panel, panel.below) if p is not None]:
             if one.png:
-                write(beside / f"{one.name}.png", one.png)
+                write_bytes(beside / f"{one.name}.png", one.png)
             if one.table:
                 tables[one.name] = one.table
         for name, table in tables.items():
-            write(beside / f"{name}.csv", _csv(table).encode())
-        write(beside / "summary.json", (json.dumps(ledger.summary(run), indent=1) + "\n").encode())
-    write(folder / PAGE, text.encode())
+            write_bytes(beside / f"{name}.csv", _csv(table).encode())
+        write_bytes(beside / "summary.json", (json.dumps(ledger.summary(run), indent=1) + "\n").encode())
+    write_bytes(folder / PAGE, text.encode())
     return folder / PAGE
 
 
@@ -278,23 +277,6 @@ def _settings_table(run: RunRecord) -> str:
 
 
 # ---------------------------------------------------------------- files
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a whole file: it is there complete, or it is as it was before. Raises SetupError naming it."""
-    from aims_pax.errors import SetupError
-
-    aside = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(content)
-        os.replace(aside, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        raise SetupError(
-            f"cannot write {path}: {error.strerror}; free space or fix the permissions"
-        ) from error
 
 
 def _csv(columns: Mapping[str, Sequence[Any]]) -> str:

@@ -5,6 +5,7 @@ Half-written last lines and structures are passed over, missing files are empty;
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from aims_pax.frames import ENERGY, FORCES, STRESS, Array
 from aims_pax.record.arrays import Torn, unpack
 
-WORD = re.compile(r'(\w+)=("[^"]*"|\S+)')
+WORD = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\S+)')
 TAIL = 1200  # bytes at the end of a label file that hold everything but the numbers
 
 
@@ -180,6 +181,14 @@ class Structure:
         return self.info.get("system", "")
 
     @property
+    def source(self) -> str:
+        """Who made the label: `reference`, or the file it was given in."""
+        source = self.info.get("source", "")
+        if source.startswith("given:"):
+            return source.removeprefix("given:").rpartition("#")[0]
+        return "given" if self.info.get("stage") == "given" else "reference"
+
+    @property
     def energy(self) -> float:
         """Reference energy in eV, NaN when there is none."""
         return number(self.info.get(ENERGY))
@@ -216,6 +225,8 @@ def structures(path: Path) -> Iterator[Structure]:
     try:
         with open(path, "rb") as file:
             while head := file.readline():
+                if not head.strip():
+                    continue
                 if not head.strip().isdigit() or not head.endswith(b"\n"):
                     return
                 comment = file.readline()
@@ -224,10 +235,20 @@ def structures(path: Path) -> Iterator[Structure]:
                 if not comment.endswith(b"\n") or (lines and not lines[-1].endswith(b"\n")):
                     return
                 words = WORD.findall(comment.decode("utf-8", errors="replace"))
-                info = {key: value.strip('"') for key, value in words}
+                info = {key: _plain(value) for key, value in words}
                 yield Structure(path, n, info, offset, sum(map(len, lines)))
     except OSError:
         return
+
+
+def _plain(value: str) -> str:
+    """A value without its quotes; names that look like numbers are written as JSON (`labelled_data`)."""
+    value = value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value.strip('"')
+    value = re.sub(r"\\(.)", r"\1", value)
+    if value.startswith("_JSON "):
+        with contextlib.suppress(ValueError):
+            return str(json.loads(value.removeprefix("_JSON ")))
+    return value
 
 
 def number(text: Any) -> float:

@@ -6,13 +6,14 @@ structures of every dataset (and the lines of all of it) and the factories of ca
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from aims_pax.dataset import damage, only_known, read_extxyz
+from aims_pax.dataset import damage
 from aims_pax.errors import SettingsError
+from aims_pax.given_data import GivenFile, read_given, remarks, undetermined_energies
+from aims_pax.labelled_data import LabelKeys
 from aims_pax.settings.base import Document, Place, nearest, no_such, read_document
 from aims_pax.settings.callables import Wanted, odd_arguments, unknown_models, wrong_callables
 from aims_pax.settings.control import MOVES_ATOMS, pair_controls, read_control
@@ -60,7 +61,8 @@ def checked(
         systems, contradictions = found_geometries(settings)
     except SettingsError as error:
         problems.append(_placed(project, mace, ("MISC", "path_to_geometry"), str(error)))
-    look(problems, _files(settings, systems))
+    given: list[GivenFile] = []
+    look(problems, _files(settings, systems, given))
     look(problems, wrong_callables(_factories(settings), settings.folder))
     look(problems, _aims(settings, systems))
     if systems:
@@ -70,6 +72,7 @@ def checked(
         raise SettingsError("\n".join(problems))
     look(warnings, odd_arguments(_factories(settings), settings.folder))
     look(warnings, _noteworthy(settings, systems))
+    look(warnings, _of_given(settings, given))
     look(warnings, _ignored(settings, systems))
     return replace(settings, warnings=(*settings.warnings, *warnings))
 
@@ -202,8 +205,8 @@ def _factories(settings: Settings) -> list[Wanted]:
     return [*wanted, *potentials(settings.samplers)]
 
 
-def _files(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]:
-    """Models and datasets the settings point to."""
+def _files(settings: Settings, systems: Sequence[System], given: list[GivenFile]) -> Iterator[Finding]:
+    """Models and datasets the settings point to; the datasets that can be read are added to `given`."""
     initial, active = settings.initial_dataset, settings.active_learning
     own = active is None or active.initial_models is None  # models that know the elements of the geometries
     known = elements(s.frame for s in systems) if own else ()
@@ -218,23 +221,46 @@ def _files(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]:
         for key in ("initial_train_dataset", "initial_valid_dataset"):
             named = getattr(active, key)
             for file in named.values() if isinstance(named, dict) else [named] if named else []:
-                yield from _labelled(settings, file, known, (ACTIVE, key))
+                yield from _labelled(settings, file, known, (ACTIVE, key), given)
     if settings.misc.test_set is not None:
-        yield from _labelled(settings, settings.misc.test_set, known, ("MISC", "test_set"))
+        yield from _labelled(settings, settings.misc.test_set, known, ("MISC", "test_set"), given)
 
 
-def _labelled(settings: Settings, file: str, known: Sequence[int], place: Place) -> Iterator[Finding]:
+PLACES = {
+    "train": (ACTIVE, "initial_train_dataset"),
+    "valid": (ACTIVE, "initial_valid_dataset"),
+    "test": ("MISC", "test_set"),
+}
+USES = {"initial_train_dataset": "train", "initial_valid_dataset": "valid", "test_set": "test"}
+
+
+def _labelled(
+    settings: Settings, file: str, known: Sequence[int], place: Place, given: list[GivenFile]
+) -> Iterator[Finding]:
     """A dataset, read with the label keys of the settings. known: atomic numbers, none where models are given."""
-    path, misc = settings.path(file), settings.misc
+    path = settings.path(file)
     if not path.is_file():
         yield place, f"{file}: {no_such(path)}"
         return
     try:
-        frames = read_extxyz(path, misc.energy_key, misc.forces_key, misc.stress_key)
-        several = itertools.islice(only_known(frames, known, path) if known else frames, READ)
-        if not sum(1 for _ in several):
+        read = read_given(path, file, USES[str(place[-1])], LabelKeys.of(settings.misc), known, READ)
+        if not read.frames:
             yield place, f"{file}: no structures in it"
         elif (fault := damage(path)) is not None:
             yield place, f"{file}, {fault}"
+        given.append(read)
     except SettingsError as error:
         yield place, str(error).replace(str(path), file, 1)
+
+
+def _of_given(settings: Settings, given: Sequence[GivenFile]) -> Iterator[Finding]:
+    """Duplicates, overlaps and missing stress of the given files, and what their energies do not determine."""
+    stress = settings.mace.general.compute_stress
+    for text in remarks(given, LabelKeys.of(settings.misc), stress):
+        place = next((PLACES[file.use] for file in given if text.startswith(file.name)), ())
+        yield place, text
+    active = settings.active_learning
+    train = [f for file in given if file.use == "train" for f in file.frames]
+    own = active is not None and active.initial_models is None
+    if own and settings.mace.architecture.atomic_energies is None and (said := undetermined_energies(train)):
+        yield (ACTIVE, "initial_train_dataset"), said

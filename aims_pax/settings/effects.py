@@ -159,7 +159,12 @@ TABLE = (
     NoEffect(
         "MD", f"{NOSE_HOOVER} compressibility", _npt_with("MTK", "isotropic-MTK"), "the barostat is MTK"
     ),
-    NoEffect("MISC", "energy_key forces_key stress_key", _no_labelled_files, "no file of labels is given"),
+    NoEffect(
+        "MISC",
+        "energy_key forces_key stress_key virials_key",
+        _no_labelled_files,
+        "no file of labels is given",
+    ),
     NoEffect("TRAINING", "ema_decay", lambda _, s: not s.ema, "ema is False"),
     NoEffect(
         "TRAINING",

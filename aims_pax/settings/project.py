@@ -354,6 +354,17 @@ class MiscSettings(Section):
     energy_key: Text = key("REF_energy", "Name of the energy (eV) in extxyz files you provide.")
     forces_key: Text = key("REF_forces", "Name of the forces (eV/Å) in extxyz files you provide.")
     stress_key: Text = key("REF_stress", "Name of the stress (eV/Å³) in extxyz files you provide.")
+    virials_key: Text = key(
+        "REF_virials",
+        "Name of the virials (eV, −dE/dε as in GAP and MACE) in extxyz files you provide: stress = −virials/V.",
+    )
+    check_given_data: Whole = key(
+        4,
+        "Structures of each given file that the reference labels, too, before they are used: a file of another method "
+        "is refused. 0: none.",
+        possible="[0, inf)",
+        plausible="[0, 100]",
+    )
     test_set: OptionalText = key(None, "extxyz file the final models are tested on.")
     max_walltime: Seconds = key(
         math.inf,

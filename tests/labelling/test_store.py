@@ -108,7 +108,7 @@ from aims_pax.labelling import store
 def stuck(*paths):
     print("writing", flush=True)
     time.sleep(60)
-store.os.replace = stuck
+os.replace = stuck
 store.LabelStore(Path({str(tmp_path)!r}), "a1b2c3").put("f", Label(1.0, np.ones((2, 3))))
 """
     writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)

@@ -443,7 +443,11 @@ def test_a_calculator_that_cannot_be_given_a_charge_labels_no_charged_structure(
     [
         (None, ("old.xyz",), "old.xyz: No such file"),
         ("", ("old.xyz",), "old.xyz: no structures in it"),
-        ("3\nrubbish", ("old.xyz",), "old.xyz, structure 0 (from 0): "),
+        (
+            "3\nrubbish",
+            ("old.xyz",),
+            "old.xyz, structure 1 (counted from 1): the file ends early, after 0 of 3",
+        ),
         (
             "1\nREF_energy=1 Properties=species:S:1:pos:R:3\nH 0 0 0\n",
             ("old.xyz", "-o", "old.xyz"),

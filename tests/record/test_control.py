@@ -8,7 +8,6 @@ import time
 import pytest
 
 from aims_pax.errors import SettingsError, SetupError
-from aims_pax.record import control
 from aims_pax.record.control import Wishes, ask, asked_for, paused_since
 from aims_pax.record.lock import STALE_AFTER, Lock
 
@@ -52,8 +51,9 @@ def test_an_old_wish_never_touches_a_new_run_and_is_told(tmp_path, restart, capl
     """The same process number on the same host, begun at another time, is another run."""
     caplog.set_level("INFO", "aims_pax")
     old = {"pid": os.getpid(), "host": socket.gethostname(), "started": 1.0}
-    control.write(restart / "control.json", {"wish": "stop", "of": old, "when": 1e9, "from": "here"})
-    control.write(restart / "paused.json", {"since": 1e9, "of": old})
+    wish = {"wish": "stop", "of": old, "when": 1e9, "from": "here"}
+    (restart / "control.json").write_text(json.dumps(wish))
+    (restart / "paused.json").write_text(json.dumps({"since": 1e9, "of": old}))
     with Lock(restart / "lock").held():
         assert Wishes(restart).look() is None
         assert paused_since(tmp_path) is None
@@ -83,7 +83,7 @@ def test_a_folder_that_refuses_is_named(tmp_path, restart, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with Lock(restart / "lock").held():
-        monkeypatch.setattr(control, "write", refuse)
+        monkeypatch.setattr("os.replace", refuse)
         with pytest.raises(SetupError, match=r"control\.json: No space left"):
             ask(tmp_path, "stop")
         Wishes(restart).paused()  # a run that rests does not die of it

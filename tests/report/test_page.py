@@ -5,12 +5,12 @@ from html.parser import HTMLParser
 
 import pytest
 
-from aims_pax.errors import SettingsError, SetupError
+from aims_pax.errors import SettingsError
 from aims_pax.record.made_with import flat
 from aims_pax.report import words
 from aims_pax.report.defaults import defaults, differing
 from aims_pax.report.gather import gather
-from aims_pax.report.page import page, write, write_report
+from aims_pax.report.page import page, write_report
 from aims_pax.report.structures import SCRIPT
 from aims_pax.settings import effective
 from tests.report.folders import advanced, answered, made_up, trained
@@ -130,16 +130,6 @@ def test_a_long_run_has_a_small_page(tmp_path):
     ]
     run = gather(made_up(tmp_path / "run", told))
     assert len(page(run)[0]) < 400_000
-
-
-def test_a_file_is_whole_or_as_it_was(tmp_path):
-    path = tmp_path / "a" / "b.html"
-    write(path, b"old")
-    write(path, b"new")
-    assert path.read_bytes() == b"new"
-    assert [p.name for p in path.parent.iterdir()] == ["b.html"]
-    with pytest.raises(SetupError, match=r"cannot write .*b\.html/c"):
-        write(path / "c", b"x")
 
 
 def test_no_run_no_page(tmp_path):

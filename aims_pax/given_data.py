@@ -1,0 +1,162 @@
+"""What a person should know of the labelled files that were given: duplicates, overlaps of sets, stress.
+
+Labels of files stay what they are: given. Their origin says so, `source=given:FILE#7` (structures from 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aims_pax.dataset import only_known
+from aims_pax.frames import Label, LabelledFrame
+from aims_pax.labelled_data import LabelKeys, nth, read_labelled
+
+GPA = 160.21766  # eV/Å³
+HIGH_STRESS = 0.5  # eV/Å³ = 80 GPa
+
+
+@dataclass(frozen=True)
+class GivenFile:
+    """A file of labelled structures as the user named it, and what it is for: train, valid or test."""
+
+    name: str
+    use: str
+    frames: tuple[LabelledFrame, ...]
+
+
+def read_given(
+    path: Path, name: str, use: str, keys: LabelKeys, elements: Sequence[int], most: int | None = None
+) -> GivenFile:
+    """A file of labels; every structure has its place in it as origin.
+
+    name: as the user wrote it. elements: atomic numbers the models know, or none where that does not matter.
+    most: read only so many structures. Raises SettingsError with file and structure number.
+    """
+    frames: Iterable[LabelledFrame] = read_labelled(path, keys)
+    frames = only_known(frames, elements, path) if elements else frames
+    return GivenFile(
+        name,
+        use,
+        tuple(
+            replace(labelled, origin={**labelled.origin, "source": f"given:{name}#{number}"})
+            for number, labelled in enumerate(islice(frames, most), 1)
+        ),
+    )
+
+
+def remarks(files: Iterable[GivenFile], keys: LabelKeys, stress_wanted: bool) -> list[str]:
+    """Warnings about given files: duplicates, overlaps of sets, stress that is missing or improbable."""
+    found: list[str] = []
+    files = list(files)
+    for file in files:
+        found += _duplicates(file)
+        found += _stresses(file, keys, stress_wanted)
+    for other in files:
+        if other.use != "train":
+            found += [line for file in files if file.use == "train" for line in overlap(file, other)]
+    return list(dict.fromkeys(found))
+
+
+def undetermined_energies(frames: Iterable[LabelledFrame]) -> str | None:
+    """That energies of isolated atoms do not follow from these energies by least squares; None when they do.
+
+    They do where there are as many independent compositions as elements.
+    """
+    kinds = {tuple(sorted(f.frame.numbers.tolist())) for f in frames}
+    elements = sorted({z for kind in kinds for z in kind})
+    if not kinds:
+        return None
+    counts = np.array([[kind.count(z) for z in elements] for kind in kinds])
+    rank = int(np.linalg.matrix_rank(counts))
+    if rank >= len(elements):
+        return None
+    compositions = "one composition does" if rank == 1 else f"{rank} independent compositions do"
+    return (
+        f"the energies of the isolated atoms are not determined by the given data: {compositions} not fix "
+        f"{len(elements)} elements, and energies of atomisation, of reactions and of other compositions will mean "
+        "nothing; write ARCHITECTURE.atomic_energies: reference, or values of your own, into mace.yaml to have them"
+    )
+
+
+def _duplicates(file: GivenFile) -> Iterator[str]:
+    first: dict[str, int] = {}
+    same: list[tuple[int, int]] = []
+    different: list[tuple[int, int]] = []
+    for number, labelled in enumerate(file.frames, 1):
+        known = first.setdefault(labelled.id, number)
+        if known != number:
+            label = file.frames[known - 1].label
+            (same if _equal(label, labelled.label) else different).append((known, number))
+    if different:
+        old, new = different[0]
+        a, b = (file.frames[k - 1].label for k in (old, new))
+        force = float(np.abs(a.forces - b.forces).max())
+        yield (
+            f"{file.name}: {_structures(len(different))} there twice with different labels: structure {new} is "
+            f"structure {old} again (counted from 1), its energy differs by {b.energy - a.energy:+.6g} eV, its forces "
+            f"by up to {force:.3g} eV/Å; only the first label is used: remove the wrong one"
+        )
+    if same:
+        old, new = same[0]
+        yield (
+            f"{file.name}: {_structures(len(same))} there twice with the same label, such as {new} and {old} (counted "
+            "from 1); each is used once"
+        )
+
+
+def overlap(train: GivenFile, other: GivenFile) -> Iterator[str]:
+    known = {labelled.id for labelled in train.frames}
+    ids = {labelled.id for labelled in other.frames}
+    both = len(known & ids)
+    if both:
+        what = (
+            "validation error would be a training error" if other.use == "valid" else "test would be no test"
+        )
+        yield (
+            f"{other.name}: {both} of its {len(ids)} structures are the same as in {train.name}: for these the {what}; "
+            "remove them from one of the two"
+        )
+
+
+def _stresses(file: GivenFile, keys: LabelKeys, wanted: bool) -> Iterator[str]:
+    periodic = [f for f in file.frames if f.frame.periodic]
+    stressed = [f for f in periodic if f.label.stress is not None]
+    if wanted and periodic and not stressed:
+        yield (
+            f"{file.name}: none of its {len(periodic)} periodic structures has a stress (looked for {keys.stress} and "
+            f"{keys.virials}), although GENERAL.compute_stress is True: name {keys.named('stress')} or "
+            f"{keys.named('virials')}"
+        )
+    elif wanted and len(stressed) < len(periodic):
+        yield f"{file.name}: only {len(stressed)} of its {len(periodic)} periodic structures have a stress"
+    for number, labelled in enumerate(file.frames, 1):
+        stress = labelled.label.stress
+        if stress is not None and (largest := float(abs(stress).max())) > HIGH_STRESS:
+            yield (
+                f"{file.name}, {nth(number)}: a stress of {largest:.3g} eV/Å³ = {largest * GPA:.0f} GPa; expected "
+                f"eV/Å³: are these virials (eV: {keys.named('virials')}), GPa or kbar?"
+            )
+            return
+
+
+def _equal(a: Label, b: Label) -> bool:
+    def close(x: Any, y: Any) -> bool:
+        return (x is None) == (y is None) and (x is None or bool(np.allclose(x, y, rtol=0, atol=1e-6)))
+
+    return close(a.energy, b.energy) and close(a.forces, b.forces) and close(a.stress, b.stress)
+
+
+def _structures(n: int) -> str:
+    return "1 structure is" if n == 1 else f"{n} structures are"
+
+
+def counted_by(origin: Mapping[str, Any]) -> str:
+    """Where a label comes from: `reference`, or `given` for one of a file."""
+    source = str(origin.get("source", ""))
+    return "given" if source.startswith("given") or origin.get("stage") == "given" else "reference"

@@ -1,0 +1,444 @@
+"""Labelled structures in extended XYZ: the one reader and the one writer of the package.
+
+Every file of labels is read here: training, validation and test sets that are given, the input of `aims-PAX test`
+and `aims-PAX-recalc`, and the run's own data. All that a file holds is read, or the file is refused with the place:
+empty lines between structures are harmless, any other line that does not belong is named.
+
+Labels in eV, eV/Å, eV/Å³. Stress has ASE's sign, σ = (1/V) dE/dε: negative under compression, tensile positive.
+Virials have the sign of GAP, MACE, DeePMD and QUIP, W = −dE/dε (eV), so that σ = −W/V; programs that print the
+pressure tensor (LAMMPS, VASP's kB column) have the sign of W, not that of σ. Tensors are 3x3, 9 numbers, or 6 in
+Voigt order xx, yy, zz, yz, xz, xy.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+from aims_pax import comment_line
+from aims_pax.errors import LabelError, SettingsError
+from aims_pax.frames import ENERGY, FORCES, STRESS, Array, Frame, Label, LabelledFrame
+from aims_pax.label_limits import check_label
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+VIRIALS = "REF_virials"
+LARGEST = 1e9  # Å: a position or cell beyond it cannot be kept to 1e-8 Å
+AGREE = 1e-3  # relative: stress and virials of one structure that say the same
+PROPERTIES = re.compile(r"""(?:^|\s)Properties\s*=\s*["']?([^\s"']+)""")
+PAIR = re.compile(
+    r"""([^\s="'{\[]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|\{([^}]*)\}|\[([^\]]*)\]|(\S*))"""
+)
+STRUCTURE = frozenset(
+    ["charge", "spin", "total_charge", "total_spin", "frame_id"]
+)  # of the frame, not of its origin
+
+
+@dataclass(frozen=True)
+class LabelKeys:
+    """What energy, forces, stress and virials are called in a file; `option` is how a user changes that."""
+
+    energy: str = ENERGY
+    forces: str = FORCES
+    stress: str = STRESS
+    virials: str = VIRIALS
+    option: str = "MISC.{}_key"
+
+    @classmethod
+    def of(cls, misc: Any) -> LabelKeys:
+        """Those of a project, from its section MISC."""
+        return cls(misc.energy_key, misc.forces_key, misc.stress_key, misc.virials_key)
+
+    def named(self, what: str) -> str:
+        """The setting or option that names one of them."""
+        return self.option.format(what)
+
+
+OURS = LabelKeys()  # as `to_extxyz` writes them
+
+
+def read_labelled(path: Path, keys: LabelKeys = OURS, limits: bool = True) -> Iterator[LabelledFrame]:
+    """Every structure of a file with its label, in the order of the file.
+
+    limits: refuse what would be refused from the reference (`labelling.validation.check_label`).
+    Raises SettingsError with file and structure number.
+    """
+    for number, atoms in read_structures(path):
+        try:
+            labelled = labelled_frame(atoms, keys)
+            if limits:
+                _believable(labelled)
+        except SettingsError as error:
+            where = damage(path) or f"{nth(number)}: {error}"  # lines that do not belong explain more
+            raise SettingsError(f"{path}, {where}") from error
+        yield labelled
+
+
+def read_structures(path: Path) -> Iterator[tuple[int, Atoms]]:
+    """(number from 1, `ase.Atoms`) of every structure of an extended XYZ file, labelled or not.
+
+    Raises SettingsError with file and structure number.
+    """
+    import ase.io
+
+    number = 0
+    try:
+        with _text(path) as file:
+            for number, block in enumerate(_blocks(file), 1):
+                _no_key_twice(block.split("\n", 2)[1])
+                atoms: Any = ase.io.read(
+                    io.StringIO(block), format="extxyz", index=0, properties_parser=comment_line.parse
+                )
+                yield number, atoms
+    except _Fault as error:
+        raise SettingsError(f"{path}, {nth(number + 1)}: {error}") from error
+    except SettingsError as error:
+        raise (
+            error if str(error).startswith(str(path)) else SettingsError(f"{path}, {nth(number)}: {error}")
+        ) from error
+    except (UnicodeDecodeError, EOFError) as error:
+        raise SettingsError(f"{path}, {nth(number + 1)}: this is no text; expected extended XYZ") from error
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror or error}") from error
+    except Exception as error:  # ASE's reader raises whatever it trips over
+        raise SettingsError(f"{path}, {nth(number)}: {unreadable(error)}") from error
+
+
+def damage(path: Path) -> str | None:
+    """Where the lines of a file stop being extended XYZ and how, or None; the numbers in them are not read."""
+    number = 0
+    try:
+        with _text(path) as file:
+            for number, _ in enumerate(_blocks(file), 1):  # noqa: B007
+                pass
+    except _Fault as fault:
+        return f"{nth(number + 1)}: {fault}"
+    except (UnicodeDecodeError, EOFError, OSError):
+        return f"{nth(number + 1)}: this is no text; expected extended XYZ"
+    return None
+
+
+# ---------------------------------------------------------------- lines
+
+
+class _Fault(Exception):
+    """Lines that are no extended XYZ."""
+
+
+def _text(path: Path) -> TextIO:
+    """A file, compressed or not, as UTF-8 with or without a byte order mark."""
+    from ase.io.formats import open_with_compression
+
+    return io.TextIOWrapper(open_with_compression(str(path), "rb"), encoding="utf-8-sig")
+
+
+def _blocks(file: TextIO) -> Iterator[str]:
+    """The lines of each structure. Raises _Fault at the first line that belongs to none."""
+    head = file.readline()
+    while head:
+        if not head.strip():  # between structures
+            head = file.readline()
+            continue
+        lines = [head, *_atoms(head, file)]
+        head = file.readline()
+        while head.lstrip().startswith("VEC"):  # cell vectors in a dialect that ASE reads
+            lines.append(head)
+            head = file.readline()
+        yield "".join(lines)
+
+
+def _atoms(head: str, file: TextIO) -> list[str]:
+    """Header and atoms of the structure that begins with this line."""
+    try:
+        n = int(head)
+    except ValueError:
+        raise _Fault(
+            f"{head.strip()[:40]!r} where the number of atoms belongs; expected extended XYZ"
+        ) from None
+    if n < 1:
+        raise _Fault(f"{n} atoms; expected at least one")
+    comment = file.readline()
+    if not comment:
+        raise _Fault(f"the file ends early, before the first of {n} atoms")
+    written = PROPERTIES.search(comment)
+    counts = written[1].split(":")[2::3] if written else ["4"]
+    columns = sum(int(c) for c in counts if c.isdecimal())
+    lines = [comment]
+    for atom in range(1, n + 1):
+        line = file.readline()
+        if not line:
+            raise _Fault(f"the file ends early, after {atom - 1} of {n} atoms")
+        found = len(line.split())
+        if found < columns or (written and found > columns):
+            end = "; the file ends early" if found < columns and not file.readline() else ""
+            raise _Fault(f"the line of atom {atom} of {n} has {found} columns, expected {columns}{end}")
+        lines.append(line)
+    return lines
+
+
+def _no_key_twice(comment: str) -> None:
+    """Raise SettingsError for a key that is there twice with different values."""
+    seen: dict[str, str] = {}
+    for match in PAIR.finditer(comment):
+        key, value = match[1], next((g for g in match.groups()[1:] if g is not None), "")
+        if seen.setdefault(key, value) != value:
+            raise SettingsError(f"{key} is there twice, as {seen[key]!r} and as {value!r}; keep one")
+
+
+def torn_tail(text: str) -> tuple[int, str | None]:
+    """(length of the leading part that consists of whole structures, a line that does not belong or None).
+
+    None: what is behind that length is nothing, or the beginning of one structure as a crash leaves it.
+    """
+    end = start = 0
+    number = 1  # of the line at start
+    while start < len(text):
+        newline = text.find("\n", start)
+        head = text[start : newline if newline >= 0 else len(text)].strip()
+        if newline < 0:
+            unfinished = head.isdigit() or not head.strip("\0")
+            return end, None if unfinished else f"{number}: {head[:40]!r} is no part of a structure"
+        if head and not head.isdigit():
+            return end, f"{number}: {head[:40]!r} where the number of atoms belongs"
+        start, lines = newline + 1, int(head[:18]) + 1 if head else 0
+        for _ in range(lines):
+            newline = text.find("\n", start)
+            if newline < 0:
+                several = len(PROPERTIES.findall(text, end)) > 1
+                said = f"{number}: {head} atoms are more than there are lines, and other structures follow"
+                return end, said if several else None
+            start = newline + 1
+        end, number = start, number + 1 + lines
+    return end, None
+
+
+def whole_structures(text: str) -> int:
+    """Length of the leading part of an XYZ text that consists of whole structures."""
+    return torn_tail(text)[0]
+
+
+# ---------------------------------------------------------------- labels
+
+
+def labelled_frame(atoms: Atoms, keys: LabelKeys = OURS) -> LabelledFrame:
+    """A labelled `ase.Atoms` as frame, label and origin. A stored `frame_id` must fit the geometry.
+
+    Raises SettingsError when a label is missing, of the wrong shape, or belongs to another geometry.
+    """
+    _finite_structure(atoms)
+    energy, forces = _required(atoms, keys)
+    frame = frame_of(atoms)
+    label = Label(energy, forces, _stress(atoms, keys))
+    labelled = LabelledFrame(frame, label, origin_of(atoms, frame, keys))
+    _finite_label(labelled)
+    return labelled
+
+
+def frame_of(atoms: Atoms) -> Frame:
+    """The structure. Raises SettingsError when a stored `frame_id` does not fit it."""
+    frame = Frame.from_atoms(atoms)
+    written = atoms.info.get("frame_id")
+    if written is not None and written != frame.id:
+        raise SettingsError(
+            f"frame_id {written} does not fit its geometry (which hashes to {frame.id}): "
+            "the structure was changed after it was labelled; remove the frame_id if that is meant"
+        )
+    return frame
+
+
+def has_label(atoms: Atoms, keys: LabelKeys) -> bool:
+    """Whether energy and forces are there under their keys."""
+    return _value(atoms, keys.energy) is not None and _value(atoms, keys.forces) is not None
+
+
+def origin_of(atoms: Atoms, frame: Frame, keys: LabelKeys) -> dict[str, str | int | float]:
+    """What the header says besides structure and label."""
+    known = {keys.energy, keys.stress, keys.virials, *STRUCTURE, *frame.to_atoms().info}
+    if "frame_id" not in atoms.info:  # not ours: a multiplicity is that of the structure
+        known.add("multiplicity")
+    return {
+        k: v.item() if isinstance(v, np.generic) else v
+        for k, v in atoms.info.items()
+        if k not in known and isinstance(v, str | int | float | np.generic)
+    }
+
+
+def tensor(values: Any, name: str) -> Array:
+    """(3, 3) from (3, 3), (9,) or Voigt (6,) in ASE's order xx, yy, zz, yz, xz, xy. Raises SettingsError."""
+    try:
+        array = np.asarray(values, float)
+    except (TypeError, ValueError):
+        raise SettingsError(f"{name} is {values!r}; expected 6 or 9 numbers") from None
+    if array.size == 6:
+        xx, yy, zz, yz, xz, xy = array.ravel()
+        return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+    if array.size != 9:
+        raise SettingsError(f"{name} has {array.size} numbers; expected 6 (xx yy zz yz xz xy) or 9")
+    full: Array = array.reshape(3, 3)
+    return full
+
+
+def _value(atoms: Atoms, key: str) -> Any:
+    """A label under its key; ASE moves plain `energy`, `forces` and `stress` into a calculator."""
+    results = getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}
+    return next((place[key] for place in (atoms.info, atoms.arrays, results) if key in place), None)
+
+
+def _required(atoms: Atoms, keys: LabelKeys) -> tuple[float, Array]:
+    energy, forces = _value(atoms, keys.energy), _value(atoms, keys.forces)
+    if energy is None or forces is None:
+        raise SettingsError(_missing(atoms, keys, keys.energy if energy is None else keys.forces))
+    if isinstance(energy, bool | np.bool_ | str) or np.size(energy) != 1:
+        raise SettingsError(f"{keys.energy} is {energy!r}; expected one number (eV)")
+    if np.shape(forces) != (len(atoms), 3):
+        raise SettingsError(f"{keys.forces} has shape {np.shape(forces)}, expected ({len(atoms)}, 3)")
+    if np.asarray(forces).dtype.kind not in "fiu":
+        raise SettingsError(f"{keys.forces} are no numbers; expected the type R in Properties")
+    return float(np.reshape(energy, ())), np.asarray(forces, float)
+
+
+def _missing(atoms: Atoms, keys: LabelKeys, missing: str) -> str:
+    results = getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}
+    there = sorted({*atoms.info, *atoms.arrays, *results} - {"numbers", "positions"})
+    said = f"no {missing} on a structure {atoms.get_chemical_formula()} (it has: {', '.join(there) or 'nothing'})"
+    energy, forces = keys.named("energy"), keys.named("forces")
+    if {"energy", "forces"} <= set(results):
+        stress = f", {keys.named('stress')}: stress" if "stress" in results else ""
+        return (
+            f"{said}; if energy and forces are its labels, write {energy}: energy, {forces}: forces{stress}"
+        )
+    return f"{said}; name the label keys with {energy} and {forces}"
+
+
+def _stress(atoms: Atoms, keys: LabelKeys) -> Array | None:
+    """(3, 3) eV/Å³: as written, or −W/V of virials W."""
+    written, virials = _value(atoms, keys.stress), _value(atoms, keys.virials)
+    if written is not None and "virial" in keys.stress.lower():  # a user who calls them so means eV
+        written, virials = None, written if virials is None else virials
+    stress = None if written is None else tensor(written, keys.stress)
+    if virials is None:
+        return stress
+    if not atoms.pbc.all():
+        raise SettingsError(
+            f"{keys.virials} on a structure that is not periodic in three directions: it has no volume; "
+            "write Lattice and pbc, or remove them"
+        )
+    volume = abs(float(np.linalg.det(atoms.cell.array)))
+    if volume < 1e-6:
+        raise SettingsError(f"{keys.virials} on a structure whose cell has no volume; write its Lattice")
+    of_virials: Array = -tensor(virials, keys.virials) / volume
+    if stress is not None:
+        _agree(stress, of_virials, keys)
+    return of_virials if stress is None else stress
+
+
+def _agree(stress: Array, of_virials: Array, keys: LabelKeys) -> None:
+    """Raise SettingsError where stress and virials of one structure differ."""
+    allowed = AGREE * max(float(abs(stress).max()), float(abs(of_virials).max())) + 1e-6
+    if abs(stress - of_virials).max() <= allowed:
+        return
+    how = "differ"
+    if abs(stress + of_virials).max() <= allowed:
+        how = "have opposite signs"
+    raise SettingsError(
+        f"{keys.stress} and {keys.virials} {how} (expected stress = −virials/V, eV/Å³ and eV); keep the one that is "
+        "right"
+    )
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def _believable(labelled: LabelledFrame) -> None:
+    """The limits of a label of the reference. Raises SettingsError."""
+    try:
+        check_label(labelled.frame, labelled.label)
+    except LabelError as error:
+        raise SettingsError(f"{error.reason}; correct or remove this structure") from error
+
+
+def _finite_structure(atoms: Atoms) -> None:
+    """Positions, cell and what else makes the structure are numbers. Raises SettingsError."""
+    _finite("the position of atom {}", atoms.positions)
+    _finite("lattice vector {}", atoms.cell.array)
+    for name, what in (("initial_magmoms", "magnetic moment"), ("initial_charges", "charge")):
+        if atoms.has(name):
+            _finite(f"the initial {what} of atom {{}}", atoms.arrays[name])
+    for name in ("charge", "total_charge", "spin", "total_spin"):
+        if isinstance(value := atoms.info.get(name), float):
+            _finite(f"{name}", [value])
+
+
+def _finite_label(labelled: LabelledFrame) -> None:
+    """Energy, forces and stress are numbers. Raises SettingsError."""
+    label = labelled.label
+    _finite("the energy", [label.energy], np.inf)
+    _finite("a force of atom {}", label.forces, np.inf)
+    if label.stress is not None:
+        _finite("the stress", [label.stress.ravel()], np.inf)
+
+
+def _finite(what: str, values: Any, limit: float = LARGEST) -> None:
+    """Rows of numbers; `{}` is the place of the row, counted from 1."""
+    rows = np.asarray(values, float)
+    rows = rows.reshape(len(rows), rows[:1].size)
+    wrong = np.flatnonzero(~(abs(rows) < limit).all(axis=1))
+    if len(wrong):
+        row = rows[wrong[0]]
+        kind = "NaN" if np.isnan(row).any() else "infinite" if np.isinf(row).any() else "absurdly large"
+        raise SettingsError(f"{what.format(wrong[0] + 1)} is {kind}; correct or remove this structure")
+
+
+def nth(number: int) -> str:
+    return f"structure {number} (counted from 1)"
+
+
+def unreadable(error: Exception) -> str:
+    """What an exception of ASE's readers says of a structure. Of a symbol they do not know they say KeyError."""
+    if isinstance(error, KeyError) and len(str(error.args[0])) < 4:
+        return f"{error} is no element"
+    return f"{type(error).__name__}: {error}"
+
+
+# ---------------------------------------------------------------- writing
+
+
+def to_extxyz(frames: Iterable[LabelledFrame]) -> str:
+    """Extended XYZ with the label names MACE reads; names that look like numbers come back as names."""
+    return "".join(structure_text(labelled.to_atoms()) for labelled in frames)
+
+
+def structure_text(atoms: Atoms, results: bool = False) -> str:
+    """Extended XYZ of one structure; text in its header comes back as text, whatever it looks like."""
+    import ase.io
+
+    atoms.info = {k: _quoted(v) if isinstance(v, str) else v for k, v in atoms.info.items()}
+    buffer = io.StringIO()
+    ase.io.write(buffer, atoms, format="extxyz", write_results=results)
+    return buffer.getvalue()
+
+
+def _quoted(text: str) -> str:
+    """`001`, `F` and `1e3` as JSON, which ASE reads back as text; other text as it is.
+
+    >>> _quoted("001"), _quoted("water")
+    ('_JSON "001"', 'water')
+    """
+    from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict
+
+    escaped = text.replace(
+        "\\", "\\\\"
+    )  # ASE's reader drops single ones, and its writer does not double them
+    if text and "\n" not in text and "\r" not in text:
+        read = key_val_str_to_dict(key_val_dict_to_str({"k": escaped})).get("k")
+        if isinstance(read, str) and read == text:
+            return escaped
+    return "_JSON " + json.dumps(text).replace("\\", "\\\\")

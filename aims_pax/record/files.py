@@ -1,0 +1,181 @@
+"""The only place of the package that writes files that must not be lost: whole, or not at all.
+
+A file is written beside its name, flushed to the disk, renamed, and the rename itself is flushed: after a crash
+at any instant the name holds the old content or the new one. Files that only grow are appended to in one piece;
+what a crash left half-written at their end is removed by `cut_torn_tail`, which keeps a copy of it.
+
+Imports nothing of the package but the errors, so that every room can use it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from aims_pax.errors import SetupError
+
+log = logging.getLogger(__name__)
+
+_serial = itertools.count()
+TORN = ".torn"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file; see `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file: it is there complete, or it is as it was before. Folders are made.
+
+    Raises SetupError naming the file when the file system refuses (full, over quota, read-only, gone).
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as part, open(part, "wb") as file:
+            file.write(content)
+    except OSError as error:
+        raise refusal(path, error) from error
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` for whoever writes a file by name (torch, h5py, tarfile).
+
+    At the end of the block its content is flushed to the disk and takes the place of `path`; when the block
+    raises, the temporary file is removed and `path` is as it was. Raises OSError.
+    """
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path  # a link keeps pointing where it did
+    part = beside(target)
+    try:
+        yield part
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())
+        with contextlib.suppress(OSError):
+            shutil.copymode(target, part)
+        os.replace(part, target)
+        sync_folder(target.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+def create_text(path: Path, text: str) -> bool:
+    """Create a file with this content, complete from the first moment; False when there is one already.
+
+    Of several processes that try, one succeeds. Raises SetupError naming the file.
+    """
+    part = beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(part, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without hard links
+            with contextlib.suppress(FileExistsError), open(path, "x", encoding="utf-8") as file:
+                file.write(text)
+                return True
+            return False
+        finally:
+            part.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise refusal(path, error) from error
+    return True
+
+
+def append_text(path: Path, text: str, sync: bool = False) -> None:
+    """Append lines to a file that only grows; never onto a line that a crash has left unfinished.
+
+    sync: flush to the disk. Raises SetupError naming the file.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab+") as file:
+            size = file.seek(0, os.SEEK_END)
+            unfinished = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
+            file.write((b"\n" if unfinished else b"") + text.encode("utf-8"))
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+    except OSError as error:
+        raise refusal(path, error) from error
+
+
+def move(path: Path, target: Path) -> None:
+    """Rename a file within its folder for good. Raises OSError."""
+    os.replace(path, target)
+    sync_folder(target.parent)
+
+
+def cut_torn_tail(path: Path, whole: int) -> Path | None:
+    """Shorten a file to its first `whole` bytes; what is cut off is first appended to `FILE.torn`.
+
+    The caller knows that these bytes are one unfinished entry. Returns the copy; None when there was nothing to
+    cut. Raises SetupError naming the file.
+    """
+    copy = path.with_name(path.name + TORN)
+    try:
+        with open(path, "rb+") as file:
+            file.seek(whole)
+            tail = file.read()
+            if not tail:
+                return None
+            with open(copy, "ab") as kept:
+                kept.write(tail if tail.endswith(b"\n") else tail + b"\n")
+                kept.flush()
+                os.fsync(kept.fileno())
+            sync_folder(path.parent)
+            file.truncate(whole)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise refusal(path, error) from error
+    log.warning(
+        "%s: the last entry was only half written; removed, a copy of its %d bytes is in %s",
+        path, len(tail), copy.name,
+    )  # fmt: skip
+    return copy
+
+
+def sync(path: Path) -> None:
+    """What was appended to a file is on the disk. Raises OSError."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """A rename itself reaches the disk; some file systems cannot, and then there is nothing to do."""
+    try:
+        fd = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    with contextlib.suppress(OSError):
+        os.fsync(fd)
+    os.close(fd)
+
+
+def beside(path: Path) -> Path:
+    """A name in the same folder that no other process or thread uses; host, pid and a counter make it unique."""
+    host = socket.gethostname().split(".")[0][:40]
+    return path.with_name(f".{path.name[:100]}.{host}.{os.getpid()}.{next(_serial)}.part")
+
+
+def refusal(path: Path, error: OSError) -> SetupError:
+    """What a file system refused, in one line."""
+    return SetupError(
+        f"cannot write {path}: {error.strerror or error}; free space or fix the permissions of the folder, then "
+        "run again: nothing is lost"
+    )
