@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aims_pax.atoms_info import impossible
 from aims_pax.errors import SetupError
 from aims_pax.frames import Frame
+from aims_pax.geometry_in import number
 from aims_pax.settings.control import MOVES_ATOMS
 
 if TYPE_CHECKING:
@@ -52,13 +54,36 @@ def control_for(control: Control, frame: Frame, stress: bool) -> Control:
             control = control.replaced("compute_analytical_stress", ".true.")
     if frame.charge is not None:
         told = control.get("charge")
-        if told is not None and float(told.split()[0]) != frame.charge:
+        if told is not None and first_number("charge", told) != frame.charge:
             _once(f"control.in: charge {told} overridden by the geometry's charge {frame.charge:g}")
         if told is not None or frame.charge != 0:
             control = control.replaced("charge", repr(float(frame.charge)))
     if frame.spin is not None:
+        _check_electrons(control, frame)
         control = _with_spin(control, frame)
     return control
+
+
+def first_number(keyword: str, written: str) -> float:
+    """The number behind a keyword of control.in, as Fortran writes it. Raises SetupError for anything else.
+
+    >>> first_number("charge", "1d0")
+    1.0
+    """
+    try:
+        return number(written.split()[0])
+    except (ValueError, IndexError) as error:
+        raise SetupError(f"control.in: {keyword} {written}: expected a number ({error})") from error
+
+
+def _check_electrons(control: Control, frame: Frame) -> None:
+    """Raises SetupError for a multiplicity that the number of electrons cannot have."""
+    charge = frame.charge
+    if charge is None:
+        charge = first_number("charge", control.get("charge") or "0")
+    reason = impossible(frame.numbers, charge, frame.spin, bool(frame.pbc.any()))
+    if reason is not None:
+        raise SetupError(f"{frame.formula}: {reason}")
 
 
 def _with_spin(control: Control, frame: Frame) -> Control:
@@ -74,7 +99,7 @@ def _with_spin(control: Control, frame: Frame) -> Control:
         if frame.moments is None and control.get("default_initial_moment") is None:
             control = control.replaced("default_initial_moment", "hund")  # aims stops without any
     told = control.get("fixed_spin_moment")
-    if told is not None and float(told.split()[0]) != unpaired:
+    if told is not None and first_number("fixed_spin_moment", told) != unpaired:
         _once(f"control.in: fixed_spin_moment {told} overridden by the geometry's multiplicity {frame.spin}")
     return control.replaced("fixed_spin_moment", repr(float(unpaired)))
 
@@ -90,21 +115,23 @@ def _check_periodic(control: Control, frame: Frame) -> None:
 
 
 def geometry_text(frame: Frame) -> str:
-    """geometry.in: lattice, atoms to the last digit, constraints, initial charges and moments."""
+    """geometry.in: lattice, statements about the whole, atoms to the last digit, initial charges and moments.
+
+    No constraints: FHI-aims would print zero forces on what is constrained, in single points too, and a label is
+    the raw forces. Constraints belong to the integrator.
+    """
     from ase.data import chemical_symbols
 
     lines = [f"# frame {frame.id}"]
     if frame.pbc.any():
         lines += ["lattice_vector " + _vector(v) for v in frame.cell]
+    lines += frame.statements
     for i, (z, position) in enumerate(zip(frame.numbers, frame.positions, strict=True)):
         lines.append(f"atom {_vector(position)} {chemical_symbols[z]}")
-        if frame.fixed is not None and frame.fixed[i].all():
-            lines.append("    constrain_relaxation .true.")
-        elif frame.fixed is not None:
-            lines += [f"    constrain_relaxation {'xyz'[k]}" for k in np.flatnonzero(frame.fixed[i])]
         if frame.charges is not None and frame.charges[i]:
             lines.append(f"    initial_charge {frame.charges[i]:.8f}")
-        if frame.moments is not None and frame.moments[i]:
+        stated = frame.zero_moments is not None and frame.zero_moments[i]
+        if frame.moments is not None and (frame.moments[i] or stated):
             lines.append(f"    initial_moment {frame.moments[i]:.8f}")
     return "\n".join(lines) + "\n"
 

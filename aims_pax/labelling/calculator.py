@@ -84,6 +84,10 @@ class CalculatorReference:
 
     def label(self, frame: Frame) -> Label:
         """Raw forces and free energy. Raises LabelError or SetupError."""
+        if frame.statements:
+            raise SetupError(
+                f"{frame.formula}: {frame.statements[0]} is known to FHI-aims only; remove it from the structure"
+            )
         try:
             with own_folder(_maker(self)(), self.scratch, frame) as calculator:
                 return calculate(frame, calculator)
