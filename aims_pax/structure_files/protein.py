@@ -36,11 +36,13 @@ def split(text: str) -> list[str]:
             inside = True
         elif line.startswith("ENDMDL"):
             inside = False
-        else:
-            (parts[-1] if inside else head).append(line)
+        elif inside:
+            parts[-1].append(line)
+        elif not parts:  # what follows the first model belongs to none
+            head.append(line)
     if not parts:
         return [text]
-    return ["".join([*(h for h in head if not h.startswith(("ATOM", "HETATM"))), *p]) for p in parts]
+    return ["".join([*head, *p]) for p in parts]
 
 
 def make(part: str) -> Image:

@@ -35,10 +35,11 @@ def read(path: Path, index: str | None = None) -> list[tuple[int, Image]]:
 
     Raises SettingsError for what cannot be kept, and whatever ASE's readers raise.
     """
-    from ase.io.formats import UnknownFileTypeError, filetype
+    from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
 
     try:
         kind = str(filetype(str(path)))
+        get_ioformat(kind)
     except UnknownFileTypeError as error:
         raise SettingsError(f"its format is not known ({error}); convert it to extended XYZ") from error
     if kind in _OWN:
