@@ -26,7 +26,9 @@ SAME_MASS = 2e-4  # tables of standard masses differ by less than this fraction
 
 def total_charge(info: Mapping[str, Any]) -> float | None:
     """The total charge (e) in `charge` or `total_charge`, or None. Raises SettingsError for anything but one number."""
-    found = {name: _number(name, info[name], "a total charge in e") for name in CHARGE if _given(info, name)}
+    found = {
+        name: _number(name, info[name], "the total charge in e") for name in CHARGE if _given(info, name)
+    }
     return _agreed(found)
 
 
@@ -36,7 +38,7 @@ def multiplicity(info: Mapping[str, Any], foreign: bool = True) -> int | None:
     Raises SettingsError unless it is a whole number ≥ 1.
     """
     names = (*SPIN, MULTIPLICITY) if foreign else SPIN
-    expected = "a multiplicity 2S+1, a whole number from 1 (1 where all electrons are paired)"
+    expected = "the multiplicity 2S+1, whole and at least 1 (1 where all electrons are paired)"
     found = {name: _number(name, info[name], expected) for name in names if _given(info, name)}
     for name, value in found.items():
         if value < 1 or value != int(value):
@@ -157,7 +159,7 @@ def _number(name: str, value: Any, expected: str) -> float:
             return number
     shown = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
     written = " ".join(map(str, shown)) if isinstance(shown, list) else str(shown)
-    raise SettingsError(f'{name}="{written}": expected {expected}: one number')
+    raise SettingsError(f'{name}="{written}": expected one number, {expected}')
 
 
 def _agreed(found: Mapping[str, float]) -> float | None:

@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from aims_pax.frames import Frame
 
 
-def check_spin(numbers: Iterable[int], charge: float | None, spin: float | None) -> None:
+def check_spin(
+    numbers: Iterable[int], charge: float | None, spin: float | None, periodic: bool = False
+) -> None:
     """Raise SettingsError for a multiplicity 2S+1 that the electrons of these atoms cannot have.
 
-    numbers: atomic numbers. charge: total charge in e; None counts as 0, a fraction leaves the parity open.
+    numbers: atomic numbers. charge: total charge in e; None counts as 0, a fraction leaves the parity open. periodic: a crystal's
+    spin is that of its cell, which may be any.
 
     >>> check_spin([8, 1, 1], 1, 2)
     >>> check_spin([8, 1, 1], 0, 2)
@@ -34,7 +37,7 @@ def check_spin(numbers: Iterable[int], charge: float | None, spin: float | None)
             "unpaired electron"
         )
     electrons = sum(int(z) for z in numbers) - (charge or 0)
-    if electrons != int(electrons):
+    if periodic or electrons != int(electrons):
         return
     n, unpaired = int(electrons), int(spin) - 1
     if unpaired > max(n, 0):

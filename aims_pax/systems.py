@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from aims_pax import structure_files
+from aims_pax.atoms_info import impossible
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Array, Frame
+from aims_pax.geometry_in import decoded, parse
+from aims_pax.structure_files import split_index
 
 
 @dataclass(frozen=True)
 class System:
-    """A starting structure with the name that logs, settings and datasets use (its file's stem)."""
+    """A starting structure with the name that logs, settings and datasets use (its file's stem).
+
+    fixed_cell: (3, 3) bool, components of lattice vectors that the file constrains, or None. notes: what the file
+    says that has no effect, for a person.
+    """
 
     name: str
     frame: Frame
+    fixed_cell: NDArray[np.bool_] | None = field(default=None, compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
 
 def read_systems(paths: Path | Sequence[Path]) -> tuple[System, ...]:
     """One geometry file, a folder of ASE-readable files, or a list of files → systems with unique names.
 
+    A file of several structures needs to say which: `trajectory.xyz@0`, `@-1` (the last) or `@:` (all).
     Raises SettingsError naming every file that is missing or unreadable, all at once.
     """
     files = _files([paths] if isinstance(paths, Path) else paths)
@@ -30,7 +43,8 @@ def read_systems(paths: Path | Sequence[Path]) -> tuple[System, ...]:
     broken: list[str] = []
     for file in files:
         try:
-            systems.append(System(_unique(file, systems), read_frame(file)))
+            for one in _read(file):
+                systems.append(replace(one, name=_unique(one.name, file, systems)))
         except SettingsError as error:
             broken.append(str(error))
     if broken:
@@ -39,36 +53,89 @@ def read_systems(paths: Path | Sequence[Path]) -> tuple[System, ...]:
 
 
 def read_frame(path: Path) -> Frame:
-    """The last structure of an ASE-readable file. Raises SettingsError naming the file and the reason."""
-    import ase.io
+    """The structure of a file that holds one, or the one behind an @ (`trajectory.xyz@-1`).
 
-    if not path.is_file():
+    Raises SettingsError naming the file and the reason.
+    """
+    found = _read(path)
+    if len(found) > 1:
+        raise SettingsError(f"{path}: {len(found)} structures, expected one: {path.name.partition('@')[0]}@0")
+    return found[0].frame
+
+
+def _read(path: Path) -> list[System]:
+    """Every structure that a path asks for, sound, each called as the file's stem. Raises SettingsError."""
+    file, index = split_index(path)
+    if not file.is_file():
         from aims_pax.settings.base import no_such  # the settings read systems: not at the top
 
-        raise SettingsError(f"{path}: {no_such(path)}")
-    fmt = "aims" if path.suffix == ".in" else None
+        raise SettingsError(f"{path}: {no_such(file)}")
+    stem = _stem(file)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # ase.io.aims announces a move at each call
-            atoms = ase.io.read(path, format=fmt)
+        if _of_aims(file):
+            if index not in (None, "0", "-1", ":"):
+                raise SettingsError(f"{path}: a geometry.in holds one structure; write it without @{index}")
+            found = [_from_aims(file, stem)]
+        else:
+            found = [
+                System(
+                    f"{stem}_{k}" if index is not None and ":" in index else stem,
+                    Frame.from_atoms(image.atoms),
+                    notes=tuple(f"{file.name}: {note}" for note in image.notes),
+                )
+                for k, image in structure_files.read(file, index)
+            ]
+        for system in found:
+            _check(system.frame)
     except Exception as error:  # ASE's readers raise whatever they trip over
-        said = f"{type(error).__name__}: {error}"
-        if isinstance(error, KeyError):  # what ASE's readers say of a symbol they do not know
-            said = f"unreadable; is {error} meant to be an element?"
-        raise SettingsError(f"{path}: {said}") from error
-    if isinstance(atoms, list):
-        atoms = atoms[-1]
-    if len(atoms) == 0:
-        raise SettingsError(f"{path}: no atoms in it")
-    try:
-        frame = Frame.from_atoms(atoms)
-    except (SettingsError, ValueError) as error:
-        raise SettingsError(f"{path}: {error}") from error
-    if not (abs(frame.positions) < 1e6).all():  # NaN and infinity fail this too
-        raise SettingsError(f"{path}: positions are not finite numbers")
-    if frame.pbc.any() and abs(_volume(frame)) < 1e-3:
-        raise SettingsError(f"{path}: periodic, but its cell has no volume")
-    return frame
+        raise SettingsError(_reason(path, file, error)) from error
+    return found
+
+
+def _from_aims(file: Path, stem: str) -> System:
+    from ase.io.formats import open_with_compression
+
+    with open_with_compression(str(file), "rb") as opened:
+        geometry = parse(decoded(opened.read()), str(file))
+    note = f"{file.name}: its velocities are not used: trajectories begin with velocities of MD.temperature"
+    return System(stem, geometry.frame, geometry.fixed_cell, (note,) * geometry.velocities)
+
+
+def _reason(path: Path, file: Path, error: Exception) -> str:
+    """One line that begins with the file."""
+    if isinstance(error, SettingsError | ValueError) and str(error).startswith(f"{file}:"):
+        return str(error)
+    if isinstance(error, SettingsError):
+        return f"{path}: {error}"
+    if isinstance(error, KeyError):  # what ASE's readers say of a symbol they do not know
+        return f"{path}: unreadable; is {error} meant to be an element?"
+    return f"{path}: {type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _check(frame: Frame) -> None:
+    """Raises SettingsError for what is no structure: numbers that are none, cells without volume, impossible spins."""
+    if len(frame) == 0:
+        raise SettingsError("no atoms in it")
+    if (frame.numbers < 1).any():
+        raise SettingsError(f"atom {int(np.argmin(frame.numbers)) + 1} is X, which is no element")
+    for name, values in (("positions", frame.positions), ("cell", frame.cell)):
+        if not (abs(values) < 1e6).all():  # NaN and infinity fail this too
+            raise SettingsError(
+                f"{name} are not finite numbers" if name == "positions" else "the cell is not finite"
+            )
+    for name, column in (("moment", frame.moments), ("charge", frame.charges)):
+        if column is not None and not (abs(column) < 1e6).all():
+            raise SettingsError(f"an initial {name} is not a finite number")
+    if frame.pbc.any():
+        volume = _volume(frame)
+        if abs(volume) < 1e-3:
+            raise SettingsError("periodic, but its cell has no volume")
+        if volume < 0 and frame.periodic:
+            raise SettingsError("its lattice vectors are left-handed (negative volume): swap two of them")
+    if frame.charge is not None:
+        reason = impossible(frame.numbers, frame.charge, frame.spin, bool(frame.pbc.any()))
+        if reason is not None:
+            raise SettingsError(f"{frame.formula}: {reason}")
 
 
 def deal(systems: Sequence[System], n: int) -> tuple[System, ...]:
@@ -126,10 +193,23 @@ def _files(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _unique(file: Path, systems: Sequence[System]) -> str:
+def _of_aims(file: Path) -> bool:
+    """Whether it is a geometry.in: by its name, also of the next step and compressed."""
+    return _without_compression(file.name).removesuffix(".next_step").endswith(".in")
+
+
+def _stem(file: Path) -> str:
+    return Path(_without_compression(file.name).removesuffix(".next_step")).stem
+
+
+def _without_compression(name: str) -> str:
+    return name.removesuffix(".gz").removesuffix(".bz2").removesuffix(".xz")
+
+
+def _unique(name: str, file: Path, systems: Sequence[System]) -> str:
     taken = {s.name for s in systems}
-    if file.stem not in taken:
-        return file.stem
+    if name not in taken:
+        return name
     name = file.name.replace(".", "_")
     if name in taken:
         raise SettingsError(f"{file}: another geometry is called {name} already; rename one file")
@@ -137,8 +217,6 @@ def _unique(file: Path, systems: Sequence[System]) -> str:
 
 
 def _volume(frame: Frame) -> float:
-    import numpy as np
-
     cell = frame.cell.copy()
     for axis in np.flatnonzero(~frame.pbc):
         if not cell[axis].any():  # a missing vector of a slab or wire: any direction out of the plane will do

@@ -160,7 +160,7 @@ def test_a_frame_id_that_looks_like_a_number_is_compared(tmp_path):
     text = to_extxyz([LabelledFrame(frame, Label(-1.0, np.zeros((3, 3))))])
     path.write_text(text)
     assert next(read_extxyz(path)).id == frame.id
-    path.write_text(text.replace("0.93000000", "0.94000000"))
+    path.write_text(text.replace("0.93", "0.94"))
     with pytest.raises(SettingsError, match="does not fit its geometry"):
         list(read_extxyz(path))
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aims_pax.atoms_info import impossible
 from aims_pax.errors import SetupError
 from aims_pax.frames import Frame
 from aims_pax.settings.control import MOVES_ATOMS, fortran_number
@@ -58,8 +59,19 @@ def control_for(control: Control, frame: Frame, stress: bool) -> Control:
         if told is not None or frame.charge != 0:
             control = control.replaced("charge", repr(float(frame.charge)))
     if frame.spin is not None:
+        _check_electrons(control, frame)
         control = _with_spin(control, frame)
     return control
+
+
+def _check_electrons(control: Control, frame: Frame) -> None:
+    """Raises SetupError for a multiplicity that the number of electrons cannot have."""
+    charge = frame.charge
+    if charge is None:
+        charge = control.number("charge") or 0.0
+    reason = impossible(frame.numbers, charge, frame.spin, bool(frame.pbc.any()))
+    if reason is not None:
+        raise SetupError(f"{frame.formula}: {reason}")
 
 
 def _with_spin(control: Control, frame: Frame) -> Control:
@@ -93,17 +105,23 @@ def _check_periodic(control: Control, frame: Frame) -> None:
 
 
 def geometry_text(frame: Frame) -> str:
-    """geometry.in: lattice, atoms to the last digit, constraints, initial charges and moments."""
+    """geometry.in: lattice, statements about the whole, atoms to the last digit, initial charges and moments.
+
+    No constraints: FHI-aims would print zero forces on what is constrained, in single points too, and a label is
+    the raw forces. Constraints belong to the integrator.
+    """
     from ase.data import chemical_symbols
 
     lines = [f"# frame {frame.id}"]
     if frame.pbc.any():
         lines += ["lattice_vector " + _vector(v) for v in frame.cell]
+    lines += frame.statements
     for i, (z, position) in enumerate(zip(frame.numbers, frame.positions, strict=True)):
         lines.append(f"atom {_vector(position)} {chemical_symbols[z]}")
         if frame.charges is not None and frame.charges[i]:
             lines.append(f"    initial_charge {frame.charges[i]:.8f}")
-        if frame.moments is not None and frame.moments[i]:
+        stated = frame.zero_moments is not None and frame.zero_moments[i]
+        if frame.moments is not None and (frame.moments[i] or stated):
             lines.append(f"    initial_moment {frame.moments[i]:.8f}")
     return "\n".join(lines) + "\n"
 

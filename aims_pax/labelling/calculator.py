@@ -133,6 +133,10 @@ class CalculatorReference:
 
         The calculator is made for this frame's charge and spin. Unsupported: it cannot be given them.
         """
+        if frame.statements:
+            raise SetupError(
+                f"{frame.formula}: {frame.statements[0]} is known to FHI-aims only; remove it from the structure"
+            )
         try:
             how, kwargs = self.conventions, dict(self.kwargs)
             if self.atoms:

@@ -38,7 +38,7 @@ from aims_pax.record.lock import Lock
 from aims_pax.record.log import to_console, to_file
 from aims_pax.record.progress import Display
 from aims_pax.report.words import misses
-from aims_pax.settings import effective
+from aims_pax.settings import effective, geometry_rules
 from aims_pax.settings.geometries import read_geometries
 from aims_pax.systems import System, elements
 
@@ -312,6 +312,8 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
             for warning in settings.warnings:
                 log.warning("%s", warning)
             systems = read_geometries(settings)
+            for _, note in geometry_rules.noteworthy(systems):
+                log.warning("%s", note)
             _check_start(settings, systems)
             _limit_memory(settings)
             if settings.active_learning is not None:
@@ -382,6 +384,10 @@ def _check_start(settings: Settings, systems: tuple[System, ...]) -> None:
         raise SettingsError(
             f"mace.yaml: MISC.device: {device}, but torch finds no GPU here; write device: cpu"
         )
+    if problems := [
+        f"{'.'.join(map(str, place))}: {text}" for place, text in geometry_rules.refused(settings, systems)
+    ]:
+        raise SettingsError("\n".join(problems))
     for system in systems:
         try:
             check_geometry(system.frame)

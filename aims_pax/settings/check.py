@@ -14,6 +14,7 @@ from aims_pax.dataset import damage
 from aims_pax.errors import SettingsError
 from aims_pax.given_data import GivenFile, read_given, remarks, undetermined_energies
 from aims_pax.labelled_data import LabelKeys
+from aims_pax.settings import geometry_rules
 from aims_pax.settings.base import Document, Place, nearest, no_such, read_document
 from aims_pax.settings.callables import Wanted, odd_arguments, unknown_models, wrong_callables
 from aims_pax.settings.control import MOVES_ATOMS, pair_controls, read_control
@@ -67,12 +68,14 @@ def checked(
     look(problems, _aims(settings, systems))
     if systems:
         look(problems, _systems(settings, systems))
+        look(problems, geometry_rules.refused(settings, systems))
     look(problems, iter(contradictions))
     if problems:
         raise SettingsError("\n".join(problems))
     look(warnings, odd_arguments(_factories(settings), settings.folder))
     look(warnings, _noteworthy(settings, systems))
     look(warnings, _of_given(settings, given))
+    look(warnings, geometry_rules.noteworthy(systems))
     look(warnings, _ignored(settings, systems))
     return replace(settings, warnings=(*settings.warnings, *warnings))
 

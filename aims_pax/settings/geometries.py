@@ -158,7 +158,7 @@ def _contradictions(
             return
         place = place if frame.spin is not None else ("REFERENCE", "kwargs")
     try:
-        check_spin(frame.numbers.tolist(), charge, spin)
+        check_spin(frame.numbers.tolist(), charge, spin, bool(frame.pbc.any()))
     except SettingsError as error:
         yield place, f"geometry {system.name} ({frame.formula}, charge {charge or 0:g}): {error}"
 

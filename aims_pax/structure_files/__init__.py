@@ -1,0 +1,10 @@
+"""Structure files of every format but FHI-aims' own: what ASE's readers lose is read here, or refused.
+
+`read(path)` gives the images of a file as `ase.Atoms` whose `info` holds charge and multiplicity where the file says
+them. One file, one structure, unless the caller chooses: `trajectory.xyz@0`, `@-1` (the last), `@:` (all).
+"""
+
+from aims_pax.structure_files.images import Image, split_index
+from aims_pax.structure_files.reading import read
+
+__all__ = ["Image", "read", "split_index"]

@@ -1,0 +1,67 @@
+"""Which structures of a file are meant: `trajectory.xyz@0`, `@-1`, `@:`, `@10:20`."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from aims_pax.errors import SettingsError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+Part = TypeVar("Part")
+_index = re.compile(r"(?P<name>.+)@(?P<index>-?\d+|(-?\d*):(-?\d*)(:-?\d*)?)")
+ADVICE = "choose one with {0}@0 (counted from 0; {0}@-1 is the last), or take all with {0}@:"
+
+
+@dataclass(frozen=True)
+class Image:
+    """One structure of a file. notes: what the file says beside it that is not used, for a person."""
+
+    atoms: Atoms
+    notes: tuple[str, ...] = field(default=())
+
+
+def parsed(text: str, kind: str, **options: Any) -> Atoms:
+    """The one structure in a text, by ASE's reader of this format."""
+    import ase.io
+
+    atoms = ase.io.read(io.StringIO(text), index=0, format=kind, **options)
+    assert not isinstance(atoms, list)
+    return atoms
+
+
+def split_index(path: Path) -> tuple[Path, str | None]:
+    """The file and the index behind its @, where no file has the whole name.
+
+    >>> split_index(Path("run/a.xyz@-1")), split_index(Path("b.cif"))
+    ((PosixPath('run/a.xyz'), '-1'), (PosixPath('b.cif'), None))
+    """
+    found = _index.fullmatch(path.name)
+    if found is None or path.exists():
+        return path, None
+    return path.with_name(found["name"]), found["index"]
+
+
+def chosen(parts: Sequence[Part], index: str | None, path: Path) -> list[tuple[int, Part]]:
+    """(number in the file, part) of those asked for; without an index the only one. Raises SettingsError."""
+    n = len(parts)
+    if n == 0:
+        raise SettingsError("no structures in it")
+    if index is None:
+        if n > 1:
+            raise SettingsError(f"holds {n} structures, expected one: {ADVICE.format(path.name)}")
+        return [(0, parts[0])]
+    numbers = list(range(n))
+    if ":" in index:
+        picked = numbers[slice(*(int(x) if x else None for x in index.split(":")))]
+    else:
+        picked = [numbers[int(index)]] if -n <= int(index) < n else []
+    if not picked:
+        raise SettingsError(f"@{index}: there is no such structure; it holds {n}, counted from 0")
+    return [(k, parts[k]) for k in picked]
