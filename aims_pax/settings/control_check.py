@@ -21,7 +21,7 @@ VACUUM = 12.0  # Å: a vector this long with one k-point is vacuum, or needs no 
 
 
 def lost_hubbard(control: Control, species_dir: Path) -> str | None:
-    """Why labels would lack DFT+U: lines of species blocks that the files of species_dir do not hold. None: all there."""
+    """Why labels would lack DFT+U: lines of species blocks that species_dir does not hold. None: all are there."""
     lost = []
     for species, line in control.hubbard:
         files = sorted(species_dir.glob(f"*_{species}_default"))
