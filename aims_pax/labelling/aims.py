@@ -25,6 +25,7 @@ from aims_pax.errors import (
     LabelError,
     NotConverged,
     NotStored,
+    SettingsError,
     SetupError,
     TimedOut,
     Truncated,
@@ -46,6 +47,7 @@ from aims_pax.labelling.sessions import Clock, Running
 from aims_pax.labelling.store import method_hash
 from aims_pax.labelling.validation import check_label
 from aims_pax.record.files import move
+from aims_pax.settings.control_check import lost_hubbard
 
 if TYPE_CHECKING:
     from aims_pax.settings.control import Control, Value
@@ -123,7 +125,7 @@ class AimsReference:
         return replace(self, control=of_atoms[first], controls={}, stress=False)
 
     def check(self) -> None:
-        """Raise SetupError when the species folder is missing."""
+        """Raise SetupError when the species folder is missing, SettingsError where DFT+U would be lost."""
         if not self.species_dir.is_dir():
             raise SetupError(
                 f"species_dir: {self.species_dir} is not a folder; give the species defaults of FHI-aims, "
@@ -131,6 +133,9 @@ class AimsReference:
             )
         if not any(self.species_dir.glob("*_default")):
             raise SetupError(f"species_dir: no files like 01_H_default in {self.species_dir}")
+        for control in (self.control, *self.controls.values()):
+            if (lost := lost_hubbard(control, self.species_dir)) is not None:
+                raise SettingsError(f"control.in: {lost}")
 
     def check_elements(self, numbers: Sequence[int]) -> None:
         """Raise SetupError naming every species file that these elements lack."""

@@ -146,7 +146,7 @@ def _from_spare(task: Task) -> Answer | None:
     """A label that could not be stored when it was computed; stored now. Others' files do not count."""
     for spare in _spares(task):
         path = spare.path(task.frame.id)
-        with suppress(OSError):
+        with suppress(OSError, SetupError):
             if hasattr(os, "getuid") and path.stat().st_uid != os.getuid():
                 continue
             found = spare.read(task.frame.id)

@@ -18,6 +18,7 @@ from aims_pax.settings import geometry_rules
 from aims_pax.settings.base import Document, Place, nearest, no_such, read_document
 from aims_pax.settings.callables import Wanted, odd_arguments, unknown_models, wrong_callables
 from aims_pax.settings.control import MOVES_ATOMS, pair_controls, read_control
+from aims_pax.settings.control_check import lost_hubbard, odd_spin, shared_k_grid
 from aims_pax.settings.geometries import found_geometries
 from aims_pax.settings.mace import ELEMENTS, FROM_REFERENCE, atomic_energies_by_element
 from aims_pax.settings.read import read_settings
@@ -133,8 +134,9 @@ def _ignored(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]
         return
     place: Place = ("MISC", "path_to_control")
     written = settings.misc.path_to_control
+    pairs: dict[str, str] = {}
     if isinstance(written, dict):
-        text = pair_controls(written, [s.name for s in systems])[1]
+        pairs, text = pair_controls(written, [s.name for s in systems])
         if text is not None:
             yield place, text.removeprefix("MISC.path_to_control: ")
     for file in dict.fromkeys(written.values() if isinstance(written, dict) else [written]):
@@ -143,6 +145,10 @@ def _ignored(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]
             yield place, f"the species blocks of {file} are ignored in favour of species_dir"
         if moving := [word for word in MOVES_ATOMS if word in control]:
             yield place, f"{', '.join(moving)} in {file} is ignored: a label is a single point"
+        served = [s for s in systems if not isinstance(written, dict) or pairs.get(s.name) == file]
+        if (shared := shared_k_grid(control, served)) is not None:
+            yield place, f"{file}: {shared}"
+        yield from ((place, f"{file}: {text}") for text in odd_spin(control, served))
 
 
 def _aims(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]:
@@ -176,6 +182,12 @@ def _control(settings: Settings, file: str, systems: Sequence[System]) -> Iterat
     periodic = [s.name for s in systems if s.frame.pbc.any()]
     if periodic and not any(word.startswith(("k_grid", "k_points")) for word, _ in control.keywords):
         yield place, f"{file} has no k_grid, which the periodic {periodic[0]} needs"
+    for section in (settings.initial_dataset, settings.active_learning):
+        if section is not None and section.species_dir is not None:
+            lost = lost_hubbard(control, settings.path(section.species_dir))
+            if lost is not None:
+                yield place, f"{file}: {lost}"
+                return
 
 
 def _species(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]:

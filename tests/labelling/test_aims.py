@@ -6,6 +6,7 @@ import pickle
 import socket
 import tarfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,10 @@ import pytest
 from aims_pax.errors import (
     Crashed,
     Insane,
+    Mismatch,
     NotConverged,
     NotFinite,
+    SettingsError,
     SetupError,
     TimedOut,
     Truncated,
@@ -134,6 +137,56 @@ def left_by_a_dead_run(reference, frame):
     owner = {"frame_id": frame.id, "host": socket.gethostname(), "pid": 1, "started": "another boot:17"}
     (left / calculation_folders.OWNER).write_text(json.dumps(owner))
     return left
+
+
+def test_text_of_mpi_libraries_behind_the_goodbye_does_no_harm(reference):
+    """One line a rank: 14 000 characters here. FHI-aims has ended well, and its exit code says so, too."""
+    frame = worlds.dimer("Cu", 2.6)
+    close(reference(fault="long-tail", redirect=" > aims.out 2>&1").label(frame), reference().label(frame))
+
+
+def test_a_launch_command_may_write_other_files_too(reference):
+    frame = worlds.dimer("Cu", 2.6)
+    exact = reference().label(frame)
+    for redirect in (
+        " > aims.out; date > finished.txt; ls > listing",
+        " &> aims.out",
+        " |& tee 'my aims.out'",
+    ):
+        close(reference(redirect=redirect).label(frame), exact)
+
+
+def test_two_runs_may_share_a_calc_dir(reference):
+    """Of one frame by two methods at once: neither touches the other's files, nor reads them."""
+    frame = worlds.dimer("Cu", 2.6)
+    one = reference(options={"seconds": 1.5}, redirect=" >> aims.out")
+    other = reference(text=worlds.CONTROL + "charge 1\n", options={"seconds": 1.5}, redirect=" >> aims.out")
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(one.label, frame)
+        time.sleep(0.7)
+        second = pool.submit(other.label, frame)
+        assert second.result().energy - first.result().energy == pytest.approx(8.0)  # the stand-in's cation
+    assert os.listdir(one.calc_dir) == []
+
+
+def test_a_calculation_that_had_ended_well_is_not_repeated(reference, tmp_path):
+    """Its run was killed before the label was stored."""
+    frame = worlds.dimer("Cu", 2.6)
+    counting = reference(options={"count": tmp_path / "count"}, clean_dirs=False)
+    exact = counting.label(frame)
+    left = left_by_a_dead_run(counting, frame)
+    with tarfile.open(tmp_path / "calc" / "kept" / f"{frame.id}.{counting.method}.tar.gz") as archive:
+        archive.extractall(tmp_path / "kept", filter="data")
+    for path in (tmp_path / "kept" / f"{frame.id}.{counting.method}").iterdir():
+        path.rename(left / path.name)
+    close(counting.label(frame), exact)
+    assert len((tmp_path / "count").read_text().splitlines()) == 1
+    assert os.listdir(tmp_path / "calc") == ["kept"]
+
+
+def test_a_full_disk_is_nobodys_structure(reference):
+    with pytest.raises(SetupError, match=r"calc_dir.*No space left on device"):
+        reference(fault="no-space").label(worlds.dimer("Cu", 2.6))
 
 
 # inputs ---------------------------------------------------------------------------------------------------
@@ -265,6 +318,10 @@ def test_what_every_calculation_lacks_stops_the_run(reference, tmp_path):
         ("no-output", Crashed, "no output"),
         ("wrong-atoms", WrongShape, "3 atoms, the frame has 2"),
         ("huge-force", Insane, "force 1e[+]05"),
+        ("other-charge", Mismatch, "57 electrons; with charge 0 there are 58"),
+        ("other-spin", Mismatch, "2 spin channels"),
+        ("other-atoms", Mismatch, r"atom 1 lies 2\.6 Å"),
+        ("relaxed", Mismatch, "several structures"),
     ],
 )
 def test_each_fault_has_its_class_and_its_files_are_kept(reference, tmp_path, fault, kind, reason):
@@ -428,6 +485,18 @@ def test_missing_species_are_named_before_the_first_job(reference):
     reference().check_elements([1, 6, 29])
     with pytest.raises(SetupError, match=r"26_Fe_default, 79_Au_default missing"):
         reference().check_elements([1, 26, 79])
+
+
+def test_hubbard_lines_of_species_blocks_are_never_lost(reference, control, tmp_path):
+    text = "xc pbe\nspecies Cu\n  nucleus 29\n  plus_u   3 d  4.0\n"
+    with pytest.raises(
+        SettingsError, match=r"'plus_u 3 d 4\.0' of Cu.*without it.*copy the species defaults"
+    ):
+        reference(text=text).check()
+    own = reference(text=text)
+    with open(own.species_dir / "29_Cu_default", "a") as file:
+        file.write("  plus_u 3 d 4.0   # eV\n")
+    own.check()
 
 
 def test_each_geometry_may_have_its_own_control(reference, control, tmp_path):

@@ -428,7 +428,7 @@ def test_thirty_percent_faults_leave_only_right_labels(tmp_path, folder):
             assert abs(label.energy - exact.energy) < 1e-6
             np.testing.assert_allclose(label.forces, exact.forces, atol=1e-6)
         else:
-            assert failed[frame.id].folder.endswith(f"{frame.id}.tar.gz")
+            assert failed[frame.id].folder.endswith(f"{frame.id}.{it.method}.tar.gz")
     packed = list((tmp_path / "calc").iterdir())
     assert [p.name for p in packed] == ["failed"]
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aims_pax.errors import SettingsError
-from aims_pax.settings.control import SPECIES_KEYWORDS, Control, parse_control, read_control
+from aims_pax.settings.control import SPECIES_KEYWORDS, Control, fortran_number, parse_control, read_control
 
 TEXT = """\
 # a comment line
@@ -101,6 +101,86 @@ def test_a_missing_or_empty_file_is_named(tmp_path):
         read_control(tmp_path / "control.in")
     with pytest.raises(SettingsError, match="cannot be read"):
         read_control(tmp_path)
+
+
+@pytest.fixture
+def read(tmp_path):
+    def of(text):
+        (tmp_path / "control.in").write_text(text)
+        return read_control(tmp_path / "control.in")
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("1d0", 1.0),
+        ("-1.5D+0", -1.5),
+        ("+2", 2.0),
+        ("1.", 1.0),
+        (".5e0", 0.5),
+        ("1, of the ion", 1.0),
+        ("1\t# x", 1.0),
+    ],
+)
+def test_a_charge_is_read_as_fortran_reads_it(read, text, number):
+    assert read(f"xc pbe\ncharge {text}\n").number("charge") == number
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("charge one", "charge one: expected a number like 1 or 1d0"),
+        ("charge", "charge : expected a number"),
+        ("charge nan", "charge nan: expected a number"),
+        ("fixed_spin_moment 1d", "fixed_spin_moment 1d: expected a number"),
+        ("charge 0\ncharge 1", "charge is there with different values: 0, then 1; keep one line"),
+        ("spin none\nspin collinear", "spin is there with different values"),
+        ("Charge 1", "upper and lower case; write charge"),
+        ("md_run 1.0 NVE", "write MD_run"),
+        ("spin polarized", "expected none or collinear"),
+        ("default_initial_moment high", "expected a number"),
+        ("compute_analytical_stress .TRUE.", r"expected \.true\. or \.false\."),
+        ("k_grid 4 4", "expected three whole numbers"),
+        ("k_grid 4 4 0", "expected three whole numbers"),
+        ("total_energy_method rpa", "no forces of a method that follows the SCF cycle"),
+    ],
+)
+def test_what_fhi_aims_would_misread_is_refused_with_its_file_and_line(read, text, reason):
+    with pytest.raises(SettingsError, match=rf"control\.in: .*{reason}"):
+        read(f"xc pbe\n{text}\n")
+
+
+def test_double_hybrids_are_refused_and_functionals_with_forces_are_not(read):
+    with pytest.raises(SettingsError, match="xc xyg3: FHI-aims prints no forces"):
+        read("xc xyg3")
+    for functional in ("pbe", "hse06 0.11", "b3lyp", "scan", "hf"):
+        assert read(f"xc {functional}").get("xc") == functional
+
+
+def test_the_same_line_twice_does_no_harm_and_outputs_may_differ(read):
+    assert read("xc pbe\nxc   pbe\noutput dipole\noutput hirshfeld\nk_grid 2,2,2").get("k_grid") == "2,2,2"
+
+
+def test_hubbard_lines_of_species_blocks_are_known():
+    control = parse_control(
+        "xc pbe\nplus_u_petukhov_mixing 1.0\nspecies Fe\n plus_u 3 d 4.0\nspecies O\n nucleus 8\n"
+    )
+    assert control.hubbard == (("Fe", "plus_u 3 d 4.0"),)
+    assert control.get("plus_u_petukhov_mixing") == "1.0"
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_numbers_survive_fortrans_spelling(number):
+    assert fortran_number(repr(number)) == number
+    assert fortran_number(repr(number).replace("e", "D")) == number
+
+
+@pytest.mark.parametrize("word", ["", "1e", "d0", "1d0d0", "--1", "0x1", "1_000", "nan", "inf", "1.0.0"])
+def test_what_is_no_number_of_fortrans_is_refused(word):
+    with pytest.raises(ValueError, match="is not a number"):
+        fortran_number(word)
 
 
 WORD = st.from_regex(r"[a-z][a-z_0-9]{0,9}", fullmatch=True).filter(lambda w: w != "species")
