@@ -185,10 +185,7 @@ def read_extxyz(
         structures = ase.io.iread(path, index=":", format="extxyz")
         number = 0
         for number, atoms in enumerate(structures, 1):  # noqa: B007
-            _finite_structure(atoms)
-            labelled = LabelledFrame.from_atoms(atoms, energy_key, forces_key, stress_key)
-            _finite_label(labelled)
-            yield labelled
+            yield _labelled(atoms, energy_key, forces_key, stress_key)
     except SettingsError as error:
         raise SettingsError(f"{path}, {_nth(number)}: {error}") from error
     except Exception as error:  # ASE's reader raises whatever it trips over
@@ -196,6 +193,19 @@ def read_extxyz(
             raise SettingsError(f"{path}: {error.strerror}") from error
         where = damage(path) or f"{_nth(number + 1)}: {unreadable(error)}"
         raise SettingsError(f"{path}, {where}") from error
+
+
+def _labelled(atoms: Atoms, energy_key: str, forces_key: str, stress_key: str) -> LabelledFrame:
+    """A structure that was read, of finite numbers. Raises SettingsError, also for what cannot be made a frame of."""
+    try:
+        _finite_structure(atoms)
+        labelled = LabelledFrame.from_atoms(atoms, energy_key, forces_key, stress_key)
+        _finite_label(labelled)
+    except SettingsError:
+        raise
+    except Exception as error:  # of this structure, not of the next, which is where the reader stands
+        raise SettingsError(unreadable(error)) from error
+    return labelled
 
 
 def only_known(

@@ -237,7 +237,11 @@ class LabelledFrame:
         energy, forces, stress = _stored_label(atoms, energy_key, forces_key, stress_key)
         if energy is None or forces is None:
             missing = energy_key if energy is None else forces_key
-            has = ", ".join(sorted({*atoms.info, *atoms.arrays} - {"numbers", "positions"})) or "nothing"
+            moved = getattr(atoms.calc, "results", {})  # where ASE puts plain `energy` and `forces`
+            has = (
+                ", ".join(sorted({*atoms.info, *atoms.arrays, *moved} - {"numbers", "positions"}))
+                or "nothing"
+            )
             raise SettingsError(
                 f"no {missing} on a structure {atoms.get_chemical_formula()} (it has: {has}); "
                 "name the label keys with MISC.energy_key and MISC.forces_key"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,7 +125,10 @@ def _labelled(path: Path, keys: tuple[str, str, str]) -> list[LabelledFrame]:
         )
     if path.suffix in (".model", ".pt"):
         raise SettingsError(f"{path}: a model; the dataset comes last: aims-PAX test MODEL... DATA.xyz")
-    frames = list(read_extxyz(path, *keys))
+    try:
+        frames = list(read_extxyz(path, *keys))
+    except SettingsError as error:  # the settings of a run are not looked at here
+        raise SettingsError(re.sub(r"MISC\.(energy|forces|stress)_key", r"--\1-key", str(error))) from error
     if not frames:
         raise SettingsError(f"{path}: no structures in it")
     return frames

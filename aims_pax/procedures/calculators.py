@@ -61,6 +61,8 @@ def _named(calculator: Call | str, folder: Path, device: str | None, dtype: str,
         raise SettingsError(
             f"model.calculator: {calculator.target} gave a {type(made).__name__}, expected an ASE calculator"
         )
+    if not calculator.called:  # an object of the user's: it knows its charge
+        return CalculatorPotential(lambda: made)
     electrons = ElectronsOf(
         calculator.target, calculator.kwargs, folder, where,
         lambda kwargs: _made(replace(calculator, kwargs=kwargs), folder), lambda: made,

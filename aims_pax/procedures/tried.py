@@ -18,7 +18,9 @@ from aims_pax.errors import AimsPaxError, SettingsError, SetupError
 from aims_pax.frames import Frame
 from aims_pax.labelling.calculator import QUICK, CalculatorReference, own_folder
 from aims_pax.potential import CalculatorPotential, calculate
+from aims_pax.procedures import mixing
 from aims_pax.procedures.calculators import make_potential
+from aims_pax.procedures.ready import refusals
 from aims_pax.report.words import counted
 from aims_pax.settings.augment import Call
 from aims_pax.settings.geometries import read_geometries
@@ -47,8 +49,11 @@ def verdict(settings: Settings, wanted: bool = False) -> Verdict:
 
     Raises SettingsError when the reference cannot label the smallest geometry, or the device is not there.
     """
-    smallest = min(read_geometries(settings), key=lambda s: len(s.frame))
-    warnings = [*_programs(settings), *_device(settings, wanted)]
+    systems = read_geometries(settings)
+    smallest = min(systems, key=lambda s: len(s.frame))
+    if refused := list(refusals(settings, systems)):
+        raise SettingsError("\n".join(refused))
+    warnings = [*_programs(settings), *_device(settings, wanted), *mixing.warnings(settings, systems)]
     said = _tries(_calculators(settings), smallest, wanted)
     if settings.reference.type == "aims":
         said.append("FHI-aims was not started")

@@ -71,6 +71,18 @@ class Lock:
         except OSError:  # a folder that may only be read has no clock of its own
             return holder
 
+    def refuse_second(self) -> None:
+        """Raise Busy when somebody works in the folder. Nothing is taken: a look before anything slow is loaded."""
+        if (holder := self.holder()) is not None:
+            raise self._busy(holder)
+
+    def _busy(self, holder: dict[str, Any]) -> Busy:
+        who = f"pid {holder.get('pid')} on {holder.get('host')}"
+        return Busy(
+            f"{self.path.parent.parent}: another aims-PAX works in this folder ({who}); wait for it or stop it, or "
+            f"use another folder. If you are sure that it is dead, remove {self.path}"
+        )
+
     def beat(self) -> None:
         """A sign of life, at most every 20 s; cheap enough for every MD step."""
         now = time.monotonic()
@@ -109,11 +121,7 @@ class Lock:
         if holder is None:
             return  # gone meanwhile
         if self._alive(holder):
-            who = f"pid {holder.get('pid')} on {holder.get('host')}"
-            raise Busy(
-                f"{self.path.parent.parent}: another aims-PAX works in this folder ({who}); wait for it or stop it, or "
-                f"use another folder. If you are sure that it is dead, remove {self.path}"
-            )
+            raise self._busy(holder)
         aside = self.path.with_name(f".stale.{self._mine['host']}.{self._mine['pid']}")
         with contextlib.suppress(FileNotFoundError):
             os.rename(self.path, aside)
