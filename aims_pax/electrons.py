@@ -20,8 +20,8 @@ def check_spin(
 ) -> None:
     """Raise SettingsError for a multiplicity 2S+1 that the electrons of these atoms cannot have.
 
-    numbers: atomic numbers. charge: total charge in e; None counts as 0, a fraction leaves the parity open. periodic: a crystal's
-    spin is that of its cell, which may be any.
+    numbers: atomic numbers. charge: total charge in e; None counts as 0, a fraction leaves the parity open.
+    periodic: a crystal's spin is that of its cell, which may be any.
 
     >>> check_spin([8, 1, 1], 1, 2)
     >>> check_spin([8, 1, 1], 0, 2)

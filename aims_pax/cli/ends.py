@@ -37,7 +37,9 @@ def tell(story: str, mace: Path, project: Path, room: str = "main", *given: Any)
         settings = read_reference_settings(Path.cwd(), str(project), str(mace))
     terminal = console()
     terminal.print(f"aims-PAX {__version__}", highlight=False)
-    arriving = Lock(settings.folder / "restart" / "lock").announced() if room == "main" else nullcontext()
+    lock = Lock(settings.folder / "restart" / "lock")
+    lock.refuse_second()  # before torch is loaded
+    arriving = lock.announced() if room == "main" else nullcontext()
     with expected(settings.path(settings.misc.log_dir) / "traceback.log"), arriving:
         stories = importlib.import_module(f"aims_pax.procedures.{room}")
         getattr(stories, story)(settings, terminal, *given)

@@ -19,12 +19,13 @@ from aims_pax.potential import (
     CalculatorPotential,
     LabelsBound,
     Potential,
+    calculate,
     full,
     load_factory,
     made_by,
 )
 from aims_pax.settings.augment import Call
-from aims_pax.settings.conventions import arguments, conventions_of, dressed, refusal
+from aims_pax.settings.conventions import arguments, conventions_of, dressed, refusal, without
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,8 @@ def _named(calculator: Call | str, folder: Path, device: str | None, dtype: str,
         raise SettingsError(
             f"model.calculator: {calculator.target} gave a {type(made).__name__}, expected an ASE calculator"
         )
+    if not calculator.called:  # an object of the user's: it knows its charge
+        return CalculatorPotential(lambda: made)
     electrons = ElectronsOf(
         calculator.target, calculator.kwargs, folder, where,
         lambda kwargs: _made(replace(calculator, kwargs=kwargs), folder), lambda: made,
@@ -121,6 +124,13 @@ class ElectronsOf:
         if key not in self._known:
             self._known[key] = self._make(kwargs)
         return lambda: self._known[key]
+
+    def of_atom(self, frame: Frame) -> Label:
+        """The label of an isolated atom, which has a charge and spin of its own, whatever kwargs say of the others."""
+        kwargs = without(without(self.kwargs, self.how.charge), self.how.spin)
+        if refusal(frame, kwargs, self.how, self.target) is None:
+            kwargs = arguments(kwargs, frame, self.how, self.target)
+        return calculate(self.dressed(frame), self._make(kwargs))
 
     def dressed(self, frame: Frame) -> Frame:
         """The frame with the initial charges and moments that the calculator sums."""

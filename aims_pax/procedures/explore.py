@@ -121,11 +121,22 @@ def _reopened(run: Run, state: stage.State, systems: tuple[str, ...], rules: Exp
 
 def begin_from_data(run: Run) -> None:
     """Fill the dataset from the files the user brings: from all of them, or from none when one is refused."""
+    sets, files = given_sets(run)
+    _say(run, files)
+    given_check.compare(run, files)
+    n = min(len(sets.entries), len(run.dataset.entries))
+    run.dataset.begin_again(n if run.dataset.entries[:n] == sets.entries[:n] else 0)
+    for entry in sets.entries:
+        given = sets.labelled(entry.frame, entry.label)
+        assert given is not None
+        run.dataset.add(given, entry.split, entry.member)
+
+
+def given_sets(run: Run) -> tuple[Dataset, list[GivenFile]]:
+    """The files the user brings, dealt to training and validation sets in memory. Raises SettingsError."""
     settings = run.settings.active_learning
     assert settings is not None
-    shared = (
-        settings.initial_valid_dataset is None
-    )  # then valid_ratio of the training structures is set aside
+    shared = settings.initial_valid_dataset is None  # valid_ratio of the training structures is set aside
     sets, files = Dataset(), given_files(run)
     for file, member in files:
         counts: dict[str, int] = {}
@@ -140,14 +151,7 @@ def begin_from_data(run: Run) -> None:
             sets.add(replace(labelled, origin=origin), "valid" if aside else file.use, member)
     if settings.initial_train_dataset is not None:
         _enough(run, sets)
-    _say(run, [file for file, _ in files])
-    given_check.compare(run, [file for file, _ in files])
-    n = min(len(sets.entries), len(run.dataset.entries))
-    run.dataset.begin_again(n if run.dataset.entries[:n] == sets.entries[:n] else 0)
-    for entry in sets.entries:
-        given = sets.labelled(entry.frame, entry.label)
-        assert given is not None
-        run.dataset.add(given, entry.split, entry.member)
+    return sets, [file for file, _ in files]
 
 
 def given_files(run: Run) -> list[tuple[GivenFile, int | None]]:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from ase.data import chemical_symbols
 from rich.console import Console
 
-from aims_pax import __version__, seeds
+from aims_pax import __version__
 from aims_pax.dataset import Dataset, write_extxyz
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.given_data import GivenFile, overlap, read_given
 from aims_pax.labelled_data import LabelKeys
 from aims_pax.labelling.executor import cores
-from aims_pax.procedures import atomic_energies, converge, delivered, explore, initial
+from aims_pax.procedures import atomic_energies, converge, delivered, explore, initial, mixing, ready
 from aims_pax.procedures.beside import beside
 from aims_pax.procedures.compiling import compiling
 from aims_pax.procedures.listed import Desk
@@ -59,11 +59,8 @@ def run_all(settings: Settings, console: Console) -> None:
     with _opened(settings, console) as run:
         if settings.initial_dataset is not None:
             _initial(run)
-        elif not _given(settings):
-            raise SettingsError(
-                "nothing to start from: write a section INITIAL_DATASET_GENERATION, or name "
-                "ACTIVE_LEARNING.initial_train_dataset or initial_models"
-            )
+        elif not ready.given(settings):
+            raise SettingsError(ready.NOTHING)
         if settings.active_learning is not None:
             _active_learning(run, begun=settings.initial_dataset is not None)
             delivered.remember(settings, begun_with)
@@ -161,7 +158,7 @@ def _ready_to_explore(run: Run, begun: bool) -> None:
         else:
             run.ensemble.restore(snapshot.weights)
         return
-    if not _given(settings):
+    if not ready.given(settings):
         raise SettingsError(
             "nothing to start from: run aims-PAX-initial-ds first, or name ACTIVE_LEARNING.initial_train_dataset "
             "or initial_models"
@@ -182,11 +179,6 @@ def _incomplete(settings: Settings) -> str:
         "MISC.create_restart is False, so an initial dataset leaves nothing that aims-PAX-al could continue: run "
         "aims-PAX, which does both in one process, or write create_restart: True and run aims-PAX-initial-ds first"
     )
-
-
-def _given(settings: Settings) -> bool:
-    al = settings.active_learning
-    return al is not None and bool(al.initial_train_dataset or al.initial_models)
 
 
 def deliver(run: Run, chosen: list[int]) -> None:
@@ -314,23 +306,23 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
             systems = read_geometries(settings)
             for _, note in geometry_rules.noteworthy(systems):
                 log.warning("%s", note)
-            _check_start(settings, systems)
+            for line in mixing.warnings(settings, systems):
+                log.warning("%s", line)
+            _check_device(settings)
+            ready.stop_at_first(settings, systems)
             _limit_memory(settings)
-            if settings.active_learning is not None:
-                explore.refuse_fewer(folder, settings.active_learning.num_trajectories, systems)
             owners.claim(folder, settings.mace.general.name_exp)
             with (
                 display.on(),
                 Labeller.from_settings(settings, folder.data, check=watch.raise_if_stopped) as labeller,
             ):
-                labeller.check_elements(elements(s.frame for s in systems))
                 compare(folder, effective(settings), labeller.method, {s.name: s.frame.id for s in systems})
                 made_under = remember(folder, effective(settings))
                 journal = Journal(folder)
                 journal.write("run", "begun", _process())
                 desk = Desk(settings, folder, labeller, journal, watch)
                 settings = atomic_energies.settled(desk, elements(s.frame for s in systems))
-                ensemble = _ensemble(settings, elements(s.frame for s in systems))
+                ensemble = _ensemble(settings, systems)
                 _test_set(settings, ensemble)  # a bad one is said before anything is paid
                 with (
                     compiling(settings, ensemble, sum(len(s.frame) for s in systems) / len(systems)),
@@ -372,47 +364,22 @@ def _limit_memory(settings: Settings) -> None:
         budget.allow(misc.memory_limit * budget.GB, misc.device, written=True)
 
 
-def _check_start(settings: Settings, systems: tuple[System, ...]) -> None:
-    """What needs torch or the labelling room to be seen, before anything is paid. Raises SettingsError."""
+def _check_device(settings: Settings) -> None:
+    """Raise SettingsError for a GPU that is not there."""
     import torch
-
-    from aims_pax.errors import LabelError
-    from aims_pax.labelling.validation import check_geometry
 
     device = settings.mace.misc.device
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise SettingsError(
             f"mace.yaml: MISC.device: {device}, but torch finds no GPU here; write device: cpu"
         )
-    if problems := [
-        f"{'.'.join(map(str, place))}: {text}" for place, text in geometry_rules.refused(settings, systems)
-    ]:
-        raise SettingsError("\n".join(problems))
-    for system in systems:
-        try:
-            check_geometry(system.frame)
-        except LabelError as error:
-            raise SettingsError(
-                f"geometry {system.name}: {error.reason}; mend the starting structure"
-            ) from error
 
 
-def _ensemble(settings: Settings, elements: tuple[int, ...]) -> Ensemble:
+def _ensemble(settings: Settings, systems: Sequence[System]) -> Ensemble:
     from aims_pax.force_field import Ensemble
 
-    al, section = settings.active_learning, settings.active_learning or settings.initial_dataset
+    al = settings.active_learning
     if al is not None and al.initial_models:
-        ensemble = Ensemble.from_models([settings.path(p) for p in al.initial_models], settings.mace)
-        unknown = sorted(set(elements) - set(ensemble.elements))
-        if unknown:
-            raise SettingsError(
-                f"ACTIVE_LEARNING.initial_models: the models do not know the elements with atomic numbers {unknown}; "
-                "train models that do (initial_train_dataset), or remove those geometries"
-            )
-        return ensemble
-    if al is not None and al.seeds_tags_dict:
-        chosen = tuple(al.seeds_tags_dict.values())
-    else:
-        assert section is not None
-        chosen = seeds.member_seeds(settings.mace.general.seed, section.ensemble_size)
-    return Ensemble.build(settings.mace, chosen, elements, settings.folder)
+        return ready.ensemble_from_models(settings, systems)
+    zs = elements(s.frame for s in systems)
+    return Ensemble.build(settings.mace, ready.member_seeds(settings), zs, settings.folder)

@@ -15,7 +15,7 @@ import numpy as np
 from aims_pax.errors import Abandoned, AimsPaxError, LabelError, SettingsError, SetupError
 from aims_pax.frames import Array, Frame, Label
 from aims_pax.potential import Bound, CalculatorPotential, Evaluation, Potential
-from aims_pax.procedures.calculators import make_potential
+from aims_pax.procedures.calculators import ElectronsOf, make_potential
 from aims_pax.samplers.descriptors import Describe, pooled
 from aims_pax.settings.augment import Call, as_calculator, called
 from aims_pax.settings.contents import contents
@@ -85,9 +85,12 @@ class Named:
 
     def atomic_energy(self, number: int) -> float:
         """eV: one atom alone. Raises SettingsError with what the potential says where it cannot."""
-        alone = Frame(np.array([number]), np.zeros((1, 3)))
+        potential = self.potential.potential if isinstance(self.potential, Answering) else self.potential
+        electrons = getattr(potential, "electrons", None)
         try:
-            return self.potential.labels([alone])[0].energy
+            if isinstance(electrons, ElectronsOf):
+                return electrons.of_atom(_ground_state(number)).energy
+            return self.potential.labels([Frame(np.array([number]), np.zeros((1, 3)))])[0].energy
         except SetupError as error:
             raise SettingsError(str(error)) from error
         except Exception as error:  # a calculator may raise anything for a structure it was not made for
@@ -116,6 +119,16 @@ class Named:
             if path.is_file():
                 return hashlib.sha256(path.read_bytes()).hexdigest()
         return ""
+
+
+def _ground_state(number: int) -> Frame:
+    """The isolated atom in its ground state, or in none that is said where that is not known."""
+    from aims_pax.procedures.atomic_energies import isolated
+
+    try:
+        return isolated(number)
+    except SettingsError:
+        return Frame(np.array([number]), np.zeros((1, 3)))
 
 
 @contextmanager

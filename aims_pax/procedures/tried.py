@@ -18,8 +18,9 @@ from aims_pax.errors import AimsPaxError, SettingsError, SetupError
 from aims_pax.frames import Frame
 from aims_pax.labelling.calculator import QUICK, CalculatorReference, own_folder
 from aims_pax.potential import CalculatorPotential, calculate
-from aims_pax.procedures import given_check
+from aims_pax.procedures import given_check, mixing
 from aims_pax.procedures.calculators import make_potential
+from aims_pax.procedures.ready import refusals
 from aims_pax.record import owners
 from aims_pax.record.folder import RunFolder
 from aims_pax.report.words import counted
@@ -51,8 +52,11 @@ def verdict(settings: Settings, wanted: bool = False) -> Verdict:
     Raises SettingsError when the reference cannot label the smallest geometry, or the device is not there.
     """
     owners.check(RunFolder(settings), settings.mace.general.name_exp)
-    smallest = min(read_geometries(settings), key=lambda s: len(s.frame))
-    warnings = [*_programs(settings), *_device(settings, wanted)]
+    systems = read_geometries(settings)
+    smallest = min(systems, key=lambda s: len(s.frame))
+    if refused := list(refusals(settings, systems)):
+        raise SettingsError("\n".join(refused))
+    warnings = [*_programs(settings), *_device(settings, wanted), *mixing.warnings(settings, systems)]
     calculators = _calculators(settings)
     said = _tries(calculators, smallest, wanted)
     if wanted and "REFERENCE" in calculators:

@@ -35,6 +35,12 @@ CELL, ENERGY, FORCES = "cell_vectors (Å)", "E_pot (eV∕atom)", "forces (eV∕�
 TIME, TEMPERATURE, PRESSURE = "time (fs)", "T (K)", "p (GPa)"
 VOLUME, VELOCITIES, FEATURES = "V (Å³∕atom)", "velocities (Å∕fs)", "feature_vectors"
 CONSTANTS, MATRIX, MOLECULES = "force_constants (eV∕Å²)", "supercell_matrix", "molecule_indices"
+ELECTRONS = {  # only where the structures say them: field of a frame → name
+    "charge": "charge (e)",
+    "spin": "spin_multiplicity",
+    "moments": "initial_magnetic_moments (μB)",
+    "charges": "initial_charges (e)",
+}
 DIGEST = "settings"
 
 
@@ -57,6 +63,7 @@ def structures(
         NUMBERS: np.array(first.numbers),
         MASSES: first.all_masses,
     }
+    arrays |= {name: v for k, name in ELECTRONS.items() if (v := first.arrays().get(k)) is not None}
     if first.pbc.any():
         arrays[CELL] = np.array([f.cell for f in frames])
         arrays["pbc"] = np.array(first.pbc)
@@ -75,8 +82,10 @@ def frames_of(arrays: Arrays) -> list[Frame]:
     positions = arrays[POSITIONS]
     cells = arrays.get(CELL, np.zeros((len(positions), 3, 3)))
     pbc = arrays.get("pbc", np.full(3, CELL in arrays))
-    numbers, masses = arrays[NUMBERS], arrays.get(MASSES)
-    return [Frame(numbers, R, C, pbc, masses=masses) for R, C in zip(positions, cells, strict=True)]
+    said = {k: np.asarray(arrays[name]) for k, name in ELECTRONS.items() if name in arrays}
+    electrons: dict[str, Any] = {k: v.item() if v.ndim == 0 else v for k, v in said.items()}
+    electrons["masses"] = arrays.get(MASSES)
+    return [Frame(arrays[NUMBERS], R, C, pbc, **electrons) for R, C in zip(positions, cells, strict=True)]
 
 
 class Hdf5:

@@ -64,20 +64,9 @@ def compare(
     path = folder.restart / "settings.json"
     told = {**flat(effective), METHOD: method}
     now = {"format": 1, "settings": told, "geometries": dict(geometries)}
+    refuse_changes(folder, effective, method, geometries)
     before = _read(path)
     if before is not None:
-        other = list(_other_method(folder, before["settings"], told))
-        refused = [
-            *other,
-            *_refused(before["settings"], told, _took_in(folder)),
-            *_moved(before["geometries"], geometries),
-        ]
-        if refused:
-            raise RestartError(
-                "this folder was begun with other settings:\n  "
-                + "\n  ".join(refused)
-                + f"\n{WAY_OUT}{AGAIN if other else ''}"
-            )
         for key, old, new in _changes(before["settings"], told):
             if not key.startswith(SILENT):
                 log.info("changed since the last run: %s: %s → %s", key, old, new)
@@ -105,6 +94,28 @@ def remember(folder: RunFolder, effective: Mapping[str, Any]) -> str:
 def has_snapshots(folder: RunFolder) -> bool:
     """Whether a stage of this run can be continued."""
     return any(folder.restart.glob("*/state-*.npy"))
+
+
+def refuse_changes(
+    folder: RunFolder, effective: Mapping[str, Any], method: str, geometries: Mapping[str, str]
+) -> None:
+    """Raise RestartError when a change since this folder's last run would mix data; nothing is written."""
+    before = _read(folder.restart / "settings.json")
+    if before is None:
+        return
+    told = {**flat(effective), METHOD: method}
+    other = list(_other_method(folder, before["settings"], told))
+    refused = [
+        *other,
+        *_refused(before["settings"], told, _took_in(folder)),
+        *_moved(before["geometries"], geometries),
+    ]
+    if refused:
+        raise RestartError(
+            "this folder was begun with other settings:\n  "
+            + "\n  ".join(refused)
+            + f"\n{WAY_OUT}{AGAIN if other else ''}"
+        )
 
 
 def _took_in(folder: RunFolder) -> bool:

@@ -107,6 +107,21 @@ class Lock:
         except OSError:  # a folder that may only be read has no clock of its own
             return holder
 
+    def refuse_second(self) -> None:
+        """Raise Busy when somebody works in the folder. Nothing is taken: a look before anything slow is loaded.
+
+        Another host may be that of this job before it was requeued: taking the lock waits for its sign of life.
+        """
+        holder = self.holder()
+        if holder is not None and not self._may_go_quiet(holder):
+            raise self._busy(holder)
+
+    def _busy(self, holder: dict[str, Any]) -> Busy:
+        return Busy(
+            f"{self.path.parent.parent}: another aims-PAX works in this folder ({_who(holder)}); wait for it or "
+            f"stop it, or use another folder. If you are sure that it is dead, remove {self.path}"
+        )
+
     def beat(self) -> None:
         """A sign of life, at most every 20 s; cheap enough for every MD step.
 
@@ -153,10 +168,7 @@ class Lock:
         if holder is None:
             return  # gone meanwhile
         if self._alive(holder) and not self._goes_quiet(holder, check):
-            raise Busy(
-                f"{self.path.parent.parent}: another aims-PAX works in this folder ({_who(holder)}); wait for it or "
-                f"stop it, or use another folder. If you are sure that it is dead, remove {self.path}"
-            )
+            raise self._busy(holder)
         aside = self.path.with_name(f".stale.{self._mine['host']}.{self._mine['pid']}")
         with contextlib.suppress(FileNotFoundError):
             move(self.path, aside)
@@ -164,7 +176,7 @@ class Lock:
 
     def _goes_quiet(self, holder: dict[str, Any], check: Callable[[], None]) -> bool:
         """Whether the holder on another host gives no sign of life any more; only a scheduler's job waits for that."""
-        if self._mine["job"] is None or holder.get("host") == self._mine["host"]:
+        if not self._may_go_quiet(holder):
             return False
         same = "this job before it was requeued" if holder.get("job") == self._mine["job"] else "another host"
         log.warning(
@@ -184,6 +196,10 @@ class Lock:
             if self._time() != last:
                 return False
         return True
+
+    def _may_go_quiet(self, holder: dict[str, Any]) -> bool:
+        """Whether the holder may be this scheduler's job on a machine it has left."""
+        return self._mine["job"] is not None and holder.get("host") != self._mine["host"]
 
     def _time(self) -> float | None:
         with contextlib.suppress(FileNotFoundError):

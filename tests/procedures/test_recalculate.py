@@ -433,8 +433,8 @@ def test_a_calculator_that_cannot_be_given_a_charge_labels_no_charged_structure(
     write(project / "old.xyz", [frame, replace(frame, charge=1.0), replace(frame, spin=3)])
     done = recalc("old.xyz", folder=project)
     assert done.returncode == 0
-    assert "H2O has charge 1, and counted:Counted has no argument for a charge" in done.stderr
-    assert "2 of 3 structures failed (2 Unsupported): indices from 0: 1-2" in done.stderr
+    assert "H2O has charge 1, and counted:Counted has no argument for a charge" in done.stdout
+    assert "2 of 3 structures failed (2 Unsupported): indices from 0: 1-2" in done.stdout
     assert len(list(read_extxyz(project / "old_recalculated.xyz"))) == len(calls(project)) == 1
 
 

@@ -1,0 +1,63 @@
+"""Data a model cannot tell apart: structures of one composition with different charges or spins.
+
+A MACE model sees elements and positions. Of a dataset with a cation and the neutral molecule it learns something
+between both, however small the errors of each alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from aims_pax.dataset import read_extxyz
+from aims_pax.errors import AimsPaxError
+from aims_pax.frames import Frame
+from aims_pax.systems import System
+
+if TYPE_CHECKING:
+    from aims_pax.settings import Settings
+
+ADVICE = "the model sees neither and learns a mixture; make a force field for each"
+
+
+def warnings(settings: Settings, systems: Sequence[System]) -> Iterator[str]:
+    """What the geometries, and each dataset the user gives, mix."""
+    for text in mixed(s.frame for s in systems):
+        yield f"MISC.path_to_geometry: {text}"
+    active, misc = settings.active_learning, settings.misc
+    keys = (misc.energy_key, misc.forces_key, misc.stress_key)
+    for key in ("initial_train_dataset", "initial_valid_dataset"):
+        written = None if active is None else getattr(active, key)
+        files = written.values() if isinstance(written, dict) else [written] if written else []
+        for file in dict.fromkeys(files):
+            frames: list[Frame] = [s.frame for s in systems]
+            try:
+                frames += [one.frame for one in read_extxyz(settings.path(file), *keys)]
+            except AimsPaxError:
+                continue  # said where it is read
+            for text in mixed(frames):
+                yield f"ACTIVE_LEARNING.{key}: {file}, with the geometries: {text}"
+
+
+def mixed(frames: Iterable[Frame]) -> Iterator[str]:
+    """One line for each composition with different charges or spins; what a frame does not say counts for neither.
+
+    >>> neutral, cation = (Frame([8, 1, 1], [[0, 0, 0], [1, 0, 0], [0, 1, 0]], charge=q) for q in (0, 1))
+    >>> list(mixed([neutral, cation]))[0].partition(";")[0]
+    'H2O with the charges 0, 1'
+    """
+    charges: dict[str, set[float]] = {}
+    spins: dict[str, set[int]] = {}
+    for frame in frames:
+        if frame.charge is not None:
+            charges.setdefault(frame.formula, set()).add(frame.charge)
+        if frame.spin is not None:
+            spins.setdefault(frame.formula, set()).add(frame.spin)
+    for formula in dict.fromkeys([*charges, *spins]):
+        said = [
+            f"the {name} {', '.join(f'{v:g}' for v in sorted(values[formula]))}"
+            for name, values in (("charges", charges), ("multiplicities", spins))
+            if len(values.get(formula, ())) > 1
+        ]
+        if said:
+            yield f"{formula} with {' and '.join(said)}; {ADVICE}"
