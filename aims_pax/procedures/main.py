@@ -18,7 +18,7 @@ from aims_pax import __version__, seeds
 from aims_pax.dataset import Dataset, only_known, read_extxyz, write_extxyz
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.labelling.executor import cores
-from aims_pax.procedures import atomic_energies, converge, delivered, explore, initial
+from aims_pax.procedures import atomic_energies, converge, delivered, devices, explore, initial
 from aims_pax.procedures.beside import beside
 from aims_pax.procedures.compiling import compiling
 from aims_pax.procedures.listed import Desk
@@ -334,16 +334,10 @@ def _limit_memory(settings: Settings) -> None:
 
 def _check_start(settings: Settings, systems: tuple[System, ...]) -> None:
     """What needs torch or the labelling room to be seen, before anything is paid. Raises SettingsError."""
-    import torch
-
     from aims_pax.errors import LabelError
     from aims_pax.labelling.validation import check_geometry
 
-    device = settings.mace.misc.device
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise SettingsError(
-            f"mace.yaml: MISC.device: {device}, but torch finds no GPU here; write device: cpu"
-        )
+    devices.check(settings)
     for system in systems:
         try:
             check_geometry(system.frame)
