@@ -3,8 +3,8 @@
     python benchmarks/md_memory.py [--trajectories 100] [--few 8] [--limit 1.0] [--channels 16]
 
 Each row is a process of its own. `limit` is what the evaluations may take (MISC.memory_limit), `peak` what the process
-took beyond the models it had loaded, by the kernel's count (VmHWM). Without a limit few trajectories are moved: they fit,
-and time and forces are compared there. 2 members, random weights, r_max 5 Å, float32, one thread.
+took beyond the models it had loaded, by the kernel's count (VmHWM). Without a limit few trajectories are moved: they
+fit, and time and forces are compared there. 2 members, random weights, r_max 5 Å, float32, one thread.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-A, REPEAT = 4.0, 5  # Å, argon: 500 atoms, 42 neighbours each
+A = 4.0  # Å, argon: 42 neighbours each
 
 
 def main() -> None:
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=1.0, help="GB")
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--repeat", type=int, default=5, help="cubic cells along each axis, four atoms each")
     parser.add_argument("--row", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.row:
@@ -61,6 +62,7 @@ def main() -> None:
 
 def other_process(args: argparse.Namespace, **asked: object) -> dict:
     own = [sys.executable, __file__, "--channels", str(args.channels), "--steps", str(args.steps)]
+    own += ["--repeat", str(args.repeat)]
     done = subprocess.run([*own, "--row", json.dumps(asked)], check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -74,7 +76,7 @@ def row(args: argparse.Namespace, inference: str, n: int, limit: float) -> dict:
     potential = built.potential()
     md = MDSettings(stat_ensemble="NVT", thermostat="Langevin", temperature=80.0, timestep=2.0, friction=0.01)
     potential.labels([crystal(2, 0)])  # loads what has to be loaded
-    states = [MDState.start(crystal(REPEAT, k), 80.0, k) for k in range(n)]
+    states = [MDState.start(crystal(args.repeat, k), 80.0, k) for k in range(n)]
     budget.allow(limit * budget.GB, written=True)
     before = clear_peak()
     began = time.perf_counter()

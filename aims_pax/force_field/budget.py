@@ -95,6 +95,8 @@ def available(device: str = "cpu") -> float:
         free, _ = torch.cuda.mem_get_info(device)
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return float(free + held)
+    if _kind(device) != "cpu":
+        return math.inf
     return min(_machine(Path("/proc/meminfo")), _cgroups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")))
 
 
@@ -145,7 +147,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _kind(device: str) -> str:
-    return device if device.startswith("cuda") else "cpu"
+    return "cpu" if device.startswith("cpu") else device
 
 
 # ---------------------------------------------------------------- what an evaluation takes
@@ -161,9 +163,11 @@ def measured(evaluate: Callable[[int, int], Any], neighbours: float, device: str
         12, min(64, 1200 // K)
     )  # so few atoms that it takes a moment, so many that all operations have work
     evaluate(N, K // 2)  # what is made once
-    some, more, twice = (
-        peak(lambda n=n, k=k: evaluate(n, k), device) for n, k in ((N, K // 2), (N, K), (2 * N, K))
-    )  # type: ignore[misc]
+
+    def taken(n: int, k: int) -> float:
+        return peak(lambda: evaluate(n, k), device)
+
+    some, more, twice = taken(N, K // 2), taken(N, K), taken(2 * N, K)
     edge = max(0.0, (more - some) / (N * (K - K // 2)))
     atom = max(0.0, (twice - more) / N - K * edge)
     return Need(FOUND * atom, FOUND * edge)

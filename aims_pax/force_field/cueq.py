@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import Any
 
@@ -99,16 +100,23 @@ class Converted:
     def update(self) -> None:
         """Convert, or take over the present weights."""
         now = self._now()
-        device = "cuda" if self._weights[0].is_cuda else "cpu"  # the converter knows these two words
-        if self.target is None:
-            self.target = convert(self.model, device).eval().requires_grad_(False)
-        elif self.stamp != now:
-            transfer(self.model, self.target)
+        device = self._weights[0].device
+        with on_card(device):
+            if self.target is None:  # the converter knows two words: `cuda` is the card it is on
+                made = convert(self.model, "cuda" if device.type == "cuda" else "cpu")
+                self.target = made.to(device).eval().requires_grad_(False)
+            elif self.stamp != now:
+                transfer(self.model, self.target)
         self.stamp = now
 
     def _now(self) -> tuple[Any, ...]:
         neighbours = [float(i.avg_num_neighbors) for i in self.model.interactions]
         return sum(w._version for w in self._weights), *neighbours
+
+
+def on_card(device: torch.device) -> AbstractContextManager[Any]:
+    """Where `cuda` without a number means this device."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 class CueqEvaluator:

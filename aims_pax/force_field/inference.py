@@ -260,8 +260,8 @@ class Committee:
     def labels(self, frames: Sequence[Frame]) -> list[Label]:
         """The mean over the members, frame by frame; stress for frames periodic in three directions."""
         labels: list[Label] = []
-        chunks = self._chunks(frames)
-        for chunk in [[chunk[k] for k in piece] for chunk in chunks for piece in self.pieces(chunk)]:
+        pieces = [[part[k] for k in piece] for part in self._chunks(frames) for piece in self.pieces(part)]
+        for chunk in pieces:
             evaluation = self.evaluate(chunk)
             energies = evaluation.energies.mean(0).cpu().numpy()
             forces = evaluation.forces.mean(0).cpu().numpy()

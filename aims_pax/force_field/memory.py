@@ -1,8 +1,9 @@
 """How many structures of a batch are evaluated at once: all that the memory limit (`budget`) allows, else in pieces.
 
 A batch that may be too large has its need measured on one structure first. A `Room` also learns from every failure and
-remembers: a piece that did not fit is halved, and later batches are cut so from the start. The answers are the same. A loss is that of the whole batch: its derivatives with respect to
-the predictions P are taken first, and the gradient is gathered piece by piece with a second evaluation,
+remembers: a piece that did not fit is halved, and later batches are cut so from the start. The answers are the same. A
+loss is that of the whole batch: its derivatives with respect to the predictions P are taken first, and the gradient is
+gathered piece by piece with a second evaluation,
 
     ∂L/∂w = Σ_pieces ∂L/∂P · ∂P/∂w
 """

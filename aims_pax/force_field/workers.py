@@ -7,6 +7,7 @@ later only weights, plans and new frames travel.
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +23,7 @@ from aims_pax.force_field.optimiser import Arrays
 from aims_pax.force_field.train import MemberResult, Plan, visit_arrays
 from aims_pax.force_field.travel import own_threads, packed, unpacked
 from aims_pax.frames import LabelledFrame
+from aims_pax.settings.devices import only
 
 if TYPE_CHECKING:
     from aims_pax.settings.mace import MaceSettings
@@ -69,7 +71,7 @@ class Visited:
 class Place:
     """Where a worker computes: threads of its process, and a torch device, or None: that of the settings.
 
-    A numbered GPU is the only one its process sees.
+    A numbered CUDA card is the N-th of those this process sees, and the only one that its own process sees.
     """
 
     threads: int = 1
@@ -77,14 +79,14 @@ class Place:
 
     def environment(self) -> dict[str, str]:
         """What the process gets besides the driver's."""
-        kind, _, number = (self.device or "").partition(":")
-        return {"CUDA_VISIBLE_DEVICES": number} if kind == "cuda" and number else {}
+        return only(self.device or "", os.environ)
 
     def settled(self, settings: MaceSettings) -> MaceSettings:
         """The settings with this place's device."""
         if self.device is None:
             return settings
-        misc = settings.misc.model_copy(update={"device": self.device.partition(":")[0]})
+        kind = self.device.partition(":")[0]
+        misc = settings.misc.model_copy(update={"device": "cuda" if kind == "cuda" else self.device})
         return settings.model_copy(update={"misc": misc})
 
 

@@ -20,7 +20,7 @@ from aims_pax.errors import SettingsError, SetupError
 from aims_pax.given_data import GivenFile, overlap, read_given
 from aims_pax.labelled_data import LabelKeys
 from aims_pax.labelling.executor import cores
-from aims_pax.procedures import atomic_energies, converge, delivered, explore, initial, mixing, ready
+from aims_pax.procedures import atomic_energies, converge, delivered, devices, explore, initial, mixing, ready
 from aims_pax.procedures.beside import beside
 from aims_pax.procedures.compiling import compiling
 from aims_pax.procedures.listed import Desk
@@ -308,7 +308,7 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
                 log.warning("%s", note)
             for line in mixing.warnings(settings, systems):
                 log.warning("%s", line)
-            _check_device(settings)
+            devices.check(settings)
             ready.stop_at_first(settings, systems)
             _limit_memory(settings)
             owners.claim(folder, settings.mace.general.name_exp)
@@ -362,17 +362,6 @@ def _limit_memory(settings: Settings) -> None:
     budget.forget()
     if misc.memory_limit is not None:
         budget.allow(misc.memory_limit * budget.GB, misc.device, written=True)
-
-
-def _check_device(settings: Settings) -> None:
-    """Raise SettingsError for a GPU that is not there."""
-    import torch
-
-    device = settings.mace.misc.device
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise SettingsError(
-            f"mace.yaml: MISC.device: {device}, but torch finds no GPU here; write device: cpu"
-        )
 
 
 def _ensemble(settings: Settings, systems: Sequence[System]) -> Ensemble:

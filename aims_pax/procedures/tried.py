@@ -18,7 +18,7 @@ from aims_pax.errors import AimsPaxError, SettingsError, SetupError
 from aims_pax.frames import Frame
 from aims_pax.labelling.calculator import QUICK, CalculatorReference, own_folder
 from aims_pax.potential import CalculatorPotential, calculate
-from aims_pax.procedures import given_check, mixing
+from aims_pax.procedures import devices, given_check, mixing
 from aims_pax.procedures.calculators import make_potential
 from aims_pax.procedures.ready import refusals
 from aims_pax.record import owners
@@ -202,20 +202,14 @@ def _absolute(launch: str) -> list[str]:
 
 
 def _device(settings: Settings, wanted: bool) -> Sequence[str]:
-    """Whether the GPU the settings name is there: by its device files, or by torch when that is wanted."""
-    device = settings.mace.misc.device
-    if not device.startswith("cuda"):
+    """Whether the GPUs the settings name are there: by their device files, or by torch when that is wanted."""
+    others = [(key, device) for key, device in devices.named(settings) if device != "cpu"]
+    if not others:
         return ()
     if wanted:
-        import torch
-
-        if not torch.cuda.is_available():
-            raise SettingsError(
-                f"mace.yaml: MISC.device: {device}, but torch finds no GPU here; write device: cpu"
-            )
+        devices.check(settings)
         return ()
     if Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists() or Path("/dev/dxg").exists():
         return ()
-    return [
-        f"mace.yaml: MISC.device: {device}, but this machine shows no GPU; the run has to be started where one is"
-    ]
+    key, device = others[0]
+    return [f"{key}: {device}, but this machine shows no GPU; the run has to be started where one is"]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ValidationInfo, field_validator, model_validator
 
+from aims_pax.settings.devices import as_device
 from aims_pax.settings.keys import (
     Flag,
     Kind,
@@ -54,12 +55,12 @@ def reserve(limit: float) -> float:
 
 
 def _devices(value: object) -> tuple[str, ...]:
-    devices = tuple(text.lower() for text in as_list_of_texts(value))
-    for device in devices:
-        if not re.fullmatch(r"cpu|(cuda|xpu)(:\d+)?|mps", device):
-            raise ValueError(f"expected devices like cuda:0, got {device!r}")
+    devices = tuple(as_device(text) for text in as_list_of_texts(value))
     if twice := [d for d in devices if devices.count(d) > 1]:
         raise ValueError(f"{twice[0]} is named twice; expected one worker a device")
+    for kind in ("cuda", "xpu"):
+        if {kind, f"{kind}:0"} <= set(devices):
+            raise ValueError(f"{kind} and {kind}:0 are the same card; expected one worker a device")
     return devices
 
 
@@ -83,7 +84,11 @@ Ports = Annotated[tuple[int, int], BeforeValidator(_ports), Kind("`list`")]
 class TrainingProfile(Section):
     """CLUSTER.training: where members train while trajectories go on."""
 
-    devices: Devices = key(None, "One worker on each of these devices, e.g. `[cuda:0, cuda:1]`.")
+    devices: Devices = key(
+        None,
+        "One worker on each of these devices, e.g. `[cuda:0, cuda:1]`; N counts the cards that the run sees (in "
+        "`CUDA_VISIBLE_DEVICES`).",
+    )
     workers: OptionalWhole = key(
         None,
         "Members trained at the same time; `None`: as many as there are devices or cores. "

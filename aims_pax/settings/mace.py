@@ -13,6 +13,7 @@ from pydantic import BeforeValidator
 
 from aims_pax.errors import SettingsError
 from aims_pax.settings.base import nearest, read_document
+from aims_pax.settings.devices import as_device
 from aims_pax.settings.keys import (
     Flag,
     Kind,
@@ -101,13 +102,6 @@ def _optimizer(value: Any) -> Any:
     return value
 
 
-def _device(value: Any) -> str:
-    text = as_text(value).lower()
-    if not re.fullmatch(r"cpu|cuda(:\d+)?|mps|xpu", text):
-        raise ValueError(f"expected cpu, cuda or cuda:N, got {value!r}")
-    return text
-
-
 AtomicEnergies = Annotated[
     str | tuple[float, ...] | dict[str, float] | None,
     optional(_atomic_energies),
@@ -135,7 +129,7 @@ Optimizer = Annotated[str, one_of("adam", "adamw"), BeforeValidator(_optimizer),
 Scheduler = Annotated[str, one_of("ReduceLROnPlateau", "ExponentialLR"), Kind("`str`")]
 Clip = Annotated[float | None, optional(as_real), Kind("`float` or `None`")]
 Memory = Annotated[float | None, optional(as_real), Kind("`float` or `None`")]
-Device = Annotated[str, BeforeValidator(_device), Kind("`str`")]
+Device = Annotated[str, BeforeValidator(as_device), Kind("`str`")]
 Errors = Annotated[
     str,
     one_of(
@@ -271,7 +265,9 @@ class TrainingSettings(Section):
 class MaceMiscSettings(Section):
     """MISC: device and messages."""
 
-    device: Device = key("cpu", "Device of training and dynamics: `cpu` or `cuda`.")
+    device: Device = key(
+        "cpu", "Device of training and dynamics: `cpu`, `cuda` or `cuda:N`, the N-th card that the run sees."
+    )
     inference: Inference = key(
         "auto",
         "What evaluates the models in dynamics: `native` (symmetrix, the extra `fast`: CPU, many times faster), "

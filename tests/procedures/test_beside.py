@@ -52,8 +52,9 @@ def test_a_lost_process_is_tolerated_a_few_times_in_a_row_and_then_explained():
         end(lost())
 
 
-def test_a_worker_sees_its_own_device_and_no_other():
-    assert Place(2, "cuda:3").environment() == {"CUDA_VISIBLE_DEVICES": "3"}
+def test_a_worker_sees_its_own_device_and_no_other(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,7")
+    assert Place(2, "cuda:3").environment() == {"CUDA_VISIBLE_DEVICES": "7"}
     assert Place(1, "cpu").environment() == {}
     assert Place(1, "cuda:3").settled(settings()).misc.device == "cuda"
     assert Place().settled(settings()).misc.device == "cpu"

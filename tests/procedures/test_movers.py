@@ -77,6 +77,26 @@ def test_a_killed_process_is_replaced_and_its_steps_are_repeated(trained, pool, 
     assert "the steps are repeated" in caplog.text
 
 
+def test_after_a_kill_less_is_moved_at_once_and_after_two_in_fewer_processes(trained, monkeypatch, caplog):
+    """What the kernel kills for its memory must not be tried again as it was."""
+    asked = []
+
+    class Killed(Movers):
+        def _send(self, k, *leg):
+            asked.append((k, self.memory / self.n))
+            super()._send(k, *leg)
+            if sum(1 for i, _ in asked if i == 0) <= 2:  # the first and the second time
+                self._companions[0].process.kill()
+                self._companions[0].process.wait()
+
+    with Killed(trained, 2, memory=8e9, written=True) as pool:
+        far = pool.advance(states(), 2, [LANGEVIN] * 4)
+    close(far, advance(states(), trained.potential(), 2, [LANGEVIN] * 4))
+    assert asked == [(0, 4e9), (1, 4e9), (0, 2e9), (1, 2e9), (0, 2e9)]  # at last half of 4 GB in one process
+    assert "in 2 processes with at most 2 GB each" in caplog.text
+    assert "in 1 process with at most 2 GB each" in caplog.text
+
+
 def test_processes_that_keep_dying_end_the_run_with_what_to_change(trained):
     started = []
 

@@ -1,0 +1,36 @@
+"""Whether the devices that settings name are there, by what torch sees here."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from aims_pax.errors import SettingsError
+from aims_pax.settings.devices import missing
+
+if TYPE_CHECKING:
+    from aims_pax.settings import Settings
+
+
+def named(settings: Settings) -> list[tuple[str, str]]:
+    """(key, device) of all that are written."""
+    profile = settings.cluster.training
+    found = [("mace.yaml: MISC.device", settings.mace.misc.device)]
+    if profile is not None and profile.devices is not None:
+        found += [("CLUSTER.training.devices", device) for device in profile.devices]
+    return found
+
+
+def check(settings: Settings) -> None:
+    """Raises SettingsError for the first device that is not there."""
+    import torch
+
+    for key, device in named(settings):
+        kind = device.partition(":")[0]
+        if kind == "cpu":
+            continue
+        known = torch.cuda if kind == "cuda" else torch.xpu
+        available = bool(known.is_available())
+        why = missing(device, key, available, known.device_count() if available else 0, os.environ)
+        if why is not None:
+            raise SettingsError(why)

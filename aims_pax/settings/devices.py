@@ -1,0 +1,82 @@
+"""Names of devices as settings write them, and which card a number means: the N-th of those the run may see.
+
+CUDA counts the cards of CUDA_VISIBLE_DEVICES from 0 (numbers, or the ids of cards and MIG slices), and so does cuda:N.
+A process that is to see one card alone gets that entry of the list, not the number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from aims_pax.errors import SettingsError
+from aims_pax.settings.keys import as_text
+
+LISTS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")  # ROCm reads both
+
+
+def as_device(value: Any) -> str:
+    """cpu, cuda, cuda:N, xpu or xpu:N. Raises ValueError."""
+    text = as_text(value).lower()
+    if text.partition(":")[0] == "mps":
+        raise ValueError(
+            "mps cannot be: dynamics and energies need float64, which it does not have; expected cpu"
+        )
+    if not re.fullmatch(r"cpu|(cuda|xpu)(:\d+)?", text):
+        raise ValueError(f"expected cpu, cuda or cuda:N, got {value!r}")
+    return text
+
+
+def visible(environment: Mapping[str, str], name: str = LISTS[0]) -> list[str] | None:
+    """The cards of a list, in order; None where there is no list and all cards are seen.
+
+    >>> visible({"CUDA_VISIBLE_DEVICES": "2, GPU-8b6f,-1,0"})
+    ['2', 'GPU-8b6f']
+    """
+    written = environment.get(name)
+    if written is None:
+        return None
+    cards: list[str] = []
+    for entry in (part.strip() for part in written.split(",")):
+        if not entry or entry.startswith("-"):  # CUDA ends the list at the first that is none
+            break
+        cards.append(entry)
+    return cards
+
+
+def only(
+    device: str, environment: Mapping[str, str], key: str = "CLUSTER.training.devices"
+) -> dict[str, str]:
+    """What the environment of a process becomes that is to see one card of those this one sees, as its first.
+
+    Empty for devices that are no numbered CUDA card. Raises SettingsError where there are fewer cards.
+    """
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or not number:
+        return {}
+    lists = {name: cards for name in LISTS if (cards := visible(environment, name)) is not None}
+    for name, cards in lists.items():
+        if int(number) >= len(cards):
+            raise SettingsError(f"{key}: {device} is not there: {_seen(name, environment[name], len(cards))}")
+    return {name: cards[int(number)] for name, cards in lists.items()} or {LISTS[0]: number}
+
+
+def _seen(name: str, written: str, n: int) -> str:
+    cards = {0: "no card", 1: "one card, cuda:0"}.get(n, f"{n} cards, cuda:0 to cuda:{n - 1}")
+    return f"{name}={written} shows {cards}"
+
+
+def missing(device: str, key: str, available: bool, count: int, environment: Mapping[str, str]) -> str | None:
+    """Why a device cannot be used, or None. available, count: what torch says of its kind."""
+    kind, _, number = device.partition(":")
+    if kind == "cpu":
+        return None
+    if not available:
+        word = "GPU" if kind == "cuda" else kind
+        return f"{key}: {device}, but torch finds no {word} here; write device: cpu"
+    if number and int(number) >= count:
+        name = next((n for n in LISTS if n in environment), None) if kind == "cuda" else None
+        seen = _seen(name, environment[name], count) if name else f"torch finds {count} here"
+        return f"{key}: {device} is not there: {seen}"
+    return None
