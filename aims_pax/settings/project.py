@@ -331,7 +331,9 @@ class MiscSettings(Section):
         "and crystals mix.",
     )
     path_to_geometry: Texts = key(
-        "./geometry.in", "Geometry file, folder of ASE-readable files, or list of files."
+        "./geometry.in",
+        "Geometry file, folder of ASE-readable files, or list of files; of a file with several structures `file@0`, "
+        "`file@-1` (the last) or `file@:` (all).",
     )
     energy_key: Text = key("REF_energy", "Name of the energy (eV) in extxyz files you provide.")
     forces_key: Text = key("REF_forces", "Name of the forces (eV/Å) in extxyz files you provide.")

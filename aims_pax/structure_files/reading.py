@@ -14,7 +14,7 @@ import numpy as np
 from aims_pax.errors import SettingsError
 from aims_pax.geometry_in import decoded
 from aims_pax.structure_files import mol, protein, xyz
-from aims_pax.structure_files.images import ADVICE, Image, chosen
+from aims_pax.structure_files.images import ADVICE, Image, chosen, numbered
 from aims_pax.structure_files.isotopes import isotope_masses
 
 if TYPE_CHECKING:
@@ -44,7 +44,11 @@ def read(path: Path, index: str | None = None) -> list[tuple[int, Image]]:
         raise SettingsError(f"its format is not known ({error}); convert it to extended XYZ") from error
     if kind in _OWN:
         reader = _OWN[kind]
-        found = [(k, reader.make(part)) for k, part in chosen(reader.split(_text(path)), index, path)]
+        parts = chosen(reader.split(_text(path)), index, path)
+        found = []
+        for k, part in parts:
+            with numbered(k, len(parts) > 1):
+                found.append((k, reader.make(part)))
     else:
         found = [(k, _checked(atoms, kind, path)) for k, atoms in _by_ase(path, kind, index)]
     return [(k, Image(image.atoms, (*image.notes, *_unused(image.atoms)))) for k, image in found]

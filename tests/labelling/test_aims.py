@@ -25,7 +25,7 @@ from aims_pax.labelling import aims, aims_input, sessions
 from aims_pax.labelling.aims import AimsReference, control_for, geometry_text
 from aims_pax.labelling.executor import WorkerDied
 from aims_pax.potential import calculate
-from aims_pax.settings.control import read_control
+from aims_pax.settings.control import parse_control, read_control
 from tests import worlds
 
 
@@ -188,7 +188,7 @@ def test_multiplicity_becomes_a_fixed_spin_moment(control, text, spin, expected)
     assert (made.get("spin"), moment and float(moment), made.get("default_initial_moment")) == expected
 
 
-def test_geometry_in_carries_lattice_constraints_moments_and_charges():
+def test_geometry_in_carries_lattice_moments_and_charges_but_no_constraints():
     frame = Frame(
         numbers=[26, 8, 1],
         positions=[[0, 0, 0], [1.61234567, 0, 0], [0, 1.5, 0]],
@@ -202,24 +202,47 @@ def test_geometry_in_carries_lattice_constraints_moments_and_charges():
     assert lines[1] == ["lattice_vector", "8.00000000", "0.00000000", "0.00000000"]
     assert lines[4:] == [
         ["atom", "0.00000000", "0.00000000", "0.00000000", "Fe"],
-        ["constrain_relaxation", ".true."],
         ["initial_charge", "2.00000000"],
         ["initial_moment", "4.00000000"],
         ["atom", "1.61234567", "0.00000000", "0.00000000", "O"],
-        ["constrain_relaxation", "y"],
-        ["constrain_relaxation", "z"],
         ["initial_charge", "-2.00000000"],
         ["initial_moment", "-0.50000000"],
         ["atom", "0.00000000", "1.50000000", "0.00000000", "H"],
     ]
 
 
-def test_geometry_in_is_read_by_ase_as_the_same_frame(tmp_path):
+def test_geometry_in_is_read_back_as_the_same_frame_without_constraints(tmp_path):
     from aims_pax.systems import read_frame
 
     frame = replace(worlds.slab(), pbc=True, moments=np.linspace(0, 1, 3))
     (tmp_path / "geometry.in").write_text(geometry_text(frame))
-    assert read_frame(tmp_path / "geometry.in") == frame
+    assert read_frame(tmp_path / "geometry.in") == replace(frame, fixed=None)
+
+
+def test_fortran_numbers_of_control_in_are_read_and_others_refused_in_one_line():
+    cation = replace(worlds.water(), charge=1.0, spin=2)
+    made = control_for(
+        parse_control("xc pbe\ncharge 1d0\nspin collinear\nfixed_spin_moment 1.0D0"), cation, False
+    )
+    assert float(made.get("charge")) == 1.0
+    assert float(made.get("fixed_spin_moment")) == 1.0
+    for text in ("charge one", "charge", "charge 1..0", "charge nan"):
+        with pytest.raises(SetupError, match=r"control\.in: charge"):
+            control_for(parse_control(f"xc pbe\n{text}"), cation, False)
+
+
+@pytest.mark.parametrize(
+    ("charge", "control", "spin", "said"),
+    [
+        (None, "xc pbe", 2, "10 electrons, an even number"),
+        (None, "xc pbe\ncharge 1", 1, "9 electrons, an odd number"),
+        (1.0, "xc pbe", 1, "9 electrons, an odd number"),
+        (None, "xc pbe", 13, "12 unpaired electrons"),
+    ],
+)
+def test_a_multiplicity_that_the_electrons_cannot_have_is_refused(charge, control, spin, said):
+    with pytest.raises(SetupError, match=said):
+        control_for(parse_control(control), replace(worlds.water(), charge=charge, spin=spin), False)
 
 
 def test_what_every_calculation_lacks_stops_the_run(reference, tmp_path):
