@@ -120,7 +120,7 @@ def read_geometry(text: str):
             moments[-1] = float(words[1])
         elif words[0] == "initial_charge":
             charges[-1] = float(words[1])
-        elif words[0] != "constrain_relaxation":
+        elif words[0] not in ("constrain_relaxation", "homogeneous_field", "set_vacuum_level"):
             sys.exit(f"geometry.in: unknown keyword {words[0]}")
     if len(cell) not in (0, 3):
         sys.exit("geometry.in: three lattice vectors or none")

@@ -39,6 +39,14 @@ def check_label(frame: Frame, label: Label) -> None:
     _plausible(frame, label)
 
 
+def constrained(frame: Frame, label: Label) -> bool:
+    """Whether all fixed components have a force of exactly zero: what FHI-aims prints of atoms with constraints.
+
+    Versions that wrote the constraints into its input stored such labels; they are computed again.
+    """
+    return frame.fixed is not None and not label.forces[frame.fixed].any()
+
+
 def _plausible(frame: Frame, label: Label) -> None:
     force = np.linalg.norm(label.forces, axis=1)
     if len(force) and force.max() > LARGEST_FORCE:
