@@ -300,13 +300,15 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
                 desk = Desk(settings, folder, labeller, journal, watch)
                 settings = atomic_energies.settled(desk, elements(s.frame for s in systems))
                 ensemble = _ensemble(settings, elements(s.frame for s in systems))
+                dataset = Dataset(folder.data)
+                _of_constrained_inputs(settings, dataset)
                 _test_set(settings, ensemble)  # a bad one is said before anything is paid
                 with (
                     compiling(settings, ensemble, sum(len(s.frame) for s in systems) / len(systems)),
                     beside(settings, ensemble) as trainer,
                 ):
                     yield Run(
-                        settings, folder, systems, labeller, Dataset(folder.data), ensemble, journal, watch,
+                        settings, folder, systems, labeller, dataset, ensemble, journal, watch,
                         display, Reporter(folder, settings.misc.report), trainer,
                     )  # fmt: skip
     except OSError as error:
@@ -346,6 +348,21 @@ def _check_start(settings: Settings, systems: tuple[System, ...]) -> None:
             raise SettingsError(
                 f"geometry {system.name}: {error.reason}; mend the starting structure"
             ) from error
+
+
+def _of_constrained_inputs(settings: Settings, dataset: Dataset) -> None:
+    """Earlier versions wrote constraints into FHI-aims' input, which then prints zero forces on what is fixed."""
+    from aims_pax.labelling.validation import constrained
+
+    if settings.reference.type != "aims":
+        return
+    n = sum(constrained(one.frame, one.label) for one in dataset.frames.values())
+    if n:
+        log.warning(
+            "%d labelled structures have zero forces on their fixed atoms: an earlier version computed them with "
+            "constraints, and the models learn these zeros; label data/labelled.xyz again (aims-PAX-recalc) and "
+            "begin in an empty folder with the result as initial_train_dataset", n,
+        )  # fmt: skip
 
 
 def _paths(settings: Settings) -> Path | list[Path]:
