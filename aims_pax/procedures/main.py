@@ -29,7 +29,7 @@ from aims_pax.procedures.world import Run
 from aims_pax.record.checkpoint import Checkpoint
 from aims_pax.record.control import Wishes
 from aims_pax.record.folder import RunFolder
-from aims_pax.record.identity import compare
+from aims_pax.record.identity import as_begun, compare
 from aims_pax.record.journal import Journal
 from aims_pax.record.lock import Lock
 from aims_pax.record.log import to_console, to_file
@@ -286,7 +286,7 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
         with to_console(console, settings.mace.misc.log_level), lock.held():
             for warning in settings.warnings:
                 log.warning("%s", warning)
-            systems = read_systems(_paths(settings))
+            systems = as_begun(folder, read_systems(_paths(settings)))
             for _, note in geometry_rules.noteworthy(systems):
                 log.warning("%s", note)
             _check_start(settings, systems)
