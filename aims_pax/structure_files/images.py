@@ -44,7 +44,9 @@ def unreadable(error: Exception) -> str:
     if isinstance(error, SettingsError):
         return str(error)
     if isinstance(error, KeyError):
-        return f"unreadable; is {error} meant to be an element?"
+        isotope = error.args[:1] in (("D",), ("T",))
+        hint = " Isotopes are H here, in an extended XYZ file with a column masses" if isotope else ""
+        return f"unreadable; is {error} meant to be an element?{hint}"
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
