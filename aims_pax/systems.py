@@ -30,6 +30,15 @@ class System:
     fixed_cell: NDArray[np.bool_] | None = field(default=None, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
 
+    def refuses_constant_pressure(self) -> str | None:
+        """Why its cell must not move, or None."""
+        if self.fixed_cell is None or not self.frame.periodic:
+            return None
+        return (
+            f"{self.name}: constrain_relaxation behind its lattice_vector lines fixes the cell, which NPT here cannot "
+            "honour; use NVT, or remove these lines"
+        )
+
 
 def read_systems(paths: Path | Sequence[Path]) -> tuple[System, ...]:
     """One geometry file, a folder of ASE-readable files, or a list of files → systems with unique names.
@@ -56,10 +65,15 @@ def read_frame(path: Path) -> Frame:
 
     Raises SettingsError naming the file and the reason.
     """
+    return read_system(path).frame
+
+
+def read_system(path: Path) -> System:
+    """The same with what else the file says."""
     found = _read(path)
     if len(found) > 1:
         raise SettingsError(f"{path}: {len(found)} structures, expected one: {path.name.partition('@')[0]}@0")
-    return found[0].frame
+    return found[0]
 
 
 def read_frames(path: Path) -> list[Frame]:

@@ -37,6 +37,24 @@ def test_a_cell_constraint_is_refused_at_constant_pressure_only(folder):
         check(folder, NPT, constrained, mace)
 
 
+def test_samplers_refuse_a_constrained_cell_at_constant_pressure(folder):
+    import numpy as np
+
+    from aims_pax.samplers.base import SamplingError
+    from aims_pax.samplers.foundation_md import MDSampler
+    from aims_pax.systems import read_systems
+    from tests.md.potentials import LennardJones
+    from tests.md.settings import langevin, npt
+
+    (folder / "geometry.in").write_text(CELL.format("constrain_relaxation x\n") + WATER)
+    systems = read_systems(folder / "geometry.in")
+    sampler = MDSampler(LennardJones(), lambda system: npt("Berendsen"), skip_steps=1)
+    with pytest.raises(SamplingError, match="NPT here cannot honour"):
+        next(iter(sampler.sample(systems, 1, np.random.default_rng(0))))
+    sampler = MDSampler(LennardJones(), lambda system: langevin(), skip_steps=1)
+    assert len(list(sampler.sample(systems, 1, np.random.default_rng(0)))) == 1
+
+
 def test_a_field_is_fhi_aims_own_and_what_a_model_cannot_learn_of_it_is_said(folder):
     field = "homogeneous_field 0 0 0.1\n" + WATER
     with pytest.raises(
