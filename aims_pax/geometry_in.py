@@ -40,6 +40,10 @@ LEFT_BEHIND = frozenset(
         *("verbatim_writeout", "calculate_friction", "symmetry_frac_change_threshold"),
     )
 )
+READ = (
+    *("atom", "atom_frac", "lattice_vector", "initial_moment", "initial_charge"),
+    *("velocity", "constrain_relaxation"),
+)
 STATEMENTS = {"homogeneous_field": 3, "set_vacuum_level": 1}  # keyword: how many numbers
 
 _fortran = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?")

@@ -39,19 +39,20 @@ def test_a_cell_constraint_is_refused_at_constant_pressure_only(folder):
 
 def test_samplers_refuse_a_constrained_cell_at_constant_pressure(folder):
     import numpy as np
+    from ase.calculators.emt import EMT
 
+    from aims_pax.potential import CalculatorPotential
     from aims_pax.samplers.base import SamplingError
     from aims_pax.samplers.foundation_md import MDSampler
     from aims_pax.systems import read_systems
-    from tests.md.potentials import LennardJones
     from tests.md.settings import langevin, npt
 
     (folder / "geometry.in").write_text(CELL.format("constrain_relaxation x\n") + WATER)
     systems = read_systems(folder / "geometry.in")
-    sampler = MDSampler(LennardJones(), lambda system: npt("Berendsen"), skip_steps=1)
+    sampler = MDSampler(CalculatorPotential(EMT), lambda system: npt("Berendsen"), skip_steps=1)
     with pytest.raises(SamplingError, match="NPT here cannot honour"):
         next(iter(sampler.sample(systems, 1, np.random.default_rng(0))))
-    sampler = MDSampler(LennardJones(), lambda system: langevin(), skip_steps=1)
+    sampler = MDSampler(CalculatorPotential(EMT), lambda system: langevin(timestep=0.2), skip_steps=1)
     assert len(list(sampler.sample(systems, 1, np.random.default_rng(0)))) == 1
 
 
