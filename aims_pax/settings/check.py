@@ -185,10 +185,13 @@ def _electrons(file: str, control: Control, systems: Sequence[System]) -> Iterat
     place: Place = ("MISC", "path_to_control")
     charge = 0.0
     for keyword in ("charge", "fixed_spin_moment"):
+        written = control.get(keyword)
+        if written is None:
+            continue
         try:
-            value = number((control.get(keyword) or "0").split()[0])
+            value = number(written.split()[0])
         except (ValueError, IndexError):
-            yield place, f"{file}: {keyword} {control.get(keyword)}: expected a number"
+            yield place, f"{file}: {keyword} {written}: expected a number"
             continue
         charge = value if keyword == "charge" else charge
     for system in systems:
