@@ -81,6 +81,13 @@ def read_frames(path: Path) -> list[Frame]:
     return [system.frame for system in _read(path, ":")]
 
 
+def of_aims_only(frame: Frame) -> str | None:
+    """Why no other program than FHI-aims can label this structure, or None."""
+    if not frame.statements:
+        return None
+    return f"{frame.statements[0]} is known to FHI-aims only, and these labels are a calculator's: remove the line"
+
+
 def _read(path: Path, otherwise: str | None = None) -> list[System]:
     """Every structure that a path asks for, sound, each called as the file's stem. Raises SettingsError.
 
@@ -156,6 +163,15 @@ def _check(frame: Frame) -> None:
         reason = impossible(frame.numbers, frame.charge, frame.spin, bool(frame.pbc.any()))
         if reason is not None:
             raise SettingsError(f"{frame.formula}: {reason}")
+
+
+def read_crystal(path: Path, ensemble: str = "NVT") -> System:
+    """The crystal of a file. Raises SettingsError where it says what calculators and this ensemble cannot honour."""
+    system = read_system(path)
+    reason = of_aims_only(system.frame) or (system.refuses_constant_pressure() if ensemble == "NPT" else None)
+    if reason is not None:
+        raise SettingsError(f"{path}: {reason}")
+    return system
 
 
 def deal(systems: Sequence[System], n: int) -> tuple[System, ...]:

@@ -37,7 +37,7 @@ from aims_pax.samplers.rattle import Rattling
 from aims_pax.samplers.rattle_tree import Node, Tree, grow
 from aims_pax.samplers.similarity import MinimumImage
 from aims_pax.settings.augment import AugmentSettings, ConfigSettings, called, read_augment
-from aims_pax.systems import read_frames
+from aims_pax.systems import of_aims_only, read_frames
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -139,7 +139,10 @@ class Counting:
 def read_structures(path: Path) -> list[Frame]:
     """Every structure of an ASE-readable file, or those behind an @. Raises SettingsError with file and reason."""
     try:
-        return read_frames(path)
+        frames = read_frames(path)
+        for reason in filter(None, map(of_aims_only, frames)):
+            raise SettingsError(f"{path}: {reason}")
+        return frames
     except SettingsError as error:
         raise SettingsError(f"data.input: {error}") from error
 

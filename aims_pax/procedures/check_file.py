@@ -23,7 +23,7 @@ from aims_pax.settings.sampler_list import calls, models, plain, potentials
 from aims_pax.settings.samplers import NAME
 from aims_pax.settings.training_set import STEPS, TrainingSet, read_training_set
 from aims_pax.settings.whole import MACE, PROJECT, as_yaml
-from aims_pax.systems import System, read_system, read_systems
+from aims_pax.systems import System, read_crystal, read_systems
 
 KEYS: dict[str, set[str]] = {
     "sample": {*SampleSettings.model_fields, "MD", NAME},
@@ -155,12 +155,10 @@ def _training_set(path: Path, document: Document) -> FoundFile:
             written = str(settings.of(section, "crystal"))
             if written not in crystals:
                 with _noting(found, *place):
-                    crystal = read_system(Path(written))
+                    ensemble = section.md_crystal.ensemble if name == "md_sampling" else "NVT"
+                    crystal = read_crystal(Path(written), ensemble)
                     crystals[written] = place, crystal.frame
                     found.warnings += crystal.notes
-                    npt = name == "md_sampling" and section.md_crystal.ensemble == "NPT"
-                    if npt and (reason := crystal.refuses_constant_pressure()):
-                        found.problems.append(((name, "md_crystal", "ensemble"), reason))
     delta = settings.delta_learning
     if delta is not None:
         for key in ("target", "baseline"):
