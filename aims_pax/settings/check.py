@@ -11,14 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from aims_pax.atoms_info import impossible
 from aims_pax.dataset import damage, only_known, read_extxyz
 from aims_pax.errors import SettingsError
-from aims_pax.geometry_in import number
 from aims_pax.settings import geometry_rules
 from aims_pax.settings.base import Document, Place, nearest, no_such, read_document
 from aims_pax.settings.callables import Wanted, odd_arguments, unknown_models, wrong_callables
-from aims_pax.settings.control import MOVES_ATOMS, Control, pair_controls, read_control
+from aims_pax.settings.control import MOVES_ATOMS, pair_controls, read_control
 from aims_pax.settings.mace import ELEMENTS, FROM_REFERENCE, atomic_energies_by_element
 from aims_pax.settings.read import read_settings
 from aims_pax.settings.sampler_list import models, potentials
@@ -177,29 +175,6 @@ def _control(settings: Settings, file: str, systems: Sequence[System]) -> Iterat
     periodic = [s.name for s in systems if s.frame.pbc.any()]
     if periodic and not any(word.startswith(("k_grid", "k_points")) for word, _ in control.keywords):
         yield place, f"{file} has no k_grid, which the periodic {periodic[0]} needs"
-    yield from _electrons(file, control, systems)
-
-
-def _electrons(file: str, control: Control, systems: Sequence[System]) -> Iterator[Finding]:
-    """Numbers of control.in that are none, and multiplicities of geometries that its charge makes impossible."""
-    place: Place = ("MISC", "path_to_control")
-    charge = 0.0
-    for keyword in ("charge", "fixed_spin_moment"):
-        written = control.get(keyword)
-        if written is None:
-            continue
-        try:
-            value = number(written.split()[0])
-        except (ValueError, IndexError):
-            yield place, f"{file}: {keyword} {written}: expected a number"
-            continue
-        charge = value if keyword == "charge" else charge
-    for system in systems:
-        frame = system.frame
-        if frame.charge is None and frame.spin is not None:
-            reason = impossible(frame.numbers, charge, frame.spin, bool(frame.pbc.any()))
-            if reason is not None:
-                yield place, f"{system.name} with {file}: {reason}"
 
 
 def _species(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]:

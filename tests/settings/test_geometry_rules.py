@@ -72,17 +72,6 @@ def test_velocities_are_warned_about(folder):
     assert any("velocities are not used" in w for w in settings.warnings)
 
 
-def test_the_charge_of_control_in_and_the_multiplicity_of_a_geometry_have_to_fit(folder):
-    (folder / "control.in").write_text("xc pbe\ncharge 1\n")
-    (folder / "geometry.xyz").write_text("3\nspin=1\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n")
-    project = with_key(AIMS, "MISC", "path_to_geometry: geometry.xyz")
-    with pytest.raises(SettingsError, match="9 electrons, an odd number"):
-        check(folder, project, WATER)
-    (folder / "control.in").write_text("xc pbe\ncharge 1e0x\n")
-    with pytest.raises(SettingsError, match=r"control\.in: charge 1e0x: expected a number"):
-        check(folder, project, WATER)
-
-
 def test_a_run_asks_the_same(folder):
     from aims_pax.systems import read_systems
 
