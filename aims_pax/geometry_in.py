@@ -218,7 +218,7 @@ class _Reader:
             moments=_values([a.moment for a in atoms]),
             charges=_values([a.charge for a in atoms]),
             zero_moments=np.array([a.moment == 0 for a in atoms]),
-            statements=tuple(self.statements.values()),
+            statements=tuple(sorted(self.statements.values())),
         )
         fixed_cell = np.array([_mask(v.fixed) for v in vectors], bool)
         return Geometry(

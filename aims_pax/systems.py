@@ -208,6 +208,8 @@ def _of_aims(file: Path) -> bool:
 
 
 def _stem(file: Path) -> str:
+    if not _of_aims(file):
+        return file.stem
     return Path(_without_compression(file.name).removesuffix(".next_step")).stem
 
 

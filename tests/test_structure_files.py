@@ -377,7 +377,7 @@ def test_xyz_files_of_any_editor_are_read(tmp_path):
         assert read_frame(path).formula == "H2"
     (tmp_path / "b.xyz.gz").write_bytes(gzip.compress(text.encode()))
     (system,) = read_systems(tmp_path / "b.xyz.gz")
-    assert (system.name, system.frame.formula) == ("b", "H2")
+    assert (system.name, system.frame.formula) == ("b.xyz", "H2")
 
 
 @pytest.mark.parametrize(
