@@ -303,8 +303,8 @@ def test_velocities_and_moments_that_are_results_are_said_to_have_no_effect(tmp_
     [
         ("1\n\nH 0 0 0 0.5\n", "columns behind x y z"),
         ("1\n0 2\nH 0 0 0\n", "charge=0 spin=2"),
-        ("1\nProperties=species:S:1:pos:R:3:charge:R:1\nH 0 0 0 1\n", "call it initial_charges"),
-        ("1\nProperties=species:S:1:pos:R:3:magmom:R:1\nH 0 0 0 1\n", "call it initial_magmoms"),
+        ("1\nProperties=species:S:1:pos:R:3:charge:R:1\nH 0 0 0 1\n", "called initial_charges"),
+        ("1\nProperties=species:S:1:pos:R:3:magmom:R:1\nH 0 0 0 1\n", "called initial_magmoms"),
     ],
 )
 def test_columns_and_comments_without_a_known_name_are_said_to_have_no_effect(tmp_path, text, said):

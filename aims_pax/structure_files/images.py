@@ -1,4 +1,4 @@
-"""Which structures of a file are meant: `trajectory.xyz@0`, `@-1`, `@:`, `@10:20`."""
+"""Which structures of a file are read: `trajectory.xyz@0`, `@-1`, `@:`, `@10:20`."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def unreadable(error: Exception) -> str:
         return str(error)
     if isinstance(error, KeyError):
         isotope = error.args[:1] in (("D",), ("T",))
-        hint = " Isotopes are H here, in an extended XYZ file with a column masses" if isotope else ""
-        return f"unreadable; is {error} meant to be an element?{hint}"
+        hint = "; isotopes are H here, in an extended XYZ file with a column masses" if isotope else ""
+        return f"unreadable: {error} is no element{hint}"
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 

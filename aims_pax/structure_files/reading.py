@@ -33,7 +33,7 @@ _charge = re.compile(r"(?i)\b(tot_?charge|total_?charge|charge)\b\"?\s*[=:,\s]\s
 def read(path: Path, index: str | None = None) -> list[tuple[int, Image]]:
     """(number in the file, image) of those the index asks for; without one the file has to hold one structure.
 
-    Raises SettingsError for what cannot be kept, and whatever ASE's readers raise.
+    Raises SettingsError for what cannot be used, and whatever ASE's readers raise.
     """
     from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
 

@@ -73,7 +73,7 @@ def _notes(part: str, columns: set[str]) -> Iterator[str]:
     comment, *rows = [*part.split("\n"), ""][1:]
     for column, proper in _COLUMNS.items():
         if column in columns:
-            yield f"its column {column} is not used; call it {proper} if that is meant"
+            yield f"its column {column} is not used; a column of initial values is called {proper}"
     if "Properties" not in comment and len(rows[0].split()) > 4:
         yield "columns behind x y z have no names (Properties=…) and are not used"
     if _two_numbers.fullmatch(comment):
