@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from aims_pax.errors import SettingsError
+
 # entries that are names whatever they look like
 NAMES = frozenset(
     (
@@ -39,6 +41,8 @@ NUMBERS = frozenset(
     ("charge", "total_charge", "spin", "total_spin", "multiplicity")
 )  # whatever their spelling
 
+ONCE = NUMBERS | {"Lattice", "pbc", "Properties"}  # of two, ASE's reader takes the last without a word
+
 _pairs = re.compile(
     r"""(?:^|(?<=\s))(?P<key>"[^"]*"|[^\s="']+)\s*=\s*
     (?:"(?P<double>(?:[^"\\]|\\.)*)" | '(?P<single>(?:[^'\\]|\\.)*)' | (?P<plain>[^\s"'{\[]\S*))""",
@@ -50,13 +54,19 @@ _decimal = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def parse(text: str) -> dict[str, Any]:
-    """Entries of a comment line by name, as ASE reads them; what is a name, or no usual number, stays text."""
+    """Entries of a comment line by name, as ASE reads them; what is a name, or no usual number, stays text.
+
+    Raises SettingsError for an entry of the structure itself that is there twice with different values.
+    """
     from ase.io.extxyz import key_val_str_to_dict
 
     found: dict[str, Any] = key_val_str_to_dict(text)
+    seen: dict[str, str] = {}
     for pair in _pairs.finditer(text):
         key = pair["key"].strip('"')
         written = next(v for v in (pair["double"], pair["single"], pair["plain"]) if v is not None)
+        if key in ONCE and seen.setdefault(key, written) != written:
+            raise SettingsError(f"{key} is there twice: {seen[key]} and {written}; keep the right one")
         if key in found and _is_text(key, found[key], written):
             found[key] = _escaped.sub(r"\1", written)
     return found

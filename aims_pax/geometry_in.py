@@ -1,4 +1,4 @@
-"""FHI-aims' geometry.in: every line is kept or refused, with its number.
+"""FHI-aims' geometry.in: every line is read or refused, with its number.
 
 Read are atoms, lattice, initial moments and charges, and constraints as FHI-aims reads them: list-directed, so
 Fortran exponents (`1.0d0`) and commas count. Constraints behind a lattice vector are the cell's, not an atom's.
@@ -39,6 +39,10 @@ LEFT_BEHIND = frozenset(
         *("hessian_block", "hessian_block_lv", "hessian_block_lv_atom", "hessian_file", "trust_radius"),
         *("verbatim_writeout", "calculate_friction", "symmetry_frac_change_threshold"),
     )
+)
+READ = (
+    *("atom", "atom_frac", "lattice_vector", "initial_moment", "initial_charge"),
+    *("velocity", "constrain_relaxation"),
 )
 STATEMENTS = {"homogeneous_field": 3, "set_vacuum_level": 1}  # keyword: how many numbers
 
@@ -85,7 +89,7 @@ def decoded(content: bytes) -> str:
 def parse(text: str, name: str = "geometry.in") -> Geometry:
     """The structure in the text of a geometry.in. name: of the file, for errors.
 
-    Raises SettingsError with file and line for every line that cannot be kept.
+    Raises SettingsError with file and line for every line that cannot be used.
     """
     reader = _Reader()
     for count, line in enumerate(re.split(r"\r\n|\n|\r", text), 1):
@@ -120,7 +124,7 @@ class _Vector:
 
 
 class _Reader:
-    """The state while lines are read. Methods raise ValueError for a line that cannot be kept."""
+    """The state while lines are read. Methods raise ValueError for a line that cannot be used."""
 
     def __init__(self) -> None:
         self.atoms: list[_Atom] = []
@@ -214,7 +218,7 @@ class _Reader:
             moments=_values([a.moment for a in atoms]),
             charges=_values([a.charge for a in atoms]),
             zero_moments=np.array([a.moment == 0 for a in atoms]),
-            statements=tuple(self.statements.values()),
+            statements=tuple(sorted(self.statements.values())),
         )
         fixed_cell = np.array([_mask(v.fixed) for v in vectors], bool)
         return Geometry(
@@ -262,4 +266,4 @@ def _element(symbol: str) -> int:
     hint = f"; expected {near}?" if atomic_numbers.get(near, 0) > 0 and near != symbol else ""
     if symbol in ("D", "T"):
         hint = "; isotopes are H here: give them a column masses in an extended XYZ file"
-    raise ValueError(f"is {symbol!r} meant to be an element{hint or '?'}")
+    raise ValueError(f"{symbol!r} is no element{hint}")

@@ -15,7 +15,7 @@ from aims_pax.atoms_info import impossible
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Array, Frame
 from aims_pax.geometry_in import decoded, parse
-from aims_pax.structure_files import split_index
+from aims_pax.structure_files import numbered, split_index, unreadable
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,15 @@ class System:
     frame: Frame
     fixed_cell: NDArray[np.bool_] | None = field(default=None, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
+
+    def refuses_constant_pressure(self) -> str | None:
+        """Why its cell must not move, or None."""
+        if self.fixed_cell is None or not self.frame.periodic:
+            return None
+        return (
+            f"{self.name}: constrain_relaxation behind its lattice_vector lines fixes the cell, which NPT here cannot "
+            "honour; use NVT, or remove these lines"
+        )
 
 
 def read_systems(paths: Path | Sequence[Path]) -> tuple[System, ...]:
@@ -57,15 +66,36 @@ def read_frame(path: Path) -> Frame:
 
     Raises SettingsError naming the file and the reason.
     """
+    return read_system(path).frame
+
+
+def read_system(path: Path) -> System:
+    """The same with what else the file says."""
     found = _read(path)
     if len(found) > 1:
         raise SettingsError(f"{path}: {len(found)} structures, expected one: {path.name.partition('@')[0]}@0")
-    return found[0].frame
+    return found[0]
 
 
-def _read(path: Path) -> list[System]:
-    """Every structure that a path asks for, sound, each called as the file's stem. Raises SettingsError."""
+def read_frames(path: Path) -> list[Frame]:
+    """Every structure of a file, or those behind an @. Raises SettingsError naming the file and the reason."""
+    return [system.frame for system in _read(path, ":")]
+
+
+def of_aims_only(frame: Frame) -> str | None:
+    """Why no other program than FHI-aims can label this structure, or None."""
+    if not frame.statements:
+        return None
+    return f"{frame.statements[0]} is known to FHI-aims only, and these labels are a calculator's: remove the line"
+
+
+def _read(path: Path, otherwise: str | None = None) -> list[System]:
+    """Every structure that a path asks for, sound, each called as the file's stem. Raises SettingsError.
+
+    otherwise: the index where the path has none.
+    """
     file, index = split_index(path)
+    index = otherwise if index is None else index
     if not file.is_file():
         from aims_pax.settings.base import no_such  # the settings read systems: not at the top
 
@@ -77,19 +107,20 @@ def _read(path: Path) -> list[System]:
                 raise SettingsError(f"{path}: a geometry.in holds one structure; write it without @{index}")
             found = [_from_aims(file, stem)]
         else:
-            found = [
-                System(
-                    f"{stem}_{k}" if index is not None and ":" in index else stem,
-                    Frame.from_atoms(image.atoms),
-                    notes=tuple(f"{file.name}: {note}" for note in image.notes),
-                )
-                for k, image in structure_files.read(file, index)
-            ]
-        for system in found:
-            _check(system.frame)
+            images = structure_files.read(file, index)
+            found = []
+            for k, image in images:
+                with numbered(k, len(images) > 1):
+                    found.append(_from_image(image, file, f"{stem}_{k}" if ":" in (index or "") else stem))
     except Exception as error:  # ASE's readers raise whatever they trip over
         raise SettingsError(_reason(path, file, error)) from error
     return found
+
+
+def _from_image(image: structure_files.Image, file: Path, name: str) -> System:
+    frame = Frame.from_atoms(image.atoms)
+    _check(frame)
+    return System(name, frame, notes=tuple(f"{file.name}: {note}" for note in image.notes))
 
 
 def _from_aims(file: Path, stem: str) -> System:
@@ -97,19 +128,16 @@ def _from_aims(file: Path, stem: str) -> System:
 
     with open_with_compression(str(file), "rb") as opened:
         geometry = parse(decoded(opened.read()), str(file))
+    _check(geometry.frame)
     note = f"{file.name}: its velocities are not used: trajectories begin with velocities of MD.temperature"
     return System(stem, geometry.frame, geometry.fixed_cell, (note,) * geometry.velocities)
 
 
 def _reason(path: Path, file: Path, error: Exception) -> str:
     """One line that begins with the file."""
-    if isinstance(error, SettingsError | ValueError) and str(error).startswith(f"{file}:"):
+    if isinstance(error, SettingsError) and str(error).startswith(f"{file}:"):
         return str(error)
-    if isinstance(error, SettingsError):
-        return f"{path}: {error}"
-    if isinstance(error, KeyError):  # what ASE's readers say of a symbol they do not know
-        return f"{path}: unreadable; is {error} meant to be an element?"
-    return f"{path}: {type(error).__name__}: {' '.join(str(error).split())}"
+    return f"{path}: {unreadable(error)}"
 
 
 def _check(frame: Frame) -> None:
@@ -136,6 +164,15 @@ def _check(frame: Frame) -> None:
         reason = impossible(frame.numbers, frame.charge, frame.spin, bool(frame.pbc.any()))
         if reason is not None:
             raise SettingsError(f"{frame.formula}: {reason}")
+
+
+def read_crystal(path: Path, ensemble: str = "NVT") -> System:
+    """The crystal of a file. Raises SettingsError where it says what calculators and this ensemble cannot honour."""
+    system = read_system(path)
+    reason = of_aims_only(system.frame) or (system.refuses_constant_pressure() if ensemble == "NPT" else None)
+    if reason is not None:
+        raise SettingsError(f"{path}: {reason}")
+    return system
 
 
 def deal(systems: Sequence[System], n: int) -> tuple[System, ...]:
@@ -199,6 +236,8 @@ def _of_aims(file: Path) -> bool:
 
 
 def _stem(file: Path) -> str:
+    if not _of_aims(file):
+        return file.stem
     return Path(_without_compression(file.name).removesuffix(".next_step")).stem
 
 

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from aims_pax.dataset import read_extxyz, to_extxyz
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame, Label, LabelledFrame
+from aims_pax.md.state import MDState
+from aims_pax.record.arrays import pack, unpack
 
 WATER = Frame([8, 1, 1], [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
 
@@ -201,7 +203,14 @@ def test_masses_zero_moments_and_statements_are_part_of_a_frame_and_survive_ever
     path = tmp_path / "x.xyz"
     path.write_text(to_extxyz([LabelledFrame(heavy, Label(-1.0, np.zeros((3, 3))), {"system": "D2O"})]))
     (after,) = read_extxyz(path)
-    for frame in (after.frame, Frame.from_arrays(heavy.arrays()), heavy.moved(heavy.positions)):
+    arrays, _ = unpack(
+        pack(
+            {**heavy.arrays(), **{f"md/{k}": a for k, a in MDState.start(heavy, 300, 1).arrays().items()}}, {}
+        )
+    )
+    moving = MDState.from_arrays({k[3:]: a for k, a in arrays.items() if k.startswith("md/")}).frame()
+    stored = Frame.from_arrays({k: a for k, a in arrays.items() if not k.startswith("md/")})
+    for frame in (after.frame, stored, moving, heavy.moved(heavy.positions)):
         assert frame.id == heavy.id
         assert frame.masses.tolist() == [15.999, 2.014, 2.014]
         assert frame.zero_moments.tolist() == [False, True, False]

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 from aims_pax.dataset import Dataset, read_extxyz, to_extxyz
-from aims_pax.errors import AimsPaxError, LabelError
+from aims_pax.errors import AimsPaxError, LabelError, SettingsError
 from aims_pax.frames import Label, LabelledFrame
 from aims_pax.labelling.aims import read_label
 from aims_pax.labelling.store import LabelStore
 from aims_pax.record.arrays import Torn, pack, unpack
 from aims_pax.settings import read_settings
 from aims_pax.settings.control import read_control
+from aims_pax.systems import read_systems
 from tests.projects import write_project
 from tests.worlds import CONTROL, STAND_IN, crystal, water, write_species
 
@@ -118,6 +119,62 @@ def test_settings_files(tmp_path, name):
 
     storm(path.read_bytes(), 1500, read, AimsPaxError)
     assert sorted(folder.rglob("*")) == files
+
+
+GEOMETRY = """# slab
+lattice_vector 4.0 0.0 0.0
+  constrain_relaxation .true.
+lattice_vector 0.0 4d0 0.0
+lattice_vector 0.0 0.0 12.0
+set_vacuum_level 9.0
+atom_frac 0.0 0.0 0.1 Fe
+  initial_moment 4.0
+  constrain_relaxation z
+atom 0.0 0.0 3.0 O
+  initial_charge -1.0
+  initial_moment 0
+"""
+PDB = """CRYST1   20.000   20.000   20.000  90.00  90.00  90.00 P 1           1
+ATOM      1  N   GLY A   1       0.000   0.000   0.000  1.00  0.00           N1+
+ATOM      2  CA  GLY A   1       1.450   0.000   0.000  1.00  0.00
+HETATM    3 ZN    ZN A   2       2.000   1.420   0.000  1.00  0.00          ZN
+END
+"""
+MOL = """x
+  y
+
+  2  1  0  0  0  0  0  0  0  0999 V2000
+    0.0000    0.0000    0.0000 O   0  5  0  0  0  0  0  0  0  0  0  0
+    0.9700    0.0000    0.0000 H   0  0  0  0  0  0  0  0  0  0  0  0
+  1  2  1  0
+M  CHG  1   1  -1
+M  ISO  1   2   2
+M  END
+"""
+XYZ = """2
+Properties=species:S:1:pos:R:3:masses:R:1:initial_magmoms:R:1 Lattice="5 0 0 0 5 0 0 0 5" charge=-1 spin=1 pbc="T T F"
+O 0 0 0 16.0 0.0
+H 0 0 0.97 2.014 1.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("geometry.in", GEOMETRY), ("a.pdb", PDB), ("a.sdf", MOL), ("a.xyz", XYZ)]
+)
+def test_structure_files(tmp_path, name, text):
+    path = tmp_path / name
+
+    def read(content):
+        path.write_bytes(content)
+        for system in read_systems(tmp_path / f"{name}@:"):
+            frame = system.frame
+            assert np.isfinite(frame.positions).all()
+            assert np.isfinite(frame.cell).all()
+            assert frame.charge is None or np.isfinite(frame.charge)
+            assert frame.spin is None or frame.spin >= 1
+            assert len(frame.id) == 20
+
+    storm(text.encode(), 700, read, SettingsError)
 
 
 def test_control_in(tmp_path):

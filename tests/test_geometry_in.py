@@ -131,7 +131,7 @@ def test_fractional_positions_and_charges_are_read():
         (WATER + "atom 0 0 1\n", 4, "an element"),
         (WATER + "atom 0 0 1 H 0.5\n", 4, "what is '0.5'"),
         (WATER + "atom 0 0 1 h\n", 4, "expected H?"),
-        (WATER + "atom 0 0 1 X\n", 4, "'X' meant to be an element"),
+        (WATER + "atom 0 0 1 X\n", 4, "'X' is no element"),
         (WATER + "atom 0 0 1 D\n", 4, "isotopes"),
         (CELL + "lattice_vector 1 1 1\n" + WATER, 4, "fourth"),
         ("homogeneous_field 0 0\n" + WATER, 1, "x y z"),

@@ -68,7 +68,12 @@ def test_charge_and_multiplicity_of_an_xyz_file_are_read(tmp_path, entries, char
         ("charge=T", "expected one number"),
         ("charge", "expected one number"),
         ("spin=doublet", "expected one number"),
-        ("Charge=1", "write charge"),
+        ("Charge=1", "write it as charge"),
+        ("charge: 1 spin: 2", "write it as charge"),
+        ("mult=2", "write it as spin"),
+        ("uhf=1", "write it as spin"),
+        ("charge=1 charge=-1", "charge is there twice: 1 and -1"),
+        ('pbc="T T F" pbc=F Lattice="5 0 0 0 5 0 0 0 5"', "pbc is there twice"),
     ],
 )
 def test_a_charge_or_multiplicity_that_no_molecule_has_is_refused_in_one_line(tmp_path, entries, said):
@@ -293,6 +298,37 @@ def test_velocities_and_moments_that_are_results_are_said_to_have_no_effect(tmp_
     assert read_frame(at(tmp_path, "c.xyz", text)).moments.tolist() == [4.0]
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1\n\nH 0 0 0 0.5\n", "columns behind x y z"),
+        ("1\n0 2\nH 0 0 0\n", "charge=0 spin=2"),
+        ("1\nProperties=species:S:1:pos:R:3:charge:R:1\nH 0 0 0 1\n", "called initial_charges"),
+        ("1\nProperties=species:S:1:pos:R:3:magmom:R:1\nH 0 0 0 1\n", "called initial_magmoms"),
+    ],
+)
+def test_columns_and_comments_without_a_known_name_are_said_to_have_no_effect(tmp_path, text, said):
+    (system,) = read_systems(at(tmp_path, "a.xyz", text))
+    assert any(said in note for note in system.notes)
+
+
+def test_a_column_of_masses_by_another_name_is_refused(tmp_path):
+    text = "1\nProperties=species:S:1:pos:R:3:mass:R:1\nH 0 0 0 2.014\n"
+    assert "call it masses" in refused(at(tmp_path, "a.xyz", text))
+    assert "column masses" in refused(at(tmp_path, "b.xyz", "1\n\nD 0 0 0\n"))
+
+
+def test_cif_moments_and_labels_in_capitals_and_shelx_occupancies_are_refused(tmp_path):
+    site = "O1 O 0 0 0 1\n"
+    moments = "loop_\n_atom_site_moment_label\n_atom_site_moment_crystalaxis_x\nO1 2.0\n"
+    assert "initial_magmoms" in refused(at(tmp_path, "a.cif", CIF + site + moments))
+    labels = CIF.replace("_atom_site_type_symbol\n", "") + "CA1 0 0 0 1\n"
+    assert "C or Ca" in refused(at(tmp_path, "b.cif", labels))
+    res = "TITL a\nCELL 1.0 4 4 4 90 90 90\nLATT -1\nSFAC Fe\nFe 1 0 0 0 {}\nEND\n"
+    assert "partial occupancy" in refused(at(tmp_path, "a.res", res.format(0.5)))
+    assert read_frame(at(tmp_path, "b.res", res.format("1.0"))).formula == "Fe"
+
+
 # ---------------------------------------------------------------- several structures, damaged files
 
 
@@ -341,7 +377,7 @@ def test_xyz_files_of_any_editor_are_read(tmp_path):
         assert read_frame(path).formula == "H2"
     (tmp_path / "b.xyz.gz").write_bytes(gzip.compress(text.encode()))
     (system,) = read_systems(tmp_path / "b.xyz.gz")
-    assert (system.name, system.frame.formula) == ("b", "H2")
+    assert (system.name, system.frame.formula) == ("b.xyz", "H2")
 
 
 @pytest.mark.parametrize(

@@ -28,11 +28,11 @@ from aims_pax.labelling.claims import Claim, Claims
 from aims_pax.labelling.executor import Executor, WorkerDied
 from aims_pax.labelling.potential import ReferencePotential
 from aims_pax.labelling.quarantine import Quarantine
-from aims_pax.labelling.store import LabelStore, method_hash
+from aims_pax.labelling.store import LabelStore, Record, method_hash
 from aims_pax.labelling.validation import check_geometry
 from aims_pax.labelling.verdict import systematic
 from aims_pax.labelling.waiting import Waiting
-from aims_pax.labelling.worker import Answer, Reference, Task, answer, label_frame
+from aims_pax.labelling.worker import Answer, Reference, Task, answer, label_frame, usable
 
 if TYPE_CHECKING:
     from aims_pax.settings import Settings
@@ -68,6 +68,10 @@ class _Method:
         self.name = method_hash(self.description)
         self.store = LabelStore(folder, self.name)
         self.claims = Claims(self.store.folder)
+
+    def stored(self, frame: Frame) -> Record | None:
+        """The label in the store, unless an earlier version computed it with constraints in its input."""
+        return usable(self.store.read(frame.id), frame, self.reference)
 
     def in_use(self) -> list[Claim]:
         """Claims whose workers may live."""
@@ -210,7 +214,8 @@ class Labeller:
 
     def known(self, frame: Frame, system: str | None = None, atom: bool = False) -> Label | None:
         """The label of this frame when it is in the store, else None. Nothing is computed."""
-        return self._method(system, atom).store.get(frame.id)
+        record = self._method(system, atom).stored(frame)
+        return None if record is None else record.label
 
     def submit(self, frame: Frame, system: str | None = None, atom: bool = False) -> Future[Label]:
         """Ask for a label. The future gives a Label, a LabelError (this frame), or what must end the run.
@@ -238,10 +243,10 @@ class Labeller:
                 method.store.describe(method.description)
         except SetupError as error:
             return _failed(error)
-        known = method.store.get(frame.id)
+        known = method.stored(frame)
         if known is not None:
             self._count(reused=1)
-            return _done(known)
+            return _done(known.label)
         try:
             check_geometry(frame)
         except LabelError as error:
@@ -312,7 +317,7 @@ class Labeller:
         try:
             frame_id, claims = job.frame.id, job.method.claims
             busy = claims.alive(frame_id)  # first, so that what is stored meanwhile is not missed
-            known = job.method.store.read(frame_id)
+            known = job.method.stored(job.frame)
             failure = None if busy or known else claims.take_failure(frame_id)
             with self._lock:
                 if self._closing or not job.asked:

@@ -34,13 +34,17 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Record:
-    """A stored label with where it came from. seconds: what the calculation took."""
+    """A stored label with where it came from. seconds: what the calculation took.
+
+    raw_forces: whether it was computed without constraints in its input; not known of old labels.
+    """
 
     label: Label
     seconds: float
     host: str
     version: str
     when: float
+    raw_forces: bool = False
 
 
 class LabelStore:
@@ -96,6 +100,7 @@ class LabelStore:
             "method": self.method,
             **content,
             "checksum": _checksum(content),
+            "raw_forces": True,
             "seconds": seconds,
             "host": socket.gethostname(),
             "version": __version__,
@@ -133,7 +138,12 @@ def _read(data: Any, frame_id: str, method: str) -> Record:
     if not label.finite:
         raise ValueError("energy, forces or stress are not finite")
     return Record(
-        label, float(data["seconds"]), str(data["host"]), str(data["version"]), float(data.get("when", 0.0))
+        label,
+        float(data["seconds"]),
+        str(data["host"]),
+        str(data["version"]),
+        float(data.get("when", 0.0)),
+        bool(data.get("raw_forces", False)),
     )
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 
 from aims_pax.errors import Insane
-from aims_pax.frames import Array, Frame
+from aims_pax.frames import Array, Frame, Label
 from aims_pax.label_limits import check_label
 
-__all__ = ["check_geometry", "check_label"]
+__all__ = ["check_geometry", "check_label", "constrained"]
 
 CLOSEST = 0.5  # × the sum of covalent radii: nuclei nearer than that overlap
 LONGEST_VECTOR = 1e3  # Å, a lattice vector beyond it belongs to an exploded cell
@@ -23,6 +23,14 @@ def check_geometry(frame: Frame) -> None:
     reason = _finite(frame) or _cell(frame) or _overlap(frame)
     if reason:
         raise Insane(f"not calculated: {reason}")
+
+
+def constrained(frame: Frame, label: Label) -> bool:
+    """Whether all fixed components have a force of exactly zero: what FHI-aims prints of atoms with constraints.
+
+    Versions that wrote the constraints into its input stored such labels; they are computed again.
+    """
+    return frame.fixed is not None and not label.forces[frame.fixed].any()
 
 
 def _finite(frame: Frame) -> str | None:

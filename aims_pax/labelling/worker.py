@@ -23,9 +23,10 @@ from typing import Any, Protocol
 
 from aims_pax.errors import LabelError, NotStored, SetupError
 from aims_pax.frames import Frame, Label
+from aims_pax.labelling.aims import AimsReference
 from aims_pax.labelling.claims import Claim, Claims
-from aims_pax.labelling.store import LabelStore
-from aims_pax.labelling.validation import check_label
+from aims_pax.labelling.store import LabelStore, Record
+from aims_pax.labelling.validation import check_label, constrained
 
 log = logging.getLogger(__name__)
 
@@ -189,8 +190,15 @@ def answer(task: Task) -> Answer:
 
 
 def _known(task: Task) -> Answer | None:
-    known = task.store.read(task.frame.id)
+    known = usable(task.store.read(task.frame.id), task.frame, task.reference)
     return _from_spare(task) if known is None else Answer(known.label, seconds=known.seconds)
+
+
+def usable(record: Record | None, frame: Frame, reference: Reference) -> Record | None:
+    """A stored label, unless an earlier version let FHI-aims compute it with constraints in its input."""
+    if record is None or record.raw_forces or not isinstance(reference, AimsReference):
+        return record
+    return None if constrained(frame, record.label) else record
 
 
 def _computed(task: Task) -> Answer:

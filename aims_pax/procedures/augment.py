@@ -37,6 +37,7 @@ from aims_pax.samplers.rattle import Rattling
 from aims_pax.samplers.rattle_tree import Node, Tree, grow
 from aims_pax.samplers.similarity import MinimumImage
 from aims_pax.settings.augment import AugmentSettings, ConfigSettings, called, read_augment
+from aims_pax.systems import of_aims_only, read_frames
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -134,31 +135,14 @@ class Counting:
 
 
 def read_structures(path: Path) -> list[Frame]:
-    """Every structure of an ASE-readable file. Raises SettingsError with file and index."""
-    import ase.io
-
-    if not path.is_file():
-        raise SettingsError(f"data.input: {path}: no such file")
+    """Every structure of an ASE-readable file, or those behind an @. Raises SettingsError with file and reason."""
     try:
-        if path.suffix in {".xyz", ".extxyz"}:
-            found: Any = [atoms for _, atoms in labelled_data.read_structures(path)]
-        else:
-            found = ase.io.read(path, index=":")
+        frames = read_frames(path)
+        for reason in filter(None, map(of_aims_only, frames)):
+            raise SettingsError(f"{path}: {reason}")
+        return frames
     except SettingsError as error:
         raise SettingsError(f"data.input: {error}") from error
-    except Exception as error:  # ASE's readers raise whatever they trip over
-        raise SettingsError(f"data.input: {path}: {type(error).__name__}: {error}") from error
-    frames = []
-    for index, atoms in enumerate(found):
-        try:
-            frames.append(Frame.from_atoms(atoms))
-        except (SettingsError, ValueError) as error:
-            raise SettingsError(f"data.input: {path}, structure {index} (from 0): {error}") from error
-        if not len(atoms) or not np.isfinite(frames[-1].positions).all():
-            raise SettingsError(f"data.input: {path}, structure {index} (from 0): no atoms, or not finite")
-    if not frames:
-        raise SettingsError(f"data.input: {path}: no structures in it")
-    return frames
 
 
 def planted(starts: Sequence[Frame], config: ConfigSettings, target: Path) -> list[Tree]:

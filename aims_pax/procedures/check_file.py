@@ -23,7 +23,7 @@ from aims_pax.settings.sampler_list import calls, models, plain, potentials
 from aims_pax.settings.samplers import NAME
 from aims_pax.settings.training_set import STEPS, TrainingSet, read_training_set
 from aims_pax.settings.whole import MACE, PROJECT, as_yaml
-from aims_pax.systems import System, read_frame, read_systems
+from aims_pax.systems import System, read_crystal, read_systems
 
 KEYS: dict[str, set[str]] = {
     "sample": {*SampleSettings.model_fields, "MD", NAME},
@@ -107,6 +107,7 @@ def _sample(path: Path, document: Document) -> FoundFile:
     paths = [Path(p).expanduser() for p in ([written] if isinstance(written, str) else written)]
     with _noting(found, "path_to_geometry"):
         found.systems = read_systems(paths[0] if len(paths) == 1 else paths)
+        found.warnings += [note for system in found.systems for note in system.notes]
     for k, one in enumerate(settings.samplers):
         if one.kind == "aimd":
             text = "aimd needs the reference of a run; write kind: md, and the calculator as its potential"
@@ -154,7 +155,10 @@ def _training_set(path: Path, document: Document) -> FoundFile:
             written = str(settings.of(section, "crystal"))
             if written not in crystals:
                 with _noting(found, *place):
-                    crystals[written] = place, read_frame(Path(written))
+                    ensemble = section.md_crystal.ensemble if name == "md_sampling" else "NVT"
+                    crystal = read_crystal(Path(written), ensemble)
+                    crystals[written] = place, crystal.frame
+                    found.warnings += crystal.notes
     delta = settings.delta_learning
     if delta is not None:
         for key in ("target", "baseline"):

@@ -32,7 +32,7 @@ from aims_pax.record import owners
 from aims_pax.record.checkpoint import Checkpoint, discard
 from aims_pax.record.control import Wishes
 from aims_pax.record.folder import RunFolder
-from aims_pax.record.identity import compare, has_snapshots, remember
+from aims_pax.record.identity import as_begun, compare, has_snapshots, remember
 from aims_pax.record.journal import Journal
 from aims_pax.record.lock import Lock
 from aims_pax.record.log import to_console, to_file
@@ -303,7 +303,7 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
         ):
             for warning in settings.warnings:
                 log.warning("%s", warning)
-            systems = read_geometries(settings)
+            systems = as_begun(folder, read_geometries(settings))
             for _, note in geometry_rules.noteworthy(systems):
                 log.warning("%s", note)
             for line in mixing.warnings(settings, systems):
@@ -323,13 +323,15 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
                 desk = Desk(settings, folder, labeller, journal, watch)
                 settings = atomic_energies.settled(desk, elements(s.frame for s in systems))
                 ensemble = _ensemble(settings, systems)
+                dataset = _dataset(folder)
+                _of_constrained_inputs(settings, dataset)
                 _test_set(settings, ensemble)  # a bad one is said before anything is paid
                 with (
                     compiling(settings, ensemble, sum(len(s.frame) for s in systems) / len(systems)),
                     beside(settings, ensemble) as trainer,
                 ):
                     yield Run(
-                        settings, folder, systems, labeller, _dataset(folder), ensemble, journal, watch,
+                        settings, folder, systems, labeller, dataset, ensemble, journal, watch,
                         display, Reporter(folder, settings.misc.report), trainer, made_under,
                     )  # fmt: skip
     except OSError as error:
@@ -362,6 +364,21 @@ def _limit_memory(settings: Settings) -> None:
     budget.forget()
     if misc.memory_limit is not None:
         budget.allow(misc.memory_limit * budget.GB, misc.device, written=True)
+
+
+def _of_constrained_inputs(settings: Settings, dataset: Dataset) -> None:
+    """Earlier versions wrote constraints into FHI-aims' input, which then prints zero forces on what is fixed."""
+    from aims_pax.labelling.validation import constrained
+
+    if settings.reference.type != "aims":
+        return
+    n = sum(constrained(one.frame, one.label) for one in dataset.frames.values())
+    if n:
+        log.warning(
+            "%d labelled structures have zero forces on their fixed atoms: an earlier version computed them with "
+            "constraints, and the models learn these zeros; label data/labelled.xyz again (aims-PAX-recalc) and "
+            "begin in an empty folder with the result as initial_train_dataset", n,
+        )  # fmt: skip
 
 
 def _ensemble(settings: Settings, systems: Sequence[System]) -> Ensemble:

@@ -23,7 +23,7 @@ from aims_pax.labelling.validation import check_geometry
 from aims_pax.procedures.atomic_energies import isolated
 from aims_pax.record.checkpoint import exists
 from aims_pax.record.folder import RunFolder
-from aims_pax.record.identity import refuse_changes
+from aims_pax.record.identity import as_begun, refuse_changes
 from aims_pax.settings import effective
 from aims_pax.settings.callables import FOUNDATION_MODELS
 from aims_pax.settings.geometry_rules import refused
@@ -151,7 +151,8 @@ def begun_folder(settings: Settings, systems: Sequence[System]) -> None:
         made: Any = _reference(settings)
         controls = getattr(made, "controls", None)
         method = method_hash((made.for_system(next(iter(controls))) if controls else made).describe())
-        refuse_changes(folder, effective(settings), method, {s.name: s.frame.id for s in systems})
+        begun = as_begun(folder, systems)
+        refuse_changes(folder, effective(settings), method, {s.name: s.frame.id for s in begun})
 
 
 def isolated_atoms(settings: Settings, systems: Sequence[System]) -> None:

@@ -48,7 +48,7 @@ from aims_pax.settings.training_set import (
     TrainingSet,
     read_training_set,
 )
-from aims_pax.systems import read_frame
+from aims_pax.systems import read_crystal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -168,7 +168,7 @@ def _made(store: Hdf5, key: str, basis: Basis) -> bool:
 def md_sampling(shop: Workshop, section: MDSampling) -> None:
     """Frames of a trajectory in a supercell, after equilibration, and their finite clusters."""
     store, named = shop.store(section), shop.calculator("md_sampling", section)
-    crystal = read_frame(shop.folder / str(shop.of(section, "crystal")))
+    crystal = read_crystal(shop.folder / str(shop.of(section, "crystal")), section.md_crystal.ensemble).frame
     basis = shop.basis("md_sampling", section, named, crystal=crystal.id)
     if _made(store, section.root_key, basis):
         return
@@ -220,7 +220,7 @@ def md_sampling(shop: Workshop, section: MDSampling) -> None:
 def quasi_harmonic(shop: Workshop, section: FreeEnergy) -> None:
     """The relaxed crystal, at its equilibrium volume if asked for, and its force constants."""
     store, named = shop.store(section), shop.calculator("quasi_harmonic", section)
-    crystal = read_frame(shop.folder / str(shop.of(section, "crystal")))
+    crystal = read_crystal(shop.folder / str(shop.of(section, "crystal"))).frame
     basis = shop.basis("quasi_harmonic", section, named, crystal=crystal.id)
     if _made(store, section.root_key, basis):
         return

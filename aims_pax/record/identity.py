@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from aims_pax.dataset import ENTRIES
 from aims_pax.errors import RestartError
 from aims_pax.record.folder import RunFolder
 from aims_pax.record.made_with import flat
+from aims_pax.systems import System
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ CONTENTS = {  # of the method, hashes of
 }
 CONTENT = "REFERENCE.contents."  # hashes of the modules and files of a calculator, by their names
 NO_LABEL = ("aimsPAX.CLUSTER", "aimsPAX.MISC", "mace.MISC")  # sections
+_CALLED = {"zero_moments": "initial moments of zero", "masses": "masses"}
 SILENT = ("aimsPAX.MISC.path_to_geometry", "aimsPAX.REFERENCE")  # told by geometries and method below
 
 
@@ -116,6 +119,30 @@ def refuse_changes(
             + "\n  ".join(refused)
             + f"\n{WAY_OUT}{AGAIN if other else ''}"
         )
+
+
+def as_begun(folder: RunFolder, systems: Sequence[System]) -> tuple[System, ...]:
+    """The systems as this folder's run began with them, so that its labels stay labels of the same structures.
+
+    Earlier versions read neither masses nor initial moments of zero; such a run goes on without them, and says so.
+    """
+    before = _read(folder.restart / "settings.json")
+    known = {} if before is None else before["geometries"]
+    return tuple(_as_known(system, known.get(system.name)) for system in systems)
+
+
+def _as_known(system: System, frame_id: str | None) -> System:
+    if frame_id in (None, system.frame.id):
+        return system
+    for names in (("zero_moments",), ("masses",), ("zero_moments", "masses")):
+        older = replace(system.frame, **dict.fromkeys(names))  # type: ignore[arg-type]
+        if older.id == frame_id:
+            log.warning(
+                "geometry %s: this run began with a version that did not read its %s; it continues without; begin in an "
+                "empty folder to have them", system.name, " and ".join(_CALLED[n] for n in names),
+            )  # fmt: skip
+            return replace(system, frame=older)
+    return system
 
 
 def _took_in(folder: RunFolder) -> bool:

@@ -127,9 +127,7 @@ def _phonopy(frame: Frame, matrix: Integers) -> Any:
         cell=box.cell,
         positions=box.positions,
     )
-    unlike = any(  # atoms of one element that are not alike
-        values is not None for values in (frame.moments, frame.charges, frame.masses)
-    )
+    unlike = frame.moments is not None or frame.charges is not None  # atoms of one element that differ
     with warnings.catch_warnings():  # that a skewed supercell has fewer symmetries only costs evaluations
         warnings.filterwarnings("ignore", "Warning: Point group symmetries", UserWarning)
         return phonopy.Phonopy(

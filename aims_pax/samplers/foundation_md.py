@@ -101,6 +101,9 @@ class MDSampler:
         self._states = {name: MDState.from_arrays(under(name, arrays)) for name in names}
 
     def _begin(self, system: System, md: Any, rng: np.random.Generator) -> MDState:
+        reason = system.refuses_constant_pressure() if str(md.stat_ensemble).upper() == "NPT" else None
+        if reason is not None:
+            raise SamplingError(reason)
         temperature = temperature_at(md, 0, self._length)
         return MDState.start(system.frame, temperature, int(rng.integers(2**63)))
 

@@ -32,12 +32,9 @@ def refused(settings: Settings, systems: Sequence[System]) -> Iterator[tuple[Pla
         place: Place = (
             ("MD", system.name, "stat_ensemble") if settings.md_by_system else ("MD", "stat_ensemble")
         )
-        if system.fixed_cell is not None:
-            yield (
-                place,
-                f"{system.name}: constrain_relaxation behind its lattice_vector lines fixes the cell, which NPT here "
-                "cannot honour; use NVT, or remove these lines",
-            )
+        reason = system.refuses_constant_pressure()
+        if reason is not None:
+            yield place, reason
         if statements:
             yield (
                 place,

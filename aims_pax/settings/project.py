@@ -334,7 +334,9 @@ class MiscSettings(Section):
         "and crystals mix.",
     )
     path_to_geometry: Texts = key(
-        "./geometry.in", "Geometry file, folder of ASE-readable files, or list of files."
+        "./geometry.in",
+        "Geometry file, folder of ASE-readable files, or list of files; of a file with several structures `file@0`, "
+        "`file@-1` (the last) or `file@:` (all).",
     )
     charge: OptionalRealOrMap = key(
         None,

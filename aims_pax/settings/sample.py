@@ -28,7 +28,11 @@ from aims_pax.settings.samplers import NAME, SamplerSettings
 class SampleSettings(Section):
     """The keys beside MD and SAMPLERS."""
 
-    path_to_geometry: Texts = key(..., "Geometry file, folder of ASE-readable files, or list of files.")
+    path_to_geometry: Texts = key(
+        ...,
+        "Geometry file, folder of ASE-readable files, or list of files; of a file with several structures `file@0`, "
+        "`file@-1` (the last) or `file@:` (all).",
+    )
     output: Text = key(
         ...,
         "Extended XYZ file that structures are appended to; the same command goes on to the number asked for.",

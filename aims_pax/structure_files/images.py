@@ -1,10 +1,11 @@
-"""Which structures of a file are meant: `trajectory.xyz@0`, `@-1`, `@:`, `@10:20`."""
+"""Which structures of a file are read: `trajectory.xyz@0`, `@-1`, `@:`, `@10:20`."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +26,28 @@ class Image:
 
     atoms: Atoms
     notes: tuple[str, ...] = field(default=())
+
+
+@contextmanager
+def numbered(number: int, several: bool) -> Iterator[None]:
+    """What is wrong with one of several structures says which. Raises SettingsError."""
+    try:
+        yield
+    except Exception as error:  # ASE's readers raise whatever they trip over
+        if not several:
+            raise
+        raise SettingsError(f"structure {number} (from 0): {unreadable(error)}") from error
+
+
+def unreadable(error: Exception) -> str:
+    """What an exception of a reader says, in one line. Of a symbol they do not know ASE's say KeyError."""
+    if isinstance(error, SettingsError):
+        return str(error)
+    if isinstance(error, KeyError):
+        isotope = error.args[:1] in (("D",), ("T",))
+        hint = "; isotopes are H here, in an extended XYZ file with a column masses" if isotope else ""
+        return f"unreadable: {error} is no element{hint}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def parsed(text: str, kind: str, **options: Any) -> Atoms:

@@ -14,7 +14,7 @@ import numpy as np
 from aims_pax.errors import SettingsError
 from aims_pax.geometry_in import decoded
 from aims_pax.structure_files import mol, protein, xyz
-from aims_pax.structure_files.images import ADVICE, Image, chosen
+from aims_pax.structure_files.images import ADVICE, Image, chosen, numbered
 from aims_pax.structure_files.isotopes import isotope_masses
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _charge = re.compile(r"(?i)\b(tot_?charge|total_?charge|charge)\b\"?\s*[=:,\s]\s
 def read(path: Path, index: str | None = None) -> list[tuple[int, Image]]:
     """(number in the file, image) of those the index asks for; without one the file has to hold one structure.
 
-    Raises SettingsError for what cannot be kept, and whatever ASE's readers raise.
+    Raises SettingsError for what cannot be used, and whatever ASE's readers raise.
     """
     from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
 
@@ -44,7 +44,11 @@ def read(path: Path, index: str | None = None) -> list[tuple[int, Image]]:
         raise SettingsError(f"its format is not known ({error}); convert it to extended XYZ") from error
     if kind in _OWN:
         reader = _OWN[kind]
-        found = [(k, reader.make(part)) for k, part in chosen(reader.split(_text(path)), index, path)]
+        parts = chosen(reader.split(_text(path)), index, path)
+        found = []
+        for k, part in parts:
+            with numbered(k, len(parts) > 1):
+                found.append((k, reader.make(part)))
     else:
         found = [(k, _checked(atoms, kind, path)) for k, atoms in _by_ase(path, kind, index)]
     return [(k, Image(image.atoms, (*image.notes, *_unused(image.atoms)))) for k, image in found]
@@ -94,10 +98,38 @@ def _cif(atoms: Atoms, path: Path) -> None:
                 f"partial occupancy: site {int(site) + 1} holds {shares}; every site has to hold one element: choose "
                 "an ordered structure, for example with a tool for disordered crystals"
             )
-    if not atoms.has("masses") and re.search(r"(?m)^\s*D\w*\s+D\d*[+-]?\s", _text(path)):
+    text = _text(path)
+    if not atoms.has("masses") and re.search(r"(?m)^\s*D\w*\s+D\d*[+-]?\s", text):
         raise SettingsError(
             "holds deuterium (D), whose mass is lost here; give an extended XYZ file with masses"
         )
+    if "_atom_site_moment" in text:
+        raise SettingsError(
+            "holds magnetic moments, which are not read from CIF; give an extended XYZ file with initial_magmoms"
+        )
+    if "_atom_site_type_symbol" not in text:
+        _labels_only(text)
+
+
+def _labels_only(text: str) -> None:
+    """Labels in capitals may be two elements: CA1."""
+    from ase.data import atomic_numbers
+
+    for label in re.findall(r"(?m)^\s*([A-Z]{2})[0-9A-Z]*\s+\S+\s", text):
+        if label.capitalize() in atomic_numbers and label[0] in atomic_numbers:
+            raise SettingsError(
+                f"site {label}… may be {label[0]} or {label.capitalize()}: add _atom_site_type_symbol"
+            )
+
+
+def _shelx(atoms: Atoms, path: Path) -> None:
+    """Occupancies of SHELX files: 1 or, fixed, 11."""
+    site = r"(?m)^([A-Za-z]\w{0,3})\s+\d+(?:\s+-?\d*\.?\d+){3}\s+(\d*\.?\d+)"
+    for name, share in re.findall(site, _text(path)):
+        if abs(float(share)) not in (1.0, 11.0):
+            raise SettingsError(
+                f"partial occupancy: site {name} has {share}; every site has to hold one element"
+            )
 
 
 def _gaussian(atoms: Atoms, path: Path) -> None:
@@ -152,6 +184,7 @@ _CHECKS: dict[str, Callable[[Atoms, Path], None]] = {
     "gaussian-in": _gaussian,
     "gromacs": _gromacs,
     "lammps-data": _lammps_data,
+    "res": _shelx,
     "lammps-dump-text": _lammps_dump,
 }
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
+from collections.abc import Iterator
+
+import numpy as np
 
 from aims_pax import comment_line
 from aims_pax.atoms_info import CHARGE, MULTIPLICITY, SPIN
@@ -35,11 +39,43 @@ def split(text: str) -> list[str]:
     return parts
 
 
+# entries and columns that others use for what is called otherwise here
+_ENTRIES = {
+    **{name: name for name in (*CHARGE, *SPIN, MULTIPLICITY)},
+    **dict.fromkeys(("mult", "uhf", "unpaired", "spin_multiplicity"), "spin"),
+    **dict.fromkeys(("chrg", "net_charge", "totalcharge", "formal_charge"), "charge"),
+}
+_COLUMNS = {
+    **dict.fromkeys(("charge", "charges", "partial_charges", "q"), "initial_charges"),
+    **dict.fromkeys(("magmom", "spin", "moment", "moments"), "initial_magmoms"),
+}
+_two_numbers = re.compile(r"\s*[+-]?\d+\s+[1-9]\s*")
+
+
 def make(part: str) -> Image:
-    """The structure in the text of one."""
+    """The structure in the text of one. Raises SettingsError for charges, multiplicities and masses by other names."""
     atoms = parsed(part, "extxyz", properties_parser=comment_line.parse)
-    for key in atoms.info:
-        proper = key.lower()
-        if key != proper and proper in (*CHARGE, *SPIN, MULTIPLICITY):
-            raise SettingsError(f"{key}={atoms.info[key]}: write {proper}, in small letters")
-    return Image(atoms)
+    for key, value in atoms.info.items():
+        proper = _ENTRIES.get(re.sub("[^a-z_]", "", key.lower()))
+        if proper is not None and key != proper:
+            raise SettingsError(f"{key}={value}: write it as {proper}=… (spin is the multiplicity 2S+1)")
+    if "mass" in atoms.arrays:
+        raise SettingsError("a column mass: call it masses")
+    results = (
+        getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}
+    )  # ASE moves some columns there
+    columns = {*atoms.arrays, *(name for name, values in results.items() if np.ndim(values) == 1)}
+    return Image(atoms, tuple(_notes(part, columns)))
+
+
+def _notes(part: str, columns: set[str]) -> Iterator[str]:
+    """What has no name that is known here."""
+    comment, *rows = [*part.split("\n"), ""][1:]
+    for column, proper in _COLUMNS.items():
+        if column in columns:
+            yield f"its column {column} is not used; a column of initial values is called {proper}"
+    if "Properties" not in comment and len(rows[0].split()) > 4:
+        yield "columns behind x y z have no names (Properties=…) and are not used"
+    if _two_numbers.fullmatch(comment):
+        charge, spin = comment.split()
+        yield f"its comment {comment.strip()!r} is not read; charge and multiplicity are charge={charge} spin={spin}"

@@ -30,7 +30,7 @@ from aims_pax.labelling import aims, aims_input, calculation_folders, sessions
 from aims_pax.labelling.aims import AimsReference, control_for, geometry_text
 from aims_pax.labelling.executor import WorkerDied
 from aims_pax.potential import calculate
-from aims_pax.settings.control import read_control
+from aims_pax.settings.control import parse_control, read_control
 from tests import worlds
 
 
@@ -248,7 +248,8 @@ def test_the_frames_charge_overrides_and_says_so_once(control, caplog):
     ],
 )
 def test_multiplicity_becomes_a_fixed_spin_moment(control, text, spin, expected):
-    made = control_for(control(text), replace(worlds.water(), spin=spin), False)
+    charge = 1.0 if spin == 2 else None  # a doublet has an odd number of electrons
+    made = control_for(control(text), replace(worlds.water(), spin=spin, charge=charge), False)
     moment = made.get("fixed_spin_moment")
     assert (made.get("spin"), moment and float(moment), made.get("default_initial_moment")) == expected
 
@@ -276,12 +277,26 @@ def test_geometry_in_carries_lattice_moments_and_charges_and_no_constraints():
     ]
 
 
-def test_geometry_in_is_read_by_ase_as_the_same_frame(tmp_path):
+def test_geometry_in_is_read_back_as_the_same_frame_without_constraints(tmp_path):
     from aims_pax.systems import read_frame
 
     frame = replace(worlds.slab(), pbc=True, moments=np.linspace(0, 1, 3))
     (tmp_path / "geometry.in").write_text(geometry_text(frame))
     assert read_frame(tmp_path / "geometry.in") == replace(frame, fixed=None)
+
+
+@pytest.mark.parametrize(
+    ("charge", "control", "spin", "said"),
+    [
+        (None, "xc pbe", 2, "10 electrons, an even number"),
+        (None, "xc pbe\ncharge 1", 1, "9 electrons, an odd number"),
+        (1.0, "xc pbe", 1, "9 electrons, an odd number"),
+        (None, "xc pbe", 13, "12 unpaired electrons"),
+    ],
+)
+def test_a_multiplicity_that_the_electrons_cannot_have_is_refused(charge, control, spin, said):
+    with pytest.raises(SetupError, match=said):
+        control_for(parse_control(control), replace(worlds.water(), charge=charge, spin=spin), False)
 
 
 def test_what_every_calculation_lacks_stops_the_run(reference, tmp_path):
@@ -539,3 +554,39 @@ def test_for_atoms_stress_is_never_asked_for_and_one_control_serves(reference, c
     atoms = both.for_atoms()
     assert (atoms.controls, atoms.stress) == ({}, False)
     assert atoms.control == aims_input.control_for_atoms(control())
+
+
+def test_forces_on_fixed_atoms_are_raw_and_labels_of_constrained_inputs_are_computed_again(
+    reference, tmp_path
+):
+    """Versions that wrote constrain_relaxation stored the zeros that FHI-aims prints then."""
+    from aims_pax.frames import Label
+    from aims_pax.labelling import Labeller
+    from aims_pax.labelling.executor import make_executor
+
+    frame = replace(worlds.rattled(worlds.water(), 1)[0], fixed=np.array([True, False, False]))
+    executor = make_executor("inline", 1, tmp_path / "parsl", tmp_path)
+    with Labeller(reference(), tmp_path / "data", executor) as labeller:
+        right = labeller.submit(frame).result(60)
+        assert np.abs(right.forces[0]).max() > 0.01
+        assert labeller.known(frame).forces.tolist() == right.forces.tolist()
+        old = Label(right.energy, np.where(frame.fixed, 0.0, right.forces))
+        labeller.store.put(frame.id, old)
+        path = labeller.store.path(frame.id)
+        path.write_text(path.read_text().replace('"raw_forces": true, ', ""))
+        assert labeller.known(frame) is None
+        assert labeller.submit(frame).result(60).forces.tolist() == right.forces.tolist()
+        assert labeller.known(frame) is not None
+        free = replace(frame, fixed=None)  # nobody constrained these
+        labeller.store.put(free.id, Label(right.energy, np.zeros((3, 3))))
+        assert labeller.known(free) is not None
+
+
+def test_statements_of_the_geometry_reach_the_program_and_no_other_reference(reference):
+    from aims_pax.labelling.calculator import CalculatorReference
+
+    frame = replace(worlds.water(), statements=("homogeneous_field 0.0 0.0 0.1",))
+    with_field = reference().label(frame)
+    close(with_field, reference().label(worlds.water()))  # the stand-in reads the line and knows no field
+    with pytest.raises(SetupError, match=r"homogeneous_field 0\.0 0\.0 0\.1 is known to FHI-aims only"):
+        CalculatorReference("ase.calculators.emt:EMT").label(frame)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -279,3 +281,23 @@ def test_states_and_settings_come_in_pairs():
 
 def test_nothing_to_move_is_no_work():
     assert advance([], LennardJones(), 5, []) == []
+
+
+@pytest.mark.parametrize("box", [None, "NPT"])
+def test_atoms_four_times_as_heavy_go_the_same_way_in_twice_the_time(box):
+    """m → 4m, t → 2t, p → 2p leaves Newton's equations as they are, also with a moving cell (NPT, τ → 2τ)."""
+    frame = cluster(5) if box is None else crystal(1, 5.4)
+    state = MDState.start(frame, 30.0, 3)
+    own = replace(state, own_masses=4 * state.masses, momenta=2 * state.momenta)
+    md = [
+        langevin(stat_ensemble="NVE", timestep=dt) if box is None
+        else npt("Berendsen", 30.0, dt, pressure=2e-3, taut=dt * 250, taup=dt * 500)
+        for dt in (1.0, 2.0)
+    ]  # fmt: skip
+    light, heavy = advance([state, own], LennardJones(), 40, md)
+    assert np.abs(light.state.positions - state.positions).max() > 1e-3
+    np.testing.assert_allclose(heavy.state.positions, light.state.positions, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(heavy.state.momenta, 2 * light.state.momenta, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(heavy.state.cell, light.state.cell, rtol=0, atol=1e-9)
+    assert heavy.state.own_masses.tolist() == own.own_masses.tolist()
+    assert heavy.state.temperature == pytest.approx(light.state.temperature)

@@ -42,6 +42,7 @@ def changed(tmp_path, monkeypatch):
         folder = tmp_path / name
         shutil.copytree(ROOT / "example" / name, folder, dirs_exist_ok=True)
         monkeypatch.chdir(folder)
+        Path("field.in").write_text("homogeneous_field 0 0 0.1\natom 0 0 0 H\natom 0 0 1 H\n")
         document = yaml.safe_load(Path("config.yaml").read_text()) | changes
         Path("config.yaml").write_text(
             yaml.safe_dump({k: v for k, v in document.items() if v is not None}, sort_keys=False)
@@ -120,6 +121,16 @@ EMT = "ase.calculators.emt:EMT"
             "model.calculator.factory: factory 'nofile:f': cannot import nofile",
         ),
         ("crystal", {"crystal": "no.xyz"}, "crystal: no.xyz: no such file"),
+        (
+            "crystal",
+            {"crystal": "field.in"},
+            "crystal: field.in: homogeneous_field 0.0 0.0 0.1 is known to FHI-aims",
+        ),
+        (
+            "augment",
+            {"data": {"input": "field.in", "output": "o.xyz"}},
+            "data.input: field.in: homogeneous_field",
+        ),
         ("crystal", {"calculator": "smal"}, "calculator: 'smal' is neither a model file"),
         (
             "crystal",

@@ -6,7 +6,9 @@ import json
 import pytest
 
 from aims_pax.errors import RestartError
-from aims_pax.record.identity import compare
+from aims_pax.frames import Frame
+from aims_pax.record.identity import as_begun, compare
+from aims_pax.systems import System
 
 SETTINGS = {
     "aimsPAX": {
@@ -167,3 +169,19 @@ def test_a_damaged_or_newer_record_says_what_to_do(begun):
     path.write_text('{"format": 9}')
     with pytest.raises(RestartError, match="newer aims-PAX"):
         compare(begun, SETTINGS, "abc", {})
+
+
+def test_a_run_of_a_version_that_lost_masses_and_zero_moments_goes_on_with_its_structures(folder, caplog):
+    """Their ids are in its labels, dataset and journal."""
+    positions = [[0, 0, 0], [0, 0, 1.2]]
+    old = Frame([8, 8], positions, moments=[2, 0])
+    new = Frame([8, 8], positions, moments=[2, 0], zero_moments=[False, True], masses=[18, 16])
+    compare(folder, SETTINGS, "abc", {"o2": old.id, "other": "1"})
+    (system, fresh) = as_begun(folder, (System("o2", new), System("fresh", new)))
+    assert system.frame == old
+    assert fresh.frame == new
+    assert "initial moments of zero and masses" in caplog.text
+    compare(folder, SETTINGS, "abc", {"o2": system.frame.id})
+    (moved,) = as_begun(folder, (System("o2", new.moved(new.positions + 1)),))
+    with pytest.raises(RestartError, match="another structure"):
+        compare(folder, SETTINGS, "abc", {"o2": moved.frame.id})

@@ -101,3 +101,15 @@ def test_without_phonopy_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(SetupError, match=r"aims-pax\[crystals\]"):
         module.crystals("phonon sampling")
+
+
+def test_isotopes_four_times_as_heavy_vibrate_half_as_fast():
+    from dataclasses import replace
+
+    from aims_pax.frames import Frame
+
+    copper = Frame.from_atoms(bulk("Cu", a=3.61, cubic=True))
+    heavy = replace(copper, masses=4 * copper.all_masses)
+    q = np.array([0.3, 0.1, 0.0])
+    found = [force_constants(f, CalculatorPotential(EMT)).dynamical(q) for f in (copper, heavy)]
+    np.testing.assert_allclose(found[1], found[0] / 4, atol=1e-9)

@@ -97,3 +97,16 @@ def test_the_example_runs():
     result = doctest.testmod(supercell)
     assert result.attempted > 2
     assert result.failed == 0
+
+
+def test_copies_bring_masses_moments_and_statements_along():
+    from dataclasses import replace
+
+    cell = replace(
+        Frame([26, 8], [[0, 0, 0], [0, 0, 2]], 4 * np.eye(3), True), masses=[56, 18], moments=[4, 0],
+        zero_moments=[False, True], statements=("set_vacuum_level 3.0",),
+    )  # fmt: skip
+    grown, _ = repeated(cell, np.diag([2, 1, 1]))
+    assert grown.masses.tolist() == [56, 18, 56, 18]
+    assert grown.zero_moments.tolist() == [False, True, False, True]
+    assert grown.statements == cell.statements

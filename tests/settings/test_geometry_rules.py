@@ -1,0 +1,81 @@
+"""What geometries and settings say together is asked by `check` and by a run alike."""
+
+import pytest
+
+from aims_pax.errors import SettingsError
+from aims_pax.settings import geometry_rules
+from aims_pax.settings.check import checked
+from tests.settings.folders import AIMS, MACE, PROJECT, with_key, write
+
+CELL = "lattice_vector 8 0 0\n{0}lattice_vector 0 8 0\nlattice_vector 0 0 8\n"
+WATER = "atom 0 0 0 O\natom 0.96 0 0 H\natom -0.24 0.93 0 H\n"
+NPT = with_key(PROJECT.replace("NVT", "NPT"), "MD", "barostat: MTK")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "control.in").write_text("xc pbe\nk_grid 1 1 1\n")
+    (tmp_path / "species").mkdir()
+    for name in ("01_H_default", "08_O_default"):
+        (tmp_path / "species" / name).write_text("species\n")
+    return tmp_path
+
+
+def check(folder, project, geometry, mace=MACE):
+    (folder / "geometry.in").write_text(geometry)
+    return checked(write(folder, project, mace))
+
+
+def test_a_cell_constraint_is_refused_at_constant_pressure_only(folder):
+    constrained = CELL.format("constrain_relaxation .true.\n") + WATER
+    check(folder, PROJECT, constrained)
+    mace = MACE.replace("GENERAL:", "GENERAL:\n  compute_stress: true", 1)
+    check(folder, NPT, CELL.format("") + WATER, mace)
+    with pytest.raises(
+        SettingsError, match=r"MD\.stat_ensemble.*fixes the cell, which NPT here cannot honour"
+    ):
+        check(folder, NPT, constrained, mace)
+
+
+def test_samplers_refuse_a_constrained_cell_at_constant_pressure(folder):
+    import numpy as np
+    from ase.calculators.emt import EMT
+
+    from aims_pax.potential import CalculatorPotential
+    from aims_pax.samplers.base import SamplingError
+    from aims_pax.samplers.foundation_md import MDSampler
+    from aims_pax.systems import read_systems
+    from tests.md.settings import langevin, npt
+
+    (folder / "geometry.in").write_text(CELL.format("constrain_relaxation x\n") + WATER)
+    systems = read_systems(folder / "geometry.in")
+    sampler = MDSampler(CalculatorPotential(EMT), lambda system: npt("Berendsen"), skip_steps=1)
+    with pytest.raises(SamplingError, match="NPT here cannot honour"):
+        next(iter(sampler.sample(systems, 1, np.random.default_rng(0))))
+    sampler = MDSampler(CalculatorPotential(EMT), lambda system: langevin(timestep=0.2), skip_steps=1)
+    assert len(list(sampler.sample(systems, 1, np.random.default_rng(0)))) == 1
+
+
+def test_a_field_is_fhi_aims_own_and_what_a_model_cannot_learn_of_it_is_said(folder):
+    field = "homogeneous_field 0 0 0.1\n" + WATER
+    with pytest.raises(
+        SettingsError, match=r"geometry: homogeneous_field 0\.0 0\.0 0\.1 is known to FHI-aims only"
+    ):
+        check(folder, PROJECT, field)
+    settings = check(folder, AIMS, field)
+    assert any("invariant under rotations" in w for w in settings.warnings)
+    assert not any("invariant" in w for w in check(folder, AIMS, WATER).warnings)
+
+
+def test_velocities_are_warned_about(folder):
+    settings = check(folder, PROJECT, WATER + "velocity 1 0 0\n")
+    assert any("velocities are not used" in w for w in settings.warnings)
+
+
+def test_a_run_asks_the_same(folder):
+    from aims_pax.systems import read_systems
+
+    settings = check(folder, PROJECT, WATER)
+    (folder / "geometry.in").write_text("homogeneous_field 0 0 0.1\n" + WATER)
+    (refusal,) = geometry_rules.refused(settings, read_systems(folder / "geometry.in"))
+    assert "FHI-aims only" in refusal[1]
