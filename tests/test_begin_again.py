@@ -26,7 +26,14 @@ def finished(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "stages",
-    [["initial"], ["converge-initial"], ["explore"], ["converge"], ["initial", "explore"], ["initial", "converge"]],
+    [
+        ["initial"],
+        ["converge-initial"],
+        ["explore"],
+        ["converge"],
+        ["initial", "explore"],
+        ["initial", "converge"],
+    ],
     ids="+".join,
 )
 def test_a_stage_whose_snapshots_were_moved_away_begins_again_and_the_run_ends(finished, tmp_path, stages):
@@ -39,14 +46,18 @@ def test_a_stage_whose_snapshots_were_moved_away_begins_again_and_the_run_ends(f
     assert done.returncode == 0, done.stderr
     state, data = snapshot(folder / "restart" / "explore")[0], Dataset(folder / "data")
     members = range(2)
-    assert state["n_train"] == max(len(data.train(m)) for m in members), "the state counts what the dataset holds"
+    assert state["n_train"] == max(len(data.train(m)) for m in members), (
+        "the state counts what the dataset holds"
+    )
     run = gather(folder)
     assert run.state == "finished"
     assert run.member_train == state["n_train"]
     assert not {f.id for f in data.union("train")} & {f.id for f in data.union("valid")}
     if stages != ["explore"]:
         return
-    assert sorted(p.name for p in (folder / "data" / "labels").rglob("*.json")) == labels, "no label is paid twice"
+    assert sorted(p.name for p in (folder / "data" / "labels").rglob("*.json")) == labels, (
+        "no label is paid twice"
+    )
     before = snapshot(tmp_path / "explore")[0]
     for key in ("n_train", "n_asked", "n_added", "checks"):
         assert state[key] == before[key], key
@@ -117,6 +128,8 @@ def test_without_restarts_the_halves_end_or_say_why_they_cannot(tmp_path, name, 
 ], ids=str)  # fmt: skip
 def test_without_restarts_other_keys_work_too(tmp_path, changes):
     al = {**CHANGES["ACTIVE_LEARNING"], **changes["ACTIVE_LEARNING"], "max_MD_steps": 30}
-    folder = write_project(tmp_path, {"MISC": {"create_restart": False}, "ACTIVE_LEARNING": al}, systems={"w": water()})
+    folder = write_project(
+        tmp_path, {"MISC": {"create_restart": False}, "ACTIVE_LEARNING": al}, systems={"w": water()}
+    )
     done = command(folder=folder, timeout=120)
     assert done.returncode == 0, done.stderr

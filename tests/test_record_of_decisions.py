@@ -48,7 +48,11 @@ def test_report_and_core_agree_on_the_threshold_of_every_check(tmp_path, monkeyp
     later = {**al, "c_x": 0.5, "max_MD_steps": 200, "skip_step_mlff": 10}
     checks += run(tmp_path, monkeypatch, {"ACTIVE_LEARNING": later}, systems)
     record = gather(tmp_path)
-    found = {(t.index, s): δ for t in record.trajectories for s, δ in zip(t.steps.tolist(), t.threshold, strict=True)}
+    found = {
+        (t.index, s): δ
+        for t in record.trajectories
+        for s, δ in zip(t.steps.tolist(), t.threshold, strict=True)
+    }
     assert len(checks) == len(found) > 50
     assert sum(np.isfinite(δ) for *_, δ in checks) > 25
     assert {(i, step): δ for i, step, δ in checks} == found

@@ -60,6 +60,7 @@ def check(
     from aims_pax.settings.check import checked
 
     def go() -> None:
+        from aims_pax.procedures.given_models import check_given_models
         from aims_pax.procedures.tried import verdict, verdict_of_file
         from aims_pax.settings import dump
 
@@ -74,6 +75,7 @@ def check(
                 said, warnings, text = verdict_of_file(found, tried), found.warnings, found.text
             else:
                 settings = checked(HERE, *files(context, mace_settings, aimspax_settings))
+                check_given_models(settings)
                 said, warnings = verdict(settings, wanted=tried), [*settings.warnings]
                 text = dump(settings)
         except SettingsError as error:
