@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from aims_pax.dataset import ENTRIES
+from aims_pax.dataset import ENTRIES, POOL
 from aims_pax.errors import RestartError
 from aims_pax.record.folder import RunFolder
 from aims_pax.record.made_with import flat
@@ -40,9 +40,9 @@ FIXED = (
 METHOD = "reference method"  # its hash; what it stands for is written in data/labels/<hash>/method.json
 WAY_OUT = (
     "Undo the change; or begin in an empty folder, where ACTIVE_LEARNING.initial_train_dataset can read "
-    "results/training.xyz of this one"
+    "{data} of this one"
 )
-AGAIN = "; or label this data again with the new method: aims-PAX-recalc results/training.xyz"
+AGAIN = "; or label this data again with the new method: aims-PAX-recalc {data}"
 CONTENTS = {  # of the method, hashes of
     "REFERENCE.species": "the species files",
     "REFERENCE.source": "the module of REFERENCE.factory",
@@ -73,7 +73,8 @@ def compare(
             raise RestartError(
                 "this folder was begun with other settings:\n  "
                 + "\n  ".join(refused)
-                + f"\n{WAY_OUT}{AGAIN if other else ''}"
+                + "\n"
+                + _way_out(folder, bool(other))
             )
         for key, old, new in _changes(before["settings"], told):
             if not key.startswith(SILENT):
@@ -83,6 +84,16 @@ def compare(
         now["geometries"] = {**before["geometries"], **geometries}
     if before != now:
         folder.write_text(path, json.dumps(now, indent=1) + "\n")
+
+
+def _way_out(folder: RunFolder, other_method: bool) -> str:
+    """What can be done instead, with a file of labelled structures that is there."""
+    data = folder.results / "training.xyz"
+    data = data if data.exists() else folder.data / POOL
+    if not data.exists():
+        return "Undo the change; or begin in an empty folder"
+    name = data.relative_to(folder.root) if data.is_relative_to(folder.root) else data
+    return (WAY_OUT + (AGAIN if other_method else "")).format(data=name)
 
 
 def _took_in(folder: RunFolder) -> bool:

@@ -14,8 +14,8 @@ NEXT = {  # how the reason that ended active learning begins → what lets it co
     "max_labels": "raise ACTIVE_LEARNING.max_labels",
     "max_MD_steps": "raise ACTIVE_LEARNING.max_MD_steps",
     "max_train_set_size": "raise ACTIVE_LEARNING.max_train_set_size",
-    "desired_acc": "add validation frames: those during active learning said that the goal was reached",
-    "every trajectory": "see what failed",
+    "desired_acc": "lower ACTIVE_LEARNING.desired_acc a little: the mean of the members was below it",
+    "every trajectory": "correct what made them end and raise ACTIVE_LEARNING.num_trajectories (ended ones stay so)",
 }
 
 

@@ -1,4 +1,4 @@
-"""Members that begin as models of the user's: named after the run, described as they are, refused where mace.yaml differs."""
+"""Members that begin as models of the user: named after the run, described as they are, refused where they differ."""
 
 import shutil
 
