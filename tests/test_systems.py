@@ -8,7 +8,8 @@ from ase.constraints import FixAtoms
 from ase.io import write
 
 from aims_pax.errors import SettingsError
-from aims_pax.systems import deal, elements, read_frame, read_systems
+from aims_pax.frames import Frame
+from aims_pax.systems import System, deal, elements, read_frame, read_systems, system_of
 
 
 def test_a_file_a_folder_and_a_list_are_read(tmp_path):
@@ -80,3 +81,27 @@ def test_a_symbol_that_is_no_element_is_said_so(tmp_path):
     (tmp_path / "geometry.in").write_text("atom 0 0 0 Q\natom 0 0 1 H\n")
     with pytest.raises(SettingsError, match="'Q' is no element"):
         read_frame(tmp_path / "geometry.in")
+
+
+def test_a_frame_belongs_to_its_system_also_where_isomers_share_a_formula():
+    """ethanol and dimethyl ether, C2H6O; and two polymorphs."""
+    from ase.build import bulk, molecule
+
+    pairs = [
+        ("CH3CH2OH", "CH3OCH3", molecule),
+        ("fcc", "sc", lambda s: bulk("Cu", s, a=3.6, cubic=True) * (1, 1, 1)),
+    ]
+    rng = np.random.default_rng(0)
+    for first, second, make in pairs:
+        one, two = make(first), make(second)
+        if len(one) != len(two):
+            two = two * (1, 1, len(one) // len(two))
+        systems = [System(n, Frame.from_atoms(a)) for n, a in ((first, one), (second, two))]
+        for system in systems:
+            moved = system.frame.moved(
+                system.frame.positions + rng.normal(scale=0.05, size=system.frame.positions.shape)
+            )
+            assert system_of(moved, {}, systems) == system.name
+            assert system_of(moved, {"system": "of another run"}, systems) == system.name
+            assert system_of(moved, {"system": systems[0].name}, systems) == systems[0].name
+    assert system_of(Frame([1], [[0, 0, 0]]), {"system": "x"}, systems) == "x"

@@ -145,10 +145,6 @@ class Ensemble:
             members.append(member)
         if len({m.name for m in members}) < len(members):
             raise SettingsError(f"initial_models: two files have the same name: {', '.join(map(str, paths))}")
-        if float(models[0].r_max) != settings.architecture.r_max:
-            log.warning(
-                "initial_models: their r_max %.2f Å holds, not ARCHITECTURE.r_max", float(models[0].r_max)
-            )
         return cls(members, settings, None)
 
     def __len__(self) -> int:

@@ -216,7 +216,9 @@ def _of_members(value: str | Mapping[str, str] | None, run: Run, key: str) -> li
     members = run.ensemble.members
     found: list[tuple[int | None, str]] = []
     for name, path in value.items():
-        matches = [i for i, m in enumerate(members) if str(name) in (m.name, str(m.seed))]
+        files = getattr(run.settings.active_learning, "initial_models", None) or ()
+        stems = [Path(f).stem for f in files] or [""] * len(members)
+        matches = [i for i, m in enumerate(members) if str(name) in (m.name, str(m.seed), stems[i])]
         if not matches:
             names = ", ".join(m.name for m in members)
             raise SettingsError(f"ACTIVE_LEARNING.{key}: no member is called {name}; there are {names}")

@@ -11,6 +11,7 @@ import numpy as np
 
 from aims_pax.errors import AimsPaxError, SettingsError, SetupError
 from aims_pax.frames import Frame, Label
+from aims_pax.record.deliveries import FILE, is_ours
 from aims_pax.settings.base import nearest, no_such
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def export(
         if len(models) > 1:
             raise SettingsError(f"{inside[0]}: a folder; name one folder alone, or model files")
         folder, models = inside[0], ()
-    found = list(models) or sorted((folder / "results").glob("*.model"))
+    found = list(models) or _own(folder / "results")
     if not found:
         raise SettingsError(
             f"no models in {folder / 'results'}: the run has not delivered any yet; name model files: "
@@ -97,6 +98,19 @@ def export(
         use = USE[form].format(path=target, dtype=dtype, elements=symbols)
         console.print(use, soft_wrap=True, highlight=False, markup=False)
     return targets
+
+
+def _own(results: Path) -> list[Path]:
+    """The models that a run delivered there. Raises SettingsError for one it did not write: opening it may run code."""
+    found = sorted(results.glob("*.model"))
+    foreign = [path for path in found if not is_ours(path)]
+    if foreign:
+        raise SettingsError(
+            f"{', '.join(map(str, foreign))}: not as this run delivered it ({results / FILE} says otherwise, or "
+            "nothing), and opening a .model file runs the code in it; if you trust the file, name it: aims-PAX export "
+            f"{foreign[0]}"
+        )
+    return found
 
 
 def differences(true: Sequence[Label], said: Sequence[Label]) -> dict[str, tuple[float, str]]:

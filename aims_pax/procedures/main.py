@@ -8,8 +8,9 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ase.data import chemical_symbols
 from rich.console import Console
@@ -23,6 +24,7 @@ from aims_pax.labelling.executor import cores
 from aims_pax.procedures import atomic_energies, converge, delivered, devices, explore, initial, mixing, ready
 from aims_pax.procedures.beside import beside
 from aims_pax.procedures.compiling import compiling
+from aims_pax.procedures.given_models import given_ensemble
 from aims_pax.procedures.listed import Desk
 from aims_pax.procedures.reporting import Reporter
 from aims_pax.procedures.told import refused, told
@@ -31,6 +33,8 @@ from aims_pax.procedures.world import Run
 from aims_pax.record import owners
 from aims_pax.record.checkpoint import Checkpoint, discard
 from aims_pax.record.control import Wishes
+from aims_pax.record.deliveries import FILE as MODELS
+from aims_pax.record.deliveries import content, digest
 from aims_pax.record.folder import RunFolder
 from aims_pax.record.identity import as_begun, compare, has_snapshots, remember
 from aims_pax.record.journal import Journal
@@ -184,11 +188,23 @@ def _incomplete(settings: Settings) -> str:
 def deliver(run: Run, chosen: list[int]) -> None:
     """`results/`: the delivered models, the rest of the committee, the final datasets, the errors."""
     from aims_pax.force_field import evaluate
+    from aims_pax.force_field.architecture import architecture
+    from aims_pax.report.counts import frames_line, labels_line
+    from aims_pax.report.gather import gather
+    from aims_pax.report.verdict import verdict
 
     results = run.folder.results
+    delivered_files: dict[str, dict[str, Any]] = {}
+    given = (run.settings.active_learning and run.settings.active_learning.initial_models) or ()
     for m, member in enumerate(run.ensemble.members):
-        folder = results if m in chosen else results / "committee"
-        _save(run, m, folder / f"{member.name}.model")
+        path = (results if m in chosen else results / "committee") / f"{member.name}.model"
+        _save(run, m, path)
+        delivered_files[str(path.relative_to(results))] = {
+            "sha256": digest(path),
+            "begun_from": given[m] if given else None,
+            "architecture": architecture(member.model),
+        }
+    run.folder.write_text(results / MODELS, content(delivered_files))
     if len(chosen) < len(run.ensemble.members):
         text = "These members were not converged on the final data; they serve to estimate uncertainty.\n"
         run.folder.write_text(results / "committee" / "not_converged.txt", text)
@@ -212,16 +228,18 @@ def deliver(run: Run, chosen: list[int]) -> None:
         if frames and name != "training":
             table = evaluate.evaluate(potential, frames)
             log.info("%s (%d frames): %s", name, len(frames), table.line(run.settings.mace.misc.error_table))
-    counts = " + ".join(f"{len(sets[n])} {n}" for n in ("training", "validation", "test") if sets[n])
-    log.info("final datasets: %s frames (those of all members together)", counts)
     active = run.settings.active_learning
     if active is not None and (missing := misses(len(sets["test"]), active.n_test or 0)):
         log.warning("test frames: only %s", missing)
     names = ", ".join(f"{run.ensemble.members[m].name}.model" for m in chosen)
-    log.info("reference calculations in this run: %d", run.labeller.calls.finished)
+    record = gather(run.folder.root, brief=True)
+    log.info("final datasets: %s", frames_line(record))
+    log.info("%s; %d calculated since this start", labels_line(record), run.labeller.calls.finished)
     if misc.report:
         _report(run)
-    log.info("done: %s and the final datasets are in %s", names, results)
+    end = verdict(replace(record, state="finished"))
+    level = logging.WARNING if end.kind == "missed" else logging.INFO
+    log.log(level, "done: %s and the final datasets are in %s · %s", names, results, end.text)
 
 
 def _test_set(settings: Settings, ensemble: Ensemble) -> list[LabelledFrame]:
@@ -386,6 +404,6 @@ def _ensemble(settings: Settings, systems: Sequence[System]) -> Ensemble:
 
     al = settings.active_learning
     if al is not None and al.initial_models:
-        return ready.ensemble_from_models(settings, systems)
+        return given_ensemble(settings, elements(s.frame for s in systems), RunFolder(settings))
     zs = elements(s.frame for s in systems)
     return Ensemble.build(settings.mace, ready.member_seeds(settings), zs, settings.folder)

@@ -21,6 +21,7 @@ from aims_pax.labelling.choose import executor_of, reference_of
 from aims_pax.labelling.store import method_hash
 from aims_pax.labelling.validation import check_geometry
 from aims_pax.procedures.atomic_energies import isolated
+from aims_pax.procedures.given_models import given_ensemble
 from aims_pax.record.checkpoint import exists
 from aims_pax.record.folder import RunFolder
 from aims_pax.record.identity import as_begun, refuse_changes
@@ -33,7 +34,6 @@ from aims_pax.settings.samplers import PhononSettings
 from aims_pax.systems import System, elements
 
 if TYPE_CHECKING:
-    from aims_pax.force_field import Ensemble
     from aims_pax.procedures.world import Run
     from aims_pax.settings import Settings
 
@@ -225,23 +225,6 @@ def elements_of_model(path: Path) -> tuple[int, ...]:
     return tuple(elements_of(read_model(path, "cpu", torch.float32)))
 
 
-def ensemble_from_models(settings: Settings, systems: Sequence[System]) -> Ensemble:
-    """The ensemble of ACTIVE_LEARNING.initial_models. Raises SettingsError for what these cannot be used for."""
-    from aims_pax.force_field import Ensemble
-
-    al = settings.active_learning
-    assert al is not None
-    ensemble = Ensemble.from_models([settings.path(p) for p in al.initial_models or ()], settings.mace)
-    unknown = sorted(set(elements(s.frame for s in systems)) - set(ensemble.elements))
-    if unknown:
-        symbols = ", ".join(chemical_symbols[z] for z in unknown)
-        raise SettingsError(
-            f"ACTIVE_LEARNING.initial_models: the models do not know {symbols}; "
-            "train models that do (initial_train_dataset), or remove those geometries"
-        )
-    return ensemble
-
-
 def member_seeds(settings: Settings) -> tuple[int, ...]:
     """The seeds of the members of an ensemble that begins untrained."""
     al, section = settings.active_learning, settings.active_learning or settings.initial_dataset
@@ -256,7 +239,8 @@ def given_models_and_data(settings: Settings, systems: Sequence[System]) -> None
     al, misc = settings.active_learning, settings.misc
     known: Any
     if al is not None and al.initial_models:
-        known = ensemble_from_models(_on_cpu(settings), systems)
+        zs = elements(s.frame for s in systems)
+        known = given_ensemble(_on_cpu(settings), zs, RunFolder(settings))
     else:
         name = settings.mace.general.name_exp
         members = [SimpleNamespace(name=f"{name}_{s}", seed=s) for s in member_seeds(settings)]

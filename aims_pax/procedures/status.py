@@ -10,9 +10,11 @@ from typing import Any
 
 from aims_pax.core.pace import Limit, time_left
 from aims_pax.record.control import asked_for, paused_since
+from aims_pax.report.counts import ACTIVE, by_stage
 from aims_pax.report.gather import gather
 from aims_pax.report.ledger import IDLE, errors, wall_seconds
 from aims_pax.report.nouns import RunRecord, Stage
+from aims_pax.report.verdict import verdict
 from aims_pax.report.words import DOING, STAGES, compact, counted, duration, milli, rounded
 
 WIDTH = 80
@@ -49,6 +51,7 @@ def status(folder: Path) -> dict[str, Any]:
         "host": run.holder.get("host"),
         "last_sign_s_ago": _plain(now - heard if heard else math.nan),
         "reason": _reason(run),
+        "verdict": verdict(run).text if run.state == "finished" else None,
         "stage": None if stage is None else stage.name,
         "stage_s": _plain(spent),
         "stages": {s.name: s.stopped for s in stages},
@@ -64,7 +67,8 @@ def status(folder: Path) -> dict[str, Any]:
             "calculations": run.calculations,
             "reference_s": _plain(run.reference_seconds),
             "budget": _plain(_limit(run, "ACTIVE_LEARNING.max_labels")),
-            "asked_of_budget": sum(c.stage in ("explore", "active learning") for c in run.calls),
+            "asked_of_budget": by_stage(run)[ACTIVE].asked,
+            "by_stage": {stage: {**vars(n), "asked": n.asked} for stage, n in by_stage(run).items()},
         },
         "data": run.counts(),
         "training_set": _training_set(run, None if stage is None else stage.name),
@@ -87,6 +91,8 @@ def lines(now: dict[str, Any]) -> list[str]:
     out = [_head(now)]
     if now["reason"]:
         out += _wrapped("", now["reason"])
+    if now["verdict"]:
+        out += _wrapped("verdict", now["verdict"])
     if now["stage"]:
         name = STAGES.get(now["stage"], now["stage"])
         done = now["stages"].get(now["stage"])
@@ -172,7 +178,7 @@ def _limits(run: RunRecord, stage: str) -> Iterator[Limit]:
         steps = [t.step for t in run.trajectories]
         sizes = [v.n_train for v in run.visits if v.stage == "explore"] or [0]
         yield _of(run, al + "max_MD_steps", sum(steps) / max(1, len(steps)))
-        yield _of(run, al + "max_labels", sum(c.stage == "explore" for c in run.calls))
+        yield _of(run, al + "max_labels", by_stage(run)[ACTIVE].asked)
         yield _of(run, SIZE, sizes[-1], sizes[0])
     elif any(own):
         section = initial if stage == "converge-initial" else al
@@ -244,14 +250,15 @@ def _head(now: dict[str, Any]) -> str:
 
 
 def _labels(labels: dict[str, Any]) -> str:
-    parts = [f"{labels['done']} done"]
+    stages = [f"{n['labelled']} {stage}" for stage, n in labels["by_stage"].items() if n["asked"]]
+    parts = [f"{labels['done']} done" + (f" ({' + '.join(stages)})" if len(stages) > 1 else "")]
     if labels["running"]:
         parts.append(f"{labels['running']} asked for and not answered yet")
     if labels["failed"]:
         kinds = ", ".join(f"{n} {kind}" for kind, n in labels["failed"].items())
         parts.append(f"{sum(labels['failed'].values())} failed ({kinds})")
     if labels["budget"] is not None:
-        parts.append(f"{labels['asked_of_budget']} of max_labels {labels['budget']:g}")
+        parts.append(f"{labels['asked_of_budget']} of max_labels {labels['budget']:g} asked for")
     if labels["calculations"]:
         spent, unit = compact(labels["reference_s"] or 0.0)
         parts.append(f"{counted(labels['calculations'], 'calculation')}, {spent} {unit} together")

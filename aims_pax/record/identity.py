@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from aims_pax.dataset import ENTRIES
+from aims_pax.dataset import ENTRIES, POOL
 from aims_pax.errors import RestartError
 from aims_pax.record.folder import RunFolder
 from aims_pax.record.made_with import flat
@@ -43,9 +43,9 @@ FIXED = (
 METHOD = "reference method"  # its hash; what it stands for is written in data/labels/<hash>/method.json
 WAY_OUT = (
     "Undo the change; or begin in an empty folder, where ACTIVE_LEARNING.initial_train_dataset can read "
-    "results/training.xyz of this one"
+    "{data} of this one"
 )
-AGAIN = "; or label this data again with the new method: aims-PAX-recalc results/training.xyz"
+AGAIN = "; or label this data again with the new method: aims-PAX-recalc {data}"
 CONTENTS = {  # of the method, hashes of
     "REFERENCE.species": "the species files",
     "REFERENCE.source": "the module of REFERENCE.factory",
@@ -117,7 +117,8 @@ def refuse_changes(
         raise RestartError(
             "this folder was begun with other settings:\n  "
             + "\n  ".join(refused)
-            + f"\n{WAY_OUT}{AGAIN if other else ''}"
+            + "\n"
+            + _way_out(folder, bool(other))
         )
 
 
@@ -138,11 +139,21 @@ def _as_known(system: System, frame_id: str | None) -> System:
         older = replace(system.frame, **dict.fromkeys(names))  # type: ignore[arg-type]
         if older.id == frame_id:
             log.warning(
-                "geometry %s: this run began with a version that did not read its %s; it continues without; begin in an "
-                "empty folder to have them", system.name, " and ".join(_CALLED[n] for n in names),
+                "geometry %s: this run began with a version that did not read its %s; it continues without; begin in "
+                "an empty folder to have them", system.name, " and ".join(_CALLED[n] for n in names),
             )  # fmt: skip
             return replace(system, frame=older)
     return system
+
+
+def _way_out(folder: RunFolder, other_method: bool) -> str:
+    """What can be done instead, with a file of labelled structures that is there."""
+    data = folder.results / "training.xyz"
+    data = data if data.exists() else folder.data / POOL
+    if not data.exists():
+        return "Undo the change; or begin in an empty folder"
+    name = data.relative_to(folder.root) if data.is_relative_to(folder.root) else data
+    return (WAY_OUT + (AGAIN if other_method else "")).format(data=name)
 
 
 def _took_in(folder: RunFolder) -> bool:

@@ -24,8 +24,8 @@ class Journal:
     def write(self, stage: str, kind: str, content: Any, **more: Any) -> None:
         """Append one line: when, which stage, what kind of entry, its content, and what else belongs to it.
 
-        An `Advanced` has `check`: the `core.work.Checked` that followed from it, null where the uncertainty criterion was
-        not applied. Journals before aims-PAX 0.2 have no such field.
+        An `Advanced` has `check`: the `core.work.Checked` that followed from it, null where the uncertainty criterion
+        was not applied. Journals of earlier versions have no such field.
         """
         entry = {"time": round(time.time(), 3), "stage": stage, "kind": kind, "content": to_plain(content)}
         entry |= {name: to_plain(value) for name, value in more.items()}

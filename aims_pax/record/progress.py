@@ -147,7 +147,7 @@ def _reference(labeller: Any) -> Text:
     failed = sum(calls.failed.values())
     running = max(calls.begun - calls.finished - failed, 0)
     classes = ", ".join(f"{n} {kind}" for kind, n in sorted(calls.failed.items()))
-    text = f"reference · {running} under way · {calls.finished} done"
+    text = f"reference since this start · {running} under way · {calls.finished} done"
     text += f" · {failed} failed ({classes})" if failed else ""
     return Text(text, style="red" if failed > calls.finished else "", no_wrap=True, overflow="ellipsis")
 
@@ -157,9 +157,11 @@ def _reference(labeller: Any) -> Text:
 
 def _initial(state: Any, rules: Any, _: Mapping[int, Seen], __: int) -> list[Any]:
     train, valid = sum(m.n_train for m in state.members), sum(m.n_valid for m in state.members)
-    labelled = f" · {len(state.answers)} of {len(state.batch)} labels" if state.phase == "label" else ""
+    labelling = state.phase == "label"
+    labelled = f" · {len(state.answers)} of {len(state.batch)} labels of this step" if labelling else ""
     head = f"initial dataset · step {state.visit + 1}{labelled}"
     points = f"{train} training + {valid} validation points (all members together)"
+    points += " before this step" if labelling else ""
     limit = "" if math.isinf(rules.max_epochs) else f" of {int(rules.max_epochs)}"
     return [
         Text(head, style="bold"),

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols
 
+from aims_pax.core.rules import BELIEVED
+from aims_pax.record.deliveries import delivered
 from aims_pax.record.files import write_bytes
-from aims_pax.report import ledger
+from aims_pax.report import counts, ledger
 from aims_pax.report.defaults import differing
 from aims_pax.report.distances import shortest
 from aims_pax.report.errors import (
@@ -31,6 +33,7 @@ from aims_pax.report.errors import (
 from aims_pax.report.gather import gather
 from aims_pax.report.nouns import RunRecord
 from aims_pax.report.reading import json_file
+from aims_pax.report.verdict import cut_off, validation_error, verdict
 from aims_pax.report.words import (
     BEST,
     DELIVERED,
@@ -66,6 +69,7 @@ def card(run: RunRecord, model: str) -> str:
     parts = [
         f"# {_plain(Path(model).stem)}",
         f"A MACE force field made by aims-PAX {run.version} on {moment(run.heard)} · {_plain(ledger.story(run))}.",
+        f"**{_plain(verdict(run).text)}**",
         _section("Level of theory", _theory(run)),
         _section("Data", _data(run)),
         _section("Errors", _errors(run)),
@@ -73,7 +77,7 @@ def card(run: RunRecord, model: str) -> str:
         _section("Conditions", _conditions(run)),
         _section("Known gaps", "\n".join(f"- {gap}" for gap in gaps(run))),
         _section("Energies of the isolated atoms", _atoms(run)),
-        _section("Architecture and training", _settings(run)),
+        _section("Architecture and training", _settings(run, model)),
         _section("File and versions", _versions(run, model)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -92,6 +96,13 @@ def gaps(run: RunRecord) -> list[str]:
         found.append(f"Only {counted(len(part['n_atoms']), 'test frame')}: the errors are rough.")
     if missing := untested(run):
         found.append(f"{missing}.")
+    n_valid = validation_error(run)[1]
+    if run.predictions and n_valid < BELIEVED:
+        found.append(
+            f"The epoch was chosen on {counted(n_valid, 'validation frame')}: too few to tell a better model from a "
+            "worse one (ACTIVE_LEARNING.valid_ratio)."
+        )
+    found += cut_off(run)
     if run.state != "finished":
         found.append(f"The run is {STATES[run.state]}: this model may not be the last.")
     for system, row in run.counts().items():
@@ -151,9 +162,8 @@ def _theory(run: RunRecord) -> str:
 
 
 def _data(run: RunRecord) -> str:
-    counts = run.counts()
     rows: list[list[Any]] = [
-        [name, *(row.get(s, 0) for s in ("train", "valid", "test"))] for name, row in counts.items()
+        [name, *(row.get(s, 0) for s in ("train", "valid", "test"))] for name, row in run.counts().items()
     ]
     if len(rows) > 1:
         rows.append(["all", *np.sum([r[1:] for r in rows], axis=0).tolist()])
@@ -164,6 +174,12 @@ def _data(run: RunRecord) -> str:
     ]
     digest = data_hash(run)
     text = _table(["system", "training", "validation", "test"], rows)
+    text += f"\n\nLabels of this run's reference: {_plain(counts.labels_line(run))}."
+    if run.given:
+        text += (
+            f" {counted(len(run.given), 'frame')} of the table came labelled with data that the user gave: their "
+            "method is not known here."
+        )
     text += f"\n\nSHA-256 of the frame ids with their sets and energies: `{digest}`" if digest else ""
     return text + (
         "\n\nShortest distances in the labelled frames (Å):\n\n" + _table(["pair", "Å"], near) if near else ""
@@ -254,9 +270,22 @@ def _atoms(run: RunRecord) -> str:
     )
 
 
-def _settings(run: RunRecord) -> str:
+def _settings(run: RunRecord, model: str) -> str:
+    """Architecture as the delivered model has it, where that is recorded; as mace.yaml has it otherwise."""
+    known = delivered(run.folder / "results").get(model, {})
+    built = {str(k): str(v) for k, v in known.get("architecture", {}).items()}
+    begun = known.get("begun_from")
     keys = [k for k in run.settings if k.startswith(("mace.ARCHITECTURE.", "mace.GENERAL.default_dtype"))]
-    rows = [[k.removeprefix("mace."), run.settings[k]] for k in keys]
+    rows = [] if not begun else [["begun from", str(begun)]]
+    written = [[k.removeprefix("mace."), run.settings[k]] for k in keys]
+    names = {f"ARCHITECTURE.{k}": k for k in built}
+    if begun:  # what mace.yaml says of the rest was not used
+        rows += [row for row in written if not row[0].startswith("ARCHITECTURE.")]
+        rows += [[name, built[key]] for name, key in names.items()]
+    else:
+        rows += [[key, built[names[key]] if key in names else value] for key, value in written]
+        shown = {key for key, _ in written}
+        rows += [[name, built[key]] for name, key in names.items() if name not in shown]
     changed = [
         [k, v, d] for k, v, d in differing(run.settings) if not k.startswith(("ARCHITECTURE.", "MISC."))
     ]

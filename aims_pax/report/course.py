@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from aims_pax.report import ledger
 from aims_pax.report.distances import shortest
 from aims_pax.report.nouns import RunRecord
+from aims_pax.report.reading import number
 from aims_pax.report.style import (
     BLUE,
     COLOURS,
@@ -57,14 +58,22 @@ def observables(run: RunRecord, png: bool = False) -> list[Panel]:
             for i, x, y in series[:SHOWN]:
                 shown = y - y[0] if column == "energy" else y
                 axes.plot(*envelope(x, shown, 120), color=_colour_of(run, i), lw=0.8, alpha=0.8)
-            target = float(run.setting("MD.temperature") or "nan") if column == "temperature" else math.nan
-            if math.isfinite(target):
+            for target in _targets(run) if column == "temperature" else []:
                 axes.axhline(target, color=INK, lw=0.9, ls=(0, (4, 2)))
             axes.set(xlabel="MD step", ylabel=unit)
             found.append(
                 panel(figure, name, title, _systems_legend(run), png=png, table=_long(series, column))
             )
     return found + _label_energies(run, png) + _distances(run, png)
+
+
+def _targets(run: RunRecord) -> list[float]:
+    """The temperatures (K) MD aims at: one, those of the systems, or the two ends of a ramp."""
+    written = [
+        v for k, v in run.settings.items() if k.startswith("aimsPAX.MD.") and k.endswith("temperature")
+    ]
+    values = [number(word) for text in written for word in text.strip("[]").split(",")]
+    return sorted({v for v in values if math.isfinite(v)})
 
 
 def _label_energies(run: RunRecord, png: bool) -> list[Panel]:

@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from aims_pax.report.errors import atomic_errors, by_system, held_out, honesty
+from aims_pax.report.ledger import kept_epochs
 from aims_pax.report.nouns import RunRecord, Trajectory
 from aims_pax.report.style import (
     BLUE,
@@ -31,7 +32,7 @@ from aims_pax.report.ticks import log_if_wide, log_ticks
 from aims_pax.report.words import DELIVERED, counted, worth
 
 SHOWN = 12  # trajectories drawn
-UNSURE = ((BLUE, "largest spread of an atom"), (VERMILLION, "threshold"), (ORANGE, "went to the reference"))
+MARKS = ((VERMILLION, "threshold"), (ORANGE, "went to the reference"))
 TESTED = (PURPLE, "drawn for testing, at any spread")
 POINTS = 1500  # points of a cloud
 TALL, LOW = 2.55, 1.35  # inches
@@ -109,12 +110,9 @@ def _convergence(run: RunRecord, png: bool) -> list[Panel]:
             x = np.arange(1, len(epochs) + 1)
             y = np.array([1000 * e.force_mae for e in epochs])
             axes.plot(*envelope(x, y), color=colour)
-            k = (
-                int(np.nanargmin([e.valid_loss for e in epochs]))
-                if any(math.isfinite(e.valid_loss) for e in epochs)
-                else 0
-            )
-            axes.plot(x[k], y[k], "D", color=VERMILLION, ms=4.5, zorder=5)
+            for chosen in kept_epochs(run, epochs):
+                k = epochs.index(chosen)
+                axes.plot(x[k], y[k], "D", color=VERMILLION, ms=4.5, zorder=5)
             everything += y[np.isfinite(y)].tolist()
         for member, epochs in series.items():
             for n, e in enumerate(epochs, 1):
@@ -122,7 +120,7 @@ def _convergence(run: RunRecord, png: bool) -> list[Panel]:
                     table[key].append(v)
         log_if_wide(axes, everything)
         axes.set(xlabel="epoch", ylabel="force MAE (meV/Å)")
-        legend = [*list(zip(COLOURS, series, strict=False))[:3], (VERMILLION, "lowest validation loss: kept")]
+        legend = [*list(zip(COLOURS, series, strict=False))[:3], (VERMILLION, "best: its weights are kept")]
         return [panel(figure, "convergence", "The last training, on all data", legend, table=table, png=png)]
 
 
@@ -143,15 +141,18 @@ def uncertainty(run: RunRecord, png: bool = False) -> tuple[list[Panel], dict[st
     if not len(values):
         return [], table
     low, high = float(np.quantile(values, 0.002)) / 1.25, float(values.max()) * 1.3
-    return [_one(t, low, high, png) for t in having[:SHOWN]], table
+    return [_one(run, t, low, high, png) for t in having[:SHOWN]], table
 
 
-def unsure(trajectories: Iterable[Trajectory]) -> list[tuple[str, str]]:
+def unsure(run: RunRecord, trajectories: Iterable[Trajectory] | None = None) -> list[tuple[str, str]]:
     """The legend of `uncertainty`: dots of test frames only where there are some."""
-    return [*UNSURE, *([TESTED] if any(t.tested for t in trajectories) else [])]
+    mean = run.setting("ACTIVE_LEARNING.uncertainty_type") == "mean_atomic_sd"
+    spread = (BLUE, "mean spread of the atoms" if mean else "largest spread of an atom")
+    tested = any(t.tested for t in (run.trajectories if trajectories is None else trajectories))
+    return [spread, *MARKS, *([TESTED] if tested else [])]
 
 
-def _one(t: Trajectory, low: float, high: float, png: bool) -> Panel:
+def _one(run: RunRecord, t: Trajectory, low: float, high: float, png: bool) -> Panel:
     with drawing(LOW) as (figure, axes):
         axes.plot(*envelope(t.steps, t.uncertainty), color=BLUE, lw=0.9)
         finite = np.isfinite(t.threshold)
@@ -176,7 +177,7 @@ def _one(t: Trajectory, low: float, high: float, png: bool) -> Panel:
         note = f"{counted(n, 'label')} · {state}" + (
             f" · {counted(t.rewinds, 'rewind')}" if t.rewinds else ""
         )
-        said_above = ("MD step", unsure([t]))  # on the page: once for all of them
+        said_above = ("MD step", unsure(run, [t]))  # on the page: once for all of them
         return panel(figure, f"uncertainty_{t.index:03d}", title, note=note, png=png, alone=said_above)
 
 

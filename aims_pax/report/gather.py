@@ -6,6 +6,7 @@ happened and when, snapshots give how things stand, the data folder gives what t
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import os
@@ -26,6 +27,7 @@ from aims_pax.report.journal import Checks, Met, Story, told
 from aims_pax.report.nouns import (
     Call,
     Checked,
+    Converged,
     Epoch,
     Observables,
     RunRecord,
@@ -85,7 +87,7 @@ def gather(folder: Path, brief: bool = False) -> RunRecord:
     heard = max([story.heard, *(moment for _, _, moment in snapshots.values()), 0.0])
     began = number((holder or lock).get("started"))  # of the process that has, or left, the lock
     started = max(heard, story.other) >= began and not (holder and not locked)
-    state = state_of(stages, results, holder, lock, started)
+    state = state_of(stages, results, holder, lock, started, _converges(settings))
     return RunRecord(
         folder=folder,
         name=settings.get("mace.GENERAL.name_exp", folder.resolve().name),
@@ -114,7 +116,26 @@ def gather(folder: Path, brief: bool = False) -> RunRecord:
         results=results,
         error=_error(paths.logs),
         version=__version__,
+        convergence=tuple(_converged(snapshots.get("converge", ({}, {}, 0.0))[0])),
+        given=frozenset(f for split in splits.values() for f in split if f in frames and is_given(frames[f])),
     )
+
+
+def is_given(structure: Structure) -> bool:
+    """Whether the label came with data of the user's and not from the reference of this run."""
+    return "given" in (structure.info.get("source"), structure.info.get("stage"))
+
+
+def _converged(state: Mapping[str, Any]) -> Iterable[Converged]:
+    for p in state.get("members", ()):
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            yield Converged(
+                int(p["member"]),
+                int(p["epochs"]),
+                int(p["best_epoch"]),
+                number(p["best_mae"]),
+                bool(p["done"]),
+            )
 
 
 def _check_begun(folder: Path, pool: Path) -> None:
@@ -136,18 +157,25 @@ def state_of(
     holder: Mapping[str, Any],
     lock: Mapping[str, Any] | None = None,
     started: bool = True,
+    converges: bool = False,
 ) -> str:
     """finished | starting | running | killed | stopped.
 
     finished: models delivered and the last stage at its end. Somebody holds the lock: running, or starting while
     nothing was written down yet. Nobody does: killed when the lock was left behind, as a clean end does not; stopped.
+    converges: the last stage is convergence, not active learning.
     """
     last = [s for s in stages if s.name in ORDER][-1:]
-    if last and last[0].stopped and results and last[0].name in ("explore", "converge"):
+    ends = ("converge",) if converges else ("explore", "converge")
+    if last and last[0].stopped and results and last[0].name in ends:
         return "finished"
     if holder:
         return "running" if started else "starting"
     return "killed" if lock else "stopped"
+
+
+def _converges(settings: Mapping[str, str]) -> bool:
+    return settings.get("aimsPAX.ACTIVE_LEARNING.converge_al") == "True"
 
 
 class _Paths:
@@ -253,7 +281,9 @@ def _calls(
         structure, stored = frames.get(frame), labels.get(frame)
         system = (structure.system if structure else "") or (met.system if met else "")
         asked = met.time if met else moment
-        stage = met.stage if met else (structure.info.get("stage", "") if structure else "")
+        stage = met.stage if met else ""
+        if not met and not story.fresh and structure and structure.info.get("stage") == "active learning":
+            stage = "explore"  # a torn journal: its place is lost
         if outcome == "dropped":
             continue
         if stored is None:
@@ -276,6 +306,17 @@ def _open(name: str, state: Mapping[str, Any]) -> list[str]:
 
 
 def _epochs(path: Path) -> Iterable[Epoch]:
+    """What the file says, each visit once: after a restart, or when a stage began again, the later one counts."""
+    found: list[Epoch] = []
+    for epoch in _written_epochs(path):
+        later = (epoch.visit, epoch.epoch)
+        while found and found[-1].stage == epoch.stage and (found[-1].visit, found[-1].epoch) >= later:
+            found.pop()
+        found.append(epoch)
+    return found
+
+
+def _written_epochs(path: Path) -> Iterable[Epoch]:
     for row in csv_rows(path):
         values = [
             number(row.get(k)) for k in ("train_loss", "valid_loss", "energy_mae_eV_atom", "force_mae_eV_A")
@@ -312,7 +353,8 @@ def _splits(path: Path) -> tuple[dict[str, dict[str, None]], int]:
 
 def _checked(folder: Path) -> Iterable[Checked]:
     """Predictions that were compared with a label: kept for analysis, or when a frame was asked for."""
-    for line in json_lines(folder / "predicted.jsonl"):
+    rows = {str(r.get("frame")): r for r in json_lines(folder / "predicted.jsonl") if isinstance(r, dict)}
+    for line in rows.values():  # once a frame: a restart writes the last ones again
         try:
             yield Checked(
                 str(line["frame"]), int(line["trajectory"]), int(line["step"]), int(line["n_train"]),

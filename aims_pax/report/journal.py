@@ -181,6 +181,7 @@ class _Teller:
             return
         story.fresh[stage] = moment
         story.ended.pop(stage, None)
+        story.sampled = {f: m for f, m in story.sampled.items() if m.stage != stage}
         if stage == "explore":
             for i in list(story.stood):
                 self._back_to(i, 0)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from aims_pax.report import counts
 from aims_pax.report.errors import atomic_errors, by_system, held_out, honesty
-from aims_pax.report.nouns import RunRecord
+from aims_pax.report.nouns import Epoch, RunRecord
+from aims_pax.report.verdict import verdict
 from aims_pax.report.words import DOING, STAGES, compact, counted, duration, milli, number
 
 SLOT = re.compile(r"(?:--ntasks(?:-per-node)?[= ]|(?:^|\s)-(?:n|np)[= ]?)(\d+)")
@@ -45,7 +48,7 @@ def errors(run: RunRecord) -> tuple[float, float, str]:
             rows = by_system(part | {"split": np.full(len(part["n_atoms"]), "all")})
             row = rows[-1]
             return row.force_mae, row.energy_mae, f"{row.frames} {name}"
-    best = [e for epochs in run.losses.values() for e in epochs if e.stage == "converge"]
+    best = [e for epochs in run.losses.values() for e in kept_epochs(run, epochs)]
     if best:
         chosen = min(best, key=lambda e: e.valid_loss if math.isfinite(e.valid_loss) else math.inf)
         return chosen.force_mae, chosen.energy_mae, "validation frames"
@@ -54,6 +57,21 @@ def errors(run: RunRecord) -> tuple[float, float, str]:
         force, energy = (float(np.mean([getattr(e, k) for e in last])) for k in ("force_mae", "energy_mae"))
         return force, energy, "validation frames, mean of the models"
     return math.nan, math.nan, ""
+
+
+def kept_epochs(run: RunRecord, epochs: Sequence[Epoch]) -> list[Epoch]:
+    """The epoch of the last training whose weights the core kept: its number is the core's, not the lowest loss's.
+
+    An improvement below ACTIVE_LEARNING.margin keeps the earlier weights. [] while none was kept.
+    """
+    last = [e for e in epochs if e.stage == "converge"]
+    return [last[c.best_epoch - 1] for c in run.convergence
+            if c.epochs == len(last) and 0 < c.best_epoch <= len(last)
+            and _same(last[c.best_epoch - 1].force_mae, c.best_mae)]  # fmt: skip
+
+
+def _same(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=1e-6)
 
 
 def wall_seconds(run: RunRecord) -> float:
@@ -73,20 +91,17 @@ def slots(run: RunRecord) -> int | None:
 def key_numbers(run: RunRecord) -> list[tuple[str, str, str]]:
     """(value, unit, what it is) for the tiles of the page."""
     force, energy, on = errors(run)
-    counts = run.counts().values()
-    n = {s: sum(row.get(s, 0) for row in counts) for s in ("train", "valid", "test")}
-    kept = " + ".join(
-        f"{n[s]} {w}" for s, w in (("train", "training"), ("valid", "validation"), ("test", "test")) if n[s]
-    )
-    budget = run.setting("ACTIVE_LEARNING.max_labels")
+    stages, most = counts.by_stage(run), counts.budget(run)
     failed = sum(run.failures.values())
-    tiles = [
-        (
-            str(run.labelled),
-            f"of {budget} labels" if budget not in ("", "inf") else "labels",
-            f"{kept}, all members together" if kept else "none kept yet",
-        )
-    ]
+    parts = [f"{n.labelled} {stage}" for stage, n in stages.items() if n.asked]
+    tiles = [(str(run.labelled), "labels", " + ".join(parts) if parts else "none asked for yet")]
+    if math.isfinite(most):
+        asked = stages[counts.ACTIVE]
+        words = f"max_labels, asked for in active learning: {asked.labelled} labelled, {asked.failed} failed"
+        words += f", {asked.pending} on the way" if asked.pending else ""
+        tiles.append((str(asked.asked), f"of {most:g}", words))
+    if frames := counts.frames_line(run):
+        tiles.append((str(len({f for split in run.splits.values() for f in split})), "frames", frames))
     if math.isfinite(force):
         tiles.append((milli(force), "meV/Å", f"force MAE · {on}"))
         tiles.append((milli(energy), "meV/atom", f"energy MAE · {on}"))
@@ -115,8 +130,11 @@ def ledger(run: RunRecord) -> list[tuple[str, str]]:
     shares, wall = run.shares(), wall_seconds(run)
     seconds = [c.seconds for c in run.calls if math.isfinite(c.seconds)]
     failed, cores = sum(run.failures.values()), slots(run)
+    own = len(seconds)
     rows = [
-        ("reference calculations finished", str(run.calculations)),
+        ("reference calculations in the store", str(run.calculations)),
+        ("… of the labels above", str(own)),
+        ("… others: isolated atoms, sampling on the reference, other commands", str(run.calculations - own)),
         ("answered from the store, not calculated again", str(run.reused)),
         ("failed", str(failed)),
         ("time inside finished reference calculations", duration(run.reference_seconds)),
@@ -147,6 +165,7 @@ def ledger(run: RunRecord) -> list[tuple[str, str]]:
 def summary(run: RunRecord) -> dict[str, Any]:
     """The head of the page as plain values; energies eV/atom, forces eV/Å, times s; None where unknown."""
     force, energy, on = errors(run)
+    said = verdict(run)
 
     def plain(value: float) -> float | None:
         return value if math.isfinite(value) else None
@@ -157,7 +176,12 @@ def summary(run: RunRecord) -> dict[str, Any]:
         "aims_pax": run.version,
         "systems": list(run.geometries),
         "stages": {s.name: s.stopped for s in run.stages},
+        "verdict": {"kind": said.kind, "text": said.text},
         "labels": run.labelled,
+        "labels_by_stage": {
+            stage: {**vars(n), "asked": n.asked} for stage, n in counts.by_stage(run).items()
+        },
+        "frames": counts.frames(run),
         "pending": run.pending,
         "reused": run.reused,
         "failed": dict(run.failures),

@@ -123,6 +123,20 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Converged:
+    """How the convergence of one member stands, as the core decides: its best epoch improved by more than the margin.
+
+    best_mae: force MAE there, eV/Å on the validation set.
+    """
+
+    member: int
+    epochs: int
+    best_epoch: int
+    best_mae: float
+    done: bool
+
+
+@dataclass(frozen=True)
 class Checked:
     """A prediction compared with the label that came later: eV/Å; energies eV/atom."""
 
@@ -167,6 +181,8 @@ class RunRecord:
     version: str = ""
     member_train: int = 0  # training frames of the member that has most
     unfinished_start: bool = False  # killed before it had written anything down
+    convergence: tuple[Converged, ...] = ()  # of the stage `converge`
+    given: frozenset[str] = frozenset()  # frames in the sets that the user brought with their labels
 
     def setting(self, key: str, default: str = "") -> str:
         """A setting by the end of its key, `MD.temperature`."""

@@ -28,6 +28,7 @@ from aims_pax.report.structures import uncertain_structures
 from aims_pax.report.style import NAMES as COLOUR_NAMES
 from aims_pax.report.style import Panel, escaped
 from aims_pax.report.template import AIDS, STYLE
+from aims_pax.report.verdict import verdict
 from aims_pax.report.words import STATES, milli, moment
 
 PAGE, BESIDE = "report.html", "report"
@@ -72,7 +73,7 @@ def page(run: RunRecord, png: bool = False) -> tuple[str, list[Panel], dict[str,
         ("Is it getting better?", "", _figures(learned)),
         ("How wrong is the model?", _wrong_lead(run), _figures(wrong) + _error_tables(run)),
         ("Is the uncertainty honest?", HONEST, _figures(honest)),
-        ("Where was it unsure?", SPREAD + first, _figures(unsure, figures.unsure(run.trajectories))),
+        ("Where was it unsure?", SPREAD + first, _figures(unsure, figures.unsure(run))),
         ("What has it seen?", "", _figures(seen) + uncertain_structures(run) + _data_table(run)),
         ("Where did the time go, and what did it cost?", "", _figures(time_spent) + _ledger_table(run)),
         ("What failed?", "", (_figures(failed) + _failure_table(run)) if run.failures else ""),
@@ -107,11 +108,13 @@ def _head(run: RunRecord) -> str:
         f"<span>{escaped(words)}</span></div>"
         for value, unit, words in ledger.key_numbers(run)
     )
+    said = verdict(run)
+    judged = f'<p class="verdict {said.kind.replace(" ", "-")}">{escaped(said.text)}</p>'
     problem = f"<p class=error>{escaped(run.error)}</p>" if run.error and run.state != "finished" else ""
     return (
         f"<header><div class=head><h1>{escaped(run.name)}</h1>"
         f'<span class="state {run.state}">{escaped(STATES[run.state])}</span></div>'
-        f"<p class=sub>{escaped(ledger.story(run))}</p>{problem}<div class=tiles>{tiles}</div></header>"
+        f"<p class=sub>{escaped(ledger.story(run))}</p>{judged}{problem}<div class=tiles>{tiles}</div></header>"
     )
 
 

@@ -36,7 +36,10 @@ def parity(run: RunRecord, png: bool = False) -> list[Panel]:
     centre = {s: true_energy[p["system"] == s].mean() for s in systems}
     offset = np.array([centre[s] for s in p["system"]])
     force_trained = trained[atoms_of]
-    stressed = np.isfinite(p["stress"]).all(axis=(1, 2)) & np.isfinite(p["true_stress"]).all(axis=(1, 2))
+    learnt = run.setting("GENERAL.compute_stress") == "True"  # else nothing was trained on it
+    stressed = (
+        learnt & np.isfinite(p["stress"]).all(axis=(1, 2)) & np.isfinite(p["true_stress"]).all(axis=(1, 2))
+    )
 
     def of_systems(true: NDArray[Any], said: NDArray[Any], keep: NDArray[np.bool_]) -> list[Cloud]:
         chosen = [(s, keep & (p["system"] == s) & ~trained) for s in systems]

@@ -32,6 +32,9 @@ letter-spacing:-.01em}
 .tile span{display:block;color:var(--muted);font-size:13px;line-height:1.35}
 .error{border-left:3px solid var(--vermillion);background:var(--paper);padding:10px 14px;margin:0 0 20px;
 overflow-wrap:anywhere}
+.verdict{border-left:3px solid var(--muted);background:var(--paper);padding:10px 14px;margin:0 0 20px;
+max-width:70em}
+.verdict.reached{border-color:var(--green)}.verdict.missed,.verdict.unfinished{border-color:var(--vermillion)}
 .figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(330px,100%),1fr));gap:14px}
 figure{margin:0;background:var(--paper);border:1px solid var(--line);border-radius:10px;
 padding:12px 14px 10px;min-width:0}
@@ -85,8 +88,8 @@ AIDS = {
         "at the end."
     ),
     "convergence": (
-        "One member after the other learns all data. Delivered are the weights of the epoch with the lowest validation "
-        "loss; its force error need not be the lowest one."
+        "One member after the other learns all data. Delivered are the weights of the last epoch whose validation loss "
+        "was better than the best before by more than ACTIVE_LEARNING.margin; its force error need not be the lowest."
     ),
     "honesty_during": (
         "A useful uncertainty rises to the right: where the models disagree more, they are more wrong."
@@ -102,12 +105,14 @@ AIDS = {
         "bars hold the rest."
     ),
     "parity_stress": (
-        "All components of periodic frames; a cloud beside the diagonal: raise mace.yaml "
-        "TRAINING.stress_weight."
+        "All components of periodic frames; a cloud beside the diagonal: raise mace.yaml TRAINING.stress_weight."
     ),
-    "temperature": "Should fluctuate about the dashed target; a steady rise means an unstable model.",
+    "temperature": (
+        "Heats up or cools down to the dashed target first, then fluctuates about it; small systems by much. A rise "
+        "beyond the target that does not end means an unstable model."
+    ),
     "model_energy": "Fluctuates without drift when the dynamics is stable.",
-    "volume": "Settles when cell and thermostat are in balance.",
+    "volume": "Settles when the cell is in balance with pressure and temperature.",
     "label_energies": (
         "Frames that were uncertain; a cloud that widens means that new regions are being reached."
     ),

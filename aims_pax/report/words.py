@@ -11,7 +11,10 @@ from aims_pax.core.pace import rounded as rounded
 
 ORDERS, ROUGHLY = 0.7, 0.4  # rank correlations from which on an uncertainty orders errors well, roughly
 HONEST = 1.5  # factor between error and spread up to which a spread is called honest
-BEST = "the epoch with the lowest validation loss; its force error need not be the lowest one"
+BEST = (
+    "the last epoch whose validation loss was better than the best before by more than ACTIVE_LEARNING.margin; its "
+    "force error need not be the lowest one"
+)
 STATES = {
     "starting": "starting",
     "running": "running",

@@ -221,11 +221,13 @@ class _Reader:
                 self.warnings.append(self.documents[label].problem(place, text))
         training = self.mace.get("TRAINING")
         if training is not None and training.loss == "weighted" and parts.general.compute_stress:
+            written = "loss" in training.model_fields_set
             self.mace["TRAINING"] = parts.sections["TRAINING"] = training.model_copy(
                 update={"loss": "stress"}
             )
             text = "weighted has no stress term; stress is used, as compute_stress is True"
-            self.warnings.append(self.documents[rules.MACE].problem(("TRAINING", "loss"), text))
+            if written:
+                self.warnings.append(self.documents[rules.MACE].problem(("TRAINING", "loss"), text))
         for name, system, key, why in without_effect(parts):
             document = self.documents[rules.MACE if name in MACE and name != "MISC" else rules.PROJECT]
             place = (name, system, key) if system else (name, key)

@@ -261,12 +261,15 @@ def _exploration_stops(parts: Parts) -> Iterator[Finding]:
         )
         yield PROJECT, (ACTIVE,), text
     if s.intermediate_epochs_al > s.epochs_per_worker:
-        most = s.epochs_per_worker
-        text = f"more than epochs_per_worker ({most}): a structure trains {most} epochs"
+        trains = s.intermediate_epochs_al
+        text = f"more than epochs_per_worker ({s.epochs_per_worker}): a structure trains {trains} epochs"
         yield PROJECT, (ACTIVE, "intermediate_epochs_al"), text
     if s.skip_step_mlff > s.max_MD_steps:
-        text = f"more than max_MD_steps ({s.max_MD_steps}): the uncertainty is never looked at"
-        yield PROJECT, (ACTIVE, "skip_step_mlff"), text
+        if "skip_step_mlff" in s.model_fields_set:
+            key, text = "skip_step_mlff", f"more than max_MD_steps ({s.max_MD_steps})"
+        else:
+            key, text = "max_MD_steps", f"less than skip_step_mlff ({s.skip_step_mlff})"
+        yield PROJECT, (ACTIVE, key), f"{text}: the uncertainty is looked at once, at the end"
     if parts.initial is None and s.initial_train_dataset is None and s.initial_models is None:
         text = (
             f"no {INITIAL}, initial_train_dataset or initial_models: "
@@ -282,24 +285,31 @@ def _pressures(parts: Parts) -> Iterator[Finding]:
         berendsen = md.barostat == "Berendsen"
         key = "external_stress" if md.barostat == "npt" else "pressure_au"
         bars = getattr(md, key) / BAR
-        if bars != 0 and not (0.9 < bars < 1.1 or 5 <= abs(bars) <= 1e6):
+        if key in md.model_fields_set and bars != 0 and not (0.9 < bars < 1.1 or 5 <= abs(bars) <= 1e6):
             text = f"{getattr(md, key):g} eV/Å³ is {bars:.3g} bar; aims-PAX takes eV/Å³, 1 bar is 6.24e-7"
             yield PROJECT, _md(name, key), text
-        if berendsen and "compressibility" not in md.model_fields_set:
-            yield PROJECT, _md(name, "compressibility"), "not written: water's 4.57e-5 bar⁻¹ is used"
+        if berendsen and "barostat" in md.model_fields_set and "compressibility" not in md.model_fields_set:
+            text = "Berendsen couples by the compressibility; without one it is water's, 4.57e-5 bar⁻¹"
+            yield PROJECT, _md(name, "barostat"), text
 
 
 def _weak_stress(parts: Parts) -> Iterator[Finding]:
     """Stress is some thousand times smaller in its unit than forces: at equal weights it is hardly learnt."""
-    training, npt = parts.training, any(md.stat_ensemble == "NPT" for md in parts.md.values())
+    training, npt = parts.training, [name for name, md in parts.md.items() if md.stat_ensemble == "NPT"]
     if not npt or training.loss in {"forces_only", "virials", "l1l2energyforces"}:
         return
     if training.stress_weight < 0.1 * training.forces_weight:
-        text = (
-            f"{training.stress_weight:g} beside forces_weight {training.forces_weight:g}: stress would hardly be "
-            f"learnt, and NPT moves by it; write about {training.forces_weight:g}"
-        )
-        yield MACE, ("TRAINING", "stress_weight"), text
+        weights = f"{training.stress_weight:g} beside forces_weight {training.forces_weight:g}"
+        if "stress_weight" in training.model_fields_set:
+            about = f"write about {training.forces_weight:g}"
+            text = f"{weights}: stress would hardly be learnt, and NPT moves by it; {about}"
+            yield MACE, ("TRAINING", "stress_weight"), text
+        else:
+            text = (
+                "NPT moves by the stress, which would hardly be learnt: TRAINING.stress_weight in mace.yaml is "
+                f"{weights}; write about {training.forces_weight:g}"
+            )
+            yield PROJECT, _md(npt[0], "stat_ensemble"), text
 
 
 def _one_seed(parts: Parts) -> Iterator[Finding]:

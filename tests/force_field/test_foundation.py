@@ -90,3 +90,16 @@ def test_one_that_cannot_be_native_is_left_to_torch_even_if_the_members_must_be(
         assert potential.labels([water(1)[0].frame])[0].finite
     assert "foundation model: torch, because symmetrix does not know" in caplog.text
     assert isinstance(potential.evaluator, FastEvaluator)
+
+
+def test_a_file_that_is_only_called_like_a_size_is_not_opened(model_file, tmp_path, monkeypatch):
+    """`small` is a size; a file of that name in the working folder was not named. Opening it would run its content."""
+    asked = []
+    monkeypatch.setattr(
+        foundation_models(), "download_mace_mp_checkpoint", lambda size: asked.append(size) or str(model_file)
+    )
+    (tmp_path / "small").write_bytes(b"not ours")
+    assert foundation.load("small", folder=tmp_path).members == 1
+    assert asked == ["small"]
+    with pytest.raises(SettingsError, match="not a readable MACE"):
+        foundation.load("./small", folder=tmp_path)

@@ -6,6 +6,7 @@ def trained(tmp_path_factory):
     """Two small trained models and labelled frames of a molecule and a crystal in results/."""
     from aims_pax.dataset import write_extxyz
     from aims_pax.force_field import Ensemble, MemberData
+    from aims_pax.record.deliveries import content, digest
     from tests.force_field import tiny
 
     folder = tmp_path_factory.mktemp("run")
@@ -16,4 +17,6 @@ def trained(tmp_path_factory):
     for m, member in enumerate(ensemble.members):
         ensemble.save(m, folder / "results" / f"{member.name}.model")
     write_extxyz(folder / "results" / "test.xyz", data)
+    models = {p.name: {"sha256": digest(p)} for p in (folder / "results").glob("*.model")}
+    (folder / "results" / "models.json").write_text(content(models))
     return folder

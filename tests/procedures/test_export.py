@@ -152,3 +152,48 @@ def test_missing_models_and_the_model_itself_as_target(trained, tmp_path):
     with pytest.raises(SettingsError, match="is the model itself"):
         shown(trained, [source], "ase", source)
     assert source.read_bytes() == before
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("how", ["beside ours", "in place of ours", "no record", "broken record"])
+def test_a_model_that_is_merely_found_is_not_opened(trained, tmp_path, how):
+    """Opening a pickle runs what is in it."""
+    shutil.copytree(trained / "results", tmp_path / "results")
+    results, mark = tmp_path / "results", tmp_path / "the code ran"
+    path = results / "evil.model" if how == "beside ours" else sorted(results.glob("*.model"))[0]
+    torch.save(Evil(mark), path)
+    if how == "no record":
+        (results / "models.json").unlink()
+    if how == "broken record":
+        (results / "models.json").write_text('{"format": 1, "models": [1]}')
+    for call in (lambda: shown(tmp_path, [], "ase", None), lambda: shown(tmp_path, [tmp_path], "ase", None)):
+        with pytest.raises(SettingsError, match=r"runs the code in it; if you trust the file, name it"):
+            call()
+    assert not mark.exists()
+    assert not (tmp_path / "export").exists()
+    with pytest.raises(SettingsError, match="expected a MACE model"):
+        shown(tmp_path, [path], "ase", None)
+    assert mark.exists(), "who names a file has it opened"
+
+
+def test_report_card_and_status_open_no_model(tmp_path):
+    from aims_pax.procedures.status import status
+    from aims_pax.report.card import write_cards
+    from aims_pax.report.page import write_report
+    from tests.report.folders import recorded
+
+    folder, mark = recorded(tmp_path / "run"), tmp_path / "the code ran"
+    for name in ("results/tiny_255.model", "model/tiny_255.model", "results/predictions.npz"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        torch.save(Evil(mark), folder / name)
+    write_report(folder, pictures=False)
+    write_cards(folder)
+    status(folder)
+    assert not mark.exists()

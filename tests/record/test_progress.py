@@ -46,7 +46,7 @@ def test_trajectories_with_step_temperature_and_uncertainty_against_the_threshol
     assert "━━━━━━━━━━│━━━" in second
     assert third.split("/ 10000000")[1].split() == ["running"]
     assert "σ and threshold" in text
-    assert "reference · 3 under way · 9 done · 2 failed (2 NotConverged)" in text
+    assert "reference since this start · 3 under way · 9 done · 2 failed (2 NotConverged)" in text
 
 
 @pytest.mark.parametrize("height", [24, 40])

@@ -91,8 +91,8 @@ def test_dots_of_test_frames_are_named_where_there_are_some(run):
     frames = [s.info for s in run.structures if s.id in run.splits["test"]]
     assert drawn == {(info["trajectory"], info["step"]) for info in frames}
     assert len(drawn) == 3
-    assert figures.TESTED in figures.unsure(run.trajectories)
-    assert figures.TESTED not in figures.unsure([replace(t, tested=()) for t in run.trajectories])
+    assert figures.TESTED in figures.unsure(run)
+    assert figures.TESTED not in figures.unsure(run, [replace(t, tested=()) for t in run.trajectories])
 
 
 def test_gaps_of_the_timeline_are_named(tmp_path):

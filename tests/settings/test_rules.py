@@ -182,13 +182,32 @@ def test_npt_needs_stress(tmp_path):
     assert read(tmp_path, npt, STRESS).md.stat_ensemble == "NPT"
 
 
-def test_berendsen_says_what_its_defaults_mean(tmp_path):
-    warnings = read(tmp_path, PROJECT.replace("NVT", "NPT"), STRESS).warnings
+def test_nobody_is_warned_of_a_value_that_he_has_not_written(tmp_path):
+    """Every warning names a key that stands in the file it names."""
+    npt = PROJECT.replace("NVT", "NPT")
+    for project, mace in (
+        (npt, STRESS),
+        (PROJECT, STRESS),
+        (PROJECT, MACE),
+        (with_key(npt, "MD", "barostat: MTK"), STRESS),
+    ):
+        for warning in read(tmp_path, project, mace).warnings:
+            place = warning.split(": ")[1].split(".")
+            if place[-1].isupper():
+                continue  # a section that lacks something
+            assert f"{place[-1]}:" in (project if warning.startswith("aimsPAX") else mace), warning
+
+
+def test_what_is_written_is_warned_of(tmp_path):
+    written = with_key(PROJECT.replace("NVT", "NPT"), "MD", "pressure_au: 3.4e-7", "barostat: Berendsen")
+    warnings = read(tmp_path, written, with_key(STRESS, "TRAINING", "loss: weighted")).warnings
+    said = "MD.pressure_au: 3.4e-07 eV/Å³ is 0.545 bar; aims-PAX takes eV/Å³, 1 bar is 6.24e-7"
+    assert any(said in w for w in warnings)
     assert any(
-        "MD.pressure_au: 3.4e-07 eV/Å³ is 0.545 bar; aims-PAX takes eV/Å³, 1 bar is 6.24e-7" in w
+        "MD.barostat: Berendsen couples by the compressibility; without one it is water's" in w
         for w in warnings
     )
-    assert any("MD.compressibility: not written: water's" in w for w in warnings)
+    assert any("TRAINING.loss: weighted has no stress term" in w for w in warnings)
 
 
 def test_mtk_reads_the_pressure_of_berendsen_and_npt_its_own(tmp_path):
@@ -200,10 +219,12 @@ def test_mtk_reads_the_pressure_of_berendsen_and_npt_its_own(tmp_path):
 
 def test_npt_warns_of_a_stress_that_would_not_be_learnt(tmp_path):
     npt = PROJECT.replace("NVT", "NPT")
+    said = "NPT moves by the stress, which would hardly be learnt: TRAINING.stress_weight in mace.yaml is 1 beside"
     assert any(
-        "TRAINING.stress_weight: 1 beside forces_weight 1000" in w
-        for w in read(tmp_path, npt, STRESS).warnings
+        f"MD.stat_ensemble: {said} forces_weight 1000" in w for w in read(tmp_path, npt, STRESS).warnings
     )
+    light = read(tmp_path, npt, with_key(STRESS, "TRAINING", "stress_weight: 2")).warnings
+    assert any("TRAINING.stress_weight: 2 beside forces_weight 1000" in w for w in light)
     heavy = with_key(STRESS, "TRAINING", "stress_weight: 1000")
     assert not any("stress_weight" in w for w in read(tmp_path, npt, heavy).warnings)
     assert not any("stress_weight" in w for w in read(tmp_path, PROJECT, STRESS).warnings)

@@ -1,0 +1,42 @@
+"""Which model files a run has delivered: `results/models.json`, with the SHA-256 of each and what it is made of.
+
+A `.model` file is a pickle, and reading a pickle can run anything. So a file that is merely found in a folder is only
+opened when it is, byte for byte, one that the run has written there; any other has to be named by the user.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+FILE = "models.json"
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, 64 hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content(models: Mapping[str, Mapping[str, Any]]) -> str:
+    """The text of `results/models.json`. models: {path relative to results/: {sha256, architecture, …}}."""
+    return json.dumps({"format": 1, "models": {name: dict(m) for name, m in models.items()}}, indent=1) + "\n"
+
+
+def delivered(results: Path) -> dict[str, dict[str, Any]]:
+    """What is recorded of the models of a results folder; {} when there is no record, or it cannot be read."""
+    try:
+        stored = json.loads((results / FILE).read_text(encoding="utf-8"))
+        models = stored["models"]
+        return {str(name): dict(m) for name, m in models.items()} if stored["format"] == 1 else {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def is_ours(path: Path) -> bool:
+    """Whether the run that filled this results folder wrote this very file."""
+    recorded = delivered(path.parent).get(path.name, {}).get("sha256")
+    return recorded is not None and recorded == digest(path)
