@@ -17,7 +17,6 @@ from rich.console import Console
 from aims_pax import __version__, seeds
 from aims_pax.dataset import Dataset, only_known, read_extxyz, write_extxyz
 from aims_pax.errors import SettingsError, SetupError
-from aims_pax.labelling.executor import cores
 from aims_pax.procedures import atomic_energies, converge, delivered, explore, initial
 from aims_pax.procedures.beside import beside
 from aims_pax.procedures.compiling import compiling
@@ -26,6 +25,7 @@ from aims_pax.procedures.reporting import Reporter
 from aims_pax.procedures.told import refused, told
 from aims_pax.procedures.watch import Watch, walltime
 from aims_pax.procedures.world import Run
+from aims_pax.processes import cores
 from aims_pax.record.checkpoint import Checkpoint
 from aims_pax.record.control import Wishes
 from aims_pax.record.folder import RunFolder
