@@ -172,9 +172,21 @@ def resume(folder: Folder = HERE, version: Version = False) -> None:
     _steer(folder, "resume")
 
 
-def stop(folder: Folder = HERE, version: Version = False) -> None:
-    """End a run cleanly, as Ctrl-C does: everything is saved, and `aims-PAX` goes on."""
-    _steer(folder, "stop")
+def stop(
+    folder: Folder = HERE,
+    cancel: Annotated[
+        bool,
+        typer.Option(
+            "--cancel", help="Cancel its Slurm jobs and calculations, also those a stopped run has left."
+        ),
+    ] = False,
+    version: Version = False,
+) -> None:
+    """End a run cleanly, as Ctrl-C does: everything is saved, and `aims-PAX` goes on.
+
+    On a cluster running calculations end and waiting blocks keep their place for the next run, unless --cancel.
+    """
+    _steer(folder, "cancel" if cancel else "stop")
 
 
 def report(folder: Folder = HERE, version: Version = False) -> None:

@@ -13,8 +13,9 @@ from aims_pax.electrons import charged_or_open_shell
 from aims_pax.errors import SettingsError
 from aims_pax.labelling.aims import AimsReference
 from aims_pax.labelling.calculator import CalculatorReference
-from aims_pax.labelling.executor import Executor, cores, make_executor
-from aims_pax.labelling.slurm import slots
+from aims_pax.labelling.executor import Executor, make_executor
+from aims_pax.labelling.slurm import at_login, slots
+from aims_pax.processes import cores
 from aims_pax.settings.control import Control, pair_controls, read_control
 from aims_pax.settings.geometries import found_geometries
 from aims_pax.settings.sbatch import sbatch_options
@@ -75,6 +76,11 @@ def executor_of(
     workers = cluster.max_workers or places
     run_dir = settings.path(settings.misc.log_dir) / "parsl"
     log.info("reference calculations: %s, %d at once", kind, 1 if kind == "inline" else workers)
+    if cluster.max_workers is None and kind != "inline" and at_login(environment):
+        log.warning(
+            "this looks like a login node: Slurm is here, and this is no job of it. Calculations take %d of its cores; "
+            "write CLUSTER.type: slurm, start aims-PAX in a job, or set CLUSTER.max_workers", workers,
+        )  # fmt: skip
     if inside:
         log.info("inside Slurm job %s: each calculation is a step of it", environment["SLURM_JOB_ID"])
     return make_executor(kind, workers, run_dir, settings.folder)

@@ -10,7 +10,6 @@ Parsl is loaded only when the last three are asked for.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -109,10 +108,3 @@ def make_executor(kind: str, workers: int, run_dir: Path, folder: Path | None = 
     from aims_pax.labelling.parsl_executor import ParslExecutor  # half a second
 
     return ParslExecutor(kind, workers, run_dir, folder)
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

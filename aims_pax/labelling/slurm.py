@@ -70,6 +70,13 @@ def available() -> bool:
     return shutil.which("squeue") is not None
 
 
+def at_login(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this is where people log in, as far as can be seen: jobs can be submitted, and this is none."""
+    return (
+        shutil.which("sbatch", path=environment.get("PATH")) is not None and "SLURM_JOB_ID" not in environment
+    )
+
+
 def submit(script: str, written: Iterable[str] = ()) -> str:
     """The id of the job that `sbatch` makes of a script. written: see `clean_environment`."""
     said = run("sbatch", "--parsable", script, environment=clean_environment(written))

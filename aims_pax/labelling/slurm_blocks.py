@@ -193,7 +193,7 @@ class BlockErrors:
     def __call__(self, executor: Any, status: dict[str, JobStatus]) -> None:
         for block in sorted((b for b in status if b not in self.seen and status[b].terminal), key=int):
             self.seen.add(block)
-            if self._inherited(executor, block) and status[block].state == JobState.MISSING:
+            if status[block].state == JobState.MISSING and self._inherited(executor, block):
                 continue  # it has done its work, for the run that asked for it
             if status[block].state not in (JobState.SCALED_IN, JobState.MISSING):
                 executor._hold_block(block)  # see `interchange`: what it was computing is lost now
@@ -210,7 +210,7 @@ class BlockErrors:
 
     def _inherited(self, executor: Any, block: str) -> bool:
         job = executor.blocks_to_job_id.get(block)
-        return bool(self.provider.resources.get(job, {}).get("inherited"))
+        return job is not None and bool(self.provider.resources[job].get("inherited"))
 
     def _verdict(self, block: str, status: JobStatus) -> str:
         if status.stderr_path is None:

@@ -24,7 +24,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from parsl.addresses import address_by_hostname, address_by_interface, address_by_route
+import psutil
+from parsl.addresses import address_by_hostname, address_by_route
 from parsl.executors import MPIExecutor
 from parsl.executors.base import ParslExecutor as Backend
 
@@ -314,26 +315,26 @@ def _ended(run: dict[str, Any], keep: set[str]) -> bool:
 
 def _addresses(blocks: Blocks) -> tuple[str | None, set[str]]:
     """Where the interchange listens (None: everywhere), and where nodes look for it. Raises SetupError."""
+    known = {
+        name: [str(a.address) for a in addresses if a.family == socket.AF_INET]
+        for name, addresses in psutil.net_if_addrs().items()
+    }
     if blocks.interface is not None:
-        try:
-            address = address_by_interface(blocks.interface)
-        except OSError as error:
-            known = ", ".join(name for _, name in socket.if_nameindex())
+        if not known.get(blocks.interface):
+            there = ", ".join(f"{name} ({' '.join(found)})" for name, found in known.items() if found)
             raise SetupError(
-                f"CLUSTER.parsl_options.interface: {blocks.interface} has no address on this machine "
-                f"({error.strerror or error}); its interfaces: {known}"
-            ) from error
+                f"CLUSTER.parsl_options.interface: {blocks.interface} has no IPv4 address on this machine; there are: "
+                f"{there}"
+            )
+        address = known[blocks.interface][0]
         return address, {address}
     if blocks.address is not None:
         return None, {blocks.address}
     # Parsl would also ask a web service for the address outside
-    found = {"127.0.0.1"}
+    found = {"127.0.0.1", *(address for addresses in known.values() for address in addresses)}
     for ask in (address_by_hostname, address_by_route):
         with suppress(Exception):  # no name service, no route: the interfaces remain
             found.add(ask())
-    for _, interface in socket.if_nameindex():
-        with suppress(Exception):
-            found.add(address_by_interface(interface))
     return None, found
 
 

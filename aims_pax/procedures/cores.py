@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aims_pax.labelling.executor import cores
+from aims_pax.processes import cores
 
 if TYPE_CHECKING:
     from aims_pax.settings import Settings

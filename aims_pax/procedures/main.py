@@ -20,7 +20,6 @@ from aims_pax.dataset import Dataset, write_extxyz
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.given_data import GivenFile, overlap, read_given
 from aims_pax.labelled_data import LabelKeys
-from aims_pax.labelling.executor import cores
 from aims_pax.procedures import atomic_energies, converge, delivered, devices, explore, initial, mixing, ready
 from aims_pax.procedures.beside import beside
 from aims_pax.procedures.compiling import compiling
@@ -30,6 +29,7 @@ from aims_pax.procedures.reporting import Reporter
 from aims_pax.procedures.told import refused, told
 from aims_pax.procedures.watch import Watch, walltime
 from aims_pax.procedures.world import Run
+from aims_pax.processes import cores
 from aims_pax.record import owners
 from aims_pax.record.checkpoint import Checkpoint, discard
 from aims_pax.record.control import Wishes

@@ -18,10 +18,10 @@ from aims_pax.core import initial
 from aims_pax.core.rules import ExploreRules, InitialRules
 from aims_pax.core.threshold import WARM_UP
 from aims_pax.core.work import Labelled, Sample, Sampled, Train, Trained
-from aims_pax.labelling.executor import cores
 from aims_pax.labelling.slurm import slots
 from aims_pax.procedures import needs
 from aims_pax.procedures.cores import moving_processes, processes
+from aims_pax.processes import cores
 from aims_pax.report.reading import structures
 from aims_pax.settings import Settings
 from aims_pax.settings.check import checked

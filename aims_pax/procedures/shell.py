@@ -148,6 +148,7 @@ class Shell:
             try:
                 events.append(Labelled(work, self.world.keep(work, future.result())))
             except LabelError as error:
+                self.watch.raise_if_stopped()  # a scheduler signals its programs, too: no failure of this frame
                 events.append(LabelFailed(work, type(error).__name__, error.reason))
         for visit in [w for w, future in self.training.items() if future.done()]:
             future = self.training.pop(visit)

@@ -117,7 +117,7 @@ def lines(now: dict[str, Any]) -> list[str]:
 def _state(run: RunRecord, folder: Path) -> str:
     if run.state != "running":
         return run.state
-    if asked_for(folder) == "stop":
+    if asked_for(folder) in ("stop", "cancel"):
         return "stopping"
     if paused_since(folder) is not None:
         return "paused"

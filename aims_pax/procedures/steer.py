@@ -1,4 +1,7 @@
-"""`aims-PAX pause`, `resume`, `stop`: a wish is left in the folder; for a moment one waits to see it fulfilled."""
+"""`aims-PAX pause`, `resume`, `stop`: a wish is left in the folder; for a moment one waits to see it fulfilled.
+
+`aims-PAX stop --cancel` also ends the Slurm jobs that a run has left which does not work any more.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,13 @@ DONE = {
     "pause": "paused: aims-PAX resume lets it go on, aims-PAX stop ends it",
     "resume": "it goes on",
     "stop": "stopped; everything is saved, aims-PAX goes on from there",
+    "cancel": "stopped, its calculations are cancelled; everything is saved, aims-PAX goes on from there",
 }
 ASKED = {
     "pause": f"asked to pause: it will {NEXT}",
     "resume": "asked to go on",
     "stop": f"asked to stop: it will {NEXT}",
+    "cancel": f"asked to stop and to cancel its calculations: it will {NEXT}",
 }
 
 
@@ -33,6 +38,8 @@ def steer(folder: Path, wish: str, patience: float = PATIENCE) -> str:
         from aims_pax.settings.base import no_such
 
         raise SettingsError(f"{folder}: {no_such(folder, 'folder')}")
+    if wish == "cancel" and (said := _cancelled(folder)) is not None:
+        return said
     _somebody_works(folder, wish)
     lock = Lock(folder / "restart" / "lock")
     idle = paused_since(folder) is None and asked_for(folder) != "pause"
@@ -46,6 +53,22 @@ def steer(folder: Path, wish: str, patience: float = PATIENCE) -> str:
             return f"{who}: {DONE[wish]}"
         time.sleep(0.1)
     return f"{who}: {ASKED[wish]}"
+
+
+def _cancelled(folder: Path) -> str | None:
+    """End what a run that does not work any more has left; None when there is nothing of that kind.
+
+    Raises SetupError when Slurm does not answer.
+    """
+    restart = folder / "restart"
+    if Lock(restart / "lock").holder() is not None or not (restart / "runs.json").exists():
+        return None
+    from aims_pax.labelling.slurm_executor import cancel_left
+
+    jobs = cancel_left(restart)
+    if not jobs:
+        return "nothing is left: the blocks of the last run have ended by themselves"
+    return f"cancelled: Slurm job{'s' if len(jobs) > 1 else ''} {', '.join(jobs)}; their labels are kept"
 
 
 def _somebody_works(folder: Path, wish: str) -> None:
@@ -66,7 +89,7 @@ def _somebody_works(folder: Path, wish: str) -> None:
 
 
 def _fulfilled(folder: Path, wish: str, lock: Lock, holder: dict[str, object]) -> bool:
-    if wish == "stop":
+    if wish in ("stop", "cancel"):
         return lock.holder() != holder
     paused = paused_since(folder) is not None
     return paused if wish == "pause" else not paused

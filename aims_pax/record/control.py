@@ -1,4 +1,6 @@
-"""Wishes for a running aims-PAX, left in its working folder: pause, resume, stop. Works from any host that sees it.
+"""Wishes for a running aims-PAX, left in its working folder: pause, resume, stop, cancel.
+
+They work from any host that sees the folder.
 
 restart/control.json  what somebody wishes, and of which process: a later one never obeys an old wish
 restart/paused.json   the answer of that process, there as long as it is paused
@@ -21,7 +23,7 @@ from aims_pax.record.lock import Lock
 log = logging.getLogger(__name__)
 
 WISH, ANSWER = "control.json", "paused.json"
-WISHES = ("pause", "resume", "stop")
+WISHES = ("pause", "resume", "stop", "cancel")  # cancel: stop, and end what runs elsewhere too
 
 
 class Wishes:
@@ -32,7 +34,7 @@ class Wishes:
         self._me: dict[str, Any] | None = None  # what the lock says of this process
 
     def look(self) -> str | None:
-        """`pause`, `resume`, `stop`, or None. A wish for another process is removed with a word in the log."""
+        """One of WISHES, or None. A wish for another process is removed with a word in the log."""
         wish = _json(self.restart / WISH)
         if not wish:
             return None
@@ -72,9 +74,9 @@ def ask(folder: Path, wish: str) -> dict[str, Any]:
         where = "this folder" if folder == Path() else folder
         if not restart.is_dir():
             raise SettingsError(
-                f"no aims-PAX run was begun in {where}; name its folder: aims-PAX {wish} FOLDER"
+                f"no aims-PAX run was begun in {where}; name its folder: aims-PAX {_verb(wish)} FOLDER"
             )
-        raise SettingsError(f"nothing to {wish}: no aims-PAX works in {where} at the moment")
+        raise SettingsError(f"nothing to {_verb(wish)}: no aims-PAX works in {where} at the moment")
     content = {"wish": wish, "of": holder, "when": time.time(), "from": socket.gethostname()}
     files.write_text(restart / WISH, json.dumps(content))
     return holder
@@ -100,7 +102,12 @@ def words(wish: dict[str, Any]) -> str:
     clock = (
         f" from {time.strftime('%Y-%m-%d %H:%M', time.localtime(when))}" if isinstance(when, float) else ""
     )
-    return f"aims-PAX {wish.get('wish')}{clock} on {wish.get('from')}"
+    return f"aims-PAX {_verb(str(wish.get('wish')))}{clock} on {wish.get('from')}"
+
+
+def _verb(wish: str) -> str:
+    """The command that leaves this wish."""
+    return "stop --cancel" if wish == "cancel" else wish
 
 
 def _json(path: Path) -> dict[str, Any]:

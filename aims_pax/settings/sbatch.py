@@ -41,7 +41,7 @@ KNOWN = FLAGS | set(LETTERS.values()) | {
 def sbatch_options(header: str) -> dict[str, str]:
     """The options of a job header by their long names, the last of each. Raises ValueError.
 
-    >>> sbatch_options("#SBATCH -N 2  # nodes\\n#SBATCH --time=1:00:00 --exclusive\\n#SBATCH -t30 --acc=mine")
+    >>> sbatch_options("#SBATCH -N 2  # nodes\\n#SBATCH --time=1:00:00 --exclusive\\n#SBATCH -t30 --acco=mine")
     {'nodes': '2', 'time': '30', 'exclusive': '', 'account': 'mine'}
     """
     found: dict[str, str] = {}

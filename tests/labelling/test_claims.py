@@ -13,8 +13,9 @@ import pytest
 from aims_pax.errors import NotConverged
 from aims_pax.labelling import Labeller, claims
 from aims_pax.labelling.calculator import CalculatorReference
-from aims_pax.labelling.claims import Claim, Claims, process_started
+from aims_pax.labelling.claims import Claim, Claims
 from aims_pax.labelling.executor import InlineExecutor
+from aims_pax.processes import process_started
 from tests import worlds
 
 FRAME = worlds.dimer("Cu", 2.6)
@@ -84,9 +85,65 @@ def test_on_another_machine_the_slurm_job_and_the_deadline_decide(tmp_path, monk
         (replace(far, job=None), False),
         (replace(far, deadline=None), True),
     ]:
-        it = Claims(tmp_path / str(claim))
+        it = Claims(tmp_path / str(hash(claim)))
         assert it.take("a", claim)
         assert (it.alive("a") is not None) == alive
+
+
+@pytest.fixture
+def no_squeue(monkeypatch, tmp_path_factory):
+    monkeypatch.setenv("PATH", str(tmp_path_factory.mktemp("empty")))
+
+
+def aged(it, seconds):
+    os.utime(it.path("a"), (time.time() - seconds,) * 2)
+
+
+def test_without_squeue_a_claim_of_another_machine_is_said_and_given_up(tmp_path, no_squeue, caplog):
+    """A folder taken from a cluster to another machine; the claim may be of any version."""
+    for renewed in (False, True):
+        it = Claims(tmp_path / str(renewed))
+        assert it.take("a", Claim("node17", 4711, "x", job="123", renewed=renewed))
+        caplog.clear()
+        assert it.alive("a") is not None
+        for words in ("process 4711 of Slurm job 123 on node17", "no squeue", f"remove {it.path('a')}"):
+            assert words in caplog.text
+        assert it.alive("a") is not None
+        assert caplog.text.count("no squeue") == 1
+        aged(it, claims.STALE_AFTER + 60)
+        assert it.alive("a") is None
+        assert it.ids() == []
+
+
+def test_a_claim_that_is_not_renewed_is_given_up_although_its_job_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims.slurm, "alive", lambda jobs: set(jobs))
+    monkeypatch.setattr(claims.slurm, "available", lambda: True)
+    for renewed, alive in [(True, False), (False, True)]:  # earlier versions did not renew
+        it = Claims(tmp_path / str(renewed))
+        assert it.take("a", Claim("node17", 1, "x", job="7", renewed=renewed))
+        aged(it, claims.STALE_AFTER - 60)
+        assert it.alive("a") is not None
+        aged(it, claims.STALE_AFTER + 60)
+        assert (it.alive("a") is not None) == alive
+
+
+def test_a_worker_renews_its_claim_while_it_computes(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "RENEW_EVERY", 0.05)
+    it = Claims(tmp_path)
+    assert it.take("a", Claim.mine("run", None))
+    aged(it, 5000)
+    with it.renewed("a"):
+        time.sleep(0.3)
+    assert time.time() - it.path("a").stat().st_mtime < 60
+    assert it.read("a").renewed
+
+
+def test_a_claim_of_an_earlier_version_is_read(tmp_path):
+    it = Claims(tmp_path)
+    it.path("a").write_text(
+        json.dumps({"host": "x", "pid": 1, "started": "b:1", "job": "7", "deadline": None, "run": ""})
+    )
+    assert it.read("a") == Claim("x", 1, "b:1", job="7")
 
 
 def test_a_torn_claim_counts_as_none(tmp_path):

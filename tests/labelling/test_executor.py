@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from aims_pax.errors import NotConverged, SettingsError
-from aims_pax.labelling.executor import KINDS, InlineExecutor, cores, make_executor
+from aims_pax.labelling.executor import KINDS, InlineExecutor, make_executor
+from aims_pax.processes import cores
 
 
 @pytest.fixture(scope="module", params=KINDS)

@@ -55,7 +55,9 @@ def test_a_pool_that_is_held_is_given_up_without_waiting_for_its_heartbeats(exec
 
 def test_blocks_that_have_ended_are_held_once_and_no_others():
     held: list[str] = []
-    pool = SimpleNamespace(_simulated_status={}, bad_state_is_set=False, _hold_block=held.append)
+    pool = SimpleNamespace(
+        _simulated_status={}, bad_state_is_set=False, _hold_block=held.append, blocks_to_job_id={}
+    )
     states = {
         "0": JobState.RUNNING, "1": JobState.FAILED, "2": JobState.SCALED_IN, "3": JobState.MISSING,
         "4": JobState.TIMEOUT, "5": JobState.CANCELLED, "6": JobState.PENDING,

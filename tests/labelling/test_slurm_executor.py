@@ -1,6 +1,7 @@
 """What a block is asked for, without a Slurm; the rest is in tests/slurm."""
 
 import math
+import socket
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from aims_pax.errors import SetupError
 from aims_pax.labelling import slurm
 from aims_pax.labelling.blocks import Blocks, job_script
-from aims_pax.labelling.slurm_executor import SlurmExecutor
+from aims_pax.labelling.slurm_executor import SlurmExecutor, _addresses, _free_port
 from aims_pax.settings.sbatch import walltime
 
 PATH = Path("/runs/blocks/p.1")
@@ -36,13 +37,66 @@ def test_the_users_header_is_kept_and_what_must_be_ours_is_ours():
     assert lines[-1] == "pool"
 
 
-def test_preparations_that_take_long_do_not_delay_the_drain():
+def test_paths_and_values_are_quoted_as_sbatch_reads_them():
+    path = Path('/scratch/my project/100%/say "x"/p.1')
     lines = job_script(
-        Blocks("#SBATCH -t 10", longest=60), "p.1", PATH, "prepare", "pool --drain_period=480 -x"
-    )
-    text = lines.splitlines()
-    assert "DRAIN=$(( AIMS_PAX_BLOCK_END - $(date +%s) - 120 ))" in text
-    assert text[-1] == "pool --drain_period=$DRAIN -x"
+        Blocks("#SBATCH --comment='two words' -t 5 --gres=gpu:1"), "p.1", path, "prepare", "pool"
+    ).splitlines()
+    assert '#SBATCH --output="/scratch/my project/100%%/say \\"x\\"/p.1.out"' in lines
+    assert '#SBATCH --comment="two words" --gres=gpu:1' in lines
+    assert lines.count("#SBATCH --time=0-00:05:00") == 1
+
+
+def test_the_last_time_of_the_header_counts_whichever_way_it_is_written():
+    assert "#SBATCH --time=0-01:00:00" in script("#SBATCH -t 10\n#SBATCH --time=1:00:00")
+    assert "#SBATCH --time=0-00:10:00" in script("#SBATCH --time=1:00:00\n#SBATCH -t10")
+    assert "#SBATCH --time=0-00:10:00" in script("#SBATCH --time=1:00:00 -Ht10")  # grouped letters
+    lines = script("#SBATCH --job=mine --err=x --requ --time=5")  # abbreviations
+    assert not [line for line in lines if "mine" in line or "requ" in line.replace("no-requeue", "")]
+
+
+def test_what_contradicts_a_block_does_not_reach_sbatch_from_the_environment(monkeypatch):
+    """sbatch(1): variables override the options of the script."""
+    for name, value in {
+        "SBATCH_TIMELIMIT": "30", "SBATCH_JOB_NAME": "mine", "SBATCH_NO_REQUEUE": "1", "SBATCH_ARRAY_INX": "1-4",
+        "SBATCH_OUTPUT": "o", "SBATCH_WAIT": "1", "SBATCH_SIGNAL": "TERM", "SBATCH_ACCOUNT": "proj",
+        "SBATCH_PARTITION": "old", "SBATCH_MEM_PER_NODE": "1", "SQUEUE_STATES": "RUNNING", "SQUEUE_PARTITION": "x",
+        "SCANCEL_INTERACTIVE": "1", "PMI_RANK": "0", "PMIX_RANK": "0", "SLURM_JOB_ID": "7", "SLURM_CONF": "/conf",
+        "SLURMD_NODENAME": "n1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    kept = {"SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_MEM_PER_NODE", "SLURM_CONF"}
+    prefixes = ("SBATCH_", "SQUEUE_", "SCANCEL_", "SLURM", "PMI")
+    assert {k for k in slurm.clean_environment() if k.startswith(prefixes)} == kept
+    written = slurm.clean_environment(["partition", "mem"])  # what the header says counts
+    assert {k for k in written if k.startswith(prefixes)} == {"SBATCH_ACCOUNT", "SLURM_CONF"}
+    assert "SBATCH_TIMELIMIT=30" in slurm.overridden()
+
+
+def test_blocks_of_one_shape_stand_in_for_each_other():
+    one = Blocks("#SBATCH -t 10", "module load x", jobs=2)
+    assert one.shape == Blocks("#SBATCH -t 10", "module load x", jobs=2, idle=5.0, most=7, longest=60.0).shape
+    for other in (
+        Blocks("#SBATCH -t 20", "module load x", jobs=2),
+        Blocks("#SBATCH -t 10", "module load y", jobs=2),
+        Blocks("#SBATCH -t 10", "module load x", jobs=4),
+        Blocks("#SBATCH -t 10", "module load x", jobs=2, nodes=2),
+    ):
+        assert other.shape != one.shape
+
+
+def test_an_interface_that_is_not_there_and_ports_that_are_taken_are_said():
+    with pytest.raises(SetupError, match=r"parsl_options\.interface: ib7 has no IPv4 address.*lo"):
+        _addresses(Blocks("", interface="ib7"))
+    assert _addresses(Blocks("", interface="lo")) == ("127.0.0.1", {"127.0.0.1"})
+    assert _addresses(Blocks("", address="login1.ib")) == (None, {"login1.ib"})
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(SetupError, match=rf"port_range: no port of {port}-{port} is free"):
+            _free_port("127.0.0.1", (port, port))
+        assert _free_port("127.0.0.1", (port, port + 20)) in range(port + 1, port + 21)
 
 
 def test_the_users_number_of_nodes_wins():

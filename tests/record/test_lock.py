@@ -87,6 +87,108 @@ def test_another_host_is_believed_to_live_while_it_gives_signs_of_life(path):
         pass
 
 
+# clocks, requeued jobs and lost locks -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [-3600.0, -1.0, 0.2, 1.0, 86400.0])
+def test_a_step_of_the_clock_does_not_make_the_lock_stale(path, monkeypatch, step):
+    """psutil derives the start of a process from the clock as it is now."""
+    import psutil
+
+    real = psutil.Process.create_time
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        other.stdout.readline()
+        monkeypatch.setattr(psutil.Process, "create_time", lambda self: real(self) + step)
+        with pytest.raises(Busy, match=rf"pid {other.pid} on "), Lock(path).held():
+            pass
+        assert Lock(path).holder()["pid"] == other.pid
+    finally:
+        other.communicate()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr("aims_pax.record.lock.QUIET", 1.0)
+    monkeypatch.setattr("aims_pax.record.lock.LOOK_EVERY", 0.05)
+    monkeypatch.setattr("aims_pax.record.lock.BEAT_EVERY", 0.1)
+
+
+@pytest.mark.parametrize("job", ["77", "78"])
+def test_a_requeued_job_waits_for_the_lock_of_its_dead_node_and_goes_on(
+    path, quick, monkeypatch, caplog, job
+):
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    write(path, pid=1, host="node7", started=1.0, process="boot:1", job=job)
+    began = time.monotonic()
+    with Lock(path).held():
+        assert json.loads(path.read_text())["job"] == "77"
+    assert 0.9 < time.monotonic() - began < 5
+    assert ("this job before it was requeued" in caplog.text) == (job == "77")
+
+
+def test_a_job_that_sees_a_sign_of_life_from_the_other_host_is_refused(path, quick, monkeypatch):
+    import threading
+
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    write(path, pid=1, host="node7", started=1.0, process="boot:1", job="77")
+    alive = threading.Timer(0.4, lambda: os.utime(path))
+    alive.start()
+    with pytest.raises(Busy, match="pid 1 on node7, job 77"), Lock(path).held():
+        pass
+    alive.join()
+    assert path.exists()
+
+
+def test_a_signal_ends_the_waiting_for_a_lock(path, quick, monkeypatch):
+    monkeypatch.setenv("PBS_JOBID", "5.server")
+    write(path, pid=1, host="node7", process="boot:1")
+
+    def check():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), Lock(path).held(check):
+        pass
+
+
+def test_a_person_hears_at_once_that_another_host_works_there(path):
+    write(path, pid=1, host="node7", process="boot:1")
+    began = time.monotonic()
+    with pytest.raises(Busy), Lock(path).held():
+        pass
+    assert time.monotonic() - began < 1
+
+
+def test_the_lock_is_renewed_whatever_its_process_waits_for(path, quick):
+    with Lock(path).held():
+        os.utime(path, (1.0, 1.0))
+        time.sleep(0.5)  # and nobody calls beat
+        assert time.time() - path.stat().st_mtime < 60
+
+
+def test_a_run_whose_lock_another_one_has_taken_ends(path, quick):
+    lock = Lock(path)
+    with lock.held():
+        write(path, pid=1, host="node7", process="boot:1")
+        time.sleep(0.4)
+        with pytest.raises(Busy, match="taken by pid 1 on node7 while this run went on"):
+            lock.beat()
+    assert json.loads(path.read_text())["host"] == "node7"  # and its lock stays
+
+
+def test_a_lock_of_an_earlier_version_still_counts(path):
+    import socket
+
+    import psutil
+
+    created = round(psutil.Process().create_time(), 1)
+    write(path, pid=os.getpid(), host=socket.gethostname(), started=created)
+    with pytest.raises(Busy), Lock(path).held():
+        pass
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "7"])
 def test_a_torn_lock_file_is_fresh_from_elsewhere_until_it_is_old(path, content):
     write(path)
