@@ -107,7 +107,7 @@ def from_given(tmp_path, given, change=lambda f: f, **misc):
 
 
 def test_given_labels_are_counted_as_given_in_files_card_and_log(tmp_path, given):
-    folder = from_given(tmp_path, given)
+    folder = from_given(tmp_path, given, report=True)
     said = ended(folder, "aims-PAX-al")
     assert f"given data: train.xyz: {len(given) - 2} structures (train)" in said
     assert "labelled by the reference, too: forces differ by" in said
@@ -122,7 +122,7 @@ def test_given_labels_are_counted_as_given_in_files_card_and_log(tmp_path, given
     assert f"| given in train.xyz | {len(given) - 2} |" in text
     assert "| given in valid.xyz | 2 |" in text
     assert f"It is that of {reference} of {reference + len(given)} labelled frames" in text
-    assert "train.xyz against the reference, 4 structures: forces differ by 0 meV/Å" in text or "e-0" in text
+    assert "train.xyz against the reference, 4 structures: forces differ by " in text
 
 
 def test_given_labels_of_another_method_are_refused_before_anything_is_trained(tmp_path, given):
