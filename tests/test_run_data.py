@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from ase.calculators.emt import EMT
 
-from aims_pax.dataset import read_extxyz
-from aims_pax.labelled_data import to_extxyz
+from aims_pax.dataset import read_extxyz, to_extxyz
 from tests.projects import command, write_project
 
 DOUBLED = """from ase.calculators.emt import EMT
