@@ -225,3 +225,96 @@ def test_an_element_the_model_does_not_know_is_named_with_file_and_structure(tmp
     said = r"x\.xyz, structure 2 \(counted from 1\): the model does not know Cl \(in Cl\), only H, O; remove"
     with pytest.raises(SettingsError, match=said):
         list(only_known([atom(1), atom(17)], [8, 1], tmp_path / "x.xyz"))
+
+
+def with_method(k, method, energy):
+    return LabelledFrame(made(k).frame, Label(energy, made(k).label.forces), {"method": method})
+
+
+def test_labels_of_two_methods_of_one_frame_are_two_entries_of_the_pool(tmp_path):
+    data = Dataset(tmp_path)
+    data.add(with_method(1, "old", -1.0), "train")
+    data.begin_anew()
+    assert data.train(0) == []
+    assert data.labelled(made(1).id, "new") is None
+    data.add(with_method(1, "new", -5.0), "train")
+    for again in (data, Dataset(tmp_path)):
+        assert [f.label.energy for f in again.train(0)] == [-5.0]
+        assert [f.label.energy for f in again.union("train")] == [-5.0]
+        assert again.labelled(made(1).id, "old").label.energy == -1.0
+        assert again.frames[made(1).id].label.energy == -5.0
+    assert (tmp_path / "splits.earlier.jsonl").read_text().count("\n") == 1
+
+
+def test_a_given_label_is_told_apart_by_its_file(tmp_path):
+    data = Dataset(tmp_path)
+    given = LabelledFrame(
+        made(1).frame, Label(-9.0, made(1).label.forces), {"source": "given:a.xyz#1", "method": "m"}
+    )
+    data.add(given, "valid", 0)
+    data.add(with_method(1, "m", -1.0), "train", 1)
+    again = Dataset(tmp_path)
+    assert [f.label.energy for f in again.valid(0)] == [-9.0]
+    assert [f.label.energy for f in again.train(1)] == [-1.0]
+
+
+def test_the_bookkeeping_of_an_older_version_is_still_read(tmp_path):
+    (tmp_path / "labelled.xyz").write_text(to_extxyz([made(1), made(2)]))
+    (tmp_path / "splits.jsonl").write_text(f'["{made(1).id}", "train", null]\n["{made(2).id}", "valid", 0]\n')
+    data = Dataset(tmp_path)
+    assert [f.label.energy for f in data.train(0)] == [-1]
+    assert [f.label.energy for f in data.valid(0)] == [-2]
+    data.add(with_method(3, "m", -3.0), "train")
+    assert [f.label.energy for f in Dataset(tmp_path).train(0)] == [-1, -3]
+
+
+@pytest.mark.parametrize(
+    ("at", "line", "said"),
+    [
+        (4, "what is this?", ":5: 'what is this?' where the number of atoms belongs"),
+        (0, "# my data", ":1: '# my data' where the number of atoms belongs"),
+        (12, "the end", ":13: 'the end' where the number of atoms belongs"),
+    ],
+)
+def test_a_stray_line_is_refused_with_its_place_and_nothing_is_cut(tmp_path, at, line, said):
+    data = Dataset(tmp_path)
+    for k in (1, 2, 3):
+        data.add(made(k), "train")
+    pool = tmp_path / "labelled.xyz"
+    lines = pool.read_text().splitlines()
+    lines.insert(at, line)
+    pool.write_text("\n".join(lines) + "\n")
+    before = pool.read_bytes()
+    with pytest.raises(RestartError) as caught:
+        Dataset(tmp_path)
+    assert said in str(caught.value)
+    assert pool.read_bytes() == before
+    assert not pool.with_name("labelled.xyz.torn").exists()
+
+
+@pytest.mark.parametrize("line", ["4\n", "0\n", "1\n", "2000000\n", "-2\n"])
+def test_a_wrong_count_of_atoms_in_the_middle_never_cuts_what_follows(tmp_path, line):
+    data = Dataset(tmp_path)
+    for k in range(1, 6):
+        data.add(made(k), "train")
+    pool = tmp_path / "labelled.xyz"
+    lines = pool.read_text().splitlines(keepends=True)
+    lines[4] = line
+    pool.write_text("".join(lines))
+    before = pool.read_bytes()
+    with pytest.raises((RestartError, SettingsError)):
+        Dataset(tmp_path)
+    assert pool.read_bytes() == before
+
+
+def test_a_torn_last_structure_is_kept_beside(tmp_path):
+    data = Dataset(tmp_path)
+    data.add(made(1), "train")
+    whole = (tmp_path / "labelled.xyz").read_bytes()
+    (tmp_path / "splits.jsonl").write_text((tmp_path / "splits.jsonl").read_text() + '["torn')
+    torn = to_extxyz([made(2)]).encode()[:-9]
+    (tmp_path / "labelled.xyz").write_bytes(whole + torn)
+    Dataset(tmp_path)
+    assert (tmp_path / "labelled.xyz").read_bytes() == whole
+    assert (tmp_path / "labelled.xyz.torn").read_bytes() == torn + b"\n"
+    assert (tmp_path / "splits.jsonl.torn").read_text() == '["torn\n'

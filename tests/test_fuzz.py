@@ -232,6 +232,96 @@ def test_datasets(tmp_path):
     storm(to_extxyz(frames).encode(), 2000, read, AimsPaxError)
 
 
+def periodic_with_virials() -> bytes:
+    """Labels as others write them: virials, plain keys, an empty line between."""
+    text = to_extxyz(
+        [LabelledFrame(crystal("Cu"), Label(-2.0, np.zeros((4, 3)), 0.01 * np.eye(3)), {"system": "001"})]
+    )
+    return (text + "\n" + text.replace("REF_stress", "REF_virials")).encode()
+
+
+def test_given_files_are_read_whole_or_refused(tmp_path):
+    """Whatever is done to a file: what is read are as many structures as there are headers in it."""
+    from aims_pax.given_data import read_given, remarks
+    from aims_pax.labelled_data import LabelKeys
+
+    path = tmp_path / "x.xyz"
+
+    def read(content):
+        path.write_bytes(content)
+        found = read_given(path, "x.xyz", "train", LabelKeys(), ())
+        remarks([found], LabelKeys(), True)
+        assert len(found.frames) == content.decode("utf-8", "replace").count("Properties=")
+        for labelled in found.frames:
+            (again,) = rewritten(labelled, tmp_path)
+            assert again.origin == labelled.origin
+            assert again.id == labelled.id
+
+    storm(periodic_with_virials(), 1500, read, AimsPaxError)
+
+
+def rewritten(labelled, folder):
+    path = folder / "again.xyz"
+    path.write_text(to_extxyz([labelled]))
+    return list(read_extxyz(path))
+
+
+def test_structures_to_label_again(tmp_path):
+    from types import SimpleNamespace
+
+    from aims_pax.procedures.recalculate import read_structures
+
+    path = tmp_path / "x.xyz"
+    misc = SimpleNamespace(
+        energy_key="REF_energy", forces_key="REF_forces", stress_key="REF_stress", virials_key="REF_virials"
+    )
+
+    def read(content):
+        path.write_bytes(content)
+        read_structures(path, misc)
+
+    storm(periodic_with_virials(), 1000, read, AimsPaxError)
+
+
+def test_the_pool_is_read_or_refused_and_never_loses_more_than_its_torn_end(tmp_path):
+    """Of a damaged pool nothing vanishes: it is as it was, or what was cut off lies beside it."""
+    data = Dataset(tmp_path)
+    for k in range(4):
+        data.add(LabelledFrame(water().moved(water().positions + k), Label(-k, np.ones((3, 3)))), "train")
+    pool, aside = tmp_path / "labelled.xyz", tmp_path / "labelled.xyz.torn"
+    original, splits = pool.read_bytes(), (tmp_path / "splits.jsonl").read_bytes()
+
+    def read(content):
+        pool.write_bytes(content)
+        (tmp_path / "splits.jsonl").write_bytes(splits)
+        aside.unlink(missing_ok=True)
+        try:
+            Dataset(tmp_path)
+        finally:
+            cut = aside.read_bytes() if aside.exists() else b""
+            assert (pool.read_bytes() + cut).rstrip(b"\n") == content.rstrip(b"\n")
+            assert cut.count(b"Properties=") <= 1
+
+    storm(original, 1500, read, AimsPaxError)
+
+
+def test_owners_of_folders(tmp_path):
+    from types import SimpleNamespace
+
+    from aims_pax.record import owners
+
+    folder = SimpleNamespace(
+        root=tmp_path, restart=tmp_path / "restart", data=tmp_path / "data", model=tmp_path / "model",
+        losses=tmp_path / "losses", checkpoints=tmp_path / "checkpoints",
+    )  # fmt: skip
+    owners.claim(folder, "x")
+    path = tmp_path / "data" / ".owner.json"
+    original, dice = path.read_bytes(), random.Random(0)
+    for _ in range(300):
+        path.write_bytes(mutated(original, dice))
+        with_error(lambda _: owners.claim(folder, "x"), b"", AimsPaxError)
+
+
 def test_the_bookkeeping_of_the_dataset(tmp_path):
     data = Dataset(tmp_path)
     for k in range(4):

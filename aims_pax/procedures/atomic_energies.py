@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 # Unpaired electrons where ASE's table has the wrong parity or no value. Np, Es, Lr: ground terms of the NIST Atomic
 # Spectra Database (6L, 4I, 2P). Ce: 3H of 4f 5d 6s2 by Hund's rule; the observed 1G is no single determinant.
+HEAD = "# energies of isolated atoms"
 UNPAIRED = {58: 2, 93: 5, 99: 3, 103: 1}
 
 
@@ -36,11 +37,15 @@ def run_atomic_energies(settings: Settings, console: Console, symbols: Sequence[
     numbers = _elements(settings, symbols)
     if not target.parent.is_dir() or target.is_dir():
         raise SettingsError(f"{target}: cannot be written there; give a file in an existing folder")
+    if target.exists() and not target.read_bytes().lstrip().startswith(HEAD.encode()):
+        raise SettingsError(
+            f"{target} is there and was not written by this command; give another file with -o"
+        )
     with opened(settings, console, "atomic_energies.log") as desk:
         energies = energies_of(desk, numbers)
         by_symbol = {ELEMENTS[z - 1]: e for z, e in energies.items()}
         method = desk.labeller.method_of(atom=True)
-        head = f"# energies of isolated atoms in eV, reference method {method}; mace.yaml takes this file:\n"
+        head = f"{HEAD} in eV, reference method {method}; mace.yaml takes this file:\n"
         head += f"# ARCHITECTURE: {{atomic_energies: {target}}}\n"
         desk.folder.write_text(target, head + as_yaml(by_symbol))
         log.info("done: %s; for mace.yaml:", target)

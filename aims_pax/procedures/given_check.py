@@ -89,7 +89,8 @@ def chosen(file: GivenFile, n: int) -> list[LabelledFrame]:
     formula, most = counts.most_common(1)[0]
     if most > 1 and n > 1 and len({f.frame.formula for f in picked}) == len(picked):
         several = [f for f in frames if f.frame.formula == formula]
-        picked[:2] = [several[0], several[-1]]
+        others = [f for f in picked if f.frame.formula != formula]
+        picked = [several[0], several[-1], *others[: n - 2]]
     return picked
 
 

@@ -32,6 +32,7 @@ from aims_pax.labelled_data import (
 )
 from aims_pax.procedures.listed import Desk, Wanted, forget, label_all, opened
 from aims_pax.record.identity import remember
+from aims_pax.report.reading import structures as structures_of
 from aims_pax.settings import effective
 from aims_pax.settings.geometries import with_settings
 from aims_pax.systems import elements
@@ -83,6 +84,7 @@ def run_recalculate(
         log.info("recalculation: %d structures of %s", len(structures), source)
         wanted = [Wanted(s.frame, s.name, s.system) for s in sound]
         name = _identity(desk, wanted, source)
+        _check_existing(desk, target, wanted)
         desk.labeller.check_elements(elements(s.frame for s in sound))
         by_frame = {f.frame: f for f in label_all(desk, wanted, name)}
         failed = {s.index: by_frame[s.frame.id] for s in sound if s.frame.id in by_frame}
@@ -148,6 +150,19 @@ def _check_target(source: Path, target: Path) -> None:
     if target.exists() and source.exists() and target.samefile(source):
         raise SettingsError(
             f"{target} is the input; give another file with -o: old labels are never overwritten"
+        )
+
+
+def _check_existing(desk: Desk, target: Path, wanted: Sequence[Wanted]) -> None:
+    """Raise SettingsError for an output that holds something else than an earlier run of this command made."""
+    if not target.exists() or not target.stat().st_size:
+        return
+    methods = {desk.labeller.method_of(w.system) for w in wanted}
+    made = [s.info for s in structures_of(target) if s.info.get("source", "").startswith("recalc:")]
+    if not made or any(info.get("method") not in methods for info in made):
+        what = "labels of another method" if made else "something that aims-PAX-recalc did not write"
+        raise SettingsError(
+            f"{target} is there and holds {what}; name another file with -o, or remove it: labels are never overwritten"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from aims_pax.report.errors import (
 from aims_pax.report.gather import gather
 from aims_pax.report.nouns import RunRecord
 from aims_pax.report.reading import json_file
+from aims_pax.report.reading import number as number_of
 from aims_pax.report.verdict import cut_off, validation_error, verdict
 from aims_pax.report.words import (
     BEST,
@@ -156,6 +157,12 @@ def _theory(run: RunRecord) -> str:
         if k not in skip and v not in (None, "")
     ]
     given = f"Method {run.setting('reference method', '—')} (hash of everything that determines a label)."
+    sources = run.sources()
+    if others := sum(n for name, n in sources.items() if name != "reference"):
+        given += (
+            f" It is that of {sources.get('reference', 0)} of {sum(sources.values())} labelled frames; the other "
+            f"{others} were given in files (see Data), and their method is what those files were made with."
+        )
     short = [[k, v] for k, v in rows if len(v) <= 200 and "\n" not in v]
     long = "\n\n".join(f"{_plain(k)}:\n\n```\n{v.strip()}\n```" for k, v in rows if [k, v] not in short)
     return "\n\n".join(t for t in (given, _table(["", ""], short), long) if t)
@@ -175,14 +182,36 @@ def _data(run: RunRecord) -> str:
     digest = data_hash(run)
     text = _table(["system", "training", "validation", "test"], rows)
     text += f"\n\nLabels of this run's reference: {_plain(counts.labels_line(run))}."
-    if run.given:
-        text += (
-            f" {counted(len(run.given), 'frame')} of the table came labelled with data that the user gave: their "
-            "method is not known here."
-        )
+    text += _sources(run)
     text += f"\n\nSHA-256 of the frame ids with their sets and energies: `{digest}`" if digest else ""
     return text + (
         "\n\nShortest distances in the labelled frames (Å):\n\n" + _table(["pair", "Å"], near) if near else ""
+    )
+
+
+def _sources(run: RunRecord) -> str:
+    """Who made the labels, where not all are the reference's."""
+    sources = run.sources()
+    if set(sources) <= {"reference"}:
+        return ""
+    rows = [
+        ["the reference of this run" if name == "reference" else f"given in {name}", n]
+        for name, n in sources.items()
+    ]
+    text = "\n\n" + _table(["labelled by", "frames"], rows)
+    lines = [compared(entry) for entry in run.given_check]
+    return text + "".join(f"\n\n{line}" for line in lines if line)
+
+
+def compared(entry: Mapping[str, Any]) -> str:
+    """One line of `given_check.json`: how far given labels are from those of the reference."""
+    values = {k: number_of(entry.get(k)) for k in ("structures", "force", "energy", "shift")}
+    if not all(map(math.isfinite, values.values())):
+        return ""
+    file, n = _plain(str(entry.get("file", ""))), counted(int(values["structures"]), "structure")
+    return (
+        f"{file} against the reference, {n}: forces differ by {1000 * values['force']:.3g} meV/Å (RMS), energy "
+        f"differences by {1000 * values['energy']:.3g} meV/atom, the zero of energy by {values['shift']:+.3g} eV/atom."
     )
 
 

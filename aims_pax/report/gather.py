@@ -41,6 +41,7 @@ from aims_pax.report.reading import (
     csv_rows,
     json_file,
     json_lines,
+    json_list,
     number,
     snapshot,
     stored_labels,
@@ -110,6 +111,7 @@ def gather(folder: Path, brief: bool = False) -> RunRecord:
         spans=tuple(story.spans),
         structures=tuple(frames.values()),
         splits=splits,
+        given_check=tuple(e for e in json_list(paths.data / "given_check.json") if isinstance(e, dict)),
         member_train=member_train,
         checked=() if brief else tuple(_checked(folder / "analysis")),
         predictions=predictions.load(folder / "results" / predictions.FILE),
@@ -123,7 +125,7 @@ def gather(folder: Path, brief: bool = False) -> RunRecord:
 
 def is_given(structure: Structure) -> bool:
     """Whether the label came with data of the user's and not from the reference of this run."""
-    return "given" in (structure.info.get("source"), structure.info.get("stage"))
+    return structure.source != "reference"
 
 
 def _converged(state: Mapping[str, Any]) -> Iterable[Converged]:

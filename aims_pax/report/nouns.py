@@ -174,6 +174,7 @@ class RunRecord:
     spans: tuple[Span, ...]
     structures: tuple[Structure, ...]  # labelled, in the order they came
     splits: dict[str, dict[str, None]]  # split → frame ids, in order, over all members
+    given_check: tuple[dict[str, Any], ...]  # given files against the reference, see `procedures.given_check`
     checked: tuple[Checked, ...]
     predictions: dict[str, NDArray[Any]]  # results/predictions.npz, {} when there is none
     results: tuple[str, ...]  # delivered models

@@ -254,7 +254,15 @@ def _data_table(run: RunRecord) -> str:
     if len(rows) > 1:
         rows.append(["all", *np.sum([r[1:] for r in rows], axis=0).tolist()])
     head = ["system", *(NAMES[s] for s in splits), "frames"]
-    return f"<div class=tables>{table('Labelled frames', head, rows, sums=len(rows) > 2)}</div>"
+    text = table("Labelled frames", head, rows, sums=len(rows) > 2)
+    sources = run.sources()
+    if set(sources) - {"reference"}:
+        made = [
+            ["the reference of this run" if name == "reference" else f"given in {name}", n]
+            for name, n in sources.items()
+        ]
+        text += table("Labelled by", ["", "frames"], made)
+    return f"<div class=tables>{text}</div>"
 
 
 def _ledger_table(run: RunRecord) -> str:

@@ -24,6 +24,15 @@ WORD = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\S+)')
 TAIL = 1200  # bytes at the end of a label file that hold everything but the numbers
 
 
+def json_list(path: Path) -> list[Any]:
+    """A file that holds a list; empty when it is not there or not whole."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return []
+    return value if isinstance(value, list) else []
+
+
 def json_lines(path: Path) -> Iterator[Any]:
     """The values of a file with one JSON value a line."""
     try:

@@ -72,9 +72,32 @@ class Ledger:
     where: list[str] = field(default_factory=list)  # what was being done when the kill fell
 
 
+def elsewhere(folder: Path) -> Path:
+    """Where a project keeps data, models, losses and checkpoints that does not keep them in its own folder."""
+    return folder.with_name(f"{folder.name}.elsewhere")
+
+
+def given_project(folder: Path, frames: str, data: Path | None = None) -> Path:
+    """A project that begins from given structures; everything it writes but restart and results lies elsewhere."""
+    there = data or elsewhere(folder)
+    changes = {
+        "REFERENCE": CHANGES["REFERENCE"],
+        "CLUSTER": {"executor": "inline", "training": {"workers": 0}},
+        "INITIAL_DATASET_GENERATION": None,
+        "ACTIVE_LEARNING": {**CHANGES["ACTIVE_LEARNING"], "initial_train_dataset": "given.xyz"},
+        "MISC": {"dataset_dir": f"{there}/data"},
+    }
+    names = ("model", "loss", "checkpoints")
+    write_project(folder, changes, {"GENERAL": {f"{name}_dir": f"{there}/{name}" for name in names}})
+    (folder / "counted.py").write_text(REFERENCE)
+    (folder / "given.xyz").write_text(frames)
+    return folder
+
+
 def labels(folder: Path) -> set[str]:
     """Frame ids whose label is durable."""
-    return {p.stem for p in folder.glob("data/labels/*/*.json") if p.name != "method.json"}
+    places = folder / "data" / "labels", elsewhere(folder) / "data" / "labels"
+    return {p.stem for place in places for p in place.glob("*/*.json") if p.name != "method.json"}
 
 
 def begun(folder: Path) -> list[str]:

@@ -50,11 +50,12 @@ def test_an_architecture_that_is_written_and_is_not_theirs_is_refused_by_check_a
     tmp_path, models, key, value, theirs
 ):
     folder = project(tmp_path, models, {**NONE, key: value})
+    settings = read_settings(folder)
+    systems = read_geometries(settings)
     with pytest.raises(
         SettingsError, match=rf"ARCHITECTURE\.{key}: {value} in mace.yaml, {theirs} in .*delete these keys"
     ) as e:
-        settings = read_settings(folder)
-        given_models_and_data(settings, read_geometries(settings))
+        given_models_and_data(settings, systems)
     assert str(e.value).count("ARCHITECTURE") == 2
     if key == "max_L":
         done = command(folder=folder, name="aims-PAX-al")

@@ -477,3 +477,19 @@ def test_it_needs_its_argument(project):
     done = recalc(folder=project)
     assert done.returncode == 2
     assert "data" in done.stderr.lower()
+
+
+def test_a_file_that_holds_other_labels_is_never_overwritten(project):
+    """Neither somebody's own data nor the result of another reference."""
+    write(project / "old.xyz", worlds.rattled(worlds.water(), 2))
+    (project / "mine.xyz").write_text((project / "old.xyz").read_text())
+    before = (project / "mine.xyz").read_bytes()
+    done = recalc("old.xyz", "-o", "mine.xyz", folder=project)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "mine.xyz is there and holds something that aims-PAX-recalc did not write" in done.stderr
+    assert (project / "mine.xyz").read_bytes() == before
+    assert recalc("old.xyz", "-o", "new.xyz", folder=project).returncode == 0
+    assert recalc("old.xyz", "-o", "new.xyz", folder=project).returncode == 0
+    text = (project / "new.xyz").read_text()
+    (project / "new.xyz").write_text(text.replace("method=", "method=f"))
+    assert "holds labels of another method" in recalc("old.xyz", "-o", "new.xyz", folder=project).stderr

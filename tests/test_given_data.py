@@ -1,0 +1,83 @@
+"""What is said of given files: duplicates, overlaps of sets, stress that is missing or improbable."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from aims_pax.frames import Frame, Label, LabelledFrame
+from aims_pax.given_data import GivenFile, read_given, remarks, undetermined_energies
+from aims_pax.labelled_data import LabelKeys, to_extxyz
+
+KEYS = LabelKeys()
+
+
+def frame(k, energy=None, stress=None, numbers=(1, 9), pbc=False):
+    positions = np.arange(3.0 * len(numbers)).reshape(-1, 3) + 0.01 * k
+    cell = np.diag([9.0, 9.0, 9.0]) if pbc else np.zeros((3, 3))
+    label = Label(-k if energy is None else energy, np.full((len(numbers), 3), 0.1), stress)
+    return LabelledFrame(Frame(numbers, positions, cell, [pbc] * 3), label)
+
+
+def said(*files, stress=False):
+    return "\n".join(remarks(files, KEYS, stress))
+
+
+def test_the_second_label_of_a_structure_is_said_with_both_places():
+    text = said(GivenFile("train.xyz", "train", (frame(1), frame(2), frame(1, energy=4.0))))
+    assert "train.xyz: 1 structure is there twice with different labels" in text
+    assert "structure 3 is structure 1 again (counted from 1), its energy differs by +5 eV" in text
+
+
+def test_identical_structures_are_counted():
+    text = said(GivenFile("train.xyz", "train", (frame(1), frame(1), frame(1), frame(2))))
+    assert "2 structures are there twice with the same label, such as 2 and 1" in text
+
+
+@pytest.mark.parametrize(("use", "what"), [("valid", "training error"), ("test", "would be no test")])
+def test_what_is_trained_on_and_tested_with_is_said(use, what):
+    train = GivenFile("train.xyz", "train", (frame(1), frame(2), frame(3)))
+    text = said(train, GivenFile("other.xyz", use, (frame(3, energy=7.0), frame(4))))
+    assert "other.xyz: 1 of its 2 structures are the same as in train.xyz" in text
+    assert what in text
+    assert not said(train, GivenFile("other.xyz", use, (frame(4),)))
+
+
+def test_the_same_file_for_two_members_is_no_duplicate():
+    train = GivenFile("train.xyz", "train", (frame(1), frame(2)))
+    assert not said(train, train)
+
+
+def test_a_stress_that_is_wanted_and_nowhere_is_said():
+    files = GivenFile("train.xyz", "train", (frame(1, pbc=True), frame(2, pbc=True), frame(3)))
+    assert "none of its 2 periodic structures has a stress (looked for REF_stress and REF_virials)" in said(
+        files, stress=True
+    )
+    assert not said(files)
+    some = replace(files, frames=(*files.frames, frame(4, stress=np.eye(3) * 0.01, pbc=True)))
+    assert "only 1 of its 3 periodic structures have a stress" in said(some, stress=True)
+
+
+def test_a_stress_in_other_units_or_virials_are_suspected():
+    files = GivenFile("train.xyz", "train", (frame(1, stress=np.eye(3) * 2.5, pbc=True),))
+    assert (
+        "structure 1 (counted from 1): a stress of 2.5 eV/Å³ = 401 GPa; expected eV/Å³: are these virials"
+        in said(files)
+    )
+
+
+def test_every_given_structure_knows_its_file_and_place(tmp_path):
+    path = tmp_path / "mine.xyz"
+    path.write_text(to_extxyz([frame(1), frame(2)]))
+    found = read_given(path, "data/mine.xyz", "train", KEYS, ())
+    assert [f.origin["source"] for f in found.frames] == ["given:data/mine.xyz#1", "given:data/mine.xyz#2"]
+
+
+def test_energies_of_atoms_that_follow_from_nothing_are_said():
+    water = frame(1, numbers=(8, 1, 1))
+    assert "one composition does not fix 2 elements" in undetermined_energies(
+        [water, frame(2, numbers=(8, 1, 1))]
+    )
+    assert undetermined_energies([water, frame(1, numbers=(1, 1))]) is None
+    multiples = [water, frame(1, numbers=(8, 8, 1, 1, 1, 1))]
+    assert "one composition does not fix 2 elements" in undetermined_energies(multiples)
