@@ -78,10 +78,10 @@ def run(method: str, fault: str, geometry: str, seconds: float) -> None:
         sys.exit(0)
     say("          Invoking FHI-aims ...")
     say("  FHI-aims version      : 250320 (stand-in)")
-    told = Geometry(geometry)
+    given = Geometry(geometry)
     control, species = read_control(Path("control.in").read_text())
-    check_input(told, control, species)
-    header(told, control, fault)
+    check_input(given, control, species)
+    header(given, control, fault)
     time.sleep(seconds)
     if fault == "crash":
         print("forrtl: severe (174): something went wrong in the eigensolver", file=sys.stderr)
@@ -105,13 +105,13 @@ def run(method: str, fault: str, geometry: str, seconds: float) -> None:
     if fault == "no-space":
         print("forrtl: No space left on device", file=sys.stderr)
         sys.exit(2)
-    energy, forces, stress = compute(method, told, control, stress_wanted)
-    body(energy, forces, stress, fault, told, control)
+    energy, forces, stress = compute(method, given, control, stress_wanted)
+    body(energy, forces, stress, fault, given, control)
     if fault == "relaxed" or (_value(control, "relax_geometry") or "none") != "none":
         say("  Geometry optimization: Attempting to predict improved coordinates.")
         say("  Updated atomic structure:")
         say("          Begin self-consistency loop: Re-initialization.")
-        body(energy - 0.1, forces * 0, stress, fault, told, control)
+        body(energy - 0.1, forces * 0, stress, fault, given, control)
     if fault != "truncated":
         say("\n          Have a nice day.\n" + "-" * 60)
     if fault == "long-tail":
@@ -244,9 +244,9 @@ def read_control(text: str):
     return found, species
 
 
-def check_input(told: Geometry, control, species) -> None:
-    names, atoms = [k for k, _ in control], told.atoms
-    missing = sorted({*atoms.symbols, *(symbol for _, symbol in told.empty)} - set(species))
+def check_input(given: Geometry, control, species) -> None:
+    names, atoms = [k for k, _ in control], given.atoms
+    missing = sorted({*atoms.symbols, *(symbol for _, symbol in given.empty)} - set(species))
     if missing:
         stop(f"Species {missing[0]}, listed in geometry.in, is not described in input file control.in.")
     if "xc" not in names:
@@ -268,7 +268,7 @@ def check_input(told: Geometry, control, species) -> None:
         stop(
             "You have specified default initial spin moments set by Hund's rules for a system with more than one atom"
         )
-    if collinear(control) and all(m is None for m in told.moments) and start is None and not alone:
+    if collinear(control) and all(m is None for m in given.moments) and start is None and not alone:
         stop("Error: spin collinear, but no initial moment anywhere")
 
 
@@ -280,7 +280,7 @@ def charge_of(control) -> float:
     return number((_value(control, "charge") or "0").split()[0])
 
 
-def moment_of(told: Geometry, control) -> float:
+def moment_of(given: Geometry, control) -> float:
     """N_up − N_down at the end: fixed, or where the initial moments lead."""
     if not collinear(control):
         return 0.0
@@ -289,12 +289,12 @@ def moment_of(told: Geometry, control) -> float:
         return number(fixed.split()[0])
     start = _value(control, "default_initial_moment") or "0"
     default = 0.0 if start.lower() == "hund" else number(start)
-    return float(sum(default if m is None else m for m in told.moments))
+    return float(sum(default if m is None else m for m in given.moments))
 
 
-def header(told: Geometry, control, fault: str) -> None:
-    atoms = told.atoms
-    n = len(atoms) + len(told.empty) + (1 if fault == "wrong-atoms" else 0)
+def header(given: Geometry, control, fault: str) -> None:
+    atoms = given.atoms
+    n = len(atoms) + len(given.empty) + (1 if fault == "wrong-atoms" else 0)
     for keyword, rest in control:
         say(f"  control.in: {keyword} {' '.join(rest)}")
     charge = charge_of(control)
@@ -310,32 +310,32 @@ def header(told: Geometry, control, fault: str) -> None:
     elif fixed:
         say(" * WARNING - found 'fixed_spin_moment' keyword, but no spin polarization requested.")
         say(" * Ignoring 'fixed_spin_moment' in control.in .")
-    if not collinear(control) and any(m is not None for m in told.moments):
+    if not collinear(control) and any(m is not None for m in given.moments):
         say(" * Initial moment specified in geometry.in, but spin-unpolarized calculation requested.")
         say(" * Ignoring initial moment.")
     channels = 2 if collinear(control) != (fault == "other-spin") else 1
-    for i, fixed_axes in enumerate(told.fixed, 1):
+    for i, fixed_axes in enumerate(given.fixed, 1):
         if all(fixed_axes):
             say(f"  Found relaxation constraint for atom {i:6d}: All coordinates fixed.")
         else:
             for axis in np.flatnonzero(fixed_axes):
                 say(f"  Found relaxation constraint for atom {i:6d}: {'xyz'[axis]} coordinate fixed.")
-    if told.field.any():
-        say("  Homogeneous electric field specified. Values: " + "".join(f"{x:14.6E}" for x in told.field))
+    if given.field.any():
+        say("  Homogeneous electric field specified. Values: " + "".join(f"{x:14.6E}" for x in given.field))
     if fault != "no-header":
         say(f"  | Number of atoms                   : {n:8d}")
         say(f"  | Number of spin channels           : {channels:8d}")
         electrons = float(atoms.numbers.sum()) - charge - (1 if fault == "other-charge" else 0)
         say(f"  The structure contains {n:8d} atoms,  and a total of {electrons:12.3f} electrons.")
         say(f"  | Number of Kohn-Sham states (occupied + empty): {int(electrons) + 6:8d}")
-    structure(told, n, fault)
+    structure(given, n, fault)
     say("\n          Begin self-consistency loop: Initialization.\n")
     say("\n  Begin self-consistency iteration #    1\n")
     say("  Total energy evaluation: max(cpu_time) : 0.1 s")
 
 
-def structure(told: Geometry, n: int, fault: str) -> None:
-    atoms = told.atoms
+def structure(given: Geometry, n: int, fault: str) -> None:
+    atoms = given.atoms
     say("  Input geometry:")
     if atoms.pbc.any():
         say("  | Unit cell:")
@@ -344,7 +344,7 @@ def structure(told: Geometry, n: int, fault: str) -> None:
         say("  | Number of k-points             :        8")
     say("  | Atomic structure:")
     say("  |       Atom                x [A]            y [A]            z [A]")
-    sites = [(a.position, a.symbol) for a in atoms] + told.empty
+    sites = [(a.position, a.symbol) for a in atoms] + given.empty
     sites += [sites[0]] * (n - len(sites))
     if fault == "other-atoms":
         sites.reverse()
@@ -353,9 +353,9 @@ def structure(told: Geometry, n: int, fault: str) -> None:
         say(f"  |{i + 1:5d}: Species {symbol:5s}{place}")
 
 
-def compute(method: str, told: Geometry, control, stress_wanted: bool):
-    atoms = told.atoms
-    charge, moment = charge_of(control), moment_of(told, control)
+def compute(method: str, given: Geometry, control, stress_wanted: bool):
+    atoms = given.atoms
+    charge, moment = charge_of(control), moment_of(given, control)
     if method == "emt":
         from ase.calculators.emt import EMT
 
@@ -382,17 +382,17 @@ def compute(method: str, told: Geometry, control, stress_wanted: bool):
     stress = atoms.get_stress(voigt=False) if stress_wanted else None
     if method != "xtb":
         energy += 6.0 * charge + 2.0 * charge**2 + 0.4 * moment**2
-    extra, pull = outside(told)
+    extra, pull = outside(given)
     return energy + extra, forces + pull, stress
 
 
-def outside(told: Geometry):
+def outside(given: Geometry):
     """Energy (eV) and forces (N, 3) of the field and of point charges on made-up atomic charges that sum to zero."""
-    atoms = told.atoms
+    atoms = given.atoms
     charges = 0.1 * (atoms.numbers - atoms.numbers.mean())
-    energy = -float(charges @ (atoms.positions @ told.field)) + 1e-3 * told.vacuum_level
-    forces = np.outer(charges, told.field)
-    for place, point in told.points:
+    energy = -float(charges @ (atoms.positions @ given.field)) + 1e-3 * given.vacuum_level
+    forces = np.outer(charges, given.field)
+    for place, point in given.points:
         away = atoms.positions - np.array(place)
         r = np.linalg.norm(away, axis=1)
         energy += float(14.399645 * point * (charges / r).sum())
@@ -400,10 +400,10 @@ def outside(told: Geometry):
     return energy, forces
 
 
-def body(energy: float, forces, stress, fault: str, told: Geometry, control) -> None:
+def body(energy: float, forces, stress, fault: str, given: Geometry, control) -> None:
     if collinear(control):
         say("  Current spin moment of the entire structure :")
-        say(f"  | N = N_up - N_down : {abs(moment_of(told, control)):7.2f}")
+        say(f"  | N = N_up - N_down : {abs(moment_of(given, control)):7.2f}")
     say("  Self-consistency cycle converged.")
     if stress is not None:
         print_stress(stress)
@@ -412,14 +412,14 @@ def body(energy: float, forces, stress, fault: str, told: Geometry, control) -> 
         say(f"  | {name:30s}: {energy:30.14E} eV")
     if fault in ("truncated", "no-forces"):
         return
-    forces = np.vstack([forces, np.zeros((len(told.empty), 3))])
-    fixed = np.array(told.fixed + [[True] * 3] * len(told.empty))
+    forces = np.vstack([forces, np.zeros((len(given.empty), 3))])
+    fixed = np.array(given.fixed + [[True] * 3] * len(given.empty))
     if fault == "nan":
         forces[0, 0] = np.nan
     if fault == "huge-force":
         forces[0, 0] = 1e5
     how = "unitary forces cleaned"
-    if told.field.any() or _value(control, "final_forces_cleaned") == ".false.":
+    if given.field.any() or _value(control, "final_forces_cleaned") == ".false.":
         how = "derivative of free energy"
     elif fixed.any():
         how = "unitary forces were cleaned, then relaxation constraints were applied"

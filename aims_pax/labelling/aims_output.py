@@ -63,7 +63,7 @@ def converged(text: str) -> bool:
 def last_calculation(text: str) -> str:
     """The output of one program where a launch command has started it again after a failure.
 
-    Raises SetupError when several have ended well: which of them is meant, nobody can know.
+    Raises SetupError when several have ended well: which of them is meant, cannot be known.
     """
     if text.count(GOODBYE) > 1 and text.count(BEGIN) > 1:
         raise SetupError(
@@ -107,10 +107,10 @@ def read_label(
 
 def _check_atoms(lines: Sequence[str], frame: Frame) -> None:
     """The atoms that FHI-aims has read are those of the frame, in their order, at their place."""
-    told = next((line for line in lines if "| Number of atoms  " in line), None)
-    if told is None:
+    statement = next((line for line in lines if "| Number of atoms  " in line), None)
+    if statement is None:
         raise Truncated("aims.out lacks lines it should have: the number of atoms")
-    n = int(told.split(":")[1].split()[0])
+    n = int(statement.split(":")[1].split()[0])
     if n != len(frame):
         raise WrongShape(f"aims.out is about {n} atoms, the frame has {len(frame)}")
     title = next((i for i, line in enumerate(lines) if "Atomic structure:" in line), None)
@@ -158,10 +158,10 @@ def _check_electrons(
     lines: Sequence[str], frame: Frame, control: Control, nuclei: Mapping[str, float]
 ) -> None:
     """The number of electrons is that of the charge that was asked for."""
-    told = next((line for line in lines if "and a total of" in line and "electrons" in line), None)
-    if told is None or "force_n_electrons" in control:
+    statement = next((line for line in lines if "and a total of" in line and "electrons" in line), None)
+    if statement is None or "force_n_electrons" in control:
         return
-    electrons, charge = _number(told.split()[-2]), control.number("charge") or 0.0
+    electrons, charge = _number(statement.split()[-2]), control.number("charge") or 0.0
     neutral = float(frame.numbers.sum())
     given = sum(
         nuclei.get(symbol, float(z)) for symbol, z in zip(_symbols(frame), frame.numbers, strict=True)
@@ -174,10 +174,10 @@ def _check_electrons(
 
 def _check_spin(lines: Sequence[str], control: Control) -> None:
     """Spin channels and moment are those that were asked for."""
-    told = next((line for line in lines if "| Number of spin channels" in line), None)
+    statement = next((line for line in lines if "| Number of spin channels" in line), None)
     spin = (control.get("spin") or "none").split()[0]
-    if told is not None and spin in ("none", "collinear"):
-        channels, expected = int(told.split(":")[1]), 2 if spin == "collinear" else 1
+    if statement is not None and spin in ("none", "collinear"):
+        channels, expected = int(statement.split(":")[1]), 2 if spin == "collinear" else 1
         if channels != expected:
             raise Mismatch(f"aims.out is about {channels} spin channels; spin {spin} has {expected}")
     moment = control.number("fixed_spin_moment") if spin == "collinear" else None
@@ -241,9 +241,9 @@ def _tensor(lines: Sequence[str]) -> Array:
         if found := _row.search(line):
             rows.setdefault(found[1], [_number(x) for x in found.groups()[1:]])
     tensor = np.array([rows[axis] for axis in "xyz"])
-    told = next((line for line in lines if "Pressure:" in line), None)
-    if told is not None:
-        pressure, expected = _number(told.split("Pressure:")[1].split()[0]), -np.trace(tensor) / 3
+    statement = next((line for line in lines if "Pressure:" in line), None)
+    if statement is not None:
+        pressure, expected = _number(statement.split("Pressure:")[1].split()[0]), -np.trace(tensor) / 3
         if abs(pressure - expected) > PRESSURE + 1e-4 * abs(expected):
             raise Mismatch(
                 f"the pressure {pressure:g} eV/Å³ in aims.out is not that of its stress, {expected:g}"

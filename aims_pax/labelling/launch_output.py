@@ -7,7 +7,7 @@ A command may be a small script: several commands, pipes, quotes, a listing or a
     >>> written_by("srun aims.x 2>&1 | tee -a aims.out"), written_by("srun aims.x 2> err")
     (['aims.out'], [])
 
-All such files are candidates; the one that FHI-aims wrote is told by its contents.
+All such files are candidates; the one that FHI-aims wrote is recognised by its contents.
 """
 
 from __future__ import annotations

@@ -105,15 +105,15 @@ def label_frame(task: Task) -> Label:
         check_label(task.frame, label)
         task.store.put(task.frame.id, label, time.monotonic() - begun)
 
-    keeping = getattr(task.reference, "label_and_store", None)
-    if keeping is not None:
-        labelled: Label = keeping(task.frame, store)
+    label_and_store = getattr(task.reference, "label_and_store", None)
+    if label_and_store is not None:
+        labelled: Label = label_and_store(task.frame, store)
         return labelled
     label = task.reference.label(task.frame)
     try:
         store(label)
     except SetupError as error:
-        raise _kept_elsewhere(task, label, time.monotonic() - begun, error) from error
+        raise _store_elsewhere(task, label, time.monotonic() - begun, error) from error
     return label
 
 
@@ -126,7 +126,7 @@ def _spares(task: Task) -> Iterator[LabelStore]:
         yield LabelStore(Path(tempfile.gettempdir()) / f"aims-PAX-{os.getuid()}", task.store.method)
 
 
-def _kept_elsewhere(task: Task, label: Label, seconds: float, error: SetupError) -> NotStored:
+def _store_elsewhere(task: Task, label: Label, seconds: float, error: SetupError) -> NotStored:
     for spare in _spares(task):
         with suppress(SetupError):
             _make_private(spare)

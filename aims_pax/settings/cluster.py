@@ -184,7 +184,7 @@ class ClusterSettings(Section):
     )
     calc_dir: Text = key(
         "./calc",
-        "Folder of the reference calculations.",
+        "Folder of the reference calculations. Several runs may share it.",
         mandatory="the reference is FHI-aims or the type is `slurm`",
     )
     clean_dirs: Flag = key(

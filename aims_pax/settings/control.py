@@ -263,6 +263,9 @@ def _faults(control: Control) -> Iterator[str]:
             except SettingsError as error:
                 yield str(error)
     yield from _odd_words(control)
+    for word in ("dry_run", "skip_scf"):
+        if word in control and control.get(word) != ".false.":
+            yield f"{word}: FHI-aims would compute nothing; remove the line"
     functional = (control.get("xc") or "").lower().split()[:1]
     method = control.get("total_energy_method")
     if method is not None or _AFTER_THE_CYCLE.intersection(functional):

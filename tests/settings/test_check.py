@@ -92,6 +92,54 @@ def test_species_blocks_and_dynamics_of_control_in_are_said_to_be_ignored(folder
     assert "MD_run in ./control.in is ignored" in said[1]
 
 
+def test_a_number_of_fortrans_in_control_in_is_a_number_and_anything_else_one_line(folder):
+    (folder / "control.in").write_text("xc pbe\ncharge 1d0\n")
+    assert not any("charge" in text for text in warnings(folder, AIMS_GEOMETRY))
+    (folder / "control.in").write_text("xc pbe\ncharge 0 1e\ncharge one\n")
+    assert "charge is there with different values: 0 1e, then one" in problems(folder, AIMS_GEOMETRY)
+
+
+def test_hubbard_terms_of_species_blocks_that_would_be_lost_are_refused(folder):
+    (folder / "control.in").write_text("xc pbe\nspecies H\n  nucleus 1\n  plus_u 1 s 2.0\n")
+    assert "'plus_u 1 s 2.0' of H: species blocks are ignored" in problems(folder, AIMS_GEOMETRY)
+    with open(folder / "species" / "01_H_default", "a") as file:
+        file.write("\n  plus_u   1 s 2.0\n")
+    assert any("species blocks" in text for text in warnings(folder, AIMS_GEOMETRY))
+
+
+def silicon(folder, small, large, grid):
+    """Two crystals of silicon with one control.in; what is warned of about k-points."""
+    (folder / "many").mkdir()
+    for name, repeat in (("small", small), ("large", large)):
+        ase.io.write(folder / "many" / f"{name}.xyz", bulk("Si") * repeat, format="extxyz")
+    (folder / "species" / "14_Si_default").write_text("species Si\n")
+    (folder / "control.in").write_text(f"xc pbe\nrelativistic atomic_zora scalar\nk_grid {grid}\n")
+    return [t for t in warnings(folder, AIMS_GEOMETRY.replace("geometry.xyz", "many")) if "k_grid" in t]
+
+
+def test_one_k_grid_for_cells_of_very_different_size_is_warned_of(folder):
+    (said,) = silicon(folder, 1, 3, "4 4 4")
+    assert "shared by cells of very different size" in said
+    assert "0.50 Å⁻¹ apart in small (2 atoms) and 0.17 Å⁻¹ in large (54 atoms)" in said
+
+
+def test_one_k_grid_for_cells_of_like_size_is_nobodys_business(folder):
+    assert silicon(folder, (1, 1, 1), (1, 1, 2), "4 4 4") == []
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("fixed_spin_moment 2", "fixed_spin_moment is ignored by FHI-aims without spin collinear"),
+        ("spin collinear\ndefault_initial_moment hund", "FHI-aims stops at it for more than one atom"),
+        ("external_pressure 0.1", "external_pressure in ./control.in is ignored"),
+    ],
+)
+def test_spin_and_pressure_that_fhi_aims_would_not_use_are_warned_of(folder, line, said):
+    (folder / "control.in").write_text(f"xc pbe\n{line}\n")
+    assert any(said in text for text in warnings(folder, AIMS_GEOMETRY))
+
+
 def test_species_defaults_must_be_there_for_every_element(folder):
     (folder / "species" / "08_O_default").unlink()
     assert "INITIAL_DATASET_GENERATION.species_dir: species has no 08_O_default" in problems(

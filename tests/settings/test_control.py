@@ -144,6 +144,7 @@ def test_a_charge_is_read_as_fortran_reads_it(read, text, number):
         ("compute_analytical_stress .TRUE.", r"expected \.true\. or \.false\."),
         ("k_grid 4 4", "expected three whole numbers"),
         ("k_grid 4 4 0", "expected three whole numbers"),
+        ("dry_run", "dry_run: FHI-aims would compute nothing"),
         ("total_energy_method rpa", "no forces of a method that follows the SCF cycle"),
     ],
 )
