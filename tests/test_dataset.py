@@ -225,3 +225,12 @@ def test_an_element_the_model_does_not_know_is_named_with_file_and_structure(tmp
     said = r"x\.xyz, structure 2 \(counted from 1\): the model does not know Cl \(in Cl\), only H, O; remove"
     with pytest.raises(SettingsError, match=said):
         list(only_known([atom(1), atom(17)], [8, 1], tmp_path / "x.xyz"))
+
+
+def test_a_structure_that_cannot_be_made_a_frame_of_is_named_by_its_own_number(tmp_path):
+    """ASE's reader stands behind it by then."""
+    path = tmp_path / "given.xyz"
+    head = "1\nProperties=species:S:1:pos:R:3:REF_forces:R:3 REF_energy=-1.0"
+    path.write_text(f"{head} spin=two\nH 0 0 0 0 0 0\n{head}\nH 0 0 0 0 0 0\n")
+    with pytest.raises(SettingsError, match=r"structure 1 \(counted from 1\)"):
+        list(read_extxyz(path))
