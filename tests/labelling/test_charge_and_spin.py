@@ -13,7 +13,6 @@ from aims_pax.errors import LabelError
 from aims_pax.frames import Frame
 from aims_pax.labelling.calculator import CalculatorReference
 from aims_pax.potential import calculate, calculator_factory
-from aims_pax.settings.conventions import KNOWN, arguments, dressed
 from tests import worlds
 from tests.projects import command, write_project
 
@@ -173,6 +172,8 @@ PROGRAMS = {
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_input_of_a_known_program_holds_charge_and_multiplicity(tmp_path, monkeypatch, name):
     """As ASE writes it; the program is not needed."""
+    from aims_pax.settings.conventions import arguments, dressed
+
     monkeypatch.setenv("DFTB_PREFIX", str(tmp_path))
     (kwargs, lines), factory = PROGRAMS[name], f"ase.calculators.{name}"
     how = CalculatorReference(factory, kwargs).conventions
@@ -182,7 +183,7 @@ def test_the_input_of_a_known_program_holds_charge_and_multiplicity(tmp_path, mo
     if "orca" in name:
         made.template.write_input(made.profile, tmp_path, atoms, made.parameters, ["energy"])
     else:
-        made.directory = str(tmp_path)
+        made.directory, made.atoms = str(tmp_path), atoms
         made.write_input(atoms, ["energy"])
     texts = [f.read_text().lower() for f in sorted(tmp_path.iterdir()) if f.is_file()]
     written = " ".join(" ".join(texts).split())
@@ -222,12 +223,16 @@ def test_dftb_plus_takes_no_spin_and_says_so():
     ],
 )
 def test_every_code_is_given_its_own_words(factory, kwargs, expected):
+    from aims_pax.settings.conventions import arguments
+
     how = CalculatorReference(factory, kwargs).conventions
     assert arguments(kwargs, replace(WATER, charge=1, spin=2), how, factory) == expected
 
 
 def test_gpaw_is_given_moments_that_it_keeps():
     """GPAW need not be installed to know how it is told."""
+    from aims_pax.settings.conventions import KNOWN, arguments, dressed
+
     how = KNOWN["gpaw:GPAW"]
     cation = replace(WATER, charge=1, spin=2)
     given = arguments({}, cation, how, "gpaw:GPAW")
@@ -237,6 +242,8 @@ def test_gpaw_is_given_moments_that_it_keeps():
 
 
 def test_xtb_python_sums_what_is_on_the_atoms():
+    from aims_pax.settings.conventions import KNOWN, arguments, dressed
+
     how, cation = KNOWN["xtb.ase:XTB"], replace(WATER, charge=1, spin=2)
     assert arguments({}, cation, how, "xtb.ase.calculator:XTB") == {}
     assert (dressed(cation, how).charges.sum(), dressed(cation, how).moments.sum()) == (1.0, 1.0)
