@@ -47,6 +47,7 @@ NOTHING = (
 )
 # atomic numbers of MACE's foundation models of materials (MP-0, MPA, OMAT, MATPES): all of them have these 89
 MATERIALS = frozenset({*range(1, 84), *range(89, 95)})
+LARGEST_READ = 50_000_000  # bytes of given data that `check` reads to the end: ten seconds
 BUILT_IN_NEEDS = {"graph_pes_calculator": ("graph_pes", "graph-pes")}  # potential → (module, extra)
 Look = Callable[["Settings", Sequence[System]], None]
 
@@ -273,7 +274,7 @@ def given_models_and_data(settings: Settings, systems: Sequence[System]) -> None
         members = [SimpleNamespace(name=f"{name}_{s}", seed=s) for s in member_seeds(settings)]
         known = SimpleNamespace(members=members, elements=elements(s.frame for s in systems))
     begun = exists(RunFolder(settings).restart / "explore")
-    if al is not None and (al.initial_train_dataset or al.initial_valid_dataset) and not begun:
+    if al is not None and not begun and 0 < _size(settings) < LARGEST_READ:
         from aims_pax.procedures.explore import begin_from_data
 
         # as the run does it, into a dataset that lives in memory
@@ -284,6 +285,15 @@ def given_models_and_data(settings: Settings, systems: Sequence[System]) -> None
         frames = read_extxyz(path, misc.energy_key, misc.forces_key, misc.stress_key)
         for _ in only_known(frames, known.elements, path):
             pass
+
+
+def _size(settings: Settings) -> int:
+    """Bytes of the datasets the user brings."""
+    al = settings.active_learning
+    named = (al.initial_train_dataset, al.initial_valid_dataset) if al is not None else ()
+    files = [f for n in named if n for f in (n.values() if isinstance(n, dict) else [n])]
+    paths = [settings.path(f) for f in dict.fromkeys(files)]
+    return sum(p.stat().st_size for p in paths if p.is_file())
 
 
 def _on_cpu(settings: Settings) -> Settings:
