@@ -164,26 +164,23 @@ PROGRAMS = {
     "qchem:QChem": ({}, ["$molecule 1 2 "]),
     "gamess_us:GAMESSUS": ({}, ["icharg=1", "mult=2", "scftyp=uhf"]),
     "mopac:MOPAC": ({}, ["charge=1", "doublet"]),
-    "dftb:Dftb": ({}, ["charge = 1"]),
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*DFTB_PREFIX")  # ASE wants a configuration file
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_the_input_of_a_known_program_holds_charge_and_multiplicity(tmp_path, monkeypatch, name):
+def test_the_input_of_a_known_program_holds_charge_and_multiplicity(tmp_path, name):
     """As ASE writes it; the program is not needed."""
     from aims_pax.settings.conventions import arguments, dressed
 
-    monkeypatch.setenv("DFTB_PREFIX", str(tmp_path))
     (kwargs, lines), factory = PROGRAMS[name], f"ase.calculators.{name}"
     how = CalculatorReference(factory, kwargs).conventions
-    ion = replace(WATER, charge=1, spin=2 if how.spin else None)
+    ion = replace(WATER, charge=1, spin=2)
     made = calculator_factory(factory, {**arguments(kwargs, ion, how, factory), **_program(name)})()
     atoms = dressed(ion, how).to_atoms()
     if "orca" in name:
         made.template.write_input(made.profile, tmp_path, atoms, made.parameters, ["energy"])
     else:
-        made.directory, made.atoms = str(tmp_path), atoms
+        made.directory = str(tmp_path)
         made.write_input(atoms, ["energy"])
     texts = [f.read_text().lower() for f in sorted(tmp_path.iterdir()) if f.is_file()]
     written = " ".join(" ".join(texts).split())
@@ -199,7 +196,11 @@ def _program(name):
 
 
 def test_dftb_plus_takes_no_spin_and_says_so():
+    from aims_pax.settings.conventions import arguments
+
     reference = CalculatorReference("ase.calculators.dftb:Dftb")
+    given = arguments({}, replace(WATER, charge=-1), reference.conventions, reference.factory)
+    assert given == {"Hamiltonian_Charge": -1}
     assert "has multiplicity 3" in reference.refusal(replace(OXYGEN, spin=3))
 
 
