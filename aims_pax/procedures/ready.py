@@ -104,7 +104,12 @@ def overlapping(settings: Settings, systems: Sequence[System]) -> None:
 
 
 def dynamics(settings: Settings, systems: Sequence[System]) -> None:
-    """Raise SettingsError for a geometry whose MD cannot be: fixed atoms at constant pressure."""
+    """Raise SettingsError for a geometry whose MD cannot be: no settings, or fixed atoms at constant pressure."""
+    missing = [s.name for s in systems if settings.md_by_system and s.name not in settings.md_by_system]
+    if missing:
+        raise SettingsError(
+            f"MD: no settings for {', '.join(missing)}; expected a table for each geometry, or one for all"
+        )
     for system in systems:
         if system.frame.fixed is None or settings.md_of(system.name).stat_ensemble != "NPT":
             continue

@@ -75,6 +75,17 @@ def test_fixed_atoms_at_constant_pressure(tmp_path):
     both(folder, "atoms cannot be fixed at constant pressure")
 
 
+def test_a_geometry_without_md(tmp_path):
+    folder = write_project(
+        tmp_path,
+        {"MD": None},
+        systems={"a": worlds.water(), "b": worlds.water().moved(worlds.water().positions * 1.01)},
+    )
+    with open(folder / "aimsPAX.yaml", "a") as file:
+        file.write("MD:\n  a: {stat_ensemble: NVT, temperature: 300, friction: 0.01, timestep: 0.5}\n")
+    both(folder, "no settings for b; expected a table for each geometry, or one for all")
+
+
 def test_an_element_that_no_foundation_model_of_materials_knows(tmp_path):
     initial = {"initial_sampling": "mace-mp0", "initial_calculator": None}
     folder = write_project(
