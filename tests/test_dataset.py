@@ -318,3 +318,12 @@ def test_a_torn_last_structure_is_kept_beside(tmp_path):
     assert (tmp_path / "labelled.xyz").read_bytes() == whole
     assert (tmp_path / "labelled.xyz.torn").read_bytes() == torn + b"\n"
     assert (tmp_path / "splits.jsonl.torn").read_text() == '["torn\n'
+
+
+def test_a_structure_that_cannot_be_made_a_frame_of_is_named_by_its_own_number(tmp_path):
+    """ASE's reader stands behind it by then."""
+    path = tmp_path / "given.xyz"
+    head = "1\nProperties=species:S:1:pos:R:3:REF_forces:R:3 REF_energy=-1.0"
+    path.write_text(f"{head} spin=two\nH 0 0 0 0 0 0\n{head}\nH 0 0 0 0 0 0\n")
+    with pytest.raises(SettingsError, match=r"structure 1 \(counted from 1\)"):
+        list(read_extxyz(path))

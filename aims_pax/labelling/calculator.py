@@ -18,7 +18,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aims_pax.errors import AimsPaxError, Crashed, NotConverged, SettingsError, SetupError, TimedOut
+from aims_pax.electrons import check_spin
+from aims_pax.errors import (
+    AimsPaxError,
+    Crashed,
+    NotConverged,
+    SettingsError,
+    SetupError,
+    TimedOut,
+    Unsupported,
+)
 from aims_pax.frames import Frame, Label
 from aims_pax.potential import calculate, load_factory, made_by
 from aims_pax.settings.contents import contents
@@ -31,6 +40,7 @@ from aims_pax.settings.conventions import (
     dressed,
     refusal,
     without,
+    written,
 )
 
 if TYPE_CHECKING:
@@ -141,6 +151,8 @@ class CalculatorReference:
             how, kwargs = self.conventions, dict(self.kwargs)
             if self.atoms:
                 kwargs = without(without(kwargs, how.charge), how.spin)
+            else:
+                _check_parity(frame, kwargs, how)
             if not self.atoms or refusal(frame, kwargs, how, self.factory) is None:
                 kwargs = arguments(kwargs, frame, how, self.factory)
             make = made_by(_factory(self), self.factory, kwargs)
@@ -212,6 +224,17 @@ def own_folder(calculator: Calculator, scratch: Path | None, frame: Frame) -> It
     with tempfile.TemporaryDirectory(prefix=f"{frame.id}-", dir=scratch) as folder:
         calculator.directory = Path(folder) if isinstance(calculator, GenericFileIOCalculator) else folder
         yield calculator
+
+
+def _check_parity(frame: Frame, kwargs: Mapping[str, Any], how: Conventions) -> None:
+    """Raise Unsupported for a multiplicity the electrons cannot have: some codes compute another one, without a word."""
+    if how.spin is None or frame.spin is None:
+        return
+    charge = written(kwargs, how)[0] if frame.charge is None else frame.charge
+    try:
+        check_spin(frame.numbers.tolist(), charge, frame.spin)
+    except SettingsError as error:
+        raise Unsupported(f"{frame.formula}, charge {charge or 0:g}: {error}") from error
 
 
 def _module_files(factory: str) -> tuple[str, str]:

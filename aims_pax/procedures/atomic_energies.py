@@ -8,13 +8,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.frames import Frame
+from aims_pax.labelling.calculator import CalculatorReference
 from aims_pax.procedures.listed import Desk, Wanted, label_all, opened
+from aims_pax.settings.conventions import refusal
 from aims_pax.settings.mace import ELEMENTS, FROM_REFERENCE
 from aims_pax.settings.whole import as_yaml
 from aims_pax.systems import elements, read_systems
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+CLASSICAL = tuple(  # potentials without electrons
+    f"ase.calculators.{name}"
+    for name in ("emt", "lj", "morse", "eam", "tersoff", "tip3p", "tip4p", "ff", "kim")
+)
 # Unpaired electrons where ASE's table has the wrong parity or no value. Np, Es, Lr: ground terms of the NIST Atomic
 # Spectra Database (6L, 4I, 2P). Ce: 3H of 4f 5d 6s2 by Hund's rule; the observed 1G is no single determinant.
 HEAD = "# energies of isolated atoms"
@@ -77,6 +83,7 @@ def energies_of(desk: Desk, numbers: Iterable[int]) -> dict[int, float]:
     """
     atoms = {z: Wanted(isolated(z), f"atom {ELEMENTS[z - 1]}", atom=True) for z in sorted(set(numbers))}
     desk.labeller.check_elements(atoms)
+    _warn_of_spin(desk.labeller.reference, [w.frame for w in atoms.values()])
     failed = {f.frame: f for f in label_all(desk, list(atoms.values()))}
     said = [
         f"{ELEMENTS[z - 1]}: {failed[w.frame.id].kind}: {failed[w.frame.id].reason}"
@@ -98,6 +105,21 @@ def energies_of(desk: Desk, numbers: Iterable[int]) -> dict[int, float]:
             )
         energies[z] = label.energy
     return energies
+
+
+def _warn_of_spin(reference: Any, atoms: Sequence[Frame]) -> None:
+    """Say so where a calculator cannot be given the spin of atoms, and computes whatever state it takes by itself."""
+    if not isinstance(reference, CalculatorReference) or reference.factory.startswith(CLASSICAL):
+        return
+    how = reference.conventions
+    said = [refusal(a, {}, how, reference.factory) for a in atoms]
+    if any(said):
+        log.warning(
+            "REFERENCE.factory %s cannot be given the spin of isolated atoms: they are computed with initial magnetic "
+            "moments only, and may not be in their ground state. Name the argument: REFERENCE.spin_key and "
+            "spin_convention",
+            reference.factory,
+        )
 
 
 def isolated(number: int) -> Frame:

@@ -14,13 +14,14 @@ from typing import Any
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
 from aims_pax.procedures import augment, sample
+from aims_pax.procedures.ready import importable, missing_extras, unknown_elements
 from aims_pax.settings.augment import SECTIONS, Call, read_augment
 from aims_pax.settings.base import Document, Place, read_document
 from aims_pax.settings.callables import odd_arguments, unknown_models, wrong_callables
 from aims_pax.settings.keys import Section
 from aims_pax.settings.sample import SampleSettings, read_sample
 from aims_pax.settings.sampler_list import calls, models, plain, potentials
-from aims_pax.settings.samplers import NAME
+from aims_pax.settings.samplers import NAME, SamplerSettings
 from aims_pax.settings.training_set import STEPS, TrainingSet, read_training_set
 from aims_pax.settings.whole import MACE, PROJECT, as_yaml
 from aims_pax.systems import System, read_crystal, read_systems
@@ -30,6 +31,12 @@ KEYS: dict[str, set[str]] = {
     "augment": set(SECTIONS),
     "training-set": set(TrainingSet.model_fields),
     "a run": {*PROJECT, *MACE, NAME},
+}
+NEEDS = {  # packages of the extra `crystals` by the step that needs them
+    "md_sampling": ("h5py",),
+    "quasi_harmonic": ("h5py", "phonopy"),
+    "phonon_sampling": ("h5py", "phonopy"),
+    "delta_learning": ("h5py",),
 }
 Finding = tuple[Place, str]
 
@@ -46,6 +53,7 @@ class FoundFile:
     others: list[tuple[Place, str, Mapping[str, Any]]] = field(default_factory=list)  # that are no potentials
     models: list[tuple[Place, str]] = field(default_factory=list)
     problems: list[Finding] = field(default_factory=list)
+    samplers: tuple[SamplerSettings, ...] = ()
 
     @property
     def text(self) -> str:
@@ -66,6 +74,8 @@ def checked_file(path: Path) -> FoundFile:
         *found.problems,
         *wrong_callables(wanted, folder),
         *unknown_models(found.models, folder),
+        *missing_extras(found.samplers, found.callables),
+        *unknown_elements(found.models, found.systems, folder),
     ]
     if findings:
         raise SettingsError("\n".join(str(document.problem(*finding)) for finding in findings))
@@ -100,7 +110,7 @@ def _sample(path: Path, document: Document) -> FoundFile:
         k: v for k, v in _table(settings.md).items() if k != "MD_seed"
     }  # seed is that of all random numbers
     complete = {**_table(keys), "MD": md, NAME: plain(settings.samplers)}
-    found = FoundFile("sample", complete, list(settings.warnings))
+    found = FoundFile("sample", complete, list(settings.warnings), samplers=settings.samplers)
     with _noting(found, "output"):
         sample.check_output(Path.cwd() / Path(keys.output).expanduser())
     written = keys.path_to_geometry
@@ -141,6 +151,11 @@ def _training_set(path: Path, document: Document) -> FoundFile:
         if name not in STEPS or value is not None  # a step without anything behind it has all its defaults
     }
     found = FoundFile("training-set", complete, list(warnings))
+    for name, needed in NEEDS.items():
+        if getattr(settings, name) is not None:
+            found.problems += [
+                ((name,), f"needs {m}: pip install 'aims-pax[crystals]'") for m in needed if not importable(m)
+            ]
     crystals: dict[str, tuple[Place, Frame]] = {}
     for name in STEPS:
         section = getattr(settings, name)

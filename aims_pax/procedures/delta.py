@@ -104,6 +104,8 @@ def _ground_truth(
         and len(known[names[0]]) == len(frames)
     )
     if not same:
+        if (text := named.refusal(frames[0])) is not None:
+            raise SettingsError(f"delta_learning.{level}: {text}")
         labels = _labelled(shop, named, frames)
         n = len(frames[0])
         nothing = Label(math.nan, np.full((n, 3), math.nan))

@@ -6,6 +6,7 @@ between both, however small the errors of each alone.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from aims_pax.systems import System
 if TYPE_CHECKING:
     from aims_pax.settings import Settings
 
+READ = 4000  # structures of a dataset: about a second
 ADVICE = "the model sees neither and learns a mixture; make a force field for each"
 
 
@@ -32,7 +34,8 @@ def warnings(settings: Settings, systems: Sequence[System]) -> Iterator[str]:
         for file in dict.fromkeys(files):
             frames: list[Frame] = [s.frame for s in systems]
             try:
-                frames += [one.frame for one in read_extxyz(settings.path(file), *keys)]
+                read = itertools.islice(read_extxyz(settings.path(file), *keys), READ)
+                frames += [one.frame for one in read]
             except AimsPaxError:
                 continue  # said where it is read
             for text in mixed(frames):

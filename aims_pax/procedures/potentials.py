@@ -19,6 +19,7 @@ from aims_pax.procedures.calculators import ElectronsOf, make_potential
 from aims_pax.samplers.descriptors import Describe, pooled
 from aims_pax.settings.augment import Call, as_calculator, called
 from aims_pax.settings.contents import contents
+from aims_pax.settings.conventions import refusal
 from aims_pax.settings.samplers import MACE_MP0
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,14 @@ class Named:
 
                 return described(calculator, frames)
         return None
+
+    def refusal(self, frame: Frame) -> str | None:
+        """Why this potential must not label a frame: a calculator that cannot be given its charge or spin; or None."""
+        potential = self.potential.potential if isinstance(self.potential, Answering) else self.potential
+        electrons = getattr(potential, "electrons", None)
+        if not isinstance(electrons, ElectronsOf):
+            return None
+        return refusal(frame, electrons.kwargs, electrons.how, electrons.target)
 
     def atomic_energy(self, number: int) -> float:
         """eV: one atom alone. Raises SettingsError with what the potential says where it cannot."""

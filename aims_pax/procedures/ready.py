@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -26,11 +26,14 @@ from aims_pax.record.checkpoint import exists
 from aims_pax.record.folder import RunFolder
 from aims_pax.record.identity import as_begun, refuse_changes
 from aims_pax.settings import effective
+from aims_pax.settings.augment import Call
+from aims_pax.settings.base import Place
 from aims_pax.settings.callables import FOUNDATION_MODELS
 from aims_pax.settings.geometry_rules import refused
 from aims_pax.settings.mace import FROM_REFERENCE
 from aims_pax.settings.sampler_list import calls, models
-from aims_pax.settings.samplers import PhononSettings
+from aims_pax.settings.samplers import NAME as SAMPLERS
+from aims_pax.settings.samplers import PhononSettings, SamplerSettings
 from aims_pax.systems import System, elements
 
 if TYPE_CHECKING:
@@ -43,9 +46,9 @@ NOTHING = (
     "nothing to start from: write a section INITIAL_DATASET_GENERATION, or name "
     "ACTIVE_LEARNING.initial_train_dataset or initial_models"
 )
-INITIAL_SIZE = "INITIAL_DATASET_GENERATION.initial_foundational_size"
 # atomic numbers of MACE's foundation models of materials (MP-0, MPA, OMAT, MATPES): all of them have these 89
 MATERIALS = frozenset({*range(1, 84), *range(89, 95)})
+LARGEST_READ = 50_000_000  # bytes of given data that `check` reads to the end: ten seconds
 BUILT_IN_NEEDS = {"graph_pes_calculator": ("graph_pes", "graph-pes")}  # potential → (module, extra)
 Look = Callable[["Settings", Sequence[System]], None]
 
@@ -109,7 +112,12 @@ def geometries(settings: Settings, systems: Sequence[System]) -> None:
 
 
 def dynamics(settings: Settings, systems: Sequence[System]) -> None:
-    """Raise SettingsError for a geometry whose MD cannot be: fixed atoms at constant pressure."""
+    """Raise SettingsError for a geometry whose MD cannot be: no settings, or fixed atoms at constant pressure."""
+    missing = [s.name for s in systems if settings.md_by_system and s.name not in settings.md_by_system]
+    if missing:
+        raise SettingsError(
+            f"MD: no settings for {', '.join(missing)}; expected a table for each geometry, or one for all"
+        )
     for system in systems:
         if system.frame.fixed is None or settings.md_of(system.name).stat_ensemble != "NPT":
             continue
@@ -171,21 +179,28 @@ BEFORE: tuple[Look, ...] = (geometries, overlapping, dynamics, reference, begun_
 
 def extras(settings: Settings, systems: Sequence[System]) -> None:
     """Raise SetupError naming the extras of samplers and potentials that are not installed."""
-    missing = []
-    for k, sampler in enumerate(settings.samplers):
-        if isinstance(sampler, PhononSettings) and not _importable("phonopy"):
-            missing.append(f"SAMPLERS.{k}: phonons need phonopy: pip install 'aims-pax[crystals]'")
-    for place, call in calls(settings.samplers):
-        if call.target in BUILT_IN_NEEDS:
-            module, extra = BUILT_IN_NEEDS[call.target]
-            if not _importable(module):
-                where = ".".join(map(str, place))
-                missing.append(f"{where}: +{call.target} needs {module}: pip install 'aims-pax[{extra}]'")
+    missing = missing_extras(settings.samplers, calls(settings.samplers))
     if missing:
-        raise SetupError("\n".join(missing))
+        raise SetupError("\n".join(f"{'.'.join(map(str, place))}: {text}" for place, text in missing))
 
 
-def _importable(module: str) -> bool:
+def missing_extras(
+    samplers: Sequence[SamplerSettings], potentials: Iterable[tuple[Place, Call]]
+) -> list[tuple[Place, str]]:
+    """(place, text) for each package that samplers and built-in potentials need and that is not there."""
+    missing: list[tuple[Place, str]] = []
+    for k, sampler in enumerate(samplers):
+        if isinstance(sampler, PhononSettings) and not importable("phonopy"):
+            missing.append(((SAMPLERS, k), "phonons need phonopy: pip install 'aims-pax[crystals]'"))
+    for place, call in potentials:
+        module, extra = BUILT_IN_NEEDS.get(call.target, ("", ""))
+        if module and not importable(module):
+            missing.append((place, f"+{call.target} needs {module}: pip install 'aims-pax[{extra}]'"))
+    return missing
+
+
+def importable(module: str) -> bool:
+    """Whether a package can be imported."""
     try:
         importlib.import_module(module)
     except ImportError:
@@ -196,24 +211,35 @@ def _importable(module: str) -> bool:
 def foundation_elements(settings: Settings, systems: Sequence[System]) -> None:
     """Raise SettingsError for a geometry with an element that a foundation model does not know."""
     initial = settings.initial_dataset
-    named = [(".".join(map(str, place)), size) for place, size in models(settings.samplers)]
+    named = models(settings.samplers)
     if initial is not None and initial.initial_sampling == "mace-mp0" and not settings.samplers:
-        named.append((INITIAL_SIZE, initial.initial_foundational_size))
-    said = []
-    for where, size in named:
-        path = settings.folder / Path(size).expanduser()
-        known = elements_of_model(path) if path.is_file() else MATERIALS
+        place: Place = ("INITIAL_DATASET_GENERATION", "initial_foundational_size")
+        named.append((place, initial.initial_foundational_size))
+    said = unknown_elements(named, systems, settings.folder)
+    if said:
+        raise SettingsError("\n".join(f"{'.'.join(map(str, place))}: {text}" for place, text in said))
+
+
+def unknown_elements(
+    named: Iterable[tuple[Place, str]], systems: Sequence[System], folder: Path
+) -> list[tuple[Place, str]]:
+    """(place, text) for each foundation size or model file that does not know an element of a system."""
+    said: list[tuple[Place, str]] = []
+    for place, size in named:
+        path = folder / Path(size).expanduser()
         if size not in FOUNDATION_MODELS and not path.is_file():
             continue  # said where models are looked for
+        try:
+            known = set(elements_of_model(path)) if path.is_file() else MATERIALS
+        except SettingsError as error:
+            said.append((place, str(error)))
+            continue
         for system in systems:
-            unknown = sorted(set(system.frame.numbers.tolist()) - set(known))
-            if unknown:
+            if unknown := sorted(set(system.frame.numbers.tolist()) - known):
                 symbols = ", ".join(chemical_symbols[z] for z in unknown)
-                said.append(
-                    f"{where}: {size} does not know {symbols} (in geometry {system.name}); choose a model that does"
-                )
-    if said:
-        raise SettingsError("\n".join(said))
+                text = f"{size} does not know {symbols} (in geometry {system.name}); choose a model that does"
+                said.append((place, text))
+    return said
 
 
 def elements_of_model(path: Path) -> tuple[int, ...]:
@@ -246,7 +272,7 @@ def given_models_and_data(settings: Settings, systems: Sequence[System]) -> None
         members = [SimpleNamespace(name=f"{name}_{s}", seed=s) for s in member_seeds(settings)]
         known = SimpleNamespace(members=members, elements=elements(s.frame for s in systems))
     begun = exists(RunFolder(settings).restart / "explore")
-    if al is not None and (al.initial_train_dataset or al.initial_valid_dataset) and not begun:
+    if al is not None and not begun and 0 < _size(settings) < LARGEST_READ:
         from aims_pax.procedures.explore import given_sets
 
         # as the run does it, into a dataset that lives in memory
@@ -257,6 +283,15 @@ def given_models_and_data(settings: Settings, systems: Sequence[System]) -> None
         frames = read_extxyz(path, misc.energy_key, misc.forces_key, misc.stress_key)
         for _ in only_known(frames, known.elements, path):
             pass
+
+
+def _size(settings: Settings) -> int:
+    """Bytes of the datasets the user brings."""
+    al = settings.active_learning
+    named = (al.initial_train_dataset, al.initial_valid_dataset) if al is not None else ()
+    files = [f for n in named if n for f in (n.values() if isinstance(n, dict) else [n])]
+    paths = [settings.path(f) for f in dict.fromkeys(files)]
+    return sum(p.stat().st_size for p in paths if p.is_file())
 
 
 def _on_cpu(settings: Settings) -> Settings:

@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aims_pax.errors import AimsPaxError, SettingsError, SetupError
 from aims_pax.frames import Frame
 from aims_pax.labelling.calculator import QUICK, CalculatorReference, own_folder
-from aims_pax.potential import CalculatorPotential, calculate
+from aims_pax.potential import CalculatorPotential, Potential, calculate
 from aims_pax.procedures import devices, given_check, mixing
-from aims_pax.procedures.calculators import make_potential
+from aims_pax.procedures.calculators import calculator_potential, make_potential
 from aims_pax.procedures.ready import refusals
 from aims_pax.record import owners
 from aims_pax.record.folder import RunFolder
@@ -32,6 +32,7 @@ from aims_pax.systems import System
 if TYPE_CHECKING:
     from aims_pax.procedures.check_file import FoundFile
     from aims_pax.settings import Settings
+    from aims_pax.settings.project import FactorySettings
 
 SMALL = 30  # atoms up to which a quick calculator is tried unasked: milliseconds
 BUILT_IN = ("lennard_jones",)  # potentials without a module that are quick, too
@@ -116,31 +117,39 @@ class _Calculator:
 
 def _calculators(settings: Settings) -> dict[str, _Calculator]:
     """The reference and the potentials of the first structures, where they are calculators, by their place."""
-    found: dict[str, tuple[str, Mapping[str, Any], dict[str, Any]]] = {}
+    found: dict[str, _Calculator] = {}
     scratch = settings.path(settings.misc.log_dir) / "check"
     reference, initial = settings.reference, settings.initial_dataset
     if reference.type == "calculator" and reference.factory is not None:
-        convention = None if reference.spin_convention == "None" else reference.spin_convention
-        keys = {
-            "charge_key": reference.charge_key,
-            "spin_key": reference.spin_key,
-            "spin_convention": convention,
-        }
-        found["REFERENCE"] = (reference.factory, reference.kwargs, keys)
-    if initial is not None and initial.initial_sampling == "calculator" and not settings.samplers:
-        own = initial.initial_calculator
-        if own is not None:
-            found["INITIAL_DATASET_GENERATION.initial_calculator"] = (own.factory, own.kwargs, {})
-    labelling = {
-        place: _Calculator(
-            factory, CalculatorReference(factory, dict(kwargs), settings.folder, scratch, **keys).label
+        found["REFERENCE"] = _Calculator(
+            reference.factory,
+            CalculatorReference(
+                reference.factory,
+                dict(reference.kwargs),
+                settings.folder,
+                scratch,
+                reference.charge_key,
+                reference.spin_key,
+                None if reference.spin_convention == "None" else reference.spin_convention,
+            ).label,
         )
-        for place, (factory, kwargs, keys) in found.items()
-    }
+    own = None if initial is None or settings.samplers else initial.initial_calculator
+    if initial is not None and initial.initial_sampling == "calculator" and own is not None:
+        place = "INITIAL_DATASET_GENERATION.initial_calculator"
+        found[place] = _Calculator(own.factory, _initial(own, settings.folder, place, scratch))
     for written, call in calls(settings.samplers):
         place = ".".join(map(str, written))
-        labelling[place] = _Calculator(call.target, _potential(call, settings.folder, place, scratch))
-    return labelling
+        found[place] = _Calculator(call.target, _potential(call, settings.folder, place, scratch))
+    return found
+
+
+def _initial(own: FactorySettings, folder: Path, place: str, scratch: Path) -> Callable[[Frame], object]:
+    """What the calculator of the first structures says of one."""
+
+    def label(frame: Frame) -> object:
+        return _evaluated(calculator_potential(own.factory, own.kwargs, folder, place), frame, scratch)
+
+    return label
 
 
 def _potential(call: Call, folder: Path, place: str, scratch: Path | None) -> Callable[[Frame], object]:
@@ -148,15 +157,19 @@ def _potential(call: Call, folder: Path, place: str, scratch: Path | None) -> Ca
 
     def label(frame: Frame) -> object:
         potential = make_potential(call, folder, place)
-        if not isinstance(potential, CalculatorPotential):
-            return potential.labels([frame])
-        electrons = potential.electrons
-        make = potential.make if electrons is None else electrons.maker(frame)
-        told = frame if electrons is None else electrons.dressed(frame)
-        with own_folder(make(), scratch, frame) as calculator:
-            return calculate(told, calculator)
+        return _evaluated(potential, frame, scratch)
 
     return label
+
+
+def _evaluated(potential: Potential, frame: Frame, scratch: Path | None) -> object:
+    """A structure as a potential sees it, which need not know its charge; its files, if it writes any, are not kept."""
+    if not isinstance(potential, CalculatorPotential):
+        return potential.labels([frame])
+    electrons = potential.electrons
+    make = potential.make if electrons is None else electrons.maker(frame)
+    with own_folder(make(), scratch, frame) as calculator:
+        return calculate(frame if electrons is None else electrons.dressed(frame), calculator)
 
 
 def _label(place: str, calculator: _Calculator, system: System) -> float:

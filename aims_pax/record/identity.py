@@ -38,6 +38,8 @@ FIXED = (
     ),
     ("aimsPAX.ACTIVE_LEARNING.ensemble_size", "the data has been dealt to the old number of members"),
     ("aimsPAX.ACTIVE_LEARNING.seeds_tags_dict", "the members are named after their seeds"),
+    ("aimsPAX.MISC.charge", "structures with another charge are other structures"),
+    ("aimsPAX.MISC.spin", "structures with another spin are other structures"),
     (BEGUN_WITH, "the run began with the old files"),
 )
 METHOD = "reference method"  # its hash; what it stands for is written in data/labels/<hash>/method.json

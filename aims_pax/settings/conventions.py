@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from aims_pax.errors import SettingsError, Unsupported
+from aims_pax.errors import Unsupported
 from aims_pax.frames import Frame
 
 INFO = "atoms.info"  # the calculator reads atoms.info["charge"] and atoms.info["spin"] (2S+1)
@@ -190,19 +190,17 @@ def written(kwargs: Mapping[str, Any], how: Conventions) -> tuple[float | None, 
 
 
 def check_keys(charge_key: str | None, spin_key: str | None, spin_convention: str | None) -> None:
-    """Raise SettingsError for keys that cannot be."""
+    """Raise ValueError for keys that cannot be."""
     for name, key, wrong in (
         ("charge_key", charge_key, INITIAL_MOMENTS),
         ("spin_key", spin_key, INITIAL_CHARGES),
     ):
         if key == wrong or (key is not None and key.startswith("atoms.") and key not in ON_ATOMS):
             own = INITIAL_CHARGES if name == "charge_key" else INITIAL_MOMENTS
-            raise SettingsError(
-                f"REFERENCE.{name}: {key}: expected the name of an argument, {INFO}, or {own}"
-            )
+            raise ValueError(f"{name}: {key}: expected the name of an argument, {INFO}, or {own}")
     if spin_convention == MULTIPLICITY and spin_key == INITIAL_MOMENTS:
-        raise SettingsError(
-            f"REFERENCE.spin_convention: {MULTIPLICITY}: magnetic moments count unpaired electrons; remove it"
+        raise ValueError(
+            f"spin_convention: {MULTIPLICITY}: magnetic moments count unpaired electrons; remove it"
         )
 
 

@@ -115,7 +115,12 @@ TABLE = (
     NoEffect("CLUSTER", "launch_str", _calculator, "the reference is a calculator"),
     NoEffect("MISC", "path_to_control", _calculator, "the reference is a calculator"),
     NoEffect("REFERENCE", "retries", lambda p, _: not p.aims, "only FHI-aims uses it"),
-    NoEffect("REFERENCE", "factory kwargs", lambda p, _: p.aims, "REFERENCE.type is aims"),
+    NoEffect(
+        "REFERENCE",
+        "factory kwargs charge_key spin_key spin_convention",
+        lambda p, _: p.aims,
+        "REFERENCE.type is aims",
+    ),
     NoEffect(
         "CLUSTER",
         "project_name parsl_options slurm_str worker_str",

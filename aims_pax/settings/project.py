@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import BeforeValidator, model_validator
 
 from aims_pax.settings.cluster import Seconds
+from aims_pax.settings.conventions import check_keys
 from aims_pax.settings.keys import (
     Flag,
     Kind,
@@ -431,3 +432,8 @@ class ReferenceSettings(Section):
     )
 
     _infer = model_validator(mode="before")(_from_factory)
+
+    @model_validator(mode="after")
+    def _keys(self) -> Self:
+        check_keys(self.charge_key, self.spin_key, self.spin_convention)
+        return self

@@ -7,7 +7,7 @@ from rich.console import Console
 from aims_pax.dataset import write_extxyz
 from aims_pax.errors import SettingsError
 from aims_pax.force_field import export as exports
-from aims_pax.procedures.assess import assess
+from aims_pax.procedures.assess import _labelled, assess
 from aims_pax.report.errors import atomic_errors, honesty
 from tests.force_field import tiny
 
@@ -125,3 +125,14 @@ def test_wrong_use_is_told(trained, tmp_path):
     ]:
         with pytest.raises(SettingsError, match=said):
             assessed(*words, **changes)
+
+
+def test_labels_under_other_names_are_to_be_named_with_the_options_of_this_command(tmp_path):
+    path = tmp_path / "plain.xyz"
+    path.write_text("1\nProperties=species:S:1:pos:R:3:forces:R:3 energy=-1.0\nH 0 0 0 0 0 0\n")
+    with pytest.raises(SettingsError) as caught:
+        _labelled(path, ("REF_energy", "REF_forces", "REF_stress"))
+    said = str(caught.value)
+    assert "it has: energy, forces" in said
+    assert "--energy-key and --forces-key" in said
+    assert "MISC" not in said

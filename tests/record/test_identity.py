@@ -185,3 +185,18 @@ def test_a_run_of_a_version_that_lost_masses_and_zero_moments_goes_on_with_its_s
     (moved,) = as_begun(folder, (System("o2", new.moved(new.positions + 1)),))
     with pytest.raises(RestartError, match="another structure"):
         compare(folder, SETTINGS, "abc", {"o2": moved.frame.id})
+
+
+def test_files_of_a_calculator_that_an_earlier_version_did_not_record_are_taken_as_they_are(begun):
+    described(begun, "abc", kwargs={"model": "a.pt"}, source=None)
+    described(begun, "def", kwargs={"model": "a.pt"}, source=None, contents={"a.pt": "123"})
+    compare(begun, SETTINGS, "def", {"water": "1"})
+    described(begun, "ghi", kwargs={"model": "a.pt"}, source=None, contents={"a.pt": "456"})
+    said = refusal(begun, SETTINGS, "ghi")
+    assert "a.pt, which the reference is made from: changed contents" in said
+
+
+def test_labels_of_charged_structures_that_an_earlier_version_computed_as_neutral_are_not_gone_on_with(begun):
+    described(begun, "abc", kwargs={}, source=None)
+    described(begun, "def", kwargs={}, source=None, electrons={"charge": "charge", "spin": "multiplicity"})
+    assert "REFERENCE.electrons.charge: not set → charge" in refusal(begun, SETTINGS, "def")

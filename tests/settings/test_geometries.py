@@ -153,3 +153,35 @@ def test_a_charged_system_is_part_of_the_method_of_a_calculator_and_a_neutral_on
     systems(folder, "charge: {water: 1}")
     charged = reference_of(read_settings(folder)).describe()
     assert charged["electrons"] == {"charge": "charge", "spin": "multiplicity", "unpaired_electrons": False}
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (
+            "charge_key: atoms.initial_magnetic_moments",
+            "charge_key: atoms.initial_magnetic_moments: expected the name",
+        ),
+        (
+            "spin_key: atoms.moments",
+            "spin_key: atoms.moments: expected the name of an argument, atoms.info, or atoms.in",
+        ),
+        ("spin_convention: 2S", "expected None | multiplicity | unpaired_electrons"),
+        (
+            "spin_key: atoms.initial_magnetic_moments\n  spin_convention: multiplicity",
+            "spin_convention: multiplicity: magnetic moments count unpaired electrons",
+        ),
+    ],
+)
+def test_keys_that_cannot_be_are_refused(tmp_path, keys, said):
+    assert said in "\n".join(
+        errors(tmp_path, XTB.replace("tblite.ase:TBLite\n", f"tblite.ase:TBLite\n  {keys}\n"))
+    )
+
+
+def test_a_key_that_the_factory_does_not_take_is_known_at_the_start(folder):
+    (folder / "strict_keys.py").write_text("def make(charge=0):\n    return None\n")
+    project = XTB.replace("tblite.ase:TBLite\n", "strict_keys:make\n  charge_key: q\n")
+    systems(folder, project=project)
+    with pytest.raises(SettingsError, match=r"REFERENCE\.charge_key: strict_keys:make takes no argument q"):
+        reference_of(read_settings(folder)).check()
