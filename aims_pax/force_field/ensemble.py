@@ -19,6 +19,7 @@ from aims_pax.force_field._mace import MaceModel, quiet
 from aims_pax.force_field.build import (
     DTYPES,
     build_model,
+    doubled,
     elements_of,
     is_shifted,
     read_model,
@@ -330,9 +331,13 @@ class Ensemble:
         self.version, self.visits = (int(n) for n in arrays["counts"])
         self._frozen_version = -1
 
-    def save(self, member: int, path: Path) -> None:
-        """Write the averaged weights as a .model file that `mace.calculators.MACECalculator` loads."""
-        model = self.members[member].frozen_copy().to("cpu").requires_grad_(True)
+    def save(self, member: int, path: Path, double: bool = False) -> None:
+        """Write the averaged weights as a .model file that `mace.calculators.MACECalculator` loads.
+
+        double: in double precision, for energies that single precision cannot resolve.
+        """
+        model = self.members[member].frozen_copy().to("cpu")
+        model = (doubled(model) if double else model).requires_grad_(True)
         part = path.with_name(path.name + ".part")
         with quiet():
             torch.save(model, part)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from aims_pax.errors import SettingsError
 from aims_pax.force_field._mace import MaceModel, quiet
 from aims_pax.force_field.budget import Need
+from aims_pax.force_field.build import atomic_energies
 from aims_pax.force_field.inference import EdgeGraph, Evaluator, TorchEvaluator, cut, torch_evaluator
 from aims_pax.force_field.native_export import Topology
 from aims_pax.force_field.native_fit import unfit
@@ -258,7 +259,7 @@ class NativeMember:
             A, self._place[graph.species], graph.counts, graph.receiver32, self._place[graph.receiver_species],
             graph.vectors.reshape(-1), graph.lengths,
         )  # fmt: skip
-        E0 = self.model.atomic_energies_fn.atomic_energies.reshape(-1).double().numpy()
+        E0 = atomic_energies(self.model).numpy()
         nodes = np.array(self._evaluator.node_energies)[:A] + E0[graph.species]
         pairs = np.array(self._evaluator.node_forces)[: 3 * E].reshape(E, 3)
         forces = np.empty((A, 3))

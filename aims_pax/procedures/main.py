@@ -18,7 +18,7 @@ from aims_pax import __version__, seeds
 from aims_pax.dataset import Dataset, only_known, read_extxyz, write_extxyz
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.labelling.executor import cores
-from aims_pax.procedures import atomic_energies, converge, delivered, devices, explore, initial
+from aims_pax.procedures import atomic_energies, converge, delivered, devices, explore, initial, precise
 from aims_pax.procedures.beside import beside
 from aims_pax.procedures.compiling import compiling
 from aims_pax.procedures.listed import Desk
@@ -177,7 +177,7 @@ def deliver(run: Run, chosen: list[int]) -> None:
     results = run.folder.results
     for m, member in enumerate(run.ensemble.members):
         folder = results if m in chosen else results / "committee"
-        _save(run, m, folder / f"{member.name}.model")
+        precise.save(run, m, folder / f"{member.name}.model")
     if len(chosen) < len(run.ensemble.members):
         text = "These members were not converged on the final data; they serve to estimate uncertainty.\n"
         run.folder.write_text(results / "committee" / "not_converged.txt", text)
@@ -192,6 +192,7 @@ def deliver(run: Run, chosen: list[int]) -> None:
     misc = run.settings.misc
     if misc.test_set:
         sets["test set"] = _test_set(run.settings, run.ensemble)
+    precise.check(run, {m: results / f"{run.ensemble.members[m].name}.model" for m in chosen}, sets)
     potential = run.ensemble.potential(members=chosen)
     _predict(run, potential, sets)
     for name, frames in sets.items():
@@ -260,16 +261,11 @@ def _save_models(run: Run) -> None:
 
     run.ensemble.refit_offsets({m: run.member_data(m) for m in range(len(run.ensemble.members))})
     for m, member in enumerate(run.ensemble.members):
-        _save(run, m, run.folder.model / f"{member.name}.model")
+        precise.save(run, m, run.folder.model / f"{member.name}.model")
         arrays = run.ensemble.members[m].arrays()
         run.folder.write_bytes(
             run.folder.checkpoints / f"{member.name}.npy", pack(arrays, {"name": member.name})
         )
-
-
-def _save(run: Run, member: int, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    run.ensemble.save(member, path)
 
 
 @contextlib.contextmanager
