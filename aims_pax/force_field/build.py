@@ -97,6 +97,11 @@ def atomic_energies(model: MaceModel, head: int = 0) -> torch.Tensor:
     return torch.tensor(exact, dtype=torch.float64, device=stored.device)
 
 
+def share_energies(model: MaceModel, other: MaceModel) -> None:
+    """Another model of the same weights knows the atomic energies as well as this one does."""
+    other.atomic_energies_fn.exact = getattr(model.atomic_energies_fn, "exact", None)
+
+
 def doubled(model: MaceModel) -> MaceModel:
     """The same model in double precision, its atomic energies as they were found; the model itself is changed."""
     E0 = atomic_energies(model)

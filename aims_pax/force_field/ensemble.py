@@ -86,6 +86,8 @@ class Ensemble:
         self._frozen_version = -1
         self._backend: Backend | None = None
         self.compiled: How = "wait" if settings.training.compile == "always" else "never"
+        self.samples = 0  # structures × epochs that this process has begun to train on
+        self.counted: Callable[[int], None] = lambda samples: None
 
     @classmethod
     def build(
@@ -201,6 +203,7 @@ class Ensemble:
         words = words if words is not None else ("train", self.visits)
         plan = Plan(epochs, words, valid_skip, schedule, margin, patience, self.compiled)
         chosen = self._chosen(data)
+        self._count(chosen, epochs)
         before = [(member, member.arrays()) for member, _ in chosen]
         results = []
         try:
@@ -235,6 +238,7 @@ class Ensemble:
         The members stay as they are meanwhile, but for statistics where the data tell more about them. The
         future raises Abandoned, WorkerLost, or what a visit raised.
         """
+        self._count(self._chosen(data), epochs)
         for member, own in self._chosen(data):
             known = member.statistics
             self._know(member, self.graphs.of(own.train), self._graphs(own)[0])
@@ -342,6 +346,10 @@ class Ensemble:
         with quiet():
             torch.save(model, part)
         os.replace(part, path)
+
+    def _count(self, chosen: Sequence[tuple[Member, MemberData]], epochs: int) -> None:
+        self.samples += epochs * sum(len(own.train) for _, own in chosen)
+        self.counted(self.samples)
 
     def _chosen(self, data: Any) -> list[tuple[Member, MemberData]]:
         """Members with their data, from {member: data} or data of all members in order; bare frames train."""

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from aims_pax.errors import SettingsError
 from aims_pax.force_field._mace import MaceModel, quiet
 from aims_pax.force_field.budget import Need
-from aims_pax.force_field.build import atomic_energies
+from aims_pax.force_field.build import atomic_energies, share_energies
 from aims_pax.force_field.inference import EdgeGraph, Evaluator, TorchEvaluator, cut, torch_evaluator
 from aims_pax.force_field.native_export import Topology
 from aims_pax.force_field.native_fit import unfit
@@ -213,6 +213,7 @@ class NativeMember:
             self._topology = Topology(self._reference)
         assert self._topology is not None
         self._reference.load_state_dict(self.model.state_dict())
+        share_energies(self.model, self._reference)
         for own, told in zip(self._reference.interactions, self.model.interactions, strict=True):
             own.avg_num_neighbors = told.avg_num_neighbors
         self._evaluator = read(self._topology.export(self._reference, self._active.tolist()), self._streamed)

@@ -297,7 +297,7 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
                 ensemble = _ensemble(settings, elements(s.frame for s in systems))
                 _test_set(settings, ensemble)  # a bad one is said before anything is paid
                 with (
-                    compiling(settings, ensemble, sum(len(s.frame) for s in systems) / len(systems)),
+                    compiling(settings, ensemble, sum(len(s.frame) for s in systems) / len(systems), watch),
                     beside(settings, ensemble) as trainer,
                 ):
                     yield Run(

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from aims_pax.core.threshold import MEMORY, WARM_UP
 from aims_pax.frames import Array
+from aims_pax.record.journal import spread
 from aims_pax.report.nouns import Span, Visit
 from aims_pax.report.reading import number, whole_lines
 
@@ -229,23 +230,24 @@ class _Teller:
 
     def _advanced(self, moment: float, content: Any) -> bool:
         story, looks, rules = self.story, self.story.looks, self.rules
-        work, step, values = content["work"], int(content["step"]), content["uncertainty"]
+        work, step = content["work"], int(content["step"])
+        largest, mean, n = spread(content["uncertainty"])
         i, start, frame = int(work["trajectory"]), int(work["start"]), str(content["frame"])
         again = start < story.stood.get(i, 0)
         if again:
             self._back_to(i, start)
         story.stood[i] = step
         fault = content.get("fault")
-        if fault is not None or not all(map(math.isfinite, values)):
+        if fault is not None or not math.isfinite(largest):
             story.faults.setdefault(i, []).append((step, str(fault or "the uncertainty is not finite")))
             return again
         checked = step % rules.skip == 0 or step >= rules.max_steps
         looks.trajectory.append(i)
         looks.step.append(step)
         looks.time.append(moment)
-        looks.largest.append(max(values))
-        looks.mean.append(math.fsum(values) / len(values))
-        looks.n.append(len(values))
+        looks.largest.append(largest)
+        looks.mean.append(mean)
+        looks.n.append(n)
         looks.flags.append(CHECK * checked | FROZEN * story.frozen)
         looks.frames.append(frame)
         return again
