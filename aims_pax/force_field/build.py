@@ -79,6 +79,7 @@ def set_statistics(model: MaceModel, statistics: Statistics) -> None:
     with torch.no_grad():
         E0 = model.atomic_energies_fn.atomic_energies
         E0.copy_(torch.from_numpy(statistics.E0).reshape(E0.shape))
+        model.atomic_energies_fn.exact = [float(e) for e in statistics.E0]  # float32 knows gold's to 0.03 eV
         if hasattr(model, "scale_shift"):
             model.scale_shift.scale.fill_(statistics.scale)
             model.scale_shift.shift.fill_(statistics.shift)
@@ -86,15 +87,40 @@ def set_statistics(model: MaceModel, statistics: Statistics) -> None:
         interaction.avg_num_neighbors = statistics.avg_num_neighbors
 
 
+def atomic_energies(model: MaceModel, head: int = 0) -> torch.Tensor:
+    """(Z,) eV float64 on the model's device: as they were found, where the model remembers, else as it stores them."""
+    whole: torch.Tensor = model.atomic_energies_fn.atomic_energies
+    stored = whole.reshape(-1, len(model.atomic_numbers))[head]
+    exact = getattr(model.atomic_energies_fn, "exact", None)
+    if exact is None:
+        return stored.double()
+    return torch.tensor(exact, dtype=torch.float64, device=stored.device)
+
+
+def share_energies(model: MaceModel, other: MaceModel) -> None:
+    """Another model of the same weights knows the atomic energies as well as this one does."""
+    other.atomic_energies_fn.exact = getattr(model.atomic_energies_fn, "exact", None)
+
+
+def doubled(model: MaceModel) -> MaceModel:
+    """The same model in double precision, its atomic energies as they were found; the model itself is changed."""
+    E0 = atomic_energies(model)
+    model = model.double()
+    if getattr(model.atomic_energies_fn, "exact", None) is not None:
+        stored = model.atomic_energies_fn.atomic_energies
+        stored.copy_(E0.reshape(stored.shape))
+    return model
+
+
 def read_statistics(model: MaceModel, head: int = 0) -> Statistics:
     """What a finished model was built with."""
-    E0 = model.atomic_energies_fn.atomic_energies.reshape(-1, len(model.atomic_numbers))[head]
+    E0 = atomic_energies(model, head)
     scale, shift = 1.0, 0.0
     if hasattr(model, "scale_shift"):
         scale = float(model.scale_shift.scale.reshape(-1)[head])
         shift = float(model.scale_shift.shift.reshape(-1)[head])
     neighbours = float(model.interactions[0].avg_num_neighbors)
-    return Statistics(E0.double().cpu().numpy(), neighbours, scale, shift, "model file", 0)
+    return Statistics(E0.cpu().numpy(), neighbours, scale, shift, "model file", 0)
 
 
 def read_model(path: Path, device: str, dtype: torch.dtype) -> MaceModel:

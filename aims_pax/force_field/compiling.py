@@ -236,7 +236,11 @@ def build(quick: Fast, key: str) -> Step:
 
 
 class Aside:
-    """A process of lowest priority that compiles for a model and leaves the result in the cache."""
+    """A process of lowest priority that compiles for a model and leaves the result in the cache.
+
+    It is the first of a session, so that its compilers can be stopped and ended with it. Linux shares processors out
+    among sessions first (autogroups) and looks at niceness only within each, so the session gets the lowest as well.
+    """
 
     def __init__(self, model: MaceModel) -> None:
         self._model = packed(model)
@@ -253,6 +257,12 @@ class Aside:
         )
         self._closed = False
         threading.Thread(target=self._follow, name="compiling", daemon=True).start()
+
+    def rest(self, resting: bool) -> None:
+        """Stop it and its compilers while the run is paused; they go on where they were."""
+        if self.process.poll() is None:
+            with suppress(ProcessLookupError):  # it has just ended by itself
+                os.killpg(self.process.pid, signal.SIGSTOP if resting else signal.SIGCONT)
 
     def close(self) -> None:
         """End it, with the compilers it started; what they have finished stays in the cache."""
@@ -284,7 +294,7 @@ class Aside:
 
 def main() -> None:
     """What the process aside runs."""
-    os.nice(19)
+    step_back()
     torch.set_num_threads(1)
     source = sys.stdin.buffer
     model = torch.load(io.BytesIO(pickle.load(source)), "cpu", weights_only=False)  # our own driver's
@@ -298,6 +308,15 @@ def main() -> None:
         print(_short(error), flush=True)
         os._exit(1)
     os._exit(0)
+
+
+def step_back() -> None:
+    """This process and its session take processors only where nobody else wants them."""
+    os.nice(19)
+    with suppress(OSError, AttributeError):  # not Linux
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    with suppress(OSError):  # no autogroups: niceness counts everywhere
+        Path("/proc/self/autogroup").write_text("19")
 
 
 def _end_with(source: io.BufferedIOBase) -> None:

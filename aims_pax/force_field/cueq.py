@@ -16,6 +16,7 @@ import torch
 
 from aims_pax.errors import SettingsError
 from aims_pax.force_field._mace import MaceModel, default_dtype, quiet
+from aims_pax.force_field.build import share_energies
 from aims_pax.force_field.inference import EdgeGraph, Evaluator, TorchEvaluator, cut, torch_evaluator
 from aims_pax.settings.engines import CUEQ_PACKAGES
 
@@ -107,6 +108,7 @@ class Converted:
                 self.target = made.to(device).eval().requires_grad_(False)
             elif self.stamp != now:
                 transfer(self.model, self.target)
+        share_energies(self.model, self.target)
         self.stamp = now
 
     def _now(self) -> tuple[Any, ...]:

@@ -18,6 +18,7 @@ from aims_pax.force_field._mace import MaceModel, quiet
 from aims_pax.force_field.build import (
     DTYPES,
     build_model,
+    doubled,
     elements_of,
     is_shifted,
     read_model,
@@ -85,6 +86,8 @@ class Ensemble:
         self._frozen_version = -1
         self._backend: Backend | None = None
         self.compiled: How = "wait" if settings.training.compile == "always" else "never"
+        self.samples = 0  # structures × epochs that this process has begun to train on
+        self.counted: Callable[[int], None] = lambda samples: None
 
     @classmethod
     def build(
@@ -196,6 +199,7 @@ class Ensemble:
         words = words if words is not None else ("train", self.visits)
         plan = Plan(epochs, words, valid_skip, schedule, margin, patience, self.compiled)
         chosen = self._chosen(data)
+        self._count(chosen, epochs)
         before = [(member, member.arrays()) for member, _ in chosen]
         results = []
         try:
@@ -230,6 +234,7 @@ class Ensemble:
         The members stay as they are meanwhile, but for statistics where the data tell more about them. The
         future raises Abandoned, WorkerLost, or what a visit raised.
         """
+        self._count(self._chosen(data), epochs)
         for member, own in self._chosen(data):
             known = member.statistics
             self._know(member, self.graphs.of(own.train), self._graphs(own)[0])
@@ -326,11 +331,19 @@ class Ensemble:
         self.version, self.visits = (int(n) for n in arrays["counts"])
         self._frozen_version = -1
 
-    def save(self, member: int, path: Path) -> None:
-        """Write the averaged weights as a .model file that `mace.calculators.MACECalculator` loads."""
-        model = self.members[member].frozen_copy().to("cpu").requires_grad_(True)
+    def save(self, member: int, path: Path, double: bool = False) -> None:
+        """Write the averaged weights as a .model file that `mace.calculators.MACECalculator` loads.
+
+        double: in double precision, for energies that single precision cannot resolve.
+        """
+        model = self.members[member].frozen_copy().to("cpu")
+        model = (doubled(model) if double else model).requires_grad_(True)
         with replacing(path) as part, quiet():
             torch.save(model, part)
+
+    def _count(self, chosen: Sequence[tuple[Member, MemberData]], epochs: int) -> None:
+        self.samples += epochs * sum(len(own.train) for _, own in chosen)
+        self.counted(self.samples)
 
     def _chosen(self, data: Any) -> list[tuple[Member, MemberData]]:
         """Members with their data, from {member: data} or data of all members in order; bare frames train."""

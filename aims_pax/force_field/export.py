@@ -21,8 +21,9 @@ import torch
 
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.force_field._mace import MaceModel, default_dtype, quiet
-from aims_pax.force_field.build import DTYPES, elements_of, read_model
+from aims_pax.force_field.build import DTYPES, doubled, elements_of, read_model
 from aims_pax.force_field.inference import Committee
+from aims_pax.force_field.precision import coarse, dtype_of, resolution
 from aims_pax.frames import Frame, Label
 from aims_pax.record.files import replacing
 
@@ -41,8 +42,23 @@ def write(model: MaceModel, form: str, path: Path) -> None:
 
 
 def truth(model: MaceModel, frames: Sequence[Frame]) -> list[Label]:
-    """What the model itself says, in double precision."""
-    return Committee([copy.deepcopy(model).double().eval()]).labels(frames)
+    """What the model itself says, in double precision, with the atomic energies that it stores."""
+    stored = copy.deepcopy(model).double().eval()
+    stored.atomic_energies_fn.exact = None
+    return Committee([stored]).labels(frames)
+
+
+def precise(model: MaceModel, frames: Sequence[Frame]) -> tuple[MaceModel, str]:
+    """The model in double precision where its energies want it, and why, for the user; else as it is."""
+    if dtype_of(model) == "float64":
+        return model, ""
+    largest = max(abs(label.energy) for label in truth(model, frames))
+    if coarse([largest]):
+        return doubled(model), (
+            f"in double precision: energies reach {largest:,.0f} eV, which single precision knows to "
+            f"{resolution(largest):.2g} eV only; use it with float64"
+        )
+    return model, ""
 
 
 def answers(form: str, path: Path, frames: Sequence[Frame]) -> list[Label]:

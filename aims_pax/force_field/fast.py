@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from aims_pax.force_field._mace import MaceModel
+from aims_pax.force_field.build import atomic_energies
 from aims_pax.force_field.forward import Plan, Unsupported, Weights
 from aims_pax.force_field.layout import Layout, arrange, pad
 
@@ -74,7 +75,7 @@ class Fast:
 
     def atomic_energies(self) -> torch.Tensor:
         """(Z,) eV float64."""
-        return self.model.atomic_energies_fn.atomic_energies.reshape(-1).double()  # type: ignore[no-any-return]
+        return atomic_energies(self.model)
 
     def pair(self, graph: EdgeBatch) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Energies (A,) and their gradients ∂/∂v (E, 3) of MACE's pair repulsion, in the caller's order."""

@@ -17,7 +17,7 @@ import torch
 
 from aims_pax.force_field import budget
 from aims_pax.force_field._mace import MaceModel
-from aims_pax.force_field.build import elements_of
+from aims_pax.force_field.build import atomic_energies, elements_of
 from aims_pax.force_field.graphs import model_input, species_index, species_of
 from aims_pax.force_field.losses import interaction_energy
 from aims_pax.force_field.memory import Room, room
@@ -82,7 +82,7 @@ class TorchEvaluator:
                 compute_force=True,
                 compute_stress=strain,
             )
-            E0 = model.atomic_energies_fn.atomic_energies.reshape(-1, elements)[self.head].double()
+            E0 = atomic_energies(model, self.head)
             energies.append(interaction_energy(out).detach().double() + composition @ E0)
             forces.append(out["forces"].detach().double())
             if strain:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from aims_pax.errors import SettingsError
 from aims_pax.force_field._mace import MaceModel, quiet
 from aims_pax.force_field.budget import Need
+from aims_pax.force_field.build import atomic_energies, share_energies
 from aims_pax.force_field.inference import EdgeGraph, Evaluator, TorchEvaluator, cut, torch_evaluator
 from aims_pax.force_field.native_export import Topology
 from aims_pax.force_field.native_fit import unfit
@@ -212,6 +213,7 @@ class NativeMember:
             self._topology = Topology(self._reference)
         assert self._topology is not None
         self._reference.load_state_dict(self.model.state_dict())
+        share_energies(self.model, self._reference)
         for own, told in zip(self._reference.interactions, self.model.interactions, strict=True):
             own.avg_num_neighbors = told.avg_num_neighbors
         self._evaluator = read(self._topology.export(self._reference, self._active.tolist()), self._streamed)
@@ -258,7 +260,7 @@ class NativeMember:
             A, self._place[graph.species], graph.counts, graph.receiver32, self._place[graph.receiver_species],
             graph.vectors.reshape(-1), graph.lengths,
         )  # fmt: skip
-        E0 = self.model.atomic_energies_fn.atomic_energies.reshape(-1).double().numpy()
+        E0 = atomic_energies(self.model).numpy()
         nodes = np.array(self._evaluator.node_energies)[:A] + E0[graph.species]
         pairs = np.array(self._evaluator.node_forces)[: 3 * E].reshape(E, 3)
         forces = np.empty((A, 3))

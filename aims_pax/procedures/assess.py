@@ -60,9 +60,26 @@ def assess(
         arrays["member_forces"] = np.stack([a["forces"] for a in single])
     before = " (in place of an earlier file)" if output.exists() else ""
     write_bytes(output, pack(arrays))
-    for line in [*_tables(models, single, arrays), f"predictions and labels: {output}{before}"]:
+    note = _precision(models, dtype, frames)
+    for line in [*_tables(models, single, arrays), *note, f"predictions and labels: {output}{before}"]:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     return arrays
+
+
+def _precision(models: Sequence[Path], dtype: str, frames: Sequence[LabelledFrame]) -> list[str]:
+    """A line where the energies are too large for single precision and somebody might use it."""
+    from aims_pax.force_field.export import load
+    from aims_pax.force_field.precision import coarse, dtype_of, resolution
+
+    largest = max(abs(f.label.energy) for f in frames)
+    single = dtype == "float32" or any(dtype_of(load(path)[0]) == "float32" for path in models)
+    if not coarse([largest]) or not single:
+        return []
+    return [
+        f"energies reach {largest:,.0f} eV, which single precision knows to {resolution(largest):.2g} eV only: this "
+        'table sums them in double precision, MACECalculator does with default_dtype="float64"',
+        "",
+    ]
 
 
 def _tables(models: Sequence[Path], single: Sequence[dict[str, Any]], arrays: dict[str, Any]) -> list[str]:

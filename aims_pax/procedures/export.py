@@ -73,6 +73,7 @@ def export(
     for source, target in zip(found, targets, strict=True):
         model, elements = exports.load(source)
         frames, where = frames_for(folder, source, elements)
+        model, too_coarse = exports.precise(model, frames)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             exports.write(model, form, target)
@@ -95,6 +96,8 @@ def export(
         )
         dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
         symbols = " ".join(chemical_symbols[z] for z in elements)
+        if too_coarse:
+            console.print(too_coarse, soft_wrap=True, highlight=False, markup=False)
         use = USE[form].format(path=target, dtype=dtype, elements=symbols)
         console.print(use, soft_wrap=True, highlight=False, markup=False)
     return targets

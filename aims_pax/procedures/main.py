@@ -20,7 +20,17 @@ from aims_pax.dataset import Dataset, write_extxyz
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.given_data import GivenFile, overlap, read_given
 from aims_pax.labelled_data import LabelKeys
-from aims_pax.procedures import atomic_energies, converge, delivered, devices, explore, initial, mixing, ready
+from aims_pax.procedures import (
+    atomic_energies,
+    converge,
+    delivered,
+    devices,
+    explore,
+    initial,
+    mixing,
+    precise,
+    ready,
+)  # fmt: skip
 from aims_pax.procedures.beside import beside
 from aims_pax.procedures.compiling import compiling
 from aims_pax.procedures.given_models import given_ensemble
@@ -194,17 +204,15 @@ def deliver(run: Run, chosen: list[int]) -> None:
     from aims_pax.report.verdict import verdict
 
     results = run.folder.results
-    delivered_files: dict[str, dict[str, Any]] = {}
+    delivered_files: dict[Path, dict[str, Any]] = {}
     given = (run.settings.active_learning and run.settings.active_learning.initial_models) or ()
     for m, member in enumerate(run.ensemble.members):
         path = (results if m in chosen else results / "committee") / f"{member.name}.model"
-        _save(run, m, path)
-        delivered_files[str(path.relative_to(results))] = {
-            "sha256": digest(path),
+        precise.save(run, m, path)
+        delivered_files[path] = {
             "begun_from": given[m] if given else None,
             "architecture": architecture(member.model),
         }
-    run.folder.write_text(results / MODELS, content(delivered_files))
     if len(chosen) < len(run.ensemble.members):
         text = "These members were not converged on the final data; they serve to estimate uncertainty.\n"
         run.folder.write_text(results / "committee" / "not_converged.txt", text)
@@ -222,6 +230,12 @@ def deliver(run: Run, chosen: list[int]) -> None:
         train = GivenFile("results/training.xyz", "train", tuple(sets["training"]))
         for line in overlap(train, GivenFile(misc.test_set, "test", tuple(sets["test set"]))):
             log.warning("%s", line)
+    precise.check(run, {m: results / f"{run.ensemble.members[m].name}.model" for m in chosen}, sets)
+    entries = {
+        str(path.relative_to(results)): {"sha256": digest(path), **entry}
+        for path, entry in delivered_files.items()
+    }
+    run.folder.write_text(results / MODELS, content(entries))
     potential = run.ensemble.potential(members=chosen)
     _predict(run, potential, sets)
     for name, frames in sets.items():
@@ -291,16 +305,11 @@ def _save_models(run: Run) -> None:
 
     run.ensemble.refit_offsets({m: run.member_data(m) for m in range(len(run.ensemble.members))})
     for m, member in enumerate(run.ensemble.members):
-        _save(run, m, run.folder.model / f"{member.name}.model")
+        precise.save(run, m, run.folder.model / f"{member.name}.model")
         arrays = run.ensemble.members[m].arrays()
         run.folder.write_bytes(
             run.folder.checkpoints / f"{member.name}.npy", pack(arrays, {"name": member.name})
         )
-
-
-def _save(run: Run, member: int, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    run.ensemble.save(member, path)
 
 
 @contextlib.contextmanager
@@ -345,7 +354,7 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
                 _of_constrained_inputs(settings, dataset)
                 _test_set(settings, ensemble)  # a bad one is said before anything is paid
                 with (
-                    compiling(settings, ensemble, sum(len(s.frame) for s in systems) / len(systems)),
+                    compiling(settings, ensemble, sum(len(s.frame) for s in systems) / len(systems), watch),
                     beside(settings, ensemble) as trainer,
                 ):
                     yield Run(

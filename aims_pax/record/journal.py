@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,31 @@ from aims_pax.record.checkpoint import to_line, to_plain
 from aims_pax.record.folder import RunFolder
 
 log = logging.getLogger(__name__)
+
+FEW = 8  # uncertainties that are written one by one
+
+
+def brief(content: Any) -> Any:
+    """Content as it is written: of the uncertainties of many atoms (`ensemble_sd`) only what decisions go by.
+
+    >>> brief({"step": 20, "uncertainty": [0.25] * 998 + [0.5, 0.75]})
+    {'step': 20, 'uncertainty': {'largest': 0.75, 'mean': 0.25075, 'n': 1000}}
+    """
+    values = content.get("uncertainty") if isinstance(content, dict) else None
+    if not isinstance(values, list) or len(values) <= FEW:
+        return content
+    finite = all(map(math.isfinite, values))
+    largest, mean = (max(values), math.fsum(values) / len(values)) if finite else (math.nan, math.nan)
+    return {**content, "uncertainty": {"largest": largest, "mean": mean, "n": len(values)}}
+
+
+def spread(written: Any) -> tuple[float, float, int]:
+    """(largest, mean, number) of uncertainties as a journal holds them: all of them (older ones), or in brief."""
+    if isinstance(written, dict):
+        return float(written["largest"]), float(written["mean"]), int(written["n"])
+    if not all(map(math.isfinite, written)):
+        return math.nan, math.nan, len(written)
+    return max(written), math.fsum(written) / len(written), len(written)
 
 
 class Journal:
@@ -27,7 +53,12 @@ class Journal:
         An `Advanced` has `check`: the `core.work.Checked` that followed from it, null where the uncertainty criterion
         was not applied. Journals of earlier versions have no such field.
         """
-        entry = {"time": round(time.time(), 3), "stage": stage, "kind": kind, "content": to_plain(content)}
+        entry = {
+            "time": round(time.time(), 3),
+            "stage": stage,
+            "kind": kind,
+            "content": brief(to_plain(content)),
+        }
         entry |= {name: to_plain(value) for name, value in more.items()}
         self.folder.append_text(self.path, to_line(entry) + "\n")
 

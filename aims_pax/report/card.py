@@ -51,6 +51,7 @@ from aims_pax.report.words import (
 
 PACKAGES = ("aims-pax", "mace-torch", "torch", "e3nn", "ase", "numpy")
 ATOMIC = "atomic_energies.json"
+PRECISION = "precision.json"
 FEW = 20  # held-out frames below which an error is a rough estimate
 
 
@@ -332,6 +333,7 @@ def _versions(run: RunRecord, model: str) -> str:
     rows = [["model", model]]
     path = run.folder / "results" / model
     if path.is_file():
+        rows.append(["precision", _precision(json_file(run.folder / "results" / PRECISION))])
         rows.append(["SHA-256", hashlib.sha256(path.read_bytes()).hexdigest()])
     rows.append(["Python", platform.python_version()])
     for name in PACKAGES:
@@ -339,7 +341,23 @@ def _versions(run: RunRecord, model: str) -> str:
             rows.append([name, metadata.version(name)])
         except metadata.PackageNotFoundError:
             continue
-    return _table(["", ""], rows)
+    return _table(["", ""], [r for r in rows if r[1]])
+
+
+def _precision(found: dict[str, Any]) -> str:
+    """How the file is to be loaded, and how well that was seen to work."""
+    if not found:
+        return ""
+    dtype, step, difference = found["dtype"], found["resolution"], found["difference"]
+    why = (
+        f": single precision knows these energies to {step:.2g} eV only"
+        if dtype == "float64" and step > 1e-3
+        else ""
+    )
+    return (
+        f'MACECalculator(…, default_dtype="{dtype}"){why}. Loaded so, relative energies of structures are those of '
+        f"this card within {1000 * difference:.2g} meV"
+    )
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aims_pax.frames import Array
+from aims_pax.record.journal import spread
 from aims_pax.report.nouns import Span, Visit
 from aims_pax.report.reading import number, whole_lines
 
@@ -218,21 +219,22 @@ class _Teller:
     def _advanced(self, moment: float, content: Any, check: Any) -> bool:
         """check: what the core compared and decided, None where it did not; {}: an older version does not say."""
         story, looks = self.story, self.story.looks
-        work, step, values = content["work"], int(content["step"]), content["uncertainty"]
+        work, step = content["work"], int(content["step"])
+        largest, _, _ = spread(content["uncertainty"])
         i, start, frame = int(work["trajectory"]), int(work["start"]), str(content["frame"])
         again = start < story.stood.get(i, 0)
         if again:
             self._back_to(i, start)
         story.stood[i] = step
         fault = content.get("fault")
-        if fault is not None or not all(map(math.isfinite, values)):
+        if fault is not None or not math.isfinite(largest):
             story.faults.setdefault(i, []).append((step, str(fault or "the uncertainty is not finite")))
             return again
         decision = "" if not check else str(check["decision"])
         looks.trajectory.append(i)
         looks.step.append(step)
         looks.time.append(moment)
-        looks.largest.append(max(values))
+        looks.largest.append(largest)
         looks.threshold.append(float(check["threshold"]) if check else math.nan)
         looks.decision.append(DECISIONS.index(decision) if decision in DECISIONS else 0)
         looks.flags.append(0 if check is None else CHECK)

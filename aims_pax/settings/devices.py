@@ -24,7 +24,7 @@ def as_device(value: Any) -> str:
             "mps cannot be: dynamics and energies need float64, which it does not have; expected cpu"
         )
     if not re.fullmatch(r"cpu|(cuda|xpu)(:\d+)?", text):
-        raise ValueError(f"expected cpu, cuda or cuda:N, got {value!r}")
+        raise ValueError(f"expected devices like cpu, cuda or cuda:0, got {value!r}")
     return text
 
 

@@ -356,6 +356,58 @@ def test_a_process_aside_ends_with_its_driver(fresh):
     _until(lambda: _state(pid) == "Z", 60)
 
 
+BUSY = (
+    "import os, sys, time\n"
+    "from aims_pax.force_field import compiling\n"
+    "compiling.step_back()\n"
+    "print(os.sched_getscheduler(0), os.nice(0), flush=True)\n"
+    "while True: sum(range(10000))"
+)
+
+
+def _seconds(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="Linux only")
+def test_a_process_aside_leaves_a_busy_core_to_others():
+    """In a session of its own, as `Aside` starts it; sharing one core with somebody else's session."""
+    core = min(os.sched_getaffinity(0))
+
+    def start(code):
+        return subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+        )  # fmt: skip
+
+    with start(BUSY) as aside, start("print(flush=True)\nwhile True: sum(range(10000))") as run:
+        try:
+            assert aside.stdout.readline().split() == [str(os.SCHED_IDLE), "19"]
+            run.stdout.readline()
+            before = [_seconds(p.pid) for p in (aside, run)]
+            time.sleep(3)
+            took, left = (_seconds(p.pid) - b for p, b in zip((aside, run), before, strict=True))
+        finally:
+            aside.kill()
+            run.kill()
+    assert left > 0.3  # others use the machine, too
+    assert took < 0.15 * left
+
+
+def test_a_process_aside_rests_and_goes_on(fresh):
+    aside = compiling.Aside(torch.nn.Linear(1, 1))
+    try:
+        aside.rest(True)
+        _until(lambda: _state(aside.process.pid) == "T", 10)
+        aside.rest(False)
+        _until(lambda: _state(aside.process.pid) not in ("T",), 10)
+        aside.rest(True)
+    finally:
+        aside.close()  # also while it rests
+    aside.rest(False)  # nothing to do any more
+
+
 def _state(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]

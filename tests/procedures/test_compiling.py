@@ -6,10 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from aims_pax.force_field import MemberData
 from aims_pax.force_field import compiling as backend
-from aims_pax.procedures.compiling import COMPILING_PAYS, PAYS, compiling, how, samples_ahead
+from aims_pax.procedures.compiling import BEGINS, COMPILING_PAYS, PAYS, compiling, how, samples_ahead
+from aims_pax.procedures.watch import Watch
 from aims_pax.settings.project import ActiveLearningSettings, InitialDatasetSettings
-from tests.force_field.tiny import ensemble
+from tests.force_field.tiny import ensemble, ethanol
 
 
 def given(compile_="auto", executor="threads", device="cpu", initial=None, active=None):
@@ -82,8 +84,11 @@ def cache(monkeypatch, tmp_path):
 
 class Watched:
     def __init__(self, model):
-        self.closed = False
+        self.closed, self.rests = False, []
         Watched.last = self
+
+    def rest(self, resting):
+        self.rests.append(resting)
 
     def close(self):
         self.closed = True
@@ -98,9 +103,57 @@ def test_a_long_run_compiles_aside_until_it_ends_or_not_at_all(cache, monkeypatc
     with compiling(given(active=LONG), team, atoms):  # long enough to load it, would it be there
         assert (team.compiled, Watched.last) == ("ready", None)
     with compiling(given(active=LONG), team, 9.0):
-        assert team.compiled == "ready"
+        assert (team.compiled, Watched.last) == ("ready", None)
+        team.counted(int(BEGINS / 9.0) + 1)
         assert not Watched.last.closed
     assert Watched.last.closed
+
+
+def test_nothing_is_compiled_aside_before_training_has_cost_as_much(cache, monkeypatch):
+    """A run that ends after ten epochs has not paid for minutes of compiling."""
+    monkeypatch.setattr(backend, "Aside", Watched)
+    Watched.last, team = None, ensemble((1,))
+    data = [MemberData(ethanol(5), ethanol(2, 1))]
+    with compiling(given(active=LONG), team, 9.0):
+        team.train(data, 10)
+        assert Watched.last is None
+        assert team.samples == 50
+    with compiling(given(active=LONG), team, BEGINS / 60):
+        team.train(data, 1)
+        assert Watched.last is None
+        team.train(data, 1)  # 60 structures by now
+        assert Watched.last is not None
+
+
+def test_a_run_of_few_steps_or_little_walltime_does_not_begin_to_compile(cache, monkeypatch):
+    monkeypatch.setattr(backend, "Aside", Watched)
+    Watched.last, team = None, ensemble((1,))
+    few = LONG | {"max_MD_steps": 100, "skip_step_mlff": 25, "converge_al": False}
+    short = given(active=few, initial={"max_initial_set_size": 10})
+    assert (
+        samples_ahead(short) < samples_ahead(given(active=LONG, initial={"max_initial_set_size": 10})) / 100
+    )
+    with compiling(given(active=LONG), team, 9.0, Watch(seconds=1800.0)):
+        team.counted(10**9)
+    assert Watched.last is None
+    with compiling(given(active=LONG), team, 9.0, Watch(seconds=36_000.0)):
+        team.counted(10**9)
+    assert Watched.last is not None
+
+
+def test_what_is_compiled_aside_rests_while_the_run_is_paused(cache, monkeypatch):
+    monkeypatch.setattr(backend, "Aside", Watched)
+    watch, shown = Watch(), []
+    watch.resting = before = shown.append
+    with compiling(given(active=LONG), team := ensemble((1,)), 9.0, watch):
+        watch.resting(True)
+        watch.resting(False)
+        team.counted(10**9)
+        watch.resting(True)
+        watch.resting(False)
+    assert Watched.last.rests == [True, False]
+    assert shown == [True, False, True, False]
+    assert watch.resting is before
 
 
 def test_what_lies_in_the_cache_is_not_compiled_again(cache, monkeypatch):

@@ -4,7 +4,7 @@ import math
 
 from aims_pax.core.work import Advance, Advanced
 from aims_pax.record.checkpoint import from_plain
-from aims_pax.record.journal import Journal
+from aims_pax.record.journal import Journal, spread
 
 EVENT = Advanced(Advance(0, 0, 25, 1), 25, "abc", (0.1, math.inf), None)
 
@@ -24,3 +24,28 @@ def test_a_torn_line_is_passed_over(folder, caplog):
         file.write('{"time": 3, "sta')
     assert len(list(journal.read())) == 1
     assert "passed over" in caplog.text
+
+
+def test_a_look_at_a_thousand_atoms_takes_no_kilobytes(folder):
+    """`ensemble_sd` has a value for each atom; what decisions go by are the largest, the mean and their number."""
+    values = tuple(0.1 + 0.4 * math.sin(k) ** 2 for k in range(1000))
+    journal = Journal(folder)
+    journal.write("explore", "Advanced", Advanced(Advance(0, 0, 25, 1), 25, "abc", values, None))
+    assert journal.path.stat().st_size < 300
+    (entry,) = journal.read("explore")
+    largest, mean, n = spread(entry["content"]["uncertainty"])
+    assert (largest, n) == (max(values), 1000)
+    assert mean == math.fsum(values) / 1000
+    assert spread(list(values)) == (largest, mean, n)  # an older journal
+
+
+def test_uncertainties_that_are_not_finite_stay_so(folder):
+    journal = Journal(folder)
+    journal.write(
+        "explore", "Advanced", Advanced(Advance(0, 0, 25, 1), 25, "abc", (0.1,) * 50 + (math.inf,), None)
+    )
+    (entry,) = journal.read("explore")
+    largest, _, n = spread(entry["content"]["uncertainty"])
+    assert math.isnan(largest)
+    assert n == 51
+    assert math.isnan(spread([0.1, math.nan])[0])

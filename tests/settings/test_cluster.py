@@ -80,7 +80,7 @@ def test_training_has_a_profile_with_either_type():
 @pytest.mark.parametrize(
     ("profile", "said"),
     [
-        ({"devices": ["gpu0"]}, "expected devices like cuda:0, got 'gpu0'"),
+        ({"devices": ["gpu0"]}, "or cuda:0, got 'gpu0'"),
         ({"devices": ["cuda:0", "cuda:0"]}, "cuda:0 is named twice"),
         ({"devices": []}, "empty list"),
         ({"devices": ["cuda:0"], "workers": 2}, "2 workers for 1 devices"),

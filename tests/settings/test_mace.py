@@ -125,7 +125,7 @@ def test_clipping_can_be_switched_off():
 @pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:1", "CPU"])
 def test_devices(device):
     assert MaceMiscSettings(device=device).device == device.lower()
-    with pytest.raises(ValidationError, match="expected cpu, cuda or cuda:N"):
+    with pytest.raises(ValidationError, match="expected devices like cpu, cuda or cuda:0"):
         MaceMiscSettings(device="gpu")
 
 
