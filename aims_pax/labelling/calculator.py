@@ -223,7 +223,7 @@ def own_folder(calculator: Calculator, scratch: Path | None, frame: Frame) -> It
 
 
 def _check_parity(frame: Frame, kwargs: Mapping[str, Any], how: Conventions) -> None:
-    """Raise Unsupported for a multiplicity the electrons cannot have: some codes compute another one, without a word."""
+    """Raise Unsupported for a multiplicity the electrons cannot have: some codes take another one without a word."""
     if how.spin is None or frame.spin is None:
         return
     charge = written(kwargs, how)[0] if frame.charge is None else frame.charge
