@@ -76,11 +76,9 @@ def test_fixed_atoms_at_constant_pressure(tmp_path):
 
 
 def test_a_geometry_without_md(tmp_path):
-    folder = write_project(
-        tmp_path,
-        {"MD": None},
-        systems={"a": worlds.water(), "b": worlds.water().moved(worlds.water().positions * 1.01)},
-    )
+    water = worlds.water()
+    systems = {"a": water, "b": water.moved(water.positions * 1.01)}
+    folder = write_project(tmp_path, {"MD": None}, systems=systems)
     with open(folder / "aimsPAX.yaml", "a") as file:
         file.write("MD:\n  a: {stat_ensemble: NVT, temperature: 300, friction: 0.01, timestep: 0.5}\n")
     both(folder, "no settings for b; expected a table for each geometry, or one for all")
