@@ -141,8 +141,8 @@ def _as_known(system: System, frame_id: str | None) -> System:
         older = replace(system.frame, **dict.fromkeys(names))  # type: ignore[arg-type]
         if older.id == frame_id:
             log.warning(
-                "geometry %s: this run began with a version that did not read its %s; it continues without; begin in "
-                "an empty folder to have them", system.name, " and ".join(_CALLED[n] for n in names),
+                "geometry %s: this run began with a version that lost its %s; it continues without; begin in an "
+                "empty folder to have them", system.name, " and ".join(_CALLED[n] for n in names),
             )  # fmt: skip
             return replace(system, frame=older)
     return system

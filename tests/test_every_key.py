@@ -1,0 +1,237 @@
+"""Every key that is a yes-or-no or one of several words ends a whole tiny run at each value that is not its default.
+
+The cases are read off the settings themselves: a key or a word added there is run here. What a value needs besides (a
+crystal for a barostat, a control.in for FHI-aims) is in CONTEXT; what the documentation refuses here (no GPU, no
+Slurm) is in REFUSED with the words of the refusal.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import pytest
+
+import aims_pax
+from aims_pax.frames import LabelledFrame
+from aims_pax.labelling.calculator import CalculatorReference
+from aims_pax.settings.keys import Section
+from aims_pax.settings.schema import _choices
+from aims_pax.settings.whole import MACE, PROJECT
+from tests import projects
+from tests.projects import changed, write_project
+from tests.worlds import CONTROL, EMT, crystal, launch, rattled, water, write_species
+
+PACKAGE = Path(aims_pax.__file__).parent
+
+TINY: dict[str, Any] = {
+    "INITIAL_DATASET_GENERATION": {
+        "n_points_per_sampling_step_idg": 2,
+        "max_initial_epochs": 2,
+        "intermediate_epochs_idg": 1,
+        "skip_step_initial": 2,
+        "max_convergence_epochs": 1,
+    },
+    "ACTIVE_LEARNING": {
+        "num_trajectories": 2,
+        "max_MD_steps": 8,
+        "skip_step_mlff": 4,
+        "epochs_per_worker": 1,
+        "max_convergence_epochs": 1,
+        "n_test": 1,
+    },
+}
+NATIVE = {"ARCHITECTURE": {"num_channels": 16, "max_L": 0, "max_ell": 3, "correlation": 2}}
+HERE = {"training": {"workers": 0}, "dynamics": {"workers": 1}}  # no further processes that import torch
+NPT = {"MD": {"stat_ensemble": "NPT", "taup": 1000.0}}
+CRYSTAL = {"systems": {"copper": crystal()}, "mace": {"GENERAL": {"compute_stress": True}}}
+
+# (section, key, value; None for any value) → what else the run needs: changes of aimsPAX.yaml, of mace.yaml, systems
+CONTEXT: dict[tuple[str, str, Any], dict[str, Any]] = {
+    ("INITIAL_DATASET_GENERATION", "initial_sampling", "aimd"): {
+        "project": {"INITIAL_DATASET_GENERATION": {"initial_calculator": None}}
+    },
+    ("INITIAL_DATASET_GENERATION", "initial_sampling", "mace-mp0"): {
+        "project": {"INITIAL_DATASET_GENERATION": {"initial_calculator": None}}, "foundation": True,
+    },
+    ("ACTIVE_LEARNING", "analysis", True): {"project": {"ACTIVE_LEARNING": {"analysis_skip": 4}}},
+    ("ACTIVE_LEARNING", "replay_strategy", "random_subset"): {
+        "project": {"ACTIVE_LEARNING": {"train_subset_size": 20, "valid_subset_size": 20}}
+    },
+    ("ACTIVE_LEARNING", "threshold", "per_system"): {"systems": {"water": water(), "copper": crystal()}},
+    ("CLUSTER", "executor", None): {"project": {"CLUSTER": {"max_workers": 2, **HERE}}},
+    ("CLUSTER", "clean_dirs", False): {"aims": True},
+    ("REFERENCE", "type", "aims"): {"aims": True},
+    ("MD", "stat_ensemble", "NPT"): {"project": NPT, **CRYSTAL},
+    ("MD", "barostat", None): {"project": NPT, **CRYSTAL},
+    ("MISC", "inference", "native"): {"mace": NATIVE},
+    ("GENERAL", "compute_stress", True): {"systems": {"copper": crystal()}},
+    ("TRAINING", "loss", "virials"): CRYSTAL,
+    ("TRAINING", "loss", "stress"): CRYSTAL,
+    ("TRAINING", "loss", "huber"): CRYSTAL,
+    ("TRAINING", "loss", "universal"): CRYSTAL,
+    ("MISC", "error_table", "PerAtomMAEstressvirials"): CRYSTAL,
+    ("MISC", "error_table", "PerAtomRMSEstressvirials"): CRYSTAL,
+}  # fmt: skip
+
+# (section, key, value) → words of the error that the documentation promises
+REFUSED: dict[tuple[str, str, Any], str] = {
+    ("CLUSTER", "executor", "mpi"): "executor",
+    ("CLUSTER", "type", "slurm"): "CLUSTER",
+    ("MISC", "enable_cueq", True): "cueq",
+}
+SLOW = {("TRAINING", "compile", "always")}  # minutes of g++: its own tests compile once for all
+
+
+def keys() -> Iterator[tuple[str, str, Any]]:
+    """(section, key, value) of every value that is not the default."""
+    for name, model in [*PROJECT.items(), *MACE.items()]:
+        for key, field in model.model_fields.items():
+            if field.annotation is bool:
+                yield name, key, not field.default
+            for word in _words(model, key):
+                if word != field.default:
+                    yield name, key, word
+
+
+def _words(model: type[Section], key: str) -> tuple[str, ...]:
+    field = model.model_fields[key]
+    choices = next((c for m in field.metadata if (c := _choices(m))), ())
+    spellings = {"foundational", "fhi_aims", "mtk_full", "mtk_isotropic", "csvr", "bussi"}  # of the same values
+    return tuple(c for c in choices if c not in spellings)
+
+
+CASES = [case for case in keys() if case not in SLOW] + [("MISC", "report", True)]  # off in the tests
+
+
+def prepare(folder: Path, case: tuple[str, str, Any], models: Path) -> Path:
+    """A tiny project with this value and what it needs."""
+    section, key, value = case
+    context = CONTEXT.get(case, CONTEXT.get((section, key, None), {}))
+    project, mace = changed(TINY, context.get("project", {})), dict(context.get("mace", {}))
+    in_mace = section in MACE and key in MACE[section].model_fields
+    if in_mace:
+        mace = changed(mace, {section: {key: value}})
+    else:
+        project = changed(project, {section: {key: value}})
+    if context.get("foundation"):
+        project = changed(project, {"INITIAL_DATASET_GENERATION": {"initial_foundational_size": str(models)}})
+    if context.get("aims"):
+        project = changed(project, with_aims(folder))
+    write_project(folder, project, mace, context.get("systems"))
+    if context.get("aims"):
+        (folder / "control.in").write_text(CONTROL)
+    return folder
+
+
+def with_aims(folder: Path) -> dict[str, Any]:
+    """The stand-in FHI-aims as the reference."""
+    species = str(write_species(folder / "species"))
+    return {
+        "REFERENCE": {"type": "aims", "factory": None},
+        "CLUSTER": {"type": "local", "launch_str": launch("emt", redirect=" > aims.out"), "calc_dir": "calc"},
+        "INITIAL_DATASET_GENERATION": {"species_dir": species},
+        "ACTIVE_LEARNING": {"species_dir": species},
+    }
+
+
+def forked(folder: Path, *words: str, entry: str = "main") -> tuple[int, str]:
+    """A command in a child of this process, where torch and MACE are loaded: exit code and output."""
+    output = folder / "output.txt"
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            os.setsid()
+            os.chdir(folder)
+            file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(file, 1)
+            os.dup2(file, 2)
+            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+            import aims_pax.cli as cli
+
+            sys.argv = [next(c for c, f in projects.ENTRIES.items() if f == entry), *words]
+            getattr(cli, entry)()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status), output.read_text()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny run with every default: its model is a foundation model, its data are given data."""
+    for path in sorted(PACKAGE.rglob("*.py")):  # torch, MACE and all that comes with them: once, for all children
+        importlib.import_module(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts))
+
+    folder = write_project(tmp_path_factory.mktemp("finished"), TINY)
+    code, output = forked(folder)
+    assert code == 0, output
+    return folder
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c[0]}.{c[1]}={c[2]}")
+def test_every_value_of_every_key_ends_a_whole_run(case, finished, tmp_path):
+    folder = prepare(tmp_path, case, next((finished / "results").glob("*.model")))
+    code, output = forked(folder)
+    assert "Traceback" not in output, output
+    if case in REFUSED:
+        assert code == 2, output
+        assert REFUSED[case] in output
+        return
+    assert code == 0, output
+    assert list((folder / "results").glob("*.model")), output
+
+
+COMMANDS = {  # stage → command and its words
+    "initial dataset": ("main_initial_ds", ()),
+    "active learning": ("main_al", ()),
+    "recalculation": ("main_recalc", ("given.xyz", "-o", "again.xyz")),
+    "atomic energies": ("main_atomic_energies", ()),
+    "check --try": ("main", ("check", "--try")),
+}
+LOCAL = ("auto", "inline", "threads", "htex")
+
+
+@pytest.mark.parametrize("reference", ["calculator", "aims"])
+@pytest.mark.parametrize("executor", LOCAL)
+@pytest.mark.parametrize("stage", COMMANDS)
+def test_every_stage_ends_with_every_executor(stage, executor, reference, tmp_path, finished):
+    given = [LabelledFrame(f, CalculatorReference(EMT["factory"], {}).label(f)) for f in rattled(water(), 6)]
+    changes = changed(TINY, {"CLUSTER": {"executor": executor, "max_workers": 2, **HERE}})
+    if stage == "active learning":
+        changes = changed(
+            changes,
+            {
+                "ACTIVE_LEARNING": {"initial_train_dataset": "given.xyz", "converge_al": False},
+            },
+        )
+    if reference == "aims":
+        if executor == "inline" and stage != "recalculation":
+            pytest.skip("one pair of these is enough")
+        changes = changed(changes, with_aims(tmp_path))
+        changes["CLUSTER"]["executor"] = executor
+    if stage == "active learning":
+        changes["INITIAL_DATASET_GENERATION"] = None
+    write_project(tmp_path, changes)
+    if reference == "aims":
+        (tmp_path / "control.in").write_text(CONTROL)
+    ase.io.write(tmp_path / "given.xyz", [g.to_atoms() for g in given], format="extxyz")
+    entry, words = COMMANDS[stage]
+    code, output = forked(tmp_path, *words, entry=entry)
+    assert "Traceback" not in output, output
+    assert code == 0, output
