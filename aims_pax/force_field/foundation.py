@@ -27,15 +27,17 @@ def load(
     """A foundation model as a potential of one member; it knows its `elements`.
 
     size_or_path: `small`, `medium`, `large` … as MACE names them (downloaded at first use into MACE's cache),
-    or a path to a local .model file, relative to `folder` (a file called as a size: `./small`). inference: as MISC.inference; what cannot be native
-    is left to torch, whatever the models of the run are asked for. key: where another model can be named.
+    or a path to a local .model file, relative to `folder` (`./small` for a file called so).
+    inference: as MISC.inference; what cannot be native is left to torch, whatever the models of the run are asked for. key: where another model can be named.
     Raises SettingsError for an unknown size, a missing file or one that is no MACE model, and SetupError
     when a download is needed and fails.
     """
     known = _sizes()
     path = Path(size_or_path).expanduser()
     path = path if path.is_absolute() or folder is None else folder / path
-    if size_or_path in known:  # also where a file of that name lies: opening a model runs code, so it must be meant
+    if (
+        size_or_path in known
+    ):  # also where a file of that name lies: opening a model runs code, so it must be meant
         path = _download(size_or_path, key)
     elif not path.is_file():
         raise SettingsError(

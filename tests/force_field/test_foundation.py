@@ -93,7 +93,7 @@ def test_one_that_cannot_be_native_is_left_to_torch_even_if_the_members_must_be(
 
 
 def test_a_file_that_is_only_called_like_a_size_is_not_opened(model_file, tmp_path, monkeypatch):
-    """`small` is a size; a file of that name in the working folder was not named. Opening it would run what is in it."""
+    """`small` is a size; a file of that name in the folder was not named. Opening it would run what is in it."""
     asked = []
     monkeypatch.setattr(
         foundation_models(), "download_mace_mp_checkpoint", lambda size: asked.append(size) or str(model_file)
