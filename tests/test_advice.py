@@ -74,11 +74,10 @@ def test_an_initial_dataset_that_could_not_be_made_begins_again_once_its_cause_i
     (folder / "broken.py").write_text(BROKEN)
     failed = command(folder=folder)
     assert failed.returncode == 1
-    if "remove" not in said(failed):
-        pytest.skip("stopped earlier, with another advice")
-    assert f"remove {folder / 'restart' / 'initial'}, run again" in said(failed)
     (folder / "mended").touch()
-    shutil.rmtree(folder / "restart" / "initial")
+    if "remove" in said(failed):
+        assert f"remove {folder / 'restart' / 'initial'}, run again" in said(failed)
+        shutil.rmtree(folder / "restart" / "initial")
     done = command(folder=folder)
     assert done.returncode == 0, done.stderr
 

@@ -103,7 +103,14 @@ def keys() -> Iterator[tuple[str, str, Any]]:
 def _words(model: type[Section], key: str) -> tuple[str, ...]:
     field = model.model_fields[key]
     choices = next((c for m in field.metadata if (c := _choices(m))), ())
-    spellings = {"foundational", "fhi_aims", "mtk_full", "mtk_isotropic", "csvr", "bussi"}  # of the same values
+    spellings = {
+        "foundational",
+        "fhi_aims",
+        "mtk_full",
+        "mtk_isotropic",
+        "csvr",
+        "bussi",
+    }  # of the same values
     return tuple(c for c in choices if c not in spellings)
 
 
@@ -175,7 +182,9 @@ def forked(folder: Path, *words: str, entry: str = "main") -> tuple[int, str]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny run with every default: its model is a foundation model, its data are given data."""
-    for path in sorted(PACKAGE.rglob("*.py")):  # torch, MACE and all that comes with them: once, for all children
+    for path in sorted(
+        PACKAGE.rglob("*.py")
+    ):  # torch, MACE and all that comes with them: once, for all children
         importlib.import_module(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts))
 
     folder = write_project(tmp_path_factory.mktemp("finished"), TINY)

@@ -52,6 +52,7 @@ def status(folder: Path) -> dict[str, Any]:
         "last_sign_s_ago": _plain(now - heard if heard else math.nan),
         "reason": _reason(run),
         "verdict": verdict(run).text if run.state == "finished" else None,
+        "goal": verdict(run).kind,
         "stage": None if stage is None else stage.name,
         "stage_s": _plain(spent),
         "stages": {s.name: s.stopped for s in stages},
@@ -239,7 +240,7 @@ def _modified(path: Path) -> float:
 
 
 def _head(now: dict[str, Any]) -> str:
-    parts = [now["name"], now["state"]]
+    parts = [now["name"], now["state"] + (", goal not reached" if now["goal"] == "missed" else "")]
     if now["paused_s"] is not None and now["state"] == "paused":
         parts[-1] += f" for {duration(now['paused_s'])}"
     if now["host"]:

@@ -110,10 +110,12 @@ def _head(run: RunRecord) -> str:
     )
     said = verdict(run)
     judged = f'<p class="verdict {said.kind.replace(" ", "-")}">{escaped(said.text)}</p>'
+    missed = said.kind == "missed"
+    state = "finished, goal not reached" if missed else STATES[run.state]
     problem = f"<p class=error>{escaped(run.error)}</p>" if run.error and run.state != "finished" else ""
     return (
         f"<header><div class=head><h1>{escaped(run.name)}</h1>"
-        f'<span class="state {run.state}">{escaped(STATES[run.state])}</span></div>'
+        f'<span class="state {"missed" if missed else run.state}">{escaped(state)}</span></div>'
         f"<p class=sub>{escaped(ledger.story(run))}</p>{judged}{problem}<div class=tiles>{tiles}</div></header>"
     )
 

@@ -21,7 +21,7 @@ p{margin:0 0 12px}
 .state{font-size:13px;font-weight:600;padding:2px 10px;border-radius:99px;border:1px solid currentColor;
 white-space:nowrap}
 .state.finished{color:var(--green)}.state.running,.state.starting{color:var(--blue)}
-.state.stopped,.state.killed{color:var(--vermillion)}
+.state.stopped,.state.killed,.state.missed{color:var(--vermillion)}
 .sub{color:var(--muted);margin:6px 0 20px}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:1px;background:var(--line);
 border:1px solid var(--line);border-radius:10px;overflow:hidden}

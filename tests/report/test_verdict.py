@@ -33,6 +33,9 @@ def test_a_goal_that_was_missed_names_error_goal_reason_and_next_step(run):
     assert f"on {n} validation frames" in said.text
     assert "ended by max_labels: 40" in said.text
     assert "raise ACTIVE_LEARNING.max_labels, then run the same command" in said.text
+    html, *_ = page(asked(run, mae / 2))
+    assert '<span class="state missed">finished, goal not reached</span>' in html
+    assert '<span class="state finished">finished</span>' in page(asked(run, 0))[0]
 
 
 @pytest.mark.parametrize(("n_valid", "kind"), [(None, "reached"), (1, "missed"), (0, "missed")])
