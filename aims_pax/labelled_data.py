@@ -246,7 +246,7 @@ def frame_of(atoms: Atoms) -> Frame:
     """The structure. Raises SettingsError when a stored `frame_id` does not fit it."""
     frame = Frame.from_atoms(atoms)
     written = atoms.info.get("frame_id")
-    if written is not None and written != frame.id:
+    if isinstance(written, str) and written != frame.id:  # a number: ASE read an id that looks like one
         raise SettingsError(
             f"frame_id {written} does not fit its geometry (which hashes to {frame.id}): "
             "the structure was changed after it was labelled; remove the frame_id if that is meant"
