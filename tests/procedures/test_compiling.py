@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from aims_pax.force_field import compiling as backend
 from aims_pax.force_field import MemberData
+from aims_pax.force_field import compiling as backend
 from aims_pax.procedures.compiling import BEGINS, COMPILING_PAYS, PAYS, compiling, how, samples_ahead
 from aims_pax.procedures.watch import Watch
 from aims_pax.settings.project import ActiveLearningSettings, InitialDatasetSettings
