@@ -27,7 +27,7 @@ def load(
     """A foundation model as a potential of one member; it knows its `elements`.
 
     size_or_path: `small`, `medium`, `large` … as MACE names them (downloaded at first use into MACE's cache),
-    or a path to a local .model file, relative to `folder` (a file called as a size: `./small`).
+    or a path to a local .model file, relative to `folder` (`./small` for a file called so).
     inference: as MISC.inference; what cannot be native is left to torch, whatever the models of the run are asked
     for. key: where another model can be named.
     Raises SettingsError for an unknown size, a missing file or one that is no MACE model, and SetupError

@@ -45,6 +45,7 @@ def create(run: Run) -> stage.State:
         discard(run.folder, "converge-initial")  # it converged on the data of an earlier attempt
         state = stage.begin(rules)
     elif not exists(run.folder.restart / "explore"):
+        run.dataset.begin_again(world.entries)  # what active learning added, if its snapshots were moved away
         state = stage.reopen(state, rules)
     if state.stopped:
         log.info("the initial dataset is complete (%s)", state.stopped)

@@ -78,6 +78,7 @@ class StageWorld:
         self.seen: dict[int, Seen] = {}  # trajectory → its last look, for the person watching
         self._sizes: dict[Train, int] = {}  # of the training sets when visits elsewhere began
         self.fresh = False  # nothing was there to continue
+        self.entries = 0  # of the dataset, in the snapshot that was read
 
     def drive(self, state: Any, rules: Any) -> Any:
         """Run the stage to its end from this state."""
@@ -269,9 +270,10 @@ class StageWorld:
         self.fresh = snapshot is None
         if snapshot is None:
             return None
+        self.entries = int(snapshot.remarks["entries"])
         state = from_plain(kind, snapshot.state)
         if self.stage.outstanding(state, self.rules):
-            self.run.dataset.keep_first(snapshot.remarks["entries"])
+            self.run.dataset.keep_first(self.entries)
         self.run.ensemble.restore(snapshot.weights)
         self.run.ensemble.version = snapshot.version
         self.origins = {i: dict(o) for i, o in snapshot.remarks["origins"].items()}
