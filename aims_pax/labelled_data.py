@@ -233,7 +233,7 @@ def labelled_frame(atoms: Atoms, keys: LabelKeys = OURS) -> LabelledFrame:
 
     Raises SettingsError when a label is missing, of the wrong shape, or belongs to another geometry.
     """
-    _finite_structure(atoms)
+    finite_structure(atoms)
     energy, forces = _required(atoms, keys)
     frame = frame_of(atoms)
     label = Label(energy, forces, _stress(atoms, keys))
@@ -243,8 +243,11 @@ def labelled_frame(atoms: Atoms, keys: LabelKeys = OURS) -> LabelledFrame:
 
 
 def frame_of(atoms: Atoms) -> Frame:
-    """The structure. Raises SettingsError when a stored `frame_id` does not fit it."""
-    frame = Frame.from_atoms(atoms)
+    """The structure. Raises SettingsError when it is none, or a stored `frame_id` does not fit it."""
+    try:
+        frame = Frame.from_atoms(atoms)
+    except (ValueError, TypeError, OverflowError, KeyError) as error:  # spin=two, charge=T
+        raise SettingsError(unreadable(error)) from error
     written = atoms.info.get("frame_id")
     if isinstance(written, str) and written != frame.id:  # a number: ASE read an id that looks like one
         raise SettingsError(
@@ -365,7 +368,7 @@ def _believable(labelled: LabelledFrame) -> None:
         raise SettingsError(f"{error.reason}; correct or remove this structure") from error
 
 
-def _finite_structure(atoms: Atoms) -> None:
+def finite_structure(atoms: Atoms) -> None:
     """Positions, cell and what else makes the structure are numbers. Raises SettingsError."""
     _finite("the position of atom {}", atoms.positions)
     _finite("lattice vector {}", atoms.cell.array)

@@ -234,7 +234,7 @@ def with_method(k, method, energy):
 def test_labels_of_two_methods_of_one_frame_are_two_entries_of_the_pool(tmp_path):
     data = Dataset(tmp_path)
     data.add(with_method(1, "old", -1.0), "train")
-    data.begin_anew()
+    data.begin_again(0)
     assert data.train(0) == []
     assert data.labelled(made(1).id, "new") is None
     data.add(with_method(1, "new", -5.0), "train")

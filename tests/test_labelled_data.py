@@ -86,6 +86,8 @@ def test_a_line_that_does_not_belong_is_named_and_not_the_end(tmp_path):
         ("REF_energy=-1.0", 'REF_energy="-1.0 -2.0"', "expected one number"),
         ("REF_energy=-1.0", "REF_energy=low", "REF_energy is 'low'; expected one number (eV)"),
         ("REF_energy=-1.0", "REF_energy", "expected one number (eV)"),
+        ("REF_energy=-1.0", "spin=two REF_energy=-1.0", "structure 1 (counted from 1)"),
+        ("REF_energy=-1.0", 'charge="0 1" REF_energy=-1.0', "structure 1 (counted from 1)"),
         ("0.10000000\n", "0.10000000 7.0\n", "the line of atom 1 of 2 has 8 columns, expected 7"),
     ],
 )

@@ -369,7 +369,7 @@ def _dataset(folder: RunFolder) -> Dataset:
     """The data of this run; of a run whose restart/ was removed only the labelled frames remain."""
     dataset = Dataset(folder.data)
     if not has_snapshots(folder):
-        dataset.begin_anew()
+        dataset.begin_again(0)
     return dataset
 
 
