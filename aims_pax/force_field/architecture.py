@@ -10,13 +10,15 @@ from aims_pax.settings.mace import ArchitectureSettings
 
 def architecture(model: MaceModel) -> dict[str, Any]:
     """{key of ARCHITECTURE: value} as far as a model tells, and `hidden_irreps`, `parameters`."""
-    hidden = model.products[0].linear.irreps_out  # of the first layer: the last may keep scalars only
+    hidden = model.products[0].linear.irreps_out
     found: dict[str, Any] = {
         "model": type(model).__name__,
         "r_max": round(float(model.r_max), 6),
         "num_interactions": int(model.num_interactions),
         "num_channels": int(hidden[0].mul),
-        "max_L": int(hidden.lmax),
+        "max_L": int(hidden.lmax)
+        if len(model.products) > 1
+        else None,  # the last layer may keep scalars only
         "max_ell": int(model.spherical_harmonics.irreps_out.lmax),
         "correlation": _correlation(model),
         "num_radial_basis": int(model.radial_embedding.out_dim),

@@ -40,7 +40,8 @@ def test_what_a_model_is_made_of_is_read_from_it():
         found = architecture(tiny.ensemble([1], (1, 8), **changes).members[0].model)
         for key in ("num_channels", "max_L", "max_ell", "correlation", "num_radial_basis", "num_interactions", "r_max",
                     "num_cutoff_basis", "MLP_irreps", "model", "interaction"):  # fmt: skip
-            assert found[key] == getattr(s.architecture, key), (changes, key)
+            if key != "max_L" or changes.get("num_interactions") != 1:  # one layer alone has scalars only
+                assert found[key] == getattr(s.architecture, key), (changes, key)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,8 @@ def test_an_architecture_that_is_written_and_is_not_theirs_is_refused_by_check_a
     settings = read_settings(folder)
     systems = read_geometries(settings)
     with pytest.raises(
-        SettingsError, match=rf"ARCHITECTURE\.{key}: {value} in mace.yaml, {theirs} in .*delete these keys"
+        SettingsError,
+        match=rf"(?s)ARCHITECTURE\.{key}: {value} in mace.yaml, {theirs} in .*delete these keys",
     ) as e:
         given_models_and_data(settings, systems)
     assert str(e.value).count("ARCHITECTURE") == 2

@@ -47,7 +47,7 @@ def test_no_line_is_longer_than_a_terminal_of_80_columns(folder):
     assert max(map(len, text)) <= 80
     assert "finished" in text[0]
     said = " ".join(" ".join(text).split())
-    assert "labels 63 done (42 initial dataset + 21 active learning) · 9 failed (9 Crashed)" in said
+    assert "labels 63 done (22 initial dataset + 41 active learning) · 9 failed (9 Crashed)" in said
     assert any("0.071 / 0.282 eV/Å" in line for line in text)
 
 

@@ -121,13 +121,14 @@ def refusal(folder, settings, method):
 def test_another_method_is_refused_key_by_key(begun):
     described(begun, "abc", factory="m:f", kwargs={"method": "GFN1-xTB"}, source="1")
     described(begun, "def", factory="m:f", kwargs={"method": "GFN2-xTB", "charge": 1}, source="2")
+    (begun.data / "labelled.xyz").touch()
     said = refusal(begun, SETTINGS, "def")
     assert "  REFERENCE.kwargs.method: GFN1-xTB → GFN2-xTB: labels of two reference methods" in said
     assert "  REFERENCE.kwargs.charge: not set → 1: " in said
     assert "  the module of REFERENCE.factory: changed contents: " in said
     assert "m:f" not in said
     assert "abc" not in said
-    assert "label this data again" in said
+    assert "label this data again with the new method: aims-PAX-recalc data/labelled.xyz" in said
 
 
 def test_another_control_in_is_refused_with_its_keywords(begun):

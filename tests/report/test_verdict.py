@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from aims_pax.report import course
 from aims_pax.report.card import card, gaps
-from aims_pax.report.nouns import Converged
+from aims_pax.report.nouns import Converged, Observables
 from aims_pax.report.page import page
 from aims_pax.report.verdict import validation_error, verdict
 
@@ -95,8 +96,13 @@ def test_the_epoch_that_is_marked_is_the_one_whose_weights_were_kept(folder):
 
 def test_a_temperature_ramp_is_drawn_and_no_error(run):
     ramp = replace(run, settings={**run.settings, "aimsPAX.MD.temperature": "[200.0, 500.0]"})
-    html, *_ = page(ramp)
-    assert 'id="temperature"' in html
+    seen = Observables(
+        0, *(np.array(v) for v in ([5.0, 10, 15], [210.0, 300, 480], [-1.0] * 3, [1.0] * 3, [9.0] * 3))
+    )
+    (temperature, *_) = course.observables(replace(ramp, observables=(seen,)))
+    assert temperature.name == "temperature"
+    assert course._targets(ramp) == [200.0, 500.0]
+    assert course._targets(run) == [500.0]
 
 
 def test_stress_is_not_judged_where_nothing_learnt_it(run):
