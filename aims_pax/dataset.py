@@ -170,23 +170,6 @@ class Dataset:
             write_text(self.folder / ENTRIES, "".join(map(_line, entries)))
 
     def begin_again(self, n: int) -> None:
-        """A stage that adds to the first n entries begins again: what was added after them is set aside.
-
-        Those entries are kept in `splits.earlier.jsonl` and every frame with its label stays in the pool. Without this
-        the sets would hold frames that the new attempt has never counted. Raises RestartError as `keep_first` does.
-        """
-        earlier = self.entries[n:]
-        if not earlier:
-            return
-        if self.folder is not None:
-            append_text(self.folder / EARLIER, "".join(map(_line, earlier)), sync=True)
-            log.info(
-                "%s: %d entries of an earlier attempt set aside in %s; their labels are kept",
-                self.folder / ENTRIES, len(earlier), EARLIER,
-            )  # fmt: skip
-        self.keep_first(n)
-
-    def begin_again(self, n: int) -> None:
         """A stage that adds to the first n entries begins again: what it added before is set aside.
 
         Those entries are kept in `splits.earlier.jsonl` and every frame with its label stays in the pool. Without this
