@@ -16,6 +16,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -299,6 +300,9 @@ def _required(atoms: Atoms, keys: LabelKeys) -> tuple[float, Array]:
     energy, forces = _value(atoms, keys.energy), _value(atoms, keys.forces)
     if energy is None or forces is None:
         raise SettingsError(_missing(atoms, keys, keys.energy if energy is None else keys.forces))
+    if isinstance(energy, str):  # what looks like no usual number, `-1e3`, has stayed text
+        with suppress(ValueError):
+            energy = float(energy)
     if isinstance(energy, bool | np.bool_ | str) or np.size(energy) != 1:
         raise SettingsError(f"{keys.energy} is {energy!r}; expected one number (eV)")
     if np.shape(forces) != (len(atoms), 3):

@@ -130,7 +130,6 @@ def test_kwargs_that_say_otherwise_are_named(folder):
         ),
         ("multiplicity 3", ("spin: 1",), "says multiplicity 3, which contradicts the multiplicity 1"),
         ("charge 1\nfixed_spin_moment 2", (), "multiplicity 3: 9 electrons are an odd number"),
-        ("charge one", ("charge: 1",), "control.in: charge one: expected a number"),
     ],
 )
 def test_control_in_and_the_geometry_must_agree(folder, line, keys, said):

@@ -216,7 +216,11 @@ def test_errors_in_a_map_name_the_system(tmp_path):
 
 
 def test_stress_promotes_the_weighted_loss_and_says_so(tmp_path):
-    settings = read(tmp_path, mace=with_key(MACE, "GENERAL", "compute_stress: True"))
+    mace = with_key(MACE, "GENERAL", "compute_stress: True")
+    settings = read(tmp_path, mace=mace)
+    assert settings.mace.training.loss == "stress"
+    assert settings.warnings == (), "the default was not written by anybody"
+    settings = read(tmp_path, mace=with_key(mace, "TRAINING", "loss: weighted"))
     assert settings.mace.training.loss == "stress"
     assert "weighted has no stress term; stress is used" in settings.warnings[0]
 
