@@ -35,7 +35,7 @@ def spread(written: Any) -> tuple[float, float, int]:
     """(largest, mean, number) of uncertainties as a journal holds them: all of them (older ones), or in brief."""
     if isinstance(written, dict):
         return float(written["largest"]), float(written["mean"]), int(written["n"])
-    if not all(map(math.isfinite, written)):
+    if not written or not all(map(math.isfinite, written)):
         return math.nan, math.nan, len(written)
     return max(written), math.fsum(written) / len(written), len(written)
 
