@@ -48,7 +48,8 @@ CONTENTS = {  # of the method, hashes of
     "REFERENCE.species": "the species files",
     "REFERENCE.source": "the module of REFERENCE.factory",
 }
-NO_LABEL = ("aimsPAX.CLUSTER", "aimsPAX.MISC", "mace.MISC")  # sections
+FOLDERS = ("mace.GENERAL.model_dir", "mace.GENERAL.loss_dir", "mace.GENERAL.checkpoints_dir")
+NO_LABEL = ("aimsPAX.CLUSTER", "aimsPAX.MISC", "mace.MISC", *FOLDERS)
 SILENT = ("aimsPAX.MISC.path_to_geometry", "aimsPAX.REFERENCE")  # told by geometries and method below
 
 
