@@ -53,8 +53,9 @@ CONTENTS = {  # of the method, hashes of
     "REFERENCE.source": "the module of REFERENCE.factory",
 }
 CONTENT = "REFERENCE.contents."  # hashes of the modules and files of a calculator, by their names
-NO_LABEL = ("aimsPAX.CLUSTER", "aimsPAX.MISC", "mace.MISC")  # sections
 _CALLED = {"zero_moments": "initial moments of zero", "masses": "masses"}
+FOLDERS = ("mace.GENERAL.model_dir", "mace.GENERAL.loss_dir", "mace.GENERAL.checkpoints_dir")
+NO_LABEL = ("aimsPAX.CLUSTER", "aimsPAX.MISC", "mace.MISC", *FOLDERS)
 SILENT = ("aimsPAX.MISC.path_to_geometry", "aimsPAX.REFERENCE")  # told by geometries and method below
 
 
