@@ -46,7 +46,6 @@ PLANS = {
     "limit": {"fault": "hang:0.4", "limit": 15.0, "frames": 6, "jobs": 3},
     "killed": {"seconds": 20.0, "frames": 4},
     "abandoned": {"seconds": 15.0, "frames": 4},
-    "stopped": {"seconds": 300.0, "limit": 400.0, "frames": 3},
 }
 
 
@@ -126,11 +125,6 @@ def kill_the_driver(slurm: Cluster, drivers: dict[str, Driver]) -> None:
     drivers["abandoned"].kill()
 
 
-def stop_the_driver(slurm: Cluster, drivers: dict[str, Driver]) -> None:
-    running(drivers["stopped"])
-    drivers["stopped"].process.terminate()
-
-
 def count_the_steps(slurm: Cluster, drivers: dict[str, Driver]) -> None:
     driver = drivers["plain"]
     driver.steps = 0
@@ -143,7 +137,7 @@ def count_the_steps(slurm: Cluster, drivers: dict[str, Driver]) -> None:
 
 
 FAULTS = [count_the_steps, cancel_the_block, kill_the_node, kill_a_worker, restart_the_controller,
-          kill_the_driver_and_start_it_again, kill_the_driver, stop_the_driver]  # fmt: skip
+          kill_the_driver_and_start_it_again, kill_the_driver]  # fmt: skip
 
 
 # what must hold -------------------------------------------------------------------------------------------
@@ -179,7 +173,7 @@ def tidy(slurm: Cluster, driver: Driver) -> None:
     slurm.until(lambda: driver.jobs(slurm) == {}, PATIENCE)  # a cancelled job shows as COMPLETING for a while
     assert left(driver.folder) == []
     assert list((driver.folder / "data").rglob("*.claim")) == []
-    assert not (driver.folder / "parsl" / "runs.json").exists()
+    assert [p.name for p in (driver.folder / "restart").iterdir()] == []
 
 
 def test_two_jobs_run_at_once_inside_one_block(slurm, drivers):
@@ -242,12 +236,6 @@ def test_a_worker_killed_costs_its_calculation_and_no_more(slurm, drivers):
     whole(driver)
     assert {f for f, n in Counter(driver.begun()).items() if n > 1} == driver.hit
     assert "computed again" in driver.log()
-    tidy(slurm, driver)
-
-
-def test_stopped_by_sigterm_nothing_stays_running(slurm, drivers):
-    driver = drivers["stopped"]
-    assert driver.process.wait(PATIENCE) == 128 + signal.SIGTERM
     tidy(slurm, driver)
 
 
