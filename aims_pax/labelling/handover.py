@@ -145,7 +145,10 @@ class Handover:
             known = json.loads(signatures)
         except (OSError, ValueError):
             return []
-        if not key or not any(hmac.compare_digest(_signature(key, content), str(s)) for s in known):
+        if not key or not isinstance(known, list):
+            return []
+        own = _signature(key, content).encode()
+        if not any(hmac.compare_digest(own, str(s).encode()) for s in known):
             return []
         tasks = pickle.loads(content)
         return tasks if isinstance(tasks, list) else []

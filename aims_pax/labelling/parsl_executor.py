@@ -10,6 +10,7 @@ import logging
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -29,6 +30,7 @@ from parsl.executors.base import ParslExecutor as Backend
 from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
 from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
 from parsl.jobs.error_handlers import windowed_error_handler
+from parsl.jobs.states import JobState, JobStatus
 from parsl.providers import LocalProvider
 
 from aims_pax.errors import SetupError
@@ -167,7 +169,7 @@ class ParslExecutor:
             interchange_launch_cmd=INTERCHANGE,
             # the default handler fails every task when the first block dies
             block_error_handler=partial(windowed_error_handler, threshold=3),
-            provider=LocalProvider(  # type: ignore[no-untyped-call]
+            provider=LocalPools(  # type: ignore[no-untyped-call]
                 init_blocks=1, min_blocks=1, max_blocks=1, worker_init=worker_init(self.folder)
             ),
         )
@@ -186,6 +188,30 @@ class QuotedPool(HighThroughputExecutor):
         finally:
             for name, path in paths.items():
                 setattr(self, name, path)
+
+
+class LocalPools(LocalProvider):
+    """The same for the script that starts them."""
+
+    def submit(self, command: str, tasks_per_node: int, job_name: str = "labels") -> str:
+        script = os.path.abspath(f"{self.script_dir}/{job_name}.{time.time()}.sh")
+        launched = self.launcher(command, tasks_per_node, self.nodes_per_block)
+        Path(script).write_text(f"{self.worker_init}\n{launched}")
+        # as Parsl does it: `status` reads the exit code from a file
+        start = (
+            'echo - > "$0.ec" && { { bash "$0" 1> "$0.out" 2> "$0.err"; echo $? > "$0.ec"; } '
+            ">/dev/null 2>&1 & echo $!; }"
+        )
+        pid = subprocess.run(
+            ["/bin/bash", "-c", start, script],
+            capture_output=True,
+            text=True,
+            check=True,
+            start_new_session=True,
+        ).stdout.strip()
+        status = JobStatus(JobState.RUNNING)
+        self.resources[pid] = {"job_id": pid, "status": status, "remote_pid": int(pid), "script_path": script}
+        return pid
 
 
 def _quoted(path: str) -> str:

@@ -158,3 +158,10 @@ def processes_in(folder: Path) -> list[str]:
             return []
         time.sleep(0.1)
     return found
+
+
+def test_worker_processes_start_in_a_folder_of_any_name(tmp_path):
+    folder = tmp_path / "my {project} 100% 'a'"
+    folder.mkdir()
+    with make_executor("htex", 1, folder / "parsl", folder) as it:
+        assert it.submit(os.getcwd).result(60) == str(folder)

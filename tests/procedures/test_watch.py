@@ -2,11 +2,13 @@
 
 import os
 import signal
+import threading
 import time
 
 import pytest
 
 from aims_pax.procedures.watch import Stopped, Watch, walltime
+from aims_pax.processes import interruptible
 
 
 def test_signals_only_set_a_flag_and_handlers_come_back():
@@ -53,6 +55,69 @@ def test_a_slurm_that_does_not_answer_is_no_reason_to_stop(caplog, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert walltime(None, {"SLURM_JOB_ID": "1"}) is None
     assert "max_walltime" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU]
+)
+def test_whatever_a_scheduler_or_a_closed_terminal_sends_means_run_me_again(number):
+    watch = Watch()
+    with watch.listening():
+        os.kill(os.getpid(), number)
+        with pytest.raises(Stopped, match=signal.Signals(number).name) as stopped:
+            watch.raise_if_stopped()
+    assert stopped.value.code == 75
+
+
+def test_a_calculation_in_this_process_is_interrupted_by_a_signal_and_by_the_walltime():
+    """No except of somebody's calculator takes it for an error."""
+    for watch, number in ((Watch(), signal.SIGTERM), (Watch(0.5), None)):
+        with watch.listening(), interruptible():
+            if number is not None:
+                threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
+            began = time.monotonic()
+            with pytest.raises(Stopped) as stopped:
+                _patient()
+        assert stopped.value.code == 75
+        assert time.monotonic() - began < 2
+
+
+def _patient():
+    try:
+        time.sleep(20)
+    except Exception as error:
+        raise AssertionError("taken for an error of the calculator") from error
+
+
+def test_outside_of_calculations_a_signal_only_sets_the_flag():
+    watch = Watch(0.2)
+    with watch.listening():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.4)  # the walltime is over, too
+        assert watch.signal == signal.SIGTERM
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+def test_a_heterogeneous_job_ends_with_its_first_component_whatever_the_user_likes_to_see(
+    monkeypatch, tmp_path
+):
+    soon, later = (time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + s)) for s in (1000, 5000))
+    squeue = tmp_path / "squeue"
+    squeue.write_text(
+        f"#!/bin/sh\n[ -z \"$SLURM_TIME_FORMAT$SQUEUE_STATES\" ] || exit 1\nprintf '{later}\\n{soon}\\n'\n"
+    )
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    environment = {"SLURM_JOB_ID": "1", "SLURM_TIME_FORMAT": "relative", "SQUEUE_STATES": "PD"}
+    assert walltime(None, {**os.environ, **environment}) == pytest.approx(1000, abs=5)
+
+
+def test_stop_with_cancel_says_so(quick):
+    watch = Watch(wishes=Left("cancel", None))
+    assert watch.stop()
+    with pytest.raises(Stopped, match="aims-PAX stop --cancel") as stopped:
+        watch.raise_if_stopped()
+    assert (stopped.value.code, stopped.value.cancel) == (3, True)
 
 
 def test_whoever_looks_gives_a_sign_of_life():

@@ -35,7 +35,7 @@ PLANS = {
     "queue": {"header": on("dev4"), "frames": 5, "seconds": 2.0, "walltime": 15.0, "patience": 15.0},
     "cancelled": {"seconds": 300.0, "limit": 400.0, "frames": 2, "cancel": True},
     "interrupted": {"seconds": 300.0, "limit": 400.0, "frames": 3},
-    "machine": {"seconds": 80.0, "frames": 2},
+    "machine": {"seconds": 80.0, "limit": 300.0, "frames": 2},
 }
 
 
@@ -78,6 +78,8 @@ def stopped_and_started(number: int | None):
             driver.process.send_signal(number)
         code = driver.process.wait(PATIENCE)
         took, after = time.monotonic() - began, jobs(slurm, driver)
+        driver.plan["walltime"] = None  # the next one lives until the end
+        (driver.folder / "plan.json").write_text(json.dumps(driver.plan))
         driver.start()
         return {"code": code, "took": took, "before": before, "after": after, "at work": at_work}
 
