@@ -195,19 +195,6 @@ def _names(said: str) -> tuple[str, str, str]:
     return said, Path(said).stem, Path(said).name.replace(".", "_")
 
 
-def real(rest: str, keyword: str) -> float:
-    """The first number of a line, as Fortran reads it. Raises SettingsError naming the keyword.
-
-    >>> real("1d0  whatever", "charge")
-    1.0
-    """
-    word = (rest.split() or [""])[0]
-    try:
-        return float(re.sub("[dD]", "e", word))
-    except ValueError:
-        raise SettingsError(f"{keyword} {rest}: expected a number") from None
-
-
 def parse_control(text: str) -> Control:
     """The text of a control.in. Raises SettingsError when it holds no keyword at all."""
     keywords: list[tuple[str, str]] = []

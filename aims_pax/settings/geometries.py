@@ -16,7 +16,7 @@ from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
 from aims_pax.settings.base import Place
 from aims_pax.settings.callables import loaded
-from aims_pax.settings.control import Control, matching, pair_controls, read_control, real
+from aims_pax.settings.control import Control, matching, pair_controls, read_control
 from aims_pax.settings.conventions import conventions_of, refusal, written
 from aims_pax.systems import System, read_systems
 
@@ -184,7 +184,8 @@ def _said(control: Control) -> dict[str, tuple[str, float]]:
         rest = control.get(keyword)
         if rest is None:
             continue
-        value = real(rest, keyword)
+        value = control.number(keyword)
+        assert value is not None
         if keyword == "fixed_spin_moment":
             if value != int(value):
                 continue

@@ -78,9 +78,13 @@ def test_convergence_that_was_cut_off_is_said_at_the_top_and_is_a_gap(run):
 
 
 def test_given_frames_are_counted_as_given(run):
-    ids = [f for split in run.splits.values() for f in split]
-    text = card(replace(run, given=frozenset(ids[:3])), "tiny_255.model")
-    assert "3 frames of the table came labelled with data that the user gave" in text
+    ids = list(dict.fromkeys(f for split in run.splits.values() for f in split))[:3]
+    structures = tuple(
+        replace(s, info={**s.info, "source": "given:mine.xyz#1"}) if s.id in ids else s
+        for s in run.structures
+    )
+    text = card(replace(run, structures=structures, given=frozenset(ids)), "tiny_255.model")
+    assert "| given in mine.xyz | 3 |" in text
 
 
 def test_the_epoch_that_is_marked_is_the_one_whose_weights_were_kept(folder):
