@@ -142,8 +142,15 @@ def test_an_answer_nobody_reads_ends_it_without_a_word(companion, capfd):
 
 def test_it_ends_with_its_driver_and_leaves_signals_to_it(companion):
     companion.ask("how many")
-    os.kill(companion.process.pid, signal.SIGINT)
-    os.kill(companion.process.pid, signal.SIGTERM)
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+        signal.SIGXCPU,
+    ):
+        os.kill(companion.process.pid, number)
     assert companion.ask("how many") == 2
     companion.connection.close()
     assert companion.process.wait(10) == 0

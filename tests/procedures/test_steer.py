@@ -69,6 +69,25 @@ def test_a_paused_run_can_be_stopped(working):
     assert ended == [3]
 
 
+def test_a_run_can_be_stopped_with_its_calculations(working):
+    folder, _, ended = working
+    said = steer(folder, "cancel")
+    assert "stopped, its calculations are cancelled" in said
+    assert ended == [3]
+    with pytest.raises(SettingsError, match="nothing to stop --cancel: no aims-PAX works"):
+        steer(folder, "cancel")
+
+
+def test_where_the_last_run_has_left_nothing_that_is_said(tmp_path, monkeypatch):
+    from aims_pax.labelling import slurm_executor
+    from aims_pax.labelling.handover import Handover
+
+    Handover(tmp_path / "restart").write_runs([{"token": "ab"}])
+    monkeypatch.setattr(slurm_executor.slurm, "named", lambda part: {})
+    assert steer(tmp_path, "cancel") == "nothing is left: the blocks of the last run have ended by themselves"
+    assert list((tmp_path / "restart").iterdir()) == []
+
+
 def test_a_run_that_is_busy_is_said_to_follow_later(tmp_path):
     with Lock(tmp_path / "restart" / "lock").held():
         assert "at its next MD step or training batch" in steer(tmp_path, "pause", patience=0.05)

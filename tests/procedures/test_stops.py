@@ -49,7 +49,6 @@ def with_aims(folder: Path, executor: str) -> None:
 CASES = {
     "ab initio MD, threads": (AIMD, "threads", ["aims-PAX"], signal.SIGTERM, 75),
     "ab initio MD, inline": (AIMD, "inline", ["aims-PAX"], signal.SIGHUP, 75),
-    "ab initio MD, a calculator": ({**AIMD, "REFERENCE": FACTORY}, None, ["aims-PAX"], signal.SIGUSR1, 75),
     "a calculator that samples": (LOCAL, None, ["aims-PAX"], signal.SIGTERM, 75),
     "recalculation, inline": ({"REFERENCE": FACTORY}, None, ["aims-PAX-recalc", "data.xyz"], signal.SIGTERM, 75),
     "atomic energies": ({}, "inline", ["aims-PAX-atomic-energies", "H"], signal.SIGINT, 3),
