@@ -169,6 +169,8 @@ def _atoms(head: str, file: TextIO) -> list[str]:
     comment = file.readline()
     if not comment:
         raise _Fault(f"the file ends early, before the first of {n} atoms")
+    if comment.count("Properties=") > 1:
+        raise _Fault("Properties is there twice in one header: two structures in one line")
     written = PROPERTIES.search(comment)
     counts = written[1].split(":")[2::3] if written else ["4"]
     columns = sum(int(c) for c in counts if c.isdecimal())
@@ -213,7 +215,7 @@ def torn_tail(text: str) -> tuple[int, str | None]:
         for _ in range(lines):
             newline = text.find("\n", start)
             if newline < 0:
-                several = len(PROPERTIES.findall(text, end)) > 1
+                several = text.count("Properties=", end) > 1
                 said = f"{number}: {head} atoms are more than there are lines, and other structures follow"
                 return end, said if several else None
             start = newline + 1

@@ -362,7 +362,11 @@ def test_the_record_of_the_settings(tmp_path):
 
     writes = []
     folder = SimpleNamespace(
-        restart=tmp_path, data=tmp_path, write_text=lambda path, text: writes.append(text)
+        root=tmp_path,
+        restart=tmp_path,
+        data=tmp_path,
+        results=tmp_path / "results",
+        write_text=lambda path, text: writes.append(text),
     )
     settings = {"aimsPAX": {"MD": {"temperature": 300.0}}, "mace": {"GENERAL": {"seed": 1}}}
     compare(folder, settings, "m", {"water": "1"})
