@@ -14,6 +14,7 @@ import ase.io
 import yaml
 
 from aims_pax.frames import Frame
+from tests import fork_server
 from tests.worlds import EMT, water
 
 ROOT = Path(__file__).parents[1]
@@ -98,12 +99,18 @@ def write_project(
 
 
 def command(
-    *words: str, folder: Path, name: str = "aims-PAX", **kwargs: Any
+    *words: str, folder: Path, name: str = "aims-PAX", timeout: float | None = None, **kwargs: Any
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command of the package as a user does; returns what it printed and its exit code."""
+    """Run a command of the package as a user does; returns what it printed and its exit code.
+
+    Without further keywords (of `subprocess.run`) it runs in a fork of a process that has torch loaded already.
+    """
     entry = ENTRIES[name]
-    code = f"import sys; sys.argv[0] = {name!r}; from aims_pax.cli import {entry}; {entry}()"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if not kwargs:
+        return fork_server.run(name, entry, words, folder, environment, timeout)
+    code = f"import sys; sys.argv[0] = {name!r}; from aims_pax.cli import {entry}; {entry}()"
     return subprocess.run(
-        [sys.executable, "-c", code, *words], cwd=folder, env=environment, text=True, capture_output=True, **kwargs
+        [sys.executable, "-c", code, *words], cwd=folder, timeout=timeout, text=True, capture_output=True,
+        **{"env": environment, **kwargs},
     )  # fmt: skip

@@ -7,10 +7,6 @@ Slurm) is in REFUSED with the words of the refusal.
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,17 +14,13 @@ from typing import Any
 import ase.io
 import pytest
 
-import aims_pax
 from aims_pax.frames import LabelledFrame
 from aims_pax.labelling.calculator import CalculatorReference
 from aims_pax.settings.keys import Section
 from aims_pax.settings.schema import _choices
 from aims_pax.settings.whole import MACE, PROJECT
-from tests import projects
-from tests.projects import changed, write_project
+from tests.projects import changed, command, write_project
 from tests.worlds import CONTROL, EMT, crystal, launch, rattled, water, write_species
-
-PACKAGE = Path(aims_pax.__file__).parent
 
 TINY: dict[str, Any] = {
     "INITIAL_DATASET_GENERATION": {
@@ -148,45 +140,15 @@ def with_aims(folder: Path) -> dict[str, Any]:
     }
 
 
-def forked(folder: Path, *words: str, entry: str = "main") -> tuple[int, str]:
-    """A command in a child of this process, where torch and MACE are loaded: exit code and output."""
-    output = folder / "output.txt"
-    sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
-        code = 99
-        try:
-            os.setsid()
-            os.chdir(folder)
-            file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.dup2(file, 1)
-            os.dup2(file, 2)
-            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-            import aims_pax.cli as cli
-
-            sys.argv = [next(c for c, f in projects.ENTRIES.items() if f == entry), *words]
-            getattr(cli, entry)()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status), output.read_text()
+def forked(folder: Path, *words: str, name: str = "aims-PAX") -> tuple[int, str]:
+    """Exit code and output of a command."""
+    result = command(*words, folder=folder, name=name, timeout=300)
+    return result.returncode, result.stdout + result.stderr
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny run with every default: its model is a foundation model, its data are given data."""
-    for path in sorted(
-        PACKAGE.rglob("*.py")
-    ):  # torch, MACE and all that comes with them: once, for all children
-        importlib.import_module(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts))
-
     folder = write_project(tmp_path_factory.mktemp("finished"), TINY)
     code, output = forked(folder)
     assert code == 0, output
@@ -207,11 +169,11 @@ def test_every_value_of_every_key_ends_a_whole_run(case, finished, tmp_path):
 
 
 COMMANDS = {  # stage → command and its words
-    "initial dataset": ("main_initial_ds", ()),
-    "active learning": ("main_al", ()),
-    "recalculation": ("main_recalc", ("given.xyz", "-o", "again.xyz")),
-    "atomic energies": ("main_atomic_energies", ()),
-    "check --try": ("main", ("check", "--try")),
+    "initial dataset": ("aims-PAX-initial-ds", ()),
+    "active learning": ("aims-PAX-al", ()),
+    "recalculation": ("aims-PAX-recalc", ("given.xyz", "-o", "again.xyz")),
+    "atomic energies": ("aims-PAX-atomic-energies", ()),
+    "check --try": ("aims-PAX", ("check", "--try")),
 }
 LOCAL = ("auto", "inline", "threads", "htex")
 
@@ -240,7 +202,7 @@ def test_every_stage_ends_with_every_executor(stage, executor, reference, tmp_pa
     if reference == "aims":
         (tmp_path / "control.in").write_text(CONTROL)
     ase.io.write(tmp_path / "given.xyz", [g.to_atoms() for g in given], format="extxyz")
-    entry, words = COMMANDS[stage]
-    code, output = forked(tmp_path, *words, entry=entry)
+    name, words = COMMANDS[stage]
+    code, output = forked(tmp_path, *words, name=name)
     assert "Traceback" not in output, output
     assert code == 0, output
