@@ -138,7 +138,11 @@ class SlurmExecutor(ParslExecutor):
         except (slurm.Refused, SetupError) as error:
             log.warning("Slurm does not say which blocks of an earlier run are there: %s", error)
             return {}
-        ours = {job: (name, state) for job, (name, state) in found.items() if _token(name) in tokens}
+        ours = {
+            job: (name, state)
+            for job, (name, state) in found.items()
+            if _token(name) in tokens and state not in (*slurm.ENDED, "COMPLETING")
+        }
         order = sorted(ours, key=lambda job: (ours[job][1] != "RUNNING", int(job) if job.isdigit() else 0))
         return {job: ours[job][0] for job in order[: self.blocks.most]}
 
