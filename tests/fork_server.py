@@ -66,8 +66,16 @@ def _server() -> subprocess.Popen[str]:
             [sys.executable, "-c", code], cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=1,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
-        atexit.register(server.kill)
+        atexit.register(_stop, server)
     return server
+
+
+def _stop(server: subprocess.Popen[str]) -> None:
+    server.kill()
+    server.wait()
+    for pipe in (server.stdin, server.stdout):
+        if pipe is not None:
+            pipe.close()
 
 
 def _answer(server: subprocess.Popen[str]) -> int:

@@ -46,7 +46,7 @@ def lines(ahead: dict[str, Any]) -> list[str]:
         out.append(_sharing(ahead["processes"]))
     out.append(
         f"memory, estimated, beside about 600 MB of torch and MACE: members {memory['members']:g} MB, "
-        f"a batch of training {memory['training']:g} MB, a step of all trajectories at once {memory['moving']:g} MB"
+        f"a batch of training {memory['training']:g} MB, MD of all trajectories at once {memory['moving']:g} MB"
     )
     out.append(f"disk, estimated: {_range(ahead['disk_MB'])} MB")
     return out
