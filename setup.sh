@@ -56,6 +56,7 @@ case "$mode" in
         echo "results are in $(pwd)/results"
         ;;
     test)
-        .venv/bin/python -m pytest
+        # two files of tests side by side: each has one thread, and most machines have two cores
+        .venv/bin/python -m pytest -n 2 --dist loadfile
         ;;
 esac
