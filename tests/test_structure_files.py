@@ -305,6 +305,10 @@ def test_velocities_and_moments_that_are_results_are_said_to_have_no_effect(tmp_
         ("1\n0 2\nH 0 0 0\n", "charge=0 spin=2"),
         ("1\nProperties=species:S:1:pos:R:3:charge:R:1\nH 0 0 0 1\n", "called initial_charges"),
         ("1\nProperties=species:S:1:pos:R:3:magmom:R:1\nH 0 0 0 1\n", "called initial_magmoms"),
+        (
+            "1\nProperties=species:S:1:pos:R:3:fixed:L:1\nH 0 0 0 T\n",
+            "column of constraints is called move_mask",
+        ),
     ],
 )
 def test_columns_and_comments_without_a_known_name_are_said_to_have_no_effect(tmp_path, text, said):
@@ -316,6 +320,22 @@ def test_a_column_of_masses_by_another_name_is_refused(tmp_path):
     text = "1\nProperties=species:S:1:pos:R:3:mass:R:1\nH 0 0 0 2.014\n"
     assert "call it masses" in refused(at(tmp_path, "a.xyz", text))
     assert "column masses" in refused(at(tmp_path, "b.xyz", "1\n\nD 0 0 0\n"))
+    text = "1\nProperties=species:S:1:pos:R:3:isotope:I:1\nH 0 0 0 2\n"
+    assert "call it masses" in refused(at(tmp_path, "c.xyz", text))
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ("tot_charge=1", "write it as charge="),
+        ("charge=1 total_multiplicity=1", "write it as spin="),
+        ('lattice="5 0 0 0 5 0 0 0 5"', "write the cell as Lattice="),
+        ('cell="5 5 5"', "write the cell as Lattice="),
+        ('Lattice="5 0 0 0 5 0 0 0 5" PBC="F F F"', "write it as pbc="),
+    ],
+)
+def test_a_charge_multiplicity_or_cell_by_another_name_is_refused(tmp_path, entries, said):
+    assert said in refused(at(tmp_path, "a.xyz", xyz(entries)))
 
 
 def test_cif_moments_and_labels_in_capitals_and_shelx_occupancies_are_refused(tmp_path):
