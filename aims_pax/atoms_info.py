@@ -5,6 +5,7 @@ Whatever is written there is read or refused with one line that names the entry,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,34 @@ SPIN = ("spin", "total_spin")
 MULTIPLICITY = "multiplicity"  # of foreign files: the same as spin
 STATEMENTS = "geometry_in"  # statements of a geometry.in about the whole structure, separated by semicolons
 ZERO_MOMENTS = "zero_moment"  # column of atoms whose initial moment is stated to be zero
+# what others call these
+OTHERWISE = {
+    **{name: name for name in (*CHARGE, *SPIN, MULTIPLICITY)},
+    **dict.fromkeys(
+        (
+            *(
+                "mult",
+                "uhf",
+                "unpaired",
+                "n_unpaired",
+                "unpaired_electrons",
+                "spin_mult",
+                "spin_multiplicity",
+            ),
+            "total_multiplicity",
+        ),
+        "spin",
+    ),
+    **dict.fromkeys(
+        (
+            *("chrg", "net_charge", "totalcharge", "formal_charge", "tot_charge", "molecular_charge"),
+            *("mol_charge", "system_charge"),
+        ),
+        "charge",
+    ),
+}
+MASS_COLUMNS = frozenset(("mass", "masses", "isotope", "isotopes", "atomic_mass", "atomic_masses"))
+CELL_ENTRIES = frozenset(("lattice", "lattice_vectors", "cell", "unit_cell", "cell_vectors", "box"))
 SAME_MASS = 2e-4  # tables of standard masses differ by less than this fraction
 
 
@@ -91,6 +120,30 @@ def own_masses(numbers: NDArray[np.int64], masses: ArrayLike | None) -> NDArray[
         )
     standard = atomic_masses[numbers]
     return None if (abs(given - standard) <= SAME_MASS * standard).all() else given
+
+
+def refuse_other_names(atoms: Atoms) -> None:
+    """Raise SettingsError for a charge, multiplicity, mass or cell by a name under which it would not be read."""
+    for key, value in atoms.info.items():
+        name = re.sub("[^a-z_]", "", key.lower())
+        proper = OTHERWISE.get(name)
+        if proper is not None and key != proper:
+            raise SettingsError(f"{key}={value}: write it as {proper}=… (spin is the multiplicity 2S+1)")
+        if name == "pbc":
+            raise SettingsError(f"{key}: write it as pbc=…, in small letters")
+        if name in CELL_ENTRIES and not atoms.cell.array.any() and _a_cell(value):
+            raise SettingsError(
+                f'{key}, but no Lattice: write the cell as Lattice="ax ay az bx by bz cx cy cz"'
+            )
+    for column in atoms.arrays:
+        if column.lower() in MASS_COLUMNS and column != "masses":
+            raise SettingsError(f"a column {column}: call it masses")
+
+
+def _a_cell(value: Any) -> bool:
+    """Whether these numbers span a cell: lengths, lengths and angles, or vectors."""
+    array = np.asarray(value)
+    return array.dtype.kind in "iuf" and array.size in (3, 6, 9) and bool(array.any())
 
 
 def statements(info: Mapping[str, Any]) -> tuple[str, ...]:

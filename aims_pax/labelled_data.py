@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from aims_pax import comment_line
+from aims_pax import atoms_info, comment_line
 from aims_pax.errors import LabelError, SettingsError
 from aims_pax.frames import ENERGY, FORCES, STRESS, Array, Frame, Label, LabelledFrame
 from aims_pax.label_limits import check_label
@@ -247,6 +247,8 @@ def labelled_frame(atoms: Atoms, keys: LabelKeys = OURS) -> LabelledFrame:
 
 def frame_of(atoms: Atoms) -> Frame:
     """The structure. Raises SettingsError when it is none, or a stored `frame_id` does not fit it."""
+    if "frame_id" not in atoms.info:  # not ours
+        atoms_info.refuse_other_names(atoms)
     try:
         frame = Frame.from_atoms(atoms)
     except (ValueError, TypeError, OverflowError, KeyError) as error:  # spin=two, charge=T

@@ -206,3 +206,25 @@ def test_a_name_that_a_user_wrote_without_quotes_stays_one(tmp_path):
         tmp_path, to_extxyz(frames(1)).replace("REF_energy", "system=001 config_type=F REF_energy")
     )
     assert (found.origin["system"], found.origin["config_type"]) == ("001", "F")
+
+
+@pytest.mark.parametrize(
+    ("header", "column", "said"),
+    [
+        ("Charge=1", "", "Charge=1: write it as charge="),
+        ("charge=1 mult=2", "", "mult=2: write it as spin="),
+        ('cell="5 0 0 0 5 0 0 0 5"', "", "write the cell as Lattice="),
+        ("", ":mass:R:1", "call it masses"),
+    ],
+)
+def test_what_geometry_files_may_not_call_otherwise_labelled_files_may_not_either(
+    tmp_path, header, column, said
+):
+    """Read as a neutral molecule, a cation would be labelled and trained on as one."""
+    text = f"1\nREF_energy=-1 {header} Properties=species:S:1:pos:R:3:REF_forces:R:3{column}\nH 0 0 0 0 0 0"
+    assert said in refused(tmp_path, f"{text} {2.014 if column else ''}\n")
+
+
+def test_a_cell_beside_a_lattice_is_a_remark(tmp_path):
+    (labelled,) = read(tmp_path, crystal('cell="5 0 0 0 5 0 0 0 5"'))
+    assert labelled.frame.cell[0, 0] == 4.0

@@ -30,6 +30,23 @@ def refused(path):
 # ---------------------------------------------------------------- charge, multiplicity, masses
 
 
+def test_a_charge_or_spin_in_a_turbomole_file_is_refused(tmp_path):
+    coord = "$coord\n 0 0 0 o\n 0 0 1.8 h\n$eht {}\n$end\n"
+    assert "charge -1" in refused(at(tmp_path, "coord", coord.format("charge=-1 unpaired=0")))
+    assert "unpaired=1" in refused(at(tmp_path, "coord", coord.format("charge=0 unpaired=1")))
+    assert read_frame(at(tmp_path, "coord", coord.format("charge=0 unpaired=0"))).formula == "HO"
+
+
+def test_a_turbomole_file_in_angstrom_or_with_a_cell_is_refused_because_ase_reads_bohr_and_no_cell(tmp_path):
+    coord = "$coord{}\n 0 0 0 o\n 0 0 0.9 h\n{}$end\n"
+    for unit, cell, said in (
+        (" angs", "", "$coord angs"),
+        (" frac", "", "$coord frac"),
+        ("", "$periodic 3\n", "$periodic"),
+    ):
+        assert said in refused(at(tmp_path, "coord", coord.format(unit, cell)))
+
+
 def xyz(entries, atoms="O 0 0 0\nH 0 0 0.97\n"):
     return f"{atoms.count(chr(10))}\nProperties=species:S:1:pos:R:3 {entries}\n{atoms}"
 
@@ -131,6 +148,15 @@ def mol(counts="  2  1", charge_code=0, tail=""):
 def test_formal_charges_and_radicals_of_molfiles_are_read(tmp_path, name, text, charge, spin):
     frame = read_frame(at(tmp_path, name, text + "$$$$\n" * (name == "a.sdf")))
     assert (frame.formula, frame.charge, frame.spin) == ("HO", charge, spin)
+
+
+@pytest.mark.parametrize("item", ["charge>\n1", "PUBCHEM_TOTAL_CHARGE>\n-1", "Multiplicity>\n3"])
+def test_data_items_of_an_sdf_that_say_more_than_the_molecule_are_refused(tmp_path, item):
+    head = "w\n\n\n  1  0  0  0  0  0  0  0  0  0999 V2000\n"
+    one = f"{head}    0.0000    0.0000    0.0000 Ne  0  0  0  0  0  0\nM  END\n> <{{}}\n\n$$$$\n"
+    assert "data items are not read" in refused(at(tmp_path, "a.sdf", one.format(item)))
+    same = one.format("charge>\n0\n\n> <multiplicity>\n1\n\n> <name>\nneon")
+    assert read_frame(at(tmp_path, "b.sdf", same)).charge is None
 
 
 def test_isotopes_of_molfiles_are_masses(tmp_path):
@@ -305,6 +331,10 @@ def test_velocities_and_moments_that_are_results_are_said_to_have_no_effect(tmp_
         ("1\n0 2\nH 0 0 0\n", "charge=0 spin=2"),
         ("1\nProperties=species:S:1:pos:R:3:charge:R:1\nH 0 0 0 1\n", "called initial_charges"),
         ("1\nProperties=species:S:1:pos:R:3:magmom:R:1\nH 0 0 0 1\n", "called initial_magmoms"),
+        (
+            "1\nProperties=species:S:1:pos:R:3:fixed:L:1\nH 0 0 0 T\n",
+            "column of constraints is called move_mask",
+        ),
     ],
 )
 def test_columns_and_comments_without_a_known_name_are_said_to_have_no_effect(tmp_path, text, said):
@@ -316,6 +346,22 @@ def test_a_column_of_masses_by_another_name_is_refused(tmp_path):
     text = "1\nProperties=species:S:1:pos:R:3:mass:R:1\nH 0 0 0 2.014\n"
     assert "call it masses" in refused(at(tmp_path, "a.xyz", text))
     assert "column masses" in refused(at(tmp_path, "b.xyz", "1\n\nD 0 0 0\n"))
+    text = "1\nProperties=species:S:1:pos:R:3:isotope:I:1\nH 0 0 0 2\n"
+    assert "call it masses" in refused(at(tmp_path, "c.xyz", text))
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ("tot_charge=1", "write it as charge="),
+        ("charge=1 total_multiplicity=1", "write it as spin="),
+        ('lattice="5 0 0 0 5 0 0 0 5"', "write the cell as Lattice="),
+        ('cell="5 5 5"', "write the cell as Lattice="),
+        ('Lattice="5 0 0 0 5 0 0 0 5" PBC="F F F"', "write it as pbc="),
+    ],
+)
+def test_a_charge_multiplicity_or_cell_by_another_name_is_refused(tmp_path, entries, said):
+    assert said in refused(at(tmp_path, "a.xyz", xyz(entries)))
 
 
 def test_cif_moments_and_labels_in_capitals_and_shelx_occupancies_are_refused(tmp_path):

@@ -147,6 +147,8 @@ def _with_settings(structure: Structure, settings: Settings, source: Path) -> St
 def _check_target(source: Path, target: Path) -> None:
     if target.is_dir() or not target.parent.is_dir():
         raise SettingsError(f"{target}: cannot be written there; give a file in an existing folder with -o")
+    if target.suffix in (".gz", ".bz2", ".xz"):
+        raise SettingsError(f"{target}: the output is not compressed; write -o {target.with_suffix('').name}")
     if target.exists() and source.exists() and target.samefile(source):
         raise SettingsError(
             f"{target} is the input; give another file with -o: old labels are never overwritten"

@@ -5,15 +5,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from aims_pax.atoms_info import MULTIPLICITY, OTHERWISE, SPIN
 from aims_pax.errors import SettingsError
 from aims_pax.structure_files.images import Image, parsed
 from aims_pax.structure_files.isotopes import isotope_masses
 
 _COLUMN = {1: 3, 2: 2, 3: 1, 5: -1, 6: -2, 7: -3}  # code of the charge column: formal charge
+_item = re.compile(r"(?m)^>.*<([^<>\n]+)>.*\n(.*)$")
 _DOUBLET = 4  # code of a radical in the charge column
 
 
@@ -49,11 +53,30 @@ def make(part: str) -> Image:
         )
     if radicals:
         atoms.info["spin"] = radicals[0][1]
+    _data_items(part, atoms.info)
     if any(_code(line, 34) for line in block) and not _pairs(lines, "ISO"):
         raise SettingsError("mass differences in the atom lines: write isotopes as M  ISO lines")
     if isotopes := dict(_pairs(lines, "ISO")):
         atoms.set_masses(isotope_masses(np.asarray(atoms.numbers), isotopes))
     return Image(atoms)
+
+
+def _data_items(part: str, info: Mapping[str, Any]) -> None:
+    """Raise SettingsError for a data item of a charge or multiplicity that the lines of the molecule do not say."""
+    for name, written in _item.findall(part):
+        proper = OTHERWISE.get(re.sub("[^a-z_]", "", name.lower().removeprefix("pubchem_")))
+        if proper is None:
+            continue
+        kind = "spin" if proper in (*SPIN, MULTIPLICITY) else "charge"
+        try:
+            same = float(written) == info.get(kind, 0 if kind == "charge" else 1)
+        except ValueError:
+            same = False
+        if not same:
+            raise SettingsError(
+                f"its data item <{name}> says {written.strip()!r}, its M  CHG and M  RAD lines do not; data items are "
+                "not read: write these lines, or an extended XYZ file with charge=… spin=… (2S+1)"
+            )
 
 
 def _pairs(lines: Sequence[str], kind: str) -> list[tuple[int, int]]:

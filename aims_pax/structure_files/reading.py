@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aims_pax import atoms_info
 from aims_pax.errors import SettingsError
 from aims_pax.geometry_in import decoded
 from aims_pax.structure_files import mol, protein, xyz
@@ -86,6 +87,7 @@ def _checked(atoms: Atoms, kind: str, path: Path) -> Image:
         check = _input_of_a_program
     if check is not None:
         check(atoms, path)
+    atoms_info.refuse_other_names(atoms)
     return Image(atoms)
 
 
@@ -170,6 +172,22 @@ def _lammps_dump(atoms: Atoms, path: Path) -> None:
         raise SettingsError("has atom types but no elements: dump the column element too")
 
 
+def _turbomole(atoms: Atoms, path: Path) -> None:
+    """The charge and spin of $eht; coordinates that ASE would take for bohr; cells it passes over."""
+    unit = re.search(r"(?im)^\s*\$coord\b.*\b(angs|frac)|^\s*\$(periodic|cell|lattice)\b", _text(path))
+    if unit:
+        raise SettingsError(
+            f"says {unit[0].strip()}, which is not read from this format; give an extended XYZ file"
+        )
+    _input_of_a_program(atoms, path)
+    unpaired = re.search(r"(?im)^\s*\$eht\b.*\bunpaired\s*=?\s*([1-9]\d*)", _text(path))
+    if unpaired:
+        raise SettingsError(
+            f"says unpaired={unpaired[1]}, which is not read from this format; give an extended XYZ file with spin=… "
+            "(2S+1)"
+        )
+
+
 def _input_of_a_program(atoms: Atoms, path: Path) -> None:
     """Inputs of other programs: a charge in them is not read by ASE."""
     for name, value in _charge.findall(_text(path)):
@@ -186,6 +204,7 @@ _CHECKS: dict[str, Callable[[Atoms, Path], None]] = {
     "lammps-data": _lammps_data,
     "res": _shelx,
     "lammps-dump-text": _lammps_dump,
+    "turbomole": _turbomole,
 }
 
 

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from aims_pax import comment_line
-from aims_pax.atoms_info import CHARGE, MULTIPLICITY, SPIN
+from aims_pax import atoms_info, comment_line
 from aims_pax.errors import SettingsError
 from aims_pax.structure_files.images import Image, parsed
 
@@ -39,15 +38,12 @@ def split(text: str) -> list[str]:
     return parts
 
 
-# entries and columns that others use for what is called otherwise here
-_ENTRIES = {
-    **{name: name for name in (*CHARGE, *SPIN, MULTIPLICITY)},
-    **dict.fromkeys(("mult", "uhf", "unpaired", "spin_multiplicity"), "spin"),
-    **dict.fromkeys(("chrg", "net_charge", "totalcharge", "formal_charge"), "charge"),
-}
+# columns that others use for what is called otherwise here
 _COLUMNS = {
     **dict.fromkeys(("charge", "charges", "partial_charges", "q"), "initial_charges"),
     **dict.fromkeys(("magmom", "spin", "moment", "moments"), "initial_magmoms"),
+    **dict.fromkeys(("fixed", "fix", "frozen", "freeze", "constraints"), "move_mask (F: does not move)"),
+    **dict.fromkeys(("movable", "mobile", "moves"), "move_mask (F: does not move)"),
 }
 _two_numbers = re.compile(r"\s*[+-]?\d+\s+[1-9]\s*")
 
@@ -55,12 +51,7 @@ _two_numbers = re.compile(r"\s*[+-]?\d+\s+[1-9]\s*")
 def make(part: str) -> Image:
     """The structure in the text of one. Raises SettingsError for charges, multiplicities and masses by other names."""
     atoms = parsed(part, "extxyz", properties_parser=comment_line.parse)
-    for key, value in atoms.info.items():
-        proper = _ENTRIES.get(re.sub("[^a-z_]", "", key.lower()))
-        if proper is not None and key != proper:
-            raise SettingsError(f"{key}={value}: write it as {proper}=… (spin is the multiplicity 2S+1)")
-    if "mass" in atoms.arrays:
-        raise SettingsError("a column mass: call it masses")
+    atoms_info.refuse_other_names(atoms)
     results = (
         getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}
     )  # ASE moves some columns there
@@ -73,7 +64,8 @@ def _notes(part: str, columns: set[str]) -> Iterator[str]:
     comment, *rows = [*part.split("\n"), ""][1:]
     for column, proper in _COLUMNS.items():
         if column in columns:
-            yield f"its column {column} is not used; a column of initial values is called {proper}"
+            what = "constraints" if proper.startswith("move_mask") else "initial values"
+            yield f"its column {column} is not used; a column of {what} is called {proper}"
     if "Properties" not in comment and len(rows[0].split()) > 4:
         yield "columns behind x y z have no names (Properties=…) and are not used"
     if _two_numbers.fullmatch(comment):

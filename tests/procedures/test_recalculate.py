@@ -483,6 +483,15 @@ def test_it_needs_its_argument(project):
     assert "data" in done.stderr.lower()
 
 
+def test_an_output_named_as_if_compressed_is_refused(project):
+    """Plain text in a .gz could be read by nobody, ourselves included."""
+    write(project / "old.xyz", worlds.rattled(worlds.water(), 1))
+    done = recalc("old.xyz", "-o", "new.xyz.gz", folder=project)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "write -o new.xyz" in done.stderr
+    assert not (project / "new.xyz.gz").exists()
+
+
 def test_a_file_that_holds_other_labels_is_never_overwritten(project):
     """Neither somebody's own data nor the result of another reference."""
     write(project / "old.xyz", worlds.rattled(worlds.water(), 2))
