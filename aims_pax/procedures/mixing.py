@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from aims_pax.dataset import read_extxyz
+from aims_pax.electrons import charged_or_open_shell
 from aims_pax.errors import AimsPaxError
 from aims_pax.frames import Frame
 from aims_pax.systems import System
@@ -35,11 +36,23 @@ def warnings(settings: Settings, systems: Sequence[System]) -> Iterator[str]:
             frames: list[Frame] = [s.frame for s in systems]
             try:
                 read = itertools.islice(read_extxyz(settings.path(file), *keys), READ)
-                frames += [one.frame for one in read]
+                given = [one.frame for one in read]
             except AimsPaxError:
                 continue  # said where it is read
-            for text in mixed(frames):
+            for text in [*mixed([*frames, *given]), *unsaid(frames, given)]:
                 yield f"ACTIVE_LEARNING.{key}: {file}, with the geometries: {text}"
+
+
+def unsaid(geometries: Iterable[Frame], given: Sequence[Frame]) -> Iterator[str]:
+    """One line for each charged or open-shell composition of which given structures say neither."""
+    for one in {f.formula: f for f in geometries if charged_or_open_shell(f)}.values():
+        silent = sum(f.formula == one.formula and f.charge is None and f.spin is None for f in given)
+        if silent:
+            state = f"charge {one.charge or 0:g}" + (f", multiplicity {one.spin}" if one.spin else "")
+            yield (
+                f"{one.formula} has {state} as geometry, but {silent} given structures say neither and count as "
+                f"neutral; write charge=… spin=… into the file; if they differ, {ADVICE}"
+            )
 
 
 def mixed(frames: Iterable[Frame]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import ase.io
 import pytest
 
+from aims_pax.frames import Frame
 from aims_pax.procedures import mixing
 from aims_pax.settings.check import checked
 from tests import worlds
@@ -59,3 +60,11 @@ def test_given_data_of_another_charge(tmp_path):
 
     (line,) = mixing.warnings(settings, read_geometries(settings))
     assert "train.xyz, with the geometries: H2O with the charges 0, 1" in line
+
+
+def test_given_structures_without_a_charge_beside_a_charged_geometry_are_warned_about():
+    cation, silent = (Frame([8, 1, 1], [[0, 0, 0], [1, 0, 0], [0, 1, 0]], charge=q) for q in (1, None))
+    (line,) = mixing.unsaid([cation], [silent, cation, silent])
+    assert "H2O has charge 1 as geometry, but 2 given structures say neither" in line
+    assert not list(mixing.unsaid([silent], [silent]))
+    assert not list(mixing.unsaid([cation], [cation]))
