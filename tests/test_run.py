@@ -46,6 +46,15 @@ def test_it_ends_well_and_says_where_the_results_are(finished):
     assert done.stderr == ""
 
 
+def test_a_complete_run_names_the_limit_that_ended_it(tmp_path):
+    learning = {"max_labels": 1, "converge_al": False}
+    folder = write_project(tmp_path, {"ACTIVE_LEARNING": learning})
+    assert command(folder=folder).returncode == 0
+    said = command(folder=folder).stdout.replace("\n", " ")
+    assert "To go on raise ACTIVE_LEARNING.max_labels;" in said
+    assert "max_MD_steps" not in said
+
+
 def test_run_again_it_does_nothing_until_something_has_changed(finished, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(finished[0], folder)

@@ -51,6 +51,7 @@ from aims_pax.record.journal import Journal
 from aims_pax.record.lock import Lock
 from aims_pax.record.log import to_console, to_file
 from aims_pax.record.progress import Display
+from aims_pax.report.verdict import NEXT
 from aims_pax.report.words import misses
 from aims_pax.settings import effective, geometry_rules
 from aims_pax.settings.geometries import read_geometries
@@ -108,11 +109,22 @@ def _nothing_to_do(settings: Settings, console: Console) -> bool:
         for warning in settings.warnings:
             log.warning("%s", warning)
         log.info(
-            "this run is complete and nothing has changed since: models and final datasets are in %s. Raise a limit to "
-            "go on (ACTIVE_LEARNING.max_MD_steps, say); aims-PAX report draws the report again",
+            "this run is complete and nothing has changed since: models and final datasets are in %s. To go on %s; "
+            "aims-PAX report draws the report again",
             RunFolder(settings).results,
+            _to_go_on(settings),
         )
     return True
+
+
+def _to_go_on(settings: Settings) -> str:
+    """What lets active learning continue: it depends on what ended it, as raising another limit does nothing."""
+    snapshot = Checkpoint(RunFolder(settings), "explore").read()  # none with MISC.create_restart: False
+    reason = "" if snapshot is None else snapshot.state["stopped"] or ""
+    return next(
+        (words for start, words in NEXT.items() if reason.startswith(start)),
+        "raise the limit that ended active learning (active_learning.log names it)",
+    )
 
 
 def _initial(run: Run) -> None:
