@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 VIRIALS = "REF_virials"
 LARGEST = 1e9  # Å: a position or cell beyond it cannot be kept to 1e-8 Å
+ASYMMETRY = 0.01  # relative: more than programs leave in a stress by their grids
 AGREE = 1e-3  # relative: stress and virials of one structure that say the same
 PROPERTIES = re.compile(r"""(?:^|\s)Properties\s*=\s*["']?([^\s"']+)""")
 PAIR = re.compile(
@@ -291,6 +292,10 @@ def tensor(values: Any, name: str) -> Array:
     if array.size != 9:
         raise SettingsError(f"{name} has {array.size} numbers; expected 6 (xx yy zz yz xz xy) or 9")
     full: Array = array.reshape(3, 3)
+    if abs(full - full.T).max() > ASYMMETRY * abs(full).max() + 1e-3:
+        raise SettingsError(
+            f"{name} is not symmetric: {' '.join(f'{v:g}' for v in array.ravel())}; expected xx xy xz yx yy yz zx zy zz"
+        )
     return full
 
 
@@ -322,10 +327,10 @@ def _missing(atoms: Atoms, keys: LabelKeys, missing: str) -> str:
     said = f"no {missing} on a structure {atoms.get_chemical_formula()} (it has: {', '.join(there) or 'nothing'})"
     energy, forces = keys.named("energy"), keys.named("forces")
     if {"energy", "forces"} <= set(results):
-        stress = f", {keys.named('stress')}: stress" if "stress" in results else ""
-        return (
-            f"{said}; if energy and forces are its labels, write {energy}: energy, {forces}: forces{stress}"
-        )
+        colon = "" if keys.option.startswith("-") else ":"  # an option of a command, or a key of a file
+        names = ["energy", "forces", *(["stress"] if "stress" in results else [])]
+        written = ", ".join(f"{keys.named(name)}{colon} {name}" for name in names)
+        return f"{said}; if energy and forces are its labels, write {written}"
     return f"{said}; name the label keys with {energy} and {forces}"
 
 

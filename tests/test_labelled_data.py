@@ -103,7 +103,7 @@ def test_plain_energy_and_forces_are_recognised_and_the_keys_named(tmp_path):
     assert "write MISC.energy_key: energy, MISC.forces_key: forces" in refused(tmp_path, text)
     from aims_pax.labelled_data import LabelKeys, read_labelled
 
-    with pytest.raises(SettingsError, match="write --energy-key: energy, --forces-key: forces"):
+    with pytest.raises(SettingsError, match="write --energy-key energy, --forces-key forces"):
         list(read_labelled(tmp_path / "x.xyz", LabelKeys(option="--{}-key")))
 
 
@@ -228,3 +228,18 @@ def test_what_geometry_files_may_not_call_otherwise_labelled_files_may_not_eithe
 def test_a_cell_beside_a_lattice_is_a_remark(tmp_path):
     (labelled,) = read(tmp_path, crystal('cell="5 0 0 0 5 0 0 0 5"'))
     assert labelled.frame.cell[0, 0] == 4.0
+
+
+@pytest.mark.parametrize(("xy", "fits"), [(0.1, True), (-0.1, False), (0.0, False)])
+def test_a_stress_that_is_not_symmetric_is_refused(tmp_path, xy, fits):
+    path = tmp_path / "x.xyz"
+    cell = 'Lattice="4 0 0 0 4 0 0 0 5" pbc="T T T"'
+    stress = f'REF_stress="0.01 0.1 0 {xy} 0.02 0 0 0 0.03"'
+    columns = "Properties=species:S:1:pos:R:3:REF_forces:R:3"
+    path.write_text(f"1\n{cell} {columns} REF_energy=-1.0 {stress}\nCu 0 0 0 0 0 0\n")
+    if not fits:
+        with pytest.raises(SettingsError, match="not symmetric"):
+            list(read_extxyz(path))
+        return
+    (one,) = read_extxyz(path)
+    assert one.label.stress[0, 1] == one.label.stress[1, 0] == 0.1
