@@ -137,7 +137,8 @@ class Watch:
             if interrupting():
                 self.raise_if_signalled()
 
-        kinds = [k for k in (*STOP_SIGNALS, signal.SIGALRM) if signal.getsignal(k) != signal.SIG_IGN]
+        nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        kinds = [k for k in (*STOP_SIGNALS, signal.SIGALRM) if not (nohup and k == signal.SIGHUP)]
         before = {kind: signal.signal(kind, note) for kind in kinds}
         if self.deadline is not None:
             signal.setitimer(signal.ITIMER_REAL, max(0.01, self.deadline - time.monotonic()) + 0.01)
