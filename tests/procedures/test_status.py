@@ -9,7 +9,7 @@ import pytest
 
 from aims_pax.errors import SettingsError
 from aims_pax.procedures.status import lines, status
-from aims_pax.record import control
+from aims_pax.record.files import write_text
 from aims_pax.record.lock import STARTING, Lock
 from tests.report.folders import advanced, answered, made_up, recorded, trained
 
@@ -93,14 +93,14 @@ def test_without_a_limit_or_too_early_no_time_is_named(tmp_path, settings):
 def test_pausing_paused_stopping(folder):
     (folder / "results").rename(folder / "kept")
     holder = held(folder)
-    control.write(folder / "restart" / "control.json", {"wish": "pause", "of": holder})
+    write_text(folder / "restart" / "control.json", json.dumps({"wish": "pause", "of": holder}))
     assert status(folder)["state"] == "pausing"
-    control.write(folder / "restart" / "paused.json", {"since": time.time() - 65, "of": holder})
+    write_text(folder / "restart" / "paused.json", json.dumps({"since": time.time() - 65, "of": holder}))
     now = status(folder)
     assert now["state"] == "paused"
     assert now["paused_s"] == pytest.approx(65, abs=5)
     assert "paused for 65 s" in lines(now)[0]
-    control.write(folder / "restart" / "control.json", {"wish": "stop", "of": holder})
+    write_text(folder / "restart" / "control.json", json.dumps({"wish": "stop", "of": holder}))
     assert status(folder)["state"] == "stopping"
     held(folder, host="another run")
     assert status(folder)["state"] == "running"
@@ -152,8 +152,8 @@ def test_pauses_and_the_time_between_two_processes_are_no_time_of_a_stage(tmp_pa
     (said,) = (line for line in lines(now) if line.startswith("time"))
     assert "20 s at work" in said
     assert "paused 30 s" in said
-    control.write(folder / "restart" / "control.json", {"wish": "pause", "of": holder})
-    control.write(folder / "restart" / "paused.json", {"since": time.time() - 10, "of": holder})
+    write_text(folder / "restart" / "control.json", json.dumps({"wish": "pause", "of": holder}))
+    write_text(folder / "restart" / "paused.json", json.dumps({"since": time.time() - 10, "of": holder}))
     assert status(folder)["stage_s"] == pytest.approx(40, abs=3)
 
 
