@@ -76,31 +76,6 @@ def multiplicity(info: Mapping[str, Any], foreign: bool = True) -> int | None:
     return None if agreed is None else int(agreed)
 
 
-def impossible(numbers: ArrayLike, charge: float, spin: int | None, periodic: bool) -> str | None:
-    """Why no molecule has this charge and multiplicity, or None. numbers: (N,) atomic numbers.
-
-    Crystals and fractional charges may have any multiplicity.
-
-    >>> impossible([8, 1, 1], 1, 1, periodic=False)
-    'charge 1 leaves 9 electrons, an odd number, which cannot have multiplicity 1: expected an even multiplicity'
-    """
-    electrons = float(np.sum(numbers)) - charge
-    if electrons < 0:
-        return f"charge {charge:g} is more than all {int(np.sum(numbers))} electrons"
-    if spin is None or periodic or charge != int(charge):
-        return None
-    n = int(electrons)
-    if spin - 1 > n:
-        return f"multiplicity {spin} needs {spin - 1} unpaired electrons, but there are only {n} in all"
-    if (n - (spin - 1)) % 2:
-        kinds = ("an even number", "odd") if n % 2 == 0 else ("an odd number", "even")
-        return (
-            f"charge {charge:g} leaves {n} electrons, {kinds[0]}, which cannot have multiplicity {spin}: "
-            f"expected an {kinds[1]} multiplicity"
-        )
-    return None
-
-
 def own_masses(numbers: NDArray[np.int64], masses: ArrayLike | None) -> NDArray[np.float64] | None:
     """(N,) amu where they are not the standard masses of the elements, else None. Raises SettingsError.
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aims_pax import structure_files
-from aims_pax.atoms_info import impossible
+from aims_pax.electrons import check_electrons
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Array, Frame
 from aims_pax.geometry_in import decoded, parse
@@ -161,9 +161,10 @@ def _check(frame: Frame) -> None:
         if volume < 0 and frame.periodic:
             raise SettingsError("its lattice vectors are left-handed (negative volume): swap two of them")
     if frame.charge is not None:
-        reason = impossible(frame.numbers, frame.charge, frame.spin, bool(frame.pbc.any()))
-        if reason is not None:
-            raise SettingsError(f"{frame.formula}: {reason}")
+        try:
+            check_electrons(frame)
+        except SettingsError as error:
+            raise SettingsError(f"{frame.formula}: {error}") from error
 
 
 def read_crystal(path: Path, ensemble: str = "NVT") -> System:

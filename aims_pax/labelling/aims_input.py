@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aims_pax.atoms_info import impossible
-from aims_pax.errors import SetupError
+from aims_pax.electrons import check_electrons
+from aims_pax.errors import SettingsError, SetupError, Unsupported
 from aims_pax.frames import Frame
 from aims_pax.settings.control import MOVES_ATOMS, fortran_number
 
@@ -65,13 +65,11 @@ def control_for(control: Control, frame: Frame, stress: bool) -> Control:
 
 
 def _check_electrons(control: Control, frame: Frame) -> None:
-    """Raises SetupError for a multiplicity that the number of electrons cannot have."""
-    charge = frame.charge
-    if charge is None:
-        charge = control.number("charge") or 0.0
-    reason = impossible(frame.numbers, charge, frame.spin, bool(frame.pbc.any()))
-    if reason is not None:
-        raise SetupError(f"{frame.formula}: {reason}")
+    """Raises Unsupported for a multiplicity that the number of electrons cannot have."""
+    try:
+        check_electrons(frame, control.number("charge"))
+    except SettingsError as error:
+        raise Unsupported(f"{frame.formula}: {error}") from error
 
 
 def _with_spin(control: Control, frame: Frame) -> Control:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aims_pax.electrons import check_spin
+from aims_pax.electrons import check_electrons
 from aims_pax.errors import (
     AimsPaxError,
     Crashed,
@@ -230,11 +230,10 @@ def _check_parity(frame: Frame, kwargs: Mapping[str, Any], how: Conventions) -> 
     """Raise Unsupported for a multiplicity the electrons cannot have: some codes compute another one silently."""
     if how.spin is None or frame.spin is None:
         return
-    charge = written(kwargs, how)[0] if frame.charge is None else frame.charge
     try:
-        check_spin(frame.numbers.tolist(), charge, frame.spin)
+        check_electrons(frame, written(kwargs, how)[0])
     except SettingsError as error:
-        raise Unsupported(f"{frame.formula}, charge {charge or 0:g}: {error}") from error
+        raise Unsupported(f"{frame.formula}: {error}") from error
 
 
 def _module_files(factory: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aims_pax.electrons import check_spin
+from aims_pax.electrons import check_electrons
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
 from aims_pax.settings.base import Place
@@ -158,9 +158,9 @@ def _contradictions(
             return
         place = place if frame.spin is not None else ("REFERENCE", "kwargs")
     try:
-        check_spin(frame.numbers.tolist(), charge, spin, bool(frame.pbc.any()))
+        check_electrons(frame, charge, spin)
     except SettingsError as error:
-        yield place, f"geometry {system.name} ({frame.formula}, charge {charge or 0:g}): {error}"
+        yield place, f"geometry {system.name} ({frame.formula}): {error}"
 
 
 def _of_calculator(settings: Settings, frame: Frame) -> tuple[str | None, float | None, int | None]:

@@ -23,6 +23,7 @@ from aims_pax.errors import (
     SetupError,
     TimedOut,
     Truncated,
+    Unsupported,
     WrongShape,
 )
 from aims_pax.frames import Frame
@@ -295,7 +296,7 @@ def test_geometry_in_is_read_back_as_the_same_frame_without_constraints(tmp_path
     ],
 )
 def test_a_multiplicity_that_the_electrons_cannot_have_is_refused(charge, control, spin, said):
-    with pytest.raises(SetupError, match=said):
+    with pytest.raises(Unsupported, match=said):
         control_for(parse_control(control), replace(worlds.water(), charge=charge, spin=spin), False)
 
 

@@ -85,7 +85,7 @@ def test_a_neutral_closed_shell_needs_no_argument():
 @pytest.mark.parametrize(("charge", "spin"), [(1, 1), (0, 2), (None, 4), (-1, 3)])
 def test_a_multiplicity_that_the_electrons_cannot_have_is_not_computed(charge, spin):
     """tblite would take another one."""
-    with pytest.raises(LabelError, match=r"electrons are an (odd|even) number"):
+    with pytest.raises(LabelError, match=r"electrons, an (odd|even) number"):
         energy(replace(WATER, charge=charge, spin=spin))
 
 

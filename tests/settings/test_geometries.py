@@ -72,10 +72,10 @@ def test_a_file_that_says_otherwise_is_named_beside_the_setting(folder):
     [
         (
             ("spin: 2",),
-            "MISC.spin: geometry water (H2O, charge 0): multiplicity 2: 10 electrons are an even number",
+            "MISC.spin: geometry water (H2O): charge 0 leaves 10 electrons, an even number",
         ),
-        (("charge: 1", "spin: 3"), "multiplicity 3: 9 electrons are an odd number and need an even"),
-        (("charge: 9", "spin: 4"), "multiplicity 4: needs 3 unpaired electrons, there are 1"),
+        (("charge: 1", "spin: 3"), "9 electrons, an odd number, which cannot have multiplicity 3"),
+        (("charge: 9", "spin: 4"), "multiplicity 4 needs 3 unpaired electrons, but there are only 1"),
     ],
 )
 def test_a_multiplicity_that_the_electrons_cannot_have_is_refused(folder, keys, said):
@@ -129,7 +129,7 @@ def test_kwargs_that_say_otherwise_are_named(folder):
             "says fixed_spin_moment 2, which contradicts the multiplicity 1",
         ),
         ("multiplicity 3", ("spin: 1",), "says multiplicity 3, which contradicts the multiplicity 1"),
-        ("charge 1\nfixed_spin_moment 2", (), "multiplicity 3: 9 electrons are an odd number"),
+        ("charge 1\nfixed_spin_moment 2", (), "9 electrons, an odd number, which cannot have multiplicity 3"),
     ],
 )
 def test_control_in_and_the_geometry_must_agree(folder, line, keys, said):
