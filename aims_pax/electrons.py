@@ -63,6 +63,20 @@ def _fault(numbers: Sequence[int], charge: float, spin: float | None, periodic: 
     return None
 
 
+def default_initial_moment(frame: Frame) -> str:
+    """What FHI-aims' `default_initial_moment` may be for 2S unpaired electrons (frame.spin = 2S+1), in μB an atom.
+
+    It stops without any, and at Hund's rules (`hund`) for more than a single atom.
+
+    >>> from aims_pax.frames import Frame
+    >>> default_initial_moment(Frame([8, 8], [[0, 0, 0], [0, 0, 1.2]], spin=3))
+    '1.000000'
+    """
+    if len(frame) == 1 and not frame.pbc.any():
+        return "hund"
+    return f"{((frame.spin or 1) - 1) / len(frame):.6f}"
+
+
 def charged_or_open_shell(frame: Frame) -> bool:
     """Whether the frame says it is not a neutral closed shell, which is what every reference takes by itself."""
     return bool(frame.charge) or frame.spin not in (None, 1)

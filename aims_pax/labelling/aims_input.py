@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aims_pax.electrons import check_electrons
+from aims_pax.electrons import check_electrons, default_initial_moment
 from aims_pax.errors import SettingsError, SetupError, Unsupported
 from aims_pax.frames import Frame
 from aims_pax.settings.control import MOVES_ATOMS, fortran_number
@@ -83,9 +83,7 @@ def _with_spin(control: Control, frame: Frame) -> Control:
         _once("control.in: spin collinear added for geometries with unpaired electrons")
         control = control.replaced("spin", "collinear")
         if frame.moments is None and control.get("default_initial_moment") is None:
-            # FHI-aims stops without any moment, and at Hund's rules for more than a single atom
-            start = "hund" if len(frame) == 1 and not frame.pbc.any() else f"{unpaired / len(frame):.6f}"
-            control = control.replaced("default_initial_moment", start)
+            control = control.replaced("default_initial_moment", default_initial_moment(frame))
     told = control.get("fixed_spin_moment")
     if told is not None and control.number("fixed_spin_moment") != unpaired:
         _once(f"control.in: fixed_spin_moment {told} overridden by the geometry's multiplicity {frame.spin}")

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from aims_pax.electrons import default_initial_moment
 from aims_pax.errors import Unsupported
 from aims_pax.frames import Frame
 
@@ -82,7 +83,7 @@ KNOWN: dict[str, Conventions] = {  # by the module (its beginning) and the name 
         "fixed_spin_moment",
         unpaired=True,
         fractions=True,
-        open_shell={"spin": "collinear", "default_initial_moment": "hund"},
+        open_shell={"spin": "collinear", "default_initial_moment": default_initial_moment},
         closed_shell=False,
     ),
     "ase.calculators.castep:Castep": Conventions("charge", fractions=True),

@@ -275,3 +275,14 @@ def test_recalc_writes_the_cations_energy_beside_its_charge(tmp_path):
     assert (cation.frame.charge, cation.frame.spin) == (1.0, 2)
     assert neutral.label.energy == pytest.approx(NEUTRAL, abs=1e-5)
     assert cation.label.energy == pytest.approx(CATION, abs=1e-5)
+
+
+def test_an_open_shell_molecule_of_ases_aims_starts_with_a_moment_that_fhi_aims_accepts():
+    """Hund's rules are accepted for a single atom only."""
+    from aims_pax.settings.conventions import KNOWN, arguments
+
+    how = KNOWN["ase.calculators.aims:Aims"]
+    oxygen = Frame([8, 8], [[0, 0, 0], [0, 0, 1.2]], spin=3)
+    assert arguments({}, oxygen, how, "Aims")["default_initial_moment"] == "1.000000"
+    atom = Frame([8], [[0, 0, 0]], spin=3)
+    assert arguments({}, atom, how, "Aims")["default_initial_moment"] == "hund"
