@@ -67,7 +67,7 @@ class Pieces:
         if len(groups) > 1:
             _say(
                 f"{len(frames)} structures at once would need {sum(sizes) / GB:.1f} GB of memory; the limit is "
-                f"{limit / GB:.1f} GB (MISC.memory_limit in mace.yaml), so at most "
+                f"{limit / GB:.3g} GB (MISC.memory_limit in mace.yaml), so at most "
                 f"{max(len(g) for g in groups)} are evaluated together, with the same results"
             )
         return groups
@@ -89,17 +89,17 @@ class Pieces:
 
     def _check(self, atoms: int, edges: int, size: int, limit: float) -> None:
         """Whether a structure that exceeds the limit has a chance. Raises SettingsError where it has none."""
-        what = f"one structure of {atoms} atoms ({edges} edges) needs about {size / GB:.1f} GB of memory"
+        what = f"one structure of {atoms} atoms ({edges} edges) needs about {size / GB:.3g} GB of memory"
         if budget.written():
             raise SettingsError(
-                f"MISC.memory_limit in mace.yaml: {what}, the limit for this process is {limit / GB:.1f} GB; raise it, "
+                f"MISC.memory_limit in mace.yaml: {what}, the limit for this process is {limit / GB:.3g} GB; raise it, "
                 f"or choose {CURE}"
             )
         left = budget.available(self.device)
         if size / budget.FOUND > left:
-            raise SettingsError(f"{what}, {left / GB:.1f} GB are free on {self.device}; in mace.yaml: {CURE}")
+            raise SettingsError(f"{what}, {left / GB:.3g} GB are free on {self.device}; in mace.yaml: {CURE}")
         _say(
-            f"{what}, more than the {limit / GB:.1f} GB that are meant for evaluations; it is tried all the same"
+            f"{what}, more than the {limit / GB:.3g} GB that are meant for evaluations; it is tried all the same"
         )
 
 

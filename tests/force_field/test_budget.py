@@ -186,11 +186,19 @@ def test_a_structure_larger_than_the_written_limit_is_refused_with_its_size():
         committee.pieces(cells(2, 3))
 
 
+def test_a_limit_of_some_kilobytes_is_not_said_to_be_zero():
+    committee = Committee(models(inference="torch"))
+    budget.allow(1000, written=True)
+    with pytest.raises(SettingsError, match=r"the limit for this process is 1e-06 GB") as refused:
+        committee.pieces(cells(2, 3))
+    assert " 0.0 GB" not in str(refused.value)
+
+
 def test_a_structure_larger_than_the_machine_is_refused_before_it_is_tried(monkeypatch):
     committee = Committee(models(inference="torch"))
     monkeypatch.setattr(budget, "available", lambda device="cpu": MB)
     budget.forget()
-    with pytest.raises(SettingsError, match=r"108 atoms.*0\.0 GB are free on cpu.*num_channels"):
+    with pytest.raises(SettingsError, match=r"108 atoms.* 0\.001 GB are free on cpu.*num_channels"):
         committee.pieces(cells(1, 3))
 
 
