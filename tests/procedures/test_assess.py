@@ -134,5 +134,5 @@ def test_labels_under_other_names_are_to_be_named_with_the_options_of_this_comma
         _labelled(path, ("REF_energy", "REF_forces", "REF_stress"))
     said = str(caught.value)
     assert "it has: energy, forces" in said
-    assert "--energy-key and --forces-key" in said
+    assert "write --energy-key energy, --forces-key forces" in said
     assert "MISC" not in said
