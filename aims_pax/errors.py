@@ -22,6 +22,8 @@ Only `LabelError` becomes an event; everything else ends the run with one line f
 
 from __future__ import annotations
 
+from aims_pax.wire_names import in_files, name_in_files
+
 
 class AimsPaxError(Exception):
     """Base of all errors whose text is written for the user."""
@@ -48,7 +50,7 @@ class NotStored(SetupError):
 
 
 class LabelError(AimsPaxError):
-    """The reference could not label one frame. The class name is the failure class in every report."""
+    """The reference could not label one frame. Files and reports name the failure class by `failure_name`."""
 
     def __init__(self, reason: str, folder: str | None = None) -> None:
         super().__init__(reason)
@@ -59,40 +61,66 @@ class LabelError(AimsPaxError):
         return type(self), (self.reason, self.folder)  # crosses process borders whole
 
 
+@in_files("NotConverged")
 class NotConverged(LabelError):
     """The self-consistency cycle did not converge."""
 
 
+@in_files("Crashed")
 class Crashed(LabelError):
     """The reference program died."""
 
 
+@in_files("TimedOut")
 class TimedOut(LabelError):
     """The reference ran past its time limit."""
 
 
+@in_files("Truncated")
 class Truncated(LabelError):
     """The output ends before its end."""
 
 
+@in_files("WrongShape")
 class WrongShape(LabelError):
     """Energy, forces or stress are missing or belong to another number of atoms."""
 
 
+@in_files("NotFinite")
 class NotFinite(LabelError):
     """The label holds NaN or infinity."""
 
 
+@in_files("Mismatch")
 class Mismatch(LabelError):
     """The output is of another calculation than the one asked for: other atoms, electrons, spin, constraints."""
 
 
+@in_files("Unsupported")
 class Unsupported(LabelError):
     """The reference cannot be given the charge or the spin of this frame."""
 
 
+@in_files("Insane")
 class Insane(LabelError):
     """Atoms overlap, or energy or forces are beyond anything physical."""
+
+
+_FORMER_NAMES: dict[str, str] = {}  # of failures in files of earlier versions → name today
+
+
+def failure_name(error: LabelError | type[LabelError]) -> str:
+    """The failure class as files and reports name it."""
+    return name_in_files(error if isinstance(error, type) else type(error))
+
+
+def failure_class(name: str) -> type[LabelError]:
+    """The class of a failure that a file names, by today's name or an earlier one. Raises LookupError."""
+    wanted = _FORMER_NAMES.get(name, name)
+    for kind in LabelError.__subclasses__():
+        if failure_name(kind) == wanted:
+            return kind
+    raise LookupError(f"no failure is called {name!r}")
 
 
 class Abandoned(Exception):

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "aims_pax"
 NOUNS = {
     "errors", "frames", "systems", "potential", "dataset", "labelled_data", "label_limits", "given_data", "seeds",
     "settings", "companion", "atoms_info", "comment_line", "electrons", "processes", "geometry_in", "structure_files",
+    "wire_names",
 }  # fmt: skip
 ENGINES = {"record", "labelling", "samplers", "md", "force_field"}
 MAY = {

@@ -9,9 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, Literal, Protocol, TypeVar
 
+from aims_pax.wire_names import in_files
+
 # ---------------------------------------------------------------- work
 
 
+@in_files("Sample")
 @dataclass(frozen=True)
 class Sample:
     """Make `per_system` new structures of every system."""
@@ -20,6 +23,7 @@ class Sample:
     per_system: int
 
 
+@in_files("Advance")
 @dataclass(frozen=True)
 class Advance:
     """Move one trajectory from MD step `start` to MD step `end`. `life` counts its rewinds."""
@@ -30,6 +34,7 @@ class Advance:
     life: int
 
 
+@in_files("Label")
 @dataclass(frozen=True)
 class Label:
     """Ask the reference for one frame."""
@@ -37,6 +42,7 @@ class Label:
     frame: str
 
 
+@in_files("Train")
 @dataclass(frozen=True)
 class Train:
     """Train for some epochs: all members, or one when `member` is given. `visit` counts from 0."""
@@ -51,6 +57,7 @@ Work = Sample | Advance | Label | Train
 # ---------------------------------------------------------------- events
 
 
+@in_files("Sampled")
 @dataclass(frozen=True)
 class Sampled:
     """New structures: (system, frame id) each, in the order they were made."""
@@ -59,6 +66,7 @@ class Sampled:
     frames: tuple[tuple[str, str], ...]
 
 
+@in_files("Advanced")
 @dataclass(frozen=True)
 class Advanced:
     """A trajectory reached `step`. `uncertainty` in eV/Å: one value, or one per atom (ensemble_sd).
@@ -73,6 +81,7 @@ class Advanced:
     fault: str | None = None
 
 
+@in_files("Labelled")
 @dataclass(frozen=True)
 class Labelled:
     """The reference labelled the frame.
@@ -85,6 +94,7 @@ class Labelled:
     present: str | None = None
 
 
+@in_files("LabelFailed")
 @dataclass(frozen=True)
 class LabelFailed:
     """The reference could not label the frame; `kind` is the failure class, `reason` its text."""
@@ -94,6 +104,7 @@ class LabelFailed:
     reason: str
 
 
+@in_files("LabelDropped")
 @dataclass(frozen=True)
 class LabelDropped:
     """The label was given up before it was paid for (the stage is stopping)."""
@@ -101,6 +112,7 @@ class LabelDropped:
     work: Label
 
 
+@in_files("Trained")
 @dataclass(frozen=True)
 class Trained:
     """A training visit is over. One entry a member trained, in order.
@@ -155,6 +167,7 @@ class Analyse:
 Decision = Literal["certain", "uncertain", "quiet", "test", "budget spent"]
 
 
+@in_files("Checked")
 @dataclass(frozen=True)
 class Checked:
     """The uncertainty criterion was applied to a frame: what was compared, and what followed.

@@ -23,8 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from aims_pax import errors
-from aims_pax.errors import LabelError, SetupError
+from aims_pax.errors import LabelError, SetupError, failure_class, failure_name
 from aims_pax.labelling import slurm
 from aims_pax.processes import process_started
 from aims_pax.record.files import write_text
@@ -186,7 +185,7 @@ class Claims:
     def note_failure(self, frame_id: str, error: LabelError) -> None:
         """For a driver that comes later. Not worth failing for."""
         with suppress(SetupError):
-            told = {"class": type(error).__name__, "reason": error.reason, "folder": error.folder}
+            told = {"class": failure_name(error), "reason": error.reason, "folder": error.folder}
             write_text(self.folder / f"{frame_id}.failure", json.dumps(told))
 
     def has_failed(self, frame_id: str) -> bool:
@@ -198,11 +197,10 @@ class Claims:
         path = self.folder / f"{frame_id}.failure"
         try:
             told = json.loads(path.read_bytes())
-            kind = getattr(errors, told["class"])
-            failure = kind(told["reason"], told["folder"]) if issubclass(kind, LabelError) else None
+            failure = failure_class(told["class"])(told["reason"], told["folder"])
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        except (OSError, ValueError, TypeError, LookupError):
             failure = None
         path.unlink(missing_ok=True)
         return failure

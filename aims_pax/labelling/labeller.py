@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from aims_pax.errors import Crashed, Insane, LabelError, SetupError, Stopped
+from aims_pax.errors import Crashed, Insane, LabelError, SetupError, Stopped, failure_name
 from aims_pax.frames import Frame, Label
 from aims_pax.labelling.claims import Claim, Claims
 from aims_pax.labelling.executor import Executor, WorkerDied
@@ -411,7 +411,8 @@ class Labeller:
         error = given.error
         assert error is not None
         failed = dict(self._calls.failed)
-        failed[type(error).__name__] = failed.get(type(error).__name__, 0) + 1
+        name = failure_name(error) if isinstance(error, LabelError) else type(error).__name__
+        failed[name] = failed.get(name, 0) + 1
         self._calls = replace(self._calls, failed=failed, seconds=self._calls.seconds + given.seconds)
         if isinstance(error, LabelError):
             self.quarantine.add(frame, error)

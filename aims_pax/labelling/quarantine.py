@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from aims_pax.errors import LabelError, SetupError
+from aims_pax.errors import LabelError, SetupError, failure_name
 from aims_pax.frames import Frame
 from aims_pax.labelled_data import structure_text
 from aims_pax.record.files import append_text
@@ -30,7 +30,7 @@ class Quarantine:
 
     def add(self, frame: Frame, error: LabelError) -> None:
         """Write a failure down. A full disk is for others to complain about: the run goes on."""
-        name = type(error).__name__
+        name = failure_name(error)
         if self._known is None:
             self._known = {(e["frame"], e["class"]) for e in self.entries()}
         if (frame.id, name) in self._known:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aims_pax.errors import Crashed, LabelError, SetupError
+from aims_pax.errors import Crashed, LabelError, SetupError, failure_name
 
 FIRST_FAILURES = 5  # the first calls all fail alike: nothing will ever work
 CRASHES_IN_A_ROW = 20  # later: a program that worked has stopped working
@@ -20,8 +20,8 @@ def systematic(streak: Sequence[LabelError], finished: int) -> SetupError | None
     since = "no reference calculation has worked" if finished == 0 else "the reference has stopped working"
     where = f" Its files: {last.folder}." if last.folder else ""
     return SetupError(
-        f"{since}: the last {enough} failed alike ({type(last).__name__}). The last reason: {last.reason}."
-        f"{where} {_advice[type(last).__name__]}"
+        f"{since}: the last {enough} failed alike ({failure_name(last)}). The last reason: {last.reason}."
+        f"{where} {_advice[failure_name(last)]}"
     )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from aims_pax import labelled_data
 from aims_pax.core.recalculate import Failure
-from aims_pax.errors import Insane, SettingsError, SetupError
+from aims_pax.errors import Insane, SettingsError, SetupError, failure_name
 from aims_pax.frames import Array, Frame, Label, LabelledFrame
 from aims_pax.labelled_data import (
     LARGEST,
@@ -212,8 +212,8 @@ def _origin(desk: Desk, structure: Structure, source: Path, made_under: str) -> 
 
 def _unsound(structure: Structure) -> Failure:
     reason = "not calculated: the structure holds NaN, infinity or absurdly large numbers"
-    log.warning("%s · %s: %s", structure.name, Insane.__name__, reason)
-    return Failure("", Insane.__name__, reason)
+    log.warning("%s · %s: %s", structure.name, failure_name(Insane), reason)
+    return Failure("", failure_name(Insane), reason)
 
 
 def _texts(

@@ -34,9 +34,10 @@ from aims_pax.core.work import (
     Train,
     Work,
 )
-from aims_pax.errors import Abandoned, LabelError
+from aims_pax.errors import Abandoned, LabelError, failure_name
 from aims_pax.procedures.watch import Watch
 from aims_pax.record.journal import Journal
+from aims_pax.wire_names import name_in_files
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +150,7 @@ class Shell:
                 events.append(Labelled(work, self.world.keep(work, future.result())))
             except LabelError as error:
                 self.watch.raise_if_stopped()  # a scheduler signals its programs, too: no failure of this frame
-                events.append(LabelFailed(work, type(error).__name__, error.reason))
+                events.append(LabelFailed(work, failure_name(error), error.reason))
         for visit in [w for w, future in self.training.items() if future.done()]:
             future = self.training.pop(visit)
             if future.exception() is None:
@@ -205,7 +206,7 @@ class Shell:
                 more["check"] = effect
             else:
                 self.world.apply(effect)
-        self.journal.write(self.world.name, type(event).__name__, event, **more)
+        self.journal.write(self.world.name, name_in_files(type(event)), event, **more)
         self._dirty = True
 
     # ------------------------------------------------------------ keeping

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
@@ -21,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from aims_pax.errors import RestartError
 from aims_pax.record.arrays import Torn, pack, unpack
 from aims_pax.record.folder import RunFolder
+from aims_pax.wire_names import field_in_files
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -125,7 +127,8 @@ def discard(folder: RunFolder, stage: str) -> None:
 def to_plain(value: Any) -> Any:
     """Frozen dataclasses, tuples and numbers as JSON values; the order of fields is kept."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(getattr(value, f.name)) for f in fields(value)}
+        kind = type(value)
+        return {field_in_files(kind, f.name): to_plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, list | tuple):
         return [to_plain(v) for v in value]
     return value
@@ -134,10 +137,32 @@ def to_plain(value: Any) -> Any:
 def from_plain(kind: type[T], value: Any) -> T:
     """The inverse of `to_plain` for a dataclass. Raises RestartError when the values do not fit."""
     try:
-        made: T = _adapter(kind).validate_python(value)  # type: ignore[arg-type]
+        made: T = _adapter(kind).validate_python(_named_as_in_code(kind, value))  # type: ignore[arg-type]
         return made
     except ValidationError as error:
         raise RestartError(f"the restart does not fit this version of aims-PAX: {error}") from error
+
+
+def _named_as_in_code(kind: Any, value: Any) -> Any:
+    """Plain values of this type with the names of fields in files replaced by those in the code."""
+    if is_dataclass(kind) and isinstance(value, dict):
+        hints = _hints(kind)  # type: ignore[arg-type]
+        names = {field_in_files(kind, name): name for name in hints}  # type: ignore[arg-type]
+        renamed = {str(names.get(key, key)): one for key, one in value.items()}
+        return {name: _named_as_in_code(hints.get(name), one) for name, one in renamed.items()}
+    arguments = get_args(kind)
+    if get_origin(kind) is tuple and isinstance(value, list | tuple):
+        each = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
+        if len(each) == len(value):
+            return [_named_as_in_code(one, v) for one, v in zip(each, value, strict=True)]
+    if isinstance(kind, UnionType) and isinstance(value, dict):
+        return _named_as_in_code(next((one for one in arguments if is_dataclass(one)), None), value)
+    return value
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 @cache

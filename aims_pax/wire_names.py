@@ -1,0 +1,46 @@
+"""The names under which events, states and failures stand in files: chosen once, whatever the code calls them.
+
+A journal, a snapshot or a quarantine outlives the version that wrote it. So a class or a field may be renamed, its
+name in files may not:
+
+>>> from dataclasses import dataclass
+>>> @in_files("Trajectory", restart_frame="home")
+... @dataclass(frozen=True)
+... class Trajectory:
+...     restart_frame: str
+>>> name_in_files(Trajectory), field_in_files(Trajectory, "restart_frame")
+('Trajectory', 'home')
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T", bound=type)
+
+_classes: dict[type, str] = {}
+_fields: dict[type, dict[str, str]] = {}  # class → field in the code → name in files
+
+
+def in_files(name: str, **fields: str) -> Callable[[T], T]:
+    """Give a class its name in files, and the fields that are called otherwise in the code theirs."""
+
+    def mark(kind: T) -> T:
+        _classes[kind] = name
+        _fields[kind] = fields
+        return kind
+
+    return mark
+
+
+def name_in_files(kind: type) -> str:
+    """The name of a class in files. Raises LookupError for a class that was never given one."""
+    if kind not in _classes:
+        raise LookupError(f"{kind.__name__} has no name in files: write @in_files(...) above it")
+    return _classes[kind]
+
+
+def field_in_files(kind: type, field: str) -> str:
+    """The name of a field of this class in files: its own unless another was chosen."""
+    return _fields.get(kind, {}).get(field, field)
