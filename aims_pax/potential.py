@@ -68,7 +68,7 @@ class Potential(Protocol):
 
 
 class Electrons(Protocol):
-    """How a calculator learns of the charge and spin of structures; see `settings.conventions`."""
+    """How a calculator learns of the charge and spin of structures; see `settings.calculator_conventions`."""
 
     def maker(self, frame: Frame) -> Callable[[], Calculator]:
         """What makes a calculator for the charge and spin of this frame."""
@@ -189,7 +189,7 @@ def load_factory(factory: str, folder: Path | None = None) -> Callable[..., Any]
     target: Any = module
     for part in attribute.split("."):
         if not hasattr(target, part):
-            from aims_pax.settings.base import nearest
+            from aims_pax.settings.yaml_reader import nearest
 
             near = nearest(part, [name for name in dir(target) if not name.startswith("_")])
             hint = f"; nearest: {near}" if near else ""

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aims_pax import structure_files
-from aims_pax.electrons import check_electrons
+from aims_pax.charge_and_spin import check_electrons
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Array, Frame
-from aims_pax.geometry_in import decoded, parse
 from aims_pax.structure_files import numbered, split_index, unreadable
+from aims_pax.structure_files.geometry_in import decoded, parse
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _read(path: Path, otherwise: str | None = None) -> list[System]:
     file, index = split_index(path)
     index = otherwise if index is None else index
     if not file.is_file():
-        from aims_pax.settings.base import no_such  # the settings read systems: not at the top
+        from aims_pax.settings.yaml_reader import no_such  # the settings read systems: not at the top
 
         raise SettingsError(f"{path}: {no_such(file)}")
     stem = _stem(file)

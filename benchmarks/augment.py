@@ -316,8 +316,8 @@ def ratio(x: float, a: Grown, y: float, b: Grown) -> float:
 
 def mace(trees: int, n: int, rounds: int, sigma: tuple[float, float]) -> list[str]:
     """A small MACE model trained on EMT-labelled ethanol: theirs through MACECalculator, ours in one batch."""
-    from aims_pax.force_field import foundation
-    from aims_pax.force_field._mace import quiet
+    from aims_pax.models.mace import foundation
+    from aims_pax.models.mace.mace_import import quiet
 
     with quiet():
         from mace.calculators import MACECalculator
@@ -350,8 +350,8 @@ def mace(trees: int, n: int, rounds: int, sigma: tuple[float, float]) -> list[st
 
 def trained(path: Path) -> None:
     """A 32-channel model that knows ethanol well enough to hold it together, written to `path`."""
-    from aims_pax.force_field import Ensemble, MemberData
     from aims_pax.frames import LabelledFrame
+    from aims_pax.models.mace import Ensemble, MemberData
     from aims_pax.potential import calculate
     from aims_pax.settings import mace as settings
 

@@ -92,12 +92,12 @@ def run_here(choice: str) -> None:
     import time
 
     from aims_pax.cli import main as command
-    from aims_pax.force_field.member import Member
     from aims_pax.md import propagate
-    from aims_pax.procedures import explore
+    from aims_pax.models.mace.member import Member
+    from aims_pax.stages import active_learning
 
     spent = {"exploration": 0.0, "moving": 0.0, "steps": 0}
-    whole, advance = explore.run, propagate.advance
+    whole, advance = active_learning.run, propagate.advance
 
     def timed_run(*args, **kwargs):  # type: ignore[no-untyped-def]
         begin = time.process_time()
@@ -116,7 +116,7 @@ def run_here(choice: str) -> None:
     def states_of(moved):  # type: ignore[no-untyped-def]
         return [getattr(m, "state", m) for m in moved]
 
-    explore.run = timed_run
+    active_learning.run = timed_run
     for module in list(sys.modules.values()):
         if getattr(module, "advance", None) is advance and module.__name__.startswith("aims_pax."):
             module.advance = timed_advance

@@ -26,14 +26,14 @@ import numpy as np
 import yaml
 from rich.console import Console
 
-from aims_pax.core import explore as stage
+from aims_pax.commands.run import _opened
+from aims_pax.core import active_learning as stage
 from aims_pax.core.rules import ExploreRules
 from aims_pax.core.work import Add, Train
 from aims_pax.dataset import write_extxyz
 from aims_pax.frames import Frame, Label, LabelledFrame
-from aims_pax.procedures.explore import ExploreWorld, begin_from_data
-from aims_pax.procedures.main import _opened
 from aims_pax.settings import read_settings
+from aims_pax.stages.active_learning import ExploreWorld, begin_from_data
 from aims_pax.systems import deal
 
 warnings.filterwarnings("ignore")  # e3nn and MACE speak of how they load their files

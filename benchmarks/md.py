@@ -29,13 +29,13 @@ from ase import units
 from ase.build import bulk, molecule
 from ase.md.langevin import Langevin
 
-from aims_pax.force_field import Ensemble
-from aims_pax.force_field.native import absent
-from aims_pax.force_field.statistics import Statistics
 from aims_pax.frames import Frame
 from aims_pax.md import advance
 from aims_pax.md.state import MDState
-from aims_pax.procedures.movers import Movers
+from aims_pax.models.mace import Ensemble
+from aims_pax.models.mace.native import absent
+from aims_pax.models.mace.statistics import Statistics
+from aims_pax.parallel.dynamics import Movers
 from aims_pax.settings.mace import (
     ArchitectureSettings,
     GeneralSettings,

@@ -68,8 +68,8 @@ def other_process(args: argparse.Namespace, **asked: object) -> dict:
 
 
 def row(args: argparse.Namespace, inference: str, n: int, limit: float) -> dict:
-    from aims_pax.force_field import budget
     from aims_pax.md import MDState, advance
+    from aims_pax.models import memory_budget
     from aims_pax.settings.md import MDSettings
 
     built = ensemble(args.channels, inference)
@@ -77,22 +77,22 @@ def row(args: argparse.Namespace, inference: str, n: int, limit: float) -> dict:
     md = MDSettings(stat_ensemble="NVT", thermostat="Langevin", temperature=80.0, timestep=2.0, friction=0.01)
     potential.labels([crystal(2, 0)])  # loads what has to be loaded
     states = [MDState.start(crystal(args.repeat, k), 80.0, k) for k in range(n)]
-    budget.allow(limit * budget.GB, written=True)
+    memory_budget.allow(limit * memory_budget.GB, written=True)
     before = clear_peak()
     began = time.perf_counter()
     moved = advance(states, potential, args.steps, [md] * n)
     seconds = time.perf_counter() - began
     forces = moved[0].evaluation.forces[0][:20].ravel().tolist()
     return {
-        "peak": (status("VmHWM") - before) / budget.GB,
+        "peak": (status("VmHWM") - before) / memory_budget.GB,
         "seconds": seconds / args.steps / n,
         "forces": forces,
     }
 
 
 def ensemble(channels: int, inference: str):
-    from aims_pax.force_field import Ensemble
-    from aims_pax.force_field.statistics import Statistics
+    from aims_pax.models.mace import Ensemble
+    from aims_pax.models.mace.statistics import Statistics
     from aims_pax.settings.mace import (
         ArchitectureSettings,
         GeneralSettings,

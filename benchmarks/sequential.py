@@ -34,10 +34,10 @@ from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
 from aims_pax import seeds
-from aims_pax.force_field import Ensemble, MemberData
-from aims_pax.force_field._mace import quiet
-from aims_pax.force_field.statistics import measure
 from aims_pax.frames import Frame, Label, LabelledFrame
+from aims_pax.models.mace import Ensemble, MemberData
+from aims_pax.models.mace.mace_import import quiet
+from aims_pax.models.mace.statistics import measure
 from aims_pax.potential import calculator_factory
 from aims_pax.settings import read_settings
 

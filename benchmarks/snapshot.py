@@ -19,13 +19,13 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from aims_pax.core import explore
+from aims_pax.core import active_learning
 from aims_pax.core.rules import ExploreRules
 from aims_pax.dataset import Dataset
-from aims_pax.force_field import Ensemble, MemberData
+from aims_pax.engine.event_loop import SNAPSHOT_SECONDS
 from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.md.state import MDState
-from aims_pax.procedures.shell import SNAPSHOT_SECONDS
+from aims_pax.models.mace import Ensemble, MemberData
 from aims_pax.record.checkpoint import Checkpoint
 from aims_pax.record.folder import RunFolder
 from aims_pax.settings.mace import (
@@ -71,7 +71,7 @@ def main() -> None:
         data = Dataset(folder.data)
         for k in range(n):
             data.add(labelled(k), "train")
-        state = explore.begin(("ethanol",) * 16, rules, n, {"ethanol": n // 10})
+        state = active_learning.begin(("ethanol",) * 16, rules, n, {"ethanol": n // 10})
         checkpoint, times = Checkpoint(folder, "explore"), []
         for version in range(15):
             began = time.perf_counter()

@@ -27,16 +27,16 @@ import numpy as np
 import torch
 from ase.build import molecule
 
-from aims_pax.force_field import compiling, memory
-from aims_pax.force_field.build import build_model
-from aims_pax.force_field.fast import fast
-from aims_pax.force_field.graphs import Graph, Graphs
-from aims_pax.force_field.losses import Loss, predict_by_modules
-from aims_pax.force_field.member import Member
-from aims_pax.force_field.statistics import measure
-from aims_pax.force_field.train import Plan, visit
-from aims_pax.force_field.workers import TrainingPool
 from aims_pax.frames import Frame, Label, LabelledFrame
+from aims_pax.models.mace import compile_cache, gradients
+from aims_pax.models.mace.build import build_model
+from aims_pax.models.mace.fast_forward import fast
+from aims_pax.models.mace.graphs import Graph, Graphs
+from aims_pax.models.mace.losses import Loss, predict_by_modules
+from aims_pax.models.mace.member import Member
+from aims_pax.models.mace.statistics import measure
+from aims_pax.models.mace.training import Plan, visit
+from aims_pax.models.mace.training_workers import TrainingPool
 from aims_pax.settings.mace import (
     ArchitectureSettings,
     GeneralSettings,
@@ -87,7 +87,7 @@ def in_turn(team: list[Member], graphs: list[Graph], loss: Loss, plan: Plan) -> 
 
 
 def by_modules(team: list[Member], graphs: list[Graph], loss: Loss, plan: Plan) -> None:
-    with patch.object(memory, "predict", predict_by_modules):
+    with patch.object(gradients, "predict", predict_by_modules):
         in_turn(team, graphs, loss, plan)
 
 
@@ -101,10 +101,10 @@ def compile_first(
     pool: TrainingPool, team: list[Member], data: list[LabelledFrame], graphs: list[Graph]
 ) -> None:
     """In this process, then in those of the pool, which find it in the cache; says how long either takes."""
-    known = compiling.is_ready(compiling.signature(fast(team[0].model)))
+    known = compile_cache.is_ready(compile_cache.signature(fast(team[0].model)))
     plan = Plan(0, ("compile",), compiled="wait")
     here = seconds(visit, team[0], graphs, [], plan, Loss(SETTINGS))
-    for _, text in compiling.taken_notes():
+    for _, text in compile_cache.taken_notes():
         print(text)
     there = seconds(beside, pool, team, data, plan)
     print(
@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="compiled training too")
     options = parser.parse_args()
     loss = Loss(SETTINGS)
-    ways: tuple[compiling.How, ...] = ("never", "wait") if options.compile else ("never",)
+    ways: tuple[compile_cache.How, ...] = ("never", "wait") if options.compile else ("never",)
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; samples per second")
     with TrainingPool(options.workers) as pool:
         for name in ("ethanol", "21 atoms"):

@@ -10,8 +10,8 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.neighborlist import neighbor_list
 from ase.spacegroup import crystal
 
-from aims_pax.force_field import Ensemble, MemberData
 from aims_pax.frames import Frame, LabelledFrame
+from aims_pax.models.mace import Ensemble, MemberData
 from aims_pax.potential import calculate
 
 A = 5.62  # Å
@@ -68,7 +68,7 @@ class CarbonDioxide(Calculator):
 
 def trained(path: Path, epochs: int, frames: int = 40) -> None:
     """Train a small MACE model on shaken and strained cells, pairs and single molecules, and save it."""
-    from tests.force_field.tiny import settings
+    from tests.models.mace.tiny import settings
 
     rng = np.random.default_rng(0)
     start = solid()

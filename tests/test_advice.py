@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from aims_pax.report.gather import gather
-from aims_pax.report.reading import snapshot
-from aims_pax.report.verdict import verdict
+from aims_pax.report.load_run import gather
+from aims_pax.report.run_verdict import verdict
+from aims_pax.report.tolerant_readers import snapshot
 from tests.projects import command, write_project
 
 BASE = {"ACTIVE_LEARNING": {"max_MD_steps": 30, "max_convergence_epochs": 2, "convergence_patience": 50}}

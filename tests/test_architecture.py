@@ -55,7 +55,13 @@ def test_imports_point_one_way(path):
 
 
 @pytest.mark.parametrize(
-    "module", ["aims_pax.core.explore", "aims_pax.settings", "aims_pax.labelling.aims", "aims_pax.cli"]
+    "module",
+    [
+        "aims_pax.core.active_learning",
+        "aims_pax.settings",
+        "aims_pax.labelling.references.fhi_aims",
+        "aims_pax.cli",
+    ],
 )
 def test_light_rooms_do_not_load_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'mace' in sys.modules)"

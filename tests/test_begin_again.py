@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from aims_pax.dataset import Dataset
-from aims_pax.report.gather import gather
-from aims_pax.report.reading import snapshot
+from aims_pax.report.load_run import gather
+from aims_pax.report.tolerant_readers import snapshot
 from tests.projects import command, write_project
 from tests.worlds import water
 

@@ -226,7 +226,7 @@ def test_augment_runs_its_own_story(tmp_path):
 
 def test_a_mistake_of_ours_is_one_line_with_a_traceback_in_a_file(tmp_path, monkeypatch):
     code = (
-        "import sys; sys.argv = ['aims-PAX', 'report']\nimport aims_pax.report.page as page\n"
+        "import sys; sys.argv = ['aims-PAX', 'report']\nimport aims_pax.report.html_page as page\n"
         "def broken(folder): raise ZeroDivisionError('so it is')\npage.write_report = broken\n"
         "from aims_pax.cli import main; main()"
     )
@@ -241,7 +241,7 @@ def test_what_noisy_packages_put_in_the_place_of_standard_output_does_not_get_th
     """The live view behind such a stand-in prints its control sequences as text."""
     import io
 
-    from aims_pax.cli.ends import console
+    from aims_pax.cli.exit_codes import console
 
     real, stand_in = io.StringIO(), io.StringIO()
     monkeypatch.setattr(sys, "stdout", real)

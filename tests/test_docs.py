@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from aims_pax import geometry_in
 from aims_pax.settings.cluster import ClusterSettings
 from aims_pax.settings.tables import commands as own_tables
 from aims_pax.settings.tables import tables
+from aims_pax.structure_files import geometry_in
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -66,7 +66,7 @@ def test_the_cluster_sections_of_the_page_are_accepted():
 
 
 def test_its_figures_follow_from_its_settings():
-    from aims_pax.labelling.blocks import Blocks
+    from aims_pax.labelling.executors.block_request import Blocks
 
     section = ClusterSettings.model_validate(yaml_blocks(CLUSTER)[0]["CLUSTER"])
     drain = Blocks(section.slurm_str or "", longest=section.job_time_limit).drain
@@ -126,7 +126,7 @@ def test_every_key_a_page_names_exists(path):
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
 def test_every_command_a_page_names_exists(path):
-    from aims_pax.cli.verbs import VERBS
+    from aims_pax.cli.commands import VERBS
 
     text = path.read_text(encoding="utf-8")
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
@@ -147,7 +147,7 @@ def test_the_quickstart_gives_the_commands_of_the_readme():
 
 def test_the_pages_give_the_numbers_of_the_program():
     from aims_pax.core import rules, threshold
-    from aims_pax.labelling import verdict
+    from aims_pax.labelling import systematic_failure
     from aims_pax.record import checkpoint, lock
 
     words = {1: "one", 2: "two", 5: "five", 10: "ten"}
@@ -161,7 +161,7 @@ def test_the_pages_give_the_numbers_of_the_program():
             f"the {words[checkpoint.KEEP]} newest snapshots",
         ),
         "faq": (
-            f"The first {words[verdict.FIRST_FAILURES]} calculations failed",
+            f"The first {words[systematic_failure.FIRST_FAILURES]} calculations failed",
             f"from {words[rules.BELIEVED]} validation frames on, with {words[rules.BELIEVED_PER_SYSTEM]} of each",
         ),
     }
@@ -256,7 +256,7 @@ def test_the_page_of_samplers_names_every_sampler_and_filter_and_its_list_is_acc
 
 
 def test_the_page_of_commands_has_every_command_with_every_option(hooks, monkeypatch):
-    from aims_pax.cli.verbs import VERBS
+    from aims_pax.cli.commands import VERBS
     from tests.projects import command
 
     monkeypatch.setenv("COLUMNS", "200")

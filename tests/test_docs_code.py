@@ -13,7 +13,7 @@ from ase.calculators.lj import LennardJones
 
 from aims_pax.dataset import read_extxyz
 from aims_pax.errors import Crashed, SetupError, TimedOut
-from aims_pax.labelling.calculator import CalculatorReference
+from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from aims_pax.potential import CalculatorPotential, Potential, calculate
 from aims_pax.samplers import Sampler, base, sampler
 from aims_pax.samplers.foundation_md import MDSampler

@@ -15,10 +15,10 @@ import ase.io
 import pytest
 
 from aims_pax.frames import LabelledFrame
-from aims_pax.labelling.calculator import CalculatorReference
-from aims_pax.settings.keys import Section
+from aims_pax.labelling.references.ase_calculator import CalculatorReference
+from aims_pax.settings.fields import Section
 from aims_pax.settings.schema import _choices
-from aims_pax.settings.whole import MACE, PROJECT
+from aims_pax.settings.settings import MACE, PROJECT
 from tests.projects import changed, command, write_project
 from tests.worlds import CONTROL, EMT, crystal, launch, rattled, water, write_species
 

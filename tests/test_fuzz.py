@@ -14,11 +14,11 @@ import pytest
 from aims_pax.dataset import Dataset, read_extxyz, to_extxyz
 from aims_pax.errors import AimsPaxError, LabelError, SettingsError
 from aims_pax.frames import Label, LabelledFrame
-from aims_pax.labelling.aims import read_label
+from aims_pax.labelling.references.fhi_aims import read_label
 from aims_pax.labelling.store import LabelStore
 from aims_pax.record.arrays import Torn, pack, unpack
 from aims_pax.settings import read_settings
-from aims_pax.settings.control import read_control
+from aims_pax.settings.control_in import read_control
 from aims_pax.systems import read_systems
 from tests.projects import write_project
 from tests.worlds import CONTROL, STAND_IN, crystal, water, write_species
@@ -198,8 +198,8 @@ def with_error(read, content, own):
 
 @pytest.mark.parametrize("frame", [water(), crystal("Cu")], ids=["molecule", "crystal"])
 def test_aims_out(tmp_path, frame):
-    from aims_pax.labelling.aims import control_for, geometry_text, species_text
-    from aims_pax.settings.control import parse_control
+    from aims_pax.labelling.references.fhi_aims import control_for, geometry_text, species_text
+    from aims_pax.settings.control_in import parse_control
 
     species = write_species(tmp_path / "species")
     control = parse_control(CONTROL + ("  k_grid 2 2 2\n" if frame.periodic else ""))
@@ -269,7 +269,7 @@ def rewritten(labelled, folder):
 def test_structures_to_label_again(tmp_path):
     from types import SimpleNamespace
 
-    from aims_pax.procedures.recalculate import read_structures
+    from aims_pax.commands.recalc import read_structures
 
     path = tmp_path / "x.xyz"
     misc = SimpleNamespace(
@@ -308,18 +308,18 @@ def test_the_pool_is_read_or_refused_and_never_loses_more_than_its_torn_end(tmp_
 def test_owners_of_folders(tmp_path):
     from types import SimpleNamespace
 
-    from aims_pax.record import owners
+    from aims_pax.record import folder_owners
 
     folder = SimpleNamespace(
         root=tmp_path, restart=tmp_path / "restart", data=tmp_path / "data", model=tmp_path / "model",
         losses=tmp_path / "losses", checkpoints=tmp_path / "checkpoints",
     )  # fmt: skip
-    owners.claim(folder, "x")
+    folder_owners.claim(folder, "x")
     path = tmp_path / "data" / ".owner.json"
     original, dice = path.read_bytes(), random.Random(0)
     for _ in range(300):
         path.write_bytes(mutated(original, dice))
-        with_error(lambda _: owners.claim(folder, "x"), b"", AimsPaxError)
+        with_error(lambda _: folder_owners.claim(folder, "x"), b"", AimsPaxError)
 
 
 def test_the_bookkeeping_of_the_dataset(tmp_path):
@@ -358,7 +358,7 @@ def test_stored_labels(tmp_path):
 def test_the_record_of_the_settings(tmp_path):
     from types import SimpleNamespace
 
-    from aims_pax.record.identity import compare
+    from aims_pax.record.restart_compatibility import compare
 
     writes = []
     folder = SimpleNamespace(

@@ -196,7 +196,7 @@ def test_a_frame_keeps_its_name_whatever_it_looks_like(tmp_path, name):
     assert found.origin == {"system": name, "sampler": name, "step": 3}
     (again,) = read(tmp_path, to_extxyz([found]))
     assert again.origin == found.origin
-    from aims_pax.report.reading import structures
+    from aims_pax.report.tolerant_readers import structures
 
     assert [s.system for s in structures(tmp_path / "x.xyz")] == [name]
 

@@ -39,8 +39,8 @@ def test_every_file_it_links_to_exists():
 
 
 def test_every_example_is_accepted_by_check():
+    from aims_pax.commands.check.project import check
     from aims_pax.errors import SettingsError
-    from aims_pax.settings.check import check
 
     for folder in (ROOT / "example").iterdir():
         if not (folder / "aimsPAX.yaml").exists():

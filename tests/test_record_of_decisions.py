@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from aims_pax.core import explore
+from aims_pax.commands.run import run_all
+from aims_pax.commands.status import lines, status
+from aims_pax.core import active_learning
 from aims_pax.dataset import Dataset
-from aims_pax.procedures import main
-from aims_pax.procedures.status import lines, status
-from aims_pax.report.counts import ACTIVE, INITIAL, by_stage, frames, frames_line, labels_line
-from aims_pax.report.gather import gather
-from aims_pax.report.reading import snapshot
-from aims_pax.report.verdict import verdict
+from aims_pax.report.label_counts import ACTIVE, INITIAL, by_stage, frames, frames_line, labels_line
+from aims_pax.report.load_run import gather
+from aims_pax.report.run_verdict import verdict
+from aims_pax.report.tolerant_readers import snapshot
 from aims_pax.settings import read_settings
 from tests.projects import command, write_project
 from tests.worlds import water
@@ -24,20 +24,20 @@ from tests.worlds import water
 def run(folder, monkeypatch, changes, systems):
     """A whole run in this process; returns [(trajectory, step, δ)] of every check, from the states of the core."""
     checks = []
-    real = explore.step
+    real = active_learning.step
 
     def watched(state, event, rules):
         after = real(state, event, rules)
         if after[0].checks > state.checks:
             i = event.work.trajectory
-            δ = explore.threshold_of(state, state.trajectories[i].system, rules)
+            δ = active_learning.threshold_of(state, state.trajectories[i].system, rules)
             checks.append((i, event.step, δ))
         return after
 
-    monkeypatch.setattr(explore, "step", watched)
+    monkeypatch.setattr(active_learning, "step", watched)
     write_project(folder, changes, systems=systems)
-    main.run_all(read_settings(folder), Console(file=io.StringIO()))
-    monkeypatch.setattr(explore, "step", real)
+    run_all(read_settings(folder), Console(file=io.StringIO()))
+    monkeypatch.setattr(active_learning, "step", real)
     return checks
 
 

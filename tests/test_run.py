@@ -91,7 +91,8 @@ def test_the_delivered_model_is_loadable_and_the_rest_of_the_committee_is_kept_a
 
 
 def test_the_delivered_weights_are_those_of_the_best_validation_not_of_the_last_epoch(finished):
-    from aims_pax.force_field import evaluate, foundation
+    from aims_pax.models import evaluate
+    from aims_pax.models.mace import foundation
 
     folder, _ = finished
     (model,) = (folder / "results").glob("*.model")

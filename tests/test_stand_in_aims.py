@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from aims_pax.frames import Frame
-from aims_pax.labelling.aims import read_label
+from aims_pax.labelling.references.fhi_aims import read_label
 from tests import worlds
 
 GEOMETRY = "atom 0 0 0 Cu\natom 2.6 0 0 Al\n"

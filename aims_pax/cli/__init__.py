@@ -17,8 +17,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import typer
 
-from aims_pax.cli import verbs
-from aims_pax.cli.ends import guarded, tell
+from aims_pax.cli import commands
+from aims_pax.cli.exit_codes import guarded, tell
 from aims_pax.cli.options import MACE, PROJECT, MaceFile, ProjectFile, Version
 from aims_pax.errors import SettingsError
 
@@ -79,9 +79,7 @@ def _recalc(
     """
     target = output or Path(f"{data.stem}_recalculated.xyz")
     guarded(
-        lambda: tell(
-            "run_recalculate", mace_settings, aimspax_settings, "recalculate", data, target, keep_failed
-        )
+        lambda: tell("run_recalculate", mace_settings, aimspax_settings, "recalc", data, target, keep_failed)
     )
 
 
@@ -118,7 +116,7 @@ def _run() -> None:
 
 ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True}
 app.command("run", hidden=True, context_settings=ANYTHING)(_run)
-for verb, function in verbs.VERBS.items():
+for verb, function in commands.VERBS.items():
     app.command(verb)(function)
 
 
@@ -149,7 +147,7 @@ def main_atomic_energies() -> None:
 
 def main_test() -> None:
     """Entry point of `aims-PAX-test`, the same as `aims-PAX test`."""
-    _single(verbs.errors_of, "aims-PAX-test")
+    _single(commands.errors_of, "aims-PAX-test")
 
 
 def _single(command: Callable[..., None], name: str) -> None:

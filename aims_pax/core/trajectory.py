@@ -14,7 +14,7 @@ _MAY_END = ("max_MD_steps", "max_labels", "stopped")  # ends that changed settin
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Where a trajectory stands in the table at the head of `core.explore`."""
+    """Where a trajectory stands in the table at the head of `core.active_learning`."""
 
     system: str
     status: Status = "running"

@@ -25,8 +25,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from aims_pax.errors import SetupError
-from aims_pax.labelling import slurm
 from aims_pax.labelling.claims import GRACE, Claim
+from aims_pax.labelling.schedulers import slurm
 from aims_pax.processes import process_started
 from aims_pax.record.files import move, replacing, write_text
 

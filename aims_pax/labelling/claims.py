@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from aims_pax.errors import LabelError, SetupError, failure_class, failure_name
-from aims_pax.labelling import slurm
+from aims_pax.labelling.schedulers import slurm
 from aims_pax.processes import process_started
 from aims_pax.record.files import write_text
 

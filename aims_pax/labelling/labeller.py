@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING, Any, Self
 from aims_pax.errors import Crashed, Insane, LabelError, SetupError, Stopped, failure_name
 from aims_pax.frames import Frame, Label
 from aims_pax.labelling.claims import Claim, Claims
-from aims_pax.labelling.executor import Executor, WorkerDied
-from aims_pax.labelling.potential import ReferencePotential
+from aims_pax.labelling.executors.inline import Executor, WorkerDied
+from aims_pax.labelling.foreign_results import Waiting
 from aims_pax.labelling.quarantine import Quarantine
+from aims_pax.labelling.reference_potential import ReferencePotential
 from aims_pax.labelling.store import LabelStore, Record, method_hash
+from aims_pax.labelling.systematic_failure import systematic
 from aims_pax.labelling.validation import check_geometry
-from aims_pax.labelling.verdict import systematic
-from aims_pax.labelling.waiting import Waiting
 from aims_pax.labelling.worker import Answer, Reference, Task, answer, label_frame, usable
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Labeller:
         frames: what will be labelled, None for the geometries of the settings and what descends from them.
         check: called while a label is awaited; it may raise.
         """
-        from aims_pax.labelling.choose import executor_of, reference_of
+        from aims_pax.labelling.factory import executor_of, reference_of
 
         reference = reference_of(settings, frames)
         reference.check()

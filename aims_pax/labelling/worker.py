@@ -23,8 +23,8 @@ from typing import Any, Protocol
 
 from aims_pax.errors import LabelError, NotStored, SetupError
 from aims_pax.frames import Frame, Label
-from aims_pax.labelling.aims import AimsReference
 from aims_pax.labelling.claims import Claim, Claims
+from aims_pax.labelling.references.fhi_aims import AimsReference
 from aims_pax.labelling.store import LabelStore, Record
 from aims_pax.labelling.validation import check_label, constrained
 

@@ -2,6 +2,6 @@
 
 from aims_pax.md.propagate import Advance, advance
 from aims_pax.md.state import MDState
-from aims_pax.md.targets import temperature_at
+from aims_pax.md.temperature import temperature_at
 
 __all__ = ["Advance", "MDState", "advance", "temperature_at"]

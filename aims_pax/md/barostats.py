@@ -15,8 +15,8 @@ from ase import units
 from torch import Tensor
 
 from aims_pax.md.batch import Batch, Felt, Motion
-from aims_pax.md.degrees import degrees
-from aims_pax.md.small import flow, rows_times, small_exp, square, trace, volume
+from aims_pax.md.degrees_of_freedom import degrees
+from aims_pax.md.linalg3x3 import flow, rows_times, small_exp, square, trace, volume
 from aims_pax.md.thermostats import kinetic
 
 BAR = 1e5 * units.Pascal  # eV/Å³

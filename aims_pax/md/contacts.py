@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aims_pax.md.batch import Batch
-from aims_pax.md.small import rows_times
+from aims_pax.md.linalg3x3 import rows_times
 from aims_pax.md.state import MDState
 
 SKIN = 1.0  # Å: pairs are listed this far beyond the distance that is too close

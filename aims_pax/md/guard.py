@@ -17,7 +17,7 @@ from torch import Tensor
 from aims_pax.md.barostats import VOLUME
 from aims_pax.md.batch import Batch, Felt, Motion
 from aims_pax.md.contacts import Contacts
-from aims_pax.md.small import volume
+from aims_pax.md.linalg3x3 import volume
 
 SWOLLEN = 8.0  # times the first volume: the cell has exploded; collapsed at one over this
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from aims_pax.md import noise
 from aims_pax.md.barostats import VOLUME, Flexible, first_volume
 from aims_pax.md.batch import Batch, Felt, Motion
-from aims_pax.md.small import small_exp, square, trace
+from aims_pax.md.linalg3x3 import small_exp, square, trace
 
 ETA, CHAINS = "mtk/eta", "mtk/chains"
 LENGTH = 3  # thermostats of a chain

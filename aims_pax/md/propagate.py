@@ -26,7 +26,7 @@ from aims_pax.md.batch import Batch, Felt, Motion
 from aims_pax.md.guard import Guard, spaced
 from aims_pax.md.integrators import choose_owned, kind
 from aims_pax.md.state import MDState
-from aims_pax.md.targets import Targets, hottest, temperature_at
+from aims_pax.md.temperature import Targets, hottest, temperature_at
 from aims_pax.potential import Evaluation, Potential
 
 NOISE_AT_ONCE = 1 << 17  # atom-steps whose noise is drawn together: a few tens of MB at work

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from aims_pax.frames import Array, Frame
 from aims_pax.md import noise
-from aims_pax.md.degrees import centre_at_rest, degrees
+from aims_pax.md.degrees_of_freedom import centre_at_rest, degrees
 
 _EXTRAS = "extras/"
 
@@ -106,7 +106,7 @@ class MDState:
 
     @property
     def degrees(self) -> int:
-        """Degrees of freedom that hold kinetic energy, as `md.degrees` counts them."""
+        """Degrees of freedom that hold kinetic energy, as `md.degrees_of_freedom` counts them."""
         return degrees(len(self), self.fixed, at_rest=centre_at_rest(self.momenta, self.masses))
 
     @property

@@ -112,9 +112,9 @@ class VelocityRescaling(Verlet):
 
         α² = c + f·Σ_i R_i² + 2 R_1 √(c f),   c = e^(−h/τ),   f = (1 − c) k_B T / 2K,   R_i ~ N(0, 1),
 
-    with one R for each degree of freedom that `md.degrees` counts: 3N less the fixed components, as in ASE, less three
-    more where the centre of mass is at rest, as α leaves it there. From rest, where α has no meaning, momenta become
-    √((1 − c) m k_B T)·R, which has the same distribution of K.
+    with one R for each degree of freedom that `md.degrees_of_freedom` counts: 3N less the fixed components, as in
+    ASE, less three more where the centre of mass is at rest, as α leaves it there. From rest, where α has no meaning,
+    momenta become √((1 − c) m k_B T)·R, which has the same distribution of K.
     It remembers the work: the energy the thermostat gave so far, so that E − work is conserved.
     """
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aims_pax.frames import Array
-from aims_pax.report.reading import Geometry, Structure
-from aims_pax.report.style import thinned
+from aims_pax.report.figures.style import thinned
+from aims_pax.report.tolerant_readers import Geometry, Structure
 
 MOST = 600  # frames looked at, spread over the run
 REACH = 3.6  # Å, in crystals

@@ -1,7 +1,7 @@
 """What the user writes: aimsPAX.yaml, mace.yaml and control.in, read strictly and once."""
 
-from aims_pax.settings.partly import read_reference_settings
 from aims_pax.settings.read import read_settings, unsupported
-from aims_pax.settings.whole import Settings, dump, effective
+from aims_pax.settings.reference_settings import read_reference_settings
+from aims_pax.settings.settings import Settings, dump, effective
 
 __all__ = ["Settings", "dump", "effective", "read_reference_settings", "read_settings", "unsupported"]

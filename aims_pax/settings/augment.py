@@ -18,9 +18,9 @@ from pydantic import BeforeValidator, ValidationError
 from pydantic_core import ErrorDetails
 
 from aims_pax.errors import SettingsError
-from aims_pax.settings.base import nearest, read_document
-from aims_pax.settings.keys import Kind, Real, Section, Text, Whole, as_real, key, one_of, optional
-from aims_pax.settings.wrong import hint, in_words
+from aims_pax.settings.fields import Kind, Real, Section, Text, Whole, as_real, key, one_of, optional
+from aims_pax.settings.messages import hint, in_words
+from aims_pax.settings.yaml_reader import nearest, read_document
 
 BUILT_IN = ("lennard_jones", "graph_pes_calculator")  # callables without a module
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ValidationInfo, field_validator, model_validator
 
 from aims_pax.settings.devices import as_device
-from aims_pax.settings.keys import (
+from aims_pax.settings.fields import (
     Flag,
     Kind,
     OptionalText,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aims_pax.errors import SettingsError
-from aims_pax.settings.keys import as_text
+from aims_pax.settings.fields import as_text
 
 LISTS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")  # ROCm reads both
 

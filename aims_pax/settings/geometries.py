@@ -11,17 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aims_pax.electrons import check_electrons
+from aims_pax.charge_and_spin import check_electrons
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
-from aims_pax.settings.base import Place
+from aims_pax.settings.calculator_conventions import conventions_of, refusal, written
 from aims_pax.settings.callables import loaded
-from aims_pax.settings.control import Control, matching, pair_controls, read_control
-from aims_pax.settings.conventions import conventions_of, refusal, written
+from aims_pax.settings.control_in import Control, matching, pair_controls, read_control
+from aims_pax.settings.yaml_reader import Place
 from aims_pax.systems import System, read_systems
 
 if TYPE_CHECKING:
-    from aims_pax.settings.whole import Settings
+    from aims_pax.settings.settings import Settings
 
 Finding = tuple[Place, str]
 WORDS = {"charge": "charge", "spin": "multiplicity"}

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from aims_pax.settings.base import Place
+from aims_pax.settings.yaml_reader import Place
 
 if TYPE_CHECKING:
-    from aims_pax.settings.whole import Settings
+    from aims_pax.settings.settings import Settings
     from aims_pax.systems import System
 
 GEOMETRY: Place = ("MISC", "path_to_geometry")

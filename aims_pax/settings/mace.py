@@ -12,9 +12,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 
 from aims_pax.errors import SettingsError
-from aims_pax.settings.base import nearest, read_document
 from aims_pax.settings.devices import as_device
-from aims_pax.settings.keys import (
+from aims_pax.settings.fields import (
     Flag,
     Kind,
     Real,
@@ -28,6 +27,7 @@ from aims_pax.settings.keys import (
     one_of,
     optional,
 )
+from aims_pax.settings.yaml_reader import nearest, read_document
 
 INTERACTIONS = (  # mace.modules.interaction_classes of MACE 0.3.16
     "RealAgnosticResidualInteractionBlock",

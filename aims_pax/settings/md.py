@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator
 
-from aims_pax.settings.keys import Kind, Real, Section, Whole, as_real, key, one_of
+from aims_pax.settings.fields import Kind, Real, Section, Whole, as_real, key, one_of
 
 BAR = 6.241509e-7  # eV/Å³
 

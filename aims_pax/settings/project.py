@@ -7,9 +7,9 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, model_validator
 
+from aims_pax.settings.calculator_conventions import check_keys
 from aims_pax.settings.cluster import Seconds
-from aims_pax.settings.conventions import check_keys
-from aims_pax.settings.keys import (
+from aims_pax.settings.fields import (
     Flag,
     Kind,
     Limit,

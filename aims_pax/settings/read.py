@@ -9,13 +9,13 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from aims_pax.errors import SettingsError
-from aims_pax.settings import rules, sampler_list, samplers
-from aims_pax.settings.base import Document, Place, Problem, nearest, read_document
+from aims_pax.settings import cross_checks, sampler_list, samplers
 from aims_pax.settings.cluster import ClusterSettings
-from aims_pax.settings.effects import Parts, without_effect
-from aims_pax.settings.keys import Section
+from aims_pax.settings.fields import Section
 from aims_pax.settings.mace import MaceSettings
-from aims_pax.settings.whole import MACE, PROJECT, Settings
+from aims_pax.settings.settings import MACE, PROJECT, Settings
+from aims_pax.settings.unused_keys import Parts, without_effect
+from aims_pax.settings.yaml_reader import Document, Place, Problem, nearest, read_document
 
 OPTIONAL = {"MISC", "REFERENCE", "ARCHITECTURE", "TRAINING"}  # left out: all defaults
 MAY_BE_ABSENT = {"INITIAL_DATASET_GENERATION", "ACTIVE_LEARNING"}  # left out: that stage does not exist
@@ -38,7 +38,7 @@ def read_settings(
     folder = Path(folder).absolute()
     documents: dict[str, Document] = {}
     broken: list[str] = []
-    for label, file in ((rules.PROJECT, aims_pax_file), (rules.MACE, mace_file)):
+    for label, file in ((cross_checks.PROJECT, aims_pax_file), (cross_checks.MACE, mace_file)):
         try:
             documents[label] = read_document(folder / file, str(file))
         except SettingsError as error:
@@ -85,9 +85,9 @@ class _Reader:
 
     def settings(self, folder: Path) -> Settings | None:
         """The settings, or None when there are problems."""
-        self._read(rules.PROJECT, PROJECT, self.project)
+        self._read(cross_checks.PROJECT, PROJECT, self.project)
         self._samplers(folder)
-        self._read(rules.MACE, MACE, self.mace)
+        self._read(cross_checks.MACE, MACE, self.mace)
         own = {"mace.MISC": self.mace.get("MISC")}
         parts = Parts({**self.mace, **self.project, **own}, self.broken)
         self._check(parts)
@@ -140,7 +140,7 @@ class _Reader:
     def _samplers(self, folder: Path) -> None:
         """The list SAMPLERS, each of its tables by the settings of its kind."""
         self.project[samplers.NAME] = ()
-        document = self.documents.get(rules.PROJECT)
+        document = self.documents.get(cross_checks.PROJECT)
         if document is None:
             self.broken.add(samplers.NAME)
         elif samplers.NAME in document.data:
@@ -206,17 +206,17 @@ class _Reader:
             return ClusterSettings(type="local")
         if "REFERENCE" not in self.broken:
             text = f"this section is mandatory when the reference is FHI-aims. {_first(ClusterSettings)}"
-            self._broken(document, rules.PROJECT, ("CLUSTER",), text)
+            self._broken(document, cross_checks.PROJECT, ("CLUSTER",), text)
         self.broken.add("CLUSTER")
         return None
 
     def _check(self, parts: Parts) -> None:
-        for label, place, text in rules.findings(rules.ERRORS, parts):
+        for label, place, text in cross_checks.findings(cross_checks.ERRORS, parts):
             if label in self.documents:
                 self.problems.append(self.documents[label].problem(place, text))
         if self.problems:
             return
-        for label, place, text in rules.findings(rules.WARNINGS, parts):
+        for label, place, text in cross_checks.findings(cross_checks.WARNINGS, parts):
             if label in self.documents:
                 self.warnings.append(self.documents[label].problem(place, text))
         training = self.mace.get("TRAINING")
@@ -227,9 +227,11 @@ class _Reader:
             )
             text = "weighted has no stress term; stress is used, as compute_stress is True"
             if written:
-                self.warnings.append(self.documents[rules.MACE].problem(("TRAINING", "loss"), text))
+                self.warnings.append(self.documents[cross_checks.MACE].problem(("TRAINING", "loss"), text))
         for name, system, key, why in without_effect(parts):
-            document = self.documents[rules.MACE if name in MACE and name != "MISC" else rules.PROJECT]
+            document = self.documents[
+                cross_checks.MACE if name in MACE and name != "MISC" else cross_checks.PROJECT
+            ]
             place = (name, system, key) if system else (name, key)
             self.warnings.append(document.problem(place, f"has no effect: {why}"))
 
@@ -239,7 +241,7 @@ class _Reader:
 
 
 def _name(label: str, section: str) -> str:
-    return f"{label}.{section}" if label == rules.MACE and section == "MISC" else section
+    return f"{label}.{section}" if label == cross_checks.MACE and section == "MISC" else section
 
 
 def _explained(detail: ErrorDetails, model: type[Section], inside: Place, label: str) -> str:
@@ -268,7 +270,7 @@ def _unknown_key(key: str, table: type[Section], section: type[Section], label: 
     own = [*table.model_fields, *table.aliases]
     near = nearest(key, own)
     elsewhere: dict[str, str] = {}
-    for file, sections in ((rules.PROJECT, PROJECT), (rules.MACE, MACE)):
+    for file, sections in ((cross_checks.PROJECT, PROJECT), (cross_checks.MACE, MACE)):
         for name, model in sections.items():
             if model is not section:
                 where = name if file == label else f"{name} of {file}.yaml"

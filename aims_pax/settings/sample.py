@@ -18,11 +18,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from aims_pax.errors import SettingsError
-from aims_pax.settings.base import Problem, nearest, read_document
-from aims_pax.settings.keys import OptionalText, Section, Text, Texts, Whole, key
+from aims_pax.settings.fields import OptionalText, Section, Text, Texts, Whole, key
 from aims_pax.settings.md import MDSettings
 from aims_pax.settings.sampler_list import explained, read_samplers
 from aims_pax.settings.samplers import NAME, SamplerSettings
+from aims_pax.settings.yaml_reader import Problem, nearest, read_document
 
 
 class SampleSettings(Section):

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from aims_pax.settings.augment import Call, as_calculator
-from aims_pax.settings.base import Document, Place, Problem, nearest
-from aims_pax.settings.keys import Section
+from aims_pax.settings.fields import Section
+from aims_pax.settings.messages import hint, in_words
 from aims_pax.settings.samplers import (
     FILTERS,
     KINDS,
@@ -24,7 +24,7 @@ from aims_pax.settings.samplers import (
     OwnSamplerSettings,
     SamplerSettings,
 )
-from aims_pax.settings.wrong import hint, in_words
+from aims_pax.settings.yaml_reader import Document, Place, Problem, nearest
 
 TOLERANCE = 1e-3  # of the sum of the shares
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import SerializeAsAny
 
 from aims_pax.settings.augment import OptionalReal, Range, RattleSettings, as_calculator
-from aims_pax.settings.keys import (
+from aims_pax.settings.fields import (
     Flag,
     Kind,
     OptionalWhole,

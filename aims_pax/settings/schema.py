@@ -17,11 +17,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
-from aims_pax.settings.keys import Interval, Kind, Section
+from aims_pax.settings.fields import Interval, Kind, Section
 from aims_pax.settings.read import INEFFECTIVE, MAY_BE_ABSENT, OPTIONAL
 from aims_pax.settings.samplers import FILTERS, KINDS, OWN
 from aims_pax.settings.samplers import NAME as SAMPLERS
-from aims_pax.settings.whole import MACE, PROJECT
+from aims_pax.settings.settings import MACE, PROJECT
 
 Schema = dict[str, Any]
 

@@ -18,8 +18,7 @@ from pydantic_core import ErrorDetails
 
 from aims_pax.errors import SettingsError
 from aims_pax.settings.augment import as_calculator
-from aims_pax.settings.base import Document, Problem, read_document
-from aims_pax.settings.keys import (
+from aims_pax.settings.fields import (
     Flag,
     Kind,
     OptionalText,
@@ -35,7 +34,8 @@ from aims_pax.settings.keys import (
     one_of,
     optional,
 )
-from aims_pax.settings.wrong import in_words
+from aims_pax.settings.messages import in_words
+from aims_pax.settings.yaml_reader import Document, Problem, read_document
 
 
 def list_of(convert: Callable[[Any], Any], what: str) -> Callable[[Any], Any]:

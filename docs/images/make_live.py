@@ -12,10 +12,10 @@ from pathlib import Path
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 
-from aims_pax.core import explore
+from aims_pax.core import active_learning
 from aims_pax.core.rules import ExploreRules
 from aims_pax.core.threshold import Threshold
-from aims_pax.record.progress import Display, Seen
+from aims_pax.report.live_view import Display, Seen
 
 LOG = (
     "trajectory 2 · step 740 · spread 0.151 > 0.135 eV/Å · labelling 7ceb41",
@@ -56,15 +56,15 @@ def main(file: Path) -> None:
     file.write_text(svg, encoding="utf-8")
 
 
-def explore_lines(now: explore.State, seen: dict[int, Seen]) -> list[object]:
-    from aims_pax.record.progress import _explore
+def explore_lines(now: active_learning.State, seen: dict[int, Seen]) -> list[object]:
+    from aims_pax.report.live_view import _explore
 
     return _explore(now, RULES, seen, 10)
 
 
-def state() -> explore.State:
+def state() -> active_learning.State:
     """Six trajectories of two molecules, one waiting for its label, one training."""
-    begun = explore.begin(("ethanol", "malonaldehyde") * 3, RULES, 40, {})
+    begun = active_learning.begin(("ethanol", "malonaldehyde") * 3, RULES, 40, {})
     threshold = Threshold()
     for _ in range(10):
         threshold = threshold.seen((0.135,))

@@ -11,8 +11,6 @@ def loaded():
     import torch
 
     torch.set_num_threads(1)
-    import aims_pax.force_field
-    import aims_pax.procedures.main  # noqa: F401
 
 
 @pytest.fixture(scope="module")

@@ -158,11 +158,12 @@ def _drive(folder: Path, faults: Faults, eager: bool, clock: float) -> None:
         os.dup2(out, 2)
         from rich.console import Console
 
-        from aims_pax.procedures import main, shell
+        from aims_pax.commands import run
+        from aims_pax.engine import event_loop
         from aims_pax.settings import read_settings
 
         if eager:
-            shell.SNAPSHOT_SECONDS = 0.0
+            event_loop.SNAPSHOT_SECONDS = 0.0
         settings = read_settings(folder, for_run=True)
         if clock:
             now, looks = time.time, iter(range(10**9))
@@ -170,7 +171,7 @@ def _drive(folder: Path, faults: Faults, eager: bool, clock: float) -> None:
         faults.install()
         with open(os.devnull, "w") as nowhere:
             try:
-                main.run_all(settings, Console(file=nowhere))
+                run.run_all(settings, Console(file=nowhere))
             finally:
                 faults.at = None
         (folder / "operations").write_text(str(faults.count))

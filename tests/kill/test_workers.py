@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aims_pax.labelling.calculator import CalculatorReference
+from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from tests import worlds
 from tests.slurm.cluster import processes
 from tests.slurm.driver import Driver, frames

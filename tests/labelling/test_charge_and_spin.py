@@ -11,7 +11,7 @@ from tblite.ase import TBLite
 from aims_pax.dataset import read_extxyz
 from aims_pax.errors import LabelError
 from aims_pax.frames import Frame
-from aims_pax.labelling.calculator import CalculatorReference
+from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from aims_pax.potential import calculate, calculator_factory
 from tests import worlds
 from tests.projects import command, write_project
@@ -177,7 +177,7 @@ PROGRAMS = {
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_input_of_a_known_program_holds_charge_and_multiplicity(tmp_path, name):
     """As ASE writes it; the program is not needed."""
-    from aims_pax.settings.conventions import arguments, dressed
+    from aims_pax.settings.calculator_conventions import arguments, dressed
 
     (kwargs, lines), factory = PROGRAMS[name], f"ase.calculators.{name}"
     how = CalculatorReference(factory, kwargs).conventions
@@ -203,7 +203,7 @@ def _program(name):
 
 
 def test_dftb_plus_takes_no_spin_and_says_so():
-    from aims_pax.settings.conventions import arguments
+    from aims_pax.settings.calculator_conventions import arguments
 
     reference = CalculatorReference("ase.calculators.dftb:Dftb")
     given = arguments({}, replace(WATER, charge=-1), reference.conventions, reference.factory)
@@ -231,7 +231,7 @@ def test_dftb_plus_takes_no_spin_and_says_so():
     ],
 )
 def test_every_code_is_given_its_own_words(factory, kwargs, expected):
-    from aims_pax.settings.conventions import arguments
+    from aims_pax.settings.calculator_conventions import arguments
 
     how = CalculatorReference(factory, kwargs).conventions
     assert arguments(kwargs, replace(WATER, charge=1, spin=2), how, factory) == expected
@@ -239,7 +239,7 @@ def test_every_code_is_given_its_own_words(factory, kwargs, expected):
 
 def test_gpaw_is_given_moments_that_it_keeps():
     """GPAW need not be installed to know how it is told."""
-    from aims_pax.settings.conventions import KNOWN, arguments, dressed
+    from aims_pax.settings.calculator_conventions import KNOWN, arguments, dressed
 
     how = KNOWN["gpaw:GPAW"]
     cation = replace(WATER, charge=1, spin=2)
@@ -250,7 +250,7 @@ def test_gpaw_is_given_moments_that_it_keeps():
 
 
 def test_xtb_python_sums_what_is_on_the_atoms():
-    from aims_pax.settings.conventions import KNOWN, arguments, dressed
+    from aims_pax.settings.calculator_conventions import KNOWN, arguments, dressed
 
     how, cation = KNOWN["xtb.ase:XTB"], replace(WATER, charge=1, spin=2)
     assert arguments({}, cation, how, "xtb.ase.calculator:XTB") == {}
@@ -279,7 +279,7 @@ def test_recalc_writes_the_cations_energy_beside_its_charge(tmp_path):
 
 def test_an_open_shell_molecule_of_ases_aims_starts_with_a_moment_that_fhi_aims_accepts():
     """Hund's rules are accepted for a single atom only."""
-    from aims_pax.settings.conventions import KNOWN, arguments
+    from aims_pax.settings.calculator_conventions import KNOWN, arguments
 
     how = KNOWN["ase.calculators.aims:Aims"]
     oxygen = Frame([8, 8], [[0, 0, 0], [0, 0, 1.2]], spin=3)

@@ -12,9 +12,9 @@ import pytest
 
 from aims_pax.errors import NotConverged
 from aims_pax.labelling import Labeller, claims
-from aims_pax.labelling.calculator import CalculatorReference
 from aims_pax.labelling.claims import Claim, Claims
-from aims_pax.labelling.executor import InlineExecutor
+from aims_pax.labelling.executors.inline import InlineExecutor
+from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from aims_pax.processes import process_started
 from tests import worlds
 

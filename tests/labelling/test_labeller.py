@@ -13,10 +13,10 @@ import pytest
 from aims_pax.errors import Crashed, Insane, NotConverged, NotFinite, SetupError
 from aims_pax.frames import Frame, Label
 from aims_pax.labelling import Labeller
-from aims_pax.labelling.aims import AimsReference
-from aims_pax.labelling.calculator import CalculatorReference
-from aims_pax.labelling.executor import KINDS, InlineExecutor, WorkerDied, make_executor
-from aims_pax.settings.control import read_control
+from aims_pax.labelling.executors.inline import KINDS, InlineExecutor, WorkerDied, make_executor
+from aims_pax.labelling.references.ase_calculator import CalculatorReference
+from aims_pax.labelling.references.fhi_aims import AimsReference
+from aims_pax.settings.control_in import read_control
 from tests import worlds
 
 FRAMES = worlds.rattled(worlds.ethanol(), 6)

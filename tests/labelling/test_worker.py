@@ -11,10 +11,10 @@ import pytest
 
 from aims_pax.errors import NotStored, SetupError
 from aims_pax.frames import Label
-from aims_pax.labelling.aims import AimsReference
+from aims_pax.labelling.references.fhi_aims import AimsReference
 from aims_pax.labelling.store import LabelStore, method_hash
 from aims_pax.labelling.worker import Task, answer
-from aims_pax.settings.control import parse_control
+from aims_pax.settings.control_in import parse_control
 from tests import worlds
 
 FRAME = worlds.dimer("Cu", 2.6)

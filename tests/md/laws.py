@@ -14,7 +14,7 @@ from aims_pax.frames import Frame
 from aims_pax.md import MDState
 from aims_pax.md.batch import Batch, Felt
 from aims_pax.md.integrators import choose
-from aims_pax.md.targets import Targets
+from aims_pax.md.temperature import Targets
 
 TRICLINIC = np.array([[10.6, 0, 0], [2.1, 10.4, 0], [-1.3, 1.9, 10.2]])
 

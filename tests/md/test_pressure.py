@@ -15,8 +15,8 @@ from aims_pax.md import MDState, advance
 from aims_pax.md.barostats import VOLUME
 from aims_pax.md.batch import Batch
 from aims_pax.md.integrators import choose
-from aims_pax.md.small import flow, small_exp
-from aims_pax.md.targets import Targets
+from aims_pax.md.linalg3x3 import flow, small_exp
+from aims_pax.md.temperature import Targets
 from tests.md.laws import TRICLINIC, at_rest, conserved, in_cell, rotation
 from tests.md.potentials import LennardJones, Springs, cluster, crystal
 from tests.md.settings import langevin, npt, rescaling

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from aims_pax.core import explore
+from aims_pax.core import active_learning
 from aims_pax.core.rules import ExploreRules
 from aims_pax.errors import RestartError
 from aims_pax.record.checkpoint import Checkpoint, exists, from_plain
 
 RULES = ExploreRules(10, 0.0, 0.1, 2, 1)
-STATE = explore.begin(("a", "b"), RULES, 7, {"a": 1})
+STATE = active_learning.begin(("a", "b"), RULES, 7, {"a": 1})
 
 
 def write(checkpoint, k, version=None):
@@ -25,7 +25,7 @@ def test_a_snapshot_comes_back(folder):
     assert not exists(checkpoint.path)
     write(checkpoint, 3)
     found = Checkpoint(folder, "explore").read()
-    assert from_plain(explore.State, found.state) == STATE
+    assert from_plain(active_learning.State, found.state) == STATE
     assert found.arrays["md/0/x"].tolist() == [0, 1, 2]
     assert found.weights["w"].tolist() == [3, 3, 3]
     assert found.remarks == {"entries": 3}

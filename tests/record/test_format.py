@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from aims_pax.core import converge, explore, initial
+from aims_pax.core import active_learning, convergence, initial_dataset
 from aims_pax.core.rules import ConvergeRules
+from aims_pax.engine.stage_environment import group
 from aims_pax.frames import Frame
 from aims_pax.md.state import MDState
-from aims_pax.procedures.world import group
 from aims_pax.record.arrays import unpack
 from aims_pax.record.checkpoint import from_plain
 from tests.projects import command, write_project
@@ -28,15 +28,16 @@ def stored(stage):
 
 
 @pytest.mark.parametrize(
-    ("stage", "kind"), [("initial", initial.State), ("explore", explore.State), ("converge", converge.State)]
+    ("stage", "kind"),
+    [("initial", initial_dataset.State), ("explore", active_learning.State), ("converge", convergence.State)],
 )
 def test_every_stage_s_state_still_loads(stage, kind):
     _, meta, weights = stored(stage)
     state = from_plain(kind, meta["state"])
     assert isinstance(state, kind)
     assert "names" in weights
-    if kind is converge.State:
-        assert converge.outstanding(state, ConvergeRules((0,), 5, 0.0, 100)) == ()
+    if kind is convergence.State:
+        assert convergence.outstanding(state, ConvergeRules((0,), 5, 0.0, 100)) == ()
 
 
 def test_trajectories_and_frames_under_way_still_load():

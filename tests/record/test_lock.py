@@ -237,12 +237,12 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path):
 def test_a_second_run_is_refused_before_anything_slow_is_loaded(tmp_path, monkeypatch):
     import sys
 
-    from aims_pax.cli.ends import tell
+    from aims_pax.cli.exit_codes import tell
     from tests.projects import write_project
 
     folder = write_project(tmp_path)
     monkeypatch.chdir(folder)
-    monkeypatch.setitem(sys.modules, "aims_pax.procedures.main", None)  # importing it would fail
+    monkeypatch.setitem(sys.modules, "aims_pax.commands.run", None)  # importing it would fail
     with (
         Lock(folder / "restart" / "lock").held(),
         pytest.raises(Busy, match=f"another aims-PAX works in this folder .pid {os.getpid()} on "),

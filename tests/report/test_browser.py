@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from aims_pax.report.page import write_report
+from aims_pax.report.html_page import write_report
 from tests.report.folders import recorded
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

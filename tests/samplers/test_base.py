@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from ase.calculators.lj import LennardJones as AseLennardJones
 
+from aims_pax.commands.training_set import dynamics
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Label
 from aims_pax.potential import CalculatorPotential
-from aims_pax.procedures import crystal_md
 from aims_pax.record.arrays import pack, unpack
 from aims_pax.samplers import base
 from aims_pax.samplers.ab_initio_md import AbInitioMDSampler
@@ -41,7 +41,7 @@ def argon() -> CalculatorPotential:
 def of_a_crystal(**changes: object) -> MDSampler:
     """The dynamics `aims-PAX training-set` asks for; NPT where a structure is periodic in three directions."""
     section = MDSampling(md_crystal=ClassicalMD(time_step_fs=2.0, **changes), temperature_K=40.0)
-    asked = crystal_md._md_settings(section, 1)
+    asked = dynamics._md_settings(section, 1)
     nvt = asked.model_copy(update={"stat_ensemble": "NVT"})
     potential = LennardJones(smooth=True)
     return MDSampler(potential, lambda s: asked if s.frame.periodic else nvt, 4, continues=True)

@@ -7,10 +7,10 @@ import os
 import pytest
 
 from aims_pax.errors import SettingsError
-from aims_pax.force_field.workers import Place
+from aims_pax.models.mace.training_workers import Place
 from aims_pax.settings.cluster import ClusterSettings
 from aims_pax.settings.devices import as_device, missing, only, visible
-from tests.force_field.tiny import settings
+from tests.models.mace.tiny import settings
 
 MIG = "MIG-1d4e1f4a-7d1f-5f29-a3a1-64f3b0f0c2a5"
 GPUS = "GPU-8b6f2b1c-0000-1111-2222-333344445555"
@@ -106,7 +106,7 @@ def test_a_device_that_is_not_there_is_named_with_what_is(device, available, cou
 
 
 def test_a_worker_process_really_gets_it(monkeypatch):
-    from aims_pax.companion import Companion
+    from aims_pax.worker_process import Companion
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", f"9,{MIG}")
     companion = Companion("tests.settings.test_devices:Environment", 1, Place(1, "cuda:1").environment())

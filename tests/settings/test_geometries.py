@@ -5,10 +5,10 @@ import pytest
 from ase.build import molecule
 
 from aims_pax.errors import SettingsError
-from aims_pax.labelling.aims_input import control_for
-from aims_pax.labelling.choose import reference_of
+from aims_pax.labelling.factory import reference_of
+from aims_pax.labelling.references.aims_input import control_for
 from aims_pax.settings import read_settings
-from aims_pax.settings.control import read_control
+from aims_pax.settings.control_in import read_control
 from aims_pax.settings.geometries import read_geometries
 from tests.settings.folders import AIMS, MACE, PROJECT, errors, with_key, write
 

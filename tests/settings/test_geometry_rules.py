@@ -2,9 +2,9 @@
 
 import pytest
 
+from aims_pax.commands.check.project import checked
 from aims_pax.errors import SettingsError
 from aims_pax.settings import geometry_rules
-from aims_pax.settings.check import checked
 from tests.settings.folders import AIMS, MACE, PROJECT, with_key, write
 
 CELL = "lattice_vector 8 0 0\n{0}lattice_vector 0 8 0\nlattice_vector 0 0 8\n"

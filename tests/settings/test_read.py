@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from aims_pax.errors import SettingsError
 from aims_pax.settings import effective, read_settings, unsupported
-from aims_pax.settings.whole import MACE as MACE_SECTIONS
-from aims_pax.settings.whole import PROJECT as PROJECT_SECTIONS
-from aims_pax.settings.whole import as_yaml
+from aims_pax.settings.settings import MACE as MACE_SECTIONS
+from aims_pax.settings.settings import PROJECT as PROJECT_SECTIONS
+from aims_pax.settings.settings import as_yaml
 from tests.settings.folders import AIMS, MACE, PROJECT, errors, read, with_key, write
 
 

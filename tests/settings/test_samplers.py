@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from aims_pax.commands.check.project import check
 from aims_pax.samplers import base, filters
 from aims_pax.settings import dump
-from aims_pax.settings.check import check
 from aims_pax.settings.read import read_settings
 from aims_pax.settings.sample import read_sample
 from aims_pax.settings.sampler_list import models, potentials, shares, spelling_of

@@ -8,9 +8,9 @@ from aims_pax.settings.augment import SECTIONS as AUGMENT
 from aims_pax.settings.cluster import DynamicsProfile, ParslOptions, TrainingProfile
 from aims_pax.settings.sample import SampleSettings
 from aims_pax.settings.samplers import FILTERS, KINDS, OWN, SamplerSettings
+from aims_pax.settings.settings import MACE, PROJECT
 from aims_pax.settings.tables import BEGIN, END, commands, renewed, samplers, table, tables
 from aims_pax.settings.training_set import MODELS, TrainingSet
-from aims_pax.settings.whole import MACE, PROJECT
 
 
 def rows(text):

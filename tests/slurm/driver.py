@@ -17,16 +17,16 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from aims_pax.engine.interrupts import Watch
 from aims_pax.errors import LabelError, SetupError, Stopped
 from aims_pax.frames import Frame
 from aims_pax.labelling import Labeller
-from aims_pax.labelling.aims import AimsReference, geometry_text
-from aims_pax.labelling.blocks import Blocks
-from aims_pax.labelling.executor import Executor, make_executor
-from aims_pax.labelling.slurm_executor import SlurmExecutor
-from aims_pax.labelling.waiting import results
-from aims_pax.procedures.watch import Watch
-from aims_pax.settings.control import read_control
+from aims_pax.labelling.executors.block_request import Blocks
+from aims_pax.labelling.executors.inline import Executor, make_executor
+from aims_pax.labelling.executors.parsl_blocks import SlurmExecutor
+from aims_pax.labelling.foreign_results import results
+from aims_pax.labelling.references.fhi_aims import AimsReference, geometry_text
+from aims_pax.settings.control_in import read_control
 from tests import worlds
 
 HEADER = "#SBATCH --time=10 --ntasks=2 --mem=400\n#SBATCH --exclude=dev4\n"

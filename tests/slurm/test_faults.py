@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aims_pax.labelling.aims_input import geometry_text
-from aims_pax.labelling.calculator import CalculatorReference
+from aims_pax.labelling.references.aims_input import geometry_text
+from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from tests import stand_in_aims, worlds
 from tests.slurm.cluster import Cluster, processes
 from tests.slurm.driver import HEADER, Driver, frames

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from aims_pax.dataset import read_extxyz
-from aims_pax.labelling.calculator import CalculatorReference
+from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from tests import worlds
 from tests.projects import command
 from tests.slurm.cluster import processes

@@ -16,7 +16,7 @@ from contextlib import suppress
 
 import pytest
 
-from aims_pax.procedures.steer import steer
+from aims_pax.commands.pause_resume_stop import steer
 from tests.slurm.cluster import Cluster, processes
 from tests.slurm.driver import Driver
 from tests.slurm.test_faults import PATIENCE, left, running, tidy, whole

@@ -1,0 +1,340 @@
+"""The verbs of `aims-PAX`. What they do stands in `procedures` and is imported when it is done."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from aims_pax.cli.exit_codes import console, expected, guarded
+from aims_pax.cli.options import HERE, MACE, PROJECT, Folder, MaceFile, ProjectFile, Version, files
+from aims_pax.errors import SettingsError
+
+
+def init(
+    kind: Annotated[
+        str, typer.Argument(help="molecule, crystal, many, cluster or laptop.", show_default="molecule")
+    ] = "molecule",
+    folder: Annotated[Path, typer.Argument(help="Where the files go.", show_default="this folder")] = HERE,
+    version: Version = False,
+) -> None:
+    """Write a commented starter folder: a molecule, a crystal, many systems, a cluster, or this laptop alone."""
+    from aims_pax.commands.init import begin
+
+    def go() -> None:
+        written, edit = begin(kind, folder)
+        for path in written:
+            print(f"written: {path}")
+        for place in edit:
+            print(f"to edit: {place}")
+        where = "" if folder == HERE else f"cd {folder} && "
+        print(f"then: {where}aims-PAX check")
+
+    guarded(go)
+
+
+def check(
+    context: typer.Context,
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="Working folder of the run, or the file of sample, augment or training-set.",
+            show_default="this folder",
+        ),
+    ] = HERE,
+    tried: Annotated[
+        bool,
+        typer.Option("--try", help="Let the reference label a structure, and load torch for the device."),
+    ] = False,
+    mace_settings: MaceFile = MACE,
+    aimspax_settings: ProjectFile = PROJECT,
+    version: Version = False,
+) -> None:
+    """Validate the settings and inputs without running; print the complete effective settings as YAML."""
+    from aims_pax.commands.check.project import checked
+
+    def go() -> None:
+        from aims_pax.commands.check.trial_labels import verdict, verdict_of_file
+        from aims_pax.settings import dump
+
+        alone = folder.is_file() or (folder.suffix in (".yaml", ".yml") and not folder.exists())
+        if not alone:
+            _enter(folder)
+        try:
+            if alone:
+                from aims_pax.commands.check.config_file import checked_file
+
+                found = checked_file(folder)
+                said, warnings, text = verdict_of_file(found, tried), found.warnings, found.text
+            else:
+                settings = checked(HERE, *files(context, mace_settings, aimspax_settings))
+                said, warnings = verdict(settings, wanted=tried), [*settings.warnings]
+                text = dump(settings)
+        except SettingsError as error:
+            n = sum(not line.startswith(" ") for line in str(error).splitlines())
+            raise SettingsError(f"{error}\n{n} problem{'s' if n > 1 else ''} to mend") from error
+        for warning in (*warnings, *said.warnings):
+            print(f"warning: {warning}", file=sys.stderr)
+        print(text, end="", flush=True)
+        print(f"check: {said.text}", file=sys.stderr)
+
+    guarded(go)
+
+
+def plan(
+    context: typer.Context,
+    folder: Folder = HERE,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    mace_settings: MaceFile = MACE,
+    aimspax_settings: ProjectFile = PROJECT,
+    version: Version = False,
+) -> None:
+    """What will run, without running: systems, steps, expected reference calculations, memory, limits."""
+    from aims_pax.commands.plan import plan as planned
+    from aims_pax.commands.plan_text import lines
+
+    def go() -> None:
+        _enter(folder)
+        ahead = planned(HERE, *files(context, mace_settings, aimspax_settings))
+        if as_json:
+            print(json.dumps(ahead, indent=1, ensure_ascii=False))
+            return
+        for warning in ahead["warnings"]:
+            print(f"warning: {warning}", file=sys.stderr)
+        print("\n".join(lines(ahead)))
+
+    guarded(go)
+
+
+def status(
+    folder: Folder = HERE,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Again and again, until Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option("--every", min=0.2, help="Seconds between two looks.")] = 2.0,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON; with --watch one line each.")] = False,
+    version: Version = False,
+) -> None:
+    """How a run stands, alive or finished, from the files of its folder; also from another host."""
+    from aims_pax.commands.status import lines
+    from aims_pax.commands.status import status as standing
+
+    def look() -> str:
+        now = standing(folder)
+        return (
+            json.dumps(now, indent=None if watch else 1, ensure_ascii=False)
+            if as_json
+            else "\n".join(lines(now))
+        )
+
+    def go() -> None:
+        waiting = False
+        while True:
+            began = time.monotonic()
+            try:
+                text = look()
+            except SettingsError:
+                if not (watch and folder.is_dir()):
+                    raise
+                if not waiting:
+                    print("waiting: no aims-PAX run was begun here yet (Ctrl-C ends)", file=sys.stderr)
+                waiting = True
+                time.sleep(every)
+                continue
+            spent = time.monotonic() - began
+            clear = "\x1b[H\x1b[2J" if watch and not as_json and sys.stdout.isatty() else ""
+            print(clear + text, flush=True)
+            if not watch:
+                return
+            time.sleep(max(every, 4 * spent))  # a large folder is not read all the time
+
+    def until_stopped() -> None:
+        try:
+            go()
+        except KeyboardInterrupt:
+            if not watch:
+                raise
+
+    guarded(until_stopped)
+
+
+def pause(folder: Folder = HERE, version: Version = False) -> None:
+    """Let a run rest at its next MD step or training batch; running calculations end and are kept."""
+    _steer(folder, "pause")
+
+
+def resume(folder: Folder = HERE, version: Version = False) -> None:
+    """Let a paused run go on."""
+    _steer(folder, "resume")
+
+
+def stop(
+    folder: Folder = HERE,
+    cancel: Annotated[
+        bool,
+        typer.Option(
+            "--cancel", help="Cancel its Slurm jobs and calculations, also those a stopped run has left."
+        ),
+    ] = False,
+    version: Version = False,
+) -> None:
+    """End a run cleanly, as Ctrl-C does: everything is saved, and `aims-PAX` goes on.
+
+    On a cluster running calculations end and waiting blocks keep their place for the next run, unless --cancel.
+    """
+    _steer(folder, "cancel" if cancel else "stop")
+
+
+def report(folder: Folder = HERE, version: Version = False) -> None:
+    """Draw the report of a run, alive or finished: one HTML page, its figures and numbers beside."""
+
+    def go() -> None:
+        from aims_pax.report.html_page import write_report
+
+        with expected(folder / "logs" / "traceback.log"):
+            print(write_report(folder))
+
+    guarded(go)
+
+
+def export(
+    models: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Model files, or the folder of a run.", show_default="results/*.model"),
+    ] = None,
+    form: Annotated[str, typer.Option("--format", "-f", help="ase, torchscript, lammps or mliap.")] = "ase",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="A file, or a folder for several models.")
+    ] = None,
+    version: Version = False,
+) -> None:
+    """Export models for ASE, TorchScript or LAMMPS; each file is loaded again and compared with its model."""
+
+    def go() -> None:
+        from aims_pax.commands.export import export as exported
+
+        with expected(Path("logs") / "traceback.log"):
+            exported(HERE, models or [], form, output, console())
+
+    guarded(go)
+
+
+def errors_of(
+    words: Annotated[
+        list[Path],
+        typer.Argument(metavar="MODEL... DATA.xyz", help="Models, and a labelled dataset at the end."),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Predictions and labels, as NumPy's .npz.")
+    ] = Path("test.npz"),
+    energy_key: Annotated[str, typer.Option(help="Name of the energy (eV) in the dataset.")] = "REF_energy",
+    forces_key: Annotated[str, typer.Option(help="Name of the forces (eV/Å).")] = "REF_forces",
+    stress_key: Annotated[str, typer.Option(help="Name of the stress (eV/Å³).")] = "REF_stress",
+    virials_key: Annotated[
+        str, typer.Option(help="Name of the virials (eV): stress = −virials/V.")
+    ] = "REF_virials",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float64",
+    version: Version = False,
+) -> None:
+    """Test models on a labelled dataset: MAE and RMSE by system and element; several models are a committee."""
+
+    def go() -> None:
+        from aims_pax.commands.test_models import assess
+
+        if len(words) < 2:
+            raise SettingsError("expected models and a dataset: aims-PAX test MODEL... DATA.xyz")
+        with expected(Path("logs") / "traceback.log"):
+            keys = (energy_key, forces_key, stress_key, virials_key)
+            assess(words[:-1], words[-1], output, keys, device, dtype, console())
+
+    guarded(go)
+
+
+def augment(
+    config: Annotated[Path, typer.Argument(help="Its own YAML file; example/augment/config.yaml is one.")],
+    version: Version = False,
+) -> None:
+    """Grow a file of structures into families of rattled ones; the same command goes on after a stop."""
+
+    def go() -> None:
+        from aims_pax.commands.augment import augment as augmented
+
+        with expected(Path("logs") / "traceback.log"):
+            augmented(config, console())
+
+    guarded(go)
+
+
+def sample(
+    config: Annotated[Path, typer.Argument(help="Its own YAML file; example/sample/config.yaml is one.")],
+    version: Version = False,
+) -> None:
+    """Make structures with MD, rattled trees, phonons, alone or mixed; the same command goes on after a stop."""
+
+    def go() -> None:
+        from aims_pax.commands.sample import sample as sampled
+
+        with expected(Path("logs") / "traceback.log"):
+            sampled(config, console())
+
+    guarded(go)
+
+
+def training_set(
+    config: Annotated[Path, typer.Argument(help="Its own YAML file; example/crystal/config.yaml is one.")],
+    version: Version = False,
+) -> None:
+    """Training structures of a molecular crystal: MD, phonons, finite clusters; finished steps are not repeated."""
+
+    def go() -> None:
+        from aims_pax.commands.training_set.workflow import training_set as made
+
+        with expected(Path("logs") / "traceback.log"):
+            made(config, console())
+
+    guarded(go)
+
+
+VERBS: dict[str, Callable[..., Any]] = {
+    "init": init,
+    "check": check,
+    "plan": plan,
+    "status": status,
+    "pause": pause,
+    "resume": resume,
+    "stop": stop,
+    "report": report,
+    "export": export,
+    "test": errors_of,
+    "sample": sample,
+    "augment": augment,
+    "training-set": training_set,
+}
+
+
+def _enter(folder: Path) -> None:
+    """Work in this folder, as if it were the one of the shell. Raises SettingsError when there is none."""
+    if folder == HERE:
+        return
+    if not folder.is_dir():
+        from aims_pax.settings.yaml_reader import no_such
+
+        what = (
+            "a file; expected the folder with aimsPAX.yaml" if folder.exists() else no_such(folder, "folder")
+        )
+        raise SettingsError(f"{folder}: {what}")
+    os.chdir(folder)
+
+
+def _steer(folder: Path, wish: str) -> None:
+    from aims_pax.commands.pause_resume_stop import steer
+
+    def go() -> None:
+        print(steer(folder, wish))
+
+    guarded(go)

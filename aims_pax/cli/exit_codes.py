@@ -1,0 +1,98 @@
+"""How a command ends: one line for the user instead of a stack trace, and the exit code that says which end it was."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from aims_pax import __version__
+from aims_pax.engine.interrupts import Stopped
+from aims_pax.errors import AimsPaxError, Busy, SettingsError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Unexpected(AimsPaxError):
+    """A mistake of ours, not the user's."""
+
+
+def tell(story: str, mace: Path, project: Path, room: str = "run", *given: Any) -> None:
+    """Tell a story of `commands.<room>`. Settings come first: their mistakes appear before torch is loaded."""
+    import importlib
+
+    from aims_pax.record.lock import Lock
+    from aims_pax.settings import read_reference_settings, read_settings
+
+    if room == "run":
+        settings = read_settings(Path.cwd(), str(project), str(mace), for_run=True)
+    else:  # the reference alone
+        settings = read_reference_settings(Path.cwd(), str(project), str(mace))
+    terminal = console()
+    terminal.print(f"aims-PAX {__version__}", highlight=False)
+    lock = Lock(settings.folder / "restart" / "lock")
+    lock.refuse_second()  # before torch is loaded
+    arriving = lock.announced() if room == "run" else nullcontext()
+    with expected(settings.path(settings.misc.log_dir) / "traceback.log"), arriving:
+        stories = importlib.import_module(f"aims_pax.commands.{room}")
+        getattr(stories, story)(settings, terminal, *given)
+
+
+def console() -> Console:
+    """Where a person reads. It keeps today's standard output, whatever noisy packages put in its place later: a live
+    view that finds itself behind their stand-in prints its control sequences as text."""
+    from rich.console import Console
+
+    return Console(file=sys.stdout)
+
+
+@contextmanager
+def expected(path: Path) -> Iterator[None]:
+    """What nobody expected becomes one line, its traceback goes into the file. Raises Unexpected."""
+    try:
+        yield
+    except (AimsPaxError, Stopped, BrokenPipeError, typer.Exit):
+        raise
+    except Exception as error:
+        where = f"traceback in {path}; please report it"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(traceback.format_exc(), encoding="utf-8")
+        except OSError as refused:
+            where = f"no traceback: {path}: {refused.strerror}"
+        raise Unexpected(f"{type(error).__name__}: {error} ({where})") from error
+
+
+def guarded(go: Callable[[], None]) -> None:
+    """Run it; 0 done, 1 failed, 2 settings, 3 stopped by the user, 75 stopped by the system: run again."""
+    try:
+        go()
+    except SettingsError as error:
+        print(f"aims-PAX: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error
+    except AimsPaxError as error:
+        print(f"aims-PAX: {error}{_paused(error)}", file=sys.stderr)
+        raise typer.Exit(1) from error
+    except BrokenPipeError as error:  # `aims-PAX status | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        print("aims-PAX: stopped at once; the last snapshot is kept", file=sys.stderr)
+        raise typer.Exit(3) from error
+    except Stopped as stop:
+        raise typer.Exit(stop.code) from stop
+
+
+def _paused(error: AimsPaxError) -> str:
+    if not isinstance(error, Busy):
+        return ""
+    from aims_pax.record.run_requests import paused_since
+
+    return ". It is paused: aims-PAX resume lets it go on" if paused_since(Path()) is not None else ""

@@ -1,0 +1,171 @@
+"""Energies of isolated atoms from the reference: the zero of energy of a force field.
+
+Each atom stands alone, without a cell, spin-polarised, with the multiplicity of its ground state (Hund's rules).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aims_pax.errors import SettingsError, SetupError
+from aims_pax.frames import Frame
+from aims_pax.labelling.references.ase_calculator import CalculatorReference
+from aims_pax.settings.calculator_conventions import refusal
+from aims_pax.settings.mace import ELEMENTS, FROM_REFERENCE
+from aims_pax.settings.settings import as_yaml
+from aims_pax.stages.label_list import Desk, Wanted, label_all, opened
+from aims_pax.systems import elements, read_systems
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from aims_pax.settings import Settings
+
+log = logging.getLogger(__name__)
+
+CLASSICAL = tuple(  # potentials without electrons
+    f"ase.calculators.{name}"
+    for name in ("emt", "lj", "morse", "eam", "tersoff", "tip3p", "tip4p", "ff", "kim")
+)
+# Unpaired electrons where ASE's table has the wrong parity or no value. Np, Es, Lr: ground terms of the NIST Atomic
+# Spectra Database (6L, 4I, 2P). Ce: 3H of 4f 5d 6s2 by Hund's rule; the observed 1G is no single determinant.
+HEAD = "# energies of isolated atoms"
+UNPAIRED = {58: 2, 93: 5, 99: 3, 103: 1}
+
+
+def run_atomic_energies(settings: Settings, console: Console, symbols: Sequence[str], target: Path) -> None:
+    """`aims-PAX-atomic-energies`: the elements named and those of the geometries, to the file and the terminal."""
+    numbers = _elements(settings, symbols)
+    if not target.parent.is_dir() or target.is_dir():
+        raise SettingsError(f"{target}: cannot be written there; give a file in an existing folder")
+    if target.exists() and not target.read_bytes().lstrip().startswith(HEAD.encode()):
+        raise SettingsError(
+            f"{target} is there and was not written by this command; give another file with -o"
+        )
+    with opened(settings, console, "atomic_energies.log") as desk:
+        energies = energies_of(desk, numbers)
+        by_symbol = {ELEMENTS[z - 1]: e for z, e in energies.items()}
+        method = desk.labeller.method_of(atom=True)
+        head = f"{HEAD} in eV, reference method {method}; mace.yaml takes this file:\n"
+        head += f"# ARCHITECTURE: {{atomic_energies: {target}}}\n"
+        desk.folder.write_text(target, head + as_yaml(by_symbol))
+        log.info("done: %s; for mace.yaml:", target)
+    console.print(
+        as_yaml({"ARCHITECTURE": {"atomic_energies": by_symbol}}), end="", markup=False, highlight=False,
+        soft_wrap=True,
+    )  # fmt: skip
+
+
+def settled(desk: Desk, numbers: Sequence[int]) -> Settings:
+    """The settings of the desk; `atomic_energies: reference` becomes the energies of these elements."""
+    settings, mace = desk.settings, desk.settings.mace
+    if mace.architecture.atomic_energies != FROM_REFERENCE:
+        return settings
+    active = settings.active_learning
+    if active is not None and active.initial_models:
+        log.warning("atomic_energies: reference has no effect: initial_models bring their own")
+        return settings
+    energies = energies_of(desk, numbers)
+    told = ", ".join(f"{ELEMENTS[z - 1]} {e:.3f} eV" for z, e in energies.items())
+    log.info("atomic energies: isolated atoms at the settings of the reference: %s", told)
+    return _with(settings, {ELEMENTS[z - 1]: e for z, e in energies.items()})
+
+
+def energies_of(desk: Desk, numbers: Iterable[int]) -> dict[int, float]:
+    """{Z: eV} of isolated atoms, ascending.
+
+    Raises SetupError when one has no label, SettingsError when its ground state is not known.
+    """
+    atoms = {z: Wanted(isolated(z), f"atom {ELEMENTS[z - 1]}", atom=True) for z in sorted(set(numbers))}
+    desk.labeller.check_elements(atoms)
+    _warn_of_spin(desk.labeller.reference, [w.frame for w in atoms.values()])
+    failed = {f.frame: f for f in label_all(desk, list(atoms.values()))}
+    said = [
+        f"{ELEMENTS[z - 1]}: {failed[w.frame.id].kind}: {failed[w.frame.id].reason}"
+        for z, w in atoms.items()
+        if w.frame.id in failed
+    ]
+    if said:
+        raise SetupError(
+            f"the energy of isolated atoms is not known: {'; '.join(said)}. Help their SCF cycle in control.in "
+            "(REFERENCE.retries, occupation_type, charge_mix_param) and run again, or write "
+            "ARCHITECTURE.atomic_energies into mace.yaml yourself"
+        )
+    energies = {}
+    for z, wanted in atoms.items():
+        label = desk.labeller.known(wanted.frame, atom=True)
+        if label is None:
+            raise SetupError(
+                f"the label of {wanted.name} has vanished from {desk.folder.data / 'labels'}; run again"
+            )
+        energies[z] = label.energy
+    return energies
+
+
+def _warn_of_spin(reference: Any, atoms: Sequence[Frame]) -> None:
+    """Say so where a calculator cannot be given the spin of atoms, and computes whatever state it takes by itself."""
+    if not isinstance(reference, CalculatorReference) or reference.factory.startswith(CLASSICAL):
+        return
+    how = reference.conventions
+    said = [refusal(a, {}, how, reference.factory) for a in atoms]
+    if any(said):
+        log.warning(
+            "REFERENCE.factory %s cannot be given the spin of isolated atoms: they are computed with initial magnetic "
+            "moments only, and may not be in their ground state. Name the argument: REFERENCE.spin_key and "
+            "spin_convention",
+            reference.factory,
+        )
+
+
+def isolated(number: int) -> Frame:
+    """One atom without a cell, in its ground state's multiplicity 2S+1, with as many μB as unpaired electrons.
+
+    Raises SettingsError for an element whose ground state is not known.
+    """
+    unpaired = unpaired_electrons(number)
+    moments = np.array([float(unpaired)])
+    return Frame(np.array([number]), np.zeros((1, 3)), spin=unpaired + 1, moments=moments)
+
+
+def unpaired_electrons(number: int) -> int:
+    """2S of the ground state of the neutral atom: ASE's table of ground-state moments, mended where it is wrong.
+
+    >>> [unpaired_electrons(z) for z in (1, 2, 6, 7, 24)]
+    [1, 0, 2, 3, 6]
+    """
+    from ase.data import ground_state_magnetic_moments as known
+
+    if number in UNPAIRED:
+        return UNPAIRED[number]
+    if not 0 < number < len(known) or not np.isfinite(known[number]):
+        raise SettingsError(
+            f"the ground state of an isolated {ELEMENTS[number - 1]} atom is not known; write its energy into "
+            "ARCHITECTURE.atomic_energies of mace.yaml"
+        )
+    return int(known[number])
+
+
+def _with(settings: Settings, energies: Mapping[str, float]) -> Settings:
+    from dataclasses import replace
+
+    mace = settings.mace
+    architecture = mace.architecture.model_copy(update={"atomic_energies": dict(energies)})
+    return replace(settings, mace=mace.model_copy(update={"architecture": architecture}))
+
+
+def _elements(settings: Settings, symbols: Sequence[str]) -> tuple[int, ...]:
+    """Atomic numbers of the named elements and of the geometries; without geometries the named ones do."""
+    unknown = [s for s in symbols if s not in ELEMENTS]
+    if unknown:
+        raise SettingsError(f"{', '.join(unknown)}: not an element; expected symbols like H C Cu")
+    named = {ELEMENTS.index(s) + 1 for s in symbols}
+    given = settings.misc.path_to_geometry
+    paths = [settings.path(given)] if isinstance(given, str) else [settings.path(p) for p in given]
+    if named and not any(p.exists() for p in paths):
+        return tuple(sorted(named))
+    return tuple(sorted(named | set(elements(s.frame for s in read_systems(paths)))))

@@ -1,0 +1,281 @@
+"""Augmentation: a file of structures grows into family trees of rattled ones, without a project around it.
+
+Every structure is appended to the output the moment it is accepted, so the same command goes on after any end,
+to the number asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aims_pax import labelled_data
+from aims_pax.dataset import cut_torn_structure
+from aims_pax.engine.interrupts import Watch, walltime
+from aims_pax.engine.outcome import told
+from aims_pax.errors import RestartError, SettingsError
+from aims_pax.frames import Frame, LabelledFrame
+from aims_pax.labelled_data import structure_text
+from aims_pax.potential import Potential
+from aims_pax.potentials.factory import make_potential
+from aims_pax.potentials.named import Answering, blaming
+from aims_pax.record.files import append_text, sync, write_text
+from aims_pax.record.lock import Lock
+from aims_pax.record.log import to_console
+from aims_pax.record.provenance import changes, flat, refusal
+from aims_pax.samplers.base import SamplingError
+from aims_pax.samplers.rattle import Rattling
+from aims_pax.samplers.rattle_tree import Node, Tree, grow
+from aims_pax.samplers.similarity import MinimumImage
+from aims_pax.settings.augment import AugmentSettings, ConfigSettings, called, read_augment
+from aims_pax.systems import of_aims_only, read_frames
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from rich.console import Console
+
+log = logging.getLogger(__name__)
+
+KCAL = 0.0019872041  # kcal/(mol·K): Boltzmann constant where the calculator's energies are kcal/mol
+TOLD_EVERY = 30.0  # s
+CALCULATOR = "model.calculator"
+LOOSE = tuple(  # what a tree that was given up may ask to be changed
+    f"config.{k}"
+    for k in (
+        "sigma_range", "cell_sigma", "max_force", "min_separation", "max_relax_steps", "similarity_threshold",
+        "max_attempts",
+    )
+)  # fmt: skip
+START = "starting-structure"  # keys of `info`, as augment-atoms writes them
+
+
+def augment(config: Path, console: Console) -> None:
+    """`aims-PAX augment`: grow a tree of every starting structure and append its members to the output.
+
+    Raises SettingsError; SamplingError at the end when trees were given up; Stopped after a signal.
+    """
+    settings = read_augment(config)
+    source, target = Path(settings.data.input), Path(settings.data.output)
+    check_output(source, target)
+    starts = read_structures(source)
+    lock = Lock(target.with_name(f".{target.name}.lock"))
+    watch = Watch(walltime(None), lock.beat)
+    with to_console(console, "INFO"), told(), watch.listening(), lock.held(watch.raise_if_signalled):
+        for warning in settings.warnings:
+            log.warning("%s", warning)
+        trees = planted(starts, settings.config, target)
+        made_with = _made_with(settings)
+        if any(tree.nodes for tree in trees):
+            _compare(target, made_with)
+        n = settings.config.n_per_structure
+        there, known = sum(len(t.nodes) for t in trees), sum(min(n, len(t.nodes)) for t in trees)
+        total = n * len(trees)
+        already = (
+            f"{there} of {total} structures made"
+            if there == known
+            else (f"{there} structures are there, {total} were asked for")
+        )
+        log.info("%s: %d starting structures, %s", target, len(trees), already)
+        if known == total:
+            return
+        with blaming(CALCULATOR):
+            made = make_potential(settings.model.calculator, Path.cwd())
+        potential = Counting(Answering(made, CALCULATOR, patient=True))
+        _remember(target, made_with)
+        _grown(trees, n, potential, target, watch)
+
+
+def _grown(trees: Sequence[Tree], n: int, potential: Counting, target: Path, watch: Watch) -> None:
+    """Grow the trees to n each; every new structure goes to the target at once."""
+    made, said = 0, time.monotonic()
+    for tree, node in grow(trees, n, potential, watch.raise_if_stopped):
+        if node is None:
+            log.warning("%s", tree.given_up)
+            continue
+        append_text(target, as_text(tree.name, node))
+        made += 1
+        if time.monotonic() - said > TOLD_EVERY:
+            said = time.monotonic()
+            total = sum(len(t.nodes) for t in trees)
+            log.info("%d of %d structures · %d evaluations", total, n * len(trees), potential.frames)
+    if made:
+        sync(target)
+    rejected = sum((tree.rejected for tree in trees), Counter[str]())
+    turned_down = ", ".join(f"{count} {reason}" for reason, count in rejected.most_common()) or "none"
+    log.info("%d structures from %d evaluations; turned down: %s", made, potential.frames, turned_down)
+    given_up = [tree.given_up for tree in trees if tree.given_up]
+    if given_up:
+        raise SamplingError(f"{len(given_up)} of {len(trees)} trees are not complete: {given_up[0]}")
+
+
+class Counting:
+    """A potential that counts the structures it was asked for."""
+
+    def __init__(self, potential: Potential) -> None:
+        self.potential, self.frames = potential, 0
+
+    def labels(self, frames: Sequence[Frame]) -> list[Any]:
+        self.frames += len(frames)
+        return self.potential.labels(frames)
+
+    def bind(self, frames: Sequence[Frame]) -> Any:
+        return self.potential.bind(frames)
+
+
+# ---------------------------------------------------------------- reading
+
+
+def read_structures(path: Path) -> list[Frame]:
+    """Every structure of an ASE-readable file, or those behind an @. Raises SettingsError with file and reason."""
+    try:
+        frames = read_frames(path)
+        for reason in filter(None, map(of_aims_only, frames)):
+            raise SettingsError(f"{path}: {reason}")
+        return frames
+    except SettingsError as error:
+        raise SettingsError(f"data.input: {error}") from error
+
+
+def planted(starts: Sequence[Frame], config: ConfigSettings, target: Path) -> list[Tree]:
+    """A tree of each starting structure with what the output holds of it already.
+
+    Raises RestartError when the output holds something else.
+    """
+    rattling = Rattling(temperature=config.T, **config.rattling())
+    if config.units == "kcal/mol":
+        rattling = replace(rattling, k=KCAL)
+    nodes: list[list[Node]] = [[] for _ in starts]
+    for number, atoms in enumerate(_written(target)):
+        where = f"{target}, structure {number} (from 0)"
+        try:
+            tree, node = _node(atoms)
+        except (KeyError, ValueError, TypeError, SettingsError) as error:
+            raise RestartError(
+                f"{where}: not written by this command ({type(error).__name__}: {error}); name another data.output"
+            ) from error
+        if not 0 <= tree < len(starts) or not (nodes[tree] or _same(node.frame, starts[tree])):
+            raise RestartError(
+                f"{where}: belongs to another starting structure; name another data.output, or remove this file"
+            )
+        nodes[tree].append(node)
+    return [Tree(str(k), start, rattling, config.seed, nodes[k]) for k, start in enumerate(starts)]
+
+
+def _written(target: Path) -> Iterator[Atoms]:
+    """The structures of the output; one that a crash left half-written at its end is cut off, a copy is kept."""
+    if not target.exists():
+        return
+    cut_torn_structure(target)
+    try:
+        for _, atoms in labelled_data.read_structures(target):
+            yield atoms
+    except SettingsError as error:
+        raise RestartError(f"{error}; restore this file or remove it") from error
+
+
+def _node(atoms: Atoms) -> tuple[int, Node]:
+    read = LabelledFrame.from_atoms(atoms, "energy", "forces", "stress")
+    info = atoms.info
+    level = int(info["level"])
+    return int(info[START]), Node(
+        id=str(info["id"]),
+        frame=read.frame,
+        label=read.label,
+        level=level,
+        parent=str(info["parent"]) if level else None,
+        relax_steps=int(info["relax_steps"]),
+        sigma=float(info["sigma"]) if level else None,
+        attempt=int(info.get("attempt", -1)),
+    )
+
+
+def _same(root: Frame, start: Frame) -> bool:
+    if len(root) != len(start) or (root.numbers != start.numbers).any() or (root.pbc != start.pbc).any():
+        return False
+    if abs(root.cell - start.cell).max() > 1e-4:
+        return False
+    image = MinimumImage(start.cell, start.pbc)  # augment-atoms writes its roots wrapped
+    return bool(image.lengths(root.positions - start.positions).max() < 1e-4)
+
+
+def check_output(source: Path, target: Path) -> None:
+    """Raises SettingsError for a name that nothing can be appended to."""
+    if target.suffix not in {".xyz", ".extxyz"}:
+        raise SettingsError(f"data.output: {target}: expected a name that ends in .xyz or .extxyz")
+    if target.is_dir() or not target.parent.is_dir():
+        raise SettingsError(
+            f"data.output: {target}: cannot be written there; give a file in an existing folder"
+        )
+    if target.exists() and source.exists() and target.samefile(source):
+        raise SettingsError("data.output: is the input; give another file")
+
+
+# ---------------------------------------------------------------- what it was made with
+
+
+def _made_with(settings: AugmentSettings) -> dict[str, str]:
+    """What the structures depend on, key by key; a file that is the potential with its contents."""
+    config = {k: v for k, v in settings.config if k != "n_per_structure"}
+    calculator = settings.model.calculator
+    named = calculator if isinstance(calculator, str) else called(calculator)
+    if isinstance(calculator, str) and (path := Path(calculator).expanduser()).is_file():
+        named += f" (contents {hashlib.sha256(path.read_bytes()).hexdigest()[:8]})"
+    return flat({"config": config, "model": {"calculator": named}})
+
+
+def _compare(target: Path, now: Mapping[str, str]) -> None:
+    """Say what changed since the structures that are there were made. Raises RestartError when the families would not
+    be one any more."""
+    path = _memory(target)
+    if not path.exists():
+        log.info("%s: what it was made with is not known; it goes on with the present settings", target)
+        return
+    try:
+        before = {
+            str(k): str(v) for k, v in json.loads(path.read_text(encoding="utf-8"))["made_with"].items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RestartError(
+            f"{path} cannot be read ({error}); remove it to go on with the present settings"
+        ) from error
+    both = before.keys() & now.keys()  # a key of another version has no other value
+    before, now = ({k: v for k, v in said.items() if k in both} for said in (before, now))
+    firm = [{k: v for k, v in said.items() if k not in LOOSE} for said in (before, now)]
+    if refused := changes(*firm):
+        raise RestartError(
+            refusal(str(target), refused, f"name another data.output, or remove {target.name}")
+        )
+    for line in changes(before, now):
+        log.info("changed since the last run: %s", line)
+
+
+def _remember(target: Path, now: Mapping[str, str]) -> None:
+    path = _memory(target)
+    write_text(path, json.dumps({"made_with": dict(now)}, indent=1) + "\n")
+
+
+def _memory(target: Path) -> Path:
+    return target.with_name(f".{target.name}.settings.json")
+
+
+# ---------------------------------------------------------------- writing
+
+
+def as_text(tree: str, node: Node) -> str:
+    """Extended XYZ of one structure: energy, forces, stress if known, and where it came from."""
+    labelled = LabelledFrame(node.frame, node.label)
+    atoms = node.frame.to_atoms()
+    atoms.info.update({START: int(tree), **node.origin(), "energy": node.label.energy})
+    atoms.arrays["forces"] = np.array(labelled.label.forces)
+    if node.label.stress is not None:
+        atoms.info["stress"] = np.ravel(node.label.stress)
+    return structure_text(atoms)

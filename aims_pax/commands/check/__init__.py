@@ -1,0 +1,1 @@
+"""`aims-PAX check`: what a run would refuse, found without running it."""

@@ -1,0 +1,79 @@
+"""Data a model cannot tell apart: structures of one composition with different charges or spins.
+
+A MACE model sees elements and positions. Of a dataset with a cation and the neutral molecule it learns something
+between both, however small the errors of each alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from aims_pax.charge_and_spin import charged_or_open_shell
+from aims_pax.dataset import read_extxyz
+from aims_pax.errors import AimsPaxError
+from aims_pax.frames import Frame
+from aims_pax.systems import System
+
+if TYPE_CHECKING:
+    from aims_pax.settings import Settings
+
+READ = 4000  # structures of a dataset: about a second
+ADVICE = "the model sees neither and learns a mixture; make a force field for each"
+
+
+def warnings(settings: Settings, systems: Sequence[System]) -> Iterator[str]:
+    """What the geometries, and each dataset the user gives, mix."""
+    for text in mixed(s.frame for s in systems):
+        yield f"MISC.path_to_geometry: {text}"
+    active, misc = settings.active_learning, settings.misc
+    keys = (misc.energy_key, misc.forces_key, misc.stress_key)
+    for key in ("initial_train_dataset", "initial_valid_dataset"):
+        written = None if active is None else getattr(active, key)
+        files = written.values() if isinstance(written, dict) else [written] if written else []
+        for file in dict.fromkeys(files):
+            frames: list[Frame] = [s.frame for s in systems]
+            try:
+                read = itertools.islice(read_extxyz(settings.path(file), *keys), READ)
+                given = [one.frame for one in read]
+            except AimsPaxError:
+                continue  # said where it is read
+            for text in [*mixed([*frames, *given]), *unsaid(frames, given)]:
+                yield f"ACTIVE_LEARNING.{key}: {file}, with the geometries: {text}"
+
+
+def unsaid(geometries: Iterable[Frame], given: Sequence[Frame]) -> Iterator[str]:
+    """One line for each charged or open-shell composition of which given structures say neither."""
+    for one in {f.formula: f for f in geometries if charged_or_open_shell(f)}.values():
+        silent = sum(f.formula == one.formula and f.charge is None and f.spin is None for f in given)
+        if silent:
+            state = f"charge {one.charge or 0:g}" + (f", multiplicity {one.spin}" if one.spin else "")
+            yield (
+                f"{one.formula} has {state} as geometry, but {silent} given structures say neither and count as "
+                f"neutral; write charge=… spin=… into the file; if they differ, {ADVICE}"
+            )
+
+
+def mixed(frames: Iterable[Frame]) -> Iterator[str]:
+    """One line for each composition with different charges or spins; what a frame does not say counts for neither.
+
+    >>> neutral, cation = (Frame([8, 1, 1], [[0, 0, 0], [1, 0, 0], [0, 1, 0]], charge=q) for q in (0, 1))
+    >>> list(mixed([neutral, cation]))[0].partition(";")[0]
+    'H2O with the charges 0, 1'
+    """
+    charges: dict[str, set[float]] = {}
+    spins: dict[str, set[int]] = {}
+    for frame in frames:
+        if frame.charge is not None:
+            charges.setdefault(frame.formula, set()).add(frame.charge)
+        if frame.spin is not None:
+            spins.setdefault(frame.formula, set()).add(frame.spin)
+    for formula in dict.fromkeys([*charges, *spins]):
+        said = [
+            f"the {name} {', '.join(f'{v:g}' for v in sorted(values[formula]))}"
+            for name, values in (("charges", charges), ("multiplicities", spins))
+            if len(values.get(formula, ())) > 1
+        ]
+        if said:
+            yield f"{formula} with {' and '.join(said)}; {ADVICE}"

@@ -1,0 +1,281 @@
+"""`aims-PAX check`: what can be known of a working folder without running anything.
+
+Beyond the settings themselves this reads the geometries, control.in, the species defaults, the first
+structures of every dataset (and the lines of all of it) and the factories of calculators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from aims_pax.dataset import damage
+from aims_pax.errors import SettingsError
+from aims_pax.given_data import GivenFile, read_given, remarks, undetermined_energies
+from aims_pax.labelled_data import LabelKeys
+from aims_pax.settings import geometry_rules
+from aims_pax.settings.callables import Wanted, odd_arguments, unknown_models, wrong_callables
+from aims_pax.settings.control_in import MOVES_ATOMS, pair_controls, read_control
+from aims_pax.settings.control_in_check import lost_hubbard, odd_spin, shared_k_grid
+from aims_pax.settings.geometries import found_geometries
+from aims_pax.settings.mace import ELEMENTS, FROM_REFERENCE, atomic_energies_by_element
+from aims_pax.settings.read import read_settings
+from aims_pax.settings.sampler_list import models, potentials
+from aims_pax.settings.settings import Settings, dump
+from aims_pax.settings.yaml_reader import Document, Place, nearest, no_such, read_document
+from aims_pax.systems import System, elements
+
+READ = 4000  # structures of a dataset whose numbers are read: about a second
+INITIAL, ACTIVE = "INITIAL_DATASET_GENERATION", "ACTIVE_LEARNING"
+
+# what is wrong: (place in aimsPAX.yaml, text); mace.yaml's places start with "mace"
+Finding = tuple[Place, str]
+
+
+def check(
+    folder: Path | str, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "mace.yaml"
+) -> tuple[str, tuple[str, ...]]:
+    """The complete effective settings as YAML and all warnings, once everything is found in order.
+
+    Raises SettingsError that lists everything wrong.
+    """
+    settings = checked(folder, aims_pax_file, mace_file)
+    return dump(settings), settings.warnings
+
+
+def checked(
+    folder: Path | str, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "mace.yaml"
+) -> Settings:
+    """The settings with all warnings, once everything is found in order; see `check`."""
+    settings = read_settings(folder, aims_pax_file, mace_file)
+    project = read_document(settings.folder / aims_pax_file, str(aims_pax_file))
+    mace = read_document(settings.folder / mace_file, str(mace_file))
+    problems: list[str] = []
+    warnings: list[str] = []
+
+    def look(into: list[str], findings: Iterator[Finding]) -> None:
+        into += [_placed(project, mace, place, text) for place, text in findings]
+
+    systems: tuple[System, ...] = ()
+    contradictions: list[Finding] = []
+    try:
+        systems, contradictions = found_geometries(settings)
+    except SettingsError as error:
+        problems.append(_placed(project, mace, ("MISC", "path_to_geometry"), str(error)))
+    given: list[GivenFile] = []
+    look(problems, _files(settings, systems, given))
+    look(problems, wrong_callables(_factories(settings), settings.folder))
+    look(problems, _aims(settings, systems))
+    if systems:
+        look(problems, _systems(settings, systems))
+        look(problems, geometry_rules.refused(settings, systems))
+    look(problems, iter(contradictions))
+    if problems:
+        raise SettingsError("\n".join(problems))
+    look(warnings, odd_arguments(_factories(settings), settings.folder))
+    look(warnings, _noteworthy(settings, systems))
+    look(warnings, _of_given(settings, given))
+    look(warnings, geometry_rules.noteworthy(systems))
+    look(warnings, _ignored(settings, systems))
+    return replace(settings, warnings=(*settings.warnings, *warnings))
+
+
+def _placed(project: Document, mace: Document, place: Place, text: str) -> str:
+    document, place = (mace, place[1:]) if place[:1] == ("mace",) else (project, place)
+    return str(document.problem(place, text))
+
+
+def _systems(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]:
+    names = [s.name for s in systems]
+    for name in settings.md_by_system:
+        if name not in names:
+            near = nearest(name, names)
+            hint = f"; nearest: {near}" if near else ""
+            yield ("MD", name), f"no geometry has this name; there are {', '.join(names)}{hint}"
+    missing = [n for n in names if settings.md_by_system and n not in settings.md_by_system]
+    if missing:
+        yield (
+            ("MD",),
+            f"no settings for {', '.join(missing)}; expected a table for each geometry, or one for all",
+        )
+    energies = settings.mace.architecture.atomic_energies
+    if energies is not None and energies != FROM_REFERENCE:
+        try:
+            atomic_energies_by_element(energies, elements(s.frame for s in systems), settings.folder)
+        except SettingsError as error:
+            text = str(error).removeprefix("ARCHITECTURE.atomic_energies: ")
+            yield ("mace", "ARCHITECTURE", "atomic_energies"), text
+
+
+def _noteworthy(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]:
+    active = settings.active_learning
+    if active is not None and active.num_trajectories < len(systems):
+        text = f"{active.num_trajectories} is less than the {len(systems)} geometries; {len(systems)} are run"
+        yield (ACTIVE, "num_trajectories"), text
+    for system in systems:
+        if settings.md_by_system and system.name not in settings.md_by_system:
+            continue
+        if settings.md_of(system.name).stat_ensemble == "NPT" and not system.frame.periodic:
+            place: Place = (
+                ("MD", system.name, "stat_ensemble") if settings.md_by_system else ("MD", "stat_ensemble")
+            )
+            yield place, f"{system.name} is not periodic: it moves in NVT"
+    if settings.mace.general.compute_stress and not any(s.frame.periodic for s in systems):
+        yield (
+            ("mace", "GENERAL", "compute_stress"),
+            "has no effect: no geometry is periodic in three directions",
+        )
+
+
+def _ignored(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]:
+    """What control.in says in vain."""
+    if settings.reference.type != "aims":
+        return
+    place: Place = ("MISC", "path_to_control")
+    written = settings.misc.path_to_control
+    pairs: dict[str, str] = {}
+    if isinstance(written, dict):
+        pairs, text = pair_controls(written, [s.name for s in systems])
+        if text is not None:
+            yield place, text.removeprefix("MISC.path_to_control: ")
+    for file in dict.fromkeys(written.values() if isinstance(written, dict) else [written]):
+        control = read_control(settings.path(file))
+        if control.has_species:
+            yield place, f"the species blocks of {file} are ignored in favour of species_dir"
+        if moving := [word for word in MOVES_ATOMS if word in control]:
+            yield place, f"{', '.join(moving)} in {file} is ignored: a label is a single point"
+        served = [s for s in systems if not isinstance(written, dict) or pairs.get(s.name) == file]
+        if (shared := shared_k_grid(control, served)) is not None:
+            yield place, f"{file}: {shared}"
+        yield from ((place, f"{file}: {text}") for text in odd_spin(control, served))
+
+
+def _aims(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]:
+    """control.in and the species defaults, where FHI-aims is the reference."""
+    if settings.reference.type != "aims":
+        return
+    written = settings.misc.path_to_control
+    if isinstance(written, dict):
+        try:
+            pairs = pair_controls(written, [s.name for s in systems])[0] if systems else {}
+        except SettingsError as error:
+            yield ("MISC", "path_to_control"), str(error).removeprefix("MISC.path_to_control: ")
+            pairs = {}
+        for name, file in pairs.items():
+            yield from _control(settings, file, [s for s in systems if s.name == name])
+    else:
+        yield from _control(settings, written, systems)
+    yield from _species(settings, systems)
+
+
+def _control(settings: Settings, file: str, systems: Sequence[System]) -> Iterator[Finding]:
+    """What one control.in lacks for the geometries it serves."""
+    place: Place = ("MISC", "path_to_control")
+    try:
+        control = read_control(settings.path(file))
+    except SettingsError as error:
+        yield place, str(error)
+        return
+    if "xc" not in control:
+        yield place, f"{file} has no xc; FHI-aims needs a functional"
+    periodic = [s.name for s in systems if s.frame.pbc.any()]
+    if periodic and not any(word.startswith(("k_grid", "k_points")) for word, _ in control.keywords):
+        yield place, f"{file} has no k_grid, which the periodic {periodic[0]} needs"
+    for section in (settings.initial_dataset, settings.active_learning):
+        if section is not None and section.species_dir is not None:
+            lost = lost_hubbard(control, settings.path(section.species_dir))
+            if lost is not None:
+                yield place, f"{file}: {lost}"
+                return
+
+
+def _species(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]:
+    for name, section in ((INITIAL, settings.initial_dataset), (ACTIVE, settings.active_learning)):
+        if section is None or section.species_dir is None:
+            continue
+        folder = settings.path(section.species_dir)
+        if not folder.is_dir():
+            yield (name, "species_dir"), f"{section.species_dir}: {no_such(folder, 'folder')}"
+            continue
+        files = [f"{z:02d}_{ELEMENTS[z - 1]}_default" for z in elements(s.frame for s in systems)]
+        if missing := [f for f in files if not (folder / f).is_file()]:
+            yield (name, "species_dir"), f"{section.species_dir} has no {', '.join(missing)}"
+
+
+def _factories(settings: Settings) -> list[Wanted]:
+    """Every callable the settings name."""
+    wanted: list[Wanted] = []
+    reference, initial = settings.reference, settings.initial_dataset
+    if reference.type == "calculator" and reference.factory is not None:
+        wanted.append((("REFERENCE",), reference.factory, reference.kwargs))
+    if (
+        initial is not None
+        and initial.initial_sampling == "calculator"
+        and not settings.samplers
+        and initial.initial_calculator is not None
+    ):
+        own = initial.initial_calculator
+        wanted.append(((INITIAL, "initial_calculator"), own.factory, own.kwargs))
+    return [*wanted, *potentials(settings.samplers)]
+
+
+def _files(settings: Settings, systems: Sequence[System], given: list[GivenFile]) -> Iterator[Finding]:
+    """Models and datasets the settings point to; the datasets that can be read are added to `given`."""
+    initial, active = settings.initial_dataset, settings.active_learning
+    own = active is None or active.initial_models is None  # models that know the elements of the geometries
+    known = elements(s.frame for s in systems) if own else ()
+    sizes = models(settings.samplers)
+    if initial is not None and initial.initial_sampling == "mace-mp0" and not settings.samplers:
+        sizes.append(((INITIAL, "initial_foundational_size"), initial.initial_foundational_size))
+    yield from unknown_models(sizes, settings.folder)
+    if active is not None:
+        for model in active.initial_models or ():
+            if not settings.path(model).is_file():
+                yield (ACTIVE, "initial_models"), f"{model}: {no_such(settings.path(model))}"
+        for key in ("initial_train_dataset", "initial_valid_dataset"):
+            named = getattr(active, key)
+            for file in named.values() if isinstance(named, dict) else [named] if named else []:
+                yield from _labelled(settings, file, known, (ACTIVE, key), given)
+    if settings.misc.test_set is not None:
+        yield from _labelled(settings, settings.misc.test_set, known, ("MISC", "test_set"), given)
+
+
+PLACES = {
+    "train": (ACTIVE, "initial_train_dataset"),
+    "valid": (ACTIVE, "initial_valid_dataset"),
+    "test": ("MISC", "test_set"),
+}
+USES = {"initial_train_dataset": "train", "initial_valid_dataset": "valid", "test_set": "test"}
+
+
+def _labelled(
+    settings: Settings, file: str, known: Sequence[int], place: Place, given: list[GivenFile]
+) -> Iterator[Finding]:
+    """A dataset, read with the label keys of the settings. known: atomic numbers, none where models are given."""
+    path = settings.path(file)
+    if not path.is_file():
+        yield place, f"{file}: {no_such(path)}"
+        return
+    try:
+        read = read_given(path, file, USES[str(place[-1])], LabelKeys.of(settings.misc), known, READ)
+        if not read.frames:
+            yield place, f"{file}: no structures in it"
+        elif (fault := damage(path)) is not None:
+            yield place, f"{file}, {fault}"
+        given.append(read)
+    except SettingsError as error:
+        yield place, str(error).replace(str(path), file, 1)
+
+
+def _of_given(settings: Settings, given: Sequence[GivenFile]) -> Iterator[Finding]:
+    """Duplicates, overlaps and missing stress of the given files, and what their energies do not determine."""
+    stress = settings.mace.general.compute_stress
+    for text in remarks(given, LabelKeys.of(settings.misc), stress):
+        place = next((PLACES[file.use] for file in given if text.startswith(file.name)), ())
+        yield place, text
+    active = settings.active_learning
+    train = [f for file in given if file.use == "train" for f in file.frames]
+    own = active is not None and active.initial_models is None
+    if own and settings.mace.architecture.atomic_energies is None and (said := undetermined_energies(train)):
+        yield (ACTIVE, "initial_train_dataset"), said

@@ -1,0 +1,304 @@
+"""What stops a run before its first label: looked at by the run and by `aims-PAX check`, so that both say the same.
+
+Each look raises what the run would raise later. Those that need a model are last: they load torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+from ase.data import chemical_symbols
+
+from aims_pax import seeds
+from aims_pax.commands.atomic_energies import isolated
+from aims_pax.dataset import only_known, read_extxyz
+from aims_pax.errors import AimsPaxError, LabelError, SettingsError, SetupError
+from aims_pax.labelling.factory import executor_of, reference_of
+from aims_pax.labelling.store import method_hash
+from aims_pax.labelling.validation import check_geometry
+from aims_pax.record.checkpoint import exists
+from aims_pax.record.folder import RunFolder
+from aims_pax.record.restart_compatibility import as_begun, refuse_changes
+from aims_pax.settings import effective
+from aims_pax.settings.augment import Call
+from aims_pax.settings.callables import FOUNDATION_MODELS
+from aims_pax.settings.geometry_rules import refused
+from aims_pax.settings.mace import FROM_REFERENCE
+from aims_pax.settings.sampler_list import calls, models
+from aims_pax.settings.samplers import NAME as SAMPLERS
+from aims_pax.settings.samplers import PhononSettings, SamplerSettings
+from aims_pax.settings.yaml_reader import Place
+from aims_pax.stages.given_models import given_ensemble
+from aims_pax.systems import System, elements
+
+if TYPE_CHECKING:
+    from aims_pax.engine.stage_environment import Run
+    from aims_pax.settings import Settings
+
+log = logging.getLogger(__name__)
+
+NOTHING = (
+    "nothing to start from: write a section INITIAL_DATASET_GENERATION, or name "
+    "ACTIVE_LEARNING.initial_train_dataset or initial_models"
+)
+# atomic numbers of MACE's foundation models of materials (MP-0, MPA, OMAT, MATPES): all of them have these 89
+MATERIALS = frozenset({*range(1, 84), *range(89, 95)})
+LARGEST_READ = 50_000_000  # bytes of given data that `check` reads to the end: ten seconds
+BUILT_IN_NEEDS = {"graph_pes_calculator": ("graph_pes", "graph-pes")}  # potential → (module, extra)
+Look = Callable[["Settings", Sequence[System]], None]
+
+
+def stop_at_first(settings: Settings, systems: Sequence[System]) -> None:
+    """For a run that begins: raise the first refusal. Models and data are looked at where they are loaded."""
+    for look in BEFORE:
+        look(settings, systems)
+
+
+def refusals(settings: Settings, systems: Sequence[System]) -> Iterator[str]:
+    """For `check`: what every look says, the expensive ones only where nothing else stands in the way."""
+    found = False
+    for look in (*BEFORE, start, extras, foundation_elements):
+        for text in _said(look, settings, systems):
+            found = True
+            yield text
+    if not found:
+        yield from _said(given_models_and_data, settings, systems)
+
+
+def _said(look: Look, settings: Settings, systems: Sequence[System]) -> Iterator[str]:
+    try:
+        look(settings, systems)
+    except AimsPaxError as error:
+        yield str(error)
+
+
+# ---------------------------------------------------------------- before anything is opened
+
+
+def start(settings: Settings, systems: Sequence[System]) -> None:
+    """Something to begin with: a section, data, models, or a restart. Raises SettingsError."""
+    begun = exists(RunFolder(settings).restart / "initial")
+    if settings.initial_dataset is None and not given(settings) and not begun:
+        raise SettingsError(NOTHING)
+
+
+def given(settings: Settings) -> bool:
+    """Whether the user brings data or models."""
+    al = settings.active_learning
+    return al is not None and bool(al.initial_train_dataset or al.initial_models)
+
+
+def overlapping(settings: Settings, systems: Sequence[System]) -> None:
+    """Raise SettingsError for a starting structure that no reference should be given."""
+    for system in systems:
+        try:
+            check_geometry(system.frame)
+        except LabelError as error:
+            raise SettingsError(
+                f"geometry {system.name}: {error.reason}; mend the starting structure"
+            ) from error
+
+
+def geometries(settings: Settings, systems: Sequence[System]) -> None:
+    """Raise SettingsError for what stands in a geometry and cannot be treated as it is written."""
+    problems = [f"{'.'.join(map(str, place))}: {text}" for place, text in refused(settings, systems)]
+    if problems:
+        raise SettingsError("\n".join(problems))
+
+
+def dynamics(settings: Settings, systems: Sequence[System]) -> None:
+    """Raise SettingsError for a geometry whose MD cannot be: no settings, or fixed atoms at constant pressure."""
+    missing = [s.name for s in systems if settings.md_by_system and s.name not in settings.md_by_system]
+    if missing:
+        raise SettingsError(
+            f"MD: no settings for {', '.join(missing)}; expected a table for each geometry, or one for all"
+        )
+    for system in systems:
+        if system.frame.fixed is None or settings.md_of(system.name).stat_ensemble != "NPT":
+            continue
+        from aims_pax.md.integrators import kind
+
+        kind(
+            settings.md_of(system.name), cast(Any, system.frame)
+        )  # of a state it reads pbc and fixed atoms alone
+
+
+def reference(settings: Settings, systems: Sequence[System]) -> None:
+    """Raise what opening the reference would raise, short of asking the scheduler."""
+    made = _reference(settings)
+    made.check()
+    check = getattr(made, "check_elements", None)
+    if check is not None:
+        check(elements(s.frame for s in systems))
+    if settings.cluster.type == "slurm":
+        executor_of(settings, made)
+
+
+def _reference(settings: Settings) -> Any:
+    """The reference; what there is to remark is said when it is opened."""
+    logging.disable(logging.WARNING)
+    try:
+        return reference_of(settings)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def begun_folder(settings: Settings, systems: Sequence[System]) -> None:
+    """Raise RestartError where the folder was begun with settings or geometries that do not fit. Writes nothing."""
+    folder = RunFolder(settings)
+    if settings.active_learning is not None and exists(folder.restart / "explore"):
+        from aims_pax.stages.active_learning import refuse_fewer
+
+        refuse_fewer(folder, settings.active_learning.num_trajectories, systems)
+    if (folder.restart / "settings.json").exists():
+        made: Any = _reference(settings)
+        controls = getattr(made, "controls", None)
+        method = method_hash((made.for_system(next(iter(controls))) if controls else made).describe())
+        begun = as_begun(folder, systems)
+        refuse_changes(folder, effective(settings), method, {s.name: s.frame.id for s in begun})
+
+
+def isolated_atoms(settings: Settings, systems: Sequence[System]) -> None:
+    """Raise SettingsError for an isolated atom whose ground state is not known, where the reference computes them."""
+    al = settings.active_learning
+    if settings.mace.architecture.atomic_energies == FROM_REFERENCE and not (al and al.initial_models):
+        for z in elements(s.frame for s in systems):
+            isolated(z)
+
+
+BEFORE: tuple[Look, ...] = (geometries, overlapping, dynamics, reference, begun_folder, isolated_atoms)
+
+
+# ---------------------------------------------------------------- what a run notices when it samples or loads
+
+
+def extras(settings: Settings, systems: Sequence[System]) -> None:
+    """Raise SetupError naming the extras of samplers and potentials that are not installed."""
+    missing = missing_extras(settings.samplers, calls(settings.samplers))
+    if missing:
+        raise SetupError("\n".join(f"{'.'.join(map(str, place))}: {text}" for place, text in missing))
+
+
+def missing_extras(
+    samplers: Sequence[SamplerSettings], potentials: Iterable[tuple[Place, Call]]
+) -> list[tuple[Place, str]]:
+    """(place, text) for each package that samplers and built-in potentials need and that is not there."""
+    missing: list[tuple[Place, str]] = []
+    for k, sampler in enumerate(samplers):
+        if isinstance(sampler, PhononSettings) and not importable("phonopy"):
+            missing.append(((SAMPLERS, k), "phonons need phonopy: pip install 'aims-pax[crystals]'"))
+    for place, call in potentials:
+        module, extra = BUILT_IN_NEEDS.get(call.target, ("", ""))
+        if module and not importable(module):
+            missing.append((place, f"+{call.target} needs {module}: pip install 'aims-pax[{extra}]'"))
+    return missing
+
+
+def importable(module: str) -> bool:
+    """Whether a package can be imported."""
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return False
+    return True
+
+
+def foundation_elements(settings: Settings, systems: Sequence[System]) -> None:
+    """Raise SettingsError for a geometry with an element that a foundation model does not know."""
+    initial = settings.initial_dataset
+    named = models(settings.samplers)
+    if initial is not None and initial.initial_sampling == "mace-mp0" and not settings.samplers:
+        place: Place = ("INITIAL_DATASET_GENERATION", "initial_foundational_size")
+        named.append((place, initial.initial_foundational_size))
+    said = unknown_elements(named, systems, settings.folder)
+    if said:
+        raise SettingsError("\n".join(f"{'.'.join(map(str, place))}: {text}" for place, text in said))
+
+
+def unknown_elements(
+    named: Iterable[tuple[Place, str]], systems: Sequence[System], folder: Path
+) -> list[tuple[Place, str]]:
+    """(place, text) for each foundation size or model file that does not know an element of a system."""
+    said: list[tuple[Place, str]] = []
+    for place, size in named:
+        path = folder / Path(size).expanduser()
+        if size not in FOUNDATION_MODELS and not path.is_file():
+            continue  # said where models are looked for
+        try:
+            known = set(elements_of_model(path)) if path.is_file() else MATERIALS
+        except SettingsError as error:
+            said.append((place, str(error)))
+            continue
+        for system in systems:
+            if unknown := sorted(set(system.frame.numbers.tolist()) - known):
+                symbols = ", ".join(chemical_symbols[z] for z in unknown)
+                text = f"{size} does not know {symbols} (in geometry {system.name}); choose a model that does"
+                said.append((place, text))
+    return said
+
+
+def elements_of_model(path: Path) -> tuple[int, ...]:
+    """Atomic numbers a MACE model file knows. Raises SettingsError for a file that is none."""
+    import torch
+
+    from aims_pax.models.mace.build import elements_of, read_model
+
+    return tuple(elements_of(read_model(path, "cpu", torch.float32)))
+
+
+def member_seeds(settings: Settings) -> tuple[int, ...]:
+    """The seeds of the members of an ensemble that begins untrained."""
+    al, section = settings.active_learning, settings.active_learning or settings.initial_dataset
+    if al is not None and al.seeds_tags_dict:
+        return tuple(al.seeds_tags_dict.values())
+    assert section is not None
+    return tuple(seeds.member_seeds(settings.mace.general.seed, section.ensemble_size))
+
+
+def given_models_and_data(settings: Settings, systems: Sequence[System]) -> None:
+    """Raise what reading initial_models, initial_train_dataset and test_set would raise. Nothing is written."""
+    al, misc = settings.active_learning, settings.misc
+    known: Any
+    if al is not None and al.initial_models:
+        zs = elements(s.frame for s in systems)
+        known = given_ensemble(_on_cpu(settings), zs, RunFolder(settings))
+    else:
+        name = settings.mace.general.name_exp
+        members = [SimpleNamespace(name=f"{name}_{s}", seed=s) for s in member_seeds(settings)]
+        known = SimpleNamespace(members=members, elements=elements(s.frame for s in systems))
+    begun = exists(RunFolder(settings).restart / "explore")
+    if al is not None and not begun and 0 < _size(settings) < LARGEST_READ:
+        from aims_pax.stages.active_learning import given_sets
+
+        # as the run does it, into a dataset that lives in memory
+        run = SimpleNamespace(settings=settings, systems=systems, ensemble=known)
+        given_sets(cast("Run", run))
+    if misc.test_set:
+        path = settings.path(misc.test_set)
+        frames = read_extxyz(path, misc.energy_key, misc.forces_key, misc.stress_key)
+        for _ in only_known(frames, known.elements, path):
+            pass
+
+
+def _size(settings: Settings) -> int:
+    """Bytes of the datasets the user brings."""
+    al = settings.active_learning
+    named = (al.initial_train_dataset, al.initial_valid_dataset) if al is not None else ()
+    files = [f for n in named if n for f in (n.values() if isinstance(n, dict) else [n])]
+    paths = [settings.path(f) for f in dict.fromkeys(files)]
+    return sum(p.stat().st_size for p in paths if p.is_file())
+
+
+def _on_cpu(settings: Settings) -> Settings:
+    """The models are only looked at: no device is needed."""
+    from dataclasses import replace
+
+    mace = settings.mace
+    return replace(
+        settings, mace=mace.model_copy(update={"misc": mace.misc.model_copy(update={"device": "cpu"})})
+    )

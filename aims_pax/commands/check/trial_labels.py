@@ -1,0 +1,229 @@
+"""The last part of `aims-PAX check`: one label of a cheap reference, the programs and the device, and the verdict."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aims_pax.commands.check import devices, mixed_data
+from aims_pax.commands.check.readiness import refusals
+from aims_pax.errors import AimsPaxError, SettingsError, SetupError
+from aims_pax.frames import Frame
+from aims_pax.labelling.references.ase_calculator import QUICK, CalculatorReference, own_folder
+from aims_pax.potential import CalculatorPotential, Potential, calculate
+from aims_pax.potentials.factory import calculator_potential, make_potential
+from aims_pax.record import folder_owners
+from aims_pax.record.folder import RunFolder
+from aims_pax.report.formatting import counted
+from aims_pax.settings.augment import Call
+from aims_pax.settings.geometries import read_geometries
+from aims_pax.settings.sampler_list import calls
+from aims_pax.stages import given_data_check
+from aims_pax.systems import System
+
+if TYPE_CHECKING:
+    from aims_pax.commands.check.config_file import FoundFile
+    from aims_pax.settings import Settings
+    from aims_pax.settings.project import FactorySettings
+
+SMALL = 30  # atoms up to which a quick calculator is tried unasked: milliseconds
+BUILT_IN = ("lennard_jones",)  # potentials without a module that are quick, too
+SHELL = set(";&|$<>`")  # a launch command that the shell has to read is not looked into
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `check` says at its end."""
+
+    text: str
+    warnings: tuple[str, ...] = ()
+
+
+def verdict(settings: Settings, wanted: bool = False) -> Verdict:
+    """Try what can be tried in no time, or with `wanted` all that can be tried here.
+
+    Raises SettingsError when the reference cannot label the smallest geometry, or the device is not there.
+    """
+    folder_owners.check(RunFolder(settings), settings.mace.general.name_exp)
+    systems = read_geometries(settings)
+    smallest = min(systems, key=lambda s: len(s.frame))
+    if refused := list(refusals(settings, systems)):
+        raise SettingsError("\n".join(refused))
+    warnings = [*_programs(settings), *_device(settings, wanted), *mixed_data.warnings(settings, systems)]
+    calculators = _calculators(settings)
+    said = _tries(calculators, smallest, wanted)
+    if wanted and "REFERENCE" in calculators:
+        warnings += given_data_check.try_given(settings, calculators["REFERENCE"].label)
+    if settings.reference.type == "aims":
+        said.append("FHI-aims was not started")
+    elif "REFERENCE" not in " ".join(said):
+        said.append("the reference was not tried (aims-PAX check --try lets it label one structure)")
+    n = len(settings.warnings) + len(warnings)
+    return Verdict("; ".join([_head(n, "a run"), *said]), tuple(warnings))
+
+
+def verdict_of_file(found: FoundFile, wanted: bool = False) -> Verdict:
+    """The same of the configuration of a command that stands alone: its potentials are tried."""
+    said = []
+    if found.systems and found.callables:
+        smallest = min(found.systems, key=lambda s: len(s.frame))
+        potentials = {
+            ".".join(map(str, place)): _Calculator(
+                call.target, _potential(call, Path.cwd(), ".".join(map(str, place)), None)
+            )
+            for place, call in found.callables
+        }
+        said = _tries(potentials, smallest, wanted)
+        if len(said) < len(potentials):
+            more = "no" if not said else "not every"
+            said.append(f"{more} potential was tried (aims-PAX check --try lets each label one structure)")
+    return Verdict("; ".join([_head(len(found.warnings), f"aims-PAX {found.kind}"), *said]))
+
+
+def _head(n: int, what: str) -> str:
+    if n == 0:
+        return "everything is in order"
+    return f"nothing stands in the way of {what}, {counted(n, 'warning')} above"
+
+
+def _tries(calculators: Mapping[str, _Calculator], smallest: System, wanted: bool) -> list[str]:
+    """What each calculator that is cheap, or `wanted`, took for the smallest structure."""
+    return [
+        f"{place} labelled {smallest.name} in {_label(place, one, smallest):.2g} s"
+        for place, one in calculators.items()
+        if wanted or (one.quick and len(smallest.frame) <= SMALL)
+    ]
+
+
+@dataclass(frozen=True)
+class _Calculator:
+    """Something of Python that labels. called: as the settings name it."""
+
+    called: str
+    label: Callable[[Frame], object]
+
+    @property
+    def quick(self) -> bool:
+        return self.called.startswith(QUICK) or self.called in BUILT_IN
+
+
+def _calculators(settings: Settings) -> dict[str, _Calculator]:
+    """The reference and the potentials of the first structures, where they are calculators, by their place."""
+    found: dict[str, _Calculator] = {}
+    scratch = settings.path(settings.misc.log_dir) / "check"
+    reference, initial = settings.reference, settings.initial_dataset
+    if reference.type == "calculator" and reference.factory is not None:
+        found["REFERENCE"] = _Calculator(
+            reference.factory,
+            CalculatorReference(
+                reference.factory,
+                dict(reference.kwargs),
+                settings.folder,
+                scratch,
+                reference.charge_key,
+                reference.spin_key,
+                None if reference.spin_convention == "None" else reference.spin_convention,
+            ).label,
+        )
+    own = None if initial is None or settings.samplers else initial.initial_calculator
+    if initial is not None and initial.initial_sampling == "calculator" and own is not None:
+        place = "INITIAL_DATASET_GENERATION.initial_calculator"
+        found[place] = _Calculator(own.factory, _initial(own, settings.folder, place, scratch))
+    for written, call in calls(settings.samplers):
+        place = ".".join(map(str, written))
+        found[place] = _Calculator(call.target, _potential(call, settings.folder, place, scratch))
+    return found
+
+
+def _initial(own: FactorySettings, folder: Path, place: str, scratch: Path) -> Callable[[Frame], object]:
+    """What the calculator of the first structures says of one."""
+
+    def label(frame: Frame) -> object:
+        return _evaluated(calculator_potential(own.factory, own.kwargs, folder, place), frame, scratch)
+
+    return label
+
+
+def _potential(call: Call, folder: Path, place: str, scratch: Path | None) -> Callable[[Frame], object]:
+    """What the potential of a sampler says of a structure; its files, if it writes any, are not kept."""
+
+    def label(frame: Frame) -> object:
+        potential = make_potential(call, folder, place)
+        return _evaluated(potential, frame, scratch)
+
+    return label
+
+
+def _evaluated(potential: Potential, frame: Frame, scratch: Path | None) -> object:
+    """A structure as a potential sees it, which need not know its charge; its files, if it writes any, are not kept."""
+    if not isinstance(potential, CalculatorPotential):
+        return potential.labels([frame])
+    electrons = potential.electrons
+    make = potential.make if electrons is None else electrons.maker(frame)
+    with own_folder(make(), scratch, frame) as calculator:
+        return calculate(frame if electrons is None else electrons.dressed(frame), calculator)
+
+
+def _label(place: str, calculator: _Calculator, system: System) -> float:
+    """Label one structure; returns how many seconds that took. Raises SettingsError when it fails."""
+    began = time.monotonic()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            calculator.label(system.frame)
+    except (SettingsError, SetupError):
+        raise
+    except Exception as error:  # a calculator may raise anything
+        said = str(error) if isinstance(error, AimsPaxError) else f"{type(error).__name__}: {error}"
+        raise SettingsError(
+            f"{place}: {calculator.called} cannot label {system.name} ({system.frame.formula}): {said}"
+        ) from error
+    return time.monotonic() - began
+
+
+def _programs(settings: Settings) -> Sequence[str]:
+    """What CLUSTER.launch_str starts and this machine does not have; a node of a cluster may have it."""
+    launch = settings.cluster.launch_str
+    if settings.reference.type != "aims" or launch is None:
+        return ()
+    if settings.cluster.type == "slurm" or SHELL & set(launch):
+        return [
+            f"CLUSTER.launch_str: {w} is not there on this machine"
+            for w in _absolute(launch)
+            if not Path(w).exists()
+        ]
+    try:
+        words = shlex.split(launch)
+    except ValueError as error:
+        raise SettingsError(f"CLUSTER.launch_str: {launch!r}: {error}") from error
+    programs = [w for k, w in enumerate(words) if k == 0 or "/" in w or w.endswith(".x")]
+    missing = [w for w in programs if "=" not in w and shutil.which(os.path.expanduser(w)) is None]
+    return [f"CLUSTER.launch_str: {w} is not there or cannot be executed on this machine" for w in missing]
+
+
+def _absolute(launch: str) -> list[str]:
+    """Absolute paths that the shell need not read first; not where output goes, which has yet to be made."""
+    words = re.split(r"[\s;&|<`'\"()]+", re.sub(r"&?>+[&|]?\s*\S+", " ", launch))
+    return [w for w in dict.fromkeys(words) if w.startswith("/") and not set(w) & set("$*?[]{}:=\\")]
+
+
+def _device(settings: Settings, wanted: bool) -> Sequence[str]:
+    """Whether the GPUs the settings name are there: by their device files, or by torch when that is wanted."""
+    others = [(key, device) for key, device in devices.named(settings) if device != "cpu"]
+    if not others:
+        return ()
+    if wanted:
+        devices.check(settings)
+        return ()
+    if Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists() or Path("/dev/dxg").exists():
+        return ()
+    key, device = others[0]
+    return [f"{key}: {device}, but this machine shows no GPU; the run has to be started where one is"]

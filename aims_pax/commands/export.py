@@ -1,0 +1,203 @@
+"""`aims-PAX export`: models for other programs, each file loaded again and compared with its model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from aims_pax.errors import AimsPaxError, SettingsError, SetupError
+from aims_pax.frames import Frame, Label
+from aims_pax.record.delivered_models import FILE, is_ours
+from aims_pax.settings.yaml_reader import nearest, no_such
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+log = logging.getLogger(__name__)
+
+FORMS = ("ase", "torchscript", "lammps", "mliap")
+TOLERANCE = 1e-5  # eV/Å; eV/atom; eV/Å³
+FRAMES = 5  # compared at most
+DATA = ("results/test.xyz", "results/validation.xyz", "results/training.xyz", "data/labelled.xyz")
+
+USE = {
+    "ase": """\
+    from mace.calculators import MACECalculator
+    atoms.calc = MACECalculator(model_paths="{path}", device="cpu", default_dtype="{dtype}")""",
+    "torchscript": """\
+    model = torch.jit.load("{path}")    # model(inputs of mace.data, compute_force=True)""",
+    "lammps": """\
+    pair_style mace no_domain_decomposition
+    pair_coeff * * {path} {elements}""",
+    "mliap": """\
+    pair_style mliap unified {path} 0
+    pair_coeff * * {elements}""",
+}
+
+
+def export(
+    folder: Path, models: Sequence[Path], form: str, output: Path | None, console: Console
+) -> list[Path]:
+    """Export models (those of results/ when none is named) of a working folder; returns the files written.
+
+    models: model files, or one folder of a run in place of `folder`: then its `export/` is where they go by default.
+    Raises SettingsError for wrong words, SetupError when a converter fails or a file does not say what its model says;
+    such a file is removed.
+    """
+    if form not in FORMS:
+        near = nearest(form, FORMS)
+        hint = f"; nearest: {near}" if near else ""
+        raise SettingsError(f"--format: expected {' | '.join(FORMS)}, got {form!r}{hint}")
+    if inside := [path for path in models if path.is_dir()]:
+        if len(models) > 1:
+            raise SettingsError(f"{inside[0]}: a folder; name one folder alone, or model files")
+        folder, models = inside[0], ()
+    found = list(models) or _own(folder / "results")
+    if not found:
+        raise SettingsError(
+            f"no models in {folder / 'results'}: the run has not delivered any yet; name model files: "
+            "aims-PAX export MODEL.model"
+        )
+    for path in found:
+        if not path.is_file():
+            raise SettingsError(
+                f"{path}: {no_such(path)}; expected a MACE .model file, or the folder of a run"
+            )
+    targets = _targets(found, form, output, folder)
+    from aims_pax.models.mace import export as exports
+
+    for source, target in zip(found, targets, strict=True):
+        model, elements = exports.load(source)
+        frames, where = frames_for(folder, source, elements)
+        model, too_coarse = exports.precise(model, frames)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            exports.write(model, form, target)
+        except OSError as error:
+            raise SetupError(f"cannot write {target}: {error.strerror}") from error
+        try:
+            said = exports.answers(form, target, frames)
+            worst = differences(exports.truth(model, frames), said)
+            _believe(target, worst)
+        except AimsPaxError:
+            target.unlink(missing_ok=True)
+            raise
+        from ase.data import chemical_symbols
+
+        errors = " · ".join(f"{what} {value:.1e} {unit}" for what, (value, unit) in worst.items())
+        console.print(
+            f"{target}: loaded again, {len(frames)} frames of {where}: {errors}",
+            soft_wrap=True,
+            highlight=False,
+        )
+        dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+        symbols = " ".join(chemical_symbols[z] for z in elements)
+        if too_coarse:
+            console.print(too_coarse, soft_wrap=True, highlight=False, markup=False)
+        use = USE[form].format(path=target, dtype=dtype, elements=symbols)
+        console.print(use, soft_wrap=True, highlight=False, markup=False)
+    return targets
+
+
+def _own(results: Path) -> list[Path]:
+    """The models that a run delivered there. Raises SettingsError for one it did not write: opening it may run code."""
+    found = sorted(results.glob("*.model"))
+    foreign = [path for path in found if not is_ours(path)]
+    if foreign:
+        raise SettingsError(
+            f"{', '.join(map(str, foreign))}: not as this run delivered it ({results / FILE} says otherwise, or "
+            "nothing), and opening a .model file runs the code in it; if you trust the file, name it: aims-PAX export "
+            f"{foreign[0]}"
+        )
+    return found
+
+
+def differences(true: Sequence[Label], said: Sequence[Label]) -> dict[str, tuple[float, str]]:
+    """The largest differences: energy an atom, force component, stress component where both have one."""
+    pairs = list(zip(true, said, strict=True))
+    found = {
+        "energy": (max(abs(a.energy - b.energy) / len(a.forces) for a, b in pairs), "eV/atom"),
+        "forces": (max(float(np.abs(a.forces - b.forces).max()) for a, b in pairs), "eV/Å"),
+    }
+    tensors = [(a.stress, b.stress) for a, b in pairs if a.stress is not None and b.stress is not None]
+    if tensors:
+        found["stress"] = (max(float(np.abs(a - b).max()) for a, b in tensors), "eV/Å³")
+    return found
+
+
+def _believe(path: Path, worst: dict[str, tuple[float, str]]) -> None:
+    for what, (value, unit) in worst.items():
+        if not value <= TOLERANCE:  # NaN is no agreement either
+            raise SetupError(
+                f"{path}: the exported file is not the model: {what} differ by {value:.2g} {unit} "
+                f"(at most {TOLERANCE:g}); it was removed. Please report this"
+            )
+
+
+def _targets(models: Sequence[Path], form: str, output: Path | None, folder: Path) -> list[Path]:
+    """Where each export goes: `export/` of the folder by default, the file or folder the user names otherwise."""
+    from aims_pax.models.mace.export import SUFFIX
+
+    if output is not None and len(models) == 1 and not output.is_dir() and output.suffix:
+        targets = [output]
+    else:
+        if output is not None and output.is_file():
+            raise SettingsError(
+                f"{output}: a file, but there are {len(models)} models; name a folder with -o"
+            )
+        targets = [(output or folder / "export") / f"{path.stem}{SUFFIX[form]}" for path in models]
+    if len(set(targets)) < len(targets):
+        raise SettingsError("two models have the same name; export them one by one, with -o")
+    for source, target in zip(models, targets, strict=True):
+        if target.exists() and target.samefile(source):
+            raise SettingsError(f"{target} is the model itself; name another file with -o")
+    return targets
+
+
+def frames_for(folder: Path, model: Path, elements: Sequence[int]) -> tuple[list[Frame], str]:
+    """Structures to compare on: labelled ones of the run, its geometries shaken, or made of the model's elements."""
+    from aims_pax.dataset import read_extxyz
+
+    beside = [model.parent / name for name in ("test.xyz", "validation.xyz", "training.xyz")]
+    for path in [*beside, *(folder / name for name in DATA)]:
+        if not path.is_file():
+            continue
+        try:
+            known = [f.frame for f in read_extxyz(path) if set(f.frame.numbers.tolist()) <= set(elements)]
+        except SettingsError:
+            continue
+        if known:
+            return _varied(known), str(path)
+    return _shaken(_geometries(folder, elements)), "its geometries, shaken"
+
+
+def _geometries(folder: Path, elements: Sequence[int]) -> list[Frame]:
+    from aims_pax.settings import read_settings
+    from aims_pax.settings.geometries import read_geometries
+
+    try:
+        systems = read_geometries(read_settings(folder))
+        known = [s.frame for s in systems if set(s.frame.numbers.tolist()) <= set(elements)]
+    except SettingsError:
+        known = []
+    chain = np.arange(len(elements) + 1)[:, None] * np.array([1.5, 0.3, 0.1])
+    return known or [Frame(np.array([*elements, elements[0]]), chain)]
+
+
+def _varied(frames: Sequence[Frame]) -> list[Frame]:
+    """A few, over all compositions there are and all of the file."""
+    kinds: dict[tuple[str, bool], list[Frame]] = {}
+    for frame in frames:
+        kinds.setdefault((frame.formula, frame.periodic), []).append(frame)
+    each = max(1, FRAMES // len(kinds))
+    return [f for group in kinds.values() for f in group[:: max(1, len(group) // each)][:each]][: 2 * FRAMES]
+
+
+def _shaken(frames: Sequence[Frame]) -> list[Frame]:
+    rng = np.random.default_rng(0)
+    some = [frames[k % len(frames)] for k in range(max(FRAMES, len(frames)))]
+    return [f.moved(f.positions + rng.normal(scale=0.05, size=f.positions.shape)) for f in some]

@@ -1,0 +1,95 @@
+"""`aims-PAX pause`, `resume`, `stop`: a wish is left in the folder; for a moment one waits to see it fulfilled.
+
+`aims-PAX stop --cancel` also ends the Slurm jobs that a run has left which does not work any more.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from aims_pax.errors import SettingsError
+from aims_pax.record.lock import Lock
+from aims_pax.record.run_requests import ask, asked_for, paused_since
+
+PATIENCE = 4.0  # s until one is told that the run will see to it
+
+NEXT = "at its next MD step or training batch"
+DONE = {
+    "pause": "paused: aims-PAX resume lets it go on, aims-PAX stop ends it",
+    "resume": "it goes on",
+    "stop": "stopped; everything is saved, aims-PAX goes on from there",
+    "cancel": "stopped, its calculations are cancelled; everything is saved, aims-PAX goes on from there",
+}
+ASKED = {
+    "pause": f"asked to pause: it will {NEXT}",
+    "resume": "asked to go on",
+    "stop": f"asked to stop: it will {NEXT}",
+    "cancel": f"asked to stop and to cancel its calculations: it will {NEXT}",
+}
+
+
+def steer(folder: Path, wish: str, patience: float = PATIENCE) -> str:
+    """Leave the wish, wait a moment for it to be fulfilled, and say in one line how it stands.
+
+    Raises SettingsError when nobody works in the folder, or there is nothing to resume.
+    """
+    if not folder.is_dir():
+        from aims_pax.settings.yaml_reader import no_such
+
+        raise SettingsError(f"{folder}: {no_such(folder, 'folder')}")
+    if wish == "cancel" and (said := _cancelled(folder)) is not None:
+        return said
+    _somebody_works(folder, wish)
+    lock = Lock(folder / "restart" / "lock")
+    idle = paused_since(folder) is None and asked_for(folder) != "pause"
+    if wish == "resume" and lock.holder() is not None and idle:
+        raise SettingsError("nothing to resume: the run is not paused")
+    holder = ask(folder, wish)
+    who = f"pid {holder.get('pid')} on {holder.get('host')}"
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        if _fulfilled(folder, wish, lock, holder):
+            return f"{who}: {DONE[wish]}"
+        time.sleep(0.1)
+    return f"{who}: {ASKED[wish]}"
+
+
+def _cancelled(folder: Path) -> str | None:
+    """End what a run that does not work any more has left; None when there is nothing of that kind.
+
+    Raises SetupError when Slurm does not answer.
+    """
+    restart = folder / "restart"
+    if Lock(restart / "lock").holder() is not None or not (restart / "runs.json").exists():
+        return None
+    from aims_pax.labelling.executors.parsl_blocks import cancel_left
+
+    jobs = cancel_left(restart)
+    if not jobs:
+        return "nothing is left: the blocks of the last run have ended by themselves"
+    return f"cancelled: Slurm job{'s' if len(jobs) > 1 else ''} {', '.join(jobs)}; their labels are kept"
+
+
+def _somebody_works(folder: Path, wish: str) -> None:
+    """Raise SettingsError that says how the run stands when no process works on it."""
+    from aims_pax.report.formatting import STATES
+    from aims_pax.report.load_run import gather
+
+    if (
+        Lock(folder / "restart" / "lock").holder() is not None
+        or not (folder / "restart/journal.jsonl").exists()
+    ):
+        return
+    state = gather(folder, brief=True).state
+    if state not in ("finished", "stopped", "killed"):
+        return
+    goes_on = "" if state == "finished" else "; aims-PAX in its folder goes on with it"
+    raise SettingsError(f"nothing to {wish}: this run is {STATES[state]}{goes_on}")
+
+
+def _fulfilled(folder: Path, wish: str, lock: Lock, holder: dict[str, object]) -> bool:
+    if wish in ("stop", "cancel"):
+        return lock.holder() != holder
+    paused = paused_since(folder) is not None
+    return paused if wish == "pause" else not paused

@@ -1,0 +1,377 @@
+"""`aims-PAX plan`: what will run, without running. Arithmetic on the settings; the stages' own rules are asked.
+
+The initial dataset is played through with the pure rules of `core.initial_dataset`, every calculation succeeding:
+what the rules would ask for is what happens. Active learning depends on what the models will be unsure about, so it
+has a range.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from aims_pax.commands import resource_estimates
+from aims_pax.commands.check.project import checked
+from aims_pax.core import initial_dataset
+from aims_pax.core.rules import ExploreRules, InitialRules
+from aims_pax.core.threshold import WARM_UP
+from aims_pax.core.work import Labelled, Sample, Sampled, Train, Trained
+from aims_pax.labelling.schedulers.slurm import slots
+from aims_pax.parallel.core_allocation import moving_processes, processes
+from aims_pax.processes import cores
+from aims_pax.report.tolerant_readers import structures
+from aims_pax.settings import Settings
+from aims_pax.settings.geometries import read_geometries
+from aims_pax.settings.mace import FROM_REFERENCE
+from aims_pax.settings.sampler_list import described, shares
+from aims_pax.settings.samplers import (
+    EquilibrationSettings,
+    FarthestSettings,
+    MDSamplerSettings,
+    PhononSettings,
+    RattleTreeSettings,
+    SamplerSettings,
+)
+from aims_pax.systems import System, deal, elements
+
+INF = math.inf
+MOST_VISITS = 20_000  # sampling steps played through before one is believed to be without end
+
+
+@dataclass(frozen=True)
+class Course:
+    """What the initial dataset comes to. labels: asked for. n_train: of the largest member, for active learning."""
+
+    labels: int
+    visits: int
+    epochs: int
+    training: int  # different structures, all members
+    validation: int
+    n_train: int
+    reason: str
+
+
+def plan(folder: Path, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "mace.yaml") -> dict[str, Any]:
+    """Everything that can be said beforehand, as plain values; [least, most], None: no limit.
+
+    Raises SettingsError when the settings or inputs are not in order, as `check` does.
+    """
+    settings = checked(folder, aims_pax_file, mace_file)
+    systems = read_geometries(settings)
+    first = _initial(settings, systems)
+    active = _active(settings, systems, first)
+    moving = (active or {}).get("trajectories") or {s.name: 1 for s in systems}
+    return {
+        "name": settings.mace.general.name_exp,
+        "systems": [_system(s, settings) for s in systems],
+        "members": settings.ensemble_size,
+        "isolated_atoms": _atoms(settings, systems),
+        "initial": first,
+        "active_learning": active,
+        "convergence": _convergence(settings),
+        "reference_calls": _together(_atoms(settings, systems), first, active),
+        "cluster": _cluster(settings),
+        "processes": _processes(settings, active),
+        "memory_MB": resource_estimates.memory(settings, systems, moving),
+        "disk_MB": resource_estimates.disk(
+            settings, systems, _together(0, first, active), (active or {}).get("MD_steps", 0)
+        ),
+        "warnings": list(settings.warnings),
+    }
+
+
+# ---------------------------------------------------------------- the stages
+
+
+def course(rules: InitialRules, force_mae: float) -> Course | None:
+    """The initial dataset played through at a constant force MAE (eV/Å); None when nothing would end it."""
+    state = initial_dataset.begin(rules)
+    labels = 0
+    while work := initial_dataset.outstanding(state, rules):
+        if state.visit > MOST_VISITS:
+            return None
+        if isinstance(work[0], Sample):
+            made = [(s, f"{s} {state.visit} {k}") for k in range(work[0].per_system) for s in rules.systems]
+            state, _ = initial_dataset.step(state, Sampled(work[0], tuple(made)), rules)
+        elif isinstance(work[0], Train):
+            losses = (force_mae,) * rules.members
+            n_train = max(m.n_train for m in state.members)
+            state, _ = initial_dataset.step(state, Trained(work[0], n_train, losses, losses), rules)
+        else:  # all but the last answer at once: answering them one by one takes quadratic time
+            labels += len(work)
+            *others, last = work
+            answered = tuple((w.frame, True) for w in others)  # type: ignore[union-attr]
+            state, _ = initial_dataset.step(replace(state, answers=answered), Labelled(last), rules)  # type: ignore[arg-type]
+    members = state.members
+    n_train, n_valid = sum(m.n_train for m in members), sum(m.n_valid for m in members)
+    largest = max(m.n_train for m in members)
+    return Course(labels, state.visit, state.epochs, n_train, n_valid, largest, str(state.stopped))
+
+
+def _initial(settings: Settings, systems: Sequence[System]) -> dict[str, Any] | None:
+    s = settings.initial_dataset
+    if s is None:
+        return None
+    rules = InitialRules.read(s, [x.name for x in systems])
+    longest, shortest = course(rules, INF), course(rules, 0.0 if rules.desired_acc > 0 else INF)
+    assert shortest is not None  # a force MAE of 0 ends it, and so does any other limit
+    steps = [None if c is None else c.labels * s.skip_step_initial for c in (shortest, longest)]
+    calls = [None if c is None else c.labels for c in (shortest, longest)]
+    if settings.samplers:
+        steps = [_moved(settings, c, len(systems)) for c in (shortest, longest)]
+        calls = [
+            None if n is None else n + _ab_initio(settings, c, len(systems))
+            for n, c in zip(calls, (shortest, longest), strict=True)
+        ]
+    elif s.initial_sampling == "aimd":  # every step is a calculation, and so is each starting structure
+        calls = [None if n is None else n + len(systems) for n in steps]
+    return {
+        "sampling": described(settings.samplers) if settings.samplers else s.initial_sampling,
+        "steps_of_sampling": [None if c is None else c.visits for c in (shortest, longest)],
+        "structures_a_step": s.n_points_per_sampling_step_idg * s.ensemble_size * len(systems),
+        "reference_calls": calls,
+        "MD_steps": steps,
+        "evaluations": _evaluations(settings, (shortest, longest), systems),
+        "epochs": [None if c is None else c.epochs for c in (shortest, longest)],
+        "training": [None if c is None else c.training for c in (shortest, longest)],
+        "validation": [None if c is None else c.validation for c in (shortest, longest)],
+        "n_train": [None if c is None else c.n_train for c in (shortest, longest)],
+        "ends_by": None if longest is None else longest.reason,
+        "may_end_by": f"desired_acc {s.desired_acc:g} × {s.desired_acc_scale_idg:g} eV/Å"
+        if s.desired_acc
+        else None,
+    }
+
+
+def _parts(settings: Settings) -> list[tuple[SamplerSettings, float]]:
+    return list(zip(settings.samplers, shares(settings.samplers), strict=True)) if settings.samplers else []
+
+
+def _drawn(one: SamplerSettings, passed: float, n_systems: int) -> float:
+    """Structures of all systems that a sampler makes for so many to pass its filters, without those that duplicates
+    and sanity turn down, which nobody knows beforehand."""
+    n = passed / n_systems
+    for each in reversed(one.filters if passed else ()):
+        if isinstance(each.settings, EquilibrationSettings):
+            n += each.settings.skip
+        elif isinstance(each.settings, FarthestSettings):
+            n *= each.settings.of
+    return n * n_systems
+
+
+def _moved(settings: Settings, course: Course | None, n_systems: int, only: str = "") -> int | None:
+    """MD steps of the samplers that move atoms; see `_drawn` for what their filters turn down."""
+    assert settings.initial_dataset is not None
+    every = settings.initial_dataset.skip_step_initial
+    if course is None:
+        return None
+    moving = [(x, w) for x, w in _parts(settings) if isinstance(x, MDSamplerSettings) and only in x.kind]
+    return round(sum(_drawn(x, w * course.labels, n_systems) * (x.skip_step or every) for x, w in moving))
+
+
+def _ab_initio(settings: Settings, course: Course | None, n_systems: int) -> int:
+    """Calculations of the steps between the structures of `aimd`, of what its filters turn down, and of the starting
+    structures of each."""
+    shares = [w for x, w in _parts(settings) if x.kind == "aimd"]
+    if course is None or not shares:
+        return 0
+    moved = _moved(settings, course, n_systems, "aimd") or 0
+    return moved - round(sum(shares) * course.labels) + n_systems
+
+
+def _evaluations(
+    settings: Settings, courses: Sequence[Course | None], systems: Sequence[System]
+) -> dict[str, Any]:
+    """What samplers that do not run MD ask of their potentials: a rattled child one evaluation at least, more for
+    relaxing it and for those turned down; phonons two displacements of each coordinate, fewer where there is symmetry,
+    beside the relaxation before them."""
+    found: dict[str, Any] = {}
+    parts, n = _parts(settings), len(systems)
+    trees = [(x, w) for x, w in parts if isinstance(x, RattleTreeSettings)]
+    if trees:
+        found["rattle_tree_at_least"] = [
+            None if c is None else round(sum(_drawn(x, w * c.labels, n) + n for x, w in trees))
+            for c in courses
+        ]
+    if phonons := [x for x, _ in parts if isinstance(x, PhononSettings)]:
+        found["phonon_displacements_at_most"] = len(phonons) * sum(6 * len(s.frame) for s in systems)
+    return found
+
+
+def _active(
+    settings: Settings, systems: Sequence[System], first: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    s = settings.active_learning
+    if s is None:
+        return None
+    n = max(s.num_trajectories, len(systems))
+    rules = ExploreRules.read(s, n, settings.mace.general.seed)
+    begins = first["n_train"] if first is not None else _given(settings)
+    least, most = _calls(rules, n, begins, s.max_train_set_size)
+    limits = {
+        "max_MD_steps": s.max_MD_steps, "max_train_set_size": s.max_train_set_size, "max_labels": s.max_labels,
+        "desired_acc": s.desired_acc or INF,
+    }  # fmt: skip
+    steps = None if math.isinf(s.max_MD_steps) else int(n * s.max_MD_steps)
+    growth = INF if math.isinf(s.max_train_set_size) else max(0, s.max_train_set_size - (begins[0] or 0))
+    epochs = min(most, growth) * s.epochs_per_worker
+    return {
+        "trajectories": dict(Counter(x.name for x in deal(systems, n))),
+        "reference_calls": [int(least), _whole(most)],
+        "MD_steps": steps,
+        "ps": None if steps is None else _time(settings, systems, n, int(s.max_MD_steps)),
+        "epochs": [0, _whole(epochs)],
+        "test_structures": s.n_test,
+        "test_structures_at_most": _whole(min(s.n_test, _looks(rules, n), rules.max_labels)),
+        "limits": {k: v for k, v in limits.items() if not math.isinf(v)},
+    }
+
+
+def _given(settings: Settings) -> list[int | None]:
+    """Training structures of the member that is given most of them."""
+    al = settings.active_learning
+    if al is None or al.initial_train_dataset is None:
+        return [0, None]  # a dataset made before, or models without any
+    paths = al.initial_train_dataset
+    files = list(paths.values()) if isinstance(paths, dict) else [paths]
+    counts = [sum(1 for _ in structures(settings.path(f))) for f in files]
+    kept = 1.0 if al.initial_valid_dataset is not None else 1 - al.valid_ratio
+    return [round(kept * max(counts))] * 2
+
+
+def _calls(
+    rules: ExploreRules, n: int, begins: Sequence[int | None], max_train: float
+) -> tuple[float, float]:
+    """(least, most) reference calls of active learning with n trajectories, from the limits alone.
+
+    Most: every look at the uncertainty asks, but the first 10, which fill the memory of the threshold. Those on their
+    way when the training set is full, one a trajectory, are still awaited. Least: only what falls due by itself.
+    """
+    looks = _looks(rules, n)
+    analyses = 0.0
+    if rules.analysis_skip:
+        analyses = INF if math.isinf(rules.max_steps) else n * (rules.max_steps // rules.analysis_skip)
+    most = max(looks - WARM_UP, rules.n_test) + analyses
+    quiet = 0.0
+    if not math.isinf(rules.max_steps) and not math.isinf(rules.quiet_limit):
+        quiet = n * (rules.max_steps // (math.ceil(rules.quiet_limit / rules.skip_step) * rules.skip_step))
+    least = min(quiet, most)
+    if not math.isinf(max_train):
+        most = min(most, _until_full(rules, max_train - (begins[0] or 0)) + n - 1 + rules.n_test + analyses)
+        full = 0 if begins[-1] is None else _until_full(rules, max_train - begins[-1])
+        least = full if math.isinf(rules.max_steps) and math.isinf(rules.max_labels) else min(least, full)
+    if math.isinf(rules.max_steps) and math.isinf(max_train) and not math.isinf(rules.max_labels):
+        least = rules.max_labels  # the only limit there is
+    if rules.desired_acc > 0:
+        least = 0
+    least, most = min(least, rules.max_labels), min(most, rules.max_labels)
+    return least, most
+
+
+def _looks(rules: ExploreRules, n: int) -> float:
+    """How often the uncertainty is looked at by n trajectories."""
+    return INF if math.isinf(rules.max_steps) else n * math.ceil(rules.max_steps / rules.skip_step)
+
+
+def _until_full(rules: ExploreRules, missing: float) -> int:
+    """Labels until the training set has grown by `missing`: some validate, as in `core.active_learning`."""
+    added = valid = 0
+    while added - valid < missing:
+        valid += valid < rules.valid_ratio * added
+        added += 1
+    return added
+
+
+def _convergence(settings: Settings) -> list[dict[str, Any]]:
+    found = []
+    first, al = settings.initial_dataset, settings.active_learning
+    if first is not None and first.converge_initial:
+        found.append(
+            {
+                "after": "initial dataset",
+                "members": first.ensemble_size,
+                "most_epochs": first.max_convergence_epochs,
+            }
+        )
+    if al is not None and al.initial_train_dataset and not al.initial_models and first is None:
+        found.append(
+            {"after": "given data", "members": al.ensemble_size, "most_epochs": al.max_convergence_epochs}
+        )
+    if al is not None and al.converge_al:
+        members = 1 if al.converge_best else al.ensemble_size
+        found.append(
+            {"after": "active learning", "members": members, "most_epochs": al.max_convergence_epochs}
+        )
+    return found
+
+
+# ---------------------------------------------------------------- small sums
+
+
+def _atoms(settings: Settings, systems: Sequence[System]) -> int:
+    """Calculations of isolated atoms."""
+    wanted = settings.mace.architecture.atomic_energies == FROM_REFERENCE
+    return len(elements(s.frame for s in systems)) if wanted else 0
+
+
+def _together(atoms: int, *stages: dict[str, Any] | None) -> list[int | None]:
+    ranges = [s["reference_calls"] for s in stages if s is not None]
+    return [_sum([r[k] for r in ranges], atoms) for k in (0, 1)]
+
+
+def _sum(values: Sequence[int | None], start: int) -> int | None:
+    known = [v for v in values if v is not None]
+    return start + sum(known) if len(known) == len(values) else None
+
+
+def _time(settings: Settings, systems: Sequence[System], n: int, steps: int) -> float:
+    """Simulated time over all trajectories, ps."""
+    return float(sum(steps * settings.md_of(s.name).timestep for s in deal(systems, n)) / 1000)
+
+
+def _system(system: System, settings: Settings) -> dict[str, Any]:
+    frame, md = system.frame, settings.md_of(system.name)
+    ensemble = md.stat_ensemble if frame.periodic else "NVT"
+    return {
+        "name": system.name,
+        "formula": frame.formula,
+        "atoms": len(frame),
+        "periodic": [bool(p) for p in frame.pbc],
+        "ensemble": ensemble,
+        "temperature": md.temperature,
+        "timestep": md.timestep,
+        "neighbours": round(
+            resource_estimates.neighbours(frame, settings.mace.architecture.r_max) / len(frame), 1
+        ),
+    }
+
+
+def _cluster(settings: Settings) -> dict[str, Any]:
+    c = settings.cluster
+    if c.type != "slurm" or c.parsl_options is None:
+        inside = settings.reference.type == "aims" and "SLURM_JOB_ID" in os.environ
+        places = slots(c.launch_str or "", os.environ) if inside else cores()
+        return {"type": c.type, "at_once": 1 if c.executor == "inline" else c.max_workers or places}
+    o = c.parsl_options
+    return {
+        "type": "slurm", "blocks": [o.min_blocks, o.max_blocks], "nodes_a_block": o.nodes_per_block,
+        "jobs_a_block": o.jobs_per_block, "at_once": o.max_blocks * o.jobs_per_block,
+        "job_time_limit": _whole(c.job_time_limit),
+    }  # fmt: skip
+
+
+def _processes(settings: Settings, active: dict[str, Any] | None) -> dict[str, int] | None:
+    """Processes of active learning, were it begun on this machine; training 0: in turns with the dynamics."""
+    if active is None:
+        return None
+    members, n = settings.ensemble_size, sum(active["trajectories"].values())
+    return {"training": processes(settings, members), "dynamics": moving_processes(settings, members, n)}
+
+
+def _whole(value: float) -> int | None:
+    return None if math.isinf(value) else int(value)

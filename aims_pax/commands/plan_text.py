@@ -1,0 +1,124 @@
+"""A plan as a person reads it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from aims_pax.report.formatting import counted
+
+
+def lines(ahead: dict[str, Any]) -> list[str]:
+    """The plan for a person."""
+    out = [
+        f"{ahead['name']}: {counted(len(ahead['systems']), 'system')}, {counted(ahead['members'], 'member')}"
+    ]
+    width = max(len(s["name"]) for s in ahead["systems"])
+    dealt = (ahead["active_learning"] or {}).get("trajectories", {})
+    for s in ahead["systems"][:20]:
+        kind = {0: "molecule", 3: "periodic"}.get(sum(s["periodic"]), "slab or wire")
+        heat = s["temperature"]
+        heat = f"{heat:g} K" if not isinstance(heat, list | tuple) else f"{heat[0]:g} … {heat[1]:g} K"
+        many = f" · trajectories: {dealt[s['name']]}" if s["name"] in dealt else ""
+        out.append(
+            f"  {s['name']:{width}}  {s['formula']} · {s['atoms']} atoms · {kind} · {s['ensemble']} {heat}, "
+            f"{s['timestep']:g} fs · {s['neighbours']:g} neighbours{many}"
+        )
+    if len(ahead["systems"]) > 20:
+        out.append(f"  … and {len(ahead['systems']) - 20} more")
+    if ahead["isolated_atoms"]:
+        out += ["", f"isolated atoms: {ahead['isolated_atoms']} reference calls"]
+    out += [*_initial_lines(ahead["initial"]), *_active_lines(ahead["active_learning"])]
+    for c in ahead["convergence"]:
+        who = "one member" if c["members"] == 1 else f"{c['members']} members"
+        out.append(f"convergence after {c['after']}: {who}, at most {c['most_epochs']} epochs each")
+    memory, cluster = ahead["memory_MB"], ahead["cluster"]
+    out += ["", f"reference calls in all: {_range(ahead['reference_calls'])}"]
+    if cluster["type"] == "slurm":
+        out.append(
+            f"cluster: {cluster['blocks'][0]} … {cluster['blocks'][1]} blocks of {cluster['nodes_a_block']} nodes × "
+            f"{cluster['jobs_a_block']} jobs: at most {cluster['at_once']} calculations at the same time"
+        )
+    else:
+        out.append(f"this machine: {counted(cluster['at_once'], 'calculation')} at the same time")
+    if ahead["processes"]:
+        out.append(_sharing(ahead["processes"]))
+    out.append(
+        f"memory, estimated, beside about 600 MB of torch and MACE: members {memory['members']:g} MB, "
+        f"a batch of training {memory['training']:g} MB, MD of all trajectories at once {memory['moving']:g} MB"
+    )
+    out.append(f"disk, estimated: {_range(ahead['disk_MB'])} MB")
+    return out
+
+
+def _initial_lines(first: dict[str, Any] | None) -> list[str]:
+    if first is None:
+        return []
+    ends = first["ends_by"] or first["may_end_by"]
+    also = f"; earlier at {first['may_end_by']}" if first["ends_by"] and first["may_end_by"] else ""
+    return [
+        "",
+        f"initial dataset ({first['sampling']})",
+        f"  {_range(first['steps_of_sampling'])} steps of {first['structures_a_step']} structures or less",
+        f"  reference calls  {_range(first['reference_calls'])}",
+        f"  MD steps         {_range(first['MD_steps'])}",
+        *_evaluation_lines(first["evaluations"]),
+        f"  training epochs  {_range(first['epochs'])}",
+        f"  ends by          {ends}{also}",
+    ]
+
+
+def _evaluation_lines(evaluations: dict[str, Any]) -> list[str]:
+    """What the samplers' potentials are asked for beside MD."""
+    said = []
+    if "rattle_tree_at_least" in evaluations:
+        said.append(f"at least {_range(evaluations['rattle_tree_at_least'])} of rattle_tree")
+    if "phonon_displacements_at_most" in evaluations:
+        said.append(
+            f"of phonons at most {evaluations['phonon_displacements_at_most']} displacements, and a relaxation"
+        )
+    return [f"  evaluations      {'; '.join(said)}"] if said else []
+
+
+def _active_lines(active: dict[str, Any] | None) -> list[str]:
+    if active is None:
+        return []
+    limits = ", ".join(f"{k} {v:g}" for k, v in active["limits"].items())
+    steps = (
+        "until another limit" if active["MD_steps"] is None else f"{active['MD_steps']:,}".replace(",", " ")
+    )
+    return [
+        "",
+        "active learning",
+        f"  reference calls  {_range(active['reference_calls'])}" + _testing(active),
+        f"  MD steps         {steps}" + ("" if active["ps"] is None else f" at most ({active['ps']:g} ps)"),
+        f"  training epochs  {_range(active['epochs'])}",
+        f"  ends by          {limits or 'nothing: it runs until stopped or the walltime'}",
+        "",
+    ]
+
+
+def _sharing(processes: dict[str, int]) -> str:
+    """How members and trajectories share the cores of the machine on which this is asked."""
+    training, dynamics = processes["training"], processes["dynamics"]
+    moving = f"trajectories move in {counted(dynamics, 'process')}"
+    if training:
+        return f"on this machine members train in {counted(training, 'process')} while {moving}"
+    return f"on this machine training and dynamics take turns: {moving}"
+
+
+def _testing(active: dict[str, Any]) -> str:
+    wanted, most = active["test_structures"], active["test_structures_at_most"]
+    if not wanted:
+        return ""
+    if most < wanted:
+        return f" (of them at most {most} for testing: n_test {wanted} cannot be reached)"
+    return f" (of them up to {wanted} for testing)"
+
+
+def _range(values: Sequence[float | None]) -> str:
+    low, high = (
+        "no limit" if v is None or math.isinf(v) else f"{v:g}" if v < 1e6 else f"{v:.3g}" for v in values
+    )
+    return low if low == high else f"{low} … {high}"

@@ -1,0 +1,302 @@
+"""Recalculation: an existing dataset labelled again with the reference of this folder's settings, in its order.
+
+Labels are durable the moment they exist, so the same command goes on after any end. Structures that fail are
+reported with their index, counted from 0 as ASE does, go to the quarantine, and are left out of the result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aims_pax import labelled_data
+from aims_pax.core.relabel import Failure
+from aims_pax.errors import Insane, SettingsError, SetupError, failure_name
+from aims_pax.frames import Array, Frame, Label, LabelledFrame
+from aims_pax.labelled_data import (
+    LARGEST,
+    LabelKeys,
+    frame_of,
+    has_label,
+    labelled_frame,
+    origin_of,
+    structure_text,
+    to_extxyz,
+)
+from aims_pax.record.restart_compatibility import remember
+from aims_pax.report.tolerant_readers import structures as structures_of
+from aims_pax.settings import effective
+from aims_pax.settings.geometries import with_settings
+from aims_pax.stages.label_list import Desk, Wanted, forget, label_all, opened
+from aims_pax.systems import elements
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from rich.console import Console
+
+    from aims_pax.settings import Settings
+    from aims_pax.settings.project import MiscSettings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One structure of the input: what it is, what else the file says of it, its old label if there is one.
+
+    sound: all numbers are finite. Only then has the frame an id.
+    """
+
+    index: int
+    frame: Frame
+    origin: Mapping[str, str | int | float]
+    old: Label | None
+    sound: bool
+
+    @property
+    def name(self) -> str:
+        return f"structure {self.index}"
+
+    @property
+    def system(self) -> str | None:
+        """The geometry it descends from, as our own datasets say."""
+        return str(self.origin["system"]) if "system" in self.origin else None
+
+
+def run_recalculate(
+    settings: Settings, console: Console, source: Path, target: Path, keep_failed: bool
+) -> None:
+    """`aims-PAX-recalc`: label every structure of `source` and write them to `target`.
+
+    keep_failed: failed structures stay, without labels and with `failure` and `reason`.
+    """
+    _check_target(source, target)
+    structures = [_with_settings(s, settings, source) for s in read_structures(source, settings.misc)]
+    sound = [s for s in structures if s.sound]
+    with opened(settings, console, "recalculate.log", [s.frame for s in sound]) as desk:
+        log.info("recalculation: %d structures of %s", len(structures), source)
+        wanted = [Wanted(s.frame, s.name, s.system) for s in sound]
+        name = _identity(desk, wanted, source)
+        _check_existing(desk, target, wanted)
+        desk.labeller.check_elements(elements(s.frame for s in sound))
+        by_frame = {f.frame: f for f in label_all(desk, wanted, name)}
+        failed = {s.index: by_frame[s.frame.id] for s in sound if s.frame.id in by_frame}
+        failed |= {s.index: _unsound(s) for s in structures if not s.sound}
+        if len(failed) == len(structures):
+            forget(desk, name)
+            raise SetupError(
+                f"none of the {len(structures)} structures could be labelled; the reasons are above and in "
+                f"{desk.labeller.quarantine.lines}"
+            )
+        labels = {s.index: _label(desk, s) for s in structures if s.index not in failed}
+        made_under = remember(desk.folder, effective(settings))
+        origins = {s.index: _origin(desk, s, source, made_under) for s in structures if s.index in labels}
+        desk.folder.write_text(target, "".join(_texts(structures, labels, origins, failed, keep_failed)))
+        forget(desk, name)
+        _tell(desk, structures, labels, failed)
+        log.info("done: %d structures in %s", len(structures if keep_failed else labels), target)
+
+
+# ---------------------------------------------------------------- reading
+
+
+def read_structures(path: Path, misc: MiscSettings) -> list[Structure]:
+    """Every structure of an extended XYZ file, labelled or not. Raises SettingsError with file and structure."""
+    found: list[Structure] = []
+    for number, atoms in labelled_data.read_structures(path):
+        try:
+            found.append(_structure(number - 1, atoms, LabelKeys.of(misc)))
+        except SettingsError as error:
+            raise SettingsError(f"{path}, structure {number - 1} (from 0): {error}") from error
+    if not found:
+        raise SettingsError(f"{path}: no structures in it")
+    return found
+
+
+def _structure(index: int, atoms: Atoms, keys: LabelKeys) -> Structure:
+    sound = bool((abs(atoms.positions) < LARGEST).all() and (abs(atoms.cell.array) < LARGEST).all())
+    if not sound:
+        atoms.info.pop("frame_id", None)  # a hash of NaN means nothing
+    if sound and has_label(atoms, keys):
+        read = labelled_frame(atoms, keys)
+        return Structure(index, read.frame, read.origin, read.label, sound)
+    with np.errstate(invalid="ignore"):
+        frame = frame_of(atoms)
+    return Structure(index, frame, origin_of(atoms, frame, keys), None, sound)
+
+
+def _with_settings(structure: Structure, settings: Settings, source: Path) -> Structure:
+    """With MISC.charge and MISC.spin where the structure has none. Raises SettingsError for contradictions."""
+    alone = structure.origin.get("config_type") == "IsolatedAtom"  # MACE's name for the atoms of E0
+    if not structure.sound or alone:
+        return structure
+    try:
+        frame = with_settings(structure.frame, structure.system, settings)
+    except SettingsError as error:
+        raise SettingsError(f"{source}, {structure.name} (from 0): {error}") from error
+    return replace(structure, frame=frame)
+
+
+def _check_target(source: Path, target: Path) -> None:
+    if target.is_dir() or not target.parent.is_dir():
+        raise SettingsError(f"{target}: cannot be written there; give a file in an existing folder with -o")
+    if target.suffix in (".gz", ".bz2", ".xz"):
+        raise SettingsError(f"{target}: the output is not compressed; write -o {target.with_suffix('').name}")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise SettingsError(
+            f"{target} is the input; give another file with -o: old labels are never overwritten"
+        )
+
+
+def _check_existing(desk: Desk, target: Path, wanted: Sequence[Wanted]) -> None:
+    """Raise SettingsError for an output that holds something else than an earlier run of this command made."""
+    if not target.exists() or not target.stat().st_size:
+        return
+    methods = {desk.labeller.method_of(w.system) for w in wanted}
+    made = [s.info for s in structures_of(target) if s.info.get("source", "").startswith("recalc:")]
+    if not made or any(info.get("method") not in methods for info in made):
+        what = "labels of another method" if made else "something that aims-PAX-recalc did not write"
+        raise SettingsError(
+            f"{target} is there and holds {what}; name another file with -o, or remove it: labels are never overwritten"
+        )
+
+
+def _identity(desk: Desk, wanted: Sequence[Wanted], source: Path) -> str:
+    """The name of this recalculation: other structures or another method are another one.
+
+    Raises SettingsError when control files are given by geometry and a structure does not say its own.
+    """
+    methods: dict[str | None, str] = {}
+    of_frame: dict[str, str] = {}
+    digest = hashlib.sha256()
+    for one in wanted:
+        if one.system not in methods:
+            try:
+                methods[one.system] = desk.labeller.method_of(one.system)
+            except SetupError as error:
+                raise SettingsError(
+                    f"{source}, {one.name} (from 0): {error}; give it system=NAME, or one control.in for all"
+                ) from error
+        if of_frame.setdefault(one.frame.id, methods[one.system]) != methods[one.system]:
+            raise SettingsError(
+                f"{source}, {one.name} (from 0): the same structure is there for another control.in too; keep one"
+            )
+        digest.update(f"{one.frame.id} {methods[one.system]}\n".encode())
+    return f"recalculate-{digest.hexdigest()[:12]}"
+
+
+# ---------------------------------------------------------------- writing
+
+
+def _label(desk: Desk, structure: Structure) -> Label:
+    label = desk.labeller.known(structure.frame, structure.system)
+    if label is None:
+        raise SetupError(
+            f"the label of {structure.name} has vanished from {desk.folder.data / 'labels'}; run again to compute it"
+        )
+    return label
+
+
+def _origin(desk: Desk, structure: Structure, source: Path, made_under: str) -> dict[str, str]:
+    """Whose label it is now; of the label that the file had nothing remains."""
+    method = desk.labeller.method_of(structure.system)
+    return {"source": f"recalc:{source.name}#{structure.index + 1}", "method": method, "settings": made_under}
+
+
+def _unsound(structure: Structure) -> Failure:
+    reason = "not calculated: the structure holds NaN, infinity or absurdly large numbers"
+    log.warning("%s · %s: %s", structure.name, failure_name(Insane), reason)
+    return Failure("", failure_name(Insane), reason)
+
+
+def _texts(
+    structures: Sequence[Structure],
+    labels: Mapping[int, Label],
+    origins: Mapping[int, Mapping[str, str]],
+    failed: Mapping[int, Failure],
+    keep_failed: bool,
+) -> Iterable[str]:
+    """Extended XYZ of each structure that belongs into the result, in the order of the input."""
+    for s in structures:
+        if s.index in labels:
+            yield to_extxyz([LabelledFrame(s.frame, labels[s.index], {**s.origin, **origins[s.index]})])
+        elif keep_failed:
+            yield _without_label(s, failed[s.index])
+
+
+def _without_label(structure: Structure, failure: Failure) -> str:
+    with np.errstate(invalid="ignore"):  # the id of a structure that holds NaN
+        atoms = structure.frame.to_atoms()
+    if not structure.sound:
+        del atoms.info["frame_id"]
+    atoms.info.update(structure.origin, failure=failure.kind, reason=failure.reason.replace("\n", " "))
+    return structure_text(atoms)
+
+
+# ---------------------------------------------------------------- telling
+
+
+def _tell(
+    desk: Desk,
+    structures: Sequence[Structure],
+    labels: Mapping[int, Label],
+    failed: Mapping[int, Failure],
+) -> None:
+    calls = desk.labeller.calls
+    log.info("reference calculations in this run: %d; labels known before: %d", calls.finished, calls.reused)
+    if failed:
+        kinds = ", ".join(f"{n} {k}" for k, n in Counter(f.kind for f in failed.values()).most_common())
+        log.warning(
+            "%d of %d structures failed (%s): indices from 0: %s; see %s; the same command tries them again",
+            len(failed), len(structures), kinds, ranges(sorted(failed)), desk.labeller.quarantine.frames,
+        )  # fmt: skip
+    pairs = [(s.old, labels[s.index]) for s in structures if s.old is not None and s.index in labels]
+    if not pairs:
+        misc = desk.settings.misc
+        log.info("no old labels to compare with (looked for %s and %s)", misc.energy_key, misc.forces_key)
+    for line in differences(pairs):
+        log.info("%s", line)
+
+
+def differences(pairs: Sequence[tuple[Label, Label]]) -> list[str]:
+    """New − old over structures that have both, (old, new) each: one line for energy, forces and stress."""
+    lines = []
+    if pairs:
+        energy = [np.array([(new.energy - old.energy) / len(new.forces)]) for old, new in pairs]
+        forces = [new.forces - old.forces for old, new in pairs]
+        mean = f", mean {1000 * np.mean(energy):+.3f}"
+        lines.append(f"new − old, {len(pairs)} structures: energy {_errors(energy)} meV/atom{mean}")
+        lines.append(f"new − old: forces {_errors(forces)} meV/Å")
+    tensors = [
+        new.stress - old.stress for old, new in pairs if new.stress is not None and old.stress is not None
+    ]
+    if tensors:
+        lines.append(f"new − old, {len(tensors)} structures: stress {_errors(tensors)} meV/Å³")
+    return lines
+
+
+def _errors(parts: Sequence[Array]) -> str:
+    """MAE and RMSE over all components, a thousandth of the unit."""
+    values = np.concatenate([np.ravel(p) for p in parts])
+    return f"MAE {1000 * np.abs(values).mean():.3f}, RMSE {1000 * np.sqrt(np.square(values).mean()):.3f}"
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """
+    >>> ranges([0, 3, 4, 5, 9])
+    '0, 3-5, 9'
+    """
+    runs: list[list[Any]] = []
+    for n in numbers:
+        if runs and runs[-1][1] == n - 1:
+            runs[-1][1] = n
+        else:
+            runs.append([n, n])
+    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in runs)

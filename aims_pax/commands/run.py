@@ -1,0 +1,424 @@
+"""The whole program: from settings and a geometry to converged models."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ase.data import chemical_symbols
+from rich.console import Console
+
+from aims_pax import __version__
+from aims_pax.commands import atomic_energies, run_fingerprint
+from aims_pax.commands.check import devices, mixed_data, readiness  # fmt: skip
+from aims_pax.dataset import Dataset, write_extxyz
+from aims_pax.engine.interrupts import Watch, walltime
+from aims_pax.engine.live_report import Reporter
+from aims_pax.engine.outcome import refused, told
+from aims_pax.engine.stage_environment import Run
+from aims_pax.errors import SettingsError, SetupError
+from aims_pax.given_data import GivenFile, overlap, read_given
+from aims_pax.labelled_data import LabelKeys
+from aims_pax.parallel.compile_policy import compiling
+from aims_pax.parallel.training import beside
+from aims_pax.processes import cores
+from aims_pax.record import folder_owners
+from aims_pax.record.checkpoint import Checkpoint, discard
+from aims_pax.record.delivered_models import FILE as MODELS
+from aims_pax.record.delivered_models import content, digest
+from aims_pax.record.folder import RunFolder
+from aims_pax.record.journal import Journal
+from aims_pax.record.lock import Lock
+from aims_pax.record.log import to_console, to_file
+from aims_pax.record.restart_compatibility import as_begun, compare, has_snapshots, remember
+from aims_pax.record.run_requests import Wishes
+from aims_pax.report.formatting import misses
+from aims_pax.report.live_view import Display
+from aims_pax.report.run_verdict import NEXT
+from aims_pax.settings import effective, geometry_rules
+from aims_pax.settings.geometries import read_geometries
+from aims_pax.stages import active_learning, convergence, delivery_precision, initial_dataset
+from aims_pax.stages.given_models import given_ensemble
+from aims_pax.stages.label_list import Desk
+from aims_pax.systems import System, elements
+
+if TYPE_CHECKING:
+    from aims_pax.frames import LabelledFrame
+    from aims_pax.models.mace import Ensemble
+    from aims_pax.models.mace.inference import Committee
+    from aims_pax.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def run_all(settings: Settings, console: Console) -> None:
+    """`aims-PAX`: initial dataset, active learning, convergence, results."""
+    if _nothing_to_do(settings, console):
+        return
+    begun_with = run_fingerprint.asked(settings)
+    with _opened(settings, console) as run:
+        if settings.initial_dataset is not None:
+            _initial(run)
+        elif not readiness.given(settings):
+            raise SettingsError(readiness.NOTHING)
+        if settings.active_learning is not None:
+            _active_learning(run, begun=settings.initial_dataset is not None)
+            run_fingerprint.remember(settings, begun_with)
+
+
+def run_initial(settings: Settings, console: Console) -> None:
+    """`aims-PAX-initial-ds`: the initial dataset only."""
+    if settings.initial_dataset is None:
+        raise SettingsError("aimsPAX.yaml has no section INITIAL_DATASET_GENERATION")
+    with _opened(settings, console) as run:
+        _initial(run)
+
+
+def run_active_learning(settings: Settings, console: Console) -> None:
+    """`aims-PAX-al`: active learning and convergence, from an initial dataset or from what the user brings."""
+    if settings.active_learning is None:
+        raise SettingsError("aimsPAX.yaml has no section ACTIVE_LEARNING")
+    if _nothing_to_do(settings, console):
+        return
+    begun_with = run_fingerprint.asked(settings)
+    with _opened(settings, console) as run:
+        _active_learning(run)
+        run_fingerprint.remember(settings, begun_with)
+
+
+def _nothing_to_do(settings: Settings, console: Console) -> bool:
+    """Whether all was delivered and nothing has changed since; then that is said."""
+    if not run_fingerprint.unchanged(settings):
+        return False
+    with to_console(console, settings.mace.misc.log_level):
+        for warning in settings.warnings:
+            log.warning("%s", warning)
+        log.info(
+            "this run is complete and nothing has changed since: models and final datasets are in %s. To go on %s; "
+            "aims-PAX report draws the report again",
+            RunFolder(settings).results,
+            _to_go_on(settings),
+        )
+    return True
+
+
+def _to_go_on(settings: Settings) -> str:
+    """What lets active learning continue: it depends on what ended it, as raising another limit does nothing."""
+    snapshot = Checkpoint(RunFolder(settings), "explore").read()  # none with MISC.create_restart: False
+    reason = "" if snapshot is None else snapshot.state["stopped"] or ""
+    return next(
+        (words for start, words in NEXT.items() if reason.startswith(start)),
+        "raise the limit that ended active learning (active_learning.log names it)",
+    )
+
+
+def _initial(run: Run) -> None:
+    with to_file(run.folder.logs / "initial_dataset.log"), told():
+        if initial_dataset.superseded(run):
+            log.info("active learning has begun and continues without the snapshots of the initial dataset")
+            return
+        state = initial_dataset.create(run)
+        _save_models(run)
+        log.info("initial dataset done: %s · data in %s", state.stopped, run.folder.data / "initial")
+
+
+def _active_learning(run: Run, begun: bool = False) -> None:
+    """begun: this process has just made the initial dataset, or has read it back."""
+    settings = run.settings.active_learning
+    assert settings is not None
+    with to_file(run.folder.logs / "active_learning.log"), told():
+        _ready_to_explore(run, begun)
+        active_learning.run(run)
+        _save_models(run)
+        members = list(range(len(run.ensemble.members)))
+        chosen = members
+        if settings.converge_al:
+            chosen = _converging(run, members)
+            convergence.run(run, settings, "converge", chosen)
+        deliver(run, chosen)
+
+
+def _converging(run: Run, members: list[int]) -> list[int]:
+    """The members to converge; chosen once and remembered, so that a restart converges the same one."""
+    settings = run.settings.active_learning
+    assert settings is not None
+    if not settings.converge_best:
+        return members
+    snapshot = Checkpoint(run.folder, "converge").read()
+    if snapshot is not None:
+        return [p["member"] for p in snapshot.state["members"]]
+    return [convergence.best_member(run)]
+
+
+def _ready_to_explore(run: Run, begun: bool) -> None:
+    """The models active learning begins with: from its own restart, the initial dataset, or the user."""
+    settings = run.settings
+    if Checkpoint(run.folder, "explore").read() is not None:
+        return
+    discard(run.folder, "converge")  # of an earlier attempt: it converged on other data
+    if settings.initial_dataset is not None or initial_dataset.finished(run):
+        snapshot = Checkpoint(run.folder, "initial").read()
+        converged = Checkpoint(run.folder, "converge-initial").read()
+        if snapshot is None and begun:
+            return  # MISC.create_restart is False: models and data are as the initial dataset has left them
+        if snapshot is None or not snapshot.state["stopped"]:
+            raise SettingsError(_incomplete(settings))
+        run.dataset.begin_again(snapshot.remarks["entries"])
+        if converged is not None:
+            run.ensemble.restore({k: v for k, v in converged.weights.items() if not k.startswith("best/")})
+        else:
+            run.ensemble.restore(snapshot.weights)
+        return
+    if not readiness.given(settings):
+        raise SettingsError(
+            "nothing to start from: run aims-PAX-initial-ds first, or name ACTIVE_LEARNING.initial_train_dataset "
+            "or initial_models"
+        )
+    active_learning.begin_from_data(run)
+    assert settings.active_learning is not None
+    if not settings.active_learning.initial_models:
+        log.info("training the members on the given data")
+        convergence.run(
+            run, settings.active_learning, "train-given", range(len(run.ensemble.members)), own_sets=True
+        )
+
+
+def _incomplete(settings: Settings) -> str:
+    if settings.misc.create_restart:
+        return "the initial dataset is not complete: run aims-PAX-initial-ds (or aims-PAX) first"
+    return (
+        "MISC.create_restart is False, so an initial dataset leaves nothing that aims-PAX-al could continue: run "
+        "aims-PAX, which does both in one process, or write create_restart: True and run aims-PAX-initial-ds first"
+    )
+
+
+def deliver(run: Run, chosen: list[int]) -> None:
+    """`results/`: the delivered models, the rest of the committee, the final datasets, the errors."""
+    from aims_pax.models import evaluate
+    from aims_pax.models.mace.architecture import architecture
+    from aims_pax.report.label_counts import frames_line, labels_line
+    from aims_pax.report.load_run import gather
+    from aims_pax.report.run_verdict import verdict
+
+    results = run.folder.results
+    delivered_files: dict[Path, dict[str, Any]] = {}
+    given = (run.settings.active_learning and run.settings.active_learning.initial_models) or ()
+    for m, member in enumerate(run.ensemble.members):
+        path = (results if m in chosen else results / "committee") / f"{member.name}.model"
+        delivery_precision.save(run, m, path)
+        delivered_files[path] = {
+            "begun_from": given[m] if given else None,
+            "architecture": architecture(member.model),
+        }
+    if len(chosen) < len(run.ensemble.members):
+        text = "These members were not converged on the final data; they serve to estimate uncertainty.\n"
+        run.folder.write_text(results / "committee" / "not_converged.txt", text)
+    sets = {
+        "training": run.dataset.union("train"),
+        "validation": run.dataset.union("valid"),
+        "test": run.dataset.test,
+    }
+    for name, frames in sets.items():
+        if frames:
+            write_extxyz(results / f"{name}.xyz", frames)
+    misc = run.settings.misc
+    if misc.test_set:
+        sets["test set"] = _test_set(run.settings, run.ensemble)
+        train = GivenFile("results/training.xyz", "train", tuple(sets["training"]))
+        for line in overlap(train, GivenFile(misc.test_set, "test", tuple(sets["test set"]))):
+            log.warning("%s", line)
+    delivery_precision.check(
+        run, {m: results / f"{run.ensemble.members[m].name}.model" for m in chosen}, sets
+    )
+    entries = {
+        str(path.relative_to(results)): {"sha256": digest(path), **entry}
+        for path, entry in delivered_files.items()
+    }
+    run.folder.write_text(results / MODELS, content(entries))
+    potential = run.ensemble.potential(members=chosen)
+    _predict(run, potential, sets)
+    for name, frames in sets.items():
+        if frames and name != "training":
+            table = evaluate.evaluate(potential, frames)
+            log.info("%s (%d frames): %s", name, len(frames), table.line(run.settings.mace.misc.error_table))
+    active = run.settings.active_learning
+    if active is not None and (missing := misses(len(sets["test"]), active.n_test or 0)):
+        log.warning("test frames: only %s", missing)
+    names = ", ".join(f"{run.ensemble.members[m].name}.model" for m in chosen)
+    record = gather(run.folder.root, brief=True)
+    log.info("final datasets: %s", frames_line(record))
+    log.info("%s; %d calculated since this start", labels_line(record), run.labeller.calls.finished)
+    if misc.report:
+        _report(run)
+    end = verdict(replace(record, state="finished"))
+    level = logging.WARNING if end.kind == "missed" else logging.INFO
+    log.log(level, "done: %s and the final datasets are in %s · %s", names, results, end.text)
+
+
+def _test_set(settings: Settings, ensemble: Ensemble) -> list[LabelledFrame]:
+    """The user's own test structures. Raises SettingsError for a file the models cannot be tested with."""
+    misc = settings.misc
+    if not misc.test_set:
+        return []
+    path, keys = settings.path(misc.test_set), LabelKeys.of(misc)
+    return list(read_given(path, misc.test_set, "test", keys, ensemble.elements).frames)
+
+
+def _predict(run: Run, potential: Committee, sets: Mapping[str, Sequence[LabelledFrame]]) -> None:
+    """`results/predictions.npz`: the delivered model on all labelled frames, with the spread of the committee."""
+    from aims_pax.report import predictions
+
+    short = {"training": "train", "validation": "valid"}
+    chosen = {short.get(name, name): frames for name, frames in sets.items() if frames}
+    committee = run.ensemble.potential() if len(run.ensemble) > 1 else None
+    arrays = predictions.predictions(potential, chosen, committee)
+    run.folder.write_bytes(run.folder.results / predictions.FILE, predictions.pack(arrays))
+    members = run.ensemble.members
+    energies = members[0].statistics
+    if energies is not None:
+        E0 = {chemical_symbols[z]: float(e) for z, e in zip(members[0].elements, energies.E0, strict=True)}
+        known = {"source": energies.source, "rank": energies.rank, "energies": E0}
+        text = json.dumps(known, indent=1) + "\n"
+        run.folder.write_text(run.folder.results / "atomic_energies.json", text)
+
+
+def _report(run: Run) -> None:
+    """Model cards and `report.html`."""
+    from aims_pax.report.model_card import write_cards
+
+    run.reporter.write()
+    try:
+        for path in write_cards(run.folder.root):
+            log.debug("%s written", path)
+    except Exception as error:  # a card that cannot be written takes nothing from the models
+        log.warning("no model card: %s: %s", type(error).__name__, error)
+    log.info("report: %s", run.folder.root / "report.html")
+
+
+def _save_models(run: Run) -> None:
+    """The models as they stand at the end of a stage, in GENERAL.model_dir, and their training state beside.
+
+    Their energy offsets are fitted to the data they have: at a large force weight these lag behind in training.
+    """
+    from aims_pax.record.arrays import pack
+
+    run.ensemble.refit_offsets({m: run.member_data(m) for m in range(len(run.ensemble.members))})
+    for m, member in enumerate(run.ensemble.members):
+        delivery_precision.save(run, m, run.folder.model / f"{member.name}.model")
+        arrays = run.ensemble.members[m].arrays()
+        run.folder.write_bytes(
+            run.folder.checkpoints / f"{member.name}.npy", pack(arrays, {"name": member.name})
+        )
+
+
+@contextlib.contextmanager
+def _opened(settings: Settings, console: Console) -> Iterator[Run]:
+    """Everything open: console, lock, signals, reference, dataset, models."""
+    from aims_pax.labelling import Labeller
+
+    folder = RunFolder(settings)
+    lock = Lock(folder.restart / "lock")
+    watch = Watch(walltime(settings.misc.max_walltime), lock.beat, Wishes(folder.restart))
+    display = Display(console, lambda: watch.rested)
+    watch.resting = display.rest
+    try:
+        with (
+            to_console(console, settings.mace.misc.log_level),
+            watch.listening(),
+            lock.held(watch.raise_if_signalled),
+        ):
+            for warning in settings.warnings:
+                log.warning("%s", warning)
+            systems = as_begun(folder, read_geometries(settings))
+            for _, note in geometry_rules.noteworthy(systems):
+                log.warning("%s", note)
+            for line in mixed_data.warnings(settings, systems):
+                log.warning("%s", line)
+            devices.check(settings)
+            readiness.stop_at_first(settings, systems)
+            _limit_memory(settings)
+            folder_owners.claim(folder, settings.mace.general.name_exp)
+            with (
+                display.on(),
+                Labeller.from_settings(settings, folder.data, check=watch.raise_if_stopped) as labeller,
+            ):
+                compare(folder, effective(settings), labeller.method, {s.name: s.frame.id for s in systems})
+                made_under = remember(folder, effective(settings))
+                journal = Journal(folder)
+                journal.write("run", "begun", _process())
+                desk = Desk(settings, folder, labeller, journal, watch)
+                settings = atomic_energies.settled(desk, elements(s.frame for s in systems))
+                ensemble = _ensemble(settings, systems)
+                dataset = _dataset(folder)
+                _of_constrained_inputs(settings, dataset)
+                _test_set(settings, ensemble)  # a bad one is said before anything is paid
+                with (
+                    compiling(settings, ensemble, sum(len(s.frame) for s in systems) / len(systems), watch),
+                    beside(settings, ensemble) as trainer,
+                ):
+                    yield Run(
+                        settings, folder, systems, labeller, dataset, ensemble, journal, watch,
+                        display, Reporter(folder, settings.misc.report), trainer, made_under,
+                    )  # fmt: skip
+    except OSError as error:
+        raise SetupError(refused(error)) from error
+
+
+def _dataset(folder: RunFolder) -> Dataset:
+    """The data of this run; of a run whose restart/ was removed only the labelled frames remain."""
+    dataset = Dataset(folder.data)
+    if not has_snapshots(folder):
+        dataset.begin_again(0)
+    return dataset
+
+
+def _process() -> dict[str, str | int]:
+    """Who runs this, for the journal."""
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "version": __version__,
+        "cores": cores(),
+    }
+
+
+def _limit_memory(settings: Settings) -> None:
+    """From now on evaluations stay within MISC.memory_limit, or within half of what is available now."""
+    from aims_pax.models import memory_budget
+
+    misc = settings.mace.misc
+    memory_budget.forget()
+    if misc.memory_limit is not None:
+        memory_budget.allow(misc.memory_limit * memory_budget.GB, misc.device, written=True)
+
+
+def _of_constrained_inputs(settings: Settings, dataset: Dataset) -> None:
+    """Earlier versions wrote constraints into FHI-aims' input, which then prints zero forces on what is fixed."""
+    from aims_pax.labelling.validation import constrained
+
+    if settings.reference.type != "aims":
+        return
+    n = sum(constrained(one.frame, one.label) for one in dataset.frames.values())
+    if n:
+        log.warning(
+            "%d labelled structures have zero forces on their fixed atoms: an earlier version computed them with "
+            "constraints, and the models learn these zeros; label data/labelled.xyz again (aims-PAX-recalc) and "
+            "begin in an empty folder with the result as initial_train_dataset", n,
+        )  # fmt: skip
+
+
+def _ensemble(settings: Settings, systems: Sequence[System]) -> Ensemble:
+    from aims_pax.models.mace import Ensemble
+
+    al = settings.active_learning
+    if al is not None and al.initial_models:
+        return given_ensemble(settings, elements(s.frame for s in systems), RunFolder(settings))
+    zs = elements(s.frame for s in systems)
+    return Ensemble.build(settings.mace, readiness.member_seeds(settings), zs, settings.folder)

@@ -1,0 +1,112 @@
+"""Whether a run that has delivered its models would do anything at all, were it started again.
+
+`restart/delivered.json` remembers the complete settings, the files they name, the snapshots, the datasets and the
+results, files by size and time. When all of it is as it was, there is nothing to do. In doubt the run goes through its
+stages once more: that costs some time and changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aims_pax import __version__
+from aims_pax.record.folder import RunFolder
+from aims_pax.record.lock import Lock
+from aims_pax.report.html_page import PAGE
+from aims_pax.settings import effective
+
+if TYPE_CHECKING:
+    from aims_pax.settings import Settings
+
+log = logging.getLogger(__name__)
+
+FILE = "delivered.json"  # in restart/
+Stamps = dict[str, list[int]]
+
+
+def asked(settings: Settings) -> dict[str, Any]:
+    """What a run is asked for: version, settings, and the files the settings name. To be taken when a run begins."""
+    said = effective(settings)
+    named = {Path(os.path.join(settings.folder, os.path.expanduser(text))) for text in _texts(said)}
+    own = [p for p in named if p != settings.folder]
+    modules = [*settings.folder.glob("*.py"), *_packages(settings)]
+    return {
+        "version": __version__,
+        "settings": json.loads(json.dumps(said, default=repr)),
+        "inputs": _stamps([*own, *modules], settings.folder),
+    }
+
+
+def remember(settings: Settings, begun_with: Mapping[str, Any]) -> None:
+    """The run has delivered. begun_with: what `asked` said when it began."""
+    folder = RunFolder(settings)
+    known = {"format": 1, **begun_with, "made": _made(folder), "report": settings.misc.report}
+    folder.write_text(folder.restart / FILE, json.dumps(known) + "\n")
+
+
+def unchanged(settings: Settings) -> bool:
+    """Whether the run has delivered and nothing is other than it was then."""
+    folder = RunFolder(settings)
+    try:
+        known = json.loads((folder.restart / FILE).read_text(encoding="utf-8"))
+        if known["format"] != 1 or Lock(folder.restart / "lock").holder() is not None:
+            return False
+        if known["report"] and not (folder.root / PAGE).exists():
+            return False
+        return bool(
+            {k: known[k] for k in ("version", "settings", "inputs")} == asked(settings)
+            and known["made"] == _made(folder, known["made"])
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _made(folder: RunFolder, known: Iterable[str] = ()) -> Stamps:
+    """Snapshots, datasets, results; of the results only the `known` ones where these are given: who adds something of
+    his own there has changed nothing."""
+    results = [p for p in folder.results.rglob("*") if p.is_file()]
+    results += [p for p in folder.model.glob("*") if p.is_file()]
+    firm = [*folder.restart.glob("*/*.npy"), *folder.data.glob("*.*")]
+    found = _stamps([*firm, *results], folder.root)
+    wanted = {*_stamps(firm, folder.root), *known} if known else set(found)
+    return {name: stamp for name, stamp in found.items() if name in wanted}
+
+
+def _texts(value: Any, key: str = "") -> Iterator[str]:
+    """Every text of the settings that may be the path of an input; folders that the run itself fills are none."""
+    if isinstance(value, Mapping):
+        for k, inner in value.items():
+            yield from _texts(inner, str(k))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner, key)
+    elif isinstance(value, str) and (not key.endswith("_dir") or key == "species_dir"):
+        yield value
+
+
+def _packages(settings: Settings) -> Iterator[Path]:
+    """Modules of packages in the working folder that a `factory` or `kind` names."""
+    for text in _texts(effective(settings)):
+        package, colon, _ = text.partition(":")
+        name = package.partition(".")[0]
+        if colon and name.isidentifier():
+            yield from (settings.folder / name).rglob("*.py")
+
+
+def _stamps(paths: Iterable[Path], root: Path) -> Stamps:
+    """{path: [size, time of the last change in ns]} of all files, and of those directly in a folder that is named."""
+    found: Stamps = {}
+    for path in paths:
+        with suppress(OSError):  # what must not be looked at counts as absent; many a text is no path at all
+            if os.path.isdir(path):
+                found |= _stamps((p for p in path.iterdir() if p.is_file()), root)
+            elif os.path.isfile(path):
+                stat = os.stat(path)
+                found[os.path.relpath(path, root)] = [stat.st_size, stat.st_mtime_ns]
+    return dict(sorted(found.items()))

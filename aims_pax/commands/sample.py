@@ -1,0 +1,209 @@
+"""Samplers alone: structures of some geometries in a file, without a reference or models.
+
+Structures are made in batches. After each the file has grown and, beside it, what the samplers remember is written;
+the same command cuts off what lies beyond and goes on there, as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from aims_pax import seeds
+from aims_pax.engine.interrupts import Watch, walltime
+from aims_pax.engine.outcome import told
+from aims_pax.errors import Abandoned, RestartError, SettingsError
+from aims_pax.labelled_data import structure_text
+from aims_pax.potentials.named import Potentials
+from aims_pax.record.arrays import Torn, pack, unpack
+from aims_pax.record.files import append_text, cut_torn_tail, write_bytes
+from aims_pax.record.lock import Lock
+from aims_pax.record.log import to_console
+from aims_pax.record.provenance import changes, flat, refusal
+from aims_pax.samplers.base import Sample
+from aims_pax.samplers.mixture import Mixture
+from aims_pax.settings.sample import Sampling, read_sample
+from aims_pax.settings.sampler_list import described, plain
+from aims_pax.stages.sampler_factory import mixture
+from aims_pax.systems import System, read_systems
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+log = logging.getLogger(__name__)
+
+BATCH = 10  # structures of each geometry between two writes
+
+
+def sample(config: Path, console: Console) -> None:
+    """`aims-PAX sample`: append structures to the output until there are as many as asked for.
+
+    Raises SettingsError, SamplingError, RestartError; Stopped after a signal.
+    """
+    settings = read_sample(config)
+    folder, keys = Path.cwd(), settings.keys
+    target = folder / Path(keys.output).expanduser()
+    check_output(target)
+    written = keys.path_to_geometry
+    paths = [folder / Path(p).expanduser() for p in ([written] if isinstance(written, str) else written)]
+    systems = read_systems(paths[0] if len(paths) == 1 else paths)
+    lock = Lock(target.with_name(f".{target.name}.lock"))
+    watch = Watch(walltime(None), lock.beat)
+    with to_console(console, "INFO"), told(), watch.listening(), lock.held(watch.raise_if_signalled):
+        for warning in settings.warnings:
+            log.warning("%s", warning)
+        log.info("%s: %s", target.name, described(settings.samplers))
+        made = mixture(
+            settings.samplers,
+            lambda _: settings.md,
+            float(settings.md.temperature),  # type: ignore[arg-type]  # one, as the settings were read
+            keys.skip_step,
+            Potentials(folder, keys.device),
+            watch.stop,
+        )
+        _fill(target, made, systems, settings, watch)
+
+
+def _fill(target: Path, made: Mixture, systems: Sequence[System], settings: Sampling, watch: Watch) -> None:
+    """Batch after batch until the file holds what is asked for."""
+    made_with, n = _made_with(settings, systems), settings.keys.n_per_geometry
+    digest = _digest(settings, systems)
+    done = _taken_up(target, made, digest, made_with)
+    if done > n:
+        log.info("%d structures of each of %d geometries are there, %d were asked for", done, len(systems), n)
+    else:
+        log.info("%d of %d structures of each of %d geometries are there", done, n, len(systems))
+    counts: Counter[str] = Counter()
+    while done < n:
+        watch.raise_if_stopped()
+        more = min(BATCH - done % BATCH, n - done)
+        rng = seeds.rng("sample", settings.keys.seed, done)
+        try:
+            samples = list(made.sample(systems, more, rng))
+        except Abandoned:
+            watch.raise_if_stopped()
+            raise
+        if not done:
+            _write_memory(
+                target, {}, digest, made_with, 0
+            )  # from now on what lies there is ours, however it ends
+        append_text(target, "".join(_texts(samples, done)), sync=True)
+        done += more
+        _write_memory(target, made.memory(), digest, made_with, done)
+        counts.update(str(s.origin["sampler"]) for s in samples)
+        log.info("%d of %d structures of each geometry", done, n)
+    if counts:
+        log.info("made: %s", ", ".join(f"{name} {k}" for name, k in counts.items()))
+
+
+def _texts(samples: Sequence[Sample], done: int) -> Iterator[str]:
+    """Extended XYZ of each sample: where it came from, and an id that tells its geometry and number."""
+    number: Counter[str] = Counter()
+    for one in samples:
+        atoms, system = one.frame.to_atoms(), str(one.origin["system"])
+        atoms.info |= {"id": f"{system}-{done + number[system]}", **_renamed(one.origin)}
+        number[system] += 1
+        yield structure_text(atoms)
+
+
+def _renamed(origin: Any) -> dict[str, Any]:
+    """The origin; the id a rattled tree gives its members is told beside ours."""
+    return {"node" if k == "id" else k: v for k, v in origin.items()}
+
+
+# ---------------------------------------------------------------- going on
+
+
+def _memory(target: Path) -> Path:
+    return target.with_name(f".{target.name}.memory.npy")
+
+
+def _taken_up(target: Path, made: Mixture, digest: str, made_with: Mapping[str, str]) -> int:
+    """How many structures of each geometry are there; the mixture remembers what it knew then.
+
+    Raises RestartError for a file that something else wrote, or that was made with other settings.
+    """
+    size = target.stat().st_size if target.exists() else 0
+    if not _memory(target).exists():
+        if size:
+            raise RestartError(
+                f"{target}: not written by this command, or {_memory(target).name} was removed; name another output, "
+                "or remove it"
+            )
+        return 0
+    if not target.exists():
+        return 0  # whoever removes the structures wants to begin anew
+    try:
+        arrays, told = unpack(_memory(target).read_bytes())
+    except Torn as error:
+        raise RestartError(
+            f"{_memory(target)}: {error}; remove it and {target.name} to begin anew"
+        ) from error
+    if told["digest"] != digest:
+        differing = changes(told.get("made_with", made_with), made_with)
+        unknown = [
+            "samplers, geometries or seed: not as they were"
+        ]  # a file from before the settings were kept
+        raise RestartError(
+            refusal(str(target), differing or unknown, f"name another output, or remove {target.name}")
+        )
+    if size < told["size"]:
+        raise RestartError(f"{target}: is shorter than what was made; restore it, or remove it to begin anew")
+    if size > told["size"]:
+        log.info(
+            "%s: what is behind the last whole batch is removed; a half-written batch is made again",
+            target.name,
+        )
+        cut_torn_tail(target, told["size"])
+    if told["made"]:
+        made.remember(arrays)
+    return int(told["made"])
+
+
+def _write_memory(
+    target: Path, arrays: Mapping[str, NDArray[Any]], digest: str, made_with: Mapping[str, str], done: int
+) -> None:
+    path, size = _memory(target), target.stat().st_size if done else 0
+    told = {"digest": digest, "made_with": dict(made_with), "made": done, "size": size}
+    write_bytes(path, pack(dict(arrays), told))
+
+
+def _made_with(settings: Sampling, systems: Sequence[System]) -> dict[str, str]:
+    """The same as `_digest`, key by key, for a person."""
+    keys = settings.keys
+    return flat(
+        {
+            "seed": keys.seed,
+            "skip_step": keys.skip_step,
+            "MD": dict(settings.md),
+            "SAMPLERS": plain(settings.samplers),
+            "geometry": {s.name: f"structure {s.frame.id}" for s in systems},
+        }
+    )
+
+
+def _digest(settings: Sampling, systems: Sequence[System]) -> str:
+    """What the structures depend on, but for their number."""
+    said = [
+        plain(settings.samplers),
+        {k: v for k, v in settings.md},
+        settings.keys.seed,
+        settings.keys.skip_step,
+        [(s.name, s.frame.id) for s in systems],
+    ]
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=repr).encode()).hexdigest()
+
+
+def check_output(target: Path) -> None:
+    """Raises SettingsError for a name that nothing can be appended to."""
+    if target.suffix not in {".xyz", ".extxyz"}:
+        raise SettingsError(f"output: {target.name}: expected a name that ends in .xyz or .extxyz")
+    if target.is_dir() or not target.parent.is_dir():
+        raise SettingsError(f"output: {target}: cannot be written there; give a file in an existing folder")

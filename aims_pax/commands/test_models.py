@@ -1,0 +1,159 @@
+"""`aims-PAX test`: how wrong models are on a labelled dataset, by system and element; several are a committee."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aims_pax.dataset import only_known
+from aims_pax.errors import SettingsError
+from aims_pax.frames import LabelledFrame
+from aims_pax.labelled_data import LabelKeys, read_labelled
+from aims_pax.record.files import write_bytes
+from aims_pax.report.accuracy import ErrorRow, atomic_errors, by_element, by_system, honesty
+from aims_pax.report.formatting import MEAN, worth
+from aims_pax.report.predictions import pack, predictions
+from aims_pax.settings.yaml_reader import no_such
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def assess(
+    models: Sequence[Path],
+    data: Path,
+    output: Path,
+    keys: tuple[str, ...],
+    device: str,
+    dtype: str,
+    console: Console,
+) -> dict[str, Any]:
+    """Evaluate models on a dataset, print the tables and write predictions beside labels; returns the arrays.
+
+    keys: names of energy, forces, stress and virials in the dataset. The npz has the columns of
+    `report.predictions`, and
+    `member_energy (M, F)` eV, `member_forces (M, A, 3)` eV/Å, `models (M,)` where several are given.
+    Raises SettingsError for files that cannot be used.
+    """
+    frames = _labelled(data, keys)
+    if dtype not in ("float32", "float64"):
+        raise SettingsError(f"--dtype: expected float32 or float64, got {dtype!r}")
+    if output.suffix != ".npz":
+        raise SettingsError(f"-o: expected a file ending in .npz, got {output}")
+    for path in models:
+        if not path.is_file():
+            raise SettingsError(f"{path}: {no_such(path)}; expected a MACE .model file")
+    members = [_potential(path, device, dtype) for path in models]
+    for member in members:
+        frames = list(only_known(frames, member.elements, data))
+    committee = _committee(models, device, dtype) if len(models) > 1 else None
+    single = [predictions(m, {"test": frames}) for m in members]
+    arrays = single[0] if committee is None else predictions(committee, {"test": frames}, committee)
+    if committee is not None:
+        arrays["models"] = np.array([str(m) for m in models])
+        arrays["member_energy"] = np.stack([a["energy"] for a in single])
+        arrays["member_forces"] = np.stack([a["forces"] for a in single])
+    before = " (in place of an earlier file)" if output.exists() else ""
+    write_bytes(output, pack(arrays))
+    note = _precision(models, dtype, frames)
+    for line in [*_tables(models, single, arrays), *note, f"predictions and labels: {output}{before}"]:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    return arrays
+
+
+def _precision(models: Sequence[Path], dtype: str, frames: Sequence[LabelledFrame]) -> list[str]:
+    """A line where the energies are too large for single precision and somebody might use it."""
+    from aims_pax.models.mace.export import load
+    from aims_pax.models.mace.precision import coarse, dtype_of, resolution
+
+    largest = max(abs(f.label.energy) for f in frames)
+    single = dtype == "float32" or any(dtype_of(load(path)[0]) == "float32" for path in models)
+    if not coarse([largest]) or not single:
+        return []
+    return [
+        f"energies reach {largest:,.0f} eV, which single precision knows to {resolution(largest):.2g} eV only: this "
+        'table sums them in double precision, MACECalculator does with default_dtype="float64"',
+        "",
+    ]
+
+
+def _tables(models: Sequence[Path], single: Sequence[dict[str, Any]], arrays: dict[str, Any]) -> list[str]:
+    """Members when there are several, then systems and elements of what they say together."""
+    out: list[str] = []
+    if len(models) > 1:
+        rows = [(m.stem, by_system(a)[-1]) for m, a in zip(models, single, strict=True)]
+        out += [*table([*rows, ("committee mean", by_system(arrays)[-1])]), ""]
+    out += table([(row.group, row) for row in by_system(arrays)])
+    out += ["", *table([(row.group, row) for row in by_element(arrays)])]
+    if len(models) > 1:
+        spread = arrays["atomic_sd"]
+        mean, largest = 1000 * spread.mean(), 1000 * spread.max()
+        line = f"spread of the forces on an atom: mean {mean:.1f}, largest {largest:.1f} meV/Å"
+        out += ["", line, *_worth(models, single, arrays)]
+    return [*out, ""]
+
+
+def _worth(models: Sequence[Path], single: Sequence[dict[str, Any]], arrays: dict[str, Any]) -> list[str]:
+    """What the spread is worth for each member, as the report says of the delivered one, and for their mean."""
+    said = [(m.stem, {**a, "atomic_sd": arrays["atomic_sd"]}) for m, a in zip(models, single, strict=True)]
+    found = [(whose, honesty(*atomic_errors(a))) for whose, a in [*said, (MEAN, arrays)]]
+    return [worth(h.rank, h.ratio, whose) for whose, h in found if math.isfinite(h.rank)]
+
+
+def table(rows: Sequence[tuple[str, ErrorRow]]) -> list[str]:
+    """MAE and RMSE as text, thousandths of the units; columns nobody has are left out."""
+    cells = [
+        [name, str(r.frames), str(r.atoms)]
+        + [
+            _milli(v)
+            for v in (r.energy_mae, r.energy_rmse, r.force_mae, r.force_rmse, r.stress_mae, r.stress_rmse)
+        ]
+        for name, r in rows
+    ]
+    head = ["", "frames", "atoms"]
+    head += [f"{what} {kind}" for what in ("E", "F", "S") for kind in ("MAE", "RMSE")]
+    kept = [k for k in range(len(head)) if k < 3 or any(row[k] for row in cells)]
+    widths = [max(len(head[k]), *(len(row[k]) for row in cells)) for k in kept]
+    lines = [[row[k] for k in kept] for row in (head, *cells)]
+    text = [
+        "  ".join(
+            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    ]
+    units = {3: "E meV/atom", 5: "F meV/Å", 7: "S meV/Å³"}
+    return [*text, "(" + ", ".join(u for k, u in units.items() if k in kept) + ")"]
+
+
+def _milli(value: float) -> str:
+    return f"{1000 * value:.3f}" if math.isfinite(value) else ""
+
+
+def _labelled(path: Path, keys: tuple[str, ...]) -> list[LabelledFrame]:
+    if not path.is_file():
+        raise SettingsError(
+            f"{path}: {no_such(path)}; the dataset comes last: aims-PAX test MODEL... DATA.xyz"
+        )
+    if path.suffix in (".model", ".pt"):
+        raise SettingsError(f"{path}: a model; the dataset comes last: aims-PAX test MODEL... DATA.xyz")
+    frames = list(read_labelled(path, replace(LabelKeys(*keys), option="--{}-key")))
+    if not frames:
+        raise SettingsError(f"{path}: no structures in it")
+    return frames
+
+
+def _potential(path: Path, device: str, dtype: str) -> Any:
+    from aims_pax.models.mace import foundation
+
+    return foundation.load(str(path.absolute()), device, dtype)
+
+
+def _committee(models: Sequence[Path], device: str, dtype: str) -> Any:
+    from aims_pax.models.mace.export import committee
+
+    return committee(models, device, dtype)

@@ -1,0 +1,1 @@
+"""`aims-PAX training-set`: mbe-automation's training sets of molecular crystals."""

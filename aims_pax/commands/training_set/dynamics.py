@@ -1,0 +1,121 @@
+"""The molecular dynamics of a training set: equilibrated, sampled at equal times, and continued after a stop."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import units
+
+from aims_pax import seeds
+from aims_pax.engine.interrupts import Watch
+from aims_pax.errors import Abandoned
+from aims_pax.frames import Frame, Label
+from aims_pax.md import MDState, advance
+from aims_pax.potential import Potential
+from aims_pax.record.arrays import Torn, pack, unpack
+from aims_pax.record.files import write_bytes
+from aims_pax.samplers.base import SamplingError
+from aims_pax.settings.project import MDSettings
+from aims_pax.settings.training_set import MDSampling
+
+log = logging.getLogger(__name__)
+
+SAVE_EVERY = 60.0  # s of dynamics that may have to be made again
+
+
+def dynamics(
+    section: MDSampling, frame: Frame, potential: Potential, seed: int, watch: Watch, saved: Path, digest: str
+) -> list[MDState]:
+    """The states at every sampling interval from the end of the equilibration on.
+
+    saved: file of the dynamics under way; it goes on there when `digest` is the one it was begun with.
+    Raises SamplingError when it explodes, Stopped when asked to stop.
+    """
+    md = section.md_crystal
+    asked = _md_settings(section, seed)
+    interval = round(md.sampling_interval_fs / md.time_step_fs)
+    samples = int(md.time_total_fs / md.sampling_interval_fs + 1e-9) + 1
+    first = int(np.ceil(md.time_equilibration_fs / md.sampling_interval_fs - 1e-9))
+    state, kept = _continued(saved, digest)
+    if state is None:
+        state = MDState.start(frame, section.temperature_K, seeds.number("md_sampling", seed))
+        kept = [state] if first == 0 else []
+    else:
+        log.info("md_sampling: goes on at %.0f fs", state.step * md.time_step_fs)
+    last = time.monotonic()
+    try:
+        for sample in range(state.step // interval + 1, samples):
+            watch.raise_if_stopped()
+            moved = advance([state], potential, interval, [asked], stop=watch.stop)[0]
+            if moved.fault is not None:
+                raise SamplingError(
+                    f"md_sampling: {moved.fault}; relax the crystal first, or lower time_step_fs or temperature_K"
+                )
+            state = moved.state
+            if sample >= first:
+                kept.append(state)
+            if time.monotonic() - last > SAVE_EVERY:
+                last = time.monotonic()
+                _save(saved, digest, state, kept)
+                log.info("md_sampling: %.0f of %.0f fs", state.step * md.time_step_fs, md.time_total_fs)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            _save(saved, digest, state, kept)
+        if isinstance(error, Abandoned):
+            watch.raise_if_stopped()
+        raise
+    return kept
+
+
+def _md_settings(section: MDSampling, seed: int) -> MDSettings:
+    md = section.md_crystal
+    return MDSettings(
+        stat_ensemble=md.ensemble,
+        thermostat={"csvr": "SVR", "langevin": "Langevin"}[md.nvt_algo],
+        barostat={"mtk_full": "MTK", "mtk_isotropic": "isotropic-MTK"}[md.npt_algo],
+        friction=1.0 / md.thermostat_time_fs,
+        taut=md.thermostat_time_fs,
+        taup=md.barostat_time_fs,
+        pressure_au=section.pressure_GPa * units.GPa,
+        temperature=section.temperature_K,
+        timestep=md.time_step_fs,
+        MD_seed=seed,
+    )
+
+
+def _save(path: Path, digest: str, state: MDState, kept: Sequence[MDState]) -> None:
+    arrays = {f"{k}:{name}": a for k, s in enumerate([state, *kept]) for name, a in s.arrays().items()}
+    write_bytes(path, pack(arrays, {"digest": digest, "kept": len(kept)}))
+
+
+def _continued(path: Path, digest: str) -> tuple[MDState | None, list[MDState]]:
+    """The last state that was saved, and the frames kept so far; nothing where there is none of this step."""
+    try:
+        arrays, meta = unpack(path.read_bytes())
+    except FileNotFoundError:
+        return None, []
+    except Torn as error:
+        log.warning("%s: %s; the dynamics begins again", path, error)
+        return None, []
+    if meta["digest"] != digest:
+        log.warning("%s: dynamics under way that belong to other settings; they begin again", path)
+        return None, []
+    parts: list[dict[str, Any]] = [{} for _ in range(meta["kept"] + 1)]
+    for name, a in arrays.items():
+        number, _, field = name.partition(":")
+        parts[int(number)][field] = a
+    state, *kept = (MDState.from_arrays(p) for p in parts)
+    return state, kept
+
+
+def pressure(state: MDState, label: Label) -> float:
+    """GPa: −tr σ/3 + N k_B T/V, at the temperature that is reported."""
+    assert label.stress is not None
+    kinetic = len(state) * units.kB * state.temperature / abs(np.linalg.det(state.cell))
+    return float((kinetic - np.trace(label.stress) / 3) / units.GPa)

@@ -1,0 +1,380 @@
+"""Training sets of (molecular) crystals: MD frames, force constants, phonon frames, and their finite clusters.
+
+Each table of the configuration is a step. What a step makes goes into the HDF5 file as a whole, under its
+`root_key`; a step that is there already is not made again. MD goes on where its last minute of work was saved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase import units
+from ase.calculators.calculator import CalculatorError
+
+from aims_pax import seeds
+from aims_pax.commands.training_set.delta_learning import delta_learning
+from aims_pax.commands.training_set.dynamics import dynamics, pressure
+from aims_pax.commands.training_set.extxyz import write_labelled
+from aims_pax.engine.interrupts import Watch, walltime
+from aims_pax.engine.outcome import told
+from aims_pax.errors import RestartError, SetupError
+from aims_pax.frames import Frame
+from aims_pax.potentials.named import Named
+from aims_pax.record import hdf5
+from aims_pax.record.hdf5 import Hdf5
+from aims_pax.record.lock import Lock
+from aims_pax.record.log import to_console
+from aims_pax.record.provenance import changes, flat, refusal
+from aims_pax.samplers.base import SamplingError
+from aims_pax.samplers.clusters import Rule, choose
+from aims_pax.samplers.force_constants import ONE, ForceConstants, force_constants
+from aims_pax.samplers.phonons import Window, modes, trajectory
+from aims_pax.samplers.quasi_harmonic import equilibrium
+from aims_pax.samplers.relax import relax
+from aims_pax.samplers.supercell import least_volume, repeated
+from aims_pax.settings.training_set import (
+    STEPS,
+    FiniteSubsystemFilter,
+    FreeEnergy,
+    MDSampling,
+    PhononSampling,
+    TrainingSet,
+    read_training_set,
+)
+from aims_pax.systems import read_crystal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+log = logging.getLogger(__name__)
+
+MADE_WITH = "made_with"  # attribute of a step's group: what it was made with, key by key
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What a step's result depends on: as a hash, and key by key for a person."""
+
+    digest: str
+    told: dict[str, str]
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """What is kept of it beside the hash."""
+        return {MADE_WITH: json.dumps(self.told)}
+
+
+@dataclass
+class Workshop:
+    """What every step needs. Potentials are loaded once, when the first step asks."""
+
+    settings: TrainingSet
+    folder: Path
+    watch: Watch
+
+    def __post_init__(self) -> None:
+        self._potentials: dict[str, Named] = {}
+
+    def potential(self, spelling: Any, where: str = "calculator") -> Named:
+        """The potential a step names. where: the key it stands at."""
+        if repr(spelling) not in self._potentials:
+            self._potentials[repr(spelling)] = Named.load(spelling, self.folder, where)
+        return self._potentials[repr(spelling)]
+
+    def calculator(self, name: str, section: Any) -> Named:
+        """The potential of the step `name`: its own, or the one at the top."""
+        where = "calculator" if section.calculator is None else f"{name}.calculator"
+        return self.potential(self.of(section, "calculator"), where)
+
+    def of(self, section: Any, name: str) -> Any:
+        return self.settings.of(section, name)
+
+    def store(self, section: Any) -> Hdf5:
+        return Hdf5(self.folder / self.of(section, "dataset"))
+
+    def work_dir(self, section: Any) -> Path:
+        return self.folder / str(self.of(section, "work_dir"))
+
+    def check(self) -> None:
+        self.watch.raise_if_stopped()
+
+    def basis(self, name: str, section: Any, named: Named, **more: str) -> Basis:
+        """What a step's result depends on. more: hashes of contents, by what they are of."""
+        said = section.model_dump(
+            mode="json", exclude={"calculator", "dataset", "work_dir", "crystal"}, fallback=repr
+        )
+        text = json.dumps([said, self.settings.seed, *more.values(), named.identity], sort_keys=True)
+        known = {k: v for k, v in said.items() if k != "root_key"}
+        contents = {k: f"contents {v[:16]}" for k, v in more.items()}
+        told = flat({"seed": self.settings.seed, **contents, "calculator": named.described, name: known})
+        return Basis(hashlib.sha256(text.encode()).hexdigest(), told)
+
+
+def training_set(config: Path, console: Console) -> None:
+    """`aims-PAX training-set`: make what the configuration asks for and is not there yet.
+
+    Raises SettingsError, SamplingError, RestartError; Stopped after a signal.
+    """
+    settings, warnings = read_training_set(config)
+    folder = Path.cwd()
+    dataset = folder / settings.dataset
+    lock = Lock(dataset.with_name(f".{dataset.name}.lock"))
+    watch = Watch(walltime(None), lock.beat)
+    with to_console(console, "INFO"), told(), watch.listening(), lock.held(watch.raise_if_signalled):
+        for warning in warnings:
+            log.warning("%s", warning)
+        shop = Workshop(settings, folder, watch)
+        for name in STEPS:
+            section = getattr(settings, name)
+            if section is not None:
+                watch.raise_if_stopped()
+                try:
+                    _STEPS[name](shop, section)
+                except CalculatorError as error:  # of one structure, but this step has no other
+                    raise SetupError(f"{name}: calculator: {type(error).__name__}: {error}") from error
+
+
+def _made(store: Hdf5, key: str, basis: Basis) -> bool:
+    """Whether the step is there already. Raises RestartError when it was made with other settings.
+
+    More frames are no exception: labels of delta-learning stand beside the old ones, and those may have been paid for.
+    """
+    known = store.digest(key)
+    if known is None:
+        return False
+    if known != basis.digest:
+        said = store.attribute(key, MADE_WITH)
+        differing = changes(json.loads(said), basis.told) if said is not None else []
+        unknown = ["settings, potential or crystal: not as they were"]  # of a file from before they were kept
+        way_out = (
+            f"write another root_key to make it beside {key} (delta_learning.root_keys may name both), or remove "
+            f"{store.path.name} to make everything anew"
+        )
+        raise RestartError(refusal(f"{store.path}: {key}", differing or unknown, way_out))
+    log.info("%s: is in %s already", key, store.path.name)
+    return True
+
+
+# ---------------------------------------------------------------- molecular dynamics
+
+
+def md_sampling(shop: Workshop, section: MDSampling) -> None:
+    """Frames of a trajectory in a supercell, after equilibration, and their finite clusters."""
+    store, named = shop.store(section), shop.calculator("md_sampling", section)
+    crystal = read_crystal(shop.folder / str(shop.of(section, "crystal")), section.md_crystal.ensemble).frame
+    basis = shop.basis("md_sampling", section, named, crystal=crystal.id)
+    if _made(store, section.root_key, basis):
+        return
+    md = section.md_crystal
+    if md.ensemble == "NPT" and not crystal.periodic:
+        raise SamplingError(
+            "md_crystal.ensemble: NPT needs a structure periodic in three directions; choose NVT"
+        )
+    matrix = least_volume(crystal.cell, md.supercell_radius) if crystal.periodic else ONE
+    frame, _ = repeated(crystal, matrix)
+    log.info(
+        "md_sampling: %s, %d atoms, %s at %g K", frame.formula, len(frame), md.ensemble, section.temperature_K
+    )
+    work = shop.work_dir(section)
+    saved = work / f".{section.root_key.replace('/', '.')}.md.npy"
+    states = dynamics(section, frame, named.potential, shop.settings.seed, shop.watch, saved, basis.digest)
+    frames = [s.frame() for s in states]
+    labels = named.labels(frames, shop.check)
+    arrays = hdf5.structures(frames, labels, named.features(frames))
+    arrays |= {
+        hdf5.TIME: np.array([s.step for s in states]) * md.time_step_fs,
+        hdf5.TEMPERATURE: np.array([s.temperature for s in states]),
+        hdf5.VELOCITIES: np.array([s.momenta / s.masses[:, None] for s in states]) * units.fs,
+    }
+    if frame.periodic and labels[0].stress is not None:
+        arrays[hdf5.PRESSURE] = np.array([pressure(s, x) for s, x in zip(states, labels, strict=True)])
+    write_labelled(work / "md_sampling.xyz", frames, labels, {"sampler": "md"})
+    groups: dict[str, Any] = {"": {}, "trajectory": arrays}
+    attributes: dict[str, Any] = {"": {"supercell_matrix": matrix, **basis.attributes}}
+    if section.finite_subsystems:
+        _add_clusters(
+            shop,
+            section.finite_subsystem_filter,
+            frame,
+            frames,
+            named,
+            work / "md_sampling",
+            groups,
+            attributes,
+        )
+    store.write(section.root_key, basis.digest, groups, attributes)
+    saved.unlink(missing_ok=True)
+    log.info("md_sampling: %d frames in %s:%s", len(frames), store.path.name, section.root_key)
+
+
+# ---------------------------------------------------------------- force constants
+
+
+def quasi_harmonic(shop: Workshop, section: FreeEnergy) -> None:
+    """The relaxed crystal, at its equilibrium volume if asked for, and its force constants."""
+    store, named = shop.store(section), shop.calculator("quasi_harmonic", section)
+    crystal = read_crystal(shop.folder / str(shop.of(section, "crystal"))).frame
+    basis = shop.basis("quasi_harmonic", section, named, crystal=crystal.id)
+    if _made(store, section.root_key, basis):
+        return
+    relaxed = relax(crystal, named.potential, section.relax_input_cell, section.fmax, check=shop.check)
+    matrix = least_volume(relaxed.cell, section.supercell_radius) if relaxed.periodic else ONE
+    labels = named.labels([relaxed], shop.check)
+    groups: dict[str, Any] = {"": {}, "relaxed": hdf5.structures([relaxed], labels)}
+    attributes: dict[str, Any] = {"": basis.attributes}
+    if section.thermal_expansion:
+        found = equilibrium(
+            relaxed,
+            named.potential,
+            matrix,
+            section.temperature_K,
+            section.pressure_GPa,
+            fmax=section.fmax,
+            check=shop.check,
+        )
+        relaxed = found.frame
+        groups["equation_of_state"] = {
+            "V (Å³)": found.volumes,
+            "E_pot (eV)": found.energies,
+            "F_vib (eV)": found.free,
+        }
+        attributes["equation_of_state"] = {"T (K)": section.temperature_K, "V_eq (Å³)": found.volume}
+    log.info(
+        "quasi_harmonic: force constants of %s in %d cells", relaxed.formula, round(np.linalg.det(matrix))
+    )
+    constants = force_constants(relaxed, named.potential, matrix, check=shop.check)
+    where = section.force_constants_key.removeprefix(f"{section.root_key}/")
+    groups[where] = {hdf5.CONSTANTS: constants.values, hdf5.MATRIX: constants.matrix}
+    groups[f"{where}/primitive"] = hdf5.structures([constants.frame])
+    groups[f"{where}/supercell"] = hdf5.structures([constants.supercell])
+    store.write(section.root_key, basis.digest, groups, attributes)
+    log.info("quasi_harmonic: force constants in %s:%s", store.path.name, section.force_constants_key)
+
+
+def read_force_constants(store: Hdf5, key: str) -> ForceConstants:
+    """Force constants a step wrote. Raises RestartError when they are not there."""
+    arrays = store.read(key)
+    frame, supercell = (hdf5.frames_of(store.read(f"{key}/{part}"))[0] for part in ("primitive", "supercell"))
+    if hdf5.CONSTANTS not in arrays:
+        raise RestartError(f"{store.path}: {key} holds no force constants")
+    return ForceConstants(frame, arrays[hdf5.MATRIX], supercell, arrays[hdf5.CONSTANTS])
+
+
+# ---------------------------------------------------------------- phonons
+
+
+def phonon_sampling(shop: Workshop, section: PhononSampling) -> None:
+    """Frames displaced along phonons, and their finite clusters."""
+    store, named = shop.store(section), shop.calculator("phonon_sampling", section)
+    source = Hdf5(shop.folder / str(section.force_constants_dataset or shop.of(section, "dataset")))
+    key = section.force_constants_key
+    if key is None:
+        assert shop.settings.quasi_harmonic is not None  # the settings were read so
+        key = shop.settings.quasi_harmonic.force_constants_key
+    constants = read_force_constants(source, key)
+    content = hashlib.sha256(constants.values.tobytes()).hexdigest()
+    basis = shop.basis("phonon_sampling", section, named, crystal=constants.frame.id, force_constants=content)
+    if _made(store, section.root_key, basis):
+        return
+    asked = section.phonon_filter
+    window = Window(asked.freq_min_THz, asked.freq_max_THz, asked.selected_modes)
+    whole = constants.matrix if asked.k_point_mesh == "gamma" else None
+    chosen = modes(constants, asked.k_point_mesh, window, whole)
+    log.info(
+        "phonon_sampling: %d modes, %.2f to %.2f THz, %d atoms",
+        len(chosen.coordinates()),
+        chosen.frequencies.min(),
+        chosen.frequencies.max(),
+        len(chosen.frame),
+    )
+    rng = seeds.rng("phonon_sampling", shop.settings.seed)
+    made = list(
+        trajectory(
+            chosen,
+            section.temperature_K,
+            section.n_frames,
+            rng,
+            section.amplitudes,
+            section.time_step_fs,
+            section.per_mode,
+        )
+    )
+    frames = [frame for frame, _ in made]
+    labels = named.labels(frames, shop.check)
+    arrays = hdf5.structures(frames, labels, named.features(frames))
+    if section.per_mode:
+        arrays["mode"] = np.array([number for _, number in made])
+    if section.amplitudes == "time":
+        arrays[hdf5.TIME] = np.arange(len(frames)) % section.n_frames * section.time_step_fs
+    work = shop.work_dir(section)
+    write_labelled(work / "phonon_sampling.xyz", frames, labels, {"sampler": "phonons"})
+    starts = [c[0] for c in chosen.coordinates()]
+    groups: dict[str, Any] = {
+        "": {},
+        "trajectory": arrays,
+        "modes": {
+            "f (THz)": chosen.frequencies[starts],
+            "q": chosen.q[starts],
+            "branch": chosen.branch[starts],
+        },
+    }
+    attributes: dict[str, Any] = {"": basis.attributes, "modes": {"n_imaginary": len(chosen.imaginary)}}
+    if section.finite_subsystems:
+        filter_, stem = section.finite_subsystem_filter, work / "phonon_sampling"
+        _add_clusters(shop, filter_, chosen.frame, frames, named, stem, groups, attributes)
+    store.write(section.root_key, basis.digest, groups, attributes)
+    log.info("phonon_sampling: %d frames in %s:%s", len(frames), store.path.name, section.root_key)
+
+
+# ---------------------------------------------------------------- finite clusters
+
+
+def _add_clusters(
+    shop: Workshop,
+    asked: FiniteSubsystemFilter,
+    reference: Frame,
+    frames: Sequence[Frame],
+    named: Named,
+    stem: Path,
+    groups: dict[str, Any],
+    attributes: dict[str, Any],
+) -> None:
+    """Groups `finite_subsystems/n=…` and extended XYZ files of the clusters; frames that reacted are left out."""
+    rule = Rule(**asked.model_dump())
+    chosen = choose(reference, rule)
+    if not chosen:
+        return  # said already: the crystal has none of these sizes
+    whole, kept = [], []
+    for k, frame in enumerate(frames):
+        try:
+            whole.append(chosen[0].system.whole(frame))
+            kept.append(k)
+        except SamplingError as error:
+            log.warning("frame %d of %d gives no clusters: %s", k + 1, len(frames), error)
+    if not kept:
+        raise SamplingError(
+            "no frame has the molecules of the crystal; lower temperature_K, or relax the crystal"
+        )
+    for cluster in chosen:
+        cut = [cluster.cut(frames[k], R) for k, R in zip(kept, whole, strict=True)]
+        labels = named.labels(cut, shop.check)
+        path = f"finite_subsystems/{cluster.key}"
+        groups[path] = hdf5.structures(cut, labels, named.features(cut))
+        groups[path] |= {hdf5.MOLECULES: np.array(cluster.molecules), "frame": np.array(kept)}
+        attributes[path] = {"n_molecules": len(cluster.molecules), "selection_rule": asked.selection_rule}
+        write_labelled(stem / f"{cluster.key}.xyz", cut, labels, {"cluster": cluster.key})
+
+
+_STEPS: dict[str, Any] = {
+    "md_sampling": md_sampling,
+    "quasi_harmonic": quasi_harmonic,
+    "phonon_sampling": phonon_sampling,
+    "delta_learning": delta_learning,
+}

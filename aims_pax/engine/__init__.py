@@ -1,0 +1,1 @@
+"""What drives every stage: the event loop, signals and walltime, snapshots, the end of a run."""

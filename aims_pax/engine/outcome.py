@@ -1,0 +1,41 @@
+"""How a run ended: the last line of its log, and what a refusing file system means."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+from aims_pax.engine.interrupts import Stopped
+from aims_pax.errors import AimsPaxError, SetupError
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """The log's last line says how the run ended."""
+    try:
+        yield
+    except Stopped as stop:
+        log.info("%s: everything is saved; run the same command again to go on", stop.reason)
+        raise
+    except AimsPaxError as error:
+        log.error("%s", error)
+        raise
+    except OSError as error:
+        text = refused(error)
+        log.error("%s", text)
+        raise SetupError(text) from error
+    except Exception:
+        log.exception("unexpected error")
+        raise
+
+
+def refused(error: OSError) -> str:
+    """What a file system said, and what to do about it."""
+    where = error.filename or "a file of this run"
+    return (
+        f"{where}: {error.strerror or error}; free space or mend the permissions of the folder, then run the same "
+        "command again: finished reference calculations are kept"
+    )

@@ -1,0 +1,308 @@
+"""What the stages share of the world outside the core: frames under way, labels, dataset, models, snapshots."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aims_pax.core.work import Add, Effect, Event, Label, Train, Trained, Work
+from aims_pax.dataset import Dataset
+from aims_pax.engine.event_loop import Shell
+from aims_pax.engine.interrupts import Watch
+from aims_pax.errors import RestartError
+from aims_pax.frames import Frame, LabelledFrame
+from aims_pax.frames import Label as FrameLabel
+from aims_pax.record.checkpoint import Checkpoint, Snapshot, from_plain
+from aims_pax.record.folder import RunFolder
+from aims_pax.record.journal import Journal
+from aims_pax.report.live_view import Seen
+from aims_pax.systems import System
+
+if TYPE_CHECKING:
+    from aims_pax.engine.live_report import Reporter
+    from aims_pax.labelling import Labeller
+    from aims_pax.models.mace import Ensemble, MemberData, MemberResult
+    from aims_pax.parallel.training import Beside
+    from aims_pax.report.live_view import Display
+    from aims_pax.settings import Settings
+
+log = logging.getLogger(__name__)
+
+LOSS_COLUMNS = "stage,visit,epoch,train_loss,valid_loss,energy_mae_eV_atom,force_mae_eV_A\n"
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything the stories pass along."""
+
+    settings: Settings
+    folder: RunFolder
+    systems: tuple[System, ...]
+    labeller: Labeller
+    dataset: Dataset
+    ensemble: Ensemble
+    journal: Journal
+    watch: Watch
+    display: Display
+    reporter: Reporter
+    beside: Beside | None = None
+    settings_hash: str = (
+        ""  # of all that is written in restart/settings.json, see `record.restart_compatibility`
+    )
+
+    def member_data(self, member: int) -> MemberData:
+        """The member's own training and validation frames."""
+        from aims_pax.models.mace import MemberData
+
+        return MemberData(self.dataset.train(member), self.dataset.valid(member))
+
+
+class StageWorld:
+    """The world of one stage; the stages add their own turns and effects."""
+
+    def __init__(self, run: Run, stage: ModuleType, name: str | None = None) -> None:
+        self.run = run
+        self.stage = stage
+        self.name = name or stage.NAME
+        self.checkpoint = Checkpoint(run.folder, self.name)
+        self.frames: dict[str, Frame] = {}  # made here and still needed
+        self.origins: dict[str, dict[str, Any]] = {}
+        self.labels: dict[str, FrameLabel] = {}
+        self.capacity = run.labeller.capacity
+        self.trains_beside = run.beside is not None
+        self.seen: dict[int, Seen] = {}  # trajectory → its last look, for the person watching
+        self._sizes: dict[Train, int] = {}  # of the training sets when visits elsewhere began
+        self.fresh = False  # nothing was there to continue
+        self.entries = 0  # of the dataset, in the snapshot that was read
+
+    def drive(self, state: Any, rules: Any) -> Any:
+        """Run the stage to its end from this state."""
+        self.rules = rules
+        if self.fresh:
+            self.run.journal.write(self.name, "stage begun", {})  # what an earlier attempt did is void
+        final = Shell(self.stage, state, rules, self, self.run.journal, self.run.watch).run()
+        self.run.journal.write(self.name, "stage ended", self.summary(final))
+        return final
+
+    def summary(self, state: Any) -> Any:
+        """What the journal says of the final state: the whole of it, unless a stage leaves long things out."""
+        return state
+
+    # ------------------------------------------------------------ the reference
+
+    def submit(self, work: Label) -> Future[Any]:
+        system = self.origins.get(work.frame, {}).get("system")
+        return self.run.labeller.submit(self.frame(work.frame), system=system)
+
+    def drop(self, work: Label) -> None:
+        self.run.labeller.drop(work.frame)
+
+    def keep(self, work: Label, label: FrameLabel) -> str | None:
+        self.labels[work.frame] = label
+        return self.run.dataset.split_of(work.frame)
+
+    def label_seconds(self) -> float:
+        calls = self.run.labeller.calls
+        return calls.seconds / calls.finished if calls.finished else 1.0
+
+    # ------------------------------------------------------------ effects
+
+    def apply(self, effect: Effect) -> None:
+        match effect:
+            case Add(frame, split, member):
+                self.run.dataset.add(self.labelled(frame), split, member)
+            case _:
+                raise TypeError(f"{effect} has no meaning in stage {self.stage.NAME}")
+
+    def labelled(self, frame: str) -> LabelledFrame:
+        """A frame with the label of this run's reference and all that says where both come from."""
+        origin, dataset = self.origins.get(frame, {}), self.run.dataset
+        method = self.run.labeller.method_of(origin.get("system"))
+        known = dataset.labelled(frame, method)
+        if known is not None:
+            return known
+        if frame not in self.labels and frame in dataset:  # an older version did not write methods
+            return dataset.frames[frame]
+        return LabelledFrame(
+            self.frame(frame), self.labels[frame],
+            {**origin, "source": "reference", "method": method, "settings": self.run.settings_hash},
+        )  # fmt: skip
+
+    # ------------------------------------------------------------ the device
+
+    def turn(self, works: Sequence[Work], stop: Callable[[], bool]) -> Iterable[Event]:
+        raise NotImplementedError
+
+    def train(self, work: Train, stop: Callable[[], bool]) -> Trained:
+        """One visit of training on the dataset as it is now, in this process."""
+        results = self.run.ensemble.train(self._data(work), work.epochs, stop=stop, **self._how(work))
+        return self._trained(work, results, self._size(work))
+
+    def begin_training(self, work: Train) -> Future[Any]:
+        """The same elsewhere: nothing changes here until `finish_training`."""
+        assert self.run.beside is not None
+        self._sizes[work] = self._size(work)
+        return self.run.beside.begin(work, self._data(work), **self._how(work))
+
+    def finish_training(self, work: Train, future: Future[Any]) -> Trained | None:
+        assert self.run.beside is not None
+        size, results = self._sizes.pop(work), self.run.beside.finish(work, future)
+        return None if results is None else self._trained(work, results, size)
+
+    def drop_training(self, work: Train) -> None:
+        assert self.run.beside is not None
+        del self._sizes[work]
+        self.run.beside.drop(work)
+
+    def how_to_train(self, work: Train) -> dict[str, Any]:
+        """Keywords of `Ensemble.train` that are the stage's own."""
+        return {}
+
+    def _how(self, work: Train) -> dict[str, Any]:
+        return {"words": ("train", self.name, work.visit), **self.how_to_train(work)}
+
+    def _members(self, work: Train) -> Sequence[int]:
+        return range(len(self.run.ensemble.members)) if work.member is None else (work.member,)
+
+    def _data(self, work: Train) -> dict[int, MemberData]:
+        return {m: self.visit_data(m, work) for m in self._members(work)}
+
+    def _size(self, work: Train) -> int:
+        """Training structures there are now, of the member that has most: all before these have been seen."""
+        return max(len(self.data_of(m).train) for m in self._members(work))
+
+    def _trained(self, work: Train, results: Sequence[MemberResult], n_train: int) -> Trained:
+        self._note(work, results)
+        losses, errors = (
+            tuple(r.valid_loss for r in results),
+            tuple(r.force_mae for r in results),
+        )
+        return Trained(work, n_train, losses, errors)
+
+    def visit_data(self, member: int, work: Train) -> MemberData:
+        """What a member sees in this visit: everything, unless a stage replays a part."""
+        return self.data_of(member)
+
+    def data_of(self, member: int) -> MemberData:
+        """What a member learns from and is judged by."""
+        return self.run.member_data(member)
+
+    def _note(self, work: Train, results: Sequence[MemberResult]) -> None:
+        """Append this visit's losses to the files of the members, and a line to the log."""
+        for r in results:
+            path = self.run.folder.losses / f"{r.name}.csv"
+            head = "" if path.exists() else LOSS_COLUMNS
+            rows = "".join(
+                f"{self.name},{work.visit},{e.epoch},{e.train_loss:.8g},{e.valid_loss:.8g},{e.energy_mae:.8g},{e.force_mae:.8g}\n"
+                for e in r.history
+            )
+            self.run.folder.append_text(path, head + rows)
+        if work.member is not None and work.visit % 10:
+            return  # convergence: every tenth epoch is enough for a person
+        mae, energy = (np.mean([getattr(r, n) for r in results]) for n in ("force_mae", "energy_mae"))
+        who = "training" if work.member is None else results[0].name
+        log.info(
+            "%s visit %d · validation: force MAE %.1f meV/Å · energy %.2f meV/atom",
+            who, work.visit + 1, 1000 * mae, 1000 * energy,
+        )  # fmt: skip
+
+    # ------------------------------------------------------------ snapshots
+
+    def frame(self, frame_id: str) -> Frame:
+        """A frame made here, or one in the dataset."""
+        if frame_id in self.frames:
+            return self.frames[frame_id]
+        if frame_id in self.run.dataset:
+            return self.run.dataset.frames[frame_id].frame
+        raise RestartError(f"frame {frame_id} is neither in the restart nor in the dataset")
+
+    def made(self, frame: Frame, **origin: Any) -> str:
+        """Remember a frame made here until its label is in the dataset; returns its id."""
+        self.frames[frame.id] = frame
+        self.origins[frame.id] = origin
+        return frame.id
+
+    def needed(self, state: Any) -> set[str]:
+        """Ids of the frames a restart from this state needs and the dataset does not hold."""
+        wanted = self.stage.outstanding(state, self.rules)
+        return {w.frame for w in wanted if isinstance(w, Label)}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What else belongs into a snapshot, small arrays by name."""
+        return {}
+
+    def weights(self) -> Mapping[str, NDArray[Any]]:
+        """The heavy part of a snapshot."""
+        return self.run.ensemble.arrays()
+
+    def commit(self, state: Any) -> None:
+        """Write a snapshot when the settings want restarts."""
+        needed = self.needed(state)
+        self.frames = {i: f for i, f in self.frames.items() if i in needed}
+        self.origins = {i: o for i, o in self.origins.items() if i in needed}
+        self.labels = {i: v for i, v in self.labels.items() if i in needed}
+        if not self.run.settings.misc.create_restart:
+            return
+        self.run.dataset.sync()
+        arrays = self.arrays()
+        for frame_id, frame in self.frames.items():
+            arrays.update({f"frame/{frame_id}/{k}": v for k, v in frame.arrays().items()})
+        labelled = {i: v for i, v in self.labels.items()}
+        for frame_id, label in labelled.items():
+            arrays[f"label/{frame_id}/energy"] = np.asarray(label.energy)
+            arrays[f"label/{frame_id}/forces"] = label.forces
+            if label.stress is not None:
+                arrays[f"label/{frame_id}/stress"] = label.stress
+        remarks = {"entries": len(self.run.dataset.entries), "origins": self.origins}
+        self.checkpoint.write(state, arrays, self.run.ensemble.version, self.weights, remarks)
+
+    def restore(self, kind: type[Any]) -> Any | None:
+        """The state of the newest snapshot with everything that belongs to it, or None for a fresh start.
+
+        An unfinished stage goes on with the data its snapshot knew; the data of a finished one has grown since.
+        """
+        snapshot = self.checkpoint.read()
+        self.fresh = snapshot is None
+        if snapshot is None:
+            return None
+        self.entries = int(snapshot.remarks["entries"])
+        state = from_plain(kind, snapshot.state)
+        if self.stage.outstanding(state, self.rules):
+            self.run.dataset.keep_first(self.entries)
+        self.run.ensemble.restore(snapshot.weights)
+        self.run.ensemble.version = snapshot.version
+        self.origins = {i: dict(o) for i, o in snapshot.remarks["origins"].items()}
+        grouped = group(snapshot.arrays)
+        for frame_id, arrays in grouped.get("frame", {}).items():
+            self.frames[frame_id] = Frame.from_arrays(arrays)
+        for frame_id, arrays in grouped.get("label", {}).items():
+            self.labels[frame_id] = FrameLabel(
+                arrays["energy"].item(), arrays["forces"], arrays.get("stress")
+            )
+        self.take_arrays(snapshot, grouped)
+        return state
+
+    def take_arrays(self, snapshot: Snapshot, grouped: Mapping[str, Any]) -> None:
+        """The inverse of `arrays`."""
+
+    def show(self, state: Any, doing: str) -> None:
+        self.run.display.show(self.stage.NAME, state, self.rules, doing, self.run.labeller, self.seen)
+        self.run.reporter.due()
+
+
+def group(arrays: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, dict[str, NDArray[Any]]]]:
+    """{"frame/7f3a/cell": x} → {"frame": {"7f3a": {"cell": x}}}; deeper names stay joined, flat ones go."""
+    result: dict[str, dict[str, dict[str, NDArray[Any]]]] = {}
+    for name, values in arrays.items():
+        if name.count("/") < 2:
+            continue
+        kind, key, rest = name.split("/", 2)
+        result.setdefault(kind, {}).setdefault(key, {})[rest] = values
+    return result

@@ -1,0 +1,235 @@
+"""Blocks for Parsl: Slurm jobs asked for, taken over from an earlier run, looked after and given back.
+
+Parsl's own SlurmProvider forgets how a job ended at the next look, takes a job that Slurm has forgotten for running,
+and knows only HH:MM:SS.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
+from parsl.jobs.states import JobState, JobStatus
+from parsl.launchers import SimpleLauncher
+from parsl.providers.cluster_provider import ClusterProvider
+
+from aims_pax.errors import SetupError
+from aims_pax.labelling.executors.block_request import Blocks, job_script
+from aims_pax.labelling.executors.handover import KEY, Driver, Handover
+from aims_pax.labelling.schedulers import slurm
+from aims_pax.settings.sbatch import sbatch_options
+
+log = logging.getLogger(__name__)
+
+STILLBORN = 3  # blocks in a row that never registered: there is no point in asking for more
+BACK_OFF = 15.0  # s after Slurm could not be reached
+STATES = {
+    "PENDING": JobState.PENDING, "CONFIGURING": JobState.PENDING, "REQUEUED": JobState.PENDING,
+    "REQUEUE_HOLD": JobState.PENDING, "SPECIAL_EXIT": JobState.FAILED, "SUSPENDED": JobState.HELD,
+    "COMPLETED": JobState.COMPLETED, "CANCELLED": JobState.CANCELLED, "TIMEOUT": JobState.TIMEOUT,
+    "DEADLINE": JobState.TIMEOUT, "PREEMPTED": JobState.TIMEOUT,
+}  # fmt: skip
+
+
+POOL = DEFAULT_LAUNCH_CMD.replace(
+    "process_worker_pool.py ", "", 1
+)  # arguments of `pool`, as Parsl fills them in
+
+
+class SlurmBlocks(ClusterProvider):
+    """Blocks by sbatch, squeue and scancel.
+
+    name: of the jobs, with the token of this run behind the last dot. inherited: job → its name, of blocks of earlier
+    runs that can serve this one. protected: jobs of these that still compute for an earlier run.
+    """
+
+    def __init__(
+        self,
+        blocks: Blocks,
+        name: str,
+        scripts: Path,
+        start: str,
+        files: Handover,
+        key: str,
+        inherited: dict[str, str],
+    ) -> None:
+        super().__init__(  # type: ignore[no-untyped-call]
+            "slurm",
+            nodes_per_block=1,  # as Parsl counts places for work: `jobs` in a block, however many nodes it has
+            init_blocks=min(max(blocks.init, len(inherited)), blocks.most),
+            min_blocks=min(blocks.least, blocks.most),
+            max_blocks=blocks.most,
+            parallelism=1.0,
+            walltime="",
+            launcher=SimpleLauncher(),
+        )
+        self.blocks = blocks
+        self.name = name
+        self.scripts = scripts
+        self.start = start
+        self.files = files
+        self.key = key
+        self.inherited = inherited
+        self.protected: Callable[[], set[str]] = set
+        self.quiet_until = 0.0
+        self.last_refusal: slurm.Refused | None = None
+        self._driver = Driver(name.rpartition(".")[2], {}, blocks.free)
+        self._serial = 0
+        self._young: dict[str, float] = {}  # job → when it was submitted
+
+    @property
+    def status_polling_interval(self) -> int:
+        """Often while a block is young, then as rarely as a busy controller likes."""
+        now = time.monotonic()
+        return 5 if any(now - t < 180 for j, t in self._young.items() if not self._over(j)) else 30
+
+    def submit(self, command: str, tasks_per_node: int, job_name: str = "") -> str:
+        """The job of a block, asked for or taken over. command: arguments of `pool`."""
+        if self.inherited:
+            return self._take_over(command)
+        if time.monotonic() < self.quiet_until and self.last_refusal is not None:
+            raise self.last_refusal
+        self._serial += 1
+        name = f"{self.name}.{self._serial}"
+        path = self.scripts / name
+        self._announce(name, command)
+        self._write_script(path, name)
+        try:
+            job = slurm.submit(str(path), sbatch_options(self.blocks.header))
+        except slurm.Refused as error:
+            self.last_refusal = error
+            if error.passing:
+                log.warning("Slurm takes no jobs at the moment, trying again: %s", error)
+                self.quiet_until = time.monotonic() + BACK_OFF
+            raise
+        self.last_refusal = None
+        self._note(job, path)
+        log.info("Slurm job %s asked for (block %d)", job, self._serial)
+        return job
+
+    def _take_over(self, command: str) -> str:
+        job, name = next(iter(self.inherited.items()))
+        self._announce(name, command)
+        del self.inherited[job]
+        self._note(job, self.scripts / name)
+        self.resources[job]["inherited"] = True
+        log.info("Slurm job %s of an earlier run taken over (%s)", job, name)
+        return job
+
+    def _announce(self, name: str, command: str) -> None:
+        """Let this block know how to reach us."""
+        pools = {**self._driver.pools, name: shlex.split(command)}
+        self._driver = replace(self._driver, pools=pools)
+        self.files.write_driver(self._driver)
+
+    def _note(self, job: str, path: Path) -> None:
+        self._young[job] = time.monotonic()
+        self.resources[job] = {"job_id": job, "status": self._status_of(JobState.PENDING, path), "path": path}
+
+    def _write_script(self, path: Path, name: str) -> None:
+        blocks = self.blocks
+        # with MPI, workers need what Parsl alone gives them
+        words = [self.files.folder, name, 0 if blocks.mpi else blocks.jobs, blocks.patience, blocks.free]
+        python = [sys.executable, "-m", "aims_pax.labelling.executors.block_program"]
+        command = f"{KEY}={self.key} exec {shlex.join([*python, *map(str, words)])}"
+        path.touch(0o600)  # it holds the key
+        path.write_text(job_script(blocks, name, path, self.start, command))
+
+    def _status(self) -> None:
+        self.files.renew()
+        try:
+            states = slurm.states(str(j) for j in self.resources if not self._over(j))
+        except (slurm.Refused, SetupError) as error:
+            log.debug("squeue: %s", error)
+            return
+        for job, word in states.items():
+            default = JobState.FAILED if word in slurm.ENDED else JobState.RUNNING
+            state = STATES.get(word, default)
+            entry = self.resources[job]
+            if state != entry["status"].state:
+                entry["word"] = word
+                entry["status"] = self._status_of(state, entry["path"])
+                level = logging.INFO if state in (JobState.RUNNING, JobState.COMPLETED) else logging.WARNING
+                if state != JobState.PENDING:
+                    log.log(level, "Slurm job %s: %s", job, word)
+
+    def cancel(self, job_ids: Sequence[object]) -> list[bool]:
+        kept = self.protected()
+        jobs = [job for job in map(str, job_ids) if job not in kept]
+        try:
+            slurm.cancel(jobs)
+        except (slurm.Refused, SetupError) as error:
+            log.warning("cannot cancel Slurm jobs %s: %s", ", ".join(jobs), error)
+            return [False] * len(job_ids)
+        for job in jobs:
+            self.resources[job]["status"] = self._status_of(JobState.CANCELLED, self.resources[job]["path"])
+            log.info("Slurm job %s given back", job)
+        return [str(job) in jobs for job in job_ids]
+
+    def _over(self, job: object) -> bool:
+        return bool(self.resources[job]["status"].terminal)
+
+    @staticmethod
+    def _status_of(state: JobState, path: Path) -> JobStatus:
+        return JobStatus(state, stdout_path=f"{path}.out", stderr_path=f"{path}.err")
+
+
+class BlockErrors:
+    """Gives up after some blocks in a row that never registered, and quotes what the last one said."""
+
+    def __init__(self, provider: SlurmBlocks) -> None:
+        self.provider = provider
+        self.seen: set[str] = set()
+        self.streak = 0
+
+    def __call__(self, executor: Any, status: dict[str, JobStatus]) -> None:
+        for block in sorted((b for b in status if b not in self.seen and status[b].terminal), key=int):
+            self.seen.add(block)
+            if status[block].state == JobState.MISSING and self._inherited(executor, block):
+                continue  # it has done its work, for the run that asked for it
+            if status[block].state not in (JobState.SCALED_IN, JobState.MISSING):
+                executor._hold_block(block)  # see `interchange`: what it was computing is lost now
+            if block in executor._simulated_status and status[block].state != JobState.SCALED_IN:
+                refusal = slurm.Refused(status[block].message or "")
+                del executor._simulated_status[block]
+                self.streak += not refusal.passing
+            elif status[block].state == JobState.MISSING:  # HTEX's word: ended, and its workers never came
+                self.streak += 1
+            elif status[block].state != JobState.SCALED_IN:
+                self.streak = 0
+            if self.streak >= STILLBORN and not executor.bad_state_is_set:
+                executor.set_bad_state_and_fail_all(SetupError(self._verdict(block, status[block])))
+
+    def _inherited(self, executor: Any, block: str) -> bool:
+        job = executor.blocks_to_job_id.get(block)
+        return job is not None and bool(self.provider.resources[job].get("inherited"))
+
+    def _verdict(self, block: str, status: JobStatus) -> str:
+        if status.stderr_path is None:
+            reason = (status.message or "").split(": ", 1)[-1]
+            return (
+                f"CLUSTER.slurm_str: Slurm refused {STILLBORN} blocks in a row: {' '.join(reason.split())}. "
+                "Change slurm_str (partition, account, limits), then run again: nothing is lost"
+            )
+        entries = [e for e in self.provider.resources.values() if f"{e['path']}.err" == status.stderr_path]
+        word = entries[0].get("word", "ended") if entries else "ended"
+        return (
+            f"{STILLBORN} Slurm blocks in a row ended without any worker; the last one: {word}. It said: "
+            f"{_last_lines(Path(status.stderr_path)) or 'nothing'} (all of it in {status.stderr_path}). Change "
+            "CLUSTER.worker_str or slurm_str, then run again: nothing is lost"
+        )
+
+
+def _last_lines(path: Path) -> str:
+    with suppress(OSError):
+        lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+        return " / ".join(lines[-3:])[-400:]
+    return ""

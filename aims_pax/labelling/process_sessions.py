@@ -1,0 +1,166 @@
+"""Shell commands in sessions of their own: nothing they start outlives its time limit, or this process.
+
+A reference program is often a tree: a shell, a launcher, its ranks. The whole tree is one session. It is
+ended when the command ends, when the time limit is over, when the run stops, and when this process dies, even
+by kill -9.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from aims_pax.errors import Crashed, TimedOut
+from aims_pax.labelling.schedulers.slurm import steps_environment
+
+PATIENCE = 2.0  # s between TERM, which mpirun and srun pass on to their ranks, and KILL
+PATIENCE_SRUN = (
+    10.0  # the same inside a Slurm job: srun must stay to see its ranks off, and Slurm takes KillWait
+)
+LOOK = 0.5  # s between two looks whether a program has begun
+
+
+class Clock:
+    """A time limit that attempts share. It stands still while an attempt waits for its program to begin.
+
+    limit: seconds, or None for no limit. left: of it.
+    """
+
+    def __init__(self, limit: float | None) -> None:
+        self.limit = limit
+        self.left = limit
+
+    def wait(
+        self, process: subprocess.Popen[bytes], waiting: Callable[[], bool], check: Callable[[], None]
+    ) -> int:
+        """The exit code. Raises subprocess.TimeoutExpired when nothing is left; each attempt gets a second.
+
+        check: called every half second; may raise.
+        """
+        while self.left is not None and waiting():
+            with suppress(subprocess.TimeoutExpired):
+                return process.wait(LOOK)
+            check()
+        since = time.monotonic()
+        end = math.inf if self.left is None else since + max(1.0, self.left)
+        try:
+            while (left := end - time.monotonic()) > LOOK:
+                with suppress(subprocess.TimeoutExpired):
+                    return process.wait(LOOK)
+                check()
+            return process.wait(max(0.0, left))
+        finally:
+            if self.left is not None:
+                self.left -= time.monotonic() - since
+
+
+class Running:
+    """The shell commands this process has running, each in a session of its own. Not for other processes."""
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self.check: Callable[[], None] = lambda: None  # called while the main thread waits here; may raise
+        self._lock = threading.Lock()
+        self._processes: set[subprocess.Popen[bytes]] = set()
+
+    def __reduce__(self) -> tuple[type[Running], tuple[()]]:
+        return Running, ()
+
+    def run(
+        self,
+        command: str,
+        folder: Path,
+        out: Path,
+        err: Path,
+        clock: Clock | None = None,
+        shared: bool = False,
+        waiting: Callable[[], bool] = lambda: False,
+    ) -> int:
+        """Run a command in a folder to its end and return its exit code (negative: the signal).
+
+        shared: other commands run beside it in the same Slurm job. waiting: the program has not begun yet.
+        Raises TimedOut when the clock has run out, with the whole session gone.
+        """
+        clock = Clock(None) if clock is None else clock
+        # The pipe's other end lives and dies with this process: when it closes, the session is killed.
+        reading, writing = os.pipe()
+        try:
+            with open(out, "wb") as stdout, open(err, "wb") as stderr, self._lock:
+                if self.stopping:
+                    raise Crashed("stopped with the run")
+                process = subprocess.Popen(
+                    [_shell(), "-c", _WATCH + command],
+                    cwd=folder,
+                    stdin=reading,
+                    stdout=stdout,
+                    stderr=stderr,
+                    start_new_session=True,
+                    env=steps_environment({"OMP_NUM_THREADS": "1", **os.environ}, shared),
+                )
+                self._processes.add(process)
+            try:
+                return clock.wait(process, waiting, self._look)
+            except subprocess.TimeoutExpired:
+                raise TimedOut(f"still running after the limit of {clock.limit:g} s; killed") from None
+            finally:
+                _end_session(process)
+                with self._lock:
+                    self._processes.discard(process)
+        finally:
+            os.close(reading)
+            os.close(writing)
+
+    def _look(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self.check()
+
+    def stop(self) -> None:
+        """Kill everything, and let nothing start any more."""
+        with self._lock:
+            self.stopping = True
+            running = list(self._processes)
+        for process in running:
+            _end_session(process)
+
+
+# A watcher in the command's session: waits for the end of the pipe on its input, then ends the session.
+_WATCH = """exec 3<&0 </dev/null
+( trap '' TERM INT HUP; read -r _ <&3; kill -TERM -- -$$; sleep $((${SLURM_JOB_ID:+8}+2))
+  pkill -KILL -s $$; kill -KILL -- -$$
+) >/dev/null 2>&1 &
+exec 3<&-
+"""
+
+
+def _shell() -> str:
+    return shutil.which("bash") or "/bin/sh"
+
+
+def _end_session(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all it has started: TERM so that mpirun and srun can tell their ranks, then KILL."""
+    if process.poll() is None:
+        _signal_session(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE_SRUN if "SLURM_JOB_ID" in os.environ else PATIENCE)
+    _signal_session(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _signal_session(session: int, sign: signal.Signals) -> None:
+    """Signal the group, and on Linux the whole session: MPI puts ranks into groups of their own."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(session, sign)
+    with suppress(OSError):
+        for entry in os.listdir("/proc"):
+            if entry.isdigit() and int(entry) != os.getpid():
+                with suppress(OSError):
+                    if os.getsid(int(entry)) == session:
+                        os.kill(int(entry), sign)

@@ -1,0 +1,44 @@
+"""The reference as a potential: ab initio MD asks the labeller for every force."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from aims_pax.frames import Frame, Label
+from aims_pax.labelling.foreign_results import results
+from aims_pax.potential import Bound
+
+if TYPE_CHECKING:
+    from aims_pax.labelling.labeller import Labeller
+
+
+@dataclass(frozen=True)
+class ReferencePotential:
+    """The reference as a `Potential`. All frames of a step are asked for at once.
+
+    system_of: the geometry a frame descends from, which may have a control.in of its own.
+    """
+
+    labeller: Labeller
+    system_of: Callable[[Frame], str | None] = lambda frame: None
+
+    def of(self, system_of: Callable[[Frame], str | None]) -> ReferencePotential:
+        """The same for frames whose geometries are known."""
+        return replace(self, system_of=system_of)
+
+    def method_of(self, system: str) -> str:
+        """The name of the method that frames of this geometry are labelled with."""
+        return self.labeller.method_of(system)
+
+    def labels(self, frames: Sequence[Frame]) -> list[Label]:
+        """Raises the LabelError of the first frame that has none, and Stopped when the run is to stop."""
+        asked = [self.labeller.submit(f, self.system_of(f)) for f in frames]
+        return results(asked, self.labeller.check)
+
+    def bind(self, frames: Sequence[Frame]) -> Bound:
+        """Fix the structures; only positions and cells move."""
+        from aims_pax.potential import LabelsBound
+
+        return LabelsBound(self.labels, frames)

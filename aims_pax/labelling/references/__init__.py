@@ -1,0 +1,1 @@
+"""The reference programs: what they are given, and what their output says."""

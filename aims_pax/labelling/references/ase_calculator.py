@@ -1,0 +1,242 @@
+"""Any ASE calculator as the reference, and what its exceptions mean.
+
+A calculator is made anew for every label: results that depend on what was computed before (tblite starts
+from the last density and shifts forces by 1e-4 eV/Å) would make a label depend on the order of the queue.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aims_pax.charge_and_spin import check_electrons
+from aims_pax.errors import (
+    AimsPaxError,
+    Crashed,
+    NotConverged,
+    SettingsError,
+    SetupError,
+    TimedOut,
+    Unsupported,
+)
+from aims_pax.frames import Frame, Label
+from aims_pax.potential import calculate, load_factory, made_by
+from aims_pax.settings.calculator_conventions import (
+    ON_ATOMS,
+    Conventions,
+    accepts,
+    arguments,
+    conventions_of,
+    dressed,
+    refusal,
+    without,
+    written,
+)
+from aims_pax.settings.content_hashes import contents
+
+if TYPE_CHECKING:
+    from ase.calculators.calculator import Calculator
+
+OF_ELECTRONS = (
+    "charge",
+    "total_charge",
+    "multiplicity",
+    "spin",
+    "total_spin",
+    "uhf",
+)  # arguments about a molecule's
+QUICK = ("ase.calculators.", "tblite.")  # compute in the driver's threads; everything else gets processes
+
+_not_converged = re.compile(
+    r"(not|n't|never|no|failed to|fails to|without)\s+(yet\s+)?(reach(ed)?\s+)?converge"
+    r"|convergence\s+(was\s+)?(not|failure|failed|problem)"
+    r"|scf\s+(cycle\s+)?(has\s+)?(failed|failure)",
+    re.IGNORECASE,
+)
+_loading = threading.RLock()
+_loaded: dict[tuple[str, Path | None], Callable[..., Any]] = {}
+
+
+@dataclass(frozen=True)
+class CalculatorReference:
+    """`REFERENCE: {type: calculator, factory: package.module:callable, kwargs: {...}}`.
+
+    folder: the working folder; modules in it can be the factory's.
+    scratch: where calculators that write files get a folder for each label.
+    charge_key, spin_key, spin_convention: of REFERENCE; see `settings.calculator_conventions`.
+    charged: some frames are no neutral closed shells, so that it matters how the calculator learns of it.
+    atoms: labels isolated atoms, whose spin is not the user's; a calculator that has no argument for it is used as it
+    is, with initial magnetic moments.
+    """
+
+    factory: str
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+    scratch: Path | None = None
+    charge_key: str | None = None
+    spin_key: str | None = None
+    spin_convention: str | None = None
+    charged: bool = False
+    atoms: bool = field(default=False, compare=False)
+
+    @property
+    def quick(self) -> bool:
+        """Cheap enough, or busy enough outside Python, to run in threads of the driver."""
+        return self.factory.startswith(QUICK)
+
+    @property
+    def conventions(self) -> Conventions:
+        """How the calculator learns of charge and spin. Raises SettingsError when the factory cannot be found."""
+        return conventions_of(
+            self.factory, _factory(self), self.charge_key, self.spin_key, self.spin_convention
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that determines a label.
+
+        source, contents: hashes of the factory's module in the working folder, of the modules there that it imports,
+        and of the files that kwargs names. electrons: how charge and spin are handed over, where a frame has any.
+        """
+        told: dict[str, Any] = {
+            "type": "calculator",
+            "factory": self.factory,
+            "kwargs": dict(self.kwargs),
+            "source": None,
+        }
+        if self.folder is not None:
+            found = contents([self.factory, self.kwargs], self.folder)
+            own = (found.pop(name, None) for name in _module_files(self.factory))
+            told["source"] = next(filter(None, list(own)), None)
+            told |= {"contents": found} if found else {}
+        if self.charged:
+            told["electrons"] = self.conventions.table()
+        return told
+
+    def for_atoms(self) -> CalculatorReference:
+        """The same without a molecule's charge and spin: an isolated atom brings its own."""
+        kwargs = {name: value for name, value in self.kwargs.items() if name not in OF_ELECTRONS}
+        return replace(self, kwargs=kwargs, atoms=True)
+
+    def check(self) -> None:
+        """Raise SettingsError when the factory cannot be found, or lacks a declared argument. Nothing is computed."""
+        make = _factory(self)
+        for name in ("charge_key", "spin_key"):
+            key = getattr(self, name)
+            if key is not None and key not in ON_ATOMS and not accepts(make, key):
+                raise SettingsError(f"REFERENCE.{name}: {self.factory} takes no argument {key}")
+
+    def refusal(self, frame: Frame) -> str | None:
+        """Why the calculator cannot be given the charge and spin of this frame, or None."""
+        return refusal(frame, self.kwargs, self.conventions, self.factory)
+
+    def label(self, frame: Frame) -> Label:
+        """Raw forces and free energy. Raises LabelError or SetupError.
+
+        The calculator is made for this frame's charge and spin. Unsupported: it cannot be given them.
+        """
+        if frame.statements:
+            raise SetupError(
+                f"{frame.formula}: {frame.statements[0]} is known to FHI-aims only; remove it from the structure"
+            )
+        try:
+            how, kwargs = self.conventions, dict(self.kwargs)
+            if self.atoms:
+                kwargs = without(without(kwargs, how.charge), how.spin)
+            else:
+                _check_parity(frame, kwargs, how)
+            if not self.atoms or refusal(frame, kwargs, how, self.factory) is None:
+                kwargs = arguments(kwargs, frame, how, self.factory)
+            make = made_by(_factory(self), self.factory, kwargs)
+            with own_folder(make(), self.scratch, frame) as calculator:
+                return calculate(dressed(frame, how), calculator)
+        except Exception as error:
+            raise classify(error, self.factory) from error
+
+    def stop(self) -> None:
+        """Nothing can be stopped: a calculation in this process runs to its end."""
+
+
+def classify(error: Exception, who: str) -> AimsPaxError:
+    """What an exception of a calculator means: this frame (LabelError) or every frame (SetupError).
+
+    >>> classify(RuntimeError("SCF not converged in 250 cycles"), "tblite").__class__.__name__
+    'NotConverged'
+    """
+    from ase.calculators import calculator as ase
+
+    if isinstance(error, AimsPaxError):
+        return error
+    text = f"{who}: {type(error).__name__}: {error}".strip().removesuffix(":")
+    if isinstance(error, ImportError):
+        return SetupError(f"{text}; install what is missing into this environment")
+    if isinstance(error, ase.SCFError) or _not_converged.search(text):
+        return NotConverged(text)
+    if isinstance(error, TimeoutError | subprocess.TimeoutExpired):
+        return TimedOut(text)
+    if isinstance(error, subprocess.CalledProcessError):
+        return (
+            SetupError(f"{text}; is the program there?") if error.returncode in (126, 127) else Crashed(text)
+        )
+    if isinstance(error, FileNotFoundError):
+        return SetupError(f"{text}; a program or data file the reference needs is missing")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        return SetupError(f"{text}; the reference cannot write its files")
+    if isinstance(
+        error, NotImplementedError | ase.CalculatorSetupError | ase.EnvironmentError | ase.InputError
+    ):
+        return SetupError(f"{text}; the reference cannot compute this kind of system: choose another one")
+    return Crashed(text)
+
+
+def _factory(reference: CalculatorReference) -> Callable[..., Any]:
+    """The callable that makes calculators. Never a calculator: one made for a charge serves no other."""
+    key = (reference.factory, reference.folder)
+    with _loading:  # importing changes sys.path for a moment, and threads would see it
+        if key not in _loaded:
+            folder = reference.folder
+            if folder is not None and str(folder) not in sys.path:
+                sys.path.append(str(folder))  # last and for good: the factory may import a neighbour later
+            _loaded[key] = load_factory(reference.factory, folder)
+        return _loaded[key]
+
+
+@contextmanager
+def own_folder(calculator: Calculator, scratch: Path | None, frame: Frame) -> Iterator[Calculator]:
+    """Calculators that write files get a folder for this label, unless the user chose one."""
+    from ase.calculators.calculator import FileIOCalculator
+    from ase.calculators.genericfileio import GenericFileIOCalculator
+
+    writes = isinstance(calculator, FileIOCalculator | GenericFileIOCalculator)
+    if not writes or Path(calculator.directory) != Path("."):
+        yield calculator
+        return
+    if scratch is not None:
+        scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{frame.id}-", dir=scratch) as folder:
+        calculator.directory = Path(folder) if isinstance(calculator, GenericFileIOCalculator) else folder
+        yield calculator
+
+
+def _check_parity(frame: Frame, kwargs: Mapping[str, Any], how: Conventions) -> None:
+    """Raise Unsupported for a multiplicity the electrons cannot have: some codes compute another one silently."""
+    if how.spin is None or frame.spin is None:
+        return
+    try:
+        check_electrons(frame, written(kwargs, how)[0])
+    except SettingsError as error:
+        raise Unsupported(f"{frame.formula}: {error}") from error
+
+
+def _module_files(factory: str) -> tuple[str, str]:
+    """Where the module of a factory lies in the working folder, if it does."""
+    path = Path(*factory.partition(":")[0].split("."))
+    return str(path / "__init__.py"), str(path.with_suffix(".py"))

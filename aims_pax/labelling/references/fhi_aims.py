@@ -1,0 +1,356 @@
+"""FHI-aims as the reference: write geometry.in and control.in, run the launch command, read aims.out.
+
+Every keyword of the user's control.in reaches FHI-aims as it was written; what must change is listed in
+`aims_input.control_for`. A calculation runs in a folder of its own (`calculation_folders`), which goes when its label
+is stored. The command runs in a session of its own that ends with this process, whatever kills it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aims_pax.errors import (
+    Crashed,
+    LabelError,
+    NotConverged,
+    NotStored,
+    SettingsError,
+    SetupError,
+    TimedOut,
+    Truncated,
+)
+from aims_pax.frames import Frame, Label
+from aims_pax.labelling.calculation_folders import OWNER, CalculationFolders
+from aims_pax.labelling.executors.inline import WorkerDied
+from aims_pax.labelling.process_sessions import Clock, Running
+from aims_pax.labelling.references.aims_input import (
+    control_for,
+    control_for_atoms,
+    geometry_text,
+    nuclear_charges,
+    species_files,
+    species_text,
+)
+from aims_pax.labelling.references.aims_output import (
+    GOODBYE,
+    converged,
+    last_calculation,
+    out_of_space,
+    read_label,
+)
+from aims_pax.labelling.references.launch_output import OUTPUT, begun, output_of, redirects
+from aims_pax.labelling.store import method_hash
+from aims_pax.labelling.validation import check_label
+from aims_pax.record.files import move
+from aims_pax.settings.control_in_check import lost_hubbard
+
+if TYPE_CHECKING:
+    from aims_pax.settings.control_in import Control, Value
+
+__all__ = ["AimsReference", "control_for", "geometry_text", "read_label", "species_text"]
+
+log = logging.getLogger(__name__)
+
+SCHEDULER_AWAY = 600.0  # s for which Slurm may not start a program, and the pause between two attempts
+SCHEDULER_PAUSE = 5.0
+NOT_BEGUN = (
+    0.34  # counts against the frame so that it is tried three times: it may also hang before its first line
+)
+NO_LINE = "the program has printed nothing: Slurm did not start it in time, or it hangs"
+_no_step = re.compile(
+    r"srun: .*(unable to (confirm allocation|contact slurm controller|create step)|connection failure"
+    r"|connect failure|socket timed out|zero bytes|temporarily disabled)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class AimsReference:
+    """FHI-aims with one control.in. species_dir: one `{Z:02d}_{El}_default` file an element.
+
+    launch: the shell command, run inside the calculation's folder. stress: asked for where it exists.
+    time_limit: seconds, or None.
+    """
+
+    control: Control
+    species_dir: Path
+    launch: str
+    calc_dir: Path
+    clean_dirs: bool = True
+    stress: bool = False
+    time_limit: float | None = None
+    shared: bool = False  # several run side by side in one Slurm job
+    retries: tuple[Mapping[str, Value], ...] = ()  # keywords changed after an SCF cycle that did not converge
+    controls: Mapping[str, Control] = field(default_factory=dict)  # by name of the system; empty: one for all
+    quick = True  # a program of its own: threads only wait for it
+    _running: Running = field(default_factory=Running, repr=False, compare=False)
+
+    def describe(self) -> dict[str, Any]:
+        """control.in, the species files, and whether stress is asked for; not where or how it runs."""
+        keywords = [list(k) for k in self.control.keywords]
+        return {"type": "aims", "control": keywords, "species": self._species, "stress": self.stress}
+
+    @cached_property
+    def _species(self) -> str:
+        """A hash of all species defaults; read once, and carried to the workers."""
+        files = sorted(self.species_dir.glob("*_default"))
+        return hashlib.sha256(b"".join(f.name.encode() + f.read_bytes() for f in files)).hexdigest()
+
+    def for_system(self, name: str | None) -> AimsReference:
+        """The same with the control.in of one geometry. Raises SetupError when it has none."""
+        if not self.controls:
+            return self
+        if name is None or name not in self.controls:
+            raise SetupError(
+                f"MISC.path_to_control names no file for {name or 'a structure of unknown origin'}"
+            )
+        return replace(self, control=self.controls[name], controls={})
+
+    def for_atoms(self) -> AimsReference:
+        """The same for isolated atoms. Control files of several geometries must agree on the method."""
+        given = self.controls or {"": self.control}
+        of_atoms = {name: control_for_atoms(control) for name, control in given.items()}
+        first, *others = of_atoms
+        differing = [n for n in others if sorted(of_atoms[n].keywords) != sorted(of_atoms[first].keywords)]
+        if differing:
+            log.warning(
+                "the control.in of %s and of %s differ in more than charge, spin and k-points; isolated atoms "
+                "are computed with that of %s", first, ", ".join(differing), first,
+            )  # fmt: skip
+        return replace(self, control=of_atoms[first], controls={}, stress=False)
+
+    def check(self) -> None:
+        """Raise SetupError when the species folder is missing, SettingsError where DFT+U would be lost."""
+        if not self.species_dir.is_dir():
+            raise SetupError(
+                f"species_dir: {self.species_dir} is not a folder; give the species defaults of FHI-aims, "
+                "like …/species_defaults/defaults_2020/light"
+            )
+        if not any(self.species_dir.glob("*_default")):
+            raise SetupError(f"species_dir: no files like 01_H_default in {self.species_dir}")
+        for control in (self.control, *self.controls.values()):
+            if (lost := lost_hubbard(control, self.species_dir)) is not None:
+                raise SettingsError(f"control.in: {lost}")
+
+    def check_elements(self, numbers: Sequence[int]) -> None:
+        """Raise SetupError naming every species file that these elements lack."""
+        species_files(self.species_dir, numbers)
+
+    @cached_property
+    def method(self) -> str:
+        """The hash of all that determines a label."""
+        return method_hash(self.describe())
+
+    def label(self, frame: Frame) -> Label:
+        """Raw forces and free energy. Raises LabelError, with where its files are, or SetupError."""
+        return self.label_and_store(frame, lambda label: None)
+
+    def label_and_store(self, frame: Frame, store: Callable[[Label], None]) -> Label:
+        """The same; `store` gets the label before anything of its calculation is removed.
+
+        Raises NotStored when `store` raises SetupError: the calculation stays, and who asks next finds it.
+        """
+        control = control_for(self.control, frame, self.stress)
+        species = species_text(self.species_dir, frame)
+        with self._folder(frame, control, species) as (folder, found):
+            label = self._compute(folder, frame, control, species) if found is None else found
+            try:
+                store(label)
+            except SetupError as error:
+                raise NotStored(str(error)) from error
+        return label
+
+    def _compute(self, folder: Path, frame: Frame, control: Control, species: str) -> Label:
+        clock = Clock(self.time_limit)  # of all attempts together
+        (folder / "geometry.in").write_text(geometry_text(frame))
+        for rung in range(len(self.retries) + 1):
+            changes = dict(self.retries[rung - 1]) if rung else {}
+            changed = control.replaced(**changes)
+            inputs = changed.text().rstrip("\n") + "\n\n" + species
+            (folder / "control.in").write_text(inputs, encoding="utf-8", errors="surrogateescape")
+            try:
+                return self._attempt(folder, frame, clock, changed, species)
+            except NotConverged as error:
+                if rung == len(self.retries):
+                    raise NotConverged(_after(error.reason, rung)) from error
+                told = ", ".join(f"{k} {v}" for k, v in self.retries[rung].items())
+                log.info("frame %s: SCF not converged; once more with %s", frame.id[:6], told)
+                _set_aside(folder, rung)
+        raise AssertionError("the last rung returns or raises")
+
+    def _attempt(self, folder: Path, frame: Frame, clock: Clock, control: Control, species: str) -> Label:
+        own = folder / ("launch.out" if redirects(self.launch) else OUTPUT)
+        code = self._launched(folder, own, clock)
+        text = self._output(folder, own)
+        _check_end(text, code, folder, self.launch)
+        return self._believed(text, frame, control, species)
+
+    def _output(self, folder: Path, own: Path) -> str:
+        path = output_of(folder, self.launch, own)
+        return last_calculation(_read(path)) if path is not None else ""
+
+    def _believed(self, text: str, frame: Frame, control: Control, species: str) -> Label:
+        label = read_label(text, frame, self.stress and frame.periodic, control, nuclear_charges(species))
+        check_label(frame, label)  # here, so that the files of an unusable label are kept
+        return label
+
+    def _finished(self, folder: Path, frame: Frame, control: Control, species: str) -> Label | None:
+        """The label of a calculation that had ended well in a folder that was left."""
+        try:
+            text = self._output(folder, folder / OUTPUT)
+            if GOODBYE in text and converged(text):
+                return self._believed(text, frame, control, species)
+        except (LabelError, SetupError, OSError) as error:
+            log.info("frame %s: what an earlier run left in calc_dir is of no use (%s)", frame.id[:6], error)
+        return None
+
+    def stop(self) -> None:
+        """Kill what this process has running."""
+        self._running.stop()
+
+    def listen(self, check: Callable[[], None]) -> None:
+        """Call this now and then while a calculation is awaited in the main thread; it may raise."""
+        self._running.check = check
+
+    def _launched(self, folder: Path, own: Path, clock: Clock) -> int:
+        """The exit code of the launch command; begun again as long as it is Slurm that does not start it.
+
+        Inside a Slurm job a calculation begins with its first line: before, srun waits for its step, sometimes for
+        minutes. Raises TimedOut, and WorkerDied when Slurm starts nothing for too long: no fault of the frame.
+        """
+        errors, inside = folder / "aims.err", "SLURM_JOB_ID" in os.environ
+        until = time.monotonic() + SCHEDULER_AWAY
+
+        def alive() -> bool:
+            return begun(folder, self.launch, own)
+
+        while True:
+            try:
+                code = self._running.run(
+                    self.launch, folder, own, errors, clock, self.shared,
+                    waiting=lambda: inside and not alive() and time.monotonic() < until,
+                )  # fmt: skip
+            except TimedOut:
+                if alive() or not (inside or _no_step.search(_read(errors))):
+                    raise
+                raise WorkerDied(f"{NO_LINE}: {_tail(folder) or 'srun says nothing'}", NOT_BEGUN) from None
+            if code == 0 or alive() or not _no_step.search(_read(errors)):
+                return code
+            if time.monotonic() > until:
+                raise WorkerDied(f"{NO_LINE}: {_tail(folder)}", NOT_BEGUN)
+            log.warning("%s: %s; trying again", folder.name, _tail(folder))
+            time.sleep(SCHEDULER_PAUSE)
+
+    @contextmanager
+    def _folder(self, frame: Frame, control: Control, species: str) -> Iterator[tuple[Path, Label | None]]:
+        """A folder of its own for one calculation; afterwards gone, packed, or left, as it went.
+
+        With the label, where the calculation of an earlier run had ended well and its label was not stored.
+        """
+        folders = CalculationFolders(self.calc_dir, self.method)
+        folder: Path | None = None
+        found: Label | None = None
+        try:
+            for folder in folders.left(frame.id, self.time_limit):
+                found = self._finished(folder, frame, control, species)
+                if found is not None:
+                    log.info(
+                        "frame %s: its calculation had ended well (%s); not repeated", frame.id[:6], folder
+                    )
+                    break
+                folders.remove(folder)  # what is unfinished is begun anew
+            if found is None or folder is None:
+                folder = folders.make(frame.id, self.time_limit)
+            yield folder, found
+        except LabelError as error:
+            assert folder is not None
+            if self._running.stopping:  # killed with the run: nothing to learn from it
+                folders.remove(folder)
+            else:
+                error.folder = folders.keep(folder, frame.id, failed=True)
+            raise
+        except NotStored as error:
+            assert folder is not None
+            raise NotStored(
+                f"{error}. The label of frame {frame.id} is computed; its calculation stays in "
+                f"{folders.leave(folder)}, and the next run takes the label from there"
+            ) from error
+        except OSError as error:
+            if folder is not None:
+                folders.remove(folder)
+            raise SetupError(
+                f"CLUSTER.calc_dir: {self.calc_dir}: {error.strerror or error}; "
+                "make it writable or free space"
+            ) from error
+        except BaseException:  # Ctrl-C, or what every calculation lacks
+            if folder is not None:
+                folders.remove(folder)
+            raise
+        if self.clean_dirs:
+            folders.remove(folder)
+        else:
+            folders.keep(folder, frame.id, failed=False)
+
+
+def _check_end(text: str, code: int, folder: Path, launch: str) -> None:
+    """Raise what an exit code and the end of aims.out mean, before any number is believed."""
+    if code in (126, 127):
+        raise SetupError(
+            f"CLUSTER.launch_str: {launch!r} cannot be run: {_tail(folder) or f'exit code {code}'}"
+        )
+    if code != 0 and (found := re.search(r"execve\(\): .*", _read(folder / "aims.err"))):  # srun's code is 2
+        raise SetupError(f"CLUSTER.launch_str: {launch!r} cannot be run: {found[0]}")
+    if not converged(text):  # also where the output still says goodbye
+        raise NotConverged("the self-consistency cycle did not converge")
+    full = out_of_space(_read(folder / "aims.err") + "\n" + text[-4000:])
+    if full is not None and (code != 0 or GOODBYE not in text):
+        raise SetupError(f"CLUSTER.calc_dir: {folder.parent}: {full}; free space or make it writable")
+    if code != 0:
+        raise Crashed(f"{_exit(code)}: {_tail(folder, text) or 'no output'}")
+    if GOODBYE not in text:  # anywhere: MPI libraries print a line for each rank behind it
+        if not text.strip():
+            raise Crashed(f"no output: {_tail(folder) or 'nothing on standard error either'}")
+        raise Truncated(f"aims.out ends early: {_tail(folder, text)}")
+
+
+def _read(path: Path) -> str:
+    with suppress(OSError):
+        return path.read_text(errors="replace")
+    return ""
+
+
+def _exit(code: int) -> str:
+    number = -code if code < 0 else code - 128 if 128 < code < 160 else 0
+    if number:
+        with suppress(ValueError):
+            return f"killed by {signal.Signals(number).name}"
+    return f"exit code {code}"
+
+
+def _tail(folder: Path, text: str = "") -> str:
+    """The last telling lines: standard error, else the output, in one line."""
+    text = _read(folder / "aims.err").strip() or text
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip(" *-=")]
+    return " / ".join(lines[-3:])[-300:]
+
+
+def _set_aside(folder: Path, rung: int) -> None:
+    """aims.out → aims.out.0 and so on, before the next attempt writes its own."""
+    for file in list(folder.iterdir()):
+        if file.is_file() and file.name not in ("geometry.in", OWNER) and not re.search(r"\.\d+$", file.name):
+            move(file, file.with_name(f"{file.name}.{rung}"))
+
+
+def _after(reason: str, retries: int) -> str:
+    return reason if not retries else f"{reason}, nor with the changes of {retries} retries"

@@ -1,0 +1,167 @@
+"""Which file a launch command sends the output of its program to.
+
+A command may be a small script: several commands, pipes, quotes, a listing or a date written to other files.
+
+    >>> written_by("srun aims.x > 'my aims.out' 2> err; date > finished")
+    ['my aims.out', 'finished']
+    >>> written_by("srun aims.x 2>&1 | tee -a aims.out"), written_by("srun aims.x 2> err")
+    (['aims.out'], [])
+
+All such files are candidates; the one that FHI-aims wrote is recognised by its contents.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from aims_pax.errors import SetupError
+from aims_pax.labelling.references.aims_output import GOODBYE, looks_like_output
+
+OUTPUT = "aims.out"
+HEAD = 200_000  # bytes that tell whose output a file is
+LARGEST = 500_000_000  # bytes; larger files in a calculation's folder are densities and matrices
+OURS = ("geometry.in", "control.in", "aims.err", ".aims_pax.json")
+
+_token = re.compile(
+    r"""(?P<space>\s+|\\\n)
+      |(?P<operator>&>>|&>|\d*>&|\d*>>|\d*>\||\d*>|\d*<<<|\d*<<-?|\d*<&|\d*<|&&|\|\||\|&|[;&|()\n])
+      |(?P<word>(?:\\.|"(?:\\.|[^"\\])*"|'[^']*'|\$\([^()]*\)|[^\s;&|()<>"'\\]|["'\\])+)""",
+    re.VERBOSE | re.DOTALL,
+)
+_ends_command = frozenset(("&&", "||", "|&", ";", "&", "|", "(", ")", "\n"))
+_nowhere = ("/dev/null", "/dev/stdout", "/dev/stderr", "/dev/tty")
+
+
+def written_by(command: str) -> list[str]:
+    """The files, in their order, that standard output goes to somewhere in a shell command."""
+    return list(dict.fromkeys(_targets(command)))
+
+
+def output_of(folder: Path, command: str, own: Path) -> Path | None:
+    """The file in a calculation's folder that FHI-aims has written, or None while it has written nothing.
+
+    own: where the command's standard output went. Raises SetupError when two different outputs are there.
+    """
+    named = [folder / name for name in written_by(command)]
+    mentioned = [folder / OUTPUT] if OUTPUT in command else []
+    for candidates in ([*named, *mentioned, own], sorted(_others(folder))):
+        found = [path for path in dict.fromkeys(candidates) if _of_aims(path)]
+        within = [path for path in found if path.resolve().is_relative_to(folder.resolve())]
+        if within:
+            return _only(within)
+        if found:
+            raise SetupError(
+                f"CLUSTER.launch_str: FHI-aims writes to {found[0]}, one file for all calculations; send its output "
+                f"to a file of the calculation's own folder, like {OUTPUT}"
+            )
+    return next((path for path in [*named, *mentioned, own] if _size(path)), None)
+
+
+def begun(folder: Path, command: str, own: Path) -> bool:
+    """Whether the program has given a sign of life: the first line of its output."""
+    named = [folder / name for name in written_by(command)] or [own]
+    if len(named) == 1:
+        return _size(named[0]) > 0
+    return any(_of_aims(path) for path in named)
+
+
+def redirects(command: str) -> bool:
+    """Whether the command itself sends its output to a file."""
+    return bool(written_by(command)) or OUTPUT in command
+
+
+def _targets(command: str) -> Iterator[str]:
+    words: list[str] = []  # of the present simple command
+    operator = ""
+    for token in _token.finditer(command):
+        if token["operator"]:
+            if token["operator"] in _ends_command or "\n" in token["operator"]:
+                yield from _of_simple(words)
+                words = []
+            operator = token["operator"]
+        elif token["word"]:
+            word = _unquoted(token["word"])
+            if operator in _ends_command or not operator:
+                words.append(word)
+            elif _is_stdout(operator) and _is_file(word):
+                yield word
+            operator = ""
+        elif "\n" in (token["space"] or "") and not token["space"].startswith("\\"):
+            yield from _of_simple(words)
+            words, operator = [], ""
+    yield from _of_simple(words)
+
+
+def _of_simple(words: list[str]) -> Iterator[str]:
+    """Files that a command writes by its own options: tee FILE, srun -o FILE, bash -c "… > FILE"."""
+    names = [word.rsplit("/", 1)[-1] for word in words]
+    if "tee" in names:
+        yield from (w for w in words[names.index("tee") + 1 :] if not w.startswith("-") and _is_file(w))
+    if "srun" in names:
+        for i, word in enumerate(words):
+            following = words[i + 1] if i + 1 < len(words) else ""
+            name = following if word in ("-o", "--output") else None
+            if word.startswith("--output="):
+                name = word.partition("=")[2]
+            elif word.startswith("-o") and not word.startswith("--") and len(word) > 2:
+                name = word[2:]
+            if name and _is_file(name) and "%" not in name:
+                yield name
+    if {"bash", "sh"} & set(names) and "-c" in words[:-1]:
+        yield from _targets(words[words.index("-c") + 1])
+
+
+def _is_stdout(operator: str) -> bool:
+    descriptor = re.match(r"\d*", operator)
+    return ">" in operator and (descriptor is None or descriptor[0] in ("", "1"))
+
+
+def _is_file(word: str) -> bool:
+    """Not a descriptor (`>&2`), a device, nor a name that only the shell knows."""
+    return bool(word) and not (
+        word.isdigit() or word == "-" or word in _nowhere or re.search(r"[$`*?]", word)
+    )
+
+
+def _unquoted(word: str) -> str:
+    return re.sub(r"'([^']*)'|\"((?:\\.|[^\"\\])*)\"|\\(.)", lambda m: m[1] or m[2] or m[3] or "", word)
+
+
+def _others(folder: Path) -> Iterable[Path]:
+    """Files of a folder that a script of the user's may have written; not those of an earlier attempt (aims.out.0)."""
+    return [
+        p
+        for p in folder.iterdir()
+        if p.is_file() and p.name not in OURS and not re.search(r"\.\d+$", p.name) and _size(p) <= LARGEST
+    ]
+
+
+def _of_aims(path: Path) -> bool:
+    try:
+        with open(path, errors="replace") as file:
+            return looks_like_output(file.read(HEAD))
+    except OSError:
+        return False
+
+
+def _only(found: list[Path]) -> Path:
+    """Of several outputs the finished ones count; they must be the same text."""
+    if len(found) == 1:
+        return found[0]
+    texts = {path: path.read_text(errors="replace") for path in found}
+    finished = [path for path in found if GOODBYE in texts[path]] or found[:1]
+    if len({texts[path] for path in finished}) > 1:
+        raise SetupError(
+            f"CLUSTER.launch_str: {' and '.join(p.name for p in finished)} are both outputs of FHI-aims, and they "
+            "differ; let the command leave one"
+        )
+    return finished[0]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

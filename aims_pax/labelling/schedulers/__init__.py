@@ -1,0 +1,1 @@
+"""Batch schedulers: submit a job, ask for its state, end it."""

@@ -1,0 +1,51 @@
+"""What a model is made of, read from the model itself: for its card, and to compare with what ARCHITECTURE says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aims_pax.models.mace.mace_import import MaceModel
+from aims_pax.settings.mace import ArchitectureSettings
+
+
+def architecture(model: MaceModel) -> dict[str, Any]:
+    """{key of ARCHITECTURE: value} as far as a model tells, and `hidden_irreps`, `parameters`."""
+    hidden = model.products[0].linear.irreps_out
+    found: dict[str, Any] = {
+        "model": type(model).__name__,
+        "r_max": round(float(model.r_max), 6),
+        "num_interactions": int(model.num_interactions),
+        "num_channels": int(hidden[0].mul),
+        "max_L": int(hidden.lmax)
+        if len(model.products) > 1
+        else None,  # the last layer may keep scalars only
+        "max_ell": int(model.spherical_harmonics.irreps_out.lmax),
+        "correlation": _correlation(model),
+        "num_radial_basis": int(model.radial_embedding.out_dim),
+        "num_cutoff_basis": int(model.radial_embedding.cutoff_fn.p),
+        "MLP_irreps": str(getattr(model.readouts[-1], "hidden_irreps", "")),
+        "interaction": type(model.interactions[-1]).__name__,
+        "interaction_first": type(model.interactions[0]).__name__,
+        "pair_repulsion": hasattr(model, "pair_repulsion_fn"),
+        "hidden_irreps": str(hidden),
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+    return {key: value for key, value in found.items() if value not in ("", None)}
+
+
+def contradictions(model: MaceModel, written: ArchitectureSettings) -> list[tuple[str, Any, Any]]:
+    """(key, value in mace.yaml, value of the model) where the user wrote something else than the model is."""
+    found = architecture(model)
+    return [
+        (key, getattr(written, key), found[key])
+        for key in type(written).model_fields
+        if key in written.model_fields_set and key in found and getattr(written, key) != found[key]
+    ]
+
+
+def _correlation(model: MaceModel) -> int | None:
+    contraction = model.products[0].symmetric_contractions
+    try:
+        return len(contraction.contractions[0].weights) + 1
+    except AttributeError:  # of cuequivariance
+        return getattr(contraction, "contraction_degree", None)

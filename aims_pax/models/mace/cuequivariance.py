@@ -1,0 +1,168 @@
+"""Inference with cuEquivariance (extra `cueq`, GPUs): models converted by MACE's own converter.
+
+Converting takes long (the couplings are worked out anew), so each model is converted once and later gets its new
+weights transferred. After each change it has to give the forces of plain torch on the structures at hand.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from aims_pax.errors import SettingsError
+from aims_pax.models.mace.build import share_energies
+from aims_pax.models.mace.inference import EdgeGraph, Evaluator, TorchEvaluator, cut, torch_evaluator
+from aims_pax.models.mace.mace_import import MaceModel, default_dtype, quiet
+from aims_pax.settings.inference_support import CUEQ_PACKAGES
+
+log = logging.getLogger(__name__)
+
+ABSOLUTE, RELATIVE = 1e-5, 1e-6  # tolerance of a force: eV/Å, and share of the largest force
+LOOK = 256  # atoms of the first structures that new weights are compared on
+Said = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
+
+
+class Cueq:
+    """What evaluates the models of a run on a GPU; plain torch from the first failure on.
+
+    Raises SettingsError when the device or the packages are not there.
+    """
+
+    def __init__(self, device: str) -> None:
+        missing = [name for name in CUEQ_PACKAGES if find_spec(name) is None]
+        if not device.startswith("cuda"):
+            raise SettingsError(f"MISC.enable_cueq in mace.yaml needs device: cuda, not {device}")
+        if missing:
+            raise SettingsError(
+                f"MISC.enable_cueq in mace.yaml: {', '.join(missing)} not installed; "
+                "pip install 'aims-pax[cueq]', or leave it out"
+            )
+        self.refusal: str | None = None
+        self._said = False
+        self._members: dict[int, Converted] = {}
+
+    def evaluator(self, models: Sequence[MaceModel], head: int = 0) -> Evaluator:
+        """For models of one architecture; each is converted once, wherever it is used."""
+        plain = torch_evaluator(models, head)
+        if self.refusal or head:
+            return plain
+        for model in models:
+            if id(model) not in self._members:
+                self._members[id(model)] = Converted(model)
+        return CueqEvaluator(self, [self._members[id(m)] for m in models], plain)
+
+    def ready(self, members: Sequence[Converted], graph: EdgeGraph, plain: Evaluator) -> bool:
+        """Bring members up to date and compare them with torch if one has changed; False: torch has to do it."""
+        if self.refusal is not None:
+            return False
+        if not any(member.stale() for member in members):
+            return True
+        try:
+            for member in members:
+                member.update()
+            difference, allowed = _compared([m.target for m in members], plain, graph)
+        except (
+            Exception
+        ) as error:  # the converter asserts, indexes and imports; kernels fail in their own ways
+            said = str(error).strip().partition("\n")[0]
+            self._refuse(f"{type(error).__name__}: {said}".rstrip(": "))
+            return False
+        if not difference <= allowed:
+            self._refuse(f"its forces differ from torch's by {difference:.1e} eV/Å (allowed {allowed:.1e})")
+            return False
+        if not self._said:
+            log.info("inference: cuEquivariance, within %.0e eV/Å of torch", difference)
+        self._said = True
+        return True
+
+    def _refuse(self, reason: str) -> None:
+        self.refusal = reason
+        self._members.clear()
+        log.warning("inference: torch instead of cuEquivariance from now on, because %s", reason)
+
+
+class Converted:
+    """One model and what it was converted to. stamp: what the weights were when they were last taken over."""
+
+    def __init__(self, model: MaceModel) -> None:
+        self.model, self.target = model, None
+        self.stamp: tuple[Any, ...] | None = None
+        self._weights = [*model.parameters(), *model.buffers()]
+
+    def stale(self) -> bool:
+        """Whether the weights have changed since they were taken over."""
+        return self.stamp != self._now()
+
+    def update(self) -> None:
+        """Convert, or take over the present weights."""
+        now = self._now()
+        device = self._weights[0].device
+        with on_card(device):
+            if self.target is None:  # the converter knows two words: `cuda` is the card it is on
+                made = convert(self.model, "cuda" if device.type == "cuda" else "cpu")
+                self.target = made.to(device).eval().requires_grad_(False)
+            elif self.stamp != now:
+                transfer(self.model, self.target)
+        share_energies(self.model, self.target)
+        self.stamp = now
+
+    def _now(self) -> tuple[Any, ...]:
+        neighbours = [float(i.avg_num_neighbors) for i in self.model.interactions]
+        return sum(w._version for w in self._weights), *neighbours
+
+
+def on_card(device: torch.device) -> AbstractContextManager[Any]:
+    """Where `cuda` without a number means this device."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+class CueqEvaluator:
+    """`Evaluator` of converted members, or plain torch where that has failed."""
+
+    def __init__(self, chooser: Cueq, converted: Sequence[Converted], plain: Evaluator) -> None:
+        self.chooser, self.converted, self.plain = chooser, list(converted), plain
+        self.members = len(self.converted)
+
+    def __call__(self, graph: EdgeGraph, *, strain: bool) -> Said:
+        if not self.chooser.ready(self.converted, graph, self.plain):
+            return self.plain(graph, strain=strain)
+        return TorchEvaluator([c.target for c in self.converted])(graph, strain=strain)
+
+
+def convert(model: MaceModel, device: str) -> MaceModel:
+    """The model with cuEquivariance's operations, by `mace.cli.convert_e3nn_cueq`."""
+    with quiet(), default_dtype(torch.get_default_dtype()):  # the converter sets it and leaves it so
+        from mace.cli.convert_e3nn_cueq import run
+
+        return run(model, device=device)
+
+
+def transfer(model: MaceModel, target: MaceModel) -> None:
+    """The weights of `model` into what it was converted to before."""
+    dtype = next(model.parameters()).dtype
+    with quiet(), default_dtype(dtype):  # couplings are made in the default precision
+        from mace.cli.convert_e3nn_cueq import transfer_weights
+        from mace.tools.scripts_utils import extract_config_mace_model
+
+        config = extract_config_mace_model(model)
+        transfer_weights(
+            model,
+            target,
+            len(config["hidden_irreps"].slices()) - 1,
+            config["correlation"],
+            config["num_interactions"],
+            config.get("use_reduced_cg", True),
+            config.get("keep_last_layer_irreps", False),
+        )
+
+
+def _compared(targets: Sequence[MaceModel], plain: Evaluator, graph: EdgeGraph) -> tuple[float, float]:
+    """Largest difference of forces on the first atoms of the graph, and what is allowed, eV/Å."""
+    part = cut(graph, torch.arange(len(graph.species), device=graph.species.device) < LOOK)
+    own, told = TorchEvaluator(targets)(part, strain=False)[1], plain(part, strain=False)[1]
+    return float((own - told).abs().max()), ABSOLUTE + RELATIVE * float(told.abs().max())

@@ -1,0 +1,89 @@
+"""The energy offsets that stay free in training: E0 where least squares gave them, else the common shift.
+
+Forces do not depend on them. Gradients hardly teach them: at a force weight of 1000 they lag many epochs behind.
+So a visit ends with a fit to the averaged weights' residuals on a sample of its training frames. The sample is
+bounded, so that a visit costs the same whatever there is to train on; a stage ends with a fit to all frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aims_pax.frames import Array
+from aims_pax.models.mace.build import is_shifted
+from aims_pax.models.mace.gradients import Room
+from aims_pax.models.mace.graphs import Graph, collate
+from aims_pax.models.mace.losses import energies
+from aims_pax.models.mace.member import Member
+from aims_pax.models.mace.statistics import fit_offsets
+
+SAMPLE = 24  # frames looked at after a visit; one of each composition as far as they go
+EDGES = 20_000  # of structures looked at together
+TRUST = 1e-4  # squared differences in composition (shares of an element) that a sample says enough about
+
+
+def refit(member: Member, train: Sequence[Graph], most: int | None = None) -> None:
+    """Fit the offsets to the averaged weights on these frames, or on a sample of about `most` of them.
+
+    From a sample, elements are told apart only as far as compositions differ clearly: noise of one visit after
+    another would otherwise add up in differences that the data hardly hold.
+    """
+    if member.statistics is None or not (
+        member.statistics.fitted_E0 or (is_shifted(member.settings) and hasattr(member.model, "scale_shift"))
+    ):
+        return
+    graphs, weight = (list(train), np.ones(len(train))) if most is None else sample(train, most)
+    if not graphs:
+        return
+    composition = np.stack([g.composition for g in graphs])
+    residual = residuals(member, graphs)
+    if not np.isfinite(residual).all():
+        return
+    if member.statistics.fitted_E0:
+        trust = 0.0 if most is None else TRUST
+        member.shift_offsets(E0=member.statistics.E0 + fit_offsets(composition, residual, weight, trust))
+    else:
+        mean = float(np.average(residual / composition.sum(1), weights=weight))
+        member.shift_offsets(shift=member.statistics.shift + mean)
+
+
+def residuals(member: Member, graphs: Sequence[Graph]) -> Array:
+    """(F,) label minus prediction of the averaged weights, eV."""
+    assert member.statistics is not None
+    E0 = member.statistics.E0
+
+    def work(first: int, end: int) -> Array:
+        batch = collate(graphs[first:end], E0, member.device)
+        difference: Array = (batch.energy.double() - energies(member.model, batch).double()).cpu().numpy()
+        return difference
+
+    sizes = [graph.edges.shape[1] for graph in graphs]
+    with member.average.in_place():
+        return np.concatenate(Room("energy offsets", str(member.device), EDGES).each(sizes, work))
+
+
+def sample(graphs: Sequence[Graph], most: int) -> tuple[list[Graph], NDArray[np.float64]]:
+    """About `most` of the graphs, evenly spread over each composition, and how many each of them stands for."""
+    if len(graphs) <= most:
+        return list(graphs), np.ones(len(graphs))
+    kinds: dict[bytes, list[int]] = {}
+    for k, graph in enumerate(graphs):
+        kinds.setdefault(graph.composition.tobytes(), []).append(k)
+    places = set(_even(len(kinds), min(len(kinds), most)))
+    groups = [group for n, group in enumerate(kinds.values()) if n in places]
+    total = sum(len(group) for group in groups)
+    chosen: list[Graph] = []
+    weight: list[float] = []
+    for group in groups:
+        quota = min(len(group), max(1, round(most * len(group) / total)))
+        chosen += [graphs[group[k]] for k in _even(len(group), quota)]
+        weight += [len(group) / quota] * quota
+    return chosen, np.array(weight)
+
+
+def _even(n: int, m: int) -> list[int]:
+    """m ≤ n different places of n, evenly spread, the last one among them."""
+    return [int(x) for x in np.linspace(n - 1, 0, m).round()[::-1]]

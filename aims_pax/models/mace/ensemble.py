@@ -1,0 +1,400 @@
+"""The committee: members that are trained, asked, snapshotted and saved together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from aims_pax.errors import RestartError, SettingsError
+from aims_pax.frames import LabelledFrame
+from aims_pax.models.mace import cuequivariance
+from aims_pax.models.mace.build import (
+    DTYPES,
+    build_model,
+    doubled,
+    elements_of,
+    is_shifted,
+    read_model,
+    read_statistics,
+)
+from aims_pax.models.mace.compile_cache import How, say, taken_notes
+from aims_pax.models.mace.energy_offsets import refit
+from aims_pax.models.mace.graphs import Graph, Graphs
+from aims_pax.models.mace.inference import Committee, torch_evaluator
+from aims_pax.models.mace.losses import Loss
+from aims_pax.models.mace.mace_import import MaceModel, quiet
+from aims_pax.models.mace.member import UNSEEN, Member
+from aims_pax.models.mace.native import Backend
+from aims_pax.models.mace.optimiser import Arrays
+from aims_pax.models.mace.statistics import measure
+from aims_pax.models.mace.training import MemberResult, Plan, validate, visit
+from aims_pax.models.mace.training_workers import TrainingPool, Visited, together
+from aims_pax.record.files import replacing
+
+if TYPE_CHECKING:
+    from aims_pax.settings.mace import MaceSettings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MemberData:
+    """What one member learns from and what it is judged by."""
+
+    train: Sequence[LabelledFrame]
+    valid: Sequence[LabelledFrame] = ()
+
+
+Data = Mapping[int, MemberData] | Sequence[MemberData]
+
+
+def never() -> bool:
+    """Do not stop."""
+    return False
+
+
+class Ensemble:
+    """Members with a version that grows with every change of what `arrays` holds.
+
+    The averaged weights are the ones that count: validation, MD, offsets and files use them.
+    """
+
+    def __init__(
+        self, members: Sequence[Member], settings: MaceSettings, atomic_energies: Mapping[int, float] | None
+    ) -> None:
+        self.members = list(members)
+        self.settings = settings
+        self.atomic_energies = atomic_energies
+        self.version = 0
+        self.visits = 0
+        self.elements = self.members[0].elements
+        self.graphs = Graphs(
+            self.elements,
+            float(self.members[0].model.r_max),
+            self.members[0].dtype,
+            dict(settings.training.config_type_weights),
+        )
+        self.loss = Loss(settings)
+        self._frozen: list[MaceModel] = []
+        self._frozen_version = -1
+        self._backend: Backend | None = None
+        self.compiled: How = "wait" if settings.training.compile == "always" else "never"
+        self.samples = 0  # structures × epochs that this process has begun to train on
+        self.counted: Callable[[int], None] = lambda samples: None
+
+    @classmethod
+    def build(
+        cls,
+        settings: MaceSettings,
+        seeds: Mapping[str, int] | Sequence[int],
+        elements: Sequence[int],
+        folder: Path | None = None,
+    ) -> Ensemble:
+        """Untrained members named `{name_exp}_{seed}`, in the order of the seeds ({tag: seed} or seeds).
+
+        elements: atomic numbers of all systems. folder: where a relative path in atomic_energies starts.
+        """
+        numbers = list(seeds.values()) if isinstance(seeds, Mapping) else list(seeds)
+        if len(set(numbers)) != len(numbers) or not numbers:
+            raise SettingsError(f"every member needs a seed of its own, got {numbers}")
+        zs = tuple(sorted(int(z) for z in elements))
+        given = given_energies(settings, zs, folder)
+        name = settings.general.name_exp
+        members = [Member(f"{name}_{s}", s, build_model(settings, zs, s), settings) for s in numbers]
+        ensemble = cls(members, settings, given)
+        if ensemble.loss.name != settings.training.loss:
+            log.info("loss: weighted has no stress term; compute_stress makes it %s", ensemble.loss.name)
+        return ensemble
+
+    @classmethod
+    def from_models(
+        cls,
+        paths: Sequence[Path],
+        settings: MaceSettings,
+        seeds: Mapping[str, int] | Sequence[int] | None = None,
+    ) -> Ensemble:
+        """Members that begin as existing .model files. Seeds (for shuffles and names) or 0, 1, 2 …
+
+        Raises SettingsError when a file is not a MACE model or the models do not fit together.
+        """
+        numbers = (
+            list(range(len(paths)))
+            if seeds is None
+            else list(seeds.values() if isinstance(seeds, Mapping) else seeds)
+        )
+        if not paths or len(numbers) != len(paths):
+            raise SettingsError(f"initial_models: {len(paths)} files for {len(numbers)} members")
+        dtype = DTYPES[settings.general.default_dtype]
+        models = [read_model(Path(p), settings.misc.device, dtype) for p in paths]
+        kinds = {(elements_of(m), float(m.r_max)) for m in models}
+        if len(kinds) > 1:
+            raise SettingsError(f"initial_models: the files differ in elements or r_max: {sorted(kinds)}")
+        if any(len(getattr(m, "heads", ["Default"])) > 1 for m in models):
+            raise SettingsError(
+                "initial_models: models with several heads cannot be trained on; select one head first"
+            )
+        members = []
+        for path, number, model in zip(paths, numbers, models, strict=True):
+            name = Path(path).stem if seeds is None else f"{settings.general.name_exp}_{number}"
+            member = Member(name, number, model.requires_grad_(True), settings)
+            member.freeze(read_statistics(model))
+            members.append(member)
+        if len({m.name for m in members}) < len(members):
+            raise SettingsError(f"initial_models: two files have the same name: {', '.join(map(str, paths))}")
+        return cls(members, settings, None)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    @property
+    def trained(self) -> bool:
+        """Whether every member has statistics, so that its predictions mean something."""
+        return all(m.statistics is not None for m in self.members)
+
+    def potential(self, members: Sequence[int] | None = None) -> Committee:
+        """The averaged weights of all (or the selected) members as a potential.
+
+        Asking again after training brings earlier potentials and their bindings up to date as well.
+        """
+        if not self.trained:
+            raise RuntimeError("the ensemble has not been trained yet: it has no energy scale")
+        if not self._frozen:
+            self._frozen = [m.frozen_copy() for m in self.members]
+        elif self._frozen_version != self.version:
+            for member, model in zip(self.members, self._frozen, strict=True):
+                member.refresh(model)
+        self._frozen_version = self.version
+        chosen = self._frozen if members is None else [self._frozen[k] for k in members]
+        if self._backend is None:
+            misc = self.settings.misc
+            fallback = cuequivariance.Cueq(misc.device).evaluator if misc.enable_cueq else torch_evaluator
+            self._backend = Backend(misc.inference, misc.device, chosen[0], fallback)
+        return Committee(chosen, self.settings.misc.device, evaluator=self._backend.evaluator)
+
+    def train(
+        self,
+        data: Data,
+        epochs: int,
+        *,
+        words: tuple[str | int, ...] | None = None,
+        stop: Callable[[], bool] = never,
+        valid_skip: int = 1,
+        schedule: bool = True,
+        margin: float = 0.0,
+        patience: int | None = None,
+    ) -> list[MemberResult]:
+        """One visit of each member that `data` names ({member: its data}, or data of all members in order).
+
+        Keywords as in `Plan`; `patience` is epochs_per_worker, the kick rule. `stop()` is looked at before
+        every batch; when it says so Abandoned is raised and the ensemble is as before. The first visit
+        measures and freezes the statistics.
+        """
+        words = words if words is not None else ("train", self.visits)
+        plan = Plan(epochs, words, valid_skip, schedule, margin, patience, self.compiled)
+        chosen = self._chosen(data)
+        self._count(chosen, epochs)
+        before = [(member, member.arrays()) for member, _ in chosen]
+        results = []
+        try:
+            for member, own in chosen:
+                train, valid = self._graphs(own)
+                self._know(member, self.graphs.of(own.train), train)
+                results.append(visit(member, train, valid, plan, self.loss, stop))
+                say(taken_notes())
+        except BaseException:
+            for member, arrays in before:
+                member.load(arrays)
+            raise
+        self.visits += 1
+        self.version += 1
+        return results
+
+    def train_elsewhere(
+        self,
+        pool: TrainingPool,
+        data: Mapping[int, MemberData],
+        epochs: int,
+        *,
+        words: tuple[str | int, ...],
+        stop: Callable[[], bool] = never,
+        valid_skip: int = 1,
+        schedule: bool = True,
+        margin: float = 0.0,
+        patience: int | None = None,
+    ) -> Future[dict[int, Visited]]:
+        """The same visit in the processes of `pool`; give `take` what comes back.
+
+        The members stay as they are meanwhile, but for statistics where the data tell more about them. The
+        future raises Abandoned, WorkerLost, or what a visit raised.
+        """
+        self._count(self._chosen(data), epochs)
+        for member, own in self._chosen(data):
+            known = member.statistics
+            self._know(member, self.graphs.of(own.train), self._graphs(own)[0])
+            self.version += member.statistics is not known
+        plan = Plan(epochs, words, valid_skip, schedule, margin, patience, self.compiled)
+        sets = {self.members[m]: (own.train, own.valid) for m, own in data.items()}
+        return together(dict(zip(data, pool.train(sets, plan, stop), strict=True)))
+
+    def take(self, visited: Mapping[int, Visited]) -> list[MemberResult]:
+        """Members become what a visit elsewhere made of them."""
+        for m, visit_ in visited.items():
+            self.members[m].load(visit_.state)
+        self.visits += 1
+        self.version += 1
+        return [visit_.result for visit_ in visited.values()]
+
+    def validate(self, data: Data) -> list[MemberResult]:
+        """Loss and errors of members on their validation sets as they stand, without training."""
+        results = []
+        for member, own in self._chosen(data):
+            _, valid = self._graphs(own)
+            v = validate(member, valid, self.loss) if valid else UNSEEN
+            results.append(
+                MemberResult(member.name, 0, np.nan, v.loss, v.energy_mae, v.force_mae, v.stress_mae)
+            )
+        return results
+
+    def refit_offsets(self, data: Mapping[int, Sequence[LabelledFrame]] | Data) -> None:
+        """Fit E0 (where they came from least squares) or the common shift again on the whole training sets.
+
+        Forces do not change. Visits do so with a sample, which is what dynamics and validations go by meanwhile.
+        """
+        for member, own in self._chosen(data):
+            train, _ = self._graphs(own)
+            refit(member, train)
+        self.version += 1
+
+    def fresh_phase(self, members: Sequence[int] | None = None) -> None:
+        """New optimiser, average and learning rate; training goes on from the averaged weights."""
+        for k in range(len(self.members)) if members is None else members:
+            self.members[k].fresh_phase()
+        self.version += 1
+
+    def inference_arrays(self, member: int) -> Arrays:
+        """What a member's predictions depend on (averaged weights, offsets), to come back to later."""
+        return self.members[member].weights_arrays()
+
+    def set_inference_arrays(self, member: int, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Back to `inference_arrays`, bit for bit. Raises RestartError for another architecture."""
+        self.members[member].set_weights_arrays(arrays)
+        self.version += 1
+
+    def weigh_tail(self, data: Data) -> None:
+        """With `swa`: put the equal-weight mean of the epochs since the best validation of this phase in
+        place of the present weights, where its validation loss is lower. For after the best weights are back.
+        """
+        for member, own in self._chosen(data):
+            _, valid = self._graphs(own)
+            if member.tail is None or member.tail_epochs < 2 or not valid:
+                continue
+            present = [s.clone() for s in member.average.shadow]
+            loss = validate(member, valid, self.loss).loss
+            member.set_weights([t / member.tail_epochs for t in member.tail])
+            mean = validate(member, valid, self.loss).loss
+            log.info(
+                "%s: mean of %d epochs: loss %.4g, best %.4g", member.name, member.tail_epochs, mean, loss
+            )
+            if not mean < loss:
+                member.set_weights(present)
+        self.version += 1
+
+    def arrays(self) -> Arrays:
+        """The whole state: flat names `0/param/…`, plain numbers, no pickle."""
+        out: Arrays = {
+            "names": np.array([m.name for m in self.members]),
+            "counts": np.array([self.version, self.visits]),
+        }
+        for k, member in enumerate(self.members):
+            out |= {f"{k}/{word}": value for word, value in member.arrays().items()}
+        return out
+
+    def restore(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Back from `arrays`, bit for bit. Raises RestartError when they belong to other members."""
+        names = [str(n) for n in arrays["names"]]
+        if names != [m.name for m in self.members]:
+            raise RestartError(
+                f"the saved ensemble holds {', '.join(names)}, the settings ask for "
+                f"{', '.join(m.name for m in self.members)}: undo the change of seeds, names or ensemble_size"
+            )
+        for k, member in enumerate(self.members):
+            prefix = f"{k}/"
+            own = {w.removeprefix(prefix): a for w, a in arrays.items() if w.startswith(prefix)}
+            member.load(own)
+        self.version, self.visits = (int(n) for n in arrays["counts"])
+        self._frozen_version = -1
+
+    def save(self, member: int, path: Path, double: bool = False) -> None:
+        """Write the averaged weights as a .model file that `mace.calculators.MACECalculator` loads.
+
+        double: in double precision, for energies that single precision cannot resolve.
+        """
+        model = self.members[member].frozen_copy().to("cpu")
+        model = (doubled(model) if double else model).requires_grad_(True)
+        with replacing(path) as part, quiet():
+            torch.save(model, part)
+
+    def _count(self, chosen: Sequence[tuple[Member, MemberData]], epochs: int) -> None:
+        self.samples += epochs * sum(len(own.train) for _, own in chosen)
+        self.counted(self.samples)
+
+    def _chosen(self, data: Any) -> list[tuple[Member, MemberData]]:
+        """Members with their data, from {member: data} or data of all members in order; bare frames train."""
+        pairs = (
+            data.items() if isinstance(data, Mapping) else zip(range(len(self.members)), data, strict=True)
+        )
+        return [
+            (self.members[k], own if isinstance(own, MemberData) else MemberData(own)) for k, own in pairs
+        ]
+
+    def _graphs(self, data: MemberData) -> tuple[list[Graph], list[Graph]]:
+        """Training and validation graphs; lone atoms serve as E0 and are not trained on."""
+        train = [g for g in self.graphs.of(data.train) if not g.isolated]
+        valid = [g for g in self.graphs.of(data.valid) if not g.isolated]
+        return train, valid
+
+    def _know(self, member: Member, everything: Sequence[Graph], train: Sequence[Graph]) -> None:
+        """Statistics at the first training; new compositions later tell more about the atomic energies."""
+        if not train:
+            raise ValueError(f"{member.name}: nothing to train on")
+        if member.statistics is None:
+            a = self.settings.architecture
+            s = measure(
+                everything,
+                self.elements,
+                scaling=a.scaling,
+                dtype=member.dtype,
+                given=self.atomic_energies,
+                count_neighbours=a.compute_avg_num_neighbors,
+                shifted=is_shifted(self.settings),
+            )
+            member.freeze(s)
+            log.info(
+                "%s: atomic energies from %s, %.1f neighbours, scale %.3f eV, shift %.3f eV/atom",
+                member.name, s.source, s.avg_num_neighbors, s.scale, s.shift,
+            )  # fmt: skip
+            return
+        rank = int(np.linalg.matrix_rank(np.stack([g.composition for g in train])))
+        if rank > member.statistics.rank and (member.statistics.fitted_E0 or not member.statistics.rank):
+            refit(member, train)
+            assert member.statistics is not None
+            member.statistics = replace(member.statistics, rank=rank)
+
+
+def given_energies(
+    settings: MaceSettings, elements: Sequence[int], folder: Path | None
+) -> dict[int, float] | None:
+    """{Z: eV} when the user gave atomic energies, else None."""
+    value = settings.architecture.atomic_energies
+    if value is None:
+        return None
+    from aims_pax.settings.mace import atomic_energies_by_element
+
+    return atomic_energies_by_element(value, elements, folder)

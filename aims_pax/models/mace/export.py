@@ -1,0 +1,236 @@
+"""Models for other programs, and what those files answer once they are loaded again.
+
+ase          MACE's .model file, for mace.calculators.MACECalculator
+torchscript  the model compiled, for torch.jit.load in C++ or Python
+lammps       MACE's libtorch file for `pair_style mace`, double precision as MACE's own converter makes it
+mliap        LAMMPS' ML-IAP, by MACE's converter, which needs cuequivariance
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from aims_pax.errors import SettingsError, SetupError
+from aims_pax.frames import Frame, Label
+from aims_pax.models.mace.build import DTYPES, doubled, elements_of, read_model
+from aims_pax.models.mace.inference import Committee
+from aims_pax.models.mace.mace_import import MaceModel, default_dtype, quiet
+from aims_pax.models.mace.precision import coarse, dtype_of, resolution
+from aims_pax.record.files import replacing
+
+SUFFIX = {
+    "ase": ".model",
+    "torchscript": ".torchscript.pt",
+    "lammps": "-lammps.pt",
+    "mliap": "-mliap_lammps.pt",
+}
+
+
+def write(model: MaceModel, form: str, path: Path) -> None:
+    """Write a model in one of the forms, atomically. Raises SetupError when MACE's converter fails, OSError."""
+    with replacing(path) as part, _hushed(), default_dtype(next(model.parameters()).dtype):
+        _WRITERS[form](copy.deepcopy(model), part)
+
+
+def truth(model: MaceModel, frames: Sequence[Frame]) -> list[Label]:
+    """What the model itself says, in double precision, with the atomic energies that it stores."""
+    stored = copy.deepcopy(model).double().eval()
+    stored.atomic_energies_fn.exact = None
+    return Committee([stored]).labels(frames)
+
+
+def precise(model: MaceModel, frames: Sequence[Frame]) -> tuple[MaceModel, str]:
+    """The model in double precision where its energies want it, and why, for the user; else as it is."""
+    if dtype_of(model) == "float64":
+        return model, ""
+    largest = max(abs(label.energy) for label in truth(model, frames))
+    if coarse([largest]):
+        return doubled(model), (
+            f"in double precision: energies reach {largest:,.0f} eV, which single precision knows to "
+            f"{resolution(largest):.2g} eV only; use it with float64"
+        )
+    return model, ""
+
+
+def answers(form: str, path: Path, frames: Sequence[Frame]) -> list[Label]:
+    """What an exported file says, loaded anew and evaluated in double precision; no stress from LAMMPS' files."""
+    with _hushed(), default_dtype(torch.float64):
+        answer = _READERS[form](path)
+        return [answer(frame) for frame in frames]
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """MACE's tools talk through warnings and the root logger; what goes wrong comes as an exception."""
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        before = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(before)
+
+
+# ---------------------------------------------------------------- writing
+
+
+def _write_ase(model: MaceModel, path: Path) -> None:
+    torch.save(model, path)
+
+
+def _write_torchscript(model: MaceModel, path: Path) -> None:
+    from e3nn.util import jit
+
+    jit.compile(model).save(str(path))
+
+
+def _write_lammps(model: MaceModel, path: Path) -> None:
+    from e3nn.util import jit
+    from mace.calculators import LAMMPS_MACE
+
+    with default_dtype(torch.float64):
+        jit.compile(LAMMPS_MACE(model.double())).save(str(path))
+
+
+def _write_mliap(model: MaceModel, path: Path) -> None:
+    try:
+        from mace.calculators.lammps_mliap_mace import LAMMPS_MLIAP_MACE
+        from mace.cli.convert_e3nn_cueq import run
+
+        with default_dtype(torch.float64):
+            converted = run(model.double())
+            converted.lammps_mliap = True
+            torch.save(LAMMPS_MLIAP_MACE(converted), path)
+    except OSError:
+        raise
+    except Exception as error:  # the converter asserts, indexes and imports
+        said = str(error).strip().splitlines()
+        raise SetupError(
+            f"MACE's ML-IAP converter cannot convert this model ({type(error).__name__}: {said[0] if said else ''}); "
+            "it needs the package cuequivariance-torch. --format lammps works without"
+        ) from error
+
+
+_WRITERS: dict[str, Callable[[MaceModel, Path], None]] = {
+    "ase": _write_ase, "torchscript": _write_torchscript, "lammps": _write_lammps, "mliap": _write_mliap,
+}  # fmt: skip
+
+
+# ---------------------------------------------------------------- reading again
+
+
+def _read_ase(path: Path) -> Callable[[Frame], Label]:
+    from mace.calculators import MACECalculator
+
+    from aims_pax.potential import calculate
+
+    calculator = MACECalculator(model_paths=str(path), device="cpu", default_dtype="float64")
+    return lambda frame: calculate(frame, calculator)
+
+
+def _read_torchscript(path: Path) -> Callable[[Frame], Label]:
+    model = torch.jit.load(str(path), map_location="cpu").double()
+    elements = [int(z) for z in model.atomic_numbers]
+
+    def answer(frame: Frame) -> Label:
+        data = inputs(frame, elements, float(model.r_max))
+        out = model(data, training=False, compute_force=True, compute_stress=frame.periodic)
+        stress = out["stress"].detach().numpy() if frame.periodic else None
+        return Label(float(out["energy"].detach()), out["forces"].detach().numpy(), stress)
+
+    return answer
+
+
+def _read_lammps(path: Path) -> Callable[[Frame], Label]:
+    model = torch.jit.load(str(path), map_location="cpu")
+    elements = [int(z) for z in model.atomic_numbers]
+
+    def answer(frame: Frame) -> Label:
+        data = inputs(frame, elements, float(model.r_max))
+        out = model(data, torch.ones(len(frame), dtype=torch.float64), False)
+        return Label(float(out["total_energy_local"].detach()), out["forces"].detach().numpy())
+
+    return answer
+
+
+def _read_mliap(path: Path) -> Callable[[Frame], Label]:
+    return mliap_answer(torch.load(path, map_location="cpu", weights_only=False))
+
+
+def mliap_answer(wrapped: Any) -> Callable[[Frame], Label]:
+    """What an ML-IAP object says: energies of the atoms and forces of the pairs, summed as LAMMPS sums them."""
+    elements = [int(z) for z in wrapped.model.atomic_numbers]
+
+    def answer(frame: Frame) -> Label:
+        data = inputs(frame, elements, float(wrapped.model.r_max))
+        sender, receiver = data["edge_index"]
+        vectors = data["positions"][receiver] - data["positions"][sender] + data["shifts"]
+        vectors = vectors.detach().requires_grad_(True)
+        n = len(frame)
+        energy, _, pairs = wrapped.model(
+            {
+                "vectors": vectors, "node_attrs": data["node_attrs"], "edge_index": data["edge_index"],
+                "batch": data["batch"], "lammps_class": None, "natoms": (n, 0),
+            }
+        )  # fmt: skip
+        forces = torch.zeros((n, 3), dtype=torch.float64)
+        forces.index_add_(0, sender, pairs.detach())
+        forces.index_add_(0, receiver, -pairs.detach())
+        return Label(float(energy.detach()), forces.numpy())
+
+    return answer
+
+
+_READERS: dict[str, Callable[[Path], Callable[[Frame], Label]]] = {
+    "ase": _read_ase, "torchscript": _read_torchscript, "lammps": _read_lammps, "mliap": _read_mliap,
+}  # fmt: skip
+
+
+def inputs(frame: Frame, elements: Sequence[int], r_max: float) -> dict[str, torch.Tensor]:
+    """What MACE's forward reads of one structure, made with ASE's neighbour list: nothing of our own is in it."""
+    from ase.neighborlist import neighbor_list
+
+    i, j, S = neighbor_list("ijS", frame.to_atoms(), r_max)
+    cell = frame.cell if frame.cell.any() else np.eye(3) * 1e3
+    species = torch.tensor([list(elements).index(int(z)) for z in frame.numbers])
+    n = len(frame)
+    return {
+        "node_attrs": torch.nn.functional.one_hot(species, len(elements)).double(),
+        "positions": torch.tensor(frame.positions, requires_grad=True),
+        "edge_index": torch.tensor(np.stack([i, j])),
+        "shifts": torch.tensor(S @ frame.cell),
+        "unit_shifts": torch.tensor(S.astype(float)),
+        "cell": torch.tensor(cell),
+        "batch": torch.zeros(n, dtype=torch.int64),
+        "ptr": torch.tensor([0, n]),
+        "head": torch.zeros(1, dtype=torch.int64),
+    }
+
+
+def load(path: Path) -> tuple[MaceModel, tuple[int, ...]]:
+    """A model file a user names, in its own precision, and the elements it knows. Raises SettingsError."""
+    model = read_model(path, "cpu", None)  # type: ignore[arg-type]  # None: as it was stored
+    if len(getattr(model, "heads", None) or ["Default"]) > 1:
+        raise SettingsError(f"{path}: has the heads {', '.join(model.heads)}; use a model with one")
+    return model, elements_of(model)
+
+
+def committee(paths: Sequence[Path], device: str, dtype: str) -> Committee:
+    """Several model files as one potential. Raises SettingsError when they do not know the same elements."""
+    models = [read_model(path, device, DTYPES[dtype]).eval().requires_grad_(False) for path in paths]
+    kinds = {(elements_of(m), round(float(m.r_max), 6)) for m in models}
+    if len(kinds) > 1:
+        raise SettingsError(
+            f"the models differ in elements or r_max, so they are no committee: {sorted(kinds)}"
+        )
+    return Committee(models, device)

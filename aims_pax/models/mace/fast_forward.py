@@ -1,0 +1,213 @@
+"""Energies, forces and dE/dε of a batch by `forward`, in place of MACE's own modules wherever they qualify.
+
+From g = ∂E/∂v of every edge (v = x_receiver − x_sender + shift):
+
+    F_a = Σ_{e from a} g_e − Σ_{e to a} g_e              dE/dε = sym Σ_e v_e ⊗ g_e
+"""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import torch
+
+from aims_pax.models.mace.build import atomic_energies
+from aims_pax.models.mace.forward import Plan, Unsupported, Weights
+from aims_pax.models.mace.layout import Layout, arrange, pad
+from aims_pax.models.mace.mace_import import MaceModel
+
+if TYPE_CHECKING:
+    from aims_pax.models.mace.compiled_step import Rows
+    from aims_pax.models.mace.inference import EdgeGraph
+
+log = logging.getLogger(__name__)
+
+LAYOUTS = 4  # kept at once
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeBatch:
+    """What the evaluation reads of a batch: species (A,), sender, receiver (E,), vectors (E, 3), frame_of (A,)."""
+
+    species: torch.Tensor
+    sender: torch.Tensor
+    receiver: torch.Tensor
+    vectors: torch.Tensor
+    frame_of: torch.Tensor
+    frames: int
+
+
+class Fast:
+    """A model evaluated by `forward`. Raises Unsupported; it reads the model's parameters at every call."""
+
+    def __init__(self, model: MaceModel) -> None:
+        self.model: MaceModel = weakref.proxy(model)  # who has the model may keep this with it
+        self.plan = Plan(model)
+        self._parameters = dict(model.named_parameters())
+        self._kept: tuple[object, Weights] | None = None
+
+    def weights(self) -> Weights:
+        """The present parameters, differentiable where they are."""
+        neighbours = [float(i.avg_num_neighbors) for i in self.model.interactions]
+        n = torch.tensor(neighbours, dtype=self.plan.dtype, device=self.plan.device)
+        return self.plan.weights(self._parameters, n)
+
+    def frozen_weights(self) -> Weights:
+        """The present parameters without gradients, made again only when one has changed."""
+        state = [(p.data_ptr(), p._version) for p in self._parameters.values()]
+        key = state, [float(i.avg_num_neighbors) for i in self.model.interactions]
+        if self._kept is None or self._kept[0] != key:
+            with torch.no_grad():
+                self._kept = key, self.weights()
+        return self._kept[1]
+
+    def scale_shift(self) -> tuple[torch.Tensor | float, torch.Tensor | float]:
+        """eV and eV an atom."""
+        if not hasattr(self.model, "scale_shift"):
+            return 1.0, 0.0
+        return self.model.scale_shift.scale.reshape(-1)[0], self.model.scale_shift.shift.reshape(-1)[0]
+
+    def atomic_energies(self) -> torch.Tensor:
+        """(Z,) eV float64."""
+        return atomic_energies(self.model)
+
+    def pair(self, graph: EdgeBatch) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Energies (A,) and their gradients ∂/∂v (E, 3) of MACE's pair repulsion, in the caller's order."""
+        if not hasattr(self.model, "pair_repulsion_fn"):
+            return None
+        with torch.enable_grad():
+            v = graph.vectors.detach().requires_grad_(True)
+            one_hot = torch.nn.functional.one_hot(graph.species, len(self.model.atomic_numbers)).to(v.dtype)
+            edges = torch.stack([graph.sender, graph.receiver])
+            x = v.norm(dim=1, keepdim=True)
+            e = self.model.pair_repulsion_fn(x, one_hot, edges, self.model.atomic_numbers)
+            (g,) = torch.autograd.grad(e.sum(), v)
+        return e.detach(), g
+
+
+def fast(model: MaceModel) -> Fast | None:
+    """The model's fast evaluation, kept as long as the model lives; None when MACE has to do it itself."""
+    if model not in _known:
+        try:
+            _known[model] = Fast(model)
+        except Unsupported as reason:
+            log.debug("MACE's own modules evaluate this model: %s", reason)
+            _known[model] = None
+    return _known[model]
+
+
+_known: WeakKeyDictionary[MaceModel, Fast | None] = WeakKeyDictionary()
+
+
+def evaluate(
+    fast: Fast, graph: EdgeBatch, *, training: bool, strain: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Energies (F,) eV above the atomic energies, forces (A, 3) eV/Å, dE/dε (F, 3, 3) eV or None.
+
+    With `training` all of them can be differentiated with respect to the model's parameters.
+    """
+    layout = arrange(graph.species, graph.sender, graph.receiver, len(fast.model.atomic_numbers))
+    plan = fast.plan
+    with torch.enable_grad():
+        v = pad(graph.vectors.detach(), layout, plan.r_max).requires_grad_(True)
+        Y, features = plan.geometry(layout, v)
+        weights = fast.weights()
+        e = plan.node_energies(weights, layout, Y, features)
+        (g,) = torch.autograd.grad(e.sum(), v, create_graph=training)
+    return assemble(fast, graph, layout, e, g, strain)
+
+
+@torch.no_grad()
+def only_energies(fast: Fast, graph: EdgeBatch) -> torch.Tensor:
+    """Energies (F,) eV above the atomic energies."""
+    layout = arrange(graph.species, graph.sender, graph.receiver, len(fast.model.atomic_numbers))
+    geometry = fast.plan.geometry(layout, pad(graph.vectors, layout, fast.plan.r_max))
+    e = fast.plan.node_energies(fast.weights(), layout, *geometry)[layout.rank]
+    repulsion = fast.pair(graph)
+    scale, shift = fast.scale_shift()
+    e = (e if repulsion is None else e + repulsion[0]) * scale + shift
+    return e.new_zeros(graph.frames).index_add(0, graph.frame_of, e)
+
+
+def assemble(
+    fast: Fast, graph: EdgeBatch, layout: Layout | Rows, e: torch.Tensor, g: torch.Tensor, strain: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Scale, shift and pair repulsion, and the sums over atoms and edges. e: (A,), g: (S, 3), layout's order."""
+    scale, shift = fast.scale_shift()
+    e, g = e[layout.rank], g[layout.slot]
+    repulsion = fast.pair(graph)
+    if repulsion is not None:
+        e, g = e + repulsion[0], g + repulsion[1]
+    e, g = e * scale + shift, g * scale
+    energy = e.new_zeros(graph.frames).index_add(0, graph.frame_of, e)
+    forces = g.new_zeros((len(e), 3)).index_add(0, graph.sender, g).index_add(0, graph.receiver, -g)
+    tensor = None
+    if strain:
+        virial = g[:, :, None] * graph.vectors[:, None, :].to(g.dtype)
+        virial = 0.5 * (virial + virial.transpose(1, 2))
+        frame_of_edge = graph.frame_of[graph.sender]
+        tensor = g.new_zeros((graph.frames, 3, 3)).index_add(0, frame_of_edge, virial)
+    return energy, forces, tensor
+
+
+class FastEvaluator:
+    """`Evaluator` of several models with one layout, and one geometry, for all of them.
+
+    Layouts are kept as long as the edges stay the same: one, or those of the pieces of a large batch.
+    """
+
+    def __init__(self, models: Sequence[Fast], owners: Sequence[MaceModel]) -> None:
+        self.models, self.owners = list(models), list(owners)
+        self.members = len(self.models)
+        self._layouts: deque[tuple[tuple[torch.Tensor, ...], Layout]] = deque(maxlen=LAYOUTS)
+
+    def __call__(
+        self,
+        graph: EdgeGraph,
+        *,
+        strain: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        plan, first = self.models[0].plan, self.models[0].model
+        frames, elements = len(graph.ptr) - 1, len(first.atomic_numbers)
+        vectors = graph.vectors.to(plan.dtype)
+        batch = EdgeBatch(graph.species, graph.sender, graph.receiver, vectors, graph.frame_of, frames)
+        layout = self._arranged(batch, elements)
+        composition = torch.zeros((frames, elements), dtype=torch.float64, device=vectors.device)
+        composition.index_put_((graph.frame_of, graph.species), composition.new_ones(()), accumulate=True)
+        with torch.enable_grad():
+            v = pad(vectors, layout, plan.r_max).requires_grad_(True)
+            Y, features = plan.geometry(layout, v)
+            leaves = Y.detach().requires_grad_(True), features.detach().requires_grad_(True)
+            out = []
+            for model in self.models:
+                e = model.plan.node_energies(model.frozen_weights(), layout, *leaves)
+                out.append((e.detach(), torch.autograd.grad(e.sum(), leaves)))
+            gs = [torch.autograd.grad((Y, features), v, slopes, retain_graph=True)[0] for _, slopes in out]
+        energies, forces, strains = [], [], []
+        for model, (e, _), g in zip(self.models, out, gs, strict=True):
+            energy, force, tensor = assemble(model, batch, layout, e.double(), g.double(), strain)
+            energies.append(energy + composition @ model.atomic_energies())
+            forces.append(force)
+            strains.append(tensor)
+        return torch.stack(energies), torch.stack(forces), torch.stack(strains) if strain else None  # type: ignore[arg-type]
+
+    def _arranged(self, batch: EdgeBatch, elements: int) -> Layout:
+        key = batch.species, batch.sender, batch.receiver
+        for known, layout in self._layouts:
+            if all(map(torch.equal, known, key)):
+                return layout
+        layout = arrange(*key, elements)
+        self._layouts.appendleft((key, layout))
+        return layout
+
+
+def fast_evaluator(models: Sequence[MaceModel]) -> FastEvaluator | None:
+    """The models' fast evaluation together, None when one of them has to be left to MACE."""
+    known = [fast(model) for model in models]
+    return None if None in known else FastEvaluator([k for k in known if k is not None], models)

@@ -1,0 +1,43 @@
+"""What a MACE model sees around each atom: its invariant node features, one vector an atom."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aims_pax.frames import Array, Frame
+from aims_pax.models.mace import foundation
+from aims_pax.models.mace.build import DTYPES, read_model
+from aims_pax.models.mace.mace_import import quiet
+
+
+def feature_vectors(size_or_path: str, frames: Sequence[Frame], device: str, folder: Path) -> Array:
+    """(F, N, D) of F frames of one system: the scalar channels of every layer, one after the other.
+
+    size_or_path, folder: as `foundation.load` takes them.
+    """
+    return described(calculator_of(size_or_path, device, folder), frames)
+
+
+def calculator_of(size_or_path: str, device: str, folder: Path) -> Any:
+    """MACE's own ASE calculator of a model, in double precision; for `described`."""
+    path = folder / Path(size_or_path).expanduser()
+    if not path.is_file():
+        path = foundation._download(size_or_path)
+    model = read_model(path, device, DTYPES["float64"])
+    with quiet():
+        from mace.calculators import MACECalculator
+
+        return MACECalculator(models=[model], device=device, default_dtype="float64")
+
+
+def described(calculator: Any, frames: Sequence[Frame]) -> Array:
+    """The same of an ASE calculator with MACE's `get_descriptors`."""
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = [calculator.get_descriptors(f.to_atoms(), invariants_only=True) for f in frames]
+    return np.array([d[0] if isinstance(d, list) else d for d in found], float)

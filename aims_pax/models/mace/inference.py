@@ -1,0 +1,334 @@
+"""Forces of many structures from many members, in one evaluation a step.
+
+`Committee` is the potential; binding it to structures gives a `BoundCommittee`, which keeps what does not
+move (species, neighbour lists with a skin) and hands an `EdgeGraph` to an evaluator. The evaluator is the
+seam: torch here, symmetrix in `native`, anything that maps a graph to energies, forces and dE/dε elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+
+from aims_pax.frames import Frame, Label
+from aims_pax.models import memory_budget
+from aims_pax.models.mace.build import atomic_energies, elements_of
+from aims_pax.models.mace.gradients import Room, room
+from aims_pax.models.mace.graphs import model_input, species_index, species_of
+from aims_pax.models.mace.inference_pieces import Pieces, likely_edges
+from aims_pax.models.mace.losses import interaction_energy
+from aims_pax.models.mace.mace_import import MaceModel
+from aims_pax.models.neighbour_list import SkinNeighbours
+from aims_pax.potential import Evaluation
+
+SKIN = 0.5  # Å: a hydrogen at 500 K covers half of it in about ten steps of 0.5 fs
+WORK = 2**24  # edges × channels × spherical components evaluated at once by `labels`: about 1 GB
+
+
+@dataclass(frozen=True)
+class EdgeGraph:
+    """F structures with A atoms and E edges.
+
+    species: (A,). sender, receiver: (E,). vectors: (E, 3) Å float64.
+    frame_of: (A,) structure of each atom. ptr: (F + 1,) first atom of each structure.
+    """
+
+    species: torch.Tensor
+    sender: torch.Tensor
+    receiver: torch.Tensor
+    vectors: torch.Tensor
+    frame_of: torch.Tensor
+    ptr: torch.Tensor
+
+
+class Evaluator(Protocol):
+    """Maps a graph to energies (M, F) eV, forces (M, A, 3) eV/Å, dE/dε (M, F, 3, 3) eV or None; float64."""
+
+    members: int
+
+    def __call__(
+        self, graph: EdgeGraph, *, strain: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]: ...
+
+
+class TorchEvaluator:
+    """MACE modules, one after the other, on the same graph."""
+
+    def __init__(self, models: Sequence[MaceModel], head: int = 0) -> None:
+        self.models, self.head = list(models), head
+        self.members = len(self.models)
+        self.dtype = next(self.models[0].parameters()).dtype
+
+    def __call__(
+        self, graph: EdgeGraph, *, strain: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        elements = len(self.models[0].atomic_numbers)
+        one_hot = torch.nn.functional.one_hot(graph.species, elements)
+        attrs, vectors = one_hot.to(self.dtype), graph.vectors.to(self.dtype)
+        edges = torch.stack([graph.sender, graph.receiver])
+        frames = len(graph.ptr) - 1
+        composition = torch.zeros((frames, elements), dtype=torch.float64, device=vectors.device)
+        composition.index_add_(0, graph.frame_of, one_hot.double())
+        energies, forces, strains = [], [], []
+        for model in self.models:
+            out = model(
+                model_input(attrs, edges, vectors, graph.frame_of, graph.ptr, self.head),
+                training=False,
+                compute_force=True,
+                compute_stress=strain,
+            )
+            E0 = atomic_energies(model, self.head)
+            energies.append(interaction_energy(out).detach().double() + composition @ E0)
+            forces.append(out["forces"].detach().double())
+            if strain:
+                strains.append(out["stress"].detach().double())
+        return torch.stack(energies), torch.stack(forces), torch.stack(strains) if strain else None
+
+
+def torch_evaluator(models: Sequence[MaceModel], head: int = 0) -> Evaluator:
+    """How torch evaluates these models: by our own forward where they qualify, else by MACE's modules."""
+    from aims_pax.models.mace.fast_forward import fast_evaluator
+
+    return (fast_evaluator(models) if head == 0 else None) or TorchEvaluator(models, head)
+
+
+def cut(graph: EdgeGraph, atoms: torch.Tensor) -> EdgeGraph:
+    """The part of a graph with the chosen atoms ((A,) bool), the edges among them and their structures."""
+    kept = torch.nonzero(atoms[graph.sender] & atoms[graph.receiver]).squeeze(-1)
+    index = atoms.cumsum(0) - 1
+    sizes = torch.zeros(len(graph.ptr) - 1, dtype=torch.int64, device=atoms.device)
+    sizes.index_add_(0, graph.frame_of, atoms.long())
+    sizes = sizes[sizes > 0]
+    return EdgeGraph(
+        graph.species[atoms],
+        index[graph.sender[kept]],
+        index[graph.receiver[kept]],
+        graph.vectors[kept],
+        torch.repeat_interleave(torch.arange(len(sizes), device=atoms.device), sizes),
+        torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]),
+    )
+
+
+def in_pieces(
+    evaluator: Evaluator, graph: EdgeGraph, strain: bool, room: Room
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """What the evaluator says of a graph: at once, or some structures after others where memory runs out."""
+    frames = len(graph.ptr) - 1
+    sizes = torch.bincount(graph.frame_of[graph.sender], minlength=frames).tolist()
+
+    def work(first: int, end: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        if end - first == frames:
+            return evaluator(graph, strain=strain)
+        chosen = (graph.frame_of >= first) & (graph.frame_of < end)
+        return evaluator(cut(graph, chosen), strain=strain)
+
+    parts = room.each(sizes, work)
+    if len(parts) == 1:
+        return parts[0]
+    energies, forces, strains = zip(*parts, strict=True)
+    return torch.cat(energies, 1), torch.cat(forces, 1), torch.cat(strains, 1) if strain else None
+
+
+class BoundCommittee:
+    """A committee bound to F structures with A atoms together; only positions and cells move.
+
+    A structure that cannot be evaluated any more (not finite, blown apart, collapsed) gets NaN; the others
+    do not notice.
+    """
+
+    drives = True
+
+    def __init__(self, committee: Committee, frames: Sequence[Frame]) -> None:
+        self.evaluator, self._alone = committee.evaluator, committee.alone
+        self.members, self.device, self._room = committee.members, committee.device, committee.room
+        device = torch.device(self.device)
+        self.frames = list(frames)
+        species = [species_of(frame, committee.index) for frame in frames]
+        self.species = torch.from_numpy(np.concatenate(species)).to(device)
+        sizes = torch.tensor([len(frame) for frame in frames])
+        self.frame_of = torch.repeat_interleave(torch.arange(len(frames)), sizes).to(device)
+        self.ptr = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)]).to(device)
+        self.neighbours = SkinNeighbours(frames, committee.r_max, committee.skin, device)
+        self.periodic = torch.tensor([frame.periodic for frame in frames], device=device)
+        self._any_periodic = any(frame.periodic for frame in frames)
+
+    def __call__(
+        self,
+        positions: torch.Tensor,
+        cells: torch.Tensor,
+        *,
+        stress: bool = False,
+        drivers: Sequence[int] | None = None,
+    ) -> Evaluation:
+        """positions: (A, 3), cells: (F, 3, 3), Å float64. Stress is NaN for structures without it.
+
+        With `drivers` structure f is evaluated by member drivers[f] alone, and what comes back has M = 1.
+        """
+        edges = self.neighbours(positions, cells)
+        graph = EdgeGraph(self.species, edges.sender, edges.receiver, edges.vectors, self.frame_of, self.ptr)
+        strain = stress and self._any_periodic
+        if drivers is None:
+            said = in_pieces(self.evaluator, graph, strain, self._room)
+        else:
+            said = self._driven(graph, drivers, strain)
+        energies, forces, derivative = said
+        tensors = self._stress(derivative, cells, len(energies)) if stress else None
+        if self.neighbours.lost.any():
+            lost = torch.from_numpy(self.neighbours.lost).to(self.ptr.device)
+            energies[:, lost] = torch.nan
+            forces[:, lost[self.frame_of]] = torch.nan
+            if tensors is not None:
+                tensors[:, lost] = torch.nan
+        return Evaluation(energies, forces, tensors)
+
+    def _driven(
+        self, graph: EdgeGraph, drivers: Sequence[int], strain: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """As an evaluator answers, with M = 1: the structures of each member in a graph of their own."""
+        energies = graph.vectors.new_zeros((1, len(self.frames)))
+        forces = graph.vectors.new_zeros((1, len(self.species), 3))
+        strains = graph.vectors.new_zeros((1, len(self.frames), 3, 3)) if strain else None
+        driver_of = torch.tensor(drivers, device=self.ptr.device)
+        for member in sorted(set(drivers)):
+            mine = driver_of == member
+            atoms = mine[self.frame_of]
+            energy, force, tensor = in_pieces(self._alone(member), cut(graph, atoms), strain, self._room)
+            energies[:, mine], forces[:, atoms] = energy, force
+            if strains is not None and tensor is not None:
+                strains[:, mine] = tensor
+        return energies, forces, strains
+
+    def _stress(self, derivative: torch.Tensor | None, cells: torch.Tensor, members: int) -> torch.Tensor:
+        shape = (members, len(self.frames), 3, 3)
+        tensors = torch.full(shape, torch.nan, dtype=torch.float64, device=self.ptr.device)
+        if derivative is not None and self._any_periodic:
+            volume = torch.linalg.det(cells).abs()[:, None, None]
+            tensors[:, self.periodic] = (derivative / volume)[:, self.periodic]
+        return tensors
+
+
+class Committee:
+    """M models that know the same elements and have the same cutoff, as one `Potential`. M may be 1.
+
+    evaluator: makes what evaluates some of the models; torch unless told otherwise.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[MaceModel],
+        device: str = "cpu",
+        skin: float = SKIN,
+        head: int = 0,
+        evaluator: Callable[[Sequence[MaceModel], int], Evaluator] = torch_evaluator,
+    ) -> None:
+        self.evaluator: Evaluator = evaluator(models, head)
+        self._first = models[0]
+        self._one = [lambda model=model: evaluator([model], head) for model in models]
+        self._ones: dict[int, Evaluator] = {}
+        self.members, self.device, self.skin = len(models), device, skin
+        self.elements = elements_of(models[0])
+        self.index = species_index(self.elements)
+        self.r_max = float(models[0].r_max)
+        self.room = room("dynamics", device)
+        self._edges_at_once = WORK // _size(models[0])
+        self._pieces = Pieces(
+            _size(models[0]), self.members, self.r_max, device, self._need, self._economical
+        )
+
+    def bind(self, frames: Sequence[Frame]) -> BoundCommittee:
+        """Fix the structures. Raises SettingsError for an element the models do not know."""
+        return BoundCommittee(self, frames)
+
+    def pieces(self, frames: Sequence[Frame]) -> list[range]:
+        """The structures that may be evaluated side by side within the memory limit: all, or some after others.
+
+        Raises SettingsError for a structure that is larger than the limit by itself.
+        """
+        return self._pieces(frames)
+
+    def alone(self, member: int) -> Evaluator:
+        """What evaluates one of the members."""
+        if member not in self._ones:
+            self._ones[member] = self._one[member]()
+        return self._ones[member]
+
+    def labels(self, frames: Sequence[Frame]) -> list[Label]:
+        """The mean over the members, frame by frame; stress for frames periodic in three directions."""
+        labels: list[Label] = []
+        pieces = [[part[k] for k in piece] for part in self._chunks(frames) for piece in self.pieces(part)]
+        for chunk in pieces:
+            evaluation = self.evaluate(chunk)
+            energies = evaluation.energies.mean(0).cpu().numpy()
+            forces = evaluation.forces.mean(0).cpu().numpy()
+            stress = evaluation.stress.mean(0).cpu().numpy()  # type: ignore[union-attr]
+            parts = np.split(forces, np.cumsum([len(f) for f in chunk])[:-1])
+            labels += [
+                Label(float(e), f, s if frame.periodic else None)
+                for frame, e, f, s in zip(chunk, energies, parts, stress, strict=True)
+            ]
+        return labels
+
+    def evaluate(self, frames: Sequence[Frame]) -> Evaluation:
+        """All members on all frames at once: energies (M, F), forces (M, A, 3), stress (M, F, 3, 3)."""
+        bound = BoundCommittee(self, frames)
+        positions = torch.from_numpy(np.concatenate([f.positions for f in frames])).to(self.device)
+        cells = torch.from_numpy(np.stack([f.cell for f in frames])).to(self.device)
+        return bound(positions, cells, stress=True)
+
+    def _need(self, neighbours: float) -> memory_budget.Need:
+        """What an evaluation by all members takes: as the evaluator knows it, else as measured once."""
+        own = getattr(self.evaluator, "need", None)
+        known: memory_budget.Need | None = own() if own is not None else None
+        if known is not None:
+            return known
+        found = _needs.setdefault(self._first, {})
+        if self.members not in found:
+            plain: Evaluator = getattr(self.evaluator, "plain", self.evaluator)
+            found[self.members] = memory_budget.measured(
+                lambda n, k: plain(random_graph(n, k, self.r_max, self.device), strain=True),
+                neighbours, self.device,
+            )  # fmt: skip
+        return found[self.members]
+
+    def _economical(self) -> bool:
+        save: Callable[[], bool] | None = getattr(self.evaluator, "economical", None)
+        return save is not None and save()
+
+    def _chunks(self, frames: Sequence[Frame]) -> list[list[Frame]]:
+        """Frames in order, together until their estimated edges fill a batch."""
+        chunks: list[list[Frame]] = []
+        room = 0.0
+        for frame in frames:
+            edges = likely_edges(frame, self.r_max)
+            if not chunks or edges > room:
+                chunks.append([])
+                room = float(self._edges_at_once)
+            chunks[-1].append(frame)
+            room -= edges
+        return chunks
+
+
+_needs: WeakKeyDictionary[MaceModel, dict[int, memory_budget.Need]] = (
+    WeakKeyDictionary()
+)  # by number of members
+
+
+def random_graph(n: int, k: int, r_max: float, device: str) -> EdgeGraph:
+    """One structure of n atoms of the first element with k edges each; no geometry has it, but it costs the same."""
+    receiver = torch.arange(n).repeat_interleave(k)
+    sender = (receiver + 1 + torch.arange(k).repeat(n)) % n
+    vectors = torch.randn((n * k, 3), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    vectors = 0.6 * r_max * vectors / vectors.norm(dim=1, keepdim=True)
+    zeros = torch.zeros(n, dtype=torch.int64)
+    parts = (zeros, sender, receiver, vectors, zeros, torch.tensor([0, n]))
+    return EdgeGraph(*(part.to(device) for part in parts))
+
+
+def _size(model: MaceModel) -> int:
+    """Numbers an edge carries: channels × spherical components."""
+    return int(model.interactions[-1].target_irreps.dim)

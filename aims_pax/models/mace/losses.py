@@ -1,0 +1,146 @@
+"""What training minimises: MACE's own loss functions, evaluated on our batches.
+
+A label without stress counts as stress 0 predicted 0: it adds nothing to any loss. The same for virials.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from aims_pax.models.mace.build import DTYPES
+from aims_pax.models.mace.compile_cache import evaluate_trained
+from aims_pax.models.mace.fast_forward import EdgeBatch, evaluate, fast, only_energies
+from aims_pax.models.mace.graphs import Batch, model_input
+from aims_pax.models.mace.mace_import import MaceModel, default_dtype, modules
+
+if TYPE_CHECKING:
+    from aims_pax.settings.mace import MaceSettings
+
+log = logging.getLogger(__name__)
+
+LOSSES = {
+    "weighted": (modules.WeightedEnergyForcesLoss, ("energy", "forces")),
+    "forces_only": (modules.WeightedForcesLoss, ("forces",)),
+    "stress": (modules.WeightedEnergyForcesStressLoss, ("energy", "forces", "stress")),
+    "virials": (modules.WeightedEnergyForcesVirialsLoss, ("energy", "forces", "virials")),
+    "huber": (modules.WeightedHuberEnergyForcesStressLoss, ("energy", "forces", "stress")),
+    "universal": (modules.UniversalLoss, ("energy", "forces", "stress")),
+    "l1l2energyforces": (modules.WeightedEnergyForcesL1L2Loss, ("energy", "forces")),
+}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of a batch. energy: (F,) eV above the atomic energies. forces: (A, 3) eV/Å.
+
+    stress: (F, 3, 3) eV/Å³ (0 for frames whose label has none), or None when not computed.
+    """
+
+    energy: torch.Tensor
+    forces: torch.Tensor
+    stress: torch.Tensor | None
+
+
+class Loss:
+    """loss(batch, prediction) → scalar, in the units MACE gives it."""
+
+    def __init__(self, settings: MaceSettings) -> None:
+        name = loss_name(settings)
+        kind, terms = LOSSES[name]
+        weights = {f"{term}_weight": float(getattr(settings.training, f"{term}_weight")) for term in terms}
+        with default_dtype(DTYPES[settings.general.default_dtype]):
+            self.function = kind(**weights).to(settings.misc.device)
+        self.name = name
+        self.stress = "stress" in terms or "virials" in terms
+
+    def __call__(self, batch: Batch, prediction: Prediction) -> torch.Tensor:
+        return self.function(ref=_Reference(batch), pred=_predicted(batch, prediction))  # type: ignore[no-any-return]
+
+
+def loss_name(settings: MaceSettings) -> str:
+    """The loss in effect: `weighted` has no stress term, so with compute_stress it becomes `stress`."""
+    name = str(settings.training.loss)
+    return "stress" if name == "weighted" and settings.general.compute_stress else name
+
+
+def predict(model: MaceModel, batch: Batch, *, training: bool, stress: bool) -> Prediction:
+    """Evaluate the model; with `training` the result can be differentiated with respect to the weights."""
+    quick = fast(model)
+    if quick is not None:
+        if training:
+            energy, forces, strain = evaluate_trained(quick, edge_batch(batch), strain=stress)
+        else:
+            energy, forces, strain = evaluate(quick, edge_batch(batch), training=False, strain=stress)
+        tensor = None
+        if strain is not None:
+            tensor = strain * (batch.has_stress / batch.volume)[:, None, None]
+        return Prediction(energy, forces, tensor)
+    return predict_by_modules(model, batch, training=training, stress=stress)
+
+
+@torch.no_grad()
+def energies(model: MaceModel, batch: Batch) -> torch.Tensor:
+    """(F,) eV above the atomic energies, without forces: a fraction of what `predict` costs."""
+    quick = fast(model)
+    if quick is not None:
+        return only_energies(quick, edge_batch(batch))
+    inputs = model_input(batch.node_attrs, batch.edges, batch.vectors, batch.frame_of, batch.ptr)
+    return interaction_energy(model(inputs, training=False, compute_force=False))
+
+
+def edge_batch(batch: Batch) -> EdgeBatch:
+    """What the evaluation reads of it."""
+    species = batch.node_attrs.argmax(1)
+    return EdgeBatch(species, batch.edges[0], batch.edges[1], batch.vectors, batch.frame_of, batch.frames)
+
+
+def predict_by_modules(model: MaceModel, batch: Batch, *, training: bool, stress: bool) -> Prediction:
+    """The same by MACE's own forward."""
+    out = model(
+        model_input(batch.node_attrs, batch.edges, batch.vectors, batch.frame_of, batch.ptr),
+        training=training,
+        compute_force=True,
+        compute_stress=stress,
+    )
+    tensor = None
+    if stress:
+        tensor = out["stress"] * (batch.has_stress / batch.volume)[:, None, None]
+    return Prediction(interaction_energy(out), out["forces"], tensor)
+
+
+def interaction_energy(out: dict[str, Any]) -> torch.Tensor:
+    """(F,) eV above the atomic energies; plain MACE models list it as their first contribution."""
+    if "interaction_energy" in out:
+        return out["interaction_energy"]  # type: ignore[no-any-return]
+    return out["contributions"][:, 1:].sum(-1)  # type: ignore[no-any-return]
+
+
+class _Reference:
+    """A batch in the spelling of MACE's losses: attributes and items."""
+
+    def __init__(self, batch: Batch) -> None:
+        one = torch.ones_like(batch.weight)
+        self.weight, self.ptr = batch.weight, batch.ptr
+        self.energy_weight = self.forces_weight = one
+        self.stress_weight = self.virials_weight = batch.has_stress
+        self.items = {
+            "energy": batch.energy,
+            "forces": batch.forces,
+            "stress": batch.stress,
+            "virials": -batch.stress * batch.volume[:, None, None],
+        }
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        return self.items[key]
+
+
+def _predicted(batch: Batch, prediction: Prediction) -> dict[str, torch.Tensor]:
+    told = {"energy": prediction.energy, "forces": prediction.forces}
+    if prediction.stress is not None:
+        told["stress"] = prediction.stress
+        told["virials"] = -prediction.stress * batch.volume[:, None, None]
+    return told

@@ -1,0 +1,243 @@
+"""One model of the committee with everything its training needs to go on."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from aims_pax.errors import RestartError
+from aims_pax.frames import Array
+from aims_pax.models.mace.build import elements_of, set_statistics
+from aims_pax.models.mace.mace_import import MaceModel, quiet
+from aims_pax.models.mace.optimiser import (
+    Arrays,
+    Average,
+    Schedule,
+    load_optimiser,
+    make_optimiser,
+    optimiser_arrays,
+)
+from aims_pax.models.mace.statistics import Statistics, rounded
+
+if TYPE_CHECKING:
+    from aims_pax.settings.mace import MaceSettings
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Averaged weights on a validation set: loss as MACE defines it, mean absolute errors of energy
+    (eV/atom), forces (eV/Å) and stress (eV/Å³, None without any).
+    """
+
+    loss: float
+    energy_mae: float
+    force_mae: float
+    stress_mae: float | None
+
+
+UNSEEN = Validation(math.nan, math.nan, math.nan, None)
+
+
+class Progress:
+    """How validation has gone in this phase: the best loss, and how long ago it was seen.
+
+    A validation counts as improvement when best − loss > margin. After the validation set has changed
+    its loss cannot be compared with the old one: it becomes the new mark and counts neither way.
+    """
+
+    def __init__(self) -> None:
+        self.best, self.stale, self.frames = math.inf, 0, 0
+
+    def look(self, loss: float, frames: int, margin: float) -> bool:
+        """Take in one validation loss on this many frames; True when it improved."""
+        if self.frames and frames != self.frames:
+            self.best, self.frames = loss, frames
+            return False
+        self.frames = frames
+        if self.best - loss > margin:
+            self.best, self.stale = loss, 0
+            return True
+        self.stale += 1
+        return False
+
+    def array(self) -> Array:
+        return np.array([self.best, self.stale, self.frames])
+
+    def load(self, array: Array) -> None:
+        self.best, self.stale, self.frames = float(array[0]), int(array[1]), int(array[2])
+
+
+class Member:
+    """A model, its optimiser, learning rate and moving average, its frozen statistics, its best weights.
+
+    `tail` is the sum of the raw weights at the ends of the epochs since the best validation of this phase,
+    for stochastic weight averaging. `seen` is what the last validation found.
+    """
+
+    def __init__(self, name: str, seed: int, model: MaceModel, settings: MaceSettings) -> None:
+        self.name, self.seed, self.model, self.settings = name, seed, model, settings
+        self.elements = elements_of(model)
+        named = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.parameters = named
+        self.names: dict[torch.Tensor, str] = {p: n for n, p in named.items()}
+        self.weights: list[torch.nn.Parameter] = list(named.values())
+        self.dtype = self.weights[0].dtype
+        self.device = self.weights[0].device
+        self.statistics: Statistics | None = None
+        training = settings.training
+        self.average = Average(self.weights, float(training.ema_decay) if training.ema else None)
+        self.epochs = 0
+        self.seen = UNSEEN
+        self.fresh_phase()
+
+    def fresh_phase(self) -> None:
+        """From the averaged weights on, with a new optimiser, average, learning rate and progress."""
+        self.average.adopt()
+        self.average.restart()
+        self.progress = Progress()
+        self.tail: list[torch.Tensor] | None = None
+        self.tail_epochs = 0
+        self.fresh_optimiser()
+
+    def fresh_optimiser(self) -> None:
+        """Forget moments and learning rate; the weights stay."""
+        self.optimiser = make_optimiser(self.model, self.settings.training)
+        self.schedule = Schedule(self.settings.training)
+
+    def freeze(self, statistics: Statistics) -> None:
+        """Adopt statistics and write them into the model."""
+        self.statistics = statistics
+        set_statistics(self.model, statistics)
+
+    def shift_offsets(self, E0: Array | None = None, shift: float | None = None) -> None:
+        """Replace the atomic energies (Z,) eV or the common shift, eV an atom."""
+        assert self.statistics is not None
+        if E0 is not None:
+            self.freeze(replace(self.statistics, E0=rounded(E0, self.dtype)))
+        if shift is not None:
+            self.freeze(replace(self.statistics, shift=float(rounded(np.array(shift), self.dtype))))
+
+    @torch.no_grad()
+    def set_weights(self, values: Sequence[torch.Tensor]) -> None:
+        """Make these the weights and their average at once."""
+        for weight, shadow, value in zip(self.weights, self.average.shadow, values, strict=True):
+            weight.copy_(value)
+            shadow.copy_(value)
+
+    def extend_tail(self, restart: bool) -> None:
+        """Add the raw weights to the tail; `restart` begins a new one with them."""
+        weights = [w.detach().clone() for w in self.weights]
+        if restart or self.tail is None:
+            self.tail, self.tail_epochs = weights, 1
+        else:
+            self.tail = [t + w for t, w in zip(self.tail, weights, strict=True)]
+            self.tail_epochs += 1
+
+    def finite(self) -> bool:
+        """No NaN and no infinity in weights or average."""
+        tensors = [*self.weights, *self.average.shadow]
+        return bool(torch.stack([torch.isfinite(t.detach()).all() for t in tensors]).all())
+
+    def frozen_copy(self) -> MaceModel:
+        """A copy of the model with the averaged weights, for inference or a file."""
+        file = io.BytesIO()  # through a file in memory: copy.deepcopy trips over MACE's empty parameters
+        with quiet(), self.average.in_place():
+            torch.save(self.model, file)
+            file.seek(0)
+            model = torch.load(file, map_location=self.device, weights_only=False)
+        return model.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def refresh(self, model: MaceModel) -> None:
+        """Bring an earlier `frozen_copy` up to date in place."""
+        own = dict(model.named_parameters())
+        for name, shadow in zip(self.parameters, self.average.shadow, strict=True):
+            own[name].copy_(shadow)
+        if self.statistics is not None:
+            set_statistics(model, self.statistics)
+
+    def arrays(self) -> Arrays:
+        """Everything that changes, as arrays: bit-exact, no constants, nothing shared with the member."""
+        out: Arrays = {f"param/{n}": _numpy(p) for n, p in self.parameters.items()}
+        out |= self._named("ema", self.average.shadow)
+        out |= {f"optim/{k}": v for k, v in optimiser_arrays(self.optimiser, self.names).items()}
+        out["schedule"] = self.schedule.array()
+        out["progress"] = self.progress.array()
+        out["counts"] = np.array([self.average.updates, self.epochs, self.tail_epochs])
+        out["seen"] = np.array([math.nan if x is None else x for x in astuple(self.seen)])
+        if self.tail is not None:
+            out |= self._named("tail", self.tail)
+        s = self.statistics
+        if s is not None:
+            out["statistics/E0"] = np.array(s.E0)
+            out["statistics/numbers"] = np.array([s.avg_num_neighbors, s.scale, s.shift, s.rank])
+            out["statistics/source"] = np.array(s.source)
+        return out
+
+    def load(self, arrays: Arrays) -> None:
+        """Back from `arrays`. Raises RestartError when they belong to another architecture."""
+        groups: dict[str, Arrays] = {}
+        for word, value in arrays.items():
+            head, _, rest = word.partition("/")
+            groups.setdefault(head, {})[rest] = value
+        self._check(groups.get("param", {}))
+        with torch.no_grad():
+            for n, p in self.parameters.items():
+                p.copy_(torch.from_numpy(groups["param"][n]))
+        self.average.shadow = self._tensors(groups["ema"])
+        self.fresh_optimiser()
+        load_optimiser(self.optimiser, groups.get("optim", {}), self.parameters)
+        self.schedule.load(arrays["schedule"])
+        self.schedule.apply(self.optimiser)
+        self.progress.load(arrays["progress"])
+        self.average.updates, self.epochs, self.tail_epochs = (int(n) for n in arrays["counts"])
+        loss, energy, force, stress = (float(x) for x in arrays["seen"])
+        self.seen = Validation(loss, energy, force, None if math.isnan(stress) else stress)
+        self.tail = self._tensors(groups["tail"]) if "tail" in groups else None
+        self.statistics = None
+        if "statistics" in groups:
+            s = groups["statistics"]
+            neighbours, scale, shift, rank = (float(x) for x in s["numbers"])
+            self.freeze(Statistics(np.array(s["E0"]), neighbours, scale, shift, str(s["source"]), int(rank)))
+
+    def weights_arrays(self) -> Arrays:
+        """What predictions depend on: averaged weights and offsets."""
+        out = self._named("ema", self.average.shadow)
+        if self.statistics is not None:
+            out["E0"] = np.array(self.statistics.E0)
+            out["shift"] = np.array(self.statistics.shift)
+        return out
+
+    def set_weights_arrays(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Back from `weights_arrays`; the raw weights become the same."""
+        own = {w.removeprefix("ema/"): np.asarray(a) for w, a in arrays.items() if w.startswith("ema/")}
+        self._check(own)
+        self.set_weights(self._tensors(own))
+        if "E0" in arrays:
+            self.shift_offsets(np.array(arrays["E0"]), float(arrays["shift"]))
+
+    def _check(self, parameters: Arrays) -> None:
+        here = {n: tuple(p.shape) for n, p in self.parameters.items()}
+        there = {n: tuple(a.shape) for n, a in parameters.items()}
+        kinds = {a.dtype for a in parameters.values()}
+        if here != there or kinds != {_numpy(self.weights[0]).dtype}:
+            raise RestartError(
+                f"the saved weights of {self.name} belong to another architecture, other elements or another "
+                "default_dtype: undo the change in mace.yaml, or start anew in another folder"
+            )
+
+    def _named(self, word: str, tensors: Sequence[torch.Tensor]) -> Arrays:
+        return {f"{word}/{n}": _numpy(t) for n, t in zip(self.parameters, tensors, strict=True)}
+
+    def _tensors(self, arrays: Arrays) -> list[torch.Tensor]:
+        return [torch.from_numpy(np.array(arrays[n])).to(self.device) for n in self.parameters]
+
+
+def _numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+    return tensor.detach().cpu().numpy().copy()

@@ -1,0 +1,376 @@
+"""Inference without torch: symmetrix (extra `fast`) evaluates the models that qualify, torch all others.
+
+`Backend` chooses once for a run. New weights are noticed by the version torch keeps of every parameter, exported
+(`native_export`), read by symmetrix and compared with MACE in float64 on excerpts of the structures at hand
+before any force of theirs is used. symmetrix answers edge by edge; with v = x_receiver − x_sender + shift:
+
+    p_e = −∂E/∂v_e      F_a = Σ_{e to a} p_e − Σ_{e from a} p_e      dE/dε = −sym Σ_e v_e ⊗ p_e
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import logging
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from aims_pax.errors import SettingsError
+from aims_pax.frames import Array
+from aims_pax.models.mace.build import atomic_energies, share_energies
+from aims_pax.models.mace.inference import EdgeGraph, Evaluator, TorchEvaluator, cut, torch_evaluator
+from aims_pax.models.mace.mace_import import MaceModel, quiet
+from aims_pax.models.mace.native_export import Topology
+from aims_pax.models.mace.native_support import unfit
+from aims_pax.models.memory_budget import Need
+
+log = logging.getLogger(__name__)
+
+PACKAGE, WRITER = "symmetrix-xl", "orjson"
+KNOWN = ("0.1.1",)  # versions whose file layout and evaluator are the ones used here
+ABSOLUTE, RELATIVE = 1e-5, 1e-6  # tolerance of a force: eV/Å, and share of the largest force
+FIRST_LOOK, LATER_LOOK = 96, 24  # atoms of a structure that new weights are compared on
+KEPT, STREAMED = (
+    (30, 48, 82),
+    (12, 16, 28),
+)  # numbers an edge and channel for max_L 0, 1, 2, a fifth above measured
+FEW = 8  # elements of a model that are read whether or not they occur
+Int32 = NDArray[np.int32]
+
+
+TorchMaker = Callable[[Sequence[MaceModel], int], Evaluator]
+
+
+class Mismatch(Exception):
+    """Native inference and MACE do not agree; the message says by how much."""
+
+
+def absent() -> str | None:
+    """Why symmetrix cannot be used in this environment, or None when it can."""
+    try:
+        version, _ = metadata.version(PACKAGE), metadata.version(WRITER)
+    except metadata.PackageNotFoundError as error:
+        return f"the extra 'fast' is not installed: {error.name} is missing (pip install 'aims-pax[fast]')"
+    if version not in KNOWN:
+        return f"{PACKAGE} {version} is installed, known is {' or '.join(KNOWN)}"
+    try:
+        _symmetrix()
+        importlib.import_module(WRITER)
+    except Exception as error:  # a processor without AVX2, a missing library: whatever stops it from loading
+        return f"{PACKAGE} {version} cannot be loaded ({error})"
+    return None
+
+
+class Backend:
+    """What evaluates the models of a run, chosen by MISC.inference, the device and the model.
+
+    fallback: makes what evaluates them where symmetrix does not. what: begins each line of the log.
+    Raises SettingsError when `native` is asked for and not possible. With `auto`, a comparison that fails
+    means torch from then on.
+    """
+
+    def __init__(
+        self,
+        mode: str,
+        device: str,
+        model: MaceModel,
+        fallback: TorchMaker = torch_evaluator,
+        what: str = "inference",
+    ) -> None:
+        self.mode, self._torch, self.what = mode, fallback, what
+        self.refusal = None if mode == "torch" else _refusal(device, model)
+        self._said = mode == "torch"
+        self._members: dict[int, NativeMember] = {}
+        self.economical = False  # with memory
+        if mode == "native" and self.refusal:
+            raise SettingsError(f"MISC.inference: native in mace.yaml cannot be: {self.refusal}; or use auto")
+
+    def evaluator(self, models: Sequence[MaceModel], head: int = 0) -> Evaluator:
+        """For models of the architecture that was looked at; each model is exported once, wherever it is used."""
+        if self.refusal:
+            self._say(f"{self.what}: torch, because {self.refusal}")
+        if self.mode == "torch" or self.refusal:
+            return self._torch(models, head)
+        for model in models:
+            if id(model) not in self._members:
+                self._members[id(model)] = NativeMember(model)
+                if self.economical:
+                    self._members[id(model)].stream()
+        return NativeEvaluator(self, [self._members[id(m)] for m in models], self._torch(models, head))
+
+    @property
+    def members(self) -> list[NativeMember]:
+        """All that were read."""
+        return list(self._members.values())
+
+    def ready(self, members: Sequence[NativeMember], graph: EdgeGraph) -> bool:
+        """Bring members up to date and compare those that have changed; False: torch has to do it.
+
+        Raises SettingsError when `native` is asked for and the comparison fails.
+        """
+        stale = [m for m in members if m.stale(graph)] if self.refusal is None else []
+        try:
+            for member in stale:
+                known = member.stamp is not None
+                read = member.update()
+                difference = member.compare(graph, LATER_LOOK if known else FIRST_LOOK, by_modules=not known)
+                member.stamp = read  # not before: what was not compared, for want of memory, say, is stale
+                version = metadata.version(PACKAGE)
+                self._say(f"{self.what}: native ({PACKAGE} {version}), within {difference:.0e} eV/Å of torch")
+        except (Mismatch, ArithmeticError) as error:
+            if self.mode == "native":
+                raise SettingsError(
+                    f"MISC.inference: native in mace.yaml: {error}; use auto or torch"
+                ) from error
+            self.refusal, self._said = str(error), True
+            self._members.clear()
+            log.warning("%s: torch from now on, because %s", self.what, error)
+        return self.refusal is None
+
+    def _say(self, line: str) -> None:
+        if not self._said:
+            log.info(line)
+        self._said = True
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """A graph as symmetrix takes it: edges by sender, their vectors flat. Frame f has edges first[f]:first[f+1]."""
+
+    species: Int32
+    counts: Int32
+    sender: NDArray[np.int64]
+    receiver: NDArray[np.int64]
+    receiver32: Int32
+    receiver_species: Int32
+    vectors: Array
+    lengths: Array
+    frame_of: NDArray[np.int64]
+    ptr: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, graph: EdgeGraph) -> Arrays:
+        sender, receiver, vectors = graph.sender.numpy(), graph.receiver.numpy(), graph.vectors.numpy()
+        species = graph.species.numpy().astype(np.int32)
+        receiver32 = receiver.astype(np.int32)
+        return cls(
+            species=species,
+            counts=np.bincount(sender, minlength=len(species)).astype(np.int32),
+            sender=sender,
+            receiver=receiver,
+            receiver32=receiver32,
+            receiver_species=species[receiver32],
+            vectors=np.ascontiguousarray(vectors),
+            lengths=np.sqrt(np.einsum("ec,ec->e", vectors, vectors)),
+            frame_of=graph.frame_of.numpy(),
+            ptr=graph.ptr.numpy(),
+        )
+
+
+class NativeMember:
+    """One model read by symmetrix, and a float64 copy of it that torch evaluates for comparison.
+
+    stamp: what the weights were that were last compared, None before. Of a model that knows more than
+    `FEW` elements only those that have been seen are read.
+    """
+
+    def __init__(self, model: MaceModel) -> None:
+        self.model = model
+        self.stamp: tuple[Any, ...] | None = None
+        self._weights = [*model.parameters()]
+        if hasattr(model, "scale_shift"):
+            self._weights += [*model.scale_shift.buffers()]
+        self._reference: MaceModel | None = None
+        self._topology: Topology | None = None
+        self._evaluator: Any = None
+        self._streamed = False
+        Z = len(model.atomic_numbers)
+        self._active = np.arange(Z) if Z <= FEW else np.arange(0)
+        self._place = _places(self._active, Z)
+
+    def stale(self, graph: EdgeGraph) -> bool:
+        """Whether the weights have changed since they were compared, or elements have come that were not read."""
+        if len(self._active) < len(self._place):
+            seen = np.unique(graph.species.numpy())
+            if (self._place[seen] < 0).any():
+                self._active = np.union1d(self._active, seen)
+                self._place = _places(self._active, len(self._place))
+                self.stamp = None
+        return self.stamp != self._now()
+
+    def update(self) -> tuple[Any, ...]:
+        """Read the present weights; their stamp. Raises ArithmeticError when they cannot be expressed."""
+        now = self._now()
+        if self._reference is None:
+            self._reference = _double(self.model)
+            self._topology = Topology(self._reference)
+        assert self._topology is not None
+        self._reference.load_state_dict(self.model.state_dict())
+        share_energies(self.model, self._reference)
+        for own, told in zip(self._reference.interactions, self.model.interactions, strict=True):
+            own.avg_num_neighbors = told.avg_num_neighbors
+        self._evaluator = read(self._topology.export(self._reference, self._active.tolist()))
+        if self._streamed:
+            self._evaluator.set_streamed_edges("generic")
+        return now
+
+    def stream(self) -> None:
+        """Work through edges one after the other: a third of the memory, up to a fifth more time."""
+        self._streamed = True
+        self.stamp = None  # read again, as what was kept is not given back otherwise
+
+    def compare(self, graph: EdgeGraph, atoms: int, *, by_modules: bool = True) -> float:
+        """The largest difference of forces from MACE's in float64, eV/Å, on an excerpt of the graph: of each
+        structure with elements not seen before, up to this many atoms. Raises Mismatch beyond the tolerance.
+
+        by_modules: MACE's own modules tell them, else our evaluation in torch, in half the time.
+        """
+        part = excerpt(graph, atoms)
+        told = (TorchEvaluator if by_modules else torch_evaluator)([self._reference])
+        energies, forces, strains = told(part, strain=True)
+        arrays = Arrays.of(part)
+        own = self(arrays, strain=True)
+        assert strains is not None
+        assert own[2] is not None
+        size = np.diff(arrays.ptr)[:, None, None]
+        top = float(forces.abs().max())
+        allowed = ABSOLUTE + RELATIVE * top
+        differences = {
+            "energy": (own[0] - energies[0].numpy()) / size[:, 0, 0],
+            "force": own[1] - forces[0].numpy(),
+            "stress": (own[2] - strains[0].numpy()) / size,
+        }
+        for name, difference in differences.items():
+            if not np.abs(difference).max(initial=0.0) <= allowed:  # not a number is a difference, too
+                raise Mismatch(
+                    f"{name} differs from MACE's by {np.abs(difference).max():.1e} (allowed {allowed:.1e} eV an "
+                    "atom and Å)"
+                )
+        return float(np.abs(differences["force"]).max(initial=0.0))
+
+    def __call__(self, graph: Arrays, *, strain: bool) -> tuple[Array, Array, Array | None]:
+        """Energies (F,) eV, forces (A, 3) eV/Å, dE/dε (F, 3, 3) eV or None."""
+        A, E, F = len(graph.species), len(graph.sender), len(graph.ptr) - 1
+        self._evaluator.compute_node_energies_forces(
+            A, self._place[graph.species], graph.counts, graph.receiver32, self._place[graph.receiver_species],
+            graph.vectors.reshape(-1), graph.lengths,
+        )  # fmt: skip
+        E0 = atomic_energies(self.model).numpy()
+        nodes = np.array(self._evaluator.node_energies)[:A] + E0[graph.species]
+        pairs = np.array(self._evaluator.node_forces)[: 3 * E].reshape(E, 3)
+        forces = np.empty((A, 3))
+        for c in range(3):
+            p = np.ascontiguousarray(pairs[:, c])
+            forces[:, c] = np.bincount(graph.receiver, p, A) - np.bincount(graph.sender, p, A)
+        energies: Array = np.bincount(graph.frame_of, nodes, F).astype(np.float64)
+        if not strain:
+            return energies, forces, None
+        strains = np.empty((F, 3, 3))
+        ends = np.searchsorted(graph.sender, graph.ptr)
+        for f in range(F):
+            edges = slice(ends[f], ends[f + 1])
+            virial = graph.vectors[edges].T @ pairs[edges]
+            strains[f] = -0.5 * (virial + virial.T)
+        return energies, forces, strains
+
+    def _now(self) -> tuple[Any, ...]:
+        neighbours = [float(i.avg_num_neighbors) for i in self.model.interactions]
+        return sum(w._version for w in self._weights), *neighbours
+
+
+class NativeEvaluator:
+    """`Evaluator` of members that symmetrix reads, or torch where a comparison has failed."""
+
+    def __init__(self, backend: Backend, native: Sequence[NativeMember], torch_evaluator: Evaluator) -> None:
+        self.backend, self.native, self.torch = backend, list(native), torch_evaluator
+        self.models = [n.model for n in native]
+        self.members = len(self.native)
+        self.plain = torch_evaluator
+
+    def need(self) -> Need | None:
+        """What symmetrix takes: every member keeps what it worked with. None where torch does the work."""
+        if self.backend.refusal is not None:
+            return None
+        model = self.models[0]
+        C, L = int(model.node_embedding.linear.irreps_out.dim), len(model.products[0].linear.irreps_out) - 1
+        streamed = self.backend.economical
+        numbers = STREAMED[min(L, 2)] if streamed else KEPT[min(L, 2)]
+        return Need(0.0, self.members * (8 * numbers * C + 600))
+
+    def economical(self) -> bool:
+        """From now on edges are worked through one after the other; False where nothing changes."""
+        if self.backend.refusal is not None or self.backend.economical:
+            return False
+        self.backend.economical = True
+        for member in self.backend.members:
+            member.stream()
+        return True
+
+    def __call__(
+        self, graph: EdgeGraph, *, strain: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        if not self.backend.ready(self.native, graph):
+            return self.torch(graph, strain=strain)
+        arrays = Arrays.of(graph)
+        energies, forces, strains = zip(*(n(arrays, strain=strain) for n in self.native), strict=True)
+        tensors = torch.from_numpy(np.stack(strains)) if strain else None
+        return torch.from_numpy(np.stack(energies)), torch.from_numpy(np.stack(forces)), tensors
+
+
+def _places(active: NDArray[np.int64], elements: int) -> Int32:
+    """(Z,) where each element is among the active ones, −1 for the others."""
+    places = np.full(elements, -1, np.int32)
+    places[active] = np.arange(len(active))
+    return places
+
+
+def excerpt(graph: EdgeGraph, atoms: int) -> EdgeGraph:
+    """Of each structure that shows a new element, and of the first, its first atoms and the edges among them."""
+    chosen = torch.zeros(len(graph.species), dtype=torch.bool)
+    seen: set[int] = set()
+    for start, end in zip(graph.ptr[:-1].tolist(), graph.ptr[1:].tolist(), strict=True):
+        here = set(graph.species[start : min(end, start + atoms)].tolist())
+        if not here <= seen:
+            seen |= here
+            chosen[start : min(end, start + atoms)] = True
+    return cut(graph, chosen)
+
+
+def read(content: dict[str, Any]) -> Any:
+    """symmetrix's serial evaluator of an exported model; it takes files only, so a private one is made."""
+    orjson = importlib.import_module(WRITER)
+    with tempfile.NamedTemporaryFile(suffix=".json", prefix="aims-pax-") as file:
+        file.write(orjson.dumps(content))  # 20 times sooner than json: a model is megabytes of numbers
+        file.flush()
+        evaluator = _symmetrix().MACE(file.name)
+    evaluator.set_streamed_edges("materialized")  # on one core 1.1 to 1.2 times faster than "generic"
+    evaluator.prepare_active_types(np.arange(content["num_elements"], dtype=np.int32))
+    return evaluator
+
+
+def _refusal(device: str, model: MaceModel) -> str | None:
+    if device != "cpu":
+        return f"MISC.device is {device}"
+    reason = unfit(model)
+    return absent() if reason is None else f"symmetrix does not know this architecture: {reason}"
+
+
+def _symmetrix() -> Any:
+    return importlib.import_module("symmetrix").load_backend("cpu")
+
+
+def _double(model: MaceModel) -> MaceModel:
+    """A float64 copy, through a file in memory: copy.deepcopy trips over MACE's empty parameters."""
+    file = io.BytesIO()
+    with quiet():
+        torch.save(model, file)
+        file.seek(0)
+        copy = torch.load(file, weights_only=False)
+    return copy.double().eval().requires_grad_(False)

@@ -1,0 +1,176 @@
+"""What turns gradients into weights: parameter groups, learning rate, moving average."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from aims_pax.frames import Array
+from aims_pax.models.mace.mace_import import MaceModel
+
+if TYPE_CHECKING:
+    from aims_pax.settings.mace import TrainingSettings
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+FUSED = ("cpu", "cuda")  # devices where torch steps all parameters in one kernel, several times sooner
+
+
+def make_optimiser(model: MaceModel, training: TrainingSettings) -> torch.optim.Optimizer:
+    """Adam or AdamW with MACE's groups: weight decay on products and on the linear layers of interactions."""
+    decayed: list[torch.nn.Parameter] = []
+    free: list[torch.nn.Parameter] = []
+    for name, parameter in model.interactions.named_parameters():
+        (decayed if "linear.weight" in name or "skip_tp_full.weight" in name else free).append(parameter)
+    decay = training.weight_decay
+    groups: list[dict[str, Any]] = [
+        {"params": list(model.node_embedding.parameters()), "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": decay},
+        {"params": free, "weight_decay": 0.0},
+        {"params": list(model.products.parameters()), "weight_decay": decay},
+        {"params": list(model.readouts.parameters()), "weight_decay": 0.0},
+    ]
+    kind = torch.optim.AdamW if str(training.optimizer).lower() == "adamw" else torch.optim.Adam
+    fused = next(model.parameters()).device.type in FUSED
+    optimiser = kind(groups, lr=training.lr, amsgrad=bool(training.amsgrad), fused=fused)
+    optimiser.register_step_pre_hook(_lay_out)
+    optimiser.register_step_post_hook(_tell)
+    return optimiser
+
+
+def _lay_out(optimiser: torch.optim.Optimizer, *_: Any) -> None:
+    """The fused kernel reads a gradient in the order of its parameter's memory, whatever strides it has."""
+    for group in optimiser.param_groups:
+        for p in group["params"]:
+            if p.grad is not None and p.grad.stride() != p.stride():
+                p.grad = torch.empty_like(p).copy_(p.grad)
+
+
+def _tell(optimiser: torch.optim.Optimizer, *_: Any) -> None:
+    """The fused kernel changes parameters without counting it, and what is kept of them goes by that count."""
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            torch.autograd.graph.increment_version(parameter)
+
+
+def optimiser_arrays(optimiser: torch.optim.Optimizer, names: Mapping[torch.Tensor, str]) -> Arrays:
+    """Moments and step counts by parameter name; nothing for parameters that were never stepped."""
+    arrays: Arrays = {}
+    for parameter, state in optimiser.state.items():
+        for key, value in state.items():
+            arrays[f"{key}/{names[parameter]}"] = torch.as_tensor(value).detach().cpu().numpy().copy()
+    return arrays
+
+
+def load_optimiser(
+    optimiser: torch.optim.Optimizer, arrays: Arrays, parameters: Mapping[str, torch.nn.Parameter]
+) -> None:
+    """Back from `optimiser_arrays`, bit for bit."""
+    optimiser.state.clear()
+    for word, value in arrays.items():
+        key, _, name = word.partition("/")
+        parameter = parameters[name]
+        known = torch.from_numpy(np.array(value)).to(parameter.device)
+        if known.shape == parameter.shape:  # moments, in memory as the parameter is (`_lay_out`)
+            known = torch.empty_like(parameter, dtype=known.dtype, requires_grad=False).copy_(known)
+        optimiser.state[parameter][key] = known
+
+
+class Schedule:
+    """The learning rate. ReduceLROnPlateau: times lr_factor after more than scheduler_patience validations
+    without a relative improvement of 1e-4; ExponentialLR: times lr_scheduler_gamma each epoch.
+    """
+
+    def __init__(self, training: TrainingSettings) -> None:
+        self.plateau = str(training.scheduler) == "ReduceLROnPlateau"
+        self.factor, self.patience = training.lr_factor, training.scheduler_patience
+        self.gamma = training.lr_scheduler_gamma
+        self.lr = float(training.lr)
+        self.best, self.bad = math.inf, 0
+
+    def after_validation(self, loss: float) -> None:
+        """Look at one validation loss (any unit)."""
+        if not self.plateau:
+            return
+        if loss < self.best * (1 - 1e-4):
+            self.best, self.bad = loss, 0
+        else:
+            self.bad += 1
+        if self.bad > self.patience:
+            self.lr, self.bad = self.lr * self.factor, 0
+
+    def after_epoch(self) -> None:
+        """Count one epoch."""
+        if not self.plateau:
+            self.lr *= self.gamma
+
+    def apply(self, optimiser: torch.optim.Optimizer) -> None:
+        """Give the learning rate to every group."""
+        for group in optimiser.param_groups:
+            group["lr"] = self.lr
+
+    def array(self) -> Array:
+        """(3,): lr, best, bad."""
+        return np.array([self.lr, self.best, self.bad])
+
+    def load(self, array: Array) -> None:
+        """Back from `array`."""
+        self.lr, self.best, self.bad = float(array[0]), float(array[1]), int(array[2])
+
+
+class Average:
+    """Exponential moving average of the weights, s ← d·s + (1 − d)·w with d = min(decay, (1 + n)/(10 + n)).
+
+    The warm-up matters: at a fixed 0.99 the average lags about 100 steps, and a visit is about 16.
+    With `decay` None the average is the weights themselves.
+    """
+
+    def __init__(self, parameters: list[torch.nn.Parameter], decay: float | None) -> None:
+        self.parameters, self.decay = parameters, decay
+        self.shadow = [p.detach().clone() for p in parameters]
+        self.updates = 0
+
+    def restart(self) -> None:
+        """Begin anew at the present weights."""
+        self.updates = 0
+        self._copy()
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """After each optimiser step."""
+        self.updates += 1
+        if self.decay is None:
+            self._copy()
+            return
+        d = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for shadow, weight in zip(self.shadow, self.parameters, strict=True):
+            shadow.lerp_(weight, 1 - d)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The averaged weights in the model, as long as the context lasts."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def adopt(self) -> None:
+        """The weights become the averaged ones."""
+        for shadow, weight in zip(self.shadow, self.parameters, strict=True):
+            weight.copy_(shadow)
+
+    @torch.no_grad()
+    def _copy(self) -> None:
+        for shadow, weight in zip(self.shadow, self.parameters, strict=True):
+            shadow.copy_(weight)
+
+    def _swap(self) -> None:
+        for k, weight in enumerate(self.parameters):
+            weight.data, self.shadow[k] = self.shadow[k], weight.data

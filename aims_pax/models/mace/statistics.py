@@ -1,0 +1,149 @@
+"""What is measured on a member's first training set and then frozen, and the energy offsets that stay free.
+
+    E ≈ Σ_z n_z·E0_z + Σ_a ( scale·ε_a + shift )
+
+Neighbour mean and scale stay as they were first measured: changing them under trained weights would rescale
+every force. Only the offsets (E0, or the shift when E0 are given) are fitted again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from aims_pax.errors import SettingsError
+from aims_pax.frames import Array
+from aims_pax.models.mace.graphs import Graph
+
+log = logging.getLogger(__name__)
+
+SCALINGS = ("rms_forces_scaling", "std_scaling", "no_scaling")
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """E0: (Z,) eV. scale: eV. shift: eV an atom. source: `given`, `isolated atoms` or `least squares`.
+
+    rank: rank of the compositions the offsets were fitted on; a larger one later means new information.
+    """
+
+    E0: Array
+    avg_num_neighbors: float
+    scale: float
+    shift: float
+    source: str
+    rank: int
+
+    @property
+    def fitted_E0(self) -> bool:
+        """Whether the atomic energies themselves may move."""
+        return self.source == "least squares"
+
+
+def measure(
+    graphs: Sequence[Graph],
+    elements: Sequence[int],
+    *,
+    scaling: str,
+    dtype: torch.dtype,
+    given: Mapping[int, float] | None = None,
+    count_neighbours: bool = True,
+    shifted: bool = True,
+) -> Statistics:
+    """The statistics of a training set. `shifted` is False for plain MACE, whose lone atoms are E0."""
+    bulk = [g for g in graphs if not g.isolated]
+    if not bulk:
+        raise ValueError("no training frame has more than one atom")
+    E0, source = atomic_energies(graphs, elements, given)
+    E0 = rounded(E0, dtype)
+    composition = np.stack([g.composition for g in bulk])
+    atoms = composition.sum(1)
+    residual = (np.array([g.energy for g in bulk]) - composition @ E0) / atoms
+    return Statistics(
+        E0=E0,
+        avg_num_neighbors=mean_neighbours(bulk) if count_neighbours else 1.0,
+        scale=_scale(scaling, bulk, residual),
+        shift=float(rounded(np.array(residual.mean()), dtype)) if shifted else 0.0,
+        source=source,
+        rank=int(np.linalg.matrix_rank(composition)),
+    )
+
+
+def atomic_energies(
+    graphs: Sequence[Graph], elements: Sequence[int], given: Mapping[int, float] | None
+) -> tuple[Array, str]:
+    """(Z,) eV and where they come from: given, else isolated atoms among the frames, else least squares."""
+    if given is not None:
+        missing = [z for z in elements if z not in given]
+        if missing:
+            raise SettingsError(f"ARCHITECTURE.atomic_energies: nothing given for element numbers {missing}")
+        return np.array([given[z] for z in elements], float), "given"
+    alone = {int(np.argmax(g.composition)): g.energy for g in graphs if g.isolated}
+    if len(alone) == len(elements):
+        return np.array([alone[k] for k in range(len(elements))]), "isolated atoms"
+    bulk = [g for g in graphs if not g.isolated]
+    composition = np.stack([g.composition for g in bulk])
+    energies = np.array([g.energy for g in bulk])
+    E0 = fit_offsets(composition, energies)
+    if alone:
+        fixed = np.zeros(len(elements))
+        fixed[list(alone)] = list(alone.values())
+        free = np.array([k not in alone for k in range(len(elements))])
+        E0 = fit_offsets(composition * free, energies - composition @ fixed) * free + fixed
+    return E0, "least squares"
+
+
+def fit_offsets(
+    composition: Array, energies: Array, weight: Array | None = None, trust: float = 0.0
+) -> Array:
+    """(Z,) offsets of the elements from Σ_z n_z·e_z ≈ E by least squares in energies an atom.
+
+    Where compositions cannot tell elements apart (a single composition, above all), these share one common
+    shift an atom; elements that do not occur get the common shift too. With `trust` (ridge regression) they also
+    nearly do where the mean squared difference in the shares of elements is below it.
+
+    composition: (F, Z). energies: (F,) eV. weight: (F,) how many frames each stands for; one by default.
+    """
+    w = np.ones(len(energies)) if weight is None else weight
+    root = np.sqrt(w / w.sum())
+    atoms = np.maximum(composition.sum(1), 1)
+    shares, each = composition / atoms[:, None], energies / atoms
+    common = float(np.average(each, weights=w))
+    left, right = root[:, None] * shares, root * (each - common)
+    if trust:
+        left = np.concatenate([left, np.sqrt(trust) * np.eye(shares.shape[1])])
+        right = np.concatenate([right, np.zeros(shares.shape[1])])
+    own, *_ = np.linalg.lstsq(left, right, rcond=1e-10)
+    offsets: Array = common + own
+    return offsets
+
+
+def mean_neighbours(graphs: Sequence[Graph]) -> float:
+    """Mean number of neighbours of atoms that have any."""
+    counts = torch.cat([torch.bincount(g.edges[1], minlength=len(g)) for g in graphs])
+    counts = counts[counts > 0]
+    return float(counts.double().mean()) if len(counts) else 1.0
+
+
+def rounded(values: Array, dtype: torch.dtype) -> Array:
+    """As the model will store them, so that labels are shifted by exactly what it adds."""
+    stored: Array = torch.from_numpy(np.asarray(values, float)).to(dtype).double().numpy()
+    return stored
+
+
+def _scale(scaling: str, graphs: Sequence[Graph], residual: Array) -> float:
+    if scaling == "no_scaling":
+        return 1.0
+    if scaling == "rms_forces_scaling":
+        forces = torch.cat([g.forces for g in graphs]).double()
+        scale = float(forces.square().mean().sqrt())
+    else:
+        scale = float(residual.std(ddof=1)) if len(residual) > 1 else 0.0
+    if not scale > 1e-8:
+        log.warning("%s gives %.2e: energies are not scaled", scaling, scale)
+        return 1.0
+    return scale

@@ -1,0 +1,140 @@
+"""Whether a run's training is compiled: what the settings ask for, and whether what lies ahead pays for it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aims_pax.engine.interrupts import Watch
+    from aims_pax.models.mace import Ensemble
+    from aims_pax.models.mace.compile_cache import How
+    from aims_pax.settings import Settings
+    from aims_pax.settings.project import ActiveLearningSettings
+
+log = logging.getLogger(__name__)
+
+# Atoms in samples over all members. Compiled, one takes 0.4 ms less (32 channels, one core); loading from the cache
+# costs every process that trains half a minute, compiling one of them five.
+PAYS = 150_000
+COMPILING_PAYS = 900_000
+BEGINS = 300_000  # trained on already: about as long as compiling takes
+WORTH = (
+    3600.0  # s of walltime below which what is compiled (up to 20 minutes on a busy machine) comes too late
+)
+UNLIMITED = 500  # structures: where no limit of the training set is set, a run is taken to be worth its name
+PATIENCES = 2  # convergence usually ends after so many times its patience
+
+
+def how(settings: Settings, atoms: float) -> How:
+    """What visits are told. atoms: mean of the systems."""
+    wanted = settings.mace.training.compile
+    if wanted == "always":
+        return "wait"
+    reproducible = settings.cluster.executor == "inline"
+    if wanted == "never" or reproducible or settings.mace.misc.device != "cpu":
+        return "never"
+    return "ready" if samples_ahead(settings) * atoms >= PAYS else "never"
+
+
+def samples_ahead(settings: Settings) -> float:
+    """Structures × epochs × members, roughly, if every stage goes to its end."""
+    samples, members, n_first = 0.0, settings.ensemble_size, 0.0
+    initial, active = settings.initial_dataset, settings.active_learning
+    if initial is not None:
+        n = _or(initial.max_initial_set_size, UNLIMITED if active is None else 0)
+        n_first = n
+        rounds = n / max(1, initial.n_points_per_sampling_step_idg * members)
+        samples += rounds * initial.intermediate_epochs_idg * n / 2
+        if initial.converge_initial:
+            samples += _convergence(initial.convergence_patience, initial.max_convergence_epochs) * n
+    if active is not None:
+        n = min(
+            _or(active.max_train_set_size, UNLIMITED), _labels(active) + (0.0 if initial is None else n_first)
+        )
+        seen = min(n / 2, active.train_subset_size) if active.replay_strategy == "random_subset" else n / 2
+        samples += n * active.epochs_per_worker * seen * members
+        if active.converge_al:
+            learners = 1 if active.converge_best else members
+            epochs = _convergence(active.convergence_patience, active.max_convergence_epochs)
+            samples += epochs * n * learners
+    return samples
+
+
+@contextmanager
+def compiling(
+    settings: Settings, ensemble: Ensemble, atoms: float, watch: Watch | None = None
+) -> Iterator[None]:
+    """Tell the ensemble how it may train and, where that is not there yet, compile aside until the end.
+
+    watch: whose pauses the compiling keeps, too, and whose deadline it has to be worth while before.
+    """
+    from aims_pax.models.mace.compile_cache import is_ready, reason_against, signature
+    from aims_pax.models.mace.fast_forward import fast
+
+    ensemble.compiled = how(settings, atoms)
+    quick = fast(ensemble.members[0].model) if ensemble.compiled == "ready" else None
+    if quick is None or is_ready(signature(quick)):
+        yield
+        return
+    left = None if watch is None or watch.deadline is None else watch.deadline - time.monotonic()
+    if samples_ahead(settings) * atoms < COMPILING_PAYS or (left is not None and left < WORTH):
+        yield
+        return
+    against = reason_against()
+    if against is not None:
+        log.info("training is not compiled: %s", against)
+        yield
+        return
+    with _later(ensemble, atoms, watch):
+        yield
+
+
+@contextmanager
+def _later(ensemble: Ensemble, atoms: float, watch: Watch | None) -> Iterator[None]:
+    """Compile aside once training has cost as much as compiling does: then it is lost time in no run by more than that
+    again. A run that ends before has not begun it."""
+    from aims_pax.models.mace.compile_cache import Aside
+
+    begun: list[Aside] = []
+
+    def counted(samples: int) -> None:
+        if not begun and samples * atoms >= BEGINS:
+            log.info("training is compiled aside, at lowest priority; until that is done it is eager")
+            begun.append(Aside(ensemble.members[0].model))
+
+    def resting(begins: bool) -> None:
+        for aside in begun:
+            aside.rest(begins)
+        if before is not None:
+            before(begins)
+
+    before = watch.resting if watch is not None else None
+    ensemble.counted = counted
+    if watch is not None:
+        watch.resting = resting
+    try:
+        yield
+    finally:
+        ensemble.counted = lambda samples: None
+        if watch is not None and before is not None:
+            watch.resting = before
+        for aside in begun:
+            aside.close()
+
+
+def _labels(active: ActiveLearningSettings) -> float:
+    """Structures that active learning can ask for at most: it looks every so many steps."""
+    return float(active.num_trajectories * active.max_MD_steps / max(1, active.skip_step_mlff))
+
+
+def _convergence(patience: int, most: int) -> float:
+    return min(most, PATIENCES * patience)
+
+
+def _or(limit: float, otherwise: float) -> float:
+    return limit if math.isfinite(limit) else otherwise

@@ -1,0 +1,276 @@
+"""Molecular dynamics on several cores: each process moves its share of the trajectories with all members.
+
+    weights of version v ─┬─ process 0: trajectories 0, 2, … ─┬─ results in the order asked
+                          └─ process 1: trajectories 1, 3, … ─┘
+
+The noise of a trajectory is its own (`md.noise`), so a trajectory moves as it would in one process, but for the
+last digits of float32 forces, which depend on who shares a batch.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aims_pax.errors import Abandoned
+from aims_pax.md.propagate import Advance, advance
+from aims_pax.md.state import MDState
+from aims_pax.parallel.core_allocation import moving_processes
+from aims_pax.worker_process import Companion, CompanionLost, Patience
+
+if TYPE_CHECKING:
+    from aims_pax.models.mace import Ensemble
+    from aims_pax.settings import Settings
+    from aims_pax.settings.mace import MaceSettings
+
+log = logging.getLogger(__name__)
+
+LOWER = 5  # niceness of these processes
+
+
+@dataclass(frozen=True, eq=False)
+class Models:
+    """The members as they travel once: names, seeds and the pickled modules."""
+
+    settings: MaceSettings
+    members: tuple[tuple[str, int, bytes], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Leg:
+    """What one process is asked: `md.advance` on its share. Models and weights only where they are new there.
+
+    memory: bytes its evaluations may take; written: as the user says.
+    """
+
+    states: tuple[MDState, ...]
+    n_steps: int
+    md: tuple[Any, ...]
+    length: float | None
+    drivers: tuple[int, ...] | None
+    version: int
+    memory: float = math.inf
+    written: bool = False
+    models: Models | None = None
+    weights: tuple[Mapping[str, Any], ...] | None = None
+
+
+class Movers:
+    """n processes that move trajectories. A context manager; they start at `warm` or with the first leg.
+
+    memory: bytes that their evaluations may take together. After a process was killed they move fewer trajectories at
+    once, with half of it; where it happens again, half of the processes do.
+    """
+
+    def __init__(
+        self, ensemble: Ensemble, n: int, threads: int = 1, memory: float = math.inf, written: bool = False
+    ) -> None:
+        self.ensemble, self.n, self.threads = ensemble, n, threads
+        self.memory, self.written = memory, written
+        self._killed = 0
+        self._companions: list[Companion | None] = [None] * n
+        self._versions = [-1] * n  # of the weights each of them has
+        self._patience = Patience("lower MISC.memory_limit (mace.yaml) or CLUSTER.dynamics.workers")
+
+    def __enter__(self) -> Movers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up what is running and end the processes."""
+        for companion in self._companions:
+            if companion is not None and not companion.lost:
+                companion.process.kill()
+                companion.close()
+
+    def warm(self) -> None:
+        """Start the processes now: they need seconds to import what they compute with."""
+        for k in range(self.n):
+            self._companion(k)
+
+    def advance(
+        self,
+        states: Sequence[MDState],
+        n_steps: int,
+        md: Sequence[Any],
+        *,
+        stop: Callable[[], bool] = lambda: False,
+        length: float | None = None,
+        drivers: Sequence[int] | None = None,
+    ) -> list[Advance]:
+        """`md.advance` with the ensemble's potential. Raises Abandoned, SetupError when processes keep dying."""
+        while True:
+            try:
+                moved = self._together(states, n_steps, md, stop, length, drivers)
+            except CompanionLost as error:
+                if stop():  # what ends the run may have ended them, too
+                    raise Abandoned from error
+                self._patience.lost(error)
+                how = self._shrink() if error.killed else ""
+                log.warning("molecular dynamics: %s; the steps are repeated%s", error, how)
+                continue
+            self._patience.answered()
+            self._killed = 0
+            return moved
+
+    def _shrink(self) -> str:
+        """After a process was killed, probably for want of memory: take less. For the log: how."""
+        from aims_pax.models import memory_budget
+
+        self._killed += 1
+        known = self.memory if self.memory < math.inf else memory_budget.available()
+        self.memory, self.written = known / 2, False
+        if self._killed > 1 and self.n > 1:
+            idle = self._companions[self.n // 2 :]
+            self.n //= 2
+            self._companions, self._versions = self._companions[: self.n], self._versions[: self.n]
+            for companion in idle:
+                if companion is not None:
+                    companion.close()
+        share = self.memory / self.n / memory_budget.GB
+        return f", in {self.n} process{'es' if self.n > 1 else ''} with at most {share:.2g} GB each"
+
+    def _together(
+        self,
+        states: Sequence[MDState],
+        n_steps: int,
+        md: Sequence[Any],
+        stop: Callable[[], bool],
+        length: float | None,
+        drivers: Sequence[int] | None,
+    ) -> list[Advance]:
+        parts = {k: part for k, part in enumerate(shares([len(s) for s in states], self.n)) if part}
+        asked: list[int] = []
+        results: dict[int, Advance] = {}
+        wrong: list[BaseException] = []
+        for k, part in parts.items():
+            own = None if drivers is None else tuple(drivers[i] for i in part)
+            try:
+                self._send(
+                    k, tuple(states[i] for i in part), n_steps, tuple(md[i] for i in part), length, own
+                )
+                asked.append(k)
+            except CompanionLost as error:
+                wrong.append(error)
+        for k in asked:  # all of them, also when one has failed: the next question must find them idle
+            companion = self._companions[k]
+            assert companion is not None
+            try:
+                results |= zip(parts[k], companion.receive(stop), strict=True)
+            except Exception as error:
+                wrong.append(error)
+        if wrong:
+            raise next((e for e in wrong if not isinstance(e, CompanionLost | Abandoned)), wrong[0])
+        return [results[i] for i in range(len(states))]
+
+    def _send(
+        self,
+        k: int,
+        states: tuple[MDState, ...],
+        n_steps: int,
+        md: tuple[Any, ...],
+        length: float | None,
+        drivers: tuple[int, ...] | None,
+    ) -> None:
+        companion, version = self._companion(k), self.ensemble.version
+        new = self._versions[k] < 0
+        models = _models(self.ensemble) if new else None
+        stale = self._versions[k] != version
+        weights = tuple(m.weights_arrays() for m in self.ensemble.members) if stale else None
+        memory = self.memory / self.n
+        companion.send(
+            Leg(states, n_steps, md, length, drivers, version, memory, self.written, models, weights)
+        )
+        self._versions[k] = version
+
+    def _companion(self, k: int) -> Companion:
+        companion = self._companions[k]
+        if companion is None or companion.lost:
+            level = logging.INFO if k == 0 else logging.WARNING  # all of them say the same
+            companion = Companion("aims_pax.parallel.dynamics:Mover", self.threads, level=level)
+            self._companions[k], self._versions[k] = companion, -1
+        return companion
+
+
+class Mover:
+    """What a process keeps between legs: the ensemble, with the newest weights it was sent."""
+
+    def __init__(self) -> None:
+        from aims_pax.models.mace.serialisation import own_threads
+
+        own_threads()
+        os.nice(LOWER)  # where cores are scarce, reference calculations and training come first
+        self.ensemble: Ensemble | None = None
+
+    def __call__(self, leg: Leg, stop: Callable[[], bool]) -> list[Advance]:
+        from aims_pax.models import memory_budget
+
+        if leg.models is not None:
+            self.ensemble = _ensemble(leg.models)
+        assert self.ensemble is not None
+        if leg.weights is not None:
+            for member, arrays in zip(self.ensemble.members, leg.weights, strict=True):
+                member.set_weights_arrays(arrays)
+            self.ensemble.version += 1
+        memory_budget.allow(leg.memory, written=leg.written)
+        potential = self.ensemble.potential()
+        return advance(
+            leg.states, potential, leg.n_steps, leg.md,
+            stop=stop, length=leg.length, drivers=leg.drivers,
+        )  # fmt: skip
+
+
+def shares(sizes: Sequence[int], n: int) -> list[list[int]]:
+    """The trajectories of each of n processes, in ascending order: the largest first to whoever has least atoms.
+
+    >>> shares([9, 9, 21, 9], 2)
+    [[2], [0, 1, 3]]
+    """
+    load, parts = [0] * n, [[] for _ in range(n)]  # type: tuple[list[int], list[list[int]]]
+    for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        k = load.index(min(load))
+        parts[k].append(i)
+        load[k] += sizes[i]
+    return [sorted(part) for part in parts]
+
+
+@contextmanager
+def movers(settings: Settings, ensemble: Ensemble, trajectories: int) -> Iterator[Movers | None]:
+    """The processes that move trajectories, or None where this process does it alone.
+
+    It does with `executor: inline` (bit for bit reproducible), on a GPU, and where no core is left beside training.
+    """
+    n = moving_processes(settings, len(ensemble), trajectories)
+    if n <= 1:
+        yield None
+        return
+    from aims_pax.models import memory_budget
+
+    profile = settings.cluster.dynamics
+    threads = 1 if profile is None else profile.threads
+    with Movers(ensemble, n, threads, memory_budget.limit(), memory_budget.written()) as own:
+        log.info("molecular dynamics in %d processes", n)
+        own.warm()
+        yield own
+
+
+def _models(ensemble: Ensemble) -> Models:
+    from aims_pax.models.mace.serialisation import packed
+
+    return Models(ensemble.settings, tuple((m.name, m.seed, packed(m.model)) for m in ensemble.members))
+
+
+def _ensemble(models: Models) -> Ensemble:
+    """The members in another process, for predictions only: training goes on elsewhere."""
+    from aims_pax.models.mace import Ensemble
+    from aims_pax.models.mace.serialisation import unpacked
+
+    members = [unpacked(data, name, seed, models.settings) for name, seed, data in models.members]
+    return Ensemble(members, models.settings, None)

@@ -1,0 +1,110 @@
+"""Training in processes of its own, while the trajectories move on with the weights as they were.
+
+The members of this process do not change until a visit's result is taken; then all change at once, so that MD
+and snapshots only ever see whole versions.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from aims_pax.core.work import Train
+from aims_pax.parallel.core_allocation import processes
+from aims_pax.worker_process import Patience
+
+if TYPE_CHECKING:
+    from aims_pax.models.mace import Ensemble, MemberData, MemberResult
+    from aims_pax.models.mace.training_workers import Visited
+    from aims_pax.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class Beside:
+    """Visits under way outside. `seconds`: how long they took, visit by visit, for the account of time."""
+
+    def __init__(
+        self,
+        ensemble: Ensemble,
+        workers: int,
+        threads: int = 1,
+        devices: Sequence[str] = (),
+        memory: float = math.inf,
+    ) -> None:
+        from aims_pax.models.mace.training_workers import TrainingPool
+
+        self.ensemble = ensemble
+        self.pool = TrainingPool(workers, threads, devices, memory)
+        self.seconds = 0.0
+        self._stops: dict[Train, threading.Event] = {}
+        self._begun: dict[Train, float] = {}
+        self._patience = Patience(
+            "lower CLUSTER.training.workers, TRAINING.batch_size or MISC.memory_limit (mace.yaml)"
+        )
+
+    def begin(self, work: Train, data: Mapping[int, MemberData], **how: Any) -> Future[dict[int, Visited]]:
+        """A visit of the members `data` names, from their state as it is now. Keywords as `Ensemble.train`."""
+        self._stops[work] = stop = threading.Event()
+        self._begun[work] = time.monotonic()
+        return self.ensemble.train_elsewhere(self.pool, data, work.epochs, stop=stop.is_set, **how)
+
+    def finish(self, work: Train, future: Future[dict[int, Visited]]) -> list[MemberResult] | None:
+        """Take the result in. None when a process died and the visit is to be repeated.
+
+        Raises SetupError when they keep dying.
+        """
+        from aims_pax.models.mace.training_workers import WorkerLost
+
+        self._stops.pop(work)
+        self.seconds += time.monotonic() - self._begun.pop(work)
+        try:
+            visited = future.result()
+        except WorkerLost as error:
+            self._patience.lost(error)
+            if error.killed:
+                self.pool.shrink()
+            smaller = ", with half the memory for each process" if error.killed else ""
+            log.warning("%s: the visit is repeated%s", error, smaller)
+            return None
+        self._patience.answered()
+        return self.ensemble.take(visited)
+
+    def drop(self, work: Train) -> None:
+        """Its result is not wanted any more; the processes stop at their next batch."""
+        self._stops.pop(work).set()
+        self._begun.pop(work)
+
+
+def _half() -> float:
+    """Bytes: half of what evaluations may take on the CPU is for training, half is left for the dynamics."""
+    from aims_pax.models import memory_budget
+
+    half = memory_budget.limit() / 2
+    memory_budget.allow(half, written=memory_budget.written())
+    return half
+
+
+@contextmanager
+def beside(settings: Settings, ensemble: Ensemble) -> Iterator[Beside | None]:
+    """What trains elsewhere, or None where training and MD take turns in this process.
+
+    They take turns with `executor: inline` (bit for bit reproducible), on one core, and on a single GPU.
+    """
+    profile = settings.cluster.training
+    devices = () if profile is None or profile.devices is None else profile.devices
+    n = processes(settings, len(ensemble))
+    if n == 0:
+        yield None
+        return
+    own = Beside(ensemble, n, 1 if profile is None else profile.threads, devices, _half())
+    log.info("training in %d process%s beside the dynamics", n, "" if n == 1 else "es")
+    with own.pool:
+        own.pool.warm()
+        yield own

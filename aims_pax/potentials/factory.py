@@ -1,0 +1,229 @@
+"""The potentials a configuration names: a foundation model, a built-in calculator, or what a user's own call gives."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aims_pax.errors import SettingsError, SetupError
+from aims_pax.frames import Frame, Label
+from aims_pax.potential import (
+    Bound,
+    CalculatorPotential,
+    LabelsBound,
+    Potential,
+    calculate,
+    full,
+    load_factory,
+    made_by,
+)
+from aims_pax.settings.augment import Call
+from aims_pax.settings.calculator_conventions import arguments, conventions_of, dressed, refusal, without
+
+log = logging.getLogger(__name__)
+
+BATCH = 64  # structures a graph-pes model is given at once
+
+
+def make_potential(
+    calculator: Call | str,
+    folder: Path,
+    where: str = "model.calculator",
+    device: str | None = None,
+    dtype: str = "float32",
+) -> Potential:
+    """What a spelling of a potential means: a foundation model, or what a call gives, an ASE calculator or a
+    `Potential`.
+
+    folder: where the user's own modules and files are. where: the key it stands at. device, dtype: of a foundation
+    model, the GPU if there is one. Raises SettingsError naming the key, SetupError.
+    """
+    try:
+        return _named(calculator, folder, device, dtype, where)
+    except SettingsError as error:
+        said = str(error).replace("model.calculator", where, 1)
+        raise SettingsError(said if said.startswith(where) else f"{where}: {said}") from error
+
+
+def _named(calculator: Call | str, folder: Path, device: str | None, dtype: str, where: str) -> Potential:
+    if isinstance(calculator, str):
+        return _foundation(calculator, folder, device, dtype, where)
+    made = _made(calculator, folder)
+    if isinstance(made, Potential):
+        return made
+    if not hasattr(made, "calculate") or not hasattr(made, "implemented_properties"):
+        raise SettingsError(
+            f"model.calculator: {calculator.target} gave a {type(made).__name__}, expected an ASE calculator"
+        )
+    if not calculator.called:  # an object of the user's: it knows its charge
+        return CalculatorPotential(lambda: made)
+    electrons = ElectronsOf(
+        calculator.target, calculator.kwargs, folder, where,
+        lambda kwargs: _made(replace(calculator, kwargs=kwargs), folder), lambda: made,
+    )  # fmt: skip
+    return CalculatorPotential(lambda: made, electrons)
+
+
+def calculator_potential(factory: str, kwargs: Mapping[str, Any], folder: Path, where: str) -> Potential:
+    """The calculator of `{factory, kwargs}` as a potential, a fresh one for each structure.
+
+    where: the key it stands at. Raises SettingsError for a factory that cannot be found.
+    """
+    make = load_factory(factory, folder)
+    plain = made_by(make, factory, dict(kwargs))
+    electrons = ElectronsOf(
+        factory, kwargs, folder, where, lambda kwargs: made_by(make, factory, kwargs)(), plain, fresh=True
+    )
+    return CalculatorPotential(plain, electrons)
+
+
+class ElectronsOf:
+    """How a calculator that moves atoms learns of their charge and spin.
+
+    What it cannot be given is said once and left aside: such a potential proposes structures, it labels none.
+    make: makes one with other keyword arguments. plain: makes the one of the settings. fresh: another one each time.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        kwargs: Mapping[str, Any],
+        folder: Path,
+        where: str,
+        make: Callable[[dict[str, Any]], Any],
+        plain: Callable[[], Any],
+        fresh: bool = False,
+    ) -> None:
+        self.target, self.kwargs, self.where = target, kwargs, where
+        self._make, self._plain, self._fresh = make, plain, fresh
+        callable_ = _BUILT_IN[target] if target in _BUILT_IN else load_factory(target, folder)
+        self.how = conventions_of(target, callable_)
+        self._known: dict[tuple[float | None, int | None], Any] = {}
+        self._said: set[str] = set()
+
+    def maker(self, frame: Frame) -> Callable[[], Any]:
+        """What makes a calculator for the charge and spin of this frame."""
+        if (text := refusal(frame, self.kwargs, self.how, self.target)) is not None:
+            if text not in self._said:
+                self._said.add(text)
+                log.warning("%s: %s; it moves the atoms all the same", self.where, text.partition("; ")[0])
+            return self._plain
+        kwargs = arguments(self.kwargs, frame, self.how, self.target)
+        if kwargs == dict(self.kwargs):
+            return self._plain
+        if self._fresh:
+            return lambda: self._make(kwargs)
+        key = (frame.charge, frame.spin)
+        if key not in self._known:
+            self._known[key] = self._make(kwargs)
+        return lambda: self._known[key]
+
+    def of_atom(self, frame: Frame) -> Label:
+        """The label of an isolated atom, which has a charge and spin of its own, whatever kwargs say of the others."""
+        kwargs = without(without(self.kwargs, self.how.charge), self.how.spin)
+        if refusal(frame, kwargs, self.how, self.target) is None:
+            kwargs = arguments(kwargs, frame, self.how, self.target)
+        return calculate(self.dressed(frame), self._make(kwargs))
+
+    def dressed(self, frame: Frame) -> Frame:
+        """The frame with the initial charges and moments that the calculator sums."""
+        return dressed(frame, self.how)
+
+
+def _made(value: Any, folder: Path) -> Any:
+    """Every Call in the value called, inner ones first."""
+    if isinstance(value, list):
+        return [_made(v, folder) for v in value]
+    if isinstance(value, dict):
+        return {k: _made(v, folder) for k, v in value.items()}
+    if not isinstance(value, Call):
+        return value
+    if not value.called:
+        return _object(value.target, folder)
+    make = _BUILT_IN[value.target] if value.target in _BUILT_IN else load_factory(value.target, folder)
+    args, kwargs = [_made(a, folder) for a in value.args], _made(dict(value.kwargs), folder)
+    try:
+        return make(*args, **kwargs)
+    except TypeError as error:
+        raise SettingsError(f"model.calculator: {value.target}: {error}") from error
+
+
+def _object(target: str, folder: Path) -> Any:
+    """Something of a module that is meant itself, not called."""
+    if target in _BUILT_IN:
+        raise SettingsError(
+            f"model.calculator: +{target}: write +{target}(), or +{target}: {{…}} with arguments"
+        )
+    load_factory(f"{target}.__class__", folder)  # imports the module, and says what is missing
+    module, _, name = target.partition(":")
+    return functools.reduce(getattr, name.split("."), sys.modules[module])
+
+
+def _foundation(size_or_path: str, folder: Path, device: str | None, dtype: str, where: str) -> Potential:
+    import torch
+
+    from aims_pax.models.mace import foundation
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return foundation.load(size_or_path, device, dtype, folder, key=where)
+    except SettingsError as error:
+        said = str(error).removeprefix("initial_foundational_size: ")
+        raise SettingsError(f"model.calculator: {said}; calculators of your own begin with a +") from error
+
+
+def lennard_jones(**arguments: float) -> Any:
+    """ASE's Lennard-Jones calculator; without arguments ε = 1 eV, σ = 1 Å, cut at 3 σ."""
+    from ase.calculators.lj import LennardJones
+
+    return LennardJones(**arguments)
+
+
+class GraphPes:
+    """A graph-pes model as a `Potential`: all structures in batches. calculator: graph-pes' own."""
+
+    def __init__(self, calculator: Any) -> None:
+        self.calculator = calculator
+
+    def labels(self, frames: Sequence[Frame]) -> list[Label]:
+        labels: dict[int, Label] = {}
+        for periodic in (True, False):
+            chosen = [k for k, frame in enumerate(frames) if frame.periodic == periodic]
+            wanted = ["energy", "forces", *(["stress"] if periodic else [])]
+            said = self.calculator.calculate_all([frames[k].to_atoms() for k in chosen], wanted, BATCH)
+            for k, results in zip(chosen, said, strict=True):
+                stress = full(results["stress"]) if periodic else None
+                labels[k] = Label(float(results["energy"]), np.array(results["forces"], float), stress)
+        return [labels[k] for k in range(len(frames))]
+
+    def bind(self, frames: Sequence[Frame]) -> Bound:
+        return LabelsBound(self.labels, frames)
+
+
+def graph_pes_calculator(path: str) -> Potential:
+    """A graph-pes model, on the GPU if there is one. Raises SetupError without the extra `graph-pes`."""
+    try:
+        from graph_pes.models import load_model
+    except ImportError as error:
+        raise SetupError(
+            f"+graph_pes_calculator needs graph-pes ({error}): pip install 'aims-pax[graph-pes]'"
+        ) from error
+    import torch
+
+    if not Path(path).is_file():
+        raise SettingsError(f"model.calculator: +graph_pes_calculator: path: {path}: no such file")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return GraphPes(load_model(path).to(device).ase_calculator(skin=0.0))
+
+
+_BUILT_IN: dict[str, Callable[..., Any]] = {
+    "lennard_jones": lennard_jones,
+    "graph_pes_calculator": graph_pes_calculator,
+}

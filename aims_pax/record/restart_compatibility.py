@@ -1,0 +1,253 @@
+"""What a folder's data was made with: compared when a run is continued with other settings.
+
+Harmless differences (limits, temperature, cluster, logging, more trajectories, added geometries) are shown and
+apply. Those that would mix data that do not belong together are refused with the way out. The files a run begins
+with may change until it has taken them in: a file that was refused can be replaced by a good one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from aims_pax.dataset import ENTRIES, POOL
+from aims_pax.errors import RestartError
+from aims_pax.record.folder import RunFolder
+from aims_pax.record.provenance import flat
+from aims_pax.systems import System
+
+log = logging.getLogger(__name__)
+
+BEGUN_WITH = "aimsPAX.ACTIVE_LEARNING.initial_"
+STRESS = "mace.GENERAL.compute_stress"
+# (what the key begins with, why another value would mix what does not fit)
+FIXED = (
+    ("mace.ARCHITECTURE", "the weights in restart/ belong to the old architecture"),
+    ("mace.GENERAL.name_exp", "models, losses and checkpoints are named after it"),
+    ("mace.GENERAL.seed", "the members are named after their seeds"),
+    ("mace.GENERAL.default_dtype", "the weights in restart/ have the old precision"),
+    (STRESS, "frames labelled so far were asked for the old set of labels"),
+    (
+        "aimsPAX.INITIAL_DATASET_GENERATION.ensemble_size",
+        "the data has been dealt to the old number of members",
+    ),
+    ("aimsPAX.ACTIVE_LEARNING.ensemble_size", "the data has been dealt to the old number of members"),
+    ("aimsPAX.ACTIVE_LEARNING.seeds_tags_dict", "the members are named after their seeds"),
+    ("aimsPAX.MISC.charge", "structures with another charge are other structures"),
+    ("aimsPAX.MISC.spin", "structures with another spin are other structures"),
+    (BEGUN_WITH, "the run began with the old files"),
+)
+METHOD = "reference method"  # its hash; what it stands for is written in data/labels/<hash>/method.json
+WAY_OUT = (
+    "Undo the change; or begin in an empty folder, where ACTIVE_LEARNING.initial_train_dataset can read "
+    "{data} of this one"
+)
+AGAIN = "; or label this data again with the new method: aims-PAX-recalc {data}"
+CONTENTS = {  # of the method, hashes of
+    "REFERENCE.species": "the species files",
+    "REFERENCE.source": "the module of REFERENCE.factory",
+}
+CONTENT = "REFERENCE.contents."  # hashes of the modules and files of a calculator, by their names
+_CALLED = {"zero_moments": "initial moments of zero", "masses": "masses"}
+FOLDERS = ("mace.GENERAL.model_dir", "mace.GENERAL.loss_dir", "mace.GENERAL.checkpoints_dir")
+NO_LABEL = ("aimsPAX.CLUSTER", "aimsPAX.MISC", "mace.MISC", *FOLDERS)
+SILENT = ("aimsPAX.MISC.path_to_geometry", "aimsPAX.REFERENCE")  # told by geometries and method below
+
+
+def compare(
+    folder: RunFolder, effective: Mapping[str, Any], method: str, geometries: Mapping[str, str]
+) -> None:
+    """Show what changed since this folder's last run and remember the new values.
+
+    effective: the complete settings. method: hash of the reference method. geometries: {name: frame id}.
+    Raises RestartError when the change would mix data that do not belong together.
+    """
+    path = folder.restart / "settings.json"
+    told = {**flat(effective), METHOD: method}
+    now = {"format": 1, "settings": told, "geometries": dict(geometries)}
+    refuse_changes(folder, effective, method, geometries)
+    before = _read(path)
+    if before is not None:
+        for key, old, new in _changes(before["settings"], told):
+            if not key.startswith(SILENT):
+                log.info("changed since the last run: %s: %s → %s", key, old, new)
+        for name in [n for n in geometries if n not in before["geometries"]]:
+            log.info("new geometry since the last run: %s", name)
+        now["geometries"] = {**before["geometries"], **geometries}
+    if before != now:
+        folder.write_text(path, json.dumps(now, indent=1) + "\n")
+
+
+def remember(folder: RunFolder, effective: Mapping[str, Any]) -> str:
+    """Twelve hex digits of the settings that a label was made under; what they stand for is kept beside the data.
+
+    Settings of the cluster, of logs and of where files lie do not count: they change no label.
+    """
+    told = {k: v for k, v in flat(effective).items() if not k.startswith(NO_LABEL)}
+    text = json.dumps(told, sort_keys=True, indent=1) + "\n"
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    path = folder.data / "settings" / f"{digest}.json"
+    if not path.exists():
+        folder.write_text(path, text)
+    return digest
+
+
+def has_snapshots(folder: RunFolder) -> bool:
+    """Whether a stage of this run can be continued."""
+    return any(folder.restart.glob("*/state-*.npy"))
+
+
+def refuse_changes(
+    folder: RunFolder, effective: Mapping[str, Any], method: str, geometries: Mapping[str, str]
+) -> None:
+    """Raise RestartError when a change since this folder's last run would mix data; nothing is written."""
+    before = _read(folder.restart / "settings.json")
+    if before is None:
+        return
+    told = {**flat(effective), METHOD: method}
+    other = list(_other_method(folder, before["settings"], told))
+    refused = [
+        *other,
+        *_refused(before["settings"], told, _took_in(folder)),
+        *_moved(before["geometries"], geometries),
+    ]
+    if refused:
+        raise RestartError(
+            "this folder was begun with other settings:\n  "
+            + "\n  ".join(refused)
+            + "\n"
+            + _way_out(folder, bool(other))
+        )
+
+
+def as_begun(folder: RunFolder, systems: Sequence[System]) -> tuple[System, ...]:
+    """The systems as this folder's run began with them, so that its labels stay labels of the same structures.
+
+    Earlier versions read neither masses nor initial moments of zero; such a run goes on without them, and says so.
+    """
+    before = _read(folder.restart / "settings.json")
+    known = {} if before is None else before["geometries"]
+    return tuple(_as_known(system, known.get(system.name)) for system in systems)
+
+
+def _as_known(system: System, frame_id: str | None) -> System:
+    if frame_id in (None, system.frame.id):
+        return system
+    for names in (("zero_moments",), ("masses",), ("zero_moments", "masses")):
+        older = replace(system.frame, **dict.fromkeys(names))  # type: ignore[arg-type]
+        if older.id == frame_id:
+            log.warning(
+                "geometry %s: this run began with a version that lost its %s; it continues without; begin in an "
+                "empty folder to have them", system.name, " and ".join(_CALLED[n] for n in names),
+            )  # fmt: skip
+            return replace(system, frame=older)
+    return system
+
+
+def _way_out(folder: RunFolder, other_method: bool) -> str:
+    """What can be done instead, with a file of labelled structures that is there."""
+    data = folder.results / "training.xyz"
+    data = data if data.exists() else folder.data / POOL
+    if not data.exists():
+        return "Undo the change; or begin in an empty folder"
+    name = data.relative_to(folder.root) if data.is_relative_to(folder.root) else data
+    return (WAY_OUT + (AGAIN if other_method else "")).format(data=name)
+
+
+def _took_in(folder: RunFolder) -> bool:
+    """The run has data, or a stage of it has begun."""
+    entries = folder.data / ENTRIES
+    return (entries.exists() and entries.stat().st_size > 0) or has_snapshots(folder)
+
+
+def _refused(old: Mapping[str, Any], new: Mapping[str, Any], took_in: bool) -> Iterator[str]:
+    for key, before, after in _changes(old, new):
+        for prefix, why in FIXED:
+            if key.startswith(prefix) and (took_in or prefix != BEGUN_WITH):
+                yield f"{key}: {before} → {after}: {why}"
+
+
+def _other_method(folder: RunFolder, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """What of the reference another method is due to, key by key; its hashes where nothing tells more."""
+    if METHOD not in old or old[METHOD] == new[METHOD]:
+        return
+    why = "labels of two reference methods do not fit together"
+    known = [_described(folder.data / "labels" / str(settings[METHOD])) for settings in (old, new)]
+    if not all(known):  # data/labels was removed: by the settings
+        known = [_reference(settings) for settings in (old, new)]
+    before, after = known
+    recorded = any(k.startswith(CONTENT) for k in before)
+    keys = [
+        k
+        for k in dict.fromkeys([*before, *after])
+        if before.get(k) != after.get(k) and (recorded or not k.startswith(CONTENT))
+    ]
+    if not keys and not recorded and any(k.startswith(CONTENT) for k in after):
+        return  # begun by a version that did not record what is in these files
+    for key in keys:
+        if key in CONTENTS:
+            yield f"{CONTENTS[key]}: changed contents: {why}"
+        elif key.startswith(CONTENT):
+            yield f"{key.removeprefix(CONTENT)}, which the reference is made from: changed contents: {why}"
+        else:
+            yield f"{key}: {before.get(key, 'not set')} → {after.get(key, 'not set')}: {why}"
+    if not keys and old.get(STRESS) == new.get(STRESS):
+        yield f"{METHOD}: {old[METHOD]} → {new[METHOD]}: {why}"
+
+
+def _described(folder: Path) -> dict[str, str]:
+    """A method as its labels describe it, flat; empty when that cannot be read."""
+    try:
+        stored = json.loads((folder / "method.json").read_text(encoding="utf-8"))
+        control = stored.pop("control", [])
+        stored.pop("stress", None)  # GENERAL.compute_stress, which is compared itself
+        told = flat({"REFERENCE": stored})
+        found = {k: v for k, v in told.items() if k != "REFERENCE.method" and v != "{}"}
+        for name, *values in control:  # keywords may be repeated
+            key = f"control.in: {name}"
+            found[key] = " | ".join([*([found[key]] if key in found else []), " ".join(map(str, values))])
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+    return found
+
+
+def _reference(settings: Mapping[str, Any]) -> dict[str, str]:
+    """What the settings say of the reference."""
+    section = "aimsPAX.REFERENCE"
+    return {k.removeprefix("aimsPAX."): v for k, v in settings.items() if k.startswith(section) and v != "{}"}
+
+
+def _moved(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
+    for name in sorted(old.keys() & new.keys()):
+        if old[name] != new[name]:
+            yield f"geometry {name}: another structure under the old name; give the new one a name of its own"
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Keys with different values. One that only one side has (another version of aims-PAX, a section added) is new."""
+    for key in dict.fromkeys([*old, *new]):
+        if key in old and key in new and old[key] != new[key]:
+            yield key, old[key], new[key]
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if stored["format"] > 1:
+            raise RestartError(
+                f"{path} was written by a newer aims-PAX; install that version or use another folder"
+            )
+        if not isinstance(stored["settings"], dict) or not isinstance(stored["geometries"], dict):
+            raise TypeError("settings and geometries must be tables")
+    except (ValueError, KeyError, TypeError) as error:
+        raise RestartError(
+            f"{path} cannot be read ({error}); remove it to go on with the present settings"
+        ) from error
+    return stored

@@ -1,0 +1,143 @@
+"""How wrong the delivered model is: per system, per element, and whether its uncertainty can be believed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+
+from aims_pax.frames import Array
+from aims_pax.report.formatting import misses
+from aims_pax.report.predictions import chosen
+from aims_pax.report.run_record import RunRecord
+
+Arrays = Mapping[str, NDArray[Any]]
+NAMES = {"train": "training", "valid": "validation", "test": "test", "test set": "given test set"}
+UNSEEN = ("test", "test set")  # what no decision has looked at
+MEASURES = ("energy MAE", "energy RMSE", "force MAE", "force RMSE", "stress MAE", "stress RMSE")
+
+
+@dataclass(frozen=True)
+class ErrorRow:
+    """Errors of a group of frames. Energies eV/atom, forces eV/Å, stress eV/Å³; NaN where there is none."""
+
+    split: str
+    group: str
+    frames: int
+    atoms: int
+    energy_mae: float
+    energy_rmse: float
+    force_mae: float
+    force_rmse: float
+    stress_mae: float
+    stress_rmse: float
+
+
+def by_system(arrays: Arrays) -> list[ErrorRow]:
+    """One row a split and system, and one for all systems together when there are several."""
+    rows = []
+    for split in _splits(arrays):
+        here = arrays["split"] == split
+        systems = sorted(set(arrays["system"][here].tolist()))
+        rows += [_row(split, s, chosen(arrays, here & (arrays["system"] == s))) for s in systems]
+        if len(systems) > 1:
+            rows.append(_row(split, "all", chosen(arrays, here)))
+    return rows
+
+
+def by_element(arrays: Arrays) -> list[ErrorRow]:
+    """One row a split and element: forces only."""
+    rows = []
+    for split in _splits(arrays):
+        part = chosen(arrays, arrays["split"] == split)
+        wrong = part["forces"] - part["true_forces"]
+        owner = np.repeat(np.arange(len(part["n_atoms"])), part["n_atoms"])
+        for z in np.unique(part["numbers"]):
+            mine = part["numbers"] == z
+            e = wrong[mine]
+            frames = len(np.unique(owner[mine]))
+            nan = math.nan
+            rows.append(
+                ErrorRow(split, chemical_symbols[z], frames, len(e), nan, nan, _mae(e), _rmse(e), nan, nan)
+            )
+    return rows
+
+
+def held_out(arrays: Arrays) -> tuple[str, dict[str, NDArray[Any]]]:
+    """The most trustworthy rows there are, and what they are called: test frames, else validation frames."""
+    unseen = np.isin(arrays["split"], UNSEEN)
+    if unseen.any():
+        return "test frames", chosen(arrays, unseen)
+    valid = arrays["split"] == "valid"
+    return ("validation frames", chosen(arrays, valid)) if valid.any() else ("", {})
+
+
+def untested(run: RunRecord) -> str:
+    """That the run drew fewer test frames than n_test asks for; "" when it did not, or has not ended."""
+    wanted = run.setting("ACTIVE_LEARNING.n_test", "0")
+    explored = any(s.name == "explore" and s.stopped for s in run.stages)
+    return misses(len(run.splits.get("test", ())), int(wanted)) if explored and wanted.isdigit() else ""
+
+
+@dataclass(frozen=True)
+class Honesty:
+    """Spread against error. rank: Spearman's ρ; ratio: rms error / rms spread (1: honest)."""
+
+    spread: Array
+    error: Array
+    rank: float
+    ratio: float
+
+
+def honesty(spread: Array, error: Array) -> Honesty:
+    """Compare predicted with true errors (K,), both positive; what is not finite is left out."""
+    good = np.isfinite(spread) & np.isfinite(error) & (spread > 0)
+    spread, error = spread[good], error[good]
+    if len(spread) < 3 or np.ptp(spread) == 0 or np.ptp(error) == 0:
+        return Honesty(spread, error, math.nan, math.nan)
+    rank = float(np.corrcoef(_ranks(spread), _ranks(error))[0, 1])
+    return Honesty(spread, error, rank, math.sqrt(float((error**2).mean() / (spread**2).mean())))
+
+
+def atomic_errors(arrays: Arrays) -> tuple[Array, Array]:
+    """(σ_a, e_a) in eV/Å, each (A,): spread and e_a = sqrt( 1/3 Σ_k (F_ak − F_ak^ref)² ), which σ_a predicts."""
+    wrong = arrays["forces"] - arrays["true_forces"]
+    return arrays["atomic_sd"], np.sqrt((wrong**2).mean(axis=1))
+
+
+def _ranks(values: Array) -> Array:
+    """Ranks from 0, equal values sharing the mean of theirs."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    ranks: Array = (ends - (counts + 1) / 2)[inverse]
+    return ranks
+
+
+def _splits(arrays: Arrays) -> list[str]:
+    present = set(arrays["split"].tolist())
+    order = [s for s in ("test set", "test", "valid", "train") if s in present]
+    return order + sorted(present - set(order))
+
+
+def _row(split: str, group: str, part: Arrays) -> ErrorRow:
+    energy = (part["energy"] - part["true_energy"]) / part["n_atoms"]
+    force = part["forces"] - part["true_forces"]
+    stress = part["stress"] - part["true_stress"]
+    stress = stress[np.isfinite(stress)]
+    n, atoms = len(energy), int(part["n_atoms"].sum())
+    return ErrorRow(
+        split, group, n, atoms, _mae(energy), _rmse(energy), _mae(force), _rmse(force), _mae(stress), _rmse(stress)
+    )  # fmt: skip
+
+
+def _mae(errors: Array) -> float:
+    return float(np.abs(errors).mean()) if errors.size else math.nan
+
+
+def _rmse(errors: Array) -> float:
+    return math.sqrt(float((errors**2).mean())) if errors.size else math.nan

@@ -1,0 +1,197 @@
+"""What a run has come to in a few numbers: the head of the page, its costs, and the same as plain JSON."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from aims_pax.report import label_counts
+from aims_pax.report.accuracy import atomic_errors, by_system, held_out, honesty
+from aims_pax.report.formatting import DOING, STAGES, compact, counted, duration, milli, number
+from aims_pax.report.run_record import Epoch, RunRecord
+from aims_pax.report.run_verdict import verdict
+
+SLOT = re.compile(r"(?:--ntasks(?:-per-node)?[= ]|(?:^|\s)-(?:n|np)[= ]?)(\d+)")
+
+IDLE = {"paused": "paused", "stopped": "stopped in between"}  # what is no work
+
+
+def story(run: RunRecord) -> str:
+    """One line: where the run stands, on what."""
+    systems = ", ".join(run.geometries[:6]) + (" …" if len(run.geometries) > 6 else "")
+    last = run.stages[-1] if run.stages else None
+    parts = [counted(len(run.geometries), "system") + (f": {systems}" if systems else "")]
+    if last is not None:
+        name = STAGES.get(last.name, last.name)
+        parts.append(
+            f"{name}: {last.stopped}" if last.stopped and run.state != "finished" else f"last stage: {name}"
+        )
+    if run.state == "running":
+        now: dict[str, int] = {}
+        for t in run.trajectories:
+            now[t.status] = now.get(t.status, 0) + 1
+        parts += [f"{n} {status}" for status, n in now.items()]
+        parts.append(f"heard {duration(max(0.0, time.time() - run.heard))} ago")
+    return " · ".join(parts)
+
+
+def errors(run: RunRecord) -> tuple[float, float, str]:
+    """(force MAE eV/Å, energy MAE eV/atom, on what): of the delivered model, else of the last training visit."""
+    if run.predictions:
+        name, part = held_out(run.predictions)
+        if part:
+            rows = by_system(part | {"split": np.full(len(part["n_atoms"]), "all")})
+            row = rows[-1]
+            return row.force_mae, row.energy_mae, f"{row.frames} {name}"
+    best = [e for epochs in run.losses.values() for e in kept_epochs(run, epochs)]
+    if best:
+        chosen = min(best, key=lambda e: e.valid_loss if math.isfinite(e.valid_loss) else math.inf)
+        return chosen.force_mae, chosen.energy_mae, "validation frames"
+    last = [epochs[-1] for epochs in run.losses.values() if epochs]
+    if last:
+        force, energy = (float(np.mean([getattr(e, k) for e in last])) for k in ("force_mae", "energy_mae"))
+        return force, energy, "validation frames, mean of the models"
+    return math.nan, math.nan, ""
+
+
+def kept_epochs(run: RunRecord, epochs: Sequence[Epoch]) -> list[Epoch]:
+    """The epoch of the last training whose weights the core kept: its number is the core's, not the lowest loss's.
+
+    An improvement below ACTIVE_LEARNING.margin keeps the earlier weights. [] while none was kept.
+    """
+    last = [e for e in epochs if e.stage == "converge"]
+    return [last[c.best_epoch - 1] for c in run.convergence
+            if c.epochs == len(last) and 0 < c.best_epoch <= len(last)
+            and _same(last[c.best_epoch - 1].force_mae, c.best_mae)]  # fmt: skip
+
+
+def _same(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=1e-6)
+
+
+def wall_seconds(run: RunRecord) -> float:
+    """Time during which the run was at work, s."""
+    return math.fsum(v for k, v in run.shares().items() if k not in IDLE)
+
+
+def slots(run: RunRecord) -> int | None:
+    """MPI processes of one reference calculation as CLUSTER.launch_str or the Slurm header name them."""
+    for key in ("CLUSTER.launch_str", "CLUSTER.slurm_str"):
+        found = SLOT.search(run.setting(key))
+        if found:
+            return int(found[1])
+    return None
+
+
+def key_numbers(run: RunRecord) -> list[tuple[str, str, str]]:
+    """(value, unit, what it is) for the tiles of the page."""
+    force, energy, on = errors(run)
+    stages, most = label_counts.by_stage(run), label_counts.budget(run)
+    failed = sum(run.failures.values())
+    parts = [f"{n.labelled} {stage}" for stage, n in stages.items() if n.asked]
+    tiles = [(str(run.labelled), "labels", " + ".join(parts) if parts else "none asked for yet")]
+    if math.isfinite(most):
+        asked = stages[label_counts.ACTIVE]
+        words = f"max_labels, asked for in active learning: {asked.labelled} labelled, {asked.failed} failed"
+        words += f", {asked.pending} on the way" if asked.pending else ""
+        tiles.append((str(asked.asked), f"of {most:g}", words))
+    if frames := label_counts.frames_line(run):
+        tiles.append((str(len({f for split in run.splits.values() for f in split})), "frames", frames))
+    if math.isfinite(force):
+        tiles.append((milli(force), "meV/Å", f"force MAE · {on}"))
+        tiles.append((milli(energy), "meV/atom", f"energy MAE · {on}"))
+    if run.predictions:
+        _, part = held_out(run.predictions)
+        h = honesty(*atomic_errors(part)) if part else None
+        if h is not None and math.isfinite(h.rank):
+            tiles.append((f"{h.rank:.2f}", "ρ", "spread against the delivered model's error, 1 is perfect"))
+    tiles.append((*compact(wall_seconds(run)), "at work"))
+    tiles.append(
+        (*compact(run.reference_seconds), f"in {counted(run.calculations, 'reference calculation')}")
+    )
+    if failed or run.pending:
+        tiles.append(
+            (
+                str(failed),
+                "failed",
+                f"{counted(run.pending, 'label')} on the way" if run.pending else "reference calculations",
+            )
+        )
+    return tiles
+
+
+def ledger(run: RunRecord) -> list[tuple[str, str]]:
+    """The costs, one line each."""
+    shares, wall = run.shares(), wall_seconds(run)
+    seconds = [c.seconds for c in run.calls if math.isfinite(c.seconds)]
+    failed, cores = sum(run.failures.values()), slots(run)
+    own = len(seconds)
+    rows = [
+        ("reference calculations in the store", str(run.calculations)),
+        ("… of the labels above", str(own)),
+        ("… others: isolated atoms, sampling on the reference, other commands", str(run.calculations - own)),
+        ("answered from the store, not calculated again", str(run.reused)),
+        ("failed", str(failed)),
+        ("time inside finished reference calculations", duration(run.reference_seconds)),
+    ]
+    if seconds:
+        rows.append(
+            (
+                "one of them: median · longest",
+                f"{duration(float(np.median(seconds)))} · {duration(max(seconds))}",
+            )
+        )
+    if cores:
+        hours = run.reference_seconds * cores / 3600
+        rows.append((f"core hours of the reference ({cores} processes each, from CLUSTER)", number(hours)))
+    hosts = {c.host for c in run.calls if c.host}
+    if hosts:
+        rows.append(("hosts that calculated", str(len(hosts))))
+    rows.append(("the run was at work", duration(wall)))
+    for kind, words in DOING.items():
+        if shares.get(kind, 0) > 0.5:
+            rows.append((f"… {words}", duration(shares[kind])))
+    for kind, words in IDLE.items():
+        if shares.get(kind, 0) > 0.5:
+            rows.append((f"besides: {words}", duration(shares[kind])))
+    return [(words, value.replace(" ", "\u00a0")) for words, value in rows]
+
+
+def summary(run: RunRecord) -> dict[str, Any]:
+    """The head of the page as plain values; energies eV/atom, forces eV/Å, times s; None where unknown."""
+    force, energy, on = errors(run)
+    said = verdict(run)
+
+    def plain(value: float) -> float | None:
+        return value if math.isfinite(value) else None
+
+    return {
+        "name": run.name,
+        "state": run.state,
+        "aims_pax": run.version,
+        "systems": list(run.geometries),
+        "stages": {s.name: s.stopped for s in run.stages},
+        "verdict": {"kind": said.kind, "text": said.text},
+        "labels": run.labelled,
+        "labels_by_stage": {
+            stage: {**vars(n), "asked": n.asked} for stage, n in label_counts.by_stage(run).items()
+        },
+        "frames": label_counts.frames(run),
+        "pending": run.pending,
+        "reused": run.reused,
+        "failed": dict(run.failures),
+        "data": run.counts(),
+        "force_mae_eV_A": plain(force),
+        "energy_mae_eV_atom": plain(energy),
+        "errors_on": on,
+        "wall_s": round(wall_seconds(run), 3),
+        "device_s": {k: round(v, 3) for k, v in run.shares().items()},
+        "reference_calculations": run.calculations,
+        "reference_s": round(run.reference_seconds, 3),
+        "models": list(run.results),
+    }

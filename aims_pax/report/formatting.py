@@ -1,0 +1,100 @@
+"""Numbers, times and states as a person reads them."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from aims_pax.report.time_left import DOING as DOING
+from aims_pax.report.time_left import duration as duration
+from aims_pax.report.time_left import rounded as rounded
+
+ORDERS, ROUGHLY = 0.7, 0.4  # rank correlations from which on an uncertainty orders errors well, roughly
+HONEST = 1.5  # factor between error and spread up to which a spread is called honest
+BEST = (
+    "the last epoch whose validation loss was better than the best before by more than ACTIVE_LEARNING.margin; its "
+    "force error need not be the lowest one"
+)
+STATES = {
+    "starting": "starting",
+    "running": "running",
+    "finished": "finished",
+    "stopped": "stopped, not finished",
+    "killed": "killed, not finished",
+}
+STAGES = {
+    "initial": "initial dataset",
+    "converge-initial": "convergence on the initial dataset",
+    "train-given": "training on the given data",
+    "explore": "active learning",
+    "converge": "convergence",
+    "recalculate": "recalculation",
+    "active learning": "active learning",
+    "given": "given data",
+}
+
+
+def compact(seconds: float) -> tuple[str, str]:
+    """(`3.4`, `min`): a duration in one unit."""
+    for unit, size in (("s", 1.0), ("min", 60.0), ("h", 3600.0), ("d", 86400.0)):
+        if seconds < 99.5 * size or unit == "d":
+            return number(seconds / size, 2 if seconds < 99.5 * size else 3), unit
+    return "—", ""
+
+
+def moment(seconds: float) -> str:
+    """Local date and time, `—` when unknown."""
+    if not math.isfinite(seconds) or seconds <= 0:
+        return "—"
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Some significant digits without exponents where possible; `—` for none."""
+    if not math.isfinite(value):
+        return "—"
+    if value == 0 or not 1e-4 <= abs(value) < 1e6:
+        return f"{value:.{digits}g}"
+    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:.{min(places, 6)}f}"
+
+
+def milli(value: float, digits: int = 3) -> str:
+    """A value in thousandths of its unit."""
+    return number(1000 * value, digits)
+
+
+DELIVERED, MEAN = "the delivered model", "the committee mean"  # whose error a spread is compared with
+
+
+def worth(rank: float, ratio: float, whose: str) -> str:
+    """What the spread of the models is worth as a sign of the error of one of them, or of their mean.
+
+    rank: Spearman's ρ; ratio: rms error / rms spread; whose: error it is. A mean errs less than its members, and
+    elsewhere, so the same spread has another worth for each.
+    """
+    if not math.isfinite(rank):
+        return ""
+    how = "tells well" if rank >= ORDERS else "tells roughly" if rank >= ROUGHLY else "hardly tells"
+    text = f"The spread of the models {how} where {whose} is wrong (rank correlation ρ = {rank:.2f})"
+    if rank < ROUGHLY:
+        return f"{text}; its error is {ratio:.1f} × the spread."
+    if 1 / HONEST <= ratio <= HONEST:
+        return f"{text}, and how much: its error is {ratio:.1f} × the spread."
+    return f"{text}, but not how much: its error is {ratio:.1f} × the spread."
+
+
+def misses(n: int, wanted: int) -> str:
+    """That fewer test frames than ACTIVE_LEARNING.n_test asks for came to be; "" when it is not so."""
+    if n >= wanted:
+        return ""
+    return (
+        f"{n} of the {counted(wanted, 'test frame')} that n_test asks for: the run ended before the others were due, "
+        "or they could not be labelled"
+    )
+
+
+def counted(n: int, what: str) -> str:
+    """`1 label`, `12 labels`."""
+    plural = f"{what[:-1]}ies" if what.endswith("ry") else f"{what}es" if what.endswith("s") else f"{what}s"
+    return f"{n} {what}" if n == 1 else f"{n} {plural}"

@@ -1,0 +1,98 @@
+"""What was read of a long journal, kept beside it in `restart/journal_read.npy`.
+
+Only a reading that took in much that is new writes the file, and a folder that may only be read goes without. It is
+believed when the journal still holds the same bytes before the place at which it ended, and thrown away otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aims_pax.record.arrays import Torn, pack, unpack
+from aims_pax.report.journal_reader import Looks, Met, Story
+from aims_pax.report.run_record import Span, Visit
+
+FORMAT = 3
+WORTH = 4_000_000  # bytes of new journal below which keeping them is not worth a file
+TAIL = 4096  # bytes before the end that must be the same
+
+
+def load(path: Path, journal: Path) -> tuple[Story, int]:
+    """(the story so far, bytes of the journal it knows); an empty one when nothing fits."""
+    try:
+        arrays, meta = unpack(path.read_bytes())
+        if meta["kept"] != FORMAT or meta["tail"] != _tail(journal, int(meta["end"])):
+            return Story(), 0
+        return _story(arrays, meta["story"]), int(meta["end"])
+    except (OSError, Torn, KeyError, TypeError, ValueError):
+        return Story(), 0
+
+
+def save(path: Path, journal: Path, story: Story, start: int, end: int) -> None:
+    """Keep it when what lies between `start` and `end` was much: a tenth of all, and some megabytes."""
+    if end - start < max(WORTH, end // 10):
+        return
+    from aims_pax.errors import SetupError
+    from aims_pax.record.files import write_bytes
+
+    looks = story.looks
+    columns = {c: np.frombuffer(getattr(looks, c), getattr(looks, c).typecode) for c in _columns()}
+    columns["frames"] = np.frombuffer("\n".join(looks.frames).encode("utf-8", "replace"), np.uint8)
+    plain = {
+        name: getattr(story, name)
+        for name in ("began", "heard", "other", "labels", "fresh", "ended", "last", "pauses")
+    }
+    plain |= {
+        name: list(getattr(story, name).items())
+        for name in ("stood", "faults", "answers", "moments", "seconds")
+    }
+    plain["sampled"] = [[frame, *asdict(met).values()] for frame, met in story.sampled.items()]
+    plain["visits"] = [list(asdict(v).values()) for v in story.visits.values()]
+    plain["spans"] = [[s.doing, s.began, s.ended] for s in story.spans]
+    with contextlib.suppress(
+        OSError, SetupError
+    ):  # a folder of somebody else's, a full disk: read it all next time
+        meta = {"kept": FORMAT, "end": end, "tail": _tail(journal, end), "story": plain}
+        write_bytes(path, pack(columns, meta))
+
+
+def _story(arrays: dict[str, Any], plain: dict[str, Any]) -> Story:
+    looks = Looks()
+    for name in _columns():
+        getattr(looks, name).frombytes(arrays[name].tobytes())
+    text = arrays["frames"].tobytes().decode("utf-8")
+    looks.frames = text.split("\n") if len(looks.step) else []
+    if len({len(looks.frames), *(len(getattr(looks, c)) for c in _columns())}) != 1:
+        raise ValueError("columns of different length")
+    visits = [replace(Visit(*v), valid_loss=tuple(v[-2]), force_mae=tuple(v[-1])) for v in plain["visits"]]
+    return Story(
+        **{name: plain[name] for name in ("began", "heard", "other", "labels", "fresh", "ended")},
+        looks=looks,
+        stood=dict(plain["stood"]),
+        faults={i: [(int(step), why) for step, why in of] for i, of in plain["faults"]},
+        sampled={frame: Met(*met) for frame, *met in plain["sampled"]},
+        answers={frame: tuple(answer) for frame, answer in plain["answers"]},
+        visits={(v.stage, v.visit, v.member): v for v in visits},
+        spans=[Span(*s) for s in plain["spans"]],
+        moments={stage: tuple(moments) for stage, moments in plain["moments"]},
+        seconds=dict(plain["seconds"]),
+        last=None if plain["last"] is None else tuple(plain["last"]),
+        pauses=[(began, ended) for began, ended in plain["pauses"]],
+    )
+
+
+def _columns() -> list[str]:
+    return [f.name for f in fields(Looks) if f.name != "frames"]
+
+
+def _tail(journal: Path, end: int) -> str:
+    with open(journal, "rb") as file:
+        file.seek(max(0, end - TAIL))
+        tail = file.read(min(end, TAIL))
+    return f"{end} {hashlib.sha256(tail).hexdigest()}" if len(tail) == min(end, TAIL) else ""

@@ -1,0 +1,292 @@
+"""The journal read as a story: who asked for what, what was answered, how the threshold moved, where time went.
+
+A journal has a line for every look at a trajectory, millions in the end. They are kept as columns of numbers, and what
+was read once is kept beside it (`report.journal_cache`): the next reading begins where this one ended.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from array import array
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aims_pax.frames import Array
+from aims_pax.record.journal import spread
+from aims_pax.report.run_record import Span, Visit
+from aims_pax.report.tolerant_readers import number, whole_lines
+
+DOING = {
+    "Advanced": "moving",
+    "Trained": "training",
+    "Sampled": "sampling",
+    "Labelled": "waiting",
+    "LabelFailed": "waiting",
+}
+DECODER = json.JSONDecoder()
+CHECK, GONE = 1, 4  # flags of a look: the uncertainty criterion was applied; done again later
+DECISIONS = ("", "certain", "uncertain", "quiet", "test", "budget spent")  # "": not recorded
+
+
+@dataclass(frozen=True)
+class Met:
+    """Where and when a frame came up."""
+
+    stage: str
+    system: str
+    time: float
+
+
+@dataclass
+class Looks:
+    """Every look at a trajectory that found finite uncertainties, one row each, in order."""
+
+    trajectory: array[int] = field(default_factory=lambda: array("i"))
+    step: array[int] = field(default_factory=lambda: array("q"))
+    time: array[float] = field(default_factory=lambda: array("d"))
+    largest: array[float] = field(default_factory=lambda: array("d"))  # eV/Å
+    threshold: array[float] = field(default_factory=lambda: array("d"))  # eV/Å, NaN: not recorded
+    decision: array[int] = field(default_factory=lambda: array("b"))  # place in DECISIONS
+    flags: array[int] = field(default_factory=lambda: array("b"))
+    frames: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Checks:
+    """The uncertainty checks of one trajectory, (K,) each, in order; `step`: where it stands.
+
+    threshold: as the core used it, NaN in what a version before 0.2 has written. decisions: words of DECISIONS.
+    """
+
+    step: int
+    steps: NDArray[np.int64]
+    uncertainty: Array
+    threshold: Array
+    times: Array
+    frames: list[str]
+    decisions: list[str]
+    faults: list[tuple[int, str]]
+
+
+@dataclass
+class Story:
+    """What the journal tells. answers: frame → (when, outcome, reason). moments: stage → (first, last) entry.
+
+    sampled: frames of the initial dataset. seconds: what the time of a stage went into, closed sessions only.
+    stood: where each trajectory stands. faults: trajectory → (step, why). other: last sign of a recalculation here.
+    fresh: stage → when its present attempt began, where that is written. ended: stage → its final state.
+    """
+
+    began: float = math.nan
+    heard: float = 0.0
+    other: float = 0.0
+    looks: Looks = field(default_factory=Looks)
+    stood: dict[int, int] = field(default_factory=dict)
+    faults: dict[int, list[tuple[int, str]]] = field(default_factory=dict)
+    sampled: dict[str, Met] = field(default_factory=dict)
+    answers: dict[str, tuple[float, str, str]] = field(default_factory=dict)
+    visits: dict[tuple[str, int, int | None], Visit] = field(default_factory=dict)
+    spans: list[Span] = field(default_factory=list)
+    moments: dict[str, tuple[float, float]] = field(default_factory=dict)
+    seconds: dict[str, dict[str, float]] = field(default_factory=dict)
+    labels: int = 0
+    fresh: dict[str, float] = field(default_factory=dict)
+    ended: dict[str, dict[str, Any]] = field(default_factory=dict)
+    last: tuple[float, str, str] | None = None  # time, stage, kind of the entry before
+    pauses: list[tuple[float, float]] = field(default_factory=list)  # since then
+
+    def met(self, wanted: Container[str], systems: tuple[str, ...]) -> dict[str, Met]:
+        """Where and when these frames came up first; what was done again later does not count."""
+        found: dict[str, Met] = {}
+        looks = self.looks
+        for k in [k for k, frame in enumerate(looks.frames) if frame in wanted]:
+            if not looks.flags[k] & GONE and looks.frames[k] not in found:
+                i = looks.trajectory[k]
+                system = systems[i] if i < len(systems) else ""
+                found[looks.frames[k]] = Met("explore", system, looks.time[k])
+        return {f: m for f, m in self.sampled.items() if f in wanted} | found
+
+    def series(self) -> dict[int, Checks]:
+        """The checks of every trajectory."""
+        looks = self.looks
+        flags = np.frombuffer(looks.flags, np.int8)
+        rows = np.flatnonzero((flags & (CHECK | GONE)) == CHECK)
+        columns = [np.frombuffer(c, c.typecode)[rows] for c in (
+            looks.trajectory, looks.step, looks.time, looks.largest, looks.threshold, looks.decision
+        )]  # fmt: skip
+        trajectory, step, time, largest, δ, decision = columns
+        order = np.argsort(trajectory, kind="stable")
+        found: dict[int, Checks] = {}
+        for i in sorted({*self.stood, *self.faults}):
+            first, end = np.searchsorted(trajectory[order], (i, i + 1))
+            mine = order[first:end]
+            names = [looks.frames[k] for k in rows[mine].tolist()]
+            steps = step[mine].astype(np.int64)
+            stands = self.stood.get(i, 0)
+            decisions = [DECISIONS[k] for k in decision[mine].tolist()]
+            faults = self.faults.get(i, [])
+            found[i] = Checks(stands, steps, largest[mine], δ[mine], time[mine], names, decisions, faults)
+        return found
+
+
+def told(path: Path, kept: Path | None = None) -> Story:
+    """Read a journal. kept: where to keep what was read, so that the next reading is short; None: nowhere."""
+    from aims_pax.report import journal_cache as keeping
+
+    story, offset = (Story(), 0) if kept is None else keeping.load(kept, path)
+    teller = _Teller(story)
+    end = offset
+    for lines, reached in whole_lines(path, offset):
+        teller.told(lines)
+        end = reached
+    if kept is not None:
+        keeping.save(kept, path, story, offset, end)
+    return story
+
+
+class _Teller:
+    """Takes a story on, line by line."""
+
+    def __init__(self, story: Story) -> None:
+        self.story = story
+
+    def told(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            try:
+                entry, end = DECODER.raw_decode(line)
+                if end != len(line):
+                    continue  # two entries in one another
+                moment, stage, kind = float(entry["time"]), str(entry["stage"]), str(entry["kind"])
+                if stage == "recalculate":
+                    self.story.other = moment
+                    continue  # of a command of its own in the same folder
+                if kind in ("stage begun", "stage ended"):
+                    self._bound(moment, stage, kind, entry["content"])
+                    continue
+                again = self._take(moment, stage, kind, entry)
+            except (KeyError, TypeError, ValueError, IndexError, RecursionError, OverflowError):
+                continue  # another version's entry, or half of one
+            self._remember(moment, stage, kind, again)
+
+    def _bound(self, moment: float, stage: str, kind: str, content: Any) -> None:
+        """A stage began anew: what it did before is void. Or it has ended."""
+        story = self.story
+        if kind == "stage ended":
+            story.ended[stage] = dict(content)
+            return
+        story.fresh[stage] = moment
+        story.ended.pop(stage, None)
+        story.sampled = {f: m for f, m in story.sampled.items() if m.stage != stage}
+        if stage == "explore":
+            for i in list(story.stood):
+                self._back_to(i, 0)
+                story.stood[i] = 0
+
+    def _take(self, moment: float, stage: str, kind: str, entry: dict[str, Any]) -> bool:
+        """One entry; True when it shows that the run had been interrupted before."""
+        story, content = self.story, entry["content"]
+        match kind:
+            case "Advanced":
+                return self._advanced(moment, content, entry.get("check", {}))
+            case "Sampled":
+                for system, frame in content["frames"]:
+                    story.sampled[frame] = Met(stage, str(system), moment)
+            case "Labelled":
+                frame = content["work"]["frame"]
+                story.labels += story.answers.get(frame, ("", ""))[1] != "labelled"
+                story.answers[frame] = (moment, "labelled", "")
+            case "LabelFailed":
+                reason = str(content["reason"])
+                story.answers[content["work"]["frame"]] = (moment, str(content["kind"]), reason)
+            case "LabelDropped":
+                story.answers.setdefault(content["work"]["frame"], (moment, "dropped", ""))
+            case "Trained":
+                self._trained(moment, stage, content)
+            case "paused":
+                story.pauses.append((float(content["began"]), float(content["ended"])))
+            case "time":
+                sums = story.seconds.setdefault(stage, {})
+                for name, seconds in content.items():
+                    sums[name] = sums.get(name, 0.0) + float(seconds)
+        return False
+
+    def _advanced(self, moment: float, content: Any, check: Any) -> bool:
+        """check: what the core compared and decided, None where it did not; {}: an older version does not say."""
+        story, looks = self.story, self.story.looks
+        work, step = content["work"], int(content["step"])
+        largest, _, _ = spread(content["uncertainty"])
+        i, start, frame = int(work["trajectory"]), int(work["start"]), str(content["frame"])
+        again = start < story.stood.get(i, 0)
+        if again:
+            self._back_to(i, start)
+        story.stood[i] = step
+        fault = content.get("fault")
+        if fault is not None or not math.isfinite(largest):
+            story.faults.setdefault(i, []).append((step, str(fault or "the uncertainty is not finite")))
+            return again
+        decision = "" if not check else str(check["decision"])
+        looks.trajectory.append(i)
+        looks.step.append(step)
+        looks.time.append(moment)
+        looks.largest.append(largest)
+        looks.threshold.append(float(check["threshold"]) if check else math.nan)
+        looks.decision.append(DECISIONS.index(decision) if decision in DECISIONS else 0)
+        looks.flags.append(0 if check is None else CHECK)
+        looks.frames.append(frame)
+        return again
+
+    def _back_to(self, i: int, step: int) -> None:
+        """Forget what a restart has done again."""
+        looks = self.story.looks
+        for k in range(len(looks.step) - 1, -1, -1):  # never far: a snapshot is young
+            if looks.trajectory[k] == i and not looks.flags[k] & GONE:
+                if looks.step[k] <= step:
+                    break
+                looks.flags[k] |= GONE
+        if i in self.story.faults:
+            self.story.faults[i] = [f for f in self.story.faults[i] if f[0] <= step]
+
+    def _trained(self, moment: float, stage: str, content: Any) -> None:
+        work, n_train, story = content["work"], int(content["n_train"]), self.story
+        losses, maes = (tuple(map(number, content[k])) for k in ("valid_loss", "force_mae"))
+        visit = Visit(stage, int(work["visit"]), work["member"], moment, story.labels, n_train, losses, maes)
+        story.visits[stage, visit.visit, visit.member] = visit  # one done again after a restart counts once
+
+    def _remember(self, moment: float, stage: str, kind: str, again: bool) -> None:
+        """Time belongs to what ended it: the device does one thing after the other. Pauses are cut out."""
+        story = self.story
+        first, _ = story.moments.get(stage, (moment, moment))
+        story.moments[stage] = (first, moment)
+        story.began = moment if math.isnan(story.began) else story.began
+        story.heard = moment
+        if kind == "paused":
+            return  # it belongs to what comes next
+        if story.last is not None and moment > story.last[0]:
+            cursor, stage_before, kind_before = story.last
+            ended = kind_before == "time" and stage_before == stage  # it had ended and was begun again
+            rest = "starting" if kind == "going" or kind_before == "begun" else "saving"
+            doing = "stopped" if again or ended or kind == "begun" else DOING.get(kind, rest)
+            for began, until in story.pauses:
+                began, until = max(began, cursor), min(until, moment)
+                if until > began:
+                    _join(story.spans, Span(doing, cursor, began))
+                    _join(story.spans, Span("paused", began, until))
+                    cursor = until
+            _join(story.spans, Span(doing, cursor, moment))
+        story.pauses.clear()
+        story.last = (moment, stage, kind)
+
+
+def _join(spans: list[Span], span: Span) -> None:
+    """Append, or lengthen the last one when it is of the same kind."""
+    if span.ended <= span.began:
+        return
+    if spans and spans[-1].doing == span.doing:
+        span = Span(span.doing, spans.pop().began, span.ended)
+    spans.append(span)

@@ -1,0 +1,256 @@
+"""What a person sees on a terminal while the run works. Nothing of it enters a log file or a pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from aims_pax.core import active_learning
+from aims_pax.report.time_left import DOING, Limit, duration, rounded, time_left
+
+INTERVAL = 0.2  # s between two drawings
+AROUND = 14  # lines of a terminal kept for the log and the other lines of the view
+WIDTH = 10  # characters of the bar of an uncertainty at the threshold
+MARKS = {"running": "▶", "waiting": "…", "training": "◆", "done": "■"}
+STYLES = {"running": "", "waiting": "yellow", "training": "cyan", "done": "dim"}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A trajectory at its last look. temperature: K. spread: eV/Å, what is compared with the threshold."""
+
+    temperature: float
+    spread: float
+
+
+class Display:
+    """A few live lines under the log; silent when the console is not a terminal. Fits 80 columns.
+
+    rested: seconds this process has been paused so far.
+    """
+
+    def __init__(self, console: Console, rested: Callable[[], float] = lambda: 0.0) -> None:
+        self.console = console
+        self._live: Live | None = None
+        self._last = 0.0
+        self._clock = Clock(rested)
+        self._lines: list[Any] = []
+
+    @contextlib.contextmanager
+    def on(self) -> Iterator[None]:
+        """Draw while this lasts."""
+        if not self.console.is_terminal:
+            yield
+            return
+        with Live(console=self.console, refresh_per_second=5, transient=True) as live:
+            self._live = live
+            try:
+                yield
+            finally:
+                self._live = None
+
+    def show(
+        self,
+        stage: str,
+        state: Any,
+        rules: Any,
+        doing: str,
+        labeller: Any,
+        seen: Mapping[int, Seen] | None = None,
+    ) -> None:
+        """Draw the state of a stage; cheap enough to be called at every turn."""
+        now = time.monotonic()
+        of_stage = STAGES.get(stage, _converge)
+        self._clock.now(stage, doing, now, LIMITS.get(stage, _epochs)(state, rules))
+        if self._live is None or now - self._last < INTERVAL:
+            return
+        self._last = now
+        rows = max(4, self.console.height - AROUND)
+        lines = of_stage(state, rules, seen or {}, rows)
+        self._lines = [*lines, _reference(labeller)]
+        self._draw(_Ticking(self._clock))
+
+    def rest(self, resting: bool) -> None:
+        """Nothing moves any more, until it does again."""
+        if self._live is not None:
+            what = f"paused at {time.strftime('%H:%M')}" if resting else "the pause is over"
+            self._draw(Text(f"{what} · aims-PAX resume goes on, aims-PAX stop ends" if resting else what,
+                            style="yellow"))  # fmt: skip
+
+    def _draw(self, last: Any) -> None:
+        assert self._live is not None
+        self._live.update(Group(*self._lines, last))
+
+
+class Clock:
+    """Where the time of a stage went, from what it was doing between two looks. Pauses are no part of it."""
+
+    def __init__(self, rested: Callable[[], float] = lambda: 0.0) -> None:
+        self.rested = rested
+        self.stage, self.last, self.doing, self.before = "", 0.0, "", 0.0
+        self.seconds: dict[str, float] = {}
+        self.first: dict[str, float] = {}  # limit → what was used of it when the clock was started
+        self.limits: tuple[Limit, ...] = ()
+
+    def now(self, stage: str, doing: str, now: float, used: Iterable[tuple[str, float, float]] = ()) -> None:
+        """Look at the clock. used: (limit, used of it, limit)."""
+        rested = self.rested()
+        if stage != self.stage:
+            self.stage, self.seconds, self.first = stage, {}, {}
+        elif self.doing:
+            spent = now - self.last - (rested - self.before)
+            self.seconds[self.doing] = self.seconds.get(self.doing, 0.0) + max(0.0, spent)
+        self.last, self.doing, self.before = now, doing, rested
+        self.limits = tuple(Limit(n, self.first.setdefault(n, at), at, most) for n, at, most in used)
+
+    def line(self, now: float, width: int = 79) -> str:
+        """`now: dynamics · 7 min · dynamics 80 % · training 20 % · about 3 min left (max_labels 500)`."""
+        going = {self.doing: max(0.0, now - self.last - (self.rested() - self.before))}
+        seconds = {k: self.seconds.get(k, 0.0) + going.get(k, 0.0) for k in {**self.seconds, **going}}
+        total = sum(seconds.values())
+        shares = sorted(seconds.items(), key=lambda item: -item[1])
+        name, left = time_left(total, self.limits)
+        parts = [f"now: {_short(self.doing)}", duration(float(round(total)))]
+        parts += [
+            f"{_short(k)} {100 * v / total:.0f} %" for k, v in shares if len(shares) > 1 and v > 0.005 * total
+        ]
+        ends = [f"about {rounded(left)} left ({name})"] if math.isfinite(left) else []
+        if len(" · ".join(parts + ends)) > width:
+            ends = [end.partition(" (")[0] for end in ends]
+        while len(" · ".join(parts + ends)) > width and len(parts) > 2:
+            parts.pop()  # the smallest share
+        return " · ".join(parts + ends)
+
+
+class _Ticking:
+    """The line of the time as it is when it is drawn: a turn may take minutes."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[Text]:
+        yield Text(self.clock.line(time.monotonic(), options.max_width - 1), style="dim")
+
+
+def _reference(labeller: Any) -> Text:
+    calls = labeller.calls
+    failed = sum(calls.failed.values())
+    running = max(calls.begun - calls.finished - failed, 0)
+    classes = ", ".join(f"{n} {kind}" for kind, n in sorted(calls.failed.items()))
+    text = f"reference since this start · {running} under way · {calls.finished} done"
+    text += f" · {failed} failed ({classes})" if failed else ""
+    return Text(text, style="red" if failed > calls.finished else "", no_wrap=True, overflow="ellipsis")
+
+
+# ---------------------------------------------------------------- the stages
+
+
+def _initial(state: Any, rules: Any, _: Mapping[int, Seen], __: int) -> list[Any]:
+    train, valid = sum(m.n_train for m in state.members), sum(m.n_valid for m in state.members)
+    labelling = state.phase == "label"
+    labelled = f" · {len(state.answers)} of {len(state.batch)} labels of this step" if labelling else ""
+    head = f"initial dataset · step {state.visit + 1}{labelled}"
+    points = f"{train} training + {valid} validation points (all members together)"
+    points += " before this step" if labelling else ""
+    limit = "" if math.isinf(rules.max_epochs) else f" of {int(rules.max_epochs)}"
+    return [
+        Text(head, style="bold"),
+        Text(points),
+        Text(f"{state.epochs}{limit} epochs{_mae(state.force_mae)}"),
+    ]
+
+
+def _explore(state: Any, rules: Any, seen: Mapping[int, Seen], rows: int) -> list[Any]:
+    table = Table.grid(padding=(0, 1))
+    digits = "" if math.isinf(rules.max_steps) else f" / {int(rules.max_steps)}"
+    steps = max(7, *(len(f"{t.step}{digits}") for t in state.trajectories))
+    for k, justify in enumerate(("left", "right", "left", "right", "right", "right", "left", "left")):
+        widest = (1, 3, max(8, 29 - steps), steps, 6, 6, WIDTH + 5, 9)[k]
+        table.add_column(justify=justify, max_width=widest, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
+    table.add_row("", "#", "system", "MD step", "T (K)", "σ eV/Å", "σ and threshold", "", style="dim")
+    shown = len(state.trajectories) if len(state.trajectories) <= rows else rows - 1
+    for i, t in enumerate(state.trajectories[:shown]):
+        look, δ = seen.get(i), active_learning.threshold_of(state, t.system, rules)
+        known = look is not None and t.status != "done"
+        table.add_row(
+            MARKS[t.status], str(i), t.system, f"{t.step}{digits}",
+            f"{look.temperature:.0f}" if look is not None and known else "",
+            f"{look.spread:.3f}" if look is not None and known else "",
+            bar(look.spread, δ) if look is not None and known else "",
+            t.status,
+            style=STYLES[t.status],
+        )  # fmt: skip
+    done = [t for t in state.trajectories if t.status == "done"]
+    counts = Counter(t.status for t in state.trajectories[shown:])
+    more = ", ".join(f"{n} {status}" for status, n in counts.items())
+    rest = [f"… and {sum(counts.values())} more trajectories: {more}"] if counts else []
+    rest += [f"{len(done)} ended, the last one: {done[-1].reason}"] if done and done[-1].reason else []
+    δ = state.thresholds[0][1].value(rules.c_x)
+    limit = "" if math.isinf(rules.max_train) else f" of {int(rules.max_train)}"
+    asked = f"{state.n_asked}" + ("" if math.isinf(rules.max_labels) else f" of {int(rules.max_labels)}")
+    head = f"active learning · {state.n_train}{limit} training points (a member) · {asked} labels asked"
+    value = "no threshold yet" if math.isinf(δ) else f"threshold {δ:.3f} eV/Å"
+    if len(state.thresholds) > 1:
+        value = f"{len(state.thresholds)} thresholds, the first: {value.removeprefix('threshold ')}"
+    tail = [Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in rest]
+    return [Text(head, style="bold"), Text(f"{value}{_mae(state.force_mae)}"), table, *tail]
+
+
+def _converge(state: Any, rules: Any, _: Mapping[int, Seen], __: int) -> list[Any]:
+    most = "" if math.isinf(rules.max_epochs) else f" of {int(rules.max_epochs)}"
+    lines = []
+    for p in state.members:
+        best = "" if math.isnan(p.best_mae) else f" · best: epoch {p.best_epoch},"
+        best += "" if math.isnan(p.best_mae) else f" force MAE {1000 * p.best_mae:.1f} meV/Å"
+        text = f"convergence · member {p.member} · epoch {p.epochs}{most}{best}"
+        lines.append(Text(text + (" · done" if p.done else ""), style="dim" if p.done else "bold"))
+    return lines
+
+
+def _limits_of_initial(state: Any, rules: Any) -> Iterator[tuple[str, float, float]]:
+    yield "max_initial_epochs", state.epochs, rules.max_epochs
+    yield "max_initial_set_size", sum(m.n_train for m in state.members), rules.max_train
+
+
+def _limits_of_explore(state: Any, rules: Any) -> Iterator[tuple[str, float, float]]:
+    yield "max_MD_steps", sum(t.step for t in state.trajectories) / len(state.trajectories), rules.max_steps
+    yield "max_labels", state.n_asked, rules.max_labels
+    yield "max_train_set_size", state.n_train, rules.max_train
+
+
+def _epochs(state: Any, rules: Any) -> Iterator[tuple[str, float, float]]:
+    done = sum(rules.max_epochs if p.done else p.epochs for p in state.members)
+    yield "max_convergence_epochs", done / len(state.members), rules.max_epochs
+
+
+STAGES = {"initial": _initial, "explore": _explore}
+LIMITS = {"initial": _limits_of_initial, "explore": _limits_of_explore}
+
+
+def bar(spread: float, threshold: float) -> str:
+    """The uncertainty as a bar; the stroke is the threshold: ━━━━━━━    │"""
+    if not math.isfinite(threshold) or threshold <= 0 or not math.isfinite(spread):
+        return ""
+    n = min(round(WIDTH * spread / threshold), WIDTH + 3)
+    cells = ["━"] * n + [" "] * (WIDTH + 3 - n)
+    cells.insert(WIDTH, "│")
+    return "".join(cells).rstrip()
+
+
+def _short(doing: str) -> str:
+    """A word of `DOING` where there is little room: `waiting for labels` is `waiting`."""
+    return DOING.get(doing, doing).partition(" for ")[0]
+
+
+def _mae(values: tuple[float, ...]) -> str:
+    return f" · force MAE {1000 * sum(values) / len(values):.1f} meV/Å" if values else ""

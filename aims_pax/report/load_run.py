@@ -1,0 +1,414 @@
+"""Everything known about a run, finished or alive, from the files of its folder.
+
+Read-only, without torch, tolerant of files that are being written at the same moment. The journal gives what
+happened and when, snapshots give how things stand, the data folder gives what the reference said.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import os
+import socket
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from aims_pax import __version__
+from aims_pax.errors import SettingsError
+from aims_pax.record.lock import STARTING, runs
+from aims_pax.report import predictions
+from aims_pax.report.journal_reader import Checks, Met, Story, told
+from aims_pax.report.run_record import (
+    Call,
+    Checked,
+    Converged,
+    Epoch,
+    Observables,
+    RunRecord,
+    Stage,
+    Trajectory,
+)
+from aims_pax.report.tolerant_readers import (
+    StoredLabel,
+    Structure,
+    csv_numbers,
+    csv_rows,
+    json_file,
+    json_lines,
+    json_list,
+    number,
+    snapshot,
+    stored_labels,
+    structures,
+)
+
+ORDER = ("initial", "converge-initial", "train-given", "explore", "converge")
+KEPT = "journal_read.npy"
+ASKED = ("uncertain", "quiet", "test")  # decisions after which a frame goes to the reference
+STALE_AFTER = 600.0  # s without a sign of life after which a lock of another host is believed to be left over
+NOTHING = Checks(0, np.zeros(0, np.int64), *(np.zeros(0),) * 3, frames=[], decisions=[], faults=[])
+
+
+def gather(folder: Path, brief: bool = False) -> RunRecord:
+    """Read a working folder. Raises SettingsError when no run was ever begun there.
+
+    brief: without what only pictures need; of what was measured along a trajectory the newest line is read.
+    """
+    folder = Path(folder)
+    restart = folder / "restart"
+    known = json_file(restart / "settings.json")
+    stored = known.get("settings")
+    settings = {str(k): str(v) for k, v in stored.items()} if isinstance(stored, dict) else {}
+    paths = _Paths(folder, settings)
+    lock = json_file(restart / "lock")
+    if not (lock or settings):
+        _check_begun(folder, paths.pool)
+    snapshots = {p.name: snapshot(p) for p in _stage_folders(restart)}
+    story = told(restart / "journal.jsonl", restart / KEPT)
+    for name, final in story.ended.items():  # MISC.create_restart is False: there are no snapshots
+        snapshots.setdefault(name, (final, {}, 0.0))
+    dealt = snapshots.get("explore", ({}, {}, 0.0))[0].get("trajectories", ())
+    systems = tuple(str(t.get("system", "")) for t in dealt)
+    stages = tuple(_stages(snapshots, story))
+    frames = {s.id: s for s in structures(paths.pool)}
+    labels = {label.frame: label for label in stored_labels(paths.data / "labels")}
+    splits, member_train = _splits(paths.data / "splits.jsonl")
+    open_now = [f for name, (state, _, _) in snapshots.items() for f in _open(name, state)]
+    met = story.met({*story.answers, *open_now, *(f for split in splits.values() for f in split)}, systems)
+    calls = tuple(_calls(story, met, labels, frames, open_now))
+    results = tuple(sorted(p.name for p in (folder / "results").glob("*.model")))
+    locked = _holder(restart / "lock")
+    holder = locked or _holder(restart / STARTING)  # of the one that will take it
+    heard = max([story.heard, *(moment for _, _, moment in snapshots.values()), 0.0])
+    began = number((holder or lock).get("started"))  # of the process that has, or left, the lock
+    started = max(heard, story.other) >= began and not (holder and not locked)
+    state = state_of(stages, results, holder, lock, started, _converges(settings))
+    return RunRecord(
+        folder=folder,
+        name=settings.get("mace.GENERAL.name_exp", folder.resolve().name),
+        state=state,
+        unfinished_start=bool(lock) and not holder and max(heard, story.other) < began,
+        holder=holder,
+        began=story.began,
+        heard=heard,
+        settings=settings,
+        geometries=tuple(known.get("geometries") or ()),
+        method=json_file(paths.data / "labels" / settings.get("reference method", "-") / "method.json"),
+        stages=stages,
+        trajectories=tuple(_trajectories(story, met, snapshots.get("explore"), calls, frames, splits)),
+        observables=tuple(_observables(folder / "trajectories", brief)),
+        calls=calls,
+        calculations=len(labels),
+        reference_seconds=math.fsum(label.seconds for label in labels.values()),
+        visits=tuple(sorted(story.visits.values(), key=lambda v: v.time)),
+        losses={p.stem: tuple(_epochs(p)) for p in sorted(paths.losses.glob("*.csv"))},
+        spans=tuple(story.spans),
+        structures=tuple(frames.values()),
+        splits=splits,
+        given_check=tuple(e for e in json_list(paths.data / "given_check.json") if isinstance(e, dict)),
+        member_train=member_train,
+        checked=() if brief else tuple(_checked(folder / "analysis")),
+        predictions=predictions.load(folder / "results" / predictions.FILE),
+        results=results,
+        error=_error(paths.logs),
+        version=__version__,
+        convergence=tuple(_converged(snapshots.get("converge", ({}, {}, 0.0))[0])),
+        given=frozenset(f for split in splits.values() for f in split if f in frames and is_given(frames[f])),
+    )
+
+
+def is_given(structure: Structure) -> bool:
+    """Whether the label came with data of the user's and not from the reference of this run."""
+    return structure.source != "reference"
+
+
+def _converged(state: Mapping[str, Any]) -> Iterable[Converged]:
+    for p in state.get("members", ()):
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            yield Converged(
+                int(p["member"]),
+                int(p["epochs"]),
+                int(p["best_epoch"]),
+                number(p["best_mae"]),
+                bool(p["done"]),
+            )
+
+
+def _check_begun(folder: Path, pool: Path) -> None:
+    """Raise SettingsError for a folder in which no run was ever begun."""
+    if not folder.is_dir():
+        from aims_pax.settings.yaml_reader import no_such  # all settings with it, a tenth of a second
+
+        raise SettingsError(f"{folder}: {no_such(folder, 'folder')}")
+    if not (folder / "restart/journal.jsonl").exists() and not pool.exists():
+        raise SettingsError(
+            f"{folder.resolve()}: no aims-PAX run was begun here (there is no restart/journal.jsonl); go to the folder "
+            "with aimsPAX.yaml in which it runs, or name that folder"
+        )
+
+
+def state_of(
+    stages: Iterable[Stage],
+    results: tuple[str, ...],
+    holder: Mapping[str, Any],
+    lock: Mapping[str, Any] | None = None,
+    started: bool = True,
+    converges: bool = False,
+) -> str:
+    """finished | starting | running | killed | stopped.
+
+    finished: models delivered and the last stage at its end. Somebody holds the lock: running, or starting while
+    nothing was written down yet. Nobody does: killed when the lock was left behind, as a clean end does not; stopped.
+    converges: the last stage is convergence, not active learning.
+    """
+    last = [s for s in stages if s.name in ORDER][-1:]
+    ends = ("converge",) if converges else ("explore", "converge")
+    if last and last[0].stopped and results and last[0].name in ends:
+        return "finished"
+    if holder:
+        return "running" if started else "starting"
+    return "killed" if lock else "stopped"
+
+
+def _converges(settings: Mapping[str, str]) -> bool:
+    return settings.get("aimsPAX.ACTIVE_LEARNING.converge_al") == "True"
+
+
+class _Paths:
+    """Where this run keeps its things; the settings may have moved them."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
+        def of(key: str, default: str) -> Path:
+            return folder / Path(settings.get(key, default)).expanduser()
+
+        self.data = of("aimsPAX.MISC.dataset_dir", "data")
+        self.logs = of("aimsPAX.MISC.log_dir", "logs")
+        self.losses = of("mace.GENERAL.loss_dir", "losses")
+        self.pool = self.data / "labelled.xyz"
+
+
+def _stage_folders(restart: Path) -> list[Path]:
+    found = [p for p in restart.glob("*") if p.is_dir() and any(p.glob("state-*.npy"))]
+    return sorted(found, key=lambda p: (ORDER.index(p.name) if p.name in ORDER else len(ORDER), p.name))
+
+
+def _stages(snapshots: Mapping[str, tuple[dict[str, Any], Any, float]], story: Story) -> Iterable[Stage]:
+    names = [*snapshots, *(n for n in story.moments if n not in snapshots and n != "run")]
+    for name in sorted(names, key=lambda n: (ORDER.index(n) if n in ORDER else len(ORDER), n)):
+        state, _, moment = snapshots.get(name, ({}, {}, 0.0))
+        began, heard = story.moments.get(name, (moment, moment))
+        stopped = state.get("stopped")
+        yield Stage(
+            name,
+            began,
+            max(heard, moment),
+            None if stopped is None else str(stopped),
+            story.seconds.get(name, {}),
+        )
+
+
+def _trajectories(
+    story: Story,
+    met: Mapping[str, Met],
+    explore: tuple[dict[str, Any], Any, float] | None,
+    calls: tuple[Call, ...],
+    frames: Mapping[str, Structure],
+    splits: Mapping[str, Mapping[str, None]],
+) -> Iterable[Trajectory]:
+    """Series from the journal; how each stands now from the newest snapshot, or from what came after it."""
+    state, _, moment = explore or ({}, {}, 0.0)
+    stand = state.get("trajectories", [])
+    asked = {c.frame for c in calls}
+    pending = {c.frame for c in calls if c.outcome == "pending"}
+    systems = {
+        int(s.info["trajectory"]): s.system for s in frames.values() if s.info.get("trajectory", "").isdigit()
+    }
+    series = story.series()
+    n = max([len(stand), *(i + 1 for i in series)], default=0)
+    for i in range(n):
+        t = stand[i] if i < len(stand) else {}
+        c = series.get(i, NOTHING)
+        status = str(t.get("status", "unknown"))
+        if state.get("stopped"):
+            status = "done"
+        elif len(c.times) and c.times[-1] > moment and status != "done":
+            last = c.frames[-1]  # it has not moved on from there
+            status = (
+                "waiting" if last in pending else "training" if last in splits.get("train", ()) else "running"
+            )
+        labelled = np.zeros(len(c.steps), bool)
+        for k in [k for k, frame in enumerate(c.frames) if frame in met]:
+            frame, decision = c.frames[k], c.decisions[k]
+            # without a decision it was written by a version that did not record them
+            meant = frame in asked and (decision in ASKED if decision else True)
+            # a rewind may come back to a frame that was labelled long ago: only the first meeting asked for it
+            labelled[k] = meant and met[frame].time == c.times[k]
+        yield Trajectory(
+            index=i,
+            system=str(t.get("system") or systems.get(i, "")),
+            status=status,
+            reason=t.get("reason") or state.get("stopped"),
+            step=max(int(t.get("step", 0)), c.step),
+            rewinds=int(t.get("life", 0)),
+            steps=c.steps,
+            uncertainty=c.uncertainty,
+            threshold=c.threshold,
+            times=c.times,
+            labelled=labelled,  # those asked for analysis alone do not count
+            faults=tuple(c.faults),
+            tested=tuple(
+                k for k in np.flatnonzero(labelled).tolist() if c.frames[k] in splits.get("test", ())
+            ),
+        )
+
+
+def _calls(
+    story: Story,
+    meetings: Mapping[str, Met],
+    labels: Mapping[str, StoredLabel],
+    frames: Mapping[str, Structure],
+    open_now: Iterable[str],
+) -> Iterable[Call]:
+    """One entry a frame the reference was asked for, in the order of the answers; the open ones last."""
+    answered = list(story.answers)
+    for frame in dict.fromkeys([*answered, *open_now]):
+        moment, outcome, reason = story.answers.get(frame, (math.nan, "pending", ""))
+        met = meetings.get(frame)
+        structure, stored = frames.get(frame), labels.get(frame)
+        system = (structure.system if structure else "") or (met.system if met else "")
+        asked = met.time if met else moment
+        stage = met.stage if met else ""
+        if not met and not story.fresh and structure and structure.info.get("stage") == "active learning":
+            stage = "explore"  # a torn journal: its place is lost
+        if outcome == "dropped":
+            continue
+        if stored is None:
+            yield Call(frame, system, stage, outcome, asked, moment, reason)
+        else:
+            yield Call(
+                frame, system, stage, "labelled" if outcome == "pending" else outcome, asked, moment, reason,
+                stored.began, stored.ended, stored.seconds, stored.host,
+            )  # fmt: skip
+
+
+def _open(name: str, state: Mapping[str, Any]) -> list[str]:
+    """Frames that a stage waits for, as its snapshot says."""
+    if name == "initial" and state.get("phase") == "label":
+        done = {frame for frame, _ in state.get("answers", ())}
+        return [frame for _, frame in state.get("batch", ()) if frame not in done]
+    waiting = [t["frame"] for t in state.get("trajectories", ()) if t.get("status") == "waiting"]
+    asides = [a["frame"] for key in ("tests", "analyses") for a in state.get(key, ())]
+    return [frame for frame in waiting + asides if frame]
+
+
+def _epochs(path: Path) -> Iterable[Epoch]:
+    """What the file says, each visit once: after a restart, or when a stage began again, the later one counts."""
+    found: list[Epoch] = []
+    for epoch in _written_epochs(path):
+        later = (epoch.visit, epoch.epoch)
+        while found and found[-1].stage == epoch.stage and (found[-1].visit, found[-1].epoch) >= later:
+            found.pop()
+        found.append(epoch)
+    return found
+
+
+def _written_epochs(path: Path) -> Iterable[Epoch]:
+    for row in csv_rows(path):
+        values = [
+            number(row.get(k)) for k in ("train_loss", "valid_loss", "energy_mae_eV_atom", "force_mae_eV_A")
+        ]
+        visit, epoch = number(row.get("visit")), number(row.get("epoch"))
+        if math.isfinite(visit) and math.isfinite(epoch):
+            yield Epoch(row.get("stage", ""), int(visit), int(epoch), *values)
+
+
+def _observables(folder: Path, newest: bool) -> Iterable[Observables]:
+    """`observables_<trajectory>.csv`: step, temperature_K, energy_eV, shortest_A, volume_A3; any may be missing."""
+    names = ("step", "temperature_K", "energy_eV", "shortest_A", "volume_A3")
+    for path in sorted(folder.glob("observables_*.csv")):
+        index = path.stem.removeprefix("observables_")
+        columns = csv_numbers(path, names, newest)
+        if index.isdigit() and len(columns[0]):
+            yield Observables(int(index), *columns)
+
+
+def _splits(path: Path) -> tuple[dict[str, dict[str, None]], int]:
+    """(frames by split, over all members; training frames of the member that has most).
+
+    As `Dataset.ids` has it: a line without a member is of every member.
+    """
+    splits: dict[str, dict[str, None]] = {}
+    of: dict[int | None, set[str]] = {None: set()}
+    for entry in json_lines(path):
+        if isinstance(entry, list) and len(entry) in (3, 4):  # frame, split, member, label
+            splits.setdefault(str(entry[1]), {})[str(entry[0])] = None
+            if entry[1] == "train" and isinstance(entry[2], int | None):
+                of.setdefault(entry[2], set()).add(str(entry[0]))
+    return splits, max(len(of[None] | frames) for frames in of.values())
+
+
+def _checked(folder: Path) -> Iterable[Checked]:
+    """Predictions that were compared with a label: kept for analysis, or when a frame was asked for."""
+    rows = {str(r.get("frame")): r for r in json_lines(folder / "predicted.jsonl") if isinstance(r, dict)}
+    for line in rows.values():  # once a frame: a restart writes the last ones again
+        try:
+            yield Checked(
+                str(line["frame"]), int(line["trajectory"]), int(line["step"]), int(line["n_train"]),
+                float(line["uncertainty"]), float(line["threshold"]), float(line["force_mae"]),
+                float(line["max_force_error"]),
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError):
+            continue
+    for path in sorted(folder.glob("trajectory_*/step_*.npz")):
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+                names = (
+                    "trajectory",
+                    "step",
+                    "n_train",
+                    "max_atomic_sd",
+                    "threshold",
+                    "force_mae",
+                    "max_force_error",
+                )
+                i, step, n, sd, threshold, mae, largest = (stored[name].item() for name in names)
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            continue
+        yield Checked("", int(i), int(step), int(n), sd, threshold, mae, largest)
+
+
+def _holder(path: Path) -> dict[str, Any]:
+    """Who works in the folder, as far as can be told without touching it; {} when nobody does."""
+    holder = json_file(path)
+    if not holder:
+        return {}
+    if holder.get("host") != socket.gethostname():
+        try:
+            return holder if time.time() - path.stat().st_mtime < STALE_AFTER else {}
+        except OSError:
+            return {}
+    return holder if runs(holder) else {}
+
+
+def _error(logs: Path) -> str:
+    """The last error of the newest log, when nothing was said after it; else nothing."""
+    newest = sorted(
+        (p for p in logs.glob("*.log") if p.name != "traceback.log"), key=lambda p: p.stat().st_mtime
+    )
+    if not newest:
+        return ""
+    try:
+        with open(newest[-1], "rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 4000))
+            lines = file.read().decode("utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    errors = [line.split(" · ERROR · ", 1)[1] for line in lines[-3:] if " · ERROR · " in line]
+    return errors[-1] if errors else ""

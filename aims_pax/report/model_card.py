@@ -1,0 +1,380 @@
+"""The model card: what lies beside each delivered model, so that nobody has to guess what it is good for."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from aims_pax.core.rules import BELIEVED
+from aims_pax.record.delivered_models import delivered
+from aims_pax.record.files import write_bytes
+from aims_pax.report import cost_summary, label_counts
+from aims_pax.report.accuracy import (
+    NAMES,
+    UNSEEN,
+    ErrorRow,
+    atomic_errors,
+    by_element,
+    by_system,
+    held_out,
+    honesty,
+    untested,
+)
+from aims_pax.report.changed_settings import differing
+from aims_pax.report.distances import shortest
+from aims_pax.report.formatting import (
+    BEST,
+    DELIVERED,
+    HONEST,
+    ROUGHLY,
+    STAGES,
+    STATES,
+    counted,
+    milli,
+    moment,
+    number,
+    worth,
+)
+from aims_pax.report.load_run import gather
+from aims_pax.report.run_record import RunRecord
+from aims_pax.report.run_verdict import cut_off, validation_error, verdict
+from aims_pax.report.tolerant_readers import json_file
+from aims_pax.report.tolerant_readers import number as number_of
+
+PACKAGES = ("aims-pax", "mace-torch", "torch", "e3nn", "ase", "numpy")
+ATOMIC = "atomic_energies.json"
+PRECISION = "precision.json"
+FEW = 20  # held-out frames below which an error is a rough estimate
+
+
+def write_cards(folder: Path) -> list[Path]:
+    """`results/<model>.md` beside every delivered model; returns the paths. Raises SettingsError without a run."""
+    run = gather(Path(folder))
+    paths = []
+    for name in run.results:
+        path = run.folder / "results" / f"{Path(name).stem}.md"
+        write_bytes(path, card(run, name).encode())
+        paths.append(path)
+    return paths
+
+
+def card(run: RunRecord, model: str) -> str:
+    """The card of one model as Markdown."""
+    parts = [
+        f"# {_plain(Path(model).stem)}",
+        f"A MACE force field made by aims-PAX {run.version} on {moment(run.heard)} · "
+        f"{_plain(cost_summary.story(run))}.",
+        f"**{_plain(verdict(run).text)}**",
+        _section("Level of theory", _theory(run)),
+        _section("Data", _data(run)),
+        _section("Errors", _errors(run)),
+        _section("Uncertainty", _uncertainty(run)),
+        _section("Conditions", _conditions(run)),
+        _section("Known gaps", "\n".join(f"- {gap}" for gap in gaps(run))),
+        _section("Energies of the isolated atoms", _atoms(run)),
+        _section("Architecture and training", _settings(run, model)),
+        _section("File and versions", _versions(run, model)),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def gaps(run: RunRecord) -> list[str]:
+    """What this model has not shown that it can do, one sentence each."""
+    found = []
+    name, part = held_out(run.predictions) if run.predictions else ("", {})
+    if not name.startswith("test"):
+        found.append(
+            "No test frames: every labelled frame was used for training or for deciding when to stop "
+            "(ACTIVE_LEARNING.n_test sets frames aside; `aims-PAX test` compares with a set of your own)."
+        )
+    elif part and len(part["n_atoms"]) < FEW:
+        found.append(f"Only {counted(len(part['n_atoms']), 'test frame')}: the errors are rough.")
+    if missing := untested(run):
+        found.append(f"{missing}.")
+    n_valid = validation_error(run)[1]
+    if run.predictions and n_valid < BELIEVED:
+        found.append(
+            f"The epoch was chosen on {counted(n_valid, 'validation frame')}: too few to tell a better model from a "
+            "worse one (ACTIVE_LEARNING.valid_ratio)."
+        )
+    found += cut_off(run)
+    if run.state != "finished":
+        found.append(f"The run is {STATES[run.state]}: this model may not be the last.")
+    for system, row in run.counts().items():
+        if sum(row.values()) < 10:
+            found.append(f"{_plain(system)}: only {counted(sum(row.values()), 'labelled frame')}.")
+    for kind, n in run.failures.most_common():
+        found.append(f"{counted(n, 'frame')} could not be labelled ({kind}): nothing was learnt there.")
+    ended = [t for t in run.trajectories if t.status == "done" and t.reason and "in a row" in t.reason]
+    if ended:
+        found.append(f"{counted(len(ended), 'trajectory')} ended early: {_plain(ended[0].reason or '')}.")
+    if run.predictions and part:
+        h = honesty(*atomic_errors(part))
+        if math.isfinite(h.rank) and (h.rank < ROUGHLY or not 1 / HONEST <= h.ratio <= HONEST):
+            found.append(worth(h.rank, h.ratio, DELIVERED))
+    if said := undetermined(run):
+        found.append(said)
+    temperature = run.setting("MD.temperature")
+    found.append(
+        f"Nothing was seen at temperatures far from {temperature or 'those of the systems'}"
+        f"{' K' if temperature else ''}, at other compositions, charges or spins than those of the systems above."
+    )
+    return found
+
+
+def undetermined(run: RunRecord) -> str:
+    """That energies of atoms follow from nothing: fitted to fewer independent compositions than elements; else ""."""
+    said = json_file(run.folder / "results" / ATOMIC)
+    rank, n = said.get("rank"), len(said.get("energies", {}))
+    if said.get("source") != "least squares" or not isinstance(rank, int) or rank >= n:
+        return ""
+    compositions = "one composition does" if rank == 1 else f"{rank} independent compositions do"
+    return (
+        f"The energies of the isolated atoms are not determined: {compositions} not fix {n} elements. Energies of "
+        "atomisation, of reactions, and of other compositions than those trained on mean nothing (to have them: "
+        "ARCHITECTURE.atomic_energies: reference, or values of your own)."
+    )
+
+
+# ---------------------------------------------------------------- sections
+
+
+def _section(title: str, text: str) -> str:
+    return f"## {title}\n\n{text}" if text else ""
+
+
+def _theory(run: RunRecord) -> str:
+    skip = {"source", "method"}
+    rows = [
+        [k, v if isinstance(v, str) else str(v)]
+        for k, v in run.method.items()
+        if k not in skip and v not in (None, "")
+    ]
+    given = f"Method {run.setting('reference method', '—')} (hash of everything that determines a label)."
+    sources = run.sources()
+    if others := sum(n for name, n in sources.items() if name != "reference"):
+        given += (
+            f" It is that of {sources.get('reference', 0)} of {sum(sources.values())} labelled frames; the other "
+            f"{others} were given in files (see Data), and their method is what those files were made with."
+        )
+    short = [[k, v] for k, v in rows if len(v) <= 200 and "\n" not in v]
+    long = "\n\n".join(f"{_plain(k)}:\n\n```\n{v.strip()}\n```" for k, v in rows if [k, v] not in short)
+    return "\n\n".join(t for t in (given, _table(["", ""], short), long) if t)
+
+
+def _data(run: RunRecord) -> str:
+    rows: list[list[Any]] = [
+        [name, *(row.get(s, 0) for s in ("train", "valid", "test"))] for name, row in run.counts().items()
+    ]
+    if len(rows) > 1:
+        rows.append(["all", *np.sum([r[1:] for r in rows], axis=0).tolist()])
+    pairs = shortest(run.structures)
+    near = [
+        [f"{chemical_symbols[a]}–{chemical_symbols[b]}", f"{min(d):.2f}"]
+        for (a, b), d in sorted(pairs.items())
+    ]
+    digest = data_hash(run)
+    text = _table(["system", "training", "validation", "test"], rows)
+    text += f"\n\nLabels of this run's reference: {_plain(label_counts.labels_line(run))}."
+    text += _sources(run)
+    text += f"\n\nSHA-256 of the frame ids with their sets and energies: `{digest}`" if digest else ""
+    return text + (
+        "\n\nShortest distances in the labelled frames (Å):\n\n" + _table(["pair", "Å"], near) if near else ""
+    )
+
+
+def _sources(run: RunRecord) -> str:
+    """Who made the labels, where not all are the reference's."""
+    sources = run.sources()
+    if set(sources) <= {"reference"}:
+        return ""
+    rows = [
+        ["the reference of this run" if name == "reference" else f"given in {name}", n]
+        for name, n in sources.items()
+    ]
+    text = "\n\n" + _table(["labelled by", "frames"], rows)
+    lines = [compared(entry) for entry in run.given_check]
+    return text + "".join(f"\n\n{line}" for line in lines if line)
+
+
+def compared(entry: Mapping[str, Any]) -> str:
+    """One line of `given_check.json`: how far given labels are from those of the reference."""
+    values = {k: number_of(entry.get(k)) for k in ("structures", "force", "energy", "shift")}
+    if not all(map(math.isfinite, values.values())):
+        return ""
+    file, n = _plain(str(entry.get("file", ""))), counted(int(values["structures"]), "structure")
+    return (
+        f"{file} against the reference, {n}: forces differ by {1000 * values['force']:.3g} meV/Å (RMS), energy "
+        f"differences by {1000 * values['energy']:.3g} meV/atom, the zero of energy by {values['shift']:+.3g} eV/atom."
+    )
+
+
+def data_hash(run: RunRecord) -> str:
+    """SHA-256 (64 hex digits) of every labelled frame's id, reference energy and sets; "" without frames."""
+    sets: dict[str, list[str]] = {}
+    for split, frames in run.splits.items():
+        for frame in frames:
+            sets.setdefault(frame, []).append(split)
+    lines = sorted(f"{s.id} {s.energy!r} {','.join(sorted(sets.get(s.id, [])))}" for s in run.structures)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest() if lines else ""
+
+
+def _errors(run: RunRecord) -> str:
+    if not run.predictions:
+        return "Not evaluated: there is no results/predictions.npz."
+    rows = by_system(run.predictions)
+    unseen = [r for r in rows if r.split in UNSEEN]
+    if unseen:
+        text = "On test frames, which no decision ever looked at.\n\n" + _error_table(unseen)
+    else:
+        text = (
+            "**There are no test frames.** These are the validation frames, which decided when training stopped: "
+            "errors on new frames may be larger.\n\n" + _error_table([r for r in rows if r.split == "valid"])
+        )
+    elements = [r for r in by_element(run.predictions) if r.split in ({u.split for u in unseen} or {"valid"})]
+    cells = [
+        [r.group, NAMES.get(r.split, r.split), r.atoms, milli(r.force_mae), milli(r.force_rmse)]
+        for r in elements
+    ]
+    return text + "\n\n" + _table(["element", "set", "atoms", "force MAE meV/Å", "force RMSE meV/Å"], cells)
+
+
+def _error_table(rows: Sequence[ErrorRow]) -> str:
+    stressed = any(math.isfinite(r.stress_mae) for r in rows)
+    head = ["system", "set", "frames", "energy MAE meV/atom", "energy RMSE", "force MAE meV/Å", "force RMSE"]
+    cells: list[list[Any]] = []
+    for r in rows:
+        cells.append([r.group, NAMES.get(r.split, r.split), r.frames])
+        cells[-1] += [milli(v) for v in (r.energy_mae, r.energy_rmse, r.force_mae, r.force_rmse)]
+        cells[-1] += [milli(r.stress_mae), milli(r.stress_rmse)] if stressed else []
+    return _table(head + (["stress MAE meV/Å³", "stress RMSE"] if stressed else []), cells)
+
+
+def _uncertainty(run: RunRecord) -> str:
+    if not run.predictions:
+        return ""
+    name, part = held_out(run.predictions)
+    h = honesty(*atomic_errors(part)) if part else None
+    if h is None or not math.isfinite(h.rank):
+        return "Not measured: it needs at least two members and frames that were not trained on."
+    said = worth(h.rank, h.ratio, DELIVERED)
+    return (
+        f"Spread of the members against the delivered model's error of each atom's force, on {name}. {said}"
+    )
+
+
+def _conditions(run: RunRecord) -> str:
+    ensemble, given = run.setting("MD.stat_ensemble"), run.setting("MD.temperature")
+    rows = [
+        ["ensemble", ensemble],
+        ["target temperature (K)", given],
+        ["time step (fs)", run.setting("MD.timestep")],
+    ]
+    seen = [v for o in run.observables for v in o.temperature if math.isfinite(v)]
+    if seen:
+        rows.append(["temperatures seen (K)", f"{min(seen):.0f} … {max(seen):.0f}"])
+    steps = sum(t.step for t in run.trajectories)
+    rows.append(["exploration", f"{len(run.trajectories)} trajectories, {steps} MD steps together"])
+    return _table(["", ""], [r for r in rows if r[1]])
+
+
+def _atoms(run: RunRecord) -> str:
+    said = json_file(run.folder / "results" / ATOMIC)
+    if said:
+        source, energies = str(said.get("source", "")), said.get("energies", {})
+        table = _table(["element", "eV"], [[k, number(float(v), 9)] for k, v in energies.items()])
+        warning = undetermined(run)
+        return "\n\n".join(t for t in (f"**{warning}**" if warning else "", source, table) if t)
+    written = run.setting("ARCHITECTURE.atomic_energies")
+    return (
+        f"As written in mace.yaml: `{written}`"
+        if written
+        else "Not given: determined by the run; its log says how."
+    )
+
+
+def _settings(run: RunRecord, model: str) -> str:
+    """Architecture as the delivered model has it, where that is recorded; as mace.yaml has it otherwise."""
+    known = delivered(run.folder / "results").get(model, {})
+    built = {str(k): str(v) for k, v in known.get("architecture", {}).items()}
+    begun = known.get("begun_from")
+    keys = [k for k in run.settings if k.startswith(("mace.ARCHITECTURE.", "mace.GENERAL.default_dtype"))]
+    rows = [] if not begun else [["begun from", str(begun)]]
+    written = [[k.removeprefix("mace."), run.settings[k]] for k in keys]
+    names = {f"ARCHITECTURE.{k}": k for k in built}
+    if begun:  # what mace.yaml says of the rest was not used
+        rows += [row for row in written if not row[0].startswith("ARCHITECTURE.")]
+        rows += [[name, built[key]] for name, key in names.items()]
+    else:
+        rows += [[key, built[names[key]] if key in names else value] for key, value in written]
+        shown = {key for key, _ in written}
+        rows += [[name, built[key]] for name, key in names.items() if name not in shown]
+    changed = [
+        [k, v, d] for k, v, d in differing(run.settings) if not k.startswith(("ARCHITECTURE.", "MISC."))
+    ]
+    stages = [[STAGES.get(s.name, s.name), s.stopped or "—"] for s in run.stages]
+    parts = [_table(["setting", "value"], rows)]
+    if changed:
+        parts.append("Other settings that differ from the defaults:")
+        parts.append(_table(["setting", "value", "default"], changed))
+    parts.append(_table(["stage", "ended because"], stages))
+    parts.append(f"The weights: those of {BEST}.")
+    return "\n\n".join(p for p in parts if p)
+
+
+def _versions(run: RunRecord, model: str) -> str:
+    rows = [["model", model]]
+    path = run.folder / "results" / model
+    if path.is_file():
+        rows.append(["precision", _precision(json_file(run.folder / "results" / PRECISION))])
+        rows.append(["SHA-256", hashlib.sha256(path.read_bytes()).hexdigest()])
+    rows.append(["Python", platform.python_version()])
+    for name in PACKAGES:
+        try:
+            rows.append([name, metadata.version(name)])
+        except metadata.PackageNotFoundError:
+            continue
+    return _table(["", ""], [r for r in rows if r[1]])
+
+
+def _precision(found: dict[str, Any]) -> str:
+    """How the file is to be loaded, and how well that was seen to work."""
+    if not found:
+        return ""
+    dtype, step, difference = found["dtype"], found["resolution"], found["difference"]
+    why = (
+        f": single precision knows these energies to {step:.2g} eV only"
+        if dtype == "float64" and step > 1e-3
+        else ""
+    )
+    return (
+        f'MACECalculator(…, default_dtype="{dtype}"){why}. Loaded so, relative energies of structures are those of '
+        f"this card within {1000 * difference:.2g} meV"
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    if not rows:
+        return ""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(_plain(str(v)) for v in line) + " |" for line in lines)
+
+
+def _plain(text: str) -> str:
+    """Text that is neither markup nor the end of a table cell."""
+    text = " ".join(text.split())
+    return (
+        text.replace("\\", "\\\\")
+        .replace("|", "\\|")
+        .replace("<", "&lt;")
+        .replace("`", "'")
+        .replace("*", "\\*")
+    )

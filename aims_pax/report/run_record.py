@@ -1,0 +1,242 @@
+"""What is known about a run, as plain frozen values. Times are seconds since 1970 unless said otherwise."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aims_pax.frames import Array
+from aims_pax.report.tolerant_readers import Structure
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: its folder's name in restart/, first and last sign of it, why it stopped (None: it has not)."""
+
+    name: str
+    began: float
+    heard: float
+    stopped: str | None
+    seconds: dict[str, float]  # what its time went into, s; closed sessions only
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One trajectory of active learning and the series of its uncertainty checks.
+
+    status: running | waiting | training | done | unknown. steps (K,), uncertainty (K,) eV/Å (the largest atom),
+    threshold (K,) eV/Å (inf: none yet), times (K,), labelled (K,) bool: this frame went to the reference.
+    """
+
+    index: int
+    system: str
+    status: str
+    reason: str | None
+    step: int
+    rewinds: int
+    steps: NDArray[np.int64]
+    uncertainty: Array
+    threshold: Array
+    times: Array
+    labelled: NDArray[np.bool_]
+    faults: tuple[tuple[int, str], ...] = ()  # (step, why) of impossible frames
+    tested: tuple[int, ...] = ()  # which of the K were drawn for testing, whatever their uncertainty
+
+
+@dataclass(frozen=True)
+class Observables:
+    """Measured along one trajectory (`trajectories/observables_*.csv`), each (K,), NaN where absent."""
+
+    trajectory: int
+    steps: Array
+    temperature: Array  # K
+    energy: Array  # eV, the models' mean
+    shortest: Array  # Å
+    volume: Array  # Å³
+
+
+@dataclass(frozen=True)
+class Call:
+    """One frame the reference was asked for.
+
+    outcome: labelled | pending | a failure class. began, ended, seconds: of the calculation, NaN when unknown.
+    """
+
+    frame: str
+    system: str
+    stage: str
+    outcome: str
+    asked: float
+    answered: float
+    reason: str = ""
+    began: float = math.nan
+    ended: float = math.nan
+    seconds: float = math.nan
+    host: str = ""
+
+    @property
+    def reused(self) -> bool:
+        """Its label was in the store before it was asked for."""
+        return self.outcome == "labelled" and self.ended < self.asked - 1.0
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One training visit. labels: answered until then. force_mae eV/Å and valid_loss: one entry a member trained."""
+
+    stage: str
+    visit: int
+    member: int | None
+    time: float
+    labels: int
+    n_train: int
+    valid_loss: tuple[float, ...]
+    force_mae: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of one member; energy_mae eV/atom, force_mae eV/Å, on its validation set."""
+
+    stage: str
+    visit: int
+    epoch: int
+    train_loss: float
+    valid_loss: float
+    energy_mae: float
+    force_mae: float
+
+
+@dataclass(frozen=True)
+class Span:
+    """What the device did from `began` to `ended`: a word of `report.time_left.DOING`, paused or stopped."""
+
+    doing: str
+    began: float
+    ended: float
+
+
+@dataclass(frozen=True)
+class Converged:
+    """How the convergence of one member stands, as the core decides: its best epoch improved by more than the margin.
+
+    best_mae: force MAE there, eV/Å on the validation set.
+    """
+
+    member: int
+    epochs: int
+    best_epoch: int
+    best_mae: float
+    done: bool
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A prediction compared with the label that came later: eV/Å; energies eV/atom."""
+
+    frame: str
+    trajectory: int
+    step: int
+    n_train: int
+    uncertainty: float
+    threshold: float
+    force_mae: float
+    max_force_error: float
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything a working folder tells about its run."""
+
+    folder: Path
+    name: str
+    state: str  # starting | running | stopped | killed | finished: see gather.state_of
+    holder: dict[str, Any]  # the lock: pid, host; {} when nobody works here
+    began: float
+    heard: float  # the last sign of life
+    settings: dict[str, str]
+    geometries: tuple[str, ...]
+    method: dict[str, Any]
+    stages: tuple[Stage, ...]
+    trajectories: tuple[Trajectory, ...]
+    observables: tuple[Observables, ...]
+    calls: tuple[Call, ...]
+    calculations: int  # label files of all methods, isolated atoms included
+    reference_seconds: float  # their sum
+    visits: tuple[Visit, ...]
+    losses: dict[str, tuple[Epoch, ...]]
+    spans: tuple[Span, ...]
+    structures: tuple[Structure, ...]  # labelled, in the order they came
+    splits: dict[str, dict[str, None]]  # split → frame ids, in order, over all members
+    given_check: tuple[
+        dict[str, Any], ...
+    ]  # given files against the reference, see `stages.given_data_check`
+    checked: tuple[Checked, ...]
+    predictions: dict[str, NDArray[Any]]  # results/predictions.npz, {} when there is none
+    results: tuple[str, ...]  # delivered models
+    error: str  # the last line of a traceback, "" when there is none
+    version: str = ""
+    member_train: int = 0  # training frames of the member that has most
+    unfinished_start: bool = False  # killed before it had written anything down
+    convergence: tuple[Converged, ...] = ()  # of the stage `converge`
+    given: frozenset[str] = frozenset()  # frames in the sets that the user brought with their labels
+
+    def setting(self, key: str, default: str = "") -> str:
+        """A setting by the end of its key, `MD.temperature`."""
+        for name, value in self.settings.items():
+            if name == key or name.endswith("." + key):
+                return default if value == "None" else value
+        return default
+
+    @property
+    def failures(self) -> Counter[str]:
+        """Failed labels by class."""
+        return Counter(c.outcome for c in self.calls if c.outcome not in ("labelled", "pending"))
+
+    @property
+    def labelled(self) -> int:
+        """Frames the reference has answered for."""
+        return sum(c.outcome == "labelled" for c in self.calls)
+
+    @property
+    def pending(self) -> int:
+        """Frames it has been asked for and has not answered yet."""
+        return sum(c.outcome == "pending" for c in self.calls)
+
+    @property
+    def reused(self) -> int:
+        """Answers that cost nothing: they lay in the store."""
+        return sum(c.reused for c in self.calls)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """{system: {split: frames}}, each frame once."""
+        system = {s.id: s.system or "—" for s in self.structures}
+        table: dict[str, dict[str, int]] = {}
+        for split, frames in self.splits.items():
+            for frame in frames:
+                row = table.setdefault(system.get(frame, "—"), {})
+                row[split] = row.get(split, 0) + 1
+        return dict(sorted(table.items()))
+
+    def sources(self) -> dict[str, int]:
+        """{file or `reference`: labelled frames in the sets}: who made the labels."""
+        source = {s.id: s.source for s in self.structures}
+        frames = {frame for split in self.splits.values() for frame in split}
+        table: dict[str, int] = {}
+        for frame in frames:
+            name = source.get(frame, "reference")
+            table[name] = table.get(name, 0) + 1
+        return dict(sorted(table.items(), key=lambda item: (item[0] != "reference", item[0])))
+
+    def shares(self) -> dict[str, float]:
+        """Seconds of the device by what it did."""
+        seconds: dict[str, float] = {}
+        for span in self.spans:
+            seconds[span.doing] = seconds.get(span.doing, 0.0) + span.ended - span.began
+        return seconds

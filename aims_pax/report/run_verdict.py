@@ -1,0 +1,98 @@
+"""Whether a run has done what it was asked for, and what to do next if not: the first thing to read at its end."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from aims_pax.core.rules import BELIEVED
+from aims_pax.report.accuracy import by_system
+from aims_pax.report.formatting import STAGES, STATES, counted, milli
+from aims_pax.report.run_record import RunRecord
+
+NEXT = {  # how the reason that ended active learning begins → what lets it continue
+    "max_labels": "raise ACTIVE_LEARNING.max_labels",
+    "max_MD_steps": "raise ACTIVE_LEARNING.max_MD_steps",
+    "max_train_set_size": "raise ACTIVE_LEARNING.max_train_set_size",
+    "desired_acc": "lower ACTIVE_LEARNING.desired_acc a little: the mean of the members was below it",
+    "every trajectory": "correct what made them end and raise ACTIVE_LEARNING.num_trajectories (ended ones stay so)",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """kind: reached | missed | no goal | unfinished."""
+
+    kind: str
+    text: str
+
+
+def verdict(run: RunRecord) -> Verdict:
+    """What a person should know first about how this run ended."""
+    if run.state != "finished":
+        return Verdict("unfinished", _unfinished(run))
+    goal = desired(run)
+    mae, n = validation_error(run)
+    on = f"force MAE {milli(mae)} meV/Å on {counted(n, 'validation frame')}"
+    more = cut_off(run)
+    if not goal:
+        text = "No accuracy was asked for (ACTIVE_LEARNING.desired_acc is 0)"
+        text += f": {on}." if math.isfinite(mae) else "."
+        return Verdict("no goal", " ".join([text, *more]))
+    asked = f"desired_acc is {milli(goal)} meV/Å"
+    if not math.isfinite(mae):
+        return Verdict("missed", f"Goal not shown to be reached: {asked}, but there is no validation error.")
+    if mae <= goal and n >= BELIEVED:
+        return Verdict("reached", " ".join([f"Goal reached: {on}; {asked}.", *more]))
+    if mae <= goal:
+        text = f"Goal reached on too few frames to be believed: {on}; {asked}. {_next(run)}"
+        return Verdict("missed", " ".join([text, *more]))
+    return Verdict("missed", " ".join([f"Goal not reached: {on}; {asked}. {_next(run)}", *more]))
+
+
+def desired(run: RunRecord) -> float:
+    """ACTIVE_LEARNING.desired_acc in eV/Å; 0 without."""
+    try:
+        return float(run.setting("ACTIVE_LEARNING.desired_acc", "0"))
+    except ValueError:
+        return 0.0
+
+
+def validation_error(run: RunRecord) -> tuple[float, int]:
+    """(force MAE eV/Å of the delivered model on all validation frames, their number); (NaN, 0) without."""
+    rows = [r for r in by_system(run.predictions) if r.split == "valid"] if run.predictions else []
+    return (rows[-1].force_mae, rows[-1].frames) if rows else (math.nan, 0)
+
+
+def cut_off(run: RunRecord) -> list[str]:
+    """That convergence was ended by its number of epochs and not by patience; [] when it was not."""
+    last = [s for s in run.stages if s.name == "converge"]
+    if not last or not (last[0].stopped or "").startswith("max_convergence_epochs"):
+        return []
+    best = ", ".join(f"{c.best_epoch} of {c.epochs}" for c in run.convergence)
+    return [
+        f"Convergence was cut off by max_convergence_epochs (best epoch: {best}): it was still improving or patience "
+        "had not run out; raise ACTIVE_LEARNING.max_convergence_epochs and run the same command."
+    ]
+
+
+def _next(run: RunRecord) -> str:
+    explored = [s.stopped or "" for s in run.stages if s.name == "explore"]
+    reason = explored[0] if explored else ""
+    step = next((words for start, words in NEXT.items() if reason.startswith(start)), "raise its limits")
+    ended = f"Active learning ended by {reason}. " if reason else ""
+    return f"{ended}Next: {step}, then run the same command."
+
+
+def _unfinished(run: RunRecord) -> str:
+    last = run.stages[-1] if run.stages else None
+    name = "" if last is None else STAGES.get(last.name, last.name)
+    if run.state in ("running", "starting"):
+        return f"Not finished yet: {name or STATES[run.state]}."
+    if last is not None and last.stopped and last.name in ("initial", "converge-initial"):
+        return (
+            f"The initial dataset is complete ({last.stopped}); aims-PAX (or aims-PAX-al) continues with active "
+            "learning."
+        )
+    how = STATES[run.state].partition(",")[0] + (f" during {name}" if name else "")
+    return f"Not finished: {how}; the same command continues."

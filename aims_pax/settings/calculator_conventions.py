@@ -1,0 +1,365 @@
+"""How the charge and the spin of a structure are handed to an ASE calculator: by which argument, in which convention.
+
+Every code has its own words: `multiplicity` (2S+1), unpaired electrons (2S, `uhf`, `nupdown`), the magnetic moment of
+the cell in μB (2S, too), or what the calculator finds on the atoms. What is not known of a factory is declared with
+REFERENCE.charge_key, spin_key and spin_convention; what neither says is refused where a structure needs it.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from aims_pax.charge_and_spin import default_initial_moment
+from aims_pax.errors import Unsupported
+from aims_pax.frames import Frame
+
+INFO = "atoms.info"  # the calculator reads atoms.info["charge"] and atoms.info["spin"] (2S+1)
+INITIAL_CHARGES = "atoms.initial_charges"  # it sums the initial charges of the atoms
+INITIAL_MOMENTS = "atoms.initial_magnetic_moments"  # it sums the initial magnetic moments of the atoms: 2S
+ON_ATOMS = (INFO, INITIAL_CHARGES, INITIAL_MOMENTS)
+MULTIPLICITY, UNPAIRED = "multiplicity", "unpaired_electrons"
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """charge, spin: the argument, with dots into tables (`input_data.system.tot_charge`), or one of ON_ATOMS;
+    None: the factory has none.
+
+    unpaired: the spin argument is 2S instead of 2S+1. fractions: a charge need not be whole. ambiguous: a spin
+    argument whose convention nobody can know. open_shell: further arguments that unpaired electrons need, or functions
+    of the frame that give them, each unless REFERENCE.kwargs has it. closed_shell: multiplicity 1 is written, too.
+    """
+
+    charge: str | None = None
+    spin: str | None = None
+    unpaired: bool = False
+    fractions: bool = False
+    ambiguous: str | None = None
+    open_shell: Mapping[str, Any] = field(default_factory=dict)
+    closed_shell: bool = True
+
+    def table(self) -> dict[str, Any]:
+        """For the description of a method."""
+        return {"charge": self.charge, "spin": self.spin, "unpaired_electrons": self.unpaired}
+
+
+_MULT = Conventions("charge", "multiplicity")
+_ON_INFO = Conventions(INFO, INFO, fractions=True)
+KNOWN: dict[str, Conventions] = {  # by the module (its beginning) and the name of the calculator
+    "tblite.ase:TBLite": replace(_MULT, fractions=True),
+    "xtb.ase:XTB": Conventions(INITIAL_CHARGES, INITIAL_MOMENTS, fractions=True),
+    "ase.calculators.orca:ORCA": Conventions("charge", "mult"),
+    "ase.calculators.psi4:Psi4": _MULT,
+    "ase.calculators.gaussian:Gaussian": Conventions("charge", "mult"),
+    "ase.calculators.qchem:QChem": _MULT,
+    "ase.calculators.nwchem:NWChem": Conventions("charge", INITIAL_MOMENTS),
+    "ase.calculators.mopac:MOPAC": Conventions("charge", INITIAL_MOMENTS),
+    "ase.calculators.gamess_us:GAMESSUS": Conventions("contrl.icharg", "contrl.mult"),
+    "ase.calculators.turbomole:Turbomole": Conventions(
+        "total charge", "multiplicity", open_shell={"uhf": True}
+    ),
+    "ase.calculators.cp2k:CP2K": replace(_MULT, open_shell={"uks": True}),
+    "ase.calculators.dftb:Dftb": Conventions("Hamiltonian_Charge", fractions=True),
+    "ase.calculators.vasp:Vasp": Conventions(
+        "charge", "nupdown", unpaired=True, fractions=True, open_shell={"ispin": 2}, closed_shell=False
+    ),
+    "ase.calculators.espresso:Espresso": Conventions(
+        "input_data.system.tot_charge",
+        "input_data.system.tot_magnetization",
+        unpaired=True,
+        fractions=True,
+        open_shell={"input_data.system.nspin": 2},
+        closed_shell=False,
+    ),
+    "ase.calculators.aims:Aims": Conventions(
+        "charge",
+        "fixed_spin_moment",
+        unpaired=True,
+        fractions=True,
+        open_shell={"spin": "collinear", "default_initial_moment": default_initial_moment},
+        closed_shell=False,
+    ),
+    "ase.calculators.castep:Castep": Conventions("charge", fractions=True),
+    "gpaw:GPAW": Conventions(
+        "charge",
+        INITIAL_MOMENTS,
+        fractions=True,
+        open_shell={  # GPAW's own defaults beside, which a table without them would lose
+            "occupations.fixmagmom": True,
+            "occupations.name": "fermi-dirac",
+            "occupations.width": lambda frame: 0.1 if frame.pbc.any() else 0.0,
+        },
+    ),
+    "aimnet:AIMNet2ASE": Conventions("charge", "mult"),
+    "aimnet2calc:AIMNet2ASE": Conventions("charge", "mult"),
+    "fairchem:FAIRChemCalculator": _ON_INFO,
+    "mace.calculators:mace_omol": _ON_INFO,
+}
+# names of arguments that can mean one thing only
+CHARGES = ("charge", "total_charge", "net_charge", "chrg")
+SPINS = {
+    "multiplicity": MULTIPLICITY, "mult": MULTIPLICITY, "spin_multiplicity": MULTIPLICITY,
+    "uhf": UNPAIRED, "nopen": UNPAIRED, "nupdown": UNPAIRED, "unpaired_electrons": UNPAIRED,
+    "tot_magnetization": UNPAIRED, "fixed_spin_moment": UNPAIRED,
+}  # fmt: skip
+EITHER = ("spin", "total_spin", "spinmult")  # 2S+1 for some, 2S for PySCF and CASTEP
+
+
+def conventions_of(
+    factory: str,
+    make: Callable[..., Any],
+    charge_key: str | None = None,
+    spin_key: str | None = None,
+    spin_convention: str | None = None,
+) -> Conventions:
+    """What is declared; else what is known of this calculator; else what the names of its arguments say.
+
+    factory: as the user names it. make: what that is.
+    """
+    found = _known(factory, make) or _inspected(make)
+    if charge_key is not None:
+        found = replace(found, charge=charge_key, fractions=True)
+    if spin_key is not None:
+        last = spin_key.rpartition(".")[2]
+        own = found.spin == spin_key and found.ambiguous is None
+        said = spin_convention or SPINS.get(last) or (MULTIPLICITY if spin_key == INFO else None)
+        if said is None and own:
+            return found
+        unclear = said is None and spin_key not in ON_ATOMS
+        found = replace(
+            found,
+            spin=spin_key,
+            unpaired=said == UNPAIRED,
+            ambiguous=spin_key if unclear else None,
+            open_shell=found.open_shell if own else {},
+        )
+    elif spin_convention is not None:
+        spin = found.ambiguous or found.spin
+        found = replace(found, spin=spin, unpaired=spin_convention == UNPAIRED, ambiguous=None)
+    return found
+
+
+def arguments(kwargs: Mapping[str, Any], frame: Frame, how: Conventions, who: str) -> dict[str, Any]:
+    """kwargs with the charge and spin of this frame in them; theirs are left as they are where the frame says none.
+
+    Raises Unsupported for what the calculator cannot be told, or is told otherwise by kwargs.
+    """
+    made: dict[str, Any] = dict(kwargs)
+    if frame.charge is not None and how.charge not in (INFO, INITIAL_CHARGES):
+        made = _with_charge(made, frame, how, who)
+    if frame.spin is not None:
+        made = _with_spin(made, frame, how, who)
+    return made
+
+
+def dressed(frame: Frame, how: Conventions) -> Frame:
+    """The frame with initial charges and moments that sum to its charge and 2S, where the calculator sums them."""
+    if how.charge == INITIAL_CHARGES and frame.charge is not None:
+        frame = replace(frame, charges=_on_heaviest(frame, frame.charge))
+    if how.spin == INITIAL_MOMENTS and frame.spin is not None:
+        unpaired = frame.spin - 1
+        if frame.moments is None or abs(abs(frame.moments.sum()) - unpaired) > 1e-6:
+            frame = replace(frame, moments=_on_heaviest(frame, unpaired))
+    return frame
+
+
+def refusal(frame: Frame, kwargs: Mapping[str, Any], how: Conventions, who: str) -> str | None:
+    """Why this calculator cannot be told the charge and spin of a frame, or None."""
+    try:
+        arguments(kwargs, frame, how, who)
+    except Unsupported as error:
+        return error.reason
+    return None
+
+
+def written(kwargs: Mapping[str, Any], how: Conventions) -> tuple[float | None, int | None]:
+    """The charge and the multiplicity 2S+1 that kwargs says, each None where it says none, or no number."""
+    charge = None if how.charge in (None, *ON_ATOMS) else _get(kwargs, str(how.charge))
+    spin = None if how.ambiguous or how.spin in (None, *ON_ATOMS) else _get(kwargs, str(how.spin))
+    fits = isinstance(spin, int | float) and spin == int(spin)
+    return (
+        charge if isinstance(charge, int | float) else None,
+        int(spin) + how.unpaired if isinstance(spin, int | float) and fits else None,
+    )
+
+
+def check_keys(charge_key: str | None, spin_key: str | None, spin_convention: str | None) -> None:
+    """Raise ValueError for keys that cannot be."""
+    for name, key, wrong in (
+        ("charge_key", charge_key, INITIAL_MOMENTS),
+        ("spin_key", spin_key, INITIAL_CHARGES),
+    ):
+        if key == wrong or (key is not None and key.startswith("atoms.") and key not in ON_ATOMS):
+            own = INITIAL_CHARGES if name == "charge_key" else INITIAL_MOMENTS
+            raise ValueError(f"{name}: {key}: expected the name of an argument, {INFO}, or {own}")
+    if spin_convention == MULTIPLICITY and spin_key == INITIAL_MOMENTS:
+        raise ValueError(
+            f"spin_convention: {MULTIPLICITY}: magnetic moments count unpaired electrons; remove it"
+        )
+
+
+# ---------------------------------------------------------------- one frame
+
+
+def _with_charge(made: dict[str, Any], frame: Frame, how: Conventions, who: str) -> dict[str, Any]:
+    charge = frame.charge
+    assert charge is not None
+    if how.charge is None:
+        if charge == 0:
+            return made
+        raise Unsupported(
+            f"{frame.formula} has charge {charge:g}, and {who} has no argument for a charge that is known; name it "
+            "with REFERENCE.charge_key, or choose a reference that takes one"
+        )
+    whole = charge == int(charge)
+    if not whole and not how.fractions:
+        raise Unsupported(f"{frame.formula} has charge {charge:g}, and {who} takes whole charges only")
+    return _put(
+        made, how.charge, int(charge) if whole else charge, f"the charge {charge:g} of {frame.formula}"
+    )
+
+
+def _with_spin(made: dict[str, Any], frame: Frame, how: Conventions, who: str) -> dict[str, Any]:
+    spin = frame.spin
+    assert spin is not None
+    if how.ambiguous is not None and spin != 1:
+        raise Unsupported(
+            f"{frame.formula} has multiplicity {spin}, and {how.ambiguous} of {who} can be 2S+1 or 2S; write "
+            f"REFERENCE.spin_convention: {MULTIPLICITY} or {UNPAIRED}"
+        )
+    if how.spin is None or how.ambiguous is not None:
+        if spin == 1:
+            return made
+        raise Unsupported(
+            f"{frame.formula} has multiplicity {spin}, and {who} has no argument for a spin that is known; name it "
+            "with REFERENCE.spin_key (and spin_convention), or choose a reference that takes one"
+        )
+    if how.spin not in ON_ATOMS and (spin > 1 or how.closed_shell or _get(made, how.spin) is not None):
+        value = spin - 1 if how.unpaired else spin
+        made = _put(made, how.spin, value, f"the multiplicity {spin} of {frame.formula}")
+    for key, value in how.open_shell.items() if spin > 1 else ():
+        if _get(made, key) is None:
+            made = _put(made, key, value(frame) if callable(value) else value, "")
+    return made
+
+
+def _put(kwargs: dict[str, Any], key: str, value: Any, what: str) -> dict[str, Any]:
+    """kwargs with this entry, tables along its dots made where there are none. Raises Unsupported for another value."""
+    present = _get(kwargs, key)
+    if present is not None and present != value:
+        raise Unsupported(
+            f"REFERENCE.kwargs says {key}: {present}, which contradicts {what}; remove it from REFERENCE.kwargs, or "
+            "mend the structure"
+        )
+    made = copy.copy(kwargs)
+    inner, (*tables, last) = made, _path(kwargs, key)
+    for name in tables:
+        inner[name] = dict(inner.get(name) or {})
+        inner = inner[name]
+    inner[last] = value
+    return made
+
+
+def _get(kwargs: Mapping[str, Any], key: str) -> Any:
+    found: Any = kwargs
+    for name in _path(kwargs, key):
+        if not isinstance(found, Mapping):
+            return None
+        found = found.get(name)
+    return found
+
+
+def _path(kwargs: Mapping[str, Any], key: str) -> list[str]:
+    """The names along a key; Quantum ESPRESSO's input_data may be written without its namelists."""
+    path = key.split(".")
+    if len(path) == 3 and path[0] == "input_data":
+        written = kwargs.get("input_data") or {}
+        if written and not any(isinstance(v, Mapping) for v in written.values()):
+            return [path[0], path[2]]
+    return path
+
+
+def without(kwargs: Mapping[str, Any], key: str | None) -> dict[str, Any]:
+    """kwargs without this entry."""
+    made = dict(kwargs)
+    if key is None or key in ON_ATOMS or _get(kwargs, key) is None:
+        return made
+    inner, (*tables, last) = made, _path(kwargs, key)
+    for name in tables:
+        inner[name] = dict(inner[name])
+        inner = inner[name]
+    del inner[last]
+    return made
+
+
+def _on_heaviest(frame: Frame, total: float) -> Any:
+    """(N,) with all of it on the first of the heaviest atoms, so that the sum is exact."""
+    values = np.zeros(len(frame))
+    values[int(np.argmax(frame.numbers))] = total
+    return values
+
+
+# ---------------------------------------------------------------- one factory
+
+
+def _known(factory: str, make: Callable[..., Any]) -> Conventions | None:
+    """By the calculator's own class or function, or by a base class; nothing for what its arguments do not take."""
+    owner = getattr(make, "__self__", make)  # a class whose method loads a checkpoint
+    own = (getattr(make, "__module__", None) or "", getattr(make, "__qualname__", ""))
+    module, _, attribute = factory.partition(":")
+    names = [own, (module, attribute)]
+    names += [(c.__module__, c.__qualname__) for c in getattr(owner, "__mro__", ())]
+    for place, name in names:
+        for known, how in KNOWN.items():
+            package, _, called = known.partition(":")
+            if called in (name, name.partition(".")[0]) and (
+                place == package or place.startswith(f"{package}.")
+            ):
+                inherited = isinstance(owner, type) and called != owner.__qualname__
+                return _as_inherited(how, make) if inherited else how
+    return None
+
+
+def _as_inherited(how: Conventions, make: Callable[..., Any]) -> Conventions:
+    """What is left of it for a class derived from a known one: arguments of its own count, others must pass through."""
+    own = _inspected(make)
+    charge = own.charge or (how.charge if how.charge in ON_ATOMS or accepts(make, how.charge) else None)
+    spin = how.spin if how.spin in ON_ATOMS or accepts(make, how.spin) else None
+    if own.spin is not None and own.spin != how.spin:
+        return replace(own, charge=charge)
+    return replace(how, charge=charge, spin=spin)
+
+
+def accepts(make: Callable[..., Any], key: str | None) -> bool:
+    """Whether a callable can be given an argument of this name."""
+    if key is None:
+        return False
+    try:
+        parameters = inspect.signature(make).parameters
+    except (TypeError, ValueError):  # compiled callables need not have one
+        return True
+    anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    return anything or key.partition(".")[0] in parameters
+
+
+def _inspected(make: Callable[..., Any]) -> Conventions:
+    """What the names of the arguments say; nothing where they may mean two things."""
+    names: set[str] = set()
+    with suppress(TypeError, ValueError):
+        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        names = {p.name for p in inspect.signature(make).parameters.values() if p.kind in kinds}
+    if accepts(make, "anything at all"):  # ASE's calculators hand them on to their parameters
+        for one in getattr(make, "__mro__", ()):
+            defaults = getattr(one, "default_parameters", None)
+            names |= set(map(str, defaults)) if isinstance(defaults, Mapping) else set()
+    charge = next((n for n in CHARGES if n in names), None)
+    spin = next((n for n in SPINS if n in names), None)
+    unclear = next((n for n in EITHER if n in names), None) if spin is None else None
+    return Conventions(charge, spin or unclear, SPINS.get(spin or "") == UNPAIRED, True, unclear)

@@ -1,0 +1,82 @@
+"""What a control.in means for the geometries that it serves: what would be lost, and what does not fit.
+
+lost_hubbard     DFT+U written into a species block, which species_dir replaces
+shared_k_grid    one k_grid for cells of very different size
+odd_spin         moments and spin that FHI-aims ignores or stops at
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from aims_pax.frames import Frame
+from aims_pax.settings.control_in import Control
+from aims_pax.systems import System
+
+FINER = 2.0  # times: k-points of one cell this much denser than those of another are no longer one method
+VACUUM = 12.0  # Å: a vector this long with one k-point is vacuum, or needs no more
+
+
+def lost_hubbard(control: Control, species_dir: Path) -> str | None:
+    """Why labels would lack DFT+U: lines of species blocks that species_dir does not hold. None: all are there."""
+    lost = []
+    for species, line in control.hubbard:
+        files = sorted(species_dir.glob(f"*_{species}_default"))
+        lines = [" ".join(t.partition("#")[0].split()) for f in files for t in _text(f).splitlines()]
+        if line not in lines:
+            lost.append(f"{line!r} of {species}")
+    if not lost:
+        return None
+    return (
+        f"{', '.join(lost)}: species blocks are ignored in favour of species_dir, and {species_dir} does not hold "
+        "this, so labels would be without it; copy the species defaults, write it there and name the copy species_dir"
+    )
+
+
+def shared_k_grid(control: Control, systems: Sequence[System]) -> str | None:
+    """A warning when one k_grid samples one cell much more finely than another."""
+    grid = control.get("k_grid")
+    cells = {s.name: s.frame for s in systems if s.frame.periodic}
+    if grid is None or len(cells) < 2:
+        return None
+    counts = [int(n) for n in grid.replace(",", " ").split()[:3]]
+    spacings = {name: _spacings(frame, counts) for name, frame in cells.items()}
+    coarse = {name: float(np.nanmax(s)) for name, s in spacings.items() if not np.isnan(s).all()}
+    if len(coarse) < 2:
+        return None
+    most, least = max(coarse, key=lambda n: coarse[n]), min(coarse, key=lambda n: coarse[n])
+    if coarse[most] <= FINER * coarse[least]:
+        return None
+    return (
+        f"k_grid {grid} is shared by cells of very different size: k-points lie {coarse[most]:.2f} Å⁻¹ apart in "
+        f"{most} ({len(cells[most])} atoms) and {coarse[least]:.2f} Å⁻¹ in {least} ({len(cells[least])} atoms), so "
+        "their energies do not fit together; use k_grid_density, or a control.in for each geometry "
+        "(MISC.path_to_control: {geometry file: control file})"
+    )
+
+
+def odd_spin(control: Control, systems: Sequence[System]) -> Iterator[str]:
+    """Warnings about spin that FHI-aims ignores without stopping, or stops at."""
+    if not control.collinear and "fixed_spin_moment" in control:
+        yield "fixed_spin_moment is ignored by FHI-aims without spin collinear"
+    if not control.collinear and any(s.frame.moments is not None and s.frame.spin is None for s in systems):
+        yield "initial moments of the geometry are ignored by FHI-aims without spin collinear"
+    start = (control.get("default_initial_moment") or "").lower()
+    several = [s.name for s in systems if len(s.frame) > 1 or s.frame.pbc.any()]
+    if start == "hund" and several:
+        yield f"default_initial_moment hund: FHI-aims stops at it for more than one atom ({several[0]}); give a number"
+
+
+def _spacings(frame: Frame, counts: Sequence[int]) -> np.ndarray:
+    """(3,) Å⁻¹ between k-points along each reciprocal vector; NaN along vacuum."""
+    reciprocal = 2 * np.pi * np.linalg.inv(frame.cell).T
+    spacings = np.linalg.norm(reciprocal, axis=1) / np.array(counts)
+    long = np.linalg.norm(frame.cell, axis=1) >= VACUUM
+    return np.where(long & (np.array(counts) == 1), np.nan, spacings)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace")

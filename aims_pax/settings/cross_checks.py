@@ -1,0 +1,330 @@
+"""What must hold between keys: rules that one key alone cannot know.
+
+A rule yields (place, text) for everything wrong; one that meets an unreadable section ends there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+from aims_pax.settings.cluster import SLURM
+from aims_pax.settings.inference_support import objections
+from aims_pax.settings.md import BAR
+from aims_pax.settings.samplers import NAME as SAMPLERS
+from aims_pax.settings.samplers import REPLACED
+from aims_pax.settings.unused_keys import ACTIVE, INITIAL, BrokenSectionError, Parts
+from aims_pax.settings.yaml_reader import Place
+
+Finding = tuple[str, Place, str]  # file ("aimsPAX" or "mace"), place, text
+Rule = Callable[[Parts], Iterator[Finding]]
+
+PROJECT, MACE = "aimsPAX", "mace"
+
+
+def findings(rules: tuple[Rule, ...], parts: Parts) -> Iterator[Finding]:
+    """What the rules say of these sections."""
+    for rule in rules:
+        try:
+            yield from rule(parts)
+        except BrokenSectionError:
+            continue
+
+
+def _mandatory(parts: Parts) -> Iterator[Finding]:
+    """Keys that some combinations need."""
+    needed: dict[str, Callable[[], bool]] = {
+        "the reference is FHI-aims": lambda: parts.aims,
+        SLURM: lambda: parts.slurm,
+        "the reference is FHI-aims or the type is `slurm`": lambda: parts.aims or parts.slurm,
+        "the type is `calculator`": lambda: not parts.aims,
+    }
+    for name in (INITIAL, ACTIVE, "CLUSTER", "REFERENCE"):
+        try:
+            section = parts[name]
+            if section is None:
+                continue
+            for key in type(section).model_fields:
+                when = needed.get(section.meaning(key).mandatory)
+                unwritten = key not in section.model_fields_set or getattr(section, key) is None
+                if when is not None and when() and unwritten:
+                    because = section.meaning(key).mandatory.replace("`", "")
+                    prose = type(section).model_fields[key].description or ""
+                    yield PROJECT, (name, key), f"mandatory, as {because}. {prose}"
+        except BrokenSectionError:
+            continue
+
+
+def _ramps(parts: Parts) -> Iterator[Finding]:
+    """A ramp needs to know where it ends."""
+    if parts.active is None or not math.isinf(parts.active.max_MD_steps):
+        return
+    for name, md in parts.md.items():
+        if isinstance(md.temperature, tuple):
+            ramp = list(md.temperature)
+            text = f"{ramp} is a ramp over all MD steps of a trajectory; set {ACTIVE}.max_MD_steps"
+            yield PROJECT, _md(name, "temperature"), text
+
+
+def _sections(parts: Parts) -> Iterator[Finding]:
+    if parts.initial is None and parts.active is None:
+        yield PROJECT, (), f"neither {INITIAL} nor {ACTIVE} is there; expected at least one of these sections"
+
+
+def _same_in_both(parts: Parts) -> Iterator[Finding]:
+    initial, active = parts.initial, parts.active
+    if initial is None or active is None:
+        return
+    if initial.ensemble_size != active.ensemble_size:
+        written = {
+            n: s for n, s in ((INITIAL, initial), (ACTIVE, active)) if "ensemble_size" in s.model_fields_set
+        }
+        said = f"{initial.ensemble_size} in {INITIAL} but {active.ensemble_size} in {ACTIVE}"
+        default = "" if len(written) == 2 else " (the default)"
+        where = ACTIVE if ACTIVE in written else INITIAL
+        yield (
+            PROJECT,
+            (where, "ensemble_size"),
+            f"{said}{default if where == INITIAL else ''}; expected the same",
+        )
+    if None not in (initial.species_dir, active.species_dir) and initial.species_dir != active.species_dir:
+        said = f"{initial.species_dir} in {INITIAL} but {active.species_dir} in {ACTIVE}"
+        yield PROJECT, (ACTIVE, "species_dir"), f"{said}; expected the same"
+
+
+def _one_beginning(parts: Parts) -> Iterator[Finding]:
+    """Given data take the place of the initial dataset: with both, one of them would be left aside."""
+    if parts.initial is None or parts.active is None:
+        return
+    both = ("initial_train_dataset", "initial_valid_dataset")
+    given = [key for key in both if getattr(parts.active, key) is not None]
+    if given:
+        sections = f"sections {INITIAL} and {SAMPLERS}" if parts[SAMPLERS] else f"section {INITIAL}"
+        text = f"names given data, which take the place of {INITIAL}: delete the {sections}, or remove "
+        yield PROJECT, (ACTIVE, given[0]), text + " and ".join(given)
+
+
+def _initial_stops(parts: Parts) -> Iterator[Finding]:
+    s = parts.initial
+    if s is None:
+        return
+    if s.desired_acc == 0 and math.isinf(s.max_initial_epochs) and math.isinf(s.max_initial_set_size):
+        text = (
+            "nothing stops this stage; expected at least one of "
+            "desired_acc, max_initial_epochs, max_initial_set_size"
+        )
+        yield PROJECT, (INITIAL,), text
+    if s.initial_sampling == "calculator" and s.initial_calculator is None and not parts[SAMPLERS]:
+        text = "mandatory, as initial_sampling is calculator: {factory: package.module:callable, kwargs: {…}}"
+        yield PROJECT, (INITIAL, "initial_calculator"), text
+
+
+def _samplers(parts: Parts) -> Iterator[Finding]:
+    """SAMPLERS stand for what the initial dataset says of where structures come from."""
+    samplers = parts[SAMPLERS]
+    if not samplers:
+        return
+    if parts.initial is None:
+        yield (
+            PROJECT,
+            (SAMPLERS,),
+            f"make structures for {INITIAL}, which is not there; add it, or remove {SAMPLERS}",
+        )
+        return
+    both = [key for key in REPLACED if key in parts.initial.model_fields_set]
+    if both:
+        text = f"{SAMPLERS} say where the first structures come from; delete {', '.join(both)}, or {SAMPLERS}"
+        yield PROJECT, (INITIAL, both[0]), text
+    ramps = [md.temperature for md in parts.md.values() if isinstance(md.temperature, tuple)]
+    several = len({str(md.temperature) for md in parts.md.values()}) > 1
+    for k, sampler in enumerate(samplers):
+        if (
+            several
+            and sampler.kind in {"rattle_tree", "phonons"}
+            and getattr(sampler, "temperature", 0.0) is None
+        ):
+            text = "mandatory, as the geometries have different temperatures in MD. Temperature (K)"
+            yield PROJECT, (SAMPLERS, k, "temperature"), text
+        if ramps and getattr(sampler, "temperature", 0.0) is None:
+            text = f"mandatory, as MD.temperature is the ramp {list(ramps[0])} of active learning. Temperature (K)"
+            yield PROJECT, (SAMPLERS, k, "temperature"), text
+
+
+def _members(parts: Parts) -> Iterator[Finding]:
+    s = parts.active
+    if s is None:
+        return
+    seeds, models, size = s.seeds_tags_dict, s.initial_models, s.ensemble_size
+    if seeds is not None and len(seeds) != size:
+        yield (
+            PROJECT,
+            (ACTIVE, "seeds_tags_dict"),
+            f"{len(seeds)} seeds for ensemble_size {size}; expected {size}",
+        )
+    if models is not None and len(models) != size:
+        yield (
+            PROJECT,
+            (ACTIVE, "initial_models"),
+            f"{len(models)} models for ensemble_size {size}; expected {size}",
+        )
+    if models is not None and len(set(models)) < len(models):
+        yield (
+            PROJECT,
+            (ACTIVE, "initial_models"),
+            "one model is named twice; two equal members have no spread",
+        )
+    for key in ("initial_train_dataset", "initial_valid_dataset"):
+        files = getattr(s, key)
+        if isinstance(files, dict) and len(files) != size:
+            yield (
+                PROJECT,
+                (ACTIVE, key),
+                f"{len(files)} files for ensemble_size {size}; expected {size}, or one path",
+            )
+
+
+def _blocks(parts: Parts) -> Iterator[Finding]:
+    options = parts.cluster and parts.cluster.parsl_options
+    if not options:
+        return
+    fewest, first, most = options.min_blocks, options.init_blocks, options.max_blocks
+    if fewest > most:
+        text = f"{fewest} is more than max_blocks {most}"
+        yield PROJECT, ("CLUSTER", "parsl_options", "min_blocks"), text
+    if first > most or (first < fewest <= most):
+        text = f"{first} is not between min_blocks {fewest} and max_blocks {most}"
+        yield PROJECT, ("CLUSTER", "parsl_options", "init_blocks"), text
+
+
+def _pressure_needs_stress(parts: Parts) -> Iterator[Finding]:
+    for name, md in parts.md.items():
+        if md.stat_ensemble == "NPT" and not parts.general.compute_stress:
+            text = "NPT needs stress: set GENERAL.compute_stress: True in mace.yaml, or use NVT"
+            yield PROJECT, _md(name, "stat_ensemble"), text
+
+
+def _loss(parts: Parts) -> Iterator[Finding]:
+    s = parts.training
+    if s.loss in {"stress", "virials"} and not parts.general.compute_stress:
+        text = f"{s.loss} needs the stress of the models; set GENERAL.compute_stress: True, or use weighted"
+        yield MACE, ("TRAINING", "loss"), text
+    if s.forces_weight == 0 and (s.energy_weight == 0 or s.loss == "forces_only"):
+        yield MACE, ("TRAINING", "forces_weight"), "every weight of the loss is 0; nothing would be learned"
+    if not any(s.config_type_weights.values()):
+        yield MACE, ("TRAINING", "config_type_weights"), "every weight is 0; nothing would be learned"
+
+
+def _degrees(parts: Parts) -> Iterator[Finding]:
+    s = parts.architecture
+    if s.max_L > s.max_ell:
+        yield (
+            MACE,
+            ("ARCHITECTURE", "max_L"),
+            f"{s.max_L} is above max_ell {s.max_ell}; expected at most {s.max_ell}",
+        )
+
+
+def _engines(parts: Parts) -> Iterator[Finding]:
+    misc = parts["mace.MISC"]
+    if misc is None:
+        return
+    from_files = parts.active is not None and parts.active.initial_models is not None
+    for key, text in objections(misc, None if from_files else parts.architecture):
+        yield MACE, ("MISC", key), text
+
+
+ERRORS: tuple[Rule, ...] = (
+    _sections,
+    _mandatory,
+    _same_in_both,
+    _one_beginning,
+    _initial_stops,
+    _samplers,
+    _members,
+    _blocks,
+    _pressure_needs_stress,
+    _loss,
+    _degrees,
+    _engines,
+    _ramps,
+)
+
+
+def _exploration_stops(parts: Parts) -> Iterator[Finding]:
+    s = parts.active
+    if s is None:
+        return
+    if s.desired_acc == 0 and all(map(math.isinf, (s.max_MD_steps, s.max_train_set_size, s.max_labels))):
+        text = (
+            "nothing stops active learning: it runs until stopped or walltime; "
+            "set max_MD_steps, max_train_set_size, max_labels or desired_acc"
+        )
+        yield PROJECT, (ACTIVE,), text
+    if s.intermediate_epochs_al > s.epochs_per_worker:
+        trains = s.intermediate_epochs_al
+        text = f"more than epochs_per_worker ({s.epochs_per_worker}): a structure trains {trains} epochs"
+        yield PROJECT, (ACTIVE, "intermediate_epochs_al"), text
+    if s.skip_step_mlff > s.max_MD_steps:
+        if "skip_step_mlff" in s.model_fields_set:
+            key, text = "skip_step_mlff", f"more than max_MD_steps ({s.max_MD_steps})"
+        else:
+            key, text = "max_MD_steps", f"less than skip_step_mlff ({s.skip_step_mlff})"
+        yield PROJECT, (ACTIVE, key), f"{text}: the uncertainty is looked at once, at the end"
+    if parts.initial is None and s.initial_train_dataset is None and s.initial_models is None:
+        text = (
+            f"no {INITIAL}, initial_train_dataset or initial_models: "
+            "only aims-PAX-al in a folder with a finished initial dataset can run"
+        )
+        yield PROJECT, (ACTIVE,), text
+
+
+def _pressures(parts: Parts) -> Iterator[Finding]:
+    for name, md in parts.md.items():
+        if md.stat_ensemble != "NPT":
+            continue
+        berendsen = md.barostat == "Berendsen"
+        key = "external_stress" if md.barostat == "npt" else "pressure_au"
+        bars = getattr(md, key) / BAR
+        if key in md.model_fields_set and bars != 0 and not (0.9 < bars < 1.1 or 5 <= abs(bars) <= 1e6):
+            text = f"{getattr(md, key):g} eV/Å³ is {bars:.3g} bar; aims-PAX takes eV/Å³, 1 bar is 6.24e-7"
+            yield PROJECT, _md(name, key), text
+        if berendsen and "barostat" in md.model_fields_set and "compressibility" not in md.model_fields_set:
+            text = "Berendsen couples by the compressibility; without one it is water's, 4.57e-5 bar⁻¹"
+            yield PROJECT, _md(name, "barostat"), text
+
+
+def _weak_stress(parts: Parts) -> Iterator[Finding]:
+    """Stress is some thousand times smaller in its unit than forces: at equal weights it is hardly learnt."""
+    training, npt = parts.training, [name for name, md in parts.md.items() if md.stat_ensemble == "NPT"]
+    if not npt or training.loss in {"forces_only", "virials", "l1l2energyforces"}:
+        return
+    if training.stress_weight < 0.1 * training.forces_weight:
+        weights = f"{training.stress_weight:g} beside forces_weight {training.forces_weight:g}"
+        if "stress_weight" in training.model_fields_set:
+            about = f"write about {training.forces_weight:g}"
+            text = f"{weights}: stress would hardly be learnt, and NPT moves by it; {about}"
+            yield MACE, ("TRAINING", "stress_weight"), text
+        else:
+            text = (
+                "NPT moves by the stress, which would hardly be learnt: TRAINING.stress_weight in mace.yaml is "
+                f"{weights}; write about {training.forces_weight:g}"
+            )
+            yield PROJECT, _md(npt[0], "stat_ensemble"), text
+
+
+def _one_seed(parts: Parts) -> Iterator[Finding]:
+    seeds = {name: md.MD_seed for name, md in parts.md.items()}
+    if len(set(seeds.values())) > 1:
+        first = next(iter(seeds))
+        yield (
+            PROJECT,
+            _md(first, "MD_seed"),
+            f"the systems have different seeds; {seeds[first]} of {first} serves all",
+        )
+
+
+WARNINGS: tuple[Rule, ...] = (_exploration_stops, _pressures, _weak_stress, _one_seed)
+
+
+def _md(system: str, key: str) -> Place:
+    return ("MD", system, key) if system else ("MD", key)

@@ -1,0 +1,36 @@
+"""What is wrong with one key of a table, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pydantic_core import ErrorDetails
+
+from aims_pax.settings.fields import Section
+from aims_pax.settings.yaml_reader import nearest
+
+
+def in_words(detail: ErrorDetails, model: type[Section], elsewhere: str = "") -> str:
+    """One validation error of a table read by `model`. elsewhere: who knows a key that this table does not."""
+    name = str(detail["loc"][-1]) if detail["loc"] else ""
+    if detail["type"] == "extra_forbidden":
+        return (
+            f"unknown key here; {elsewhere}"
+            if elsewhere
+            else f"unknown key; {hint(name, model.model_fields)}"
+        )
+    if detail["type"] == "missing":
+        return f"mandatory. {model.model_fields[name].description}"
+    error = detail.get("ctx", {}).get("error")
+    return str(error) if error is not None else detail["msg"]
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """`nearest: …`, or all that is known.
+
+    >>> hint("temprature", ["temperature", "timestep"]), hint("x", ["temperature", "timestep"])
+    ('nearest: temperature', 'known: temperature, timestep')
+    """
+    known = list(known)
+    near = nearest(name, known)
+    return f"nearest: {near}" if near else f"known: {', '.join(known)}"

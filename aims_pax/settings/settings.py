@@ -1,0 +1,148 @@
+"""All settings of one run, and the complete effective settings as one YAML document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from aims_pax.settings.cluster import ClusterSettings
+from aims_pax.settings.fields import Section
+from aims_pax.settings.mace import (
+    ArchitectureSettings,
+    GeneralSettings,
+    MaceMiscSettings,
+    MaceSettings,
+    TrainingSettings,
+)
+from aims_pax.settings.project import (
+    ActiveLearningSettings,
+    InitialDatasetSettings,
+    MDSettings,
+    MiscSettings,
+    ReferenceSettings,
+)
+from aims_pax.settings.sampler_list import plain as plain_samplers
+from aims_pax.settings.samplers import NAME as SAMPLERS
+from aims_pax.settings.samplers import REPLACED, SamplerSettings
+from aims_pax.settings.yaml_reader import plain
+
+PROJECT: dict[str, type[Section]] = {  # sections of aimsPAX.yaml, in the order they are shown
+    "INITIAL_DATASET_GENERATION": InitialDatasetSettings,
+    "ACTIVE_LEARNING": ActiveLearningSettings,
+    "CLUSTER": ClusterSettings,
+    "MD": MDSettings,
+    "MISC": MiscSettings,
+    "REFERENCE": ReferenceSettings,
+}
+MACE: dict[str, type[Section]] = {  # sections of mace.yaml
+    "GENERAL": GeneralSettings,
+    "ARCHITECTURE": ArchitectureSettings,
+    "TRAINING": TrainingSettings,
+    "MISC": MaceMiscSettings,
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything the user decided. Relative paths stay as written; `path` resolves them."""
+
+    initial_dataset: InitialDatasetSettings | None  # None: the section is absent
+    active_learning: ActiveLearningSettings | None  # None: the section is absent
+    cluster: ClusterSettings
+    md: MDSettings  # with a table for each system: the first of them
+    misc: MiscSettings
+    reference: ReferenceSettings
+    mace: MaceSettings
+    md_by_system: Mapping[str, MDSettings] = field(default_factory=dict)  # empty: `md` serves all
+    samplers: tuple[
+        SamplerSettings, ...
+    ] = ()  # empty: INITIAL_DATASET_GENERATION says how structures are made
+    folder: Path = field(default=Path(), compare=False)  # absolute working folder
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+
+    def md_of(self, system: str) -> MDSettings:
+        """The dynamics of one system. Raises KeyError for a system that the map does not name."""
+        return self.md_by_system[system] if self.md_by_system else self.md
+
+    def path(self, value: str | Path) -> Path:
+        """A path of the settings, resolved against the working folder."""
+        return self.folder / Path(value).expanduser()
+
+    @property
+    def ensemble_size(self) -> int:
+        """Members of the ensemble, from whichever section there is."""
+        section = self.active_learning or self.initial_dataset
+        assert section is not None  # one of the two sections is there, or reading them had failed
+        return section.ensemble_size
+
+
+def effective(settings: Settings) -> dict[str, Any]:
+    """The complete settings in force, key for key as the two files spell them."""
+    md = {k: _table(v) for k, v in settings.md_by_system.items()} or _table(settings.md)
+    project: dict[str, Any] = {
+        "INITIAL_DATASET_GENERATION": _table(settings.initial_dataset),
+        "ACTIVE_LEARNING": _table(settings.active_learning),
+        "CLUSTER": _table(settings.cluster),
+        "MD": md,
+        "MISC": _table(settings.misc),
+        "REFERENCE": _table(settings.reference),
+    }
+    if settings.samplers:
+        project[SAMPLERS] = plain_samplers(settings.samplers)
+        first = project["INITIAL_DATASET_GENERATION"]
+        project["INITIAL_DATASET_GENERATION"] = first and {
+            k: v for k, v in first.items() if k not in REPLACED
+        }
+    mace = {
+        "GENERAL": _table(settings.mace.general),
+        "ARCHITECTURE": _table(settings.mace.architecture),
+        "TRAINING": _table(settings.mace.training),
+        "MISC": _table(settings.mace.misc),
+    }
+    return {"aimsPAX": {k: v for k, v in project.items() if v is not None}, "mace": mace}
+
+
+def dump(settings: Settings) -> str:
+    """`effective` as one YAML document that reads back to the same settings."""
+    return as_yaml(effective(settings))
+
+
+def as_yaml(data: Mapping[str, Any]) -> str:
+    """Plain data as YAML without Python tags or anchors; several lines of text as a block."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100_000)
+
+
+def _table(section: Section | None) -> dict[str, Any] | None:
+    if section is None:
+        return None
+    return {name: _plain(getattr(section, name)) for name in type(section).model_fields}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Section):
+        return _table(value)
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return value
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's, with quotes around every text that our own reader would take for something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def text(self, data: str) -> yaml.ScalarNode:
+        style = "|" if "\n" in data else None if isinstance(plain(data), str) else "'"
+        if set(data) & set("\r\x85\u2028\u2029"):  # other line breaks survive only as escapes
+            style = '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.text)

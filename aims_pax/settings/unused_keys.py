@@ -1,0 +1,219 @@
+"""Keys that do nothing in the combination they are written in.
+
+Each line of the table: section, keys, when they do nothing, and why. A warning appears when the user wrote
+such a key with a value other than its default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from aims_pax.settings.fields import Section
+
+
+class BrokenSectionError(Exception):
+    """A rule looked at a section that could not be read: it has nothing to say."""
+
+
+class Parts:
+    """The sections read so far. An absent one is None; looking at an invalid one raises `BrokenSectionError`.
+
+    `md` is a map from system name to MDSettings; one table for all has the name "".
+    """
+
+    def __init__(self, sections: dict[str, Any], broken: set[str]) -> None:
+        self.sections = sections
+        self.broken = broken
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self.broken:
+            raise BrokenSectionError(name)
+        return self.sections.get(name)
+
+    @property
+    def initial(self) -> Any:
+        return self["INITIAL_DATASET_GENERATION"]
+
+    @property
+    def active(self) -> Any:
+        return self["ACTIVE_LEARNING"]
+
+    @property
+    def cluster(self) -> Any:
+        return self["CLUSTER"]
+
+    @property
+    def md(self) -> dict[str, Any]:
+        return self["MD"]  # type: ignore[no-any-return]
+
+    @property
+    def misc(self) -> Any:
+        return self["MISC"]
+
+    @property
+    def general(self) -> Any:
+        return self["GENERAL"]
+
+    @property
+    def training(self) -> Any:
+        return self["TRAINING"]
+
+    @property
+    def architecture(self) -> Any:
+        return self["ARCHITECTURE"]
+
+    @property
+    def aims(self) -> bool:
+        return bool(self["REFERENCE"].type == "aims")
+
+    @property
+    def slurm(self) -> bool:
+        return bool(self.cluster.type == "slurm")
+
+
+@dataclass(frozen=True)
+class NoEffect:
+    section: str
+    keys: str  # separated by spaces
+    when: Callable[[Parts, Any], bool]  # (all sections, this section)
+    why: str
+
+
+INITIAL, ACTIVE = "INITIAL_DATASET_GENERATION", "ACTIVE_LEARNING"
+CONVERGENCE = "convergence_patience max_convergence_epochs"
+COUPLED, NOSE_HOOVER = "taut taup pressure_au", "external_stress pfactor ttime"
+
+
+def _nvt(_: Parts, md: Any) -> bool:
+    return bool(md.stat_ensemble == "NVT")
+
+
+def _nvt_with(thermostat: str) -> Callable[[Parts, Any], bool]:
+    return lambda _, md: md.stat_ensemble == "NVT" and md.thermostat == thermostat
+
+
+def _npt_with(*barostats: str) -> Callable[[Parts, Any], bool]:
+    return lambda _, md: md.stat_ensemble == "NPT" and md.barostat in barostats
+
+
+def _calculator(parts: Parts, _: Any) -> bool:
+    return not parts.aims
+
+
+def _no_labelled_files(p: Parts, misc: Any) -> bool:
+    active = p.active
+    return misc.test_set is None and not (
+        active and (active.initial_train_dataset or active.initial_valid_dataset)
+    )
+
+
+TABLE = (
+    NoEffect(INITIAL, "species_dir", _calculator, "the reference is a calculator"),
+    NoEffect(ACTIVE, "species_dir", _calculator, "the reference is a calculator"),
+    NoEffect("CLUSTER", "launch_str", _calculator, "the reference is a calculator"),
+    NoEffect("MISC", "path_to_control", _calculator, "the reference is a calculator"),
+    NoEffect("REFERENCE", "retries", lambda p, _: not p.aims, "only FHI-aims uses it"),
+    NoEffect(
+        "REFERENCE",
+        "factory kwargs charge_key spin_key spin_convention",
+        lambda p, _: p.aims,
+        "REFERENCE.type is aims",
+    ),
+    NoEffect(
+        "CLUSTER",
+        "project_name parsl_options slurm_str worker_str",
+        lambda p, _: not p.slurm,
+        "CLUSTER.type is local",
+    ),
+    NoEffect("CLUSTER", "training", lambda _, s: s.executor == "inline", "executor is inline"),
+    NoEffect("CLUSTER", "job_time_limit", _calculator, "a calculator in Python cannot be interrupted"),
+    NoEffect("CLUSTER", "max_workers", lambda _, s: s.executor == "inline", "executor is inline"),
+    NoEffect("CLUSTER", "max_workers", lambda p, _: p.slurm, "CLUSTER.type is slurm; parsl_options decide"),
+    NoEffect(
+        INITIAL,
+        "initial_foundational_size",
+        lambda _, s: s.initial_sampling != "mace-mp0",
+        "only initial_sampling: mace-mp0 uses it",
+    ),
+    NoEffect(
+        INITIAL,
+        "initial_calculator",
+        lambda _, s: s.initial_sampling != "calculator",
+        "only initial_sampling: calculator uses it",
+    ),
+    NoEffect(INITIAL, "desired_acc_scale_idg", lambda _, s: s.desired_acc == 0, "desired_acc is 0"),
+    NoEffect(
+        INITIAL, f"{CONVERGENCE} margin", lambda _, s: not s.converge_initial, "converge_initial is False"
+    ),
+    NoEffect(ACTIVE, "analysis_skip", lambda _, s: not s.analysis, "analysis is False"),
+    NoEffect(
+        ACTIVE,
+        "train_subset_size valid_subset_size",
+        lambda _, s: s.replay_strategy != "random_subset",
+        "replay_strategy is full_dataset",
+    ),
+    NoEffect(ACTIVE, f"{CONVERGENCE} converge_best", lambda _, s: not s.converge_al, "converge_al is False"),
+    NoEffect("MD", f"barostat taup compressibility pressure_au {NOSE_HOOVER}", _nvt, "stat_ensemble is NVT"),
+    NoEffect("MD", "taut", _nvt_with("Langevin"), "the thermostat is Langevin"),
+    NoEffect("MD", "friction", _nvt_with("SVR"), "the thermostat is SVR"),
+    NoEffect("MD", "thermostat friction", lambda _, md: md.stat_ensemble == "NPT", "stat_ensemble is NPT"),
+    NoEffect("MD", NOSE_HOOVER, _npt_with("Berendsen"), "the barostat is Berendsen"),
+    NoEffect("MD", f"{COUPLED} compressibility", _npt_with("npt"), "the barostat is npt"),
+    NoEffect(
+        "MD", f"{NOSE_HOOVER} compressibility", _npt_with("MTK", "isotropic-MTK"), "the barostat is MTK"
+    ),
+    NoEffect(
+        "MISC",
+        "energy_key forces_key stress_key virials_key",
+        _no_labelled_files,
+        "no file of labels is given",
+    ),
+    NoEffect("TRAINING", "ema_decay", lambda _, s: not s.ema, "ema is False"),
+    NoEffect(
+        "TRAINING",
+        "lr_factor scheduler_patience",
+        lambda _, s: s.scheduler != "ReduceLROnPlateau",
+        "only scheduler: ReduceLROnPlateau uses it",
+    ),
+    NoEffect(
+        "TRAINING",
+        "lr_scheduler_gamma",
+        lambda _, s: s.scheduler != "ExponentialLR",
+        "only scheduler: ExponentialLR uses it",
+    ),
+    NoEffect("TRAINING", "energy_weight", lambda _, s: s.loss == "forces_only", "the loss is forces_only"),
+    NoEffect("TRAINING", "virials_weight", lambda _, s: s.loss != "virials", "only loss: virials uses it"),
+    NoEffect(
+        "TRAINING", "stress_weight", lambda p, _: not p.general.compute_stress, "compute_stress is False"
+    ),
+    NoEffect(
+        "TRAINING",
+        "stress_weight",
+        lambda p, s: p.general.compute_stress and s.loss in {"forces_only", "virials", "l1l2energyforces"},
+        "the loss has no stress term",
+    ),
+)
+
+
+def without_effect(parts: Parts) -> Iterator[tuple[str, str, str, str]]:
+    """(section, system name of MD or "", key, why) for every written key that does nothing here."""
+    for rule in TABLE:
+        try:
+            found = parts[rule.section]
+            if found is None:
+                continue
+            tables = found.items() if isinstance(found, dict) else [("", found)]
+            for name, section in tables:
+                if rule.when(parts, section):
+                    for key in rule.keys.split():
+                        if _written(section, key):
+                            yield rule.section, name, key, rule.why
+        except BrokenSectionError:
+            continue
+
+
+def _written(section: Section, key: str) -> bool:
+    default = type(section).model_fields[key].default
+    return key in section.model_fields_set and bool(getattr(section, key) != default)

@@ -1,0 +1,464 @@
+"""Active learning: many trajectories driven by the ensemble; frames it is unsure about go to the reference."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+
+from aims_pax import seeds
+from aims_pax.core import active_learning as stage
+from aims_pax.core.replay import Replay
+from aims_pax.core.rules import ExploreRules
+from aims_pax.core.uncertainty import atomic_sd, uncertainty
+from aims_pax.core.work import Add, Advance, Advanced, Analyse, Effect, Event, Rewind, Train, Work
+from aims_pax.dataset import Dataset
+from aims_pax.engine.stage_environment import Run, StageWorld
+from aims_pax.errors import RestartError, SettingsError
+from aims_pax.frames import Frame
+from aims_pax.given_data import GivenFile, read_given, remarks, undetermined_energies
+from aims_pax.labelled_data import LabelKeys, structure_text
+from aims_pax.md.propagate import Advance as Moved
+from aims_pax.md.propagate import advance
+from aims_pax.md.state import MDState
+from aims_pax.md.temperature import temperature_at
+from aims_pax.parallel.dynamics import Movers, movers
+from aims_pax.record.checkpoint import Checkpoint, Snapshot, discard, exists, to_plain
+from aims_pax.record.files import write_text
+from aims_pax.record.folder import RunFolder
+from aims_pax.report.live_view import Seen
+from aims_pax.stages import given_data_check
+from aims_pax.stages.initial_dataset import write_sets
+from aims_pax.stages.trajectory_recorder import Observer
+from aims_pax.systems import System, deal, elements, system_of
+
+if TYPE_CHECKING:
+    from aims_pax.models.mace import MemberData
+
+log = logging.getLogger(__name__)
+
+
+def run(run: Run) -> stage.State:
+    """Explore until a limit is reached; goes on with its own unfinished work."""
+    settings = run.settings.active_learning
+    assert settings is not None
+    n = max(settings.num_trajectories, len(run.systems))
+    if n > settings.num_trajectories:
+        log.warning(
+            "num_trajectories %d is smaller than the number of geometries: %d run",
+            settings.num_trajectories,
+            n,
+        )
+    dealt = deal(run.systems, n)
+    rules = ExploreRules.read(settings, n, run.settings.mace.general.seed)
+    world = ExploreWorld(run, dealt)
+    world.rules = rules
+    state = world.restore(stage.State)
+    if state is not None:
+        state = _reopened(run, state, tuple(s.name for s in dealt), rules)
+    else:
+        world.set_aside()
+        state = stage.begin(tuple(s.name for s in dealt), rules, *_sizes(run))
+    if state.stopped and not stage.outstanding(state, rules):
+        log.info("active learning is complete (%s)", state.stopped)
+        return state
+    names = dict.fromkeys(s.name for s in dealt)
+    log.info(
+        "active learning: %d trajectories of %s · %d training points", n, ", ".join(names), state.n_train
+    )
+    with movers(run.settings, run.ensemble, 0 if state.stopped else n) as world.movers:
+        final: stage.State = world.drive(state, rules)
+    write_sets(run, "final")
+    if settings.analysis:
+        collect_analysis(run.folder.analysis)
+    return final
+
+
+def refuse_fewer(folder: RunFolder, wanted: int, systems: Sequence[System]) -> None:
+    """Raises RestartError when trajectories that began would have to vanish.
+
+    folder: of the run. wanted: num_trajectories. systems: the geometries, in turn.
+    """
+    snapshot = Checkpoint(folder, stage.NAME).read() if exists(folder.restart / stage.NAME) else None
+    if snapshot is None:
+        return
+    began = [t["system"] for t in snapshot.state["trajectories"]]
+    now = [s.name for s in deal(systems, max(wanted, len(systems)))]
+    if len(now) < len(began):
+        said = f"ACTIVE_LEARNING.num_trajectories: {len(began)} → {len(now)}: trajectories that began cannot vanish"
+    elif any(old != new for old, new in zip(began, now, strict=False)):
+        said = f"geometries of the trajectories: {', '.join(began)} → {', '.join(now)}: each keeps its own"
+    else:
+        return
+    raise RestartError(
+        f"this folder was begun with other settings:\n  {said}\nPut num_trajectories and the geometries back "
+        "(more of both is fine), or begin in an empty folder"
+    )
+
+
+def _reopened(run: Run, state: stage.State, systems: tuple[str, ...], rules: ExploreRules) -> stage.State:
+    """The restored state under the present settings; a finished run whose limits were raised goes on."""
+    try:
+        again = stage.reopen(state, systems, rules)
+    except ValueError as error:
+        raise RestartError(
+            f"{error} since this run began: put num_trajectories and the geometries back (more of both is fine), "
+            "or begin in an empty folder"
+        ) from error
+    if state.stopped and not again.stopped:
+        log.info("active learning was complete (%s); with the present settings it goes on", state.stopped)
+        discard(run.folder, "converge")  # it converged on less data
+    return again
+
+
+def begin_from_data(run: Run) -> None:
+    """Fill the dataset from the files the user brings: from all of them, or from none when one is refused."""
+    sets, files = given_sets(run)
+    _say(run, files)
+    given_data_check.compare(run, files)
+    n = min(len(sets.entries), len(run.dataset.entries))
+    run.dataset.begin_again(n if run.dataset.entries[:n] == sets.entries[:n] else 0)
+    for entry in sets.entries:
+        given = sets.labelled(entry.frame, entry.label)
+        assert given is not None
+        run.dataset.add(given, entry.split, entry.member)
+
+
+def given_sets(run: Run) -> tuple[Dataset, list[GivenFile]]:
+    """The files the user brings, dealt to training and validation sets in memory. Raises SettingsError."""
+    settings = run.settings.active_learning
+    assert settings is not None
+    shared = settings.initial_valid_dataset is None  # valid_ratio of the training structures is set aside
+    sets, files = Dataset(), given_files(run)
+    for file, member in files:
+        counts: dict[str, int] = {}
+        for labelled in file.frames:
+            formula = labelled.frame.formula
+            k = counts[formula] = counts.get(formula, -1) + 1
+            aside = shared and int((k + 0.5) * settings.valid_ratio + 0.5) > int(
+                (k - 0.5) * settings.valid_ratio + 0.5
+            )
+            origin = {"system": formula, "stage": "given", **labelled.origin}
+            origin["system"] = system_of(labelled.frame, origin, run.systems)
+            sets.add(replace(labelled, origin=origin), "valid" if aside else file.use, member)
+    if settings.initial_train_dataset is not None:
+        _enough(run, sets)
+    return sets, [file for file, _ in files]
+
+
+def given_files(run: Run) -> list[tuple[GivenFile, int | None]]:
+    """The given training and validation sets, each with the member it is for (None: all)."""
+    settings, misc = run.settings.active_learning, run.settings.misc
+    assert settings is not None
+    found = []
+    for key, use in (("initial_train_dataset", "train"), ("initial_valid_dataset", "valid")):
+        for member, name in _of_members(getattr(settings, key), run, key):
+            path, keys = run.settings.path(name), LabelKeys.of(misc)
+            found.append((read_given(path, name, use, keys, run.ensemble.elements), member))
+    return found
+
+
+def _say(run: Run, files: Sequence[GivenFile]) -> None:
+    """How many structures were given, and what a person should know of them."""
+    settings = run.settings
+    for file in dict.fromkeys((f.name, f.use, len(f.frames)) for f in files):
+        log.info("given data: %s: %d structures (%s)", file[0], file[2], file[1])
+    misc = settings.misc
+    keys = LabelKeys.of(misc)
+    test = (
+        [read_given(settings.path(misc.test_set), misc.test_set, "test", keys, ())] if misc.test_set else []
+    )
+    for line in remarks([*files, *test], keys, settings.mace.general.compute_stress):
+        log.warning("%s", line)
+    energies = settings.mace.architecture.atomic_energies
+    assert settings.active_learning is not None
+    train = [f for file in files if file.use == "train" for f in file.frames]
+    fitted = settings.active_learning.initial_models is None and energies is None
+    if fitted and (text := undetermined_energies(train)):
+        log.warning("%s", text)
+
+
+def _enough(run: Run, given: Dataset) -> None:
+    """The given data can train every member on every element there is. Raises SettingsError."""
+    key = "ACTIVE_LEARNING.initial_train_dataset"
+    for m, member in enumerate(run.ensemble.members):
+        train, valid = given.train(m), given.valid(m)
+        if not train:
+            raise SettingsError(f"{key}: no training structures for {member.name}")
+        missing = sorted({*elements(s.frame for s in run.systems)} - {*elements(f.frame for f in train)})
+        if missing:
+            names = ", ".join(chemical_symbols[z] for z in missing)
+            raise SettingsError(
+                f"{key}: the geometries hold {names}, of which {member.name} would see no structure; "
+                "add structures with these elements, or remove those geometries"
+            )
+        if not valid:
+            raise SettingsError(
+                f"{key}: {len(train)} structures are too few to set valid_ratio of them aside for {member.name}; "
+                "name initial_valid_dataset, or give more structures"
+            )
+
+
+def _of_members(value: str | Mapping[str, str] | None, run: Run, key: str) -> list[tuple[int | None, str]]:
+    """(member or None for all, path as written) from one path, or a map from member name, tag or seed to path."""
+    if value is None:
+        return []
+    if isinstance(value, str):
+        return [(None, value)]
+    members = run.ensemble.members
+    found: list[tuple[int | None, str]] = []
+    for name, path in value.items():
+        files = getattr(run.settings.active_learning, "initial_models", None) or ()
+        stems = [Path(f).stem for f in files] or [""] * len(members)
+        matches = [i for i, m in enumerate(members) if str(name) in (m.name, str(m.seed), stems[i])]
+        if not matches:
+            names = ", ".join(m.name for m in members)
+            raise SettingsError(f"ACTIVE_LEARNING.{key}: no member is called {name}; there are {names}")
+        found.append((matches[0], path))
+    return found
+
+
+def _sizes(run: Run) -> tuple[int, dict[str, int]]:
+    """Training set size (largest member) and validation frames a system of the data so far."""
+    members = range(len(run.ensemble.members))
+    n_train = max(len(run.dataset.train(m)) for m in members)
+    valid: dict[str, int] = {}
+    for labelled in run.dataset.union("valid"):
+        name = system_of(labelled.frame, labelled.origin, run.systems)
+        valid[name] = valid.get(name, 0) + 1
+    return n_train, valid
+
+
+class ExploreWorld(StageWorld):
+    """Moves all trajectories in one batch and trains all members."""
+
+    def __init__(self, run: Run, dealt: tuple[System, ...]) -> None:
+        super().__init__(run, stage)
+        self.dealt = dealt
+        self.md = [run.settings.md_of(s.name) for s in dealt]
+        self.length = run.settings.active_learning.max_MD_steps  # type: ignore[union-attr]
+        self.states = [self._started(i, 0, s.frame) for i, s in enumerate(dealt)]
+        settings = run.settings.active_learning
+        assert settings is not None
+        self.kind = settings.uncertainty_type
+        whole = settings.replay_strategy == "full_dataset"
+        sizes = settings.train_subset_size, settings.valid_subset_size
+        self.replay = None if whole else Replay(*sizes, fresh=len(dealt))
+        self.movers: Movers | None = None
+        self.observer = Observer(run.folder, len(dealt))
+        self.predictions: dict[
+            str, dict[str, NDArray[Any]]
+        ] = {}  # frame id → what will be compared with its label
+        self.written = [
+            _last_step(run.folder.trajectories / f"{self._tag(i)}.xyz") for i in range(len(dealt))
+        ]
+
+    def set_aside(self) -> None:
+        """Rename what an earlier attempt wrote along its trajectories: this one begins at step 0."""
+        folder = self.run.folder.trajectories
+        for path in (*self.observer.paths, *(folder / f"{self._tag(i)}.xyz" for i in range(len(self.dealt)))):
+            if path.exists():
+                path.replace(path.with_name(f"{path.stem}.earlier{path.suffix}"))
+        self.observer = Observer(self.run.folder, len(self.dealt))
+        self.written = [0] * len(self.dealt)
+
+    def summary(self, state: stage.State) -> dict[str, Any]:
+        """The final state without the history of the thresholds."""
+        return {k: v for k, v in to_plain(state).items() if k != "thresholds"}
+
+    def turn(self, works: Sequence[Work], stop: Callable[[], bool]) -> Iterable[Event]:
+        if isinstance(works[0], Train):
+            return [self.train(works[0], stop)]
+        return self._move([w for w in works if isinstance(w, Advance)], stop)
+
+    def how_to_train(self, work: Train) -> dict[str, Any]:
+        al = self.run.settings.active_learning
+        assert al is not None
+        return {"valid_skip": al.valid_skip, "margin": al.margin, "patience": al.epochs_per_worker}
+
+    def visit_data(self, member: int, work: Train) -> MemberData:
+        """The newest points and, under `random_subset`, a random part of the others, for each member its own."""
+        from aims_pax.models.mace import MemberData
+
+        if self.replay is None:
+            return super().visit_data(member, work)
+        dataset, seed = self.run.dataset, self.run.ensemble.members[member].seed
+        train = self.replay.training(dataset.ids("train", member), (seed, work.visit))
+        valid = self.replay.validation(dataset.ids("valid", member))
+        return MemberData(dataset.chosen("train", member, train), dataset.chosen("valid", member, valid))
+
+    # ------------------------------------------------------------ molecular dynamics
+
+    def _move(self, works: list[Advance], stop: Callable[[], bool]) -> list[Event]:
+        """All trajectories together, in as few batches as their next stops allow."""
+        now = {w.trajectory: self.states[w.trajectory] for w in works}
+        results: dict[int, Moved] = {}
+        left = {w.trajectory: w.end - w.start for w in works}
+        while left:
+            n = min(left.values())
+            batch = list(left)
+            moved = self._advance(
+                [now[i] for i in batch], n_steps=n, md=[self.md[i] for i in batch],
+                stop=stop, length=self.length, drivers=self._drivers(batch),
+            )  # fmt: skip
+            for i, m in zip(batch, moved, strict=True):
+                results[i], now[i] = m, m.state
+                left[i] -= n
+                if left[i] == 0 or m.fault is not None:
+                    del left[i]
+        return [self._arrived(w, results[w.trajectory]) for w in works]
+
+    @property
+    def _advance(self) -> Callable[..., list[Moved]]:
+        """`md.advance` with the ensemble's potential, here or shared out among processes."""
+        if self.movers is not None:
+            return self.movers.advance
+        return partial(advance, potential=self.run.ensemble.potential())
+
+    def _drivers(self, trajectories: list[int]) -> list[int] | None:
+        """The member whose forces move each trajectory, or None: the mean of all."""
+        al = self.run.settings.active_learning
+        assert al is not None
+        if al.md_force == "mean":
+            return None
+        return [i % len(self.run.ensemble) for i in trajectories]
+
+    def _arrived(self, work: Advance, moved: Moved) -> Advanced:
+        i = work.trajectory
+        self.states[i] = moved.state
+        step = moved.state.step
+        if moved.fault is not None:
+            return Advanced(work, step, "", (), moved.fault)
+        frame = moved.state.frame()
+        origin = {"system": self.dealt[i].name, "stage": "active learning", "trajectory": i, "step": step}
+        frame_id = self.made(frame, **origin)
+        forces = moved.evaluation.forces  # (M, N, 3) eV/Å
+        self.predictions[frame_id] = self._prediction(moved)
+        self.observer.look(i, moved, frame)
+        self._save(i, step, frame_id, forces)
+        spread = uncertainty(forces, self.kind)
+        self.seen[i] = Seen(moved.state.temperature, max(spread))
+        return Advanced(work, step, frame_id, spread)
+
+    def _started(self, i: int, life: int, frame: Frame, step: int = 0) -> MDState:
+        """Fresh momenta; every trajectory and every life of it has a noise stream of its own."""
+        stream = seeds.number("trajectory", self.md[i].MD_seed, i, life)
+        temperature = temperature_at(self.md[i], step, self.length)
+        return MDState.start(frame, temperature, stream, step)
+
+    def _save(self, i: int, step: int, frame_id: str, forces: NDArray[Any]) -> None:
+        """A thinned trajectory file, one structure each time another n steps have passed."""
+        every = self.run.settings.misc.save_trajectories
+        if not every or step // every <= self.written[i] // every:
+            return
+        atoms = self.frames[frame_id].to_atoms()
+        atoms.info.update(self.origins[frame_id], uncertainty=float(atomic_sd(forces).max()))
+        atoms.arrays["forces"] = forces.mean(axis=0)
+        path = self.run.folder.trajectories / f"{self._tag(i)}.xyz"
+        self.run.folder.append_text(path, structure_text(atoms))
+        self.written[i] = step
+
+    def _tag(self, i: int) -> str:
+        return f"trajectory_{i:03d}_{self.dealt[i].name}"
+
+    # ------------------------------------------------------------ effects
+
+    def apply(self, effect: Effect) -> None:
+        match effect:
+            case Rewind(i, frame_id, life):
+                start = self.dealt[i].frame if frame_id is None else self.frame(frame_id)
+                self.states[i] = self._started(i, life, start, self.states[i].step)
+            case Analyse():
+                self._analyse(effect)
+            case _:
+                if isinstance(effect, Add):
+                    self._compare(effect.frame)
+                super().apply(effect)
+                if isinstance(effect, Add) and effect.split == "test":
+                    log.info("%s kept for testing (%d so far)", effect.frame[:6], len(self.run.dataset.test))
+
+    # ------------------------------------------------------------ analysis
+
+    def _prediction(self, moved: Moved) -> dict[str, NDArray[Any]]:
+        forces = moved.evaluation.forces
+        return {
+            "predicted_energies": moved.evaluation.energies,
+            "predicted_forces": forces,
+            "atomic_sd": atomic_sd(forces),
+        }
+
+    def _compare(self, frame_id: str) -> None:
+        """How right the members were about a frame they asked for; analysis has files of its own."""
+        origin = self.origins.get(frame_id, {})
+        skip = self.rules.analysis_skip
+        if frame_id not in self.predictions or (skip and origin["step"] % skip == 0):
+            return
+        p = self.predictions[frame_id]
+        self.observer.compared(
+            frame_id, origin["trajectory"], origin["step"], len(self.run.dataset.ids("train", 0)),
+            float(p["atomic_sd"].max()), p["predicted_forces"].mean(axis=0), self.labels[frame_id],
+        )  # fmt: skip
+
+    def _analyse(self, found: Analyse) -> None:
+        """One file a calculation in `analysis/`: prediction, truth, uncertainty, threshold, set size, MD step."""
+        p, label = self.predictions.pop(found.frame), self.labels[found.frame]
+        error = p["predicted_forces"].mean(axis=0) - label.forces
+        row = {
+            **p,
+            "true_energy": np.asarray(label.energy),
+            "true_forces": label.forces,
+            "force_mae": np.abs(error).mean(),
+            "max_force_error": np.abs(error).max(),
+            "max_atomic_sd": p["atomic_sd"].max(),
+            "threshold": np.asarray(found.threshold),
+            "n_train": np.asarray(found.n_train),
+            "step": np.asarray(found.step),
+            "trajectory": np.asarray(found.trajectory),
+        }
+        buffer = io.BytesIO()
+        np.savez(buffer, **row)
+        name = f"trajectory_{found.trajectory:03d}/step_{found.step:09d}.npz"
+        path = self.run.folder.analysis / name
+        self.run.folder.write_bytes(path, buffer.getvalue())
+
+    # ------------------------------------------------------------ snapshots
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        named = {f"md/{i}/{k}": v for i, s in enumerate(self.states) for k, v in s.arrays().items()}
+        needed = {f: p for f, p in self.predictions.items() if f in self.frames}
+        self.predictions = needed
+        return named | {f"prediction/{f}/{k}": v for f, p in needed.items() for k, v in p.items()}
+
+    def take_arrays(self, snapshot: Snapshot, grouped: Mapping[str, Any]) -> None:
+        stored = grouped.get("md", {})
+        for i in range(min(len(stored), len(self.states))):
+            self.states[i] = MDState.from_arrays(stored[str(i)])
+        self.predictions = dict(grouped.get("prediction", {}))
+
+
+def _last_step(path: Path) -> int:
+    """The last MD step a trajectory file holds; 0 when there is none."""
+    if not path.exists():
+        return 0
+    steps = [
+        word for line in path.open(encoding="utf-8") for word in line.split() if word.startswith("step=")
+    ]
+    return int(steps[-1].removeprefix("step=")) if steps else 0
+
+
+def collect_analysis(folder: Path) -> None:
+    """Gather the numbers of all analysis files into one table, `analysis/analysis.csv`."""
+    names = ("trajectory", "step", "n_train", "threshold", "max_atomic_sd", "force_mae", "max_force_error")
+    rows = [",".join(names)]
+    for path in sorted(folder.glob("trajectory_*/step_*.npz")):
+        with np.load(path, allow_pickle=False) as stored:
+            rows.append(",".join(f"{stored[name].item():.8g}" for name in names))
+    write_text(folder / "analysis.csv", "\n".join(rows) + "\n")

@@ -1,0 +1,109 @@
+"""Convergence: the chosen members learn the full set until they stop improving; their best weights are delivered."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aims_pax.core import convergence as stage
+from aims_pax.core.rules import ConvergeRules
+from aims_pax.core.work import Effect, Event, KeepBest, RestoreBest, Train, Work
+from aims_pax.engine.stage_environment import Run, StageWorld, group
+from aims_pax.record.checkpoint import Snapshot
+
+if TYPE_CHECKING:
+    from aims_pax.models.mace import MemberData
+
+log = logging.getLogger(__name__)
+
+
+class Limits(Protocol):
+    """The keys both sections have for convergence."""
+
+    @property
+    def convergence_patience(self) -> int: ...
+    @property
+    def margin(self) -> float: ...
+    @property
+    def max_convergence_epochs(self) -> int: ...
+
+
+def run(
+    run: Run, settings: Limits, name: str, members: Sequence[int], *, own_sets: bool = False
+) -> stage.State:
+    """Converge these members; goes on with its own unfinished work.
+
+    own_sets: each member on its own slice (initial dataset) instead of everything there is.
+    """
+    rules = ConvergeRules(
+        tuple(members), settings.convergence_patience, settings.margin, settings.max_convergence_epochs
+    )
+    world = ConvergeWorld(run, name, own_sets)
+    world.rules = rules
+    state = world.restore(stage.State)
+    if state is None:
+        run.ensemble.fresh_phase(members)
+        state = stage.begin(rules)
+    before, state = state, stage.reopen(state, rules)
+    if state.stopped:
+        log.info("convergence is complete (%s)", state.stopped)
+        return state
+    if before.stopped:
+        log.info("convergence was complete (%s); with the present settings it goes on", before.stopped)
+        run.ensemble.fresh_phase([p.member for p in state.members if not p.done])
+    log.info("convergence: %s", ", ".join(run.ensemble.members[m].name for m in rules.members))
+    return world.drive(state, rules)  # type: ignore[no-any-return]
+
+
+def best_member(run: Run) -> int:
+    """The member with the lowest validation loss, each on its own validation set as it stands."""
+    members = range(len(run.ensemble.members))
+    results = run.ensemble.validate({m: run.member_data(m) for m in members})
+    losses = [r.valid_loss for r in results]
+    return int(np.nanargmin(losses)) if np.isfinite(losses).any() else 0
+
+
+class ConvergeWorld(StageWorld):
+    """Trains one member at a time and remembers its best weights."""
+
+    def __init__(self, run: Run, name: str, own_sets: bool) -> None:
+        super().__init__(run, stage, name)
+        self.own_sets = own_sets
+        self.best: dict[int, dict[str, NDArray[Any]]] = {}  # member → weights of its best validation
+
+    def data_of(self, member: int) -> MemberData:
+        if self.own_sets:
+            return super().data_of(member)
+        from aims_pax.models.mace import MemberData
+
+        return MemberData(self.run.dataset.union("train"), self.run.dataset.union("valid"))
+
+    def turn(self, works: Sequence[Work], stop: Callable[[], bool]) -> Iterable[Event]:
+        (work,) = works
+        assert isinstance(work, Train)
+        return [self.train(work, stop)]
+
+    def apply(self, effect: Effect) -> None:
+        ensemble = self.run.ensemble
+        match effect:
+            case KeepBest(member):
+                self.best[member] = dict(ensemble.inference_arrays(member))
+            case RestoreBest(member):
+                if member in self.best:  # without a single finite validation the last weights stay
+                    ensemble.set_inference_arrays(member, self.best[member])
+                data = {member: self.data_of(member)}
+                ensemble.weigh_tail(data)
+                ensemble.refit_offsets(data)
+            case _:
+                super().apply(effect)
+
+    def weights(self) -> Mapping[str, NDArray[Any]]:
+        best = {f"best/{m}/{k}": v for m, arrays in self.best.items() for k, v in arrays.items()}
+        return {**super().weights(), **best}
+
+    def take_arrays(self, snapshot: Snapshot, grouped: Mapping[str, Any]) -> None:
+        self.best = {int(m): arrays for m, arrays in group(snapshot.weights).get("best", {}).items()}

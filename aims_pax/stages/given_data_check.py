@@ -1,0 +1,207 @@
+"""Given labels against the reference of the run: a few structures of each file are labelled by it, too.
+
+What is compared belongs to the method: forces, differences of energies of one composition, stress; and the zero of
+energy, because given and new labels will stand in one training set. Another functional, other units, a wrong sign or
+virials where stress is expected show in all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aims_pax.errors import LabelError, SettingsError, SetupError
+from aims_pax.frames import Frame, Label, LabelledFrame
+from aims_pax.given_data import GivenFile, read_given
+from aims_pax.labelled_data import LabelKeys
+
+if TYPE_CHECKING:
+    from aims_pax.engine.stage_environment import Run
+    from aims_pax.settings import Settings
+
+log = logging.getLogger(__name__)
+
+FILE = "given_check.json"  # in the data folder, for the model card
+ENERGY, FORCE, STRESS = 2e-3, 1e-2, 2e-3  # eV/atom, eV/Å, eV/Å³: differences that are worth a warning
+OTHER = 10.0  # times that: another method
+RELATIVE = 0.1  # of the forces (and stress) themselves, below which they are still of one method
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Given − reference over `structures`: RMS of forces and stress, energies of one composition against their mean.
+
+    shift: mean of the energies (eV/atom). scale, stress_scale: RMS of what the reference says.
+    """
+
+    file: str
+    structures: int
+    force: float
+    scale: float
+    energy: float
+    shift: float
+    stress: float = 0.0
+    stress_scale: float = 0.0
+    sign: str = ""  # what the tensors look like instead: "−V ×", "V ×", "−1 ×"
+
+    @property
+    def other_method(self) -> bool:
+        """So far apart that they cannot be labels of one method."""
+        return (
+            self.force > max(OTHER / 2 * FORCE, RELATIVE * self.scale)
+            or self.energy > OTHER * ENERGY
+            or abs(self.shift) > OTHER * ENERGY
+            or self.stress > max(OTHER / 2 * STRESS, RELATIVE * self.stress_scale)
+        )
+
+    @property
+    def notable(self) -> bool:
+        limits = (self.force, FORCE), (self.energy, ENERGY), (abs(self.shift), ENERGY), (self.stress, STRESS)
+        return any(value > limit for value, limit in limits)
+
+    @property
+    def text(self) -> str:
+        parts = [
+            f"forces differ by {1000 * self.force:.3g} meV/Å (RMS, of {1000 * self.scale:.4g})",
+            f"energy differences by {1000 * self.energy:.3g} meV/atom",
+            f"the zero of energy by {self.shift:+.4g} eV/atom",
+        ]
+        if self.stress_scale:
+            tensors = f"stress by {1000 * self.stress:.3g} meV/Å³ (RMS, of {1000 * self.stress_scale:.4g})"
+            parts.append(tensors + (f": the file holds {self.sign} the stress" if self.sign else ""))
+        n = "1 structure" if self.structures == 1 else f"{self.structures} structures"
+        return f"{self.file}, {n} labelled by the reference, too: {', '.join(parts)}"
+
+
+def chosen(file: GivenFile, n: int) -> list[LabelledFrame]:
+    """n structures spread over a file, at least two of one composition where there are two."""
+    frames = list(file.frames)
+    if len(frames) <= n:
+        return frames
+    picked = [frames[k] for k in sorted({round(k) for k in np.linspace(0, len(frames) - 1, n)})]
+    counts = Counter(f.frame.formula for f in frames)
+    formula, most = counts.most_common(1)[0]
+    if most > 1 and n > 1 and len({f.frame.formula for f in picked}) == len(picked):
+        several = [f for f in frames if f.frame.formula == formula]
+        others = [f for f in picked if f.frame.formula != formula]
+        picked = [several[0], several[-1], *others[: n - 2]]
+    return picked
+
+
+def difference(name: str, pairs: Sequence[tuple[LabelledFrame, Label]]) -> Difference:
+    """Of given structures against what the reference says of them."""
+    forces = np.concatenate([(given.label.forces - label.forces).ravel() for given, label in pairs])
+    scale = np.concatenate([label.forces.ravel() for _, label in pairs])
+    energies: dict[str, list[float]] = {}
+    for given, label in pairs:
+        per_atom = (given.label.energy - label.energy) / len(given.frame)
+        energies.setdefault(given.frame.formula, []).append(per_atom)
+    inner = [abs(e - np.mean(values)) for values in energies.values() for e in values]
+    stressed = [
+        (given, given.label.stress, label.stress)
+        for given, label in pairs
+        if given.label.stress is not None and label.stress is not None
+    ]
+    tensors: tuple[float, float, str] = (0.0, 0.0, "")
+    if stressed:
+        ours = np.concatenate([b.ravel() for _, _, b in stressed])
+        theirs = np.concatenate([a.ravel() for _, a, _ in stressed])
+        tensors = _rms(theirs - ours), _rms(ours), _instead(stressed)
+    shift = float(np.mean([e for values in energies.values() for e in values]))
+    return Difference(name, len(pairs), _rms(forces), _rms(scale), float(max(inner)), shift, *tensors)
+
+
+def _instead(stressed: Sequence[tuple[LabelledFrame, np.ndarray, np.ndarray]]) -> str:
+    """What stands in place of the stress, when that is plain to see."""
+    for name, factor in (("−V ×", "virial"), ("V ×", "extensive"), ("−1 ×", "pressure")):
+        good = True
+        for given, theirs, ours in stressed:
+            volume = abs(float(np.linalg.det(given.frame.cell)))
+            times = {"virial": -volume, "extensive": volume, "pressure": -1.0}[factor]
+            good &= bool(abs(theirs - times * ours).max() <= 0.05 * max(abs(times * ours).max(), 1e-12))
+        if good:
+            return name
+    return ""
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
+
+
+def judged(found: Difference) -> str | None:
+    """A warning, or None when the given labels are those of the reference. Raises SettingsError for another method."""
+    if found.other_method:
+        raise SettingsError(
+            f"{found.text}. These are no labels of the reference of this run, and one training set cannot hold both: "
+            f"label the file again (aims-PAX-recalc {found.file} -o NEW.xyz), set the reference to what it was made "
+            "with, or use it as it is with MISC.check_given_data: 0"
+        )
+    if found.notable:
+        return f"{found.text}; the settings of the two are not quite the same (basis, grids, k-points?)"
+    return None
+
+
+def compare(run: Run, files: Sequence[GivenFile]) -> None:
+    """Label a few structures of each file by the reference of this run, and say how far the given labels are off.
+
+    Raises SettingsError where they are of another method.
+    """
+    from aims_pax.stages.label_list import Desk, Wanted, label_all
+
+    n = run.settings.misc.check_given_data
+    by_name = {file.name: file for file in files}
+    if not n or not by_name:
+        return
+    desk = Desk(run.settings, run.folder, run.labeller, run.journal, run.watch)
+    asked: dict[str, list[tuple[LabelledFrame, str | None]]] = {}
+    wanted = []
+    for name, file in by_name.items():
+        for given in chosen(file, n):
+            system = str(given.origin["system"]) if "system" in given.origin else None
+            try:
+                run.labeller.method_of(system)
+            except SetupError:
+                continue  # control files by geometry, and nobody knows which is this structure's
+            asked.setdefault(name, []).append((given, system))
+            wanted.append(Wanted(given.frame, str(given.origin["source"]).removeprefix("given:"), system))
+    log.info("given data: the reference labels %d of the structures, too, to compare", len(wanted))
+    label_all(desk, wanted)
+    results = []
+    for name in by_name:
+        pairs = [(g, label) for g, s in asked.get(name, ()) if (label := run.labeller.known(g.frame, s))]
+        if not pairs:
+            log.warning("%s: none of its structures could be compared with the reference", name)
+            continue
+        found = difference(name, pairs)
+        results.append(asdict(found))
+        warning = judged(found)
+        log.log(logging.WARNING if warning else logging.INFO, "%s", warning or found.text)
+    run.folder.write_text(run.folder.data / FILE, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+
+
+def try_given(settings: Settings, label: Callable[[Frame], Any]) -> list[str]:
+    """The same for `aims-PAX check --try`: warnings. Raises SettingsError for a file of another method."""
+    active, n = settings.active_learning, settings.misc.check_given_data
+    if active is None or not n:
+        return []
+    warnings = []
+    for named in (active.initial_train_dataset, active.initial_valid_dataset):
+        for name in dict.fromkeys(named.values() if isinstance(named, dict) else [named] if named else []):
+            file = read_given(settings.path(name), name, "train", LabelKeys.of(settings.misc), ())
+            pairs = []
+            for given in chosen(file, n):
+                try:
+                    pairs.append((given, label(given.frame)))
+                except LabelError as error:
+                    warnings.append(
+                        f"{given.origin['source']}: the reference cannot label it: {error.reason}"
+                    )
+            if pairs and (warning := judged(difference(name, pairs))):
+                warnings.append(warning)
+    return warnings

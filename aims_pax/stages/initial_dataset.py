@@ -1,0 +1,239 @@
+"""Initial dataset: structures from a foundation model (or another sampler), labels from the reference, first models."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aims_pax import seeds
+from aims_pax.core import initial_dataset as stage
+from aims_pax.core.rules import InitialRules
+from aims_pax.core.work import Event, Label, Sample, Sampled, Train, Work
+from aims_pax.dataset import write_extxyz
+from aims_pax.engine.stage_environment import Run, StageWorld
+from aims_pax.errors import Abandoned, SetupError
+from aims_pax.frames import Label as FrameLabel
+from aims_pax.record.checkpoint import Snapshot, discard, exists
+from aims_pax.samplers.base import Remembers
+from aims_pax.stages import convergence
+from aims_pax.systems import System
+
+if TYPE_CHECKING:
+    from aims_pax.samplers.base import Sampler
+    from aims_pax.settings.project import MDSettings
+
+log = logging.getLogger(__name__)
+
+
+def create(run: Run) -> stage.State:
+    """Sample, label and train until a limit is reached; goes on with its own unfinished work."""
+    settings = run.settings.initial_dataset
+    assert settings is not None
+    rules = InitialRules.read(settings, [s.name for s in run.systems])
+    world = InitialWorld(run)
+    world.rules = rules
+    state = world.restore(stage.State)
+    if state is None:
+        run.dataset.begin_again(0)
+        discard(run.folder, "converge-initial")  # it converged on the data of an earlier attempt
+        state = stage.begin(rules)
+    elif not exists(run.folder.restart / "explore"):
+        run.dataset.begin_again(world.entries)  # what active learning added, if its snapshots were moved away
+        state = stage.reopen(state, rules)
+    if state.stopped:
+        log.info("the initial dataset is complete (%s)", state.stopped)
+    else:
+        log.info("initial dataset: %s", " · ".join(f"{s.name} ({s.frame.formula})" for s in run.systems))
+        state = world.drive(state, rules)
+        if not run.ensemble.trained:
+            raise SetupError(
+                f"the initial dataset could not be made: {state.stopped}; the reasons are in "
+                f"{run.folder.logs / 'initial_dataset.log'}. Mend it, remove {world.checkpoint.path}, run again"
+            )
+        write_sets(run, "initial")
+        if settings.analysis:
+            collect_losses(run)
+    if settings.converge_initial:
+        convergence.run(run, settings, "converge-initial", range(len(run.ensemble.members)), own_sets=True)
+    return state
+
+
+def superseded(run: Run) -> bool:
+    """Whether active learning has begun and the snapshots of this stage are gone: nothing needs them any more."""
+    return exists(run.folder.restart / "explore") and not exists(run.folder.restart / stage.NAME)
+
+
+def finished(run: Run) -> bool:
+    """Whether an initial dataset was begun in this folder."""
+    return exists(run.folder.restart / stage.NAME)
+
+
+class InitialWorld(StageWorld):
+    """Samples structures, trains every member on its own slice."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run, stage)
+        self.last: dict[str, str] = {}
+        self._sampler: Sampler | None = None
+        self._memories: dict[int, dict[str, NDArray[Any]]] = {}  # visit → what the sampler remembers after it
+        self._visits = 0  # sampled, in the state that is being written
+        self._answered = 0
+
+    def turn(self, works: Sequence[Work], stop: Callable[[], bool]) -> Iterable[Event]:
+        (work,) = works
+        if isinstance(work, Sample):
+            return [self._sample(work, stop)]
+        assert isinstance(work, Train)
+        return [self.train(work, stop)]
+
+    def how_to_train(self, work: Train) -> dict[str, Any]:
+        settings = self.run.settings.initial_dataset
+        assert settings is not None
+        return {"valid_skip": settings.valid_skip, "schedule": settings.scheduler_initial}
+
+    def _sample(self, work: Sample, stop: Callable[[], bool]) -> Sampled:
+        if self._sampler is None:
+            self._sampler = make_sampler(self.run, stop)
+            if isinstance(self._sampler, Remembers) and self._memories:
+                self._sampler.remember(self._memories[max(self._memories)])
+        rng = seeds.rng("sample", self.run.settings.md.MD_seed, work.visit)
+        try:
+            samples = list(self._sampler.sample(self._starts(), work.per_system, rng))
+        except Abandoned:
+            self._sampler = None  # half a batch is no batch: the next one begins from what is remembered
+            raise
+        made = []
+        for sample in samples:
+            system = str(sample.origin["system"])
+            origin = {**sample.origin, "stage": "initial", "visit": work.visit}
+            made.append((system, self.made(sample.frame, **origin)))
+        self.last |= dict(made)
+        if isinstance(self._sampler, Remembers):
+            before = {visit: m for visit, m in self._memories.items() if visit < work.visit}
+            last = {max(before): before[max(before)]} if before else {}
+            self._memories = {**last, work.visit: self._sampler.memory()}
+        return Sampled(work, tuple(made))
+
+    def _starts(self) -> list[System]:
+        """Where sampling begins: at the last structures, unless the samplers themselves know where they were."""
+        if self.run.settings.samplers:
+            return list(self.run.systems)
+        return [
+            replace(s, frame=self.frame(self.last[s.name])) if s.name in self.last else s
+            for s in self.run.systems
+        ]
+
+    def commit(self, state: stage.State) -> None:
+        self._visits = state.visit + (state.phase != "sample")
+        super().commit(state)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What the sampler remembered when the batches of this state were made, not one that is still to be taken."""
+        known = [visit for visit in self._memories if visit < self._visits]
+        memory = self._memories[max(known)] if known else {}
+        return {f"sampler/{max(known)}/{name}": a for name, a in memory.items()}
+
+    def take_arrays(self, snapshot: Snapshot, grouped: Mapping[str, Any]) -> None:
+        self._memories = {int(visit): dict(m) for visit, m in grouped.get("sampler", {}).items()}
+
+    def keep(self, work: Label, label: FrameLabel) -> str | None:
+        present = super().keep(work, label)
+        assert self.run.settings.initial_dataset is not None
+        self._answered += 1
+        if self._answered % self.run.settings.initial_dataset.progress_dft_update == 0:
+            log.info("%d labels of the initial dataset since this start", self._answered)
+        return present
+
+    def needed(self, state: stage.State) -> set[str]:
+        return {frame for _, frame in (*state.batch, *state.last)}
+
+    def restore(self, kind: type[Any]) -> Any | None:
+        state = super().restore(kind)
+        if state is not None:
+            self.last = dict(state.last)
+        return state
+
+
+def make_sampler(run: Run, stop: Callable[[], bool]) -> Sampler:
+    """The sampler the settings ask for: what SAMPLERS list, or `mace-mp0`, `aimd` or `calculator`."""
+    from aims_pax.potentials.factory import calculator_potential
+    from aims_pax.potentials.named import Answering, blaming
+    from aims_pax.samplers.ab_initio_md import AbInitioMDSampler
+    from aims_pax.samplers.foundation_md import MDSampler
+
+    settings, mace = run.settings.initial_dataset, run.settings.mace
+    assert settings is not None
+
+    def md_of(system: System) -> MDSettings:
+        return run.settings.md_of(system.name)
+
+    if run.settings.samplers:
+        return _mixture(run, md_of, stop)
+    skip, kind = settings.skip_step_initial, settings.initial_sampling
+    if kind == "aimd":
+        return AbInitioMDSampler(run.labeller.potential(), md_of, skip, "aimd", stop)
+    if kind == "calculator":
+        calculator = settings.initial_calculator
+        assert calculator is not None
+        where = "INITIAL_DATASET_GENERATION.initial_calculator"
+        with blaming(where):
+            made = calculator_potential(calculator.factory, calculator.kwargs, run.folder.root, where)
+        return MDSampler(Answering(made, where), md_of, skip, calculator.factory, stop)
+    from aims_pax.models.mace import foundation
+
+    size = settings.initial_foundational_size
+    model = foundation.load(
+        size, mace.misc.device, mace.general.default_dtype, run.folder.root, mace.misc.inference
+    )
+    return MDSampler(model, md_of, skip, f"mace-mp0 {size}", stop)
+
+
+def _mixture(run: Run, md_of: Callable[[System], MDSettings], stop: Callable[[], bool]) -> Sampler:
+    from aims_pax.potentials.named import Potentials
+    from aims_pax.settings.sampler_list import described
+    from aims_pax.stages.sampler_factory import mixture
+
+    settings, mace = run.settings, run.settings.mace
+    assert settings.initial_dataset is not None
+    log.info("structures from %s", described(settings.samplers))
+    temperature = settings.md.temperature
+    return mixture(
+        settings.samplers,
+        md_of,
+        temperature[0] if isinstance(temperature, tuple) else temperature,
+        settings.initial_dataset.skip_step_initial,
+        Potentials(run.folder.root, mace.misc.device),
+        stop,
+        mace.general.default_dtype,
+        run.labeller.potential(),
+    )
+
+
+def write_sets(run: Run, stage_name: str) -> None:
+    """`data/<stage>/{training,validation}/<member>.xyz`: what each member has learnt from and is checked on."""
+    for m, member in enumerate(run.ensemble.members):
+        write_extxyz(run.folder.data / stage_name / "training" / f"{member.name}.xyz", run.dataset.train(m))
+        write_extxyz(run.folder.data / stage_name / "validation" / f"{member.name}.xyz", run.dataset.valid(m))
+    if run.dataset.test:
+        write_extxyz(run.folder.data / stage_name / "test" / "test.xyz", run.dataset.test)
+
+
+def collect_losses(run: Run) -> None:
+    """`analysis/initial_losses.npz`: epoch (E,), avg_losses (E,), ensemble_losses (M, E) on the validation sets."""
+    columns: list[dict[int, float]] = []
+    for member in run.ensemble.members:
+        with open(run.folder.losses / f"{member.name}.csv", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["stage"] == stage.NAME]
+        columns.append({int(row["epoch"]): float(row["valid_loss"]) for row in rows})
+    epochs = sorted(set.intersection(*(set(c) for c in columns)))
+    losses = np.array([[c[e] for e in epochs] for c in columns])
+    buffer = io.BytesIO()
+    np.savez(buffer, epoch=np.array(epochs), avg_losses=losses.mean(axis=0), ensemble_losses=losses)
+    run.folder.write_bytes(run.folder.analysis / "initial_losses.npz", buffer.getvalue())

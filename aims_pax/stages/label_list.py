@@ -1,0 +1,185 @@
+"""The reference alone: a list of structures is labelled in the working folder, without models or dynamics.
+
+    with opened(settings, console, "recalculate.log") as desk:
+        failed = label_all(desk, wanted, "recalculate-7f3a")
+        label = desk.labeller.known(frame)
+
+Lock, log, signals, walltime, journal and snapshots are those of a whole run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aims_pax.core import relabel as stage
+from aims_pax.core.relabel import Failure, RecalculateRules
+from aims_pax.core.work import Effect, Event, Label, Train
+from aims_pax.engine.event_loop import Shell
+from aims_pax.engine.interrupts import Watch, walltime
+from aims_pax.engine.outcome import refused, told
+from aims_pax.errors import SetupError
+from aims_pax.frames import Frame
+from aims_pax.record.checkpoint import Checkpoint, discard, from_plain
+from aims_pax.record.folder import RunFolder
+from aims_pax.record.journal import Journal
+from aims_pax.record.lock import Lock
+from aims_pax.record.log import to_console, to_file
+from aims_pax.record.run_requests import Wishes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import Console
+
+    from aims_pax.labelling import Labeller
+    from aims_pax.settings import Settings
+
+log = logging.getLogger(__name__)
+
+CONCERNED = re.compile(r"\b(CLUSTER|REFERENCE|MISC|species_dir)\b")  # warnings of settings that matter here
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What labelling needs of the working folder."""
+
+    settings: Settings
+    folder: RunFolder
+    labeller: Labeller
+    journal: Journal
+    watch: Watch
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A structure to label. name: what a person calls it; system, atom: see `Labeller.submit`."""
+
+    frame: Frame
+    name: str
+    system: str | None = None
+    atom: bool = False
+
+
+@contextlib.contextmanager
+def opened(
+    settings: Settings, console: Console, log_file: str, frames: Sequence[Frame] | None = None
+) -> Iterator[Desk]:
+    """The folder locked and the reference open. Raises SetupError, Busy, SettingsError, Stopped.
+
+    frames: what will be labelled, None for the geometries of the settings.
+    """
+    from aims_pax.labelling import Labeller
+
+    folder = RunFolder(settings)
+    lock = Lock(folder.restart / "lock")
+    watch = Watch(walltime(settings.misc.max_walltime), lock.beat, Wishes(folder.restart))
+    try:
+        with (
+            to_console(console, settings.mace.misc.log_level),
+            watch.listening(),
+            lock.held(watch.raise_if_signalled),
+            to_file(folder.logs / log_file),
+            told(),
+        ):
+            for warning in filter(CONCERNED.search, settings.warnings):
+                log.warning("%s", warning)
+            with Labeller.from_settings(settings, folder.data, frames, watch.raise_if_stopped) as labeller:
+                yield Desk(settings, folder, labeller, Journal(folder), watch)
+    except OSError as error:
+        raise SetupError(refused(error)) from error
+
+
+def label_all(desk: Desk, wanted: Sequence[Wanted], name: str | None = None) -> tuple[Failure, ...]:
+    """Label these structures, each once; returns those that failed. All others are in the label store then.
+
+    name: of the snapshots, by which a run that was stopped remembers what has failed; None: without.
+    """
+    once = {w.frame.id: w for w in wanted}
+    capacity = desk.labeller.capacity
+    at_once = capacity + (
+        capacity > 1
+    )  # one waits, so that no worker does; one by one, each answer is kept first
+    rules = RecalculateRules(tuple(once), tuple(w.name for w in once.values()), at_once)
+    kept = desk.settings.misc.create_restart and name is not None
+    world = ListWorld(desk, once, Checkpoint(desk.folder, str(name)) if kept else None)
+    state = stage.reopen(world.restore() or stage.begin(rules), rules)
+    try:
+        state = Shell(stage, state, rules, world, desk.journal, desk.watch).run()
+    except SetupError:
+        forget(desk, name)  # what failed, failed because of it: to be tried again
+        raise
+    return tuple(state.failed)
+
+
+def forget(desk: Desk, name: str | None) -> None:
+    """Remove the snapshots: the next run of this name begins anew and tries failed structures again."""
+    if name is not None and (path := desk.folder.restart / name).is_dir():
+        discard(desk.folder, name)
+        with contextlib.suppress(OSError):  # somebody else's file in it
+            path.rmdir()
+
+
+class ListWorld:
+    """The world of the stage `recalculate`: labels only, which the store keeps."""
+
+    name = "recalculate"
+    trains_beside = False
+
+    def __init__(self, desk: Desk, wanted: Mapping[str, Wanted], checkpoint: Checkpoint | None) -> None:
+        self.labeller = desk.labeller
+        self.capacity = desk.labeller.capacity
+        self.wanted = wanted
+        self.checkpoint = checkpoint
+
+    def submit(self, work: Label) -> Future[Any]:
+        one = self.wanted[work.frame]
+        return self.labeller.submit(one.frame, one.system, one.atom)
+
+    def drop(self, work: Label) -> None:
+        self.labeller.drop(work.frame)
+
+    def keep(self, work: Label, label: Any) -> None:
+        """The store has it."""
+
+    def turn(self, works: Sequence[Any], stop: Callable[[], bool]) -> Iterable[Event]:
+        raise _no(works[0])
+
+    def begin_training(self, work: Train) -> Future[Any]:
+        raise _no(work)
+
+    def finish_training(self, work: Train, result: Any) -> Event:
+        raise _no(work)
+
+    def drop_training(self, work: Train) -> None:
+        raise _no(work)
+
+    def apply(self, effect: Effect) -> None:
+        raise _no(effect)
+
+    def commit(self, state: stage.State) -> None:
+        if self.checkpoint is not None:
+            self.checkpoint.write(state, {}, 0, dict, {})
+
+    def restore(self) -> stage.State | None:
+        """The state of the newest snapshot, with everything that was open to be asked for again."""
+        snapshot = None if self.checkpoint is None else self.checkpoint.read()
+        return None if snapshot is None else from_plain(stage.State, snapshot.state)
+
+    def label_seconds(self) -> float:
+        """Mean over all answers: labels from the store cost nothing, and need no snapshot each."""
+        calls = self.labeller.calls
+        answers = calls.finished + calls.reused + sum(calls.failed.values())
+        return calls.seconds / answers if answers else 1.0
+
+    def show(self, state: Any, doing: str) -> None:
+        """Its log lines are enough."""
+
+
+def _no(what: Any) -> TypeError:
+    return TypeError(f"{what} has no meaning in a recalculation")

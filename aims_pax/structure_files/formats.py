@@ -1,0 +1,222 @@
+"""The images of a structure file: the readers of this room where ASE's lose something, ASE's for the rest."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aims_pax import atoms_info
+from aims_pax.errors import SettingsError
+from aims_pax.structure_files import mol, protein, xyz
+from aims_pax.structure_files.geometry_in import decoded
+from aims_pax.structure_files.images import ADVICE, Image, chosen, numbered
+from aims_pax.structure_files.isotopes import isotope_masses
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+_OWN = {
+    "extxyz": xyz,
+    "xyz": xyz,
+    "sdf": mol,
+    "mol": mol,
+    "proteindatabank": protein,
+}  # by ASE's name of the format
+_charge = re.compile(r"(?i)\b(tot_?charge|total_?charge|charge)\b\"?\s*[=:,\s]\s*\"?([-+]?\d+\.?\d*)")
+
+
+def read(path: Path, index: str | None = None) -> list[tuple[int, Image]]:
+    """(number in the file, image) of those the index asks for; without one the file has to hold one structure.
+
+    Raises SettingsError for what cannot be used, and whatever ASE's readers raise.
+    """
+    from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
+
+    try:
+        kind = str(filetype(str(path)))
+        get_ioformat(kind)
+    except UnknownFileTypeError as error:
+        raise SettingsError(f"its format is not known ({error}); convert it to extended XYZ") from error
+    if kind in _OWN:
+        reader = _OWN[kind]
+        parts = chosen(reader.split(_text(path)), index, path)
+        found = []
+        for k, part in parts:
+            with numbered(k, len(parts) > 1):
+                found.append((k, reader.make(part)))
+    else:
+        found = [(k, _checked(atoms, kind, path)) for k, atoms in _by_ase(path, kind, index)]
+    return [(k, Image(image.atoms, (*image.notes, *_unused(image.atoms)))) for k, image in found]
+
+
+def _text(path: Path) -> str:
+    from ase.io.formats import open_with_compression
+
+    with open_with_compression(str(path), "rb") as file:
+        return decoded(file.read())
+
+
+def _by_ase(path: Path, kind: str, index: str | None) -> list[tuple[int, Atoms]]:
+    import ase.io
+
+    options: Mapping[str, Any] = {"attach_calculator": True} if kind == "gaussian-in" else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        if index is None:  # a trajectory may be long: two structures are enough to know
+            images = ase.io.iread(path, ":", format=kind, do_not_split_by_at_sign=True, **options)
+            two = list(itertools.islice(images, 2))
+            if len(two) > 1:
+                raise SettingsError(f"holds more than one structure: {ADVICE.format(path.name)}")
+            return chosen(two, index, path)
+        every = list(ase.io.iread(path, ":", format=kind, do_not_split_by_at_sign=True, **options))
+    return chosen(every, index, path)
+
+
+# ---------------------------------------------------------------- what some formats say beside it
+
+
+def _checked(atoms: Atoms, kind: str, path: Path) -> Image:
+    check = _CHECKS.get(kind)
+    if check is None and kind.endswith(("-in", "-restart", "-cell", "cjson", "nomad-json")):
+        check = _input_of_a_program
+    if check is not None:
+        check(atoms, path)
+    atoms_info.refuse_other_names(atoms)
+    return Image(atoms)
+
+
+def _cif(atoms: Atoms, path: Path) -> None:
+    """Sites that several elements share, or that are not always taken, are no structure."""
+    for site, elements in atoms.info.get("occupancy", {}).items():
+        if len(elements) > 1 or not all(0.995 < x < 1.005 for x in elements.values()):
+            shares = ", ".join(f"{element} {share:g}" for element, share in elements.items())
+            raise SettingsError(
+                f"partial occupancy: site {int(site) + 1} holds {shares}; every site has to hold one element: choose "
+                "an ordered structure, for example with a tool for disordered crystals"
+            )
+    text = _text(path)
+    if not atoms.has("masses") and re.search(r"(?m)^\s*D\w*\s+D\d*[+-]?\s", text):
+        raise SettingsError(
+            "holds deuterium (D), whose mass is lost here; give an extended XYZ file with masses"
+        )
+    if "_atom_site_moment" in text:
+        raise SettingsError(
+            "holds magnetic moments, which are not read from CIF; give an extended XYZ file with initial_magmoms"
+        )
+    if "_atom_site_type_symbol" not in text:
+        _labels_only(text)
+
+
+def _labels_only(text: str) -> None:
+    """Labels in capitals may be two elements: CA1."""
+    from ase.data import atomic_numbers
+
+    for label in re.findall(r"(?m)^\s*([A-Z]{2})[0-9A-Z]*\s+\S+\s", text):
+        if label.capitalize() in atomic_numbers and label[0] in atomic_numbers:
+            raise SettingsError(
+                f"site {label}… may be {label[0]} or {label.capitalize()}: add _atom_site_type_symbol"
+            )
+
+
+def _shelx(atoms: Atoms, path: Path) -> None:
+    """Occupancies of SHELX files: 1 or, fixed, 11."""
+    site = r"(?m)^([A-Za-z]\w{0,3})\s+\d+(?:\s+-?\d*\.?\d+){3}\s+(\d*\.?\d+)"
+    for name, share in re.findall(site, _text(path)):
+        if abs(float(share)) not in (1.0, 11.0):
+            raise SettingsError(
+                f"partial occupancy: site {name} has {share}; every site has to hold one element"
+            )
+
+
+def _gaussian(atoms: Atoms, path: Path) -> None:
+    """Charge, multiplicity and isotopes of the input."""
+    parameters = dict(getattr(atoms.calc, "parameters", {}))
+    atoms.calc = None
+    if parameters.get("charge") is not None:
+        atoms.info["charge"] = parameters["charge"]
+    if parameters.get("mult") is not None:
+        atoms.info["spin"] = parameters["mult"]
+    isotopes = {k: int(n) for k, n in enumerate(parameters.get("isolist") or []) if n is not None and n == n}
+    if isotopes:
+        atoms.set_masses(isotope_masses(np.asarray(atoms.numbers), isotopes))
+
+
+def _gromacs(atoms: Atoms, path: Path) -> None:
+    """Elements as in PDB files: the format has names only."""
+    from ase.data import atomic_numbers
+
+    names, residues = atoms.arrays["atomtypes"], atoms.arrays["residuenames"]
+    symbols = [protein.element_of(str(n), str(r)) for n, r in zip(names, residues, strict=True)]
+    atoms.numbers = np.array([atomic_numbers["H" if s == "D" else s] for s in symbols])
+    if "D" in symbols:
+        deuterium = {k: 2 for k, s in enumerate(symbols) if s == "D"}
+        atoms.set_masses(isotope_masses(np.asarray(atoms.numbers), deuterium))
+
+
+def _lammps_data(atoms: Atoms, path: Path) -> None:
+    if not re.search(r"(?m)^\s*(Masses|Atom Type Labels)\b", _text(path)):
+        raise SettingsError(
+            "has no Masses section, so that the elements of its atom types are not known; add one"
+        )
+
+
+def _lammps_dump(atoms: Atoms, path: Path) -> None:
+    found = re.search(r"(?m)^ITEM: ATOMS (.*)$", _text(path))
+    if found and not {"element", "mass"} & set(found[1].split()):
+        raise SettingsError("has atom types but no elements: dump the column element too")
+
+
+def _turbomole(atoms: Atoms, path: Path) -> None:
+    """The charge and spin of $eht; coordinates that ASE would take for bohr; cells it passes over."""
+    unit = re.search(r"(?im)^\s*\$coord\b.*\b(angs|frac)|^\s*\$(periodic|cell|lattice)\b", _text(path))
+    if unit:
+        raise SettingsError(
+            f"says {unit[0].strip()}, which is not read from this format; give an extended XYZ file"
+        )
+    _input_of_a_program(atoms, path)
+    unpaired = re.search(r"(?im)^\s*\$eht\b.*\bunpaired\s*=?\s*([1-9]\d*)", _text(path))
+    if unpaired:
+        raise SettingsError(
+            f"says unpaired={unpaired[1]}, which is not read from this format; give an extended XYZ file with spin=… "
+            "(2S+1)"
+        )
+
+
+def _input_of_a_program(atoms: Atoms, path: Path) -> None:
+    """Inputs of other programs: a charge in them is not read by ASE."""
+    for name, value in _charge.findall(_text(path)):
+        if float(value) != 0:
+            raise SettingsError(
+                f"says {name} {value}, which is not read from this format; give an extended XYZ file with charge=…"
+            )
+
+
+_CHECKS: dict[str, Callable[[Atoms, Path], None]] = {
+    "cif": _cif,
+    "gaussian-in": _gaussian,
+    "gromacs": _gromacs,
+    "lammps-data": _lammps_data,
+    "res": _shelx,
+    "lammps-dump-text": _lammps_dump,
+    "turbomole": _turbomole,
+}
+
+
+def _unused(atoms: Atoms) -> list[str]:
+    """What stands in a file and has no effect here."""
+    notes = []
+    if atoms.has("momenta") and np.any(atoms.get_momenta()):
+        notes.append("its velocities are not used: trajectories begin with velocities of MD.temperature")
+    results = getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}
+    moments = results.get("magmoms", atoms.arrays.get("magmoms"))
+    if moments is not None and np.any(moments) and not atoms.has("initial_magmoms"):
+        notes.append(
+            "magmoms are taken for the result of a calculation; call them initial_magmoms to start from them"
+        )
+    return notes

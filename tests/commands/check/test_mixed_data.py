@@ -1,0 +1,70 @@
+"""Charges and spins of one composition in one dataset: the model cannot tell them apart, and that is said."""
+
+from dataclasses import replace
+
+import ase.io
+import pytest
+
+from aims_pax.commands.check import mixed_data
+from aims_pax.commands.check.project import checked
+from aims_pax.frames import Frame
+from tests import worlds
+from tests.projects import command, write_project
+
+WATER = worlds.water()
+CATION = replace(WATER, charge=1.0, spin=2)
+
+
+@pytest.mark.parametrize(
+    ("frames", "said"),
+    [
+        ([replace(WATER, charge=0), CATION], ["H2O with the charges 0, 1"]),
+        ([replace(WATER, spin=1), replace(WATER, spin=3)], ["H2O with the multiplicities 1, 3"]),
+        (
+            [replace(WATER, charge=0, spin=1), CATION],
+            ["H2O with the charges 0, 1 and the multiplicities 1, 2"],
+        ),
+        ([CATION, replace(worlds.ethanol(), charge=0)], []),
+        ([CATION, CATION], []),
+        ([WATER, WATER], []),
+    ],
+)
+def test_only_structures_of_one_composition_mix(frames, said):
+    assert [text.partition(";")[0] for text in mixed_data.mixed(frames)] == said
+
+
+def test_two_geometries_that_the_model_cannot_tell_apart(tmp_path):
+    systems = {"neutral": replace(WATER, charge=0.0, spin=1), "cation": CATION}
+    folder = write_project(tmp_path, {"REFERENCE": worlds.XTB}, systems=systems)
+    done = command("check", folder=folder)
+    assert done.returncode == 0
+    assert "MISC.path_to_geometry: H2O with the charges 0, 1 and the multiplicities 1, 2" in done.stderr
+
+
+def test_given_data_of_another_charge(tmp_path):
+    changes = {
+        "INITIAL_DATASET_GENERATION": None,
+        "ACTIVE_LEARNING": {"initial_train_dataset": "train.xyz"},
+        "MISC": {"charge": 1, "spin": 2},
+        "REFERENCE": worlds.XTB,
+    }
+    folder = write_project(tmp_path, changes)
+    with open(folder / "train.xyz", "w") as file:
+        for frame in worlds.rattled(replace(WATER, charge=0.0), 20):
+            atoms = frame.to_atoms()
+            atoms.info["REF_energy"] = -1.0
+            atoms.arrays["REF_forces"] = 0.1 * atoms.positions
+            ase.io.write(file, atoms, format="extxyz")
+    settings = checked(folder)
+    from aims_pax.settings.geometries import read_geometries
+
+    (line,) = mixed_data.warnings(settings, read_geometries(settings))
+    assert "train.xyz, with the geometries: H2O with the charges 0, 1" in line
+
+
+def test_given_structures_without_a_charge_beside_a_charged_geometry_are_warned_about():
+    cation, silent = (Frame([8, 1, 1], [[0, 0, 0], [1, 0, 0], [0, 1, 0]], charge=q) for q in (1, None))
+    (line,) = mixed_data.unsaid([cation], [silent, cation, silent])
+    assert "H2O has charge 1 as geometry, but 2 given structures say neither" in line
+    assert not list(mixed_data.unsaid([silent], [silent]))
+    assert not list(mixed_data.unsaid([cation], [cation]))

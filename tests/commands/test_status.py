@@ -1,0 +1,194 @@
+"""How a run stands, read from its folder."""
+
+import json
+import os
+import socket
+import time
+
+import pytest
+
+from aims_pax.commands.status import lines, status
+from aims_pax.errors import SettingsError
+from aims_pax.record.files import write_text
+from aims_pax.record.lock import STARTING, Lock
+from tests.report.folders import advanced, answered, made_up, recorded, trained
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return recorded(tmp_path)
+
+
+def held(folder, host="far away", age=0.0):
+    """Somebody on another host works in this folder."""
+    lock = folder / "restart" / "lock"
+    holder = {"pid": 7, "host": host, "started": 1.0}
+    lock.write_text(json.dumps(holder))
+    os.utime(lock, (time.time() - age,) * 2)
+    return holder
+
+
+def test_a_finished_run_in_numbers(folder):
+    now = status(folder)
+    assert now["state"] == "finished"
+    assert now["stage"] == "converge"
+    assert now["labels"]["done"] == 63
+    assert now["labels"]["failed"] == {"Crashed": 9}
+    assert now["labels"]["asked"] == 72
+    assert [t["step"] for t in now["trajectories"]] == [120] * 4
+    assert {t["status"] for t in now["trajectories"]} == {"done"}
+    assert now["models"] == ["results/tiny_255.model"]
+    assert now["reason"] == ""
+    json.dumps(now, allow_nan=False)
+
+
+def test_no_line_is_longer_than_a_terminal_of_80_columns(folder):
+    text = lines(status(folder))
+    assert max(map(len, text)) <= 80
+    assert "finished" in text[0]
+    said = " ".join(" ".join(text).split())
+    assert "labels 63 done (22 initial dataset + 41 active learning) · 9 failed (9 Crashed)" in said
+    assert any("0.071 / 0.282 eV/Å" in line for line in text)
+
+
+def explored(folder, **settings):
+    """An active learning that began 100 s ago; two trajectories, three labels, one visit."""
+    t = time.time() - 100
+    entries = [
+        *(advanced(t + k, i, 10 * k, 10 * k + 10, 0.1 + 0.01 * k) for k in range(20) for i in (0, 1)),
+        answered(t + 21, "f0s100"), answered(t + 22, "f1s100", "Crashed", "it died"),
+        trained(t + 23, 0, 20, 0.05), trained(t + 30, 1, 25, 0.04),
+    ]  # fmt: skip
+    return made_up(folder, entries, **settings)
+
+
+def test_the_time_left_follows_from_the_limit_that_is_nearest(tmp_path):
+    folder = explored(tmp_path, max_MD_steps="400", max_labels="1000", max_train_set_size="inf")
+    held(folder)
+    now = status(folder)
+    assert now["state"] == "running"
+    assert (now["pid"], now["host"]) == (7, "far away")
+    assert now["left_until"] == "until max_MD_steps 400"
+    assert now["left_s"] == pytest.approx(100, abs=5)  # 200 of 400 steps took 100 s
+    assert now["last_sign_s_ago"] == pytest.approx(0, abs=5)
+    assert now["labels"]["budget"] == 1000
+    assert any("about 1 min 40 s" in line or "about 2 min" in line for line in lines(now))
+
+
+def test_the_training_set_can_be_the_nearest_limit(tmp_path):
+    folder = explored(tmp_path, max_MD_steps="2000", max_train_set_size="30")
+    held(folder)
+    now = status(folder)
+    assert now["left_until"] == "until max_train_set_size 30"
+    assert now["left_s"] == pytest.approx(100, abs=5)  # 20 → 25 of 30
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_MD_steps": "100000"}])
+def test_without_a_limit_or_too_early_no_time_is_named(tmp_path, settings):
+    folder = explored(tmp_path, **settings)
+    held(folder)
+    assert status(folder)["left_s"] is None
+
+
+def test_pausing_paused_stopping(folder):
+    (folder / "results").rename(folder / "kept")
+    holder = held(folder)
+    write_text(folder / "restart" / "control.json", json.dumps({"wish": "pause", "of": holder}))
+    assert status(folder)["state"] == "pausing"
+    write_text(folder / "restart" / "paused.json", json.dumps({"since": time.time() - 65, "of": holder}))
+    now = status(folder)
+    assert now["state"] == "paused"
+    assert now["paused_s"] == pytest.approx(65, abs=5)
+    assert "paused for 65 s" in lines(now)[0]
+    write_text(folder / "restart" / "control.json", json.dumps({"wish": "stop", "of": holder}))
+    assert status(folder)["state"] == "stopping"
+    held(folder, host="another run")
+    assert status(folder)["state"] == "running"
+
+
+def test_why_a_run_ended(tmp_path):
+    folder = explored(tmp_path)
+    assert status(folder)["state"] == "stopped"
+    assert "without saying why" in status(folder)["reason"]
+    held(folder, age=3600)  # its lock was left behind
+    assert status(folder)["state"] == "killed"
+    assert "without a word" in status(folder)["reason"]
+    lock = folder / "restart" / "lock"
+    lock.write_text(json.dumps({"pid": 7, "host": "far away", "started": time.time() + 10}))
+    os.utime(lock, (1, 1))
+    assert status(folder)["state"] == "killed"
+    assert "while it was starting" in status(folder)["reason"]
+    lock.unlink()
+    (folder / "logs").mkdir()
+    log = folder / "logs" / "active_learning.log"
+    log.write_text("2026-01-01 00:00:00 · stopped by SIGTERM: everything is saved; run again\n")
+    assert status(folder)["reason"].startswith("stopped by SIGTERM")
+    log.write_text("2026-01-01 00:00:00 · ERROR · the disk is full\n")
+    assert status(folder)["reason"] == "the disk is full"
+    assert "the disk is full" in "\n".join(lines(status(folder)))
+    held(folder)
+    assert status(folder)["reason"] == ""
+
+
+def test_pauses_and_the_time_between_two_processes_are_no_time_of_a_stage(tmp_path):
+    t = time.time() - 100
+    pause = {
+        "time": t + 40,
+        "stage": "explore",
+        "kind": "paused",
+        "content": {"began": t + 10, "ended": t + 40},
+    }
+    folder = made_up(tmp_path, [
+        advanced(t, 0, 0, 10, 0.1), advanced(t + 5, 0, 10, 20, 0.1), pause, advanced(t + 45, 0, 20, 30, 0.1),
+        {"time": t + 45, "stage": "explore", "kind": "time", "content": {}},
+        {"time": t + 65, "stage": "run", "kind": "begun", "content": {}}, advanced(t + 70, 0, 30, 40, 0.1),
+    ], max_MD_steps="100")  # fmt: skip
+    holder = held(folder)
+    now = status(folder)
+    assert now["stage_s"] == pytest.approx(50, abs=3)  # 100 s less 30 s paused and 20 s stopped
+    assert now["left_s"] == pytest.approx(75, abs=5)  # 40 of 100 steps took 50 s
+    assert now["shares_s"]["paused"] == pytest.approx(30, abs=0.1)
+    assert now["work_s"] == pytest.approx(20, abs=0.1)
+    (said,) = (line for line in lines(now) if line.startswith("time"))
+    assert "20 s at work" in said
+    assert "paused 30 s" in said
+    write_text(folder / "restart" / "control.json", json.dumps({"wish": "pause", "of": holder}))
+    write_text(folder / "restart" / "paused.json", json.dumps({"since": time.time() - 10, "of": holder}))
+    assert status(folder)["stage_s"] == pytest.approx(40, abs=3)
+
+
+def test_a_process_that_goes_on_is_starting_before_it_has_the_lock(tmp_path):
+    folder = made_up(tmp_path, [advanced(time.time() + 1, 0, 0, 10, 0.1)])  # younger than this process
+    with Lock(folder / "restart" / "lock").announced():
+        now = status(folder)
+        assert (now["state"], now["pid"]) == ("starting", os.getpid())
+    assert status(folder)["state"] == "stopped"
+    mark = folder / "restart" / STARTING
+    mark.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": 1.0}))
+    assert status(folder)["state"] == "stopped", "left behind by a process that is gone"
+
+
+def test_what_a_limit_counts_is_said(tmp_path):
+    folder = explored(tmp_path, max_train_set_size="50")
+    (folder / "data").mkdir()
+    rows = [("a", "train", 0), ("b", "train", 1), ("c", "train", 1), ("d", "train", None), ("e", "valid", 0)]
+    (folder / "data" / "splits.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    now = status(folder)
+    assert now["training_set"] == {
+        "of": "a member", "size": 3, "limit": 50.0, "limited_by": "max_train_set_size"
+    }  # fmt: skip
+    text = " ".join(" ".join(lines(now)).split())
+    assert "4 training + 1 validation (all members together) · 3 of max_train_set_size 50 (a member)" in text
+
+
+def test_many_trajectories_are_summed_up(tmp_path):
+    t = time.time()
+    folder = made_up(tmp_path, [advanced(t, i, 0, 10, 0.1) for i in range(30)])
+    text = lines(status(folder))
+    assert "30 in all" in text[-1]
+    assert len(text) < 40
+
+
+def test_a_folder_without_a_run_is_said_so(tmp_path):
+    with pytest.raises(SettingsError, match="no aims-PAX run"):
+        status(tmp_path)

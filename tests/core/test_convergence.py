@@ -1,0 +1,77 @@
+"""Convergence as a state machine."""
+
+import math
+
+import pytest
+
+from aims_pax.core import convergence
+from aims_pax.core.rules import ConvergeRules
+from aims_pax.core.work import IllegalEvent, KeepBest, RestoreBest, Train, Trained
+
+
+def run(losses, rules):
+    """Feed one member's losses; returns the final state and the epochs whose weights were kept."""
+    state, kept, restored = convergence.begin(rules), [], 0
+    for loss in losses:
+        work = convergence.outstanding(state, rules)
+        if not work:
+            break
+        state, effects = convergence.step(state, Trained(work[0], 10, (loss,), (loss / 10,)), rules)
+        kept += [state.members[0].epochs for e in effects if isinstance(e, KeepBest)]
+        restored += sum(isinstance(e, RestoreBest) for e in effects)
+    return state, kept, restored
+
+
+def test_only_an_improvement_larger_than_the_margin_counts():
+    rules = ConvergeRules((0,), patience=3, margin=0.1, max_epochs=100)
+    _, kept, _ = run([1.0, 0.95, 0.85, 0.80, 0.5], rules)
+    assert kept == [1, 3, 5]
+
+
+def test_patience_ends_it_and_the_best_weights_not_the_last_are_restored():
+    rules = ConvergeRules((0,), patience=3, margin=0.0, max_epochs=100)
+    state, kept, restored = run([1.0, 0.5, 0.9, 0.9, 0.9, 0.1], rules)
+    assert (state.members[0].epochs, state.members[0].best_epoch, kept, restored) == (5, 2, [1, 2], 1)
+    assert state.stopped
+
+
+def test_it_stops_exactly_at_the_maximum_of_epochs():
+    rules = ConvergeRules((0,), patience=50, margin=0.0, max_epochs=7, epochs_per_visit=3)
+    state, _, _ = run([1 / k for k in range(1, 30)], rules)
+    assert state.members[0].epochs == 7
+
+
+def test_more_epochs_go_on_and_more_patience_too_but_nothing_else():
+    rules = ConvergeRules((0,), patience=5, margin=0.0, max_epochs=7)
+    state, _, _ = run([1 / k for k in range(1, 30)], rules)
+    assert state.stopped == "max_convergence_epochs: 7 epochs"
+    assert convergence.reopen(state, rules) is state
+    more = ConvergeRules((0,), patience=5, margin=0.0, max_epochs=20)
+    again = convergence.reopen(state, more)
+    assert again.stopped is None
+    assert convergence.outstanding(again, more) == (Train(7, 1, 0),)
+    patient, _, _ = run([1.0] * 30, ConvergeRules((0,), patience=5, margin=0.0, max_epochs=100))
+    assert patient.stopped == "converged"
+    assert convergence.reopen(patient, ConvergeRules((0,), 5, 0.0, 200)) is patient
+    assert convergence.reopen(patient, ConvergeRules((0,), 9, 0.0, 200)).stopped is None
+
+
+def test_a_loss_that_is_not_finite_is_never_the_best():
+    rules = ConvergeRules((0,), patience=4, margin=0.0, max_epochs=100)
+    state, kept, _ = run([math.nan, 1.0, math.nan, math.inf, 0.5, 2, 2, 2, 2], rules)
+    assert kept == [2, 5]
+
+
+def test_all_chosen_members_converge_each_for_itself():
+    rules = ConvergeRules((1, 3), patience=2, margin=0.0, max_epochs=100)
+    state = convergence.begin(rules)
+    assert convergence.outstanding(state, rules) == (Train(0, 1, 1), Train(0, 1, 3))
+    while work := convergence.outstanding(state, rules):
+        state, _ = convergence.step(state, Trained(work[-1], 1, (1.0,), (0.1,)), rules)
+    assert [p.epochs for p in state.members] == [3, 3]
+
+
+def test_an_event_whose_work_is_not_outstanding_raises():
+    rules = ConvergeRules((0,), patience=2, margin=0.0, max_epochs=10)
+    with pytest.raises(IllegalEvent):
+        convergence.step(convergence.begin(rules), Trained(Train(5, 1, 0), 1, (1.0,), (0.1,)), rules)

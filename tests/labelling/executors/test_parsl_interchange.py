@@ -1,0 +1,68 @@
+"""What stands between driver and workers: its end is noticed, and a pool whose block has ended is given up at once."""
+
+import os
+import signal
+import time
+from types import SimpleNamespace
+
+import pytest
+from parsl.jobs.states import JobState, JobStatus
+
+from aims_pax.errors import SetupError
+from aims_pax.labelling.executors.inline import WorkerDied, make_executor
+from aims_pax.labelling.executors.parsl_blocks import BlockErrors
+
+
+@pytest.fixture
+def executor(tmp_path):
+    with make_executor("htex", 2, tmp_path / "parsl") as it:
+        yield it
+        began = time.monotonic()
+    assert time.monotonic() - began < 40  # leaving does not wait for answers that never come
+
+
+def backend(executor):
+    return executor._kernel.executors[executor.label]
+
+
+def test_a_dead_interchange_ends_the_run_with_one_line_and_nothing_hangs(executor):
+    assert executor.submit(os.getppid).result(60) > 1
+    lost = [executor.submit(time.sleep, 300.0) for _ in range(3)]
+    os.kill(backend(executor).interchange_proc.pid, signal.SIGKILL)
+    for future in lost:
+        with pytest.raises(SetupError, match=r"has ended .killed by signal 9") as raised:
+            future.result(30)
+        assert "\n" not in str(raised.value)
+    with pytest.raises(SetupError, match="has ended"):
+        executor.submit(time.sleep, 0.0).result(30)
+
+
+def test_a_pool_that_is_held_is_given_up_without_waiting_for_its_heartbeats(executor):
+    assert executor.submit(os.getppid).result(60) > 1
+    running = executor.submit(time.sleep, 300.0)
+    deadline = time.monotonic() + 60
+    while not any(m["tasks"] for m in backend(executor).connected_managers()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    began = time.monotonic()
+    for manager in backend(executor).connected_managers():
+        backend(executor)._hold_block(manager["block_id"])
+    with pytest.raises(WorkerDied) as raised:
+        running.result(60)
+    assert raised.value.cost == pytest.approx(0.1)  # its block, not the task
+    assert time.monotonic() - began < 20  # heartbeats: 60 s
+
+
+def test_blocks_that_have_ended_are_held_once_and_no_others():
+    held: list[str] = []
+    pool = SimpleNamespace(
+        _simulated_status={}, bad_state_is_set=False, _hold_block=held.append, blocks_to_job_id={}
+    )
+    states = {
+        "0": JobState.RUNNING, "1": JobState.FAILED, "2": JobState.SCALED_IN, "3": JobState.MISSING,
+        "4": JobState.TIMEOUT, "5": JobState.CANCELLED, "6": JobState.PENDING,
+    }  # fmt: skip
+    errors = BlockErrors(None)
+    for _ in range(2):
+        errors(pool, {block: JobStatus(state) for block, state in states.items()})
+    assert held == ["1", "4", "5"]

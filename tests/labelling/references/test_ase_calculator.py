@@ -1,0 +1,169 @@
+"""Any ASE calculator labels frames, and its exceptions become failure classes."""
+
+import errno
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ase.calculators import calculator as ase
+from ase.calculators.emt import EMT
+
+from aims_pax.errors import Crashed, NotConverged, SettingsError, SetupError, TimedOut
+from aims_pax.labelling.references.ase_calculator import CalculatorReference, classify
+from aims_pax.potential import calculate
+from tests import worlds
+
+
+def reference(section, folder=None, **kwargs):
+    return CalculatorReference(section["factory"], {**section.get("kwargs", {}), **kwargs}, folder)
+
+
+def module(folder, name, text):
+    (folder / f"{name}.py").write_text(text)
+    sys.modules.pop(name, None)
+    return name
+
+
+def test_a_label_is_what_the_calculator_says():
+    frame = worlds.rattled(worlds.crystal(), 1)[0]
+    got, truth = reference(worlds.EMT).label(frame), calculate(frame, EMT())
+    assert got.energy == truth.energy
+    np.testing.assert_array_equal(got.forces, truth.forces)
+    np.testing.assert_array_equal(got.stress, truth.stress)
+
+
+def test_forces_on_fixed_atoms_are_raw():
+    frame = worlds.slab()
+    assert abs(reference(worlds.EMT).label(frame).forces[frame.fixed.all(axis=1)]).max() > 1e-3
+
+
+def test_labels_do_not_depend_on_their_order():
+    """tblite starts from its last density: at accuracy 1 reuse shifts forces by 1e-4 eV/Å."""
+    xtb = reference(worlds.XTB, accuracy=1.0)
+    frames = worlds.rattled(worlds.water(), 3)
+    there = [xtb.label(f).forces for f in frames]
+    back = [xtb.label(f).forces for f in reversed(frames)]
+    np.testing.assert_array_equal(there, back[::-1])
+
+
+def test_threads_can_label_side_by_side(tmp_path):
+    xtb = reference(worlds.XTB, tmp_path)
+    frames = worlds.rattled(worlds.ethanol(), 8)
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(xtb.label, frames))
+    for frame, label in zip(frames, together, strict=True):
+        alone = xtb.label(frame)
+        assert abs(label.energy - alone.energy) < 1e-9
+        np.testing.assert_allclose(label.forces, alone.forces, atol=1e-9)
+
+
+def test_a_module_in_the_working_folder_serves_and_its_text_is_part_of_the_method(tmp_path):
+    text = """
+from ase.calculators.emt import EMT
+def make():
+    import neighbour_of_mine_a
+    return EMT()
+"""
+    module(tmp_path, "neighbour_of_mine_a", "")
+    module(tmp_path, "mine_a", text)
+    mine = CalculatorReference("mine_a:make", {}, tmp_path)
+    mine.check()
+    assert (
+        mine.label(worlds.dimer("Cu", 2.6)).energy
+        == reference(worlds.EMT).label(worlds.dimer("Cu", 2.6)).energy
+    )
+    before = mine.describe()
+    (tmp_path / "mine_a.py").write_text(text.replace("EMT(", "EMT(  "))
+    assert mine.describe() != before
+    assert reference(worlds.EMT, tmp_path).describe() == reference(worlds.EMT).describe()
+
+
+def test_a_factory_that_is_not_there_is_known_before_the_first_call(tmp_path):
+    with pytest.raises(SettingsError, match="no_such_package"):
+        CalculatorReference("no_such_package.ase:Calc", {}, tmp_path).check()
+    module(tmp_path, "strict_a", "def make(method):\n    return None\n")
+    with pytest.raises(SettingsError, match="metod"):
+        CalculatorReference("strict_a:make", {"metod": "pbe"}, tmp_path).label(worlds.water())
+
+
+def test_calculators_that_write_files_get_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = """
+from ase.calculators.calculator import FileIOCalculator
+import os
+class Files(FileIOCalculator):
+    implemented_properties = ["energy", "forces"]
+    _legacy_default_command = "pwd > out"
+    def write_input(self, atoms, properties=None, system_changes=None):
+        super().write_input(atoms, properties, system_changes)
+    def read_results(self):
+        with open(os.path.join(self.directory, "out")) as file:
+            place = file.read().strip()
+        self.results = {"energy": -float(len(place)), "forces": [[0.0] * 3] * len(self.atoms)}
+"""
+    module(tmp_path, "files_a", text)
+    files = CalculatorReference("files_a:Files", {"command": "pwd > out"}, tmp_path, tmp_path / "calc")
+    energy = files.label(worlds.water()).energy
+    assert -energy > len(str(tmp_path / "calc"))
+    assert list((tmp_path / "calc").iterdir()) == []
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (RuntimeError("SCF not converged in 250 cycles"), NotConverged),
+        (RuntimeError("the self-consistency cycle did not converge"), NotConverged),
+        (RuntimeError("convergence not achieved after 50 steps"), NotConverged),
+        (ase.SCFError("no luck"), NotConverged),
+        (RuntimeError("SCF converged, but the eigensolver failed"), Crashed),
+        (KeyError("Xx"), Crashed),
+        (ValueError(), Crashed),
+        (MemoryError(), Crashed),
+        (ase.CalculationFailed("died"), Crashed),
+        (subprocess.CalledProcessError(-11, "pw.x"), Crashed),
+        (subprocess.CalledProcessError(127, "pw.x"), SetupError),
+        (subprocess.TimeoutExpired("pw.x", 10), TimedOut),
+        (TimeoutError("slow"), TimedOut),
+        (ModuleNotFoundError("No module named 'pyscf'"), SetupError),
+        (FileNotFoundError(2, "No such file", "pw.x"), SetupError),
+        (OSError(errno.ENOSPC, "No space left on device"), SetupError),
+        (NotImplementedError("No EMT-potential for U"), SetupError),
+        (ase.CalculatorSetupError("no command"), SetupError),
+        (SettingsError("yours"), SettingsError),
+        (NotConverged("own"), NotConverged),
+    ],
+)
+def test_exceptions_become_classes_with_their_text(error, kind):
+    found = classify(error, "pw")
+    assert type(found) is kind
+    assert str(error).strip("'") in str(found)
+
+
+def test_an_element_the_method_lacks_stops_the_run():
+    from aims_pax.frames import Frame
+
+    with pytest.raises(SetupError, match="No EMT-potential for U"):
+        reference(worlds.EMT).label(Frame([92], [[0, 0, 0]]))
+
+
+def test_quick_means_threads_and_slow_means_processes():
+    assert reference(worlds.XTB).quick
+    assert reference(worlds.EMT).quick
+    assert not CalculatorReference("pyscf_ase:PySCF").quick
+
+
+def test_the_kind_of_arguments_counts_in_the_method():
+    xtb = reference(worlds.XTB)
+    assert replace(xtb, kwargs={**xtb.kwargs, "accuracy": 1.0}).describe() != xtb.describe()
+    assert replace(xtb, kwargs=dict(reversed(xtb.kwargs.items()))).describe() == xtb.describe()
+
+
+def test_for_atoms_what_is_said_of_a_molecule_s_electrons_leaves():
+    kwargs = {"method": "GFN1-xTB", "charge": -1, "multiplicity": 2, "accuracy": 0.01}
+    atoms = CalculatorReference("tblite.ase:TBLite", kwargs).for_atoms()
+    assert atoms.kwargs == {"method": "GFN1-xTB", "accuracy": 0.01}
+    assert CalculatorReference("a:b", {"x": 1}).for_atoms() == CalculatorReference("a:b", {"x": 1})

@@ -1,0 +1,91 @@
+"""Whoever waits for labels hears signals, walltime and wishes meanwhile."""
+
+import os
+import signal
+import threading
+import time
+from concurrent.futures import Future
+
+import pytest
+
+from aims_pax.engine.interrupts import Watch
+from aims_pax.errors import NotConverged, Stopped
+from aims_pax.labelling import Labeller
+from aims_pax.labelling.executors.inline import make_executor
+from aims_pax.labelling.foreign_results import results
+from aims_pax.labelling.references.ase_calculator import CalculatorReference
+from tests import worlds
+
+FRAME = worlds.dimer("Cu", 2.6)
+
+
+def never():
+    return Future()
+
+
+def done(value):
+    future = Future()
+    future.set_result(value)
+    return future
+
+
+def test_results_come_in_order_and_the_first_error_is_raised():
+    assert results([done(1), done(2)], lambda: None) == [1, 2]
+    failed = Future()
+    failed.set_exception(NotConverged("no"))
+    with pytest.raises(NotConverged):
+        results([done(1), failed], lambda: None)
+
+
+def later(call):
+    timer = threading.Timer(0.3, call)
+    timer.start()
+    return timer
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_ends_the_waiting_within_a_second(number):
+    watch, began = Watch(), time.monotonic()
+    with watch.listening():
+        later(lambda: os.kill(os.getpid(), number))
+        with pytest.raises(Stopped) as stopped:
+            results([never()], watch.raise_if_stopped)
+    assert time.monotonic() - began < 1.5
+    assert stopped.value.code == (3 if number == signal.SIGINT else 75)
+
+
+def test_walltime_and_wishes_end_it_too_and_the_lock_is_renewed():
+    beats = []
+    with pytest.raises(Stopped, match="walltime"):
+        results([never()], Watch(0.5, lambda: beats.append(1)).raise_if_stopped)
+    assert len(beats) > 1
+    watch = Watch()
+    later(lambda: vars(watch).update(asked=True))
+    with pytest.raises(Stopped, match="aims-PAX stop"):
+        results([never()], watch.raise_if_stopped)
+
+
+class Slow(CalculatorReference):
+    """EMT that takes its time."""
+
+    def label(self, frame):
+        time.sleep(30)
+        return super().label(frame)
+
+
+def test_a_sampler_on_the_reference_hears_a_signal(tmp_path):
+    """Every force of ab initio MD comes through `potential`."""
+    watch = Watch()
+    executor = make_executor("htex", 1, tmp_path / "parsl")
+    with (
+        watch.listening(),
+        Labeller(
+            Slow(worlds.EMT["factory"]), tmp_path / "data", executor, watch.raise_if_stopped
+        ) as labeller,
+    ):
+        timer, began = later(lambda: os.kill(os.getpid(), signal.SIGTERM)), time.monotonic()
+        with pytest.raises(Stopped) as stopped:
+            labeller.potential().labels([FRAME])
+        assert time.monotonic() - began < 1.5
+    timer.join()
+    assert stopped.value.code == 75

@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+import torch
+from e3nn import o3
+
+from aims_pax.errors import SettingsError
+from aims_pax.frames import Frame
+from aims_pax.models.mace.build import build_model, elements_of, read_model, read_statistics, set_statistics
+from aims_pax.models.mace.inference import Committee
+from aims_pax.models.mace.statistics import Statistics
+from tests.models.mace.tiny import ELEMENTS, copper, settings, water
+
+STATISTICS = Statistics(np.array([-1.0, -2.0, -3.0, -4.0]), 9.0, 1.5, 0.25, "given", 4)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return build_model(settings(), ELEMENTS, 1)
+
+
+def weights(model):
+    return torch.cat([p.detach().ravel() for p in model.parameters()])
+
+
+def test_weights_follow_from_the_seed_alone_and_the_global_state_is_left_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    one, same, other = (build_model(settings(), ELEMENTS, s) for s in (1, 1, 2))
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(weights(one), weights(same))
+    assert not torch.equal(weights(one), weights(other))
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_building_prints_nothing(capfd):
+    build_model(settings(), (1,), 1)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "MACE", "default_dtype": "float64"},
+        {"interaction": "RealAgnosticDensityResidualInteractionBlock", "max_L": 0},
+        {"interaction_first": "RealAgnosticInteractionBlock", "gate": "tanh", "MLP_irreps": "4x0e"},
+        {"num_interactions": 1, "correlation": 3, "radial_type": "gaussian"},
+        {"radial_type": "chebyshev", "radial_MLP": [8, 8], "num_cutoff_basis": 6, "pair_repulsion": True},
+    ],
+    ids=str,
+)
+def test_the_architecture_keys_have_their_effect(changes, plain):
+    model = build_model(settings(**changes), ELEMENTS, 1)
+    assert str(model) != str(plain) or len(weights(model)) != len(weights(plain))
+    set_statistics(model, STATISTICS)
+    labels = Committee([model]).labels([water(1)[0].frame, copper(1)[0].frame])
+    assert all(label.finite for label in labels)
+    hidden = o3.Irreps(str(model.interactions[0].hidden_irreps))
+    assert hidden.lmax == (0 if model.num_interactions == 1 else changes.get("max_L", 1))
+
+
+def test_the_repulsion_pushes_close_atoms_apart(plain):
+    on, off = build_model(settings(pair_repulsion=True), ELEMENTS, 1), plain
+    set_statistics(on, STATISTICS)
+    set_statistics(off, STATISTICS)
+    frame = water(1)[0].frame
+    close = frame.moved(frame.positions * 0.4)
+    difference = Committee([on]).labels([close])[0].energy - Committee([off]).labels([close])[0].energy
+    assert difference > 10
+
+
+def test_plain_mace_gives_a_lone_atom_exactly_its_energy():
+    model = build_model(settings(model="MACE"), ELEMENTS, 1)
+    set_statistics(model, Statistics(STATISTICS.E0, 9.0, 1.5, 0.0, "given", 4))
+    assert Committee([model]).labels([Frame([8], [[0, 0, 0]])])[0].energy == -3.0
+
+
+def test_an_impossible_architecture_is_a_settings_error():
+    with pytest.raises(SettingsError, match=r"ARCHITECTURE.*cannot build"):
+        build_model(settings(max_ell=0, max_L=0), ELEMENTS, 1)
+
+
+def test_statistics_are_written_into_a_model_and_read_back(plain):
+    model = plain
+    set_statistics(model, STATISTICS)
+    back = read_statistics(model)
+    np.testing.assert_array_equal(back.E0, STATISTICS.E0)
+    assert (back.avg_num_neighbors, back.scale, back.shift) == (9.0, 1.5, 0.25)
+    assert {i.avg_num_neighbors for i in model.interactions} == {9.0}
+
+
+def test_a_model_file_is_read_and_anything_else_is_refused(tmp_path, plain):
+    path = tmp_path / "a.model"
+    torch.save(plain, path)
+    model = read_model(path, "cpu", torch.float64)
+    assert elements_of(model) == ELEMENTS
+    assert weights(model).dtype == torch.float64
+    with pytest.raises(SettingsError, match="no such file"):
+        read_model(tmp_path / "b.model", "cpu", torch.float64)
+    torch.save({"a": 1}, path)
+    with pytest.raises(SettingsError, match="a dictionary"):
+        read_model(path, "cpu", torch.float64)
+    path.write_text("not a model")
+    with pytest.raises(SettingsError, match="not a readable MACE"):
+        read_model(path, "cpu", torch.float64)

@@ -1,0 +1,257 @@
+"""Memory: what is available, what an evaluation needs, and that dynamics stay within the limit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from aims_pax.errors import SettingsError
+from aims_pax.frames import Frame
+from aims_pax.md import MDState, advance
+from aims_pax.models import memory_budget
+from aims_pax.models.mace import inference_pieces
+from aims_pax.models.mace.gradients import backward, room
+from aims_pax.models.mace.graphs import Graphs
+from aims_pax.models.mace.inference import Committee, TorchEvaluator, random_graph
+from aims_pax.models.mace.losses import Loss
+from aims_pax.settings.md import MDSettings
+from tests.models.mace import tiny
+from tests.models.mace.test_gradients import ELEMENTS, member
+from tests.models.mace.tiny import copper, ethanol, water
+
+LANGEVIN = MDSettings(
+    stat_ensemble="NVT", thermostat="Langevin", temperature=300.0, timestep=0.5, friction=0.01
+)
+MB = 1e6
+
+
+@pytest.fixture(autouse=True)
+def _forget():
+    inference_pieces._said.clear()
+    yield
+    memory_budget.forget()
+    room.cache_clear()
+
+
+def cells(n: int, repeat: int = 2) -> list[Frame]:
+    """n copper crystals of 4·repeat³ atoms, a little shaken."""
+    from ase.build import bulk
+
+    base = bulk("Cu", cubic=True).repeat(repeat)
+    rng = np.random.default_rng(3)
+    return [
+        Frame(base.numbers, base.positions + rng.normal(0, 0.05, base.positions.shape), base.cell[:], True)
+        for _ in range(n)
+    ]
+
+
+def models(**changes):
+    return [m.frozen_copy() for m in tiny.ensemble(**changes).members]
+
+
+# ---------------------------------------------------------------- what there is
+
+
+def test_a_control_group_leaves_its_limit_less_what_is_used_and_cannot_be_dropped(tmp_path):
+    own = tmp_path / "cgroup"
+    own.write_text("0::/slurm/job_7/step\n")
+    for name, most, now, cache in (
+        ("slurm", "max", 9e9, 0),
+        ("slurm/job_7", 2_000_000_000, 1_500_000_000, 250_000_000),
+        ("slurm/job_7/step", 8_000_000_000, 1_000_000_000, 0),
+    ):
+        folder = tmp_path / "fs" / name
+        folder.mkdir(parents=True)
+        (folder / "memory.max").write_text(f"{most}\n")
+        (folder / "memory.current").write_text(f"{now:.0f}\n")
+        (folder / "memory.stat").write_text(f"anon 5\ninactive_file {cache}\nactive_file 9\n")
+    assert memory_budget._cgroups(own, tmp_path / "fs") == 750_000_000
+
+
+def test_control_groups_of_version_1_are_read_as_well(tmp_path):
+    own = tmp_path / "cgroup"
+    own.write_text("3:cpu,cpuacct:/job\n5:memory:/job\n")
+    folder = tmp_path / "fs" / "memory" / "job"
+    folder.mkdir(parents=True)
+    (folder / "memory.limit_in_bytes").write_text("4000000000")
+    (folder / "memory.usage_in_bytes").write_text("1000000000")
+    (folder / "memory.stat").write_text("cache 1\ntotal_inactive_file 500000000\n")
+    assert memory_budget._cgroups(own, tmp_path / "fs") == 3.5e9
+    assert memory_budget._cgroups(tmp_path / "none", tmp_path / "fs") == float("inf")
+
+
+def test_the_limit_is_half_of_what_is_available_and_the_same_when_asked_again(monkeypatch):
+    monkeypatch.setattr(memory_budget, "available", lambda device="cpu": 23.4e9)
+    memory_budget.forget()
+    assert memory_budget.limit() == 2.0**33  # the power of two below 11.7 GB
+    monkeypatch.setattr(memory_budget, "available", lambda device="cpu": 3e9)
+    assert memory_budget.limit() == 2.0**33
+    memory_budget.forget()
+    monkeypatch.setenv(memory_budget.ENVIRONMENT, "1234567.0")  # a process that another one has started
+    assert memory_budget.limit() == 1234567.0
+    assert not memory_budget.written()
+
+
+def test_this_machine_has_memory_and_says_so():
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 50 * MB < memory_budget.available() <= total
+
+
+# ---------------------------------------------------------------- what an evaluation needs
+
+
+@pytest.mark.parametrize("by", ["ours", "modules"])
+@pytest.mark.parametrize(
+    ("shape", "n", "k"),
+    [
+        ({}, 300, 24),
+        ({"num_channels": 24, "max_L": 0, "max_ell": 3, "correlation": 3}, 100, 60),
+        ({}, 500, 8),
+    ],
+)
+def test_the_need_of_a_large_evaluation_is_known_from_small_ones(by, shape, n, k):
+    chosen = models(inference="torch", **shape)
+    evaluator = Committee(chosen).evaluator if by == "ours" else TorchEvaluator(chosen)
+    need = memory_budget.measured(lambda n, k: evaluator(random_graph(n, k, 3.5, "cpu"), strain=True), k)
+    graph = random_graph(n, k, 3.5, "cpu")
+    truth = memory_budget.FOUND * memory_budget.peak(lambda: evaluator(graph, strain=True))
+    assert need.atom * n + need.edge * n * k == pytest.approx(truth, rel=0.25)
+
+
+def test_the_peak_counts_what_lives_at_the_same_time():
+    def work():
+        a = torch.ones(1000, dtype=torch.float64) * 2
+        b = a + 1
+        del a
+        return (b * 3).sum()
+
+    assert memory_budget.peak(work) == pytest.approx(
+        16_000, abs=9000
+    )  # two of the vectors at a time, not three
+
+
+# ---------------------------------------------------------------- pieces
+
+
+@pytest.mark.parametrize("drivers", [None, [0, 1, 0, 1, 0, 1]])
+def test_trajectories_in_groups_move_as_in_one_batch(drivers, caplog):
+    committee = Committee(models(default_dtype="float64", inference="torch"))
+    states = [MDState.start(f, 300.0, k) for k, f in enumerate([*cells(4, 1), *(x.frame for x in water(2))])]
+    whole = advance(states, committee, 6, [LANGEVIN] * 6, drivers=drivers, observe_every=3)
+    assert committee.pieces([s.frame() for s in states]) == [range(6)]
+    need = committee._need(12.0)
+    memory_budget.allow(1.5 * need.of(4, 4 * 12), written=True)
+    assert len(committee.pieces([s.frame() for s in states])) > 3
+    said = advance(states, committee, 6, [LANGEVIN] * 6, drivers=drivers, observe_every=3)
+    for a, b in zip(said, whole, strict=True):
+        np.testing.assert_allclose(a.state.positions, b.state.positions, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(a.evaluation.forces, b.evaluation.forces, rtol=0, atol=1e-10)
+        assert [s.step for s in a.observed] == [3, 6]
+
+
+def test_a_trajectory_that_cannot_move_does_not_disturb_the_groups():
+    from dataclasses import replace
+
+    committee = Committee(models(default_dtype="float64", inference="torch"))
+    states = [MDState.start(f, 300.0, k) for k, f in enumerate(cells(4, 1))]
+    for k in (0, 2):
+        states[k] = replace(states[k], positions=states[k].positions * np.nan)
+    memory_budget.allow(1.2 * committee._need(12.0).of(4, 4 * 12), written=True)
+    moved = advance(states, committee, 2, [LANGEVIN] * 4)
+    assert [m.fault is None for m in moved] == [False, True, False, True]
+    assert [m.state.step for m in moved] == [0, 2, 0, 2]
+
+
+def test_labels_of_many_structures_keep_to_the_limit_too(monkeypatch):
+    committee = Committee(models(inference="torch"))
+    frames, sizes = cells(10, 1), []
+    whole = committee.labels(frames)
+    real = committee.evaluate
+    monkeypatch.setattr(committee, "evaluate", lambda chunk: sizes.append(len(chunk)) or real(chunk))
+    memory_budget.allow(3.5 * committee._need(12.0).of(4, 4 * 12), written=True)
+    found = committee.labels(frames)
+    assert max(sizes) == 3
+    for a, b in zip(found, whole, strict=True):
+        np.testing.assert_allclose(a.forces, b.forces, rtol=0, atol=1e-5)
+
+
+def test_a_structure_larger_than_the_written_limit_is_refused_with_its_size():
+    committee = Committee(models(inference="torch"))
+    memory_budget.allow(2 * MB, written=True)
+    with pytest.raises(SettingsError, match=r"MISC\.memory_limit.* one structure of 108 atoms.*needs about"):
+        committee.pieces(cells(2, 3))
+
+
+def test_a_limit_of_some_kilobytes_is_not_said_to_be_zero():
+    committee = Committee(models(inference="torch"))
+    memory_budget.allow(1000, written=True)
+    with pytest.raises(SettingsError, match=r"the limit for this process is 1e-06 GB") as refused:
+        committee.pieces(cells(2, 3))
+    assert " 0.0 GB" not in str(refused.value)
+
+
+def test_a_structure_larger_than_the_machine_is_refused_before_it_is_tried(monkeypatch):
+    committee = Committee(models(inference="torch"))
+    monkeypatch.setattr(memory_budget, "available", lambda device="cpu": MB)
+    memory_budget.forget()
+    with pytest.raises(SettingsError, match=r"108 atoms.* 0\.001 GB are free on cpu.*num_channels"):
+        committee.pieces(cells(1, 3))
+
+
+def test_a_share_that_was_halved_refuses_nothing(caplog):
+    committee = Committee(models(inference="torch"))
+    memory_budget.allow(2 * MB)
+    assert committee.pieces(cells(3, 3)) == [range(0, 1), range(1, 2), range(2, 3)]
+    assert "tried all the same" in caplog.text
+
+
+def test_a_training_batch_is_cut_before_memory_runs_out(monkeypatch):
+    made = member()
+    graphs = Graphs(ELEMENTS, 3.5, torch.float64).of([*ethanol(3, 0), *copper(2, 0), *water(3, 1)])
+    loss = Loss(made.settings)
+    value = backward(made, graphs, loss)
+    whole = [None if w.grad is None else w.grad.clone() for w in made.weights]
+    room.cache_clear()
+    memory_budget.allow(12 * MB, written=True)
+    assert float(backward(made, graphs, loss)) == pytest.approx(float(value), rel=1e-12)
+    limit = room(f"training of {made.settings.general.name_exp}", "cpu").limit
+    assert 10 < limit < sum(g.edges.shape[1] for g in graphs)
+    for weight, g in zip(made.weights, whole, strict=True):
+        if g is not None:
+            torch.testing.assert_close(weight.grad, g, rtol=1e-9, atol=1e-9)
+    largest = max(g.edges.shape[1] for g in graphs)
+    taken = memory_budget.peak(lambda: backward(made, graphs, loss))
+    assert limit < largest or taken < 12 * MB
+
+
+# ---------------------------------------------------------------- the law, by the kernel's count
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
+@pytest.mark.parametrize("inference", ["torch", "native"])
+def test_dynamics_of_a_large_batch_stay_within_the_limit(inference):
+    if inference == "native":
+        from aims_pax.models.mace.native import absent
+
+        if absent():
+            pytest.skip("the extra 'fast' is not installed")
+    script = Path(__file__).parents[2] / "benchmarks" / "md_memory.py"
+
+    def peak(limit: float) -> float:
+        asked = json.dumps({"inference": inference, "n": 16, "limit": limit})
+        done = subprocess.run(
+            [sys.executable, script, "--row", asked, "--steps", "1", "--channels", "8", "--repeat", "3"],
+            check=True, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        return json.loads(done.stdout.splitlines()[-1])["peak"]
+
+    limit = 0.1  # GB; one structure takes a sixth of it
+    assert peak(1000.0) > 2.5 * limit
+    assert peak(limit) < limit + 0.03  # what libraries load at the first step

@@ -1,0 +1,70 @@
+"""How many processes train the members, and how many move the trajectories."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from aims_pax.parallel.core_allocation import moving_processes, processes
+
+
+def given(executor="threads", device="cpu", dynamics=None, profile=True, workers=None, devices=None):
+    training = SimpleNamespace(workers=workers, devices=devices) if profile else None
+    moving = None if dynamics is None else SimpleNamespace(workers=dynamics, threads=1)
+    return SimpleNamespace(
+        cluster=SimpleNamespace(executor=executor, training=training, dynamics=moving),
+        mace=SimpleNamespace(misc=SimpleNamespace(device=device)),
+    )
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Call it with the number of cores."""
+    return lambda cores: monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "cores", "expected"),
+    [
+        (given(profile=False), 4, 3),
+        (given(profile=False), 2, 2),
+        (given(profile=False), 1, 0),
+        (given(), 16, 3),
+        (given(workers=1), 16, 1),
+        (given(workers=8), 16, 3),
+        (given(workers=0), 16, 0),
+        (given(executor="inline", workers=2), 16, 0),
+        (given(device="cuda"), 16, 0),
+        (given(device="cuda", devices=("cuda:1", "cuda:2")), 16, 2),
+        (given(device="cuda", devices=("cuda:1", "cuda:2"), workers=1), 16, 1),
+    ],
+)
+def test_how_many_processes_train_three_members(machine, settings, cores, expected):
+    machine(cores)
+    assert processes(settings, 3) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "cores", "expected"),
+    [
+        (given(workers=0), 16, 8),
+        (given(workers=0), 4, 4),
+        (given(workers=3), 4, 1),
+        (given(workers=4), 2, 1),
+        (given(), 8, 4),
+        (given(workers=0, dynamics=2), 16, 2),
+        (given(workers=0, dynamics=20), 16, 8),
+        (given(workers=0, dynamics=1), 16, 1),
+        (given(executor="inline", dynamics=4), 16, 1),
+        (given(device="cuda"), 16, 1),
+    ],
+)
+def test_how_many_processes_move_eight_trajectories(machine, settings, cores, expected):
+    machine(cores)
+    assert moving_processes(settings, 4, 8) == expected
+
+
+def test_a_system_that_does_not_tell_affinities_has_all_its_cores(monkeypatch):
+    """macOS."""
+    monkeypatch.delattr("os.sched_getaffinity")
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    assert (processes(given(), 4), moving_processes(given(), 4, 8)) == (4, 2)

@@ -1,0 +1,128 @@
+import json
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from aims_pax.report.accuracy import atomic_errors, by_system, held_out, honesty
+from aims_pax.report.figures.learning import honest
+from aims_pax.report.formatting import DELIVERED, milli, worth
+from aims_pax.report.model_card import card, data_hash, gaps, write_cards
+
+
+def test_every_delivered_model_gets_its_card(folder):
+    (path,) = write_cards(folder)
+    assert path == folder / "results/tiny_255.md"
+    text = path.read_text()
+    for title in (
+        "Level of theory",
+        "Data",
+        "Errors",
+        "Uncertainty",
+        "Conditions",
+        "Known gaps",
+        "File and versions",
+    ):
+        assert f"\n## {title}\n" in text
+    assert "sometimes:EMT" in text
+    assert "mace-torch" in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    for previous, line in pairwise(rows):
+        if line.startswith("| ---"):
+            assert line.count("|") == previous.count("|")
+
+
+def test_errors_on_the_card_are_those_on_test_frames(run):
+    text = card(run, "tiny_255.model")
+    assert "On test frames, which no decision ever looked at." in text
+    for row in [r for r in by_system(run.predictions) if r.split == "test"]:
+        assert f"| {row.group} | test | {row.frames} | {milli(row.energy_mae)} |" in text
+    assert "| validation |" not in text.split("## Errors")[1].split("## ")[0]
+
+
+def test_without_test_frames_the_card_says_so_plainly(run):
+    p = {k: np.array(v) for k, v in run.predictions.items()}
+    p["split"] = np.where(p["split"] == "test", "valid", p["split"])
+    text = card(replace(run, predictions=p), "tiny_255.model")
+    assert "**There are no test frames.**" in text
+    assert any("No test frames" in gap for gap in gaps(replace(run, predictions=p)))
+    assert "Not evaluated" in card(replace(run, predictions={}), "tiny_255.model")
+
+
+def test_the_hash_knows_the_data_and_their_sets(run):
+    first = data_hash(run)
+    assert len(first) == 64
+    assert data_hash(run) == first
+    moved = {**run.splits, "test": {}}
+    assert data_hash(replace(run, splits=moved)) != first
+    assert data_hash(replace(run, structures=run.structures[1:])) != first
+    assert data_hash(replace(run, structures=run.structures[::-1])) == first  # the order does not matter
+    assert data_hash(replace(run, structures=())) == ""
+
+
+def test_gaps_name_what_failed_and_what_is_little(run):
+    said = " ".join(gaps(run))
+    assert f"{run.failures['Crashed']} frames could not be labelled (Crashed)" in said
+    assert "Only 3 test frames" in said
+    assert "500" in said
+    assert "may not be the last" in " ".join(gaps(replace(run, state="stopped")))
+
+
+def test_words_from_outside_do_not_break_the_table(run):
+    nasty = replace(run, method={"type": "a|b <script>", "factory": "`x` *y*"})
+    text = card(nasty, "tiny_255.model")
+    assert "| type | a\\|b &lt;script> |" in text
+
+
+def test_page_and_card_say_the_same_of_the_uncertainty(run):
+    """One wording, also where the run's spread is not honest."""
+    h = honesty(*atomic_errors(held_out(run.predictions)[1]))
+    said = worth(h.rank, h.ratio, DELIVERED)
+    assert said
+    assert said in card(run, "tiny_255.model").split("## Uncertainty")[1].split("## ")[0]
+    assert said in [p.note for p in honest(run)]
+    p = {k: np.array(v) for k, v in run.predictions.items()}
+    p["atomic_sd"] = p["atomic_sd"] / 10
+    wrong = replace(run, predictions=p)
+    (gap,) = (g for g in gaps(wrong) if g.startswith("The spread"))
+    assert gap in [p.note for p in honest(wrong)]
+
+
+def test_without_a_spread_no_gap_is_empty(run):
+    """One member alone: nothing can be said of the uncertainty, and nothing is."""
+    p = {k: np.array(v) for k, v in run.predictions.items()}
+    p["atomic_sd"] = np.zeros_like(p["atomic_sd"])
+    found = gaps(replace(run, predictions=p))
+    assert found
+    assert all(found)
+    assert not any("spread" in gap for gap in found)
+
+
+@pytest.mark.parametrize(
+    ("source", "rank", "warned"),
+    [("least squares", 1, True), ("least squares", 3, False), ("given", 1, False)],
+)
+def test_energies_of_atoms_that_follow_from_nothing_are_warned_of(folder, source, rank, warned):
+    from aims_pax.report.load_run import gather
+
+    energies = {"Cu": -1.0, "H": -2.0, "O": -3.0}
+    said = {"source": source, "rank": rank, "energies": energies}
+    (folder / "results/atomic_energies.json").write_text(json.dumps(said))
+    run = gather(folder)
+    text = card(run, "tiny_255.model")
+    assert ("one composition does not fix 3 elements" in text) == warned
+    assert any("atomisation" in gap for gap in gaps(run)) == warned
+
+
+def test_a_run_that_drew_fewer_test_frames_than_asked_says_so(run):
+    n = len(run.splits["test"])
+    asked = replace(run, settings={**run.settings, "aimsPAX.ACTIVE_LEARNING.n_test": str(n + 5)})
+    assert any(gap.startswith(f"{n} of the {n + 5} test frames") for gap in gaps(asked))
+    reached = replace(run, settings={**run.settings, "aimsPAX.ACTIVE_LEARNING.n_test": str(n)})
+    assert not any("n_test asks for" in gap for gap in gaps(reached))
+
+
+def test_which_epoch_was_kept_is_said(run):
+    text = card(run, "tiny_255.model")
+    assert "the last epoch whose validation loss was better than the best before by more than" in text

@@ -1,0 +1,115 @@
+"""What is said at the top of the report: whether the run has done what it was asked for."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from aims_pax.report.figures import timeline
+from aims_pax.report.html_page import page
+from aims_pax.report.model_card import card, gaps
+from aims_pax.report.run_record import Converged, Observables
+from aims_pax.report.run_verdict import validation_error, verdict
+
+GOAL = "aimsPAX.ACTIVE_LEARNING.desired_acc"
+
+
+def asked(run, goal, explored="max_labels: 40 reference calculations", converged="converged", n_valid=None):
+    stages = tuple(
+        replace(s, stopped={"explore": explored, "converge": converged}.get(s.name, s.stopped))
+        for s in run.stages
+    )
+    p = {k: np.array(v) for k, v in run.predictions.items()}
+    if n_valid is not None:
+        valid = np.flatnonzero(p["split"] == "valid")
+        p["split"][valid[n_valid:]] = "train"
+    return replace(run, settings={**run.settings, GOAL: str(goal)}, stages=stages, predictions=p)
+
+
+def test_a_goal_that_was_missed_names_error_goal_reason_and_next_step(run):
+    mae, n = validation_error(run)
+    said = verdict(asked(run, mae / 2))
+    assert said.kind == "missed"
+    assert said.text.startswith(f"Goal not reached: force MAE {1000 * mae:.3g}"[:30])
+    assert f"on {n} validation frames" in said.text
+    assert "ended by max_labels: 40" in said.text
+    assert "raise ACTIVE_LEARNING.max_labels, then run the same command" in said.text
+    html, *_ = page(asked(run, mae / 2))
+    assert '<span class="state missed">finished, goal not reached</span>' in html
+    assert '<span class="state finished">finished</span>' in page(asked(run, 0))[0]
+
+
+@pytest.mark.parametrize(("n_valid", "kind"), [(None, "reached"), (1, "missed"), (0, "missed")])
+def test_a_goal_is_reached_only_on_enough_frames(run, n_valid, kind):
+    n = validation_error(run)[1]
+    several = asked(run, 1e3, n_valid=n_valid)
+    if n_valid is None and n < 10:  # the recorded run has few: its training frames serve
+        p = {k: np.array(v) for k, v in several.predictions.items()}
+        p["split"][p["split"] == "train"] = "valid"
+        several = replace(several, predictions=p)
+    assert verdict(several).kind == kind
+    if n_valid == 1:
+        assert "Goal reached on too few frames to be believed" in verdict(several).text
+        assert any("chosen on 1 validation frame" in gap for gap in gaps(several))
+
+
+def test_without_a_goal_nothing_is_claimed(run):
+    assert verdict(asked(run, 0.0)).kind == "no goal"
+
+
+@pytest.mark.parametrize("state", ["stopped", "killed", "running"])
+def test_a_run_that_has_not_ended_has_reached_nothing(run, state):
+    said = verdict(replace(asked(run, 1e3), state=state))
+    assert said.kind == "unfinished"
+    assert "Goal reached" not in said.text
+
+
+def test_convergence_that_was_cut_off_is_said_at_the_top_and_is_a_gap(run):
+    cut = replace(
+        asked(run, 0.0, converged="max_convergence_epochs: 500 epochs"),
+        convergence=(Converged(0, 500, 499, 0.05, True),),
+    )
+    said = "Convergence was cut off by max_convergence_epochs (best epoch: 499 of 500)"
+    assert said in verdict(cut).text
+    assert any(said in gap for gap in gaps(cut))
+    assert said in card(cut, "tiny_255.model").split("## ")[0]
+    html, *_ = page(cut)
+    assert html.index(said) < html.index("class=tiles")
+
+
+def test_given_frames_are_counted_as_given(run):
+    ids = list(dict.fromkeys(f for split in run.splits.values() for f in split))[:3]
+    structures = tuple(
+        replace(s, info={**s.info, "source": "given:mine.xyz#1"}) if s.id in ids else s
+        for s in run.structures
+    )
+    text = card(replace(run, structures=structures, given=frozenset(ids)), "tiny_255.model")
+    assert "| given in mine.xyz | 3 |" in text
+
+
+def test_the_epoch_that_is_marked_is_the_one_whose_weights_were_kept(folder):
+    """A smaller improvement than the margin keeps the earlier weights, whatever the losses say."""
+    from aims_pax.report import cost_summary
+    from aims_pax.report.load_run import gather
+
+    run = gather(folder)
+    (c,) = run.convergence
+    (kept,) = [e for epochs in run.losses.values() for e in cost_summary.kept_epochs(run, epochs)]
+    assert kept.force_mae == pytest.approx(c.best_mae)
+
+
+def test_a_temperature_ramp_is_drawn_and_no_error(run):
+    ramp = replace(run, settings={**run.settings, "aimsPAX.MD.temperature": "[200.0, 500.0]"})
+    seen = Observables(
+        0, *(np.array(v) for v in ([5.0, 10, 15], [210.0, 300, 480], [-1.0] * 3, [1.0] * 3, [9.0] * 3))
+    )
+    (temperature, *_) = timeline.observables(replace(ramp, observables=(seen,)))
+    assert temperature.name == "temperature"
+    assert timeline._targets(ramp) == [200.0, 500.0]
+    assert timeline._targets(run) == [500.0]
+
+
+def test_stress_is_not_judged_where_nothing_learnt_it(run):
+    off = replace(run, settings={**run.settings, "mace.GENERAL.compute_stress": "False"})
+    assert 'id="parity_stress"' in page(run)[0]
+    assert "stress_weight" not in page(off)[0]
