@@ -295,15 +295,6 @@ class LabelledFrame:
             atoms.info[STRESS] = np.ravel(self.label.stress)  # nine numbers: ASE reads them as (3, 3)
         return atoms
 
-    @classmethod
-    def from_atoms(
-        cls, atoms: Atoms, energy_key: str = ENERGY, forces_key: str = FORCES, stress_key: str = STRESS
-    ) -> LabelledFrame:
-        """Read a labelled `ase.Atoms`; see `labelled_data.labelled_frame`. Raises SettingsError."""
-        from aims_pax.labelled_data import LabelKeys, labelled_frame
-
-        return labelled_frame(atoms, LabelKeys(energy_key, forces_key, stress_key))
-
 
 def _column(atoms: Atoms, name: str) -> Array | None:
     """(N,) finite numbers of a column of initial moments or charges, or None. Raises SettingsError."""

@@ -189,7 +189,7 @@ def load_factory(factory: str, folder: Path | None = None) -> Callable[..., Any]
     target: Any = module
     for part in attribute.split("."):
         if not hasattr(target, part):
-            from aims_pax.settings.yaml_reader import nearest
+            from aims_pax.suggestions import nearest
 
             near = nearest(part, [name for name in dir(target) if not name.startswith("_")])
             hint = f"; nearest: {near}" if near else ""

@@ -97,7 +97,7 @@ def _read(path: Path, otherwise: str | None = None) -> list[System]:
     file, index = split_index(path)
     index = otherwise if index is None else index
     if not file.is_file():
-        from aims_pax.settings.yaml_reader import no_such  # the settings read systems: not at the top
+        from aims_pax.suggestions import no_such
 
         raise SettingsError(f"{path}: {no_such(file)}")
     stem = _stem(file)

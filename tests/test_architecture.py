@@ -8,26 +8,40 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "aims_pax"
-NOUNS = {
-    "errors", "frames", "systems", "potential", "dataset", "labelled_data", "label_limits", "given_data", "seeds",
-    "settings", "companion", "atoms_info", "comment_line", "electrons", "processes", "geometry_in", "structure_files",
-    "wire_names",
-}  # fmt: skip
-ENGINES = {"record", "labelling", "samplers", "md", "force_field"}
-MAY = {
-    "cli": NOUNS | ENGINES | {"core", "procedures", "report"},
-    "procedures": NOUNS | ENGINES | {"core", "report"},
-    "report": NOUNS | {"core", "record"},
-    "samplers": NOUNS | {"core", "md"},
-    **{room: NOUNS | {"core"} for room in ENGINES - {"samplers"}},
-    "core": NOUNS,
-    **{noun: NOUNS for noun in NOUNS},
-}
+LAYERS = (  # a file may import rooms of lower layers and its own room, nothing else
+    {"cli"},
+    {"commands"},
+    {"stages"},
+    {"engine"},
+    {"parallel", "potentials"},
+    {"labelling", "samplers", "report"},
+    {"models", "md"},
+    {"record"},
+    {"core"},
+    {"settings"},
+    {"given_data"},
+    {"dataset"},
+    {"systems"},
+    {"labelled_data", "structure_files"},
+    {"potential", "label_limits", "charge_and_spin", "isolated_atoms"},
+    {"frames", "worker_process"},
+    {"atoms_info", "comment_line", "processes"},
+    {"errors", "suggestions"},
+    {"seeds", "wire_names", "__init__"},
+)
+LAYER = {name: n for n, names in enumerate(LAYERS) for name in names}
 ANYBODYS = "aims_pax.record.files"  # the one atomic write; it imports nothing but the errors
 
 
 def room(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def module(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module(path): path for path in PACKAGE.rglob("*.py")}
 
 
 def imports(path: Path):
@@ -41,17 +55,39 @@ def imports(path: Path):
         yield from names
 
 
+def imported(path: Path) -> set[str]:
+    """Files of the package that a file imports, wherever in it; a package stands for its __init__ where it is used."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module in MODULES:
+            longer = {f"{node.module}.{a.name}" for a in node.names}
+            found |= {name if name in MODULES else str(node.module) for name in longer}
+    return found - {module(path)}
+
+
+def test_every_room_has_a_layer():
+    assert {room(path) for path in PACKAGE.rglob("*.py")} == set(LAYER)
+
+
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_point_one_way(path):
     own = room(path)
-    for name in imports(path):
+    for name in imported(path) - {ANYBODYS}:
         parts = name.split(".")
-        if parts[0] != "aims_pax" or len(parts) < 2:
-            continue
-        other = parts[1]
-        if other in (own, "__version__") or own == "__init__" or name.startswith(ANYBODYS):
-            continue
-        assert other in MAY[own], f"{path} imports {name}"
+        other = parts[1] if len(parts) > 1 else "__init__"
+        if other != own and own != "__init__":
+            assert LAYER[other] > LAYER[own], f"{path} imports {name}"
+
+
+def test_no_two_files_import_each_other():
+    """Also not by way of others, also not inside functions or for types alone."""
+    left = {name: imported(path) for name, path in MODULES.items()}
+    while True:
+        free = {name for name, needs in left.items() if not needs & left.keys()}
+        if not free:
+            break
+        left = {name: needs for name, needs in left.items() if name not in free}
+    assert not left, f"in circles, or above one: {sorted(left)}"
 
 
 @pytest.mark.parametrize(
@@ -68,24 +104,15 @@ def test_light_rooms_do_not_load_torch(module):
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_parsl_mace_and_e3nn_are_imported_in_one_place_each():
-    users = {
-        str(p.relative_to(PACKAGE))
-        for p in PACKAGE.rglob("*.py")
-        if "parsl" in {n.split(".")[0] for n in imports(p)}
-    }
-    homes = {
-        "parsl_executor",
-        "slurm_executor",
-        "slurm_blocks",
-        "interchange",
-        "pool",
-    }  # executors only; nobody else knows Parsl
-    assert users <= {f"labelling/{home}.py" for home in homes}
-    users = {
-        room(p) for p in PACKAGE.rglob("*.py") if {"mace", "e3nn"} & {n.split(".")[0] for n in imports(p)}
-    }
-    assert users <= {"force_field"}
+def test_parsl_mace_and_e3nn_are_imported_in_one_room_each():
+    for names, home in (({"parsl"}, "labelling/executors/"), ({"mace", "e3nn"}, "models/mace/")):
+        users = {
+            str(p.relative_to(PACKAGE))
+            for p in PACKAGE.rglob("*.py")
+            if names & {n.split(".")[0] for n in imports(p)}
+        }
+        assert users, f"nobody imports {names}"
+        assert all(user.startswith(home) for user in users), users
 
 
 def test_files_are_replaced_and_renamed_in_one_place():

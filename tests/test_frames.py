@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from aims_pax.dataset import read_extxyz, to_extxyz
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame, Label, LabelledFrame
+from aims_pax.labelled_data import LabelKeys, labelled_frame
 from aims_pax.md.state import MDState
 from aims_pax.record.arrays import pack, unpack
 
@@ -90,20 +91,20 @@ def test_a_label_that_belongs_to_another_geometry_is_refused():
     atoms = LabelledFrame(WATER, Label(-1, np.zeros((3, 3)))).to_atoms()
     atoms.positions[0, 0] += 0.1
     with pytest.raises(SettingsError, match="does not fit its geometry"):
-        LabelledFrame.from_atoms(atoms)
+        labelled_frame(atoms)
 
 
 def test_a_missing_label_names_what_is_there_and_what_to_do():
     atoms = WATER.to_atoms()
     atoms.info["dft_energy"] = 1.0
     with pytest.raises(SettingsError, match=r"no REF_energy.*dft_energy.*MISC\.energy_key"):
-        LabelledFrame.from_atoms(atoms)
+        labelled_frame(atoms)
 
 
 def test_foreign_label_names_are_read():
     atoms = WATER.to_atoms()
     atoms.info["dft_energy"], atoms.arrays["dft_forces"] = -2.0, np.ones((3, 3))
-    assert LabelledFrame.from_atoms(atoms, "dft_energy", "dft_forces").label.energy == -2.0
+    assert labelled_frame(atoms, LabelKeys("dft_energy", "dft_forces")).label.energy == -2.0
 
 
 def test_constraints_charge_and_spin_go_to_ase_and_back():

@@ -322,7 +322,7 @@ def _enter(folder: Path) -> None:
     if folder == HERE:
         return
     if not folder.is_dir():
-        from aims_pax.settings.yaml_reader import no_such
+        from aims_pax.suggestions import no_such
 
         what = (
             "a file; expected the folder with aimsPAX.yaml" if folder.exists() else no_such(folder, "folder")

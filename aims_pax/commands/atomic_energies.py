@@ -10,10 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.frames import Frame
+from aims_pax.isolated_atoms import isolated
 from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from aims_pax.settings.calculator_conventions import refusal
 from aims_pax.settings.mace import ELEMENTS, FROM_REFERENCE
@@ -32,10 +31,7 @@ CLASSICAL = tuple(  # potentials without electrons
     f"ase.calculators.{name}"
     for name in ("emt", "lj", "morse", "eam", "tersoff", "tip3p", "tip4p", "ff", "kim")
 )
-# Unpaired electrons where ASE's table has the wrong parity or no value. Np, Es, Lr: ground terms of the NIST Atomic
-# Spectra Database (6L, 4I, 2P). Ce: 3H of 4f 5d 6s2 by Hund's rule; the observed 1G is no single determinant.
 HEAD = "# energies of isolated atoms"
-UNPAIRED = {58: 2, 93: 5, 99: 3, 103: 1}
 
 
 def run_atomic_energies(settings: Settings, console: Console, symbols: Sequence[str], target: Path) -> None:
@@ -120,34 +116,6 @@ def _warn_of_spin(reference: Any, atoms: Sequence[Frame]) -> None:
             "spin_convention",
             reference.factory,
         )
-
-
-def isolated(number: int) -> Frame:
-    """One atom without a cell, in its ground state's multiplicity 2S+1, with as many μB as unpaired electrons.
-
-    Raises SettingsError for an element whose ground state is not known.
-    """
-    unpaired = unpaired_electrons(number)
-    moments = np.array([float(unpaired)])
-    return Frame(np.array([number]), np.zeros((1, 3)), spin=unpaired + 1, moments=moments)
-
-
-def unpaired_electrons(number: int) -> int:
-    """2S of the ground state of the neutral atom: ASE's table of ground-state moments, mended where it is wrong.
-
-    >>> [unpaired_electrons(z) for z in (1, 2, 6, 7, 24)]
-    [1, 0, 2, 3, 6]
-    """
-    from ase.data import ground_state_magnetic_moments as known
-
-    if number in UNPAIRED:
-        return UNPAIRED[number]
-    if not 0 < number < len(known) or not np.isfinite(known[number]):
-        raise SettingsError(
-            f"the ground state of an isolated {ELEMENTS[number - 1]} atom is not known; write its energy into "
-            "ARCHITECTURE.atomic_energies of mace.yaml"
-        )
-    return int(known[number])
 
 
 def _with(settings: Settings, energies: Mapping[str, float]) -> Settings:

@@ -24,7 +24,7 @@ from aims_pax.engine.interrupts import Watch, walltime
 from aims_pax.engine.outcome import told
 from aims_pax.errors import RestartError, SettingsError
 from aims_pax.frames import Frame, LabelledFrame
-from aims_pax.labelled_data import structure_text
+from aims_pax.labelled_data import LabelKeys, labelled_frame, structure_text
 from aims_pax.potential import Potential
 from aims_pax.potentials.factory import make_potential
 from aims_pax.potentials.named import Answering, blaming
@@ -183,7 +183,7 @@ def _written(target: Path) -> Iterator[Atoms]:
 
 
 def _node(atoms: Atoms) -> tuple[int, Node]:
-    read = LabelledFrame.from_atoms(atoms, "energy", "forces", "stress")
+    read = labelled_frame(atoms, LabelKeys("energy", "forces", "stress"))
     info = atoms.info
     level = int(info["level"])
     return int(info[START]), Node(

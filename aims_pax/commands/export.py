@@ -12,7 +12,7 @@ import numpy as np
 from aims_pax.errors import AimsPaxError, SettingsError, SetupError
 from aims_pax.frames import Frame, Label
 from aims_pax.record.delivered_models import FILE, is_ours
-from aims_pax.settings.yaml_reader import nearest, no_such
+from aims_pax.suggestions import nearest, no_such
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,9 +69,10 @@ def export(
             )
     targets = _targets(found, form, output, folder)
     from aims_pax.models.mace import export as exports
+    from aims_pax.models.mace.build import load
 
     for source, target in zip(found, targets, strict=True):
-        model, elements = exports.load(source)
+        model, elements = load(source)
         frames, where = frames_for(folder, source, elements)
         model, too_coarse = exports.precise(model, frames)
         try:

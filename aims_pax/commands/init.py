@@ -11,7 +11,7 @@ from aims_pax.commands import init_templates as t
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.frames import Frame
 from aims_pax.settings.schema import first_line, name_of, text
-from aims_pax.settings.yaml_reader import nearest
+from aims_pax.suggestions import nearest
 
 KINDS = tuple(t.HEAD)
 MARK = "# CHANGE"

@@ -35,7 +35,7 @@ def steer(folder: Path, wish: str, patience: float = PATIENCE) -> str:
     Raises SettingsError when nobody works in the folder, or there is nothing to resume.
     """
     if not folder.is_dir():
-        from aims_pax.settings.yaml_reader import no_such
+        from aims_pax.suggestions import no_such
 
         raise SettingsError(f"{folder}: {no_such(folder, 'folder')}")
     if wish == "cancel" and (said := _cancelled(folder)) is not None:

@@ -18,7 +18,7 @@ from aims_pax.record.files import write_bytes
 from aims_pax.report.accuracy import ErrorRow, atomic_errors, by_element, by_system, honesty
 from aims_pax.report.formatting import MEAN, worth
 from aims_pax.report.predictions import pack, predictions
-from aims_pax.settings.yaml_reader import no_such
+from aims_pax.suggestions import no_such
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,7 +68,7 @@ def assess(
 
 def _precision(models: Sequence[Path], dtype: str, frames: Sequence[LabelledFrame]) -> list[str]:
     """A line where the energies are too large for single precision and somebody might use it."""
-    from aims_pax.models.mace.export import load
+    from aims_pax.models.mace.build import load
     from aims_pax.models.mace.precision import coarse, dtype_of, resolution
 
     largest = max(abs(f.label.energy) for f in frames)

@@ -7,11 +7,13 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aims_pax.charge_and_spin import charged_or_open_shell
 from aims_pax.errors import SettingsError
-from aims_pax.labelling.executors.inline import Executor, make_executor
+from aims_pax.labelling.executors.base import Executor
+from aims_pax.labelling.executors.inline import InlineExecutor
 from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from aims_pax.labelling.references.fhi_aims import AimsReference
 from aims_pax.labelling.schedulers.slurm import at_login, slots
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from aims_pax.settings import Settings
 
 log = logging.getLogger(__name__)
+
+KINDS = ("inline", "threads", "htex")  # of executors on one machine
 
 
 def reference_of(
@@ -180,3 +184,19 @@ def _aims(settings: Settings) -> AimsReference:
         time_limit=None if math.isinf(cluster.job_time_limit) else cluster.job_time_limit,
         shared=_several(settings),
     )
+
+
+def make_executor(kind: str, workers: int, run_dir: Path, folder: Path | None = None) -> Executor:
+    """inline, threads or htex with so many workers; Parsl writes its own files below run_dir.
+
+    folder: the working folder of worker processes.
+    """
+    if kind == "inline":
+        return InlineExecutor()
+    if kind not in KINDS:
+        raise SettingsError(
+            f"CLUSTER.executor: {kind!r} does not run on one machine; one of {', '.join(KINDS)}"
+        )
+    from aims_pax.labelling.executors.parsl_local import ParslExecutor  # half a second
+
+    return ParslExecutor(kind, workers, run_dir, folder)

@@ -25,10 +25,9 @@ from typing import TYPE_CHECKING, Any, Self
 from aims_pax.errors import Crashed, Insane, LabelError, SetupError, Stopped, failure_name
 from aims_pax.frames import Frame, Label
 from aims_pax.labelling.claims import Claim, Claims
-from aims_pax.labelling.executors.inline import Executor, WorkerDied
+from aims_pax.labelling.executors.base import Executor, WorkerDied
 from aims_pax.labelling.foreign_results import Waiting
 from aims_pax.labelling.quarantine import Quarantine
-from aims_pax.labelling.reference_potential import ReferencePotential
 from aims_pax.labelling.store import LabelStore, Record, method_hash
 from aims_pax.labelling.systematic_failure import systematic
 from aims_pax.labelling.validation import check_geometry
@@ -37,7 +36,7 @@ from aims_pax.labelling.worker import Answer, Reference, Task, answer, label_fra
 if TYPE_CHECKING:
     from aims_pax.settings import Settings
 
-__all__ = ["Answer", "Calls", "Labeller", "Reference", "ReferencePotential", "Task", "answer", "label_frame"]
+__all__ = ["Answer", "Calls", "Labeller", "Reference", "Task", "answer", "label_frame"]
 
 log = logging.getLogger(__name__)
 
@@ -274,10 +273,6 @@ class Labeller:
             job.future.cancel()
             job.unwanted.parent.mkdir(parents=True, exist_ok=True)
             job.unwanted.touch()
-
-    def potential(self) -> ReferencePotential:
-        """The reference as a potential: every force through `submit`, for ab initio MD."""
-        return ReferencePotential(self)
 
     def _start(self, job: _Job) -> None:
         self._count(begun=1)

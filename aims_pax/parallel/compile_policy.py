@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from aims_pax.engine.interrupts import Watch
     from aims_pax.models.mace import Ensemble
     from aims_pax.models.mace.compile_cache import How
     from aims_pax.settings import Settings
@@ -65,9 +64,16 @@ def samples_ahead(settings: Settings) -> float:
     return samples
 
 
+class Pauses(Protocol):
+    """Who knows of pauses and of the end of the walltime (`engine.interrupts`)."""
+
+    deadline: float | None  # of time.monotonic()
+    resting: Callable[[bool], None]  # called when a pause begins (True) and ends (False)
+
+
 @contextmanager
 def compiling(
-    settings: Settings, ensemble: Ensemble, atoms: float, watch: Watch | None = None
+    settings: Settings, ensemble: Ensemble, atoms: float, watch: Pauses | None = None
 ) -> Iterator[None]:
     """Tell the ensemble how it may train and, where that is not there yet, compile aside until the end.
 
@@ -95,7 +101,7 @@ def compiling(
 
 
 @contextmanager
-def _later(ensemble: Ensemble, atoms: float, watch: Watch | None) -> Iterator[None]:
+def _later(ensemble: Ensemble, atoms: float, watch: Pauses | None) -> Iterator[None]:
     """Compile aside once training has cost as much as compiling does: then it is lost time in no run by more than that
     again. A run that ends before has not begun it."""
     from aims_pax.models.mace.compile_cache import Aside

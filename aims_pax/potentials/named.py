@@ -132,7 +132,7 @@ class Named:
 
 def _ground_state(number: int) -> Frame:
     """The isolated atom in its ground state, or in none that is said where that is not known."""
-    from aims_pax.commands.atomic_energies import isolated
+    from aims_pax.isolated_atoms import isolated
 
     try:
         return isolated(number)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from aims_pax.record.arrays import Torn, pack, unpack
-from aims_pax.report.journal_reader import Looks, Met, Story
+from aims_pax.report.run_history import Looks, Met, Story
 from aims_pax.report.run_record import Span, Visit
 
 FORMAT = 3

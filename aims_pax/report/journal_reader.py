@@ -8,17 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-from array import array
-from collections.abc import Container, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from aims_pax.frames import Array
 from aims_pax.record.journal import spread
+from aims_pax.report.run_history import CHECK, DECISIONS, GONE, Met, Story
 from aims_pax.report.run_record import Span, Visit
 from aims_pax.report.tolerant_readers import number, whole_lines
 
@@ -30,109 +25,6 @@ DOING = {
     "LabelFailed": "waiting",
 }
 DECODER = json.JSONDecoder()
-CHECK, GONE = 1, 4  # flags of a look: the uncertainty criterion was applied; done again later
-DECISIONS = ("", "certain", "uncertain", "quiet", "test", "budget spent")  # "": not recorded
-
-
-@dataclass(frozen=True)
-class Met:
-    """Where and when a frame came up."""
-
-    stage: str
-    system: str
-    time: float
-
-
-@dataclass
-class Looks:
-    """Every look at a trajectory that found finite uncertainties, one row each, in order."""
-
-    trajectory: array[int] = field(default_factory=lambda: array("i"))
-    step: array[int] = field(default_factory=lambda: array("q"))
-    time: array[float] = field(default_factory=lambda: array("d"))
-    largest: array[float] = field(default_factory=lambda: array("d"))  # eV/Å
-    threshold: array[float] = field(default_factory=lambda: array("d"))  # eV/Å, NaN: not recorded
-    decision: array[int] = field(default_factory=lambda: array("b"))  # place in DECISIONS
-    flags: array[int] = field(default_factory=lambda: array("b"))
-    frames: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Checks:
-    """The uncertainty checks of one trajectory, (K,) each, in order; `step`: where it stands.
-
-    threshold: as the core used it, NaN in what a version before 0.2 has written. decisions: words of DECISIONS.
-    """
-
-    step: int
-    steps: NDArray[np.int64]
-    uncertainty: Array
-    threshold: Array
-    times: Array
-    frames: list[str]
-    decisions: list[str]
-    faults: list[tuple[int, str]]
-
-
-@dataclass
-class Story:
-    """What the journal tells. answers: frame → (when, outcome, reason). moments: stage → (first, last) entry.
-
-    sampled: frames of the initial dataset. seconds: what the time of a stage went into, closed sessions only.
-    stood: where each trajectory stands. faults: trajectory → (step, why). other: last sign of a recalculation here.
-    fresh: stage → when its present attempt began, where that is written. ended: stage → its final state.
-    """
-
-    began: float = math.nan
-    heard: float = 0.0
-    other: float = 0.0
-    looks: Looks = field(default_factory=Looks)
-    stood: dict[int, int] = field(default_factory=dict)
-    faults: dict[int, list[tuple[int, str]]] = field(default_factory=dict)
-    sampled: dict[str, Met] = field(default_factory=dict)
-    answers: dict[str, tuple[float, str, str]] = field(default_factory=dict)
-    visits: dict[tuple[str, int, int | None], Visit] = field(default_factory=dict)
-    spans: list[Span] = field(default_factory=list)
-    moments: dict[str, tuple[float, float]] = field(default_factory=dict)
-    seconds: dict[str, dict[str, float]] = field(default_factory=dict)
-    labels: int = 0
-    fresh: dict[str, float] = field(default_factory=dict)
-    ended: dict[str, dict[str, Any]] = field(default_factory=dict)
-    last: tuple[float, str, str] | None = None  # time, stage, kind of the entry before
-    pauses: list[tuple[float, float]] = field(default_factory=list)  # since then
-
-    def met(self, wanted: Container[str], systems: tuple[str, ...]) -> dict[str, Met]:
-        """Where and when these frames came up first; what was done again later does not count."""
-        found: dict[str, Met] = {}
-        looks = self.looks
-        for k in [k for k, frame in enumerate(looks.frames) if frame in wanted]:
-            if not looks.flags[k] & GONE and looks.frames[k] not in found:
-                i = looks.trajectory[k]
-                system = systems[i] if i < len(systems) else ""
-                found[looks.frames[k]] = Met("explore", system, looks.time[k])
-        return {f: m for f, m in self.sampled.items() if f in wanted} | found
-
-    def series(self) -> dict[int, Checks]:
-        """The checks of every trajectory."""
-        looks = self.looks
-        flags = np.frombuffer(looks.flags, np.int8)
-        rows = np.flatnonzero((flags & (CHECK | GONE)) == CHECK)
-        columns = [np.frombuffer(c, c.typecode)[rows] for c in (
-            looks.trajectory, looks.step, looks.time, looks.largest, looks.threshold, looks.decision
-        )]  # fmt: skip
-        trajectory, step, time, largest, δ, decision = columns
-        order = np.argsort(trajectory, kind="stable")
-        found: dict[int, Checks] = {}
-        for i in sorted({*self.stood, *self.faults}):
-            first, end = np.searchsorted(trajectory[order], (i, i + 1))
-            mine = order[first:end]
-            names = [looks.frames[k] for k in rows[mine].tolist()]
-            steps = step[mine].astype(np.int64)
-            stands = self.stood.get(i, 0)
-            decisions = [DECISIONS[k] for k in decision[mine].tolist()]
-            faults = self.faults.get(i, [])
-            found[i] = Checks(stands, steps, largest[mine], δ[mine], time[mine], names, decisions, faults)
-        return found
 
 
 def told(path: Path, kept: Path | None = None) -> Story:

@@ -23,7 +23,8 @@ from aims_pax import __version__
 from aims_pax.errors import SettingsError
 from aims_pax.record.lock import STARTING, runs
 from aims_pax.report import predictions
-from aims_pax.report.journal_reader import Checks, Met, Story, told
+from aims_pax.report.journal_reader import told
+from aims_pax.report.run_history import Checks, Met, Story
 from aims_pax.report.run_record import (
     Call,
     Checked,
@@ -143,7 +144,7 @@ def _converged(state: Mapping[str, Any]) -> Iterable[Converged]:
 def _check_begun(folder: Path, pool: Path) -> None:
     """Raise SettingsError for a folder in which no run was ever begun."""
     if not folder.is_dir():
-        from aims_pax.settings.yaml_reader import no_such  # all settings with it, a tenth of a second
+        from aims_pax.suggestions import no_such
 
         raise SettingsError(f"{folder}: {no_such(folder, 'folder')}")
     if not (folder / "restart/journal.jsonl").exists() and not pool.exists():

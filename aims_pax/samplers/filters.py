@@ -33,7 +33,7 @@ from aims_pax.samplers.base import Sample, under
 from aims_pax.samplers.clusters import finite_clusters
 from aims_pax.samplers.descriptors import Describe, distances, farthest_points, radial
 from aims_pax.samplers.similarity import Pool, closer_than
-from aims_pax.settings.yaml_reader import nearest
+from aims_pax.suggestions import nearest
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,8 @@ from pydantic_core import ErrorDetails
 from aims_pax.errors import SettingsError
 from aims_pax.settings.fields import Kind, Real, Section, Text, Whole, as_real, key, one_of, optional
 from aims_pax.settings.messages import hint, in_words
-from aims_pax.settings.yaml_reader import nearest, read_document
+from aims_pax.settings.yaml_reader import read_document
+from aims_pax.suggestions import nearest
 
 BUILT_IN = ("lennard_jones", "graph_pes_calculator")  # callables without a module
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from aims_pax.errors import SettingsError
 from aims_pax.potential import load_factory
-from aims_pax.settings.yaml_reader import Place, nearest
+from aims_pax.settings.yaml_reader import Place
+from aims_pax.suggestions import nearest
 
 # MACE 0.3.16's names for its foundation models of materials
 _NAMES = (

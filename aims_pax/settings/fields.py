@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
-from aims_pax.settings.yaml_reader import nearest
+from aims_pax.suggestions import nearest
 
 
 @dataclass(frozen=True)

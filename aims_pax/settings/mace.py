@@ -27,7 +27,8 @@ from aims_pax.settings.fields import (
     one_of,
     optional,
 )
-from aims_pax.settings.yaml_reader import nearest, read_document
+from aims_pax.settings.yaml_reader import read_document
+from aims_pax.suggestions import nearest
 
 INTERACTIONS = (  # mace.modules.interaction_classes of MACE 0.3.16
     "RealAgnosticResidualInteractionBlock",

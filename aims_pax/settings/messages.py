@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pydantic_core import ErrorDetails
 
 from aims_pax.settings.fields import Section
-from aims_pax.settings.yaml_reader import nearest
+from aims_pax.suggestions import nearest
 
 
 def in_words(detail: ErrorDetails, model: type[Section], elsewhere: str = "") -> str:

@@ -15,7 +15,8 @@ from aims_pax.settings.fields import Section
 from aims_pax.settings.mace import MaceSettings
 from aims_pax.settings.settings import MACE, PROJECT, Settings
 from aims_pax.settings.unused_keys import Parts, without_effect
-from aims_pax.settings.yaml_reader import Document, Place, Problem, nearest, read_document
+from aims_pax.settings.yaml_reader import Document, Place, Problem, read_document
+from aims_pax.suggestions import nearest
 
 OPTIONAL = {"MISC", "REFERENCE", "ARCHITECTURE", "TRAINING"}  # left out: all defaults
 MAY_BE_ABSENT = {"INITIAL_DATASET_GENERATION", "ACTIVE_LEARNING"}  # left out: that stage does not exist

@@ -14,7 +14,8 @@ from aims_pax.settings import cross_checks
 from aims_pax.settings.read import read_documents, unsupported
 from aims_pax.settings.settings import MACE, PROJECT, Settings
 from aims_pax.settings.unused_keys import ACTIVE, INITIAL
-from aims_pax.settings.yaml_reader import Document, nearest, read_document
+from aims_pax.settings.yaml_reader import Document, read_document
+from aims_pax.suggestions import nearest
 
 USED = {cross_checks.PROJECT: ("REFERENCE", "CLUSTER", "MISC"), cross_checks.MACE: ("GENERAL", "MISC")}
 # what the settings ask for and nothing here looks at

@@ -22,7 +22,8 @@ from aims_pax.settings.fields import OptionalText, Section, Text, Texts, Whole, 
 from aims_pax.settings.md import MDSettings
 from aims_pax.settings.sampler_list import explained, read_samplers
 from aims_pax.settings.samplers import NAME, SamplerSettings
-from aims_pax.settings.yaml_reader import Problem, nearest, read_document
+from aims_pax.settings.yaml_reader import Problem, read_document
+from aims_pax.suggestions import nearest
 
 
 class SampleSettings(Section):

@@ -24,7 +24,8 @@ from aims_pax.settings.samplers import (
     OwnSamplerSettings,
     SamplerSettings,
 )
-from aims_pax.settings.yaml_reader import Document, Place, Problem, nearest
+from aims_pax.settings.yaml_reader import Document, Place, Problem
+from aims_pax.suggestions import nearest
 
 TOLERANCE = 1e-3  # of the sum of the shares
 

@@ -7,10 +7,9 @@ looks neither like a number, a truth value nor nothing is text. No tag is ever e
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import yaml
 
 from aims_pax.errors import SettingsError
 from aims_pax.settings.yaml_errors import explained
+from aims_pax.suggestions import no_such
 
 Place = tuple[str | int, ...]  # ("MD", "timestep"); list items by their index
 
@@ -106,23 +106,6 @@ def plain(text: str) -> Any:
     if infinite := _INFINITE.fullmatch(text):
         return -math.inf if infinite[1] == "-" else math.inf
     return math.nan if low in {".nan", "nan", "np.nan"} else text
-
-
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that was probably meant, whatever its case; None when nothing is near."""
-    by_case = {k.lower(): k for k in known}
-    found = difflib.get_close_matches(str(word).lower(), by_case, n=1, cutoff=0.6)
-    return by_case[found[0]] if found else None
-
-
-def no_such(path: Path, what: str = "file") -> str:
-    """`no such file; nearest: aimsPAX.yaml`: of the names in the folder in which the path would be."""
-    try:
-        there = [p.name for p in path.parent.iterdir() if p.is_dir() == (what == "folder")]
-    except OSError:
-        return f"no such {what}"
-    near = nearest(path.name, [name for name in there if not name.startswith(".")])
-    return f"no such {what}" + (f"; nearest: {path.with_name(near)}" if near else "")
 
 
 class _Loader(yaml.SafeLoader):

@@ -20,6 +20,7 @@ from aims_pax.dataset import write_extxyz
 from aims_pax.engine.stage_environment import Run, StageWorld
 from aims_pax.errors import Abandoned, SetupError
 from aims_pax.frames import Label as FrameLabel
+from aims_pax.labelling.reference_potential import ReferencePotential
 from aims_pax.record.checkpoint import Snapshot, discard, exists
 from aims_pax.samplers.base import Remembers
 from aims_pax.stages import convergence
@@ -178,7 +179,7 @@ def make_sampler(run: Run, stop: Callable[[], bool]) -> Sampler:
         return _mixture(run, md_of, stop)
     skip, kind = settings.skip_step_initial, settings.initial_sampling
     if kind == "aimd":
-        return AbInitioMDSampler(run.labeller.potential(), md_of, skip, "aimd", stop)
+        return AbInitioMDSampler(ReferencePotential(run.labeller), md_of, skip, "aimd", stop)
     if kind == "calculator":
         calculator = settings.initial_calculator
         assert calculator is not None
@@ -212,7 +213,7 @@ def _mixture(run: Run, md_of: Callable[[System], MDSettings], stop: Callable[[],
         Potentials(run.folder.root, mace.misc.device),
         stop,
         mace.general.default_dtype,
-        run.labeller.potential(),
+        ReferencePotential(run.labeller),
     )
 
 

@@ -148,7 +148,7 @@ class _Reader:
         elif keyword in REFUSED:
             raise ValueError(f"{keyword} {REFUSED[keyword]}; remove the line if that is not needed")
         elif keyword not in LEFT_BEHIND:
-            from aims_pax.settings.yaml_reader import nearest
+            from aims_pax.suggestions import nearest
 
             near = nearest(keyword, [*self.kinds, *REFUSED, *LEFT_BEHIND])
             hint = f"; nearest: {near}" if near else f"; known: {', '.join(self.kinds)}"

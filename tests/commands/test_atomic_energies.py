@@ -9,8 +9,8 @@ from ase.calculators.emt import EMT
 from ase.data import chemical_symbols
 from tblite.ase import TBLite
 
-from aims_pax.commands.atomic_energies import isolated, unpaired_electrons
 from aims_pax.errors import SettingsError
+from aims_pax.isolated_atoms import isolated, unpaired_electrons
 from aims_pax.settings import read_settings
 from aims_pax.settings.mace import atomic_energies_by_element
 from tests import worlds

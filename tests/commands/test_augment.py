@@ -24,7 +24,7 @@ from aims_pax.commands import augment as story
 from aims_pax.commands.augment import augment
 from aims_pax.engine.interrupts import Stopped
 from aims_pax.errors import Busy, RestartError, SettingsError, SetupError
-from aims_pax.frames import LabelledFrame
+from aims_pax.labelled_data import LabelKeys, labelled_frame
 from aims_pax.samplers.base import SamplingError
 from aims_pax.settings.augment import read_augment
 
@@ -90,7 +90,7 @@ def test_every_structure_gets_a_family(go):
 def test_labels_are_those_of_the_calculator(go):
     go()
     for atoms in output():
-        read = LabelledFrame.from_atoms(atoms, "energy", "forces", "stress")
+        read = labelled_frame(atoms, LabelKeys("energy", "forces", "stress"))
         atoms.calc = EMT()
         assert read.label.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
         np.testing.assert_allclose(read.label.forces, atoms.get_forces(), atol=1e-7)

@@ -11,8 +11,9 @@ import pytest
 from aims_pax.engine.interrupts import Watch
 from aims_pax.errors import NotConverged, Stopped
 from aims_pax.labelling import Labeller
-from aims_pax.labelling.executors.inline import make_executor
+from aims_pax.labelling.factory import make_executor
 from aims_pax.labelling.foreign_results import results
+from aims_pax.labelling.reference_potential import ReferencePotential
 from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from tests import worlds
 
@@ -85,7 +86,7 @@ def test_a_sampler_on_the_reference_hears_a_signal(tmp_path):
     ):
         timer, began = later(lambda: os.kill(os.getpid(), signal.SIGTERM)), time.monotonic()
         with pytest.raises(Stopped) as stopped:
-            labeller.potential().labels([FRAME])
+            ReferencePotential(labeller).labels([FRAME])
         assert time.monotonic() - began < 1.5
     timer.join()
     assert stopped.value.code == 75

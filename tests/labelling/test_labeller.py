@@ -13,7 +13,10 @@ import pytest
 from aims_pax.errors import Crashed, Insane, NotConverged, NotFinite, SetupError
 from aims_pax.frames import Frame, Label
 from aims_pax.labelling import Labeller
-from aims_pax.labelling.executors.inline import KINDS, InlineExecutor, WorkerDied, make_executor
+from aims_pax.labelling.executors.base import WorkerDied
+from aims_pax.labelling.executors.inline import InlineExecutor
+from aims_pax.labelling.factory import KINDS, make_executor
+from aims_pax.labelling.reference_potential import ReferencePotential
 from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from aims_pax.labelling.references.fhi_aims import AimsReference
 from aims_pax.settings.control_in import read_control
@@ -455,7 +458,7 @@ def test_leaving_kills_a_running_aims(tmp_path, folder):
 
 def test_as_a_potential_every_force_is_a_stored_label(folder):
     with labeller(calculator(worlds.XTB), folder) as it:
-        potential = it.potential()
+        potential = ReferencePotential(it)
         labels = potential.labels(FRAMES[:2])
         bound = potential.bind(FRAMES[:2])
         import torch
@@ -471,7 +474,7 @@ def test_as_a_potential_every_force_is_a_stored_label(folder):
 
 def test_a_potential_raises_the_frames_failure(folder):
     with labeller(Scripted([NotFinite("NaN")]), folder) as it, pytest.raises(NotFinite):
-        it.potential().labels(FRAMES[:1])
+        ReferencePotential(it).labels(FRAMES[:1])
 
 
 def test_errors_cross_processes_with_their_folder():
@@ -498,7 +501,7 @@ def test_ab_initio_md_runs_each_geometry_with_its_own_control(tmp_path, folder):
 
     systems = [System("molecule", worlds.water()), System("cell", worlds.crystal())]
     with labeller(of_two_controls(tmp_path, count=tmp_path / "count"), folder, "threads") as it:
-        sampler = AbInitioMDSampler(it.potential(), lambda system: langevin(100), 1)
+        sampler = AbInitioMDSampler(ReferencePotential(it), lambda system: langevin(100), 1)
         samples = list(sampler.sample(systems, 1, np.random.default_rng(1)))
         for sample in samples:
             known = it.known(sample.frame, str(sample.origin["system"]))

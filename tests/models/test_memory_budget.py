@@ -16,8 +16,9 @@ from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
 from aims_pax.md import MDState, advance
 from aims_pax.models import memory_budget
+from aims_pax.models.batch_splitting import room
 from aims_pax.models.mace import inference_pieces
-from aims_pax.models.mace.gradients import backward, room
+from aims_pax.models.mace.gradients import backward
 from aims_pax.models.mace.graphs import Graphs
 from aims_pax.models.mace.inference import Committee, TorchEvaluator, random_graph
 from aims_pax.models.mace.losses import Loss

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aims_pax.errors import SettingsError
-from aims_pax.settings.yaml_reader import nearest, plain, read_document
+from aims_pax.settings.yaml_reader import plain, read_document
+from aims_pax.suggestions import nearest
 
 
 def document(folder, text):

@@ -21,9 +21,10 @@ from aims_pax.engine.interrupts import Watch
 from aims_pax.errors import LabelError, SetupError, Stopped
 from aims_pax.frames import Frame
 from aims_pax.labelling import Labeller
+from aims_pax.labelling.executors.base import Executor
 from aims_pax.labelling.executors.block_request import Blocks
-from aims_pax.labelling.executors.inline import Executor, make_executor
 from aims_pax.labelling.executors.parsl_blocks import SlurmExecutor
+from aims_pax.labelling.factory import make_executor
 from aims_pax.labelling.foreign_results import results
 from aims_pax.labelling.references.fhi_aims import AimsReference, geometry_text
 from aims_pax.settings.control_in import read_control

@@ -23,7 +23,8 @@ from aims_pax.settings.mace import ELEMENTS, FROM_REFERENCE, atomic_energies_by_
 from aims_pax.settings.read import read_settings
 from aims_pax.settings.sampler_list import models, potentials
 from aims_pax.settings.settings import Settings, dump
-from aims_pax.settings.yaml_reader import Document, Place, nearest, no_such, read_document
+from aims_pax.settings.yaml_reader import Document, Place, read_document
+from aims_pax.suggestions import nearest, no_such
 from aims_pax.systems import System, elements
 
 READ = 4000  # structures of a dataset whose numbers are read: about a second

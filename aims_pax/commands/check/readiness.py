@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, cast
 from ase.data import chemical_symbols
 
 from aims_pax import seeds
-from aims_pax.commands.atomic_energies import isolated
 from aims_pax.dataset import only_known, read_extxyz
 from aims_pax.errors import AimsPaxError, LabelError, SettingsError, SetupError
+from aims_pax.isolated_atoms import isolated
 from aims_pax.labelling.factory import executor_of, reference_of
 from aims_pax.labelling.store import method_hash
 from aims_pax.labelling.validation import check_geometry

@@ -24,7 +24,7 @@ from aims_pax.record.hdf5 import Hdf5
 from aims_pax.settings.training_set import DeltaLearning
 
 if TYPE_CHECKING:
-    from aims_pax.commands.training_set.workflow import Workshop
+    from aims_pax.commands.training_set.context import Workshop
 
 log = logging.getLogger(__name__)
 

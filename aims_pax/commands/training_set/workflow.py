@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from ase import units
 from ase.calculators.calculator import CalculatorError
 
 from aims_pax import seeds
+from aims_pax.commands.training_set.context import MADE_WITH, Basis, Workshop
 from aims_pax.commands.training_set.delta_learning import delta_learning
 from aims_pax.commands.training_set.dynamics import dynamics, pressure
 from aims_pax.commands.training_set.extxyz import write_labelled
@@ -31,7 +31,7 @@ from aims_pax.record import hdf5
 from aims_pax.record.hdf5 import Hdf5
 from aims_pax.record.lock import Lock
 from aims_pax.record.log import to_console
-from aims_pax.record.provenance import changes, flat, refusal
+from aims_pax.record.provenance import changes, refusal
 from aims_pax.samplers.base import SamplingError
 from aims_pax.samplers.clusters import Rule, choose
 from aims_pax.samplers.force_constants import ONE, ForceConstants, force_constants
@@ -45,7 +45,6 @@ from aims_pax.settings.training_set import (
     FreeEnergy,
     MDSampling,
     PhononSampling,
-    TrainingSet,
     read_training_set,
 )
 from aims_pax.systems import read_crystal
@@ -54,67 +53,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 log = logging.getLogger(__name__)
-
-MADE_WITH = "made_with"  # attribute of a step's group: what it was made with, key by key
-
-
-@dataclass(frozen=True)
-class Basis:
-    """What a step's result depends on: as a hash, and key by key for a person."""
-
-    digest: str
-    told: dict[str, str]
-
-    @property
-    def attributes(self) -> dict[str, str]:
-        """What is kept of it beside the hash."""
-        return {MADE_WITH: json.dumps(self.told)}
-
-
-@dataclass
-class Workshop:
-    """What every step needs. Potentials are loaded once, when the first step asks."""
-
-    settings: TrainingSet
-    folder: Path
-    watch: Watch
-
-    def __post_init__(self) -> None:
-        self._potentials: dict[str, Named] = {}
-
-    def potential(self, spelling: Any, where: str = "calculator") -> Named:
-        """The potential a step names. where: the key it stands at."""
-        if repr(spelling) not in self._potentials:
-            self._potentials[repr(spelling)] = Named.load(spelling, self.folder, where)
-        return self._potentials[repr(spelling)]
-
-    def calculator(self, name: str, section: Any) -> Named:
-        """The potential of the step `name`: its own, or the one at the top."""
-        where = "calculator" if section.calculator is None else f"{name}.calculator"
-        return self.potential(self.of(section, "calculator"), where)
-
-    def of(self, section: Any, name: str) -> Any:
-        return self.settings.of(section, name)
-
-    def store(self, section: Any) -> Hdf5:
-        return Hdf5(self.folder / self.of(section, "dataset"))
-
-    def work_dir(self, section: Any) -> Path:
-        return self.folder / str(self.of(section, "work_dir"))
-
-    def check(self) -> None:
-        self.watch.raise_if_stopped()
-
-    def basis(self, name: str, section: Any, named: Named, **more: str) -> Basis:
-        """What a step's result depends on. more: hashes of contents, by what they are of."""
-        said = section.model_dump(
-            mode="json", exclude={"calculator", "dataset", "work_dir", "crystal"}, fallback=repr
-        )
-        text = json.dumps([said, self.settings.seed, *more.values(), named.identity], sort_keys=True)
-        known = {k: v for k, v in said.items() if k != "root_key"}
-        contents = {k: f"contents {v[:16]}" for k, v in more.items()}
-        told = flat({"seed": self.settings.seed, **contents, "calculator": named.described, name: known})
-        return Basis(hashlib.sha256(text.encode()).hexdigest(), told)
 
 
 def training_set(config: Path, console: Console) -> None:

@@ -34,7 +34,7 @@ from parsl.jobs.states import JobState, JobStatus
 from parsl.providers import LocalProvider
 
 from aims_pax.errors import SetupError
-from aims_pax.labelling.executors.inline import WorkerDied
+from aims_pax.labelling.executors.base import WorkerDied
 
 T = TypeVar("T")
 

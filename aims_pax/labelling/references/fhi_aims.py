@@ -32,7 +32,7 @@ from aims_pax.errors import (
 )
 from aims_pax.frames import Frame, Label
 from aims_pax.labelling.calculation_folders import OWNER, CalculationFolders
-from aims_pax.labelling.executors.inline import WorkerDied
+from aims_pax.labelling.executors.base import WorkerDied
 from aims_pax.labelling.process_sessions import Clock, Running
 from aims_pax.labelling.references.aims_input import (
     control_for,

@@ -155,3 +155,11 @@ def _what(model: Any) -> str:
         return "a dictionary (a checkpoint of training, perhaps)"
     name = type(model).__name__
     return f"{name} with embeddings" if hasattr(model, "joint_embedding") else name
+
+
+def load(path: Path) -> tuple[MaceModel, tuple[int, ...]]:
+    """A model file a user names, in its own precision, and the elements it knows. Raises SettingsError."""
+    model = read_model(path, "cpu", None)  # type: ignore[arg-type]  # None: as it was stored
+    if len(getattr(model, "heads", None) or ["Default"]) > 1:
+        raise SettingsError(f"{path}: has the heads {', '.join(model.heads)}; use a model with one")
+    return model, elements_of(model)

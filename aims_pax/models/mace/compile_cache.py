@@ -42,7 +42,7 @@ from aims_pax.models.mace.mace_import import MaceModel, quiet
 from aims_pax.models.mace.serialisation import packed
 
 if TYPE_CHECKING:
-    from aims_pax.models.mace.fast_forward import EdgeBatch
+    from aims_pax.models.mace.graphs import EdgeBatch
 
 log = logging.getLogger(__name__)
 

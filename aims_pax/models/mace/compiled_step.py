@@ -17,15 +17,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from aims_pax.models.mace.fast_forward import EdgeBatch, Fast, assemble
+from aims_pax.models.mace.fast_forward import Fast, assemble
 from aims_pax.models.mace.forward import Plan
-from aims_pax.models.mace.layout import Layout
+from aims_pax.models.mace.graphs import EdgeBatch
+from aims_pax.models.mace.layout import Layout, Rows, Tensors
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,6 @@ LEAST = 2  # of an element
 ALTOGETHER = 40  # with fewer, inductor wants to compile small matrix products in another way
 DETACHED = "aten.detach"  # cuts the gradient of a traced graph without a word
 
-Tensors = list[torch.Tensor]
 Told = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
 Evaluation = Callable[[], Told]
 Traced = Callable[[Tensors, torch.Tensor, Tensors, Tensors], tuple[torch.Tensor, torch.Tensor]]
@@ -41,20 +40,6 @@ Traced = Callable[[Tensors, torch.Tensor, Tensors, Tensors], tuple[torch.Tensor,
 
 class Disagreement(Exception):
     """What was compiled does not have the gradients of eager evaluation."""
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """A batch as it is traced. A atoms, E edges.
-
-    vectors: (n_z, K, 3) Å for each element, dummies beyond the cutoff. senders: (n_z, K), places of atoms.
-    rank: (A,) the place of each atom. slot: (E,) the place of each edge.
-    """
-
-    vectors: Tensors
-    senders: Tensors
-    rank: torch.Tensor
-    slot: torch.Tensor
 
 
 def arrange_rows(graph: EdgeBatch, elements: int, r_max: float) -> Rows:

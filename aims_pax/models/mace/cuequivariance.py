@@ -16,7 +16,8 @@ import torch
 
 from aims_pax.errors import SettingsError
 from aims_pax.models.mace.build import share_energies
-from aims_pax.models.mace.inference import EdgeGraph, Evaluator, TorchEvaluator, cut, torch_evaluator
+from aims_pax.models.mace.graphs import EdgeGraph
+from aims_pax.models.mace.inference import Evaluator, TorchEvaluator, cut, torch_evaluator
 from aims_pax.models.mace.mace_import import MaceModel, default_dtype, quiet
 from aims_pax.settings.inference_support import CUEQ_PACKAGES
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aims_pax.frames import Array
+from aims_pax.models.batch_splitting import Room
 from aims_pax.models.mace.build import is_shifted
-from aims_pax.models.mace.gradients import Room
 from aims_pax.models.mace.graphs import Graph, collate
 from aims_pax.models.mace.losses import energies
 from aims_pax.models.mace.member import Member

@@ -217,14 +217,6 @@ def inputs(frame: Frame, elements: Sequence[int], r_max: float) -> dict[str, tor
     }
 
 
-def load(path: Path) -> tuple[MaceModel, tuple[int, ...]]:
-    """A model file a user names, in its own precision, and the elements it knows. Raises SettingsError."""
-    model = read_model(path, "cpu", None)  # type: ignore[arg-type]  # None: as it was stored
-    if len(getattr(model, "heads", None) or ["Default"]) > 1:
-        raise SettingsError(f"{path}: has the heads {', '.join(model.heads)}; use a model with one")
-    return model, elements_of(model)
-
-
 def committee(paths: Sequence[Path], device: str, dtype: str) -> Committee:
     """Several model files as one potential. Raises SettingsError when they do not know the same elements."""
     models = [read_model(path, device, DTYPES[dtype]).eval().requires_grad_(False) for path in paths]

@@ -11,7 +11,6 @@ import logging
 import weakref
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -19,28 +18,17 @@ import torch
 
 from aims_pax.models.mace.build import atomic_energies
 from aims_pax.models.mace.forward import Plan, Unsupported, Weights
+from aims_pax.models.mace.graphs import EdgeBatch
 from aims_pax.models.mace.layout import Layout, arrange, pad
 from aims_pax.models.mace.mace_import import MaceModel
 
 if TYPE_CHECKING:
-    from aims_pax.models.mace.compiled_step import Rows
-    from aims_pax.models.mace.inference import EdgeGraph
+    from aims_pax.models.mace.graphs import EdgeGraph
+    from aims_pax.models.mace.layout import Rows
 
 log = logging.getLogger(__name__)
 
 LAYOUTS = 4  # kept at once
-
-
-@dataclass(frozen=True, eq=False)
-class EdgeBatch:
-    """What the evaluation reads of a batch: species (A,), sender, receiver (E,), vectors (E, 3), frame_of (A,)."""
-
-    species: torch.Tensor
-    sender: torch.Tensor
-    receiver: torch.Tensor
-    vectors: torch.Tensor
-    frame_of: torch.Tensor
-    frames: int
 
 
 class Fast:

@@ -1,9 +1,8 @@
-"""How many structures of a batch are evaluated at once: all that the memory limit (`budget`) allows, else in pieces.
+"""Predictions and gradients of a batch that may not fit into memory at once: in pieces, with the same results.
 
-A batch that may be too large has its need measured on one structure first. A `Room` also learns from every failure and
-remembers: a piece that did not fit is halved, and later batches are cut so from the start. The answers are the same. A
-loss is that of the whole batch: its derivatives with respect to the predictions P are taken first, and the gradient is
-gathered piece by piece with a second evaluation,
+How many structures the memory limit (`models.memory_budget`) allows is measured on one structure first. A loss is that
+of the whole batch: its derivatives with respect to the predictions P are taken first, and the gradient is gathered
+piece by piece with a second evaluation,
 
     ∂L/∂w = Σ_pieces ∂L/∂P · ∂P/∂w
 """
@@ -12,14 +11,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
 
-from aims_pax.errors import SettingsError
 from aims_pax.models import memory_budget
+from aims_pax.models.batch_splitting import Room, room
 from aims_pax.models.mace.fast_forward import evaluate, fast
 from aims_pax.models.mace.graphs import Batch, Graph, collate
 from aims_pax.models.mace.losses import Loss, Prediction, edge_batch, predict, predict_by_modules
@@ -28,81 +26,6 @@ from aims_pax.models.mace.member import Member
 log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
-WORDS = (  # how allocators of torch, CUDA and its libraries put it
-    "out of memory",
-    "can't allocate memory",
-    "not enough memory",
-    "ALLOC_FAILED",
-)
-CURE = "a smaller r_max, num_channels or max_L, default_dtype float32, or a machine with more memory"
-
-
-class Room:
-    """What fits into memory at once, in edges, for one kind of work. what: for the log."""
-
-    def __init__(self, what: str, device: str = "cpu", limit: float = math.inf) -> None:
-        self.what, self.device, self.limit = what, device, limit
-
-    def each(self, sizes: Sequence[int], work: Callable[[int, int], Answer]) -> list[Answer]:
-        """work(first, end) for consecutive structures, as many at once as fit; its answers in order.
-
-        sizes: edges of each structure. `work` must leave nothing behind when it fails.
-        Raises SettingsError for a structure that does not fit by itself.
-        """
-        answers: list[Answer] = []
-        before, start = self.limit, 0
-        while start < len(sizes):
-            end = reach(sizes, start, self.limit)
-            failed = None
-            try:
-                answers.append(work(start, end))
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-                failed = str(error).splitlines()[0][:120] if str(error) else "MemoryError"
-            if failed is None:
-                start = end
-            else:  # outside of the handler: the error holds on to all that was allocated
-                self._shrink(sizes[start:end], failed)
-        if self.limit < before:
-            log.warning(
-                "%s: %d structures (%d edges) at once do not fit into the memory of %s; from now on at most %d "
-                "edges at a time, with the same results",
-                self.what, len(sizes), sum(sizes), self.device, self.limit,
-            )  # fmt: skip
-        return answers
-
-    def _shrink(self, sizes: Sequence[int], reason: str) -> None:
-        if self.device.startswith("cuda"):
-            torch.cuda.empty_cache()
-        if len(sizes) == 1:
-            raise SettingsError(
-                f"{self.what}: one structure with {sizes[0]} edges does not fit into the memory of {self.device} "
-                f"({reason}); in mace.yaml: {CURE}"
-            )
-        self.limit = sum(sizes) // 2
-
-
-@cache
-def room(what: str, device: str) -> Room:
-    """The room this process has for one kind of work."""
-    return Room(what, device)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether this is how memory runs out, on CPU or GPU."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in WORDS)
-
-
-def reach(sizes: Sequence[int], start: int, limit: float) -> int:
-    """Where the piece that begins at `start` ends: as many as stay within the limit, at least one."""
-    end, total = start + 1, sizes[start]
-    while end < len(sizes) and total + sizes[end] <= limit:
-        total += sizes[end]
-        end += 1
-    return end
 
 
 def predicted(member: Member, graphs: Sequence[Graph], batch: Batch, *, stress: bool) -> Prediction:

@@ -230,3 +230,31 @@ def is_isolated_atom(labelled: LabelledFrame) -> bool:
     return len(labelled.frame) == 1 and (
         not labelled.frame.pbc.any() or labelled.origin.get("config_type") == "IsolatedAtom"
     )
+
+
+@dataclass(frozen=True)
+class EdgeGraph:
+    """F structures with A atoms and E edges.
+
+    species: (A,). sender, receiver: (E,). vectors: (E, 3) Å float64.
+    frame_of: (A,) structure of each atom. ptr: (F + 1,) first atom of each structure.
+    """
+
+    species: torch.Tensor
+    sender: torch.Tensor
+    receiver: torch.Tensor
+    vectors: torch.Tensor
+    frame_of: torch.Tensor
+    ptr: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeBatch:
+    """What the evaluation reads of a batch: species (A,), sender, receiver (E,), vectors (E, 3), frame_of (A,)."""
+
+    species: torch.Tensor
+    sender: torch.Tensor
+    receiver: torch.Tensor
+    vectors: torch.Tensor
+    frame_of: torch.Tensor
+    frames: int

@@ -8,7 +8,6 @@ seam: torch here, symmetrix in `native`, anything that maps a graph to energies,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
@@ -17,33 +16,16 @@ import torch
 
 from aims_pax.frames import Frame, Label
 from aims_pax.models import memory_budget
+from aims_pax.models.batch_splitting import Room, room
 from aims_pax.models.mace.build import atomic_energies, elements_of
-from aims_pax.models.mace.gradients import Room, room
-from aims_pax.models.mace.graphs import model_input, species_index, species_of
+from aims_pax.models.mace.graphs import EdgeGraph, model_input, species_index, species_of
 from aims_pax.models.mace.inference_pieces import Pieces, likely_edges
-from aims_pax.models.mace.losses import interaction_energy
-from aims_pax.models.mace.mace_import import MaceModel
+from aims_pax.models.mace.mace_import import MaceModel, interaction_energy
 from aims_pax.models.neighbour_list import SkinNeighbours
 from aims_pax.potential import Evaluation
 
 SKIN = 0.5  # Å: a hydrogen at 500 K covers half of it in about ten steps of 0.5 fs
 WORK = 2**24  # edges × channels × spherical components evaluated at once by `labels`: about 1 GB
-
-
-@dataclass(frozen=True)
-class EdgeGraph:
-    """F structures with A atoms and E edges.
-
-    species: (A,). sender, receiver: (E,). vectors: (E, 3) Å float64.
-    frame_of: (A,) structure of each atom. ptr: (F + 1,) first atom of each structure.
-    """
-
-    species: torch.Tensor
-    sender: torch.Tensor
-    receiver: torch.Tensor
-    vectors: torch.Tensor
-    frame_of: torch.Tensor
-    ptr: torch.Tensor
 
 
 class Evaluator(Protocol):

@@ -14,7 +14,7 @@ import numpy as np
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
 from aims_pax.models import memory_budget
-from aims_pax.models.mace.gradients import CURE, reach
+from aims_pax.models.batch_splitting import CURE, reach
 from aims_pax.models.memory_budget import GB, Need
 from aims_pax.models.neighbour_list import neighbours, sane
 

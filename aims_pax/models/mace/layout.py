@@ -102,3 +102,20 @@ def pad(vectors: torch.Tensor, layout: Layout, r_max: float) -> torch.Tensor:
     padded = vectors.new_zeros((len(layout.sender), 3))
     padded[:, 0] = 2 * r_max
     return padded.index_copy_(0, layout.slot, vectors)
+
+
+Tensors = list[torch.Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A batch as it is traced. A atoms, E edges.
+
+    vectors: (n_z, K, 3) Å for each element, dummies beyond the cutoff. senders: (n_z, K), places of atoms.
+    rank: (A,) the place of each atom. slot: (E,) the place of each edge.
+    """
+
+    vectors: Tensors
+    senders: Tensors
+    rank: torch.Tensor
+    slot: torch.Tensor

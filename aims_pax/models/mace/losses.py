@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from aims_pax.models.mace.build import DTYPES
 from aims_pax.models.mace.compile_cache import evaluate_trained
-from aims_pax.models.mace.fast_forward import EdgeBatch, evaluate, fast, only_energies
-from aims_pax.models.mace.graphs import Batch, model_input
-from aims_pax.models.mace.mace_import import MaceModel, default_dtype, modules
+from aims_pax.models.mace.fast_forward import evaluate, fast, only_energies
+from aims_pax.models.mace.graphs import Batch, EdgeBatch, model_input
+from aims_pax.models.mace.mace_import import MaceModel, default_dtype, interaction_energy, modules
 
 if TYPE_CHECKING:
     from aims_pax.settings.mace import MaceSettings
@@ -110,13 +110,6 @@ def predict_by_modules(model: MaceModel, batch: Batch, *, training: bool, stress
     if stress:
         tensor = out["stress"] * (batch.has_stress / batch.volume)[:, None, None]
     return Prediction(interaction_energy(out), out["forces"], tensor)
-
-
-def interaction_energy(out: dict[str, Any]) -> torch.Tensor:
-    """(F,) eV above the atomic energies; plain MACE models list it as their first contribution."""
-    if "interaction_energy" in out:
-        return out["interaction_energy"]  # type: ignore[no-any-return]
-    return out["contributions"][:, 1:].sum(-1)  # type: ignore[no-any-return]
 
 
 class _Reference:

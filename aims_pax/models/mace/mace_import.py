@@ -11,16 +11,21 @@ run that was stopped and one that was not would differ in the last bit. Measured
 
 from __future__ import annotations
 
-import io
 import logging
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    pass
+
+import io
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO, TypeAlias
-
-import torch
+from typing import TextIO, TypeAlias
 
 log = logging.getLogger(__name__)
 
@@ -140,3 +145,10 @@ def foundation_models() -> Any:
 
 
 __all__ = ["MaceModel", "default_dtype", "foundation_models", "modules", "o3", "quiet"]
+
+
+def interaction_energy(out: dict[str, Any]) -> torch.Tensor:
+    """(F,) eV above the atomic energies; plain MACE models list it as their first contribution."""
+    if "interaction_energy" in out:
+        return out["interaction_energy"]  # type: ignore[no-any-return]
+    return out["contributions"][:, 1:].sum(-1)  # type: ignore[no-any-return]

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Array
 from aims_pax.models.mace.build import atomic_energies, share_energies
-from aims_pax.models.mace.inference import EdgeGraph, Evaluator, TorchEvaluator, cut, torch_evaluator
+from aims_pax.models.mace.graphs import EdgeGraph
+from aims_pax.models.mace.inference import Evaluator, TorchEvaluator, cut, torch_evaluator
 from aims_pax.models.mace.mace_import import MaceModel, quiet
 from aims_pax.models.mace.native_export import Topology
 from aims_pax.models.mace.native_support import unfit

@@ -59,7 +59,7 @@ def as_used(path: Path, dtype: str, frames: Sequence[Frame]) -> list[Label]:
 
 def checked(path: Path, frames: Sequence[Frame], ours: Sequence[Label]) -> Precision:
     """Load a delivered file as a user does and compare with what we say of the same structures."""
-    from aims_pax.models.mace.export import load
+    from aims_pax.models.mace.build import load
 
     model, _ = load(path)
     dtype = dtype_of(model)

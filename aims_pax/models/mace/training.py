@@ -22,9 +22,8 @@ from aims_pax import seeds
 from aims_pax.errors import Abandoned
 from aims_pax.models.mace import compile_cache
 from aims_pax.models.mace.energy_offsets import SAMPLE, refit
-from aims_pax.models.mace.fast_forward import EdgeBatch
 from aims_pax.models.mace.gradients import backward, predicted
-from aims_pax.models.mace.graphs import Graph, collate
+from aims_pax.models.mace.graphs import EdgeBatch, Graph, collate
 from aims_pax.models.mace.losses import Loss, edge_batch
 from aims_pax.models.mace.member import Member, Validation
 from aims_pax.models.mace.optimiser import Arrays

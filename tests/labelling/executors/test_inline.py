@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from aims_pax.errors import NotConverged, SettingsError
-from aims_pax.labelling.executors.inline import KINDS, InlineExecutor, make_executor
+from aims_pax.labelling.executors.inline import InlineExecutor
+from aims_pax.labelling.factory import KINDS, make_executor
 from aims_pax.processes import cores
 
 

@@ -9,8 +9,9 @@ import pytest
 from parsl.jobs.states import JobState, JobStatus
 
 from aims_pax.errors import SetupError
-from aims_pax.labelling.executors.inline import WorkerDied, make_executor
+from aims_pax.labelling.executors.base import WorkerDied
 from aims_pax.labelling.executors.parsl_blocks import BlockErrors
+from aims_pax.labelling.factory import make_executor
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from aims_pax.errors import (
 )
 from aims_pax.frames import Frame
 from aims_pax.labelling import calculation_folders, process_sessions
-from aims_pax.labelling.executors.inline import WorkerDied
+from aims_pax.labelling.executors.base import WorkerDied
 from aims_pax.labelling.references import aims_input, fhi_aims
 from aims_pax.labelling.references.fhi_aims import AimsReference, control_for, geometry_text
 from aims_pax.potential import calculate
@@ -564,7 +564,7 @@ def test_forces_on_fixed_atoms_are_raw_and_labels_of_constrained_inputs_are_comp
     """Versions that wrote constrain_relaxation stored the zeros that FHI-aims prints then."""
     from aims_pax.frames import Label
     from aims_pax.labelling import Labeller
-    from aims_pax.labelling.executors.inline import make_executor
+    from aims_pax.labelling.factory import make_executor
 
     frame = replace(worlds.rattled(worlds.water(), 1)[0], fixed=np.array([True, False, False]))
     executor = make_executor("inline", 1, tmp_path / "parsl", tmp_path)

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from aims_pax.errors import SettingsError
+from aims_pax.models.batch_splitting import Room, out_of_memory, reach, room
 from aims_pax.models.mace import energy_offsets, gradients, losses
 from aims_pax.models.mace.build import build_model
-from aims_pax.models.mace.gradients import Room, backward, out_of_memory, predicted, reach, room
+from aims_pax.models.mace.gradients import backward, predicted
 from aims_pax.models.mace.graphs import Graphs, collate
 from aims_pax.models.mace.inference import Committee
 from aims_pax.models.mace.losses import Loss, predict

@@ -9,10 +9,11 @@ from mace.calculators import MACECalculator
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
+from aims_pax.models.batch_splitting import Room
 from aims_pax.models.mace import native
 from aims_pax.models.mace.build import build_model
-from aims_pax.models.mace.gradients import Room
-from aims_pax.models.mace.inference import Committee, EdgeGraph
+from aims_pax.models.mace.graphs import EdgeGraph
+from aims_pax.models.mace.inference import Committee
 from aims_pax.models.mace.native import Backend, NativeEvaluator, NativeMember, excerpt
 from aims_pax.models.mace.native_support import unfit
 from aims_pax.potential import calculate

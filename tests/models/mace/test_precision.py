@@ -14,7 +14,7 @@ from aims_pax.commands.export import export
 from aims_pax.commands.test_models import _precision as note
 from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.models.mace import precision
-from aims_pax.models.mace.export import load
+from aims_pax.models.mace.build import load
 from aims_pax.models.mace.precision import as_used, checked, coarse, dtype_of, relative_difference, resolution
 from aims_pax.models.mace.statistics import Statistics
 from aims_pax.report.model_card import _precision as row

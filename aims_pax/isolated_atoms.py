@@ -1,0 +1,41 @@
+"""Isolated atoms in their ground states: the structures whose energies are the zero of energy of a force field."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aims_pax.errors import SettingsError
+from aims_pax.frames import Frame
+
+# Unpaired electrons where ASE's table has the wrong parity or no value. Np, Es, Lr: ground terms of the NIST Atomic
+# Spectra Database (6L, 4I, 2P). Ce: 3H of 4f 5d 6s2 by Hund's rule; the observed 1G is no single determinant.
+UNPAIRED = {58: 2, 93: 5, 99: 3, 103: 1}
+
+
+def isolated(number: int) -> Frame:
+    """One atom without a cell, in its ground state's multiplicity 2S+1, with as many μB as unpaired electrons.
+
+    Raises SettingsError for an element whose ground state is not known.
+    """
+    unpaired = unpaired_electrons(number)
+    moments = np.array([float(unpaired)])
+    return Frame(np.array([number]), np.zeros((1, 3)), spin=unpaired + 1, moments=moments)
+
+
+def unpaired_electrons(number: int) -> int:
+    """2S of the ground state of the neutral atom: ASE's table of ground-state moments, mended where it is wrong.
+
+    >>> [unpaired_electrons(z) for z in (1, 2, 6, 7, 24)]
+    [1, 0, 2, 3, 6]
+    """
+    from ase.data import chemical_symbols
+    from ase.data import ground_state_magnetic_moments as known
+
+    if number in UNPAIRED:
+        return UNPAIRED[number]
+    if not 0 < number < len(known) or not np.isfinite(known[number]):
+        raise SettingsError(
+            f"the ground state of an isolated {chemical_symbols[number]} atom is not known; write its energy into "
+            "ARCHITECTURE.atomic_energies of mace.yaml"
+        )
+    return int(known[number])

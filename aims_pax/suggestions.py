@@ -1,0 +1,24 @@
+"""What a person probably meant: the nearest known word, the nearest file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that was probably meant, whatever its case; None when nothing is near."""
+    by_case = {k.lower(): k for k in known}
+    found = difflib.get_close_matches(str(word).lower(), by_case, n=1, cutoff=0.6)
+    return by_case[found[0]] if found else None
+
+
+def no_such(path: Path, what: str = "file") -> str:
+    """`no such file; nearest: aimsPAX.yaml`: of the names in the folder in which the path would be."""
+    try:
+        there = [p.name for p in path.parent.iterdir() if p.is_dir() == (what == "folder")]
+    except OSError:
+        return f"no such {what}"
+    near = nearest(path.name, [name for name in there if not name.startswith(".")])
+    return f"no such {what}" + (f"; nearest: {path.with_name(near)}" if near else "")
