@@ -4,7 +4,7 @@ ASE's reader makes numbers and truth values of whatever looks like one: a system
 False, 1e3 becomes 1000.0, and a frame id 516429114334e3585263 becomes infinity. `parse` is ASE's parser without
 that loss; give it to ASE's reader as `properties_parser`.
 
->>> found = parse('system=001 name=F frame_id=516429114334e3585263 step=7 T=300.0 label=1e3')
+>>> found = parse_comment_line('system=001 name=F frame_id=516429114334e3585263 step=7 T=300.0 label=1e3')
 >>> found["system"], found["name"], found["frame_id"], int(found["step"]), float(found["T"]), found["label"]
 ('001', 'F', '516429114334e3585263', 7, 300.0, '1e3')
 """
@@ -53,7 +53,7 @@ _whole = re.compile(r"[+-]?(0|[1-9]\d*)")
 _decimal = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?")
 
 
-def parse(text: str) -> dict[str, Any]:
+def parse_comment_line(text: str) -> dict[str, Any]:
     """Entries of a comment line by name, as ASE reads them; what is a name, or no usual number, stays text.
 
     Raises SettingsError for an entry of the structure itself that is there twice with different values.

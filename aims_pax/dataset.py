@@ -18,18 +18,25 @@ from aims_pax.frames import ENERGY, FORCES, STRESS, LabelledFrame
 from aims_pax.labelled_data import (
     VIRIALS,
     LabelKeys,
-    damage,
+    find_damage,
     nth,
     read_labelled,
+    reader_error,
     to_extxyz,
     torn_tail,
-    unreadable,
     whole_structures,
 )
 from aims_pax.record.files import append_text, cut_torn_tail, sync, write_text
 
 __all__ = [
-    "Dataset", "Entry", "damage", "only_known", "read_extxyz", "to_extxyz", "unreadable", "whole_structures",
+    "Dataset",
+    "Entry",
+    "find_damage",
+    "only_known",
+    "read_extxyz",
+    "reader_error",
+    "to_extxyz",
+    "whole_structures",
     "write_extxyz",
 ]  # fmt: skip
 

@@ -15,9 +15,10 @@
         ├── NotFinite        NaN or infinity in a label
         ├── Mismatch         the output is of another calculation than the one asked for
         ├── Unsupported      its charge or spin, which this reference cannot be given
-        └── Insane           overlapping atoms, absurd forces or energies
+        └── Unphysical       overlapping atoms, absurd forces or energies
 
-Only `LabelError` becomes an event; everything else ends the run with one line for the user. `Stopped` is no error.
+Only `LabelError` becomes an event; everything else ends the run with one line for the user. `RunInterrupted` is no
+error.
 """
 
 from __future__ import annotations
@@ -101,12 +102,12 @@ class Unsupported(LabelError):
     """The reference cannot be given the charge or the spin of this frame."""
 
 
-@in_files("Insane")
-class Insane(LabelError):
+@in_files("Unphysical")
+class Unphysical(LabelError):
     """Atoms overlap, or energy or forces are beyond anything physical."""
 
 
-_FORMER_NAMES: dict[str, str] = {}  # of failures in files of earlier versions → name today
+_FORMER_NAMES = {"Insane": "Unphysical"}  # of failures in files of earlier versions → name today
 
 
 def failure_name(error: LabelError | type[LabelError]) -> str:
@@ -127,7 +128,7 @@ class Abandoned(Exception):
     """A device turn was given up at the next batch or MD step because the run is stopping: nothing happened."""
 
 
-class Stopped(BaseException):
+class RunInterrupted(BaseException):
     """The run was asked to stop; everything is saved. `code` is the exit code.
 
     No Exception, as KeyboardInterrupt is none: what guards against errors of somebody's calculator is not to take it

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from aims_pax.errors import Insane, NotFinite, WrongShape
+from aims_pax.errors import NotFinite, Unphysical, WrongShape
 from aims_pax.frames import Frame, Label
 
 LARGEST_FORCE = 1e3  # eV/Å; H2 squeezed to a quarter of its bond length is at about 400
@@ -18,7 +18,7 @@ ENERGY_OFFSET = 1e3  # eV an atom on top of the largest electronic energy an ato
 
 
 def check_label(frame: Frame, label: Label) -> None:
-    """Raise WrongShape, NotFinite or Insane, with the reason, for a label that must not enter a dataset."""
+    """Raise WrongShape, NotFinite or Unphysical, with the reason, for a label that must not enter a dataset."""
     n = len(frame)
     if label.forces.shape != (n, 3):
         raise WrongShape(f"forces have shape {label.forces.shape}, expected ({n}, 3)")
@@ -33,11 +33,11 @@ def _plausible(frame: Frame, label: Label) -> None:
     force = np.linalg.norm(label.forces, axis=1)
     if len(force) and force.max() > LARGEST_FORCE:
         atom = int(force.argmax())
-        raise Insane(f"force {force[atom]:.3g} eV/Å on atom {atom}; limit {LARGEST_FORCE:g} eV/Å")
+        raise Unphysical(f"force {force[atom]:.3g} eV/Å on atom {atom}; limit {LARGEST_FORCE:g} eV/Å")
     # Thomas–Fermi: a neutral atom has E = −20.9 eV · Z^(7/3), within 20 % of every all-electron result
     deepest = float(np.sum(2 * 20.9 * frame.numbers ** (7 / 3) + ENERGY_OFFSET))
     highest = ENERGY_OFFSET * len(frame)
     if not -deepest <= label.energy <= highest:
-        raise Insane(f"energy {label.energy:.6g} eV is outside [{-deepest:.3g}, {highest:.3g}] eV")
+        raise Unphysical(f"energy {label.energy:.6g} eV is outside [{-deepest:.3g}, {highest:.3g}] eV")
     if label.stress is not None and abs(label.stress).max() > LARGEST_STRESS:
-        raise Insane(f"stress {abs(label.stress).max():.3g} eV/Å³; limit {LARGEST_STRESS:g} eV/Å³")
+        raise Unphysical(f"stress {abs(label.stress).max():.3g} eV/Å³; limit {LARGEST_STRESS:g} eV/Å³")

@@ -79,7 +79,7 @@ def read_labelled(path: Path, keys: LabelKeys = OURS, limits: bool = True) -> It
             if limits:
                 _believable(labelled)
         except SettingsError as error:
-            where = damage(path) or f"{nth(number)}: {error}"  # lines that do not belong explain more
+            where = find_damage(path) or f"{nth(number)}: {error}"  # lines that do not belong explain more
             raise SettingsError(f"{path}, {where}") from error
         yield labelled
 
@@ -97,7 +97,10 @@ def read_structures(path: Path) -> Iterator[tuple[int, Atoms]]:
             for number, block in enumerate(_blocks(file), 1):
                 _no_key_twice(block.split("\n", 2)[1])
                 atoms: Any = ase.io.read(
-                    io.StringIO(block), format="extxyz", index=0, properties_parser=comment_line.parse
+                    io.StringIO(block),
+                    format="extxyz",
+                    index=0,
+                    properties_parser=comment_line.parse_comment_line,
                 )
                 yield number, atoms
     except _Fault as error:
@@ -111,10 +114,10 @@ def read_structures(path: Path) -> Iterator[tuple[int, Atoms]]:
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror or error}") from error
     except Exception as error:  # ASE's reader raises whatever it trips over
-        raise SettingsError(f"{path}, {nth(number)}: {unreadable(error)}") from error
+        raise SettingsError(f"{path}, {nth(number)}: {reader_error(error)}") from error
 
 
-def damage(path: Path) -> str | None:
+def find_damage(path: Path) -> str | None:
     """Where the lines of a file stop being extended XYZ and how, or None; the numbers in them are not read."""
     number = 0
     try:
@@ -253,7 +256,7 @@ def frame_of(atoms: Atoms) -> Frame:
     try:
         frame = Frame.from_atoms(atoms)
     except (ValueError, TypeError, OverflowError, KeyError) as error:  # spin=two, charge=T
-        raise SettingsError(unreadable(error)) from error
+        raise SettingsError(reader_error(error)) from error
     written = atoms.info.get("frame_id")
     if isinstance(written, str) and written != frame.id:  # a number: ASE read an id that looks like one
         raise SettingsError(
@@ -417,7 +420,7 @@ def nth(number: int) -> str:
     return f"structure {number} (counted from 1)"
 
 
-def unreadable(error: Exception) -> str:
+def reader_error(error: Exception) -> str:
     """What an exception of ASE's readers says of a structure. Of a symbol they do not know they say KeyError."""
     if isinstance(error, KeyError) and len(str(error.args[0])) < 4:
         return f"{error} is no element"

@@ -43,7 +43,7 @@ class Bound(Protocol):
     """A potential bound to F structures with A atoms together; only positions and cells move.
 
     A binding with an attribute `drives = True` can leave each structure to one of its members, for the price
-    of one: called with `drivers=(m₀, …, m_F−1)` it answers as M = 1, structure f by member m_f.
+    of one: called with `driving_members=(m₀, …, m_F−1)` it answers as M = 1, structure f by member m_f.
     """
 
     members: int
@@ -158,10 +158,12 @@ def calculate(frame: Frame, calculator: Calculator, stress: bool = True) -> Labe
     results = calculator.results
     energy = results["free_energy"] if "free_energy" in results else results["energy"]
     tensor = results.get("stress") if with_stress else None
-    return Label(float(energy), np.array(results["forces"], float), None if tensor is None else full(tensor))
+    return Label(
+        float(energy), np.array(results["forces"], float), None if tensor is None else full_stress(tensor)
+    )
 
 
-def full(stress: Any) -> Array:
+def full_stress(stress: Any) -> Array:
     """(3, 3) from ASE's Voigt order xx, yy, zz, yz, xz, xy; a (3, 3) stays itself."""
     from ase.stress import voigt_6_to_full_3x3_stress
 

@@ -14,8 +14,8 @@ from aims_pax import structure_files
 from aims_pax.charge_and_spin import check_electrons
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Array, Frame
-from aims_pax.structure_files import numbered, split_index, unreadable
-from aims_pax.structure_files.geometry_in import decoded, parse
+from aims_pax.structure_files import numbered, split_index, unreadable_image
+from aims_pax.structure_files.geometry_in import decoded, parse_geometry_in
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _read(path: Path, otherwise: str | None = None) -> list[System]:
                 raise SettingsError(f"{path}: a geometry.in holds one structure; write it without @{index}")
             found = [_from_aims(file, stem)]
         else:
-            images = structure_files.read(file, index)
+            images = structure_files.read_images(file, index)
             found = []
             for k, image in images:
                 with numbered(k, len(images) > 1):
@@ -127,7 +127,7 @@ def _from_aims(file: Path, stem: str) -> System:
     from ase.io.formats import open_with_compression
 
     with open_with_compression(str(file), "rb") as opened:
-        geometry = parse(decoded(opened.read()), str(file))
+        geometry = parse_geometry_in(decoded(opened.read()), str(file))
     _check(geometry.frame)
     note = f"{file.name}: its velocities are not used: trajectories begin with velocities of MD.temperature"
     return System(stem, geometry.frame, geometry.fixed_cell, (note,) * geometry.velocities)
@@ -137,7 +137,7 @@ def _reason(path: Path, file: Path, error: Exception) -> str:
     """One line that begins with the file."""
     if isinstance(error, SettingsError) and str(error).startswith(f"{file}:"):
         return str(error)
-    return f"{path}: {unreadable(error)}"
+    return f"{path}: {unreadable_image(error)}"
 
 
 def _check(frame: Frame) -> None:

@@ -40,7 +40,7 @@ class CompanionLost(AimsPaxError):
         self.how, self.killed = how, killed
 
 
-class Patience:
+class FailureCounter:
     """Counts processes that were lost one after another. remedy: what a user can do, for the message."""
 
     def __init__(self, remedy: str) -> None:
@@ -61,7 +61,7 @@ class Patience:
             ) from error
 
 
-class Companion:
+class WorkerProcess:
     """The driver's end of one process.
 
     maker: `module:name` of what is called once there and returns `answer(question, stop)`; whatever that raises

@@ -326,7 +326,7 @@ def mace(trees: int, n: int, rounds: int, sigma: tuple[float, float]) -> list[st
         path = Path(folder) / "tiny.model"
         trained(path)
         calculator = MACECalculator(model_paths=str(path), device="cpu", default_dtype="float32")
-        potential = foundation.load(str(path))
+        potential = foundation.load_foundation_model(str(path))
         starts = shaken(molecule("CH3CH2OH"), trees)
         warm = starts[0].copy()
         calculator.calculate(warm, ["energy", "forces"], [])

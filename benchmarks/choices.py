@@ -97,7 +97,7 @@ def run_here(choice: str) -> None:
     from aims_pax.stages import active_learning
 
     spent = {"exploration": 0.0, "moving": 0.0, "steps": 0}
-    whole, advance = active_learning.run, propagate.advance
+    whole, advance = active_learning.run_active_learning_stage, propagate.advance
 
     def timed_run(*args, **kwargs):  # type: ignore[no-untyped-def]
         begin = time.process_time()
@@ -116,7 +116,7 @@ def run_here(choice: str) -> None:
     def states_of(moved):  # type: ignore[no-untyped-def]
         return [getattr(m, "state", m) for m in moved]
 
-    active_learning.run = timed_run
+    active_learning.run_active_learning_stage = timed_run
     for module in list(sys.modules.values()):
         if getattr(module, "advance", None) is advance and module.__name__.startswith("aims_pax."):
             module.advance = timed_advance

@@ -29,7 +29,7 @@ from rich.console import Console
 from aims_pax.commands.run import _opened
 from aims_pax.core import active_learning as stage
 from aims_pax.core.rules import ExploreRules
-from aims_pax.core.work import Add, Train
+from aims_pax.core.work import AddToDataset, RunTraining
 from aims_pax.dataset import write_extxyz
 from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.settings import read_settings
@@ -102,8 +102,8 @@ def main() -> None:
                 began = time.perf_counter()
                 world.made(new.frame, **new.origin)
                 world.labels[new.id] = new.label
-                world.apply(Add(new.id, "train"))
-                world.train(Train(repetition + 1, 1), lambda: False)
+                world.apply(AddToDataset(new.id, "train"))
+                world.train(RunTraining(repetition + 1, 1), lambda: False)
                 world.run.ensemble.potential()
                 world.commit(state)
                 if repetition >= 0:

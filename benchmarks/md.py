@@ -35,7 +35,7 @@ from aims_pax.md.state import MDState
 from aims_pax.models.mace import Ensemble
 from aims_pax.models.mace.native import absent
 from aims_pax.models.mace.statistics import Statistics
-from aims_pax.parallel.dynamics import Movers
+from aims_pax.parallel.dynamics import MDPool
 from aims_pax.settings.mace import (
     ArchitectureSettings,
     GeneralSettings,
@@ -107,7 +107,7 @@ def ours(built: Ensemble, states: list[MDState], steps: int, member: bool) -> Ca
     return run
 
 
-def shared_out(pool: Movers, states: list[MDState], steps: int) -> Callable[[], float]:
+def shared_out(pool: MDPool, states: list[MDState], steps: int) -> Callable[[], float]:
     """Seconds per trajectory and step of wall time, with the trajectories in several processes."""
     md = [LANGEVIN] * len(states)
 
@@ -202,7 +202,7 @@ def main() -> None:
         "64-atom cell × 2": (cell(), 2),
     }
     best = list(back_ends)[-1]
-    pool = Movers(back_ends[best], PROCESSES)
+    pool = MDPool(back_ends[best], PROCESSES)
     for name, (frame, n) in systems.items():
         states = started(frame, n)
         runs = {"ASE + MACE": peer(back_ends["torch"], states[0], options.steps)}

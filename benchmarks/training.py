@@ -30,12 +30,12 @@ from ase.build import molecule
 from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.models.mace import compile_cache, gradients
 from aims_pax.models.mace.build import build_model
-from aims_pax.models.mace.fast_forward import fast
-from aims_pax.models.mace.graphs import Graph, Graphs
+from aims_pax.models.mace.fast_forward import fast_mace
+from aims_pax.models.mace.graphs import GraphCache, LabelledGraph
 from aims_pax.models.mace.losses import Loss, predict_by_modules
 from aims_pax.models.mace.member import Member
 from aims_pax.models.mace.statistics import measure
-from aims_pax.models.mace.training import Plan, visit
+from aims_pax.models.mace.training import TrainingPlan, training_round
 from aims_pax.models.mace.training_workers import TrainingPool
 from aims_pax.settings.mace import (
     ArchitectureSettings,
@@ -71,7 +71,7 @@ def frames(name: str) -> list[LabelledFrame]:
     return out
 
 
-def members(n: int, graphs: list[Graph]) -> list[Member]:
+def members(n: int, graphs: list[LabelledGraph]) -> list[Member]:
     made = []
     for seed in range(n):
         member = Member(f"member_{seed}", seed, build_model(SETTINGS, ELEMENTS, seed), SETTINGS)
@@ -81,29 +81,29 @@ def members(n: int, graphs: list[Graph]) -> list[Member]:
     return made
 
 
-def in_turn(team: list[Member], graphs: list[Graph], loss: Loss, plan: Plan) -> None:
+def in_turn(team: list[Member], graphs: list[LabelledGraph], loss: Loss, plan: TrainingPlan) -> None:
     for member in team:
-        visit(member, graphs, [], plan, loss)
+        training_round(member, graphs, [], plan, loss)
 
 
-def by_modules(team: list[Member], graphs: list[Graph], loss: Loss, plan: Plan) -> None:
+def by_modules(team: list[Member], graphs: list[LabelledGraph], loss: Loss, plan: TrainingPlan) -> None:
     with patch.object(gradients, "predict", predict_by_modules):
         in_turn(team, graphs, loss, plan)
 
 
-def beside(pool: TrainingPool, team: list[Member], data: list[LabelledFrame], plan: Plan) -> None:
+def beside(pool: TrainingPool, team: list[Member], data: list[LabelledFrame], plan: TrainingPlan) -> None:
     futures = pool.train({member: (data, []) for member in team}, plan)
     for member, future in zip(team, futures, strict=True):
         member.load(future.result().state)
 
 
 def compile_first(
-    pool: TrainingPool, team: list[Member], data: list[LabelledFrame], graphs: list[Graph]
+    pool: TrainingPool, team: list[Member], data: list[LabelledFrame], graphs: list[LabelledGraph]
 ) -> None:
     """In this process, then in those of the pool, which find it in the cache; says how long either takes."""
-    known = compile_cache.is_ready(compile_cache.signature(fast(team[0].model)))
-    plan = Plan(0, ("compile",), compiled="wait")
-    here = seconds(visit, team[0], graphs, [], plan, Loss(SETTINGS))
+    known = compile_cache.is_ready(compile_cache.signature(fast_mace(team[0].model)))
+    plan = TrainingPlan(0, ("compile",), compiled="wait")
+    here = seconds(training_round, team[0], graphs, [], plan, Loss(SETTINGS))
     for _, text in compile_cache.taken_notes():
         print(text)
     there = seconds(beside, pool, team, data, plan)
@@ -127,20 +127,22 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="compiled training too")
     options = parser.parse_args()
     loss = Loss(SETTINGS)
-    ways: tuple[compile_cache.How, ...] = ("never", "wait") if options.compile else ("never",)
+    ways: tuple[compile_cache.CompileMode, ...] = ("never", "wait") if options.compile else ("never",)
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; samples per second")
     with TrainingPool(options.workers) as pool:
         for name in ("ethanol", "21 atoms"):
             data = frames(name)
-            graphs = Graphs(ELEMENTS, SETTINGS.architecture.r_max, torch.float32).of(data)
+            graphs = GraphCache(ELEMENTS, SETTINGS.architecture.r_max, torch.float32).of(data)
             team = members(options.members, graphs)
             if options.compile and name == "ethanol":  # the same graph serves the other one
                 compile_first(pool, team, data, graphs)
             times: dict[tuple[str, str], list[float]] = {}
             for k in range(options.repeat + 1):
-                told = {("never", "modules"): seconds(by_modules, team, graphs, loss, Plan(1, (name, k)))}
+                told = {
+                    ("never", "modules"): seconds(by_modules, team, graphs, loss, TrainingPlan(1, (name, k)))
+                }
                 for way in ways:
-                    plan = Plan(1, (name, k), compiled=way)
+                    plan = TrainingPlan(1, (name, k), compiled=way)
                     told[way, "one"] = seconds(in_turn, team, graphs, loss, plan)
                     told[way, "pool"] = seconds(beside, pool, team, data, plan)
                 if k:  # the first round starts processes and builds caches

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from aims_pax.report.load_run import gather
-from aims_pax.report.run_verdict import verdict
+from aims_pax.report.load_run import load_run
+from aims_pax.report.run_verdict import run_verdict
 from aims_pax.report.tolerant_readers import snapshot
 from tests.projects import command, write_project
 
@@ -37,12 +37,12 @@ def said(done):
 
 def test_raise_max_convergence_epochs_and_run_the_same_command(finished, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "run")
-    assert "raise ACTIVE_LEARNING.max_convergence_epochs" in verdict(gather(folder)).text
+    assert "raise ACTIVE_LEARNING.max_convergence_epochs" in run_verdict(load_run(folder)).text
     write_project(folder, {"ACTIVE_LEARNING": {**BASE["ACTIVE_LEARNING"], "max_convergence_epochs": 5}})
     done = command(folder=folder)
     assert done.returncode == 0, done.stderr
     assert [p["epochs"] for p in snapshot(folder / "restart/converge")[0]["members"]] == [5]
-    assert "best epoch" in verdict(gather(folder)).text
+    assert "best epoch" in run_verdict(load_run(folder)).text
 
 
 def test_raise_the_limit_of_dynamics_and_run_the_same_command(finished, tmp_path):
@@ -50,10 +50,10 @@ def test_raise_the_limit_of_dynamics_and_run_the_same_command(finished, tmp_path
     goal = {**BASE["ACTIVE_LEARNING"], "desired_acc": 1e-5}
     write_project(folder, {"ACTIVE_LEARNING": goal})
     assert command(folder=folder).returncode == 0
-    assert "raise ACTIVE_LEARNING.max_MD_steps" in verdict(gather(folder)).text
+    assert "raise ACTIVE_LEARNING.max_MD_steps" in run_verdict(load_run(folder)).text
     write_project(folder, {"ACTIVE_LEARNING": {**goal, "max_MD_steps": 45}})
     assert command(folder=folder).returncode == 0
-    assert [t.step for t in gather(folder).trajectories] == [45] * 3
+    assert [t.step for t in load_run(folder).trajectories] == [45] * 3
 
 
 def test_remove_settings_json_to_continue_with_the_present_settings(finished, tmp_path):
@@ -99,7 +99,7 @@ def test_the_way_out_of_a_refused_change_names_a_file_that_is_there(finished, tm
     )  # fmt: skip
     done = command(folder=new, name="aims-PAX-al")
     assert done.returncode == 0, done.stderr
-    run = gather(new)
-    assert len(run.given) == len(gather(folder).structures)
+    run = load_run(new)
+    assert len(run.given) == len(load_run(folder).structures)
     (card,) = (new / "results").glob("*.md") if (new / "report.html").exists() else (None,)
     assert card is None

@@ -27,7 +27,7 @@ LAYERS = (  # a file may import rooms of lower layers and its own room, nothing 
     {"frames", "worker_process"},
     {"atoms_info", "comment_line", "processes"},
     {"errors", "suggestions"},
-    {"seeds", "wire_names", "__init__"},
+    {"seeds", "wire_names", "fortran", "__init__"},
 )
 LAYER = {name: n for n, names in enumerate(LAYERS) for name in names}
 ANYBODYS = "aims_pax.record.files"  # the one atomic write; it imports nothing but the errors

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from aims_pax.dataset import Dataset
-from aims_pax.report.load_run import gather
+from aims_pax.report.load_run import load_run
 from aims_pax.report.tolerant_readers import snapshot
 from tests.projects import command, write_project
 from tests.worlds import water
@@ -49,7 +49,7 @@ def test_a_stage_whose_snapshots_were_moved_away_begins_again_and_the_run_ends(f
     assert state["n_train"] == max(len(data.train(m)) for m in members), (
         "the state counts what the dataset holds"
     )
-    run = gather(folder)
+    run = load_run(folder)
     assert run.state == "finished"
     assert run.member_train == state["n_train"]
     assert not {f.id for f in data.union("train")} & {f.id for f in data.union("valid")}
@@ -100,7 +100,7 @@ def test_without_restarts_a_run_ends_and_can_be_repeated(tmp_path):
         done = command(folder=folder, timeout=120)
         assert done.returncode == 0, done.stderr
         assert not list((folder / "restart").rglob("state-*.npy"))
-        data, run = Dataset(folder / "data"), gather(folder)
+        data, run = Dataset(folder / "data"), load_run(folder)
         assert run.state == "finished"
         assert all(s.stopped for s in run.stages)
         assert [t.system for t in run.trajectories] == ["water"] * 3

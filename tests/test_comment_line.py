@@ -2,7 +2,7 @@
 
 import pytest
 
-from aims_pax.comment_line import parse
+from aims_pax.comment_line import parse_comment_line
 
 
 @pytest.mark.parametrize(
@@ -14,12 +14,14 @@ from aims_pax.comment_line import parse
     ],
 )  # fmt: skip
 def test_a_name_is_text_whatever_it_looks_like(text, expected):
-    assert parse(text)["system"] == expected
-    assert isinstance(parse(text)["system"], str)
+    assert parse_comment_line(text)["system"] == expected
+    assert isinstance(parse_comment_line(text)["system"], str)
 
 
 def test_numbers_and_truth_values_stay_what_they_are():
-    found = parse('step=-7 T=300.00 x=1e-05 y=2.5e3 b=F energy=1E3 charge=+1 v="1 2 3" nothing=nan')
+    found = parse_comment_line(
+        'step=-7 T=300.00 x=1e-05 y=2.5e3 b=F energy=1E3 charge=+1 v="1 2 3" nothing=nan'
+    )
     assert (found["step"], found["T"], found["x"], found["y"], found["charge"]) == (
         -7,
         300.0,

@@ -7,7 +7,7 @@ import pytest
 
 from aims_pax.dataset import (
     Dataset,
-    damage,
+    find_damage,
     only_known,
     read_extxyz,
     to_extxyz,
@@ -214,7 +214,7 @@ def test_files_in_order_show_no_damage(tmp_path):
     path.write_text(
         to_extxyz([made(1), made(2)]) + "1\n\nH 0 0 0\nVEC1 1 0 0\nVEC2 0 1 0\nVEC3 0 0 1\n1\n\nH 0 0 0"
     )
-    assert damage(path) is None
+    assert find_damage(path) is None
 
 
 def test_an_element_the_model_does_not_know_is_named_with_file_and_structure(tmp_path):

@@ -12,7 +12,7 @@ from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.labelled_data import LabelKeys, labelled_frame
 from aims_pax.md.state import MDState
-from aims_pax.record.arrays import pack, unpack
+from aims_pax.record.arrays import pack_arrays, unpack_arrays
 
 WATER = Frame([8, 1, 1], [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
 
@@ -204,8 +204,8 @@ def test_masses_zero_moments_and_statements_are_part_of_a_frame_and_survive_ever
     path = tmp_path / "x.xyz"
     path.write_text(to_extxyz([LabelledFrame(heavy, Label(-1.0, np.zeros((3, 3))), {"system": "D2O"})]))
     (after,) = read_extxyz(path)
-    arrays, _ = unpack(
-        pack(
+    arrays, _ = unpack_arrays(
+        pack_arrays(
             {**heavy.arrays(), **{f"md/{k}": a for k, a in MDState.start(heavy, 300, 1).arrays().items()}}, {}
         )
     )

@@ -16,7 +16,7 @@ from aims_pax.errors import AimsPaxError, LabelError, SettingsError
 from aims_pax.frames import Label, LabelledFrame
 from aims_pax.labelling.references.fhi_aims import read_label
 from aims_pax.labelling.store import LabelStore
-from aims_pax.record.arrays import Torn, pack, unpack
+from aims_pax.record.arrays import Torn, pack_arrays, unpack_arrays
 from aims_pax.settings import read_settings
 from aims_pax.settings.control_in import read_control
 from aims_pax.systems import read_systems
@@ -269,7 +269,7 @@ def rewritten(labelled, folder):
 def test_structures_to_label_again(tmp_path):
     from types import SimpleNamespace
 
-    from aims_pax.commands.recalc import read_structures
+    from aims_pax.commands.recalc import read_listed_structures
 
     path = tmp_path / "x.xyz"
     misc = SimpleNamespace(
@@ -278,7 +278,7 @@ def test_structures_to_label_again(tmp_path):
 
     def read(content):
         path.write_bytes(content)
-        read_structures(path, misc)
+        read_listed_structures(path, misc)
 
     storm(periodic_with_virials(), 1000, read, AimsPaxError)
 
@@ -339,8 +339,10 @@ def test_the_bookkeeping_of_the_dataset(tmp_path):
 
 
 def test_snapshots():
-    original = pack({"md/0/x": np.arange(30.0), "n": np.asarray(3)}, {"state": {"a": [1, 2]}, "version": 1})
-    storm(original, 2000, unpack, Torn)
+    original = pack_arrays(
+        {"md/0/x": np.arange(30.0), "n": np.asarray(3)}, {"state": {"a": [1, 2]}, "version": 1}
+    )
+    storm(original, 2000, unpack_arrays, Torn)
 
 
 def test_stored_labels(tmp_path):
@@ -358,7 +360,7 @@ def test_stored_labels(tmp_path):
 def test_the_record_of_the_settings(tmp_path):
     from types import SimpleNamespace
 
-    from aims_pax.record.restart_compatibility import compare
+    from aims_pax.record.restart_compatibility import compare_with_last_run
 
     writes = []
     folder = SimpleNamespace(
@@ -369,12 +371,12 @@ def test_the_record_of_the_settings(tmp_path):
         write_text=lambda path, text: writes.append(text),
     )
     settings = {"aimsPAX": {"MD": {"temperature": 300.0}}, "mace": {"GENERAL": {"seed": 1}}}
-    compare(folder, settings, "m", {"water": "1"})
+    compare_with_last_run(folder, settings, "m", {"water": "1"})
     original = writes[0].encode()
     assert json.loads(original)
 
     def read(content):
         (tmp_path / "settings.json").write_bytes(content)
-        compare(folder, settings, "m", {"water": "1"})
+        compare_with_last_run(folder, settings, "m", {"water": "1"})
 
     storm(original, 500, read, AimsPaxError)

@@ -196,9 +196,9 @@ def test_a_frame_keeps_its_name_whatever_it_looks_like(tmp_path, name):
     assert found.origin == {"system": name, "sampler": name, "step": 3}
     (again,) = read(tmp_path, to_extxyz([found]))
     assert again.origin == found.origin
-    from aims_pax.report.tolerant_readers import structures
+    from aims_pax.report.tolerant_readers import structure_headers
 
-    assert [s.system for s in structures(tmp_path / "x.xyz")] == [name]
+    assert [s.system for s in structure_headers(tmp_path / "x.xyz")] == [name]
 
 
 def test_a_name_that_a_user_wrote_without_quotes_stays_one(tmp_path):

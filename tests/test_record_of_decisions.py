@@ -9,12 +9,12 @@ import pytest
 from rich.console import Console
 
 from aims_pax.commands.run import run_all
-from aims_pax.commands.status import lines, status
+from aims_pax.commands.status import status, status_lines
 from aims_pax.core import active_learning
 from aims_pax.dataset import Dataset
 from aims_pax.report.label_counts import ACTIVE, INITIAL, by_stage, frames, frames_line, labels_line
-from aims_pax.report.load_run import gather
-from aims_pax.report.run_verdict import verdict
+from aims_pax.report.load_run import load_run
+from aims_pax.report.run_verdict import run_verdict
 from aims_pax.report.tolerant_readers import snapshot
 from aims_pax.settings import read_settings
 from tests.projects import command, write_project
@@ -53,7 +53,7 @@ def test_report_and_core_agree_on_the_threshold_of_every_check(tmp_path, monkeyp
     checks = run(tmp_path, monkeypatch, {"ACTIVE_LEARNING": al}, systems)
     later = {**al, "c_x": 0.5, "max_MD_steps": 200, "skip_step_mlff": 10}
     checks += run(tmp_path, monkeypatch, {"ACTIVE_LEARNING": later}, systems)
-    record = gather(tmp_path)
+    record = load_run(tmp_path)
     found = {
         (t.index, s): δ
         for t in record.trajectories
@@ -102,7 +102,7 @@ def counted(tmp_path_factory):
 
 def test_the_sums_of_labels_and_frames_are_those_of_the_core_and_of_the_dataset(counted):
     folder, first, done = counted
-    run, state = gather(folder), snapshot(folder / "restart" / "explore")[0]
+    run, state = load_run(folder), snapshot(folder / "restart" / "explore")[0]
     stages = by_stage(run)
     assert set(stages) == {INITIAL, ACTIVE}
     assert stages[ACTIVE].asked == state["n_asked"] == 11, "the budget counts what was asked for"
@@ -123,7 +123,7 @@ def test_the_sums_of_labels_and_frames_are_those_of_the_core_and_of_the_dataset(
 
 def test_log_live_view_status_card_and_report_say_the_same_numbers(counted):
     folder, first, done = counted
-    run = gather(folder)
+    run = load_run(folder)
     n = by_stage(run)
     said = labels_line(run)
     assert said.startswith(
@@ -152,7 +152,7 @@ def test_log_live_view_status_card_and_report_say_the_same_numbers(counted):
 
 def test_a_missed_goal_is_the_first_thing_and_the_last_that_is_said(counted):
     folder, _, done = counted
-    said = verdict(gather(folder))
+    said = run_verdict(load_run(folder))
     assert said.kind == "missed"
     assert re.match(
         r"Goal not reached: force MAE \d+ meV/Å on \d+ validation frames?; desired_acc is 0.001", said.text
@@ -164,4 +164,4 @@ def test_a_missed_goal_is_the_first_thing_and_the_last_that_is_said(counted):
     page = (folder / "report.html").read_text()
     assert said.text in page
     assert page.index(said.text) < page.index("class=tiles")
-    assert said.text in " ".join(" ".join(lines(status(folder))).split())
+    assert said.text in " ".join(" ".join(status_lines(status(folder))).split())

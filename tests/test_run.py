@@ -99,8 +99,8 @@ def test_the_delivered_weights_are_those_of_the_best_validation_not_of_the_last_
     with open(folder / "losses" / f"{model.stem}.csv") as file:
         rows = [row for row in csv.DictReader(file) if row["stage"] == "converge"]
     best = min(rows, key=lambda row: float(row["valid_loss"]))
-    potential = foundation.load(str(model), "cpu", "float32", folder)
-    table = evaluate.evaluate(potential, list(read_extxyz(folder / "results" / "validation.xyz")))
+    potential = foundation.load_foundation_model(str(model), "cpu", "float32", folder)
+    table = evaluate.evaluate_potential(potential, list(read_extxyz(folder / "results" / "validation.xyz")))
     assert table.force_mae == pytest.approx(float(best["force_mae_eV_A"]), rel=1e-3)
 
 

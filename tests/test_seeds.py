@@ -8,12 +8,13 @@ from aims_pax import seeds
 def test_a_stream_depends_on_its_words_alone():
     assert seeds.rng("a", 1).random() == seeds.rng("a", 1).random()
     assert (
-        len({seeds.number(*w) for w in [("a", 1), ("a", "1"), ("a1",), ("a", 2), ("b", 1), ("a", 1, 0)]}) == 6
+        len({seeds.seed_number(*w) for w in [("a", 1), ("a", "1"), ("a1",), ("a", 2), ("b", 1), ("a", 1, 0)]})
+        == 6
     )
 
 
 def test_the_streams_are_the_same_on_every_machine():
-    assert seeds.number("train", 0, 7) == 1039600865844382448
+    assert seeds.seed_number("train", 0, 7) == 1039600865844382448
 
 
 def test_member_seeds_never_repeat():

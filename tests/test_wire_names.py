@@ -15,7 +15,8 @@ from aims_pax.wire_names import in_files, name_in_files
 
 EVENTS = {"Sampled", "Advanced", "Labelled", "LabelFailed", "LabelDropped", "Trained"}  # in every journal
 FAILURES = {
-    "NotConverged", "Crashed", "TimedOut", "Truncated", "WrongShape", "NotFinite", "Mismatch", "Unsupported", "Insane",
+    "NotConverged", "Crashed", "TimedOut", "Truncated", "WrongShape", "NotFinite", "Mismatch", "Unsupported",
+    "Unphysical",
 }  # fmt: skip  # in journals, quarantines, claims and reports
 
 
@@ -27,6 +28,7 @@ def test_failures_stand_in_files_under_their_frozen_names_and_those_are_read():
     assert {failure_name(kind) for kind in LabelError.__subclasses__()} == FAILURES
     for name in FAILURES:
         assert failure_name(failure_class(name)) == name
+    assert failure_class("Insane") is errors.Unphysical  # up to 0.2
     with pytest.raises(LookupError, match="NoSuch"):
         failure_class("NoSuch")
     with pytest.raises(LookupError, match="SettingsError has no name in files"):

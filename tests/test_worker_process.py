@@ -8,7 +8,7 @@ import time
 import pytest
 
 from aims_pax.errors import Abandoned, SettingsError
-from aims_pax.worker_process import Companion, CompanionLost
+from aims_pax.worker_process import CompanionLost, WorkerProcess
 
 
 class Clerk:
@@ -44,7 +44,7 @@ class Clerk:
 
 @pytest.fixture
 def companion():
-    made = Companion("tests.test_companion:Clerk", 1, {"AIMS_PAX_TEST": "yes"})
+    made = WorkerProcess("tests.test_companion:Clerk", 1, {"AIMS_PAX_TEST": "yes"})
     yield made
     made.close()
 
@@ -101,13 +101,13 @@ def test_what_it_logs_is_logged_here_with_its_answer(companion, caplog, capfd):
 def test_files_of_the_folder_it_starts_in_do_not_stand_in_for_modules(tmp_path, monkeypatch):
     (tmp_path / "socket.py").write_text("raise RuntimeError('not the one')")
     monkeypatch.chdir(tmp_path)
-    companion = Companion("tests.test_companion:Clerk")
+    companion = WorkerProcess("tests.test_companion:Clerk")
     assert companion.ask("how many") == 1
     companion.close()
 
 
 def test_one_that_is_told_to_be_quiet_only_warns(caplog):
-    quiet = Companion("tests.test_companion:Clerk", level=logging.WARNING)
+    quiet = WorkerProcess("tests.test_companion:Clerk", level=logging.WARNING)
     with caplog.at_level(logging.INFO):
         quiet.ask("talk")
     quiet.close()

@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import typer
 
 from aims_pax.cli import commands
-from aims_pax.cli.exit_codes import guarded, tell
+from aims_pax.cli.exit_codes import exit_on_error, run_command
 from aims_pax.cli.options import MACE, PROJECT, MaceFile, ProjectFile, Version
 from aims_pax.errors import SettingsError
 
@@ -31,7 +31,7 @@ app = typer.Typer(name="aims-PAX", **WAYS)  # type: ignore[arg-type]
 
 
 @app.callback(invoke_without_command=True)
-def run(
+def main_command(
     context: typer.Context,
     mace_settings: MaceFile = MACE,
     aimspax_settings: ProjectFile = PROJECT,
@@ -40,21 +40,21 @@ def run(
     """Build machine-learned force fields: initial dataset, active learning, convergence, in this folder."""
     context.obj = (mace_settings, aimspax_settings)
     if context.invoked_subcommand is None:
-        guarded(lambda: tell("run_all", mace_settings, aimspax_settings))
+        exit_on_error(lambda: run_command("run_all", mace_settings, aimspax_settings))
 
 
 def _initial_ds(
     mace_settings: MaceFile = MACE, aimspax_settings: ProjectFile = PROJECT, version: Version = False
 ) -> None:
     """Create the initial dataset and the first models, in this folder."""
-    guarded(lambda: tell("run_initial", mace_settings, aimspax_settings))
+    exit_on_error(lambda: run_command("run_initial", mace_settings, aimspax_settings))
 
 
 def _al(
     mace_settings: MaceFile = MACE, aimspax_settings: ProjectFile = PROJECT, version: Version = False
 ) -> None:
     """Run active learning and convergence, from an initial dataset or from given data or models."""
-    guarded(lambda: tell("run_active_learning", mace_settings, aimspax_settings))
+    exit_on_error(lambda: run_command("run_active_learning", mace_settings, aimspax_settings))
 
 
 def _recalc(
@@ -78,8 +78,10 @@ def _recalc(
     Of the settings it needs REFERENCE, CLUSTER and species_dir; all others may be missing.
     """
     target = output or Path(f"{data.stem}_recalculated.xyz")
-    guarded(
-        lambda: tell("run_recalculate", mace_settings, aimspax_settings, "recalc", data, target, keep_failed)
+    exit_on_error(
+        lambda: run_command(
+            "run_recalculate", mace_settings, aimspax_settings, "recalc", data, target, keep_failed
+        )
     )
 
 
@@ -98,8 +100,8 @@ def _atomic_energies(
 
     Of the settings it needs REFERENCE, CLUSTER and species_dir; all others may be missing.
     """
-    guarded(
-        lambda: tell(
+    exit_on_error(
+        lambda: run_command(
             "run_atomic_energies", mace_settings, aimspax_settings, "atomic_energies", elements or [], output
         )
     )
@@ -111,7 +113,7 @@ def _run() -> None:
     def go() -> None:
         raise SettingsError("there is no verb run: just `aims-PAX` runs everything, in this folder")
 
-    guarded(go)
+    exit_on_error(go)
 
 
 ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True}
@@ -147,7 +149,7 @@ def main_atomic_energies() -> None:
 
 def main_test() -> None:
     """Entry point of `aims-PAX-test`, the same as `aims-PAX test`."""
-    _single(commands.errors_of, "aims-PAX-test")
+    _single(commands.errors_command, "aims-PAX-test")
 
 
 def _single(command: Callable[..., None], name: str) -> None:

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from aims_pax.cli.exit_codes import console, expected, guarded
-from aims_pax.cli.options import HERE, MACE, PROJECT, Folder, MaceFile, ProjectFile, Version, files
+from aims_pax.cli.exit_codes import console, exit_on_error, traceback_to_file
+from aims_pax.cli.options import HERE, MACE, PROJECT, Folder, MaceFile, ProjectFile, Version, settings_files
 from aims_pax.errors import SettingsError
 
 
@@ -25,10 +25,10 @@ def init(
     version: Version = False,
 ) -> None:
     """Write a commented starter folder: a molecule, a crystal, many systems, a cluster, or this laptop alone."""
-    from aims_pax.commands.init import begin
+    from aims_pax.commands.init import write_starter
 
     def go() -> None:
-        written, edit = begin(kind, folder)
+        written, edit = write_starter(kind, folder)
         for path in written:
             print(f"written: {path}")
         for place in edit:
@@ -36,10 +36,10 @@ def init(
         where = "" if folder == HERE else f"cd {folder} && "
         print(f"then: {where}aims-PAX check")
 
-    guarded(go)
+    exit_on_error(go)
 
 
-def check(
+def check_command(
     context: typer.Context,
     folder: Annotated[
         Path,
@@ -57,10 +57,10 @@ def check(
     version: Version = False,
 ) -> None:
     """Validate the settings and inputs without running; print the complete effective settings as YAML."""
-    from aims_pax.commands.check.project import checked
+    from aims_pax.commands.check.project import checked_settings
 
     def go() -> None:
-        from aims_pax.commands.check.trial_labels import verdict, verdict_of_file
+        from aims_pax.commands.check.trial_labels import check_verdict, verdict_of_file
         from aims_pax.settings import dump
 
         alone = folder.is_file() or (folder.suffix in (".yaml", ".yml") and not folder.exists())
@@ -68,13 +68,13 @@ def check(
             _enter(folder)
         try:
             if alone:
-                from aims_pax.commands.check.config_file import checked_file
+                from aims_pax.commands.check.config_file import checked_config_file
 
-                found = checked_file(folder)
+                found = checked_config_file(folder)
                 said, warnings, text = verdict_of_file(found, tried), found.warnings, found.text
             else:
-                settings = checked(HERE, *files(context, mace_settings, aimspax_settings))
-                said, warnings = verdict(settings, wanted=tried), [*settings.warnings]
+                settings = checked_settings(HERE, *settings_files(context, mace_settings, aimspax_settings))
+                said, warnings = check_verdict(settings, wanted=tried), [*settings.warnings]
                 text = dump(settings)
         except SettingsError as error:
             n = sum(not line.startswith(" ") for line in str(error).splitlines())
@@ -84,10 +84,10 @@ def check(
         print(text, end="", flush=True)
         print(f"check: {said.text}", file=sys.stderr)
 
-    guarded(go)
+    exit_on_error(go)
 
 
-def plan(
+def plan_command(
     context: typer.Context,
     folder: Folder = HERE,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
@@ -97,22 +97,22 @@ def plan(
 ) -> None:
     """What will run, without running: systems, steps, expected reference calculations, memory, limits."""
     from aims_pax.commands.plan import plan as planned
-    from aims_pax.commands.plan_text import lines
+    from aims_pax.commands.plan_text import plan_lines
 
     def go() -> None:
         _enter(folder)
-        ahead = planned(HERE, *files(context, mace_settings, aimspax_settings))
+        ahead = planned(HERE, *settings_files(context, mace_settings, aimspax_settings))
         if as_json:
             print(json.dumps(ahead, indent=1, ensure_ascii=False))
             return
         for warning in ahead["warnings"]:
             print(f"warning: {warning}", file=sys.stderr)
-        print("\n".join(lines(ahead)))
+        print("\n".join(plan_lines(ahead)))
 
-    guarded(go)
+    exit_on_error(go)
 
 
-def status(
+def status_command(
     folder: Folder = HERE,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Again and again, until Ctrl-C.")] = False,
     every: Annotated[float, typer.Option("--every", min=0.2, help="Seconds between two looks.")] = 2.0,
@@ -120,15 +120,15 @@ def status(
     version: Version = False,
 ) -> None:
     """How a run stands, alive or finished, from the files of its folder; also from another host."""
-    from aims_pax.commands.status import lines
     from aims_pax.commands.status import status as standing
+    from aims_pax.commands.status import status_lines
 
     def look() -> str:
         now = standing(folder)
         return (
             json.dumps(now, indent=None if watch else 1, ensure_ascii=False)
             if as_json
-            else "\n".join(lines(now))
+            else "\n".join(status_lines(now))
         )
 
     def go() -> None:
@@ -159,7 +159,7 @@ def status(
             if not watch:
                 raise
 
-    guarded(until_stopped)
+    exit_on_error(until_stopped)
 
 
 def pause(folder: Folder = HERE, version: Version = False) -> None:
@@ -195,13 +195,13 @@ def report(folder: Folder = HERE, version: Version = False) -> None:
     def go() -> None:
         from aims_pax.report.html_page import write_report
 
-        with expected(folder / "logs" / "traceback.log"):
+        with traceback_to_file(folder / "logs" / "traceback.log"):
             print(write_report(folder))
 
-    guarded(go)
+    exit_on_error(go)
 
 
-def export(
+def export_command(
     models: Annotated[
         list[Path] | None,
         typer.Argument(help="Model files, or the folder of a run.", show_default="results/*.model"),
@@ -217,13 +217,13 @@ def export(
     def go() -> None:
         from aims_pax.commands.export import export as exported
 
-        with expected(Path("logs") / "traceback.log"):
+        with traceback_to_file(Path("logs") / "traceback.log"):
             exported(HERE, models or [], form, output, console())
 
-    guarded(go)
+    exit_on_error(go)
 
 
-def errors_of(
+def errors_command(
     words: Annotated[
         list[Path],
         typer.Argument(metavar="MODEL... DATA.xyz", help="Models, and a labelled dataset at the end."),
@@ -244,18 +244,18 @@ def errors_of(
     """Test models on a labelled dataset: MAE and RMSE by system and element; several models are a committee."""
 
     def go() -> None:
-        from aims_pax.commands.test_models import assess
+        from aims_pax.commands.test_models import evaluate_models
 
         if len(words) < 2:
             raise SettingsError("expected models and a dataset: aims-PAX test MODEL... DATA.xyz")
-        with expected(Path("logs") / "traceback.log"):
+        with traceback_to_file(Path("logs") / "traceback.log"):
             keys = (energy_key, forces_key, stress_key, virials_key)
-            assess(words[:-1], words[-1], output, keys, device, dtype, console())
+            evaluate_models(words[:-1], words[-1], output, keys, device, dtype, console())
 
-    guarded(go)
+    exit_on_error(go)
 
 
-def augment(
+def augment_command(
     config: Annotated[Path, typer.Argument(help="Its own YAML file; example/augment/config.yaml is one.")],
     version: Version = False,
 ) -> None:
@@ -264,13 +264,13 @@ def augment(
     def go() -> None:
         from aims_pax.commands.augment import augment as augmented
 
-        with expected(Path("logs") / "traceback.log"):
+        with traceback_to_file(Path("logs") / "traceback.log"):
             augmented(config, console())
 
-    guarded(go)
+    exit_on_error(go)
 
 
-def sample(
+def sample_command(
     config: Annotated[Path, typer.Argument(help="Its own YAML file; example/sample/config.yaml is one.")],
     version: Version = False,
 ) -> None:
@@ -279,13 +279,13 @@ def sample(
     def go() -> None:
         from aims_pax.commands.sample import sample as sampled
 
-        with expected(Path("logs") / "traceback.log"):
+        with traceback_to_file(Path("logs") / "traceback.log"):
             sampled(config, console())
 
-    guarded(go)
+    exit_on_error(go)
 
 
-def training_set(
+def training_set_command(
     config: Annotated[Path, typer.Argument(help="Its own YAML file; example/crystal/config.yaml is one.")],
     version: Version = False,
 ) -> None:
@@ -294,26 +294,26 @@ def training_set(
     def go() -> None:
         from aims_pax.commands.training_set.workflow import training_set as made
 
-        with expected(Path("logs") / "traceback.log"):
+        with traceback_to_file(Path("logs") / "traceback.log"):
             made(config, console())
 
-    guarded(go)
+    exit_on_error(go)
 
 
 VERBS: dict[str, Callable[..., Any]] = {
     "init": init,
-    "check": check,
-    "plan": plan,
-    "status": status,
+    "check": check_command,
+    "plan": plan_command,
+    "status": status_command,
     "pause": pause,
     "resume": resume,
     "stop": stop,
     "report": report,
-    "export": export,
-    "test": errors_of,
-    "sample": sample,
-    "augment": augment,
-    "training-set": training_set,
+    "export": export_command,
+    "test": errors_command,
+    "sample": sample_command,
+    "augment": augment_command,
+    "training-set": training_set_command,
 }
 
 
@@ -332,9 +332,9 @@ def _enter(folder: Path) -> None:
 
 
 def _steer(folder: Path, wish: str) -> None:
-    from aims_pax.commands.pause_resume_stop import steer
+    from aims_pax.commands.pause_resume_stop import request
 
     def go() -> None:
-        print(steer(folder, wish))
+        print(request(folder, wish))
 
-    guarded(go)
+    exit_on_error(go)

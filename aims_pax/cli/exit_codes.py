@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from aims_pax import __version__
-from aims_pax.engine.interrupts import Stopped
-from aims_pax.errors import AimsPaxError, Busy, SettingsError
+from aims_pax.errors import AimsPaxError, Busy, RunInterrupted, SettingsError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +23,7 @@ class Unexpected(AimsPaxError):
     """A mistake of ours, not the user's."""
 
 
-def tell(story: str, mace: Path, project: Path, room: str = "run", *given: Any) -> None:
+def run_command(story: str, mace: Path, project: Path, room: str = "run", *given: Any) -> None:
     """Tell a story of `commands.<room>`. Settings come first: their mistakes appear before torch is loaded."""
     import importlib
 
@@ -40,7 +39,7 @@ def tell(story: str, mace: Path, project: Path, room: str = "run", *given: Any) 
     lock = Lock(settings.folder / "restart" / "lock")
     lock.refuse_second()  # before torch is loaded
     arriving = lock.announced() if room == "run" else nullcontext()
-    with expected(settings.path(settings.misc.log_dir) / "traceback.log"), arriving:
+    with traceback_to_file(settings.path(settings.misc.log_dir) / "traceback.log"), arriving:
         stories = importlib.import_module(f"aims_pax.commands.{room}")
         getattr(stories, story)(settings, terminal, *given)
 
@@ -54,11 +53,11 @@ def console() -> Console:
 
 
 @contextmanager
-def expected(path: Path) -> Iterator[None]:
+def traceback_to_file(path: Path) -> Iterator[None]:
     """What nobody expected becomes one line, its traceback goes into the file. Raises Unexpected."""
     try:
         yield
-    except (AimsPaxError, Stopped, BrokenPipeError, typer.Exit):
+    except (AimsPaxError, RunInterrupted, BrokenPipeError, typer.Exit):
         raise
     except Exception as error:
         where = f"traceback in {path}; please report it"
@@ -70,7 +69,7 @@ def expected(path: Path) -> Iterator[None]:
         raise Unexpected(f"{type(error).__name__}: {error} ({where})") from error
 
 
-def guarded(go: Callable[[], None]) -> None:
+def exit_on_error(go: Callable[[], None]) -> None:
     """Run it; 0 done, 1 failed, 2 settings, 3 stopped by the user, 75 stopped by the system: run again."""
     try:
         go()
@@ -86,7 +85,7 @@ def guarded(go: Callable[[], None]) -> None:
     except KeyboardInterrupt as error:
         print("aims-PAX: stopped at once; the last snapshot is kept", file=sys.stderr)
         raise typer.Exit(3) from error
-    except Stopped as stop:
+    except RunInterrupted as stop:
         raise typer.Exit(stop.code) from stop
 
 

@@ -32,7 +32,7 @@ Version = Annotated[
 ]
 
 
-def files(context: typer.Context, mace: Path, project: Path) -> tuple[str, str]:
+def settings_files(context: typer.Context, mace: Path, project: Path) -> tuple[str, str]:
     """(aimsPAX.yaml, mace.yaml): their options may stand before or behind the verb."""
     before = context.obj or (MACE, PROJECT)
     return str(project if project != PROJECT else before[1]), str(mace if mace != MACE else before[0])

@@ -14,10 +14,10 @@ from aims_pax.errors import SettingsError, SetupError
 from aims_pax.frames import Frame
 from aims_pax.isolated_atoms import isolated
 from aims_pax.labelling.references.ase_calculator import CalculatorReference
-from aims_pax.settings.calculator_conventions import refusal
+from aims_pax.settings.calculator_conventions import charge_refusal
 from aims_pax.settings.mace import ELEMENTS, FROM_REFERENCE
 from aims_pax.settings.settings import as_yaml
-from aims_pax.stages.label_list import Desk, Wanted, label_all, opened
+from aims_pax.stages.label_list import LabellingContext, LabelRequest, label_all, open_reference
 from aims_pax.systems import elements, read_systems
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def run_atomic_energies(settings: Settings, console: Console, symbols: Sequence[
         raise SettingsError(
             f"{target} is there and was not written by this command; give another file with -o"
         )
-    with opened(settings, console, "atomic_energies.log") as desk:
+    with open_reference(settings, console, "atomic_energies.log") as desk:
         energies = energies_of(desk, numbers)
         by_symbol = {ELEMENTS[z - 1]: e for z, e in energies.items()}
         method = desk.labeller.method_of(atom=True)
@@ -57,7 +57,7 @@ def run_atomic_energies(settings: Settings, console: Console, symbols: Sequence[
     )  # fmt: skip
 
 
-def settled(desk: Desk, numbers: Sequence[int]) -> Settings:
+def with_atomic_energies(desk: LabellingContext, numbers: Sequence[int]) -> Settings:
     """The settings of the desk; `atomic_energies: reference` becomes the energies of these elements."""
     settings, mace = desk.settings, desk.settings.mace
     if mace.architecture.atomic_energies != FROM_REFERENCE:
@@ -72,12 +72,12 @@ def settled(desk: Desk, numbers: Sequence[int]) -> Settings:
     return _with(settings, {ELEMENTS[z - 1]: e for z, e in energies.items()})
 
 
-def energies_of(desk: Desk, numbers: Iterable[int]) -> dict[int, float]:
+def energies_of(desk: LabellingContext, numbers: Iterable[int]) -> dict[int, float]:
     """{Z: eV} of isolated atoms, ascending.
 
     Raises SetupError when one has no label, SettingsError when its ground state is not known.
     """
-    atoms = {z: Wanted(isolated(z), f"atom {ELEMENTS[z - 1]}", atom=True) for z in sorted(set(numbers))}
+    atoms = {z: LabelRequest(isolated(z), f"atom {ELEMENTS[z - 1]}", atom=True) for z in sorted(set(numbers))}
     desk.labeller.check_elements(atoms)
     _warn_of_spin(desk.labeller.reference, [w.frame for w in atoms.values()])
     failed = {f.frame: f for f in label_all(desk, list(atoms.values()))}
@@ -108,7 +108,7 @@ def _warn_of_spin(reference: Any, atoms: Sequence[Frame]) -> None:
     if not isinstance(reference, CalculatorReference) or reference.factory.startswith(CLASSICAL):
         return
     how = reference.conventions
-    said = [refusal(a, {}, how, reference.factory) for a in atoms]
+    said = [charge_refusal(a, {}, how, reference.factory) for a in atoms]
     if any(said):
         log.warning(
             "REFERENCE.factory %s cannot be given the spin of isolated atoms: they are computed with initial magnetic "

@@ -20,18 +20,18 @@ import numpy as np
 
 from aims_pax import labelled_data
 from aims_pax.dataset import cut_torn_structure
-from aims_pax.engine.interrupts import Watch, walltime
-from aims_pax.engine.outcome import told
+from aims_pax.engine.interrupts import InterruptMonitor, remaining_walltime
+from aims_pax.engine.outcome import log_outcome
 from aims_pax.errors import RestartError, SettingsError
 from aims_pax.frames import Frame, LabelledFrame
 from aims_pax.labelled_data import LabelKeys, labelled_frame, structure_text
 from aims_pax.potential import Potential
 from aims_pax.potentials.factory import make_potential
-from aims_pax.potentials.named import Answering, blaming
+from aims_pax.potentials.named import UserPotential, naming_errors
 from aims_pax.record.files import append_text, sync, write_text
 from aims_pax.record.lock import Lock
 from aims_pax.record.log import to_console
-from aims_pax.record.provenance import changes, flat, refusal
+from aims_pax.record.provenance import changes, flat_settings, provenance_refusal
 from aims_pax.samplers.base import SamplingError
 from aims_pax.samplers.rattle import Rattling
 from aims_pax.samplers.rattle_tree import Node, Tree, grow
@@ -61,18 +61,18 @@ START = "starting-structure"  # keys of `info`, as augment-atoms writes them
 def augment(config: Path, console: Console) -> None:
     """`aims-PAX augment`: grow a tree of every starting structure and append its members to the output.
 
-    Raises SettingsError; SamplingError at the end when trees were given up; Stopped after a signal.
+    Raises SettingsError; SamplingError at the end when trees were given up; RunInterrupted after a signal.
     """
     settings = read_augment(config)
     source, target = Path(settings.data.input), Path(settings.data.output)
-    check_output(source, target)
-    starts = read_structures(source)
+    check_augmented_output(source, target)
+    starts = read_starting_structures(source)
     lock = Lock(target.with_name(f".{target.name}.lock"))
-    watch = Watch(walltime(None), lock.beat)
-    with to_console(console, "INFO"), told(), watch.listening(), lock.held(watch.raise_if_signalled):
+    watch = InterruptMonitor(remaining_walltime(None), lock.heartbeat)
+    with to_console(console, "INFO"), log_outcome(), watch.listening(), lock.held(watch.raise_if_signalled):
         for warning in settings.warnings:
             log.warning("%s", warning)
-        trees = planted(starts, settings.config, target)
+        trees = restored_trees(starts, settings.config, target)
         made_with = _made_with(settings)
         if any(tree.nodes for tree in trees):
             _compare(target, made_with)
@@ -87,21 +87,21 @@ def augment(config: Path, console: Console) -> None:
         log.info("%s: %d starting structures, %s", target, len(trees), already)
         if known == total:
             return
-        with blaming(CALCULATOR):
+        with naming_errors(CALCULATOR):
             made = make_potential(settings.model.calculator, Path.cwd())
-        potential = Counting(Answering(made, CALCULATOR, patient=True))
+        potential = Counting(UserPotential(made, CALCULATOR, patient=True))
         _remember(target, made_with)
         _grown(trees, n, potential, target, watch)
 
 
-def _grown(trees: Sequence[Tree], n: int, potential: Counting, target: Path, watch: Watch) -> None:
+def _grown(trees: Sequence[Tree], n: int, potential: Counting, target: Path, watch: InterruptMonitor) -> None:
     """Grow the trees to n each; every new structure goes to the target at once."""
     made, said = 0, time.monotonic()
     for tree, node in grow(trees, n, potential, watch.raise_if_stopped):
         if node is None:
             log.warning("%s", tree.given_up)
             continue
-        append_text(target, as_text(tree.name, node))
+        append_text(target, node_as_extxyz(tree.name, node))
         made += 1
         if time.monotonic() - said > TOLD_EVERY:
             said = time.monotonic()
@@ -134,7 +134,7 @@ class Counting:
 # ---------------------------------------------------------------- reading
 
 
-def read_structures(path: Path) -> list[Frame]:
+def read_starting_structures(path: Path) -> list[Frame]:
     """Every structure of an ASE-readable file, or those behind an @. Raises SettingsError with file and reason."""
     try:
         frames = read_frames(path)
@@ -145,7 +145,7 @@ def read_structures(path: Path) -> list[Frame]:
         raise SettingsError(f"data.input: {error}") from error
 
 
-def planted(starts: Sequence[Frame], config: ConfigSettings, target: Path) -> list[Tree]:
+def restored_trees(starts: Sequence[Frame], config: ConfigSettings, target: Path) -> list[Tree]:
     """A tree of each starting structure with what the output holds of it already.
 
     Raises RestartError when the output holds something else.
@@ -207,7 +207,7 @@ def _same(root: Frame, start: Frame) -> bool:
     return bool(image.lengths(root.positions - start.positions).max() < 1e-4)
 
 
-def check_output(source: Path, target: Path) -> None:
+def check_augmented_output(source: Path, target: Path) -> None:
     """Raises SettingsError for a name that nothing can be appended to."""
     if target.suffix not in {".xyz", ".extxyz"}:
         raise SettingsError(f"data.output: {target}: expected a name that ends in .xyz or .extxyz")
@@ -229,7 +229,7 @@ def _made_with(settings: AugmentSettings) -> dict[str, str]:
     named = calculator if isinstance(calculator, str) else called(calculator)
     if isinstance(calculator, str) and (path := Path(calculator).expanduser()).is_file():
         named += f" (contents {hashlib.sha256(path.read_bytes()).hexdigest()[:8]})"
-    return flat({"config": config, "model": {"calculator": named}})
+    return flat_settings({"config": config, "model": {"calculator": named}})
 
 
 def _compare(target: Path, now: Mapping[str, str]) -> None:
@@ -252,7 +252,7 @@ def _compare(target: Path, now: Mapping[str, str]) -> None:
     firm = [{k: v for k, v in said.items() if k not in LOOSE} for said in (before, now)]
     if refused := changes(*firm):
         raise RestartError(
-            refusal(str(target), refused, f"name another data.output, or remove {target.name}")
+            provenance_refusal(str(target), refused, f"name another data.output, or remove {target.name}")
         )
     for line in changes(before, now):
         log.info("changed since the last run: %s", line)
@@ -270,7 +270,7 @@ def _memory(target: Path) -> Path:
 # ---------------------------------------------------------------- writing
 
 
-def as_text(tree: str, node: Node) -> str:
+def node_as_extxyz(tree: str, node: Node) -> str:
     """Extended XYZ of one structure: energy, forces, stress if known, and where it came from."""
     labelled = LabelledFrame(node.frame, node.label)
     atoms = node.frame.to_atoms()

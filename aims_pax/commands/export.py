@@ -69,20 +69,20 @@ def export(
             )
     targets = _targets(found, form, output, folder)
     from aims_pax.models.mace import export as exports
-    from aims_pax.models.mace.build import load
+    from aims_pax.models.mace.build import load_model
 
     for source, target in zip(found, targets, strict=True):
-        model, elements = load(source)
+        model, elements = load_model(source)
         frames, where = frames_for(folder, source, elements)
-        model, too_coarse = exports.precise(model, frames)
+        model, too_coarse = exports.precise_model(model, frames)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            exports.write(model, form, target)
+            exports.write_model(model, form, target)
         except OSError as error:
             raise SetupError(f"cannot write {target}: {error.strerror}") from error
         try:
-            said = exports.answers(form, target, frames)
-            worst = differences(exports.truth(model, frames), said)
+            said = exports.exported_labels(form, target, frames)
+            worst = largest_differences(exports.model_labels(model, frames), said)
             _believe(target, worst)
         except AimsPaxError:
             target.unlink(missing_ok=True)
@@ -117,7 +117,7 @@ def _own(results: Path) -> list[Path]:
     return found
 
 
-def differences(true: Sequence[Label], said: Sequence[Label]) -> dict[str, tuple[float, str]]:
+def largest_differences(true: Sequence[Label], said: Sequence[Label]) -> dict[str, tuple[float, str]]:
     """The largest differences: energy an atom, force component, stress component where both have one."""
     pairs = list(zip(true, said, strict=True))
     found = {

@@ -17,7 +17,7 @@ KINDS = tuple(t.HEAD)
 MARK = "# CHANGE"
 
 
-def begin(kind: str, folder: Path) -> tuple[list[Path], list[str]]:
+def write_starter(kind: str, folder: Path) -> tuple[list[Path], list[str]]:
     """Write the files of a kind; returns their paths, and `file:line: key` of what must be edited.
 
     Raises SettingsError for an unknown kind, or naming every file that is there already.
@@ -26,7 +26,7 @@ def begin(kind: str, folder: Path) -> tuple[list[Path], list[str]]:
         near = nearest(kind, KINDS)
         hint = f"; nearest: {near}" if near else f"; a folder comes second: aims-PAX init molecule {kind}"
         raise SettingsError(f"init: expected {' | '.join(KINDS)}, got {kind!r}{hint}")
-    contents = files(kind)
+    contents = starter_files(kind)
     there = [name for name in contents if (folder / name).exists()]
     if there:
         raise SettingsError(
@@ -44,7 +44,7 @@ def begin(kind: str, folder: Path) -> tuple[list[Path], list[str]]:
     return shown, [place for name, content in contents.items() for place in _to_edit(name, content)]
 
 
-def files(kind: str) -> dict[str, str]:
+def starter_files(kind: str) -> dict[str, str]:
     """{path in the folder: its text} of a kind."""
     project, mace, others = _MAKERS[kind]()
     about = {

@@ -29,7 +29,7 @@ ASKED = {
 }
 
 
-def steer(folder: Path, wish: str, patience: float = PATIENCE) -> str:
+def request(folder: Path, wish: str, patience: float = PATIENCE) -> str:
     """Leave the wish, wait a moment for it to be fulfilled, and say in one line how it stands.
 
     Raises SettingsError when nobody works in the folder, or there is nothing to resume.
@@ -74,14 +74,14 @@ def _cancelled(folder: Path) -> str | None:
 def _somebody_works(folder: Path, wish: str) -> None:
     """Raise SettingsError that says how the run stands when no process works on it."""
     from aims_pax.report.formatting import STATES
-    from aims_pax.report.load_run import gather
+    from aims_pax.report.load_run import load_run
 
     if (
         Lock(folder / "restart" / "lock").holder() is not None
         or not (folder / "restart/journal.jsonl").exists()
     ):
         return
-    state = gather(folder, brief=True).state
+    state = load_run(folder, brief=True).state
     if state not in ("finished", "stopped", "killed"):
         return
     goes_on = "" if state == "finished" else "; aims-PAX in its folder goes on with it"

@@ -16,19 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from aims_pax.commands import resource_estimates
-from aims_pax.commands.check.project import checked
+from aims_pax.commands.check.project import checked_settings
 from aims_pax.core import initial_dataset
 from aims_pax.core.rules import ExploreRules, InitialRules
 from aims_pax.core.threshold import WARM_UP
-from aims_pax.core.work import Labelled, Sample, Sampled, Train, Trained
-from aims_pax.labelling.schedulers.slurm import slots
+from aims_pax.core.work import Labelled, RunSampler, RunTraining, Sampled, Trained
+from aims_pax.labelling.schedulers.slurm import allocation_slots
 from aims_pax.parallel.core_allocation import moving_processes, processes
 from aims_pax.processes import cores
-from aims_pax.report.tolerant_readers import structures
+from aims_pax.report.tolerant_readers import structure_headers
 from aims_pax.settings import Settings
 from aims_pax.settings.geometries import read_geometries
 from aims_pax.settings.mace import FROM_REFERENCE
-from aims_pax.settings.sampler_list import described, shares
+from aims_pax.settings.sampler_list import sampler_shares, samplers_in_words
 from aims_pax.settings.samplers import (
     EquilibrationSettings,
     FarthestSettings,
@@ -61,7 +61,7 @@ def plan(folder: Path, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "ma
 
     Raises SettingsError when the settings or inputs are not in order, as `check` does.
     """
-    settings = checked(folder, aims_pax_file, mace_file)
+    settings = checked_settings(folder, aims_pax_file, mace_file)
     systems = read_geometries(settings)
     first = _initial(settings, systems)
     active = _active(settings, systems, first)
@@ -77,8 +77,8 @@ def plan(folder: Path, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "ma
         "reference_calls": _together(_atoms(settings, systems), first, active),
         "cluster": _cluster(settings),
         "processes": _processes(settings, active),
-        "memory_MB": resource_estimates.memory(settings, systems, moving),
-        "disk_MB": resource_estimates.disk(
+        "memory_MB": resource_estimates.estimate_memory(settings, systems, moving),
+        "disk_MB": resource_estimates.estimate_disk(
             settings, systems, _together(0, first, active), (active or {}).get("MD_steps", 0)
         ),
         "warnings": list(settings.warnings),
@@ -88,17 +88,17 @@ def plan(folder: Path, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "ma
 # ---------------------------------------------------------------- the stages
 
 
-def course(rules: InitialRules, force_mae: float) -> Course | None:
+def play_initial_dataset(rules: InitialRules, force_mae: float) -> Course | None:
     """The initial dataset played through at a constant force MAE (eV/Å); None when nothing would end it."""
     state = initial_dataset.begin(rules)
     labels = 0
     while work := initial_dataset.outstanding(state, rules):
         if state.visit > MOST_VISITS:
             return None
-        if isinstance(work[0], Sample):
+        if isinstance(work[0], RunSampler):
             made = [(s, f"{s} {state.visit} {k}") for k in range(work[0].per_system) for s in rules.systems]
             state, _ = initial_dataset.step(state, Sampled(work[0], tuple(made)), rules)
-        elif isinstance(work[0], Train):
+        elif isinstance(work[0], RunTraining):
             losses = (force_mae,) * rules.members
             n_train = max(m.n_train for m in state.members)
             state, _ = initial_dataset.step(state, Trained(work[0], n_train, losses, losses), rules)
@@ -118,7 +118,10 @@ def _initial(settings: Settings, systems: Sequence[System]) -> dict[str, Any] | 
     if s is None:
         return None
     rules = InitialRules.read(s, [x.name for x in systems])
-    longest, shortest = course(rules, INF), course(rules, 0.0 if rules.desired_acc > 0 else INF)
+    longest, shortest = (
+        play_initial_dataset(rules, INF),
+        play_initial_dataset(rules, 0.0 if rules.desired_acc > 0 else INF),
+    )
     assert shortest is not None  # a force MAE of 0 ends it, and so does any other limit
     steps = [None if c is None else c.labels * s.skip_step_initial for c in (shortest, longest)]
     calls = [None if c is None else c.labels for c in (shortest, longest)]
@@ -131,7 +134,7 @@ def _initial(settings: Settings, systems: Sequence[System]) -> dict[str, Any] | 
     elif s.initial_sampling == "aimd":  # every step is a calculation, and so is each starting structure
         calls = [None if n is None else n + len(systems) for n in steps]
     return {
-        "sampling": described(settings.samplers) if settings.samplers else s.initial_sampling,
+        "sampling": samplers_in_words(settings.samplers) if settings.samplers else s.initial_sampling,
         "steps_of_sampling": [None if c is None else c.visits for c in (shortest, longest)],
         "structures_a_step": s.n_points_per_sampling_step_idg * s.ensemble_size * len(systems),
         "reference_calls": calls,
@@ -149,7 +152,11 @@ def _initial(settings: Settings, systems: Sequence[System]) -> dict[str, Any] | 
 
 
 def _parts(settings: Settings) -> list[tuple[SamplerSettings, float]]:
-    return list(zip(settings.samplers, shares(settings.samplers), strict=True)) if settings.samplers else []
+    return (
+        list(zip(settings.samplers, sampler_shares(settings.samplers), strict=True))
+        if settings.samplers
+        else []
+    )
 
 
 def _drawn(one: SamplerSettings, passed: float, n_systems: int) -> float:
@@ -239,7 +246,7 @@ def _given(settings: Settings) -> list[int | None]:
         return [0, None]  # a dataset made before, or models without any
     paths = al.initial_train_dataset
     files = list(paths.values()) if isinstance(paths, dict) else [paths]
-    counts = [sum(1 for _ in structures(settings.path(f))) for f in files]
+    counts = [sum(1 for _ in structure_headers(settings.path(f))) for f in files]
     kept = 1.0 if al.initial_valid_dataset is not None else 1 - al.valid_ratio
     return [round(kept * max(counts))] * 2
 
@@ -346,7 +353,7 @@ def _system(system: System, settings: Settings) -> dict[str, Any]:
         "temperature": md.temperature,
         "timestep": md.timestep,
         "neighbours": round(
-            resource_estimates.neighbours(frame, settings.mace.architecture.r_max) / len(frame), 1
+            resource_estimates.count_neighbours(frame, settings.mace.architecture.r_max) / len(frame), 1
         ),
     }
 
@@ -355,7 +362,7 @@ def _cluster(settings: Settings) -> dict[str, Any]:
     c = settings.cluster
     if c.type != "slurm" or c.parsl_options is None:
         inside = settings.reference.type == "aims" and "SLURM_JOB_ID" in os.environ
-        places = slots(c.launch_str or "", os.environ) if inside else cores()
+        places = allocation_slots(c.launch_str or "", os.environ) if inside else cores()
         return {"type": c.type, "at_once": 1 if c.executor == "inline" else c.max_workers or places}
     o = c.parsl_options
     return {

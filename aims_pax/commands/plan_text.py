@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from aims_pax.report.formatting import counted
+from aims_pax.report.formatting import plural
 
 
-def lines(ahead: dict[str, Any]) -> list[str]:
+def plan_lines(ahead: dict[str, Any]) -> list[str]:
     """The plan for a person."""
     out = [
-        f"{ahead['name']}: {counted(len(ahead['systems']), 'system')}, {counted(ahead['members'], 'member')}"
+        f"{ahead['name']}: {plural(len(ahead['systems']), 'system')}, {plural(ahead['members'], 'member')}"
     ]
     width = max(len(s["name"]) for s in ahead["systems"])
     dealt = (ahead["active_learning"] or {}).get("trajectories", {})
@@ -41,7 +41,7 @@ def lines(ahead: dict[str, Any]) -> list[str]:
             f"{cluster['jobs_a_block']} jobs: at most {cluster['at_once']} calculations at the same time"
         )
     else:
-        out.append(f"this machine: {counted(cluster['at_once'], 'calculation')} at the same time")
+        out.append(f"this machine: {plural(cluster['at_once'], 'calculation')} at the same time")
     if ahead["processes"]:
         out.append(_sharing(ahead["processes"]))
     out.append(
@@ -102,9 +102,9 @@ def _active_lines(active: dict[str, Any] | None) -> list[str]:
 def _sharing(processes: dict[str, int]) -> str:
     """How members and trajectories share the cores of the machine on which this is asked."""
     training, dynamics = processes["training"], processes["dynamics"]
-    moving = f"trajectories move in {counted(dynamics, 'process')}"
+    moving = f"trajectories move in {plural(dynamics, 'process')}"
     if training:
-        return f"on this machine members train in {counted(training, 'process')} while {moving}"
+        return f"on this machine members train in {plural(training, 'process')} while {moving}"
     return f"on this machine training and dynamics take turns: {moving}"
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from aims_pax import labelled_data
 from aims_pax.core.relabel import Failure
-from aims_pax.errors import Insane, SettingsError, SetupError, failure_name
+from aims_pax.errors import SettingsError, SetupError, Unphysical, failure_name
 from aims_pax.frames import Array, Frame, Label, LabelledFrame
 from aims_pax.labelled_data import (
     LARGEST,
@@ -30,11 +30,11 @@ from aims_pax.labelled_data import (
     structure_text,
     to_extxyz,
 )
-from aims_pax.record.restart_compatibility import remember
-from aims_pax.report.tolerant_readers import structures as structures_of
+from aims_pax.record.restart_compatibility import remember_settings
+from aims_pax.report.tolerant_readers import structure_headers as structures_of
 from aims_pax.settings import effective
 from aims_pax.settings.geometries import with_settings
-from aims_pax.stages.label_list import Desk, Wanted, forget, label_all, opened
+from aims_pax.stages.label_list import LabellingContext, LabelRequest, forget_list, label_all, open_reference
 from aims_pax.systems import elements
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Structure:
+class ListedStructure:
     """One structure of the input: what it is, what else the file says of it, its old label if there is one.
 
     sound: all numbers are finite. Only then has the frame an id.
@@ -78,11 +78,11 @@ def run_recalculate(
     keep_failed: failed structures stay, without labels and with `failure` and `reason`.
     """
     _check_target(source, target)
-    structures = [_with_settings(s, settings, source) for s in read_structures(source, settings.misc)]
+    structures = [_with_settings(s, settings, source) for s in read_listed_structures(source, settings.misc)]
     sound = [s for s in structures if s.sound]
-    with opened(settings, console, "recalculate.log", [s.frame for s in sound]) as desk:
+    with open_reference(settings, console, "recalculate.log", [s.frame for s in sound]) as desk:
         log.info("recalculation: %d structures of %s", len(structures), source)
-        wanted = [Wanted(s.frame, s.name, s.system) for s in sound]
+        wanted = [LabelRequest(s.frame, s.name, s.system) for s in sound]
         name = _identity(desk, wanted, source)
         _check_existing(desk, target, wanted)
         desk.labeller.check_elements(elements(s.frame for s in sound))
@@ -90,16 +90,16 @@ def run_recalculate(
         failed = {s.index: by_frame[s.frame.id] for s in sound if s.frame.id in by_frame}
         failed |= {s.index: _unsound(s) for s in structures if not s.sound}
         if len(failed) == len(structures):
-            forget(desk, name)
+            forget_list(desk, name)
             raise SetupError(
                 f"none of the {len(structures)} structures could be labelled; the reasons are above and in "
                 f"{desk.labeller.quarantine.lines}"
             )
         labels = {s.index: _label(desk, s) for s in structures if s.index not in failed}
-        made_under = remember(desk.folder, effective(settings))
+        made_under = remember_settings(desk.folder, effective(settings))
         origins = {s.index: _origin(desk, s, source, made_under) for s in structures if s.index in labels}
         desk.folder.write_text(target, "".join(_texts(structures, labels, origins, failed, keep_failed)))
-        forget(desk, name)
+        forget_list(desk, name)
         _tell(desk, structures, labels, failed)
         log.info("done: %d structures in %s", len(structures if keep_failed else labels), target)
 
@@ -107,9 +107,9 @@ def run_recalculate(
 # ---------------------------------------------------------------- reading
 
 
-def read_structures(path: Path, misc: MiscSettings) -> list[Structure]:
+def read_listed_structures(path: Path, misc: MiscSettings) -> list[ListedStructure]:
     """Every structure of an extended XYZ file, labelled or not. Raises SettingsError with file and structure."""
-    found: list[Structure] = []
+    found: list[ListedStructure] = []
     for number, atoms in labelled_data.read_structures(path):
         try:
             found.append(_structure(number - 1, atoms, LabelKeys.of(misc)))
@@ -120,19 +120,19 @@ def read_structures(path: Path, misc: MiscSettings) -> list[Structure]:
     return found
 
 
-def _structure(index: int, atoms: Atoms, keys: LabelKeys) -> Structure:
+def _structure(index: int, atoms: Atoms, keys: LabelKeys) -> ListedStructure:
     sound = bool((abs(atoms.positions) < LARGEST).all() and (abs(atoms.cell.array) < LARGEST).all())
     if not sound:
         atoms.info.pop("frame_id", None)  # a hash of NaN means nothing
     if sound and has_label(atoms, keys):
         read = labelled_frame(atoms, keys)
-        return Structure(index, read.frame, read.origin, read.label, sound)
+        return ListedStructure(index, read.frame, read.origin, read.label, sound)
     with np.errstate(invalid="ignore"):
         frame = frame_of(atoms)
-    return Structure(index, frame, origin_of(atoms, frame, keys), None, sound)
+    return ListedStructure(index, frame, origin_of(atoms, frame, keys), None, sound)
 
 
-def _with_settings(structure: Structure, settings: Settings, source: Path) -> Structure:
+def _with_settings(structure: ListedStructure, settings: Settings, source: Path) -> ListedStructure:
     """With MISC.charge and MISC.spin where the structure has none. Raises SettingsError for contradictions."""
     alone = structure.origin.get("config_type") == "IsolatedAtom"  # MACE's name for the atoms of E0
     if not structure.sound or alone:
@@ -155,7 +155,7 @@ def _check_target(source: Path, target: Path) -> None:
         )
 
 
-def _check_existing(desk: Desk, target: Path, wanted: Sequence[Wanted]) -> None:
+def _check_existing(desk: LabellingContext, target: Path, wanted: Sequence[LabelRequest]) -> None:
     """Raise SettingsError for an output that holds something else than an earlier run of this command made."""
     if not target.exists() or not target.stat().st_size:
         return
@@ -168,7 +168,7 @@ def _check_existing(desk: Desk, target: Path, wanted: Sequence[Wanted]) -> None:
         )
 
 
-def _identity(desk: Desk, wanted: Sequence[Wanted], source: Path) -> str:
+def _identity(desk: LabellingContext, wanted: Sequence[LabelRequest], source: Path) -> str:
     """The name of this recalculation: other structures or another method are another one.
 
     Raises SettingsError when control files are given by geometry and a structure does not say its own.
@@ -195,7 +195,7 @@ def _identity(desk: Desk, wanted: Sequence[Wanted], source: Path) -> str:
 # ---------------------------------------------------------------- writing
 
 
-def _label(desk: Desk, structure: Structure) -> Label:
+def _label(desk: LabellingContext, structure: ListedStructure) -> Label:
     label = desk.labeller.known(structure.frame, structure.system)
     if label is None:
         raise SetupError(
@@ -204,20 +204,22 @@ def _label(desk: Desk, structure: Structure) -> Label:
     return label
 
 
-def _origin(desk: Desk, structure: Structure, source: Path, made_under: str) -> dict[str, str]:
+def _origin(
+    desk: LabellingContext, structure: ListedStructure, source: Path, made_under: str
+) -> dict[str, str]:
     """Whose label it is now; of the label that the file had nothing remains."""
     method = desk.labeller.method_of(structure.system)
     return {"source": f"recalc:{source.name}#{structure.index + 1}", "method": method, "settings": made_under}
 
 
-def _unsound(structure: Structure) -> Failure:
+def _unsound(structure: ListedStructure) -> Failure:
     reason = "not calculated: the structure holds NaN, infinity or absurdly large numbers"
-    log.warning("%s · %s: %s", structure.name, failure_name(Insane), reason)
-    return Failure("", failure_name(Insane), reason)
+    log.warning("%s · %s: %s", structure.name, failure_name(Unphysical), reason)
+    return Failure("", failure_name(Unphysical), reason)
 
 
 def _texts(
-    structures: Sequence[Structure],
+    structures: Sequence[ListedStructure],
     labels: Mapping[int, Label],
     origins: Mapping[int, Mapping[str, str]],
     failed: Mapping[int, Failure],
@@ -231,7 +233,7 @@ def _texts(
             yield _without_label(s, failed[s.index])
 
 
-def _without_label(structure: Structure, failure: Failure) -> str:
+def _without_label(structure: ListedStructure, failure: Failure) -> str:
     with np.errstate(invalid="ignore"):  # the id of a structure that holds NaN
         atoms = structure.frame.to_atoms()
     if not structure.sound:
@@ -244,8 +246,8 @@ def _without_label(structure: Structure, failure: Failure) -> str:
 
 
 def _tell(
-    desk: Desk,
-    structures: Sequence[Structure],
+    desk: LabellingContext,
+    structures: Sequence[ListedStructure],
     labels: Mapping[int, Label],
     failed: Mapping[int, Failure],
 ) -> None:
@@ -261,11 +263,11 @@ def _tell(
     if not pairs:
         misc = desk.settings.misc
         log.info("no old labels to compare with (looked for %s and %s)", misc.energy_key, misc.forces_key)
-    for line in differences(pairs):
+    for line in label_differences(pairs):
         log.info("%s", line)
 
 
-def differences(pairs: Sequence[tuple[Label, Label]]) -> list[str]:
+def label_differences(pairs: Sequence[tuple[Label, Label]]) -> list[str]:
     """New − old over structures that have both, (old, new) each: one line for energy, forces and stress."""
     lines = []
     if pairs:

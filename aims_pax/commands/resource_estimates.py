@@ -19,7 +19,7 @@ SAVED = {"moving": (1.54, 0.226, 0.170, 0.626), "training": (4.55, 1.18, 0.436, 
 PER_MEMBER = 7  # copies of the parameters: weights, gradient, Adam with AMSGrad (3), averages (2)
 
 
-def parameters(settings: Settings, n_elements: int) -> int:
+def estimate_parameters(settings: Settings, n_elements: int) -> int:
     """About how many parameters one member has; the few hundred of the contraction's paths are left out."""
     a = settings.mace.architecture
     C, L, Z = a.num_channels, a.max_L, n_elements
@@ -41,7 +41,7 @@ def parameters(settings: Settings, n_elements: int) -> int:
     return total
 
 
-def memory(
+def estimate_memory(
     settings: Settings, systems: Sequence[System], trajectories: Mapping[str, int]
 ) -> dict[str, float]:
     """Estimates in MB beside the ~600 MB of torch and MACE: members, one batch of training, one step of all.
@@ -51,11 +51,11 @@ def memory(
     a, general = settings.mace.architecture, settings.mace.general
     size = 8 if general.default_dtype == "float64" else 4
     zs = len(elements(s.frame for s in systems))
-    edges = {s.name: neighbours(s.frame, a.r_max) for s in systems}
+    edges = {s.name: count_neighbours(s.frame, a.r_max) for s in systems}
     atoms = {s.name: len(s.frame) for s in systems}
     batch = settings.mace.training.batch_size
     largest = max(systems, key=lambda s: edges[s.name]).name
-    members = parameters(settings, zs) * size * PER_MEMBER * settings.ensemble_size
+    members = estimate_parameters(settings, zs) * size * PER_MEMBER * settings.ensemble_size
 
     def saved(what: str, n_edges: float, n_atoms: float) -> float:
         n, degrees = (a.max_ell + 1) ** 2, a.max_L + 1
@@ -78,7 +78,7 @@ def memory(
     }
 
 
-def disk(
+def estimate_disk(
     settings: Settings, systems: Sequence[System], calls: Sequence[int | None], steps: int | None
 ) -> list[float | None]:
     """Labels and datasets (about 500 bytes an atom in all), snapshots and models: [least, most] MB, None: no limit.
@@ -87,7 +87,7 @@ def disk(
     """
     size = 8 if settings.mace.general.default_dtype == "float64" else 4
     zs = len(elements(s.frame for s in systems))
-    fixed = parameters(settings, zs) * size * settings.ensemble_size * PER_MEMBER * 3
+    fixed = estimate_parameters(settings, zs) * size * settings.ensemble_size * PER_MEMBER * 3
     mean = sum(len(s.frame) for s in systems) / len(systems)
     every = settings.misc.save_trajectories
     written = 0.0 if not every else math.inf if steps is None else steps / every * 120 * mean
@@ -97,7 +97,7 @@ def disk(
     ]
 
 
-def neighbours(frame: Frame, r_max: float) -> int:
+def count_neighbours(frame: Frame, r_max: float) -> int:
     """Directed pairs within the cutoff, periodic images included."""
     if not frame.pbc.any():
         from scipy.spatial import cKDTree

@@ -19,34 +19,39 @@ from aims_pax import __version__
 from aims_pax.commands import atomic_energies, run_fingerprint
 from aims_pax.commands.check import devices, mixed_data, readiness  # fmt: skip
 from aims_pax.dataset import Dataset, write_extxyz
-from aims_pax.engine.interrupts import Watch, walltime
+from aims_pax.engine.interrupts import InterruptMonitor, remaining_walltime
 from aims_pax.engine.live_report import Reporter
-from aims_pax.engine.outcome import refused, told
-from aims_pax.engine.stage_environment import Run
+from aims_pax.engine.outcome import describe_os_error, log_outcome
+from aims_pax.engine.stage_environment import RunContext
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.given_data import GivenFile, overlap, read_given
 from aims_pax.labelled_data import LabelKeys
 from aims_pax.parallel.compile_policy import compiling
-from aims_pax.parallel.training import beside
+from aims_pax.parallel.training import background_training
 from aims_pax.processes import cores
 from aims_pax.record import folder_owners
 from aims_pax.record.checkpoint import Checkpoint, discard
 from aims_pax.record.delivered_models import FILE as MODELS
-from aims_pax.record.delivered_models import content, digest
+from aims_pax.record.delivered_models import content, file_digest
 from aims_pax.record.folder import RunFolder
 from aims_pax.record.journal import Journal
 from aims_pax.record.lock import Lock
 from aims_pax.record.log import to_console, to_file
-from aims_pax.record.restart_compatibility import as_begun, compare, has_snapshots, remember
-from aims_pax.record.run_requests import Wishes
-from aims_pax.report.formatting import misses
+from aims_pax.record.restart_compatibility import (
+    as_begun,
+    compare_with_last_run,
+    has_snapshots,
+    remember_settings,
+)
+from aims_pax.record.run_requests import RequestFile
+from aims_pax.report.formatting import missing_test_frames
 from aims_pax.report.live_view import Display
 from aims_pax.report.run_verdict import NEXT
 from aims_pax.settings import effective, geometry_rules
 from aims_pax.settings.geometries import read_geometries
 from aims_pax.stages import active_learning, convergence, delivery_precision, initial_dataset
 from aims_pax.stages.given_models import given_ensemble
-from aims_pax.stages.label_list import Desk
+from aims_pax.stages.label_list import LabellingContext
 from aims_pax.systems import System, elements
 
 if TYPE_CHECKING:
@@ -62,15 +67,15 @@ def run_all(settings: Settings, console: Console) -> None:
     """`aims-PAX`: initial dataset, active learning, convergence, results."""
     if _nothing_to_do(settings, console):
         return
-    begun_with = run_fingerprint.asked(settings)
+    begun_with = run_fingerprint.fingerprint_inputs(settings)
     with _opened(settings, console) as run:
         if settings.initial_dataset is not None:
             _initial(run)
-        elif not readiness.given(settings):
+        elif not readiness.has_given_data(settings):
             raise SettingsError(readiness.NOTHING)
         if settings.active_learning is not None:
             _active_learning(run, begun=settings.initial_dataset is not None)
-            run_fingerprint.remember(settings, begun_with)
+            run_fingerprint.save_fingerprint(settings, begun_with)
 
 
 def run_initial(settings: Settings, console: Console) -> None:
@@ -87,15 +92,15 @@ def run_active_learning(settings: Settings, console: Console) -> None:
         raise SettingsError("aimsPAX.yaml has no section ACTIVE_LEARNING")
     if _nothing_to_do(settings, console):
         return
-    begun_with = run_fingerprint.asked(settings)
+    begun_with = run_fingerprint.fingerprint_inputs(settings)
     with _opened(settings, console) as run:
         _active_learning(run)
-        run_fingerprint.remember(settings, begun_with)
+        run_fingerprint.save_fingerprint(settings, begun_with)
 
 
 def _nothing_to_do(settings: Settings, console: Console) -> bool:
     """Whether all was delivered and nothing has changed since; then that is said."""
-    if not run_fingerprint.unchanged(settings):
+    if not run_fingerprint.is_up_to_date(settings):
         return False
     with to_console(console, settings.mace.misc.log_level):
         for warning in settings.warnings:
@@ -119,33 +124,33 @@ def _to_go_on(settings: Settings) -> str:
     )
 
 
-def _initial(run: Run) -> None:
-    with to_file(run.folder.logs / "initial_dataset.log"), told():
+def _initial(run: RunContext) -> None:
+    with to_file(run.folder.logs / "initial_dataset.log"), log_outcome():
         if initial_dataset.superseded(run):
             log.info("active learning has begun and continues without the snapshots of the initial dataset")
             return
-        state = initial_dataset.create(run)
+        state = initial_dataset.run_initial_dataset(run)
         _save_models(run)
         log.info("initial dataset done: %s · data in %s", state.stopped, run.folder.data / "initial")
 
 
-def _active_learning(run: Run, begun: bool = False) -> None:
+def _active_learning(run: RunContext, begun: bool = False) -> None:
     """begun: this process has just made the initial dataset, or has read it back."""
     settings = run.settings.active_learning
     assert settings is not None
-    with to_file(run.folder.logs / "active_learning.log"), told():
+    with to_file(run.folder.logs / "active_learning.log"), log_outcome():
         _ready_to_explore(run, begun)
-        active_learning.run(run)
+        active_learning.run_active_learning_stage(run)
         _save_models(run)
         members = list(range(len(run.ensemble.members)))
         chosen = members
         if settings.converge_al:
             chosen = _converging(run, members)
-            convergence.run(run, settings, "converge", chosen)
+            convergence.run_convergence(run, settings, "converge", chosen)
         deliver(run, chosen)
 
 
-def _converging(run: Run, members: list[int]) -> list[int]:
+def _converging(run: RunContext, members: list[int]) -> list[int]:
     """The members to converge; chosen once and remembered, so that a restart converges the same one."""
     settings = run.settings.active_learning
     assert settings is not None
@@ -157,7 +162,7 @@ def _converging(run: Run, members: list[int]) -> list[int]:
     return [convergence.best_member(run)]
 
 
-def _ready_to_explore(run: Run, begun: bool) -> None:
+def _ready_to_explore(run: RunContext, begun: bool) -> None:
     """The models active learning begins with: from its own restart, the initial dataset, or the user."""
     settings = run.settings
     if Checkpoint(run.folder, "explore").read() is not None:
@@ -176,7 +181,7 @@ def _ready_to_explore(run: Run, begun: bool) -> None:
         else:
             run.ensemble.restore(snapshot.weights)
         return
-    if not readiness.given(settings):
+    if not readiness.has_given_data(settings):
         raise SettingsError(
             "nothing to start from: run aims-PAX-initial-ds first, or name ACTIVE_LEARNING.initial_train_dataset "
             "or initial_models"
@@ -185,7 +190,7 @@ def _ready_to_explore(run: Run, begun: bool) -> None:
     assert settings.active_learning is not None
     if not settings.active_learning.initial_models:
         log.info("training the members on the given data")
-        convergence.run(
+        convergence.run_convergence(
             run, settings.active_learning, "train-given", range(len(run.ensemble.members)), own_sets=True
         )
 
@@ -199,20 +204,20 @@ def _incomplete(settings: Settings) -> str:
     )
 
 
-def deliver(run: Run, chosen: list[int]) -> None:
+def deliver(run: RunContext, chosen: list[int]) -> None:
     """`results/`: the delivered models, the rest of the committee, the final datasets, the errors."""
     from aims_pax.models import evaluate
     from aims_pax.models.mace.architecture import architecture
     from aims_pax.report.label_counts import frames_line, labels_line
-    from aims_pax.report.load_run import gather
-    from aims_pax.report.run_verdict import verdict
+    from aims_pax.report.load_run import load_run
+    from aims_pax.report.run_verdict import run_verdict
 
     results = run.folder.results
     delivered_files: dict[Path, dict[str, Any]] = {}
     given = (run.settings.active_learning and run.settings.active_learning.initial_models) or ()
     for m, member in enumerate(run.ensemble.members):
         path = (results if m in chosen else results / "committee") / f"{member.name}.model"
-        delivery_precision.save(run, m, path)
+        delivery_precision.save_member(run, m, path)
         delivered_files[path] = {
             "begun_from": given[m] if given else None,
             "architecture": architecture(member.model),
@@ -234,11 +239,11 @@ def deliver(run: Run, chosen: list[int]) -> None:
         train = GivenFile("results/training.xyz", "train", tuple(sets["training"]))
         for line in overlap(train, GivenFile(misc.test_set, "test", tuple(sets["test set"]))):
             log.warning("%s", line)
-    delivery_precision.check(
+    delivery_precision.check_delivery(
         run, {m: results / f"{run.ensemble.members[m].name}.model" for m in chosen}, sets
     )
     entries = {
-        str(path.relative_to(results)): {"sha256": digest(path), **entry}
+        str(path.relative_to(results)): {"sha256": file_digest(path), **entry}
         for path, entry in delivered_files.items()
     }
     run.folder.write_text(results / MODELS, content(entries))
@@ -246,18 +251,18 @@ def deliver(run: Run, chosen: list[int]) -> None:
     _predict(run, potential, sets)
     for name, frames in sets.items():
         if frames and name != "training":
-            table = evaluate.evaluate(potential, frames)
+            table = evaluate.evaluate_potential(potential, frames)
             log.info("%s (%d frames): %s", name, len(frames), table.line(run.settings.mace.misc.error_table))
     active = run.settings.active_learning
-    if active is not None and (missing := misses(len(sets["test"]), active.n_test or 0)):
+    if active is not None and (missing := missing_test_frames(len(sets["test"]), active.n_test or 0)):
         log.warning("test frames: only %s", missing)
     names = ", ".join(f"{run.ensemble.members[m].name}.model" for m in chosen)
-    record = gather(run.folder.root, brief=True)
+    record = load_run(run.folder.root, brief=True)
     log.info("final datasets: %s", frames_line(record))
     log.info("%s; %d calculated since this start", labels_line(record), run.labeller.calls.finished)
     if misc.report:
         _report(run)
-    end = verdict(replace(record, state="finished"))
+    end = run_verdict(replace(record, state="finished"))
     level = logging.WARNING if end.kind == "missed" else logging.INFO
     log.log(level, "done: %s and the final datasets are in %s · %s", names, results, end.text)
 
@@ -271,7 +276,7 @@ def _test_set(settings: Settings, ensemble: Ensemble) -> list[LabelledFrame]:
     return list(read_given(path, misc.test_set, "test", keys, ensemble.elements).frames)
 
 
-def _predict(run: Run, potential: Committee, sets: Mapping[str, Sequence[LabelledFrame]]) -> None:
+def _predict(run: RunContext, potential: Committee, sets: Mapping[str, Sequence[LabelledFrame]]) -> None:
     """`results/predictions.npz`: the delivered model on all labelled frames, with the spread of the committee."""
     from aims_pax.report import predictions
 
@@ -279,7 +284,7 @@ def _predict(run: Run, potential: Committee, sets: Mapping[str, Sequence[Labelle
     chosen = {short.get(name, name): frames for name, frames in sets.items() if frames}
     committee = run.ensemble.potential() if len(run.ensemble) > 1 else None
     arrays = predictions.predictions(potential, chosen, committee)
-    run.folder.write_bytes(run.folder.results / predictions.FILE, predictions.pack(arrays))
+    run.folder.write_bytes(run.folder.results / predictions.FILE, predictions.pack_predictions(arrays))
     members = run.ensemble.members
     energies = members[0].statistics
     if energies is not None:
@@ -289,7 +294,7 @@ def _predict(run: Run, potential: Committee, sets: Mapping[str, Sequence[Labelle
         run.folder.write_text(run.folder.results / "atomic_energies.json", text)
 
 
-def _report(run: Run) -> None:
+def _report(run: RunContext) -> None:
     """Model cards and `report.html`."""
     from aims_pax.report.model_card import write_cards
 
@@ -302,32 +307,34 @@ def _report(run: Run) -> None:
     log.info("report: %s", run.folder.root / "report.html")
 
 
-def _save_models(run: Run) -> None:
+def _save_models(run: RunContext) -> None:
     """The models as they stand at the end of a stage, in GENERAL.model_dir, and their training state beside.
 
     Their energy offsets are fitted to the data they have: at a large force weight these lag behind in training.
     """
-    from aims_pax.record.arrays import pack
+    from aims_pax.record.arrays import pack_arrays
 
     run.ensemble.refit_offsets({m: run.member_data(m) for m in range(len(run.ensemble.members))})
     for m, member in enumerate(run.ensemble.members):
-        delivery_precision.save(run, m, run.folder.model / f"{member.name}.model")
+        delivery_precision.save_member(run, m, run.folder.model / f"{member.name}.model")
         arrays = run.ensemble.members[m].arrays()
         run.folder.write_bytes(
-            run.folder.checkpoints / f"{member.name}.npy", pack(arrays, {"name": member.name})
+            run.folder.checkpoints / f"{member.name}.npy", pack_arrays(arrays, {"name": member.name})
         )
 
 
 @contextlib.contextmanager
-def _opened(settings: Settings, console: Console) -> Iterator[Run]:
+def _opened(settings: Settings, console: Console) -> Iterator[RunContext]:
     """Everything open: console, lock, signals, reference, dataset, models."""
     from aims_pax.labelling import Labeller
 
     folder = RunFolder(settings)
     lock = Lock(folder.restart / "lock")
-    watch = Watch(walltime(settings.misc.max_walltime), lock.beat, Wishes(folder.restart))
-    display = Display(console, lambda: watch.rested)
-    watch.resting = display.rest
+    watch = InterruptMonitor(
+        remaining_walltime(settings.misc.max_walltime), lock.heartbeat, RequestFile(folder.restart)
+    )
+    display = Display(console, lambda: watch.paused_seconds)
+    watch.on_pause = display.rest
     try:
         with (
             to_console(console, settings.mace.misc.log_level),
@@ -341,7 +348,7 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
                 log.warning("%s", note)
             for line in mixed_data.warnings(settings, systems):
                 log.warning("%s", line)
-            devices.check(settings)
+            devices.check_devices(settings)
             readiness.stop_at_first(settings, systems)
             _limit_memory(settings)
             folder_owners.claim(folder, settings.mace.general.name_exp)
@@ -349,26 +356,28 @@ def _opened(settings: Settings, console: Console) -> Iterator[Run]:
                 display.on(),
                 Labeller.from_settings(settings, folder.data, check=watch.raise_if_stopped) as labeller,
             ):
-                compare(folder, effective(settings), labeller.method, {s.name: s.frame.id for s in systems})
-                made_under = remember(folder, effective(settings))
+                compare_with_last_run(
+                    folder, effective(settings), labeller.method, {s.name: s.frame.id for s in systems}
+                )
+                made_under = remember_settings(folder, effective(settings))
                 journal = Journal(folder)
                 journal.write("run", "begun", _process())
-                desk = Desk(settings, folder, labeller, journal, watch)
-                settings = atomic_energies.settled(desk, elements(s.frame for s in systems))
+                desk = LabellingContext(settings, folder, labeller, journal, watch)
+                settings = atomic_energies.with_atomic_energies(desk, elements(s.frame for s in systems))
                 ensemble = _ensemble(settings, systems)
                 dataset = _dataset(folder)
                 _of_constrained_inputs(settings, dataset)
                 _test_set(settings, ensemble)  # a bad one is said before anything is paid
                 with (
                     compiling(settings, ensemble, sum(len(s.frame) for s in systems) / len(systems), watch),
-                    beside(settings, ensemble) as trainer,
+                    background_training(settings, ensemble) as trainer,
                 ):
-                    yield Run(
+                    yield RunContext(
                         settings, folder, systems, labeller, dataset, ensemble, journal, watch,
                         display, Reporter(folder, settings.misc.report), trainer, made_under,
                     )  # fmt: skip
     except OSError as error:
-        raise SetupError(refused(error)) from error
+        raise SetupError(describe_os_error(error)) from error
 
 
 def _dataset(folder: RunFolder) -> Dataset:
@@ -394,7 +403,7 @@ def _limit_memory(settings: Settings) -> None:
     from aims_pax.models import memory_budget
 
     misc = settings.mace.misc
-    memory_budget.forget()
+    memory_budget.forget_measurement()
     if misc.memory_limit is not None:
         memory_budget.allow(misc.memory_limit * memory_budget.GB, misc.device, written=True)
 
@@ -421,4 +430,4 @@ def _ensemble(settings: Settings, systems: Sequence[System]) -> Ensemble:
     if al is not None and al.initial_models:
         return given_ensemble(settings, elements(s.frame for s in systems), RunFolder(settings))
     zs = elements(s.frame for s in systems)
-    return Ensemble.build(settings.mace, readiness.member_seeds(settings), zs, settings.folder)
+    return Ensemble.build(settings.mace, readiness.untrained_member_seeds(settings), zs, settings.folder)

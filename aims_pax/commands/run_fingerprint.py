@@ -30,7 +30,7 @@ FILE = "delivered.json"  # in restart/
 Stamps = dict[str, list[int]]
 
 
-def asked(settings: Settings) -> dict[str, Any]:
+def fingerprint_inputs(settings: Settings) -> dict[str, Any]:
     """What a run is asked for: version, settings, and the files the settings name. To be taken when a run begins."""
     said = effective(settings)
     named = {Path(os.path.join(settings.folder, os.path.expanduser(text))) for text in _texts(said)}
@@ -43,14 +43,14 @@ def asked(settings: Settings) -> dict[str, Any]:
     }
 
 
-def remember(settings: Settings, begun_with: Mapping[str, Any]) -> None:
+def save_fingerprint(settings: Settings, begun_with: Mapping[str, Any]) -> None:
     """The run has delivered. begun_with: what `asked` said when it began."""
     folder = RunFolder(settings)
     known = {"format": 1, **begun_with, "made": _made(folder), "report": settings.misc.report}
     folder.write_text(folder.restart / FILE, json.dumps(known) + "\n")
 
 
-def unchanged(settings: Settings) -> bool:
+def is_up_to_date(settings: Settings) -> bool:
     """Whether the run has delivered and nothing is other than it was then."""
     folder = RunFolder(settings)
     try:
@@ -60,7 +60,7 @@ def unchanged(settings: Settings) -> bool:
         if known["report"] and not (folder.root / PAGE).exists():
             return False
         return bool(
-            {k: known[k] for k in ("version", "settings", "inputs")} == asked(settings)
+            {k: known[k] for k in ("version", "settings", "inputs")} == fingerprint_inputs(settings)
             and known["made"] == _made(folder, known["made"])
         )
     except (OSError, ValueError, KeyError, TypeError):

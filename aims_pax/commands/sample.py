@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from aims_pax import seeds
-from aims_pax.engine.interrupts import Watch, walltime
-from aims_pax.engine.outcome import told
+from aims_pax.engine.interrupts import InterruptMonitor, remaining_walltime
+from aims_pax.engine.outcome import log_outcome
 from aims_pax.errors import Abandoned, RestartError, SettingsError
 from aims_pax.labelled_data import structure_text
 from aims_pax.potentials.named import Potentials
-from aims_pax.record.arrays import Torn, pack, unpack
+from aims_pax.record.arrays import Torn, pack_arrays, unpack_arrays
 from aims_pax.record.files import append_text, cut_torn_tail, write_bytes
 from aims_pax.record.lock import Lock
 from aims_pax.record.log import to_console
-from aims_pax.record.provenance import changes, flat, refusal
+from aims_pax.record.provenance import changes, flat_settings, provenance_refusal
 from aims_pax.samplers.base import Sample
 from aims_pax.samplers.mixture import Mixture
 from aims_pax.settings.sample import Sampling, read_sample
-from aims_pax.settings.sampler_list import described, plain
+from aims_pax.settings.sampler_list import samplers_as_written, samplers_in_words
 from aims_pax.stages.sampler_factory import mixture
 from aims_pax.systems import System, read_systems
 
@@ -45,21 +45,21 @@ BATCH = 10  # structures of each geometry between two writes
 def sample(config: Path, console: Console) -> None:
     """`aims-PAX sample`: append structures to the output until there are as many as asked for.
 
-    Raises SettingsError, SamplingError, RestartError; Stopped after a signal.
+    Raises SettingsError, SamplingError, RestartError; RunInterrupted after a signal.
     """
     settings = read_sample(config)
     folder, keys = Path.cwd(), settings.keys
     target = folder / Path(keys.output).expanduser()
-    check_output(target)
+    check_sample_output(target)
     written = keys.path_to_geometry
     paths = [folder / Path(p).expanduser() for p in ([written] if isinstance(written, str) else written)]
     systems = read_systems(paths[0] if len(paths) == 1 else paths)
     lock = Lock(target.with_name(f".{target.name}.lock"))
-    watch = Watch(walltime(None), lock.beat)
-    with to_console(console, "INFO"), told(), watch.listening(), lock.held(watch.raise_if_signalled):
+    watch = InterruptMonitor(remaining_walltime(None), lock.heartbeat)
+    with to_console(console, "INFO"), log_outcome(), watch.listening(), lock.held(watch.raise_if_signalled):
         for warning in settings.warnings:
             log.warning("%s", warning)
-        log.info("%s: %s", target.name, described(settings.samplers))
+        log.info("%s: %s", target.name, samplers_in_words(settings.samplers))
         made = mixture(
             settings.samplers,
             lambda _: settings.md,
@@ -71,7 +71,9 @@ def sample(config: Path, console: Console) -> None:
         _fill(target, made, systems, settings, watch)
 
 
-def _fill(target: Path, made: Mixture, systems: Sequence[System], settings: Sampling, watch: Watch) -> None:
+def _fill(
+    target: Path, made: Mixture, systems: Sequence[System], settings: Sampling, watch: InterruptMonitor
+) -> None:
     """Batch after batch until the file holds what is asked for."""
     made_with, n = _made_with(settings, systems), settings.keys.n_per_geometry
     digest = _digest(settings, systems)
@@ -96,7 +98,7 @@ def _fill(target: Path, made: Mixture, systems: Sequence[System], settings: Samp
             )  # from now on what lies there is ours, however it ends
         append_text(target, "".join(_texts(samples, done)), sync=True)
         done += more
-        _write_memory(target, made.memory(), digest, made_with, done)
+        _write_memory(target, made.state_arrays(), digest, made_with, done)
         counts.update(str(s.origin["sampler"]) for s in samples)
         log.info("%d of %d structures of each geometry", done, n)
     if counts:
@@ -141,7 +143,7 @@ def _taken_up(target: Path, made: Mixture, digest: str, made_with: Mapping[str, 
     if not target.exists():
         return 0  # whoever removes the structures wants to begin anew
     try:
-        arrays, told = unpack(_memory(target).read_bytes())
+        arrays, told = unpack_arrays(_memory(target).read_bytes())
     except Torn as error:
         raise RestartError(
             f"{_memory(target)}: {error}; remove it and {target.name} to begin anew"
@@ -152,7 +154,9 @@ def _taken_up(target: Path, made: Mixture, digest: str, made_with: Mapping[str, 
             "samplers, geometries or seed: not as they were"
         ]  # a file from before the settings were kept
         raise RestartError(
-            refusal(str(target), differing or unknown, f"name another output, or remove {target.name}")
+            provenance_refusal(
+                str(target), differing or unknown, f"name another output, or remove {target.name}"
+            )
         )
     if size < told["size"]:
         raise RestartError(f"{target}: is shorter than what was made; restore it, or remove it to begin anew")
@@ -163,7 +167,7 @@ def _taken_up(target: Path, made: Mixture, digest: str, made_with: Mapping[str, 
         )
         cut_torn_tail(target, told["size"])
     if told["made"]:
-        made.remember(arrays)
+        made.load_state_arrays(arrays)
     return int(told["made"])
 
 
@@ -172,18 +176,18 @@ def _write_memory(
 ) -> None:
     path, size = _memory(target), target.stat().st_size if done else 0
     told = {"digest": digest, "made_with": dict(made_with), "made": done, "size": size}
-    write_bytes(path, pack(dict(arrays), told))
+    write_bytes(path, pack_arrays(dict(arrays), told))
 
 
 def _made_with(settings: Sampling, systems: Sequence[System]) -> dict[str, str]:
     """The same as `_digest`, key by key, for a person."""
     keys = settings.keys
-    return flat(
+    return flat_settings(
         {
             "seed": keys.seed,
             "skip_step": keys.skip_step,
             "MD": dict(settings.md),
-            "SAMPLERS": plain(settings.samplers),
+            "SAMPLERS": samplers_as_written(settings.samplers),
             "geometry": {s.name: f"structure {s.frame.id}" for s in systems},
         }
     )
@@ -192,7 +196,7 @@ def _made_with(settings: Sampling, systems: Sequence[System]) -> dict[str, str]:
 def _digest(settings: Sampling, systems: Sequence[System]) -> str:
     """What the structures depend on, but for their number."""
     said = [
-        plain(settings.samplers),
+        samplers_as_written(settings.samplers),
         {k: v for k, v in settings.md},
         settings.keys.seed,
         settings.keys.skip_step,
@@ -201,7 +205,7 @@ def _digest(settings: Sampling, systems: Sequence[System]) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=repr).encode()).hexdigest()
 
 
-def check_output(target: Path) -> None:
+def check_sample_output(target: Path) -> None:
     """Raises SettingsError for a name that nothing can be appended to."""
     if target.suffix not in {".xyz", ".extxyz"}:
         raise SettingsError(f"output: {target.name}: expected a name that ends in .xyz or .extxyz")

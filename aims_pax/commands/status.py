@@ -10,12 +10,12 @@ from typing import Any
 
 from aims_pax.record.run_requests import asked_for, paused_since
 from aims_pax.report.cost_summary import IDLE, errors, wall_seconds
-from aims_pax.report.formatting import DOING, STAGES, compact, counted, duration, milli, rounded
+from aims_pax.report.formatting import DOING, STAGES, compact, duration, milli, plural
 from aims_pax.report.label_counts import ACTIVE, by_stage
-from aims_pax.report.load_run import gather
-from aims_pax.report.run_record import RunRecord, Stage
-from aims_pax.report.run_verdict import verdict
-from aims_pax.report.time_left import Limit, time_left
+from aims_pax.report.load_run import load_run
+from aims_pax.report.run_record import RunRecord, StageRecord
+from aims_pax.report.run_verdict import run_verdict
+from aims_pax.report.time_left import Limit, rounded_seconds, time_left
 
 WIDTH = 80
 ROWS = 20  # trajectories shown
@@ -30,7 +30,7 @@ def status(folder: Path) -> dict[str, Any]:
 
     Raises SettingsError when no run was ever begun there.
     """
-    run = gather(folder, brief=True)
+    run = load_run(folder, brief=True)
     now = time.time()
     working = bool(run.holder)
     stages = [s for s in run.stages if s.name.partition("-")[0] in KNOWN]
@@ -51,8 +51,8 @@ def status(folder: Path) -> dict[str, Any]:
         "host": run.holder.get("host"),
         "last_sign_s_ago": _plain(now - heard if heard else math.nan),
         "reason": _reason(run),
-        "verdict": verdict(run).text if run.state == "finished" else None,
-        "goal": verdict(run).kind,
+        "verdict": run_verdict(run).text if run.state == "finished" else None,
+        "goal": run_verdict(run).kind,
         "stage": None if stage is None else stage.name,
         "stage_s": _plain(spent),
         "stages": {s.name: s.stopped for s in stages},
@@ -87,7 +87,7 @@ def status(folder: Path) -> dict[str, Any]:
     }
 
 
-def lines(now: dict[str, Any]) -> list[str]:
+def status_lines(now: dict[str, Any]) -> list[str]:
     """The status for a person, no line longer than 80 columns."""
     out = [_head(now)]
     if now["reason"]:
@@ -100,7 +100,7 @@ def lines(now: dict[str, Any]) -> list[str]:
         text = f"{name}: {done}" if done else f"{name} for {duration(now['stage_s'] or math.nan)}"
         out += _wrapped("stage", text)
     if now["left_s"] is not None:
-        out += _wrapped("left", f"about {rounded(now['left_s'])} of this stage ({now['left_until']})")
+        out += _wrapped("left", f"about {rounded_seconds(now['left_s'])} of this stage ({now['left_until']})")
     out += _wrapped("labels", _labels(now["labels"]))
     out += _wrapped("data", _data(now["data"], now["training_set"]))
     out += _wrapped("training", _training(now["training"]))
@@ -157,7 +157,7 @@ def _last_line(run: RunRecord) -> str:
     return last.partition(" · ")[2] or last
 
 
-def _at_work(run: RunRecord, stage: Stage, folder: Path, until: float) -> float:
+def _at_work(run: RunRecord, stage: StageRecord, folder: Path, until: float) -> float:
     """Seconds the run has spent on a stage: neither paused, nor between two of its processes."""
     idle = [(s.began, s.ended) for s in run.spans if s.doing in ("stopped", "paused")]
     resting = paused_since(folder)
@@ -262,7 +262,7 @@ def _labels(labels: dict[str, Any]) -> str:
         parts.append(f"{labels['asked_of_budget']} of max_labels {labels['budget']:g} asked for")
     if labels["calculations"]:
         spent, unit = compact(labels["reference_s"] or 0.0)
-        parts.append(f"{counted(labels['calculations'], 'calculation')}, {spent} {unit} together")
+        parts.append(f"{plural(labels['calculations'], 'calculation')}, {spent} {unit} together")
     return " · ".join(parts)
 
 
@@ -279,7 +279,7 @@ def _data(data: dict[str, dict[str, int]], limited: dict[str, Any]) -> str:
 
 
 def _training(training: dict[str, Any]) -> str:
-    text = counted(training["visits"], "visit")
+    text = plural(training["visits"], "visit")
     if training["force_mae"] is not None:
         text += f" · force MAE {milli(training['force_mae'])} meV/Å"
     if training["energy_mae"] is not None:

@@ -15,16 +15,16 @@ from aims_pax.errors import SettingsError
 from aims_pax.frames import LabelledFrame
 from aims_pax.labelled_data import LabelKeys, read_labelled
 from aims_pax.record.files import write_bytes
-from aims_pax.report.accuracy import ErrorRow, atomic_errors, by_element, by_system, honesty
-from aims_pax.report.formatting import MEAN, worth
-from aims_pax.report.predictions import pack, predictions
+from aims_pax.report.accuracy import ErrorRow, atomic_errors, by_element, by_system, calibration
+from aims_pax.report.formatting import MEAN, calibration_sentence
+from aims_pax.report.predictions import pack_predictions, predictions
 from aims_pax.suggestions import no_such
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-def assess(
+def evaluate_models(
     models: Sequence[Path],
     data: Path,
     output: Path,
@@ -59,7 +59,7 @@ def assess(
         arrays["member_energy"] = np.stack([a["energy"] for a in single])
         arrays["member_forces"] = np.stack([a["forces"] for a in single])
     before = " (in place of an earlier file)" if output.exists() else ""
-    write_bytes(output, pack(arrays))
+    write_bytes(output, pack_predictions(arrays))
     note = _precision(models, dtype, frames)
     for line in [*_tables(models, single, arrays), *note, f"predictions and labels: {output}{before}"]:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
@@ -68,12 +68,12 @@ def assess(
 
 def _precision(models: Sequence[Path], dtype: str, frames: Sequence[LabelledFrame]) -> list[str]:
     """A line where the energies are too large for single precision and somebody might use it."""
-    from aims_pax.models.mace.build import load
-    from aims_pax.models.mace.precision import coarse, dtype_of, resolution
+    from aims_pax.models.mace.build import load_model
+    from aims_pax.models.mace.precision import dtype_of, is_too_coarse, resolution
 
     largest = max(abs(f.label.energy) for f in frames)
-    single = dtype == "float32" or any(dtype_of(load(path)[0]) == "float32" for path in models)
-    if not coarse([largest]) or not single:
+    single = dtype == "float32" or any(dtype_of(load_model(path)[0]) == "float32" for path in models)
+    if not is_too_coarse([largest]) or not single:
         return []
     return [
         f"energies reach {largest:,.0f} eV, which single precision knows to {resolution(largest):.2g} eV only: this "
@@ -87,9 +87,9 @@ def _tables(models: Sequence[Path], single: Sequence[dict[str, Any]], arrays: di
     out: list[str] = []
     if len(models) > 1:
         rows = [(m.stem, by_system(a)[-1]) for m, a in zip(models, single, strict=True)]
-        out += [*table([*rows, ("committee mean", by_system(arrays)[-1])]), ""]
-    out += table([(row.group, row) for row in by_system(arrays)])
-    out += ["", *table([(row.group, row) for row in by_element(arrays)])]
+        out += [*error_table([*rows, ("committee mean", by_system(arrays)[-1])]), ""]
+    out += error_table([(row.group, row) for row in by_system(arrays)])
+    out += ["", *error_table([(row.group, row) for row in by_element(arrays)])]
     if len(models) > 1:
         spread = arrays["atomic_sd"]
         mean, largest = 1000 * spread.mean(), 1000 * spread.max()
@@ -101,11 +101,11 @@ def _tables(models: Sequence[Path], single: Sequence[dict[str, Any]], arrays: di
 def _worth(models: Sequence[Path], single: Sequence[dict[str, Any]], arrays: dict[str, Any]) -> list[str]:
     """What the spread is worth for each member, as the report says of the delivered one, and for their mean."""
     said = [(m.stem, {**a, "atomic_sd": arrays["atomic_sd"]}) for m, a in zip(models, single, strict=True)]
-    found = [(whose, honesty(*atomic_errors(a))) for whose, a in [*said, (MEAN, arrays)]]
-    return [worth(h.rank, h.ratio, whose) for whose, h in found if math.isfinite(h.rank)]
+    found = [(whose, calibration(*atomic_errors(a))) for whose, a in [*said, (MEAN, arrays)]]
+    return [calibration_sentence(h.rank, h.ratio, whose) for whose, h in found if math.isfinite(h.rank)]
 
 
-def table(rows: Sequence[tuple[str, ErrorRow]]) -> list[str]:
+def error_table(rows: Sequence[tuple[str, ErrorRow]]) -> list[str]:
     """MAE and RMSE as text, thousandths of the units; columns nobody has are left out."""
     cells = [
         [name, str(r.frames), str(r.atoms)]
@@ -150,10 +150,10 @@ def _labelled(path: Path, keys: tuple[str, ...]) -> list[LabelledFrame]:
 def _potential(path: Path, device: str, dtype: str) -> Any:
     from aims_pax.models.mace import foundation
 
-    return foundation.load(str(path.absolute()), device, dtype)
+    return foundation.load_foundation_model(str(path.absolute()), device, dtype)
 
 
 def _committee(models: Sequence[Path], device: str, dtype: str) -> Any:
-    from aims_pax.models.mace.export import committee
+    from aims_pax.models.mace.export import committee_of_files
 
-    return committee(models, device, dtype)
+    return committee_of_files(models, device, dtype)

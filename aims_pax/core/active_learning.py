@@ -24,22 +24,22 @@ from aims_pax.core.rules import BELIEVED, BELIEVED_PER_SYSTEM, MAX_FAILURES, MAX
 from aims_pax.core.threshold import Threshold
 from aims_pax.core.trajectory import Trajectory
 from aims_pax.core.work import (
-    Add,
-    Advance,
+    AddToDataset,
     Advanced,
-    Analyse,
-    Checked,
     Decision,
     Effect,
     Event,
     IllegalEvent,
-    Label,
     LabelDropped,
     LabelFailed,
     Labelled,
-    Say,
-    Train,
+    LogMessage,
+    RecordError,
+    RequestLabel,
+    RunMD,
+    RunTraining,
     Trained,
+    UncertaintyCheck,
     Work,
 )
 
@@ -47,7 +47,7 @@ NAME = "explore"
 
 
 @dataclass(frozen=True)
-class Aside:
+class BackgroundLabel:
     """A frame being labelled while its trajectory runs on: for testing or for analysis."""
 
     frame: str
@@ -72,8 +72,8 @@ class State:
     checks: int = 0
     visit: int = 0  # training visits so far
     force_mae: tuple[float, ...] = ()  # eV/Å per member, last visit
-    tests: tuple[Aside, ...] = ()
-    analyses: tuple[Aside, ...] = ()
+    tests: tuple[BackgroundLabel, ...] = ()
+    analyses: tuple[BackgroundLabel, ...] = ()
     moved_last: bool = False  # MD and training take turns on the device
     stopped: str | None = None
 
@@ -120,13 +120,13 @@ def outstanding(state: State, rules: ExploreRules) -> tuple[Work, ...]:
     """What should be running now: labels first (they take longest), then MD or training, whose turn it is."""
     frames = [t.frame for t in state.trajectories if t.status == "waiting" and t.frame is not None]
     frames += [aside.frame for aside in (*state.tests, *state.analyses)]
-    labels = tuple(Label(frame) for frame in dict.fromkeys(frames))
+    labels = tuple(RequestLabel(frame) for frame in dict.fromkeys(frames))
     if state.stopped:
         return labels
     training = any(t.status == "training" for t in state.trajectories)
-    visit = (Train(state.visit, rules.epochs_per_visit),) if training else ()
+    visit = (RunTraining(state.visit, rules.epochs_per_visit),) if training else ()
     moving = tuple(
-        Advance(i, t.step, _next_stop(t.step, rules), t.life)
+        RunMD(i, t.step, _next_stop(t.step, rules), t.n_rewinds)
         for i, t in enumerate(state.trajectories)
         if t.status == "running"
     )
@@ -152,7 +152,7 @@ def step(state: State, event: Event, rules: ExploreRules) -> tuple[State, tuple[
             raise IllegalEvent(f"{type(event).__name__} has no meaning in active learning")
     why = _why_over(state, rules)
     if state.stopped is None and why is not None:
-        return replace(state, stopped=why), (*effects, Say(f"stop: {why}"))
+        return replace(state, stopped=why), (*effects, LogMessage(f"stop: {why}"))
     return state, effects
 
 
@@ -181,7 +181,7 @@ def _advanced(state: State, event: Advanced, rules: ExploreRules) -> tuple[State
     said: tuple[Effect, ...] = ()
     if rules.analysis_skip and event.step % rules.analysis_skip == 0 and state.n_asked < rules.max_labels:
         δ = threshold_of(state, trajectory.system, rules)
-        aside = Aside(event.frame, i, event.step, δ, state.n_train)
+        aside = BackgroundLabel(event.frame, i, event.step, δ, state.n_train)
         state = replace(_asked(state, event.frame), analyses=(*state.analyses, aside))
     if event.step % rules.skip_step == 0 or event.step >= rules.max_steps:
         state, said = _checked(state, i, trajectory, event, rules)
@@ -194,19 +194,19 @@ def _checked(
     """The uncertainty criterion at one frame."""
     δ = threshold_of(state, trajectory.system, rules)
     spread = max(event.uncertainty)
-    quiet = event.step - trajectory.quiet_since
+    quiet = event.step - trajectory.last_label_step
     state = replace(_seen(state, trajectory.system, event.uncertainty, rules), checks=state.checks + 1)
     asked_already = event.frame in _under_way(state)  # for analysis: its label is paid for
     spent = state.n_asked >= rules.max_labels and not asked_already
 
-    def checked(decision: Decision) -> Checked:
-        return Checked(i, event.step, spread, δ, decision)
+    def checked(decision: Decision) -> UncertaintyCheck:
+        return UncertaintyCheck(i, event.step, spread, δ, decision)
 
     if not spent and _test_due(state, i, rules):
-        aside = Aside(event.frame, i, event.step)
+        aside = BackgroundLabel(event.frame, i, event.step)
         state = replace(_asked(state, event.frame), tests=(*state.tests, aside), n_tests=state.n_tests + 1)
         text = f"trajectory {i} · step {event.step} · drawn for testing · labelling {event.frame[:6]}"
-        return state, (checked("test"), Say(text))
+        return state, (checked("test"), LogMessage(text))
     if spread <= δ and quiet < rules.quiet_limit:
         return state, (checked("certain"),)
     if spent:
@@ -214,10 +214,10 @@ def _checked(
         return _put(state, i, ended), (checked("budget spent"),)
     digits = 3 if f"{spread:.3f}" != f"{δ:.3f}" else 5
     why = f"spread {spread:.{digits}f} > {δ:.{digits}f} eV/Å" if spread > δ else f"quiet for {quiet} steps"
-    waiting = replace(trajectory, status="waiting", frame=event.frame, quiet_since=event.step)
+    waiting = replace(trajectory, status="waiting", frame=event.frame, last_label_step=event.step)
     state = _put(_asked(state, event.frame), i, waiting)
     text = f"trajectory {i} · step {event.step} · {why} · labelling {event.frame[:6]}"
-    return state, (checked("uncertain" if spread > δ else "quiet"), Say(text))
+    return state, (checked("uncertain" if spread > δ else "quiet"), LogMessage(text))
 
 
 def _seen(state: State, system: str, uncertainty: tuple[float, ...], rules: ExploreRules) -> State:
@@ -233,13 +233,13 @@ def _seen(state: State, system: str, uncertainty: tuple[float, ...], rules: Expl
 def _test_due(state: State, i: int, rules: ExploreRules) -> bool:
     """Test frames fall due at random moments of the run's progress, each on a trajectory drawn beforehand."""
     k = state.n_tests
-    if k >= rules.n_test or progress(state, rules) < rules.test_due[k]:
+    if k >= rules.n_test or fraction_done(state, rules) < rules.test_due[k]:
         return False
     j = rules.test_trajectory[k]
     return i == j or state.trajectories[j].status == "done"
 
 
-def progress(state: State, rules: ExploreRules) -> float:
+def fraction_done(state: State, rules: ExploreRules) -> float:
     """How much of the run is over, 0 … 1, by whichever limit is nearest; without limits by checks made.
 
     What the initial dataset has of the training set is no progress: test frames would all fall due at once.
@@ -262,21 +262,21 @@ def progress(state: State, rules: ExploreRules) -> float:
 def _labelled(state: State, event: Labelled, rules: ExploreRules) -> tuple[State, tuple[Effect, ...]]:
     frame, present = event.work.frame, event.present
     effects: list[Effect] = [
-        Analyse(a.frame, a.trajectory, a.step, a.threshold, a.n_train)
+        RecordError(a.frame, a.trajectory, a.step, a.threshold, a.n_train)
         for a in state.analyses
         if a.frame == frame
     ]
-    effects += [Add(frame, "test") for a in state.tests if a.frame == frame and present is None]
+    effects += [AddToDataset(frame, "test") for a in state.tests if a.frame == frame and present is None]
     state = _without_asides(state, frame)
     waiting = [i for i, t in enumerate(state.trajectories) if t.status == "waiting" and t.frame == frame]
     if not waiting:
         return state, tuple(effects)
     split = "valid" if state.n_valid_added < rules.valid_ratio * state.n_added else "train"
     if present is None:
-        effects.append(Add(frame, split))
+        effects.append(AddToDataset(frame, split))
         state = _counted(state, state.trajectories[waiting[0]].system, split)
     for i in waiting:
-        t = replace(state.trajectories[i], frame=None, home=frame, failures=0)
+        t = replace(state.trajectories[i], frame=None, restart_frame=frame, failures=0)
         if state.stopped:
             t = replace(t, status="done", reason="stopped")
         elif present is None and split == "train":
@@ -285,10 +285,10 @@ def _labelled(state: State, event: Labelled, rules: ExploreRules) -> tuple[State
             t = replace(t, status="running").run_on(rules)
         state = _put(state, i, t)
     where = split if present is None else f"in the {present} set already"
-    effects.append(Say(f"{frame[:6]} → {where} · {state.n_train} training points"))
+    effects.append(LogMessage(f"{frame[:6]} → {where} · {state.n_train} training points"))
     if state.stopped is None and state.n_train >= rules.max_train:
         state = replace(state, stopped=f"max_train_set_size: {state.n_train} training points")
-        effects.append(Say(f"stop: {state.stopped}"))
+        effects.append(LogMessage(f"stop: {state.stopped}"))
     return state, tuple(effects)
 
 
@@ -364,10 +364,10 @@ def _trained(state: State, event: Trained, rules: ExploreRules) -> tuple[State, 
         return state, ()
     if sum(n for _, n in state.valid) < BELIEVED or any(n < BELIEVED_PER_SYSTEM for _, n in state.valid):
         return state, (
-            Say(f"force MAE {1000 * mae:.1f} meV/Å reached on too few validation frames: going on"),
+            LogMessage(f"force MAE {1000 * mae:.1f} meV/Å reached on too few validation frames: going on"),
         )
     state = replace(state, stopped=f"desired_acc: force MAE {1000 * mae:.1f} meV/Å on the validation set")
-    return state, (Say(f"stop: {state.stopped}"),)
+    return state, (LogMessage(f"stop: {state.stopped}"),)
 
 
 # ---------------------------------------------------------------- small parts

@@ -15,9 +15,9 @@ from aims_pax.core.work import (
     Event,
     IllegalEvent,
     KeepBest,
+    LogMessage,
     RestoreBest,
-    Say,
-    Train,
+    RunTraining,
     Trained,
     Work,
 )
@@ -26,7 +26,7 @@ NAME = "converge"
 
 
 @dataclass(frozen=True)
-class Progress:
+class MemberProgress:
     """One member on its way."""
 
     member: int
@@ -42,13 +42,13 @@ class Progress:
 class State:
     """Everything that decides how convergence goes on."""
 
-    members: tuple[Progress, ...]
+    members: tuple[MemberProgress, ...]
     stopped: str | None = None
 
 
 def begin(rules: ConvergeRules) -> State:
     """Nobody trained yet."""
-    return State(tuple(Progress(m) for m in rules.members))
+    return State(tuple(MemberProgress(m) for m in rules.members))
 
 
 def reopen(state: State, rules: ConvergeRules) -> State:
@@ -65,7 +65,7 @@ def reopen(state: State, rules: ConvergeRules) -> State:
 def outstanding(state: State, rules: ConvergeRules) -> tuple[Work, ...]:
     """One visit for each member still improving."""
     return tuple(
-        Train(p.visit, int(min(rules.epochs_per_visit, rules.max_epochs - p.epochs)), p.member)
+        RunTraining(p.visit, int(min(rules.epochs_per_visit, rules.max_epochs - p.epochs)), p.member)
         for p in state.members
         if not p.done
     )
@@ -91,7 +91,7 @@ def step(state: State, event: Event, rules: ConvergeRules) -> tuple[State, tuple
         )
         effects.append(RestoreBest(p.member))
         effects.append(
-            Say(
+            LogMessage(
                 f"member {p.member} · {why} used up after {p.epochs} epochs · best: epoch {p.best_epoch}, "
                 f"force MAE {1000 * p.best_mae:.1f} meV/Å{more}"
             )

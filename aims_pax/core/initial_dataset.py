@@ -17,18 +17,18 @@ from typing import Literal
 
 from aims_pax.core.rules import BELIEVED, BELIEVED_PER_SYSTEM, InitialRules
 from aims_pax.core.work import (
-    Add,
+    AddToDataset,
     Effect,
     Event,
     IllegalEvent,
-    Label,
     LabelDropped,
     LabelFailed,
     Labelled,
-    Sample,
+    LogMessage,
+    RequestLabel,
+    RunSampler,
+    RunTraining,
     Sampled,
-    Say,
-    Train,
     Trained,
     Work,
 )
@@ -85,12 +85,12 @@ def outstanding(state: State, rules: InitialRules) -> tuple[Work, ...]:
     """What should be running now."""
     if state.phase == "label":
         answered = {frame for frame, _ in state.answers}
-        return tuple(Label(f) for f in dict.fromkeys(f for _, f in state.batch) if f not in answered)
+        return tuple(RequestLabel(f) for f in dict.fromkeys(f for _, f in state.batch) if f not in answered)
     if state.stopped:
         return ()
     if state.phase == "sample":
-        return (Sample(state.visit, _per_system(state, rules)),)
-    return (Train(state.visit, int(min(rules.epochs_per_visit, rules.max_epochs - state.epochs))),)
+        return (RunSampler(state.visit, _per_system(state, rules)),)
+    return (RunTraining(state.visit, int(min(rules.epochs_per_visit, rules.max_epochs - state.epochs))),)
 
 
 def step(state: State, event: Event, rules: InitialRules) -> tuple[State, tuple[Effect, ...]]:
@@ -101,15 +101,17 @@ def step(state: State, event: Event, rules: InitialRules) -> tuple[State, tuple[
         case Sampled():
             last = dict(state.last) | dict(event.frames)  # the last of each system wins
             state = replace(state, phase="label", batch=event.frames, last=tuple(last.items()))
-            return state, (Say(f"sampling step {state.visit + 1} · {len(event.frames)} structures to label"),)
+            return state, (
+                LogMessage(f"sampling step {state.visit + 1} · {len(event.frames)} structures to label"),
+            )
         case Labelled() | LabelFailed() | LabelDropped():
             ok = isinstance(event, Labelled) and event.present is None
             state = replace(state, answers=(*state.answers, (event.work.frame, ok)))
             failed = isinstance(event, LabelFailed)
             text = f"{event.work.frame[:6]} · {event.kind}: {event.reason}" if failed else ""  # type: ignore[union-attr]
-            said: tuple[Effect, ...] = (Say(text, "warning"),) if failed else ()
+            said: tuple[Effect, ...] = (LogMessage(text, "warning"),) if failed else ()
             if isinstance(event, Labelled) and event.present is not None:
-                said = (Say(f"{event.work.frame[:6]} · in the {event.present} set already"),)
+                said = (LogMessage(f"{event.work.frame[:6]} · in the {event.present} set already"),)
             if outstanding(state, rules):
                 return state, said
             state, effects = _dealt(state, rules)
@@ -136,7 +138,7 @@ def _dealt(state: State, rules: InitialRules) -> tuple[State, tuple[Effect, ...]
         chosen = _validation(hand, members[m], valid, state.visit, rules)
         for k, (system, frame) in enumerate(hand):
             split = "valid" if k in chosen else "train"
-            effects.append(Add(frame, split, m))
+            effects.append(AddToDataset(frame, split, m))
             valid[system] = valid.get(system, 0) + (split == "valid")
         members[m] = Slice(members[m].n_train + len(hand) - len(chosen), members[m].n_valid + len(chosen))
     state = replace(state, members=tuple(members), valid=tuple(valid.items()), batch=(), answers=())
@@ -148,7 +150,9 @@ def _dealt(state: State, rules: InitialRules) -> tuple[State, tuple[Effect, ...]
         reason = f"no reference calculation succeeded on a new structure in {MAX_EMPTY} batches"
         state = replace(state, stopped=reason)
     n_train, n_valid = (sum(getattr(m, n) for m in members) for n in ("n_train", "n_valid"))
-    effects.append(Say(f"{len(good)} labels · {n_train} training and {n_valid} validation points in all"))
+    effects.append(
+        LogMessage(f"{len(good)} labels · {n_train} training and {n_valid} validation points in all")
+    )
     return state, tuple(effects)
 
 
@@ -205,7 +209,9 @@ def _trained(state: State, event: Trained, rules: InitialRules) -> tuple[State, 
     )
     effects: tuple[Effect, ...] = ()
     if good and not believed:
-        effects = (Say(f"force MAE {1000 * mae:.1f} meV/Å reached on too few validation frames: going on"),)
+        effects = (
+            LogMessage(f"force MAE {1000 * mae:.1f} meV/Å reached on too few validation frames: going on"),
+        )
     reason = None
     if good and believed:
         reason = f"desired_acc × scale: force MAE {1000 * mae:.1f} meV/Å on the validation sets"
@@ -215,5 +221,5 @@ def _trained(state: State, event: Trained, rules: InitialRules) -> tuple[State, 
         reason = f"max_initial_set_size: {n_train} training points"
     if reason:
         state = replace(state, stopped=reason)
-        effects = (*effects, Say(f"stop: {reason}"))
+        effects = (*effects, LogMessage(f"stop: {reason}"))
     return state, effects

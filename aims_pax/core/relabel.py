@@ -11,7 +11,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from aims_pax.core.work import Effect, Event, IllegalEvent, Label, LabelFailed, Labelled, Say, Work
+from aims_pax.core.work import (
+    Effect,
+    Event,
+    IllegalEvent,
+    LabelFailed,
+    Labelled,
+    LogMessage,
+    RequestLabel,
+    Work,
+)
 
 NAME = "recalculate"
 TOLD = 10  # times at most that progress is said, over the whole list
@@ -62,7 +71,7 @@ def reopen(state: State, rules: RecalculateRules) -> State:
 
 def outstanding(state: State, rules: RecalculateRules) -> tuple[Work, ...]:
     """A label for every open structure."""
-    return tuple(Label(frame) for frame in state.open)
+    return tuple(RequestLabel(frame) for frame in state.open)
 
 
 def step(state: State, event: Event, rules: RecalculateRules) -> tuple[State, tuple[Effect, ...]]:
@@ -74,11 +83,11 @@ def step(state: State, event: Event, rules: RecalculateRules) -> tuple[State, tu
     state = replace(state, open=tuple(f for f in state.open if f != frame))
     if isinstance(event, LabelFailed):
         name = rules.names[rules.frames.index(frame)]
-        effects = (Say(f"{name} · {event.kind}: {event.reason}", "warning"),)
+        effects = (LogMessage(f"{name} · {event.kind}: {event.reason}", "warning"),)
         state = replace(state, failed=(*state.failed, Failure(frame, event.kind, event.reason)))
     state = reopen(state, rules)
     told = _progress(before, state.opened - len(state.open), rules)
-    return state, effects + ((Say(told),) if told else ())
+    return state, effects + ((LogMessage(told),) if told else ())
 
 
 def _progress(before: int, now: int, rules: RecalculateRules) -> str | None:

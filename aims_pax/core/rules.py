@@ -87,7 +87,9 @@ class ExploreRules:
             per_system=s.threshold == "per_system",
             n_test=n_test,
             test_due=tuple((k + seeds.uniform("test due", seed, k)) / n_test for k in range(n_test)),
-            test_trajectory=tuple(seeds.number("test of", seed, k) % trajectories for k in range(n_test)),
+            test_trajectory=tuple(
+                seeds.seed_number("test of", seed, k) % trajectories for k in range(n_test)
+            ),
             analysis_skip=s.analysis_skip if s.analysis else 0,
         )
 

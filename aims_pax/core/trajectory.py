@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from aims_pax.core.rules import ExploreRules
-from aims_pax.core.work import Effect, Rewind, Say
+from aims_pax.core.work import Effect, LogMessage, Rewind
+from aims_pax.wire_names import in_files
 
 Status = Literal["running", "waiting", "training", "done"]
 _MAY_END = ("max_MD_steps", "max_labels", "stopped")  # ends that changed settings can take back
 
 
+@in_files("Trajectory", n_rewinds="life", last_label_step="quiet_since", restart_frame="home")
 @dataclass(frozen=True)
 class Trajectory:
     """Where a trajectory stands in the table at the head of `core.active_learning`."""
@@ -19,10 +21,10 @@ class Trajectory:
     system: str
     status: Status = "running"
     step: int = 0  # MD steps taken
-    life: int = 0  # rewinds so far
-    quiet_since: int = 0  # MD step of its last label
+    n_rewinds: int = 0  # rewinds so far
+    last_label_step: int = 0  # MD step of its last label
     frame: str | None = None  # WAITING: the frame whose label it waits for
-    home: str | None = None  # last labelled frame: where a rewind goes
+    restart_frame: str | None = None  # last labelled frame: where a rewind goes
     n_train: int = 0  # TRAINING: size of the training set that first holds its point
     epochs: int = 0  # TRAINING: epochs the models have seen its point
     faults: int = 0  # exploded frames in a row
@@ -47,7 +49,7 @@ class Trajectory:
         if in_a_row >= limit:
             reason = f"{why} ({in_a_row} times in a row)"
             done = replace(self, status="done", frame=None, reason=reason)
-            return done, (Say(f"trajectory {i} · step {self.step} · ended: {reason}", "warning"),)
-        back = replace(self, status="running", frame=None, life=self.life + 1)
+            return done, (LogMessage(f"trajectory {i} · step {self.step} · ended: {reason}", "warning"),)
+        back = replace(self, status="running", frame=None, n_rewinds=self.n_rewinds + 1)
         text = f"trajectory {i} · step {self.step} · {why} · rewound with fresh momenta"
-        return back, (Rewind(i, self.home, back.life), Say(text, "warning"))
+        return back, (Rewind(i, self.restart_frame, back.n_rewinds), LogMessage(text, "warning"))

@@ -16,27 +16,27 @@ from aims_pax.wire_names import in_files
 
 @in_files("Sample")
 @dataclass(frozen=True)
-class Sample:
+class RunSampler:
     """Make `per_system` new structures of every system."""
 
     visit: int
     per_system: int
 
 
-@in_files("Advance")
+@in_files("Advance", n_rewinds="life")
 @dataclass(frozen=True)
-class Advance:
-    """Move one trajectory from MD step `start` to MD step `end`. `life` counts its rewinds."""
+class RunMD:
+    """Move one trajectory from MD step `start` to MD step `end`. `n_rewinds` counts its rewinds."""
 
     trajectory: int
     start: int
     end: int
-    life: int
+    n_rewinds: int
 
 
 @in_files("Label")
 @dataclass(frozen=True)
-class Label:
+class RequestLabel:
     """Ask the reference for one frame."""
 
     frame: str
@@ -44,7 +44,7 @@ class Label:
 
 @in_files("Train")
 @dataclass(frozen=True)
-class Train:
+class RunTraining:
     """Train for some epochs: all members, or one when `member` is given. `visit` counts from 0."""
 
     visit: int
@@ -52,7 +52,7 @@ class Train:
     member: int | None = None
 
 
-Work = Sample | Advance | Label | Train
+Work = RunSampler | RunMD | RequestLabel | RunTraining
 
 # ---------------------------------------------------------------- events
 
@@ -62,7 +62,7 @@ Work = Sample | Advance | Label | Train
 class Sampled:
     """New structures: (system, frame id) each, in the order they were made."""
 
-    work: Sample
+    work: RunSampler
     frames: tuple[tuple[str, str], ...]
 
 
@@ -74,7 +74,7 @@ class Advanced:
     `fault` is the reason when the frame is physically impossible; then the uncertainty means nothing.
     """
 
-    work: Advance
+    work: RunMD
     step: int
     frame: str
     uncertainty: tuple[float, ...]
@@ -90,7 +90,7 @@ class Labelled:
     once, so that the sizes in a state are those of the dataset.
     """
 
-    work: Label
+    work: RequestLabel
     present: str | None = None
 
 
@@ -99,7 +99,7 @@ class Labelled:
 class LabelFailed:
     """The reference could not label the frame; `kind` is the failure class, `reason` its text."""
 
-    work: Label
+    work: RequestLabel
     kind: str
     reason: str
 
@@ -109,7 +109,7 @@ class LabelFailed:
 class LabelDropped:
     """The label was given up before it was paid for (the stage is stopping)."""
 
-    work: Label
+    work: RequestLabel
 
 
 @in_files("Trained")
@@ -121,7 +121,7 @@ class Trained:
     valid_loss: in the loss's own unit. force_mae: eV/Å on the member's validation set.
     """
 
-    work: Train
+    work: RunTraining
     n_train: int
     valid_loss: tuple[float, ...]
     force_mae: tuple[float, ...]
@@ -133,7 +133,7 @@ Event = Sampled | Advanced | Labelled | LabelFailed | LabelDropped | Trained
 
 
 @dataclass(frozen=True)
-class Add:
+class AddToDataset:
     """Put the labelled frame into the data: split is train, valid or test; member None means every member."""
 
     frame: str
@@ -147,11 +147,11 @@ class Rewind:
 
     trajectory: int
     frame: str | None
-    life: int
+    n_rewinds: int
 
 
 @dataclass(frozen=True)
-class Analyse:
+class RecordError:
     """The reference has answered for a frame whose prediction was kept for analysis.
 
     threshold (eV/Å) and n_train are those of the moment the frame was met.
@@ -169,7 +169,7 @@ Decision = Literal["certain", "uncertain", "quiet", "test", "budget spent"]
 
 @in_files("Checked")
 @dataclass(frozen=True)
-class Checked:
+class UncertaintyCheck:
     """The uncertainty criterion was applied to a frame: what was compared, and what followed.
 
     uncertainty: eV/Å, the largest of the frame. threshold: δ in eV/Å as it was used (inf: none yet). decision: certain
@@ -199,14 +199,14 @@ class RestoreBest:
 
 
 @dataclass(frozen=True)
-class Say:
+class LogMessage:
     """A line for the person watching."""
 
     text: str
     level: str = "info"
 
 
-Effect = Add | Rewind | Analyse | Checked | KeepBest | RestoreBest | Say
+Effect = AddToDataset | Rewind | RecordError | UncertaintyCheck | KeepBest | RestoreBest | LogMessage
 
 
 class IllegalEvent(ValueError):
@@ -224,7 +224,7 @@ class StageState(Protocol):
     def stopped(self) -> str | None: ...
 
 
-class Stage(Protocol, Generic[S, R_contra]):
+class StageModule(Protocol, Generic[S, R_contra]):
     """A stage: pure functions that say what follows from an event and what should be running."""
 
     name: str

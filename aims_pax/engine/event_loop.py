@@ -19,21 +19,21 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from aims_pax.core.work import (
-    Advance,
     Advanced,
-    Checked,
     Effect,
     Event,
-    Label,
     LabelDropped,
     LabelFailed,
     Labelled,
-    Sample,
-    Say,
-    Train,
+    LogMessage,
+    RequestLabel,
+    RunMD,
+    RunSampler,
+    RunTraining,
+    UncertaintyCheck,
     Work,
 )
-from aims_pax.engine.interrupts import Watch
+from aims_pax.engine.interrupts import InterruptMonitor
 from aims_pax.errors import Abandoned, LabelError, failure_name
 from aims_pax.record.journal import Journal
 from aims_pax.report.time_left import DOING
@@ -46,7 +46,7 @@ SNAPSHOT_SECONDS = 60.0  # at the latest
 Turn = Sequence[Work]
 
 
-class World(Protocol):
+class Environment(Protocol):
     """What the shell needs of the world of a stage."""
 
     name: str  # of the stage in this run, in the journal
@@ -55,12 +55,12 @@ class World(Protocol):
         bool  # whether training has devices or processes of its own, beside the one that moves atoms
     )
 
-    def submit(self, work: Label) -> Future[Any]: ...
-    def drop(self, work: Label) -> None: ...
-    def begin_training(self, work: Train) -> Future[Any]: ...
-    def finish_training(self, work: Train, future: Future[Any]) -> Event | None: ...  # None: once more
-    def drop_training(self, work: Train) -> None: ...
-    def keep(self, work: Label, label: Any) -> str | None: ...  # the set that holds the frame already
+    def submit(self, work: RequestLabel) -> Future[Any]: ...
+    def drop(self, work: RequestLabel) -> None: ...
+    def begin_training(self, work: RunTraining) -> Future[Any]: ...
+    def finish_training(self, work: RunTraining, future: Future[Any]) -> Event | None: ...  # None: once more
+    def drop_training(self, work: RunTraining) -> None: ...
+    def keep(self, work: RequestLabel, label: Any) -> str | None: ...  # the set that holds the frame already
     def turn(self, works: Turn, stop: Callable[[], bool]) -> Iterable[Event]: ...
     def apply(self, effect: Effect) -> None: ...
     def commit(self, state: Any) -> None: ...
@@ -68,11 +68,17 @@ class World(Protocol):
     def show(self, state: Any, doing: str) -> None: ...
 
 
-class Shell:
+class EventLoop:
     """Drives one stage. `stage` is a module of `aims_pax.core` with NAME, step and outstanding."""
 
     def __init__(
-        self, stage: ModuleType, state: Any, rules: Any, world: World, journal: Journal, watch: Watch
+        self,
+        stage: ModuleType,
+        state: Any,
+        rules: Any,
+        world: Environment,
+        journal: Journal,
+        watch: InterruptMonitor,
     ) -> None:
         self.stage = stage
         self.state = state
@@ -80,17 +86,17 @@ class Shell:
         self.world = world
         self.journal = journal
         self.watch = watch
-        self.in_flight: dict[Label, Future[Any]] = {}
-        self.training: dict[Train, Future[Any]] = {}  # beside the device
+        self.in_flight: dict[RequestLabel, Future[Any]] = {}
+        self.training: dict[RunTraining, Future[Any]] = {}  # beside the device
         self.seconds = {"moving": 0.0, "training": 0.0, "sampling": 0.0, "waiting": 0.0, "saving": 0.0}
-        self._rested = watch.rested  # s this process was paused before this stage
+        self._paused_before = watch.paused_seconds  # s this process was paused before this stage
         self._committed = -1e9  # time of the last snapshot
         self._snapshot_cost = 0.0
         self._dirty = True
         self._whole = True  # no event is half taken in: the state and the world fit together
 
     def run(self) -> Any:
-        """Go on until nothing is outstanding; returns the final state. Raises Stopped after a signal."""
+        """Go on until nothing is outstanding; returns the final state. Raises RunInterrupted after a signal."""
         began = time.monotonic()
         self.journal.write(self.world.name, "going", {})  # what came before was no work of this stage
         self._commit()
@@ -125,7 +131,7 @@ class Shell:
 
     def _hand_out(self, wanted: Sequence[Work]) -> None:
         """Give labels to the executor while it has room for them; the rest waits with us."""
-        queue = [w for w in wanted if isinstance(w, Label) and w not in self.in_flight]
+        queue = [w for w in wanted if isinstance(w, RequestLabel) and w not in self.in_flight]
         if self.state.stopped:  # labels not paid for are given up; what has been paid for is awaited and kept
             self._take_all([LabelDropped(work) for work in queue])
             return
@@ -138,7 +144,7 @@ class Shell:
     def _begin_training(self, wanted: Sequence[Work]) -> None:
         if self.world.trains_beside:
             for work in wanted:
-                if isinstance(work, Train) and work not in self.training:
+                if isinstance(work, RunTraining) and work not in self.training:
                     self.training[work] = self.world.begin_training(work)
 
     def _answers(self) -> list[Event]:
@@ -165,7 +171,7 @@ class Shell:
         if answers := self._answers():
             return answers
         if works := self._next_turn(wanted):
-            doing = {Advance: "moving", Train: "training", Sample: "sampling"}[type(works[0])]
+            doing = {RunMD: "moving", RunTraining: "training", RunSampler: "sampling"}[type(works[0])]
             self.world.show(self.state, doing)
             with self._timed(doing):
                 try:
@@ -181,10 +187,10 @@ class Shell:
 
     def _next_turn(self, wanted: Sequence[Work]) -> Turn:
         """The first kind of device work: all trajectories in one turn, or one visit of training."""
-        device = [w for w in wanted if not isinstance(w, Label) and w not in self.training]
-        if not device or not isinstance(device[0], Advance):
+        device = [w for w in wanted if not isinstance(w, RequestLabel) and w not in self.training]
+        if not device or not isinstance(device[0], RunMD):
             return device[:1]
-        return [w for w in device if isinstance(w, Advance)]
+        return [w for w in device if isinstance(w, RunMD)]
 
     def _take_all(self, events: Iterable[Event]) -> None:
         """Events that belong together; snapshots are only written between such groups."""
@@ -200,9 +206,9 @@ class Shell:
         self.state, effects = self.stage.step(self.state, event, self.rules)
         more: dict[str, Any] = {"check": None} if isinstance(event, Advanced) else {}
         for effect in effects:
-            if isinstance(effect, Say):
+            if isinstance(effect, LogMessage):
                 log.log(logging.WARNING if effect.level == "warning" else logging.INFO, effect.text)
-            elif isinstance(effect, Checked):
+            elif isinstance(effect, UncertaintyCheck):
                 more["check"] = effect
             else:
                 self.world.apply(effect)
@@ -233,7 +239,7 @@ class Shell:
 
     def _account(self, total: float) -> None:
         """Where the time went. A pause is no work: it is told apart and no share of it."""
-        paused = self.watch.rested - self._rested
+        paused = self.watch.paused_seconds - self._paused_before
         work = max(total - paused, 1e-9)
         shares = {**self.seconds, "other": max(work - sum(self.seconds.values()), 0.0)}
         parts = [f"{DOING[k]} {100 * v / work:.0f} %" for k, v in shares.items() if v > 0.005 * work]
@@ -245,11 +251,11 @@ class Shell:
 class _Timer:
     """Adds the time spent inside to one entry of a ledger, less the pauses."""
 
-    def __init__(self, ledger: dict[str, float], what: str, watch: Watch) -> None:
+    def __init__(self, ledger: dict[str, float], what: str, watch: InterruptMonitor) -> None:
         self.ledger, self.what, self.watch = ledger, what, watch
 
     def __enter__(self) -> None:
-        self.began = time.monotonic() - self.watch.rested
+        self.began = time.monotonic() - self.watch.paused_seconds
 
     def __exit__(self, *_: object) -> None:
-        self.ledger[self.what] += time.monotonic() - self.watch.rested - self.began
+        self.ledger[self.what] += time.monotonic() - self.watch.paused_seconds - self.began

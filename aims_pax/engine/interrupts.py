@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from types import FrameType
 
-from aims_pax.errors import Stopped
+from aims_pax.errors import RunInterrupted
 from aims_pax.processes import STOP_SIGNALS, interrupting
-from aims_pax.record.run_requests import Wishes
+from aims_pax.record.run_requests import RequestFile
 
-__all__ = ["Stopped", "Watch", "walltime"]
+__all__ = ["InterruptMonitor", "RunInterrupted", "remaining_walltime"]
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ MARGIN = 90.0  # s before the end of the walltime at which the run begins to sto
 LOOK_EVERY = 0.5  # s between two looks at the folder
 
 
-class Watch:
+class InterruptMonitor:
     """The flag, the deadline and the wishes. A second Ctrl-C does not wait for a clean end.
 
     seconds: walltime of this process from now on, or None. beat: called whenever somebody looks.
@@ -41,19 +41,19 @@ class Watch:
         self,
         seconds: float | None = None,
         beat: Callable[[], None] | None = None,
-        wishes: Wishes | None = None,
+        wishes: RequestFile | None = None,
     ) -> None:
         self.signal: int | None = None
         self.deadline = None if seconds is None else time.monotonic() + seconds - min(MARGIN, 0.2 * seconds)
-        self.beat = beat
+        self.heartbeat = beat
         self.wishes = wishes
         self.asked = False  # to stop, by `aims-PAX stop`
         self.cancel = False  # and to cancel what runs elsewhere
-        self.rested = 0.0  # s paused so far
+        self.paused_seconds = 0.0  # s paused so far
         self.pauses: list[
             tuple[float, float]
         ] = []  # (began, ended), s since 1970; whoever writes them down takes them
-        self.resting: Callable[[bool], None] = lambda _: None  # called when a pause begins, and ends
+        self.on_pause: Callable[[bool], None] = lambda _: None  # called when a pause begins, and ends
         self._looked = -LOOK_EVERY
         self._one_looks = threading.Lock()  # training elsewhere asks from threads of its own
 
@@ -63,26 +63,26 @@ class Watch:
         return self.asked or self.signal is not None or self._over()
 
     def raise_if_stopped(self) -> None:
-        """Raise Stopped: 3 for the user (Ctrl-C, `aims-PAX stop`), 75 (run me again) for scheduler and walltime."""
+        """Raise RunInterrupted; code 3: the user (Ctrl-C, `aims-PAX stop`), 75: walltime or scheduler (run again)."""
         self._look()
         self.raise_if_signalled()
         if self.asked:
             how = "aims-PAX stop --cancel" if self.cancel else "aims-PAX stop"
-            raise Stopped(f"stopped by the user ({how})", 3, self.cancel)
+            raise RunInterrupted(f"stopped by the user ({how})", 3, self.cancel)
 
     def raise_if_signalled(self) -> None:
         """The same for signals and the walltime alone: the folder is not looked at."""
         if self.signal == signal.SIGINT:
-            raise Stopped("stopped by the user (Ctrl-C)", 3)
+            raise RunInterrupted("stopped by the user (Ctrl-C)", 3)
         if self.signal is not None:
-            raise Stopped(f"stopped by {signal.Signals(self.signal).name}", 75)
+            raise RunInterrupted(f"stopped by {signal.Signals(self.signal).name}", 75)
         if self._over():
-            raise Stopped("stopped before the end of the walltime", 75)
+            raise RunInterrupted("stopped before the end of the walltime", 75)
 
     def _look(self) -> None:
         """A sign of life; then what somebody wishes. Returns when the run is not, or no longer, paused."""
-        if self.beat is not None:
-            self.beat()
+        if self.heartbeat is not None:
+            self.heartbeat()
         if self.wishes is None or time.monotonic() - self._looked < LOOK_EVERY:
             return
         with self._one_looks:
@@ -97,23 +97,23 @@ class Watch:
             if wish is not None:
                 self.wishes.running()
 
-    def _rest(self, wishes: Wishes) -> str:
+    def _rest(self, wishes: RequestFile) -> str:
         """Wait until another wish, a signal or the walltime ends the pause; returns that wish."""
         began, moment = time.monotonic(), time.time()
         wishes.paused()
-        self.resting(True)
+        self.on_pause(True)
         log.info("paused: running calculations end and are kept; aims-PAX resume goes on, aims-PAX stop ends")
         wish = "pause"
         while wish == "pause" and self.signal is None and not self._over():
             time.sleep(LOOK_EVERY)
-            if self.beat is not None:
-                self.beat()
+            if self.heartbeat is not None:
+                self.heartbeat()
             wish = wishes.look() or wish  # a file server that hiccups ends no pause
         self._looked = time.monotonic()
-        self.rested += self._looked - began
+        self.paused_seconds += self._looked - began
         self.pauses.append((moment, moment + self._looked - began))
         log.info("the pause is over after %.0f s", self._looked - began)
-        self.resting(False)
+        self.on_pause(False)
         return wish
 
     def _over(self) -> bool:
@@ -151,7 +151,7 @@ class Watch:
                 signal.signal(kind, handler)
 
 
-def walltime(given: float | None, environment: Mapping[str, str] | None = None) -> float | None:
+def remaining_walltime(given: float | None, environment: Mapping[str, str] | None = None) -> float | None:
     """Seconds this process may run: the smaller of what the settings say and what is left of the Slurm job."""
     environment = os.environ if environment is None else environment
     known = [s for s in (given, _slurm_seconds_left(environment)) if s is not None and s != float("inf")]

@@ -6,25 +6,24 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
-from aims_pax.engine.interrupts import Stopped
-from aims_pax.errors import AimsPaxError, SetupError
+from aims_pax.errors import AimsPaxError, RunInterrupted, SetupError
 
 log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
+def log_outcome() -> Iterator[None]:
     """The log's last line says how the run ended."""
     try:
         yield
-    except Stopped as stop:
+    except RunInterrupted as stop:
         log.info("%s: everything is saved; run the same command again to go on", stop.reason)
         raise
     except AimsPaxError as error:
         log.error("%s", error)
         raise
     except OSError as error:
-        text = refused(error)
+        text = describe_os_error(error)
         log.error("%s", text)
         raise SetupError(text) from error
     except Exception:
@@ -32,7 +31,7 @@ def told() -> Iterator[None]:
         raise
 
 
-def refused(error: OSError) -> str:
+def describe_os_error(error: OSError) -> str:
     """What a file system said, and what to do about it."""
     where = error.filename or "a file of this run"
     return (

@@ -12,24 +12,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aims_pax.core.work import Add, Effect, Event, Label, Train, Trained, Work
+from aims_pax.core.work import AddToDataset, Effect, Event, RequestLabel, RunTraining, Trained, Work
 from aims_pax.dataset import Dataset
-from aims_pax.engine.event_loop import Shell
-from aims_pax.engine.interrupts import Watch
+from aims_pax.engine.event_loop import EventLoop
+from aims_pax.engine.interrupts import InterruptMonitor
 from aims_pax.errors import RestartError
 from aims_pax.frames import Frame, LabelledFrame
 from aims_pax.frames import Label as FrameLabel
 from aims_pax.record.checkpoint import Checkpoint, Snapshot, from_plain
 from aims_pax.record.folder import RunFolder
 from aims_pax.record.journal import Journal
-from aims_pax.report.live_view import Seen
+from aims_pax.report.live_view import LastCheck
 from aims_pax.systems import System
 
 if TYPE_CHECKING:
     from aims_pax.engine.live_report import Reporter
     from aims_pax.labelling import Labeller
     from aims_pax.models.mace import Ensemble, MemberData, MemberResult
-    from aims_pax.parallel.training import Beside
+    from aims_pax.parallel.training import BackgroundTraining
     from aims_pax.report.live_view import Display
     from aims_pax.settings import Settings
 
@@ -39,7 +39,7 @@ LOSS_COLUMNS = "stage,visit,epoch,train_loss,valid_loss,energy_mae_eV_atom,force
 
 
 @dataclass(frozen=True)
-class Run:
+class RunContext:
     """Everything the stories pass along."""
 
     settings: Settings
@@ -49,10 +49,10 @@ class Run:
     dataset: Dataset
     ensemble: Ensemble
     journal: Journal
-    watch: Watch
+    watch: InterruptMonitor
     display: Display
     reporter: Reporter
-    beside: Beside | None = None
+    beside: BackgroundTraining | None = None
     settings_hash: str = (
         ""  # of all that is written in restart/settings.json, see `record.restart_compatibility`
     )
@@ -64,10 +64,10 @@ class Run:
         return MemberData(self.dataset.train(member), self.dataset.valid(member))
 
 
-class StageWorld:
+class StageEnvironment:
     """The world of one stage; the stages add their own turns and effects."""
 
-    def __init__(self, run: Run, stage: ModuleType, name: str | None = None) -> None:
+    def __init__(self, run: RunContext, stage: ModuleType, name: str | None = None) -> None:
         self.run = run
         self.stage = stage
         self.name = name or stage.NAME
@@ -77,8 +77,8 @@ class StageWorld:
         self.labels: dict[str, FrameLabel] = {}
         self.capacity = run.labeller.capacity
         self.trains_beside = run.beside is not None
-        self.seen: dict[int, Seen] = {}  # trajectory → its last look, for the person watching
-        self._sizes: dict[Train, int] = {}  # of the training sets when visits elsewhere began
+        self.seen: dict[int, LastCheck] = {}  # trajectory → its last look, for the person watching
+        self._sizes: dict[RunTraining, int] = {}  # of the training sets when visits elsewhere began
         self.fresh = False  # nothing was there to continue
         self.entries = 0  # of the dataset, in the snapshot that was read
 
@@ -87,7 +87,7 @@ class StageWorld:
         self.rules = rules
         if self.fresh:
             self.run.journal.write(self.name, "stage begun", {})  # what an earlier attempt did is void
-        final = Shell(self.stage, state, rules, self, self.run.journal, self.run.watch).run()
+        final = EventLoop(self.stage, state, rules, self, self.run.journal, self.run.watch).run()
         self.run.journal.write(self.name, "stage ended", self.summary(final))
         return final
 
@@ -97,14 +97,14 @@ class StageWorld:
 
     # ------------------------------------------------------------ the reference
 
-    def submit(self, work: Label) -> Future[Any]:
+    def submit(self, work: RequestLabel) -> Future[Any]:
         system = self.origins.get(work.frame, {}).get("system")
         return self.run.labeller.submit(self.frame(work.frame), system=system)
 
-    def drop(self, work: Label) -> None:
+    def drop(self, work: RequestLabel) -> None:
         self.run.labeller.drop(work.frame)
 
-    def keep(self, work: Label, label: FrameLabel) -> str | None:
+    def keep(self, work: RequestLabel, label: FrameLabel) -> str | None:
         self.labels[work.frame] = label
         return self.run.dataset.split_of(work.frame)
 
@@ -116,7 +116,7 @@ class StageWorld:
 
     def apply(self, effect: Effect) -> None:
         match effect:
-            case Add(frame, split, member):
+            case AddToDataset(frame, split, member):
                 self.run.dataset.add(self.labelled(frame), split, member)
             case _:
                 raise TypeError(f"{effect} has no meaning in stage {self.stage.NAME}")
@@ -140,45 +140,45 @@ class StageWorld:
     def turn(self, works: Sequence[Work], stop: Callable[[], bool]) -> Iterable[Event]:
         raise NotImplementedError
 
-    def train(self, work: Train, stop: Callable[[], bool]) -> Trained:
+    def train(self, work: RunTraining, stop: Callable[[], bool]) -> Trained:
         """One visit of training on the dataset as it is now, in this process."""
         results = self.run.ensemble.train(self._data(work), work.epochs, stop=stop, **self._how(work))
         return self._trained(work, results, self._size(work))
 
-    def begin_training(self, work: Train) -> Future[Any]:
+    def begin_training(self, work: RunTraining) -> Future[Any]:
         """The same elsewhere: nothing changes here until `finish_training`."""
         assert self.run.beside is not None
         self._sizes[work] = self._size(work)
         return self.run.beside.begin(work, self._data(work), **self._how(work))
 
-    def finish_training(self, work: Train, future: Future[Any]) -> Trained | None:
+    def finish_training(self, work: RunTraining, future: Future[Any]) -> Trained | None:
         assert self.run.beside is not None
         size, results = self._sizes.pop(work), self.run.beside.finish(work, future)
         return None if results is None else self._trained(work, results, size)
 
-    def drop_training(self, work: Train) -> None:
+    def drop_training(self, work: RunTraining) -> None:
         assert self.run.beside is not None
         del self._sizes[work]
         self.run.beside.drop(work)
 
-    def how_to_train(self, work: Train) -> dict[str, Any]:
+    def how_to_train(self, work: RunTraining) -> dict[str, Any]:
         """Keywords of `Ensemble.train` that are the stage's own."""
         return {}
 
-    def _how(self, work: Train) -> dict[str, Any]:
+    def _how(self, work: RunTraining) -> dict[str, Any]:
         return {"words": ("train", self.name, work.visit), **self.how_to_train(work)}
 
-    def _members(self, work: Train) -> Sequence[int]:
+    def _members(self, work: RunTraining) -> Sequence[int]:
         return range(len(self.run.ensemble.members)) if work.member is None else (work.member,)
 
-    def _data(self, work: Train) -> dict[int, MemberData]:
+    def _data(self, work: RunTraining) -> dict[int, MemberData]:
         return {m: self.visit_data(m, work) for m in self._members(work)}
 
-    def _size(self, work: Train) -> int:
+    def _size(self, work: RunTraining) -> int:
         """Training structures there are now, of the member that has most: all before these have been seen."""
         return max(len(self.data_of(m).train) for m in self._members(work))
 
-    def _trained(self, work: Train, results: Sequence[MemberResult], n_train: int) -> Trained:
+    def _trained(self, work: RunTraining, results: Sequence[MemberResult], n_train: int) -> Trained:
         self._note(work, results)
         losses, errors = (
             tuple(r.valid_loss for r in results),
@@ -186,7 +186,7 @@ class StageWorld:
         )
         return Trained(work, n_train, losses, errors)
 
-    def visit_data(self, member: int, work: Train) -> MemberData:
+    def visit_data(self, member: int, work: RunTraining) -> MemberData:
         """What a member sees in this visit: everything, unless a stage replays a part."""
         return self.data_of(member)
 
@@ -194,7 +194,7 @@ class StageWorld:
         """What a member learns from and is judged by."""
         return self.run.member_data(member)
 
-    def _note(self, work: Train, results: Sequence[MemberResult]) -> None:
+    def _note(self, work: RunTraining, results: Sequence[MemberResult]) -> None:
         """Append this visit's losses to the files of the members, and a line to the log."""
         for r in results:
             path = self.run.folder.losses / f"{r.name}.csv"
@@ -232,7 +232,7 @@ class StageWorld:
     def needed(self, state: Any) -> set[str]:
         """Ids of the frames a restart from this state needs and the dataset does not hold."""
         wanted = self.stage.outstanding(state, self.rules)
-        return {w.frame for w in wanted if isinstance(w, Label)}
+        return {w.frame for w in wanted if isinstance(w, RequestLabel)}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What else belongs into a snapshot, small arrays by name."""
@@ -279,7 +279,7 @@ class StageWorld:
         self.run.ensemble.restore(snapshot.weights)
         self.run.ensemble.version = snapshot.version
         self.origins = {i: dict(o) for i, o in snapshot.remarks["origins"].items()}
-        grouped = group(snapshot.arrays)
+        grouped = group_arrays(snapshot.arrays)
         for frame_id, arrays in grouped.get("frame", {}).items():
             self.frames[frame_id] = Frame.from_arrays(arrays)
         for frame_id, arrays in grouped.get("label", {}).items():
@@ -297,7 +297,7 @@ class StageWorld:
         self.run.reporter.due()
 
 
-def group(arrays: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, dict[str, NDArray[Any]]]]:
+def group_arrays(arrays: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, dict[str, NDArray[Any]]]]:
     """{"frame/7f3a/cell": x} → {"frame": {"7f3a": {"cell": x}}}; deeper names stay joined, flat ones go."""
     result: dict[str, dict[str, dict[str, NDArray[Any]]]] = {}
     for name, values in arrays.items():

@@ -96,7 +96,7 @@ class CalculationFolders:
     def keep(self, folder: Path, frame_id: str, failed: bool) -> str | None:
         """Pack what is left of a calculation and remove its folder; only so many failures are kept. Says where."""
         kept = self.calc_dir / ("failed" if failed else "kept")
-        where = pack(folder, kept, f"{frame_id}.{self.method}", all_of_them=not failed)
+        where = pack_folder(folder, kept, f"{frame_id}.{self.method}", all_of_them=not failed)
         _at_work.discard(folder)
         return where
 
@@ -142,7 +142,7 @@ def _there(pid: int) -> bool:
     return True
 
 
-def pack(folder: Path, kept: Path, name: str, all_of_them: bool = False) -> str | None:
+def pack_folder(folder: Path, kept: Path, name: str, all_of_them: bool = False) -> str | None:
     """Pack the files of a folder into kept/name.tar.gz and remove it. all_of_them: nothing older goes for it."""
     path = kept / f"{name}.tar.gz"
     try:

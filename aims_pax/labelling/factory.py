@@ -16,7 +16,7 @@ from aims_pax.labelling.executors.base import Executor
 from aims_pax.labelling.executors.inline import InlineExecutor
 from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from aims_pax.labelling.references.fhi_aims import AimsReference
-from aims_pax.labelling.schedulers.slurm import at_login, slots
+from aims_pax.labelling.schedulers.slurm import allocation_slots, at_login
 from aims_pax.processes import cores
 from aims_pax.settings.control_in import Control, pair_controls, read_control
 from aims_pax.settings.geometries import found_geometries
@@ -76,7 +76,7 @@ def executor_of(
     if kind == "auto":
         kind = "threads" if reference.quick else "htex"
     inside = isinstance(reference, AimsReference) and "SLURM_JOB_ID" in environment
-    places = slots(cluster.launch_str or "", environment) if inside else cores()
+    places = allocation_slots(cluster.launch_str or "", environment) if inside else cores()
     workers = cluster.max_workers or places
     run_dir = settings.path(settings.misc.log_dir) / "parsl"
     log.info("reference calculations: %s, %d at once", kind, 1 if kind == "inline" else workers)
@@ -147,7 +147,7 @@ def _several(settings: Settings) -> bool:
         return cluster.parsl_options is not None and cluster.parsl_options.jobs_per_block > 1
     return (
         "SLURM_JOB_ID" in os.environ
-        and (cluster.max_workers or slots(cluster.launch_str or "", os.environ)) > 1
+        and (cluster.max_workers or allocation_slots(cluster.launch_str or "", os.environ)) > 1
     )
 
 

@@ -18,7 +18,7 @@ PERIOD = 1.0  # s between two looks
 LISTEN_EVERY = 0.2  # s between two looks whether the run is to stop or to rest
 
 
-def results(futures: Sequence[Future[T]], check: Callable[[], None]) -> list[T]:
+def wait_for_results(futures: Sequence[Future[T]], check: Callable[[], None]) -> list[T]:
     """The results in order; raises the first exception among them.
 
     check: called several times a second as long as one is missing; it may raise, and may take its time (a pause).
@@ -30,7 +30,7 @@ def results(futures: Sequence[Future[T]], check: Callable[[], None]) -> list[T]:
     return [future.result() for future in futures]
 
 
-class Waiting(Generic[T]):
+class ResultPoller(Generic[T]):
     """Calls `look` on each item now and then, until it says True for it."""
 
     def __init__(self, look: Callable[[T], bool]) -> None:

@@ -22,21 +22,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from aims_pax.errors import Crashed, Insane, LabelError, SetupError, Stopped, failure_name
+from aims_pax.errors import Crashed, LabelError, RunInterrupted, SetupError, Unphysical, failure_name
 from aims_pax.frames import Frame, Label
 from aims_pax.labelling.claims import Claim, Claims
 from aims_pax.labelling.executors.base import Executor, WorkerDied
-from aims_pax.labelling.foreign_results import Waiting
+from aims_pax.labelling.foreign_results import ResultPoller
 from aims_pax.labelling.quarantine import Quarantine
 from aims_pax.labelling.store import LabelStore, Record, method_hash
 from aims_pax.labelling.systematic_failure import systematic
 from aims_pax.labelling.validation import check_geometry
-from aims_pax.labelling.worker import Answer, Reference, Task, answer, label_frame, usable
+from aims_pax.labelling.worker import Answer, Reference, Task, label_frame, label_task, usable_record
 
 if TYPE_CHECKING:
     from aims_pax.settings import Settings
 
-__all__ = ["Answer", "Calls", "Labeller", "Reference", "Task", "answer", "label_frame"]
+__all__ = ["Answer", "Calls", "Labeller", "Reference", "Task", "label_frame", "label_task"]
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class _Method:
 
     def stored(self, frame: Frame) -> Record | None:
         """The label in the store, unless an earlier version computed it with constraints in its input."""
-        return usable(self.store.read(frame.id), frame, self.reference)
+        return usable_record(self.store.read(frame.id), frame, self.reference)
 
     def in_use(self) -> list[Claim]:
         """Claims whose workers may live."""
@@ -97,7 +97,7 @@ class _Job:
 class Labeller:
     """One reference method, one store, one executor. Use as a context manager; call from one thread.
 
-    check: called while somebody waits for labels; raises Stopped when the run is to stop.
+    check: called while somebody waits for labels; raises RunInterrupted when the run is to stop.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Labeller:
         self._executor = executor
         self.quarantine = Quarantine(Path(folder))
         self._run = secrets.token_hex(6) if executor.outlives else None
-        self._waiting: Waiting[_Job] = Waiting(self._look)
+        self._waiting: ResultPoller[_Job] = ResultPoller(self._look)
         self._jobs: dict[str, _Job] = {}
         self._calls = Calls()
         self._streak: list[LabelError] = []  # failures since the last success
@@ -183,7 +183,7 @@ class Labeller:
         """
         if self._run is None or error is None or self._broken is not None:
             return None
-        if not isinstance(error, Stopped):
+        if not isinstance(error, RunInterrupted):
             return []
         if error.cancel:
             return None
@@ -225,7 +225,7 @@ class Labeller:
         if not _numbers(frame):  # before its id: a hash of NaN means nothing
             self._count(refused=1)
             return _failed(
-                Insane("not calculated: the structure holds NaN, infinity or absurdly large numbers")
+                Unphysical("not calculated: the structure holds NaN, infinity or absurdly large numbers")
             )
         with self._lock:
             if self._broken is not None:
@@ -277,7 +277,7 @@ class Labeller:
     def _start(self, job: _Job) -> None:
         self._count(begun=1)
         try:
-            given = self._executor.submit(answer, self._task(job))
+            given = self._executor.submit(label_task, self._task(job))
         except BaseException:  # Ctrl-C in an inline calculation: as if never asked
             with self._lock:
                 self._count(begun=-1)

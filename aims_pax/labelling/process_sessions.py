@@ -28,7 +28,7 @@ PATIENCE_SRUN = (
 LOOK = 0.5  # s between two looks whether a program has begun
 
 
-class Clock:
+class SharedTimeLimit:
     """A time limit that attempts share. It stands still while an attempt waits for its program to begin.
 
     limit: seconds, or None for no limit. left: of it.
@@ -62,7 +62,7 @@ class Clock:
                 self.left -= time.monotonic() - since
 
 
-class Running:
+class CommandRunner:
     """The shell commands this process has running, each in a session of its own. Not for other processes."""
 
     def __init__(self) -> None:
@@ -71,8 +71,8 @@ class Running:
         self._lock = threading.Lock()
         self._processes: set[subprocess.Popen[bytes]] = set()
 
-    def __reduce__(self) -> tuple[type[Running], tuple[()]]:
-        return Running, ()
+    def __reduce__(self) -> tuple[type[CommandRunner], tuple[()]]:
+        return CommandRunner, ()
 
     def run(
         self,
@@ -80,7 +80,7 @@ class Running:
         folder: Path,
         out: Path,
         err: Path,
-        clock: Clock | None = None,
+        clock: SharedTimeLimit | None = None,
         shared: bool = False,
         waiting: Callable[[], bool] = lambda: False,
     ) -> int:
@@ -89,7 +89,7 @@ class Running:
         shared: other commands run beside it in the same Slurm job. waiting: the program has not begun yet.
         Raises TimedOut when the clock has run out, with the whole session gone.
         """
-        clock = Clock(None) if clock is None else clock
+        clock = SharedTimeLimit(None) if clock is None else clock
         # The pipe's other end lives and dies with this process: when it closes, the session is killed.
         reading, writing = os.pipe()
         try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aims_pax.frames import Frame, Label
-from aims_pax.labelling.foreign_results import results
+from aims_pax.labelling.foreign_results import wait_for_results
 from aims_pax.potential import Bound
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ class ReferencePotential:
         return self.labeller.method_of(system)
 
     def labels(self, frames: Sequence[Frame]) -> list[Label]:
-        """Raises the LabelError of the first frame that has none, and Stopped when the run is to stop."""
+        """Raises the LabelError of the first frame that has none, and RunInterrupted when the run is to stop."""
         asked = [self.labeller.submit(f, self.system_of(f)) for f in frames]
-        return results(asked, self.labeller.check)
+        return wait_for_results(asked, self.labeller.check)
 
     def bind(self, frames: Sequence[Frame]) -> Bound:
         """Fix the structures; only positions and cells move."""

@@ -35,5 +35,5 @@ _advice = {
     "NotFinite": "Check the reference's settings on one geometry by hand, then run again.",
     "Mismatch": "Compare the input and the output of one calculation: launch_str may change or mix files.",
     "Unsupported": "Name its arguments of charge and spin (REFERENCE.charge_key, spin_key), or choose another one.",
-    "Insane": "Check the starting geometry and its units (Å), then run again.",
+    "Unphysical": "Check the starting geometry and its units (Å), then run again.",
 }

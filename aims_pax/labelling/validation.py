@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from aims_pax.errors import Insane
+from aims_pax.errors import Unphysical
 from aims_pax.frames import Array, Frame, Label
 from aims_pax.label_limits import check_label
 
@@ -19,10 +19,10 @@ THINNEST_CELL = 0.5  # Å between opposite faces; no atom fits into less
 
 
 def check_geometry(frame: Frame) -> None:
-    """Raise Insane, with the reason, for a structure that is not worth a calculation."""
+    """Raise Unphysical, with the reason, for a structure that is not worth a calculation."""
     reason = _finite(frame) or _cell(frame) or _overlap(frame)
     if reason:
-        raise Insane(f"not calculated: {reason}")
+        raise Unphysical(f"not calculated: {reason}")
 
 
 def constrained(frame: Frame, label: Label) -> bool:

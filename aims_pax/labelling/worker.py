@@ -164,7 +164,7 @@ def _from_spare(task: Task) -> Answer | None:
     return None
 
 
-def answer(task: Task) -> Answer:
+def label_task(task: Task) -> Answer:
     """`label_frame` unless the label exists already or nobody wants it any more; failures become values."""
     if _taken_back(task):
         return Answer(dropped=True)
@@ -190,11 +190,11 @@ def answer(task: Task) -> Answer:
 
 
 def _known(task: Task) -> Answer | None:
-    known = usable(task.store.read(task.frame.id), task.frame, task.reference)
+    known = usable_record(task.store.read(task.frame.id), task.frame, task.reference)
     return _from_spare(task) if known is None else Answer(known.label, seconds=known.seconds)
 
 
-def usable(record: Record | None, frame: Frame, reference: Reference) -> Record | None:
+def usable_record(record: Record | None, frame: Frame, reference: Reference) -> Record | None:
     """A stored label, unless an earlier version let FHI-aims compute it with constraints in its input."""
     if record is None or record.raw_forces or not isinstance(reference, AimsReference):
         return record

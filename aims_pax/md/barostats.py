@@ -14,9 +14,9 @@ import torch
 from ase import units
 from torch import Tensor
 
-from aims_pax.md.batch import Batch, Felt, Motion
+from aims_pax.md.batch import Forces, MDBatch, Motion
 from aims_pax.md.degrees_of_freedom import degrees
-from aims_pax.md.linalg3x3 import flow, rows_times, small_exp, square, trace, volume
+from aims_pax.md.linalg3x3 import flow, rows_times, small_exp, square, trace3x3, volume
 from aims_pax.md.thermostats import kinetic
 
 BAR = 1e5 * units.Pascal  # eV/Å³
@@ -37,7 +37,7 @@ class Berendsen:
     It relaxes to the right pressure; its fluctuations are those of no ensemble.
     """
 
-    batch: Batch
+    batch: MDBatch
     half_h: Tensor  # (A, 1)
     h_m: Tensor  # (A, 1)
     couple_t: Tensor  # (F,) h/τ_T
@@ -47,11 +47,11 @@ class Berendsen:
     share: Tensor  # (A, 1) m/M, zero in a trajectory of one atom
 
     names: ClassVar[tuple[str, ...]] = (VOLUME,)
-    noisy: ClassVar[bool] = False
-    stressed: ClassVar[bool] = True
+    needs_noise: ClassVar[bool] = False
+    needs_stress: ClassVar[bool] = True
 
     @classmethod
-    def of(cls, batch: Batch, md: Sequence[Any]) -> Berendsen:
+    def of(cls, batch: MDBatch, md: Sequence[Any]) -> Berendsen:
         half_h = batch.per_atom([m.timestep * units.fs / 2 for m in md])
         return cls(
             batch=batch,
@@ -67,19 +67,19 @@ class Berendsen:
     def begin(self, kT: Tensor) -> dict[str, Tensor]:
         return first_volume(self.batch)
 
-    def before(self, motion: Motion, felt: Felt, noise: Tensor | None, kT: Tensor) -> Motion:
-        assert felt.stress is not None  # stressed
-        p, h = settled(self.batch, self.share, motion.momenta), motion.cells
+    def before(self, motion: Motion, acting: Forces, noise: Tensor | None, kT: Tensor) -> Motion:
+        assert acting.stress is not None  # needs_stress
+        p, h = without_drift(self.batch, self.share, motion.momenta), motion.cells
         twice_K = 2.0 * kinetic(self.batch, p)
         scale2 = (1.0 + (self.degrees * kT / twice_K - 1.0) * self.couple_t).clamp(0.9**2, 1.1**2)
-        pressure = (scale2 * twice_K / volume(h) - trace(felt.stress)) / 3.0
+        pressure = (scale2 * twice_K / volume(h) - trace3x3(acting.stress)) / 3.0
         mu = 1.0 - self.couple_p * (self.pressure - pressure)
-        p = self.batch.spread(scale2.sqrt())[:, None] * p + self.half_h * felt.forces
+        p = self.batch.spread(scale2.sqrt())[:, None] * p + self.half_h * acting.forces
         x = self.batch.spread(mu)[:, None] * motion.positions + self.h_m * p
         return replace(motion, positions=x, momenta=p, cells=mu[:, None, None] * h)
 
-    def after(self, motion: Motion, felt: Felt, kT: Tensor) -> Motion:
-        return replace(motion, momenta=motion.momenta + self.half_h * felt.forces)
+    def after(self, motion: Motion, acting: Forces, kT: Tensor) -> Motion:
+        return replace(motion, momenta=motion.momenta + self.half_h * acting.forces)
 
 
 @dataclass(frozen=True)
@@ -92,17 +92,17 @@ class Flexible:
     would only be rescaled; 3N − 3 degrees of freedom are left (3 for a single atom).
     """
 
-    batch: Batch
+    batch: MDBatch
     h: Tensor  # (F,) time step, ASE time
     pressure: Tensor  # (F,)
     degrees: Tensor  # (F,)
     share: Tensor  # (A, 1) m / Σ m, zero in a trajectory of one atom
 
-    noisy: ClassVar[bool] = False
-    stressed: ClassVar[bool] = True
+    needs_noise: ClassVar[bool] = False
+    needs_stress: ClassVar[bool] = True
 
     @classmethod
-    def shared(cls, batch: Batch, md: Sequence[Any], pressure: Sequence[float]) -> dict[str, Any]:
+    def shared(cls, batch: MDBatch, md: Sequence[Any], pressure: Sequence[float]) -> dict[str, Any]:
         return {
             "batch": batch,
             "h": batch.per_system([m.timestep * units.fs for m in md]),
@@ -112,19 +112,19 @@ class Flexible:
         }
 
     def _settled(self, p: Tensor) -> Tensor:
-        return settled(self.batch, self.share, p)
+        return without_drift(self.batch, self.share, p)
 
     def _kinetic(self, p: Tensor) -> Tensor:
         """(F, 3, 3) eV: Σ p⊗p/m, twice the kinetic energy along each direction."""
         pairs = (p / self.batch.masses)[:, :, None] * p[:, None, :]
         return self.batch.total(pairs.reshape(-1, 9)).reshape(-1, 3, 3)
 
-    def _excess(self, twice_K: Tensor, felt: Felt, cells: Tensor) -> Tensor:
+    def _excess(self, twice_K: Tensor, acting: Forces, cells: Tensor) -> Tensor:
         """(F, 3, 3) eV: V·(P_int − P₀)."""
-        assert felt.stress is not None  # stressed
+        assert acting.stress is not None  # needs_stress
         V = volume(cells)[:, None, None]
         one = torch.eye(3, dtype=V.dtype, device=V.device)
-        sigma = 0.5 * (felt.stress + felt.stress.transpose(1, 2))
+        sigma = 0.5 * (acting.stress + acting.stress.transpose(1, 2))
         return twice_K - V * (sigma + self.pressure[:, None, None] * one)
 
     def _kick(self, p: Tensor, kappa: Tensor, forces: Tensor) -> Tensor:
@@ -167,7 +167,7 @@ class ParrinelloRahman(Flexible):
     names: ClassVar[tuple[str, ...]] = ("npt/eta", "npt/zeta", VOLUME)
 
     @classmethod
-    def of(cls, batch: Batch, md: Sequence[Any]) -> ParrinelloRahman:
+    def of(cls, batch: MDBatch, md: Sequence[Any]) -> ParrinelloRahman:
         return cls(
             **cls.shared(batch, md, [m.external_stress for m in md]),
             tau2=batch.per_system([(m.ttime * units.fs) ** 2 for m in md]),
@@ -184,18 +184,18 @@ class ParrinelloRahman(Flexible):
             **first_volume(self.batch),
         }
 
-    def before(self, motion: Motion, felt: Felt, noise: Tensor | None, kT: Tensor) -> Motion:
+    def before(self, motion: Motion, acting: Forces, noise: Tensor | None, kT: Tensor) -> Motion:
         eta, zeta = motion.extras["npt/eta"], motion.extras["npt/zeta"]
         p, twice_K, zeta = self._thermostat(self._settled(motion.momenta), zeta, kT)
-        eta = self._strain(eta, twice_K, felt, motion)
-        p = self._kick(p, eta, felt.forces)
+        eta = self._strain(eta, twice_K, acting, motion)
+        p = self._kick(p, eta, acting.forces)
         x, cells = self._drift(motion, p, eta)
         return Motion(x, p, cells, {**motion.extras, "npt/eta": eta, "npt/zeta": zeta})
 
-    def after(self, motion: Motion, felt: Felt, kT: Tensor) -> Motion:
+    def after(self, motion: Motion, acting: Forces, kT: Tensor) -> Motion:
         eta, zeta = motion.extras["npt/eta"], motion.extras["npt/zeta"]
-        p = self._kick(motion.momenta, eta, felt.forces)
-        eta = self._strain(eta, self._kinetic(p), felt, motion)
+        p = self._kick(motion.momenta, eta, acting.forces)
+        eta = self._strain(eta, self._kinetic(p), acting, motion)
         p, _, zeta = self._thermostat(p, zeta, kT)
         return replace(motion, momenta=p, extras={**motion.extras, "npt/eta": eta, "npt/zeta": zeta})
 
@@ -213,36 +213,36 @@ class ParrinelloRahman(Flexible):
         """Half a step: p, Σ p⊗p/m and [ζ, ∫ζ]."""
         quarter, Q = 0.25 * self.h, self._mass(kT)
         twice_K = self._kinetic(p)
-        rate = zeta[:, 0] + quarter * (trace(twice_K) - self.degrees * kT) / Q
+        rate = zeta[:, 0] + quarter * (trace3x3(twice_K) - self.degrees * kT) / Q
         scale = small_exp(-2.0 * quarter * rate)
         twice_K = (scale * scale)[:, None, None] * twice_K
         integral = zeta[:, 1] + 2.0 * quarter * rate
-        rate = rate + quarter * (trace(twice_K) - self.degrees * kT) / Q
+        rate = rate + quarter * (trace3x3(twice_K) - self.degrees * kT) / Q
         return self._scaled(p, scale), twice_K, torch.stack((rate, integral), 1)
 
-    def _strain(self, eta: Tensor, twice_K: Tensor, felt: Felt, motion: Motion) -> Tensor:
+    def _strain(self, eta: Tensor, twice_K: Tensor, acting: Forces, motion: Motion) -> Tensor:
         """η after half a step."""
         W = self.pfactor * motion.extras[VOLUME]
-        return eta + (0.5 * self.h / W)[:, None, None] * self._excess(twice_K, felt, motion.cells)
+        return eta + (0.5 * self.h / W)[:, None, None] * self._excess(twice_K, acting, motion.cells)
 
 
-def at_rest(batch: Batch) -> Tensor:
+def at_rest(batch: MDBatch) -> Tensor:
     """(F,) degrees of freedom with the centre of mass at rest."""
     return batch.per_system([degrees(len(s), s.fixed, at_rest=True) for s in batch.states])
 
 
-def mass_shares(batch: Batch) -> Tensor:
+def mass_shares(batch: MDBatch) -> Tensor:
     """(A, 1) each atom's share m/M of the mass of its trajectory, zero where it is the only one."""
     total = [s.masses.sum() if len(s) > 1 else torch.inf for s in batch.states]
     return batch.masses / batch.per_atom(total)
 
 
-def settled(batch: Batch, share: Tensor, momenta: Tensor) -> Tensor:
+def without_drift(batch: MDBatch, share: Tensor, momenta: Tensor) -> Tensor:
     """Momenta (A, 3) without that of the centre of mass: p − m P/M, which leaves the others thermal."""
     return momenta - share * batch.spread(batch.total(momenta))
 
 
-def first_volume(batch: Batch) -> dict[str, Tensor]:
+def first_volume(batch: MDBatch) -> dict[str, Tensor]:
     """The volume (F,) in Å³ at which each trajectory's barostat began."""
     cells = torch.stack([torch.tensor(s.cell) for s in batch.states]).to(batch.device)
     return {VOLUME: batch.remembered(VOLUME, volume(cells))}

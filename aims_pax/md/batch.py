@@ -13,7 +13,7 @@ from aims_pax.md.state import MDState
 
 
 @dataclass(frozen=True)
-class Batch:
+class MDBatch:
     """F trajectories with A atoms together, one after another; what no step changes.
 
     system: (A,) the trajectory an atom belongs to. masses: (A, 1) amu.
@@ -32,7 +32,7 @@ class Batch:
     device: str
 
     @classmethod
-    def of(cls, states: Sequence[MDState], device: str) -> Batch:
+    def of(cls, states: Sequence[MDState], device: str) -> MDBatch:
         sizes = [len(s) for s in states]
         ends = np.cumsum(sizes)
 
@@ -120,7 +120,7 @@ class Motion:
 
 
 @dataclass(frozen=True)
-class Felt:
+class Forces:
     """What moves the atoms of a `Motion`. forces: (A, 3) eV/Å. stress: (F, 3, 3) eV/Å³, positive in tension,
     or None where no cell moves. Both float64."""
 

@@ -12,7 +12,7 @@ from ase.geometry import complete_cell
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aims_pax.md.batch import Batch
+from aims_pax.md.batch import MDBatch
 from aims_pax.md.linalg3x3 import rows_times
 from aims_pax.md.state import MDState
 
@@ -27,7 +27,7 @@ class Contacts:
     (reach + SKIN)·σ_min(F) − 2 max_a |x_a − x₀_a·F| ≥ reach with F = h₀⁻¹h; σ_min(F) ≥ 1 − |F − 1|.
     """
 
-    def __init__(self, batch: Batch, flexible: bool = False) -> None:
+    def __init__(self, batch: MDBatch, flexible: bool = False) -> None:
         """flexible: whether cells move; if so `follow` is told of each."""
         self.batch = batch
         self.flexible = flexible

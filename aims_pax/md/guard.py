@@ -15,7 +15,7 @@ from ase import units
 from torch import Tensor
 
 from aims_pax.md.barostats import VOLUME
-from aims_pax.md.batch import Batch, Felt, Motion
+from aims_pax.md.batch import Forces, MDBatch, Motion
 from aims_pax.md.contacts import Contacts
 from aims_pax.md.linalg3x3 import volume
 
@@ -26,7 +26,7 @@ class Guard:
     """Watches a batch. `faults` costs a dozen small operations and one look at the device."""
 
     def __init__(
-        self, batch: Batch, temperatures: Sequence[float], flexible: Sequence[bool] | None = None
+        self, batch: MDBatch, temperatures: Sequence[float], flexible: Sequence[bool] | None = None
     ) -> None:
         """temperatures: the (highest) target of each trajectory in K. flexible: whether its cell moves."""
         hottest = [max(10 * t, 3000.0) for t in temperatures]
@@ -38,24 +38,28 @@ class Guard:
         self.flexible = torch.tensor(flexible, device=batch.device) if any(flexible) else None  # (F,)
         self.contacts = Contacts(batch, any(flexible))
 
-    def faults(self, motion: Motion, energies: Tensor, felt: Felt, steps: int) -> dict[int, str]:
+    def faults(self, motion: Motion, energies: Tensor, acting: Forces, steps: int) -> dict[int, str]:
         """{trajectory: reason} of those that are impossible now, `steps` steps after the batch began.
 
-        energies: (M, F) eV. felt: what moves the atoms and cells at this motion.
+        energies: (M, F) eV. acting: what moves the atoms and cells at this motion.
         """
         kinetic = self._kinetic(motion)
         finite = energies.sum(0).isfinite()
         cold = kinetic <= self.limit  # not a number is not cold
-        shaped, pressed = self._cells(motion, felt)
+        shaped, pressed = self._cells(motion, acting)
         if self.flexible is not None:  # a wild cell would take the search for contacts along
             sound = (shaped & pressed).all()
             if not bool(sound):
                 return self._reasons(
-                    motion, kinetic, finite & self._finite(felt), cold, None, steps, shaped, pressed
+                    motion, kinetic, finite & self._finite(acting), cold, None, steps, shaped, pressed
                 )
         self.contacts.follow(motion.cells)
         close = self.contacts.close(motion.positions)
-        flags = [(cold & finite).all().logical_not(), close.any(), felt.forces.sum().isfinite().logical_not()]
+        flags = [
+            (cold & finite).all().logical_not(),
+            close.any(),
+            acting.forces.sum().isfinite().logical_not(),
+        ]
         moved = self.contacts.moved(motion.positions)
         hot, near, wild, far = torch.stack([*flags, moved]).tolist()
         if far and not (hot or wild):  # else the next batch begins with new lists anyway
@@ -65,16 +69,16 @@ class Guard:
         if not (hot or near or wild):
             return {}
         return self._reasons(
-            motion, kinetic, finite & self._finite(felt), cold, close, steps, shaped, pressed
+            motion, kinetic, finite & self._finite(acting), cold, close, steps, shaped, pressed
         )
 
-    def _cells(self, motion: Motion, felt: Felt) -> tuple[Tensor, Tensor]:
+    def _cells(self, motion: Motion, acting: Forces) -> tuple[Tensor, Tensor]:
         """(F,) whether the cell has a sane volume, and whether its stress is finite; True where none moves."""
         if self.flexible is None:
             yes = torch.ones_like(self.limit, dtype=torch.bool)
             return yes, yes
         V, first = volume(motion.cells), motion.extras[VOLUME]
-        stress = torch.zeros_like(motion.cells) if felt.stress is None else felt.stress
+        stress = torch.zeros_like(motion.cells) if acting.stress is None else acting.stress
         shaped = (first / SWOLLEN <= V) & (first * SWOLLEN >= V)  # not a number is not sane
         return shaped | ~self.flexible, stress.isfinite().flatten(1).all(1) | ~self.flexible
 
@@ -83,9 +87,9 @@ class Guard:
         per_atom = (motion.momenta * motion.momenta * self.half_inverse_mass).sum(1)
         return torch.zeros_like(self.limit).index_add_(0, self.batch.system, per_atom)
 
-    def _finite(self, felt: Felt) -> Tensor:
+    def _finite(self, acting: Forces) -> Tensor:
         """(F,) whether all forces of the trajectory are finite."""
-        return torch.stack([felt.forces[rows].isfinite().all() for rows in self.batch.slices])
+        return torch.stack([acting.forces[rows].isfinite().all() for rows in self.batch.slices])
 
     def _reasons(
         self,

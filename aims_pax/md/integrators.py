@@ -2,9 +2,9 @@
 
 A step is cut where the forces are needed, so that all trajectories share one evaluation:
 
-    motion = integrator.before(motion, felt, noise, kT)    # to the new positions and cells
-    felt = …                                               # forces (and stress) there
-    motion = integrator.after(motion, felt, kT)            # momenta complete the step
+    motion = integrator.before(motion, acting, noise, kT)    # to the new positions and cells
+    acting = …                                               # forces (and stress) there
+    motion = integrator.after(motion, acting, kT)            # momenta complete the step
 
 Both halves are pure. A new ensemble is a class with these two and a line in `_INTEGRATORS`. Trajectories of
 different ensembles share a batch too: `Mixed` gives each integrator its own rows.
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from aims_pax.errors import SettingsError
 from aims_pax.md.barostats import Berendsen, ParrinelloRahman
-from aims_pax.md.batch import Batch, Felt, Motion
+from aims_pax.md.batch import Forces, MDBatch, Motion
 from aims_pax.md.mtk import MTK
 from aims_pax.md.state import MDState
 from aims_pax.md.thermostats import Langevin, VelocityRescaling, Verlet
@@ -31,12 +31,12 @@ class Integrator(Protocol):
     """One step of every trajectory of a batch."""
 
     @property
-    def noisy(self) -> bool:
+    def needs_noise(self) -> bool:
         """Whether it wants normal deviates."""
         ...
 
     @property
-    def stressed(self) -> bool:
+    def needs_stress(self) -> bool:
         """Whether it wants the stress, because cells move."""
         ...
 
@@ -47,12 +47,12 @@ class Integrator(Protocol):
         """
         ...
 
-    def before(self, motion: Motion, felt: Felt, noise: Tensor | None, kT: Tensor) -> Motion:
-        """Everything before the new forces. felt: at motion, noise: (A, 3) normal deviates, kT: (F,) eV."""
+    def before(self, motion: Motion, acting: Forces, noise: Tensor | None, kT: Tensor) -> Motion:
+        """Everything before the new forces. acting: at motion, noise: (A, 3) normal deviates, kT: (F,) eV."""
         ...
 
-    def after(self, motion: Motion, felt: Felt, kT: Tensor) -> Motion:
-        """Everything after them. felt: at the new positions."""
+    def after(self, motion: Motion, acting: Forces, kT: Tensor) -> Motion:
+        """Everything after them. acting: at the new positions."""
         ...
 
 
@@ -70,7 +70,7 @@ _INTEGRATORS: dict[tuple[str, str], Kind] = {
 }
 
 
-def kind(md: Any, state: MDState | None = None) -> Kind:
+def integrator_kind(md: Any, state: MDState | None = None) -> Kind:
     """The integrator that MD settings ask for; a state that is not periodic in three directions has no
     pressure and moves in NVT with the settings' thermostat.
 
@@ -96,14 +96,14 @@ def kind(md: Any, state: MDState | None = None) -> Kind:
     return found
 
 
-def choose(batch: Batch, md: Sequence[Any]) -> Integrator:
+def make_integrator(batch: MDBatch, md: Sequence[Any]) -> Integrator:
     """The integrator of a batch. md: the MD settings of each trajectory. Raises SettingsError as `kind`."""
     return choose_owned(batch, md)[0]
 
 
-def choose_owned(batch: Batch, md: Sequence[Any]) -> tuple[Integrator, list[tuple[str, ...]]]:
+def choose_owned(batch: MDBatch, md: Sequence[Any]) -> tuple[Integrator, list[tuple[str, ...]]]:
     """The integrator, and the names of what it remembers of each trajectory."""
-    kinds = [kind(m, s) for m, s in zip(md, batch.states, strict=True)]
+    kinds = [integrator_kind(m, s) for m, s in zip(md, batch.states, strict=True)]
     owned = [k.names for k in kinds]
     if len(set(kinds)) == 1:
         return kinds[0].of(batch, md), owned
@@ -124,9 +124,9 @@ class _Part:
 
     @classmethod
     def of(
-        cls, batch: Batch, md: Sequence[Any], frames: Sequence[int], make: Callable[..., Integrator]
+        cls, batch: MDBatch, md: Sequence[Any], frames: Sequence[int], make: Callable[..., Integrator]
     ) -> _Part:
-        own = Batch.of([batch.states[f] for f in frames], batch.device)
+        own = MDBatch.of([batch.states[f] for f in frames], batch.device)
         rows = [torch.arange(batch.slices[f].start, batch.slices[f].stop) for f in frames]
         return cls(
             frames=torch.tensor(frames, device=batch.device),
@@ -139,9 +139,9 @@ class _Part:
         x, p = (v.index_select(0, self.rows) for v in (motion.positions, motion.momenta))
         return Motion(x, p, motion.cells.index_select(0, self.frames), extras)
 
-    def of_felt(self, felt: Felt) -> Felt:
-        stress = None if felt.stress is None else felt.stress.index_select(0, self.frames)
-        return Felt(felt.forces.index_select(0, self.rows), stress)
+    def of_felt(self, acting: Forces) -> Forces:
+        stress = None if acting.stress is None else acting.stress.index_select(0, self.frames)
+        return Forces(acting.forces.index_select(0, self.rows), stress)
 
     def into(self, whole: Motion, part: Motion) -> Motion:
         """The whole with these trajectories moved."""
@@ -163,12 +163,12 @@ class Mixed:
     parts: tuple[_Part, ...]
 
     @property
-    def noisy(self) -> bool:
-        return any(part.integrator.noisy for part in self.parts)
+    def needs_noise(self) -> bool:
+        return any(part.integrator.needs_noise for part in self.parts)
 
     @property
-    def stressed(self) -> bool:
-        return any(part.integrator.stressed for part in self.parts)
+    def needs_stress(self) -> bool:
+        return any(part.integrator.needs_stress for part in self.parts)
 
     def begin(self, kT: Tensor) -> dict[str, Tensor]:
         """Zero where a trajectory has no such variable."""
@@ -179,16 +179,16 @@ class Mixed:
                 found[name] = whole.index_copy(0, part.frames, v)
         return found
 
-    def before(self, motion: Motion, felt: Felt, noise: Tensor | None, kT: Tensor) -> Motion:
+    def before(self, motion: Motion, acting: Forces, noise: Tensor | None, kT: Tensor) -> Motion:
         for part in self.parts:
             own = part.of_motion(motion)
             deviates = None if noise is None else noise.index_select(0, part.rows)
             target = kT.index_select(0, part.frames)
-            motion = part.into(motion, part.integrator.before(own, part.of_felt(felt), deviates, target))
+            motion = part.into(motion, part.integrator.before(own, part.of_felt(acting), deviates, target))
         return motion
 
-    def after(self, motion: Motion, felt: Felt, kT: Tensor) -> Motion:
+    def after(self, motion: Motion, acting: Forces, kT: Tensor) -> Motion:
         for part in self.parts:
             own, target = part.of_motion(motion), kT.index_select(0, part.frames)
-            motion = part.into(motion, part.integrator.after(own, part.of_felt(felt), target))
+            motion = part.into(motion, part.integrator.after(own, part.of_felt(acting), target))
         return motion

@@ -24,14 +24,14 @@ def rows_times(x: Tensor, matrix: Tensor) -> Tensor:
     return torch.bmm(x[:, None], matrix)[:, 0]
 
 
-def trace(a: Tensor) -> Tensor:
+def trace3x3(a: Tensor) -> Tensor:
     """(F, 3, 3) → (F,)."""
     return a[:, 0, 0] + a[:, 1, 1] + a[:, 2, 2]
 
 
 def square(a: Tensor) -> Tensor:
     """Σ a_kl² of symmetric matrices. (F, 3, 3) → (F,)."""
-    return trace(torch.bmm(a, a))
+    return trace3x3(torch.bmm(a, a))
 
 
 def volume(cells: Tensor) -> Tensor:

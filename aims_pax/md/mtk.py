@@ -13,8 +13,8 @@ from torch import Tensor
 
 from aims_pax.md import noise
 from aims_pax.md.barostats import VOLUME, Flexible, first_volume
-from aims_pax.md.batch import Batch, Felt, Motion
-from aims_pax.md.linalg3x3 import small_exp, square, trace
+from aims_pax.md.batch import Forces, MDBatch, Motion
+from aims_pax.md.linalg3x3 import small_exp, square, trace3x3
 
 ETA, CHAINS = "mtk/eta", "mtk/chains"
 LENGTH = 3  # thermostats of a chain
@@ -47,7 +47,7 @@ class MTK(Flexible):
     names: ClassVar[tuple[str, ...]] = (ETA, CHAINS, VOLUME)
 
     @classmethod
-    def of(cls, batch: Batch, md: Sequence[Any]) -> MTK:
+    def of(cls, batch: MDBatch, md: Sequence[Any]) -> MTK:
         shared = cls.shared(batch, md, [m.pressure_au for m in md])
         isotropic = [str(m.barostat).lower() == "isotropic-mtk" for m in md]
         cell = batch.per_system([1 if i else 6 for i in isotropic])
@@ -88,18 +88,18 @@ class MTK(Flexible):
         place = torch.arange(4, device=device).repeat(len(states))
         return noise.normals(stream, step, place, 1, noise.BAROSTAT)[0].reshape(-1, 12)
 
-    def before(self, motion: Motion, felt: Felt, noise: Tensor | None, kT: Tensor) -> Motion:
+    def before(self, motion: Motion, acting: Forces, noise: Tensor | None, kT: Tensor) -> Motion:
         p, chains = self._settled(motion.momenta), motion.extras[CHAINS]
         p, twice_K, eta, chains = self._thermostats(p, motion.extras[ETA], chains, kT)
-        eta = self._strain(eta, twice_K, felt, motion, kT)
-        p = self._kick(p, self._drag(eta), felt.forces)
+        eta = self._strain(eta, twice_K, acting, motion, kT)
+        p = self._kick(p, self._drag(eta), acting.forces)
         x, cells = self._drift(motion, p, eta)
         return Motion(x, p, cells, {**motion.extras, ETA: eta, CHAINS: chains})
 
-    def after(self, motion: Motion, felt: Felt, kT: Tensor) -> Motion:
+    def after(self, motion: Motion, acting: Forces, kT: Tensor) -> Motion:
         eta, chains = motion.extras[ETA], motion.extras[CHAINS]
-        p = self._kick(motion.momenta, self._drag(eta), felt.forces)
-        eta = self._strain(eta, self._kinetic(p), felt, motion, kT)
+        p = self._kick(motion.momenta, self._drag(eta), acting.forces)
+        eta = self._strain(eta, self._kinetic(p), acting, motion, kT)
         p, _, eta, chains = self._thermostats(p, eta, chains, kT)
         return replace(motion, momenta=p, extras={**motion.extras, ETA: eta, CHAINS: chains})
 
@@ -111,16 +111,16 @@ class MTK(Flexible):
         return self._enthalpy(motion, energies) + kT * (0.5 * self.inertia * square(eta) + chains)
 
     def _drag(self, eta: Tensor) -> Tensor:
-        return eta + self._unit(trace(eta) / self.degrees)
+        return eta + self._unit(trace3x3(eta) / self.degrees)
 
     def _unit(self, values: Tensor) -> Tensor:
         """(F,) → (F, 3, 3) times the unit matrix."""
         return values[:, None, None] * torch.eye(3, dtype=values.dtype, device=values.device)
 
-    def _strain(self, eta: Tensor, twice_K: Tensor, felt: Felt, motion: Motion, kT: Tensor) -> Tensor:
+    def _strain(self, eta: Tensor, twice_K: Tensor, acting: Forces, motion: Motion, kT: Tensor) -> Tensor:
         """η after half a step."""
-        G = self._excess(twice_K, felt, motion.cells) + self._unit(trace(twice_K) / self.degrees)
-        G = torch.where(self.isotropic, self._unit(trace(G) / 3.0), G)
+        G = self._excess(twice_K, acting, motion.cells) + self._unit(trace3x3(twice_K) / self.degrees)
+        G = torch.where(self.isotropic, self._unit(trace3x3(G) / 3.0), G)
         return eta + (0.5 * self.h / (self.inertia * kT))[:, None, None] * G
 
     def _thermostats(
@@ -128,7 +128,7 @@ class MTK(Flexible):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Half a step of both chains: p, Σ p⊗p/m, η, chains."""
         twice_K = self._kinetic(p)
-        energies = torch.stack((trace(twice_K) / kT, self.inertia * square(eta)), 1)  # 2K / k_B T
+        energies = torch.stack((trace3x3(twice_K) / kT, self.inertia * square(eta)), 1)  # 2K / k_B T
         scale, chains = self._chains(energies, chains)
         particles, cell = scale[:, 0], scale[:, 1, None, None]
         return (

@@ -3,8 +3,8 @@
 Each block stands on its own: the forces at the starting positions are evaluated first and the noise depends
 on the step alone, so 50 steps are the same as 25 and 25, whether or not anything stayed in memory in between.
 
-A committee moves the atoms by the mean of its members, or each trajectory by one member (`drivers`). Then a
-binding with `drives = True` is asked as `bound(positions, cells, stress=…, drivers=(m₀, …, m_F−1))` and
+A committee moves the atoms by the mean of its members, or each trajectory by one member (`driving_members`). Then a
+binding with `drives = True` is asked as `bound(positions, cells, stress=…, driving_members=(m₀, …, m_F−1))` and
 answers as one member that is m_f for trajectory f; all members speak once, at the end.
 """
 
@@ -22,9 +22,9 @@ from aims_pax.errors import Abandoned, SettingsError
 from aims_pax.frames import Frame
 from aims_pax.md import noise
 from aims_pax.md.barostats import VOLUME
-from aims_pax.md.batch import Batch, Felt, Motion
+from aims_pax.md.batch import Forces, MDBatch, Motion
 from aims_pax.md.guard import Guard, spaced
-from aims_pax.md.integrators import choose_owned, kind
+from aims_pax.md.integrators import choose_owned, integrator_kind
 from aims_pax.md.state import MDState
 from aims_pax.md.temperature import Targets, hottest, temperature_at
 from aims_pax.potential import Evaluation, Potential
@@ -33,12 +33,12 @@ NOISE_AT_ONCE = 1 << 17  # atom-steps whose noise is drawn together: a few tens 
 
 
 @dataclass(frozen=True)
-class Advance:
+class MDOutcome:
     """What became of one trajectory.
 
     state: after the last step; at a fault, where it was found, or one step earlier if that is not finite.
     evaluation: of that state, NumPy: energies (M,) eV, forces (M, N, 3) eV/Å of every member; at a fault
-        under `drivers` perhaps of the driving one alone.
+        under `driving_members` perhaps of the driving one alone.
     fault: why the trajectory cannot go on, or None.
     observed: states on the way at steps divisible by `observe_every`, the last one included, the first not.
     """
@@ -49,13 +49,13 @@ class Advance:
     observed: tuple[MDState, ...] = ()
 
     @classmethod
-    def failed(cls, state: MDState, fault: str) -> Advance:
+    def failed(cls, state: MDState, fault: str) -> MDOutcome:
         """A trajectory that could not move at all: nothing is known of its forces."""
         unknown = Evaluation(np.full(1, np.nan), np.full((1, len(state), 3), np.nan))
         return cls(state, unknown, fault)
 
 
-def never() -> bool:
+def never_stop() -> bool:
     return False
 
 
@@ -67,38 +67,38 @@ def advance(
     *,
     guard: bool = True,
     observe_every: int | None = None,
-    stop: Callable[[], bool] = never,
+    stop: Callable[[], bool] = never_stop,
     length: float | None = None,
-    drivers: Sequence[int] | None = None,
-) -> list[Advance]:
+    driving_members: Sequence[int] | None = None,
+) -> list[MDOutcome]:
     """Move every trajectory n_steps steps in one batch; one that explodes stops, the others go on without it.
 
     A potential that knows its memory (`pieces(frames)`: ranges of structures) gets one group after another.
 
     md: the MD settings of each state (`MDSettings`: temperature K, times fs, pressures eV/Å³); they may ask
     for different ensembles. length: MD steps of a whole trajectory, over which a temperature ramps.
-    The mean of the potential's members moves the atoms, or member drivers[k] those of states[k].
+    The mean of the potential's members moves the atoms, or member driving_members[k] those of states[k].
     `stop` is looked at before every evaluation. Raises Abandoned when it fires, SettingsError for what the
     settings ask in vain (`kind`, `temperature_at`), and whatever the potential raises.
     """
     if len(states) != len(md):
         raise ValueError(f"{len(states)} states but {len(md)} MD settings")
-    if drivers is not None and len(states) != len(drivers):
-        raise ValueError(f"{len(states)} states but {len(drivers)} drivers")
+    if driving_members is not None and len(states) != len(driving_members):
+        raise ValueError(f"{len(states)} states but {len(driving_members)} driving_members")
     for state, settings in zip(states, md, strict=True):  # refused before anything is evaluated
-        kind(settings, state)
+        integrator_kind(settings, state)
         temperature_at(settings, state.step, length)
     groups = _groups(states, potential)
     if len(groups) > 1:
-        moved: list[Advance] = []
+        moved: list[MDOutcome] = []
         for group in groups:
             own = slice(group.start, group.stop)
             moved += _together(
                 states[own], potential, n_steps, md[own], guard, observe_every, stop, length,
-                None if drivers is None else drivers[own],
+                None if driving_members is None else driving_members[own],
             )  # fmt: skip
         return moved
-    return _together(states, potential, n_steps, md, guard, observe_every, stop, length, drivers)
+    return _together(states, potential, n_steps, md, guard, observe_every, stop, length, driving_members)
 
 
 def _groups(states: Sequence[MDState], potential: Potential) -> list[range]:
@@ -123,17 +123,17 @@ def _together(
     observe_every: int | None,
     stop: Callable[[], bool],
     length: float | None,
-    drivers: Sequence[int] | None,
-) -> list[Advance]:
+    driving_members: Sequence[int] | None,
+) -> list[MDOutcome]:
     """`advance` in one batch."""
-    results: dict[int, Advance] = {}
+    results: dict[int, MDOutcome] = {}
     observed: list[list[MDState]] = [[] for _ in states]
     current = dict(enumerate(states))
     if guard:
         for k, state in enumerate(states):
             if not (np.isfinite(state.positions).all() and np.isfinite(state.momenta).all()):
                 fault = f"positions or momenta are not finite at step {spaced(state.step)}"
-                results[k] = Advance.failed(current.pop(k), fault)
+                results[k] = MDOutcome.failed(current.pop(k), fault)
     left = n_steps
     while current:
         members = list(current)
@@ -144,7 +144,7 @@ def _together(
             guard,
             stop,
             length,
-            None if drivers is None else [drivers[k] for k in members],
+            None if driving_members is None else [driving_members[k] for k in members],
         )
         ended = leg.run(left, observe_every)
         left -= leg.steps
@@ -169,37 +169,37 @@ class _Leg:
         guard: bool,
         stop: Callable[[], bool],
         length: float | None,
-        drivers: Sequence[int] | None,
+        driving_members: Sequence[int] | None,
     ) -> None:
         self.bound = potential.bind([s.frame() for s in states])
-        self.batch = Batch.of(states, self.bound.device)
+        self.batch = MDBatch.of(states, self.bound.device)
         self.integrator, self.owned = choose_owned(self.batch, md)
         self.targets = Targets(self.batch, md, length)
         flexible = [VOLUME in names for names in self.owned]
         self.guard = Guard(self.batch, [hottest(m) for m in md], flexible) if guard else None
         self.stop = stop
-        self.drivers = drivers
+        self.driving_members = driving_members
         self.motion = self.batch.motion(self.integrator.begin(self.targets(0)))
         self.steps = 0
         self.observed: list[list[MDState]] = [[] for _ in states]
         self._noise: Tensor | None = None
         self._noise_from = 0
 
-    def run(self, n_steps: int, observe_every: int | None) -> dict[int, Advance]:
+    def run(self, n_steps: int, observe_every: int | None) -> dict[int, MDOutcome]:
         """Those that ended, by their place in the batch: all of them, or the ones that exploded."""
         said = self._evaluate(self.motion)
         last = self.motion, said
-        felt = driving(said, self._choice(said), self.batch)
-        faults = self._faults(self.motion, said, felt)
+        acting = driving(said, self._choice(said), self.batch)
+        faults = self._faults(self.motion, said, acting)
         while not faults and self.steps < n_steps:
             last = self.motion, said
             kT = self.targets(self.steps)
-            motion = self.integrator.before(self.motion, felt, self._deviates(n_steps), kT)
+            motion = self.integrator.before(self.motion, acting, self._deviates(n_steps), kT)
             said = self._evaluate(motion)
-            felt = driving(said, self._choice(said), self.batch)
-            self.motion = self.integrator.after(motion, felt, kT)
+            acting = driving(said, self._choice(said), self.batch)
+            self.motion = self.integrator.after(motion, acting, kT)
             self.steps += 1
-            faults = self._faults(self.motion, said, felt)
+            faults = self._faults(self.motion, said, acting)
             if observe_every:
                 self._observe(observe_every, faults)
         if not faults:
@@ -212,30 +212,30 @@ class _Leg:
     @property
     def _alone(self) -> bool:
         """Whether the binding evaluates nothing but the member that drives each trajectory."""
-        drives = self.drivers is not None and self.bound.members > 1
+        drives = self.driving_members is not None and self.bound.members > 1
         return drives and bool(getattr(self.bound, "drives", False))
 
     def _choice(self, said: Evaluation) -> Sequence[int] | None:
-        return None if len(said.forces) == 1 else self.drivers
+        return None if len(said.forces) == 1 else self.driving_members
 
     def _evaluate(self, motion: Motion, alone: bool = True) -> Evaluation:
         """Detached; of the driving members only where the binding can and `alone` is set."""
         if self.stop():
             raise Abandoned("molecular dynamics was interrupted")
-        asked: dict[str, Any] = {"stress": True} if self.integrator.stressed else {}
+        asked: dict[str, Any] = {"stress": True} if self.integrator.needs_stress else {}
         if alone and self._alone:
-            assert self.drivers is not None
-            asked["drivers"] = tuple(self.drivers)
+            assert self.driving_members is not None
+            asked["driving_members"] = tuple(self.driving_members)
         said = self.bound(motion.positions, motion.cells, **asked)
-        if self.integrator.stressed and said.stress is None:
+        if self.integrator.needs_stress and said.stress is None:
             raise SettingsError(
                 "MD: NPT needs the stress, which this potential does not give; use stat_ensemble: NVT"
             )
         stress = None if said.stress is None else said.stress.detach()
         return Evaluation(said.energies.detach(), said.forces.detach(), stress)
 
-    def _faults(self, motion: Motion, said: Evaluation, felt: Felt) -> dict[int, str | None]:
-        return {} if self.guard is None else {**self.guard.faults(motion, said.energies, felt, self.steps)}
+    def _faults(self, motion: Motion, said: Evaluation, acting: Forces) -> dict[int, str | None]:
+        return {} if self.guard is None else {**self.guard.faults(motion, said.energies, acting, self.steps)}
 
     def state(self, f: int, motion: Motion, steps: int) -> MDState:
         """Trajectory f, with what its own integrator remembers."""
@@ -243,7 +243,7 @@ class _Leg:
 
     def _deviates(self, n_steps: int) -> Tensor | None:
         """(A, 3) normal deviates of this step; drawn for as many steps at once as memory likes."""
-        if not self.integrator.noisy:
+        if not self.integrator.needs_noise:
             return None
         k = self.steps - self._noise_from
         if self._noise is None or k == len(self._noise):
@@ -264,30 +264,30 @@ class _Leg:
         fault: str | None,
         here: tuple[Motion, Evaluation],
         before: tuple[Motion, Evaluation],
-    ) -> Advance:
+    ) -> MDOutcome:
         motion, said = here
         rows, steps = self.batch.slices[f], self.steps
         if fault and steps and not _finite(motion, rows, f):
             motion, said = before
             steps -= 1
         evaluation = Evaluation(said.energies[:, f].cpu().numpy(), said.forces[:, rows].cpu().numpy())
-        return Advance(self.state(f, motion, steps), evaluation, fault)
+        return MDOutcome(self.state(f, motion, steps), evaluation, fault)
 
 
-def driving(said: Evaluation, drivers: Sequence[int] | None, batch: Batch) -> Felt:
+def driving(said: Evaluation, driving_members: Sequence[int] | None, batch: MDBatch) -> Forces:
     """The forces and stress that move the batch, float64: the members' mean, or for trajectory f what member
-    drivers[f] says."""
+    driving_members[f] says."""
     forces, stress = said.forces, said.stress
     if len(forces) == 1:
-        return Felt(forces[0].to(torch.float64), None if stress is None else stress[0].to(torch.float64))
-    if drivers is None:
+        return Forces(forces[0].to(torch.float64), None if stress is None else stress[0].to(torch.float64))
+    if driving_members is None:
         both = None if stress is None else stress.to(torch.float64).mean(0)
-        return Felt(forces.to(torch.float64).mean(0), both)
-    member = torch.tensor(drivers, device=forces.device)
+        return Forces(forces.to(torch.float64).mean(0), both)
+    member = torch.tensor(driving_members, device=forces.device)
     atoms = torch.arange(forces.shape[1], device=forces.device)
-    frames = torch.arange(len(drivers), device=forces.device)
+    frames = torch.arange(len(driving_members), device=forces.device)
     own = forces[member[batch.system], atoms].to(torch.float64)
-    return Felt(own, None if stress is None else stress[member, frames].to(torch.float64))
+    return Forces(own, None if stress is None else stress[member, frames].to(torch.float64))
 
 
 def _finite(motion: Motion, rows: slice, f: int) -> bool:

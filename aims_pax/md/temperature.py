@@ -11,7 +11,7 @@ from ase import units
 from torch import Tensor
 
 from aims_pax.errors import SettingsError
-from aims_pax.md.batch import Batch
+from aims_pax.md.batch import MDBatch
 
 
 def temperature_at(md: Any, step: float, length: float | None) -> float:
@@ -44,7 +44,7 @@ def hottest(md: Any) -> float:
 class Targets:
     """k_B T of each trajectory of a batch, in eV, halfway through each step."""
 
-    def __init__(self, batch: Batch, md: Sequence[Any], length: float | None) -> None:
+    def __init__(self, batch: MDBatch, md: Sequence[Any], length: float | None) -> None:
         self.batch, self.md, self.length = batch, list(md), length
         self.now = self._at(0)
         self.ramped = any(ramped(m) for m in md)

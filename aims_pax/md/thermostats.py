@@ -10,35 +10,35 @@ from typing import Any, ClassVar
 from ase import units
 from torch import Tensor, where
 
-from aims_pax.md.batch import Batch, Felt, Motion
+from aims_pax.md.batch import Forces, MDBatch, Motion
 
 
 @dataclass(frozen=True)
 class Verlet:
     """Velocity Verlet at constant energy: p ← p + h/2·F, x ← x + h·p/m, p ← p + h/2·F."""
 
-    batch: Batch
+    batch: MDBatch
     half_h: Tensor  # (A, 3) h/2, zero where fixed
     h_m: Tensor  # (A, 3) h/m, zero where fixed
 
     names: ClassVar[tuple[str, ...]] = ()
-    noisy: ClassVar[bool] = False
-    stressed: ClassVar[bool] = False
+    needs_noise: ClassVar[bool] = False
+    needs_stress: ClassVar[bool] = False
 
     @classmethod
-    def of(cls, batch: Batch, md: Sequence[Any]) -> Verlet:
+    def of(cls, batch: MDBatch, md: Sequence[Any]) -> Verlet:
         half_h = batch.per_atom([m.timestep * units.fs / 2 for m in md]) * batch.free
         return cls(batch=batch, half_h=half_h, h_m=2 * half_h / batch.masses)
 
     def begin(self, kT: Tensor) -> dict[str, Tensor]:
         return {}
 
-    def before(self, motion: Motion, felt: Felt, noise: Tensor | None, kT: Tensor) -> Motion:
-        p = motion.momenta + self.half_h * felt.forces
+    def before(self, motion: Motion, acting: Forces, noise: Tensor | None, kT: Tensor) -> Motion:
+        p = motion.momenta + self.half_h * acting.forces
         return replace(motion, positions=motion.positions + self.h_m * p, momenta=p)
 
-    def after(self, motion: Motion, felt: Felt, kT: Tensor) -> Motion:
-        return replace(motion, momenta=motion.momenta + self.half_h * felt.forces)
+    def after(self, motion: Motion, acting: Forces, kT: Tensor) -> Motion:
+        return replace(motion, momenta=motion.momenta + self.half_h * acting.forces)
 
     def conserved(self, motion: Motion, energies: Tensor, kT: Tensor) -> Tensor:
         """(F,) eV: kinetic and potential energy. energies: (F,) eV at the motion."""
@@ -67,18 +67,18 @@ class Langevin:
     loop, and a trajectory would feel its place in the batch in the last bit.
     """
 
-    batch: Batch
+    batch: MDBatch
     half_h: Tensor
     half_hm: Tensor
     c: Tensor
     fresh: Tensor
 
     names: ClassVar[tuple[str, ...]] = ()
-    noisy: ClassVar[bool] = True
-    stressed: ClassVar[bool] = False
+    needs_noise: ClassVar[bool] = True
+    needs_stress: ClassVar[bool] = False
 
     @classmethod
-    def of(cls, batch: Batch, md: Sequence[Any]) -> Langevin:
+    def of(cls, batch: MDBatch, md: Sequence[Any]) -> Langevin:
         c = [math.exp(-m.friction * m.timestep) for m in md]
         half_h = batch.per_atom([m.timestep * units.fs / 2 for m in md]) * batch.free
         return cls(
@@ -92,17 +92,17 @@ class Langevin:
     def begin(self, kT: Tensor) -> dict[str, Tensor]:
         return {}
 
-    def before(self, motion: Motion, felt: Felt, noise: Tensor | None, kT: Tensor) -> Motion:
-        assert noise is not None  # noisy
+    def before(self, motion: Motion, acting: Forces, noise: Tensor | None, kT: Tensor) -> Motion:
+        assert noise is not None  # needs_noise
         x, p = motion.positions, motion.momenta
-        p = p + self.half_h * felt.forces
+        p = p + self.half_h * acting.forces
         x = x + self.half_hm * p
         p = self.c * p + thermal(self.batch, self.fresh * kT, noise)
         x = x + self.half_hm * p
         return replace(motion, positions=x, momenta=p)
 
-    def after(self, motion: Motion, felt: Felt, kT: Tensor) -> Motion:
-        return replace(motion, momenta=motion.momenta + self.half_h * felt.forces)
+    def after(self, motion: Motion, acting: Forces, kT: Tensor) -> Motion:
+        return replace(motion, momenta=motion.momenta + self.half_h * acting.forces)
 
 
 @dataclass(frozen=True)
@@ -123,10 +123,10 @@ class VelocityRescaling(Verlet):
     counted: Tensor  # (A, 3) one for as many components as there are degrees of freedom, else zero
 
     names: ClassVar[tuple[str, ...]] = ("svr/work",)
-    noisy: ClassVar[bool] = True
+    needs_noise: ClassVar[bool] = True
 
     @classmethod
-    def of(cls, batch: Batch, md: Sequence[Any]) -> VelocityRescaling:
+    def of(cls, batch: MDBatch, md: Sequence[Any]) -> VelocityRescaling:
         verlet = Verlet.of(batch, md)
         free = batch.free.cpu().numpy()
         first = [3 * rows.start + int(free[rows].ravel().argmax()) for rows in batch.slices]
@@ -143,8 +143,8 @@ class VelocityRescaling(Verlet):
         [name] = self.names
         return {name: self.batch.remembered(name, self.c * 0.0)}
 
-    def before(self, motion: Motion, felt: Felt, noise: Tensor | None, kT: Tensor) -> Motion:
-        assert noise is not None  # noisy
+    def before(self, motion: Motion, acting: Forces, noise: Tensor | None, kT: Tensor) -> Motion:
+        assert noise is not None  # needs_noise
         R = noise * self.batch.free
         R2 = self.batch.total(R * R * self.counted)
         R1 = R.reshape(-1).index_select(0, self.first)
@@ -155,14 +155,14 @@ class VelocityRescaling(Verlet):
         kicked = thermal(self.batch, (1.0 - self.c) * kT, R)
         p = where(self.batch.spread(K == 0.0)[:, None], kicked, alpha * motion.momenta)
         work = motion.extras["svr/work"] + (kinetic(self.batch, p) - K)
-        return super().before(replace(motion, momenta=p, extras={"svr/work": work}), felt, None, kT)
+        return super().before(replace(motion, momenta=p, extras={"svr/work": work}), acting, None, kT)
 
     def conserved(self, motion: Motion, energies: Tensor, kT: Tensor) -> Tensor:
         """(F,) eV: kinetic and potential energy less what the thermostat gave."""
         return super().conserved(motion, energies, kT) - motion.extras["svr/work"]
 
 
-def _counted(batch: Batch) -> Tensor:
+def _counted(batch: MDBatch) -> Tensor:
     """(A, 3): the free components, but the last three of a trajectory whose centre of mass is at rest."""
     counted = batch.free.clone()
     for state, rows in zip(batch.states, batch.slices, strict=True):
@@ -171,12 +171,12 @@ def _counted(batch: Batch) -> Tensor:
     return counted
 
 
-def kinetic(batch: Batch, momenta: Tensor) -> Tensor:
+def kinetic(batch: MDBatch, momenta: Tensor) -> Tensor:
     """(F,) eV: Σ p²/2m."""
     each = batch.total(momenta * momenta * (0.5 / batch.masses))
     return each[:, 0] + each[:, 1] + each[:, 2]
 
 
-def thermal(batch: Batch, energy: Tensor, noise: Tensor) -> Tensor:
+def thermal(batch: MDBatch, energy: Tensor, noise: Tensor) -> Tensor:
     """(A, 3) momenta √(m·energy)·R along free components. energy: (F,) eV."""
     return (batch.spread(energy)[:, None] * batch.masses).sqrt() * batch.free * noise

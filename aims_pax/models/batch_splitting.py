@@ -30,7 +30,7 @@ WORDS = (  # how allocators of torch, CUDA and its libraries put it
 CURE = "a smaller r_max, num_channels or max_L, default_dtype float32, or a machine with more memory"
 
 
-class Room:
+class BatchSplitter:
     """What fits into memory at once, in edges, for one kind of work. what: for the log."""
 
     def __init__(self, what: str, device: str = "cpu", limit: float = math.inf) -> None:
@@ -45,7 +45,7 @@ class Room:
         answers: list[Answer] = []
         before, start = self.limit, 0
         while start < len(sizes):
-            end = reach(sizes, start, self.limit)
+            end = structures_that_fit(sizes, start, self.limit)
             failed = None
             try:
                 answers.append(work(start, end))
@@ -77,9 +77,9 @@ class Room:
 
 
 @cache
-def room(what: str, device: str) -> Room:
+def batch_splitter(what: str, device: str) -> BatchSplitter:
     """The room this process has for one kind of work."""
-    return Room(what, device)
+    return BatchSplitter(what, device)
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -89,7 +89,7 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in WORDS)
 
 
-def reach(sizes: Sequence[int], start: int, limit: float) -> int:
+def structures_that_fit(sizes: Sequence[int], start: int, limit: float) -> int:
     """Where the piece that begins at `start` ends: as many as stay within the limit, at least one."""
     end, total = start + 1, sizes[start]
     while end < len(sizes) and total + sizes[end] <= limit:

@@ -48,7 +48,7 @@ class ErrorTable:
         return f"{energy} · {force}{tail}"
 
 
-def evaluate(potential: Potential, labelled: Sequence[LabelledFrame]) -> ErrorTable:
+def evaluate_potential(potential: Potential, labelled: Sequence[LabelledFrame]) -> ErrorTable:
     """Compare predictions with labels. Raises ValueError without frames."""
     if not labelled:
         raise ValueError("no frames to evaluate on")

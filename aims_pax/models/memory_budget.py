@@ -62,7 +62,7 @@ def limit(device: str = "cpu") -> float:
     kind = _kind(device)
     if kind not in _limits.by_device:
         share = os.environ.get(ENVIRONMENT)
-        found = float(share) if share and kind == "cpu" else power_of_two(SHARE * available(kind))
+        found = float(share) if share and kind == "cpu" else power_of_two(SHARE * available_memory(kind))
         _limits.by_device[kind] = found
     return _limits.by_device[kind]
 
@@ -73,13 +73,13 @@ def allow(size: float, device: str = "cpu", written: bool = False) -> None:
     _limits.written = written
 
 
-def forget() -> None:
+def forget_measurement() -> None:
     """Ask the machine again."""
     _limits.by_device.clear()
     _limits.written = False
 
 
-def written() -> bool:
+def is_set_by_user() -> bool:
     """Whether the limit was set by the user."""
     return _limits.written
 
@@ -89,7 +89,7 @@ def power_of_two(size: float) -> float:
     return 2.0 ** math.floor(math.log2(size)) if 1 <= size < math.inf else size
 
 
-def available(device: str = "cpu") -> float:
+def available_memory(device: str = "cpu") -> float:
     """Bytes that can be had on a device now; inf where nothing tells."""
     if device.startswith("cuda"):
         free, _ = torch.cuda.mem_get_info(device)

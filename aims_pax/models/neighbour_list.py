@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from matscipy.neighbours import neighbour_list
+from matscipy import neighbours as matscipy_neighbours
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
@@ -31,7 +31,7 @@ FAR = 1e5  # Å: beyond this an atom has left for good
 CROWD = 3000  # neighbours an atom: beyond this the cell has collapsed
 
 
-def neighbours(
+def neighbour_list(
     positions: Array, cell: Array, pbc: NDArray[np.bool_], cutoff: float
 ) -> tuple[Ints, Ints, Ints]:
     """All pairs within the cutoff: i (E,), j (E,), S (E, 3), canonically ordered.
@@ -44,7 +44,7 @@ def neighbours(
         S = np.zeros((len(i), 3), np.int64)
     else:
         box, moved = _box(positions, cell, pbc, cutoff)
-        i, j, S = neighbour_list("ijS", positions=moved, cell=box, pbc=pbc, cutoff=cutoff)
+        i, j, S = matscipy_neighbours.neighbour_list("ijS", positions=moved, cell=box, pbc=pbc, cutoff=cutoff)
         i, j, S = i.astype(np.int64), j.astype(np.int64), S.astype(np.int64)
     order = np.lexsort((S[:, 2], S[:, 1], S[:, 0], j, i))
     return i[order], j[order], S[order]
@@ -71,7 +71,7 @@ def _box(positions: Array, cell: Array, pbc: NDArray[np.bool_], cutoff: float) -
     return box, moved
 
 
-def sane(positions: Array, cell: Array, pbc: NDArray[np.bool_], cutoff: float) -> bool:
+def is_sane_structure(positions: Array, cell: Array, pbc: NDArray[np.bool_], cutoff: float) -> bool:
     """Whether a neighbour list of this makes sense: finite, not blown apart, not collapsed."""
     if not (np.isfinite(positions).all() and np.isfinite(cell).all()):
         return False
@@ -151,8 +151,8 @@ class SkinNeighbours:
         cutoff = self.r_max + self.skin
         for f in np.flatnonzero(stale):
             atoms = slice(self.starts[f], self.starts[f + 1])
-            if sane(x[atoms], h[f], self.pbc[f], cutoff):
-                i, j, S = neighbours(x[atoms], h[f], self.pbc[f], cutoff)
+            if is_sane_structure(x[atoms], h[f], self.pbc[f], cutoff):
+                i, j, S = neighbour_list(x[atoms], h[f], self.pbc[f], cutoff)
                 self.lists[f] = (i + self.starts[f], j + self.starts[f], S)
                 self.lost[f] = False
                 self.builds += 1

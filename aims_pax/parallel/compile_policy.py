@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from aims_pax.models.mace import Ensemble
-    from aims_pax.models.mace.compile_cache import How
+    from aims_pax.models.mace.compile_cache import CompileMode
     from aims_pax.settings import Settings
     from aims_pax.settings.project import ActiveLearningSettings
 
@@ -29,7 +29,7 @@ UNLIMITED = 500  # structures: where no limit of the training set is set, a run 
 PATIENCES = 2  # convergence usually ends after so many times its patience
 
 
-def how(settings: Settings, atoms: float) -> How:
+def compile_mode(settings: Settings, atoms: float) -> CompileMode:
     """What visits are told. atoms: mean of the systems."""
     wanted = settings.mace.training.compile
     if wanted == "always":
@@ -68,7 +68,7 @@ class Pauses(Protocol):
     """Who knows of pauses and of the end of the walltime (`engine.interrupts`)."""
 
     deadline: float | None  # of time.monotonic()
-    resting: Callable[[bool], None]  # called when a pause begins (True) and ends (False)
+    on_pause: Callable[[bool], None]  # called when a pause begins (True) and ends (False)
 
 
 @contextmanager
@@ -80,10 +80,10 @@ def compiling(
     watch: whose pauses the compiling keeps, too, and whose deadline it has to be worth while before.
     """
     from aims_pax.models.mace.compile_cache import is_ready, reason_against, signature
-    from aims_pax.models.mace.fast_forward import fast
+    from aims_pax.models.mace.fast_forward import fast_mace
 
-    ensemble.compiled = how(settings, atoms)
-    quick = fast(ensemble.members[0].model) if ensemble.compiled == "ready" else None
+    ensemble.compiled = compile_mode(settings, atoms)
+    quick = fast_mace(ensemble.members[0].model) if ensemble.compiled == "ready" else None
     if quick is None or is_ready(signature(quick)):
         yield
         return
@@ -104,14 +104,14 @@ def compiling(
 def _later(ensemble: Ensemble, atoms: float, watch: Pauses | None) -> Iterator[None]:
     """Compile aside once training has cost as much as compiling does: then it is lost time in no run by more than that
     again. A run that ends before has not begun it."""
-    from aims_pax.models.mace.compile_cache import Aside
+    from aims_pax.models.mace.compile_cache import BackgroundCompile
 
-    begun: list[Aside] = []
+    begun: list[BackgroundCompile] = []
 
     def counted(samples: int) -> None:
         if not begun and samples * atoms >= BEGINS:
             log.info("training is compiled aside, at lowest priority; until that is done it is eager")
-            begun.append(Aside(ensemble.members[0].model))
+            begun.append(BackgroundCompile(ensemble.members[0].model))
 
     def resting(begins: bool) -> None:
         for aside in begun:
@@ -119,16 +119,16 @@ def _later(ensemble: Ensemble, atoms: float, watch: Pauses | None) -> Iterator[N
         if before is not None:
             before(begins)
 
-    before = watch.resting if watch is not None else None
+    before = watch.on_pause if watch is not None else None
     ensemble.counted = counted
     if watch is not None:
-        watch.resting = resting
+        watch.on_pause = resting
     try:
         yield
     finally:
         ensemble.counted = lambda samples: None
         if watch is not None and before is not None:
-            watch.resting = before
+            watch.on_pause = before
         for aside in begun:
             aside.close()
 

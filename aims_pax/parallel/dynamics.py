@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aims_pax.errors import Abandoned
-from aims_pax.md.propagate import Advance, advance
+from aims_pax.md.propagate import MDOutcome, advance
 from aims_pax.md.state import MDState
 from aims_pax.parallel.core_allocation import moving_processes
-from aims_pax.worker_process import Companion, CompanionLost, Patience
+from aims_pax.worker_process import CompanionLost, FailureCounter, WorkerProcess
 
 if TYPE_CHECKING:
     from aims_pax.models.mace import Ensemble
@@ -34,7 +34,7 @@ LOWER = 5  # niceness of these processes
 
 
 @dataclass(frozen=True, eq=False)
-class Models:
+class SerialisedEnsemble:
     """The members as they travel once: names, seeds and the pickled modules."""
 
     settings: MaceSettings
@@ -42,7 +42,7 @@ class Models:
 
 
 @dataclass(frozen=True, eq=False)
-class Leg:
+class MDTask:
     """What one process is asked: `md.advance` on its share. Models and weights only where they are new there.
 
     memory: bytes its evaluations may take; written: as the user says.
@@ -52,15 +52,15 @@ class Leg:
     n_steps: int
     md: tuple[Any, ...]
     length: float | None
-    drivers: tuple[int, ...] | None
+    driving_members: tuple[int, ...] | None
     version: int
     memory: float = math.inf
     written: bool = False
-    models: Models | None = None
+    models: SerialisedEnsemble | None = None
     weights: tuple[Mapping[str, Any], ...] | None = None
 
 
-class Movers:
+class MDPool:
     """n processes that move trajectories. A context manager; they start at `warm` or with the first leg.
 
     memory: bytes that their evaluations may take together. After a process was killed they move fewer trajectories at
@@ -73,11 +73,11 @@ class Movers:
         self.ensemble, self.n, self.threads = ensemble, n, threads
         self.memory, self.written = memory, written
         self._killed = 0
-        self._companions: list[Companion | None] = [None] * n
+        self._companions: list[WorkerProcess | None] = [None] * n
         self._versions = [-1] * n  # of the weights each of them has
-        self._patience = Patience("lower MISC.memory_limit (mace.yaml) or CLUSTER.dynamics.workers")
+        self._patience = FailureCounter("lower MISC.memory_limit (mace.yaml) or CLUSTER.dynamics.workers")
 
-    def __enter__(self) -> Movers:
+    def __enter__(self) -> MDPool:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -103,12 +103,12 @@ class Movers:
         *,
         stop: Callable[[], bool] = lambda: False,
         length: float | None = None,
-        drivers: Sequence[int] | None = None,
-    ) -> list[Advance]:
+        driving_members: Sequence[int] | None = None,
+    ) -> list[MDOutcome]:
         """`md.advance` with the ensemble's potential. Raises Abandoned, SetupError when processes keep dying."""
         while True:
             try:
-                moved = self._together(states, n_steps, md, stop, length, drivers)
+                moved = self._together(states, n_steps, md, stop, length, driving_members)
             except CompanionLost as error:
                 if stop():  # what ends the run may have ended them, too
                     raise Abandoned from error
@@ -125,7 +125,7 @@ class Movers:
         from aims_pax.models import memory_budget
 
         self._killed += 1
-        known = self.memory if self.memory < math.inf else memory_budget.available()
+        known = self.memory if self.memory < math.inf else memory_budget.available_memory()
         self.memory, self.written = known / 2, False
         if self._killed > 1 and self.n > 1:
             idle = self._companions[self.n // 2 :]
@@ -144,14 +144,16 @@ class Movers:
         md: Sequence[Any],
         stop: Callable[[], bool],
         length: float | None,
-        drivers: Sequence[int] | None,
-    ) -> list[Advance]:
-        parts = {k: part for k, part in enumerate(shares([len(s) for s in states], self.n)) if part}
+        driving_members: Sequence[int] | None,
+    ) -> list[MDOutcome]:
+        parts = {
+            k: part for k, part in enumerate(split_trajectories([len(s) for s in states], self.n)) if part
+        }
         asked: list[int] = []
-        results: dict[int, Advance] = {}
+        results: dict[int, MDOutcome] = {}
         wrong: list[BaseException] = []
         for k, part in parts.items():
-            own = None if drivers is None else tuple(drivers[i] for i in part)
+            own = None if driving_members is None else tuple(driving_members[i] for i in part)
             try:
                 self._send(
                     k, tuple(states[i] for i in part), n_steps, tuple(md[i] for i in part), length, own
@@ -177,7 +179,7 @@ class Movers:
         n_steps: int,
         md: tuple[Any, ...],
         length: float | None,
-        drivers: tuple[int, ...] | None,
+        driving_members: tuple[int, ...] | None,
     ) -> None:
         companion, version = self._companion(k), self.ensemble.version
         new = self._versions[k] < 0
@@ -186,20 +188,22 @@ class Movers:
         weights = tuple(m.weights_arrays() for m in self.ensemble.members) if stale else None
         memory = self.memory / self.n
         companion.send(
-            Leg(states, n_steps, md, length, drivers, version, memory, self.written, models, weights)
+            MDTask(
+                states, n_steps, md, length, driving_members, version, memory, self.written, models, weights
+            )
         )
         self._versions[k] = version
 
-    def _companion(self, k: int) -> Companion:
+    def _companion(self, k: int) -> WorkerProcess:
         companion = self._companions[k]
         if companion is None or companion.lost:
             level = logging.INFO if k == 0 else logging.WARNING  # all of them say the same
-            companion = Companion("aims_pax.parallel.dynamics:Mover", self.threads, level=level)
+            companion = WorkerProcess("aims_pax.parallel.dynamics:MDWorker", self.threads, level=level)
             self._companions[k], self._versions[k] = companion, -1
         return companion
 
 
-class Mover:
+class MDWorker:
     """What a process keeps between legs: the ensemble, with the newest weights it was sent."""
 
     def __init__(self) -> None:
@@ -209,7 +213,7 @@ class Mover:
         os.nice(LOWER)  # where cores are scarce, reference calculations and training come first
         self.ensemble: Ensemble | None = None
 
-    def __call__(self, leg: Leg, stop: Callable[[], bool]) -> list[Advance]:
+    def __call__(self, leg: MDTask, stop: Callable[[], bool]) -> list[MDOutcome]:
         from aims_pax.models import memory_budget
 
         if leg.models is not None:
@@ -223,14 +227,14 @@ class Mover:
         potential = self.ensemble.potential()
         return advance(
             leg.states, potential, leg.n_steps, leg.md,
-            stop=stop, length=leg.length, drivers=leg.drivers,
+            stop=stop, length=leg.length, driving_members=leg.driving_members,
         )  # fmt: skip
 
 
-def shares(sizes: Sequence[int], n: int) -> list[list[int]]:
+def split_trajectories(sizes: Sequence[int], n: int) -> list[list[int]]:
     """The trajectories of each of n processes, in ascending order: the largest first to whoever has least atoms.
 
-    >>> shares([9, 9, 21, 9], 2)
+    >>> split_trajectories([9, 9, 21, 9], 2)
     [[2], [0, 1, 3]]
     """
     load, parts = [0] * n, [[] for _ in range(n)]  # type: tuple[list[int], list[list[int]]]
@@ -242,7 +246,7 @@ def shares(sizes: Sequence[int], n: int) -> list[list[int]]:
 
 
 @contextmanager
-def movers(settings: Settings, ensemble: Ensemble, trajectories: int) -> Iterator[Movers | None]:
+def md_pool(settings: Settings, ensemble: Ensemble, trajectories: int) -> Iterator[MDPool | None]:
     """The processes that move trajectories, or None where this process does it alone.
 
     It does with `executor: inline` (bit for bit reproducible), on a GPU, and where no core is left beside training.
@@ -255,19 +259,21 @@ def movers(settings: Settings, ensemble: Ensemble, trajectories: int) -> Iterato
 
     profile = settings.cluster.dynamics
     threads = 1 if profile is None else profile.threads
-    with Movers(ensemble, n, threads, memory_budget.limit(), memory_budget.written()) as own:
+    with MDPool(ensemble, n, threads, memory_budget.limit(), memory_budget.is_set_by_user()) as own:
         log.info("molecular dynamics in %d processes", n)
         own.warm()
         yield own
 
 
-def _models(ensemble: Ensemble) -> Models:
-    from aims_pax.models.mace.serialisation import packed
+def _models(ensemble: Ensemble) -> SerialisedEnsemble:
+    from aims_pax.models.mace.serialisation import packed_member
 
-    return Models(ensemble.settings, tuple((m.name, m.seed, packed(m.model)) for m in ensemble.members))
+    return SerialisedEnsemble(
+        ensemble.settings, tuple((m.name, m.seed, packed_member(m.model)) for m in ensemble.members)
+    )
 
 
-def _ensemble(models: Models) -> Ensemble:
+def _ensemble(models: SerialisedEnsemble) -> Ensemble:
     """The members in another process, for predictions only: training goes on elsewhere."""
     from aims_pax.models.mace import Ensemble
     from aims_pax.models.mace.serialisation import unpacked

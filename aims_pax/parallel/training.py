@@ -15,9 +15,9 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from aims_pax.core.work import Train
+from aims_pax.core.work import RunTraining
 from aims_pax.parallel.core_allocation import processes
-from aims_pax.worker_process import Patience
+from aims_pax.worker_process import FailureCounter
 
 if TYPE_CHECKING:
     from aims_pax.models.mace import Ensemble, MemberData, MemberResult
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Beside:
+class BackgroundTraining:
     """Visits under way outside. `seconds`: how long they took, visit by visit, for the account of time."""
 
     def __init__(
@@ -43,19 +43,21 @@ class Beside:
         self.ensemble = ensemble
         self.pool = TrainingPool(workers, threads, devices, memory)
         self.seconds = 0.0
-        self._stops: dict[Train, threading.Event] = {}
-        self._begun: dict[Train, float] = {}
-        self._patience = Patience(
+        self._stops: dict[RunTraining, threading.Event] = {}
+        self._begun: dict[RunTraining, float] = {}
+        self._patience = FailureCounter(
             "lower CLUSTER.training.workers, TRAINING.batch_size or MISC.memory_limit (mace.yaml)"
         )
 
-    def begin(self, work: Train, data: Mapping[int, MemberData], **how: Any) -> Future[dict[int, Visited]]:
+    def begin(
+        self, work: RunTraining, data: Mapping[int, MemberData], **how: Any
+    ) -> Future[dict[int, Visited]]:
         """A visit of the members `data` names, from their state as it is now. Keywords as `Ensemble.train`."""
         self._stops[work] = stop = threading.Event()
         self._begun[work] = time.monotonic()
         return self.ensemble.train_elsewhere(self.pool, data, work.epochs, stop=stop.is_set, **how)
 
-    def finish(self, work: Train, future: Future[dict[int, Visited]]) -> list[MemberResult] | None:
+    def finish(self, work: RunTraining, future: Future[dict[int, Visited]]) -> list[MemberResult] | None:
         """Take the result in. None when a process died and the visit is to be repeated.
 
         Raises SetupError when they keep dying.
@@ -76,7 +78,7 @@ class Beside:
         self._patience.answered()
         return self.ensemble.take(visited)
 
-    def drop(self, work: Train) -> None:
+    def drop(self, work: RunTraining) -> None:
         """Its result is not wanted any more; the processes stop at their next batch."""
         self._stops.pop(work).set()
         self._begun.pop(work)
@@ -87,12 +89,12 @@ def _half() -> float:
     from aims_pax.models import memory_budget
 
     half = memory_budget.limit() / 2
-    memory_budget.allow(half, written=memory_budget.written())
+    memory_budget.allow(half, written=memory_budget.is_set_by_user())
     return half
 
 
 @contextmanager
-def beside(settings: Settings, ensemble: Ensemble) -> Iterator[Beside | None]:
+def background_training(settings: Settings, ensemble: Ensemble) -> Iterator[BackgroundTraining | None]:
     """What trains elsewhere, or None where training and MD take turns in this process.
 
     They take turns with `executor: inline` (bit for bit reproducible), on one core, and on a single GPU.
@@ -103,7 +105,7 @@ def beside(settings: Settings, ensemble: Ensemble) -> Iterator[Beside | None]:
     if n == 0:
         yield None
         return
-    own = Beside(ensemble, n, 1 if profile is None else profile.threads, devices, _half())
+    own = BackgroundTraining(ensemble, n, 1 if profile is None else profile.threads, devices, _half())
     log.info("training in %d process%s beside the dynamics", n, "" if n == 1 else "es")
     with own.pool:
         own.pool.warm()

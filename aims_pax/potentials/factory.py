@@ -20,12 +20,18 @@ from aims_pax.potential import (
     LabelsBound,
     Potential,
     calculate,
-    full,
+    full_stress,
     load_factory,
     made_by,
 )
-from aims_pax.settings.augment import Call
-from aims_pax.settings.calculator_conventions import arguments, conventions_of, dressed, refusal, without
+from aims_pax.settings.augment import CallSpec
+from aims_pax.settings.calculator_conventions import (
+    arguments,
+    charge_refusal,
+    conventions_of,
+    dressed,
+    without_key,
+)
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +39,7 @@ BATCH = 64  # structures a graph-pes model is given at once
 
 
 def make_potential(
-    calculator: Call | str,
+    calculator: CallSpec | str,
     folder: Path,
     where: str = "model.calculator",
     device: str | None = None,
@@ -52,7 +58,7 @@ def make_potential(
         raise SettingsError(said if said.startswith(where) else f"{where}: {said}") from error
 
 
-def _named(calculator: Call | str, folder: Path, device: str | None, dtype: str, where: str) -> Potential:
+def _named(calculator: CallSpec | str, folder: Path, device: str | None, dtype: str, where: str) -> Potential:
     if isinstance(calculator, str):
         return _foundation(calculator, folder, device, dtype, where)
     made = _made(calculator, folder)
@@ -110,7 +116,7 @@ class ElectronsOf:
 
     def maker(self, frame: Frame) -> Callable[[], Any]:
         """What makes a calculator for the charge and spin of this frame."""
-        if (text := refusal(frame, self.kwargs, self.how, self.target)) is not None:
+        if (text := charge_refusal(frame, self.kwargs, self.how, self.target)) is not None:
             if text not in self._said:
                 self._said.add(text)
                 log.warning("%s: %s; it moves the atoms all the same", self.where, text.partition("; ")[0])
@@ -127,8 +133,8 @@ class ElectronsOf:
 
     def of_atom(self, frame: Frame) -> Label:
         """The label of an isolated atom, which has a charge and spin of its own, whatever kwargs say of the others."""
-        kwargs = without(without(self.kwargs, self.how.charge), self.how.spin)
-        if refusal(frame, kwargs, self.how, self.target) is None:
+        kwargs = without_key(without_key(self.kwargs, self.how.charge), self.how.spin)
+        if charge_refusal(frame, kwargs, self.how, self.target) is None:
             kwargs = arguments(kwargs, frame, self.how, self.target)
         return calculate(self.dressed(frame), self._make(kwargs))
 
@@ -143,7 +149,7 @@ def _made(value: Any, folder: Path) -> Any:
         return [_made(v, folder) for v in value]
     if isinstance(value, dict):
         return {k: _made(v, folder) for k, v in value.items()}
-    if not isinstance(value, Call):
+    if not isinstance(value, CallSpec):
         return value
     if not value.called:
         return _object(value.target, folder)
@@ -173,7 +179,7 @@ def _foundation(size_or_path: str, folder: Path, device: str | None, dtype: str,
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return foundation.load(size_or_path, device, dtype, folder, key=where)
+        return foundation.load_foundation_model(size_or_path, device, dtype, folder, key=where)
     except SettingsError as error:
         said = str(error).removeprefix("initial_foundational_size: ")
         raise SettingsError(f"model.calculator: {said}; calculators of your own begin with a +") from error
@@ -199,7 +205,7 @@ class GraphPes:
             wanted = ["energy", "forces", *(["stress"] if periodic else [])]
             said = self.calculator.calculate_all([frames[k].to_atoms() for k in chosen], wanted, BATCH)
             for k, results in zip(chosen, said, strict=True):
-                stress = full(results["stress"]) if periodic else None
+                stress = full_stress(results["stress"]) if periodic else None
                 labels[k] = Label(float(results["energy"]), np.array(results["forces"], float), stress)
         return [labels[k] for k in range(len(frames))]
 

@@ -17,8 +17,8 @@ from aims_pax.frames import Array, Frame, Label
 from aims_pax.potential import Bound, CalculatorPotential, Evaluation, Potential
 from aims_pax.potentials.factory import ElectronsOf, make_potential
 from aims_pax.samplers.descriptors import Describe, pooled
-from aims_pax.settings.augment import Call, as_calculator, called
-from aims_pax.settings.calculator_conventions import refusal
+from aims_pax.settings.augment import CallSpec, as_calculator, called
+from aims_pax.settings.calculator_conventions import charge_refusal
 from aims_pax.settings.content_hashes import contents
 from aims_pax.settings.samplers import MACE_MP0
 
@@ -29,31 +29,31 @@ AT_ONCE = 64  # structures a potential is given together
 
 
 @dataclass(frozen=True)
-class Named:
+class LoadedPotential:
     """A potential and the words it was named by."""
 
-    spelling: Call | str
+    spelling: CallSpec | str
     potential: Potential
     folder: Path
     device: str = "cpu"
 
     @classmethod
-    def load(cls, spelling: Call | str, folder: Path, where: str = "calculator") -> Named:
+    def load(cls, spelling: CallSpec | str, folder: Path, where: str = "calculator") -> LoadedPotential:
         """`{factory, kwargs}` as a Call, a foundation size, or the path of a MACE model (then in double precision).
 
         where: the key it stands at.
         """
         if not isinstance(spelling, str):
-            with blaming(where):
+            with naming_errors(where):
                 made = make_potential(spelling, folder, where)
-            return cls(spelling, Answering(made, where, patient=True), folder)
+            return cls(spelling, UserPotential(made, where, patient=True), folder)
         import torch
 
         from aims_pax.models.mace import foundation
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            model = foundation.load(spelling, device, "float64", folder, key=where)
+            model = foundation.load_foundation_model(spelling, device, "float64", folder, key=where)
             return cls(spelling, model, folder, device)
         except SettingsError as error:
             said = str(error).removeprefix("initial_foundational_size: ")
@@ -75,26 +75,26 @@ class Named:
             from aims_pax.models.mace.features import feature_vectors
 
             return feature_vectors(self.spelling, frames, self.device, self.folder)
-        potential = self.potential.potential if isinstance(self.potential, Answering) else self.potential
+        potential = self.potential.potential if isinstance(self.potential, UserPotential) else self.potential
         if isinstance(potential, CalculatorPotential):
             calculator = potential.make()
             if hasattr(calculator, "get_descriptors"):
-                from aims_pax.models.mace.features import described
+                from aims_pax.models.mace.features import calculator_features
 
-                return described(calculator, frames)
+                return calculator_features(calculator, frames)
         return None
 
     def refusal(self, frame: Frame) -> str | None:
         """Why this potential must not label a frame: a calculator that cannot be given its charge or spin; or None."""
-        potential = self.potential.potential if isinstance(self.potential, Answering) else self.potential
+        potential = self.potential.potential if isinstance(self.potential, UserPotential) else self.potential
         electrons = getattr(potential, "electrons", None)
         if not isinstance(electrons, ElectronsOf):
             return None
-        return refusal(frame, electrons.kwargs, electrons.how, electrons.target)
+        return charge_refusal(frame, electrons.kwargs, electrons.how, electrons.target)
 
     def atomic_energy(self, number: int) -> float:
         """eV: one atom alone. Raises SettingsError with what the potential says where it cannot."""
-        potential = self.potential.potential if isinstance(self.potential, Answering) else self.potential
+        potential = self.potential.potential if isinstance(self.potential, UserPotential) else self.potential
         electrons = getattr(potential, "electrons", None)
         try:
             if isinstance(electrons, ElectronsOf):
@@ -141,7 +141,7 @@ def _ground_state(number: int) -> Frame:
 
 
 @contextmanager
-def blaming(where: str, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+def naming_errors(where: str, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """What code of the user's raises becomes a SetupError that names the key it stands at; `passing` is left alone."""
     try:
         yield
@@ -152,7 +152,7 @@ def blaming(where: str, passing: tuple[type[Exception], ...] = ()) -> Iterator[N
         raise SetupError(f"{where}: {type(error).__name__}: {error}") from error
 
 
-class Answering:
+class UserPotential:
     """A potential of the user's whose errors name the key it stands at, where: they are nothing of ours to be reported.
 
     Once it has answered, what says that one structure failed (LabelError, ASE's CalculationFailed) is left to the
@@ -188,13 +188,13 @@ class Answering:
         from ase.calculators.calculator import CalculationFailed, CalculatorError
 
         passing = CalculatorError if self.patient else CalculationFailed
-        return blaming(self.where, (passing,) if self.patient or self._answered else ())
+        return naming_errors(self.where, (passing,) if self.patient or self._answered else ())
 
 
 class _AnsweringBound:
     """The same of a bound potential; everything else it can do stays."""
 
-    def __init__(self, owner: Answering, bound: Bound) -> None:
+    def __init__(self, owner: UserPotential, bound: Bound) -> None:
         self._owner, self._bound = owner, bound
         self.members, self.device = bound.members, bound.device
 
@@ -221,21 +221,23 @@ class Potentials:
 
     def of(self, spelling: Any, where: str, dtype: str = "float32") -> Potential:
         """The potential. where: the key it stands at. Raises SettingsError, SetupError."""
-        name = f"{meant(spelling)!r} {dtype}"
+        name = f"{canonical_spec(spelling)!r} {dtype}"
         if name not in self._loaded:
-            with blaming(where):
-                self._loaded[name] = make_potential(meant(spelling), self.folder, where, self.device, dtype)
+            with naming_errors(where):
+                self._loaded[name] = make_potential(
+                    canonical_spec(spelling), self.folder, where, self.device, dtype
+                )
         return self._loaded[name]
 
     def describe(self, spelling: Any, where: str) -> Describe:
         """MACE features of the potential's model, for filters. Raises SettingsError when it is no MACE model."""
-        name = repr(meant(spelling))
+        name = repr(canonical_spec(spelling))
         if name not in self._describe:
-            self._describe[name] = self._features(meant(spelling), where)
+            self._describe[name] = self._features(canonical_spec(spelling), where)
         return self._describe[name]
 
-    def _features(self, spelling: Call | str, where: str) -> Describe:
-        from aims_pax.models.mace.features import calculator_of, described
+    def _features(self, spelling: CallSpec | str, where: str) -> Describe:
+        from aims_pax.models.mace.features import calculator_features, calculator_of
 
         if isinstance(spelling, str):
             calculator = calculator_of(spelling, self.device or "cpu", self.folder)
@@ -246,10 +248,10 @@ class Potentials:
                 raise SettingsError(
                     f"{where}: descriptor: mace needs a MACE model; name one, or write descriptor: radial"
                 )
-        return lambda frames: pooled(described(calculator, frames), frames[0].numbers)
+        return lambda frames: pooled(calculator_features(calculator, frames), frames[0].numbers)
 
 
-def meant(spelling: Any) -> Call | str:
+def canonical_spec(spelling: Any) -> CallSpec | str:
     """A potential as `make_potential` takes it; `mace-mp0` is a size."""
     if spelling in MACE_MP0:
         return SIZE

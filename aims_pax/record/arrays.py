@@ -23,7 +23,7 @@ class Torn(ValueError):
     """The bytes are not a whole file of this kind."""
 
 
-def pack(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> bytes:
+def pack_arrays(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> bytes:
     """The bytes of an `.npy` file that holds these arrays and a JSON-able `meta`."""
     index, blobs, offset = {}, [], 0
     for name, values in arrays.items():
@@ -40,7 +40,7 @@ def pack(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def unpack(content: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def unpack_arrays(content: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """(arrays, meta) of `pack`'s bytes. Raises Torn when they are not whole or not of this kind."""
     try:
         whole = np.load(io.BytesIO(content), allow_pickle=False).tobytes()

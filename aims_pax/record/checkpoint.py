@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from aims_pax.errors import RestartError
-from aims_pax.record.arrays import Torn, pack, unpack
+from aims_pax.record.arrays import Torn, pack_arrays, unpack_arrays
 from aims_pax.record.folder import RunFolder
 from aims_pax.wire_names import field_in_files
 
@@ -65,11 +65,11 @@ class Checkpoint:
         """
         if version != self._version:
             heavy = self.path / f"weights-{version:06d}.npy"
-            self.folder.write_bytes(heavy, pack(weights(), {"version": version}))
+            self.folder.write_bytes(heavy, pack_arrays(weights(), {"version": version}))
             self._version = version
         meta = {"state": to_plain(state), "version": version, "remarks": dict(remarks)}
         self._generation += 1
-        self.folder.write_bytes(self.path / f"state-{self._generation:06d}.npy", pack(arrays, meta))
+        self.folder.write_bytes(self.path / f"state-{self._generation:06d}.npy", pack_arrays(arrays, meta))
         self._forget(version)
 
     def read(self) -> Snapshot | None:
@@ -81,9 +81,9 @@ class Checkpoint:
         for generation in sorted(self._generations(), reverse=True):
             path = self.path / f"state-{generation:06d}.npy"
             try:
-                arrays, meta = unpack(path.read_bytes())
+                arrays, meta = unpack_arrays(path.read_bytes())
                 version = int(meta["version"])
-                weights, _ = unpack((self.path / f"weights-{version:06d}.npy").read_bytes())
+                weights, _ = unpack_arrays((self.path / f"weights-{version:06d}.npy").read_bytes())
             except (Torn, OSError, KeyError) as error:
                 log.warning("%s cannot be read (%s); trying the snapshot before it", path, error)
                 reasons.append(f"{path.name}: {error}")
@@ -108,7 +108,7 @@ class Checkpoint:
         needed = {version}
         for generation in generations[-KEEP:]:
             try:
-                _, meta = unpack((self.path / f"state-{generation:06d}.npy").read_bytes())
+                _, meta = unpack_arrays((self.path / f"state-{generation:06d}.npy").read_bytes())
                 needed.add(int(meta["version"]))
             except (Torn, OSError):
                 continue  # torn: nothing can refer to weights through it

@@ -15,7 +15,7 @@ from typing import Any
 FILE = "models.json"
 
 
-def digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """SHA-256 of a file, 64 hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -26,7 +26,7 @@ def content(models: Mapping[str, Mapping[str, Any]]) -> str:
     return json.dumps({"format": 1, "models": {name: dict(m) for name, m in models.items()}}, indent=1) + "\n"
 
 
-def delivered(results: Path) -> dict[str, dict[str, Any]]:
+def recorded_models(results: Path) -> dict[str, dict[str, Any]]:
     """What is recorded of the models of a results folder; {} when there is no record, or it cannot be read."""
     try:
         stored = json.loads((results / FILE).read_text(encoding="utf-8"))
@@ -38,5 +38,5 @@ def delivered(results: Path) -> dict[str, dict[str, Any]]:
 
 def is_ours(path: Path) -> bool:
     """Whether the run that filled this results folder wrote this very file."""
-    recorded = delivered(path.parent).get(path.name, {}).get("sha256")
-    return recorded is not None and recorded == digest(path)
+    recorded = recorded_models(path.parent).get(path.name, {}).get("sha256")
+    return recorded is not None and recorded == file_digest(path)

@@ -41,7 +41,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         with replacing(path) as part, open(part, "wb") as file:
             file.write(content)
     except OSError as error:
-        raise refusal(path, error) from error
+        raise write_refusal(path, error) from error
 
 
 @contextlib.contextmanager
@@ -52,7 +52,7 @@ def replacing(path: Path) -> Iterator[Path]:
     raises, the temporary file is removed and `path` is as it was. Raises OSError.
     """
     target = Path(os.path.realpath(path)) if path.is_symlink() else path  # a link keeps pointing where it did
-    part = beside(target)
+    part = unique_neighbour(target)
     try:
         yield part
         with open(part, "rb") as file:
@@ -72,7 +72,7 @@ def create_text(path: Path, text: str) -> bool:
 
     Of several processes that try, one succeeds. Raises SetupError naming the file.
     """
-    part = beside(path)
+    part = unique_neighbour(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "w", encoding="utf-8") as file:
@@ -92,7 +92,7 @@ def create_text(path: Path, text: str) -> bool:
             part.unlink(missing_ok=True)
         sync_folder(path.parent)
     except OSError as error:
-        raise refusal(path, error) from error
+        raise write_refusal(path, error) from error
     return True
 
 
@@ -111,7 +111,7 @@ def append_text(path: Path, text: str, sync: bool = False) -> None:
             if sync:
                 os.fsync(file.fileno())
     except OSError as error:
-        raise refusal(path, error) from error
+        raise write_refusal(path, error) from error
 
 
 def move(path: Path, target: Path) -> None:
@@ -142,7 +142,7 @@ def cut_torn_tail(path: Path, whole: int) -> Path | None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise refusal(path, error) from error
+        raise write_refusal(path, error) from error
     log.warning(
         "%s: the last entry was only half written; removed, a copy of its %d bytes is in %s",
         path, len(tail), copy.name,
@@ -167,13 +167,13 @@ def sync_folder(folder: Path) -> None:
     os.close(fd)
 
 
-def beside(path: Path) -> Path:
+def unique_neighbour(path: Path) -> Path:
     """A name in the same folder that no other process or thread uses; host, pid and a counter make it unique."""
     host = socket.gethostname().split(".")[0][:40]
     return path.with_name(f".{path.name[:100]}.{host}.{os.getpid()}.{next(_serial)}.part")
 
 
-def refusal(path: Path, error: OSError) -> SetupError:
+def write_refusal(path: Path, error: OSError) -> SetupError:
     """What a file system refused, in one line."""
     return SetupError(
         f"cannot write {path}: {error.strerror or error}; free space or fix the permissions of the folder, then "

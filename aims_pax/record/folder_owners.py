@@ -59,7 +59,7 @@ def claim(folder: RunFolder, name_exp: str) -> None:
             write_text(one.file, text)
 
 
-def check(folder: RunFolder, name_exp: str) -> None:
+def check_owner(folder: RunFolder, name_exp: str) -> None:
     """The same without writing anything: raise SettingsError for a folder that is another run's."""
     identity = str(_read(folder.restart / "identity.json").get("id", ""))
     for one in owned(folder, name_exp):

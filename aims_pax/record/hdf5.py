@@ -53,7 +53,7 @@ def h5py() -> Any:
     return found
 
 
-def structures(
+def structure_arrays(
     frames: Sequence[Frame], labels: Sequence[Label] | None = None, features: NDArray[Any] | None = None
 ) -> dict[str, NDArray[Any]]:
     """The arrays of frames of one system under their keys. features: (F, N, D)."""
@@ -190,7 +190,7 @@ class Hdf5:
                 with h5py().File(part, "a") as file:
                     put(file)
         except OSError as error:
-            raise files.refusal(self.path, error) from error
+            raise files.write_refusal(self.path, error) from error
 
 
 def _has_positions(item: Any) -> bool:

@@ -122,7 +122,7 @@ class Lock:
             f"stop it, or use another folder. If you are sure that it is dead, remove {self.path}"
         )
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """A sign of life, at most every 20 s; cheap enough for every MD step.
 
         Raises Busy when another run has taken the lock.

@@ -1,6 +1,7 @@
 """What a file or a folder was made with, key by key, for whoever goes on with it.
 
->>> old, new = flat({"MD": {"temperature": 300.0}, "of": (1, 2)}), flat({"MD": {"temperature": 200.0}, "of": (1, 2)})
+>>> old = flat_settings({"MD": {"temperature": 300.0}, "of": (1, 2)})
+>>> new = flat_settings({"MD": {"temperature": 200.0}, "of": (1, 2)})
 >>> changes(old, new)
 ['MD.temperature: 300.0 → 200.0']
 """
@@ -14,7 +15,7 @@ NAMED = 8  # changes that are told one by one
 LONG = 100  # characters of a value
 
 
-def flat(settings: Mapping[Any, Any]) -> dict[str, str]:
+def flat_settings(settings: Mapping[Any, Any]) -> dict[str, str]:
     """{"MD": {"timestep": 0.5}} → {"MD.timestep": "0.5"}; entries of a list of tables have their number as key.
     Values are text, so that infinity and lists compare simply."""
     return dict(_leaves(settings, ""))
@@ -26,7 +27,7 @@ def changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     return [f"{k}: {_short(old.get(k))} → {_short(new.get(k))}" for k in differing]
 
 
-def refusal(what: str, differences: list[str], way_out: str) -> str:
+def provenance_refusal(what: str, differences: list[str], way_out: str) -> str:
     """The text of the refusal to go on with what was made otherwise."""
     more = len(differences) - NAMED
     lines = [*differences[:NAMED], *([f"… and {more} more"] if more > 0 else [])]

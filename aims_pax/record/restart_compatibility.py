@@ -18,7 +18,7 @@ from typing import Any
 from aims_pax.dataset import ENTRIES, POOL
 from aims_pax.errors import RestartError
 from aims_pax.record.folder import RunFolder
-from aims_pax.record.provenance import flat
+from aims_pax.record.provenance import flat_settings
 from aims_pax.systems import System
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ NO_LABEL = ("aimsPAX.CLUSTER", "aimsPAX.MISC", "mace.MISC", *FOLDERS)
 SILENT = ("aimsPAX.MISC.path_to_geometry", "aimsPAX.REFERENCE")  # told by geometries and method below
 
 
-def compare(
+def compare_with_last_run(
     folder: RunFolder, effective: Mapping[str, Any], method: str, geometries: Mapping[str, str]
 ) -> None:
     """Show what changed since this folder's last run and remember the new values.
@@ -68,7 +68,7 @@ def compare(
     Raises RestartError when the change would mix data that do not belong together.
     """
     path = folder.restart / "settings.json"
-    told = {**flat(effective), METHOD: method}
+    told = {**flat_settings(effective), METHOD: method}
     now = {"format": 1, "settings": told, "geometries": dict(geometries)}
     refuse_changes(folder, effective, method, geometries)
     before = _read(path)
@@ -83,12 +83,12 @@ def compare(
         folder.write_text(path, json.dumps(now, indent=1) + "\n")
 
 
-def remember(folder: RunFolder, effective: Mapping[str, Any]) -> str:
+def remember_settings(folder: RunFolder, effective: Mapping[str, Any]) -> str:
     """Twelve hex digits of the settings that a label was made under; what they stand for is kept beside the data.
 
     Settings of the cluster, of logs and of where files lie do not count: they change no label.
     """
-    told = {k: v for k, v in flat(effective).items() if not k.startswith(NO_LABEL)}
+    told = {k: v for k, v in flat_settings(effective).items() if not k.startswith(NO_LABEL)}
     text = json.dumps(told, sort_keys=True, indent=1) + "\n"
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     path = folder.data / "settings" / f"{digest}.json"
@@ -109,7 +109,7 @@ def refuse_changes(
     before = _read(folder.restart / "settings.json")
     if before is None:
         return
-    told = {**flat(effective), METHOD: method}
+    told = {**flat_settings(effective), METHOD: method}
     other = list(_other_method(folder, before["settings"], told))
     refused = [
         *other,
@@ -206,7 +206,7 @@ def _described(folder: Path) -> dict[str, str]:
         stored = json.loads((folder / "method.json").read_text(encoding="utf-8"))
         control = stored.pop("control", [])
         stored.pop("stress", None)  # GENERAL.compute_stress, which is compared itself
-        told = flat({"REFERENCE": stored})
+        told = flat_settings({"REFERENCE": stored})
         found = {k: v for k, v in told.items() if k != "REFERENCE.method" and v != "{}"}
         for name, *values in control:  # keywords may be repeated
             key = f"control.in: {name}"

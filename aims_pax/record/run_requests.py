@@ -26,7 +26,7 @@ WISH, ANSWER = "control.json", "paused.json"
 WISHES = ("pause", "resume", "stop", "cancel")  # cancel: stop, and end what runs elsewhere too
 
 
-class Wishes:
+class RequestFile:
     """The side of the process that holds the folder's lock. Cheap enough to be asked a few times a second."""
 
     def __init__(self, restart: Path) -> None:

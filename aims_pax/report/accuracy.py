@@ -12,8 +12,8 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from aims_pax.frames import Array
-from aims_pax.report.formatting import misses
-from aims_pax.report.predictions import chosen
+from aims_pax.report.formatting import missing_test_frames
+from aims_pax.report.predictions import select_predictions
 from aims_pax.report.run_record import RunRecord
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -44,9 +44,9 @@ def by_system(arrays: Arrays) -> list[ErrorRow]:
     for split in _splits(arrays):
         here = arrays["split"] == split
         systems = sorted(set(arrays["system"][here].tolist()))
-        rows += [_row(split, s, chosen(arrays, here & (arrays["system"] == s))) for s in systems]
+        rows += [_row(split, s, select_predictions(arrays, here & (arrays["system"] == s))) for s in systems]
         if len(systems) > 1:
-            rows.append(_row(split, "all", chosen(arrays, here)))
+            rows.append(_row(split, "all", select_predictions(arrays, here)))
     return rows
 
 
@@ -54,7 +54,7 @@ def by_element(arrays: Arrays) -> list[ErrorRow]:
     """One row a split and element: forces only."""
     rows = []
     for split in _splits(arrays):
-        part = chosen(arrays, arrays["split"] == split)
+        part = select_predictions(arrays, arrays["split"] == split)
         wrong = part["forces"] - part["true_forces"]
         owner = np.repeat(np.arange(len(part["n_atoms"])), part["n_atoms"])
         for z in np.unique(part["numbers"]):
@@ -72,20 +72,24 @@ def held_out(arrays: Arrays) -> tuple[str, dict[str, NDArray[Any]]]:
     """The most trustworthy rows there are, and what they are called: test frames, else validation frames."""
     unseen = np.isin(arrays["split"], UNSEEN)
     if unseen.any():
-        return "test frames", chosen(arrays, unseen)
+        return "test frames", select_predictions(arrays, unseen)
     valid = arrays["split"] == "valid"
-    return ("validation frames", chosen(arrays, valid)) if valid.any() else ("", {})
+    return ("validation frames", select_predictions(arrays, valid)) if valid.any() else ("", {})
 
 
 def untested(run: RunRecord) -> str:
     """That the run drew fewer test frames than n_test asks for; "" when it did not, or has not ended."""
     wanted = run.setting("ACTIVE_LEARNING.n_test", "0")
     explored = any(s.name == "explore" and s.stopped for s in run.stages)
-    return misses(len(run.splits.get("test", ())), int(wanted)) if explored and wanted.isdigit() else ""
+    return (
+        missing_test_frames(len(run.splits.get("test", ())), int(wanted))
+        if explored and wanted.isdigit()
+        else ""
+    )
 
 
 @dataclass(frozen=True)
-class Honesty:
+class Calibration:
     """Spread against error. rank: Spearman's ρ; ratio: rms error / rms spread (1: honest)."""
 
     spread: Array
@@ -94,14 +98,14 @@ class Honesty:
     ratio: float
 
 
-def honesty(spread: Array, error: Array) -> Honesty:
+def calibration(spread: Array, error: Array) -> Calibration:
     """Compare predicted with true errors (K,), both positive; what is not finite is left out."""
     good = np.isfinite(spread) & np.isfinite(error) & (spread > 0)
     spread, error = spread[good], error[good]
     if len(spread) < 3 or np.ptp(spread) == 0 or np.ptp(error) == 0:
-        return Honesty(spread, error, math.nan, math.nan)
+        return Calibration(spread, error, math.nan, math.nan)
     rank = float(np.corrcoef(_ranks(spread), _ranks(error))[0, 1])
-    return Honesty(spread, error, rank, math.sqrt(float((error**2).mean() / (spread**2).mean())))
+    return Calibration(spread, error, rank, math.sqrt(float((error**2).mean() / (spread**2).mean())))
 
 
 def atomic_errors(arrays: Arrays) -> tuple[Array, Array]:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from aims_pax.report import label_counts
-from aims_pax.report.accuracy import atomic_errors, by_system, held_out, honesty
-from aims_pax.report.formatting import DOING, STAGES, compact, counted, duration, milli, number
+from aims_pax.report.accuracy import atomic_errors, by_system, calibration, held_out
+from aims_pax.report.formatting import DOING, STAGES, compact, duration, format_number, milli, plural
 from aims_pax.report.run_record import Epoch, RunRecord
-from aims_pax.report.run_verdict import verdict
+from aims_pax.report.run_verdict import run_verdict
 
 SLOT = re.compile(r"(?:--ntasks(?:-per-node)?[= ]|(?:^|\s)-(?:n|np)[= ]?)(\d+)")
 
@@ -25,7 +25,7 @@ def story(run: RunRecord) -> str:
     """One line: where the run stands, on what."""
     systems = ", ".join(run.geometries[:6]) + (" …" if len(run.geometries) > 6 else "")
     last = run.stages[-1] if run.stages else None
-    parts = [counted(len(run.geometries), "system") + (f": {systems}" if systems else "")]
+    parts = [plural(len(run.geometries), "system") + (f": {systems}" if systems else "")]
     if last is not None:
         name = STAGES.get(last.name, last.name)
         parts.append(
@@ -79,7 +79,7 @@ def wall_seconds(run: RunRecord) -> float:
     return math.fsum(v for k, v in run.shares().items() if k not in IDLE)
 
 
-def slots(run: RunRecord) -> int | None:
+def slots_of_run(run: RunRecord) -> int | None:
     """MPI processes of one reference calculation as CLUSTER.launch_str or the Slurm header name them."""
     for key in ("CLUSTER.launch_str", "CLUSTER.slurm_str"):
         found = SLOT.search(run.setting(key))
@@ -107,19 +107,17 @@ def key_numbers(run: RunRecord) -> list[tuple[str, str, str]]:
         tiles.append((milli(energy), "meV/atom", f"energy MAE · {on}"))
     if run.predictions:
         _, part = held_out(run.predictions)
-        h = honesty(*atomic_errors(part)) if part else None
+        h = calibration(*atomic_errors(part)) if part else None
         if h is not None and math.isfinite(h.rank):
             tiles.append((f"{h.rank:.2f}", "ρ", "spread against the delivered model's error, 1 is perfect"))
     tiles.append((*compact(wall_seconds(run)), "at work"))
-    tiles.append(
-        (*compact(run.reference_seconds), f"in {counted(run.calculations, 'reference calculation')}")
-    )
+    tiles.append((*compact(run.reference_seconds), f"in {plural(run.calculations, 'reference calculation')}"))
     if failed or run.pending:
         tiles.append(
             (
                 str(failed),
                 "failed",
-                f"{counted(run.pending, 'label')} on the way" if run.pending else "reference calculations",
+                f"{plural(run.pending, 'label')} on the way" if run.pending else "reference calculations",
             )
         )
     return tiles
@@ -129,7 +127,7 @@ def ledger(run: RunRecord) -> list[tuple[str, str]]:
     """The costs, one line each."""
     shares, wall = run.shares(), wall_seconds(run)
     seconds = [c.seconds for c in run.calls if math.isfinite(c.seconds)]
-    failed, cores = sum(run.failures.values()), slots(run)
+    failed, cores = sum(run.failures.values()), slots_of_run(run)
     own = len(seconds)
     rows = [
         ("reference calculations in the store", str(run.calculations)),
@@ -148,7 +146,9 @@ def ledger(run: RunRecord) -> list[tuple[str, str]]:
         )
     if cores:
         hours = run.reference_seconds * cores / 3600
-        rows.append((f"core hours of the reference ({cores} processes each, from CLUSTER)", number(hours)))
+        rows.append(
+            (f"core hours of the reference ({cores} processes each, from CLUSTER)", format_number(hours))
+        )
     hosts = {c.host for c in run.calls if c.host}
     if hosts:
         rows.append(("hosts that calculated", str(len(hosts))))
@@ -165,7 +165,7 @@ def ledger(run: RunRecord) -> list[tuple[str, str]]:
 def summary(run: RunRecord) -> dict[str, Any]:
     """The head of the page as plain values; energies eV/atom, forces eV/Å, times s; None where unknown."""
     force, energy, on = errors(run)
-    said = verdict(run)
+    said = run_verdict(run)
 
     def plain(value: float) -> float | None:
         return value if math.isfinite(value) else None

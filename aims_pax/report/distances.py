@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from aims_pax.frames import Array
 from aims_pax.report.figures.style import thinned
-from aims_pax.report.tolerant_readers import Geometry, Structure
+from aims_pax.report.tolerant_readers import StoredStructure, StructureHeader
 
 MOST = 600  # frames looked at, spread over the run
 REACH = 3.6  # Å, in crystals
 
 
-def shortest(structures: Sequence[Structure]) -> dict[tuple[int, int], list[float]]:
+def shortest_by_pair(structures: Sequence[StructureHeader]) -> dict[tuple[int, int], list[float]]:
     """{(Z, Z'): shortest distance in Å of each frame that has the pair}, Z ≤ Z'."""
     found: dict[tuple[int, int], list[float]] = {}
     for k in thinned(len(structures), MOST):
@@ -26,7 +26,7 @@ def shortest(structures: Sequence[Structure]) -> dict[tuple[int, int], list[floa
     return found
 
 
-def pairs(geometry: Geometry) -> dict[tuple[int, int], float]:
+def pairs(geometry: StoredStructure) -> dict[tuple[int, int], float]:
     """The shortest distance (Å) of each pair of elements; images of a crystal count up to REACH."""
     z = geometry.numbers
     i, j, d = _neighbours(geometry)
@@ -37,7 +37,7 @@ def pairs(geometry: Geometry) -> dict[tuple[int, int], float]:
     return found
 
 
-def _neighbours(geometry: Geometry) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
+def _neighbours(geometry: StoredStructure) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
     if any(geometry.pbc):
         from matscipy.neighbours import neighbour_list
 

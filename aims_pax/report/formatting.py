@@ -7,7 +7,6 @@ import time
 
 from aims_pax.report.time_left import DOING as DOING
 from aims_pax.report.time_left import duration as duration
-from aims_pax.report.time_left import rounded as rounded
 
 ORDERS, ROUGHLY = 0.7, 0.4  # rank correlations from which on an uncertainty orders errors well, roughly
 HONEST = 1.5  # factor between error and spread up to which a spread is called honest
@@ -38,7 +37,7 @@ def compact(seconds: float) -> tuple[str, str]:
     """(`3.4`, `min`): a duration in one unit."""
     for unit, size in (("s", 1.0), ("min", 60.0), ("h", 3600.0), ("d", 86400.0)):
         if seconds < 99.5 * size or unit == "d":
-            return number(seconds / size, 2 if seconds < 99.5 * size else 3), unit
+            return format_number(seconds / size, 2 if seconds < 99.5 * size else 3), unit
     return "—", ""
 
 
@@ -49,7 +48,7 @@ def moment(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
-def number(value: float, digits: int = 3) -> str:
+def format_number(value: float, digits: int = 3) -> str:
     """Some significant digits without exponents where possible; `—` for none."""
     if not math.isfinite(value):
         return "—"
@@ -61,13 +60,13 @@ def number(value: float, digits: int = 3) -> str:
 
 def milli(value: float, digits: int = 3) -> str:
     """A value in thousandths of its unit."""
-    return number(1000 * value, digits)
+    return format_number(1000 * value, digits)
 
 
 DELIVERED, MEAN = "the delivered model", "the committee mean"  # whose error a spread is compared with
 
 
-def worth(rank: float, ratio: float, whose: str) -> str:
+def calibration_sentence(rank: float, ratio: float, whose: str) -> str:
     """What the spread of the models is worth as a sign of the error of one of them, or of their mean.
 
     rank: Spearman's ρ; ratio: rms error / rms spread; whose: error it is. A mean errs less than its members, and
@@ -84,17 +83,17 @@ def worth(rank: float, ratio: float, whose: str) -> str:
     return f"{text}, but not how much: its error is {ratio:.1f} × the spread."
 
 
-def misses(n: int, wanted: int) -> str:
+def missing_test_frames(n: int, wanted: int) -> str:
     """That fewer test frames than ACTIVE_LEARNING.n_test asks for came to be; "" when it is not so."""
     if n >= wanted:
         return ""
     return (
-        f"{n} of the {counted(wanted, 'test frame')} that n_test asks for: the run ended before the others were due, "
+        f"{n} of the {plural(wanted, 'test frame')} that n_test asks for: the run ended before the others were due, "
         "or they could not be labelled"
     )
 
 
-def counted(n: int, what: str) -> str:
+def plural(n: int, what: str) -> str:
     """`1 label`, `12 labels`."""
     plural = f"{what[:-1]}ies" if what.endswith("ry") else f"{what}es" if what.endswith("s") else f"{what}s"
     return f"{n} {what}" if n == 1 else f"{n} {plural}"

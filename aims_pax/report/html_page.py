@@ -22,15 +22,15 @@ from aims_pax.report import cost_summary
 from aims_pax.report.accuracy import NAMES, UNSEEN, ErrorRow, by_element, by_system, held_out, untested
 from aims_pax.report.changed_settings import differing
 from aims_pax.report.figures import learning, timeline
-from aims_pax.report.figures.parity import parity
+from aims_pax.report.figures.parity import parity_figure
 from aims_pax.report.figures.structures import uncertain_structures
 from aims_pax.report.figures.style import NAMES as COLOUR_NAMES
 from aims_pax.report.figures.style import Panel, escaped
 from aims_pax.report.formatting import STATES, milli, moment
 from aims_pax.report.html_style import AIDS, STYLE
-from aims_pax.report.load_run import gather
+from aims_pax.report.load_run import load_run
 from aims_pax.report.run_record import RunRecord
-from aims_pax.report.run_verdict import verdict
+from aims_pax.report.run_verdict import run_verdict
 
 PAGE, BESIDE = "report.html", "report"
 RELOAD = 30  # s; a page of a running run reads itself again
@@ -46,7 +46,7 @@ def write_report(folder: Path, pictures: bool = True) -> Path:
     Raises SettingsError when there is no run.
     """
     folder = Path(folder)
-    run = gather(folder)
+    run = load_run(folder)
     text, panels, tables = page(run, pictures)
     beside = folder / BESIDE
     if pictures:
@@ -66,17 +66,17 @@ def write_report(folder: Path, pictures: bool = True) -> Path:
 
 def page(run: RunRecord, png: bool = False) -> tuple[str, list[Panel], dict[str, Mapping[str, Any]]]:
     """(HTML, all figures, tables of numbers that belong to no single figure)."""
-    learned, time_spent = learning.learning(run, png), timeline.timeline(run, png)
-    unsure, series = learning.uncertainty(run, png)
-    honest, wrong = learning.honest(run, png), parity(run, png)
-    seen, failed = timeline.observables(run, png), timeline.failures(run, png)
+    learned, time_spent = learning.learning_figure(run, png), timeline.timeline_figure(run, png)
+    unsure, series = learning.uncertainty_figure(run, png)
+    honest, wrong = learning.calibration_figure(run, png), parity_figure(run, png)
+    seen, failed = timeline.observables_figure(run, png), timeline.failures_figure(run, png)
     having = sum(len(t.steps) > 0 for t in run.trajectories)
     first = f" The first {len(unsure)} of {having} trajectories." if having > len(unsure) else ""
     sections = [
         ("Is it getting better?", "", _figures(learned)),
         ("How wrong is the model?", _wrong_lead(run), _figures(wrong) + _error_tables(run)),
         ("Is the uncertainty honest?", HONEST, _figures(honest)),
-        ("Where was it unsure?", SPREAD + first, _figures(unsure, learning.unsure(run))),
+        ("Where was it unsure?", SPREAD + first, _figures(unsure, learning.uncertainty_legend(run))),
         ("What has it seen?", "", _figures(seen) + uncertain_structures(run) + _data_table(run)),
         ("Where did the time go, and what did it cost?", "", _figures(time_spent) + _ledger_table(run)),
         ("What failed?", "", (_figures(failed) + _failure_table(run)) if run.failures else ""),
@@ -111,7 +111,7 @@ def _head(run: RunRecord) -> str:
         f"<span>{escaped(words)}</span></div>"
         for value, unit, words in cost_summary.key_numbers(run)
     )
-    said = verdict(run)
+    said = run_verdict(run)
     judged = f'<p class="verdict {said.kind.replace(" ", "-")}">{escaped(said.text)}</p>'
     missed = said.kind == "missed"
     state = "finished, goal not reached" if missed else STATES[run.state]
@@ -171,7 +171,7 @@ def _figure(panel: Panel) -> str:
     )
 
 
-def table(
+def html_table(
     caption: str,
     head: Sequence[str],
     rows: Sequence[Row],
@@ -237,13 +237,15 @@ def _error_tables(run: RunRecord) -> str:
             + ([_pair(r.stress_mae, r.stress_rmse)] if stressed else [])
             for r in rows
         ]
-        tables += table(f"{name.capitalize()} frames: MAE (RMSE)", head, cells, sums=len(rows) > 1)
+        tables += html_table(f"{name.capitalize()} frames: MAE (RMSE)", head, cells, sums=len(rows) > 1)
     best = next((s for s in (*UNSEEN[::-1], "valid") if any(r.split == s for r in elements)), "")
     cells = [
         [r.group, r.frames, r.atoms, _pair(r.force_mae, r.force_rmse)] for r in elements if r.split == best
     ]
     title = f"Forces by element, {NAMES.get(best, best)} frames: MAE (RMSE)"
-    return f"<div class=tables>{tables}{table(title, ['element', 'frames', 'atoms', 'meV/Å'], cells)}</div>"
+    return (
+        f"<div class=tables>{tables}{html_table(title, ['element', 'frames', 'atoms', 'meV/Å'], cells)}</div>"
+    )
 
 
 def _pair(mae: float, rmse: float) -> str:
@@ -259,19 +261,19 @@ def _data_table(run: RunRecord) -> str:
     if len(rows) > 1:
         rows.append(["all", *np.sum([r[1:] for r in rows], axis=0).tolist()])
     head = ["system", *(NAMES[s] for s in splits), "frames"]
-    text = table("Labelled frames", head, rows, sums=len(rows) > 2)
+    text = html_table("Labelled frames", head, rows, sums=len(rows) > 2)
     sources = run.sources()
     if set(sources) - {"reference"}:
         made = [
             ["the reference of this run" if name == "reference" else f"given in {name}", n]
             for name, n in sources.items()
         ]
-        text += table("Labelled by", ["", "frames"], made)
+        text += html_table("Labelled by", ["", "frames"], made)
     return f"<div class=tables>{text}</div>"
 
 
 def _ledger_table(run: RunRecord) -> str:
-    return f"<div class=tables>{table('Ledger', ['', ''], cost_summary.ledger(run))}</div>"
+    return f"<div class=tables>{html_table('Ledger', ['', ''], cost_summary.ledger(run))}</div>"
 
 
 def _failure_table(run: RunRecord) -> str:
@@ -284,12 +286,12 @@ def _failure_table(run: RunRecord) -> str:
         [kind, reason, ", ".join(sorted({c.system for c in calls if c.system})) or "—", len(calls)]
         for (kind, reason), calls in ordered
     ]
-    return table("Reasons", ["class", "reason", "systems", "times"], rows, wrap=(1, 2))
+    return html_table("Reasons", ["class", "reason", "systems", "times"], rows, wrap=(1, 2))
 
 
 def _settings_table(run: RunRecord) -> str:
     rows = [[key, value, default] for key, value, default in differing(run.settings)]
-    return table("", ["setting", "here", "default"], rows, wrap=(0, 1, 2))
+    return html_table("", ["setting", "here", "default"], rows, wrap=(0, 1, 2))
 
 
 # ---------------------------------------------------------------- files

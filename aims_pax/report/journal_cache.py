@@ -14,27 +14,27 @@ from typing import Any
 
 import numpy as np
 
-from aims_pax.record.arrays import Torn, pack, unpack
-from aims_pax.report.run_history import Looks, Met, Story
-from aims_pax.report.run_record import Span, Visit
+from aims_pax.record.arrays import Torn, pack_arrays, unpack_arrays
+from aims_pax.report.run_history import FrameOrigin, RunHistory, UncertaintyTable
+from aims_pax.report.run_record import Span, TrainingRecord
 
 FORMAT = 3
 WORTH = 4_000_000  # bytes of new journal below which keeping them is not worth a file
 TAIL = 4096  # bytes before the end that must be the same
 
 
-def load(path: Path, journal: Path) -> tuple[Story, int]:
+def load_cache(path: Path, journal: Path) -> tuple[RunHistory, int]:
     """(the story so far, bytes of the journal it knows); an empty one when nothing fits."""
     try:
-        arrays, meta = unpack(path.read_bytes())
+        arrays, meta = unpack_arrays(path.read_bytes())
         if meta["kept"] != FORMAT or meta["tail"] != _tail(journal, int(meta["end"])):
-            return Story(), 0
+            return RunHistory(), 0
         return _story(arrays, meta["story"]), int(meta["end"])
     except (OSError, Torn, KeyError, TypeError, ValueError):
-        return Story(), 0
+        return RunHistory(), 0
 
 
-def save(path: Path, journal: Path, story: Story, start: int, end: int) -> None:
+def save_cache(path: Path, journal: Path, story: RunHistory, start: int, end: int) -> None:
     """Keep it when what lies between `start` and `end` was much: a tenth of all, and some megabytes."""
     if end - start < max(WORTH, end // 10):
         return
@@ -59,24 +59,26 @@ def save(path: Path, journal: Path, story: Story, start: int, end: int) -> None:
         OSError, SetupError
     ):  # a folder of somebody else's, a full disk: read it all next time
         meta = {"kept": FORMAT, "end": end, "tail": _tail(journal, end), "story": plain}
-        write_bytes(path, pack(columns, meta))
+        write_bytes(path, pack_arrays(columns, meta))
 
 
-def _story(arrays: dict[str, Any], plain: dict[str, Any]) -> Story:
-    looks = Looks()
+def _story(arrays: dict[str, Any], plain: dict[str, Any]) -> RunHistory:
+    looks = UncertaintyTable()
     for name in _columns():
         getattr(looks, name).frombytes(arrays[name].tobytes())
     text = arrays["frames"].tobytes().decode("utf-8")
     looks.frames = text.split("\n") if len(looks.step) else []
     if len({len(looks.frames), *(len(getattr(looks, c)) for c in _columns())}) != 1:
         raise ValueError("columns of different length")
-    visits = [replace(Visit(*v), valid_loss=tuple(v[-2]), force_mae=tuple(v[-1])) for v in plain["visits"]]
-    return Story(
+    visits = [
+        replace(TrainingRecord(*v), valid_loss=tuple(v[-2]), force_mae=tuple(v[-1])) for v in plain["visits"]
+    ]
+    return RunHistory(
         **{name: plain[name] for name in ("began", "heard", "other", "labels", "fresh", "ended")},
         looks=looks,
         stood=dict(plain["stood"]),
         faults={i: [(int(step), why) for step, why in of] for i, of in plain["faults"]},
-        sampled={frame: Met(*met) for frame, *met in plain["sampled"]},
+        sampled={frame: FrameOrigin(*met) for frame, *met in plain["sampled"]},
         answers={frame: tuple(answer) for frame, answer in plain["answers"]},
         visits={(v.stage, v.visit, v.member): v for v in visits},
         spans=[Span(*s) for s in plain["spans"]],
@@ -88,7 +90,7 @@ def _story(arrays: dict[str, Any], plain: dict[str, Any]) -> Story:
 
 
 def _columns() -> list[str]:
-    return [f.name for f in fields(Looks) if f.name != "frames"]
+    return [f.name for f in fields(UncertaintyTable) if f.name != "frames"]
 
 
 def _tail(journal: Path, end: int) -> str:

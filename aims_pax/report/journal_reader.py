@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from aims_pax.record.journal import spread
-from aims_pax.report.run_history import CHECK, DECISIONS, GONE, Met, Story
-from aims_pax.report.run_record import Span, Visit
-from aims_pax.report.tolerant_readers import number, whole_lines
+from aims_pax.report.run_history import CHECK, DECISIONS, GONE, FrameOrigin, RunHistory
+from aims_pax.report.run_record import Span, TrainingRecord
+from aims_pax.report.tolerant_readers import float_or_nan, whole_lines
 
 DOING = {
     "Advanced": "moving",
@@ -27,25 +27,25 @@ DOING = {
 DECODER = json.JSONDecoder()
 
 
-def told(path: Path, kept: Path | None = None) -> Story:
+def read_journal(path: Path, kept: Path | None = None) -> RunHistory:
     """Read a journal. kept: where to keep what was read, so that the next reading is short; None: nowhere."""
     from aims_pax.report import journal_cache as keeping
 
-    story, offset = (Story(), 0) if kept is None else keeping.load(kept, path)
-    teller = _Teller(story)
+    story, offset = (RunHistory(), 0) if kept is None else keeping.load_cache(kept, path)
+    teller = JournalParser(story)
     end = offset
     for lines, reached in whole_lines(path, offset):
         teller.told(lines)
         end = reached
     if kept is not None:
-        keeping.save(kept, path, story, offset, end)
+        keeping.save_cache(kept, path, story, offset, end)
     return story
 
 
-class _Teller:
+class JournalParser:
     """Takes a story on, line by line."""
 
-    def __init__(self, story: Story) -> None:
+    def __init__(self, story: RunHistory) -> None:
         self.story = story
 
     def told(self, lines: Iterable[str]) -> None:
@@ -88,7 +88,7 @@ class _Teller:
                 return self._advanced(moment, content, entry.get("check", {}))
             case "Sampled":
                 for system, frame in content["frames"]:
-                    story.sampled[frame] = Met(stage, str(system), moment)
+                    story.sampled[frame] = FrameOrigin(stage, str(system), moment)
             case "Labelled":
                 frame = content["work"]["frame"]
                 story.labels += story.answers.get(frame, ("", ""))[1] != "labelled"
@@ -146,8 +146,10 @@ class _Teller:
 
     def _trained(self, moment: float, stage: str, content: Any) -> None:
         work, n_train, story = content["work"], int(content["n_train"]), self.story
-        losses, maes = (tuple(map(number, content[k])) for k in ("valid_loss", "force_mae"))
-        visit = Visit(stage, int(work["visit"]), work["member"], moment, story.labels, n_train, losses, maes)
+        losses, maes = (tuple(map(float_or_nan, content[k])) for k in ("valid_loss", "force_mae"))
+        visit = TrainingRecord(
+            stage, int(work["visit"]), work["member"], moment, story.labels, n_train, losses, maes
+        )
         story.visits[stage, visit.visit, visit.member] = visit  # one done again after a restart counts once
 
     def _remember(self, moment: float, stage: str, kind: str, again: bool) -> None:

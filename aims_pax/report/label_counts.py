@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from aims_pax.report.formatting import counted
+from aims_pax.report.formatting import plural
 from aims_pax.report.run_record import RunRecord
 
 INITIAL, ACTIVE, EARLIER = "initial dataset", "active learning", "earlier attempts"
@@ -58,7 +58,7 @@ def labels_line(run: RunRecord) -> str:
     """`20 labels: 12 initial dataset + 8 active learning (8 of max_labels 8 asked for)`."""
     stages = by_stage(run)
     parts = [f"{n.labelled} {stage}" for stage, n in stages.items() if n.asked]
-    text = counted(run.labelled, "label") + (f": {' + '.join(parts)}" if parts else "")
+    text = plural(run.labelled, "label") + (f": {' + '.join(parts)}" if parts else "")
     if math.isfinite(most := budget(run)):
         text += f" ({stages[ACTIVE].asked} of max_labels {most:g} asked for)"
     failed = sum(n.failed for n in stages.values())

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aims_pax.core import active_learning
-from aims_pax.report.time_left import DOING, Limit, duration, rounded, time_left
+from aims_pax.report.time_left import DOING, Limit, duration, rounded_seconds, time_left
 
 INTERVAL = 0.2  # s between two drawings
 AROUND = 14  # lines of a terminal kept for the log and the other lines of the view
@@ -26,7 +26,7 @@ STYLES = {"running": "", "waiting": "yellow", "training": "cyan", "done": "dim"}
 
 
 @dataclass(frozen=True)
-class Seen:
+class LastCheck:
     """A trajectory at its last look. temperature: K. spread: eV/Å, what is compared with the threshold."""
 
     temperature: float
@@ -43,7 +43,7 @@ class Display:
         self.console = console
         self._live: Live | None = None
         self._last = 0.0
-        self._clock = Clock(rested)
+        self._clock = StageClock(rested)
         self._lines: list[Any] = []
 
     @contextlib.contextmanager
@@ -66,7 +66,7 @@ class Display:
         rules: Any,
         doing: str,
         labeller: Any,
-        seen: Mapping[int, Seen] | None = None,
+        seen: Mapping[int, LastCheck] | None = None,
     ) -> None:
         """Draw the state of a stage; cheap enough to be called at every turn."""
         now = time.monotonic()
@@ -92,11 +92,11 @@ class Display:
         self._live.update(Group(*self._lines, last))
 
 
-class Clock:
+class StageClock:
     """Where the time of a stage went, from what it was doing between two looks. Pauses are no part of it."""
 
     def __init__(self, rested: Callable[[], float] = lambda: 0.0) -> None:
-        self.rested = rested
+        self.paused_seconds = rested
         self.stage, self.last, self.doing, self.before = "", 0.0, "", 0.0
         self.seconds: dict[str, float] = {}
         self.first: dict[str, float] = {}  # limit → what was used of it when the clock was started
@@ -104,7 +104,7 @@ class Clock:
 
     def now(self, stage: str, doing: str, now: float, used: Iterable[tuple[str, float, float]] = ()) -> None:
         """Look at the clock. used: (limit, used of it, limit)."""
-        rested = self.rested()
+        rested = self.paused_seconds()
         if stage != self.stage:
             self.stage, self.seconds, self.first = stage, {}, {}
         elif self.doing:
@@ -115,7 +115,7 @@ class Clock:
 
     def line(self, now: float, width: int = 79) -> str:
         """`now: dynamics · 7 min · dynamics 80 % · training 20 % · about 3 min left (max_labels 500)`."""
-        going = {self.doing: max(0.0, now - self.last - (self.rested() - self.before))}
+        going = {self.doing: max(0.0, now - self.last - (self.paused_seconds() - self.before))}
         seconds = {k: self.seconds.get(k, 0.0) + going.get(k, 0.0) for k in {**self.seconds, **going}}
         total = sum(seconds.values())
         shares = sorted(seconds.items(), key=lambda item: -item[1])
@@ -124,7 +124,7 @@ class Clock:
         parts += [
             f"{_short(k)} {100 * v / total:.0f} %" for k, v in shares if len(shares) > 1 and v > 0.005 * total
         ]
-        ends = [f"about {rounded(left)} left ({name})"] if math.isfinite(left) else []
+        ends = [f"about {rounded_seconds(left)} left ({name})"] if math.isfinite(left) else []
         if len(" · ".join(parts + ends)) > width:
             ends = [end.partition(" (")[0] for end in ends]
         while len(" · ".join(parts + ends)) > width and len(parts) > 2:
@@ -135,7 +135,7 @@ class Clock:
 class _Ticking:
     """The line of the time as it is when it is drawn: a turn may take minutes."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: StageClock) -> None:
         self.clock = clock
 
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[Text]:
@@ -155,7 +155,7 @@ def _reference(labeller: Any) -> Text:
 # ---------------------------------------------------------------- the stages
 
 
-def _initial(state: Any, rules: Any, _: Mapping[int, Seen], __: int) -> list[Any]:
+def _initial(state: Any, rules: Any, _: Mapping[int, LastCheck], __: int) -> list[Any]:
     train, valid = sum(m.n_train for m in state.members), sum(m.n_valid for m in state.members)
     labelling = state.phase == "label"
     labelled = f" · {len(state.answers)} of {len(state.batch)} labels of this step" if labelling else ""
@@ -170,7 +170,7 @@ def _initial(state: Any, rules: Any, _: Mapping[int, Seen], __: int) -> list[Any
     ]
 
 
-def _explore(state: Any, rules: Any, seen: Mapping[int, Seen], rows: int) -> list[Any]:
+def _explore(state: Any, rules: Any, seen: Mapping[int, LastCheck], rows: int) -> list[Any]:
     table = Table.grid(padding=(0, 1))
     digits = "" if math.isinf(rules.max_steps) else f" / {int(rules.max_steps)}"
     steps = max(7, *(len(f"{t.step}{digits}") for t in state.trajectories))
@@ -206,7 +206,7 @@ def _explore(state: Any, rules: Any, seen: Mapping[int, Seen], rows: int) -> lis
     return [Text(head, style="bold"), Text(f"{value}{_mae(state.force_mae)}"), table, *tail]
 
 
-def _converge(state: Any, rules: Any, _: Mapping[int, Seen], __: int) -> list[Any]:
+def _converge(state: Any, rules: Any, _: Mapping[int, LastCheck], __: int) -> list[Any]:
     most = "" if math.isinf(rules.max_epochs) else f" of {int(rules.max_epochs)}"
     lines = []
     for p in state.members:

@@ -23,40 +23,40 @@ from aims_pax import __version__
 from aims_pax.errors import SettingsError
 from aims_pax.record.lock import STARTING, runs
 from aims_pax.report import predictions
-from aims_pax.report.journal_reader import told
-from aims_pax.report.run_history import Checks, Met, Story
+from aims_pax.report.journal_reader import read_journal
+from aims_pax.report.run_history import FrameOrigin, RunHistory, UncertaintySeries
 from aims_pax.report.run_record import (
-    Call,
-    Checked,
     Converged,
     Epoch,
+    LabelledPrediction,
     Observables,
+    ReferenceCall,
     RunRecord,
-    Stage,
-    Trajectory,
+    StageRecord,
+    TrajectoryRecord,
 )
 from aims_pax.report.tolerant_readers import (
     StoredLabel,
-    Structure,
+    StructureHeader,
     csv_numbers,
     csv_rows,
+    float_or_nan,
     json_file,
     json_lines,
     json_list,
-    number,
     snapshot,
     stored_labels,
-    structures,
+    structure_headers,
 )
 
 ORDER = ("initial", "converge-initial", "train-given", "explore", "converge")
 KEPT = "journal_read.npy"
 ASKED = ("uncertain", "quiet", "test")  # decisions after which a frame goes to the reference
 STALE_AFTER = 600.0  # s without a sign of life after which a lock of another host is believed to be left over
-NOTHING = Checks(0, np.zeros(0, np.int64), *(np.zeros(0),) * 3, frames=[], decisions=[], faults=[])
+NOTHING = UncertaintySeries(0, np.zeros(0, np.int64), *(np.zeros(0),) * 3, frames=[], decisions=[], faults=[])
 
 
-def gather(folder: Path, brief: bool = False) -> RunRecord:
+def load_run(folder: Path, brief: bool = False) -> RunRecord:
     """Read a working folder. Raises SettingsError when no run was ever begun there.
 
     brief: without what only pictures need; of what was measured along a trajectory the newest line is read.
@@ -71,13 +71,13 @@ def gather(folder: Path, brief: bool = False) -> RunRecord:
     if not (lock or settings):
         _check_begun(folder, paths.pool)
     snapshots = {p.name: snapshot(p) for p in _stage_folders(restart)}
-    story = told(restart / "journal.jsonl", restart / KEPT)
+    story = read_journal(restart / "journal.jsonl", restart / KEPT)
     for name, final in story.ended.items():  # MISC.create_restart is False: there are no snapshots
         snapshots.setdefault(name, (final, {}, 0.0))
     dealt = snapshots.get("explore", ({}, {}, 0.0))[0].get("trajectories", ())
     systems = tuple(str(t.get("system", "")) for t in dealt)
     stages = tuple(_stages(snapshots, story))
-    frames = {s.id: s for s in structures(paths.pool)}
+    frames = {s.id: s for s in structure_headers(paths.pool)}
     labels = {label.frame: label for label in stored_labels(paths.data / "labels")}
     splits, member_train = _splits(paths.data / "splits.jsonl")
     open_now = [f for name, (state, _, _) in snapshots.items() for f in _open(name, state)]
@@ -87,7 +87,7 @@ def gather(folder: Path, brief: bool = False) -> RunRecord:
     locked = _holder(restart / "lock")
     holder = locked or _holder(restart / STARTING)  # of the one that will take it
     heard = max([story.heard, *(moment for _, _, moment in snapshots.values()), 0.0])
-    began = number((holder or lock).get("started"))  # of the process that has, or left, the lock
+    began = float_or_nan((holder or lock).get("started"))  # of the process that has, or left, the lock
     started = max(heard, story.other) >= began and not (holder and not locked)
     state = state_of(stages, results, holder, lock, started, _converges(settings))
     return RunRecord(
@@ -115,7 +115,7 @@ def gather(folder: Path, brief: bool = False) -> RunRecord:
         given_check=tuple(e for e in json_list(paths.data / "given_check.json") if isinstance(e, dict)),
         member_train=member_train,
         checked=() if brief else tuple(_checked(folder / "analysis")),
-        predictions=predictions.load(folder / "results" / predictions.FILE),
+        predictions=predictions.load_predictions(folder / "results" / predictions.FILE),
         results=results,
         error=_error(paths.logs),
         version=__version__,
@@ -124,7 +124,7 @@ def gather(folder: Path, brief: bool = False) -> RunRecord:
     )
 
 
-def is_given(structure: Structure) -> bool:
+def is_given(structure: StructureHeader) -> bool:
     """Whether the label came with data of the user's and not from the reference of this run."""
     return structure.source != "reference"
 
@@ -136,7 +136,7 @@ def _converged(state: Mapping[str, Any]) -> Iterable[Converged]:
                 int(p["member"]),
                 int(p["epochs"]),
                 int(p["best_epoch"]),
-                number(p["best_mae"]),
+                float_or_nan(p["best_mae"]),
                 bool(p["done"]),
             )
 
@@ -155,7 +155,7 @@ def _check_begun(folder: Path, pool: Path) -> None:
 
 
 def state_of(
-    stages: Iterable[Stage],
+    stages: Iterable[StageRecord],
     results: tuple[str, ...],
     holder: Mapping[str, Any],
     lock: Mapping[str, Any] | None = None,
@@ -199,13 +199,15 @@ def _stage_folders(restart: Path) -> list[Path]:
     return sorted(found, key=lambda p: (ORDER.index(p.name) if p.name in ORDER else len(ORDER), p.name))
 
 
-def _stages(snapshots: Mapping[str, tuple[dict[str, Any], Any, float]], story: Story) -> Iterable[Stage]:
+def _stages(
+    snapshots: Mapping[str, tuple[dict[str, Any], Any, float]], story: RunHistory
+) -> Iterable[StageRecord]:
     names = [*snapshots, *(n for n in story.moments if n not in snapshots and n != "run")]
     for name in sorted(names, key=lambda n: (ORDER.index(n) if n in ORDER else len(ORDER), n)):
         state, _, moment = snapshots.get(name, ({}, {}, 0.0))
         began, heard = story.moments.get(name, (moment, moment))
         stopped = state.get("stopped")
-        yield Stage(
+        yield StageRecord(
             name,
             began,
             max(heard, moment),
@@ -215,13 +217,13 @@ def _stages(snapshots: Mapping[str, tuple[dict[str, Any], Any, float]], story: S
 
 
 def _trajectories(
-    story: Story,
-    met: Mapping[str, Met],
+    story: RunHistory,
+    met: Mapping[str, FrameOrigin],
     explore: tuple[dict[str, Any], Any, float] | None,
-    calls: tuple[Call, ...],
-    frames: Mapping[str, Structure],
+    calls: tuple[ReferenceCall, ...],
+    frames: Mapping[str, StructureHeader],
     splits: Mapping[str, Mapping[str, None]],
-) -> Iterable[Trajectory]:
+) -> Iterable[TrajectoryRecord]:
     """Series from the journal; how each stands now from the newest snapshot, or from what came after it."""
     state, _, moment = explore or ({}, {}, 0.0)
     stand = state.get("trajectories", [])
@@ -250,7 +252,7 @@ def _trajectories(
             meant = frame in asked and (decision in ASKED if decision else True)
             # a rewind may come back to a frame that was labelled long ago: only the first meeting asked for it
             labelled[k] = meant and met[frame].time == c.times[k]
-        yield Trajectory(
+        yield TrajectoryRecord(
             index=i,
             system=str(t.get("system") or systems.get(i, "")),
             status=status,
@@ -270,12 +272,12 @@ def _trajectories(
 
 
 def _calls(
-    story: Story,
-    meetings: Mapping[str, Met],
+    story: RunHistory,
+    meetings: Mapping[str, FrameOrigin],
     labels: Mapping[str, StoredLabel],
-    frames: Mapping[str, Structure],
+    frames: Mapping[str, StructureHeader],
     open_now: Iterable[str],
-) -> Iterable[Call]:
+) -> Iterable[ReferenceCall]:
     """One entry a frame the reference was asked for, in the order of the answers; the open ones last."""
     answered = list(story.answers)
     for frame in dict.fromkeys([*answered, *open_now]):
@@ -290,9 +292,9 @@ def _calls(
         if outcome == "dropped":
             continue
         if stored is None:
-            yield Call(frame, system, stage, outcome, asked, moment, reason)
+            yield ReferenceCall(frame, system, stage, outcome, asked, moment, reason)
         else:
-            yield Call(
+            yield ReferenceCall(
                 frame, system, stage, "labelled" if outcome == "pending" else outcome, asked, moment, reason,
                 stored.began, stored.ended, stored.seconds, stored.host,
             )  # fmt: skip
@@ -322,9 +324,10 @@ def _epochs(path: Path) -> Iterable[Epoch]:
 def _written_epochs(path: Path) -> Iterable[Epoch]:
     for row in csv_rows(path):
         values = [
-            number(row.get(k)) for k in ("train_loss", "valid_loss", "energy_mae_eV_atom", "force_mae_eV_A")
+            float_or_nan(row.get(k))
+            for k in ("train_loss", "valid_loss", "energy_mae_eV_atom", "force_mae_eV_A")
         ]
-        visit, epoch = number(row.get("visit")), number(row.get("epoch"))
+        visit, epoch = float_or_nan(row.get("visit")), float_or_nan(row.get("epoch"))
         if math.isfinite(visit) and math.isfinite(epoch):
             yield Epoch(row.get("stage", ""), int(visit), int(epoch), *values)
 
@@ -354,12 +357,12 @@ def _splits(path: Path) -> tuple[dict[str, dict[str, None]], int]:
     return splits, max(len(of[None] | frames) for frames in of.values())
 
 
-def _checked(folder: Path) -> Iterable[Checked]:
+def _checked(folder: Path) -> Iterable[LabelledPrediction]:
     """Predictions that were compared with a label: kept for analysis, or when a frame was asked for."""
     rows = {str(r.get("frame")): r for r in json_lines(folder / "predicted.jsonl") if isinstance(r, dict)}
     for line in rows.values():  # once a frame: a restart writes the last ones again
         try:
-            yield Checked(
+            yield LabelledPrediction(
                 str(line["frame"]), int(line["trajectory"]), int(line["step"]), int(line["n_train"]),
                 float(line["uncertainty"]), float(line["threshold"]), float(line["force_mae"]),
                 float(line["max_force_error"]),
@@ -381,7 +384,7 @@ def _checked(folder: Path) -> Iterable[Checked]:
                 i, step, n, sd, threshold, mae, largest = (stored[name].item() for name in names)
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             continue
-        yield Checked("", int(i), int(step), int(n), sd, threshold, mae, largest)
+        yield LabelledPrediction("", int(i), int(step), int(n), sd, threshold, mae, largest)
 
 
 def _holder(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from aims_pax.core.rules import BELIEVED
-from aims_pax.record.delivered_models import delivered
+from aims_pax.record.delivered_models import recorded_models
 from aims_pax.record.files import write_bytes
 from aims_pax.report import cost_summary, label_counts
 from aims_pax.report.accuracy import (
@@ -24,12 +24,12 @@ from aims_pax.report.accuracy import (
     atomic_errors,
     by_element,
     by_system,
+    calibration,
     held_out,
-    honesty,
     untested,
 )
 from aims_pax.report.changed_settings import differing
-from aims_pax.report.distances import shortest
+from aims_pax.report.distances import shortest_by_pair
 from aims_pax.report.formatting import (
     BEST,
     DELIVERED,
@@ -37,17 +37,17 @@ from aims_pax.report.formatting import (
     ROUGHLY,
     STAGES,
     STATES,
-    counted,
+    calibration_sentence,
+    format_number,
     milli,
     moment,
-    number,
-    worth,
+    plural,
 )
-from aims_pax.report.load_run import gather
+from aims_pax.report.load_run import load_run
 from aims_pax.report.run_record import RunRecord
-from aims_pax.report.run_verdict import cut_off, validation_error, verdict
+from aims_pax.report.run_verdict import cut_off, run_verdict, validation_error
+from aims_pax.report.tolerant_readers import float_or_nan as number_of
 from aims_pax.report.tolerant_readers import json_file
-from aims_pax.report.tolerant_readers import number as number_of
 
 PACKAGES = ("aims-pax", "mace-torch", "torch", "e3nn", "ase", "numpy")
 ATOMIC = "atomic_energies.json"
@@ -57,7 +57,7 @@ FEW = 20  # held-out frames below which an error is a rough estimate
 
 def write_cards(folder: Path) -> list[Path]:
     """`results/<model>.md` beside every delivered model; returns the paths. Raises SettingsError without a run."""
-    run = gather(Path(folder))
+    run = load_run(Path(folder))
     paths = []
     for name in run.results:
         path = run.folder / "results" / f"{Path(name).stem}.md"
@@ -72,7 +72,7 @@ def card(run: RunRecord, model: str) -> str:
         f"# {_plain(Path(model).stem)}",
         f"A MACE force field made by aims-PAX {run.version} on {moment(run.heard)} · "
         f"{_plain(cost_summary.story(run))}.",
-        f"**{_plain(verdict(run).text)}**",
+        f"**{_plain(run_verdict(run).text)}**",
         _section("Level of theory", _theory(run)),
         _section("Data", _data(run)),
         _section("Errors", _errors(run)),
@@ -96,13 +96,13 @@ def gaps(run: RunRecord) -> list[str]:
             "(ACTIVE_LEARNING.n_test sets frames aside; `aims-PAX test` compares with a set of your own)."
         )
     elif part and len(part["n_atoms"]) < FEW:
-        found.append(f"Only {counted(len(part['n_atoms']), 'test frame')}: the errors are rough.")
+        found.append(f"Only {plural(len(part['n_atoms']), 'test frame')}: the errors are rough.")
     if missing := untested(run):
         found.append(f"{missing}.")
     n_valid = validation_error(run)[1]
     if run.predictions and n_valid < BELIEVED:
         found.append(
-            f"The epoch was chosen on {counted(n_valid, 'validation frame')}: too few to tell a better model from a "
+            f"The epoch was chosen on {plural(n_valid, 'validation frame')}: too few to tell a better model from a "
             "worse one (ACTIVE_LEARNING.valid_ratio)."
         )
     found += cut_off(run)
@@ -110,16 +110,16 @@ def gaps(run: RunRecord) -> list[str]:
         found.append(f"The run is {STATES[run.state]}: this model may not be the last.")
     for system, row in run.counts().items():
         if sum(row.values()) < 10:
-            found.append(f"{_plain(system)}: only {counted(sum(row.values()), 'labelled frame')}.")
+            found.append(f"{_plain(system)}: only {plural(sum(row.values()), 'labelled frame')}.")
     for kind, n in run.failures.most_common():
-        found.append(f"{counted(n, 'frame')} could not be labelled ({kind}): nothing was learnt there.")
+        found.append(f"{plural(n, 'frame')} could not be labelled ({kind}): nothing was learnt there.")
     ended = [t for t in run.trajectories if t.status == "done" and t.reason and "in a row" in t.reason]
     if ended:
-        found.append(f"{counted(len(ended), 'trajectory')} ended early: {_plain(ended[0].reason or '')}.")
+        found.append(f"{plural(len(ended), 'trajectory')} ended early: {_plain(ended[0].reason or '')}.")
     if run.predictions and part:
-        h = honesty(*atomic_errors(part))
+        h = calibration(*atomic_errors(part))
         if math.isfinite(h.rank) and (h.rank < ROUGHLY or not 1 / HONEST <= h.ratio <= HONEST):
-            found.append(worth(h.rank, h.ratio, DELIVERED))
+            found.append(calibration_sentence(h.rank, h.ratio, DELIVERED))
     if said := undetermined(run):
         found.append(said)
     temperature = run.setting("MD.temperature")
@@ -176,7 +176,7 @@ def _data(run: RunRecord) -> str:
     ]
     if len(rows) > 1:
         rows.append(["all", *np.sum([r[1:] for r in rows], axis=0).tolist()])
-    pairs = shortest(run.structures)
+    pairs = shortest_by_pair(run.structures)
     near = [
         [f"{chemical_symbols[a]}–{chemical_symbols[b]}", f"{min(d):.2f}"]
         for (a, b), d in sorted(pairs.items())
@@ -210,7 +210,7 @@ def compared(entry: Mapping[str, Any]) -> str:
     values = {k: number_of(entry.get(k)) for k in ("structures", "force", "energy", "shift")}
     if not all(map(math.isfinite, values.values())):
         return ""
-    file, n = _plain(str(entry.get("file", ""))), counted(int(values["structures"]), "structure")
+    file, n = _plain(str(entry.get("file", ""))), plural(int(values["structures"]), "structure")
     return (
         f"{file} against the reference, {n}: forces differ by {1000 * values['force']:.3g} meV/Å (RMS), energy "
         f"differences by {1000 * values['energy']:.3g} meV/atom, the zero of energy by {values['shift']:+.3g} eV/atom."
@@ -262,10 +262,10 @@ def _uncertainty(run: RunRecord) -> str:
     if not run.predictions:
         return ""
     name, part = held_out(run.predictions)
-    h = honesty(*atomic_errors(part)) if part else None
+    h = calibration(*atomic_errors(part)) if part else None
     if h is None or not math.isfinite(h.rank):
         return "Not measured: it needs at least two members and frames that were not trained on."
-    said = worth(h.rank, h.ratio, DELIVERED)
+    said = calibration_sentence(h.rank, h.ratio, DELIVERED)
     return (
         f"Spread of the members against the delivered model's error of each atom's force, on {name}. {said}"
     )
@@ -290,7 +290,7 @@ def _atoms(run: RunRecord) -> str:
     said = json_file(run.folder / "results" / ATOMIC)
     if said:
         source, energies = str(said.get("source", "")), said.get("energies", {})
-        table = _table(["element", "eV"], [[k, number(float(v), 9)] for k, v in energies.items()])
+        table = _table(["element", "eV"], [[k, format_number(float(v), 9)] for k, v in energies.items()])
         warning = undetermined(run)
         return "\n\n".join(t for t in (f"**{warning}**" if warning else "", source, table) if t)
     written = run.setting("ARCHITECTURE.atomic_energies")
@@ -303,7 +303,7 @@ def _atoms(run: RunRecord) -> str:
 
 def _settings(run: RunRecord, model: str) -> str:
     """Architecture as the delivered model has it, where that is recorded; as mace.yaml has it otherwise."""
-    known = delivered(run.folder / "results").get(model, {})
+    known = recorded_models(run.folder / "results").get(model, {})
     built = {str(k): str(v) for k, v in known.get("architecture", {}).items()}
     begun = known.get("begun_from")
     keys = [k for k in run.settings if k.startswith(("mace.ARCHITECTURE.", "mace.GENERAL.default_dtype"))]

@@ -103,14 +103,14 @@ def _spread(committee: Potential | None, frames: Sequence[Frame]) -> tuple[NDArr
     return np.concatenate(energies), np.concatenate(atoms)
 
 
-def pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+def pack_predictions(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """The bytes of `results/predictions.npz`, for `RunFolder.write_bytes`."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 
-def load(path: Path) -> dict[str, NDArray[Any]]:
+def load_predictions(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays of a predictions file; {} when there is none, or it is not whole or of a newer format."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
@@ -126,7 +126,9 @@ def load(path: Path) -> dict[str, NDArray[Any]]:
     return arrays if known and F and whole else {}
 
 
-def chosen(arrays: Mapping[str, NDArray[Any]], keep: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+def select_predictions(
+    arrays: Mapping[str, NDArray[Any]], keep: NDArray[np.bool_]
+) -> dict[str, NDArray[Any]]:
     """The rows of some frames (F,) bool, with their atoms."""
     of_atoms = np.repeat(keep, arrays["n_atoms"])
     return {n: arrays[n][keep] for n in OF_FRAMES} | {n: arrays[n][of_atoms] for n in OF_ATOMS}

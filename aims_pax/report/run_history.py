@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aims_pax.frames import Array
-from aims_pax.report.run_record import Span, Visit
+from aims_pax.report.run_record import Span, TrainingRecord
 
 CHECK, GONE = 1, 4  # flags of a look: the uncertainty criterion was applied; done again later
 
@@ -24,7 +24,7 @@ DECISIONS = ("", "certain", "uncertain", "quiet", "test", "budget spent")  # "":
 
 
 @dataclass(frozen=True)
-class Met:
+class FrameOrigin:
     """Where and when a frame came up."""
 
     stage: str
@@ -33,7 +33,7 @@ class Met:
 
 
 @dataclass
-class Looks:
+class UncertaintyTable:
     """Every look at a trajectory that found finite uncertainties, one row each, in order."""
 
     trajectory: array[int] = field(default_factory=lambda: array("i"))
@@ -47,7 +47,7 @@ class Looks:
 
 
 @dataclass
-class Checks:
+class UncertaintySeries:
     """The uncertainty checks of one trajectory, (K,) each, in order; `step`: where it stands.
 
     threshold: as the core used it, NaN in what a version before 0.2 has written. decisions: words of DECISIONS.
@@ -64,7 +64,7 @@ class Checks:
 
 
 @dataclass
-class Story:
+class RunHistory:
     """What the journal tells. answers: frame → (when, outcome, reason). moments: stage → (first, last) entry.
 
     sampled: frames of the initial dataset. seconds: what the time of a stage went into, closed sessions only.
@@ -75,12 +75,12 @@ class Story:
     began: float = math.nan
     heard: float = 0.0
     other: float = 0.0
-    looks: Looks = field(default_factory=Looks)
+    looks: UncertaintyTable = field(default_factory=UncertaintyTable)
     stood: dict[int, int] = field(default_factory=dict)
     faults: dict[int, list[tuple[int, str]]] = field(default_factory=dict)
-    sampled: dict[str, Met] = field(default_factory=dict)
+    sampled: dict[str, FrameOrigin] = field(default_factory=dict)
     answers: dict[str, tuple[float, str, str]] = field(default_factory=dict)
-    visits: dict[tuple[str, int, int | None], Visit] = field(default_factory=dict)
+    visits: dict[tuple[str, int, int | None], TrainingRecord] = field(default_factory=dict)
     spans: list[Span] = field(default_factory=list)
     moments: dict[str, tuple[float, float]] = field(default_factory=dict)
     seconds: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -90,18 +90,18 @@ class Story:
     last: tuple[float, str, str] | None = None  # time, stage, kind of the entry before
     pauses: list[tuple[float, float]] = field(default_factory=list)  # since then
 
-    def met(self, wanted: Container[str], systems: tuple[str, ...]) -> dict[str, Met]:
+    def met(self, wanted: Container[str], systems: tuple[str, ...]) -> dict[str, FrameOrigin]:
         """Where and when these frames came up first; what was done again later does not count."""
-        found: dict[str, Met] = {}
+        found: dict[str, FrameOrigin] = {}
         looks = self.looks
         for k in [k for k, frame in enumerate(looks.frames) if frame in wanted]:
             if not looks.flags[k] & GONE and looks.frames[k] not in found:
                 i = looks.trajectory[k]
                 system = systems[i] if i < len(systems) else ""
-                found[looks.frames[k]] = Met("explore", system, looks.time[k])
+                found[looks.frames[k]] = FrameOrigin("explore", system, looks.time[k])
         return {f: m for f, m in self.sampled.items() if f in wanted} | found
 
-    def series(self) -> dict[int, Checks]:
+    def series(self) -> dict[int, UncertaintySeries]:
         """The checks of every trajectory."""
         looks = self.looks
         flags = np.frombuffer(looks.flags, np.int8)
@@ -111,7 +111,7 @@ class Story:
         )]  # fmt: skip
         trajectory, step, time, largest, δ, decision = columns
         order = np.argsort(trajectory, kind="stable")
-        found: dict[int, Checks] = {}
+        found: dict[int, UncertaintySeries] = {}
         for i in sorted({*self.stood, *self.faults}):
             first, end = np.searchsorted(trajectory[order], (i, i + 1))
             mine = order[first:end]
@@ -120,5 +120,7 @@ class Story:
             stands = self.stood.get(i, 0)
             decisions = [DECISIONS[k] for k in decision[mine].tolist()]
             faults = self.faults.get(i, [])
-            found[i] = Checks(stands, steps, largest[mine], δ[mine], time[mine], names, decisions, faults)
+            found[i] = UncertaintySeries(
+                stands, steps, largest[mine], δ[mine], time[mine], names, decisions, faults
+            )
         return found

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aims_pax.frames import Array
-from aims_pax.report.tolerant_readers import Structure
+from aims_pax.report.tolerant_readers import StructureHeader
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageRecord:
     """One stage: its folder's name in restart/, first and last sign of it, why it stopped (None: it has not)."""
 
     name: str
@@ -27,7 +27,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Trajectory:
+class TrajectoryRecord:
     """One trajectory of active learning and the series of its uncertainty checks.
 
     status: running | waiting | training | done | unknown. steps (K,), uncertainty (K,) eV/Å (the largest atom),
@@ -62,7 +62,7 @@ class Observables:
 
 
 @dataclass(frozen=True)
-class Call:
+class ReferenceCall:
     """One frame the reference was asked for.
 
     outcome: labelled | pending | a failure class. began, ended, seconds: of the calculation, NaN when unknown.
@@ -87,7 +87,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Visit:
+class TrainingRecord:
     """One training visit. labels: answered until then. force_mae eV/Å and valid_loss: one entry a member trained."""
 
     stage: str
@@ -137,7 +137,7 @@ class Converged:
 
 
 @dataclass(frozen=True)
-class Checked:
+class LabelledPrediction:
     """A prediction compared with the label that came later: eV/Å; energies eV/atom."""
 
     frame: str
@@ -163,21 +163,21 @@ class RunRecord:
     settings: dict[str, str]
     geometries: tuple[str, ...]
     method: dict[str, Any]
-    stages: tuple[Stage, ...]
-    trajectories: tuple[Trajectory, ...]
+    stages: tuple[StageRecord, ...]
+    trajectories: tuple[TrajectoryRecord, ...]
     observables: tuple[Observables, ...]
-    calls: tuple[Call, ...]
+    calls: tuple[ReferenceCall, ...]
     calculations: int  # label files of all methods, isolated atoms included
     reference_seconds: float  # their sum
-    visits: tuple[Visit, ...]
+    visits: tuple[TrainingRecord, ...]
     losses: dict[str, tuple[Epoch, ...]]
     spans: tuple[Span, ...]
-    structures: tuple[Structure, ...]  # labelled, in the order they came
+    structures: tuple[StructureHeader, ...]  # labelled, in the order they came
     splits: dict[str, dict[str, None]]  # split → frame ids, in order, over all members
     given_check: tuple[
         dict[str, Any], ...
     ]  # given files against the reference, see `stages.given_data_check`
-    checked: tuple[Checked, ...]
+    checked: tuple[LabelledPrediction, ...]
     predictions: dict[str, NDArray[Any]]  # results/predictions.npz, {} when there is none
     results: tuple[str, ...]  # delivered models
     error: str  # the last line of a traceback, "" when there is none

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from aims_pax.core.rules import BELIEVED
 from aims_pax.report.accuracy import by_system
-from aims_pax.report.formatting import STAGES, STATES, counted, milli
+from aims_pax.report.formatting import STAGES, STATES, milli, plural
 from aims_pax.report.run_record import RunRecord
 
 NEXT = {  # how the reason that ended active learning begins → what lets it continue
@@ -20,34 +20,36 @@ NEXT = {  # how the reason that ended active learning begins → what lets it co
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RunVerdict:
     """kind: reached | missed | no goal | unfinished."""
 
     kind: str
     text: str
 
 
-def verdict(run: RunRecord) -> Verdict:
+def run_verdict(run: RunRecord) -> RunVerdict:
     """What a person should know first about how this run ended."""
     if run.state != "finished":
-        return Verdict("unfinished", _unfinished(run))
+        return RunVerdict("unfinished", _unfinished(run))
     goal = desired(run)
     mae, n = validation_error(run)
-    on = f"force MAE {milli(mae)} meV/Å on {counted(n, 'validation frame')}"
+    on = f"force MAE {milli(mae)} meV/Å on {plural(n, 'validation frame')}"
     more = cut_off(run)
     if not goal:
         text = "No accuracy was asked for (ACTIVE_LEARNING.desired_acc is 0)"
         text += f": {on}." if math.isfinite(mae) else "."
-        return Verdict("no goal", " ".join([text, *more]))
+        return RunVerdict("no goal", " ".join([text, *more]))
     asked = f"desired_acc is {milli(goal)} meV/Å"
     if not math.isfinite(mae):
-        return Verdict("missed", f"Goal not shown to be reached: {asked}, but there is no validation error.")
+        return RunVerdict(
+            "missed", f"Goal not shown to be reached: {asked}, but there is no validation error."
+        )
     if mae <= goal and n >= BELIEVED:
-        return Verdict("reached", " ".join([f"Goal reached: {on}; {asked}.", *more]))
+        return RunVerdict("reached", " ".join([f"Goal reached: {on}; {asked}.", *more]))
     if mae <= goal:
         text = f"Goal reached on too few frames to be believed: {on}; {asked}. {_next(run)}"
-        return Verdict("missed", " ".join([text, *more]))
-    return Verdict("missed", " ".join([f"Goal not reached: {on}; {asked}. {_next(run)}", *more]))
+        return RunVerdict("missed", " ".join([text, *more]))
+    return RunVerdict("missed", " ".join([f"Goal not reached: {on}; {asked}. {_next(run)}", *more]))
 
 
 def desired(run: RunRecord) -> float:

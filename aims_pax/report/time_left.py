@@ -45,7 +45,7 @@ def time_left(seconds: float, limits: Iterable[Limit]) -> tuple[str, float]:
     return f"{nearest.name} {nearest.most:g}", seconds * (1 - nearest.share) / nearest.share
 
 
-def rounded(seconds: float) -> str:
+def rounded_seconds(seconds: float) -> str:
     """A guess is no stopwatch: whole minutes from a minute and a half on."""
     return duration(60.0 * round(seconds / 60)).replace(" 00 s", "") if seconds >= 90 else duration(seconds)
 

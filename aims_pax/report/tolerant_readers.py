@@ -18,7 +18,7 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from aims_pax.frames import ENERGY, FORCES, STRESS, Array
-from aims_pax.record.arrays import Torn, unpack
+from aims_pax.record.arrays import Torn, unpack_arrays
 
 WORD = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\S+)')
 TAIL = 1200  # bytes at the end of a label file that hold everything but the numbers
@@ -101,7 +101,7 @@ def csv_numbers(path: Path, names: Sequence[str], newest: bool = False) -> list[
     try:
         values = np.array([w or "nan" for w in words], float)
     except ValueError:  # a word that is no number
-        values = np.array([number(w) for w in words], float)
+        values = np.array([float_or_nan(w) for w in words], float)
     table = values.reshape(-1, len(known))
     return [table[:, known.index(n)] if n in known else np.full(len(table), np.nan) for n in names]
 
@@ -111,7 +111,7 @@ def snapshot(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]], flo
     paths = sorted(folder.glob("state-*.npy"), reverse=True)
     for path in paths:
         try:
-            arrays, meta = unpack(path.read_bytes())
+            arrays, meta = unpack_arrays(path.read_bytes())
             return dict(meta["state"]), arrays, path.stat().st_mtime
         except (Torn, OSError, ValueError, KeyError, TypeError):
             continue
@@ -157,7 +157,7 @@ def stored_labels(folder: Path) -> Iterator[StoredLabel]:
 
 
 @dataclass(frozen=True)
-class Geometry:
+class StoredStructure:
     """One structure of an extended XYZ file. positions (N, 3) Å, forces (N, 3) eV/Å, stress (3, 3) eV/Å³."""
 
     symbols: tuple[str, ...]
@@ -172,7 +172,7 @@ class Geometry:
 
 
 @dataclass(frozen=True)
-class Structure:
+class StructureHeader:
     """The header of a structure and where its atoms stand in the file."""
 
     path: Path
@@ -200,14 +200,14 @@ class Structure:
     @property
     def energy(self) -> float:
         """Reference energy in eV, NaN when there is none."""
-        return number(self.info.get(ENERGY))
+        return float_or_nan(self.info.get(ENERGY))
 
     @property
     def stress(self) -> Array | None:
         words = self.info.get(STRESS, "").split()
         return np.array(words, float).reshape(3, 3) if len(words) == 9 else None
 
-    def geometry(self) -> Geometry | None:
+    def geometry(self) -> StoredStructure | None:
         """The atoms, read when asked for; None when they are not readable any more."""
         try:
             with open(self.path, "rb") as file:
@@ -224,12 +224,14 @@ class Structure:
             lattice = self.info.get("Lattice", "").split()
             cell = np.array(lattice, float).reshape(3, 3) if len(lattice) == 9 else np.zeros((3, 3))
             pbc = [w in ("T", "True", "1") for w in self.info.get("pbc", "F F F").split()]
-            return Geometry(tuple(map(str, symbols)), positions, cell, (pbc[0], pbc[1], pbc[2]), forces)
+            return StoredStructure(
+                tuple(map(str, symbols)), positions, cell, (pbc[0], pbc[1], pbc[2]), forces
+            )
         except (OSError, ValueError, KeyError, IndexError):
             return None
 
 
-def structures(path: Path) -> Iterator[Structure]:
+def structure_headers(path: Path) -> Iterator[StructureHeader]:
     """The whole structures of an extended XYZ file, headers only."""
     try:
         with open(path, "rb") as file:
@@ -245,7 +247,7 @@ def structures(path: Path) -> Iterator[Structure]:
                     return
                 words = WORD.findall(comment.decode("utf-8", errors="replace"))
                 info = {key: _plain(value) for key, value in words}
-                yield Structure(path, n, info, offset, sum(map(len, lines)))
+                yield StructureHeader(path, n, info, offset, sum(map(len, lines)))
     except OSError:
         return
 
@@ -260,7 +262,7 @@ def _plain(value: str) -> str:
     return value
 
 
-def number(text: Any) -> float:
+def float_or_nan(text: Any) -> float:
     """A float, or NaN for what is none."""
     try:
         return float(text)

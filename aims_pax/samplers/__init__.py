@@ -6,33 +6,34 @@ Stand-alone: rattled trees behind filters, mixed with phonons; the same loop tak
 >>> from ase.calculators.emt import EMT
 >>> from aims_pax.frames import Frame
 >>> from aims_pax.potential import CalculatorPotential
->>> from aims_pax.samplers import Mixture, Part, PhononSampler, RattleTreeSampler, new, sane
+>>> from aims_pax.samplers import Mixture, Part, PhononSampler, RattleTreeSampler, duplicates, sanity
 >>> from aims_pax.systems import System
 >>> cu4 = System("cu4", Frame([29] * 4, [[0, 0, 0], [2.4, 0, 0], [1.2, 2.1, 0], [1.2, 0.7, 2.0]]))
 >>> emt = CalculatorPotential(EMT)
 >>> trees = RattleTreeSampler(emt, temperature=500, sigma_range=(0.05, 0.2), continues=True)
 >>> phonons = PhononSampler(emt, temperature=300)
->>> mixture = Mixture([Part("trees", trees, 0.6, (sane(), new(by="descriptor"))), Part("phonons", phonons, 0.4)])
+>>> new = Part("trees", trees, 0.6, (sanity(), duplicates(by="descriptor")))
+>>> mixture = Mixture([new, Part("phonons", phonons, 0.4)])
 >>> samples = list(mixture.sample([cu4], 5, np.random.default_rng(1)))
 >>> [sample.origin["sampler"] for sample in samples]
 ['rattle_tree', 'rattle_tree', 'rattle_tree', 'phonons', 'phonons']
 
 Molecular dynamics, one trajectory of each system, all in one batch:
 
->>> from aims_pax.samplers import MDSampler, equilibrated, filtered
+>>> from aims_pax.samplers import MDSampler, equilibration, filtered
 >>> from aims_pax.settings.md import MDSettings
 >>> md = MDSampler(emt, lambda system: MDSettings(stat_ensemble="NVT", temperature=300), skip_steps=5)
->>> [s.origin["step"] for s in filtered(md.sample([cu4], 4, np.random.default_rng(1)), equilibrated(skip=2))]
+>>> [s.origin["step"] for s in filtered(md.sample([cu4], 4, np.random.default_rng(1)), equilibration(skip=2))]
 [15, 20]
 
 Molecules in a box and finite clusters of them:
 
->>> from aims_pax.samplers import Rule, choose, detect, least_volume, repeated
+>>> from aims_pax.samplers import Rule, choose_clusters, detect, least_volume, repeated
 >>> water = Frame([8, 1, 1], [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], 3.1 * np.eye(3), True)
 >>> box, _ = repeated(water, least_volume(water.cell, radius=6.0))
 >>> set(detect(box).formulas)
 {'H2O'}
->>> [len(cluster.cut(box)) for cluster in choose(box, Rule(n_molecules=(1, 2, 4)))]
+>>> [len(cluster.cut(box)) for cluster in choose_clusters(box, Rule(n_molecules=(1, 2, 4)))]
 [3, 6, 12]
 """
 
@@ -42,9 +43,9 @@ import importlib
 from typing import Any
 
 from aims_pax.samplers.base import Sample, Sampler, SamplingError, sampler
-from aims_pax.samplers.clusters import Rule, choose, finite_clusters
+from aims_pax.samplers.clusters import Rule, choose_clusters, finite_clusters
 from aims_pax.samplers.descriptors import farthest_points, radial
-from aims_pax.samplers.filters import equilibrated, farthest, filtered, new, sane
+from aims_pax.samplers.filters import duplicates, equilibration, farthest_filter, filtered, sanity
 from aims_pax.samplers.mixture import Mixture, Part
 from aims_pax.samplers.molecules import detect
 from aims_pax.samplers.supercell import least_volume, repeated
@@ -67,19 +68,19 @@ __all__ = [
     "Sample",
     "Sampler",
     "SamplingError",
-    "choose",
+    "choose_clusters",
     "detect",
-    "equilibrated",
-    "farthest",
+    "duplicates",
+    "equilibration",
+    "farthest_filter",
     "farthest_points",
     "filtered",
     "finite_clusters",
     "least_volume",
-    "new",
     "radial",
     "repeated",
     "sampler",
-    "sane",
+    "sanity",
 ]
 
 

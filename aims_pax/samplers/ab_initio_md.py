@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from aims_pax.frames import Frame, Label
-from aims_pax.md import Advance, MDState
+from aims_pax.md import MDOutcome, MDState
 from aims_pax.potential import Potential
 from aims_pax.samplers.base import Sample
 from aims_pax.samplers.foundation_md import MDSampler
@@ -43,7 +43,7 @@ class AbInitioMDSampler(MDSampler):
         self._name_of[state.stream] = system.name
         return state
 
-    def _advance(self, states: list[MDState], md: list[Any]) -> list[Advance]:
+    def _advance(self, states: list[MDState], md: list[Any]) -> list[MDOutcome]:
         """All in one batch; one after the other where frames do not show which method they need."""
         whole = self.potential
         if not isinstance(whole, BySystem):

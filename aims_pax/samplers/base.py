@@ -65,15 +65,15 @@ class Sampler(Protocol):
 
 
 @runtime_checkable
-class Remembers(Protocol):
+class Stateful(Protocol):
     """A sampler or filter that goes on where it was, also in another process: what it remembers, as arrays."""
 
-    def memory(self) -> dict[str, NDArray[Any]]:
+    def state_arrays(self) -> dict[str, NDArray[Any]]:
         """Everything the next call depends on."""
         ...
 
-    def remember(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take up what `memory` gave."""
+    def load_state_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take up what `state_arrays` gave."""
         ...
 
 
@@ -85,7 +85,7 @@ _KINDS: dict[str, str | Callable[..., Sampler]] = {  # named, not imported: each
 }
 
 
-def kinds() -> tuple[str, ...]:
+def sampler_kinds() -> tuple[str, ...]:
     """The names samplers can be asked for by."""
     return tuple(sorted(_KINDS))
 
@@ -107,7 +107,7 @@ def sampler(kind: str, **settings: Any) -> Sampler:
     found = _KINDS.get(kind)
     if found is None:
         near = get_close_matches(kind, _KINDS, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(kinds())}"
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sampler_kinds())}"
         raise SettingsError(f"sampler {kind!r} is not known; {hint}")
     if isinstance(found, str):
         module, _, name = found.partition(":")

@@ -11,7 +11,7 @@ frame; every later frame gives the same molecules, whole, without a cell, the ce
 
 >>> from aims_pax.frames import Frame
 >>> argon = Frame([18] * 4, [[x, 1, 1] for x in (0, 4, 8, 12)], [[16, 0, 0], [0, 30, 0], [0, 0, 30]], True)
->>> [(c.key, c.molecules) for c in choose(argon, Rule(n_molecules=(1, 3)))]
+>>> [(c.key, c.molecules) for c in choose_clusters(argon, Rule(n_molecules=(1, 3)))]
 [('n=1', (1,)), ('n=3', (1, 0, 2))]
 """
 
@@ -30,7 +30,7 @@ from scipy.spatial.distance import cdist
 from aims_pax.frames import Array, Frame
 from aims_pax.samplers.base import Sample, SamplingError, under
 from aims_pax.samplers.molecules import SCALE, Integers, Molecules, center_of_mass, detect
-from aims_pax.samplers.similarity import full
+from aims_pax.samplers.similarity import full_cell
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class Cluster:
         R = self.system.whole(frame) if whole is None else whole
         parts = [self.system.atoms[k] for k in self.molecules]
         centers = np.array([center_of_mass(R[a], frame.numbers[a]) for a in parts])
-        along = (centers - centers[0]) @ np.linalg.inv(full(frame.cell, frame.pbc))
+        along = (centers - centers[0]) @ np.linalg.inv(full_cell(frame.cell, frame.pbc))
         images = np.where(frame.pbc, np.rint(self.places - along), 0.0)  # the image that stayed where it was
         positions = np.concatenate(
             [R[a] + image @ frame.cell for a, image in zip(parts, images, strict=True)]
@@ -108,7 +108,7 @@ class Cluster:
         )
 
 
-def choose(frame: Frame, rule: Rule | None = None) -> list[Cluster]:
+def choose_clusters(frame: Frame, rule: Rule | None = None) -> list[Cluster]:
     """The clusters a rule gives on the reference frame; sizes that the frame does not have are left out with a word.
 
     Raises SamplingError for mixed compositions (unless allowed), charged cells and networks without end.
@@ -147,7 +147,7 @@ def choose(frame: Frame, rule: Rule | None = None) -> list[Cluster]:
         for r in dict.fromkeys(rule.distances or ()):
             chosen = ranked[order[ranked] < r]
             found.append((f"n={len(chosen)},r={r:g}", chosen))
-    along = system.centers(R) @ np.linalg.inv(full(frame.cell, frame.pbc))
+    along = system.centers(R) @ np.linalg.inv(full_cell(frame.cell, frame.pbc))
     return [
         Cluster(
             key,
@@ -196,7 +196,7 @@ class FiniteClusters:
         kind = (str(sample.origin.get("system")), sample.frame.numbers.tobytes())
         if kind not in self._chosen:
             reference = self._references.setdefault(kind, sample.frame)
-            self._chosen[kind] = choose(reference, self.rule)
+            self._chosen[kind] = choose_clusters(reference, self.rule)
             if not self._chosen[kind]:
                 raise SamplingError(
                     f"{reference.formula}: too few molecules for clusters of {self.rule.n_molecules}; lower "
@@ -204,7 +204,7 @@ class FiniteClusters:
                 )
         return self._chosen[kind]
 
-    def memory(self) -> dict[str, NDArray[Any]]:
+    def state_arrays(self) -> dict[str, NDArray[Any]]:
         """The reference frames."""
         found: dict[str, NDArray[Any]] = {}
         for k, (kind, frame) in enumerate(self._references.items()):
@@ -212,8 +212,8 @@ class FiniteClusters:
             found[f"{k}/system"] = np.array(kind[0])  # type: ignore[index]
         return found
 
-    def remember(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take up what `memory` gave."""
+    def load_state_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take up what `state_arrays` gave."""
         self._references, self._chosen = {}, {}
         for k in dict.fromkeys(name.partition("/")[0] for name in arrays):
             mine = under(k, arrays)
@@ -229,7 +229,7 @@ def finite_clusters(**rule: object) -> FiniteClusters:
 
 def _nearest_images(away: Array, frame: Frame) -> Integers:
     """(K, 3) lattice vectors that make each displacement (K, 3) Å as short as possible, for any skew."""
-    cell = full(frame.cell, frame.pbc)
+    cell = full_cell(frame.cell, frame.pbc)
     base = np.where(frame.pbc, -np.round(away @ np.linalg.inv(cell)), 0.0)
     longest = 0.5 * np.linalg.norm(cell[frame.pbc], axis=1).sum()  # of what `base` leaves
     heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)

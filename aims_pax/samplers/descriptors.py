@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aims_pax.frames import Array, Frame
-from aims_pax.samplers.similarity import neighbours
+from aims_pax.samplers.similarity import close_pairs
 
 Describe = Callable[[Sequence[Frame]], Array]  # F frames of one composition → (F, D)
 
@@ -42,7 +42,7 @@ def radial(frames: Sequence[Frame]) -> Array:
 
 def histograms(frame: Frame) -> Array:
     """(N, elements × k) g of every atom, elements ascending."""
-    i, j, r = neighbours(frame, CUTOFF)
+    i, j, r = close_pairs(frame, CUTOFF)
     kinds, which = np.unique(frame.numbers, return_inverse=True)
     centres = np.linspace(FIRST, CUTOFF, CENTRES)
     width = centres[1] - centres[0]

@@ -8,11 +8,11 @@ says how many structures of a system it has to be given for n to pass.
 >>> from aims_pax.frames import Frame
 >>> far, near = Frame([1, 1], [[0, 0, 0], [0.8, 0, 0]]), Frame([1, 1], [[0, 0, 0], [0.2, 0, 0]])
 >>> again = Frame([1, 1], [[0, 0, 0], [0.81, 0, 0]])
->>> passed = filtered([Sample(far), Sample(near), Sample(again)], sane(), new(threshold=0.1))
+>>> passed = filtered([Sample(far), Sample(near), Sample(again)], sanity(), duplicates(threshold=0.1))
 >>> [sample.frame == far for sample in passed]
 [True]
 >>> stretched = [Sample(Frame([1, 1], [[0, 0, 0], [d, 0, 0]])) for d in (0.7, 0.71, 0.72, 0.9, 0.91, 1.3)]
->>> [float(s.frame.positions[1, 0]) for s in filtered(stretched, farthest(of=3))]
+>>> [float(s.frame.positions[1, 0]) for s in filtered(stretched, farthest_filter(of=3))]
 [0.7, 1.3]
 """
 
@@ -32,7 +32,7 @@ from aims_pax.frames import Array, Frame
 from aims_pax.samplers.base import Sample, under
 from aims_pax.samplers.clusters import finite_clusters
 from aims_pax.samplers.descriptors import Describe, distances, farthest_points, radial
-from aims_pax.samplers.similarity import Pool, closer_than
+from aims_pax.samplers.similarity import StructurePool, closer_than
 from aims_pax.suggestions import nearest
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def filtered(samples: Iterable[Sample], *filters: Filter) -> Iterator[Sample]:
     return iter(samples)
 
 
-def sane(min_separation: float = 0.5, max_force: float = np.inf) -> Filter:
+def sanity(min_separation: float = 0.5, max_force: float = np.inf) -> Filter:
     """Finite positions, no pair of atoms closer than `min_separation` (Å), no force of a sample's own label above
     `max_force` (eV/Å)."""
 
@@ -86,16 +86,16 @@ class Equilibrated:
         """n, and what is still to be thrown away."""
         return n + max(0, self.skip - self._seen[system])
 
-    def memory(self) -> dict[str, NDArray[Any]]:
+    def state_arrays(self) -> dict[str, NDArray[Any]]:
         """How many of each system came by."""
         return {system: np.array(n) for system, n in self._seen.items()}
 
-    def remember(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take up what `memory` gave."""
+    def load_state_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take up what `state_arrays` gave."""
         self._seen = Counter({system: int(n) for system, n in arrays.items()})
 
 
-class New:
+class DuplicateFilter:
     """Lets the first of several like structures of one system pass: those whose atoms are on average displaced by
     less than `threshold` (Å, minimum image) from an earlier one.
 
@@ -104,34 +104,34 @@ class New:
 
     def __init__(self, threshold: float = 0.1) -> None:
         self.threshold = threshold
-        self._pools: dict[Hashable, Pool] = {}
+        self._pools: dict[Hashable, StructurePool] = {}
 
     def __call__(self, samples: Iterable[Sample]) -> Iterator[Sample]:
         return _each("duplicates", self._passes, samples)
 
     def _passes(self, sample: Sample) -> bool:
         frame = sample.frame
-        pool = self._pools.setdefault(frame.constitution, Pool(frame, self.threshold))
+        pool = self._pools.setdefault(frame.constitution, StructurePool(frame, self.threshold))
         if pool.holds_like(frame):
             return False
         pool.add(frame)
         return True
 
-    def memory(self) -> dict[str, NDArray[Any]]:
+    def state_arrays(self) -> dict[str, NDArray[Any]]:
         """All pools."""
         found: dict[str, NDArray[Any]] = {}
         for k, pool in enumerate(self._pools.values()):
             found |= {f"{k}/reference/{name}": a for name, a in pool.reference.arrays().items()}
-            found |= {f"{k}/pool/{name}": a for name, a in pool.memory().items()}
+            found |= {f"{k}/pool/{name}": a for name, a in pool.state_arrays().items()}
         return found
 
-    def remember(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take up what `memory` gave."""
+    def load_state_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take up what `state_arrays` gave."""
         self._pools = {}
         for k in _numbers(arrays):
             reference = Frame.from_arrays(under(f"{k}/reference", arrays))
-            pool = self._pools[reference.constitution] = Pool(reference, self.threshold)
-            pool.remember(under(f"{k}/pool", arrays))
+            pool = self._pools[reference.constitution] = StructurePool(reference, self.threshold)
+            pool.load_state_arrays(under(f"{k}/pool", arrays))
 
 
 class _Described:
@@ -146,7 +146,7 @@ class _Described:
         self._references.setdefault(frame.constitution, frame)
         return self._points.setdefault(frame.constitution, [])
 
-    def memory(self) -> dict[str, NDArray[Any]]:
+    def state_arrays(self) -> dict[str, NDArray[Any]]:
         """The points, and a frame of each kind."""
         found: dict[str, NDArray[Any]] = {}
         for k, (kind, frame) in enumerate(self._references.items()):
@@ -154,8 +154,8 @@ class _Described:
             found[f"{k}/points"] = np.array(self._points[kind])
         return found
 
-    def remember(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take up what `memory` gave."""
+    def load_state_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take up what `state_arrays` gave."""
         self._references, self._points = {}, {}
         for k in _numbers(arrays):
             known = self._known(Frame.from_arrays(under(f"{k}/reference", arrays)))
@@ -215,13 +215,13 @@ class Farthest(_Described):
         return n * self.of
 
 
-def new(threshold: float | None = None, by: str = "geometry", describe: Describe = radial) -> Filter:
+def duplicates(threshold: float | None = None, by: str = "geometry", describe: Describe = radial) -> Filter:
     """`New` (by `geometry`, 0.1 Å) or `NewByDescriptor` (by `descriptor`, 0.05).
 
     Raises ValueError for another `by`.
     """
     if by == "geometry":
-        return New() if threshold is None else New(threshold)
+        return DuplicateFilter() if threshold is None else DuplicateFilter(threshold)
     if by == "descriptor":
         return (
             NewByDescriptor(describe=describe) if threshold is None else NewByDescriptor(threshold, describe)
@@ -229,29 +229,29 @@ def new(threshold: float | None = None, by: str = "geometry", describe: Describe
     raise ValueError(f"by {by!r}: expected geometry or descriptor")
 
 
-equilibrated, farthest = Equilibrated, Farthest
+equilibration, farthest_filter = Equilibrated, Farthest
 
 _KINDS: dict[str, Callable[..., Filter]] = {
-    "equilibration": equilibrated,
-    "sanity": sane,
-    "duplicates": new,
+    "equilibration": equilibration,
+    "sanity": sanity,
+    "duplicates": duplicates,
     "finite_clusters": finite_clusters,
-    "farthest_points": farthest,
+    "farthest_points": farthest_filter,
 }
 
 
-def kinds() -> tuple[str, ...]:
+def filter_kinds() -> tuple[str, ...]:
     """The names filters can be asked for by."""
     return tuple(sorted(_KINDS))
 
 
-def make(kind: str, **settings: Any) -> Filter:
+def make_filter(kind: str, **settings: Any) -> Filter:
     """The filter of this kind. Raises SettingsError for an unknown one or a wrong setting."""
     if kind not in _KINDS:
         near = nearest(kind, _KINDS)
         raise SettingsError(
             f"filter {kind!r} is not known; "
-            + (f"nearest: {near}" if near else f"known: {', '.join(kinds())}")
+            + (f"nearest: {near}" if near else f"known: {', '.join(filter_kinds())}")
         )
     try:
         return _KINDS[kind](**settings)

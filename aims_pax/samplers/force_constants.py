@@ -22,7 +22,7 @@ from aims_pax.errors import SetupError
 from aims_pax.frames import Array, Frame
 from aims_pax.potential import Potential
 from aims_pax.samplers.base import SamplingError
-from aims_pax.samplers.similarity import full
+from aims_pax.samplers.similarity import full_cell
 from aims_pax.samplers.supercell import Integers, repeated
 
 ROOM = 30.0  # Å between copies of an open system in the box that stands for it
@@ -76,7 +76,7 @@ class ForceConstants:
         made = self._dynamical
         made.run(np.asarray(q, float))
         D = made.dynamical_matrix
-        along = self.frame.positions @ np.linalg.inv(full(_box(self.frame).cell, np.ones(3, bool)))
+        along = self.frame.positions @ np.linalg.inv(full_cell(_box(self.frame).cell, np.ones(3, bool)))
         phase = np.repeat(np.exp(2j * np.pi * along @ q), 3)  # phonopy's waves are exp(2πi q·r), r the atom
         return np.asarray(phase[:, None] * D * phase.conj())
 
@@ -139,7 +139,7 @@ def _box(frame: Frame) -> Frame:
     """Periodic in three directions: open ones get vectors that keep copies far apart."""
     if frame.periodic:
         return frame
-    cell = full(frame.cell, frame.pbc)
+    cell = full_cell(frame.cell, frame.pbc)
     along = frame.positions @ np.linalg.inv(cell)
     room = np.where(frame.pbc, 1.0, np.ptp(along, axis=0) + ROOM)
     return replace(frame, cell=cell * room[:, None], pbc=np.ones(3, bool), charge=None, spin=None)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from aims_pax.errors import LabelError
 from aims_pax.frames import Frame, Label
-from aims_pax.md import Advance, MDState, advance, temperature_at
-from aims_pax.md.propagate import never
+from aims_pax.md import MDOutcome, MDState, advance, temperature_at
+from aims_pax.md.propagate import never_stop
 from aims_pax.potential import Potential
 from aims_pax.samplers.base import Sample, SamplingError, under
 from aims_pax.systems import System
@@ -41,7 +41,7 @@ class MDSampler:
         md_of: Callable[[System], Any],
         skip_steps: int,
         name: str = "md",
-        stop: Callable[[], bool] = never,
+        stop: Callable[[], bool] = never_stop,
         continues: bool = False,
     ) -> None:
         if skip_steps < 1:
@@ -91,12 +91,12 @@ class MDSampler:
                 }
                 yield Sample(frame, label, origin)
 
-    def memory(self) -> dict[str, NDArray[Any]]:
+    def state_arrays(self) -> dict[str, NDArray[Any]]:
         """The trajectories that go on."""
         return {f"{n}/{k}": a for n, state in self._states.items() for k, a in state.arrays().items()}
 
-    def remember(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take up what `memory` gave."""
+    def load_state_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take up what `state_arrays` gave."""
         names = dict.fromkeys(name.partition("/")[0] for name in arrays)
         self._states = {name: MDState.from_arrays(under(name, arrays)) for name in names}
 
@@ -107,13 +107,13 @@ class MDSampler:
         temperature = temperature_at(md, 0, self._length)
         return MDState.start(system.frame, temperature, int(rng.integers(2**63)))
 
-    def _advance(self, states: list[MDState], md: list[Any]) -> list[Advance]:
+    def _advance(self, states: list[MDState], md: list[Any]) -> list[MDOutcome]:
         """All in one batch; when the potential fails on one of them, one by one, to know which."""
         try:
             return advance(states, self.potential, self.skip_steps, md, stop=self.stop, length=self._length)
         except (LabelError, CalculationFailed) as error:
             if len(states) == 1:
-                return [Advance.failed(states[0], f"{type(error).__name__}: {error}")]
+                return [MDOutcome.failed(states[0], f"{type(error).__name__}: {error}")]
         return [self._advance([s], [m])[0] for s, m in zip(states, md, strict=True)]
 
     def _labels(self, frames: Sequence[Frame]) -> list[Label | None]:

@@ -9,7 +9,7 @@ come in random order: who deals them out in turn deals everybody some of each. W
 remembered here (`Remembers`), so that the next call, or another process, goes on.
 
 >>> from aims_pax.frames import Frame
->>> from aims_pax.samplers.filters import sane
+>>> from aims_pax.samplers.filters import sanity
 >>> class Shifted:
 ...     def __init__(self, name):
 ...         self.name = name
@@ -18,7 +18,7 @@ remembered here (`Remembers`), so that the next call, or another process, goes o
 ...             for s in systems:
 ...                 moved = s.frame.moved(s.frame.positions + rng.random())
 ...                 yield Sample(moved, None, {"sampler": self.name, "system": s.name})
->>> mixture = Mixture([Part("a", Shifted("a"), 0.7), Part("b", Shifted("b"), 0.3, (sane(),))])
+>>> mixture = Mixture([Part("a", Shifted("a"), 0.7), Part("b", Shifted("b"), 0.3, (sanity(),))])
 >>> pair = System("pair", Frame([18, 18], [[0, 0, 0], [3.8, 0, 0]]))
 >>> [s.origin["sampler"] for s in mixture.sample([pair], 10, np.random.default_rng(0))]
 ['a', 'a', 'a', 'a', 'a', 'b', 'a', 'a', 'b', 'b']
@@ -36,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aims_pax import seeds
-from aims_pax.samplers.base import Remembers, Sample, Sampler, SamplingError, under
+from aims_pax.samplers.base import Sample, Sampler, SamplingError, Stateful, under
 from aims_pax.samplers.filters import Filter
 from aims_pax.systems import System
 
@@ -93,22 +93,22 @@ class Mixture:
         for k in turns:
             self._made[k] += 1
 
-    def memory(self) -> dict[str, NDArray[Any]]:
+    def state_arrays(self) -> dict[str, NDArray[Any]]:
         """What all parts have made, and what they remember."""
         found: dict[str, NDArray[Any]] = {}
         for part, n in zip(self.parts, self._made, strict=True):
             found[f"{part.key}/made"] = np.array(n)
             for name, thing in _remembering(part):
-                found |= {f"{part.key}/{name}/{k}": a for k, a in thing.memory().items()}
+                found |= {f"{part.key}/{name}/{k}": a for k, a in thing.state_arrays().items()}
         return found
 
-    def remember(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take up what `memory` gave; parts that are new begin anew, and so do then the counts of all."""
+    def load_state_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take up what `state_arrays` gave; parts that are new begin anew, and so do then the counts of all."""
         known = [f"{part.key}/made" in arrays for part in self.parts]
         for k, part in enumerate(self.parts):
             self._made[k] = int(arrays[f"{part.key}/made"]) if all(known) else 0
             for name, thing in _remembering(part):
-                thing.remember(under(f"{part.key}/{name}", arrays))
+                thing.load_state_arrays(under(f"{part.key}/{name}", arrays))
 
     def _turns(self, n: int) -> list[int]:
         """Which part makes each of the next n structures of a system."""
@@ -184,8 +184,8 @@ def _told(removed: Counter[str]) -> str:
     return ", ".join(f"{name} {n}" for name, n in removed.items() if n)
 
 
-def _remembering(part: Part) -> Iterator[tuple[str, Remembers]]:
+def _remembering(part: Part) -> Iterator[tuple[str, Stateful]]:
     things = [("sampler", part.sampler), *((f"filter {k}", f) for k, f in enumerate(part.filters))]
     for name, thing in things:
-        if isinstance(thing, Remembers):
+        if isinstance(thing, Stateful):
             yield name, thing

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from aims_pax.frames import Array, Frame
 from aims_pax.samplers.base import SamplingError
-from aims_pax.samplers.similarity import full
+from aims_pax.samplers.similarity import full_cell
 
 SCALE = 1.15  # atoms closer than this times their covalent radii are bonded
 BROKEN = 1.5  # a bond of the reference structure longer than this times the radii is broken
@@ -165,7 +165,7 @@ def _components(n: int, bonds: Bonds) -> tuple[tuple[Integers, ...], Integers]:
 
 def _cells_away(center: Array, frame: Frame) -> Integers:
     """The lattice vector of the cell this point is in; a point on a face counts inside from both sides."""
-    along = np.linalg.solve(full(frame.cell, frame.pbc).T, center)
+    along = np.linalg.solve(full_cell(frame.cell, frame.pbc).T, center)
     return np.where(frame.pbc, np.floor(along + 1e-6), 0).astype(np.int64)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from ase.units import kB
 
 from aims_pax.frames import Array, Frame
-from aims_pax.samplers.similarity import full, mapping
+from aims_pax.samplers.similarity import full_cell, mapping
 
 STEEP = 1e-6  # eV/Å: a smaller force has no direction
 
@@ -95,7 +95,7 @@ def rattled(
     positions, cell = frame.positions, frame.cell
     if rattling.cell_sigma is not None and frame.pbc.any():
         cell = _strained(start, rattling, rng)
-        before = full(start.cell, frame.pbc)
+        before = full_cell(start.cell, frame.pbc)
         after = np.where(frame.pbc[:, None], cell, before)
         if np.linalg.det(after) / np.linalg.det(before) < 0.1:
             return None, 0.0

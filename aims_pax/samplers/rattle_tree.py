@@ -42,7 +42,7 @@ from aims_pax.frames import Frame, Label
 from aims_pax.potential import Potential
 from aims_pax.samplers.base import Sample, SamplingError, under
 from aims_pax.samplers.rattle import Rattling, rattled, relaxed
-from aims_pax.samplers.similarity import Pool, closer_than
+from aims_pax.samplers.similarity import StructurePool, closer_than
 from aims_pax.systems import System
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ class Tree:
     given_up: str = ""
 
     def __post_init__(self) -> None:
-        self._pool = Pool(self.start, self.rattling.similarity_threshold)
+        self._pool = StructurePool(self.start, self.rattling.similarity_threshold)
         self._energies, self._levels = np.empty(0), np.empty(0)
         given, self.nodes = self.nodes, []
         for node in given:
@@ -291,12 +291,12 @@ class RattleTreeSampler:
         if self.continues:
             self._grown |= {tree.name: as_arrays(tree) for tree in trees}
 
-    def memory(self) -> dict[str, NDArray[Any]]:
+    def state_arrays(self) -> dict[str, NDArray[Any]]:
         """The trees."""
         return {f"{name}/{k}": a for name, arrays in self._grown.items() for k, a in arrays.items()}
 
-    def remember(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take up what `memory` gave."""
+    def load_state_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take up what `state_arrays` gave."""
         names = dict.fromkeys(name.partition("/")[0] for name in arrays)
         self._grown = {name: under(name, arrays) for name in names}
 

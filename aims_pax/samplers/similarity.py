@@ -33,7 +33,7 @@ class MinimumImage:
 
     def __init__(self, cell: Array, pbc: NDArray[np.bool_]) -> None:
         self.pbc = pbc
-        self.cell, _ = minkowski_reduce(full(cell, pbc), pbc)
+        self.cell, _ = minkowski_reduce(full_cell(cell, pbc), pbc)
         self.inverse = np.linalg.inv(self.cell)
         heights = 1 / np.linalg.norm(self.inverse, axis=0)
         # rounding finds every vector shorter than this; for longer ones the neighbouring images are tried
@@ -54,7 +54,7 @@ class MinimumImage:
         return lengths
 
 
-class Pool:
+class StructurePool:
     """Structures of one system, asked whether a new one is like any of them."""
 
     def __init__(self, reference: Frame, threshold: float) -> None:
@@ -79,12 +79,12 @@ class Pool:
         self._cells[self._size] = frame.cell
         self._size += 1
 
-    def memory(self) -> dict[str, Array]:
+    def state_arrays(self) -> dict[str, Array]:
         """What it holds, as arrays."""
         return {"positions": self._positions[: self._size].copy(), "cells": self._cells[: self._size].copy()}
 
-    def remember(self, arrays: Mapping[str, Array]) -> None:
-        """Take up what `memory` gave."""
+    def load_state_arrays(self, arrays: Mapping[str, Array]) -> None:
+        """Take up what `state_arrays` gave."""
         self._positions, self._cells = np.array(arrays["positions"]), np.array(arrays["cells"])
         self._size = len(self._positions)
 
@@ -112,10 +112,10 @@ class Pool:
 
 def mapping(old: Array, new: Array, pbc: NDArray[np.bool_]) -> Array:
     """(3, 3) M with R·M at the same fractional coordinates of `new` as R of `old`."""
-    return np.asarray(np.linalg.solve(full(old, pbc), full(new, pbc)), float)
+    return np.asarray(np.linalg.solve(full_cell(old, pbc), full_cell(new, pbc)), float)
 
 
-def full(cell: Array, pbc: NDArray[np.bool_]) -> Array:
+def full_cell(cell: Array, pbc: NDArray[np.bool_]) -> Array:
     """(3, 3) Å with unit vectors, orthogonal to the periodic ones, along open directions."""
     completed: Array = complete_cell(np.where(pbc[:, None], cell, 0.0))
     return completed
@@ -127,10 +127,10 @@ def closer_than(frame: Frame, distance: float) -> bool:
         return False
     if not frame.pbc.any():
         return len(cKDTree(frame.positions).query_pairs(distance, output_type="ndarray")) > 0
-    return len(neighbours(frame, distance)[2]) > 0
+    return len(close_pairs(frame, distance)[2]) > 0
 
 
-def neighbours(frame: Frame, cutoff: float) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
+def close_pairs(frame: Frame, cutoff: float) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
     """(P,) i, j and distance (Å) of all ordered pairs closer than the cutoff, periodic images included."""
     R = frame.positions
     if not frame.pbc.any():
@@ -139,7 +139,7 @@ def neighbours(frame: Frame, cutoff: float) -> tuple[NDArray[np.int64], NDArray[
         return i, j, _norm(R[i] - R[j])
     from matscipy.neighbours import neighbour_list
 
-    cell = full(frame.cell, frame.pbc)
+    cell = full_cell(frame.cell, frame.pbc)
     along = R @ np.linalg.inv(cell)
     stretch = np.where(frame.pbc, 1.0, np.ptp(along, axis=0) + 1.0)  # open directions hold all atoms
     corner = np.where(frame.pbc, 0.0, along.min(0)) @ cell

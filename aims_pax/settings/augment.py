@@ -27,7 +27,7 @@ BUILT_IN = ("lennard_jones", "graph_pes_calculator")  # callables without a modu
 
 
 @dataclass(frozen=True)
-class Call:
+class CallSpec:
     """Something to be imported and called: `target` is `package.module:callable`, or a built-in's name.
 
     called: False for an object that is meant itself. Arguments may be Calls too.
@@ -39,7 +39,7 @@ class Call:
     called: bool = True
 
 
-def as_calculator(value: Any) -> Call | str:
+def as_calculator(value: Any) -> CallSpec | str:
     """A Call from any spelling, or the text of a foundation size or model path.
 
     >>> as_calculator("+my_file.my_function()").target
@@ -52,9 +52,9 @@ def as_calculator(value: Any) -> Call | str:
         kwargs = value.get("kwargs") or {}
         if not isinstance(value["factory"], str) or not isinstance(kwargs, dict):
             raise ValueError("expected {factory: 'package.module:callable', kwargs: {…}}")
-        return Call(value["factory"], kwargs=kwargs)
+        return CallSpec(value["factory"], kwargs=kwargs)
     made = _meant(value)
-    if isinstance(made, Call) or (isinstance(made, str) and made.strip()):
+    if isinstance(made, CallSpec) or (isinstance(made, str) and made.strip()):
         return made
     raise ValueError(
         "expected +lennard_jones(), +graph_pes_calculator: {path: …}, +my_file.my_function(), {factory, kwargs}, "
@@ -65,14 +65,14 @@ def as_calculator(value: Any) -> Call | str:
 def called(value: Any) -> str:
     """A Call, and what is in it, as a person reads it.
 
-    >>> called(Call("my_file:make", kwargs={"rc": 3.0}))
+    >>> called(CallSpec("my_file:make", kwargs={"rc": 3.0}))
     'my_file:make(rc=3.0)'
     """
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(called, value))}]"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{k}: {called(v)}" for k, v in value.items()) + "}"
-    if not isinstance(value, Call):
+    if not isinstance(value, CallSpec):
         return repr(value)
     if not value.called:
         return value.target
@@ -94,14 +94,14 @@ def _meant(value: Any) -> Any:
         return inside
     given = inside[name]
     if isinstance(given, dict):
-        return Call(_target(name[1:]), kwargs=given)
-    return Call(_target(name[1:]), () if given is None else (given,))
+        return CallSpec(_target(name[1:]), kwargs=given)
+    return CallSpec(_target(name[1:]), () if given is None else (given,))
 
 
-def _from_text(text: str) -> Call:
+def _from_text(text: str) -> CallSpec:
     name, bracket, _ = text[1:].partition("(")
     if not bracket:
-        return Call(_target(name), called=False)
+        return CallSpec(_target(name), called=False)
     try:
         call = ast.parse(text[1:], mode="eval").body
         if not isinstance(call, ast.Call):
@@ -112,7 +112,7 @@ def _from_text(text: str) -> Call:
         raise ValueError(
             f"{text}: expected a call such as {'+' + name}(); or write {'+' + name}: {{…}}"
         ) from error
-    return Call(_target(name), args, kwargs)
+    return CallSpec(_target(name), args, kwargs)
 
 
 def _target(name: str) -> str:
@@ -160,7 +160,7 @@ class RattleSettings(Section):
         possible="(0, 10]",
         plausible="[0.001, 1]",
         usual=0.1,
-        others=LENGTH,
+        unit_confusions=LENGTH,
     )
     cell_sigma: OptionalReal = key(
         None,
@@ -178,7 +178,7 @@ class RattleSettings(Section):
         unit="Å",
         possible="[0, 10]",
         plausible="[0, 5]",
-        others=LENGTH,
+        unit_confusions=LENGTH,
     )
     max_relax_steps: Whole = key(20, "Most relaxation steps of a child.", possible="[0, 100000]")
     similarity_threshold: Real = key(

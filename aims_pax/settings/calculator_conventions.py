@@ -170,7 +170,7 @@ def dressed(frame: Frame, how: Conventions) -> Frame:
     return frame
 
 
-def refusal(frame: Frame, kwargs: Mapping[str, Any], how: Conventions, who: str) -> str | None:
+def charge_refusal(frame: Frame, kwargs: Mapping[str, Any], how: Conventions, who: str) -> str | None:
     """Why this calculator cannot be told the charge and spin of a frame, or None."""
     try:
         arguments(kwargs, frame, how, who)
@@ -179,7 +179,7 @@ def refusal(frame: Frame, kwargs: Mapping[str, Any], how: Conventions, who: str)
     return None
 
 
-def written(kwargs: Mapping[str, Any], how: Conventions) -> tuple[float | None, int | None]:
+def written_charge_and_spin(kwargs: Mapping[str, Any], how: Conventions) -> tuple[float | None, int | None]:
     """The charge and the multiplicity 2S+1 that kwargs says, each None where it says none, or no number."""
     charge = None if how.charge in (None, *ON_ATOMS) else _get(kwargs, str(how.charge))
     spin = None if how.ambiguous or how.spin in (None, *ON_ATOMS) else _get(kwargs, str(how.spin))
@@ -286,7 +286,7 @@ def _path(kwargs: Mapping[str, Any], key: str) -> list[str]:
     return path
 
 
-def without(kwargs: Mapping[str, Any], key: str | None) -> dict[str, Any]:
+def without_key(kwargs: Mapping[str, Any], key: str | None) -> dict[str, Any]:
     """kwargs without this entry."""
     made = dict(kwargs)
     if key is None or key in ON_ATOMS or _get(kwargs, key) is None:

@@ -30,9 +30,9 @@ def contents(targets: Mapping[str, Any] | Any, folder: Path | None) -> dict[str,
     for text in _texts(targets):
         module, colon, callable_ = text.partition(":")
         if colon and callable_.replace(".", "_").isidentifier():
-            found |= {str(p.relative_to(root)): digest(p) for p in modules(module, root)}
+            found |= {str(p.relative_to(root)): content_digest(p) for p in modules(module, root)}
         elif (path := _named(text, root)) is not None:
-            found[text] = digest(path)
+            found[text] = content_digest(path)
     return dict(sorted(found.items()))
 
 
@@ -56,7 +56,7 @@ def modules(name: str, root: Path) -> list[Path]:
     return list(found)
 
 
-def digest(path: Path) -> str:
+def content_digest(path: Path) -> str:
     """Of a file, or of a folder with all that is in it."""
     total = hashlib.sha256()
     try:
@@ -65,7 +65,7 @@ def digest(path: Path) -> str:
                 return hashlib.file_digest(file, "sha256").hexdigest()[:12]
         inside = sorted(p for p in path.rglob("*") if p.is_file())
         for file_ in inside:
-            said = digest(file_) if len(inside) <= MANY else str(file_.stat().st_size)
+            said = content_digest(file_) if len(inside) <= MANY else str(file_.stat().st_size)
             total.update(f"{file_.relative_to(path)} {said}\n".encode())
     except OSError as error:
         return f"unreadable: {error.strerror}"

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aims_pax.errors import SettingsError
+from aims_pax.fortran import fortran_number
 
 # What may stand inside a species block; any other keyword ends it, as in FHI-aims' own reader.
 _BASIS = (
@@ -77,8 +78,6 @@ ONCE = frozenset(_ONCE.split())
 _SPELLED = {word.lower(): word for word in (*ONCE, *MOVES_ATOMS, "total_energy_method", "species")}
 _LOGICAL = "compute_forces compute_analytical_stress compute_numerical_stress final_forces_cleaned"
 _COLLINEAR = ("none", "collinear")
-
-_number = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:[eEdDqQ]([+-]?\d+)|([+-]\d+))?")
 
 
 @dataclass(frozen=True)
@@ -218,18 +217,6 @@ def parse_control(text: str) -> Control:
     if not keywords:
         raise SettingsError("no keywords in it; expected at least xc")
     return Control(tuple(keywords), has_species, tuple(hubbard))
-
-
-def fortran_number(word: str) -> float:
-    """A number as Fortran reads and prints it: 1, 1.5e-3, 1d0, and 1.0-100 for 1.0e-100. Raises ValueError.
-
-    >>> fortran_number("-1.5D+2"), fortran_number("0.5-101")
-    (-150.0, 5e-102)
-    """
-    found = _number.fullmatch(word)
-    if found is None:
-        raise ValueError(f"{word!r} is not a number")
-    return float(f"{found[1]}e{found[2] or found[3] or 0}")
 
 
 def _faults(control: Control) -> Iterator[str]:

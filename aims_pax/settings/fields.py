@@ -59,17 +59,17 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Meaning:
-    """What a value of a key can be. `others` maps a unit people confuse it with to its size in `unit`."""
+class FieldInfo:
+    """What a value of a key can be. `unit_confusions` maps a unit people confuse it with to its size in `unit`."""
 
     unit: str = ""
     possible: Interval | None = None
     plausible: Interval | None = None
     usual: float | None = None
-    others: tuple[tuple[str, float], ...] = ()
+    unit_confusions: tuple[tuple[str, float], ...] = ()
     mandatory: str = ""  # "always", or the words for when
 
-    def oddity(self, value: float) -> str | None:
+    def implausible(self, value: float) -> str | None:
         """Why this value is probably not what was meant, or None."""
         if self.plausible is None or value in self.plausible:
             return None
@@ -83,7 +83,7 @@ class Meaning:
             text = f"{show(value)}{unit} is {size} than usual"
         if self.unit:
             text += f"; aims-PAX takes {self.unit}"
-        for other, factor in self.others:
+        for other, factor in self.unit_confusions:
             meant = float(f"{value * factor:.12g}")
             if meant in self.plausible:
                 return f"{text}, did you mean {show(meant)} ({show(value)} {other})?"
@@ -98,16 +98,16 @@ def key(
     possible: str = "",
     plausible: str = "",
     usual: float | None = None,
-    others: Mapping[str, float] | None = None,
+    unit_confusions: Mapping[str, float] | None = None,
     mandatory: str = "",
 ) -> Any:
     """A field of a section. A default of `...` makes the key mandatory always."""
-    meaning = Meaning(
+    meaning = FieldInfo(
         unit,
         Interval.read(possible) if possible else None,
         Interval.read(plausible) if plausible else None,
         usual,
-        tuple((others or {}).items()),
+        tuple((unit_confusions or {}).items()),
         mandatory or ("always" if default is ... else ""),
     )
     return Field(default, description=prose, json_schema_extra={"meaning": meaning})  # type: ignore[dict-item]
@@ -134,10 +134,10 @@ class Section(BaseModel):
         return value
 
     @classmethod
-    def meaning(cls, name: str) -> Meaning:
+    def meaning(cls, name: str) -> FieldInfo:
         extra = cls.model_fields[name].json_schema_extra
         found = extra.get("meaning") if isinstance(extra, dict) else None
-        return found if isinstance(found, Meaning) else Meaning()
+        return found if isinstance(found, FieldInfo) else FieldInfo()
 
     def oddities(self) -> Iterator[tuple[str, str]]:
         """(key, why it looks wrong) for every written number outside its plausible range."""
@@ -148,7 +148,7 @@ class Section(BaseModel):
             ):
                 continue
             for number in numbers(getattr(self, name)):
-                if text := self.meaning(name).oddity(number):
+                if text := self.meaning(name).implausible(number):
                     yield name, text
 
 
@@ -191,9 +191,9 @@ def _number(value: Any, expected: str) -> float:
 
 
 def _reads_as_number(text: str) -> bool:
-    from aims_pax.settings.yaml_reader import plain
+    from aims_pax.settings.yaml_reader import plain_word
 
-    meant = plain(text)
+    meant = plain_word(text)
     return isinstance(meant, int | float) and not isinstance(meant, bool)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from aims_pax.charge_and_spin import check_electrons
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
-from aims_pax.settings.calculator_conventions import conventions_of, refusal, written
+from aims_pax.settings.calculator_conventions import charge_refusal, conventions_of, written_charge_and_spin
 from aims_pax.settings.callables import loaded
 from aims_pax.settings.control_in import Control, matching, pair_controls, read_control
 from aims_pax.settings.yaml_reader import Place
@@ -172,8 +172,8 @@ def _of_calculator(settings: Settings, frame: Frame) -> tuple[str | None, float 
         return None, frame.charge, frame.spin
     convention = None if reference.spin_convention == "None" else reference.spin_convention
     how = conventions_of(str(reference.factory), make, reference.charge_key, reference.spin_key, convention)
-    text = refusal(frame, reference.kwargs, how, f"REFERENCE.factory {reference.factory}")
-    charge, spin = written(reference.kwargs, how)
+    text = charge_refusal(frame, reference.kwargs, how, f"REFERENCE.factory {reference.factory}")
+    charge, spin = written_charge_and_spin(reference.kwargs, how)
     return text, charge if frame.charge is None else frame.charge, spin if frame.spin is None else frame.spin
 
 

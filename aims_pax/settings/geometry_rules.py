@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 GEOMETRY: Place = ("MISC", "path_to_geometry")
 
 
-def refused(settings: Settings, systems: Sequence[System]) -> Iterator[tuple[Place, str]]:
+def refused_geometries(settings: Settings, systems: Sequence[System]) -> Iterator[tuple[Place, str]]:
     """(place in aimsPAX.yaml, text) of every geometry that these settings cannot treat as it is written."""
     for system in systems:
         statements = system.frame.statements

@@ -28,7 +28,7 @@ def objections(
     """(key of MISC, why it cannot be). architecture: None when the models come from files."""
     cuda = misc.device.startswith("cuda")
     if misc.inference == "native":
-        reason = None if architecture is None else unfit(architecture)
+        reason = None if architecture is None else architecture_objection(architecture)
         if misc.device != "cpu":
             reason = f"MISC.device is {misc.device}, and it runs on cpu"
         elif reason is None and None in map(find_spec, NATIVE_PACKAGES):
@@ -50,7 +50,7 @@ def objections(
             yield "enable_cueq", f"cannot be: {reason}"
 
 
-def unfit(architecture: ArchitectureSettings) -> str | None:
+def architecture_objection(architecture: ArchitectureSettings) -> str | None:
     """Why symmetrix does not know models with these keys, or None when it does."""
     a = architecture
     checks = [

@@ -199,7 +199,7 @@ class ArchitectureSettings(Section):
         possible="(0, 30]",
         plausible="[2.5, 12]",
         usual=5.0,
-        others={"nm": 10.0, "pm": 0.01},
+        unit_confusions={"nm": 10.0, "pm": 0.01},
     )
     radial_MLP: Layers = key(
         (64, 64, 64), "Hidden layers of the radial MLP.", possible=COUNT, plausible="[4, 1024]"

@@ -53,7 +53,7 @@ class MDSettings(Section):
         unit="bar⁻¹",
         possible="(0, 1]",
         plausible="[1e-8, 1e-3]",
-        others={"Å³/eV": BAR, "GPa⁻¹": 1e-4},
+        unit_confusions={"Å³/eV": BAR, "GPa⁻¹": 1e-4},
     )
     external_stress: Real = key(
         6.24e-7,
@@ -68,7 +68,7 @@ class MDSettings(Section):
         possible="(0, 10]",
         plausible="[1e-5, 0.1]",
         usual=0.001,
-        others={"ps⁻¹": 1e-3},
+        unit_confusions={"ps⁻¹": 1e-3},
     )
     MD_seed: Whole = key(42, "Seed of all random numbers of the dynamics.", possible="[0, 4294967295]")
     pfactor: Real = key(
@@ -89,7 +89,7 @@ class MDSettings(Section):
         possible="(0, 1e7]",
         plausible="[50, 100000]",
         usual=1000.0,
-        others={"ps": 1000.0},
+        unit_confusions={"ps": 1000.0},
     )
     taut: Real = key(
         500.0,
@@ -98,7 +98,7 @@ class MDSettings(Section):
         possible="(0, 1e7]",
         plausible="[10, 100000]",
         usual=500.0,
-        others={"ps": 1000.0},
+        unit_confusions={"ps": 1000.0},
     )
     temperature: Temperature = key(
         300.0,
@@ -118,7 +118,7 @@ class MDSettings(Section):
         possible="(0, 100]",
         plausible="[0.05, 10]",
         usual=1.0,
-        others={"ps": 1000.0},
+        unit_confusions={"ps": 1000.0},
     )
     ttime: Real = key(
         30.0,
@@ -127,5 +127,5 @@ class MDSettings(Section):
         possible="(0, 1e6]",
         plausible="[5, 10000]",
         usual=30.0,
-        others={"ps": 1000.0},
+        unit_confusions={"ps": 1000.0},
     )

@@ -131,7 +131,7 @@ class InitialDatasetSettings(Section):
         possible="[0, inf)",
         plausible="[0.0005, 1]",
         usual=0.02,
-        others=MEV,
+        unit_confusions=MEV,
     )
     desired_acc_scale_idg: Real = key(
         10.0, "Factor on `desired_acc` during this stage.", possible="(0, inf)", plausible="[1, 100]"
@@ -222,7 +222,7 @@ class ActiveLearningSettings(Section):
         possible="[0, inf)",
         plausible="[0.0005, 1]",
         usual=0.02,
-        others=MEV,
+        unit_confusions=MEV,
     )
     ensemble_size: Whole = key(
         4, "Number of members; the same in both sections.", possible="[2, inf)", plausible="[2, 20]"

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from aims_pax.errors import SettingsError
 from aims_pax.settings.fields import OptionalText, Section, Text, Texts, Whole, key
 from aims_pax.settings.md import MDSettings
-from aims_pax.settings.sampler_list import explained, read_samplers
+from aims_pax.settings.sampler_list import explain_sampler_error, read_samplers
 from aims_pax.settings.samplers import NAME, SamplerSettings
 from aims_pax.settings.yaml_reader import Problem, read_document
 from aims_pax.suggestions import nearest
@@ -87,7 +87,7 @@ def read_sample(path: Path) -> Sampling:
             sections[name] = model.model_validate(raw)
         except ValidationError as error:
             for detail in error.errors(include_url=False):
-                text = explained(detail, model)
+                text = explain_sampler_error(detail, model)
                 wrong = str(detail["loc"][0]) if detail["loc"] else ""
                 if not name and detail["type"] == "extra_forbidden" and nearest(wrong, (NAME, "MD")):
                     text = f"unknown key; nearest: {nearest(wrong, (NAME, 'MD', *model.model_fields))}"

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from aims_pax.settings.augment import Call, as_calculator
+from aims_pax.settings.augment import CallSpec, as_calculator
 from aims_pax.settings.fields import Section
 from aims_pax.settings.messages import hint, in_words
 from aims_pax.settings.samplers import (
@@ -53,7 +53,7 @@ def read_samplers(
     return samplers, problems, reader.oddities
 
 
-def plain(samplers: Sequence[SamplerSettings]) -> list[dict[str, Any]]:
+def samplers_as_written(samplers: Sequence[SamplerSettings]) -> list[dict[str, Any]]:
     """The list as it may be written, complete."""
     return [
         {
@@ -72,7 +72,7 @@ def _as_written(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def shares(samplers: Sequence[SamplerSettings]) -> list[float]:
+def sampler_shares(samplers: Sequence[SamplerSettings]) -> list[float]:
     """The share of each, 1 together."""
     open_ = [s for s in samplers if s.share is None]
     rest = 1 - sum(s.share for s in samplers if s.share is not None)
@@ -80,9 +80,11 @@ def shares(samplers: Sequence[SamplerSettings]) -> list[float]:
     return [share / sum(given) for share in given]
 
 
-def described(samplers: Sequence[SamplerSettings]) -> str:
+def samplers_in_words(samplers: Sequence[SamplerSettings]) -> str:
     """`md 50 %, phonons 50 %`: for a person."""
-    return ", ".join(f"{s.label} {100 * w:.3g} %" for s, w in zip(samplers, shares(samplers), strict=True))
+    return ", ".join(
+        f"{s.label} {100 * w:.3g} %" for s, w in zip(samplers, sampler_shares(samplers), strict=True)
+    )
 
 
 def spelling_of(samplers: Sequence[SamplerSettings], one: SamplerSettings) -> Any:
@@ -111,12 +113,12 @@ def potentials(samplers: Sequence[SamplerSettings]) -> list[tuple[Place, str, di
     return found
 
 
-def calls(samplers: Sequence[SamplerSettings]) -> list[tuple[Place, Call]]:
+def calls(samplers: Sequence[SamplerSettings]) -> list[tuple[Place, CallSpec]]:
     """(place, call) of every potential the samplers name that is no MACE model."""
-    found: list[tuple[Place, Call]] = []
+    found: list[tuple[Place, CallSpec]] = []
     for k, one in enumerate(samplers):
         call = None if one.potential is None or one.potential in MACE_MP0 else as_calculator(one.potential)
-        if isinstance(call, Call) and call.called:
+        if isinstance(call, CallSpec) and call.called:
             found.append(((NAME, k, "potential"), call))
     return found
 
@@ -204,7 +206,7 @@ class _Reader:
             made = model.model_validate(raw)
         except ValidationError as error:
             for detail in error.errors(include_url=False):
-                self._wrong((*place, *detail["loc"]), explained(detail, model))
+                self._wrong((*place, *detail["loc"]), explain_sampler_error(detail, model))
             return None
         self.oddities += [self.document.problem((*place, k), text) for k, text in made.oddities()]
         return made
@@ -213,7 +215,7 @@ class _Reader:
         self.problems.append(self.document.problem(place, text))
 
 
-def explained(detail: ErrorDetails, model: type[Section]) -> str:
+def explain_sampler_error(detail: ErrorDetails, model: type[Section]) -> str:
     """One validation error of a sampler, a filter or a table beside them in words."""
     name = str(detail["loc"][0]) if detail["loc"] else ""
     near = nearest(name, model.model_fields)

@@ -180,7 +180,12 @@ class MDSamplerSettings(SamplerSettings):
 
     temperature: OptionalReal = key(None, "Temperature (K).", **TEMPERATURE)
     timestep: OptionalReal = key(
-        None, "Time step (fs).", unit="fs", possible="(0, 100]", plausible="[0.05, 10]", others={"ps": 1000.0}
+        None,
+        "Time step (fs).",
+        unit="fs",
+        possible="(0, 100]",
+        plausible="[0.05, 10]",
+        unit_confusions={"ps": 1000.0},
     )
     friction: OptionalReal = key(
         None,

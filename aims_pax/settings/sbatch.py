@@ -65,7 +65,7 @@ def sbatch_lines(header: str) -> list[str]:
     return lines
 
 
-def without(line: str, names: set[str]) -> str | None:
+def without_options(line: str, names: set[str]) -> str | None:
     """An `#SBATCH` line without these options, else as it was written; None when nothing is left of it."""
     options = list(_options(line))
     kept = [(name, value) for name, value in options if name not in names]
@@ -126,10 +126,10 @@ def _whole(name: str) -> str:
     return possible[0] if possible else name
 
 
-def walltime(text: str) -> float:
+def slurm_seconds(text: str) -> float:
     """Seconds of a time as Slurm reads it; UNLIMITED is inf. Raises ValueError.
 
-    >>> [walltime(t) for t in ("30", "1:30", "2:00:00", "1-12", "1-12:30", "1-12:30:15")]
+    >>> [slurm_seconds(t) for t in ("30", "1:30", "2:00:00", "1-12", "1-12:30", "1-12:30:15")]
     [1800.0, 90.0, 7200.0, 129600.0, 131400.0, 131415.0]
     """
     text = text.strip()
@@ -154,4 +154,4 @@ def walltime(text: str) -> float:
 def block_walltime(header: str | None) -> float | None:
     """Seconds a block may run by its header, None where the header does not say."""
     written = sbatch_options(header or "").get("time")
-    return None if written is None else walltime(written) or math.inf  # Slurm's 0 is no limit
+    return None if written is None else slurm_seconds(written) or math.inf  # Slurm's 0 is no limit

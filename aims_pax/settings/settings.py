@@ -25,10 +25,10 @@ from aims_pax.settings.project import (
     MiscSettings,
     ReferenceSettings,
 )
-from aims_pax.settings.sampler_list import plain as plain_samplers
+from aims_pax.settings.sampler_list import samplers_as_written as plain_samplers
 from aims_pax.settings.samplers import NAME as SAMPLERS
 from aims_pax.settings.samplers import REPLACED, SamplerSettings
-from aims_pax.settings.yaml_reader import plain
+from aims_pax.settings.yaml_reader import plain_word
 
 PROJECT: dict[str, type[Section]] = {  # sections of aimsPAX.yaml, in the order they are shown
     "INITIAL_DATASET_GENERATION": InitialDatasetSettings,
@@ -139,7 +139,7 @@ class _Dumper(yaml.SafeDumper):
         return True
 
     def text(self, data: str) -> yaml.ScalarNode:
-        style = "|" if "\n" in data else None if isinstance(plain(data), str) else "'"
+        style = "|" if "\n" in data else None if isinstance(plain_word(data), str) else "'"
         if set(data) & set("\r\x85\u2028\u2029"):  # other line breaks survive only as escapes
             style = '"'
         return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)

@@ -31,7 +31,7 @@ def tables() -> str:
     for file, sections in (("aimsPAX.yaml", PROJECT), ("mace.yaml", MACE)):
         parts.append(f"### {file}\n")
         for name, model in sections.items():
-            parts.append(f"#### {name}\n\n{about(model)}\n\n{HEAD}{table(model)}")
+            parts.append(f"#### {name}\n\n{about(model)}\n\n{HEAD}{section_table(model)}")
             if name == "INITIAL_DATASET_GENERATION":
                 parts.append(samplers())
     return "\n".join(parts)
@@ -44,27 +44,28 @@ def samplers() -> str:
         "#### SAMPLERS\n",
         "Optional: a list of samplers `{kind: …, share: …}` that make the structures of the initial dataset in these "
         "shares, in place of `initial_sampling`.\n",
-        f"{HEAD}{table(SamplerSettings)}",
+        f"{HEAD}{section_table(SamplerSettings)}",
     ]
     for kind, model in (KINDS | OWN).items():
         own = "".join(_row(model, n, "") for n in sorted(set(model.model_fields) - common, key=str.lower))
         parts.append(f"##### kind: {kind}\n\n{about(model)}\n\n{HEAD}{own}")
     for name, keys in FILTERS.items():
-        parts.append(f"##### filter: {name}\n\n{about(keys)}\n\n{HEAD}{table(keys)}")
+        parts.append(f"##### filter: {name}\n\n{about(keys)}\n\n{HEAD}{section_table(keys)}")
     return "\n".join(parts)
 
 
 def commands() -> str:
     """The configurations of `aims-PAX sample`, `augment` and `training-set`, for the documentation."""
-    parts = [f"### aims-PAX sample\n\n{HEAD}{table(SampleSettings)}"]
+    parts = [f"### aims-PAX sample\n\n{HEAD}{section_table(SampleSettings)}"]
     parts.append("`SAMPLERS` and `MD` are those of aimsPAX.yaml.\n")
     parts.append("### aims-PAX augment\n")
     parts += [
-        f"#### augment: {name}\n\n{about(model)}\n\n{HEAD}{table(model)}" for name, model in AUGMENT.items()
+        f"#### augment: {name}\n\n{about(model)}\n\n{HEAD}{section_table(model)}"
+        for name, model in AUGMENT.items()
     ]
-    parts.append(f"### aims-PAX training-set\n\n{HEAD}{table(TrainingSet)}")
+    parts.append(f"### aims-PAX training-set\n\n{HEAD}{section_table(TrainingSet)}")
     for name, model in TRAINING_SET.items():
-        parts.append(f"#### training-set: {name}\n\n{about(model)}\n\n{HEAD}{table(model)}")
+        parts.append(f"#### training-set: {name}\n\n{about(model)}\n\n{HEAD}{section_table(model)}")
     return "\n".join(parts)
 
 
@@ -75,7 +76,7 @@ def about(model: type[Section]) -> str:
     return f"{said[:1].upper()}{said[1:]}"
 
 
-def table(model: type[Section], prefix: str = "") -> str:
+def section_table(model: type[Section], prefix: str = "") -> str:
     """The rows of one section, mandatory keys first, then by name."""
     names = [*model.model_fields]
     if not prefix:
@@ -103,7 +104,7 @@ def _row(model: type[Section], name: str, prefix: str) -> str:
     if meaning.mandatory not in {"", "always"} and field.default is None:
         default = "—"
     row = f"| {prefix}{star}{name} | {kind} | {default} | {prose.replace('|', chr(92) + '|')} |\n"
-    return row + (table(inner, prefix + INDENT) if inner and name in SPREAD else "")
+    return row + (section_table(inner, prefix + INDENT) if inner and name in SPREAD else "")
 
 
 def _is_section(annotation: Any) -> bool:

@@ -109,7 +109,7 @@ Between = Annotated[str, one_of("center_of_mass", "atoms"), Kind("`str`")]
 
 TEMPERATURE: dict[str, Any] = {"unit": "K", "possible": "[0, 1e5]", "plausible": "[1, 5000]", "usual": 300.0}
 RADIUS: dict[str, Any] = {"unit": "Å", "possible": "(0, 1000]", "plausible": "[1, 100]"}
-TIME: dict[str, Any] = {"unit": "fs", "possible": "(0, 1e9]", "others": {"ps": 1000.0}}
+TIME: dict[str, Any] = {"unit": "fs", "possible": "(0, 1e9]", "unit_confusions": {"ps": 1000.0}}
 
 
 class FiniteSubsystemFilter(Section):

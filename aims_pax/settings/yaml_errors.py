@@ -11,7 +11,7 @@ BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # what YAML takes for the end
 SHOWN = 100  # characters of a line that are shown
 
 
-def explained(error: yaml.MarkedYAMLError, text: str) -> tuple[int, str]:
+def explain_yaml_error(error: yaml.MarkedYAMLError, text: str) -> tuple[int, str]:
     """(line, from 1; what is wrong there and how to mend it)."""
     lines = BREAK.split(text)
     at = error.problem_mark or error.context_mark

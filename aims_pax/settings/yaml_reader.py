@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from aims_pax.errors import SettingsError
-from aims_pax.settings.yaml_errors import explained
+from aims_pax.settings.yaml_errors import explain_yaml_error
 from aims_pax.suggestions import no_such
 
 Place = tuple[str | int, ...]  # ("MD", "timestep"); list items by their index
@@ -69,7 +69,7 @@ def read_document(path: Path, name: str) -> Document:
     try:
         root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
-        line, words = explained(error, text)
+        line, words = explain_yaml_error(error, text)
         raise SettingsError(f"{name}:{line}: {words}") from error
     except yaml.YAMLError as error:  # a character YAML does not allow
         line = text.count("\n", 0, getattr(error, "position", 0)) + 1
@@ -92,7 +92,7 @@ def read_document(path: Path, name: str) -> Document:
     return Document(name, data, reader.lines)
 
 
-def plain(text: str) -> Any:
+def plain_word(text: str) -> Any:
     """What a word without quotes means: nothing, a truth value, a number, or the text itself."""
     low = text.lower()
     if low in _NOTHING:
@@ -183,11 +183,11 @@ class _Values:
     def _scalar(self, node: yaml.ScalarNode, place: Place) -> Any:
         kind = node.tag.removeprefix("tag:yaml.org,2002:")
         if kind == _PLAIN:
-            return plain(node.value)
+            return plain_word(node.value)
         if kind == "str":
             return node.value
         if kind in {"int", "float", "bool", "null"}:
-            return plain(node.value)
+            return plain_word(node.value)
         return self._problem(node, place, f"tag {node.tag} is not allowed in settings; remove it")
 
     def _problem(self, node: yaml.Node, place: Place, text: str) -> None:

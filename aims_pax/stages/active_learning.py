@@ -19,25 +19,35 @@ from aims_pax.core import active_learning as stage
 from aims_pax.core.replay import Replay
 from aims_pax.core.rules import ExploreRules
 from aims_pax.core.uncertainty import atomic_sd, uncertainty
-from aims_pax.core.work import Add, Advance, Advanced, Analyse, Effect, Event, Rewind, Train, Work
+from aims_pax.core.work import (
+    AddToDataset,
+    Advanced,
+    Effect,
+    Event,
+    RecordError,
+    Rewind,
+    RunMD,
+    RunTraining,
+    Work,
+)
 from aims_pax.dataset import Dataset
-from aims_pax.engine.stage_environment import Run, StageWorld
+from aims_pax.engine.stage_environment import RunContext, StageEnvironment
 from aims_pax.errors import RestartError, SettingsError
 from aims_pax.frames import Frame
 from aims_pax.given_data import GivenFile, read_given, remarks, undetermined_energies
 from aims_pax.labelled_data import LabelKeys, structure_text
-from aims_pax.md.propagate import Advance as Moved
+from aims_pax.md.propagate import MDOutcome as Moved
 from aims_pax.md.propagate import advance
 from aims_pax.md.state import MDState
 from aims_pax.md.temperature import temperature_at
-from aims_pax.parallel.dynamics import Movers, movers
+from aims_pax.parallel.dynamics import MDPool, md_pool
 from aims_pax.record.checkpoint import Checkpoint, Snapshot, discard, exists, to_plain
 from aims_pax.record.files import write_text
 from aims_pax.record.folder import RunFolder
-from aims_pax.report.live_view import Seen
+from aims_pax.report.live_view import LastCheck
 from aims_pax.stages import given_data_check
 from aims_pax.stages.initial_dataset import write_sets
-from aims_pax.stages.trajectory_recorder import Observer
+from aims_pax.stages.trajectory_recorder import TrajectoryRecorder
 from aims_pax.systems import System, deal, elements, system_of
 
 if TYPE_CHECKING:
@@ -46,7 +56,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def run(run: Run) -> stage.State:
+def run_active_learning_stage(run: RunContext) -> stage.State:
     """Explore until a limit is reached; goes on with its own unfinished work."""
     settings = run.settings.active_learning
     assert settings is not None
@@ -74,7 +84,7 @@ def run(run: Run) -> stage.State:
     log.info(
         "active learning: %d trajectories of %s · %d training points", n, ", ".join(names), state.n_train
     )
-    with movers(run.settings, run.ensemble, 0 if state.stopped else n) as world.movers:
+    with md_pool(run.settings, run.ensemble, 0 if state.stopped else n) as world.movers:
         final: stage.State = world.drive(state, rules)
     write_sets(run, "final")
     if settings.analysis:
@@ -104,7 +114,9 @@ def refuse_fewer(folder: RunFolder, wanted: int, systems: Sequence[System]) -> N
     )
 
 
-def _reopened(run: Run, state: stage.State, systems: tuple[str, ...], rules: ExploreRules) -> stage.State:
+def _reopened(
+    run: RunContext, state: stage.State, systems: tuple[str, ...], rules: ExploreRules
+) -> stage.State:
     """The restored state under the present settings; a finished run whose limits were raised goes on."""
     try:
         again = stage.reopen(state, systems, rules)
@@ -119,11 +131,11 @@ def _reopened(run: Run, state: stage.State, systems: tuple[str, ...], rules: Exp
     return again
 
 
-def begin_from_data(run: Run) -> None:
+def begin_from_data(run: RunContext) -> None:
     """Fill the dataset from the files the user brings: from all of them, or from none when one is refused."""
     sets, files = given_sets(run)
     _say(run, files)
-    given_data_check.compare(run, files)
+    given_data_check.compare_with_reference(run, files)
     n = min(len(sets.entries), len(run.dataset.entries))
     run.dataset.begin_again(n if run.dataset.entries[:n] == sets.entries[:n] else 0)
     for entry in sets.entries:
@@ -132,7 +144,7 @@ def begin_from_data(run: Run) -> None:
         run.dataset.add(given, entry.split, entry.member)
 
 
-def given_sets(run: Run) -> tuple[Dataset, list[GivenFile]]:
+def given_sets(run: RunContext) -> tuple[Dataset, list[GivenFile]]:
     """The files the user brings, dealt to training and validation sets in memory. Raises SettingsError."""
     settings = run.settings.active_learning
     assert settings is not None
@@ -154,7 +166,7 @@ def given_sets(run: Run) -> tuple[Dataset, list[GivenFile]]:
     return sets, [file for file, _ in files]
 
 
-def given_files(run: Run) -> list[tuple[GivenFile, int | None]]:
+def given_files(run: RunContext) -> list[tuple[GivenFile, int | None]]:
     """The given training and validation sets, each with the member it is for (None: all)."""
     settings, misc = run.settings.active_learning, run.settings.misc
     assert settings is not None
@@ -166,7 +178,7 @@ def given_files(run: Run) -> list[tuple[GivenFile, int | None]]:
     return found
 
 
-def _say(run: Run, files: Sequence[GivenFile]) -> None:
+def _say(run: RunContext, files: Sequence[GivenFile]) -> None:
     """How many structures were given, and what a person should know of them."""
     settings = run.settings
     for file in dict.fromkeys((f.name, f.use, len(f.frames)) for f in files):
@@ -186,7 +198,7 @@ def _say(run: Run, files: Sequence[GivenFile]) -> None:
         log.warning("%s", text)
 
 
-def _enough(run: Run, given: Dataset) -> None:
+def _enough(run: RunContext, given: Dataset) -> None:
     """The given data can train every member on every element there is. Raises SettingsError."""
     key = "ACTIVE_LEARNING.initial_train_dataset"
     for m, member in enumerate(run.ensemble.members):
@@ -207,7 +219,9 @@ def _enough(run: Run, given: Dataset) -> None:
             )
 
 
-def _of_members(value: str | Mapping[str, str] | None, run: Run, key: str) -> list[tuple[int | None, str]]:
+def _of_members(
+    value: str | Mapping[str, str] | None, run: RunContext, key: str
+) -> list[tuple[int | None, str]]:
     """(member or None for all, path as written) from one path, or a map from member name, tag or seed to path."""
     if value is None:
         return []
@@ -226,7 +240,7 @@ def _of_members(value: str | Mapping[str, str] | None, run: Run, key: str) -> li
     return found
 
 
-def _sizes(run: Run) -> tuple[int, dict[str, int]]:
+def _sizes(run: RunContext) -> tuple[int, dict[str, int]]:
     """Training set size (largest member) and validation frames a system of the data so far."""
     members = range(len(run.ensemble.members))
     n_train = max(len(run.dataset.train(m)) for m in members)
@@ -237,10 +251,10 @@ def _sizes(run: Run) -> tuple[int, dict[str, int]]:
     return n_train, valid
 
 
-class ExploreWorld(StageWorld):
+class ExploreWorld(StageEnvironment):
     """Moves all trajectories in one batch and trains all members."""
 
-    def __init__(self, run: Run, dealt: tuple[System, ...]) -> None:
+    def __init__(self, run: RunContext, dealt: tuple[System, ...]) -> None:
         super().__init__(run, stage)
         self.dealt = dealt
         self.md = [run.settings.md_of(s.name) for s in dealt]
@@ -252,8 +266,8 @@ class ExploreWorld(StageWorld):
         whole = settings.replay_strategy == "full_dataset"
         sizes = settings.train_subset_size, settings.valid_subset_size
         self.replay = None if whole else Replay(*sizes, fresh=len(dealt))
-        self.movers: Movers | None = None
-        self.observer = Observer(run.folder, len(dealt))
+        self.movers: MDPool | None = None
+        self.observer = TrajectoryRecorder(run.folder, len(dealt))
         self.predictions: dict[
             str, dict[str, NDArray[Any]]
         ] = {}  # frame id → what will be compared with its label
@@ -267,7 +281,7 @@ class ExploreWorld(StageWorld):
         for path in (*self.observer.paths, *(folder / f"{self._tag(i)}.xyz" for i in range(len(self.dealt)))):
             if path.exists():
                 path.replace(path.with_name(f"{path.stem}.earlier{path.suffix}"))
-        self.observer = Observer(self.run.folder, len(self.dealt))
+        self.observer = TrajectoryRecorder(self.run.folder, len(self.dealt))
         self.written = [0] * len(self.dealt)
 
     def summary(self, state: stage.State) -> dict[str, Any]:
@@ -275,16 +289,16 @@ class ExploreWorld(StageWorld):
         return {k: v for k, v in to_plain(state).items() if k != "thresholds"}
 
     def turn(self, works: Sequence[Work], stop: Callable[[], bool]) -> Iterable[Event]:
-        if isinstance(works[0], Train):
+        if isinstance(works[0], RunTraining):
             return [self.train(works[0], stop)]
-        return self._move([w for w in works if isinstance(w, Advance)], stop)
+        return self._move([w for w in works if isinstance(w, RunMD)], stop)
 
-    def how_to_train(self, work: Train) -> dict[str, Any]:
+    def how_to_train(self, work: RunTraining) -> dict[str, Any]:
         al = self.run.settings.active_learning
         assert al is not None
         return {"valid_skip": al.valid_skip, "margin": al.margin, "patience": al.epochs_per_worker}
 
-    def visit_data(self, member: int, work: Train) -> MemberData:
+    def visit_data(self, member: int, work: RunTraining) -> MemberData:
         """The newest points and, under `random_subset`, a random part of the others, for each member its own."""
         from aims_pax.models.mace import MemberData
 
@@ -297,7 +311,7 @@ class ExploreWorld(StageWorld):
 
     # ------------------------------------------------------------ molecular dynamics
 
-    def _move(self, works: list[Advance], stop: Callable[[], bool]) -> list[Event]:
+    def _move(self, works: list[RunMD], stop: Callable[[], bool]) -> list[Event]:
         """All trajectories together, in as few batches as their next stops allow."""
         now = {w.trajectory: self.states[w.trajectory] for w in works}
         results: dict[int, Moved] = {}
@@ -307,7 +321,7 @@ class ExploreWorld(StageWorld):
             batch = list(left)
             moved = self._advance(
                 [now[i] for i in batch], n_steps=n, md=[self.md[i] for i in batch],
-                stop=stop, length=self.length, drivers=self._drivers(batch),
+                stop=stop, length=self.length, driving_members=self._drivers(batch),
             )  # fmt: skip
             for i, m in zip(batch, moved, strict=True):
                 results[i], now[i] = m, m.state
@@ -331,7 +345,7 @@ class ExploreWorld(StageWorld):
             return None
         return [i % len(self.run.ensemble) for i in trajectories]
 
-    def _arrived(self, work: Advance, moved: Moved) -> Advanced:
+    def _arrived(self, work: RunMD, moved: Moved) -> Advanced:
         i = work.trajectory
         self.states[i] = moved.state
         step = moved.state.step
@@ -342,15 +356,15 @@ class ExploreWorld(StageWorld):
         frame_id = self.made(frame, **origin)
         forces = moved.evaluation.forces  # (M, N, 3) eV/Å
         self.predictions[frame_id] = self._prediction(moved)
-        self.observer.look(i, moved, frame)
+        self.observer.record(i, moved, frame)
         self._save(i, step, frame_id, forces)
         spread = uncertainty(forces, self.kind)
-        self.seen[i] = Seen(moved.state.temperature, max(spread))
+        self.seen[i] = LastCheck(moved.state.temperature, max(spread))
         return Advanced(work, step, frame_id, spread)
 
     def _started(self, i: int, life: int, frame: Frame, step: int = 0) -> MDState:
         """Fresh momenta; every trajectory and every life of it has a noise stream of its own."""
-        stream = seeds.number("trajectory", self.md[i].MD_seed, i, life)
+        stream = seeds.seed_number("trajectory", self.md[i].MD_seed, i, life)
         temperature = temperature_at(self.md[i], step, self.length)
         return MDState.start(frame, temperature, stream, step)
 
@@ -376,13 +390,13 @@ class ExploreWorld(StageWorld):
             case Rewind(i, frame_id, life):
                 start = self.dealt[i].frame if frame_id is None else self.frame(frame_id)
                 self.states[i] = self._started(i, life, start, self.states[i].step)
-            case Analyse():
+            case RecordError():
                 self._analyse(effect)
             case _:
-                if isinstance(effect, Add):
+                if isinstance(effect, AddToDataset):
                     self._compare(effect.frame)
                 super().apply(effect)
-                if isinstance(effect, Add) and effect.split == "test":
+                if isinstance(effect, AddToDataset) and effect.split == "test":
                     log.info("%s kept for testing (%d so far)", effect.frame[:6], len(self.run.dataset.test))
 
     # ------------------------------------------------------------ analysis
@@ -402,12 +416,12 @@ class ExploreWorld(StageWorld):
         if frame_id not in self.predictions or (skip and origin["step"] % skip == 0):
             return
         p = self.predictions[frame_id]
-        self.observer.compared(
+        self.observer.record_error(
             frame_id, origin["trajectory"], origin["step"], len(self.run.dataset.ids("train", 0)),
             float(p["atomic_sd"].max()), p["predicted_forces"].mean(axis=0), self.labels[frame_id],
         )  # fmt: skip
 
-    def _analyse(self, found: Analyse) -> None:
+    def _analyse(self, found: RecordError) -> None:
         """One file a calculation in `analysis/`: prediction, truth, uncertainty, threshold, set size, MD step."""
         p, label = self.predictions.pop(found.frame), self.labels[found.frame]
         error = p["predicted_forces"].mean(axis=0) - label.forces

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from aims_pax.core import convergence as stage
 from aims_pax.core.rules import ConvergeRules
-from aims_pax.core.work import Effect, Event, KeepBest, RestoreBest, Train, Work
-from aims_pax.engine.stage_environment import Run, StageWorld, group
+from aims_pax.core.work import Effect, Event, KeepBest, RestoreBest, RunTraining, Work
+from aims_pax.engine.stage_environment import RunContext, StageEnvironment, group_arrays
 from aims_pax.record.checkpoint import Snapshot
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ class Limits(Protocol):
     def max_convergence_epochs(self) -> int: ...
 
 
-def run(
-    run: Run, settings: Limits, name: str, members: Sequence[int], *, own_sets: bool = False
+def run_convergence(
+    run: RunContext, settings: Limits, name: str, members: Sequence[int], *, own_sets: bool = False
 ) -> stage.State:
     """Converge these members; goes on with its own unfinished work.
 
@@ -46,7 +46,7 @@ def run(
     world.rules = rules
     state = world.restore(stage.State)
     if state is None:
-        run.ensemble.fresh_phase(members)
+        run.ensemble.reset_optimiser_and_ema(members)
         state = stage.begin(rules)
     before, state = state, stage.reopen(state, rules)
     if state.stopped:
@@ -54,12 +54,12 @@ def run(
         return state
     if before.stopped:
         log.info("convergence was complete (%s); with the present settings it goes on", before.stopped)
-        run.ensemble.fresh_phase([p.member for p in state.members if not p.done])
+        run.ensemble.reset_optimiser_and_ema([p.member for p in state.members if not p.done])
     log.info("convergence: %s", ", ".join(run.ensemble.members[m].name for m in rules.members))
     return world.drive(state, rules)  # type: ignore[no-any-return]
 
 
-def best_member(run: Run) -> int:
+def best_member(run: RunContext) -> int:
     """The member with the lowest validation loss, each on its own validation set as it stands."""
     members = range(len(run.ensemble.members))
     results = run.ensemble.validate({m: run.member_data(m) for m in members})
@@ -67,10 +67,10 @@ def best_member(run: Run) -> int:
     return int(np.nanargmin(losses)) if np.isfinite(losses).any() else 0
 
 
-class ConvergeWorld(StageWorld):
+class ConvergeWorld(StageEnvironment):
     """Trains one member at a time and remembers its best weights."""
 
-    def __init__(self, run: Run, name: str, own_sets: bool) -> None:
+    def __init__(self, run: RunContext, name: str, own_sets: bool) -> None:
         super().__init__(run, stage, name)
         self.own_sets = own_sets
         self.best: dict[int, dict[str, NDArray[Any]]] = {}  # member → weights of its best validation
@@ -84,7 +84,7 @@ class ConvergeWorld(StageWorld):
 
     def turn(self, works: Sequence[Work], stop: Callable[[], bool]) -> Iterable[Event]:
         (work,) = works
-        assert isinstance(work, Train)
+        assert isinstance(work, RunTraining)
         return [self.train(work, stop)]
 
     def apply(self, effect: Effect) -> None:
@@ -96,7 +96,7 @@ class ConvergeWorld(StageWorld):
                 if member in self.best:  # without a single finite validation the last weights stay
                     ensemble.set_inference_arrays(member, self.best[member])
                 data = {member: self.data_of(member)}
-                ensemble.weigh_tail(data)
+                ensemble.apply_swa(data)
                 ensemble.refit_offsets(data)
             case _:
                 super().apply(effect)
@@ -106,4 +106,4 @@ class ConvergeWorld(StageWorld):
         return {**super().weights(), **best}
 
     def take_arrays(self, snapshot: Snapshot, grouped: Mapping[str, Any]) -> None:
-        self.best = {int(m): arrays for m, arrays in group(snapshot.weights).get("best", {}).items()}
+        self.best = {int(m): arrays for m, arrays in group_arrays(snapshot.weights).get("best", {}).items()}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from aims_pax.frames import LabelledFrame
 
 if TYPE_CHECKING:
-    from aims_pax.engine.stage_environment import Run
+    from aims_pax.engine.stage_environment import RunContext
     from aims_pax.models.mace.precision import Precision
 
 log = logging.getLogger(__name__)
@@ -22,21 +22,21 @@ FILE = "precision.json"  # in results/
 FRAMES = 5  # looked at
 
 
-def save(run: Run, member: int, path: Path) -> None:
+def save_member(run: RunContext, member: int, path: Path) -> None:
     """The averaged weights of a member, in double precision where single is too coarse for the labelled energies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     run.ensemble.save(member, path, double=_too_large(run))
 
 
-def check(
-    run: Run, files: Mapping[int, Path], sets: Mapping[str, Sequence[LabelledFrame]]
+def check_delivery(
+    run: RunContext, files: Mapping[int, Path], sets: Mapping[str, Sequence[LabelledFrame]]
 ) -> Precision | None:
     """Load each delivered file (of a member) as its user does: MACECalculator, in the file's own precision.
 
     A file in single precision whose energies are not ours is written again in double precision. What was found is left
     in `results/precision.json` for the card; None where there is nothing to look at.
     """
-    from aims_pax.models.mace.precision import FINE, checked
+    from aims_pax.models.mace.precision import FINE, check_precision
 
     frames = [f.frame for f in _alike(sets)]
     if not frames:
@@ -44,10 +44,10 @@ def check(
     worst: Precision | None = None
     for member, path in files.items():
         ours = run.ensemble.potential(members=[member]).labels(frames)
-        found = checked(path, frames, ours)
+        found = check_precision(path, frames, ours)
         if found.dtype == "float32" and not found.difference <= FINE:
             run.ensemble.save(member, path, double=True)
-            found = checked(path, frames, ours)
+            found = check_precision(path, frames, ours)
         if worst is None or found.difference > worst.difference:
             worst = found
         if not found.difference <= FINE:
@@ -66,10 +66,10 @@ def check(
     return worst
 
 
-def _too_large(run: Run) -> bool:
-    from aims_pax.models.mace.precision import coarse
+def _too_large(run: RunContext) -> bool:
+    from aims_pax.models.mace.precision import is_too_coarse
 
-    return coarse([frame.label.energy for frame in run.dataset.frames.values()])
+    return is_too_coarse([frame.label.energy for frame in run.dataset.frames.values()])
 
 
 def _alike(sets: Mapping[str, Sequence[LabelledFrame]]) -> list[LabelledFrame]:

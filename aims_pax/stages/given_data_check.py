@@ -22,7 +22,7 @@ from aims_pax.given_data import GivenFile, read_given
 from aims_pax.labelled_data import LabelKeys
 
 if TYPE_CHECKING:
-    from aims_pax.engine.stage_environment import Run
+    from aims_pax.engine.stage_environment import RunContext
     from aims_pax.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class Difference:
         return f"{self.file}, {n} labelled by the reference, too: {', '.join(parts)}"
 
 
-def chosen(file: GivenFile, n: int) -> list[LabelledFrame]:
+def choose_structures(file: GivenFile, n: int) -> list[LabelledFrame]:
     """n structures spread over a file, at least two of one composition where there are two."""
     frames = list(file.frames)
     if len(frames) <= n:
@@ -147,29 +147,31 @@ def judged(found: Difference) -> str | None:
     return None
 
 
-def compare(run: Run, files: Sequence[GivenFile]) -> None:
+def compare_with_reference(run: RunContext, files: Sequence[GivenFile]) -> None:
     """Label a few structures of each file by the reference of this run, and say how far the given labels are off.
 
     Raises SettingsError where they are of another method.
     """
-    from aims_pax.stages.label_list import Desk, Wanted, label_all
+    from aims_pax.stages.label_list import LabellingContext, LabelRequest, label_all
 
     n = run.settings.misc.check_given_data
     by_name = {file.name: file for file in files}
     if not n or not by_name:
         return
-    desk = Desk(run.settings, run.folder, run.labeller, run.journal, run.watch)
+    desk = LabellingContext(run.settings, run.folder, run.labeller, run.journal, run.watch)
     asked: dict[str, list[tuple[LabelledFrame, str | None]]] = {}
     wanted = []
     for name, file in by_name.items():
-        for given in chosen(file, n):
+        for given in choose_structures(file, n):
             system = str(given.origin["system"]) if "system" in given.origin else None
             try:
                 run.labeller.method_of(system)
             except SetupError:
                 continue  # control files by geometry, and nobody knows which is this structure's
             asked.setdefault(name, []).append((given, system))
-            wanted.append(Wanted(given.frame, str(given.origin["source"]).removeprefix("given:"), system))
+            wanted.append(
+                LabelRequest(given.frame, str(given.origin["source"]).removeprefix("given:"), system)
+            )
     log.info("given data: the reference labels %d of the structures, too, to compare", len(wanted))
     label_all(desk, wanted)
     results = []
@@ -195,7 +197,7 @@ def try_given(settings: Settings, label: Callable[[Frame], Any]) -> list[str]:
         for name in dict.fromkeys(named.values() if isinstance(named, dict) else [named] if named else []):
             file = read_given(settings.path(name), name, "train", LabelKeys.of(settings.misc), ())
             pairs = []
-            for given in chosen(file, n):
+            for given in choose_structures(file, n):
                 try:
                     pairs.append((given, label(given.frame)))
                 except LabelError as error:

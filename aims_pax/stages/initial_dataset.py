@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from aims_pax import seeds
 from aims_pax.core import initial_dataset as stage
 from aims_pax.core.rules import InitialRules
-from aims_pax.core.work import Event, Label, Sample, Sampled, Train, Work
+from aims_pax.core.work import Event, RequestLabel, RunSampler, RunTraining, Sampled, Work
 from aims_pax.dataset import write_extxyz
-from aims_pax.engine.stage_environment import Run, StageWorld
+from aims_pax.engine.stage_environment import RunContext, StageEnvironment
 from aims_pax.errors import Abandoned, SetupError
 from aims_pax.frames import Label as FrameLabel
 from aims_pax.labelling.reference_potential import ReferencePotential
 from aims_pax.record.checkpoint import Snapshot, discard, exists
-from aims_pax.samplers.base import Remembers
+from aims_pax.samplers.base import Stateful
 from aims_pax.stages import convergence
 from aims_pax.systems import System
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def create(run: Run) -> stage.State:
+def run_initial_dataset(run: RunContext) -> stage.State:
     """Sample, label and train until a limit is reached; goes on with its own unfinished work."""
     settings = run.settings.initial_dataset
     assert settings is not None
@@ -62,24 +62,26 @@ def create(run: Run) -> stage.State:
         if settings.analysis:
             collect_losses(run)
     if settings.converge_initial:
-        convergence.run(run, settings, "converge-initial", range(len(run.ensemble.members)), own_sets=True)
+        convergence.run_convergence(
+            run, settings, "converge-initial", range(len(run.ensemble.members)), own_sets=True
+        )
     return state
 
 
-def superseded(run: Run) -> bool:
+def superseded(run: RunContext) -> bool:
     """Whether active learning has begun and the snapshots of this stage are gone: nothing needs them any more."""
     return exists(run.folder.restart / "explore") and not exists(run.folder.restart / stage.NAME)
 
 
-def finished(run: Run) -> bool:
+def finished(run: RunContext) -> bool:
     """Whether an initial dataset was begun in this folder."""
     return exists(run.folder.restart / stage.NAME)
 
 
-class InitialWorld(StageWorld):
+class InitialWorld(StageEnvironment):
     """Samples structures, trains every member on its own slice."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: RunContext) -> None:
         super().__init__(run, stage)
         self.last: dict[str, str] = {}
         self._sampler: Sampler | None = None
@@ -89,21 +91,21 @@ class InitialWorld(StageWorld):
 
     def turn(self, works: Sequence[Work], stop: Callable[[], bool]) -> Iterable[Event]:
         (work,) = works
-        if isinstance(work, Sample):
+        if isinstance(work, RunSampler):
             return [self._sample(work, stop)]
-        assert isinstance(work, Train)
+        assert isinstance(work, RunTraining)
         return [self.train(work, stop)]
 
-    def how_to_train(self, work: Train) -> dict[str, Any]:
+    def how_to_train(self, work: RunTraining) -> dict[str, Any]:
         settings = self.run.settings.initial_dataset
         assert settings is not None
         return {"valid_skip": settings.valid_skip, "schedule": settings.scheduler_initial}
 
-    def _sample(self, work: Sample, stop: Callable[[], bool]) -> Sampled:
+    def _sample(self, work: RunSampler, stop: Callable[[], bool]) -> Sampled:
         if self._sampler is None:
             self._sampler = make_sampler(self.run, stop)
-            if isinstance(self._sampler, Remembers) and self._memories:
-                self._sampler.remember(self._memories[max(self._memories)])
+            if isinstance(self._sampler, Stateful) and self._memories:
+                self._sampler.load_state_arrays(self._memories[max(self._memories)])
         rng = seeds.rng("sample", self.run.settings.md.MD_seed, work.visit)
         try:
             samples = list(self._sampler.sample(self._starts(), work.per_system, rng))
@@ -116,10 +118,10 @@ class InitialWorld(StageWorld):
             origin = {**sample.origin, "stage": "initial", "visit": work.visit}
             made.append((system, self.made(sample.frame, **origin)))
         self.last |= dict(made)
-        if isinstance(self._sampler, Remembers):
+        if isinstance(self._sampler, Stateful):
             before = {visit: m for visit, m in self._memories.items() if visit < work.visit}
             last = {max(before): before[max(before)]} if before else {}
-            self._memories = {**last, work.visit: self._sampler.memory()}
+            self._memories = {**last, work.visit: self._sampler.state_arrays()}
         return Sampled(work, tuple(made))
 
     def _starts(self) -> list[System]:
@@ -144,7 +146,7 @@ class InitialWorld(StageWorld):
     def take_arrays(self, snapshot: Snapshot, grouped: Mapping[str, Any]) -> None:
         self._memories = {int(visit): dict(m) for visit, m in grouped.get("sampler", {}).items()}
 
-    def keep(self, work: Label, label: FrameLabel) -> str | None:
+    def keep(self, work: RequestLabel, label: FrameLabel) -> str | None:
         present = super().keep(work, label)
         assert self.run.settings.initial_dataset is not None
         self._answered += 1
@@ -162,10 +164,10 @@ class InitialWorld(StageWorld):
         return state
 
 
-def make_sampler(run: Run, stop: Callable[[], bool]) -> Sampler:
+def make_sampler(run: RunContext, stop: Callable[[], bool]) -> Sampler:
     """The sampler the settings ask for: what SAMPLERS list, or `mace-mp0`, `aimd` or `calculator`."""
     from aims_pax.potentials.factory import calculator_potential
-    from aims_pax.potentials.named import Answering, blaming
+    from aims_pax.potentials.named import UserPotential, naming_errors
     from aims_pax.samplers.ab_initio_md import AbInitioMDSampler
     from aims_pax.samplers.foundation_md import MDSampler
 
@@ -184,26 +186,26 @@ def make_sampler(run: Run, stop: Callable[[], bool]) -> Sampler:
         calculator = settings.initial_calculator
         assert calculator is not None
         where = "INITIAL_DATASET_GENERATION.initial_calculator"
-        with blaming(where):
+        with naming_errors(where):
             made = calculator_potential(calculator.factory, calculator.kwargs, run.folder.root, where)
-        return MDSampler(Answering(made, where), md_of, skip, calculator.factory, stop)
+        return MDSampler(UserPotential(made, where), md_of, skip, calculator.factory, stop)
     from aims_pax.models.mace import foundation
 
     size = settings.initial_foundational_size
-    model = foundation.load(
+    model = foundation.load_foundation_model(
         size, mace.misc.device, mace.general.default_dtype, run.folder.root, mace.misc.inference
     )
     return MDSampler(model, md_of, skip, f"mace-mp0 {size}", stop)
 
 
-def _mixture(run: Run, md_of: Callable[[System], MDSettings], stop: Callable[[], bool]) -> Sampler:
+def _mixture(run: RunContext, md_of: Callable[[System], MDSettings], stop: Callable[[], bool]) -> Sampler:
     from aims_pax.potentials.named import Potentials
-    from aims_pax.settings.sampler_list import described
+    from aims_pax.settings.sampler_list import samplers_in_words
     from aims_pax.stages.sampler_factory import mixture
 
     settings, mace = run.settings, run.settings.mace
     assert settings.initial_dataset is not None
-    log.info("structures from %s", described(settings.samplers))
+    log.info("structures from %s", samplers_in_words(settings.samplers))
     temperature = settings.md.temperature
     return mixture(
         settings.samplers,
@@ -217,7 +219,7 @@ def _mixture(run: Run, md_of: Callable[[System], MDSettings], stop: Callable[[],
     )
 
 
-def write_sets(run: Run, stage_name: str) -> None:
+def write_sets(run: RunContext, stage_name: str) -> None:
     """`data/<stage>/{training,validation}/<member>.xyz`: what each member has learnt from and is checked on."""
     for m, member in enumerate(run.ensemble.members):
         write_extxyz(run.folder.data / stage_name / "training" / f"{member.name}.xyz", run.dataset.train(m))
@@ -226,7 +228,7 @@ def write_sets(run: Run, stage_name: str) -> None:
         write_extxyz(run.folder.data / stage_name / "test" / "test.xyz", run.dataset.test)
 
 
-def collect_losses(run: Run) -> None:
+def collect_losses(run: RunContext) -> None:
     """`analysis/initial_losses.npz`: epoch (E,), avg_losses (E,), ensemble_losses (M, E) on the validation sets."""
     columns: list[dict[int, float]] = []
     for member in run.ensemble.members:

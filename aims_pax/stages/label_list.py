@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from aims_pax.core import relabel as stage
 from aims_pax.core.relabel import Failure, RecalculateRules
-from aims_pax.core.work import Effect, Event, Label, Train
-from aims_pax.engine.event_loop import Shell
-from aims_pax.engine.interrupts import Watch, walltime
-from aims_pax.engine.outcome import refused, told
+from aims_pax.core.work import Effect, Event, RequestLabel, RunTraining
+from aims_pax.engine.event_loop import EventLoop
+from aims_pax.engine.interrupts import InterruptMonitor, remaining_walltime
+from aims_pax.engine.outcome import describe_os_error, log_outcome
 from aims_pax.errors import SetupError
 from aims_pax.frames import Frame
 from aims_pax.record.checkpoint import Checkpoint, discard, from_plain
@@ -30,7 +30,7 @@ from aims_pax.record.folder import RunFolder
 from aims_pax.record.journal import Journal
 from aims_pax.record.lock import Lock
 from aims_pax.record.log import to_console, to_file
-from aims_pax.record.run_requests import Wishes
+from aims_pax.record.run_requests import RequestFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,18 +46,18 @@ CONCERNED = re.compile(r"\b(CLUSTER|REFERENCE|MISC|species_dir)\b")  # warnings 
 
 
 @dataclass(frozen=True)
-class Desk:
+class LabellingContext:
     """What labelling needs of the working folder."""
 
     settings: Settings
     folder: RunFolder
     labeller: Labeller
     journal: Journal
-    watch: Watch
+    watch: InterruptMonitor
 
 
 @dataclass(frozen=True)
-class Wanted:
+class LabelRequest:
     """A structure to label. name: what a person calls it; system, atom: see `Labeller.submit`."""
 
     frame: Frame
@@ -67,10 +67,10 @@ class Wanted:
 
 
 @contextlib.contextmanager
-def opened(
+def open_reference(
     settings: Settings, console: Console, log_file: str, frames: Sequence[Frame] | None = None
-) -> Iterator[Desk]:
-    """The folder locked and the reference open. Raises SetupError, Busy, SettingsError, Stopped.
+) -> Iterator[LabellingContext]:
+    """The folder locked and the reference open. Raises SetupError, Busy, SettingsError, RunInterrupted.
 
     frames: what will be labelled, None for the geometries of the settings.
     """
@@ -78,24 +78,28 @@ def opened(
 
     folder = RunFolder(settings)
     lock = Lock(folder.restart / "lock")
-    watch = Watch(walltime(settings.misc.max_walltime), lock.beat, Wishes(folder.restart))
+    watch = InterruptMonitor(
+        remaining_walltime(settings.misc.max_walltime), lock.heartbeat, RequestFile(folder.restart)
+    )
     try:
         with (
             to_console(console, settings.mace.misc.log_level),
             watch.listening(),
             lock.held(watch.raise_if_signalled),
             to_file(folder.logs / log_file),
-            told(),
+            log_outcome(),
         ):
             for warning in filter(CONCERNED.search, settings.warnings):
                 log.warning("%s", warning)
             with Labeller.from_settings(settings, folder.data, frames, watch.raise_if_stopped) as labeller:
-                yield Desk(settings, folder, labeller, Journal(folder), watch)
+                yield LabellingContext(settings, folder, labeller, Journal(folder), watch)
     except OSError as error:
-        raise SetupError(refused(error)) from error
+        raise SetupError(describe_os_error(error)) from error
 
 
-def label_all(desk: Desk, wanted: Sequence[Wanted], name: str | None = None) -> tuple[Failure, ...]:
+def label_all(
+    desk: LabellingContext, wanted: Sequence[LabelRequest], name: str | None = None
+) -> tuple[Failure, ...]:
     """Label these structures, each once; returns those that failed. All others are in the label store then.
 
     name: of the snapshots, by which a run that was stopped remembers what has failed; None: without.
@@ -107,17 +111,17 @@ def label_all(desk: Desk, wanted: Sequence[Wanted], name: str | None = None) -> 
     )  # one waits, so that no worker does; one by one, each answer is kept first
     rules = RecalculateRules(tuple(once), tuple(w.name for w in once.values()), at_once)
     kept = desk.settings.misc.create_restart and name is not None
-    world = ListWorld(desk, once, Checkpoint(desk.folder, str(name)) if kept else None)
+    world = LabelOnlyEnvironment(desk, once, Checkpoint(desk.folder, str(name)) if kept else None)
     state = stage.reopen(world.restore() or stage.begin(rules), rules)
     try:
-        state = Shell(stage, state, rules, world, desk.journal, desk.watch).run()
+        state = EventLoop(stage, state, rules, world, desk.journal, desk.watch).run()
     except SetupError:
-        forget(desk, name)  # what failed, failed because of it: to be tried again
+        forget_list(desk, name)  # what failed, failed because of it: to be tried again
         raise
     return tuple(state.failed)
 
 
-def forget(desk: Desk, name: str | None) -> None:
+def forget_list(desk: LabellingContext, name: str | None) -> None:
     """Remove the snapshots: the next run of this name begins anew and tries failed structures again."""
     if name is not None and (path := desk.folder.restart / name).is_dir():
         discard(desk.folder, name)
@@ -125,38 +129,40 @@ def forget(desk: Desk, name: str | None) -> None:
             path.rmdir()
 
 
-class ListWorld:
+class LabelOnlyEnvironment:
     """The world of the stage `recalculate`: labels only, which the store keeps."""
 
     name = "recalculate"
     trains_beside = False
 
-    def __init__(self, desk: Desk, wanted: Mapping[str, Wanted], checkpoint: Checkpoint | None) -> None:
+    def __init__(
+        self, desk: LabellingContext, wanted: Mapping[str, LabelRequest], checkpoint: Checkpoint | None
+    ) -> None:
         self.labeller = desk.labeller
         self.capacity = desk.labeller.capacity
         self.wanted = wanted
         self.checkpoint = checkpoint
 
-    def submit(self, work: Label) -> Future[Any]:
+    def submit(self, work: RequestLabel) -> Future[Any]:
         one = self.wanted[work.frame]
         return self.labeller.submit(one.frame, one.system, one.atom)
 
-    def drop(self, work: Label) -> None:
+    def drop(self, work: RequestLabel) -> None:
         self.labeller.drop(work.frame)
 
-    def keep(self, work: Label, label: Any) -> None:
+    def keep(self, work: RequestLabel, label: Any) -> None:
         """The store has it."""
 
     def turn(self, works: Sequence[Any], stop: Callable[[], bool]) -> Iterable[Event]:
         raise _no(works[0])
 
-    def begin_training(self, work: Train) -> Future[Any]:
+    def begin_training(self, work: RunTraining) -> Future[Any]:
         raise _no(work)
 
-    def finish_training(self, work: Train, result: Any) -> Event:
+    def finish_training(self, work: RunTraining, result: Any) -> Event:
         raise _no(work)
 
-    def drop_training(self, work: Train) -> None:
+    def drop_training(self, work: RunTraining) -> None:
         raise _no(work)
 
     def apply(self, effect: Effect) -> None:

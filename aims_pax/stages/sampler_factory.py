@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from aims_pax.errors import SettingsError
 from aims_pax.potential import Potential, load_factory
-from aims_pax.potentials.named import Answering, Potentials, blaming, meant
+from aims_pax.potentials.named import Potentials, UserPotential, canonical_spec, naming_errors
 from aims_pax.samplers import filters
 from aims_pax.samplers.base import Sampler, sampler
 from aims_pax.samplers.filters import Filter
 from aims_pax.samplers.mixture import Mixture, Part
-from aims_pax.settings.sampler_list import plain, potential_place, shares, spelling_of
+from aims_pax.settings.sampler_list import potential_place, sampler_shares, samplers_as_written, spelling_of
 from aims_pax.settings.samplers import (
     DuplicatesSettings,
     FarthestSettings,
@@ -52,14 +52,14 @@ def mixture(
     exact = {repr(spelling_of(samplers, s)) for s in samplers if isinstance(s, PhononSettings)}
     parts = []
     for k, (asked, share, written) in enumerate(
-        zip(samplers, shares(samplers), plain(samplers), strict=True)
+        zip(samplers, sampler_shares(samplers), samplers_as_written(samplers), strict=True)
     ):
         where, spelling = f"SAMPLERS.{k}", spelling_of(samplers, asked)
 
         def potential(place: str = potential_place(samplers, k), spelling: Any = spelling) -> Potential:
             precision = "float64" if repr(spelling) in exact else dtype
             found = potentials.of(spelling, place, precision)
-            return found if isinstance(meant(spelling), str) else Answering(found, place)
+            return found if isinstance(canonical_spec(spelling), str) else UserPotential(found, place)
 
         made = _sampler(
             asked, where, md_of, temperature, skip_step, potential, potentials.folder, stop, reference
@@ -119,7 +119,7 @@ def _sampler(
     assert isinstance(asked, OwnSamplerSettings)
     arguments = dict(asked.kwargs) | ({} if asked.potential is None else {"potential": potential()})
     try:
-        with blaming(f"{where}.kind", (TypeError,)):
+        with naming_errors(f"{where}.kind", (TypeError,)):
             own = load_factory(asked.kind, folder)(**arguments)
     except SettingsError as error:
         raise SettingsError(f"{where}.kind: {error}") from error
@@ -132,14 +132,14 @@ def _sampler(
 
 def _filter(kind: str, settings: Any, where: str, potentials: Potentials, spelling: Any) -> Filter:
     if isinstance(settings, SanitySettings):
-        return filters.sane(settings.min_separation, settings.max_force)
+        return filters.sanity(settings.min_separation, settings.max_force)
     keys = {name: value for name, value in settings if name != "descriptor"}
     if isinstance(settings, DuplicatesSettings | FarthestSettings):
         by_geometry = isinstance(settings, DuplicatesSettings) and settings.by == "geometry"
         if settings.descriptor == "mace" and not by_geometry:
             keys["describe"] = potentials.describe(spelling, where)
     try:
-        return filters.make(kind, **keys)
+        return filters.make_filter(kind, **keys)
     except SettingsError as error:
         raise SettingsError(f"{where}: {error}") from error
 

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from aims_pax.frames import Array, Frame, Label
-from aims_pax.md.propagate import Advance
+from aims_pax.md.propagate import MDOutcome
 
 if TYPE_CHECKING:
     from aims_pax.record.folder import RunFolder
@@ -19,7 +19,7 @@ HEAD = "step,temperature_K,energy_eV,shortest_A,volume_A3\n"
 REACH = 3.0  # Å: a crystal's shortest distance is looked for within it
 
 
-class Observer:
+class TrajectoryRecorder:
     """Appends to `trajectories/observables_<i>.csv` and `analysis/predicted.jsonl`."""
 
     def __init__(self, folder: RunFolder, trajectories: int) -> None:
@@ -27,18 +27,23 @@ class Observer:
         self.paths = [folder.trajectories / f"observables_{i}.csv" for i in range(trajectories)]
         self.written = [_last_step(p) for p in self.paths]
 
-    def look(self, i: int, moved: Advance, frame: Frame) -> None:
+    def record(self, i: int, moved: MDOutcome, frame: Frame) -> None:
         """One line: step, temperature (K), mean energy (eV), shortest distance (Å), volume (Å³)."""
         state = moved.state
         if state.step <= self.written[i]:
             return  # a restart takes these steps again
         volume = abs(np.linalg.det(state.cell)) if frame.periodic else np.nan
-        values = state.temperature, float(np.mean(moved.evaluation.energies)), shortest(frame), volume
+        values = (
+            state.temperature,
+            float(np.mean(moved.evaluation.energies)),
+            shortest_distance(frame),
+            volume,
+        )
         line = f"{state.step}," + ",".join("" if np.isnan(v) else f"{v:.8g}" for v in values) + "\n"
         self.folder.append_text(self.paths[i], ("" if self.paths[i].exists() else HEAD) + line)
         self.written[i] = state.step
 
-    def compared(
+    def record_error(
         self,
         frame: str,
         trajectory: int,
@@ -61,7 +66,7 @@ class Observer:
         self.folder.append_text(self.folder.analysis / "predicted.jsonl", json.dumps(row) + "\n")
 
 
-def shortest(frame: Frame) -> float:
+def shortest_distance(frame: Frame) -> float:
     """The shortest distance of two atoms in Å; NaN for a lone atom, and in a crystal beyond REACH."""
     if frame.pbc.any():
         from matscipy.neighbours import neighbour_list

@@ -4,7 +4,7 @@
 them. One file, one structure, unless the caller chooses: `trajectory.xyz@0`, `@-1` (the last), `@:` (all).
 """
 
-from aims_pax.structure_files.formats import read
-from aims_pax.structure_files.images import Image, numbered, split_index, unreadable
+from aims_pax.structure_files.formats import read_images
+from aims_pax.structure_files.images import Image, numbered, split_index, unreadable_image
 
-__all__ = ["Image", "numbered", "read", "split_index", "unreadable"]
+__all__ = ["Image", "numbered", "read_images", "split_index", "unreadable_image"]

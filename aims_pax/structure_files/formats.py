@@ -13,25 +13,29 @@ import numpy as np
 
 from aims_pax import atoms_info
 from aims_pax.errors import SettingsError
-from aims_pax.structure_files import mol, protein, xyz
 from aims_pax.structure_files.geometry_in import decoded
-from aims_pax.structure_files.images import ADVICE, Image, chosen, numbered
+from aims_pax.structure_files.images import ADVICE, Image, choose_images, numbered
 from aims_pax.structure_files.isotopes import isotope_masses
+from aims_pax.structure_files.mol import read_mol, split_mol
+from aims_pax.structure_files.protein import element_of, read_pdb, split_pdb
+from aims_pax.structure_files.xyz import read_xyz, split_xyz
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-_OWN = {
-    "extxyz": xyz,
-    "xyz": xyz,
-    "sdf": mol,
-    "mol": mol,
-    "proteindatabank": protein,
-}  # by ASE's name of the format
+_OWN: dict[
+    str, tuple[Callable[[str], list[str]], Callable[[str], Image]]
+] = {  # ASE's name: cut up, read one part
+    "extxyz": (split_xyz, read_xyz),
+    "xyz": (split_xyz, read_xyz),
+    "sdf": (split_mol, read_mol),
+    "mol": (split_mol, read_mol),
+    "proteindatabank": (split_pdb, read_pdb),
+}
 _charge = re.compile(r"(?i)\b(tot_?charge|total_?charge|charge)\b\"?\s*[=:,\s]\s*\"?([-+]?\d+\.?\d*)")
 
 
-def read(path: Path, index: str | None = None) -> list[tuple[int, Image]]:
+def read_images(path: Path, index: str | None = None) -> list[tuple[int, Image]]:
     """(number in the file, image) of those the index asks for; without one the file has to hold one structure.
 
     Raises SettingsError for what cannot be used, and whatever ASE's readers raise.
@@ -44,12 +48,12 @@ def read(path: Path, index: str | None = None) -> list[tuple[int, Image]]:
     except UnknownFileTypeError as error:
         raise SettingsError(f"its format is not known ({error}); convert it to extended XYZ") from error
     if kind in _OWN:
-        reader = _OWN[kind]
-        parts = chosen(reader.split(_text(path)), index, path)
+        split, read_part = _OWN[kind]
+        parts = choose_images(split(_text(path)), index, path)
         found = []
         for k, part in parts:
             with numbered(k, len(parts) > 1):
-                found.append((k, reader.make(part)))
+                found.append((k, read_part(part)))
     else:
         found = [(k, _checked(atoms, kind, path)) for k, atoms in _by_ase(path, kind, index)]
     return [(k, Image(image.atoms, (*image.notes, *_unused(image.atoms)))) for k, image in found]
@@ -73,9 +77,9 @@ def _by_ase(path: Path, kind: str, index: str | None) -> list[tuple[int, Atoms]]
             two = list(itertools.islice(images, 2))
             if len(two) > 1:
                 raise SettingsError(f"holds more than one structure: {ADVICE.format(path.name)}")
-            return chosen(two, index, path)
+            return choose_images(two, index, path)
         every = list(ase.io.iread(path, ":", format=kind, do_not_split_by_at_sign=True, **options))
-    return chosen(every, index, path)
+    return choose_images(every, index, path)
 
 
 # ---------------------------------------------------------------- what some formats say beside it
@@ -152,7 +156,7 @@ def _gromacs(atoms: Atoms, path: Path) -> None:
     from ase.data import atomic_numbers
 
     names, residues = atoms.arrays["atomtypes"], atoms.arrays["residuenames"]
-    symbols = [protein.element_of(str(n), str(r)) for n, r in zip(names, residues, strict=True)]
+    symbols = [element_of(str(n), str(r)) for n, r in zip(names, residues, strict=True)]
     atoms.numbers = np.array([atomic_numbers["H" if s == "D" else s] for s in symbols])
     if "D" in symbols:
         deuterium = {k: 2 for k, s in enumerate(symbols) if s == "D"}

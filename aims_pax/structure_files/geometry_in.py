@@ -5,7 +5,7 @@ Fortran exponents (`1.0d0`) and commas count. Constraints behind a lattice vecto
 Statements about the whole structure (`homogeneous_field`, `set_vacuum_level`) go along with every frame. What hangs
 on a place in space (`multipole`, `empty`, `pseudocore`) would have to move with the atoms, and is refused.
 
->>> found = parse("homogeneous_field 0 0 1d-1\\natom 0. 0. 0. H\\n  initial_moment 1\\natom 0 0 0.74 H")
+>>> found = parse_geometry_in("homogeneous_field 0 0 1d-1\\natom 0. 0. 0. H\\n  initial_moment 1\\natom 0 0 0.74 H")
 >>> found.frame.formula, found.frame.statements, found.frame.moments.tolist()
 ('H2', ('homogeneous_field 0.0 0.0 0.1',), [1.0, 0.0])
 """
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aims_pax.errors import SettingsError
+from aims_pax.fortran import fortran_number
 from aims_pax.frames import Array, Frame
 
 # what FHI-aims knows and no frame can hold, with the reason
@@ -46,11 +47,9 @@ READ = (
 )
 STATEMENTS = {"homogeneous_field": 3, "set_vacuum_level": 1}  # keyword: how many numbers
 
-_fortran = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?")
-
 
 @dataclass(frozen=True)
-class Geometry:
+class GeometryIn:
     """What a geometry.in says.
 
     frame: the structure. fixed_cell: (3, 3) bool, components of the lattice vectors that a constraint fixes, or None.
@@ -60,18 +59,6 @@ class Geometry:
     frame: Frame
     fixed_cell: NDArray[np.bool_] | None = None
     velocities: bool = False
-
-
-def number(text: str) -> float:
-    """A number as Fortran writes them. Raises ValueError for anything else, infinity and NaN included.
-
-    >>> number("1.0d-1"), number(".5"), number("-3")
-    (0.1, 0.5, -3.0)
-    """
-    value = float(re.sub("[dD]", "e", text)) if _fortran.fullmatch(text) else np.inf
-    if not np.isfinite(value):
-        raise ValueError(f"{text!r} is no number")
-    return value
 
 
 def decoded(content: bytes) -> str:
@@ -86,7 +73,7 @@ def decoded(content: bytes) -> str:
     return text
 
 
-def parse(text: str, name: str = "geometry.in") -> Geometry:
+def parse_geometry_in(text: str, name: str = "geometry.in") -> GeometryIn:
     """The structure in the text of a geometry.in. name: of the file, for errors.
 
     Raises SettingsError with file and line for every line that cannot be used.
@@ -198,7 +185,7 @@ class _Reader:
             raise ValueError(f"{keyword} is there twice; keep one")
         self.statements[keyword] = " ".join([keyword, *map(repr, numbers)])
 
-    def result(self) -> Geometry:
+    def result(self) -> GeometryIn:
         atoms, vectors = self.atoms, self.vectors
         if not atoms:
             raise ValueError("no atoms in it")
@@ -221,7 +208,7 @@ class _Reader:
             statements=tuple(sorted(self.statements.values())),
         )
         fixed_cell = np.array([_mask(v.fixed) for v in vectors], bool)
-        return Geometry(
+        return GeometryIn(
             frame,
             fixed_cell if fixed_cell.any() else None,
             any(a.velocity is not None and any(a.velocity) for a in atoms),
@@ -251,7 +238,7 @@ def _numbers(keyword: str, values: Sequence[str], n: int, expected: str, more: i
             "(a comment begins with #)"
         )
     try:
-        return [number(v) for v in values[:n]]
+        return [fortran_number(v) for v in values[:n]]
     except ValueError as error:
         raise ValueError(f"{written}: expected {expected}, but {error}") from error
 

@@ -36,10 +36,10 @@ def numbered(number: int, several: bool) -> Iterator[None]:
     except Exception as error:  # ASE's readers raise whatever they trip over
         if not several:
             raise
-        raise SettingsError(f"structure {number} (from 0): {unreadable(error)}") from error
+        raise SettingsError(f"structure {number} (from 0): {unreadable_image(error)}") from error
 
 
-def unreadable(error: Exception) -> str:
+def unreadable_image(error: Exception) -> str:
     """What an exception of a reader says, in one line. Of a symbol they do not know ASE's say KeyError."""
     if isinstance(error, SettingsError):
         return str(error)
@@ -71,7 +71,7 @@ def split_index(path: Path) -> tuple[Path, str | None]:
     return path.with_name(found["name"]), found["index"]
 
 
-def chosen(parts: Sequence[Part], index: str | None, path: Path) -> list[tuple[int, Part]]:
+def choose_images(parts: Sequence[Part], index: str | None, path: Path) -> list[tuple[int, Part]]:
     """(number in the file, part) of those asked for; without an index the only one. Raises SettingsError."""
     n = len(parts)
     if n == 0:

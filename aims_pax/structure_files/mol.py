@@ -21,7 +21,7 @@ _item = re.compile(r"(?m)^>.*<([^<>\n]+)>.*\n(.*)$")
 _DOUBLET = 4  # code of a radical in the charge column
 
 
-def split(text: str) -> list[str]:
+def split_mol(text: str) -> list[str]:
     """The text of each record."""
     parts: list[list[str]] = [[]]
     for line in text.splitlines(keepends=True):
@@ -32,7 +32,7 @@ def split(text: str) -> list[str]:
     return ["".join(p) for p in parts if any(line.strip() for line in p)]
 
 
-def make(part: str) -> Image:
+def read_mol(part: str) -> Image:
     """The structure of one record, with `charge` and `spin` in `info` where the record says them."""
     lines = part.splitlines()
     if len(lines) > 3 and "V3000" in lines[3]:

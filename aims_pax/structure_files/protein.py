@@ -25,7 +25,7 @@ KNOWN = frozenset((*_AMINO.split(), *_NUCLEIC.split(), *_WATER.split()))
 KNOWN |= {end + name for end in "NC" for name in _AMINO.split()[:20]}  # termini as AMBER calls them
 
 
-def split(text: str) -> list[str]:
+def split_pdb(text: str) -> list[str]:
     """The text of each model, with the lines before the first one."""
     head: list[str] = []
     parts: list[list[str]] = []
@@ -45,7 +45,7 @@ def split(text: str) -> list[str]:
     return ["".join([*head, *p]) for p in parts]
 
 
-def make(part: str) -> Image:
+def read_pdb(part: str) -> Image:
     """The structure of one model."""
     lines, deuterium, charges, count = [], {}, [], 0
     for line in part.splitlines():

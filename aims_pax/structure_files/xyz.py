@@ -13,7 +13,7 @@ from aims_pax.errors import SettingsError
 from aims_pax.structure_files.images import Image, parsed
 
 
-def split(text: str) -> list[str]:
+def split_xyz(text: str) -> list[str]:
     """The text of each structure. Raises SettingsError with the line where there is none."""
     lines = io.StringIO(text, newline=None).readlines()
     parts, at = [], 0
@@ -48,9 +48,9 @@ _COLUMNS = {
 _two_numbers = re.compile(r"\s*[+-]?\d+\s+[1-9]\s*")
 
 
-def make(part: str) -> Image:
+def read_xyz(part: str) -> Image:
     """The structure in the text of one. Raises SettingsError for charges, multiplicities and masses by other names."""
-    atoms = parsed(part, "extxyz", properties_parser=comment_line.parse)
+    atoms = parsed(part, "extxyz", properties_parser=comment_line.parse_comment_line)
     atoms_info.refuse_other_names(atoms)
     results = (
         getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}

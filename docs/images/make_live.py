@@ -15,7 +15,7 @@ from rich.console import Console
 from aims_pax.core import active_learning
 from aims_pax.core.rules import ExploreRules
 from aims_pax.core.threshold import Threshold
-from aims_pax.report.live_view import Display, Seen
+from aims_pax.report.live_view import Display, LastCheck
 
 LOG = (
     "trajectory 2 · step 740 · spread 0.151 > 0.135 eV/Å · labelling 7ceb41",
@@ -35,7 +35,7 @@ def main(file: Path) -> None:
     display._clock.now("explore", "moving", 0.0, [("max_train_set_size", 20, 60)])
     for at, doing in ((150.0, "training"), (195.0, "waiting"), (201.0, "moving")):
         display._clock.now("explore", doing, at, [("max_train_set_size", 40, 60)])
-    seen = {i: Seen(*look) for i, look in enumerate(LOOKS)}
+    seen = {i: LastCheck(*look) for i, look in enumerate(LOOKS)}
     for line in LOG:
         console.print(line, highlight=False)
     lines = [
@@ -56,7 +56,7 @@ def main(file: Path) -> None:
     file.write_text(svg, encoding="utf-8")
 
 
-def explore_lines(now: active_learning.State, seen: dict[int, Seen]) -> list[object]:
+def explore_lines(now: active_learning.State, seen: dict[int, LastCheck]) -> list[object]:
     from aims_pax.report.live_view import _explore
 
     return _explore(now, RULES, seen, 10)

@@ -6,7 +6,7 @@ def trained(tmp_path_factory):
     """Two small trained models and labelled frames of a molecule and a crystal in results/."""
     from aims_pax.dataset import write_extxyz
     from aims_pax.models.mace import Ensemble, MemberData
-    from aims_pax.record.delivered_models import content, digest
+    from aims_pax.record.delivered_models import content, file_digest
     from tests.models.mace import tiny
 
     folder = tmp_path_factory.mktemp("run")
@@ -17,6 +17,6 @@ def trained(tmp_path_factory):
     for m, member in enumerate(ensemble.members):
         ensemble.save(m, folder / "results" / f"{member.name}.model")
     write_extxyz(folder / "results" / "test.xyz", data)
-    models = {p.name: {"sha256": digest(p)} for p in (folder / "results").glob("*.model")}
+    models = {p.name: {"sha256": file_digest(p)} for p in (folder / "results").glob("*.model")}
     (folder / "results" / "models.json").write_text(content(models))
     return folder

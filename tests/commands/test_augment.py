@@ -22,7 +22,7 @@ from rich.console import Console
 
 from aims_pax.commands import augment as story
 from aims_pax.commands.augment import augment
-from aims_pax.engine.interrupts import Stopped
+from aims_pax.engine.interrupts import RunInterrupted
 from aims_pax.errors import Busy, RestartError, SettingsError, SetupError
 from aims_pax.labelled_data import LabelKeys, labelled_frame
 from aims_pax.samplers.base import SamplingError
@@ -152,13 +152,13 @@ def test_a_file_torn_in_its_first_structure_begins_anew(go):
 
 def test_structures_are_on_disk_as_they_are_accepted(go, monkeypatch):
     seen = []
-    plain = story.as_text
+    plain = story.node_as_extxyz
 
     def counted(tree, node):
         seen.append(len(output()) if Path("output.xyz").exists() else 0)
         return plain(tree, node)
 
-    monkeypatch.setattr(story, "as_text", counted)
+    monkeypatch.setattr(story, "node_as_extxyz", counted)
     go()
     assert seen == list(range(15))
 
@@ -167,7 +167,7 @@ def test_a_signal_stops_it_between_two_evaluations_and_it_goes_on(go, monkeypatc
     go()
     whole = Path("output.xyz").read_text()
     Path("output.xyz").unlink()
-    plain, calls = story.as_text, []
+    plain, calls = story.node_as_extxyz, []
 
     def struck(tree, node):
         calls.append(node)
@@ -175,12 +175,12 @@ def test_a_signal_stops_it_between_two_evaluations_and_it_goes_on(go, monkeypatc
             os.kill(os.getpid(), signal.SIGTERM)
         return plain(tree, node)
 
-    monkeypatch.setattr(story, "as_text", struck)
-    with pytest.raises(Stopped) as stop:
+    monkeypatch.setattr(story, "node_as_extxyz", struck)
+    with pytest.raises(RunInterrupted) as stop:
         go()
     assert stop.value.code == 75
     assert 7 <= len(output()) < 15
-    monkeypatch.setattr(story, "as_text", plain)
+    monkeypatch.setattr(story, "node_as_extxyz", plain)
     go()
     assert by_id(Path("output.xyz").read_text()) == by_id(whole)
 
@@ -380,7 +380,7 @@ def test_a_full_disk_is_said_in_one_line(go, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device", "output.xyz")
 
-    monkeypatch.setattr(story, "as_text", full)
+    monkeypatch.setattr(story, "node_as_extxyz", full)
     with pytest.raises(SetupError, match=r"output\.xyz: No space left on device"):
         go()
 

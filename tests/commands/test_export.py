@@ -8,7 +8,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from aims_pax.commands.export import differences, export, frames_for
+from aims_pax.commands.export import export, frames_for, largest_differences
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.frames import Label
 from aims_pax.models.mace import export as exports
@@ -41,13 +41,13 @@ def test_what_was_exported_agrees_with_mace_itself(trained, tmp_path, form):
     (path,), _ = shown(trained, [source], form, tmp_path / "one.pt")
     frames, _ = frames_for(trained, source, tiny.ELEMENTS)
     assert {f.periodic for f in frames} == {True, False}
-    said = exports.answers(form, path, frames)
+    said = exports.exported_labels(form, path, frames)
     with exports._hushed():
         from mace.calculators import MACECalculator
 
         calculator = MACECalculator(model_paths=str(source), device="cpu", default_dtype="float64")
         truth = [calculate(f, calculator) for f in frames]
-    assert max(v for v, _ in differences(truth, said).values()) < 1e-8
+    assert max(v for v, _ in largest_differences(truth, said).values()) < 1e-8
     assert max(np.abs(t.forces).max() for t in truth) > 0.01, "there is something to compare"
 
 
@@ -55,8 +55,8 @@ def test_a_file_that_says_something_else_is_removed_and_told(trained, tmp_path, 
     def scaled(form, path, frames):
         return [Label(a.energy, 1.0001 * a.forces, a.stress) for a in real(form, path, frames)]
 
-    real = exports.answers
-    monkeypatch.setattr(exports, "answers", scaled)
+    real = exports.exported_labels
+    monkeypatch.setattr(exports, "exported_labels", scaled)
     with pytest.raises(SetupError, match="forces differ by"):
         shown(trained, [], "ase", tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -65,7 +65,7 @@ def test_a_file_that_says_something_else_is_removed_and_told(trained, tmp_path, 
 def test_nan_is_no_agreement(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(
         exports,
-        "answers",
+        "exported_labels",
         lambda form, path, frames: [Label(0.0, np.full((len(f), 3), np.nan)) for f in frames],
     )
     with pytest.raises(SetupError, match="is not the model"):
@@ -92,13 +92,13 @@ def test_the_sums_of_ml_iap_are_those_of_forces(trained):
 
         model, elements = exports.load(sorted((trained / "results").glob("*.model"))[0])
         frames, _ = frames_for(trained, trained / "results" / "x.model", elements)
-        truth = exports.truth(model, frames)
+        truth = exports.model_labels(model, frames)
         with exports.default_dtype(torch.float64):
             model = model.double()
             model.lammps_mliap = True
             answer = exports.mliap_answer(LAMMPS_MLIAP_MACE(model))
             said = [answer(f) for f in frames]
-    assert max(v for v, _ in differences(truth, said).values()) < 1e-8
+    assert max(v for v, _ in largest_differences(truth, said).values()) < 1e-8
 
 
 def test_without_data_the_geometries_are_shaken_and_without_those_some_are_made(tmp_path):

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from aims_pax.commands import init
-from aims_pax.commands.check.project import check
-from aims_pax.commands.init import KINDS, MARK, begin
+from aims_pax.commands.check.project import check_as_yaml
+from aims_pax.commands.init import KINDS, MARK, write_starter
 from aims_pax.errors import SettingsError
 from aims_pax.settings.schema import schema
 from tests.settings.test_schema import problems
@@ -16,13 +16,13 @@ from tests.worlds import write_species
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "laptop"])
 def test_check_names_the_lines_to_edit_and_is_content_afterwards(tmp_path, kind):
-    _, edit = begin(kind, tmp_path)
+    _, edit = write_starter(kind, tmp_path)
     lines = (tmp_path / "aimsPAX.yaml").read_text().splitlines()
     marked = {i for i, line in enumerate(lines, 1) if MARK in line}
     assert {int(place.split(":")[1]) for place in edit} == marked
     assert len(marked) == 2
     with pytest.raises(SettingsError) as refused:
-        check(tmp_path)
+        check_as_yaml(tmp_path)
     named = {int(n) for n in re.findall(r"aimsPAX\.yaml:(\d+)", str(refused.value))}
     same = {i for i, line in enumerate(lines, 1) if "*species" in line}  # says it again
     assert named == marked | same
@@ -30,7 +30,7 @@ def test_check_names_the_lines_to_edit_and_is_content_afterwards(tmp_path, kind)
     species = write_species(tmp_path / "species", ("H", "C", "O", "Si"))
     text = "\n".join(lines).replace("species_dir: &species", f"species_dir: &species {species}")
     (tmp_path / "aimsPAX.yaml").write_text(text.replace("launch_str:", 'launch_str: "mpirun aims.x"'))
-    _, warnings = check(tmp_path)
+    _, warnings = check_as_yaml(tmp_path)
     assert warnings == (), warnings
 
 
@@ -43,9 +43,9 @@ def test_a_laptop_needs_no_editing_with_and_without_xtb(tmp_path, monkeypatch, x
         monkeypatch.setattr(
             init.importlib.util, "find_spec", lambda name: None if name == "tblite" else spec(name)
         )
-    _, edit = begin("laptop", tmp_path)
+    _, edit = write_starter("laptop", tmp_path)
     assert edit == []
-    text, warnings = check(tmp_path)
+    text, warnings = check_as_yaml(tmp_path)
     assert warnings == ()
     factory = yaml.safe_load(text)["aimsPAX"]["REFERENCE"]["factory"]
     assert ("tblite" in factory) == xtb
@@ -53,7 +53,7 @@ def test_a_laptop_needs_no_editing_with_and_without_xtb(tmp_path, monkeypatch, x
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_editors_find_the_schema_by_the_first_line_and_accept_the_rest(tmp_path, kind):
-    begin(kind, tmp_path)
+    write_starter(kind, tmp_path)
     for file in ("aimsPAX.yaml", "mace.yaml"):
         text = (tmp_path / file).read_text()
         where = re.match(r"# yaml-language-server: \$schema=(\S+)\n", text)[1]
@@ -67,13 +67,13 @@ def test_nothing_is_overwritten_and_everything_that_is_there_is_named(tmp_path):
     (tmp_path / "mace.yaml").write_text("mine")
     (tmp_path / "control.in").write_text("mine")
     with pytest.raises(SettingsError, match=r"mace\.yaml, control\.in: there already"):
-        begin("molecule", tmp_path)
+        write_starter("molecule", tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["control.in", "mace.yaml"]
     assert (tmp_path / "mace.yaml").read_text() == "mine"
 
 
 def test_a_wrong_kind_names_the_near_one(tmp_path):
     with pytest.raises(SettingsError, match="nearest: crystal"):
-        begin("cristal", tmp_path)
+        write_starter("cristal", tmp_path)
     with pytest.raises(SettingsError, match="aims-PAX init molecule my/folder"):
-        begin("my/folder", tmp_path)
+        write_starter("my/folder", tmp_path)

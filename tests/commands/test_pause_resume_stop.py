@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from aims_pax.commands.pause_resume_stop import steer
+from aims_pax.commands.pause_resume_stop import request
 from aims_pax.commands.status import status
-from aims_pax.engine.interrupts import Stopped, Watch
+from aims_pax.engine.interrupts import InterruptMonitor, RunInterrupted
 from aims_pax.errors import SettingsError
 from aims_pax.record.lock import Lock
-from aims_pax.record.run_requests import Wishes
+from aims_pax.record.run_requests import RequestFile
 from tests.projects import command, write_project
 
 
@@ -22,7 +22,7 @@ def working(tmp_path, monkeypatch):
     """A thread that holds the folder and looks as a run does at each MD step; ends when it is stopped."""
     monkeypatch.setattr("aims_pax.engine.interrupts.LOOK_EVERY", 0.02)
     lock = Lock(tmp_path / "restart" / "lock")
-    watch = Watch(beat=lock.beat, wishes=Wishes(tmp_path / "restart"))
+    watch = InterruptMonitor(beat=lock.heartbeat, wishes=RequestFile(tmp_path / "restart"))
     steps, ended, begun = [], [], threading.Event()
 
     def work():
@@ -33,7 +33,7 @@ def working(tmp_path, monkeypatch):
                     watch.raise_if_stopped()
                     steps.append(1)
                     time.sleep(0.005)
-            except Stopped as stop:
+            except RunInterrupted as stop:
                 ended.append(stop.code)
 
     thread = threading.Thread(target=work, daemon=True)
@@ -46,36 +46,36 @@ def working(tmp_path, monkeypatch):
 
 def test_a_paused_run_does_nothing_until_it_is_resumed_and_ends_when_it_is_stopped(working):
     folder, steps, ended = working
-    assert "paused" in steer(folder, "pause")
+    assert "paused" in request(folder, "pause")
     n = len(steps)
     time.sleep(0.2)
     assert len(steps) == n
-    assert "it goes on" in steer(folder, "resume")
+    assert "it goes on" in request(folder, "resume")
     time.sleep(0.2)
     assert len(steps) > n
     with pytest.raises(SettingsError, match="not paused"):
-        steer(folder, "resume")
-    assert "stopped" in steer(folder, "stop")
+        request(folder, "resume")
+    assert "stopped" in request(folder, "stop")
     assert ended == [3]
     with pytest.raises(SettingsError, match="nothing to stop"):
-        steer(folder, "stop")
+        request(folder, "stop")
     assert list((folder / "restart").iterdir()) == []
 
 
 def test_a_paused_run_can_be_stopped(working):
     folder, _, ended = working
-    steer(folder, "pause")
-    assert "stopped" in steer(folder, "stop")
+    request(folder, "pause")
+    assert "stopped" in request(folder, "stop")
     assert ended == [3]
 
 
 def test_a_run_can_be_stopped_with_its_calculations(working):
     folder, _, ended = working
-    said = steer(folder, "cancel")
+    said = request(folder, "cancel")
     assert "stopped, its calculations are cancelled" in said
     assert ended == [3]
     with pytest.raises(SettingsError, match="nothing to stop --cancel: no aims-PAX works"):
-        steer(folder, "cancel")
+        request(folder, "cancel")
 
 
 def test_where_the_last_run_has_left_nothing_that_is_said(tmp_path, monkeypatch):
@@ -84,22 +84,24 @@ def test_where_the_last_run_has_left_nothing_that_is_said(tmp_path, monkeypatch)
 
     Handover(tmp_path / "restart").write_runs([{"token": "ab"}])
     monkeypatch.setattr(parsl_blocks.slurm, "named", lambda part: {})
-    assert steer(tmp_path, "cancel") == "nothing is left: the blocks of the last run have ended by themselves"
+    assert (
+        request(tmp_path, "cancel") == "nothing is left: the blocks of the last run have ended by themselves"
+    )
     assert list((tmp_path / "restart").iterdir()) == []
 
 
 def test_a_run_that_is_busy_is_said_to_follow_later(tmp_path):
     with Lock(tmp_path / "restart" / "lock").held():
-        assert "at its next MD step or training batch" in steer(tmp_path, "pause", patience=0.05)
-        assert "asked to go on" in steer(tmp_path, "resume", patience=0.0)
+        assert "at its next MD step or training batch" in request(tmp_path, "pause", patience=0.05)
+        assert "asked to go on" in request(tmp_path, "resume", patience=0.0)
     with pytest.raises(SettingsError, match="no such folder"):
-        steer(tmp_path / "nowhere", "pause")
+        request(tmp_path / "nowhere", "pause")
 
 
 def test_starting_a_paused_run_once_more_says_that_it_is_paused(working, monkeypatch, capsys):
     import typer
 
-    from aims_pax.cli.exit_codes import guarded
+    from aims_pax.cli.exit_codes import exit_on_error
 
     folder, _, _ = working
     monkeypatch.chdir(folder)
@@ -110,11 +112,11 @@ def test_starting_a_paused_run_once_more_says_that_it_is_paused(working, monkeyp
             raise AssertionError("two at a time")
 
     with pytest.raises(typer.Exit) as end:
-        guarded(begin)
+        exit_on_error(begin)
     assert "It is paused" not in capsys.readouterr().err
-    steer(folder, "pause")
+    request(folder, "pause")
     with pytest.raises(typer.Exit) as end:
-        guarded(begin)
+        exit_on_error(begin)
     assert end.value.exit_code == 1
     assert "It is paused: aims-PAX resume lets it go on" in capsys.readouterr().err
 
@@ -147,9 +149,9 @@ def test_a_whole_run_is_paused_resumed_stopped_and_continued(tmp_path):
         time.sleep(1)
         assert journal.read_text() == before
         assert run.poll() is None
-        steer(folder, "resume")
+        request(folder, "resume")
         wait_for(lambda: journal.read_text() != before)
-        steer(folder, "stop")
+        request(folder, "stop")
         out, err = run.communicate(timeout=120)
         assert run.returncode == 3, err
         assert "stopped by the user (aims-PAX stop)" in out
@@ -170,14 +172,14 @@ def test_a_run_that_has_ended_is_said_to_have(tmp_path):
     from tests.report.folders import advanced, made_up, recorded
 
     with pytest.raises(SettingsError, match=r"nothing to pause: this run is finished$"):
-        steer(recorded(tmp_path / "one"), "pause")
+        request(recorded(tmp_path / "one"), "pause")
     with pytest.raises(
         SettingsError, match="nothing to stop: this run is stopped, not finished; aims-PAX in its folder"
     ):
-        steer(made_up(tmp_path / "two", [advanced(1, 0, 0, 10, 0.1)]), "stop")
+        request(made_up(tmp_path / "two", [advanced(1, 0, 0, 10, 0.1)]), "stop")
 
 
 def test_a_folder_with_a_name_nearby_is_named(tmp_path):
     (tmp_path / "ethanol").mkdir()
     with pytest.raises(SettingsError, match=r"ethanl: no such folder; nearest: .*/ethanol"):
-        steer(tmp_path / "ethanl", "pause")
+        request(tmp_path / "ethanl", "pause")

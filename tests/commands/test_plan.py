@@ -5,11 +5,11 @@ from collections import Counter
 
 import pytest
 
-from aims_pax.commands.plan import _calls, _until_full, course, plan
-from aims_pax.commands.plan_text import lines
+from aims_pax.commands.plan import _calls, _until_full, plan, play_initial_dataset
+from aims_pax.commands.plan_text import plan_lines
 from aims_pax.core import initial_dataset
 from aims_pax.core.rules import ExploreRules, InitialRules
-from aims_pax.core.work import Labelled, Sample, Sampled, Trained
+from aims_pax.core.work import Labelled, RunSampler, Sampled, Trained
 from aims_pax.errors import SettingsError
 from tests.projects import command, write_project
 from tests.worlds import cluster, crystal, ethanol, water
@@ -110,7 +110,7 @@ def test_disk_is_estimated_within_a_factor_of_three(ran):
 def test_answering_together_is_answering_one_by_one(rules, mae):
     state, labels = initial_dataset.begin(rules), 0
     while work := initial_dataset.outstanding(state, rules):
-        if isinstance(work[0], Sample):
+        if isinstance(work[0], RunSampler):
             k = work[0].per_system
             frames = [(s, f"{s}{state.visit}-{i}") for i in range(k) for s in rules.systems]
             event = Sampled(work[0], tuple(frames))
@@ -119,15 +119,15 @@ def test_answering_together_is_answering_one_by_one(rules, mae):
         else:
             event = Trained(work[0], 1, (mae,) * rules.members, (mae,) * rules.members)
         state, _ = initial_dataset.step(state, event, rules)
-    found = course(rules, mae)
+    found = play_initial_dataset(rules, mae)
     assert (found.labels, found.visits, found.epochs) == (labels, state.visit, state.epochs)
     assert found.reason == state.stopped
 
 
 def test_a_stage_without_an_end_has_none():
     rules = InitialRules(2, ("a",), 1, 1, 0.1, desired_acc=0.1)
-    assert course(rules, INF) is None
-    assert course(rules, 0.0).labels >= 10
+    assert play_initial_dataset(rules, INF) is None
+    assert play_initial_dataset(rules, 0.0).labels >= 10
 
 
 def explore(**changes):
@@ -177,7 +177,7 @@ def test_samplers_are_told_with_their_shares_and_their_steps(tmp_path):
     # two sampling steps of 3 structures for 2 members: 6 by MD, 5 steps each, 3 by MD with the reference, 4 steps each
     assert ahead["MD_steps"] == [6 * 5 + 3 * 4] * 2
     assert ahead["reference_calls"] == [12 + 3 * 3 + 1] * 2, "and the starting structure once"
-    assert "initial dataset (md 50 %, aimd 25 %, rattle_tree 25 %)" in "\n".join(lines(plan(tmp_path)))
+    assert "initial dataset (md 50 %, aimd 25 %, rattle_tree 25 %)" in "\n".join(plan_lines(plan(tmp_path)))
 
 
 def test_what_filters_throw_away_and_what_trees_and_phonons_ask_for_is_counted(tmp_path):
@@ -194,17 +194,17 @@ def test_what_filters_throw_away_and_what_trees_and_phonons_ask_for_is_counted(t
     assert ahead["MD_steps"] == [(7 + 2 * 6) * 5 + (2 + 3) * 4] * 2
     assert ahead["reference_calls"] == [9 + 5 * 4 + 1] * 2
     assert ahead["evaluations"] == {"rattle_tree_at_least": [3 + 1] * 2}
-    assert "  evaluations      at least 4 of rattle_tree" in lines(plan(tmp_path))
+    assert "  evaluations      at least 4 of rattle_tree" in plan_lines(plan(tmp_path))
     project["SAMPLERS"] = [samplers[0], {"kind": "phonons"}]
     ahead = plan(write_project(tmp_path, project))
     assert ahead["initial"]["evaluations"] == {"phonon_displacements_at_most": 6 * 3}
-    assert "  evaluations      of phonons at most 18 displacements, and a relaxation" in lines(ahead)
+    assert "  evaluations      of phonons at most 18 displacements, and a relaxation" in plan_lines(ahead)
 
 
 def test_plain_sampling_asks_for_no_other_evaluations(tmp_path):
     ahead = plan(write_project(tmp_path))
     assert ahead["initial"]["evaluations"] == {}
-    assert not any("evaluations" in line for line in lines(ahead))
+    assert not any("evaluations" in line for line in plan_lines(ahead))
 
 
 def test_every_shape_of_system_and_a_cluster_are_told(tmp_path):
@@ -225,7 +225,7 @@ def test_every_shape_of_system_and_a_cluster_are_told(tmp_path):
     assert first["reference_calls"] == [180 + 3] * 2, "as counted in the label store of such a run"
     assert [s["periodic"] for s in ahead["systems"]] == [[False] * 3, [True] * 3, [False] * 3]
     assert ahead["active_learning"]["MD_steps"] is None
-    text = "\n".join(lines(ahead))
+    text = "\n".join(plan_lines(ahead))
     for words in (
         "300 K",
         "copper",
@@ -257,8 +257,8 @@ def test_how_many_calculations_run_at_the_same_time_is_a_number(tmp_path, monkey
     monkeypatch.setattr("aims_pax.commands.plan.cores", lambda: 3)
     ahead = plan(write_project(tmp_path, {"CLUSTER": {"type": "local", **section}}))
     assert ahead["cluster"]["at_once"] == n
-    assert f"this machine: {n} calculation" in "\n".join(lines(ahead))
-    assert lines(ahead)[0] == "tiny: 1 system, 2 members"
+    assert f"this machine: {n} calculation" in "\n".join(plan_lines(ahead))
+    assert plan_lines(ahead)[0] == "tiny: 1 system, 2 members"
 
 
 @pytest.mark.parametrize(
@@ -278,20 +278,20 @@ def test_how_members_and_trajectories_share_the_cores_is_said(
     """As `parallel.training` and `parallel.dynamics` will share them: 2 members, 3 trajectories."""
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
     folder = write_project(tmp_path, {"CLUSTER": {"type": "local", "executor": "threads", **section}})
-    assert f"on this machine {expected}" in lines(plan(folder))
+    assert f"on this machine {expected}" in plan_lines(plan(folder))
 
 
 def test_without_active_learning_nothing_moves_and_the_disk_has_a_limit(tmp_path):
     changes = {"ACTIVE_LEARNING": None, "MISC": {"save_trajectories": 10}}
     ahead = plan(write_project(tmp_path, changes))
     assert ahead["processes"] is None
-    assert not any("take turns" in line for line in lines(ahead))
+    assert not any("take turns" in line for line in plan_lines(ahead))
     assert None not in ahead["disk_MB"]
 
 
 def test_more_test_frames_than_looks_are_not_promised(tmp_path):
     """3 trajectories of 60 steps, looked at each 5 steps: 36 looks."""
     few = plan(write_project(tmp_path / "few", {"ACTIVE_LEARNING": {"n_test": 20}}))
-    assert "(of them up to 20 for testing)" in "\n".join(lines(few))
+    assert "(of them up to 20 for testing)" in "\n".join(plan_lines(few))
     many = plan(write_project(tmp_path / "many", {"ACTIVE_LEARNING": {"n_test": 50}}))
-    assert "(of them at most 36 for testing: n_test 50 cannot be reached)" in "\n".join(lines(many))
+    assert "(of them at most 36 for testing: n_test 50 cannot be reached)" in "\n".join(plan_lines(many))

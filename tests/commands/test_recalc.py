@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from ase.calculators.emt import EMT
 
-from aims_pax.commands.recalc import differences, ranges
+from aims_pax.commands.recalc import label_differences, ranges
 from aims_pax.dataset import read_extxyz
 from aims_pax.frames import Label
 from aims_pax.potential import calculate
@@ -129,12 +129,12 @@ def test_what_else_the_file_says_stays_but_nothing_of_the_old_method(labelled):
 
 def test_failed_structures_are_told_by_index_and_class_and_kept_apart(labelled):
     folder, done = labelled
-    assert "structure 3 · Insane: not calculated: atoms O0 and H1 are 0.017 Å apart" in done.stdout
-    assert "structure 1 · Insane: not calculated: the structure holds NaN" in done.stdout
-    assert "2 of 9 structures failed (2 Insane): indices from 0: 1, 3" in done.stdout
+    assert "structure 3 · Unphysical: not calculated: atoms O0 and H1 are 0.017 Å apart" in done.stdout
+    assert "structure 1 · Unphysical: not calculated: the structure holds NaN" in done.stdout
+    assert "2 of 9 structures failed (2 Unphysical): indices from 0: 1, 3" in done.stdout
     (entry,) = [json.loads(line) for line in (folder / "data/quarantine.jsonl").read_text().splitlines()]
-    assert entry["class"] == "Insane"
-    assert ase.io.read(folder / "data/quarantine.xyz").info["failure"] == "Insane"
+    assert entry["class"] == "Unphysical"
+    assert ase.io.read(folder / "data/quarantine.xyz").info["failure"] == "Unphysical"
 
 
 def test_the_summary_compares_old_and_new(labelled):
@@ -153,7 +153,7 @@ def test_asked_to_it_keeps_failed_structures_without_labels(labelled):
     assert len(atoms) == 9
     assert ["REF_energy" in a.info for a in atoms] == [k not in (1, 3) for k in range(9)]
     assert not any(a.has("REF_forces") for a in (atoms[1], atoms[3]))
-    assert atoms[3].info["failure"] == "Insane"
+    assert atoms[3].info["failure"] == "Unphysical"
     assert "apart" in atoms[3].info["reason"]
     assert "reference calculations in this run: 0; labels known before: 6" in done.stdout
 
@@ -182,10 +182,10 @@ def test_old_labels_may_have_other_names(project):
 def test_differences_are_those_of_the_definition():
     old = Label(1.0, np.zeros((2, 3)))
     pairs = [(old, Label(1.4, np.full((2, 3), 0.1))), (old, Label(0.0, np.full((2, 3), -0.3)))]
-    energy, forces = differences(pairs)
+    energy, forces = label_differences(pairs)
     assert "MAE 350.000, RMSE 380.789 meV/atom, mean -150.000" in energy
     assert "MAE 200.000, RMSE 223.607 meV/Å" in forces
-    assert differences([]) == []
+    assert label_differences([]) == []
 
 
 def test_ranges_name_every_index():

@@ -3,7 +3,7 @@
 import pytest
 
 from aims_pax.commands.plan import plan
-from aims_pax.commands.resource_estimates import parameters
+from aims_pax.commands.resource_estimates import estimate_parameters
 from tests.projects import write_project
 from tests.worlds import crystal
 
@@ -20,7 +20,7 @@ def test_parameters_are_those_of_the_models_within_a_tenth(tmp_path):
         settings = read_settings(folder)
         model = build_model(settings.mace, (1, 8), 0)
         truth = sum(p.numel() for p in model.parameters())
-        assert parameters(settings, 2) == pytest.approx(truth, rel=0.1)
+        assert estimate_parameters(settings, 2) == pytest.approx(truth, rel=0.1)
 
 
 @pytest.mark.parametrize(("what", "training"), [("moving", False), ("training", True)])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from aims_pax.commands import run_fingerprint
-from aims_pax.commands.run_fingerprint import asked, remember, unchanged
+from aims_pax.commands.run_fingerprint import fingerprint_inputs, is_up_to_date, save_fingerprint
 from aims_pax.record.lock import Lock
 from aims_pax.settings import read_settings
 from tests.projects import write_project
@@ -34,12 +34,12 @@ def folder(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
     settings = read_settings(tmp_path)
-    remember(settings, asked(settings))
+    save_fingerprint(settings, fingerprint_inputs(settings))
     return tmp_path
 
 
 def same(folder):
-    return unchanged(read_settings(folder))
+    return is_up_to_date(read_settings(folder))
 
 
 def later(path, text="y"):
@@ -139,9 +139,9 @@ def test_a_memory_that_cannot_be_read_is_something_to_do(folder, text):
 
 def test_what_changed_while_it_ran_is_something_to_do(folder):
     settings = read_settings(folder)
-    before = asked(settings)
+    before = fingerprint_inputs(settings)
     later(folder / "geometries" / "water.xyz")
-    remember(settings, before)
+    save_fingerprint(settings, before)
     assert not same(folder)
 
 
@@ -157,7 +157,7 @@ def test_files_the_settings_name_are_inputs_and_the_run_s_own_folders_are_not(tm
         "CLUSTER": {"calc_dir": "calc", "launch_str": "aims.x " + 300 * "long"},
         "MISC": {"path_to_control": "control.in", "test_set": "training.xyz", "dataset_dir": "."},
     }
-    inputs = asked(read_settings(write_project(tmp_path, changes)))["inputs"]
+    inputs = fingerprint_inputs(read_settings(write_project(tmp_path, changes)))["inputs"]
     assert {Path(name).name for name in inputs} == {
         "control.in", "01_H_default", "training.xyz", "water.xyz",
     }  # fmt: skip

@@ -20,12 +20,12 @@ from rich.console import Console
 
 from aims_pax.commands import sample as story
 from aims_pax.commands.sample import sample
-from aims_pax.engine.interrupts import Stopped
+from aims_pax.engine.interrupts import RunInterrupted
 from aims_pax.errors import Busy, RestartError, SettingsError, SetupError
 from aims_pax.frames import Frame
 from aims_pax.models.mace import Ensemble
 from aims_pax.potentials.named import Potentials
-from aims_pax.record.arrays import pack, unpack
+from aims_pax.record.arrays import pack_arrays, unpack_arrays
 from aims_pax.record.lock import Lock
 from aims_pax.samplers.base import SamplingError
 from aims_pax.settings import mace
@@ -219,9 +219,9 @@ def test_other_samplers_or_seeds_do_not_go_on_with_it_and_the_keys_are_named(go,
 def test_a_file_from_before_settings_were_kept_says_what_it_can(go):
     go(n_per_geometry=2)
     memory = Path(".samples.xyz.memory.npy")
-    arrays, meta = unpack(memory.read_bytes())
+    arrays, meta = unpack_arrays(memory.read_bytes())
     del meta["made_with"]
-    memory.write_bytes(pack(arrays, meta))
+    memory.write_bytes(pack_arrays(arrays, meta))
     assert "2 of 2 structures" in go(n_per_geometry=2)
     with pytest.raises(RestartError, match="samplers, geometries or seed: not as they were"):
         go(seed=7)
@@ -345,7 +345,7 @@ def test_a_signal_ends_it_cleanly_and_the_same_command_goes_on(go, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(story, "_texts", signalled)
-        with pytest.raises(Stopped):
+        with pytest.raises(RunInterrupted):
             go()
     assert undisturbed.startswith(output())
     go()

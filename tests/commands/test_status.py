@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from aims_pax.commands.status import lines, status
+from aims_pax.commands.status import status, status_lines
 from aims_pax.errors import SettingsError
 from aims_pax.record.files import write_text
 from aims_pax.record.lock import STARTING, Lock
@@ -43,7 +43,7 @@ def test_a_finished_run_in_numbers(folder):
 
 
 def test_no_line_is_longer_than_a_terminal_of_80_columns(folder):
-    text = lines(status(folder))
+    text = status_lines(status(folder))
     assert max(map(len, text)) <= 80
     assert "finished" in text[0]
     said = " ".join(" ".join(text).split())
@@ -72,7 +72,7 @@ def test_the_time_left_follows_from_the_limit_that_is_nearest(tmp_path):
     assert now["left_s"] == pytest.approx(100, abs=5)  # 200 of 400 steps took 100 s
     assert now["last_sign_s_ago"] == pytest.approx(0, abs=5)
     assert now["labels"]["budget"] == 1000
-    assert any("about 1 min 40 s" in line or "about 2 min" in line for line in lines(now))
+    assert any("about 1 min 40 s" in line or "about 2 min" in line for line in status_lines(now))
 
 
 def test_the_training_set_can_be_the_nearest_limit(tmp_path):
@@ -99,7 +99,7 @@ def test_pausing_paused_stopping(folder):
     now = status(folder)
     assert now["state"] == "paused"
     assert now["paused_s"] == pytest.approx(65, abs=5)
-    assert "paused for 65 s" in lines(now)[0]
+    assert "paused for 65 s" in status_lines(now)[0]
     write_text(folder / "restart" / "control.json", json.dumps({"wish": "stop", "of": holder}))
     assert status(folder)["state"] == "stopping"
     held(folder, host="another run")
@@ -125,7 +125,7 @@ def test_why_a_run_ended(tmp_path):
     assert status(folder)["reason"].startswith("stopped by SIGTERM")
     log.write_text("2026-01-01 00:00:00 · ERROR · the disk is full\n")
     assert status(folder)["reason"] == "the disk is full"
-    assert "the disk is full" in "\n".join(lines(status(folder)))
+    assert "the disk is full" in "\n".join(status_lines(status(folder)))
     held(folder)
     assert status(folder)["reason"] == ""
 
@@ -149,7 +149,7 @@ def test_pauses_and_the_time_between_two_processes_are_no_time_of_a_stage(tmp_pa
     assert now["left_s"] == pytest.approx(75, abs=5)  # 40 of 100 steps took 50 s
     assert now["shares_s"]["paused"] == pytest.approx(30, abs=0.1)
     assert now["work_s"] == pytest.approx(20, abs=0.1)
-    (said,) = (line for line in lines(now) if line.startswith("time"))
+    (said,) = (line for line in status_lines(now) if line.startswith("time"))
     assert "20 s at work" in said
     assert "paused 30 s" in said
     write_text(folder / "restart" / "control.json", json.dumps({"wish": "pause", "of": holder}))
@@ -177,14 +177,14 @@ def test_what_a_limit_counts_is_said(tmp_path):
     assert now["training_set"] == {
         "of": "a member", "size": 3, "limit": 50.0, "limited_by": "max_train_set_size"
     }  # fmt: skip
-    text = " ".join(" ".join(lines(now)).split())
+    text = " ".join(" ".join(status_lines(now)).split())
     assert "4 training + 1 validation (all members together) · 3 of max_train_set_size 50 (a member)" in text
 
 
 def test_many_trajectories_are_summed_up(tmp_path):
     t = time.time()
     folder = made_up(tmp_path, [advanced(t, i, 0, 10, 0.1) for i in range(30)])
-    text = lines(status(folder))
+    text = status_lines(status(folder))
     assert "30 in all" in text[-1]
     assert len(text) < 40
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from aims_pax.commands.test_models import _labelled, assess
+from aims_pax.commands.test_models import _labelled, evaluate_models
 from aims_pax.dataset import write_extxyz
 from aims_pax.errors import SettingsError
 from aims_pax.models.mace import export as exports
-from aims_pax.report.accuracy import atomic_errors, honesty
+from aims_pax.report.accuracy import atomic_errors, calibration
 from tests.models.mace import tiny
 
 KEYS = ("REF_energy", "REF_forces", "REF_stress")
@@ -17,7 +17,7 @@ KEYS = ("REF_energy", "REF_forces", "REF_stress")
 def assessed(models, data, output, **changes):
     console = Console(record=True, width=200)
     words = {"keys": KEYS, "device": "cpu", "dtype": "float64", **changes}
-    arrays = assess(models, data, output, *words.values(), console)
+    arrays = evaluate_models(models, data, output, *words.values(), console)
     return arrays, console.export_text()
 
 
@@ -77,9 +77,9 @@ def test_several_models_are_a_committee_with_mean_and_spread(trained, tmp_path):
     assert "committee mean" in text
     for model, a in zip(models, stored["member_forces"], strict=True):
         # what the report says of the one that is delivered
-        h = honesty(sd, np.sqrt(((a - stored["true_forces"]) ** 2).mean(axis=1)))
+        h = calibration(sd, np.sqrt(((a - stored["true_forces"]) ** 2).mean(axis=1)))
         assert f"where {model.stem} is wrong (rank correlation ρ = {h.rank:.2f})" in text
-    h = honesty(*atomic_errors(stored))
+    h = calibration(*atomic_errors(stored))
     assert f"where the committee mean is wrong (rank correlation ρ = {h.rank:.2f})" in text
     assert models[1].stem in text
 

@@ -10,19 +10,19 @@ import pytest
 from aims_pax.core import active_learning
 from aims_pax.core.rules import ExploreRules
 from aims_pax.core.work import (
-    Add,
-    Advance,
+    AddToDataset,
     Advanced,
-    Analyse,
-    Checked,
     IllegalEvent,
-    Label,
     LabelDropped,
     LabelFailed,
     Labelled,
+    RecordError,
+    RequestLabel,
     Rewind,
-    Train,
+    RunMD,
+    RunTraining,
     Trained,
+    UncertaintyCheck,
 )
 from aims_pax.record.checkpoint import from_plain, to_plain
 
@@ -37,7 +37,7 @@ def fresh(n=1, rules=RULES, n_train=20, systems=("a",)):
 
 
 def moves(state, rules=RULES):
-    return {w.trajectory: w for w in active_learning.outstanding(state, rules) if isinstance(w, Advance)}
+    return {w.trajectory: w for w in active_learning.outstanding(state, rules) if isinstance(w, RunMD)}
 
 
 def move(state, i=0, uncertainty=(0.1,), rules=RULES, frame=None, fault=None, step=None):
@@ -56,12 +56,12 @@ def warmed(n=1, rules=RULES, **kwargs):
 
 
 def labelled(state, rules=RULES):
-    work = next(w for w in active_learning.outstanding(state, rules) if isinstance(w, Label))
+    work = next(w for w in active_learning.outstanding(state, rules) if isinstance(w, RequestLabel))
     return active_learning.step(state, Labelled(work), rules)
 
 
 def trained(state, rules=RULES, n_train=None, mae=0.05):
-    work = next(w for w in active_learning.outstanding(state, rules) if isinstance(w, Train))
+    work = next(w for w in active_learning.outstanding(state, rules) if isinstance(w, RunTraining))
     event = Trained(work, state.n_train if n_train is None else n_train, (1.0,), (mae,))
     return active_learning.step(state, event, rules)
 
@@ -69,8 +69,8 @@ def trained(state, rules=RULES, n_train=None, mae=0.05):
 def test_a_certain_trajectory_runs_on():
     state, effects = move(fresh())
     assert state.trajectories[0].status == "running"
-    assert effects == (Checked(0, 10, 0.1, math.inf, "certain"),)
-    assert moves(state)[0] == Advance(0, 10, 20, 0)
+    assert effects == (UncertaintyCheck(0, 10, 0.1, math.inf, "certain"),)
+    assert moves(state)[0] == RunMD(0, 10, 20, 0)
 
 
 def test_before_ten_evaluations_nothing_is_uncertain():
@@ -81,7 +81,7 @@ def test_before_ten_evaluations_nothing_is_uncertain():
 def test_an_uncertain_frame_makes_its_trajectory_wait_for_its_label():
     state, _ = move(warmed(), uncertainty=(5.0,), frame="far")
     assert state.trajectories[0].status == "waiting"
-    assert active_learning.outstanding(state, RULES) == (Label("far"),)
+    assert active_learning.outstanding(state, RULES) == (RequestLabel("far"),)
 
 
 def test_uncertainty_equal_to_the_threshold_is_certain():
@@ -96,7 +96,7 @@ def test_points_2_12_and_22_go_to_validation():
     for k in range(25):
         state, _ = move(state, uncertainty=(1e9 + k,), frame=f"x{k}", rules=rules)
         state, effects = labelled(state, rules)
-        splits += [e.split for e in effects if isinstance(e, Add)]
+        splits += [e.split for e in effects if isinstance(e, AddToDataset)]
         if any(t.status == "training" for t in state.trajectories):
             state, _ = trained(state, rules)
         state = replace(state, thresholds=(("", replace(state.thresholds[0][1], history=((0.1, 1),) * 10)),))
@@ -132,14 +132,14 @@ def test_an_exploded_frame_is_not_labelled_leaves_the_threshold_alone_and_rewind
     assert state.thresholds == before
     assert [e for e in effects if isinstance(e, Rewind)] == [Rewind(0, None, 1)]
     assert state.trajectories[0].status == "running"
-    assert moves(state)[0] == Advance(0, 103, 110, 1)
+    assert moves(state)[0] == RunMD(0, 103, 110, 1)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_an_uncertainty_that_is_not_finite_counts_as_an_explosion(bad):
     state, effects = move(warmed(), uncertainty=(0.1, bad))
     assert any(isinstance(e, Rewind) for e in effects)
-    assert not any(isinstance(w, Label) for w in active_learning.outstanding(state, RULES))
+    assert not any(isinstance(w, RequestLabel) for w in active_learning.outstanding(state, RULES))
 
 
 def test_five_explosions_in_a_row_end_the_trajectory_with_the_reason():
@@ -186,11 +186,11 @@ def test_a_failed_label_rewinds_with_fresh_momenta_and_ends_the_trajectory_when_
     state = warmed()
     for k in range(5):
         state, _ = move(state, uncertainty=(1e3 * 10**k,), frame=f"bad{k}")
-        work = Label(f"bad{k}")
+        work = RequestLabel(f"bad{k}")
         state, effects = active_learning.step(state, LabelFailed(work, "NotConverged", "no SCF"), RULES)
         if k < 4:
             assert Rewind(0, None, k + 1) in effects
-            assert state.trajectories[0].life == k + 1
+            assert state.trajectories[0].n_rewinds == k + 1
     assert state.trajectories[0].status == "done"
     assert "NotConverged" in state.trajectories[0].reason
 
@@ -227,9 +227,9 @@ def test_max_train_set_size_stops_and_labels_under_way_are_still_kept():
     state, _ = move(state, 1, (50.0,), rules=rules, frame="y")
     state, _ = labelled(state, rules)
     assert state.stopped.startswith("max_train_set_size")
-    assert active_learning.outstanding(state, rules) == (Label("y"),)
+    assert active_learning.outstanding(state, rules) == (RequestLabel("y"),)
     state, effects = labelled(state, rules)
-    assert any(isinstance(e, Add) and e.frame == "y" for e in effects)
+    assert any(isinstance(e, AddToDataset) and e.frame == "y" for e in effects)
     assert active_learning.outstanding(state, rules) == ()
 
 
@@ -240,7 +240,7 @@ def test_a_label_given_up_after_the_stop_does_not_count():
     state, _ = move(state, 1, (50.0,), rules=rules, frame="y")
     state, _ = labelled(state, rules)
     asked = state.n_asked
-    state, _ = active_learning.step(state, LabelDropped(Label("y")), rules)
+    state, _ = active_learning.step(state, LabelDropped(RequestLabel("y")), rules)
     assert state.n_asked == asked - 1
     assert active_learning.outstanding(state, rules) == ()
 
@@ -249,7 +249,7 @@ def test_max_labels_is_never_exceeded_and_every_paid_label_is_awaited():
     rules = replace(RULES, max_labels=3, max_steps=math.inf)
     state, asked, u = warmed(4, rules=rules), 0, 1.0
     while not state.stopped:
-        labels = [w for w in active_learning.outstanding(state, rules) if isinstance(w, Label)]
+        labels = [w for w in active_learning.outstanding(state, rules) if isinstance(w, RequestLabel)]
         if labels and random.Random(asked).random() < 0.3:
             state, _ = active_learning.step(state, Labelled(labels[0]), rules)
         elif moves(state, rules):
@@ -310,10 +310,10 @@ def test_test_frames_are_labelled_without_waiting_and_never_trained_on():
     rules = replace(RULES, n_test=2, test_due=(0.0, 0.5), test_trajectory=(0, 0), max_steps=400)
     state, added, n_train = fresh(rules=rules), [], 20
     while active_learning.outstanding(state, rules):
-        labels = [w for w in active_learning.outstanding(state, rules) if isinstance(w, Label)]
+        labels = [w for w in active_learning.outstanding(state, rules) if isinstance(w, RequestLabel)]
         if labels:
             state, effects = active_learning.step(state, Labelled(labels[0]), rules)
-            added += [e.split for e in effects if isinstance(e, Add)]
+            added += [e.split for e in effects if isinstance(e, AddToDataset)]
         else:
             state, _ = move(state, rules=rules)
             assert state.trajectories[0].status in ("running", "done")
@@ -325,10 +325,10 @@ def test_analysis_asks_every_analysis_skip_steps_and_keeps_what_was_known_then()
     rules = replace(RULES, analysis_skip=15, max_steps=60)
     state, found = fresh(rules=rules), []
     while active_learning.outstanding(state, rules):
-        labels = [w for w in active_learning.outstanding(state, rules) if isinstance(w, Label)]
+        labels = [w for w in active_learning.outstanding(state, rules) if isinstance(w, RequestLabel)]
         if labels:
             state, effects = active_learning.step(state, Labelled(labels[0]), rules)
-            found += [e for e in effects if isinstance(e, Analyse)]
+            found += [e for e in effects if isinstance(e, RecordError)]
         else:
             state, _ = move(state, rules=rules)
     assert [e.step for e in found] == [15, 30, 45, 60]
@@ -339,18 +339,18 @@ def test_two_trajectories_waiting_for_one_frame_share_its_label():
     state = warmed(2)
     state, _ = move(state, 0, (5.0,), frame="same")
     state, _ = move(state, 1, (50.0,), frame="same")
-    assert active_learning.outstanding(state, RULES) == (Label("same"),)
+    assert active_learning.outstanding(state, RULES) == (RequestLabel("same"),)
     state, effects = labelled(state)
-    assert sum(isinstance(e, Add) for e in effects) == 1
+    assert sum(isinstance(e, AddToDataset) for e in effects) == 1
     assert [t.status for t in state.trajectories] == ["training", "training"]
 
 
 def test_an_event_whose_work_is_not_outstanding_raises():
     with pytest.raises(IllegalEvent):
-        active_learning.step(fresh(), Labelled(Label("unknown")), RULES)
+        active_learning.step(fresh(), Labelled(RequestLabel("unknown")), RULES)
     state, _ = move(fresh())
     with pytest.raises(IllegalEvent):
-        active_learning.step(state, Advanced(Advance(0, 0, 10, 0), 10, "old", (0.1,)), RULES)
+        active_learning.step(state, Advanced(RunMD(0, 0, 10, 0), 10, "old", (0.1,)), RULES)
 
 
 # ---------------------------------------------------------------- random runs with crashes
@@ -359,13 +359,13 @@ def test_an_event_whose_work_is_not_outstanding_raises():
 def random_event(dice, state, rules, counter):
     work = dice.choice(active_learning.outstanding(state, rules))
     match work:
-        case Label():
+        case RequestLabel():
             bad = LabelFailed(work, "Crashed", "dice")
             return Labelled(work) if dice.random() < 0.85 else bad
-        case Train():
+        case RunTraining():
             seen = state.n_train - (dice.random() < 0.2)
             return Trained(work, seen, (dice.random(),) * 2, (dice.random(),) * 2)
-        case Advance():
+        case RunMD():
             if dice.random() < 0.05:
                 return Advanced(work, dice.randint(work.start + 1, work.end), "", (), "exploded")
             return Advanced(work, work.end, f"frame{counter}", (dice.expovariate(3),))
@@ -405,7 +405,7 @@ def test_every_random_run_ends_and_its_journal_replays_to_the_same_state(seed):
         state, effects = active_learning.step(state, event, rules)
         journal.append(event)
         for effect in effects:
-            if isinstance(effect, Add):
+            if isinstance(effect, AddToDataset):
                 assert (effect.frame, effect.split) not in added
                 added.add((effect.frame, effect.split))
         work = active_learning.outstanding(state, rules)
@@ -428,9 +428,9 @@ def test_every_random_run_ends_and_its_journal_replays_to_the_same_state(seed):
 def finished(rules, n=2):
     state, u = warmed(n, rules=rules), 1.0
     while work := active_learning.outstanding(state, rules):
-        if isinstance(work[0], Label):
+        if isinstance(work[0], RequestLabel):
             state, _ = labelled(state, rules)
-        elif isinstance(work[0], Train):
+        elif isinstance(work[0], RunTraining):
             state, _ = trained(state, rules)
         else:
             u *= 1.01
@@ -476,7 +476,7 @@ def test_a_trajectory_that_ended_for_a_physical_reason_is_not_revived():
 def test_the_initial_dataset_is_no_progress_so_test_frames_spread_over_the_run():
     rules = replace(RULES, max_train=60, max_steps=math.inf, max_labels=math.inf)
     state = active_learning.begin(("a",), rules, 30, {"a": 3})
-    assert active_learning.progress(state, rules) == 0
+    assert active_learning.fraction_done(state, rules) == 0
     half = replace(state, n_train=45, n_added=17, n_valid_added=2)
-    assert active_learning.progress(half, rules) == pytest.approx(0.5)
-    assert active_learning.progress(replace(half, n_train=60, n_added=33, n_valid_added=3), rules) == 1
+    assert active_learning.fraction_done(half, rules) == pytest.approx(0.5)
+    assert active_learning.fraction_done(replace(half, n_train=60, n_added=33, n_valid_added=3), rules) == 1

@@ -6,7 +6,7 @@ import pytest
 
 from aims_pax.core import convergence
 from aims_pax.core.rules import ConvergeRules
-from aims_pax.core.work import IllegalEvent, KeepBest, RestoreBest, Train, Trained
+from aims_pax.core.work import IllegalEvent, KeepBest, RestoreBest, RunTraining, Trained
 
 
 def run(losses, rules):
@@ -49,7 +49,7 @@ def test_more_epochs_go_on_and_more_patience_too_but_nothing_else():
     more = ConvergeRules((0,), patience=5, margin=0.0, max_epochs=20)
     again = convergence.reopen(state, more)
     assert again.stopped is None
-    assert convergence.outstanding(again, more) == (Train(7, 1, 0),)
+    assert convergence.outstanding(again, more) == (RunTraining(7, 1, 0),)
     patient, _, _ = run([1.0] * 30, ConvergeRules((0,), patience=5, margin=0.0, max_epochs=100))
     assert patient.stopped == "converged"
     assert convergence.reopen(patient, ConvergeRules((0,), 5, 0.0, 200)) is patient
@@ -65,7 +65,7 @@ def test_a_loss_that_is_not_finite_is_never_the_best():
 def test_all_chosen_members_converge_each_for_itself():
     rules = ConvergeRules((1, 3), patience=2, margin=0.0, max_epochs=100)
     state = convergence.begin(rules)
-    assert convergence.outstanding(state, rules) == (Train(0, 1, 1), Train(0, 1, 3))
+    assert convergence.outstanding(state, rules) == (RunTraining(0, 1, 1), RunTraining(0, 1, 3))
     while work := convergence.outstanding(state, rules):
         state, _ = convergence.step(state, Trained(work[-1], 1, (1.0,), (0.1,)), rules)
     assert [p.epochs for p in state.members] == [3, 3]
@@ -74,4 +74,4 @@ def test_all_chosen_members_converge_each_for_itself():
 def test_an_event_whose_work_is_not_outstanding_raises():
     rules = ConvergeRules((0,), patience=2, margin=0.0, max_epochs=10)
     with pytest.raises(IllegalEvent):
-        convergence.step(convergence.begin(rules), Trained(Train(5, 1, 0), 1, (1.0,), (0.1,)), rules)
+        convergence.step(convergence.begin(rules), Trained(RunTraining(5, 1, 0), 1, (1.0,), (0.1,)), rules)

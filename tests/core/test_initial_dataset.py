@@ -9,14 +9,14 @@ import pytest
 from aims_pax.core import initial_dataset
 from aims_pax.core.rules import InitialRules
 from aims_pax.core.work import (
-    Add,
+    AddToDataset,
     IllegalEvent,
-    Label,
     LabelFailed,
     Labelled,
-    Sample,
+    RequestLabel,
+    RunSampler,
+    RunTraining,
     Sampled,
-    Train,
     Trained,
 )
 from aims_pax.record.checkpoint import from_plain, to_plain
@@ -36,17 +36,17 @@ def run(rules, mae=lambda visit: 1.0, fails=lambda frame: False, shuffle=None):
     while work := initial_dataset.outstanding(state, rules):
         chosen = shuffle.choice(work) if shuffle else work[0]
         match chosen:
-            case Sample(visit, per_system):
+            case RunSampler(visit, per_system):
                 made = [(s, f"{s}-{visit}-{k}") for k in range(per_system) for s in rules.systems]
                 event = Sampled(chosen, tuple(made))
-            case Label(frame):
+            case RequestLabel(frame):
                 event = LabelFailed(chosen, "Crashed", "x") if fails(frame) else Labelled(chosen)
-            case Train():
+            case RunTraining():
                 m = mae(state.visit)
                 event = Trained(chosen, 0, (m,) * rules.members, (m,) * rules.members)
         state, effects = initial_dataset.step(state, event, rules)
         events.append(event)
-        added += [(e.member, e.split, e.frame) for e in effects if isinstance(e, Add)]
+        added += [(e.member, e.split, e.frame) for e in effects if isinstance(e, AddToDataset)]
         assert len(events) < 20_000
     return state, added, events
 
@@ -149,7 +149,7 @@ def test_a_crash_at_any_event_changes_nothing(seed):
 
 def test_an_event_whose_work_is_not_outstanding_raises():
     with pytest.raises(IllegalEvent):
-        initial_dataset.step(initial_dataset.begin(rules()), Labelled(Label("x")), rules())
+        initial_dataset.step(initial_dataset.begin(rules()), Labelled(RequestLabel("x")), rules())
 
 
 def hash_of(text):

@@ -6,7 +6,7 @@ import pytest
 
 from aims_pax.core import relabel as stage
 from aims_pax.core.relabel import RecalculateRules
-from aims_pax.core.work import IllegalEvent, Label, LabelDropped, LabelFailed, Labelled, Say
+from aims_pax.core.work import IllegalEvent, LabelDropped, LabelFailed, Labelled, LogMessage, RequestLabel
 
 
 def rules(n, at_once=3):
@@ -22,7 +22,7 @@ def test_structures_open_in_order_and_never_more_than_can_be_handed_out():
         assert len(work) <= 3
         asked += [w for w in work if w not in asked]
         state, _ = stage.step(state, Labelled(work[0]), r)
-    assert asked == [Label(f) for f in r.frames]
+    assert asked == [RequestLabel(f) for f in r.frames]
     assert state.stopped
     assert not state.failed
 
@@ -39,10 +39,10 @@ def test_answers_may_come_in_any_order_and_each_structure_is_asked_for_once():
 
 def test_a_failure_is_noted_with_its_class_and_told_by_the_name_of_the_structure():
     r = rules(3)
-    state, effects = stage.step(stage.begin(r), LabelFailed(Label("f1"), "Crashed", "exit code 2"), r)
+    state, effects = stage.step(stage.begin(r), LabelFailed(RequestLabel("f1"), "Crashed", "exit code 2"), r)
     assert state.failed == (stage.Failure("f1", "Crashed", "exit code 2"),)
-    assert effects == (Say("structure 1 · Crashed: exit code 2", "warning"),)
-    assert Label("f1") not in stage.outstanding(state, r)
+    assert effects == (LogMessage("structure 1 · Crashed: exit code 2", "warning"),)
+    assert RequestLabel("f1") not in stage.outstanding(state, r)
 
 
 def test_progress_is_told_ten_times_however_long_the_list():
@@ -65,12 +65,17 @@ def test_a_larger_machine_opens_more_and_a_smaller_one_waits():
     assert len(stage.reopen(state, rules(10, 5)).open) == 5
     wide = stage.begin(rules(10, 5))
     narrow = rules(10, 2)
-    wide, _ = stage.step(wide, Labelled(Label("f0")), narrow)
+    wide, _ = stage.step(wide, Labelled(RequestLabel("f0")), narrow)
     assert (wide.opened, len(wide.open)) == (5, 4)
 
 
 @pytest.mark.parametrize(
-    "event", [Labelled(Label("f9")), LabelFailed(Label("f9"), "Crashed", ""), LabelDropped(Label("f0"))]
+    "event",
+    [
+        Labelled(RequestLabel("f9")),
+        LabelFailed(RequestLabel("f9"), "Crashed", ""),
+        LabelDropped(RequestLabel("f0")),
+    ],
 )
 def test_an_event_whose_work_is_not_outstanding_raises_and_changes_nothing(event):
     r = rules(10)
@@ -78,7 +83,7 @@ def test_an_event_whose_work_is_not_outstanding_raises_and_changes_nothing(event
     with pytest.raises(IllegalEvent):
         stage.step(state, event, r)
     with pytest.raises(IllegalEvent):  # answered already
-        stage.step(stage.step(state, Labelled(Label("f0")), r)[0], Labelled(Label("f0")), r)
+        stage.step(stage.step(state, Labelled(RequestLabel("f0")), r)[0], Labelled(RequestLabel("f0")), r)
 
 
 def test_an_event_costs_the_same_in_a_long_list():

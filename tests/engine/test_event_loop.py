@@ -10,9 +10,9 @@ import pytest
 
 from aims_pax.core import active_learning, convergence
 from aims_pax.core.rules import ConvergeRules, ExploreRules
-from aims_pax.core.work import Add, Advance, Advanced, Rewind, Train, Trained
-from aims_pax.engine.event_loop import Shell
-from aims_pax.engine.interrupts import Stopped, Watch
+from aims_pax.core.work import AddToDataset, Advanced, Rewind, RunMD, RunTraining, Trained
+from aims_pax.engine.event_loop import EventLoop
+from aims_pax.engine.interrupts import InterruptMonitor, RunInterrupted
 from aims_pax.errors import Abandoned, NotConverged, SetupError
 from aims_pax.record.checkpoint import from_plain, to_plain
 
@@ -118,16 +118,16 @@ class Numbers:
         self.turns.append(type(works[0]).__name__)
         self.moved_meanwhile += len(self.begun) > len(self.installed)
         for work in works:
-            if isinstance(work, Train):
+            if isinstance(work, RunTraining):
                 assert not self.trains_beside
                 yield Trained(work, 10**6, (1.0, 1.0), (0.1, 0.1))
-            elif isinstance(work, Advance):
-                name = f"{work.trajectory}-{work.end}-{work.life}"
+            elif isinstance(work, RunMD):
+                name = f"{work.trajectory}-{work.end}-{work.n_rewinds}"
                 yield Advanced(work, work.end, name, (random.Random(f"{self.seed}{name}").random(),))
 
     def apply(self, effect):
         self._tick()
-        if isinstance(effect, Add):
+        if isinstance(effect, AddToDataset):
             assert effect.frame in self.store
             self.added[effect.frame] = effect.split
         else:
@@ -149,7 +149,7 @@ def begin(n=4):
 
 
 def drive(world, state=None, watch=None, rules=RULES):
-    shell = Shell(active_learning, state or begin(), rules, world, Paper(), watch or Watch())
+    shell = EventLoop(active_learning, state or begin(), rules, world, Paper(), watch or InterruptMonitor())
     return shell.run(), shell
 
 
@@ -178,7 +178,7 @@ def test_moving_and_training_take_turns_when_both_are_outstanding():
 def test_a_failed_label_is_an_event_and_does_not_end_the_run():
     state, _ = drive(Numbers(4, fails=0.4))
     assert state.stopped
-    assert any(t.life for t in state.trajectories)
+    assert any(t.n_rewinds for t in state.trajectories)
 
 
 def test_an_error_of_the_setup_ends_the_run_after_saving():
@@ -253,7 +253,7 @@ def test_training_that_fails_beside_ends_the_run_with_its_reason_and_keeps_the_s
         with pytest.raises(SetupError, match="the GPU is gone"):
             drive(world)
     saved = from_plain(active_learning.State, world.committed)
-    assert any(isinstance(w, Train) for w in active_learning.outstanding(saved, RULES))
+    assert any(isinstance(w, RunTraining) for w in active_learning.outstanding(saved, RULES))
 
 
 def test_a_visit_that_fails_beside_one_that_was_taken_in_leaves_no_half_snapshot():
@@ -280,7 +280,7 @@ def test_a_visit_that_fails_beside_one_that_was_taken_in_leaves_no_half_snapshot
 
     world = Two(1, beside=True)
     with pytest.raises(SetupError, match="the GPU is gone"):
-        Shell(convergence, convergence.begin(rules), rules, world, Paper(), Watch()).run()
+        EventLoop(convergence, convergence.begin(rules), rules, world, Paper(), InterruptMonitor()).run()
     assert len(world.installed) == 3
 
 
@@ -312,7 +312,7 @@ def test_killed_anywhere_and_started_again_it_ends_and_pays_no_label_twice(seed,
 
 
 def test_a_signal_stops_between_turns_and_the_rest_is_as_if_undisturbed():
-    watch, world = Watch(), Numbers(7)
+    watch, world = InterruptMonitor(), Numbers(7)
     turn = world.turn
 
     def interrupted(works, stop):
@@ -324,7 +324,7 @@ def test_a_signal_stops_between_turns_and_the_rest_is_as_if_undisturbed():
         return turn(works, stop)
 
     world.turn = interrupted
-    with pytest.raises(Stopped) as stopped:
+    with pytest.raises(RunInterrupted) as stopped:
         drive(world, watch=watch)
     assert stopped.value.code == 3
     world.turn = turn
@@ -333,9 +333,9 @@ def test_a_signal_stops_between_turns_and_the_rest_is_as_if_undisturbed():
 
 
 def test_sigterm_asks_to_be_run_again():
-    watch = Watch()
+    watch = InterruptMonitor()
     watch.signal = signal.SIGTERM
-    with pytest.raises(Stopped) as stopped:
+    with pytest.raises(RunInterrupted) as stopped:
         drive(Numbers(8), watch=watch)
     assert stopped.value.code == 75
 
@@ -364,14 +364,14 @@ def test_a_pause_is_told_apart_from_work(monkeypatch, caplog):
     """10 s paused inside a turn: no share of the turn, a line of its own in the journal, said in the log."""
     clock = [0.0]
     monkeypatch.setattr("aims_pax.engine.event_loop.time.monotonic", lambda: clock[0])
-    watch, world = Watch(), Numbers(10)
+    watch, world = InterruptMonitor(), Numbers(10)
     turn = world.turn
 
     def resting(works, stop):
         clock[0] += 1.0
-        if not watch.rested:
+        if not watch.paused_seconds:
             clock[0] += 10.0
-            watch.rested = 10.0
+            watch.paused_seconds = 10.0
             watch.pauses.append((100.0, 110.0))
         return turn(works, stop)
 

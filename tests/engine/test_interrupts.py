@@ -7,25 +7,25 @@ import time
 
 import pytest
 
-from aims_pax.engine.interrupts import Stopped, Watch, walltime
+from aims_pax.engine.interrupts import InterruptMonitor, RunInterrupted, remaining_walltime
 from aims_pax.processes import interruptible
 
 
 def test_signals_only_set_a_flag_and_handlers_come_back():
     before = signal.getsignal(signal.SIGTERM)
-    watch = Watch()
+    watch = InterruptMonitor()
     with watch.listening():
         assert not watch.stop()
         os.kill(os.getpid(), signal.SIGTERM)
         assert watch.stop()
     assert signal.getsignal(signal.SIGTERM) == before
-    with pytest.raises(Stopped) as stopped:
+    with pytest.raises(RunInterrupted) as stopped:
         watch.raise_if_stopped()
     assert stopped.value.code == 75
 
 
 def test_the_second_ctrl_c_does_not_wait():
-    watch = Watch()
+    watch = InterruptMonitor()
     with watch.listening():
         os.kill(os.getpid(), signal.SIGINT)
         assert watch.stop()
@@ -34,26 +34,26 @@ def test_the_second_ctrl_c_does_not_wait():
 
 
 def test_the_run_stops_before_the_end_of_its_walltime():
-    watch = Watch(seconds=0.05)
+    watch = InterruptMonitor(seconds=0.05)
     time.sleep(0.06)
     assert watch.stop()
-    with pytest.raises(Stopped, match="walltime") as stopped:
+    with pytest.raises(RunInterrupted, match="walltime") as stopped:
         watch.raise_if_stopped()
     assert stopped.value.code == 75
-    assert not Watch(seconds=1e6).stop()
+    assert not InterruptMonitor(seconds=1e6).stop()
 
 
 def test_the_smaller_of_settings_and_slurm_counts():
     end = {"SLURM_JOB_ID": "1", "SLURM_JOB_END_TIME": str(int(time.time()) + 1000)}
-    assert walltime(None, {}) is None
-    assert walltime(float("inf"), {}) is None
-    assert walltime(50.0, end) == 50.0
-    assert walltime(float("inf"), end) == pytest.approx(1000, abs=2)
+    assert remaining_walltime(None, {}) is None
+    assert remaining_walltime(float("inf"), {}) is None
+    assert remaining_walltime(50.0, end) == 50.0
+    assert remaining_walltime(float("inf"), end) == pytest.approx(1000, abs=2)
 
 
 def test_a_slurm_that_does_not_answer_is_no_reason_to_stop(caplog, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert walltime(None, {"SLURM_JOB_ID": "1"}) is None
+    assert remaining_walltime(None, {"SLURM_JOB_ID": "1"}) is None
     assert "max_walltime" in caplog.text
 
 
@@ -61,22 +61,22 @@ def test_a_slurm_that_does_not_answer_is_no_reason_to_stop(caplog, monkeypatch):
     "number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU]
 )
 def test_whatever_a_scheduler_or_a_closed_terminal_sends_means_run_me_again(number):
-    watch = Watch()
+    watch = InterruptMonitor()
     with watch.listening():
         os.kill(os.getpid(), number)
-        with pytest.raises(Stopped, match=signal.Signals(number).name) as stopped:
+        with pytest.raises(RunInterrupted, match=signal.Signals(number).name) as stopped:
             watch.raise_if_stopped()
     assert stopped.value.code == 75
 
 
 def test_a_calculation_in_this_process_is_interrupted_by_a_signal_and_by_the_walltime():
     """No except of somebody's calculator takes it for an error."""
-    for watch, number in ((Watch(), signal.SIGTERM), (Watch(0.5), None)):
+    for watch, number in ((InterruptMonitor(), signal.SIGTERM), (InterruptMonitor(0.5), None)):
         with watch.listening(), interruptible():
             if number is not None:
                 threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
             began = time.monotonic()
-            with pytest.raises(Stopped) as stopped:
+            with pytest.raises(RunInterrupted) as stopped:
                 _patient()
         assert stopped.value.code == 75
         assert time.monotonic() - began < 2
@@ -90,7 +90,7 @@ def _patient():
 
 
 def test_outside_of_calculations_a_signal_only_sets_the_flag():
-    watch = Watch(0.2)
+    watch = InterruptMonitor(0.2)
     with watch.listening():
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.4)  # the walltime is over, too
@@ -109,20 +109,20 @@ def test_a_heterogeneous_job_ends_with_its_first_component_whatever_the_user_lik
     squeue.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     environment = {"SLURM_JOB_ID": "1", "SLURM_TIME_FORMAT": "relative", "SQUEUE_STATES": "PD"}
-    assert walltime(None, {**os.environ, **environment}) == pytest.approx(1000, abs=5)
+    assert remaining_walltime(None, {**os.environ, **environment}) == pytest.approx(1000, abs=5)
 
 
 def test_stop_with_cancel_says_so(quick):
-    watch = Watch(wishes=Left("cancel", None))
+    watch = InterruptMonitor(wishes=Left("cancel", None))
     assert watch.stop()
-    with pytest.raises(Stopped, match="aims-PAX stop --cancel") as stopped:
+    with pytest.raises(RunInterrupted, match="aims-PAX stop --cancel") as stopped:
         watch.raise_if_stopped()
     assert (stopped.value.code, stopped.value.cancel) == (3, True)
 
 
 def test_whoever_looks_gives_a_sign_of_life():
     beats = []
-    Watch(beat=lambda: beats.append(1)).stop()
+    InterruptMonitor(beat=lambda: beats.append(1)).stop()
     assert beats == [1]
 
 
@@ -151,41 +151,41 @@ def quick(monkeypatch):
 def test_whoever_looks_waits_while_the_run_is_paused_and_keeps_the_lock_alive(quick, look):
     beats = []
     left = Left("pause", "pause", None, "pause", "resume", None)
-    watch, told = Watch(beat=lambda: beats.append(1), wishes=left), []
-    watch.resting = told.append
+    watch, told = InterruptMonitor(beat=lambda: beats.append(1), wishes=left), []
+    watch.on_pause = told.append
     assert not getattr(watch, look)()
     assert left.said == ["paused", "running"]
     assert len(beats) > 3
     assert told == [True, False]
-    assert 0 < watch.rested == pytest.approx(watch.pauses[0][1] - watch.pauses[0][0], abs=1e-5)
+    assert 0 < watch.paused_seconds == pytest.approx(watch.pauses[0][1] - watch.pauses[0][0], abs=1e-5)
     assert left.look() is None
 
 
 def test_a_wish_to_stop_is_a_clean_end_with_the_users_exit_code(quick):
-    watch = Watch(wishes=Left("stop", None))
+    watch = InterruptMonitor(wishes=Left("stop", None))
     assert watch.stop()
-    with pytest.raises(Stopped, match="aims-PAX stop") as stopped:
+    with pytest.raises(RunInterrupted, match="aims-PAX stop") as stopped:
         watch.raise_if_stopped()
     assert stopped.value.code == 3
 
 
 def test_a_pause_ends_in_a_stop_by_wish_by_signal_or_at_the_walltime(quick):
-    watch = Watch(wishes=Left("pause", "pause", "stop", None))
+    watch = InterruptMonitor(wishes=Left("pause", "pause", "stop", None))
     assert watch.stop()
     assert watch.asked
-    watch = Watch(wishes=Left("pause"))
+    watch = InterruptMonitor(wishes=Left("pause"))
     watch.signal = signal.SIGTERM
-    with pytest.raises(Stopped, match="SIGTERM"):
+    with pytest.raises(RunInterrupted, match="SIGTERM"):
         watch.raise_if_stopped()
-    watch = Watch(seconds=0.1, wishes=Left("pause"))
-    with pytest.raises(Stopped, match="walltime"):
+    watch = InterruptMonitor(seconds=0.1, wishes=Left("pause"))
+    with pytest.raises(RunInterrupted, match="walltime"):
         watch.raise_if_stopped()
 
 
 def test_the_folder_is_not_looked_at_at_every_step():
     left = Left(None)
     left.look = lambda: left.said.append("looked")
-    watch = Watch(wishes=left)
+    watch = InterruptMonitor(wishes=left)
     for _ in range(100):
         watch.stop()
     assert left.said == ["looked"]
@@ -195,7 +195,7 @@ def test_threads_rest_together_and_the_pause_is_told_once(quick):
     from concurrent.futures import ThreadPoolExecutor
 
     left = Left(*["pause"] * 20, "resume", None)
-    watch = Watch(wishes=left)
+    watch = InterruptMonitor(wishes=left)
     with ThreadPoolExecutor(4) as pool:
         assert [f.result() for f in [pool.submit(watch.stop) for _ in range(4)]] == [False] * 4
     assert left.said == ["paused", "running"]

@@ -108,11 +108,11 @@ def test_a_command_that_waits_for_the_reference_ends_when_it_is_asked_to(ends, n
 
 
 def test_under_nohup_a_closed_terminal_does_not_end_a_run():
-    from aims_pax.engine.interrupts import Watch
+    from aims_pax.engine.interrupts import InterruptMonitor
 
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        watch = Watch()
+        watch = InterruptMonitor()
         with watch.listening():
             os.kill(os.getpid(), signal.SIGHUP)
             watch.raise_if_stopped()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from aims_pax.errors import AimsPaxError
-from aims_pax.record.arrays import unpack
+from aims_pax.record.arrays import unpack_arrays
 from tests.projects import write_project
 
 REFERENCE = '''
@@ -55,8 +55,8 @@ def outcome(folder: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
     """What a run leaves: bytes of the datasets, and the arrays of the final weights."""
     sets = {p.name: p.read_bytes() for p in (folder / "results").glob("*.xyz")}
     newest = max((folder / "restart" / "converge").glob("state-*.npy"))
-    version = unpack(newest.read_bytes())[1]["version"]
-    weights, _ = unpack((folder / "restart" / "converge" / f"weights-{version:06d}.npy").read_bytes())
+    version = unpack_arrays(newest.read_bytes())[1]["version"]
+    weights, _ = unpack_arrays((folder / "restart" / "converge" / f"weights-{version:06d}.npy").read_bytes())
     return sets, weights
 
 

@@ -8,11 +8,11 @@ from concurrent.futures import Future
 
 import pytest
 
-from aims_pax.engine.interrupts import Watch
-from aims_pax.errors import NotConverged, Stopped
+from aims_pax.engine.interrupts import InterruptMonitor
+from aims_pax.errors import NotConverged, RunInterrupted
 from aims_pax.labelling import Labeller
 from aims_pax.labelling.factory import make_executor
-from aims_pax.labelling.foreign_results import results
+from aims_pax.labelling.foreign_results import wait_for_results
 from aims_pax.labelling.reference_potential import ReferencePotential
 from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from tests import worlds
@@ -31,11 +31,11 @@ def done(value):
 
 
 def test_results_come_in_order_and_the_first_error_is_raised():
-    assert results([done(1), done(2)], lambda: None) == [1, 2]
+    assert wait_for_results([done(1), done(2)], lambda: None) == [1, 2]
     failed = Future()
     failed.set_exception(NotConverged("no"))
     with pytest.raises(NotConverged):
-        results([done(1), failed], lambda: None)
+        wait_for_results([done(1), failed], lambda: None)
 
 
 def later(call):
@@ -46,24 +46,24 @@ def later(call):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_ends_the_waiting_within_a_second(number):
-    watch, began = Watch(), time.monotonic()
+    watch, began = InterruptMonitor(), time.monotonic()
     with watch.listening():
         later(lambda: os.kill(os.getpid(), number))
-        with pytest.raises(Stopped) as stopped:
-            results([never()], watch.raise_if_stopped)
+        with pytest.raises(RunInterrupted) as stopped:
+            wait_for_results([never()], watch.raise_if_stopped)
     assert time.monotonic() - began < 1.5
     assert stopped.value.code == (3 if number == signal.SIGINT else 75)
 
 
 def test_walltime_and_wishes_end_it_too_and_the_lock_is_renewed():
     beats = []
-    with pytest.raises(Stopped, match="walltime"):
-        results([never()], Watch(0.5, lambda: beats.append(1)).raise_if_stopped)
+    with pytest.raises(RunInterrupted, match="walltime"):
+        wait_for_results([never()], InterruptMonitor(0.5, lambda: beats.append(1)).raise_if_stopped)
     assert len(beats) > 1
-    watch = Watch()
+    watch = InterruptMonitor()
     later(lambda: vars(watch).update(asked=True))
-    with pytest.raises(Stopped, match="aims-PAX stop"):
-        results([never()], watch.raise_if_stopped)
+    with pytest.raises(RunInterrupted, match="aims-PAX stop"):
+        wait_for_results([never()], watch.raise_if_stopped)
 
 
 class Slow(CalculatorReference):
@@ -76,7 +76,7 @@ class Slow(CalculatorReference):
 
 def test_a_sampler_on_the_reference_hears_a_signal(tmp_path):
     """Every force of ab initio MD comes through `potential`."""
-    watch = Watch()
+    watch = InterruptMonitor()
     executor = make_executor("htex", 1, tmp_path / "parsl")
     with (
         watch.listening(),
@@ -85,7 +85,7 @@ def test_a_sampler_on_the_reference_hears_a_signal(tmp_path):
         ) as labeller,
     ):
         timer, began = later(lambda: os.kill(os.getpid(), signal.SIGTERM)), time.monotonic()
-        with pytest.raises(Stopped) as stopped:
+        with pytest.raises(RunInterrupted) as stopped:
             ReferencePotential(labeller).labels([FRAME])
         assert time.monotonic() - began < 1.5
     timer.join()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from aims_pax.errors import Crashed, Insane, NotConverged, NotFinite, SetupError
+from aims_pax.errors import Crashed, NotConverged, NotFinite, SetupError, Unphysical
 from aims_pax.frames import Frame, Label
 from aims_pax.labelling import Labeller
 from aims_pax.labelling.executors.base import WorkerDied
@@ -98,7 +98,7 @@ def test_the_contract_of_the_labeller(tmp_path, folder, kept):
             assert same(it.store.get(frame.id), future.result())
         with pytest.raises(NotConverged, match="SCF not converged"):
             it.submit(bad).result(60)
-        with pytest.raises(Insane, match="apart"):
+        with pytest.raises(Unphysical, match="apart"):
             it.submit(crowded).result(60)
         assert it.submit(good[1]).result(0).energy == futures[1].result().energy
         calls = it.calls
@@ -111,7 +111,7 @@ def test_the_contract_of_the_labeller(tmp_path, folder, kept):
     assert {p.suffix for p in it.store.folder.iterdir()} == {".json"}
     assert [(e["frame"], e["class"]) for e in it.quarantine.entries()] == [
         (bad.id, "NotConverged"),
-        (crowded.id, "Insane"),
+        (crowded.id, "Unphysical"),
     ]
 
 
@@ -331,8 +331,8 @@ def outcomes(answers, folder):
 def test_a_nan_label_is_a_failure_and_never_stored(folder):
     nan = Label(-1.0, np.full((9, 3), np.nan))
     kinds, calls, it = outcomes([nan, good(8), Label(1e9, np.zeros((9, 3))), good()], folder)
-    assert kinds == ["NotFinite", "WrongShape", "Insane", "NoneType"]
-    assert calls.failed == {"NotFinite": 1, "WrongShape": 1, "Insane": 1}
+    assert kinds == ["NotFinite", "WrongShape", "Unphysical", "NoneType"]
+    assert calls.failed == {"NotFinite": 1, "WrongShape": 1, "Unphysical": 1}
     assert len(list(it.store.ids())) == 1
 
 
@@ -340,7 +340,7 @@ def test_a_frame_with_nan_costs_no_call(folder):
     frame = FRAMES[0]
     broken = Frame(frame.numbers, np.full((9, 3), np.nan))
     with labeller(Scripted([]), folder) as it:
-        assert isinstance(it.submit(broken).exception(), Insane)
+        assert isinstance(it.submit(broken).exception(), Unphysical)
         assert (it.calls.begun, it.calls.refused) == (0, 1)
 
 

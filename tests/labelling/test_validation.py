@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ase.data import covalent_radii
 
-from aims_pax.errors import Insane, NotFinite, WrongShape
+from aims_pax.errors import NotFinite, Unphysical, WrongShape
 from aims_pax.frames import Frame, Label
 from aims_pax.labelling.validation import check_geometry, check_label
 from tests import worlds
@@ -26,12 +26,12 @@ def test_a_slab_without_a_third_vector_passes():
 
 
 def test_nan_is_insane():
-    with pytest.raises(Insane, match="atom 1 is not a number"):
+    with pytest.raises(Unphysical, match="atom 1 is not a number"):
         check_geometry(Frame([1, 1], [[0, 0, 0], [np.nan, 0, 0]]))
 
 
 def test_overlapping_atoms_are_named():
-    with pytest.raises(Insane, match=r"atoms C0 and H1 are 0\.400 Å apart"):
+    with pytest.raises(Unphysical, match=r"atoms C0 and H1 are 0\.400 Å apart"):
         check_geometry(Frame([6, 1], [[0, 0, 0], [0.4, 0, 0]]))
 
 
@@ -39,7 +39,7 @@ def test_overlapping_atoms_are_named():
 def test_the_limit_is_half_the_sum_of_covalent_radii(factor):
     frame = Frame([6, 8], [[0, 0, 0], [factor * (covalent_radii[6] + covalent_radii[8]), 0, 0]])
     if factor < 0.5:
-        with pytest.raises(Insane):
+        with pytest.raises(Unphysical):
             check_geometry(frame)
     else:
         check_geometry(frame)
@@ -49,24 +49,24 @@ def test_periodic_images_count():
     cell = 5 * np.eye(3)
     positions = [[0.1, 0, 0], [4.9, 0, 0]]
     check_geometry(Frame([6, 6], positions, cell))
-    with pytest.raises(Insane, match=r"0\.200 Å apart"):
+    with pytest.raises(Unphysical, match=r"0\.200 Å apart"):
         check_geometry(Frame([6, 6], positions, cell, [True] * 3))
 
 
 def test_an_atom_too_close_to_its_own_image_is_insane():
-    with pytest.raises(Insane, match="atoms Au0 and Au0"):
+    with pytest.raises(Unphysical, match="atoms Au0 and Au0"):
         check_geometry(Frame([79], [[0, 0, 0]], np.diag([1.0, 9, 9]), [True] * 3))
 
 
 @pytest.mark.parametrize(("scale", "what"), [(1e4, "long"), (1e-2, "thin")])
 def test_exploded_and_collapsed_cells_are_insane(scale, what):
     crystal = worlds.crystal()
-    with pytest.raises(Insane, match=what):
+    with pytest.raises(Unphysical, match=what):
         check_geometry(crystal.moved(crystal.positions, scale * crystal.cell))
 
 
 def test_a_flat_cell_is_insane():
-    with pytest.raises(Insane, match="thin"):
+    with pytest.raises(Unphysical, match="thin"):
         check_geometry(Frame([1], [[0, 0, 0]], [[3, 0, 0], [0, 3, 0], [3, 3, 0.0]], [True] * 3))
 
 
@@ -102,7 +102,7 @@ def test_nan_in_a_label_is_found_and_named(bad, name):
     ],
 )
 def test_absurd_labels_are_insane(bad, what):
-    with pytest.raises(Insane, match=what):
+    with pytest.raises(Unphysical, match=what):
         check_label(worlds.water(), bad)
 
 

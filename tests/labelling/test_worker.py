@@ -13,7 +13,7 @@ from aims_pax.errors import NotStored, SetupError
 from aims_pax.frames import Label
 from aims_pax.labelling.references.fhi_aims import AimsReference
 from aims_pax.labelling.store import LabelStore, method_hash
-from aims_pax.labelling.worker import Task, answer
+from aims_pax.labelling.worker import Task, label_task
 from aims_pax.settings.control_in import parse_control
 from tests import worlds
 
@@ -71,16 +71,16 @@ def aims(tmp_path):
 def test_a_calculation_stays_until_its_label_is_stored(tmp_path, refusing, code):
     work = task(aims(tmp_path), tmp_path)
     refusing["errno"] = code
-    failed = answer(work)
+    failed = label_task(work)
     assert isinstance(failed.error, NotStored)
     (left,) = (tmp_path / "calc").iterdir()
     assert "Have a nice day." in (left / "aims.out").read_text()
     assert str(left) in str(failed.error)
     assert os.strerror(code) in str(failed.error)
-    again = answer(work)  # still full: found, not computed, and kept again
+    again = label_task(work)  # still full: found, not computed, and kept again
     assert isinstance(again.error, NotStored)
     refusing.clear()
-    label = answer(work).label
+    label = label_task(work).label
     assert label is not None
     assert work.store.get(FRAME.id).energy == label.energy
     assert len((tmp_path / "count").read_text().splitlines()) == 1
@@ -94,14 +94,14 @@ def test_a_calculators_label_waits_elsewhere(tmp_path, refusing, code, scratch):
     reference = Counting(tmp_path / "calc" if scratch else None)
     work = task(reference, tmp_path)
     refusing["errno"] = code
-    failed = answer(work)
+    failed = label_task(work)
     assert isinstance(failed.error, NotStored)
     (waiting,) = [p for p in tmp_path.rglob(f"{FRAME.id}.json")]
     assert waiting.is_relative_to(tmp_path / ("calc/unstored" if scratch else f"tmp/aims-PAX-{os.getuid()}"))
     assert str(waiting) in str(failed.error)
-    assert isinstance(answer(work).error, NotStored)
+    assert isinstance(label_task(work).error, NotStored)
     refusing.clear()
-    found = answer(work)
+    found = label_task(work)
     assert found.label.energy == -1.25
     assert found.label.forces.tolist() == [[0.5] * 3] * 2
     assert reference.asked == [FRAME.id]
@@ -111,7 +111,7 @@ def test_a_calculators_label_waits_elsewhere(tmp_path, refusing, code, scratch):
 
 def test_where_nothing_can_be_written_the_loss_is_said(tmp_path, refusing):
     refusing.update(errno=errno.ENOSPC, all=True)
-    failed = answer(task(Counting(tmp_path / "calc"), tmp_path))
+    failed = label_task(task(Counting(tmp_path / "calc"), tmp_path))
     assert "is lost: no other place takes it" in str(failed.error)
 
 
@@ -119,10 +119,10 @@ def test_a_waiting_label_of_another_method_does_not_count(tmp_path, refusing):
     (tmp_path / "tmp").mkdir()
     reference = Counting(tmp_path / "calc")
     refusing["errno"] = errno.ENOSPC
-    answer(task(reference, tmp_path))
+    label_task(task(reference, tmp_path))
     refusing.clear()
     other = Task(FRAME, reference, LabelStore(tmp_path / "data", "ddddeeeeffff"), tmp_path / "unwanted")
-    assert answer(other).label is not None
+    assert label_task(other).label is not None
     assert len(reference.asked) == 2
 
 
@@ -130,5 +130,7 @@ def test_a_claim_that_cannot_be_written_costs_no_calculation(tmp_path):
     reference = Counting()
     (tmp_path / "data").write_text("a file where a folder should be")
     store = LabelStore(tmp_path / "data", "aaaabbbbcccc")
-    assert isinstance(answer(Task(FRAME, reference, store, tmp_path / "unwanted", "run")).error, SetupError)
+    assert isinstance(
+        label_task(Task(FRAME, reference, store, tmp_path / "unwanted", "run")).error, SetupError
+    )
     assert reference.asked == []

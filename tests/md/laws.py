@@ -12,8 +12,8 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from aims_pax.frames import Frame
 from aims_pax.md import MDState
-from aims_pax.md.batch import Batch, Felt
-from aims_pax.md.integrators import choose
+from aims_pax.md.batch import Forces, MDBatch
+from aims_pax.md.integrators import make_integrator
 from aims_pax.md.temperature import Targets
 
 TRICLINIC = np.array([[10.6, 0, 0], [2.1, 10.4, 0], [-1.3, 1.9, 10.2]])
@@ -31,8 +31,8 @@ def in_cell(frame: Frame, cell: np.ndarray) -> Frame:
 
 def conserved(state: MDState, md: Any, potential: Any) -> float:
     """eV, from what a state remembers."""
-    batch = Batch.of([state], "cpu")
-    integrator = choose(batch, [md])
+    batch = MDBatch.of([state], "cpu")
+    integrator = make_integrator(batch, [md])
     kT = Targets(batch, [md], None).now
     motion = batch.motion(integrator.begin(kT))
     energy = potential.bind([state.frame()])(motion.positions, motion.cells).energies.mean(0)
@@ -55,16 +55,16 @@ class Steps:
         self.integrator, self.bound = integrator, potential.bind([state.frame()])
         self.kT = torch.full((1,), units.kB * temperature, dtype=torch.float64)
         self.motion = batch.motion(integrator.begin(self.kT))
-        self.felt = self._felt()
+        self.acting = self._felt()
 
-    def _felt(self) -> Felt:
+    def _felt(self) -> Forces:
         said = self.bound(self.motion.positions, self.motion.cells, stress=True)
-        return Felt(said.forces[0], said.stress[0])
+        return Forces(said.forces[0], said.stress[0])
 
     def step(self, noise: torch.Tensor | None = None) -> None:
-        self.motion = self.integrator.before(self.motion, self.felt, noise, self.kT)
-        self.felt = self._felt()
-        self.motion = self.integrator.after(self.motion, self.felt, self.kT)
+        self.motion = self.integrator.before(self.motion, self.acting, noise, self.kT)
+        self.acting = self._felt()
+        self.motion = self.integrator.after(self.motion, self.acting, self.kT)
 
     @property
     def conserved(self) -> float:

@@ -74,7 +74,9 @@ class _BoundLJ:
         )
         self.drives = lj.drives
 
-    def __call__(self, positions: Tensor, cells: Tensor, *, stress: bool = False, drivers=None) -> Evaluation:
+    def __call__(
+        self, positions: Tensor, cells: Tensor, *, stress: bool = False, driving_members=None
+    ) -> Evaluation:
         self.lj.evaluations += 1
         d = positions[self.second] - positions[self.first]
         if self.periodic:
@@ -95,9 +97,9 @@ class _BoundLJ:
         forces = torch.zeros_like(positions).index_add_(0, self.second, push).index_add_(0, self.first, -push)
         total = cells.new_zeros(len(cells)).index_add_(0, self.structure, energy)
         sigma = self._stress(push, d, cells) if stress else None
-        if drivers is not None:
+        if driving_members is not None:
             self.lj.alone += 1
-            k = torch.tensor([self.lj.scales[m] for m in drivers], dtype=torch.float64)
+            k = torch.tensor([self.lj.scales[m] for m in driving_members], dtype=torch.float64)
             own = None if sigma is None else (k[:, None, None] * sigma)[None]
             return Evaluation((k * total)[None], (k[self.atoms][:, None] * forces)[None], own)
         return Evaluation(

@@ -14,8 +14,8 @@ from ase.md.nose_hoover_chain import MTKNPT, IsotropicMTKNPT
 from ase.md.nptberendsen import NPTBerendsen
 
 from aims_pax.md import MDState, advance, noise
-from aims_pax.md.batch import Batch
-from aims_pax.md.integrators import choose
+from aims_pax.md.batch import MDBatch
+from aims_pax.md.integrators import make_integrator
 from aims_pax.md.state import MDState as State
 from tests.md.laws import TRICLINIC, AsCalculator, Steps, at_rest, in_cell, rotation
 from tests.md.potentials import LennardJones, cluster, crystal
@@ -63,7 +63,7 @@ def test_berendsen_with_the_forces_of_the_unscaled_positions():
         compressibility_au=4.57e-5 / (1e5 * units.Pascal),
     )
     full = torch.tensor([3.0 * len(state)], dtype=torch.float64)
-    ours = Steps(state, replace(choose(Batch.of([state], "cpu"), [md]), degrees=full), LJ, 60.0)
+    ours = Steps(state, replace(make_integrator(MDBatch.of([state], "cpu"), [md]), degrees=full), LJ, 60.0)
     forces = atoms.get_forces()
     for _ in range(25):
         forces = theirs.step(forces)
@@ -111,13 +111,13 @@ class Numbers:
 @pytest.mark.parametrize("quiet", [True, False])
 def test_velocity_rescaling_with_the_same_random_numbers(quiet):
     state = MDState.start(cluster(7), 40.0, stream=3, step=5)
-    batch = Batch.of([state], "cpu")
+    batch = MDBatch.of([state], "cpu")
     deviates = noise.normals(batch.stream, batch.step, batch.atom, 60)
     if quiet:
         deviates = deviates * 0
     atoms = as_atoms(state)
     theirs = Bussi(atoms, 4 * units.fs, 90.0, 100 * units.fs, Numbers(deviates.numpy()))
-    ours = Steps(state, choose(batch, [rescaling(90.0, 100.0, 4.0)]), LJ, 90.0)
+    ours = Steps(state, make_integrator(batch, [rescaling(90.0, 100.0, 4.0)]), LJ, 90.0)
     for k in range(60):
         theirs.step()
         ours.step(deviates[k])
@@ -135,7 +135,7 @@ def test_mtk_with_the_degrees_of_freedom_and_masses_of_ase(barostat):
     """ASE counts the centre of mass, nine degrees of freedom of the cell, and other first masses."""
     state, md = at_rest(tilted()), npt(barostat, 60.0, 4.0, taut=80.0, taup=300.0, pressure=P)
     n, theirs = len(state), IsotropicMTKNPT if barostat == "isotropic-MTK" else MTKNPT
-    mine = choose(Batch.of([state], "cpu"), [md])
+    mine = make_integrator(MDBatch.of([state], "cpu"), [md])
     full = [float(3 * n)]
     cell = 1.0 if barostat == "isotropic-MTK" else 9.0
     mine = replace(

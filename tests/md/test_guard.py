@@ -12,7 +12,7 @@ from ase.data import covalent_radii
 
 from aims_pax.frames import Frame
 from aims_pax.md import MDState, advance
-from aims_pax.md.batch import Batch, Felt
+from aims_pax.md.batch import Forces, MDBatch
 from aims_pax.md.contacts import SKIN, Contacts
 from aims_pax.md.guard import Guard
 from tests.md.potentials import LennardJones, Springs, cluster, crystal
@@ -57,7 +57,7 @@ def test_the_pairs_within_the_skin_are_those_of_brute_force(name, n):
     positions = rng.uniform(-4, 4, (n, 3))  # unwrapped: outside the cell on purpose
     frame = Frame(numbers=numbers, positions=positions, cell=cell, pbc=pbc)
     state = MDState.start(frame, 300, 1)
-    contacts = Contacts(Batch.of([state], "cpu"))
+    contacts = Contacts(MDBatch.of([state], "cpu"))
     half = covalent_radii[numbers] / 2
     reach = half[:, None] + half[None]
     distance = contacts._squared(torch.from_numpy(frame.positions.copy())).sqrt().numpy()
@@ -68,11 +68,11 @@ def test_the_pairs_within_the_skin_are_those_of_brute_force(name, n):
 
 
 def look(states: list[MDState], temperature: float = 300, energy: float = 0.0) -> dict[int, str]:
-    batch = Batch.of(states, "cpu")
+    batch = MDBatch.of(states, "cpu")
     motion = batch.motion()
     energies = torch.full((2, len(states)), energy, dtype=torch.float64)
     return Guard(batch, [temperature] * len(states)).faults(
-        motion, energies, Felt(torch.zeros_like(motion.momenta)), 0
+        motion, energies, Forces(torch.zeros_like(motion.momenta)), 0
     )
 
 
@@ -207,7 +207,7 @@ def test_the_pairs_of_a_cell_that_shrinks_and_shears_are_found_before_they_meet(
     rng = np.random.default_rng(1)
     start = np.diag([6.0, 7, 8])
     frame = Frame([1] * 12, rng.uniform(0, 1, (12, 3)) @ start, start, True)
-    contacts = Contacts(Batch.of([MDState.start(frame, 300, 1)], "cpu"), flexible=True)
+    contacts = Contacts(MDBatch.of([MDState.start(frame, 300, 1)], "cpu"), flexible=True)
     fractional, rebuilt, found = frame.positions @ np.linalg.inv(start), 0, 0
     for k in range(60):
         cell = start @ (np.eye(3) - k * np.array([[0.008, 0.004, 0], [0.004, 0.006, 0], [0, 0, -0.002]]))

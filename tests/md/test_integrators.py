@@ -14,7 +14,7 @@ from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
 from aims_pax.md import MDState, advance
 from aims_pax.md.barostats import ParrinelloRahman
-from aims_pax.md.integrators import kind
+from aims_pax.md.integrators import integrator_kind
 from aims_pax.md.thermostats import Langevin
 from tests.md.potentials import LennardJones, Springs, cluster, crystal
 from tests.md.settings import langevin, rescaling
@@ -124,9 +124,9 @@ def test_fixed_atoms_and_components_never_move(md):
 )
 def test_an_unknown_ensemble_is_refused_with_a_way_out(changes, words):
     with pytest.raises(SettingsError, match=rf"{words}.*is not known.*isotropic-MTK"):
-        kind(langevin(**changes))
+        integrator_kind(langevin(**changes))
 
 
 def test_the_ensemble_may_be_written_in_any_case():
-    assert kind(langevin(stat_ensemble="nvt", thermostat="langevin")) is Langevin
-    assert kind(langevin(stat_ensemble="npt", barostat="Npt")) is ParrinelloRahman
+    assert integrator_kind(langevin(stat_ensemble="nvt", thermostat="langevin")) is Langevin
+    assert integrator_kind(langevin(stat_ensemble="npt", barostat="Npt")) is ParrinelloRahman

@@ -13,8 +13,8 @@ from ase import units
 from aims_pax.errors import SettingsError
 from aims_pax.md import MDState, advance
 from aims_pax.md.barostats import VOLUME
-from aims_pax.md.batch import Batch
-from aims_pax.md.integrators import choose
+from aims_pax.md.batch import MDBatch
+from aims_pax.md.integrators import make_integrator
 from aims_pax.md.linalg3x3 import flow, small_exp
 from aims_pax.md.temperature import Targets
 from tests.md.laws import TRICLINIC, at_rest, conserved, in_cell, rotation
@@ -226,8 +226,8 @@ def test_a_cell_begins_with_the_kinetic_energy_of_its_temperature():
     for name, n in (("MTK", 6), ("isotropic-MTK", 1)):
         states = [replace(small(), stream=k) for k in range(500)]
         md = [settings(name)] * 500
-        batch = Batch.of(states, "cpu")
-        integrator = choose(batch, md)
+        batch = MDBatch.of(states, "cpu")
+        integrator = make_integrator(batch, md)
         kT = Targets(batch, md, None).now
         begun = integrator.begin(kT)
         eta, v = begun["mtk/eta"], begun["mtk/chains"][:, :, 1]

@@ -242,11 +242,11 @@ def test_a_ramp_without_an_end_is_refused_before_anything_is_evaluated(length):
 @pytest.mark.parametrize("drives", [True, False])
 def test_each_trajectory_can_be_driven_by_one_member(drives):
     states, md = every_ensemble()
-    drivers = [k % 3 for k in range(len(states))]
+    driving_members = [k % 3 for k in range(len(states))]
     scales = (0.9, 1.0, 1.1)
     committee = LennardJones(scales=scales, drives=drives)
-    became = advance(states, committee, 15, md, drivers=drivers)
-    for k, m in enumerate(drivers):
+    became = advance(states, committee, 15, md, driving_members=driving_members)
+    for k, m in enumerate(driving_members):
         [alone] = advance([states[k]], LennardJones(scales=(scales[m],)), 15, [md[k]])
         assert np.allclose(alone.state.positions, became[k].state.positions, rtol=0, atol=1e-10)
         assert np.allclose(alone.state.cell, became[k].state.cell, rtol=0, atol=1e-10)
@@ -259,18 +259,18 @@ def test_each_trajectory_can_be_driven_by_one_member(drives):
 
 def test_driven_trajectories_go_on_bit_for_bit():
     states, md = every_ensemble()
-    drivers = [k % 2 for k in range(len(states))]
+    driving_members = [k % 2 for k in range(len(states))]
     lj = LennardJones(scales=(0.9, 1.1), drives=True)
-    whole = advance(states, lj, 10, md, drivers=drivers)
-    half = [a.state for a in advance(states, lj, 4, md, drivers=drivers)]
-    for a, b in zip(whole, advance(half, lj, 6, md, drivers=drivers), strict=True):
+    whole = advance(states, lj, 10, md, driving_members=driving_members)
+    half = [a.state for a in advance(states, lj, 4, md, driving_members=driving_members)]
+    for a, b in zip(whole, advance(half, lj, 6, md, driving_members=driving_members), strict=True):
         assert same(a.state, b.state)
 
 
 def test_drivers_and_states_come_in_pairs():
     states, md = mixed()
-    with pytest.raises(ValueError, match="5 states but 2 drivers"):
-        advance(states, LennardJones(), 1, md, drivers=[0, 1])
+    with pytest.raises(ValueError, match="5 states but 2 driving_members"):
+        advance(states, LennardJones(), 1, md, driving_members=[0, 1])
 
 
 def test_states_and_settings_come_in_pairs():

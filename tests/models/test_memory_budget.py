@@ -16,10 +16,10 @@ from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
 from aims_pax.md import MDState, advance
 from aims_pax.models import memory_budget
-from aims_pax.models.batch_splitting import room
+from aims_pax.models.batch_splitting import batch_splitter
 from aims_pax.models.mace import inference_pieces
 from aims_pax.models.mace.gradients import backward
-from aims_pax.models.mace.graphs import Graphs
+from aims_pax.models.mace.graphs import GraphCache
 from aims_pax.models.mace.inference import Committee, TorchEvaluator, random_graph
 from aims_pax.models.mace.losses import Loss
 from aims_pax.settings.md import MDSettings
@@ -37,8 +37,8 @@ MB = 1e6
 def _forget():
     inference_pieces._said.clear()
     yield
-    memory_budget.forget()
-    room.cache_clear()
+    memory_budget.forget_measurement()
+    batch_splitter.cache_clear()
 
 
 def cells(n: int, repeat: int = 2) -> list[Frame]:
@@ -89,20 +89,20 @@ def test_control_groups_of_version_1_are_read_as_well(tmp_path):
 
 
 def test_the_limit_is_half_of_what_is_available_and_the_same_when_asked_again(monkeypatch):
-    monkeypatch.setattr(memory_budget, "available", lambda device="cpu": 23.4e9)
-    memory_budget.forget()
+    monkeypatch.setattr(memory_budget, "available_memory", lambda device="cpu": 23.4e9)
+    memory_budget.forget_measurement()
     assert memory_budget.limit() == 2.0**33  # the power of two below 11.7 GB
-    monkeypatch.setattr(memory_budget, "available", lambda device="cpu": 3e9)
+    monkeypatch.setattr(memory_budget, "available_memory", lambda device="cpu": 3e9)
     assert memory_budget.limit() == 2.0**33
-    memory_budget.forget()
+    memory_budget.forget_measurement()
     monkeypatch.setenv(memory_budget.ENVIRONMENT, "1234567.0")  # a process that another one has started
     assert memory_budget.limit() == 1234567.0
-    assert not memory_budget.written()
+    assert not memory_budget.is_set_by_user()
 
 
 def test_this_machine_has_memory_and_says_so():
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert 50 * MB < memory_budget.available() <= total
+    assert 50 * MB < memory_budget.available_memory() <= total
 
 
 # ---------------------------------------------------------------- what an evaluation needs
@@ -141,16 +141,16 @@ def test_the_peak_counts_what_lives_at_the_same_time():
 # ---------------------------------------------------------------- pieces
 
 
-@pytest.mark.parametrize("drivers", [None, [0, 1, 0, 1, 0, 1]])
-def test_trajectories_in_groups_move_as_in_one_batch(drivers, caplog):
+@pytest.mark.parametrize("driving_members", [None, [0, 1, 0, 1, 0, 1]])
+def test_trajectories_in_groups_move_as_in_one_batch(driving_members, caplog):
     committee = Committee(models(default_dtype="float64", inference="torch"))
     states = [MDState.start(f, 300.0, k) for k, f in enumerate([*cells(4, 1), *(x.frame for x in water(2))])]
-    whole = advance(states, committee, 6, [LANGEVIN] * 6, drivers=drivers, observe_every=3)
+    whole = advance(states, committee, 6, [LANGEVIN] * 6, driving_members=driving_members, observe_every=3)
     assert committee.pieces([s.frame() for s in states]) == [range(6)]
     need = committee._need(12.0)
     memory_budget.allow(1.5 * need.of(4, 4 * 12), written=True)
     assert len(committee.pieces([s.frame() for s in states])) > 3
-    said = advance(states, committee, 6, [LANGEVIN] * 6, drivers=drivers, observe_every=3)
+    said = advance(states, committee, 6, [LANGEVIN] * 6, driving_members=driving_members, observe_every=3)
     for a, b in zip(said, whole, strict=True):
         np.testing.assert_allclose(a.state.positions, b.state.positions, rtol=0, atol=1e-10)
         np.testing.assert_allclose(a.evaluation.forces, b.evaluation.forces, rtol=0, atol=1e-10)
@@ -200,8 +200,8 @@ def test_a_limit_of_some_kilobytes_is_not_said_to_be_zero():
 
 def test_a_structure_larger_than_the_machine_is_refused_before_it_is_tried(monkeypatch):
     committee = Committee(models(inference="torch"))
-    monkeypatch.setattr(memory_budget, "available", lambda device="cpu": MB)
-    memory_budget.forget()
+    monkeypatch.setattr(memory_budget, "available_memory", lambda device="cpu": MB)
+    memory_budget.forget_measurement()
     with pytest.raises(SettingsError, match=r"108 atoms.* 0\.001 GB are free on cpu.*num_channels"):
         committee.pieces(cells(1, 3))
 
@@ -215,14 +215,14 @@ def test_a_share_that_was_halved_refuses_nothing(caplog):
 
 def test_a_training_batch_is_cut_before_memory_runs_out(monkeypatch):
     made = member()
-    graphs = Graphs(ELEMENTS, 3.5, torch.float64).of([*ethanol(3, 0), *copper(2, 0), *water(3, 1)])
+    graphs = GraphCache(ELEMENTS, 3.5, torch.float64).of([*ethanol(3, 0), *copper(2, 0), *water(3, 1)])
     loss = Loss(made.settings)
     value = backward(made, graphs, loss)
     whole = [None if w.grad is None else w.grad.clone() for w in made.weights]
-    room.cache_clear()
+    batch_splitter.cache_clear()
     memory_budget.allow(12 * MB, written=True)
     assert float(backward(made, graphs, loss)) == pytest.approx(float(value), rel=1e-12)
-    limit = room(f"training of {made.settings.general.name_exp}", "cpu").limit
+    limit = batch_splitter(f"training of {made.settings.general.name_exp}", "cpu").limit
     assert 10 < limit < sum(g.edges.shape[1] for g in graphs)
     for weight, g in zip(made.weights, whole, strict=True):
         if g is not None:

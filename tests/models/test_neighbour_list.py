@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from aims_pax.frames import Frame
-from aims_pax.models.neighbour_list import SkinNeighbours, completed, neighbours
+from aims_pax.models.neighbour_list import SkinNeighbours, completed, neighbour_list
 from tests.models.mace.tiny import ethanol, slab, triclinic
 
 CUTOFF = 3.5
@@ -39,7 +39,7 @@ FRAMES = {
 
 @pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
 def test_every_pair_and_image_is_found_once_in_canonical_order(frame):
-    i, j, S = neighbours(frame.positions, frame.cell, frame.pbc, CUTOFF)
+    i, j, S = neighbour_list(frame.positions, frame.cell, frame.pbc, CUTOFF)
     found = [(int(a), int(b), *map(int, s)) for a, b, s in zip(i, j, S, strict=True)]
     assert len(set(found)) == len(found)
     assert set(found) == by_hand(frame, CUTOFF)

@@ -6,10 +6,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from aims_pax.engine.interrupts import Watch
+from aims_pax.engine.interrupts import InterruptMonitor
 from aims_pax.models.mace import MemberData
 from aims_pax.models.mace import compile_cache as backend
-from aims_pax.parallel.compile_policy import BEGINS, COMPILING_PAYS, PAYS, compiling, how, samples_ahead
+from aims_pax.parallel.compile_policy import (
+    BEGINS,
+    COMPILING_PAYS,
+    PAYS,
+    compile_mode,
+    compiling,
+    samples_ahead,
+)
 from aims_pax.settings.project import ActiveLearningSettings, InitialDatasetSettings
 from tests.models.mace.tiny import ensemble, ethanol
 
@@ -50,14 +57,14 @@ SHORT = {"max_train_set_size": 20, "converge_al": False}
     ],
 )
 def test_how_a_run_trains(settings, expected):
-    assert how(settings, 9.0) == expected
+    assert compile_mode(settings, 9.0) == expected
 
 
 def test_large_structures_pay_sooner():
     settings = given(active={"max_train_set_size": 60, "converge_al": False})
     n = samples_ahead(settings)
-    assert how(settings, 0.9 * PAYS / n) == "never"
-    assert how(settings, 1.1 * PAYS / n) == "ready"
+    assert compile_mode(settings, 0.9 * PAYS / n) == "never"
+    assert compile_mode(settings, 1.1 * PAYS / n) == "ready"
 
 
 def test_samples_grow_with_epochs_members_and_structures():
@@ -95,7 +102,7 @@ class Watched:
 
 
 def test_a_long_run_compiles_aside_until_it_ends_or_not_at_all(cache, monkeypatch):
-    monkeypatch.setattr(backend, "Aside", Watched)
+    monkeypatch.setattr(backend, "BackgroundCompile", Watched)
     Watched.last, team = None, ensemble((1,))
     with compiling(given(active=SHORT), team, 9.0):
         assert (team.compiled, Watched.last) == ("never", None)
@@ -111,7 +118,7 @@ def test_a_long_run_compiles_aside_until_it_ends_or_not_at_all(cache, monkeypatc
 
 def test_nothing_is_compiled_aside_before_training_has_cost_as_much(cache, monkeypatch):
     """A run that ends after ten epochs has not paid for minutes of compiling."""
-    monkeypatch.setattr(backend, "Aside", Watched)
+    monkeypatch.setattr(backend, "BackgroundCompile", Watched)
     Watched.last, team = None, ensemble((1,))
     data = [MemberData(ethanol(5), ethanol(2, 1))]
     with compiling(given(active=LONG), team, 9.0):
@@ -126,38 +133,38 @@ def test_nothing_is_compiled_aside_before_training_has_cost_as_much(cache, monke
 
 
 def test_a_run_of_few_steps_or_little_walltime_does_not_begin_to_compile(cache, monkeypatch):
-    monkeypatch.setattr(backend, "Aside", Watched)
+    monkeypatch.setattr(backend, "BackgroundCompile", Watched)
     Watched.last, team = None, ensemble((1,))
     few = LONG | {"max_MD_steps": 100, "skip_step_mlff": 25, "converge_al": False}
     short = given(active=few, initial={"max_initial_set_size": 10})
     assert (
         samples_ahead(short) < samples_ahead(given(active=LONG, initial={"max_initial_set_size": 10})) / 100
     )
-    with compiling(given(active=LONG), team, 9.0, Watch(seconds=1800.0)):
+    with compiling(given(active=LONG), team, 9.0, InterruptMonitor(seconds=1800.0)):
         team.counted(10**9)
     assert Watched.last is None
-    with compiling(given(active=LONG), team, 9.0, Watch(seconds=36_000.0)):
+    with compiling(given(active=LONG), team, 9.0, InterruptMonitor(seconds=36_000.0)):
         team.counted(10**9)
     assert Watched.last is not None
 
 
 def test_what_is_compiled_aside_rests_while_the_run_is_paused(cache, monkeypatch):
-    monkeypatch.setattr(backend, "Aside", Watched)
-    watch, shown = Watch(), []
-    watch.resting = before = shown.append
+    monkeypatch.setattr(backend, "BackgroundCompile", Watched)
+    watch, shown = InterruptMonitor(), []
+    watch.on_pause = before = shown.append
     with compiling(given(active=LONG), team := ensemble((1,)), 9.0, watch):
-        watch.resting(True)
-        watch.resting(False)
+        watch.on_pause(True)
+        watch.on_pause(False)
         team.counted(10**9)
-        watch.resting(True)
-        watch.resting(False)
+        watch.on_pause(True)
+        watch.on_pause(False)
     assert Watched.last.rests == [True, False]
     assert shown == [True, False, True, False]
-    assert watch.resting is before
+    assert watch.on_pause is before
 
 
 def test_what_lies_in_the_cache_is_not_compiled_again(cache, monkeypatch):
-    monkeypatch.setattr(backend, "Aside", Watched)
+    monkeypatch.setattr(backend, "BackgroundCompile", Watched)
     Watched.last, team = None, ensemble((1,))
     (cache / backend.signature(backend.fast(team.members[0].model))).touch()
     with compiling(given(active=LONG), team, 9.0):
@@ -165,7 +172,7 @@ def test_what_lies_in_the_cache_is_not_compiled_again(cache, monkeypatch):
 
 
 def test_a_machine_without_a_compiler_says_so_once(cache, monkeypatch, caplog):
-    monkeypatch.setattr(backend, "Aside", Watched)
+    monkeypatch.setattr(backend, "BackgroundCompile", Watched)
     monkeypatch.setenv("CXX", "no-such-compiler")
     Watched.last = None
     with (

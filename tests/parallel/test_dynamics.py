@@ -11,7 +11,7 @@ from aims_pax.errors import Abandoned, SettingsError, SetupError
 from aims_pax.md.propagate import advance
 from aims_pax.md.state import MDState
 from aims_pax.models.mace import MemberData
-from aims_pax.parallel.dynamics import Movers, shares
+from aims_pax.parallel.dynamics import MDPool, split_trajectories
 from aims_pax.settings.md import MDSettings
 from aims_pax.worker_process import LOST_IN_A_ROW
 from tests.models.mace.tiny import ensemble, ethanol, water
@@ -30,7 +30,7 @@ def trained():
 
 @pytest.fixture(scope="module")
 def pool(trained):
-    with Movers(trained, 2) as made:
+    with MDPool(trained, 2) as made:
         yield made
 
 
@@ -48,11 +48,11 @@ def close(far, near):
         assert a.evaluation.forces.shape == b.evaluation.forces.shape
 
 
-@pytest.mark.parametrize("drivers", [None, [0, 1, 0, 1]])
-def test_trajectories_move_as_in_one_process(trained, pool, drivers):
+@pytest.mark.parametrize("driving_members", [None, [0, 1, 0, 1]])
+def test_trajectories_move_as_in_one_process(trained, pool, driving_members):
     md = [LANGEVIN] * 4
-    far = pool.advance(states(), 5, md, drivers=drivers)
-    close(far, advance(states(), trained.potential(), 5, md, drivers=drivers))
+    far = pool.advance(states(), 5, md, driving_members=driving_members)
+    close(far, advance(states(), trained.potential(), 5, md, driving_members=driving_members))
 
 
 def test_new_weights_move_the_atoms_at_once(trained, pool):
@@ -81,7 +81,7 @@ def test_after_a_kill_less_is_moved_at_once_and_after_two_in_fewer_processes(tra
     """What the kernel kills for its memory must not be tried again as it was."""
     asked = []
 
-    class Killed(Movers):
+    class Killed(MDPool):
         def _send(self, k, *leg):
             asked.append((k, self.memory / self.n))
             super()._send(k, *leg)
@@ -100,7 +100,7 @@ def test_after_a_kill_less_is_moved_at_once_and_after_two_in_fewer_processes(tra
 def test_processes_that_keep_dying_end_the_run_with_what_to_change(trained):
     started = []
 
-    class Dying(Movers):
+    class Dying(MDPool):
         def _companion(self, k):
             companion = super()._companion(k)
             companion.process.kill()
@@ -122,7 +122,7 @@ def test_an_interrupted_leg_is_abandoned_and_the_processes_go_on(trained, pool):
 
 
 def test_processes_that_die_while_the_run_is_stopped_are_not_replaced(trained, caplog):
-    with Movers(trained, 1) as pool:
+    with MDPool(trained, 1) as pool:
         pool.warm()
         os.kill(pool._companions[0].process.pid, signal.SIGKILL)
         with pytest.raises(Abandoned):
@@ -134,7 +134,7 @@ def test_processes_that_die_while_the_run_is_stopped_are_not_replaced(trained, c
 def test_what_all_processes_find_is_told_by_the_first(trained, monkeypatch):
     made = []
     monkeypatch.setattr("aims_pax.parallel.dynamics.Companion", lambda *_, level: made.append(level))
-    Movers(trained, 3).warm()
+    MDPool(trained, 3).warm()
     assert made == [logging.INFO, logging.WARNING, logging.WARNING]
 
 
@@ -148,10 +148,10 @@ def test_what_goes_wrong_in_one_share_is_raised_here_and_the_next_leg_runs(train
 
 
 def test_shares_are_even_in_atoms_and_the_same_every_time():
-    assert shares([9] * 5, 2) == [[0, 2, 4], [1, 3]]
-    assert shares([9, 9, 21, 9], 2) == [[2], [0, 1, 3]]
-    assert shares([3], 3) == [[0], [], []]
-    parts = shares(list(range(1, 40)), 4)
+    assert split_trajectories([9] * 5, 2) == [[0, 2, 4], [1, 3]]
+    assert split_trajectories([9, 9, 21, 9], 2) == [[2], [0, 1, 3]]
+    assert split_trajectories([3], 3) == [[0], [], []]
+    parts = split_trajectories(list(range(1, 40)), 4)
     assert sorted(i for part in parts for i in part) == list(range(39))
     loads = [sum(i + 1 for i in part) for part in parts]
     assert max(loads) - min(loads) <= 39

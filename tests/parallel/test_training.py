@@ -5,11 +5,11 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
-from aims_pax.core.work import Train
+from aims_pax.core.work import RunTraining
 from aims_pax.errors import SetupError
 from aims_pax.models.mace import Ensemble, MemberData
 from aims_pax.models.mace.training_workers import Place, TrainingPool, WorkerLost
-from aims_pax.parallel.training import Beside
+from aims_pax.parallel.training import BackgroundTraining
 from aims_pax.worker_process import LOST_IN_A_ROW
 from tests.models.mace.tiny import ethanol, settings, water
 
@@ -36,7 +36,7 @@ class Taking:
 
 
 def test_a_lost_process_is_tolerated_a_few_times_in_a_row_and_then_explained():
-    beside, work = Beside(Taking(), 1), Train(0, 1)
+    beside, work = BackgroundTraining(Taking(), 1), RunTraining(0, 1)
 
     def end(future):
         beside._stops[work], beside._begun[work] = None, 0.0
@@ -97,8 +97,8 @@ def test_elsewhere_and_here_give_the_same_weights_to_the_last_bit_and_nothing_ch
     here, there = (Ensemble.build(settings(), [1, 2], (1, 8)) for _ in range(2))
     for ensemble in (here, there):
         ensemble.train(data, 1, words=("first",))
-    beside = Beside(there, 2)
-    work = Train(1, 2)
+    beside = BackgroundTraining(there, 2)
+    work = RunTraining(1, 2)
     with beside.pool:
         before = there.arrays()
         future = beside.begin(work, data, words=("second",))

@@ -28,7 +28,7 @@ def test_a_folder_of_another_run_is_refused_with_its_key(tmp_path, name, key):
     shared = tmp_path / "shared"
     folder_owners.claim(run(tmp_path / "a", **{name: shared}), "tiny")
     other = run(tmp_path / "b", **{name: shared})
-    for refuse in (folder_owners.claim, folder_owners.check):
+    for refuse in (folder_owners.claim, folder_owners.check_owner):
         with pytest.raises(SettingsError, match=f"{key}: .*shared belongs to the run in .*/a, and two runs"):
             refuse(other, "tiny")
     folder_owners.claim(run(tmp_path / "a", **{name: shared}), "tiny")
@@ -50,7 +50,7 @@ def test_a_project_that_was_moved_or_begins_anew_keeps_its_folders(tmp_path):
     folder_owners.claim(first, "x")  # its restart was removed
     (tmp_path / "a").rename(tmp_path / "b")
     moved = run(tmp_path / "b", data=shared)
-    folder_owners.check(moved, "x")
+    folder_owners.check_owner(moved, "x")
     folder_owners.claim(moved, "x")
     with pytest.raises(SettingsError, match=r"belongs to the run in .*/b"):
         folder_owners.claim(run(tmp_path / "a", data=shared), "x")
@@ -79,7 +79,7 @@ def test_a_link_to_the_folder_is_the_folder(tmp_path):
 
 
 def test_checking_writes_nothing(tmp_path):
-    folder_owners.check(run(tmp_path / "a"), "x")
+    folder_owners.check_owner(run(tmp_path / "a"), "x")
     assert not list((tmp_path / "a").iterdir())
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from aims_pax.core import active_learning, convergence, initial_dataset
 from aims_pax.core.rules import ConvergeRules
-from aims_pax.engine.stage_environment import group
+from aims_pax.engine.stage_environment import group_arrays
 from aims_pax.frames import Frame
 from aims_pax.md.state import MDState
-from aims_pax.record.arrays import unpack
+from aims_pax.record.arrays import unpack_arrays
 from aims_pax.record.checkpoint import from_plain
 from tests.projects import command, write_project
 
@@ -24,7 +24,7 @@ SAMPLE = Path(__file__).with_name("format1")
 def stored(stage):
     (state,) = SAMPLE.glob(f"restart/{stage}/state-*.npy")
     (weights,) = SAMPLE.glob(f"restart/{stage}/weights-*.npy")
-    return (*unpack(state.read_bytes()), unpack(weights.read_bytes())[0])
+    return (*unpack_arrays(state.read_bytes()), unpack_arrays(weights.read_bytes())[0])
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_every_stage_s_state_still_loads(stage, kind):
 
 def test_trajectories_and_frames_under_way_still_load():
     arrays, meta, _ = stored("explore")
-    grouped = group(arrays)
+    grouped = group_arrays(arrays)
     for stored_md in grouped["md"].values():
         assert MDState.from_arrays(stored_md).step > 0
     for frame_id, stored_frame in grouped.get("frame", {}).items():
@@ -67,7 +67,7 @@ def make_sample(folder: Path) -> None:
     shutil.rmtree(SAMPLE, ignore_errors=True)
     for stage in ("initial", "explore", "converge"):
         state = max((folder / "restart" / stage).glob("state-*.npy"))
-        version = unpack(state.read_bytes())[1]["version"]
+        version = unpack_arrays(state.read_bytes())[1]["version"]
         (SAMPLE / "restart" / stage).mkdir(parents=True)
         shutil.copy(state, SAMPLE / "restart" / stage)
         shutil.copy(state.parent / f"weights-{version:06d}.npy", SAMPLE / "restart" / stage)

@@ -11,14 +11,14 @@ import pytest
 from aims_pax.errors import RestartError, SetupError
 from aims_pax.frames import Frame, Label
 from aims_pax.record import hdf5
-from aims_pax.record.hdf5 import Hdf5, frames_of, structures
+from aims_pax.record.hdf5 import Hdf5, frames_of, structure_arrays
 
 FRAMES = [Frame([18, 36], [[0, 0, x], [2, 2, 2]], 5 * np.eye(3), True) for x in (0.0, 0.1, 0.2)]
 LABELS = [Label(-2.0 - k, np.full((2, 3), k)) for k in range(3)]
 
 
 def test_structures_have_the_documents_keys_shapes_and_units():
-    arrays = structures(FRAMES, LABELS, np.zeros((3, 2, 7)))
+    arrays = structure_arrays(FRAMES, LABELS, np.zeros((3, 2, 7)))
     shapes = {name: a.shape for name, a in arrays.items()}
     assert shapes == {
         "positions (Å)": (3, 2, 3),
@@ -39,7 +39,9 @@ def test_structures_have_the_documents_keys_shapes_and_units():
 def test_frames_come_back_as_they_were(tmp_path):
     store = Hdf5(tmp_path / "a.hdf5")
     molecule = Frame([8, 1], [[0, 0, 0], [0, 0, 1]])
-    store.write("x/y", "d", {"crystal": structures(FRAMES), "molecule": structures([molecule])}, {})
+    store.write(
+        "x/y", "d", {"crystal": structure_arrays(FRAMES), "molecule": structure_arrays([molecule])}, {}
+    )
     assert frames_of(store.read("x/y/crystal")) == FRAMES
     assert frames_of(store.read("x/y/molecule")) == [molecule]
     assert store.groups("x") == ["x/y/crystal", "x/y/molecule"]

@@ -2,11 +2,11 @@
 
 import math
 
-from aims_pax.core.work import Advance, Advanced
+from aims_pax.core.work import Advanced, RunMD
 from aims_pax.record.checkpoint import from_plain
 from aims_pax.record.journal import Journal, spread
 
-EVENT = Advanced(Advance(0, 0, 25, 1), 25, "abc", (0.1, math.inf), None)
+EVENT = Advanced(RunMD(0, 0, 25, 1), 25, "abc", (0.1, math.inf), None)
 
 
 def test_events_come_back_as_they_were(folder):
@@ -30,7 +30,7 @@ def test_a_look_at_a_thousand_atoms_takes_no_kilobytes(folder):
     """`ensemble_sd` has a value for each atom; what decisions go by are the largest, the mean and their number."""
     values = tuple(0.1 + 0.4 * math.sin(k) ** 2 for k in range(1000))
     journal = Journal(folder)
-    journal.write("explore", "Advanced", Advanced(Advance(0, 0, 25, 1), 25, "abc", values, None))
+    journal.write("explore", "Advanced", Advanced(RunMD(0, 0, 25, 1), 25, "abc", values, None))
     assert journal.path.stat().st_size < 300
     (entry,) = journal.read("explore")
     largest, mean, n = spread(entry["content"]["uncertainty"])
@@ -42,7 +42,7 @@ def test_a_look_at_a_thousand_atoms_takes_no_kilobytes(folder):
 def test_uncertainties_that_are_not_finite_stay_so(folder):
     journal = Journal(folder)
     journal.write(
-        "explore", "Advanced", Advanced(Advance(0, 0, 25, 1), 25, "abc", (0.1,) * 50 + (math.inf,), None)
+        "explore", "Advanced", Advanced(RunMD(0, 0, 25, 1), 25, "abc", (0.1,) * 50 + (math.inf,), None)
     )
     (entry,) = journal.read("explore")
     largest, _, n = spread(entry["content"]["uncertainty"])

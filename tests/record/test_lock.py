@@ -175,7 +175,7 @@ def test_a_run_whose_lock_another_one_has_taken_ends(path, quick):
         write(path, pid=1, host="node7", process="boot:1")
         time.sleep(0.4)
         with pytest.raises(Busy, match="taken by pid 1 on node7 while this run went on"):
-            lock.beat()
+            lock.heartbeat()
     assert json.loads(path.read_text())["host"] == "node7"  # and its lock stays
 
 
@@ -224,7 +224,7 @@ def test_a_sign_of_life_renews_the_age(path, monkeypatch):
     lock = Lock(path)
     with lock.held():
         os.utime(path, (1.0, 1.0))
-        lock.beat()
+        lock.heartbeat()
         assert path.stat().st_mtime > 1e9
 
 
@@ -237,7 +237,7 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path):
 def test_a_second_run_is_refused_before_anything_slow_is_loaded(tmp_path, monkeypatch):
     import sys
 
-    from aims_pax.cli.exit_codes import tell
+    from aims_pax.cli.exit_codes import run_command
     from tests.projects import write_project
 
     folder = write_project(tmp_path)
@@ -247,4 +247,4 @@ def test_a_second_run_is_refused_before_anything_slow_is_loaded(tmp_path, monkey
         Lock(folder / "restart" / "lock").held(),
         pytest.raises(Busy, match=f"another aims-PAX works in this folder .pid {os.getpid()} on "),
     ):
-        tell("run_all", Path("mace.yaml"), Path("aimsPAX.yaml"))
+        run_command("run_all", Path("mace.yaml"), Path("aimsPAX.yaml"))

@@ -7,7 +7,7 @@ import pytest
 
 from aims_pax.errors import RestartError
 from aims_pax.frames import Frame
-from aims_pax.record.restart_compatibility import as_begun, compare
+from aims_pax.record.restart_compatibility import as_begun, compare_with_last_run
 from aims_pax.systems import System
 
 SETTINGS = {
@@ -32,25 +32,25 @@ def changed(path, value):
 
 @pytest.fixture
 def begun(folder):
-    compare(folder, SETTINGS, "abc", {"water": "1"})
+    compare_with_last_run(folder, SETTINGS, "abc", {"water": "1"})
     folder.write_text(folder.data / "splits.jsonl", '["0", "train", 0]\n')
     return folder
 
 
 def test_the_files_to_begin_with_may_change_until_they_are_taken_in(folder):
     key = "aimsPAX.ACTIVE_LEARNING.initial_models"
-    compare(folder, SETTINGS, "abc", {})
-    compare(folder, changed(key, ["a.model"]), "abc", {})
+    compare_with_last_run(folder, SETTINGS, "abc", {})
+    compare_with_last_run(folder, changed(key, ["a.model"]), "abc", {})
     folder.write_text(folder.restart / "explore" / "state-000001.npy", "")
     with pytest.raises(RestartError, match="the run began with the old files"):
-        compare(folder, changed(key, ["b.model"]), "abc", {})
+        compare_with_last_run(folder, changed(key, ["b.model"]), "abc", {})
 
 
 def test_before_any_data_the_other_differences_are_refused_all_the_same(folder):
-    compare(folder, SETTINGS, "abc", {})
+    compare_with_last_run(folder, SETTINGS, "abc", {})
     folder.write_text(folder.data / "splits.jsonl", "")
     with pytest.raises(RestartError, match="members are named after their seeds"):
-        compare(folder, changed("mace.GENERAL.seed", 2), "abc", {})
+        compare_with_last_run(folder, changed("mace.GENERAL.seed", 2), "abc", {})
 
 
 @pytest.mark.parametrize(
@@ -63,12 +63,12 @@ def test_before_any_data_the_other_differences_are_refused_all_the_same(folder):
 )
 def test_harmless_changes_are_shown_and_apply(begun, caplog, path, value):
     with caplog.at_level("INFO"):
-        compare(begun, changed(path, value), "abc", {"water": "1"})
+        compare_with_last_run(begun, changed(path, value), "abc", {"water": "1"})
     assert path in caplog.text
     assert f"→ {value}" in caplog.text
     caplog.clear()
     with caplog.at_level("INFO"):
-        compare(begun, changed(path, value), "abc", {"water": "1"})
+        compare_with_last_run(begun, changed(path, value), "abc", {"water": "1"})
     assert caplog.text == ""
 
 
@@ -76,9 +76,9 @@ def test_of_a_list_of_tables_the_key_that_changed_is_shown(folder, caplog):
     def samplers(temperature):
         return changed("aimsPAX.SAMPLERS", [{"kind": "md"}, {"kind": "phonons", "temperature": temperature}])
 
-    compare(folder, samplers(300.0), "abc", {})
+    compare_with_last_run(folder, samplers(300.0), "abc", {})
     with caplog.at_level("INFO"):
-        compare(folder, samplers(500.0), "abc", {})
+        compare_with_last_run(folder, samplers(500.0), "abc", {})
     assert [r.getMessage() for r in caplog.records] == [
         "changed since the last run: aimsPAX.SAMPLERS.1.temperature: 300.0 → 500.0"
     ]
@@ -97,13 +97,13 @@ def test_of_a_list_of_tables_the_key_that_changed_is_shown(folder, caplog):
 def test_what_would_mix_data_is_refused_with_the_way_out_and_nothing_is_written(begun, path, value):
     before = (begun.restart / "settings.json").read_text()
     with pytest.raises(RestartError, match=rf"{path}.*\n.*empty folder"):
-        compare(begun, changed(path, value), "abc", {"water": "1"})
+        compare_with_last_run(begun, changed(path, value), "abc", {"water": "1"})
     assert (begun.restart / "settings.json").read_text() == before
 
 
 def test_another_reference_method_is_refused(begun):
     with pytest.raises(RestartError, match="reference method: abc → def"):
-        compare(begun, SETTINGS, "def", {"water": "1"})
+        compare_with_last_run(begun, SETTINGS, "def", {"water": "1"})
 
 
 def described(folder, method, **description):
@@ -114,7 +114,7 @@ def described(folder, method, **description):
 
 def refusal(folder, settings, method):
     with pytest.raises(RestartError) as refused:
-        compare(folder, settings, method, {"water": "1"})
+        compare_with_last_run(folder, settings, method, {"water": "1"})
     return str(refused.value)
 
 
@@ -144,7 +144,7 @@ def test_without_the_descriptions_the_settings_tell_the_method(folder):
     def reference(method):
         return changed("aimsPAX.REFERENCE", {"kwargs": {"method": method}, "retries": 2})
 
-    compare(folder, reference("one"), "abc", {"water": "1"})
+    compare_with_last_run(folder, reference("one"), "abc", {"water": "1"})
     said = refusal(folder, reference("two"), "def")
     assert "  REFERENCE.kwargs.method: one → two: " in said
     assert "retries" not in said
@@ -156,20 +156,20 @@ def test_only_another_method_is_mended_by_labelling_again(begun):
 
 def test_another_structure_under_an_old_name_is_refused_an_added_one_is_not(begun):
     with pytest.raises(RestartError, match="geometry water"):
-        compare(begun, SETTINGS, "abc", {"water": "2"})
-    compare(begun, SETTINGS, "abc", {"water": "1", "methane": "5"})
+        compare_with_last_run(begun, SETTINGS, "abc", {"water": "2"})
+    compare_with_last_run(begun, SETTINGS, "abc", {"water": "1", "methane": "5"})
     with pytest.raises(RestartError, match="geometry methane"):
-        compare(begun, SETTINGS, "abc", {"water": "1", "methane": "6"})
+        compare_with_last_run(begun, SETTINGS, "abc", {"water": "1", "methane": "6"})
 
 
 def test_a_damaged_or_newer_record_says_what_to_do(begun):
     path = begun.restart / "settings.json"
     path.write_text("{")
     with pytest.raises(RestartError, match="remove it"):
-        compare(begun, SETTINGS, "abc", {})
+        compare_with_last_run(begun, SETTINGS, "abc", {})
     path.write_text('{"format": 9}')
     with pytest.raises(RestartError, match="newer aims-PAX"):
-        compare(begun, SETTINGS, "abc", {})
+        compare_with_last_run(begun, SETTINGS, "abc", {})
 
 
 def test_a_run_of_a_version_that_lost_masses_and_zero_moments_goes_on_with_its_structures(folder, caplog):
@@ -177,21 +177,21 @@ def test_a_run_of_a_version_that_lost_masses_and_zero_moments_goes_on_with_its_s
     positions = [[0, 0, 0], [0, 0, 1.2]]
     old = Frame([8, 8], positions, moments=[2, 0])
     new = Frame([8, 8], positions, moments=[2, 0], zero_moments=[False, True], masses=[18, 16])
-    compare(folder, SETTINGS, "abc", {"o2": old.id, "other": "1"})
+    compare_with_last_run(folder, SETTINGS, "abc", {"o2": old.id, "other": "1"})
     (system, fresh) = as_begun(folder, (System("o2", new), System("fresh", new)))
     assert system.frame == old
     assert fresh.frame == new
     assert "initial moments of zero and masses" in caplog.text
-    compare(folder, SETTINGS, "abc", {"o2": system.frame.id})
+    compare_with_last_run(folder, SETTINGS, "abc", {"o2": system.frame.id})
     (moved,) = as_begun(folder, (System("o2", new.moved(new.positions + 1)),))
     with pytest.raises(RestartError, match="another structure"):
-        compare(folder, SETTINGS, "abc", {"o2": moved.frame.id})
+        compare_with_last_run(folder, SETTINGS, "abc", {"o2": moved.frame.id})
 
 
 def test_files_of_a_calculator_that_an_earlier_version_did_not_record_are_taken_as_they_are(begun):
     described(begun, "abc", kwargs={"model": "a.pt"}, source=None)
     described(begun, "def", kwargs={"model": "a.pt"}, source=None, contents={"a.pt": "123"})
-    compare(begun, SETTINGS, "def", {"water": "1"})
+    compare_with_last_run(begun, SETTINGS, "def", {"water": "1"})
     described(begun, "ghi", kwargs={"model": "a.pt"}, source=None, contents={"a.pt": "456"})
     said = refusal(begun, SETTINGS, "ghi")
     assert "a.pt, which the reference is made from: changed contents" in said

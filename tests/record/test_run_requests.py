@@ -9,7 +9,7 @@ import pytest
 
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.record.lock import STALE_AFTER, Lock
-from aims_pax.record.run_requests import Wishes, ask, asked_for, paused_since
+from aims_pax.record.run_requests import RequestFile, ask, asked_for, paused_since
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def restart(tmp_path):
 
 
 def test_a_wish_reaches_the_run_that_holds_the_lock(tmp_path, restart):
-    wishes = Wishes(restart)
+    wishes = RequestFile(restart)
     assert wishes.look() is None
     with Lock(restart / "lock").held():
         assert wishes.look() is None
@@ -55,7 +55,7 @@ def test_an_old_wish_never_touches_a_new_run_and_is_told(tmp_path, restart, capl
     (restart / "control.json").write_text(json.dumps(wish))
     (restart / "paused.json").write_text(json.dumps({"since": 1e9, "of": old}))
     with Lock(restart / "lock").held():
-        assert Wishes(restart).look() is None
+        assert RequestFile(restart).look() is None
         assert paused_since(tmp_path) is None
         assert asked_for(tmp_path) is None
     assert not (restart / "control.json").exists()
@@ -74,7 +74,7 @@ def test_without_a_run_the_user_hears_why(tmp_path):
 def test_what_is_no_wish_is_passed_over(tmp_path, restart, text):
     with Lock(restart / "lock").held():
         (restart / "control.json").write_text(text)
-        assert Wishes(restart).look() is None
+        assert RequestFile(restart).look() is None
         assert asked_for(tmp_path) is None
 
 
@@ -86,4 +86,4 @@ def test_a_folder_that_refuses_is_named(tmp_path, restart, monkeypatch):
         monkeypatch.setattr("os.replace", refuse)
         with pytest.raises(SetupError, match=r"control\.json: No space left"):
             ask(tmp_path, "stop")
-        Wishes(restart).paused()  # a run that rests does not die of it
+        RequestFile(restart).paused()  # a run that rests does not die of it

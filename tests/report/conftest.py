@@ -12,6 +12,6 @@ def folder(tmp_path):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """The recorded run, read once."""
-    from aims_pax.report.load_run import gather
+    from aims_pax.report.load_run import load_run
 
-    return gather(recorded(tmp_path_factory.mktemp("recorded")))
+    return load_run(recorded(tmp_path_factory.mktemp("recorded")))

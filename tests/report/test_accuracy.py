@@ -4,7 +4,7 @@ import pytest
 from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.potential import Evaluation
 from aims_pax.report import predictions
-from aims_pax.report.accuracy import atomic_errors, by_element, by_system, held_out, honesty
+from aims_pax.report.accuracy import atomic_errors, by_element, by_system, calibration, held_out
 
 H2 = Frame([1, 1], [[0, 0, 0], [0.8, 0, 0]])
 HO = Frame([1, 8], [[0, 0, 0], [1.0, 0, 0]])
@@ -69,18 +69,18 @@ def test_without_a_committee_there_is_no_spread():
 def test_the_table_survives_its_file_and_a_torn_one_is_none(tmp_path):
     p = predictions.predictions(Wrong(), SETS, Wrong())
     path = tmp_path / predictions.FILE
-    assert predictions.load(path) == {}
-    content = predictions.pack(p)
+    assert predictions.load_predictions(path) == {}
+    content = predictions.pack_predictions(p)
     path.write_bytes(content)
-    again = predictions.load(path)
+    again = predictions.load_predictions(path)
     assert set(again) == set(p)
     for name in p:
         np.testing.assert_array_equal(again[name], p[name])
     for share in (0.2, 0.6, 0.95):
         path.write_bytes(content[: int(share * len(content))])
-        assert predictions.load(path) == {}
-    path.write_bytes(predictions.pack({**p, "format": np.asarray(99)}))
-    assert predictions.load(path) == {}
+        assert predictions.load_predictions(path) == {}
+    path.write_bytes(predictions.pack_predictions({**p, "format": np.asarray(99)}))
+    assert predictions.load_predictions(path) == {}
 
 
 def test_errors_by_system_are_what_a_hand_gives():
@@ -125,9 +125,9 @@ def test_the_true_error_of_an_atom_is_what_its_spread_predicts():
         "true_forces": np.zeros((4000, 3)),
     }
     spread, error = atomic_errors(arrays)
-    h = honesty(spread, error)
+    h = calibration(spread, error)
     assert h.ratio == pytest.approx(1.0, abs=0.03)
-    assert honesty(spread, 2 * error).ratio == pytest.approx(2.0, abs=0.06)
+    assert calibration(spread, 2 * error).ratio == pytest.approx(2.0, abs=0.06)
 
 
 def test_rank_correlation_is_spearmans():
@@ -136,12 +136,12 @@ def test_rank_correlation_is_spearmans():
     rng = np.random.default_rng(1)
     x = rng.integers(1, 8, 60).astype(float)  # many ties
     y = x + rng.integers(0, 6, 60)
-    assert honesty(x, y).rank == pytest.approx(spearmanr(x, y).statistic, abs=1e-12)
-    assert honesty(x, x).rank == pytest.approx(1.0)
-    assert honesty(x, x.max() + 1 - x).rank == pytest.approx(-1.0)
+    assert calibration(x, y).rank == pytest.approx(spearmanr(x, y).statistic, abs=1e-12)
+    assert calibration(x, x).rank == pytest.approx(1.0)
+    assert calibration(x, x.max() + 1 - x).rank == pytest.approx(-1.0)
 
 
 def test_what_is_not_finite_does_not_count():
-    h = honesty(np.array([np.nan, 0.0, 1, 2, 3]), np.array([1.0, 1.0, 1, 2, np.inf]))
+    h = calibration(np.array([np.nan, 0.0, 1, 2, 3]), np.array([1.0, 1.0, 1, 2, np.inf]))
     assert len(h.spread) == 2
     assert np.isnan(h.rank)

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from aims_pax.report.formatting import counted, misses, worth
+from aims_pax.report.formatting import calibration_sentence, missing_test_frames, plural
 
 
 @pytest.mark.parametrize(
@@ -18,16 +18,16 @@ from aims_pax.report.formatting import counted, misses, worth
     ],
 )  # fmt: skip
 def test_what_an_uncertainty_is_worth(rank, ratio, said):
-    assert worth(rank, ratio, "m0") == said
+    assert calibration_sentence(rank, ratio, "m0") == said
 
 
 def test_test_frames_that_did_not_come_to_be_are_missed():
-    assert misses(20, 20) == misses(0, 0) == ""
-    assert misses(3, 20).startswith("3 of the 20 test frames that n_test asks for")
-    assert misses(0, 1).startswith("0 of the 1 test frame that")
+    assert missing_test_frames(20, 20) == missing_test_frames(0, 0) == ""
+    assert missing_test_frames(3, 20).startswith("3 of the 20 test frames that n_test asks for")
+    assert missing_test_frames(0, 1).startswith("0 of the 1 test frame that")
 
 
 def test_one_is_no_plural():
-    assert [counted(1, "system"), counted(2, "system"), counted(3, "trajectory")] == [
+    assert [plural(1, "system"), plural(2, "system"), plural(3, "trajectory")] == [
         "1 system", "2 systems", "3 trajectories"
     ]  # fmt: skip

@@ -6,12 +6,12 @@ from html.parser import HTMLParser
 import pytest
 
 from aims_pax.errors import SettingsError
-from aims_pax.record.provenance import flat
+from aims_pax.record.provenance import flat_settings
 from aims_pax.report import formatting
 from aims_pax.report.changed_settings import defaults, differing
 from aims_pax.report.figures.structures import SCRIPT
 from aims_pax.report.html_page import page, write_report
-from aims_pax.report.load_run import gather
+from aims_pax.report.load_run import load_run
 from aims_pax.settings import effective
 from tests.report.folders import advanced, answered, made_up, trained
 from tests.settings.folders import PROJECT, read
@@ -74,7 +74,7 @@ def test_nothing_is_fetched_from_anywhere(folder):
 
 def test_numbers_beside_the_page_are_those_of_the_run(folder):
     write_report(folder)
-    run = gather(folder)
+    run = load_run(folder)
     rows = list(csv.DictReader((folder / "report/uncertainty.csv").read_text().splitlines()))
     assert len(rows) == sum(len(t.steps) for t in run.trajectories)
     assert float(rows[0]["uncertainty_eV_A"]) == pytest.approx(run.trajectories[0].uncertainty[0], rel=1e-6)
@@ -115,11 +115,11 @@ def test_a_run_that_has_only_begun_has_a_page(tmp_path):
 
 
 def test_a_live_page_reads_itself_again_and_a_finished_one_does_not(folder):
-    finished = page(gather(folder))[0]
+    finished = page(load_run(folder))[0]
     assert 'http-equiv="refresh"' not in finished
     from dataclasses import replace
 
-    live = page(replace(gather(folder), state="running"))[0]
+    live = page(replace(load_run(folder), state="running"))[0]
     assert 'http-equiv="refresh"' in live
 
 
@@ -128,7 +128,7 @@ def test_a_long_run_has_a_small_page(tmp_path):
         advanced(k, k % 3, 10 * (k // 3), 10 * (k // 3) + 10, 0.1 + (k * 7919 % 997) / 2000)
         for k in range(30_000)
     ]
-    run = gather(made_up(tmp_path / "run", told))
+    run = load_run(made_up(tmp_path / "run", told))
     assert len(page(run)[0]) < 400_000
 
 
@@ -152,7 +152,9 @@ def test_of_samplers_only_what_was_chosen_is_shown(tmp_path):
   - {kind: rattle_tree, beta: 0.5}
 """
     settings = read(tmp_path, PROJECT + written)
-    written = {k: v for k, v in flat(effective(settings)).items() if k.startswith("aimsPAX.SAMPLERS")}
+    written = {
+        k: v for k, v in flat_settings(effective(settings)).items() if k.startswith("aimsPAX.SAMPLERS")
+    }
     shown = {key: (value, usual) for key, value, usual in differing(written)}
     assert shown == {
         "SAMPLERS.0.kind": ("md", "—"),
@@ -172,7 +174,7 @@ def test_settings_of_the_recorded_run_that_were_not_written_are_not_shown(run):
 
 
 def test_numbers_read_well():
-    assert [formatting.number(v) for v in (0, 3.14159, 1234.5, 0.0123456, 67.44, float("nan"))] == [
+    assert [formatting.format_number(v) for v in (0, 3.14159, 1234.5, 0.0123456, 67.44, float("nan"))] == [
         "0", "3.14", "1234", "0.0123", "67.4", "—",
     ]  # fmt: skip
     assert [formatting.duration(s) for s in (0.5, 45, 140, 3 * 3600 + 300, 52 * 3600 * 24, float("nan"))] == [
@@ -180,4 +182,4 @@ def test_numbers_read_well():
     ]  # fmt: skip
     assert formatting.compact(203) == ("3.4", "min")
     assert formatting.compact(30 * 3600) == ("30", "h")
-    assert (formatting.counted(1, "label"), formatting.counted(2, "label")) == ("1 label", "2 labels")
+    assert (formatting.plural(1, "label"), formatting.plural(2, "label")) == ("1 label", "2 labels")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from aims_pax.report import journal_cache
-from aims_pax.report.load_run import KEPT, gather
+from aims_pax.report.load_run import KEPT, load_run
 from tests.report.folders import advanced, answered, made_up, trained
 
 
@@ -51,10 +51,10 @@ def folders(tmp_path, monkeypatch):
     """The same run read at three moments, and only at its end."""
     monkeypatch.setattr(journal_cache, "WORTH", 1)
     often, once = (made_up(tmp_path / name, entries(0, 40)) for name in ("often", "once"))
-    gather(often)
+    load_run(often)
     assert (often / "restart" / KEPT).exists()
     add(often, entries(40, 40))
-    gather(often)
+    load_run(often)
     add(often, entries(80, 30))
     add(once, entries(40, 70))
     return often, once
@@ -65,13 +65,15 @@ def test_reading_on_gives_what_reading_everything_gives(folders, monkeypatch):
     taken = []
     from aims_pax.report import journal_reader
 
-    real = journal_reader._Teller.told
+    real = journal_reader.JournalParser.told
     monkeypatch.setattr(
-        journal_reader._Teller, "told", lambda self, lines: (taken.append(len(lines)), real(self, lines))
+        journal_reader.JournalParser,
+        "told",
+        lambda self, lines: (taken.append(len(lines)), real(self, lines)),
     )
-    continued = plain(gather(often))
+    continued = plain(load_run(often))
     assert sum(taken) == len(list(entries(80, 30)))  # no line before was read again
-    assert continued == plain(gather(once))
+    assert continued == plain(load_run(once))
     assert sum(len(steps) for _, steps, *_ in continued[0]) > 100
 
 
@@ -98,12 +100,12 @@ def test_what_does_not_fit_is_not_believed(folders, harm):
                 settings.read_text().replace('skip_step_mlff": "10"', 'skip_step_mlff": "20"')
             )
     assert journal.exists()
-    assert plain(gather(often)) == plain(gather(once))
+    assert plain(load_run(often)) == plain(load_run(once))
 
 
 def test_a_short_journal_leaves_nothing_behind(tmp_path):
     folder = made_up(tmp_path, entries(0, 40))
-    gather(folder)
+    load_run(folder)
     assert not (folder / "restart" / KEPT).exists()
 
 
@@ -112,11 +114,11 @@ def test_a_line_that_is_being_written_is_read_when_it_is_whole(folders):
     line = json.dumps(advanced(5000.0, 0, 550, 560, 0.9)) + "\n"
     with open(often / "restart/journal.jsonl", "a") as file:
         file.write(line[:50])
-    before = plain(gather(often))
+    before = plain(load_run(often))
     with open(often / "restart/journal.jsonl", "a") as file:
         file.write(line[50:])
     add(once, [advanced(5000.0, 0, 550, 560, 0.9)])
-    assert before != plain(gather(often)) == plain(gather(once))
+    assert before != plain(load_run(often)) == plain(load_run(once))
 
 
 def test_a_folder_that_cannot_be_written_is_read_all_the_same(folders, monkeypatch):
@@ -127,4 +129,4 @@ def test_a_folder_that_cannot_be_written_is_read_all_the_same(folders, monkeypat
         raise PermissionError("read-only")
 
     monkeypatch.setattr("os.replace", refused)
-    assert plain(gather(often)) == plain(gather(once))
+    assert plain(load_run(often)) == plain(load_run(once))

@@ -10,7 +10,7 @@ from rich.console import Console
 from aims_pax.core import active_learning, convergence
 from aims_pax.core.rules import ConvergeRules, ExploreRules
 from aims_pax.core.threshold import Threshold
-from aims_pax.report.live_view import Clock, Display, Seen, bar
+from aims_pax.report.live_view import Display, LastCheck, StageClock, bar
 
 RULES = ExploreRules(20, 0.0, 0.1, 2, 1, max_steps=10_000_000, max_train=1000, max_labels=500)
 LABELLER = SimpleNamespace(calls=SimpleNamespace(begun=14, finished=9, failed={"NotConverged": 2}))
@@ -38,7 +38,7 @@ def exploring(n=3):
 
 
 def test_trajectories_with_step_temperature_and_uncertainty_against_the_threshold():
-    text = drawn("explore", exploring(), RULES, {0: Seen(512.4, 0.1), 1: Seen(300.0, 0.4)})
+    text = drawn("explore", exploring(), RULES, {0: LastCheck(512.4, 0.1), 1: LastCheck(300.0, 0.4)})
     assert "60 of 1000 training points (a member) · 12 of 500 labels asked" in text
     assert "threshold 0.200 eV/Å · force MAE 60.0 meV/Å" in text
     first, second, third = (line for line in text.splitlines() if line.startswith("▶"))
@@ -53,7 +53,7 @@ def test_trajectories_with_step_temperature_and_uncertainty_against_the_threshol
 
 @pytest.mark.parametrize("height", [24, 40])
 def test_it_fits_a_terminal_with_many_trajectories_and_long_names(height):
-    text = drawn("explore", exploring(400), RULES, {i: Seen(1e4, 9.999) for i in range(400)}, height)
+    text = drawn("explore", exploring(400), RULES, {i: LastCheck(1e4, 9.999) for i in range(400)}, height)
     assert max(map(len, text.splitlines())) <= 80
     assert len(text.splitlines()) < height
     assert "more trajectories: " in text
@@ -75,7 +75,7 @@ def test_a_pipe_sees_nothing():
 
 
 def test_the_time_is_shared_out():
-    clock = Clock()
+    clock = StageClock()
     for now, doing in ((0, "moving"), (30, "training"), (40, "moving")):
         clock.now("explore", doing, now)
     assert clock.line(40) == "now: dynamics · 40 s · dynamics 75 % · training 25 %"
@@ -86,7 +86,7 @@ def test_the_time_is_shared_out():
 
 def test_what_is_left_follows_from_what_was_done_since_the_clock_was_started():
     """A run that goes on, or begins with 20 of 60 training points, has not done these in its first seconds."""
-    clock = Clock()
+    clock = StageClock()
     clock.now("explore", "moving", 0, [("max_train_set_size", 20, 60), ("max_labels", 0, math.inf)])
     clock.now("explore", "moving", 1, [("max_train_set_size", 21, 60), ("max_labels", 1, math.inf)])
     assert "left" not in clock.line(1)
@@ -96,7 +96,7 @@ def test_what_is_left_follows_from_what_was_done_since_the_clock_was_started():
 
 def test_a_pause_is_no_part_of_the_time():
     rested = [0.0]
-    clock = Clock(lambda: rested[0])
+    clock = StageClock(lambda: rested[0])
     clock.now("explore", "moving", 0)
     rested[0] = 500.0
     clock.now("explore", "training", 510)
@@ -106,7 +106,7 @@ def test_a_pause_is_no_part_of_the_time():
 
 
 def test_the_line_of_the_time_fits_and_keeps_the_time_left():
-    clock = Clock()
+    clock = StageClock()
     for k, doing in enumerate(("moving", "training", "sampling", "waiting") * 3):
         clock.now("explore", doing, 1000 * k, [("max_train_set_size", 20 + k, 60)])
     line = clock.line(11_000, 60)

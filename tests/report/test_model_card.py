@@ -5,9 +5,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from aims_pax.report.accuracy import atomic_errors, by_system, held_out, honesty
-from aims_pax.report.figures.learning import honest
-from aims_pax.report.formatting import DELIVERED, milli, worth
+from aims_pax.report.accuracy import atomic_errors, by_system, calibration, held_out
+from aims_pax.report.figures.learning import calibration_figure
+from aims_pax.report.formatting import DELIVERED, calibration_sentence, milli
 from aims_pax.report.model_card import card, data_hash, gaps, write_cards
 
 
@@ -77,16 +77,16 @@ def test_words_from_outside_do_not_break_the_table(run):
 
 def test_page_and_card_say_the_same_of_the_uncertainty(run):
     """One wording, also where the run's spread is not honest."""
-    h = honesty(*atomic_errors(held_out(run.predictions)[1]))
-    said = worth(h.rank, h.ratio, DELIVERED)
+    h = calibration(*atomic_errors(held_out(run.predictions)[1]))
+    said = calibration_sentence(h.rank, h.ratio, DELIVERED)
     assert said
     assert said in card(run, "tiny_255.model").split("## Uncertainty")[1].split("## ")[0]
-    assert said in [p.note for p in honest(run)]
+    assert said in [p.note for p in calibration_figure(run)]
     p = {k: np.array(v) for k, v in run.predictions.items()}
     p["atomic_sd"] = p["atomic_sd"] / 10
     wrong = replace(run, predictions=p)
     (gap,) = (g for g in gaps(wrong) if g.startswith("The spread"))
-    assert gap in [p.note for p in honest(wrong)]
+    assert gap in [p.note for p in calibration_figure(wrong)]
 
 
 def test_without_a_spread_no_gap_is_empty(run):
@@ -104,12 +104,12 @@ def test_without_a_spread_no_gap_is_empty(run):
     [("least squares", 1, True), ("least squares", 3, False), ("given", 1, False)],
 )
 def test_energies_of_atoms_that_follow_from_nothing_are_warned_of(folder, source, rank, warned):
-    from aims_pax.report.load_run import gather
+    from aims_pax.report.load_run import load_run
 
     energies = {"Cu": -1.0, "H": -2.0, "O": -3.0}
     said = {"source": source, "rank": rank, "energies": energies}
     (folder / "results/atomic_energies.json").write_text(json.dumps(said))
-    run = gather(folder)
+    run = load_run(folder)
     text = card(run, "tiny_255.model")
     assert ("one composition does not fix 3 elements" in text) == warned
     assert any("atomisation" in gap for gap in gaps(run)) == warned

@@ -9,7 +9,7 @@ from aims_pax.report.figures import timeline
 from aims_pax.report.html_page import page
 from aims_pax.report.model_card import card, gaps
 from aims_pax.report.run_record import Converged, Observables
-from aims_pax.report.run_verdict import validation_error, verdict
+from aims_pax.report.run_verdict import run_verdict, validation_error
 
 GOAL = "aimsPAX.ACTIVE_LEARNING.desired_acc"
 
@@ -28,7 +28,7 @@ def asked(run, goal, explored="max_labels: 40 reference calculations", converged
 
 def test_a_goal_that_was_missed_names_error_goal_reason_and_next_step(run):
     mae, n = validation_error(run)
-    said = verdict(asked(run, mae / 2))
+    said = run_verdict(asked(run, mae / 2))
     assert said.kind == "missed"
     assert said.text.startswith(f"Goal not reached: force MAE {1000 * mae:.3g}"[:30])
     assert f"on {n} validation frames" in said.text
@@ -47,19 +47,19 @@ def test_a_goal_is_reached_only_on_enough_frames(run, n_valid, kind):
         p = {k: np.array(v) for k, v in several.predictions.items()}
         p["split"][p["split"] == "train"] = "valid"
         several = replace(several, predictions=p)
-    assert verdict(several).kind == kind
+    assert run_verdict(several).kind == kind
     if n_valid == 1:
-        assert "Goal reached on too few frames to be believed" in verdict(several).text
+        assert "Goal reached on too few frames to be believed" in run_verdict(several).text
         assert any("chosen on 1 validation frame" in gap for gap in gaps(several))
 
 
 def test_without_a_goal_nothing_is_claimed(run):
-    assert verdict(asked(run, 0.0)).kind == "no goal"
+    assert run_verdict(asked(run, 0.0)).kind == "no goal"
 
 
 @pytest.mark.parametrize("state", ["stopped", "killed", "running"])
 def test_a_run_that_has_not_ended_has_reached_nothing(run, state):
-    said = verdict(replace(asked(run, 1e3), state=state))
+    said = run_verdict(replace(asked(run, 1e3), state=state))
     assert said.kind == "unfinished"
     assert "Goal reached" not in said.text
 
@@ -70,7 +70,7 @@ def test_convergence_that_was_cut_off_is_said_at_the_top_and_is_a_gap(run):
         convergence=(Converged(0, 500, 499, 0.05, True),),
     )
     said = "Convergence was cut off by max_convergence_epochs (best epoch: 499 of 500)"
-    assert said in verdict(cut).text
+    assert said in run_verdict(cut).text
     assert any(said in gap for gap in gaps(cut))
     assert said in card(cut, "tiny_255.model").split("## ")[0]
     html, *_ = page(cut)
@@ -90,9 +90,9 @@ def test_given_frames_are_counted_as_given(run):
 def test_the_epoch_that_is_marked_is_the_one_whose_weights_were_kept(folder):
     """A smaller improvement than the margin keeps the earlier weights, whatever the losses say."""
     from aims_pax.report import cost_summary
-    from aims_pax.report.load_run import gather
+    from aims_pax.report.load_run import load_run
 
-    run = gather(folder)
+    run = load_run(folder)
     (c,) = run.convergence
     (kept,) = [e for epochs in run.losses.values() for e in cost_summary.kept_epochs(run, epochs)]
     assert kept.force_mae == pytest.approx(c.best_mae)
@@ -103,7 +103,7 @@ def test_a_temperature_ramp_is_drawn_and_no_error(run):
     seen = Observables(
         0, *(np.array(v) for v in ([5.0, 10, 15], [210.0, 300, 480], [-1.0] * 3, [1.0] * 3, [9.0] * 3))
     )
-    (temperature, *_) = timeline.observables(replace(ramp, observables=(seen,)))
+    (temperature, *_) = timeline.observables_figure(replace(ramp, observables=(seen,)))
     assert temperature.name == "temperature"
     assert timeline._targets(ramp) == [200.0, 500.0]
     assert timeline._targets(run) == [500.0]

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from aims_pax.report.time_left import Limit, duration, rounded, time_left
+from aims_pax.report.time_left import Limit, duration, rounded_seconds, time_left
 
 
 def test_the_limit_that_comes_first_says_what_is_left():
@@ -43,4 +43,4 @@ def test_times_are_read_at_a_glance(seconds, text):
 
 
 def test_a_guess_is_no_stopwatch():
-    assert [rounded(s) for s in (42, 130, 3700)] == ["42 s", "2 min", "1 h 02 min"]
+    assert [rounded_seconds(s) for s in (42, 130, 3700)] == ["42 s", "2 min", "1 h 02 min"]

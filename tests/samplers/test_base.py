@@ -13,11 +13,11 @@ from aims_pax.commands.training_set import dynamics
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Label
 from aims_pax.potential import CalculatorPotential
-from aims_pax.record.arrays import pack, unpack
+from aims_pax.record.arrays import pack_arrays, unpack_arrays
 from aims_pax.samplers import base
 from aims_pax.samplers.ab_initio_md import AbInitioMDSampler
-from aims_pax.samplers.base import Remembers, Sample, Sampler
-from aims_pax.samplers.filters import farthest, new, sane
+from aims_pax.samplers.base import Sample, Sampler, Stateful
+from aims_pax.samplers.filters import duplicates, farthest_filter, sanity
 from aims_pax.samplers.foundation_md import MDSampler
 from aims_pax.samplers.mixture import Mixture, Part
 from aims_pax.samplers.phonons import PhononSampler
@@ -49,12 +49,14 @@ def of_a_crystal(**changes: object) -> MDSampler:
 
 def mixture() -> Mixture:
     parts = [
-        Part("md", MDSampler(LennardJones(), lambda system: langevin(40), 5, continues=True), 0.5, (sane(),)),
+        Part(
+            "md", MDSampler(LennardJones(), lambda system: langevin(40), 5, continues=True), 0.5, (sanity(),)
+        ),
         Part(
             "trees",
             SAMPLERS["rattle_tree that goes on"](),
             0.5,
-            (new(by="descriptor", threshold=1e-3), farthest(of=2)),
+            (duplicates(by="descriptor", threshold=1e-3), farthest_filter(of=2)),
         ),
     ]
     return Mixture(parts)
@@ -135,9 +137,9 @@ def test_equal_generators_give_equal_structures_and_others_others(make):
 def test_what_is_remembered_goes_on_like_what_never_stopped(name):
     """In another process: what was remembered went through the bytes of a file."""
     sampler, again = SAMPLERS[name](), SAMPLERS[name]()
-    assert isinstance(sampler, Remembers)
+    assert isinstance(sampler, Stateful)
     first = drawn(sampler, seed=1)
-    again.remember(unpack(pack(sampler.memory(), {}))[0])
+    again.load_state_arrays(unpack_arrays(pack_arrays(sampler.state_arrays(), {}))[0])
     ids = [s.frame.id for s in drawn(sampler, n=4, seed=2)]
     assert [s.frame.id for s in drawn(again, n=4, seed=2)] == ids
     assert len({s.frame.id for s in first} | set(ids)) == 3 * 7, "nothing is made twice"
@@ -154,7 +156,9 @@ def test_trees_and_trajectories_made_in_parts_are_those_made_in_one_go(name):
 
 
 def test_every_sampler_of_the_registry_is_tested_here():
-    assert {name.split(",")[0].removesuffix(" that goes on") for name in SAMPLERS} >= set(base.kinds())
+    assert {name.split(",")[0].removesuffix(" that goes on") for name in SAMPLERS} >= set(
+        base.sampler_kinds()
+    )
 
 
 def test_none_of_each_is_none(make):
@@ -179,7 +183,7 @@ def test_samplers_are_found_by_their_kind(monkeypatch):
     made = base.sampler("md", potential=LennardJones(), md_of=lambda s: langevin(), skip_steps=2)
     assert isinstance(made, MDSampler)
     base.register("mine", MDSampler)
-    assert set(base.kinds()) >= {"aimd", "md", "mine", "rattle_tree"}
+    assert set(base.sampler_kinds()) >= {"aimd", "md", "mine", "rattle_tree"}
     with pytest.raises(ValueError, match="exists already"):
         base.register("md", MDSampler)
 

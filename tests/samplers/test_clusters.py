@@ -13,7 +13,7 @@ from scipy.spatial.distance import cdist
 from aims_pax.frames import Frame
 from aims_pax.samplers import clusters
 from aims_pax.samplers.base import Sample, SamplingError
-from aims_pax.samplers.clusters import Rule, choose, finite_clusters
+from aims_pax.samplers.clusters import Rule, choose_clusters, finite_clusters
 from tests.samplers.crystals import shuffled, skewed, water_box
 
 CRYSTALS = {"water": water_box(3), "skewed": skewed((2, 2, 2), seed=3)}
@@ -62,14 +62,14 @@ def test_the_rules_against_brute_force_under_any_wrapping(frame, rule):
     expected = brute(loose, rule)
     assert len({len(e) for e in expected}) > 1
     for seed in (0, 1):
-        found = choose(shuffled(loose, seed), rule)
+        found = choose_clusters(shuffled(loose, seed), rule)
         assert [set(c.molecules) for c in found] == expected
         assert all(len(c.molecules) == len(set(c.molecules)) for c in found)
 
 
 @pytest.mark.parametrize("frame", CRYSTALS.values(), ids=CRYSTALS)
 def test_cut_clusters_are_compact_whole_and_centred(frame):
-    pair = choose(frame, Rule(n_molecules=(2,)))[0]
+    pair = choose_clusters(frame, Rule(n_molecules=(2,)))[0]
     cut = pair.cut(shuffled(frame, 5))
     m = atomic_masses[cut.numbers]
     assert not cut.pbc.any()
@@ -86,7 +86,7 @@ def test_cut_clusters_are_compact_whole_and_centred(frame):
 
 def test_later_frames_give_the_same_molecules():
     frame = water_box(3)
-    cluster = choose(frame, Rule(n_molecules=(4,)))[0]
+    cluster = choose_clusters(frame, Rule(n_molecules=(4,)))[0]
     rng = np.random.default_rng(0)
     later = frame.moved(frame.positions + rng.normal(scale=0.05, size=frame.positions.shape))
     now, then = cluster.cut(frame), cluster.cut(shuffled(later, 2))
@@ -96,7 +96,7 @@ def test_later_frames_give_the_same_molecules():
 
 @pytest.mark.parametrize("frame", CRYSTALS.values(), ids=CRYSTALS)
 def test_molecules_that_cross_a_face_of_the_cell_stay_with_their_cluster(frame):
-    cluster = choose(frame, Rule(n_molecules=(6,)))[0]
+    cluster = choose_clusters(frame, Rule(n_molecules=(6,)))[0]
     now = cluster.cut(frame)
     for seed in range(6):  # everything drifts together: each molecule crosses some face at some time
         drift = np.random.default_rng(seed).uniform(-9, 9, 3)
@@ -111,25 +111,25 @@ def test_mixed_compositions_are_refused_unless_allowed():
     numbers[1] = 9
     mixed = Frame(numbers, water.positions, water.cell, True)
     with pytest.raises(SamplingError, match=r"H2O, HFO.*assert_identical_composition"):
-        choose(mixed)
-    assert len(choose(mixed, Rule(assert_identical_composition=False))) == 8
+        choose_clusters(mixed)
+    assert len(choose_clusters(mixed, Rule(assert_identical_composition=False))) == 8
 
 
 @pytest.mark.parametrize("which", ["min", "max"])
 def test_the_central_molecule_is_always_in(which):
     rule = Rule(f"max_{which}_distance_to_central_molecule", distances=(0.1,))  # less than its own size
-    assert [c.key for c in choose(water_box(2), rule)] == ["n=1,r=0.1"]
+    assert [c.key for c in choose_clusters(water_box(2), rule)] == ["n=1,r=0.1"]
 
 
 def test_sizes_beyond_the_frame_are_left_out_with_a_word(caplog):
-    assert [c.key for c in choose(water_box(2), Rule(n_molecules=(8, 9)))] == ["n=8"]
+    assert [c.key for c in choose_clusters(water_box(2), Rule(n_molecules=(8, 9)))] == ["n=8"]
     assert "has only 8" in caplog.text
 
 
 def test_a_charged_cell_is_refused():
     frame = water_box(2)
     with pytest.raises(SamplingError, match="charge 1"):
-        choose(Frame(frame.numbers, frame.positions, frame.cell, True, charge=1.0))
+        choose_clusters(Frame(frame.numbers, frame.positions, frame.cell, True, charge=1.0))
 
 
 @pytest.mark.parametrize(

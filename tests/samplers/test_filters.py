@@ -11,11 +11,11 @@ from scipy.spatial.transform import Rotation
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame, Label
-from aims_pax.record.arrays import pack, unpack
+from aims_pax.record.arrays import pack_arrays, unpack_arrays
 from aims_pax.samplers import filters
-from aims_pax.samplers.base import Remembers, Sample
+from aims_pax.samplers.base import Sample, Stateful
 from aims_pax.samplers.descriptors import farthest_points, radial
-from aims_pax.samplers.filters import filtered, new, sane
+from aims_pax.samplers.filters import duplicates, filtered, sanity
 from tests.md.potentials import cluster, crystal
 from tests.samplers.crystals import water_box
 from tests.worlds import ethanol, rattled, water
@@ -32,20 +32,20 @@ def test_touching_atoms_and_endless_positions_are_not_sane():
     with np.errstate(invalid="ignore"):
         lost = good.moved(good.positions * np.nan)
     samples = [Sample(good), Sample(good.moved(touching)), Sample(lost)]
-    assert list(filtered(samples, sane())) == samples[:1]
-    assert list(filtered(samples, sane(min_separation=0.39))) == samples[:2]
+    assert list(filtered(samples, sanity())) == samples[:1]
+    assert list(filtered(samples, sanity(min_separation=0.39))) == samples[:2]
 
 
 def test_strong_forces_are_not_sane():
     calm, wild, unknown = (Label(0.0, np.full((4, 3), f)) for f in (1.0, 9.0, np.nan))
     samples = [Sample(cluster(4), label) for label in (calm, wild, unknown, None)]
-    assert list(filtered(samples, sane(max_force=5.0))) == [samples[0], samples[3]]
+    assert list(filtered(samples, sanity(max_force=5.0))) == [samples[0], samples[3]]
 
 
 def test_duplicates_are_found_through_the_boundary():
     start = crystal(1, 5.4)
     samples = [shifted(start, x) for x in (0, 0.05, 5.4, -5.35, 0.2, 5.6, 0.31)]
-    kept = list(filtered(samples, new(0.1)))
+    kept = list(filtered(samples, duplicates(0.1)))
     assert kept == [samples[0], samples[4], samples[6]]
 
 
@@ -53,7 +53,7 @@ def test_other_systems_are_no_duplicates():
     start = cluster(4)
     charged = cluster(4, charge=1.0)
     samples = [Sample(start), Sample(charged), Sample(cluster(5)), Sample(start)]
-    assert list(filtered(samples, new())) == samples[:3]
+    assert list(filtered(samples, duplicates())) == samples[:3]
 
 
 def test_filters_follow_one_another_in_order():
@@ -66,7 +66,7 @@ def test_filters_follow_one_another_in_order():
 
     start = cluster(4)
     samples = [Sample(start), Sample(start)]
-    assert list(filtered(samples, new(), note)) == samples[:1]
+    assert list(filtered(samples, duplicates(), note)) == samples[:1]
     assert seen == samples[:1]
 
 
@@ -77,12 +77,12 @@ def test_samples_come_as_they_are_made():
             k += 1
             yield shifted(crystal(1, 5.4), 0.2 * k)
 
-    stream = filtered(endless(), sane(), new(0.01))
+    stream = filtered(endless(), sanity(), duplicates(0.01))
     assert [next(stream).frame.positions[0, 0] for _ in range(3)] == pytest.approx([0.2, 0.4, 0.6])
 
 
 def test_one_filter_serves_many_streams_of_one_run():
-    same = new()
+    same = duplicates()
     start = [Sample(cluster(4))]
     assert list(same(start)) == start
     assert list(same(start)) == [], "what an earlier call let pass is remembered"
@@ -90,17 +90,17 @@ def test_one_filter_serves_many_streams_of_one_run():
 
 def test_it_says_how_many_it_took_away(caplog):
     with caplog.at_level(logging.DEBUG, logger="aims_pax"):
-        list(filtered([Sample(cluster(4))] * 3, new()))
+        list(filtered([Sample(cluster(4))] * 3, duplicates()))
     assert "filter duplicates: 2 of 3 structures removed" in caplog.text
 
 
 def test_filters_are_found_by_their_kind():
     start = cluster(4)
-    assert list(filters.make("duplicates", threshold=0.2)([Sample(start)] * 2)) == [Sample(start)]
+    assert list(filters.make_filter("duplicates", threshold=0.2)([Sample(start)] * 2)) == [Sample(start)]
     with pytest.raises(SettingsError, match="nearest: sanity"):
-        filters.make("sanitty")
+        filters.make_filter("sanitty")
     with pytest.raises(SettingsError, match=r"filter duplicates: .*treshold"):
-        filters.make("duplicates", treshold=0.2)
+        filters.make_filter("duplicates", treshold=0.2)
 
 
 def test_its_examples_are_true():
@@ -117,7 +117,7 @@ def made(frame: Frame, system: str = "x") -> Sample:
 
 def test_the_beginning_of_each_trajectory_is_thrown_away_once():
     samples = [made(cluster(4), s) for s in "abababa"]
-    equilibrated = filters.make("equilibration", skip=2)
+    equilibrated = filters.make_filter("equilibration", skip=2)
     assert equilibrated.wants(3, "a") == 5
     kept = list(equilibrated(samples))
     assert kept == samples[4:]
@@ -130,17 +130,17 @@ def test_duplicates_by_descriptor_are_found_however_they_are_turned():
     turned = frame.moved(frame.positions @ Rotation.random(random_state=1).as_matrix().T)
     other = rattled(frame, 1, 0.1)[0]
     samples = [made(f) for f in (frame, turned, other, turned)]
-    assert list(new(by="descriptor")(samples)) == [samples[0], samples[2]]
-    assert list(new(by="geometry")(samples)) == samples[:3]
+    assert list(duplicates(by="descriptor")(samples)) == [samples[0], samples[2]]
+    assert list(duplicates(by="geometry")(samples)) == samples[:3]
     with pytest.raises(ValueError, match="geometry or descriptor"):
-        new(by="name")
+        duplicates(by="name")
 
 
 def test_the_farthest_of_many_are_kept_in_their_order_and_those_kept_before_count():
     frame = ethanol()
     frames = rattled(frame, 12, 0.05) + rattled(frame, 12, 0.15, seed=1)
     samples = [made(f) for f in frames]
-    keep = filters.make("farthest_points", of=4)
+    keep = filters.make_filter("farthest_points", of=4)
     assert keep.wants(3, "x") == 12
     first = list(keep(samples[:16]))
     chosen = farthest_points(radial(frames[:16]), 4)
@@ -153,7 +153,7 @@ def test_the_farthest_of_many_are_kept_in_their_order_and_those_kept_before_coun
 def test_farthest_points_choose_among_each_system_alone():
     waters, ethanols = rattled(water(), 6), rattled(ethanol(), 6)
     mixed = [made(f) for pair in zip(waters, ethanols, strict=True) for f in pair]
-    kept = list(filters.farthest(of=3)(mixed))
+    kept = list(filters.farthest_filter(of=3)(mixed))
     assert [len(s.frame) for s in sorted(kept, key=lambda s: len(s.frame))] == [3, 3, 9, 9]
 
 
@@ -172,13 +172,13 @@ def test_what_a_filter_remembers_goes_on_in_another_process(kind):
     structures = box if kind == "finite_clusters" else rattled(ethanol(), 20, 0.1) + rattled(water(), 8, 0.1)
     samples = [made(f, str(len(f))) for f in structures]
     half = len(samples) // 2
-    one, other = (filters.make(kind.split()[0], **REMEMBERING[kind]) for _ in range(2))
-    assert isinstance(one, Remembers)
+    one, other = (filters.make_filter(kind.split()[0], **REMEMBERING[kind]) for _ in range(2))
+    assert isinstance(one, Stateful)
     list(one(samples[:half]))
-    other.remember(unpack(pack(one.memory(), {}))[0])
+    other.load_state_arrays(unpack_arrays(pack_arrays(one.state_arrays(), {}))[0])
     rest = [s.frame.id for s in one(samples[half:])]
     assert [s.frame.id for s in other(samples[half:])] == rest
-    assert other.memory().keys() == one.memory().keys()
+    assert other.state_arrays().keys() == one.state_arrays().keys()
     if kind == "finite_clusters":
         assert [f.id for f in structures[half:]] != [f.id for f in structures[:half]]
 
@@ -187,9 +187,9 @@ def test_clusters_of_a_run_are_those_of_its_first_structure():
     """Another reference chooses other molecules: a restart must not."""
     box, rng = water_box(2, 4.0), np.random.default_rng(5)
     boxes = [box.moved(box.positions + np.repeat(rng.normal(0, 0.3, (8, 3)), 3, axis=0)) for _ in range(8)]
-    one, other = (filters.make("finite_clusters", n_molecules=(2,)) for _ in range(2))
+    one, other = (filters.make_filter("finite_clusters", n_molecules=(2,)) for _ in range(2))
     list(one([made(boxes[0])]))
-    other.remember(one.memory())
+    other.load_state_arrays(one.state_arrays())
     pairs = [
         (*one([made(b)]), *other([made(b)]), *filters.finite_clusters(n_molecules=(2,))([made(b)]))
         for b in boxes

@@ -11,7 +11,7 @@ import pytest
 
 from aims_pax.samplers import mixture as module
 from aims_pax.samplers.base import Sample, SamplingError
-from aims_pax.samplers.filters import equilibrated, farthest, new, sane
+from aims_pax.samplers.filters import duplicates, equilibration, farthest_filter, sanity
 from aims_pax.samplers.mixture import PATIENCE, Mixture, Part
 from aims_pax.systems import System
 from tests.worlds import ethanol, water
@@ -76,7 +76,7 @@ def test_each_system_gets_the_same_mixture_one_of_each_in_turn():
 
 def test_what_a_filter_takes_away_is_made_up_for_and_nothing_more():
     sampler = Counting("a", step=0.3)  # (0.1 Å)·(number of atoms) has to be gone for another structure
-    samples = drawn(Mixture([Part("a", sampler, 1.0, (new(0.1),))]), 4)
+    samples = drawn(Mixture([Part("a", sampler, 1.0, (duplicates(0.1),))]), 4)
     assert Counter(s.origin["system"] for s in samples) == {"ethanol": 4, "water": 4}
     assert sampler.asked[0] == (("ethanol", "water"), 4)
     assert any(names == ("ethanol",) for names, _ in sampler.asked), "water had enough"
@@ -84,7 +84,7 @@ def test_what_a_filter_takes_away_is_made_up_for_and_nothing_more():
 
 def test_filters_that_choose_are_given_as_many_as_they_want():
     sampler = Counting("a")
-    mixture = Mixture([Part("a", sampler, 1.0, (equilibrated(skip=6), farthest(of=3)))])
+    mixture = Mixture([Part("a", sampler, 1.0, (equilibration(skip=6), farthest_filter(of=3)))])
     assert len(drawn(mixture, 4)) == 8
     assert sampler.asked == [(("ethanol", "water"), 6 + 3 * 4)]
     drawn(mixture, 2)
@@ -107,22 +107,22 @@ def test_filters_that_let_nothing_pass_are_blamed():
     with pytest.raises(
         SamplingError, match=r"water: the filters of sampler sleepy turned down \d+ structures"
     ):
-        drawn(Mixture([Part("a", sampler, 1.0, (new(0.1),))]), 3, systems=SYSTEMS[1:])
+        drawn(Mixture([Part("a", sampler, 1.0, (duplicates(0.1),))]), 3, systems=SYSTEMS[1:])
     assert PATIENCE <= sampler.count < 2 * PATIENCE
 
 
 def test_how_much_each_filter_took_away_is_said_once_and_where_it_fails(caplog):
-    part = Part("a", Counting("a", step=0.35), 1.0, (sane(), new(0.1)), ("sanity", "duplicates"))
+    part = Part("a", Counting("a", step=0.35), 1.0, (sanity(), duplicates(0.1)), ("sanity", "duplicates"))
     with caplog.at_level(logging.INFO):
         drawn(Mixture([part]), 4, systems=SYSTEMS[:1])  # ethanol: 9 atoms, every third structure is new
     assert [r.getMessage() for r in caplog.records] == ["filters of a removed: duplicates 6"]
-    still = Part("a", Counting("a", step=0.0), 1.0, (sane(), new(0.1)), ("sanity", "duplicates"))
+    still = Part("a", Counting("a", step=0.0), 1.0, (sanity(), duplicates(0.1)), ("sanity", "duplicates"))
     with pytest.raises(SamplingError, match=r"in a row \(duplicates 201\)"):
         drawn(Mixture([still]), 2, systems=SYSTEMS[1:])
 
 
 def test_an_equilibration_behind_a_filter_that_takes_most_away_is_waited_for():
-    part = Part("a", Counting("a", step=0.05), 1.0, (new(0.1), equilibrated(skip=PATIENCE // 4)))
+    part = Part("a", Counting("a", step=0.05), 1.0, (duplicates(0.1), equilibration(skip=PATIENCE // 4)))
     sampler = part.sampler
     assert len(drawn(Mixture([part]), 1, systems=SYSTEMS[:1])) == 1
     assert sampler.count > 2 * PATIENCE, "ethanol: 9 atoms, every 18th structure is new"
@@ -169,7 +169,7 @@ def test_a_sampler_that_does_not_sign_is_signed_for():
 
 
 def test_a_long_equilibration_is_not_taken_for_a_filter_that_lets_nothing_pass():
-    mixture = Mixture([Part("a", Counting("a"), 1.0, (sane(), equilibrated(skip=PATIENCE + 50)))])
+    mixture = Mixture([Part("a", Counting("a"), 1.0, (sanity(), equilibration(skip=PATIENCE + 50)))])
     assert len(drawn(mixture, 1)) == 2
 
 
@@ -201,7 +201,7 @@ def test_a_changed_list_of_samplers_counts_anew():
     first = Mixture([Part("a", Counting("a"), 1.0)])
     drawn(first, 20)
     changed = Mixture([Part("a", Counting("a"), 0.5), Part("b", Counting("b"), 0.5)])
-    changed.remember(first.memory())
+    changed.load_state_arrays(first.state_arrays())
     assert Counter(s.origin["sampler"] for s in drawn(changed, 4)) == {"a": 4, "b": 4}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from aims_pax.frames import Frame
-from aims_pax.samplers.similarity import MinimumImage, Pool, closer_than, mapping
+from aims_pax.samplers.similarity import MinimumImage, StructurePool, closer_than, mapping
 from tests.md.potentials import cluster, crystal
 
 SKEWED = np.array([[5.0, 0, 0], [4.2, 3.1, 0], [-3.9, 2.2, 4.4]])
@@ -45,7 +45,7 @@ def test_a_pool_answers_as_the_definition_says(box):
     shapes += [
         s.moved(s.positions + images(*box)[rng.integers(0, len(images(*box)), 30)]) for s in shapes[:10]
     ]
-    pool, metric, kept, answers = Pool(start, 0.1), MinimumImage(*box), [], set()
+    pool, metric, kept, answers = StructurePool(start, 0.1), MinimumImage(*box), [], set()
     for shape in shapes:
         expected = any(metric.lengths(shape.positions - k.positions).mean() < 0.1 for k in kept)
         assert pool.holds_like(shape) == expected
@@ -59,7 +59,7 @@ def test_a_pool_answers_as_the_definition_says(box):
 
 def test_the_threshold_is_the_mean_displacement():
     start = cluster(4)
-    pool = Pool(start, 0.1)
+    pool = StructurePool(start, 0.1)
     pool.add(start)
     one = np.array([[1.0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]])
     assert pool.holds_like(start.moved(start.positions + 0.399 * one))
@@ -68,14 +68,14 @@ def test_the_threshold_is_the_mean_displacement():
 
 def test_a_permutation_is_another_structure():
     start = cluster(4)
-    pool = Pool(start, 0.1)
+    pool = StructurePool(start, 0.1)
     pool.add(start)
     assert not pool.holds_like(start.moved(start.positions[::-1]))
 
 
 def test_atoms_are_compared_at_equal_fractional_coordinates():
     start = crystal(1, 5.4)
-    pool = Pool(start, 0.1)
+    pool = StructurePool(start, 0.1)
     pool.add(start)
     stretched = 1.01 * start.cell  # vectors 0.05 Å longer; the far atoms move by 0.04 Å only because of it
     assert pool.holds_like(start.moved(start.positions * 1.01, stretched))
@@ -85,7 +85,7 @@ def test_atoms_are_compared_at_equal_fractional_coordinates():
 
 def test_another_cell_is_another_structure():
     start = crystal(1, 5.4)
-    pool = Pool(start, 0.1)
+    pool = StructurePool(start, 0.1)
     pool.add(start)
     assert not pool.holds_like(start.moved(start.positions * 1.03, 1.03 * start.cell))
 

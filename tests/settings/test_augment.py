@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from aims_pax.errors import SettingsError
-from aims_pax.settings.augment import Call, as_calculator, read_augment
+from aims_pax.settings.augment import CallSpec, as_calculator, read_augment
 
 DOCUMENTED = """\
 data:
@@ -49,7 +49,7 @@ def test_the_documents_own_configuration_is_read(tmp_path):
     assert (settings.data.input, settings.data.output) == ("input.xyz", "output.xyz")
     c = settings.config
     assert (c.n_per_structure, c.T, c.beta, c.sigma_range, c.seed) == (10, 300.0, 0.5, (0.01, 0.1), 42)
-    assert settings.model.calculator == Call("lennard_jones")
+    assert settings.model.calculator == CallSpec("lennard_jones")
     assert settings.warnings == ()
 
 
@@ -119,20 +119,20 @@ def test_all_mistakes_come_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("written", "meant"),
     [
-        ("'+lennard_jones()'", Call("lennard_jones")),
+        ("'+lennard_jones()'", CallSpec("lennard_jones")),
         (
             "{+graph_pes_calculator: {path: a/model.pt}}",
-            Call("graph_pes_calculator", kwargs={"path": "a/model.pt"}),
+            CallSpec("graph_pes_calculator", kwargs={"path": "a/model.pt"}),
         ),
-        ("'+my_file.my_function()'", Call("my_file:my_function")),
-        ("{+my_file.f: {a: 1, b: [2, x]}}", Call("my_file:f", kwargs={"a": 1, "b": [2, "x"]})),
-        ("{+my_file.f: 3}", Call("my_file:f", args=(3,))),
-        ("{+pkg.sub.f: {}}", Call("pkg.sub:f")),
-        ("'+my_file.f(1, b=\"x\")'", Call("my_file:f", args=(1,), kwargs={"b": "x"})),
-        ("+my_file.calculator", Call("my_file:calculator", called=False)),
-        ("{+my_file.f: {inner: +g.h()}}", Call("my_file:f", kwargs={"inner": Call("g:h")})),
-        ("{factory: 'a.b:C', kwargs: {x: 1}}", Call("a.b:C", kwargs={"x": 1})),
-        ("{factory: 'a.b:C'}", Call("a.b:C")),
+        ("'+my_file.my_function()'", CallSpec("my_file:my_function")),
+        ("{+my_file.f: {a: 1, b: [2, x]}}", CallSpec("my_file:f", kwargs={"a": 1, "b": [2, "x"]})),
+        ("{+my_file.f: 3}", CallSpec("my_file:f", args=(3,))),
+        ("{+pkg.sub.f: {}}", CallSpec("pkg.sub:f")),
+        ("'+my_file.f(1, b=\"x\")'", CallSpec("my_file:f", args=(1,), kwargs={"b": "x"})),
+        ("+my_file.calculator", CallSpec("my_file:calculator", called=False)),
+        ("{+my_file.f: {inner: +g.h()}}", CallSpec("my_file:f", kwargs={"inner": CallSpec("g:h")})),
+        ("{factory: 'a.b:C', kwargs: {x: 1}}", CallSpec("a.b:C", kwargs={"x": 1})),
+        ("{factory: 'a.b:C'}", CallSpec("a.b:C")),
         ("medium", "medium"),
         ("models/mine.model", "models/mine.model"),
     ],

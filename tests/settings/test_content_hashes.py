@@ -4,8 +4,8 @@ import pytest
 
 from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from aims_pax.labelling.store import method_hash
-from aims_pax.potentials.named import Named
-from aims_pax.settings.augment import Call
+from aims_pax.potentials.named import LoadedPotential
+from aims_pax.settings.augment import CallSpec
 
 FILES = {
     "factory.py": "import helper\nfrom package.inner import value\ndef make(**kwargs):\n    import late\n",
@@ -62,7 +62,7 @@ def test_a_method_without_files_keeps_its_name(folder):
 
 def test_the_potential_of_another_command_is_told_by_the_same_files(folder):
     def identity():
-        return Named(Call("factory:make", kwargs=KWARGS), None, folder).identity
+        return LoadedPotential(CallSpec("factory:make", kwargs=KWARGS), None, folder).identity
 
     before = identity()
     (folder / "late.py").write_text("changed")

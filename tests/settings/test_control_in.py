@@ -8,7 +8,6 @@ from aims_pax.errors import SettingsError
 from aims_pax.settings.control_in import (
     SPECIES_KEYWORDS,
     Control,
-    fortran_number,
     parse_control,
     read_control,
 )
@@ -176,18 +175,6 @@ def test_hubbard_lines_of_species_blocks_are_known():
     )
     assert control.hubbard == (("Fe", "plus_u 3 d 4.0"),)
     assert control.get("plus_u_petukhov_mixing") == "1.0"
-
-
-@given(st.floats(allow_nan=False, allow_infinity=False))
-def test_numbers_survive_fortrans_spelling(number):
-    assert fortran_number(repr(number)) == number
-    assert fortran_number(repr(number).replace("e", "D")) == number
-
-
-@pytest.mark.parametrize("word", ["", "1e", "d0", "1d0d0", "--1", "0x1", "1_000", "nan", "inf", "1.0.0"])
-def test_what_is_no_number_of_fortrans_is_refused(word):
-    with pytest.raises(ValueError, match="is not a number"):
-        fortran_number(word)
 
 
 WORD = st.from_regex(r"[a-z][a-z_0-9]{0,9}", fullmatch=True).filter(lambda w: w != "species")

@@ -106,10 +106,10 @@ def test_a_device_that_is_not_there_is_named_with_what_is(device, available, cou
 
 
 def test_a_worker_process_really_gets_it(monkeypatch):
-    from aims_pax.worker_process import Companion
+    from aims_pax.worker_process import WorkerProcess
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", f"9,{MIG}")
-    companion = Companion("tests.settings.test_devices:Environment", 1, Place(1, "cuda:1").environment())
+    companion = WorkerProcess("tests.settings.test_devices:Environment", 1, Place(1, "cuda:1").environment())
     try:
         assert companion.ask("CUDA_VISIBLE_DEVICES") == MIG
     finally:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from aims_pax.settings.fields import Interval, Meaning, Section, as_limit, as_text, as_whole, key
+from aims_pax.settings.fields import FieldInfo, Interval, Section, as_limit, as_text, as_whole, key
 from aims_pax.settings.md import MDSettings
 from aims_pax.settings.settings import MACE, PROJECT
 
@@ -93,7 +93,7 @@ def test_defaults_are_never_odd():
             if isinstance(value, int | float) and meaning.possible is not None:
                 assert value in meaning.possible, name
             if isinstance(value, int | float) and not isinstance(value, bool) and value:
-                assert meaning.oddity(value) is None, name
+                assert meaning.implausible(value) is None, name
 
 
 def test_every_key_has_prose():
@@ -135,4 +135,4 @@ def test_any_value_is_accepted_within_range_or_refused_with_words(value):
 
 
 def test_a_meaning_without_a_plausible_range_finds_nothing_odd():
-    assert Meaning().oddity(1e300) is None
+    assert FieldInfo().implausible(1e300) is None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from aims_pax.commands.check.project import checked
+from aims_pax.commands.check.project import checked_settings
 from aims_pax.errors import SettingsError
 from aims_pax.settings import geometry_rules
 from tests.settings.folders import AIMS, MACE, PROJECT, with_key, write
@@ -23,7 +23,7 @@ def folder(tmp_path):
 
 def check(folder, project, geometry, mace=MACE):
     (folder / "geometry.in").write_text(geometry)
-    return checked(write(folder, project, mace))
+    return checked_settings(write(folder, project, mace))
 
 
 def test_a_cell_constraint_is_refused_at_constant_pressure_only(folder):
@@ -77,5 +77,5 @@ def test_a_run_asks_the_same(folder):
 
     settings = check(folder, PROJECT, WATER)
     (folder / "geometry.in").write_text("homogeneous_field 0 0 0.1\n" + WATER)
-    (refusal,) = geometry_rules.refused(settings, read_systems(folder / "geometry.in"))
+    (refusal,) = geometry_rules.refused_geometries(settings, read_systems(folder / "geometry.in"))
     assert "FHI-aims only" in refusal[1]

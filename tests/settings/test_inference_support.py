@@ -86,16 +86,16 @@ def test_cuequivariance_needs_a_gpu_its_packages_and_a_model_that_can_be_convert
 )  # fmt: skip
 def test_the_keys_say_the_same_as_the_model(keys, fits):
     from aims_pax.models.mace.build import build_model
-    from aims_pax.models.mace.native_support import unfit
+    from aims_pax.models.mace.native_support import unsupported_reason
     from tests.models.mace.tiny import settings
 
     chosen = settings(**({"max_ell": 3, "num_channels": 4, "correlation": 2} | keys))
-    assert (inference_support.unfit(chosen.architecture) is None) is fits
-    assert (unfit(build_model(chosen, (1, 6), 0)) is None) is fits
+    assert (inference_support.architecture_objection(chosen.architecture) is None) is fits
+    assert (unsupported_reason(build_model(chosen, (1, 6), 0)) is None) is fits
 
 
 def test_the_default_architecture_fits():
-    assert inference_support.unfit(ArchitectureSettings()) is None
+    assert inference_support.architecture_objection(ArchitectureSettings()) is None
 
 
 def test_asking_does_not_import_torch(tmp_path):

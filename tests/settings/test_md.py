@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from aims_pax.md.integrators import kind
+from aims_pax.md.integrators import integrator_kind
 from aims_pax.settings.md import MDSettings
 from tests.settings.folders import PROJECT, read, with_key
 
@@ -35,9 +35,9 @@ def test_barostats_have_the_spellings_of_other_programs(written, meant):
 
 def test_there_is_an_integrator_for_everything_that_can_be_written():
     for barostat in ("Berendsen", "npt", "MTK", "isotropic-MTK"):
-        kind(MDSettings(stat_ensemble="NPT", barostat=barostat))
+        integrator_kind(MDSettings(stat_ensemble="NPT", barostat=barostat))
     for thermostat in ("Langevin", "SVR"):
-        kind(MDSettings(stat_ensemble="NVT", thermostat=thermostat))
+        integrator_kind(MDSettings(stat_ensemble="NVT", thermostat=thermostat))
 
 
 def test_a_ramp_is_a_first_and_a_last_temperature(tmp_path):

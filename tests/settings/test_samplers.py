@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from aims_pax.commands.check.project import check
+from aims_pax.commands.check.project import check_as_yaml
 from aims_pax.samplers import base, filters
 from aims_pax.settings import dump
 from aims_pax.settings.read import read_settings
 from aims_pax.settings.sample import read_sample
-from aims_pax.settings.sampler_list import models, potentials, shares, spelling_of
+from aims_pax.settings.sampler_list import models, potentials, sampler_shares, spelling_of
 from aims_pax.settings.samplers import FILTERS, KINDS
 from tests.projects import write_project
 from tests.settings.folders import MACE, PROJECT, errors, read
@@ -28,8 +28,8 @@ SAMPLERS:
 
 
 def test_every_kind_of_sampler_and_filter_has_settings_and_the_other_way_round():
-    assert set(KINDS) == set(base.kinds())
-    assert set(FILTERS) == set(filters.kinds())
+    assert set(KINDS) == set(base.sampler_kinds())
+    assert set(FILTERS) == set(filters.filter_kinds())
 
 
 def test_each_table_is_read_by_its_own_settings(tmp_path):
@@ -98,13 +98,13 @@ def test_shares_may_be_a_little_off_and_are_made_to_sum_to_one(tmp_path):
         for kind, share in (("md", 0.333), ("phonons", 0.333), ("aimd", 0.3333))
     ]
     text = yaml.safe_dump({"SAMPLERS": entries})
-    found = shares(read(tmp_path, PROJECT + text).samplers)
+    found = sampler_shares(read(tmp_path, PROJECT + text).samplers)
     assert sum(found) == pytest.approx(1, abs=1e-12)
 
 
 def test_samplers_without_a_share_divide_the_rest(tmp_path):
     text = "SAMPLERS:\n  - {kind: md, share: 0.4}\n  - {kind: phonons}\n  - {kind: aimd}\n"
-    assert shares(read(tmp_path, PROJECT + text).samplers) == pytest.approx([0.4, 0.3, 0.3])
+    assert sampler_shares(read(tmp_path, PROJECT + text).samplers) == pytest.approx([0.4, 0.3, 0.3])
 
 
 def test_beside_initial_sampling_it_says_what_to_delete(tmp_path):
@@ -199,10 +199,10 @@ def test_check_looks_at_the_potentials(tmp_path, potential, said):
         "SAMPLERS": [{"kind": "md", "potential": {"factory": "ase.calculators.emt:EMT"}}],
     }
     write_project(tmp_path, changes)
-    check(tmp_path)
+    check_as_yaml(tmp_path)
     write_project(tmp_path, {**changes, "SAMPLERS": [{"kind": "md", "potential": potential}]})
     with pytest.raises(Exception, match="SAMPLERS") as caught:
-        check(tmp_path)
+        check_as_yaml(tmp_path)
     assert said in str(caught.value)
     read_settings(tmp_path)  # reading alone imports nothing
 

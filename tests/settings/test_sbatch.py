@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from aims_pax.settings.cluster import ClusterSettings
-from aims_pax.settings.sbatch import block_walltime, option, sbatch_options, without
+from aims_pax.settings.sbatch import block_walltime, option, sbatch_options, without_options
 
 
 @pytest.mark.parametrize(
@@ -53,9 +53,12 @@ def test_abbreviations_and_letters_are_read_as_the_options_they_mean():
 
 def test_a_line_keeps_its_words_when_nothing_is_taken_out():
     line = "#SBATCH  -p fast   --comment='two words'  # mine"
-    assert without(line, {"time"}) == line
-    assert without("#SBATCH -t 5 --comment='it is \"so\"'", {"time"}) == '#SBATCH --comment="it is \\"so\\""'
-    assert without("#SBATCH -t 5", {"time"}) is None
+    assert without_options(line, {"time"}) == line
+    assert (
+        without_options("#SBATCH -t 5 --comment='it is \"so\"'", {"time"})
+        == '#SBATCH --comment="it is \\"so\\""'
+    )
+    assert without_options("#SBATCH -t 5", {"time"}) is None
     assert option("mem", "4G") == "--mem=4G"
 
 

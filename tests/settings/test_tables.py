@@ -9,7 +9,7 @@ from aims_pax.settings.cluster import DynamicsProfile, ParslOptions, TrainingPro
 from aims_pax.settings.sample import SampleSettings
 from aims_pax.settings.samplers import FILTERS, KINDS, OWN, SamplerSettings
 from aims_pax.settings.settings import MACE, PROJECT
-from aims_pax.settings.tables import BEGIN, END, commands, renewed, samplers, table, tables
+from aims_pax.settings.tables import BEGIN, END, commands, renewed, samplers, section_table, tables
 from aims_pax.settings.training_set import MODELS, TrainingSet
 
 
@@ -52,7 +52,7 @@ def test_the_commands_of_their_own_have_tables_with_all_their_keys():
 
 
 def test_mandatory_keys_come_first_and_carry_a_star():
-    first = rows(table(PROJECT["ACTIVE_LEARNING"]))
+    first = rows(section_table(PROJECT["ACTIVE_LEARNING"]))
     assert first[0].startswith(r"| \*num_trajectories | `int` | — |")
     assert first[1].startswith(r"| \*species_dir |")
     assert "\\*" not in "".join(first[2:])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from aims_pax.errors import SettingsError
-from aims_pax.settings.augment import Call
+from aims_pax.settings.augment import CallSpec
 from aims_pax.settings.training_set import (
     ClassicalMD,
     FiniteSubsystemFilter,
@@ -90,7 +90,7 @@ def test_a_step_may_have_a_crystal_and_a_potential_of_its_own(read):
     assert settings.of(first, "crystal") == "b.xyz"
     assert settings.of(first, "dataset") == "d.h5"
     assert settings.of(second, "crystal") == "a.xyz"
-    assert settings.of(second, "calculator") == Call("m:f")
+    assert settings.of(second, "calculator") == CallSpec("m:f")
 
 
 def test_force_constants_lie_where_the_document_says(read):

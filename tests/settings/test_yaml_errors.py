@@ -3,13 +3,13 @@
 import pytest
 import yaml
 
-from aims_pax.settings.yaml_errors import explained
+from aims_pax.settings.yaml_errors import explain_yaml_error
 
 
 def said(text):
     with pytest.raises(yaml.MarkedYAMLError) as error:
         yaml.compose(text, Loader=yaml.SafeLoader)
-    return explained(error.value, text)
+    return explain_yaml_error(error.value, text)
 
 
 @pytest.mark.parametrize(

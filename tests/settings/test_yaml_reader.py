@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aims_pax.errors import SettingsError
-from aims_pax.settings.yaml_reader import plain, read_document
+from aims_pax.settings.yaml_reader import plain_word, read_document
 from aims_pax.suggestions import nearest
 
 
@@ -47,16 +47,16 @@ def error(folder, text):
     ],
 )
 def test_plain_words_mean_what_a_physicist_means(word, value):
-    assert plain(word) == value
-    assert type(plain(word)) is type(value)
+    assert plain_word(word) == value
+    assert type(plain_word(word)) is type(value)
 
 
 @pytest.mark.parametrize(
     "word", ["np.inf", "inf", ".inf", ".Inf", "+.inf", "numpy.inf", "math.inf", "Infinity"]
 )
 def test_every_spelling_of_infinity_is_infinity(word):
-    assert plain(word) == math.inf
-    assert plain(f"-{word.lstrip('+')}") == -math.inf
+    assert plain_word(word) == math.inf
+    assert plain_word(f"-{word.lstrip('+')}") == -math.inf
 
 
 def test_quotes_make_text(tmp_path):

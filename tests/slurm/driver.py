@@ -17,15 +17,15 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from aims_pax.engine.interrupts import Watch
-from aims_pax.errors import LabelError, SetupError, Stopped
+from aims_pax.engine.interrupts import InterruptMonitor
+from aims_pax.errors import LabelError, RunInterrupted, SetupError
 from aims_pax.frames import Frame
 from aims_pax.labelling import Labeller
 from aims_pax.labelling.executors.base import Executor
 from aims_pax.labelling.executors.block_request import Blocks
 from aims_pax.labelling.executors.parsl_blocks import SlurmExecutor
 from aims_pax.labelling.factory import make_executor
-from aims_pax.labelling.foreign_results import results
+from aims_pax.labelling.foreign_results import wait_for_results
 from aims_pax.labelling.references.fhi_aims import AimsReference, geometry_text
 from aims_pax.settings.control_in import read_control
 from tests import worlds
@@ -133,7 +133,7 @@ def _key(frame: Frame) -> str:
 def main(folder: Path) -> None:
     plan = json.loads((folder / "plan.json").read_text())
     logging.basicConfig(filename=folder / "driver.log", level=logging.INFO, format="%(asctime)s %(message)s")
-    watch = Watch(plan["walltime"])
+    watch = InterruptMonitor(plan["walltime"])
     if plan["cancel"]:  # by a signal here, by a file in a whole run
         watch.raise_if_signalled = lambda: None  # type: ignore[method-assign]
         signal.signal(signal.SIGTERM, lambda *_: vars(watch).update(asked=True, cancel=True))
@@ -158,7 +158,7 @@ def main(folder: Path) -> None:
             futures = {f.id: labeller.submit(f) for f in frames(plan["frames"])}
             for frame_id, future in futures.items():
                 try:
-                    (label,) = results([future], watch.raise_if_stopped)
+                    (label,) = wait_for_results([future], watch.raise_if_stopped)
                     result["labels"][frame_id] = [label.energy, label.forces.tolist()]
                     result["times"].append(time.monotonic() - began)
                 except LabelError as error:
@@ -170,7 +170,7 @@ def main(folder: Path) -> None:
                 time.sleep(0.5)  # for ever: whoever started us has a deadline
     except SetupError as error:
         result["error"] = str(error)
-    except Stopped as stop:
+    except RunInterrupted as stop:
         logging.info("%s", stop.reason)
         sys.exit(stop.code)
     result["seconds"] = time.monotonic() - began

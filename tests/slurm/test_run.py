@@ -48,7 +48,7 @@ FAULTS = "unconverged+unconverged-goodbye+crash+segfault+truncated+nan+stars+no-
 CLASSES = {
     "unconverged": "NotConverged", "unconverged-goodbye": "NotConverged", "crash": "Crashed",
     "segfault": "Crashed", "truncated": "Truncated", "nan": "NotFinite", "stars": "NotFinite",
-    "no-forces": "WrongShape", "wrong-atoms": "WrongShape", "huge-force": "Insane", "hang": "TimedOut",
+    "no-forces": "WrongShape", "wrong-atoms": "WrongShape", "huge-force": "Unphysical", "hang": "TimedOut",
 }  # fmt: skip
 
 

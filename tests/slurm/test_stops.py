@@ -16,7 +16,7 @@ from contextlib import suppress
 
 import pytest
 
-from aims_pax.commands.pause_resume_stop import steer
+from aims_pax.commands.pause_resume_stop import request
 from tests.slurm.cluster import Cluster, processes
 from tests.slurm.driver import Driver
 from tests.slurm.test_faults import PATIENCE, left, running, tidy, whole
@@ -110,7 +110,7 @@ def interrupted_then_cancelled(slurm: Cluster, driver: Driver, _: str) -> dict:
     driver.process.send_signal(signal.SIGINT)
     code, there = driver.process.wait(PATIENCE), jobs(slurm, driver)
     listed = (driver.folder / "restart" / "tasks").exists()
-    said = steer(driver.folder, "cancel")
+    said = request(driver.folder, "cancel")
     return {"code": code, "jobs": there, "listed": listed, "said": said}
 
 

@@ -7,7 +7,7 @@ from ase.build import molecule
 
 from aims_pax.core import active_learning as stage
 from aims_pax.core.rules import BELIEVED, ExploreRules
-from aims_pax.core.work import Train, Trained
+from aims_pax.core.work import RunTraining, Trained
 from aims_pax.dataset import Dataset
 from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.stages.active_learning import _sizes
@@ -40,5 +40,5 @@ def test_so_desired_acc_is_believed_with_isomers():
     state = stage.begin(("CH3CH2OH", "CH3OCH3"), RULES, *started(True))
     training = stage.replace(state.trajectories[0], status="training", n_train=0)
     state = stage.replace(state, trajectories=(training, state.trajectories[1]))
-    state, _ = stage.step(state, Trained(Train(0, 1), 0, (0.1,), (0.01,)), RULES)
+    state, _ = stage.step(state, Trained(RunTraining(0, 1), 0, (0.1,), (0.01,)), RULES)
     assert state.stopped == "desired_acc: force MAE 10.0 meV/Å on the validation set"

@@ -8,7 +8,7 @@ from ase.calculators.emt import EMT
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.given_data import GivenFile
-from aims_pax.stages.given_data_check import chosen, difference, judged
+from aims_pax.stages.given_data_check import choose_structures, difference, judged
 
 RNG = np.random.default_rng(3)
 
@@ -88,7 +88,7 @@ def test_structures_are_spread_over_the_file_with_two_of_one_composition():
         LabelledFrame(Frame([1] * k, np.arange(3.0 * k).reshape(-1, 3)), Label(0, np.zeros((k, 3))))
         for k in (1, 2, 3, 4, 5, 5, 6, 7)
     ]
-    found = chosen(GivenFile("x", "train", tuple(frames)), 4)
+    found = choose_structures(GivenFile("x", "train", tuple(frames)), 4)
     assert len(found) == 4
     assert sorted(len(f.frame) for f in found).count(5) == 2
-    assert len(chosen(GivenFile("x", "train", tuple(frames[:2])), 4)) == 2
+    assert len(choose_structures(GivenFile("x", "train", tuple(frames[:2])), 4)) == 2

@@ -10,9 +10,9 @@ from tblite.ase import TBLite
 from aims_pax.frames import Frame
 from aims_pax.potential import calculate
 from aims_pax.potentials.factory import calculator_potential, make_potential
-from aims_pax.potentials.named import Named
+from aims_pax.potentials.named import LoadedPotential
 from aims_pax.record import hdf5
-from aims_pax.settings.augment import Call
+from aims_pax.settings.augment import CallSpec
 
 XTB = {"method": "GFN1-xTB", "accuracy": 0.01, "verbosity": 0}
 WATER = Frame([8, 1, 1], [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
@@ -27,7 +27,7 @@ def expected():
 
 
 def of_a_sampler(folder):
-    return make_potential(Call("tblite.ase:TBLite", kwargs=XTB), folder, "SAMPLERS.0.potential")
+    return make_potential(CallSpec("tblite.ase:TBLite", kwargs=XTB), folder, "SAMPLERS.0.potential")
 
 
 def of_the_initial_dataset(folder):
@@ -47,7 +47,7 @@ def test_each_structure_has_its_own_charge_one_by_one_and_bound(made, tmp_path):
 
 
 def test_what_cannot_be_given_a_charge_moves_the_atoms_with_one_warning(tmp_path, caplog):
-    potential = make_potential(Call("ase.calculators.emt:EMT"), tmp_path, "SAMPLERS.0.potential")
+    potential = make_potential(CallSpec("ase.calculators.emt:EMT"), tmp_path, "SAMPLERS.0.potential")
     with caplog.at_level(logging.WARNING):
         first, second = (potential.labels([replace(WATER, charge=1)])[0].energy for _ in range(2))
     assert first == second == potential.labels([WATER])[0].energy
@@ -56,22 +56,29 @@ def test_what_cannot_be_given_a_charge_moves_the_atoms_with_one_warning(tmp_path
 
 def test_isolated_atoms_are_in_their_ground_state(tmp_path):
     """A triplet for oxygen, whatever the charge of the molecules is."""
-    named = Named.load(Call("tblite.ase:TBLite", kwargs={**XTB, "charge": 1, "multiplicity": 2}), tmp_path)
+    named = LoadedPotential.load(
+        CallSpec("tblite.ase:TBLite", kwargs={**XTB, "charge": 1, "multiplicity": 2}), tmp_path
+    )
     oxygen = Frame([8], [[0, 0, 0]])
     triplet = calculate(oxygen, TBLite(**XTB, multiplicity=3)).energy
     assert named.atomic_energy(8) == pytest.approx(triplet, abs=1e-6)
-    assert Named.load(Call("ase.calculators.emt:EMT"), tmp_path).atomic_energy(29) == pytest.approx(
+    assert LoadedPotential.load(CallSpec("ase.calculators.emt:EMT"), tmp_path).atomic_energy(
+        29
+    ) == pytest.approx(
         calculate(Frame([29], [[0, 0, 0]]), __import__("ase.calculators.emt", fromlist=["x"]).EMT()).energy
     )
 
 
 def test_a_calculator_that_labels_for_a_difference_says_what_it_cannot(tmp_path):
-    emt = Named.load(Call("ase.calculators.emt:EMT"), tmp_path)
+    emt = LoadedPotential.load(CallSpec("ase.calculators.emt:EMT"), tmp_path)
     assert "H2O has charge 1, and ase.calculators.emt:EMT has no argument" in emt.refusal(
         replace(WATER, charge=1)
     )
     assert (
-        Named.load(Call("tblite.ase:TBLite", kwargs=XTB), tmp_path).refusal(replace(WATER, charge=1)) is None
+        LoadedPotential.load(CallSpec("tblite.ase:TBLite", kwargs=XTB), tmp_path).refusal(
+            replace(WATER, charge=1)
+        )
+        is None
     )
 
 
@@ -80,5 +87,5 @@ def test_a_calculator_that_labels_for_a_difference_says_what_it_cannot(tmp_path)
 )
 def test_structures_in_hdf5_keep_charge_and_spin(said):
     frames = [replace(WATER, **said), replace(WATER, positions=WATER.positions + 0.1, **said)]
-    arrays = hdf5.structures(frames)
+    arrays = hdf5.structure_arrays(frames)
     assert [f.id for f in hdf5.frames_of(arrays)] == [f.id for f in frames]

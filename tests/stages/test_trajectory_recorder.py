@@ -8,10 +8,10 @@ import pytest
 
 from aims_pax.frames import Frame, Label
 from aims_pax.md import MDState
-from aims_pax.md.propagate import Advance
+from aims_pax.md.propagate import MDOutcome
 from aims_pax.potential import Evaluation
 from aims_pax.record.folder import RunFolder
-from aims_pax.stages.trajectory_recorder import Observer, shortest
+from aims_pax.stages.trajectory_recorder import TrajectoryRecorder, shortest_distance
 from tests.worlds import crystal, water
 
 
@@ -29,42 +29,42 @@ def folder(tmp_path):
 
 def moved(frame, step):
     state = MDState.start(frame, 300.0, 7, step)
-    return Advance(state, Evaluation(np.array([-1.0, -3.0]), np.zeros((2, len(frame), 3))))
+    return MDOutcome(state, Evaluation(np.array([-1.0, -3.0]), np.zeros((2, len(frame), 3))))
 
 
 def test_a_line_a_look_and_steps_taken_again_are_not_written_twice(folder):
     frame = water()
-    observer = Observer(folder, 2)
+    observer = TrajectoryRecorder(folder, 2)
     for step in (10, 20):
-        observer.look(1, moved(frame, step), frame)
-    again = Observer(folder, 2)
-    again.look(1, moved(frame, 20), frame)
-    again.look(1, moved(frame, 30), frame)
+        observer.record(1, moved(frame, step), frame)
+    again = TrajectoryRecorder(folder, 2)
+    again.record(1, moved(frame, 20), frame)
+    again.record(1, moved(frame, 30), frame)
     lines = (folder.trajectories / "observables_1.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["step", "10", "20", "30"]
     _, temperature, energy, distance, volume = lines[1].split(",")
     assert float(temperature) == pytest.approx(moved(frame, 10).state.temperature)
     assert (float(energy), volume) == (-2.0, "")
-    assert float(distance) == pytest.approx(shortest(frame))
+    assert float(distance) == pytest.approx(shortest_distance(frame))
     assert not (folder.trajectories / "observables_0.csv").exists()
 
 
 def test_a_torn_last_line_is_not_taken_for_a_step(folder):
     folder.append_text(folder.trajectories / "observables_0.csv", "step,t,e,s,v\n10,1,2,3,\n2000")
-    assert Observer(folder, 1).written == [10]
+    assert TrajectoryRecorder(folder, 1).written == [10]
 
 
 def test_the_shortest_distance_sees_images_and_a_lone_atom_has_none():
     tight = Frame([29], [[0, 0, 0]], [[2.2, 0, 0], [0, 9, 0], [0, 0, 9]], [True] * 3)
-    assert shortest(tight) == pytest.approx(2.2)
-    assert np.isnan(shortest(Frame([1], [[0, 0, 0]])))
+    assert shortest_distance(tight) == pytest.approx(2.2)
+    assert np.isnan(shortest_distance(Frame([1], [[0, 0, 0]])))
     x = crystal().positions
-    assert shortest(crystal()) <= np.linalg.norm(x[1] - x[0]) + 1e-9
+    assert shortest_distance(crystal()) <= np.linalg.norm(x[1] - x[0]) + 1e-9
 
 
 def test_prediction_and_answer_stand_side_by_side(folder):
     forces = np.array([[0.1, 0, 0], [0, 0, 0], [0, -0.3, 0.0]])
-    Observer(folder, 1).compared("abc", 0, 20, 5, 0.07, forces, Label(0.0, np.zeros((3, 3))))
+    TrajectoryRecorder(folder, 1).record_error("abc", 0, 20, 5, 0.07, forces, Label(0.0, np.zeros((3, 3))))
     row = json.loads((folder.analysis / "predicted.jsonl").read_text())
     assert row["force_mae"] == pytest.approx(0.4 / 9)
     assert row["max_force_error"] == pytest.approx(0.3)

@@ -9,7 +9,7 @@ import pytest
 
 from aims_pax.errors import SettingsError
 from aims_pax.labelling.references.aims_input import geometry_text
-from aims_pax.structure_files.geometry_in import parse
+from aims_pax.structure_files.geometry_in import parse_geometry_in
 from aims_pax.systems import read_frame, read_systems
 
 WATER = "atom 0 0 0 O\natom 0.96 0 0 H\natom -0.24 0.93 0 H\n"
@@ -17,7 +17,7 @@ CELL = "lattice_vector 4 0 0\nlattice_vector 0 5 0\nlattice_vector 0 0 6\n"
 
 
 def frame(text):
-    return parse(text).frame
+    return parse_geometry_in(text).frame
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_statements_about_the_whole_reach_every_calculation():
 
 
 def test_constraints_belong_to_the_atom_or_the_lattice_vector_before_them():
-    geometry = parse(
+    geometry = parse_geometry_in(
         CELL.replace("\n", "\n  constrain_relaxation z\n", 1).replace(
             "6\n", "6\nconstrain_relaxation .true.\n"
         )
@@ -74,7 +74,7 @@ def test_constraints_belong_to_the_atom_or_the_lattice_vector_before_them():
     )
     assert geometry.frame.fixed.astype(int).tolist() == [[0, 0, 0], [1, 1, 0], [1, 1, 1], [0, 0, 0]]
     assert geometry.fixed_cell.astype(int).tolist() == [[0, 0, 1], [0, 0, 0], [1, 1, 1]]
-    free = parse(CELL + "constrain_relaxation .true.\n" + WATER)
+    free = parse_geometry_in(CELL + "constrain_relaxation .true.\n" + WATER)
     assert free.frame.fixed is None
     assert free.frame.id == frame(CELL + WATER).id
 
@@ -125,9 +125,9 @@ def test_fractional_positions_and_charges_are_read():
         (WATER + "initial_moment 1 2\n", 4, "one number"),
         (WATER + "initial_moment up\n", 4, "one number"),
         (WATER + "initial_moment 1\ninitial_moment 2\n", 5, "twice"),
-        (WATER + "atom 0 0 nan H\n", 4, "'nan' is no number"),
-        (WATER + "atom 0 0 1e999 H\n", 4, "no number"),
-        (WATER + "atom 0 0 1_000 H\n", 4, "no number"),
+        (WATER + "atom 0 0 nan H\n", 4, "'nan' is not a number"),
+        (WATER + "atom 0 0 1e999 H\n", 4, "not a number"),
+        (WATER + "atom 0 0 1_000 H\n", 4, "not a number"),
         (WATER + "atom 0 0 1\n", 4, "an element"),
         (WATER + "atom 0 0 1 H 0.5\n", 4, "what is '0.5'"),
         (WATER + "atom 0 0 1 h\n", 4, "expected H?"),
@@ -170,7 +170,7 @@ def test_velocities_are_read_and_said_to_have_no_effect(tmp_path):
     (system,) = read_systems(tmp_path / "geometry.in")
     assert system.frame == frame(WATER)
     assert "velocities are not used" in system.notes[0]
-    assert not parse(WATER + "velocity 0 0 0\n").velocities
+    assert not parse_geometry_in(WATER + "velocity 0 0 0\n").velocities
 
 
 def test_what_is_written_for_fhi_aims_is_read_back_as_the_same_frame():

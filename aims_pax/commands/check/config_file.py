@@ -15,11 +15,11 @@ from aims_pax.commands import augment, sample
 from aims_pax.commands.check.readiness import importable, missing_extras, unknown_elements
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
-from aims_pax.settings.augment import SECTIONS, Call, read_augment
+from aims_pax.settings.augment import SECTIONS, CallSpec, read_augment
 from aims_pax.settings.callables import odd_arguments, unknown_models, wrong_callables
 from aims_pax.settings.fields import Section
 from aims_pax.settings.sample import SampleSettings, read_sample
-from aims_pax.settings.sampler_list import calls, models, plain, potentials
+from aims_pax.settings.sampler_list import calls, models, potentials, samplers_as_written
 from aims_pax.settings.samplers import NAME, SamplerSettings
 from aims_pax.settings.settings import MACE, PROJECT, as_yaml
 from aims_pax.settings.training_set import STEPS, TrainingSet, read_training_set
@@ -49,7 +49,7 @@ class FoundFile:
     complete: Mapping[str, Any]
     warnings: list[str]
     systems: tuple[System, ...] = ()
-    callables: list[tuple[Place, Call]] = field(default_factory=list)
+    callables: list[tuple[Place, CallSpec]] = field(default_factory=list)
     others: list[tuple[Place, str, Mapping[str, Any]]] = field(default_factory=list)  # that are no potentials
     models: list[tuple[Place, str]] = field(default_factory=list)
     problems: list[Finding] = field(default_factory=list)
@@ -61,7 +61,7 @@ class FoundFile:
         return as_yaml(self.complete)
 
 
-def checked_file(path: Path) -> FoundFile:
+def checked_config_file(path: Path) -> FoundFile:
     """What the file says, once everything is found in order. Raises SettingsError that lists everything wrong."""
     document, folder = read_document(path, str(path)), Path.cwd()
     kind = kind_of(document)
@@ -109,10 +109,10 @@ def _sample(path: Path, document: Document) -> FoundFile:
     md = {
         k: v for k, v in _table(settings.md).items() if k != "MD_seed"
     }  # seed is that of all random numbers
-    complete = {**_table(keys), "MD": md, NAME: plain(settings.samplers)}
+    complete = {**_table(keys), "MD": md, NAME: samplers_as_written(settings.samplers)}
     found = FoundFile("sample", complete, list(settings.warnings), samplers=settings.samplers)
     with _noting(found, "output"):
-        sample.check_output(Path.cwd() / Path(keys.output).expanduser())
+        sample.check_sample_output(Path.cwd() / Path(keys.output).expanduser())
     written = keys.path_to_geometry
     paths = [Path(p).expanduser() for p in ([written] if isinstance(written, str) else written)]
     with _noting(found, "path_to_geometry"):
@@ -135,9 +135,9 @@ def _augment(path: Path, document: Document) -> FoundFile:
     found = FoundFile("augment", complete, list(settings.warnings))
     source, target = Path(settings.data.input), Path(settings.data.output)
     with _noting(found, "data", "output"):
-        augment.check_output(source, target)
+        augment.check_augmented_output(source, target)
     with _noting(found, "data", "input"):
-        frames = augment.read_structures(source)
+        frames = augment.read_starting_structures(source)
         found.systems = tuple(System(f"structure {k}", frame) for k, frame in enumerate(frames))
     _put(found, ("model", "calculator"), settings.model.calculator)
     return found
@@ -189,11 +189,13 @@ _READERS: dict[str, Callable[[Path, Document], FoundFile]] = {
 }
 
 
-def _put(found: FoundFile, place: Place, potential: Call | str | None) -> None:
+def _put(found: FoundFile, place: Place, potential: CallSpec | str | None) -> None:
     """A potential: a callable or a model, once for each place."""
     if isinstance(potential, str) and (place, potential) not in found.models:
         found.models.append((place, potential))
-    elif isinstance(potential, Call) and potential.called and place not in [p for p, _ in found.callables]:
+    elif (
+        isinstance(potential, CallSpec) and potential.called and place not in [p for p, _ in found.callables]
+    ):
         found.callables.append((place, potential))
 
 
@@ -213,7 +215,7 @@ def _table(section: Section, raw: Mapping[str, Any] | None = None) -> dict[str, 
         value, written = getattr(section, name), (raw or {}).get(name)
         if isinstance(value, Section):
             table[name] = _table(value, written)
-        elif isinstance(value, Call):
+        elif isinstance(value, CallSpec):
             table[name] = written
         else:
             table[name] = list(value) if isinstance(value, tuple) else value

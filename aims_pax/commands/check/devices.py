@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from aims_pax.settings import Settings
 
 
-def named(settings: Settings) -> list[tuple[str, str]]:
+def named_devices(settings: Settings) -> list[tuple[str, str]]:
     """(key, device) of all that are written."""
     profile = settings.cluster.training
     found = [("mace.yaml: MISC.device", settings.mace.misc.device)]
@@ -21,11 +21,11 @@ def named(settings: Settings) -> list[tuple[str, str]]:
     return found
 
 
-def check(settings: Settings) -> None:
+def check_devices(settings: Settings) -> None:
     """Raises SettingsError for the first device that is not there."""
     import torch
 
-    for key, device in named(settings):
+    for key, device in named_devices(settings):
         kind = device.partition(":")[0]
         if kind == "cpu":
             continue

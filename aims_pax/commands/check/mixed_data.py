@@ -25,7 +25,7 @@ ADVICE = "the model sees neither and learns a mixture; make a force field for ea
 
 def warnings(settings: Settings, systems: Sequence[System]) -> Iterator[str]:
     """What the geometries, and each dataset the user gives, mix."""
-    for text in mixed(s.frame for s in systems):
+    for text in mixed_charge_and_spin(s.frame for s in systems):
         yield f"MISC.path_to_geometry: {text}"
     active, misc = settings.active_learning, settings.misc
     keys = (misc.energy_key, misc.forces_key, misc.stress_key)
@@ -39,11 +39,11 @@ def warnings(settings: Settings, systems: Sequence[System]) -> Iterator[str]:
                 given = [one.frame for one in read]
             except AimsPaxError:
                 continue  # said where it is read
-            for text in [*mixed([*frames, *given]), *unsaid(frames, given)]:
+            for text in [*mixed_charge_and_spin([*frames, *given]), *missing_charge_and_spin(frames, given)]:
                 yield f"ACTIVE_LEARNING.{key}: {file}, with the geometries: {text}"
 
 
-def unsaid(geometries: Iterable[Frame], given: Sequence[Frame]) -> Iterator[str]:
+def missing_charge_and_spin(geometries: Iterable[Frame], given: Sequence[Frame]) -> Iterator[str]:
     """One line for each charged or open-shell composition of which given structures say neither."""
     for one in {f.formula: f for f in geometries if charged_or_open_shell(f)}.values():
         silent = sum(f.formula == one.formula and f.charge is None and f.spin is None for f in given)
@@ -55,11 +55,11 @@ def unsaid(geometries: Iterable[Frame], given: Sequence[Frame]) -> Iterator[str]
             )
 
 
-def mixed(frames: Iterable[Frame]) -> Iterator[str]:
+def mixed_charge_and_spin(frames: Iterable[Frame]) -> Iterator[str]:
     """One line for each composition with different charges or spins; what a frame does not say counts for neither.
 
     >>> neutral, cation = (Frame([8, 1, 1], [[0, 0, 0], [1, 0, 0], [0, 1, 0]], charge=q) for q in (0, 1))
-    >>> list(mixed([neutral, cation]))[0].partition(";")[0]
+    >>> list(mixed_charge_and_spin([neutral, cation]))[0].partition(";")[0]
     'H2O with the charges 0, 1'
     """
     charges: dict[str, set[float]] = {}

@@ -10,10 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from aims_pax.dataset import damage
 from aims_pax.errors import SettingsError
 from aims_pax.given_data import GivenFile, read_given, remarks, undetermined_energies
-from aims_pax.labelled_data import LabelKeys
+from aims_pax.labelled_data import LabelKeys, find_damage
 from aims_pax.settings import geometry_rules
 from aims_pax.settings.callables import Wanted, odd_arguments, unknown_models, wrong_callables
 from aims_pax.settings.control_in import MOVES_ATOMS, pair_controls, read_control
@@ -34,18 +33,18 @@ INITIAL, ACTIVE = "INITIAL_DATASET_GENERATION", "ACTIVE_LEARNING"
 Finding = tuple[Place, str]
 
 
-def check(
+def check_as_yaml(
     folder: Path | str, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "mace.yaml"
 ) -> tuple[str, tuple[str, ...]]:
     """The complete effective settings as YAML and all warnings, once everything is found in order.
 
     Raises SettingsError that lists everything wrong.
     """
-    settings = checked(folder, aims_pax_file, mace_file)
+    settings = checked_settings(folder, aims_pax_file, mace_file)
     return dump(settings), settings.warnings
 
 
-def checked(
+def checked_settings(
     folder: Path | str, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "mace.yaml"
 ) -> Settings:
     """The settings with all warnings, once everything is found in order; see `check`."""
@@ -70,7 +69,7 @@ def checked(
     look(problems, _aims(settings, systems))
     if systems:
         look(problems, _systems(settings, systems))
-        look(problems, geometry_rules.refused(settings, systems))
+        look(problems, geometry_rules.refused_geometries(settings, systems))
     look(problems, iter(contradictions))
     if problems:
         raise SettingsError("\n".join(problems))
@@ -262,7 +261,7 @@ def _labelled(
         read = read_given(path, file, USES[str(place[-1])], LabelKeys.of(settings.misc), known, READ)
         if not read.frames:
             yield place, f"{file}: no structures in it"
-        elif (fault := damage(path)) is not None:
+        elif (fault := find_damage(path)) is not None:
             yield place, f"{file}, {fault}"
         given.append(read)
     except SettingsError as error:

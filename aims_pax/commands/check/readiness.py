@@ -25,9 +25,9 @@ from aims_pax.record.checkpoint import exists
 from aims_pax.record.folder import RunFolder
 from aims_pax.record.restart_compatibility import as_begun, refuse_changes
 from aims_pax.settings import effective
-from aims_pax.settings.augment import Call
+from aims_pax.settings.augment import CallSpec
 from aims_pax.settings.callables import FOUNDATION_MODELS
-from aims_pax.settings.geometry_rules import refused
+from aims_pax.settings.geometry_rules import refused_geometries
 from aims_pax.settings.mace import FROM_REFERENCE
 from aims_pax.settings.sampler_list import calls, models
 from aims_pax.settings.samplers import NAME as SAMPLERS
@@ -37,7 +37,7 @@ from aims_pax.stages.given_models import given_ensemble
 from aims_pax.systems import System, elements
 
 if TYPE_CHECKING:
-    from aims_pax.engine.stage_environment import Run
+    from aims_pax.engine.stage_environment import RunContext
     from aims_pax.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def stop_at_first(settings: Settings, systems: Sequence[System]) -> None:
 def refusals(settings: Settings, systems: Sequence[System]) -> Iterator[str]:
     """For `check`: what every look says, the expensive ones only where nothing else stands in the way."""
     found = False
-    for look in (*BEFORE, start, extras, foundation_elements):
+    for look in (*BEFORE, check_start, check_extras, foundation_elements):
         for text in _said(look, settings, systems):
             found = True
             yield text
@@ -80,20 +80,20 @@ def _said(look: Look, settings: Settings, systems: Sequence[System]) -> Iterator
 # ---------------------------------------------------------------- before anything is opened
 
 
-def start(settings: Settings, systems: Sequence[System]) -> None:
+def check_start(settings: Settings, systems: Sequence[System]) -> None:
     """Something to begin with: a section, data, models, or a restart. Raises SettingsError."""
     begun = exists(RunFolder(settings).restart / "initial")
-    if settings.initial_dataset is None and not given(settings) and not begun:
+    if settings.initial_dataset is None and not has_given_data(settings) and not begun:
         raise SettingsError(NOTHING)
 
 
-def given(settings: Settings) -> bool:
+def has_given_data(settings: Settings) -> bool:
     """Whether the user brings data or models."""
     al = settings.active_learning
     return al is not None and bool(al.initial_train_dataset or al.initial_models)
 
 
-def overlapping(settings: Settings, systems: Sequence[System]) -> None:
+def check_overlaps(settings: Settings, systems: Sequence[System]) -> None:
     """Raise SettingsError for a starting structure that no reference should be given."""
     for system in systems:
         try:
@@ -104,14 +104,16 @@ def overlapping(settings: Settings, systems: Sequence[System]) -> None:
             ) from error
 
 
-def geometries(settings: Settings, systems: Sequence[System]) -> None:
+def check_geometries(settings: Settings, systems: Sequence[System]) -> None:
     """Raise SettingsError for what stands in a geometry and cannot be treated as it is written."""
-    problems = [f"{'.'.join(map(str, place))}: {text}" for place, text in refused(settings, systems)]
+    problems = [
+        f"{'.'.join(map(str, place))}: {text}" for place, text in refused_geometries(settings, systems)
+    ]
     if problems:
         raise SettingsError("\n".join(problems))
 
 
-def dynamics(settings: Settings, systems: Sequence[System]) -> None:
+def check_dynamics(settings: Settings, systems: Sequence[System]) -> None:
     """Raise SettingsError for a geometry whose MD cannot be: no settings, or fixed atoms at constant pressure."""
     missing = [s.name for s in systems if settings.md_by_system and s.name not in settings.md_by_system]
     if missing:
@@ -121,14 +123,14 @@ def dynamics(settings: Settings, systems: Sequence[System]) -> None:
     for system in systems:
         if system.frame.fixed is None or settings.md_of(system.name).stat_ensemble != "NPT":
             continue
-        from aims_pax.md.integrators import kind
+        from aims_pax.md.integrators import integrator_kind
 
-        kind(
+        integrator_kind(
             settings.md_of(system.name), cast(Any, system.frame)
         )  # of a state it reads pbc and fixed atoms alone
 
 
-def reference(settings: Settings, systems: Sequence[System]) -> None:
+def check_reference(settings: Settings, systems: Sequence[System]) -> None:
     """Raise what opening the reference would raise, short of asking the scheduler."""
     made = _reference(settings)
     made.check()
@@ -171,13 +173,20 @@ def isolated_atoms(settings: Settings, systems: Sequence[System]) -> None:
             isolated(z)
 
 
-BEFORE: tuple[Look, ...] = (geometries, overlapping, dynamics, reference, begun_folder, isolated_atoms)
+BEFORE: tuple[Look, ...] = (
+    check_geometries,
+    check_overlaps,
+    check_dynamics,
+    check_reference,
+    begun_folder,
+    isolated_atoms,
+)
 
 
 # ---------------------------------------------------------------- what a run notices when it samples or loads
 
 
-def extras(settings: Settings, systems: Sequence[System]) -> None:
+def check_extras(settings: Settings, systems: Sequence[System]) -> None:
     """Raise SetupError naming the extras of samplers and potentials that are not installed."""
     missing = missing_extras(settings.samplers, calls(settings.samplers))
     if missing:
@@ -185,7 +194,7 @@ def extras(settings: Settings, systems: Sequence[System]) -> None:
 
 
 def missing_extras(
-    samplers: Sequence[SamplerSettings], potentials: Iterable[tuple[Place, Call]]
+    samplers: Sequence[SamplerSettings], potentials: Iterable[tuple[Place, CallSpec]]
 ) -> list[tuple[Place, str]]:
     """(place, text) for each package that samplers and built-in potentials need and that is not there."""
     missing: list[tuple[Place, str]] = []
@@ -251,7 +260,7 @@ def elements_of_model(path: Path) -> tuple[int, ...]:
     return tuple(elements_of(read_model(path, "cpu", torch.float32)))
 
 
-def member_seeds(settings: Settings) -> tuple[int, ...]:
+def untrained_member_seeds(settings: Settings) -> tuple[int, ...]:
     """The seeds of the members of an ensemble that begins untrained."""
     al, section = settings.active_learning, settings.active_learning or settings.initial_dataset
     if al is not None and al.seeds_tags_dict:
@@ -269,7 +278,7 @@ def given_models_and_data(settings: Settings, systems: Sequence[System]) -> None
         known = given_ensemble(_on_cpu(settings), zs, RunFolder(settings))
     else:
         name = settings.mace.general.name_exp
-        members = [SimpleNamespace(name=f"{name}_{s}", seed=s) for s in member_seeds(settings)]
+        members = [SimpleNamespace(name=f"{name}_{s}", seed=s) for s in untrained_member_seeds(settings)]
         known = SimpleNamespace(members=members, elements=elements(s.frame for s in systems))
     begun = exists(RunFolder(settings).restart / "explore")
     if al is not None and not begun and 0 < _size(settings) < LARGEST_READ:
@@ -277,7 +286,7 @@ def given_models_and_data(settings: Settings, systems: Sequence[System]) -> None
 
         # as the run does it, into a dataset that lives in memory
         run = SimpleNamespace(settings=settings, systems=systems, ensemble=known)
-        given_sets(cast("Run", run))
+        given_sets(cast("RunContext", run))
     if misc.test_set:
         path = settings.path(misc.test_set)
         frames = read_extxyz(path, misc.energy_key, misc.forces_key, misc.stress_key)

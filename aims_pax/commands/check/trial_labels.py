@@ -23,8 +23,8 @@ from aims_pax.potential import CalculatorPotential, Potential, calculate
 from aims_pax.potentials.factory import calculator_potential, make_potential
 from aims_pax.record import folder_owners
 from aims_pax.record.folder import RunFolder
-from aims_pax.report.formatting import counted
-from aims_pax.settings.augment import Call
+from aims_pax.report.formatting import plural
+from aims_pax.settings.augment import CallSpec
 from aims_pax.settings.geometries import read_geometries
 from aims_pax.settings.sampler_list import calls
 from aims_pax.stages import given_data_check
@@ -41,19 +41,19 @@ SHELL = set(";&|$<>`")  # a launch command that the shell has to read is not loo
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckResult:
     """What `check` says at its end."""
 
     text: str
     warnings: tuple[str, ...] = ()
 
 
-def verdict(settings: Settings, wanted: bool = False) -> Verdict:
+def check_verdict(settings: Settings, wanted: bool = False) -> CheckResult:
     """Try what can be tried in no time, or with `wanted` all that can be tried here.
 
     Raises SettingsError when the reference cannot label the smallest geometry, or the device is not there.
     """
-    folder_owners.check(RunFolder(settings), settings.mace.general.name_exp)
+    folder_owners.check_owner(RunFolder(settings), settings.mace.general.name_exp)
     systems = read_geometries(settings)
     smallest = min(systems, key=lambda s: len(s.frame))
     if refused := list(refusals(settings, systems)):
@@ -68,10 +68,10 @@ def verdict(settings: Settings, wanted: bool = False) -> Verdict:
     elif "REFERENCE" not in " ".join(said):
         said.append("the reference was not tried (aims-PAX check --try lets it label one structure)")
     n = len(settings.warnings) + len(warnings)
-    return Verdict("; ".join([_head(n, "a run"), *said]), tuple(warnings))
+    return CheckResult("; ".join([_head(n, "a run"), *said]), tuple(warnings))
 
 
-def verdict_of_file(found: FoundFile, wanted: bool = False) -> Verdict:
+def verdict_of_file(found: FoundFile, wanted: bool = False) -> CheckResult:
     """The same of the configuration of a command that stands alone: its potentials are tried."""
     said = []
     if found.systems and found.callables:
@@ -86,13 +86,13 @@ def verdict_of_file(found: FoundFile, wanted: bool = False) -> Verdict:
         if len(said) < len(potentials):
             more = "no" if not said else "not every"
             said.append(f"{more} potential was tried (aims-PAX check --try lets each label one structure)")
-    return Verdict("; ".join([_head(len(found.warnings), f"aims-PAX {found.kind}"), *said]))
+    return CheckResult("; ".join([_head(len(found.warnings), f"aims-PAX {found.kind}"), *said]))
 
 
 def _head(n: int, what: str) -> str:
     if n == 0:
         return "everything is in order"
-    return f"nothing stands in the way of {what}, {counted(n, 'warning')} above"
+    return f"nothing stands in the way of {what}, {plural(n, 'warning')} above"
 
 
 def _tries(calculators: Mapping[str, _Calculator], smallest: System, wanted: bool) -> list[str]:
@@ -153,7 +153,7 @@ def _initial(own: FactorySettings, folder: Path, place: str, scratch: Path) -> C
     return label
 
 
-def _potential(call: Call, folder: Path, place: str, scratch: Path | None) -> Callable[[Frame], object]:
+def _potential(call: CallSpec, folder: Path, place: str, scratch: Path | None) -> Callable[[Frame], object]:
     """What the potential of a sampler says of a structure; its files, if it writes any, are not kept."""
 
     def label(frame: Frame) -> object:
@@ -217,11 +217,11 @@ def _absolute(launch: str) -> list[str]:
 
 def _device(settings: Settings, wanted: bool) -> Sequence[str]:
     """Whether the GPUs the settings name are there: by their device files, or by torch when that is wanted."""
-    others = [(key, device) for key, device in devices.named(settings) if device != "cpu"]
+    others = [(key, device) for key, device in devices.named_devices(settings) if device != "cpu"]
     if not others:
         return ()
     if wanted:
-        devices.check(settings)
+        devices.check_devices(settings)
         return ()
     if Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists() or Path("/dev/dxg").exists():
         return ()

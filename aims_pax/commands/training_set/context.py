@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aims_pax.engine.interrupts import Watch
-from aims_pax.potentials.named import Named
+from aims_pax.engine.interrupts import InterruptMonitor
+from aims_pax.potentials.named import LoadedPotential
 from aims_pax.record.hdf5 import Hdf5
-from aims_pax.record.provenance import flat
+from aims_pax.record.provenance import flat_settings
 from aims_pax.settings.training_set import (
     TrainingSet,
 )
@@ -33,23 +33,23 @@ class Basis:
 
 
 @dataclass
-class Workshop:
+class TrainingSetContext:
     """What every step needs. Potentials are loaded once, when the first step asks."""
 
     settings: TrainingSet
     folder: Path
-    watch: Watch
+    watch: InterruptMonitor
 
     def __post_init__(self) -> None:
-        self._potentials: dict[str, Named] = {}
+        self._potentials: dict[str, LoadedPotential] = {}
 
-    def potential(self, spelling: Any, where: str = "calculator") -> Named:
+    def potential(self, spelling: Any, where: str = "calculator") -> LoadedPotential:
         """The potential a step names. where: the key it stands at."""
         if repr(spelling) not in self._potentials:
-            self._potentials[repr(spelling)] = Named.load(spelling, self.folder, where)
+            self._potentials[repr(spelling)] = LoadedPotential.load(spelling, self.folder, where)
         return self._potentials[repr(spelling)]
 
-    def calculator(self, name: str, section: Any) -> Named:
+    def calculator(self, name: str, section: Any) -> LoadedPotential:
         """The potential of the step `name`: its own, or the one at the top."""
         where = "calculator" if section.calculator is None else f"{name}.calculator"
         return self.potential(self.of(section, "calculator"), where)
@@ -66,7 +66,7 @@ class Workshop:
     def check(self) -> None:
         self.watch.raise_if_stopped()
 
-    def basis(self, name: str, section: Any, named: Named, **more: str) -> Basis:
+    def basis(self, name: str, section: Any, named: LoadedPotential, **more: str) -> Basis:
         """What a step's result depends on. more: hashes of contents, by what they are of."""
         said = section.model_dump(
             mode="json", exclude={"calculator", "dataset", "work_dir", "crystal"}, fallback=repr
@@ -74,5 +74,7 @@ class Workshop:
         text = json.dumps([said, self.settings.seed, *more.values(), named.identity], sort_keys=True)
         known = {k: v for k, v in said.items() if k != "root_key"}
         contents = {k: f"contents {v[:16]}" for k, v in more.items()}
-        told = flat({"seed": self.settings.seed, **contents, "calculator": named.described, name: known})
+        told = flat_settings(
+            {"seed": self.settings.seed, **contents, "calculator": named.described, name: known}
+        )
         return Basis(hashlib.sha256(text.encode()).hexdigest(), told)

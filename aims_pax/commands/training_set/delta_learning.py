@@ -17,21 +17,21 @@ from ase.data import atomic_numbers, chemical_symbols
 from aims_pax.dataset import to_extxyz
 from aims_pax.errors import LabelError, SettingsError
 from aims_pax.frames import Frame, Label, LabelledFrame
-from aims_pax.potentials.named import AT_ONCE, Named
+from aims_pax.potentials.named import AT_ONCE, LoadedPotential
 from aims_pax.record import hdf5
 from aims_pax.record.files import write_text
 from aims_pax.record.hdf5 import Hdf5
 from aims_pax.settings.training_set import DeltaLearning
 
 if TYPE_CHECKING:
-    from aims_pax.commands.training_set.context import Workshop
+    from aims_pax.commands.training_set.context import TrainingSetContext
 
 log = logging.getLogger(__name__)
 
 OK, FAILED = 1, 0  # `status_<level>`, one a frame
 
 
-def delta_learning(shop: Workshop, section: DeltaLearning) -> None:
+def delta_learning(shop: TrainingSetContext, section: DeltaLearning) -> None:
     """Label the structures with target and baseline, keep both in the HDF5 file, and export the difference."""
     store = shop.store(section)
     target = shop.potential(section.target, "delta_learning.target")
@@ -75,7 +75,7 @@ def delta_learning(shop: Workshop, section: DeltaLearning) -> None:
     log.info("delta_learning: %d structures of %d groups in %s", len(data), len(paths), output)
 
 
-def _paths(shop: Workshop, section: DeltaLearning, store: Hdf5) -> list[str]:
+def _paths(shop: TrainingSetContext, section: DeltaLearning, store: Hdf5) -> list[str]:
     """The groups of structures that are taken."""
     if section.root_keys is not None:
         found = [path for key in section.root_keys for path in store.groups(key)]
@@ -91,7 +91,7 @@ def _paths(shop: Workshop, section: DeltaLearning, store: Hdf5) -> list[str]:
 
 
 def _ground_truth(
-    shop: Workshop, store: Hdf5, path: str, frames: list[Frame], level: str, named: Named
+    shop: TrainingSetContext, store: Hdf5, path: str, frames: list[Frame], level: str, named: LoadedPotential
 ) -> list[Label | None]:
     """Labels of a group at one level of theory, from the file or made now; None for frames that failed."""
     names = f"E_{level} (eV∕atom)", f"forces_{level} (eV∕Å)", f"status_{level}", f"potential_{level}"
@@ -123,7 +123,7 @@ def _ground_truth(
     ]
 
 
-def _labelled(shop: Workshop, named: Named, frames: list[Frame]) -> list[Label | None]:
+def _labelled(shop: TrainingSetContext, named: LoadedPotential, frames: list[Frame]) -> list[Label | None]:
     """One label a frame, None where the potential fails on this frame."""
     found: list[Label | None] = []
     for start in range(0, len(frames), AT_ONCE):
@@ -136,7 +136,7 @@ def _labelled(shop: Workshop, named: Named, frames: list[Frame]) -> list[Label |
     return [label if label is not None and label.finite else None for label in found]
 
 
-def _one(named: Named, frame: Frame) -> Label | None:
+def _one(named: LoadedPotential, frame: Frame) -> Label | None:
     try:
         return named.potential.labels([frame])[0]
     except (LabelError, CalculatorError) as error:
@@ -144,7 +144,7 @@ def _one(named: Named, frame: Frame) -> Label | None:
         return None
 
 
-def _atomic_energy(z: int, given: Mapping[str, float] | None, named: Named, key: str) -> float:
+def _atomic_energy(z: int, given: Mapping[str, float] | None, named: LoadedPotential, key: str) -> float:
     """eV. Raises SettingsError when it is neither given nor to be had."""
     symbol = chemical_symbols[z]
     energies = {atomic_numbers.get(k, k): v for k, v in (given or {}).items()}

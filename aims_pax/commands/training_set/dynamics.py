@@ -13,12 +13,12 @@ import numpy as np
 from ase import units
 
 from aims_pax import seeds
-from aims_pax.engine.interrupts import Watch
+from aims_pax.engine.interrupts import InterruptMonitor
 from aims_pax.errors import Abandoned
 from aims_pax.frames import Frame, Label
 from aims_pax.md import MDState, advance
 from aims_pax.potential import Potential
-from aims_pax.record.arrays import Torn, pack, unpack
+from aims_pax.record.arrays import Torn, pack_arrays, unpack_arrays
 from aims_pax.record.files import write_bytes
 from aims_pax.samplers.base import SamplingError
 from aims_pax.settings.project import MDSettings
@@ -29,13 +29,19 @@ log = logging.getLogger(__name__)
 SAVE_EVERY = 60.0  # s of dynamics that may have to be made again
 
 
-def dynamics(
-    section: MDSampling, frame: Frame, potential: Potential, seed: int, watch: Watch, saved: Path, digest: str
+def crystal_dynamics(
+    section: MDSampling,
+    frame: Frame,
+    potential: Potential,
+    seed: int,
+    watch: InterruptMonitor,
+    saved: Path,
+    digest: str,
 ) -> list[MDState]:
     """The states at every sampling interval from the end of the equilibration on.
 
     saved: file of the dynamics under way; it goes on there when `digest` is the one it was begun with.
-    Raises SamplingError when it explodes, Stopped when asked to stop.
+    Raises SamplingError when it explodes, RunInterrupted when asked to stop.
     """
     md = section.md_crystal
     asked = _md_settings(section, seed)
@@ -44,7 +50,7 @@ def dynamics(
     first = int(np.ceil(md.time_equilibration_fs / md.sampling_interval_fs - 1e-9))
     state, kept = _continued(saved, digest)
     if state is None:
-        state = MDState.start(frame, section.temperature_K, seeds.number("md_sampling", seed))
+        state = MDState.start(frame, section.temperature_K, seeds.seed_number("md_sampling", seed))
         kept = [state] if first == 0 else []
     else:
         log.info("md_sampling: goes on at %.0f fs", state.step * md.time_step_fs)
@@ -91,13 +97,13 @@ def _md_settings(section: MDSampling, seed: int) -> MDSettings:
 
 def _save(path: Path, digest: str, state: MDState, kept: Sequence[MDState]) -> None:
     arrays = {f"{k}:{name}": a for k, s in enumerate([state, *kept]) for name, a in s.arrays().items()}
-    write_bytes(path, pack(arrays, {"digest": digest, "kept": len(kept)}))
+    write_bytes(path, pack_arrays(arrays, {"digest": digest, "kept": len(kept)}))
 
 
 def _continued(path: Path, digest: str) -> tuple[MDState | None, list[MDState]]:
     """The last state that was saved, and the frames kept so far; nothing where there is none of this step."""
     try:
-        arrays, meta = unpack(path.read_bytes())
+        arrays, meta = unpack_arrays(path.read_bytes())
     except FileNotFoundError:
         return None, []
     except Torn as error:

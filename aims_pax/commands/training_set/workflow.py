@@ -18,22 +18,22 @@ from ase import units
 from ase.calculators.calculator import CalculatorError
 
 from aims_pax import seeds
-from aims_pax.commands.training_set.context import MADE_WITH, Basis, Workshop
+from aims_pax.commands.training_set.context import MADE_WITH, Basis, TrainingSetContext
 from aims_pax.commands.training_set.delta_learning import delta_learning
-from aims_pax.commands.training_set.dynamics import dynamics, pressure
+from aims_pax.commands.training_set.dynamics import crystal_dynamics, pressure
 from aims_pax.commands.training_set.extxyz import write_labelled
-from aims_pax.engine.interrupts import Watch, walltime
-from aims_pax.engine.outcome import told
+from aims_pax.engine.interrupts import InterruptMonitor, remaining_walltime
+from aims_pax.engine.outcome import log_outcome
 from aims_pax.errors import RestartError, SetupError
 from aims_pax.frames import Frame
-from aims_pax.potentials.named import Named
+from aims_pax.potentials.named import LoadedPotential
 from aims_pax.record import hdf5
 from aims_pax.record.hdf5 import Hdf5
 from aims_pax.record.lock import Lock
 from aims_pax.record.log import to_console
-from aims_pax.record.provenance import changes, refusal
+from aims_pax.record.provenance import changes, provenance_refusal
 from aims_pax.samplers.base import SamplingError
-from aims_pax.samplers.clusters import Rule, choose
+from aims_pax.samplers.clusters import Rule, choose_clusters
 from aims_pax.samplers.force_constants import ONE, ForceConstants, force_constants
 from aims_pax.samplers.phonons import Window, modes, trajectory
 from aims_pax.samplers.quasi_harmonic import equilibrium
@@ -58,17 +58,17 @@ log = logging.getLogger(__name__)
 def training_set(config: Path, console: Console) -> None:
     """`aims-PAX training-set`: make what the configuration asks for and is not there yet.
 
-    Raises SettingsError, SamplingError, RestartError; Stopped after a signal.
+    Raises SettingsError, SamplingError, RestartError; RunInterrupted after a signal.
     """
     settings, warnings = read_training_set(config)
     folder = Path.cwd()
     dataset = folder / settings.dataset
     lock = Lock(dataset.with_name(f".{dataset.name}.lock"))
-    watch = Watch(walltime(None), lock.beat)
-    with to_console(console, "INFO"), told(), watch.listening(), lock.held(watch.raise_if_signalled):
+    watch = InterruptMonitor(remaining_walltime(None), lock.heartbeat)
+    with to_console(console, "INFO"), log_outcome(), watch.listening(), lock.held(watch.raise_if_signalled):
         for warning in warnings:
             log.warning("%s", warning)
-        shop = Workshop(settings, folder, watch)
+        shop = TrainingSetContext(settings, folder, watch)
         for name in STEPS:
             section = getattr(settings, name)
             if section is not None:
@@ -95,7 +95,7 @@ def _made(store: Hdf5, key: str, basis: Basis) -> bool:
             f"write another root_key to make it beside {key} (delta_learning.root_keys may name both), or remove "
             f"{store.path.name} to make everything anew"
         )
-        raise RestartError(refusal(f"{store.path}: {key}", differing or unknown, way_out))
+        raise RestartError(provenance_refusal(f"{store.path}: {key}", differing or unknown, way_out))
     log.info("%s: is in %s already", key, store.path.name)
     return True
 
@@ -103,7 +103,7 @@ def _made(store: Hdf5, key: str, basis: Basis) -> bool:
 # ---------------------------------------------------------------- molecular dynamics
 
 
-def md_sampling(shop: Workshop, section: MDSampling) -> None:
+def md_sampling(shop: TrainingSetContext, section: MDSampling) -> None:
     """Frames of a trajectory in a supercell, after equilibration, and their finite clusters."""
     store, named = shop.store(section), shop.calculator("md_sampling", section)
     crystal = read_crystal(shop.folder / str(shop.of(section, "crystal")), section.md_crystal.ensemble).frame
@@ -122,10 +122,12 @@ def md_sampling(shop: Workshop, section: MDSampling) -> None:
     )
     work = shop.work_dir(section)
     saved = work / f".{section.root_key.replace('/', '.')}.md.npy"
-    states = dynamics(section, frame, named.potential, shop.settings.seed, shop.watch, saved, basis.digest)
+    states = crystal_dynamics(
+        section, frame, named.potential, shop.settings.seed, shop.watch, saved, basis.digest
+    )
     frames = [s.frame() for s in states]
     labels = named.labels(frames, shop.check)
-    arrays = hdf5.structures(frames, labels, named.features(frames))
+    arrays = hdf5.structure_arrays(frames, labels, named.features(frames))
     arrays |= {
         hdf5.TIME: np.array([s.step for s in states]) * md.time_step_fs,
         hdf5.TEMPERATURE: np.array([s.temperature for s in states]),
@@ -155,7 +157,7 @@ def md_sampling(shop: Workshop, section: MDSampling) -> None:
 # ---------------------------------------------------------------- force constants
 
 
-def quasi_harmonic(shop: Workshop, section: FreeEnergy) -> None:
+def quasi_harmonic(shop: TrainingSetContext, section: FreeEnergy) -> None:
     """The relaxed crystal, at its equilibrium volume if asked for, and its force constants."""
     store, named = shop.store(section), shop.calculator("quasi_harmonic", section)
     crystal = read_crystal(shop.folder / str(shop.of(section, "crystal"))).frame
@@ -165,7 +167,7 @@ def quasi_harmonic(shop: Workshop, section: FreeEnergy) -> None:
     relaxed = relax(crystal, named.potential, section.relax_input_cell, section.fmax, check=shop.check)
     matrix = least_volume(relaxed.cell, section.supercell_radius) if relaxed.periodic else ONE
     labels = named.labels([relaxed], shop.check)
-    groups: dict[str, Any] = {"": {}, "relaxed": hdf5.structures([relaxed], labels)}
+    groups: dict[str, Any] = {"": {}, "relaxed": hdf5.structure_arrays([relaxed], labels)}
     attributes: dict[str, Any] = {"": basis.attributes}
     if section.thermal_expansion:
         found = equilibrium(
@@ -190,8 +192,8 @@ def quasi_harmonic(shop: Workshop, section: FreeEnergy) -> None:
     constants = force_constants(relaxed, named.potential, matrix, check=shop.check)
     where = section.force_constants_key.removeprefix(f"{section.root_key}/")
     groups[where] = {hdf5.CONSTANTS: constants.values, hdf5.MATRIX: constants.matrix}
-    groups[f"{where}/primitive"] = hdf5.structures([constants.frame])
-    groups[f"{where}/supercell"] = hdf5.structures([constants.supercell])
+    groups[f"{where}/primitive"] = hdf5.structure_arrays([constants.frame])
+    groups[f"{where}/supercell"] = hdf5.structure_arrays([constants.supercell])
     store.write(section.root_key, basis.digest, groups, attributes)
     log.info("quasi_harmonic: force constants in %s:%s", store.path.name, section.force_constants_key)
 
@@ -208,7 +210,7 @@ def read_force_constants(store: Hdf5, key: str) -> ForceConstants:
 # ---------------------------------------------------------------- phonons
 
 
-def phonon_sampling(shop: Workshop, section: PhononSampling) -> None:
+def phonon_sampling(shop: TrainingSetContext, section: PhononSampling) -> None:
     """Frames displaced along phonons, and their finite clusters."""
     store, named = shop.store(section), shop.calculator("phonon_sampling", section)
     source = Hdf5(shop.folder / str(section.force_constants_dataset or shop.of(section, "dataset")))
@@ -246,7 +248,7 @@ def phonon_sampling(shop: Workshop, section: PhononSampling) -> None:
     )
     frames = [frame for frame, _ in made]
     labels = named.labels(frames, shop.check)
-    arrays = hdf5.structures(frames, labels, named.features(frames))
+    arrays = hdf5.structure_arrays(frames, labels, named.features(frames))
     if section.per_mode:
         arrays["mode"] = np.array([number for _, number in made])
     if section.amplitudes == "time":
@@ -275,18 +277,18 @@ def phonon_sampling(shop: Workshop, section: PhononSampling) -> None:
 
 
 def _add_clusters(
-    shop: Workshop,
+    shop: TrainingSetContext,
     asked: FiniteSubsystemFilter,
     reference: Frame,
     frames: Sequence[Frame],
-    named: Named,
+    named: LoadedPotential,
     stem: Path,
     groups: dict[str, Any],
     attributes: dict[str, Any],
 ) -> None:
     """Groups `finite_subsystems/n=…` and extended XYZ files of the clusters; frames that reacted are left out."""
     rule = Rule(**asked.model_dump())
-    chosen = choose(reference, rule)
+    chosen = choose_clusters(reference, rule)
     if not chosen:
         return  # said already: the crystal has none of these sizes
     whole, kept = [], []
@@ -304,7 +306,7 @@ def _add_clusters(
         cut = [cluster.cut(frames[k], R) for k, R in zip(kept, whole, strict=True)]
         labels = named.labels(cut, shop.check)
         path = f"finite_subsystems/{cluster.key}"
-        groups[path] = hdf5.structures(cut, labels, named.features(cut))
+        groups[path] = hdf5.structure_arrays(cut, labels, named.features(cut))
         groups[path] |= {hdf5.MOLECULES: np.array(cluster.molecules), "frame": np.array(kept)}
         attributes[path] = {"n_molecules": len(cluster.molecules), "selection_rule": asked.selection_rule}
         write_labelled(stem / f"{cluster.key}.xyz", cut, labels, {"cluster": cluster.key})

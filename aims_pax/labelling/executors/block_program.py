@@ -114,7 +114,7 @@ class Block:
             return False
         context = multiprocessing.get_context("spawn")
         given = (self.files.folder, self.name, os.environ.get(KEY, ""), self.end - self.free)
-        workers = [context.Process(target=work, args=(*given, k)) for k in range(self.jobs)]
+        workers = [context.Process(target=run_worker, args=(*given, k)) for k in range(self.jobs)]
         for worker in workers:
             worker.start()
         for worker in workers:
@@ -134,10 +134,10 @@ class Block:
 COMPUTED = 10  # exit code of a worker that has computed something
 
 
-def work(folder: Path, name: str, key: str, until: float, k: int) -> None:
+def run_worker(folder: Path, name: str, key: str, until: float, k: int) -> None:
     """One worker: what is left and nobody else computes, until a driver lives or the time is over."""
     from aims_pax.errors import SetupError
-    from aims_pax.labelling.worker import answer
+    from aims_pax.labelling.worker import label_task
 
     files = Handover(folder)
     probe = files.probe(f"{name}.{k}")
@@ -148,7 +148,7 @@ def work(folder: Path, name: str, key: str, until: float, k: int) -> None:
                 break
             if task.done:
                 continue
-            given = answer(task)
+            given = label_task(task)
             if isinstance(given.error, SetupError):
                 sys.exit(f"block {name}: {given.error}")
             computed = computed or not (given.busy or given.dropped)
@@ -164,7 +164,7 @@ def _rotated(tasks: list[Any], k: int) -> list[Any]:
     return [*tasks[k:], *tasks[:k]]
 
 
-def main(words: list[str]) -> int:
+def run_block(words: list[str]) -> int:
     folder, name, jobs, patience, free = words
     end = os.environ.get("AIMS_PAX_BLOCK_END")
     block = Block(
@@ -174,4 +174,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_block(sys.argv[1:]))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aims_pax.settings.cluster import reserve
-from aims_pax.settings.sbatch import block_walltime, option, sbatch_options, without
+from aims_pax.settings.sbatch import block_walltime, option, sbatch_options, without_options
 
 OURS = {
     "job-name",
@@ -90,7 +90,7 @@ def job_script(blocks: Blocks, name: str, path: Path, start: str, command: str) 
     limit = blocks.walltime
     if limit is not None:
         lines.append(f"#SBATCH --time={_clock(limit)}")
-    kept = [without(line, OURS) if line.startswith("#SBATCH") else line for line in header]
+    kept = [without_options(line, OURS) if line.startswith("#SBATCH") else line for line in header]
     lines += [line for line in kept if line is not None]
     if limit is not None and not math.isinf(limit):
         lines.append(f"export AIMS_PAX_BLOCK_END=$(( $(date +%s) + {int(limit)} ))")

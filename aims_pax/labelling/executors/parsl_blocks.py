@@ -73,7 +73,7 @@ class SlurmExecutor(ParslExecutor):
         self._tasks: Sequence[Any] | None = None  # left to the next run; None: nothing is left
 
     def __enter__(self) -> Self:
-        slurm.run("squeue", "--version")  # SetupError at once where there is no Slurm
+        slurm.run_slurm("squeue", "--version")  # SetupError at once where there is no Slurm
         if self.blocks.walltime is not None and math.isinf(self.blocks.longest):
             log.info("CLUSTER.job_time_limit: unknown, so blocks take no new work after half of their --time")
         if passed_over := slurm.overridden(sbatch_options(self.blocks.header)):
@@ -282,7 +282,7 @@ def _patiently(part: str) -> dict[str, tuple[str, str]]:
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            return slurm.named(part)
+            return slurm.jobs_named(part)
         except slurm.Refused:
             if time.monotonic() > deadline:
                 raise
@@ -294,7 +294,7 @@ def _ended(run: dict[str, Any], keep: set[str]) -> bool:
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            jobs = set(slurm.named(f".{run['token']}."))
+            jobs = set(slurm.jobs_named(f".{run['token']}."))
             slurm.cancel(jobs - keep)
             if not jobs - keep or not slurm.alive(jobs - keep):
                 break

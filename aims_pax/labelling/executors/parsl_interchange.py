@@ -61,7 +61,7 @@ class OwnedInterchange(Interchange):
             os._exit(0)
 
 
-def main() -> None:
+def run_interchange() -> None:
     os.setsid()
     driver = os.getppid()
     for kind in STOP_SIGNALS:
@@ -77,4 +77,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_interchange()

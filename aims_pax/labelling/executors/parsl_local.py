@@ -149,7 +149,7 @@ class ParslExecutor:
         if process is not None and not getattr(kernel.executors[self.label], "handed_over", False):
             process.terminate = process.kill  # it does not listen to SIGTERM
         kernel.cleanup()
-        end(groups)
+        end_process_groups(groups)
         with suppress(OSError):
             Path(kernel.run_dir).rmdir()  # empty with threads
         if self._log is not None:
@@ -251,7 +251,7 @@ def _process_groups(kernel: DataFlowKernel) -> list[int]:
     return groups
 
 
-def end(groups: list[int]) -> None:
+def end_process_groups(groups: list[int]) -> None:
     """What cleanup has not ended ends now (Parsl asks `ps`, which small machines lack)."""
     for group in groups:
         for sign, patience in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 1.0)):

@@ -25,7 +25,7 @@ from aims_pax.labelling.executors.block_program import UNREACHABLE
 FOR_EVER = 10**9  # s
 
 
-class Pool(parsl_pool.Manager):
+class OrphanProofPool(parsl_pool.Manager):
     """Waits for its workers when the interchange is gone."""
 
     _threshold = 60
@@ -51,7 +51,7 @@ class Pool(parsl_pool.Manager):
             task_incoming.send(pickle.dumps({"type": "heartbeat"}), zmq.NOBLOCK)
 
 
-def main(words: list[str]) -> int:
+def run_pool(words: list[str]) -> int:
     arguments = parsl_pool.get_arg_parser().parse_args(words)
     parsl_pool.args = arguments  # its methods look there
     logs = f"{arguments.logdir}/block-{arguments.block_id}/{arguments.uid}"
@@ -65,8 +65,8 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def _pool(a: Any) -> Pool:
-    return Pool(
+def _pool(a: Any) -> OrphanProofPool:
+    return OrphanProofPool(
         port=a.port,
         addresses=a.addresses,
         address_probe_timeout=int(a.address_probe_timeout),
@@ -90,4 +90,4 @@ def _pool(a: Any) -> Pool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_pool(sys.argv[1:]))

@@ -15,8 +15,9 @@ import numpy as np
 
 from aims_pax.charge_and_spin import check_electrons, default_initial_moment
 from aims_pax.errors import SettingsError, SetupError, Unsupported
+from aims_pax.fortran import fortran_number
 from aims_pax.frames import Frame
-from aims_pax.settings.control_in import MOVES_ATOMS, fortran_number
+from aims_pax.settings.control_in import MOVES_ATOMS
 
 if TYPE_CHECKING:
     from aims_pax.settings.control_in import Control

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aims_pax.errors import LabelError, Mismatch, NotConverged, NotFinite, SetupError, Truncated, WrongShape
+from aims_pax.fortran import fortran_number
 from aims_pax.frames import Array, Frame, Label
-from aims_pax.settings.control_in import fortran_number
 
 if TYPE_CHECKING:
     from aims_pax.settings.control_in import Control

@@ -35,11 +35,11 @@ from aims_pax.settings.calculator_conventions import (
     Conventions,
     accepts,
     arguments,
+    charge_refusal,
     conventions_of,
     dressed,
-    refusal,
-    without,
-    written,
+    without_key,
+    written_charge_and_spin,
 )
 from aims_pax.settings.content_hashes import contents
 
@@ -136,7 +136,7 @@ class CalculatorReference:
 
     def refusal(self, frame: Frame) -> str | None:
         """Why the calculator cannot be given the charge and spin of this frame, or None."""
-        return refusal(frame, self.kwargs, self.conventions, self.factory)
+        return charge_refusal(frame, self.kwargs, self.conventions, self.factory)
 
     def label(self, frame: Frame) -> Label:
         """Raw forces and free energy. Raises LabelError or SetupError.
@@ -150,10 +150,10 @@ class CalculatorReference:
         try:
             how, kwargs = self.conventions, dict(self.kwargs)
             if self.atoms:
-                kwargs = without(without(kwargs, how.charge), how.spin)
+                kwargs = without_key(without_key(kwargs, how.charge), how.spin)
             else:
                 _check_parity(frame, kwargs, how)
-            if not self.atoms or refusal(frame, kwargs, how, self.factory) is None:
+            if not self.atoms or charge_refusal(frame, kwargs, how, self.factory) is None:
                 kwargs = arguments(kwargs, frame, how, self.factory)
             make = made_by(_factory(self), self.factory, kwargs)
             with own_folder(make(), self.scratch, frame) as calculator:
@@ -231,7 +231,7 @@ def _check_parity(frame: Frame, kwargs: Mapping[str, Any], how: Conventions) -> 
     if how.spin is None or frame.spin is None:
         return
     try:
-        check_electrons(frame, written(kwargs, how)[0])
+        check_electrons(frame, written_charge_and_spin(kwargs, how)[0])
     except SettingsError as error:
         raise Unsupported(f"{frame.formula}: {error}") from error
 

@@ -33,7 +33,7 @@ from aims_pax.errors import (
 from aims_pax.frames import Frame, Label
 from aims_pax.labelling.calculation_folders import OWNER, CalculationFolders
 from aims_pax.labelling.executors.base import WorkerDied
-from aims_pax.labelling.process_sessions import Clock, Running
+from aims_pax.labelling.process_sessions import CommandRunner, SharedTimeLimit
 from aims_pax.labelling.references.aims_input import (
     control_for,
     control_for_atoms,
@@ -94,7 +94,7 @@ class AimsReference:
     retries: tuple[Mapping[str, Value], ...] = ()  # keywords changed after an SCF cycle that did not converge
     controls: Mapping[str, Control] = field(default_factory=dict)  # by name of the system; empty: one for all
     quick = True  # a program of its own: threads only wait for it
-    _running: Running = field(default_factory=Running, repr=False, compare=False)
+    _running: CommandRunner = field(default_factory=CommandRunner, repr=False, compare=False)
 
     def describe(self) -> dict[str, Any]:
         """control.in, the species files, and whether stress is asked for; not where or how it runs."""
@@ -172,7 +172,7 @@ class AimsReference:
         return label
 
     def _compute(self, folder: Path, frame: Frame, control: Control, species: str) -> Label:
-        clock = Clock(self.time_limit)  # of all attempts together
+        clock = SharedTimeLimit(self.time_limit)  # of all attempts together
         (folder / "geometry.in").write_text(geometry_text(frame))
         for rung in range(len(self.retries) + 1):
             changes = dict(self.retries[rung - 1]) if rung else {}
@@ -189,7 +189,9 @@ class AimsReference:
                 _set_aside(folder, rung)
         raise AssertionError("the last rung returns or raises")
 
-    def _attempt(self, folder: Path, frame: Frame, clock: Clock, control: Control, species: str) -> Label:
+    def _attempt(
+        self, folder: Path, frame: Frame, clock: SharedTimeLimit, control: Control, species: str
+    ) -> Label:
         own = folder / ("launch.out" if redirects(self.launch) else OUTPUT)
         code = self._launched(folder, own, clock)
         text = self._output(folder, own)
@@ -223,7 +225,7 @@ class AimsReference:
         """Call this now and then while a calculation is awaited in the main thread; it may raise."""
         self._running.check = check
 
-    def _launched(self, folder: Path, own: Path, clock: Clock) -> int:
+    def _launched(self, folder: Path, own: Path, clock: SharedTimeLimit) -> int:
         """The exit code of the launch command; begun again as long as it is Slurm that does not start it.
 
         Inside a Slurm job a calculation begins with its first line: before, srun waits for its step, sometimes for

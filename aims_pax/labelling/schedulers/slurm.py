@@ -41,7 +41,7 @@ class Refused(Exception):
         self.passing = bool(PASSING.search(text))
 
 
-def run(*words: str, environment: Mapping[str, str] | None = None) -> str:
+def run_slurm(*words: str, environment: Mapping[str, str] | None = None) -> str:
     """The output of a command of Slurm's. Raises Refused, or SetupError when there is no such command."""
     try:
         told = subprocess.run(
@@ -79,7 +79,7 @@ def at_login(environment: Mapping[str, str] = os.environ) -> bool:
 
 def submit(script: str, written: Iterable[str] = ()) -> str:
     """The id of the job that `sbatch` makes of a script. written: see `clean_environment`."""
-    said = run("sbatch", "--parsable", script, environment=clean_environment(written))
+    said = run_slurm("sbatch", "--parsable", script, environment=clean_environment(written))
     return said.strip().split("\n")[-1].split(";")[0]
 
 
@@ -89,7 +89,9 @@ def states(jobs: Iterable[str]) -> dict[str, str]:
     if not asked:
         return {}
     try:
-        text = run("squeue", "--noheader", "--states=all", "--format=%A %T", f"--jobs={','.join(asked)}")
+        text = run_slurm(
+            "squeue", "--noheader", "--states=all", "--format=%A %T", f"--jobs={','.join(asked)}"
+        )
     except Refused as error:
         if "invalid job id" not in str(error).lower():
             raise
@@ -107,9 +109,9 @@ def alive(jobs: Iterable[str]) -> set[str]:
         return jobs
 
 
-def named(part: str) -> dict[str, tuple[str, str]]:
+def jobs_named(part: str) -> dict[str, tuple[str, str]]:
     """Job → (name, state) of our waiting and running jobs with this in their name. Raises Refused."""
-    text = run("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%A %T %j")
+    text = run_slurm("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%A %T %j")
     rows = [line.split(maxsplit=2) for line in text.splitlines()]
     return {r[0]: (r[2], r[1]) for r in rows if len(r) == 3 and part in r[2]}
 
@@ -117,7 +119,7 @@ def named(part: str) -> dict[str, tuple[str, str]]:
 def cancel(jobs: Iterable[str]) -> None:
     """End jobs; ended ones do not matter. Raises Refused."""
     if asked := sorted(set(jobs)):
-        run("scancel", "--quiet", *asked)
+        run_slurm("scancel", "--quiet", *asked)
 
 
 def clean_environment(written: Iterable[str] = ()) -> dict[str, str]:
@@ -165,12 +167,12 @@ def steps_environment(environment: Mapping[str, str], shared: bool) -> dict[str,
     return result
 
 
-def slots(launch: str, environment: Mapping[str, str]) -> int:
+def allocation_slots(launch: str, environment: Mapping[str, str]) -> int:
     """How many launch commands fit side by side into the allocation this process runs in.
 
     >>> job = {"SLURM_JOB_ID": "7", "SLURM_JOB_CPUS_PER_NODE": "16(x2)", "SLURM_NTASKS": "32"}
-    >>> slots("srun -n 8 aims.x", job), slots("srun -n 4 -c 4 aims.x", job), slots("srun aims.x", job)
-    (4, 2, 1)
+    >>> [allocation_slots(launch, job) for launch in ("srun -n 8 aims.x", "srun -n 4 -c 4 aims.x", "srun aims.x")]
+    [4, 2, 1]
     """
     written = environment.get("SLURM_JOB_CPUS_PER_NODE") or environment.get("SLURM_CPUS_ON_NODE") or "1"
     cpus = sum(int(n) * int(times or 1) for n, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", written))

@@ -87,7 +87,7 @@ def set_statistics(model: MaceModel, statistics: Statistics) -> None:
         interaction.avg_num_neighbors = statistics.avg_num_neighbors
 
 
-def atomic_energies(model: MaceModel, head: int = 0) -> torch.Tensor:
+def model_atomic_energies(model: MaceModel, head: int = 0) -> torch.Tensor:
     """(Z,) eV float64 on the model's device: as they were found, where the model remembers, else as it stores them."""
     whole: torch.Tensor = model.atomic_energies_fn.atomic_energies
     stored = whole.reshape(-1, len(model.atomic_numbers))[head]
@@ -104,7 +104,7 @@ def share_energies(model: MaceModel, other: MaceModel) -> None:
 
 def doubled(model: MaceModel) -> MaceModel:
     """The same model in double precision, its atomic energies as they were found; the model itself is changed."""
-    E0 = atomic_energies(model)
+    E0 = model_atomic_energies(model)
     model = model.double()
     if getattr(model.atomic_energies_fn, "exact", None) is not None:
         stored = model.atomic_energies_fn.atomic_energies
@@ -114,7 +114,7 @@ def doubled(model: MaceModel) -> MaceModel:
 
 def read_statistics(model: MaceModel, head: int = 0) -> Statistics:
     """What a finished model was built with."""
-    E0 = atomic_energies(model, head)
+    E0 = model_atomic_energies(model, head)
     scale, shift = 1.0, 0.0
     if hasattr(model, "scale_shift"):
         scale = float(model.scale_shift.scale.reshape(-1)[head])
@@ -157,7 +157,7 @@ def _what(model: Any) -> str:
     return f"{name} with embeddings" if hasattr(model, "joint_embedding") else name
 
 
-def load(path: Path) -> tuple[MaceModel, tuple[int, ...]]:
+def load_model(path: Path) -> tuple[MaceModel, tuple[int, ...]]:
     """A model file a user names, in its own precision, and the elements it knows. Raises SettingsError."""
     model = read_model(path, "cpu", None)  # type: ignore[arg-type]  # None: as it was stored
     if len(getattr(model, "heads", None) or ["Default"]) > 1:

@@ -37,16 +37,18 @@ import torch
 
 from aims_pax.models.mace import compiled_step
 from aims_pax.models.mace.compiled_step import Step
-from aims_pax.models.mace.fast_forward import Fast, evaluate, fast
+from aims_pax.models.mace.fast_forward import FastMace, evaluate_fast, fast_mace
 from aims_pax.models.mace.mace_import import MaceModel, quiet
-from aims_pax.models.mace.serialisation import packed
+from aims_pax.models.mace.serialisation import packed_member
 
 if TYPE_CHECKING:
     from aims_pax.models.mace.graphs import EdgeBatch
 
 log = logging.getLogger(__name__)
 
-How = Literal["never", "ready", "wait"]  # ready: if it lies in the cache; wait: compile here if it does not
+CompileMode = Literal[
+    "never", "ready", "wait"
+]  # ready: if it lies in the cache; wait: compile here if it does not
 CHANGING = ("atomic_energies", "scale_shift")  # buffers that say nothing about the graph
 ROUNDS = 3  # steps of either kind that are timed
 
@@ -55,24 +57,26 @@ class Unavailable(Exception):
     """Nothing can be compiled here."""
 
 
-_active: WeakKeyDictionary[Fast, Step] = WeakKeyDictionary()
-_signatures: WeakKeyDictionary[Fast, str] = WeakKeyDictionary()
+_active: WeakKeyDictionary[FastMace, Step] = WeakKeyDictionary()
+_signatures: WeakKeyDictionary[FastMace, str] = WeakKeyDictionary()
 _known: dict[str, Step | None] = {}  # None: tried, and given up
 _notes: list[tuple[str, str]] = []
 _said: set[str] = set()
 
 
-def step_of(quick: Fast) -> Step | None:
+def step_of(quick: FastMace) -> Step | None:
     """What the present visit trains this model with; None: eagerly."""
     return _active.get(quick)
 
 
-def prepare(model: MaceModel, batches: Callable[[], Sequence[EdgeBatch]], how: How, *, strain: bool) -> None:
+def prepare(
+    model: MaceModel, batches: Callable[[], Sequence[EdgeBatch]], how: CompileMode, *, strain: bool
+) -> None:
     """Decide for a visit that begins. batches: real ones of two sizes, to compare gradients on.
 
     Never raises for what compiling may meet: training is eager then, and `taken_notes` says why.
     """
-    quick = fast(model)
+    quick = fast_mace(model)
     if quick is not None:
         _active.pop(quick, None)
     if how == "never":
@@ -95,7 +99,7 @@ def prepare(model: MaceModel, batches: Callable[[], Sequence[EdgeBatch]], how: H
         _active[quick] = step
 
 
-def evaluate_trained(quick: Fast, graph: EdgeBatch, *, strain: bool) -> compiled_step.Told:
+def evaluate_trained(quick: FastMace, graph: EdgeBatch, *, strain: bool) -> compiled_step.Told:
     """`fast.evaluate` with `training`, compiled where the present visit is."""
     step = step_of(quick)
     if step is not None:
@@ -105,12 +109,12 @@ def evaluate_trained(quick: Fast, graph: EdgeBatch, *, strain: bool) -> compiled
             if "recompile" not in str(error).lower():
                 raise
             log.debug("sizes that were not compiled: %s", _short(error))
-    return evaluate(quick, graph, training=True, strain=strain)
+    return evaluate_fast(quick, graph, training=True, strain=strain)
 
 
 def given_up(model: MaceModel, error: Exception) -> bool:
     """Train this model eagerly from now on, because of this error; False when it was not compiled anyway."""
-    quick = fast(model)
+    quick = fast_mace(model)
     if quick is None or _active.pop(quick, None) is None:
         return False
     log.debug("a compiled step", exc_info=error)
@@ -134,7 +138,7 @@ def say(notes: Iterable[tuple[str, str]]) -> None:
             log.info("%s", text)
 
 
-def signature(quick: Fast) -> str:
+def signature(quick: FastMace) -> str:
     """What a compiled graph depends on: architecture, constants, precision, versions. No weights."""
     model = quick.model
     if quick not in _signatures:
@@ -152,7 +156,7 @@ def signature(quick: Fast) -> str:
     return _signatures[quick]
 
 
-def _gates(quick: Fast) -> str:
+def _gates(quick: FastMace) -> str:
     """The readouts' nonlinearities by some of their values: they leave no trace in names and shapes."""
     x = torch.linspace(-2, 2, 5, dtype=quick.plan.dtype, device=quick.plan.device)
     with torch.no_grad():
@@ -220,7 +224,7 @@ def reason_against() -> str | None:
     return None if compiler() else "there is no C++ compiler (g++)"
 
 
-def build(quick: Fast, key: str) -> Step:
+def build(quick: FastMace, key: str) -> Step:
     """Compile, or load what has been compiled; only one process compiles the same thing at a time."""
     folder = cache_folder()
     if quick.plan.device.type == "cpu" and (against := reason_against()):
@@ -235,7 +239,7 @@ def build(quick: Fast, key: str) -> Step:
     return step
 
 
-class Aside:
+class BackgroundCompile:
     """A process of lowest priority that compiles for a model and leaves the result in the cache.
 
     It is the first of a session, so that its compilers can be stopped and ended with it. Linux shares processors out
@@ -243,7 +247,7 @@ class Aside:
     """
 
     def __init__(self, model: MaceModel) -> None:
-        self._model = packed(model)
+        self._model = packed_member(model)
         code = (
             f"import sys; sys.path[:] = {[str(p) for p in sys.path]!r}; from {__name__} import main; main()"
         )
@@ -292,14 +296,14 @@ class Aside:
             log.info("training stays eager, compiling aside failed: %s", said or code)
 
 
-def main() -> None:
+def compile_main() -> None:
     """What the process aside runs."""
     step_back()
     torch.set_num_threads(1)
     source = sys.stdin.buffer
     model = torch.load(io.BytesIO(pickle.load(source)), "cpu", weights_only=False)  # our own driver's
     threading.Thread(target=_end_with, args=(source,), daemon=True).start()
-    quick = fast(model)
+    quick = fast_mace(model)
     try:
         if quick is None:
             raise Unavailable("MACE's own modules evaluate this architecture")
@@ -326,7 +330,7 @@ def _end_with(source: io.BufferedIOBase) -> None:
 
 
 def _obtain(
-    quick: Fast, key: str, batches: Sequence[EdgeBatch], *, choose: bool, strain: bool
+    quick: FastMace, key: str, batches: Sequence[EdgeBatch], *, choose: bool, strain: bool
 ) -> Step | None:
     """The step, compared with eager evaluation. With `choose` None where it is not the faster one."""
     began = time.monotonic()
@@ -338,9 +342,9 @@ def _obtain(
             return step(quick, batch, strain=strain)
 
         def eagerly(batch: EdgeBatch = batch) -> compiled_step.Told:
-            return evaluate(quick, batch, training=True, strain=strain)
+            return evaluate_fast(quick, batch, training=True, strain=strain)
 
-        compiled_step.compare(quick, ours, eagerly)
+        compiled_step.compare_gradients(quick, ours, eagerly)
         if choose and batch is batches[0]:
             gain = _gain(quick, ours, eagerly)
     ready = time.monotonic() - began
@@ -352,14 +356,14 @@ def _obtain(
     return step
 
 
-def _gain(quick: Fast, ours: compiled_step.Evaluation, eagerly: compiled_step.Evaluation) -> float:
+def _gain(quick: FastMace, ours: compiled_step.Evaluation, eagerly: compiled_step.Evaluation) -> float:
     """Processor time of eager steps over that of compiled ones; of each the shortest."""
     best = []
     for evaluation in (ours, eagerly):
         times = []
         for _ in range(ROUNDS):
             began = time.process_time()
-            compiled_step.gradients(evaluation(), compiled_step.trained(quick))
+            compiled_step.parameter_gradients(evaluation(), compiled_step.trained(quick))
             times.append(time.process_time() - began)
         best.append(min(times))
     return best[1] / best[0]

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from aims_pax.models.mace.fast_forward import Fast, assemble
-from aims_pax.models.mace.forward import Plan
+from aims_pax.models.mace.fast_forward import FastMace, assemble
+from aims_pax.models.mace.forward import MacePlan
 from aims_pax.models.mace.graphs import EdgeBatch
 from aims_pax.models.mace.layout import Layout, Rows, Tensors
 
@@ -73,7 +73,7 @@ def arrange_rows(graph: EdgeBatch, elements: int, r_max: float) -> Rows:
     )
 
 
-def flat(plan: Plan, names: Sequence[str]) -> Traced:
+def flat_function(plan: MacePlan, names: Sequence[str]) -> Traced:
     """The function that is traced. Parameters in the order of `names`; neighbours: mean number (layers,)."""
 
     def energies(
@@ -107,7 +107,7 @@ def flat(plan: Plan, names: Sequence[str]) -> Traced:
     return energies
 
 
-def trace(fast: Fast) -> torch.fx.GraphModule:
+def trace_step(fast: FastMace) -> torch.fx.GraphModule:
     """The graph of `flat`: sizes of the parameters are constants, those of the batch are symbols."""
     from torch._decomp import core_aten_decompositions
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -125,7 +125,7 @@ def trace(fast: Fast) -> torch.fx.GraphModule:
     vectors, senders = ([fake(t, 2) for t in ts] for ts in (rows.vectors, rows.senders))
     # Without the decompositions `detach` stays in the graph: right energies, right forces, wrong gradients.
     traced = make_fx(
-        flat(fast.plan, names_of(fast)),
+        flat_function(fast.plan, names_of(fast)),
         tracing_mode="fake",
         decomposition_table=core_aten_decompositions(),  # type: ignore[arg-type]
         _allow_non_fake_inputs=True,
@@ -134,7 +134,7 @@ def trace(fast: Fast) -> torch.fx.GraphModule:
     return traced
 
 
-def example(fast: Fast, K: int = 11, least: int = 12) -> Rows:
+def example(fast: FastMace, K: int = 11, least: int = 12) -> Rows:
     """Made-up rows of sizes that are all different: K places, least, least + 5, … atoms of the elements. They are
     the same in every process, and so is what is compiled for them: the cache on disk is found again.
     """
@@ -159,13 +159,13 @@ def example(fast: Fast, K: int = 11, least: int = 12) -> Rows:
 class Step:
     """The compiled graph of an architecture, in place of `fast.evaluate` where something is trained."""
 
-    def __init__(self, fast: Fast, backend: str = "inductor") -> None:
+    def __init__(self, fast: FastMace, backend: str = "inductor") -> None:
         """Trace, compile and try once, backward too. Raises whatever fails in it."""
         import torch._dynamo as dynamo
         import torch.fx.experimental._config as shapes
 
         self.names = names_of(fast)
-        traced = trace(fast)
+        traced = trace_step(fast)
         self._run: Any = torch.compile(traced, fullgraph=True, backend=backend)
         rows = example(fast)
         for t in (*rows.vectors, *rows.senders):
@@ -176,11 +176,11 @@ class Step:
         with torch.compiler.set_stance("fail_on_recompile"):  # a size that became a number is found here
             self._try(fast, example(fast, K=8, least=9))
 
-    def _try(self, fast: Fast, rows: Rows) -> None:
+    def _try(self, fast: FastMace, rows: Rows) -> None:
         e, g = self._run(parameters_of(fast), neighbours_of(fast), rows.vectors, rows.senders)
         torch.autograd.grad(e.sum() + g.sum(), trained(fast), allow_unused=True)
 
-    def __call__(self, fast: Fast, graph: EdgeBatch, *, strain: bool) -> Told:
+    def __call__(self, fast: FastMace, graph: EdgeBatch, *, strain: bool) -> Told:
         """As `fast.evaluate` with `training`. Raises RuntimeError for sizes that would have to be compiled anew."""
         rows = arrange_rows(graph, len(fast.model.atomic_numbers), fast.plan.r_max)
         with torch.compiler.set_stance("fail_on_recompile"):
@@ -188,14 +188,14 @@ class Step:
         return assemble(fast, graph, rows, e, g, strain)
 
 
-def compare(fast: Fast, compiled: Evaluation, eager: Evaluation) -> None:
+def compare_gradients(fast: FastMace, compiled: Evaluation, eager: Evaluation) -> None:
     """Raises Disagreement where the gradients of any parameter differ: largest difference over largest entry.
 
     The forces are no proof: with a cut in the graph they are right and the gradients of the weights wrong.
     """
     tolerance = 1e-7 if fast.plan.dtype == torch.float64 else 2e-3
     weights = trained(fast)
-    ours, theirs = (gradients(f(), weights) for f in (compiled, eager))
+    ours, theirs = (parameter_gradients(f(), weights) for f in (compiled, eager))
     floor = 1e-6 * max(float(g.abs().max()) for g in theirs)
     names = [n for n, p in fast.model.named_parameters() if p.requires_grad]
     off = {}
@@ -207,25 +207,25 @@ def compare(fast: Fast, compiled: Evaluation, eager: Evaluation) -> None:
         raise Disagreement(f"its gradient of {worst} is off by {off[worst]:.2g} (largest entry = 1)")
 
 
-def gradients(told: Told, weights: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+def parameter_gradients(told: Told, weights: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
     """Of ΣE² + ΣF² + Σ(dE/dε)², which depend on everything that is told."""
     value = torch.stack([t.square().sum() for t in told if t is not None]).sum()
     return torch.autograd.grad(value, weights, allow_unused=True, materialize_grads=True)
 
 
-def names_of(fast: Fast) -> list[str]:
+def names_of(fast: FastMace) -> list[str]:
     return [n for n, _ in fast.model.named_parameters()]
 
 
-def parameters_of(fast: Fast) -> Tensors:
+def parameters_of(fast: FastMace) -> Tensors:
     return list(fast.model.parameters())
 
 
-def trained(fast: Fast) -> Tensors:
+def trained(fast: FastMace) -> Tensors:
     return [p for p in fast.model.parameters() if p.requires_grad]
 
 
-def neighbours_of(fast: Fast) -> torch.Tensor:
+def neighbours_of(fast: FastMace) -> torch.Tensor:
     """(layers,) mean number of neighbours."""
     mean = [float(i.avg_num_neighbors) for i in fast.model.interactions]
     return torch.tensor(mean, dtype=fast.plan.dtype, device=fast.plan.device)

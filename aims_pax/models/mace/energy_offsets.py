@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aims_pax.frames import Array
-from aims_pax.models.batch_splitting import Room
+from aims_pax.models.batch_splitting import BatchSplitter
 from aims_pax.models.mace.build import is_shifted
-from aims_pax.models.mace.graphs import Graph, collate
+from aims_pax.models.mace.graphs import LabelledGraph, collate
 from aims_pax.models.mace.losses import energies
 from aims_pax.models.mace.member import Member
 from aims_pax.models.mace.statistics import fit_offsets
@@ -25,7 +25,7 @@ EDGES = 20_000  # of structures looked at together
 TRUST = 1e-4  # squared differences in composition (shares of an element) that a sample says enough about
 
 
-def refit(member: Member, train: Sequence[Graph], most: int | None = None) -> None:
+def refit(member: Member, train: Sequence[LabelledGraph], most: int | None = None) -> None:
     """Fit the offsets to the averaged weights on these frames, or on a sample of about `most` of them.
 
     From a sample, elements are told apart only as far as compositions differ clearly: noise of one visit after
@@ -35,7 +35,7 @@ def refit(member: Member, train: Sequence[Graph], most: int | None = None) -> No
         member.statistics.fitted_E0 or (is_shifted(member.settings) and hasattr(member.model, "scale_shift"))
     ):
         return
-    graphs, weight = (list(train), np.ones(len(train))) if most is None else sample(train, most)
+    graphs, weight = (list(train), np.ones(len(train))) if most is None else sample_graphs(train, most)
     if not graphs:
         return
     composition = np.stack([g.composition for g in graphs])
@@ -50,7 +50,7 @@ def refit(member: Member, train: Sequence[Graph], most: int | None = None) -> No
         member.shift_offsets(shift=member.statistics.shift + mean)
 
 
-def residuals(member: Member, graphs: Sequence[Graph]) -> Array:
+def residuals(member: Member, graphs: Sequence[LabelledGraph]) -> Array:
     """(F,) label minus prediction of the averaged weights, eV."""
     assert member.statistics is not None
     E0 = member.statistics.E0
@@ -62,10 +62,12 @@ def residuals(member: Member, graphs: Sequence[Graph]) -> Array:
 
     sizes = [graph.edges.shape[1] for graph in graphs]
     with member.average.in_place():
-        return np.concatenate(Room("energy offsets", str(member.device), EDGES).each(sizes, work))
+        return np.concatenate(BatchSplitter("energy offsets", str(member.device), EDGES).each(sizes, work))
 
 
-def sample(graphs: Sequence[Graph], most: int) -> tuple[list[Graph], NDArray[np.float64]]:
+def sample_graphs(
+    graphs: Sequence[LabelledGraph], most: int
+) -> tuple[list[LabelledGraph], NDArray[np.float64]]:
     """About `most` of the graphs, evenly spread over each composition, and how many each of them stands for."""
     if len(graphs) <= most:
         return list(graphs), np.ones(len(graphs))
@@ -75,7 +77,7 @@ def sample(graphs: Sequence[Graph], most: int) -> tuple[list[Graph], NDArray[np.
     places = set(_even(len(kinds), min(len(kinds), most)))
     groups = [group for n, group in enumerate(kinds.values()) if n in places]
     total = sum(len(group) for group in groups)
-    chosen: list[Graph] = []
+    chosen: list[LabelledGraph] = []
     weight: list[float] = []
     for group in groups:
         quota = min(len(group), max(1, round(most * len(group) / total)))

@@ -24,9 +24,9 @@ from aims_pax.models.mace.build import (
     read_model,
     read_statistics,
 )
-from aims_pax.models.mace.compile_cache import How, say, taken_notes
+from aims_pax.models.mace.compile_cache import CompileMode, say, taken_notes
 from aims_pax.models.mace.energy_offsets import refit
-from aims_pax.models.mace.graphs import Graph, Graphs
+from aims_pax.models.mace.graphs import GraphCache, LabelledGraph
 from aims_pax.models.mace.inference import Committee, torch_evaluator
 from aims_pax.models.mace.losses import Loss
 from aims_pax.models.mace.mace_import import MaceModel, quiet
@@ -34,7 +34,7 @@ from aims_pax.models.mace.member import UNSEEN, Member
 from aims_pax.models.mace.native import Backend
 from aims_pax.models.mace.optimiser import Arrays
 from aims_pax.models.mace.statistics import measure
-from aims_pax.models.mace.training import MemberResult, Plan, validate, visit
+from aims_pax.models.mace.training import MemberResult, TrainingPlan, training_round, validate
 from aims_pax.models.mace.training_workers import TrainingPool, Visited, together
 from aims_pax.record.files import replacing
 
@@ -55,7 +55,7 @@ class MemberData:
 Data = Mapping[int, MemberData] | Sequence[MemberData]
 
 
-def never() -> bool:
+def never_stop_training() -> bool:
     """Do not stop."""
     return False
 
@@ -75,7 +75,7 @@ class Ensemble:
         self.version = 0
         self.visits = 0
         self.elements = self.members[0].elements
-        self.graphs = Graphs(
+        self.graphs = GraphCache(
             self.elements,
             float(self.members[0].model.r_max),
             self.members[0].dtype,
@@ -85,7 +85,7 @@ class Ensemble:
         self._frozen: list[MaceModel] = []
         self._frozen_version = -1
         self._backend: Backend | None = None
-        self.compiled: How = "wait" if settings.training.compile == "always" else "never"
+        self.compiled: CompileMode = "wait" if settings.training.compile == "always" else "never"
         self.samples = 0  # structures × epochs that this process has begun to train on
         self.counted: Callable[[int], None] = lambda samples: None
 
@@ -184,7 +184,7 @@ class Ensemble:
         epochs: int,
         *,
         words: tuple[str | int, ...] | None = None,
-        stop: Callable[[], bool] = never,
+        stop: Callable[[], bool] = never_stop_training,
         valid_skip: int = 1,
         schedule: bool = True,
         margin: float = 0.0,
@@ -197,7 +197,7 @@ class Ensemble:
         measures and freezes the statistics.
         """
         words = words if words is not None else ("train", self.visits)
-        plan = Plan(epochs, words, valid_skip, schedule, margin, patience, self.compiled)
+        plan = TrainingPlan(epochs, words, valid_skip, schedule, margin, patience, self.compiled)
         chosen = self._chosen(data)
         self._count(chosen, epochs)
         before = [(member, member.arrays()) for member, _ in chosen]
@@ -206,7 +206,7 @@ class Ensemble:
             for member, own in chosen:
                 train, valid = self._graphs(own)
                 self._know(member, self.graphs.of(own.train), train)
-                results.append(visit(member, train, valid, plan, self.loss, stop))
+                results.append(training_round(member, train, valid, plan, self.loss, stop))
                 say(taken_notes())
         except BaseException:
             for member, arrays in before:
@@ -223,7 +223,7 @@ class Ensemble:
         epochs: int,
         *,
         words: tuple[str | int, ...],
-        stop: Callable[[], bool] = never,
+        stop: Callable[[], bool] = never_stop_training,
         valid_skip: int = 1,
         schedule: bool = True,
         margin: float = 0.0,
@@ -239,7 +239,7 @@ class Ensemble:
             known = member.statistics
             self._know(member, self.graphs.of(own.train), self._graphs(own)[0])
             self.version += member.statistics is not known
-        plan = Plan(epochs, words, valid_skip, schedule, margin, patience, self.compiled)
+        plan = TrainingPlan(epochs, words, valid_skip, schedule, margin, patience, self.compiled)
         sets = {self.members[m]: (own.train, own.valid) for m, own in data.items()}
         return together(dict(zip(data, pool.train(sets, plan, stop), strict=True)))
 
@@ -272,10 +272,10 @@ class Ensemble:
             refit(member, train)
         self.version += 1
 
-    def fresh_phase(self, members: Sequence[int] | None = None) -> None:
+    def reset_optimiser_and_ema(self, members: Sequence[int] | None = None) -> None:
         """New optimiser, average and learning rate; training goes on from the averaged weights."""
         for k in range(len(self.members)) if members is None else members:
-            self.members[k].fresh_phase()
+            self.members[k].reset_optimiser_and_ema()
         self.version += 1
 
     def inference_arrays(self, member: int) -> Arrays:
@@ -287,20 +287,20 @@ class Ensemble:
         self.members[member].set_weights_arrays(arrays)
         self.version += 1
 
-    def weigh_tail(self, data: Data) -> None:
+    def apply_swa(self, data: Data) -> None:
         """With `swa`: put the equal-weight mean of the epochs since the best validation of this phase in
         place of the present weights, where its validation loss is lower. For after the best weights are back.
         """
         for member, own in self._chosen(data):
             _, valid = self._graphs(own)
-            if member.tail is None or member.tail_epochs < 2 or not valid:
+            if member.swa_sum is None or member.swa_epochs < 2 or not valid:
                 continue
             present = [s.clone() for s in member.average.shadow]
             loss = validate(member, valid, self.loss).loss
-            member.set_weights([t / member.tail_epochs for t in member.tail])
+            member.set_weights([t / member.swa_epochs for t in member.swa_sum])
             mean = validate(member, valid, self.loss).loss
             log.info(
-                "%s: mean of %d epochs: loss %.4g, best %.4g", member.name, member.tail_epochs, mean, loss
+                "%s: mean of %d epochs: loss %.4g, best %.4g", member.name, member.swa_epochs, mean, loss
             )
             if not mean < loss:
                 member.set_weights(present)
@@ -354,13 +354,15 @@ class Ensemble:
             (self.members[k], own if isinstance(own, MemberData) else MemberData(own)) for k, own in pairs
         ]
 
-    def _graphs(self, data: MemberData) -> tuple[list[Graph], list[Graph]]:
+    def _graphs(self, data: MemberData) -> tuple[list[LabelledGraph], list[LabelledGraph]]:
         """Training and validation graphs; lone atoms serve as E0 and are not trained on."""
         train = [g for g in self.graphs.of(data.train) if not g.isolated]
         valid = [g for g in self.graphs.of(data.valid) if not g.isolated]
         return train, valid
 
-    def _know(self, member: Member, everything: Sequence[Graph], train: Sequence[Graph]) -> None:
+    def _know(
+        self, member: Member, everything: Sequence[LabelledGraph], train: Sequence[LabelledGraph]
+    ) -> None:
         """Statistics at the first training; new compositions later tell more about the atomic energies."""
         if not train:
             raise ValueError(f"{member.name}: nothing to train on")

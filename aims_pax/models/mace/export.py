@@ -24,7 +24,7 @@ from aims_pax.frames import Frame, Label
 from aims_pax.models.mace.build import DTYPES, doubled, elements_of, read_model
 from aims_pax.models.mace.inference import Committee
 from aims_pax.models.mace.mace_import import MaceModel, default_dtype, quiet
-from aims_pax.models.mace.precision import coarse, dtype_of, resolution
+from aims_pax.models.mace.precision import dtype_of, is_too_coarse, resolution
 from aims_pax.record.files import replacing
 
 SUFFIX = {
@@ -35,25 +35,25 @@ SUFFIX = {
 }
 
 
-def write(model: MaceModel, form: str, path: Path) -> None:
+def write_model(model: MaceModel, form: str, path: Path) -> None:
     """Write a model in one of the forms, atomically. Raises SetupError when MACE's converter fails, OSError."""
     with replacing(path) as part, _hushed(), default_dtype(next(model.parameters()).dtype):
         _WRITERS[form](copy.deepcopy(model), part)
 
 
-def truth(model: MaceModel, frames: Sequence[Frame]) -> list[Label]:
+def model_labels(model: MaceModel, frames: Sequence[Frame]) -> list[Label]:
     """What the model itself says, in double precision, with the atomic energies that it stores."""
     stored = copy.deepcopy(model).double().eval()
     stored.atomic_energies_fn.exact = None
     return Committee([stored]).labels(frames)
 
 
-def precise(model: MaceModel, frames: Sequence[Frame]) -> tuple[MaceModel, str]:
+def precise_model(model: MaceModel, frames: Sequence[Frame]) -> tuple[MaceModel, str]:
     """The model in double precision where its energies want it, and why, for the user; else as it is."""
     if dtype_of(model) == "float64":
         return model, ""
-    largest = max(abs(label.energy) for label in truth(model, frames))
-    if coarse([largest]):
+    largest = max(abs(label.energy) for label in model_labels(model, frames))
+    if is_too_coarse([largest]):
         return doubled(model), (
             f"in double precision: energies reach {largest:,.0f} eV, which single precision knows to "
             f"{resolution(largest):.2g} eV only; use it with float64"
@@ -61,7 +61,7 @@ def precise(model: MaceModel, frames: Sequence[Frame]) -> tuple[MaceModel, str]:
     return model, ""
 
 
-def answers(form: str, path: Path, frames: Sequence[Frame]) -> list[Label]:
+def exported_labels(form: str, path: Path, frames: Sequence[Frame]) -> list[Label]:
     """What an exported file says, loaded anew and evaluated in double precision; no stress from LAMMPS' files."""
     with _hushed(), default_dtype(torch.float64):
         answer = _READERS[form](path)
@@ -217,7 +217,7 @@ def inputs(frame: Frame, elements: Sequence[int], r_max: float) -> dict[str, tor
     }
 
 
-def committee(paths: Sequence[Path], device: str, dtype: str) -> Committee:
+def committee_of_files(paths: Sequence[Path], device: str, dtype: str) -> Committee:
     """Several model files as one potential. Raises SettingsError when they do not know the same elements."""
     models = [read_model(path, device, DTYPES[dtype]).eval().requires_grad_(False) for path in paths]
     kinds = {(elements_of(m), round(float(m.r_max), 6)) for m in models}

@@ -16,8 +16,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from aims_pax.models.mace.build import atomic_energies
-from aims_pax.models.mace.forward import Plan, Unsupported, Weights
+from aims_pax.models.mace.build import model_atomic_energies
+from aims_pax.models.mace.forward import MacePlan, UnsupportedModel, Weights
 from aims_pax.models.mace.graphs import EdgeBatch
 from aims_pax.models.mace.layout import Layout, arrange, pad
 from aims_pax.models.mace.mace_import import MaceModel
@@ -31,12 +31,12 @@ log = logging.getLogger(__name__)
 LAYOUTS = 4  # kept at once
 
 
-class Fast:
+class FastMace:
     """A model evaluated by `forward`. Raises Unsupported; it reads the model's parameters at every call."""
 
     def __init__(self, model: MaceModel) -> None:
         self.model: MaceModel = weakref.proxy(model)  # who has the model may keep this with it
-        self.plan = Plan(model)
+        self.plan = MacePlan(model)
         self._parameters = dict(model.named_parameters())
         self._kept: tuple[object, Weights] | None = None
 
@@ -63,7 +63,7 @@ class Fast:
 
     def atomic_energies(self) -> torch.Tensor:
         """(Z,) eV float64."""
-        return atomic_energies(self.model)
+        return model_atomic_energies(self.model)
 
     def pair(self, graph: EdgeBatch) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Energies (A,) and their gradients ∂/∂v (E, 3) of MACE's pair repulsion, in the caller's order."""
@@ -79,22 +79,22 @@ class Fast:
         return e.detach(), g
 
 
-def fast(model: MaceModel) -> Fast | None:
+def fast_mace(model: MaceModel) -> FastMace | None:
     """The model's fast evaluation, kept as long as the model lives; None when MACE has to do it itself."""
     if model not in _known:
         try:
-            _known[model] = Fast(model)
-        except Unsupported as reason:
+            _known[model] = FastMace(model)
+        except UnsupportedModel as reason:
             log.debug("MACE's own modules evaluate this model: %s", reason)
             _known[model] = None
     return _known[model]
 
 
-_known: WeakKeyDictionary[MaceModel, Fast | None] = WeakKeyDictionary()
+_known: WeakKeyDictionary[MaceModel, FastMace | None] = WeakKeyDictionary()
 
 
-def evaluate(
-    fast: Fast, graph: EdgeBatch, *, training: bool, strain: bool
+def evaluate_fast(
+    fast: FastMace, graph: EdgeBatch, *, training: bool, strain: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """Energies (F,) eV above the atomic energies, forces (A, 3) eV/Å, dE/dε (F, 3, 3) eV or None.
 
@@ -112,7 +112,7 @@ def evaluate(
 
 
 @torch.no_grad()
-def only_energies(fast: Fast, graph: EdgeBatch) -> torch.Tensor:
+def only_energies(fast: FastMace, graph: EdgeBatch) -> torch.Tensor:
     """Energies (F,) eV above the atomic energies."""
     layout = arrange(graph.species, graph.sender, graph.receiver, len(fast.model.atomic_numbers))
     geometry = fast.plan.geometry(layout, pad(graph.vectors, layout, fast.plan.r_max))
@@ -124,7 +124,7 @@ def only_energies(fast: Fast, graph: EdgeBatch) -> torch.Tensor:
 
 
 def assemble(
-    fast: Fast, graph: EdgeBatch, layout: Layout | Rows, e: torch.Tensor, g: torch.Tensor, strain: bool
+    fast: FastMace, graph: EdgeBatch, layout: Layout | Rows, e: torch.Tensor, g: torch.Tensor, strain: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """Scale, shift and pair repulsion, and the sums over atoms and edges. e: (A,), g: (S, 3), layout's order."""
     scale, shift = fast.scale_shift()
@@ -150,7 +150,7 @@ class FastEvaluator:
     Layouts are kept as long as the edges stay the same: one, or those of the pieces of a large batch.
     """
 
-    def __init__(self, models: Sequence[Fast], owners: Sequence[MaceModel]) -> None:
+    def __init__(self, models: Sequence[FastMace], owners: Sequence[MaceModel]) -> None:
         self.models, self.owners = list(models), list(owners)
         self.members = len(self.models)
         self._layouts: deque[tuple[tuple[torch.Tensor, ...], Layout]] = deque(maxlen=LAYOUTS)
@@ -197,5 +197,5 @@ class FastEvaluator:
 
 def fast_evaluator(models: Sequence[MaceModel]) -> FastEvaluator | None:
     """The models' fast evaluation together, None when one of them has to be left to MACE."""
-    known = [fast(model) for model in models]
+    known = [fast_mace(model) for model in models]
     return None if None in known else FastEvaluator([k for k in known if k is not None], models)

@@ -20,7 +20,7 @@ def feature_vectors(size_or_path: str, frames: Sequence[Frame], device: str, fol
 
     size_or_path, folder: as `foundation.load` takes them.
     """
-    return described(calculator_of(size_or_path, device, folder), frames)
+    return calculator_features(calculator_of(size_or_path, device, folder), frames)
 
 
 def calculator_of(size_or_path: str, device: str, folder: Path) -> Any:
@@ -35,7 +35,7 @@ def calculator_of(size_or_path: str, device: str, folder: Path) -> Any:
         return MACECalculator(models=[model], device=device, default_dtype="float64")
 
 
-def described(calculator: Any, frames: Sequence[Frame]) -> Array:
+def calculator_features(calculator: Any, frames: Sequence[Frame]) -> Array:
     """The same of an ASE calculator with MACE's `get_descriptors`."""
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")

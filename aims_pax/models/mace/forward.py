@@ -35,12 +35,12 @@ Parameters = Mapping[str, torch.Tensor]
 ByL = list[torch.Tensor]
 
 
-class Unsupported(Exception):
+class UnsupportedModel(Exception):
     """The model holds something that is not written here; MACE's own modules have to evaluate it."""
 
 
 @dataclass(frozen=True, eq=False)
-class Path:
+class TensorProductPath:
     """One coupling of h_l1 and Y_l2 to l3; coupling: (2l2 + 1, (2l1 + 1)·(2l3 + 1)) where l1 and l2 > 0."""
 
     l1: int
@@ -57,7 +57,7 @@ class Layer:
     targets: for each l of the messages its paths. outputs: 2l + 1 of what the product gives.
     """
 
-    paths: tuple[Path, ...]
+    paths: tuple[TensorProductPath, ...]
     columns: torch.Tensor
     scale: torch.Tensor
     targets: tuple[tuple[int, ...], ...]
@@ -94,11 +94,11 @@ class Weights:
     layers: list[LayerWeights]
 
 
-class Plan:
+class MacePlan:
     """What is constant in an architecture. Raises Unsupported for what is not written here."""
 
     def __init__(self, model: MaceModel) -> None:
-        check(model)
+        check_supported(model)
         parameter = next(model.parameters())
         self.dtype, self.device = parameter.dtype, parameter.device
         self.model: MaceModel = weakref.proxy(model)
@@ -256,7 +256,7 @@ class Plan:
             else:
                 w3j = o3.wigner_3j(l1, l2, l3, dtype=torch.float64).transpose(0, 1)
                 coupling = w3j.reshape(2 * l2 + 1, -1).to(self.device, self.dtype)
-            found.append((Path(l1, l2, l3, coupling), n, i.i_out, scale))
+            found.append((TensorProductPath(l1, l2, l3, coupling), n, i.i_out, scale))
         found.sort(key=lambda f: (f[0].l1, f[1]))
         place = {out: p for p, (_, _, out, _) in enumerate(found)}
         lin = interaction.linear
@@ -280,44 +280,44 @@ class Plan:
         )
 
 
-def check(model: MaceModel) -> None:
+def check_supported(model: MaceModel) -> None:
     """Raises Unsupported unless every part of the model is one that is written here."""
     if (
         type(model).__name__ not in ("MACE", "ScaleShiftMACE")
         or len(getattr(model, "heads", None) or [0]) > 1
     ):
-        raise Unsupported("kind of model")
+        raise UnsupportedModel("kind of model")
     if any(hasattr(model, part) for part in ("joint_embedding", "embedding_readout")):
-        raise Unsupported("embeddings")
+        raise UnsupportedModel("embeddings")
     if getattr(model, "use_agnostic_product", False) or not getattr(
         model.radial_embedding, "apply_cutoff", True
     ):
-        raise Unsupported("agnostic product or radial cutoff")
+        raise UnsupportedModel("agnostic product or radial cutoff")
     if type(model.radial_embedding.bessel_fn).__name__ == "ChebychevBasis":
-        raise Unsupported("Chebyshev polynomials")  # they overflow beyond the cutoff, where dummies are
+        raise UnsupportedModel("Chebyshev polynomials")  # they overflow beyond the cutoff, where dummies are
     if len(model.readouts) != len(model.interactions) or any(
         True for _ in model.radial_embedding.parameters()
     ):
-        raise Unsupported("readouts or trained radial basis")
+        raise UnsupportedModel("readouts or trained radial basis")
     channels = model.node_embedding.linear.irreps_out.dim
     for interaction, product in zip(model.interactions, model.products, strict=True):
         if type(interaction).__name__ not in BLOCKS or hasattr(interaction, "conv_fusion"):
-            raise Unsupported(type(interaction).__name__)
+            raise UnsupportedModel(type(interaction).__name__)
         for linear in (interaction.linear_up, interaction.linear, product.linear):
             if type(linear) is not o3.Linear or any(mul != channels for mul, _ in linear.irreps_in):
-                raise Unsupported("channels")
+                raise UnsupportedModel("channels")
         for irreps in (interaction.linear_up.irreps_in, interaction.target_irreps, product.linear.irreps_out):
             if [(ir.l, ir.p) for _, ir in irreps] != [(ell, (-1) ** ell) for ell in range(len(irreps))]:
-                raise Unsupported(f"irreps {irreps}")
+                raise UnsupportedModel(f"irreps {irreps}")
         if type(product.symmetric_contractions).__name__ != "SymmetricContraction":
-            raise Unsupported("symmetric contraction")
+            raise UnsupportedModel("symmetric contraction")
         if max(int(c.correlation) for c in product.symmetric_contractions.contractions) > 3:
-            raise Unsupported("correlation above 3")
+            raise UnsupportedModel("correlation above 3")
     if any(type(r).__name__ not in ("LinearReadoutBlock", "NonLinearReadoutBlock") for r in model.readouts):
-        raise Unsupported("readouts")
+        raise UnsupportedModel("readouts")
 
 
-def _sum_rows(path: Path, layout: Layout, B: torch.Tensor, X: torch.Tensor) -> torch.Tensor:
+def _sum_rows(path: TensorProductPath, layout: Layout, B: torch.Tensor, X: torch.Tensor) -> torch.Tensor:
     """Σ over each receiver's row of B ⊗ X: (A, 2·l3 + 1, C) in the order of the rows."""
     d1, d3, C = 2 * path.l1 + 1, 2 * path.l3 + 1, X.shape[-1]
     sizes = [n * K for _, n, K in layout.rows]

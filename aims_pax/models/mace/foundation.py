@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 FOUNDATIONAL_SIZE = "INITIAL_DATASET_GENERATION.initial_foundational_size"
 
 
-def load(
+def load_foundation_model(
     size_or_path: str,
     device: str = "cpu",
     dtype: str = "float32",

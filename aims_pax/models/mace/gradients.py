@@ -17,9 +17,9 @@ from typing import TypeVar
 import torch
 
 from aims_pax.models import memory_budget
-from aims_pax.models.batch_splitting import Room, room
-from aims_pax.models.mace.fast_forward import evaluate, fast
-from aims_pax.models.mace.graphs import Batch, Graph, collate
+from aims_pax.models.batch_splitting import BatchSplitter, batch_splitter
+from aims_pax.models.mace.fast_forward import evaluate_fast, fast_mace
+from aims_pax.models.mace.graphs import GraphBatch, LabelledGraph, collate
 from aims_pax.models.mace.losses import Loss, Prediction, edge_batch, predict, predict_by_modules
 from aims_pax.models.mace.member import Member
 
@@ -28,7 +28,9 @@ log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 
-def predicted(member: Member, graphs: Sequence[Graph], batch: Batch, *, stress: bool) -> Prediction:
+def predicted(
+    member: Member, graphs: Sequence[LabelledGraph], batch: GraphBatch, *, stress: bool
+) -> Prediction:
     """What the model says of a batch, not to be differentiated. batch: of these graphs."""
 
     def work(first: int, end: int) -> Prediction:
@@ -45,7 +47,7 @@ def predicted(member: Member, graphs: Sequence[Graph], batch: Batch, *, stress: 
     )
 
 
-def backward(member: Member, graphs: Sequence[Graph], loss: Loss) -> torch.Tensor:
+def backward(member: Member, graphs: Sequence[LabelledGraph], loss: Loss) -> torch.Tensor:
     """The loss () of these graphs as one batch; its gradient becomes that of the member's weights."""
     batch = _collated(member, graphs)
     slopes: list[tuple[torch.Tensor, Prediction]] = []  # the loss and ∂L/∂P, once a piece needs them
@@ -73,7 +75,7 @@ def backward(member: Member, graphs: Sequence[Graph], loss: Loss) -> torch.Tenso
     return _room("training", member, graphs, training=True).each(_sizes(graphs), work)[-1]
 
 
-def _slopes(loss: Loss, batch: Batch, said: Prediction) -> tuple[torch.Tensor, Prediction]:
+def _slopes(loss: Loss, batch: GraphBatch, said: Prediction) -> tuple[torch.Tensor, Prediction]:
     """The loss and its derivatives with respect to the prediction."""
     leaf = Prediction(*(None if t is None else t.requires_grad_(True) for t in _parts(said)))  # type: ignore[arg-type]
     value = loss(batch, leaf)
@@ -96,13 +98,13 @@ def _parts(said: Prediction) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor |
     return said.energy, said.forces, said.stress
 
 
-def _collated(member: Member, graphs: Sequence[Graph]) -> Batch:
+def _collated(member: Member, graphs: Sequence[LabelledGraph]) -> GraphBatch:
     assert member.statistics is not None
     return collate(graphs, member.statistics.E0, member.device)
 
 
-def _room(what: str, member: Member, graphs: Sequence[Graph], *, training: bool) -> Room:
-    own = room(f"{what} of {member.settings.general.name_exp}", str(member.device))
+def _room(what: str, member: Member, graphs: Sequence[LabelledGraph], *, training: bool) -> BatchSplitter:
+    own = batch_splitter(f"{what} of {member.settings.general.name_exp}", str(member.device))
     limit = memory_budget.limit(own.device)
     if math.isinf(own.limit) and _at_most(member, graphs, training) > limit:
         own.limit = limit / _bytes_an_edge(member, graphs, training)
@@ -114,24 +116,24 @@ def _room(what: str, member: Member, graphs: Sequence[Graph], *, training: bool)
     return own
 
 
-def _at_most(member: Member, graphs: Sequence[Graph], training: bool) -> float:
+def _at_most(member: Member, graphs: Sequence[LabelledGraph], training: bool) -> float:
     """Bytes, from above and at no cost; `pieces` says the same of dynamics."""
     size = int(member.model.interactions[-1].target_irreps.dim)
     numbers = 12 * sum(_sizes(graphs)) + 120 * sum(map(len, graphs))
     return 8 * size * numbers * (4 if training else 1)
 
 
-def _bytes_an_edge(member: Member, graphs: Sequence[Graph], training: bool) -> float:
+def _bytes_an_edge(member: Member, graphs: Sequence[LabelledGraph], training: bool) -> float:
     """Bytes an evaluation takes for each edge, with the share of the atoms, measured on the smallest structure."""
     smallest = min(graphs, key=lambda graph: graph.edges.shape[1])
-    batch, quick = _collated(member, [smallest]), fast(member.model)
+    batch, quick = _collated(member, [smallest]), fast_mace(member.model)
 
     def work() -> None:
         if quick is None:
             said = predict_by_modules(member.model, batch, training=training, stress=True)
             energy, forces = said.energy, said.forces
         else:
-            energy, forces, _ = evaluate(quick, edge_batch(batch), training=training, strain=True)
+            energy, forces, _ = evaluate_fast(quick, edge_batch(batch), training=training, strain=True)
         if training:
             value = energy.sum() + forces.square().sum()
             torch.autograd.grad(value, member.weights, allow_unused=True)
@@ -142,5 +144,5 @@ def _bytes_an_edge(member: Member, graphs: Sequence[Graph], training: bool) -> f
     )
 
 
-def _sizes(graphs: Sequence[Graph]) -> list[int]:
+def _sizes(graphs: Sequence[LabelledGraph]) -> list[int]:
     return [graph.edges.shape[1] for graph in graphs]

@@ -17,11 +17,11 @@ import torch
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Array, Frame, LabelledFrame
-from aims_pax.models.neighbour_list import neighbours, sane
+from aims_pax.models.neighbour_list import is_sane_structure, neighbour_list
 
 
 @dataclass(frozen=True, eq=False)
-class Graph:
+class LabelledGraph:
     """One labelled frame. Z: number of elements the model knows.
 
     species: (N,) index into the elements. edges: (2, E) sender, receiver. vectors: (E, 3) Å, model dtype.
@@ -46,7 +46,7 @@ class Graph:
         return len(self.species)
 
 
-class Graphs:
+class GraphCache:
     """All graphs made so far, by frame id; members share them."""
 
     def __init__(
@@ -59,16 +59,16 @@ class Graphs:
         self.elements, self.r_max, self.dtype = tuple(elements), r_max, dtype
         self.weights = dict(weights or {})
         self.index = species_index(elements)
-        self._made: dict[str, tuple[LabelledFrame, Graph]] = {}
+        self._made: dict[str, tuple[LabelledFrame, LabelledGraph]] = {}
 
     def __len__(self) -> int:
         return len(self._made)
 
-    def of(self, labelled: Sequence[LabelledFrame]) -> list[Graph]:
+    def of(self, labelled: Sequence[LabelledFrame]) -> list[LabelledGraph]:
         """The graphs of these frames, in order."""
         return [self._of(frame) for frame in labelled]
 
-    def _of(self, labelled: LabelledFrame) -> Graph:
+    def _of(self, labelled: LabelledFrame) -> LabelledGraph:
         known = self._made.get(labelled.id)
         if known is not None and (known[0] is labelled or self._same(known[0], labelled)):
             return known[1]
@@ -85,22 +85,22 @@ class Graphs:
             and self._weight(one.origin) == self._weight(other.origin)
         )
 
-    def _make(self, labelled: LabelledFrame) -> Graph:
+    def _make(self, labelled: LabelledFrame) -> LabelledGraph:
         frame, label = labelled.frame, labelled.label
         if not label.finite:
             raise ValueError(
                 f"frame {labelled.id}: its label is not finite; such a frame must not be trained on"
             )
-        if not sane(frame.positions, frame.cell, frame.pbc, self.r_max):
+        if not is_sane_structure(frame.positions, frame.cell, frame.pbc, self.r_max):
             raise ValueError(
                 f"frame {labelled.id}: no neighbour list can be made (atoms too far or too dense)"
             )
         species = species_of(frame, self.index)
-        i, j, S = neighbours(frame.positions, frame.cell, frame.pbc, self.r_max)
+        i, j, S = neighbour_list(frame.positions, frame.cell, frame.pbc, self.r_max)
         vectors = frame.positions[j] - frame.positions[i] + S @ frame.cell
         has_stress = label.stress is not None and frame.periodic
         tensor = label.stress if has_stress and label.stress is not None else np.zeros((3, 3))
-        return Graph(
+        return LabelledGraph(
             id=labelled.id,
             species=torch.from_numpy(species),
             edges=torch.from_numpy(np.stack([i, j])),
@@ -125,7 +125,7 @@ class Graphs:
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class GraphBatch:
     """Several graphs as one, on the device. F graphs, A atoms, E edges.
 
     node_attrs: (A, Z) one-hot. edges: (2, E). vectors: (E, 3). frame_of: (A,). ptr: (F + 1,).
@@ -150,7 +150,7 @@ class Batch:
         return len(self.ptr) - 1
 
 
-def collate(graphs: Sequence[Graph], E0: Array, device: torch.device) -> Batch:
+def collate(graphs: Sequence[LabelledGraph], E0: Array, device: torch.device) -> GraphBatch:
     """Concatenate. E0: (Z,) eV; subtracted in float64, so large total energies lose nothing in float32."""
     sizes = torch.tensor([len(g) for g in graphs])
     ptr = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
@@ -161,7 +161,7 @@ def collate(graphs: Sequence[Graph], E0: Array, device: torch.device) -> Batch:
     def numbers(values: list[Any]) -> torch.Tensor:
         return torch.tensor(values, dtype=dtype, device=device)
 
-    return Batch(
+    return GraphBatch(
         node_attrs=torch.nn.functional.one_hot(torch.cat([g.species for g in graphs]), len(E0)).to(
             device, dtype
         ),

@@ -16,8 +16,8 @@ import torch
 
 from aims_pax.frames import Frame, Label
 from aims_pax.models import memory_budget
-from aims_pax.models.batch_splitting import Room, room
-from aims_pax.models.mace.build import atomic_energies, elements_of
+from aims_pax.models.batch_splitting import BatchSplitter, batch_splitter
+from aims_pax.models.mace.build import elements_of, model_atomic_energies
 from aims_pax.models.mace.graphs import EdgeGraph, model_input, species_index, species_of
 from aims_pax.models.mace.inference_pieces import Pieces, likely_edges
 from aims_pax.models.mace.mace_import import MaceModel, interaction_energy
@@ -64,7 +64,7 @@ class TorchEvaluator:
                 compute_force=True,
                 compute_stress=strain,
             )
-            E0 = atomic_energies(model, self.head)
+            E0 = model_atomic_energies(model, self.head)
             energies.append(interaction_energy(out).detach().double() + composition @ E0)
             forces.append(out["forces"].detach().double())
             if strain:
@@ -97,7 +97,7 @@ def cut(graph: EdgeGraph, atoms: torch.Tensor) -> EdgeGraph:
 
 
 def in_pieces(
-    evaluator: Evaluator, graph: EdgeGraph, strain: bool, room: Room
+    evaluator: Evaluator, graph: EdgeGraph, strain: bool, room: BatchSplitter
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """What the evaluator says of a graph: at once, or some structures after others where memory runs out."""
     frames = len(graph.ptr) - 1
@@ -145,19 +145,19 @@ class BoundCommittee:
         cells: torch.Tensor,
         *,
         stress: bool = False,
-        drivers: Sequence[int] | None = None,
+        driving_members: Sequence[int] | None = None,
     ) -> Evaluation:
         """positions: (A, 3), cells: (F, 3, 3), Å float64. Stress is NaN for structures without it.
 
-        With `drivers` structure f is evaluated by member drivers[f] alone, and what comes back has M = 1.
+        With `driving_members` structure f is evaluated by member driving_members[f] alone; the result has M = 1.
         """
         edges = self.neighbours(positions, cells)
         graph = EdgeGraph(self.species, edges.sender, edges.receiver, edges.vectors, self.frame_of, self.ptr)
         strain = stress and self._any_periodic
-        if drivers is None:
+        if driving_members is None:
             said = in_pieces(self.evaluator, graph, strain, self._room)
         else:
-            said = self._driven(graph, drivers, strain)
+            said = self._driven(graph, driving_members, strain)
         energies, forces, derivative = said
         tensors = self._stress(derivative, cells, len(energies)) if stress else None
         if self.neighbours.lost.any():
@@ -169,14 +169,14 @@ class BoundCommittee:
         return Evaluation(energies, forces, tensors)
 
     def _driven(
-        self, graph: EdgeGraph, drivers: Sequence[int], strain: bool
+        self, graph: EdgeGraph, driving_members: Sequence[int], strain: bool
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """As an evaluator answers, with M = 1: the structures of each member in a graph of their own."""
         energies = graph.vectors.new_zeros((1, len(self.frames)))
         forces = graph.vectors.new_zeros((1, len(self.species), 3))
         strains = graph.vectors.new_zeros((1, len(self.frames), 3, 3)) if strain else None
-        driver_of = torch.tensor(drivers, device=self.ptr.device)
-        for member in sorted(set(drivers)):
+        driver_of = torch.tensor(driving_members, device=self.ptr.device)
+        for member in sorted(set(driving_members)):
             mine = driver_of == member
             atoms = mine[self.frame_of]
             energy, force, tensor = in_pieces(self._alone(member), cut(graph, atoms), strain, self._room)
@@ -216,7 +216,7 @@ class Committee:
         self.elements = elements_of(models[0])
         self.index = species_index(self.elements)
         self.r_max = float(models[0].r_max)
-        self.room = room("dynamics", device)
+        self.room = batch_splitter("dynamics", device)
         self._edges_at_once = WORK // _size(models[0])
         self._pieces = Pieces(
             _size(models[0]), self.members, self.r_max, device, self._need, self._economical

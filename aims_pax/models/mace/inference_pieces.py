@@ -14,9 +14,9 @@ import numpy as np
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
 from aims_pax.models import memory_budget
-from aims_pax.models.batch_splitting import CURE, reach
+from aims_pax.models.batch_splitting import CURE, structures_that_fit
 from aims_pax.models.memory_budget import GB, Need
-from aims_pax.models.neighbour_list import neighbours, sane
+from aims_pax.models.neighbour_list import is_sane_structure, neighbour_list
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Pieces:
             self._check(len(frames[largest]), edges[largest], sizes[largest], limit)
         groups, start = [], 0
         while start < len(frames):
-            end = reach(sizes, start, limit)
+            end = structures_that_fit(sizes, start, limit)
             groups.append(range(start, end))
             start = end
         if len(groups) > 1:
@@ -79,9 +79,9 @@ class Pieces:
         return 8 * self.size * numbers + memory_budget.GRAPH * edges
 
     def _edges(self, frame: Frame) -> int:
-        if not sane(frame.positions, frame.cell, frame.pbc, self.r_max):
+        if not is_sane_structure(frame.positions, frame.cell, frame.pbc, self.r_max):
             return 0  # it will not be evaluated
-        return len(neighbours(frame.positions, frame.cell, frame.pbc, self.r_max)[0])
+        return len(neighbour_list(frame.positions, frame.cell, frame.pbc, self.r_max)[0])
 
     def _sizes(self, frames: Sequence[Frame], edges: Sequence[int]) -> list[int]:
         need = self.need(sum(edges) / sum(map(len, frames)))
@@ -90,12 +90,12 @@ class Pieces:
     def _check(self, atoms: int, edges: int, size: int, limit: float) -> None:
         """Whether a structure that exceeds the limit has a chance. Raises SettingsError where it has none."""
         what = f"one structure of {atoms} atoms ({edges} edges) needs about {size / GB:.3g} GB of memory"
-        if memory_budget.written():
+        if memory_budget.is_set_by_user():
             raise SettingsError(
                 f"MISC.memory_limit in mace.yaml: {what}, the limit for this process is {limit / GB:.3g} GB; raise it, "
                 f"or choose {CURE}"
             )
-        left = memory_budget.available(self.device)
+        left = memory_budget.available_memory(self.device)
         if size / memory_budget.FOUND > left:
             raise SettingsError(f"{what}, {left / GB:.3g} GB are free on {self.device}; in mace.yaml: {CURE}")
         _say(

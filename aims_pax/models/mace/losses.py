@@ -13,8 +13,8 @@ import torch
 
 from aims_pax.models.mace.build import DTYPES
 from aims_pax.models.mace.compile_cache import evaluate_trained
-from aims_pax.models.mace.fast_forward import evaluate, fast, only_energies
-from aims_pax.models.mace.graphs import Batch, EdgeBatch, model_input
+from aims_pax.models.mace.fast_forward import evaluate_fast, fast_mace, only_energies
+from aims_pax.models.mace.graphs import EdgeBatch, GraphBatch, model_input
 from aims_pax.models.mace.mace_import import MaceModel, default_dtype, interaction_energy, modules
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Loss:
         self.name = name
         self.stress = "stress" in terms or "virials" in terms
 
-    def __call__(self, batch: Batch, prediction: Prediction) -> torch.Tensor:
+    def __call__(self, batch: GraphBatch, prediction: Prediction) -> torch.Tensor:
         return self.function(ref=_Reference(batch), pred=_predicted(batch, prediction))  # type: ignore[no-any-return]
 
 
@@ -67,14 +67,14 @@ def loss_name(settings: MaceSettings) -> str:
     return "stress" if name == "weighted" and settings.general.compute_stress else name
 
 
-def predict(model: MaceModel, batch: Batch, *, training: bool, stress: bool) -> Prediction:
+def predict(model: MaceModel, batch: GraphBatch, *, training: bool, stress: bool) -> Prediction:
     """Evaluate the model; with `training` the result can be differentiated with respect to the weights."""
-    quick = fast(model)
+    quick = fast_mace(model)
     if quick is not None:
         if training:
             energy, forces, strain = evaluate_trained(quick, edge_batch(batch), strain=stress)
         else:
-            energy, forces, strain = evaluate(quick, edge_batch(batch), training=False, strain=stress)
+            energy, forces, strain = evaluate_fast(quick, edge_batch(batch), training=False, strain=stress)
         tensor = None
         if strain is not None:
             tensor = strain * (batch.has_stress / batch.volume)[:, None, None]
@@ -83,22 +83,22 @@ def predict(model: MaceModel, batch: Batch, *, training: bool, stress: bool) -> 
 
 
 @torch.no_grad()
-def energies(model: MaceModel, batch: Batch) -> torch.Tensor:
+def energies(model: MaceModel, batch: GraphBatch) -> torch.Tensor:
     """(F,) eV above the atomic energies, without forces: a fraction of what `predict` costs."""
-    quick = fast(model)
+    quick = fast_mace(model)
     if quick is not None:
         return only_energies(quick, edge_batch(batch))
     inputs = model_input(batch.node_attrs, batch.edges, batch.vectors, batch.frame_of, batch.ptr)
     return interaction_energy(model(inputs, training=False, compute_force=False))
 
 
-def edge_batch(batch: Batch) -> EdgeBatch:
+def edge_batch(batch: GraphBatch) -> EdgeBatch:
     """What the evaluation reads of it."""
     species = batch.node_attrs.argmax(1)
     return EdgeBatch(species, batch.edges[0], batch.edges[1], batch.vectors, batch.frame_of, batch.frames)
 
 
-def predict_by_modules(model: MaceModel, batch: Batch, *, training: bool, stress: bool) -> Prediction:
+def predict_by_modules(model: MaceModel, batch: GraphBatch, *, training: bool, stress: bool) -> Prediction:
     """The same by MACE's own forward."""
     out = model(
         model_input(batch.node_attrs, batch.edges, batch.vectors, batch.frame_of, batch.ptr),
@@ -115,7 +115,7 @@ def predict_by_modules(model: MaceModel, batch: Batch, *, training: bool, stress
 class _Reference:
     """A batch in the spelling of MACE's losses: attributes and items."""
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: GraphBatch) -> None:
         one = torch.ones_like(batch.weight)
         self.weight, self.ptr = batch.weight, batch.ptr
         self.energy_weight = self.forces_weight = one
@@ -131,7 +131,7 @@ class _Reference:
         return self.items[key]
 
 
-def _predicted(batch: Batch, prediction: Prediction) -> dict[str, torch.Tensor]:
+def _predicted(batch: GraphBatch, prediction: Prediction) -> dict[str, torch.Tensor]:
     told = {"energy": prediction.energy, "forces": prediction.forces}
     if prediction.stress is not None:
         told["stress"] = prediction.stress

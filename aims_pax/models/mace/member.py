@@ -23,7 +23,7 @@ from aims_pax.models.mace.optimiser import (
     make_optimiser,
     optimiser_arrays,
 )
-from aims_pax.models.mace.statistics import Statistics, rounded
+from aims_pax.models.mace.statistics import Statistics, as_stored
 
 if TYPE_CHECKING:
     from aims_pax.settings.mace import MaceSettings
@@ -44,7 +44,7 @@ class Validation:
 UNSEEN = Validation(math.nan, math.nan, math.nan, None)
 
 
-class Progress:
+class ValidationProgress:
     """How validation has gone in this phase: the best loss, and how long ago it was seen.
 
     A validation counts as improvement when best − loss > margin. After the validation set has changed
@@ -94,15 +94,15 @@ class Member:
         self.average = Average(self.weights, float(training.ema_decay) if training.ema else None)
         self.epochs = 0
         self.seen = UNSEEN
-        self.fresh_phase()
+        self.reset_optimiser_and_ema()
 
-    def fresh_phase(self) -> None:
+    def reset_optimiser_and_ema(self) -> None:
         """From the averaged weights on, with a new optimiser, average, learning rate and progress."""
         self.average.adopt()
         self.average.restart()
-        self.progress = Progress()
-        self.tail: list[torch.Tensor] | None = None
-        self.tail_epochs = 0
+        self.progress = ValidationProgress()
+        self.swa_sum: list[torch.Tensor] | None = None
+        self.swa_epochs = 0
         self.fresh_optimiser()
 
     def fresh_optimiser(self) -> None:
@@ -119,9 +119,9 @@ class Member:
         """Replace the atomic energies (Z,) eV or the common shift, eV an atom."""
         assert self.statistics is not None
         if E0 is not None:
-            self.freeze(replace(self.statistics, E0=rounded(E0, self.dtype)))
+            self.freeze(replace(self.statistics, E0=as_stored(E0, self.dtype)))
         if shift is not None:
-            self.freeze(replace(self.statistics, shift=float(rounded(np.array(shift), self.dtype))))
+            self.freeze(replace(self.statistics, shift=float(as_stored(np.array(shift), self.dtype))))
 
     @torch.no_grad()
     def set_weights(self, values: Sequence[torch.Tensor]) -> None:
@@ -133,11 +133,11 @@ class Member:
     def extend_tail(self, restart: bool) -> None:
         """Add the raw weights to the tail; `restart` begins a new one with them."""
         weights = [w.detach().clone() for w in self.weights]
-        if restart or self.tail is None:
-            self.tail, self.tail_epochs = weights, 1
+        if restart or self.swa_sum is None:
+            self.swa_sum, self.swa_epochs = weights, 1
         else:
-            self.tail = [t + w for t, w in zip(self.tail, weights, strict=True)]
-            self.tail_epochs += 1
+            self.swa_sum = [t + w for t, w in zip(self.swa_sum, weights, strict=True)]
+            self.swa_epochs += 1
 
     def finite(self) -> bool:
         """No NaN and no infinity in weights or average."""
@@ -169,10 +169,10 @@ class Member:
         out |= {f"optim/{k}": v for k, v in optimiser_arrays(self.optimiser, self.names).items()}
         out["schedule"] = self.schedule.array()
         out["progress"] = self.progress.array()
-        out["counts"] = np.array([self.average.updates, self.epochs, self.tail_epochs])
+        out["counts"] = np.array([self.average.updates, self.epochs, self.swa_epochs])
         out["seen"] = np.array([math.nan if x is None else x for x in astuple(self.seen)])
-        if self.tail is not None:
-            out |= self._named("tail", self.tail)
+        if self.swa_sum is not None:
+            out |= self._named("tail", self.swa_sum)
         s = self.statistics
         if s is not None:
             out["statistics/E0"] = np.array(s.E0)
@@ -196,10 +196,10 @@ class Member:
         self.schedule.load(arrays["schedule"])
         self.schedule.apply(self.optimiser)
         self.progress.load(arrays["progress"])
-        self.average.updates, self.epochs, self.tail_epochs = (int(n) for n in arrays["counts"])
+        self.average.updates, self.epochs, self.swa_epochs = (int(n) for n in arrays["counts"])
         loss, energy, force, stress = (float(x) for x in arrays["seen"])
         self.seen = Validation(loss, energy, force, None if math.isnan(stress) else stress)
-        self.tail = self._tensors(groups["tail"]) if "tail" in groups else None
+        self.swa_sum = self._tensors(groups["tail"]) if "tail" in groups else None
         self.statistics = None
         if "statistics" in groups:
             s = groups["statistics"]

@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Array
-from aims_pax.models.mace.build import atomic_energies, share_energies
+from aims_pax.models.mace.build import model_atomic_energies, share_energies
 from aims_pax.models.mace.graphs import EdgeGraph
 from aims_pax.models.mace.inference import Evaluator, TorchEvaluator, cut, torch_evaluator
 from aims_pax.models.mace.mace_import import MaceModel, quiet
 from aims_pax.models.mace.native_export import Topology
-from aims_pax.models.mace.native_support import unfit
+from aims_pax.models.mace.native_support import unsupported_reason
 from aims_pax.models.memory_budget import Need
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ Int32 = NDArray[np.int32]
 TorchMaker = Callable[[Sequence[MaceModel], int], Evaluator]
 
 
-class Mismatch(Exception):
+class NativeMismatch(Exception):
     """Native inference and MACE do not agree; the message says by how much."""
 
 
@@ -125,7 +125,7 @@ class Backend:
                 member.stamp = read  # not before: what was not compared, for want of memory, say, is stale
                 version = metadata.version(PACKAGE)
                 self._say(f"{self.what}: native ({PACKAGE} {version}), within {difference:.0e} eV/Å of torch")
-        except (Mismatch, ArithmeticError) as error:
+        except (NativeMismatch, ArithmeticError) as error:
             if self.mode == "native":
                 raise SettingsError(
                     f"MISC.inference: native in mace.yaml: {error}; use auto or torch"
@@ -217,7 +217,7 @@ class NativeMember:
         share_energies(self.model, self._reference)
         for own, told in zip(self._reference.interactions, self.model.interactions, strict=True):
             own.avg_num_neighbors = told.avg_num_neighbors
-        self._evaluator = read(self._topology.export(self._reference, self._active.tolist()))
+        self._evaluator = read_native(self._topology.export(self._reference, self._active.tolist()))
         if self._streamed:
             self._evaluator.set_streamed_edges("generic")
         return now
@@ -250,7 +250,7 @@ class NativeMember:
         }
         for name, difference in differences.items():
             if not np.abs(difference).max(initial=0.0) <= allowed:  # not a number is a difference, too
-                raise Mismatch(
+                raise NativeMismatch(
                     f"{name} differs from MACE's by {np.abs(difference).max():.1e} (allowed {allowed:.1e} eV an "
                     "atom and Å)"
                 )
@@ -263,7 +263,7 @@ class NativeMember:
             A, self._place[graph.species], graph.counts, graph.receiver32, self._place[graph.receiver_species],
             graph.vectors.reshape(-1), graph.lengths,
         )  # fmt: skip
-        E0 = atomic_energies(self.model).numpy()
+        E0 = model_atomic_energies(self.model).numpy()
         nodes = np.array(self._evaluator.node_energies)[:A] + E0[graph.species]
         pairs = np.array(self._evaluator.node_forces)[: 3 * E].reshape(E, 3)
         forces = np.empty((A, 3))
@@ -344,7 +344,7 @@ def excerpt(graph: EdgeGraph, atoms: int) -> EdgeGraph:
     return cut(graph, chosen)
 
 
-def read(content: dict[str, Any]) -> Any:
+def read_native(content: dict[str, Any]) -> Any:
     """symmetrix's serial evaluator of an exported model; it takes files only, so a private one is made."""
     orjson = importlib.import_module(WRITER)
     with tempfile.NamedTemporaryFile(suffix=".json", prefix="aims-pax-") as file:
@@ -359,7 +359,7 @@ def read(content: dict[str, Any]) -> Any:
 def _refusal(device: str, model: MaceModel) -> str | None:
     if device != "cpu":
         return f"MISC.device is {device}"
-    reason = unfit(model)
+    reason = unsupported_reason(model)
     return absent() if reason is None else f"symmetrix does not know this architecture: {reason}"
 
 

@@ -24,7 +24,7 @@ import torch
 
 from aims_pax.frames import Array
 from aims_pax.models.mace.mace_import import MaceModel
-from aims_pax.models.mace.native_support import channels, kind
+from aims_pax.models.mace.native_support import channels, original_class_name
 from aims_pax.settings.inference_support import FIRST, MAX_ELL
 
 SPLINE_POINTS = 1024  # of each radial function: forces then differ by about 1e-7 eV/Å
@@ -98,7 +98,7 @@ class Topology:
     def _first_layer(self, model: MaceModel, elements: Sequence[int]) -> dict[str, Any]:
         Z = len(model.atomic_numbers)
         K, interaction, product = self.channels, model.interactions[0], model.products[0]
-        residual, by_density = FIRST[kind(interaction)], _by_density(interaction)
+        residual, by_density = FIRST[original_class_name(interaction)], _by_density(interaction)
         linears = [_array(w) / math.sqrt(K) for w in interaction.linear.weight_views()]
         if not by_density:
             linears = [w / float(interaction.avg_num_neighbors) for w in linears]
@@ -334,7 +334,7 @@ def _inverse(matrix: Array) -> Array:
 
 
 def _by_density(interaction: Any) -> bool:
-    return "Density" in kind(interaction)
+    return "Density" in original_class_name(interaction)
 
 
 def _array(tensor: torch.Tensor) -> Array:

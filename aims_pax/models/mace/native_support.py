@@ -13,12 +13,15 @@ from aims_pax.models.mace.mace_import import MaceModel, o3
 from aims_pax.settings.inference_support import FIRST, MAX_ELL, MAX_L, SECOND
 
 
-def unfit(model: MaceModel) -> str | None:
+def unsupported_reason(model: MaceModel) -> str | None:
     """Why symmetrix cannot evaluate a model, or None when it can."""
-    blocks = [kind(i) for i in model.interactions]
+    blocks = [original_class_name(i) for i in model.interactions]
     radial = model.radial_embedding
     checks = [
-        (kind(model) in ("MACE", "ScaleShiftMACE"), f"the model is a {kind(model)}"),
+        (
+            original_class_name(model) in ("MACE", "ScaleShiftMACE"),
+            f"the model is a {original_class_name(model)}",
+        ),
         (not hasattr(model, "joint_embedding"), "the model has embeddings of charge, spin or fields"),
         (len(getattr(model, "heads", None) or ["one"]) == 1, "the model has several heads"),
         (len(blocks) == 2, f"num_interactions is {len(blocks)}, not 2"),
@@ -28,8 +31,14 @@ def unfit(model: MaceModel) -> str | None:
             model.spherical_harmonics._lmax == MAX_ELL,
             f"max_ell is {model.spherical_harmonics._lmax}, not {MAX_ELL}",
         ),
-        (kind(radial.bessel_fn) == "BesselBasis", f"radial_type is {kind(radial.bessel_fn)}, not bessel"),
-        (kind(radial.cutoff_fn) == "PolynomialCutoff", f"the cutoff is {kind(radial.cutoff_fn)}"),
+        (
+            original_class_name(radial.bessel_fn) == "BesselBasis",
+            f"radial_type is {original_class_name(radial.bessel_fn)}, not bessel",
+        ),
+        (
+            original_class_name(radial.cutoff_fn) == "PolynomialCutoff",
+            f"the cutoff is {original_class_name(radial.cutoff_fn)}",
+        ),
         (getattr(radial, "apply_cutoff", True), "the cutoff is not applied to the radial basis"),
         (getattr(radial, "distance_transform", None) is None, "the radial basis transforms distances"),
     ]
@@ -65,7 +74,7 @@ def _unfit_inside(model: MaceModel) -> str | None:
 
 def _plain(network: Any) -> bool:
     """Whether a network has the form the export writes: SiLU inside, nothing at the end, no bias."""
-    if kind(network) != "FullyConnectedNet":
+    if original_class_name(network) != "FullyConnectedNet":
         return False
     *inner, last = network._modules.values()
     return (
@@ -83,6 +92,6 @@ def channels(model: MaceModel) -> int:
     return int(model.node_embedding.linear.irreps_out.count("0e"))
 
 
-def kind(module: Any) -> str:
+def original_class_name(module: Any) -> str:
     """Class name, also of what TorchScript made of a module."""
     return str(getattr(module, "original_name", type(module).__name__))

@@ -43,7 +43,7 @@ def resolution(energy: float) -> float:
     return float(np.spacing(np.float32(abs(energy)))) if math.isfinite(energy) else math.nan
 
 
-def coarse(energies: Sequence[float]) -> bool:
+def is_too_coarse(energies: Sequence[float]) -> bool:
     """Whether single precision is too coarse for energies in eV."""
     return any(resolution(energy) > FINE for energy in energies)
 
@@ -57,11 +57,11 @@ def as_used(path: Path, dtype: str, frames: Sequence[Frame]) -> list[Label]:
         return [calculate(frame, calculator, stress=False) for frame in frames]
 
 
-def checked(path: Path, frames: Sequence[Frame], ours: Sequence[Label]) -> Precision:
+def check_precision(path: Path, frames: Sequence[Frame], ours: Sequence[Label]) -> Precision:
     """Load a delivered file as a user does and compare with what we say of the same structures."""
-    from aims_pax.models.mace.build import load
+    from aims_pax.models.mace.build import load_model
 
-    model, _ = load(path)
+    model, _ = load_model(path)
     dtype = dtype_of(model)
     theirs = as_used(path, dtype, frames)
     largest = max((abs(label.energy) for label in ours), default=0.0)

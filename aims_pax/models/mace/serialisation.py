@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from aims_pax.settings.mace import MaceSettings
 
 
-def packed(model: MaceModel) -> bytes:
+def packed_member(model: MaceModel) -> bytes:
     """A member's module, raw weights and constants, for `unpacked` on the same versions of the packages."""
     file = io.BytesIO()
     with quiet():

@@ -17,7 +17,7 @@ import torch
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Array
-from aims_pax.models.mace.graphs import Graph
+from aims_pax.models.mace.graphs import LabelledGraph
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Statistics:
 
 
 def measure(
-    graphs: Sequence[Graph],
+    graphs: Sequence[LabelledGraph],
     elements: Sequence[int],
     *,
     scaling: str,
@@ -58,8 +58,8 @@ def measure(
     bulk = [g for g in graphs if not g.isolated]
     if not bulk:
         raise ValueError("no training frame has more than one atom")
-    E0, source = atomic_energies(graphs, elements, given)
-    E0 = rounded(E0, dtype)
+    E0, source = fit_atomic_energies(graphs, elements, given)
+    E0 = as_stored(E0, dtype)
     composition = np.stack([g.composition for g in bulk])
     atoms = composition.sum(1)
     residual = (np.array([g.energy for g in bulk]) - composition @ E0) / atoms
@@ -67,14 +67,14 @@ def measure(
         E0=E0,
         avg_num_neighbors=mean_neighbours(bulk) if count_neighbours else 1.0,
         scale=_scale(scaling, bulk, residual),
-        shift=float(rounded(np.array(residual.mean()), dtype)) if shifted else 0.0,
+        shift=float(as_stored(np.array(residual.mean()), dtype)) if shifted else 0.0,
         source=source,
         rank=int(np.linalg.matrix_rank(composition)),
     )
 
 
-def atomic_energies(
-    graphs: Sequence[Graph], elements: Sequence[int], given: Mapping[int, float] | None
+def fit_atomic_energies(
+    graphs: Sequence[LabelledGraph], elements: Sequence[int], given: Mapping[int, float] | None
 ) -> tuple[Array, str]:
     """(Z,) eV and where they come from: given, else isolated atoms among the frames, else least squares."""
     if given is not None:
@@ -122,20 +122,20 @@ def fit_offsets(
     return offsets
 
 
-def mean_neighbours(graphs: Sequence[Graph]) -> float:
+def mean_neighbours(graphs: Sequence[LabelledGraph]) -> float:
     """Mean number of neighbours of atoms that have any."""
     counts = torch.cat([torch.bincount(g.edges[1], minlength=len(g)) for g in graphs])
     counts = counts[counts > 0]
     return float(counts.double().mean()) if len(counts) else 1.0
 
 
-def rounded(values: Array, dtype: torch.dtype) -> Array:
+def as_stored(values: Array, dtype: torch.dtype) -> Array:
     """As the model will store them, so that labels are shifted by exactly what it adds."""
     stored: Array = torch.from_numpy(np.asarray(values, float)).to(dtype).double().numpy()
     return stored
 
 
-def _scale(scaling: str, graphs: Sequence[Graph], residual: Array) -> float:
+def _scale(scaling: str, graphs: Sequence[LabelledGraph], residual: Array) -> float:
     if scaling == "no_scaling":
         return 1.0
     if scaling == "rms_forces_scaling":

@@ -23,7 +23,7 @@ from aims_pax.errors import Abandoned
 from aims_pax.models.mace import compile_cache
 from aims_pax.models.mace.energy_offsets import SAMPLE, refit
 from aims_pax.models.mace.gradients import backward, predicted
-from aims_pax.models.mace.graphs import EdgeBatch, Graph, collate
+from aims_pax.models.mace.graphs import EdgeBatch, LabelledGraph, collate
 from aims_pax.models.mace.losses import Loss, edge_batch
 from aims_pax.models.mace.member import Member, Validation
 from aims_pax.models.mace.optimiser import Arrays
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """What a visit does.
 
     epochs: so many. words: the visit's name, from which shuffles follow.
@@ -48,7 +48,7 @@ class Plan:
     schedule: bool = True
     margin: float = 0.0
     patience: int | None = None
-    compiled: compile_cache.How = "never"
+    compiled: compile_cache.CompileMode = "never"
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,11 @@ class MemberResult:
     restored: bool = False
 
 
-def visit(
+def training_round(
     member: Member,
-    train: Sequence[Graph],
-    valid: Sequence[Graph],
-    plan: Plan,
+    train: Sequence[LabelledGraph],
+    valid: Sequence[LabelledGraph],
+    plan: TrainingPlan,
     loss: Loss,
     stop: Callable[[], bool] = lambda: False,
 ) -> MemberResult:
@@ -138,18 +138,18 @@ def visit(
 def visit_arrays(
     member: Member,
     state: Arrays,
-    train: Sequence[Graph],
-    valid: Sequence[Graph],
-    plan: Plan,
+    train: Sequence[LabelledGraph],
+    valid: Sequence[LabelledGraph],
+    plan: TrainingPlan,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Arrays, MemberResult]:
     """New state from old state: any member of the same architecture serves as the place to do it in."""
     member.load(state)
-    result = visit(member, train, valid, plan, Loss(member.settings), stop)
+    result = training_round(member, train, valid, plan, Loss(member.settings), stop)
     return member.arrays(), result
 
 
-def validate(member: Member, graphs: Sequence[Graph], loss: Loss) -> Validation:
+def validate(member: Member, graphs: Sequence[LabelledGraph], loss: Loss) -> Validation:
     """Loss and mean absolute errors of the averaged weights."""
     assert member.statistics is not None
     size = member.settings.training.valid_batch_size
@@ -172,7 +172,7 @@ def validate(member: Member, graphs: Sequence[Graph], loss: Loss) -> Validation:
     )
 
 
-def _compile(member: Member, graphs: Sequence[Graph], plan: Plan, loss: Loss) -> None:
+def _compile(member: Member, graphs: Sequence[LabelledGraph], plan: TrainingPlan, loss: Loss) -> None:
     """Decide how this visit evaluates; compiled gradients are compared on a full batch and on half of one."""
 
     def batches() -> list[EdgeBatch]:
@@ -186,7 +186,7 @@ def _compile(member: Member, graphs: Sequence[Graph], plan: Plan, loss: Loss) ->
 
 
 def _epoch(
-    member: Member, graphs: Sequence[Graph], loss: Loss, stop: Callable[[], bool]
+    member: Member, graphs: Sequence[LabelledGraph], loss: Loss, stop: Callable[[], bool]
 ) -> tuple[float, int]:
     """Mean loss of the epoch, and how many batches were skipped because theirs was not finite."""
     assert member.statistics is not None
@@ -211,7 +211,7 @@ def _epoch(
     return total / frames if frames else math.nan, skipped
 
 
-def _gradient(member: Member, graphs: Sequence[Graph], loss: Loss) -> torch.Tensor:
+def _gradient(member: Member, graphs: Sequence[LabelledGraph], loss: Loss) -> torch.Tensor:
     """`backward`, eagerly where a compiled step fails: it may do so at sizes it was not tried at."""
     try:
         return backward(member, graphs, loss)
@@ -221,7 +221,7 @@ def _gradient(member: Member, graphs: Sequence[Graph], loss: Loss) -> torch.Tens
     return backward(member, graphs, loss)
 
 
-def _take_in(member: Member, frames: int, plan: Plan) -> bool:
+def _take_in(member: Member, frames: int, plan: TrainingPlan) -> bool:
     """Draw the consequences of a validation; True when the member was kicked."""
     loss = member.seen.loss
     improved = member.progress.look(loss, frames, plan.margin)
@@ -237,5 +237,5 @@ def _take_in(member: Member, frames: int, plan: Plan) -> bool:
     return False
 
 
-def _batches(graphs: Sequence[Graph], size: int) -> list[Sequence[Graph]]:
+def _batches(graphs: Sequence[LabelledGraph], size: int) -> list[Sequence[LabelledGraph]]:
     return [graphs[k : k + size] for k in range(0, len(graphs), size)]

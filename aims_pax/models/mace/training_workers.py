@@ -18,13 +18,13 @@ from aims_pax.errors import Abandoned, AimsPaxError
 from aims_pax.frames import LabelledFrame
 from aims_pax.models import memory_budget
 from aims_pax.models.mace import compile_cache
-from aims_pax.models.mace.graphs import Graph, Graphs
+from aims_pax.models.mace.graphs import GraphCache, LabelledGraph
 from aims_pax.models.mace.member import Member
 from aims_pax.models.mace.optimiser import Arrays
-from aims_pax.models.mace.serialisation import own_threads, packed, unpacked
-from aims_pax.models.mace.training import MemberResult, Plan, visit_arrays
+from aims_pax.models.mace.serialisation import own_threads, packed_member, unpacked
+from aims_pax.models.mace.training import MemberResult, TrainingPlan, visit_arrays
 from aims_pax.settings.devices import only
-from aims_pax.worker_process import Companion, CompanionLost
+from aims_pax.worker_process import CompanionLost, WorkerProcess
 
 if TYPE_CHECKING:
     from aims_pax.settings.mace import MaceSettings
@@ -42,7 +42,7 @@ class WorkerLost(AimsPaxError):
 
 
 @dataclass(frozen=True, eq=False)
-class Visit:
+class TrainingRound:
     """One member's visit as it travels. state: `Member.arrays()`. train, valid: frame ids, in order.
 
     frames: by id those the worker may not have yet. model: the pickled module, where it is new there.
@@ -54,7 +54,7 @@ class Visit:
     state: Arrays
     train: tuple[str, ...]
     valid: tuple[str, ...]
-    plan: Plan
+    plan: TrainingPlan
     frames: Mapping[str, LabelledFrame] = field(default_factory=dict)
     model: bytes | None = None
 
@@ -91,16 +91,16 @@ class Place:
         return settings.model_copy(update={"misc": misc})
 
 
-class Workshop:
+class TrainingWorker:
     """What a worker keeps between visits: members by name, frames by id, graphs for each kind of model."""
 
     def __init__(self) -> None:
         own_threads()
         self.members: dict[str, Member] = {}
         self.frames: dict[str, LabelledFrame] = {}
-        self.graphs: dict[Any, Graphs] = {}
+        self.graphs: dict[Any, GraphCache] = {}
 
-    def __call__(self, visit: Visit, stop: Callable[[], bool]) -> Visited:
+    def __call__(self, visit: TrainingRound, stop: Callable[[], bool]) -> Visited:
         """Train from `visit.state`. Raises Abandoned when `stop()`, looked at before each batch."""
         self.frames.update(visit.frames)
         if visit.model is not None:
@@ -111,10 +111,10 @@ class Workshop:
         state, result = visit_arrays(member, visit.state, train, valid, visit.plan, stop)
         return Visited(state, result, tuple(compile_cache.taken_notes()))
 
-    def _of(self, member: Member, ids: Sequence[str]) -> list[Graph]:
+    def _of(self, member: Member, ids: Sequence[str]) -> list[LabelledGraph]:
         weights = dict(member.settings.training.config_type_weights)
         key = member.elements, float(member.model.r_max), member.dtype, tuple(sorted(weights.items()))
-        store = self.graphs.setdefault(key, Graphs(*key[:3], weights))
+        store = self.graphs.setdefault(key, GraphCache(*key[:3], weights))
         return [g for g in store.of([self.frames[i] for i in ids]) if not g.isolated]
 
 
@@ -123,16 +123,16 @@ class Worker:
 
     def __init__(self, place: Place, memory: float = math.inf) -> None:
         self.place = place
-        maker = "aims_pax.models.mace.training_workers:Workshop"
+        maker = "aims_pax.models.mace.training_workers:TrainingWorker"
         share = {memory_budget.ENVIRONMENT: str(memory)} if memory < math.inf else {}
-        self.companion = Companion(maker, place.threads, place.environment() | share)
+        self.companion = WorkerProcess(maker, place.threads, place.environment() | share)
         self.frames: dict[str, LabelledFrame] = {}
         self.members: dict[str, Member] = {}
 
-    def visit(self, visit: Visit, member: Member, stop: Callable[[], bool]) -> Visited:
+    def visit(self, visit: TrainingRound, member: Member, stop: Callable[[], bool]) -> Visited:
         """Send it with what is new there, wait for the answer. Raises WorkerLost, Abandoned or what it raised."""
         new = {i: f for i, f in visit.frames.items() if self.frames.get(i) is not f}
-        model = None if self.members.get(visit.name) is member else packed(member.model)
+        model = None if self.members.get(visit.name) is member else packed_member(member.model)
         settings = self.place.settled(visit.settings)
         try:
             self.companion.send(replace(visit, frames=new, model=model, settings=settings))
@@ -179,7 +179,7 @@ class TrainingPool:
     def train(
         self,
         members: Mapping[Member, tuple[Sequence[LabelledFrame], Sequence[LabelledFrame]]],
-        plan: Plan,
+        plan: TrainingPlan,
         stop: Callable[[], bool] = lambda: False,
     ) -> list[Future[Visited]]:
         """A visit of each member on its (training, validation) frames, from its state as it is now.
@@ -192,7 +192,7 @@ class TrainingPool:
         for member, (train, valid) in members.items():
             if member.statistics is None:
                 raise ValueError(f"{member.name} has no statistics yet")
-            visit = Visit(
+            visit = TrainingRound(
                 name=member.name,
                 seed=member.seed,
                 settings=member.settings,
@@ -226,7 +226,7 @@ class TrainingPool:
         for worker in workers:
             worker.companion.close()
 
-    def _visit(self, visit: Visit, member: Member, stop: Callable[[], bool]) -> Visited:
+    def _visit(self, visit: TrainingRound, member: Member, stop: Callable[[], bool]) -> Visited:
         if stop():
             raise Abandoned
         worker = self._take(visit, member)
@@ -239,7 +239,7 @@ class TrainingPool:
                 else:
                     self._idle.append(worker)
 
-    def _take(self, visit: Visit, member: Member) -> Worker:
+    def _take(self, visit: TrainingRound, member: Member) -> Worker:
         """An idle worker, one that knows the member if possible."""
         with self._lock:
             if self._closed:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from aims_pax.report.accuracy import atomic_errors, by_system, held_out, honesty
+from aims_pax.report.accuracy import atomic_errors, by_system, calibration, held_out
 from aims_pax.report.cost_summary import kept_epochs
 from aims_pax.report.figures.style import (
     BLUE,
@@ -28,8 +28,8 @@ from aims_pax.report.figures.style import (
     thinned,
 )
 from aims_pax.report.figures.ticks import log_if_wide, log_ticks
-from aims_pax.report.formatting import DELIVERED, counted, worth
-from aims_pax.report.run_record import RunRecord, Trajectory
+from aims_pax.report.formatting import DELIVERED, calibration_sentence, plural
+from aims_pax.report.run_record import RunRecord, TrajectoryRecord
 
 SHOWN = 12  # trajectories drawn
 MARKS = ((VERMILLION, "threshold"), (ORANGE, "went to the reference"))
@@ -38,7 +38,7 @@ POINTS = 1500  # points of a cloud
 TALL, LOW = 2.55, 1.35  # inches
 
 
-def learning(run: RunRecord, png: bool = False) -> list[Panel]:
+def learning_figure(run: RunRecord, png: bool = False) -> list[Panel]:
     """Error against the number of labels, and the last training of the delivered models."""
     found = []
     visits = [v for v in run.visits if v.stage in ("initial", "explore") and v.force_mae]
@@ -47,7 +47,7 @@ def learning(run: RunRecord, png: bool = False) -> list[Panel]:
         for (stage, visit), values in _last_energies(run).items()
         if stage in ("initial", "explore")
     }
-    force, energy = delivered(run)
+    force, energy = delivered_errors(run)
     learnt = {(v.stage, v.visit): float(np.mean(v.force_mae)) for v in visits}
     for name, title, unit, values, end in (
         ("learning_forces", "Force error against labels", "force MAE (meV/Å)", learnt, force),
@@ -83,7 +83,7 @@ def learning(run: RunRecord, png: bool = False) -> list[Panel]:
     return found + _convergence(run, png)
 
 
-def delivered(run: RunRecord) -> tuple[float, float]:
+def delivered_errors(run: RunRecord) -> tuple[float, float]:
     """(force MAE eV/Å, energy MAE eV/atom) of the delivered model on validation frames; NaN while there is none."""
     valid = [r for r in by_system(run.predictions) if r.split == "valid"] if run.predictions else []
     return (valid[-1].force_mae, valid[-1].energy_mae) if valid else (math.nan, math.nan)
@@ -124,7 +124,7 @@ def _convergence(run: RunRecord, png: bool) -> list[Panel]:
         return [panel(figure, "convergence", "The last training, on all data", legend, table=table, png=png)]
 
 
-def uncertainty(run: RunRecord, png: bool = False) -> tuple[list[Panel], dict[str, list[Any]]]:
+def uncertainty_figure(run: RunRecord, png: bool = False) -> tuple[list[Panel], dict[str, list[Any]]]:
     """Uncertainty against MD step with threshold and labels, one panel a trajectory; and the numbers of all."""
     having = [t for t in run.trajectories if len(t.steps)]
     table: dict[str, list[Any]] = {
@@ -144,7 +144,9 @@ def uncertainty(run: RunRecord, png: bool = False) -> tuple[list[Panel], dict[st
     return [_one(run, t, low, high, png) for t in having[:SHOWN]], table
 
 
-def unsure(run: RunRecord, trajectories: Iterable[Trajectory] | None = None) -> list[tuple[str, str]]:
+def uncertainty_legend(
+    run: RunRecord, trajectories: Iterable[TrajectoryRecord] | None = None
+) -> list[tuple[str, str]]:
     """The legend of `uncertainty`: dots of test frames only where there are some."""
     mean = run.setting("ACTIVE_LEARNING.uncertainty_type") == "mean_atomic_sd"
     spread = (BLUE, "mean spread of the atoms" if mean else "largest spread of an atom")
@@ -152,7 +154,7 @@ def unsure(run: RunRecord, trajectories: Iterable[Trajectory] | None = None) -> 
     return [spread, *MARKS, *([TESTED] if tested else [])]
 
 
-def _one(run: RunRecord, t: Trajectory, low: float, high: float, png: bool) -> Panel:
+def _one(run: RunRecord, t: TrajectoryRecord, low: float, high: float, png: bool) -> Panel:
     with drawing(LOW) as (figure, axes):
         axes.plot(*envelope(t.steps, t.uncertainty), color=BLUE, lw=0.9)
         finite = np.isfinite(t.threshold)
@@ -174,14 +176,12 @@ def _one(run: RunRecord, t: Trajectory, low: float, high: float, png: bool) -> P
         n = int(t.labelled.sum())
         state = t.status if t.status != "done" else "ended"
         title = f"{t.index} · {t.system}" if t.system else f"trajectory {t.index}"
-        note = f"{counted(n, 'label')} · {state}" + (
-            f" · {counted(t.rewinds, 'rewind')}" if t.rewinds else ""
-        )
-        said_above = ("MD step", unsure(run, [t]))  # on the page: once for all of them
+        note = f"{plural(n, 'label')} · {state}" + (f" · {plural(t.rewinds, 'rewind')}" if t.rewinds else "")
+        said_above = ("MD step", uncertainty_legend(run, [t]))  # on the page: once for all of them
         return panel(figure, f"uncertainty_{t.index:03d}", title, note=note, png=png, alone=said_above)
 
 
-def honest(run: RunRecord, png: bool = False) -> list[Panel]:
+def calibration_figure(run: RunRecord, png: bool = False) -> list[Panel]:
     """Spread of the committee against the true error."""
     found = []
     if len(run.checked) >= 3:
@@ -204,7 +204,7 @@ def honest(run: RunRecord, png: bool = False) -> list[Panel]:
 
 def _calibration(spread: NDArray[Any], error: NDArray[Any], name: str, title: str, xlabel: str, ylabel: str,
                  png: bool, compare: bool) -> Panel | None:  # fmt: skip
-    h = honesty(spread, error)
+    h = calibration(spread, error)
     good = h.error > 0
     if good.sum() < 3:
         return None
@@ -229,7 +229,11 @@ def _calibration(spread: NDArray[Any], error: NDArray[Any], name: str, title: st
             ylim=span,
         )
         log_ticks(axes, both=True)
-        note = worth(h.rank, h.ratio, DELIVERED) if compare else f"Rank correlation ρ = {h.rank:.2f}."
+        note = (
+            calibration_sentence(h.rank, h.ratio, DELIVERED)
+            if compare
+            else f"Rank correlation ρ = {h.rank:.2f}."
+        )
         legend = [(VERMILLION, "average of neighbours"), *([(INK, "error = spread")] if compare else [])]
         table = {"spread_eV_A": h.spread, "error_eV_A": h.error}
         return panel(figure, name, title, legend, note, table, png)

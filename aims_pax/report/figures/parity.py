@@ -21,7 +21,7 @@ POINTS = 1500
 Cloud = tuple[str, str, NDArray[Any], NDArray[Any], NDArray[Any]]
 
 
-def parity(run: RunRecord, png: bool = False) -> list[Panel]:
+def parity_figure(run: RunRecord, png: bool = False) -> list[Panel]:
     """Energies and stress by system, forces by element: parity, then errors. Frames not trained on are in colour."""
     p = run.predictions
     if not p:

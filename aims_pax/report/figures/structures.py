@@ -11,7 +11,7 @@ from ase.data.colors import jmol_colors
 
 from aims_pax.report.figures.style import escaped
 from aims_pax.report.run_record import RunRecord
-from aims_pax.report.tolerant_readers import Structure
+from aims_pax.report.tolerant_readers import StructureHeader
 
 SHOWN, LARGEST = 3, 400
 
@@ -40,7 +40,7 @@ addEventListener('resize',draw);matchMedia('(prefers-color-scheme:dark)').addEve
 def uncertain_structures(run: RunRecord) -> str:
     """HTML of the labelled frames at which the models disagreed most, one a system first; empty without any."""
     known = {(s.info.get("trajectory"), s.info.get("step")): s for s in run.structures}
-    met: list[tuple[float, Structure, Any]] = []
+    met: list[tuple[float, StructureHeader, Any]] = []
     for t in run.trajectories:
         for k in np.flatnonzero(t.labelled):
             s = known.get((str(t.index), str(t.steps[k])))
@@ -59,7 +59,7 @@ def uncertain_structures(run: RunRecord) -> str:
     )
 
 
-def _view(uncertainty: float, structure: Structure, trajectory: int) -> str:
+def _view(uncertainty: float, structure: StructureHeader, trajectory: int) -> str:
     geometry = structure.geometry()
     if geometry is None:
         return ""

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from aims_pax.report import cost_summary
-from aims_pax.report.distances import shortest
+from aims_pax.report.distances import shortest_by_pair
 from aims_pax.report.figures.style import (
     BLUE,
     COLOURS,
@@ -35,14 +35,14 @@ from aims_pax.report.figures.style import (
 )
 from aims_pax.report.formatting import DOING, duration
 from aims_pax.report.run_record import RunRecord
-from aims_pax.report.tolerant_readers import number
+from aims_pax.report.tolerant_readers import float_or_nan
 
 SHOWN = 12  # trajectories drawn
 POINTS = 1500  # points of a cloud
 TALL, LOW = 2.55, 1.35  # inches
 
 
-def observables(run: RunRecord, png: bool = False) -> list[Panel]:
+def observables_figure(run: RunRecord, png: bool = False) -> list[Panel]:
     """Temperature and energy along the trajectories, and how close atoms came."""
     found = []
     for name, title, unit, column in (
@@ -72,7 +72,7 @@ def _targets(run: RunRecord) -> list[float]:
     written = [
         v for k, v in run.settings.items() if k.startswith("aimsPAX.MD.") and k.endswith("temperature")
     ]
-    values = [number(word) for text in written for word in text.strip("[]").split(",")]
+    values = [float_or_nan(word) for text in written for word in text.strip("[]").split(",")]
     return sorted({v for v in values if math.isfinite(v)})
 
 
@@ -101,7 +101,7 @@ def _label_energies(run: RunRecord, png: bool) -> list[Panel]:
 
 
 def _distances(run: RunRecord, png: bool) -> list[Panel]:
-    pairs = shortest(run.structures)
+    pairs = shortest_by_pair(run.structures)
     if not pairs:
         return []
     names = sorted(pairs, key=lambda p: float(np.min(pairs[p])))[:14][::-1]
@@ -124,7 +124,7 @@ def _distances(run: RunRecord, png: bool) -> list[Panel]:
         return [panel(figure, "distances", "How close atoms came", legend, table=table, png=png)]
 
 
-def timeline(run: RunRecord, png: bool = False) -> list[Panel]:
+def timeline_figure(run: RunRecord, png: bool = False) -> list[Panel]:
     """What the device did, and how many reference calculations ran at once."""
     if not run.spans or run.spans[-1].ended <= run.spans[0].began:
         return []
@@ -182,7 +182,7 @@ def timeline(run: RunRecord, png: bool = False) -> list[Panel]:
     return [replace(wide, narrow=svg_of(draw(WIDTH), "timeline_narrow", title))]
 
 
-def failures(run: RunRecord, png: bool = False) -> list[Panel]:
+def failures_figure(run: RunRecord, png: bool = False) -> list[Panel]:
     """Failed reference calculations by class."""
     counts = run.failures.most_common()
     if not counts:

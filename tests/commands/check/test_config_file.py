@@ -11,7 +11,7 @@ import yaml
 from rich.console import Console
 
 from aims_pax.commands.augment import augment
-from aims_pax.commands.check.config_file import checked_file
+from aims_pax.commands.check.config_file import checked_config_file
 from aims_pax.commands.check.trial_labels import verdict_of_file
 from aims_pax.errors import SettingsError
 from aims_pax.settings.augment import read_augment
@@ -47,13 +47,13 @@ def changed(tmp_path, monkeypatch):
         Path("config.yaml").write_text(
             yaml.safe_dump({k: v for k, v in document.items() if v is not None}, sort_keys=False)
         )
-        return checked_file(Path("config.yaml"))
+        return checked_config_file(Path("config.yaml"))
 
     return check
 
 
 def test_an_example_is_recognised_in_order_and_what_is_printed_means_the_same(example):
-    found = checked_file(Path("config.yaml"))
+    found = checked_config_file(Path("config.yaml"))
     assert found.kind == KINDS[example]
     assert found.warnings == []
     read = {"sample": read_sample, "augment": read_augment, "crystal": read_training_set}[example]
@@ -62,7 +62,7 @@ def test_an_example_is_recognised_in_order_and_what_is_printed_means_the_same(ex
 
 
 def test_its_potentials_label_a_structure(example):
-    said = verdict_of_file(checked_file(Path("config.yaml")))
+    said = verdict_of_file(checked_config_file(Path("config.yaml")))
     place = {"sample": "SAMPLERS.0.potential", "augment": "model.calculator", "crystal": "calculator"}[
         example
     ]
@@ -208,13 +208,13 @@ def test_a_step_without_keys_has_its_defaults_and_one_left_out_stays_so(changed)
 def test_a_file_of_a_run_is_sent_to_its_folder(tmp_path, name):
     folder = write_project(tmp_path / "run")
     with pytest.raises(SettingsError, match=rf"{name}: belongs to a run; name its folder"):
-        checked_file(folder / name)
+        checked_config_file(folder / name)
 
 
 def test_a_file_of_somebody_else_is_not_guessed_at(tmp_path):
     (tmp_path / "other.yaml").write_text("a: 1\n")
     with pytest.raises(SettingsError, match=r"other\.yaml: none of its keys is known; expected the folder"):
-        checked_file(tmp_path / "other.yaml")
+        checked_config_file(tmp_path / "other.yaml")
     done = command("check", "other.yaml", folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
 
@@ -222,7 +222,7 @@ def test_a_file_of_somebody_else_is_not_guessed_at(tmp_path):
 def test_what_is_checked_is_what_runs(changed):
     changed("augment")
     augment(Path("config.yaml"), Console(file=io.StringIO()))
-    assert checked_file(Path("config.yaml")).warnings == [], "an output that is there is no mistake"
+    assert checked_config_file(Path("config.yaml")).warnings == [], "an output that is there is no mistake"
 
 
 def test_checking_a_file_does_not_load_torch(changed):

@@ -6,7 +6,7 @@ import ase.io
 import pytest
 
 from aims_pax.commands.check import mixed_data
-from aims_pax.commands.check.project import checked
+from aims_pax.commands.check.project import checked_settings
 from aims_pax.frames import Frame
 from tests import worlds
 from tests.projects import command, write_project
@@ -30,7 +30,7 @@ CATION = replace(WATER, charge=1.0, spin=2)
     ],
 )
 def test_only_structures_of_one_composition_mix(frames, said):
-    assert [text.partition(";")[0] for text in mixed_data.mixed(frames)] == said
+    assert [text.partition(";")[0] for text in mixed_data.mixed_charge_and_spin(frames)] == said
 
 
 def test_two_geometries_that_the_model_cannot_tell_apart(tmp_path):
@@ -55,7 +55,7 @@ def test_given_data_of_another_charge(tmp_path):
             atoms.info["REF_energy"] = -1.0
             atoms.arrays["REF_forces"] = 0.1 * atoms.positions
             ase.io.write(file, atoms, format="extxyz")
-    settings = checked(folder)
+    settings = checked_settings(folder)
     from aims_pax.settings.geometries import read_geometries
 
     (line,) = mixed_data.warnings(settings, read_geometries(settings))
@@ -64,7 +64,7 @@ def test_given_data_of_another_charge(tmp_path):
 
 def test_given_structures_without_a_charge_beside_a_charged_geometry_are_warned_about():
     cation, silent = (Frame([8, 1, 1], [[0, 0, 0], [1, 0, 0], [0, 1, 0]], charge=q) for q in (1, None))
-    (line,) = mixed_data.unsaid([cation], [silent, cation, silent])
+    (line,) = mixed_data.missing_charge_and_spin([cation], [silent, cation, silent])
     assert "H2O has charge 1 as geometry, but 2 given structures say neither" in line
-    assert not list(mixed_data.unsaid([silent], [silent]))
-    assert not list(mixed_data.unsaid([cation], [cation]))
+    assert not list(mixed_data.missing_charge_and_spin([silent], [silent]))
+    assert not list(mixed_data.missing_charge_and_spin([cation], [cation]))

@@ -10,7 +10,7 @@ import yaml
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from aims_pax.commands.check.project import check, checked
+from aims_pax.commands.check.project import check_as_yaml, checked_settings
 from aims_pax.errors import SettingsError
 from tests.settings.folders import AIMS, MACE, PROJECT, with_key, write
 from tests.settings.folders import GIVEN as NO_INITIAL
@@ -34,12 +34,12 @@ def folder(tmp_path):
 
 def problems(folder, project=GEOMETRY, mace=MACE):
     with pytest.raises(SettingsError) as caught:
-        check(write(folder, project, mace))
+        check_as_yaml(write(folder, project, mace))
     return str(caught.value)
 
 
 def warnings(folder, project=GEOMETRY, mace=MACE):
-    return checked(write(folder, project, mace)).warnings
+    return checked_settings(write(folder, project, mace)).warnings
 
 
 def labelled(path, energy="REF_energy", forces="REF_forces"):
@@ -50,7 +50,7 @@ def labelled(path, energy="REF_energy", forces="REF_forces"):
 
 
 def test_a_folder_in_order_prints_its_effective_settings(folder):
-    text, said = check(write(folder, GEOMETRY))
+    text, said = check_as_yaml(write(folder, GEOMETRY))
     assert set(yaml.safe_load(text)) == {"aimsPAX", "mace"}
     assert said == ()
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from aims_pax.commands.check import trial_labels
-from aims_pax.commands.check.project import checked
+from aims_pax.commands.check.project import checked_settings
 from aims_pax.errors import AimsPaxError, SettingsError
 from aims_pax.frames import Frame
 from tests import worlds
@@ -20,7 +20,7 @@ GIVEN = {"INITIAL_DATASET_GENERATION": None}
 def check(folder):
     """What `check` refuses, else None."""
     try:
-        trial_labels.verdict(checked(folder))
+        trial_labels.check_verdict(checked_settings(folder))
     except AimsPaxError as error:
         return str(error)
     return None
@@ -182,4 +182,4 @@ def test_models_that_do_not_know_the_elements(tmp_path):
         tmp_path, {**GIVEN, "ACTIVE_LEARNING": data}, systems={"kr": worlds.dimer("Kr", 4.0)}
     )
     with pytest.raises(SettingsError, match="the models do not know Kr"):
-        trial_labels.verdict(checked(folder))
+        trial_labels.check_verdict(checked_settings(folder))

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from aims_pax.commands.check import trial_labels
-from aims_pax.commands.check.project import checked
+from aims_pax.commands.check.project import checked_settings
 from aims_pax.errors import SettingsError
 from tests.projects import command, write_project
 
@@ -13,11 +13,11 @@ XTB = {"type": "calculator", "factory": "tblite.ase:TBLite", "kwargs": {"method"
 
 
 def settings(folder, changes=None, mace=None):
-    return checked(write_project(folder, changes, mace))
+    return checked_settings(write_project(folder, changes, mace))
 
 
 def test_a_cheap_calculator_labels_the_smallest_structure(tmp_path):
-    said = trial_labels.verdict(settings(tmp_path, {"REFERENCE": XTB}))
+    said = trial_labels.check_verdict(settings(tmp_path, {"REFERENCE": XTB}))
     assert said.text.startswith("everything is in order; REFERENCE labelled water in 0.")
     assert "INITIAL_DATASET_GENERATION.initial_calculator labelled water" in said.text
 
@@ -27,7 +27,7 @@ def test_what_only_shows_at_the_first_label_is_found(tmp_path):
     with pytest.raises(
         SettingsError, match=r"REFERENCE: tblite.ase:TBLite cannot label water \(H2O\).*GFN9-xTB"
     ):
-        trial_labels.verdict(settings(tmp_path, {"REFERENCE": wrong}))
+        trial_labels.check_verdict(settings(tmp_path, {"REFERENCE": wrong}))
 
 
 def with_samplers(folder, *samplers):
@@ -40,13 +40,13 @@ def test_potentials_of_samplers_are_tried_too(tmp_path):
     emt = {"factory": "ase.calculators.emt:EMT"}
     potential = {"factory": "tblite.ase:TBLite", "kwargs": {"method": "GFN8", "verbosity": 0}}
     good = with_samplers(tmp_path, {"kind": "md", "potential": emt}, {"kind": "rattle_tree"})
-    assert "; SAMPLERS.0.potential labelled water in " in trial_labels.verdict(good).text
+    assert "; SAMPLERS.0.potential labelled water in " in trial_labels.check_verdict(good).text
     wrong = with_samplers(
         tmp_path, {"kind": "rattle_tree", "potential": emt}, {"kind": "md", "potential": potential}
     )
     said = r"^SAMPLERS\.1\.potential: tblite.ase:TBLite cannot label water \(H2O\): TBLiteValueError"
     with pytest.raises(SettingsError, match=said):
-        trial_labels.verdict(wrong)
+        trial_labels.check_verdict(wrong)
 
 
 OWN = """from ase.calculators.emt import EMT
@@ -60,15 +60,15 @@ def test_other_calculators_are_tried_when_that_is_wanted(tmp_path, monkeypatch):
     (tmp_path / "own.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
     own = settings(tmp_path, {"REFERENCE": {"type": "calculator", "factory": "own:make"}})
-    said = trial_labels.verdict(own)
+    said = trial_labels.check_verdict(own)
     assert "the reference was not tried (aims-PAX check --try" in said.text
     assert not (tmp_path / "made").exists()
-    assert "REFERENCE labelled water" in trial_labels.verdict(own, wanted=True).text
+    assert "REFERENCE labelled water" in trial_labels.check_verdict(own, wanted=True).text
 
 
 def test_a_large_structure_is_not_tried_unasked(tmp_path, monkeypatch):
     monkeypatch.setattr(trial_labels, "SMALL", 2)
-    assert "was not tried" in trial_labels.verdict(settings(tmp_path)).text
+    assert "was not tried" in trial_labels.check_verdict(settings(tmp_path)).text
 
 
 def test_a_gpu_that_is_not_there_is_a_warning_and_an_error_when_tried(tmp_path, monkeypatch):
@@ -77,10 +77,10 @@ def test_a_gpu_that_is_not_there_is_a_warning_and_an_error_when_tried(tmp_path, 
     monkeypatch.setattr(trial_labels.Path, "exists", lambda self: False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     cuda = settings(tmp_path, mace={"MISC": {"device": "cuda"}})
-    (warning,) = trial_labels.verdict(cuda).warnings
+    (warning,) = trial_labels.check_verdict(cuda).warnings
     assert "MISC.device: cuda, but this machine shows no GPU" in warning
     with pytest.raises(SettingsError, match="torch finds no GPU"):
-        trial_labels.verdict(cuda, wanted=True)
+        trial_labels.check_verdict(cuda, wanted=True)
 
 
 @pytest.mark.parametrize(

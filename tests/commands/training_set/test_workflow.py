@@ -18,7 +18,7 @@ from rich.console import Console
 from aims_pax.commands.training_set import dynamics
 from aims_pax.commands.training_set import workflow as story
 from aims_pax.dataset import read_extxyz
-from aims_pax.engine.interrupts import Stopped
+from aims_pax.engine.interrupts import RunInterrupted
 from aims_pax.errors import RestartError, SettingsError, SetupError
 from aims_pax.frames import Frame
 from aims_pax.record.hdf5 import Hdf5, frames_of
@@ -195,11 +195,11 @@ def test_stopped_dynamics_goes_on_to_the_same_frames(project, monkeypatch):
     def interrupted(*args, **kwargs):
         count.append(1)
         if len(count) == 4:
-            raise Stopped("stopped by the user (Ctrl-C)", 3)
+            raise RunInterrupted("stopped by the user (Ctrl-C)", 3)
         return advance(*args, **kwargs)
 
     monkeypatch.setattr(dynamics, "advance", interrupted)
-    with pytest.raises(Stopped):
+    with pytest.raises(RunInterrupted):
         project(quasi_harmonic=None, phonon_sampling=None)
     assert not Path("training_set.hdf5").exists()
     monkeypatch.setattr(dynamics, "advance", advance)

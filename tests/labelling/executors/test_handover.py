@@ -174,7 +174,7 @@ def test_a_block_whose_run_was_removed_ends(files, quick, capsys):
 
 
 def test_a_pool_waits_for_its_workers_when_its_driver_is_gone():
-    from aims_pax.labelling.executors.parsl_pool import FOR_EVER, Pool
+    from aims_pax.labelling.executors.parsl_pool import FOR_EVER, OrphanProofPool
 
     class Queue:
         n = 0
@@ -182,7 +182,7 @@ def test_a_pool_waits_for_its_workers_when_its_driver_is_gone():
         def qsize(self):
             return self.n
 
-    pool = Pool.__new__(Pool)
+    pool = OrphanProofPool.__new__(OrphanProofPool)
     pool.pending_task_queue, pool._tasks_in_progress = Queue(), {}
     pool.heartbeat_threshold = 60
     assert pool.heartbeat_threshold == 60

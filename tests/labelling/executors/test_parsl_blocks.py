@@ -10,7 +10,7 @@ from aims_pax.errors import SetupError
 from aims_pax.labelling.executors.block_request import Blocks, job_script
 from aims_pax.labelling.executors.parsl_blocks import SlurmExecutor, _addresses, _free_port
 from aims_pax.labelling.schedulers import slurm
-from aims_pax.settings.sbatch import walltime
+from aims_pax.settings.sbatch import slurm_seconds
 
 PATH = Path("/runs/blocks/p.1")
 
@@ -124,7 +124,7 @@ def test_without_a_time_the_partition_decides():
 @pytest.mark.parametrize("text", ["", "1:2:3:4", "soon", "-5", "1-", "1-2:3:4:5", "1.5"])
 def test_what_is_no_time_of_slurm_is_refused(text):
     with pytest.raises(ValueError, match="not a time of Slurm"):
-        walltime(text)
+        slurm_seconds(text)
 
 
 def test_where_there_is_no_slurm_the_run_ends_at_once(tmp_path, monkeypatch):

@@ -15,7 +15,6 @@ import pytest
 
 from aims_pax.errors import (
     Crashed,
-    Insane,
     Mismatch,
     NotConverged,
     NotFinite,
@@ -23,6 +22,7 @@ from aims_pax.errors import (
     SetupError,
     TimedOut,
     Truncated,
+    Unphysical,
     Unsupported,
     WrongShape,
 )
@@ -334,7 +334,7 @@ def test_what_every_calculation_lacks_stops_the_run(reference, tmp_path):
         ("no-forces", WrongShape, "no forces"),
         ("no-output", Crashed, "no output"),
         ("wrong-atoms", WrongShape, "3 atoms, the frame has 2"),
-        ("huge-force", Insane, "force 1e[+]05"),
+        ("huge-force", Unphysical, "force 1e[+]05"),
         ("other-charge", Mismatch, "57 electrons; with charge 0 there are 58"),
         ("other-spin", Mismatch, "2 spin channels"),
         ("other-atoms", Mismatch, r"atom 1 lies 2\.6 Å"),
@@ -431,7 +431,7 @@ def test_only_so_many_failures_are_kept(tmp_path, monkeypatch):
         folder = tmp_path / "one"
         folder.mkdir()
         (folder / "aims.out").write_text(str(n))
-        calculation_folders.pack(folder, tmp_path / "failed", f"{n:020x}")
+        calculation_folders.pack_folder(folder, tmp_path / "failed", f"{n:020x}")
         os.utime(tmp_path / "failed" / f"{n:020x}.tar.gz", (n, n))
     assert sorted(os.listdir(tmp_path / "failed")) == [
         *(f"{n:020x}.tar.gz" for n in (3, 4, 5)),

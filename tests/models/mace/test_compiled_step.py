@@ -15,8 +15,8 @@ import torch
 from aims_pax.models.mace import compile_cache, compiled_step
 from aims_pax.models.mace.build import build_model, set_statistics
 from aims_pax.models.mace.ensemble import Ensemble, MemberData
-from aims_pax.models.mace.fast_forward import evaluate, fast
-from aims_pax.models.mace.graphs import Graphs, collate
+from aims_pax.models.mace.fast_forward import evaluate_fast, fast_mace
+from aims_pax.models.mace.graphs import GraphCache, collate
 from aims_pax.models.mace.losses import edge_batch
 from aims_pax.models.mace.statistics import Statistics
 from aims_pax.models.mace.training_workers import TrainingPool
@@ -36,7 +36,7 @@ def micro(seed=1, elements=ELEMENTS, **changes):
 
 
 def batch(frames, elements=ELEMENTS, dtype=torch.float64):
-    graphs = Graphs(elements, 3.5, dtype).of(frames)
+    graphs = GraphCache(elements, 3.5, dtype).of(frames)
     return edge_batch(collate(graphs, np.zeros(len(elements)), torch.device("cpu")))
 
 
@@ -44,7 +44,7 @@ def both(step, quick, graph):
     """Compiled and eager evaluation."""
     return (
         lambda: step(quick, graph, strain=True),
-        lambda: evaluate(quick, graph, training=True, strain=True),
+        lambda: evaluate_fast(quick, graph, training=True, strain=True),
     )
 
 
@@ -52,7 +52,7 @@ class Traced(compiled_step.Step):
     """The traced graph, executed as it is: what compiling starts from, without a compiler."""
 
     def __init__(self, quick):
-        self._run = compiled_step.trace(quick)
+        self._run = compiled_step.trace_step(quick)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def traced(model):
-    return Traced(fast(model))
+    return Traced(fast_mace(model))
 
 
 @pytest.fixture
@@ -87,23 +87,23 @@ BATCHES = {
 
 @pytest.mark.parametrize("frames", BATCHES.values(), ids=BATCHES)
 def test_one_graph_has_the_predictions_and_gradients_of_eager_training_for_every_batch(model, traced, frames):
-    quick, graph = fast(model), batch(frames)
+    quick, graph = fast_mace(model), batch(frames)
     ours, theirs = both(traced, quick, graph)
     for a, b in zip(ours(), theirs(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-11)
     weights = compiled_step.trained(quick)
-    for a, b in zip(*(compiled_step.gradients(f(), weights) for f in (ours, theirs)), strict=True):
+    for a, b in zip(*(compiled_step.parameter_gradients(f(), weights) for f in (ours, theirs)), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
-    compiled_step.compare(quick, ours, theirs)
+    compiled_step.compare_gradients(quick, ours, theirs)
 
 
 def test_the_graph_takes_the_weights_of_another_member_and_new_statistics(traced):
     other = micro(seed=2)
     set_statistics(other, Statistics(np.zeros(3), 4.0, 0.6, -0.1, "given", 3))
-    quick, graph = fast(other), batch(water(2))
+    quick, graph = fast_mace(other), batch(water(2))
     ours, theirs = both(traced, quick, graph)
     torch.testing.assert_close(ours()[1], theirs()[1], rtol=0, atol=1e-11)
-    compiled_step.compare(quick, ours, theirs)
+    compiled_step.compare_gradients(quick, ours, theirs)
 
 
 def test_rows_hold_every_edge_once_and_dummies_beyond_the_cutoff():
@@ -127,7 +127,7 @@ def test_rows_hold_every_edge_once_and_dummies_beyond_the_cutoff():
 
 def test_gradients_that_are_wrong_are_found_though_energies_and_forces_are_right(model, traced):
     """As with `detach` in the graph: a weight that the loss does not see any more."""
-    quick, graph = fast(model), batch(water(2))
+    quick, graph = fast_mace(model), batch(water(2))
     ours, theirs = both(traced, quick, graph)
 
     def cut():
@@ -136,7 +136,7 @@ def test_gradients_that_are_wrong_are_found_though_energies_and_forces_are_right
 
     torch.testing.assert_close(cut()[1], theirs()[1])
     with pytest.raises(compiled_step.Disagreement, match=r"gradient of \S+ is off by"):
-        compiled_step.compare(quick, cut, theirs)
+        compiled_step.compare_gradients(quick, cut, theirs)
 
 
 def test_a_graph_with_detach_in_it_is_refused(monkeypatch, model):
@@ -144,7 +144,7 @@ def test_a_graph_with_detach_in_it_is_refused(monkeypatch, model):
 
     monkeypatch.setattr(torch._decomp, "core_aten_decompositions", lambda: None)
     with pytest.raises(compiled_step.Disagreement, match="would cut the gradient"):
-        compiled_step.trace(fast(model))
+        compiled_step.trace_step(fast_mace(model))
 
 
 def pair():
@@ -154,7 +154,7 @@ def pair():
 def prepared(model, how="wait"):
     """What a visit is told: (step, kinds of notes)."""
     compile_cache.prepare(model, pair, how, strain=True)
-    return compile_cache.step_of(fast(model)), [kind for kind, _ in compile_cache.taken_notes()]
+    return compile_cache.step_of(fast_mace(model)), [kind for kind, _ in compile_cache.taken_notes()]
 
 
 def test_never_and_not_ready_are_eager_without_a_word(fresh, model):
@@ -170,17 +170,17 @@ def test_waiting_compiles_once_and_leaves_a_mark_for_other_processes(fresh, monk
     assert prepared(model) == (step, [])
     assert prepared(model, "never") == (None, [])
     assert len(made) == 1
-    assert compile_cache.is_ready(compile_cache.signature(fast(model)))
+    assert compile_cache.is_ready(compile_cache.signature(fast_mace(model)))
     monkeypatch.setattr(compile_cache, "_known", {})
     monkeypatch.setattr(compile_cache, "_gain", lambda *_: 1.8)
-    assert prepared(model, "ready") == (compile_cache.step_of(fast(model)), ["compiled"])
+    assert prepared(model, "ready") == (compile_cache.step_of(fast_mace(model)), ["compiled"])
 
 
 def test_what_is_slower_is_not_used_by_auto(fresh, monkeypatch, model, traced):
     monkeypatch.setattr(compile_cache, "Step", lambda _: traced)
     monkeypatch.setattr(compile_cache, "_gain", lambda *_: 0.7)
     compile_cache.cache_folder()
-    (fresh / compile_cache.signature(fast(model))).touch()
+    (fresh / compile_cache.signature(fast_mace(model))).touch()
     assert prepared(model, "ready") == (None, ["slow"])
 
 
@@ -218,7 +218,7 @@ def test_a_mismatch_leaves_training_eager_and_says_which_gradient_and_by_how_muc
 
     monkeypatch.setattr(compile_cache, "Step", lambda _: wrong)
     compile_cache.prepare(model, pair, "wait", strain=True)
-    assert compile_cache.step_of(fast(model)) is None
+    assert compile_cache.step_of(fast_mace(model)) is None
     ((kind, text),) = compile_cache.taken_notes()
     assert kind == "failed"
     assert "gradient of" in text
@@ -268,7 +268,7 @@ def test_readouts_with_other_nonlinearities_are_another_graph():
     models = [
         Ensemble.build(settings(**two, gate=gate), [1], (1, 8)).members[0].model for gate in ("silu", "tanh")
     ]
-    assert len({compile_cache.signature(fast(model)) for model in models}) == 2
+    assert len({compile_cache.signature(fast_mace(model)) for model in models}) == 2
 
 
 def test_sizes_that_would_be_compiled_anew_are_evaluated_eagerly(fresh, model):
@@ -276,10 +276,10 @@ def test_sizes_that_would_be_compiled_anew_are_evaluated_eagerly(fresh, model):
         def __call__(self, *_, **__):
             raise RuntimeError("Detected recompile when torch.compile stance is 'fail_on_recompile'")
 
-    quick, graph = fast(model), batch(water(2))
+    quick, graph = fast_mace(model), batch(water(2))
     compile_cache._active[quick] = Refuses()
     ours = compile_cache.evaluate_trained(quick, graph, strain=True)
-    assert torch.equal(ours[1], evaluate(quick, graph, training=True, strain=True)[1])
+    assert torch.equal(ours[1], evaluate_fast(quick, graph, training=True, strain=True)[1])
 
 
 class Broken(torch.autograd.Function):
@@ -302,7 +302,7 @@ def test_a_compiled_step_that_fails_in_its_gradient_is_repeated_eagerly_with_one
 
         def __call__(self, quick, graph, *, strain):
             self.calls += 1
-            e, forces, dE = evaluate(quick, graph, training=True, strain=strain)
+            e, forces, dE = evaluate_fast(quick, graph, training=True, strain=strain)
             return (e if self.calls <= 2 else Broken.apply(e)), forces, dE  # two comparisons go well
 
     monkeypatch.setattr(compile_cache, "Step", lambda quick: Breaks())
@@ -328,14 +328,14 @@ def test_running_out_of_memory_is_not_taken_for_that(fresh, model):
         def __call__(self, *_, **__):
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    compile_cache._active[fast(model)] = Full()
+    compile_cache._active[fast_mace(model)] = Full()
     with pytest.raises(RuntimeError, match="allocate memory"):
-        compile_cache.evaluate_trained(fast(model), batch(water(2)), strain=True)
+        compile_cache.evaluate_trained(fast_mace(model), batch(water(2)), strain=True)
 
 
 def test_signatures_tell_architectures_apart_and_members_not(model):
     def of(made):
-        return compile_cache.signature(fast(made))
+        return compile_cache.signature(fast_mace(made))
 
     assert of(model) == of(micro(seed=5))
     others = [micro(num_channels=8), micro(default_dtype="float32"), micro(r_max=4.0), micro(elements=(1, 8))]
@@ -396,7 +396,7 @@ def test_a_process_aside_leaves_a_busy_core_to_others():
 
 
 def test_a_process_aside_rests_and_goes_on(fresh):
-    aside = compile_cache.Aside(torch.nn.Linear(1, 1))
+    aside = compile_cache.BackgroundCompile(torch.nn.Linear(1, 1))
     try:
         aside.rest(True)
         _until(lambda: _state(aside.process.pid) == "T", 10)
@@ -430,16 +430,16 @@ def test_the_whole_way_aside_then_loaded_by_a_worker_and_by_this_process(fresh):
     for how in ("never", "ready"):
         e = Ensemble.build(settings(**MICRO, compile="never"), [1, 2], ELEMENTS)
         if how == "ready":
-            aside = compile_cache.Aside(e.members[0].model)
+            aside = compile_cache.BackgroundCompile(e.members[0].model)
             assert aside.process.wait(900) == 0
-            assert compile_cache.is_ready(compile_cache.signature(fast(e.members[0].model)))
+            assert compile_cache.is_ready(compile_cache.signature(fast_mace(e.members[0].model)))
             e.compiled = "wait"  # a model this small is not faster compiled
         data = {m: MemberData(water(6) + copper(3), water(2, 5)) for m in (0, 1)}
         with TrainingPool(1) as pool:
             e.take(e.train_elsewhere(pool, data, 3, words=("visit", 0)).result(900))
         e.train(data, 3, words=("visit", 1))
         ends[how] = e.arrays()
-    assert compile_cache.step_of(fast(e.members[0].model)) is not None
+    assert compile_cache.step_of(fast_mace(e.members[0].model)) is not None
     assert compile_cache._said == {"compiled"}
     for k, v in ends["never"].items():
         if "/param/" in k:

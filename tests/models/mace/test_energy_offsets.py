@@ -6,16 +6,16 @@ import torch
 
 from aims_pax.models.mace import energy_offsets, training
 from aims_pax.models.mace.build import build_model
-from aims_pax.models.mace.energy_offsets import SAMPLE, refit, residuals, sample
-from aims_pax.models.mace.graphs import Graphs
+from aims_pax.models.mace.energy_offsets import SAMPLE, refit, residuals, sample_graphs
+from aims_pax.models.mace.graphs import GraphCache
 from aims_pax.models.mace.losses import Loss
 from aims_pax.models.mace.member import Member
 from aims_pax.models.mace.statistics import measure
-from aims_pax.models.mace.training import Plan, validate, visit, visit_arrays
+from aims_pax.models.mace.training import TrainingPlan, training_round, validate, visit_arrays
 from tests.models.mace.tiny import copper, ethanol, settings, water
 
 HCO = (1, 6, 8)
-STORE = Graphs(HCO, 3.5, torch.float32)
+STORE = GraphCache(HCO, 3.5, torch.float32)
 TRAIN, VALID = STORE.of(ethanol(60, 0, noise=0.02)), STORE.of(ethanol(8, 1, noise=0.02))
 GIVEN = {1: -499.0, 6: -501.0, 8: -502.0}
 
@@ -28,7 +28,7 @@ def member(graphs=TRAIN, elements=HCO, given=None, store=STORE, **changes) -> Me
 
 def visits(made: Member, n: int = 3, data=TRAIN) -> list[training.MemberResult]:
     loss = Loss(made.settings)
-    return [visit(made, data, VALID, Plan(2, ("train", k)), loss) for k in range(n)]
+    return [training_round(made, data, VALID, TrainingPlan(2, ("train", k)), loss) for k in range(n)]
 
 
 @pytest.mark.parametrize("given", [None, GIVEN], ids=["E0 by least squares", "E0 given"])
@@ -54,9 +54,9 @@ def test_what_is_validated_is_what_is_handed_on():
 def test_a_visit_that_does_not_validate_refits_at_its_end():
     made = member()
     E0 = made.statistics.E0
-    visit(made, TRAIN, [], Plan(1, ("train", 0)), Loss(made.settings))
+    training_round(made, TRAIN, [], TrainingPlan(1, ("train", 0)), Loss(made.settings))
     assert not np.array_equal(made.statistics.E0, E0)
-    assert np.mean(residuals(made, sample(TRAIN, SAMPLE)[0])) == pytest.approx(0, abs=2e-3)
+    assert np.mean(residuals(made, sample_graphs(TRAIN, SAMPLE)[0])) == pytest.approx(0, abs=2e-3)
 
 
 def test_given_atomic_energies_stay_and_the_shift_moves():
@@ -113,7 +113,7 @@ def test_a_visit_elsewhere_comes_to_the_same_offsets():
     here, there = member(), member()
     state = here.arrays()
     visits(here, 1)
-    after, _ = visit_arrays(there, state, TRAIN, VALID, Plan(2, ("train", 0)))
+    after, _ = visit_arrays(there, state, TRAIN, VALID, TrainingPlan(2, ("train", 0)))
     own = here.arrays()
     for key in ("statistics/E0", "statistics/numbers", "seen"):
         np.testing.assert_array_equal(after[key], own[key])
@@ -121,22 +121,22 @@ def test_a_visit_elsewhere_comes_to_the_same_offsets():
 
 def test_a_sample_holds_the_newest_and_every_composition_with_its_weight():
     graphs = [*STORE.of(ethanol(90, 3)), *STORE.of(water(1)), *STORE.of(ethanol(9, 4))]
-    chosen, weight = sample(graphs, 20)
+    chosen, weight = sample_graphs(graphs, 20)
     assert weight.sum() == pytest.approx(100)
     assert graphs[-1] in chosen
     assert graphs[90] in chosen
     assert len(chosen) <= 21
     assert len({g.id for g in chosen}) == len(chosen)
-    again, _ = sample(graphs, 20)
+    again, _ = sample_graphs(graphs, 20)
     assert [g.id for g in again] == [g.id for g in chosen]
-    few, ones = sample(graphs[:7], 20)
+    few, ones = sample_graphs(graphs[:7], 20)
     assert few == graphs[:7]
     assert (ones == 1).all()
 
 
 def test_each_composition_comes_back_by_itself():
     elements = (1, 6, 8, 29)
-    store = Graphs(elements, 3.5, torch.float32)
+    store = GraphCache(elements, 3.5, torch.float32)
     graphs = [*store.of(ethanol(30, 0, noise=0.01)), *store.of(copper(30, 0, noise=0.01))]
     made = member(graphs, elements)
     refit(made, graphs)

@@ -171,7 +171,7 @@ def test_a_composition_that_comes_later_refits_the_atomic_energies_before_traini
     metal = [LabelledFrame(f.frame, Label(f.label.energy - 4e4, f.label.forces)) for f in copper(3)]
     both = [MemberData([*DATA[0].train, *metal], [])]
     later.train(both, 0)
-    table = evaluate.evaluate(later.potential(), both[0].train)
+    table = evaluate.evaluate_potential(later.potential(), both[0].train)
     assert table.energy_per_atom_mae < 10  # was 1e4
 
 
@@ -278,7 +278,7 @@ def test_models_that_do_not_fit_together_are_refused(one, tmp_path):
 def test_a_fresh_phase_starts_from_the_averaged_weights_with_everything_else_new(one):
     one.train(DATA, 2)
     before = one.potential().labels(FRAMES)[0].forces
-    one.fresh_phase([0, 1])
+    one.reset_optimiser_and_ema([0, 1])
     np.testing.assert_array_equal(one.potential().labels(FRAMES)[0].forces, before)
     for member in one.members:
         assert member.average.updates == 0
@@ -303,13 +303,13 @@ def test_best_weights_can_be_kept_and_put_back(one):
 def test_swa_weighs_the_mean_of_the_last_epochs_and_takes_it_only_when_it_is_better(one):
     for member in one.members:
         member.settings = settings(swa=True, lr=0.03)
-    one.fresh_phase()
+    one.reset_optimiser_and_ema()
     for _ in range(6):
         one.train(DATA, 3, margin=1e9)
-    assert [m.tail_epochs for m in one.members] == [18, 18]
-    mean = [t / 18 for t in one.members[0].tail]
+    assert [m.swa_epochs for m in one.members] == [18, 18]
+    mean = [t / 18 for t in one.members[0].swa_sum]
     before = one.validate(DATA)
-    one.weigh_tail(DATA)
+    one.apply_swa(DATA)
     after = one.validate(DATA)
     assert all(a.valid_loss <= b.valid_loss for a, b in zip(after, before, strict=True))
     taken = after[0].valid_loss < before[0].valid_loss

@@ -10,8 +10,8 @@ import torch
 
 from aims_pax.frames import Frame
 from aims_pax.models.mace.build import build_model, set_statistics
-from aims_pax.models.mace.fast_forward import FastEvaluator, fast, fast_evaluator
-from aims_pax.models.mace.graphs import Graphs, collate
+from aims_pax.models.mace.fast_forward import FastEvaluator, fast_evaluator, fast_mace
+from aims_pax.models.mace.graphs import GraphCache, collate
 from aims_pax.models.mace.inference import Committee, TorchEvaluator
 from aims_pax.models.mace.losses import predict, predict_by_modules
 from aims_pax.models.mace.statistics import Statistics
@@ -51,7 +51,7 @@ def model(dtype="float64", seed=1, **changes):
 
 
 def batch(dtype):
-    graphs = Graphs(ELEMENTS, 3.5, getattr(torch, dtype)).of(ethanol(2) + copper(2) + water(1))
+    graphs = GraphCache(ELEMENTS, 3.5, getattr(torch, dtype)).of(ethanol(2) + copper(2) + water(1))
     return collate(graphs, np.zeros(4), torch.device("cpu"))
 
 
@@ -61,7 +61,7 @@ CASES = [("float64", changes) for changes in ARCHITECTURES] + [("float32", ARCHI
 @pytest.mark.parametrize(("dtype", "changes"), CASES, ids=str)
 def test_predictions_and_their_gradients_are_those_of_maces_modules(changes, dtype):
     made, frames = model(dtype, **changes), batch(dtype)
-    assert fast(made) is not None
+    assert fast_mace(made) is not None
     tight = dtype == "float64"
     weights = [p for p in made.parameters() if p.requires_grad]
     told = []
@@ -81,7 +81,7 @@ def test_predictions_and_their_gradients_are_those_of_maces_modules(changes, dty
 @pytest.mark.parametrize("changes", OTHERS, ids=str)
 def test_what_is_not_written_here_is_left_to_mace(changes):
     made, frames = model(**changes), batch("float64")
-    assert fast(made) is None
+    assert fast_mace(made) is None
     assert fast_evaluator([made]) is None
     ours = predict(made, frames, training=False, stress=False)
     theirs = predict_by_modules(made, frames, training=False, stress=False)

@@ -21,7 +21,7 @@ def model_file(tmp_path_factory):
 
 
 def test_a_local_file_becomes_a_potential(model_file):
-    potential = foundation.load(str(model_file), "cpu", "float64")
+    potential = foundation.load_foundation_model(str(model_file), "cpu", "float64")
     assert isinstance(potential, Potential)
     assert potential.elements == (1, 6, 8, 29)
     assert potential.members == 1
@@ -30,7 +30,7 @@ def test_a_local_file_becomes_a_potential(model_file):
 
 
 def test_a_relative_path_starts_in_the_working_folder(model_file):
-    assert foundation.load("own.model", folder=model_file.parent).members == 1
+    assert foundation.load_foundation_model("own.model", folder=model_file.parent).members == 1
 
 
 def test_a_published_size_goes_through_maces_download(model_file, monkeypatch):
@@ -38,7 +38,7 @@ def test_a_published_size_goes_through_maces_download(model_file, monkeypatch):
     monkeypatch.setattr(
         foundation_models(), "download_mace_mp_checkpoint", lambda size: asked.append(size) or str(model_file)
     )
-    assert foundation.load("small").members == 1
+    assert foundation.load_foundation_model("small").members == 1
     assert asked == ["small"]
 
 
@@ -50,27 +50,27 @@ def test_without_network_the_error_names_the_way_out(monkeypatch, tmp_path):
 
     monkeypatch.setattr(foundation_models(), "download_mace_mp_checkpoint", no_network)
     with pytest.raises(SetupError, match=r"initial_foundational_size to its path"):
-        foundation.load("medium")
+        foundation.load_foundation_model("medium")
     with pytest.raises(SetupError, match=r"set SAMPLERS\.0\.potential to its path"):
         make_potential("small", tmp_path, "SAMPLERS.0.potential")
 
 
 def test_what_is_neither_size_nor_file_is_named_with_the_choices(tmp_path):
     with pytest.raises(SettingsError, match=r"'tiny'.*small, medium, large"):
-        foundation.load("tiny", folder=tmp_path)
+        foundation.load_foundation_model("tiny", folder=tmp_path)
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path):
     torch.save([1, 2], tmp_path / "list.model")
     with pytest.raises(SettingsError, match="holds list"):
-        foundation.load("list.model", folder=tmp_path)
+        foundation.load_foundation_model("list.model", folder=tmp_path)
 
 
 def test_an_element_it_does_not_know_is_named(model_file):
     from aims_pax.frames import Frame
 
     with pytest.raises(SettingsError, match="does not know Au"):
-        foundation.load(str(model_file)).labels([Frame([79], [[0, 0, 0]])])
+        foundation.load_foundation_model(str(model_file)).labels([Frame([79], [[0, 0, 0]])])
 
 
 def test_a_file_is_evaluated_natively_where_it_can_be_and_checked_against_torch(tmp_path, caplog):
@@ -78,15 +78,17 @@ def test_a_file_is_evaluated_natively_where_it_can_be_and_checked_against_torch(
     ensemble([1], max_ell=3, num_channels=4).save(0, tmp_path / "own.model")
     frames = [water(1)[0].frame]
     with caplog.at_level(logging.INFO):
-        quick = foundation.load("own.model", folder=tmp_path, inference="auto").labels(frames)[0]
+        quick = foundation.load_foundation_model("own.model", folder=tmp_path, inference="auto").labels(
+            frames
+        )[0]
     assert "foundation model: native (symmetrix-xl" in caplog.text
-    slow = foundation.load("own.model", folder=tmp_path).labels(frames)[0]
+    slow = foundation.load_foundation_model("own.model", folder=tmp_path).labels(frames)[0]
     np.testing.assert_allclose(quick.forces, slow.forces, rtol=0, atol=1e-5 + 1e-6 * abs(slow.forces).max())
 
 
 def test_one_that_cannot_be_native_is_left_to_torch_even_if_the_members_must_be(model_file, caplog):
     with caplog.at_level(logging.INFO):
-        potential = foundation.load(str(model_file), inference="native")
+        potential = foundation.load_foundation_model(str(model_file), inference="native")
         assert potential.labels([water(1)[0].frame])[0].finite
     assert "foundation model: torch, because symmetrix does not know" in caplog.text
     assert isinstance(potential.evaluator, FastEvaluator)
@@ -99,7 +101,7 @@ def test_a_file_that_is_only_called_like_a_size_is_not_opened(model_file, tmp_pa
         foundation_models(), "download_mace_mp_checkpoint", lambda size: asked.append(size) or str(model_file)
     )
     (tmp_path / "small").write_bytes(b"not ours")
-    assert foundation.load("small", folder=tmp_path).members == 1
+    assert foundation.load_foundation_model("small", folder=tmp_path).members == 1
     assert asked == ["small"]
     with pytest.raises(SettingsError, match="not a readable MACE"):
-        foundation.load("./small", folder=tmp_path)
+        foundation.load_foundation_model("./small", folder=tmp_path)

@@ -5,30 +5,30 @@ import pytest
 import torch
 
 from aims_pax.errors import SettingsError
-from aims_pax.models.batch_splitting import Room, out_of_memory, reach, room
+from aims_pax.models.batch_splitting import BatchSplitter, batch_splitter, out_of_memory, structures_that_fit
 from aims_pax.models.mace import energy_offsets, gradients, losses
 from aims_pax.models.mace.build import build_model
 from aims_pax.models.mace.gradients import backward, predicted
-from aims_pax.models.mace.graphs import Graphs, collate
+from aims_pax.models.mace.graphs import GraphCache, collate
 from aims_pax.models.mace.inference import Committee
 from aims_pax.models.mace.losses import Loss, predict
 from aims_pax.models.mace.member import Member
 from aims_pax.models.mace.statistics import measure
-from aims_pax.models.mace.training import Plan, visit
+from aims_pax.models.mace.training import TrainingPlan, training_round
 from tests.models.mace import tiny
 from tests.models.mace.tiny import copper, ethanol, settings, water
 
 ELEMENTS = (1, 6, 8, 29)
-STORE = Graphs(ELEMENTS, 3.5, torch.float64)
+STORE = GraphCache(ELEMENTS, 3.5, torch.float64)
 MIXED = STORE.of([*ethanol(3, 0), *copper(2, 0), *water(3, 1)])
 CPU = "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"
 
 
 @pytest.fixture(autouse=True)
 def _forget():
-    room.cache_clear()
+    batch_splitter.cache_clear()
     yield
-    room.cache_clear()
+    batch_splitter.cache_clear()
 
 
 def member(**changes) -> Member:
@@ -91,10 +91,10 @@ def test_what_did_not_fit_is_remembered_and_said_once(monkeypatch, caplog):
 def test_a_visit_in_pieces_learns_the_same(monkeypatch):
     graphs = STORE.of(ethanol(6, 0))
     one, other = member(), member()
-    plan = Plan(2, ("train", 0))
-    a = visit(one, graphs, graphs[:4], plan, Loss(one.settings))
+    plan = TrainingPlan(2, ("train", 0))
+    a = training_round(one, graphs, graphs[:4], plan, Loss(one.settings))
     small_machine(monkeypatch, 2 * graphs[0].edges.shape[1] + 5)
-    b = visit(other, graphs, graphs[:4], plan, Loss(other.settings))
+    b = training_round(other, graphs, graphs[:4], plan, Loss(other.settings))
     assert b.valid_loss == pytest.approx(a.valid_loss, rel=1e-6)
     assert b.train_loss == pytest.approx(a.train_loss, rel=1e-6)
 
@@ -146,7 +146,7 @@ def test_driven_dynamics_go_on_in_pieces_too():
     positions = torch.from_numpy(np.concatenate([f.positions for f in frames]))
     cells = torch.zeros((4, 3, 3), dtype=torch.float64)
     committee = Committee(models)
-    told = committee.bind(frames)(positions, cells, drivers=[0, 0, 0, 1]).forces
+    told = committee.bind(frames)(positions, cells, driving_members=[0, 0, 0, 1]).forces
     real = committee.alone(0)
 
     def limited(graph, *, strain):
@@ -155,7 +155,7 @@ def test_driven_dynamics_go_on_in_pieces_too():
         return real(graph, strain=strain)
 
     committee._ones[0] = limited
-    said = committee.bind(frames)(positions, cells, drivers=[0, 0, 0, 1]).forces
+    said = committee.bind(frames)(positions, cells, driving_members=[0, 0, 0, 1]).forces
     torch.testing.assert_close(said, told, rtol=0, atol=1e-10)
 
 
@@ -206,10 +206,10 @@ def test_how_memory_runs_out(error, is_so):
 
 def test_pieces_are_as_large_as_the_limit_allows_and_never_empty():
     sizes = [5, 5, 100, 3, 3]
-    assert reach(sizes, 0, 12) == 2
-    assert reach(sizes, 2, 12) == 3
-    assert reach(sizes, 3, 12) == 5
-    assert reach(sizes, 0, float("inf")) == 5
+    assert structures_that_fit(sizes, 0, 12) == 2
+    assert structures_that_fit(sizes, 2, 12) == 3
+    assert structures_that_fit(sizes, 3, 12) == 5
+    assert structures_that_fit(sizes, 0, float("inf")) == 5
 
 
 def test_real_memory_that_runs_out_is_recognised():
@@ -222,5 +222,5 @@ def test_real_memory_that_runs_out_is_recognised():
             torch.empty(2**52, dtype=torch.float64)
         return end - first
 
-    assert Room("test").each([1, 1, 1, 1], work) == [1, 1, 1, 1]
+    assert BatchSplitter("test").each([1, 1, 1, 1], work) == [1, 1, 1, 1]
     assert tried == [4, 2, 1, 1, 1, 1]

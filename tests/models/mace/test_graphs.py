@@ -4,14 +4,14 @@ import torch
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame, Label, LabelledFrame
-from aims_pax.models.mace.graphs import Graphs, collate
+from aims_pax.models.mace.graphs import GraphCache, collate
 from tests.models.mace.tiny import ELEMENTS, copper, ethanol, triclinic, water
 
 CPU = torch.device("cpu")
 
 
 def graphs(**options):
-    return Graphs(ELEMENTS, 3.5, torch.float32, **options)
+    return GraphCache(ELEMENTS, 3.5, torch.float32, **options)
 
 
 def test_a_graph_is_built_once_for_a_frame():

@@ -189,24 +189,24 @@ def test_each_structure_can_be_left_to_one_member(committee):
     bound = committee.bind(MIXED)
     positions, cells = tensors(MIXED)
     everything = bound(positions, cells, stress=True)
-    drivers = (1, 0, 1, 0, 0)
-    said = bound(positions, cells, stress=True, drivers=drivers)
+    driving_members = (1, 0, 1, 0, 0)
+    said = bound(positions, cells, stress=True, driving_members=driving_members)
     assert bound.drives
     assert said.energies.shape == (1, 5)
-    for f, member in enumerate(drivers):
+    for f, member in enumerate(driving_members):
         atoms = bound.frame_of == f
         torch.testing.assert_close(said.energies[0, f], everything.energies[member, f])
         torch.testing.assert_close(said.forces[0, atoms], everything.forces[member, atoms], atol=1e-9, rtol=0)
         torch.testing.assert_close(said.stress[0, f], everything.stress[member, f], equal_nan=True)
     assert not torch.allclose(said.forces[0], everything.forces[0])
-    assert bound(positions, cells, drivers=drivers).stress is None
+    assert bound(positions, cells, driving_members=driving_members).stress is None
 
 
 def test_a_lost_structure_is_nan_for_its_driver_only(committee):
     bound = committee.bind(MIXED)
     positions, cells = tensors(MIXED)
     positions[0] = torch.nan
-    said = bound(positions, cells, drivers=(0, 0, 1, 1, 0))
+    said = bound(positions, cells, driving_members=(0, 0, 1, 1, 0))
     assert torch.isnan(said.energies[0]).tolist() == [True, False, False, False, False]
     assert torch.isfinite(said.forces[0, len(MOLECULE) :]).all()
 

@@ -4,7 +4,7 @@ import torch
 
 from aims_pax.errors import RestartError
 from aims_pax.models.mace.build import build_model
-from aims_pax.models.mace.member import Member, Progress
+from aims_pax.models.mace.member import Member, ValidationProgress
 from tests.models.mace.tiny import settings
 
 
@@ -14,14 +14,14 @@ def member():
 
 
 def test_improvement_means_better_by_more_than_the_margin():
-    progress = Progress()
+    progress = ValidationProgress()
     looks = [progress.look(loss, 10, 0.1) for loss in (5.0, 4.95, 4.9, 4.8, 6.0)]
     assert looks == [True, False, False, True, False]
     assert (progress.best, progress.stale) == (4.8, 1)
 
 
 def test_a_loss_that_is_not_finite_is_no_improvement():
-    progress = Progress()
+    progress = ValidationProgress()
     assert [progress.look(loss, 10, 0.0) for loss in (2.0, np.nan, np.inf)] == [True, False, False]
     assert progress.stale == 2
 
@@ -36,10 +36,10 @@ def test_the_tail_is_the_sum_since_the_last_restart(member):
     first = [w.detach().clone() for w in member.weights]
     member.extend_tail(restart=True)
     member.extend_tail(restart=False)
-    assert member.tail_epochs == 2
-    torch.testing.assert_close(member.tail[0], 2 * first[0])
+    assert member.swa_epochs == 2
+    torch.testing.assert_close(member.swa_sum[0], 2 * first[0])
     member.extend_tail(restart=True)
-    assert member.tail_epochs == 1
+    assert member.swa_epochs == 1
 
 
 def test_a_frozen_copy_has_the_averaged_weights_and_shares_nothing(member):

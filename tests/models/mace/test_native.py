@@ -9,13 +9,13 @@ from mace.calculators import MACECalculator
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
-from aims_pax.models.batch_splitting import Room
+from aims_pax.models.batch_splitting import BatchSplitter
 from aims_pax.models.mace import native
 from aims_pax.models.mace.build import build_model
 from aims_pax.models.mace.graphs import EdgeGraph
 from aims_pax.models.mace.inference import Committee
 from aims_pax.models.mace.native import Backend, NativeEvaluator, NativeMember, excerpt
-from aims_pax.models.mace.native_support import unfit
+from aims_pax.models.mace.native_support import unsupported_reason
 from aims_pax.potential import calculate
 from tests.models.mace.tiny import copper, ensemble, ethanol, settings, slab, triclinic, water
 
@@ -95,7 +95,7 @@ def test_native_energies_forces_and_stress_are_those_of_mace_calculator(changes)
 @pytest.mark.parametrize(("reason", "changes"), UNKNOWN.items(), ids=UNKNOWN)
 def test_an_unknown_architecture_is_left_to_torch_with_the_reason(reason, changes, caplog):
     model = build_model(settings(**(BASE | {"correlation": 1} | changes)), (1, 6), 0)
-    assert reason in unfit(model)
+    assert reason in unsupported_reason(model)
     with caplog.at_level(logging.INFO):
         backend = Backend("auto", "cpu", model)
         assert not isinstance(backend.evaluator([model]), NativeEvaluator)
@@ -151,7 +151,7 @@ def spoilt(change):
         change(content)
         return right(content)
 
-    right = native.read
+    right = native.read_native
     return read
 
 
@@ -175,7 +175,7 @@ def radial(content):
 def test_a_wrong_export_is_caught_and_torch_takes_over_for_good(change, monkeypatch, caplog, pair):
     pair.potential()
     model = pair._frozen[0]
-    monkeypatch.setattr(native, "read", spoilt(change))
+    monkeypatch.setattr(native, "read_native", spoilt(change))
     backend = Backend("auto", "cpu", model)
     with caplog.at_level(logging.INFO):
         said = Committee([model], evaluator=backend.evaluator).evaluate(MIXED)
@@ -208,7 +208,7 @@ def test_a_comparison_that_runs_out_of_memory_is_made_again(pair, monkeypatch):
         return real(member, graph, atoms, **how)
 
     monkeypatch.setattr(NativeMember, "compare", full_once)
-    monkeypatch.setattr(committee, "room", Room("dynamics"))
+    monkeypatch.setattr(committee, "room", BatchSplitter("dynamics"))
     committee.evaluate(MIXED)
     assert len(asked) == 2
     assert asked[1] < asked[0]
@@ -326,9 +326,9 @@ MANY = (1, 3, 6, 7, 8, 9, 11, 14, 17, 29)
 )
 def test_of_many_elements_only_those_that_occur_are_read(changes, monkeypatch):
     model = ensemble([1], MANY, **(BASE | changes)).potential().evaluator.models[0]
-    sizes, real = [], native.read
+    sizes, real = [], native.read_native
     monkeypatch.setattr(
-        native, "read", lambda content: sizes.append(content["atomic_numbers"]) or real(content)
+        native, "read_native", lambda content: sizes.append(content["atomic_numbers"]) or real(content)
     )
     committee = alone(model, "native")
     first = [MOLECULE, water(1)[0].frame]

@@ -14,8 +14,15 @@ from aims_pax.commands.export import export
 from aims_pax.commands.test_models import _precision as note
 from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.models.mace import precision
-from aims_pax.models.mace.build import load
-from aims_pax.models.mace.precision import as_used, checked, coarse, dtype_of, relative_difference, resolution
+from aims_pax.models.mace.build import load_model
+from aims_pax.models.mace.precision import (
+    as_used,
+    check_precision,
+    dtype_of,
+    is_too_coarse,
+    relative_difference,
+    resolution,
+)
 from aims_pax.models.mace.statistics import Statistics
 from aims_pax.report.model_card import _precision as row
 from aims_pax.stages import delivery_precision
@@ -72,7 +79,7 @@ def run(made, frames, folder):
 )
 def test_the_steps_of_single_precision(energy, step, is_coarse):
     assert resolution(energy) == step
-    assert coarse([1.0, energy]) is is_coarse
+    assert is_too_coarse([1.0, energy]) is is_coarse
 
 
 def test_a_file_in_single_precision_has_one_energy_for_all_geometries_of_gold(tmp_path):
@@ -83,7 +90,7 @@ def test_a_file_in_single_precision_has_one_energy_for_all_geometries_of_gold(tm
     theirs = as_used(tmp_path / "gold.model", "float32", frames)
     assert np.ptp([o.energy for o in ours]) > 0.05
     assert {t.energy % 2 for t in theirs} == {0.0}  # steps of 2 eV
-    assert checked(tmp_path / "gold.model", frames, ours).difference > 0.05
+    assert check_precision(tmp_path / "gold.model", frames, ours).difference > 0.05
 
 
 @pytest.mark.parametrize(
@@ -100,9 +107,9 @@ def test_the_delivered_file_says_relative_energies_as_we_do(tmp_path, caplog, en
     story, sets = run(made, frames, tmp_path)
     path = tmp_path / "results" / "m.model"
     with caplog.at_level(logging.INFO):
-        delivery_precision.save(story, 1, path)
-        found = delivery_precision.check(story, {1: path}, sets)
-    assert found.dtype == dtype == dtype_of(load(path)[0])
+        delivery_precision.save_member(story, 1, path)
+        found = delivery_precision.check_delivery(story, {1: path}, sets)
+    assert found.dtype == dtype == dtype_of(load_model(path)[0])
     assert found.difference < 1e-3
     ours = made.potential(members=[1]).labels(frames)
     theirs = as_used(path, dtype, frames)  # as the hint says
@@ -120,10 +127,10 @@ def test_a_file_that_turns_out_too_coarse_is_written_again(tmp_path, monkeypatch
     story, sets = run(ensemble({79: GOLD}), gold(), tmp_path)
     monkeypatch.setattr(delivery_precision, "_too_large", lambda run: False)
     path = tmp_path / "results" / "m.model"
-    delivery_precision.save(story, 0, path)
-    assert dtype_of(load(path)[0]) == "float32"
-    assert delivery_precision.check(story, {0: path}, sets).difference < 1e-3
-    assert dtype_of(load(path)[0]) == "float64"
+    delivery_precision.save_member(story, 0, path)
+    assert dtype_of(load_model(path)[0]) == "float32"
+    assert delivery_precision.check_delivery(story, {0: path}, sets).difference < 1e-3
+    assert dtype_of(load_model(path)[0]) == "float64"
 
 
 def test_our_own_energies_keep_the_digits_of_the_atoms():

@@ -7,8 +7,8 @@ from mace.tools import AtomicNumberTable, torch_geometric
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame, Label, LabelledFrame
-from aims_pax.models.mace.graphs import Graphs
-from aims_pax.models.mace.statistics import atomic_energies, fit_offsets, measure
+from aims_pax.models.mace.graphs import GraphCache
+from aims_pax.models.mace.statistics import fit_atomic_energies, fit_offsets, measure
 from tests.models.mace.tiny import ELEMENTS, copper, ethanol, water
 
 HCO = (1, 6, 8)
@@ -19,7 +19,7 @@ def atom(z: int, energy: float) -> LabelledFrame:
 
 
 def graphs(frames, elements=HCO):
-    return Graphs(elements, 3.5, torch.float32).of(frames)
+    return GraphCache(elements, 3.5, torch.float32).of(frames)
 
 
 def measured(frames, elements=HCO, scaling="rms_forces_scaling", **options):
@@ -50,24 +50,24 @@ def test_elements_that_cannot_be_told_apart_share_and_absent_ones_get_the_common
 def test_given_energies_win_then_isolated_atoms_then_least_squares():
     atoms = [atom(1, -13.0), atom(6, -1000.0), atom(8, -2000.0)]
     made = graphs([*water(3), *atoms])
-    E0, source = atomic_energies(made, HCO, {1: -1.0, 6: -2.0, 8: -3.0})
+    E0, source = fit_atomic_energies(made, HCO, {1: -1.0, 6: -2.0, 8: -3.0})
     assert (E0.tolist(), source) == ([-1.0, -2.0, -3.0], "given")
-    E0, source = atomic_energies(made, HCO, None)
+    E0, source = fit_atomic_energies(made, HCO, None)
     assert (E0.tolist(), source) == ([-13.0, -1000.0, -2000.0], "isolated atoms")
-    E0, source = atomic_energies(made[:3], HCO, None)
+    E0, source = fit_atomic_energies(made[:3], HCO, None)
     assert source == "least squares"
     np.testing.assert_allclose(E0, np.mean([f.label.energy for f in water(3)]) / 3)
 
 
 def test_isolated_atoms_of_some_elements_fix_these_and_the_rest_is_fitted():
-    E0, source = atomic_energies(graphs([*water(3), atom(1, -13.0)]), HCO, None)
+    E0, source = fit_atomic_energies(graphs([*water(3), atom(1, -13.0)]), HCO, None)
     assert (E0[0], source) == (-13.0, "least squares")
     assert pytest.approx(np.mean([f.label.energy for f in water(3)])) == E0 @ [2, 0, 1]
 
 
 def test_a_missing_given_energy_is_an_error():
     with pytest.raises(SettingsError, match=r"\[8\]"):
-        atomic_energies(graphs(water(1)), HCO, {1: -1.0, 6: -2.0})
+        fit_atomic_energies(graphs(water(1)), HCO, {1: -1.0, 6: -2.0})
 
 
 def test_every_element_has_a_slot_even_when_its_frames_come_later():

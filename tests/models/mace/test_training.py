@@ -5,15 +5,15 @@ import torch
 from aims_pax.errors import Abandoned
 from aims_pax.models.mace import training
 from aims_pax.models.mace.build import build_model
-from aims_pax.models.mace.graphs import Graphs
+from aims_pax.models.mace.graphs import GraphCache
 from aims_pax.models.mace.losses import Loss
 from aims_pax.models.mace.member import Member
 from aims_pax.models.mace.statistics import measure
-from aims_pax.models.mace.training import Plan, validate, visit, visit_arrays
+from aims_pax.models.mace.training import TrainingPlan, training_round, validate, visit_arrays
 from tests.models.mace.tiny import ethanol, settings
 
 HCO = (1, 6, 8)
-STORE = Graphs(HCO, 3.5, torch.float32)
+STORE = GraphCache(HCO, 3.5, torch.float32)
 TRAIN, VALID = STORE.of(ethanol(8, 0)), STORE.of(ethanol(4, 1))
 MODEL = build_model(settings(), HCO, 3)
 START = {n: p.detach().clone() for n, p in MODEL.named_parameters()}
@@ -30,7 +30,7 @@ def member(**changes) -> Member:
 
 
 def plan(epochs=2, **how):
-    return Plan(epochs, how.pop("words", ("train", 0)), **how)
+    return TrainingPlan(epochs, how.pop("words", ("train", 0)), **how)
 
 
 def loss(made):
@@ -46,7 +46,7 @@ def same(a, b):
 def test_training_reduces_the_error():
     made = member()
     before = validate(made, VALID, loss(made))
-    result = visit(made, TRAIN, VALID, plan(25), loss(made))
+    result = training_round(made, TRAIN, VALID, plan(25), loss(made))
     assert result.force_mae < 0.5 * before.force_mae
     assert result.valid_loss < 0.3 * before.loss
     assert result.train_loss < result.history[0].train_loss
@@ -56,21 +56,21 @@ def test_training_reduces_the_error():
 
 def test_equal_visits_give_equal_bits_and_other_names_other_shuffles():
     one = member()
-    visit(one, TRAIN, VALID, plan(), loss(one))
+    training_round(one, TRAIN, VALID, plan(), loss(one))
     arrays = one.arrays()
     same_again = member()
-    visit(same_again, TRAIN, VALID, plan(), loss(same_again))
+    training_round(same_again, TRAIN, VALID, plan(), loss(same_again))
     assert same(arrays, same_again.arrays())
     other = member()
-    visit(other, TRAIN, VALID, plan(words=("train", 1)), loss(other))
+    training_round(other, TRAIN, VALID, plan(words=("train", 1)), loss(other))
     assert not same(arrays, other.arrays())
 
 
 def test_going_on_from_arrays_is_bit_for_bit_like_not_having_stopped():
     made = member(swa=True)
-    visit(made, TRAIN, VALID, plan(), loss(made))
+    training_round(made, TRAIN, VALID, plan(), loss(made))
     half = made.arrays()
-    visit(made, TRAIN, VALID, plan(words=("train", 1)), loss(made))
+    training_round(made, TRAIN, VALID, plan(words=("train", 1)), loss(made))
     through = made.arrays()
     after, result = visit_arrays(member(swa=True), half, TRAIN, VALID, plan(words=("train", 1)))
     assert same(through, after)
@@ -79,7 +79,7 @@ def test_going_on_from_arrays_is_bit_for_bit_like_not_having_stopped():
 
 def test_validation_uses_the_averaged_weights():
     made = member()
-    visit(made, TRAIN, VALID, plan(), loss(made))
+    training_round(made, TRAIN, VALID, plan(), loss(made))
     seen = validate(made, VALID, loss(made))
     assert seen.loss == made.seen.loss
     made.average.adopt()
@@ -88,11 +88,11 @@ def test_validation_uses_the_averaged_weights():
 
 def test_validation_happens_every_so_many_epochs_of_the_whole_life():
     made = member()
-    first = visit(made, TRAIN, VALID, plan(1, valid_skip=2), loss(made))
+    first = training_round(made, TRAIN, VALID, plan(1, valid_skip=2), loss(made))
     assert np.isnan(first.valid_loss)
-    second = visit(made, TRAIN, VALID, plan(1, valid_skip=2), loss(made))
+    second = training_round(made, TRAIN, VALID, plan(1, valid_skip=2), loss(made))
     assert np.isfinite(second.valid_loss)
-    third = visit(made, TRAIN, VALID, plan(1, valid_skip=2), loss(made))
+    third = training_round(made, TRAIN, VALID, plan(1, valid_skip=2), loss(made))
     assert third.valid_loss == second.valid_loss  # the newest there is
     assert np.isnan(third.history[0].valid_loss)
 
@@ -100,7 +100,7 @@ def test_validation_happens_every_so_many_epochs_of_the_whole_life():
 def test_more_than_patience_validations_without_improvement_kick_the_optimiser():
     made = member()
     losses = loss(made)
-    results = [visit(made, TRAIN, VALID, plan(1, patience=2, margin=1e9), losses) for _ in range(8)]
+    results = [training_round(made, TRAIN, VALID, plan(1, patience=2, margin=1e9), losses) for _ in range(8)]
     # the first validation improves on nothing, two may pass, the third kicks; then the count starts again
     assert [r.kicked for r in results] == [False, False, False, True, False, False, True, False]
 
@@ -108,9 +108,9 @@ def test_more_than_patience_validations_without_improvement_kick_the_optimiser()
 def test_a_kick_forgets_moments_and_learning_rate_but_not_weights():
     made = member()
     losses = loss(made)
-    visit(made, TRAIN, VALID, plan(1, margin=1e9), losses)
+    training_round(made, TRAIN, VALID, plan(1, margin=1e9), losses)
     made.schedule.lr = 1e-6
-    visit(made, TRAIN, VALID, plan(1, margin=1e9, patience=0), losses)
+    training_round(made, TRAIN, VALID, plan(1, margin=1e9, patience=0), losses)
     assert made.schedule.lr == 0.01
     assert not made.optimiser.state
 
@@ -118,19 +118,19 @@ def test_a_kick_forgets_moments_and_learning_rate_but_not_weights():
 def test_an_improvement_starts_the_count_again():
     made = member()
     losses = loss(made)
-    visit(made, TRAIN, VALID, plan(3, margin=1e9, patience=10), losses)
+    training_round(made, TRAIN, VALID, plan(3, margin=1e9, patience=10), losses)
     assert made.progress.stale == 2
     made.progress.best = 1e12
-    visit(made, TRAIN, VALID, plan(1, margin=0.0, patience=10), losses)
+    training_round(made, TRAIN, VALID, plan(1, margin=0.0, patience=10), losses)
     assert made.progress.stale == 0
 
 
 def test_losses_on_a_grown_validation_set_are_a_new_mark():
     made = member()
     losses = loss(made)
-    visit(made, TRAIN, VALID[:2], plan(1, margin=0.0, patience=5), losses)
+    training_round(made, TRAIN, VALID[:2], plan(1, margin=0.0, patience=5), losses)
     made.progress.best = 1e-9
-    visit(made, TRAIN, VALID, plan(1, margin=0.0, patience=5), losses)
+    training_round(made, TRAIN, VALID, plan(1, margin=0.0, patience=5), losses)
     assert made.progress.best == made.seen.loss
     assert made.progress.stale == 0
 
@@ -138,19 +138,19 @@ def test_losses_on_a_grown_validation_set_are_a_new_mark():
 def test_the_scheduler_lowers_the_learning_rate_only_when_it_may():
     for schedule, lower in [(True, True), (False, False)]:
         made = member(scheduler_patience=0, lr=0.2, clip_grad=1e6)
-        visit(made, TRAIN, VALID, plan(6, schedule=schedule), loss(made))
+        training_round(made, TRAIN, VALID, plan(6, schedule=schedule), loss(made))
         assert (made.optimiser.param_groups[0]["lr"] < 0.2) == lower
     made = member(scheduler="ExponentialLR", lr_scheduler_gamma=0.5)
-    visit(made, TRAIN, [], plan(3), loss(made))
+    training_round(made, TRAIN, [], plan(3), loss(made))
     assert made.optimiser.param_groups[0]["lr"] == pytest.approx(0.01 / 8)
 
 
 def test_gradients_are_clipped():
     free = member(clip_grad=None, weight_decay=0.0)
-    visit(free, TRAIN[:5], [], plan(1), loss(free))
+    training_round(free, TRAIN[:5], [], plan(1), loss(free))
     far = torch.cat([(p - START[n]).ravel() for n, p in free.parameters.items()]).abs().max()
     clipped = member(clip_grad=1e-12, weight_decay=0.0)  # below Adam's 1e-8
-    visit(clipped, TRAIN[:5], [], plan(1), loss(clipped))
+    training_round(clipped, TRAIN[:5], [], plan(1), loss(clipped))
     near = torch.cat([(p - START[n]).ravel() for n, p in clipped.parameters.items()]).abs().max()
     assert float(near.detach()) < 0.01 * float(far.detach())
 
@@ -170,7 +170,7 @@ class Spoilt:
 
 def test_a_batch_whose_loss_is_not_finite_is_skipped_and_counted(caplog):
     made = member()
-    result = visit(made, TRAIN, [], plan(2), Spoilt(loss(made), when=2))
+    result = training_round(made, TRAIN, [], plan(2), Spoilt(loss(made), when=2))
     assert result.skipped == 1
     assert made.finite()
     assert made.average.updates == 3
@@ -179,7 +179,7 @@ def test_a_batch_whose_loss_is_not_finite_is_skipped_and_counted(caplog):
 
 def test_weights_that_went_bad_are_taken_back(caplog, monkeypatch):
     made = member()
-    visit(made, TRAIN, VALID, plan(1), loss(made))
+    training_round(made, TRAIN, VALID, plan(1), loss(made))
     before = made.arrays()
     true = training._epoch
 
@@ -190,7 +190,7 @@ def test_weights_that_went_bad_are_taken_back(caplog, monkeypatch):
         return told
 
     monkeypatch.setattr(training, "_epoch", ruin)
-    result = visit(made, TRAIN, VALID, plan(1), loss(made))
+    result = training_round(made, TRAIN, VALID, plan(1), loss(made))
     assert result.restored
     assert not made.optimiser.state
     after = made.arrays()
@@ -202,5 +202,7 @@ def test_stop_is_looked_at_before_every_batch():
     asked = []
     made = member()
     with pytest.raises(Abandoned):
-        visit(made, TRAIN, VALID, plan(5), loss(made), stop=lambda: asked.append(1) or len(asked) > 3)
+        training_round(
+            made, TRAIN, VALID, plan(5), loss(made), stop=lambda: asked.append(1) or len(asked) > 3
+        )
     assert len(asked) == 4

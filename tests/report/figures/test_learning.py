@@ -7,19 +7,19 @@ import pytest
 
 from aims_pax.report.distances import pairs
 from aims_pax.report.figures import learning, timeline
-from aims_pax.report.figures.parity import parity
+from aims_pax.report.figures.parity import parity_figure
 from aims_pax.report.figures.style import NAMES, drawing, envelope, panel, thinned
-from aims_pax.report.load_run import gather
-from aims_pax.report.tolerant_readers import Geometry
+from aims_pax.report.load_run import load_run
+from aims_pax.report.tolerant_readers import StoredStructure
 from tests.report.folders import advanced, made_up
 
 DRAWN = {
-    learning.learning: {"learning_forces", "learning_energies", "convergence"},
-    learning.honest: {"honesty_during", "honesty_delivered"},
-    parity: {"parity_energy", "parity_forces", "parity_stress"},
-    timeline.observables: {"label_energies", "distances"},
-    timeline.timeline: {"timeline"},
-    timeline.failures: {"failures"},
+    learning.learning_figure: {"learning_forces", "learning_energies", "convergence"},
+    learning.calibration_figure: {"honesty_during", "honesty_delivered"},
+    parity_figure: {"parity_energy", "parity_forces", "parity_stress"},
+    timeline.observables_figure: {"label_energies", "distances"},
+    timeline.timeline_figure: {"timeline"},
+    timeline.failures_figure: {"failures"},
 }
 
 
@@ -36,7 +36,7 @@ def test_a_real_run_gives_every_figure(run, draw):
 
 
 def test_each_trajectory_has_its_panel_and_all_numbers_are_kept(run):
-    panels, table = learning.uncertainty(run)
+    panels, table = learning.uncertainty_figure(run)
     assert [p.name for p in panels] == [f"uncertainty_{i:03d}" for i in range(4)]
     assert len(table["step"]) == sum(len(t.steps) for t in run.trajectories)
     assert sum(table["labelled"]) == sum(int(t.labelled.sum()) for t in run.trajectories)
@@ -80,7 +80,7 @@ def test_overlap_is_the_integral_of_what_runs_at_once():
 
 
 def test_shares_of_the_timeline_never_exceed_the_device(run):
-    table = timeline.timeline(run)[0].table
+    table = timeline.timeline_figure(run)[0].table
     total = sum(np.asarray(table[k]) for k in ("moving", "training", "sampling", "waiting"))
     assert (total <= 1 + 1e-9).all()
     assert total.mean() > 0.5
@@ -91,8 +91,10 @@ def test_dots_of_test_frames_are_named_where_there_are_some(run):
     frames = [s.info for s in run.structures if s.id in run.splits["test"]]
     assert drawn == {(info["trajectory"], info["step"]) for info in frames}
     assert len(drawn) == 3
-    assert learning.TESTED in learning.unsure(run)
-    assert learning.TESTED not in learning.unsure(run, [replace(t, tested=()) for t in run.trajectories])
+    assert learning.TESTED in learning.uncertainty_legend(run)
+    assert learning.TESTED not in learning.uncertainty_legend(
+        run, [replace(t, tested=()) for t in run.trajectories]
+    )
 
 
 def test_gaps_of_the_timeline_are_named(tmp_path):
@@ -105,17 +107,19 @@ def test_gaps_of_the_timeline_are_named(tmp_path):
         going,
         advanced(90, 0, 20, 30, 0.1),
     ]
-    (panel,) = timeline.timeline(gather(made_up(tmp_path, entries)))
+    (panel,) = timeline.timeline_figure(load_run(made_up(tmp_path, entries)))
     assert "dynamics 92 % · starting 8 %" in panel.note
     assert "blank: starting 5 s, stopped in between 30 s" in panel.note
 
 
 def test_shortest_distances_see_images_of_a_crystal():
-    here = Geometry(("H", "O"), np.array([[0.1, 0, 0], [2.9, 0, 0]]), np.eye(3) * 3.0, (True,) * 3, None)
+    here = StoredStructure(
+        ("H", "O"), np.array([[0.1, 0, 0], [2.9, 0, 0]]), np.eye(3) * 3.0, (True,) * 3, None
+    )
     found = pairs(here)
     assert found[1, 8] == pytest.approx(0.2)
     assert found[1, 1] == pytest.approx(3.0)
-    alone = Geometry(("H", "O"), here.positions, np.zeros((3, 3)), (False,) * 3, None)
+    alone = StoredStructure(("H", "O"), here.positions, np.zeros((3, 3)), (False,) * 3, None)
     assert pairs(alone) == {(1, 8): pytest.approx(2.8)}
 
 
@@ -123,13 +127,13 @@ def test_delivered_errors_are_those_of_the_validation_frames(run):
     p = run.predictions
     valid = np.repeat(p["split"] == "valid", p["n_atoms"])
     mae = np.abs(p["forces"] - p["true_forces"])[valid].mean()
-    assert learning.delivered(run)[0] == pytest.approx(mae)
+    assert learning.delivered_errors(run)[0] == pytest.approx(mae)
 
 
 def test_errors_of_test_and_validation_frames_are_never_mixed(run):
     """Validation frames decided when to stop."""
     p = run.predictions
-    force = next(panel for panel in parity(run) if panel.name == "parity_forces").below
+    force = next(panel for panel in parity_figure(run) if panel.name == "parity_forces").below
     wrong = 1000 * np.abs(p["forces"] - p["true_forces"])
     for split, name in (("test", "Test"), ("valid", "Validation")):
         mae = wrong[np.repeat(p["split"] == split, p["n_atoms"])].mean()
@@ -149,7 +153,7 @@ def test_a_picture_of_the_uncertainty_explains_itself(run, monkeypatch):
         return b"png"
 
     monkeypatch.setattr(style, "png_of", png)
-    (one, *_), _ = learning.uncertainty(run, png=True)
+    (one, *_), _ = learning.uncertainty_figure(run, png=True)
     assert drawn[0][0] == "MD step"
     assert "threshold" in drawn[0][1]
     assert "MD step" not in one.svg
