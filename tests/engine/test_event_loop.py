@@ -15,6 +15,7 @@ from aims_pax.engine.event_loop import EventLoop
 from aims_pax.engine.interrupts import InterruptMonitor, RunInterrupted
 from aims_pax.errors import Abandoned, NotConverged, SetupError
 from aims_pax.record.checkpoint import from_plain, to_plain
+from aims_pax.wire_names import name_in_files
 
 RULES = ExploreRules(
     skip_step=10, c_x=0.0, valid_ratio=0.1, epochs_per_worker=2, epochs_per_visit=1, max_steps=400
@@ -115,7 +116,7 @@ class Numbers:
 
     def turn(self, works, stop):
         self._tick()
-        self.turns.append(type(works[0]).__name__)
+        self.turns.append(name_in_files(type(works[0])))
         self.moved_meanwhile += len(self.begun) > len(self.installed)
         for work in works:
             if isinstance(work, RunTraining):

@@ -91,9 +91,9 @@ def test_stop_ends_what_runs_and_lets_nothing_start(tmp_path):
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM])
 def test_the_command_dies_with_us_whatever_kills_us(tmp_path, sign):
     code = (
-        "from pathlib import Path; from aims_pax.labelling.process_sessions import Running; "
+        "from pathlib import Path; from aims_pax.labelling.process_sessions import CommandRunner; "
         f"f = Path({str(tmp_path)!r}); "
-        "Running().run('sleep 300 & echo $! > pid; wait', f, f / 'out', f / 'err')"
+        "CommandRunner().run('sleep 300 & echo $! > pid; wait', f, f / 'out', f / 'err')"
     )
     driver = subprocess.Popen([sys.executable, "-c", code])
     wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip())

@@ -166,7 +166,7 @@ def test_what_is_compiled_aside_rests_while_the_run_is_paused(cache, monkeypatch
 def test_what_lies_in_the_cache_is_not_compiled_again(cache, monkeypatch):
     monkeypatch.setattr(backend, "BackgroundCompile", Watched)
     Watched.last, team = None, ensemble((1,))
-    (cache / backend.signature(backend.fast(team.members[0].model))).touch()
+    (cache / backend.signature(backend.fast_mace(team.members[0].model))).touch()
     with compiling(given(active=LONG), team, 9.0):
         assert (team.compiled, Watched.last) == ("ready", None)
 

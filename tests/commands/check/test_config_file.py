@@ -232,8 +232,8 @@ def test_checking_a_file_does_not_load_torch(changed):
 
     changed("sample")
     code = (
-        "import sys\nfrom pathlib import Path\nfrom aims_pax.commands.check.config_file import checked_file\n"
-        "checked_file(Path('config.yaml'))\nsys.exit('torch' in sys.modules)"
+        "import sys\nfrom pathlib import Path\nfrom aims_pax.commands.check.config_file import checked_config_file\n"
+        "checked_config_file(Path('config.yaml'))\nsys.exit('torch' in sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0

@@ -339,5 +339,8 @@ def test_all_problems_of_a_folder_come_at_once(folder):
 
 def test_checking_does_not_load_torch(folder):
     write(folder, AIMS_GEOMETRY)
-    code = "import sys; from aims_pax.commands.check.project import check; check('.'); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from aims_pax.commands.check.project import check_as_yaml; check_as_yaml('.');"
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=folder, env={**os.environ}).returncode == 0

@@ -97,7 +97,7 @@ def script(kind, folder, body):
     return f"""
 import os, sys, time
 from pathlib import Path
-from aims_pax.labelling.executors.inline import make_executor
+from aims_pax.labelling.factory import make_executor
 if __name__ == "__main__":
     with make_executor({kind!r}, 2, Path("logs/parsl"), Path({str(folder)!r})) as executor:
 {body}

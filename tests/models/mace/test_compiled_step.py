@@ -345,8 +345,8 @@ def test_signatures_tell_architectures_apart_and_members_not(model):
 def test_a_process_aside_ends_with_its_driver(fresh):
     code = (
         "import sys, time, torch\n"
-        "from aims_pax.models.mace.compile_cache import Aside\n"
-        "print(Aside(torch.nn.Linear(1, 1)).process.pid, flush=True)\n"
+        "from aims_pax.models.mace.compile_cache import BackgroundCompile\n"
+        "print(BackgroundCompile(torch.nn.Linear(1, 1)).process.pid, flush=True)\n"
         "time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as driver:
@@ -358,8 +358,8 @@ def test_a_process_aside_ends_with_its_driver(fresh):
 
 BUSY = (
     "import os, sys, time\n"
-    "from aims_pax.models.mace import compiling\n"
-    "compiling.step_back()\n"
+    "from aims_pax.models.mace import compile_cache\n"
+    "compile_cache.step_back()\n"
     "print(os.sched_getscheduler(0), os.nice(0), flush=True)\n"
     "while True: sum(range(10000))"
 )
@@ -372,7 +372,7 @@ def _seconds(pid):
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="Linux only")
 def test_a_process_aside_leaves_a_busy_core_to_others():
-    """In a session of its own, as `Aside` starts it; sharing one core with somebody else's session."""
+    """In a session of its own, as `BackgroundCompile` starts it; sharing one core with somebody else's session."""
     core = min(os.sched_getaffinity(0))
 
     def start(code):
