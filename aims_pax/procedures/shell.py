@@ -180,7 +180,8 @@ class Shell:
 
     def _next_turn(self, wanted: Sequence[Work]) -> Turn:
         """The first kind of device work: all trajectories in one turn, or one visit of training."""
-        device = [w for w in wanted if not isinstance(w, Label) and w not in self.training]
+        elsewhere = (Label, Train) if self.world.trains_beside else Label  # a lost visit is begun again there
+        device = [w for w in wanted if not isinstance(w, elsewhere) and w not in self.training]
         if not device or not isinstance(device[0], Advance):
             return device[:1]
         return [w for w in device if isinstance(w, Advance)]
