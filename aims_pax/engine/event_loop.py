@@ -187,7 +187,10 @@ class EventLoop:
 
     def _next_turn(self, wanted: Sequence[Work]) -> Turn:
         """The first kind of device work: all trajectories in one turn, or one visit of training."""
-        device = [w for w in wanted if not isinstance(w, RequestLabel) and w not in self.training]
+        elsewhere = (
+            (RequestLabel, RunTraining) if self.world.trains_beside else RequestLabel
+        )  # a lost visit, too
+        device = [w for w in wanted if not isinstance(w, elsewhere) and w not in self.training]
         if not device or not isinstance(device[0], RunMD):
             return device[:1]
         return [w for w in device if isinstance(w, RunMD)]

@@ -50,15 +50,17 @@ class _LogFile(logging.FileHandler):
 
 @contextlib.contextmanager
 def to_console(console: Console, level: str) -> Iterator[None]:
-    """Everything aims-PAX says also appears on this console."""
+    """Everything aims-PAX says also appears on this console, from this level on; afterwards all is as before."""
     handler = ConsoleHandler(console)
+    before, propagate = ROOT.level, ROOT.propagate
     ROOT.setLevel(level)
     ROOT.addHandler(handler)
-    propagate, ROOT.propagate = ROOT.propagate, False
+    ROOT.propagate = False
     try:
         yield
     finally:
         ROOT.removeHandler(handler)
+        ROOT.setLevel(before)
         ROOT.propagate = propagate
 
 

@@ -234,6 +234,21 @@ def test_a_visit_whose_process_died_is_begun_again():
     assert len(tries) > len(world.installed)
 
 
+def test_a_lost_visit_is_begun_again_where_training_is_and_never_in_this_process():
+    """Also when its process has gone before anything else happens; Numbers.turn refuses to train."""
+
+    class AtOnce:
+        def submit(self, function, *args):
+            future = Future()
+            future.set_result(function(*args))
+            return future
+
+    world = Numbers(3, beside=AtOnce(), loses=0.5)
+    state, _ = drive(world)
+    assert [w.visit for w in world.installed] == list(range(state.visit))
+    assert world.answers > len(world.installed)
+
+
 def test_a_visit_nobody_wants_any_more_is_dropped_and_its_weights_are_not_installed():
     rules = replace(RULES, max_train=14)
     with ThreadPoolExecutor(1) as trainer:

@@ -48,6 +48,7 @@ PLAN: dict[str, Any] = {
     "stay": 0,  # blocks that must be given back before the driver leaves
     "patience": 5.0,  # s for which a block waits for the next driver
     "walltime": None,  # s of the driver
+    "ports": [54000, 55000],
     "cancel": False,  # a stop cancels what runs, as aims-PAX stop --cancel
 }
 
@@ -183,7 +184,7 @@ def executor_of(plan: dict[str, Any], folder: Path) -> Executor:
     blocks = Blocks(
         plan["header"], plan["worker"], name=folder.name, jobs=plan["jobs"], most=plan["most"],
         longest=plan["limit"], idle=plan["idle"], nodes=plan["nodes"], mpi=plan["mpi"],
-        patience=plan["patience"],
+        patience=plan["patience"], ports=tuple(plan["ports"]),
     )  # fmt: skip
     return SlurmExecutor(blocks, folder / "parsl", folder, folder / "restart")
 

@@ -27,6 +27,7 @@ def on(node: str) -> str:
     return f"#SBATCH --time=10 --ntasks=2 --mem=2500\n#SBATCH --nodelist={node}\n"
 
 
+PORTS = [53200, 53215]  # two for each driver: those that start at the same moment must not want the same one
 BOTH = {"frames": 4, "most": 2, "seconds": 20.0, "patience": 60.0}
 PLANS = {
     "term": {**BOTH, "header": on("dev1")},
@@ -45,7 +46,7 @@ def ends(slurm, tmp_path_factory):
     folder = tmp_path_factory.mktemp("stops")
     words = ("--nodelist=dev4", "--mem=3000", "--output=/dev/null", "--wrap", "sleep 900")
     blocker = slurm.run("sbatch", "--parsable", *words).strip()
-    drivers = {name: Driver(folder / name, **plan) for name, plan in PLANS.items()}
+    drivers = {name: Driver(folder / name, ports=PORTS, **plan) for name, plan in PLANS.items()}
     with ThreadPoolExecutor(len(PLANS)) as threads:
         seen = {
             name: threads.submit(STORIES[name], slurm, driver, blocker) for name, driver in drivers.items()

@@ -159,11 +159,18 @@ class SlurmExecutor(ParslExecutor):
         )
         self._blocks = provider
         bound, addresses = _addresses(blocks)
+        first, last = blocks.ports
+        _free_port(
+            bound, blocks.ports
+        )  # SetupError where there is none; which one it is the interchange finds out
         common: dict[str, Any] = {
             "label": self.label,
             "provider": provider,
             "address": "127.0.0.1",  # replaced below
-            "worker_port": _free_port(bound, blocks.ports),
+            "worker_port_range": (
+                first,
+                last + 1,
+            ),  # a port chosen here may be taken before the interchange binds it
             "heartbeat_period": 15,
             "heartbeat_threshold": 60,
             "drain_period": blocks.drain,

@@ -66,18 +66,26 @@ class ParslExecutor:
     def __enter__(self) -> Self:
         self.run_dir.mkdir(parents=True, exist_ok=True)
         self._log = _log_to(self.run_dir / "parsl.log")
-        self._kernel = DataFlowKernel(
-            Config(
-                executors=[self._backend()],
-                run_dir=str(self.run_dir),
-                strategy=self.strategy,
-                strategy_period=self.strategy_period,
-                max_idletime=self.idle,
-                retries=0,
-                usage_tracking=0,
-                initialize_logging=False,
-            )
+        config = Config(
+            executors=[self._backend()],
+            run_dir=str(self.run_dir),
+            strategy=self.strategy,
+            strategy_period=self.strategy_period,
+            max_idletime=self.idle,
+            retries=0,
+            usage_tracking=0,
+            initialize_logging=False,
         )
+        try:
+            self._kernel = DataFlowKernel(config)
+        except Exception as error:
+            if "Interchange failed to start" not in str(error):
+                raise
+            raise SetupError(
+                f"Parsl's interchange has not started within two minutes; see interchange.log below {self.run_dir} and "
+                "what it said above. Where a port was taken, name others in CLUSTER.parsl_options.port_range; where "
+                "this machine is too busy, run the same command again"
+            ) from error
         self._watch(self._kernel)
         self._app = python_app(_call, data_flow_kernel=self._kernel, cache=False, executors=[self.label])
         return self

@@ -99,6 +99,12 @@ def test_an_interface_that_is_not_there_and_ports_that_are_taken_are_said():
         assert _free_port("127.0.0.1", (port, port + 20)) in range(port + 1, port + 21)
 
 
+def test_the_port_is_chosen_by_who_binds_it(tmp_path):
+    """One chosen here may be taken by another run, or by any connection of this machine, before it is bound."""
+    backend = SlurmExecutor(Blocks("", ports=(54100, 54101)), tmp_path / "parsl", tmp_path)._backend()
+    assert (backend.worker_port, backend.worker_port_range) == (None, (54100, 54102))
+
+
 def test_the_users_number_of_nodes_wins():
     assert not [line for line in script("#SBATCH -N 4", nodes=2) if "--nodes" in line]
 
