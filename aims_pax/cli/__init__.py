@@ -1,7 +1,7 @@
-"""The commands: `aims-PAX` with its verbs, and `aims-PAX-initial-ds`, `-al`, `-recalc`, `-atomic-energies`, `-test`.
+"""The commands: `aims-PAX` and its subcommands, `aims-PAX-initial-ds`, `-al`, `-recalc`, `-atomic-energies`, `-test`.
 
 Exit codes: 0 done, 1 failed, 2 settings, 3 stopped by the user, 75 stopped by the system: run again.
-torch is imported only when there is something to run. Verbs stand in `verbs`, how they end in `ends`.
+torch is imported only when there is something to run. Subcommands are in `commands`, exit codes in `exit_codes`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 # One thread a process unless the user says otherwise: more made MACE several times slower on shared machines,
 # and forks after threads deadlock. Set before anything loads a math library.
@@ -21,6 +21,11 @@ from aims_pax.cli import commands
 from aims_pax.cli.exit_codes import exit_on_error, run_command
 from aims_pax.cli.options import MACE, PROJECT, MaceFile, ProjectFile, Version
 from aims_pax.errors import SettingsError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from aims_pax.settings import Settings
 
 WAYS = {
     "add_completion": False,
@@ -40,21 +45,39 @@ def main_command(
     """Build machine-learned force fields: initial dataset, active learning, convergence, in this folder."""
     context.obj = (mace_settings, aimspax_settings)
     if context.invoked_subcommand is None:
-        exit_on_error(lambda: run_command("run_all", mace_settings, aimspax_settings))
+        exit_on_error(lambda: run_command(_run_all, mace_settings, aimspax_settings))
+
+
+def _run_all(settings: Settings, console: Console) -> None:
+    from aims_pax.commands.run import run_all
+
+    run_all(settings, console)
 
 
 def _initial_ds(
     mace_settings: MaceFile = MACE, aimspax_settings: ProjectFile = PROJECT, version: Version = False
 ) -> None:
     """Create the initial dataset and the first models, in this folder."""
-    exit_on_error(lambda: run_command("run_initial", mace_settings, aimspax_settings))
+
+    def command(settings: Settings, console: Console) -> None:
+        from aims_pax.commands.run import run_initial
+
+        run_initial(settings, console)
+
+    exit_on_error(lambda: run_command(command, mace_settings, aimspax_settings))
 
 
 def _al(
     mace_settings: MaceFile = MACE, aimspax_settings: ProjectFile = PROJECT, version: Version = False
 ) -> None:
     """Run active learning and convergence, from an initial dataset or from given data or models."""
-    exit_on_error(lambda: run_command("run_active_learning", mace_settings, aimspax_settings))
+
+    def command(settings: Settings, console: Console) -> None:
+        from aims_pax.commands.run import run_active_learning
+
+        run_active_learning(settings, console)
+
+    exit_on_error(lambda: run_command(command, mace_settings, aimspax_settings))
 
 
 def _recalc(
@@ -78,11 +101,13 @@ def _recalc(
     Of the settings it needs REFERENCE, CLUSTER and species_dir; all others may be missing.
     """
     target = output or Path(f"{data.stem}_recalculated.xyz")
-    exit_on_error(
-        lambda: run_command(
-            "run_recalculate", mace_settings, aimspax_settings, "recalc", data, target, keep_failed
-        )
-    )
+
+    def command(settings: Settings, console: Console) -> None:
+        from aims_pax.commands.recalc import run_recalculate
+
+        run_recalculate(settings, console, data, target, keep_failed)
+
+    exit_on_error(lambda: run_command(command, mace_settings, aimspax_settings, labels_only=True))
 
 
 def _atomic_energies(
@@ -100,11 +125,13 @@ def _atomic_energies(
 
     Of the settings it needs REFERENCE, CLUSTER and species_dir; all others may be missing.
     """
-    exit_on_error(
-        lambda: run_command(
-            "run_atomic_energies", mace_settings, aimspax_settings, "atomic_energies", elements or [], output
-        )
-    )
+
+    def command(settings: Settings, console: Console) -> None:
+        from aims_pax.commands.atomic_energies import run_atomic_energies
+
+        run_atomic_energies(settings, console, elements or [], output)
+
+    exit_on_error(lambda: run_command(command, mace_settings, aimspax_settings, labels_only=True))
 
 
 def _run() -> None:

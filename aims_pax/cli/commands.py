@@ -1,4 +1,4 @@
-"""The verbs of `aims-PAX`. What they do stands in `procedures` and is imported when it is done."""
+"""The subcommands of `aims-PAX`. What each does is in `aims_pax.commands` and is imported when it is run."""
 
 from __future__ import annotations
 

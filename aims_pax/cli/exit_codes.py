@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -18,30 +18,34 @@ from aims_pax.errors import AimsPaxError, Busy, RunInterrupted, SettingsError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from aims_pax.settings import Settings
+
 
 class Unexpected(AimsPaxError):
     """A mistake of ours, not the user's."""
 
 
-def run_command(story: str, mace: Path, project: Path, room: str = "run", *given: Any) -> None:
-    """Tell a story of `commands.<room>`. Settings come first: their mistakes appear before torch is loaded."""
-    import importlib
+def run_command(
+    command: Callable[[Settings, Console], None], mace: Path, project: Path, *, labels_only: bool = False
+) -> None:
+    """Run a command in this folder. Settings are read before torch is imported, so mistakes appear at once.
 
+    command: imports what it needs itself. labels_only: it asks the reference alone, whose settings suffice.
+    """
     from aims_pax.record.lock import Lock
     from aims_pax.settings import read_reference_settings, read_settings
 
-    if room == "run":
-        settings = read_settings(Path.cwd(), str(project), str(mace), for_run=True)
-    else:  # the reference alone
+    if labels_only:
         settings = read_reference_settings(Path.cwd(), str(project), str(mace))
+    else:
+        settings = read_settings(Path.cwd(), str(project), str(mace), for_run=True)
     terminal = console()
     terminal.print(f"aims-PAX {__version__}", highlight=False)
     lock = Lock(settings.folder / "restart" / "lock")
     lock.refuse_second()  # before torch is loaded
-    arriving = lock.announced() if room == "run" else nullcontext()
+    arriving = nullcontext() if labels_only else lock.announced()
     with traceback_to_file(settings.path(settings.misc.log_dir) / "traceback.log"), arriving:
-        stories = importlib.import_module(f"aims_pax.commands.{room}")
-        getattr(stories, story)(settings, terminal, *given)
+        command(settings, terminal)
 
 
 def console() -> Console:

@@ -15,7 +15,8 @@ from aims_pax.errors import SettingsError
 from aims_pax.frames import LabelledFrame
 from aims_pax.labelled_data import LabelKeys, read_labelled
 from aims_pax.record.files import write_bytes
-from aims_pax.report.accuracy import ErrorRow, atomic_errors, by_element, by_system, calibration
+from aims_pax.report.accuracy import ErrorRow, by_element, by_system
+from aims_pax.report.calibration import atomic_errors, calibrate
 from aims_pax.report.formatting import MEAN, calibration_sentence
 from aims_pax.report.predictions import pack_predictions, predictions
 from aims_pax.suggestions import no_such
@@ -101,7 +102,7 @@ def _tables(models: Sequence[Path], single: Sequence[dict[str, Any]], arrays: di
 def _worth(models: Sequence[Path], single: Sequence[dict[str, Any]], arrays: dict[str, Any]) -> list[str]:
     """What the spread is worth for each member, as the report says of the delivered one, and for their mean."""
     said = [(m.stem, {**a, "atomic_sd": arrays["atomic_sd"]}) for m, a in zip(models, single, strict=True)]
-    found = [(whose, calibration(*atomic_errors(a))) for whose, a in [*said, (MEAN, arrays)]]
+    found = [(whose, calibrate(*atomic_errors(a))) for whose, a in [*said, (MEAN, arrays)]]
     return [calibration_sentence(h.rank, h.ratio, whose) for whose, h in found if math.isfinite(h.rank)]
 
 

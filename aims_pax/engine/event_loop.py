@@ -108,7 +108,7 @@ class EventLoop:
                 self._begin_training(wanted)
                 events = self._next_events(wanted)
                 self._note_pauses()
-                self._take_all(events)
+                self._handle_all(events)
                 if time.monotonic() - self._committed > SNAPSHOT_SECONDS:
                     self._commit()
         finally:
@@ -133,7 +133,7 @@ class EventLoop:
         """Give labels to the executor while it has room for them; the rest waits with us."""
         queue = [w for w in wanted if isinstance(w, RequestLabel) and w not in self.in_flight]
         if self.state.stopped:  # labels not paid for are given up; what has been paid for is awaited and kept
-            self._take_all([LabelDropped(work) for work in queue])
+            self._handle_all([LabelDropped(work) for work in queue])
             return
         room = self.world.capacity + 1 - len(self.in_flight)
         if queue and room > 0 and self._dirty and self.world.label_seconds() > self._snapshot_cost:
@@ -195,14 +195,14 @@ class EventLoop:
             return device[:1]
         return [w for w in device if isinstance(w, RunMD)]
 
-    def _take_all(self, events: Iterable[Event]) -> None:
+    def _handle_all(self, events: Iterable[Event]) -> None:
         """Events that belong together; snapshots are only written between such groups."""
         self._whole = False
         for event in events:
-            self._take(event)
+            self._handle(event)
         self._whole = True
 
-    def _take(self, event: Event) -> None:
+    def _handle(self, event: Event) -> None:
         if event.work not in self.stage.outstanding(self.state, self.rules):
             self.journal.write(self.world.name, "late", event)  # its work was cancelled meanwhile
             return

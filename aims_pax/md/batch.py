@@ -1,4 +1,4 @@
-"""Many trajectories as one set of tensors: what stays (`Batch`) and what moves (`Motion`)."""
+"""Many trajectories as one set of tensors: what stays (`MDBatch`) and what moves (`Motion`)."""
 
 from __future__ import annotations
 

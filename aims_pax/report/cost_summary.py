@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from aims_pax.report import label_counts
-from aims_pax.report.accuracy import atomic_errors, by_system, calibration, held_out
+from aims_pax.report.accuracy import by_system, held_out
+from aims_pax.report.calibration import atomic_errors, calibrate
 from aims_pax.report.formatting import DOING, STAGES, compact, duration, format_number, milli, plural
 from aims_pax.report.run_record import Epoch, RunRecord
 from aims_pax.report.run_verdict import run_verdict
@@ -107,7 +108,7 @@ def key_numbers(run: RunRecord) -> list[tuple[str, str, str]]:
         tiles.append((milli(energy), "meV/atom", f"energy MAE · {on}"))
     if run.predictions:
         _, part = held_out(run.predictions)
-        h = calibration(*atomic_errors(part)) if part else None
+        h = calibrate(*atomic_errors(part)) if part else None
         if h is not None and math.isfinite(h.rank):
             tiles.append((f"{h.rank:.2f}", "ρ", "spread against the delivered model's error, 1 is perfect"))
     tiles.append((*compact(wall_seconds(run)), "at work"))

@@ -17,17 +17,8 @@ from aims_pax.core.rules import BELIEVED
 from aims_pax.record.delivered_models import recorded_models
 from aims_pax.record.files import write_bytes
 from aims_pax.report import cost_summary, label_counts
-from aims_pax.report.accuracy import (
-    NAMES,
-    UNSEEN,
-    ErrorRow,
-    atomic_errors,
-    by_element,
-    by_system,
-    calibration,
-    held_out,
-    untested,
-)
+from aims_pax.report.accuracy import NAMES, UNSEEN, ErrorRow, by_element, by_system, held_out, untested
+from aims_pax.report.calibration import atomic_errors, calibrate
 from aims_pax.report.changed_settings import differing
 from aims_pax.report.distances import shortest_by_pair
 from aims_pax.report.formatting import (
@@ -117,7 +108,7 @@ def gaps(run: RunRecord) -> list[str]:
     if ended:
         found.append(f"{plural(len(ended), 'trajectory')} ended early: {_plain(ended[0].reason or '')}.")
     if run.predictions and part:
-        h = calibration(*atomic_errors(part))
+        h = calibrate(*atomic_errors(part))
         if math.isfinite(h.rank) and (h.rank < ROUGHLY or not 1 / HONEST <= h.ratio <= HONEST):
             found.append(calibration_sentence(h.rank, h.ratio, DELIVERED))
     if said := undetermined(run):
@@ -262,7 +253,7 @@ def _uncertainty(run: RunRecord) -> str:
     if not run.predictions:
         return ""
     name, part = held_out(run.predictions)
-    h = calibration(*atomic_errors(part)) if part else None
+    h = calibrate(*atomic_errors(part)) if part else None
     if h is None or not math.isfinite(h.rank):
         return "Not measured: it needs at least two members and frames that were not trained on."
     said = calibration_sentence(h.rank, h.ratio, DELIVERED)

@@ -24,7 +24,7 @@ class BySystem(Potential, Protocol):
 
 
 class AbInitioMDSampler(MDSampler):
-    """`MDSampler` whose potential is the reference itself (`labelling.ReferencePotential`).
+    """`MDSampler` whose potential is the reference itself (`labelling.reference_potential.ReferencePotential`).
 
     The labels are asked for by frame once more: the labeller has them in its store, with stress, and of
     exactly the rounded structure. A potential that is `BySystem` is told which system each frame descends from.

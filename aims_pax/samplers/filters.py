@@ -1,7 +1,7 @@
 """What is taken away from the structures a sampler makes: filters, one behind the other.
 
 A filter is a function of a stream of samples; what it lets pass keeps its order and, but for `farthest`, comes as it
-is made. One that remembers what it saw serves many streams of one run, also after a restart (`Remembers`). `wants`
+is made. One that remembers what it saw serves many streams of one run, also after a restart (`Stateful`). `wants`
 says how many structures of a system it has to be given for n to pass.
 
 >>> from aims_pax.samplers.base import Sample
@@ -216,7 +216,7 @@ class Farthest(_Described):
 
 
 def duplicates(threshold: float | None = None, by: str = "geometry", describe: Describe = radial) -> Filter:
-    """`New` (by `geometry`, 0.1 Å) or `NewByDescriptor` (by `descriptor`, 0.05).
+    """`DuplicateFilter` (by `geometry`, 0.1 Å) or `NewByDescriptor` (by `descriptor`, 0.05).
 
     Raises ValueError for another `by`.
     """

@@ -6,7 +6,7 @@ Which sampler makes the i-th structure of a system is settled by the shares alon
 
 the first of equals. So after any number of structures every sampler has made its share, rounded. Within a call they
 come in random order: who deals them out in turn deals everybody some of each. What samplers and filters remember is
-remembered here (`Remembers`), so that the next call, or another process, goes on.
+remembered here (`Stateful`), so that the next call, or another process, goes on.
 
 >>> from aims_pax.frames import Frame
 >>> from aims_pax.samplers.filters import sanity

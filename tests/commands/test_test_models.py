@@ -8,7 +8,7 @@ from aims_pax.commands.test_models import _labelled, evaluate_models
 from aims_pax.dataset import write_extxyz
 from aims_pax.errors import SettingsError
 from aims_pax.models.mace import export as exports
-from aims_pax.report.accuracy import atomic_errors, calibration
+from aims_pax.report.calibration import atomic_errors, calibrate
 from tests.models.mace import tiny
 
 KEYS = ("REF_energy", "REF_forces", "REF_stress")
@@ -77,9 +77,9 @@ def test_several_models_are_a_committee_with_mean_and_spread(trained, tmp_path):
     assert "committee mean" in text
     for model, a in zip(models, stored["member_forces"], strict=True):
         # what the report says of the one that is delivered
-        h = calibration(sd, np.sqrt(((a - stored["true_forces"]) ** 2).mean(axis=1)))
+        h = calibrate(sd, np.sqrt(((a - stored["true_forces"]) ** 2).mean(axis=1)))
         assert f"where {model.stem} is wrong (rank correlation ρ = {h.rank:.2f})" in text
-    h = calibration(*atomic_errors(stored))
+    h = calibrate(*atomic_errors(stored))
     assert f"where the committee mean is wrong (rank correlation ρ = {h.rank:.2f})" in text
     assert models[1].stem in text
 

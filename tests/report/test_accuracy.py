@@ -4,7 +4,8 @@ import pytest
 from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.potential import Evaluation
 from aims_pax.report import predictions
-from aims_pax.report.accuracy import atomic_errors, by_element, by_system, calibration, held_out
+from aims_pax.report.accuracy import by_element, by_system, held_out
+from aims_pax.report.calibration import atomic_errors, calibrate
 
 H2 = Frame([1, 1], [[0, 0, 0], [0.8, 0, 0]])
 HO = Frame([1, 8], [[0, 0, 0], [1.0, 0, 0]])
@@ -125,9 +126,9 @@ def test_the_true_error_of_an_atom_is_what_its_spread_predicts():
         "true_forces": np.zeros((4000, 3)),
     }
     spread, error = atomic_errors(arrays)
-    h = calibration(spread, error)
+    h = calibrate(spread, error)
     assert h.ratio == pytest.approx(1.0, abs=0.03)
-    assert calibration(spread, 2 * error).ratio == pytest.approx(2.0, abs=0.06)
+    assert calibrate(spread, 2 * error).ratio == pytest.approx(2.0, abs=0.06)
 
 
 def test_rank_correlation_is_spearmans():
@@ -136,12 +137,12 @@ def test_rank_correlation_is_spearmans():
     rng = np.random.default_rng(1)
     x = rng.integers(1, 8, 60).astype(float)  # many ties
     y = x + rng.integers(0, 6, 60)
-    assert calibration(x, y).rank == pytest.approx(spearmanr(x, y).statistic, abs=1e-12)
-    assert calibration(x, x).rank == pytest.approx(1.0)
-    assert calibration(x, x.max() + 1 - x).rank == pytest.approx(-1.0)
+    assert calibrate(x, y).rank == pytest.approx(spearmanr(x, y).statistic, abs=1e-12)
+    assert calibrate(x, x).rank == pytest.approx(1.0)
+    assert calibrate(x, x.max() + 1 - x).rank == pytest.approx(-1.0)
 
 
 def test_what_is_not_finite_does_not_count():
-    h = calibration(np.array([np.nan, 0.0, 1, 2, 3]), np.array([1.0, 1.0, 1, 2, np.inf]))
+    h = calibrate(np.array([np.nan, 0.0, 1, 2, 3]), np.array([1.0, 1.0, 1, 2, np.inf]))
     assert len(h.spread) == 2
     assert np.isnan(h.rank)

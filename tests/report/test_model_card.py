@@ -5,7 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from aims_pax.report.accuracy import atomic_errors, by_system, calibration, held_out
+from aims_pax.report.accuracy import by_system, held_out
+from aims_pax.report.calibration import atomic_errors, calibrate
 from aims_pax.report.figures.learning import calibration_figure
 from aims_pax.report.formatting import DELIVERED, calibration_sentence, milli
 from aims_pax.report.model_card import card, data_hash, gaps, write_cards
@@ -77,7 +78,7 @@ def test_words_from_outside_do_not_break_the_table(run):
 
 def test_page_and_card_say_the_same_of_the_uncertainty(run):
     """One wording, also where the run's spread is not honest."""
-    h = calibration(*atomic_errors(held_out(run.predictions)[1]))
+    h = calibrate(*atomic_errors(held_out(run.predictions)[1]))
     said = calibration_sentence(h.rank, h.ratio, DELIVERED)
     assert said
     assert said in card(run, "tiny_255.model").split("## Uncertainty")[1].split("## ")[0]

@@ -285,7 +285,7 @@ def _token(name: str) -> str:
 
 
 def _patiently(part: str) -> dict[str, tuple[str, str]]:
-    """`slurm.named`, once more as long as the controller is away. Raises Refused, SetupError."""
+    """`slurm.jobs_named`, once more as long as the controller is away. Raises Refused, SetupError."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:

@@ -192,7 +192,7 @@ class Ensemble:
     ) -> list[MemberResult]:
         """One visit of each member that `data` names ({member: its data}, or data of all members in order).
 
-        Keywords as in `Plan`; `patience` is epochs_per_worker, the kick rule. `stop()` is looked at before
+        Keywords as in `TrainingPlan`; `patience` is epochs_per_worker, the kick rule. `stop()` is looked at before
         every batch; when it says so Abandoned is raised and the ensemble is as before. The first visit
         measures and freezes the statistics.
         """
@@ -293,14 +293,15 @@ class Ensemble:
         """
         for member, own in self._chosen(data):
             _, valid = self._graphs(own)
-            if member.swa_sum is None or member.swa_epochs < 2 or not valid:
+            mean_weights = member.swa.mean()
+            if mean_weights is None or not valid:
                 continue
             present = [s.clone() for s in member.average.shadow]
             loss = validate(member, valid, self.loss).loss
-            member.set_weights([t / member.swa_epochs for t in member.swa_sum])
+            member.set_weights(mean_weights)
             mean = validate(member, valid, self.loss).loss
             log.info(
-                "%s: mean of %d epochs: loss %.4g, best %.4g", member.name, member.swa_epochs, mean, loss
+                "%s: mean of %d epochs: loss %.4g, best %.4g", member.name, member.swa.epochs, mean, loss
             )
             if not mean < loss:
                 member.set_weights(present)

@@ -18,7 +18,7 @@ from aims_pax.models.mace.mace_import import quiet
 def feature_vectors(size_or_path: str, frames: Sequence[Frame], device: str, folder: Path) -> Array:
     """(F, N, D) of F frames of one system: the scalar channels of every layer, one after the other.
 
-    size_or_path, folder: as `foundation.load` takes them.
+    size_or_path, folder: as `foundation.load_foundation_model` takes them.
     """
     return calculator_features(calculator_of(size_or_path, device, folder), frames)
 

@@ -1,6 +1,6 @@
 """MACE's energy as few and large tensor operations: the same numbers as the modules', several times sooner.
 
-`Plan` is what is constant in an architecture; `weights` brings a model's parameters into the form used here
+`MacePlan` is what is constant in an architecture; `weights` brings a model's parameters into the form used here
 (normalised, U·W contracted, linear maps per element) and `node_energies` follows from edge vectors alone:
 
     h⁰ = embedding(z)                                     Batatia et al., NeurIPS 2022, eqs. 8 to 13

@@ -14,15 +14,9 @@ import torch
 from aims_pax.errors import RestartError
 from aims_pax.frames import Array
 from aims_pax.models.mace.build import elements_of, set_statistics
+from aims_pax.models.mace.ema_swa import EqualWeightMean, ExponentialMovingAverage
 from aims_pax.models.mace.mace_import import MaceModel, quiet
-from aims_pax.models.mace.optimiser import (
-    Arrays,
-    Average,
-    Schedule,
-    load_optimiser,
-    make_optimiser,
-    optimiser_arrays,
-)
+from aims_pax.models.mace.optimiser import Arrays, Schedule, load_optimiser, make_optimiser, optimiser_arrays
 from aims_pax.models.mace.statistics import Statistics, as_stored
 
 if TYPE_CHECKING:
@@ -91,7 +85,9 @@ class Member:
         self.device = self.weights[0].device
         self.statistics: Statistics | None = None
         training = settings.training
-        self.average = Average(self.weights, float(training.ema_decay) if training.ema else None)
+        self.average = ExponentialMovingAverage(
+            self.weights, float(training.ema_decay) if training.ema else None
+        )
         self.epochs = 0
         self.seen = UNSEEN
         self.reset_optimiser_and_ema()
@@ -101,8 +97,7 @@ class Member:
         self.average.adopt()
         self.average.restart()
         self.progress = ValidationProgress()
-        self.swa_sum: list[torch.Tensor] | None = None
-        self.swa_epochs = 0
+        self.swa = EqualWeightMean()
         self.fresh_optimiser()
 
     def fresh_optimiser(self) -> None:
@@ -129,15 +124,6 @@ class Member:
         for weight, shadow, value in zip(self.weights, self.average.shadow, values, strict=True):
             weight.copy_(value)
             shadow.copy_(value)
-
-    def extend_tail(self, restart: bool) -> None:
-        """Add the raw weights to the tail; `restart` begins a new one with them."""
-        weights = [w.detach().clone() for w in self.weights]
-        if restart or self.swa_sum is None:
-            self.swa_sum, self.swa_epochs = weights, 1
-        else:
-            self.swa_sum = [t + w for t, w in zip(self.swa_sum, weights, strict=True)]
-            self.swa_epochs += 1
 
     def finite(self) -> bool:
         """No NaN and no infinity in weights or average."""
@@ -169,10 +155,10 @@ class Member:
         out |= {f"optim/{k}": v for k, v in optimiser_arrays(self.optimiser, self.names).items()}
         out["schedule"] = self.schedule.array()
         out["progress"] = self.progress.array()
-        out["counts"] = np.array([self.average.updates, self.epochs, self.swa_epochs])
+        out["counts"] = np.array([self.average.updates, self.epochs, self.swa.epochs])
         out["seen"] = np.array([math.nan if x is None else x for x in astuple(self.seen)])
-        if self.swa_sum is not None:
-            out |= self._named("tail", self.swa_sum)
+        if self.swa.sum is not None:
+            out |= self._named("tail", self.swa.sum)  # its name in snapshots
         s = self.statistics
         if s is not None:
             out["statistics/E0"] = np.array(s.E0)
@@ -196,10 +182,10 @@ class Member:
         self.schedule.load(arrays["schedule"])
         self.schedule.apply(self.optimiser)
         self.progress.load(arrays["progress"])
-        self.average.updates, self.epochs, self.swa_epochs = (int(n) for n in arrays["counts"])
+        self.average.updates, self.epochs, self.swa.epochs = (int(n) for n in arrays["counts"])
         loss, energy, force, stress = (float(x) for x in arrays["seen"])
         self.seen = Validation(loss, energy, force, None if math.isnan(stress) else stress)
-        self.swa_sum = self._tensors(groups["tail"]) if "tail" in groups else None
+        self.swa.sum = self._tensors(groups["tail"]) if "tail" in groups else None
         self.statistics = None
         if "statistics" in groups:
             s = groups["statistics"]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -121,56 +120,3 @@ class Schedule:
     def load(self, array: Array) -> None:
         """Back from `array`."""
         self.lr, self.best, self.bad = float(array[0]), float(array[1]), int(array[2])
-
-
-class Average:
-    """Exponential moving average of the weights, s ← d·s + (1 − d)·w with d = min(decay, (1 + n)/(10 + n)).
-
-    The warm-up matters: at a fixed 0.99 the average lags about 100 steps, and a visit is about 16.
-    With `decay` None the average is the weights themselves.
-    """
-
-    def __init__(self, parameters: list[torch.nn.Parameter], decay: float | None) -> None:
-        self.parameters, self.decay = parameters, decay
-        self.shadow = [p.detach().clone() for p in parameters]
-        self.updates = 0
-
-    def restart(self) -> None:
-        """Begin anew at the present weights."""
-        self.updates = 0
-        self._copy()
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """After each optimiser step."""
-        self.updates += 1
-        if self.decay is None:
-            self._copy()
-            return
-        d = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for shadow, weight in zip(self.shadow, self.parameters, strict=True):
-            shadow.lerp_(weight, 1 - d)
-
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """The averaged weights in the model, as long as the context lasts."""
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
-
-    @torch.no_grad()
-    def adopt(self) -> None:
-        """The weights become the averaged ones."""
-        for shadow, weight in zip(self.shadow, self.parameters, strict=True):
-            weight.copy_(shadow)
-
-    @torch.no_grad()
-    def _copy(self) -> None:
-        for shadow, weight in zip(self.shadow, self.parameters, strict=True):
-            shadow.copy_(weight)
-
-    def _swap(self) -> None:
-        for k, weight in enumerate(self.parameters):
-            weight.data, self.shadow[k] = self.shadow[k], weight.data

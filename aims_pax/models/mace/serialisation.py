@@ -37,5 +37,5 @@ def unpacked(data: bytes, name: str, seed: int, settings: MaceSettings) -> Membe
 
 
 def own_threads() -> None:
-    """In a `Companion`: torch computes with as many threads as it was given."""
+    """In a `WorkerProcess`: torch computes with as many threads as it was given."""
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))

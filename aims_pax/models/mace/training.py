@@ -228,7 +228,7 @@ def _take_in(member: Member, frames: int, plan: TrainingPlan) -> bool:
     if plan.schedule:
         member.schedule.after_validation(loss)
     if member.settings.training.swa:
-        member.extend_tail(restart=improved)
+        member.swa.add(member.weights, restart=improved)
     if plan.patience is not None and member.progress.stale > plan.patience:
         log.info("%s: %d validations without improvement, new optimiser", member.name, member.progress.stale)
         member.fresh_optimiser()

@@ -1,6 +1,6 @@
 """Members trained in processes of their own, one thread each, with the bits of training in this process.
 
-A worker is a `Companion` that lives as long as the pool: it keeps the models and the graphs it has seen, so that
+A worker is a `WorkerProcess` that lives as long as the pool: it keeps the models and the graphs it has seen, so that
 later only weights, plans and new frames travel.
 """
 

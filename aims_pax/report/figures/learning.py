@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from aims_pax.report.accuracy import atomic_errors, by_system, calibration, held_out
+from aims_pax.report.accuracy import by_system, held_out
+from aims_pax.report.calibration import atomic_errors, calibrate
 from aims_pax.report.cost_summary import kept_epochs
 from aims_pax.report.figures.style import (
     BLUE,
@@ -204,7 +205,7 @@ def calibration_figure(run: RunRecord, png: bool = False) -> list[Panel]:
 
 def _calibration(spread: NDArray[Any], error: NDArray[Any], name: str, title: str, xlabel: str, ylabel: str,
                  png: bool, compare: bool) -> Panel | None:  # fmt: skip
-    h = calibration(spread, error)
+    h = calibrate(spread, error)
     good = h.error > 0
     if good.sum() < 3:
         return None

@@ -306,8 +306,8 @@ def test_swa_weighs_the_mean_of_the_last_epochs_and_takes_it_only_when_it_is_bet
     one.reset_optimiser_and_ema()
     for _ in range(6):
         one.train(DATA, 3, margin=1e9)
-    assert [m.swa_epochs for m in one.members] == [18, 18]
-    mean = [t / 18 for t in one.members[0].swa_sum]
+    assert [m.swa.epochs for m in one.members] == [18, 18]
+    mean = [t / 18 for t in one.members[0].swa.sum]
     before = one.validate(DATA)
     one.apply_swa(DATA)
     after = one.validate(DATA)

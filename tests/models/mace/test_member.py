@@ -34,12 +34,12 @@ def test_weights_arrays_of_another_architecture_are_refused(member):
 
 def test_the_tail_is_the_sum_since_the_last_restart(member):
     first = [w.detach().clone() for w in member.weights]
-    member.extend_tail(restart=True)
-    member.extend_tail(restart=False)
-    assert member.swa_epochs == 2
-    torch.testing.assert_close(member.swa_sum[0], 2 * first[0])
-    member.extend_tail(restart=True)
-    assert member.swa_epochs == 1
+    member.swa.add(member.weights, restart=True)
+    member.swa.add(member.weights, restart=False)
+    assert member.swa.epochs == 2
+    torch.testing.assert_close(member.swa.sum[0], 2 * first[0])
+    member.swa.add(member.weights, restart=True)
+    assert member.swa.epochs == 1
 
 
 def test_a_frozen_copy_has_the_averaged_weights_and_shares_nothing(member):

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from aims_pax.models.mace.build import build_model
-from aims_pax.models.mace.optimiser import Average, Schedule, load_optimiser, make_optimiser, optimiser_arrays
+from aims_pax.models.mace.ema_swa import ExponentialMovingAverage
+from aims_pax.models.mace.optimiser import Schedule, load_optimiser, make_optimiser, optimiser_arrays
 from tests.models.mace.tiny import settings
 
 
@@ -33,7 +34,7 @@ def test_exponential_decay_counts_epochs_and_does_not_look_at_losses():
 
 def test_the_average_warms_up():
     w = parameter(0.0)
-    average, expected = Average([w], 0.99), 0.0
+    average, expected = ExponentialMovingAverage([w], 0.99), 0.0
     for n in range(1, 40):
         with torch.no_grad():
             w.fill_(float(n))
@@ -46,7 +47,7 @@ def test_the_average_warms_up():
 
 def test_the_average_is_in_the_model_only_inside_the_context():
     w = parameter(2.0)
-    average = Average([w], 0.99)
+    average = ExponentialMovingAverage([w], 0.99)
     with torch.no_grad():
         w.fill_(5.0)
     with average.in_place():
@@ -58,7 +59,7 @@ def test_the_average_is_in_the_model_only_inside_the_context():
 
 def test_without_averaging_the_weights_themselves_count():
     w = parameter(2.0)
-    average = Average([w], None)
+    average = ExponentialMovingAverage([w], None)
     with torch.no_grad():
         w.fill_(5.0)
     average.update()

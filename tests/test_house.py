@@ -1,0 +1,93 @@
+"""A stranger finds his way by names: one meaning each, and a file for every word of the field."""
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "aims_pax"
+PROTOCOL = {"State", "begin", "reopen", "outstanding", "step"}  # of the stages' modules in core
+FILES = [
+    str(p.relative_to(PACKAGE).with_suffix("")) for p in PACKAGE.rglob("*.py") if p.name != "__init__.py"
+]
+FOLDERS = [str(p.relative_to(PACKAGE)) for p in PACKAGE.rglob("*") if p.is_dir() and p.name != "__pycache__"]
+# what a person of the field looks for → words one of which names a file (or the room) where it is
+WORDS = {
+    "walltime and signals": ("interrupts", "walltime", "signals"),
+    "parallel training": ("parallel/training",),
+    "parallel dynamics": ("parallel/dynamics",),
+    "memory estimate": ("resource_estimates", "memory_estimate"),
+    "disk estimate": ("resource_estimates", "disk_estimate"),
+    "labelling a list": ("label_list",),
+    "pause, resume, stop": ("pause_resume_stop",),
+    "is this run up to date": ("run_fingerprint", "up_to_date"),
+    "trial labels of check": ("trial_labels",),
+    "test a model": ("test_models",),
+    "end of a run": ("outcome",),
+    "file-system errors": ("outcome", "files"),
+    "live view": ("live_view",),
+    "time left": ("time_left",),
+    "restart compatibility": ("restart_compatibility",),
+    "provenance": ("provenance",),
+    "systematic failure": ("systematic_failure",),
+    "factory of references": ("labelling/factory",),
+    "journal": ("record/journal",),
+    "cache of the journal": ("journal_cache",),
+    "the record of a run": ("run_record",),
+    "figures": ("report/figures",),
+    "timeline": ("timeline",),
+    "number formatting": ("formatting",),
+    "validation messages": ("settings/messages",),
+    "settings": ("settings/settings",),
+    "settings of the reference alone": ("reference_settings",),
+    "EMA and SWA": ("ema", "swa", "weight_averaging"),
+    "serialising a model": ("serialisation",),
+    "worker process": ("worker_process",),
+    "event loop": ("event_loop",),
+    "Slurm": ("schedulers/slurm",),
+    "barostat": ("barostats",),
+    "thermostat": ("thermostats",),
+    "uncertainty": ("uncertainty",),
+    "threshold": ("threshold",),
+    "label store": ("labelling/store",),
+    "quarantine": ("quarantine",),
+    "lock": ("record/lock",),
+    "checkpoint": ("checkpoint",),
+    "replay": ("replay",),
+    "compilation": ("compile_policy", "compile_cache"),
+    "convergence": ("convergence",),
+    "active learning": ("active_learning",),
+    "initial dataset": ("initial_dataset",),
+    "neighbour list": ("neighbour_list",),
+    "calibration": ("calibration",),
+    "atomic write": ("record/files",),
+    "charge and spin": ("charge_and_spin",),
+    "geometry.in": ("geometry_in",),
+    "control.in": ("control_in",),
+    "aims.out": ("aims_output",),
+    "symmetric contraction": ("symmetric_contraction",),
+    "model card": ("model_card",),
+    "phonons": ("phonons",),
+    "supercell": ("supercell",),
+}
+
+
+@pytest.mark.parametrize("what", sorted(WORDS))
+def test_a_word_of_the_field_finds_a_file(what):
+    found = [
+        path for path in [*FILES, *FOLDERS] if any(f"/{path}".endswith(f"/{word}") for word in WORDS[what])
+    ]
+    assert found, f"{what}: no file is called {' or '.join(WORDS[what])}"
+
+
+def test_public_names_mean_one_thing():
+    homes = defaultdict(set)
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+                homes[node.name].add(str(path.relative_to(PACKAGE)))
+    several = {
+        name: sorted(paths) for name, paths in homes.items() if len(paths) > 1 and name not in PROTOCOL
+    }
+    assert not several
