@@ -41,7 +41,7 @@ WORDS = {
     "validation messages": ("settings/messages",),
     "settings": ("settings/settings",),
     "settings of the reference alone": ("reference_settings",),
-    "EMA and SWA": ("ema", "swa", "weight_averaging"),
+    "EMA and SWA": ("ema_swa",),
     "serialising a model": ("serialisation",),
     "worker process": ("worker_process",),
     "event loop": ("event_loop",),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aims_pax.frames import Array
 
@@ -30,7 +33,7 @@ def calibrate(spread: Array, error: Array) -> Calibration:
     return Calibration(spread, error, rank, math.sqrt(float((error**2).mean() / (spread**2).mean())))
 
 
-def atomic_errors(arrays: Arrays) -> tuple[Array, Array]:
+def atomic_errors(arrays: Mapping[str, NDArray[Any]]) -> tuple[Array, Array]:
     """(σ_a, e_a) in eV/Å, each (A,): spread and e_a = sqrt( 1/3 Σ_k (F_ak − F_ak^ref)² ), which σ_a predicts."""
     wrong = arrays["forces"] - arrays["true_forces"]
     return arrays["atomic_sd"], np.sqrt((wrong**2).mean(axis=1))

@@ -11,21 +11,16 @@ run that was stopped and one that was not would differ in the last bit. Measured
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, Any
-
-import torch
-
-if TYPE_CHECKING:
-    pass
-
 import io
+import logging
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO, TypeAlias
+from typing import Any, TextIO, TypeAlias
+
+import torch
 
 log = logging.getLogger(__name__)
 
