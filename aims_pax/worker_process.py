@@ -158,8 +158,8 @@ def serve(descriptor: int, maker: str, level: int = logging.INFO) -> None:
     """What the fresh interpreter runs: questions in, answers out, until the driver is gone."""
     for kind in STOP_SIGNALS:  # Slurm and the terminal tell every process; the driver decides
         signal.signal(kind, signal.SIG_IGN)
-    log, kept = logging.getLogger("aims_pax"), _Lines()
-    log.addHandler(kept)
+    log, log_lines = logging.getLogger("aims_pax"), _Lines()
+    log.addHandler(log_lines)
     log.setLevel(level)
     log.propagate = False
     connection = Connection(descriptor)
@@ -179,7 +179,7 @@ def serve(descriptor: int, maker: str, level: int = logging.INFO) -> None:
             error.add_note("in another process:\n" + "".join(traceback.format_tb(error.__traceback__)))
             said = _sendable(error)
         try:
-            connection.send((said, kept.taken()))
+            connection.send((said, log_lines.taken()))
         except OSError:  # the driver is gone
             return
 

@@ -91,3 +91,17 @@ def test_public_names_mean_one_thing():
         name: sorted(paths) for name, paths in homes.items() if len(paths) > 1 and name not in PROTOCOL
     }
     assert not several
+
+
+BANNED = {"told", "kept", "felt", "met", "meant", "mend", "mended", "dear", "wish", "wishes", "wished"}
+
+
+def test_names_say_what_a_thing_is():
+    """No participles that leave open what they hold: house.md bans these from names."""
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = next((getattr(node, a) for a in ("id", "attr", "name", "arg") if hasattr(node, a)), None)
+            if isinstance(name, str) and BANNED & set(name.lower().split("_")):
+                found.append(f"{path.relative_to(PACKAGE)}: {name}")
+    assert not found

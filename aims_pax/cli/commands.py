@@ -331,10 +331,10 @@ def _enter(folder: Path) -> None:
     os.chdir(folder)
 
 
-def _steer(folder: Path, wish: str) -> None:
+def _steer(folder: Path, what: str) -> None:
     from aims_pax.commands.pause_resume_stop import request
 
     def go() -> None:
-        print(request(folder, wish))
+        print(request(folder, what))
 
     exit_on_error(go)

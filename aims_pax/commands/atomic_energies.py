@@ -67,8 +67,8 @@ def with_atomic_energies(desk: LabellingContext, numbers: Sequence[int]) -> Sett
         log.warning("atomic_energies: reference has no effect: initial_models bring their own")
         return settings
     energies = energies_of(desk, numbers)
-    told = ", ".join(f"{ELEMENTS[z - 1]} {e:.3f} eV" for z, e in energies.items())
-    log.info("atomic energies: isolated atoms at the settings of the reference: %s", told)
+    text = ", ".join(f"{ELEMENTS[z - 1]} {e:.3f} eV" for z, e in energies.items())
+    log.info("atomic energies: isolated atoms at the settings of the reference: %s", text)
     return _with(settings, {ELEMENTS[z - 1]: e for z, e in energies.items()})
 
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KCAL = 0.0019872041  # kcal/(mol·K): Boltzmann constant where the calculator's energies are kcal/mol
-TOLD_EVERY = 30.0  # s
+LOG_EVERY = 30.0  # s
 CALCULATOR = "model.calculator"
 LOOSE = tuple(  # what a tree that was given up may ask to be changed
     f"config.{k}"
@@ -103,7 +103,7 @@ def _grown(trees: Sequence[Tree], n: int, potential: Counting, target: Path, wat
             continue
         append_text(target, node_as_extxyz(tree.name, node))
         made += 1
-        if time.monotonic() - said > TOLD_EVERY:
+        if time.monotonic() - said > LOG_EVERY:
             said = time.monotonic()
             total = sum(len(t.nodes) for t in trees)
             log.info("%d of %d structures · %d evaluations", total, n * len(trees), potential.frames)

@@ -29,7 +29,7 @@ ASKED = {
 }
 
 
-def request(folder: Path, wish: str, patience: float = PATIENCE) -> str:
+def request(folder: Path, kind: str, patience: float = PATIENCE) -> str:
     """Leave the wish, wait a moment for it to be fulfilled, and say in one line how it stands.
 
     Raises SettingsError when nobody works in the folder, or there is nothing to resume.
@@ -38,21 +38,21 @@ def request(folder: Path, wish: str, patience: float = PATIENCE) -> str:
         from aims_pax.suggestions import no_such
 
         raise SettingsError(f"{folder}: {no_such(folder, 'folder')}")
-    if wish == "cancel" and (said := _cancelled(folder)) is not None:
+    if kind == "cancel" and (said := _cancelled(folder)) is not None:
         return said
-    _somebody_works(folder, wish)
+    _somebody_works(folder, kind)
     lock = Lock(folder / "restart" / "lock")
     idle = paused_since(folder) is None and asked_for(folder) != "pause"
-    if wish == "resume" and lock.holder() is not None and idle:
+    if kind == "resume" and lock.holder() is not None and idle:
         raise SettingsError("nothing to resume: the run is not paused")
-    holder = ask(folder, wish)
+    holder = ask(folder, kind)
     who = f"pid {holder.get('pid')} on {holder.get('host')}"
     end = time.monotonic() + patience
     while time.monotonic() < end:
-        if _fulfilled(folder, wish, lock, holder):
-            return f"{who}: {DONE[wish]}"
+        if _fulfilled(folder, kind, lock, holder):
+            return f"{who}: {DONE[kind]}"
         time.sleep(0.1)
-    return f"{who}: {ASKED[wish]}"
+    return f"{who}: {ASKED[kind]}"
 
 
 def _cancelled(folder: Path) -> str | None:
@@ -71,7 +71,7 @@ def _cancelled(folder: Path) -> str | None:
     return f"cancelled: Slurm job{'s' if len(jobs) > 1 else ''} {', '.join(jobs)}; their labels are kept"
 
 
-def _somebody_works(folder: Path, wish: str) -> None:
+def _somebody_works(folder: Path, kind: str) -> None:
     """Raise SettingsError that says how the run stands when no process works on it."""
     from aims_pax.report.formatting import STATES
     from aims_pax.report.load_run import load_run
@@ -85,11 +85,11 @@ def _somebody_works(folder: Path, wish: str) -> None:
     if state not in ("finished", "stopped", "killed"):
         return
     goes_on = "" if state == "finished" else "; aims-PAX in its folder goes on with it"
-    raise SettingsError(f"nothing to {wish}: this run is {STATES[state]}{goes_on}")
+    raise SettingsError(f"nothing to {kind}: this run is {STATES[state]}{goes_on}")
 
 
-def _fulfilled(folder: Path, wish: str, lock: Lock, holder: dict[str, object]) -> bool:
-    if wish in ("stop", "cancel"):
+def _fulfilled(folder: Path, kind: str, lock: Lock, holder: dict[str, object]) -> bool:
+    if kind in ("stop", "cancel"):
         return lock.holder() != holder
     paused = paused_since(folder) is not None
-    return paused if wish == "pause" else not paused
+    return paused if kind == "pause" else not paused

@@ -247,8 +247,8 @@ def _given(settings: Settings) -> list[int | None]:
     paths = al.initial_train_dataset
     files = list(paths.values()) if isinstance(paths, dict) else [paths]
     counts = [sum(1 for _ in structure_headers(settings.path(f))) for f in files]
-    kept = 1.0 if al.initial_valid_dataset is not None else 1 - al.valid_ratio
-    return [round(kept * max(counts))] * 2
+    train_share = 1.0 if al.initial_valid_dataset is not None else 1 - al.valid_ratio
+    return [round(train_share * max(counts))] * 2
 
 
 def _calls(

@@ -143,13 +143,13 @@ def _taken_up(target: Path, made: Mixture, digest: str, made_with: Mapping[str, 
     if not target.exists():
         return 0  # whoever removes the structures wants to begin anew
     try:
-        arrays, told = unpack_arrays(_memory(target).read_bytes())
+        arrays, meta = unpack_arrays(_memory(target).read_bytes())
     except Torn as error:
         raise RestartError(
             f"{_memory(target)}: {error}; remove it and {target.name} to begin anew"
         ) from error
-    if told["digest"] != digest:
-        differing = changes(told.get("made_with", made_with), made_with)
+    if meta["digest"] != digest:
+        differing = changes(meta.get("made_with", made_with), made_with)
         unknown = [
             "samplers, geometries or seed: not as they were"
         ]  # a file from before the settings were kept
@@ -158,25 +158,25 @@ def _taken_up(target: Path, made: Mixture, digest: str, made_with: Mapping[str, 
                 str(target), differing or unknown, f"name another output, or remove {target.name}"
             )
         )
-    if size < told["size"]:
+    if size < meta["size"]:
         raise RestartError(f"{target}: is shorter than what was made; restore it, or remove it to begin anew")
-    if size > told["size"]:
+    if size > meta["size"]:
         log.info(
             "%s: what is behind the last whole batch is removed; a half-written batch is made again",
             target.name,
         )
-        cut_torn_tail(target, told["size"])
-    if told["made"]:
+        cut_torn_tail(target, meta["size"])
+    if meta["made"]:
         made.load_state_arrays(arrays)
-    return int(told["made"])
+    return int(meta["made"])
 
 
 def _write_memory(
     target: Path, arrays: Mapping[str, NDArray[Any]], digest: str, made_with: Mapping[str, str], done: int
 ) -> None:
     path, size = _memory(target), target.stat().st_size if done else 0
-    told = {"digest": digest, "made_with": dict(made_with), "made": done, "size": size}
-    write_bytes(path, pack_arrays(dict(arrays), told))
+    meta = {"digest": digest, "made_with": dict(made_with), "made": done, "size": size}
+    write_bytes(path, pack_arrays(dict(arrays), meta))
 
 
 def _made_with(settings: Sampling, systems: Sequence[System]) -> dict[str, str]:

@@ -118,9 +118,9 @@ def error_table(rows: Sequence[tuple[str, ErrorRow]]) -> list[str]:
     ]
     head = ["", "frames", "atoms"]
     head += [f"{what} {kind}" for what in ("E", "F", "S") for kind in ("MAE", "RMSE")]
-    kept = [k for k in range(len(head)) if k < 3 or any(row[k] for row in cells)]
-    widths = [max(len(head[k]), *(len(row[k]) for row in cells)) for k in kept]
-    lines = [[row[k] for k in kept] for row in (head, *cells)]
+    columns = [k for k in range(len(head)) if k < 3 or any(row[k] for row in cells)]
+    widths = [max(len(head[k]), *(len(row[k]) for row in cells)) for k in columns]
+    lines = [[row[k] for k in columns] for row in (head, *cells)]
     text = [
         "  ".join(
             c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
@@ -128,7 +128,7 @@ def error_table(rows: Sequence[tuple[str, ErrorRow]]) -> list[str]:
         for line in lines
     ]
     units = {3: "E meV/atom", 5: "F meV/Å", 7: "S meV/Å³"}
-    return [*text, "(" + ", ".join(u for k, u in units.items() if k in kept) + ")"]
+    return [*text, "(" + ", ".join(u for k, u in units.items() if k in columns) + ")"]
 
 
 def _milli(value: float) -> str:

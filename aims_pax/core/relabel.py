@@ -23,7 +23,7 @@ from aims_pax.core.work import (
 )
 
 NAME = "recalculate"
-TOLD = 10  # times at most that progress is said, over the whole list
+PROGRESS_LINES = 10  # times at most that progress is said, over the whole list
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,13 @@ def step(state: State, event: Event, rules: RecalculateRules) -> tuple[State, tu
         effects = (LogMessage(f"{name} · {event.kind}: {event.reason}", "warning"),)
         state = replace(state, failed=(*state.failed, Failure(frame, event.kind, event.reason)))
     state = reopen(state, rules)
-    told = _progress(before, state.opened - len(state.open), rules)
-    return state, effects + ((LogMessage(told),) if told else ())
+    line = _progress(before, state.opened - len(state.open), rules)
+    return state, effects + ((LogMessage(line),) if line else ())
 
 
 def _progress(before: int, now: int, rules: RecalculateRules) -> str | None:
     """A line each time another tenth of the list has been answered."""
     n = len(rules.frames)
-    if n < 2 * TOLD or before * TOLD // n == now * TOLD // n:
+    if n < 2 * PROGRESS_LINES or before * PROGRESS_LINES // n == now * PROGRESS_LINES // n:
         return None
     return f"{now} of {n} structures answered"

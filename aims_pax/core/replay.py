@@ -38,5 +38,5 @@ class Replay:
         """`valid` of `ids` that change little as the set grows: those whose ids, which are hashes, come first."""
         if len(ids) <= self.valid:
             return list(ids)
-        kept = set(sorted(ids)[: self.valid])
-        return [i for i in ids if i in kept]
+        chosen = set(sorted(ids)[: self.valid])
+        return [i for i in ids if i in chosen]

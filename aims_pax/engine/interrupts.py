@@ -41,12 +41,12 @@ class InterruptMonitor:
         self,
         seconds: float | None = None,
         beat: Callable[[], None] | None = None,
-        wishes: RequestFile | None = None,
+        requests: RequestFile | None = None,
     ) -> None:
         self.signal: int | None = None
         self.deadline = None if seconds is None else time.monotonic() + seconds - min(MARGIN, 0.2 * seconds)
         self.heartbeat = beat
-        self.wishes = wishes
+        self.requests = requests
         self.asked = False  # to stop, by `aims-PAX stop`
         self.cancel = False  # and to cancel what runs elsewhere
         self.paused_seconds = 0.0  # s paused so far
@@ -83,38 +83,38 @@ class InterruptMonitor:
         """A sign of life; then what somebody wishes. Returns when the run is not, or no longer, paused."""
         if self.heartbeat is not None:
             self.heartbeat()
-        if self.wishes is None or time.monotonic() - self._looked < LOOK_EVERY:
+        if self.requests is None or time.monotonic() - self._looked < LOOK_EVERY:
             return
         with self._one_looks:
             if time.monotonic() - self._looked < LOOK_EVERY:
                 return  # another thread has looked, or rested, meanwhile
             self._looked = time.monotonic()
-            wish = self.wishes.look()
-            if wish == "pause":
-                wish = self._rest(self.wishes)
-            if wish in ("stop", "cancel"):
-                self.asked, self.cancel = True, wish == "cancel"
-            if wish is not None:
-                self.wishes.running()
+            request = self.requests.look()
+            if request == "pause":
+                request = self._rest(self.requests)
+            if request in ("stop", "cancel"):
+                self.asked, self.cancel = True, request == "cancel"
+            if request is not None:
+                self.requests.running()
 
-    def _rest(self, wishes: RequestFile) -> str:
+    def _rest(self, requests: RequestFile) -> str:
         """Wait until another wish, a signal or the walltime ends the pause; returns that wish."""
         began, moment = time.monotonic(), time.time()
-        wishes.paused()
+        requests.paused()
         self.on_pause(True)
         log.info("paused: running calculations end and are kept; aims-PAX resume goes on, aims-PAX stop ends")
-        wish = "pause"
-        while wish == "pause" and self.signal is None and not self._over():
+        request = "pause"
+        while request == "pause" and self.signal is None and not self._over():
             time.sleep(LOOK_EVERY)
             if self.heartbeat is not None:
                 self.heartbeat()
-            wish = wishes.look() or wish  # a file server that hiccups ends no pause
+            request = requests.look() or request  # a file server that hiccups ends no pause
         self._looked = time.monotonic()
         self.paused_seconds += self._looked - began
         self.pauses.append((moment, moment + self._looked - began))
         log.info("the pause is over after %.0f s", self._looked - began)
         self.on_pause(False)
-        return wish
+        return request
 
     def _over(self) -> bool:
         return self.deadline is not None and time.monotonic() > self.deadline

@@ -33,8 +33,8 @@ from aims_pax.record.files import move, replacing, write_text
 log = logging.getLogger(__name__)
 
 OWNER = ".aims_pax.json"  # marks a folder that we made and may remove
-KEPT_FAILURES = 50
-LARGEST_KEPT = 20_000_000  # bytes; densities and cubes of a failed calculation are not worth the disk
+FAILED_FOLDERS = 50
+LARGEST_ARCHIVED = 20_000_000  # bytes; densities and cubes of a failed calculation are not worth the disk
 FORSAKEN = (
     7 * 86400.0
 )  # s without a change after which a folder of another machine, without a job, counts as left
@@ -95,8 +95,8 @@ class CalculationFolders:
 
     def keep(self, folder: Path, frame_id: str, failed: bool) -> str | None:
         """Pack what is left of a calculation and remove its folder; only so many failures are kept. Says where."""
-        kept = self.calc_dir / ("failed" if failed else "kept")
-        where = pack_folder(folder, kept, f"{frame_id}.{self.method}", all_of_them=not failed)
+        keep_folder = self.calc_dir / ("failed" if failed else "kept")
+        where = pack_folder(folder, keep_folder, f"{frame_id}.{self.method}", all_of_them=not failed)
         _at_work.discard(folder)
         return where
 
@@ -142,18 +142,22 @@ def _there(pid: int) -> bool:
     return True
 
 
-def pack_folder(folder: Path, kept: Path, name: str, all_of_them: bool = False) -> str | None:
+def pack_folder(folder: Path, keep_folder: Path, name: str, all_of_them: bool = False) -> str | None:
     """Pack the files of a folder into kept/name.tar.gz and remove it. all_of_them: nothing older goes for it."""
-    path = kept / f"{name}.tar.gz"
+    path = keep_folder / f"{name}.tar.gz"
     try:
-        kept.mkdir(parents=True, exist_ok=True)
+        keep_folder.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part, tarfile.open(part, "w:gz") as archive:
             for file in sorted(folder.iterdir()):
-                if file.is_file() and file.name != OWNER and file.stat().st_size <= LARGEST_KEPT:
+                if file.is_file() and file.name != OWNER and file.stat().st_size <= LARGEST_ARCHIVED:
                     archive.add(file, f"{name}/{file.name}")
         shutil.rmtree(folder, ignore_errors=True)
-        ours = [p for p in kept.iterdir() if re.fullmatch(r"[0-9a-f]{20}(\.[0-9a-f]{12})?\.tar\.gz", p.name)]
-        for old in sorted(ours, key=_changed)[:-KEPT_FAILURES]:
+        ours = [
+            p
+            for p in keep_folder.iterdir()
+            if re.fullmatch(r"[0-9a-f]{20}(\.[0-9a-f]{12})?\.tar\.gz", p.name)
+        ]
+        for old in sorted(ours, key=_changed)[:-FAILED_FOLDERS]:
             if not all_of_them:
                 old.unlink(missing_ok=True)
     except OSError as error:

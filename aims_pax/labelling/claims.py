@@ -185,8 +185,8 @@ class Claims:
     def note_failure(self, frame_id: str, error: LabelError) -> None:
         """For a driver that comes later. Not worth failing for."""
         with suppress(SetupError):
-            told = {"class": failure_name(error), "reason": error.reason, "folder": error.folder}
-            write_text(self.folder / f"{frame_id}.failure", json.dumps(told))
+            note = {"class": failure_name(error), "reason": error.reason, "folder": error.folder}
+            write_text(self.folder / f"{frame_id}.failure", json.dumps(note))
 
     def has_failed(self, frame_id: str) -> bool:
         """Whether a failure was noted that no driver has taken notice of."""
@@ -196,8 +196,8 @@ class Claims:
         """A failure that was noted, once."""
         path = self.folder / f"{frame_id}.failure"
         try:
-            told = json.loads(path.read_bytes())
-            failure = failure_class(told["class"])(told["reason"], told["folder"])
+            note = json.loads(path.read_bytes())
+            failure = failure_class(note["class"])(note["reason"], note["folder"])
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, LookupError):

@@ -93,7 +93,7 @@ class MDBatch:
             rows.append(torch.tensor(stored).to(otherwise) if known else otherwise[f])
         return torch.stack(rows)
 
-    def state(self, f: int, motion: Motion, steps: int, kept: Sequence[str] = ()) -> MDState:
+    def state(self, f: int, motion: Motion, steps: int, own_arrays: Sequence[str] = ()) -> MDState:
         """Trajectory f as a state of its own, `steps` steps after the beginning; `kept`: its extras."""
         state = self.states[f]
         return replace(
@@ -102,7 +102,7 @@ class MDBatch:
             momenta=motion.momenta[self.slices[f]].cpu().numpy(),
             cell=motion.cells[f].cpu().numpy(),
             step=state.step + steps,
-            extras={name: motion.extras[name][f].cpu().numpy() for name in kept},
+            extras={name: motion.extras[name][f].cpu().numpy() for name in own_arrays},
         )
 
 

@@ -139,7 +139,7 @@ class _Part:
         x, p = (v.index_select(0, self.rows) for v in (motion.positions, motion.momenta))
         return Motion(x, p, motion.cells.index_select(0, self.frames), extras)
 
-    def of_felt(self, acting: Forces) -> Forces:
+    def of_forces(self, acting: Forces) -> Forces:
         stress = None if acting.stress is None else acting.stress.index_select(0, self.frames)
         return Forces(acting.forces.index_select(0, self.rows), stress)
 
@@ -184,11 +184,11 @@ class Mixed:
             own = part.of_motion(motion)
             deviates = None if noise is None else noise.index_select(0, part.rows)
             target = kT.index_select(0, part.frames)
-            motion = part.into(motion, part.integrator.before(own, part.of_felt(acting), deviates, target))
+            motion = part.into(motion, part.integrator.before(own, part.of_forces(acting), deviates, target))
         return motion
 
     def after(self, motion: Motion, acting: Forces, kT: Tensor) -> Motion:
         for part in self.parts:
             own, target = part.of_motion(motion), kT.index_select(0, part.frames)
-            motion = part.into(motion, part.integrator.after(own, part.of_felt(acting), target))
+            motion = part.into(motion, part.integrator.after(own, part.of_forces(acting), target))
         return motion

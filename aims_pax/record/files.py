@@ -133,10 +133,10 @@ def cut_torn_tail(path: Path, whole: int) -> Path | None:
             tail = file.read()
             if not tail:
                 return None
-            with open(copy, "ab") as kept:
-                kept.write(tail if tail.endswith(b"\n") else tail + b"\n")
-                kept.flush()
-                os.fsync(kept.fileno())
+            with open(copy, "ab") as spare:
+                spare.write(tail if tail.endswith(b"\n") else tail + b"\n")
+                spare.flush()
+                os.fsync(spare.fileno())
             sync_folder(path.parent)
             file.truncate(whole)
             file.flush()

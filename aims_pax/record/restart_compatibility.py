@@ -68,12 +68,12 @@ def compare_with_last_run(
     Raises RestartError when the change would mix data that do not belong together.
     """
     path = folder.restart / "settings.json"
-    told = {**flat_settings(effective), METHOD: method}
-    now = {"format": 1, "settings": told, "geometries": dict(geometries)}
+    present = {**flat_settings(effective), METHOD: method}
+    now = {"format": 1, "settings": present, "geometries": dict(geometries)}
     refuse_changes(folder, effective, method, geometries)
     before = _read(path)
     if before is not None:
-        for key, old, new in _changes(before["settings"], told):
+        for key, old, new in _changes(before["settings"], present):
             if not key.startswith(SILENT):
                 log.info("changed since the last run: %s: %s → %s", key, old, new)
         for name in [n for n in geometries if n not in before["geometries"]]:
@@ -88,8 +88,8 @@ def remember_settings(folder: RunFolder, effective: Mapping[str, Any]) -> str:
 
     Settings of the cluster, of logs and of where files lie do not count: they change no label.
     """
-    told = {k: v for k, v in flat_settings(effective).items() if not k.startswith(NO_LABEL)}
-    text = json.dumps(told, sort_keys=True, indent=1) + "\n"
+    present = {k: v for k, v in flat_settings(effective).items() if not k.startswith(NO_LABEL)}
+    text = json.dumps(present, sort_keys=True, indent=1) + "\n"
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     path = folder.data / "settings" / f"{digest}.json"
     if not path.exists():
@@ -109,11 +109,11 @@ def refuse_changes(
     before = _read(folder.restart / "settings.json")
     if before is None:
         return
-    told = {**flat_settings(effective), METHOD: method}
-    other = list(_other_method(folder, before["settings"], told))
+    present = {**flat_settings(effective), METHOD: method}
+    other = list(_other_method(folder, before["settings"], present))
     refused = [
         *other,
-        *_refused(before["settings"], told, _took_in(folder)),
+        *_refused(before["settings"], present, _took_in(folder)),
         *_moved(before["geometries"], geometries),
     ]
     if refused:
@@ -206,8 +206,8 @@ def _described(folder: Path) -> dict[str, str]:
         stored = json.loads((folder / "method.json").read_text(encoding="utf-8"))
         control = stored.pop("control", [])
         stored.pop("stress", None)  # GENERAL.compute_stress, which is compared itself
-        told = flat_settings({"REFERENCE": stored})
-        found = {k: v for k, v in told.items() if k != "REFERENCE.method" and v != "{}"}
+        present = flat_settings({"REFERENCE": stored})
+        found = {k: v for k, v in present.items() if k != "REFERENCE.method" and v != "{}"}
         for name, *values in control:  # keywords may be repeated
             key = f"control.in: {name}"
             found[key] = " | ".join([*([found[key]] if key in found else []), " ".join(map(str, values))])

@@ -22,8 +22,8 @@ from aims_pax.record.lock import Lock
 
 log = logging.getLogger(__name__)
 
-WISH, ANSWER = "control.json", "paused.json"
-WISHES = ("pause", "resume", "stop", "cancel")  # cancel: stop, and end what runs elsewhere too
+REQUEST, ANSWER = "control.json", "paused.json"
+REQUESTS = ("pause", "resume", "stop", "cancel")  # cancel: stop, and end what runs elsewhere too
 
 
 class RequestFile:
@@ -35,17 +35,17 @@ class RequestFile:
 
     def look(self) -> str | None:
         """One of WISHES, or None. A wish for another process is removed with a word in the log."""
-        wish = _json(self.restart / WISH)
-        if not wish:
+        request = _json(self.restart / REQUEST)
+        if not request:
             return None
         if not self._me:
             self._me = _json(self.restart / "lock")
         if not self._me:
             return None
-        if wish.get("of") == self._me:
-            return wish["wish"] if wish.get("wish") in WISHES else None
-        self._remove(WISH)
-        log.info("%s of an earlier run is over: this one runs", words(wish))
+        if request.get("of") == self._me:
+            return request["wish"] if request.get("wish") in REQUESTS else None
+        self._remove(REQUEST)
+        log.info("%s of an earlier run is over: this one runs", words(request))
         return None
 
     def paused(self) -> None:
@@ -56,14 +56,14 @@ class RequestFile:
     def running(self) -> None:
         """Take that back, and the wish with it."""
         self._remove(ANSWER)
-        self._remove(WISH)
+        self._remove(REQUEST)
 
     def _remove(self, name: str) -> None:
         with contextlib.suppress(OSError):  # what is left behind is addressed to this process alone
             (self.restart / name).unlink(missing_ok=True)
 
 
-def ask(folder: Path, wish: str) -> dict[str, Any]:
+def ask(folder: Path, request: str) -> dict[str, Any]:
     """Leave a wish for the process that works in a folder; returns its lock: pid and host.
 
     Raises SettingsError when there is no run at all or nobody works there, SetupError when nothing can be written.
@@ -74,11 +74,11 @@ def ask(folder: Path, wish: str) -> dict[str, Any]:
         where = "this folder" if folder == Path() else folder
         if not restart.is_dir():
             raise SettingsError(
-                f"no aims-PAX run was begun in {where}; name its folder: aims-PAX {_verb(wish)} FOLDER"
+                f"no aims-PAX run was begun in {where}; name its folder: aims-PAX {_verb(request)} FOLDER"
             )
-        raise SettingsError(f"nothing to {_verb(wish)}: no aims-PAX works in {where} at the moment")
-    content = {"wish": wish, "of": holder, "when": time.time(), "from": socket.gethostname()}
-    files.write_text(restart / WISH, json.dumps(content))
+        raise SettingsError(f"nothing to {_verb(request)}: no aims-PAX works in {where} at the moment")
+    content = {"wish": request, "of": holder, "when": time.time(), "from": socket.gethostname()}
+    files.write_text(restart / REQUEST, json.dumps(content))
     return holder
 
 
@@ -92,22 +92,26 @@ def paused_since(folder: Path) -> float | None:
 
 def asked_for(folder: Path) -> str | None:
     """The wish that lies in a folder for the process that works there."""
-    wish, holder = _json(folder / "restart" / WISH), _json(folder / "restart" / "lock")
-    return str(wish["wish"]) if wish and wish.get("of") == holder and wish.get("wish") in WISHES else None
+    request, holder = _json(folder / "restart" / REQUEST), _json(folder / "restart" / "lock")
+    return (
+        str(request["wish"])
+        if request and request.get("of") == holder and request.get("wish") in REQUESTS
+        else None
+    )
 
 
-def words(wish: dict[str, Any]) -> str:
+def words(request: dict[str, Any]) -> str:
     """`aims-PAX pause from 12:30 on node7`: a wish for the log."""
-    when = wish.get("when")
+    when = request.get("when")
     clock = (
         f" from {time.strftime('%Y-%m-%d %H:%M', time.localtime(when))}" if isinstance(when, float) else ""
     )
-    return f"aims-PAX {_verb(str(wish.get('wish')))}{clock} on {wish.get('from')}"
+    return f"aims-PAX {_verb(str(request.get('wish')))}{clock} on {request.get('from')}"
 
 
-def _verb(wish: str) -> str:
+def _verb(request: str) -> str:
     """The command that leaves this wish."""
-    return "stop --cancel" if wish == "cancel" else wish
+    return "stop --cancel" if request == "cancel" else request
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def errors(run: RunRecord) -> tuple[float, float, str]:
             rows = by_system(part | {"split": np.full(len(part["n_atoms"]), "all")})
             row = rows[-1]
             return row.force_mae, row.energy_mae, f"{row.frames} {name}"
-    best = [e for epochs in run.losses.values() for e in kept_epochs(run, epochs)]
+    best = [e for epochs in run.losses.values() for e in best_epochs(run, epochs)]
     if best:
         chosen = min(best, key=lambda e: e.valid_loss if math.isfinite(e.valid_loss) else math.inf)
         return chosen.force_mae, chosen.energy_mae, "validation frames"
@@ -60,7 +60,7 @@ def errors(run: RunRecord) -> tuple[float, float, str]:
     return math.nan, math.nan, ""
 
 
-def kept_epochs(run: RunRecord, epochs: Sequence[Epoch]) -> list[Epoch]:
+def best_epochs(run: RunRecord, epochs: Sequence[Epoch]) -> list[Epoch]:
     """The epoch of the last training whose weights the core kept: its number is the core's, not the lowest loss's.
 
     An improvement below ACTIVE_LEARNING.margin keeps the earlier weights. [] while none was kept.

@@ -52,7 +52,9 @@ def save_cache(path: Path, journal: Path, story: RunHistory, start: int, end: in
         name: list(getattr(story, name).items())
         for name in ("stood", "faults", "answers", "moments", "seconds")
     }
-    plain["sampled"] = [[frame, *asdict(met).values()] for frame, met in story.sampled.items()]
+    plain["sampled"] = [
+        [frame, *asdict(sampled_origin).values()] for frame, sampled_origin in story.sampled.items()
+    ]
     plain["visits"] = [list(asdict(v).values()) for v in story.visits.values()]
     plain["spans"] = [[s.doing, s.began, s.ended] for s in story.spans]
     with contextlib.suppress(
@@ -78,7 +80,7 @@ def _story(arrays: dict[str, Any], plain: dict[str, Any]) -> RunHistory:
         looks=looks,
         stood=dict(plain["stood"]),
         faults={i: [(int(step), why) for step, why in of] for i, of in plain["faults"]},
-        sampled={frame: FrameOrigin(*met) for frame, *met in plain["sampled"]},
+        sampled={frame: FrameOrigin(*sampled_origin) for frame, *sampled_origin in plain["sampled"]},
         answers={frame: tuple(answer) for frame, answer in plain["answers"]},
         visits={(v.stage, v.visit, v.member): v for v in visits},
         spans=[Span(*s) for s in plain["spans"]],

@@ -27,18 +27,18 @@ DOING = {
 DECODER = json.JSONDecoder()
 
 
-def read_journal(path: Path, kept: Path | None = None) -> RunHistory:
+def read_journal(path: Path, cache: Path | None = None) -> RunHistory:
     """Read a journal. kept: where to keep what was read, so that the next reading is short; None: nowhere."""
     from aims_pax.report import journal_cache as keeping
 
-    story, offset = (RunHistory(), 0) if kept is None else keeping.load_cache(kept, path)
-    teller = JournalParser(story)
+    story, offset = (RunHistory(), 0) if cache is None else keeping.load_cache(cache, path)
+    parser = JournalParser(story)
     end = offset
     for lines, reached in whole_lines(path, offset):
-        teller.told(lines)
+        parser.read_lines(lines)
         end = reached
-    if kept is not None:
-        keeping.save_cache(kept, path, story, offset, end)
+    if cache is not None:
+        keeping.save_cache(cache, path, story, offset, end)
     return story
 
 
@@ -48,7 +48,7 @@ class JournalParser:
     def __init__(self, story: RunHistory) -> None:
         self.story = story
 
-    def told(self, lines: Iterable[str]) -> None:
+    def read_lines(self, lines: Iterable[str]) -> None:
         for line in lines:
             try:
                 entry, end = DECODER.raw_decode(line)

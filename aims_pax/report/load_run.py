@@ -50,7 +50,7 @@ from aims_pax.report.tolerant_readers import (
 )
 
 ORDER = ("initial", "converge-initial", "train-given", "explore", "converge")
-KEPT = "journal_read.npy"
+JOURNAL_CACHE = "journal_read.npy"
 ASKED = ("uncertain", "quiet", "test")  # decisions after which a frame goes to the reference
 STALE_AFTER = 600.0  # s without a sign of life after which a lock of another host is believed to be left over
 NOTHING = UncertaintySeries(0, np.zeros(0, np.int64), *(np.zeros(0),) * 3, frames=[], decisions=[], faults=[])
@@ -71,7 +71,7 @@ def load_run(folder: Path, brief: bool = False) -> RunRecord:
     if not (lock or settings):
         _check_begun(folder, paths.pool)
     snapshots = {p.name: snapshot(p) for p in _stage_folders(restart)}
-    story = read_journal(restart / "journal.jsonl", restart / KEPT)
+    story = read_journal(restart / "journal.jsonl", restart / JOURNAL_CACHE)
     for name, final in story.ended.items():  # MISC.create_restart is False: there are no snapshots
         snapshots.setdefault(name, (final, {}, 0.0))
     dealt = snapshots.get("explore", ({}, {}, 0.0))[0].get("trajectories", ())
@@ -81,8 +81,10 @@ def load_run(folder: Path, brief: bool = False) -> RunRecord:
     labels = {label.frame: label for label in stored_labels(paths.data / "labels")}
     splits, member_train = _splits(paths.data / "splits.jsonl")
     open_now = [f for name, (state, _, _) in snapshots.items() for f in _open(name, state)]
-    met = story.met({*story.answers, *open_now, *(f for split in splits.values() for f in split)}, systems)
-    calls = tuple(_calls(story, met, labels, frames, open_now))
+    origins = story.frame_origins(
+        {*story.answers, *open_now, *(f for split in splits.values() for f in split)}, systems
+    )
+    calls = tuple(_calls(story, origins, labels, frames, open_now))
     results = tuple(sorted(p.name for p in (folder / "results").glob("*.model")))
     locked = _holder(restart / "lock")
     holder = locked or _holder(restart / STARTING)  # of the one that will take it
@@ -102,7 +104,7 @@ def load_run(folder: Path, brief: bool = False) -> RunRecord:
         geometries=tuple(known.get("geometries") or ()),
         method=json_file(paths.data / "labels" / settings.get("reference method", "-") / "method.json"),
         stages=stages,
-        trajectories=tuple(_trajectories(story, met, snapshots.get("explore"), calls, frames, splits)),
+        trajectories=tuple(_trajectories(story, origins, snapshots.get("explore"), calls, frames, splits)),
         observables=tuple(_observables(folder / "trajectories", brief)),
         calls=calls,
         calculations=len(labels),
@@ -218,7 +220,7 @@ def _stages(
 
 def _trajectories(
     story: RunHistory,
-    met: Mapping[str, FrameOrigin],
+    origins: Mapping[str, FrameOrigin],
     explore: tuple[dict[str, Any], Any, float] | None,
     calls: tuple[ReferenceCall, ...],
     frames: Mapping[str, StructureHeader],
@@ -246,12 +248,12 @@ def _trajectories(
                 "waiting" if last in pending else "training" if last in splits.get("train", ()) else "running"
             )
         labelled = np.zeros(len(c.steps), bool)
-        for k in [k for k, frame in enumerate(c.frames) if frame in met]:
+        for k in [k for k, frame in enumerate(c.frames) if frame in origins]:
             frame, decision = c.frames[k], c.decisions[k]
             # without a decision it was written by a version that did not record them
-            meant = frame in asked and (decision in ASKED if decision else True)
+            requested = frame in asked and (decision in ASKED if decision else True)
             # a rewind may come back to a frame that was labelled long ago: only the first meeting asked for it
-            labelled[k] = meant and met[frame].time == c.times[k]
+            labelled[k] = requested and origins[frame].time == c.times[k]
         yield TrajectoryRecord(
             index=i,
             system=str(t.get("system") or systems.get(i, "")),
@@ -282,12 +284,12 @@ def _calls(
     answered = list(story.answers)
     for frame in dict.fromkeys([*answered, *open_now]):
         moment, outcome, reason = story.answers.get(frame, (math.nan, "pending", ""))
-        met = meetings.get(frame)
+        origins = meetings.get(frame)
         structure, stored = frames.get(frame), labels.get(frame)
-        system = (structure.system if structure else "") or (met.system if met else "")
-        asked = met.time if met else moment
-        stage = met.stage if met else ""
-        if not met and not story.fresh and structure and structure.info.get("stage") == "active learning":
+        system = (structure.system if structure else "") or (origins.system if origins else "")
+        asked = origins.time if origins else moment
+        stage = origins.stage if origins else ""
+        if not origins and not story.fresh and structure and structure.info.get("stage") == "active learning":
             stage = "explore"  # a torn journal: its place is lost
         if outcome == "dropped":
             continue

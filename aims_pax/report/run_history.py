@@ -90,7 +90,7 @@ class RunHistory:
     last: tuple[float, str, str] | None = None  # time, stage, kind of the entry before
     pauses: list[tuple[float, float]] = field(default_factory=list)  # since then
 
-    def met(self, wanted: Container[str], systems: tuple[str, ...]) -> dict[str, FrameOrigin]:
+    def frame_origins(self, wanted: Container[str], systems: tuple[str, ...]) -> dict[str, FrameOrigin]:
         """Where and when these frames came up first; what was done again later does not count."""
         found: dict[str, FrameOrigin] = {}
         looks = self.looks

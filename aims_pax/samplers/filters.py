@@ -197,18 +197,18 @@ class Farthest(_Described):
         groups: dict[Hashable, list[int]] = {}
         for k, sample in enumerate(given):
             groups.setdefault(sample.frame.constitution, []).append(k)
-        kept: set[int] = set()
+        selected: set[int] = set()
         for group in groups.values():
             frames = [given[k].frame for k in group]
             known, points = self._known(frames[0]), self.describe(frames)
             chosen = farthest_points(points, ceil(len(group) / self.of), np.array(known) if known else None)
             known += [points[c] for c in chosen]
-            kept |= {group[c] for c in chosen}
+            selected |= {group[c] for c in chosen}
         if given:
             log.debug(
-                "filter farthest_points: %d of %d structures removed", len(given) - len(kept), len(given)
+                "filter farthest_points: %d of %d structures removed", len(given) - len(selected), len(given)
             )
-        yield from (sample for k, sample in enumerate(given) if k in kept)
+        yield from (sample for k, sample in enumerate(given) if k in selected)
 
     def wants(self, n: int, system: str) -> int:
         """`of` times as many."""

@@ -149,10 +149,10 @@ class Mixture:
                 if barren[system.name] >= PATIENCE:
                     raise SamplingError(
                         f"{system.name}: the filters of sampler {part.sampler.name} turned down {barren[system.name]} "
-                        f"structures in a row ({_told(removed)}); loosen them, or let the sampler move further"
+                        f"structures in a row ({_counts(removed)}); loosen them, or let the sampler move further"
                     )
         if +removed:
-            log.info("filters of %s removed: %s", part.sampler.name, _told(removed))
+            log.info("filters of %s removed: %s", part.sampler.name, _counts(removed))
         return made
 
 
@@ -180,7 +180,7 @@ def _wanted(part: Part, n: int, system: str) -> int:
     return n
 
 
-def _told(removed: Counter[str]) -> str:
+def _counts(removed: Counter[str]) -> str:
     return ", ".join(f"{name} {n}" for name, n in removed.items() if n)
 
 

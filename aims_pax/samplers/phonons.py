@@ -268,12 +268,12 @@ class PhononSampler:
         ]
         for _ in range(n):
             for system, m, u in zip(systems, found, moving, strict=True):
-                told: dict[str, str | int | float] = {
+                origin: dict[str, str | int | float] = {
                     "sampler": self.name,
                     "system": system.name,
                     "temperature": float(self.temperature),
                 }
-                yield Sample(m.frame.moved(m.frame.positions + next(u)), None, told)
+                yield Sample(m.frame.moved(m.frame.positions + next(u)), None, origin)
 
     def _modes(self, system: System) -> Modes:
         if system.frame.id not in self._found:
@@ -315,12 +315,12 @@ def _half(S: Integers) -> list[Array]:
     """Of the q-points with S·q whole, Γ first, one of each pair ±q."""
     c = round(np.linalg.det(S))
     whole = copies(S.T) @ np.rint(c * np.linalg.inv(S.T)).astype(np.int64)  # (c, 3): c·q
-    kept, seen = [], set()
+    selected, seen = [], set()
     for q in sorted(tuple(x) for x in (whole % c).tolist()):
         if tuple((-x) % c for x in q) not in seen:
-            kept.append(np.array(q) / c)
+            selected.append(np.array(q) / c)
             seen.add(q)
-    return kept
+    return selected
 
 
 def _solved(D: NDArray[np.complex128], basis: Array, real: bool) -> tuple[Array, NDArray[Any]]:

@@ -77,14 +77,14 @@ class Node:
 
     def origin(self) -> dict[str, str | int | float]:
         """As `info` of a structure holds it."""
-        told: dict[str, str | int | float] = {
+        own_origin: dict[str, str | int | float] = {
             "id": self.id,
             "level": self.level,
             "parent": "none" if self.parent is None else self.parent,
             "relax_steps": self.relax_steps,
             "attempt": self.attempt,
         }
-        return told if self.sigma is None else {**told, "sigma": self.sigma}
+        return own_origin if self.sigma is None else {**own_origin, "sigma": self.sigma}
 
 
 Question = Generator[
@@ -308,12 +308,12 @@ class RattleTreeSampler:
         return Tree(system.name, system.frame, self.rattling, int(known["seed"]), nodes)
 
     def _sample(self, system: str, node: Node) -> Sample:
-        told: dict[str, str | int | float] = {
+        own_origin: dict[str, str | int | float] = {
             "sampler": self.name,
             "system": system,
             "temperature": float(self.rattling.temperature),
         }
-        return Sample(node.frame, None, told | node.origin())
+        return Sample(node.frame, None, own_origin | node.origin())
 
     def _check(self) -> None:
         if self.stop():
@@ -343,7 +343,11 @@ def nodes_of(system: System, arrays: Mapping[str, NDArray[Any]]) -> list[Node]:
         level, steps, attempt = (int(x) for x in arrays["integers"][k])
         parent, sigma = int(arrays["parents"][k]), float(arrays["sigmas"][k])
         label = Label(float(arrays["energies"][k]), arrays["forces"][k])
-        told = (None if parent < 0 else f"{system.name}-{parent}", steps, None if np.isnan(sigma) else sigma)
+        own_origin = (
+            None if parent < 0 else f"{system.name}-{parent}",
+            steps,
+            None if np.isnan(sigma) else sigma,
+        )
         frame = system.frame.moved(positions, cell)
-        nodes.append(Node(f"{system.name}-{k}", frame, label, level, *told, attempt))
+        nodes.append(Node(f"{system.name}-{k}", frame, label, level, *own_origin, attempt))
     return nodes

@@ -53,7 +53,7 @@ def as_calculator(value: Any) -> CallSpec | str:
         if not isinstance(value["factory"], str) or not isinstance(kwargs, dict):
             raise ValueError("expected {factory: 'package.module:callable', kwargs: {…}}")
         return CallSpec(value["factory"], kwargs=kwargs)
-    made = _meant(value)
+    made = _as_call(value)
     if isinstance(made, CallSpec) or (isinstance(made, str) and made.strip()):
         return made
     raise ValueError(
@@ -80,15 +80,15 @@ def called(value: Any) -> str:
     return f"{value.target}({', '.join(said)})"
 
 
-def _meant(value: Any) -> Any:
+def _as_call(value: Any) -> Any:
     """The value with every `+name()`, `+name: {…}` in it as a Call."""
     if isinstance(value, str) and value.startswith("+") and len(value) > 1:
         return _from_text(value)
     if isinstance(value, list):
-        return [_meant(v) for v in value]
+        return [_as_call(v) for v in value]
     if not isinstance(value, dict):
         return value
-    inside = {k: _meant(v) for k, v in value.items()}
+    inside = {k: _as_call(v) for k, v in value.items()}
     name = next(iter(inside)) if len(inside) == 1 else ""
     if not isinstance(name, str) or not name.startswith("+"):
         return inside

@@ -84,9 +84,9 @@ class FieldInfo:
         if self.unit:
             text += f"; aims-PAX takes {self.unit}"
         for other, factor in self.unit_confusions:
-            meant = float(f"{value * factor:.12g}")
-            if meant in self.plausible:
-                return f"{text}, did you mean {show(meant)} ({show(value)} {other})?"
+            intended = float(f"{value * factor:.12g}")
+            if intended in self.plausible:
+                return f"{text}, did you mean {show(intended)} ({show(value)} {other})?"
         return text
 
 
@@ -193,8 +193,8 @@ def _number(value: Any, expected: str) -> float:
 def _reads_as_number(text: str) -> bool:
     from aims_pax.settings.yaml_reader import plain_word
 
-    meant = plain_word(text)
-    return isinstance(meant, int | float) and not isinstance(meant, bool)
+    intended = plain_word(text)
+    return isinstance(intended, int | float) and not isinstance(intended, bool)
 
 
 def as_real(value: Any) -> float:

@@ -128,8 +128,8 @@ def models(samplers: Sequence[SamplerSettings]) -> list[tuple[Place, str]]:
     found: list[tuple[Place, str]] = []
     for k, one in enumerate(samplers):
         if isinstance(one.potential, str) and one.potential not in MACE_MP0:
-            meant = as_calculator(one.potential)
-            found += [((NAME, k, "potential"), meant)] if isinstance(meant, str) else []
+            as_call = as_calculator(one.potential)
+            found += [((NAME, k, "potential"), as_call)] if isinstance(as_call, str) else []
     return found
 
 

@@ -68,10 +68,10 @@ def sbatch_lines(header: str) -> list[str]:
 def without_options(line: str, names: set[str]) -> str | None:
     """An `#SBATCH` line without these options, else as it was written; None when nothing is left of it."""
     options = list(_options(line))
-    kept = [(name, value) for name, value in options if name not in names]
-    if len(kept) == len(options):
+    others = [(name, value) for name, value in options if name not in names]
+    if len(others) == len(options):
         return line
-    return None if not kept else "#SBATCH " + " ".join(option(name, value) for name, value in kept)
+    return None if not others else "#SBATCH " + " ".join(option(name, value) for name, value in others)
 
 
 def option(name: str, value: str = "") -> str:

@@ -101,8 +101,8 @@ def _section(name: str, model: type[Section]) -> Schema:
 def _table(model: type[Section]) -> Schema:
     """A section: its keys, their other spellings; dead keys of old files are let pass, not suggested."""
     properties = {name: _key(model, name) for name in model.model_fields}
-    for written, meant in model.aliases.items():
-        properties[written] = {**properties[meant], "description": f"Another spelling of {meant}."}
+    for written, intended in model.aliases.items():
+        properties[written] = {**properties[intended], "description": f"Another spelling of {intended}."}
     dead = "|".join(sorted(INEFFECTIVE - set(properties)))
     return {
         "type": "object",

@@ -160,8 +160,8 @@ class _Values:
             if key_node.value == "<<" and key_node.tag == _PLAIN:
                 merged.update(self._merge(value_node, place))
                 continue
-            meant = self._scalar(key_node, place)
-            key = meant if type(meant) is int else key_node.value
+            key_value = self._scalar(key_node, place)
+            key = key_value if type(key_value) is int else key_node.value
             if key in first:
                 text = f"written twice (first in line {first[key]}); keep one"
                 self.problems.append(Problem(self.file, line, ".".join(map(str, (*place, key))), text))

@@ -110,8 +110,8 @@ def label_all(
         capacity > 1
     )  # one waits, so that no worker does; one by one, each answer is kept first
     rules = RecalculateRules(tuple(once), tuple(w.name for w in once.values()), at_once)
-    kept = desk.settings.misc.create_restart and name is not None
-    world = LabelOnlyEnvironment(desk, once, Checkpoint(desk.folder, str(name)) if kept else None)
+    restartable = desk.settings.misc.create_restart and name is not None
+    world = LabelOnlyEnvironment(desk, once, Checkpoint(desk.folder, str(name)) if restartable else None)
     state = stage.reopen(world.restore() or stage.begin(rules), rules)
     try:
         state = EventLoop(stage, state, rules, world, desk.journal, desk.watch).run()

@@ -22,7 +22,7 @@ def working(tmp_path, monkeypatch):
     """A thread that holds the folder and looks as a run does at each MD step; ends when it is stopped."""
     monkeypatch.setattr("aims_pax.engine.interrupts.LOOK_EVERY", 0.02)
     lock = Lock(tmp_path / "restart" / "lock")
-    watch = InterruptMonitor(beat=lock.heartbeat, wishes=RequestFile(tmp_path / "restart"))
+    watch = InterruptMonitor(beat=lock.heartbeat, requests=RequestFile(tmp_path / "restart"))
     steps, ended, begun = [], [], threading.Event()
 
     def work():

@@ -113,7 +113,7 @@ def test_a_heterogeneous_job_ends_with_its_first_component_whatever_the_user_lik
 
 
 def test_stop_with_cancel_says_so(quick):
-    watch = InterruptMonitor(wishes=Left("cancel", None))
+    watch = InterruptMonitor(requests=Left("cancel", None))
     assert watch.stop()
     with pytest.raises(RunInterrupted, match="aims-PAX stop --cancel") as stopped:
         watch.raise_if_stopped()
@@ -130,10 +130,10 @@ class Left:
     """Wishes as they would be found, one a look; the last stays."""
 
     def __init__(self, *wishes):
-        self.wishes, self.said = list(wishes), []
+        self.requests, self.said = list(wishes), []
 
     def look(self):
-        return self.wishes.pop(0) if len(self.wishes) > 1 else self.wishes[0]
+        return self.requests.pop(0) if len(self.requests) > 1 else self.requests[0]
 
     def paused(self):
         self.said.append("paused")
@@ -151,7 +151,7 @@ def quick(monkeypatch):
 def test_whoever_looks_waits_while_the_run_is_paused_and_keeps_the_lock_alive(quick, look):
     beats = []
     left = Left("pause", "pause", None, "pause", "resume", None)
-    watch, told = InterruptMonitor(beat=lambda: beats.append(1), wishes=left), []
+    watch, told = InterruptMonitor(beat=lambda: beats.append(1), requests=left), []
     watch.on_pause = told.append
     assert not getattr(watch, look)()
     assert left.said == ["paused", "running"]
@@ -162,7 +162,7 @@ def test_whoever_looks_waits_while_the_run_is_paused_and_keeps_the_lock_alive(qu
 
 
 def test_a_wish_to_stop_is_a_clean_end_with_the_users_exit_code(quick):
-    watch = InterruptMonitor(wishes=Left("stop", None))
+    watch = InterruptMonitor(requests=Left("stop", None))
     assert watch.stop()
     with pytest.raises(RunInterrupted, match="aims-PAX stop") as stopped:
         watch.raise_if_stopped()
@@ -170,14 +170,14 @@ def test_a_wish_to_stop_is_a_clean_end_with_the_users_exit_code(quick):
 
 
 def test_a_pause_ends_in_a_stop_by_wish_by_signal_or_at_the_walltime(quick):
-    watch = InterruptMonitor(wishes=Left("pause", "pause", "stop", None))
+    watch = InterruptMonitor(requests=Left("pause", "pause", "stop", None))
     assert watch.stop()
     assert watch.asked
-    watch = InterruptMonitor(wishes=Left("pause"))
+    watch = InterruptMonitor(requests=Left("pause"))
     watch.signal = signal.SIGTERM
     with pytest.raises(RunInterrupted, match="SIGTERM"):
         watch.raise_if_stopped()
-    watch = InterruptMonitor(seconds=0.1, wishes=Left("pause"))
+    watch = InterruptMonitor(seconds=0.1, requests=Left("pause"))
     with pytest.raises(RunInterrupted, match="walltime"):
         watch.raise_if_stopped()
 
@@ -185,7 +185,7 @@ def test_a_pause_ends_in_a_stop_by_wish_by_signal_or_at_the_walltime(quick):
 def test_the_folder_is_not_looked_at_at_every_step():
     left = Left(None)
     left.look = lambda: left.said.append("looked")
-    watch = InterruptMonitor(wishes=left)
+    watch = InterruptMonitor(requests=left)
     for _ in range(100):
         watch.stop()
     assert left.said == ["looked"]
@@ -195,7 +195,7 @@ def test_threads_rest_together_and_the_pause_is_told_once(quick):
     from concurrent.futures import ThreadPoolExecutor
 
     left = Left(*["pause"] * 20, "resume", None)
-    watch = InterruptMonitor(wishes=left)
+    watch = InterruptMonitor(requests=left)
     with ThreadPoolExecutor(4) as pool:
         assert [f.result() for f in [pool.submit(watch.stop) for _ in range(4)]] == [False] * 4
     assert left.said == ["paused", "running"]

@@ -65,7 +65,7 @@ def test_reading_on_gives_what_reading_everything_gives(folders, monkeypatch):
     taken = []
     from aims_pax.report import journal_reader
 
-    real = journal_reader.JournalParser.told
+    real = journal_reader.JournalParser.read_lines
     monkeypatch.setattr(
         journal_reader.JournalParser,
         "told",

@@ -24,12 +24,12 @@ class Basis:
     """What a step's result depends on: as a hash, and key by key for a person."""
 
     digest: str
-    told: dict[str, str]
+    made_from: dict[str, str]
 
     @property
     def attributes(self) -> dict[str, str]:
         """What is kept of it beside the hash."""
-        return {MADE_WITH: json.dumps(self.told)}
+        return {MADE_WITH: json.dumps(self.made_from)}
 
 
 @dataclass
@@ -74,7 +74,7 @@ class TrainingSetContext:
         text = json.dumps([said, self.settings.seed, *more.values(), named.identity], sort_keys=True)
         known = {k: v for k, v in said.items() if k != "root_key"}
         contents = {k: f"contents {v[:16]}" for k, v in more.items()}
-        told = flat_settings(
+        made_from = flat_settings(
             {"seed": self.settings.seed, **contents, "calculator": named.described, name: known}
         )
-        return Basis(hashlib.sha256(text.encode()).hexdigest(), told)
+        return Basis(hashlib.sha256(text.encode()).hexdigest(), made_from)

@@ -148,15 +148,15 @@ def _atomic_energy(z: int, given: Mapping[str, float] | None, named: LoadedPoten
     """eV. Raises SettingsError when it is neither given nor to be had."""
     symbol = chemical_symbols[z]
     energies = {atomic_numbers.get(k, k): v for k, v in (given or {}).items()}
-    told, E0 = "", energies.get(z, math.nan)
+    reason, E0 = "", energies.get(z, math.nan)
     if z not in energies:
         try:
             E0 = named.atomic_energy(z)
         except SettingsError as error:
-            told = f" ({error})"
+            reason = f" ({error})"
     if not math.isfinite(E0):
         raise SettingsError(
-            f"delta_learning.{key}: the potential gives no energy of an isolated {symbol} atom{told}; write "
+            f"delta_learning.{key}: the potential gives no energy of an isolated {symbol} atom{reason}; write "
             f"{key}: {{{symbol}: …}} (eV)"
         )
     return float(E0)

@@ -48,10 +48,10 @@ def crystal_dynamics(
     interval = round(md.sampling_interval_fs / md.time_step_fs)
     samples = int(md.time_total_fs / md.sampling_interval_fs + 1e-9) + 1
     first = int(np.ceil(md.time_equilibration_fs / md.sampling_interval_fs - 1e-9))
-    state, kept = _continued(saved, digest)
+    state, sampled = _continued(saved, digest)
     if state is None:
         state = MDState.start(frame, section.temperature_K, seeds.seed_number("md_sampling", seed))
-        kept = [state] if first == 0 else []
+        sampled = [state] if first == 0 else []
     else:
         log.info("md_sampling: goes on at %.0f fs", state.step * md.time_step_fs)
     last = time.monotonic()
@@ -65,18 +65,18 @@ def crystal_dynamics(
                 )
             state = moved.state
             if sample >= first:
-                kept.append(state)
+                sampled.append(state)
             if time.monotonic() - last > SAVE_EVERY:
                 last = time.monotonic()
-                _save(saved, digest, state, kept)
+                _save(saved, digest, state, sampled)
                 log.info("md_sampling: %.0f of %.0f fs", state.step * md.time_step_fs, md.time_total_fs)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            _save(saved, digest, state, kept)
+            _save(saved, digest, state, sampled)
         if isinstance(error, Abandoned):
             watch.raise_if_stopped()
         raise
-    return kept
+    return sampled
 
 
 def _md_settings(section: MDSampling, seed: int) -> MDSettings:
@@ -95,9 +95,9 @@ def _md_settings(section: MDSampling, seed: int) -> MDSettings:
     )
 
 
-def _save(path: Path, digest: str, state: MDState, kept: Sequence[MDState]) -> None:
-    arrays = {f"{k}:{name}": a for k, s in enumerate([state, *kept]) for name, a in s.arrays().items()}
-    write_bytes(path, pack_arrays(arrays, {"digest": digest, "kept": len(kept)}))
+def _save(path: Path, digest: str, state: MDState, sampled: Sequence[MDState]) -> None:
+    arrays = {f"{k}:{name}": a for k, s in enumerate([state, *sampled]) for name, a in s.arrays().items()}
+    write_bytes(path, pack_arrays(arrays, {"digest": digest, "kept": len(sampled)}))
 
 
 def _continued(path: Path, digest: str) -> tuple[MDState | None, list[MDState]]:
@@ -116,8 +116,8 @@ def _continued(path: Path, digest: str) -> tuple[MDState | None, list[MDState]]:
     for name, a in arrays.items():
         number, _, field = name.partition(":")
         parts[int(number)][field] = a
-    state, *kept = (MDState.from_arrays(p) for p in parts)
-    return state, kept
+    state, *sampled = (MDState.from_arrays(p) for p in parts)
+    return state, sampled
 
 
 def pressure(state: MDState, label: Label) -> float:

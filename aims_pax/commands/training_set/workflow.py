@@ -89,7 +89,7 @@ def _made(store: Hdf5, key: str, basis: Basis) -> bool:
         return False
     if known != basis.digest:
         said = store.attribute(key, MADE_WITH)
-        differing = changes(json.loads(said), basis.told) if said is not None else []
+        differing = changes(json.loads(said), basis.made_from) if said is not None else []
         unknown = ["settings, potential or crystal: not as they were"]  # of a file from before they were kept
         way_out = (
             f"write another root_key to make it beside {key} (delta_learning.root_keys may name both), or remove "
@@ -291,23 +291,23 @@ def _add_clusters(
     chosen = choose_clusters(reference, rule)
     if not chosen:
         return  # said already: the crystal has none of these sizes
-    whole, kept = [], []
+    whole, usable = [], []
     for k, frame in enumerate(frames):
         try:
             whole.append(chosen[0].system.whole(frame))
-            kept.append(k)
+            usable.append(k)
         except SamplingError as error:
             log.warning("frame %d of %d gives no clusters: %s", k + 1, len(frames), error)
-    if not kept:
+    if not usable:
         raise SamplingError(
             "no frame has the molecules of the crystal; lower temperature_K, or relax the crystal"
         )
     for cluster in chosen:
-        cut = [cluster.cut(frames[k], R) for k, R in zip(kept, whole, strict=True)]
+        cut = [cluster.cut(frames[k], R) for k, R in zip(usable, whole, strict=True)]
         labels = named.labels(cut, shop.check)
         path = f"finite_subsystems/{cluster.key}"
         groups[path] = hdf5.structure_arrays(cut, labels, named.features(cut))
-        groups[path] |= {hdf5.MOLECULES: np.array(cluster.molecules), "frame": np.array(kept)}
+        groups[path] |= {hdf5.MOLECULES: np.array(cluster.molecules), "frame": np.array(usable)}
         attributes[path] = {"n_molecules": len(cluster.molecules), "selection_rule": asked.selection_rule}
         write_labelled(stem / f"{cluster.key}.xyz", cut, labels, {"cluster": cluster.key})
 

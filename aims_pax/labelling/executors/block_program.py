@@ -103,8 +103,8 @@ class Block:
     def _pool(self, arguments: list[str]) -> int:
         """Its exit code."""
         if not math.isinf(self.end):
-            kept = [a for a in arguments if not a.startswith("--drain_period=")]
-            arguments = [*kept, f"--drain_period={max(1, int(self.seconds))}"]
+            others = [a for a in arguments if not a.startswith("--drain_period=")]
+            arguments = [*others, f"--drain_period={max(1, int(self.seconds))}"]
         return subprocess.call([sys.executable, "-m", "aims_pax.labelling.executors.parsl_pool", *arguments])
 
     def _tasks(self) -> bool:

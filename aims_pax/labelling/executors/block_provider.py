@@ -162,8 +162,8 @@ class SlurmBlocks(ClusterProvider):
                     log.log(level, "Slurm job %s: %s", job, word)
 
     def cancel(self, job_ids: Sequence[object]) -> list[bool]:
-        kept = self.protected()
-        jobs = [job for job in map(str, job_ids) if job not in kept]
+        spared = self.protected()
+        jobs = [job for job in map(str, job_ids) if job not in spared]
         try:
             slurm.cancel(jobs)
         except (slurm.Refused, SetupError) as error:

@@ -90,8 +90,8 @@ def job_script(blocks: Blocks, name: str, path: Path, start: str, command: str) 
     limit = blocks.walltime
     if limit is not None:
         lines.append(f"#SBATCH --time={_clock(limit)}")
-    kept = [without_options(line, OURS) if line.startswith("#SBATCH") else line for line in header]
-    lines += [line for line in kept if line is not None]
+    remaining = [without_options(line, OURS) if line.startswith("#SBATCH") else line for line in header]
+    lines += [line for line in remaining if line is not None]
     if limit is not None and not math.isinf(limit):
         lines.append(f"export AIMS_PAX_BLOCK_END=$(( $(date +%s) + {int(limit)} ))")
     return "\n".join([*lines, start, command, ""])

@@ -102,8 +102,10 @@ class ParslExecutor:
             raise RuntimeError("the executor is not open: use it as a context manager")
         assert self._app is not None
         promise: Future[T] = Future()
-        told = {} if self.resources is None else {"parsl_resource_specification": self.resources}
-        self._app(function, *args, **told).add_done_callback(lambda done: self._pass_on(done, promise))
+        specification = {} if self.resources is None else {"parsl_resource_specification": self.resources}
+        self._app(function, *args, **specification).add_done_callback(
+            lambda done: self._pass_on(done, promise)
+        )
         return promise
 
     def _pass_on(self, done: Future[T], promise: Future[T]) -> None:

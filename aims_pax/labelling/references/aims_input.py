@@ -54,10 +54,10 @@ def control_for(control: Control, frame: Frame, stress: bool) -> Control:
         if stress and frame.periodic and control.get("compute_numerical_stress") is None:
             control = control.replaced("compute_analytical_stress", ".true.")
     if frame.charge is not None:
-        told = control.get("charge")
-        if told is not None and control.number("charge") != frame.charge:
-            _once(f"control.in: charge {told} overridden by the geometry's charge {frame.charge:g}")
-        if told is not None or frame.charge != 0:
+        written = control.get("charge")
+        if written is not None and control.number("charge") != frame.charge:
+            _once(f"control.in: charge {written} overridden by the geometry's charge {frame.charge:g}")
+        if written is not None or frame.charge != 0:
             control = control.replaced("charge", repr(float(frame.charge)))
     if frame.spin is not None:
         _check_electrons(control, frame)
@@ -85,9 +85,11 @@ def _with_spin(control: Control, frame: Frame) -> Control:
         control = control.replaced("spin", "collinear")
         if frame.moments is None and control.get("default_initial_moment") is None:
             control = control.replaced("default_initial_moment", default_initial_moment(frame))
-    told = control.get("fixed_spin_moment")
-    if told is not None and control.number("fixed_spin_moment") != unpaired:
-        _once(f"control.in: fixed_spin_moment {told} overridden by the geometry's multiplicity {frame.spin}")
+    written = control.get("fixed_spin_moment")
+    if written is not None and control.number("fixed_spin_moment") != unpaired:
+        _once(
+            f"control.in: fixed_spin_moment {written} overridden by the geometry's multiplicity {frame.spin}"
+        )
     return control.replaced("fixed_spin_moment", repr(float(unpaired)))
 
 
@@ -158,10 +160,10 @@ def _vector(v: Any) -> str:
     return " ".join(f"{x:.8f}" for x in v)
 
 
-_told: set[str] = set()
+_warned: set[str] = set()
 
 
 def _once(message: str) -> None:
-    if message not in _told:
-        _told.add(message)
+    if message not in _warned:
+        _warned.add(message)
         log.warning(message)

@@ -106,7 +106,7 @@ class CalculatorReference:
         source, contents: hashes of the factory's module in the working folder, of the modules there that it imports,
         and of the files that kwargs names. electrons: how charge and spin are handed over, where a frame has any.
         """
-        told: dict[str, Any] = {
+        details: dict[str, Any] = {
             "type": "calculator",
             "factory": self.factory,
             "kwargs": dict(self.kwargs),
@@ -115,11 +115,11 @@ class CalculatorReference:
         if self.folder is not None:
             found = contents([self.factory, self.kwargs], self.folder)
             own = (found.pop(name, None) for name in _module_files(self.factory))
-            told["source"] = next(filter(None, list(own)), None)
-            told |= {"contents": found} if found else {}
+            details["source"] = next(filter(None, list(own)), None)
+            details |= {"contents": found} if found else {}
         if self.charged:
-            told["electrons"] = self.conventions.table()
-        return told
+            details["electrons"] = self.conventions.table()
+        return details
 
     def for_atoms(self) -> CalculatorReference:
         """The same without a molecule's charge and spin: an isolated atom brings its own."""

@@ -184,8 +184,8 @@ class AimsReference:
             except NotConverged as error:
                 if rung == len(self.retries):
                     raise NotConverged(_after(error.reason, rung)) from error
-                told = ", ".join(f"{k} {v}" for k, v in self.retries[rung].items())
-                log.info("frame %s: SCF not converged; once more with %s", frame.id[:6], told)
+                what = ", ".join(f"{k} {v}" for k, v in self.retries[rung].items())
+                log.info("frame %s: SCF not converged; once more with %s", frame.id[:6], what)
                 _set_aside(folder, rung)
         raise AssertionError("the last rung returns or raises")
 

@@ -44,7 +44,7 @@ class Refused(Exception):
 def run_slurm(*words: str, environment: Mapping[str, str] | None = None) -> str:
     """The output of a command of Slurm's. Raises Refused, or SetupError when there is no such command."""
     try:
-        told = subprocess.run(
+        done = subprocess.run(
             words,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -60,9 +60,9 @@ def run_slurm(*words: str, environment: Mapping[str, str] | None = None) -> str:
         ) from None
     except subprocess.TimeoutExpired:
         raise Refused(f"{words[0]}: timed out after {TIMEOUT:g} s") from None
-    if told.returncode:
-        raise Refused(f"{words[0]}: {(told.stderr or told.stdout).strip() or f'exit code {told.returncode}'}")
-    return told.stdout
+    if done.returncode:
+        raise Refused(f"{words[0]}: {(done.stderr or done.stdout).strip() or f'exit code {done.returncode}'}")
+    return done.stdout
 
 
 def available() -> bool:

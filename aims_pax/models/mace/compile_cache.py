@@ -99,7 +99,7 @@ def prepare(
         _active[quick] = step
 
 
-def evaluate_trained(quick: FastMace, graph: EdgeBatch, *, strain: bool) -> compiled_step.Told:
+def evaluate_trained(quick: FastMace, graph: EdgeBatch, *, strain: bool) -> compiled_step.EnergyForcesStrain:
     """`fast.evaluate` with `training`, compiled where the present visit is."""
     step = step_of(quick)
     if step is not None:
@@ -142,17 +142,17 @@ def signature(quick: FastMace) -> str:
     """What a compiled graph depends on: architecture, constants, precision, versions. No weights."""
     model = quick.model
     if quick not in _signatures:
-        told = hashlib.sha256(
+        digest = hashlib.sha256(
             f"{torch.__version__} {_code()} {quick.plan.dtype} {quick.plan.device} {_gates(quick)}".encode()
         )
         for module in model.modules():
-            told.update(type(module).__name__.encode())
+            digest.update(type(module).__name__.encode())
         for name, p in model.named_parameters():
-            told.update(f"{name} {tuple(p.shape)} {p.requires_grad}".encode())
+            digest.update(f"{name} {tuple(p.shape)} {p.requires_grad}".encode())
         for name, b in model.named_buffers():
             if not name.startswith(CHANGING):
-                told.update(name.encode() + b.detach().cpu().contiguous().numpy().tobytes())
-        _signatures[quick] = told.hexdigest()[:32]
+                digest.update(name.encode() + b.detach().cpu().contiguous().numpy().tobytes())
+        _signatures[quick] = digest.hexdigest()[:32]
     return _signatures[quick]
 
 
@@ -338,10 +338,10 @@ def _obtain(
     gain = 1.0
     for batch in batches:
 
-        def ours(batch: EdgeBatch = batch) -> compiled_step.Told:
+        def ours(batch: EdgeBatch = batch) -> compiled_step.EnergyForcesStrain:
             return step(quick, batch, strain=strain)
 
-        def eagerly(batch: EdgeBatch = batch) -> compiled_step.Told:
+        def eagerly(batch: EdgeBatch = batch) -> compiled_step.EnergyForcesStrain:
             return evaluate_fast(quick, batch, training=True, strain=strain)
 
         compiled_step.compare_gradients(quick, ours, eagerly)

@@ -33,8 +33,8 @@ LEAST = 2  # of an element
 ALTOGETHER = 40  # with fewer, inductor wants to compile small matrix products in another way
 DETACHED = "aten.detach"  # cuts the gradient of a traced graph without a word
 
-Told = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
-Evaluation = Callable[[], Told]
+EnergyForcesStrain = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
+Evaluation = Callable[[], EnergyForcesStrain]
 Traced = Callable[[Tensors, torch.Tensor, Tensors, Tensors], tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -180,7 +180,7 @@ class Step:
         e, g = self._run(parameters_of(fast), neighbours_of(fast), rows.vectors, rows.senders)
         torch.autograd.grad(e.sum() + g.sum(), trained(fast), allow_unused=True)
 
-    def __call__(self, fast: FastMace, graph: EdgeBatch, *, strain: bool) -> Told:
+    def __call__(self, fast: FastMace, graph: EdgeBatch, *, strain: bool) -> EnergyForcesStrain:
         """As `fast.evaluate` with `training`. Raises RuntimeError for sizes that would have to be compiled anew."""
         rows = arrange_rows(graph, len(fast.model.atomic_numbers), fast.plan.r_max)
         with torch.compiler.set_stance("fail_on_recompile"):
@@ -207,9 +207,11 @@ def compare_gradients(fast: FastMace, compiled: Evaluation, eager: Evaluation) -
         raise Disagreement(f"its gradient of {worst} is off by {off[worst]:.2g} (largest entry = 1)")
 
 
-def parameter_gradients(told: Told, weights: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+def parameter_gradients(
+    result: EnergyForcesStrain, weights: Sequence[torch.Tensor]
+) -> Sequence[torch.Tensor]:
     """Of ΣE² + ΣF² + Σ(dE/dε)², which depend on everything that is told."""
-    value = torch.stack([t.square().sum() for t in told if t is not None]).sum()
+    value = torch.stack([t.square().sum() for t in result if t is not None]).sum()
     return torch.autograd.grad(value, weights, allow_unused=True, materialize_grads=True)
 
 

@@ -165,5 +165,5 @@ def transfer(model: MaceModel, target: MaceModel) -> None:
 def _compared(targets: Sequence[MaceModel], plain: Evaluator, graph: EdgeGraph) -> tuple[float, float]:
     """Largest difference of forces on the first atoms of the graph, and what is allowed, eV/Å."""
     part = cut(graph, torch.arange(len(graph.species), device=graph.species.device) < LOOK)
-    own, told = TorchEvaluator(targets)(part, strain=False)[1], plain(part, strain=False)[1]
-    return float((own - told).abs().max()), ABSOLUTE + RELATIVE * float(told.abs().max())
+    own, theirs = TorchEvaluator(targets)(part, strain=False)[1], plain(part, strain=False)[1]
+    return float((own - theirs).abs().max()), ABSOLUTE + RELATIVE * float(theirs.abs().max())

@@ -38,7 +38,7 @@ class FastMace:
         self.model: MaceModel = weakref.proxy(model)  # who has the model may keep this with it
         self.plan = MacePlan(model)
         self._parameters = dict(model.named_parameters())
-        self._kept: tuple[object, Weights] | None = None
+        self._cached: tuple[object, Weights] | None = None
 
     def weights(self) -> Weights:
         """The present parameters, differentiable where they are."""
@@ -50,10 +50,10 @@ class FastMace:
         """The present parameters without gradients, made again only when one has changed."""
         state = [(p.data_ptr(), p._version) for p in self._parameters.values()]
         key = state, [float(i.avg_num_neighbors) for i in self.model.interactions]
-        if self._kept is None or self._kept[0] != key:
+        if self._cached is None or self._cached[0] != key:
             with torch.no_grad():
-                self._kept = key, self.weights()
-        return self._kept[1]
+                self._cached = key, self.weights()
+        return self._cached[1]
 
     def scale_shift(self) -> tuple[torch.Tensor | float, torch.Tensor | float]:
         """eV and eV an atom."""

@@ -140,14 +140,14 @@ class MacePlan:
             if not layer.residual:
                 made = _per_element(w.skip, layout, m)
                 m = [made[ell] for ell in range(len(m))]
-                kept: dict[int, torch.Tensor] = {}
+                skip_h: dict[int, torch.Tensor] = {}
             elif k == 0:
                 table = torch.bmm(weights.embedding[:, None], w.skip[0, 0])
-                kept = {0: table.index_select(0, layout.species)}
+                skip_h = {0: table.index_select(0, layout.species)}
             else:
-                kept = _per_element(w.skip, layout, h)
+                skip_h = _per_element(w.skip, layout, h)
             h = self._product(layer, w, layout, m)
-            h = [b + kept[ell] if ell in kept else b for ell, b in enumerate(h)]
+            h = [b + skip_h[ell] if ell in skip_h else b for ell, b in enumerate(h)]
             e = h[0].squeeze(1) @ w.readout[0]
             if len(w.readout) > 1:
                 gate = self.gates[k]
@@ -164,7 +164,7 @@ class MacePlan:
             block, product, readout = model.interactions[k], model.products[k], model.readouts[k]
             own = {n.removeprefix(f"interactions.{k}."): p for n, p in parameters.items()}
             made = {n.removeprefix(f"products.{k}."): p for n, p in parameters.items()}
-            told = {n.removeprefix(f"readouts.{k}."): p for n, p in parameters.items()}
+            readout_weights = {n.removeprefix(f"readouts.{k}."): p for n, p in parameters.items()}
             radial = _mlp(block.conv_tp_weights, own, "conv_tp_weights")
             radial[-1] = radial[-1][:, layer.columns] * layer.scale
             linear = _linear(block.linear, own["linear.weight"])
@@ -174,9 +174,9 @@ class MacePlan:
             skip = _skip(block.skip_tp, own["skip_tp.weight"])
             mix = _linear(product.linear, made["linear.weight"])
             head = "linear" if hasattr(readout, "linear") else "linear_1"
-            reads = [_linear(getattr(readout, head), told[f"{head}.weight"])[0, 0]]
+            reads = [_linear(getattr(readout, head), readout_weights[f"{head}.weight"])[0, 0]]
             if head == "linear_1":
-                reads.append(_linear(readout.linear_2, told["linear_2.weight"])[0, 0])
+                reads.append(_linear(readout.linear_2, readout_weights["linear_2.weight"])[0, 0])
             up = _linear(block.linear_up, own["linear_up.weight"])
             layers.append(
                 LayerWeights(

@@ -81,16 +81,16 @@ def torch_evaluator(models: Sequence[MaceModel], head: int = 0) -> Evaluator:
 
 def cut(graph: EdgeGraph, atoms: torch.Tensor) -> EdgeGraph:
     """The part of a graph with the chosen atoms ((A,) bool), the edges among them and their structures."""
-    kept = torch.nonzero(atoms[graph.sender] & atoms[graph.receiver]).squeeze(-1)
+    remaining = torch.nonzero(atoms[graph.sender] & atoms[graph.receiver]).squeeze(-1)
     index = atoms.cumsum(0) - 1
     sizes = torch.zeros(len(graph.ptr) - 1, dtype=torch.int64, device=atoms.device)
     sizes.index_add_(0, graph.frame_of, atoms.long())
     sizes = sizes[sizes > 0]
     return EdgeGraph(
         graph.species[atoms],
-        index[graph.sender[kept]],
-        index[graph.receiver[kept]],
-        graph.vectors[kept],
+        index[graph.sender[remaining]],
+        index[graph.receiver[remaining]],
+        graph.vectors[remaining],
         torch.repeat_interleave(torch.arange(len(sizes), device=atoms.device), sizes),
         torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]),
     )

@@ -132,8 +132,8 @@ class _Reference:
 
 
 def _predicted(batch: GraphBatch, prediction: Prediction) -> dict[str, torch.Tensor]:
-    told = {"energy": prediction.energy, "forces": prediction.forces}
+    predicted = {"energy": prediction.energy, "forces": prediction.forces}
     if prediction.stress is not None:
-        told["stress"] = prediction.stress
-        told["virials"] = -prediction.stress * batch.volume[:, None, None]
-    return told
+        predicted["stress"] = prediction.stress
+        predicted["virials"] = -prediction.stress * batch.volume[:, None, None]
+    return predicted

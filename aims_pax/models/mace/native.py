@@ -38,7 +38,7 @@ PACKAGE, WRITER = "symmetrix-xl", "orjson"
 KNOWN = ("0.1.1",)  # versions whose file layout and evaluator are the ones used here
 ABSOLUTE, RELATIVE = 1e-5, 1e-6  # tolerance of a force: eV/Å, and share of the largest force
 FIRST_LOOK, LATER_LOOK = 96, 24  # atoms of a structure that new weights are compared on
-KEPT, STREAMED = (
+COPIES, STREAMED = (
     (30, 48, 82),
     (12, 16, 28),
 )  # numbers an edge and channel for max_L 0, 1, 2, a fifth above measured
@@ -215,8 +215,8 @@ class NativeMember:
         assert self._topology is not None
         self._reference.load_state_dict(self.model.state_dict())
         share_energies(self.model, self._reference)
-        for own, told in zip(self._reference.interactions, self.model.interactions, strict=True):
-            own.avg_num_neighbors = told.avg_num_neighbors
+        for own, torch_model in zip(self._reference.interactions, self.model.interactions, strict=True):
+            own.avg_num_neighbors = torch_model.avg_num_neighbors
         self._evaluator = read_native(self._topology.export(self._reference, self._active.tolist()))
         if self._streamed:
             self._evaluator.set_streamed_edges("generic")
@@ -234,8 +234,8 @@ class NativeMember:
         by_modules: MACE's own modules tell them, else our evaluation in torch, in half the time.
         """
         part = excerpt(graph, atoms)
-        told = (TorchEvaluator if by_modules else torch_evaluator)([self._reference])
-        energies, forces, strains = told(part, strain=True)
+        torch_model = (TorchEvaluator if by_modules else torch_evaluator)([self._reference])
+        energies, forces, strains = torch_model(part, strain=True)
         arrays = Arrays.of(part)
         own = self(arrays, strain=True)
         assert strains is not None
@@ -302,7 +302,7 @@ class NativeEvaluator:
         model = self.models[0]
         C, L = int(model.node_embedding.linear.irreps_out.dim), len(model.products[0].linear.irreps_out) - 1
         streamed = self.backend.economical
-        numbers = STREAMED[min(L, 2)] if streamed else KEPT[min(L, 2)]
+        numbers = STREAMED[min(L, 2)] if streamed else COPIES[min(L, 2)]
         return Need(0.0, self.members * (8 * numbers * C + 600))
 
     def economical(self) -> bool:

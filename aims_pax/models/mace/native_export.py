@@ -142,11 +142,11 @@ class Topology:
         Z = len(model.atomic_numbers)
         with torch.no_grad():
             one_hot = torch.eye(Z, dtype=torch.float64)
-            kept = _array(model.interactions[0].skip_tp(model.node_embedding(one_hot), one_hot))
+            skipped = _array(model.interactions[0].skip_tp(model.node_embedding(one_hot), one_hot))
         out, start = np.zeros((Z, (self.L + 1) ** 2, self.channels)), 0
         for ell in range(self.L + 1):
             width = (2 * ell + 1) * self.channels
-            block = kept[:, start : start + width].reshape(Z, self.channels, 2 * ell + 1)
+            block = skipped[:, start : start + width].reshape(Z, self.channels, 2 * ell + 1)
             out[:, ell * ell : (ell + 1) ** 2] = (-1) ** ell * block.transpose(0, 2, 1)
             start += width
         return out

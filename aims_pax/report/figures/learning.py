@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from aims_pax.report.accuracy import by_system, held_out
 from aims_pax.report.calibration import atomic_errors, calibrate
-from aims_pax.report.cost_summary import kept_epochs
+from aims_pax.report.cost_summary import best_epochs
 from aims_pax.report.figures.style import (
     BLUE,
     COLOURS,
@@ -111,7 +111,7 @@ def _convergence(run: RunRecord, png: bool) -> list[Panel]:
             x = np.arange(1, len(epochs) + 1)
             y = np.array([1000 * e.force_mae for e in epochs])
             axes.plot(*envelope(x, y), color=colour)
-            for chosen in kept_epochs(run, epochs):
+            for chosen in best_epochs(run, epochs):
                 k = epochs.index(chosen)
                 axes.plot(x[k], y[k], "D", color=VERMILLION, ms=4.5, zorder=5)
             everything += y[np.isfinite(y)].tolist()

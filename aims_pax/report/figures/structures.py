@@ -40,16 +40,16 @@ addEventListener('resize',draw);matchMedia('(prefers-color-scheme:dark)').addEve
 def uncertain_structures(run: RunRecord) -> str:
     """HTML of the labelled frames at which the models disagreed most, one a system first; empty without any."""
     known = {(s.info.get("trajectory"), s.info.get("step")): s for s in run.structures}
-    met: list[tuple[float, StructureHeader, Any]] = []
+    candidates: list[tuple[float, StructureHeader, Any]] = []
     for t in run.trajectories:
         for k in np.flatnonzero(t.labelled):
             s = known.get((str(t.index), str(t.steps[k])))
             if s is not None and s.n_atoms <= LARGEST:
-                met.append((float(t.uncertainty[k]), s, t))
-    met.sort(key=lambda m: -m[0])
-    best = list({s.system: (u, s, t) for u, s, t in reversed(met)}.values())
+                candidates.append((float(t.uncertainty[k]), s, t))
+    candidates.sort(key=lambda m: -m[0])
+    best = list({s.system: (u, s, t) for u, s, t in reversed(candidates)}.values())
     best = sorted(best, key=lambda m: -m[0])[:SHOWN]
-    best += [m for m in met if all(m[1].id != b[1].id for b in best)][: SHOWN - len(best)]
+    best += [m for m in candidates if all(m[1].id != b[1].id for b in best)][: SHOWN - len(best)]
     drawn = "".join(_view(u, s, t.index) for u, s, t in best)
     if not drawn:
         return ""

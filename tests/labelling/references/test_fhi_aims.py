@@ -424,7 +424,7 @@ def test_folders_are_kept_when_asked_and_never_the_users(reference, tmp_path):
 
 
 def test_only_so_many_failures_are_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(calculation_folders, "KEPT_FAILURES", 3)
+    monkeypatch.setattr(calculation_folders, "FAILED_FOLDERS", 3)
     (tmp_path / "failed").mkdir()
     (tmp_path / "failed" / "by_hand.tar.gz").touch()
     for n in range(6):
