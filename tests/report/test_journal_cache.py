@@ -5,7 +5,7 @@ import json
 import pytest
 
 from aims_pax.report import journal_cache
-from aims_pax.report.load_run import KEPT, load_run
+from aims_pax.report.load_run import JOURNAL_CACHE, load_run
 from tests.report.folders import advanced, answered, made_up, trained
 
 
@@ -52,7 +52,7 @@ def folders(tmp_path, monkeypatch):
     monkeypatch.setattr(journal_cache, "WORTH", 1)
     often, once = (made_up(tmp_path / name, entries(0, 40)) for name in ("often", "once"))
     load_run(often)
-    assert (often / "restart" / KEPT).exists()
+    assert (often / "restart" / JOURNAL_CACHE).exists()
     add(often, entries(40, 40))
     load_run(often)
     add(often, entries(80, 30))
@@ -68,7 +68,7 @@ def test_reading_on_gives_what_reading_everything_gives(folders, monkeypatch):
     real = journal_reader.JournalParser.read_lines
     monkeypatch.setattr(
         journal_reader.JournalParser,
-        "told",
+        "read_lines",
         lambda self, lines: (taken.append(len(lines)), real(self, lines)),
     )
     continued = plain(load_run(often))
@@ -80,7 +80,7 @@ def test_reading_on_gives_what_reading_everything_gives(folders, monkeypatch):
 @pytest.mark.parametrize("harm", ["other journal", "shorter journal", "torn", "not ours", "other settings"])
 def test_what_does_not_fit_is_not_believed(folders, harm):
     often, once = folders
-    path, journal = often / "restart" / KEPT, often / "restart/journal.jsonl"
+    path, journal = often / "restart" / JOURNAL_CACHE, often / "restart/journal.jsonl"
     if harm == "other journal":
         for folder in folders:
             content = (folder / "restart/journal.jsonl").read_text().replace("0.1", "0.5")
@@ -106,7 +106,7 @@ def test_what_does_not_fit_is_not_believed(folders, harm):
 def test_a_short_journal_leaves_nothing_behind(tmp_path):
     folder = made_up(tmp_path, entries(0, 40))
     load_run(folder)
-    assert not (folder / "restart" / KEPT).exists()
+    assert not (folder / "restart" / JOURNAL_CACHE).exists()
 
 
 def test_a_line_that_is_being_written_is_read_when_it_is_whole(folders):
@@ -123,7 +123,7 @@ def test_a_line_that_is_being_written_is_read_when_it_is_whole(folders):
 
 def test_a_folder_that_cannot_be_written_is_read_all_the_same(folders, monkeypatch):
     often, once = folders
-    (often / "restart" / KEPT).unlink()
+    (often / "restart" / JOURNAL_CACHE).unlink()
 
     def refused(*_):
         raise PermissionError("read-only")
