@@ -94,7 +94,7 @@ def test_the_epoch_that_is_marked_is_the_one_whose_weights_were_kept(folder):
 
     run = load_run(folder)
     (c,) = run.convergence
-    (kept,) = [e for epochs in run.losses.values() for e in cost_summary.kept_epochs(run, epochs)]
+    (kept,) = [e for epochs in run.losses.values() for e in cost_summary.best_epochs(run, epochs)]
     assert kept.force_mae == pytest.approx(c.best_mae)
 
 
