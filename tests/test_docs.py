@@ -83,7 +83,7 @@ MESSAGES = (
 
 @pytest.mark.parametrize("words", MESSAGES)
 def test_its_messages_are_those_of_the_program(words):
-    sources = [p.read_text() for p in (DOCS.parent / "aims_pax" / "labelling").glob("*.py")]
+    sources = [p.read_text() for p in (DOCS.parent / "aims_pax" / "labelling").rglob("*.py")]
     assert words in CLUSTER
     assert any(words in re.sub(r'"\n\s*f?"', "", source) for source in sources)
 
