@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -36,7 +37,7 @@ from aims_pax.force_field.statistics import measure
 from aims_pax.force_field.train import MemberResult, Plan, validate, visit
 from aims_pax.force_field.workers import TrainingPool, Visited, together
 from aims_pax.frames import LabelledFrame
-from aims_pax.record.files import replacing
+from aims_pax.record.files import write_bytes
 
 if TYPE_CHECKING:
     from aims_pax.settings.mace import MaceSettings
@@ -338,8 +339,10 @@ class Ensemble:
         """
         model = self.members[member].frozen_copy().to("cpu")
         model = (doubled(model) if double else model).requires_grad_(True)
-        with replacing(path) as part, quiet():
-            torch.save(model, part)
+        content = io.BytesIO()  # torch would write the name of a temporary file into it
+        with quiet():
+            torch.save(model, content)
+        write_bytes(path, content.getvalue())
 
     def _count(self, chosen: Sequence[tuple[Member, MemberData]], epochs: int) -> None:
         self.samples += epochs * sum(len(own.train) for _, own in chosen)
