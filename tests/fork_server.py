@@ -1,7 +1,8 @@
 """Commands of the package in forks of one process that has imported torch and MACE: each run saves those seconds.
 
 The process is a fresh interpreter without threads, so a fork of it is as clean as a new one. It reads one request a
-line, `{folder, entry, words, environment, out, err}`, and answers with the child's pid and, at its end, its status.
+line, `{folder, name, entry, words, environment, place}`. Each is carried out beside the others and answers for itself,
+through the named pipe `place/answers`: with the pid of the command and, at its end, its status.
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import traceback
 from collections.abc import Mapping, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 _servers: dict[int, subprocess.Popen[str]] = {}  # by the pid of the process that uses it
+_asking = threading.Lock()
 
 
 def run(
@@ -37,25 +42,46 @@ def run(
 
     entry: function of `aims_pax.cli`. Raises subprocess.TimeoutExpired; the command is killed then.
     """
-    server = _server()
-    assert server.stdin is not None
     with tempfile.TemporaryDirectory() as place:
-        out, err = Path(place) / "out", Path(place) / "err"
+        answers = Path(place) / "answers"
+        os.mkfifo(answers)
         request = {
             "folder": str(folder), "name": name, "entry": entry, "words": list(words),
-            "environment": dict(environment), "out": str(out), "err": str(err),
+            "environment": dict(environment), "place": place,
         }  # fmt: skip
+        ready = os.open(answers, os.O_RDONLY | os.O_NONBLOCK)  # does not wait for the other end
+        with open(ready, "rb", buffering=0) as pipe:
+            server = _ask(request)
+            pid = _answer(pipe, server, None)
+            assert pid is not None
+            status = _answer(pipe, server, timeout)
+            if status is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
+                _answer(pipe, server, None)
+                raise subprocess.TimeoutExpired([name, *words], timeout or 0.0)
+        out, err = ((Path(place) / stream).read_text() for stream in ("out", "err"))
+        return subprocess.CompletedProcess([name, *words], os.waitstatus_to_exitcode(status), out, err)
+
+
+def _ask(request: Mapping[str, Any]) -> subprocess.Popen[str]:
+    with _asking:
+        server = _server()
+        assert server.stdin is not None
         server.stdin.write(json.dumps(request) + "\n")
         server.stdin.flush()
-        pid = _answer(server)
-        late = timeout is not None and not select.select([server.stdout], [], [], timeout)[0]
-        if late:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
-        code = os.waitstatus_to_exitcode(_answer(server))
-        if late:
-            raise subprocess.TimeoutExpired([name, *words], timeout or 0.0)
-        return subprocess.CompletedProcess([name, *words], code, out.read_text(), err.read_text())
+        return server
+
+
+def _answer(pipe: FileIO, server: subprocess.Popen[str], timeout: float | None) -> int | None:
+    """The next number in the pipe; None if it does not come in time. Lines are written whole."""
+    deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
+    while (left := deadline - time.monotonic()) > 0:
+        if select.select([pipe], [], [], min(left, 1.0))[0]:
+            return int(pipe.readline())
+        if server.poll() is not None:
+            raise RuntimeError("the process that runs commands has ended; what it said is above")
+    return None
 
 
 def _server() -> subprocess.Popen[str]:
@@ -63,7 +89,7 @@ def _server() -> subprocess.Popen[str]:
     if server is None or server.poll() is not None:
         code = "from tests.fork_server import serve; serve()"
         server = _servers[os.getpid()] = subprocess.Popen(
-            [sys.executable, "-c", code], cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=1,
+            [sys.executable, "-c", code], cwd=ROOT, text=True, stdin=subprocess.PIPE, bufsize=1,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         atexit.register(_stop, server)
@@ -73,34 +99,37 @@ def _server() -> subprocess.Popen[str]:
 def _stop(server: subprocess.Popen[str]) -> None:
     server.kill()
     server.wait()
-    for pipe in (server.stdin, server.stdout):
-        if pipe is not None:
-            pipe.close()
-
-
-def _answer(server: subprocess.Popen[str]) -> int:
-    assert server.stdout is not None
-    line = server.stdout.readline()
-    if not line:
-        raise RuntimeError("the process that runs commands has ended; what it said is above")
-    return int(line)
+    if server.stdin is not None:
+        server.stdin.close()
 
 
 def serve() -> None:
-    """Answer requests until the standard input ends."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    """Carry out requests until the standard input ends."""
     os.dup2(2, 1)
     package = ROOT / "aims_pax"
     for path in sorted(package.rglob("*.py")):
         importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
     for line in sys.stdin:
         request = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            answers.close()
-            _run(request)
-        print(child, file=answers)
-        print(os.waitpid(child, 0)[1], file=answers)
+        if os.fork() == 0:
+            _carry_out(request)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:  # those that have answered
+                pass
+
+
+def _carry_out(request: dict[str, Any]) -> None:
+    """In a fork of the server: the command in a fork of its own, and the answers; never returns."""
+    try:
+        with open(Path(request["place"]) / "answers", "w", buffering=1) as answers:
+            child = os.fork()
+            if child == 0:
+                answers.close()
+                _run(request)
+            print(child, file=answers)
+            print(os.waitpid(child, 0)[1], file=answers)
+    finally:
+        os._exit(0)
 
 
 def _run(request: dict[str, Any]) -> None:
@@ -111,7 +140,8 @@ def _run(request: dict[str, Any]) -> None:
         os.chdir(request["folder"])
         os.environ.clear()
         os.environ.update(request["environment"])
-        for number, path in ((0, os.devnull), (1, request["out"]), (2, request["err"])):
+        place = Path(request["place"])
+        for number, path in ((0, Path(os.devnull)), (1, place / "out"), (2, place / "err")):
             file = os.open(path, os.O_RDWR | os.O_CREAT)
             os.dup2(file, number)
             os.close(file)
@@ -139,8 +169,6 @@ def _run(request: dict[str, Any]) -> None:
 
 def _leave(code: int) -> None:
     """What an interpreter does at its end: other threads are awaited, exit handlers run."""
-    import threading
-
     with contextlib.suppress(BaseException):
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()

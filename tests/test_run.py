@@ -72,7 +72,7 @@ def test_run_again_it_does_nothing_until_something_has_changed(finished, tmp_pat
     content = model.read_bytes()
     model.unlink()
     assert not again(), "a result that is missing is made again"
-    assert len(model.read_bytes()) == len(content)
+    assert model.read_bytes() == content
     assert again()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -36,7 +37,7 @@ from aims_pax.models.mace.optimiser import Arrays
 from aims_pax.models.mace.statistics import measure
 from aims_pax.models.mace.training import MemberResult, TrainingPlan, training_round, validate
 from aims_pax.models.mace.training_workers import TrainingPool, Visited, together
-from aims_pax.record.files import replacing
+from aims_pax.record.files import write_bytes
 
 if TYPE_CHECKING:
     from aims_pax.settings.mace import MaceSettings
@@ -339,8 +340,10 @@ class Ensemble:
         """
         model = self.members[member].frozen_copy().to("cpu")
         model = (doubled(model) if double else model).requires_grad_(True)
-        with replacing(path) as part, quiet():
-            torch.save(model, part)
+        content = io.BytesIO()  # torch would write the name of a temporary file into it
+        with quiet():
+            torch.save(model, content)
+        write_bytes(path, content.getvalue())
 
     def _count(self, chosen: Sequence[tuple[Member, MemberData]], epochs: int) -> None:
         self.samples += epochs * sum(len(own.train) for _, own in chosen)
