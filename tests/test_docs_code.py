@@ -16,7 +16,7 @@ from aims_pax.errors import Crashed, SetupError, TimedOut
 from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from aims_pax.potential import CalculatorPotential, Potential, calculate
 from aims_pax.samplers import Sampler, base, sampler
-from aims_pax.samplers.foundation_md import MDSampler
+from aims_pax.samplers.kinds.md import MDSampler
 from aims_pax.systems import System
 from tests.md.potentials import cluster, crystal
 from tests.md.settings import langevin

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from aims_pax.frames import Array, Frame
-from aims_pax.samplers.base import Sample, SamplingError, under
+from aims_pax.sampler import Sample, SamplingError, under
 from aims_pax.samplers.molecules import SCALE, Integers, Molecules, center_of_mass, detect
 from aims_pax.samplers.similarity import full_cell
 

@@ -4,7 +4,7 @@ A filter is a function of a stream of samples; what it lets pass keeps its order
 is made. One that remembers what it saw serves many streams of one run, also after a restart (`Stateful`). `wants`
 says how many structures of a system it has to be given for n to pass.
 
->>> from aims_pax.samplers.base import Sample
+>>> from aims_pax.sampler import Sample
 >>> from aims_pax.frames import Frame
 >>> far, near = Frame([1, 1], [[0, 0, 0], [0.8, 0, 0]]), Frame([1, 1], [[0, 0, 0], [0.2, 0, 0]])
 >>> again = Frame([1, 1], [[0, 0, 0], [0.81, 0, 0]])
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Array, Frame
-from aims_pax.samplers.base import Sample, under
+from aims_pax.sampler import Sample, under
 from aims_pax.samplers.clusters import finite_clusters
 from aims_pax.samplers.descriptors import Describe, distances, farthest_points, radial
 from aims_pax.samplers.similarity import StructurePool, closer_than

@@ -36,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aims_pax import seeds
-from aims_pax.samplers.base import Sample, Sampler, SamplingError, Stateful, under
+from aims_pax.sampler import Sample, Sampler, SamplingError, Stateful, incomplete_state, under
 from aims_pax.samplers.filters import Filter
 from aims_pax.systems import System
 
@@ -71,6 +71,9 @@ class Mixture:
         total = sum(part.share for part in parts)
         if not parts or abs(total - 1) > 1e-6 or len({part.key for part in parts}) < len(parts):
             raise ValueError(f"parts with different keys whose shares sum to 1, got {total:g}")
+        for thing in (thing for part in parts for thing in (part.sampler, *part.filters)):
+            if text := incomplete_state(thing):
+                raise ValueError(text)
         self.parts = tuple(parts)
         self.name = name
         self._made = np.zeros(len(parts), np.int64)  # of each system

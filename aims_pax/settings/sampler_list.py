@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from aims_pax.errors import SettingsError
 from aims_pax.settings.augment import CallSpec, as_calculator
 from aims_pax.settings.fields import Section
 from aims_pax.settings.messages import hint, in_words
@@ -18,7 +19,6 @@ from aims_pax.settings.samplers import (
     KINDS,
     MACE_MP0,
     NAME,
-    POTENTIALLESS,
     ClustersSettings,
     FilterSettings,
     OwnSamplerSettings,
@@ -103,7 +103,7 @@ def potentials(samplers: Sequence[SamplerSettings]) -> list[tuple[Place, str, di
     """(place, factory, keyword arguments) of every callable the samplers name, to be looked at by `check`."""
     found: list[tuple[Place, str, dict[str, Any]]] = []
     for k, one in enumerate(samplers):
-        if isinstance(one, OwnSamplerSettings):
+        if isinstance(one, OwnSamplerSettings) and ":" in one.kind:
             found.append(((NAME, k), one.kind, dict(one.kwargs)))
         found += [
             (place, call.target, dict(call.kwargs))
@@ -157,14 +157,19 @@ class _Reader:
             self._wrong(place, "expected a table such as {kind: md, share: 0.5}")
             return None
         kind = str(entry.get("kind", ""))
-        model = OwnSamplerSettings if ":" in kind else KINDS.get(kind)
+        try:
+            model = OwnSamplerSettings if ":" in kind else KINDS.get(kind)
+        except SettingsError as error:  # an installed package offers it, and it cannot be loaded
+            self._wrong((*place, "kind"), str(error))
+            return None
         if model is None:
             self._wrong((*place, "kind"), _unknown("sampler", kind, KINDS))
             return None
         raw = {str(k): v for k, v in entry.items()}
         written = raw.pop("filters", None)
-        if raw.get("potential") is not None and kind in POTENTIALLESS:
-            self._wrong((*place, "potential"), "the reference moves the atoms of aimd; remove this key")
+        if raw.get("potential") is not None and model.needs_reference:
+            text = f"the reference moves the atoms of {kind}; remove this key"
+            self._wrong((*place, "potential"), text)
             return None
         if (
             model is OwnSamplerSettings
@@ -219,7 +224,7 @@ def explain_sampler_error(detail: ErrorDetails, model: type[Section]) -> str:
     """One validation error of a sampler, a filter or a table beside them in words."""
     name = str(detail["loc"][0]) if detail["loc"] else ""
     near = nearest(name, model.model_fields)
-    homes = [kind for kind, other in {**KINDS, **FILTERS}.items() if name in other.model_fields]
+    homes = [k for k, other in {**KINDS.available(), **FILTERS}.items() if name in other.model_fields]
     return in_words(detail, model, f"{' and '.join(homes)} have it" if homes and near is None else "")
 
 

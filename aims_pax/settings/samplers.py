@@ -5,34 +5,33 @@ SAMPLERS:
   - {kind: rattle_tree, share: 0.3, temperature: 500, beta: 0.5, sigma_range: [0.05, 0.2]}
   - {kind: phonons, share: 0.2, temperature: 300, filters: [sanity, {kind: duplicates, by: descriptor}]}
 
-Each table is checked by the settings of its kind. A potential is spelled as everywhere (`as_calculator`).
+A kind is one class, a `SamplerSettings` registered under its name: its fields are the keys a user writes, `make`
+builds the sampler, `cost` is what `aims-PAX plan` says. Ours are one file each in `aims_pax/samplers/kinds/`, which
+are imported when their name is asked for (`KINDS`); how to add one is told in docs/extending.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
 from pydantic import SerializeAsAny
 
-from aims_pax.settings.augment import OptionalReal, Range, RattleSettings, as_calculator
-from aims_pax.settings.fields import (
-    Flag,
-    Kind,
-    OptionalWhole,
-    Real,
-    Section,
-    Table,
-    Text,
-    Whole,
-    key,
-    one_of,
-    optional,
-)
-from aims_pax.settings.training_set import Amplitudes, FiniteSubsystemFilter, OptionalWholes, Wholes
+from aims_pax.errors import SettingsError
+from aims_pax.potential import Potential, load_factory
+from aims_pax.registry import Registry
+from aims_pax.sampler import Sampler
+from aims_pax.settings.augment import OptionalReal, as_calculator
+from aims_pax.settings.fields import Kind, Real, Section, Table, Text, Whole, key, one_of, optional
+from aims_pax.settings.md import MDSettings
+from aims_pax.settings.training_set import FiniteSubsystemFilter, Wholes
+from aims_pax.systems import System
 
 NAME = "SAMPLERS"
 MACE_MP0 = ("mace-mp0", "MACE-MP0")  # the size `small`
+REPLACED = ("initial_sampling", "initial_calculator", "initial_foundational_size")  # SAMPLERS say it instead
 
 
 def as_spelling(value: Any) -> Any:
@@ -42,11 +41,7 @@ def as_spelling(value: Any) -> Any:
     return value
 
 
-Potential = Annotated[Any, optional(as_spelling), Kind("`dict`, `str` or `None`")]
-OptionalEnsemble = Annotated[str | None, optional(one_of("NVT", "NPT").func), Kind("`str` or `None`")]
-OptionalThermostat = Annotated[
-    str | None, optional(one_of("Langevin", "SVR", csvr="SVR", bussi="SVR").func), Kind("`str` or `None`")
-]
+OptionalPotential = Annotated[Any, optional(as_spelling), Kind("`dict`, `str` or `None`")]
 By = Annotated[str, one_of("geometry", "descriptor"), Kind("`str`")]
 Descriptor = Annotated[str, one_of("radial", "mace"), Kind("`str`")]
 TEMPERATURE: dict[str, Any] = {
@@ -148,19 +143,81 @@ Filters = Annotated[tuple[FilterSettings, ...], Kind("`list`")]
 # ---------------------------------------------------------------- samplers
 
 
+@dataclass(frozen=True)
+class SamplerContext:
+    """What a run, or `aims-PAX sample`, offers to a sampler that is being made.
+
+    place: where its settings are, `SAMPLERS.0`, for errors. potential: loads the one that `potential` names, or the
+    first that another sampler names. load_potential: any other, by (what was written, the place of its key). md_of:
+    the section MD of a system. temperature: K, of MD. skip_step: MD steps between two structures where the settings
+    say none. reference: labels structures; None outside of a run. stop: whether the sampler should raise Abandoned.
+    folder: of the user's own modules and files.
+    """
+
+    place: str
+    potential: Callable[[], Potential]
+    load_potential: Callable[[Any, str], Potential]
+    md_of: Callable[[System], MDSettings]
+    temperature: float
+    skip_step: int
+    reference: Potential | None = None
+    stop: Callable[[], bool] = lambda: False
+    folder: Path = Path()
+
+
+@dataclass(frozen=True)
+class SamplingDemand:
+    """What a sampler will be asked for. made: structures of all systems together, passed: of these, what its filters
+    are expected to let pass, which the reference labels. skip_step: as in `SamplerContext`."""
+
+    made: float
+    passed: float
+    systems: Sequence[System]
+    skip_step: int
+
+
+@dataclass(frozen=True)
+class SamplingCost:
+    """What a sampler costs for a demand.
+
+    reference_calls: beside the labels of what passes. reference_starts: each starting structure is one more, once for
+    all samplers. evaluations: of its potential, growing with the demand, and once: whatever the demand; both by a
+    name for `plan --json`, which `cost_words` puts into words.
+    """
+
+    md_steps: float = 0.0
+    reference_calls: float = 0.0
+    reference_starts: bool = False
+    evaluations: Mapping[str, float] = field(default_factory=dict)
+    once: Mapping[str, int] = field(default_factory=dict)
+
+
 class SamplerSettings(Section):
     """Every sampler has these keys."""
 
-    kind: Text = key(
-        ...,
-        "`md`, `aimd` (MD with the reference), `rattle_tree`, `phonons`, or `module:callable` of your own.",
+    prose: ClassVar[str] = ""  # what it makes, for the documentation; else the docstring says it
+    cost_words: ClassVar[
+        Mapping[str, str]
+    ] = {}  # name in SamplingCost → words for `plan`, {} being the number
+    packages: ClassVar[
+        Mapping[str, str]
+    ] = {}  # optional package it imports → what to say where it is missing
+    needs_reference: ClassVar[str] = (
+        ""  # the reference is its potential: what to do where there is no reference
     )
+    double_precision: ClassVar[bool] = False  # its potential must be in float64, for second derivatives
+    temperature_by_system: ClassVar[bool] = (
+        False  # `temperature: None` is that of each system, not one for all
+    )
+    example: ClassVar[Mapping[str, Any]] = {}  # mandatory keys with values, for the contract test of samplers
+
+    kind: Text = key(..., "One of the kinds below, or `module:callable` of your own.")
     share: OptionalReal = key(
         None,
         "Part of all structures; together 1. Samplers without one divide the rest among them.",
         possible="(0, 1]",
     )
-    potential: Potential = key(
+    potential: OptionalPotential = key(
         None,
         "`{factory, kwargs}` of an ASE calculator, a foundation size (`small`, …; `mace-mp0` is `small`), or the path "
         "of a MACE model; `None`: that of the first sampler which names one, else `small`.",
@@ -174,96 +231,66 @@ class SamplerSettings(Section):
         """What it is called in logs and in the frames' origin."""
         return self.kind
 
+    def make(self, context: SamplerContext) -> Sampler:
+        """The sampler. Imports what is heavy here, so that settings are read fast."""
+        raise NotImplementedError(f"{type(self).__name__} has no make()")
 
-class MDSamplerSettings(SamplerSettings):
-    """md: one trajectory of each geometry with a cheap potential. What is not given stands in MD."""
+    def cost(self, demand: SamplingDemand) -> SamplingCost:
+        """What it costs, for `aims-PAX plan`; nothing that could be said, by default."""
+        return SamplingCost()
 
-    temperature: OptionalReal = key(None, "Temperature (K).", **TEMPERATURE)
-    timestep: OptionalReal = key(
-        None,
-        "Time step (fs).",
-        unit="fs",
-        possible="(0, 100]",
-        plausible="[0.05, 10]",
-        unit_confusions={"ps": 1000.0},
-    )
-    friction: OptionalReal = key(
-        None,
-        "Friction of Langevin dynamics (fs⁻¹).",
-        unit="fs⁻¹",
-        possible="(0, 10]",
-        plausible="[1e-5, 0.1]",
-    )
-    stat_ensemble: OptionalEnsemble = key(None, "`NVT` or `NPT`.")
-    thermostat: OptionalThermostat = key(None, "`Langevin` or `SVR`.")
-    skip_step: OptionalWhole = key(
-        None,
-        "MD steps between two structures; `None`: `skip_step_initial`, or 25.",
-        possible="[1, inf)",
-        plausible="[5, 10000]",
-    )
-
-    def dynamics(self) -> dict[str, Any]:
-        """What it changes of the section MD."""
-        names = ("temperature", "timestep", "friction", "stat_ensemble", "thermostat")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
-
-
-class AbInitioSettings(MDSamplerSettings):
-    """aimd: the same with the reference, whose forces are labels at once."""
-
-
-class RattleTreeSettings(SamplerSettings, RattleSettings):
-    """rattle_tree: families of rattled, shortly relaxed structures."""
-
-    temperature: OptionalReal = key(
-        None, "Temperature of the Boltzmann factors (K); `None`: MD's.", **TEMPERATURE
-    )
-    beta: Real = key(
-        0.5,
-        "Weight of low energies (1) against late generations (0) when a parent is chosen.",
-        possible="[0, 1]",
-    )
-    sigma_range: Range = key(
-        (0.05, 0.2),
-        "Smallest and largest σ of the rattled positions (Å); log-uniform between them.",
-        unit="Å",
-        possible="(0, 10]",
-        plausible="[0.001, 1]",
-    )
-
-
-class PhononSettings(SamplerSettings):
-    """phonons: displacements along the vibrations of each geometry, after a relaxation."""
-
-    temperature: OptionalReal = key(None, "Temperature (K); `None`: MD's.", **TEMPERATURE)
-    freq_min_THz: Real = key(0.1, "Modes must be faster than this (THz).", possible="[0, 1000]")
-    freq_max_THz: OptionalReal = key(
-        None, "Modes must be slower than this (THz); `None`: all.", possible="(0, 1e4]"
-    )
-    selected_modes: OptionalWholes = key(
-        None, "1-based modes, slowest first; the frequency window is then ignored.", possible="[1, 1000000]"
-    )
-    amplitudes: Amplitudes = key(
-        "gaussian", "`gaussian`: canonical; `uniform`, `time` and `scan` give smaller displacements."
-    )
-    relaxed: Flag = key(True, "Begin at the nearest minimum of the potential; the cell stays.")
-    fmax: Real = key(1e-3, "Largest force the relaxation leaves (eV/Å).", possible="(0, 1]")
-    distance: Real = key(0.01, "Displacements of the force constants (Å).", possible="(0, 0.5]")
+    def without_reference(self) -> str | None:
+        """Why it cannot be made where there is no reference, or None."""
+        if not self.needs_reference:
+            return None
+        return f"{self.kind} needs the reference of a run; {self.needs_reference}"
 
 
 class OwnSamplerSettings(SamplerSettings):
     """module:callable: a sampler of your own, called with `kwargs`, and with `potential` where that is given."""
 
+    prose: ClassVar[str] = "[your own](extending.md#a-sampler), also from a module in the working folder"
+    factory: ClassVar[Callable[..., Any] | None] = None  # of a callable that was registered under a name
+
     kwargs: Table = key({}, "Keyword arguments of the callable.")
 
+    def make(self, context: SamplerContext) -> Sampler:
+        """What the callable returns. Raises SettingsError naming the key."""
+        arguments = dict(self.kwargs) | ({} if self.potential is None else {"potential": context.potential()})
+        make = type(self).factory
+        try:
+            own = (make or load_factory(self.kind, context.folder))(**arguments)
+        except SettingsError as error:
+            raise SettingsError(f"{context.place}.kind: {error}") from error
+        except TypeError as error:
+            raise SettingsError(f"{context.place}.kwargs: {self.kind}: {error}") from error
+        if not isinstance(own, Sampler):
+            raise SettingsError(
+                f"{context.place}.kind: {self.kind} gave a {type(own).__name__}, which is no sampler"
+            )
+        return own
 
-KINDS: dict[str, type[SamplerSettings]] = {
-    "md": MDSamplerSettings,
-    "aimd": AbInitioSettings,
-    "rattle_tree": RattleTreeSettings,
-    "phonons": PhononSettings,
-}
+
+def _accepted(kind: str, thing: Any) -> type[SamplerSettings]:
+    """Settings of a kind as they are; any other callable, called with `kwargs`."""
+    if isinstance(thing, type) and issubclass(thing, SamplerSettings):
+        return thing
+    if not callable(thing):
+        raise TypeError(
+            f"sampler {kind!r}: expected a subclass of SamplerSettings, or a callable, got {thing!r}"
+        )
+    about = " ".join((thing.__doc__ or f"made by {thing.__module__}.{thing.__qualname__}").split())
+    members = {
+        "factory": staticmethod(thing),
+        "__module__": __name__,
+        "__doc__": f"{kind}: {about}",
+        "prose": about,
+    }
+    return type(f"{thing.__name__}Settings", (OwnSamplerSettings,), members)
+
+
+KINDS: Registry[type[SamplerSettings]] = Registry(
+    "sampler", package="aims_pax.samplers.kinds", group="aims_pax.samplers", accept=_accepted
+)
 OWN: dict[str, type[SamplerSettings]] = {"module:callable": OwnSamplerSettings}
-POTENTIALLESS = ("aimd",)  # their potential is the reference
-REPLACED = ("initial_sampling", "initial_calculator", "initial_foundational_size")  # SAMPLERS say it instead
+register_sampler = KINDS.register  # @register_sampler("name") above a subclass of SamplerSettings

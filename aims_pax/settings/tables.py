@@ -46,7 +46,7 @@ def samplers() -> str:
         "shares, in place of `initial_sampling`.\n",
         f"{HEAD}{section_table(SamplerSettings)}",
     ]
-    for kind, model in (KINDS | OWN).items():
+    for kind, model in (KINDS.available() | OWN).items():
         own = "".join(_row(model, n, "") for n in sorted(set(model.model_fields) - common, key=str.lower))
         parts.append(f"##### kind: {kind}\n\n{about(model)}\n\n{HEAD}{own}")
     for name, keys in FILTERS.items():

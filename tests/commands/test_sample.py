@@ -27,7 +27,7 @@ from aims_pax.models.mace import Ensemble
 from aims_pax.potentials.named import Potentials
 from aims_pax.record.arrays import pack_arrays, unpack_arrays
 from aims_pax.record.lock import Lock
-from aims_pax.samplers.base import SamplingError
+from aims_pax.sampler import SamplingError
 from aims_pax.settings import mace
 from aims_pax.systems import read_systems
 from tests.projects import command

@@ -12,8 +12,8 @@ from scipy.spatial.transform import Rotation
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame, Label
 from aims_pax.record.arrays import pack_arrays, unpack_arrays
+from aims_pax.sampler import Sample, Stateful
 from aims_pax.samplers import filters
-from aims_pax.samplers.base import Sample, Stateful
 from aims_pax.samplers.descriptors import farthest_points, radial
 from aims_pax.samplers.filters import duplicates, filtered, sanity
 from tests.md.potentials import cluster, crystal

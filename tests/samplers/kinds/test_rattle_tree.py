@@ -11,19 +11,20 @@ from ase.calculators.calculator import CalculationFailed
 
 from aims_pax.errors import Abandoned, NotConverged
 from aims_pax.frames import Frame, Label
-from aims_pax.samplers.base import SamplingError, sampler
-from aims_pax.samplers.rattle import Rattling, relaxed
-from aims_pax.samplers.rattle_tree import (
+from aims_pax.sampler import SamplingError
+from aims_pax.samplers.base import sampler
+from aims_pax.samplers.family_trees import (
     CLOSE,
     FAILED,
     FORCE,
     SIMILAR,
     SINGLE,
     Node,
-    RattleTreeSampler,
     Tree,
     grow,
 )  # fmt: skip
+from aims_pax.samplers.kinds.rattle_tree import RattleTreeSampler
+from aims_pax.samplers.rattle import Rattling, relaxed
 from aims_pax.systems import System
 from tests.md.potentials import LennardJones, Springs, cluster, crystal
 
@@ -413,7 +414,7 @@ def test_it_can_be_interrupted():
 
 
 def test_its_examples_are_true():
-    from aims_pax.samplers import rattle_tree
+    from aims_pax.samplers.kinds import rattle_tree
 
     result = doctest.testmod(rattle_tree)
     assert result.attempted > 0

@@ -15,10 +15,11 @@ from ase.calculators.emt import EMT
 from aims_pax.errors import NotConverged
 from aims_pax.frames import Frame
 from aims_pax.potential import CalculatorPotential
-from aims_pax.samplers import phonons
-from aims_pax.samplers.base import SamplingError
+from aims_pax.sampler import SamplingError
+from aims_pax.samplers import normal_modes
 from aims_pax.samplers.force_constants import ForceConstants, force_constants
-from aims_pax.samplers.phonons import Modes, PhononSampler, Window, displacements, modes, trajectory
+from aims_pax.samplers.kinds.phonons import PhononSampler
+from aims_pax.samplers.normal_modes import Modes, Window, displacements, modes, trajectory
 from aims_pax.samplers.supercell import repeated
 from aims_pax.systems import System
 from tests.md.potentials import LennardJones, cluster, crystal
@@ -109,7 +110,7 @@ def test_the_q_points_of_a_skewed_supercell_are_its_gamma_modes(monkeypatch):
     few = constants("skewed")
     at_rest, _ = repeated(few.frame, SKEW)
     gamma = modes(force_constants(at_rest, CalculatorPotential(EMT)), "gamma", ALL)
-    monkeypatch.setattr(phonons, "_mesh_matrix", lambda constants, mesh: SKEW)
+    monkeypatch.setattr(normal_modes, "_mesh_matrix", lambda constants, mesh: SKEW)
     by_q = modes(few, "gamma", ALL)
     np.testing.assert_allclose(np.sort(by_q.frequencies), np.sort(gamma.frequencies), atol=2e-3)
     Phi = [m.vectors.reshape(len(m), -1) for m in (by_q, gamma)]
@@ -269,6 +270,6 @@ def test_the_sampler_stops_when_asked():
 
 
 def test_the_example_runs():
-    result = doctest.testmod(phonons)
+    result = doctest.testmod(normal_modes)
     assert result.attempted > 5
     assert result.failed == 0
