@@ -8,7 +8,7 @@ How a sampler becomes a `kind` of the settings is in `aims_pax.settings.samplers
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -91,6 +91,9 @@ def incomplete_state(thing: object) -> str | None:
         former = "has the methods of a state by their former names, and would begin anew after a restart"
         return f"{kind} {former}; rename {renamed}"
     return None
+
+
+Filter = Callable[[Iterable[Sample]], Iterator[Sample]]  # lets some samples of a stream pass
 
 
 def under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -30,8 +30,6 @@ from aims_pax.settings.geometries import read_geometries
 from aims_pax.settings.mace import FROM_REFERENCE
 from aims_pax.settings.sampler_list import sampler_shares, samplers_in_words
 from aims_pax.settings.samplers import (
-    EquilibrationSettings,
-    FarthestSettings,
     SamplerSettings,
     SamplingCost,
     SamplingDemand,
@@ -154,10 +152,7 @@ def _drawn(one: SamplerSettings, passed: float, n_systems: int) -> float:
     and sanity turn down, which nobody knows beforehand."""
     n = passed / n_systems
     for each in reversed(one.filters if passed else ()):
-        if isinstance(each.settings, EquilibrationSettings):
-            n += each.settings.skip
-        elif isinstance(each.settings, FarthestSettings):
-            n *= each.settings.of
+        n = each.settings.needed(n)
     return n * n_systems
 
 

@@ -45,9 +45,14 @@ from typing import Any
 
 from aims_pax.sampler import Sample, Sampler, SamplingError
 from aims_pax.samplers.base import sampler
-from aims_pax.samplers.clusters import Rule, choose_clusters, finite_clusters
+from aims_pax.samplers.clusters import Rule, choose_clusters
 from aims_pax.samplers.descriptors import farthest_points, radial
-from aims_pax.samplers.filters import duplicates, equilibration, farthest_filter, filtered, sanity
+from aims_pax.samplers.filter_kinds.duplicates import duplicates
+from aims_pax.samplers.filter_kinds.equilibration import equilibration
+from aims_pax.samplers.filter_kinds.farthest_points import farthest_filter
+from aims_pax.samplers.filter_kinds.finite_clusters import finite_clusters
+from aims_pax.samplers.filter_kinds.sanity import sanity
+from aims_pax.samplers.filters import filtered
 from aims_pax.samplers.mixture import Mixture, Part
 from aims_pax.samplers.molecules import detect
 from aims_pax.samplers.supercell import least_volume, repeated

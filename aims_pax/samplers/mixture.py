@@ -9,7 +9,7 @@ come in random order: who deals them out in turn deals everybody some of each. W
 remembered here (`Stateful`), so that the next call, or another process, goes on.
 
 >>> from aims_pax.frames import Frame
->>> from aims_pax.samplers.filters import sanity
+>>> from aims_pax.samplers import sanity
 >>> class Shifted:
 ...     def __init__(self, name):
 ...         self.name = name
@@ -36,8 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aims_pax import seeds
-from aims_pax.sampler import Sample, Sampler, SamplingError, Stateful, incomplete_state, under
-from aims_pax.samplers.filters import Filter
+from aims_pax.sampler import Filter, Sample, Sampler, SamplingError, Stateful, incomplete_state, under
 from aims_pax.systems import System
 
 log = logging.getLogger(__name__)

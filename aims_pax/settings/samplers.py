@@ -12,7 +12,7 @@ are imported when their name is asked for (`KINDS`); how to add one is told in d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -22,11 +22,10 @@ from pydantic import SerializeAsAny
 from aims_pax.errors import SettingsError
 from aims_pax.potential import Potential, load_factory
 from aims_pax.registry import Registry
-from aims_pax.sampler import Sampler
+from aims_pax.sampler import Filter, Sampler
 from aims_pax.settings.augment import OptionalReal, as_calculator
-from aims_pax.settings.fields import Kind, Real, Section, Table, Text, Whole, key, one_of, optional
+from aims_pax.settings.fields import Kind, Section, Table, Text, key, one_of, optional
 from aims_pax.settings.md import MDSettings
-from aims_pax.settings.training_set import FiniteSubsystemFilter, Wholes
 from aims_pax.systems import System
 
 NAME = "SAMPLERS"
@@ -42,7 +41,6 @@ def as_spelling(value: Any) -> Any:
 
 
 OptionalPotential = Annotated[Any, optional(as_spelling), Kind("`dict`, `str` or `None`")]
-By = Annotated[str, one_of("geometry", "descriptor"), Kind("`str`")]
 Descriptor = Annotated[str, one_of("radial", "mace"), Kind("`str`")]
 TEMPERATURE: dict[str, Any] = {
     "unit": "K", "possible": "(0, 100000]", "plausible": "[10, 5000]", "usual": 300.0,
@@ -51,91 +49,54 @@ TEMPERATURE: dict[str, Any] = {
 # ---------------------------------------------------------------- filters
 
 
-class EquilibrationSettings(Section):
-    """equilibration: the beginning of the trajectories is thrown away."""
+@dataclass(frozen=True)
+class FilterContext:
+    """What is offered to a filter that is being made. place: where it is written, for errors.
 
-    skip: Whole = key(
-        10,
-        "Structures of each geometry that are thrown away, once, at the beginning.",
-        possible="[0, 1000000]",
-    )
+    mace: loads the descriptor `mace`, features of the MACE model that is the sampler's potential. radial: the
+    built-in one. Both are functions of frames of one system that give one row each (`samplers.descriptors`).
+    """
 
+    place: str
+    mace: Callable[[], Callable[..., Any]]
+    radial: Callable[..., Any]
 
-class SanitySettings(Section):
-    """sanity: atoms on top of each other, infinite positions, too large forces."""
-
-    min_separation: Real = key(
-        0.5, "Smallest distance of two atoms (Å).", unit="Å", possible="[0, 10]", plausible="[0, 5]"
-    )
-    max_force: Real = key(
-        float("inf"),
-        "Largest force on an atom (eV/Å), where the sampler is the reference.",
-        possible="(0, inf]",
-    )
+    def describe(self, descriptor: str) -> Callable[..., Any]:
+        """The descriptor of this name."""
+        return self.mace() if descriptor == "mace" else self.radial
 
 
-class DuplicatesSettings(Section):
-    """duplicates: structures like an earlier one of the same geometry and sampler."""
+class FilterKeys(Section):
+    """The keys of one kind of filter, beside `kind`; registered under its name by `register_filter`."""
 
-    by: By = key(
-        "geometry",
-        "`geometry`: mean displacement of the atoms, minimum image; `descriptor`: distance of descriptors, for which "
-        "rotated or renumbered structures are the same.",
-    )
-    threshold: OptionalReal = key(
-        None, "Å, default 0.1, or the descriptor's unit, default 0.05.", possible="(0, 1000]"
-    )
-    descriptor: Descriptor = key(
-        "radial",
-        "`radial`: built in, sorted radial histograms of the elements; `mace`: features of the MACE model that is this "
-        "sampler's potential.",
-    )
+    prose: ClassVar[str] = ""  # what it takes away, for the documentation; else the docstring says it
 
-    def oddities(self) -> Iterator[tuple[str, str]]:
-        """And a descriptor that nothing asks for."""
-        yield from super().oddities()
-        if self.by == "geometry" and self.descriptor != "radial":
-            yield "descriptor", "has no effect: by is geometry; write by: descriptor, or leave it out"
+    def make(self, context: FilterContext) -> Filter:
+        """The filter."""
+        raise NotImplementedError(f"{type(self).__name__} has no make()")
+
+    def needed(self, n: float) -> float:
+        """Structures of a system that it has to be given for n to pass, as far as that is known; for `plan`."""
+        return n
 
 
-class FarthestSettings(Section):
-    """farthest_points: of many structures those that differ most from one another and from those kept before."""
-
-    of: Whole = key(
-        5, "Structures made for each that is kept.", possible="[1, 100000]", plausible="[2, 1000]"
-    )
-    descriptor: Descriptor = key("radial", "As for `duplicates`.")
+def _filter_keys(kind: str, thing: Any) -> type[FilterKeys]:
+    if isinstance(thing, type) and issubclass(thing, FilterKeys):
+        return thing
+    raise TypeError(f"filter {kind!r}: expected a subclass of FilterKeys, got {thing!r}")
 
 
-class ClustersSettings(FiniteSubsystemFilter):
-    """finite_clusters: molecules cut out of periodic structures."""
-
-    n_molecules: Wholes = key(
-        (1, 2, 3, 4), "Molecules in each cluster, for the `closest_to_…` rules.", possible="[1, 1000000]"
-    )
-
-    def oddities(self) -> Iterator[tuple[str, str]]:
-        """And what another rule would use."""
-        yield from super().oddities()
-        unused = "n_molecules" if self.selection_rule.startswith("max_") else "distances"
-        if getattr(self, unused) != type(self).model_fields[unused].default:
-            yield unused, f"has no effect with selection_rule {self.selection_rule}; leave it out"
-
-
-FILTERS: dict[str, type[Section]] = {
-    "equilibration": EquilibrationSettings,
-    "sanity": SanitySettings,
-    "duplicates": DuplicatesSettings,
-    "finite_clusters": ClustersSettings,
-    "farthest_points": FarthestSettings,
-}
+FILTERS: Registry[type[FilterKeys]] = Registry(
+    "filter", package="aims_pax.samplers.filter_kinds", group="aims_pax.filters", accept=_filter_keys
+)
+register_filter = FILTERS.register  # @register_filter("name") above a subclass of FilterKeys
 
 
 class FilterSettings(Section):
     """A filter of a known kind with its settings."""
 
     kind: Text
-    settings: SerializeAsAny[Section]
+    settings: SerializeAsAny[FilterKeys]
 
 
 Filters = Annotated[tuple[FilterSettings, ...], Kind("`list`")]

@@ -82,7 +82,7 @@ def _samplers() -> Schema:
 
 def _filters() -> list[Schema]:
     tables = []
-    for kind, model in FILTERS.items():
+    for kind, model in FILTERS.available().items():
         table = _table(model)
         table["properties"]["kind"] = {"enum": [kind]}
         tables.append({**table, "required": ["kind"]})

@@ -49,7 +49,7 @@ def samplers() -> str:
     for kind, model in (KINDS.available() | OWN).items():
         own = "".join(_row(model, n, "") for n in sorted(set(model.model_fields) - common, key=str.lower))
         parts.append(f"##### kind: {kind}\n\n{about(model)}\n\n{HEAD}{own}")
-    for name, keys in FILTERS.items():
+    for name, keys in FILTERS.available().items():
         parts.append(f"##### filter: {name}\n\n{about(keys)}\n\n{HEAD}{section_table(keys)}")
     return "\n".join(parts)
 

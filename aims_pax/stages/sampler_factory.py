@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING, Any
 from aims_pax.errors import SettingsError
 from aims_pax.potential import Potential
 from aims_pax.potentials.named import Potentials, UserPotential, canonical_spec, naming_errors
-from aims_pax.sampler import Sampler, incomplete_state
-from aims_pax.samplers import filters
-from aims_pax.samplers.filters import Filter
+from aims_pax.sampler import Filter, Sampler, incomplete_state
+from aims_pax.samplers.descriptors import Describe, radial
 from aims_pax.samplers.mixture import Mixture, Part
 from aims_pax.settings.sampler_list import potential_place, sampler_shares, samplers_as_written, spelling_of
 from aims_pax.settings.samplers import (
-    DuplicatesSettings,
-    FarthestSettings,
+    FilterContext,
+    FilterSettings,
     SamplerContext,
     SamplerSettings,
-    SanitySettings,
 )
 
 if TYPE_CHECKING:
@@ -70,7 +68,7 @@ def mixture(
             folder=potentials.folder,
         )
         behind = tuple(
-            _filter(f.kind, f.settings, f"{where}.filters.{i}", potentials, spelling)
+            _filter(f, f"{where}.filters.{i}", partial(potentials.describe, spelling))
             for i, f in enumerate(asked.filters)
         )
         called = tuple(f.kind for f in asked.filters)
@@ -92,18 +90,13 @@ def _sampler(asked: SamplerSettings, context: SamplerContext) -> Sampler:
     return made
 
 
-def _filter(kind: str, settings: Any, where: str, potentials: Potentials, spelling: Any) -> Filter:
-    if isinstance(settings, SanitySettings):
-        return filters.sanity(settings.min_separation, settings.max_force)
-    keys = {name: value for name, value in settings if name != "descriptor"}
-    if isinstance(settings, DuplicatesSettings | FarthestSettings):
-        by_geometry = isinstance(settings, DuplicatesSettings) and settings.by == "geometry"
-        if settings.descriptor == "mace" and not by_geometry:
-            keys["describe"] = potentials.describe(spelling, where)
-    try:
-        return filters.make_filter(kind, **keys)
-    except SettingsError as error:
-        raise SettingsError(f"{where}: {error}") from error
+def _filter(asked: FilterSettings, place: str, features: Callable[[str], Describe]) -> Filter:
+    """The filter of one table. features: MACE features by the place to blame."""
+    with naming_errors(place):
+        made = asked.settings.make(FilterContext(place, partial(features, place), radial))
+    if text := incomplete_state(made):
+        raise SettingsError(f"{place}: {text}")
+    return made
 
 
 def _digest(written: dict[str, Any], spelling: Any) -> str:

@@ -13,8 +13,7 @@ import pytest
 from aims_pax.commands.training_set import dynamics
 from aims_pax.errors import SettingsError
 from aims_pax.sampler import Sample, Sampler, Stateful, incomplete_state
-from aims_pax.samplers import base
-from aims_pax.samplers.filters import duplicates, farthest_filter, sanity
+from aims_pax.samplers import base, duplicates, farthest_filter, sanity
 from aims_pax.samplers.kinds.aimd import AbInitioMDSampler
 from aims_pax.samplers.kinds.md import MDSampler
 from aims_pax.samplers.kinds.rattle_tree import RattleTreeSampler
