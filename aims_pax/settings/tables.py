@@ -1,6 +1,6 @@
-"""The README's tables of settings, written from the fields themselves.
+"""The tables of docs/settings.md, written from the fields themselves.
 
-`python -m aims_pax.settings.tables README.md` renews them between the two marker comments of a file.
+`python -m aims_pax.settings.tables docs/settings.md` renews them between the two marker comments of a file.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def tables() -> str:
     """One table for each section of both files, in Markdown; mandatory keys carry a `*`."""
     parts = []
     for file, sections in (("aimsPAX.yaml", PROJECT), ("mace.yaml", MACE)):
-        parts.append(f"### {file}\n")
+        parts.append(f"## {file}\n")
         for name, model in sections.items():
-            parts.append(f"#### {name}\n\n{about(model)}\n\n{HEAD}{section_table(model)}")
+            parts.append(f"### {name}\n\n{about(model)}\n\n{HEAD}{section_table(model)}")
             if name == "INITIAL_DATASET_GENERATION":
                 parts.append(samplers())
     return "\n".join(parts)
@@ -41,16 +41,16 @@ def samplers() -> str:
     """SAMPLERS: what all of them have, then the keys of each kind and of each filter."""
     common = set(SamplerSettings.model_fields)
     parts = [
-        "#### SAMPLERS\n",
+        "### SAMPLERS\n",
         "Optional: a list of samplers `{kind: …, share: …}` that make the structures of the initial dataset in these "
         "shares, in place of `initial_sampling`.\n",
         f"{HEAD}{section_table(SamplerSettings)}",
     ]
     for kind, model in (KINDS | OWN).items():
         own = "".join(_row(model, n, "") for n in sorted(set(model.model_fields) - common, key=str.lower))
-        parts.append(f"##### kind: {kind}\n\n{about(model)}\n\n{HEAD}{own}")
+        parts.append(f"#### kind: {kind}\n\n{about(model)}\n\n{HEAD}{own}")
     for name, keys in FILTERS.items():
-        parts.append(f"##### filter: {name}\n\n{about(keys)}\n\n{HEAD}{section_table(keys)}")
+        parts.append(f"#### filter: {name}\n\n{about(keys)}\n\n{HEAD}{section_table(keys)}")
     return "\n".join(parts)
 
 
