@@ -159,7 +159,7 @@ def test_the_pages_give_the_numbers_of_the_program():
     words = {1: "one", 2: "two", 5: "five", 10: "ten"}
     said = {
         "concepts": (
-            f"first {threshold.WARM_UP} looks",
+            f"first {threshold.WARM_UP} checks",
             f"After {words[rules.MAX_FAULTS]}\nsuch frames in a row",
         ),
         "restart": (
