@@ -1,7 +1,8 @@
-"""What the pages take from the program when they are built: keys of the commands, the commands, files of the repository.
+"""What the pages take from the program when they are built: the commands, keys of their files, files of the repository.
 
-`<!-- sampler settings -->` and `<!-- commands -->` are replaced by what the code says of itself. A link out of docs/
-leads to a copy of that file in the site. docs/settings.md holds its tables itself; `aims_pax.settings.tables` writes them.
+`<!-- commands -->` and `<!-- sampler settings -->` are replaced by what the code says of itself. A link out of docs/
+leads to a copy of that file in the site. The tables of docs/settings.md are in that file: `aims_pax.settings.tables`
+writes them there.
 """
 
 from __future__ import annotations

@@ -21,7 +21,11 @@ FIGURES = {
     "report_calibration": "honesty_delivered",
     "report_uncertainty": "uncertainty_000",
 }
-WIDTH, HEIGHT, SCALE = 1180, 830, 1.5  # of the part that is shown, in CSS pixels; pixels of the picture for each
+WIDTH, HEIGHT, SCALE = (
+    1180,
+    830,
+    1.5,
+)  # of the part that is shown, in CSS pixels; pixels of the picture for each
 
 
 def main(folder: Path) -> None:
