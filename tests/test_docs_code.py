@@ -11,8 +11,9 @@ import pytest
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 
-from aims_pax.dataset import read_extxyz
+from aims_pax.dataset import read_extxyz, write_extxyz
 from aims_pax.errors import Crashed, SetupError, TimedOut
+from aims_pax.frames import Label, LabelledFrame
 from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from aims_pax.potential import CalculatorPotential, Potential, calculate
 from aims_pax.samplers import Sampler, base, sampler
@@ -136,3 +137,25 @@ def test_its_potential_has_the_forces_of_its_energy_and_moves_atoms(extensions):
     dynamics = MDSampler(soft, lambda system: langevin(40), skip_steps=5, name="confined")
     samples = list(dynamics.sample((System("drop", frame),), 2, np.random.default_rng(1)))
     assert len({s.frame.id for s in samples} | {frame.id}) == 3
+
+
+def test_the_scripts_of_the_page_about_python_run(tmp_path, monkeypatch, capsys):
+    scripts = dict(re.findall(r"```python title=\"(\w+)\.py\"\n(.*?)```", page("python"), re.DOTALL))
+    assert set(scripts) == {"start", "largest"}
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_molecule").mkdir()
+    exec(scripts["start"], {})
+    assert capsys.readouterr().out.startswith("correct the settings: aimsPAX.yaml: no such file")
+    frame = water()
+    one = LabelledFrame(frame, Label(-1.0, np.array([[3.0, 4.0, 0], [0, 0, 0], [0, 0, 1]])), {"stage": "md"})
+    write_extxyz(tmp_path / "results" / "training.xyz", [one])
+    exec(scripts["largest"], {})
+    assert capsys.readouterr().out == f"{frame.id} md: largest force 5.00 eV/Å\n"
+
+
+def test_the_page_about_python_names_what_the_package_exports():
+    import aims_pax
+
+    table = page("python").split("## ")[0]
+    named = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (.*) \|$", table, re.MULTILINE))))
+    assert {*aims_pax.__all__} - {"__version__"} <= named

@@ -168,7 +168,7 @@ class InitialDatasetSettings(Section):
     )
     valid_ratio: Real = key(
         0.1,
-        "Fraction of the labelled structures kept for validation.",
+        "Fraction of the labelled structures used for validation.",
         possible="[0, 1)",
         plausible="[0.02, 0.5]",
     )
@@ -267,7 +267,7 @@ class ActiveLearningSettings(Section):
     )
     valid_ratio: Real = key(
         0.1,
-        "Fraction of the labelled structures kept for validation.",
+        "Fraction of the labelled structures used for validation.",
         possible="[0, 1)",
         plausible="[0.02, 0.5]",
     )
