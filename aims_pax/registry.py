@@ -63,6 +63,10 @@ class Registry(Mapping[str, V]):
 
         return registered
 
+    def unregister(self, name: str) -> None:
+        """Take back what a program registered under this name. Raises KeyError where there is none."""
+        del self._loaded[name]
+
     def __getitem__(self, name: str) -> V:
         """Raises KeyError for an unknown name, SettingsError for one that cannot be loaded, with the reason."""
         if name not in self._loaded:

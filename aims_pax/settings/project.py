@@ -168,7 +168,7 @@ class InitialDatasetSettings(Section):
     )
     valid_ratio: Real = key(
         0.1,
-        "Fraction of the labelled structures kept for validation.",
+        "Fraction of the labelled structures used for validation.",
         possible="[0, 1)",
         plausible="[0.02, 0.5]",
     )
@@ -267,7 +267,7 @@ class ActiveLearningSettings(Section):
     )
     valid_ratio: Real = key(
         0.1,
-        "Fraction of the labelled structures kept for validation.",
+        "Fraction of the labelled structures used for validation.",
         possible="[0, 1)",
         plausible="[0.02, 0.5]",
     )
@@ -372,7 +372,7 @@ class MiscSettings(Section):
     max_walltime: Seconds = key(
         math.inf,
         "Walltime of one `aims-PAX` process, in seconds or `[D-]HH:MM:SS`: it stops cleanly before, exit code 75, "
-        "and the same command goes on. Inside a Slurm job the job's own end counts too.",
+        "and the same command continues. Inside a Slurm job the job's own end counts too.",
         unit="s",
         possible="(0, inf]",
     )

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import SerializeAsAny
 
@@ -28,6 +28,7 @@ from aims_pax.settings.fields import Kind, Section, Table, Text, key, one_of, op
 from aims_pax.settings.md import MDSettings
 from aims_pax.systems import System
 
+T = TypeVar("T")
 NAME = "SAMPLERS"
 MACE_MP0 = ("mace-mp0", "MACE-MP0")  # the size `small`
 REPLACED = ("initial_sampling", "initial_calculator", "initial_foundational_size")  # SAMPLERS say it instead
@@ -89,7 +90,12 @@ def _filter_keys(kind: str, thing: Any) -> type[FilterKeys]:
 FILTERS: Registry[type[FilterKeys]] = Registry(
     "filter", package="aims_pax.samplers.filter_kinds", group="aims_pax.filters", accept=_filter_keys
 )
-register_filter = FILTERS.register  # @register_filter("name") above a subclass of FilterKeys
+
+
+def register_filter(kind: str) -> Callable[[T], T]:
+    """Decorator of a subclass of FilterKeys: `{kind: …}` among the filters of a sampler. Raises ValueError where the
+    name is taken."""
+    return FILTERS.register(kind)
 
 
 class FilterSettings(Section):
@@ -254,4 +260,12 @@ KINDS: Registry[type[SamplerSettings]] = Registry(
     "sampler", package="aims_pax.samplers.kinds", group="aims_pax.samplers", accept=_accepted
 )
 OWN: dict[str, type[SamplerSettings]] = {"module:callable": OwnSamplerSettings}
-register_sampler = KINDS.register  # @register_sampler("name") above a subclass of SamplerSettings
+
+
+def register_sampler(kind: str) -> Callable[[T], T]:
+    """Decorator of a subclass of SamplerSettings: `{kind: …}` in SAMPLERS.
+
+    Of any other callable, which makes a sampler: it is called with `kwargs`, as `module:callable` is. Raises ValueError
+    where the name is taken.
+    """
+    return KINDS.register(kind)

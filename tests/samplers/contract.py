@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from ase.calculators.lj import LennardJones as AseLennardJones
@@ -11,6 +13,7 @@ from ase.calculators.lj import LennardJones as AseLennardJones
 from aims_pax.frames import Label
 from aims_pax.potential import CalculatorPotential
 from aims_pax.record.arrays import pack_arrays, unpack_arrays
+from aims_pax.registry import Registry
 from aims_pax.sampler import Sample, Sampler, Stateful
 from aims_pax.samplers import Mixture, sampler
 from aims_pax.samplers.kinds.md import MDSampler
@@ -36,6 +39,15 @@ def of_kind(kind: str) -> Sampler:
     """A sampler as the settings `{kind: …}` make it, from whatever a run offers."""
     keys = KINDS[kind].example
     return sampler(kind, LennardJones(smooth=True), reference=argon(), md=MD, skip_step=3, **keys)
+
+
+@contextmanager
+def as_before(registry: Registry[Any]) -> Iterator[None]:
+    """What is registered meanwhile is taken back; modules of ours that were loaded stay."""
+    before = {*registry}
+    yield
+    for name in {*registry} - before:
+        registry.unregister(name)
 
 
 def drawn(made: Sampler, n: int = 3, seed: int = 1) -> list[Sample]:

@@ -22,7 +22,7 @@ from aims_pax.settings.samplers import KINDS, SamplerSettings, register_sampler
 from aims_pax.settings.training_set import ClassicalMD, MDSampling
 from tests.md.potentials import LennardJones, cluster
 from tests.md.settings import langevin
-from tests.samplers.contract import MD, PROMISES, argon, drawn, of_kind
+from tests.samplers.contract import MD, PROMISES, argon, as_before, drawn, of_kind
 
 
 def of_a_crystal(**changes: object) -> MDSampler:
@@ -124,15 +124,15 @@ def test_what_is_wrong_with_a_kind_or_its_keys_is_said(kind, keys, said):
         base.sampler(kind, **keys)
 
 
-def test_a_name_is_given_once_and_a_callable_under_a_name_is_called_with_kwargs(monkeypatch):
-    monkeypatch.setattr(KINDS, "_loaded", dict(KINDS._loaded))
-    base.register("mine", lambda skip: MDSampler(LennardJones(), lambda system: langevin(), skip))
-    assert base.sampler("mine", kwargs={"skip": 7}).skip_steps == 7
-    with pytest.raises(SettingsError, match=r"mine\.kwargs: mine: .*unexpected keyword argument 'skp'"):
-        base.sampler("mine", kwargs={"skp": 7})
-    for taken in ("mine", "phonons"):
-        with pytest.raises(ValueError, match="exists already"):
-            register_sampler(taken)(SamplerSettings)
+def test_a_name_is_given_once_and_a_callable_under_a_name_is_called_with_kwargs():
+    with as_before(KINDS):
+        base.register("mine", lambda skip: MDSampler(LennardJones(), lambda system: langevin(), skip))
+        assert base.sampler("mine", kwargs={"skip": 7}).skip_steps == 7
+        with pytest.raises(SettingsError, match=r"mine\.kwargs: mine: .*unexpected keyword argument 'skp'"):
+            base.sampler("mine", kwargs={"skp": 7})
+        for taken in ("mine", "phonons"):
+            with pytest.raises(ValueError, match="exists already"):
+                register_sampler(taken)(SamplerSettings)
     with pytest.raises(TypeError, match="expected a subclass of SamplerSettings"):
         register_sampler("three")(3)
 

@@ -1,4 +1,4 @@
-"""The README's tables say what the code does."""
+"""The tables of docs/settings.md say what the code does."""
 
 import re
 

@@ -25,8 +25,8 @@ class DuplicatesSettings(FilterKeys):
     """duplicates: structures like an earlier one of the same geometry and sampler."""
 
     prose: ClassVar[str] = (
-        "structures like an earlier one: by `geometry` (mean displacement, minimum image) or by `descriptor` (turned "
-        "and renumbered structures are the same too)"
+        "structures similar to an earlier one: by `geometry` (mean displacement, minimum image) or by `descriptor` "
+        "(also when rotated or renumbered)"
     )
 
     by: By = key(

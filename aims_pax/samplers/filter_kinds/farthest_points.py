@@ -23,7 +23,7 @@ class FarthestSettings(FilterKeys):
     """farthest_points: of many structures those that differ most from one another and from those kept before."""
 
     prose: ClassVar[str] = (
-        "of every `of` structures all but one: those stay that are farthest from one another in descriptor space"
+        "of every `of` structures all but one: those that are farthest from one another in descriptor space remain"
     )
 
     of: Whole = key(

@@ -45,8 +45,8 @@ class MDSamplerSettings(SamplerSettings):
     """md: one trajectory of each geometry with a cheap potential. What is not given stands in MD."""
 
     prose: ClassVar[str] = (
-        "one trajectory of each geometry with a cheap potential, a structure every `skip_step` steps; it goes on from "
-        "batch to batch"
+        "one trajectory of each geometry with a cheap potential, a structure every `skip_step` steps; it continues "
+        "from batch to batch"
     )
     temperature_by_system: ClassVar[bool] = True
 

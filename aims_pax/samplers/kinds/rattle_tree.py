@@ -43,8 +43,8 @@ class RattleTreeSettings(SamplerSettings, RattleSettings):
     """rattle_tree: families of rattled, shortly relaxed structures."""
 
     prose: ClassVar[str] = (
-        "families of structures: a parent is chosen by energy and generation, rattled, relaxed a few steps, and kept "
-        "if it is new ([Gardner et al.](https://arxiv.org/abs/2506.10956))"
+        "families of structures: a parent is chosen by energy and generation, rattled, relaxed a few steps, and "
+        "accepted if it is new ([Gardner et al.](https://arxiv.org/abs/2506.10956))"
     )
     cost_words: ClassVar[Mapping[str, str]] = {"rattle_tree_at_least": "at least {} of rattle_tree"}
 
