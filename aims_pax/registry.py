@@ -48,24 +48,28 @@ class Registry(Mapping[str, V]):
         """
         self.what, self.package, self.group, self._accept = what, package, group, accept
         self._loaded: dict[str, V] = {}
+        self._origins: dict[str, tuple[str, str]] = {}  # name → module and name in it of what was registered
         self._foreign: dict[str, list[EntryPoint]] | None = None
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator: the thing is found under this name. Raises ValueError where the name is taken, TypeError for
-        what cannot be one."""
+        """Decorator: the thing is found under this name. Raises ValueError where the name is taken by another thing
+        (one of the same module and name replaces it: a cell of a notebook, run again), TypeError for what cannot be
+        one.
+        """
 
         def registered(thing: T) -> T:
-            own = getattr(thing, "__module__", "") == f"{self.package}.{name}"
-            if name in self._loaded or (name in self._modules() and not own):
+            origin = (getattr(thing, "__module__", ""), getattr(thing, "__qualname__", ""))
+            own = origin[0] == f"{self.package}.{name}"
+            if self._origins.get(name, origin) != origin or (name in self._modules() and not own):
                 raise ValueError(f"a {self.what} called {name!r} exists already")
-            self._loaded[name] = self._accept(name, thing)
+            self._loaded[name], self._origins[name] = self._accept(name, thing), origin
             return thing
 
         return registered
 
     def unregister(self, name: str) -> None:
         """Take back what a program registered under this name. Raises KeyError where there is none."""
-        del self._loaded[name]
+        del self._loaded[name], self._origins[name]
 
     def __getitem__(self, name: str) -> V:
         """Raises KeyError for an unknown name, SettingsError for one that cannot be loaded, with the reason."""

@@ -178,7 +178,13 @@ def run_python(code, folder, environment):
 
 def test_its_acquisition_rule_decides_in_a_run(tmp_path):
     environment = changed_copy(tmp_path, "top3_atomic_sd")
-    active = {"uncertainty_type": "top3_atomic_sd", "analysis": True, "analysis_skip": 5, "max_MD_steps": 40}
+    active = {
+        "uncertainty_type": "top3_atomic_sd",
+        "analysis": True,
+        "analysis_skip": 5,
+        "max_MD_steps": 30,
+        "c_x": -0.5,
+    }
     d = 0.63
     corners = [[0, 0, 0], [d, d, d], [d, -d, -d], [-d, d, -d], [-d, -d, d]]
     changes = {"ACTIVE_LEARNING": {**active, "max_convergence_epochs": 1}}
@@ -197,7 +203,7 @@ def test_its_acquisition_rule_decides_in_a_run(tmp_path):
             sigma = np.load(path)["atomic_sd"]
             assert check["uncertainty"] == pytest.approx(np.sort(sigma)[-3:].mean(), rel=1e-6)
             assert 1.001 * sigma.mean() < check["uncertainty"] < 0.999 * sigma.max()
-    assert compared > 10
+    assert compared >= 10
     assert "uncertain" in {check["decision"] for check in checks}
 
 

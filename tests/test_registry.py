@@ -81,6 +81,14 @@ def test_a_name_is_given_once(shop):
             shop.register(name)(float)
 
 
+def test_a_cell_of_a_notebook_can_be_run_again(shop):
+    for _ in range(2):
+        names = {"__name__": "__main__"}
+        exec("class Cell: ...", names)
+        shop.register("cell")(names["Cell"])
+    assert shop["cell"] is names["Cell"]
+
+
 def test_its_example_is_true():
     result = doctest.testmod(registry)
     assert result.attempted > 2
