@@ -67,14 +67,13 @@ def mixture(
             stop=stop,
             folder=potentials.folder,
         )
+        made = _sampler(asked, context)
         behind = tuple(
             _filter(f, f"{where}.filters.{i}", partial(potentials.describe, spelling))
             for i, f in enumerate(asked.filters)
         )
         called = tuple(f.kind for f in asked.filters)
-        parts.append(
-            Part(f"{k}-{_digest(written, spelling)}", _sampler(asked, context), share, behind, called)
-        )
+        parts.append(Part(f"{k}-{_digest(written, spelling)}", made, share, behind, called))
     return Mixture(parts)
 
 
@@ -85,6 +84,8 @@ def _sampler(asked: SamplerSettings, context: SamplerContext) -> Sampler:
         raise SettingsError(f"{place}: {text}")
     with naming_errors(place):
         made = asked.make(context)
+    if not isinstance(made, Sampler):
+        raise SettingsError(f"{place}: {asked.kind} gave a {type(made).__name__}, which is no sampler")
     if text := incomplete_state(made):
         raise SettingsError(f"{place}: {text}")
     return made
