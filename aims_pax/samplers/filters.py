@@ -59,8 +59,12 @@ def make_filter(kind: str, **keys: Any) -> Filter:
     model = FILTERS.get(kind)
     if model is None:
         raise SettingsError(f"filter {kind!r} is not known; {hint(kind, filter_kinds())}")
+
+    def no_model() -> Describe:
+        raise SettingsError(f"filter {kind}: descriptor: mace needs the model of a sampler; write radial")
+
     try:
-        return model.model_validate(keys).make(FilterContext(f"filter {kind}", lambda: radial, radial))
+        return model.model_validate(keys).make(FilterContext(f"filter {kind}", no_model, radial))
     except ValidationError as error:
         wrong = [
             f"{'.'.join(map(str, detail['loc']))}: {in_words(detail, model)}" for detail in error.errors()

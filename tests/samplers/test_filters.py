@@ -98,6 +98,8 @@ def test_filters_are_found_by_their_kind():
     assert list(filters.make_filter("duplicates", threshold=0.2)([Sample(start)] * 2)) == [Sample(start)]
     with pytest.raises(SettingsError, match="nearest: sanity"):
         filters.make_filter("sanitty")
+    with pytest.raises(SettingsError, match="descriptor: mace needs the model of a sampler"):
+        filters.make_filter("farthest_points", descriptor="mace")
     with pytest.raises(SettingsError, match=r"filter duplicates: .*treshold"):
         filters.make_filter("duplicates", treshold=0.2)
 

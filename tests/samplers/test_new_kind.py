@@ -17,11 +17,12 @@ from aims_pax.commands.plan import plan
 from aims_pax.commands.plan_text import plan_lines
 from aims_pax.errors import SettingsError
 from aims_pax.report.changed_settings import differing
-from aims_pax.samplers import kinds, sampler
+from aims_pax.samplers import filter_kinds, kinds, sampler
+from aims_pax.samplers.filters import make_filter
 from aims_pax.settings.sample import read_sample
-from aims_pax.settings.samplers import KINDS
+from aims_pax.settings.samplers import FILTERS, KINDS
 from aims_pax.settings.schema import schema
-from aims_pax.settings.tables import sampler_kinds_table, samplers
+from aims_pax.settings.tables import filter_kinds_table, sampler_kinds_table, samplers
 from tests.md.potentials import LennardJones
 from tests.projects import ROOT, command, write_project
 from tests.samplers.contract import PROMISES, as_before, of_kind
@@ -158,6 +159,42 @@ def test_check_reads_it(tmp_path, monkeypatch):
     assert "kind: downhill" in found.text
     with pytest.raises(SettingsError, match=r"SAMPLERS\.0\.potential"):
         checked_config_file(config(tmp_path, {"kind": "downhill", "sigma": 0.1, "potential": "smal"}))
+
+
+FILTER = """
+from aims_pax.settings.fields import Whole, key
+from aims_pax.settings.samplers import FilterKeys, register_filter
+
+
+@register_filter("every_other")
+class EveryOtherSettings(FilterKeys):
+    \"\"\"every_other: one of several, as they come.\"\"\"
+
+    of: Whole = key(2, "Structures of which the first passes.", possible="[1, 1000]")
+
+    def make(self, context):
+        return lambda samples: iter(list(samples)[:: self.of])
+
+    def needed(self, n):
+        return n * self.of
+"""
+
+
+def test_a_filter_is_one_file_too(tmp_path, monkeypatch):
+    (tmp_path / "every_other.py").write_text(FILTER)
+    written = {"kind": "md", "filters": [{"kind": "every_other", "of": 3}]}
+    with as_before(FILTERS):
+        monkeypatch.setattr(filter_kinds, "__path__", [*filter_kinds.__path__, str(tmp_path)])
+        (one,) = read_sample(config(tmp_path, written)).samplers
+        assert (one.filters[0].settings.of, one.filters[0].settings.needed(4)) == (3, 12)
+        assert list(make_filter("every_other", of=3)(range(7))) == [0, 3, 6]
+        assert "| `every_other` | One of several, as they come. |" in filter_kinds_table()
+        written["filters"][0]["off"] = 3
+        with pytest.raises(SettingsError, match=r"SAMPLERS\.0\.filters\.0\.off: unknown key; nearest: of"):
+            read_sample(config(tmp_path, written))
+        monkeypatch.undo()
+    sys.modules.pop("aims_pax.samplers.filter_kinds.every_other")
+    del filter_kinds.every_other
 
 
 # ---------------------------------------------------------------- of a package outside ours
