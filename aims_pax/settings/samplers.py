@@ -7,7 +7,7 @@ SAMPLERS:
 
 A kind is one class, a `SamplerSettings` registered under its name: its fields are the keys a user writes, `make`
 builds the sampler, `cost` is what `aims-PAX plan` says. Ours are one file each in `aims_pax/samplers/kinds/`, which
-are imported when their name is asked for (`KINDS`); how to add one is told in docs/extending.md.
+are imported when their name is asked for (`KINDS`). docs/extending.md says how to add one.
 """
 
 from __future__ import annotations
@@ -162,21 +162,20 @@ class SamplingCost:
 class SamplerSettings(Section):
     """Every sampler has these keys."""
 
-    prose: ClassVar[str] = ""  # what it makes, for the documentation; else the docstring says it
-    cost_words: ClassVar[
-        Mapping[str, str]
-    ] = {}  # name in SamplingCost → words for `plan`, {} being the number
-    packages: ClassVar[
-        Mapping[str, str]
-    ] = {}  # optional package it imports → what to say where it is missing
-    needs_reference: ClassVar[str] = (
-        ""  # the reference is its potential: what to do where there is no reference
-    )
-    double_precision: ClassVar[bool] = False  # its potential must be in float64, for second derivatives
-    temperature_by_system: ClassVar[bool] = (
-        False  # `temperature: None` is that of each system, not one for all
-    )
-    example: ClassVar[Mapping[str, Any]] = {}  # mandatory keys with values, for the contract test of samplers
+    # what it makes, for the documentation; else the docstring says it
+    prose: ClassVar[str] = ""
+    # names in SamplingCost → words for `plan`, {} being the number
+    cost_words: ClassVar[Mapping[str, str]] = {}
+    # optional packages that it imports → what to say where they are missing
+    packages: ClassVar[Mapping[str, str]] = {}
+    # its potential is the reference: what to do where there is none
+    needs_reference: ClassVar[str] = ""
+    # its potential must be in float64, for second derivatives
+    double_precision: ClassVar[bool] = False
+    # `temperature: None` is that of each system in MD, not one for all
+    temperature_by_system: ClassVar[bool] = False
+    # mandatory keys with values, for the contract test of samplers
+    example: ClassVar[Mapping[str, Any]] = {}
 
     kind: Text = key(..., "One of the kinds below, or `module:callable` of your own.")
     share: OptionalReal = key(
@@ -242,14 +241,15 @@ def _accepted(kind: str, thing: Any) -> type[SamplerSettings]:
         raise TypeError(
             f"sampler {kind!r}: expected a subclass of SamplerSettings, or a callable, got {thing!r}"
         )
-    about = " ".join((thing.__doc__ or f"made by {thing.__module__}.{thing.__qualname__}").split())
+    name = getattr(thing, "__qualname__", type(thing).__name__)
+    about = " ".join((thing.__doc__ or f"made by {thing.__module__}.{name}").split())
     members = {
         "factory": staticmethod(thing),
         "__module__": __name__,
         "__doc__": f"{kind}: {about}",
         "prose": about,
     }
-    return type(f"{thing.__name__}Settings", (OwnSamplerSettings,), members)
+    return type(f"{name.rpartition('.')[2]}Settings", (OwnSamplerSettings,), members)
 
 
 KINDS: Registry[type[SamplerSettings]] = Registry(
