@@ -43,6 +43,10 @@ NUMBERS = frozenset(
 
 ONCE = NUMBERS | {"Lattice", "pbc", "Properties"}  # of two, ASE's reader takes the last without a word
 
+MOST_COLUMNS = (
+    1000  # of one entry of Properties; ASE's reader makes room for as many as are named, however many
+)
+
 _pairs = re.compile(
     r"""(?:^|(?<=\s))(?P<key>"[^"]*"|[^\s="']+)\s*=\s*
     (?:"(?P<double>(?:[^"\\]|\\.)*)" | '(?P<single>(?:[^'\\]|\\.)*)' | (?P<plain>[^\s"'{\[]\S*))""",
@@ -56,7 +60,8 @@ _decimal = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?")
 def parse_comment_line(text: str) -> dict[str, Any]:
     """Entries of a comment line by name, as ASE reads them; what is a name, or no usual number, stays text.
 
-    Raises SettingsError for an entry of the structure itself that is there twice with different values.
+    Raises SettingsError for an entry of the structure itself that is there twice with different values, and for
+    Properties that cannot be.
     """
     from ase.io.extxyz import key_val_str_to_dict
 
@@ -69,7 +74,25 @@ def parse_comment_line(text: str) -> dict[str, Any]:
             raise SettingsError(f"{key} is there twice: {seen[key]} and {written}; keep the right one")
         if key in found and _is_text(key, found[key], written):
             found[key] = _escaped.sub(r"\1", written)
+    if "Properties" in found:
+        _check_columns(str(found["Properties"]))
     return found
+
+
+def _check_columns(properties: str) -> None:
+    """Raise SettingsError unless it is name:type:count, and so on, with counts of columns that a file can have."""
+    words = properties.split(":")
+    counts = words[2::3]
+    fits = (
+        len(words) % 3 == 0
+        and set(words[1::3]) <= {"R", "I", "S", "L"}
+        and all(c.isdecimal() for c in counts)
+    )
+    if not fits or not all(0 < int(c[:9]) <= MOST_COLUMNS for c in counts):
+        raise SettingsError(
+            f"Properties={properties[:200]}: expected name:type:columns, and so on, with types R, I, S, L and 1 to "
+            f"{MOST_COLUMNS} columns each"
+        )
 
 
 def _is_text(key: str, value: Any, written: str) -> bool:

@@ -29,7 +29,7 @@ Answer = Callable[[Any, Callable[[], bool]], Any]
 T = TypeVar("T")
 
 
-class CompanionLost(AimsPaxError):
+class WorkerProcessLost(AimsPaxError):
     """The process has ended without an answer; nothing was changed, the question can be asked again.
 
     killed: whether by SIGKILL, as the kernel does where memory ran out.
@@ -98,7 +98,7 @@ class WorkerProcess:
         return self.process.returncode is not None
 
     def ask(self, question: Any, stop: Callable[[], bool] = lambda: False) -> Any:
-        """Its answer. Raises CompanionLost when the process ends, and what it raised itself."""
+        """Its answer. Raises WorkerProcessLost when the process ends, and what it raised itself."""
         self.send(question)
         return self.receive(stop)
 
@@ -130,13 +130,13 @@ class WorkerProcess:
             self.process.wait()
 
     def _reaching(self, call: Callable[..., T], *args: Any) -> T:
-        """What the connection says. Raises CompanionLost when nobody is at its other end."""
+        """What the connection says. Raises WorkerProcessLost when nobody is at its other end."""
         try:
             return call(*args)
         except (EOFError, OSError) as error:
             self.close()
             code = self.process.returncode
-            raise CompanionLost(_how(code), code == -signal.SIGKILL) from error
+            raise WorkerProcessLost(_how(code), code == -signal.SIGKILL) from error
 
 
 class _Lines(logging.Handler):

@@ -3,6 +3,7 @@
 import pytest
 
 from aims_pax.comment_line import parse_comment_line
+from aims_pax.errors import SettingsError
 
 
 @pytest.mark.parametrize(
@@ -33,3 +34,18 @@ def test_numbers_and_truth_values_stay_what_they_are():
     assert found["energy"] == 1000.0
     assert found["v"].tolist() == [1, 2, 3]
     assert found["nothing"] != found["nothing"]
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        "species:S:1:pos:R:3000000000",
+        "species:S:1:pos:R:1" + "9" * 5000,
+        "species:S:1:pos:R",
+        "species:S:1:pos:R:-3",
+        "a:X:1",
+    ],
+)
+def test_columns_that_no_file_has_are_refused_before_room_is_made_for_them(properties):
+    with pytest.raises(SettingsError, match=r"Properties=.*expected name:type:columns"):
+        parse_comment_line(f"Properties={properties} charge=0")

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -76,15 +77,20 @@ def mutated(original: bytes, dice: random.Random) -> bytes:
 
 @pytest.fixture(autouse=True)
 def no_hang():
-    """A reader that needs more than ten seconds for one small file hangs."""
+    """A reader that needs more than ten seconds, or a gigabyte, for small files hangs."""
 
     def hang(*_):
-        raise TimeoutError("a reader hangs")
+        raise Hangs("a reader hangs")
 
-    before = signal.signal(signal.SIGALRM, hang)
+    before, size = signal.signal(signal.SIGALRM, hang), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     yield
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - size < 2**20, "kB"
+
+
+class Hangs(BaseException):
+    """No reader may take it for an error of the file."""
 
 
 def storm(original: bytes, count: int, read, own, seed: int = 0) -> int:

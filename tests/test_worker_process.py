@@ -8,7 +8,7 @@ import time
 import pytest
 
 from aims_pax.errors import Abandoned, SettingsError
-from aims_pax.worker_process import CompanionLost, WorkerProcess
+from aims_pax.worker_process import WorkerProcess, WorkerProcessLost
 
 
 class Clerk:
@@ -44,7 +44,7 @@ class Clerk:
 
 @pytest.fixture
 def companion():
-    made = WorkerProcess("tests.test_companion:Clerk", 1, {"AIMS_PAX_TEST": "yes"})
+    made = WorkerProcess("tests.test_worker_process:Clerk", 1, {"AIMS_PAX_TEST": "yes"})
     yield made
     made.close()
 
@@ -82,10 +82,10 @@ def test_a_request_to_stop_that_comes_late_does_no_harm(companion):
 
 def test_a_killed_process_is_told_with_its_signal(companion):
     assert not companion.lost
-    with pytest.raises(CompanionLost, match="SIGKILL"):
+    with pytest.raises(WorkerProcessLost, match="SIGKILL"):
         companion.ask(("die", signal.SIGKILL))
     assert companion.lost
-    with pytest.raises(CompanionLost):
+    with pytest.raises(WorkerProcessLost):
         companion.ask("how many")
 
 
@@ -101,13 +101,13 @@ def test_what_it_logs_is_logged_here_with_its_answer(companion, caplog, capfd):
 def test_files_of_the_folder_it_starts_in_do_not_stand_in_for_modules(tmp_path, monkeypatch):
     (tmp_path / "socket.py").write_text("raise RuntimeError('not the one')")
     monkeypatch.chdir(tmp_path)
-    companion = WorkerProcess("tests.test_companion:Clerk")
+    companion = WorkerProcess("tests.test_worker_process:Clerk")
     assert companion.ask("how many") == 1
     companion.close()
 
 
 def test_one_that_is_told_to_be_quiet_only_warns(caplog):
-    quiet = WorkerProcess("tests.test_companion:Clerk", level=logging.WARNING)
+    quiet = WorkerProcess("tests.test_worker_process:Clerk", level=logging.WARNING)
     with caplog.at_level(logging.INFO):
         quiet.ask("talk")
     quiet.close()

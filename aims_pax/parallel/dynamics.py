@@ -21,7 +21,7 @@ from aims_pax.errors import Abandoned
 from aims_pax.md.propagate import MDOutcome, advance
 from aims_pax.md.state import MDState
 from aims_pax.parallel.core_allocation import moving_processes
-from aims_pax.worker_process import CompanionLost, FailureCounter, WorkerProcess
+from aims_pax.worker_process import FailureCounter, WorkerProcess, WorkerProcessLost
 
 if TYPE_CHECKING:
     from aims_pax.models.mace import Ensemble
@@ -109,7 +109,7 @@ class MDPool:
         while True:
             try:
                 moved = self._together(states, n_steps, md, stop, length, driving_members)
-            except CompanionLost as error:
+            except WorkerProcessLost as error:
                 if stop():  # what ends the run may have ended them, too
                     raise Abandoned from error
                 self._patience.lost(error)
@@ -159,7 +159,7 @@ class MDPool:
                     k, tuple(states[i] for i in part), n_steps, tuple(md[i] for i in part), length, own
                 )
                 asked.append(k)
-            except CompanionLost as error:
+            except WorkerProcessLost as error:
                 wrong.append(error)
         for k in asked:  # all of them, also when one has failed: the next question must find them idle
             companion = self._companions[k]
@@ -169,7 +169,7 @@ class MDPool:
             except Exception as error:
                 wrong.append(error)
         if wrong:
-            raise next((e for e in wrong if not isinstance(e, CompanionLost | Abandoned)), wrong[0])
+            raise next((e for e in wrong if not isinstance(e, WorkerProcessLost | Abandoned)), wrong[0])
         return [results[i] for i in range(len(states))]
 
     def _send(

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -242,8 +243,8 @@ def structure_headers(path: Path) -> Iterator[StructureHeader]:
                     return
                 comment = file.readline()
                 offset, n = file.tell(), int(head)
-                lines = [file.readline() for _ in range(n)]
-                if not comment.endswith(b"\n") or (lines and not lines[-1].endswith(b"\n")):
+                lines = list(islice(file, n))
+                if not comment.endswith(b"\n") or len(lines) < n or (lines and not lines[-1].endswith(b"\n")):
                     return
                 words = WORD.findall(comment.decode("utf-8", errors="replace"))
                 info = {key: _plain(value) for key, value in words}

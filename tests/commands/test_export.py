@@ -12,6 +12,7 @@ from aims_pax.commands.export import export, frames_for, largest_differences
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.frames import Label
 from aims_pax.models.mace import export as exports
+from aims_pax.models.mace.build import load_model
 from tests.models.mace import tiny
 from tests.projects import write_project
 from tests.worlds import crystal, water
@@ -90,7 +91,7 @@ def test_the_sums_of_ml_iap_are_those_of_forces(trained):
     with exports._hushed():
         from mace.calculators.lammps_mliap_mace import LAMMPS_MLIAP_MACE
 
-        model, elements = exports.load(sorted((trained / "results").glob("*.model"))[0])
+        model, elements = load_model(sorted((trained / "results").glob("*.model"))[0])
         frames, _ = frames_for(trained, trained / "results" / "x.model", elements)
         truth = exports.model_labels(model, frames)
         with exports.default_dtype(torch.float64):

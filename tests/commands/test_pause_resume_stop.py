@@ -83,7 +83,7 @@ def test_where_the_last_run_has_left_nothing_that_is_said(tmp_path, monkeypatch)
     from aims_pax.labelling.executors.handover import Handover
 
     Handover(tmp_path / "restart").write_runs([{"token": "ab"}])
-    monkeypatch.setattr(parsl_blocks.slurm, "named", lambda part: {})
+    monkeypatch.setattr(parsl_blocks.slurm, "jobs_named", lambda part: {})
     assert (
         request(tmp_path, "cancel") == "nothing is left: the blocks of the last run have ended by themselves"
     )

@@ -358,3 +358,11 @@ def test_a_trajectory_that_stands_at_a_training_point_is_training(folder):
     (folder / "restart/journal.jsonl").write_text("\n".join(told[: at + 1]) + "\n")
     i = json.loads(told[at])["content"]["work"]["trajectory"]
     assert load_run(folder).trajectories[i].status == "training"
+
+
+def test_a_count_of_atoms_that_the_file_does_not_hold_is_no_structure(tmp_path):
+    from aims_pax.report.tolerant_readers import structure_headers
+
+    path = tmp_path / "torn.xyz"
+    path.write_text("1\nenergy=1\nH 0 0 0\n99999999999999\nenergy=1\nH 0 0 0\n")
+    assert [s.n_atoms for s in structure_headers(path)] == [1]

@@ -24,7 +24,7 @@ from aims_pax.models.mace.optimiser import Arrays
 from aims_pax.models.mace.serialisation import own_threads, packed_member, unpacked
 from aims_pax.models.mace.training import MemberResult, TrainingPlan, visit_arrays
 from aims_pax.settings.devices import only
-from aims_pax.worker_process import CompanionLost, WorkerProcess
+from aims_pax.worker_process import WorkerProcess, WorkerProcessLost
 
 if TYPE_CHECKING:
     from aims_pax.settings.mace import MaceSettings
@@ -139,7 +139,7 @@ class Worker:
             self.frames.update(new)
             self.members[visit.name] = member
             visited: Visited = self.companion.receive(stop)
-        except CompanionLost as error:
+        except WorkerProcessLost as error:
             text = f"the process that trained {visit.name} has ended ({error.how})"
             raise WorkerLost(text, error.killed) from error
         compile_cache.say(visited.notes)

@@ -26,8 +26,8 @@ from aims_pax.sampler import SamplingError
 from tests.md.potentials import LennardJones
 
 EXAMPLE = Path(__file__).parents[3] / "example" / "crystal"
-ARGON = {"factory": "tests.commands.test_training_set:argon"}
-KRYPTON = {"factory": "tests.commands.test_training_set:argon", "kwargs": {"epsilon": 0.02}}
+ARGON = {"factory": "tests.commands.training_set.test_workflow:argon"}
+KRYPTON = {"factory": "tests.commands.training_set.test_workflow:argon", "kwargs": {"epsilon": 0.02}}
 QUICK = {
     "crystal": "crystal.xyz",
     "calculator": ARGON,
@@ -140,7 +140,7 @@ def test_a_finished_step_is_not_repeated_and_one_made_otherwise_is_not_overwritt
     assert CALLS == []
     assert Path("training_set.hdf5").read_bytes() == before
     more = QUICK["phonon_sampling"] | {"n_frames": 9}
-    ours = "tests.commands.test_training_set:argon"
+    ours = "tests.commands.training_set.test_workflow:argon"
     for step, changed, named in (
         (
             "md_sampling",
@@ -280,7 +280,7 @@ def test_networks_are_told_unless_no_clusters_are_wanted(project):
     one = {
         "quasi_harmonic": None,
         "phonon_sampling": None,
-        "calculator": {"factory": "tests.commands.test_training_set:springs"},
+        "calculator": {"factory": "tests.commands.training_set.test_workflow:springs"},
     }
     with pytest.raises(SamplingError, match="network without end"):
         project(md_sampling=md(supercell_radius=4.0), **one)
@@ -326,7 +326,7 @@ def test_delta_data_is_target_minus_baseline(project):
 
 
 def test_atoms_whose_energy_nobody_knows_are_an_error(project):
-    nan = {"factory": "tests.commands.test_training_set:lonely"}
+    nan = {"factory": "tests.commands.training_set.test_workflow:lonely"}
     with pytest.raises(SettingsError, match=r"target_E0: .*isolated Ar atom.*write target_E0: \{Ar: …\}"):
         project(md_sampling=md(), delta_learning={"target": nan})
     with pytest.raises(SettingsError, match=r"root_keys: training_set\.hdf5 holds no structures"):

@@ -226,7 +226,7 @@ def test_relaxation_and_md_leave_the_input(control):
 
 
 def test_the_frames_charge_overrides_and_says_so_once(control, caplog):
-    aims_input._told.clear()
+    aims_input._warned.clear()
     told = control("xc pbe\ncharge -1\n")
     for _ in range(3):
         assert float(control_for(told, replace(worlds.water(), charge=2.0), False).get("charge")) == 2.0
