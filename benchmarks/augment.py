@@ -39,9 +39,9 @@ from ase.geometry import find_mic
 
 from aims_pax.frames import Frame
 from aims_pax.potential import CalculatorPotential, Potential
-from aims_pax.samplers import rattle_tree
+from aims_pax.samplers import family_trees
+from aims_pax.samplers.family_trees import Tree, grow
 from aims_pax.samplers.rattle import Rattling
-from aims_pax.samplers.rattle_tree import Tree, grow
 
 try:
     import augment_atoms
@@ -119,14 +119,14 @@ class Same:
 def identical(name: str, trees: int, n: int) -> str:
     """Both sides on the same random numbers: how many structures, and how far they are apart. Ends where they part."""
     make, calculator, T, beta, sigma = CASES[name]
-    worst, count, own = 0.0, 0, rattle_tree.seeds.rng
+    worst, count, own = 0.0, 0, family_trees.seeds.rng
     for k, start in enumerate(shaken(make(), trees)):
         a, same = theirs([start], n, calculator(), T, beta, sigma, k), Same(1000 * (SEED + 1) + k)
         try:
-            rattle_tree.seeds.rng = lambda *_, same=same: same  # type: ignore[assignment]
+            family_trees.seeds.rng = lambda *_, same=same: same  # type: ignore[assignment]
             b = ours([start], n, CalculatorPotential(calculator), T, beta, sigma, k)
         finally:
-            rattle_tree.seeds.rng = own  # type: ignore[assignment]
+            family_trees.seeds.rng = own  # type: ignore[assignment]
         for x, y in zip(a.trees[0], b.trees[0], strict=True):
             apart = (
                 find_mic(x.positions - y.positions, x.cell, x.pbc)[0]

@@ -1,7 +1,8 @@
-"""What the pages take from the program when they are built: the settings, the commands, and files of the repository.
+"""What the pages take from the program when they are built: the commands, keys of their files, files of the repository.
 
-`<!-- settings -->` and `<!-- commands -->` are replaced by what the code says of itself. A link out of docs/ leads to
-a copy of that file in the site.
+`<!-- commands -->` and `<!-- sampler settings -->` are replaced by what the code says of itself. A link out of docs/
+leads to a copy of that file in the site. The tables of docs/settings.md are in that file: `aims_pax.settings.tables`
+writes them there.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ OUTSIDE = re.compile(r"\]\(\.\./([^)#]+)\)")
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """The page with its marks filled in."""
-    marks = {"settings": settings, "sampler settings": sampler_settings, "commands": commands}
+    marks = {"sampler settings": sampler_settings, "commands": commands}
     for mark, text in ((f"<!-- {name} -->", text) for name, text in marks.items()):
         if mark in markdown:
             markdown = markdown.replace(mark, text())
@@ -42,13 +43,6 @@ def on_files(files: Files, config: Any, **_: Any) -> Files:
         text = (ROOT / name).read_text(encoding="utf-8")
         files.append(File.generated(config, f"repository/{name}", content=text))
     return files
-
-
-def settings() -> str:
-    """The tables of both files, one heading level up."""
-    from aims_pax.settings.tables import tables
-
-    return re.sub(r"^#(#+ )", r"\1", tables(), flags=re.MULTILINE)
 
 
 def sampler_settings() -> str:

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+import aims_pax
 from aims_pax.settings.cluster import ClusterSettings
+from aims_pax.settings.tables import BEGIN, END, renewed, tables
 from aims_pax.settings.tables import commands as own_tables
-from aims_pax.settings.tables import tables
 from aims_pax.structure_files import geometry_in
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -98,13 +99,23 @@ def test_every_file_a_page_links_to_exists(page):
 
 ROOT = DOCS.parent
 SOURCES = sorted((ROOT / "aims_pax").rglob("*.py"))
-NO_KEYS = {"free_energy", "k_grid", "mean_atomic_sd"}  # words with underscores that are not settings
+# words with underscores that are not settings
+NO_KEYS = {"free_energy", "k_grid", "fixed_spin_moment", "config_type", "aims_pax"}
+NO_KEYS |= {"max_atomic_sd", "mean_atomic_sd", "top3_atomic_sd"}
 NO_KEYS |= {*geometry_in.READ, *geometry_in.STATEMENTS, *geometry_in.REFUSED, *geometry_in.LEFT_BEHIND}
+NO_KEYS |= {"needs_reference", "double_precision", "register_filter"}  # of a kind of samplers
 NO_KEYS |= {"default_initial_moment", "trajectory_0", "trajectory_1"}
+NO_KEYS |= {*aims_pax.__all__, "REF_energy", "REF_forces", "REF_stress"}
 
 
 def page(name: str) -> str:
     return (DOCS / f"{name}.md").read_text(encoding="utf-8")
+
+
+def written_by_hand(path: Path) -> str:
+    """The text without the tables that the program writes into it."""
+    text = path.read_text(encoding="utf-8")
+    return text if BEGIN not in text else text.split(BEGIN)[0] + text.split(END)[1]
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -113,7 +124,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
 def test_every_key_a_page_names_exists(path):
-    text = path.read_text(encoding="utf-8")
+    text = written_by_hand(path)
     words = {
         w for code in inline(text) for w in re.findall(r"^(?:[A-Z_]+\.)?([A-Za-z]\w*_\w+)(?=$|: )", code)
     }
@@ -136,13 +147,25 @@ def test_every_command_a_page_names_exists(path):
         assert not verb or name != "aims-PAX" or verb in VERBS, verb
 
 
-def test_the_quickstart_gives_the_commands_of_the_readme():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    commands = [line for block in blocks(page("quickstart"), "bash") for line in block.splitlines()]
-    assert "bash setup.sh demo" in commands
-    for line in commands:
-        what = re.match(r"bash setup\.sh.*|aims-PAX(?: [a-z]+)?", line)
-        assert line.startswith(("cd ", "source ")) or (what and what[0] in readme), line
+def command_lines(text: str) -> set[str]:
+    """Lines of blocks of shell, without comments."""
+    return {line.partition("#")[0].strip() for block in blocks(text, "bash") for line in block.splitlines()}
+
+
+def test_the_quickstart_has_the_commands_of_the_readme():
+    readme = command_lines((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert "aims-PAX check" in readme
+    assert readme - {"bash setup.sh test"} <= command_lines(page("quickstart"))
+
+
+def test_the_page_of_commands_describes_every_command():
+    from aims_pax.cli.commands import VERBS
+
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    table = "\n".join(re.findall(r"^\| (`aims-PAX.*?) \| ", page("commands"), re.MULTILINE))
+    words = set(re.findall(r"`(?:aims-PAX )?([a-z-]+|aims-PAX[a-z-]*)[ `]", table))
+    assert words == {*VERBS, *scripts} - {"aims-PAX-test"}
+    assert "(also `aims-PAX-test`)" in page("commands")
 
 
 def test_the_pages_give_the_numbers_of_the_program():
@@ -153,8 +176,8 @@ def test_the_pages_give_the_numbers_of_the_program():
     words = {1: "one", 2: "two", 5: "five", 10: "ten"}
     said = {
         "concepts": (
-            f"first {threshold.WARM_UP} looks",
-            f"After {words[rules.MAX_FAULTS]}\nsuch frames in a row",
+            f"first {threshold.WARM_UP} checks",
+            f"After {words[rules.MAX_FAULTS]} such frames in a row",
         ),
         "restart": (
             f"after {words[lock.STALE_AFTER / 60]} minutes without a sign of life",
@@ -168,7 +191,7 @@ def test_the_pages_give_the_numbers_of_the_program():
     assert set(re.findall(r"last (\d+) uncertainties", page("concepts"))) == {str(threshold.MEMORY)}
     for name, sentences in said.items():
         for sentence in sentences:
-            assert sentence in page(name), sentence
+            assert sentence in " ".join(page(name).split()), sentence
 
 
 # ---------------------------------------------------------------- messages that are quoted
@@ -228,12 +251,10 @@ def hooks():
     return module
 
 
-def test_the_page_of_settings_has_every_row_of_the_tables(hooks):
-    written = hooks.on_page_markdown(page("settings"))
-    rows = re.findall(r"^\| .*$", tables(), re.MULTILINE)
-    assert len(rows) > 100
-    assert set(rows) <= set(written.splitlines())
-    assert "<!-- settings -->" not in written
+def test_the_page_of_settings_has_the_tables_of_the_code():
+    inside = page("settings").split(BEGIN)[1].split(END)[0]
+    assert len(re.findall(r"^\| .*$", inside, re.MULTILINE)) > 100
+    assert inside.strip() == tables().strip(), "run: python -m aims_pax.settings.tables docs/settings.md"
 
 
 def test_the_page_of_samplers_has_every_key_of_the_commands_with_files_of_their_own(hooks):
@@ -242,6 +263,11 @@ def test_the_page_of_samplers_has_every_key_of_the_commands_with_files_of_their_
     assert len(rows) > 80
     assert set(rows) <= set(written.splitlines())
     assert "<!-- sampler settings -->" not in written
+
+
+def test_the_page_of_samplers_has_the_tables_of_the_code():
+    written = page("samplers")
+    assert renewed(written) == written, "run: python -m aims_pax.settings.tables docs/samplers.md"
 
 
 def test_the_page_of_samplers_names_every_sampler_and_filter_and_its_list_is_accepted(tmp_path):
@@ -293,7 +319,8 @@ def test_the_site_builds_and_loads_nothing_from_the_network(tmp_path):
 
 
 def test_every_figure_is_drawn_by_its_script(tmp_path):
-    drawn = {"make_concepts.py": "", "make_cluster.py": "cluster.svg", "make_live.py": "live.svg"}
+    drawn = {f"make_{name}.py": f"{name}.svg" for name in ("cluster", "live", "architecture")}
+    drawn["make_concepts.py"] = ""
     for script, name in drawn.items():
         target = tmp_path / name
         subprocess.run(
@@ -309,3 +336,97 @@ def test_every_figure_is_drawn_by_its_script(tmp_path):
     shown = "".join(p.read_text(encoding="utf-8") for p in PAGES)
     for figure in (DOCS / "images").glob("*.[sp][vn]g"):
         assert figure.name == "icon.svg" or f"](images/{figure.name})" in shown
+
+
+# ---------------------------------------------------------------- the page about the code
+
+
+def test_every_path_of_the_page_about_the_code_exists():
+    text = page("architecture")
+    paths = set(re.findall(r"`((?:[\w.*-]+/)+[\w*-]*(?:\.py)?|[\w]+\.py)`", text))
+    in_a_run = (
+        "data/",
+        "restart/",
+        "results/",
+        "report/durations",
+        "trajectories/",
+        "analysis/",
+        "losses/",
+        "calc/",
+    )
+    named = {p for p in paths if not p.startswith(in_a_run) and p not in ("report/", "model/")}
+    assert len(named) > 60
+    missing = {p for p in named if not (ROOT / "aims_pax" / p).exists() and not (ROOT / p).exists()}
+    assert not missing
+    shapes = re.findall(r"`(\w+)` in `([\w/]+\.py)`", text)
+    assert len(shapes) > 6
+    for name, path in shapes:
+        tree = ast.parse((ROOT / "aims_pax" / path).read_text(encoding="utf-8"))
+        assert name in {n.name for n in tree.body if isinstance(n, ast.ClassDef)}, (name, path)
+
+
+def test_the_picture_and_the_order_of_rooms_are_those_of_the_imports():
+    from tests.test_architecture import LAYER, LAYERS, PACKAGE
+
+    folders = {p.name for p in PACKAGE.iterdir() if (p / "__init__.py").exists()} - {"structure_files"}
+    spec = importlib.util.spec_from_file_location("make_architecture", DOCS / "images/make_architecture.py")
+    drawing = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(drawing)
+    rows = [{room for room, _ in rooms} for _, rooms in drawing.ROWS]
+    assert rows[-1] == {"single files"}
+    assert set().union(*rows[:-1]) == folders
+    assert rows[:-1] == [layer for layer in LAYERS if layer & folders]
+    order = re.search(r"`(cli →.*?)`", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)
+    parts = [set(re.findall(r"\w+", part)) for part in order[1].split("→")]
+    assert parts[:-1] == rows[:-1]
+    assert all(LAYER[room] < LAYER["frames"] for room in folders)
+
+
+# ---------------------------------------------------------------- plain words
+
+PROSE = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "example").rglob("*.md"))]
+BANNED = {  # an expression → what to say
+    r"told|tell apart": "reported, distinguish",
+    r"kept": "stored, remains",
+    r"felt": "acting, forces",
+    r"met": "found, reached",
+    r"meant": "applies to, is",
+    r"mend(ed)?": "correct",
+    r"dear": "expensive",
+    r"wish(es|ed)?": "request",
+    r"go(es)? on|went on|going on": "continue",
+    r"stands? for": "is, means",
+    r"to be had": "available",
+    r"at it": "working",
+    r"all the same": "anyway",
+    r"lies? beside": "is next to",
+    r"worth its name|for good|a good deal": "leave out",
+}
+ALLOWED = {  # page → places that are not prose of the page
+    "cluster": ("`kept/FRAME.METHOD.tar.gz`",),  # the name of a folder
+}
+
+
+def prose(path: Path) -> str:
+    """The words of a page: without blocks of code, quoted messages, addresses and generated tables, in one line."""
+    text = re.sub(r"```.*?```", "", written_by_hand(path), flags=re.DOTALL)
+    for place in ALLOWED.get(path.stem, ()):
+        assert place in text, f"no longer on the page: {place}"
+        text = text.replace(place, "")
+    return re.sub(r"\s+", " ", re.sub(r"\]\([^)]*\)", "]", text))
+
+
+@pytest.mark.parametrize("path", PROSE, ids=lambda p: str(p.relative_to(ROOT)))
+def test_it_is_said_plainly(path):
+    text = prose(path)
+    found = [
+        f"{m[0]!r} (say: {instead}): …{text[max(0, m.start() - 50) : m.end() + 30]}…"
+        for words, instead in BANNED.items()
+        for m in re.finditer(rf"\b(?:{words})\b", text, re.IGNORECASE)
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_the_list_of_words_finds_them():
+    for sentence in ("the run goes on", "labels are kept", "a wish is meant for", "FRAME stands for"):
+        assert any(re.search(rf"\b(?:{words})\b", sentence) for words in BANNED)

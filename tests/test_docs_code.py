@@ -1,7 +1,10 @@
-"""The code on the page `extending` runs and does what the page says."""
+"""The code on the pages runs and does what they say; changes of aims-PAX that they show are made in a copy of it."""
 
+import csv
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -11,16 +14,19 @@ import pytest
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 
-from aims_pax.dataset import read_extxyz
+from aims_pax.dataset import read_extxyz, write_extxyz
 from aims_pax.errors import Crashed, SetupError, TimedOut
+from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from aims_pax.potential import CalculatorPotential, Potential, calculate
-from aims_pax.samplers import Sampler, base, sampler
-from aims_pax.samplers.foundation_md import MDSampler
+from aims_pax.samplers.kinds.md import MDSampler
+from aims_pax.settings.samplers import KINDS
 from aims_pax.systems import System
-from tests.md.potentials import cluster, crystal
+from tests.md.potentials import cluster
 from tests.md.settings import langevin
-from tests.projects import command, write_project
+from tests.projects import ROOT, command, write_project
+from tests.report.folders import recorded
+from tests.samplers.contract import PROMISES, as_before, of_kind
 from tests.test_docs import blocks, page
 from tests.worlds import water
 
@@ -31,7 +37,8 @@ def extensions(tmp_path, monkeypatch):
     for name, code in re.findall(r"```python title=\"(\w+)\.py\"\n(.*?)```", page("extending"), re.DOTALL):
         (tmp_path / f"{name}.py").write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
-    yield tmp_path
+    with as_before(KINDS):
+        yield tmp_path
     for name in ("my_reference", "shaken", "confined"):
         sys.modules.pop(name, None)
 
@@ -77,29 +84,12 @@ def test_its_reference_labels_and_fails_as_the_page_says(extensions, monkeypatch
     assert np.abs(truth.forces).max() > 0.1
 
 
-def test_its_sampler_keeps_the_promises_of_samplers(extensions):
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda p: p.__name__)
+def test_its_sampler_keeps_the_promises_of_samplers(extensions, promise):
     import shaken
 
-    try:
-        made = sampler("shaken", sigma=0.1)
-    finally:
-        base._KINDS.pop("shaken")
-    assert isinstance(made, Sampler)
-    assert isinstance(made, shaken.Shaken)
-    slab = crystal(1, 5.4, fixed=[True, False, False, False], moments=[1, 0, 0, 0])
-    systems = (System("drop", cluster(5, charge=1.0, spin=2)), System("slab", slab))
-
-    def drawn(seed):
-        return list(made.sample(systems, 3, np.random.default_rng(seed)))
-
-    samples = drawn(1)
-    assert [s.origin["system"] for s in samples] == ["drop", "slab"] * 3
-    for sample in samples:
-        began = dict(zip(("drop", "slab"), (s.frame for s in systems), strict=True))[sample.origin["system"]]
-        assert sample.frame.moved(began.positions) == began
-        fixed = np.zeros_like(began.positions, bool) if began.fixed is None else began.fixed
-        assert ((sample.frame.positions != began.positions) == ~fixed).all()
-    assert [s.frame.id for s in drawn(1)] == [s.frame.id for s in samples] != [s.frame.id for s in drawn(2)]
+    assert isinstance(of_kind("shaken"), shaken.Shaken)
+    promise(lambda: of_kind("shaken"))
 
 
 def test_what_its_sampler_makes_is_labelled_by_the_command_on_the_page(extensions):
@@ -136,3 +126,102 @@ def test_its_potential_has_the_forces_of_its_energy_and_moves_atoms(extensions):
     dynamics = MDSampler(soft, lambda system: langevin(40), skip_steps=5, name="confined")
     samples = list(dynamics.sample((System("drop", frame),), 2, np.random.default_rng(1)))
     assert len({s.frame.id for s in samples} | {frame.id}) == 3
+
+
+def test_the_scripts_of_the_page_about_python_run(tmp_path, monkeypatch, capsys):
+    scripts = dict(re.findall(r"```python title=\"(\w+)\.py\"\n(.*?)```", page("python"), re.DOTALL))
+    assert set(scripts) == {"start", "largest"}
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_molecule").mkdir()
+    exec(scripts["start"], {})
+    assert capsys.readouterr().out.startswith("correct the settings: aimsPAX.yaml: no such file")
+    frame = water()
+    one = LabelledFrame(frame, Label(-1.0, np.array([[3.0, 4.0, 0], [0, 0, 0], [0, 0, 1]])), {"stage": "md"})
+    write_extxyz(tmp_path / "results" / "training.xyz", [one])
+    exec(scripts["largest"], {})
+    assert capsys.readouterr().out == f"{frame.id} md: largest force 5.00 eV/Å\n"
+
+
+def test_the_page_about_python_names_what_the_package_exports():
+    import aims_pax
+
+    table = page("python").split("## ")[0]
+    named = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (.*) \|$", table, re.MULTILINE))))
+    assert {*aims_pax.__all__} - {"__version__"} <= named
+
+
+# ---------------------------------------------------------------- changes of aims-PAX itself, made in a copy of it
+
+
+def changed_copy(folder, title):
+    """A copy of the package with the change of this title on the page `extending`; the environment that imports it."""
+    shutil.copytree(ROOT / "aims_pax", folder / "aims_pax", ignore=shutil.ignore_patterns("__pycache__"))
+    (diff,) = re.findall(rf"```diff title=\"{title}\"\n(.*?)```", page("extending"), re.DOTALL)
+    for name, hunks in re.findall(r"^\+\+\+ b/(\S+)\n(.*?)(?=^--- |\Z)", diff, re.MULTILINE | re.DOTALL):
+        text = (folder / name).read_text(encoding="utf-8")
+        for hunk in filter(None, hunks.split("@@\n")):
+            lines = hunk.splitlines(keepends=True)
+            old, new = ("".join(li[1:] for li in lines if li[0] in signs) for signs in (" -", " +"))
+            assert text.count(old) == 1, f"the page changes what is not in {name}:\n{old}"
+            text = text.replace(old, new)
+        (folder / name).write_text(text, encoding="utf-8")
+    return {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+
+
+def run_python(code, folder, environment):
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_its_acquisition_rule_decides_in_a_run(tmp_path):
+    environment = changed_copy(tmp_path, "top3_atomic_sd")
+    active = {
+        "uncertainty_type": "top3_atomic_sd",
+        "analysis": True,
+        "analysis_skip": 5,
+        "max_MD_steps": 30,
+        "c_x": -0.5,
+    }
+    d = 0.63
+    corners = [[0, 0, 0], [d, d, d], [d, -d, -d], [-d, d, -d], [-d, -d, d]]
+    changes = {"ACTIVE_LEARNING": {**active, "max_convergence_epochs": 1}}
+    write_project(tmp_path / "run", changes, systems={"methane": Frame([6, 1, 1, 1, 1], corners)})
+    printed = run_python(
+        "import aims_pax; print(aims_pax.__file__, aims_pax.run('run'))", tmp_path, environment
+    )
+    assert str(tmp_path / "aims_pax") in printed
+    lines = (tmp_path / "run" / "restart" / "journal.jsonl").read_text().splitlines()
+    checks = [entry["check"] for entry in map(json.loads, lines) if entry.get("check")]
+    compared = 0
+    for check in checks:
+        path = tmp_path / f"run/analysis/trajectory_{check['trajectory']:03d}/step_{check['step']:09d}.npz"
+        if path.exists():
+            compared += 1
+            sigma = np.load(path)["atomic_sd"]
+            assert check["uncertainty"] == pytest.approx(np.sort(sigma)[-3:].mean(), rel=1e-6)
+            assert 1.001 * sigma.mean() < check["uncertainty"] < 0.999 * sigma.max()
+    assert compared >= 10
+    assert "uncertain" in {check["decision"] for check in checks}
+
+
+def test_its_figure_is_in_the_report_with_its_numbers(tmp_path):
+    environment = changed_copy(tmp_path, "durations")
+    (code,) = re.findall(r"```python title=\"durations\.py\"\n(.*?)```", page("extending"), re.DOTALL)
+    (tmp_path / "aims_pax" / "report" / "figures" / "durations.py").write_text(code, encoding="utf-8")
+    folder = recorded(tmp_path / "run")
+    run_python(
+        "from aims_pax.report.html_page import write_report; write_report('run')", tmp_path, environment
+    )
+    assert (folder / "report" / "durations.png").read_bytes().startswith(b"\x89PNG")
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    assert html.count('<figure id="durations">') == 1
+    assert html.index("Where did the time go") < html.index('id="durations"') < html.index("What failed?")
+    with (folder / "report" / "durations.csv").open() as file:
+        drawn = sorted(float(row["duration_s"]) for row in csv.DictReader(file))
+    stored = [json.loads(p.read_text()) for p in (folder / "data" / "labels").glob("*/*.json")]
+    seconds = sorted(label["seconds"] for label in stored if "seconds" in label)
+    assert len(drawn) > 20
+    assert set(np.round(drawn, 9)) <= set(np.round(seconds, 9))

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from aims_pax import __version__
 from aims_pax.errors import AimsPaxError, Busy, RunInterrupted, SettingsError
+from aims_pax.version import __version__
 
 if TYPE_CHECKING:
     from rich.console import Console

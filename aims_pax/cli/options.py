@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from aims_pax import __version__
+from aims_pax.version import __version__
 
 MaceFile = Annotated[
     Path,

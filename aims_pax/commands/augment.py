@@ -32,9 +32,9 @@ from aims_pax.record.files import append_text, sync, write_text
 from aims_pax.record.lock import Lock
 from aims_pax.record.log import to_console
 from aims_pax.record.provenance import changes, flat_settings, provenance_refusal
-from aims_pax.samplers.base import SamplingError
+from aims_pax.sampler import SamplingError
+from aims_pax.samplers.family_trees import Node, Tree, grow
 from aims_pax.samplers.rattle import Rattling
-from aims_pax.samplers.rattle_tree import Node, Tree, grow
 from aims_pax.samplers.similarity import MinimumImage
 from aims_pax.settings.augment import AugmentSettings, ConfigSettings, called, read_augment
 from aims_pax.systems import of_aims_only, read_frames

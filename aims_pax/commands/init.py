@@ -49,7 +49,7 @@ def starter_files(kind: str) -> dict[str, str]:
     project, mace, others = _MAKERS[kind]()
     about = {
         "aimsPAX.yaml": f"# {t.HEAD[kind]}\n# {t.NEXT}",
-        "mace.yaml": "# The models. Keys left out have the defaults of the README.",
+        "mace.yaml": "# The models. Keys left out have their defaults: docs/settings.md.",
     }
     settings = {"aimsPAX.yaml": project, "mace.yaml": mace}
     return {

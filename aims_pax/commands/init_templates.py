@@ -26,7 +26,7 @@ ACTIVE = """\
 ACTIVE_LEARNING:                        # trajectories that ask the reference where the models disagree
 {species}  num_trajectories: {n_trajectories}                   # at the same time; geometries are dealt to them in turn
   ensemble_size: 4                      # as above
-  skip_step_mlff: 25                    # MD steps between two looks at the uncertainty
+  skip_step_mlff: 25                    # MD steps between two checks of the uncertainty
   c_x: 0.0                              # below 0: label more, above 0: label less
   epochs_per_worker: 2                  # training epochs for each new structure
   max_MD_steps: 100000                  # of each trajectory; the first of these limits ends active learning
@@ -154,7 +154,7 @@ INITIAL_DATASET_GENERATION:             # the first structures, and models train
 ACTIVE_LEARNING:                        # trajectories that ask the reference where the models disagree
   num_trajectories: 8
   ensemble_size: 2                      # as above
-  skip_step_mlff: 20                    # MD steps between two looks at the uncertainty
+  skip_step_mlff: 20                    # MD steps between two checks of the uncertainty
   c_x: 0.1                              # below 0: label more, above 0: label less
   epochs_per_worker: 2                  # training epochs for each new structure
   max_train_set_size: 60                # where active learning stops

@@ -30,12 +30,9 @@ from aims_pax.settings.geometries import read_geometries
 from aims_pax.settings.mace import FROM_REFERENCE
 from aims_pax.settings.sampler_list import sampler_shares, samplers_in_words
 from aims_pax.settings.samplers import (
-    EquilibrationSettings,
-    FarthestSettings,
-    MDSamplerSettings,
-    PhononSettings,
-    RattleTreeSettings,
     SamplerSettings,
+    SamplingCost,
+    SamplingDemand,
 )
 from aims_pax.systems import System, deal, elements
 
@@ -125,12 +122,10 @@ def _initial(settings: Settings, systems: Sequence[System]) -> dict[str, Any] | 
     assert shortest is not None  # a force MAE of 0 ends it, and so does any other limit
     steps = [None if c is None else c.labels * s.skip_step_initial for c in (shortest, longest)]
     calls = [None if c is None else c.labels for c in (shortest, longest)]
+    costs = [_costs(settings, c, systems) for c in (shortest, longest)]
     if settings.samplers:
-        steps = [_moved(settings, c, len(systems)) for c in (shortest, longest)]
-        calls = [
-            None if n is None else n + _ab_initio(settings, c, len(systems))
-            for n, c in zip(calls, (shortest, longest), strict=True)
-        ]
+        steps = [None if found is None else round(sum(c.md_steps for c in found)) for found in costs]
+        calls = [_calls_of_samplers(n, found, len(systems)) for n, found in zip(calls, costs, strict=True)]
     elif s.initial_sampling == "aimd":  # every step is a calculation, and so is each starting structure
         calls = [None if n is None else n + len(systems) for n in steps]
     return {
@@ -139,7 +134,8 @@ def _initial(settings: Settings, systems: Sequence[System]) -> dict[str, Any] | 
         "structures_a_step": s.n_points_per_sampling_step_idg * s.ensemble_size * len(systems),
         "reference_calls": calls,
         "MD_steps": steps,
-        "evaluations": _evaluations(settings, (shortest, longest), systems),
+        "evaluations": _evaluations(costs),
+        "evaluations_in_words": {k: words for x in settings.samplers for k, words in x.cost_words.items()},
         "epochs": [None if c is None else c.epochs for c in (shortest, longest)],
         "training": [None if c is None else c.training for c in (shortest, longest)],
         "validation": [None if c is None else c.validation for c in (shortest, longest)],
@@ -151,63 +147,51 @@ def _initial(settings: Settings, systems: Sequence[System]) -> dict[str, Any] | 
     }
 
 
-def _parts(settings: Settings) -> list[tuple[SamplerSettings, float]]:
-    return (
-        list(zip(settings.samplers, sampler_shares(settings.samplers), strict=True))
-        if settings.samplers
-        else []
-    )
-
-
 def _drawn(one: SamplerSettings, passed: float, n_systems: int) -> float:
     """Structures of all systems that a sampler makes for so many to pass its filters, without those that duplicates
     and sanity turn down, which nobody knows beforehand."""
     n = passed / n_systems
     for each in reversed(one.filters if passed else ()):
-        if isinstance(each.settings, EquilibrationSettings):
-            n += each.settings.skip
-        elif isinstance(each.settings, FarthestSettings):
-            n *= each.settings.of
+        n = each.settings.needed(n)
     return n * n_systems
 
 
-def _moved(settings: Settings, course: Course | None, n_systems: int, only: str = "") -> int | None:
-    """MD steps of the samplers that move atoms; see `_drawn` for what their filters turn down."""
-    assert settings.initial_dataset is not None
-    every = settings.initial_dataset.skip_step_initial
+def _costs(settings: Settings, course: Course | None, systems: Sequence[System]) -> list[SamplingCost] | None:
+    """What each of the samplers costs; see `_drawn` for what their filters turn down."""
     if course is None:
         return None
-    moving = [(x, w) for x, w in _parts(settings) if isinstance(x, MDSamplerSettings) and only in x.kind]
-    return round(sum(_drawn(x, w * course.labels, n_systems) * (x.skip_step or every) for x, w in moving))
-
-
-def _ab_initio(settings: Settings, course: Course | None, n_systems: int) -> int:
-    """Calculations of the steps between the structures of `aimd`, of what its filters turn down, and of the starting
-    structures of each."""
-    shares = [w for x, w in _parts(settings) if x.kind == "aimd"]
-    if course is None or not shares:
-        return 0
-    moved = _moved(settings, course, n_systems, "aimd") or 0
-    return moved - round(sum(shares) * course.labels) + n_systems
-
-
-def _evaluations(
-    settings: Settings, courses: Sequence[Course | None], systems: Sequence[System]
-) -> dict[str, Any]:
-    """What samplers that do not run MD ask of their potentials: a rattled child one evaluation at least, more for
-    relaxing it and for those turned down; phonons two displacements of each coordinate, fewer where there is symmetry,
-    beside the relaxation before them."""
-    found: dict[str, Any] = {}
-    parts, n = _parts(settings), len(systems)
-    trees = [(x, w) for x, w in parts if isinstance(x, RattleTreeSettings)]
-    if trees:
-        found["rattle_tree_at_least"] = [
-            None if c is None else round(sum(_drawn(x, w * c.labels, n) + n for x, w in trees))
-            for c in courses
-        ]
-    if phonons := [x for x, _ in parts if isinstance(x, PhononSettings)]:
-        found["phonon_displacements_at_most"] = len(phonons) * sum(6 * len(s.frame) for s in systems)
+    assert settings.initial_dataset is not None
+    every, found = settings.initial_dataset.skip_step_initial, []
+    for one, share in zip(settings.samplers, sampler_shares(settings.samplers), strict=True):
+        passed = share * course.labels
+        made = _drawn(one, passed, len(systems))
+        found.append(one.cost(SamplingDemand(made, passed, systems, every)))
     return found
+
+
+def _calls_of_samplers(labels: int | None, costs: list[SamplingCost] | None, n_systems: int) -> int | None:
+    """Reference calls: the labels, and what samplers calculate beside them."""
+    if labels is None or costs is None:
+        return None
+    starts = n_systems if any(c.reference_starts for c in costs) else 0
+    return labels + round(sum(c.reference_calls for c in costs)) + starts
+
+
+def _evaluations(costs: Sequence[list[SamplingCost] | None]) -> dict[str, Any]:
+    """What samplers ask of their potentials beside MD, by its name: [least, most], or one number."""
+    known = [found for found in costs if found is not None]
+    names = dict.fromkeys(name for found in known for c in found for name in c.evaluations)
+    ranges: dict[str, Any] = {
+        name: [
+            None if found is None else round(sum(c.evaluations.get(name, 0) for c in found))
+            for found in costs
+        ]
+        for name in names
+    }
+    once: Counter[str] = Counter()
+    for c in known[0] if known else ():
+        once.update(c.once)
+    return ranges | dict(once)
 
 
 def _active(

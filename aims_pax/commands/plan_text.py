@@ -63,21 +63,18 @@ def _initial_lines(first: dict[str, Any] | None) -> list[str]:
         f"  {_range(first['steps_of_sampling'])} steps of {first['structures_a_step']} structures or less",
         f"  reference calls  {_range(first['reference_calls'])}",
         f"  MD steps         {_range(first['MD_steps'])}",
-        *_evaluation_lines(first["evaluations"]),
+        *_evaluation_lines(first["evaluations"], first["evaluations_in_words"]),
         f"  training epochs  {_range(first['epochs'])}",
         f"  ends by          {ends}{also}",
     ]
 
 
-def _evaluation_lines(evaluations: dict[str, Any]) -> list[str]:
+def _evaluation_lines(evaluations: dict[str, Any], words: dict[str, str]) -> list[str]:
     """What the samplers' potentials are asked for beside MD."""
-    said = []
-    if "rattle_tree_at_least" in evaluations:
-        said.append(f"at least {_range(evaluations['rattle_tree_at_least'])} of rattle_tree")
-    if "phonon_displacements_at_most" in evaluations:
-        said.append(
-            f"of phonons at most {evaluations['phonon_displacements_at_most']} displacements, and a relaxation"
-        )
+    said = [
+        words.get(name, f"{name}: {{}}").format(_range(value) if isinstance(value, list) else value)
+        for name, value in evaluations.items()
+    ]
     return [f"  evaluations      {'; '.join(said)}"] if said else []
 
 

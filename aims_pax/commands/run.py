@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from ase.data import chemical_symbols
 from rich.console import Console
 
-from aims_pax import __version__
 from aims_pax.commands import atomic_energies, run_fingerprint
 from aims_pax.commands.check import devices, mixed_data, readiness  # fmt: skip
 from aims_pax.dataset import Dataset, write_extxyz
@@ -53,6 +52,7 @@ from aims_pax.stages import active_learning, convergence, delivery_precision, in
 from aims_pax.stages.given_models import given_ensemble
 from aims_pax.stages.label_list import LabellingContext
 from aims_pax.systems import System, elements
+from aims_pax.version import __version__
 
 if TYPE_CHECKING:
     from aims_pax.frames import LabelledFrame

@@ -15,11 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aims_pax import __version__
 from aims_pax.record.folder import RunFolder
 from aims_pax.record.lock import Lock
 from aims_pax.report.html_page import PAGE
 from aims_pax.settings import effective
+from aims_pax.version import __version__
 
 if TYPE_CHECKING:
     from aims_pax.settings import Settings

@@ -27,7 +27,7 @@ from aims_pax.record.files import append_text, cut_torn_tail, write_bytes
 from aims_pax.record.lock import Lock
 from aims_pax.record.log import to_console
 from aims_pax.record.provenance import changes, flat_settings, provenance_refusal
-from aims_pax.samplers.base import Sample
+from aims_pax.sampler import Sample
 from aims_pax.samplers.mixture import Mixture
 from aims_pax.settings.sample import Sampling, read_sample
 from aims_pax.settings.sampler_list import samplers_as_written, samplers_in_words

@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from aims_pax import __version__
 from aims_pax.errors import SetupError
 from aims_pax.frames import Label
 from aims_pax.record.files import move, write_text
+from aims_pax.version import __version__
 
 log = logging.getLogger(__name__)
 

@@ -38,11 +38,12 @@ def _of_samplers(settings: Mapping[str, str]) -> dict[str, str]:
     from aims_pax.settings.samplers import FILTERS, KINDS, NAME, OwnSamplerSettings
 
     found: dict[str, str] = {}
+    usual = KINDS.available() if any(key.startswith(f"aimsPAX.{NAME}.") for key in settings) else {}
     for key, kind in settings.items():
         if not key.startswith(f"aimsPAX.{NAME}.") or not key.endswith(".kind"):
             continue
         place = key.removesuffix(".kind")
-        model = FILTERS.get(kind) if ".filters." in place else KINDS.get(kind, OwnSamplerSettings)
+        model = FILTERS.get(kind) if ".filters." in place else usual.get(kind, OwnSamplerSettings)
         for name, field in {} if model is None else model.model_fields.items():
             if not field.is_required():
                 found |= _flat(f"{place}.{name}", field.get_default(call_default_factory=True))

@@ -19,7 +19,6 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from aims_pax import __version__
 from aims_pax.errors import SettingsError
 from aims_pax.record.lock import STARTING, runs
 from aims_pax.report import predictions
@@ -48,6 +47,7 @@ from aims_pax.report.tolerant_readers import (
     stored_labels,
     structure_headers,
 )
+from aims_pax.version import __version__
 
 ORDER = ("initial", "converge-initial", "train-given", "explore", "converge")
 JOURNAL_CACHE = "journal_read.npy"

@@ -1,6 +1,7 @@
 """Where structures come from, each source with the same shape: `sample(systems, n, rng)`.
 
-Stand-alone: rattled trees behind filters, mixed with phonons; the same loop takes `MDSampler`, or one of your own.
+The kinds that SAMPLERS can name are in `kinds/`, one file each; what they and the commands share is here. Stand-alone:
+rattled trees behind filters, mixed with phonons; the same loop takes `MDSampler`, or one of your own.
 
 >>> import numpy as np
 >>> from ase.calculators.emt import EMT
@@ -42,19 +43,25 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from aims_pax.samplers.base import Sample, Sampler, SamplingError, sampler
-from aims_pax.samplers.clusters import Rule, choose_clusters, finite_clusters
+from aims_pax.sampler import Sample, Sampler, SamplingError
+from aims_pax.samplers.base import sampler
+from aims_pax.samplers.clusters import Rule, choose_clusters
 from aims_pax.samplers.descriptors import farthest_points, radial
-from aims_pax.samplers.filters import duplicates, equilibration, farthest_filter, filtered, sanity
+from aims_pax.samplers.filter_kinds.duplicates import duplicates
+from aims_pax.samplers.filter_kinds.equilibration import equilibration
+from aims_pax.samplers.filter_kinds.farthest_points import farthest_filter
+from aims_pax.samplers.filter_kinds.finite_clusters import finite_clusters
+from aims_pax.samplers.filter_kinds.sanity import sanity
+from aims_pax.samplers.filters import filtered
 from aims_pax.samplers.mixture import Mixture, Part
 from aims_pax.samplers.molecules import detect
 from aims_pax.samplers.supercell import least_volume, repeated
 
 _LATER = {  # these bring torch or ASE's optimisers: loaded when they are asked for
-    "AbInitioMDSampler": "ab_initio_md",
-    "MDSampler": "foundation_md",
-    "PhononSampler": "phonons",
-    "RattleTreeSampler": "rattle_tree",
+    "AbInitioMDSampler": "kinds.aimd",
+    "MDSampler": "kinds.md",
+    "PhononSampler": "kinds.phonons",
+    "RattleTreeSampler": "kinds.rattle_tree",
 }
 
 __all__ = [
@@ -68,6 +75,7 @@ __all__ = [
     "Sample",
     "Sampler",
     "SamplingError",
+    "Stateful",
     "choose_clusters",
     "detect",
     "duplicates",

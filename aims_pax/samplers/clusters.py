@@ -19,16 +19,13 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from aims_pax.frames import Array, Frame
-from aims_pax.samplers.base import Sample, SamplingError, under
+from aims_pax.sampler import SamplingError
 from aims_pax.samplers.molecules import SCALE, Integers, Molecules, center_of_mass, detect
 from aims_pax.samplers.similarity import full_cell
 
@@ -166,65 +163,6 @@ def central(system: Molecules, whole: Array) -> int:
     center = center_of_mass(whole, system.numbers)
     distances = np.linalg.norm(system.centers(whole) - center, axis=1)
     return int(np.argmin(np.round(distances, 6)))
-
-
-class FiniteClusters:
-    """A filter that turns periodic samples into their finite clusters; the first sample of a kind is its reference.
-
-    rule: the fields of `Rule`. Samples whose molecules reacted are left out. Labels are not kept.
-    Raises SamplingError as `choose` does, and for structures that have no cluster of any size asked for.
-    """
-
-    def __init__(self, **rule: object) -> None:
-        self.rule = Rule(**rule)  # type: ignore[arg-type]
-        self._references: dict[Hashable, Frame] = {}
-        self._chosen: dict[Hashable, list[Cluster]] = {}
-
-    def __call__(self, samples: Iterable[Sample]) -> Iterator[Sample]:
-        for sample in samples:
-            chosen = self._clusters(sample)
-            frame = sample.frame
-            try:
-                whole = chosen[0].system.whole(frame)
-            except SamplingError as error:
-                log.warning("%s", error)
-                continue
-            for cluster in chosen:
-                yield Sample(cluster.cut(frame, whole), None, {**sample.origin, "cluster": cluster.key})
-
-    def _clusters(self, sample: Sample) -> list[Cluster]:
-        kind = (str(sample.origin.get("system")), sample.frame.numbers.tobytes())
-        if kind not in self._chosen:
-            reference = self._references.setdefault(kind, sample.frame)
-            self._chosen[kind] = choose_clusters(reference, self.rule)
-            if not self._chosen[kind]:
-                raise SamplingError(
-                    f"{reference.formula}: too few molecules for clusters of {self.rule.n_molecules}; lower "
-                    "n_molecules, or give a larger cell"
-                )
-        return self._chosen[kind]
-
-    def state_arrays(self) -> dict[str, NDArray[Any]]:
-        """The reference frames."""
-        found: dict[str, NDArray[Any]] = {}
-        for k, (kind, frame) in enumerate(self._references.items()):
-            found |= {f"{k}/{name}": a for name, a in frame.arrays().items()}
-            found[f"{k}/system"] = np.array(kind[0])  # type: ignore[index]
-        return found
-
-    def load_state_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take up what `state_arrays` gave."""
-        self._references, self._chosen = {}, {}
-        for k in dict.fromkeys(name.partition("/")[0] for name in arrays):
-            mine = under(k, arrays)
-            system = str(mine.pop("system"))
-            frame = Frame.from_arrays(mine)
-            self._references[system, frame.numbers.tobytes()] = frame
-
-
-def finite_clusters(**rule: object) -> FiniteClusters:
-    """`FiniteClusters` with the fields of `Rule`."""
-    return FiniteClusters(**rule)
 
 
 def _nearest_images(away: Array, frame: Frame) -> Integers:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from aims_pax.errors import SetupError
 from aims_pax.frames import Array, Frame
 from aims_pax.potential import Potential
-from aims_pax.samplers.base import SamplingError
+from aims_pax.sampler import SamplingError
 from aims_pax.samplers.similarity import full_cell
 from aims_pax.samplers.supercell import Integers, repeated
 

@@ -9,7 +9,7 @@ come in random order: who deals them out in turn deals everybody some of each. W
 remembered here (`Stateful`), so that the next call, or another process, goes on.
 
 >>> from aims_pax.frames import Frame
->>> from aims_pax.samplers.filters import sanity
+>>> from aims_pax.samplers import sanity
 >>> class Shifted:
 ...     def __init__(self, name):
 ...         self.name = name
@@ -36,8 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aims_pax import seeds
-from aims_pax.samplers.base import Sample, Sampler, SamplingError, Stateful, under
-from aims_pax.samplers.filters import Filter
+from aims_pax.sampler import Filter, Sample, Sampler, SamplingError, Stateful, incomplete_state, under
 from aims_pax.systems import System
 
 log = logging.getLogger(__name__)
@@ -71,6 +70,9 @@ class Mixture:
         total = sum(part.share for part in parts)
         if not parts or abs(total - 1) > 1e-6 or len({part.key for part in parts}) < len(parts):
             raise ValueError(f"parts with different keys whose shares sum to 1, got {total:g}")
+        for thing in (thing for part in parts for thing in (part.sampler, *part.filters)):
+            if text := incomplete_state(thing):
+                raise ValueError(text)
         self.parts = tuple(parts)
         self.name = name
         self._made = np.zeros(len(parts), np.int64)  # of each system

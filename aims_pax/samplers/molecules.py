@@ -26,7 +26,7 @@ from ase.symbols import Symbols
 from numpy.typing import NDArray
 
 from aims_pax.frames import Array, Frame
-from aims_pax.samplers.base import SamplingError
+from aims_pax.sampler import SamplingError
 from aims_pax.samplers.similarity import full_cell
 
 SCALE = 1.15  # atoms closer than this times their covalent radii are bonded

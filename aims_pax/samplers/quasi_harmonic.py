@@ -19,7 +19,7 @@ from ase.eos import EquationOfState
 
 from aims_pax.frames import Array, Frame
 from aims_pax.potential import Potential
-from aims_pax.samplers.base import SamplingError
+from aims_pax.sampler import SamplingError
 from aims_pax.samplers.force_constants import force_constants
 from aims_pax.samplers.relax import relax
 from aims_pax.samplers.supercell import Integers

@@ -26,7 +26,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from aims_pax.frames import Array, Frame
 from aims_pax.potential import Potential
-from aims_pax.samplers.base import SamplingError
+from aims_pax.sampler import SamplingError
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from ase.geometry.minkowski_reduction import minkowski_reduce
 from numpy.typing import NDArray
 
 from aims_pax.frames import Array, Frame
-from aims_pax.samplers.base import SamplingError
+from aims_pax.sampler import SamplingError
 
 Integers = NDArray[np.int64]
 

@@ -138,11 +138,7 @@ def _samplers(parts: Parts) -> Iterator[Finding]:
     ramps = [md.temperature for md in parts.md.values() if isinstance(md.temperature, tuple)]
     several = len({str(md.temperature) for md in parts.md.values()}) > 1
     for k, sampler in enumerate(samplers):
-        if (
-            several
-            and sampler.kind in {"rattle_tree", "phonons"}
-            and getattr(sampler, "temperature", 0.0) is None
-        ):
+        if several and not sampler.temperature_by_system and getattr(sampler, "temperature", 0.0) is None:
             text = "mandatory, as the geometries have different temperatures in MD. Temperature (K)"
             yield PROJECT, (SAMPLERS, k, "temperature"), text
         if ramps and getattr(sampler, "temperature", 0.0) is None:

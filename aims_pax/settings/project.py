@@ -168,7 +168,7 @@ class InitialDatasetSettings(Section):
     )
     valid_ratio: Real = key(
         0.1,
-        "Fraction of the labelled structures kept for validation.",
+        "Fraction of the labelled structures used for validation.",
         possible="[0, 1)",
         plausible="[0.02, 0.5]",
     )
@@ -252,7 +252,7 @@ class ActiveLearningSettings(Section):
         possible="[0, 4294967295]",
     )
     skip_step_mlff: Whole = key(
-        25, "MD steps between two looks at the uncertainty.", possible=COUNT, plausible="[1, 1000]"
+        25, "MD steps between two checks of the uncertainty.", possible=COUNT, plausible="[1, 1000]"
     )
     uncertainty_type: Spread = key(
         "max_atomic_sd",
@@ -261,13 +261,13 @@ class ActiveLearningSettings(Section):
     )
     uncert_not_crossed_limit: Limit = key(
         50000,
-        "MD steps without crossing the threshold after which a structure is labelled all the same.",
+        "MD steps without crossing the threshold after which a structure is labelled anyway.",
         possible=LIMIT,
         plausible="[100, inf]",
     )
     valid_ratio: Real = key(
         0.1,
-        "Fraction of the labelled structures kept for validation.",
+        "Fraction of the labelled structures used for validation.",
         possible="[0, 1)",
         plausible="[0.02, 0.5]",
     )
@@ -298,7 +298,7 @@ class ActiveLearningSettings(Section):
     md_force: DrivingForce = key(
         "mean",
         "Forces that drive the trajectories: the `mean` of all members, or of one `member` each (trajectory i by "
-        "member i mod `ensemble_size`), the others being asked only when the uncertainty is looked at: several "
+        "member i mod `ensemble_size`), the others being evaluated only when the uncertainty is checked: several "
         "times faster.",
     )
     replay_strategy: Replay = key(
@@ -311,7 +311,7 @@ class ActiveLearningSettings(Section):
     )
     valid_subset_size: Whole = key(
         50,
-        "Validation structures that are looked at under `random_subset`.",
+        "Validation structures used under `random_subset`.",
         possible="[10, inf)",
         plausible="[20, 100000]",
     )
@@ -372,7 +372,7 @@ class MiscSettings(Section):
     max_walltime: Seconds = key(
         math.inf,
         "Walltime of one `aims-PAX` process, in seconds or `[D-]HH:MM:SS`: it stops cleanly before, exit code 75, "
-        "and the same command goes on. Inside a Slurm job the job's own end counts too.",
+        "and the same command continues. Inside a Slurm job the job's own end counts too.",
         unit="s",
         possible="(0, inf]",
     )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from aims_pax.errors import SettingsError
+from aims_pax.registry import Registry
 from aims_pax.settings.augment import CallSpec, as_calculator
 from aims_pax.settings.fields import Section
 from aims_pax.settings.messages import hint, in_words
@@ -18,8 +20,6 @@ from aims_pax.settings.samplers import (
     KINDS,
     MACE_MP0,
     NAME,
-    POTENTIALLESS,
-    ClustersSettings,
     FilterSettings,
     OwnSamplerSettings,
     SamplerSettings,
@@ -27,6 +27,7 @@ from aims_pax.settings.samplers import (
 from aims_pax.settings.yaml_reader import Document, Place, Problem
 from aims_pax.suggestions import nearest
 
+S = TypeVar("S", bound=Section)
 TOLERANCE = 1e-3  # of the sum of the shares
 
 
@@ -103,7 +104,7 @@ def potentials(samplers: Sequence[SamplerSettings]) -> list[tuple[Place, str, di
     """(place, factory, keyword arguments) of every callable the samplers name, to be looked at by `check`."""
     found: list[tuple[Place, str, dict[str, Any]]] = []
     for k, one in enumerate(samplers):
-        if isinstance(one, OwnSamplerSettings):
+        if isinstance(one, OwnSamplerSettings) and ":" in one.kind:
             found.append(((NAME, k), one.kind, dict(one.kwargs)))
         found += [
             (place, call.target, dict(call.kwargs))
@@ -157,14 +158,14 @@ class _Reader:
             self._wrong(place, "expected a table such as {kind: md, share: 0.5}")
             return None
         kind = str(entry.get("kind", ""))
-        model = OwnSamplerSettings if ":" in kind else KINDS.get(kind)
+        model = OwnSamplerSettings if ":" in kind else self._kind(KINDS, kind, (*place, "kind"))
         if model is None:
-            self._wrong((*place, "kind"), _unknown("sampler", kind, KINDS))
             return None
         raw = {str(k): v for k, v in entry.items()}
         written = raw.pop("filters", None)
-        if raw.get("potential") is not None and kind in POTENTIALLESS:
-            self._wrong((*place, "potential"), "the reference moves the atoms of aimd; remove this key")
+        if raw.get("potential") is not None and model.needs_reference:
+            text = f"the reference moves the atoms of {kind}; remove this key"
+            self._wrong((*place, "potential"), text)
             return None
         if (
             model is OwnSamplerSettings
@@ -177,7 +178,18 @@ class _Reader:
         before = len(self.problems)
         filters = self._filters([] if written is None else written, (*place, "filters"))
         made = self._validated(model, {**raw, "filters": filters}, place)
-        return made if len(self.problems) == before else None  # type: ignore[return-value]
+        return made if len(self.problems) == before else None
+
+    def _kind(self, kinds: Registry[type[S]], kind: str, place: Place) -> type[S] | None:
+        """The settings of a kind; None, and what is wrong with it is noted."""
+        try:
+            model = kinds.get(kind)
+        except SettingsError as error:  # an installed package offers it, and it cannot be loaded
+            self._wrong(place, str(error))
+            return None
+        if model is None:
+            self._wrong(place, _unknown(kinds.what, kind, kinds))
+        return model
 
     def _filters(self, written: Any, place: Place) -> tuple[FilterSettings, ...]:
         entries = written if isinstance(written, list) else [written]
@@ -188,20 +200,16 @@ class _Reader:
                 self._wrong((*place, k), "expected the name of a filter, or a table {kind: …}")
                 continue
             kind = str(raw.get("kind", ""))
-            if kind not in FILTERS:
-                self._wrong((*place, k), _unknown("filter", kind, FILTERS))
+            model = self._kind(FILTERS, kind, (*place, k))
+            if model is None:
                 continue
             rest = {str(name): v for name, v in raw.items() if name != "kind"}
-            settings = self._validated(FILTERS[kind], rest, (*place, k))
-            if isinstance(settings, ClustersSettings):
-                by_distance = settings.selection_rule.startswith("max_")
-                if by_distance and not settings.distances:
-                    self._wrong((*place, k), f"{settings.selection_rule} needs distances (Å)")
+            settings = self._validated(model, rest, (*place, k))
             if settings is not None:
                 found.append(FilterSettings(kind=kind, settings=settings))
         return tuple(found)
 
-    def _validated(self, model: type[Section], raw: Mapping[str, Any], place: Place) -> Section | None:
+    def _validated(self, model: type[S], raw: Mapping[str, Any], place: Place) -> S | None:
         try:
             made = model.model_validate(raw)
         except ValidationError as error:
@@ -219,7 +227,9 @@ def explain_sampler_error(detail: ErrorDetails, model: type[Section]) -> str:
     """One validation error of a sampler, a filter or a table beside them in words."""
     name = str(detail["loc"][0]) if detail["loc"] else ""
     near = nearest(name, model.model_fields)
-    homes = [kind for kind, other in {**KINDS, **FILTERS}.items() if name in other.model_fields]
+    homes = [
+        k for k, other in {**KINDS.available(), **FILTERS.available()}.items() if name in other.model_fields
+    ]
     return in_words(detail, model, f"{' and '.join(homes)} have it" if homes and near is None else "")
 
 
@@ -234,7 +244,7 @@ def _there(target: str, folder: Path) -> bool:
         return False
 
 
-def _unknown(what: str, kind: str, known: Mapping[str, Any]) -> str:
+def _unknown(what: str, kind: str, known: Iterable[str]) -> str:
     if not kind:
         return f"mandatory. The {what}: {', '.join(known)}"
     return f"{kind!r} is no {what}; {hint(kind, known)}"

@@ -70,7 +70,7 @@ def schema(file: str) -> Schema:
 def _samplers() -> Schema:
     """The list SAMPLERS: every kind with its own keys; a kind with a colon is the user's own."""
     kinds = []
-    for kind, model in (KINDS | OWN).items():
+    for kind, model in (KINDS.available() | OWN).items():
         entry = _table(model)
         entry["properties"]["kind"] = {"type": "string", "pattern": ":"} if kind in OWN else {"enum": [kind]}
         entry["properties"]["potential"] = {"anyOf": [TEXT, {"type": "object"}, NOTHING]}
@@ -82,7 +82,7 @@ def _samplers() -> Schema:
 
 def _filters() -> list[Schema]:
     tables = []
-    for kind, model in FILTERS.items():
+    for kind, model in FILTERS.available().items():
         table = _table(model)
         table["properties"]["kind"] = {"enum": [kind]}
         tables.append({**table, "required": ["kind"]})

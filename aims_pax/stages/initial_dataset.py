@@ -22,12 +22,12 @@ from aims_pax.errors import Abandoned, SetupError
 from aims_pax.frames import Label as FrameLabel
 from aims_pax.labelling.reference_potential import ReferencePotential
 from aims_pax.record.checkpoint import Snapshot, discard, exists
-from aims_pax.samplers.base import Stateful
+from aims_pax.sampler import Stateful
 from aims_pax.stages import convergence
 from aims_pax.systems import System
 
 if TYPE_CHECKING:
-    from aims_pax.samplers.base import Sampler
+    from aims_pax.sampler import Sampler
     from aims_pax.settings.project import MDSettings
 
 log = logging.getLogger(__name__)
@@ -168,8 +168,8 @@ def make_sampler(run: RunContext, stop: Callable[[], bool]) -> Sampler:
     """The sampler the settings ask for: what SAMPLERS list, or `mace-mp0`, `aimd` or `calculator`."""
     from aims_pax.potentials.factory import calculator_potential
     from aims_pax.potentials.named import UserPotential, naming_errors
-    from aims_pax.samplers.ab_initio_md import AbInitioMDSampler
-    from aims_pax.samplers.foundation_md import MDSampler
+    from aims_pax.samplers.kinds.aimd import AbInitioMDSampler
+    from aims_pax.samplers.kinds.md import MDSampler
 
     settings, mace = run.settings.initial_dataset, run.settings.mace
     assert settings is not None

@@ -165,7 +165,7 @@ def threshold() -> Figure:
     axes.set(
         xlim=(-3, n + 32),
         ylim=(0, 0.4),
-        xlabel="looks at the uncertainty",
+        xlabel="checks of the uncertainty",
         ylabel="largest σ of an atom (eV/Å)",
     )
     figure.tight_layout()
@@ -173,7 +173,7 @@ def threshold() -> Figure:
 
 
 def crash() -> Figure:
-    """What is there after a crash: labels, snapshots, running calculations; what is done again."""
+    """What is there after a crash: labels, snapshots, running calculations; what is repeated."""
     figure, axes = _blank(7.6, 3.9, (-3.2, 13.2), (-1.5, 6.6))
     stop, again = 7.3, 8.7
     axes.add_patch(Rectangle((stop, -0.4), again - stop, 6.2, fc="#f7e3d9", ec="none"))
@@ -190,7 +190,7 @@ def crash() -> Figure:
     axes.add_patch(Rectangle((0, 4.8), 6.0, 0.6, fc=BLUE, ec="none"))
     axes.add_patch(Rectangle((6.0, 4.8), stop - 6.0, 0.6, fc="white", ec=RED, lw=1.1, hatch="////"))
     axes.add_patch(Rectangle((again, 4.8), 4.2, 0.6, fc=BLUE, ec="none"))
-    axes.annotate("done again, from\nthe last snapshot", (6.65, 5.45), (4.4, 6.05), size=8.5, color=RED, ha="center",
+    axes.annotate("repeated, from\nthe last snapshot", (6.65, 5.45), (4.4, 6.05), size=8.5, color=RED, ha="center",
                   va="center", arrowprops={"arrowstyle": "-", "color": RED, "lw": 0.8})  # fmt: skip
     for x in (1.5, 3.0, 6.0, 10.0, 11.6):
         axes.plot([x], [3.7], marker="D", color=INK, ms=6)
@@ -199,7 +199,7 @@ def crash() -> Figure:
         axes.add_patch(Rectangle((x, y), length, 0.5, fc="#f6d48f", ec=ORANGE, lw=0.9))
         axes.plot([x + length] * 2, [y, 0.7], color=ORANGE, lw=0.8, ls=(0, (2, 2)))
         axes.plot([x + length], [0.7], "o", color=GREEN, ms=8)
-    axes.text(7.3, 2.55, "runs on, stores its label", size=8, va="center", ha="center")
+    axes.text(7.3, 2.55, "continues, stores its label", size=8, va="center", ha="center")
     axes.plot([0, 13], [0.7, 0.7], color=GREEN, lw=1.0, zorder=0)
     axes.annotate("", (13.1, -0.7), (0, -0.7), arrowprops={"arrowstyle": "->", "color": MUTED, "lw": 0.8})
     axes.text(13.0, -1.25, "time", ha="right", color=MUTED, size=9)

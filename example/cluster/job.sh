@@ -1,6 +1,6 @@
 #!/bin/bash
 # The driver of a run as a Slurm job that submits itself again until the run is done.
-# Put it beside aimsPAX.yaml, mace.yaml, control.in and the geometry, then: sbatch job.sh
+# Put it next to aimsPAX.yaml, mace.yaml, control.in and the geometry, then: sbatch job.sh
 #SBATCH --job-name=aims-PAX
 #SBATCH --time=24:00:00
 #SBATCH --nodes=1
@@ -13,8 +13,8 @@ set -u
 mkdir -p logs
 source /path/to/aims-PAX/.venv/bin/activate
 
-# --signal reaches the steps of the job; exec srun so that aims-PAX gets it. It saves and exits with 75, also
-# when it sees the end of the job's walltime coming by itself.
+# --signal reaches the steps of the job, so aims-PAX runs as one (srun). It saves and exits with 75, also when it
+# sees the end of the walltime itself.
 srun --ntasks=1 aims-PAX
 code=$?
 

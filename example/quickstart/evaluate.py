@@ -18,7 +18,7 @@ from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from tblite.ase import TBLite
 
-warnings.filterwarnings("ignore", category=UserWarning)  # e3nn and MACE speak of how they load their files
+warnings.filterwarnings("ignore", category=UserWarning)  # e3nn and MACE comment on how they load files
 warnings.filterwarnings("ignore", category=FutureWarning)  # ASE announces a plug-in for geometry.in
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 
@@ -45,7 +45,7 @@ def frames_of_the_reference(seed: int):
 
 
 def main() -> None:
-    with contextlib.redirect_stdout(io.StringIO()):  # MACE says which optional library it has not found
+    with contextlib.redirect_stdout(io.StringIO()):  # MACE prints which optional libraries are missing
         from mace.calculators import MACECalculator
 
     (model,) = Path("results").glob("*.model")

@@ -25,7 +25,7 @@ from aims_pax.commands.augment import augment
 from aims_pax.engine.interrupts import RunInterrupted
 from aims_pax.errors import Busy, RestartError, SettingsError, SetupError
 from aims_pax.labelled_data import LabelKeys, labelled_frame
-from aims_pax.samplers.base import SamplingError
+from aims_pax.sampler import SamplingError
 from aims_pax.settings.augment import read_augment
 
 EXAMPLE = Path(__file__).parents[2] / "example" / "augment"

@@ -27,7 +27,7 @@ from aims_pax.models.mace import Ensemble
 from aims_pax.potentials.named import Potentials
 from aims_pax.record.arrays import pack_arrays, unpack_arrays
 from aims_pax.record.lock import Lock
-from aims_pax.samplers.base import SamplingError
+from aims_pax.sampler import SamplingError
 from aims_pax.settings import mace
 from aims_pax.systems import read_systems
 from tests.projects import command
@@ -323,6 +323,16 @@ def test_a_sampler_of_one_s_own_stands_in_the_working_folder(go):
     with pytest.raises(SettingsError, match=r"which is no sampler"):
         go(SAMPLERS=[{"kind": "ase.calculators.emt:EMT"}])
     sys.modules.pop("shaken", None)
+
+
+def test_a_state_by_the_former_names_of_its_methods_is_refused_with_the_new_ones(go):
+    """It would begin anew after a restart, and nobody would see it."""
+    old = "\n    def memory(self):\n        return {}\n\n    def remember(self, arrays):\n        pass\n"
+    Path("forgetful.py").write_text(OWN + old)
+    text = r"^SAMPLERS\.0\.kind: Shaken has .* rename memory\(\) to state_arrays\(\), remember\(\) to load_state_arrays"
+    with pytest.raises(SettingsError, match=text):
+        go(SAMPLERS=[{"kind": "forgetful:Shaken", "kwargs": {"sigma": 0.1}}])
+    assert not Path("samples.xyz").exists()
 
 
 def test_a_sampler_of_one_s_own_that_cannot_be_made_is_named_by_its_key(go):

@@ -495,7 +495,7 @@ def of_two_controls(tmp_path, **options):
 
 
 def test_ab_initio_md_runs_each_geometry_with_its_own_control(tmp_path, folder):
-    from aims_pax.samplers.ab_initio_md import AbInitioMDSampler
+    from aims_pax.samplers.kinds.aimd import AbInitioMDSampler
     from aims_pax.systems import System
     from tests.md.settings import langevin
 

@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
+import doctest
+import subprocess
+import sys
 from collections.abc import Callable
-from dataclasses import replace
+from functools import partial
 
-import numpy as np
 import pytest
-from ase.calculators.lj import LennardJones as AseLennardJones
 
 from aims_pax.commands.training_set import dynamics
 from aims_pax.errors import SettingsError
-from aims_pax.frames import Label
-from aims_pax.potential import CalculatorPotential
-from aims_pax.record.arrays import pack_arrays, unpack_arrays
-from aims_pax.samplers import base
-from aims_pax.samplers.ab_initio_md import AbInitioMDSampler
-from aims_pax.samplers.base import Sample, Sampler, Stateful
-from aims_pax.samplers.filters import duplicates, farthest_filter, sanity
-from aims_pax.samplers.foundation_md import MDSampler
+from aims_pax.sampler import Sample, Sampler, Stateful, incomplete_state
+from aims_pax.samplers import base, duplicates, farthest_filter, sanity
+from aims_pax.samplers.kinds.aimd import AbInitioMDSampler
+from aims_pax.samplers.kinds.md import MDSampler
+from aims_pax.samplers.kinds.rattle_tree import RattleTreeSampler
 from aims_pax.samplers.mixture import Mixture, Part
-from aims_pax.samplers.phonons import PhononSampler
-from aims_pax.samplers.rattle_tree import RattleTreeSampler
+from aims_pax.settings.samplers import KINDS, SamplerSettings, register_sampler
 from aims_pax.settings.training_set import ClassicalMD, MDSampling
-from aims_pax.systems import System
-from tests.md.potentials import LennardJones, cluster, crystal
+from tests.md.potentials import LennardJones, cluster
 from tests.md.settings import langevin
-
-SYSTEMS = (
-    System("drop", cluster(5, charge=1.0, spin=2)),
-    System("slab", crystal(1, 5.4, fixed=[True, False, False, False], moments=[1, 0, 0, 0])),
-    System("pair", cluster(2)),
-)
-
-
-def argon() -> CalculatorPotential:
-    return CalculatorPotential(lambda: AseLennardJones(epsilon=0.0104, sigma=3.4, rc=8.5, smooth=True))
+from tests.samplers.contract import MD, PROMISES, argon, as_before, drawn, of_kind
 
 
 def of_a_crystal(**changes: object) -> MDSampler:
@@ -54,7 +41,7 @@ def mixture() -> Mixture:
         ),
         Part(
             "trees",
-            SAMPLERS["rattle_tree that goes on"](),
+            of_kind("rattle_tree"),
             0.5,
             (duplicates(by="descriptor", threshold=1e-3), farthest_filter(of=2)),
         ),
@@ -63,114 +50,39 @@ def mixture() -> Mixture:
 
 
 SAMPLERS: dict[str, Callable[[], Sampler]] = {
+    **{f"kind {kind}": partial(of_kind, kind) for kind in KINDS},  # as settings make them: they continue
     "md": lambda: MDSampler(LennardJones(), lambda system: langevin(40), 5),
     "md with a calculator": lambda: MDSampler(argon(), lambda system: langevin(40), 3, name="lj"),
     "aimd": lambda: AbInitioMDSampler(argon(), lambda system: langevin(40), 3, name="aimd"),
     "rattle_tree": lambda: RattleTreeSampler(LennardJones(), temperature=100, sigma_range=(0.05, 0.2)),
-    "rattle_tree that goes on": lambda: RattleTreeSampler(
-        LennardJones(), continues=True, temperature=100, sigma_range=(0.05, 0.2)
-    ),
-    "phonons": lambda: PhononSampler(LennardJones(smooth=True), temperature=40),
-    "md that goes on": lambda: MDSampler(argon(), lambda system: langevin(40), 3, continues=True),
-    "aimd that goes on": lambda: AbInitioMDSampler(
-        argon(), lambda system: langevin(40), 3, "aimd", continues=True
-    ),
     "crystal md, NVT": lambda: of_a_crystal(),
     "crystal md, NPT": lambda: of_a_crystal(ensemble="NPT"),
     "crystal md, isotropic NPT": lambda: of_a_crystal(ensemble="NPT", npt_algo="mtk_isotropic"),
     "mixture with filters": mixture,
 }
-GO_ON = [name for name in SAMPLERS if "go" in name.split()[-2:] or name.startswith(("crystal", "mixture"))]
 
 
-@pytest.fixture(params=SAMPLERS)
-def make(request) -> Callable[[], Sampler]:
-    return SAMPLERS[request.param]
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda p: p.__name__)
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_sampler_keeps_its_promises(name, promise):
+    promise(SAMPLERS[name])
 
 
-def drawn(sampler: Sampler, n: int = 3, seed: int = 1) -> list[Sample]:
-    return list(sampler.sample(systems_of(sampler), n, np.random.default_rng(seed)))
+@pytest.mark.parametrize("kind", ["md", "aimd", "rattle_tree"])
+def test_kinds_that_move_from_structure_to_structure_have_a_state(kind):
+    made = of_kind(kind)
+    drawn(made)
+    assert isinstance(made, Stateful)
+    assert made.state_arrays()
 
 
-def systems_of(sampler: Sampler) -> tuple[System, ...]:
-    """The systems; without fixed atoms where the pressure is held, which does not go together."""
-    held = isinstance(sampler, MDSampler) and sampler.md_of(SYSTEMS[1]).stat_ensemble == "NPT"
-    return tuple(System(s.name, replace(s.frame, fixed=None)) for s in SYSTEMS) if held else SYSTEMS
-
-
-def test_it_gives_n_structures_of_each_system_in_turn(make):
-    sampler = make()
-    assert isinstance(sampler, Sampler)
-    samples = drawn(sampler)
-    assert [s.origin["system"] for s in samples] == ["drop", "slab", "pair"] * 3
-    parts = [p.sampler for p in sampler.parts] if isinstance(sampler, Mixture) else [sampler]
-    assert {s.origin["sampler"] for s in samples} == {part.name for part in parts}
-    assert len({s.frame.id for s in samples} | {s.frame.id for s in SYSTEMS}) == 12
-
-
-def test_everything_but_the_positions_stays_the_systems_own(make, request):
-    moves_cells = "NPT" in request.node.callspec.params["make"]
-    systems = {s.name: s.frame for s in systems_of(make())}
-    for sample in drawn(make()):
-        began = systems[sample.origin["system"]]
-        cell = began.cell if moves_cells else None
-        assert sample.frame.moved(began.positions, cell) == began
-
-
-def test_atoms_move_and_fixed_ones_do_not(make):
-    systems = {s.name: s.frame for s in systems_of(make())}
-    for sample in drawn(make()):
-        began = systems[sample.origin["system"]]
-        moved = sample.frame.positions != began.positions
-        fixed = np.zeros_like(moved) if began.fixed is None else began.fixed
-        assert (moved == ~fixed).all()
-        assert abs(sample.frame.positions - began.positions).max() < 3
-
-
-def test_equal_generators_give_equal_structures_and_others_others(make):
-    first = [s.frame.id for s in drawn(make(), seed=1)]
-    assert [s.frame.id for s in drawn(make(), seed=1)] == first
-    assert not set(first) & {s.frame.id for s in drawn(make(), seed=2)}
-
-
-@pytest.mark.parametrize("name", GO_ON)
-def test_what_is_remembered_goes_on_like_what_never_stopped(name):
-    """In another process: what was remembered went through the bytes of a file."""
-    sampler, again = SAMPLERS[name](), SAMPLERS[name]()
-    assert isinstance(sampler, Stateful)
-    first = drawn(sampler, seed=1)
-    again.load_state_arrays(unpack_arrays(pack_arrays(sampler.state_arrays(), {}))[0])
-    ids = [s.frame.id for s in drawn(sampler, n=4, seed=2)]
-    assert [s.frame.id for s in drawn(again, n=4, seed=2)] == ids
-    assert len({s.frame.id for s in first} | set(ids)) == 3 * 7, "nothing is made twice"
-    assert [s.frame.id for s in drawn(SAMPLERS[name](), n=4, seed=2)] != ids
-
-
-@pytest.mark.parametrize("name", ["rattle_tree that goes on", "md that goes on", "crystal md, NPT"])
+@pytest.mark.parametrize("name", ["kind rattle_tree", "kind md", "crystal md, NPT"])
 def test_trees_and_trajectories_made_in_parts_are_those_made_in_one_go(name):
     """Whatever generator the later parts are given: the first one decides."""
     whole = [s.frame.id for s in drawn(SAMPLERS[name](), n=6, seed=1)]
-    sampler = SAMPLERS[name]()
-    parts = [s.frame.id for n, seed in ((2, 1), (1, 5), (3, 6)) for s in drawn(sampler, n, seed)]
+    made = SAMPLERS[name]()
+    parts = [s.frame.id for n, seed in ((2, 1), (1, 5), (3, 6)) for s in drawn(made, n, seed)]
     assert parts == whole
-
-
-def test_every_sampler_of_the_registry_is_tested_here():
-    assert {name.split(",")[0].removesuffix(" that goes on") for name in SAMPLERS} >= set(
-        base.sampler_kinds()
-    )
-
-
-def test_none_of_each_is_none(make):
-    assert drawn(make(), n=0) == []
-
-
-def test_the_origin_can_be_stored_with_the_frame(make):
-    sample = drawn(make(), n=1)[0]
-    label = Label(-1.0, np.zeros((len(sample.frame), 3)))
-    info = sample.labelled(label).to_atoms().info
-    assert sample.origin.items() <= info.items()
-    assert all(isinstance(v, str | int | float) for v in sample.origin.values())
 
 
 def test_a_sample_without_a_label_says_so():
@@ -178,18 +90,80 @@ def test_a_sample_without_a_label_says_so():
         Sample(cluster(2)).labelled()
 
 
-def test_samplers_are_found_by_their_kind(monkeypatch):
-    monkeypatch.setattr(base, "_KINDS", dict(base._KINDS))
-    made = base.sampler("md", potential=LennardJones(), md_of=lambda s: langevin(), skip_steps=2)
+# ---------------------------------------------------------------- kinds by name
+
+
+def test_the_kinds_are_the_files_of_a_folder_and_are_read_without_torch():
+    code = (
+        "import sys; from aims_pax.settings.samplers import KINDS; print(*KINDS); list(KINDS.values()); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["md", "aimd", "rattle_tree", "phonons"]
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_sampler_is_made_by_its_kind_with_the_keys_of_the_settings():
+    made = base.sampler("md", LennardJones(), md=MD, skip_step=2, temperature=70)
     assert isinstance(made, MDSampler)
-    base.register("mine", MDSampler)
-    assert set(base.sampler_kinds()) >= {"aimd", "md", "mine", "rattle_tree"}
-    with pytest.raises(ValueError, match="exists already"):
-        base.register("md", MDSampler)
+    assert (made.skip_steps, made.md_of(None).temperature, made.md_of(None).timestep) == (2, 70, 2.0)
 
 
-def test_an_unknown_kind_names_the_nearest():
-    with pytest.raises(SettingsError, match="did you mean 'aimd'"):
-        base.sampler("amd")
-    with pytest.raises(SettingsError, match="known: aimd, md"):
-        base.sampler("zzz")
+@pytest.mark.parametrize(
+    ("kind", "keys", "said"),
+    [
+        ("amd", {}, "did you mean 'aimd'"),
+        ("zzz", {}, "known: aimd, md"),
+        ("md", {"skip_steps": 2}, "skip_steps: unknown key; nearest: skip_step"),
+        ("md", {}, "needs a potential"),
+        ("aimd", {}, "aimd needs the reference of a run"),
+    ],
+)
+def test_what_is_wrong_with_a_kind_or_its_keys_is_said(kind, keys, said):
+    with pytest.raises(SettingsError, match=said):
+        base.sampler(kind, **keys)
+
+
+def test_a_name_is_given_once_and_a_callable_under_a_name_is_called_with_kwargs():
+    with as_before(KINDS):
+        base.register("mine", lambda skip: MDSampler(LennardJones(), lambda system: langevin(), skip))
+        assert base.sampler("mine", kwargs={"skip": 7}).skip_steps == 7
+        with pytest.raises(SettingsError, match=r"mine\.kwargs: mine: .*unexpected keyword argument 'skp'"):
+            base.sampler("mine", kwargs={"skp": 7})
+        for taken in ("mine", "phonons"):
+            with pytest.raises(ValueError, match="exists already"):
+                register_sampler(taken)(SamplerSettings)
+    with pytest.raises(TypeError, match="expected a subclass of SamplerSettings"):
+        register_sampler("three")(3)
+
+
+class Old:
+    """A sampler as it was written before its methods were renamed."""
+
+    name = "old"
+
+    def sample(self, systems, n, rng):
+        return iter(())
+
+    def memory(self):
+        return {}
+
+    def remember(self, arrays):
+        return None
+
+
+def test_a_state_by_former_names_is_refused_with_the_new_ones():
+    text = str(incomplete_state(Old()))
+    assert "rename memory() to state_arrays(), remember() to load_state_arrays()" in text
+    with pytest.raises(ValueError, match="rename memory"):
+        Mixture([Part("old", Old(), 1.0)])
+    half = type("Half", (), {"state_arrays": lambda self: {}})()
+    assert "Half has state_arrays() and no load_state_arrays()" in str(incomplete_state(half))
+    assert incomplete_state(of_kind("md")) is None
+    assert incomplete_state(of_kind("phonons")) is None
+
+
+def test_the_examples_of_the_page_are_true():
+    result = doctest.testmod(base)
+    assert result.attempted > 3
+    assert result.failed == 0

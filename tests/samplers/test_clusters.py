@@ -11,9 +11,9 @@ from ase.data import atomic_masses
 from scipy.spatial.distance import cdist
 
 from aims_pax.frames import Frame
-from aims_pax.samplers import clusters
-from aims_pax.samplers.base import Sample, SamplingError
-from aims_pax.samplers.clusters import Rule, choose_clusters, finite_clusters
+from aims_pax.sampler import Sample, SamplingError
+from aims_pax.samplers import clusters, finite_clusters
+from aims_pax.samplers.clusters import Rule, choose_clusters
 from tests.samplers.crystals import shuffled, skewed, water_box
 
 CRYSTALS = {"water": water_box(3), "skewed": skewed((2, 2, 2), seed=3)}

@@ -12,10 +12,9 @@ from scipy.spatial.transform import Rotation
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame, Label
 from aims_pax.record.arrays import pack_arrays, unpack_arrays
-from aims_pax.samplers import filters
-from aims_pax.samplers.base import Sample, Stateful
+from aims_pax.sampler import Sample, Stateful
+from aims_pax.samplers import duplicates, farthest_filter, filtered, filters, finite_clusters, sanity
 from aims_pax.samplers.descriptors import farthest_points, radial
-from aims_pax.samplers.filters import duplicates, filtered, sanity
 from tests.md.potentials import cluster, crystal
 from tests.samplers.crystals import water_box
 from tests.worlds import ethanol, rattled, water
@@ -99,6 +98,8 @@ def test_filters_are_found_by_their_kind():
     assert list(filters.make_filter("duplicates", threshold=0.2)([Sample(start)] * 2)) == [Sample(start)]
     with pytest.raises(SettingsError, match="nearest: sanity"):
         filters.make_filter("sanitty")
+    with pytest.raises(SettingsError, match="descriptor: mace needs the model of a sampler"):
+        filters.make_filter("farthest_points", descriptor="mace")
     with pytest.raises(SettingsError, match=r"filter duplicates: .*treshold"):
         filters.make_filter("duplicates", treshold=0.2)
 
@@ -153,7 +154,7 @@ def test_the_farthest_of_many_are_kept_in_their_order_and_those_kept_before_coun
 def test_farthest_points_choose_among_each_system_alone():
     waters, ethanols = rattled(water(), 6), rattled(ethanol(), 6)
     mixed = [made(f) for pair in zip(waters, ethanols, strict=True) for f in pair]
-    kept = list(filters.farthest_filter(of=3)(mixed))
+    kept = list(farthest_filter(of=3)(mixed))
     assert [len(s.frame) for s in sorted(kept, key=lambda s: len(s.frame))] == [3, 3, 9, 9]
 
 
@@ -191,8 +192,7 @@ def test_clusters_of_a_run_are_those_of_its_first_structure():
     list(one([made(boxes[0])]))
     other.load_state_arrays(one.state_arrays())
     pairs = [
-        (*one([made(b)]), *other([made(b)]), *filters.finite_clusters(n_molecules=(2,))([made(b)]))
-        for b in boxes
+        (*one([made(b)]), *other([made(b)]), *finite_clusters(n_molecules=(2,))([made(b)])) for b in boxes
     ]
     assert all(a.frame == b.frame for a, b, _ in pairs)
     assert any(a.frame != anew.frame for a, _, anew in pairs)

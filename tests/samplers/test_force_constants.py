@@ -12,8 +12,8 @@ from ase.calculators.emt import EMT
 from aims_pax.errors import SetupError
 from aims_pax.frames import Frame
 from aims_pax.potential import CalculatorPotential
+from aims_pax.sampler import SamplingError
 from aims_pax.samplers import force_constants as module
-from aims_pax.samplers.base import SamplingError
 from aims_pax.samplers.force_constants import force_constants
 from aims_pax.samplers.supercell import repeated
 from tests.md.potentials import LennardJones, cluster, crystal

@@ -9,9 +9,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from aims_pax.sampler import Sample, SamplingError
+from aims_pax.samplers import duplicates, equilibration, farthest_filter, sanity
 from aims_pax.samplers import mixture as module
-from aims_pax.samplers.base import Sample, SamplingError
-from aims_pax.samplers.filters import duplicates, equilibration, farthest_filter, sanity
 from aims_pax.samplers.mixture import PATIENCE, Mixture, Part
 from aims_pax.systems import System
 from tests.worlds import ethanol, water

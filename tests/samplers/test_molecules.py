@@ -10,8 +10,8 @@ from ase.build import graphene, molecule
 
 from aims_pax import samplers
 from aims_pax.frames import Frame
+from aims_pax.sampler import SamplingError
 from aims_pax.samplers import molecules
-from aims_pax.samplers.base import SamplingError
 from aims_pax.samplers.molecules import detect
 from tests.samplers.crystals import shuffled, skewed, water_box
 

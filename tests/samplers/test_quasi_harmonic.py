@@ -12,8 +12,8 @@ from phonopy import run_qha
 
 from aims_pax.frames import Frame
 from aims_pax.potential import CalculatorPotential
+from aims_pax.sampler import SamplingError
 from aims_pax.samplers import quasi_harmonic
-from aims_pax.samplers.base import SamplingError
 from aims_pax.samplers.force_constants import force_constants
 from aims_pax.samplers.quasi_harmonic import SCALES, equilibrium
 from tests.md.potentials import LennardJones, crystal

@@ -12,8 +12,8 @@ from ase.calculators.emt import EMT
 from aims_pax.errors import Abandoned
 from aims_pax.frames import Frame, Label
 from aims_pax.potential import CalculatorPotential
+from aims_pax.sampler import SamplingError
 from aims_pax.samplers import relax as module
-from aims_pax.samplers.base import SamplingError
 from aims_pax.samplers.relax import relax
 from tests.md.potentials import LennardJones, cluster, crystal
 

@@ -11,8 +11,8 @@ from ase import Atoms
 from ase.build import make_supercell
 
 from aims_pax.frames import Frame
+from aims_pax.sampler import SamplingError
 from aims_pax.samplers import supercell
-from aims_pax.samplers.base import SamplingError
 from aims_pax.samplers.supercell import least_volume, repeated, shortest_image
 
 CELLS = {

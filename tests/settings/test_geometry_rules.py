@@ -42,8 +42,8 @@ def test_samplers_refuse_a_constrained_cell_at_constant_pressure(folder):
     from ase.calculators.emt import EMT
 
     from aims_pax.potential import CalculatorPotential
-    from aims_pax.samplers.base import SamplingError
-    from aims_pax.samplers.foundation_md import MDSampler
+    from aims_pax.sampler import SamplingError
+    from aims_pax.samplers.kinds.md import MDSampler
     from aims_pax.systems import read_systems
     from tests.md.settings import langevin, npt
 

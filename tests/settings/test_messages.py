@@ -7,9 +7,10 @@ import doctest
 import pytest
 from pydantic import ValidationError
 
+from aims_pax.samplers.filter_kinds.equilibration import EquilibrationSettings
 from aims_pax.settings import messages
 from aims_pax.settings.messages import in_words
-from aims_pax.settings.samplers import EquilibrationSettings, FilterSettings
+from aims_pax.settings.samplers import FilterSettings
 
 
 def said(model, raw, elsewhere=""):

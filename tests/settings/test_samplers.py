@@ -6,7 +6,6 @@ import pytest
 import yaml
 
 from aims_pax.commands.check.project import check_as_yaml
-from aims_pax.samplers import base, filters
 from aims_pax.settings import dump
 from aims_pax.settings.read import read_settings
 from aims_pax.settings.sample import read_sample
@@ -25,11 +24,6 @@ SAMPLERS:
       - {kind: duplicates, by: descriptor}
       - farthest_points
 """
-
-
-def test_every_kind_of_sampler_and_filter_has_settings_and_the_other_way_round():
-    assert set(KINDS) == set(base.sampler_kinds())
-    assert set(FILTERS) == set(filters.filter_kinds())
 
 
 def test_each_table_is_read_by_its_own_settings(tmp_path):

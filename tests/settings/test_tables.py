@@ -1,4 +1,4 @@
-"""The README's tables say what the code does."""
+"""The tables of docs/settings.md say what the code does."""
 
 import re
 
@@ -36,7 +36,7 @@ def test_every_sampler_and_filter_has_a_table_with_all_its_own_keys():
     parts = dict(re.findall(r"^#+ (\S.*?)\n(.*?)(?=^#|\Z)", samplers(), re.MULTILINE | re.DOTALL))
     common = set(SamplerSettings.model_fields)
     assert set(names(parts["SAMPLERS"])) == common
-    for kind, model in (KINDS | OWN).items():
+    for kind, model in {**KINDS, **OWN}.items():
         assert set(names(parts[f"kind: {kind}"])) == set(model.model_fields) - common
     for kind, model in FILTERS.items():
         assert set(names(parts[f"filter: {kind}"])) == set(model.model_fields)

@@ -119,8 +119,7 @@ def _sample(path: Path, document: Document) -> FoundFile:
         found.systems = read_systems(paths[0] if len(paths) == 1 else paths)
         found.warnings += [note for system in found.systems for note in system.notes]
     for k, one in enumerate(settings.samplers):
-        if one.kind == "aimd":
-            text = "aimd needs the reference of a run; write kind: md, and the calculator as its potential"
+        if text := one.without_reference():
             found.problems.append(((NAME, k, "kind"), text))
     found.callables, found.models = calls(settings.samplers), models(settings.samplers)
     known = {place for place, _ in found.callables}

@@ -31,7 +31,7 @@ from aims_pax.settings.geometry_rules import refused_geometries
 from aims_pax.settings.mace import FROM_REFERENCE
 from aims_pax.settings.sampler_list import calls, models
 from aims_pax.settings.samplers import NAME as SAMPLERS
-from aims_pax.settings.samplers import PhononSettings, SamplerSettings
+from aims_pax.settings.samplers import SamplerSettings
 from aims_pax.settings.yaml_reader import Place
 from aims_pax.stages.given_models import given_ensemble
 from aims_pax.systems import System, elements
@@ -199,8 +199,7 @@ def missing_extras(
     """(place, text) for each package that samplers and built-in potentials need and that is not there."""
     missing: list[tuple[Place, str]] = []
     for k, sampler in enumerate(samplers):
-        if isinstance(sampler, PhononSettings) and not importable("phonopy"):
-            missing.append(((SAMPLERS, k), "phonons need phonopy: pip install 'aims-pax[crystals]'"))
+        missing += [((SAMPLERS, k), text) for name, text in sampler.packages.items() if not importable(name)]
     for place, call in potentials:
         module, extra = BUILT_IN_NEEDS.get(call.target, ("", ""))
         if module and not importable(module):

@@ -32,10 +32,10 @@ from aims_pax.record.hdf5 import Hdf5
 from aims_pax.record.lock import Lock
 from aims_pax.record.log import to_console
 from aims_pax.record.provenance import changes, provenance_refusal
-from aims_pax.samplers.base import SamplingError
+from aims_pax.sampler import SamplingError
 from aims_pax.samplers.clusters import Rule, choose_clusters
 from aims_pax.samplers.force_constants import ONE, ForceConstants, force_constants
-from aims_pax.samplers.phonons import Window, modes, trajectory
+from aims_pax.samplers.normal_modes import Window, modes, trajectory
 from aims_pax.samplers.quasi_harmonic import equilibrium
 from aims_pax.samplers.relax import relax
 from aims_pax.samplers.supercell import least_volume, repeated

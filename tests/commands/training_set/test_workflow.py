@@ -22,7 +22,7 @@ from aims_pax.engine.interrupts import RunInterrupted
 from aims_pax.errors import RestartError, SettingsError, SetupError
 from aims_pax.frames import Frame
 from aims_pax.record.hdf5 import Hdf5, frames_of
-from aims_pax.samplers.base import SamplingError
+from aims_pax.sampler import SamplingError
 from tests.md.potentials import LennardJones
 
 EXAMPLE = Path(__file__).parents[3] / "example" / "crystal"

@@ -1,18 +1,41 @@
-"""Structures from ab initio molecular dynamics: every force is the reference's, all come with labels."""
+"""aimd: structures from ab initio molecular dynamics: every force is the reference's, all come with labels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
 from aims_pax.frames import Frame, Label
-from aims_pax.md import MDOutcome, MDState
 from aims_pax.potential import Potential
-from aims_pax.samplers.base import Sample
-from aims_pax.samplers.foundation_md import MDSampler
+from aims_pax.sampler import Sample, Sampler
+from aims_pax.samplers.kinds.md import MDSampler, MDSamplerSettings
+from aims_pax.settings.samplers import SamplerContext, SamplingCost, SamplingDemand, register_sampler
 from aims_pax.systems import System
+
+if TYPE_CHECKING:  # torch: settings are read without
+    from aims_pax.md import MDOutcome, MDState
+
+
+@register_sampler("aimd")
+class AbInitioSettings(MDSamplerSettings):
+    """aimd: the same with the reference, whose forces are labels at once."""
+
+    prose: ClassVar[str] = "the same with the reference itself: every step is a reference calculation"
+    needs_reference: ClassVar[str] = "write kind: md, and the calculator as its potential"
+
+    def make(self, context: SamplerContext) -> Sampler:
+        """Trajectories that the reference moves."""
+        assert context.reference is not None  # else `without_reference` has refused it
+        return AbInitioMDSampler(context.reference, **self.arguments(context))
+
+    def cost(self, demand: SamplingDemand) -> SamplingCost:
+        """Each step is a calculation; those of the structures that pass are their labels."""
+        steps = super().cost(demand).md_steps
+        return SamplingCost(
+            md_steps=steps, reference_calls=round(steps) - round(demand.passed), reference_starts=True
+        )
 
 
 @runtime_checkable

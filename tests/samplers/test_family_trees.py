@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import doctest
 import itertools
 
 import numpy as np
 import pytest
 from ase.calculators.calculator import CalculationFailed
 
-from aims_pax.errors import Abandoned, NotConverged
+from aims_pax.errors import NotConverged
 from aims_pax.frames import Frame, Label
-from aims_pax.samplers.base import SamplingError, sampler
-from aims_pax.samplers.rattle import Rattling, relaxed
-from aims_pax.samplers.rattle_tree import (
+from aims_pax.sampler import SamplingError
+from aims_pax.samplers.family_trees import (
     CLOSE,
     FAILED,
     FORCE,
     SIMILAR,
     SINGLE,
     Node,
-    RattleTreeSampler,
     Tree,
     grow,
 )  # fmt: skip
-from aims_pax.systems import System
+from aims_pax.samplers.rattle import Rattling, relaxed
 from tests.md.potentials import LennardJones, Springs, cluster, crystal
 
 
@@ -358,63 +355,3 @@ def test_fixed_atoms_and_a_changing_cell_exclude_each_other():
     fixed = crystal(1, 5.4, fixed=[True, False, False, False])
     with pytest.raises(SamplingError, match=r"0: fixed atoms .* set cell_sigma to null"):
         grown(trees([fixed], cell_sigma=0.1), 2)
-
-
-# ---------------------------------------------------------------- the sampler
-
-SYSTEMS = [System("a", cluster(5)), System("b", cluster(4, seed=1))]
-
-
-def sampled(potential=None, n=4, systems=SYSTEMS, seed=1, **settings):
-    made = RattleTreeSampler(potential or Watched(), **{**ARGON, **settings})
-    return list(made.sample(systems, n, np.random.default_rng(seed)))
-
-
-def test_the_sampler_is_found_by_its_kind():
-    assert isinstance(sampler("rattle_tree", potential=Watched(), temperature=300), RattleTreeSampler)
-
-
-def test_provenance_says_how_a_structure_came_about():
-    for sample in sampled():
-        origin = sample.origin
-        assert origin["sampler"] == "rattle_tree"
-        assert str(origin["id"]).startswith(f"{origin['system']}-")
-        assert {"parent", "level", "relax_steps", "sigma", "attempt", "temperature"} <= set(origin)
-        assert sample.label is None, "the potential is not the reference"
-
-
-def test_a_systems_structures_do_not_depend_on_the_other_systems():
-    both, alone = sampled(), sampled(systems=SYSTEMS[1:])
-    assert [s.frame for s in both if s.origin["system"] == "b"] == [s.frame for s in alone]
-
-
-def test_no_structure_is_the_system_itself():
-    starts = {s.frame for s in SYSTEMS}
-    assert not starts & {s.frame for s in sampled()}
-
-
-def test_nothing_wanted_costs_nothing():
-    potential = Watched()
-    assert sampled(potential, n=0) == []
-    assert potential.asked == 0
-
-
-def test_it_says_what_to_do_when_nothing_new_comes():
-    with pytest.raises(SamplingError, match=r"a: given up at 1 of 5 .*raise sigma_range"):
-        sampled(sigma_range=(0.001, 0.002), max_attempts=5)
-
-
-def test_it_can_be_interrupted():
-    potential = Watched()
-    made = RattleTreeSampler(potential, stop=lambda: len(potential.batches) > 3, **ARGON)
-    with pytest.raises(Abandoned):
-        list(made.sample(SYSTEMS, 50, np.random.default_rng(1)))
-    assert len(potential.batches) == 4
-
-
-def test_its_examples_are_true():
-    from aims_pax.samplers import rattle_tree
-
-    result = doctest.testmod(rattle_tree)
-    assert result.attempted > 0
-    assert result.failed == 0

@@ -13,8 +13,8 @@ from aims_pax.errors import Abandoned, NotConverged
 from aims_pax.frames import Frame
 from aims_pax.md import MDState, advance
 from aims_pax.potential import Evaluation
-from aims_pax.samplers.base import SamplingError
-from aims_pax.samplers.foundation_md import MDSampler
+from aims_pax.sampler import SamplingError
+from aims_pax.samplers.kinds.md import MDSampler
 from aims_pax.systems import System
 from tests.md.potentials import LennardJones, cluster, crystal
 from tests.md.settings import langevin, npt

@@ -9,8 +9,8 @@ from ase.calculators.emt import EMT
 
 from aims_pax.errors import NotConverged
 from aims_pax.potential import CalculatorPotential, LabelsBound
-from aims_pax.samplers.ab_initio_md import AbInitioMDSampler
-from aims_pax.samplers.foundation_md import MDSampler
+from aims_pax.samplers.kinds.aimd import AbInitioMDSampler
+from aims_pax.samplers.kinds.md import MDSampler
 from aims_pax.systems import System
 from tests.md.potentials import LennardJones, cluster, crystal
 from tests.md.settings import langevin

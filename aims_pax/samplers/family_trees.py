@@ -1,4 +1,4 @@
-"""Structures from family trees: choose a parent, rattle it, relax the child a little, keep it if it is new.
+"""Family trees of structures: choose a parent, rattle it, relax the child a little, keep it if it is new.
 
 Each system is the root of a tree. A parent i is chosen with
 
@@ -12,22 +12,12 @@ document and its code differ in places: see `aims_pax.samplers.rattle.Rattling`.
 A child like a structure of its tree is turned down before it costs an evaluation. All trees grow side by side,
 one evaluation of the potential for the candidates of all of them. Random numbers belong to (seed, tree, attempt),
 so a tree does not depend on the others, and goes on after a restart as if it had never stopped.
-
->>> from ase.calculators.emt import EMT
->>> from aims_pax.frames import Frame
->>> from aims_pax.potential import CalculatorPotential
->>> from aims_pax.systems import System
->>> cu4 = Frame([29] * 4, [[0, 0, 0], [2.4, 0, 0], [1.2, 2.1, 0], [1.2, 0.7, 2.0]])
->>> sampler = RattleTreeSampler(CalculatorPotential(EMT), temperature=500, sigma_range=(0.1, 0.2))
->>> samples = list(sampler.sample([System("cu4", cu4)], 3, np.random.default_rng(1)))
->>> [(s.origin["id"], s.origin["parent"]) for s in samples]
-[('cu4-1', 'cu4-0'), ('cu4-2', 'cu4-0'), ('cu4-3', 'cu4-1')]
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,10 +27,10 @@ from ase.calculators.calculator import CalculatorError
 from numpy.typing import NDArray
 
 from aims_pax import seeds
-from aims_pax.errors import Abandoned, LabelError
+from aims_pax.errors import LabelError
 from aims_pax.frames import Frame, Label
 from aims_pax.potential import Potential
-from aims_pax.samplers.base import Sample, SamplingError, under
+from aims_pax.sampler import SamplingError
 from aims_pax.samplers.rattle import Rattling, rattled, relaxed
 from aims_pax.samplers.similarity import StructurePool, closer_than
 from aims_pax.systems import System
@@ -247,77 +237,6 @@ def answered(potential: Potential, frames: Sequence[Frame]) -> Iterable[Label | 
             return [f"{type(error).__name__}: {error}"]
         return [answer for frame in frames for answer in answered(potential, [frame])]
     return [label if label.finite else "energy or forces are not finite" for label in labels]
-
-
-class RattleTreeSampler:
-    """Rattled family trees of all systems, grown side by side with one potential.
-
-    rattling: the fields of `Rattling`. stop: looked at before every evaluation (then raises Abandoned).
-    continues: the next call of `sample` goes on with the same trees, instead of planting new ones.
-    """
-
-    def __init__(
-        self,
-        potential: Potential,
-        name: str = "rattle_tree",
-        stop: Callable[[], bool] = lambda: False,
-        continues: bool = False,
-        **rattling: float | int | str | tuple[float, float] | None,
-    ) -> None:
-        self.potential = potential
-        self.name = name
-        self.stop = stop
-        self.continues = continues
-        self.rattling = Rattling(**rattling)  # type: ignore[arg-type]
-        self._grown: dict[str, dict[str, NDArray[Any]]] = {}  # system → its tree, as arrays
-
-    def sample(self, systems: Sequence[System], n: int, rng: np.random.Generator) -> Iterator[Sample]:
-        """n children of each system, one of each in turn; the systems themselves are not among them.
-
-        Raises SamplingError when a tree turns down too many children in a row.
-        """
-        seed = int(rng.integers(2**63))
-        trees = [self._tree(s, seed) for s in systems] if n else []
-        goals = [max(1, len(tree.nodes)) + n for tree in trees]
-        ready: dict[str, deque[Node]] = {tree.name: deque() for tree in trees}
-        for tree, node in grow(trees, goals, self.potential, self._check):
-            if node is None:
-                raise SamplingError(tree.given_up)
-            if node.level:
-                ready[tree.name].append(node)
-            while all(ready.values()):
-                for name, queue in ready.items():
-                    yield self._sample(name, queue.popleft())
-        if self.continues:
-            self._grown |= {tree.name: as_arrays(tree) for tree in trees}
-
-    def state_arrays(self) -> dict[str, NDArray[Any]]:
-        """The trees."""
-        return {f"{name}/{k}": a for name, arrays in self._grown.items() for k, a in arrays.items()}
-
-    def load_state_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take up what `state_arrays` gave."""
-        names = dict.fromkeys(name.partition("/")[0] for name in arrays)
-        self._grown = {name: under(name, arrays) for name in names}
-
-    def _tree(self, system: System, seed: int) -> Tree:
-        known = self._grown.get(system.name)
-        if known is None:
-            return Tree(system.name, system.frame, self.rattling, seed)
-        nodes = nodes_of(system, known)
-        return Tree(system.name, system.frame, self.rattling, int(known["seed"]), nodes)
-
-    def _sample(self, system: str, node: Node) -> Sample:
-        own_origin: dict[str, str | int | float] = {
-            "sampler": self.name,
-            "system": system,
-            "temperature": float(self.rattling.temperature),
-        }
-        return Sample(node.frame, None, own_origin | node.origin())
-
-    def _check(self) -> None:
-        if self.stop():
-            raise Abandoned
 
 
 def as_arrays(tree: Tree) -> dict[str, NDArray[Any]]:

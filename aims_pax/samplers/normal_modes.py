@@ -1,4 +1,4 @@
-"""Structures along the phonons of a crystal, or the vibrations of a molecule.
+"""Displacements along the phonons of a crystal, or the vibrations of a molecule.
 
 Displacements of atom a in cell R are sums over the modes of the sampled q-points,
 
@@ -17,6 +17,7 @@ Modes at rest (translations) or imaginary ones are never displaced; the latter a
 >>> from ase.build import bulk
 >>> from ase.calculators.emt import EMT
 >>> from aims_pax.potential import CalculatorPotential
+>>> from aims_pax.samplers.force_constants import force_constants
 >>> copper = Frame.from_atoms(bulk("Cu", a=3.59))
 >>> constants = force_constants(copper, CalculatorPotential(EMT), least_volume(copper.cell, 5.0))
 >>> chosen = modes(constants, (2, 2, 2), Window(freq_max=None))
@@ -30,23 +31,18 @@ Modes at rest (translations) or imaginary ones are never displaced; the latter a
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from ase import units
-from ase.calculators.calculator import CalculatorError
 from numpy.typing import NDArray
 
-from aims_pax.errors import Abandoned, LabelError
 from aims_pax.frames import Array, Frame
-from aims_pax.potential import Potential
-from aims_pax.samplers.base import Sample, SamplingError
-from aims_pax.samplers.force_constants import ONE, ForceConstants, force_constants
-from aims_pax.samplers.relax import relax
+from aims_pax.sampler import SamplingError
+from aims_pax.samplers.force_constants import ONE, ForceConstants
 from aims_pax.samplers.supercell import Integers, copies, least_volume, repeated
-from aims_pax.systems import System
 
 log = logging.getLogger(__name__)
 
@@ -223,78 +219,6 @@ def trajectory(
     for number, only in enumerate(groups, 1):
         for u in displacements(modes, temperature, n_frames, rng, amplitudes, time_step, only):
             yield modes.frame.moved(modes.frame.positions + u), number if per_mode else 0
-
-
-class PhononSampler:
-    """Structures displaced along the normal modes of each system, at its own Γ point.
-
-    A larger cell as the system means more phonons. temperature: K. window in THz. relaxed: begin at the nearest
-    minimum of the potential, cell unchanged, forces below `fmax` (eV/Å). distance: Å of the finite displacements.
-    """
-
-    def __init__(
-        self,
-        potential: Potential,
-        temperature: float = 300.0,
-        freq_min_THz: float = 0.1,
-        freq_max_THz: float | None = None,
-        selected_modes: Sequence[int] | None = None,
-        amplitudes: str = "gaussian",
-        time_step_fs: float = 100.0,
-        relaxed: bool = True,
-        fmax: float = 1e-4,
-        distance: float = 0.01,
-        name: str = "phonons",
-        stop: Callable[[], bool] = lambda: False,
-    ) -> None:
-        if amplitudes not in AMPLITUDES:
-            raise ValueError(f"amplitudes {amplitudes!r}: expected one of {', '.join(AMPLITUDES)}")
-        self.potential, self.temperature, self.name = potential, temperature, name
-        self.window = Window(
-            freq_min_THz, freq_max_THz, None if selected_modes is None else tuple(selected_modes)
-        )
-        self.amplitudes, self.time_step = amplitudes, time_step_fs
-        self.relaxed, self.fmax, self.distance = relaxed, fmax, distance
-        self.stop = stop
-        self._found: dict[str, Modes] = {}  # frame id → its modes, worked out once
-
-    def sample(self, systems: Sequence[System], n: int, rng: np.random.Generator) -> Iterator[Sample]:
-        """n structures of each system, one of each in turn. Raises SamplingError, SetupError without phonopy."""
-        found = [self._modes(s) for s in systems] if n else []
-        streams = rng.spawn(len(found))
-        moving = [
-            displacements(m, self.temperature, n, r, self.amplitudes, self.time_step)
-            for m, r in zip(found, streams, strict=True)
-        ]
-        for _ in range(n):
-            for system, m, u in zip(systems, found, moving, strict=True):
-                origin: dict[str, str | int | float] = {
-                    "sampler": self.name,
-                    "system": system.name,
-                    "temperature": float(self.temperature),
-                }
-                yield Sample(m.frame.moved(m.frame.positions + next(u)), None, origin)
-
-    def _modes(self, system: System) -> Modes:
-        if system.frame.id not in self._found:
-            try:
-                self._found[system.frame.id] = self._worked_out(system.frame)
-            except (LabelError, CalculatorError) as error:
-                raise SamplingError(
-                    f"{system.name}: its vibrations cannot be calculated: {type(error).__name__}: {error}; relax the "
-                    "starting structure, or sample with another potential"
-                ) from error
-        return self._found[system.frame.id]
-
-    def _worked_out(self, frame: Frame) -> Modes:
-        if self.relaxed:
-            frame = relax(frame, self.potential, fmax=self.fmax, check=self._check)
-        constants = force_constants(frame, self.potential, distance=self.distance, check=self._check)
-        return modes(constants, window=self.window)
-
-    def _check(self) -> None:
-        if self.stop():
-            raise Abandoned
 
 
 def _mesh_matrix(constants: ForceConstants, mesh: Any) -> Integers:

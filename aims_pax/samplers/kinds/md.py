@@ -1,10 +1,10 @@
-"""Structures from molecular dynamics with any potential: foundation model, ASE calculator, committee."""
+"""md: structures from molecular dynamics with any potential (foundation model, ASE calculator, committee)."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from ase.calculators.calculator import CalculationFailed
@@ -12,15 +12,92 @@ from numpy.typing import NDArray
 
 from aims_pax.errors import LabelError
 from aims_pax.frames import Frame, Label
-from aims_pax.md import MDOutcome, MDState, advance, temperature_at
-from aims_pax.md.propagate import never_stop
 from aims_pax.potential import Potential
-from aims_pax.samplers.base import Sample, SamplingError, under
+from aims_pax.sampler import Sample, Sampler, SamplingError, under
+from aims_pax.settings.augment import OptionalReal
+from aims_pax.settings.fields import Kind, OptionalWhole, key, one_of, optional
+from aims_pax.settings.md import MDSettings
+from aims_pax.settings.samplers import (
+    TEMPERATURE,
+    SamplerContext,
+    SamplerSettings,
+    SamplingCost,
+    SamplingDemand,
+    register_sampler,
+)
 from aims_pax.systems import System
+
+if TYPE_CHECKING:  # torch: settings are read without
+    from aims_pax.md import MDOutcome, MDState
 
 log = logging.getLogger(__name__)
 
 TRIES = 5  # explosions in a row before a system is given up
+
+OptionalEnsemble = Annotated[str | None, optional(one_of("NVT", "NPT").func), Kind("`str` or `None`")]
+OptionalThermostat = Annotated[
+    str | None, optional(one_of("Langevin", "SVR", csvr="SVR", bussi="SVR").func), Kind("`str` or `None`")
+]
+
+
+@register_sampler("md")
+class MDSamplerSettings(SamplerSettings):
+    """md: one trajectory of each geometry with a cheap potential. What is not given stands in MD."""
+
+    prose: ClassVar[str] = (
+        "one trajectory of each geometry with a cheap potential, a structure every `skip_step` steps; it continues "
+        "from batch to batch"
+    )
+    temperature_by_system: ClassVar[bool] = True
+
+    temperature: OptionalReal = key(None, "Temperature (K).", **TEMPERATURE)
+    timestep: OptionalReal = key(
+        None,
+        "Time step (fs).",
+        unit="fs",
+        possible="(0, 100]",
+        plausible="[0.05, 10]",
+        unit_confusions={"ps": 1000.0},
+    )
+    friction: OptionalReal = key(
+        None,
+        "Friction of Langevin dynamics (fs⁻¹).",
+        unit="fs⁻¹",
+        possible="(0, 10]",
+        plausible="[1e-5, 0.1]",
+    )
+    stat_ensemble: OptionalEnsemble = key(None, "`NVT` or `NPT`.")
+    thermostat: OptionalThermostat = key(None, "`Langevin` or `SVR`.")
+    skip_step: OptionalWhole = key(
+        None,
+        "MD steps between two structures; `None`: `skip_step_initial`, or 25.",
+        possible="[1, inf)",
+        plausible="[5, 10000]",
+    )
+
+    def dynamics(self) -> dict[str, Any]:
+        """What it changes of the section MD."""
+        names = ("temperature", "timestep", "friction", "stat_ensemble", "thermostat")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    def make(self, context: SamplerContext) -> Sampler:
+        """Its own trajectory of each system, with the cheap potential."""
+        return MDSampler(context.potential(), **self.arguments(context))
+
+    def arguments(self, context: SamplerContext) -> dict[str, Any]:
+        """Arguments of `MDSampler` beside the potential."""
+
+        def md_of(system: System) -> MDSettings:
+            return context.md_of(system).model_copy(update=self.dynamics())
+
+        skip_steps = self.skip_step or context.skip_step
+        return {
+            "md_of": md_of, "skip_steps": skip_steps, "name": self.label, "stop": context.stop, "continues": True
+        }  # fmt: skip
+
+    def cost(self, demand: SamplingDemand) -> SamplingCost:
+        """`skip_step` steps for each structure, also for those that filters turn down."""
+        return SamplingCost(md_steps=demand.made * (self.skip_step or demand.skip_step))
 
 
 class MDSampler:
@@ -41,7 +118,7 @@ class MDSampler:
         md_of: Callable[[System], Any],
         skip_steps: int,
         name: str = "md",
-        stop: Callable[[], bool] = never_stop,
+        stop: Callable[[], bool] = lambda: False,
         continues: bool = False,
     ) -> None:
         if skip_steps < 1:
@@ -59,6 +136,8 @@ class MDSampler:
 
         Raises SamplingError when a system explodes five times in a row.
         """
+        from aims_pax.md import temperature_at
+
         md = [self.md_of(s) for s in systems]
         self._length = n * self.skip_steps
         states = [
@@ -97,10 +176,14 @@ class MDSampler:
 
     def load_state_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Take up what `state_arrays` gave."""
+        from aims_pax.md import MDState
+
         names = dict.fromkeys(name.partition("/")[0] for name in arrays)
         self._states = {name: MDState.from_arrays(under(name, arrays)) for name in names}
 
     def _begin(self, system: System, md: Any, rng: np.random.Generator) -> MDState:
+        from aims_pax.md import MDState, temperature_at
+
         reason = system.refuses_constant_pressure() if str(md.stat_ensemble).upper() == "NPT" else None
         if reason is not None:
             raise SamplingError(reason)
@@ -109,6 +192,8 @@ class MDSampler:
 
     def _advance(self, states: list[MDState], md: list[Any]) -> list[MDOutcome]:
         """All in one batch; when the potential fails on one of them, one by one, to know which."""
+        from aims_pax.md import MDOutcome, advance
+
         try:
             return advance(states, self.potential, self.skip_steps, md, stop=self.stop, length=self._length)
         except (LabelError, CalculationFailed) as error:

@@ -1,0 +1,101 @@
+"""Where structures come from: one shape for all ways to make them.
+
+    for sample in sampler.sample(systems, 10, rng):      # 10 of each system, in turn
+        sample.frame, sample.origin                      # and sample.label where the sampler knows it
+
+How a sampler becomes a `kind` of the settings is in `aims_pax.settings.samplers` and docs/extending.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aims_pax.errors import AimsPaxError
+from aims_pax.frames import Frame, Label, LabelledFrame
+from aims_pax.systems import System
+
+
+class SamplingError(AimsPaxError):
+    """A sampler cannot make structures of a system: names the system and what to do."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A structure a sampler made, and where it came from.
+
+    label: when the sampler's own forces are the reference's, else None.
+    origin: sampler, system, and what the sampler adds (step, temperature, …), as `LabelledFrame` stores it.
+    """
+
+    frame: Frame
+    label: Label | None = None
+    origin: Mapping[str, str | int | float] = field(default_factory=dict)
+
+    def labelled(self, label: Label | None = None) -> LabelledFrame:
+        """With its own label, or with the one given."""
+        known = label or self.label
+        if known is None:
+            raise ValueError(f"frame {self.frame.id} has no label")
+        return LabelledFrame(self.frame, known, dict(self.origin))
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Makes new structures of systems."""
+
+    @property
+    def name(self) -> str:
+        """As it appears in logs and in the frames' origin."""
+        ...
+
+    def sample(self, systems: Sequence[System], n: int, rng: np.random.Generator) -> Iterator[Sample]:
+        """n structures of each system, interleaved: one of each, again one of each, …
+
+        Composition, charge, spin and fixed atoms stay as the system's; equal `rng`, equal structures.
+        """
+        ...
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A sampler or filter that continues where it was, also in another process: its state, as arrays."""
+
+    def state_arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything the next call depends on."""
+        ...
+
+    def load_state_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take up what `state_arrays` gave."""
+        ...
+
+
+STATE_METHODS = {"state_arrays": "memory", "load_state_arrays": "remember"}  # name → the name it had before
+
+
+def incomplete_state(thing: object) -> str | None:
+    """Why a sampler or filter that has a state would lose it in a restart, or None."""
+    missing = [name for name in STATE_METHODS if not callable(getattr(thing, name, None))]
+    if not missing:
+        return None
+    kind = type(thing).__name__
+    if len(missing) == 1:
+        (there,) = STATE_METHODS.keys() - missing
+        return f"{kind} has {there}() and no {missing[0]}(); a state needs both"
+    if all(callable(getattr(thing, old, None)) for old in STATE_METHODS.values()):
+        renamed = ", ".join(f"{old}() to {new}()" for new, old in STATE_METHODS.items())
+        former = "has the methods of a state by their former names, and would begin anew after a restart"
+        return f"{kind} {former}; rename {renamed}"
+    return None
+
+
+Filter = Callable[[Iterable[Sample]], Iterator[Sample]]  # lets some samples of a stream pass
+
+
+def under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The arrays whose names begin with `prefix/`, without it."""
+    return {k.removeprefix(f"{prefix}/"): a for k, a in arrays.items() if k.startswith(f"{prefix}/")}

@@ -1,0 +1,73 @@
+"""The sampler of phonons: molecules, fixed atoms, potentials that fail."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ase.calculators.calculator import CalculationFailed
+
+from aims_pax.errors import NotConverged
+from aims_pax.sampler import SamplingError
+from aims_pax.samplers.kinds.phonons import PhononSampler
+from aims_pax.systems import System
+from tests.md.potentials import LennardJones, cluster, crystal
+
+
+def test_a_molecule_vibrates_without_turning_and_fixed_atoms_stay():
+    sampler = PhononSampler(LennardJones(smooth=True), 40, fmax=1e-6)
+    drop = cluster(5)
+    m = sampler._modes(System("drop", drop))
+    assert len(m) == 3 * 5 - 6
+    assert not m.imaginary
+    assert len(sampler._modes(System("pair", cluster(2)))) == 1
+    R = m.frame.positions - m.frame.positions.mean(0)
+    for u in m.vectors:
+        np.testing.assert_allclose(u.sum(0), 0, atol=1e-9)
+        np.testing.assert_allclose(np.cross(R, u).sum(0), 0, atol=1e-9)
+    fixed = crystal(1, 5.4, fixed=[[True, True, True], [True, False, False], [False] * 3, [False] * 3])
+    m = sampler._modes(System("slab", fixed))
+    assert len(m) == 12 - 4
+    assert (m.vectors[:, fixed.fixed] == 0).all()
+
+
+class Failing(LennardJones):
+    """Labels so many structures, then fails in one way or another."""
+
+    def __init__(self, good, how):
+        super().__init__(smooth=True)
+        self.good, self.how = good, how
+
+    def labels(self, frames):
+        self.good -= 1
+        if self.good < 0 and isinstance(self.how, Exception):
+            raise self.how
+        found = super().labels(frames)
+        return found if self.good >= 0 else [replace(label, forces=label.forces * np.nan) for label in found]
+
+
+@pytest.mark.parametrize("good", [0, 1])
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (
+            CalculationFailed("SCF"),
+            "pair: its vibrations cannot be calculated: CalculationFailed: SCF; relax",
+        ),
+        (NotConverged("SCF"), "pair: its vibrations cannot be calculated: NotConverged: SCF; relax"),
+        (None, "the potential gave energies or forces that are not finite"),
+    ],
+)
+def test_a_potential_that_fails_is_said_with_the_system(good, how, said):
+    system = System("pair", cluster(3))
+    with pytest.raises(SamplingError, match=said):
+        list(PhononSampler(Failing(good, how), 40).sample([system], 1, np.random.default_rng(0)))
+
+
+def test_the_sampler_stops_when_asked():
+    from aims_pax.errors import Abandoned
+
+    sampler = PhononSampler(LennardJones(), stop=lambda: True)
+    with pytest.raises(Abandoned):
+        next(sampler.sample([System("drop", cluster(3))], 1, np.random.default_rng(0)))
