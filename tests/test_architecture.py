@@ -26,6 +26,7 @@ LAYERS = (  # a file may import rooms of lower layers and its own room, nothing 
     {"potential", "label_limits", "charge_and_spin", "isolated_atoms"},
     {"frames", "worker_process"},
     {"atoms_info", "comment_line", "processes"},
+    {"schedulers"},
     {"errors", "suggestions"},
     {"seeds", "wire_names", "fortran", "__init__"},
 )

@@ -69,13 +69,13 @@ def test_its_figures_follow_from_its_settings():
     from aims_pax.labelling.executors.block_request import Blocks
 
     section = ClusterSettings.model_validate(yaml_blocks(CLUSTER)[0]["CLUSTER"])
-    drain = Blocks(section.slurm_str or "", longest=section.job_time_limit).drain
+    drain = Blocks(section.scheduler, section.header, longest=section.job_time_limit).drain
     assert drain is not None
     assert f"{drain // 3600} h {drain % 3600 // 60} min" in CLUSTER
 
 
 MESSAGES = (
-    "in a row ended without any worker", "Slurm refused ", "Slurm takes no jobs at the moment", "cannot be run",
+    "in a row ended without any worker", " refused ", " takes no jobs at the moment", "cannot be run",
     "it is computed again", "its worker died ", "no reference calculation has worked",
     "between this run and its workers",
 )  # fmt: skip
@@ -83,7 +83,7 @@ MESSAGES = (
 
 @pytest.mark.parametrize("words", MESSAGES)
 def test_its_messages_are_those_of_the_program(words):
-    sources = [p.read_text() for p in (DOCS.parent / "aims_pax" / "labelling").glob("*.py")]
+    sources = [p.read_text() for p in (DOCS.parent / "aims_pax" / "labelling").rglob("*.py")]
     assert words in CLUSTER
     assert any(words in re.sub(r'"\n\s*f?"', "", source) for source in sources)
 

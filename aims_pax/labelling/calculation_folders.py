@@ -26,9 +26,9 @@ from pathlib import Path
 
 from aims_pax.errors import SetupError
 from aims_pax.labelling.claims import GRACE, Claim
-from aims_pax.labelling.schedulers import slurm
 from aims_pax.processes import process_started
 from aims_pax.record.files import move, replacing, write_text
+from aims_pax.schedulers.registry import find_scheduler
 
 log = logging.getLogger(__name__)
 
@@ -124,8 +124,8 @@ def _ended(owner: Claim, folder: Path) -> bool:
         return here != owner.started if owner.started is not None else not _there(owner.pid)
     if owner.deadline is not None and time.time() > owner.deadline + GRACE:
         return True
-    if owner.job is not None:
-        return not slurm.alive([owner.job])
+    if owner.job is not None and (scheduler := find_scheduler(owner.scheduler)) is not None:
+        return not scheduler.alive([owner.job])
     with suppress(OSError):
         newest = max(p.stat().st_mtime for p in (folder, *folder.iterdir()))
         return time.time() - newest > FORSAKEN

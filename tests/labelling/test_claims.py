@@ -16,6 +16,7 @@ from aims_pax.labelling.claims import Claim, Claims
 from aims_pax.labelling.executors.inline import InlineExecutor
 from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from aims_pax.processes import process_started
+from aims_pax.schedulers.slurm import Slurm
 from tests import worlds
 
 FRAME = worlds.dimer("Cu", 2.6)
@@ -76,7 +77,7 @@ def test_a_dead_process_of_this_machine_loses_its_claim(tmp_path, other):
 
 
 def test_on_another_machine_the_slurm_job_and_the_deadline_decide(tmp_path, monkeypatch):
-    monkeypatch.setattr(claims.slurm, "alive", lambda jobs: set(jobs) & {"7"})
+    monkeypatch.setattr(Slurm, "alive", lambda _, jobs: set(jobs) & {"7"})
     far = Claim("elsewhere", 1, "x", job="7", deadline=time.time() + 60)
     for claim, alive in [
         (far, True),
@@ -116,8 +117,8 @@ def test_without_squeue_a_claim_of_another_machine_is_said_and_given_up(tmp_path
 
 
 def test_a_claim_that_is_not_renewed_is_given_up_although_its_job_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(claims.slurm, "alive", lambda jobs: set(jobs))
-    monkeypatch.setattr(claims.slurm, "available", lambda: True)
+    monkeypatch.setattr(Slurm, "alive", lambda _, jobs: set(jobs))
+    monkeypatch.setattr(Slurm, "available", lambda _: True)
     for renewed, alive in [(True, False), (False, True)]:  # earlier versions did not renew
         it = Claims(tmp_path / str(renewed))
         assert it.take("a", Claim("node17", 1, "x", job="7", renewed=renewed))

@@ -100,7 +100,7 @@ def test_every_key_of_a_slurm_cluster_reaches_its_blocks(tmp_path):
     reference = reference_of(told)
     executor = executor_of(told, reference)
     blocks = executor.blocks
-    assert (executor.kind, executor.capacity, executor.outlives) == ("slurm", 6, True)
+    assert (executor.kind, executor.capacity, executor.outlives) == ("blocks", 6, True)
     assert (blocks.name, blocks.label, blocks.worker) == ("my_run", "l_1", "module load x")
     assert (blocks.nodes, blocks.init, blocks.least, blocks.most, blocks.jobs) == (2, 1, 0, 3, 2)
     assert (blocks.drain, blocks.mpi) == (86400 - 3600 - 120, False)
