@@ -102,6 +102,9 @@ class Scheduler(ABC):
     job_variable: ClassVar[str]  # in the environment of a job: its id
     cores_variable: ClassVar[str] = ""  # the same: cores of the job on this machine
     tested: ClassVar[bool] = True  # whether it has run jobs of aims-PAX; else only recorded outputs were read
+    gives_nodes: ClassVar[bool] = (
+        True  # nodes_per_block can be asked for; else the header alone says how many
+    )
     mpi_launcher: ClassVar[str | None] = None  # by which Parsl starts a task on several nodes of a block
     starts_steps: ClassVar[bool] = False  # its launcher asks it for a step, and may wait for it for minutes
     kill_wait: ClassVar[float] = 0.0  # s that its launcher needs to see the ranks of a step off

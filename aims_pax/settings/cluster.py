@@ -286,10 +286,17 @@ class ClusterSettings(_Headers):
     @field_validator(*HEADERS, mode="after", check_fields=False)
     @classmethod
     def _readable(cls, header: str | None, info: ValidationInfo) -> str | None:
+        scheduler, options = HEADERS[info.field_name or ""], info.data.get("parsl_options")
         try:
-            HEADERS[info.field_name or ""].read_header(header or "")
+            scheduler.read_header(header or "")
         except ValueError as error:
             raise ValueError(f"cannot be read: {error}") from None
+        ours = info.data.get("type") == scheduler.name
+        if ours and not scheduler.gives_nodes and options is not None and options.nodes_per_block > 1:
+            raise ValueError(
+                f"{scheduler.title} takes the number of nodes from these lines alone: ask for all slots of a block "
+                "here, and write nodes_per_block: 1"
+            )
         return header
 
     @field_validator("job_time_limit", mode="after")

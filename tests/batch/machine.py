@@ -1,9 +1,10 @@
-"""Processes of this machine, for tests that look at and kill them."""
+"""Processes and ports of this machine, for tests that look at, kill and start daemons."""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,3 +35,14 @@ def kill_tree(pid: int) -> None:
             os.kill(pid, signal.SIGKILL)
         for child in children:
             kill_tree(int(child))
+
+
+def free_ports(n: int) -> list[int]:
+    """n successive ports that nobody listens on, outside those the kernel hands out."""
+    for first in range(20000 + os.getpid() % 4000, 30000, n):
+        with suppress(OSError):
+            for port in range(first, first + n):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+            return list(range(first, first + n))
+    raise OSError("no free ports")

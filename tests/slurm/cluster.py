@@ -24,7 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from tests.batch.machine import kill_tree, processes, runs
+from tests.batch.machine import free_ports, kill_tree, processes, runs
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
@@ -225,7 +225,7 @@ class Cluster:
     # ------------------------------------------------------------ daemons
 
     def _configure(self) -> None:
-        ports = _free_ports(len(self.nodes) + 1)
+        ports = free_ports(len(self.nodes) + 1)
         text = CONFIGURATION.format(
             host=socket.gethostname().split(".")[0], user=_user(), folder=self.folder, port=ports[0],
             nodes=len(self.nodes), cpus=self.cpus, first=ports[1], last=ports[-1],
@@ -277,17 +277,6 @@ class Cluster:
         with suppress(OSError):
             return (self.folder / "slurmctld.log").read_text()[-400:]
         return "no slurmctld.log"
-
-
-def _free_ports(n: int) -> list[int]:
-    """n successive ports that nobody listens on, outside those the kernel hands out."""
-    for first in range(20000 + os.getpid() % 4000, 30000, n):
-        with suppress(OSError):
-            for port in range(first, first + n):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-            return list(range(first, first + n))
-    raise NoSlurmError("no free ports")
 
 
 def _user() -> str:
