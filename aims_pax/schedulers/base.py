@@ -122,7 +122,7 @@ class Scheduler(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Raise SetupError where there is no such scheduler. Does not need an answer of it."""
+        """Raise SetupError where there is no such scheduler; it need not answer just now."""
 
     def at_login(self, environment: Mapping[str, str] = os.environ) -> bool:
         """Whether this is where people log in, as far as can be seen: jobs can be submitted, and this is none."""
@@ -235,16 +235,19 @@ UNBOUND = {
 
 
 def scheduler_command(
-    words: Sequence[str], key: str, environment: Mapping[str, str] | None = None
+    words: Sequence[str],
+    key: str,
+    environment: Mapping[str, str] | None = None,
+    read: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """A command of a scheduler's, with its output. key: of the settings that asks for it.
+    """A command of a scheduler's, with its output. key: of the settings that asks for it. read: its standard input.
 
     Raises Refused when it does not answer in time, SetupError when there is no such command.
     """
     try:
         return subprocess.run(
             words,
-            stdin=subprocess.DEVNULL,
+            input=read or "",
             capture_output=True,
             text=True,
             errors="replace",
@@ -258,6 +261,22 @@ def scheduler_command(
         ) from None
     except subprocess.TimeoutExpired:
         raise Refused(f"{words[0]}: timed out after {COMMAND_TIMEOUT:g} s", passing=True) from None
+
+
+def check_version(words: Sequence[str], key: str, pattern: str, title: str) -> None:
+    """Raise SetupError unless a command that prints its version is there, and is this scheduler's."""
+    try:
+        done = scheduler_command(words, key)
+    except Refused as error:
+        raise SetupError(f"{key}: {error}") from error
+    text = " ".join(f"{done.stdout}\n{done.stderr}".split())
+    if not re.search(pattern, text):
+        raise SetupError(f"{key}: {words[0]} of this machine is not that of {title}; it says: {text[:200]}")
+
+
+def redirection(files: Path) -> str:
+    """A command: what a script says from here on goes to {files}.out and .err, whatever characters are in the path."""
+    return f"exec >>{shlex.quote(f'{files}.out')} 2>>{shlex.quote(f'{files}.err')}"
 
 
 def option_number(command: str, *options: str) -> int | None:

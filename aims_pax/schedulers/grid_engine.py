@@ -10,7 +10,6 @@ from __future__ import annotations
 import getpass
 import os
 import re
-import shlex
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,15 +22,12 @@ from aims_pax.schedulers.base import (
     Phase,
     Refused,
     Scheduler,
+    check_version,
+    redirection,
     scheduler_command,
 )
-from aims_pax.schedulers.qsub_header import (
-    TIMES,
-    block_limit,
-    grid_engine_seconds,
-    line_options,
-    qsub_options,
-)
+from aims_pax.schedulers.header_lines import refuse, replaced
+from aims_pax.schedulers.qsub_header import SYNTAX, TIMES, block_limit, grid_engine_seconds, qsub_options
 
 ACCOUNTING_DELAY = 20.0  # s after which a job that is nowhere counts as ended
 PASSING = re.compile(
@@ -39,7 +35,7 @@ PASSING = re.compile(
     r"try again|temporarily|reading answer list|only \d+ jobs? (are|is) allowed|max_u_jobs|jobs? limit",
     re.IGNORECASE,
 )
-REPLACED = {"N", "o", "e", "j", "r"}
+OURS = {"N", "o", "e", "j", "r"}
 REFUSED = {
     "t": "a block is one job",
     "tc": "a block is one job",
@@ -72,7 +68,7 @@ class GridEngine(Scheduler):
         self._missed: dict[str, float] = {}  # job → when it was first nowhere
 
     def check(self) -> None:
-        scheduler_command(["qstat", "-help"], self._key)
+        check_version(["qstat", "-help"], self._key, r"\bS?U?O?GE \d|Grid Engine", self.title)
 
     def at_login(self, environment: Mapping[str, str] = os.environ) -> bool:
         """PBS has a qsub, too."""
@@ -140,9 +136,7 @@ class GridEngine(Scheduler):
 
     def read_header(self, header: str) -> BlockHeader:
         options = qsub_options(header)
-        for name, why in REFUSED.items():
-            if any(option.name == name for option in options):
-                raise ValueError(f"{why}: remove -{name}")
+        refuse(options, REFUSED)
         environments = {option.arguments for option in options if option.name == "pe"}
         if len(environments) > 1:
             raise ValueError("two parallel environments (-pe) are asked for; keep one")
@@ -150,7 +144,7 @@ class GridEngine(Scheduler):
         return BlockHeader(
             block_limit(options),
             tasks=int(slots) if slots.isdigit() else None,
-            replaced=tuple(f"-{name}" for name in sorted(REPLACED & {option.name for option in options})),
+            replaced=replaced(options, OURS),
         )
 
     def own_lines(self, header: str, name: str, files: Path, nodes: int) -> list[str]:
@@ -161,15 +155,11 @@ class GridEngine(Scheduler):
             "#$ -r n",  # it would be run again under the same id
             "#$ -o /dev/null",
             "#$ -e /dev/null",
-            f"exec >>{shlex.quote(f'{files}.out')} 2>>{shlex.quote(f'{files}.err')}",
+            redirection(files),  # here already: #$ lines are read behind commands, too
         ]
 
     def without_ours(self, line: str) -> str | None:
-        options = list(line_options(line))
-        others = [option for option in options if option.name not in REPLACED]
-        if len(others) == len(options):
-            return line
-        return "\n".join(option.line() for option in others) or None
+        return SYNTAX.without(line, OURS)
 
     # ------------------------------------------------------------ the job that this process runs in
 

@@ -18,6 +18,8 @@ from aims_pax.schedulers.base import Scheduler
 GROUP = "aims_pax.schedulers"
 BUILT_IN = {  # the order in which a process looks whose job it is
     "slurm": "aims_pax.schedulers.slurm:Slurm",
+    "pbs": "aims_pax.schedulers.pbs:PBSPro",
+    "lsf": "aims_pax.schedulers.lsf:LSF",
     "sge": "aims_pax.schedulers.grid_engine:GridEngine",
 }
 UNNAMED = "slurm"  # of claims and runs that were written before their scheduler was named in them

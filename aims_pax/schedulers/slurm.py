@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from aims_pax.errors import SetupError
 from aims_pax.schedulers.base import (
     BlockHeader,
     JobState,
@@ -78,7 +79,10 @@ class Slurm(Scheduler):
     kill_wait = 8.0  # KillWait of most sites is longer; srun must stay to see its ranks off
 
     def check(self) -> None:
-        self._run("squeue", "--version")
+        try:
+            self._run("squeue", "--version")
+        except Refused as error:  # installed, without a configuration
+            raise SetupError(f"CLUSTER.type: slurm: {' '.join(str(error).split())}") from error
 
     # ------------------------------------------------------------ jobs
 
