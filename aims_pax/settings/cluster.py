@@ -205,7 +205,7 @@ def _header_key(scheduler: Scheduler) -> tuple[Any, Any]:
 
 if TYPE_CHECKING:
     _Headers = _Place
-else:  # slurm_str and so on: a key for each scheduler, those of other packages too
+else:  # a key for each scheduler, those of other packages too
     _Headers = create_model("_Headers", __base__=_Place, **{k: _header_key(s) for k, s in HEADERS.items()})
 
 

@@ -147,6 +147,23 @@ def test_a_claim_of_an_earlier_version_is_read(tmp_path):
     assert it.read("a") == Claim("x", 1, "b:1", job="7")
 
 
+def test_a_claim_names_the_scheduler_of_its_job(tmp_path, monkeypatch):
+    monkeypatch.setenv("JOB_ID", "7")
+    monkeypatch.setenv("NSLOTS", "2")
+    it = Claims(tmp_path)
+    assert it.take("a", Claim.mine("", None))
+    assert (it.read("a").job, it.read("a").scheduler) == ("7", "sge")
+
+
+def test_a_job_of_a_scheduler_that_nobody_knows_here_is_given_up_when_it_is_silent(tmp_path, caplog):
+    it = Claims(tmp_path)
+    assert it.take("a", Claim("node17", 1, "x", job="7", renewed=True, scheduler="htcondor"))
+    assert it.alive("a") is not None
+    assert "process 1 of htcondor job 7 on node17, and there is no htcondor here" in caplog.text
+    aged(it, claims.STALE_AFTER + 60)
+    assert it.alive("a") is None
+
+
 def test_a_torn_claim_counts_as_none(tmp_path):
     it = Claims(tmp_path)
     for text in ("", "{", "[]", '{"host": 1}', '{"host": "x", "pid": "y", "started": null}'):

@@ -22,7 +22,7 @@ class Blocks:
     """
 
     scheduler: Scheduler
-    header: str  # slurm_str and the like
+    header: str  # of the user, for the job script
     worker: str = ""  # worker_str
     name: str = "aims-PAX"  # project_name
     label: str = "labels"

@@ -1,7 +1,7 @@
 """Reference calculations on a cluster: Parsl's worker pools in blocks, each block one job of a scheduler.
 
     driver ── interchange ──┬── block 1 (a job, nodes_per_block nodes): jobs_per_block workers
-                            └── block 2 …                                    each: launch_str, e.g. srun aims.x
+                            └── block 2 …                                    each: launch_str, e.g. mpirun aims.x
 
 Blocks are asked for while there is work and given back when idle. A block stops taking work early enough for what it
 has begun to end before its walltime. A driver that is stopped leaves its blocks, in the queue and at work, to the
@@ -277,7 +277,7 @@ _staying: list[subprocess.Popen[bytes]] = []  # not to be waited for
 
 
 def cancel_left(folder: Path) -> list[str]:
-    """End what stopped runs have left behind by the files in this folder; the jobs that this was, `Slurm job 7`.
+    """End what stopped runs have left behind by the files in this folder; the jobs that this was, by scheduler and id.
 
     Raises SetupError when their scheduler does not answer.
     """
