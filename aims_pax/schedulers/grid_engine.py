@@ -205,7 +205,7 @@ def grid_engine_state(word: str) -> JobState:
         phase = Phase.HELD
     else:
         phase = Phase.RUNNING
-    return JobState(phase, word)
+    return JobState(phase, f"{phase.value} ({word})")
 
 
 def accounted(text: str) -> JobState:

@@ -196,7 +196,7 @@ def pbs_state(entry: Mapping[str, Any]) -> JobState:
     letter, code = str(entry.get("job_state", "")), entry.get("Exit_status")
     phase = PHASES.get(letter, Phase.RUNNING)
     if phase != Phase.COMPLETED:
-        return JobState(phase, letter)
+        return JobState(phase, f"{phase.value} ({letter})")
     if entry.get("substate") == DELETED:
         return JobState(Phase.CANCELLED, "deleted")
     if code == WALLTIME:

@@ -15,9 +15,8 @@ from tests import worlds
 from tests.batch.contract import check_contract
 from tests.batch.driver import Driver
 from tests.batch.folders import write_aims_project
-from tests.batch.machine import processes
 from tests.batch.sites import Site
-from tests.batch.stories import left
+from tests.batch.stories import PATIENCE, left
 from tests.projects import ROOT
 
 FILE = Path(__file__).parent / "plugin" / "background_jobs.py"
@@ -62,12 +61,16 @@ def test_labels_come_from_its_jobs(installed, tmp_path):
     driver = Driver(
         tmp_path / "run", scheduler="background", header=BACKGROUND.header, frames=3, ports=[53900, 53940]
     )
-    result = driver.result(120)
+    try:
+        result = driver.result(PATIENCE)
+    finally:
+        driver.process.kill()
+        driver.process.wait()
     assert result["error"] is None, driver.log()
     assert len(result["labels"]) == 3
     assert set(Counter(driver.begun()).values()) == {1}
     assert "Background job" in driver.log()
-    assert left(driver.folder) == [], processes()
+    assert left(driver.folder) == []
 
 
 def test_its_type_and_its_header_are_settings(installed, tmp_path):
