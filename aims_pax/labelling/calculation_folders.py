@@ -108,9 +108,7 @@ def _mark(frame_id: str, time_limit: float | None) -> str:
 def read_owner(folder: Path) -> Claim | None:
     """Who made a folder and works in it; None where the mark is missing or unreadable."""
     try:
-        found = json.loads((folder / OWNER).read_bytes())
-        found.pop("frame_id", None)
-        return Claim(**found)
+        return Claim.parse(json.loads((folder / OWNER).read_bytes()))
     except (OSError, ValueError, TypeError, AttributeError):
         return None
 

@@ -20,8 +20,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from aims_pax.errors import LabelError, SetupError, failure_class, failure_name
 from aims_pax.processes import process_started
@@ -52,6 +53,11 @@ class Claim:
     run: str = ""  # of the driver that asked
     renewed: bool = False  # whether its worker gives signs of life
     scheduler: str | None = None  # of the job; None: written before claims named it
+
+    @classmethod
+    def parse(cls, table: dict[str, Any]) -> Claim:
+        """Of a file; what a later version has added to it is passed over. Raises TypeError, AttributeError."""
+        return cls(**{f.name: table[f.name] for f in fields(cls) if f.name in table})
 
     @classmethod
     def mine(cls, run: str, limit: float | None) -> Claim:
@@ -102,7 +108,7 @@ class Claims:
 
     def read(self, frame_id: str) -> Claim | None:
         try:
-            found = Claim(**json.loads(self.path(frame_id).read_bytes()))
+            found = Claim.parse(json.loads(self.path(frame_id).read_bytes()))
             int(found.pid), float(found.deadline or 0)
         except (OSError, ValueError, TypeError):
             return None

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KINDS = ("inline", "threads", "htex")  # of executors on one machine
+UNTESTED = (
+    "%s: written from its manuals and tested on recorded outputs; it has not run on a real cluster yet. Try a small "
+    "run first, and report what does not work"
+)
 
 
 def reference_of(
@@ -110,6 +114,8 @@ def _blocks(settings: Settings, scheduler: Scheduler) -> Executor:
             f"CLUSTER.executor: {cluster.executor} does not run on {scheduler.title}'s nodes; expected auto, htex or "
             "mpi"
         )
+    if not scheduler.tested:
+        log.warning(UNTESTED, scheduler.title)
     header = scheduler.read_header(cluster.header)
     place = f"CLUSTER.{scheduler.header_key}"
     if header.nodes is not None and header.nodes != options.nodes_per_block:

@@ -16,6 +16,7 @@ from aims_pax.labelling.claims import Claim, Claims
 from aims_pax.labelling.executors.inline import InlineExecutor
 from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from aims_pax.processes import process_started
+from aims_pax.schedulers.registry import find_scheduler
 from aims_pax.schedulers.slurm import Slurm
 from tests import worlds
 
@@ -145,6 +146,13 @@ def test_a_claim_of_an_earlier_version_is_read(tmp_path):
         json.dumps({"host": "x", "pid": 1, "started": "b:1", "job": "7", "deadline": None, "run": ""})
     )
     assert it.read("a") == Claim("x", 1, "b:1", job="7")
+    assert find_scheduler(it.read("a").scheduler).name == "slurm"
+
+
+def test_what_a_later_version_has_added_to_a_claim_is_passed_over(tmp_path):
+    it = Claims(tmp_path)
+    it.path("a").write_text(json.dumps({"host": "x", "pid": 1, "started": "b:1", "queue": "fast"}))
+    assert it.read("a") == Claim("x", 1, "b:1")
 
 
 def test_a_claim_names_the_scheduler_of_its_job(tmp_path, monkeypatch):

@@ -37,15 +37,11 @@ from aims_pax.labelling.executors.parsl_interchange import ALONE
 from aims_pax.labelling.executors.parsl_local import INTERCHANGE, ParslExecutor, QuotedPool, worker_init
 from aims_pax.processes import process_started
 from aims_pax.schedulers.base import NamedJob, Phase, Refused, Scheduler
-from aims_pax.schedulers.registry import find_scheduler
+from aims_pax.schedulers.registry import UNNAMED, find_scheduler
 
 log = logging.getLogger(__name__)
 
 PATIENCE = 20.0  # s for which a scheduler may be away when jobs are to be found or ended
-UNTESTED = (
-    "written from its documentation and tested on recorded outputs; it has not run on a real cluster yet. Try a small "
-    "run first, and report what is wrong with the file logs/parsl/parsl.log"
-)
 
 
 class BlockExecutor(ParslExecutor):
@@ -79,8 +75,6 @@ class BlockExecutor(ParslExecutor):
 
     def __enter__(self) -> Self:
         self.scheduler.check()  # SetupError at once where there is none
-        if not self.scheduler.tested:
-            log.warning("%s: %s", self.scheduler.title, UNTESTED)
         if self.blocks.walltime is not None and math.isinf(self.blocks.longest):
             log.info(
                 "CLUSTER.job_time_limit: unknown, so blocks take no new work after half of their walltime"
@@ -145,7 +139,7 @@ class BlockExecutor(ParslExecutor):
         tokens = {
             r["token"]
             for r in self.runs
-            if r.get("shape") == self.blocks.shape and _scheduler_of(r) is self.scheduler
+            if r.get("shape") == self.blocks.shape and r.get("scheduler", UNNAMED) == self.scheduler.name
         }
         if not tokens:
             return {}
