@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-# Signals that ask a run to save and end: from the scheduler (TERM; USR1 and USR2 by --signal; XCPU at a CPU limit),
+from aims_pax.schedulers.registry import own_scheduler
+
+# Signals that ask a run to save and end: from the scheduler (TERM; USR1 and USR2 as a warning; XCPU at a CPU limit),
 # from a terminal that is closed (HUP), from the keyboard (INT)
 STOP_SIGNALS = (
     signal.SIGINT,
@@ -64,15 +66,6 @@ def _created(pid: int) -> str | None:
         return None
 
 
-# how many cores a scheduler gave to the job on this machine, and the variable that says that we are in such a job
-ALLOTTED = {
-    "SLURM_CPUS_ON_NODE": "SLURM_JOB_ID",
-    "NSLOTS": "JOB_ID",
-    "NCPUS": "PBS_JOBID",
-    "LSB_DJOB_NUMPROC": "LSB_JOBID",
-}
-
-
 def cores(environment: Mapping[str, str] | None = None, system: Path = Path("/")) -> int:
     """Cores this process may use: by affinity, by the quota of its control group, and by its job.
 
@@ -81,9 +74,9 @@ def cores(environment: Mapping[str, str] | None = None, system: Path = Path("/")
     environment = os.environ if environment is None else environment
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limits = [own, *cpu_quotas(system)]
-    for name, job in ALLOTTED.items():
-        if job in environment and environment.get(name, "").isdigit():
-            limits.append(int(environment[name]))
+    scheduler = own_scheduler(environment)
+    allotted = None if scheduler is None else scheduler.allotted_cores(environment)
+    limits += [] if allotted is None else [allotted]
     return max(1, int(min(limits)))
 
 

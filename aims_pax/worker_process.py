@@ -156,7 +156,7 @@ class _Lines(logging.Handler):
 
 def serve(descriptor: int, maker: str, level: int = logging.INFO) -> None:
     """What the fresh interpreter runs: questions in, answers out, until the driver is gone."""
-    for kind in STOP_SIGNALS:  # Slurm and the terminal tell every process; the driver decides
+    for kind in STOP_SIGNALS:  # a scheduler and the terminal tell every process; the driver decides
         signal.signal(kind, signal.SIG_IGN)
     log, log_lines = logging.getLogger("aims_pax"), _Lines()
     log.addHandler(log_lines)

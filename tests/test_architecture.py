@@ -1,6 +1,7 @@
 """Imports point one way; the rooms that must be light stay light."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ LAYERS = (  # a file may import rooms of lower layers and its own room, nothing 
     {"potential", "label_limits", "charge_and_spin", "isolated_atoms"},
     {"frames", "worker_process", "registry"},
     {"atoms_info", "comment_line", "processes"},
+    {"schedulers"},
     {"errors", "suggestions"},
     {"seeds", "wire_names", "fortran", "version"},
 )
@@ -114,6 +116,28 @@ def test_parsl_mace_and_e3nn_are_imported_in_one_room_each():
         }
         assert users, f"nobody imports {names}"
         assert all(user.startswith(home) for user in users), users
+
+
+SCHEDULERS = re.compile(
+    r"slurm|sbatch|squeue|scancel|\bsrun|\bqsub|\bqstat|grid ?engine|\bpbs|\bbjobs|\blsf", re.IGNORECASE
+)
+SPELLED = {  # what a user reads or writes
+    "settings/cluster.py",
+    "commands/init.py",
+    "commands/init_templates.py",
+    "labelling/references/aims_output.py",
+    "labelling/references/launch_output.py",
+}
+
+
+def test_no_scheduler_is_named_outside_of_its_room():
+    """All others ask `schedulers.registry` for the one that the settings name, or whose job they are in."""
+    users = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if room(path) != "schedulers" and SCHEDULERS.search(path.read_text(encoding="utf-8"))
+    }
+    assert users == SPELLED
 
 
 def test_files_are_replaced_and_renamed_in_one_place():

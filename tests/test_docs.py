@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 import aims_pax
+from aims_pax.schedulers.registry import known_schedulers
 from aims_pax.settings.cluster import ClusterSettings
 from aims_pax.settings.tables import BEGIN, END, renewed, tables
 from aims_pax.settings.tables import commands as own_tables
@@ -60,23 +61,32 @@ def test_every_key_named_on_the_page_about_clusters_exists():
 def test_the_cluster_sections_of_the_page_are_accepted():
     blocks = [b["CLUSTER"] for b in yaml_blocks(CLUSTER)]
     whole = [b for b in blocks if "type" in b]
-    assert [b["type"] for b in whole] == ["slurm", "local"]
+    assert [b["type"] for b in whole] == ["slurm", "local", "sge"]
     assert len(blocks) == len(whole) + 1  # which cores and GPUs the driver uses: a part of any of them
     for block in blocks:
-        ClusterSettings.model_validate({**whole[1], **block})
+        ClusterSettings.model_validate(block if block in whole else {**whole[1], **block})
+
+
+def test_the_page_about_clusters_names_every_scheduler_and_what_has_not_run_yet():
+    rows = dict(re.findall(r"^\| `(\w+)` \| .*`(\w+_str)`", CLUSTER, re.MULTILINE))
+    assert rows == {name: s.header_key for name, s in known_schedulers().items()}
+    for name, scheduler in known_schedulers().items():
+        (row,) = re.findall(rf"^\| `{name}` \| .*$", CLUSTER, re.MULTILINE)
+        assert f"`{scheduler.example}`" in row
+        assert ("not yet run" in row) is not scheduler.tested
 
 
 def test_its_figures_follow_from_its_settings():
     from aims_pax.labelling.executors.block_request import Blocks
 
     section = ClusterSettings.model_validate(yaml_blocks(CLUSTER)[0]["CLUSTER"])
-    drain = Blocks(section.slurm_str or "", longest=section.job_time_limit).drain
+    drain = Blocks(section.scheduler, section.header, longest=section.job_time_limit).drain
     assert drain is not None
     assert f"{drain // 3600} h {drain % 3600 // 60} min" in CLUSTER
 
 
 MESSAGES = (
-    "in a row ended without any worker", "Slurm refused ", "Slurm takes no jobs at the moment", "cannot be run",
+    "in a row ended without any worker", " refused ", " takes no jobs at the moment", "cannot be run",
     "it is computed again", "its worker died ", "no reference calculation has worked",
     "between this run and its workers",
 )  # fmt: skip

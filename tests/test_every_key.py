@@ -16,6 +16,7 @@ import pytest
 
 from aims_pax.frames import LabelledFrame
 from aims_pax.labelling.references.ase_calculator import CalculatorReference
+from aims_pax.schedulers.registry import known_schedulers
 from aims_pax.settings.fields import Section
 from aims_pax.settings.schema import _choices
 from aims_pax.settings.settings import MACE, PROJECT
@@ -75,7 +76,7 @@ CONTEXT: dict[tuple[str, str, Any], dict[str, Any]] = {
 # (section, key, value) → words of the error that the documentation promises
 REFUSED: dict[tuple[str, str, Any], str] = {
     ("CLUSTER", "executor", "mpi"): "executor",
-    ("CLUSTER", "type", "slurm"): "CLUSTER",
+    **{("CLUSTER", "type", name): "CLUSTER" for name in known_schedulers()},
     ("MISC", "enable_cueq", True): "cueq",
 }
 SLOW = {("TRAINING", "compile", "always")}  # minutes of g++: its own tests compile once for all

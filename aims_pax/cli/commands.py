@@ -176,9 +176,7 @@ def stop(
     folder: Folder = HERE,
     cancel: Annotated[
         bool,
-        typer.Option(
-            "--cancel", help="Cancel its Slurm jobs and calculations, also those a stopped run has left."
-        ),
+        typer.Option("--cancel", help="Cancel its jobs and calculations, also those a stopped run has left."),
     ] = False,
     version: Version = False,
 ) -> None:

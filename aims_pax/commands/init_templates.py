@@ -58,7 +58,8 @@ CLUSTER:
 
 SLURM = """\
 CLUSTER:
-  type: slurm                           # aims-PAX runs where you start it and asks Slurm for nodes
+  type: slurm                           # aims-PAX runs where you start it and asks Slurm for nodes; for Grid Engine,
+                                        # PBS Pro or LSF see docs/cluster.md
   project_name: starter
   parsl_options:
     label: starter

@@ -1,6 +1,6 @@
 """`aims-PAX pause`, `resume`, `stop`: a wish is left in the folder; for a moment one waits to see it fulfilled.
 
-`aims-PAX stop --cancel` also ends the Slurm jobs that a run has left which does not work any more.
+`aims-PAX stop --cancel` also ends the scheduler's jobs that a run has left which does not work any more.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def request(folder: Path, kind: str, patience: float = PATIENCE) -> str:
 def _cancelled(folder: Path) -> str | None:
     """End what a run that does not work any more has left; None when there is nothing of that kind.
 
-    Raises SetupError when Slurm does not answer.
+    Raises SetupError when the scheduler does not answer.
     """
     restart = folder / "restart"
     if Lock(restart / "lock").holder() is not None or not (restart / "runs.json").exists():
@@ -68,7 +68,7 @@ def _cancelled(folder: Path) -> str | None:
     jobs = cancel_left(restart)
     if not jobs:
         return "nothing is left: the blocks of the last run have ended by themselves"
-    return f"cancelled: Slurm job{'s' if len(jobs) > 1 else ''} {', '.join(jobs)}; their labels are kept"
+    return f"cancelled: {', '.join(jobs)}; their labels are kept"
 
 
 def _somebody_works(folder: Path, kind: str) -> None:

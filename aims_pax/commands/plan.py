@@ -21,10 +21,10 @@ from aims_pax.core import initial_dataset
 from aims_pax.core.rules import ExploreRules, InitialRules
 from aims_pax.core.threshold import WARM_UP
 from aims_pax.core.work import Labelled, RunSampler, RunTraining, Sampled, Trained
-from aims_pax.labelling.schedulers.slurm import allocation_slots
 from aims_pax.parallel.core_allocation import moving_processes, processes
 from aims_pax.processes import cores
 from aims_pax.report.tolerant_readers import structure_headers
+from aims_pax.schedulers.registry import own_scheduler
 from aims_pax.settings import Settings
 from aims_pax.settings.geometries import read_geometries
 from aims_pax.settings.mace import FROM_REFERENCE
@@ -344,13 +344,13 @@ def _system(system: System, settings: Settings) -> dict[str, Any]:
 
 def _cluster(settings: Settings) -> dict[str, Any]:
     c = settings.cluster
-    if c.type != "slurm" or c.parsl_options is None:
-        inside = settings.reference.type == "aims" and "SLURM_JOB_ID" in os.environ
-        places = allocation_slots(c.launch_str or "", os.environ) if inside else cores()
+    if c.scheduler is None or c.parsl_options is None:
+        own = own_scheduler() if settings.reference.type == "aims" else None
+        places = cores() if own is None else own.allocation_slots(c.launch_str or "", os.environ)
         return {"type": c.type, "at_once": 1 if c.executor == "inline" else c.max_workers or places}
     o = c.parsl_options
     return {
-        "type": "slurm", "blocks": [o.min_blocks, o.max_blocks], "nodes_a_block": o.nodes_per_block,
+        "type": c.type, "blocks": [o.min_blocks, o.max_blocks], "nodes_a_block": o.nodes_per_block,
         "jobs_a_block": o.jobs_per_block, "at_once": o.max_blocks * o.jobs_per_block,
         "job_time_limit": _whole(c.job_time_limit),
     }  # fmt: skip

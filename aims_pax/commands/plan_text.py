@@ -35,7 +35,7 @@ def plan_lines(ahead: dict[str, Any]) -> list[str]:
         out.append(f"convergence after {c['after']}: {who}, at most {c['most_epochs']} epochs each")
     memory, cluster = ahead["memory_MB"], ahead["cluster"]
     out += ["", f"reference calls in all: {_range(ahead['reference_calls'])}"]
-    if cluster["type"] == "slurm":
+    if "blocks" in cluster:
         out.append(
             f"cluster: {cluster['blocks'][0]} … {cluster['blocks'][1]} blocks of {cluster['nodes_a_block']} nodes × "
             f"{cluster['jobs_a_block']} jobs: at most {cluster['at_once']} calculations at the same time"

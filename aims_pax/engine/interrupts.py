@@ -15,12 +15,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
 from types import FrameType
 
-from aims_pax.errors import RunInterrupted
+from aims_pax.errors import RunInterrupted, SetupError
 from aims_pax.processes import STOP_SIGNALS, interrupting
 from aims_pax.record.run_requests import RequestFile
+from aims_pax.schedulers.base import Refused
+from aims_pax.schedulers.registry import own_scheduler
 
 __all__ = ["InterruptMonitor", "RunInterrupted", "remaining_walltime"]
 
@@ -152,26 +153,22 @@ class InterruptMonitor:
 
 
 def remaining_walltime(given: float | None, environment: Mapping[str, str] | None = None) -> float | None:
-    """Seconds this process may run: the smaller of what the settings say and what is left of the Slurm job."""
+    """Seconds this process may run: the smaller of what the settings say and what is left of the scheduler's job."""
     environment = os.environ if environment is None else environment
-    known = [s for s in (given, _slurm_seconds_left(environment)) if s is not None and s != float("inf")]
+    known = [s for s in (given, _job_seconds_left(environment)) if s is not None and s != float("inf")]
     return min(known) if known else None
 
 
-def _slurm_seconds_left(environment: Mapping[str, str]) -> float | None:
-    if "SLURM_JOB_ID" not in environment:
+def _job_seconds_left(environment: Mapping[str, str]) -> float | None:
+    scheduler = own_scheduler(environment)
+    if scheduler is None:
         return None
-    if environment.get("SLURM_JOB_END_TIME", "").isdigit():
-        return max(float(environment["SLURM_JOB_END_TIME"]) - time.time(), 1.0)
-    command = ["squeue", "-h", "-j", environment["SLURM_JOB_ID"], "-o", "%e"]
-    # whatever the user likes to see otherwise; and a heterogeneous job answers with a line for each component
-    plain = {k: v for k, v in environment.items() if k != "SLURM_TIME_FORMAT" and not k.startswith("SQUEUE_")}
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, env=plain).stdout.split()
-        ends = [datetime.fromisoformat(line).timestamp() for line in answer]
-        return max(min(ends) - time.time(), 1.0)
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        return scheduler.seconds_left(environment)
+    except (OSError, ValueError, subprocess.SubprocessError, Refused, SetupError) as error:
         log.warning(
-            "the end of this Slurm job is not known (%s); set MISC.max_walltime to stop in time", error
+            "the end of this %s job is not known (%s); set MISC.max_walltime to stop in time",
+            scheduler.title,
+            error,
         )
         return None

@@ -26,9 +26,9 @@ from pathlib import Path
 
 from aims_pax.errors import SetupError
 from aims_pax.labelling.claims import GRACE, Claim
-from aims_pax.labelling.schedulers import slurm
 from aims_pax.processes import process_started
 from aims_pax.record.files import move, replacing, write_text
+from aims_pax.schedulers.registry import find_scheduler
 
 log = logging.getLogger(__name__)
 
@@ -108,9 +108,7 @@ def _mark(frame_id: str, time_limit: float | None) -> str:
 def read_owner(folder: Path) -> Claim | None:
     """Who made a folder and works in it; None where the mark is missing or unreadable."""
     try:
-        found = json.loads((folder / OWNER).read_bytes())
-        found.pop("frame_id", None)
-        return Claim(**found)
+        return Claim.parse(json.loads((folder / OWNER).read_bytes()))
     except (OSError, ValueError, TypeError, AttributeError):
         return None
 
@@ -124,8 +122,8 @@ def _ended(owner: Claim, folder: Path) -> bool:
         return here != owner.started if owner.started is not None else not _there(owner.pid)
     if owner.deadline is not None and time.time() > owner.deadline + GRACE:
         return True
-    if owner.job is not None:
-        return not slurm.alive([owner.job])
+    if owner.job is not None and (scheduler := find_scheduler(owner.scheduler)) is not None:
+        return not scheduler.alive([owner.job])
     with suppress(OSError):
         newest = max(p.stat().st_mtime for p in (folder, *folder.iterdir()))
         return time.time() - newest > FORSAKEN

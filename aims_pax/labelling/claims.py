@@ -1,6 +1,6 @@
 """Who computes what: a worker claims a frame before it starts, and gives the claim back when it is done.
 
-    {folder}/labels/{method}/{frame_id}.claim      host, process and its start, Slurm job, deadline
+    {folder}/labels/{method}/{frame_id}.claim      host, process and its start, its job and scheduler, deadline
     {folder}/labels/{method}/{frame_id}.failure    why a claimed calculation failed, until the driver has heard
 
 A worker on a cluster may outlive its driver. The next driver finds its claims: it waits for those whose worker
@@ -20,20 +20,22 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from aims_pax.errors import LabelError, SetupError, failure_class, failure_name
-from aims_pax.labelling.schedulers import slurm
 from aims_pax.processes import process_started
 from aims_pax.record.files import write_text
+from aims_pax.schedulers.base import Scheduler
+from aims_pax.schedulers.registry import find_scheduler, own_scheduler
 
 log = logging.getLogger(__name__)
 
 GRACE = (
     660.0  # s after a deadline: clocks differ, and a scheduler that is away may delay the start of a program
 )
-SLURM_AGE = 15.0  # s for which an answer of squeue serves
+ANSWER_AGE = 15.0  # s for which an answer of a scheduler serves
 RENEW_EVERY = 30.0  # s
 STALE_AFTER = 600.0  # s without renewal, by the clock of the file system
 _serial = itertools.count()
@@ -41,7 +43,7 @@ _serial = itertools.count()
 
 @dataclass(frozen=True)
 class Claim:
-    """A process at work on a frame. job: its Slurm job; deadline: when it is over at the latest (s, epoch)."""
+    """A process at work on a frame. job: in which it runs; deadline: when it is over at the latest (s, epoch)."""
 
     host: str
     pid: int
@@ -50,6 +52,12 @@ class Claim:
     deadline: float | None = None
     run: str = ""  # of the driver that asked
     renewed: bool = False  # whether its worker gives signs of life
+    scheduler: str | None = None  # of the job; None: written before claims named it
+
+    @classmethod
+    def parse(cls, table: dict[str, Any]) -> Claim:
+        """Of a file; what a later version has added to it is passed over. Raises TypeError, AttributeError."""
+        return cls(**{f.name: table[f.name] for f in fields(cls) if f.name in table})
 
     @classmethod
     def mine(cls, run: str, limit: float | None) -> Claim:
@@ -57,11 +65,11 @@ class Claim:
         ends = [float(e) for e in [os.environ.get("AIMS_PAX_BLOCK_END")] if e]
         if limit is not None:
             ends.append(time.time() + limit)
-        pid = os.getpid()
+        pid, scheduler = os.getpid(), own_scheduler()
+        job, name = (None, None) if scheduler is None else (scheduler.own_job(), scheduler.name)
         return cls(
-            socket.gethostname(), pid, process_started(pid), os.environ.get("SLURM_JOB_ID"),
-            min(ends, default=None), run, True,
-        )  # fmt: skip
+            socket.gethostname(), pid, process_started(pid), job, min(ends, default=None), run, True, name
+        )
 
 
 class Claims:
@@ -69,7 +77,9 @@ class Claims:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._jobs: dict[str, tuple[float, bool]] = {}  # Slurm job → when asked, whether it was there
+        self._jobs: dict[
+            tuple[str, str], tuple[float, bool]
+        ] = {}  # (scheduler, job) → when asked, whether there
         self._said: set[str] = set()  # frames whose worker is on a machine that cannot be asked
 
     def path(self, frame_id: str) -> Path:
@@ -98,7 +108,7 @@ class Claims:
 
     def read(self, frame_id: str) -> Claim | None:
         try:
-            found = Claim(**json.loads(self.path(frame_id).read_bytes()))
+            found = Claim.parse(json.loads(self.path(frame_id).read_bytes()))
             int(found.pid), float(found.deadline or 0)
         except (OSError, ValueError, TypeError):
             return None
@@ -142,23 +152,27 @@ class Claims:
         if claim.deadline is not None and time.time() > claim.deadline + GRACE:
             return False
         # without a job it ran on a driver's machine and ended with it, and the folder's lock says that one is gone
-        if claim.job is None or not self._job_lives(claim.job):
+        scheduler = find_scheduler(claim.scheduler)
+        if claim.job is None or (scheduler is not None and not self._job_lives(scheduler, claim.job)):
             return False
         if self._age(frame_id) < STALE_AFTER:
-            self._say(frame_id, claim)
+            self._say(frame_id, claim, scheduler)
             return True
         # before claims were renewed, the job alone could tell
-        return not claim.renewed and slurm.available()
+        return not claim.renewed and scheduler is not None and scheduler.available()
 
-    def _say(self, frame_id: str, claim: Claim) -> None:
+    def _say(self, frame_id: str, claim: Claim, scheduler: Scheduler | None) -> None:
         """Once a frame: why it is awaited although nobody here can ask for its worker."""
-        if frame_id in self._said or slurm.available():
+        if frame_id in self._said or (scheduler is not None and scheduler.available()):
             return
         self._said.add(frame_id)
+        title, query = (
+            (claim.scheduler, claim.scheduler) if scheduler is None else (scheduler.title, scheduler.query)
+        )
         log.warning(
-            "frame %s: claimed by process %d of Slurm job %s on %s, and there is no squeue here to ask for it; it is "
+            "frame %s: claimed by process %d of %s job %s on %s, and there is no %s here to ask for it; it is "
             "computed again %.0f min after the last sign of life of that process. If it is gone, remove %s",
-            frame_id[:6], claim.pid, claim.job, claim.host, STALE_AFTER / 60, self.path(frame_id),
+            frame_id[:6], claim.pid, title, claim.job, claim.host, query, STALE_AFTER / 60, self.path(frame_id),
         )  # fmt: skip
 
     def _age(self, frame_id: str) -> float:
@@ -173,11 +187,12 @@ class Claims:
             with suppress(OSError):
                 probe.unlink()
 
-    def _job_lives(self, job: str) -> bool:
-        asked, there = self._jobs.get(job, (-1e9, False))
-        if time.monotonic() - asked > SLURM_AGE:
-            there = bool(slurm.alive([job]))
-            self._jobs[job] = (time.monotonic(), there)
+    def _job_lives(self, scheduler: Scheduler, job: str) -> bool:
+        key = (scheduler.name, job)
+        asked, there = self._jobs.get(key, (-1e9, False))
+        if time.monotonic() - asked > ANSWER_AGE:
+            there = bool(scheduler.alive([job]))
+            self._jobs[key] = (time.monotonic(), there)
         return there
 
     # ------------------------------------------------------------ failures nobody has heard of

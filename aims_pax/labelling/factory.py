@@ -16,11 +16,11 @@ from aims_pax.labelling.executors.base import Executor
 from aims_pax.labelling.executors.inline import InlineExecutor
 from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from aims_pax.labelling.references.fhi_aims import AimsReference
-from aims_pax.labelling.schedulers.slurm import allocation_slots, at_login
 from aims_pax.processes import cores
+from aims_pax.schedulers.base import Scheduler
+from aims_pax.schedulers.registry import known_schedulers, own_scheduler
 from aims_pax.settings.control_in import Control, pair_controls, read_control
 from aims_pax.settings.geometries import found_geometries
-from aims_pax.settings.sbatch import sbatch_options
 
 if TYPE_CHECKING:
     from aims_pax.frames import Frame
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KINDS = ("inline", "threads", "htex")  # of executors on one machine
+UNTESTED = (
+    "%s: written from its manuals and tested on recorded outputs; it has not run on a real cluster yet. Try a small "
+    "run first, and report what does not work"
+)
 
 
 def reference_of(
@@ -71,50 +75,62 @@ def executor_of(
     """CLUSTER.type and .executor; `auto` = threads for programs and quick calculators, processes for the others."""
     cluster = settings.cluster
     kind = cluster.executor
-    if cluster.type == "slurm":
-        return _slurm(settings)
+    if cluster.scheduler is not None:
+        return _blocks(settings, cluster.scheduler)
     if kind == "auto":
         kind = "threads" if reference.quick else "htex"
-    inside = isinstance(reference, AimsReference) and "SLURM_JOB_ID" in environment
-    places = allocation_slots(cluster.launch_str or "", environment) if inside else cores()
+    own = own_scheduler(environment) if isinstance(reference, AimsReference) else None
+    places = cores() if own is None else own.allocation_slots(cluster.launch_str or "", environment)
     workers = cluster.max_workers or places
     run_dir = settings.path(settings.misc.log_dir) / "parsl"
     log.info("reference calculations: %s, %d at once", kind, 1 if kind == "inline" else workers)
-    if cluster.max_workers is None and kind != "inline" and at_login(environment):
+    here = _at_login(environment) if cluster.max_workers is None and kind != "inline" else None
+    if here is not None:
         log.warning(
-            "this looks like a login node: Slurm is here, and this is no job of it. Calculations take %d of its cores; "
-            "write CLUSTER.type: slurm, start aims-PAX in a job, or set CLUSTER.max_workers", workers,
+            "this looks like a login node: %s is here, and this is no job of it. Calculations take %d of its cores; "
+            "write CLUSTER.type: %s, start aims-PAX in a job, or set CLUSTER.max_workers",
+            here.title, workers, here.name,
         )  # fmt: skip
-    if inside:
-        log.info("inside Slurm job %s: each calculation is a step of it", environment["SLURM_JOB_ID"])
+    if own is not None:
+        log.info("inside %s job %s: calculations run in it", own.title, own.own_job(environment))
     return make_executor(kind, workers, run_dir, settings.folder)
 
 
-def _slurm(settings: Settings) -> Executor:
+def _at_login(environment: Mapping[str, str]) -> Scheduler | None:
+    """The scheduler whose jobs can be submitted here, where this is no job of any."""
+    if own_scheduler(environment) is not None:
+        return None
+    return next((s for s in known_schedulers().values() if s.at_login(environment)), None)
+
+
+def _blocks(settings: Settings, scheduler: Scheduler) -> Executor:
     from aims_pax.labelling.executors.block_request import Blocks
-    from aims_pax.labelling.executors.parsl_blocks import SlurmExecutor  # half a second
+    from aims_pax.labelling.executors.parsl_blocks import BlockExecutor  # half a second
 
     cluster, options = settings.cluster, settings.cluster.parsl_options
     assert options is not None  # settings see to it
     if cluster.executor in ("inline", "threads"):
         raise SettingsError(
-            f"CLUSTER.executor: {cluster.executor} does not run on Slurm's nodes; expected auto, htex or mpi"
+            f"CLUSTER.executor: {cluster.executor} does not run on {scheduler.title}'s nodes; expected auto, htex or "
+            "mpi"
         )
-    header = sbatch_options(cluster.slurm_str or "")
-    nodes = header.get("nodes")
-    if nodes is not None and nodes != str(options.nodes_per_block):
-        said = f"CLUSTER.slurm_str: --nodes={nodes}, but nodes_per_block is {options.nodes_per_block}"
+    if not scheduler.tested:
+        log.warning(UNTESTED, scheduler.title)
+    header = scheduler.read_header(cluster.header)
+    place = f"CLUSTER.{scheduler.header_key}"
+    if header.nodes is not None and header.nodes != options.nodes_per_block:
+        said = f"{place}: {header.nodes} nodes, but nodes_per_block is {options.nodes_per_block}"
         if cluster.executor == "mpi":  # it would wait for ever for nodes that no block has
             raise SettingsError(f"{said}; expected the same")
-        log.warning("%s; slurm_str counts", said)
-    ours = sorted(set(header) & {"job-name", "output", "error", "open-mode", "requeue"})
-    if ours:
-        log.warning("CLUSTER.slurm_str: --%s: set by aims-PAX for its blocks, not used", ", --".join(ours))
+        log.warning("%s; %s counts", said, scheduler.header_key)
+    if header.replaced:
+        log.warning("%s: %s: set by aims-PAX for its blocks, not used", place, ", ".join(header.replaced))
     run_dir = settings.path(options.run_dir or settings.path(settings.misc.log_dir) / "parsl")
     blocks = Blocks(
-        header=cluster.slurm_str or "",
+        scheduler=scheduler,
+        header=cluster.header,
         worker=cluster.worker_str or "",
-        name=_word(cluster.project_name or "aims-PAX"),
+        name=scheduler.job_name(_word(cluster.project_name or "aims-PAX")),
         label=_word(options.label),
         nodes=options.nodes_per_block,
         init=options.init_blocks,
@@ -129,10 +145,10 @@ def _slurm(settings: Settings) -> Executor:
         ports=options.port_range,
     )
     log.info(
-        "reference calculations: in up to %d Slurm blocks of %d nodes, %d at once in each",
-        blocks.most, blocks.nodes, blocks.jobs,
+        "reference calculations: in up to %d %s blocks of %d nodes, %d at once in each",
+        blocks.most, scheduler.title, blocks.nodes, blocks.jobs,
     )  # fmt: skip
-    return SlurmExecutor(blocks, run_dir, settings.folder, settings.folder / "restart")
+    return BlockExecutor(blocks, run_dir, settings.folder, settings.folder / "restart")
 
 
 def _word(text: str) -> str:
@@ -141,13 +157,14 @@ def _word(text: str) -> str:
 
 
 def _several(settings: Settings) -> bool:
-    """Whether several calculations share one Slurm job."""
+    """Whether several calculations share one job of a scheduler."""
     cluster = settings.cluster
-    if cluster.type == "slurm":
+    if cluster.scheduler is not None:
         return cluster.parsl_options is not None and cluster.parsl_options.jobs_per_block > 1
+    own = own_scheduler()
     return (
-        "SLURM_JOB_ID" in os.environ
-        and (cluster.max_workers or allocation_slots(cluster.launch_str or "", os.environ)) > 1
+        own is not None
+        and (cluster.max_workers or own.allocation_slots(cluster.launch_str or "", os.environ)) > 1
     )
 
 

@@ -19,12 +19,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from aims_pax.errors import Crashed, TimedOut
-from aims_pax.labelling.schedulers.slurm import steps_environment
+from aims_pax.schedulers.registry import own_scheduler
 
-PATIENCE = 2.0  # s between TERM, which mpirun and srun pass on to their ranks, and KILL
-PATIENCE_SRUN = (
-    10.0  # the same inside a Slurm job: srun must stay to see its ranks off, and Slurm takes KillWait
-)
+PATIENCE = 2.0  # s between TERM, which launchers pass on to their ranks, and KILL; longer where a scheduler ends them
 LOOK = 0.5  # s between two looks whether a program has begun
 
 
@@ -86,7 +83,7 @@ class CommandRunner:
     ) -> int:
         """Run a command in a folder to its end and return its exit code (negative: the signal).
 
-        shared: other commands run beside it in the same Slurm job. waiting: the program has not begun yet.
+        shared: other commands run beside it in the same job. waiting: the program has not begun yet.
         Raises TimedOut when the clock has run out, with the whole session gone.
         """
         clock = SharedTimeLimit(None) if clock is None else clock
@@ -97,13 +94,13 @@ class CommandRunner:
                 if self.stopping:
                     raise Crashed("stopped with the run")
                 process = subprocess.Popen(
-                    [_shell(), "-c", _WATCH + command],
+                    [_shell(), "-c", _watch() + command],
                     cwd=folder,
                     stdin=reading,
                     stdout=stdout,
                     stderr=stderr,
                     start_new_session=True,
-                    env=steps_environment({"OMP_NUM_THREADS": "1", **os.environ}, shared),
+                    env=_launch_environment(shared),
                 )
                 self._processes.add(process)
             try:
@@ -131,9 +128,21 @@ class CommandRunner:
             _end_session(process)
 
 
-# A watcher in the command's session: waits for the end of the pipe on its input, then ends the session.
-_WATCH = """exec 3<&0 </dev/null
-( trap '' TERM INT HUP; read -r _ <&3; kill -TERM -- -$$; sleep $((${SLURM_JOB_ID:+8}+2))
+def _launch_environment(shared: bool) -> dict[str, str]:
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    scheduler = own_scheduler()
+    return environment if scheduler is None else scheduler.step_environment(environment, shared)
+
+
+def _patience() -> float:
+    scheduler = own_scheduler()
+    return PATIENCE + (0.0 if scheduler is None else scheduler.kill_wait)
+
+
+def _watch() -> str:
+    """A watcher in the command's session: waits for the end of the pipe on its input, then ends the session."""
+    return f"""exec 3<&0 </dev/null
+( trap '' TERM INT HUP; read -r _ <&3; kill -TERM -- -$$; sleep {_patience():g}
   pkill -KILL -s $$; kill -KILL -- -$$
 ) >/dev/null 2>&1 &
 exec 3<&-
@@ -145,11 +154,11 @@ def _shell() -> str:
 
 
 def _end_session(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all it has started: TERM so that mpirun and srun can tell their ranks, then KILL."""
+    """End a process and all it has started: TERM so that launchers can end their ranks, then KILL."""
     if process.poll() is None:
         _signal_session(process.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(PATIENCE_SRUN if "SLURM_JOB_ID" in os.environ else PATIENCE)
+            process.wait(_patience())
     _signal_session(process.pid, signal.SIGKILL)
     process.wait()
 

@@ -1,6 +1,6 @@
 """How much memory evaluations of the models may take, and how much they take: both known before the first of them.
 
-    available   what Linux says is free, or less where a cgroup (Slurm, a container) allows less; a GPU's free memory
+    available   what Linux says is free, or less where a cgroup (of a job, a container) allows less; a GPU's free memory
     limit       MISC.memory_limit; else half of what was available when first asked, as a power of two, so that a
                 repeated run cuts its work alike
     need        a·N + e·E bytes for N atoms with E edges: measured on a few atoms (`measured`), known of symmetrix

@@ -1,7 +1,7 @@
 """One run a folder: a lock file that says who works here, on this machine or on another one.
 
-The file names process, host and Slurm job, and a thread renews its time every 20 s while the run lives. A lock is
-stale when its process is gone (same host), or has not renewed it for ten minutes (another host, a network file
+The file names process, host and job of a scheduler, and a thread renews its time every 20 s while the run lives. A lock
+is stale when its process is gone (same host), or has not renewed it for ten minutes (another host, a network file
 system). Ages are differences of two file times of one file system, so clocks that disagree do not matter.
 
 Inside a job of a scheduler nobody is there to start it once more: a run whose folder is locked from another host,
@@ -24,6 +24,7 @@ from typing import Any
 from aims_pax.errors import Busy, SetupError
 from aims_pax.processes import process_started
 from aims_pax.record.files import move
+from aims_pax.schedulers.registry import own_job
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,6 @@ STALE_AFTER = 600.0  # s without a sign of life from another host
 BEAT_EVERY = 20.0  # s
 LOOK_EVERY = 1.0  # s
 QUIET = 70.0  # s watched without a sign of life after which the holder is gone: three were due
-JOBS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")  # by which a scheduler tells a process its job
 STARTING = "starting"  # beside the lock: who is on the way to take it, torch takes seconds to load
 
 
@@ -47,7 +47,7 @@ class Lock:
             "host": socket.gethostname(),
             "started": _created(os.getpid()),
             "process": process_started(os.getpid()),
-            "job": next((os.environ[name] for name in JOBS if os.environ.get(name)), None),
+            "job": own_job(),
         }
 
     @contextlib.contextmanager

@@ -16,6 +16,7 @@ from aims_pax.report.calibration import atomic_errors, calibrate
 from aims_pax.report.formatting import DOING, STAGES, compact, duration, format_number, milli, plural
 from aims_pax.report.run_record import Epoch, RunRecord
 from aims_pax.report.run_verdict import run_verdict
+from aims_pax.schedulers.registry import known_schedulers
 
 SLOT = re.compile(r"(?:--ntasks(?:-per-node)?[= ]|(?:^|\s)-(?:n|np)[= ]?)(\d+)")
 
@@ -81,12 +82,17 @@ def wall_seconds(run: RunRecord) -> float:
 
 
 def slots_of_run(run: RunRecord) -> int | None:
-    """MPI processes of one reference calculation as CLUSTER.launch_str or the Slurm header name them."""
-    for key in ("CLUSTER.launch_str", "CLUSTER.slurm_str"):
-        found = SLOT.search(run.setting(key))
-        if found:
-            return int(found[1])
-    return None
+    """MPI processes of one reference calculation as CLUSTER.launch_str or the header of the blocks name them."""
+    found = SLOT.search(run.setting("CLUSTER.launch_str"))
+    if found:
+        return int(found[1])
+    scheduler = known_schedulers().get(run.setting("CLUSTER.type"))
+    if scheduler is None:
+        return None
+    try:
+        return scheduler.read_header(run.setting(f"CLUSTER.{scheduler.header_key}")).tasks
+    except ValueError:  # of a run whose settings were written for an earlier version
+        return None
 
 
 def key_numbers(run: RunRecord) -> list[tuple[str, str, str]]:

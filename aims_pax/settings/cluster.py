@@ -1,13 +1,16 @@
-"""CLUSTER: where reference calculations run: on this machine, or on nodes that Slurm gives."""
+"""CLUSTER: where reference calculations run: on this machine, or on nodes that a scheduler gives."""
 
 from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, ValidationInfo, create_model, field_validator, model_validator
 
+from aims_pax.schedulers.base import Scheduler
+from aims_pax.schedulers.registry import failed_schedulers, known_schedulers
 from aims_pax.settings.devices import as_device
 from aims_pax.settings.fields import (
     Flag,
@@ -24,18 +27,25 @@ from aims_pax.settings.fields import (
     one_of,
     optional,
 )
-from aims_pax.settings.sbatch import block_walltime, sbatch_options
 
-SLURM = "the type is `slurm`"
-REFUSED = {
-    "array": "a block is one job",
-    "wait": "sbatch would not return before the block has ended",
-    "test-only": "sbatch would submit nothing",
-    "clusters": "blocks run on the cluster that squeue shows here",
-    "wrap": "a block runs aims-PAX's workers",
-}
+BATCH = "the type is a scheduler"
+BATCH_OR_AIMS = "the reference is FHI-aims or the type is a scheduler"
+HEADERS: Mapping[str, Scheduler] = {s.header_key: s for s in known_schedulers().values()}
 
-Where = Annotated[str, one_of("slurm", "local"), Kind("`str`")]
+
+def type_is(name: str) -> str:
+    """When the header of this scheduler is mandatory."""
+    return f"the type is `{name}`"
+
+
+def _loadable(value: object) -> object:
+    """Of another package's scheduler that cannot be loaded, why."""
+    if isinstance(value, str) and value.lower() in failed_schedulers():
+        raise ValueError(f"{value} is installed and cannot be used: {failed_schedulers()[value.lower()]}")
+    return value
+
+
+Where = Annotated[str, one_of(*known_schedulers(), "local"), BeforeValidator(_loadable), Kind("`str`")]
 Executor = Annotated[str, one_of("auto", "inline", "threads", "htex", "mpi"), Kind("`str`")]
 
 
@@ -119,9 +129,9 @@ class DynamicsProfile(Section):
 
 
 class ParslOptions(Section):
-    """CLUSTER.parsl_options: how many nodes Parsl asks Slurm for."""
+    """CLUSTER.parsl_options: how many nodes Parsl asks the scheduler for."""
 
-    nodes_per_block: Whole = key(..., "Nodes of one block (one Slurm job).", possible="[1, inf)")
+    nodes_per_block: Whole = key(..., "Nodes of one block (one job of the scheduler).", possible="[1, inf)")
     init_blocks: Whole = key(..., "Blocks asked for at the start.", possible="[0, inf)")
     min_blocks: Whole = key(..., "Fewest blocks kept.", possible="[0, inf)")
     max_blocks: Whole = key(..., "Most blocks at a time.", possible="[1, inf)")
@@ -153,29 +163,59 @@ class ParslOptions(Section):
     )
     jobs_per_block: Whole = key(
         1,
-        "Reference calculations at the same time inside one block; their `srun` steps share its nodes.",
+        "Reference calculations at the same time inside one block; they share its nodes.",
         possible="[1, inf)",
         plausible="[1, 256]",
     )
 
 
-class ClusterSettings(Section):
-    """CLUSTER: may be left out when the reference is a calculator; calculations then run on this machine."""
+class _Place(Section):
+    """The first keys of CLUSTER; a header for each scheduler follows."""
 
     type: Where = key(
         "slurm",
-        "`slurm`, or `local` for this machine. When the reference is a calculator and no Slurm key is "
-        "written, the default is `local`.",
+        f"A batch scheduler ({', '.join(f'`{name}`: {s.title}' for name, s in known_schedulers().items())}), or "
+        "`local` for this machine. When the reference is a calculator and no key of a scheduler is written, the "
+        "default is `local`.",
     )
-    project_name: OptionalText = key(None, "Name of the Parsl run.", mandatory=SLURM)
-    parsl_options: ParslOptions | None = key(None, "Table of Parsl's options.", mandatory=SLURM)
-    slurm_str: OptionalText = key(
-        None, "Header of the Slurm job script: resources and options.", mandatory=SLURM
-    )
+    project_name: OptionalText = key(None, "Name of the Parsl run.", mandatory=BATCH)
+    parsl_options: ParslOptions | None = key(None, "Table of Parsl's options.", mandatory=BATCH)
+
+    @property
+    def scheduler(self) -> Scheduler | None:
+        """Whose jobs calculations run in; None: on this machine."""
+        return known_schedulers().get(self.type)
+
+    @property
+    def header(self) -> str:
+        """Of the blocks' job script; empty on this machine."""
+        return _header(self.scheduler, vars(self))
+
+
+def _header(scheduler: Scheduler | None, values: Mapping[str, Any]) -> str:
+    return "" if scheduler is None else values.get(scheduler.header_key) or ""
+
+
+def _header_key(scheduler: Scheduler) -> tuple[Any, Any]:
+    prose = f"Header of the {scheduler.title} job script: resources and options, e.g. `{scheduler.example}`."
+    if not scheduler.tested:
+        prose += f" {scheduler.title} has not been tried on a real cluster yet."
+    return OptionalText, key(None, prose, mandatory=type_is(scheduler.name))
+
+
+if TYPE_CHECKING:
+    _Headers = _Place
+else:  # a key for each scheduler, those of other packages too
+    _Headers = create_model("_Headers", __base__=_Place, **{k: _header_key(s) for k, s in HEADERS.items()})
+
+
+class ClusterSettings(_Headers):
+    """CLUSTER: may be left out when the reference is a calculator; calculations then run on this machine."""
+
     worker_str: OptionalText = key(
         None,
         "Shell commands that prepare each worker: load modules, activate the environment.",
-        mandatory=SLURM,
+        mandatory=BATCH,
     )
     launch_str: OptionalText = key(
         None,
@@ -185,7 +225,7 @@ class ClusterSettings(Section):
     calc_dir: Text = key(
         "./calc",
         "Folder of the reference calculations. Several runs may share it.",
-        mandatory="the reference is FHI-aims or the type is `slurm`",
+        mandatory=BATCH_OR_AIMS,
     )
     clean_dirs: Flag = key(
         True,
@@ -205,8 +245,8 @@ class ClusterSettings(Section):
     )
     job_time_limit: Seconds = key(
         math.inf,
-        "Longest time of one reference calculation (s, or `HH:MM:SS`); inf: no limit. With Slurm, a block "
-        "takes no new calculation when less than this is left of its `--time`.",
+        "Longest time of one reference calculation (s, or `HH:MM:SS`); inf: no limit. With a scheduler, a "
+        "block takes no new calculation when less than this is left of its walltime.",
         unit="s",
         possible="(0, inf]",
         plausible="[1, inf]",
@@ -225,10 +265,10 @@ class ClusterSettings(Section):
     @model_validator(mode="before")
     @classmethod
     def _limit_of_parsl_options(cls, data: Any) -> Any:
-        """`parsl_options.job_time_limit` means the key of this section; where blocks are, so with Slurm."""
+        """`parsl_options.job_time_limit` means the key of this section; where blocks are, so with a scheduler."""
         options = data.get("parsl_options") if isinstance(data, dict) else None
         inner = options.get("job_time_limit") if isinstance(options, dict) else None
-        if inner is None or "job_time_limit" in data or str(data.get("type", "slurm")).lower() != "slurm":
+        if inner is None or "job_time_limit" in data or str(data.get("type", "")).lower() == "local":
             return data
         try:
             seconds = _seconds(inner)
@@ -243,32 +283,41 @@ class ClusterSettings(Section):
             raise ValueError("address and interface both say where nodes find the run; keep one of them")
         return options
 
-    @field_validator("slurm_str", mode="after")
+    @field_validator(*HEADERS, mode="after", check_fields=False)
     @classmethod
-    def _readable(cls, header: str | None) -> str | None:
+    def _readable(cls, header: str | None, info: ValidationInfo) -> str | None:
+        scheduler, options = HEADERS[info.field_name or ""], info.data.get("parsl_options")
         try:
-            options = sbatch_options(header or "")
-            block_walltime(header)
+            scheduler.read_header(header or "")
         except ValueError as error:
             raise ValueError(f"cannot be read: {error}") from None
-        for name, why in REFUSED.items():
-            if name in options:
-                raise ValueError(f"{why}: remove --{name}")
+        ours = info.data.get("type") == scheduler.name
+        if ours and not scheduler.gives_nodes and options is not None and options.nodes_per_block > 1:
+            raise ValueError(
+                f"{scheduler.title} takes the number of nodes from these lines alone: ask for all slots of a block "
+                "here, and write nodes_per_block: 1"
+            )
         return header
 
     @field_validator("job_time_limit", mode="after")
     @classmethod
     def _fits_a_block(cls, limit: float, info: ValidationInfo) -> float:
-        options = info.data.get("parsl_options") if info.data.get("type") == "slurm" else None
+        scheduler = known_schedulers().get(info.data.get("type", ""))
+        options = None if scheduler is None else info.data.get("parsl_options")
         inner = None if options is None else options.job_time_limit
         if inner is not None and inner != limit:
             raise ValueError(
                 f"{limit:g} s, but parsl_options.job_time_limit is {inner:g} s; keep one of them"
             )
-        block = block_walltime(info.data.get("slurm_str")) if info.data.get("type") == "slurm" else None
-        if block is not None and not math.isinf(limit) and limit > block - reserve(block):
+        block = None if scheduler is None else scheduler.read_header(_header(scheduler, info.data)).walltime
+        if (
+            scheduler is not None
+            and block is not None
+            and not math.isinf(limit)
+            and limit > block - reserve(block)
+        ):
             raise ValueError(
-                f"{limit:g} s do not fit into a block of {block:g} s (--time in slurm_str), of which the last "
+                f"{limit:g} s do not fit into a block of {block:g} s ({scheduler.header_key}), of which the last "
                 f"{reserve(block):g} s are kept free; lengthen the block or lower the limit"
             )
         return limit

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-from aims_pax.settings.cluster import SLURM
+from aims_pax.settings.cluster import BATCH, BATCH_OR_AIMS, HEADERS, type_is
 from aims_pax.settings.inference_support import objections
 from aims_pax.settings.md import BAR
 from aims_pax.settings.samplers import NAME as SAMPLERS
@@ -35,8 +35,9 @@ def _mandatory(parts: Parts) -> Iterator[Finding]:
     """Keys that some combinations need."""
     needed: dict[str, Callable[[], bool]] = {
         "the reference is FHI-aims": lambda: parts.aims,
-        SLURM: lambda: parts.slurm,
-        "the reference is FHI-aims or the type is `slurm`": lambda: parts.aims or parts.slurm,
+        BATCH: lambda: parts.batch,
+        BATCH_OR_AIMS: lambda: parts.aims or parts.batch,
+        **{type_is(s.name): _type_is(parts, s.name) for s in HEADERS.values()},
         "the type is `calculator`": lambda: not parts.aims,
     }
     for name in (INITIAL, ACTIVE, "CLUSTER", "REFERENCE"):
@@ -50,9 +51,16 @@ def _mandatory(parts: Parts) -> Iterator[Finding]:
                 if when is not None and when() and unwritten:
                     because = section.meaning(key).mandatory.replace("`", "")
                     prose = type(section).model_fields[key].description or ""
+                    others = sorted(HEADERS.keys() & section.model_fields_set) if key in HEADERS else []
+                    if others:
+                        prose = f"{others[0]} is written: for it, write type: {HEADERS[others[0]].name}"
                     yield PROJECT, (name, key), f"mandatory, as {because}. {prose}"
         except BrokenSectionError:
             continue
+
+
+def _type_is(parts: Parts, name: str) -> Callable[[], bool]:
+    return lambda: bool(parts.cluster.type == name)
 
 
 def _ramps(parts: Parts) -> Iterator[Finding]:

@@ -372,7 +372,7 @@ class MiscSettings(Section):
     max_walltime: Seconds = key(
         math.inf,
         "Walltime of one `aims-PAX` process, in seconds or `[D-]HH:MM:SS`: it stops cleanly before, exit code 75, "
-        "and the same command continues. Inside a Slurm job the job's own end counts too.",
+        "and the same command continues. Inside a job of a scheduler its own end counts too.",
         unit="s",
         possible="(0, inf]",
     )

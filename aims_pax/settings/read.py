@@ -9,8 +9,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from aims_pax.errors import SettingsError
+from aims_pax.schedulers.registry import known_schedulers
 from aims_pax.settings import cross_checks, sampler_list, samplers
-from aims_pax.settings.cluster import ClusterSettings
+from aims_pax.settings.cluster import HEADERS, ClusterSettings
 from aims_pax.settings.fields import Section
 from aims_pax.settings.mace import MaceSettings
 from aims_pax.settings.settings import MACE, PROJECT, Settings
@@ -20,7 +21,7 @@ from aims_pax.suggestions import nearest
 
 OPTIONAL = {"MISC", "REFERENCE", "ARCHITECTURE", "TRAINING"}  # left out: all defaults
 MAY_BE_ABSENT = {"INITIAL_DATASET_GENERATION", "ACTIVE_LEARNING"}  # left out: that stage does not exist
-SLURM_KEYS = {"project_name", "parsl_options", "slurm_str", "worker_str"}
+BATCH_KEYS = {"project_name", "parsl_options", "worker_str", *HEADERS}
 INEFFECTIVE = frozenset({"aims_lib_path", "parallel", "mol_idxs", "keep_checkpoints", "restart_latest"})
 
 
@@ -68,8 +69,10 @@ def read_documents(documents: dict[str, Document], folder: Path) -> Settings:
 def unsupported(settings: Settings) -> list[str]:
     """What these settings ask for that this release cannot run yet."""
     found = []
-    if settings.cluster.executor == "mpi" and settings.cluster.type != "slurm":
-        found.append("CLUSTER.executor: mpi needs CLUSTER.type: slurm; use auto")
+    scheduler = settings.cluster.scheduler
+    if settings.cluster.executor == "mpi" and (scheduler is None or scheduler.mpi_launcher is None):
+        able = [name for name, s in known_schedulers().items() if s.mpi_launcher is not None]
+        found.append(f"CLUSTER.executor: mpi needs CLUSTER.type: {' or '.join(able)}; use auto")
     return found
 
 
@@ -154,7 +157,7 @@ class _Reader:
     def _section(
         self, document: Document, label: str, name: str, model: type[Section], raw: dict[Any, Any]
     ) -> Any:
-        if name == "CLUSTER" and "type" not in raw and not SLURM_KEYS & set(raw) and self._calculator():
+        if name == "CLUSTER" and "type" not in raw and not BATCH_KEYS & set(raw) and self._calculator():
             raw["type"] = "local"
         if name != "MD":
             return self._validated(document, label, (name,), model, raw)

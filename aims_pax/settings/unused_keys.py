@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from aims_pax.schedulers.registry import known_schedulers
 from aims_pax.settings.fields import Section
 
 
@@ -69,8 +70,9 @@ class Parts:
         return bool(self["REFERENCE"].type == "aims")
 
     @property
-    def slurm(self) -> bool:
-        return bool(self.cluster.type == "slurm")
+    def batch(self) -> bool:
+        """Whether calculations run in jobs of a scheduler."""
+        return bool(self.cluster.type != "local")
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,10 @@ def _calculator(parts: Parts, _: Any) -> bool:
     return not parts.aims
 
 
+def _other_type(name: str) -> Callable[[Parts, Any], bool]:
+    return lambda _, cluster: cluster.type != name
+
+
 def _no_labelled_files(p: Parts, misc: Any) -> bool:
     active = p.active
     return misc.test_set is None and not (
@@ -123,14 +129,23 @@ TABLE = (
     ),
     NoEffect(
         "CLUSTER",
-        "project_name parsl_options slurm_str worker_str",
-        lambda p, _: not p.slurm,
+        "project_name parsl_options worker_str",
+        lambda p, _: not p.batch,
         "CLUSTER.type is local",
     ),
     NoEffect("CLUSTER", "training", lambda _, s: s.executor == "inline", "executor is inline"),
     NoEffect("CLUSTER", "job_time_limit", _calculator, "a calculator in Python cannot be interrupted"),
     NoEffect("CLUSTER", "max_workers", lambda _, s: s.executor == "inline", "executor is inline"),
-    NoEffect("CLUSTER", "max_workers", lambda p, _: p.slurm, "CLUSTER.type is slurm; parsl_options decide"),
+    NoEffect(
+        "CLUSTER",
+        "max_workers",
+        lambda p, _: p.batch,
+        "calculations run in blocks of a scheduler; parsl_options decide",
+    ),
+    *(
+        NoEffect("CLUSTER", s.header_key, _other_type(name), f"CLUSTER.type is not {name}")
+        for name, s in known_schedulers().items()
+    ),
     NoEffect(
         INITIAL,
         "initial_foundational_size",

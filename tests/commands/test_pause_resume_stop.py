@@ -14,6 +14,7 @@ from aims_pax.engine.interrupts import InterruptMonitor, RunInterrupted
 from aims_pax.errors import SettingsError
 from aims_pax.record.lock import Lock
 from aims_pax.record.run_requests import RequestFile
+from aims_pax.schedulers.slurm import Slurm
 from tests.projects import command, write_project
 
 
@@ -79,11 +80,12 @@ def test_a_run_can_be_stopped_with_its_calculations(working):
 
 
 def test_where_the_last_run_has_left_nothing_that_is_said(tmp_path, monkeypatch):
-    from aims_pax.labelling.executors import parsl_blocks
     from aims_pax.labelling.executors.handover import Handover
 
     Handover(tmp_path / "restart").write_runs([{"token": "ab"}])
-    monkeypatch.setattr(parsl_blocks.slurm, "jobs_named", lambda part: {})
+    monkeypatch.setattr(
+        Slurm, "jobs_named", lambda _, part: {}
+    )  # of a version that did not name its scheduler
     assert (
         request(tmp_path, "cancel") == "nothing is left: the blocks of the last run have ended by themselves"
     )

@@ -16,8 +16,8 @@ import pytest
 
 from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from tests import worlds
-from tests.slurm.cluster import processes
-from tests.slurm.driver import Driver, frames
+from tests.batch.driver import Driver, frames
+from tests.batch.machine import processes
 
 pytestmark = pytest.mark.kill
 

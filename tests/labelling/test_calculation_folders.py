@@ -12,6 +12,7 @@ import pytest
 from aims_pax.labelling import calculation_folders
 from aims_pax.labelling.calculation_folders import OWNER, CalculationFolders, read_owner
 from aims_pax.labelling.claims import Claim, process_started
+from aims_pax.schedulers.slurm import Slurm
 
 FRAME, METHOD = "0123456789abcdef0123", "aaaabbbbcccc"
 
@@ -80,7 +81,7 @@ def test_an_owner_on_another_machine_is_believed_until_its_deadline(folders, cha
 
 @pytest.mark.parametrize("there", [True, False])
 def test_an_owner_in_a_slurm_job_lives_as_long_as_the_job(folders, monkeypatch, there):
-    monkeypatch.setattr(calculation_folders.slurm, "alive", lambda jobs: set(jobs) if there else set())
+    monkeypatch.setattr(Slurm, "alive", lambda _, jobs: set(jobs) if there else set())
     owned_by(folders, host="node7", job="42", deadline=None)
     assert bool(list(folders.left(FRAME, None))) is not there
 

@@ -16,6 +16,8 @@ from aims_pax.labelling.claims import Claim, Claims
 from aims_pax.labelling.executors.inline import InlineExecutor
 from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from aims_pax.processes import process_started
+from aims_pax.schedulers.registry import find_scheduler
+from aims_pax.schedulers.slurm import Slurm
 from tests import worlds
 
 FRAME = worlds.dimer("Cu", 2.6)
@@ -76,7 +78,7 @@ def test_a_dead_process_of_this_machine_loses_its_claim(tmp_path, other):
 
 
 def test_on_another_machine_the_slurm_job_and_the_deadline_decide(tmp_path, monkeypatch):
-    monkeypatch.setattr(claims.slurm, "alive", lambda jobs: set(jobs) & {"7"})
+    monkeypatch.setattr(Slurm, "alive", lambda _, jobs: set(jobs) & {"7"})
     far = Claim("elsewhere", 1, "x", job="7", deadline=time.time() + 60)
     for claim, alive in [
         (far, True),
@@ -116,8 +118,8 @@ def test_without_squeue_a_claim_of_another_machine_is_said_and_given_up(tmp_path
 
 
 def test_a_claim_that_is_not_renewed_is_given_up_although_its_job_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(claims.slurm, "alive", lambda jobs: set(jobs))
-    monkeypatch.setattr(claims.slurm, "available", lambda: True)
+    monkeypatch.setattr(Slurm, "alive", lambda _, jobs: set(jobs))
+    monkeypatch.setattr(Slurm, "available", lambda _: True)
     for renewed, alive in [(True, False), (False, True)]:  # earlier versions did not renew
         it = Claims(tmp_path / str(renewed))
         assert it.take("a", Claim("node17", 1, "x", job="7", renewed=renewed))
@@ -144,6 +146,30 @@ def test_a_claim_of_an_earlier_version_is_read(tmp_path):
         json.dumps({"host": "x", "pid": 1, "started": "b:1", "job": "7", "deadline": None, "run": ""})
     )
     assert it.read("a") == Claim("x", 1, "b:1", job="7")
+    assert find_scheduler(it.read("a").scheduler).name == "slurm"
+
+
+def test_what_a_later_version_has_added_to_a_claim_is_passed_over(tmp_path):
+    it = Claims(tmp_path)
+    it.path("a").write_text(json.dumps({"host": "x", "pid": 1, "started": "b:1", "queue": "fast"}))
+    assert it.read("a") == Claim("x", 1, "b:1")
+
+
+def test_a_claim_names_the_scheduler_of_its_job(tmp_path, monkeypatch):
+    monkeypatch.setenv("JOB_ID", "7")
+    monkeypatch.setenv("NSLOTS", "2")
+    it = Claims(tmp_path)
+    assert it.take("a", Claim.mine("", None))
+    assert (it.read("a").job, it.read("a").scheduler) == ("7", "sge")
+
+
+def test_a_job_of_a_scheduler_that_nobody_knows_here_is_given_up_when_it_is_silent(tmp_path, caplog):
+    it = Claims(tmp_path)
+    assert it.take("a", Claim("node17", 1, "x", job="7", renewed=True, scheduler="htcondor"))
+    assert it.alive("a") is not None
+    assert "process 1 of htcondor job 7 on node17, and there is no htcondor here" in caplog.text
+    aged(it, claims.STALE_AFTER + 60)
+    assert it.alive("a") is None
 
 
 def test_a_torn_claim_counts_as_none(tmp_path):

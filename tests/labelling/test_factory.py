@@ -9,6 +9,7 @@ from aims_pax.errors import SettingsError
 from aims_pax.labelling import Labeller
 from aims_pax.labelling.factory import executor_of, reference_of
 from aims_pax.labelling.references.fhi_aims import AimsReference
+from aims_pax.schedulers.registry import known_schedulers
 from aims_pax.settings import read_settings
 from tests import worlds
 from tests.projects import write_project
@@ -100,7 +101,7 @@ def test_every_key_of_a_slurm_cluster_reaches_its_blocks(tmp_path):
     reference = reference_of(told)
     executor = executor_of(told, reference)
     blocks = executor.blocks
-    assert (executor.kind, executor.capacity, executor.outlives) == ("slurm", 6, True)
+    assert (executor.kind, executor.capacity, executor.outlives) == ("blocks", 6, True)
     assert (blocks.name, blocks.label, blocks.worker) == ("my_run", "l_1", "module load x")
     assert (blocks.nodes, blocks.init, blocks.least, blocks.most, blocks.jobs) == (2, 1, 0, 3, 2)
     assert (blocks.drain, blocks.mpi) == (86400 - 3600 - 120, False)
@@ -120,6 +121,33 @@ def test_what_cannot_run_on_slurm_says_so(tmp_path, changes, said):
     told = aims_project(tmp_path, **{**SLURM, **changes})
     with pytest.raises(SettingsError, match=said):
         executor_of(told, reference_of(told))
+
+
+OTHERS = {
+    "sge": "#$ -l h_rt=24:00:00 -pe smp 8\n#$ -o mine\n",
+    "pbs": "#PBS -l walltime=24:00:00 -l select=1:ncpus=8\n#PBS -o mine\n",
+    "lsf": "#BSUB -W 24:00\n#BSUB -n 8 -o mine\n",
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_schedulers_give_blocks_too_and_say_when_they_have_not_run_yet(tmp_path, caplog, name):
+    options = {**SLURM["parsl_options"], "nodes_per_block": 1}
+    section = {
+        **SLURM,
+        "type": name,
+        "parsl_options": options,
+        f"{name}_str": OTHERS[name],
+        "project_name": "2 runs",
+    }
+    del section["slurm_str"]
+    told = aims_project(tmp_path, **section, job_time_limit="01:00:00")
+    executor = executor_of(told, reference_of(told))
+    blocks, scheduler = executor.blocks, known_schedulers()[name]
+    assert (blocks.scheduler, blocks.drain) == (scheduler, 86400 - 3600 - 120)
+    assert blocks.name == scheduler.job_name("2_runs")
+    assert f"CLUSTER.{name}_str: -o: set by aims-PAX for its blocks, not used" in caplog.text
+    assert ("has not run on a real cluster yet" in caplog.text) is (name != "sge")
 
 
 def test_inside_a_slurm_job_the_allocation_decides_how_many_run(tmp_path):

@@ -24,8 +24,8 @@ def test_other_times_are_refused(written):
 
 def test_type_and_executor_are_known_words():
     assert ClusterSettings(type="LOCAL", executor="HTEX").executor == "htex"
-    with pytest.raises(ValidationError, match=r"expected slurm \| local"):
-        ClusterSettings(type="pbs")
+    with pytest.raises(ValidationError, match=r"expected slurm \| pbs \| lsf \| sge \| local"):
+        ClusterSettings(type="torque")
 
 
 def test_at_least_one_worker():

@@ -1,5 +1,7 @@
 """What must hold between keys."""
 
+import re
+
 import pytest
 
 from tests.settings.folders import AIMS, GIVEN, MACE, PROJECT, errors, read, with_key
@@ -108,6 +110,27 @@ def test_slurm_needs_its_keys_and_a_calculator_with_them_is_slurm(tmp_path):
     assert keys == [
         f"CLUSTER.{k}" for k in ("calc_dir", "parsl_options", "project_name", "slurm_str", "worker_str")
     ]
+
+
+def test_the_header_of_another_scheduler_is_one_clear_error(tmp_path):
+    text = PROJECT + SLURM.replace("  slurm_str: |\n", "  sge_str: |\n").replace(
+        "#SBATCH --time=1:00:00", "#$ -q a"
+    )
+    said = errors(tmp_path, text.replace("    #SBATCH", "    #"))
+    (line,) = [s for s in said if "slurm_str" in s]
+    assert "mandatory, as the type is slurm. sge_str is written: for it, write type: sge" in line
+
+
+def test_a_scheduler_that_gives_slots_is_asked_for_them_in_its_header_alone(tmp_path):
+    text = (PROJECT + SLURM).replace("type: slurm", "type: sge").replace("slurm_str: |", "sge_str: |")
+    text = re.sub(r"#SBATCH.*", "#$ -l h_rt=3600", text)
+    text = re.sub(r"nodes_per_block: \d+", "nodes_per_block: 2", text)
+    (said,) = errors(tmp_path, text)
+    assert "sge_str: Grid Engine takes the number of nodes from these lines alone" in said
+    assert (
+        read(tmp_path, text.replace("nodes_per_block: 2", "nodes_per_block: 1")).cluster.scheduler.name
+        == "sge"
+    )
 
 
 def test_a_calculation_must_fit_into_a_block(tmp_path):

@@ -24,6 +24,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+from tests.batch.machine import free_ports, kill_tree, processes, runs
+
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
 DAEMONS = "/usr/sbin:/usr/local/sbin:/sbin"
@@ -179,7 +181,7 @@ class Cluster:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         for step in self._steps(node):
-            _kill_tree(step)
+            kill_tree(step)
         (self.folder / f"{node}.pid").unlink(missing_ok=True)
 
     def _steps(self, node: str) -> list[int]:
@@ -223,7 +225,7 @@ class Cluster:
     # ------------------------------------------------------------ daemons
 
     def _configure(self) -> None:
-        ports = _free_ports(len(self.nodes) + 1)
+        ports = free_ports(len(self.nodes) + 1)
         text = CONFIGURATION.format(
             host=socket.gethostname().split(".")[0], user=_user(), folder=self.folder, port=ports[0],
             nodes=len(self.nodes), cpus=self.cpus, first=ports[1], last=ports[-1],
@@ -255,7 +257,7 @@ class Cluster:
             pid = int((self.folder / f"{name}.pid").read_text())
         except (OSError, ValueError):
             return None
-        return pid if _runs(pid) else None
+        return pid if runs(pid) else None
 
     def _stop(self, name: str) -> None:
         pid = self._pid(name)
@@ -265,9 +267,9 @@ class Cluster:
             with suppress(ProcessLookupError):
                 os.kill(pid, sign)
             deadline = time.monotonic() + patience
-            while time.monotonic() < deadline and _runs(pid):
+            while time.monotonic() < deadline and runs(pid):
                 time.sleep(0.02)
-            if not _runs(pid):
+            if not runs(pid):
                 (self.folder / f"{name}.pid").unlink(missing_ok=True)
                 return
 
@@ -275,45 +277,6 @@ class Cluster:
         with suppress(OSError):
             return (self.folder / "slurmctld.log").read_text()[-400:]
         return "no slurmctld.log"
-
-
-def processes() -> dict[int, str]:
-    """Command lines of everything that runs."""
-    found = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with suppress(OSError):
-                line = Path("/proc", entry, "cmdline").read_bytes().replace(b"\0", b" ")
-                found[int(entry)] = line.decode(errors="replace")
-    return found
-
-
-def _runs(pid: int) -> bool:
-    """Whether a process is there and not a zombie, whose command line is empty."""
-    with suppress(OSError):
-        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
-    return False
-
-
-def _kill_tree(pid: int) -> None:
-    """Kill a process and its descendants, the parent first so that it reports nothing."""
-    with suppress(OSError):
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        for child in children:
-            _kill_tree(int(child))
-
-
-def _free_ports(n: int) -> list[int]:
-    """n successive ports that nobody listens on, outside those the kernel hands out."""
-    for first in range(20000 + os.getpid() % 4000, 30000, n):
-        with suppress(OSError):
-            for port in range(first, first + n):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-            return list(range(first, first + n))
-    raise NoSlurmError("no free ports")
 
 
 def _user() -> str:

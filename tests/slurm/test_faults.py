@@ -5,26 +5,27 @@ All drivers start together and suffer side by side; each test then looks at its 
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import datetime
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 from aims_pax.labelling.references.aims_input import geometry_text
-from aims_pax.labelling.references.ase_calculator import CalculatorReference
-from tests import stand_in_aims, worlds
-from tests.slurm.cluster import Cluster, processes
-from tests.slurm.driver import HEADER, Driver, frames
+from aims_pax.schedulers.base import Refused
+from tests import stand_in_aims
+from tests.batch import stories
+from tests.batch.driver import Driver, frames
+from tests.batch.machine import processes
+from tests.batch.sites import SLURM
+from tests.batch.stories import PATIENCE, begun, running, tidy, until, whole
+from tests.slurm.cluster import Cluster
 
-PATIENCE = 600  # s for what takes two minutes on a quiet machine
+HEADER = SLURM.header + "#SBATCH --exclude=dev4\n"
+COMMON = {"scheduler": "slurm", "launch": SLURM.launch, "header": HEADER}
 
 PLANS = {
     "plain": {"frames": 6, "seconds": 4.0},
@@ -52,7 +53,7 @@ PLANS = {
 @pytest.fixture(scope="module")
 def drivers(slurm, tmp_path_factory):
     folder = tmp_path_factory.mktemp("faults")
-    started = {name: Driver(folder / name, **plan) for name, plan in PLANS.items()}
+    started = {name: Driver(folder / name, **{**COMMON, **plan}) for name, plan in PLANS.items()}
     with ThreadPoolExecutor(len(FAULTS)) as threads:
         faults = [threads.submit(fault, slurm, started) for fault in FAULTS]
         yield started
@@ -67,41 +68,12 @@ def drivers(slurm, tmp_path_factory):
 # the faults, each in a thread of its own ------------------------------------------------------------------
 
 
-def running(driver: Driver, n: int = 2) -> None:
-    """Until so many calculations have begun, and one goes on."""
-    begun(driver, n)
-    deadline = time.monotonic() + PATIENCE
-    while not driver.working():
-        assert time.monotonic() < deadline, driver.log()
-        time.sleep(0.1)
-
-
-def begun(driver: Driver, n: int) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while len(driver.begun()) < n:
-        assert time.monotonic() < deadline, driver.log()
-        time.sleep(0.1)
-
-
-def cancel_the_block(slurm: Cluster, drivers: dict[str, Driver]) -> None:
-    running(drivers["cancelled"])
-    slurm.until(lambda: slurm.run("scancel", *drivers["cancelled"].jobs(slurm), check=True) == "", PATIENCE)
-
-
 def kill_the_node(slurm: Cluster, drivers: dict[str, Driver]) -> None:
     running(drivers["node"])
     drivers["node"].hit = drivers["node"].working().keys() & set(drivers["node"].begun())
     slurm.kill_node("dev4")
-    slurm.until(lambda: slurm.states()["dev4"].startswith("down"), PATIENCE)
+    until(lambda: slurm.states()["dev4"].startswith("down"), PATIENCE)
     slurm.start_node("dev4")
-
-
-def kill_a_worker(slurm: Cluster, drivers: dict[str, Driver]) -> None:
-    running(drivers["worker"])
-    worker = drivers["worker"]
-    frame = next(f for f in worker.begun() if f in worker.working())
-    worker.hit = {frame}
-    os.kill(worker.working()[frame], signal.SIGKILL)
 
 
 def restart_the_controller(slurm: Cluster, drivers: dict[str, Driver]) -> None:
@@ -113,67 +85,33 @@ def restart_the_controller(slurm: Cluster, drivers: dict[str, Driver]) -> None:
     slurm.start_controller()
 
 
-def kill_the_driver_and_start_it_again(slurm: Cluster, drivers: dict[str, Driver]) -> None:
-    running(drivers["killed"])
-    drivers["killed"].kill()
-    drivers["killed"].hit = {*drivers["killed"].begun(), *drivers["killed"].working()}
-    drivers["killed"].start()
-
-
-def kill_the_driver(slurm: Cluster, drivers: dict[str, Driver]) -> None:
-    running(drivers["abandoned"])
-    drivers["abandoned"].kill()
-
-
 def count_the_steps(slurm: Cluster, drivers: dict[str, Driver]) -> None:
     driver = drivers["plain"]
     driver.steps = 0
     while driver.process.poll() is None:
-        with suppress(subprocess.SubprocessError):
-            for job in driver.jobs(slurm):
+        with suppress(Refused, subprocess.SubprocessError):
+            for job in driver.jobs():
                 listed = slurm.run("squeue", "--steps", "--noheader", "--format=%i", f"--jobs={job}").split()
                 driver.steps = max(driver.steps, sum(step.rpartition(".")[2].isdigit() for step in listed))
         time.sleep(0.3)
 
 
-FAULTS = [count_the_steps, cancel_the_block, kill_the_node, kill_a_worker, restart_the_controller,
-          kill_the_driver_and_start_it_again, kill_the_driver]  # fmt: skip
+def of(name: str, story: Callable[[Driver], None]) -> Callable[[Cluster, dict[str, Driver]], None]:
+    return lambda _, drivers: story(drivers[name])
+
+
+FAULTS = [
+    count_the_steps,
+    kill_the_node,
+    restart_the_controller,
+    of("cancelled", stories.cancel_the_block),
+    of("worker", stories.kill_a_worker),
+    of("killed", stories.kill_the_driver_and_start_it_again),
+    of("abandoned", stories.kill_the_driver),
+]
 
 
 # what must hold -------------------------------------------------------------------------------------------
-
-
-def whole(driver: Driver) -> dict:
-    """The result of a run that must have labelled everything, each label equal to a recomputation."""
-    result = driver.result(PATIENCE)
-    assert result["error"] is None, driver.log()
-    assert result["failures"] == {}
-    truth = CalculatorReference(worlds.EMT["factory"])
-    expected = frames(driver.plan["frames"])
-    assert set(result["labels"]) == {f.id for f in expected}
-    for frame in expected:
-        exact = truth.label(frame)
-        energy, forces = result["labels"][frame.id]
-        assert abs(energy - exact.energy) < 1e-6
-        np.testing.assert_allclose(forces, exact.forces, atol=1e-6)
-    return result
-
-
-def left(folder: Path) -> list[str]:
-    """Processes that know this folder, a few seconds after the driver's end."""
-    for _ in range(100):
-        found = [line for line in processes().values() if f"{folder}/" in line and "pytest" not in line]
-        if not found:
-            return []
-        time.sleep(0.2)
-    return found
-
-
-def tidy(slurm: Cluster, driver: Driver) -> None:
-    slurm.until(lambda: driver.jobs(slurm) == {}, PATIENCE)  # a cancelled job shows as COMPLETING for a while
-    assert left(driver.folder) == []
-    assert list((driver.folder / "data").rglob("*.claim")) == []
-    assert [p.name for p in (driver.folder / "restart").iterdir()] == []
 
 
 def test_two_jobs_run_at_once_inside_one_block(slurm, drivers):
@@ -181,7 +119,7 @@ def test_two_jobs_run_at_once_inside_one_block(slurm, drivers):
     assert result["calls"]["begun"] == 6
     assert drivers["plain"].log().count("asked for") == 1  # one block
     assert drivers["plain"].steps == 2
-    tidy(slurm, drivers["plain"])
+    tidy(drivers["plain"])
 
 
 def test_blocks_are_asked_for_with_the_work_and_given_back_without_it(slurm, drivers):
@@ -189,19 +127,19 @@ def test_blocks_are_asked_for_with_the_work_and_given_back_without_it(slurm, dri
     whole(driver)  # it does not leave before both are given back
     log = driver.log()
     assert (log.count("asked for"), log.count("given back")) == (2, 2)
-    tidy(slurm, driver)
+    tidy(driver)
 
 
 def test_the_mpi_executor_gives_each_calculation_its_nodes(slurm, drivers):
     whole(drivers["mpi"])
-    tidy(slurm, drivers["mpi"])
+    tidy(drivers["mpi"])
 
 
 def test_a_broken_preparation_ends_the_run_with_what_the_block_said(slurm, drivers):
     result = drivers["preparation"].result(PATIENCE)
     for words in ("3 Slurm blocks in a row", "module: no such thing", "worker_str"):
         assert words in result["error"]
-    tidy(slurm, drivers["preparation"])
+    tidy(drivers["preparation"])
 
 
 def test_a_wrong_partition_ends_the_run_with_what_slurm_said(slurm, drivers):
@@ -209,14 +147,14 @@ def test_a_wrong_partition_ends_the_run_with_what_slurm_said(slurm, drivers):
     for words in ("refused 3 blocks", "invalid partition", "slurm_str"):
         assert words in result["error"]
     assert "\n" not in result["error"]
-    tidy(slurm, drivers["partition"])
+    tidy(drivers["partition"])
 
 
 def test_a_missing_program_ends_the_run_at_once(slurm, drivers):
     result = drivers["missing"].result(PATIENCE)
     for words in ("launch_str", "/no/such/aims.x", "No such file"):
         assert words in result["error"]
-    tidy(slurm, drivers["missing"])
+    tidy(drivers["missing"])
 
 
 def test_a_calculation_over_its_limit_is_killed_with_its_children(slurm, drivers):
@@ -227,70 +165,35 @@ def test_a_calculation_over_its_limit_is_killed_with_its_children(slurm, drivers
     assert 0 < len(hanging) < 6
     assert {f: kind for f, (kind, _) in result["failures"].items()} == dict.fromkeys(hanging, "TimedOut")
     assert len(result["labels"]) == 6 - len(hanging)
-    slurm.until(lambda: not [line for line in processes().values() if "time.sleep(600)" in line], PATIENCE)
-    tidy(slurm, driver)
+    until(lambda: not [line for line in processes().values() if "time.sleep(600)" in line], PATIENCE)
+    tidy(driver)
 
 
 def test_a_worker_killed_costs_its_calculation_and_no_more(slurm, drivers):
-    driver = drivers["worker"]
-    whole(driver)
-    assert {f for f, n in Counter(driver.begun()).items() if n > 1} == driver.hit
-    assert "computed again" in driver.log()
-    tidy(slurm, driver)
+    stories.check_worker_killed(drivers["worker"])
 
 
 def test_workers_whose_driver_is_killed_finish_store_and_leave(slurm, drivers):
-    driver = drivers["abandoned"]
-    slurm.until(lambda: len(driver.begun()) >= 2 and not driver.jobs(slurm), PATIENCE)
-    assert driver.labels() == set(driver.begun())  # all that had begun, and no more
-    assert len(driver.labels()) < 4
-    assert left(driver.folder) == []
-    driver.start()
-    whole(driver)
-    assert set(Counter(driver.begun()).values()) == {1}
-    tidy(slurm, driver)
+    stories.check_stored_and_left(drivers["abandoned"])
 
 
 def test_a_restarted_driver_harvests_what_the_old_workers_finish(slurm, drivers):
-    driver = drivers["killed"]
-    slurm.until(lambda: (driver.folder / "result.json").exists(), PATIENCE)
-    result = whole(driver)
-    assert len(driver.hit) >= 2
-    # what the old workers finished before the new driver looked is found in the store instead
-    assert result["calls"]["harvested"] + result["calls"]["reused"] == len(driver.hit)
-    assert set(Counter(driver.begun()).values()) == {1}  # nothing was begun twice
-    tidy(slurm, driver)
+    stories.check_harvested(drivers["killed"])
 
 
 def test_the_controller_may_be_away_for_a_while(slurm, drivers):
     driver = drivers["controller"]
     whole(driver)
     assert set(Counter(driver.begun()).values()) == {1}
-    tidy(slurm, driver)
+    tidy(driver)
 
 
 def test_a_block_takes_no_work_it_cannot_finish(slurm, drivers):
-    driver = drivers["walltime"]
-    whole(driver)
-    assert set(Counter(driver.begun()).values()) == {1}
-    assert len(driver.log().split("asked for")) > 2  # more than one block
-    tidy(slurm, driver)
+    stories.check_no_work_cut_off(drivers["walltime"])
 
 
 def test_a_cancelled_block_is_replaced(slurm, drivers):
-    driver = drivers["cancelled"]
-    whole(driver)
-    log = driver.log()
-    assert log.count("asked for") > 1
-    # as soon as Slurm says so, not when heartbeats have stayed away for a minute
-    cancelled = next(line for line in log.splitlines() if line.endswith("CANCELLED"))
-    again = next(line for line in log.splitlines() if "computed again" in line)
-    assert (when(again) - when(cancelled)).total_seconds() < 20
-    tidy(slurm, driver)
-
-
-def when(line: str) -> datetime:
-    return datetime.fromisoformat(line[:19])
+    stories.check_replaced(drivers["cancelled"], ("CANCELLED",))
 
 
 def test_a_killed_node_loses_no_label(slurm, drivers):
@@ -298,4 +201,4 @@ def test_a_killed_node_loses_no_label(slurm, drivers):
     whole(driver)
     assert driver.hit
     assert {f for f, n in Counter(driver.begun()).items() if n > 1} == driver.hit
-    tidy(slurm, driver)
+    tidy(driver)

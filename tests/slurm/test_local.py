@@ -6,14 +6,15 @@ import sys
 import yaml
 
 from tests import worlds
+from tests.batch.folders import write_aims_project
+from tests.batch.runs import check_datasets
+from tests.batch.sites import SLURM
 from tests.projects import ROOT
-from tests.slurm.folders import write_aims_project
-from tests.slurm.test_run import check_datasets
 
 
 def test_steps_run_side_by_side_in_the_job_of_the_driver(slurm, tmp_path):
     launch = worlds.launch("emt", seconds=1, count=tmp_path / "count")
-    folder = write_aims_project(tmp_path / "run", launch, systems={"water": worlds.water()})
+    folder = write_aims_project(tmp_path / "run", SLURM, launch, systems={"water": worlds.water()})
     path = folder / "aimsPAX.yaml"
     project = yaml.safe_load(path.read_text())
     project["CLUSTER"] = {

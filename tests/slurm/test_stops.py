@@ -11,15 +11,18 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
 
-from aims_pax.commands.pause_resume_stop import request
-from tests.slurm.cluster import Cluster, processes
-from tests.slurm.driver import Driver
-from tests.slurm.test_faults import PATIENCE, left, running, tidy, whole
+from tests.batch import stories
+from tests.batch.driver import Driver
+from tests.batch.sites import SLURM
+from tests.batch.stories import PATIENCE, running, tidy, until, whole
+from tests.slurm.cluster import Cluster
+from tests.slurm.test_faults import HEADER
 
 
 def on(node: str) -> str:
@@ -28,6 +31,7 @@ def on(node: str) -> str:
 
 
 PORTS = [53200, 53215]  # two for each driver: those that start at the same moment must not want the same one
+COMMON = {"scheduler": "slurm", "launch": SLURM.launch, "header": HEADER, "ports": PORTS}
 BOTH = {"frames": 4, "most": 2, "seconds": 20.0, "patience": 60.0}
 PLANS = {
     "term": {**BOTH, "header": on("dev1")},
@@ -46,7 +50,7 @@ def ends(slurm, tmp_path_factory):
     folder = tmp_path_factory.mktemp("stops")
     words = ("--nodelist=dev4", "--mem=3000", "--output=/dev/null", "--wrap", "sleep 900")
     blocker = slurm.run("sbatch", "--parsable", *words).strip()
-    drivers = {name: Driver(folder / name, ports=PORTS, **plan) for name, plan in PLANS.items()}
+    drivers = {name: Driver(folder / name, **{**COMMON, **plan}) for name, plan in PLANS.items()}
     with ThreadPoolExecutor(len(PLANS)) as threads:
         seen = {
             name: threads.submit(STORIES[name], slurm, driver, blocker) for name, driver in drivers.items()
@@ -62,57 +66,17 @@ def ends(slurm, tmp_path_factory):
 # the stories, each in a thread of its own -------------------------------------------------------------------
 
 
-def jobs(slurm: Cluster, driver: Driver) -> dict[str, str]:
-    """The jobs of a driver, as soon as Slurm says it."""
-    found: dict[str, str] = {}
-    slurm.until(lambda: found.update(driver.jobs(slurm)) or True, 60)
-    return found
-
-
-def stopped_and_started(number: int | None):
-    def story(slurm: Cluster, driver: Driver, _: str) -> dict:
-        running(driver, 2)
-        slurm.until(lambda: len(driver.jobs(slurm)) == 2, PATIENCE)
-        before, at_work = jobs(slurm, driver), set(driver.working())
-        began = time.monotonic()
-        if number is not None:
-            driver.process.send_signal(number)
-        code = driver.process.wait(PATIENCE)
-        took, after = time.monotonic() - began, jobs(slurm, driver)
-        driver.plan["walltime"] = None  # the next one lives until the end
-        (driver.folder / "plan.json").write_text(json.dumps(driver.plan))
-        driver.start()
-        return {"code": code, "took": took, "before": before, "after": after, "at work": at_work}
-
-    return story
-
-
 def in_the_queue_for_longer_than_drivers_live(slurm: Cluster, driver: Driver, blocker: str) -> dict:
     codes = [driver.process.wait(PATIENCE)]
-    queued = set(jobs(slurm, driver))
+    queued = set(stories.jobs(driver))
     driver.start()
     codes.append(driver.process.wait(PATIENCE))
-    still = set(jobs(slurm, driver))
+    still = set(stories.jobs(driver))
     slurm.run("scancel", blocker)
-    slurm.until(lambda: not driver.jobs(slurm), PATIENCE)  # it has met no driver
+    until(lambda: not driver.jobs(), PATIENCE)  # it has met no driver
     labels = driver.labels()
     driver.start()
     return {"codes": codes, "queued": queued, "still": still, "labels": labels}
-
-
-def cancelled(slurm: Cluster, driver: Driver, _: str) -> dict:
-    running(driver, 2)
-    driver.process.terminate()
-    return {"code": driver.process.wait(PATIENCE), "jobs": jobs(slurm, driver)}
-
-
-def interrupted_then_cancelled(slurm: Cluster, driver: Driver, _: str) -> dict:
-    running(driver, 2)
-    driver.process.send_signal(signal.SIGINT)
-    code, there = driver.process.wait(PATIENCE), jobs(slurm, driver)
-    listed = (driver.folder / "restart" / "tasks").exists()
-    said = request(driver.folder, "cancel")
-    return {"code": code, "jobs": there, "listed": listed, "said": said}
 
 
 def killed_with_its_interchange(slurm: Cluster, driver: Driver, _: str) -> dict:
@@ -128,13 +92,17 @@ def killed_with_its_interchange(slurm: Cluster, driver: Driver, _: str) -> dict:
     return {"at work": at_work}
 
 
+def alone(story: stories.Story) -> Callable[[Cluster, Driver, str], dict]:
+    return lambda slurm, driver, blocker: story(driver)
+
+
 STORIES = {
-    "term": stopped_and_started(signal.SIGTERM),
-    "hup": stopped_and_started(signal.SIGHUP),
-    "walltime": stopped_and_started(None),
+    "term": alone(stories.stopped_and_started(signal.SIGTERM)),
+    "hup": alone(stories.stopped_and_started(signal.SIGHUP)),
+    "walltime": alone(stories.stopped_and_started(None)),
     "queue": in_the_queue_for_longer_than_drivers_live,
-    "cancelled": cancelled,
-    "interrupted": interrupted_then_cancelled,
+    "cancelled": alone(stories.cancelled),
+    "interrupted": alone(stories.interrupted_then_cancelled),
     "machine": killed_with_its_interchange,
 }
 
@@ -145,21 +113,7 @@ STORIES = {
 @pytest.mark.parametrize("name", ["term", "hup", "walltime"])
 def test_the_next_driver_takes_over_two_running_calculations_and_a_queued_block(slurm, ends, name):
     driver, seen = ends[name]
-    seen = seen.result(PATIENCE)
-    assert seen["code"] == 75, driver.log()
-    assert sorted(seen["before"].values()) == sorted(seen["after"].values()) == ["PENDING", "RUNNING"]
-    assert seen["before"] == seen["after"]  # the same jobs: none was cancelled, none asked for again
-    if name != "walltime":
-        assert seen["took"] < 15
-    slurm.until(lambda: (driver.folder / "result.json").exists(), PATIENCE)
-    result = whole(driver)
-    log = driver.log()
-    assert log.count("of an earlier run taken over") == 2
-    assert log.count("asked for") == 2, "both by the first driver"
-    assert len(seen["at work"]) == 2
-    assert result["calls"]["harvested"] + result["calls"]["reused"] == 2
-    assert Counter(driver.begun()) == dict.fromkeys(driver.ids.values(), 1), "no calculation was begun twice"
-    tidy(slurm, driver)
+    stories.check_taken_over(driver, seen.result(PATIENCE), soon=name != "walltime")
 
 
 def test_a_wait_in_the_queue_longer_than_the_walltime_of_drivers_ends_in_labels(slurm, ends):
@@ -172,26 +126,18 @@ def test_a_wait_in_the_queue_longer_than_the_walltime_of_drivers_ends_in_labels(
     result = whole(driver)
     assert (result["calls"]["begun"], result["calls"]["reused"]) == (0, 5)
     assert set(Counter(driver.begun()).values()) == {1}
-    tidy(slurm, driver)
+    tidy(driver)
 
 
 def test_stop_cancel_ends_what_runs_and_what_waits(slurm, ends):
     driver, seen = ends["cancelled"]
     assert seen.result(PATIENCE)["code"] == 3
-    tidy(slurm, driver)
+    tidy(driver)
 
 
 def test_what_a_stopped_run_has_left_can_be_cancelled_afterwards(slurm, ends):
     driver, seen = ends["interrupted"]
-    seen = seen.result(PATIENCE)
-    assert seen["code"] == 3
-    assert list(seen["jobs"].values()) == ["RUNNING"]
-    assert not seen["listed"], "the user has stopped it: nothing new is begun"
-    assert seen["said"] == f"cancelled: Slurm job {next(iter(seen['jobs']))}; their labels are kept"
-    slurm.until(lambda: driver.jobs(slurm) == {}, PATIENCE)
-    assert left(driver.folder) == []
-    assert [line for line in processes().values() if f"{driver.folder}/" in line] == []
-    assert not (driver.folder / "restart" / "runs.json").exists()
+    stories.check_cancelled_afterwards(driver, seen.result(PATIENCE))
 
 
 def test_calculations_outlive_the_machine_of_the_driver(slurm, ends):
@@ -200,4 +146,4 @@ def test_calculations_outlive_the_machine_of_the_driver(slurm, ends):
     result = whole(driver)
     assert result["calls"]["harvested"] + result["calls"]["reused"] == len(seen["at work"]) == 2
     assert set(Counter(driver.begun()).values()) == {1}
-    tidy(slurm, driver)
+    tidy(driver)

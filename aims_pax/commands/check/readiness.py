@@ -137,7 +137,7 @@ def check_reference(settings: Settings, systems: Sequence[System]) -> None:
     check = getattr(made, "check_elements", None)
     if check is not None:
         check(elements(s.frame for s in systems))
-    if settings.cluster.type == "slurm":
+    if settings.cluster.scheduler is not None:
         executor_of(settings, made)
 
 

@@ -194,7 +194,7 @@ def _programs(settings: Settings) -> Sequence[str]:
     launch = settings.cluster.launch_str
     if settings.reference.type != "aims" or launch is None:
         return ()
-    if settings.cluster.type == "slurm" or SHELL & set(launch):
+    if settings.cluster.scheduler is not None or SHELL & set(launch):
         return [
             f"CLUSTER.launch_str: {w} is not there on this machine"
             for w in _absolute(launch)

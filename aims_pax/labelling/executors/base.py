@@ -3,7 +3,7 @@
     inline    in the caller, at once: reproducible to the last bit
     threads   in threads of this process: for references that are programs of their own, and quick calculators
     htex      in worker processes on this machine: for slow Python calculators
-    slurm     in worker processes on nodes that Slurm gives: see `parsl_blocks`
+    blocks    in worker processes on nodes that a batch scheduler gives: see `parsl_blocks`
 
 Parsl is loaded only when the last three are asked for.
 """

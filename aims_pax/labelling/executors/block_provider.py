@@ -1,7 +1,7 @@
-"""Blocks for Parsl: Slurm jobs asked for, taken over from an earlier run, looked after and given back.
+"""Blocks for Parsl: jobs of a scheduler asked for, taken over from an earlier run, looked after and given back.
 
-Parsl's own SlurmProvider forgets how a job ended at the next look, takes a job that Slurm has forgotten for running,
-and knows only HH:MM:SS.
+Parsl's own providers forget how a job ended at the next look, take a job that the scheduler has forgotten for running,
+and know nothing of blocks of an earlier run.
 """
 
 from __future__ import annotations
@@ -17,25 +17,24 @@ from pathlib import Path
 from typing import Any
 
 from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
-from parsl.jobs.states import JobState, JobStatus
+from parsl.jobs.states import JobState as ParslState
+from parsl.jobs.states import JobStatus
 from parsl.launchers import SimpleLauncher
 from parsl.providers.cluster_provider import ClusterProvider
 
 from aims_pax.errors import SetupError
 from aims_pax.labelling.executors.block_request import Blocks, job_script
 from aims_pax.labelling.executors.handover import KEY, Driver, Handover
-from aims_pax.labelling.schedulers import slurm
-from aims_pax.settings.sbatch import sbatch_options
+from aims_pax.schedulers.base import Phase, Refused
 
 log = logging.getLogger(__name__)
 
 STILLBORN = 3  # blocks in a row that never registered: there is no point in asking for more
-BACK_OFF = 15.0  # s after Slurm could not be reached
+BACK_OFF = 15.0  # s after a scheduler could not be reached
 STATES = {
-    "PENDING": JobState.PENDING, "CONFIGURING": JobState.PENDING, "REQUEUED": JobState.PENDING,
-    "REQUEUE_HOLD": JobState.PENDING, "SPECIAL_EXIT": JobState.FAILED, "SUSPENDED": JobState.HELD,
-    "COMPLETED": JobState.COMPLETED, "CANCELLED": JobState.CANCELLED, "TIMEOUT": JobState.TIMEOUT,
-    "DEADLINE": JobState.TIMEOUT, "PREEMPTED": JobState.TIMEOUT,
+    Phase.WAITING: ParslState.PENDING, Phase.HELD: ParslState.HELD, Phase.RUNNING: ParslState.RUNNING,
+    Phase.ENDING: ParslState.RUNNING, Phase.COMPLETED: ParslState.COMPLETED, Phase.CANCELLED: ParslState.CANCELLED,
+    Phase.TIMEOUT: ParslState.TIMEOUT, Phase.FAILED: ParslState.FAILED,
 }  # fmt: skip
 
 
@@ -44,8 +43,8 @@ POOL = DEFAULT_LAUNCH_CMD.replace(
 )  # arguments of `pool`, as Parsl fills them in
 
 
-class SlurmBlocks(ClusterProvider):
-    """Blocks by sbatch, squeue and scancel.
+class SchedulerBlocks(ClusterProvider):
+    """Blocks that a scheduler gives.
 
     name: of the jobs, with the token of this run behind the last dot. inherited: job → its name, of blocks of earlier
     runs that can serve this one. protected: jobs of these that still compute for an earlier run.
@@ -62,7 +61,7 @@ class SlurmBlocks(ClusterProvider):
         inherited: dict[str, str],
     ) -> None:
         super().__init__(  # type: ignore[no-untyped-call]
-            "slurm",
+            blocks.scheduler.name,
             nodes_per_block=1,  # as Parsl counts places for work: `jobs` in a block, however many nodes it has
             init_blocks=min(max(blocks.init, len(inherited)), blocks.most),
             min_blocks=min(blocks.least, blocks.most),
@@ -72,6 +71,7 @@ class SlurmBlocks(ClusterProvider):
             launcher=SimpleLauncher(),
         )
         self.blocks = blocks
+        self.scheduler = blocks.scheduler
         self.name = name
         self.scripts = scripts
         self.start = start
@@ -80,7 +80,8 @@ class SlurmBlocks(ClusterProvider):
         self.inherited = inherited
         self.protected: Callable[[], set[str]] = set
         self.quiet_until = 0.0
-        self.last_refusal: slurm.Refused | None = None
+        self.last_refusal: Refused | None = None
+        self.passing: set[str] = set()  # what it said when it was away
         self._driver = Driver(name.rpartition(".")[2], {}, blocks.free)
         self._serial = 0
         self._young: dict[str, float] = {}  # job → when it was submitted
@@ -103,16 +104,17 @@ class SlurmBlocks(ClusterProvider):
         self._announce(name, command)
         self._write_script(path, name)
         try:
-            job = slurm.submit(str(path), sbatch_options(self.blocks.header))
-        except slurm.Refused as error:
+            job = self.scheduler.submit(path, self.blocks.header)
+        except Refused as error:
             self.last_refusal = error
             if error.passing:
-                log.warning("Slurm takes no jobs at the moment, trying again: %s", error)
+                self.passing.add(str(error))
+                log.warning("%s takes no jobs at the moment, trying again: %s", self.scheduler.title, error)
                 self.quiet_until = time.monotonic() + BACK_OFF
             raise
         self.last_refusal = None
         self._note(job, path)
-        log.info("Slurm job %s asked for (block %d)", job, self._serial)
+        log.info("%s job %s asked for (block %d)", self.scheduler.title, job, self._serial)
         return job
 
     def _take_over(self, command: str) -> str:
@@ -121,7 +123,7 @@ class SlurmBlocks(ClusterProvider):
         del self.inherited[job]
         self._note(job, self.scripts / name)
         self.resources[job]["inherited"] = True
-        log.info("Slurm job %s of an earlier run taken over (%s)", job, name)
+        log.info("%s job %s of an earlier run taken over (%s)", self.scheduler.title, job, name)
         return job
 
     def _announce(self, name: str, command: str) -> None:
@@ -132,7 +134,11 @@ class SlurmBlocks(ClusterProvider):
 
     def _note(self, job: str, path: Path) -> None:
         self._young[job] = time.monotonic()
-        self.resources[job] = {"job_id": job, "status": self._status_of(JobState.PENDING, path), "path": path}
+        self.resources[job] = {
+            "job_id": job,
+            "status": self._status_of(ParslState.PENDING, path),
+            "path": path,
+        }
 
     def _write_script(self, path: Path, name: str) -> None:
         blocks = self.blocks
@@ -146,46 +152,47 @@ class SlurmBlocks(ClusterProvider):
     def _status(self) -> None:
         self.files.renew()
         try:
-            states = slurm.states(str(j) for j in self.resources if not self._over(j))
-        except (slurm.Refused, SetupError) as error:
-            log.debug("squeue: %s", error)
+            states = self.scheduler.states(str(j) for j in self.resources if not self._over(j))
+        except (Refused, SetupError) as error:
+            log.debug("%s", error)
             return
-        for job, word in states.items():
-            default = JobState.FAILED if word in slurm.ENDED else JobState.RUNNING
-            state = STATES.get(word, default)
+        for job, said in states.items():
+            state = STATES[said.phase]
             entry = self.resources[job]
             if state != entry["status"].state:
-                entry["word"] = word
+                entry["word"] = said.word
                 entry["status"] = self._status_of(state, entry["path"])
-                level = logging.INFO if state in (JobState.RUNNING, JobState.COMPLETED) else logging.WARNING
-                if state != JobState.PENDING:
-                    log.log(level, "Slurm job %s: %s", job, word)
+                level = (
+                    logging.INFO if state in (ParslState.RUNNING, ParslState.COMPLETED) else logging.WARNING
+                )
+                if state != ParslState.PENDING:
+                    log.log(level, "%s job %s: %s", self.scheduler.title, job, said.word)
 
     def cancel(self, job_ids: Sequence[object]) -> list[bool]:
         spared = self.protected()
         jobs = [job for job in map(str, job_ids) if job not in spared]
         try:
-            slurm.cancel(jobs)
-        except (slurm.Refused, SetupError) as error:
-            log.warning("cannot cancel Slurm jobs %s: %s", ", ".join(jobs), error)
+            self.scheduler.cancel(jobs)
+        except (Refused, SetupError) as error:
+            log.warning("cannot cancel %s jobs %s: %s", self.scheduler.title, ", ".join(jobs), error)
             return [False] * len(job_ids)
         for job in jobs:
-            self.resources[job]["status"] = self._status_of(JobState.CANCELLED, self.resources[job]["path"])
-            log.info("Slurm job %s given back", job)
+            self.resources[job]["status"] = self._status_of(ParslState.CANCELLED, self.resources[job]["path"])
+            log.info("%s job %s given back", self.scheduler.title, job)
         return [str(job) in jobs for job in job_ids]
 
     def _over(self, job: object) -> bool:
         return bool(self.resources[job]["status"].terminal)
 
     @staticmethod
-    def _status_of(state: JobState, path: Path) -> JobStatus:
+    def _status_of(state: ParslState, path: Path) -> JobStatus:
         return JobStatus(state, stdout_path=f"{path}.out", stderr_path=f"{path}.err")
 
 
 class BlockErrors:
     """Gives up after some blocks in a row that never registered, and quotes what the last one said."""
 
-    def __init__(self, provider: SlurmBlocks) -> None:
+    def __init__(self, provider: SchedulerBlocks) -> None:
         self.provider = provider
         self.seen: set[str] = set()
         self.streak = 0
@@ -193,17 +200,17 @@ class BlockErrors:
     def __call__(self, executor: Any, status: dict[str, JobStatus]) -> None:
         for block in sorted((b for b in status if b not in self.seen and status[b].terminal), key=int):
             self.seen.add(block)
-            if status[block].state == JobState.MISSING and self._inherited(executor, block):
+            if status[block].state == ParslState.MISSING and self._inherited(executor, block):
                 continue  # it has done its work, for the run that asked for it
-            if status[block].state not in (JobState.SCALED_IN, JobState.MISSING):
+            if status[block].state not in (ParslState.SCALED_IN, ParslState.MISSING):
                 executor._hold_block(block)  # see `interchange`: what it was computing is lost now
-            if block in executor._simulated_status and status[block].state != JobState.SCALED_IN:
-                refusal = slurm.Refused(status[block].message or "")
+            if block in executor._simulated_status and status[block].state != ParslState.SCALED_IN:
+                message = status[block].message or ""
                 del executor._simulated_status[block]
-                self.streak += not refusal.passing
-            elif status[block].state == JobState.MISSING:  # HTEX's word: ended, and its workers never came
+                self.streak += not any(text in message for text in self.provider.passing)
+            elif status[block].state == ParslState.MISSING:  # HTEX's word: ended, and its workers never came
                 self.streak += 1
-            elif status[block].state != JobState.SCALED_IN:
+            elif status[block].state != ParslState.SCALED_IN:
                 self.streak = 0
             if self.streak >= STILLBORN and not executor.bad_state_is_set:
                 executor.set_bad_state_and_fail_all(SetupError(self._verdict(block, status[block])))
@@ -213,18 +220,19 @@ class BlockErrors:
         return job is not None and bool(self.provider.resources[job].get("inherited"))
 
     def _verdict(self, block: str, status: JobStatus) -> str:
+        title, key = self.provider.scheduler.title, self.provider.scheduler.header_key
         if status.stderr_path is None:
             reason = (status.message or "").split(": ", 1)[-1]
             return (
-                f"CLUSTER.slurm_str: Slurm refused {STILLBORN} blocks in a row: {' '.join(reason.split())}. "
-                "Change slurm_str (partition, account, limits), then run again: nothing is lost"
+                f"CLUSTER.{key}: {title} refused {STILLBORN} blocks in a row: {' '.join(reason.split())}. "
+                f"Change {key} (partition or queue, account, limits), then run again: nothing is lost"
             )
         entries = [e for e in self.provider.resources.values() if f"{e['path']}.err" == status.stderr_path]
         word = entries[0].get("word", "ended") if entries else "ended"
         return (
-            f"{STILLBORN} Slurm blocks in a row ended without any worker; the last one: {word}. It said: "
+            f"{STILLBORN} {title} blocks in a row ended without any worker; the last one: {word}. It said: "
             f"{_last_lines(Path(status.stderr_path)) or 'nothing'} (all of it in {status.stderr_path}). Change "
-            "CLUSTER.worker_str or slurm_str, then run again: nothing is lost"
+            f"CLUSTER.worker_str or {key}, then run again: nothing is lost"
         )
 
 

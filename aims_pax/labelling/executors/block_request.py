@@ -1,4 +1,4 @@
-"""A block: one Slurm job with a pool of workers. What it asks for, how long it takes work, and its job script."""
+"""A block: one job of a scheduler with a pool of workers. What it asks for, how long it takes work, and its script."""
 
 from __future__ import annotations
 
@@ -6,20 +6,11 @@ import hashlib
 import math
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from aims_pax.schedulers.base import BlockHeader, Scheduler
 from aims_pax.settings.cluster import reserve
-from aims_pax.settings.sbatch import block_walltime, option, sbatch_options, without_options
-
-OURS = {
-    "job-name",
-    "output",
-    "error",
-    "open-mode",
-    "time",
-    "requeue",
-    "no-requeue",
-}  # written by `job_script`
 
 
 @dataclass(frozen=True)
@@ -30,7 +21,8 @@ class Blocks:
     patience: seconds for which a block waits for the next driver. address, interface, ports: where nodes find it.
     """
 
-    header: str  # slurm_str
+    scheduler: Scheduler
+    header: str  # of the user, for the job script
     worker: str = ""  # worker_str
     name: str = "aims-PAX"  # project_name
     label: str = "labels"
@@ -48,10 +40,15 @@ class Blocks:
     interface: str | None = None
     ports: tuple[int, int] = (54000, 55000)
 
+    @cached_property
+    def read(self) -> BlockHeader:
+        """What the header says."""
+        return self.scheduler.read_header(self.header)
+
     @property
     def walltime(self) -> float | None:
-        """Seconds, or None where the header leaves it to the partition."""
-        return block_walltime(self.header)
+        """Seconds, or None where the header leaves it to the partition or queue."""
+        return self.read.walltime
 
     @property
     def drain(self) -> int | None:
@@ -78,28 +75,8 @@ def job_script(blocks: Blocks, name: str, path: Path, start: str, command: str) 
 
     path: of the script; its output goes beside it.
     """
-    header = blocks.header.strip().splitlines()
-    shebang = header.pop(0) if header and header[0].startswith("#!") else "#!/bin/bash"
-    lines = [shebang]
-    files = str(path).replace("%", "%%")  # sbatch puts job ids and such there
-    own = {"job-name": name, "output": f"{files}.out", "error": f"{files}.err", "open-mode": "append"}
-    lines += [f"#SBATCH {option(key, value)}" for key, value in own.items()]
-    lines.append("#SBATCH --no-requeue")  # Slurm would run it again under the same id
-    if "nodes" not in sbatch_options(blocks.header):
-        lines.append(f"#SBATCH --nodes={blocks.nodes}")
+    lines = blocks.scheduler.script_head(blocks.header, name, path, blocks.nodes)
     limit = blocks.walltime
-    if limit is not None:
-        lines.append(f"#SBATCH --time={_clock(limit)}")
-    remaining = [without_options(line, OURS) if line.startswith("#SBATCH") else line for line in header]
-    lines += [line for line in remaining if line is not None]
     if limit is not None and not math.isinf(limit):
         lines.append(f"export AIMS_PAX_BLOCK_END=$(( $(date +%s) + {int(limit)} ))")
     return "\n".join([*lines, start, command, ""])
-
-
-def _clock(seconds: float) -> str:
-    if math.isinf(seconds):
-        return "UNLIMITED"
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours // 24}-{hours % 24:02d}:{minutes:02d}:{seconds:02d}"

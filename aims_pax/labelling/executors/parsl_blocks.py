@@ -1,7 +1,7 @@
-"""Reference calculations on a cluster: Parsl's worker pools in blocks, each block one Slurm job.
+"""Reference calculations on a cluster: Parsl's worker pools in blocks, each block one job of a scheduler.
 
-    driver ── interchange ──┬── block 1 (Slurm job, nodes_per_block nodes): jobs_per_block workers
-                            └── block 2 …                                    each: launch_str, e.g. srun aims.x
+    driver ── interchange ──┬── block 1 (a job, nodes_per_block nodes): jobs_per_block workers
+                            └── block 2 …                                    each: launch_str, e.g. mpirun aims.x
 
 Blocks are asked for while there is work and given back when idle. A block stops taking work early enough for what it
 has begun to end before its walltime. A driver that is stopped leaves its blocks, in the queue and at work, to the
@@ -30,22 +30,22 @@ from parsl.executors import MPIExecutor
 from parsl.executors.base import ParslExecutor as Backend
 
 from aims_pax.errors import SetupError
-from aims_pax.labelling.executors.block_provider import POOL, BlockErrors, SlurmBlocks
+from aims_pax.labelling.executors.block_provider import POOL, BlockErrors, SchedulerBlocks
 from aims_pax.labelling.executors.block_request import Blocks
 from aims_pax.labelling.executors.handover import Handover
 from aims_pax.labelling.executors.parsl_interchange import ALONE
 from aims_pax.labelling.executors.parsl_local import INTERCHANGE, ParslExecutor, QuotedPool, worker_init
-from aims_pax.labelling.schedulers import slurm
 from aims_pax.processes import process_started
-from aims_pax.settings.sbatch import sbatch_options
+from aims_pax.schedulers.base import NamedJob, Phase, Refused, Scheduler
+from aims_pax.schedulers.registry import UNNAMED, find_scheduler
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 20.0  # s for which a controller may be away when jobs are to be found or ended
+PATIENCE = 20.0  # s for which a scheduler may be away when jobs are to be found or ended
 
 
-class SlurmExecutor(ParslExecutor):
-    """HighThroughputExecutor (or MPIExecutor) on Slurm blocks.
+class BlockExecutor(ParslExecutor):
+    """HighThroughputExecutor (or MPIExecutor) on blocks of a scheduler.
 
     run_dir: of Parsl. folder: where workers start. restart: the folder of `handover`, of this run alone.
     """
@@ -56,9 +56,10 @@ class SlurmExecutor(ParslExecutor):
     def __init__(
         self, blocks: Blocks, run_dir: Path, folder: Path | None = None, restart: Path | None = None
     ) -> None:
-        super().__init__("slurm", blocks.most * blocks.jobs, run_dir, folder)
+        super().__init__("blocks", blocks.most * blocks.jobs, run_dir, folder)
         self.outlives = True
         self.blocks = blocks
+        self.scheduler = blocks.scheduler
         self.label = blocks.label
         self.idle = blocks.idle
         if blocks.mpi:  # one rank a node: what a calculation really starts is up to launch_str
@@ -67,23 +68,28 @@ class SlurmExecutor(ParslExecutor):
         self.key = secrets.token_hex(16)
         self.files = Handover((restart or run_dir).absolute())
         self.runs: list[dict[str, Any]] = []  # earlier ones, not ended yet
-        self._blocks: SlurmBlocks | None = None
+        self._blocks: SchedulerBlocks | None = None
         self._taken: dict[str, str] = {}  # job → name of blocks of earlier runs that serve us
         self._busy: set[str] = set()  # those of them that computed for an earlier run when we came
         self._tasks: Sequence[Any] | None = None  # left to the next run; None: nothing is left
 
     def __enter__(self) -> Self:
-        slurm.run_slurm("squeue", "--version")  # SetupError at once where there is no Slurm
+        self.scheduler.check()  # SetupError at once where there is none
         if self.blocks.walltime is not None and math.isinf(self.blocks.longest):
-            log.info("CLUSTER.job_time_limit: unknown, so blocks take no new work after half of their --time")
-        if passed_over := slurm.overridden(sbatch_options(self.blocks.header)):
+            log.info(
+                "CLUSTER.job_time_limit: unknown, so blocks take no new work after half of their walltime"
+            )
+        if passed_over := self.scheduler.not_passed_on(self.blocks.header):
             log.warning(
-                "set in the environment and not used for blocks: %s; slurm_str counts", ", ".join(passed_over)
+                "set in the environment and not used for blocks: %s; %s counts",
+                ", ".join(passed_over),
+                self.scheduler.header_key,
             )
         self.files.forget_driver()
         self.runs = self.files.runs() or _recorded(self.run_dir)
         self._taken = self._usable()
-        self._record({"token": self.token, "key": self.key, "host": socket.gethostname()})
+        host, name = socket.gethostname(), self.scheduler.name
+        self._record({"token": self.token, "key": self.key, "host": host, "scheduler": name})
         super().__enter__()
         self._record(self._ours())
         self.files.forget_tasks()  # what of it is still wanted we ask for ourselves
@@ -112,7 +118,7 @@ class SlurmExecutor(ParslExecutor):
             self.runs.remove(run)
         self._record(self._ours())
         if keep:
-            log.info("calculations of an earlier run go on in %d Slurm jobs", len(keep))
+            log.info("calculations of an earlier run go on in %d jobs", len(keep))
 
     def hand_over(self, tasks: Sequence[Any]) -> None:
         """When we leave, blocks stay for the next run. tasks: what they compute when they meet no driver."""
@@ -126,25 +132,33 @@ class SlurmExecutor(ParslExecutor):
         backend.handed_over = True
         assert self._blocks is not None
         left = sum(not self._blocks._over(job) for job in self._blocks.resources)
-        log.info("%d Slurm jobs are left to the next run; aims-PAX stop --cancel ends them", left)
+        log.info("%d jobs are left to the next run; aims-PAX stop --cancel ends them", left)
 
     def _usable(self) -> dict[str, str]:
         """Job → name of the blocks of earlier runs that can serve this one, those that run first."""
-        tokens = {r["token"] for r in self.runs if r.get("shape") == self.blocks.shape}
+        tokens = {
+            r["token"]
+            for r in self.runs
+            if r.get("shape") == self.blocks.shape and r.get("scheduler", UNNAMED) == self.scheduler.name
+        }
         if not tokens:
             return {}
         try:
-            found = _patiently(".")
-        except (slurm.Refused, SetupError) as error:
-            log.warning("Slurm does not say which blocks of an earlier run are there: %s", error)
+            found = _patiently(self.scheduler, ".")
+        except (Refused, SetupError) as error:
+            log.warning(
+                "%s does not say which blocks of an earlier run are there: %s", self.scheduler.title, error
+            )
             return {}
         ours = {
-            job: (name, state)
-            for job, (name, state) in found.items()
-            if _token(name) in tokens and state not in (*slurm.ENDED, "COMPLETING")
+            job: named
+            for job, named in found.items()
+            if _token(named.name) in tokens and not named.state.ended and named.state.phase != Phase.ENDING
         }
-        order = sorted(ours, key=lambda job: (ours[job][1] != "RUNNING", int(job) if job.isdigit() else 0))
-        return {job: ours[job][0] for job in order[: self.blocks.most]}
+        order = sorted(
+            ours, key=lambda job: (ours[job].state.phase != Phase.RUNNING, int(job) if job.isdigit() else 0)
+        )
+        return {job: ours[job].name for job in order[: self.blocks.most]}
 
     # ------------------------------------------------------------ Parsl
 
@@ -154,7 +168,7 @@ class SlurmExecutor(ParslExecutor):
         scripts.mkdir(parents=True, exist_ok=True)
         cd = [f"cd {shlex.quote(str(self.folder))}"] if self.folder is not None else []
         start = "\n".join([worker_init(None), *cd, blocks.worker])
-        provider = SlurmBlocks(
+        provider = SchedulerBlocks(
             blocks, f"{blocks.name}.{self.token}", scripts, start, self.files, self.key, dict(self._taken)
         )
         self._blocks = provider
@@ -182,7 +196,9 @@ class SlurmExecutor(ParslExecutor):
         }
         if blocks.mpi:
             launch = common.pop("interchange_launch_cmd")  # its annotation allows no list
-            backend: Scaling = MPIPool(mpi_launcher="srun", max_workers_per_block=blocks.jobs, **common)
+            backend: Scaling = MPIPool(
+                mpi_launcher=self.scheduler.mpi_launcher or "", max_workers_per_block=blocks.jobs, **common
+            )
             backend.interchange_launch_cmd = launch
         else:
             backend = Scaling(
@@ -201,7 +217,7 @@ class SlurmExecutor(ParslExecutor):
         started = None if pid is None else process_started(pid)
         return {
             "token": self.token, "key": self.key, "shape": self.blocks.shape, "host": socket.gethostname(),
-            "interchange": pid, "started": started,
+            "interchange": pid, "started": started, "scheduler": self.scheduler.name,
         }  # fmt: skip
 
     def _record(self, ours: dict[str, Any]) -> None:
@@ -255,17 +271,22 @@ _staying: list[subprocess.Popen[bytes]] = []  # not to be waited for
 
 
 def cancel_left(folder: Path) -> list[str]:
-    """End what stopped runs have left behind by the files in this folder; the Slurm jobs that this was.
+    """End what stopped runs have left behind by the files in this folder; the jobs that this was, by scheduler and id.
 
-    Raises SetupError when Slurm does not answer.
+    Raises SetupError when their scheduler does not answer.
     """
     files = Handover(folder)
     runs, jobs = files.runs(), []
-    try:
-        for run in runs:
-            jobs += list(_patiently(f".{run['token']}."))
-    except slurm.Refused as error:
-        raise SetupError(f"Slurm does not answer: {error}; try again in a while") from error
+    for run in runs:
+        scheduler = _scheduler_of(run)
+        if scheduler is None:
+            raise SetupError(
+                f"the run before used the scheduler {run.get('scheduler')!r}, which is not installed here"
+            )
+        try:
+            jobs += [f"{scheduler.title} job {job}" for job in _patiently(scheduler, f".{run['token']}.")]
+        except Refused as error:
+            raise SetupError(f"{scheduler.title} does not answer: {error}; try again in a while") from error
     files.write_runs([run for run in runs if not _ended(run, keep=set())])
     files.clear()
     return jobs
@@ -284,13 +305,18 @@ def _token(name: str) -> str:
     return name.rpartition(".")[0].rpartition(".")[2]
 
 
-def _patiently(part: str) -> dict[str, tuple[str, str]]:
-    """`slurm.jobs_named`, once more as long as the controller is away. Raises Refused, SetupError."""
+def _scheduler_of(run: dict[str, Any]) -> Scheduler | None:
+    """Of the jobs of a run; None where the package that knows it is not installed."""
+    return find_scheduler(run.get("scheduler"))
+
+
+def _patiently(scheduler: Scheduler, part: str) -> dict[str, NamedJob]:
+    """`jobs_named`, once more as long as the scheduler is away. Raises Refused, SetupError."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            return slurm.jobs_named(part)
-        except slurm.Refused:
+            return scheduler.jobs_named(part)
+        except Refused:
             if time.monotonic() > deadline:
                 raise
             time.sleep(1)
@@ -299,16 +325,27 @@ def _patiently(part: str) -> dict[str, tuple[str, str]]:
 def _ended(run: dict[str, Any], keep: set[str]) -> bool:
     """End the jobs and the interchange of a run, unless a job is to be kept. Whether nothing is left of it."""
     deadline = time.monotonic() + PATIENCE
+    scheduler = _scheduler_of(run)
+    if scheduler is None:
+        log.warning(
+            "jobs named .%s. of %s may still be there, which is not known here",
+            run["token"],
+            run["scheduler"],
+        )
+        return False
     while True:
         try:
-            jobs = set(slurm.jobs_named(f".{run['token']}."))
-            slurm.cancel(jobs - keep)
-            if not jobs - keep or not slurm.alive(jobs - keep):
+            jobs = set(scheduler.jobs_named(f".{run['token']}."))
+            scheduler.cancel(jobs - keep)
+            if not jobs - keep or not scheduler.alive(jobs - keep):
                 break
-        except (slurm.Refused, SetupError) as error:
+        except (Refused, SetupError) as error:
             if time.monotonic() > deadline:
                 log.warning(
-                    "cannot ask Slurm for jobs named .%s., they may still be there: %s", run["token"], error
+                    "cannot ask %s for jobs named .%s., they may still be there: %s",
+                    scheduler.title,
+                    run["token"],
+                    error,
                 )
                 return False
             time.sleep(1)

@@ -6,9 +6,10 @@ Ctrl-C at a terminal reaches the whole foreground group, and only the driver may
 process has a session of its own. When the driver is gone, it ends; `linger`: not before the workers have
 finished what they had begun, for a calculation on a cluster is expensive and its result goes into the store. It
 hands out nothing new then, tells each pool of workers to leave as soon as it is idle, and ends last. Signals that
-ask a run to end reach every process of a Slurm job; here they are left to the driver.
+ask a run to end reach every process of a scheduler's job; here they are left to the driver.
 
-The driver holds a pool whose block has ended, as Slurm says: its tasks are lost now, not when heartbeats stay away.
+The driver holds a pool whose block has ended, as the scheduler says: its tasks are lost now, not when heartbeats stay
+away.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Parsl: threads of this process, or worker processes on this machine; on a cluster see `slurm_executor`.
+"""Parsl: threads of this process, or worker processes on this machine; on a cluster see `parsl_blocks`.
 
 Parsl is kept quiet and tidy: its files lie below `run_dir`, its messages go to a file there, nothing reaches
 the terminal, and when the executor is left no thread or process of it remains.

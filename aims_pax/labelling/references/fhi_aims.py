@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
 import signal
 import time
@@ -53,6 +52,7 @@ from aims_pax.labelling.references.launch_output import OUTPUT, begun, output_of
 from aims_pax.labelling.store import method_hash
 from aims_pax.labelling.validation import check_label
 from aims_pax.record.files import move
+from aims_pax.schedulers.registry import known_schedulers, own_scheduler
 from aims_pax.settings.control_in_check import lost_hubbard
 
 if TYPE_CHECKING:
@@ -62,17 +62,12 @@ __all__ = ["AimsReference", "control_for", "geometry_text", "read_label", "speci
 
 log = logging.getLogger(__name__)
 
-SCHEDULER_AWAY = 600.0  # s for which Slurm may not start a program, and the pause between two attempts
+SCHEDULER_AWAY = 600.0  # s for which a scheduler may not start a program, and the pause between two attempts
 SCHEDULER_PAUSE = 5.0
 NOT_BEGUN = (
     0.34  # counts against the frame so that it is tried three times: it may also hang before its first line
 )
-NO_LINE = "the program has printed nothing: Slurm did not start it in time, or it hangs"
-_no_step = re.compile(
-    r"srun: .*(unable to (confirm allocation|contact slurm controller|create step)|connection failure"
-    r"|connect failure|socket timed out|zero bytes|temporarily disabled)",
-    re.IGNORECASE,
-)
+NO_LINE = "the program has printed nothing: {} did not start it in time, or it hangs"
 
 
 @dataclass(frozen=True)
@@ -90,7 +85,7 @@ class AimsReference:
     clean_dirs: bool = True
     stress: bool = False
     time_limit: float | None = None
-    shared: bool = False  # several run side by side in one Slurm job
+    shared: bool = False  # several run side by side in one job of a scheduler
     retries: tuple[Mapping[str, Value], ...] = ()  # keywords changed after an SCF cycle that did not converge
     controls: Mapping[str, Control] = field(default_factory=dict)  # by name of the system; empty: one for all
     quick = True  # a program of its own: threads only wait for it
@@ -226,17 +221,24 @@ class AimsReference:
         self._running.check = check
 
     def _launched(self, folder: Path, own: Path, clock: SharedTimeLimit) -> int:
-        """The exit code of the launch command; begun again as long as it is Slurm that does not start it.
+        """The exit code of the launch command; begun again as long as it is the scheduler that does not start it.
 
-        Inside a Slurm job a calculation begins with its first line: before, srun waits for its step, sometimes for
-        minutes. Raises TimedOut, and WorkerDied when Slurm starts nothing for too long: no fault of the frame.
+        Where a scheduler starts steps in its job, a calculation begins with its first line: before, the launcher waits
+        for its step, sometimes for minutes. Raises TimedOut, and WorkerDied when nothing is started for too long: no
+        fault of the frame.
         """
-        errors, inside = folder / "aims.err", "SLURM_JOB_ID" in os.environ
+        errors, scheduler = folder / "aims.err", own_scheduler()
+        inside = scheduler is not None and scheduler.starts_steps
         until = time.monotonic() + SCHEDULER_AWAY
 
         def alive() -> bool:
             return begun(folder, self.launch, own)
 
+        def failed() -> bool:
+            text = _read(errors)
+            return any(s.launch_failed(text) for s in known_schedulers().values())
+
+        nothing = NO_LINE.format("the scheduler" if scheduler is None else scheduler.title)
         while True:
             try:
                 code = self._running.run(
@@ -244,13 +246,15 @@ class AimsReference:
                     waiting=lambda: inside and not alive() and time.monotonic() < until,
                 )  # fmt: skip
             except TimedOut:
-                if alive() or not (inside or _no_step.search(_read(errors))):
+                if alive() or not (inside or failed()):
                     raise
-                raise WorkerDied(f"{NO_LINE}: {_tail(folder) or 'srun says nothing'}", NOT_BEGUN) from None
-            if code == 0 or alive() or not _no_step.search(_read(errors)):
+                raise WorkerDied(
+                    f"{nothing}: {_tail(folder) or 'the launcher says nothing'}", NOT_BEGUN
+                ) from None
+            if code == 0 or alive() or not failed():
                 return code
             if time.monotonic() > until:
-                raise WorkerDied(f"{NO_LINE}: {_tail(folder)}", NOT_BEGUN)
+                raise WorkerDied(f"{nothing}: {_tail(folder)}", NOT_BEGUN)
             log.warning("%s: %s; trying again", folder.name, _tail(folder))
             time.sleep(SCHEDULER_PAUSE)
 
@@ -311,7 +315,9 @@ def _check_end(text: str, code: int, folder: Path, launch: str) -> None:
         raise SetupError(
             f"CLUSTER.launch_str: {launch!r} cannot be run: {_tail(folder) or f'exit code {code}'}"
         )
-    if code != 0 and (found := re.search(r"execve\(\): .*", _read(folder / "aims.err"))):  # srun's code is 2
+    if code != 0 and (
+        found := re.search(r"execve\(\): .*", _read(folder / "aims.err"))
+    ):  # a launcher's exit code is 2
         raise SetupError(f"CLUSTER.launch_str: {launch!r} cannot be run: {found[0]}")
     if not converged(text):  # also where the output still says goodbye
         raise NotConverged("the self-consistency cycle did not converge")

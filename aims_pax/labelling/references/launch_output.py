@@ -18,6 +18,7 @@ from pathlib import Path
 
 from aims_pax.errors import SetupError
 from aims_pax.labelling.references.aims_output import GOODBYE, looks_like_output
+from aims_pax.schedulers.registry import known_schedulers
 
 OUTPUT = "aims.out"
 HEAD = 200_000  # bytes that tell whose output a file is
@@ -95,20 +96,12 @@ def _targets(command: str) -> Iterator[str]:
 
 
 def _of_simple(words: list[str]) -> Iterator[str]:
-    """Files that a command writes by its own options: tee FILE, srun -o FILE, bash -c "… > FILE"."""
+    """Files that a command writes by its own options: tee FILE, a scheduler's launcher, bash -c "… > FILE"."""
     names = [word.rsplit("/", 1)[-1] for word in words]
     if "tee" in names:
         yield from (w for w in words[names.index("tee") + 1 :] if not w.startswith("-") and _is_file(w))
-    if "srun" in names:
-        for i, word in enumerate(words):
-            following = words[i + 1] if i + 1 < len(words) else ""
-            name = following if word in ("-o", "--output") else None
-            if word.startswith("--output="):
-                name = word.partition("=")[2]
-            elif word.startswith("-o") and not word.startswith("--") and len(word) > 2:
-                name = word[2:]
-            if name and _is_file(name) and "%" not in name:
-                yield name
+    for scheduler in known_schedulers().values():
+        yield from filter(_is_file, scheduler.launcher_outputs(words))
     if {"bash", "sh"} & set(names) and "-c" in words[:-1]:
         yield from _targets(words[words.index("-c") + 1])
 

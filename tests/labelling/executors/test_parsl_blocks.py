@@ -8,15 +8,17 @@ import pytest
 
 from aims_pax.errors import SetupError
 from aims_pax.labelling.executors.block_request import Blocks, job_script
-from aims_pax.labelling.executors.parsl_blocks import SlurmExecutor, _addresses, _free_port
-from aims_pax.labelling.schedulers import slurm
-from aims_pax.settings.sbatch import slurm_seconds
+from aims_pax.labelling.executors.parsl_blocks import BlockExecutor, _addresses, _free_port
+from aims_pax.schedulers.registry import known_schedulers
+from aims_pax.schedulers.sbatch import slurm_seconds
+from aims_pax.schedulers.slurm import clean_environment, refused
 
 PATH = Path("/runs/blocks/p.1")
+SLURM = known_schedulers()["slurm"]
 
 
 def script(header, **changes):
-    return job_script(Blocks(header, **changes), "p.1", PATH, "prepare", "pool").splitlines()
+    return job_script(Blocks(SLURM, header, **changes), "p.1", PATH, "prepare", "pool").splitlines()
 
 
 def test_the_users_header_is_kept_and_what_must_be_ours_is_ours():
@@ -40,7 +42,7 @@ def test_the_users_header_is_kept_and_what_must_be_ours_is_ours():
 def test_paths_and_values_are_quoted_as_sbatch_reads_them():
     path = Path('/scratch/my project/100%/say "x"/p.1')
     lines = job_script(
-        Blocks("#SBATCH --comment='two words' -t 5 --gres=gpu:1"), "p.1", path, "prepare", "pool"
+        Blocks(SLURM, "#SBATCH --comment='two words' -t 5 --gres=gpu:1"), "p.1", path, "prepare", "pool"
     ).splitlines()
     assert '#SBATCH --output="/scratch/my project/100%%/say \\"x\\"/p.1.out"' in lines
     assert '#SBATCH --comment="two words" --gres=gpu:1' in lines
@@ -67,29 +69,32 @@ def test_what_contradicts_a_block_does_not_reach_sbatch_from_the_environment(mon
         monkeypatch.setenv(name, value)
     kept = {"SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_MEM_PER_NODE", "SLURM_CONF"}
     prefixes = ("SBATCH_", "SQUEUE_", "SCANCEL_", "SLURM", "PMI")
-    assert {k for k in slurm.clean_environment() if k.startswith(prefixes)} == kept
-    written = slurm.clean_environment(["partition", "mem"])  # what the header says counts
+    assert {k for k in clean_environment() if k.startswith(prefixes)} == kept
+    written = clean_environment(["partition", "mem"])  # what the header says counts
     assert {k for k in written if k.startswith(prefixes)} == {"SBATCH_ACCOUNT", "SLURM_CONF"}
-    assert "SBATCH_TIMELIMIT=30" in slurm.overridden()
+    assert "SBATCH_TIMELIMIT=30" in SLURM.not_passed_on("")
 
 
 def test_blocks_of_one_shape_stand_in_for_each_other():
-    one = Blocks("#SBATCH -t 10", "module load x", jobs=2)
-    assert one.shape == Blocks("#SBATCH -t 10", "module load x", jobs=2, idle=5.0, most=7, longest=60.0).shape
+    one = Blocks(SLURM, "#SBATCH -t 10", "module load x", jobs=2)
+    assert (
+        one.shape
+        == Blocks(SLURM, "#SBATCH -t 10", "module load x", jobs=2, idle=5.0, most=7, longest=60.0).shape
+    )
     for other in (
-        Blocks("#SBATCH -t 20", "module load x", jobs=2),
-        Blocks("#SBATCH -t 10", "module load y", jobs=2),
-        Blocks("#SBATCH -t 10", "module load x", jobs=4),
-        Blocks("#SBATCH -t 10", "module load x", jobs=2, nodes=2),
+        Blocks(SLURM, "#SBATCH -t 20", "module load x", jobs=2),
+        Blocks(SLURM, "#SBATCH -t 10", "module load y", jobs=2),
+        Blocks(SLURM, "#SBATCH -t 10", "module load x", jobs=4),
+        Blocks(SLURM, "#SBATCH -t 10", "module load x", jobs=2, nodes=2),
     ):
         assert other.shape != one.shape
 
 
 def test_an_interface_that_is_not_there_and_ports_that_are_taken_are_said():
     with pytest.raises(SetupError, match=r"parsl_options\.interface: ib7 has no IPv4 address.*lo"):
-        _addresses(Blocks("", interface="ib7"))
-    assert _addresses(Blocks("", interface="lo")) == ("127.0.0.1", {"127.0.0.1"})
-    assert _addresses(Blocks("", address="login1.ib")) == (None, {"login1.ib"})
+        _addresses(Blocks(SLURM, "", interface="ib7"))
+    assert _addresses(Blocks(SLURM, "", interface="lo")) == ("127.0.0.1", {"127.0.0.1"})
+    assert _addresses(Blocks(SLURM, "", address="login1.ib")) == (None, {"login1.ib"})
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -101,7 +106,7 @@ def test_an_interface_that_is_not_there_and_ports_that_are_taken_are_said():
 
 def test_the_port_is_chosen_by_who_binds_it(tmp_path):
     """One chosen here may be taken by another run, or by any connection of this machine, before it is bound."""
-    backend = SlurmExecutor(Blocks("", ports=(54100, 54101)), tmp_path / "parsl", tmp_path)._backend()
+    backend = BlockExecutor(Blocks(SLURM, "", ports=(54100, 54101)), tmp_path / "parsl", tmp_path)._backend()
     assert (backend.worker_port, backend.worker_port_range) == (None, (54100, 54102))
 
 
@@ -119,11 +124,11 @@ def test_the_users_number_of_nodes_wins():
     ],
 )
 def test_a_block_takes_no_work_it_cannot_finish(time, longest, drain):
-    assert Blocks(f"#SBATCH --time={time}", longest=longest).drain == drain
+    assert Blocks(SLURM, f"#SBATCH --time={time}", longest=longest).drain == drain
 
 
 def test_without_a_time_the_partition_decides():
-    assert Blocks("").drain is None
+    assert Blocks(SLURM, "").drain is None
     assert not [line for line in script("") if "--time" in line or "BLOCK_END" in line]
 
 
@@ -136,15 +141,14 @@ def test_what_is_no_time_of_slurm_is_refused(text):
 def test_where_there_is_no_slurm_the_run_ends_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SetupError, match="there is no squeue on this machine"):
-        SlurmExecutor(Blocks(""), tmp_path / "parsl").__enter__()
+        BlockExecutor(Blocks(SLURM, ""), tmp_path / "parsl").__enter__()
 
 
 def test_steps_share_a_job_only_when_they_must():
     job = {"SLURM_JOB_ID": "7", "SLURM_NTASKS_PER_NODE": "4", "SLURM_MEM_PER_CPU": "100", "HOME": "/"}
-    assert slurm.steps_environment({"HOME": "/"}, True) == {"HOME": "/"}
-    alone = slurm.steps_environment(job, False)
+    alone = SLURM.step_environment(job, False)
     assert alone == {"SLURM_JOB_ID": "7", "SLURM_MEM_PER_CPU": "100", "HOME": "/"}
-    shared = slurm.steps_environment(job, True)
+    shared = SLURM.step_environment(job, True)
     assert (shared["SLURM_EXACT"], shared["SLURM_MEM_PER_NODE"]) == ("1", "0")
     assert "SLURM_MEM_PER_CPU" not in shared
 
@@ -160,4 +164,4 @@ def test_steps_share_a_job_only_when_they_must():
     ],
 )
 def test_a_controller_that_is_away_is_no_mistake_in_the_settings(said, passing):
-    assert slurm.Refused(said).passing == passing
+    assert refused(said).passing == passing

@@ -27,11 +27,12 @@ from aims_pax.errors import (
     WrongShape,
 )
 from aims_pax.frames import Frame
-from aims_pax.labelling import calculation_folders, process_sessions
+from aims_pax.labelling import calculation_folders
 from aims_pax.labelling.executors.base import WorkerDied
 from aims_pax.labelling.references import aims_input, fhi_aims
 from aims_pax.labelling.references.fhi_aims import AimsReference, control_for, geometry_text
 from aims_pax.potential import calculate
+from aims_pax.schedulers.slurm import Slurm
 from aims_pax.settings.control_in import parse_control, read_control
 from tests import worlds
 
@@ -366,7 +367,7 @@ def test_waiting_for_a_step_of_slurm_is_not_charged_to_the_calculation(reference
 def test_a_program_that_slurm_never_starts_is_no_failure_of_its_frame(reference, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setattr(fhi_aims, "SCHEDULER_AWAY", 1.0)
-    monkeypatch.setattr(process_sessions, "PATIENCE_SRUN", 1.0)
+    monkeypatch.setattr(Slurm, "kill_wait", 0.0)
     says = "echo 'srun: Job 7 step creation temporarily disabled, retrying' >&2"
     never = replace(reference(time_limit=1.0), launch=f"{says}; sleep 300")
     with pytest.raises(WorkerDied, match=r"Slurm did not start it in time.*temporarily disabled") as raised:

@@ -1,6 +1,6 @@
-"""A driver that only labels, on Slurm or on this machine: quick to start, easy to kill.
+"""A driver that only labels, on a batch scheduler or on this machine: quick to start, easy to kill.
 
-python -m tests.slurm.driver FOLDER        FOLDER holds plan.json; it gets driver.log and result.json
+python -m tests.batch.driver FOLDER        FOLDER holds plan.json; it gets driver.log and result.json
 """
 
 from __future__ import annotations
@@ -23,26 +23,28 @@ from aims_pax.frames import Frame
 from aims_pax.labelling import Labeller
 from aims_pax.labelling.executors.base import Executor
 from aims_pax.labelling.executors.block_request import Blocks
-from aims_pax.labelling.executors.parsl_blocks import SlurmExecutor
+from aims_pax.labelling.executors.parsl_blocks import BlockExecutor
 from aims_pax.labelling.factory import make_executor
 from aims_pax.labelling.foreign_results import wait_for_results
 from aims_pax.labelling.references.fhi_aims import AimsReference, geometry_text
+from aims_pax.schedulers.base import Phase
+from aims_pax.schedulers.registry import known_schedulers
 from aims_pax.settings.control_in import read_control
 from tests import worlds
 
-HEADER = "#SBATCH --time=10 --ntasks=2 --mem=400\n#SBATCH --exclude=dev4\n"
 PLAN: dict[str, Any] = {
-    "executor": "slurm",  # or threads, htex: with `jobs` workers on this machine, without srun
+    "scheduler": None,  # its name; None: `executor` with `jobs` workers on this machine
+    "executor": "threads",  # or htex
     "frames": 4,
     "seconds": 0.0,
     "fault": "none",
     "limit": 60.0,
-    "header": HEADER,
+    "header": "",
     "worker": "",
     "jobs": 2,
     "most": 1,
     "idle": 120.0,
-    "launch": "srun --ntasks=1",
+    "launch": "",  # in front of the stand-in
     "nodes": 1,
     "mpi": False,
     "stay": 0,  # blocks that must be given back before the driver leaves
@@ -77,7 +79,7 @@ class Driver:
         (self.folder / "result.json").unlink(missing_ok=True)
         self.began = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.slurm.driver", str(self.folder)],
+            [sys.executable, "-m", "tests.batch.driver", str(self.folder)],
             start_new_session=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
@@ -112,10 +114,10 @@ class Driver:
         """Frames whose label is on the disk."""
         return {p.stem for p in self.folder.glob("data/labels/*/*.json") if p.name != "method.json"}
 
-    def jobs(self, cluster: Any) -> dict[str, str]:
-        """The Slurm jobs of this driver that wait or run."""
-        lines = cluster.run("squeue", "--noheader", "--format=%A %T %j", check=True).splitlines()
-        return {w[0]: w[1] for w in map(str.split, lines) if w[2].startswith(f"{self.folder.name}.")}
+    def jobs(self) -> dict[str, Phase]:
+        """The jobs of this driver that wait or run. Raises Refused when the scheduler does not answer."""
+        named = known_schedulers()[self.plan["scheduler"]].jobs_named(f"{self.folder.name}.")
+        return {job: found.state.phase for job, found in named.items()}
 
     def log(self) -> str:
         path = self.folder / "driver.log"
@@ -142,10 +144,10 @@ def main(folder: Path) -> None:
     reference = AimsReference(
         control=read_control(folder / "control.in"),
         species_dir=folder / "species",
-        launch=f"{plan['launch']} {launch}" if plan["executor"] == "slurm" else launch,
+        launch=f"{plan['launch']} {launch}",
         calc_dir=folder / "calc",
         time_limit=plan["limit"],
-        shared=plan["jobs"] > 1 and plan["executor"] == "slurm",
+        shared=plan["jobs"] > 1 and plan["scheduler"] is not None,
     )
     result: dict[str, Any] = {"labels": {}, "failures": {}, "error": None, "times": []}
     began = time.monotonic()
@@ -179,14 +181,15 @@ def main(folder: Path) -> None:
 
 
 def executor_of(plan: dict[str, Any], folder: Path) -> Executor:
-    if plan["executor"] != "slurm":
+    if plan["scheduler"] is None:
         return make_executor(plan["executor"], plan["jobs"], folder / "parsl", folder)
+    scheduler = known_schedulers()[plan["scheduler"]]
     blocks = Blocks(
-        plan["header"], plan["worker"], name=folder.name, jobs=plan["jobs"], most=plan["most"],
+        scheduler, plan["header"], plan["worker"], name=folder.name, jobs=plan["jobs"], most=plan["most"],
         longest=plan["limit"], idle=plan["idle"], nodes=plan["nodes"], mpi=plan["mpi"],
         patience=plan["patience"], ports=tuple(plan["ports"]),
     )  # fmt: skip
-    return SlurmExecutor(blocks, folder / "parsl", folder, folder / "restart")
+    return BlockExecutor(blocks, folder / "parsl", folder, folder / "restart")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Working folders whose reference is the stand-in aims.x under srun, in Slurm blocks."""
+"""Working folders whose reference is the stand-in aims.x, in blocks of a scheduler."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 
 from aims_pax.frames import Frame
 from tests import worlds
+from tests.batch.sites import Site
 from tests.projects import changed, write_project
 
 
-def cluster(launch: str, **changes: Any) -> dict[str, Any]:
+def cluster(site: Site, launch: str, **changes: Any) -> dict[str, Any]:
     """A CLUSTER section: one block of one node, two calculations at a time."""
     section: dict[str, Any] = {
-        "type": "slurm",
+        "type": site.name,
         "project_name": "test",
         "parsl_options": {
             "nodes_per_block": 1,
@@ -24,9 +25,9 @@ def cluster(launch: str, **changes: Any) -> dict[str, Any]:
             "label": "dft",
             "jobs_per_block": 2,
         },
-        "slurm_str": "#!/bin/bash\n#SBATCH --time=10\n#SBATCH --ntasks=2 --mem=400\n",
+        f"{site.name}_str": f"#!/bin/bash\n{site.header}",
         "worker_str": "export PREPARED=1\n",
-        "launch_str": f"srun --ntasks=1 {launch} >> aims.out",
+        "launch_str": f"{site.launch} {launch} >> aims.out".lstrip(),
         "calc_dir": "calc",
         "job_time_limit": 60,
     }
@@ -35,6 +36,7 @@ def cluster(launch: str, **changes: Any) -> dict[str, Any]:
 
 def write_aims_project(
     folder: Path,
+    site: Site,
     launch: str,
     changes: Mapping[str, Any] | None = None,
     mace: Mapping[str, Any] | None = None,
@@ -42,7 +44,7 @@ def write_aims_project(
     control: str = worlds.CONTROL_PERIODIC,
     **section: Any,
 ) -> Path:
-    """tests.projects' run with FHI-aims on Slurm for a reference."""
+    """tests.projects' run with FHI-aims on a scheduler for a reference."""
     aims = {
         "REFERENCE": None,
         "CLUSTER": None,
@@ -56,7 +58,7 @@ def write_aims_project(
 
     path = folder / "aimsPAX.yaml"
     project = yaml.safe_load(path.read_text())
-    project["CLUSTER"] = cluster(launch, **section)
+    project["CLUSTER"] = cluster(site, launch, **section)
     path.write_text(yaml.safe_dump(project, sort_keys=False))
     (folder / "control.in").write_text(control)
     worlds.write_species(folder / "species")

@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
+from aims_pax.schedulers.sbatch import block_walltime, option, sbatch_options, without_options
 from aims_pax.settings.cluster import ClusterSettings
-from aims_pax.settings.sbatch import block_walltime, option, sbatch_options, without_options
 
 
 @pytest.mark.parametrize(

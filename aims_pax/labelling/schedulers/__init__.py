@@ -1,1 +1,0 @@
-"""Batch schedulers: submit a job, ask for its state, end it."""

@@ -1,0 +1,130 @@
+"""Lines of a job script's head that hold options of a submit command: `#$ -l h_rt=60`, `#PBS -q short`."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class HeaderOption:
+    """An option without its hyphen, and its arguments."""
+
+    name: str
+    arguments: tuple[str, ...] = ()
+
+    @property
+    def value(self) -> str:
+        """The first argument, "" for a flag."""
+        return self.arguments[0] if self.arguments else ""
+
+
+@dataclass(frozen=True)
+class HeaderSyntax:
+    """How one scheduler reads these lines.
+
+    arguments: option → how many words belong to it. optional: option → pattern of words that may follow it.
+    joined: the first argument may be joined to an option of one letter, and flags may be grouped (-lselect=1).
+    anywhere: lines behind the first command are read, too.
+    """
+
+    directive: str
+    command: str  # that reads them, for messages: qsub
+    arguments: Mapping[str, int]
+    optional: Mapping[str, str]
+    joined: bool = False
+    anywhere: bool = False
+
+    def lines(self, header: str) -> list[str]:
+        """The lines that hold options. Raises ValueError for one that is not read."""
+        found: list[str] = []
+        first = None  # command
+        for line in header.splitlines():
+            if line.startswith(self.directive):
+                if first is not None and not self.anywhere:
+                    raise ValueError(
+                        f"{line!r} stands behind the command {first!r}; move it up, where it is read"
+                    )
+                found.append(line)
+            elif line.lstrip().startswith(self.directive):
+                raise ValueError(
+                    f"{line!r} does not begin with {self.directive} and is not read; move it to the left"
+                )
+            elif line.strip() and not line.lstrip().startswith("#"):
+                first = line.strip()
+        return found
+
+    def options(self, line: str) -> list[HeaderOption]:
+        """The options of one line. Raises ValueError.
+
+        >>> pbs = HeaderSyntax("#PBS", "qsub", {"l": 1, "V": 0}, {}, joined=True)
+        >>> pbs.options("#PBS -V -lselect=2 -l 'walltime=1:0:0' # mine")[1:]
+        [HeaderOption(name='l', arguments=('select=2',)), HeaderOption(name='l', arguments=('walltime=1:0:0',))]
+        """
+        words = shlex.split(line.removeprefix(self.directive), comments=True)
+        found = []
+        while words:
+            name = self._name(words, line)
+            count = self.arguments[name]
+            arguments, words = words[:count], words[count:]
+            if len(arguments) < count or any(
+                a.startswith("-") and a[1:] in self.arguments for a in arguments
+            ):
+                raise ValueError(f"{line!r}: -{name} needs {count} argument{'s' if count > 1 else ''}")
+            while words and name in self.optional and re.fullmatch(self.optional[name], words[0]):
+                arguments.append(words.pop(0))
+            found.append(HeaderOption(name, tuple(arguments)))
+        return found
+
+    def _name(self, words: list[str], line: str) -> str:
+        """Of the option that comes next; taken from the words, what is joined to it goes back."""
+        word = words.pop(0)
+        name = word.removeprefix("-")
+        if word.startswith("-") and name in self.arguments:
+            return name
+        if word.startswith("-") and self.joined and name[:1] in self.arguments:
+            words.insert(0, name[1:] if self.arguments[name[0]] else f"-{name[1:]}")
+            return name[0]
+        raise ValueError(f"{line!r}: {word!r} is no option of {self.command}")
+
+    def without(self, line: str, names: Collection[str]) -> str | None:
+        """A line without these options, else as it was written; None when nothing is left. One option a line."""
+        options = self.options(line)
+        others = [option for option in options if option.name not in names]
+        if len(others) == len(options):
+            return line
+        return "\n".join(self.written(option) for option in others) or None
+
+    def written(self, option: HeaderOption) -> str:
+        """An option as it is read back, on a line of its own."""
+        words = [w if re.fullmatch(r"[^\s\"'#]+", w) else f'"{w}"' for w in option.arguments]
+        return f"{self.directive} {' '.join([f'-{option.name}', *words])}"
+
+
+def refuse(options: Iterable[HeaderOption], refused: Mapping[str, str]) -> None:
+    """Raise ValueError for an option that cannot be for a block. refused: option → why."""
+    for option in options:
+        if option.name in refused:
+            raise ValueError(f"{refused[option.name]}: remove -{option.name}")
+
+
+def replaced(options: Iterable[HeaderOption], ours: Collection[str]) -> tuple[str, ...]:
+    """Options that aims-PAX sets itself, as a person writes them."""
+    return tuple(f"-{name}" for name in sorted({option.name for option in options} & set(ours)))
+
+
+def resources(values: Iterable[str]) -> dict[str, str]:
+    """`a=1,b=2` of several options as one table. Raises ValueError for a resource with two values.
+
+    >>> resources(["h_rt=60,mem_free=2G", "exclusive"])
+    {'h_rt': '60', 'mem_free': '2G', 'exclusive': ''}
+    """
+    found: dict[str, str] = {}
+    for part in (part for value in values for part in value.split(",") if part):
+        name, _, value = part.partition("=")
+        if found.get(name, value) != value:
+            raise ValueError(f"-l {name}={found[name]} and -l {name}={value} contradict each other; keep one")
+        found[name] = value
+    return found

@@ -1,0 +1,204 @@
+"""PBS Professional and OpenPBS: qsub, qstat, qdel.
+
+Written from the manuals of PBS Professional 2021 to 2024 and tested on recorded outputs. It has not run on a real
+cluster. Torque, whose qstat has no JSON, is not meant by it.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import re
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from aims_pax.schedulers.base import (
+    BlockHeader,
+    JobState,
+    NamedJob,
+    Phase,
+    Refused,
+    Scheduler,
+    check_version,
+    clock_seconds,
+    redirection,
+    scheduler_command,
+)
+from aims_pax.schedulers.header_lines import HeaderOption, HeaderSyntax, refuse, replaced, resources
+
+ARGUMENTS = {
+    **dict.fromkeys("aAcCeijJklmMNopPqrRSuvW", 1),
+    **dict.fromkeys("fGhIVXz", 0),
+}
+SYNTAX = HeaderSyntax("#PBS", "qsub", ARGUMENTS, {}, joined=True)
+OURS = {"N", "o", "e", "j", "k", "r", "R"}
+REFUSED = {
+    "J": "a block is one job",
+    "I": "a block has no terminal",
+    "X": "a block has no terminal",
+    "G": "a block has no terminal",
+    "f": "qsub would not return before the block has ended",
+    "z": "qsub would not say the id of the block",
+    "C": "the lines of a block begin with #PBS",
+}
+PHASES = {
+    "Q": Phase.WAITING, "W": Phase.WAITING, "T": Phase.WAITING, "M": Phase.WAITING, "H": Phase.HELD,
+    "S": Phase.HELD, "U": Phase.HELD, "R": Phase.RUNNING, "B": Phase.RUNNING, "E": Phase.ENDING,
+    "F": Phase.COMPLETED, "X": Phase.COMPLETED,
+}  # fmt: skip
+WALLTIME, DELETED = -29, 91  # of Exit_status, of substate
+PASSING = re.compile(
+    r"cannot connect|connection (refused|timed out)|timed? ?out|no permission to connect|communication failure|"
+    r"would exceed .*limit|too many|try again|temporarily|premature end of message|invalid credential",
+    re.IGNORECASE,
+)
+FORGOTTEN = re.compile(r"unknown job ?id|job has finished", re.IGNORECASE)
+
+
+class PBSPro(Scheduler):
+    """qsub, qstat and qdel of PBS Professional."""
+
+    name = "pbs"
+    title = "PBS Pro"
+    directive = "#PBS"
+    example = "#PBS -l walltime=12:00:00"
+    query = "qstat"
+    submitter = "qsub"
+    job_variable = "PBS_JOBID"
+    cores_variable = "NCPUS"
+    tested = False
+    gives_nodes = False
+
+    def check(self) -> None:
+        check_version(["qstat", "--version"], f"CLUSTER.type: {self.name}", "pbs_version", self.title)
+
+    def at_login(self, environment: Mapping[str, str] = os.environ) -> bool:
+        """Grid Engine has a qsub, too."""
+        configured = environment.get("PBS_CONF_FILE") or Path("/etc/pbs.conf").exists()
+        return bool(configured) and super().at_login(environment)
+
+    # ------------------------------------------------------------ jobs
+
+    def submit(self, script: Path, header: str) -> str:
+        return self._run("qsub", str(script)).strip().split("\n")[-1]
+
+    def states(self, jobs: Iterable[str]) -> dict[str, JobState]:
+        asked = sorted(set(jobs))
+        if not asked:
+            return {}
+        found = {job: pbs_state(entry) for job, entry in self._listed("-x", *asked).items()}
+        return {job: found.get(job, JobState(Phase.COMPLETED, "gone")) for job in asked}
+
+    def jobs_named(self, part: str) -> dict[str, NamedJob]:
+        user = getpass.getuser()
+        found = {}
+        for job, entry in self._listed().items():
+            name, owner = str(entry.get("Job_Name", "")), str(entry.get("Job_Owner", "")).partition("@")[0]
+            state = pbs_state(entry)
+            if owner == user and part in name and not state.ended:
+                found[job] = NamedJob(name, state)
+        return found
+
+    def cancel(self, jobs: Iterable[str]) -> None:
+        if asked := sorted(set(jobs)):
+            self._run("qdel", *asked, forgotten=True)
+
+    def _listed(self, *words: str) -> dict[str, dict[str, Any]]:
+        """Job → what qstat says of it."""
+        return pbs_jobs(self._run("qstat", "-f", "-F", "json", *words, forgotten=True))
+
+    def _command(self, *words: str) -> Any:
+        return scheduler_command(words, f"CLUSTER.type: {self.name}")
+
+    def _run(self, *words: str, forgotten: bool = False) -> str:
+        """Output. forgotten: that a job is not there any more is no error."""
+        done = self._command(*words)
+        text = str(done.stderr)
+        if done.returncode and not (forgotten and FORGOTTEN.search(text)):
+            text = " ".join(text.split()) or f"exit code {done.returncode}"
+            raise Refused(f"{words[0]}: {text}", passing=bool(PASSING.search(text)))
+        return str(done.stdout)
+
+    # ------------------------------------------------------------ the header of a job script
+
+    def read_header(self, header: str) -> BlockHeader:
+        options = self._options(header)
+        refuse(options, REFUSED)
+        for option in options:
+            if option.name == "W" and re.search(r"(^|,)block=true", option.value):
+                raise ValueError("qsub would not return before the block has ended: remove -W block=true")
+        asked = resources(option.value for option in options if option.name == "l")
+        limit = asked.get("walltime")
+        chunks = re.findall(r"(?:mpiprocs|ncpus)=(\d+)", asked.get("select", ""))
+        return BlockHeader(
+            None if limit is None else clock_seconds(limit),
+            tasks=int(chunks[-1]) if chunks else None,
+            replaced=replaced(options, OURS),
+        )
+
+    def script_head(self, header: str, name: str, files: Path, nodes: int) -> list[str]:
+        return directives_first(super().script_head(header, name, files, nodes), self.directive, files)
+
+    def own_lines(self, header: str, name: str, files: Path, nodes: int) -> list[str]:
+        # -r n: it would be run again under the same id
+        return [f"#PBS -N {name}", "#PBS -r n", "#PBS -o /dev/null", "#PBS -e /dev/null"]
+
+    def without_ours(self, line: str) -> str | None:
+        return SYNTAX.without(line, OURS)
+
+    @staticmethod
+    def _options(header: str) -> list[HeaderOption]:
+        return [option for line in SYNTAX.lines(header) for option in SYNTAX.options(line)]
+
+    # ------------------------------------------------------------ the job that this process runs in
+
+    def seconds_left(self, environment: Mapping[str, str]) -> float | None:
+        job = self.own_job(environment)
+        entry = {} if job is None else self._listed(job).get(job, {})
+        limit, start = entry.get("Resource_List", {}).get("walltime"), entry.get("stime")
+        if job is None or (entry and limit is None):
+            return None
+        if start is None:
+            raise ValueError("qstat does not say when this job began")
+        began = time.mktime(time.strptime(str(start), "%a %b %d %H:%M:%S %Y"))
+        return max(began + clock_seconds(str(limit)) - time.time(), 1.0)
+
+
+def directives_first(lines: list[str], directive: str, files: Path) -> list[str]:
+    """The head of a job script whose options end with the first command: output goes to our files from there on."""
+    shebang, *others = lines
+    ahead = [line for line in others if line.startswith(directive)]
+    return [shebang, *ahead, redirection(files), *(line for line in others if not line.startswith(directive))]
+
+
+def pbs_jobs(text: str) -> dict[str, dict[str, Any]]:
+    """Job → its attributes, by `qstat -f -F json`."""
+    if not text.strip():
+        return {}
+    try:
+        found = json.loads(text, strict=False).get(
+            "Jobs", {}
+        )  # some versions do not escape tabs in Variable_List
+    except ValueError as error:
+        raise Refused(f"qstat: its answer is no JSON: {error}", passing=True) from error
+    return found if isinstance(found, dict) else {}
+
+
+def pbs_state(entry: Mapping[str, Any]) -> JobState:
+    """The state of a job by its attributes.
+
+    >>> [pbs_state({"job_state": "F", "Exit_status": code}).phase.value for code in (0, 1, -29)]
+    ['completed', 'failed', 'timeout']
+    """
+    letter, code = str(entry.get("job_state", "")), entry.get("Exit_status")
+    phase = PHASES.get(letter, Phase.RUNNING)
+    if phase != Phase.COMPLETED:
+        return JobState(phase, f"{phase.value} ({letter})")
+    if entry.get("substate") == DELETED:
+        return JobState(Phase.CANCELLED, "deleted")
+    if code == WALLTIME:
+        return JobState(Phase.TIMEOUT, "walltime exceeded")
+    return JobState(Phase.FAILED, f"exit status {code}") if code else JobState(phase, "finished")
