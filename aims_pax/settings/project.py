@@ -137,7 +137,7 @@ class InitialDatasetSettings(Section):
         10.0, "Factor on `desired_acc` during this stage.", possible="(0, inf)", plausible="[1, 100]"
     )
     ensemble_size: Whole = key(
-        4, "Number of members; the same in both sections.", possible=COUNT, plausible="[2, 20]"
+        4, "Number of members; the same in both sections.", possible=COUNT, plausible="[1, 20]"
     )
     initial_foundational_size: Text = key(
         "small",
@@ -225,7 +225,11 @@ class ActiveLearningSettings(Section):
         unit_confusions=MEV,
     )
     ensemble_size: Whole = key(
-        4, "Number of members; the same in both sections.", possible="[2, inf)", plausible="[2, 20]"
+        4,
+        "Number of members; the same in both sections. One is enough for a kind of model that tells its uncertainty "
+        "by itself.",
+        possible=COUNT,
+        plausible="[1, 20]",
     )
     epochs_per_worker: Whole = key(
         2, "Training epochs for each new training structure.", possible=COUNT, plausible="[1, 100]"

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from aims_pax.settings.fields import Section
+from aims_pax.settings.model import MACE_KIND
+from aims_pax.settings.model import NAME as MODEL
 
 
 class BrokenSectionError(Exception):
@@ -65,6 +67,11 @@ class Parts:
         return self["ARCHITECTURE"]
 
     @property
+    def mace(self) -> bool:
+        """Whether the models are MACE's."""
+        return bool(self[MODEL].kind == MACE_KIND)
+
+    @property
     def aims(self) -> bool:
         return bool(self["REFERENCE"].type == "aims")
 
@@ -75,8 +82,8 @@ class Parts:
 
 @dataclass(frozen=True)
 class NoEffect:
-    section: str
-    keys: str  # separated by spaces
+    section: str  # MISC of mace.yaml: mace.MISC
+    keys: str  # separated by spaces; *: all
     when: Callable[[Parts, Any], bool]  # (all sections, this section)
     why: str
 
@@ -109,7 +116,16 @@ def _no_labelled_files(p: Parts, misc: Any) -> bool:
     )
 
 
+def _not_mace(parts: Parts, _: Any) -> bool:
+    return not parts.mace
+
+
+ONLY_MACE = "MODEL.kind is not mace"
+
 TABLE = (
+    NoEffect("ARCHITECTURE", "*", _not_mace, ONLY_MACE),
+    NoEffect("TRAINING", "*", _not_mace, ONLY_MACE),
+    NoEffect("mace.MISC", "inference enable_cueq", _not_mace, ONLY_MACE),
     NoEffect(INITIAL, "species_dir", _calculator, "the reference is a calculator"),
     NoEffect(ACTIVE, "species_dir", _calculator, "the reference is a calculator"),
     NoEffect("CLUSTER", "launch_str", _calculator, "the reference is a calculator"),
@@ -207,7 +223,7 @@ def without_effect(parts: Parts) -> Iterator[tuple[str, str, str, str]]:
             tables = found.items() if isinstance(found, dict) else [("", found)]
             for name, section in tables:
                 if rule.when(parts, section):
-                    for key in rule.keys.split():
+                    for key in rule.keys.split() if rule.keys != "*" else type(section).model_fields:
                         if _written(section, key):
                             yield rule.section, name, key, rule.why
         except BrokenSectionError:
