@@ -263,9 +263,9 @@ def _uncertainty(run: RunRecord) -> str:
     if h is None or not math.isfinite(h.rank):
         return "Not measured: it needs at least two members and frames that were not trained on."
     said = calibration_sentence(h.rank, h.ratio, DELIVERED)
-    return (
-        f"Spread of the members against the delivered model's error of each atom's force, on {name}. {said}"
-    )
+    own = bool(np.isnan(run.predictions["energy_sd"]).all())  # members disagree about energies, too
+    whose = "Spread by the model's own account" if own else "Spread of the members"
+    return f"{whose} against the delivered model's error of each atom's force, on {name}. {said}"
 
 
 def _conditions(run: RunRecord) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +28,11 @@ from aims_pax.models.mace.build import (
     build_model,
     doubled,
     elements_of,
-    is_shifted,
     read_model,
     read_statistics,
 )
 from aims_pax.models.mace.compile_cache import CompileMode, say, taken_notes
-from aims_pax.models.mace.energy_offsets import refit
+from aims_pax.models.mace.energy_offsets import given_energies, refit, take_statistics
 from aims_pax.models.mace.graphs import GraphCache, LabelledGraph
 from aims_pax.models.mace.inference import Committee, torch_evaluator
 from aims_pax.models.mace.losses import Loss
@@ -44,7 +42,6 @@ from aims_pax.models.mace.native import Backend
 from aims_pax.models.mace.optimiser import Arrays
 from aims_pax.models.mace.precision import check_files, is_too_coarse
 from aims_pax.models.mace.serialisation import PackedEnsemble, packed_member, unpacked
-from aims_pax.models.mace.statistics import measure
 from aims_pax.models.mace.training import TrainingPlan, training_round, validate
 from aims_pax.models.mace.training_workers import TrainingPool, Visited, together
 from aims_pax.record.files import replacing
@@ -211,7 +208,7 @@ class Ensemble(ForceFieldModel):
         try:
             for member, own in chosen:
                 train, valid = self._graphs(own)
-                self._know(member, self.graphs.of(own.train), train)
+                take_statistics(member, self.graphs.of(own.train), train, self.atomic_energies)
                 results.append(training_round(member, train, valid, plan, self.loss, stop))
                 say(taken_notes())
         except BaseException:
@@ -243,7 +240,7 @@ class Ensemble(ForceFieldModel):
         self._count(self._chosen(data), epochs)
         for member, own in self._chosen(data):
             known = member.statistics
-            self._know(member, self.graphs.of(own.train), self._graphs(own)[0])
+            take_statistics(member, self.graphs.of(own.train), self._graphs(own)[0], self.atomic_energies)
             self.version += member.statistics is not known
         plan = TrainingPlan(epochs, words, valid_skip, schedule, margin, patience, self.compiled)
         sets = {self.members[m]: (own.train, own.valid) for m, own in data.items()}
@@ -382,44 +379,3 @@ class Ensemble(ForceFieldModel):
         train = [g for g in self.graphs.of(data.train) if not g.isolated]
         valid = [g for g in self.graphs.of(data.valid) if not g.isolated]
         return train, valid
-
-    def _know(
-        self, member: Member, everything: Sequence[LabelledGraph], train: Sequence[LabelledGraph]
-    ) -> None:
-        """Statistics at the first training; new compositions later tell more about the atomic energies."""
-        if not train:
-            raise ValueError(f"{member.name}: nothing to train on")
-        if member.statistics is None:
-            a = self.settings.architecture
-            s = measure(
-                everything,
-                self.elements,
-                scaling=a.scaling,
-                dtype=member.dtype,
-                given=self.atomic_energies,
-                count_neighbours=a.compute_avg_num_neighbors,
-                shifted=is_shifted(self.settings),
-            )
-            member.freeze(s)
-            log.info(
-                "%s: atomic energies from %s, %.1f neighbours, scale %.3f eV, shift %.3f eV/atom",
-                member.name, s.source, s.avg_num_neighbors, s.scale, s.shift,
-            )  # fmt: skip
-            return
-        rank = int(np.linalg.matrix_rank(np.stack([g.composition for g in train])))
-        if rank > member.statistics.rank and (member.statistics.fitted_E0 or not member.statistics.rank):
-            refit(member, train)
-            assert member.statistics is not None
-            member.statistics = replace(member.statistics, rank=rank)
-
-
-def given_energies(
-    settings: MaceSettings, elements: Sequence[int], folder: Path | None
-) -> dict[int, float] | None:
-    """{Z: eV} when the user gave atomic energies, else None."""
-    value = settings.architecture.atomic_energies
-    if value is None:
-        return None
-    from aims_pax.settings.mace import atomic_energies_by_element
-
-    return atomic_energies_by_element(value, elements, folder)
