@@ -16,7 +16,10 @@ MACE_KIND = "mace"
 
 
 class ModelKindSettings(Section):
-    """MODEL (optional): the family of the models; what models of all families have stands in mace.yaml."""
+    """MODEL (optional): the family of the models; `MODEL: name` is short for `{kind: name}`.
+
+    What models of all families have stands in GENERAL and MISC of mace.yaml.
+    """
 
     kind: Text = key(
         MACE_KIND,

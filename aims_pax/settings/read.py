@@ -13,12 +13,13 @@ from aims_pax.settings import cross_checks, sampler_list, samplers
 from aims_pax.settings.cluster import ClusterSettings
 from aims_pax.settings.fields import Section
 from aims_pax.settings.mace import MaceSettings
+from aims_pax.settings.model import NAME as MODEL
 from aims_pax.settings.settings import MACE, PROJECT, Settings
 from aims_pax.settings.unused_keys import Parts, without_effect
 from aims_pax.settings.yaml_reader import Document, Place, Problem, read_document
 from aims_pax.suggestions import nearest
 
-OPTIONAL = {"MISC", "REFERENCE", "MODEL", "ARCHITECTURE", "TRAINING"}  # left out: all defaults
+OPTIONAL = {"MISC", "REFERENCE", MODEL, "ARCHITECTURE", "TRAINING"}  # left out: all defaults
 MAY_BE_ABSENT = {"INITIAL_DATASET_GENERATION", "ACTIVE_LEARNING"}  # left out: that stage does not exist
 SLURM_KEYS = {"project_name", "parsl_options", "slurm_str", "worker_str"}
 INEFFECTIVE = frozenset({"aims_lib_path", "parallel", "mol_idxs", "keep_checkpoints", "restart_latest"})
@@ -110,7 +111,7 @@ class _Reader:
             ),
             md_by_system={} if "" in md else md,
             samplers=self.project[samplers.NAME],
-            model_kind=self.project["MODEL"],
+            model_kind=self.project[MODEL],
             folder=folder,
             warnings=tuple(str(w) for w in sorted(set(self.warnings))),
         )
@@ -127,6 +128,8 @@ class _Reader:
         for name in sorted(sections, key=lambda s: s != "REFERENCE"):
             into[name] = None
             raw = document.data.get(name)
+            if name == MODEL and isinstance(raw, str):
+                raw = {"kind": raw}
             if name not in document.data and name in MAY_BE_ABSENT:
                 continue
             if name not in document.data and name == "CLUSTER":
@@ -221,9 +224,8 @@ class _Reader:
         for label, place, text in cross_checks.findings(cross_checks.WARNINGS, parts):
             if label in self.documents:
                 self.warnings.append(self.documents[label].problem(place, text))
-        training = self.mace.get("TRAINING")
-        stress = parts.mace and parts.general.compute_stress
-        if training is not None and training.loss == "weighted" and stress:
+        training = self.mace.get("TRAINING") if parts.mace else None
+        if training is not None and training.loss == "weighted" and parts.general.compute_stress:
             written = "loss" in training.model_fields_set
             self.mace["TRAINING"] = parts.sections["TRAINING"] = training.model_copy(
                 update={"loss": "stress"}

@@ -68,8 +68,8 @@ class Parts:
 
     @property
     def mace(self) -> bool:
-        """Whether the models are MACE's."""
-        return bool(self[MODEL].kind == MACE_KIND)
+        """Whether the models are MACE's; where MODEL cannot be read, it is taken that they are."""
+        return MODEL in self.broken or bool(self[MODEL].kind == MACE_KIND)
 
     @property
     def aims(self) -> bool:
