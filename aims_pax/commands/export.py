@@ -50,9 +50,7 @@ def export(
         )
     for path in found:
         if not path.is_file():
-            raise SettingsError(
-                f"{path}: {no_such(path)}; expected a model file (of MACE: .model), or the folder of a run"
-            )
+            raise SettingsError(f"{path}: {no_such(path)}; expected a model file, or the folder of a run")
     kinds = [_exportable(path, form) for path in found]
     suffixes = [kind.form_suffix(form) for kind in kinds]
     targets = _targets(found, suffixes, output, folder)

@@ -74,7 +74,7 @@ def _kind(models: Sequence[Path]) -> ModelKind:
     """The kind of all of them. Raises SettingsError where a file is missing, or they are of several kinds."""
     for path in models:
         if not path.is_file():
-            raise SettingsError(f"{path}: {no_such(path)}; expected a model file (of MACE: .model)")
+            raise SettingsError(f"{path}: {no_such(path)}; expected a model file")
     kinds = {kind.title: kind for kind in map(kind_of_file, models)}
     if len(kinds) > 1:
         raise SettingsError(f"the models are of several kinds, so they are no committee: {', '.join(kinds)}")

@@ -298,7 +298,9 @@ class ActiveLearningSettings(Section):
     initial_valid_dataset: OptionalTextOrMap = key(
         None, "The same for validation; without it `valid_ratio` of the training structures are set aside."
     )
-    initial_models: OptionalTexts = key(None, "MACE `.model` files to start from, one for each member.")
+    initial_models: OptionalTexts = key(
+        None, "Model files (of MACE: `.model`) to start from, one for each member."
+    )
     md_force: DrivingForce = key(
         "mean",
         "Forces that drive the trajectories: the `mean` of all members, or of one `member` each (trajectory i by "

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aims_pax.settings.fields import Section
+from aims_pax.settings.mace import ArchitectureSettings, TrainingSettings
 from aims_pax.settings.model import MACE_KIND
 from aims_pax.settings.model import NAME as MODEL
 
@@ -83,7 +84,7 @@ class Parts:
 @dataclass(frozen=True)
 class NoEffect:
     section: str  # MISC of mace.yaml: mace.MISC
-    keys: str  # separated by spaces; *: all
+    keys: str  # separated by spaces
     when: Callable[[Parts, Any], bool]  # (all sections, this section)
     why: str
 
@@ -123,8 +124,8 @@ def _not_mace(parts: Parts, _: Any) -> bool:
 ONLY_MACE = "MODEL.kind is not mace"
 
 TABLE = (
-    NoEffect("ARCHITECTURE", "*", _not_mace, ONLY_MACE),
-    NoEffect("TRAINING", "*", _not_mace, ONLY_MACE),
+    NoEffect("ARCHITECTURE", " ".join(ArchitectureSettings.model_fields), _not_mace, ONLY_MACE),
+    NoEffect("TRAINING", " ".join(TrainingSettings.model_fields), _not_mace, ONLY_MACE),
     NoEffect("mace.MISC", "inference enable_cueq", _not_mace, ONLY_MACE),
     NoEffect(INITIAL, "species_dir", _calculator, "the reference is a calculator"),
     NoEffect(ACTIVE, "species_dir", _calculator, "the reference is a calculator"),
@@ -223,7 +224,7 @@ def without_effect(parts: Parts) -> Iterator[tuple[str, str, str, str]]:
             tables = found.items() if isinstance(found, dict) else [("", found)]
             for name, section in tables:
                 if rule.when(parts, section):
-                    for key in rule.keys.split() if rule.keys != "*" else type(section).model_fields:
+                    for key in rule.keys.split():
                         if _written(section, key):
                             yield rule.section, name, key, rule.why
         except BrokenSectionError:
