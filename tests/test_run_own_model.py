@@ -187,3 +187,24 @@ def test_keys_that_only_mace_reads_are_warned_about(tmp_path):
         assert re.search(
             rf"mace\.yaml:\d+: {re.escape(key)}: has no effect: MODEL\.kind is not mace", said
         ), key
+
+
+def test_constant_pressure_is_refused_where_the_models_give_no_stress(tmp_path):
+    folder = project(tmp_path, {"MD": {"stat_ensemble": "NPT"}}, GENERAL={"compute_stress": True})
+    done = command("check", folder=folder)
+    said = " ".join(done.stderr.split())
+    assert done.returncode == 2
+    assert "MD.stat_ensemble: NPT needs the stress, which linear models do not give" in said
+
+
+def test_processes_that_were_asked_for_in_vain_are_said_so(tmp_path):
+    cluster = {
+        "executor": "threads",
+        "max_workers": 1,
+        "training": {"workers": 2},
+        "dynamics": {"workers": 2},
+    }
+    small = {"max_MD_steps": 10, "converge_al": False}
+    said = well(command(folder=project(tmp_path, {"CLUSTER": cluster, "ACTIVE_LEARNING": small})))
+    for key in ("training", "dynamics"):
+        assert said.count(f"CLUSTER.{key} has no effect: linear models") == 1

@@ -68,6 +68,7 @@ class ModelKind(ABC):
     packages: tuple[str, ...] = ()  # distributions whose versions the model card lists
     keys: type[Section] | None = None  # of MODEL.kwargs; None: it takes none
     has_spread: bool = False  # one member alone tells its uncertainty (see `ForceFieldModel.has_spread`)
+    has_stress: bool = False  # learns and gives stress, which NPT needs
     trains_in_processes: bool = False  # has `training_pool`
     moves_in_processes: bool = False  # has `serialise` and `unserialise`
     begins_from_files: bool = False  # has `from_files`: ACTIVE_LEARNING.initial_models

@@ -22,7 +22,7 @@ from aims_pax.errors import Abandoned
 from aims_pax.md.propagate import MDOutcome, advance
 from aims_pax.md.state import MDState
 from aims_pax.models.base import ForceFieldModel
-from aims_pax.models.kinds import DEFAULT, model_kind
+from aims_pax.models.kinds import DEFAULT, kind_of_run, model_kind
 from aims_pax.parallel.core_allocation import moving_processes
 from aims_pax.worker_process import FailureCounter, WorkerProcess, WorkerProcessLost, own_threads
 
@@ -266,13 +266,16 @@ def md_pool(settings: Settings, ensemble: ForceFieldModel, trajectories: int) ->
     It does with `executor: inline` (bit for bit reproducible), on a GPU, where no core is left beside training, and
     with a kind of model that cannot be sent to other processes.
     """
-    n = moving_processes(settings, len(ensemble), trajectories)
+    n, profile = moving_processes(settings, len(ensemble), trajectories), settings.cluster.dynamics
+    if profile is not None and not (kind := kind_of_run(settings)).moves_in_processes:
+        log.warning(
+            "CLUSTER.dynamics has no effect: %s models move atoms in the driver's process", kind.title
+        )
     if n <= 1:
         yield None
         return
     from aims_pax.models import memory_budget
 
-    profile = settings.cluster.dynamics
     threads = 1 if profile is None else profile.threads
     memory = memory_budget.limit(), memory_budget.is_set_by_user()
     with MDPool(ensemble, n, threads, *memory, settings.model.kind, settings.folder) as own:

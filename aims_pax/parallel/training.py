@@ -85,14 +85,16 @@ def background_training(settings: Settings, ensemble: ForceFieldModel) -> Iterat
     They take turns with `executor: inline` (bit for bit reproducible), on one core, on a single GPU, and with a kind of
     model that does not train in processes.
     """
-    profile = settings.cluster.training
+    profile, kind = settings.cluster.training, kind_of_run(settings)
+    if profile is not None and not kind.trains_in_processes:
+        log.warning("CLUSTER.training has no effect: %s models train in the driver's process", kind.title)
     devices = () if profile is None or profile.devices is None else profile.devices
     n = processes(settings, len(ensemble))
     if n == 0:
         yield None
         return
     threads = 1 if profile is None else profile.threads
-    own = BackgroundTraining(ensemble, kind_of_run(settings).training_pool(n, threads, devices, _half()))
+    own = BackgroundTraining(ensemble, kind.training_pool(n, threads, devices, _half()))
     log.info("training in %d process%s beside the dynamics", n, "" if n == 1 else "es")
     with own.pool:
         own.pool.warm()

@@ -26,6 +26,10 @@ def wrong_model_kind(settings: Settings) -> Iterator[tuple[Place, str]]:
             place, _, text = line.partition(": ")
             yield tuple(place.split(".")), text
         return
+    for name, md in (settings.md_by_system or {"": settings.md}).items():
+        if md.stat_ensemble == "NPT" and not kind.has_stress:
+            where: Place = ("MD", name, "stat_ensemble") if name else ("MD", "stat_ensemble")
+            yield where, f"NPT needs the stress, which {kind.title} models do not give; use NVT"
     if al is not None and al.ensemble_size < 2 and not kind.has_spread:
         yield (
             ("ACTIVE_LEARNING", "ensemble_size"),

@@ -32,6 +32,7 @@ class MaceKind(ModelKind):
     title = "MACE"
     suffix = ".model"
     packages = ("mace-torch", "torch", "e3nn")
+    has_stress = True
     begins_from_files = True
     trains_in_processes = True
     moves_in_processes = True
