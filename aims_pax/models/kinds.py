@@ -1,8 +1,8 @@
 """Kinds of models: what a family is registered as, and how it is found.
 
-MODEL.kind of aimsPAX.yaml names one: a name built in here, one that an installed package registers under the entry
-point group `aims_pax.models`, or `package.module:object`, also of a module in the working folder. A kind is found
-without importing torch; `build`, `from_files` and `load` may.
+MODEL.kind of aimsPAX.yaml names one: a folder here with a module `kind` that holds `KIND`, a name that an installed
+package registers under the entry point group `aims_pax.models`, or `package.module:object`, also of a module in the
+working folder. A kind is found without importing torch; `build`, `from_files` and `load` may.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from aims_pax.systems import System
 
 GROUP = "aims_pax.models"  # of entry points
-BUILT_IN = {"mace": "aims_pax.models.mace.kind:KIND"}
 DEFAULT = "mace"
 FOUNDATIONAL_SIZE = "INITIAL_DATASET_GENERATION.initial_foundational_size"
 
@@ -196,9 +195,9 @@ def kind_of_run(settings: Settings) -> ModelKind:
 
 def model_kind(name: str, folder: Path | None = None) -> ModelKind:
     """A kind by its name, or by `package.module:object`; modules in `folder` are found too. Raises SettingsError."""
-    target = BUILT_IN.get(name) or (name if ":" in name else _registered().get(name))
+    target = name if ":" in name else _known().get(name)
     if target is None:
-        known = [*BUILT_IN, *sorted(_registered())]
+        known = list(_known())
         near = nearest(name, known)
         hint = f"nearest: {near}" if near else f"known: {', '.join(known)}"
         raise SettingsError(f"MODEL.kind: {name!r} is no kind of model; {hint}, or package.module:object")
@@ -220,7 +219,7 @@ def kind_of_file(path: Path) -> ModelKind:
         entry = recorded_models(folder).get(str(path.relative_to(folder)))
         if entry is not None:
             return model_kind(str(entry.get("kind", DEFAULT)), folder.parent)
-    for name in (*BUILT_IN, *_registered()):
+    for name in _known():
         kind = model_kind(name)
         if path.name.endswith(kind.suffix):
             return kind
@@ -250,13 +249,13 @@ def features_of(source: Any, folder: Path, device: str) -> Features | None:
         path = folder / Path(source).expanduser()
         kind = kind_of_file(path) if path.is_file() else model_kind(DEFAULT)
         return kind.atom_features(source, folder, device)
-    found = (model_kind(name).atom_features(source, folder, device) for name in (*BUILT_IN, *_registered()))
+    found = (model_kind(name).atom_features(source, folder, device) for name in _known())
     return next((f for f in found if f is not None), None)
 
 
 def export_forms() -> tuple[str, ...]:
     """Every form that some kind can be exported in."""
-    kinds = [model_kind(name) for name in (*BUILT_IN, *_registered())]
+    kinds = [model_kind(name) for name in _known()]
     return tuple(dict.fromkeys(form for kind in kinds for form in kind.forms))
 
 
@@ -267,6 +266,9 @@ def member_names(settings: Settings, seeds: Sequence[int]) -> list[str]:
     return [f"{settings.model.name}_{seed}" for seed in seeds]
 
 
-def _registered() -> dict[str, str]:
-    """{name: package.module:object} of the kinds that installed packages bring."""
-    return {point.name: point.value for point in entry_points(group=GROUP)}
+def _known() -> dict[str, str]:
+    """{name: package.module:object} of the kinds here and those that installed packages bring; ours come first."""
+    folders = [path.parent.name for path in sorted(Path(__file__).parent.glob("*/kind.py"))]
+    ours = {name: f"{__package__}.{name}.kind:KIND" for name in folders}
+    others = {point.name: point.value for point in entry_points(group=GROUP)}
+    return ours | {name: value for name, value in others.items() if name not in ours}

@@ -3,12 +3,20 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from aims_pax.errors import SettingsError
+from aims_pax.models import kinds
 from aims_pax.models.kinds import export_forms, kind_of_file, load_named, model_kind
 from tests.models import linear_model
+
+
+def test_a_folder_with_a_module_kind_is_built_in_under_its_name():
+    folders = [path.parent.name for path in Path(kinds.__file__).parent.glob("*/kind.py")]
+    assert "mace" in folders
+    assert [model_kind(name).name for name in folders] == folders
 
 
 def test_mace_is_built_in_and_others_are_named_by_module_and_object():
