@@ -197,14 +197,15 @@ def test_constant_pressure_is_refused_where_the_models_give_no_stress(tmp_path):
     assert "MD.stat_ensemble: NPT needs the stress, which linear models do not give" in said
 
 
-def test_processes_that_were_asked_for_in_vain_are_said_so(tmp_path):
+def test_processes_and_subsets_that_were_asked_for_in_vain_are_said_so(tmp_path):
     cluster = {
         "executor": "threads",
         "max_workers": 1,
         "training": {"workers": 2},
         "dynamics": {"workers": 2},
     }
-    small = {"max_MD_steps": 10, "converge_al": False}
+    small = {"max_MD_steps": 10, "converge_al": False, "replay_strategy": "random_subset"}
     said = well(command(folder=project(tmp_path, {"CLUSTER": cluster, "ACTIVE_LEARNING": small})))
     for key in ("training", "dynamics"):
         assert said.count(f"CLUSTER.{key} has no effect: linear models") == 1
+    assert "replay_strategy random_subset has no effect" in said

@@ -169,8 +169,8 @@ class Learner(ABC):
     """Members that learn. `version` grows with every change of what `arrays` holds.
 
     elements: atomic numbers it knows. visits: calls of `train` in its life.
-    fits_at_once: training once more on the same data changes nothing, as where the fit is solved exactly; convergence
-    is then one visit.
+    fits_at_once: a visit forgets the one before, as where the fit is solved exactly: it always sees all data, and
+    convergence is one visit.
     """
 
     members: Sequence[NamedMember]

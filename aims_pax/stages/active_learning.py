@@ -263,7 +263,12 @@ class ExploreWorld(StageEnvironment):
         settings = run.settings.active_learning
         assert settings is not None
         self.kind = settings.uncertainty_type
-        whole = settings.replay_strategy == "full_dataset"
+        whole = settings.replay_strategy == "full_dataset" or run.ensemble.fits_at_once
+        if settings.replay_strategy != "full_dataset" and whole:
+            log.warning(
+                "replay_strategy %s has no effect: these models are fitted at once, to everything there is",
+                settings.replay_strategy,
+            )
         sizes = settings.train_subset_size, settings.valid_subset_size
         self.replay = None if whole else Replay(*sizes, fresh=len(dealt))
         self.movers: MDPool | None = None
