@@ -31,12 +31,14 @@ class Evaluation:
     """What M members say of F structures with A atoms together.
 
     energies: (M, F) eV. forces: (M, A, 3) eV/Å. stress: (M, F, 3, 3) eV/Å³, or None when not asked for.
+    spread: (A,) eV/Å, how uncertain the forces are by the model's own account; None where members alone tell.
     NumPy arrays or torch tensors, as the caller's positions were.
     """
 
     energies: Any
     forces: Any
     stress: Any | None = None
+    spread: Any | None = None
 
 
 class Bound(Protocol):
@@ -141,6 +143,59 @@ class LabelsBound:
         )
 
 
+class EvaluatedPotential:
+    """A potential of M members that are evaluated together, in NumPy, for any list of frames.
+
+    evaluate: frames → Evaluation, arrays as described there. elements: atomic numbers it knows.
+    has_spread: whether its evaluations carry a spread of their own.
+    """
+
+    def __init__(
+        self,
+        evaluate: Callable[[Sequence[Frame]], Evaluation],
+        elements: Sequence[int],
+        members: int = 1,
+        has_spread: bool = False,
+    ) -> None:
+        self.evaluate, self.elements = evaluate, tuple(elements)
+        self.members, self.has_spread = members, has_spread
+
+    def labels(self, frames: Sequence[Frame]) -> list[Label]:
+        """The mean over the members, frame by frame."""
+        said = self.evaluate(frames)
+        parts = np.split(said.forces.mean(0), np.cumsum([len(f) for f in frames])[:-1])
+        stress = [None] * len(frames) if said.stress is None else list(said.stress.mean(0))
+        return [
+            Label(float(energy), forces, tensor if frame.periodic else None)
+            for frame, energy, forces, tensor in zip(
+                frames, said.energies.mean(0), parts, stress, strict=True
+            )
+        ]
+
+    def bind(self, frames: Sequence[Frame]) -> Bound:
+        return _EvaluatedBound(self, frames)
+
+
+class _EvaluatedBound:
+    """`Bound` of an `EvaluatedPotential`, on the CPU."""
+
+    device = "cpu"
+
+    def __init__(self, potential: EvaluatedPotential, frames: Sequence[Frame]) -> None:
+        self.evaluate, self.members, self.frames = potential.evaluate, potential.members, list(frames)
+        self.ends = np.cumsum([len(f) for f in frames])
+
+    def __call__(self, positions: Any, cells: Any, *, stress: bool = False) -> Evaluation:
+        import torch
+
+        parts = np.split(positions.detach().cpu().numpy(), self.ends[:-1])
+        said = self.evaluate(
+            [f.moved(p, c) for f, p, c in zip(self.frames, parts, cells.cpu().numpy(), strict=True)]
+        )
+        arrays = (said.energies, said.forces, said.stress if stress else None, said.spread)
+        return Evaluation(*(None if a is None else torch.from_numpy(np.ascontiguousarray(a)) for a in arrays))
+
+
 def calculate(frame: Frame, calculator: Calculator, stress: bool = True) -> Label:
     """Label one frame with an ASE calculator: raw forces (also on fixed atoms) and the energy they derive from.
 
@@ -171,7 +226,15 @@ def full_stress(stress: Any) -> Array:
 
 
 def load_factory(factory: str, folder: Path | None = None) -> Callable[..., Any]:
-    """The callable named `package.module:callable`; modules in `folder` (the working folder) are found too.
+    """The callable named `package.module:callable`; see `load_object`."""
+    target = load_object(factory, folder)
+    if not callable(target):
+        raise SettingsError(f"factory {factory!r}: {factory.partition(':')[2]} is not callable")
+    return target  # type: ignore[no-any-return]
+
+
+def load_object(factory: str, folder: Path | None = None) -> Any:
+    """What is named `package.module:object`; modules in `folder` (the working folder) are found too.
 
     Raises SettingsError that says which part is missing.
     """
@@ -197,9 +260,7 @@ def load_factory(factory: str, folder: Path | None = None) -> Callable[..., Any]
             hint = f"; nearest: {near}" if near else ""
             raise SettingsError(f"factory {factory!r}: {module_name} has no {attribute!r}{hint}")
         target = getattr(target, part)
-    if not callable(target):
-        raise SettingsError(f"factory {factory!r}: {attribute} is not callable")
-    return target  # type: ignore[no-any-return]
+    return target
 
 
 def calculator_factory(

@@ -264,3 +264,15 @@ def _volume(frame: Frame) -> float:
             normal = np.cross(cell[others[0]], cell[others[1]])
             cell[axis] = normal / (np.linalg.norm(normal) or 1.0) if normal.any() else np.eye(3)[axis]
     return float(np.linalg.det(cell))
+
+
+def count_neighbours(frame: Frame, r_max: float) -> int:
+    """Directed pairs within the cutoff, periodic images included."""
+    if not frame.pbc.any():
+        from scipy.spatial import cKDTree
+
+        tree = cKDTree(frame.positions)
+        return int(tree.count_neighbors(tree, r_max)) - len(frame)
+    from ase.neighborlist import neighbor_list
+
+    return len(neighbor_list("i", frame.to_atoms(), float(r_max)))

@@ -196,3 +196,10 @@ def _how(code: int | None) -> str:
     if code is not None and code < 0:
         return f"killed by signal {-code}, {signal.Signals(-code).name}"
     return f"exit status {code}"
+
+
+def own_threads() -> None:
+    """In a `WorkerProcess`: torch computes with as many threads as it was given."""
+    import torch
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))

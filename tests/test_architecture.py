@@ -100,6 +100,7 @@ def test_no_two_files_import_each_other():
         "aims_pax.settings",
         "aims_pax.labelling.references.fhi_aims",
         "aims_pax.cli",
+        "aims_pax.models.mace.kind",
     ],
 )
 def test_light_rooms_do_not_load_torch(module):
@@ -138,6 +139,20 @@ def test_no_scheduler_is_named_outside_of_its_room():
         if room(path) != "schedulers" and SCHEDULERS.search(path.read_text(encoding="utf-8"))
     }
     assert users == SPELLED
+
+
+def test_a_family_of_models_is_one_folder():
+    """Rooms ask `models.kinds` for the kind of a run; what mace.yaml has for MACE alone they do not see."""
+    allowed = ("models/mace/", "settings/")
+    for path in PACKAGE.rglob("*.py"):
+        where = str(path.relative_to(PACKAGE))
+        family = {name for name in imports(path) if name.startswith("aims_pax.models.mace")}
+        assert not family or where.startswith("models/mace/"), f"{where} imports {sorted(family)}"
+        looks = {
+            ast.unparse(n) for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Attribute)
+        }
+        looks = {text for text in looks if text.endswith("settings.mace")}
+        assert not looks or where.startswith(allowed), f"{where}: {sorted(looks)}"
 
 
 def test_files_are_replaced_and_renamed_in_one_place():

@@ -123,7 +123,7 @@ def test_every_verb_has_help_and_version_without_torch(verb, tmp_path):
         (["check", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["plan", "nowhere"], "nowhere: no such folder"),
         (["export", "."], "no models in results"),
-        (["export", "nowhere"], "nowhere: no such file; expected a MACE .model file, or the folder of a run"),
+        (["export", "nowhere"], "nowhere: no such file; expected a model file, or the folder of a run"),
         (["status", "nowhere", "--watch"], "nowhere: no such folder"),
         (["--mace-setings", "x"], "--mace-settings"),
     ],

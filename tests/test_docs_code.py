@@ -39,7 +39,7 @@ def extensions(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     with as_before(KINDS):
         yield tmp_path
-    for name in ("my_reference", "shaken", "confined"):
+    for name in ("my_reference", "shaken", "confined", "inverse"):
         sys.modules.pop(name, None)
 
 
@@ -225,3 +225,24 @@ def test_its_figure_is_in_the_report_with_its_numbers(tmp_path):
     seconds = sorted(label["seconds"] for label in stored if "seconds" in label)
     assert len(drawn) > 20
     assert set(np.round(drawn, 9)) <= set(np.round(seconds, 9))
+
+
+def test_its_model_goes_from_the_initial_dataset_to_a_tested_file(extensions):
+    members = {"ensemble_size": 2}
+    changes = {
+        "MODEL": {"kind": "inverse:KIND"}, "INITIAL_DATASET_GENERATION": members,
+        "ACTIVE_LEARNING": {**members, "max_MD_steps": 40, "n_test": 1},
+    }  # fmt: skip
+    folder = write_project(extensions / "run", changes, {"ARCHITECTURE": None, "TRAINING": None})
+    (folder / "inverse.py").write_text((extensions / "inverse.py").read_text())
+    for words in ((), ("check",), ("plan",)):
+        done = command(*words, folder=folder)
+        assert done.returncode == 0, done.stderr + done.stdout
+    models = sorted((folder / "results").rglob("*.inverse"))
+    assert len(models) == 2
+    done = command("test", *map(str, models), "results/training.xyz", folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert "spread of the forces on an atom" in done.stdout
+    refused = command("export", folder=folder)
+    assert refused.returncode == 2
+    assert "inverse-distance models cannot be exported" in " ".join(refused.stderr.split())

@@ -42,6 +42,7 @@ WORDS = {
     "settings": ("settings/settings",),
     "settings of the reference alone": ("reference_settings",),
     "EMA and SWA": ("ema_swa",),
+    "families of models": ("models/kinds",),
     "serialising a model": ("serialisation",),
     "worker process": ("worker_process",),
     "event loop": ("event_loop",),

@@ -6,7 +6,7 @@ Each atom stands alone, without a cell, spin-polarised, with the multiplicity of
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,8 +59,8 @@ def run_atomic_energies(settings: Settings, console: Console, symbols: Sequence[
 
 def with_atomic_energies(desk: LabellingContext, numbers: Sequence[int]) -> Settings:
     """The settings of the desk; `atomic_energies: reference` becomes the energies of these elements."""
-    settings, mace = desk.settings, desk.settings.mace
-    if mace.architecture.atomic_energies != FROM_REFERENCE:
+    settings = desk.settings
+    if settings.model.atomic_energies != FROM_REFERENCE:
         return settings
     active = settings.active_learning
     if active is not None and active.initial_models:
@@ -69,7 +69,7 @@ def with_atomic_energies(desk: LabellingContext, numbers: Sequence[int]) -> Sett
     energies = energies_of(desk, numbers)
     text = ", ".join(f"{ELEMENTS[z - 1]} {e:.3f} eV" for z, e in energies.items())
     log.info("atomic energies: isolated atoms at the settings of the reference: %s", text)
-    return _with(settings, {ELEMENTS[z - 1]: e for z, e in energies.items()})
+    return settings.with_atomic_energies({ELEMENTS[z - 1]: e for z, e in energies.items()})
 
 
 def energies_of(desk: LabellingContext, numbers: Iterable[int]) -> dict[int, float]:
@@ -116,14 +116,6 @@ def _warn_of_spin(reference: Any, atoms: Sequence[Frame]) -> None:
             "spin_convention",
             reference.factory,
         )
-
-
-def _with(settings: Settings, energies: Mapping[str, float]) -> Settings:
-    from dataclasses import replace
-
-    mace = settings.mace
-    architecture = mace.architecture.model_copy(update={"atomic_energies": dict(energies)})
-    return replace(settings, mace=mace.model_copy(update={"architecture": architecture}))
 
 
 def _elements(settings: Settings, symbols: Sequence[str]) -> tuple[int, ...]:

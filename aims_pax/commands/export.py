@@ -11,7 +11,8 @@ import numpy as np
 
 from aims_pax.errors import AimsPaxError, SettingsError, SetupError
 from aims_pax.frames import Frame, Label
-from aims_pax.record.delivered_models import FILE, is_ours
+from aims_pax.models.kinds import ModelKind, export_forms, kind_of_file
+from aims_pax.record.delivered_models import FILE, delivered_files, is_ours
 from aims_pax.suggestions import nearest, no_such
 
 if TYPE_CHECKING:
@@ -19,24 +20,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMS = ("ase", "torchscript", "lammps", "mliap")
 TOLERANCE = 1e-5  # eV/Å; eV/atom; eV/Å³
 FRAMES = 5  # compared at most
 DATA = ("results/test.xyz", "results/validation.xyz", "results/training.xyz", "data/labelled.xyz")
-
-USE = {
-    "ase": """\
-    from mace.calculators import MACECalculator
-    atoms.calc = MACECalculator(model_paths="{path}", device="cpu", default_dtype="{dtype}")""",
-    "torchscript": """\
-    model = torch.jit.load("{path}")    # model(inputs of mace.data, compute_force=True)""",
-    "lammps": """\
-    pair_style mace no_domain_decomposition
-    pair_coeff * * {path} {elements}""",
-    "mliap": """\
-    pair_style mliap unified {path} 0
-    pair_coeff * * {elements}""",
-}
 
 
 def export(
@@ -48,10 +34,10 @@ def export(
     Raises SettingsError for wrong words, SetupError when a converter fails or a file does not say what its model says;
     such a file is removed.
     """
-    if form not in FORMS:
-        near = nearest(form, FORMS)
+    if form not in (forms := export_forms()):
+        near = nearest(form, forms)
         hint = f"; nearest: {near}" if near else ""
-        raise SettingsError(f"--format: expected {' | '.join(FORMS)}, got {form!r}{hint}")
+        raise SettingsError(f"--format: expected {' | '.join(forms)}, got {form!r}{hint}")
     if inside := [path for path in models if path.is_dir()]:
         if len(models) > 1:
             raise SettingsError(f"{inside[0]}: a folder; name one folder alone, or model files")
@@ -64,49 +50,33 @@ def export(
         )
     for path in found:
         if not path.is_file():
-            raise SettingsError(
-                f"{path}: {no_such(path)}; expected a MACE .model file, or the folder of a run"
-            )
-    targets = _targets(found, form, output, folder)
-    from aims_pax.models.mace import export as exports
-    from aims_pax.models.mace.build import load_model
-
-    for source, target in zip(found, targets, strict=True):
-        model, elements = load_model(source)
-        frames, where = frames_for(folder, source, elements)
-        model, too_coarse = exports.precise_model(model, frames)
+            raise SettingsError(f"{path}: {no_such(path)}; expected a model file, or the folder of a run")
+    kinds = [_exportable(path, form) for path in found]
+    suffixes = [kind.form_suffix(form) for kind in kinds]
+    targets = _targets(found, suffixes, output, folder)
+    for kind, source, target in zip(kinds, found, targets, strict=True):
+        frames, where = frames_for(folder, source, kind.elements_of(source))
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            exports.write_model(model, form, target)
+            exported = kind.export(source, form, target, frames)
         except OSError as error:
             raise SetupError(f"cannot write {target}: {error.strerror}") from error
         try:
-            said = exports.exported_labels(form, target, frames)
-            worst = largest_differences(exports.model_labels(model, frames), said)
+            worst = largest_differences(*exported.compare())
             _believe(target, worst)
         except AimsPaxError:
             target.unlink(missing_ok=True)
             raise
-        from ase.data import chemical_symbols
-
         errors = " · ".join(f"{what} {value:.1e} {unit}" for what, (value, unit) in worst.items())
-        console.print(
-            f"{target}: loaded again, {len(frames)} frames of {where}: {errors}",
-            soft_wrap=True,
-            highlight=False,
-        )
-        dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-        symbols = " ".join(chemical_symbols[z] for z in elements)
-        if too_coarse:
-            console.print(too_coarse, soft_wrap=True, highlight=False, markup=False)
-        use = USE[form].format(path=target, dtype=dtype, elements=symbols)
-        console.print(use, soft_wrap=True, highlight=False, markup=False)
+        agreement = f"{target}: loaded again, {len(frames)} frames of {where}: {errors}"
+        for line in filter(None, (agreement, exported.note, exported.use)):
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
     return targets
 
 
 def _own(results: Path) -> list[Path]:
     """The models that a run delivered there. Raises SettingsError for one it did not write: opening it may run code."""
-    found = sorted(results.glob("*.model"))
+    found = delivered_files(results)
     foreign = [path for path in found if not is_ours(path)]
     if foreign:
         raise SettingsError(
@@ -115,6 +85,15 @@ def _own(results: Path) -> list[Path]:
             f"{foreign[0]}"
         )
     return found
+
+
+def _exportable(path: Path, form: str) -> ModelKind:
+    """The kind of a model file. Raises SettingsError where it has no such form."""
+    kind = kind_of_file(path)
+    if form not in kind.forms:
+        has = f"it has {', '.join(kind.forms)}" if kind.forms else "other programs do not read them"
+        raise SettingsError(f"{path}: {kind.title} models cannot be exported as {form}: {has}")
+    return kind
 
 
 def largest_differences(true: Sequence[Label], said: Sequence[Label]) -> dict[str, tuple[float, str]]:
@@ -139,10 +118,10 @@ def _believe(path: Path, worst: dict[str, tuple[float, str]]) -> None:
             )
 
 
-def _targets(models: Sequence[Path], form: str, output: Path | None, folder: Path) -> list[Path]:
+def _targets(
+    models: Sequence[Path], suffixes: Sequence[str], output: Path | None, folder: Path
+) -> list[Path]:
     """Where each export goes: `export/` of the folder by default, the file or folder the user names otherwise."""
-    from aims_pax.models.mace.export import SUFFIX
-
     if output is not None and len(models) == 1 and not output.is_dir() and output.suffix:
         targets = [output]
     else:
@@ -150,7 +129,8 @@ def _targets(models: Sequence[Path], form: str, output: Path | None, folder: Pat
             raise SettingsError(
                 f"{output}: a file, but there are {len(models)} models; name a folder with -o"
             )
-        targets = [(output or folder / "export") / f"{path.stem}{SUFFIX[form]}" for path in models]
+        place = output or folder / "export"
+        targets = [place / f"{path.stem}{suffix}" for path, suffix in zip(models, suffixes, strict=True)]
     if len(set(targets)) < len(targets):
         raise SettingsError("two models have the same name; export them one by one, with -o")
     for source, target in zip(models, targets, strict=True):

@@ -21,6 +21,7 @@ from aims_pax.core import initial_dataset
 from aims_pax.core.rules import ExploreRules, InitialRules
 from aims_pax.core.threshold import WARM_UP
 from aims_pax.core.work import Labelled, RunSampler, RunTraining, Sampled, Trained
+from aims_pax.models.kinds import kind_of_run
 from aims_pax.parallel.core_allocation import moving_processes, processes
 from aims_pax.processes import cores
 from aims_pax.report.tolerant_readers import structure_headers
@@ -34,7 +35,7 @@ from aims_pax.settings.samplers import (
     SamplingCost,
     SamplingDemand,
 )
-from aims_pax.systems import System, deal, elements
+from aims_pax.systems import System, count_neighbours, deal, elements
 
 INF = math.inf
 MOST_VISITS = 20_000  # sampling steps played through before one is believed to be without end
@@ -64,7 +65,7 @@ def plan(folder: Path, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "ma
     active = _active(settings, systems, first)
     moving = (active or {}).get("trajectories") or {s.name: 1 for s in systems}
     return {
-        "name": settings.mace.general.name_exp,
+        "name": settings.model.name,
         "systems": [_system(s, settings) for s in systems],
         "members": settings.ensemble_size,
         "isolated_atoms": _atoms(settings, systems),
@@ -74,7 +75,7 @@ def plan(folder: Path, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "ma
         "reference_calls": _together(_atoms(settings, systems), first, active),
         "cluster": _cluster(settings),
         "processes": _processes(settings, active),
-        "memory_MB": resource_estimates.estimate_memory(settings, systems, moving),
+        "memory_MB": kind_of_run(settings).estimate_memory(settings, systems, moving),
         "disk_MB": resource_estimates.estimate_disk(
             settings, systems, _together(0, first, active), (active or {}).get("MD_steps", 0)
         ),
@@ -201,7 +202,7 @@ def _active(
     if s is None:
         return None
     n = max(s.num_trajectories, len(systems))
-    rules = ExploreRules.read(s, n, settings.mace.general.seed)
+    rules = ExploreRules.read(s, n, settings.model.seed)
     begins = first["n_train"] if first is not None else _given(settings)
     least, most = _calls(rules, n, begins, s.max_train_set_size)
     limits = {
@@ -306,7 +307,7 @@ def _convergence(settings: Settings) -> list[dict[str, Any]]:
 
 def _atoms(settings: Settings, systems: Sequence[System]) -> int:
     """Calculations of isolated atoms."""
-    wanted = settings.mace.architecture.atomic_energies == FROM_REFERENCE
+    wanted = settings.model.atomic_energies == FROM_REFERENCE
     return len(elements(s.frame for s in systems)) if wanted else 0
 
 
@@ -326,7 +327,7 @@ def _time(settings: Settings, systems: Sequence[System], n: int, steps: int) -> 
 
 
 def _system(system: System, settings: Settings) -> dict[str, Any]:
-    frame, md = system.frame, settings.md_of(system.name)
+    frame, md, cutoff = system.frame, settings.md_of(system.name), kind_of_run(settings).cutoff(settings)
     ensemble = md.stat_ensemble if frame.periodic else "NVT"
     return {
         "name": system.name,
@@ -336,9 +337,7 @@ def _system(system: System, settings: Settings) -> dict[str, Any]:
         "ensemble": ensemble,
         "temperature": md.temperature,
         "timestep": md.timestep,
-        "neighbours": round(
-            resource_estimates.count_neighbours(frame, settings.mace.architecture.r_max) / len(frame), 1
-        ),
+        "neighbours": None if cutoff is None else round(count_neighbours(frame, cutoff) / len(frame), 1),
     }
 
 

@@ -20,10 +20,11 @@ def plan_lines(ahead: dict[str, Any]) -> list[str]:
         kind = {0: "molecule", 3: "periodic"}.get(sum(s["periodic"]), "slab or wire")
         heat = s["temperature"]
         heat = f"{heat:g} K" if not isinstance(heat, list | tuple) else f"{heat[0]:g} … {heat[1]:g} K"
+        near = "" if s["neighbours"] is None else f" · {s['neighbours']:g} neighbours"
         many = f" · trajectories: {dealt[s['name']]}" if s["name"] in dealt else ""
         out.append(
             f"  {s['name']:{width}}  {s['formula']} · {s['atoms']} atoms · {kind} · {s['ensemble']} {heat}, "
-            f"{s['timestep']:g} fs · {s['neighbours']:g} neighbours{many}"
+            f"{s['timestep']:g} fs{near}{many}"
         )
     if len(ahead["systems"]) > 20:
         out.append(f"  … and {len(ahead['systems']) - 20} more")
@@ -44,10 +45,11 @@ def plan_lines(ahead: dict[str, Any]) -> list[str]:
         out.append(f"this machine: {plural(cluster['at_once'], 'calculation')} at the same time")
     if ahead["processes"]:
         out.append(_sharing(ahead["processes"]))
-    out.append(
-        f"memory, estimated, beside about 600 MB of torch and MACE: members {memory['members']:g} MB, "
-        f"a batch of training {memory['training']:g} MB, MD of all trajectories at once {memory['moving']:g} MB"
-    )
+    if memory is not None:
+        out.append(
+            f"memory, estimated, beside about 600 MB of torch and MACE: members {memory['members']:g} MB, "
+            f"a batch of training {memory['training']:g} MB, MD of all trajectories at once {memory['moving']:g} MB"
+        )
     out.append(f"disk, estimated: {_range(ahead['disk_MB'])} MB")
     return out
 

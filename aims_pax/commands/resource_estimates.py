@@ -1,81 +1,13 @@
-"""What a run will need, estimated from settings and geometries: parameters of a member, memory, disk."""
+"""What a run will need on disk, estimated from settings and geometries; memory is the model kind's to know."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 
-import numpy as np
-
-from aims_pax.frames import Frame
+from aims_pax.models.kinds import kind_of_run
 from aims_pax.settings import Settings
 from aims_pax.systems import System, elements
-
-# bytes saved for the backward pass are 4 · C · layers · k · (E n, E n (L+1), N (L+1)² n^(ν−1), Z (L+1)² n^ν) with
-# n = (ℓ+1)², E edges, N atoms, Z elements, ν correlation: least squares over 10 MACE models, within a factor of two;
-# torch's saved tensors were summed for MACE's own modules, which need more than aims-PAX's faster ways
-SAVED = {"moving": (1.54, 0.226, 0.170, 0.626), "training": (4.55, 1.18, 0.436, 0.715)}
-PER_MEMBER = 7  # copies of the parameters: weights, gradient, Adam with AMSGrad (3), averages (2)
-
-
-def estimate_parameters(settings: Settings, n_elements: int) -> int:
-    """About how many parameters one member has; the few hundred of the contraction's paths are left out."""
-    a = settings.mace.architecture
-    C, L, Z = a.num_channels, a.max_L, n_elements
-    total = Z * C
-    for layer in range(a.num_interactions):
-        into = 1 if layer == 0 else L + 1  # degrees of the features that come in
-        out = 1 if layer == a.num_interactions - 1 else L + 1
-        paths = sum(
-            1
-            for l1 in range(into)
-            for l2 in range(a.max_ell + 1)
-            for l3 in range(a.max_ell + 1)
-            if abs(l1 - l2) <= l3 <= l1 + l2 and (l1 + l2 + l3) % 2 == 0
-        )
-        widths = [a.num_radial_basis, *a.radial_MLP, paths * C]
-        total += sum(x * y for x, y in pairwise(widths))
-        total += into * C * C + paths * C * C + out * C * C  # before, behind the convolution, product
-        total += min(into, out) * C * C * Z  # the residual, one for each element
-    return total
-
-
-def estimate_memory(
-    settings: Settings, systems: Sequence[System], trajectories: Mapping[str, int]
-) -> dict[str, float]:
-    """Estimates in MB beside the ~600 MB of torch and MACE: members, one batch of training, one step of all.
-
-    trajectories: how many of each system move together, by its name.
-    """
-    a, general = settings.mace.architecture, settings.mace.general
-    size = 8 if general.default_dtype == "float64" else 4
-    zs = len(elements(s.frame for s in systems))
-    edges = {s.name: count_neighbours(s.frame, a.r_max) for s in systems}
-    atoms = {s.name: len(s.frame) for s in systems}
-    batch = settings.mace.training.batch_size
-    largest = max(systems, key=lambda s: edges[s.name]).name
-    members = estimate_parameters(settings, zs) * size * PER_MEMBER * settings.ensemble_size
-
-    def saved(what: str, n_edges: float, n_atoms: float) -> float:
-        n, degrees = (a.max_ell + 1) ** 2, a.max_L + 1
-        terms = (
-            n_edges * n, n_edges * n * degrees, n_atoms * degrees**2 * n ** (a.correlation - 1),
-            zs * degrees**2 * n**a.correlation,
-        )  # fmt: skip
-        return size * a.num_channels * a.num_interactions * float(np.dot(SAVED[what], terms))
-
-    return {
-        "members": _mega(members),
-        "training": _mega(saved("training", batch * edges[largest], batch * atoms[largest])),
-        "moving": _mega(
-            saved(
-                "moving",
-                sum(edges[s] * k for s, k in trajectories.items()),
-                sum(atoms[s] * k for s, k in trajectories.items()),
-            )
-        ),
-    }
 
 
 def estimate_disk(
@@ -85,9 +17,8 @@ def estimate_disk(
 
     calls: [least, most] calculations. steps: MD steps of all trajectories, None: no limit.
     """
-    size = 8 if settings.mace.general.default_dtype == "float64" else 4
     zs = len(elements(s.frame for s in systems))
-    fixed = estimate_parameters(settings, zs) * size * settings.ensemble_size * PER_MEMBER * 3
+    fixed = 3 * kind_of_run(settings).estimate_snapshot(settings, zs)
     mean = sum(len(s.frame) for s in systems) / len(systems)
     every = settings.misc.save_trajectories
     written = 0.0 if not every else math.inf if steps is None else steps / every * 120 * mean
@@ -95,18 +26,6 @@ def estimate_disk(
         None if n is None or math.isinf(w) else _mega(fixed + n * (2000 + 500 * mean) + w)
         for n, w in zip(calls, (0.0, written), strict=True)
     ]
-
-
-def count_neighbours(frame: Frame, r_max: float) -> int:
-    """Directed pairs within the cutoff, periodic images included."""
-    if not frame.pbc.any():
-        from scipy.spatial import cKDTree
-
-        tree = cKDTree(frame.positions)
-        return int(tree.count_neighbors(tree, r_max)) - len(frame)
-    from ase.neighborlist import neighbor_list
-
-    return len(neighbor_list("i", frame.to_atoms(), float(r_max)))
 
 
 def _mega(size: float) -> float:

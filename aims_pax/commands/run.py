@@ -25,8 +25,10 @@ from aims_pax.engine.stage_environment import RunContext
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.given_data import GivenFile, overlap, read_given
 from aims_pax.labelled_data import LabelKeys
-from aims_pax.parallel.compile_policy import compiling
+from aims_pax.models.base import ForceFieldModel
+from aims_pax.models.kinds import kind_of_run
 from aims_pax.parallel.training import background_training
+from aims_pax.potential import Potential
 from aims_pax.processes import cores
 from aims_pax.record import folder_owners
 from aims_pax.record.checkpoint import Checkpoint, discard
@@ -56,8 +58,6 @@ from aims_pax.version import __version__
 
 if TYPE_CHECKING:
     from aims_pax.frames import LabelledFrame
-    from aims_pax.models.mace import Ensemble
-    from aims_pax.models.mace.inference import Committee
     from aims_pax.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ def _nothing_to_do(settings: Settings, console: Console) -> bool:
     """Whether all was delivered and nothing has changed since; then that is said."""
     if not run_fingerprint.is_up_to_date(settings):
         return False
-    with to_console(console, settings.mace.misc.log_level):
+    with to_console(console, settings.model.log_level):
         for warning in settings.warnings:
             log.warning("%s", warning)
         log.info(
@@ -207,20 +207,22 @@ def _incomplete(settings: Settings) -> str:
 def deliver(run: RunContext, chosen: list[int]) -> None:
     """`results/`: the delivered models, the rest of the committee, the final datasets, the errors."""
     from aims_pax.models import evaluate
-    from aims_pax.models.mace.architecture import architecture
     from aims_pax.report.label_counts import frames_line, labels_line
     from aims_pax.report.load_run import load_run
     from aims_pax.report.run_verdict import run_verdict
 
-    results = run.folder.results
+    results, kind = run.folder.results, kind_of_run(run.settings)
     delivered_files: dict[Path, dict[str, Any]] = {}
     given = (run.settings.active_learning and run.settings.active_learning.initial_models) or ()
     for m, member in enumerate(run.ensemble.members):
-        path = (results if m in chosen else results / "committee") / f"{member.name}.model"
+        path = (results if m in chosen else results / "committee") / f"{member.name}{kind.suffix}"
         delivery_precision.save_member(run, m, path)
         delivered_files[path] = {
+            "kind": run.settings.model.kind,
+            "title": kind.title,
+            "packages": list(kind.packages),
             "begun_from": given[m] if given else None,
-            "architecture": architecture(member.model),
+            "architecture": run.ensemble.describe(m),
         }
     if len(chosen) < len(run.ensemble.members):
         text = "These members were not converged on the final data; they serve to estimate uncertainty.\n"
@@ -240,7 +242,7 @@ def deliver(run: RunContext, chosen: list[int]) -> None:
         for line in overlap(train, GivenFile(misc.test_set, "test", tuple(sets["test set"]))):
             log.warning("%s", line)
     delivery_precision.check_delivery(
-        run, {m: results / f"{run.ensemble.members[m].name}.model" for m in chosen}, sets
+        run, {m: results / f"{run.ensemble.members[m].name}{kind.suffix}" for m in chosen}, sets
     )
     entries = {
         str(path.relative_to(results)): {"sha256": file_digest(path), **entry}
@@ -252,11 +254,11 @@ def deliver(run: RunContext, chosen: list[int]) -> None:
     for name, frames in sets.items():
         if frames and name != "training":
             table = evaluate.evaluate_potential(potential, frames)
-            log.info("%s (%d frames): %s", name, len(frames), table.line(run.settings.mace.misc.error_table))
+            log.info("%s (%d frames): %s", name, len(frames), table.line(run.settings.model.error_table))
     active = run.settings.active_learning
     if active is not None and (missing := missing_test_frames(len(sets["test"]), active.n_test or 0)):
         log.warning("test frames: only %s", missing)
-    names = ", ".join(f"{run.ensemble.members[m].name}.model" for m in chosen)
+    names = ", ".join(f"{run.ensemble.members[m].name}{kind.suffix}" for m in chosen)
     record = load_run(run.folder.root, brief=True)
     log.info("final datasets: %s", frames_line(record))
     log.info("%s; %d calculated since this start", labels_line(record), run.labeller.calls.finished)
@@ -267,7 +269,7 @@ def deliver(run: RunContext, chosen: list[int]) -> None:
     log.log(level, "done: %s and the final datasets are in %s · %s", names, results, end.text)
 
 
-def _test_set(settings: Settings, ensemble: Ensemble) -> list[LabelledFrame]:
+def _test_set(settings: Settings, ensemble: ForceFieldModel) -> list[LabelledFrame]:
     """The user's own test structures. Raises SettingsError for a file the models cannot be tested with."""
     misc = settings.misc
     if not misc.test_set:
@@ -276,20 +278,20 @@ def _test_set(settings: Settings, ensemble: Ensemble) -> list[LabelledFrame]:
     return list(read_given(path, misc.test_set, "test", keys, ensemble.elements).frames)
 
 
-def _predict(run: RunContext, potential: Committee, sets: Mapping[str, Sequence[LabelledFrame]]) -> None:
+def _predict(run: RunContext, potential: Potential, sets: Mapping[str, Sequence[LabelledFrame]]) -> None:
     """`results/predictions.npz`: the delivered model on all labelled frames, with the spread of the committee."""
     from aims_pax.report import predictions
 
     short = {"training": "train", "validation": "valid"}
     chosen = {short.get(name, name): frames for name, frames in sets.items() if frames}
-    committee = run.ensemble.potential() if len(run.ensemble) > 1 else None
+    tells = len(run.ensemble) > 1 or run.ensemble.has_spread
+    committee = run.ensemble.potential() if tells else None
     arrays = predictions.predictions(potential, chosen, committee)
     run.folder.write_bytes(run.folder.results / predictions.FILE, predictions.pack_predictions(arrays))
-    members = run.ensemble.members
-    energies = members[0].statistics
-    if energies is not None:
-        E0 = {chemical_symbols[z]: float(e) for z, e in zip(members[0].elements, energies.E0, strict=True)}
-        known = {"source": energies.source, "rank": energies.rank, "energies": E0}
+    zero = run.ensemble.energy_zero()
+    if zero is not None:
+        E0 = {chemical_symbols[z]: e for z, e in zero.energies.items()}
+        known = {"source": zero.source, "rank": zero.rank, "energies": E0}
         text = json.dumps(known, indent=1) + "\n"
         run.folder.write_text(run.folder.results / "atomic_energies.json", text)
 
@@ -316,8 +318,10 @@ def _save_models(run: RunContext) -> None:
 
     run.ensemble.refit_offsets({m: run.member_data(m) for m in range(len(run.ensemble.members))})
     for m, member in enumerate(run.ensemble.members):
-        delivery_precision.save_member(run, m, run.folder.model / f"{member.name}.model")
-        arrays = run.ensemble.members[m].arrays()
+        delivery_precision.save_member(
+            run, m, run.folder.model / f"{member.name}{kind_of_run(run.settings).suffix}"
+        )
+        arrays = run.ensemble.member_arrays(m)
         run.folder.write_bytes(
             run.folder.checkpoints / f"{member.name}.npy", pack_arrays(arrays, {"name": member.name})
         )
@@ -337,7 +341,7 @@ def _opened(settings: Settings, console: Console) -> Iterator[RunContext]:
     watch.on_pause = display.rest
     try:
         with (
-            to_console(console, settings.mace.misc.log_level),
+            to_console(console, settings.model.log_level),
             watch.listening(),
             lock.held(watch.raise_if_signalled),
         ):
@@ -351,7 +355,7 @@ def _opened(settings: Settings, console: Console) -> Iterator[RunContext]:
             devices.check_devices(settings)
             readiness.stop_at_first(settings, systems)
             _limit_memory(settings)
-            folder_owners.claim(folder, settings.mace.general.name_exp)
+            folder_owners.claim(folder, settings.model.name)
             with (
                 display.on(),
                 Labeller.from_settings(settings, folder.data, check=watch.raise_if_stopped) as labeller,
@@ -367,9 +371,10 @@ def _opened(settings: Settings, console: Console) -> Iterator[RunContext]:
                 ensemble = _ensemble(settings, systems)
                 dataset = _dataset(folder)
                 _of_constrained_inputs(settings, dataset)
+                atoms = sum(len(s.frame) for s in systems) / len(systems)
                 _test_set(settings, ensemble)  # a bad one is said before anything is paid
                 with (
-                    compiling(settings, ensemble, sum(len(s.frame) for s in systems) / len(systems), watch),
+                    kind_of_run(settings).compiling(ensemble, settings, atoms, watch),
                     background_training(settings, ensemble) as trainer,
                 ):
                     yield RunContext(
@@ -402,10 +407,10 @@ def _limit_memory(settings: Settings) -> None:
     """From now on evaluations stay within MISC.memory_limit, or within half of what is available now."""
     from aims_pax.models import memory_budget
 
-    misc = settings.mace.misc
+    asked = settings.model
     memory_budget.forget_measurement()
-    if misc.memory_limit is not None:
-        memory_budget.allow(misc.memory_limit * memory_budget.GB, misc.device, written=True)
+    if asked.memory_limit is not None:
+        memory_budget.allow(asked.memory_limit * memory_budget.GB, asked.device, written=True)
 
 
 def _of_constrained_inputs(settings: Settings, dataset: Dataset) -> None:
@@ -423,11 +428,9 @@ def _of_constrained_inputs(settings: Settings, dataset: Dataset) -> None:
         )  # fmt: skip
 
 
-def _ensemble(settings: Settings, systems: Sequence[System]) -> Ensemble:
-    from aims_pax.models.mace import Ensemble
-
+def _ensemble(settings: Settings, systems: Sequence[System]) -> ForceFieldModel:
     al = settings.active_learning
     if al is not None and al.initial_models:
         return given_ensemble(settings, elements(s.frame for s in systems), RunFolder(settings))
     zs = elements(s.frame for s in systems)
-    return Ensemble.build(settings.mace, readiness.untrained_member_seeds(settings), zs, settings.folder)
+    return kind_of_run(settings).build(settings, readiness.untrained_member_seeds(settings), zs)

@@ -14,6 +14,7 @@ from aims_pax.dataset import only_known
 from aims_pax.errors import SettingsError
 from aims_pax.frames import LabelledFrame
 from aims_pax.labelled_data import LabelKeys, read_labelled
+from aims_pax.models.kinds import ModelKind, kind_of_file
 from aims_pax.record.files import write_bytes
 from aims_pax.report.accuracy import ErrorRow, by_element, by_system
 from aims_pax.report.calibration import atomic_errors, calibrate
@@ -46,14 +47,12 @@ def evaluate_models(
         raise SettingsError(f"--dtype: expected float32 or float64, got {dtype!r}")
     if output.suffix != ".npz":
         raise SettingsError(f"-o: expected a file ending in .npz, got {output}")
-    for path in models:
-        if not path.is_file():
-            raise SettingsError(f"{path}: {no_such(path)}; expected a MACE .model file")
-    members = [_potential(path, device, dtype) for path in models]
+    kind = _kind(models)
+    members = [kind.load([path], device, dtype) for path in models]
     for member in members:
         frames = list(only_known(frames, member.elements, data))
-    committee = _committee(models, device, dtype) if len(models) > 1 else None
-    single = [predictions(m, {"test": frames}) for m in members]
+    committee = kind.load(models, device, dtype) if len(models) > 1 else None
+    single = [predictions(m, {"test": frames}, m if kind.has_spread else None) for m in members]
     arrays = single[0] if committee is None else predictions(committee, {"test": frames}, committee)
     if committee is not None:
         arrays["models"] = np.array([str(m) for m in models])
@@ -61,26 +60,25 @@ def evaluate_models(
         arrays["member_forces"] = np.stack([a["forces"] for a in single])
     before = " (in place of an earlier file)" if output.exists() else ""
     write_bytes(output, pack_predictions(arrays))
-    note = _precision(models, dtype, frames)
-    for line in [*_tables(models, single, arrays), *note, f"predictions and labels: {output}{before}"]:
+    note = kind.precision_note(models, dtype, max(abs(f.label.energy) for f in frames))
+    for line in [
+        *_tables(models, single, arrays),
+        *([note, ""] if note else []),
+        f"predictions and labels: {output}{before}",
+    ]:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     return arrays
 
 
-def _precision(models: Sequence[Path], dtype: str, frames: Sequence[LabelledFrame]) -> list[str]:
-    """A line where the energies are too large for single precision and somebody might use it."""
-    from aims_pax.models.mace.build import load_model
-    from aims_pax.models.mace.precision import dtype_of, is_too_coarse, resolution
-
-    largest = max(abs(f.label.energy) for f in frames)
-    single = dtype == "float32" or any(dtype_of(load_model(path)[0]) == "float32" for path in models)
-    if not is_too_coarse([largest]) or not single:
-        return []
-    return [
-        f"energies reach {largest:,.0f} eV, which single precision knows to {resolution(largest):.2g} eV only: this "
-        'table sums them in double precision, MACECalculator does with default_dtype="float64"',
-        "",
-    ]
+def _kind(models: Sequence[Path]) -> ModelKind:
+    """The kind of all of them. Raises SettingsError where a file is missing, or they are of several kinds."""
+    for path in models:
+        if not path.is_file():
+            raise SettingsError(f"{path}: {no_such(path)}; expected a model file")
+    kinds = {kind.title: kind for kind in map(kind_of_file, models)}
+    if len(kinds) > 1:
+        raise SettingsError(f"the models are of several kinds, so they are no committee: {', '.join(kinds)}")
+    return next(iter(kinds.values()))
 
 
 def _tables(models: Sequence[Path], single: Sequence[dict[str, Any]], arrays: dict[str, Any]) -> list[str]:
@@ -91,8 +89,8 @@ def _tables(models: Sequence[Path], single: Sequence[dict[str, Any]], arrays: di
         out += [*error_table([*rows, ("committee mean", by_system(arrays)[-1])]), ""]
     out += error_table([(row.group, row) for row in by_system(arrays)])
     out += ["", *error_table([(row.group, row) for row in by_element(arrays)])]
-    if len(models) > 1:
-        spread = arrays["atomic_sd"]
+    spread = arrays["atomic_sd"]
+    if np.isfinite(spread).all():
         mean, largest = 1000 * spread.mean(), 1000 * spread.max()
         line = f"spread of the forces on an atom: mean {mean:.1f}, largest {largest:.1f} meV/Å"
         out += ["", line, *_worth(models, single, arrays)]
@@ -102,7 +100,8 @@ def _tables(models: Sequence[Path], single: Sequence[dict[str, Any]], arrays: di
 def _worth(models: Sequence[Path], single: Sequence[dict[str, Any]], arrays: dict[str, Any]) -> list[str]:
     """What the spread is worth for each member, as the report says of the delivered one, and for their mean."""
     said = [(m.stem, {**a, "atomic_sd": arrays["atomic_sd"]}) for m, a in zip(models, single, strict=True)]
-    found = [(whose, calibrate(*atomic_errors(a))) for whose, a in [*said, (MEAN, arrays)]]
+    said += [(MEAN, arrays)] if len(models) > 1 else []
+    found = [(whose, calibrate(*atomic_errors(a))) for whose, a in said]
     return [calibration_sentence(h.rank, h.ratio, whose) for whose, h in found if math.isfinite(h.rank)]
 
 
@@ -146,15 +145,3 @@ def _labelled(path: Path, keys: tuple[str, ...]) -> list[LabelledFrame]:
     if not frames:
         raise SettingsError(f"{path}: no structures in it")
     return frames
-
-
-def _potential(path: Path, device: str, dtype: str) -> Any:
-    from aims_pax.models.mace import foundation
-
-    return foundation.load_foundation_model(str(path.absolute()), device, dtype)
-
-
-def _committee(models: Sequence[Path], device: str, dtype: str) -> Any:
-    from aims_pax.models.mace.export import committee_of_files
-
-    return committee_of_files(models, device, dtype)

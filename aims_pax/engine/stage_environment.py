@@ -19,6 +19,7 @@ from aims_pax.engine.interrupts import InterruptMonitor
 from aims_pax.errors import RestartError
 from aims_pax.frames import Frame, LabelledFrame
 from aims_pax.frames import Label as FrameLabel
+from aims_pax.models.base import ForceFieldModel, MemberData, MemberResult
 from aims_pax.record.checkpoint import Checkpoint, Snapshot, from_plain
 from aims_pax.record.folder import RunFolder
 from aims_pax.record.journal import Journal
@@ -28,7 +29,6 @@ from aims_pax.systems import System
 if TYPE_CHECKING:
     from aims_pax.engine.live_report import Reporter
     from aims_pax.labelling import Labeller
-    from aims_pax.models.mace import Ensemble, MemberData, MemberResult
     from aims_pax.parallel.training import BackgroundTraining
     from aims_pax.report.live_view import Display
     from aims_pax.settings import Settings
@@ -47,7 +47,7 @@ class RunContext:
     systems: tuple[System, ...]
     labeller: Labeller
     dataset: Dataset
-    ensemble: Ensemble
+    ensemble: ForceFieldModel
     journal: Journal
     watch: InterruptMonitor
     display: Display
@@ -59,8 +59,6 @@ class RunContext:
 
     def member_data(self, member: int) -> MemberData:
         """The member's own training and validation frames."""
-        from aims_pax.models.mace import MemberData
-
         return MemberData(self.dataset.train(member), self.dataset.valid(member))
 
 
@@ -162,7 +160,7 @@ class StageEnvironment:
         self.run.beside.drop(work)
 
     def how_to_train(self, work: RunTraining) -> dict[str, Any]:
-        """Keywords of `Ensemble.train` that are the stage's own."""
+        """Keywords of `Learner.train` that are the stage's own."""
         return {}
 
     def _how(self, work: RunTraining) -> dict[str, Any]:

@@ -197,7 +197,7 @@ def _aims(settings: Settings) -> AimsReference:
         launch=cluster.launch_str,
         calc_dir=settings.path(cluster.calc_dir),
         clean_dirs=cluster.clean_dirs,
-        stress=settings.mace.general.compute_stress,
+        stress=settings.model.compute_stress,
         time_limit=None if math.isinf(cluster.job_time_limit) else cluster.job_time_limit,
         shared=_several(settings),
     )

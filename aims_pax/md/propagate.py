@@ -37,8 +37,8 @@ class MDOutcome:
     """What became of one trajectory.
 
     state: after the last step; at a fault, where it was found, or one step earlier if that is not finite.
-    evaluation: of that state, NumPy: energies (M,) eV, forces (M, N, 3) eV/Å of every member; at a fault
-        under `driving_members` perhaps of the driving one alone.
+    evaluation: of that state, NumPy: energies (M,) eV, forces (M, N, 3) eV/Å of every member, spread (N,) eV/Å where
+        the potential has one; at a fault under `driving_members` perhaps of the driving one alone.
     fault: why the trajectory cannot go on, or None.
     observed: states on the way at steps divisible by `observe_every`, the last one included, the first not.
     """
@@ -231,8 +231,8 @@ class _Leg:
             raise SettingsError(
                 "MD: NPT needs the stress, which this potential does not give; use stat_ensemble: NVT"
             )
-        stress = None if said.stress is None else said.stress.detach()
-        return Evaluation(said.energies.detach(), said.forces.detach(), stress)
+        stress, spread = (None if x is None else x.detach() for x in (said.stress, said.spread))
+        return Evaluation(said.energies.detach(), said.forces.detach(), stress, spread)
 
     def _faults(self, motion: Motion, said: Evaluation, acting: Forces) -> dict[int, str | None]:
         return {} if self.guard is None else {**self.guard.faults(motion, said.energies, acting, self.steps)}
@@ -270,7 +270,10 @@ class _Leg:
         if fault and steps and not _finite(motion, rows, f):
             motion, said = before
             steps -= 1
-        evaluation = Evaluation(said.energies[:, f].cpu().numpy(), said.forces[:, rows].cpu().numpy())
+        spread = None if said.spread is None else said.spread[rows].cpu().numpy()
+        evaluation = Evaluation(
+            said.energies[:, f].cpu().numpy(), said.forces[:, rows].cpu().numpy(), spread=spread
+        )
         return MDOutcome(self.state(f, motion, steps), evaluation, fault)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aims_pax.models.kinds import kind_of_run
 from aims_pax.processes import cores
 
 if TYPE_CHECKING:
@@ -11,10 +12,15 @@ if TYPE_CHECKING:
 
 
 def processes(settings: Settings, members: int) -> int:
-    """Training processes; 0: in turns with MD. As many as were asked for, else one a device or core."""
+    """Training processes; 0: in turns with MD. As many as were asked for, else one a device or core.
+
+    A kind of model that cannot train in processes does so in this one.
+    """
+    if not kind_of_run(settings).trains_in_processes:
+        return 0
     profile = settings.cluster.training
     devices = None if profile is None else profile.devices
-    if settings.cluster.executor == "inline" or (settings.mace.misc.device != "cpu" and not devices):
+    if settings.cluster.executor == "inline" or (settings.model.device != "cpu" and not devices):
         return 0
     if profile is not None and profile.workers is not None:
         return min(profile.workers, members)
@@ -25,7 +31,9 @@ def processes(settings: Settings, members: int) -> int:
 
 def moving_processes(settings: Settings, members: int, trajectories: int) -> int:
     """Processes that move trajectories; as many as were asked for, else one a core that training leaves."""
-    if settings.cluster.executor == "inline" or settings.mace.misc.device != "cpu":
+    if not kind_of_run(settings).moves_in_processes:
+        return 1
+    if settings.cluster.executor == "inline" or settings.model.device != "cpu":
         return 1
     profile = settings.cluster.dynamics
     if profile is not None and profile.workers is not None:

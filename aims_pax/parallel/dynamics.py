@@ -15,18 +15,19 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aims_pax.errors import Abandoned
 from aims_pax.md.propagate import MDOutcome, advance
 from aims_pax.md.state import MDState
+from aims_pax.models.base import ForceFieldModel
+from aims_pax.models.kinds import DEFAULT, kind_of_run, model_kind
 from aims_pax.parallel.core_allocation import moving_processes
-from aims_pax.worker_process import FailureCounter, WorkerProcess, WorkerProcessLost
+from aims_pax.worker_process import FailureCounter, WorkerProcess, WorkerProcessLost, own_threads
 
 if TYPE_CHECKING:
-    from aims_pax.models.mace import Ensemble
     from aims_pax.settings import Settings
-    from aims_pax.settings.mace import MaceSettings
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +36,11 @@ LOWER = 5  # niceness of these processes
 
 @dataclass(frozen=True, eq=False)
 class SerialisedEnsemble:
-    """The members as they travel once: names, seeds and the pickled modules."""
+    """The members as they travel once, by the name of their kind, which may stand in a module in `folder`."""
 
-    settings: MaceSettings
-    members: tuple[tuple[str, int, bytes], ...]
+    kind: str
+    folder: Path
+    members: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,14 +65,23 @@ class MDTask:
 class MDPool:
     """n processes that move trajectories. A context manager; they start at `warm` or with the first leg.
 
-    memory: bytes that their evaluations may take together. After a process was killed they move fewer trajectories at
-    once, with half of it; where it happens again, half of the processes do.
+    kind, folder: of the models, see `model_kind`. memory: bytes that their evaluations may take together. After a
+    process was killed they move fewer trajectories at once, with half of it; where it happens again, half of the
+    processes do.
     """
 
     def __init__(
-        self, ensemble: Ensemble, n: int, threads: int = 1, memory: float = math.inf, written: bool = False
+        self,
+        ensemble: ForceFieldModel,
+        n: int,
+        threads: int = 1,
+        memory: float = math.inf,
+        written: bool = False,
+        kind: str = DEFAULT,
+        folder: Path = Path(),
     ) -> None:
         self.ensemble, self.n, self.threads = ensemble, n, threads
+        self.kind, self.folder = kind, folder
         self.memory, self.written = memory, written
         self._killed = 0
         self._companions: list[WorkerProcess | None] = [None] * n
@@ -183,9 +194,10 @@ class MDPool:
     ) -> None:
         companion, version = self._companion(k), self.ensemble.version
         new = self._versions[k] < 0
-        models = _models(self.ensemble) if new else None
+        models = self._serialised() if new else None
         stale = self._versions[k] != version
-        weights = tuple(m.weights_arrays() for m in self.ensemble.members) if stale else None
+        members = range(len(self.ensemble))
+        weights = tuple(self.ensemble.inference_arrays(m) for m in members) if stale else None
         memory = self.memory / self.n
         companion.send(
             MDTask(
@@ -193,6 +205,10 @@ class MDPool:
             )
         )
         self._versions[k] = version
+
+    def _serialised(self) -> SerialisedEnsemble:
+        members = model_kind(self.kind, self.folder).serialise(self.ensemble)
+        return SerialisedEnsemble(self.kind, self.folder, members)
 
     def _companion(self, k: int) -> WorkerProcess:
         companion = self._companions[k]
@@ -207,22 +223,20 @@ class MDWorker:
     """What a process keeps between legs: the ensemble, with the newest weights it was sent."""
 
     def __init__(self) -> None:
-        from aims_pax.models.mace.serialisation import own_threads
-
         own_threads()
         os.nice(LOWER)  # where cores are scarce, reference calculations and training come first
-        self.ensemble: Ensemble | None = None
+        self.ensemble: ForceFieldModel | None = None
 
     def __call__(self, leg: MDTask, stop: Callable[[], bool]) -> list[MDOutcome]:
         from aims_pax.models import memory_budget
 
         if leg.models is not None:
-            self.ensemble = _ensemble(leg.models)
+            kind = model_kind(leg.models.kind, leg.models.folder)
+            self.ensemble = kind.unserialise(leg.models.members)
         assert self.ensemble is not None
         if leg.weights is not None:
-            for member, arrays in zip(self.ensemble.members, leg.weights, strict=True):
-                member.set_weights_arrays(arrays)
-            self.ensemble.version += 1
+            for member, arrays in enumerate(leg.weights):
+                self.ensemble.set_inference_arrays(member, arrays)
         memory_budget.allow(leg.memory, written=leg.written)
         potential = self.ensemble.potential()
         return advance(
@@ -246,37 +260,25 @@ def split_trajectories(sizes: Sequence[int], n: int) -> list[list[int]]:
 
 
 @contextmanager
-def md_pool(settings: Settings, ensemble: Ensemble, trajectories: int) -> Iterator[MDPool | None]:
+def md_pool(settings: Settings, ensemble: ForceFieldModel, trajectories: int) -> Iterator[MDPool | None]:
     """The processes that move trajectories, or None where this process does it alone.
 
-    It does with `executor: inline` (bit for bit reproducible), on a GPU, and where no core is left beside training.
+    It does with `executor: inline` (bit for bit reproducible), on a GPU, where no core is left beside training, and
+    with a kind of model that cannot be sent to other processes.
     """
-    n = moving_processes(settings, len(ensemble), trajectories)
+    n, profile = moving_processes(settings, len(ensemble), trajectories), settings.cluster.dynamics
+    if profile is not None and not (kind := kind_of_run(settings)).moves_in_processes:
+        log.warning(
+            "CLUSTER.dynamics has no effect: %s models move atoms in the driver's process", kind.title
+        )
     if n <= 1:
         yield None
         return
     from aims_pax.models import memory_budget
 
-    profile = settings.cluster.dynamics
     threads = 1 if profile is None else profile.threads
-    with MDPool(ensemble, n, threads, memory_budget.limit(), memory_budget.is_set_by_user()) as own:
+    memory = memory_budget.limit(), memory_budget.is_set_by_user()
+    with MDPool(ensemble, n, threads, *memory, settings.model.kind, settings.folder) as own:
         log.info("molecular dynamics in %d processes", n)
         own.warm()
         yield own
-
-
-def _models(ensemble: Ensemble) -> SerialisedEnsemble:
-    from aims_pax.models.mace.serialisation import packed_member
-
-    return SerialisedEnsemble(
-        ensemble.settings, tuple((m.name, m.seed, packed_member(m.model)) for m in ensemble.members)
-    )
-
-
-def _ensemble(models: SerialisedEnsemble) -> Ensemble:
-    """The members in another process, for predictions only: training goes on elsewhere."""
-    from aims_pax.models.mace import Ensemble
-    from aims_pax.models.mace.serialisation import unpacked
-
-    members = [unpacked(data, name, seed, models.settings) for name, seed, data in models.members]
-    return Ensemble(members, models.settings, None)

@@ -14,6 +14,7 @@ import numpy as np
 
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.frames import Frame, Label
+from aims_pax.models.kinds import load_named
 from aims_pax.potential import (
     Bound,
     CalculatorPotential,
@@ -175,11 +176,9 @@ def _object(target: str, folder: Path) -> Any:
 def _foundation(size_or_path: str, folder: Path, device: str | None, dtype: str, where: str) -> Potential:
     import torch
 
-    from aims_pax.models.mace import foundation
-
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return foundation.load_foundation_model(size_or_path, device, dtype, folder, key=where)
+        return load_named(size_or_path, folder, device, dtype, key=where)
     except SettingsError as error:
         said = str(error).removeprefix("initial_foundational_size: ")
         raise SettingsError(f"model.calculator: {said}; calculators of your own begin with a +") from error

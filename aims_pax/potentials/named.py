@@ -14,6 +14,7 @@ import numpy as np
 
 from aims_pax.errors import Abandoned, AimsPaxError, LabelError, SettingsError, SetupError
 from aims_pax.frames import Array, Frame, Label
+from aims_pax.models.kinds import features_of, load_named
 from aims_pax.potential import Bound, CalculatorPotential, Evaluation, Potential
 from aims_pax.potentials.factory import ElectronsOf, make_potential
 from aims_pax.samplers.descriptors import Describe, pooled
@@ -49,11 +50,9 @@ class LoadedPotential:
             return cls(spelling, UserPotential(made, where, patient=True), folder)
         import torch
 
-        from aims_pax.models.mace import foundation
-
         device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            model = foundation.load_foundation_model(spelling, device, "float64", folder, key=where)
+            model = load_named(spelling, folder, device, "float64", key=where)
             return cls(spelling, model, folder, device)
         except SettingsError as error:
             said = str(error).removeprefix("initial_foundational_size: ")
@@ -72,16 +71,12 @@ class LoadedPotential:
     def features(self, frames: Sequence[Frame]) -> Array | None:
         """(F, N, D) MACE features of frames of one system; None where the potential is no MACE model."""
         if isinstance(self.spelling, str):
-            from aims_pax.models.mace.features import feature_vectors
-
-            return feature_vectors(self.spelling, frames, self.device, self.folder)
+            describe = features_of(self.spelling, self.folder, self.device)
+            return None if describe is None else describe(frames)
         potential = self.potential.potential if isinstance(self.potential, UserPotential) else self.potential
         if isinstance(potential, CalculatorPotential):
-            calculator = potential.make()
-            if hasattr(calculator, "get_descriptors"):
-                from aims_pax.models.mace.features import calculator_features
-
-                return calculator_features(calculator, frames)
+            describe = features_of(potential.make(), self.folder, self.device)
+            return None if describe is None else describe(frames)
         return None
 
     def refusal(self, frame: Frame) -> str | None:
@@ -237,18 +232,16 @@ class Potentials:
         return self._describe[name]
 
     def _features(self, spelling: CallSpec | str, where: str) -> Describe:
-        from aims_pax.models.mace.features import calculator_features, calculator_of
-
-        if isinstance(spelling, str):
-            calculator = calculator_of(spelling, self.device or "cpu", self.folder)
-        else:
+        source: Any = spelling
+        if not isinstance(spelling, str):
             potential = self.of(spelling, where)
-            calculator = potential.make() if isinstance(potential, CalculatorPotential) else None
-            if not hasattr(calculator, "get_descriptors"):
-                raise SettingsError(
-                    f"{where}: descriptor: mace needs a MACE model; name one, or write descriptor: radial"
-                )
-        return lambda frames: pooled(calculator_features(calculator, frames), frames[0].numbers)
+            source = potential.make() if isinstance(potential, CalculatorPotential) else potential
+        features = features_of(source, self.folder, self.device or "cpu")
+        if features is None:
+            raise SettingsError(
+                f"{where}: descriptor: mace needs a MACE model; name one, or write descriptor: radial"
+            )
+        return lambda frames: pooled(features(frames), frames[0].numbers)
 
 
 def canonical_spec(spelling: Any) -> CallSpec | str:

@@ -36,6 +36,12 @@ def recorded_models(results: Path) -> dict[str, dict[str, Any]]:
         return {}
 
 
+def delivered_files(results: Path) -> list[Path]:
+    """The model files that lie in a results folder, those of another committee left out: recorded, or called .model."""
+    recorded = [results / name for name in recorded_models(results) if "/" not in name]
+    return sorted({*(p for p in recorded if p.is_file()), *results.glob("*.model")})
+
+
 def is_ours(path: Path) -> bool:
     """Whether the run that filled this results folder wrote this very file."""
     recorded = recorded_models(path.parent).get(path.name, {}).get("sha256")

@@ -16,12 +16,12 @@ class RunFolder:
 
     def __init__(self, settings: Settings) -> None:
         self.root = settings.folder
-        misc, general = settings.misc, settings.mace.general
+        misc, model = settings.misc, settings.model
         self.data = settings.path(misc.dataset_dir)
         self.logs = settings.path(misc.log_dir)
-        self.checkpoints = settings.path(general.checkpoints_dir)
-        self.losses = settings.path(general.loss_dir)
-        self.model = settings.path(general.model_dir)
+        self.checkpoints = settings.path(model.checkpoints_dir)
+        self.losses = settings.path(model.loss_dir)
+        self.model = settings.path(model.model_dir)
         self.restart = self.root / "restart"
         self.results = self.root / "results"
         self.analysis = self.root / "analysis"

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 BEGUN_WITH = "aimsPAX.ACTIVE_LEARNING.initial_"
 STRESS = "mace.GENERAL.compute_stress"
+MODEL = "aimsPAX.MODEL"
 # (what the key begins with, why another value would mix what does not fit)
 FIXED = (
     ("mace.ARCHITECTURE", "the weights in restart/ belong to the old architecture"),
@@ -41,6 +42,7 @@ FIXED = (
     ("aimsPAX.MISC.charge", "structures with another charge are other structures"),
     ("aimsPAX.MISC.spin", "structures with another spin are other structures"),
     (BEGUN_WITH, "the run began with the old files"),
+    (MODEL, "the weights in restart/ belong to models of another kind"),
 )
 METHOD = "reference method"  # its hash; what it stands for is written in data/labels/<hash>/method.json
 WAY_OUT = (
@@ -89,6 +91,8 @@ def remember_settings(folder: RunFolder, effective: Mapping[str, Any]) -> str:
     Settings of the cluster, of logs and of where files lie do not count: they change no label.
     """
     present = {k: v for k, v in flat_settings(effective).items() if not k.startswith(NO_LABEL)}
+    if present.get(f"{MODEL}.kind") == "mace":  # as before there were others
+        present = {k: v for k, v in present.items() if not k.startswith(MODEL)}
     text = json.dumps(present, sort_keys=True, indent=1) + "\n"
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     path = folder.data / "settings" / f"{digest}.json"
@@ -166,7 +170,8 @@ def _took_in(folder: RunFolder) -> bool:
 
 
 def _refused(old: Mapping[str, Any], new: Mapping[str, Any], took_in: bool) -> Iterator[str]:
-    for key, before, after in _changes(old, new):
+    unwritten = {f"{MODEL}.kind": "mace"}  # the section is left out where it says nothing else
+    for key, before, after in _changes(unwritten | dict(old), unwritten | dict(new)):
         for prefix, why in FIXED:
             if key.startswith(prefix) and (took_in or prefix != BEGUN_WITH):
                 yield f"{key}: {before} → {after}: {why}"

@@ -20,6 +20,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from aims_pax.errors import SettingsError
+from aims_pax.record.delivered_models import delivered_files
 from aims_pax.record.lock import STARTING, runs
 from aims_pax.report import predictions
 from aims_pax.report.journal_reader import read_journal
@@ -85,7 +86,7 @@ def load_run(folder: Path, brief: bool = False) -> RunRecord:
         {*story.answers, *open_now, *(f for split in splits.values() for f in split)}, systems
     )
     calls = tuple(_calls(story, origins, labels, frames, open_now))
-    results = tuple(sorted(p.name for p in (folder / "results").glob("*.model")))
+    results = tuple(p.name for p in delivered_files(folder / "results"))
     locked = _holder(restart / "lock")
     holder = locked or _holder(restart / STARTING)  # of the one that will take it
     heard = max([story.heard, *(moment for _, _, moment in snapshots.values()), 0.0])

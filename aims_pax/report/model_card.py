@@ -40,7 +40,7 @@ from aims_pax.report.run_verdict import cut_off, run_verdict, validation_error
 from aims_pax.report.tolerant_readers import float_or_nan as number_of
 from aims_pax.report.tolerant_readers import json_file
 
-PACKAGES = ("aims-pax", "mace-torch", "torch", "e3nn", "ase", "numpy")
+MACE = {"title": "MACE", "packages": ["mace-torch", "torch", "e3nn"]}  # where no kind of model is recorded
 ATOMIC = "atomic_energies.json"
 PRECISION = "precision.json"
 FEW = 20  # held-out frames below which an error is a rough estimate
@@ -59,9 +59,10 @@ def write_cards(folder: Path) -> list[Path]:
 
 def card(run: RunRecord, model: str) -> str:
     """The card of one model as Markdown."""
+    made = _made_as(run, model)
     parts = [
         f"# {_plain(Path(model).stem)}",
-        f"A MACE force field made by aims-PAX {run.version} on {moment(run.heard)} · "
+        f"A {_plain(str(made['title']))} force field made by aims-PAX {run.version} on {moment(run.heard)} · "
         f"{_plain(cost_summary.story(run))}.",
         f"**{_plain(run_verdict(run).text)}**",
         _section("Level of theory", _theory(run)),
@@ -75,6 +76,11 @@ def card(run: RunRecord, model: str) -> str:
         _section("File and versions", _versions(run, model)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _made_as(run: RunRecord, model: str) -> Mapping[str, Any]:
+    """What is recorded of a delivered model: kind, title, packages, architecture, begun_from."""
+    return MACE | recorded_models(run.folder / "results").get(model, {})
 
 
 def gaps(run: RunRecord) -> list[str]:
@@ -257,9 +263,9 @@ def _uncertainty(run: RunRecord) -> str:
     if h is None or not math.isfinite(h.rank):
         return "Not measured: it needs at least two members and frames that were not trained on."
     said = calibration_sentence(h.rank, h.ratio, DELIVERED)
-    return (
-        f"Spread of the members against the delivered model's error of each atom's force, on {name}. {said}"
-    )
+    own = bool(np.isnan(run.predictions["energy_sd"]).all())  # members disagree about energies, too
+    whose = "Spread by the model's own account" if own else "Spread of the members"
+    return f"{whose} against the delivered model's error of each atom's force, on {name}. {said}"
 
 
 def _conditions(run: RunRecord) -> str:
@@ -294,12 +300,13 @@ def _atoms(run: RunRecord) -> str:
 
 def _settings(run: RunRecord, model: str) -> str:
     """Architecture as the delivered model has it, where that is recorded; as mace.yaml has it otherwise."""
-    known = recorded_models(run.folder / "results").get(model, {})
+    known = _made_as(run, model)
     built = {str(k): str(v) for k, v in known.get("architecture", {}).items()}
     begun = known.get("begun_from")
-    keys = [k for k in run.settings if k.startswith(("mace.ARCHITECTURE.", "mace.GENERAL.default_dtype"))]
+    family = "mace.ARCHITECTURE." if known.get("kind", "mace") == "mace" else "aimsPAX.MODEL."
+    keys = [k for k in run.settings if k.startswith((family, "mace.GENERAL.default_dtype"))]
     rows = [] if not begun else [["begun from", str(begun)]]
-    written = [[k.removeprefix("mace."), run.settings[k]] for k in keys]
+    written = [[k.removeprefix("mace.").removeprefix("aimsPAX."), run.settings[k]] for k in keys]
     names = {f"ARCHITECTURE.{k}": k for k in built}
     if begun:  # what mace.yaml says of the rest was not used
         rows += [row for row in written if not row[0].startswith("ARCHITECTURE.")]
@@ -309,7 +316,9 @@ def _settings(run: RunRecord, model: str) -> str:
         shown = {key for key, _ in written}
         rows += [[name, built[key]] for name, key in names.items() if name not in shown]
     changed = [
-        [k, v, d] for k, v, d in differing(run.settings) if not k.startswith(("ARCHITECTURE.", "MISC."))
+        [k, v, d]
+        for k, v, d in differing(run.settings)
+        if not k.startswith(("ARCHITECTURE.", "MISC.", "MODEL."))
     ]
     stages = [[STAGES.get(s.name, s.name), s.stopped or "—"] for s in run.stages]
     parts = [_table(["setting", "value"], rows)]
@@ -328,7 +337,7 @@ def _versions(run: RunRecord, model: str) -> str:
         rows.append(["precision", _precision(json_file(run.folder / "results" / PRECISION))])
         rows.append(["SHA-256", hashlib.sha256(path.read_bytes()).hexdigest()])
     rows.append(["Python", platform.python_version()])
-    for name in PACKAGES:
+    for name in ("aims-pax", *_made_as(run, model)["packages"], "ase", "numpy"):
         try:
             rows.append([name, metadata.version(name)])
         except metadata.PackageNotFoundError:
@@ -346,8 +355,9 @@ def _precision(found: dict[str, Any]) -> str:
         if dtype == "float64" and step > 1e-3
         else ""
     )
+    loader = found.get("loader") or f'MACECalculator(…, default_dtype="{dtype}")'  # older runs delivered MACE
     return (
-        f'MACECalculator(…, default_dtype="{dtype}"){why}. Loaded so, relative energies of structures are those of '
+        f"{loader}{why}. Loaded so, relative energies of structures are those of "
         f"this card within {1000 * difference:.2g} meV"
     )
 

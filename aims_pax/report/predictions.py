@@ -8,7 +8,8 @@ One row a frame (F) and one an atom (A), in the same order; truth stands beside,
     energy, true_energy (F,)  eV
     forces, true_forces (A,3) eV/Å
     stress, true_stress (F,3,3) eV/Å³, NaN where there is none
-    energy_sd (F,) eV, atomic_sd (A,) eV/Å: spread of the committee, NaN without one (Eq. 1, core.uncertainty)
+    energy_sd (F,) eV, atomic_sd (A,) eV/Å: spread of the committee (Eq. 1, core.uncertainty), or that of the forces by
+                              the model's own account; NaN without
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aims_pax.core.uncertainty import atomic_sd
+from aims_pax.core.uncertainty import atomic_spread
 from aims_pax.frames import Frame, Label, LabelledFrame
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def predictions(
 ) -> dict[str, NDArray[Any]]:
     """Evaluate a model on labelled frames: {split: frames} → the arrays above.
 
-    potential: what is delivered. committee: all members, whose spread is the uncertainty (None: NaN).
+    potential: what is delivered. committee: all members, whose spread, or the spread they tell of themselves, is the
+    uncertainty (None: NaN).
     Raises ValueError without frames.
     """
     rows = [(split, labelled) for split, frames in sets.items() for labelled in frames]
@@ -82,7 +84,7 @@ def predictions(
 
 
 def _spread(committee: Potential | None, frames: Sequence[Frame]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """(F,) eV and (A,) eV/Å: how far the members disagree; NaN without at least two of them."""
+    """(F,) eV and (A,) eV/Å: how far the members disagree, or what they say of themselves; NaN where nothing tells."""
     if committee is None:
         return np.full(len(frames), np.nan), np.full(sum(map(len, frames)), np.nan)
     import torch
@@ -98,7 +100,9 @@ def _spread(committee: Potential | None, frames: Sequence[Frame]) -> tuple[NDArr
             torch.as_tensor(v).detach().cpu().double().numpy() for v in (said.forces, said.energies)
         )
         alone = len(forces) < 2
-        atoms.append(np.full(forces.shape[1], np.nan) if alone else atomic_sd(forces))
+        own = None if said.spread is None else torch.as_tensor(said.spread).cpu().double().numpy()
+        unknown = np.full(forces.shape[1], np.nan)
+        atoms.append(unknown if alone and own is None else atomic_spread(forces, own))
         energies.append(np.full(len(part), np.nan) if alone else energy.std(axis=0))
     return np.concatenate(energies), np.concatenate(atoms)
 

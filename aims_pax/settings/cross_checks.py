@@ -159,6 +159,9 @@ def _members(parts: Parts) -> Iterator[Finding]:
     if s is None:
         return
     seeds, models, size = s.seeds_tags_dict, s.initial_models, s.ensemble_size
+    if size < 2 and parts.mace:
+        text = f"{size} is not possible; expected at least 2: one MACE model has nobody to disagree with"
+        yield PROJECT, (ACTIVE, "ensemble_size"), text
     if seeds is not None and len(seeds) != size:
         yield (
             PROJECT,
@@ -209,6 +212,8 @@ def _pressure_needs_stress(parts: Parts) -> Iterator[Finding]:
 
 def _loss(parts: Parts) -> Iterator[Finding]:
     s = parts.training
+    if not parts.mace:
+        return
     if s.loss in {"stress", "virials"} and not parts.general.compute_stress:
         text = f"{s.loss} needs the stress of the models; set GENERAL.compute_stress: True, or use weighted"
         yield MACE, ("TRAINING", "loss"), text
@@ -220,6 +225,8 @@ def _loss(parts: Parts) -> Iterator[Finding]:
 
 def _degrees(parts: Parts) -> Iterator[Finding]:
     s = parts.architecture
+    if not parts.mace:
+        return
     if s.max_L > s.max_ell:
         yield (
             MACE,
@@ -230,7 +237,7 @@ def _degrees(parts: Parts) -> Iterator[Finding]:
 
 def _engines(parts: Parts) -> Iterator[Finding]:
     misc = parts["mace.MISC"]
-    if misc is None:
+    if misc is None or not parts.mace:
         return
     from_files = parts.active is not None and parts.active.initial_models is not None
     for key, text in objections(misc, None if from_files else parts.architecture):
@@ -300,7 +307,7 @@ def _pressures(parts: Parts) -> Iterator[Finding]:
 def _weak_stress(parts: Parts) -> Iterator[Finding]:
     """Stress is some thousand times smaller in its unit than forces: at equal weights it is hardly learnt."""
     training, npt = parts.training, [name for name, md in parts.md.items() if md.stat_ensemble == "NPT"]
-    if not npt or training.loss in {"forces_only", "virials", "l1l2energyforces"}:
+    if not npt or not parts.mace or training.loss in {"forces_only", "virials", "l1l2energyforces"}:
         return
     if training.stress_weight < 0.1 * training.forces_weight:
         weights = f"{training.stress_weight:g} beside forces_weight {training.forces_weight:g}"

@@ -137,7 +137,7 @@ class InitialDatasetSettings(Section):
         10.0, "Factor on `desired_acc` during this stage.", possible="(0, inf)", plausible="[1, 100]"
     )
     ensemble_size: Whole = key(
-        4, "Number of members; the same in both sections.", possible=COUNT, plausible="[2, 20]"
+        4, "Number of members; the same in both sections.", possible=COUNT, plausible="[1, 20]"
     )
     initial_foundational_size: Text = key(
         "small",
@@ -225,7 +225,11 @@ class ActiveLearningSettings(Section):
         unit_confusions=MEV,
     )
     ensemble_size: Whole = key(
-        4, "Number of members; the same in both sections.", possible="[2, inf)", plausible="[2, 20]"
+        4,
+        "Number of members; the same in both sections. One is enough for a kind of model that tells its uncertainty "
+        "by itself.",
+        possible=COUNT,
+        plausible="[1, 20]",
     )
     epochs_per_worker: Whole = key(
         2, "Training epochs for each new training structure.", possible=COUNT, plausible="[1, 100]"
@@ -294,7 +298,9 @@ class ActiveLearningSettings(Section):
     initial_valid_dataset: OptionalTextOrMap = key(
         None, "The same for validation; without it `valid_ratio` of the training structures are set aside."
     )
-    initial_models: OptionalTexts = key(None, "MACE `.model` files to start from, one for each member.")
+    initial_models: OptionalTexts = key(
+        None, "Model files (of MACE: `.model`) to start from, one for each member."
+    )
     md_force: DrivingForce = key(
         "mean",
         "Forces that drive the trajectories: the `mean` of all members, or of one `member` each (trajectory i by "

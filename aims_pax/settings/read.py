@@ -14,12 +14,13 @@ from aims_pax.settings import cross_checks, sampler_list, samplers
 from aims_pax.settings.cluster import HEADERS, ClusterSettings
 from aims_pax.settings.fields import Section
 from aims_pax.settings.mace import MaceSettings
+from aims_pax.settings.model import NAME as MODEL
 from aims_pax.settings.settings import MACE, PROJECT, Settings
 from aims_pax.settings.unused_keys import Parts, without_effect
 from aims_pax.settings.yaml_reader import Document, Place, Problem, read_document
 from aims_pax.suggestions import nearest
 
-OPTIONAL = {"MISC", "REFERENCE", "ARCHITECTURE", "TRAINING"}  # left out: all defaults
+OPTIONAL = {"MISC", "REFERENCE", MODEL, "ARCHITECTURE", "TRAINING"}  # left out: all defaults
 MAY_BE_ABSENT = {"INITIAL_DATASET_GENERATION", "ACTIVE_LEARNING"}  # left out: that stage does not exist
 BATCH_KEYS = {"project_name", "parsl_options", "worker_str", *HEADERS}
 INEFFECTIVE = frozenset({"aims_lib_path", "parallel", "mol_idxs", "keep_checkpoints", "restart_latest"})
@@ -113,6 +114,7 @@ class _Reader:
             ),
             md_by_system={} if "" in md else md,
             samplers=self.project[samplers.NAME],
+            model_kind=self.project[MODEL],
             folder=folder,
             warnings=tuple(str(w) for w in sorted(set(self.warnings))),
         )
@@ -129,6 +131,8 @@ class _Reader:
         for name in sorted(sections, key=lambda s: s != "REFERENCE"):
             into[name] = None
             raw = document.data.get(name)
+            if name == MODEL and isinstance(raw, str):
+                raw = {"kind": raw}
             if name not in document.data and name in MAY_BE_ABSENT:
                 continue
             if name not in document.data and name == "CLUSTER":
@@ -223,7 +227,7 @@ class _Reader:
         for label, place, text in cross_checks.findings(cross_checks.WARNINGS, parts):
             if label in self.documents:
                 self.warnings.append(self.documents[label].problem(place, text))
-        training = self.mace.get("TRAINING")
+        training = self.mace.get("TRAINING") if parts.mace else None
         if training is not None and training.loss == "weighted" and parts.general.compute_stress:
             written = "loss" in training.model_fields_set
             self.mace["TRAINING"] = parts.sections["TRAINING"] = training.model_copy(
@@ -233,10 +237,10 @@ class _Reader:
             if written:
                 self.warnings.append(self.documents[cross_checks.MACE].problem(("TRAINING", "loss"), text))
         for name, system, key, why in without_effect(parts):
-            document = self.documents[
-                cross_checks.MACE if name in MACE and name != "MISC" else cross_checks.PROJECT
-            ]
-            place = (name, system, key) if system else (name, key)
+            of_mace = (name in MACE and name != "MISC") or name == "mace.MISC"
+            document = self.documents[cross_checks.MACE if of_mace else cross_checks.PROJECT]
+            section = name.removeprefix("mace.")
+            place = (section, system, key) if system else (section, key)
             self.warnings.append(document.problem(place, f"has no effect: {why}"))
 
     def _broken(self, document: Document, label: str, place: Place, text: str) -> None:

@@ -18,6 +18,7 @@ from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
 from aims_pax.settings.fields import Interval, Kind, Section
+from aims_pax.settings.model import NAME as MODEL
 from aims_pax.settings.read import INEFFECTIVE, MAY_BE_ABSENT, OPTIONAL
 from aims_pax.settings.samplers import FILTERS, KINDS, OWN
 from aims_pax.settings.samplers import NAME as SAMPLERS
@@ -95,6 +96,8 @@ def _section(name: str, model: type[Section]) -> Schema:
         systems = {"additionalProperties": {"type": "object"}}
         either = [{"required": table.pop("required")}, systems]
         return {**table, "additionalProperties": _table(model), "anyOf": either}
+    if name == MODEL:  # its kind alone will do
+        return {**table, "type": ["object", "string", "null"]}
     return {**table, "type": ["object", "null"]} if name in OPTIONAL else table
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from aims_pax.settings.mace import (
     MaceSettings,
     TrainingSettings,
 )
+from aims_pax.settings.model import NAME as MODEL
+from aims_pax.settings.model import ModelKindSettings, ModelOfRun
 from aims_pax.settings.project import (
     ActiveLearningSettings,
     InitialDatasetSettings,
@@ -37,6 +39,7 @@ PROJECT: dict[str, type[Section]] = {  # sections of aimsPAX.yaml, in the order 
     "MD": MDSettings,
     "MISC": MiscSettings,
     "REFERENCE": ReferenceSettings,
+    MODEL: ModelKindSettings,
 }
 MACE: dict[str, type[Section]] = {  # sections of mace.yaml
     "GENERAL": GeneralSettings,
@@ -61,6 +64,7 @@ class Settings:
     samplers: tuple[
         SamplerSettings, ...
     ] = ()  # empty: INITIAL_DATASET_GENERATION says how structures are made
+    model_kind: ModelKindSettings = field(default_factory=ModelKindSettings)
     folder: Path = field(default=Path(), compare=False)  # absolute working folder
     warnings: tuple[str, ...] = field(default=(), compare=False)
 
@@ -71,6 +75,21 @@ class Settings:
     def path(self, value: str | Path) -> Path:
         """A path of the settings, resolved against the working folder."""
         return self.folder / Path(value).expanduser()
+
+    @property
+    def model(self) -> ModelOfRun:
+        """What models of any family are asked for."""
+        return ModelOfRun(self.model_kind, self.mace)
+
+    def on_device(self, device: str) -> Settings:
+        """The same settings with the models on another device."""
+        misc = self.mace.misc.model_copy(update={"device": device})
+        return replace(self, mace=self.mace.model_copy(update={"misc": misc}))
+
+    def with_atomic_energies(self, energies: Mapping[str, float]) -> Settings:
+        """The same settings with these energies of isolated atoms, {symbol: eV}."""
+        architecture = self.mace.architecture.model_copy(update={"atomic_energies": dict(energies)})
+        return replace(self, mace=self.mace.model_copy(update={"architecture": architecture}))
 
     @property
     def ensemble_size(self) -> int:
@@ -90,6 +109,7 @@ def effective(settings: Settings) -> dict[str, Any]:
         "MD": md,
         "MISC": _table(settings.misc),
         "REFERENCE": _table(settings.reference),
+        MODEL: _table(settings.model_kind),
     }
     if settings.samplers:
         project[SAMPLERS] = plain_samplers(settings.samplers)

@@ -12,6 +12,9 @@ from typing import Any
 
 from aims_pax.schedulers.registry import known_schedulers
 from aims_pax.settings.fields import Section
+from aims_pax.settings.mace import ArchitectureSettings, TrainingSettings
+from aims_pax.settings.model import MACE_KIND
+from aims_pax.settings.model import NAME as MODEL
 
 
 class BrokenSectionError(Exception):
@@ -66,6 +69,11 @@ class Parts:
         return self["ARCHITECTURE"]
 
     @property
+    def mace(self) -> bool:
+        """Whether the models are MACE's; where MODEL cannot be read, it is taken that they are."""
+        return MODEL in self.broken or bool(self[MODEL].kind == MACE_KIND)
+
+    @property
     def aims(self) -> bool:
         return bool(self["REFERENCE"].type == "aims")
 
@@ -77,7 +85,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class NoEffect:
-    section: str
+    section: str  # MISC of mace.yaml: mace.MISC
     keys: str  # separated by spaces
     when: Callable[[Parts, Any], bool]  # (all sections, this section)
     why: str
@@ -115,7 +123,16 @@ def _no_labelled_files(p: Parts, misc: Any) -> bool:
     )
 
 
+def _not_mace(parts: Parts, _: Any) -> bool:
+    return not parts.mace
+
+
+ONLY_MACE = "MODEL.kind is not mace"
+
 TABLE = (
+    NoEffect("ARCHITECTURE", " ".join(ArchitectureSettings.model_fields), _not_mace, ONLY_MACE),
+    NoEffect("TRAINING", " ".join(TrainingSettings.model_fields), _not_mace, ONLY_MACE),
+    NoEffect("mace.MISC", "inference enable_cueq", _not_mace, ONLY_MACE),
     NoEffect(INITIAL, "species_dir", _calculator, "the reference is a calculator"),
     NoEffect(ACTIVE, "species_dir", _calculator, "the reference is a calculator"),
     NoEffect("CLUSTER", "launch_str", _calculator, "the reference is a calculator"),

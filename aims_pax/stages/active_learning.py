@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -18,7 +18,7 @@ from aims_pax import seeds
 from aims_pax.core import active_learning as stage
 from aims_pax.core.replay import Replay
 from aims_pax.core.rules import ExploreRules
-from aims_pax.core.uncertainty import atomic_sd, uncertainty
+from aims_pax.core.uncertainty import atomic_spread, uncertainty
 from aims_pax.core.work import (
     AddToDataset,
     Advanced,
@@ -40,6 +40,7 @@ from aims_pax.md.propagate import MDOutcome as Moved
 from aims_pax.md.propagate import advance
 from aims_pax.md.state import MDState
 from aims_pax.md.temperature import temperature_at
+from aims_pax.models.base import MemberData
 from aims_pax.parallel.dynamics import MDPool, md_pool
 from aims_pax.record.checkpoint import Checkpoint, Snapshot, discard, exists, to_plain
 from aims_pax.record.files import write_text
@@ -49,9 +50,6 @@ from aims_pax.stages import given_data_check
 from aims_pax.stages.initial_dataset import write_sets
 from aims_pax.stages.trajectory_recorder import TrajectoryRecorder
 from aims_pax.systems import System, deal, elements, system_of
-
-if TYPE_CHECKING:
-    from aims_pax.models.mace import MemberData
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +66,9 @@ def run_active_learning_stage(run: RunContext) -> stage.State:
             n,
         )
     dealt = deal(run.systems, n)
-    rules = ExploreRules.read(settings, n, run.settings.mace.general.seed)
+    rules = ExploreRules.read(settings, n, run.settings.model.seed)
+    if run.ensemble.fits_at_once:
+        rules = replace(rules, epochs_per_visit=rules.epochs_per_worker)
     world = ExploreWorld(run, dealt)
     world.rules = rules
     state = world.restore(stage.State)
@@ -188,9 +188,9 @@ def _say(run: RunContext, files: Sequence[GivenFile]) -> None:
     test = (
         [read_given(settings.path(misc.test_set), misc.test_set, "test", keys, ())] if misc.test_set else []
     )
-    for line in remarks([*files, *test], keys, settings.mace.general.compute_stress):
+    for line in remarks([*files, *test], keys, settings.model.compute_stress):
         log.warning("%s", line)
-    energies = settings.mace.architecture.atomic_energies
+    energies = settings.model.atomic_energies
     assert settings.active_learning is not None
     train = [f for file in files if file.use == "train" for f in file.frames]
     fitted = settings.active_learning.initial_models is None and energies is None
@@ -263,7 +263,12 @@ class ExploreWorld(StageEnvironment):
         settings = run.settings.active_learning
         assert settings is not None
         self.kind = settings.uncertainty_type
-        whole = settings.replay_strategy == "full_dataset"
+        whole = settings.replay_strategy == "full_dataset" or run.ensemble.fits_at_once
+        if settings.replay_strategy != "full_dataset" and whole:
+            log.warning(
+                "replay_strategy %s has no effect: these models are fitted at once, to everything there is",
+                settings.replay_strategy,
+            )
         sizes = settings.train_subset_size, settings.valid_subset_size
         self.replay = None if whole else Replay(*sizes, fresh=len(dealt))
         self.movers: MDPool | None = None
@@ -300,8 +305,6 @@ class ExploreWorld(StageEnvironment):
 
     def visit_data(self, member: int, work: RunTraining) -> MemberData:
         """The newest points and, under `random_subset`, a random part of the others, for each member its own."""
-        from aims_pax.models.mace import MemberData
-
         if self.replay is None:
             return super().visit_data(member, work)
         dataset, seed = self.run.dataset, self.run.ensemble.members[member].seed
@@ -354,11 +357,10 @@ class ExploreWorld(StageEnvironment):
         frame = moved.state.frame()
         origin = {"system": self.dealt[i].name, "stage": "active learning", "trajectory": i, "step": step}
         frame_id = self.made(frame, **origin)
-        forces = moved.evaluation.forces  # (M, N, 3) eV/Å
         self.predictions[frame_id] = self._prediction(moved)
         self.observer.record(i, moved, frame)
-        self._save(i, step, frame_id, forces)
-        spread = uncertainty(forces, self.kind)
+        self._save(i, step, frame_id)
+        spread = uncertainty(moved.evaluation.forces, self.kind, moved.evaluation.spread)
         self.seen[i] = LastCheck(moved.state.temperature, max(spread))
         return Advanced(work, step, frame_id, spread)
 
@@ -368,14 +370,14 @@ class ExploreWorld(StageEnvironment):
         temperature = temperature_at(self.md[i], step, self.length)
         return MDState.start(frame, temperature, stream, step)
 
-    def _save(self, i: int, step: int, frame_id: str, forces: NDArray[Any]) -> None:
+    def _save(self, i: int, step: int, frame_id: str) -> None:
         """A thinned trajectory file, one structure each time another n steps have passed."""
         every = self.run.settings.misc.save_trajectories
         if not every or step // every <= self.written[i] // every:
             return
-        atoms = self.frames[frame_id].to_atoms()
-        atoms.info.update(self.origins[frame_id], uncertainty=float(atomic_sd(forces).max()))
-        atoms.arrays["forces"] = forces.mean(axis=0)
+        atoms, prediction = self.frames[frame_id].to_atoms(), self.predictions[frame_id]
+        atoms.info.update(self.origins[frame_id], uncertainty=float(prediction["atomic_sd"].max()))
+        atoms.arrays["forces"] = prediction["predicted_forces"].mean(axis=0)
         path = self.run.folder.trajectories / f"{self._tag(i)}.xyz"
         self.run.folder.append_text(path, structure_text(atoms))
         self.written[i] = step
@@ -402,11 +404,11 @@ class ExploreWorld(StageEnvironment):
     # ------------------------------------------------------------ analysis
 
     def _prediction(self, moved: Moved) -> dict[str, NDArray[Any]]:
-        forces = moved.evaluation.forces
+        forces, own = moved.evaluation.forces, moved.evaluation.spread
         return {
             "predicted_energies": moved.evaluation.energies,
             "predicted_forces": forces,
-            "atomic_sd": atomic_sd(forces),
+            "atomic_sd": atomic_spread(forces, own),
         }
 
     def _compare(self, frame_id: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,8 @@ from aims_pax.core import convergence as stage
 from aims_pax.core.rules import ConvergeRules
 from aims_pax.core.work import Effect, Event, KeepBest, RestoreBest, RunTraining, Work
 from aims_pax.engine.stage_environment import RunContext, StageEnvironment, group_arrays
+from aims_pax.models.base import MemberData
 from aims_pax.record.checkpoint import Snapshot
-
-if TYPE_CHECKING:
-    from aims_pax.models.mace import MemberData
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +37,15 @@ def run_convergence(
 
     own_sets: each member on its own slice (initial dataset) instead of everything there is.
     """
-    rules = ConvergeRules(
-        tuple(members), settings.convergence_patience, settings.margin, settings.max_convergence_epochs
-    )
+    patience, epochs = settings.convergence_patience, settings.max_convergence_epochs
+    if run.ensemble.fits_at_once:
+        patience = epochs = 1
+    rules = ConvergeRules(tuple(members), patience, settings.margin, epochs)
     world = ConvergeWorld(run, name, own_sets)
     world.rules = rules
     state = world.restore(stage.State)
     if state is None:
-        run.ensemble.reset_optimiser_and_ema(members)
+        run.ensemble.begin_convergence(members)
         state = stage.begin(rules)
     before, state = state, stage.reopen(state, rules)
     if state.stopped:
@@ -54,7 +53,7 @@ def run_convergence(
         return state
     if before.stopped:
         log.info("convergence was complete (%s); with the present settings it goes on", before.stopped)
-        run.ensemble.reset_optimiser_and_ema([p.member for p in state.members if not p.done])
+        run.ensemble.begin_convergence([p.member for p in state.members if not p.done])
     log.info("convergence: %s", ", ".join(run.ensemble.members[m].name for m in rules.members))
     return world.drive(state, rules)  # type: ignore[no-any-return]
 
@@ -78,8 +77,6 @@ class ConvergeWorld(StageEnvironment):
     def data_of(self, member: int) -> MemberData:
         if self.own_sets:
             return super().data_of(member)
-        from aims_pax.models.mace import MemberData
-
         return MemberData(self.run.dataset.union("train"), self.run.dataset.union("valid"))
 
     def turn(self, works: Sequence[Work], stop: Callable[[], bool]) -> Iterable[Event]:
@@ -95,9 +92,7 @@ class ConvergeWorld(StageEnvironment):
             case RestoreBest(member):
                 if member in self.best:  # without a single finite validation the last weights stay
                     ensemble.set_inference_arrays(member, self.best[member])
-                data = {member: self.data_of(member)}
-                ensemble.apply_swa(data)
-                ensemble.refit_offsets(data)
+                ensemble.finish_convergence({member: self.data_of(member)})
             case _:
                 super().apply(effect)
 

@@ -10,11 +10,12 @@ from ase.data import chemical_symbols
 
 from aims_pax import seeds
 from aims_pax.errors import SettingsError
+from aims_pax.models.base import ForceFieldModel
+from aims_pax.models.kinds import kind_of_run
 from aims_pax.record.checkpoint import Checkpoint, exists
 from aims_pax.record.folder import RunFolder
 
 if TYPE_CHECKING:
-    from aims_pax.models.mace import Ensemble
     from aims_pax.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -22,24 +23,20 @@ log = logging.getLogger(__name__)
 KEY = "ACTIVE_LEARNING.initial_models"
 
 
-def given_ensemble(settings: Settings, elements: Sequence[int], folder: RunFolder) -> Ensemble:
+def given_ensemble(settings: Settings, elements: Sequence[int], folder: RunFolder) -> ForceFieldModel:
     """The members, named `{name_exp}_{seed}` as those that a run builds itself.
 
     elements: atomic numbers of the geometries. Raises SettingsError for models that do not know them, do not fit
     together, or are not what mace.yaml says of ARCHITECTURE; a run that has begun with such models is only warned.
     """
-    from aims_pax.models.mace import Ensemble
-
     al = settings.active_learning
     assert al is not None
     assert al.initial_models
     paths = [settings.path(p) for p in al.initial_models]
     tags = al.seeds_tags_dict
-    numbers = (
-        tuple(tags.values()) if tags else seeds.member_seeds(settings.mace.general.seed, al.ensemble_size)
-    )
+    numbers = tuple(tags.values()) if tags else seeds.member_seeds(settings.model.seed, al.ensemble_size)
     as_files = _names(folder) == [p.stem for p in paths]  # a run begun by a version that named them so
-    ensemble = Ensemble.from_models(paths, settings.mace, None if as_files else numbers)
+    ensemble = kind_of_run(settings).from_files(paths, settings, None if as_files else numbers)
     unknown = sorted(set(elements) - set(ensemble.elements))
     if unknown:
         symbols = ", ".join(chemical_symbols[z] for z in unknown)
@@ -51,14 +48,8 @@ def given_ensemble(settings: Settings, elements: Sequence[int], folder: RunFolde
     return ensemble
 
 
-def _compare(settings: Settings, ensemble: Ensemble, begun: bool) -> None:
-    from aims_pax.models.mace.architecture import contradictions
-
-    lines = [
-        f"ARCHITECTURE.{key}: {written} in mace.yaml, {found} in {path}"
-        for path, member in zip(settings.active_learning.initial_models or (), ensemble.members, strict=True)  # type: ignore[union-attr]
-        for key, written, found in contradictions(member.model, settings.mace.architecture)
-    ]
+def _compare(settings: Settings, ensemble: ForceFieldModel, begun: bool) -> None:
+    lines = kind_of_run(settings).contradictions(ensemble, settings)
     if not lines:
         return
     text = f"{KEY}: mace.yaml says something else than the models are:\n  " + "\n  ".join(lines)

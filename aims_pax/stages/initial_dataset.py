@@ -21,6 +21,7 @@ from aims_pax.engine.stage_environment import RunContext, StageEnvironment
 from aims_pax.errors import Abandoned, SetupError
 from aims_pax.frames import Label as FrameLabel
 from aims_pax.labelling.reference_potential import ReferencePotential
+from aims_pax.models.kinds import load_named
 from aims_pax.record.checkpoint import Snapshot, discard, exists
 from aims_pax.sampler import Stateful
 from aims_pax.stages import convergence
@@ -171,7 +172,7 @@ def make_sampler(run: RunContext, stop: Callable[[], bool]) -> Sampler:
     from aims_pax.samplers.kinds.aimd import AbInitioMDSampler
     from aims_pax.samplers.kinds.md import MDSampler
 
-    settings, mace = run.settings.initial_dataset, run.settings.mace
+    settings, asked = run.settings.initial_dataset, run.settings.model
     assert settings is not None
 
     def md_of(system: System) -> MDSettings:
@@ -189,12 +190,8 @@ def make_sampler(run: RunContext, stop: Callable[[], bool]) -> Sampler:
         with naming_errors(where):
             made = calculator_potential(calculator.factory, calculator.kwargs, run.folder.root, where)
         return MDSampler(UserPotential(made, where), md_of, skip, calculator.factory, stop)
-    from aims_pax.models.mace import foundation
-
     size = settings.initial_foundational_size
-    model = foundation.load_foundation_model(
-        size, mace.misc.device, mace.general.default_dtype, run.folder.root, mace.misc.inference
-    )
+    model = load_named(size, run.folder.root, asked.device, asked.dtype, asked.inference)
     return MDSampler(model, md_of, skip, f"mace-mp0 {size}", stop)
 
 
@@ -203,7 +200,7 @@ def _mixture(run: RunContext, md_of: Callable[[System], MDSettings], stop: Calla
     from aims_pax.settings.sampler_list import samplers_in_words
     from aims_pax.stages.sampler_factory import mixture
 
-    settings, mace = run.settings, run.settings.mace
+    settings = run.settings
     assert settings.initial_dataset is not None
     log.info("structures from %s", samplers_in_words(settings.samplers))
     temperature = settings.md.temperature
@@ -212,9 +209,9 @@ def _mixture(run: RunContext, md_of: Callable[[System], MDSettings], stop: Calla
         md_of,
         temperature[0] if isinstance(temperature, tuple) else temperature,
         settings.initial_dataset.skip_step_initial,
-        Potentials(run.folder.root, mace.misc.device),
+        Potentials(run.folder.root, settings.model.device),
         stop,
-        mace.general.default_dtype,
+        settings.model.dtype,
         ReferencePotential(run.labeller),
     )
 

@@ -83,7 +83,7 @@ def open_reference(
     )
     try:
         with (
-            to_console(console, settings.mace.misc.log_level),
+            to_console(console, settings.model.log_level),
             watch.listening(),
             lock.held(watch.raise_if_signalled),
             to_file(folder.logs / log_file),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aims_pax.core.uncertainty import atomic_sd, uncertainty
+from aims_pax.core.uncertainty import atomic_sd, atomic_spread, uncertainty
 
 
 def test_atomic_spread_is_the_formula_written_out():
@@ -29,3 +29,18 @@ def test_members_that_agree_are_certain_and_rotation_changes_nothing():
     assert uncertainty(np.repeat(F[:1], 3, axis=0), "max_atomic_sd") == (pytest.approx(0.0, abs=1e-12),)
     Q, _ = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))
     assert atomic_sd(F @ Q) == pytest.approx(atomic_sd(F))
+
+
+def test_what_a_model_says_of_itself_takes_the_place_of_the_members_disagreement():
+    F, own = np.zeros((1, 3, 3)), np.array([0.1, 0.4, 0.1])
+    assert uncertainty(F, "max_atomic_sd", own) == (0.4,)
+    assert uncertainty(F, "mean_atomic_sd", own) == (pytest.approx(0.2),)
+    assert uncertainty(F, "ensemble_sd", own) == (0.1, 0.4, 0.1)
+    several = np.random.default_rng(4).normal(size=(3, 3, 3))
+    assert uncertainty(several, "max_atomic_sd", own) == (0.4,)
+    assert np.array_equal(atomic_spread(several), atomic_sd(several))
+
+
+def test_one_member_that_says_nothing_of_itself_is_not_taken_for_certain():
+    with pytest.raises(ValueError, match="one member without a spread"):
+        uncertainty(np.zeros((1, 3, 3)), "max_atomic_sd")

@@ -7,12 +7,15 @@ import pytest
 from aims_pax.parallel.core_allocation import moving_processes, processes
 
 
-def given(executor="threads", device="cpu", dynamics=None, profile=True, workers=None, devices=None):
+def given(
+    executor="threads", device="cpu", dynamics=None, profile=True, workers=None, devices=None, kind="mace"
+):
     training = SimpleNamespace(workers=workers, devices=devices) if profile else None
     moving = None if dynamics is None else SimpleNamespace(workers=dynamics, threads=1)
     return SimpleNamespace(
         cluster=SimpleNamespace(executor=executor, training=training, dynamics=moving),
-        mace=SimpleNamespace(misc=SimpleNamespace(device=device)),
+        model=SimpleNamespace(device=device, kind=kind),
+        folder=None,
     )
 
 
@@ -68,3 +71,9 @@ def test_a_system_that_does_not_tell_affinities_has_all_its_cores(monkeypatch):
     monkeypatch.delattr("os.sched_getaffinity")
     monkeypatch.setattr("os.cpu_count", lambda: 6)
     assert (processes(given(), 4), moving_processes(given(), 4, 8)) == (4, 2)
+
+
+def test_a_kind_of_model_that_cannot_leave_the_driver_takes_turns_in_it(machine):
+    machine(16)
+    own = given(workers=4, dynamics=4, kind="tests.models.linear_model:KIND")
+    assert (processes(own, 4), moving_processes(own, 4, 8)) == (0, 1)

@@ -7,8 +7,9 @@ import pytest
 
 from aims_pax.core.work import RunTraining
 from aims_pax.errors import SetupError
+from aims_pax.models.base import TrainingProcessLost
 from aims_pax.models.mace import Ensemble, MemberData
-from aims_pax.models.mace.training_workers import Place, TrainingPool, WorkerLost
+from aims_pax.models.mace.training_workers import Place, TrainingPool
 from aims_pax.parallel.training import BackgroundTraining
 from aims_pax.worker_process import LOST_IN_A_ROW
 from tests.models.mace.tiny import ethanol, settings, water
@@ -17,7 +18,7 @@ from tests.models.mace.tiny import ethanol, settings, water
 def lost():
     future = Future()
     future.set_exception(
-        WorkerLost("the process that trained tiny_1 has ended (killed by signal 9, SIGKILL)")
+        TrainingProcessLost("the process that trained tiny_1 has ended (killed by signal 9, SIGKILL)")
     )
     return future
 
@@ -36,7 +37,7 @@ class Taking:
 
 
 def test_a_lost_process_is_tolerated_a_few_times_in_a_row_and_then_explained():
-    beside, work = BackgroundTraining(Taking(), 1), RunTraining(0, 1)
+    beside, work = BackgroundTraining(Taking(), TrainingPool(1)), RunTraining(0, 1)
 
     def end(future):
         beside._stops[work], beside._begun[work] = None, 0.0
@@ -97,7 +98,7 @@ def test_elsewhere_and_here_give_the_same_weights_to_the_last_bit_and_nothing_ch
     here, there = (Ensemble.build(settings(), [1, 2], (1, 8)) for _ in range(2))
     for ensemble in (here, there):
         ensemble.train(data, 1, words=("first",))
-    beside = BackgroundTraining(there, 2)
+    beside = BackgroundTraining(there, TrainingPool(2))
     work = RunTraining(1, 2)
     with beside.pool:
         before = there.arrays()

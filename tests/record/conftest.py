@@ -12,7 +12,7 @@ def folder(tmp_path):
     settings = SimpleNamespace(
         folder=tmp_path,
         misc=SimpleNamespace(dataset_dir="data", log_dir="logs"),
-        mace=SimpleNamespace(general=SimpleNamespace(checkpoints_dir="c", loss_dir="l", model_dir="m")),
+        model=SimpleNamespace(checkpoints_dir="c", loss_dir="l", model_dir="m"),
         path=lambda value: tmp_path / value,
     )
     return RunFolder(settings)

@@ -7,7 +7,7 @@ import pytest
 
 from aims_pax.errors import RestartError
 from aims_pax.frames import Frame
-from aims_pax.record.restart_compatibility import as_begun, compare_with_last_run
+from aims_pax.record.restart_compatibility import as_begun, compare_with_last_run, remember_settings
 from aims_pax.systems import System
 
 SETTINGS = {
@@ -201,3 +201,21 @@ def test_labels_of_charged_structures_that_an_earlier_version_computed_as_neutra
     described(begun, "abc", kwargs={}, source=None)
     described(begun, "def", kwargs={}, source=None, electrons={"charge": "charge", "spin": "multiplicity"})
     assert "REFERENCE.electrons.charge: not set → charge" in refusal(begun, SETTINGS, "def")
+
+
+def test_another_kind_of_model_is_refused_also_where_none_was_written(folder):
+    compare_with_last_run(folder, SETTINGS, "abc", {})  # by a version that knew MACE alone
+    other = copy.deepcopy(SETTINGS)
+    other["aimsPAX"]["MODEL"] = {"kind": "gp", "kwargs": {}}
+    with pytest.raises(RestartError, match=r"MODEL\.kind: mace → gp: .* belong to models of another kind"):
+        compare_with_last_run(folder, other, "abc", {})
+    other["aimsPAX"]["MODEL"]["kind"] = "mace"
+    compare_with_last_run(folder, other, "abc", {})
+
+
+def test_the_settings_of_a_label_have_the_name_they_had_before_there_were_kinds(folder):
+    whole = copy.deepcopy(SETTINGS)
+    whole["aimsPAX"]["MODEL"] = {"kind": "mace", "kwargs": {}}
+    assert remember_settings(folder, whole) == remember_settings(folder, SETTINGS)
+    whole["aimsPAX"]["MODEL"]["kind"] = "gp"
+    assert remember_settings(folder, whole) != remember_settings(folder, SETTINGS)

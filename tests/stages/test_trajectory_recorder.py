@@ -22,7 +22,7 @@ def folder(tmp_path):
             folder=tmp_path,
             path=lambda p: tmp_path / p,
             misc=SimpleNamespace(dataset_dir="data", log_dir="logs"),
-            mace=SimpleNamespace(general=SimpleNamespace(checkpoints_dir="c", loss_dir="l", model_dir="m")),
+            model=SimpleNamespace(checkpoints_dir="c", loss_dir="l", model_dir="m"),
         )
     )
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def named_devices(settings: Settings) -> list[tuple[str, str]]:
     """(key, device) of all that are written."""
     profile = settings.cluster.training
-    found = [("mace.yaml: MISC.device", settings.mace.misc.device)]
+    found = [("mace.yaml: MISC.device", settings.model.device)]
     if profile is not None and profile.devices is not None:
         found += [("CLUSTER.training.devices", device) for device in profile.devices]
     return found

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from aims_pax.commands.check.model_kind import wrong_model_kind
 from aims_pax.errors import SettingsError
 from aims_pax.given_data import GivenFile, read_given, remarks, undetermined_energies
 from aims_pax.labelled_data import LabelKeys, find_damage
@@ -66,6 +67,7 @@ def checked_settings(
     given: list[GivenFile] = []
     look(problems, _files(settings, systems, given))
     look(problems, wrong_callables(_factories(settings), settings.folder))
+    look(problems, wrong_model_kind(settings))
     look(problems, _aims(settings, systems))
     if systems:
         look(problems, _systems(settings, systems))
@@ -99,7 +101,7 @@ def _systems(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]
             ("MD",),
             f"no settings for {', '.join(missing)}; expected a table for each geometry, or one for all",
         )
-    energies = settings.mace.architecture.atomic_energies
+    energies = settings.model.atomic_energies
     if energies is not None and energies != FROM_REFERENCE:
         try:
             atomic_energies_by_element(energies, elements(s.frame for s in systems), settings.folder)
@@ -121,7 +123,7 @@ def _noteworthy(settings: Settings, systems: Sequence[System]) -> Iterator[Findi
                 ("MD", system.name, "stat_ensemble") if settings.md_by_system else ("MD", "stat_ensemble")
             )
             yield place, f"{system.name} is not periodic: it moves in NVT"
-    if settings.mace.general.compute_stress and not any(s.frame.periodic for s in systems):
+    if settings.model.compute_stress and not any(s.frame.periodic for s in systems):
         yield (
             ("mace", "GENERAL", "compute_stress"),
             "has no effect: no geometry is periodic in three directions",
@@ -270,12 +272,12 @@ def _labelled(
 
 def _of_given(settings: Settings, given: Sequence[GivenFile]) -> Iterator[Finding]:
     """Duplicates, overlaps and missing stress of the given files, and what their energies do not determine."""
-    stress = settings.mace.general.compute_stress
+    stress = settings.model.compute_stress
     for text in remarks(given, LabelKeys.of(settings.misc), stress):
         place = next((PLACES[file.use] for file in given if text.startswith(file.name)), ())
         yield place, text
     active = settings.active_learning
     train = [f for file in given if file.use == "train" for f in file.frames]
     own = active is not None and active.initial_models is None
-    if own and settings.mace.architecture.atomic_energies is None and (said := undetermined_energies(train)):
+    if own and settings.model.atomic_energies is None and (said := undetermined_energies(train)):
         yield (ACTIVE, "initial_train_dataset"), said

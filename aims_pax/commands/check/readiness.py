@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, cast
 from ase.data import chemical_symbols
 
 from aims_pax import seeds
+from aims_pax.commands.check.model_kind import wrong_model_kind
 from aims_pax.dataset import only_known, read_extxyz
 from aims_pax.errors import AimsPaxError, LabelError, SettingsError, SetupError
 from aims_pax.isolated_atoms import isolated
 from aims_pax.labelling.factory import executor_of, reference_of
 from aims_pax.labelling.store import method_hash
 from aims_pax.labelling.validation import check_geometry
+from aims_pax.models.kinds import kind_of_file
 from aims_pax.record.checkpoint import exists
 from aims_pax.record.folder import RunFolder
 from aims_pax.record.restart_compatibility import as_begun, refuse_changes
@@ -165,15 +167,22 @@ def begun_folder(settings: Settings, systems: Sequence[System]) -> None:
         refuse_changes(folder, effective(settings), method, {s.name: s.frame.id for s in begun})
 
 
+def check_model_kind(settings: Settings, systems: Sequence[System]) -> None:
+    """Raise SettingsError for a kind of model that cannot be found, or cannot do what the settings ask of it."""
+    if said := [f"{'.'.join(map(str, place))}: {text}" for place, text in wrong_model_kind(settings)]:
+        raise SettingsError("\n".join(said))
+
+
 def isolated_atoms(settings: Settings, systems: Sequence[System]) -> None:
     """Raise SettingsError for an isolated atom whose ground state is not known, where the reference computes them."""
     al = settings.active_learning
-    if settings.mace.architecture.atomic_energies == FROM_REFERENCE and not (al and al.initial_models):
+    if settings.model.atomic_energies == FROM_REFERENCE and not (al and al.initial_models):
         for z in elements(s.frame for s in systems):
             isolated(z)
 
 
 BEFORE: tuple[Look, ...] = (
+    check_model_kind,
     check_geometries,
     check_overlaps,
     check_dynamics,
@@ -251,12 +260,8 @@ def unknown_elements(
 
 
 def elements_of_model(path: Path) -> tuple[int, ...]:
-    """Atomic numbers a MACE model file knows. Raises SettingsError for a file that is none."""
-    import torch
-
-    from aims_pax.models.mace.build import elements_of, read_model
-
-    return tuple(elements_of(read_model(path, "cpu", torch.float32)))
+    """Atomic numbers the model of a file knows. Raises SettingsError for a file that is none."""
+    return kind_of_file(path).elements_of(path)
 
 
 def untrained_member_seeds(settings: Settings) -> tuple[int, ...]:
@@ -265,7 +270,7 @@ def untrained_member_seeds(settings: Settings) -> tuple[int, ...]:
     if al is not None and al.seeds_tags_dict:
         return tuple(al.seeds_tags_dict.values())
     assert section is not None
-    return tuple(seeds.member_seeds(settings.mace.general.seed, section.ensemble_size))
+    return tuple(seeds.member_seeds(settings.model.seed, section.ensemble_size))
 
 
 def given_models_and_data(settings: Settings, systems: Sequence[System]) -> None:
@@ -274,9 +279,9 @@ def given_models_and_data(settings: Settings, systems: Sequence[System]) -> None
     known: Any
     if al is not None and al.initial_models:
         zs = elements(s.frame for s in systems)
-        known = given_ensemble(_on_cpu(settings), zs, RunFolder(settings))
+        known = given_ensemble(settings.on_device("cpu"), zs, RunFolder(settings))
     else:
-        name = settings.mace.general.name_exp
+        name = settings.model.name
         members = [SimpleNamespace(name=f"{name}_{s}", seed=s) for s in untrained_member_seeds(settings)]
         known = SimpleNamespace(members=members, elements=elements(s.frame for s in systems))
     begun = exists(RunFolder(settings).restart / "explore")
@@ -300,13 +305,3 @@ def _size(settings: Settings) -> int:
     files = [f for n in named if n for f in (n.values() if isinstance(n, dict) else [n])]
     paths = [settings.path(f) for f in dict.fromkeys(files)]
     return sum(p.stat().st_size for p in paths if p.is_file())
-
-
-def _on_cpu(settings: Settings) -> Settings:
-    """The models are only looked at: no device is needed."""
-    from dataclasses import replace
-
-    mace = settings.mace
-    return replace(
-        settings, mace=mace.model_copy(update={"misc": mace.misc.model_copy(update={"device": "cpu"})})
-    )

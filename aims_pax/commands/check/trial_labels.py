@@ -53,7 +53,7 @@ def check_verdict(settings: Settings, wanted: bool = False) -> CheckResult:
 
     Raises SettingsError when the reference cannot label the smallest geometry, or the device is not there.
     """
-    folder_owners.check_owner(RunFolder(settings), settings.mace.general.name_exp)
+    folder_owners.check_owner(RunFolder(settings), settings.model.name)
     systems = read_geometries(settings)
     smallest = min(systems, key=lambda s: len(s.frame))
     if refused := list(refusals(settings, systems)):

@@ -1,4 +1,4 @@
-"""The force field: MACE models trained as a committee, and the forces they give.
+"""MACE: models trained as a committee, and the forces they give. `kind.KIND` is what the rest of the program sees.
 
 ensemble = Ensemble.build(settings.mace, seeds, elements)
 results = ensemble.train({0: MemberData(train, valid), …}, epochs=5)
@@ -6,9 +6,16 @@ potential = ensemble.potential()           # labels(frames), bind(frames): see a
 ensemble.save(0, path)                     # a .model file for mace.calculators.MACECalculator
 """
 
-from aims_pax.models import evaluate
-from aims_pax.models.mace import foundation
-from aims_pax.models.mace.ensemble import Ensemble, MemberData
-from aims_pax.models.mace.training import EpochResult, MemberResult
+from typing import Any
 
-__all__ = ["Ensemble", "EpochResult", "MemberData", "MemberResult", "evaluate", "foundation"]
+__all__ = ["Ensemble", "EpochResult", "MemberData", "MemberResult"]
+
+
+def __getattr__(name: str) -> Any:
+    """Torch and MACE are imported with the first name that is asked for; the kind is found without them."""
+    from importlib import import_module
+
+    if name not in __all__:
+        raise AttributeError(name)
+    home = "aims_pax.models.mace.ensemble" if name == "Ensemble" else "aims_pax.models.base"
+    return getattr(import_module(home), name)

@@ -123,9 +123,10 @@ def read_statistics(model: MaceModel, head: int = 0) -> Statistics:
     return Statistics(E0.cpu().numpy(), neighbours, scale, shift, "model file", 0)
 
 
-def read_model(path: Path, device: str, dtype: torch.dtype) -> MaceModel:
+def read_model(path: Path, device: str, dtype: torch.dtype | None) -> MaceModel:
     """A MACE model a user named. Loading it runs the code pickled inside: only ever for files a user names.
 
+    dtype: None for the precision it was stored in.
     Raises SettingsError when there is no such file, or it holds something else.
     """
     if not path.is_file():
@@ -159,7 +160,7 @@ def _what(model: Any) -> str:
 
 def load_model(path: Path) -> tuple[MaceModel, tuple[int, ...]]:
     """A model file a user names, in its own precision, and the elements it knows. Raises SettingsError."""
-    model = read_model(path, "cpu", None)  # type: ignore[arg-type]  # None: as it was stored
+    model = read_model(path, "cpu", None)
     if len(getattr(model, "heads", None) or ["Default"]) > 1:
         raise SettingsError(f"{path}: has the heads {', '.join(model.heads)}; use a model with one")
     return model, elements_of(model)

@@ -7,7 +7,11 @@ bounded, so that a visit costs the same whatever there is to train on; a stage e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +22,12 @@ from aims_pax.models.mace.build import is_shifted
 from aims_pax.models.mace.graphs import LabelledGraph, collate
 from aims_pax.models.mace.losses import energies
 from aims_pax.models.mace.member import Member
-from aims_pax.models.mace.statistics import fit_offsets
+from aims_pax.models.mace.statistics import fit_offsets, measure
+
+if TYPE_CHECKING:
+    from aims_pax.settings.mace import MaceSettings
+
+log = logging.getLogger(__name__)
 
 SAMPLE = 24  # frames looked at after a visit; one of each composition as far as they go
 EDGES = 20_000  # of structures looked at together
@@ -89,3 +98,51 @@ def sample_graphs(
 def _even(n: int, m: int) -> list[int]:
     """m ≤ n different places of n, evenly spread, the last one among them."""
     return [int(x) for x in np.linspace(n - 1, 0, m).round()[::-1]]
+
+
+def take_statistics(
+    member: Member,
+    everything: Sequence[LabelledGraph],
+    train: Sequence[LabelledGraph],
+    given: Mapping[int, float] | None,
+) -> None:
+    """Statistics at the first training; new compositions later tell more about the atomic energies.
+
+    everything: with the lone atoms that are not trained on. given: atomic energies, {Z: eV}, where the user has some.
+    """
+    if not train:
+        raise ValueError(f"{member.name}: nothing to train on")
+    if member.statistics is None:
+        a = member.settings.architecture
+        s = measure(
+            everything,
+            member.elements,
+            scaling=a.scaling,
+            dtype=member.dtype,
+            given=given,
+            count_neighbours=a.compute_avg_num_neighbors,
+            shifted=is_shifted(member.settings),
+        )
+        member.freeze(s)
+        log.info(
+            "%s: atomic energies from %s, %.1f neighbours, scale %.3f eV, shift %.3f eV/atom",
+            member.name, s.source, s.avg_num_neighbors, s.scale, s.shift,
+        )  # fmt: skip
+        return
+    rank = int(np.linalg.matrix_rank(np.stack([g.composition for g in train])))
+    if rank > member.statistics.rank and (member.statistics.fitted_E0 or not member.statistics.rank):
+        refit(member, train)
+        assert member.statistics is not None
+        member.statistics = replace(member.statistics, rank=rank)
+
+
+def given_energies(
+    settings: MaceSettings, elements: Sequence[int], folder: Path | None
+) -> dict[int, float] | None:
+    """{Z: eV} when the user gave atomic energies, else None."""
+    value = settings.architecture.atomic_energies
+    if value is None:
+        return None
+    from aims_pax.settings.mace import atomic_energies_by_element
+
+    return atomic_energies_by_element(value, elements, folder)

@@ -6,27 +6,34 @@ import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from aims_pax.errors import RestartError, SettingsError
-from aims_pax.frames import LabelledFrame
+from aims_pax.errors import SettingsError
+from aims_pax.frames import Frame, LabelledFrame
+from aims_pax.models.base import (
+    EnergyZero,
+    ForceFieldModel,
+    MemberData,
+    MemberResult,
+    Precision,
+    never_stop_training,
+)
 from aims_pax.models.mace import cuequivariance
+from aims_pax.models.mace.architecture import architecture
 from aims_pax.models.mace.build import (
     DTYPES,
     build_model,
     doubled,
     elements_of,
-    is_shifted,
     read_model,
     read_statistics,
 )
 from aims_pax.models.mace.compile_cache import CompileMode, say, taken_notes
-from aims_pax.models.mace.energy_offsets import refit
+from aims_pax.models.mace.energy_offsets import given_energies, refit, take_statistics
 from aims_pax.models.mace.graphs import GraphCache, LabelledGraph
 from aims_pax.models.mace.inference import Committee, torch_evaluator
 from aims_pax.models.mace.losses import Loss
@@ -34,8 +41,9 @@ from aims_pax.models.mace.mace_import import MaceModel, quiet
 from aims_pax.models.mace.member import UNSEEN, Member
 from aims_pax.models.mace.native import Backend
 from aims_pax.models.mace.optimiser import Arrays
-from aims_pax.models.mace.statistics import measure
-from aims_pax.models.mace.training import MemberResult, TrainingPlan, training_round, validate
+from aims_pax.models.mace.precision import check_files, is_too_coarse
+from aims_pax.models.mace.serialisation import PackedEnsemble, packed_member, unpacked
+from aims_pax.models.mace.training import TrainingPlan, training_round, validate
 from aims_pax.models.mace.training_workers import TrainingPool, Visited, together
 from aims_pax.record.files import write_bytes
 
@@ -45,27 +53,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class MemberData:
-    """What one member learns from and what it is judged by."""
-
-    train: Sequence[LabelledFrame]
-    valid: Sequence[LabelledFrame] = ()
-
-
 Data = Mapping[int, MemberData] | Sequence[MemberData]
 
 
-def never_stop_training() -> bool:
-    """Do not stop."""
-    return False
-
-
-class Ensemble:
-    """Members with a version that grows with every change of what `arrays` holds.
+class Ensemble(ForceFieldModel):
+    """MACE models, each with an optimiser and an average of its weights.
 
     The averaged weights are the ones that count: validation, MD, offsets and files use them.
     """
+
+    members: Sequence[Member]
 
     def __init__(
         self, members: Sequence[Member], settings: MaceSettings, atomic_energies: Mapping[int, float] | None
@@ -73,8 +70,6 @@ class Ensemble:
         self.members = list(members)
         self.settings = settings
         self.atomic_energies = atomic_energies
-        self.version = 0
-        self.visits = 0
         self.elements = self.members[0].elements
         self.graphs = GraphCache(
             self.elements,
@@ -151,8 +146,16 @@ class Ensemble:
             raise SettingsError(f"initial_models: two files have the same name: {', '.join(map(str, paths))}")
         return cls(members, settings, None)
 
-    def __len__(self) -> int:
-        return len(self.members)
+    @classmethod
+    def unpacked(cls, data: PackedEnsemble) -> Ensemble:
+        """The members in another process, for predictions only: training goes on elsewhere."""
+        members = [unpacked(module, name, seed, data.settings) for name, seed, module in data.members]
+        return cls(members, data.settings, None)
+
+    def packed(self) -> PackedEnsemble:
+        """All members, for `unpacked` with the same versions of the packages."""
+        members = tuple((m.name, m.seed, packed_member(m.model)) for m in self.members)
+        return PackedEnsemble(self.settings, members)
 
     @property
     def trained(self) -> bool:
@@ -206,7 +209,7 @@ class Ensemble:
         try:
             for member, own in chosen:
                 train, valid = self._graphs(own)
-                self._know(member, self.graphs.of(own.train), train)
+                take_statistics(member, self.graphs.of(own.train), train, self.atomic_energies)
                 results.append(training_round(member, train, valid, plan, self.loss, stop))
                 say(taken_notes())
         except BaseException:
@@ -233,12 +236,12 @@ class Ensemble:
         """The same visit in the processes of `pool`; give `take` what comes back.
 
         The members stay as they are meanwhile, but for statistics where the data tell more about them. The
-        future raises Abandoned, WorkerLost, or what a visit raised.
+        future raises Abandoned, TrainingProcessLost, or what a visit raised.
         """
         self._count(self._chosen(data), epochs)
         for member, own in self._chosen(data):
             known = member.statistics
-            self._know(member, self.graphs.of(own.train), self._graphs(own)[0])
+            take_statistics(member, self.graphs.of(own.train), self._graphs(own)[0], self.atomic_energies)
             self.version += member.statistics is not known
         plan = TrainingPlan(epochs, words, valid_skip, schedule, margin, patience, self.compiled)
         sets = {self.members[m]: (own.train, own.valid) for m, own in data.items()}
@@ -308,30 +311,46 @@ class Ensemble:
                 member.set_weights(present)
         self.version += 1
 
-    def arrays(self) -> Arrays:
-        """The whole state: flat names `0/param/…`, plain numbers, no pickle."""
-        out: Arrays = {
-            "names": np.array([m.name for m in self.members]),
-            "counts": np.array([self.version, self.visits]),
-        }
-        for k, member in enumerate(self.members):
-            out |= {f"{k}/{word}": value for word, value in member.arrays().items()}
-        return out
+    def begin_convergence(self, members: Sequence[int] | None = None) -> None:
+        """A new phase of training, from the averaged weights on."""
+        self.reset_optimiser_and_ema(members)
+
+    def finish_convergence(self, data: Data) -> None:
+        """The mean of the last epochs where it is better, then offsets by the whole training sets."""
+        self.apply_swa(data)
+        self.refit_offsets(data)
+
+    def member_arrays(self, member: int) -> Arrays:
+        """Weights, optimiser, average and statistics of a member."""
+        return self.members[member].arrays()
+
+    def load_member(self, member: int, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Back from `member_arrays`, bit for bit. Raises RestartError for another architecture."""
+        self.members[member].load(dict(arrays))
 
     def restore(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        """Back from `arrays`, bit for bit. Raises RestartError when they belong to other members."""
-        names = [str(n) for n in arrays["names"]]
-        if names != [m.name for m in self.members]:
-            raise RestartError(
-                f"the saved ensemble holds {', '.join(names)}, the settings ask for "
-                f"{', '.join(m.name for m in self.members)}: undo the change of seeds, names or ensemble_size"
-            )
-        for k, member in enumerate(self.members):
-            prefix = f"{k}/"
-            own = {w.removeprefix(prefix): a for w, a in arrays.items() if w.startswith(prefix)}
-            member.load(own)
-        self.version, self.visits = (int(n) for n in arrays["counts"])
+        """Back from `arrays`, bit for bit; potentials are brought up to date when they are next asked for."""
+        super().restore(arrays)
         self._frozen_version = -1
+
+    def describe(self, member: int) -> dict[str, Any]:
+        """ARCHITECTURE of a member as it is."""
+        return architecture(self.members[member].model)
+
+    def energy_zero(self) -> EnergyZero | None:
+        """The atomic energies of the first member; None before it has learnt."""
+        s = self.members[0].statistics
+        if s is None:
+            return None
+        return EnergyZero({z: float(e) for z, e in zip(self.elements, s.E0, strict=True)}, s.source, s.rank)
+
+    def deliver(self, member: int, path: Path, energies: Sequence[float] = ()) -> None:
+        """`save`, in double precision where single is too coarse for these energies (eV)."""
+        self.save(member, path, double=is_too_coarse(energies))
+
+    def check_delivered(self, files: Mapping[int, Path], frames: Sequence[Frame]) -> Precision | None:
+        """Files loaded by MACECalculator in their own precision; one whose energies are not ours is written doubled."""
+        return check_files(self, files, frames)
 
     def save(self, member: int, path: Path, double: bool = False) -> None:
         """Write the averaged weights as a .model file that `mace.calculators.MACECalculator` loads.
@@ -363,44 +382,3 @@ class Ensemble:
         train = [g for g in self.graphs.of(data.train) if not g.isolated]
         valid = [g for g in self.graphs.of(data.valid) if not g.isolated]
         return train, valid
-
-    def _know(
-        self, member: Member, everything: Sequence[LabelledGraph], train: Sequence[LabelledGraph]
-    ) -> None:
-        """Statistics at the first training; new compositions later tell more about the atomic energies."""
-        if not train:
-            raise ValueError(f"{member.name}: nothing to train on")
-        if member.statistics is None:
-            a = self.settings.architecture
-            s = measure(
-                everything,
-                self.elements,
-                scaling=a.scaling,
-                dtype=member.dtype,
-                given=self.atomic_energies,
-                count_neighbours=a.compute_avg_num_neighbors,
-                shifted=is_shifted(self.settings),
-            )
-            member.freeze(s)
-            log.info(
-                "%s: atomic energies from %s, %.1f neighbours, scale %.3f eV, shift %.3f eV/atom",
-                member.name, s.source, s.avg_num_neighbors, s.scale, s.shift,
-            )  # fmt: skip
-            return
-        rank = int(np.linalg.matrix_rank(np.stack([g.composition for g in train])))
-        if rank > member.statistics.rank and (member.statistics.fitted_E0 or not member.statistics.rank):
-            refit(member, train)
-            assert member.statistics is not None
-            member.statistics = replace(member.statistics, rank=rank)
-
-
-def given_energies(
-    settings: MaceSettings, elements: Sequence[int], folder: Path | None
-) -> dict[int, float] | None:
-    """{Z: eV} when the user gave atomic energies, else None."""
-    value = settings.architecture.atomic_energies
-    if value is None:
-        return None
-    from aims_pax.settings.mace import atomic_energies_by_element
-
-    return atomic_energies_by_element(value, elements, folder)

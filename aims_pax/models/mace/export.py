@@ -18,21 +18,43 @@ from typing import Any
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.frames import Frame, Label
-from aims_pax.models.mace.build import DTYPES, doubled, elements_of, read_model
+from aims_pax.models.kinds import ExportedModel
+from aims_pax.models.mace.build import DTYPES, doubled, elements_of, load_model, read_model
 from aims_pax.models.mace.inference import Committee
 from aims_pax.models.mace.mace_import import MaceModel, default_dtype, quiet
 from aims_pax.models.mace.precision import dtype_of, is_too_coarse, resolution
 from aims_pax.record.files import replacing
 
-SUFFIX = {
-    "ase": ".model",
-    "torchscript": ".torchscript.pt",
-    "lammps": "-lammps.pt",
-    "mliap": "-mliap_lammps.pt",
+USE = {
+    "ase": """\
+    from mace.calculators import MACECalculator
+    atoms.calc = MACECalculator(model_paths="{path}", device="cpu", default_dtype="{dtype}")""",
+    "torchscript": """\
+    model = torch.jit.load("{path}")    # model(inputs of mace.data, compute_force=True)""",
+    "lammps": """\
+    pair_style mace no_domain_decomposition
+    pair_coeff * * {path} {elements}""",
+    "mliap": """\
+    pair_style mliap unified {path} 0
+    pair_coeff * * {elements}""",
 }
+
+
+def exported(source: Path, form: str, target: Path, frames: Sequence[Frame]) -> ExportedModel:
+    """A model file written in one of the forms. frames: to be compared on. Raises SetupError, OSError."""
+    model, elements = load_model(source)
+    model, too_coarse = precise_model(model, frames)
+    write_model(model, form, target)
+    symbols = " ".join(chemical_symbols[z] for z in elements)
+    return ExportedModel(
+        lambda: (model_labels(model, frames), exported_labels(form, target, frames)),
+        USE[form].format(path=target, dtype=dtype_of(model), elements=symbols),
+        too_coarse,
+    )
 
 
 def write_model(model: MaceModel, form: str, path: Path) -> None:

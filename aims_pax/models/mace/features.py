@@ -15,16 +15,8 @@ from aims_pax.models.mace.build import DTYPES, read_model
 from aims_pax.models.mace.mace_import import quiet
 
 
-def feature_vectors(size_or_path: str, frames: Sequence[Frame], device: str, folder: Path) -> Array:
-    """(F, N, D) of F frames of one system: the scalar channels of every layer, one after the other.
-
-    size_or_path, folder: as `foundation.load_foundation_model` takes them.
-    """
-    return calculator_features(calculator_of(size_or_path, device, folder), frames)
-
-
 def calculator_of(size_or_path: str, device: str, folder: Path) -> Any:
-    """MACE's own ASE calculator of a model, in double precision; for `described`."""
+    """MACE's own ASE calculator of a model, in double precision; named as for `foundation.load_foundation_model`."""
     path = folder / Path(size_or_path).expanduser()
     if not path.is_file():
         path = foundation._download(size_or_path)
@@ -36,7 +28,10 @@ def calculator_of(size_or_path: str, device: str, folder: Path) -> Any:
 
 
 def calculator_features(calculator: Any, frames: Sequence[Frame]) -> Array:
-    """The same of an ASE calculator with MACE's `get_descriptors`."""
+    """(F, N, D) of F frames of one system: the scalar channels of every layer, one after the other.
+
+    calculator: an ASE calculator with MACE's `get_descriptors`.
+    """
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = [calculator.get_descriptors(f.to_atoms(), invariants_only=True) for f in frames]

@@ -6,14 +6,13 @@ import logging
 from pathlib import Path
 
 from aims_pax.errors import SettingsError, SetupError
+from aims_pax.models.kinds import FOUNDATIONAL_SIZE
 from aims_pax.models.mace.build import DTYPES, read_model
 from aims_pax.models.mace.inference import Committee
 from aims_pax.models.mace.mace_import import MaceModel, foundation_models, quiet
 from aims_pax.models.mace.native import Backend
 
 log = logging.getLogger(__name__)
-
-FOUNDATIONAL_SIZE = "INITIAL_DATASET_GENERATION.initial_foundational_size"
 
 
 def load_foundation_model(

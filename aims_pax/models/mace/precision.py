@@ -7,31 +7,22 @@ atoms; MACE's own calculator adds everything up in the precision it is asked for
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from aims_pax.frames import Frame, Label
+from aims_pax.models.base import Precision
 from aims_pax.models.mace.mace_import import MaceModel, quiet
 from aims_pax.potential import calculate
 
+log = logging.getLogger(__name__)
+
 FINE = 1e-3  # eV: steps between neighbouring energies that may be seen
-
-
-@dataclass(frozen=True)
-class Precision:
-    """What MACECalculator says of a delivered file, in the precision the file is meant to be used in.
-
-    dtype: of the file. resolution: eV between neighbouring numbers of single precision at the largest energy.
-    difference: eV by which energies of one composition, relative to each other, are other than ours, at most.
-    """
-
-    dtype: str
-    resolution: float
-    difference: float
 
 
 def resolution(energy: float) -> float:
@@ -65,7 +56,36 @@ def check_precision(path: Path, frames: Sequence[Frame], ours: Sequence[Label]) 
     dtype = dtype_of(model)
     theirs = as_used(path, dtype, frames)
     largest = max((abs(label.energy) for label in ours), default=0.0)
-    return Precision(dtype, resolution(largest), relative_difference(frames, ours, theirs))
+    loader = f'MACECalculator(…, default_dtype="{dtype}")'
+    return Precision(dtype, resolution(largest), relative_difference(frames, ours, theirs), loader)
+
+
+def check_files(ensemble: Any, files: Mapping[int, Path], frames: Sequence[Frame]) -> Precision | None:
+    """Load the delivered file of each member as its user does: MACECalculator, in the file's own precision.
+
+    A file in single precision whose energies are not ours is written again in double precision. The worst of them.
+    """
+    worst: Precision | None = None
+    for member, path in files.items():
+        ours = ensemble.potential(members=[member]).labels(frames)
+        found = check_precision(path, frames, ours)
+        if found.dtype == "float32" and not found.difference <= FINE:
+            ensemble.save(member, path, double=True)
+            found = check_precision(path, frames, ours)
+        if worst is None or found.difference > worst.difference:
+            worst = found
+        if not found.difference <= FINE:
+            log.warning(
+                "%s: MACECalculator (default_dtype %s) gives energies that differ from ours by up to %.3g eV on %d "
+                "structures; please report this", path.name, found.dtype, found.difference, len(frames),
+            )  # fmt: skip
+    if worst is not None and worst.dtype == "float64" and worst.resolution > FINE:
+        log.info(
+            "energies are so large that single precision knows them to %.2g eV only: the models are in double "
+            'precision; load them with default_dtype="float64"',
+            worst.resolution,
+        )
+    return worst
 
 
 def relative_difference(frames: Sequence[Frame], ours: Sequence[Label], theirs: Sequence[Label]) -> float:

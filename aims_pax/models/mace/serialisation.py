@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,6 +36,9 @@ def unpacked(data: bytes, name: str, seed: int, settings: MaceSettings) -> Membe
     return member
 
 
-def own_threads() -> None:
-    """In a `WorkerProcess`: torch computes with as many threads as it was given."""
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+@dataclass(frozen=True, eq=False)
+class PackedEnsemble:
+    """All members as they travel once: names, seeds and the pickled modules."""
+
+    settings: MaceSettings
+    members: tuple[tuple[str, int, bytes], ...]

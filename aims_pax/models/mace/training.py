@@ -20,6 +20,7 @@ import torch
 
 from aims_pax import seeds
 from aims_pax.errors import Abandoned
+from aims_pax.models.base import EpochResult, MemberResult
 from aims_pax.models.mace import compile_cache
 from aims_pax.models.mace.energy_offsets import SAMPLE, refit
 from aims_pax.models.mace.gradients import backward, predicted
@@ -49,39 +50,6 @@ class TrainingPlan:
     margin: float = 0.0
     patience: int | None = None
     compiled: compile_cache.CompileMode = "never"
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """One epoch, counted over the member's life. What was not looked at is NaN. Units as in `Validation`."""
-
-    epoch: int
-    train_loss: float
-    valid_loss: float = math.nan
-    energy_mae: float = math.nan
-    force_mae: float = math.nan
-    stress_mae: float | None = None
-
-
-@dataclass(frozen=True)
-class MemberResult:
-    """What a visit came to. Errors are those of the newest validation; NaN before the first.
-
-    kicked: the optimiser was made new for lack of progress. skipped: batches whose loss was not finite.
-    restored: the weights went bad, those before the visit are back.
-    """
-
-    name: str
-    epochs: int
-    train_loss: float
-    valid_loss: float
-    energy_mae: float
-    force_mae: float
-    stress_mae: float | None
-    history: tuple[EpochResult, ...] = ()
-    kicked: bool = False
-    skipped: int = 0
-    restored: bool = False
 
 
 def training_round(

@@ -14,31 +14,21 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from aims_pax.errors import Abandoned, AimsPaxError
+from aims_pax.errors import Abandoned
 from aims_pax.frames import LabelledFrame
 from aims_pax.models import memory_budget
+from aims_pax.models.base import MemberResult, TrainingProcessLost
 from aims_pax.models.mace import compile_cache
 from aims_pax.models.mace.graphs import GraphCache, LabelledGraph
 from aims_pax.models.mace.member import Member
 from aims_pax.models.mace.optimiser import Arrays
-from aims_pax.models.mace.serialisation import own_threads, packed_member, unpacked
-from aims_pax.models.mace.training import MemberResult, TrainingPlan, visit_arrays
+from aims_pax.models.mace.serialisation import packed_member, unpacked
+from aims_pax.models.mace.training import TrainingPlan, visit_arrays
 from aims_pax.settings.devices import only
-from aims_pax.worker_process import WorkerProcess, WorkerProcessLost
+from aims_pax.worker_process import WorkerProcess, WorkerProcessLost, own_threads
 
 if TYPE_CHECKING:
     from aims_pax.settings.mace import MaceSettings
-
-
-class WorkerLost(AimsPaxError):
-    """A training process has ended without an answer; nothing was changed, the visit can be repeated.
-
-    killed: whether by SIGKILL, as where memory ran out.
-    """
-
-    def __init__(self, text: str, killed: bool = False) -> None:
-        super().__init__(text)
-        self.killed = killed
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +120,7 @@ class Worker:
         self.members: dict[str, Member] = {}
 
     def visit(self, visit: TrainingRound, member: Member, stop: Callable[[], bool]) -> Visited:
-        """Send it with what is new there, wait for the answer. Raises WorkerLost, Abandoned or what it raised."""
+        """Send it with what is new there, wait for the answer. Raises TrainingProcessLost, or what it raised."""
         new = {i: f for i, f in visit.frames.items() if self.frames.get(i) is not f}
         model = None if self.members.get(visit.name) is member else packed_member(member.model)
         settings = self.place.settled(visit.settings)
@@ -141,7 +131,7 @@ class Worker:
             visited: Visited = self.companion.receive(stop)
         except WorkerProcessLost as error:
             text = f"the process that trained {visit.name} has ended ({error.how})"
-            raise WorkerLost(text, error.killed) from error
+            raise TrainingProcessLost(text, error.killed) from error
         compile_cache.say(visited.notes)
         return visited
 
@@ -185,8 +175,8 @@ class TrainingPool:
         """A visit of each member on its (training, validation) frames, from its state as it is now.
 
         Members are not changed: give `Member.load` what comes back. They must have their statistics.
-        A future raises Abandoned after `stop()`, which is called in another thread; WorkerLost when the process
-        was killed (the next visit starts another); and whatever the visit itself raises.
+        A future raises Abandoned after `stop()`, which is called in another thread; TrainingProcessLost when the
+        process was killed (the next visit starts another); and whatever the visit itself raises.
         """
         futures = []
         for member, (train, valid) in members.items():

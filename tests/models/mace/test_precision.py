@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 
 from aims_pax.commands.export import export
-from aims_pax.commands.test_models import _precision as note
 from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.models.mace import precision
 from aims_pax.models.mace.build import load_model
+from aims_pax.models.mace.kind import KIND
 from aims_pax.models.mace.precision import (
     as_used,
     check_precision,
@@ -125,7 +125,7 @@ def test_the_delivered_file_says_relative_energies_as_we_do(tmp_path, caplog, en
 def test_a_file_that_turns_out_too_coarse_is_written_again(tmp_path, monkeypatch):
     """Whatever the labels promise, what counts is what the file says."""
     story, sets = run(ensemble({79: GOLD}), gold(), tmp_path)
-    monkeypatch.setattr(delivery_precision, "_too_large", lambda run: False)
+    monkeypatch.setattr("aims_pax.models.mace.ensemble.is_too_coarse", lambda energies: False)
     path = tmp_path / "results" / "m.model"
     delivery_precision.save_member(story, 0, path)
     assert dtype_of(load_model(path)[0]) == "float32"
@@ -161,14 +161,11 @@ def test_an_export_of_large_energies_is_double_and_says_so(tmp_path, form):
 def test_a_table_of_large_energies_says_how_to_load_the_model(tmp_path):
     made, frames = ensemble({79: GOLD}), gold(2)
     made.save(0, tmp_path / "gold.model")
-    labelled = [
-        LabelledFrame(f, label, {}) for f, label in zip(frames, made.potential().labels(frames), strict=True)
-    ]
-    [line, _] = note([tmp_path / "gold.model"], "float64", labelled)
-    assert "-17,14" in line.replace("energies reach ", "energies reach -") or "17,14" in line
+    energy = max(abs(label.energy) for label in made.potential().labels(frames))
+    line = KIND.precision_note([tmp_path / "gold.model"], "float64", energy)
+    assert "17,14" in line
     assert 'default_dtype="float64"' in line
-    small = [LabelledFrame(f, Label(-10.0, np.zeros((len(f), 3))), {}) for f in frames]
-    assert note([tmp_path / "gold.model"], "float32", small) == []
+    assert KIND.precision_note([tmp_path / "gold.model"], "float32", 10.0) == ""
 
 
 def test_structures_alone_of_their_composition_are_compared_by_their_energy():

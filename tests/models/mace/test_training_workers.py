@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from aims_pax.errors import Abandoned
+from aims_pax.models.base import TrainingProcessLost
 from aims_pax.models.mace.build import build_model
 from aims_pax.models.mace.graphs import GraphCache
 from aims_pax.models.mace.losses import Loss
 from aims_pax.models.mace.member import Member
 from aims_pax.models.mace.statistics import measure
 from aims_pax.models.mace.training import TrainingPlan, training_round
-from aims_pax.models.mace.training_workers import TrainingPool, WorkerLost
+from aims_pax.models.mace.training_workers import TrainingPool
 from tests.models.mace.tiny import ethanol, settings, water
 
 HCO = (1, 6, 8)
@@ -87,7 +88,7 @@ def test_a_killed_process_is_told_and_the_visit_can_be_repeated(pool):
     time.sleep(0.5)
     (worker,) = pool._all
     os.kill(worker.companion.process.pid, signal.SIGKILL)
-    with pytest.raises(WorkerLost, match=r"m_3 has ended \(killed by signal 9"):
+    with pytest.raises(TrainingProcessLost, match=r"m_3 has ended \(killed by signal 9"):
         future.result(60)
     again = pool.train({made: (TRAIN, VALID)}, TrainingPlan(1, ("again",)))[0].result(120)
     assert again.result.epochs == 1
@@ -124,4 +125,4 @@ def test_closing_ends_the_processes_though_they_work():
     (worker,) = pool._all
     pool.close()
     assert worker.companion.process.poll() is not None
-    assert isinstance(future.exception(10), WorkerLost)
+    assert isinstance(future.exception(10), TrainingProcessLost)

@@ -9,7 +9,7 @@ import pytest
 from aims_pax.engine.interrupts import InterruptMonitor
 from aims_pax.models.mace import MemberData
 from aims_pax.models.mace import compile_cache as backend
-from aims_pax.parallel.compile_policy import (
+from aims_pax.models.mace.compile_policy import (
     BEGINS,
     COMPILING_PAYS,
     PAYS,

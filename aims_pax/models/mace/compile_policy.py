@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
+
+from aims_pax.models.kinds import Pauses
 
 if TYPE_CHECKING:
-    from aims_pax.models.mace import Ensemble
     from aims_pax.models.mace.compile_cache import CompileMode
+    from aims_pax.models.mace.ensemble import Ensemble
     from aims_pax.settings import Settings
     from aims_pax.settings.project import ActiveLearningSettings
 
@@ -62,13 +64,6 @@ def samples_ahead(settings: Settings) -> float:
             epochs = _convergence(active.convergence_patience, active.max_convergence_epochs)
             samples += epochs * n * learners
     return samples
-
-
-class Pauses(Protocol):
-    """Who knows of pauses and of the end of the walltime (`engine.interrupts`)."""
-
-    deadline: float | None  # of time.monotonic()
-    on_pause: Callable[[bool], None]  # called when a pause begins (True) and ends (False)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import pytest
 
 from aims_pax.commands.plan import plan
-from aims_pax.commands.resource_estimates import estimate_parameters
+from aims_pax.models.mace.resource_estimates import estimate_parameters
 from tests.projects import write_project
 from tests.worlds import crystal
 

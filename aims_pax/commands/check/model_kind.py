@@ -1,0 +1,38 @@
+"""Whether the kind of model that MODEL names is there, and can do what the other sections ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from aims_pax.errors import SettingsError
+from aims_pax.models.kinds import kind_of_run
+from aims_pax.settings.yaml_reader import Place
+
+if TYPE_CHECKING:
+    from aims_pax.settings import Settings
+
+
+def wrong_model_kind(settings: Settings) -> Iterator[tuple[Place, str]]:
+    """(place in aimsPAX.yaml, text) of everything wrong."""
+    try:
+        kind = kind_of_run(settings)
+        kind.options(settings)
+        al = settings.active_learning
+        if al is not None and al.initial_models and not kind.begins_from_files:
+            kind.from_files([settings.path(p) for p in al.initial_models], settings, None)
+    except SettingsError as error:
+        for line in str(error).splitlines():
+            place, _, text = line.partition(": ")
+            yield tuple(place.split(".")), text
+        return
+    for name, md in (settings.md_by_system or {"": settings.md}).items():
+        if md.stat_ensemble == "NPT" and not kind.has_stress:
+            where: Place = ("MD", name, "stat_ensemble") if name else ("MD", "stat_ensemble")
+            yield where, f"NPT needs the stress, which {kind.title} models do not give; use NVT"
+    if al is not None and al.ensemble_size < 2 and not kind.has_spread:
+        yield (
+            ("ACTIVE_LEARNING", "ensemble_size"),
+            f"one {kind.title} model does not tell how uncertain it is, and there is no other to disagree with; "
+            "expected at least 2",
+        )

@@ -1,0 +1,274 @@
+"""Kinds of models: what a family is registered as, and how it is found.
+
+MODEL.kind of aimsPAX.yaml names one: a folder here with a module `kind` that holds `KIND`, a name that an installed
+package registers under the entry point group `aims_pax.models`, or `package.module:object`, also of a module in the
+working folder. A kind is found without importing torch; `build`, `from_files` and `load` may.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pydantic import ValidationError
+
+from aims_pax.errors import SettingsError
+from aims_pax.frames import Array, Frame, Label
+from aims_pax.models.base import ForceFieldModel, ModelPotential, ProcessPool
+from aims_pax.potential import load_object
+from aims_pax.record.delivered_models import recorded_models
+from aims_pax.settings.fields import Section
+from aims_pax.settings.messages import in_words
+from aims_pax.suggestions import nearest
+
+if TYPE_CHECKING:
+    from aims_pax.settings import Settings
+    from aims_pax.systems import System
+
+GROUP = "aims_pax.models"  # of entry points
+DEFAULT = "mace"
+FOUNDATIONAL_SIZE = "INITIAL_DATASET_GENERATION.initial_foundational_size"
+
+
+Features = Callable[[Sequence[Frame]], Array]  # frames of one system → (F, N, D)
+
+
+class Pauses(Protocol):
+    """Who knows of pauses and of the end of the walltime (`engine.interrupts`)."""
+
+    deadline: float | None  # of time.monotonic()
+    on_pause: Callable[[bool], None]  # called when a pause begins (True) and ends (False)
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """A file written for another program.
+
+    compare: what the model says and what the file says, loaded again, of the structures asked for; files of some forms
+    give no stress. use: how it is used, for the terminal. note: a line about it, or "".
+    """
+
+    compare: Callable[[], tuple[Sequence[Label], Sequence[Label]]]
+    use: str
+    note: str = ""
+
+
+class ModelKind(ABC):
+    """A family of force fields. What is not overridden the family cannot do; who asks does without, or refuses."""
+
+    name: str  # as settings spell it; a built-in or registered one
+    title: str  # in prose: "a {title} force field"
+    suffix: str = ".model"  # of its files
+    packages: tuple[str, ...] = ()  # distributions whose versions the model card lists
+    keys: type[Section] | None = None  # of MODEL.kwargs; None: it takes none
+    has_spread: bool = False  # one member alone tells its uncertainty (see `ForceFieldModel.has_spread`)
+    has_stress: bool = False  # learns and gives stress, which NPT needs
+    trains_in_processes: bool = False  # has `training_pool`
+    moves_in_processes: bool = False  # has `serialise` and `unserialise`
+    begins_from_files: bool = False  # has `from_files`: ACTIVE_LEARNING.initial_models
+    forms: tuple[str, ...] = ()  # that `export` writes
+
+    # ------------------------------------------------------------ models
+
+    @abstractmethod
+    def build(self, settings: Settings, seeds: Sequence[int], elements: Sequence[int]) -> ForceFieldModel:
+        """Untrained members, named by `member_names`, in the order of the seeds. elements: atomic numbers."""
+
+    def from_files(
+        self, paths: Sequence[Path], settings: Settings, seeds: Sequence[int] | None
+    ) -> ForceFieldModel:
+        """Members that begin as files. seeds: None to name them as their files. Raises SettingsError."""
+        raise SettingsError(
+            f"ACTIVE_LEARNING.initial_models: {self.title} models cannot begin from files; "
+            "give initial_train_dataset instead"
+        )
+
+    def contradictions(self, model: ForceFieldModel, settings: Settings) -> list[str]:
+        """Where the settings say something else than members that began from files are, one line each."""
+        return []
+
+    def options(self, settings: Settings) -> Any:
+        """MODEL.kwargs as `keys` reads them. Raises SettingsError naming the key."""
+        written = dict(settings.model.kwargs)
+        if self.keys is None:
+            if written:
+                raise SettingsError(f"MODEL.kwargs: {self.title} takes none, got {', '.join(written)}")
+            return None
+        try:
+            return self.keys.model_validate(written)
+        except ValidationError as error:
+            keys = self.keys
+            lines = [
+                f"MODEL.kwargs.{'.'.join(map(str, d['loc']))}: {in_words(d, keys)}"
+                for d in error.errors(include_url=False)
+            ]
+            raise SettingsError("\n".join(lines)) from error
+
+    # ------------------------------------------------------------ files
+
+    @abstractmethod
+    def load(self, paths: Sequence[Path], device: str, dtype: str) -> ModelPotential:
+        """One file as a potential, or several as one of as many members. Raises SettingsError."""
+
+    def load_named(
+        self, name: str, folder: Path, device: str, dtype: str, inference: str = "torch", key: str = ""
+    ) -> ModelPotential:
+        """A potential by name: a published model where the family has some, else a file, relative to `folder`.
+
+        inference: as MISC.inference. key: where another model can be named. Raises SettingsError, SetupError.
+        """
+        return self.load([folder / Path(name).expanduser()], device, dtype)
+
+    def elements_of(self, path: Path) -> tuple[int, ...]:
+        """Atomic numbers that the model of a file knows. Raises SettingsError."""
+        return self.load([path], "cpu", "float64").elements
+
+    def precision_note(self, paths: Sequence[Path], dtype: str, energy: float) -> str:
+        """Where files do not resolve an energy (eV) in some precision a user may choose; else ""."""
+        return ""
+
+    def atom_features(self, source: Any, folder: Path, device: str) -> Features | None:
+        """What a model sees around each atom. source: a name as `load_named` takes it, or an ASE calculator.
+
+        None where the family has none, or the calculator is not one of its own.
+        """
+        return None
+
+    def export(self, source: Path, form: str, target: Path, frames: Sequence[Frame]) -> ExportedModel:
+        """Write a model file in one of `forms`. frames: to be compared on. Raises SetupError, OSError."""
+        raise NotImplementedError(f"{self.title} has no form {form}")
+
+    def form_suffix(self, form: str) -> str:
+        """What names of files of this form end in."""
+        raise NotImplementedError(f"{self.title} has no form {form}")
+
+    # ------------------------------------------------------------ beforehand, for `plan`
+
+    def cutoff(self, settings: Settings) -> float | None:
+        """Å: how far an atom sees; None where that is no question."""
+        return None
+
+    def estimate_memory(
+        self, settings: Settings, systems: Sequence[System], trajectories: Mapping[str, int]
+    ) -> dict[str, float] | None:
+        """MB of the members, a batch of training, one step of all trajectories; None: not known.
+
+        trajectories: how many of each system move together, by its name.
+        """
+        return None
+
+    def estimate_snapshot(self, settings: Settings, n_elements: int) -> float:
+        """Bytes of all members in a snapshot, 0: not known."""
+        return 0.0
+
+    # ------------------------------------------------------------ abilities
+
+    def training_pool(self, workers: int, threads: int, devices: Sequence[str], memory: float) -> ProcessPool:
+        """Processes that train members side by side; threads of each, devices in turn, memory (bytes) of all."""
+        raise NotImplementedError(f"{self.title} trains in the driver's process only")
+
+    def serialise(self, model: ForceFieldModel) -> Any:
+        """All members as something to pickle, for processes that move trajectories; weights follow as
+        `inference_arrays`."""
+        raise NotImplementedError(f"{self.title} moves atoms in the driver's process only")
+
+    def unserialise(self, data: Any) -> ForceFieldModel:
+        """The members in another process, for predictions only."""
+        raise NotImplementedError(f"{self.title} moves atoms in the driver's process only")
+
+    def compiling(
+        self, model: ForceFieldModel, settings: Settings, atoms: float, watch: Pauses | None = None
+    ) -> AbstractContextManager[None]:
+        """For as long as models are trained: compile what pays. atoms: mean of the systems."""
+        return nullcontext()
+
+
+def kind_of_run(settings: Settings) -> ModelKind:
+    """The kind of the models of a run. Raises SettingsError."""
+    return model_kind(settings.model.kind, settings.folder)
+
+
+def model_kind(name: str, folder: Path | None = None) -> ModelKind:
+    """A kind by its name, or by `package.module:object`; modules in `folder` are found too. Raises SettingsError."""
+    target = name if ":" in name else _known().get(name)
+    if target is None:
+        known = list(_known())
+        near = nearest(name, known)
+        hint = f"nearest: {near}" if near else f"known: {', '.join(known)}"
+        raise SettingsError(f"MODEL.kind: {name!r} is no kind of model; {hint}, or package.module:object")
+    try:
+        found = load_object(target, folder)
+    except SettingsError as error:
+        raise SettingsError(f"MODEL.kind: {str(error).removeprefix('factory ')}") from error
+    if not isinstance(found, ModelKind):
+        raise SettingsError(f"MODEL.kind: {target} is a {type(found).__name__}, expected a ModelKind")
+    return found
+
+
+def kind_of_file(path: Path) -> ModelKind:
+    """The kind of a model file: what the run that delivered it recorded beside it, else by how its name ends.
+
+    Raises SettingsError for a file that no kind claims.
+    """
+    for folder in (path.parent, path.parent.parent):  # results/ and results/committee/
+        entry = recorded_models(folder).get(str(path.relative_to(folder)))
+        if entry is not None:
+            return model_kind(str(entry.get("kind", DEFAULT)), folder.parent)
+    for name in _known():
+        kind = model_kind(name)
+        if path.name.endswith(kind.suffix):
+            return kind
+    return model_kind(DEFAULT)
+
+
+def load_named(
+    name: str,
+    folder: Path,
+    device: str = "cpu",
+    dtype: str = "float32",
+    inference: str = "torch",
+    key: str = FOUNDATIONAL_SIZE,
+) -> ModelPotential:
+    """A published model by its name, or a model file of any kind; relative paths are from `folder`.
+
+    inference: as MISC.inference. key: where it is named. Raises SettingsError, SetupError.
+    """
+    path = folder / Path(name).expanduser()
+    kind = kind_of_file(path) if path.is_file() else model_kind(DEFAULT)
+    return kind.load_named(name, folder, device, dtype, inference, key)
+
+
+def features_of(source: Any, folder: Path, device: str) -> Features | None:
+    """What a model sees around each atom, by its name, file or ASE calculator; None where no kind knows."""
+    if isinstance(source, str):
+        path = folder / Path(source).expanduser()
+        kind = kind_of_file(path) if path.is_file() else model_kind(DEFAULT)
+        return kind.atom_features(source, folder, device)
+    found = (model_kind(name).atom_features(source, folder, device) for name in _known())
+    return next((f for f in found if f is not None), None)
+
+
+def export_forms() -> tuple[str, ...]:
+    """Every form that some kind can be exported in."""
+    kinds = [model_kind(name) for name in _known()]
+    return tuple(dict.fromkeys(form for kind in kinds for form in kind.forms))
+
+
+def member_names(settings: Settings, seeds: Sequence[int]) -> list[str]:
+    """`{name_exp}_{seed}` of each. Raises SettingsError for a seed that is given twice, or none at all."""
+    if len(set(seeds)) != len(seeds) or not seeds:
+        raise SettingsError(f"every member needs a seed of its own, got {list(seeds)}")
+    return [f"{settings.model.name}_{seed}" for seed in seeds]
+
+
+def _known() -> dict[str, str]:
+    """{name: package.module:object} of the kinds here and those that installed packages bring; ours come first."""
+    folders = [path.parent.name for path in sorted(Path(__file__).parent.glob("*/kind.py"))]
+    ours = {name: f"{__package__}.{name}.kind:KIND" for name in folders}
+    others = {point.name: point.value for point in entry_points(group=GROUP)}
+    return ours | {name: value for name, value in others.items() if name not in ours}
