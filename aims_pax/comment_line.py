@@ -41,7 +41,7 @@ NUMBERS = frozenset(
     ("charge", "total_charge", "spin", "total_spin", "multiplicity")
 )  # whatever their spelling
 
-ONCE = NUMBERS | {"Lattice", "pbc", "Properties"}  # of two, ASE's reader takes the last without a word
+ONCE = NUMBERS | {"Lattice", "pbc", "Properties"}  # of two, ASE's reader takes the last silently
 
 _pairs = re.compile(
     r"""(?:^|(?<=\s))(?P<key>"[^"]*"|[^\s="']+)\s*=\s*
