@@ -41,7 +41,7 @@ NUMBERS = frozenset(
     ("charge", "total_charge", "spin", "total_spin", "multiplicity")
 )  # whatever their spelling
 
-ONCE = NUMBERS | {"Lattice", "pbc", "Properties"}  # of two, ASE's reader takes the last without a word
+ONCE = NUMBERS | {"Lattice", "pbc", "Properties"}  # of two, ASE's reader takes the last silently
 
 MOST_COLUMNS = (
     1000  # of one entry of Properties; ASE's reader makes room for as many as are named, however many

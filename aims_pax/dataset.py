@@ -162,7 +162,7 @@ class Dataset:
     def keep_first(self, n: int) -> None:
         """Forget all bookkeeping after the first n entries (a restart derives them again); frames stay.
 
-        Raises RestartError when there are fewer than n: somebody removed data the run depends on.
+        Raises RestartError when there are fewer than n: data that the run depends on were removed.
         """
         if len(self.entries) < n:
             raise RestartError(

@@ -131,7 +131,7 @@ class Abandoned(Exception):
 class RunInterrupted(BaseException):
     """The run was asked to stop; everything is saved. `code` is the exit code.
 
-    No Exception, as KeyboardInterrupt is none: what guards against errors of somebody's calculator is not to take it
+    No Exception, as KeyboardInterrupt is none: what guards against errors of a user's calculator is not to take it
     for one. cancel: running calculations and waiting blocks are not left to the next run either.
     """
 

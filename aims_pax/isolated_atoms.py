@@ -23,7 +23,7 @@ def isolated(number: int) -> Frame:
 
 
 def unpaired_electrons(number: int) -> int:
-    """2S of the ground state of the neutral atom: ASE's table of ground-state moments, mended where it is wrong.
+    """2S of the ground state of the neutral atom: ASE's table of ground-state moments, corrected where it is wrong.
 
     >>> [unpaired_electrons(z) for z in (1, 2, 6, 7, 24)]
     [1, 0, 2, 3, 6]

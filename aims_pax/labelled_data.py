@@ -261,7 +261,7 @@ def frame_of(atoms: Atoms) -> Frame:
     if isinstance(written, str) and written != frame.id:  # a number: ASE read an id that looks like one
         raise SettingsError(
             f"frame_id {written} does not fit its geometry (which hashes to {frame.id}): "
-            "the structure was changed after it was labelled; remove the frame_id if that is meant"
+            "the structure was changed after it was labelled; remove the frame_id if that is intended"
         )
     return frame
 

@@ -1,6 +1,6 @@
 """Where all randomness comes from: streams named by words, derived from the seeds a user writes.
 
-A stream depends on its name alone, so nothing has to be saved and nobody shares a generator that moves on.
+A stream depends on its name alone, so nothing has to be saved and no two streams share a generator.
 
     >>> seed_number("train", 0, 7) == seed_number("train", 0, 7)
     True

@@ -1,4 +1,4 @@
-"""What a person probably meant: the nearest known word, the nearest file."""
+"""What a person probably intended: the nearest known word, the nearest file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that was probably meant, whatever its case; None when nothing is near."""
+    """The known word that was probably intended, whatever its case; None when nothing is near."""
     by_case = {k.lower(): k for k in known}
     found = difflib.get_close_matches(str(word).lower(), by_case, n=1, cutoff=0.6)
     return by_case[found[0]] if found else None

@@ -1,6 +1,6 @@
 """A second interpreter that answers questions for as long as its driver lives.
 
-It starts fresh, imports what it answers with once, and keeps what it has been told. Messages are pickles over a
+It starts fresh, imports what it answers with once, and remembers what it was sent. Messages are pickles over a
 socket pair between the two; what it logs travels with its answers. It ends when its driver does, and leaves
 signals of the terminal and of the scheduler to the driver.
 """
@@ -130,7 +130,7 @@ class WorkerProcess:
             self.process.wait()
 
     def _reaching(self, call: Callable[..., T], *args: Any) -> T:
-        """What the connection says. Raises WorkerProcessLost when nobody is at its other end."""
+        """What the connection says. Raises WorkerProcessLost when the other end is gone."""
         try:
             return call(*args)
         except (EOFError, OSError) as error:

@@ -62,7 +62,7 @@ def test_remove_settings_json_to_continue_with_the_present_settings(finished, tm
     (folder / "restart" / "delivered.json").unlink()
     refused = command(folder=folder)
     assert refused.returncode == 1
-    assert "remove it to go on with the present settings" in said(refused)
+    assert "remove it to continue with the present settings" in said(refused)
     (folder / "restart" / "settings.json").unlink()
     done = command(folder=folder)
     assert done.returncode == 0, done.stderr

@@ -96,7 +96,7 @@ def _recalc(
     aimspax_settings: ProjectFile = PROJECT,
     version: Version = False,
 ) -> None:
-    """Label an existing dataset again with the reference of this folder; the same command goes on after a stop.
+    """Label an existing dataset again with the reference of this folder; the same command continues after a stop.
 
     Of the settings it needs REFERENCE, CLUSTER and species_dir; all others may be missing.
     """

@@ -78,7 +78,7 @@ def check_command(
                 text = dump(settings)
         except SettingsError as error:
             n = sum(not line.startswith(" ") for line in str(error).splitlines())
-            raise SettingsError(f"{error}\n{n} problem{'s' if n > 1 else ''} to mend") from error
+            raise SettingsError(f"{error}\n{n} problem{'s' if n > 1 else ''} to correct") from error
         for warning in (*warnings, *said.warnings):
             print(f"warning: {warning}", file=sys.stderr)
         print(text, end="", flush=True)
@@ -168,7 +168,7 @@ def pause(folder: Folder = HERE, version: Version = False) -> None:
 
 
 def resume(folder: Folder = HERE, version: Version = False) -> None:
-    """Let a paused run go on."""
+    """Let a paused run continue."""
     _steer(folder, "resume")
 
 
@@ -180,7 +180,7 @@ def stop(
     ] = False,
     version: Version = False,
 ) -> None:
-    """End a run cleanly, as Ctrl-C does: everything is saved, and `aims-PAX` goes on.
+    """End a run cleanly, as Ctrl-C does: everything is saved, and `aims-PAX` continues.
 
     On a cluster running calculations end and waiting blocks keep their place for the next run, unless --cancel.
     """
@@ -257,7 +257,7 @@ def augment_command(
     config: Annotated[Path, typer.Argument(help="Its own YAML file; example/augment/config.yaml is one.")],
     version: Version = False,
 ) -> None:
-    """Grow a file of structures into families of rattled ones; the same command goes on after a stop."""
+    """Grow a file of structures into families of rattled ones; the same command continues after a stop."""
 
     def go() -> None:
         from aims_pax.commands.augment import augment as augmented
@@ -272,7 +272,7 @@ def sample_command(
     config: Annotated[Path, typer.Argument(help="Its own YAML file; example/sample/config.yaml is one.")],
     version: Version = False,
 ) -> None:
-    """Make structures with MD, rattled trees, phonons, alone or mixed; the same command goes on after a stop."""
+    """Make structures with MD, rattled trees, phonons, alone or mixed; the same command continues after a stop."""
 
     def go() -> None:
         from aims_pax.commands.sample import sample as sampled

@@ -58,7 +58,7 @@ def console() -> Console:
 
 @contextmanager
 def traceback_to_file(path: Path) -> Iterator[None]:
-    """What nobody expected becomes one line, its traceback goes into the file. Raises Unexpected."""
+    """An unexpected error becomes one line; its traceback goes into the file. Raises Unexpected."""
     try:
         yield
     except (AimsPaxError, RunInterrupted, BrokenPipeError, typer.Exit):
@@ -98,4 +98,4 @@ def _paused(error: AimsPaxError) -> str:
         return ""
     from aims_pax.record.run_requests import paused_since
 
-    return ". It is paused: aims-PAX resume lets it go on" if paused_since(Path()) is not None else ""
+    return ". It is paused: aims-PAX resume lets it continue" if paused_since(Path()) is not None else ""

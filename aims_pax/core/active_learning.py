@@ -59,7 +59,7 @@ class BackgroundLabel:
 
 @dataclass(frozen=True)
 class State:
-    """Everything that decides how active learning goes on."""
+    """Everything that decides how active learning continues."""
 
     trajectories: tuple[Trajectory, ...]
     thresholds: tuple[tuple[str, Threshold], ...]  # one entry "" for all, or one a system
@@ -90,7 +90,7 @@ def begin(systems: tuple[str, ...], rules: ExploreRules, n_train: int, valid: di
 
 
 def reopen(state: State, systems: tuple[str, ...], rules: ExploreRules) -> State:
-    """The state under changed settings: added trajectories begin, those whose limit was raised go on.
+    """The state under changed settings: added trajectories begin, those whose limit was raised continue.
 
     A stop whose reason no longer holds is taken back. Raises ValueError when a trajectory would have to vanish.
     """
@@ -364,7 +364,7 @@ def _trained(state: State, event: Trained, rules: ExploreRules) -> tuple[State, 
         return state, ()
     if sum(n for _, n in state.valid) < BELIEVED or any(n < BELIEVED_PER_SYSTEM for _, n in state.valid):
         return state, (
-            LogMessage(f"force MAE {1000 * mae:.1f} meV/Å reached on too few validation frames: going on"),
+            LogMessage(f"force MAE {1000 * mae:.1f} meV/Å reached on too few validation frames: continuing"),
         )
     state = replace(state, stopped=f"desired_acc: force MAE {1000 * mae:.1f} meV/Å on the validation set")
     return state, (LogMessage(f"stop: {state.stopped}"),)
@@ -374,7 +374,7 @@ def _trained(state: State, event: Trained, rules: ExploreRules) -> tuple[State, 
 
 
 def _next_stop(step: int, rules: ExploreRules) -> int:
-    """The next MD step at which somebody looks: uncertainty check, analysis, or the end."""
+    """The next MD step at which the frame is examined: uncertainty check, analysis, or the end."""
     intervals = [rules.skip_step] + ([rules.analysis_skip] if rules.analysis_skip else [])
     return int(min(*((step // n + 1) * n for n in intervals), rules.max_steps))
 

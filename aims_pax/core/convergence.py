@@ -40,7 +40,7 @@ class MemberProgress:
 
 @dataclass(frozen=True)
 class State:
-    """Everything that decides how convergence goes on."""
+    """Everything that decides how convergence continues."""
 
     members: tuple[MemberProgress, ...]
     stopped: str | None = None
@@ -52,7 +52,7 @@ def begin(rules: ConvergeRules) -> State:
 
 
 def reopen(state: State, rules: ConvergeRules) -> State:
-    """The state under changed settings: members whose epochs were used up go on when there are more now."""
+    """The state under changed settings: members whose epochs were used up continue when there are more now."""
     again = tuple(
         replace(p, done=False)
         if p.done and p.epochs < rules.max_epochs and p.epochs - p.best_epoch < rules.patience

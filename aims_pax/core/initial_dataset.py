@@ -47,7 +47,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class State:
-    """Everything that decides how the initial dataset goes on."""
+    """Everything that decides how the initial dataset continues."""
 
     members: tuple[Slice, ...]
     valid: tuple[tuple[str, int], ...]  # validation frames a system, over all members
@@ -55,7 +55,7 @@ class State:
     visit: int = 0
     batch: tuple[tuple[str, str], ...] = ()  # (system, frame id) of the batch being labelled
     answers: tuple[tuple[str, bool], ...] = ()  # (frame id, labelled and new?)
-    last: tuple[tuple[str, str], ...] = ()  # where sampling goes on: (system, frame id)
+    last: tuple[tuple[str, str], ...] = ()  # where sampling continues: (system, frame id)
     epochs: int = 0
     empty: int = 0
     force_mae: tuple[float, ...] = ()
@@ -210,7 +210,7 @@ def _trained(state: State, event: Trained, rules: InitialRules) -> tuple[State, 
     effects: tuple[Effect, ...] = ()
     if good and not believed:
         effects = (
-            LogMessage(f"force MAE {1000 * mae:.1f} meV/Å reached on too few validation frames: going on"),
+            LogMessage(f"force MAE {1000 * mae:.1f} meV/Å reached on too few validation frames: continuing"),
         )
     reason = None
     if good and believed:

@@ -17,7 +17,7 @@ class Replay:
     """Sizes of a visit. `fresh`: the newest structures, which are always in it.
 
     Trajectories wait for training in the order of their points, so as many as there are trajectories hold
-    every point that somebody waits for.
+    every point that a trajectory waits for.
     """
 
     train: int

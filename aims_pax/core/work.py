@@ -218,7 +218,7 @@ R_contra = TypeVar("R_contra", contravariant=True)
 
 
 class StageState(Protocol):
-    """What every stage's state has: the reason it stopped, None while it goes on."""
+    """What every stage's state has: the reason it stopped, None while it runs."""
 
     @property
     def stopped(self) -> str | None: ...

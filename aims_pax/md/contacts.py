@@ -28,7 +28,7 @@ class Contacts:
     """
 
     def __init__(self, batch: MDBatch, flexible: bool = False) -> None:
-        """flexible: whether cells move; if so `follow` is told of each."""
+        """flexible: whether cells move; if so `follow` gets each."""
         self.batch = batch
         self.flexible = flexible
         self.cells = torch.stack([torch.tensor(s.cell) for s in batch.states]).to(batch.device)

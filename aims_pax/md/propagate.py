@@ -39,7 +39,7 @@ class MDOutcome:
     state: after the last step; at a fault, where it was found, or one step earlier if that is not finite.
     evaluation: of that state, NumPy: energies (M,) eV, forces (M, N, 3) eV/Å of every member, spread (N,) eV/Å where
         the potential has one; at a fault under `driving_members` perhaps of the driving one alone.
-    fault: why the trajectory cannot go on, or None.
+    fault: why the trajectory cannot continue, or None.
     observed: states on the way at steps divisible by `observe_every`, the last one included, the first not.
     """
 
@@ -71,7 +71,7 @@ def advance(
     length: float | None = None,
     driving_members: Sequence[int] | None = None,
 ) -> list[MDOutcome]:
-    """Move every trajectory n_steps steps in one batch; one that explodes stops, the others go on without it.
+    """Move every trajectory n_steps steps in one batch; one that explodes stops, the others continue without it.
 
     A potential that knows its memory (`pieces(frames)`: ranges of structures) gets one group after another.
 
@@ -203,7 +203,9 @@ class _Leg:
             if observe_every:
                 self._observe(observe_every, faults)
         if not faults:
-            if self._alone:  # what moved the atoms stays, whether or not somebody looks: ask all apart
+            if (
+                self._alone
+            ):  # the driving forces stay the same whether or not all members are asked: ask all apart
                 said = self._evaluate(self.motion, alone=False)
             faults = dict.fromkeys(range(len(self.batch.states)))
         here = self.motion, said

@@ -1,4 +1,4 @@
-"""Everything one trajectory needs to go on: what an MD program would write into its restart file."""
+"""Everything one trajectory needs to continue: what an MD program would write into its restart file."""
 
 from __future__ import annotations
 
@@ -172,6 +172,6 @@ def _shapes(n: int) -> dict[str, tuple[tuple[int, ...], type]]:
 
 
 def _frozen(value: Any, dtype: type | None = None) -> NDArray[Any]:
-    array = np.array(value, dtype)  # a copy: nobody else can write to it
+    array = np.array(value, dtype)  # a copy: no other array shares it
     array.setflags(write=False)
     return array

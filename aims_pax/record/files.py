@@ -46,7 +46,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` for whoever writes a file by name (torch, h5py, tarfile).
+    """A temporary path beside `path` for code that writes a file by name (torch, h5py, tarfile).
 
     At the end of the block its content is flushed to the disk and takes the place of `path`; when the block
     raises, the temporary file is removed and `path` is as it was. Raises OSError.

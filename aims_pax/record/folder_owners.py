@@ -70,7 +70,7 @@ def refuse_foreign(one: Owned, folder: RunFolder, identity: str) -> None:
     """Raise SettingsError when the file names a run that is not the one of `folder` with this identity."""
     owner = _read(one.file)
     if not owner or not _same_place(str(owner.get("folder", "")), one.folder):
-        return  # nobody's, or a copy of a folder that lies elsewhere
+        return  # without an owner, or a copy of a folder elsewhere
     run = str(owner.get("run", ""))
     if _same_place(run, folder.root):
         return

@@ -63,7 +63,7 @@ class Journal:
         self.folder.append_text(self.path, to_line(entry) + "\n")
 
     def read(self, stage: str | None = None) -> Iterator[dict[str, Any]]:
-        """Entries in order; a line torn by a crash is passed over with a word in the log."""
+        """Entries in order; a line torn by a crash is skipped, with a line in the log."""
         if not self.path.exists():
             return
         with open(self.path, encoding="utf-8", errors="replace") as file:

@@ -4,8 +4,8 @@ The file names process, host and job of a scheduler, and a thread renews its tim
 is stale when its process is gone (same host), or has not renewed it for ten minutes (another host, a network file
 system). Ages are differences of two file times of one file system, so clocks that disagree do not matter.
 
-Inside a job of a scheduler nobody is there to start it once more: a run whose folder is locked from another host,
-by the same job before it was requeued for example, watches the lock for a while. Without a sign of life it goes on.
+Inside a job of a scheduler no person can start it again: a run whose folder is locked from another host,
+by the same job before it was requeued for example, watches the lock for a while. Without a sign of life it continues.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Lock:
 
     @contextlib.contextmanager
     def announced(self) -> Iterator[None]:
-        """Say in a folder where a run was begun that it is about to go on; nothing is locked by that."""
+        """Note in the folder of a run that it is about to continue; this locks nothing."""
         path = self.path.with_name(STARTING)
         if path.parent.is_dir():
             with contextlib.suppress(OSError):  # taking the lock will say it
@@ -98,7 +98,7 @@ class Lock:
                 path.unlink()
 
     def holder(self) -> dict[str, Any] | None:
-        """Who works in the folder, for somebody who does not: pid, host, started; None when nobody does."""
+        """The process that holds the folder, as seen from outside: pid, host, started; None when there is none."""
         holder = _read(self.path)
         if not holder:
             return None
@@ -108,7 +108,7 @@ class Lock:
             return holder
 
     def refuse_second(self) -> None:
-        """Raise Busy when somebody works in the folder. Nothing is taken: a look before anything slow is loaded.
+        """Raise Busy when another run holds the folder. Takes nothing: a check before anything slow is loaded.
 
         Another host may be that of this job before it was requeued: taking the lock waits for its sign of life.
         """
@@ -129,7 +129,7 @@ class Lock:
         """
         if self.lost is not None:
             raise Busy(
-                f"{self.path}: taken by {_who(self.lost)} while this run went on; it ends here, so that two runs do "
+                f"{self.path}: taken by {_who(self.lost)} while this run continued; it ends here, so that two runs do "
                 "not mix. Look after the clock and the file server of this machine"
             )
         now = time.monotonic()
@@ -139,7 +139,7 @@ class Lock:
                 os.utime(self.path)
 
     def _take(self, check: Callable[[], None]) -> None:
-        """Create the file exclusively; a stale one is first moved aside, which only one process can do."""
+        """Create the file exclusively; a stale one is first renamed, which only one process can do."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             for _ in range(3):
@@ -155,7 +155,7 @@ class Lock:
         raise Busy(f"{self.path}: could not be taken; another aims-PAX was quicker")
 
     def _create(self) -> None:
-        """A complete file appears at once: written aside, then linked to its name, which fails if that exists."""
+        """A complete file appears at once: written under another name, then linked to its own; fails if that exists."""
         aside = self.path.with_name(f".lock.{self._mine['host']}.{self._mine['pid']}")
         aside.write_text(json.dumps(self._mine), encoding="utf-8")
         try:

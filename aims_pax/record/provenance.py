@@ -1,4 +1,4 @@
-"""What a file or a folder was made with, key by key, for whoever goes on with it.
+"""What a file or a folder was made with, key by key, so that it can be compared before more is added.
 
 >>> old = flat_settings({"MD": {"temperature": 300.0}, "of": (1, 2)})
 >>> new = flat_settings({"MD": {"temperature": 200.0}, "of": (1, 2)})
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-NAMED = 8  # changes that are told one by one
+NAMED = 8  # changes that are named one by one
 LONG = 100  # characters of a value
 
 
@@ -28,7 +28,7 @@ def changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
 
 
 def provenance_refusal(what: str, differences: list[str], way_out: str) -> str:
-    """The text of the refusal to go on with what was made otherwise."""
+    """The text of the refusal to continue what was made with other settings."""
     more = len(differences) - NAMED
     lines = [*differences[:NAMED], *([f"… and {more} more"] if more > 0 else [])]
     return (

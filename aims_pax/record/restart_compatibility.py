@@ -44,7 +44,7 @@ FIXED = (
     (BEGUN_WITH, "the run began with the old files"),
     (MODEL, "the weights in restart/ belong to models of another kind"),
 )
-METHOD = "reference method"  # its hash; what it stands for is written in data/labels/<hash>/method.json
+METHOD = "reference method"  # its hash; its content is written in data/labels/<hash>/method.json
 WAY_OUT = (
     "Undo the change; or begin in an empty folder, where ACTIVE_LEARNING.initial_train_dataset can read "
     "{data} of this one"
@@ -58,7 +58,7 @@ CONTENT = "REFERENCE.contents."  # hashes of the modules and files of a calculat
 _CALLED = {"zero_moments": "initial moments of zero", "masses": "masses"}
 FOLDERS = ("mace.GENERAL.model_dir", "mace.GENERAL.loss_dir", "mace.GENERAL.checkpoints_dir")
 NO_LABEL = ("aimsPAX.CLUSTER", "aimsPAX.MISC", "mace.MISC", *FOLDERS)
-SILENT = ("aimsPAX.MISC.path_to_geometry", "aimsPAX.REFERENCE")  # told by geometries and method below
+SILENT = ("aimsPAX.MISC.path_to_geometry", "aimsPAX.REFERENCE")  # compared by geometries and method below
 
 
 def compare_with_last_run(
@@ -86,7 +86,7 @@ def compare_with_last_run(
 
 
 def remember_settings(folder: RunFolder, effective: Mapping[str, Any]) -> str:
-    """Twelve hex digits of the settings that a label was made under; what they stand for is kept beside the data.
+    """Twelve hex digits of the settings that a label was made under; their content is stored beside the data.
 
     Settings of the cluster, of logs and of where files lie do not count: they change no label.
     """
@@ -132,7 +132,7 @@ def refuse_changes(
 def as_begun(folder: RunFolder, systems: Sequence[System]) -> tuple[System, ...]:
     """The systems as this folder's run began with them, so that its labels stay labels of the same structures.
 
-    Earlier versions read neither masses nor initial moments of zero; such a run goes on without them, and says so.
+    Earlier versions read neither masses nor initial moments of zero; such a run continues without them, and says so.
     """
     before = _read(folder.restart / "settings.json")
     known = {} if before is None else before["geometries"]
@@ -253,6 +253,6 @@ def _read(path: Path) -> dict[str, Any] | None:
             raise TypeError("settings and geometries must be tables")
     except (ValueError, KeyError, TypeError) as error:
         raise RestartError(
-            f"{path} cannot be read ({error}); remove it to go on with the present settings"
+            f"{path} cannot be read ({error}); remove it to continue with the present settings"
         ) from error
     return stored

@@ -1,8 +1,8 @@
-"""Wishes for a running aims-PAX, left in its working folder: pause, resume, stop, cancel.
+"""Requests to a running aims-PAX, left as a file in its working folder: pause, resume, stop, cancel.
 
 They work from any host that sees the folder.
 
-restart/control.json  what somebody wishes, and of which process: a later one never obeys an old wish
+restart/control.json  the request, and to which process: a process started later never obeys it
 restart/paused.json   the answer of that process, there as long as it is paused
 """
 
@@ -34,7 +34,7 @@ class RequestFile:
         self._me: dict[str, Any] | None = None  # what the lock says of this process
 
     def look(self) -> str | None:
-        """One of WISHES, or None. A wish for another process is removed with a word in the log."""
+        """One of REQUESTS, or None. A request to another process is removed, with a line in the log."""
         request = _json(self.restart / REQUEST)
         if not request:
             return None
@@ -54,7 +54,7 @@ class RequestFile:
             files.write_text(self.restart / ANSWER, json.dumps({"since": time.time(), "of": self._me}))
 
     def running(self) -> None:
-        """Take that back, and the wish with it."""
+        """Take that back, and the request with it."""
         self._remove(ANSWER)
         self._remove(REQUEST)
 
@@ -64,9 +64,9 @@ class RequestFile:
 
 
 def ask(folder: Path, request: str) -> dict[str, Any]:
-    """Leave a wish for the process that works in a folder; returns its lock: pid and host.
+    """Leave a request for the process that works in a folder; returns its lock: pid and host.
 
-    Raises SettingsError when there is no run at all or nobody works there, SetupError when nothing can be written.
+    Raises SettingsError when there is no run or no process works on it, SetupError when nothing can be written.
     """
     restart = folder / "restart"
     holder = Lock(restart / "lock").holder()
@@ -91,7 +91,7 @@ def paused_since(folder: Path) -> float | None:
 
 
 def asked_for(folder: Path) -> str | None:
-    """The wish that lies in a folder for the process that works there."""
+    """The request in a folder to the process that works there."""
     request, holder = _json(folder / "restart" / REQUEST), _json(folder / "restart" / "lock")
     return (
         str(request["wish"])
@@ -101,7 +101,7 @@ def asked_for(folder: Path) -> str | None:
 
 
 def words(request: dict[str, Any]) -> str:
-    """`aims-PAX pause from 12:30 on node7`: a wish for the log."""
+    """`aims-PAX pause from 12:30 on node7`: a request in words, for the log."""
     when = request.get("when")
     clock = (
         f" from {time.strftime('%Y-%m-%d %H:%M', time.localtime(when))}" if isinstance(when, float) else ""
@@ -110,7 +110,7 @@ def words(request: dict[str, Any]) -> str:
 
 
 def _verb(request: str) -> str:
-    """The command that leaves this wish."""
+    """The command that makes this request."""
     return "stop --cancel" if request == "cancel" else request
 
 

@@ -1,4 +1,4 @@
-"""Settings that differ from what they would be if nobody had written them."""
+"""Settings that differ from their defaults."""
 
 from __future__ import annotations
 

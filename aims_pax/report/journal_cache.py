@@ -59,7 +59,7 @@ def save_cache(path: Path, journal: Path, story: RunHistory, start: int, end: in
     plain["spans"] = [[s.doing, s.began, s.ended] for s in story.spans]
     with contextlib.suppress(
         OSError, SetupError
-    ):  # a folder of somebody else's, a full disk: read it all next time
+    ):  # a folder that may only be read, a full disk: read it all next time
         meta = {"kept": FORMAT, "end": end, "tail": _tail(journal, end), "story": plain}
         write_bytes(path, pack_arrays(columns, meta))
 

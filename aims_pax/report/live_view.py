@@ -84,7 +84,7 @@ class Display:
         """Nothing moves any more, until it does again."""
         if self._live is not None:
             what = f"paused at {time.strftime('%H:%M')}" if resting else "the pause is over"
-            self._draw(Text(f"{what} · aims-PAX resume goes on, aims-PAX stop ends" if resting else what,
+            self._draw(Text(f"{what} · aims-PAX resume continues, aims-PAX stop ends" if resting else what,
                             style="yellow"))  # fmt: skip
 
     def _draw(self, last: Any) -> None:

@@ -391,7 +391,7 @@ def _checked(folder: Path) -> Iterable[LabelledPrediction]:
 
 
 def _holder(path: Path) -> dict[str, Any]:
-    """Who works in the folder, as far as can be told without touching it; {} when nobody does."""
+    """The process that works in the folder, as far as can be seen without touching it; {} when there is none."""
     holder = json_file(path)
     if not holder:
         return {}

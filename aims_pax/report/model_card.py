@@ -1,4 +1,4 @@
-"""The model card: what lies beside each delivered model, so that nobody has to guess what it is good for."""
+"""The model card: a file beside each delivered model that says what it is good for."""
 
 from __future__ import annotations
 

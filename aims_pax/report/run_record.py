@@ -115,7 +115,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Span:
-    """What the device did from `began` to `ended`: a word of `report.time_left.DOING`, paused or stopped."""
+    """What the device did from `began` to `ended`: a key of `report.time_left.DOING`, paused or stopped."""
 
     doing: str
     began: float
@@ -157,7 +157,7 @@ class RunRecord:
     folder: Path
     name: str
     state: str  # starting | running | stopped | killed | finished: see gather.state_of
-    holder: dict[str, Any]  # the lock: pid, host; {} when nobody works here
+    holder: dict[str, Any]  # the lock: pid, host; {} when no process works here
     began: float
     heard: float  # the last sign of life
     settings: dict[str, str]

@@ -1,4 +1,4 @@
-"""Reading files that somebody else may be writing at this moment.
+"""Reading files that another process may be writing at this moment.
 
 Half-written last lines and structures are passed over, missing files are empty; nothing is ever changed.
 """

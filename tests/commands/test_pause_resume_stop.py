@@ -120,7 +120,7 @@ def test_starting_a_paused_run_once_more_says_that_it_is_paused(working, monkeyp
     with pytest.raises(typer.Exit) as end:
         exit_on_error(begin)
     assert end.value.exit_code == 1
-    assert "It is paused: aims-PAX resume lets it go on" in capsys.readouterr().err
+    assert "It is paused: aims-PAX resume lets it continue" in capsys.readouterr().err
 
 
 def wait_for(condition, seconds=120):

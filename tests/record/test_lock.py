@@ -174,7 +174,7 @@ def test_a_run_whose_lock_another_one_has_taken_ends(path, quick):
     with lock.held():
         write(path, pid=1, host="node7", process="boot:1")
         time.sleep(0.4)
-        with pytest.raises(Busy, match="taken by pid 1 on node7 while this run went on"):
+        with pytest.raises(Busy, match="taken by pid 1 on node7 while this run continued"):
             lock.heartbeat()
     assert json.loads(path.read_text())["host"] == "node7"  # and its lock stays
 

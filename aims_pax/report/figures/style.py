@@ -80,7 +80,7 @@ MARKERS = re.compile(USE.format('([^"]*)', '([^"]*)') + "(?:" + USE.format(r"\1"
 
 @dataclass(frozen=True)
 class Panel:
-    """One drawing and the numbers behind it. legend: (colour, what it stands for). narrow: another shape for phones."""
+    """One drawing and the numbers behind it. legend: (colour, meaning). narrow: another shape for phones."""
 
     name: str
     title: str

@@ -80,7 +80,7 @@ def test_the_command_says_it_like_that_of_a_folder(example):
     done = command("check", "config.yaml", folder=Path.cwd())
     assert (done.returncode, done.stdout) == (2, "")
     assert "sed: unknown key; nearest: seed" in done.stderr
-    assert done.stderr.rstrip().endswith("to mend")
+    assert done.stderr.rstrip().endswith("to correct")
     assert sorted(Path().rglob("*")) == before, "nothing is left behind"
 
 

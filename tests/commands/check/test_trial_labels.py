@@ -110,4 +110,4 @@ def test_check_ends_with_its_verdict(tmp_path):
     assert done.stderr.splitlines()[-1].startswith("check: everything is in order; REFERENCE labelled water")
     done = command("check", folder=write_project(tmp_path / "bad", {"MD": {"timestep": -1, "tempratur": 3}}))
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == "2 problems to mend"
+    assert done.stderr.splitlines()[-1] == "2 problems to correct"
