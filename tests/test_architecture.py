@@ -21,6 +21,7 @@ LAYERS = (  # a file may import rooms of lower layers and its own room, nothing 
     {"record"},
     {"core"},
     {"settings"},
+    {"schedulers"},
     {"sampler", "given_data"},
     {"dataset"},
     {"systems"},
@@ -28,7 +29,6 @@ LAYERS = (  # a file may import rooms of lower layers and its own room, nothing 
     {"potential", "label_limits", "charge_and_spin", "isolated_atoms"},
     {"frames", "worker_process", "registry"},
     {"atoms_info", "comment_line", "processes"},
-    {"schedulers"},
     {"errors", "suggestions"},
     {"seeds", "wire_names", "fortran", "version"},
 )

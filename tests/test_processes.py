@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from aims_pax.processes import STOP_SIGNALS, cores, cpu_quotas, interruptible, interrupting, process_started
+from aims_pax.processes import STOP_SIGNALS, interruptible, interrupting, process_started
+from aims_pax.schedulers.usable_cores import cores, cpu_quotas
 
 
 def test_a_process_has_one_identity_and_none_when_it_is_gone():

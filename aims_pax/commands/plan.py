@@ -23,9 +23,9 @@ from aims_pax.core.threshold import WARM_UP
 from aims_pax.core.work import Labelled, RunSampler, RunTraining, Sampled, Trained
 from aims_pax.models.kinds import kind_of_run
 from aims_pax.parallel.core_allocation import moving_processes, processes
-from aims_pax.processes import cores
 from aims_pax.report.tolerant_readers import structure_headers
 from aims_pax.schedulers.registry import own_scheduler
+from aims_pax.schedulers.usable_cores import cores
 from aims_pax.settings import Settings
 from aims_pax.settings.geometries import read_geometries
 from aims_pax.settings.mace import FROM_REFERENCE

@@ -29,7 +29,6 @@ from aims_pax.models.base import ForceFieldModel
 from aims_pax.models.kinds import kind_of_run
 from aims_pax.parallel.training import background_training
 from aims_pax.potential import Potential
-from aims_pax.processes import cores
 from aims_pax.record import folder_owners
 from aims_pax.record.checkpoint import Checkpoint, discard
 from aims_pax.record.delivered_models import FILE as MODELS
@@ -48,6 +47,7 @@ from aims_pax.record.run_requests import RequestFile
 from aims_pax.report.formatting import missing_test_frames
 from aims_pax.report.live_view import Display
 from aims_pax.report.run_verdict import NEXT
+from aims_pax.schedulers.usable_cores import cores
 from aims_pax.settings import effective, geometry_rules
 from aims_pax.settings.geometries import read_geometries
 from aims_pax.stages import active_learning, convergence, delivery_precision, initial_dataset

@@ -16,9 +16,9 @@ from aims_pax.labelling.executors.base import Executor
 from aims_pax.labelling.executors.inline import InlineExecutor
 from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from aims_pax.labelling.references.fhi_aims import AimsReference
-from aims_pax.processes import cores
 from aims_pax.schedulers.base import Scheduler
 from aims_pax.schedulers.registry import known_schedulers, own_scheduler
+from aims_pax.schedulers.usable_cores import cores
 from aims_pax.settings.control_in import Control, pair_controls, read_control
 from aims_pax.settings.geometries import found_geometries
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aims_pax.models.kinds import kind_of_run
-from aims_pax.processes import cores
+from aims_pax.schedulers.usable_cores import cores
 
 if TYPE_CHECKING:
     from aims_pax.settings import Settings

@@ -27,18 +27,22 @@ ROWS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (  # (colour, ((room
     (
         MINT,
         (
-            ("labelling", "references, executors,\nschedulers, label store"),
+            ("labelling", "references, executors,\nlabel store"),
             ("samplers", "sources of structures,\nand filters"),
             ("report", "record of a run, figures,\nHTML page, live view"),
         ),
     ),
     (
         MINT,
-        (("models", "MACE: training, committee, inference"), ("md", "integrators, thermostats, barostats")),
+        (
+            ("models", "kinds of models; MACE: training, inference"),
+            ("md", "integrators, thermostats, barostats"),
+        ),
     ),
     (MINT, (("record", "run folder, atomic files, checkpoints, journal, lock"),)),
     (GREY, (("core", "what should happen next: pure functions, no files, no clock, no torch"),)),
     (GREY, (("settings", "one declaration for each key; reading, checks, messages, schema"),)),
+    (GREY, (("schedulers", "Slurm, Grid Engine, PBS Pro, LSF: commands and job scripts; usable cores"),)),
     (
         GREY,
         (

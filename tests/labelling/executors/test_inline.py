@@ -15,7 +15,7 @@ import pytest
 from aims_pax.errors import NotConverged, SettingsError
 from aims_pax.labelling.executors.inline import InlineExecutor
 from aims_pax.labelling.factory import KINDS, make_executor
-from aims_pax.processes import cores
+from aims_pax.schedulers.usable_cores import cores
 
 
 @pytest.fixture(scope="module", params=KINDS)
