@@ -98,7 +98,9 @@ def test_a_gpu_that_is_not_there_is_a_warning_and_an_error_when_tried(tmp_path, 
 )
 def test_programs_of_fhi_aims_that_are_not_there_are_named(tmp_path, launch, missing):
     class Fake:
-        cluster = type("C", (), {"type": "local", "scheduler": None, "launch_str": launch.format(sh=shutil.which("sh"))})
+        cluster = type(
+            "C", (), {"type": "local", "scheduler": None, "launch_str": launch.format(sh=shutil.which("sh"))}
+        )
         reference = type("R", (), {"type": "aims"})
 
     found = [line.split()[1] for line in trial_labels._programs(Fake)]
