@@ -110,7 +110,10 @@ class Settings(LabellingSettings):
 
 
 def effective(settings: LabellingSettings) -> dict[str, Any]:
-    """The complete settings in force, key for key as the two files spell them. The reference alone has fewer sections."""
+    """The complete settings in force, key for key as the two files spell them.
+
+    Settings of the reference alone have fewer sections.
+    """
     mace = {"GENERAL": _table(settings.mace.general), "MISC": _table(settings.mace.misc)}
     if not isinstance(settings, Settings):
         named = (
