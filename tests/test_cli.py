@@ -160,7 +160,7 @@ def test_a_strangers_path_to_the_start(tmp_path):
     assert set(json.loads(done.stdout)) >= {"systems", "initial", "active_learning", "memory_MB", "cluster"}
     again = command("init", "molecule", "mine", folder=tmp_path)
     assert again.returncode == 2
-    assert "nothing is overwritten" in again.stderr
+    assert "is not overwritten" in again.stderr
 
 
 def test_status_as_json_and_as_text(tmp_path):

@@ -1,4 +1,4 @@
-"""`aims-PAX init`: a commented folder to begin with. Nothing that exists is overwritten."""
+"""`aims-PAX init`: writes a commented starter project. Existing files are not overwritten."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ MARK = "# CHANGE"
 
 
 def write_starter(kind: str, folder: Path) -> tuple[list[Path], list[str]]:
-    """Write the files of a kind; returns their paths, and `file:line: key` of what must be edited.
+    """Write the files of a kind; returns their paths, and `file:line: key` of the values to edit.
 
-    Raises SettingsError for an unknown kind, or naming every file that is there already.
+    Raises SettingsError for an unknown kind, or with the names of all files that exist already.
     """
     if kind not in KINDS:
         near = nearest(kind, KINDS)
@@ -30,7 +30,7 @@ def write_starter(kind: str, folder: Path) -> tuple[list[Path], list[str]]:
     there = [name for name in contents if (folder / name).exists()]
     if there:
         raise SettingsError(
-            f"{', '.join(there)}: there already, and nothing is overwritten; choose an empty folder: "
+            f"{', '.join(there)}: already exists and is not overwritten; choose an empty folder: "
             f"aims-PAX init {kind} FOLDER"
         )
     try:
@@ -45,11 +45,11 @@ def write_starter(kind: str, folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def starter_files(kind: str) -> dict[str, str]:
-    """{path in the folder: its text} of a kind."""
+    """{path in the folder: file content} of a kind."""
     project, mace, others = _MAKERS[kind]()
     about = {
         "aimsPAX.yaml": f"# {t.HEAD[kind]}\n# {t.NEXT}",
-        "mace.yaml": "# The models. Keys left out have their defaults: docs/settings.md.",
+        "mace.yaml": "# The models. Missing keys have their default values: docs/settings.md.",
     }
     settings = {"aimsPAX.yaml": project, "mace.yaml": mace}
     return {
@@ -60,7 +60,7 @@ def starter_files(kind: str) -> dict[str, str]:
 
 
 def _aligned(body: str) -> str:
-    """The remarks behind values one under the other."""
+    """Align the comments after values in one column."""
     return re.sub(r"^( *[^#\n]*\S) {2,}# ", lambda m: f"{m[1]:39} # ", body, flags=re.MULTILINE)
 
 
@@ -81,7 +81,7 @@ def _with_aims(cluster: str, periodic: bool = False, many: bool = False) -> Part
         species=t.SAME_SPECIES, n_trajectories="6" if many else "8", n_train="2000" if many else "1000",
         n_labels="2500" if many else "1200",
     )  # fmt: skip
-    npt = "  # NPT: write barostat, compressibility and pressure_au too" if periodic else ""
+    npt = "  # for NPT also set barostat, compressibility and pressure_au" if periodic else ""
     md = t.MD.format(npt=npt, temperature="300", timestep="1.0" if periodic else "0.5")
     geometry, about = "./geometry.in", "put yours there; ASE reads many formats"
     if many:
@@ -160,7 +160,7 @@ def _geometry(about: str, frame: Frame) -> str:
     """A geometry.in."""
     from ase.data import chemical_symbols
 
-    lines = [f"# an example to be replaced by your own: {about}"]
+    lines = [f"# an example, replace it by your structure: {about}"]
     if frame.periodic:
         lines += [f"lattice_vector {x:14.8f} {y:14.8f} {z:14.8f}" for x, y, z in frame.cell]
     for z, (x, y, w) in zip(frame.numbers, frame.positions, strict=True):

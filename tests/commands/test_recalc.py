@@ -266,7 +266,7 @@ def test_a_signal_ends_it_cleanly_and_the_same_command_goes_on(project, number, 
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == code, out + err
-    assert "run the same command again to go on" in out
+    assert "run the same command again to continue" in out
     assert not (project / "old_recalculated.xyz").exists()
     assert "run the same command again" in (project / "logs/recalculate.log").read_text()
     finished = {p.stem for p in project.glob("data/labels/*/*.json")}

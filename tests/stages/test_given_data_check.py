@@ -72,7 +72,7 @@ def test_what_is_of_another_method_units_or_sign_is_refused(change, said):
 
 def test_slightly_other_settings_are_a_warning():
     warning = judged(changed(forces=lambda f: f + RNG.normal(scale=0.015, size=f.shape)))
-    assert "the settings of the two are not quite the same" in warning
+    assert "the two methods probably differ in basis, grids or k-points" in warning
 
 
 def test_energies_of_one_composition_are_compared_without_their_mean():
