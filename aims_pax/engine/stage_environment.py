@@ -1,4 +1,4 @@
-"""What the stages share outside the core: frames that wait for labels, labels, dataset, models, snapshots."""
+"""What all stages share outside the core: candidates, labels, dataset, models, snapshots."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from aims_pax.core.work import AddToDataset, Effect, Event, RequestLabel, RunTraining, Trained, Work
 from aims_pax.dataset import Dataset
+from aims_pax.engine.candidates import Candidate, candidate_arrays, candidates_from_arrays
 from aims_pax.engine.event_loop import EventLoop
 from aims_pax.engine.interrupts import InterruptMonitor
 from aims_pax.errors import RestartError
@@ -68,9 +69,7 @@ class StageEnvironment:
         self.stage = stage
         self.name = name or stage.NAME
         self.checkpoint = Checkpoint(run.folder, self.name)
-        self.frames: dict[str, Frame] = {}  # made in this stage and still needed
-        self.origins: dict[str, dict[str, Any]] = {}
-        self.labels: dict[str, FrameLabel] = {}
+        self.candidates: dict[str, Candidate] = {}  # by frame id
         self.capacity = run.labeller.capacity
         self.trains_beside = run.beside is not None
         self.seen: dict[int, LastCheck] = {}  # trajectory → its last uncertainty check, for the live view
@@ -94,14 +93,14 @@ class StageEnvironment:
     # ------------------------------------------------------------ the reference
 
     def submit(self, work: RequestLabel) -> Future[Any]:
-        system = self.origins.get(work.frame, {}).get("system")
-        return self.run.labeller.submit(self.frame(work.frame), system=system)
+        candidate = self.candidate(work.frame)
+        return self.run.labeller.submit(candidate.frame, system=candidate.system)
 
     def drop(self, work: RequestLabel) -> None:
         self.run.labeller.drop(work.frame)
 
     def keep(self, work: RequestLabel, label: FrameLabel) -> str | None:
-        self.labels[work.frame] = label
+        self.candidates[work.frame] = self.candidate(work.frame).with_label(label)
         return self.run.dataset.split_of(work.frame)
 
     def label_seconds(self) -> float:
@@ -119,16 +118,17 @@ class StageEnvironment:
 
     def labelled(self, frame: str) -> LabelledFrame:
         """A frame with its label from this run's reference, and the origin of both."""
-        origin, dataset = self.origins.get(frame, {}), self.run.dataset
-        method = self.run.labeller.method_of(origin.get("system"))
+        candidate, dataset = self.candidate(frame), self.run.dataset
+        method = self.run.labeller.method_of(candidate.system)
         known = dataset.labelled(frame, method)
         if known is not None:
             return known
-        if frame not in self.labels and frame in dataset:  # an older version did not write methods
+        if candidate.label is None and frame in dataset:  # an older version did not write methods
             return dataset.frames[frame]
+        assert candidate.label is not None
         return LabelledFrame(
-            self.frame(frame), self.labels[frame],
-            {**origin, "source": "reference", "method": method, "settings": self.run.settings_hash},
+            candidate.frame, candidate.label,
+            {**candidate.origin, "source": "reference", "method": method, "settings": self.run.settings_hash},
         )  # fmt: skip
 
     # ------------------------------------------------------------ the device
@@ -212,18 +212,21 @@ class StageEnvironment:
     # ------------------------------------------------------------ snapshots
 
     def frame(self, frame_id: str) -> Frame:
-        """A frame made in this stage or one in the dataset."""
-        if frame_id in self.frames:
-            return self.frames[frame_id]
+        """A candidate of this stage, or a frame of the dataset."""
+        return self.candidate(frame_id).frame
+
+    def candidate(self, frame_id: str) -> Candidate:
+        """A candidate of this stage, or one made from a frame of the dataset. Raises RestartError without either."""
+        if frame_id in self.candidates:
+            return self.candidates[frame_id]
         if frame_id in self.run.dataset:
-            return self.run.dataset.frames[frame_id].frame
+            return Candidate(self.run.dataset.frames[frame_id].frame)
         raise RestartError(f"frame {frame_id} is neither in the restart nor in the dataset")
 
-    def made(self, frame: Frame, **origin: Any) -> str:
-        """Store a new frame until its label is in the dataset; returns its id."""
-        self.frames[frame.id] = frame
-        self.origins[frame.id] = origin
-        return frame.id
+    def add_candidate(self, candidate: Candidate) -> str:
+        """Store a candidate until its label is in the dataset; returns its id."""
+        self.candidates[candidate.frame.id] = candidate
+        return candidate.frame.id
 
     def needed(self, state: Any) -> set[str]:
         """Ids of the frames that a restart from this state needs and that are not in the dataset."""
@@ -241,22 +244,13 @@ class StageEnvironment:
     def commit(self, state: Any) -> None:
         """Write a snapshot, unless MISC.create_restart is False."""
         needed = self.needed(state)
-        self.frames = {i: f for i, f in self.frames.items() if i in needed}
-        self.origins = {i: o for i, o in self.origins.items() if i in needed}
-        self.labels = {i: v for i, v in self.labels.items() if i in needed}
+        self.candidates = {i: c for i, c in self.candidates.items() if i in needed}
         if not self.run.settings.misc.create_restart:
             return
         self.run.dataset.sync()
-        arrays = self.arrays()
-        for frame_id, frame in self.frames.items():
-            arrays.update({f"frame/{frame_id}/{k}": v for k, v in frame.arrays().items()})
-        labelled = {i: v for i, v in self.labels.items()}
-        for frame_id, label in labelled.items():
-            arrays[f"label/{frame_id}/energy"] = np.asarray(label.energy)
-            arrays[f"label/{frame_id}/forces"] = label.forces
-            if label.stress is not None:
-                arrays[f"label/{frame_id}/stress"] = label.stress
-        remarks = {"entries": len(self.run.dataset.entries), "origins": self.origins}
+        arrays = self.arrays() | candidate_arrays(self.candidates)
+        origins = {i: c.origin for i, c in self.candidates.items()}
+        remarks = {"entries": len(self.run.dataset.entries), "origins": origins}
         self.checkpoint.write(state, arrays, self.run.ensemble.version, self.weights, remarks)
 
     def restore(self, kind: type[Any]) -> Any | None:
@@ -274,14 +268,8 @@ class StageEnvironment:
             self.run.dataset.keep_first(self.entries)
         self.run.ensemble.restore(snapshot.weights)
         self.run.ensemble.version = snapshot.version
-        self.origins = {i: dict(o) for i, o in snapshot.remarks["origins"].items()}
         grouped = group_arrays(snapshot.arrays)
-        for frame_id, arrays in grouped.get("frame", {}).items():
-            self.frames[frame_id] = Frame.from_arrays(arrays)
-        for frame_id, arrays in grouped.get("label", {}).items():
-            self.labels[frame_id] = FrameLabel(
-                arrays["energy"].item(), arrays["forces"], arrays.get("stress")
-            )
+        self.candidates = candidates_from_arrays(grouped, snapshot.remarks["origins"])
         self.take_arrays(snapshot, grouped)
         return state
 
@@ -294,7 +282,7 @@ class StageEnvironment:
 
 
 def group_arrays(arrays: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, dict[str, NDArray[Any]]]]:
-    """{"frame/7f3a/cell": x} → {"frame": {"7f3a": {"cell": x}}}; the rest of a name stays joined."""
+    """{"frame/7f3a/cell": x} → {"frame": {"7f3a": {"cell": x}}}; shorter names are skipped."""
     result: dict[str, dict[str, dict[str, NDArray[Any]]]] = {}
     for name, values in arrays.items():
         if name.count("/") < 2:

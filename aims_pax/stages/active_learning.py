@@ -31,6 +31,7 @@ from aims_pax.core.work import (
     Work,
 )
 from aims_pax.dataset import Dataset
+from aims_pax.engine.candidates import Candidate
 from aims_pax.engine.stage_environment import RunContext, StageEnvironment
 from aims_pax.errors import RestartError, SettingsError
 from aims_pax.frames import Frame
@@ -275,9 +276,6 @@ class ExploreWorld(StageEnvironment):
         self.replay = None if whole else Replay(*sizes, fresh=len(dealt))
         self.movers: MDPool | None = None
         self.observer = TrajectoryRecorder(run.folder, len(dealt))
-        self.predictions: dict[
-            str, dict[str, NDArray[Any]]
-        ] = {}  # frame id → prediction that will be compared with the label
         self.written = [
             _last_step(run.folder.trajectories / f"{self._tag(i)}.xyz") for i in range(len(dealt))
         ]
@@ -358,8 +356,7 @@ class ExploreWorld(StageEnvironment):
             return Advanced(work, step, "", (), moved.fault)
         frame = moved.state.frame()
         origin = {"system": self.dealt[i].name, "stage": "active learning", "trajectory": i, "step": step}
-        frame_id = self.made(frame, **origin)
-        self.predictions[frame_id] = self._prediction(moved)
+        frame_id = self.add_candidate(Candidate(frame, origin, self._prediction(moved)))
         self.observer.record(i, moved, frame)
         self._save(i, step, frame_id)
         spread = uncertainty(moved.evaluation.forces, self.kind, moved.evaluation.spread)
@@ -377,8 +374,10 @@ class ExploreWorld(StageEnvironment):
         every = self.run.settings.misc.save_trajectories
         if not every or step // every <= self.written[i] // every:
             return
-        atoms, prediction = self.frames[frame_id].to_atoms(), self.predictions[frame_id]
-        atoms.info.update(self.origins[frame_id], uncertainty=float(prediction["atomic_sd"].max()))
+        candidate = self.candidates[frame_id]
+        atoms, prediction = candidate.frame.to_atoms(), candidate.prediction
+        assert prediction is not None
+        atoms.info.update(candidate.origin, uncertainty=float(prediction["atomic_sd"].max()))
         atoms.arrays["forces"] = prediction["predicted_forces"].mean(axis=0)
         path = self.run.folder.trajectories / f"{self._tag(i)}.xyz"
         self.run.folder.append_text(path, structure_text(atoms))
@@ -417,19 +416,23 @@ class ExploreWorld(StageEnvironment):
 
     def _compare(self, frame_id: str) -> None:
         """Record the members' error for a frame that they selected for labelling; analysis frames have other files."""
-        origin = self.origins.get(frame_id, {})
-        skip = self.rules.analysis_skip
-        if frame_id not in self.predictions or (skip and origin["step"] % skip == 0):
+        candidate, skip = self.candidate(frame_id), self.rules.analysis_skip
+        p, origin = candidate.prediction, candidate.origin
+        if p is None or (skip and origin["step"] % skip == 0):
             return
-        p = self.predictions[frame_id]
+        assert candidate.label is not None
         self.observer.record_error(
             frame_id, origin["trajectory"], origin["step"], len(self.run.dataset.ids("train", 0)),
-            float(p["atomic_sd"].max()), p["predicted_forces"].mean(axis=0), self.labels[frame_id],
+            float(p["atomic_sd"].max()), p["predicted_forces"].mean(axis=0), candidate.label,
         )  # fmt: skip
 
     def _analyse(self, found: RecordError) -> None:
         """Write one file in `analysis/`: prediction, reference label, uncertainty, threshold, set size, MD step."""
-        p, label = self.predictions.pop(found.frame), self.labels[found.frame]
+        candidate = self.candidates[found.frame]
+        self.candidates[found.frame] = candidate.without_prediction()  # compared once
+        p, label = candidate.prediction, candidate.label
+        assert p is not None
+        assert label is not None
         error = p["predicted_forces"].mean(axis=0) - label.forces
         row = {
             **p,
@@ -452,16 +455,12 @@ class ExploreWorld(StageEnvironment):
     # ------------------------------------------------------------ snapshots
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        named = {f"md/{i}/{k}": v for i, s in enumerate(self.states) for k, v in s.arrays().items()}
-        needed = {f: p for f, p in self.predictions.items() if f in self.frames}
-        self.predictions = needed
-        return named | {f"prediction/{f}/{k}": v for f, p in needed.items() for k, v in p.items()}
+        return {f"md/{i}/{k}": v for i, s in enumerate(self.states) for k, v in s.arrays().items()}
 
     def take_arrays(self, snapshot: Snapshot, grouped: Mapping[str, Any]) -> None:
         stored = grouped.get("md", {})
         for i in range(min(len(stored), len(self.states))):
             self.states[i] = MDState.from_arrays(stored[str(i)])
-        self.predictions = dict(grouped.get("prediction", {}))
 
 
 def _last_step(path: Path) -> int:

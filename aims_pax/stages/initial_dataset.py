@@ -17,6 +17,7 @@ from aims_pax.core import initial_dataset as stage
 from aims_pax.core.rules import InitialRules
 from aims_pax.core.work import Event, RequestLabel, RunSampler, RunTraining, Sampled, Work
 from aims_pax.dataset import write_extxyz
+from aims_pax.engine.candidates import Candidate
 from aims_pax.engine.stage_environment import RunContext, StageEnvironment
 from aims_pax.errors import Abandoned, SetupError
 from aims_pax.frames import Label as FrameLabel
@@ -121,7 +122,7 @@ class InitialWorld(StageEnvironment):
         for sample in samples:
             system = str(sample.origin["system"])
             origin = {**sample.origin, "stage": "initial", "visit": work.visit}
-            made.append((system, self.made(sample.frame, **origin)))
+            made.append((system, self.add_candidate(Candidate(sample.frame, origin))))
         self.last |= dict(made)
         if isinstance(self._sampler, Stateful):
             before = {visit: m for visit, m in self._memories.items() if visit < work.visit}
