@@ -113,7 +113,11 @@ EMT = "ase.calculators.emt:EMT"
             "SAMPLERS.0.factory: factory 'no.module:here': cannot import no.module",
         ),
         ("augment", {"data": {"input": "no.xyz", "output": "o.xyz"}}, "data.input: no.xyz: no such file"),
-        ("augment", {"data": {"input": "input.xyz", "output": "input.xyz"}}, "data.output: is the input"),
+        (
+            "augment",
+            {"data": {"input": "input.xyz", "output": "input.xyz"}},
+            "data.output: the same file as the input",
+        ),
         ("augment", {"model": {"calculator": "smal"}}, "model.calculator: 'smal' is neither a model file"),
         (
             "augment",
