@@ -117,8 +117,8 @@ def test_every_verb_has_help_and_version_without_torch(verb, tmp_path):
         (["test", "a.model"], "MODEL... DATA.xyz"),
         (["test"], "MODEL..."),
         (["augment"], "config"),
-        (["run"], "just `aims-PAX` runs everything"),
-        (["run", "--all"], "just `aims-PAX` runs everything"),
+        (["run"], "`aims-PAX` alone runs everything"),
+        (["run", "--all"], "`aims-PAX` alone runs everything"),
         (["check", "nowhere"], "nowhere: no such folder"),
         (["check", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["plan", "nowhere"], "nowhere: no such folder"),
@@ -205,7 +205,7 @@ def test_watching_begins_before_the_run_does(tmp_path):
         _, err = watching.communicate(timeout=30)
     finally:
         watching.kill()
-    assert said.startswith("waiting: no aims-PAX run was begun here yet")
+    assert said.startswith("waiting: no aims-PAX run has begun here yet")
     assert json.loads(line)["name"] == "made up"
     assert (watching.returncode, err) == (0, ""), "said once"
 

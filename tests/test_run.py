@@ -531,7 +531,7 @@ def test_members_train_and_trajectories_move_in_processes_of_their_own(tmp_path)
     )  # fmt: skip
     done = command(folder=folder)
     assert done.returncode == 0, done.stderr + done.stdout
-    assert "training in 2 processes beside the dynamics" in done.stdout
+    assert "training in 2 processes in parallel with the dynamics" in done.stdout
     assert "molecular dynamics in 2 processes" in done.stdout
     assert "max_MD_steps" in lines_of(folder)
     (model,) = (folder / "results").glob("*.model")

@@ -1,4 +1,4 @@
-"""How a command ends: one line for the user instead of a stack trace, and the exit code that says which end it was."""
+"""How a command ends: one line for the user instead of a stack trace, and an exit code that shows the reason."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Unexpected(AimsPaxError):
-    """A mistake of ours, not the user's."""
+    """A bug in aims-PAX, not an error of the user."""
 
 
 def run_command(
@@ -30,7 +30,7 @@ def run_command(
 ) -> None:
     """Run a command in this folder. Settings are read before torch is imported, so mistakes appear at once.
 
-    command: imports what it needs itself. labels_only: it asks the reference alone, whose settings suffice.
+    command: imports the modules it needs. labels_only: it needs only the settings of the reference.
     """
     from aims_pax.record.lock import Lock
     from aims_pax.settings import read_reference_settings, read_settings
@@ -49,8 +49,8 @@ def run_command(
 
 
 def console() -> Console:
-    """Where a person reads. It keeps today's standard output, whatever noisy packages put in its place later: a live
-    view that finds itself behind their stand-in prints its control sequences as text."""
+    """Console bound to the current stdout. Some packages later replace sys.stdout, and the live view would then print
+    its control sequences as text."""
     from rich.console import Console
 
     return Console(file=sys.stdout)
@@ -58,7 +58,7 @@ def console() -> Console:
 
 @contextmanager
 def traceback_to_file(path: Path) -> Iterator[None]:
-    """An unexpected error becomes one line; its traceback goes into the file. Raises Unexpected."""
+    """Turn an unexpected error into one line and write its traceback to the file. Raises Unexpected."""
     try:
         yield
     except (AimsPaxError, RunInterrupted, BrokenPipeError, typer.Exit):
@@ -87,7 +87,7 @@ def exit_on_error(go: Callable[[], None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
-        print("aims-PAX: stopped at once; the last snapshot is kept", file=sys.stderr)
+        print("aims-PAX: stopped at once; a later run continues from the last snapshot", file=sys.stderr)
         raise typer.Exit(3) from error
     except RunInterrupted as stop:
         raise typer.Exit(stop.code) from stop

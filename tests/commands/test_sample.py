@@ -320,7 +320,7 @@ def test_a_sampler_of_one_s_own_stands_in_the_working_folder(go):
     Path("samples.xyz").unlink()
     with pytest.raises(SettingsError, match=r"SAMPLERS.0.kwargs: shaken:Shaken: .*sigmma"):
         go(SAMPLERS=[{"kind": "shaken:Shaken", "kwargs": {"sigmma": 0.1}}])
-    with pytest.raises(SettingsError, match=r"which is no sampler"):
+    with pytest.raises(SettingsError, match=r"which is not a sampler"):
         go(SAMPLERS=[{"kind": "ase.calculators.emt:EMT"}])
     sys.modules.pop("shaken", None)
 

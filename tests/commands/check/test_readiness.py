@@ -52,7 +52,7 @@ def test_atoms_that_overlap(tmp_path):
     both(
         write_project(tmp_path, systems={"pile": frame.moved(positions)}),
         "geometry pile: ",
-        "mend the starting",
+        "correct the starting",
     )
 
 
