@@ -31,7 +31,27 @@ class AimsPaxError(Exception):
 
 
 class SettingsError(AimsPaxError):
-    """Something the user wrote: names the file, the key, the value, what was expected and what to do."""
+    """Something the user wrote: `SettingsError(text)`, or `SettingsError(place, text)`; reads "place: text".
+
+    place: the key, or the file with its line; "" where the text says it. text: the value, what was expected and what
+    to do.
+
+    >>> error = SettingsError("'smal' is no size; nearest: small")
+    >>> print(error.at("SAMPLERS[0].potential"))
+    SAMPLERS[0].potential: 'smal' is no size; nearest: small
+    """
+
+    def __init__(self, *place_and_text: str) -> None:
+        super().__init__(*place_and_text)
+        self.text = place_and_text[-1]
+        self.place = place_and_text[0] if len(place_and_text) == 2 else ""
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.text}" if self.place else self.text
+
+    def at(self, place: str) -> SettingsError:
+        """The same mistake at this place."""
+        return SettingsError(place, self.text)
 
 
 class SetupError(AimsPaxError):

@@ -229,7 +229,7 @@ def load_factory(factory: str, folder: Path | None = None) -> Callable[..., Any]
     """The callable named `package.module:callable`; see `load_object`."""
     target = load_object(factory, folder)
     if not callable(target):
-        raise SettingsError(f"factory {factory!r}: {factory.partition(':')[2]} is not callable")
+        raise SettingsError(f"factory {factory!r}", f"{factory.partition(':')[2]} is not callable")
     return target  # type: ignore[no-any-return]
 
 
@@ -240,7 +240,7 @@ def load_object(factory: str, folder: Path | None = None) -> Any:
     """
     module_name, _, attribute = factory.partition(":")
     if not module_name or not attribute:
-        raise SettingsError(f"factory {factory!r}: expected 'package.module:callable'")
+        raise SettingsError(f"factory {factory!r}", "expected 'package.module:callable'")
     with _importable(folder):
         try:
             with warnings.catch_warnings():
@@ -248,8 +248,9 @@ def load_object(factory: str, folder: Path | None = None) -> Any:
                 module = importlib.import_module(module_name)
         except ImportError as error:
             raise SettingsError(
-                f"factory {factory!r}: cannot import {module_name} ({error}); install it into this environment "
-                "or put the module into the working folder"
+                f"factory {factory!r}",
+                f"cannot import {module_name} ({error}); install it into this environment or put the module into the "
+                "working folder",
             ) from error
     target: Any = module
     for part in attribute.split("."):
@@ -258,7 +259,7 @@ def load_object(factory: str, folder: Path | None = None) -> Any:
 
             near = nearest(part, [name for name in dir(target) if not name.startswith("_")])
             hint = f"; nearest: {near}" if near else ""
-            raise SettingsError(f"factory {factory!r}: {module_name} has no {attribute!r}{hint}")
+            raise SettingsError(f"factory {factory!r}", f"{module_name} has no {attribute!r}{hint}")
         target = getattr(target, part)
     return target
 

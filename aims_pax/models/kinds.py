@@ -204,7 +204,7 @@ def model_kind(name: str, folder: Path | None = None) -> ModelKind:
     try:
         found = load_object(target, folder)
     except SettingsError as error:
-        raise SettingsError(f"MODEL.kind: {str(error).removeprefix('factory ')}") from error
+        raise SettingsError("MODEL.kind", f"{target!r}: {error.text}") from error
     if not isinstance(found, ModelKind):
         raise SettingsError(f"MODEL.kind: {target} is a {type(found).__name__}, expected a ModelKind")
     return found

@@ -55,8 +55,9 @@ def make_potential(
     try:
         return _named(calculator, folder, device, dtype, where)
     except SettingsError as error:
-        said = str(error).replace("model.calculator", where, 1)
-        raise SettingsError(said if said.startswith(where) else f"{where}: {said}") from error
+        if error.place.startswith(where):
+            raise
+        raise SettingsError(where, str(error)) from error
 
 
 def _named(calculator: CallSpec | str, folder: Path, device: str | None, dtype: str, where: str) -> Potential:
@@ -67,7 +68,7 @@ def _named(calculator: CallSpec | str, folder: Path, device: str | None, dtype: 
         return made
     if not hasattr(made, "calculate") or not hasattr(made, "implemented_properties"):
         raise SettingsError(
-            f"model.calculator: {calculator.target} returned a {type(made).__name__}, expected an ASE calculator"
+            f"{calculator.target} returned a {type(made).__name__}, expected an ASE calculator"
         )
     if not calculator.called:  # an object from the user: its charge is already set
         return CalculatorPotential(lambda: made)
@@ -161,15 +162,13 @@ def _made(value: Any, folder: Path) -> Any:
     try:
         return make(*args, **kwargs)
     except TypeError as error:
-        raise SettingsError(f"model.calculator: {value.target}: {error}") from error
+        raise SettingsError(f"{value.target}: {error}") from error
 
 
 def _object(target: str, folder: Path) -> Any:
     """An object of a module that is used directly, not called."""
     if target in _BUILT_IN:
-        raise SettingsError(
-            f"model.calculator: +{target}: write +{target}(), or, with arguments, +{target}: {{…}}"
-        )
+        raise SettingsError(f"+{target}: write +{target}(), or, with arguments, +{target}: {{…}}")
     load_factory(f"{target}.__class__", folder)  # imports the module, or raises with the missing part
     module, _, name = target.partition(":")
     return functools.reduce(getattr, name.split("."), sys.modules[module])
@@ -182,8 +181,7 @@ def _foundation(size_or_path: str, folder: Path, device: str | None, dtype: str,
     try:
         return load_named(size_or_path, folder, device, dtype, key=where)
     except SettingsError as error:
-        said = str(error).removeprefix("initial_foundational_size: ")
-        raise SettingsError(f"model.calculator: {said}; your own calculators must start with +") from error
+        raise SettingsError(where, f"{error.text}; your own calculators must start with +") from error
 
 
 def lennard_jones(**arguments: float) -> Any:
@@ -225,7 +223,7 @@ def graph_pes_calculator(path: str) -> Potential:
     import torch
 
     if not Path(path).is_file():
-        raise SettingsError(f"model.calculator: +graph_pes_calculator: path: {path}: no such file")
+        raise SettingsError(f"+graph_pes_calculator: path: {path}: no such file")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return GraphPes(load_model(path).to(device).ase_calculator(skin=0.0))
 

@@ -56,8 +56,9 @@ class LoadedPotential:
             model = load_named(spelling, folder, device, "float64", key=where)
             return cls(spelling, model, folder, device)
         except SettingsError as error:
-            said = str(error).removeprefix("initial_foundational_size: ")
-            raise SettingsError(f"{where}: {said}, or {{factory, kwargs}} of an ASE calculator") from error
+            raise SettingsError(
+                where, f"{error.text}, or {{factory, kwargs}} of an ASE calculator"
+            ) from error
 
     def labels(self, frames: Sequence[Frame], check: Any) -> list[Label]:
         """One label per frame. check: called between batches. Raises LabelError for values that are not finite."""

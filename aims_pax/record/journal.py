@@ -1,4 +1,8 @@
-"""What happened: an append-only file, one JSON line per event. Replaying a stage's events gives its final state."""
+"""What happened: an append-only file, one JSON line per event. Replaying a stage's events gives its final state.
+
+Format 2 says with every `Advanced` what the core compared and decided (`check`). Lines of format 1 have no `format`,
+and nothing says which threshold they were compared with.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from aims_pax.record.folder import RunFolder
 
 log = logging.getLogger(__name__)
 
+FORMAT = 2
 FEW = 8  # uncertainties that are written one by one
 
 
@@ -51,9 +56,10 @@ class Journal:
         """Append one line: when, which stage, what kind of entry, its content, and what else belongs to it.
 
         An `Advanced` has `check`: the `core.work.Checked` that followed from it, null where the uncertainty criterion
-        was not applied. Journals of earlier versions have no such field.
+        was not applied.
         """
         entry = {
+            "format": FORMAT,
             "time": round(time.time(), 3),
             "stage": stage,
             "kind": kind,

@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,28 @@ _NAMES = (
 FOUNDATION_MODELS = tuple(_NAMES.split())
 
 Wanted = tuple[Place, str, Mapping[str, Any]]  # place of the table, factory, keyword arguments
+
+
+REFERENCES = (
+    "aims_pax.references"  # entry points: name → package.module:callable that returns an ASE calculator
+)
+
+
+def registered_factory(factory: str) -> str:
+    """`package.module:callable` of a factory, which may be the name that an installed package registers for it.
+
+    Raises ValueError where no package registers the name.
+    """
+    if ":" in factory:
+        return factory
+    registered = {point.name: point.value for point in entry_points(group=REFERENCES)}
+    if factory in registered:
+        return registered[factory]
+    near = nearest(factory, registered)
+    hint = f"; nearest: {near}" if near else ""
+    raise ValueError(
+        f"expected 'package.module:callable', or a name that an installed package registers ({REFERENCES}){hint}"
+    )
 
 
 def wrong_callables(wanted: Iterable[Wanted], folder: Path) -> Iterator[tuple[Place, str]]:

@@ -91,7 +91,7 @@ def _with(systems: Sequence[System], key: str, written: Any, findings: list[Find
         try:
             frame = _set(system.frame, key, values.get(system.name), f"geometry {system.name}")
         except SettingsError as error:
-            findings.append((place, str(error).removeprefix(f"MISC.{key}: ")))
+            findings.append((place, error.text))
             frame = system.frame
         yield replace(system, frame=frame)
 
@@ -103,7 +103,8 @@ def _set(frame: Frame, key: str, value: Any, whose: str) -> Frame:
         return frame
     if own is not None:
         raise SettingsError(
-            f"MISC.{key}: {value:g} contradicts the {WORDS[key]} {own:g} of {whose}, as its file says; remove one"
+            f"MISC.{key}",
+            f"{value:g} contradicts the {WORDS[key]} {own:g} of {whose}, as its file says; remove one",
         )
     return replace(frame, **{key: value})
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import BeforeValidator, field_validator, model_validator
 
 from aims_pax.settings.calculator_conventions import check_keys
+from aims_pax.settings.callables import registered_factory
 from aims_pax.settings.cluster import Seconds
 from aims_pax.settings.fields import (
     Flag,
@@ -408,7 +409,7 @@ class ReferenceSettings(Section):
     factory: OptionalText = key(
         None,
         'Callable that returns the calculator, `"package.module:callable"`, also from a module in the '
-        "working folder.",
+        "working folder; or the name that an installed package registers for it.",
         mandatory="the type is `calculator`",
     )
     kwargs: Table = key({}, "Keyword arguments of that callable.")
@@ -438,6 +439,11 @@ class ReferenceSettings(Section):
     )
 
     _infer = model_validator(mode="before")(_from_factory)
+
+    @field_validator("factory")
+    @classmethod
+    def _registered(cls, factory: str | None) -> str | None:
+        return None if factory is None else registered_factory(factory)
 
     @model_validator(mode="after")
     def _keys(self) -> Self:

@@ -204,7 +204,8 @@ def test_a_filter_is_one_file_too(tmp_path, monkeypatch):
 def installed(tmp_path):
     """Environments in which a package with the module `shaken` of the page `extending` is installed."""
     (code,) = re.findall(r"```python title=\"shaken\.py\"\n(.*?)```", page("extending"), re.DOTALL)
-    (points,) = re.findall(r"```toml title=\"pyproject\.toml\"\n(.*?)```", page("extending"), re.DOTALL)
+    tables = re.findall(r"```toml title=\"pyproject\.toml\"\n(.*?)```", page("extending"), re.DOTALL)
+    (points,) = [table for table in tables if "aims_pax.samplers" in table]
     group, line = (
         points.split("\n")[:2] if not points.startswith(" ") else map(str.strip, points.split("\n")[:2])
     )

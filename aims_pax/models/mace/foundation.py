@@ -41,8 +41,9 @@ def load_foundation_model(
         path = _download(size_or_path, key)
     elif not path.is_file():
         raise SettingsError(
-            f"initial_foundational_size: {size_or_path!r} is neither a size ({', '.join(known)}) nor a file "
-            f"(looked for {path}); give one of the sizes or the path to a .model file"
+            key,
+            f"{size_or_path!r} is neither a size ({', '.join(known)}) nor a file "
+            f"(looked for {path}); give one of the sizes or the path to a .model file",
         )
     model = read_model(path, device, DTYPES[dtype]).eval().requires_grad_(False)
     head = _head(model, path)

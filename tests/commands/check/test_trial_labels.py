@@ -74,7 +74,8 @@ def test_a_large_structure_is_not_tried_unasked(tmp_path, monkeypatch):
 def test_a_gpu_that_is_not_there_is_a_warning_and_an_error_when_tried(tmp_path, monkeypatch):
     import torch
 
-    monkeypatch.setattr(trial_labels.Path, "exists", lambda self: False)
+    exists = trial_labels.Path.exists
+    monkeypatch.setattr(trial_labels.Path, "exists", lambda p: "/dev" not in str(p) and exists(p))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     cuda = settings(tmp_path, mace={"MISC": {"device": "cuda"}})
     (warning,) = trial_labels.check_verdict(cuda).warnings
@@ -97,7 +98,9 @@ def test_a_gpu_that_is_not_there_is_a_warning_and_an_error_when_tried(tmp_path, 
 )
 def test_programs_of_fhi_aims_that_are_not_there_are_named(tmp_path, launch, missing):
     class Fake:
-        cluster = type("C", (), {"type": "local", "launch_str": launch.format(sh=shutil.which("sh"))})
+        cluster = type(
+            "C", (), {"type": "local", "scheduler": None, "launch_str": launch.format(sh=shutil.which("sh"))}
+        )
         reference = type("R", (), {"type": "aims"})
 
     found = [line.split()[1] for line in trial_labels._programs(Fake)]
