@@ -45,7 +45,7 @@ def run_atomic_energies(settings: Settings, console: Console, symbols: Sequence[
         energies = energies_of(desk, numbers)
         by_symbol = {ELEMENTS[z - 1]: e for z, e in energies.items()}
         method = desk.labeller.method_of(atom=True)
-        head = f"{HEAD} in eV, reference method {method}; mace.yaml takes this file:\n"
+        head = f"{HEAD} in eV, reference method {method}; to use this file, write in mace.yaml:\n"
         head += f"# ARCHITECTURE: {{atomic_energies: {target}}}\n"
         desk.folder.write_text(target, head + as_yaml(by_symbol))
         log.info("done: %s; for mace.yaml:", target)
@@ -66,7 +66,7 @@ def with_atomic_energies(desk: LabellingContext, numbers: Sequence[int]) -> Sett
         return settings
     energies = energies_of(desk, numbers)
     text = ", ".join(f"{ELEMENTS[z - 1]} {e:.3f} eV" for z, e in energies.items())
-    log.info("atomic energies: isolated atoms at the settings of the reference: %s", text)
+    log.info("atomic energies: isolated atoms with the settings of the reference: %s", text)
     return settings.with_atomic_energies({ELEMENTS[z - 1]: e for z, e in energies.items()})
 
 
@@ -110,8 +110,8 @@ def _warn_of_spin(reference: Any, atoms: Sequence[Frame]) -> None:
     if any(said):
         log.warning(
             "REFERENCE.factory %s cannot be given the spin of isolated atoms: they are computed with initial magnetic "
-            "moments only, and may not be in their ground state. Name the argument: REFERENCE.spin_key and "
-            "spin_convention",
+            "moments only, and may not be in their ground state. Set REFERENCE.spin_key to the name of the "
+            "argument, and spin_convention",
             reference.factory,
         )
 

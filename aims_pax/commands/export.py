@@ -45,7 +45,7 @@ def export(
     found = list(models) or _own(folder / "results")
     if not found:
         raise SettingsError(
-            f"no models in {folder / 'results'}: the run has not delivered any yet; name model files: "
+            f"no models in {folder / 'results'}: the run has not written any yet; name model files: "
             "aims-PAX export MODEL.model"
         )
     for path in found:

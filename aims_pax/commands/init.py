@@ -24,7 +24,11 @@ def write_starter(kind: str, folder: Path) -> tuple[list[Path], list[str]]:
     """
     if kind not in KINDS:
         near = nearest(kind, KINDS)
-        hint = f"; nearest: {near}" if near else f"; a folder comes second: aims-PAX init molecule {kind}"
+        hint = (
+            f"; nearest: {near}"
+            if near
+            else f"; the folder is the second argument: aims-PAX init molecule {kind}"
+        )
         raise SettingsError(f"init: expected {' | '.join(KINDS)}, got {kind!r}{hint}")
     contents = starter_files(kind)
     there = [name for name in contents if (folder / name).exists()]
@@ -83,9 +87,9 @@ def _with_aims(cluster: str, periodic: bool = False, many: bool = False) -> Part
     )  # fmt: skip
     npt = "  # for NPT also set barostat, compressibility and pressure_au" if periodic else ""
     md = t.MD.format(npt=npt, temperature="300", timestep="1.0" if periodic else "0.5")
-    geometry, about = "./geometry.in", "put yours there; ASE reads many formats"
+    geometry, about = "./geometry.in", "replace it by your structure; ASE reads many formats"
     if many:
-        geometry, about = "./geometries", "a folder: each file in it is a system; put yours there"
+        geometry, about = "./geometries", "a folder: each file in it is a system; replace them by yours"
     misc = t.MISC.format(geometry=geometry, about=about, control=t.CONTROL_KEY)
     mace = t.MACE.format(
         name="starter", stress="  compute_stress: True  # needed for NPT\n" if periodic else "",
@@ -134,7 +138,7 @@ def _laptop() -> Parts:
         timestep="0.5" if xtb else "2.0",
     )
     misc = t.MISC.format(
-        geometry="./geometry.in", about="put yours there; ASE reads many formats", control=""
+        geometry="./geometry.in", about="replace it by your structure; ASE reads many formats", control=""
     )
     mace = t.MACE.format(
         name="starter", stress="", channels="16", max_L=1, correlation=2, r_max="4.0",

@@ -22,10 +22,10 @@ DONE = {
     "cancel": "stopped, its calculations are cancelled; everything is saved, run aims-PAX to continue",
 }
 ASKED = {
-    "pause": f"asked to pause: it will {NEXT}",
+    "pause": f"asked to pause: it will do so {NEXT}",
     "resume": "asked to resume",
-    "stop": f"asked to stop: it will {NEXT}",
-    "cancel": f"asked to stop and to cancel its calculations: it will {NEXT}",
+    "stop": f"asked to stop: it will do so {NEXT}",
+    "cancel": f"asked to stop and to cancel its calculations: it will do so {NEXT}",
 }
 
 

@@ -123,7 +123,7 @@ def read_listed_structures(path: Path, misc: MiscSettings) -> list[ListedStructu
 def _structure(index: int, atoms: Atoms, keys: LabelKeys) -> ListedStructure:
     sound = bool((abs(atoms.positions) < LARGEST).all() and (abs(atoms.cell.array) < LARGEST).all())
     if not sound:
-        atoms.info.pop("frame_id", None)  # a hash of NaN means nothing
+        atoms.info.pop("frame_id", None)  # a hash of NaN is meaningless
     if sound and has_label(atoms, keys):
         read = labelled_frame(atoms, keys)
         return ListedStructure(index, read.frame, read.origin, read.label, sound)
@@ -199,7 +199,7 @@ def _label(desk: LabellingContext, structure: ListedStructure) -> Label:
     label = desk.labeller.known(structure.frame, structure.system)
     if label is None:
         raise SetupError(
-            f"the label of {structure.name} has vanished from {desk.folder.data / 'labels'}; run again to compute it"
+            f"the label of {structure.name} was removed from {desk.folder.data / 'labels'}; run again to compute it"
         )
     return label
 

@@ -225,7 +225,7 @@ def deliver(run: RunContext, chosen: list[int]) -> None:
             "architecture": run.ensemble.describe(m),
         }
     if len(chosen) < len(run.ensemble.members):
-        text = "These members were not converged on the final data; they serve to estimate uncertainty.\n"
+        text = "These members were not converged on the final data; they are used only to estimate the uncertainty.\n"
         run.folder.write_text(results / "committee" / "not_converged.txt", text)
     sets = {
         "training": run.dataset.union("train"),

@@ -116,7 +116,7 @@ class MDPool:
         length: float | None = None,
         driving_members: Sequence[int] | None = None,
     ) -> list[MDOutcome]:
-        """`md.advance` with the ensemble's potential. Raises Abandoned, SetupError when processes keep dying."""
+        """`md.advance` with the ensemble's potential. Raises Abandoned; SetupError when processes die repeatedly."""
         while True:
             try:
                 moved = self._together(states, n_steps, md, stop, length, driving_members)

@@ -75,7 +75,7 @@ class Difference:
         ]
         if self.stress_scale:
             tensors = f"stress by {1000 * self.stress:.3g} meV/Å³ (RMS, of {1000 * self.stress_scale:.4g})"
-            parts.append(tensors + (f": the file holds {self.sign} the stress" if self.sign else ""))
+            parts.append(tensors + (f": the file contains {self.sign} the stress" if self.sign else ""))
         n = "1 structure" if self.structures == 1 else f"{self.structures} structures"
         return f"{self.file}, {n} labelled again by the reference: {', '.join(parts)}"
 

@@ -144,7 +144,7 @@ def test_a_folder_stands_for_the_models_it_delivered(trained, tmp_path, monkeypa
 
 
 def test_missing_models_and_the_model_itself_as_target(trained, tmp_path):
-    with pytest.raises(SettingsError, match="has not delivered"):
+    with pytest.raises(SettingsError, match="has not written any"):
         shown(tmp_path, [], "ase", None)
     with pytest.raises(SettingsError, match=r"a\.model: no such file"):
         shown(tmp_path, [tmp_path / "a.model"], "ase", None)

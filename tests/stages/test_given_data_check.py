@@ -53,9 +53,9 @@ def test_labels_of_the_reference_itself_pass_in_silence():
         ({"energy": lambda e: 4 * e}, "zero of energy"),
         (
             {"stress": lambda s, v: -v * s},
-            "the file holds −V × the stress",
+            "the file contains −V × the stress",
         ),  # virials under the key of the stress
-        ({"stress": lambda s, v: -s}, "the file holds −1 × the stress"),  # the sign of LAMMPS and VASP
+        ({"stress": lambda s, v: -s}, "the file contains −1 × the stress"),  # the sign of LAMMPS and VASP
         ({"stress": lambda s, v: s * 160.21766}, "stress by"),  # GPa
         ({"stress": lambda s, v: s * 1602.1766}, "stress by"),  # kbar
         (

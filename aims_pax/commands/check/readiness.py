@@ -192,11 +192,11 @@ BEFORE: tuple[Look, ...] = (
 )
 
 
-# ---------------------------------------------------------------- what a run notices when it samples or loads
+# ---------------------------------------------------------------- errors that a run finds when it samples or loads
 
 
 def check_extras(settings: Settings, systems: Sequence[System]) -> None:
-    """Raise SetupError naming the extras of samplers and potentials that are not installed."""
+    """Raise SetupError with the missing extras of samplers and potentials."""
     missing = missing_extras(settings.samplers, calls(settings.samplers))
     if missing:
         raise SetupError("\n".join(f"{'.'.join(map(str, place))}: {text}" for place, text in missing))
