@@ -84,7 +84,7 @@ def test_every_structure_gets_a_family(go):
             assert child.info["charge"] == k
             assert "REF_energy" not in child.info, "a label of the starting structure is not the child's"
     assert "15 structures from" in said
-    assert "turned down: " in said
+    assert "rejected: " in said
 
 
 def test_labels_are_those_of_the_calculator(go):

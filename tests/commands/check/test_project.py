@@ -321,7 +321,7 @@ def test_fewer_trajectories_than_geometries_is_a_warning(folder):
     assert warnings(folder, project) == ()
     said = warnings(folder, project.replace("num_trajectories: 2", "num_trajectories: 1"))
     assert said == (
-        "aimsPAX.yaml:5: ACTIVE_LEARNING.num_trajectories: 1 is less than the 2 geometries; 2 are run",
+        "aimsPAX.yaml:5: ACTIVE_LEARNING.num_trajectories: 1 is less than the 2 geometries; 2 will run",
     )
 
 
