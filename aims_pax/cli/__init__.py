@@ -18,14 +18,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import typer
 
 from aims_pax.cli import commands
-from aims_pax.cli.exit_codes import exit_on_error, run_command
+from aims_pax.cli.exit_codes import exit_on_error, run_command, run_labelling_command
 from aims_pax.cli.options import MACE, PROJECT, MaceFile, ProjectFile, Version
 from aims_pax.errors import SettingsError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from aims_pax.settings import Settings
+    from aims_pax.settings import LabellingSettings, Settings
 
 WAYS = {
     "add_completion": False,
@@ -102,12 +102,12 @@ def _recalc(
     """
     target = output or Path(f"{data.stem}_recalculated.xyz")
 
-    def command(settings: Settings, console: Console) -> None:
+    def command(settings: LabellingSettings, console: Console) -> None:
         from aims_pax.commands.recalc import run_recalculate
 
         run_recalculate(settings, console, data, target, keep_failed)
 
-    exit_on_error(lambda: run_command(command, mace_settings, aimspax_settings, labels_only=True))
+    exit_on_error(lambda: run_labelling_command(command, mace_settings, aimspax_settings))
 
 
 def _atomic_energies(
@@ -126,12 +126,12 @@ def _atomic_energies(
     Only REFERENCE, CLUSTER and species_dir are needed; all other settings may be missing.
     """
 
-    def command(settings: Settings, console: Console) -> None:
+    def command(settings: LabellingSettings, console: Console) -> None:
         from aims_pax.commands.atomic_energies import run_atomic_energies
 
         run_atomic_energies(settings, console, elements or [], output)
 
-    exit_on_error(lambda: run_command(command, mace_settings, aimspax_settings, labels_only=True))
+    exit_on_error(lambda: run_labelling_command(command, mace_settings, aimspax_settings))
 
 
 def _run() -> None:

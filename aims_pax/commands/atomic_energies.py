@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aims_pax.engine.run_context import LabellingContext
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.frames import Frame
 from aims_pax.isolated_atoms import isolated
@@ -17,13 +18,13 @@ from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from aims_pax.settings.calculator_conventions import charge_refusal
 from aims_pax.settings.mace import ELEMENTS, FROM_REFERENCE
 from aims_pax.settings.settings import as_yaml
-from aims_pax.stages.label_list import LabellingContext, LabelRequest, label_all, open_reference
+from aims_pax.stages.label_list import LabelRequest, label_all, open_reference
 from aims_pax.systems import elements, read_systems
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from aims_pax.settings import Settings
+    from aims_pax.settings import LabellingSettings, Settings
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,9 @@ CLASSICAL = tuple(  # potentials without electrons
 HEAD = "# energies of isolated atoms"
 
 
-def run_atomic_energies(settings: Settings, console: Console, symbols: Sequence[str], target: Path) -> None:
+def run_atomic_energies(
+    settings: LabellingSettings, console: Console, symbols: Sequence[str], target: Path
+) -> None:
     """`aims-PAX-atomic-energies`: energies of `symbols` and of the geometries' elements, to a file and the terminal."""
     numbers = _elements(settings, symbols)
     if not target.parent.is_dir() or target.is_dir():
@@ -55,9 +58,8 @@ def run_atomic_energies(settings: Settings, console: Console, symbols: Sequence[
     )  # fmt: skip
 
 
-def with_atomic_energies(desk: LabellingContext, numbers: Sequence[int]) -> Settings:
+def with_atomic_energies(settings: Settings, desk: LabellingContext, numbers: Sequence[int]) -> Settings:
     """The settings, with `atomic_energies: reference` replaced by the computed energies of these elements."""
-    settings = desk.settings
     if settings.model.atomic_energies != FROM_REFERENCE:
         return settings
     active = settings.active_learning
@@ -116,7 +118,7 @@ def _warn_of_spin(reference: Any, atoms: Sequence[Frame]) -> None:
         )
 
 
-def _elements(settings: Settings, symbols: Sequence[str]) -> tuple[int, ...]:
+def _elements(settings: LabellingSettings, symbols: Sequence[str]) -> tuple[int, ...]:
     """Atomic numbers of `symbols` and of the geometries; without geometry files, of `symbols` only."""
     unknown = [s for s in symbols if s not in ELEMENTS]
     if unknown:

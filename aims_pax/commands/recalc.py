@@ -18,6 +18,7 @@ import numpy as np
 
 from aims_pax import labelled_data
 from aims_pax.core.relabel import Failure
+from aims_pax.engine.run_context import LabellingContext
 from aims_pax.errors import SettingsError, SetupError, Unphysical, failure_name
 from aims_pax.frames import Array, Frame, Label, LabelledFrame
 from aims_pax.labelled_data import (
@@ -34,14 +35,14 @@ from aims_pax.record.restart_compatibility import remember_settings
 from aims_pax.report.tolerant_readers import structure_headers as structures_of
 from aims_pax.settings import effective
 from aims_pax.settings.geometries import with_settings
-from aims_pax.stages.label_list import LabellingContext, LabelRequest, forget_list, label_all, open_reference
+from aims_pax.stages.label_list import LabelRequest, forget_list, label_all, open_reference
 from aims_pax.systems import elements
 
 if TYPE_CHECKING:
     from ase import Atoms
     from rich.console import Console
 
-    from aims_pax.settings import Settings
+    from aims_pax.settings import LabellingSettings
     from aims_pax.settings.project import MiscSettings
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class ListedStructure:
 
 
 def run_recalculate(
-    settings: Settings, console: Console, source: Path, target: Path, keep_failed: bool
+    settings: LabellingSettings, console: Console, source: Path, target: Path, keep_failed: bool
 ) -> None:
     """`aims-PAX-recalc`: label every structure of `source` and write them to `target`.
 
@@ -132,7 +133,7 @@ def _structure(index: int, atoms: Atoms, keys: LabelKeys) -> ListedStructure:
     return ListedStructure(index, frame, origin_of(atoms, frame, keys), None, sound)
 
 
-def _with_settings(structure: ListedStructure, settings: Settings, source: Path) -> ListedStructure:
+def _with_settings(structure: ListedStructure, settings: LabellingSettings, source: Path) -> ListedStructure:
     """Add MISC.charge and MISC.spin if the structure has none. Raises SettingsError for contradictions."""
     alone = structure.origin.get("config_type") == "IsolatedAtom"  # MACE's name for isolated atoms
     if not structure.sound or alone:

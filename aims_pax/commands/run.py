@@ -21,7 +21,7 @@ from aims_pax.dataset import Dataset, write_extxyz
 from aims_pax.engine.interrupts import InterruptMonitor, remaining_walltime
 from aims_pax.engine.live_report import Reporter
 from aims_pax.engine.outcome import describe_os_error, log_outcome
-from aims_pax.engine.stage_environment import RunContext
+from aims_pax.engine.run_context import LabellingContext, RunContext
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.given_data import GivenFile, overlap, read_given
 from aims_pax.labelled_data import LabelKeys
@@ -52,7 +52,6 @@ from aims_pax.settings import effective, geometry_rules
 from aims_pax.settings.geometries import read_geometries
 from aims_pax.stages import active_learning, convergence, delivery_precision, initial_dataset
 from aims_pax.stages.given_models import given_ensemble
-from aims_pax.stages.label_list import LabellingContext
 from aims_pax.systems import System, elements
 from aims_pax.version import __version__
 
@@ -366,8 +365,12 @@ def _opened(settings: Settings, console: Console) -> Iterator[RunContext]:
                 made_under = remember_settings(folder, effective(settings))
                 journal = Journal(folder)
                 journal.write("run", "begun", _process())
-                desk = LabellingContext(settings, folder, labeller, journal, watch)
-                settings = atomic_energies.with_atomic_energies(desk, elements(s.frame for s in systems))
+                desk = LabellingContext(
+                    settings=settings, folder=folder, labeller=labeller, journal=journal, watch=watch
+                )
+                settings = atomic_energies.with_atomic_energies(
+                    settings, desk, elements(s.frame for s in systems)
+                )
                 ensemble = _ensemble(settings, systems)
                 dataset = _dataset(folder)
                 _of_constrained_inputs(settings, dataset)
@@ -378,8 +381,9 @@ def _opened(settings: Settings, console: Console) -> Iterator[RunContext]:
                     background_training(settings, ensemble) as trainer,
                 ):
                     yield RunContext(
-                        settings, folder, systems, labeller, dataset, ensemble, journal, watch,
-                        display, Reporter(folder, settings.misc.report), trainer, made_under,
+                        settings=settings, folder=folder, systems=systems, labeller=labeller, dataset=dataset,
+                        ensemble=ensemble, journal=journal, watch=watch, display=display,
+                        reporter=Reporter(folder, settings.misc.report), beside=trainer, settings_hash=made_under,
                     )  # fmt: skip
     except OSError as error:
         raise SetupError(describe_os_error(error)) from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -13,52 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aims_pax.core.work import AddToDataset, Effect, Event, RequestLabel, RunTraining, Trained, Work
-from aims_pax.dataset import Dataset
 from aims_pax.engine.candidates import Candidate, candidate_arrays, candidates_from_arrays
 from aims_pax.engine.event_loop import EventLoop
-from aims_pax.engine.interrupts import InterruptMonitor
+from aims_pax.engine.run_context import RunContext
 from aims_pax.errors import RestartError
 from aims_pax.frames import Frame, LabelledFrame
 from aims_pax.frames import Label as FrameLabel
-from aims_pax.models.base import ForceFieldModel, MemberData, MemberResult
+from aims_pax.models.base import MemberData, MemberResult
 from aims_pax.record.checkpoint import Checkpoint, Snapshot, from_plain
-from aims_pax.record.folder import RunFolder
-from aims_pax.record.journal import Journal
 from aims_pax.report.live_view import LastCheck
-from aims_pax.systems import System
 
 if TYPE_CHECKING:
-    from aims_pax.engine.live_report import Reporter
-    from aims_pax.labelling import Labeller
-    from aims_pax.parallel.training import BackgroundTraining
-    from aims_pax.report.live_view import Display
-    from aims_pax.settings import Settings
+    pass
 
 log = logging.getLogger(__name__)
 
 LOSS_COLUMNS = "stage,visit,epoch,train_loss,valid_loss,energy_mae_eV_atom,force_mae_eV_A\n"
-
-
-@dataclass(frozen=True)
-class RunContext:
-    """The open objects of a run: settings, folder, labeller, dataset, models, journal, display."""
-
-    settings: Settings
-    folder: RunFolder
-    systems: tuple[System, ...]
-    labeller: Labeller
-    dataset: Dataset
-    ensemble: ForceFieldModel
-    journal: Journal
-    watch: InterruptMonitor
-    display: Display
-    reporter: Reporter
-    beside: BackgroundTraining | None = None
-    settings_hash: str = ""  # of the content of restart/settings.json, see `record.restart_compatibility`
-
-    def member_data(self, member: int) -> MemberData:
-        """The member's own training and validation frames."""
-        return MemberData(self.dataset.train(member), self.dataset.valid(member))
 
 
 class StageEnvironment:

@@ -24,7 +24,7 @@ from aims_pax.settings.geometries import found_geometries
 
 if TYPE_CHECKING:
     from aims_pax.frames import Frame
-    from aims_pax.settings import Settings
+    from aims_pax.settings import LabellingSettings
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ UNTESTED = (
 
 
 def reference_of(
-    settings: Settings, frames: Iterable[Frame] | None = None
+    settings: LabellingSettings, frames: Iterable[Frame] | None = None
 ) -> AimsReference | CalculatorReference:
     """REFERENCE, or FHI-aims with control.in, species_dir and CLUSTER.launch_str when there is none.
 
@@ -59,7 +59,7 @@ def reference_of(
     return _aims(settings)
 
 
-def _geometries(settings: Settings) -> list[Frame]:
+def _geometries(settings: LabellingSettings) -> list[Frame]:
     """The frames of the settings' systems; none where their files cannot be read, which is said elsewhere."""
     try:
         return [s.frame for s in found_geometries(settings)[0]]
@@ -68,7 +68,7 @@ def _geometries(settings: Settings) -> list[Frame]:
 
 
 def executor_of(
-    settings: Settings,
+    settings: LabellingSettings,
     reference: AimsReference | CalculatorReference,
     environment: Mapping[str, str] = os.environ,
 ) -> Executor:
@@ -103,7 +103,7 @@ def _at_login(environment: Mapping[str, str]) -> Scheduler | None:
     return next((s for s in known_schedulers().values() if s.at_login(environment)), None)
 
 
-def _blocks(settings: Settings, scheduler: Scheduler) -> Executor:
+def _blocks(settings: LabellingSettings, scheduler: Scheduler) -> Executor:
     from aims_pax.labelling.executors.block_request import Blocks
     from aims_pax.labelling.executors.parsl_blocks import BlockExecutor  # half a second
 
@@ -156,7 +156,7 @@ def _word(text: str) -> str:
     return re.sub(r"[^\w.-]+", "_", text)
 
 
-def _several(settings: Settings) -> bool:
+def _several(settings: LabellingSettings) -> bool:
     """Whether several calculations share one job of a scheduler."""
     cluster = settings.cluster
     if cluster.scheduler is not None:
@@ -168,7 +168,7 @@ def _several(settings: Settings) -> bool:
     )
 
 
-def _controls(settings: Settings) -> dict[str, Control]:
+def _controls(settings: LabellingSettings) -> dict[str, Control]:
     """The control.in of each system by its name, or of all under the name ""."""
     written = settings.misc.path_to_control
     if isinstance(written, str):
@@ -180,20 +180,18 @@ def _controls(settings: Settings) -> dict[str, Control]:
     return {name: read_control(settings.path(file)) for name, file in pairs.items()}
 
 
-def _aims(settings: Settings) -> AimsReference:
+def _aims(settings: LabellingSettings) -> AimsReference:
     cluster = settings.cluster
     if cluster.launch_str is None:
-        raise SettingsError("CLUSTER.launch_str: needed to run FHI-aims")
-    sections = [s for s in (settings.initial_dataset, settings.active_learning) if s is not None]
-    species = next((s.species_dir for s in sections if s.species_dir is not None), None)
-    if species is None:
-        raise SettingsError("species_dir: needed to run FHI-aims")
+        raise SettingsError("CLUSTER.launch_str", "needed to run FHI-aims")
+    if settings.species_dir is None:
+        raise SettingsError("species_dir", "needed to run FHI-aims")
     controls = _controls(settings)
     return AimsReference(
         control=next(iter(controls.values())),
         controls={} if "" in controls else controls,
         retries=settings.reference.retries,
-        species_dir=settings.path(species),
+        species_dir=settings.path(settings.species_dir),
         launch=cluster.launch_str,
         calc_dir=settings.path(cluster.calc_dir),
         clean_dirs=cluster.clean_dirs,

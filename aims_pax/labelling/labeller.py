@@ -34,7 +34,7 @@ from aims_pax.labelling.validation import check_geometry
 from aims_pax.labelling.worker import Answer, Reference, Task, label_frame, label_task, usable_record
 
 if TYPE_CHECKING:
-    from aims_pax.settings import Settings
+    from aims_pax.settings import LabellingSettings
 
 __all__ = ["Answer", "Calls", "Labeller", "Reference", "Task", "label_frame", "label_task"]
 
@@ -133,7 +133,7 @@ class Labeller:
     @classmethod
     def from_settings(
         cls,
-        settings: Settings,
+        settings: LabellingSettings,
         folder: Path,
         frames: Iterable[Frame] | None = None,
         check: Callable[[], None] = lambda: None,

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from aims_pax.record import files
 
 if TYPE_CHECKING:
-    from aims_pax.settings import Settings
+    from aims_pax.settings import LabellingSettings
 
 
 class RunFolder:
     """Paths of one run. Folders appear when something is written into them."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: LabellingSettings) -> None:
         self.root = settings.folder
         misc, model = settings.misc, settings.model
         self.data = settings.path(misc.dataset_dir)

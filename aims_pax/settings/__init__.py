@@ -2,6 +2,14 @@
 
 from aims_pax.settings.read import read_settings, unsupported
 from aims_pax.settings.reference_settings import read_reference_settings
-from aims_pax.settings.settings import Settings, dump, effective
+from aims_pax.settings.settings import LabellingSettings, Settings, dump, effective
 
-__all__ = ["Settings", "dump", "effective", "read_reference_settings", "read_settings", "unsupported"]
+__all__ = [
+    "LabellingSettings",
+    "Settings",
+    "dump",
+    "effective",
+    "read_reference_settings",
+    "read_settings",
+    "unsupported",
+]

@@ -21,13 +21,13 @@ from aims_pax.settings.yaml_reader import Place
 from aims_pax.systems import System, read_systems
 
 if TYPE_CHECKING:
-    from aims_pax.settings.settings import Settings
+    from aims_pax.settings.settings import LabellingSettings
 
 Finding = tuple[Place, str]
 WORDS = {"charge": "charge", "spin": "multiplicity"}
 
 
-def read_geometries(settings: Settings) -> tuple[System, ...]:
+def read_geometries(settings: LabellingSettings) -> tuple[System, ...]:
     """The systems of MISC.path_to_geometry with their charge and spin.
 
     Raises SettingsError with everything that is wrong, one a line.
@@ -38,7 +38,7 @@ def read_geometries(settings: Settings) -> tuple[System, ...]:
     return systems
 
 
-def found_geometries(settings: Settings) -> tuple[tuple[System, ...], list[Finding]]:
+def found_geometries(settings: LabellingSettings) -> tuple[tuple[System, ...], list[Finding]]:
     """The systems, and what contradicts itself in their charges and spins. Raises SettingsError for the files."""
     written = settings.misc.path_to_geometry
     paths = [settings.path(p) for p in ([written] if isinstance(written, str) else written)]
@@ -53,7 +53,7 @@ def found_geometries(settings: Settings) -> tuple[tuple[System, ...], list[Findi
     return systems, findings
 
 
-def with_settings(frame: Frame, name: str | None, settings: Settings) -> Frame:
+def with_settings(frame: Frame, name: str | None, settings: LabellingSettings) -> Frame:
     """A structure of somewhere else that descends from the geometry of this name, with what MISC says of it.
 
     Raises SettingsError where MISC says otherwise than the structure, or nothing can be known.
@@ -112,7 +112,7 @@ def _set(frame: Frame, key: str, value: Any, whose: str) -> Frame:
 # ---------------------------------------------------------------- what the reference's own input says
 
 
-def _inputs(settings: Settings, systems: Sequence[System]) -> dict[str, tuple[str, Control]]:
+def _inputs(settings: LabellingSettings, systems: Sequence[System]) -> dict[str, tuple[str, Control]]:
     """{system: (file, control.in)}; empty where FHI-aims is not the reference or a file cannot be read."""
     if settings.reference.type != "aims":
         return {}
@@ -130,7 +130,7 @@ def _inputs(settings: Settings, systems: Sequence[System]) -> dict[str, tuple[st
 
 
 def _contradictions(
-    settings: Settings, system: System, given: tuple[str, Control] | None
+    settings: LabellingSettings, system: System, given: tuple[str, Control] | None
 ) -> Iterator[Finding]:
     """Where the reference's own input says otherwise than the frame, or charge and spin cannot both be."""
     frame = system.frame
@@ -164,7 +164,7 @@ def _contradictions(
         yield place, f"geometry {system.name} ({frame.formula}): {error}"
 
 
-def _of_calculator(settings: Settings, frame: Frame) -> tuple[str | None, float | None, int | None]:
+def _of_calculator(settings: LabellingSettings, frame: Frame) -> tuple[str | None, float | None, int | None]:
     """Why the calculator cannot be given charge and spin of the frame, or None; what it is given in the end."""
     reference = settings.reference
     try:
@@ -195,7 +195,7 @@ def _said(control: Control) -> dict[str, tuple[str, float]]:
     return said
 
 
-def _source(settings: Settings, name: str, key: str) -> str:
+def _source(settings: LabellingSettings, name: str, key: str) -> str:
     """Where the charge or spin of a system comes from."""
     written = getattr(settings.misc, key)
     by_map = isinstance(written, Mapping) and any(Path(n).stem == name or n == name for n in written)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from aims_pax.schedulers.registry import known_schedulers
 from aims_pax.settings import cross_checks, sampler_list, samplers
 from aims_pax.settings.cluster import HEADERS, ClusterSettings
 from aims_pax.settings.fields import Section
-from aims_pax.settings.mace import MaceSettings
+from aims_pax.settings.mace import ArchitectureSettings, MaceSettings, TrainingSettings
 from aims_pax.settings.model import NAME as MODEL
-from aims_pax.settings.settings import MACE, PROJECT, Settings
+from aims_pax.settings.settings import MACE, PROJECT, LabellingSettings, Settings
 from aims_pax.settings.unused_keys import Parts, without_effect
 from aims_pax.settings.yaml_reader import Document, Place, Problem, read_document
 from aims_pax.suggestions import nearest
@@ -58,16 +59,21 @@ def read_settings(
     return settings
 
 
-def read_documents(documents: dict[str, Document], folder: Path) -> Settings:
-    """The settings of two files that were read already. Raises SettingsError that lists everything wrong."""
+def read_sections(
+    documents: dict[str, Document], used: Mapping[str, Sequence[str]], folder: Path
+) -> LabellingSettings:
+    """What the reference needs, from these sections of two files that were read already; others are not looked at.
+
+    used: {file: names of sections}. Raises SettingsError that lists everything wrong in them.
+    """
     reader = _Reader(documents)
-    settings = reader.settings(folder)
-    if reader.problems or settings is None:
+    settings = reader.labelling_settings(used, folder)
+    if settings is None:
         raise SettingsError("\n".join(str(p) for p in sorted(set(reader.problems))))
     return settings
 
 
-def unsupported(settings: Settings) -> list[str]:
+def unsupported(settings: LabellingSettings) -> list[str]:
     """What these settings ask for that this release cannot run yet."""
     found = []
     scheduler = settings.cluster.scheduler
@@ -99,9 +105,12 @@ class _Reader:
         if self.problems or len(self.documents) < 2:
             return None
         md = self.project["MD"]
+        initial, active = self.project["INITIAL_DATASET_GENERATION"], self.project["ACTIVE_LEARNING"]
+        species = [s.species_dir for s in (initial, active) if s is not None and s.species_dir is not None]
         return Settings(
-            initial_dataset=self.project["INITIAL_DATASET_GENERATION"],
-            active_learning=self.project["ACTIVE_LEARNING"],
+            initial_dataset=initial,
+            active_learning=active,
+            species_dir=species[0] if species else None,
             cluster=self.project["CLUSTER"],
             md=next(iter(md.values())),
             misc=self.project["MISC"],
@@ -115,6 +124,32 @@ class _Reader:
             md_by_system={} if "" in md else md,
             samplers=self.project[samplers.NAME],
             model_kind=self.project[MODEL],
+            folder=folder,
+            warnings=tuple(str(w) for w in sorted(set(self.warnings))),
+        )
+
+    def labelling_settings(self, used: Mapping[str, Sequence[str]], folder: Path) -> LabellingSettings | None:
+        """What the reference needs, or None when there are problems. used: the sections to read of each file."""
+        for label, sections, into in (
+            (cross_checks.PROJECT, PROJECT, self.project),
+            (cross_checks.MACE, MACE, self.mace),
+        ):
+            self._read(label, {name: sections[name] for name in used[label]}, into)
+        absent = {name for name in (*PROJECT, *MACE) if name not in {*self.project, *self.mace}}
+        parts = Parts({**self.mace, **self.project, "mace.MISC": self.mace.get("MISC")}, self.broken | absent)
+        self._check(parts)
+        if self.problems:
+            return None
+        return LabellingSettings(
+            cluster=self.project["CLUSTER"],
+            misc=self.project["MISC"],
+            reference=self.project["REFERENCE"],
+            mace=MaceSettings(
+                general=self.mace["GENERAL"],
+                architecture=ArchitectureSettings(),
+                training=TrainingSettings(),
+                misc=self.mace["MISC"],
+            ),
             folder=folder,
             warnings=tuple(str(w) for w in sorted(set(self.warnings))),
         )

@@ -1,33 +1,30 @@
 """Settings for commands that only ask the reference: what they do not use need not be there, nor be in order.
 
 `aims-PAX-recalc` and `aims-PAX-atomic-energies` take REFERENCE, CLUSTER, MISC and species_dir of aimsPAX.yaml, and
-GENERAL and MISC of mace.yaml when there is such a file. Everything else is put aside before the settings are read.
+GENERAL and MISC of mace.yaml when there is such a file. Nothing else is read.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from aims_pax.errors import SettingsError
 from aims_pax.settings import cross_checks
-from aims_pax.settings.read import read_documents, unsupported
-from aims_pax.settings.settings import MACE, PROJECT, Settings
+from aims_pax.settings.read import read_sections, unsupported
+from aims_pax.settings.settings import MACE, PROJECT, LabellingSettings
 from aims_pax.settings.unused_keys import ACTIVE, INITIAL
 from aims_pax.settings.yaml_reader import Document, read_document
 from aims_pax.suggestions import nearest
 
 USED = {cross_checks.PROJECT: ("REFERENCE", "CLUSTER", "MISC"), cross_checks.MACE: ("GENERAL", "MISC")}
-# what the settings ask for and nothing here looks at
-ASIDE: dict[str, Any] = {"num_trajectories": 1, "ensemble_size": 2, "max_MD_steps": 1}
-MD = {"stat_ensemble": "NVT", "thermostat": "Langevin", "temperature": 300, "friction": 0.01, "timestep": 0.5}
-GENERAL = {"name_exp": "labels", "seed": 42}
+GENERAL = {"name_exp": "labels", "seed": 42}  # without a mace.yaml
 
 
 def read_reference_settings(
     folder: Path | str, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "mace.yaml"
-) -> Settings:
-    """The settings of a working folder of which only the reference is used. mace.yaml may be missing.
+) -> LabellingSettings:
+    """The settings of the reference of a working folder. mace.yaml may be missing.
 
     Raises SettingsError that lists everything wrong with what is used.
     """
@@ -40,8 +37,13 @@ def read_reference_settings(
     misspelt = [text for label, document in documents.items() for text in _misspelt(label, document)]
     if misspelt:
         raise SettingsError("\n".join(misspelt))
-    settings = read_documents({label: _used(label, d) for label, d in documents.items()}, folder)
-    if problems := unsupported(settings):
+    used = {label: _used(label, document) for label, document in documents.items()}
+    settings = read_sections(used, USED, folder)
+    settings = replace(settings, species_dir=_species_dir(documents[cross_checks.PROJECT]))
+    problems = unsupported(settings)
+    if settings.reference.type == "aims" and settings.species_dir is None:
+        problems.append(f"{aims_pax_file}: {ACTIVE}.species_dir: needed where the reference is FHI-aims")
+    if problems:
         raise SettingsError("\n".join(problems))
     return settings
 
@@ -61,9 +63,18 @@ def _used(label: str, document: Document) -> Document:
     if label == cross_checks.MACE:
         written = data.get("GENERAL") or {}
         data["GENERAL"] = {**GENERAL, **written} if isinstance(written, dict) else written
-        return Document(document.file, data, document.lines)
-    sections = [document.data.get(name) for name in (ACTIVE, INITIAL)]
-    basis = [s["species_dir"] for s in sections if isinstance(s, dict) and s.get("species_dir") is not None]
-    data[ACTIVE] = {**ASIDE, **({"species_dir": basis[0]} if basis else {})}
-    data["MD"] = dict(MD)
     return Document(document.file, data, document.lines)
+
+
+def _species_dir(document: Document) -> str | None:
+    """The folder of species defaults that a section of aimsPAX.yaml names. Raises SettingsError if it is no text."""
+    for name in (ACTIVE, INITIAL):
+        section = document.data.get(name)
+        value = section.get("species_dir") if isinstance(section, dict) else None
+        if value is not None:
+            if not isinstance(value, str):
+                raise SettingsError(
+                    str(document.problem((name, "species_dir"), f"expected text, got {value!r}"))
+                )
+            return value
+    return None

@@ -49,28 +49,21 @@ MACE: dict[str, type[Section]] = {  # sections of mace.yaml
 }
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Everything the user decided. Relative paths stay as written; `path` resolves them."""
+@dataclass(frozen=True, kw_only=True)
+class LabellingSettings:
+    """What is needed to label structures with the reference. Relative paths stay as written; `path` resolves them.
 
-    initial_dataset: InitialDatasetSettings | None  # None: the section is absent
-    active_learning: ActiveLearningSettings | None  # None: the section is absent
+    species_dir: as the sections of aimsPAX.yaml have it, None where none does. mace: GENERAL and MISC count.
+    """
+
     cluster: ClusterSettings
-    md: MDSettings  # with a table for each system: the first of them
     misc: MiscSettings
     reference: ReferenceSettings
     mace: MaceSettings
-    md_by_system: Mapping[str, MDSettings] = field(default_factory=dict)  # empty: `md` serves all
-    samplers: tuple[
-        SamplerSettings, ...
-    ] = ()  # empty: INITIAL_DATASET_GENERATION says how structures are made
     model_kind: ModelKindSettings = field(default_factory=ModelKindSettings)
+    species_dir: str | None = None
     folder: Path = field(default=Path(), compare=False)  # absolute working folder
     warnings: tuple[str, ...] = field(default=(), compare=False)
-
-    def md_of(self, system: str) -> MDSettings:
-        """The dynamics of one system. Raises KeyError for a system that the map does not name."""
-        return self.md_by_system[system] if self.md_by_system else self.md
 
     def path(self, value: str | Path) -> Path:
         """A path of the settings, resolved against the working folder."""
@@ -80,6 +73,23 @@ class Settings:
     def model(self) -> ModelOfRun:
         """What models of any family are asked for."""
         return ModelOfRun(self.model_kind, self.mace)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(LabellingSettings):
+    """Everything the user decided."""
+
+    initial_dataset: InitialDatasetSettings | None  # None: the section is absent
+    active_learning: ActiveLearningSettings | None  # None: the section is absent
+    md: MDSettings  # with a table for each system: the first of them
+    md_by_system: Mapping[str, MDSettings] = field(default_factory=dict)  # empty: `md` serves all
+    samplers: tuple[
+        SamplerSettings, ...
+    ] = ()  # empty: INITIAL_DATASET_GENERATION says how structures are made
+
+    def md_of(self, system: str) -> MDSettings:
+        """The dynamics of one system. Raises KeyError for a system that the map does not name."""
+        return self.md_by_system[system] if self.md_by_system else self.md
 
     def on_device(self, device: str) -> Settings:
         """The same settings with the models on another device."""
@@ -99,8 +109,18 @@ class Settings:
         return section.ensemble_size
 
 
-def effective(settings: Settings) -> dict[str, Any]:
-    """The complete settings in force, key for key as the two files spell them."""
+def effective(settings: LabellingSettings) -> dict[str, Any]:
+    """The complete settings in force, key for key as the two files spell them.
+
+    Settings of the reference alone have fewer sections.
+    """
+    mace = {"GENERAL": _table(settings.mace.general), "MISC": _table(settings.mace.misc)}
+    if not isinstance(settings, Settings):
+        named = (
+            {} if settings.species_dir is None else {"ACTIVE_LEARNING": {"species_dir": settings.species_dir}}
+        )
+        sections = {"CLUSTER": settings.cluster, "MISC": settings.misc, "REFERENCE": settings.reference}
+        return {"aimsPAX": named | {k: _table(v) for k, v in sections.items()}, "mace": mace}
     md = {k: _table(v) for k, v in settings.md_by_system.items()} or _table(settings.md)
     project: dict[str, Any] = {
         "INITIAL_DATASET_GENERATION": _table(settings.initial_dataset),
@@ -118,10 +138,10 @@ def effective(settings: Settings) -> dict[str, Any]:
             k: v for k, v in first.items() if k not in REPLACED
         }
     mace = {
-        "GENERAL": _table(settings.mace.general),
+        "GENERAL": mace["GENERAL"],
         "ARCHITECTURE": _table(settings.mace.architecture),
         "TRAINING": _table(settings.mace.training),
-        "MISC": _table(settings.mace.misc),
+        "MISC": mace["MISC"],
     }
     return {"aimsPAX": {k: v for k, v in project.items() if v is not None}, "mace": mace}
 

@@ -32,7 +32,8 @@ from aims_pax.core.work import (
 )
 from aims_pax.dataset import Dataset
 from aims_pax.engine.candidates import Candidate
-from aims_pax.engine.stage_environment import RunContext, StageEnvironment
+from aims_pax.engine.run_context import RunContext
+from aims_pax.engine.stage_environment import StageEnvironment
 from aims_pax.errors import RestartError, SettingsError
 from aims_pax.frames import Frame
 from aims_pax.given_data import GivenFile, read_given, remarks, undetermined_energies

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from aims_pax.core import convergence as stage
 from aims_pax.core.rules import ConvergeRules
 from aims_pax.core.work import Effect, Event, KeepBest, RestoreBest, RunTraining, Work
-from aims_pax.engine.stage_environment import RunContext, StageEnvironment, group_arrays
+from aims_pax.engine.run_context import RunContext
+from aims_pax.engine.stage_environment import StageEnvironment, group_arrays
 from aims_pax.models.base import MemberData
 from aims_pax.record.checkpoint import Snapshot
 

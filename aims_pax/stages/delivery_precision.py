@@ -14,7 +14,7 @@ from aims_pax.frames import LabelledFrame
 from aims_pax.models.base import Precision
 
 if TYPE_CHECKING:
-    from aims_pax.engine.stage_environment import RunContext
+    from aims_pax.engine.run_context import RunContext
 
 log = logging.getLogger(__name__)
 

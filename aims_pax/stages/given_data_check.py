@@ -22,7 +22,7 @@ from aims_pax.given_data import GivenFile, read_given
 from aims_pax.labelled_data import LabelKeys
 
 if TYPE_CHECKING:
-    from aims_pax.engine.stage_environment import RunContext
+    from aims_pax.engine.run_context import RunContext
     from aims_pax.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -153,13 +153,12 @@ def compare_with_reference(run: RunContext, files: Sequence[GivenFile]) -> None:
 
     Raises SettingsError when they are from another method.
     """
-    from aims_pax.stages.label_list import LabellingContext, LabelRequest, label_all
+    from aims_pax.stages.label_list import LabelRequest, label_all
 
     n = run.settings.misc.check_given_data
     by_name = {file.name: file for file in files}
     if not n or not by_name:
         return
-    desk = LabellingContext(run.settings, run.folder, run.labeller, run.journal, run.watch)
     asked: dict[str, list[tuple[LabelledFrame, str | None]]] = {}
     wanted = []
     for name, file in by_name.items():
@@ -174,7 +173,7 @@ def compare_with_reference(run: RunContext, files: Sequence[GivenFile]) -> None:
                 LabelRequest(given.frame, str(given.origin["source"]).removeprefix("given:"), system)
             )
     log.info("given data: the reference labels %d of the structures again, for comparison", len(wanted))
-    label_all(desk, wanted)
+    label_all(run, wanted)
     results = []
     for name in by_name:
         pairs = [(g, label) for g, s in asked.get(name, ()) if (label := run.labeller.known(g.frame, s))]

@@ -18,7 +18,8 @@ from aims_pax.core.rules import InitialRules
 from aims_pax.core.work import Event, RequestLabel, RunSampler, RunTraining, Sampled, Work
 from aims_pax.dataset import write_extxyz
 from aims_pax.engine.candidates import Candidate
-from aims_pax.engine.stage_environment import RunContext, StageEnvironment
+from aims_pax.engine.run_context import RunContext
+from aims_pax.engine.stage_environment import StageEnvironment
 from aims_pax.errors import Abandoned, SetupError
 from aims_pax.frames import Label as FrameLabel
 from aims_pax.labelling.reference_potential import ReferencePotential

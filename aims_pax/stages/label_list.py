@@ -23,6 +23,7 @@ from aims_pax.core.work import Effect, Event, RequestLabel, RunTraining
 from aims_pax.engine.event_loop import EventLoop
 from aims_pax.engine.interrupts import InterruptMonitor, remaining_walltime
 from aims_pax.engine.outcome import describe_os_error, log_outcome
+from aims_pax.engine.run_context import LabellingContext
 from aims_pax.errors import SetupError
 from aims_pax.frames import Frame
 from aims_pax.record.checkpoint import Checkpoint, discard, from_plain
@@ -37,23 +38,11 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from aims_pax.labelling import Labeller
-    from aims_pax.settings import Settings
+    from aims_pax.settings import LabellingSettings
 
 log = logging.getLogger(__name__)
 
 CONCERNED = re.compile(r"\b(CLUSTER|REFERENCE|MISC|species_dir)\b")  # settings warnings about labelling
-
-
-@dataclass(frozen=True)
-class LabellingContext:
-    """The open objects for labelling: settings, folder, labeller, journal, interrupts."""
-
-    settings: Settings
-    folder: RunFolder
-    labeller: Labeller
-    journal: Journal
-    watch: InterruptMonitor
 
 
 @dataclass(frozen=True)
@@ -68,7 +57,7 @@ class LabelRequest:
 
 @contextlib.contextmanager
 def open_reference(
-    settings: Settings, console: Console, log_file: str, frames: Sequence[Frame] | None = None
+    settings: LabellingSettings, console: Console, log_file: str, frames: Sequence[Frame] | None = None
 ) -> Iterator[LabellingContext]:
     """Lock the folder and open the reference. Raises SetupError, Busy, SettingsError, RunInterrupted.
 
@@ -92,7 +81,9 @@ def open_reference(
             for warning in filter(CONCERNED.search, settings.warnings):
                 log.warning("%s", warning)
             with Labeller.from_settings(settings, folder.data, frames, watch.raise_if_stopped) as labeller:
-                yield LabellingContext(settings, folder, labeller, Journal(folder), watch)
+                yield LabellingContext(
+                    settings=settings, folder=folder, labeller=labeller, journal=Journal(folder), watch=watch
+                )
     except OSError as error:
         raise SetupError(describe_os_error(error)) from error
 

@@ -15,6 +15,7 @@ def test_events_come_back_as_they_were(folder):
     journal.write("initial", "Other", {"a": 1})
     (entry,) = journal.read("explore")
     assert from_plain(Advanced, entry["content"]) == EVENT
+    assert [line["format"] for line in journal.read()] == [2, 2]
 
 
 def test_a_torn_line_is_passed_over(folder, caplog):

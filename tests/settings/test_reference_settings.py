@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from aims_pax.errors import SettingsError
-from aims_pax.settings import read_reference_settings
+from aims_pax.settings import effective, read_reference_settings
 
 AIMS = {
     "MISC": {"path_to_control": "control.in"},
@@ -32,7 +32,7 @@ def test_a_calculator_needs_one_section(tmp_path):
 def test_fhi_aims_needs_how_it_is_launched_and_its_basis(tmp_path, section):
     project = {**AIMS, section: AIMS["ACTIVE_LEARNING"]}
     settings = read(tmp_path, project, {"GENERAL": {"compute_stress": True}})
-    assert settings.active_learning.species_dir == "species"
+    assert settings.species_dir == "species"
     assert settings.cluster.launch_str == "mpirun aims.x"
     assert settings.mace.general.compute_stress
 
@@ -75,3 +75,15 @@ def test_a_file_that_was_named_has_to_be_there(tmp_path):
     read(tmp_path, EMT)
     with pytest.raises(SettingsError, match=r"models.yaml: no such file"):
         read_reference_settings(tmp_path, mace_file="models.yaml")
+
+
+def test_the_settings_that_are_stored_with_labels_hold_what_was_used_and_no_more(tmp_path):
+    said = effective(read(tmp_path, AIMS))
+    assert set(said["aimsPAX"]) == {"ACTIVE_LEARNING", "CLUSTER", "MISC", "REFERENCE"}
+    assert said["aimsPAX"]["ACTIVE_LEARNING"] == {"species_dir": "species"}
+    assert set(said["mace"]) == {"GENERAL", "MISC"}
+
+
+def test_a_basis_that_is_no_text_is_refused(tmp_path):
+    with pytest.raises(SettingsError, match=r"ACTIVE_LEARNING\.species_dir: expected text, got 3"):
+        read(tmp_path, {**AIMS, "ACTIVE_LEARNING": {"species_dir": 3}})

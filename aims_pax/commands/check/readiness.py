@@ -39,7 +39,7 @@ from aims_pax.stages.given_models import given_ensemble
 from aims_pax.systems import System, elements
 
 if TYPE_CHECKING:
-    from aims_pax.engine.stage_environment import RunContext
+    from aims_pax.engine.run_context import RunContext
     from aims_pax.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,53 @@
+"""What a command has open in the working folder, as one value that is passed along."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aims_pax.models.base import MemberData
+
+if TYPE_CHECKING:
+    from aims_pax.dataset import Dataset
+    from aims_pax.engine.interrupts import InterruptMonitor
+    from aims_pax.engine.live_report import Reporter
+    from aims_pax.labelling import Labeller
+    from aims_pax.models.base import ForceFieldModel
+    from aims_pax.parallel.training import BackgroundTraining
+    from aims_pax.record.folder import RunFolder
+    from aims_pax.record.journal import Journal
+    from aims_pax.report.live_view import Display
+    from aims_pax.settings import LabellingSettings, Settings
+    from aims_pax.systems import System
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabellingContext:
+    """What commands have open that only ask the reference."""
+
+    settings: LabellingSettings
+    folder: RunFolder
+    labeller: Labeller
+    journal: Journal
+    watch: InterruptMonitor
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContext(LabellingContext):
+    """What a whole run has open.
+
+    settings_hash: of everything in restart/settings.json, see `record.restart_compatibility`.
+    """
+
+    settings: Settings
+    systems: tuple[System, ...]
+    dataset: Dataset
+    ensemble: ForceFieldModel
+    display: Display
+    reporter: Reporter
+    beside: BackgroundTraining | None = None
+    settings_hash: str = ""
+
+    def member_data(self, member: int) -> MemberData:
+        """The member's own training and validation frames."""
+        return MemberData(self.dataset.train(member), self.dataset.valid(member))
