@@ -61,6 +61,11 @@ def read_systems(paths: Path | Sequence[Path]) -> tuple[System, ...]:
     return tuple(systems)
 
 
+def geometry_paths(written: str | Sequence[str], folder: Path) -> list[Path]:
+    """Paths of `path_to_geometry`, one or a list, relative ones in this folder."""
+    return [folder / Path(p).expanduser() for p in ([written] if isinstance(written, str) else written)]
+
+
 def read_frame(path: Path) -> Frame:
     """The structure of a file that holds one, or the one behind an @ (`trajectory.xyz@-1`).
 

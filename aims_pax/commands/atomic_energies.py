@@ -19,7 +19,7 @@ from aims_pax.settings.calculator_conventions import charge_refusal
 from aims_pax.settings.mace import ELEMENTS, FROM_REFERENCE
 from aims_pax.settings.settings import as_yaml
 from aims_pax.stages.label_list import LabelRequest, label_all, open_reference
-from aims_pax.systems import elements, read_systems
+from aims_pax.systems import elements, geometry_paths, read_systems
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -124,8 +124,7 @@ def _elements(settings: LabellingSettings, symbols: Sequence[str]) -> tuple[int,
     if unknown:
         raise SettingsError(f"{', '.join(unknown)}: not an element; expected symbols like H C Cu")
     named = {ELEMENTS.index(s) + 1 for s in symbols}
-    given = settings.misc.path_to_geometry
-    paths = [settings.path(given)] if isinstance(given, str) else [settings.path(p) for p in given]
+    paths = geometry_paths(settings.misc.path_to_geometry, settings.folder)
     if named and not any(p.exists() for p in paths):
         return tuple(sorted(named))
     return tuple(sorted(named | set(elements(s.frame for s in read_systems(paths)))))

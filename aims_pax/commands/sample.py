@@ -32,7 +32,7 @@ from aims_pax.samplers.mixture import Mixture
 from aims_pax.settings.sample import Sampling, read_sample
 from aims_pax.settings.sampler_list import samplers_as_written, samplers_in_words
 from aims_pax.stages.sampler_factory import mixture
-from aims_pax.systems import System, read_systems
+from aims_pax.systems import System, geometry_paths, read_systems
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,9 +51,7 @@ def sample(config: Path, console: Console) -> None:
     folder, keys = Path.cwd(), settings.keys
     target = folder / Path(keys.output).expanduser()
     check_sample_output(target)
-    written = keys.path_to_geometry
-    paths = [folder / Path(p).expanduser() for p in ([written] if isinstance(written, str) else written)]
-    systems = read_systems(paths[0] if len(paths) == 1 else paths)
+    systems = read_systems(geometry_paths(keys.path_to_geometry, folder))
     lock = Lock(target.with_name(f".{target.name}.lock"))
     watch = InterruptMonitor(remaining_walltime(None), lock.heartbeat)
     with to_console(console, "INFO"), log_outcome(), watch.listening(), lock.held(watch.raise_if_signalled):

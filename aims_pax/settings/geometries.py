@@ -18,7 +18,7 @@ from aims_pax.settings.calculator_conventions import charge_refusal, conventions
 from aims_pax.settings.callables import loaded
 from aims_pax.settings.control_in import Control, matching, pair_controls, read_control
 from aims_pax.settings.yaml_reader import Place
-from aims_pax.systems import System, read_systems
+from aims_pax.systems import System, geometry_paths, read_systems
 
 if TYPE_CHECKING:
     from aims_pax.settings.settings import LabellingSettings
@@ -40,9 +40,7 @@ def read_geometries(settings: LabellingSettings) -> tuple[System, ...]:
 
 def found_geometries(settings: LabellingSettings) -> tuple[tuple[System, ...], list[Finding]]:
     """The systems, and what contradicts itself in their charges and spins. Raises SettingsError for the files."""
-    written = settings.misc.path_to_geometry
-    paths = [settings.path(p) for p in ([written] if isinstance(written, str) else written)]
-    systems = read_systems(paths if len(paths) > 1 else paths[0])
+    systems = read_systems(geometry_paths(settings.misc.path_to_geometry, settings.folder))
     findings: list[Finding] = []
     for key in ("charge", "spin"):
         systems = tuple(_with(systems, key, getattr(settings.misc, key), findings))

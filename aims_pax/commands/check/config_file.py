@@ -24,7 +24,7 @@ from aims_pax.settings.samplers import NAME, SamplerSettings
 from aims_pax.settings.settings import MACE, PROJECT, as_yaml
 from aims_pax.settings.training_set import STEPS, TrainingSet, read_training_set
 from aims_pax.settings.yaml_reader import Document, Place, read_document
-from aims_pax.systems import System, read_crystal, read_systems
+from aims_pax.systems import System, geometry_paths, read_crystal, read_systems
 
 KEYS: dict[str, set[str]] = {
     "sample": {*SampleSettings.model_fields, "MD", NAME},
@@ -113,10 +113,8 @@ def _sample(path: Path, document: Document) -> FoundFile:
     found = FoundFile("sample", complete, list(settings.warnings), samplers=settings.samplers)
     with _noting(found, "output"):
         sample.check_sample_output(Path.cwd() / Path(keys.output).expanduser())
-    written = keys.path_to_geometry
-    paths = [Path(p).expanduser() for p in ([written] if isinstance(written, str) else written)]
     with _noting(found, "path_to_geometry"):
-        found.systems = read_systems(paths[0] if len(paths) == 1 else paths)
+        found.systems = read_systems(geometry_paths(keys.path_to_geometry, Path()))
         found.warnings += [note for system in found.systems for note in system.notes]
     for k, one in enumerate(settings.samplers):
         if text := one.without_reference():
