@@ -1,4 +1,4 @@
-"""The open objects of a command: settings, folder, labeller, journal and others, passed to its functions as one value."""
+"""The open objects of a command (settings, folder, labeller, journal and others), passed on as one value."""
 
 from __future__ import annotations
 
