@@ -117,8 +117,8 @@ def test_every_verb_has_help_and_version_without_torch(verb, tmp_path):
         (["test", "a.model"], "MODEL... DATA.xyz"),
         (["test"], "MODEL..."),
         (["augment"], "config"),
-        (["run"], "just `aims-PAX` runs everything"),
-        (["run", "--all"], "just `aims-PAX` runs everything"),
+        (["run"], "`aims-PAX` alone runs everything"),
+        (["run", "--all"], "`aims-PAX` alone runs everything"),
         (["check", "nowhere"], "nowhere: no such folder"),
         (["check", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["plan", "nowhere"], "nowhere: no such folder"),
@@ -160,7 +160,7 @@ def test_a_strangers_path_to_the_start(tmp_path):
     assert set(json.loads(done.stdout)) >= {"systems", "initial", "active_learning", "memory_MB", "cluster"}
     again = command("init", "molecule", "mine", folder=tmp_path)
     assert again.returncode == 2
-    assert "nothing is overwritten" in again.stderr
+    assert "is not overwritten" in again.stderr
 
 
 def test_status_as_json_and_as_text(tmp_path):
@@ -205,7 +205,7 @@ def test_watching_begins_before_the_run_does(tmp_path):
         _, err = watching.communicate(timeout=30)
     finally:
         watching.kill()
-    assert said.startswith("waiting: no aims-PAX run was begun here yet")
+    assert said.startswith("waiting: no aims-PAX run has begun here yet")
     assert json.loads(line)["name"] == "made up"
     assert (watching.returncode, err) == (0, ""), "said once"
 

@@ -51,7 +51,7 @@ def test_a_complete_run_names_the_limit_that_ended_it(tmp_path):
     folder = write_project(tmp_path, {"ACTIVE_LEARNING": learning})
     assert command(folder=folder).returncode == 0
     said = command(folder=folder).stdout.replace("\n", " ")
-    assert "To go on raise ACTIVE_LEARNING.max_labels;" in said
+    assert "To continue, raise ACTIVE_LEARNING.max_labels;" in said
     assert "max_MD_steps" not in said
 
 
@@ -474,7 +474,7 @@ def test_another_reference_method_in_the_same_folder_is_refused_and_a_raised_lim
     extended = command(folder=folder)
     assert extended.returncode == 0, extended.stderr
     assert "max_MD_steps: 10 → 30" in extended.stdout
-    assert "it goes on" in extended.stdout
+    assert "it continues" in extended.stdout
 
 
 def lines_of(folder):
@@ -531,7 +531,7 @@ def test_members_train_and_trajectories_move_in_processes_of_their_own(tmp_path)
     )  # fmt: skip
     done = command(folder=folder)
     assert done.returncode == 0, done.stderr + done.stdout
-    assert "training in 2 processes beside the dynamics" in done.stdout
+    assert "training in 2 processes in parallel with the dynamics" in done.stdout
     assert "molecular dynamics in 2 processes" in done.stdout
     assert "max_MD_steps" in lines_of(folder)
     (model,) = (folder / "results").glob("*.model")

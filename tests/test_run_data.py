@@ -109,7 +109,7 @@ def test_given_labels_are_counted_as_given_in_files_card_and_log(tmp_path, given
     folder = from_given(tmp_path, given, report=True)
     said = ended(folder, "aims-PAX-al")
     assert f"given data: train.xyz: {len(given) - 2} structures (train)" in said
-    assert "labelled by the reference, too: forces differ by" in said
+    assert "labelled again by the reference: forces differ by" in said
     assert "the energies of the isolated atoms are not determined by the given data: one composition" in said
     sources = [f.origin["source"] for f in read_extxyz(folder / "results/training.xyz")]
     assert [s for s in sources if s.startswith("given:")] == [
@@ -134,13 +134,13 @@ def test_given_labels_of_another_method_are_refused_before_anything_is_trained(t
 
     folder = from_given(tmp_path, given, doubled)
     said = ended(folder, "aims-PAX-al", 2)
-    assert "These are no labels of the reference of this run" in said
+    assert "These labels are from another method than the reference" in said
     assert "aims-PAX-recalc train.xyz -o NEW.xyz" in said
     assert not list(folder.rglob("*.model"))
     assert (
         (folder / "data/splits.jsonl").read_text() == "" if (folder / "data/splits.jsonl").exists() else True
     )
-    assert "no labels of the reference" in ended(folder, "aims-PAX", 2, "check", "--try", ".")
+    assert "another method than the reference" in ended(folder, "aims-PAX", 2, "check", "--try", ".")
     ended(from_given(tmp_path, given, doubled, check_given_data=0), "aims-PAX-al")
 
 

@@ -155,7 +155,7 @@ def test_killed_and_begun_again_it_ends_as_if_nothing_had_been(tmp_path, kind, m
         ({"kind": "linear_model:KINDS"}, 2, "MODEL.kind: 'linear_model:KINDS': linear_model has no 'KINDS'"),
         ({"kind": "linear_model:SPAN"}, 2, "MODEL.kind: 'linear_model:SPAN'"),
         ({"kind": "linear_model:LinearModel"}, 2, "expected a ModelKind"),
-        ({"kind": "linear_model:COMMITTEE"}, 1, "one linear model does not tell how uncertain it is"),
+        ({"kind": "linear_model:COMMITTEE"}, 1, "a single linear model has no uncertainty"),
         ({"kind": "mace"}, 1, "expected at least 2: one MACE model has nobody to disagree with"),
         ({"kind": "mace", "kwargs": {"r_max": 5}}, 2, "MODEL.kwargs: MACE takes none, got r_max"),
         (
@@ -194,7 +194,7 @@ def test_constant_pressure_is_refused_where_the_models_give_no_stress(tmp_path):
     done = command("check", folder=folder)
     said = " ".join(done.stderr.split())
     assert done.returncode == 2
-    assert "MD.stat_ensemble: NPT needs the stress, which linear models do not give" in said
+    assert "MD.stat_ensemble: NPT needs the stress, which linear models do not compute" in said
 
 
 def test_processes_and_subsets_that_were_asked_for_in_vain_are_said_so(tmp_path):

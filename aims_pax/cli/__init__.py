@@ -1,7 +1,7 @@
 """The commands: `aims-PAX` and its subcommands, `aims-PAX-initial-ds`, `-al`, `-recalc`, `-atomic-energies`, `-test`.
 
 Exit codes: 0 done, 1 failed, 2 settings, 3 stopped by the user, 75 stopped by the system: run again.
-torch is imported only when there is something to run. Subcommands are in `commands`, exit codes in `exit_codes`.
+torch is imported only when a command needs it. Subcommands are in `commands`, exit codes in `exit_codes`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-# One thread a process unless the user says otherwise: more made MACE several times slower on shared machines,
-# and forks after threads deadlock. Set before anything loads a math library.
+# One thread per process unless the user sets it: more threads made MACE several times slower on shared machines,
+# and a fork after threads have started can deadlock. Must be set before a math library is loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import typer
@@ -83,15 +83,15 @@ def _al(
 
 def _recalc(
     data: Annotated[
-        Path, typer.Argument(help="Structures to label, extended XYZ; labels in it are compared.")
+        Path, typer.Argument(help="Structures to label, extended XYZ; its old labels are compared.")
     ],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="The result; without it DATA_recalculated.xyz in this folder."),
+        typer.Option("-o", "--output", help="Output file; default DATA_recalculated.xyz in this folder."),
     ] = None,
     keep_failed: Annotated[
         bool,
-        typer.Option("--keep-failed", help="Keep failed structures in the result, without labels."),
+        typer.Option("--keep-failed", help="Also write failed structures, without labels."),
     ] = False,
     mace_settings: MaceFile = MACE,
     aimspax_settings: ProjectFile = PROJECT,
@@ -99,7 +99,7 @@ def _recalc(
 ) -> None:
     """Label an existing dataset again with the reference of this folder; the same command continues after a stop.
 
-    Of the settings it needs REFERENCE, CLUSTER and species_dir; all others may be missing.
+    Only REFERENCE, CLUSTER and species_dir are needed; all other settings may be missing.
     """
     target = output or Path(f"{data.stem}_recalculated.xyz")
 
@@ -122,9 +122,9 @@ def _atomic_energies(
     aimspax_settings: ProjectFile = PROJECT,
     version: Version = False,
 ) -> None:
-    """Energies of isolated atoms from the reference of this folder, ready for mace.yaml.
+    """Compute energies of isolated atoms with the reference of this folder, in the format of mace.yaml.
 
-    Of the settings it needs REFERENCE, CLUSTER and species_dir; all others may be missing.
+    Only REFERENCE, CLUSTER and species_dir are needed; all other settings may be missing.
     """
 
     def command(settings: LabellingSettings, console: Console) -> None:
@@ -136,10 +136,10 @@ def _atomic_energies(
 
 
 def _run() -> None:
-    """What many type first."""
+    """Explains to users who type `aims-PAX run` that there is no such command."""
 
     def go() -> None:
-        raise SettingsError("there is no verb run: just `aims-PAX` runs everything, in this folder")
+        raise SettingsError("there is no command run: `aims-PAX` alone runs everything, in this folder")
 
     exit_on_error(go)
 

@@ -1,4 +1,4 @@
-"""The subcommands of `aims-PAX`. What each does is in `aims_pax.commands` and is imported when it is run."""
+"""The subcommands of `aims-PAX`. Their code is in `aims_pax.commands` and is imported when a command runs."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def init(
     kind: Annotated[
         str, typer.Argument(help="molecule, crystal, many, cluster or laptop.", show_default="molecule")
     ] = "molecule",
-    folder: Annotated[Path, typer.Argument(help="Where the files go.", show_default="this folder")] = HERE,
+    folder: Annotated[Path, typer.Argument(help="Folder for the files.", show_default="this folder")] = HERE,
     version: Version = False,
 ) -> None:
-    """Write a commented starter folder: a molecule, a crystal, many systems, a cluster, or this laptop alone."""
+    """Write a commented starter project: a molecule, a crystal, many systems, a cluster, or a laptop."""
     from aims_pax.commands.init import write_starter
 
     def go() -> None:
@@ -51,7 +51,7 @@ def check_command(
     ] = HERE,
     tried: Annotated[
         bool,
-        typer.Option("--try", help="Let the reference label a structure, and load torch for the device."),
+        typer.Option("--try", help="Label one structure with the reference; check the device with torch."),
     ] = False,
     mace_settings: MaceFile = MACE,
     aimspax_settings: ProjectFile = PROJECT,
@@ -96,7 +96,7 @@ def plan_command(
     aimspax_settings: ProjectFile = PROJECT,
     version: Version = False,
 ) -> None:
-    """What will run, without running: systems, steps, expected reference calculations, memory, limits."""
+    """Show what would run: systems, steps, expected reference calculations, memory, limits."""
     from aims_pax.commands.plan import plan as planned
     from aims_pax.commands.plan_text import plan_lines
 
@@ -115,12 +115,14 @@ def plan_command(
 
 def status_command(
     folder: Folder = HERE,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Again and again, until Ctrl-C.")] = False,
-    every: Annotated[float, typer.Option("--every", min=0.2, help="Seconds between two looks.")] = 2.0,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON; with --watch one line each.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Repeat until Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option("--every", min=0.2, help="Seconds between two updates.")] = 2.0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="As JSON; with --watch one line per update.")
+    ] = False,
     version: Version = False,
 ) -> None:
-    """How a run stands, alive or finished, from the files of its folder; also from another host."""
+    """Show the state of a run, running or finished, from the files of its folder; works from any host."""
     from aims_pax.commands.status import status as standing
     from aims_pax.commands.status import status_lines
 
@@ -142,7 +144,7 @@ def status_command(
                 if not (watch and folder.is_dir()):
                     raise
                 if not waiting:
-                    print("waiting: no aims-PAX run was begun here yet (Ctrl-C ends)", file=sys.stderr)
+                    print("waiting: no aims-PAX run has begun here yet (Ctrl-C ends)", file=sys.stderr)
                 waiting = True
                 time.sleep(every)
                 continue
@@ -151,7 +153,7 @@ def status_command(
             print(clear + text, flush=True)
             if not watch:
                 return
-            time.sleep(max(every, 4 * spent))  # a large folder is not read all the time
+            time.sleep(max(every, 4 * spent))  # reading a large folder takes at most a fifth of the time
 
     def until_stopped() -> None:
         try:
@@ -164,12 +166,12 @@ def status_command(
 
 
 def pause(folder: Folder = HERE, version: Version = False) -> None:
-    """Let a run rest at its next MD step or training batch; running calculations end and are kept."""
+    """Pause a run at its next MD step or training batch; running calculations finish and are stored."""
     _steer(folder, "pause")
 
 
 def resume(folder: Folder = HERE, version: Version = False) -> None:
-    """Let a paused run continue."""
+    """Resume a paused run."""
     _steer(folder, "resume")
 
 
@@ -177,19 +179,19 @@ def stop(
     folder: Folder = HERE,
     cancel: Annotated[
         bool,
-        typer.Option("--cancel", help="Cancel its jobs and calculations, also those a stopped run has left."),
+        typer.Option("--cancel", help="Cancel its jobs and calculations, also those left by a stopped run."),
     ] = False,
     version: Version = False,
 ) -> None:
-    """End a run cleanly, as Ctrl-C does: everything is saved, and `aims-PAX` continues.
+    """Stop a run like Ctrl-C: everything is saved, and `aims-PAX` continues from there.
 
-    On a cluster running calculations end and waiting blocks keep their place for the next run, unless --cancel.
+    On a cluster, running calculations finish and queued blocks wait for the next run, unless --cancel is given.
     """
     _steer(folder, "cancel" if cancel else "stop")
 
 
 def report(folder: Folder = HERE, version: Version = False) -> None:
-    """Draw the report of a run, alive or finished: one HTML page, its figures and numbers beside."""
+    """Write the report of a run, running or finished: one HTML page, and its figures and numbers as files."""
 
     def go() -> None:
         from aims_pax.report.html_page import write_report
@@ -225,7 +227,7 @@ def export_command(
 def errors_command(
     words: Annotated[
         list[Path],
-        typer.Argument(metavar="MODEL... DATA.xyz", help="Models, and a labelled dataset at the end."),
+        typer.Argument(metavar="MODEL... DATA.xyz", help="Models, then a labelled dataset."),
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Predictions and labels, as NumPy's .npz.")
@@ -240,7 +242,7 @@ def errors_command(
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float64",
     version: Version = False,
 ) -> None:
-    """Test models on a labelled dataset: MAE and RMSE by system and element; several models are a committee."""
+    """Test models on a labelled dataset: MAE and RMSE by system and element; several models form a committee."""
 
     def go() -> None:
         from aims_pax.commands.test_models import evaluate_models
@@ -258,7 +260,7 @@ def augment_command(
     config: Annotated[Path, typer.Argument(help="Its own YAML file; example/augment/config.yaml is one.")],
     version: Version = False,
 ) -> None:
-    """Grow a file of structures into families of rattled ones; the same command continues after a stop."""
+    """Make families of rattled structures from a file; the same command continues after a stop."""
 
     def go() -> None:
         from aims_pax.commands.augment import augment as augmented
@@ -288,7 +290,7 @@ def training_set_command(
     config: Annotated[Path, typer.Argument(help="Its own YAML file; example/crystal/config.yaml is one.")],
     version: Version = False,
 ) -> None:
-    """Training structures of a molecular crystal: MD, phonons, finite clusters; finished steps are not repeated."""
+    """Make training structures of a molecular crystal (MD, phonons, clusters); finished steps are not repeated."""
 
     def go() -> None:
         from aims_pax.commands.training_set.workflow import training_set as made
@@ -317,7 +319,7 @@ VERBS: dict[str, Callable[..., Any]] = {
 
 
 def _enter(folder: Path) -> None:
-    """Work in this folder, as if it were the one of the shell. Raises SettingsError when there is none."""
+    """Change to this folder. Raises SettingsError when it does not exist."""
     if folder == HERE:
         return
     if not folder.is_dir():

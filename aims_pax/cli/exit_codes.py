@@ -1,4 +1,4 @@
-"""How a command ends: one line for the user instead of a stack trace, and the exit code that says which end it was."""
+"""How a command ends: one line for the user instead of a stack trace, and an exit code that shows the reason."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class Unexpected(AimsPaxError):
-    """A mistake of ours, not the user's."""
+    """A bug in aims-PAX, not an error of the user."""
 
 
 @contextmanager
 def traceback_to_file(path: Path) -> Iterator[None]:
-    """An unexpected error becomes one line; its traceback goes into the file. Raises Unexpected."""
+    """Turn an unexpected error into one line and write its traceback to the file. Raises Unexpected."""
     try:
         yield
     except (AimsPaxError, RunInterrupted, BrokenPipeError, typer.Exit):
@@ -53,7 +53,7 @@ def exit_on_error(go: Callable[[], None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
-        print("aims-PAX: stopped at once; the last snapshot is kept", file=sys.stderr)
+        print("aims-PAX: stopped at once; a later run continues from the last snapshot", file=sys.stderr)
         raise typer.Exit(3) from error
     except RunInterrupted as stop:
         raise typer.Exit(stop.code) from stop

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options of several commands."""
 
 from __future__ import annotations
 
@@ -33,6 +33,6 @@ Version = Annotated[
 
 
 def settings_files(context: typer.Context, mace: Path, project: Path) -> tuple[str, str]:
-    """(aimsPAX.yaml, mace.yaml): their options may stand before or behind the verb."""
+    """(aimsPAX.yaml, mace.yaml): their options may be given before or after the subcommand."""
     before = context.obj or (MACE, PROJECT)
     return str(project if project != PROJECT else before[1]), str(mace if mace != MACE else before[0])

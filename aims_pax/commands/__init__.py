@@ -1,1 +1,1 @@
-"""One module for each command a user types, by that name."""
+"""One module for each command, with the name of the command."""

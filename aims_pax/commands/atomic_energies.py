@@ -1,6 +1,6 @@
 """Energies of isolated atoms from the reference: the zero of energy of a force field.
 
-Each atom stands alone, without a cell, spin-polarised, with the multiplicity of its ground state (Hund's rules).
+Each atom is computed alone, without a cell, spin-polarised, in the multiplicity of its ground state (Hund's rules).
 """
 
 from __future__ import annotations
@@ -38,19 +38,17 @@ HEAD = "# energies of isolated atoms"
 def run_atomic_energies(
     settings: LabellingSettings, console: Console, symbols: Sequence[str], target: Path
 ) -> None:
-    """`aims-PAX-atomic-energies`: the elements named and those of the geometries, to the file and the terminal."""
+    """`aims-PAX-atomic-energies`: energies of `symbols` and of the geometries' elements, to a file and the terminal."""
     numbers = _elements(settings, symbols)
     if not target.parent.is_dir() or target.is_dir():
         raise SettingsError(f"{target}: cannot be written there; give a file in an existing folder")
     if target.exists() and not target.read_bytes().lstrip().startswith(HEAD.encode()):
-        raise SettingsError(
-            f"{target} is there and was not written by this command; give another file with -o"
-        )
+        raise SettingsError(f"{target} exists and was not written by this command; give another file with -o")
     with open_reference(settings, console, "atomic_energies.log") as desk:
         energies = energies_of(desk, numbers)
         by_symbol = {ELEMENTS[z - 1]: e for z, e in energies.items()}
         method = desk.labeller.method_of(atom=True)
-        head = f"{HEAD} in eV, reference method {method}; mace.yaml takes this file:\n"
+        head = f"{HEAD} in eV, reference method {method}; to use this file, write in mace.yaml:\n"
         head += f"# ARCHITECTURE: {{atomic_energies: {target}}}\n"
         desk.folder.write_text(target, head + as_yaml(by_symbol))
         log.info("done: %s; for mace.yaml:", target)
@@ -61,23 +59,23 @@ def run_atomic_energies(
 
 
 def with_atomic_energies(settings: Settings, desk: LabellingContext, numbers: Sequence[int]) -> Settings:
-    """The same settings; `atomic_energies: reference` becomes the energies of these elements."""
+    """The settings, with `atomic_energies: reference` replaced by the computed energies of these elements."""
     if settings.model.atomic_energies != FROM_REFERENCE:
         return settings
     active = settings.active_learning
     if active is not None and active.initial_models:
-        log.warning("atomic_energies: reference has no effect: initial_models bring their own")
+        log.warning("atomic_energies: reference has no effect: initial_models contain their own")
         return settings
     energies = energies_of(desk, numbers)
     text = ", ".join(f"{ELEMENTS[z - 1]} {e:.3f} eV" for z, e in energies.items())
-    log.info("atomic energies: isolated atoms at the settings of the reference: %s", text)
+    log.info("atomic energies: isolated atoms with the settings of the reference: %s", text)
     return settings.with_atomic_energies({ELEMENTS[z - 1]: e for z, e in energies.items()})
 
 
 def energies_of(desk: LabellingContext, numbers: Iterable[int]) -> dict[int, float]:
     """{Z: eV} of isolated atoms, ascending.
 
-    Raises SetupError when one has no label, SettingsError when its ground state is not known.
+    Raises SetupError when a calculation has failed, SettingsError when a ground state is not known.
     """
     atoms = {z: LabelRequest(isolated(z), f"atom {ELEMENTS[z - 1]}", atom=True) for z in sorted(set(numbers))}
     desk.labeller.check_elements(atoms)
@@ -90,23 +88,23 @@ def energies_of(desk: LabellingContext, numbers: Iterable[int]) -> dict[int, flo
     ]
     if said:
         raise SetupError(
-            f"the energy of isolated atoms is not known: {'; '.join(said)}. Help their SCF cycle in control.in "
-            "(REFERENCE.retries, occupation_type, charge_mix_param) and run again, or write "
-            "ARCHITECTURE.atomic_energies into mace.yaml yourself"
+            f"the energy of isolated atoms is not known: {'; '.join(said)}. Improve their SCF convergence "
+            "(REFERENCE.retries; in control.in occupation_type, charge_mix_param) and run again, or set "
+            "ARCHITECTURE.atomic_energies in mace.yaml yourself"
         )
     energies = {}
     for z, wanted in atoms.items():
         label = desk.labeller.known(wanted.frame, atom=True)
         if label is None:
             raise SetupError(
-                f"the label of {wanted.name} has vanished from {desk.folder.data / 'labels'}; run again"
+                f"the label of {wanted.name} was removed from {desk.folder.data / 'labels'}; run again"
             )
         energies[z] = label.energy
     return energies
 
 
 def _warn_of_spin(reference: Any, atoms: Sequence[Frame]) -> None:
-    """Say so where a calculator cannot be given the spin of atoms, and computes whatever state it takes by itself."""
+    """Warn when a calculator cannot be given the spin of atoms and chooses the electronic state itself."""
     if not isinstance(reference, CalculatorReference) or reference.factory.startswith(CLASSICAL):
         return
     how = reference.conventions
@@ -114,14 +112,14 @@ def _warn_of_spin(reference: Any, atoms: Sequence[Frame]) -> None:
     if any(said):
         log.warning(
             "REFERENCE.factory %s cannot be given the spin of isolated atoms: they are computed with initial magnetic "
-            "moments only, and may not be in their ground state. Name the argument: REFERENCE.spin_key and "
-            "spin_convention",
+            "moments only, and may not be in their ground state. Set REFERENCE.spin_key to the name of the "
+            "argument, and spin_convention",
             reference.factory,
         )
 
 
 def _elements(settings: LabellingSettings, symbols: Sequence[str]) -> tuple[int, ...]:
-    """Atomic numbers of the named elements and of the geometries; without geometries the named ones do."""
+    """Atomic numbers of `symbols` and of the geometries; without geometry files, of `symbols` only."""
     unknown = [s for s in symbols if s not in ELEMENTS]
     if unknown:
         raise SettingsError(f"{', '.join(unknown)}: not an element; expected symbols like H C Cu")

@@ -1,7 +1,7 @@
-"""Augmentation: a file of structures grows into family trees of rattled ones, without a project around it.
+"""Augmentation: makes family trees of rattled structures from a file of structures, without a project.
 
-Every structure is appended to the output the moment it is accepted, so the same command goes on after any end,
-to the number asked for.
+Every structure is appended to the output as soon as it is accepted, so the same command continues after any stop,
+until the requested number is reached.
 """
 
 from __future__ import annotations
@@ -45,23 +45,23 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-KCAL = 0.0019872041  # kcal/(mol·K): Boltzmann constant where the calculator's energies are kcal/mol
+KCAL = 0.0019872041  # kcal/(mol·K): Boltzmann constant for calculators with energies in kcal/mol
 LOG_EVERY = 30.0  # s
 CALCULATOR = "model.calculator"
-LOOSE = tuple(  # what a tree that was given up may ask to be changed
+LOOSE = tuple(  # keys that may change between runs: the message for an incomplete tree advises it
     f"config.{k}"
     for k in (
         "sigma_range", "cell_sigma", "max_force", "min_separation", "max_relax_steps", "similarity_threshold",
         "max_attempts",
     )
 )  # fmt: skip
-START = "starting-structure"  # keys of `info`, as augment-atoms writes them
+START = "starting-structure"  # key of `info`, as in augment-atoms
 
 
 def augment(config: Path, console: Console) -> None:
     """`aims-PAX augment`: grow a tree of every starting structure and append its members to the output.
 
-    Raises SettingsError; SamplingError at the end when trees were given up; RunInterrupted after a signal.
+    Raises SettingsError; SamplingError at the end when trees are incomplete; RunInterrupted after a signal.
     """
     settings = read_augment(config)
     source, target = Path(settings.data.input), Path(settings.data.output)
@@ -82,7 +82,7 @@ def augment(config: Path, console: Console) -> None:
         already = (
             f"{there} of {total} structures made"
             if there == known
-            else (f"{there} structures are there, {total} were asked for")
+            else (f"{there} structures exist, {total} were requested")
         )
         log.info("%s: %d starting structures, %s", target, len(trees), already)
         if known == total:
@@ -95,7 +95,7 @@ def augment(config: Path, console: Console) -> None:
 
 
 def _grown(trees: Sequence[Tree], n: int, potential: Counting, target: Path, watch: InterruptMonitor) -> None:
-    """Grow the trees to n each; every new structure goes to the target at once."""
+    """Grow each tree to n structures; every new structure is appended to the target at once."""
     made, said = 0, time.monotonic()
     for tree, node in grow(trees, n, potential, watch.raise_if_stopped):
         if node is None:
@@ -111,14 +111,14 @@ def _grown(trees: Sequence[Tree], n: int, potential: Counting, target: Path, wat
         sync(target)
     rejected = sum((tree.rejected for tree in trees), Counter[str]())
     turned_down = ", ".join(f"{count} {reason}" for reason, count in rejected.most_common()) or "none"
-    log.info("%d structures from %d evaluations; turned down: %s", made, potential.frames, turned_down)
+    log.info("%d structures from %d evaluations; rejected: %s", made, potential.frames, turned_down)
     given_up = [tree.given_up for tree in trees if tree.given_up]
     if given_up:
         raise SamplingError(f"{len(given_up)} of {len(trees)} trees are not complete: {given_up[0]}")
 
 
 class Counting:
-    """A potential that counts the structures it was asked for."""
+    """A potential that counts its evaluated structures."""
 
     def __init__(self, potential: Potential) -> None:
         self.potential, self.frames = potential, 0
@@ -135,7 +135,7 @@ class Counting:
 
 
 def read_starting_structures(path: Path) -> list[Frame]:
-    """Every structure of an ASE-readable file, or those behind an @. Raises SettingsError with file and reason."""
+    """The structures of a file that ASE reads; `@` selects some. Raises SettingsError with file and reason."""
     try:
         frames = read_frames(path)
         for reason in filter(None, map(of_aims_only, frames)):
@@ -146,9 +146,9 @@ def read_starting_structures(path: Path) -> list[Frame]:
 
 
 def restored_trees(starts: Sequence[Frame], config: ConfigSettings, target: Path) -> list[Tree]:
-    """A tree of each starting structure with what the output holds of it already.
+    """A tree of each starting structure, with its structures that are already in the output.
 
-    Raises RestartError when the output holds something else.
+    Raises RestartError when the output contains anything else.
     """
     rattling = Rattling(temperature=config.T, **config.rattling())
     if config.units == "kcal/mol":
@@ -171,7 +171,7 @@ def restored_trees(starts: Sequence[Frame], config: ConfigSettings, target: Path
 
 
 def _written(target: Path) -> Iterator[Atoms]:
-    """The structures of the output; one that a crash left half-written at its end is cut off, a copy is kept."""
+    """The structures of the output; an incomplete last one (after a crash) is removed and saved in a copy."""
     if not target.exists():
         return
     cut_torn_structure(target)
@@ -208,7 +208,7 @@ def _same(root: Frame, start: Frame) -> bool:
 
 
 def check_augmented_output(source: Path, target: Path) -> None:
-    """Raises SettingsError for a name that nothing can be appended to."""
+    """Raises SettingsError for an output that cannot be written."""
     if target.suffix not in {".xyz", ".extxyz"}:
         raise SettingsError(f"data.output: {target}: expected a name that ends in .xyz or .extxyz")
     if target.is_dir() or not target.parent.is_dir():
@@ -216,14 +216,14 @@ def check_augmented_output(source: Path, target: Path) -> None:
             f"data.output: {target}: cannot be written there; give a file in an existing folder"
         )
     if target.exists() and source.exists() and target.samefile(source):
-        raise SettingsError("data.output: is the input; give another file")
+        raise SettingsError("data.output: the same file as the input; give another file")
 
 
-# ---------------------------------------------------------------- what it was made with
+# ---------------------------------------------------------------- settings of the output
 
 
 def _made_with(settings: AugmentSettings) -> dict[str, str]:
-    """What the structures depend on, key by key; a file that is the potential with its contents."""
+    """The settings that determine the structures, key by key; for a potential from a file also a hash of the file."""
     config = {k: v for k, v in settings.config if k != "n_per_structure"}
     calculator = settings.model.calculator
     named = calculator if isinstance(calculator, str) else called(calculator)
@@ -233,11 +233,11 @@ def _made_with(settings: AugmentSettings) -> dict[str, str]:
 
 
 def _compare(target: Path, now: Mapping[str, str]) -> None:
-    """Say what changed since the structures that are there were made. Raises RestartError when the families would not
-    be one any more."""
+    """Log which settings changed since the existing structures were made. Raises RestartError when they determine the
+    structures, so that old and new ones would not belong together."""
     path = _memory(target)
     if not path.exists():
-        log.info("%s: what it was made with is not known; it goes on with the present settings", target)
+        log.info("%s: its settings are not known; continuing with the present settings", target)
         return
     try:
         before = {
@@ -245,9 +245,9 @@ def _compare(target: Path, now: Mapping[str, str]) -> None:
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RestartError(
-            f"{path} cannot be read ({error}); remove it to go on with the present settings"
+            f"{path} cannot be read ({error}); remove it to continue with the present settings"
         ) from error
-    both = before.keys() & now.keys()  # a key of another version has no other value
+    both = before.keys() & now.keys()  # keys of only one version are not compared
     before, now = ({k: v for k, v in said.items() if k in both} for said in (before, now))
     firm = [{k: v for k, v in said.items() if k not in LOOSE} for said in (before, now)]
     if refused := changes(*firm):
@@ -271,7 +271,7 @@ def _memory(target: Path) -> Path:
 
 
 def node_as_extxyz(tree: str, node: Node) -> str:
-    """Extended XYZ of one structure: energy, forces, stress if known, and where it came from."""
+    """Extended XYZ of one structure: energy, forces, stress if known, and its origin."""
     labelled = LabelledFrame(node.frame, node.label)
     atoms = node.frame.to_atoms()
     atoms.info.update({START: int(tree), **node.origin(), "energy": node.label.energy})

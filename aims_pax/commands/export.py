@@ -28,11 +28,11 @@ DATA = ("results/test.xyz", "results/validation.xyz", "results/training.xyz", "d
 def export(
     folder: Path, models: Sequence[Path], form: str, output: Path | None, console: Console
 ) -> list[Path]:
-    """Export models (those of results/ when none is named) of a working folder; returns the files written.
+    """Export models of a working folder (by default those in results/); returns the files written.
 
-    models: model files, or one folder of a run in place of `folder`: then its `export/` is where they go by default.
-    Raises SettingsError for wrong words, SetupError when a converter fails or a file does not say what its model says;
-    such a file is removed.
+    models: model files, or one run folder that replaces `folder`; files are written to its `export/` by default.
+    Raises SettingsError for wrong arguments, SetupError when a converter fails or an exported file gives other values
+    than its model; such a file is removed.
     """
     if form not in (forms := export_forms()):
         near = nearest(form, forms)
@@ -40,12 +40,12 @@ def export(
         raise SettingsError(f"--format: expected {' | '.join(forms)}, got {form!r}{hint}")
     if inside := [path for path in models if path.is_dir()]:
         if len(models) > 1:
-            raise SettingsError(f"{inside[0]}: a folder; name one folder alone, or model files")
+            raise SettingsError(f"{inside[0]}: a folder; give one folder only, or model files")
         folder, models = inside[0], ()
     found = list(models) or _own(folder / "results")
     if not found:
         raise SettingsError(
-            f"no models in {folder / 'results'}: the run has not delivered any yet; name model files: "
+            f"no models in {folder / 'results'}: the run has not written any yet; name model files: "
             "aims-PAX export MODEL.model"
         )
     for path in found:
@@ -75,20 +75,20 @@ def export(
 
 
 def _own(results: Path) -> list[Path]:
-    """The models that a run delivered there. Raises SettingsError for one it did not write: opening it may run code."""
+    """The models that a run wrote there. Raises SettingsError for any other model: opening it may run code."""
     found = delivered_files(results)
     foreign = [path for path in found if not is_ours(path)]
     if foreign:
         raise SettingsError(
-            f"{', '.join(map(str, foreign))}: not as this run delivered it ({results / FILE} says otherwise, or "
-            "nothing), and opening a .model file runs the code in it; if you trust the file, name it: aims-PAX export "
+            f"{', '.join(map(str, foreign))}: not the file that this run wrote (not listed in {results / FILE}, or "
+            "changed), and opening a .model file runs the code in it; if you trust the file, name it: aims-PAX export "
             f"{foreign[0]}"
         )
     return found
 
 
 def _exportable(path: Path, form: str) -> ModelKind:
-    """The kind of a model file. Raises SettingsError where it has no such form."""
+    """The kind of a model file. Raises SettingsError when it cannot be exported in this form."""
     kind = kind_of_file(path)
     if form not in kind.forms:
         has = f"it has {', '.join(kind.forms)}" if kind.forms else "other programs do not read them"
@@ -97,7 +97,7 @@ def _exportable(path: Path, form: str) -> ModelKind:
 
 
 def largest_differences(true: Sequence[Label], said: Sequence[Label]) -> dict[str, tuple[float, str]]:
-    """The largest differences: energy an atom, force component, stress component where both have one."""
+    """The largest differences: energy per atom, force component, and stress component if both have stress."""
     pairs = list(zip(true, said, strict=True))
     found = {
         "energy": (max(abs(a.energy - b.energy) / len(a.forces) for a, b in pairs), "eV/atom"),
@@ -111,17 +111,17 @@ def largest_differences(true: Sequence[Label], said: Sequence[Label]) -> dict[st
 
 def _believe(path: Path, worst: dict[str, tuple[float, str]]) -> None:
     for what, (value, unit) in worst.items():
-        if not value <= TOLERANCE:  # NaN is no agreement either
+        if not value <= TOLERANCE:  # also true for NaN
             raise SetupError(
-                f"{path}: the exported file is not the model: {what} differ by {value:.2g} {unit} "
-                f"(at most {TOLERANCE:g}); it was removed. Please report this"
+                f"{path}: the exported file differs from the model: {what} by {value:.2g} {unit} "
+                f"(allowed: {TOLERANCE:g}); it was removed. Please report this"
             )
 
 
 def _targets(
     models: Sequence[Path], suffixes: Sequence[str], output: Path | None, folder: Path
 ) -> list[Path]:
-    """Where each export goes: `export/` of the folder by default, the file or folder the user names otherwise."""
+    """The path of each export: in `export/` of the folder by default, else the file or folder of the user."""
     if output is not None and len(models) == 1 and not output.is_dir() and output.suffix:
         targets = [output]
     else:
@@ -140,7 +140,8 @@ def _targets(
 
 
 def frames_for(folder: Path, model: Path, elements: Sequence[int]) -> tuple[list[Frame], str]:
-    """Structures to compare on: labelled ones of the run, its geometries shaken, or made of the model's elements."""
+    """Structures for the comparison: labelled ones of the run, else its geometries with random displacements, else a
+    chain of the model's elements."""
     from aims_pax.dataset import read_extxyz
 
     beside = [model.parent / name for name in ("test.xyz", "validation.xyz", "training.xyz")]
@@ -153,7 +154,7 @@ def frames_for(folder: Path, model: Path, elements: Sequence[int]) -> tuple[list
             continue
         if known:
             return _varied(known), str(path)
-    return _shaken(_geometries(folder, elements)), "its geometries, shaken"
+    return _shaken(_geometries(folder, elements)), "its geometries with random displacements"
 
 
 def _geometries(folder: Path, elements: Sequence[int]) -> list[Frame]:
@@ -170,7 +171,7 @@ def _geometries(folder: Path, elements: Sequence[int]) -> list[Frame]:
 
 
 def _varied(frames: Sequence[Frame]) -> list[Frame]:
-    """A few, over all compositions there are and all of the file."""
+    """A few structures of each composition, spread over the file."""
     kinds: dict[tuple[str, bool], list[Frame]] = {}
     for frame in frames:
         kinds.setdefault((frame.formula, frame.periodic), []).append(frame)

@@ -1,4 +1,4 @@
-"""`aims-PAX init`: a commented folder to begin with. Nothing that exists is overwritten."""
+"""`aims-PAX init`: writes a commented starter project. Existing files are not overwritten."""
 
 from __future__ import annotations
 
@@ -18,19 +18,23 @@ MARK = "# CHANGE"
 
 
 def write_starter(kind: str, folder: Path) -> tuple[list[Path], list[str]]:
-    """Write the files of a kind; returns their paths, and `file:line: key` of what must be edited.
+    """Write the files of a kind; returns their paths, and `file:line: key` of the values to edit.
 
-    Raises SettingsError for an unknown kind, or naming every file that is there already.
+    Raises SettingsError for an unknown kind, or with the names of all files that exist already.
     """
     if kind not in KINDS:
         near = nearest(kind, KINDS)
-        hint = f"; nearest: {near}" if near else f"; a folder comes second: aims-PAX init molecule {kind}"
+        hint = (
+            f"; nearest: {near}"
+            if near
+            else f"; the folder is the second argument: aims-PAX init molecule {kind}"
+        )
         raise SettingsError(f"init: expected {' | '.join(KINDS)}, got {kind!r}{hint}")
     contents = starter_files(kind)
     there = [name for name in contents if (folder / name).exists()]
     if there:
         raise SettingsError(
-            f"{', '.join(there)}: there already, and nothing is overwritten; choose an empty folder: "
+            f"{', '.join(there)}: already exists and is not overwritten; choose an empty folder: "
             f"aims-PAX init {kind} FOLDER"
         )
     try:
@@ -45,11 +49,11 @@ def write_starter(kind: str, folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def starter_files(kind: str) -> dict[str, str]:
-    """{path in the folder: its text} of a kind."""
+    """{path in the folder: file content} of a kind."""
     project, mace, others = _MAKERS[kind]()
     about = {
         "aimsPAX.yaml": f"# {t.HEAD[kind]}\n# {t.NEXT}",
-        "mace.yaml": "# The models. Keys left out have their defaults: docs/settings.md.",
+        "mace.yaml": "# The models. Missing keys have their default values: docs/settings.md.",
     }
     settings = {"aimsPAX.yaml": project, "mace.yaml": mace}
     return {
@@ -60,7 +64,7 @@ def starter_files(kind: str) -> dict[str, str]:
 
 
 def _aligned(body: str) -> str:
-    """The remarks behind values one under the other."""
+    """Align the comments after values in one column."""
     return re.sub(r"^( *[^#\n]*\S) {2,}# ", lambda m: f"{m[1]:39} # ", body, flags=re.MULTILINE)
 
 
@@ -81,11 +85,11 @@ def _with_aims(cluster: str, periodic: bool = False, many: bool = False) -> Part
         species=t.SAME_SPECIES, n_trajectories="6" if many else "8", n_train="2000" if many else "1000",
         n_labels="2500" if many else "1200",
     )  # fmt: skip
-    npt = "  # NPT: write barostat, compressibility and pressure_au too" if periodic else ""
+    npt = "  # for NPT also set barostat, compressibility and pressure_au" if periodic else ""
     md = t.MD.format(npt=npt, temperature="300", timestep="1.0" if periodic else "0.5")
-    geometry, about = "./geometry.in", "put yours there; ASE reads many formats"
+    geometry, about = "./geometry.in", "replace it by your structure; ASE reads many formats"
     if many:
-        geometry, about = "./geometries", "a folder: each file in it is a system; put yours there"
+        geometry, about = "./geometries", "a folder: each file in it is a system; replace them by yours"
     misc = t.MISC.format(geometry=geometry, about=about, control=t.CONTROL_KEY)
     mace = t.MACE.format(
         name="starter", stress="  compute_stress: True  # needed for NPT\n" if periodic else "",
@@ -134,7 +138,7 @@ def _laptop() -> Parts:
         timestep="0.5" if xtb else "2.0",
     )
     misc = t.MISC.format(
-        geometry="./geometry.in", about="put yours there; ASE reads many formats", control=""
+        geometry="./geometry.in", about="replace it by your structure; ASE reads many formats", control=""
     )
     mace = t.MACE.format(
         name="starter", stress="", channels="16", max_L=1, correlation=2, r_max="4.0",
@@ -160,7 +164,7 @@ def _geometry(about: str, frame: Frame) -> str:
     """A geometry.in."""
     from ase.data import chemical_symbols
 
-    lines = [f"# an example to be replaced by your own: {about}"]
+    lines = [f"# an example, replace it by your structure: {about}"]
     if frame.periodic:
         lines += [f"lattice_vector {x:14.8f} {y:14.8f} {z:14.8f}" for x, y, z in frame.cell]
     for z, (x, y, w) in zip(frame.numbers, frame.positions, strict=True):

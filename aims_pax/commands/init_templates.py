@@ -1,4 +1,4 @@
-"""The texts of `aims-PAX init`. What a user must change ends in `# CHANGE …`."""
+"""The texts of `aims-PAX init`. Lines that the user must change end in `# CHANGE …`."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ SAME_SPECIES = """\
 
 INITIAL = """\
 INITIAL_DATASET_GENERATION:             # the first structures, and models trained on them
-{species}  initial_sampling: mace-mp0            # a foundation model moves the atoms, the reference only labels
+{species}  initial_sampling: mace-mp0            # MD with a foundation model; the reference computes the labels
   initial_foundational_size: small      # downloaded at first use; without a network: the path of a .model file
-  n_points_per_sampling_step_idg: {n_points}      # structures a step, for each member and each geometry
-  skip_step_initial: 25                 # MD steps between two of them
+  n_points_per_sampling_step_idg: {n_points}      # structures per step, for each member and geometry
+  skip_step_initial: 25                 # MD steps between two structures
   ensemble_size: 4                      # models whose disagreement is the uncertainty
   intermediate_epochs_idg: 5            # training epochs after each step
-  desired_acc: 0.05                     # eV/Å, times 10 (desired_acc_scale_idg) is where this stage stops …
+  desired_acc: 0.05                     # eV/Å; the stage stops at 10 times this force error (desired_acc_scale_idg) …
   max_initial_epochs: 100               # … or after this many epochs …
   max_initial_set_size: {n_initial}             # … or this many training structures
 """
 
 ACTIVE = """\
-ACTIVE_LEARNING:                        # trajectories that ask the reference where the models disagree
-{species}  num_trajectories: {n_trajectories}                   # at the same time; geometries are dealt to them in turn
+ACTIVE_LEARNING:                        # MD with the models; structures on which they disagree are labelled
+{species}  num_trajectories: {n_trajectories}                   # run in parallel; each takes the next geometry in turn
   ensemble_size: 4                      # as above
   skip_step_mlff: 25                    # MD steps between two checks of the uncertainty
   c_x: 0.0                              # below 0: label more, above 0: label less
@@ -32,7 +32,7 @@ ACTIVE_LEARNING:                        # trajectories that ask the reference wh
   max_MD_steps: 100000                  # of each trajectory; the first of these limits ends active learning
   max_train_set_size: {n_train}
   max_labels: {n_labels}                      # your budget of reference calculations
-  n_test: 20                            # structures for honest test errors at the end, used for nothing else
+  n_test: 20                            # test structures for the errors at the end; never used in training
 """
 
 PER_SYSTEM = """\
@@ -52,23 +52,23 @@ LOCAL = """\
 CLUSTER:
   type: local                           # FHI-aims runs on this machine
   max_workers: 1                        # calculations at the same time
-  launch_str:                           # CHANGE: what runs FHI-aims, "mpirun -np 4 /path/to/aims.x >> aims.out"
+  launch_str:                           # CHANGE: command that runs FHI-aims, "mpirun -np 4 /path/to/aims.x >> aims.out"
   calc_dir: ./calc
 """
 
 SLURM = """\
 CLUSTER:
-  type: slurm                           # aims-PAX runs where you start it and asks Slurm for nodes; for Grid Engine,
+  type: slurm                           # aims-PAX runs where you start it and submits Slurm jobs; for Grid Engine,
                                         # PBS Pro or LSF see docs/cluster.md
   project_name: starter
   parsl_options:
     label: starter
     nodes_per_block: 1                  # a block is one Slurm job
     init_blocks: 1
-    min_blocks: 0                       # idle blocks are given back
+    min_blocks: 0                       # 0: all idle blocks are ended
     max_blocks: 2                       # at most two Slurm jobs at a time
     jobs_per_block: 1                   # calculations at the same time inside a block
-    run_dir: ./logs/parsl               # on a file system that the nodes see
+    run_dir: ./logs/parsl               # on a file system that all nodes share
   job_time_limit: "00:30:00"            # one calculation of one structure
   slurm_str: |                          # your partition, account, cores and memory of one node
     #!/bin/bash -l
@@ -79,7 +79,7 @@ CLUSTER:
   worker_str: |                         # what aims.x needs: modules, libraries
     ulimit -s unlimited
     # module load intel mkl impi
-  launch_str:                           # CHANGE: what runs FHI-aims, "srun -n 4 /path/to/aims.x >> aims.out"
+  launch_str:                           # CHANGE: command that runs FHI-aims, "srun -n 4 /path/to/aims.x >> aims.out"
   calc_dir: ./calc
 """
 
@@ -103,7 +103,7 @@ ARCHITECTURE:
   correlation: {correlation}
   num_interactions: 2
   r_max: {r_max}                            # Å
-{radial}  # atomic_energies: reference          # isolated atoms are computed first; without: fitted to the data
+{radial}  # atomic_energies: reference          # computes isolated atoms; without it: fitted to the data
 
 TRAINING:
   batch_size: 5
@@ -114,7 +114,7 @@ MISC:
 """
 
 CONTROL = """\
-# The level of theory of the labels. Basis sets come from species_dir; nothing here may move the atoms.
+# The level of theory of the labels. Basis sets come from species_dir; no relaxation or MD keywords here.
   xc                 pbe
   relativistic       atomic_zora scalar
   sc_accuracy_rho    1e-5
@@ -123,9 +123,9 @@ MOLECULAR = "# many_body_dispersion\n"
 PERIODIC = "  k_grid             4 4 4\n"
 
 LAPTOP_XTB = """\
-REFERENCE:                              # in place of FHI-aims: any ASE calculator
+REFERENCE:                              # instead of FHI-aims: any ASE calculator
   type: calculator
-  factory: tblite.ase:TBLite            # "package.module:callable", also of a module in this folder
+  factory: tblite.ase:TBLite            # "package.module:callable"; the module may be in this folder
   kwargs: {method: GFN1-xTB, accuracy: 0.01, verbosity: 0}
 """
 LAPTOP_XTB_INITIAL = """\
@@ -134,9 +134,9 @@ LAPTOP_XTB_INITIAL = """\
     kwargs: {method: GFN2-xTB, verbosity: 0}
 """
 LAPTOP_EMT = """\
-REFERENCE:                              # in place of FHI-aims: any ASE calculator; with `pip install tblite`
-  type: calculator                      # tblite.ase:TBLite would be GFN-xTB, for molecules too
-  factory: ase.calculators.emt:EMT      # "package.module:callable", also of a module in this folder
+REFERENCE:                              # instead of FHI-aims: any ASE calculator; after `pip install tblite`,
+  type: calculator                      # tblite.ase:TBLite (GFN-xTB) can be used, also for molecules
+  factory: ase.calculators.emt:EMT      # "package.module:callable"; the module may be in this folder
 """
 LAPTOP_EMT_INITIAL = """\
   initial_calculator:
@@ -145,21 +145,21 @@ LAPTOP_EMT_INITIAL = """\
 LAPTOP = """\
 {reference}
 INITIAL_DATASET_GENERATION:             # the first structures, and models trained on them
-  initial_sampling: calculator          # a cheap potential moves the atoms; with a network: mace-mp0
-{initial}  n_points_per_sampling_step_idg: 10    # structures a step, for each member and each geometry
-  skip_step_initial: 40                 # MD steps between two of them
+  initial_sampling: calculator          # MD with a cheap potential; with internet access: mace-mp0
+{initial}  n_points_per_sampling_step_idg: 10    # structures per step, for each member and geometry
+  skip_step_initial: 40                 # MD steps between two structures
   ensemble_size: 2                      # models whose disagreement is the uncertainty
   intermediate_epochs_idg: 10           # training epochs after each step
-  max_initial_epochs: 20                # where this stage stops
+  max_initial_epochs: 20                # this stage stops after so many epochs
 
-ACTIVE_LEARNING:                        # trajectories that ask the reference where the models disagree
+ACTIVE_LEARNING:                        # MD with the models; structures on which they disagree are labelled
   num_trajectories: 8
   ensemble_size: 2                      # as above
   skip_step_mlff: 20                    # MD steps between two checks of the uncertainty
   c_x: 0.1                              # below 0: label more, above 0: label less
   epochs_per_worker: 2                  # training epochs for each new structure
-  max_train_set_size: 60                # where active learning stops
-  n_test: 10                            # structures for honest test errors at the end
+  max_train_set_size: 60                # active learning stops at this size
+  n_test: 10                            # test structures for the errors at the end
   convergence_patience: 30
   max_convergence_epochs: 50
 
@@ -174,11 +174,11 @@ CLUSTER:
   type: local                           # this machine
 """
 
-NEXT = "`aims-PAX check` says what is wrong or missing, `aims-PAX plan` what would run."
+NEXT = "`aims-PAX check` reports errors and missing settings, `aims-PAX plan` shows what would run."
 HEAD = {
     "molecule": "A molecule with FHI-aims on this machine.",
     "crystal": "A crystal with FHI-aims on this machine.",
     "many": "Many molecules in one run, with FHI-aims on this machine.",
     "cluster": "A molecule with FHI-aims on a Slurm cluster.",
-    "laptop": "A whole run on this machine in minutes, with a quick calculator in place of FHI-aims.",
+    "laptop": "A whole run on this machine in minutes, with a fast calculator instead of FHI-aims.",
 }

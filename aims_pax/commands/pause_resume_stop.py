@@ -1,6 +1,6 @@
-"""`aims-PAX pause`, `resume`, `stop`: a wish is left in the folder; for a moment one waits to see it fulfilled.
+"""`aims-PAX pause`, `resume`, `stop`: write a request file and wait up to 4 s for the run to act on it.
 
-`aims-PAX stop --cancel` also ends the scheduler's jobs that a run has left which does not work any more.
+`aims-PAX stop --cancel` also cancels scheduler jobs left over from a run that has ended.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ from aims_pax.errors import SettingsError
 from aims_pax.record.lock import Lock
 from aims_pax.record.run_requests import ask, asked_for, paused_since
 
-PATIENCE = 4.0  # s until one is told that the run will see to it
+PATIENCE = 4.0  # s to wait for the run before the command returns
 
 NEXT = "at its next MD step or training batch"
 DONE = {
-    "pause": "paused: aims-PAX resume lets it go on, aims-PAX stop ends it",
-    "resume": "it goes on",
-    "stop": "stopped; everything is saved, aims-PAX goes on from there",
-    "cancel": "stopped, its calculations are cancelled; everything is saved, aims-PAX goes on from there",
+    "pause": "paused: aims-PAX resume continues it, aims-PAX stop ends it",
+    "resume": "resumed",
+    "stop": "stopped; everything is saved, run aims-PAX to continue",
+    "cancel": "stopped, its calculations are cancelled; everything is saved, run aims-PAX to continue",
 }
 ASKED = {
-    "pause": f"asked to pause: it will {NEXT}",
-    "resume": "asked to go on",
-    "stop": f"asked to stop: it will {NEXT}",
-    "cancel": f"asked to stop and to cancel its calculations: it will {NEXT}",
+    "pause": f"asked to pause: it will do so {NEXT}",
+    "resume": "asked to resume",
+    "stop": f"asked to stop: it will do so {NEXT}",
+    "cancel": f"asked to stop and to cancel its calculations: it will do so {NEXT}",
 }
 
 
 def request(folder: Path, kind: str, patience: float = PATIENCE) -> str:
-    """Leave the wish, wait a moment for it to be fulfilled, and say in one line how it stands.
+    """Write the request, wait at most `patience` seconds for the run to act, and return the result in one line.
 
-    Raises SettingsError when nobody works in the folder, or there is nothing to resume.
+    Raises SettingsError when no process works in the folder, or there is nothing to resume.
     """
     if not folder.is_dir():
         from aims_pax.suggestions import no_such
@@ -56,7 +56,7 @@ def request(folder: Path, kind: str, patience: float = PATIENCE) -> str:
 
 
 def _cancelled(folder: Path) -> str | None:
-    """End what a run that does not work any more has left; None when there is nothing of that kind.
+    """Cancel the scheduler jobs left over from a run that has ended; None when the run still works or left none.
 
     Raises SetupError when the scheduler does not answer.
     """
@@ -67,12 +67,12 @@ def _cancelled(folder: Path) -> str | None:
 
     jobs = cancel_left(restart)
     if not jobs:
-        return "nothing is left: the blocks of the last run have ended by themselves"
-    return f"cancelled: {', '.join(jobs)}; their labels are kept"
+        return "nothing to cancel: the blocks of the last run have ended already"
+    return f"cancelled: {', '.join(jobs)}; their finished labels are stored"
 
 
 def _somebody_works(folder: Path, kind: str) -> None:
-    """Raise SettingsError that says how the run stands when no process works on it."""
+    """Raise SettingsError with the state of the run when no process works on it."""
     from aims_pax.report.formatting import STATES
     from aims_pax.report.load_run import load_run
 
@@ -84,7 +84,7 @@ def _somebody_works(folder: Path, kind: str) -> None:
     state = load_run(folder, brief=True).state
     if state not in ("finished", "stopped", "killed"):
         return
-    goes_on = "" if state == "finished" else "; aims-PAX in its folder goes on with it"
+    goes_on = "" if state == "finished" else "; run aims-PAX in its folder to continue"
     raise SettingsError(f"nothing to {kind}: this run is {STATES[state]}{goes_on}")
 
 

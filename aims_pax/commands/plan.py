@@ -1,8 +1,7 @@
-"""`aims-PAX plan`: what will run, without running. Arithmetic on the settings; the stages' own rules are asked.
+"""`aims-PAX plan`: estimates what a run will do, from the settings and the decision rules of the stages.
 
-The initial dataset is played through with the pure rules of `core.initial_dataset`, every calculation succeeding:
-what the rules would ask for is what happens. Active learning depends on what the models will be unsure about, so it
-has a range.
+The initial dataset is simulated with the rules of `core.initial_dataset`, assuming that every calculation succeeds.
+The cost of active learning depends on the uncertainty of the models, so it is given as a range.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ from aims_pax.settings.samplers import (
 from aims_pax.systems import System, count_neighbours, deal, elements
 
 INF = math.inf
-MOST_VISITS = 20_000  # sampling steps played through before one is believed to be without end
+MOST_VISITS = 20_000  # sampling steps simulated before the stage is taken to be endless
 
 
 @dataclass(frozen=True)
 class Course:
-    """What the initial dataset comes to. labels: asked for. n_train: of the largest member, for active learning."""
+    """Size of the initial dataset. labels: requested. n_train: of the largest member, for active learning."""
 
     labels: int
     visits: int
@@ -55,9 +54,9 @@ class Course:
 
 
 def plan(folder: Path, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "mace.yaml") -> dict[str, Any]:
-    """Everything that can be said beforehand, as plain values; [least, most], None: no limit.
+    """All estimates, as plain values; [least, most], None: no limit.
 
-    Raises SettingsError when the settings or inputs are not in order, as `check` does.
+    Raises SettingsError when settings or inputs have errors, as `check` does.
     """
     settings = checked_settings(folder, aims_pax_file, mace_file)
     systems = read_geometries(settings)
@@ -87,7 +86,7 @@ def plan(folder: Path, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "ma
 
 
 def play_initial_dataset(rules: InitialRules, force_mae: float) -> Course | None:
-    """The initial dataset played through at a constant force MAE (eV/Å); None when nothing would end it."""
+    """Simulate the initial dataset at a constant force MAE (eV/Å); None when no limit would end it."""
     state = initial_dataset.begin(rules)
     labels = 0
     while work := initial_dataset.outstanding(state, rules):
@@ -100,7 +99,7 @@ def play_initial_dataset(rules: InitialRules, force_mae: float) -> Course | None
             losses = (force_mae,) * rules.members
             n_train = max(m.n_train for m in state.members)
             state, _ = initial_dataset.step(state, Trained(work[0], n_train, losses, losses), rules)
-        else:  # all but the last answer at once: answering them one by one takes quadratic time
+        else:  # all labels but the last in one step: one by one would take quadratic time
             labels += len(work)
             *others, last = work
             answered = tuple((w.frame, True) for w in others)  # type: ignore[union-attr]
@@ -149,8 +148,8 @@ def _initial(settings: Settings, systems: Sequence[System]) -> dict[str, Any] | 
 
 
 def _drawn(one: SamplerSettings, passed: float, n_systems: int) -> float:
-    """Structures of all systems that a sampler makes for so many to pass its filters, without those that duplicates
-    and sanity turn down, which nobody knows beforehand."""
+    """Structures of all systems that a sampler must make so that `passed` of them pass its filters. Structures that the
+    filters duplicates and sanity reject are not counted, because their number is unknown."""
     n = passed / n_systems
     for each in reversed(one.filters if passed else ()):
         n = each.settings.needed(n)
@@ -158,7 +157,7 @@ def _drawn(one: SamplerSettings, passed: float, n_systems: int) -> float:
 
 
 def _costs(settings: Settings, course: Course | None, systems: Sequence[System]) -> list[SamplingCost] | None:
-    """What each of the samplers costs; see `_drawn` for what their filters turn down."""
+    """Cost of each sampler; see `_drawn` for structures that filters reject."""
     if course is None:
         return None
     assert settings.initial_dataset is not None
@@ -171,7 +170,7 @@ def _costs(settings: Settings, course: Course | None, systems: Sequence[System])
 
 
 def _calls_of_samplers(labels: int | None, costs: list[SamplingCost] | None, n_systems: int) -> int | None:
-    """Reference calls: the labels, and what samplers calculate beside them."""
+    """Reference calls: the labels, and calculations inside the samplers."""
     if labels is None or costs is None:
         return None
     starts = n_systems if any(c.reference_starts for c in costs) else 0
@@ -179,7 +178,7 @@ def _calls_of_samplers(labels: int | None, costs: list[SamplingCost] | None, n_s
 
 
 def _evaluations(costs: Sequence[list[SamplingCost] | None]) -> dict[str, Any]:
-    """What samplers ask of their potentials beside MD, by its name: [least, most], or one number."""
+    """Evaluations of potentials by samplers besides MD, by name: [least, most], or one number."""
     known = [found for found in costs if found is not None]
     names = dict.fromkeys(name for found in known for c in found for name in c.evaluations)
     ranges: dict[str, Any] = {
@@ -225,10 +224,10 @@ def _active(
 
 
 def _given(settings: Settings) -> list[int | None]:
-    """Training structures of the member that is given most of them."""
+    """Training structures of the member with the largest given set."""
     al = settings.active_learning
     if al is None or al.initial_train_dataset is None:
-        return [0, None]  # a dataset made before, or models without any
+        return [0, None]  # an earlier dataset, or given models without data: size unknown
     paths = al.initial_train_dataset
     files = list(paths.values()) if isinstance(paths, dict) else [paths]
     counts = [sum(1 for _ in structure_headers(settings.path(f))) for f in files]
@@ -241,8 +240,8 @@ def _calls(
 ) -> tuple[float, float]:
     """(least, most) reference calls of active learning with n trajectories, from the limits alone.
 
-    Most: every look at the uncertainty asks, but the first 10, which fill the memory of the threshold. Those on their
-    way when the training set is full, one a trajectory, are still awaited. Least: only what falls due by itself.
+    Most: every uncertainty check requests a label, except the first 10, which set the threshold. When the training set
+    is full, one outstanding label per trajectory is still computed. Least: only labels that the settings require.
     """
     looks = _looks(rules, n)
     analyses = 0.0
@@ -258,7 +257,7 @@ def _calls(
         full = 0 if begins[-1] is None else _until_full(rules, max_train - begins[-1])
         least = full if math.isinf(rules.max_steps) and math.isinf(rules.max_labels) else min(least, full)
     if math.isinf(rules.max_steps) and math.isinf(max_train) and not math.isinf(rules.max_labels):
-        least = rules.max_labels  # the only limit there is
+        least = rules.max_labels  # the only limit
     if rules.desired_acc > 0:
         least = 0
     least, most = min(least, rules.max_labels), min(most, rules.max_labels)
@@ -266,12 +265,12 @@ def _calls(
 
 
 def _looks(rules: ExploreRules, n: int) -> float:
-    """How often the uncertainty is looked at by n trajectories."""
+    """Number of uncertainty checks of n trajectories."""
     return INF if math.isinf(rules.max_steps) else n * math.ceil(rules.max_steps / rules.skip_step)
 
 
 def _until_full(rules: ExploreRules, missing: float) -> int:
-    """Labels until the training set has grown by `missing`: some validate, as in `core.active_learning`."""
+    """Labels until the training set has grown by `missing`; some go to validation, see `core.active_learning`."""
     added = valid = 0
     while added - valid < missing:
         valid += valid < rules.valid_ratio * added
@@ -302,7 +301,7 @@ def _convergence(settings: Settings) -> list[dict[str, Any]]:
     return found
 
 
-# ---------------------------------------------------------------- small sums
+# ---------------------------------------------------------------- helpers
 
 
 def _atoms(settings: Settings, systems: Sequence[System]) -> int:
@@ -356,7 +355,7 @@ def _cluster(settings: Settings) -> dict[str, Any]:
 
 
 def _processes(settings: Settings, active: dict[str, Any] | None) -> dict[str, int] | None:
-    """Processes of active learning, were it begun on this machine; training 0: in turns with the dynamics."""
+    """Processes of active learning on this machine; training 0: training alternates with MD in one process."""
     if active is None:
         return None
     members, n = settings.ensemble_size, sum(active["trajectories"].values())

@@ -1,4 +1,4 @@
-"""A plan as a person reads it."""
+"""The plan as text for the terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aims_pax.report.formatting import plural
 
 
 def plan_lines(ahead: dict[str, Any]) -> list[str]:
-    """The plan for a person."""
+    """Lines of the plan."""
     out = [
         f"{ahead['name']}: {plural(len(ahead['systems']), 'system')}, {plural(ahead['members'], 'member')}"
     ]
@@ -47,8 +47,8 @@ def plan_lines(ahead: dict[str, Any]) -> list[str]:
         out.append(_sharing(ahead["processes"]))
     if memory is not None:
         out.append(
-            f"memory, estimated, beside about 600 MB of torch and MACE: members {memory['members']:g} MB, "
-            f"a batch of training {memory['training']:g} MB, MD of all trajectories at once {memory['moving']:g} MB"
+            f"memory, estimated, without about 600 MB of torch and MACE: members {memory['members']:g} MB, "
+            f"a training batch {memory['training']:g} MB, MD of all trajectories in one batch {memory['moving']:g} MB"
         )
     out.append(f"disk, estimated: {_range(ahead['disk_MB'])} MB")
     return out
@@ -72,7 +72,7 @@ def _initial_lines(first: dict[str, Any] | None) -> list[str]:
 
 
 def _evaluation_lines(evaluations: dict[str, Any], words: dict[str, str]) -> list[str]:
-    """What the samplers' potentials are asked for beside MD."""
+    """Evaluations of the samplers' potentials besides MD."""
     said = [
         words.get(name, f"{name}: {{}}").format(_range(value) if isinstance(value, list) else value)
         for name, value in evaluations.items()
@@ -93,13 +93,13 @@ def _active_lines(active: dict[str, Any] | None) -> list[str]:
         f"  reference calls  {_range(active['reference_calls'])}" + _testing(active),
         f"  MD steps         {steps}" + ("" if active["ps"] is None else f" at most ({active['ps']:g} ps)"),
         f"  training epochs  {_range(active['epochs'])}",
-        f"  ends by          {limits or 'nothing: it runs until stopped or the walltime'}",
+        f"  ends by          {limits or 'no limit: it runs until it is stopped or the walltime ends'}",
         "",
     ]
 
 
 def _sharing(processes: dict[str, int]) -> str:
-    """How members and trajectories share the cores of the machine on which this is asked."""
+    """How members and trajectories share the cores of this machine."""
     training, dynamics = processes["training"], processes["dynamics"]
     moving = f"trajectories move in {plural(dynamics, 'process')}"
     if training:
@@ -112,8 +112,8 @@ def _testing(active: dict[str, Any]) -> str:
     if not wanted:
         return ""
     if most < wanted:
-        return f" (of them at most {most} for testing: n_test {wanted} cannot be reached)"
-    return f" (of them up to {wanted} for testing)"
+        return f" (at most {most} of them for testing: n_test {wanted} cannot be reached)"
+    return f" (up to {wanted} of them for testing)"
 
 
 def _range(values: Sequence[float | None]) -> str:

@@ -1,7 +1,7 @@
-"""Recalculation: an existing dataset labelled again with the reference of this folder's settings, in its order.
+"""Recalculation: labels an existing dataset again with the reference of this folder's settings, in the same order.
 
-Labels are durable the moment they exist, so the same command goes on after any end. Structures that fail are
-reported with their index, counted from 0 as ASE does, go to the quarantine, and are left out of the result.
+Each label is stored as soon as it is computed, so the same command continues after any stop. Structures that fail are
+reported with their index, counted from 0 as in ASE, written to the quarantine, and left out of the result.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ListedStructure:
-    """One structure of the input: what it is, what else the file says of it, its old label if there is one.
+    """One structure of the input, with its further entries in the file and its old label, if any.
 
-    sound: all numbers are finite. Only then has the frame an id.
+    sound: all numbers are finite. Otherwise the frame has no id.
     """
 
     index: int
@@ -67,7 +67,7 @@ class ListedStructure:
 
     @property
     def system(self) -> str | None:
-        """The geometry it descends from, as our own datasets say."""
+        """The geometry it was made from, as aims-PAX writes it to datasets."""
         return str(self.origin["system"]) if "system" in self.origin else None
 
 
@@ -76,7 +76,7 @@ def run_recalculate(
 ) -> None:
     """`aims-PAX-recalc`: label every structure of `source` and write them to `target`.
 
-    keep_failed: failed structures stay, without labels and with `failure` and `reason`.
+    keep_failed: also write failed structures, without labels and with `failure` and `reason`.
     """
     _check_target(source, target)
     structures = [_with_settings(s, settings, source) for s in read_listed_structures(source, settings.misc)]
@@ -124,7 +124,7 @@ def read_listed_structures(path: Path, misc: MiscSettings) -> list[ListedStructu
 def _structure(index: int, atoms: Atoms, keys: LabelKeys) -> ListedStructure:
     sound = bool((abs(atoms.positions) < LARGEST).all() and (abs(atoms.cell.array) < LARGEST).all())
     if not sound:
-        atoms.info.pop("frame_id", None)  # a hash of NaN means nothing
+        atoms.info.pop("frame_id", None)  # a hash of NaN is meaningless
     if sound and has_label(atoms, keys):
         read = labelled_frame(atoms, keys)
         return ListedStructure(index, read.frame, read.origin, read.label, sound)
@@ -134,8 +134,8 @@ def _structure(index: int, atoms: Atoms, keys: LabelKeys) -> ListedStructure:
 
 
 def _with_settings(structure: ListedStructure, settings: LabellingSettings, source: Path) -> ListedStructure:
-    """With MISC.charge and MISC.spin where the structure has none. Raises SettingsError for contradictions."""
-    alone = structure.origin.get("config_type") == "IsolatedAtom"  # MACE's name for the atoms of E0
+    """Add MISC.charge and MISC.spin if the structure has none. Raises SettingsError for contradictions."""
+    alone = structure.origin.get("config_type") == "IsolatedAtom"  # MACE's name for isolated atoms
     if not structure.sound or alone:
         return structure
     try:
@@ -157,7 +157,7 @@ def _check_target(source: Path, target: Path) -> None:
 
 
 def _check_existing(desk: LabellingContext, target: Path, wanted: Sequence[LabelRequest]) -> None:
-    """Raise SettingsError for an output that holds something else than an earlier run of this command made."""
+    """Raise SettingsError for an existing output, unless an earlier run of this command has written it."""
     if not target.exists() or not target.stat().st_size:
         return
     methods = {desk.labeller.method_of(w.system) for w in wanted}
@@ -165,14 +165,14 @@ def _check_existing(desk: LabellingContext, target: Path, wanted: Sequence[Label
     if not made or any(info.get("method") not in methods for info in made):
         what = "labels of another method" if made else "something that aims-PAX-recalc did not write"
         raise SettingsError(
-            f"{target} is there and holds {what}; name another file with -o, or remove it: labels are never overwritten"
+            f"{target} exists and contains {what}; name another file with -o, or remove it: no label is overwritten"
         )
 
 
 def _identity(desk: LabellingContext, wanted: Sequence[LabelRequest], source: Path) -> str:
-    """The name of this recalculation: other structures or another method are another one.
+    """The name of this recalculation, from its structures and methods.
 
-    Raises SettingsError when control files are given by geometry and a structure does not say its own.
+    Raises SettingsError when each geometry has its own control file and a structure names no geometry.
     """
     methods: dict[str | None, str] = {}
     of_frame: dict[str, str] = {}
@@ -183,11 +183,11 @@ def _identity(desk: LabellingContext, wanted: Sequence[LabelRequest], source: Pa
                 methods[one.system] = desk.labeller.method_of(one.system)
             except SetupError as error:
                 raise SettingsError(
-                    f"{source}, {one.name} (from 0): {error}; give it system=NAME, or one control.in for all"
+                    f"{source}, {one.name} (from 0): {error}; set system=NAME in its header, or use one control.in"
                 ) from error
         if of_frame.setdefault(one.frame.id, methods[one.system]) != methods[one.system]:
             raise SettingsError(
-                f"{source}, {one.name} (from 0): the same structure is there for another control.in too; keep one"
+                f"{source}, {one.name} (from 0): a duplicate of a structure with another control.in; remove one of them"
             )
         digest.update(f"{one.frame.id} {methods[one.system]}\n".encode())
     return f"recalculate-{digest.hexdigest()[:12]}"
@@ -200,7 +200,7 @@ def _label(desk: LabellingContext, structure: ListedStructure) -> Label:
     label = desk.labeller.known(structure.frame, structure.system)
     if label is None:
         raise SetupError(
-            f"the label of {structure.name} has vanished from {desk.folder.data / 'labels'}; run again to compute it"
+            f"the label of {structure.name} was removed from {desk.folder.data / 'labels'}; run again to compute it"
         )
     return label
 
@@ -208,13 +208,13 @@ def _label(desk: LabellingContext, structure: ListedStructure) -> Label:
 def _origin(
     desk: LabellingContext, structure: ListedStructure, source: Path, made_under: str
 ) -> dict[str, str]:
-    """Whose label it is now; of the label that the file had nothing remains."""
+    """Origin of the new label; it replaces the origin of the old one."""
     method = desk.labeller.method_of(structure.system)
     return {"source": f"recalc:{source.name}#{structure.index + 1}", "method": method, "settings": made_under}
 
 
 def _unsound(structure: ListedStructure) -> Failure:
-    reason = "not calculated: the structure holds NaN, infinity or absurdly large numbers"
+    reason = "not calculated: the structure contains NaN, infinity or impossibly large numbers"
     log.warning("%s · %s: %s", structure.name, failure_name(Unphysical), reason)
     return Failure("", failure_name(Unphysical), reason)
 
@@ -226,7 +226,7 @@ def _texts(
     failed: Mapping[int, Failure],
     keep_failed: bool,
 ) -> Iterable[str]:
-    """Extended XYZ of each structure that belongs into the result, in the order of the input."""
+    """Extended XYZ of each structure of the result, in the order of the input."""
     for s in structures:
         if s.index in labels:
             yield to_extxyz([LabelledFrame(s.frame, labels[s.index], {**s.origin, **origins[s.index]})])
@@ -235,7 +235,7 @@ def _texts(
 
 
 def _without_label(structure: ListedStructure, failure: Failure) -> str:
-    with np.errstate(invalid="ignore"):  # the id of a structure that holds NaN
+    with np.errstate(invalid="ignore"):  # the structure may contain NaN
         atoms = structure.frame.to_atoms()
     if not structure.sound:
         del atoms.info["frame_id"]
@@ -243,7 +243,7 @@ def _without_label(structure: ListedStructure, failure: Failure) -> str:
     return structure_text(atoms)
 
 
-# ---------------------------------------------------------------- telling
+# ---------------------------------------------------------------- reporting
 
 
 def _tell(
@@ -253,11 +253,13 @@ def _tell(
     failed: Mapping[int, Failure],
 ) -> None:
     calls = desk.labeller.calls
-    log.info("reference calculations in this run: %d; labels known before: %d", calls.finished, calls.reused)
+    log.info(
+        "reference calculations in this run: %d; labels from the store: %d", calls.finished, calls.reused
+    )
     if failed:
         kinds = ", ".join(f"{n} {k}" for k, n in Counter(f.kind for f in failed.values()).most_common())
         log.warning(
-            "%d of %d structures failed (%s): indices from 0: %s; see %s; the same command tries them again",
+            "%d of %d structures failed (%s): indices from 0: %s; see %s; run the same command to try them again",
             len(failed), len(structures), kinds, ranges(sorted(failed)), desk.labeller.quarantine.frames,
         )  # fmt: skip
     pairs = [(s.old, labels[s.index]) for s in structures if s.old is not None and s.index in labels]
@@ -269,7 +271,7 @@ def _tell(
 
 
 def label_differences(pairs: Sequence[tuple[Label, Label]]) -> list[str]:
-    """New − old over structures that have both, (old, new) each: one line for energy, forces and stress."""
+    """Lines with errors of new − old labels for energy, forces and stress. pairs: (old, new)."""
     lines = []
     if pairs:
         energy = [np.array([(new.energy - old.energy) / len(new.forces)]) for old, new in pairs]
@@ -286,13 +288,14 @@ def label_differences(pairs: Sequence[tuple[Label, Label]]) -> list[str]:
 
 
 def _errors(parts: Sequence[Array]) -> str:
-    """MAE and RMSE over all components, a thousandth of the unit."""
+    """MAE and RMSE over all components, in thousandths of the unit."""
     values = np.concatenate([np.ravel(p) for p in parts])
     return f"MAE {1000 * np.abs(values).mean():.3f}, RMSE {1000 * np.sqrt(np.square(values).mean()):.3f}"
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """
+    """Ascending numbers as text, consecutive ones as a range.
+
     >>> ranges([0, 3, 4, 5, 9])
     '0, 3-5, 9'
     """

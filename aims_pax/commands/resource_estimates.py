@@ -1,4 +1,4 @@
-"""What a run will need on disk, estimated from settings and geometries; memory is the model kind's to know."""
+"""Estimates the disk space of a run from settings and geometries; each kind of model estimates its own memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aims_pax.systems import System, elements
 def estimate_disk(
     settings: Settings, systems: Sequence[System], calls: Sequence[int | None], steps: int | None
 ) -> list[float | None]:
-    """Labels and datasets (about 500 bytes an atom in all), snapshots and models: [least, most] MB, None: no limit.
+    """Labels and datasets (about 500 bytes per atom), snapshots and models: [least, most] MB, None: no limit.
 
     calls: [least, most] calculations. steps: MD steps of all trajectories, None: no limit.
     """

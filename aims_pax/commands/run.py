@@ -1,4 +1,4 @@
-"""The whole program: from settings and a geometry to converged models."""
+"""`aims-PAX`: the full run, from settings and geometries to converged models."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def run_initial(settings: Settings, console: Console) -> None:
 
 
 def run_active_learning(settings: Settings, console: Console) -> None:
-    """`aims-PAX-al`: active learning and convergence, from an initial dataset or from what the user brings."""
+    """`aims-PAX-al`: active learning and convergence, from an initial dataset or from the user's data or models."""
     if settings.active_learning is None:
         raise SettingsError("aimsPAX.yaml has no section ACTIVE_LEARNING")
     if _nothing_to_do(settings, console):
@@ -98,15 +98,15 @@ def run_active_learning(settings: Settings, console: Console) -> None:
 
 
 def _nothing_to_do(settings: Settings, console: Console) -> bool:
-    """Whether all was delivered and nothing has changed since; then that is said."""
+    """Whether the run has finished and nothing has changed since; logs a message if so."""
     if not run_fingerprint.is_up_to_date(settings):
         return False
     with to_console(console, settings.model.log_level):
         for warning in settings.warnings:
             log.warning("%s", warning)
         log.info(
-            "this run is complete and nothing has changed since: models and final datasets are in %s. To go on %s; "
-            "aims-PAX report draws the report again",
+            "this run is complete and nothing has changed since: models and final datasets are in %s. To continue, %s; "
+            "aims-PAX report writes the report again",
             RunFolder(settings).results,
             _to_go_on(settings),
         )
@@ -114,7 +114,7 @@ def _nothing_to_do(settings: Settings, console: Console) -> bool:
 
 
 def _to_go_on(settings: Settings) -> str:
-    """What lets active learning continue: it depends on what ended it, as raising another limit does nothing."""
+    """How to let active learning continue; depends on the limit that ended it, as raising another has no effect."""
     snapshot = Checkpoint(RunFolder(settings), "explore").read()  # none with MISC.create_restart: False
     reason = "" if snapshot is None else snapshot.state["stopped"] or ""
     return next(
@@ -134,7 +134,7 @@ def _initial(run: RunContext) -> None:
 
 
 def _active_learning(run: RunContext, begun: bool = False) -> None:
-    """begun: this process has just made the initial dataset, or has read it back."""
+    """begun: this process has just made the initial dataset or loaded it."""
     settings = run.settings.active_learning
     assert settings is not None
     with to_file(run.folder.logs / "active_learning.log"), log_outcome():
@@ -150,7 +150,7 @@ def _active_learning(run: RunContext, begun: bool = False) -> None:
 
 
 def _converging(run: RunContext, members: list[int]) -> list[int]:
-    """The members to converge; chosen once and remembered, so that a restart converges the same one."""
+    """The members to converge; the choice is stored, so that a restart converges the same ones."""
     settings = run.settings.active_learning
     assert settings is not None
     if not settings.converge_best:
@@ -162,16 +162,16 @@ def _converging(run: RunContext, members: list[int]) -> list[int]:
 
 
 def _ready_to_explore(run: RunContext, begun: bool) -> None:
-    """The models active learning begins with: from its own restart, the initial dataset, or the user."""
+    """Load the models that active learning starts from: its own snapshot, the initial dataset, or the user's models."""
     settings = run.settings
     if Checkpoint(run.folder, "explore").read() is not None:
         return
-    discard(run.folder, "converge")  # of an earlier attempt: it converged on other data
+    discard(run.folder, "converge")  # an earlier attempt converged on other data
     if settings.initial_dataset is not None or initial_dataset.finished(run):
         snapshot = Checkpoint(run.folder, "initial").read()
         converged = Checkpoint(run.folder, "converge-initial").read()
         if snapshot is None and begun:
-            return  # MISC.create_restart is False: models and data are as the initial dataset has left them
+            return  # MISC.create_restart is False: models and data of the initial dataset are in memory
         if snapshot is None or not snapshot.state["stopped"]:
             raise SettingsError(_incomplete(settings))
         run.dataset.begin_again(snapshot.remarks["entries"])
@@ -182,7 +182,7 @@ def _ready_to_explore(run: RunContext, begun: bool) -> None:
         return
     if not readiness.has_given_data(settings):
         raise SettingsError(
-            "nothing to start from: run aims-PAX-initial-ds first, or name ACTIVE_LEARNING.initial_train_dataset "
+            "nothing to start from: run aims-PAX-initial-ds first, or set ACTIVE_LEARNING.initial_train_dataset "
             "or initial_models"
         )
     active_learning.begin_from_data(run)
@@ -198,13 +198,13 @@ def _incomplete(settings: Settings) -> str:
     if settings.misc.create_restart:
         return "the initial dataset is not complete: run aims-PAX-initial-ds (or aims-PAX) first"
     return (
-        "MISC.create_restart is False, so an initial dataset leaves nothing that aims-PAX-al could continue: run "
-        "aims-PAX, which does both in one process, or write create_restart: True and run aims-PAX-initial-ds first"
+        "MISC.create_restart is False, so aims-PAX-al finds no snapshot of the initial dataset to continue from: run "
+        "aims-PAX, which does both in one process, or set create_restart: True and run aims-PAX-initial-ds first"
     )
 
 
 def deliver(run: RunContext, chosen: list[int]) -> None:
-    """`results/`: the delivered models, the rest of the committee, the final datasets, the errors."""
+    """Write `results/`: the converged models, the rest of the committee, the final datasets, the errors."""
     from aims_pax.models import evaluate
     from aims_pax.report.label_counts import frames_line, labels_line
     from aims_pax.report.load_run import load_run
@@ -224,7 +224,7 @@ def deliver(run: RunContext, chosen: list[int]) -> None:
             "architecture": run.ensemble.describe(m),
         }
     if len(chosen) < len(run.ensemble.members):
-        text = "These members were not converged on the final data; they serve to estimate uncertainty.\n"
+        text = "These members were not converged on the final data; they are used only to estimate the uncertainty.\n"
         run.folder.write_text(results / "committee" / "not_converged.txt", text)
     sets = {
         "training": run.dataset.union("train"),
@@ -269,7 +269,7 @@ def deliver(run: RunContext, chosen: list[int]) -> None:
 
 
 def _test_set(settings: Settings, ensemble: ForceFieldModel) -> list[LabelledFrame]:
-    """The user's own test structures. Raises SettingsError for a file the models cannot be tested with."""
+    """The user's test structures. Raises SettingsError for a file that cannot be used."""
     misc = settings.misc
     if not misc.test_set:
         return []
@@ -278,7 +278,7 @@ def _test_set(settings: Settings, ensemble: ForceFieldModel) -> list[LabelledFra
 
 
 def _predict(run: RunContext, potential: Potential, sets: Mapping[str, Sequence[LabelledFrame]]) -> None:
-    """`results/predictions.npz`: the delivered model on all labelled frames, with the spread of the committee."""
+    """Write `results/predictions.npz`: predictions for all labelled frames, with the spread of the committee."""
     from aims_pax.report import predictions
 
     short = {"training": "train", "validation": "valid"}
@@ -296,22 +296,22 @@ def _predict(run: RunContext, potential: Potential, sets: Mapping[str, Sequence[
 
 
 def _report(run: RunContext) -> None:
-    """Model cards and `report.html`."""
+    """Write the model cards and `report.html`."""
     from aims_pax.report.model_card import write_cards
 
     run.reporter.write()
     try:
         for path in write_cards(run.folder.root):
             log.debug("%s written", path)
-    except Exception as error:  # a card that cannot be written takes nothing from the models
+    except Exception as error:  # an error in a card must not stop the run
         log.warning("no model card: %s: %s", type(error).__name__, error)
     log.info("report: %s", run.folder.root / "report.html")
 
 
 def _save_models(run: RunContext) -> None:
-    """The models as they stand at the end of a stage, in GENERAL.model_dir, and their training state beside.
+    """Write the models at the end of a stage to GENERAL.model_dir, and their training state to the checkpoints.
 
-    Their energy offsets are fitted to the data they have: at a large force weight these lag behind in training.
+    The energy offsets are fitted to the present data first: with a large force weight they lag behind in training.
     """
     from aims_pax.record.arrays import pack_arrays
 
@@ -328,7 +328,7 @@ def _save_models(run: RunContext) -> None:
 
 @contextlib.contextmanager
 def _opened(settings: Settings, console: Console) -> Iterator[RunContext]:
-    """Everything open: console, lock, signals, reference, dataset, models."""
+    """Open everything that a run needs: console, lock, signals, reference, dataset, models."""
     from aims_pax.labelling import Labeller
 
     folder = RunFolder(settings)
@@ -375,7 +375,7 @@ def _opened(settings: Settings, console: Console) -> Iterator[RunContext]:
                 dataset = _dataset(folder)
                 _of_constrained_inputs(settings, dataset)
                 atoms = sum(len(s.frame) for s in systems) / len(systems)
-                _test_set(settings, ensemble)  # a bad one is said before anything is paid
+                _test_set(settings, ensemble)  # errors in the file appear before any calculation
                 with (
                     kind_of_run(settings).compiling(ensemble, settings, atoms, watch),
                     background_training(settings, ensemble) as trainer,
@@ -390,7 +390,7 @@ def _opened(settings: Settings, console: Console) -> Iterator[RunContext]:
 
 
 def _dataset(folder: RunFolder) -> Dataset:
-    """The data of this run; of a run whose restart/ was removed only the labelled frames remain."""
+    """The data of this run; if restart/ was removed, only the labelled frames are used."""
     dataset = Dataset(folder.data)
     if not has_snapshots(folder):
         dataset.begin_again(0)
@@ -398,7 +398,7 @@ def _dataset(folder: RunFolder) -> Dataset:
 
 
 def _process() -> dict[str, str | int]:
-    """Who runs this, for the journal."""
+    """This process, for the journal."""
     return {
         "pid": os.getpid(),
         "host": socket.gethostname(),
@@ -408,7 +408,7 @@ def _process() -> dict[str, str | int]:
 
 
 def _limit_memory(settings: Settings) -> None:
-    """From now on evaluations stay within MISC.memory_limit, or within half of what is available now."""
+    """Limit the memory of evaluations to MISC.memory_limit, or to half of the memory available now."""
     from aims_pax.models import memory_budget
 
     asked = settings.model
@@ -418,7 +418,7 @@ def _limit_memory(settings: Settings) -> None:
 
 
 def _of_constrained_inputs(settings: Settings, dataset: Dataset) -> None:
-    """Earlier versions wrote constraints into FHI-aims' input, which then prints zero forces on what is fixed."""
+    """Warn of labels from earlier versions that passed constraints to FHI-aims, which prints zero for fixed atoms."""
     from aims_pax.labelling.validation import constrained
 
     if settings.reference.type != "aims":
@@ -428,7 +428,7 @@ def _of_constrained_inputs(settings: Settings, dataset: Dataset) -> None:
         log.warning(
             "%d labelled structures have zero forces on their fixed atoms: an earlier version computed them with "
             "constraints, and the models learn these zeros; label data/labelled.xyz again (aims-PAX-recalc) and "
-            "begin in an empty folder with the result as initial_train_dataset", n,
+            "start in an empty folder with the result as initial_train_dataset", n,
         )  # fmt: skip
 
 

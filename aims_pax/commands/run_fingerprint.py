@@ -1,8 +1,8 @@
-"""Whether a run that has delivered its models would do anything at all, were it started again.
+"""Decides whether a finished run has anything to do when it is started again.
 
-`restart/delivered.json` remembers the complete settings, the files they name, the snapshots, the datasets and the
-results, files by size and time. When all of it is as it was, there is nothing to do. In doubt the run goes through its
-stages once more: that costs some time and changes nothing.
+`restart/delivered.json` stores the complete settings and, with size and time, the files they name, the snapshots,
+datasets and results. If nothing has changed, there is nothing to do. In doubt the run repeats its final steps: that
+costs some time and changes nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Stamps = dict[str, list[int]]
 
 
 def fingerprint_inputs(settings: Settings) -> dict[str, Any]:
-    """What a run is asked for: version, settings, and the files the settings name. To be taken when a run begins."""
+    """The inputs of a run: version, settings, and the files that the settings name. Call it when the run begins."""
     said = effective(settings)
     named = {Path(os.path.join(settings.folder, os.path.expanduser(text))) for text in _texts(said)}
     own = [p for p in named if p != settings.folder]
@@ -44,14 +44,14 @@ def fingerprint_inputs(settings: Settings) -> dict[str, Any]:
 
 
 def save_fingerprint(settings: Settings, begun_with: Mapping[str, Any]) -> None:
-    """The run has delivered. begun_with: what `asked` said when it began."""
+    """Store the fingerprint of a finished run. begun_with: result of `fingerprint_inputs` when it began."""
     folder = RunFolder(settings)
     known = {"format": 1, **begun_with, "made": _made(folder), "report": settings.misc.report}
     folder.write_text(folder.restart / FILE, json.dumps(known) + "\n")
 
 
 def is_up_to_date(settings: Settings) -> bool:
-    """Whether the run has delivered and nothing is other than it was then."""
+    """Whether the run has finished and nothing has changed since."""
     folder = RunFolder(settings)
     try:
         known = json.loads((folder.restart / FILE).read_text(encoding="utf-8"))
@@ -68,8 +68,8 @@ def is_up_to_date(settings: Settings) -> bool:
 
 
 def _made(folder: RunFolder, known: Iterable[str] = ()) -> Stamps:
-    """Snapshots, datasets, results; of the results only the `known` ones where these are given: who adds something of
-    his own there has changed nothing."""
+    """Snapshots, datasets, results. known: if given, other files in the result folders are ignored, as users may add
+    some."""
     results = [p for p in folder.results.rglob("*") if p.is_file()]
     results += [p for p in folder.model.glob("*") if p.is_file()]
     firm = [*folder.restart.glob("*/*.npy"), *folder.data.glob("*.*")]
@@ -79,7 +79,7 @@ def _made(folder: RunFolder, known: Iterable[str] = ()) -> Stamps:
 
 
 def _texts(value: Any, key: str = "") -> Iterator[str]:
-    """Every text of the settings that may be the path of an input; folders that the run itself fills are none."""
+    """Every string of the settings that may be the path of an input, without the folders that the run writes."""
     if isinstance(value, Mapping):
         for k, inner in value.items():
             yield from _texts(inner, str(k))
@@ -100,10 +100,10 @@ def _packages(settings: Settings) -> Iterator[Path]:
 
 
 def _stamps(paths: Iterable[Path], root: Path) -> Stamps:
-    """{path: [size, time of the last change in ns]} of all files, and of those directly in a folder that is named."""
+    """{path: [size, time of the last change in ns]} of files; for a folder, of the files directly in it."""
     found: Stamps = {}
     for path in paths:
-        with suppress(OSError):  # what must not be looked at counts as absent; many a text is no path at all
+        with suppress(OSError):  # unreadable files count as missing; most settings strings are not paths
             if os.path.isdir(path):
                 found |= _stamps((p for p in path.iterdir() if p.is_file()), root)
             elif os.path.isfile(path):

@@ -1,7 +1,7 @@
-"""Samplers alone: structures of some geometries in a file, without a reference or models.
+"""`aims-PAX sample`: writes structures made by samplers to a file, without a reference or models.
 
-Structures are made in batches. After each the file has grown and, beside it, what the samplers remember is written;
-the same command cuts off what lies beyond and goes on there, as if it had never stopped.
+Structures are made in batches. After each batch the samplers' state is written to a second file. When the same command
+runs again, it removes everything after the last complete batch and continues from there with the same result.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ BATCH = 10  # structures of each geometry between two writes
 
 
 def sample(config: Path, console: Console) -> None:
-    """`aims-PAX sample`: append structures to the output until there are as many as asked for.
+    """`aims-PAX sample`: append structures to the output until it contains the requested number.
 
     Raises SettingsError, SamplingError, RestartError; RunInterrupted after a signal.
     """
@@ -61,7 +61,7 @@ def sample(config: Path, console: Console) -> None:
         made = mixture(
             settings.samplers,
             lambda _: settings.md,
-            float(settings.md.temperature),  # type: ignore[arg-type]  # one, as the settings were read
+            float(settings.md.temperature),  # type: ignore[arg-type]  # a single value: checked when the settings were read
             keys.skip_step,
             Potentials(folder, keys.device),
             watch.stop,
@@ -72,14 +72,14 @@ def sample(config: Path, console: Console) -> None:
 def _fill(
     target: Path, made: Mixture, systems: Sequence[System], settings: Sampling, watch: InterruptMonitor
 ) -> None:
-    """Batch after batch until the file holds what is asked for."""
+    """Make batches until the file contains the requested number of structures."""
     made_with, n = _made_with(settings, systems), settings.keys.n_per_geometry
     digest = _digest(settings, systems)
     done = _taken_up(target, made, digest, made_with)
     if done > n:
-        log.info("%d structures of each of %d geometries are there, %d were asked for", done, len(systems), n)
+        log.info("%d structures of each of %d geometries exist, %d were requested", done, len(systems), n)
     else:
-        log.info("%d of %d structures of each of %d geometries are there", done, n, len(systems))
+        log.info("%d of %d structures of each of %d geometries exist", done, n, len(systems))
     counts: Counter[str] = Counter()
     while done < n:
         watch.raise_if_stopped()
@@ -93,7 +93,7 @@ def _fill(
         if not done:
             _write_memory(
                 target, {}, digest, made_with, 0
-            )  # from now on what lies there is ours, however it ends
+            )  # marks the output as written by this command, even if it is killed now
         append_text(target, "".join(_texts(samples, done)), sync=True)
         done += more
         _write_memory(target, made.state_arrays(), digest, made_with, done)
@@ -104,7 +104,7 @@ def _fill(
 
 
 def _texts(samples: Sequence[Sample], done: int) -> Iterator[str]:
-    """Extended XYZ of each sample: where it came from, and an id that tells its geometry and number."""
+    """Extended XYZ of each sample with its origin and an id made of its geometry and number."""
     number: Counter[str] = Counter()
     for one in samples:
         atoms, system = one.frame.to_atoms(), str(one.origin["system"])
@@ -114,11 +114,11 @@ def _texts(samples: Sequence[Sample], done: int) -> Iterator[str]:
 
 
 def _renamed(origin: Any) -> dict[str, Any]:
-    """The origin; the id a rattled tree gives its members is told beside ours."""
+    """The origin; the id from a rattled tree is written as `node`, because `id` is the sample's own."""
     return {"node" if k == "id" else k: v for k, v in origin.items()}
 
 
-# ---------------------------------------------------------------- going on
+# ---------------------------------------------------------------- continuing
 
 
 def _memory(target: Path) -> Path:
@@ -126,41 +126,41 @@ def _memory(target: Path) -> Path:
 
 
 def _taken_up(target: Path, made: Mixture, digest: str, made_with: Mapping[str, str]) -> int:
-    """How many structures of each geometry are there; the mixture remembers what it knew then.
+    """Restore the state of the mixture; returns the number of structures of each geometry in the file.
 
-    Raises RestartError for a file that something else wrote, or that was made with other settings.
+    Raises RestartError for a file that was not written by this command or was made with other settings.
     """
     size = target.stat().st_size if target.exists() else 0
     if not _memory(target).exists():
         if size:
             raise RestartError(
                 f"{target}: not written by this command, or {_memory(target).name} was removed; name another output, "
-                "or remove it"
+                "or remove this file"
             )
         return 0
     if not target.exists():
-        return 0  # whoever removes the structures wants to begin anew
+        return 0  # the user has removed the structures to start again
     try:
         arrays, meta = unpack_arrays(_memory(target).read_bytes())
     except Torn as error:
         raise RestartError(
-            f"{_memory(target)}: {error}; remove it and {target.name} to begin anew"
+            f"{_memory(target)}: {error}; remove it and {target.name} to start again"
         ) from error
     if meta["digest"] != digest:
         differing = changes(meta.get("made_with", made_with), made_with)
-        unknown = [
-            "samplers, geometries or seed: not as they were"
-        ]  # a file from before the settings were kept
+        unknown = ["samplers, geometries or seed: changed"]  # older versions did not store the settings
         raise RestartError(
             provenance_refusal(
                 str(target), differing or unknown, f"name another output, or remove {target.name}"
             )
         )
     if size < meta["size"]:
-        raise RestartError(f"{target}: is shorter than what was made; restore it, or remove it to begin anew")
+        raise RestartError(
+            f"{target}: is shorter than when it was written; restore it, or remove it to start again"
+        )
     if size > meta["size"]:
         log.info(
-            "%s: what is behind the last whole batch is removed; a half-written batch is made again",
+            "%s: removed everything after the last complete batch; the incomplete batch is made again",
             target.name,
         )
         cut_torn_tail(target, meta["size"])
@@ -178,7 +178,7 @@ def _write_memory(
 
 
 def _made_with(settings: Sampling, systems: Sequence[System]) -> dict[str, str]:
-    """The same as `_digest`, key by key, for a person."""
+    """The settings of `_digest`, key by key, for error messages."""
     keys = settings.keys
     return flat_settings(
         {
@@ -192,7 +192,7 @@ def _made_with(settings: Sampling, systems: Sequence[System]) -> dict[str, str]:
 
 
 def _digest(settings: Sampling, systems: Sequence[System]) -> str:
-    """What the structures depend on, but for their number."""
+    """Hash of all settings that determine the structures, except their number."""
     said = [
         samplers_as_written(settings.samplers),
         {k: v for k, v in settings.md},
@@ -204,7 +204,7 @@ def _digest(settings: Sampling, systems: Sequence[System]) -> str:
 
 
 def check_sample_output(target: Path) -> None:
-    """Raises SettingsError for a name that nothing can be appended to."""
+    """Raises SettingsError for an output that cannot be written."""
     if target.suffix not in {".xyz", ".extxyz"}:
         raise SettingsError(f"output: {target.name}: expected a name that ends in .xyz or .extxyz")
     if target.is_dir() or not target.parent.is_dir():

@@ -1,4 +1,4 @@
-"""`aims-PAX status`: how a run stands, alive or finished, from the files of its folder. Fits 80 columns."""
+"""`aims-PAX status`: the state of a run, running or finished, from the files of its folder. Fits 80 columns."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from aims_pax.report.time_left import Limit, rounded_seconds, time_left
 
 WIDTH = 80
 ROWS = 20  # trajectories shown
-KNOWN = ("initial", "converge", "train", "explore", "recalculate")  # how stages begin
+KNOWN = ("initial", "converge", "train", "explore", "recalculate")  # first parts of stage names
 INITIAL_SIZE = "INITIAL_DATASET_GENERATION.max_initial_set_size"
 SIZE = "ACTIVE_LEARNING.max_train_set_size"
 MARKS = {"running": "▶", "waiting": "…", "training": "◆", "done": "■", "unknown": "?"}
 
 
 def status(folder: Path) -> dict[str, Any]:
-    """How the run stands, as plain values for JSON: times in s, forces eV/Å, energies eV/atom; None where unknown.
+    """State of the run as plain values for JSON: times in s, forces eV/Å, energies eV/atom; None if unknown.
 
-    Raises SettingsError when no run was ever begun there.
+    Raises SettingsError when the folder contains no run.
     """
     run = load_run(folder, brief=True)
     now = time.time()
@@ -88,7 +88,7 @@ def status(folder: Path) -> dict[str, Any]:
 
 
 def status_lines(now: dict[str, Any]) -> list[str]:
-    """The status for a person, no line longer than 80 columns."""
+    """The status as text, no line longer than 80 columns."""
     out = [_head(now)]
     if now["reason"]:
         out += _wrapped("", now["reason"])
@@ -112,7 +112,7 @@ def status_lines(now: dict[str, Any]) -> list[str]:
     return [line[:WIDTH] for line in out]
 
 
-# ---------------------------------------------------------------- what is known
+# ---------------------------------------------------------------- values
 
 
 def _state(run: RunRecord, folder: Path) -> str:
@@ -126,7 +126,7 @@ def _state(run: RunRecord, folder: Path) -> str:
 
 
 def _reason(run: RunRecord) -> str:
-    """Why a run that does not work any more ended."""
+    """Why the run ended; "" while it is running."""
     if run.holder:
         return ""
     if run.error:
@@ -138,14 +138,14 @@ def _reason(run: RunRecord) -> str:
         return said
     ended = run.stages and run.stages[-1].stopped
     if run.unfinished_start:
-        return "it was killed, or its machine went down, while it was starting; run the same command again"
+        return "the process was killed or its machine went down while it started; run the same command again"
     if run.state == "killed":
-        return "it ended without a word (killed, or its machine went down); the same command goes on"
-    return "" if ended else "it ended without saying why; the same command goes on"
+        return "the process was killed or its machine went down; run the same command to continue"
+    return "" if ended else "the process ended for an unknown reason; run the same command to continue"
 
 
 def _last_line(run: RunRecord) -> str:
-    """What the newest log says last, without its time."""
+    """The last line of the newest log, without its time."""
     folder = run.folder / Path(run.setting("aimsPAX.MISC.log_dir", "logs")).expanduser()
     logs = sorted((p for p in folder.glob("*.log") if p.name != "traceback.log"), key=_modified)
     try:
@@ -158,7 +158,7 @@ def _last_line(run: RunRecord) -> str:
 
 
 def _at_work(run: RunRecord, stage: StageRecord, folder: Path, until: float) -> float:
-    """Seconds the run has spent on a stage: neither paused, nor between two of its processes."""
+    """Seconds the run has spent on a stage, without pauses and without the time between two processes."""
     idle = [(s.began, s.ended) for s in run.spans if s.doing in ("stopped", "paused")]
     resting = paused_since(folder)
     if run.holder and resting is not None:
@@ -169,7 +169,7 @@ def _at_work(run: RunRecord, stage: StageRecord, folder: Path, until: float) -> 
 
 
 def _limits(run: RunRecord, stage: str) -> Iterator[Limit]:
-    """Every limit that may end the stage, and how much of it is used up."""
+    """Every limit that may end the stage, and how much of it is used."""
     al, initial = "ACTIVE_LEARNING.", "INITIAL_DATASET_GENERATION."
     own = [sum(e.stage == stage for e in epochs) for epochs in run.losses.values()]
     if stage == "initial":
@@ -188,12 +188,12 @@ def _limits(run: RunRecord, stage: str) -> Iterator[Limit]:
 
 
 def _training_set(run: RunRecord, stage: str | None) -> dict[str, Any]:
-    """The size that a setting limits: of all members together in the initial dataset, of a member later."""
+    """The training set size that a setting limits: all members together in the initial dataset, one member later."""
     if stage in ("initial", "converge-initial"):
         n, key, whose = len(run.splits.get("train", ())), INITIAL_SIZE, "all members together"
     else:
         n, key, whose = run.member_train, SIZE, "a member"
-    limit = _plain(_limit(run, key)) if stage in ("initial", "explore") else None  # nothing grows later
+    limit = _plain(_limit(run, key)) if stage in ("initial", "explore") else None  # no limit in later stages
     return {"of": whose, "size": n, "limit": limit, "limited_by": key.partition(".")[2] if limit else None}
 
 
@@ -236,7 +236,7 @@ def _modified(path: Path) -> float:
         return 0.0
 
 
-# ---------------------------------------------------------------- for a person
+# ---------------------------------------------------------------- text
 
 
 def _head(now: dict[str, Any]) -> str:
@@ -254,15 +254,15 @@ def _labels(labels: dict[str, Any]) -> str:
     stages = [f"{n['labelled']} {stage}" for stage, n in labels["by_stage"].items() if n["asked"]]
     parts = [f"{labels['done']} done" + (f" ({' + '.join(stages)})" if len(stages) > 1 else "")]
     if labels["running"]:
-        parts.append(f"{labels['running']} asked for and not answered yet")
+        parts.append(f"{labels['running']} requested and not finished")
     if labels["failed"]:
         kinds = ", ".join(f"{n} {kind}" for kind, n in labels["failed"].items())
         parts.append(f"{sum(labels['failed'].values())} failed ({kinds})")
     if labels["budget"] is not None:
-        parts.append(f"{labels['asked_of_budget']} of max_labels {labels['budget']:g} asked for")
+        parts.append(f"{labels['asked_of_budget']} of max_labels {labels['budget']:g} requested")
     if labels["calculations"]:
         spent, unit = compact(labels["reference_s"] or 0.0)
-        parts.append(f"{plural(labels['calculations'], 'calculation')}, {spent} {unit} together")
+        parts.append(f"{plural(labels['calculations'], 'calculation')}, {spent} {unit} in total")
     return " · ".join(parts)
 
 
@@ -293,7 +293,7 @@ def _time(now: dict[str, Any]) -> str:
     shares = {k: v for k, v in now["shares_s"].items() if k not in IDLE and work and v > 0.005 * work}
     parts = [f"{DOING.get(k, k)} {100 * v / work:.0f} %" for k, v in shares.items()]
     parts += [f"{IDLE[k]} {duration(v)}" for k, v in idle.items()]
-    return " · ".join([f"{duration(work)} at work since the beginning", *parts])
+    return " · ".join([f"{duration(work)} of work since the beginning", *parts])
 
 
 def _table(trajectories: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -314,7 +314,7 @@ def _table(trajectories: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def _wrapped(label: str, text: str) -> list[str]:
-    """`label    text`, broken between parts where it is too long."""
+    """`label    text`, wrapped at WIDTH."""
     import textwrap
 
     indent = " " * 9

@@ -1,4 +1,4 @@
-"""`aims-PAX test`: how wrong models are on a labelled dataset, by system and element; several are a committee."""
+"""`aims-PAX test`: errors of models on a labelled dataset, by system and element; several models form a committee."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def evaluate_models(
     dtype: str,
     console: Console,
 ) -> dict[str, Any]:
-    """Evaluate models on a dataset, print the tables and write predictions beside labels; returns the arrays.
+    """Evaluate models on a dataset, print the tables and write predictions and labels; returns the arrays.
 
     keys: names of energy, forces, stress and virials in the dataset. The npz has the columns of
-    `report.predictions`, and
-    `member_energy (M, F)` eV, `member_forces (M, A, 3)` eV/Å, `models (M,)` where several are given.
+    `report.predictions` and, for several models,
+    `member_energy (M, F)` eV, `member_forces (M, A, 3)` eV/Å, `models (M,)`.
     Raises SettingsError for files that cannot be used.
     """
     frames = _labelled(data, keys)
@@ -58,7 +58,7 @@ def evaluate_models(
         arrays["models"] = np.array([str(m) for m in models])
         arrays["member_energy"] = np.stack([a["energy"] for a in single])
         arrays["member_forces"] = np.stack([a["forces"] for a in single])
-    before = " (in place of an earlier file)" if output.exists() else ""
+    before = " (replaces an earlier file)" if output.exists() else ""
     write_bytes(output, pack_predictions(arrays))
     note = kind.precision_note(models, dtype, max(abs(f.label.energy) for f in frames))
     for line in [
@@ -71,18 +71,20 @@ def evaluate_models(
 
 
 def _kind(models: Sequence[Path]) -> ModelKind:
-    """The kind of all of them. Raises SettingsError where a file is missing, or they are of several kinds."""
+    """The kind of all models. Raises SettingsError when a file is missing or the kinds differ."""
     for path in models:
         if not path.is_file():
             raise SettingsError(f"{path}: {no_such(path)}; expected a model file")
     kinds = {kind.title: kind for kind in map(kind_of_file, models)}
     if len(kinds) > 1:
-        raise SettingsError(f"the models are of several kinds, so they are no committee: {', '.join(kinds)}")
+        raise SettingsError(
+            f"the models are of several kinds and cannot form a committee: {', '.join(kinds)}"
+        )
     return next(iter(kinds.values()))
 
 
 def _tables(models: Sequence[Path], single: Sequence[dict[str, Any]], arrays: dict[str, Any]) -> list[str]:
-    """Members when there are several, then systems and elements of what they say together."""
+    """A table of the members if there are several, then tables of systems and elements for the committee."""
     out: list[str] = []
     if len(models) > 1:
         rows = [(m.stem, by_system(a)[-1]) for m, a in zip(models, single, strict=True)]
@@ -98,7 +100,7 @@ def _tables(models: Sequence[Path], single: Sequence[dict[str, Any]], arrays: di
 
 
 def _worth(models: Sequence[Path], single: Sequence[dict[str, Any]], arrays: dict[str, Any]) -> list[str]:
-    """What the spread is worth for each member, as the report says of the delivered one, and for their mean."""
+    """Calibration of the spread for each member and for the committee mean, in the words of the report."""
     said = [(m.stem, {**a, "atomic_sd": arrays["atomic_sd"]}) for m, a in zip(models, single, strict=True)]
     said += [(MEAN, arrays)] if len(models) > 1 else []
     found = [(whose, calibrate(*atomic_errors(a))) for whose, a in said]
@@ -106,7 +108,7 @@ def _worth(models: Sequence[Path], single: Sequence[dict[str, Any]], arrays: dic
 
 
 def error_table(rows: Sequence[tuple[str, ErrorRow]]) -> list[str]:
-    """MAE and RMSE as text, thousandths of the units; columns nobody has are left out."""
+    """MAE and RMSE as text, in thousandths of the units; empty columns are left out."""
     cells = [
         [name, str(r.frames), str(r.atoms)]
         + [
@@ -137,10 +139,12 @@ def _milli(value: float) -> str:
 def _labelled(path: Path, keys: tuple[str, ...]) -> list[LabelledFrame]:
     if not path.is_file():
         raise SettingsError(
-            f"{path}: {no_such(path)}; the dataset comes last: aims-PAX test MODEL... DATA.xyz"
+            f"{path}: {no_such(path)}; the dataset is the last argument: aims-PAX test MODEL... DATA.xyz"
         )
     if path.suffix in (".model", ".pt"):
-        raise SettingsError(f"{path}: a model; the dataset comes last: aims-PAX test MODEL... DATA.xyz")
+        raise SettingsError(
+            f"{path}: a model; the dataset is the last argument: aims-PAX test MODEL... DATA.xyz"
+        )
     frames = list(read_labelled(path, replace(LabelKeys(*keys), option="--{}-key")))
     if not frames:
         raise SettingsError(f"{path}: no structures in it")

@@ -1,1 +1,1 @@
-"""What drives every stage: the event loop, signals and walltime, snapshots, the end of a run."""
+"""The parts that run every stage: event loop, signals and walltime, snapshots, the end of a run."""

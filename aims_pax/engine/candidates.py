@@ -1,4 +1,4 @@
-"""Frames in progress: a stage made them, and needs them until their labels are in the dataset."""
+"""Candidates: frames that a stage has made and needs until their labels are in the dataset."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from aims_pax.frames import Array, Frame, Label
 
 @dataclass(frozen=True)
 class Candidate:
-    """A frame in progress.
+    """A frame whose label is not in the dataset yet.
 
     origin: the entries that the dataset stores with it: system, stage, step, …
-    prediction: what the models say of it, where a stage compares it with the label: `predicted_energies` (M,) eV,
+    prediction: of the models, if the stage compares it with the label: `predicted_energies` (M,) eV,
         `predicted_forces` (M, N, 3) eV/Å, `atomic_sd` (N,) eV/Å. Frames of the initial dataset have none.
-    label: from the reference, once it is there.
+    label: from the reference, or None before it is computed.
     """
 
     frame: Frame

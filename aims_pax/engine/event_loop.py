@@ -1,12 +1,12 @@
-"""The one shell that drives every stage: start what is outstanding, wait for an event, let the core decide.
+"""The event loop of every stage: start outstanding work, wait for an event, let the core decide.
 
     while wanted := outstanding(state):
-        cancel what is in flight and no longer wanted; hand out labels, and training where it has its own devices
-        take the next event: what finished elsewhere, else a turn on the device, else sleep
-        state, effects = step(state, event); apply the effects; write it down
+        cancel work that is no longer wanted; submit labels, and training if it has its own devices
+        take the next event: a finished label or training, else a turn on the device, else sleep
+        state, effects = step(state, event); apply the effects; write the event to the journal
 
-A restart is the same line with nothing in flight. Labels are handed out only after the snapshot that leads to
-them is on the disk (commit before you pay), unless they are cheaper than the snapshot.
+A restart runs the same loop with no work in flight. Labels are submitted only after the snapshot that requests
+them is on disk, unless labels are cheaper than snapshots.
 """
 
 from __future__ import annotations
@@ -41,26 +41,28 @@ from aims_pax.wire_names import name_in_files
 
 log = logging.getLogger(__name__)
 
-SNAPSHOT_SECONDS = 60.0  # at the latest
+SNAPSHOT_SECONDS = 60.0  # longest time between two snapshots
 
 Turn = Sequence[Work]
 
 
 class Environment(Protocol):
-    """What the shell needs of the world of a stage."""
+    """What the event loop needs from a stage: labels, training, device turns, snapshots."""
 
-    name: str  # of the stage in this run, in the journal
+    name: str  # of the stage, in the journal
     capacity: int
-    trains_beside: (
-        bool  # whether training has devices or processes of its own, beside the one that moves atoms
-    )
+    trains_beside: bool  # whether training runs in its own process or on its own devices, in parallel with MD
 
     def submit(self, work: RequestLabel) -> Future[Any]: ...
     def drop(self, work: RequestLabel) -> None: ...
     def begin_training(self, work: RunTraining) -> Future[Any]: ...
-    def finish_training(self, work: RunTraining, future: Future[Any]) -> Event | None: ...  # None: once more
+    def finish_training(
+        self, work: RunTraining, future: Future[Any]
+    ) -> Event | None: ...  # None: to be repeated
     def drop_training(self, work: RunTraining) -> None: ...
-    def keep(self, work: RequestLabel, label: Any) -> str | None: ...  # the set that holds the frame already
+    def keep(
+        self, work: RequestLabel, label: Any
+    ) -> str | None: ...  # the set that already contains the frame
     def turn(self, works: Turn, stop: Callable[[], bool]) -> Iterable[Event]: ...
     def apply(self, effect: Effect) -> None: ...
     def commit(self, state: Any) -> None: ...
@@ -87,18 +89,18 @@ class EventLoop:
         self.journal = journal
         self.watch = watch
         self.in_flight: dict[RequestLabel, Future[Any]] = {}
-        self.training: dict[RunTraining, Future[Any]] = {}  # beside the device
+        self.training: dict[RunTraining, Future[Any]] = {}  # in other processes
         self.seconds = {"moving": 0.0, "training": 0.0, "sampling": 0.0, "waiting": 0.0, "saving": 0.0}
         self._paused_before = watch.paused_seconds  # s this process was paused before this stage
         self._committed = -1e9  # time of the last snapshot
         self._snapshot_cost = 0.0
         self._dirty = True
-        self._whole = True  # no event is half taken in: the state and the world fit together
+        self._whole = True  # no event is half applied: state and environment are consistent
 
     def run(self) -> Any:
-        """Go on until nothing is outstanding; returns the final state. Raises RunInterrupted after a signal."""
+        """Run until no work is outstanding; returns the final state. Raises RunInterrupted after a signal."""
         began = time.monotonic()
-        self.journal.write(self.world.name, "going", {})  # what came before was no work of this stage
+        self.journal.write(self.world.name, "going", {})  # time before this line is not work of this stage
         self._commit()
         try:
             while wanted := self.stage.outstanding(self.state, self.rules):
@@ -130,9 +132,9 @@ class EventLoop:
             del self.training[visit]
 
     def _hand_out(self, wanted: Sequence[Work]) -> None:
-        """Give labels to the executor while it has room for them; the rest waits with us."""
+        """Submit labels up to the executor's capacity; the others stay in this queue."""
         queue = [w for w in wanted if isinstance(w, RequestLabel) and w not in self.in_flight]
-        if self.state.stopped:  # labels not paid for are given up; what has been paid for is awaited and kept
+        if self.state.stopped:  # drop labels not yet submitted; wait for the submitted ones and store them
             self._handle_all([LabelDropped(work) for work in queue])
             return
         room = self.world.capacity + 1 - len(self.in_flight)
@@ -148,19 +150,19 @@ class EventLoop:
                     self.training[work] = self.world.begin_training(work)
 
     def _answers(self) -> list[Event]:
-        """What finished elsewhere: labels in the order they were asked for, then training."""
+        """Events of finished labels, in the order of submission, then of finished training."""
         events: list[Event] = []
         for work in [w for w, future in self.in_flight.items() if future.done()]:
             future = self.in_flight.pop(work)
             try:
                 events.append(Labelled(work, self.world.keep(work, future.result())))
             except LabelError as error:
-                self.watch.raise_if_stopped()  # a scheduler signals its programs, too: no failure of this frame
+                self.watch.raise_if_stopped()  # the scheduler signals FHI-aims too: not a failure of the frame
                 events.append(LabelFailed(work, failure_name(error), error.reason))
         for visit in [w for w, future in self.training.items() if future.done()]:
             future = self.training.pop(visit)
             if future.exception() is None:
-                self._whole = False  # weights change here, the state when the event is taken
+                self._whole = False  # weights change now, the state only when the event is handled
             trained = self.world.finish_training(visit, future)
             events += [] if trained is None else [trained]
         return events
@@ -186,17 +188,17 @@ class EventLoop:
         return self._answers()
 
     def _next_turn(self, wanted: Sequence[Work]) -> Turn:
-        """The first kind of device work: all trajectories in one turn, or one visit of training."""
+        """Work for the device, of the kind that comes first: MD of all trajectories, or one visit of training."""
         elsewhere = (
             (RequestLabel, RunTraining) if self.world.trains_beside else RequestLabel
-        )  # a lost visit, too
+        )  # including a training visit that has to be repeated
         device = [w for w in wanted if not isinstance(w, elsewhere) and w not in self.training]
         if not device or not isinstance(device[0], RunMD):
             return device[:1]
         return [w for w in device if isinstance(w, RunMD)]
 
     def _handle_all(self, events: Iterable[Event]) -> None:
-        """Events that belong together; snapshots are only written between such groups."""
+        """Handle events that belong together; snapshots are written only between such groups."""
         self._whole = False
         for event in events:
             self._handle(event)
@@ -204,7 +206,7 @@ class EventLoop:
 
     def _handle(self, event: Event) -> None:
         if event.work not in self.stage.outstanding(self.state, self.rules):
-            self.journal.write(self.world.name, "late", event)  # its work was cancelled meanwhile
+            self.journal.write(self.world.name, "late", event)  # its work has been cancelled
             return
         self.state, effects = self.stage.step(self.state, event, self.rules)
         more: dict[str, Any] = {"check": None} if isinstance(event, Advanced) else {}
@@ -218,7 +220,7 @@ class EventLoop:
         self.journal.write(self.world.name, name_in_files(type(event)), event, **more)
         self._dirty = True
 
-    # ------------------------------------------------------------ keeping
+    # ------------------------------------------------------------ snapshots and times
 
     def _commit(self) -> None:
         if not self._dirty:
@@ -234,25 +236,25 @@ class EventLoop:
         return _Timer(self.seconds, what, self.watch)
 
     def _note_pauses(self) -> None:
-        """Into the journal: when this process rested."""
+        """Write the pauses of this process to the journal."""
         while self.watch.pauses:
             began, ended = self.watch.pauses.pop(0)
             content = {"began": round(began, 3), "ended": round(ended, 3)}
             self.journal.write(self.world.name, "paused", content)
 
     def _account(self, total: float) -> None:
-        """Where the time went. A pause is no work: it is told apart and no share of it."""
+        """Log the share of each activity in the working time. Pauses are listed separately and not counted."""
         paused = self.watch.paused_seconds - self._paused_before
         work = max(total - paused, 1e-9)
         shares = {**self.seconds, "other": max(work - sum(self.seconds.values()), 0.0)}
         parts = [f"{DOING[k]} {100 * v / work:.0f} %" for k, v in shares.items() if v > 0.005 * work]
-        parts += [f"paused for {paused:.0f} s besides"] if paused else []
-        log.info("time of this stage since this start: %.1f s at work · %s", work, " · ".join(parts))
+        parts += [f"also paused for {paused:.0f} s"] if paused else []
+        log.info("time of this stage since this start: %.1f s of work · %s", work, " · ".join(parts))
         self.journal.write(self.world.name, "time", {k: round(v, 3) for k, v in shares.items()})
 
 
 class _Timer:
-    """Adds the time spent inside to one entry of a ledger, less the pauses."""
+    """Context manager: adds its time, without pauses, to one entry of a ledger."""
 
     def __init__(self, ledger: dict[str, float], what: str, watch: InterruptMonitor) -> None:
         self.ledger, self.what, self.watch = ledger, what, watch

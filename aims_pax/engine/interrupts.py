@@ -1,8 +1,8 @@
-"""Why a run should stop or rest: a signal, the end of the walltime, a wish in its folder (`aims-PAX pause`, `stop`).
+"""What stops or pauses a run: a signal, the end of the walltime, a request file (`aims-PAX pause`, `stop`).
 
-Handlers set a flag that is looked at at every MD step, training batch, and while a label is awaited; a calculator that
-computes in this process is interrupted. A pause lives here alone: whoever looks waits inside until it is over, so
-no MD step, training batch or label begins meanwhile, while calculations that run already end and are stored.
+Signal handlers set a flag. The run checks it at every MD step and training batch and while it waits for labels; a
+calculator that computes in this process is interrupted. A pause is handled only here: the check blocks until the
+pause is over, so no MD step, training batch or label starts; running calculations finish and are stored.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ __all__ = ["InterruptMonitor", "RunInterrupted", "remaining_walltime"]
 log = logging.getLogger(__name__)
 
 MARGIN = 90.0  # s before the end of the walltime at which the run begins to stop
-LOOK_EVERY = 0.5  # s between two looks at the folder
+LOOK_EVERY = 0.5  # s between two checks for a request file
 
 
 class InterruptMonitor:
-    """The flag, the deadline and the wishes. A second Ctrl-C does not wait for a clean end.
+    """The stop flag, the walltime and the user's requests. A second Ctrl-C ends the process at once.
 
-    seconds: walltime of this process from now on, or None. beat: called whenever somebody looks.
-    wishes: what somebody may leave in the folder, or None.
+    seconds: walltime of this process from now on, or None. beat: called at every check; renews the lock.
+    requests: request file in the working folder, or None.
     """
 
     def __init__(
@@ -48,18 +48,18 @@ class InterruptMonitor:
         self.deadline = None if seconds is None else time.monotonic() + seconds - min(MARGIN, 0.2 * seconds)
         self.heartbeat = beat
         self.requests = requests
-        self.asked = False  # to stop, by `aims-PAX stop`
-        self.cancel = False  # and to cancel what runs elsewhere
+        self.asked = False  # stop requested by `aims-PAX stop`
+        self.cancel = False  # also cancel running calculations
         self.paused_seconds = 0.0  # s paused so far
         self.pauses: list[
             tuple[float, float]
-        ] = []  # (began, ended), s since 1970; whoever writes them down takes them
-        self.on_pause: Callable[[bool], None] = lambda _: None  # called when a pause begins, and ends
+        ] = []  # (began, ended), s since 1970; the event loop moves them to the journal
+        self.on_pause: Callable[[bool], None] = lambda _: None  # called when a pause begins and when it ends
         self._looked = -LOOK_EVERY
-        self._one_looks = threading.Lock()  # training elsewhere asks from threads of its own
+        self._one_looks = threading.Lock()  # background training checks from other threads
 
     def stop(self) -> bool:
-        """Whether device turns should be abandoned at the next batch or MD step."""
+        """Whether MD and training should stop at the next step or batch."""
         self._look()
         return self.asked or self.signal is not None or self._over()
 
@@ -72,7 +72,7 @@ class InterruptMonitor:
             raise RunInterrupted(f"stopped by the user ({how})", 3, self.cancel)
 
     def raise_if_signalled(self) -> None:
-        """The same for signals and the walltime alone: the folder is not looked at."""
+        """The same for signals and the walltime only: the request file is not read."""
         if self.signal == signal.SIGINT:
             raise RunInterrupted("stopped by the user (Ctrl-C)", 3)
         if self.signal is not None:
@@ -81,14 +81,14 @@ class InterruptMonitor:
             raise RunInterrupted("stopped before the end of the walltime", 75)
 
     def _look(self) -> None:
-        """A sign of life; then what somebody wishes. Returns when the run is not, or no longer, paused."""
+        """Renew the lock, then read the request file. Blocks while the run is paused."""
         if self.heartbeat is not None:
             self.heartbeat()
         if self.requests is None or time.monotonic() - self._looked < LOOK_EVERY:
             return
         with self._one_looks:
             if time.monotonic() - self._looked < LOOK_EVERY:
-                return  # another thread has looked, or rested, meanwhile
+                return  # another thread has just checked, or waited for the end of a pause
             self._looked = time.monotonic()
             request = self.requests.look()
             if request == "pause":
@@ -99,21 +99,23 @@ class InterruptMonitor:
                 self.requests.running()
 
     def _rest(self, requests: RequestFile) -> str:
-        """Wait until another wish, a signal or the walltime ends the pause; returns that wish."""
+        """Wait until another request, a signal or the walltime ends the pause; returns the last request."""
         began, moment = time.monotonic(), time.time()
         requests.paused()
         self.on_pause(True)
-        log.info("paused: running calculations end and are kept; aims-PAX resume goes on, aims-PAX stop ends")
+        log.info(
+            "paused: running calculations finish and are stored; aims-PAX resume continues, aims-PAX stop ends the run"
+        )
         request = "pause"
         while request == "pause" and self.signal is None and not self._over():
             time.sleep(LOOK_EVERY)
             if self.heartbeat is not None:
                 self.heartbeat()
-            request = requests.look() or request  # a file server that hiccups ends no pause
+            request = requests.look() or request  # an unreadable file does not end the pause
         self._looked = time.monotonic()
         self.paused_seconds += self._looked - began
         self.pauses.append((moment, moment + self._looked - began))
-        log.info("the pause is over after %.0f s", self._looked - began)
+        log.info("resumed after %.0f s", self._looked - began)
         self.on_pause(False)
         return request
 
@@ -122,9 +124,9 @@ class InterruptMonitor:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Signals set the flag while this lasts, and the end of the walltime is noticed within a calculation.
+        """Install the signal handlers and an alarm at the end of the walltime, which also interrupts a calculation.
 
-        What is ignored stays ignored: nohup ignores SIGHUP.
+        SIGHUP stays ignored if it was ignored before (nohup).
         """
 
         def note(number: int, _: FrameType | None) -> None:
@@ -153,7 +155,7 @@ class InterruptMonitor:
 
 
 def remaining_walltime(given: float | None, environment: Mapping[str, str] | None = None) -> float | None:
-    """Seconds this process may run: the smaller of what the settings say and what is left of the scheduler's job."""
+    """Seconds this process may run: the smaller of the setting and of the time left in the scheduler's job."""
     environment = os.environ if environment is None else environment
     known = [s for s in (given, _job_seconds_left(environment)) if s is not None and s != float("inf")]
     return min(known) if known else None
@@ -167,7 +169,7 @@ def _job_seconds_left(environment: Mapping[str, str]) -> float | None:
         return scheduler.seconds_left(environment)
     except (OSError, ValueError, subprocess.SubprocessError, Refused, SetupError) as error:
         log.warning(
-            "the end of this %s job is not known (%s); set MISC.max_walltime to stop in time",
+            "the time limit of this %s job is not known (%s); set MISC.max_walltime to stop in time",
             scheduler.title,
             error,
         )

@@ -1,4 +1,4 @@
-"""The report while a run works and at its end. A report that fails is a warning, never the end of a run."""
+"""Writes the report during a run and at its end. A report error is logged as a warning and never stops the run."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-EVERY = 120.0  # s between two reports of a live run, at least
-SHARE = 50  # and at least so many times what the last one took: 2 % of the run
+EVERY = 120.0  # s between two reports of a run, at least
+SHARE = 50  # and at least 50 times the duration of the last one: 2 % of the run
 
 
 class Reporter:
-    """Rewrites `report.html` now and then."""
+    """Rewrites `report.html` at intervals."""
 
     def __init__(self, folder: RunFolder, wanted: bool = True) -> None:
         self.folder, self.wanted = folder, wanted
         self._next = time.monotonic() + EVERY
 
     def due(self) -> None:
-        """Write the page if its time has come; called between turns."""
+        """Write the page if it is due; called between turns."""
         if not self.wanted or time.monotonic() < self._next:
             return
         began = time.monotonic()
@@ -32,11 +32,11 @@ class Reporter:
         self._next = now + max(EVERY, SHARE * (now - began))
 
     def write(self, pictures: bool = True) -> None:
-        """Page, and with `pictures` every figure as PNG and its numbers as CSV beside it."""
+        """Write the page and, with `pictures`, every figure as PNG with its numbers as CSV."""
         from aims_pax.report.html_page import write_report
 
         try:
             write_report(self.folder.root, pictures=pictures)
-        except Exception as error:  # whatever is wrong with a picture, the run is worth more
+        except Exception as error:  # a report error must never stop the run
             log.warning("no report: %s: %s", type(error).__name__, error)
             log.debug("traceback", exc_info=True)

@@ -1,4 +1,4 @@
-"""How a run ended: the last line of its log, and what a refusing file system means."""
+"""How a run ended: the last line of its log, and messages for file-system errors."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def log_outcome() -> Iterator[None]:
-    """The log's last line says how the run ended."""
+    """Write to the end of the log how the run ended."""
     try:
         yield
     except RunInterrupted as stop:
-        log.info("%s: everything is saved; run the same command again to go on", stop.reason)
+        log.info("%s: everything is saved; run the same command again to continue", stop.reason)
         raise
     except AimsPaxError as error:
         log.error("%s", error)
@@ -32,9 +32,9 @@ def log_outcome() -> Iterator[None]:
 
 
 def describe_os_error(error: OSError) -> str:
-    """What a file system said, and what to do about it."""
+    """The error of the file system, and what the user can do."""
     where = error.filename or "a file of this run"
     return (
-        f"{where}: {error.strerror or error}; free space or mend the permissions of the folder, then run the same "
-        "command again: finished reference calculations are kept"
+        f"{where}: {error.strerror or error}; free space or correct the permissions of the folder, then run the same "
+        "command again: finished reference calculations are stored"
     )

@@ -1,4 +1,4 @@
-"""What a command has open in the working folder, as one value that is passed along."""
+"""The open objects of a command (settings, folder, labeller, journal and others), passed on as one value."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LabellingContext:
-    """What commands have open that only ask the reference."""
+    """The open objects of a command that only needs the reference."""
 
     settings: LabellingSettings
     folder: RunFolder
@@ -34,9 +34,9 @@ class LabellingContext:
 
 @dataclass(frozen=True, kw_only=True)
 class RunContext(LabellingContext):
-    """What a whole run has open.
+    """The open objects of a full run.
 
-    settings_hash: of everything in restart/settings.json, see `record.restart_compatibility`.
+    settings_hash: of the content of restart/settings.json, see `record.restart_compatibility`.
     """
 
     settings: Settings

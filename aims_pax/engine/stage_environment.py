@@ -31,7 +31,7 @@ LOSS_COLUMNS = "stage,visit,epoch,train_loss,valid_loss,energy_mae_eV_atom,force
 
 
 class StageEnvironment:
-    """The world of one stage; the stages add their own turns and effects."""
+    """Base class of the stage environments; each stage adds its own turns and effects."""
 
     def __init__(self, run: RunContext, stage: ModuleType, name: str | None = None) -> None:
         self.run = run
@@ -41,22 +41,22 @@ class StageEnvironment:
         self.candidates: dict[str, Candidate] = {}  # by frame id
         self.capacity = run.labeller.capacity
         self.trains_beside = run.beside is not None
-        self.seen: dict[int, LastCheck] = {}  # trajectory → its last look, for the person watching
-        self._sizes: dict[RunTraining, int] = {}  # of the training sets when visits elsewhere began
-        self.fresh = False  # nothing was there to continue
-        self.entries = 0  # of the dataset, in the snapshot that was read
+        self.seen: dict[int, LastCheck] = {}  # trajectory → its last uncertainty check, for the live view
+        self._sizes: dict[RunTraining, int] = {}  # of the training sets when background visits began
+        self.fresh = False  # True: there was no snapshot to continue from
+        self.entries = 0  # number of dataset entries in the snapshot that was read
 
     def drive(self, state: Any, rules: Any) -> Any:
         """Run the stage to its end from this state."""
         self.rules = rules
         if self.fresh:
-            self.run.journal.write(self.name, "stage begun", {})  # what an earlier attempt did is void
+            self.run.journal.write(self.name, "stage begun", {})  # discards the lines of an earlier attempt
         final = EventLoop(self.stage, state, rules, self, self.run.journal, self.run.watch).run()
         self.run.journal.write(self.name, "stage ended", self.summary(final))
         return final
 
     def summary(self, state: Any) -> Any:
-        """What the journal says of the final state: the whole of it, unless a stage leaves long things out."""
+        """The final state for the journal; a stage may leave out long fields."""
         return state
 
     # ------------------------------------------------------------ the reference
@@ -86,7 +86,7 @@ class StageEnvironment:
                 raise TypeError(f"{effect} has no meaning in stage {self.stage.NAME}")
 
     def labelled(self, frame: str) -> LabelledFrame:
-        """A frame with the label of this run's reference and all that says where both come from."""
+        """A frame with its label from this run's reference, and the origin of both."""
         candidate, dataset = self.candidate(frame), self.run.dataset
         method = self.run.labeller.method_of(candidate.system)
         known = dataset.labelled(frame, method)
@@ -111,7 +111,7 @@ class StageEnvironment:
         return self._trained(work, results, self._size(work))
 
     def begin_training(self, work: RunTraining) -> Future[Any]:
-        """The same elsewhere: nothing changes here until `finish_training`."""
+        """The same in the background: nothing changes in this process until `finish_training`."""
         assert self.run.beside is not None
         self._sizes[work] = self._size(work)
         return self.run.beside.begin(work, self._data(work), **self._how(work))
@@ -127,7 +127,7 @@ class StageEnvironment:
         self.run.beside.drop(work)
 
     def how_to_train(self, work: RunTraining) -> dict[str, Any]:
-        """Keywords of `Learner.train` that are the stage's own."""
+        """Additional keywords of `Learner.train` for this stage."""
         return {}
 
     def _how(self, work: RunTraining) -> dict[str, Any]:
@@ -140,7 +140,7 @@ class StageEnvironment:
         return {m: self.visit_data(m, work) for m in self._members(work)}
 
     def _size(self, work: RunTraining) -> int:
-        """Training structures there are now, of the member that has most: all before these have been seen."""
+        """Present size of the largest training set: this visit covers all structures up to it."""
         return max(len(self.data_of(m).train) for m in self._members(work))
 
     def _trained(self, work: RunTraining, results: Sequence[MemberResult], n_train: int) -> Trained:
@@ -152,15 +152,15 @@ class StageEnvironment:
         return Trained(work, n_train, losses, errors)
 
     def visit_data(self, member: int, work: RunTraining) -> MemberData:
-        """What a member sees in this visit: everything, unless a stage replays a part."""
+        """Data of a member for this visit: everything, unless the stage replays a part."""
         return self.data_of(member)
 
     def data_of(self, member: int) -> MemberData:
-        """What a member learns from and is judged by."""
+        """Training and validation data of a member."""
         return self.run.member_data(member)
 
     def _note(self, work: RunTraining, results: Sequence[MemberResult]) -> None:
-        """Append this visit's losses to the files of the members, and a line to the log."""
+        """Append this visit's losses to the members' files, and one line to the log."""
         for r in results:
             path = self.run.folder.losses / f"{r.name}.csv"
             head = "" if path.exists() else LOSS_COLUMNS
@@ -170,7 +170,7 @@ class StageEnvironment:
             )
             self.run.folder.append_text(path, head + rows)
         if work.member is not None and work.visit % 10:
-            return  # convergence: every tenth epoch is enough for a person
+            return  # convergence: log every tenth epoch only
         mae, energy = (np.mean([getattr(r, n) for r in results]) for n in ("force_mae", "energy_mae"))
         who = "training" if work.member is None else results[0].name
         log.info(
@@ -185,7 +185,7 @@ class StageEnvironment:
         return self.candidate(frame_id).frame
 
     def candidate(self, frame_id: str) -> Candidate:
-        """A candidate of this stage, or a frame of the dataset as one. Raises RestartError when there is none."""
+        """A candidate of this stage, or one made from a frame of the dataset. Raises RestartError without either."""
         if frame_id in self.candidates:
             return self.candidates[frame_id]
         if frame_id in self.run.dataset:
@@ -193,25 +193,25 @@ class StageEnvironment:
         raise RestartError(f"frame {frame_id} is neither in the restart nor in the dataset")
 
     def add_candidate(self, candidate: Candidate) -> str:
-        """Remember a frame until its label is in the dataset; returns its id."""
+        """Store a candidate until its label is in the dataset; returns its id."""
         self.candidates[candidate.frame.id] = candidate
         return candidate.frame.id
 
     def needed(self, state: Any) -> set[str]:
-        """Ids of the frames a restart from this state needs and the dataset does not hold."""
+        """Ids of the frames that a restart from this state needs and that are not in the dataset."""
         wanted = self.stage.outstanding(state, self.rules)
         return {w.frame for w in wanted if isinstance(w, RequestLabel)}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What else belongs into a snapshot, small arrays by name."""
+        """Further small arrays of the snapshot, by name."""
         return {}
 
     def weights(self) -> Mapping[str, NDArray[Any]]:
-        """The heavy part of a snapshot."""
+        """The large arrays of a snapshot: model weights."""
         return self.run.ensemble.arrays()
 
     def commit(self, state: Any) -> None:
-        """Write a snapshot when the settings want restarts."""
+        """Write a snapshot, unless MISC.create_restart is False."""
         needed = self.needed(state)
         self.candidates = {i: c for i, c in self.candidates.items() if i in needed}
         if not self.run.settings.misc.create_restart:
@@ -223,9 +223,9 @@ class StageEnvironment:
         self.checkpoint.write(state, arrays, self.run.ensemble.version, self.weights, remarks)
 
     def restore(self, kind: type[Any]) -> Any | None:
-        """The state of the newest snapshot with everything that belongs to it, or None for a fresh start.
+        """Load the newest snapshot and return its state, or None for a fresh start.
 
-        An unfinished stage goes on with the data its snapshot knew; the data of a finished one has grown since.
+        For an unfinished stage, dataset entries added after the snapshot are removed; after a finished stage they stay.
         """
         snapshot = self.checkpoint.read()
         self.fresh = snapshot is None
@@ -251,7 +251,7 @@ class StageEnvironment:
 
 
 def group_arrays(arrays: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, dict[str, NDArray[Any]]]]:
-    """{"frame/7f3a/cell": x} → {"frame": {"7f3a": {"cell": x}}}; deeper names stay joined, flat ones go."""
+    """{"frame/7f3a/cell": x} → {"frame": {"7f3a": {"cell": x}}}; shorter names are skipped."""
     result: dict[str, dict[str, dict[str, NDArray[Any]]]] = {}
     for name, values in arrays.items():
         if name.count("/") < 2:

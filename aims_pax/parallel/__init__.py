@@ -1,1 +1,1 @@
-"""Work beside the driver: training and dynamics in processes of their own, and the cores they get."""
+"""Training and dynamics in separate processes, and the number of cores for each."""

@@ -1,4 +1,4 @@
-"""Which cores do what while a run explores: processes that train the members, and processes that move trajectories."""
+"""Number of processes in active learning: those that train the members, and those that move trajectories."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def processes(settings: Settings, members: int) -> int:
-    """Training processes; 0: in turns with MD. As many as were asked for, else one a device or core.
+    """Number of training processes: as set, else one per device or core. 0: training alternates with MD.
 
-    A kind of model that cannot train in processes does so in this one.
+    A kind of model that cannot train in other processes trains in this one.
     """
     if not kind_of_run(settings).trains_in_processes:
         return 0
@@ -30,7 +30,7 @@ def processes(settings: Settings, members: int) -> int:
 
 
 def moving_processes(settings: Settings, members: int, trajectories: int) -> int:
-    """Processes that move trajectories; as many as were asked for, else one a core that training leaves."""
+    """Number of processes that move trajectories: as set, else one per core that training does not use."""
     if not kind_of_run(settings).moves_in_processes:
         return 1
     if settings.cluster.executor == "inline" or settings.model.device != "cpu":

@@ -1,10 +1,10 @@
 """Molecular dynamics on several cores: each process moves its share of the trajectories with all members.
 
-    weights of version v ─┬─ process 0: trajectories 0, 2, … ─┬─ results in the order asked
+    weights of version v ─┬─ process 0: trajectories 0, 2, … ─┬─ results in the order of the states
                           └─ process 1: trajectories 1, 3, … ─┘
 
-The noise of a trajectory is its own (`md.noise`), so a trajectory moves as it would in one process, but for the
-last digits of float32 forces, which depend on who shares a batch.
+Each trajectory has its own noise stream (`md.noise`), so it moves as in one process, except for the last digits of
+float32 forces, which depend on the other structures in the batch.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LOWER = 5  # niceness of these processes
 
 @dataclass(frozen=True, eq=False)
 class SerialisedEnsemble:
-    """The members as they travel once, by the name of their kind, which may stand in a module in `folder`."""
+    """The serialised members and the name of their kind, whose module may be in `folder`."""
 
     kind: str
     folder: Path
@@ -45,9 +45,9 @@ class SerialisedEnsemble:
 
 @dataclass(frozen=True, eq=False)
 class MDTask:
-    """What one process is asked: `md.advance` on its share. Models and weights only where they are new there.
+    """The task of one process: `md.advance` on its trajectories. Models and weights are sent only when they are new.
 
-    memory: bytes its evaluations may take; written: as the user says.
+    memory: bytes that its evaluations may use; written: whether the user has set this limit.
     """
 
     states: tuple[MDState, ...]
@@ -63,11 +63,11 @@ class MDTask:
 
 
 class MDPool:
-    """n processes that move trajectories. A context manager; they start at `warm` or with the first leg.
+    """n processes that move trajectories. A context manager; they start at `warm` or with the first task.
 
-    kind, folder: of the models, see `model_kind`. memory: bytes that their evaluations may take together. After a
-    process was killed they move fewer trajectories at once, with half of it; where it happens again, half of the
-    processes do.
+    kind, folder: of the models, see `model_kind`. memory: bytes that all their evaluations together may use. After a
+    process was killed the limit is halved, so fewer trajectories move in one batch; if it happens again, the number of
+    processes is halved too.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class MDPool:
         self.memory, self.written = memory, written
         self._killed = 0
         self._companions: list[WorkerProcess | None] = [None] * n
-        self._versions = [-1] * n  # of the weights each of them has
+        self._versions = [-1] * n  # of the weights in each process
         self._patience = FailureCounter("lower MISC.memory_limit (mace.yaml) or CLUSTER.dynamics.workers")
 
     def __enter__(self) -> MDPool:
@@ -95,14 +95,14 @@ class MDPool:
         self.close()
 
     def close(self) -> None:
-        """Give up what is running and end the processes."""
+        """Abandon running tasks and end the processes."""
         for companion in self._companions:
             if companion is not None and not companion.lost:
                 companion.process.kill()
                 companion.close()
 
     def warm(self) -> None:
-        """Start the processes now: they need seconds to import what they compute with."""
+        """Start the processes now: their imports take seconds."""
         for k in range(self.n):
             self._companion(k)
 
@@ -116,12 +116,12 @@ class MDPool:
         length: float | None = None,
         driving_members: Sequence[int] | None = None,
     ) -> list[MDOutcome]:
-        """`md.advance` with the ensemble's potential. Raises Abandoned, SetupError when processes keep dying."""
+        """`md.advance` with the ensemble's potential. Raises Abandoned; SetupError when processes die repeatedly."""
         while True:
             try:
                 moved = self._together(states, n_steps, md, stop, length, driving_members)
             except WorkerProcessLost as error:
-                if stop():  # what ends the run may have ended them, too
+                if stop():  # the signal that stops the run may have ended them too
                     raise Abandoned from error
                 self._patience.lost(error)
                 how = self._shrink() if error.killed else ""
@@ -132,7 +132,7 @@ class MDPool:
             return moved
 
     def _shrink(self) -> str:
-        """After a process was killed, probably for want of memory: take less. For the log: how."""
+        """Reduce the memory limit after a process was killed, probably for memory; returns a text for the log."""
         from aims_pax.models import memory_budget
 
         self._killed += 1
@@ -172,7 +172,7 @@ class MDPool:
                 asked.append(k)
             except WorkerProcessLost as error:
                 wrong.append(error)
-        for k in asked:  # all of them, also when one has failed: the next question must find them idle
+        for k in asked:  # all of them, even if one has failed: each must be idle before the next task
             companion = self._companions[k]
             assert companion is not None
             try:
@@ -213,18 +213,18 @@ class MDPool:
     def _companion(self, k: int) -> WorkerProcess:
         companion = self._companions[k]
         if companion is None or companion.lost:
-            level = logging.INFO if k == 0 else logging.WARNING  # all of them say the same
+            level = logging.INFO if k == 0 else logging.WARNING  # the others would log the same
             companion = WorkerProcess("aims_pax.parallel.dynamics:MDWorker", self.threads, level=level)
             self._companions[k], self._versions[k] = companion, -1
         return companion
 
 
 class MDWorker:
-    """What a process keeps between legs: the ensemble, with the newest weights it was sent."""
+    """State of a process between tasks: the ensemble with the newest weights it has received."""
 
     def __init__(self) -> None:
         own_threads()
-        os.nice(LOWER)  # where cores are scarce, reference calculations and training come first
+        os.nice(LOWER)  # reference calculations and training have priority on busy cores
         self.ensemble: ForceFieldModel | None = None
 
     def __call__(self, leg: MDTask, stop: Callable[[], bool]) -> list[MDOutcome]:
@@ -246,7 +246,7 @@ class MDWorker:
 
 
 def split_trajectories(sizes: Sequence[int], n: int) -> list[list[int]]:
-    """The trajectories of each of n processes, in ascending order: the largest first to whoever has least atoms.
+    """The trajectories of each of n processes, ascending; the largest are assigned first, to the least loaded process.
 
     >>> split_trajectories([9, 9, 21, 9], 2)
     [[2], [0, 1, 3]]
@@ -261,10 +261,10 @@ def split_trajectories(sizes: Sequence[int], n: int) -> list[list[int]]:
 
 @contextmanager
 def md_pool(settings: Settings, ensemble: ForceFieldModel, trajectories: int) -> Iterator[MDPool | None]:
-    """The processes that move trajectories, or None where this process does it alone.
+    """The processes that move trajectories, or None if this process moves them.
 
-    It does with `executor: inline` (bit for bit reproducible), on a GPU, where no core is left beside training, and
-    with a kind of model that cannot be sent to other processes.
+    None with `executor: inline` (bit for bit reproducible), on a GPU, when training leaves no core, and for a kind of
+    model that cannot be sent to other processes.
     """
     n, profile = moving_processes(settings, len(ensemble), trajectories), settings.cluster.dynamics
     if profile is not None and not (kind := kind_of_run(settings)).moves_in_processes:

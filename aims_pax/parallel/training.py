@@ -1,7 +1,7 @@
-"""Training in processes of its own, while the trajectories move on with the weights as they were.
+"""Training in separate processes while the trajectories move with the previous weights.
 
-The members of this process do not change until a visit's result is taken; then all change at once, so that MD
-and snapshots only ever see whole versions.
+The members of this process do not change until the result of a visit arrives; then all change at once, so that MD
+and snapshots always use weights of one version.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class BackgroundTraining:
-    """Visits under way outside. `seconds`: how long they took, visit by visit, for the account of time."""
+    """Training visits that run in other processes. `seconds`: total duration of the finished visits."""
 
     def __init__(self, ensemble: ForceFieldModel, pool: ProcessPool) -> None:
         self.ensemble, self.pool = ensemble, pool
@@ -39,15 +39,15 @@ class BackgroundTraining:
         )
 
     def begin(self, work: RunTraining, data: Mapping[int, MemberData], **how: Any) -> Future[Any]:
-        """A visit of the members `data` names, from their state as it is now. Keywords as `Learner.train`."""
+        """Start a visit of the members in `data` from their present state. Keywords as in `Learner.train`."""
         self._stops[work] = stop = threading.Event()
         self._begun[work] = time.monotonic()
         return self.ensemble.train_elsewhere(self.pool, data, work.epochs, stop=stop.is_set, **how)
 
     def finish(self, work: RunTraining, future: Future[Any]) -> list[MemberResult] | None:
-        """Take the result in. None when a process died and the visit is to be repeated.
+        """Load the result into the members. None when a process died and the visit must be repeated.
 
-        Raises SetupError when they keep dying.
+        Raises SetupError when processes die repeatedly.
         """
         self._stops.pop(work)
         self.seconds += time.monotonic() - self._begun.pop(work)
@@ -64,13 +64,13 @@ class BackgroundTraining:
         return self.ensemble.take(visited)
 
     def drop(self, work: RunTraining) -> None:
-        """Its result is not wanted any more; the processes stop at their next batch."""
+        """Cancel a visit; the processes stop at their next batch."""
         self._stops.pop(work).set()
         self._begun.pop(work)
 
 
 def _half() -> float:
-    """Bytes: half of what evaluations may take on the CPU is for training, half is left for the dynamics."""
+    """Halve the CPU memory limit of evaluations; returns the other half, for training (bytes)."""
     from aims_pax.models import memory_budget
 
     half = memory_budget.limit() / 2
@@ -80,10 +80,10 @@ def _half() -> float:
 
 @contextmanager
 def background_training(settings: Settings, ensemble: ForceFieldModel) -> Iterator[BackgroundTraining | None]:
-    """What trains elsewhere, or None where training and MD take turns in this process.
+    """The background training, or None if training and MD alternate in this process.
 
-    They take turns with `executor: inline` (bit for bit reproducible), on one core, on a single GPU, and with a kind of
-    model that does not train in processes.
+    They alternate with `executor: inline` (bit for bit reproducible), on one core, on a single GPU, and for a kind of
+    model that does not train in other processes.
     """
     profile, kind = settings.cluster.training, kind_of_run(settings)
     if profile is not None and not kind.trains_in_processes:
@@ -95,7 +95,7 @@ def background_training(settings: Settings, ensemble: ForceFieldModel) -> Iterat
         return
     threads = 1 if profile is None else profile.threads
     own = BackgroundTraining(ensemble, kind.training_pool(n, threads, devices, _half()))
-    log.info("training in %d process%s beside the dynamics", n, "" if n == 1 else "es")
+    log.info("training in %d process%s in parallel with the dynamics", n, "" if n == 1 else "es")
     with own.pool:
         own.pool.warm()
         yield own

@@ -1,1 +1,1 @@
-"""From what a user wrote to a potential: models, foundation models, built-in and own calculators."""
+"""Makes potentials from the settings: models, foundation models, built-in calculators and the user's own."""

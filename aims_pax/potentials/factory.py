@@ -1,4 +1,4 @@
-"""The potentials a configuration names: a foundation model, a built-in calculator, or what a user's own call gives."""
+"""Makes the potential named in the settings: a foundation model, a built-in calculator, or one from a user's call."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def make_potential(
     device: str | None = None,
     dtype: str = "float32",
 ) -> Potential:
-    """What a spelling of a potential means: a foundation model, or what a call gives, an ASE calculator or a
+    """The potential for a settings entry: a foundation model, or the result of a call, which is an ASE calculator or a
     `Potential`.
 
-    folder: where the user's own modules and files are. where: the key it stands at. device, dtype: of a foundation
-    model, the GPU if there is one. Raises SettingsError naming the key, SetupError.
+    folder: contains the user's modules and files. where: settings key, for errors. device, dtype: of a foundation
+    model; device None: the GPU if there is one. Raises SettingsError with the key, SetupError.
     """
     try:
         return _named(calculator, folder, device, dtype, where)
@@ -67,8 +67,10 @@ def _named(calculator: CallSpec | str, folder: Path, device: str | None, dtype: 
     if isinstance(made, Potential):
         return made
     if not hasattr(made, "calculate") or not hasattr(made, "implemented_properties"):
-        raise SettingsError(f"{calculator.target} gave a {type(made).__name__}, expected an ASE calculator")
-    if not calculator.called:  # an object of the user's: it knows its charge
+        raise SettingsError(
+            f"{calculator.target} returned a {type(made).__name__}, expected an ASE calculator"
+        )
+    if not calculator.called:  # an object from the user: its charge is already set
         return CalculatorPotential(lambda: made)
     electrons = ElectronsOf(
         calculator.target, calculator.kwargs, folder, where,
@@ -78,9 +80,9 @@ def _named(calculator: CallSpec | str, folder: Path, device: str | None, dtype: 
 
 
 def calculator_potential(factory: str, kwargs: Mapping[str, Any], folder: Path, where: str) -> Potential:
-    """The calculator of `{factory, kwargs}` as a potential, a fresh one for each structure.
+    """The calculator of `{factory, kwargs}` as a potential, a new calculator for each structure.
 
-    where: the key it stands at. Raises SettingsError for a factory that cannot be found.
+    where: settings key, for errors. Raises SettingsError for a factory that cannot be found.
     """
     make = load_factory(factory, folder)
     plain = made_by(make, factory, dict(kwargs))
@@ -91,10 +93,12 @@ def calculator_potential(factory: str, kwargs: Mapping[str, Any], folder: Path, 
 
 
 class ElectronsOf:
-    """How a calculator that moves atoms learns of their charge and spin.
+    """Passes charge and spin to a calculator that moves atoms.
 
-    What it cannot be given is said once and left aside: such a potential proposes structures, it labels none.
-    make: makes one with other keyword arguments. plain: makes the one of the settings. fresh: another one each time.
+    If the calculator cannot be given them, a warning is logged once and it is used without: it only proposes
+    structures and computes no labels.
+    make: makes a calculator with other keyword arguments. plain: makes the one of the settings. fresh: make a new one
+    each time.
     """
 
     def __init__(
@@ -115,11 +119,11 @@ class ElectronsOf:
         self._said: set[str] = set()
 
     def maker(self, frame: Frame) -> Callable[[], Any]:
-        """What makes a calculator for the charge and spin of this frame."""
+        """A function that makes a calculator for the charge and spin of this frame."""
         if (text := charge_refusal(frame, self.kwargs, self.how, self.target)) is not None:
             if text not in self._said:
                 self._said.add(text)
-                log.warning("%s: %s; it moves the atoms all the same", self.where, text.partition("; ")[0])
+                log.warning("%s: %s; it still moves the atoms", self.where, text.partition("; ")[0])
             return self._plain
         kwargs = arguments(self.kwargs, frame, self.how, self.target)
         if kwargs == dict(self.kwargs):
@@ -132,19 +136,19 @@ class ElectronsOf:
         return lambda: self._known[key]
 
     def of_atom(self, frame: Frame) -> Label:
-        """The label of an isolated atom, which has a charge and spin of its own, whatever kwargs say of the others."""
+        """The label of an isolated atom with its own charge and spin instead of those in kwargs."""
         kwargs = without_key(without_key(self.kwargs, self.how.charge), self.how.spin)
         if charge_refusal(frame, kwargs, self.how, self.target) is None:
             kwargs = arguments(kwargs, frame, self.how, self.target)
         return calculate(self.dressed(frame), self._make(kwargs))
 
     def dressed(self, frame: Frame) -> Frame:
-        """The frame with the initial charges and moments that the calculator sums."""
+        """The frame with initial charges and magnetic moments, from which the calculator takes charge and spin."""
         return dressed(frame, self.how)
 
 
 def _made(value: Any, folder: Path) -> Any:
-    """Every Call in the value called, inner ones first."""
+    """The value with every call replaced by its result, inner calls first."""
     if isinstance(value, list):
         return [_made(v, folder) for v in value]
     if isinstance(value, dict):
@@ -162,10 +166,10 @@ def _made(value: Any, folder: Path) -> Any:
 
 
 def _object(target: str, folder: Path) -> Any:
-    """Something of a module that is meant itself, not called."""
+    """An object of a module that is used directly, not called."""
     if target in _BUILT_IN:
-        raise SettingsError(f"+{target}: write +{target}(), or +{target}: {{…}} with arguments")
-    load_factory(f"{target}.__class__", folder)  # imports the module, and says what is missing
+        raise SettingsError(f"+{target}: write +{target}(), or, with arguments, +{target}: {{…}}")
+    load_factory(f"{target}.__class__", folder)  # imports the module, or raises with the missing part
     module, _, name = target.partition(":")
     return functools.reduce(getattr, name.split("."), sys.modules[module])
 
@@ -177,18 +181,18 @@ def _foundation(size_or_path: str, folder: Path, device: str | None, dtype: str,
     try:
         return load_named(size_or_path, folder, device, dtype, key=where)
     except SettingsError as error:
-        raise SettingsError(where, f"{error.text}; calculators of your own begin with a +") from error
+        raise SettingsError(where, f"{error.text}; your own calculators must start with +") from error
 
 
 def lennard_jones(**arguments: float) -> Any:
-    """ASE's Lennard-Jones calculator; without arguments ε = 1 eV, σ = 1 Å, cut at 3 σ."""
+    """ASE's Lennard-Jones calculator; defaults: ε = 1 eV, σ = 1 Å, cutoff 3 σ."""
     from ase.calculators.lj import LennardJones
 
     return LennardJones(**arguments)
 
 
 class GraphPes:
-    """A graph-pes model as a `Potential`: all structures in batches. calculator: graph-pes' own."""
+    """A graph-pes model as a `Potential`, evaluated in batches. calculator: the one of graph-pes."""
 
     def __init__(self, calculator: Any) -> None:
         self.calculator = calculator

@@ -1,4 +1,4 @@
-"""A potential as a configuration names it, with what the training-set workflow wants of it: MACE features, E0."""
+"""Potentials from settings, with the extras of the training-set workflow: MACE features and atomic energies."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from aims_pax.settings.samplers import MACE_MP0
 
 log = logging.getLogger(__name__)
 
-SIZE = "small"  # meant by `mace-mp0`
-AT_ONCE = 64  # structures a potential is given together
+SIZE = "small"  # size of `mace-mp0`
+AT_ONCE = 64  # structures per batch
 
 
 @dataclass(frozen=True)
 class LoadedPotential:
-    """A potential and the words it was named by."""
+    """A potential and its entry in the settings."""
 
     spelling: CallSpec | str
     potential: Potential
@@ -40,9 +40,10 @@ class LoadedPotential:
 
     @classmethod
     def load(cls, spelling: CallSpec | str, folder: Path, where: str = "calculator") -> LoadedPotential:
-        """`{factory, kwargs}` as a Call, a foundation size, or the path of a MACE model (then in double precision).
+        """Load a potential from `{factory, kwargs}`, a foundation model size, or the path of a MACE model; models are
+        in double precision.
 
-        where: the key it stands at.
+        where: settings key, for errors.
         """
         if not isinstance(spelling, str):
             with naming_errors(where):
@@ -60,17 +61,17 @@ class LoadedPotential:
             ) from error
 
     def labels(self, frames: Sequence[Frame], check: Any) -> list[Label]:
-        """One label a frame. check: called between batches. Raises LabelError for what is not finite."""
+        """One label per frame. check: called between batches. Raises LabelError for values that are not finite."""
         found: list[Label] = []
         for start in range(0, len(frames), AT_ONCE):
             check()
             found += self.potential.labels(frames[start : start + AT_ONCE])
         if not all(label.finite for label in found):
-            raise LabelError("the potential gave energies or forces that are not finite")
+            raise LabelError("the potential returned energies or forces that are not finite")
         return found
 
     def features(self, frames: Sequence[Frame]) -> Array | None:
-        """(F, N, D) MACE features of frames of one system; None where the potential is no MACE model."""
+        """(F, N, D) MACE features of frames of one system; None if the potential is not a MACE model."""
         if isinstance(self.spelling, str):
             describe = features_of(self.spelling, self.folder, self.device)
             return None if describe is None else describe(frames)
@@ -81,7 +82,7 @@ class LoadedPotential:
         return None
 
     def refusal(self, frame: Frame) -> str | None:
-        """Why this potential must not label a frame: a calculator that cannot be given its charge or spin; or None."""
+        """Why this potential must not label a frame (its calculator cannot be given charge or spin), or None."""
         potential = self.potential.potential if isinstance(self.potential, UserPotential) else self.potential
         electrons = getattr(potential, "electrons", None)
         if not isinstance(electrons, ElectronsOf):
@@ -89,7 +90,7 @@ class LoadedPotential:
         return charge_refusal(frame, electrons.kwargs, electrons.how, electrons.target)
 
     def atomic_energy(self, number: int) -> float:
-        """eV: one atom alone. Raises SettingsError with what the potential says where it cannot."""
+        """Energy of an isolated atom in eV. Raises SettingsError with the error of the potential when it fails."""
         potential = self.potential.potential if isinstance(self.potential, UserPotential) else self.potential
         electrons = getattr(potential, "electrons", None)
         try:
@@ -103,7 +104,7 @@ class LoadedPotential:
 
     @property
     def identity(self) -> str:
-        """The spelling with the contents of the files and modules it names; of a model file its content alone."""
+        """The settings entry with hashes of the files and modules it names; for a model file only its hash."""
         if isinstance(self.spelling, str):
             return self._content or repr(self.spelling)
         named = contents(self.spelling, self.folder)
@@ -111,14 +112,14 @@ class LoadedPotential:
 
     @property
     def described(self) -> str:
-        """The same for a person."""
+        """The same for messages."""
         if not isinstance(self.spelling, str):
             return called(self.spelling)
         return f"{self.spelling} (contents {self._content[:8]})" if self._content else self.spelling
 
     @property
     def _content(self) -> str:
-        """Hash of the file the spelling names; "" when it names none."""
+        """Hash of the file that the settings entry names; "" when it names none."""
         if isinstance(self.spelling, str):
             path = self.folder / Path(self.spelling).expanduser()
             if path.is_file():
@@ -127,7 +128,7 @@ class LoadedPotential:
 
 
 def _ground_state(number: int) -> Frame:
-    """The isolated atom in its ground state, or in none that is said where that is not known."""
+    """The isolated atom in its ground state; without charge and spin if the ground state is not known."""
     from aims_pax.isolated_atoms import isolated
 
     try:
@@ -138,22 +139,22 @@ def _ground_state(number: int) -> Frame:
 
 @contextmanager
 def naming_errors(where: str, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """What code of the user's raises becomes a SetupError that names the key it stands at; `passing` is left alone."""
+    """Turn exceptions of user code into a SetupError that names the settings key; `passing` are not changed."""
     try:
         yield
-    except Exception as error:  # somebody else's code may raise anything
+    except Exception as error:  # user code may raise anything
         if isinstance(error, (AimsPaxError, Abandoned, *passing)):
             raise
-        log.debug("traceback", exc_info=True)  # what its author needs to find the mistake
+        log.debug("traceback", exc_info=True)  # helps the author of the code to find the error
         raise SetupError(f"{where}: {type(error).__name__}: {error}") from error
 
 
 class UserPotential:
-    """A potential of the user's whose errors name the key it stands at, where: they are nothing of ours to be reported.
+    """Wraps a user's potential; its exceptions become SetupError with the settings key `where`.
 
-    Once it has answered, what says that one structure failed (LabelError, ASE's CalculationFailed) is left to the
-    sampler, which may begin again elsewhere; at the first evaluation it is the potential that does not work.
-    patient: whatever ASE's calculators say of a structure (CalculatorError) is left to the caller from the beginning.
+    After the first successful evaluation, failures of one structure (LabelError, ASE's CalculationFailed) are passed on
+    to the sampler, which may start again from another structure; before it, the potential itself is wrong.
+    patient: pass on all errors of ASE calculators (CalculatorError) from the beginning.
     """
 
     def __init__(self, potential: Potential, where: str, patient: bool = False) -> None:
@@ -171,16 +172,16 @@ class UserPotential:
         return _AnsweringBound(self, bound)
 
     def pieces(self, frames: Sequence[Frame]) -> list[range]:
-        """As many structures at once as the potential says it has memory for."""
+        """Split the structures into batches that fit into the memory limit of the potential."""
         own: Callable[[Sequence[Frame]], list[range]] | None = getattr(self.potential, "pieces", None)
         return [range(len(frames))] if own is None else own(frames)
 
     def answered(self) -> None:
-        """It has evaluated a structure."""
+        """Note that a structure was evaluated successfully."""
         self._answered = True
 
     def blamed(self) -> AbstractContextManager[None]:
-        """Raises SetupError naming the key for what the potential raises."""
+        """Context manager: exceptions of the potential become SetupError with the key."""
         from ase.calculators.calculator import CalculationFailed, CalculatorError
 
         passing = CalculatorError if self.patient else CalculationFailed
@@ -188,7 +189,7 @@ class UserPotential:
 
 
 class _AnsweringBound:
-    """The same of a bound potential; everything else it can do stays."""
+    """The same for a bound potential; other attributes are passed through."""
 
     def __init__(self, owner: UserPotential, bound: Bound) -> None:
         self._owner, self._bound = owner, bound
@@ -205,9 +206,9 @@ class _AnsweringBound:
 
 
 class Potentials:
-    """Potentials by what was written for them, each loaded once.
+    """Loads each potential of the settings once.
 
-    folder: where the user's own modules and files are. device: None for the GPU if there is one.
+    folder: contains the user's modules and files. device: None for the GPU if there is one.
     """
 
     def __init__(self, folder: Path, device: str | None = None) -> None:
@@ -216,7 +217,7 @@ class Potentials:
         self._describe: dict[str, Describe] = {}
 
     def of(self, spelling: Any, where: str, dtype: str = "float32") -> Potential:
-        """The potential. where: the key it stands at. Raises SettingsError, SetupError."""
+        """The potential. where: settings key, for errors. Raises SettingsError, SetupError."""
         name = f"{canonical_spec(spelling)!r} {dtype}"
         if name not in self._loaded:
             with naming_errors(where):
@@ -226,7 +227,7 @@ class Potentials:
         return self._loaded[name]
 
     def describe(self, spelling: Any, where: str) -> Describe:
-        """MACE features of the potential's model, for filters. Raises SettingsError when it is no MACE model."""
+        """MACE features of the potential's model, for filters. Raises SettingsError when it is not a MACE model."""
         name = repr(canonical_spec(spelling))
         if name not in self._describe:
             self._describe[name] = self._features(canonical_spec(spelling), where)
@@ -240,13 +241,13 @@ class Potentials:
         features = features_of(source, self.folder, self.device or "cpu")
         if features is None:
             raise SettingsError(
-                f"{where}: descriptor: mace needs a MACE model; name one, or write descriptor: radial"
+                f"{where}: descriptor: mace needs a MACE model; name one, or set descriptor: radial"
             )
         return lambda frames: pooled(features(frames), frames[0].numbers)
 
 
 def canonical_spec(spelling: Any) -> CallSpec | str:
-    """A potential as `make_potential` takes it; `mace-mp0` is a size."""
+    """The potential in the form of `make_potential`; `mace-mp0` becomes a size."""
     if spelling in MACE_MP0:
         return SIZE
     return as_calculator(spelling)

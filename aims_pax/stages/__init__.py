@@ -1,1 +1,1 @@
-"""The stages of a run and what they need of the world: initial dataset, active learning, convergence, label lists."""
+"""The stages of a run with their environments: initial dataset, active learning, convergence, label lists."""

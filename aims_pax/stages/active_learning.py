@@ -1,4 +1,4 @@
-"""Active learning: many trajectories driven by the ensemble; frames it is unsure about go to the reference."""
+"""Active learning: the ensemble drives many trajectories; frames with a large uncertainty are labelled."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ log = logging.getLogger(__name__)
 
 
 def run_active_learning_stage(run: RunContext) -> stage.State:
-    """Explore until a limit is reached; goes on with its own unfinished work."""
+    """Run active learning until a limit is reached; continues an unfinished stage from its snapshot."""
     settings = run.settings.active_learning
     assert settings is not None
     n = max(settings.num_trajectories, len(run.systems))
     if n > settings.num_trajectories:
         log.warning(
-            "num_trajectories %d is smaller than the number of geometries: %d run",
+            "num_trajectories %d is smaller than the number of geometries: running %d trajectories",
             settings.num_trajectories,
             n,
         )
@@ -95,9 +95,9 @@ def run_active_learning_stage(run: RunContext) -> stage.State:
 
 
 def refuse_fewer(folder: RunFolder, wanted: int, systems: Sequence[System]) -> None:
-    """Raises RestartError when trajectories that began would have to vanish.
+    """Raises RestartError when the settings have fewer or other trajectories than the run has started.
 
-    folder: of the run. wanted: num_trajectories. systems: the geometries, in turn.
+    folder: of the run. wanted: num_trajectories. systems: the geometries, in order.
     """
     snapshot = Checkpoint(folder, stage.NAME).read() if exists(folder.restart / stage.NAME) else None
     if snapshot is None:
@@ -105,36 +105,38 @@ def refuse_fewer(folder: RunFolder, wanted: int, systems: Sequence[System]) -> N
     began = [t["system"] for t in snapshot.state["trajectories"]]
     now = [s.name for s in deal(systems, max(wanted, len(systems)))]
     if len(now) < len(began):
-        said = f"ACTIVE_LEARNING.num_trajectories: {len(began)} → {len(now)}: trajectories that began cannot vanish"
+        said = f"ACTIVE_LEARNING.num_trajectories: {len(began)} → {len(now)}: started trajectories cannot be removed"
     elif any(old != new for old, new in zip(began, now, strict=False)):
-        said = f"geometries of the trajectories: {', '.join(began)} → {', '.join(now)}: each keeps its own"
+        said = (
+            f"geometries of the trajectories: {', '.join(began)} → {', '.join(now)}: they cannot be changed"
+        )
     else:
         return
     raise RestartError(
-        f"this folder was begun with other settings:\n  {said}\nPut num_trajectories and the geometries back "
-        "(more of both is fine), or begin in an empty folder"
+        f"this folder was begun with other settings:\n  {said}\nRestore num_trajectories and the geometries "
+        "(more of both is allowed), or start in an empty folder"
     )
 
 
 def _reopened(
     run: RunContext, state: stage.State, systems: tuple[str, ...], rules: ExploreRules
 ) -> stage.State:
-    """The restored state under the present settings; a finished run whose limits were raised goes on."""
+    """The restored state with the present settings; a finished run continues if its limits were raised."""
     try:
         again = stage.reopen(state, systems, rules)
     except ValueError as error:
         raise RestartError(
-            f"{error} since this run began: put num_trajectories and the geometries back (more of both is fine), "
-            "or begin in an empty folder"
+            f"{error} since this run began: restore num_trajectories and the geometries (more of both is allowed), "
+            "or start in an empty folder"
         ) from error
     if state.stopped and not again.stopped:
-        log.info("active learning was complete (%s); with the present settings it goes on", state.stopped)
+        log.info("active learning was complete (%s); with the present settings it continues", state.stopped)
         discard(run.folder, "converge")  # it converged on less data
     return again
 
 
 def begin_from_data(run: RunContext) -> None:
-    """Fill the dataset from the files the user brings: from all of them, or from none when one is refused."""
+    """Fill the dataset from the user's files; if one file is refused, nothing is added."""
     sets, files = given_sets(run)
     _say(run, files)
     given_data_check.compare_with_reference(run, files)
@@ -147,10 +149,10 @@ def begin_from_data(run: RunContext) -> None:
 
 
 def given_sets(run: RunContext) -> tuple[Dataset, list[GivenFile]]:
-    """The files the user brings, dealt to training and validation sets in memory. Raises SettingsError."""
+    """The user's files, split into training and validation sets in memory. Raises SettingsError."""
     settings = run.settings.active_learning
     assert settings is not None
-    shared = settings.initial_valid_dataset is None  # valid_ratio of the training structures is set aside
+    shared = settings.initial_valid_dataset is None  # valid_ratio of the training structures is held out
     sets, files = Dataset(), given_files(run)
     for file, member in files:
         counts: dict[str, int] = {}
@@ -169,7 +171,7 @@ def given_sets(run: RunContext) -> tuple[Dataset, list[GivenFile]]:
 
 
 def given_files(run: RunContext) -> list[tuple[GivenFile, int | None]]:
-    """The given training and validation sets, each with the member it is for (None: all)."""
+    """The user's training and validation sets, each with the member it is for (None: all)."""
     settings, misc = run.settings.active_learning, run.settings.misc
     assert settings is not None
     found = []
@@ -181,7 +183,7 @@ def given_files(run: RunContext) -> list[tuple[GivenFile, int | None]]:
 
 
 def _say(run: RunContext, files: Sequence[GivenFile]) -> None:
-    """How many structures were given, and what a person should know of them."""
+    """Log the number of structures in each file, and warnings about them."""
     settings = run.settings
     for file in dict.fromkeys((f.name, f.use, len(f.frames)) for f in files):
         log.info("given data: %s: %d structures (%s)", file[0], file[2], file[1])
@@ -201,7 +203,7 @@ def _say(run: RunContext, files: Sequence[GivenFile]) -> None:
 
 
 def _enough(run: RunContext, given: Dataset) -> None:
-    """The given data can train every member on every element there is. Raises SettingsError."""
+    """Check that every member has training and validation structures and every element. Raises SettingsError."""
     key = "ACTIVE_LEARNING.initial_train_dataset"
     for m, member in enumerate(run.ensemble.members):
         train, valid = given.train(m), given.valid(m)
@@ -211,20 +213,20 @@ def _enough(run: RunContext, given: Dataset) -> None:
         if missing:
             names = ", ".join(chemical_symbols[z] for z in missing)
             raise SettingsError(
-                f"{key}: the geometries hold {names}, of which {member.name} would see no structure; "
+                f"{key}: the geometries contain {names}, but no training structure of {member.name} does; "
                 "add structures with these elements, or remove those geometries"
             )
         if not valid:
             raise SettingsError(
-                f"{key}: {len(train)} structures are too few to set valid_ratio of them aside for {member.name}; "
-                "name initial_valid_dataset, or give more structures"
+                f"{key}: {len(train)} structures are too few to hold out valid_ratio of them for {member.name}; "
+                "set initial_valid_dataset, or give more structures"
             )
 
 
 def _of_members(
     value: str | Mapping[str, str] | None, run: RunContext, key: str
 ) -> list[tuple[int | None, str]]:
-    """(member or None for all, path as written) from one path, or a map from member name, tag or seed to path."""
+    """(member or None for all, path as written), from one path or from a map of member name, tag or seed to path."""
     if value is None:
         return []
     if isinstance(value, str):
@@ -243,7 +245,7 @@ def _of_members(
 
 
 def _sizes(run: RunContext) -> tuple[int, dict[str, int]]:
-    """Training set size (largest member) and validation frames a system of the data so far."""
+    """Size of the largest training set, and the number of validation frames for each system."""
     members = range(len(run.ensemble.members))
     n_train = max(len(run.dataset.train(m)) for m in members)
     valid: dict[str, int] = {}
@@ -268,7 +270,7 @@ class ExploreWorld(StageEnvironment):
         whole = settings.replay_strategy == "full_dataset" or run.ensemble.fits_at_once
         if settings.replay_strategy != "full_dataset" and whole:
             log.warning(
-                "replay_strategy %s has no effect: these models are fitted at once, to everything there is",
+                "replay_strategy %s has no effect: these models are always fitted to the whole dataset at once",
                 settings.replay_strategy,
             )
         sizes = settings.train_subset_size, settings.valid_subset_size
@@ -280,7 +282,7 @@ class ExploreWorld(StageEnvironment):
         ]
 
     def set_aside(self) -> None:
-        """Rename what an earlier attempt wrote along its trajectories: this one begins at step 0."""
+        """Rename the trajectory files of an earlier attempt: this one begins at step 0."""
         folder = self.run.folder.trajectories
         for path in (*self.observer.paths, *(folder / f"{self._tag(i)}.xyz" for i in range(len(self.dealt)))):
             if path.exists():
@@ -303,7 +305,7 @@ class ExploreWorld(StageEnvironment):
         return {"valid_skip": al.valid_skip, "margin": al.margin, "patience": al.epochs_per_worker}
 
     def visit_data(self, member: int, work: RunTraining) -> MemberData:
-        """The newest points and, under `random_subset`, a random part of the others, for each member its own."""
+        """The newest points and, with `random_subset`, a random part of the others, different for each member."""
         if self.replay is None:
             return super().visit_data(member, work)
         dataset, seed = self.run.dataset, self.run.ensemble.members[member].seed
@@ -314,7 +316,7 @@ class ExploreWorld(StageEnvironment):
     # ------------------------------------------------------------ molecular dynamics
 
     def _move(self, works: list[RunMD], stop: Callable[[], bool]) -> list[Event]:
-        """All trajectories together, in as few batches as their next stops allow."""
+        """Move all trajectories in common batches, each until its next stop."""
         now = {w.trajectory: self.states[w.trajectory] for w in works}
         results: dict[int, Moved] = {}
         left = {w.trajectory: w.end - w.start for w in works}
@@ -334,13 +336,13 @@ class ExploreWorld(StageEnvironment):
 
     @property
     def _advance(self) -> Callable[..., list[Moved]]:
-        """`md.advance` with the ensemble's potential, here or shared out among processes."""
+        """`md.advance` with the ensemble's potential, in this process or split among several."""
         if self.movers is not None:
             return self.movers.advance
         return partial(advance, potential=self.run.ensemble.potential())
 
     def _drivers(self, trajectories: list[int]) -> list[int] | None:
-        """The member whose forces move each trajectory, or None: the mean of all."""
+        """The member whose forces move each trajectory; None: the mean of all members."""
         al = self.run.settings.active_learning
         assert al is not None
         if al.md_force == "mean":
@@ -363,13 +365,13 @@ class ExploreWorld(StageEnvironment):
         return Advanced(work, step, frame_id, spread)
 
     def _started(self, i: int, life: int, frame: Frame, step: int = 0) -> MDState:
-        """Fresh momenta; every trajectory and every life of it has a noise stream of its own."""
+        """New momenta; every trajectory, and every restart of it (`life`), has its own noise stream."""
         stream = seeds.seed_number("trajectory", self.md[i].MD_seed, i, life)
         temperature = temperature_at(self.md[i], step, self.length)
         return MDState.start(frame, temperature, stream, step)
 
     def _save(self, i: int, step: int, frame_id: str) -> None:
-        """A thinned trajectory file, one structure each time another n steps have passed."""
+        """Append to the trajectory file, one structure every MISC.save_trajectories steps."""
         every = self.run.settings.misc.save_trajectories
         if not every or step // every <= self.written[i] // every:
             return
@@ -399,7 +401,9 @@ class ExploreWorld(StageEnvironment):
                     self._compare(effect.frame)
                 super().apply(effect)
                 if isinstance(effect, AddToDataset) and effect.split == "test":
-                    log.info("%s kept for testing (%d so far)", effect.frame[:6], len(self.run.dataset.test))
+                    log.info(
+                        "%s added to the test set (%d so far)", effect.frame[:6], len(self.run.dataset.test)
+                    )
 
     # ------------------------------------------------------------ analysis
 
@@ -412,7 +416,7 @@ class ExploreWorld(StageEnvironment):
         }
 
     def _compare(self, frame_id: str) -> None:
-        """How right the members were about a frame they asked for; analysis has files of its own."""
+        """Record the members' error for a frame that they selected for labelling; analysis frames have other files."""
         candidate, skip = self.candidate(frame_id), self.rules.analysis_skip
         p, origin = candidate.prediction, candidate.origin
         if p is None or (skip and origin["step"] % skip == 0):
@@ -424,7 +428,7 @@ class ExploreWorld(StageEnvironment):
         )  # fmt: skip
 
     def _analyse(self, found: RecordError) -> None:
-        """One file a calculation in `analysis/`: prediction, truth, uncertainty, threshold, set size, MD step."""
+        """Write one file in `analysis/`: prediction, reference label, uncertainty, threshold, set size, MD step."""
         candidate = self.candidates[found.frame]
         self.candidates[found.frame] = candidate.without_prediction()  # compared once
         p, label = candidate.prediction, candidate.label
@@ -461,7 +465,7 @@ class ExploreWorld(StageEnvironment):
 
 
 def _last_step(path: Path) -> int:
-    """The last MD step a trajectory file holds; 0 when there is none."""
+    """The last MD step in a trajectory file; 0 when there is none."""
     if not path.exists():
         return 0
     steps = [

@@ -1,4 +1,4 @@
-"""Convergence: the chosen members learn the full set until they stop improving; their best weights are delivered."""
+"""Convergence: the selected members train on the full set until they stop improving; the best weights are used."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Limits(Protocol):
-    """The keys both sections have for convergence."""
+    """The convergence keys, which both sections have."""
 
     @property
     def convergence_patience(self) -> int: ...
@@ -34,9 +34,9 @@ class Limits(Protocol):
 def run_convergence(
     run: RunContext, settings: Limits, name: str, members: Sequence[int], *, own_sets: bool = False
 ) -> stage.State:
-    """Converge these members; goes on with its own unfinished work.
+    """Converge these members; continues an unfinished convergence from its snapshot.
 
-    own_sets: each member on its own slice (initial dataset) instead of everything there is.
+    own_sets: train each member on its own sets (initial dataset) instead of on all structures.
     """
     patience, epochs = settings.convergence_patience, settings.max_convergence_epochs
     if run.ensemble.fits_at_once:
@@ -53,14 +53,14 @@ def run_convergence(
         log.info("convergence is complete (%s)", state.stopped)
         return state
     if before.stopped:
-        log.info("convergence was complete (%s); with the present settings it goes on", before.stopped)
+        log.info("convergence was complete (%s); with the present settings it continues", before.stopped)
         run.ensemble.begin_convergence([p.member for p in state.members if not p.done])
     log.info("convergence: %s", ", ".join(run.ensemble.members[m].name for m in rules.members))
     return world.drive(state, rules)  # type: ignore[no-any-return]
 
 
 def best_member(run: RunContext) -> int:
-    """The member with the lowest validation loss, each on its own validation set as it stands."""
+    """The member with the lowest validation loss, each on its own present validation set."""
     members = range(len(run.ensemble.members))
     results = run.ensemble.validate({m: run.member_data(m) for m in members})
     losses = [r.valid_loss for r in results]
@@ -68,7 +68,7 @@ def best_member(run: RunContext) -> int:
 
 
 class ConvergeWorld(StageEnvironment):
-    """Trains one member at a time and remembers its best weights."""
+    """Trains one member at a time and stores its best weights."""
 
     def __init__(self, run: RunContext, name: str, own_sets: bool) -> None:
         super().__init__(run, stage, name)
@@ -91,7 +91,7 @@ class ConvergeWorld(StageEnvironment):
             case KeepBest(member):
                 self.best[member] = dict(ensemble.inference_arrays(member))
             case RestoreBest(member):
-                if member in self.best:  # without a single finite validation the last weights stay
+                if member in self.best:  # if no validation loss was finite, the last weights stay
                     ensemble.set_inference_arrays(member, self.best[member])
                 ensemble.finish_convergence({member: self.data_of(member)})
             case _:

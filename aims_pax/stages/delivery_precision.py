@@ -1,4 +1,4 @@
-"""Delivered models are written in a precision that holds their energies, and looked at as their user will load them."""
+"""Saves the final models in a precision that resolves their energies, then checks them as their user will load them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FILE = "precision.json"  # in results/
-FRAMES = 5  # looked at
+FRAMES = 5  # number of structures in the check
 
 
 def save_member(run: RunContext, member: int, path: Path) -> None:
-    """The file of a member, in numbers that resolve the labelled energies."""
+    """Write the file of a member, in a precision that resolves the labelled energies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     energies = [frame.label.energy for frame in run.dataset.frames.values()]
     run.ensemble.deliver(member, path, energies)
@@ -32,9 +32,9 @@ def save_member(run: RunContext, member: int, path: Path) -> None:
 def check_delivery(
     run: RunContext, files: Mapping[int, Path], sets: Mapping[str, Sequence[LabelledFrame]]
 ) -> Precision | None:
-    """Load each delivered file (of a member) as its user does, and compare with the models of this run.
+    """Load each model file (keys: members) as its user does, and compare it with the models of this run.
 
-    What was found is left in `results/precision.json` for the card; None where there is nothing to look at.
+    The largest differences are written to `results/precision.json` for the model card; None without structures.
     """
     frames = [f.frame for f in _alike(sets)]
     worst = run.ensemble.check_delivered(files, frames) if frames else None
@@ -44,7 +44,7 @@ def check_delivery(
 
 
 def _alike(sets: Mapping[str, Sequence[LabelledFrame]]) -> list[LabelledFrame]:
-    """A few structures of one composition, of which there are most, preferably not trained on."""
+    """Up to FRAMES structures of the most frequent composition, from validation, test or training data."""
     for name in ("validation", "test", "training"):
         frames = sets.get(name) or ()
         if frames:

@@ -1,8 +1,8 @@
-"""Given labels against the reference of the run: a few structures of each file are labelled by it, too.
+"""Compares the user's labels with the reference of the run, which labels a few structures of each file again.
 
-What is compared belongs to the method: forces, differences of energies of one composition, stress; and the zero of
-energy, because given and new labels will stand in one training set. Another functional, other units, a wrong sign or
-virials where stress is expected show in all of them.
+Compared are forces, energy differences within one composition, stress, and the zero of energy, because the user's
+and new labels go into one training set. Another functional, other units, a wrong sign or virials instead of stress
+change all of them.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FILE = "given_check.json"  # in the data folder, for the model card
-ENERGY, FORCE, STRESS = 2e-3, 1e-2, 2e-3  # eV/atom, eV/Å, eV/Å³: differences that are worth a warning
-OTHER = 10.0  # times that: another method
-RELATIVE = 0.1  # of the forces (and stress) themselves, below which they are still of one method
+ENERGY, FORCE, STRESS = 2e-3, 1e-2, 2e-3  # eV/atom, eV/Å, eV/Å³: larger differences give a warning
+OTHER = 10.0  # times that: the labels are from another method
+RELATIVE = 0.1  # force and stress differences below this fraction of the values count as one method
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Given − reference over `structures`: RMS of forces and stress, energies of one composition against their mean.
+    """User's minus reference label over `structures`: RMS of forces and stress, deviation of energies.
 
-    shift: mean of the energies (eV/atom). scale, stress_scale: RMS of what the reference says.
+    energy: largest deviation from the mean of its composition; shift: mean of the energies (eV/atom).
+    scale, stress_scale: RMS of the reference values.
     """
 
     file: str
@@ -48,11 +49,11 @@ class Difference:
     shift: float
     stress: float = 0.0
     stress_scale: float = 0.0
-    sign: str = ""  # what the tensors look like instead: "−V ×", "V ×", "−1 ×"
+    sign: str = ""  # factor by which the tensors differ from the stress: "−V ×", "V ×", "−1 ×"
 
     @property
     def other_method(self) -> bool:
-        """So far apart that they cannot be labels of one method."""
+        """Whether the differences are too large for labels of one method."""
         return (
             self.force > max(OTHER / 2 * FORCE, RELATIVE * self.scale)
             or self.energy > OTHER * ENERGY
@@ -74,13 +75,13 @@ class Difference:
         ]
         if self.stress_scale:
             tensors = f"stress by {1000 * self.stress:.3g} meV/Å³ (RMS, of {1000 * self.stress_scale:.4g})"
-            parts.append(tensors + (f": the file holds {self.sign} the stress" if self.sign else ""))
+            parts.append(tensors + (f": the file contains {self.sign} the stress" if self.sign else ""))
         n = "1 structure" if self.structures == 1 else f"{self.structures} structures"
-        return f"{self.file}, {n} labelled by the reference, too: {', '.join(parts)}"
+        return f"{self.file}, {n} labelled again by the reference: {', '.join(parts)}"
 
 
 def choose_structures(file: GivenFile, n: int) -> list[LabelledFrame]:
-    """n structures spread over a file, at least two of one composition where there are two."""
+    """n structures spread over a file, at least two of them of one composition if the file has such."""
     frames = list(file.frames)
     if len(frames) <= n:
         return frames
@@ -95,7 +96,7 @@ def choose_structures(file: GivenFile, n: int) -> list[LabelledFrame]:
 
 
 def difference(name: str, pairs: Sequence[tuple[LabelledFrame, Label]]) -> Difference:
-    """Of given structures against what the reference says of them."""
+    """Difference between the labels in the user's file and those of the reference."""
     forces = np.concatenate([(given.label.forces - label.forces).ravel() for given, label in pairs])
     scale = np.concatenate([label.forces.ravel() for _, label in pairs])
     energies: dict[str, list[float]] = {}
@@ -118,7 +119,7 @@ def difference(name: str, pairs: Sequence[tuple[LabelledFrame, Label]]) -> Diffe
 
 
 def _instead(stressed: Sequence[tuple[LabelledFrame, np.ndarray, np.ndarray]]) -> str:
-    """What stands in place of the stress, when that is plain to see."""
+    """The factor by which the tensors differ from the stress ("−V ×", ...); "" if none fits within 5 %."""
     for name, factor in (("−V ×", "virial"), ("V ×", "extensive"), ("−1 ×", "pressure")):
         good = True
         for given, theirs, ours in stressed:
@@ -135,22 +136,22 @@ def _rms(values: np.ndarray) -> float:
 
 
 def judged(found: Difference) -> str | None:
-    """A warning, or None when the given labels are those of the reference. Raises SettingsError for another method."""
+    """A warning, or None when the labels agree with the reference. Raises SettingsError for another method."""
     if found.other_method:
         raise SettingsError(
-            f"{found.text}. These are no labels of the reference of this run, and one training set cannot hold both: "
-            f"label the file again (aims-PAX-recalc {found.file} -o NEW.xyz), set the reference to what it was made "
-            "with, or use it as it is with MISC.check_given_data: 0"
+            f"{found.text}. These labels are from another method than the reference of this run; do not mix both in "
+            f"one training set: label the file again (aims-PAX-recalc {found.file} -o NEW.xyz), set the reference to "
+            "the method of the file, or use the file unchecked with MISC.check_given_data: 0"
         )
     if found.notable:
-        return f"{found.text}; the settings of the two are not quite the same (basis, grids, k-points?)"
+        return f"{found.text}; the two methods probably differ in basis, grids or k-points"
     return None
 
 
 def compare_with_reference(run: RunContext, files: Sequence[GivenFile]) -> None:
-    """Label a few structures of each file by the reference of this run, and say how far the given labels are off.
+    """Label a few structures of each file with the reference of this run, and log how far the user's labels differ.
 
-    Raises SettingsError where they are of another method.
+    Raises SettingsError when they are from another method.
     """
     from aims_pax.stages.label_list import LabelRequest, label_all
 
@@ -166,12 +167,12 @@ def compare_with_reference(run: RunContext, files: Sequence[GivenFile]) -> None:
             try:
                 run.labeller.method_of(system)
             except SetupError:
-                continue  # control files by geometry, and nobody knows which is this structure's
+                continue  # each geometry has its own control file, and this structure's is unknown
             asked.setdefault(name, []).append((given, system))
             wanted.append(
                 LabelRequest(given.frame, str(given.origin["source"]).removeprefix("given:"), system)
             )
-    log.info("given data: the reference labels %d of the structures, too, to compare", len(wanted))
+    log.info("given data: the reference labels %d of the structures again, for comparison", len(wanted))
     label_all(run, wanted)
     results = []
     for name in by_name:
@@ -187,7 +188,7 @@ def compare_with_reference(run: RunContext, files: Sequence[GivenFile]) -> None:
 
 
 def try_given(settings: Settings, label: Callable[[Frame], Any]) -> list[str]:
-    """The same for `aims-PAX check --try`: warnings. Raises SettingsError for a file of another method."""
+    """The same for `aims-PAX check --try`; returns warnings. Raises SettingsError for a file of another method."""
     active, n = settings.active_learning, settings.misc.check_given_data
     if active is None or not n:
         return []

@@ -1,4 +1,4 @@
-"""Members that begin as models of the user's (ACTIVE_LEARNING.initial_models), and what speaks against them."""
+"""Members that start from the user's models (ACTIVE_LEARNING.initial_models), and checks of these models."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ KEY = "ACTIVE_LEARNING.initial_models"
 
 
 def given_ensemble(settings: Settings, elements: Sequence[int], folder: RunFolder) -> ForceFieldModel:
-    """The members, named `{name_exp}_{seed}` as those that a run builds itself.
+    """The members, named `{name_exp}_{seed}` like those that a run builds itself.
 
-    elements: atomic numbers of the geometries. Raises SettingsError for models that do not know them, do not fit
-    together, or are not what mace.yaml says of ARCHITECTURE; a run that has begun with such models is only warned.
+    elements: atomic numbers of the geometries. Raises SettingsError for models that lack one of them, that do not fit
+    together, or that contradict ARCHITECTURE in mace.yaml; the last is only a warning if the run has already begun.
     """
     al = settings.active_learning
     assert al is not None
@@ -35,14 +35,16 @@ def given_ensemble(settings: Settings, elements: Sequence[int], folder: RunFolde
     paths = [settings.path(p) for p in al.initial_models]
     tags = al.seeds_tags_dict
     numbers = tuple(tags.values()) if tags else seeds.member_seeds(settings.model.seed, al.ensemble_size)
-    as_files = _names(folder) == [p.stem for p in paths]  # a run begun by a version that named them so
+    as_files = _names(folder) == [
+        p.stem for p in paths
+    ]  # begun by an older version, which used the file names
     ensemble = kind_of_run(settings).from_files(paths, settings, None if as_files else numbers)
     unknown = sorted(set(elements) - set(ensemble.elements))
     if unknown:
         symbols = ", ".join(chemical_symbols[z] for z in unknown)
         raise SettingsError(
             f"{KEY}: the models do not know {symbols}; "
-            "train models that do (initial_train_dataset), or remove those geometries"
+            "train models with these elements (initial_train_dataset), or remove those geometries"
         )
     _compare(settings, ensemble, begun=bool(_names(folder)))
     return ensemble
@@ -52,15 +54,17 @@ def _compare(settings: Settings, ensemble: ForceFieldModel, begun: bool) -> None
     lines = kind_of_run(settings).contradictions(ensemble, settings)
     if not lines:
         return
-    text = f"{KEY}: mace.yaml says something else than the models are:\n  " + "\n  ".join(lines)
+    text = f"{KEY}: mace.yaml contradicts the models:\n  " + "\n  ".join(lines)
     if begun:
-        log.warning("%s\n  the models count", text)
+        log.warning("%s\n  the run uses the models as they are", text)
         return
-    raise SettingsError(f"{text}\nThe models keep what they are made of: delete these keys from mace.yaml")
+    raise SettingsError(
+        f"{text}\nThe architecture of a given model cannot change: delete these keys from mace.yaml"
+    )
 
 
 def _names(folder: RunFolder) -> list[str]:
-    """The members' names in the snapshots of this folder; [] when it has not begun."""
+    """The members' names in the snapshots of this folder; [] when there are no snapshots."""
     for stage in ("explore", "train-given"):
         if exists(folder.restart / stage):
             snapshot = Checkpoint(folder, stage).read()

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 def run_initial_dataset(run: RunContext) -> stage.State:
-    """Sample, label and train until a limit is reached; goes on with its own unfinished work."""
+    """Sample, label and train until a limit is reached; continues an unfinished stage from its snapshot."""
     settings = run.settings.initial_dataset
     assert settings is not None
     rules = InitialRules.read(settings, [s.name for s in run.systems])
@@ -49,7 +49,9 @@ def run_initial_dataset(run: RunContext) -> stage.State:
         discard(run.folder, "converge-initial")  # it converged on the data of an earlier attempt
         state = stage.begin(rules)
     elif not exists(run.folder.restart / "explore"):
-        run.dataset.begin_again(world.entries)  # what active learning added, if its snapshots were moved away
+        run.dataset.begin_again(
+            world.entries
+        )  # drop what active learning added, if its snapshots were removed
         state = stage.reopen(state, rules)
     if state.stopped:
         log.info("the initial dataset is complete (%s)", state.stopped)
@@ -59,7 +61,7 @@ def run_initial_dataset(run: RunContext) -> stage.State:
         if not run.ensemble.trained:
             raise SetupError(
                 f"the initial dataset could not be made: {state.stopped}; the reasons are in "
-                f"{run.folder.logs / 'initial_dataset.log'}. Mend it, remove {world.checkpoint.path}, run again"
+                f"{run.folder.logs / 'initial_dataset.log'}. Correct this, remove {world.checkpoint.path}, run again"
             )
         write_sets(run, "initial")
         if settings.analysis:
@@ -72,7 +74,7 @@ def run_initial_dataset(run: RunContext) -> stage.State:
 
 
 def superseded(run: RunContext) -> bool:
-    """Whether active learning has begun and the snapshots of this stage are gone: nothing needs them any more."""
+    """Whether active learning has begun and the snapshots of this stage were removed: they are no longer needed."""
     return exists(run.folder.restart / "explore") and not exists(run.folder.restart / stage.NAME)
 
 
@@ -82,14 +84,14 @@ def finished(run: RunContext) -> bool:
 
 
 class InitialWorld(StageEnvironment):
-    """Samples structures, trains every member on its own slice."""
+    """Samples structures and trains every member on its own sets."""
 
     def __init__(self, run: RunContext) -> None:
         super().__init__(run, stage)
         self.last: dict[str, str] = {}
         self._sampler: Sampler | None = None
-        self._memories: dict[int, dict[str, NDArray[Any]]] = {}  # visit → what the sampler remembers after it
-        self._visits = 0  # sampled, in the state that is being written
+        self._memories: dict[int, dict[str, NDArray[Any]]] = {}  # visit → state of the sampler after it
+        self._visits = 0  # number of sampled visits in the state that is being written
         self._answered = 0
 
     def turn(self, works: Sequence[Work], stop: Callable[[], bool]) -> Iterable[Event]:
@@ -113,7 +115,9 @@ class InitialWorld(StageEnvironment):
         try:
             samples = list(self._sampler.sample(self._starts(), work.per_system, rng))
         except Abandoned:
-            self._sampler = None  # half a batch is no batch: the next one begins from what is remembered
+            self._sampler = (
+                None  # discard an incomplete batch: the next one starts from the stored sampler state
+            )
             raise
         made = []
         for sample in samples:
@@ -128,7 +132,7 @@ class InitialWorld(StageEnvironment):
         return Sampled(work, tuple(made))
 
     def _starts(self) -> list[System]:
-        """Where sampling begins: at the last structures, unless the samplers themselves know where they were."""
+        """Starting structures: the last ones, unless SAMPLERS are set, which store their own positions."""
         if self.run.settings.samplers:
             return list(self.run.systems)
         return [
@@ -141,7 +145,7 @@ class InitialWorld(StageEnvironment):
         super().commit(state)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What the sampler remembered when the batches of this state were made, not one that is still to be taken."""
+        """The sampler's state after the batches that belong to this snapshot, without later ones."""
         known = [visit for visit in self._memories if visit < self._visits]
         memory = self._memories[max(known)] if known else {}
         return {f"sampler/{max(known)}/{name}": a for name, a in memory.items()}
@@ -168,7 +172,7 @@ class InitialWorld(StageEnvironment):
 
 
 def make_sampler(run: RunContext, stop: Callable[[], bool]) -> Sampler:
-    """The sampler the settings ask for: what SAMPLERS list, or `mace-mp0`, `aimd` or `calculator`."""
+    """The sampler of the settings: those listed in SAMPLERS, or `mace-mp0`, `aimd` or `calculator`."""
     from aims_pax.potentials.factory import calculator_potential
     from aims_pax.potentials.named import UserPotential, naming_errors
     from aims_pax.samplers.kinds.aimd import AbInitioMDSampler
@@ -219,7 +223,7 @@ def _mixture(run: RunContext, md_of: Callable[[System], MDSettings], stop: Calla
 
 
 def write_sets(run: RunContext, stage_name: str) -> None:
-    """`data/<stage>/{training,validation}/<member>.xyz`: what each member has learnt from and is checked on."""
+    """`data/<stage>/{training,validation}/<member>.xyz`: the training and validation set of each member."""
     for m, member in enumerate(run.ensemble.members):
         write_extxyz(run.folder.data / stage_name / "training" / f"{member.name}.xyz", run.dataset.train(m))
         write_extxyz(run.folder.data / stage_name / "validation" / f"{member.name}.xyz", run.dataset.valid(m))

@@ -1,10 +1,10 @@
-"""The reference alone: a list of structures is labelled in the working folder, without models or dynamics.
+"""Labels a list of structures in the working folder, without models or dynamics.
 
-    with opened(settings, console, "recalculate.log") as desk:
+    with open_reference(settings, console, "recalculate.log") as desk:
         failed = label_all(desk, wanted, "recalculate-7f3a")
         label = desk.labeller.known(frame)
 
-Lock, log, signals, walltime, journal and snapshots are those of a whole run.
+Lock, log, signals, walltime, journal and snapshots work as in a full run.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CONCERNED = re.compile(r"\b(CLUSTER|REFERENCE|MISC|species_dir)\b")  # warnings of settings that matter here
+CONCERNED = re.compile(r"\b(CLUSTER|REFERENCE|MISC|species_dir)\b")  # settings warnings about labelling
 
 
 @dataclass(frozen=True)
 class LabelRequest:
-    """A structure to label. name: what a person calls it; system, atom: see `Labeller.submit`."""
+    """A structure to label. name: for messages; system, atom: see `Labeller.submit`."""
 
     frame: Frame
     name: str
@@ -59,9 +59,9 @@ class LabelRequest:
 def open_reference(
     settings: LabellingSettings, console: Console, log_file: str, frames: Sequence[Frame] | None = None
 ) -> Iterator[LabellingContext]:
-    """The folder locked and the reference open. Raises SetupError, Busy, SettingsError, RunInterrupted.
+    """Lock the folder and open the reference. Raises SetupError, Busy, SettingsError, RunInterrupted.
 
-    frames: what will be labelled, None for the geometries of the settings.
+    frames: structures that will be labelled; None: the geometries of the settings.
     """
     from aims_pax.labelling import Labeller
 
@@ -91,15 +91,15 @@ def open_reference(
 def label_all(
     desk: LabellingContext, wanted: Sequence[LabelRequest], name: str | None = None
 ) -> tuple[Failure, ...]:
-    """Label these structures, each once; returns those that failed. All others are in the label store then.
+    """Label these structures, each once; returns those that failed. The label store then contains all others.
 
-    name: of the snapshots, by which a run that was stopped remembers what has failed; None: without.
+    name: of the snapshots, in which a stopped run records the failed structures; None: no snapshots.
     """
     once = {w.frame.id: w for w in wanted}
     capacity = desk.labeller.capacity
     at_once = capacity + (
         capacity > 1
-    )  # one waits, so that no worker does; one by one, each answer is kept first
+    )  # one extra, so that no worker is idle; with one worker, each label is stored before the next starts
     rules = RecalculateRules(tuple(once), tuple(w.name for w in once.values()), at_once)
     restartable = desk.settings.misc.create_restart and name is not None
     world = LabelOnlyEnvironment(desk, once, Checkpoint(desk.folder, str(name)) if restartable else None)
@@ -107,21 +107,21 @@ def label_all(
     try:
         state = EventLoop(stage, state, rules, world, desk.journal, desk.watch).run()
     except SetupError:
-        forget_list(desk, name)  # what failed, failed because of it: to be tried again
+        forget_list(desk, name)  # the failures have the same cause, so the structures are tried again
         raise
     return tuple(state.failed)
 
 
 def forget_list(desk: LabellingContext, name: str | None) -> None:
-    """Remove the snapshots: the next run of this name begins anew and tries failed structures again."""
+    """Remove the snapshots: the next run with this name tries failed structures again."""
     if name is not None and (path := desk.folder.restart / name).is_dir():
         discard(desk.folder, name)
-        with contextlib.suppress(OSError):  # somebody else's file in it
+        with contextlib.suppress(OSError):  # the folder contains other files
             path.rmdir()
 
 
 class LabelOnlyEnvironment:
-    """The world of the stage `recalculate`: labels only, which the store keeps."""
+    """The environment of the stage `recalculate`: labels only, written to the label store."""
 
     name = "recalculate"
     trains_beside = False
@@ -142,7 +142,7 @@ class LabelOnlyEnvironment:
         self.labeller.drop(work.frame)
 
     def keep(self, work: RequestLabel, label: Any) -> None:
-        """The store has it."""
+        """Nothing to do: the label is already in the store."""
 
     def turn(self, works: Sequence[Any], stop: Callable[[], bool]) -> Iterable[Event]:
         raise _no(works[0])
@@ -164,18 +164,18 @@ class LabelOnlyEnvironment:
             self.checkpoint.write(state, {}, 0, dict, {})
 
     def restore(self) -> stage.State | None:
-        """The state of the newest snapshot, with everything that was open to be asked for again."""
+        """The state of the newest snapshot; unfinished labels are requested again."""
         snapshot = None if self.checkpoint is None else self.checkpoint.read()
         return None if snapshot is None else from_plain(stage.State, snapshot.state)
 
     def label_seconds(self) -> float:
-        """Mean over all answers: labels from the store cost nothing, and need no snapshot each."""
+        """Mean over all labels, including those from the store, which take no time and need no snapshot."""
         calls = self.labeller.calls
         answers = calls.finished + calls.reused + sum(calls.failed.values())
         return calls.seconds / answers if answers else 1.0
 
     def show(self, state: Any, doing: str) -> None:
-        """Its log lines are enough."""
+        """No live view: the log lines are enough."""
 
 
 def _no(what: Any) -> TypeError:

@@ -1,4 +1,4 @@
-"""The samplers a list SAMPLERS asks for, with their filters and potentials, as one `Mixture`."""
+"""Builds the samplers of the list SAMPLERS, with their filters and potentials, as one `Mixture`."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def mixture(
     dtype: str = "float32",
     reference: Potential | None = None,
 ) -> Mixture:
-    """The samplers in their shares. All that name the same potential share one.
+    """The samplers with their shares. Samplers that name the same potential use one instance of it.
 
-    md_of: the section MD of a system. temperature: K, and skip_step: MD steps between two structures, where a sampler
-    says none.
-    dtype: of foundation models; in double precision where a sampler needs it.
-    reference: of a run; None where there is none. Raises SettingsError, SetupError.
+    md_of: the section MD of a system. temperature (K) and skip_step (MD steps between two structures): defaults for
+    samplers that do not set them.
+    dtype: of foundation models; double precision where a sampler needs it.
+    reference: the reference of the run, or None. Raises SettingsError, SetupError.
     """
     exact = {repr(spelling_of(samplers, s)) for s in samplers if s.double_precision}
 
@@ -78,21 +78,21 @@ def mixture(
 
 
 def _sampler(asked: SamplerSettings, context: SamplerContext) -> Sampler:
-    """The sampler of one table. Raises SettingsError, SetupError naming its key."""
+    """The sampler of one entry. Raises SettingsError, SetupError with the key."""
     place = f"{context.place}.kind"
     if context.reference is None and (text := asked.without_reference()):
         raise SettingsError(f"{place}: {text}")
     with naming_errors(place):
         made = asked.make(context)
     if not isinstance(made, Sampler):
-        raise SettingsError(f"{place}: {asked.kind} gave a {type(made).__name__}, which is no sampler")
+        raise SettingsError(f"{place}: {asked.kind} returned a {type(made).__name__}, which is not a sampler")
     if text := incomplete_state(made):
         raise SettingsError(f"{place}: {text}")
     return made
 
 
 def _filter(asked: FilterSettings, place: str, features: Callable[[str], Describe]) -> Filter:
-    """The filter of one table. features: MACE features by the place to blame."""
+    """The filter of one entry. features: makes MACE features; its argument is the key for error messages."""
     with naming_errors(place):
         made = asked.settings.make(FilterContext(place, partial(features, place), radial))
     if text := incomplete_state(made):
@@ -101,7 +101,7 @@ def _filter(asked: FilterSettings, place: str, features: Callable[[str], Describ
 
 
 def _digest(written: dict[str, Any], spelling: Any) -> str:
-    """What a sampler's memory belongs to: everything but its share."""
+    """Identifies a sampler's stored state: a hash of all its settings but the share."""
     said = json.dumps(
         [{k: v for k, v in written.items() if k != "share"}, spelling], sort_keys=True, default=repr
     )

@@ -1,4 +1,4 @@
-"""What is written down of a trajectory at every look: what it measures, and how right the models were about it."""
+"""Records each trajectory at every uncertainty check: observables, and the error of the models after labelling."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from aims_pax.record.folder import RunFolder
 
 HEAD = "step,temperature_K,energy_eV,shortest_A,volume_A3\n"
-REACH = 3.0  # Å: a crystal's shortest distance is looked for within it
+REACH = 3.0  # Å: search radius for the shortest distance in a crystal
 
 
 class TrajectoryRecorder:
@@ -31,7 +31,7 @@ class TrajectoryRecorder:
         """One line: step, temperature (K), mean energy (eV), shortest distance (Å), volume (Å³)."""
         state = moved.state
         if state.step <= self.written[i]:
-            return  # a restart takes these steps again
+            return  # a restart repeats these steps
         volume = abs(np.linalg.det(state.cell)) if frame.periodic else np.nan
         values = (
             state.temperature,
@@ -53,7 +53,7 @@ class TrajectoryRecorder:
         forces: Array,
         label: Label,
     ) -> None:
-        """One line a labelled frame: what the committee said when it asked, against the answer.
+        """Write one line for each labelled frame: prediction of the committee against the label.
 
         forces: (N, 3) eV/Å, the committee's mean. uncertainty: eV/Å.
         """
@@ -67,7 +67,7 @@ class TrajectoryRecorder:
 
 
 def shortest_distance(frame: Frame) -> float:
-    """The shortest distance of two atoms in Å; NaN for a lone atom, and in a crystal beyond REACH."""
+    """The shortest distance between two atoms in Å; NaN for a single atom, or in a crystal if above REACH."""
     if frame.pbc.any():
         from matscipy.neighbours import neighbour_list
 
@@ -79,7 +79,7 @@ def shortest_distance(frame: Frame) -> float:
 
 
 def _last_step(path: Path) -> int:
-    """The step of the last whole line; 0 when there is none."""
+    """The step of the last complete line; 0 when there is none."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     whole = [line for line in lines[1:] if line.endswith("\n") and line.count(",") == HEAD.count(",")]
     return int(whole[-1].partition(",")[0]) if whole else 0

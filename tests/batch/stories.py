@@ -159,7 +159,9 @@ def check_cancelled_afterwards(driver: Driver, seen: dict[str, Any]) -> None:
     assert list(seen["jobs"].values()) == [Phase.RUNNING]
     assert not seen["listed"], "the user has stopped it: nothing new is begun"
     title = known_schedulers()[driver.plan["scheduler"]].title
-    assert seen["said"] == f"cancelled: {title} job {next(iter(seen['jobs']))}; their labels are kept"
+    assert (
+        seen["said"] == f"cancelled: {title} job {next(iter(seen['jobs']))}; their finished labels are stored"
+    )
     until(lambda: driver.jobs() == {})
     assert left(driver.folder) == []
     assert [line for line in processes().values() if f"{driver.folder}/" in line] == []

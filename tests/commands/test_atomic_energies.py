@@ -210,7 +210,7 @@ def test_a_run_can_ask_for_them_itself_and_says_so_and_asks_once(tmp_path):
     )
     done = command(folder=folder, name="aims-PAX-initial-ds")
     assert done.returncode == 0, done.stdout + done.stderr
-    said = f"isolated atoms at the settings of the reference: H {emt('H'):.3f} eV, O {emt('O'):.3f} eV"
+    said = f"isolated atoms with the settings of the reference: H {emt('H'):.3f} eV, O {emt('O'):.3f} eV"
     assert said in done.stdout
     assert "atomic energies from given" in done.stdout
     for path in (folder / "model").glob("*.model"):

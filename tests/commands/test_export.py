@@ -69,7 +69,7 @@ def test_nan_is_no_agreement(trained, tmp_path, monkeypatch):
         "exported_labels",
         lambda form, path, frames: [Label(0.0, np.full((len(f), 3), np.nan)) for f in frames],
     )
-    with pytest.raises(SetupError, match="is not the model"):
+    with pytest.raises(SetupError, match="differs from the model"):
         shown(trained, [], "ase", tmp_path)
 
 
@@ -105,7 +105,7 @@ def test_the_sums_of_ml_iap_are_those_of_forces(trained):
 def test_without_data_the_geometries_are_shaken_and_without_those_some_are_made(tmp_path):
     folder = write_project(tmp_path, systems={"water": water(), "copper": crystal("Cu")})
     frames, where = frames_for(folder, folder / "a.model", (1, 8, 29))
-    assert where == "its geometries, shaken"
+    assert where == "its geometries with random displacements"
     assert {f.formula for f in frames} == {"H2O", "Cu4"}
     assert len({f.id for f in frames}) == len(frames) >= 5
     frames, _ = frames_for(tmp_path / "nowhere", folder / "a.model", (1, 8))
@@ -137,14 +137,14 @@ def test_a_folder_stands_for_the_models_it_delivered(trained, tmp_path, monkeypa
     assert not (tmp_path / "export").exists()
     shown(tmp_path, [Path("runs/a")], "ase", Path("here"))
     assert sorted(p.stem for p in (tmp_path / "here").iterdir()) == names
-    with pytest.raises(SettingsError, match="runs/a: a folder; name one folder alone, or model files"):
+    with pytest.raises(SettingsError, match="runs/a: a folder; give one folder only, or model files"):
         shown(tmp_path, [Path("runs/a"), Path("runs/a/results/x.model")], "ase", None)
     with pytest.raises(SettingsError, match="no models in runs/results"):
         shown(tmp_path, [Path("runs")], "ase", None)
 
 
 def test_missing_models_and_the_model_itself_as_target(trained, tmp_path):
-    with pytest.raises(SettingsError, match="has not delivered"):
+    with pytest.raises(SettingsError, match="has not written any"):
         shown(tmp_path, [], "ase", None)
     with pytest.raises(SettingsError, match=r"a\.model: no such file"):
         shown(tmp_path, [tmp_path / "a.model"], "ase", None)

@@ -66,7 +66,7 @@ def test_editors_find_the_schema_by_the_first_line_and_accept_the_rest(tmp_path,
 def test_nothing_is_overwritten_and_everything_that_is_there_is_named(tmp_path):
     (tmp_path / "mace.yaml").write_text("mine")
     (tmp_path / "control.in").write_text("mine")
-    with pytest.raises(SettingsError, match=r"mace\.yaml, control\.in: there already"):
+    with pytest.raises(SettingsError, match=r"mace\.yaml, control\.in: already exists"):
         write_starter("molecule", tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["control.in", "mace.yaml"]
     assert (tmp_path / "mace.yaml").read_text() == "mine"

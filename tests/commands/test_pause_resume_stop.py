@@ -51,7 +51,7 @@ def test_a_paused_run_does_nothing_until_it_is_resumed_and_ends_when_it_is_stopp
     n = len(steps)
     time.sleep(0.2)
     assert len(steps) == n
-    assert "it goes on" in request(folder, "resume")
+    assert "resumed" in request(folder, "resume")
     time.sleep(0.2)
     assert len(steps) > n
     with pytest.raises(SettingsError, match="not paused"):
@@ -86,16 +86,14 @@ def test_where_the_last_run_has_left_nothing_that_is_said(tmp_path, monkeypatch)
     monkeypatch.setattr(
         Slurm, "jobs_named", lambda _, part: {}
     )  # of a version that did not name its scheduler
-    assert (
-        request(tmp_path, "cancel") == "nothing is left: the blocks of the last run have ended by themselves"
-    )
+    assert request(tmp_path, "cancel") == "nothing to cancel: the blocks of the last run have ended already"
     assert list((tmp_path / "restart").iterdir()) == []
 
 
 def test_a_run_that_is_busy_is_said_to_follow_later(tmp_path):
     with Lock(tmp_path / "restart" / "lock").held():
         assert "at its next MD step or training batch" in request(tmp_path, "pause", patience=0.05)
-        assert "asked to go on" in request(tmp_path, "resume", patience=0.0)
+        assert "asked to resume" in request(tmp_path, "resume", patience=0.0)
     with pytest.raises(SettingsError, match="no such folder"):
         request(tmp_path / "nowhere", "pause")
 

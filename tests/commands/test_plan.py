@@ -292,6 +292,6 @@ def test_without_active_learning_nothing_moves_and_the_disk_has_a_limit(tmp_path
 def test_more_test_frames_than_looks_are_not_promised(tmp_path):
     """3 trajectories of 60 steps, looked at each 5 steps: 36 looks."""
     few = plan(write_project(tmp_path / "few", {"ACTIVE_LEARNING": {"n_test": 20}}))
-    assert "(of them up to 20 for testing)" in "\n".join(plan_lines(few))
+    assert "(up to 20 of them for testing)" in "\n".join(plan_lines(few))
     many = plan(write_project(tmp_path / "many", {"ACTIVE_LEARNING": {"n_test": 50}}))
-    assert "(of them at most 36 for testing: n_test 50 cannot be reached)" in "\n".join(plan_lines(many))
+    assert "(at most 36 of them for testing: n_test 50 cannot be reached)" in "\n".join(plan_lines(many))

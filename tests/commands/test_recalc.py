@@ -130,7 +130,7 @@ def test_what_else_the_file_says_stays_but_nothing_of_the_old_method(labelled):
 def test_failed_structures_are_told_by_index_and_class_and_kept_apart(labelled):
     folder, done = labelled
     assert "structure 3 · Unphysical: not calculated: atoms O0 and H1 are 0.017 Å apart" in done.stdout
-    assert "structure 1 · Unphysical: not calculated: the structure holds NaN" in done.stdout
+    assert "structure 1 · Unphysical: not calculated: the structure contains NaN" in done.stdout
     assert "2 of 9 structures failed (2 Unphysical): indices from 0: 1, 3" in done.stdout
     (entry,) = [json.loads(line) for line in (folder / "data/quarantine.jsonl").read_text().splitlines()]
     assert entry["class"] == "Unphysical"
@@ -155,7 +155,7 @@ def test_asked_to_it_keeps_failed_structures_without_labels(labelled):
     assert not any(a.has("REF_forces") for a in (atoms[1], atoms[3]))
     assert atoms[3].info["failure"] == "Unphysical"
     assert "apart" in atoms[3].info["reason"]
-    assert "reference calculations in this run: 0; labels known before: 6" in done.stdout
+    assert "reference calculations in this run: 0; labels from the store: 6" in done.stdout
 
 
 def test_structures_without_labels_are_labelled_too(project):
@@ -266,7 +266,7 @@ def test_a_signal_ends_it_cleanly_and_the_same_command_goes_on(project, number, 
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == code, out + err
-    assert "run the same command again to go on" in out
+    assert "run the same command again to continue" in out
     assert not (project / "old_recalculated.xyz").exists()
     assert "run the same command again" in (project / "logs/recalculate.log").read_text()
     finished = {p.stem for p in project.glob("data/labels/*/*.json")}
@@ -407,7 +407,7 @@ def test_with_fhi_aims_each_structure_gets_the_control_file_of_its_geometry(tmp_
     write(folder / "old.xyz", frames)
     done = recalc("old.xyz", folder=folder)
     assert done.returncode == 2
-    assert "structure 4 (from 0): the same structure is there for another control.in too" in done.stderr
+    assert "structure 4 (from 0): a duplicate of a structure with another control.in" in done.stderr
 
 
 def test_an_element_without_species_file_ends_it_before_the_first_calculation(tmp_path):
@@ -499,7 +499,7 @@ def test_a_file_that_holds_other_labels_is_never_overwritten(project):
     before = (project / "mine.xyz").read_bytes()
     done = recalc("old.xyz", "-o", "mine.xyz", folder=project)
     assert done.returncode == 2, done.stdout + done.stderr
-    assert "mine.xyz is there and holds something that aims-PAX-recalc did not write" in done.stderr
+    assert "mine.xyz exists and contains something that aims-PAX-recalc did not write" in done.stderr
     assert (project / "mine.xyz").read_bytes() == before
     assert recalc("old.xyz", "-o", "new.xyz", folder=project).returncode == 0
     assert recalc("old.xyz", "-o", "new.xyz", folder=project).returncode == 0

@@ -132,7 +132,7 @@ def test_running_it_again_adds_nothing_and_asking_for_more_adds_the_rest(go):
     assert "5 of 5 structures of each" in go(n_per_geometry=5)
     assert output() == few
     said = go(n_per_geometry=3)
-    assert "5 structures of each of 2 geometries are there, 3 were asked for" in said
+    assert "5 structures of each of 2 geometries exist, 3 were requested" in said
     assert output() == few
     go()
     assert output().startswith(few)
@@ -223,7 +223,7 @@ def test_a_file_from_before_settings_were_kept_says_what_it_can(go):
     del meta["made_with"]
     memory.write_bytes(pack_arrays(arrays, meta))
     assert "2 of 2 structures" in go(n_per_geometry=2)
-    with pytest.raises(RestartError, match="samplers, geometries or seed: not as they were"):
+    with pytest.raises(RestartError, match="samplers, geometries or seed: changed"):
         go(seed=7)
 
 
@@ -242,7 +242,7 @@ def test_after_a_failure_without_structures_a_file_of_somebody_else_is_left_alon
 def test_a_file_that_was_cut_is_not_gone_on_with(go):
     go(n_per_geometry=2)
     Path("samples.xyz").write_text(output()[:-200])
-    with pytest.raises(RestartError, match="shorter than what was made"):
+    with pytest.raises(RestartError, match="shorter than when it was written"):
         go()
 
 
@@ -250,7 +250,7 @@ def test_a_torn_memory_says_what_to_remove(go):
     go(n_per_geometry=2)
     memory = Path(".samples.xyz.memory.npy")
     memory.write_bytes(memory.read_bytes()[:-9])
-    with pytest.raises(RestartError, match=r"remove it and samples\.xyz to begin anew"):
+    with pytest.raises(RestartError, match=r"remove it and samples\.xyz to start again"):
         go()
 
 
@@ -320,7 +320,7 @@ def test_a_sampler_of_one_s_own_stands_in_the_working_folder(go):
     Path("samples.xyz").unlink()
     with pytest.raises(SettingsError, match=r"SAMPLERS.0.kwargs: shaken:Shaken: .*sigmma"):
         go(SAMPLERS=[{"kind": "shaken:Shaken", "kwargs": {"sigmma": 0.1}}])
-    with pytest.raises(SettingsError, match=r"which is no sampler"):
+    with pytest.raises(SettingsError, match=r"which is not a sampler"):
         go(SAMPLERS=[{"kind": "ase.calculators.emt:EMT"}])
     sys.modules.pop("shaken", None)
 

@@ -109,15 +109,15 @@ def test_pausing_paused_stopping(folder):
 def test_why_a_run_ended(tmp_path):
     folder = explored(tmp_path)
     assert status(folder)["state"] == "stopped"
-    assert "without saying why" in status(folder)["reason"]
+    assert "for an unknown reason" in status(folder)["reason"]
     held(folder, age=3600)  # its lock was left behind
     assert status(folder)["state"] == "killed"
-    assert "without a word" in status(folder)["reason"]
+    assert "was killed or its machine went down" in status(folder)["reason"]
     lock = folder / "restart" / "lock"
     lock.write_text(json.dumps({"pid": 7, "host": "far away", "started": time.time() + 10}))
     os.utime(lock, (1, 1))
     assert status(folder)["state"] == "killed"
-    assert "while it was starting" in status(folder)["reason"]
+    assert "while it started" in status(folder)["reason"]
     lock.unlink()
     (folder / "logs").mkdir()
     log = folder / "logs" / "active_learning.log"
@@ -150,7 +150,7 @@ def test_pauses_and_the_time_between_two_processes_are_no_time_of_a_stage(tmp_pa
     assert now["shares_s"]["paused"] == pytest.approx(30, abs=0.1)
     assert now["work_s"] == pytest.approx(20, abs=0.1)
     (said,) = (line for line in status_lines(now) if line.startswith("time"))
-    assert "20 s at work" in said
+    assert "20 s of work" in said
     assert "paused 30 s" in said
     write_text(folder / "restart" / "control.json", json.dumps({"wish": "pause", "of": holder}))
     write_text(folder / "restart" / "paused.json", json.dumps({"since": time.time() - 10, "of": holder}))

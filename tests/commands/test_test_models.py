@@ -59,7 +59,7 @@ def test_an_earlier_result_is_replaced_and_that_is_said(trained, tmp_path):
     assert first.rstrip().endswith("t.npz")
     (tmp_path / "t.npz").write_text("something else")
     _, again = assessed(model, trained / "results" / "test.xyz", tmp_path / "t.npz")
-    assert again.rstrip().endswith("t.npz (in place of an earlier file)")
+    assert again.rstrip().endswith("t.npz (replaces an earlier file)")
     assert "energy" in np.load(tmp_path / "t.npz")
 
 
@@ -118,7 +118,7 @@ def test_wrong_use_is_told(trained, tmp_path):
     models, data = sorted((trained / "results").glob("*.model")), trained / "results" / "test.xyz"
     for words, changes, said in [
         (([models[0]], tmp_path / "no.xyz", tmp_path / "t.npz"), {}, r"no\.xyz: no such file"),
-        (([models[0]], models[1], tmp_path / "t.npz"), {}, "the dataset comes last"),
+        (([models[0]], models[1], tmp_path / "t.npz"), {}, "the dataset is the last argument"),
         (([tmp_path / "no.model"], data, tmp_path / "t.npz"), {}, r"no\.model: no such file"),
         (([models[0]], data, tmp_path / "t.csv"), {}, "npz"),
         (([models[0]], data, tmp_path / "t.npz"), {"dtype": "float16"}, "float32 or float64"),

@@ -398,5 +398,5 @@ def test_a_pause_is_told_apart_from_work(monkeypatch, caplog):
     assert kinds["paused"] == {"began": 100.0, "ended": 110.0}
     assert [k for k, _ in shell.journal.lines].count("paused") == 1
     assert sum(kinds["time"].values()) == pytest.approx(len(world.turns))
-    assert "at work · dynamics" in caplog.text
-    assert "paused for 10 s besides" in caplog.text
+    assert "of work · dynamics" in caplog.text
+    assert "also paused for 10 s" in caplog.text

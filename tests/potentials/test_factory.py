@@ -72,7 +72,7 @@ def test_every_spelling_gives_its_potential(made, written, expected):
     [
         ("+my_pes_file.nothing()", "has no 'nothing'"),
         ("+my_pes_file.nothing", "has no 'nothing"),
-        ("+my_pes_file.number()", "gave a int, expected an ASE calculator"),
+        ("+my_pes_file.number()", "returned a int, expected an ASE calculator"),
         ("+my_pes_file.with_arguments()", "missing 1 required positional argument: 'epsilon'"),
         ("+lennard_jones", r"write \+lennard_jones\(\)"),
         ({"factory": "ase.calculators.emt:EMTT"}, "has no 'EMTT'"),

@@ -53,9 +53,9 @@ def test_labels_of_the_reference_itself_pass_in_silence():
         ({"energy": lambda e: 4 * e}, "zero of energy"),
         (
             {"stress": lambda s, v: -v * s},
-            "the file holds −V × the stress",
+            "the file contains −V × the stress",
         ),  # virials under the key of the stress
-        ({"stress": lambda s, v: -s}, "the file holds −1 × the stress"),  # the sign of LAMMPS and VASP
+        ({"stress": lambda s, v: -s}, "the file contains −1 × the stress"),  # the sign of LAMMPS and VASP
         ({"stress": lambda s, v: s * 160.21766}, "stress by"),  # GPa
         ({"stress": lambda s, v: s * 1602.1766}, "stress by"),  # kbar
         (
@@ -72,7 +72,7 @@ def test_what_is_of_another_method_units_or_sign_is_refused(change, said):
 
 def test_slightly_other_settings_are_a_warning():
     warning = judged(changed(forces=lambda f: f + RNG.normal(scale=0.015, size=f.shape)))
-    assert "the settings of the two are not quite the same" in warning
+    assert "the two methods probably differ in basis, grids or k-points" in warning
 
 
 def test_energies_of_one_composition_are_compared_without_their_mean():

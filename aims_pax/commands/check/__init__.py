@@ -1,1 +1,1 @@
-"""`aims-PAX check`: what a run would refuse, found without running it."""
+"""`aims-PAX check`: finds the errors that would stop a run, without running it."""

@@ -1,6 +1,6 @@
-"""`aims-PAX check FILE`: the configuration of `aims-PAX sample`, `augment` or `training-set`, without running it.
+"""`aims-PAX check FILE`: validates the file of `aims-PAX sample`, `augment` or `training-set` without running it.
 
-Which of them it is shows in its keys. Paths are looked for where the command is started, as these commands do.
+The keys of the file show which command it is for. Paths are relative to the current folder, as in these commands.
 """
 
 from __future__ import annotations
@@ -43,26 +43,26 @@ Finding = tuple[Place, str]
 
 @dataclass
 class FoundFile:
-    """What a file says. complete: its effective settings. callables: every one, by its place."""
+    """Content of a file. complete: its effective settings. callables: all potentials that are calls, by place."""
 
     kind: str
     complete: Mapping[str, Any]
     warnings: list[str]
     systems: tuple[System, ...] = ()
     callables: list[tuple[Place, CallSpec]] = field(default_factory=list)
-    others: list[tuple[Place, str, Mapping[str, Any]]] = field(default_factory=list)  # that are no potentials
+    others: list[tuple[Place, str, Mapping[str, Any]]] = field(default_factory=list)  # not potentials
     models: list[tuple[Place, str]] = field(default_factory=list)
     problems: list[Finding] = field(default_factory=list)
     samplers: tuple[SamplerSettings, ...] = ()
 
     @property
     def text(self) -> str:
-        """The effective settings as YAML that reads back."""
+        """The effective settings as YAML that can be read again."""
         return as_yaml(self.complete)
 
 
 def checked_config_file(path: Path) -> FoundFile:
-    """What the file says, once everything is found in order. Raises SettingsError that lists everything wrong."""
+    """The content of the file. Raises SettingsError that lists all errors."""
     document, folder = read_document(path, str(path)), Path.cwd()
     kind = kind_of(document)
     found = _READERS[kind](path, document)
@@ -94,13 +94,13 @@ def kind_of(document: Document) -> str:
         )
     if kind == "a run":
         raise SettingsError(
-            f"{document.file}: belongs to a run; name its folder (aims-PAX check FOLDER), or other names of the files "
+            f"{document.file}: belongs to a run; name its folder (aims-PAX check FOLDER), and files with other names "
             "with --aimsPAX-settings and --mace-settings"
         )
     return kind
 
 
-# ---------------------------------------------------------------- the three
+# ---------------------------------------------------------------- the three kinds of files
 
 
 def _sample(path: Path, document: Document) -> FoundFile:
@@ -108,7 +108,7 @@ def _sample(path: Path, document: Document) -> FoundFile:
     keys = settings.keys
     md = {
         k: v for k, v in _table(settings.md).items() if k != "MD_seed"
-    }  # seed is that of all random numbers
+    }  # `seed` is used for all random numbers
     complete = {**_table(keys), "MD": md, NAME: samplers_as_written(settings.samplers)}
     found = FoundFile("sample", complete, list(settings.warnings), samplers=settings.samplers)
     with _noting(found, "output"):
@@ -145,7 +145,7 @@ def _training_set(path: Path, document: Document) -> FoundFile:
     complete = {
         name: value
         for name, value in _table(settings, document.data).items()
-        if name not in STEPS or value is not None  # a step without anything behind it has all its defaults
+        if name not in STEPS or value is not None  # a step that is written without keys has its defaults
     }
     found = FoundFile("training-set", complete, list(warnings))
     for name, needed in NEEDS.items():
@@ -187,7 +187,7 @@ _READERS: dict[str, Callable[[Path, Document], FoundFile]] = {
 
 
 def _put(found: FoundFile, place: Place, potential: CallSpec | str | None) -> None:
-    """A potential: a callable or a model, once for each place."""
+    """Add a potential to the callables or models, once for each place."""
     if isinstance(potential, str) and (place, potential) not in found.models:
         found.models.append((place, potential))
     elif (
@@ -198,7 +198,7 @@ def _put(found: FoundFile, place: Place, potential: CallSpec | str | None) -> No
 
 @contextmanager
 def _noting(found: FoundFile, *place: str) -> Iterator[None]:
-    """A SettingsError becomes a finding at its key."""
+    """Record a SettingsError as a finding at its key."""
     try:
         yield
     except SettingsError as error:

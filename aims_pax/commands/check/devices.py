@@ -1,4 +1,4 @@
-"""Whether the devices that settings name are there, by what torch sees here."""
+"""Checks with torch whether the devices in the settings exist."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def named_devices(settings: Settings) -> list[tuple[str, str]]:
-    """(key, device) of all that are written."""
+    """(key, device) of all devices in the settings."""
     profile = settings.cluster.training
     found = [("mace.yaml: MISC.device", settings.model.device)]
     if profile is not None and profile.devices is not None:
@@ -22,7 +22,7 @@ def named_devices(settings: Settings) -> list[tuple[str, str]]:
 
 
 def check_devices(settings: Settings) -> None:
-    """Raises SettingsError for the first device that is not there."""
+    """Raises SettingsError for the first device that is missing."""
     import torch
 
     for key, device in named_devices(settings):

@@ -1,7 +1,7 @@
-"""Data a model cannot tell apart: structures of one composition with different charges or spins.
+"""Warns of data that a model cannot distinguish: structures of one composition with different charges or spins.
 
-A MACE model sees elements and positions. Of a dataset with a cation and the neutral molecule it learns something
-between both, however small the errors of each alone.
+A MACE model knows only elements and positions. Trained on a cation and the neutral molecule, it learns an average of
+both, even if a model of each alone would be accurate.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from aims_pax.settings import Settings
 
 READ = 4000  # structures of a dataset: about a second
-ADVICE = "the model sees neither and learns a mixture; make a force field for each"
+ADVICE = "the model cannot distinguish them and learns a mixture; make a force field for each"
 
 
 def warnings(settings: Settings, systems: Sequence[System]) -> Iterator[str]:
-    """What the geometries, and each dataset the user gives, mix."""
+    """Warnings for mixed charges or spins in the geometries and in each dataset of the user."""
     for text in mixed_charge_and_spin(s.frame for s in systems):
         yield f"MISC.path_to_geometry: {text}"
     active, misc = settings.active_learning, settings.misc
@@ -38,25 +38,25 @@ def warnings(settings: Settings, systems: Sequence[System]) -> Iterator[str]:
                 read = itertools.islice(read_extxyz(settings.path(file), *keys), READ)
                 given = [one.frame for one in read]
             except AimsPaxError:
-                continue  # said where it is read
+                continue  # reported where the file is read
             for text in [*mixed_charge_and_spin([*frames, *given]), *missing_charge_and_spin(frames, given)]:
                 yield f"ACTIVE_LEARNING.{key}: {file}, with the geometries: {text}"
 
 
 def missing_charge_and_spin(geometries: Iterable[Frame], given: Sequence[Frame]) -> Iterator[str]:
-    """One line for each charged or open-shell composition of which given structures say neither."""
+    """One line for each charged or open-shell composition for which given structures lack charge and spin."""
     for one in {f.formula: f for f in geometries if charged_or_open_shell(f)}.values():
         silent = sum(f.formula == one.formula and f.charge is None and f.spin is None for f in given)
         if silent:
             state = f"charge {one.charge or 0:g}" + (f", multiplicity {one.spin}" if one.spin else "")
             yield (
-                f"{one.formula} has {state} as geometry, but {silent} given structures say neither and count as "
-                f"neutral; write charge=… spin=… into the file; if they differ, {ADVICE}"
+                f"{one.formula} has {state} as geometry, but {silent} given structures have neither and count as "
+                f"neutral; add charge=… spin=… to the file; if they differ, {ADVICE}"
             )
 
 
 def mixed_charge_and_spin(frames: Iterable[Frame]) -> Iterator[str]:
-    """One line for each composition with different charges or spins; what a frame does not say counts for neither.
+    """One line for each composition with different charges or spins; missing values are not counted.
 
     >>> neutral, cation = (Frame([8, 1, 1], [[0, 0, 0], [1, 0, 0], [0, 1, 0]], charge=q) for q in (0, 1))
     >>> list(mixed_charge_and_spin([neutral, cation]))[0].partition(";")[0]

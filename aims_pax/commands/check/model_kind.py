@@ -1,4 +1,4 @@
-"""Whether the kind of model that MODEL names is there, and can do what the other sections ask of it."""
+"""Checks whether the kind of model in MODEL exists and supports what the other sections need."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def wrong_model_kind(settings: Settings) -> Iterator[tuple[Place, str]]:
-    """(place in aimsPAX.yaml, text) of everything wrong."""
+    """(place in aimsPAX.yaml, text) of every error."""
     try:
         kind = kind_of_run(settings)
         kind.options(settings)
@@ -29,10 +29,10 @@ def wrong_model_kind(settings: Settings) -> Iterator[tuple[Place, str]]:
     for name, md in (settings.md_by_system or {"": settings.md}).items():
         if md.stat_ensemble == "NPT" and not kind.has_stress:
             where: Place = ("MD", name, "stat_ensemble") if name else ("MD", "stat_ensemble")
-            yield where, f"NPT needs the stress, which {kind.title} models do not give; use NVT"
+            yield where, f"NPT needs the stress, which {kind.title} models do not compute; use NVT"
     if al is not None and al.ensemble_size < 2 and not kind.has_spread:
         yield (
             ("ACTIVE_LEARNING", "ensemble_size"),
-            f"one {kind.title} model does not tell how uncertain it is, and there is no other to disagree with; "
-            "expected at least 2",
+            f"a single {kind.title} model has no uncertainty; use at least 2 members, "
+            "whose disagreement is the uncertainty",
         )

@@ -1,4 +1,4 @@
-"""`aims-PAX check`: what can be known of a working folder without running anything.
+"""`aims-PAX check`: validates a working folder without running anything.
 
 Beyond the settings themselves this reads the geometries, control.in, the species defaults, the first
 structures of every dataset (and the lines of all of it) and the factories of calculators.
@@ -30,16 +30,16 @@ from aims_pax.systems import System, elements
 READ = 4000  # structures of a dataset whose numbers are read: about a second
 INITIAL, ACTIVE = "INITIAL_DATASET_GENERATION", "ACTIVE_LEARNING"
 
-# what is wrong: (place in aimsPAX.yaml, text); mace.yaml's places start with "mace"
+# an error: (place in aimsPAX.yaml, text); places in mace.yaml start with "mace"
 Finding = tuple[Place, str]
 
 
 def check_as_yaml(
     folder: Path | str, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "mace.yaml"
 ) -> tuple[str, tuple[str, ...]]:
-    """The complete effective settings as YAML and all warnings, once everything is found in order.
+    """The complete effective settings as YAML, and all warnings.
 
-    Raises SettingsError that lists everything wrong.
+    Raises SettingsError that lists all errors.
     """
     settings = checked_settings(folder, aims_pax_file, mace_file)
     return dump(settings), settings.warnings
@@ -48,7 +48,7 @@ def check_as_yaml(
 def checked_settings(
     folder: Path | str, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "mace.yaml"
 ) -> Settings:
-    """The settings with all warnings, once everything is found in order; see `check`."""
+    """The settings with all warnings. Raises SettingsError that lists all errors."""
     settings = read_settings(folder, aims_pax_file, mace_file)
     project = read_document(settings.folder / aims_pax_file, str(aims_pax_file))
     mace = read_document(settings.folder / mace_file, str(mace_file))
@@ -113,7 +113,9 @@ def _systems(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]
 def _noteworthy(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]:
     active = settings.active_learning
     if active is not None and active.num_trajectories < len(systems):
-        text = f"{active.num_trajectories} is less than the {len(systems)} geometries; {len(systems)} are run"
+        text = (
+            f"{active.num_trajectories} is less than the {len(systems)} geometries; {len(systems)} will run"
+        )
         yield (ACTIVE, "num_trajectories"), text
     for system in systems:
         if settings.md_by_system and system.name not in settings.md_by_system:
@@ -122,7 +124,7 @@ def _noteworthy(settings: Settings, systems: Sequence[System]) -> Iterator[Findi
             place: Place = (
                 ("MD", system.name, "stat_ensemble") if settings.md_by_system else ("MD", "stat_ensemble")
             )
-            yield place, f"{system.name} is not periodic: it moves in NVT"
+            yield place, f"{system.name} is not periodic: NVT is used"
     if settings.model.compute_stress and not any(s.frame.periodic for s in systems):
         yield (
             ("mace", "GENERAL", "compute_stress"),
@@ -131,7 +133,7 @@ def _noteworthy(settings: Settings, systems: Sequence[System]) -> Iterator[Findi
 
 
 def _ignored(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]:
-    """What control.in says in vain."""
+    """Keywords of control.in that have no effect."""
     if settings.reference.type != "aims":
         return
     place: Place = ("MISC", "path_to_control")
@@ -144,7 +146,7 @@ def _ignored(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]
     for file in dict.fromkeys(written.values() if isinstance(written, dict) else [written]):
         control = read_control(settings.path(file))
         if control.has_species:
-            yield place, f"the species blocks of {file} are ignored in favour of species_dir"
+            yield place, f"the species blocks of {file} are ignored, species_dir is used"
         if moving := [word for word in MOVES_ATOMS if word in control]:
             yield place, f"{', '.join(moving)} in {file} is ignored: a label is a single point"
         served = [s for s in systems if not isinstance(written, dict) or pairs.get(s.name) == file]
@@ -154,7 +156,7 @@ def _ignored(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]
 
 
 def _aims(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]:
-    """control.in and the species defaults, where FHI-aims is the reference."""
+    """Errors in control.in and the species defaults, if FHI-aims is the reference."""
     if settings.reference.type != "aims":
         return
     written = settings.misc.path_to_control
@@ -172,7 +174,7 @@ def _aims(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]:
 
 
 def _control(settings: Settings, file: str, systems: Sequence[System]) -> Iterator[Finding]:
-    """What one control.in lacks for the geometries it serves."""
+    """Keywords that one control.in lacks for its geometries."""
     place: Place = ("MISC", "path_to_control")
     try:
         control = read_control(settings.path(file))
@@ -183,7 +185,7 @@ def _control(settings: Settings, file: str, systems: Sequence[System]) -> Iterat
         yield place, f"{file} has no xc; FHI-aims needs a functional"
     periodic = [s.name for s in systems if s.frame.pbc.any()]
     if periodic and not any(word.startswith(("k_grid", "k_points")) for word, _ in control.keywords):
-        yield place, f"{file} has no k_grid, which the periodic {periodic[0]} needs"
+        yield place, f"{file} has no k_grid, but {periodic[0]} is periodic and needs one"
     for section in (settings.initial_dataset, settings.active_learning):
         if section is not None and section.species_dir is not None:
             lost = lost_hubbard(control, settings.path(section.species_dir))
@@ -206,7 +208,7 @@ def _species(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]
 
 
 def _factories(settings: Settings) -> list[Wanted]:
-    """Every callable the settings name."""
+    """All callables that the settings name."""
     wanted: list[Wanted] = []
     reference, initial = settings.reference, settings.initial_dataset
     if reference.type == "calculator" and reference.factory is not None:
@@ -223,9 +225,11 @@ def _factories(settings: Settings) -> list[Wanted]:
 
 
 def _files(settings: Settings, systems: Sequence[System], given: list[GivenFile]) -> Iterator[Finding]:
-    """Models and datasets the settings point to; the datasets that can be read are added to `given`."""
+    """Errors in the models and datasets that the settings name; readable datasets are added to `given`."""
     initial, active = settings.initial_dataset, settings.active_learning
-    own = active is None or active.initial_models is None  # models that know the elements of the geometries
+    own = (
+        active is None or active.initial_models is None
+    )  # new models: they know the elements of the geometries
     known = elements(s.frame for s in systems) if own else ()
     sizes = models(settings.samplers)
     if initial is not None and initial.initial_sampling == "mace-mp0" and not settings.samplers:
@@ -254,7 +258,7 @@ USES = {"initial_train_dataset": "train", "initial_valid_dataset": "valid", "tes
 def _labelled(
     settings: Settings, file: str, known: Sequence[int], place: Place, given: list[GivenFile]
 ) -> Iterator[Finding]:
-    """A dataset, read with the label keys of the settings. known: atomic numbers, none where models are given."""
+    """Read a dataset with the label keys of the settings. known: atomic numbers; empty when models are given."""
     path = settings.path(file)
     if not path.is_file():
         yield place, f"{file}: {no_such(path)}"
@@ -271,7 +275,7 @@ def _labelled(
 
 
 def _of_given(settings: Settings, given: Sequence[GivenFile]) -> Iterator[Finding]:
-    """Duplicates, overlaps and missing stress of the given files, and what their energies do not determine."""
+    """Duplicates, overlaps and missing stress in the given files, and atomic energies that they do not determine."""
     stress = settings.model.compute_stress
     for text in remarks(given, LabelKeys.of(settings.misc), stress):
         place = next((PLACES[file.use] for file in given if text.startswith(file.name)), ())

@@ -1,6 +1,6 @@
-"""What stops a run before its first label: looked at by the run and by `aims-PAX check`, so that both say the same.
+"""Checks before the first label. The run and `aims-PAX check` both use them and so report the same errors.
 
-Each look raises what the run would raise later. Those that need a model are last: they load torch.
+Each check raises the error that the run would raise later. Checks that need a model are last: they load torch.
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NOTHING = (
-    "nothing to start from: write a section INITIAL_DATASET_GENERATION, or name "
+    "nothing to start from: write a section INITIAL_DATASET_GENERATION, or set "
     "ACTIVE_LEARNING.initial_train_dataset or initial_models"
 )
 # atomic numbers of MACE's foundation models of materials (MP-0, MPA, OMAT, MATPES): all of them have these 89
 MATERIALS = frozenset({*range(1, 84), *range(89, 95)})
-LARGEST_READ = 50_000_000  # bytes of given data that `check` reads to the end: ten seconds
+LARGEST_READ = 50_000_000  # bytes of given data that `check` reads completely: ten seconds
 BUILT_IN_NEEDS = {"graph_pes_calculator": ("graph_pes", "graph-pes")}  # potential → (module, extra)
 Look = Callable[["Settings", Sequence[System]], None]
 
 
 def stop_at_first(settings: Settings, systems: Sequence[System]) -> None:
-    """For a run that begins: raise the first refusal. Models and data are looked at where they are loaded."""
+    """For a run that begins: raise the first error. Models and data are checked where they are loaded."""
     for look in BEFORE:
         look(settings, systems)
 
 
 def refusals(settings: Settings, systems: Sequence[System]) -> Iterator[str]:
-    """For `check`: what every look says, the expensive ones only where nothing else stands in the way."""
+    """For `check`: the errors of all checks; the expensive ones run only if the others found none."""
     found = False
     for look in (*BEFORE, check_start, check_extras, foundation_elements):
         for text in _said(look, settings, systems):
@@ -83,31 +83,31 @@ def _said(look: Look, settings: Settings, systems: Sequence[System]) -> Iterator
 
 
 def check_start(settings: Settings, systems: Sequence[System]) -> None:
-    """Something to begin with: a section, data, models, or a restart. Raises SettingsError."""
+    """Raise SettingsError when there is nothing to start from: no section, data, models or restart."""
     begun = exists(RunFolder(settings).restart / "initial")
     if settings.initial_dataset is None and not has_given_data(settings) and not begun:
         raise SettingsError(NOTHING)
 
 
 def has_given_data(settings: Settings) -> bool:
-    """Whether the user brings data or models."""
+    """Whether the user gives data or models."""
     al = settings.active_learning
     return al is not None and bool(al.initial_train_dataset or al.initial_models)
 
 
 def check_overlaps(settings: Settings, systems: Sequence[System]) -> None:
-    """Raise SettingsError for a starting structure that no reference should be given."""
+    """Raise SettingsError for a starting structure that cannot be labelled, such as one with overlapping atoms."""
     for system in systems:
         try:
             check_geometry(system.frame)
         except LabelError as error:
             raise SettingsError(
-                f"geometry {system.name}: {error.reason}; mend the starting structure"
+                f"geometry {system.name}: {error.reason}; correct the starting structure"
             ) from error
 
 
 def check_geometries(settings: Settings, systems: Sequence[System]) -> None:
-    """Raise SettingsError for what stands in a geometry and cannot be treated as it is written."""
+    """Raise SettingsError for entries of a geometry that are not supported."""
     problems = [
         f"{'.'.join(map(str, place))}: {text}" for place, text in refused_geometries(settings, systems)
     ]
@@ -116,7 +116,7 @@ def check_geometries(settings: Settings, systems: Sequence[System]) -> None:
 
 
 def check_dynamics(settings: Settings, systems: Sequence[System]) -> None:
-    """Raise SettingsError for a geometry whose MD cannot be: no settings, or fixed atoms at constant pressure."""
+    """Raise SettingsError for a geometry whose MD is impossible: no settings, or fixed atoms at constant pressure."""
     missing = [s.name for s in systems if settings.md_by_system and s.name not in settings.md_by_system]
     if missing:
         raise SettingsError(
@@ -129,11 +129,11 @@ def check_dynamics(settings: Settings, systems: Sequence[System]) -> None:
 
         integrator_kind(
             settings.md_of(system.name), cast(Any, system.frame)
-        )  # of a state it reads pbc and fixed atoms alone
+        )  # it reads only pbc and fixed atoms of a state
 
 
 def check_reference(settings: Settings, systems: Sequence[System]) -> None:
-    """Raise what opening the reference would raise, short of asking the scheduler."""
+    """Raise the errors of opening the reference, without contacting the scheduler."""
     made = _reference(settings)
     made.check()
     check = getattr(made, "check_elements", None)
@@ -144,7 +144,7 @@ def check_reference(settings: Settings, systems: Sequence[System]) -> None:
 
 
 def _reference(settings: Settings) -> Any:
-    """The reference; what there is to remark is said when it is opened."""
+    """The reference, without its warnings, which appear when the run opens it."""
     logging.disable(logging.WARNING)
     try:
         return reference_of(settings)
@@ -153,7 +153,7 @@ def _reference(settings: Settings) -> Any:
 
 
 def begun_folder(settings: Settings, systems: Sequence[System]) -> None:
-    """Raise RestartError where the folder was begun with settings or geometries that do not fit. Writes nothing."""
+    """Raise RestartError when the folder was begun with incompatible settings or geometries. Writes nothing."""
     folder = RunFolder(settings)
     if settings.active_learning is not None and exists(folder.restart / "explore"):
         from aims_pax.stages.active_learning import refuse_fewer
@@ -168,13 +168,13 @@ def begun_folder(settings: Settings, systems: Sequence[System]) -> None:
 
 
 def check_model_kind(settings: Settings, systems: Sequence[System]) -> None:
-    """Raise SettingsError for a kind of model that cannot be found, or cannot do what the settings ask of it."""
+    """Raise SettingsError for a kind of model that is missing or does not support what the settings need."""
     if said := [f"{'.'.join(map(str, place))}: {text}" for place, text in wrong_model_kind(settings)]:
         raise SettingsError("\n".join(said))
 
 
 def isolated_atoms(settings: Settings, systems: Sequence[System]) -> None:
-    """Raise SettingsError for an isolated atom whose ground state is not known, where the reference computes them."""
+    """Raise SettingsError for an isolated atom with unknown ground state, if the reference computes atoms."""
     al = settings.active_learning
     if settings.model.atomic_energies == FROM_REFERENCE and not (al and al.initial_models):
         for z in elements(s.frame for s in systems):
@@ -192,11 +192,11 @@ BEFORE: tuple[Look, ...] = (
 )
 
 
-# ---------------------------------------------------------------- what a run notices when it samples or loads
+# ---------------------------------------------------------------- errors that a run finds when it samples or loads
 
 
 def check_extras(settings: Settings, systems: Sequence[System]) -> None:
-    """Raise SetupError naming the extras of samplers and potentials that are not installed."""
+    """Raise SetupError with the missing extras of samplers and potentials."""
     missing = missing_extras(settings.samplers, calls(settings.samplers))
     if missing:
         raise SetupError("\n".join(f"{'.'.join(map(str, place))}: {text}" for place, text in missing))
@@ -205,7 +205,7 @@ def check_extras(settings: Settings, systems: Sequence[System]) -> None:
 def missing_extras(
     samplers: Sequence[SamplerSettings], potentials: Iterable[tuple[Place, CallSpec]]
 ) -> list[tuple[Place, str]]:
-    """(place, text) for each package that samplers and built-in potentials need and that is not there."""
+    """(place, text) for each missing package that samplers and built-in potentials need."""
     missing: list[tuple[Place, str]] = []
     for k, sampler in enumerate(samplers):
         missing += [((SAMPLERS, k), text) for name, text in sampler.packages.items() if not importable(name)]
@@ -245,7 +245,7 @@ def unknown_elements(
     for place, size in named:
         path = folder / Path(size).expanduser()
         if size not in FOUNDATION_MODELS and not path.is_file():
-            continue  # said where models are looked for
+            continue  # reported by the check of model files
         try:
             known = set(elements_of_model(path)) if path.is_file() else MATERIALS
         except SettingsError as error:
@@ -260,12 +260,12 @@ def unknown_elements(
 
 
 def elements_of_model(path: Path) -> tuple[int, ...]:
-    """Atomic numbers the model of a file knows. Raises SettingsError for a file that is none."""
+    """Atomic numbers that a model file knows. Raises SettingsError for a file that is not a model."""
     return kind_of_file(path).elements_of(path)
 
 
 def untrained_member_seeds(settings: Settings) -> tuple[int, ...]:
-    """The seeds of the members of an ensemble that begins untrained."""
+    """The seeds of the members of a new ensemble."""
     al, section = settings.active_learning, settings.active_learning or settings.initial_dataset
     if al is not None and al.seeds_tags_dict:
         return tuple(al.seeds_tags_dict.values())
@@ -274,7 +274,7 @@ def untrained_member_seeds(settings: Settings) -> tuple[int, ...]:
 
 
 def given_models_and_data(settings: Settings, systems: Sequence[System]) -> None:
-    """Raise what reading initial_models, initial_train_dataset and test_set would raise. Nothing is written."""
+    """Raise the errors of reading initial_models, initial_train_dataset and test_set. Writes nothing."""
     al, misc = settings.active_learning, settings.misc
     known: Any
     if al is not None and al.initial_models:
@@ -288,7 +288,7 @@ def given_models_and_data(settings: Settings, systems: Sequence[System]) -> None
     if al is not None and not begun and 0 < _size(settings) < LARGEST_READ:
         from aims_pax.stages.active_learning import given_sets
 
-        # as the run does it, into a dataset that lives in memory
+        # as in the run, into a dataset in memory
         run = SimpleNamespace(settings=settings, systems=systems, ensemble=known)
         given_sets(cast("RunContext", run))
     if misc.test_set:
@@ -299,7 +299,7 @@ def given_models_and_data(settings: Settings, systems: Sequence[System]) -> None
 
 
 def _size(settings: Settings) -> int:
-    """Bytes of the datasets the user brings."""
+    """Bytes of the user's datasets."""
     al = settings.active_learning
     named = (al.initial_train_dataset, al.initial_valid_dataset) if al is not None else ()
     files = [f for n in named if n for f in (n.values() if isinstance(n, dict) else [n])]

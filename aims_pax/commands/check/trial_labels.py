@@ -1,4 +1,4 @@
-"""The last part of `aims-PAX check`: one label of a cheap reference, the programs and the device, and the verdict."""
+"""The last part of `aims-PAX check`: a trial label of a cheap reference, the programs, the device, and the verdict."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ if TYPE_CHECKING:
     from aims_pax.settings import Settings
     from aims_pax.settings.project import FactorySettings
 
-SMALL = 30  # atoms up to which a quick calculator is tried unasked: milliseconds
-BUILT_IN = ("lennard_jones",)  # potentials without a module that are quick, too
-SHELL = set(";&|$<>`")  # a launch command that the shell has to read is not looked into
+SMALL = 30  # atoms up to which a fast calculator is tried without --try: milliseconds
+BUILT_IN = ("lennard_jones",)  # fast potentials that are built in
+SHELL = set(";&|$<>`")  # launch commands with shell syntax are not parsed
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What `check` says at its end."""
+    """The last line of `check` and its warnings."""
 
     text: str
     warnings: tuple[str, ...] = ()
 
 
 def check_verdict(settings: Settings, wanted: bool = False) -> CheckResult:
-    """Try what can be tried in no time, or with `wanted` all that can be tried here.
+    """Try what takes milliseconds, or with `wanted` everything that can be tried on this machine.
 
-    Raises SettingsError when the reference cannot label the smallest geometry, or the device is not there.
+    Raises SettingsError when the reference cannot label the smallest geometry, or the device is missing.
     """
     folder_owners.check_owner(RunFolder(settings), settings.model.name)
     systems = read_geometries(settings)
@@ -66,13 +66,13 @@ def check_verdict(settings: Settings, wanted: bool = False) -> CheckResult:
     if settings.reference.type == "aims":
         said.append("FHI-aims was not started")
     elif "REFERENCE" not in " ".join(said):
-        said.append("the reference was not tried (aims-PAX check --try lets it label one structure)")
+        said.append("the reference was not tried (aims-PAX check --try labels one structure)")
     n = len(settings.warnings) + len(warnings)
     return CheckResult("; ".join([_head(n, "a run"), *said]), tuple(warnings))
 
 
 def verdict_of_file(found: FoundFile, wanted: bool = False) -> CheckResult:
-    """The same of the configuration of a command that stands alone: its potentials are tried."""
+    """The same for the file of sample, augment or training-set: its potentials are tried."""
     said = []
     if found.systems and found.callables:
         smallest = min(found.systems, key=lambda s: len(s.frame))
@@ -85,18 +85,18 @@ def verdict_of_file(found: FoundFile, wanted: bool = False) -> CheckResult:
         said = _tries(potentials, smallest, wanted)
         if len(said) < len(potentials):
             more = "no" if not said else "not every"
-            said.append(f"{more} potential was tried (aims-PAX check --try lets each label one structure)")
+            said.append(f"{more} potential was tried (aims-PAX check --try labels one structure with each)")
     return CheckResult("; ".join([_head(len(found.warnings), f"aims-PAX {found.kind}"), *said]))
 
 
 def _head(n: int, what: str) -> str:
     if n == 0:
         return "everything is in order"
-    return f"nothing stands in the way of {what}, {plural(n, 'warning')} above"
+    return f"ready for {what} ({plural(n, 'warning')}, see above)"
 
 
 def _tries(calculators: Mapping[str, _Calculator], smallest: System, wanted: bool) -> list[str]:
-    """What each calculator that is cheap, or `wanted`, took for the smallest structure."""
+    """Label the smallest structure with each fast calculator (with `wanted`, with each) and report the time."""
     return [
         f"{place} labelled {smallest.name} in {_label(place, one, smallest):.2g} s"
         for place, one in calculators.items()
@@ -106,7 +106,7 @@ def _tries(calculators: Mapping[str, _Calculator], smallest: System, wanted: boo
 
 @dataclass(frozen=True)
 class _Calculator:
-    """Something of Python that labels. called: as the settings name it."""
+    """A calculator or potential for trial labels. called: its name in the settings."""
 
     called: str
     label: Callable[[Frame], object]
@@ -117,7 +117,7 @@ class _Calculator:
 
 
 def _calculators(settings: Settings) -> dict[str, _Calculator]:
-    """The reference and the potentials of the first structures, where they are calculators, by their place."""
+    """The calculators among the reference and the potentials for the first structures, by settings key."""
     found: dict[str, _Calculator] = {}
     scratch = settings.path(settings.misc.log_dir) / "check"
     reference, initial = settings.reference, settings.initial_dataset
@@ -145,7 +145,7 @@ def _calculators(settings: Settings) -> dict[str, _Calculator]:
 
 
 def _initial(own: FactorySettings, folder: Path, place: str, scratch: Path) -> Callable[[Frame], object]:
-    """What the calculator of the first structures says of one."""
+    """Function that labels a structure with the calculator of the first structures."""
 
     def label(frame: Frame) -> object:
         return _evaluated(calculator_potential(own.factory, own.kwargs, folder, place), frame, scratch)
@@ -154,7 +154,7 @@ def _initial(own: FactorySettings, folder: Path, place: str, scratch: Path) -> C
 
 
 def _potential(call: CallSpec, folder: Path, place: str, scratch: Path | None) -> Callable[[Frame], object]:
-    """What the potential of a sampler says of a structure; its files, if it writes any, are not kept."""
+    """Function that labels a structure with the potential of a sampler; files that it writes are removed."""
 
     def label(frame: Frame) -> object:
         potential = make_potential(call, folder, place)
@@ -164,7 +164,7 @@ def _potential(call: CallSpec, folder: Path, place: str, scratch: Path | None) -
 
 
 def _evaluated(potential: Potential, frame: Frame, scratch: Path | None) -> object:
-    """A structure as a potential sees it, which need not know its charge; its files, if it writes any, are not kept."""
+    """Label a structure with a potential, which may ignore its charge; files that it writes are removed."""
     if not isinstance(potential, CalculatorPotential):
         return potential.labels([frame])
     electrons = potential.electrons
@@ -174,7 +174,7 @@ def _evaluated(potential: Potential, frame: Frame, scratch: Path | None) -> obje
 
 
 def _label(place: str, calculator: _Calculator, system: System) -> float:
-    """Label one structure; returns how many seconds that took. Raises SettingsError when it fails."""
+    """Label one structure; returns the time in s. Raises SettingsError when it fails."""
     began = time.monotonic()
     try:
         with contextlib.redirect_stdout(sys.stderr):
@@ -190,13 +190,13 @@ def _label(place: str, calculator: _Calculator, system: System) -> float:
 
 
 def _programs(settings: Settings) -> Sequence[str]:
-    """What CLUSTER.launch_str starts and this machine does not have; a node of a cluster may have it."""
+    """Warnings for programs of CLUSTER.launch_str that are missing on this machine; cluster nodes may have them."""
     launch = settings.cluster.launch_str
     if settings.reference.type != "aims" or launch is None:
         return ()
     if settings.cluster.scheduler is not None or SHELL & set(launch):
         return [
-            f"CLUSTER.launch_str: {w} is not there on this machine"
+            f"CLUSTER.launch_str: {w} does not exist on this machine"
             for w in _absolute(launch)
             if not Path(w).exists()
         ]
@@ -206,17 +206,17 @@ def _programs(settings: Settings) -> Sequence[str]:
         raise SettingsError(f"CLUSTER.launch_str: {launch!r}: {error}") from error
     programs = [w for k, w in enumerate(words) if k == 0 or "/" in w or w.endswith(".x")]
     missing = [w for w in programs if "=" not in w and shutil.which(os.path.expanduser(w)) is None]
-    return [f"CLUSTER.launch_str: {w} is not there or cannot be executed on this machine" for w in missing]
+    return [f"CLUSTER.launch_str: {w} does not exist or is not executable on this machine" for w in missing]
 
 
 def _absolute(launch: str) -> list[str]:
-    """Absolute paths that the shell need not read first; not where output goes, which has yet to be made."""
+    """Absolute paths without shell syntax, except output files, which do not exist yet."""
     words = re.split(r"[\s;&|<`'\"()]+", re.sub(r"&?>+[&|]?\s*\S+", " ", launch))
     return [w for w in dict.fromkeys(words) if w.startswith("/") and not set(w) & set("$*?[]{}:=\\")]
 
 
 def _device(settings: Settings, wanted: bool) -> Sequence[str]:
-    """Whether the GPUs the settings name are there: by their device files, or by torch when that is wanted."""
+    """Warnings for missing GPUs: from their device files, or with `wanted` from torch."""
     others = [(key, device) for key, device in devices.named_devices(settings) if device != "cpu"]
     if not others:
         return ()
@@ -226,4 +226,4 @@ def _device(settings: Settings, wanted: bool) -> Sequence[str]:
     if Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists() or Path("/dev/dxg").exists():
         return ()
     key, device = others[0]
-    return [f"{key}: {device}, but this machine shows no GPU; the run has to be started where one is"]
+    return [f"{key}: {device}, but this machine shows no GPU; start the run on a machine with a GPU"]

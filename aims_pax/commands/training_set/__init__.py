@@ -1,1 +1,1 @@
-"""`aims-PAX training-set`: mbe-automation's training sets of molecular crystals."""
+"""`aims-PAX training-set`: makes training sets of molecular crystals, as mbe-automation does."""

@@ -1,4 +1,4 @@
-"""What the steps of `aims-PAX training-set` share: the file they write, the potential, what a result was made with."""
+"""What the steps of `aims-PAX training-set` share: the HDF5 file, the potentials, the settings of each result."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from aims_pax.settings.training_set import (
     TrainingSet,
 )
 
-MADE_WITH = "made_with"  # attribute of a step's group: what it was made with, key by key
+MADE_WITH = "made_with"  # attribute of a step's group: its settings, key by key
 
 
 @dataclass(frozen=True)
 class Basis:
-    """What a step's result depends on: as a hash, and key by key for a person."""
+    """The settings that determine a step's result: as a hash, and key by key for messages."""
 
     digest: str
     made_from: dict[str, str]
 
     @property
     def attributes(self) -> dict[str, str]:
-        """What is kept of it beside the hash."""
+        """What is stored in addition to the hash."""
         return {MADE_WITH: json.dumps(self.made_from)}
 
 
 @dataclass
 class TrainingSetContext:
-    """What every step needs. Potentials are loaded once, when the first step asks."""
+    """What every step needs. Each potential is loaded once, when a step first needs it."""
 
     settings: TrainingSet
     folder: Path
@@ -44,13 +44,13 @@ class TrainingSetContext:
         self._potentials: dict[str, LoadedPotential] = {}
 
     def potential(self, spelling: Any, where: str = "calculator") -> LoadedPotential:
-        """The potential a step names. where: the key it stands at."""
+        """The potential that a step names. where: its settings key, for errors."""
         if repr(spelling) not in self._potentials:
             self._potentials[repr(spelling)] = LoadedPotential.load(spelling, self.folder, where)
         return self._potentials[repr(spelling)]
 
     def calculator(self, name: str, section: Any) -> LoadedPotential:
-        """The potential of the step `name`: its own, or the one at the top."""
+        """The potential of the step `name`: its own, or the top-level one."""
         where = "calculator" if section.calculator is None else f"{name}.calculator"
         return self.potential(self.of(section, "calculator"), where)
 
@@ -67,7 +67,7 @@ class TrainingSetContext:
         self.watch.raise_if_stopped()
 
     def basis(self, name: str, section: Any, named: LoadedPotential, **more: str) -> Basis:
-        """What a step's result depends on. more: hashes of contents, by what they are of."""
+        """The basis of a step's result. more: content hashes, by name."""
         said = section.model_dump(
             mode="json", exclude={"calculator", "dataset", "work_dir", "crystal"}, fallback=repr
         )

@@ -1,4 +1,4 @@
-"""Delta-learning data: what a target method says beyond a baseline, for the structures of earlier steps.
+"""Delta-learning data: differences between a target method and a baseline, for the structures of earlier steps.
 
 REF_energy = E_target − E_baseline, REF_forces = F_target − F_baseline, E0 = E0_target − E0_baseline
 """
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-OK, FAILED = 1, 0  # `status_<level>`, one a frame
+OK, FAILED = 1, 0  # `status_<level>`, one per frame
 
 
 def delta_learning(shop: TrainingSetContext, section: DeltaLearning) -> None:
-    """Label the structures with target and baseline, keep both in the HDF5 file, and export the difference."""
+    """Label the structures with target and baseline, store both in the HDF5 file, and export the difference."""
     store = shop.store(section)
     target = shop.potential(section.target, "delta_learning.target")
     baseline = (
@@ -76,7 +76,7 @@ def delta_learning(shop: TrainingSetContext, section: DeltaLearning) -> None:
 
 
 def _paths(shop: TrainingSetContext, section: DeltaLearning, store: Hdf5) -> list[str]:
-    """The groups of structures that are taken."""
+    """The groups whose structures are used."""
     if section.root_keys is not None:
         found = [path for key in section.root_keys for path in store.groups(key)]
     else:
@@ -84,7 +84,7 @@ def _paths(shop: TrainingSetContext, section: DeltaLearning, store: Hdf5) -> lis
         found = [p for s in steps if s is not None for p in store.groups(f"{s.root_key}/finite_subsystems")]
     if not found:
         raise SettingsError(
-            f"delta_learning.root_keys: {store.path.name} holds no structures there; name groups such as "
+            f"delta_learning.root_keys: {store.path.name} has no structures there; name groups such as "
             "training/md_sampling/finite_subsystems"
         )
     return list(dict.fromkeys(found))
@@ -93,7 +93,7 @@ def _paths(shop: TrainingSetContext, section: DeltaLearning, store: Hdf5) -> lis
 def _ground_truth(
     shop: TrainingSetContext, store: Hdf5, path: str, frames: list[Frame], level: str, named: LoadedPotential
 ) -> list[Label | None]:
-    """Labels of a group at one level of theory, from the file or made now; None for frames that failed."""
+    """Labels of a group at one level of theory, from the file or computed now; None for frames that failed."""
     names = f"E_{level} (eV∕atom)", f"forces_{level} (eV∕Å)", f"status_{level}", f"potential_{level}"
     where = f"{path}/ground_truth"
     identity = np.frombuffer(named.identity.encode(), np.uint8)
@@ -124,7 +124,7 @@ def _ground_truth(
 
 
 def _labelled(shop: TrainingSetContext, named: LoadedPotential, frames: list[Frame]) -> list[Label | None]:
-    """One label a frame, None where the potential fails on this frame."""
+    """One label per frame; None for frames on which the potential fails."""
     found: list[Label | None] = []
     for start in range(0, len(frames), AT_ONCE):
         shop.check()
@@ -145,7 +145,7 @@ def _one(named: LoadedPotential, frame: Frame) -> Label | None:
 
 
 def _atomic_energy(z: int, given: Mapping[str, float] | None, named: LoadedPotential, key: str) -> float:
-    """eV. Raises SettingsError when it is neither given nor to be had."""
+    """Energy of an isolated atom in eV. Raises SettingsError when it is not given and the potential has none."""
     symbol = chemical_symbols[z]
     energies = {atomic_numbers.get(k, k): v for k, v in (given or {}).items()}
     reason, E0 = "", energies.get(z, math.nan)
@@ -156,7 +156,7 @@ def _atomic_energy(z: int, given: Mapping[str, float] | None, named: LoadedPoten
             reason = f" ({error})"
     if not math.isfinite(E0):
         raise SettingsError(
-            f"delta_learning.{key}: the potential gives no energy of an isolated {symbol} atom{reason}; write "
+            f"delta_learning.{key}: the potential gives no energy of an isolated {symbol} atom{reason}; set "
             f"{key}: {{{symbol}: …}} (eV)"
         )
     return float(E0)

@@ -1,4 +1,4 @@
-"""The molecular dynamics of a training set: equilibrated, sampled at equal times, and continued after a stop."""
+"""Molecular dynamics of a training set: equilibration, sampling at equal intervals, continuation after a stop."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from aims_pax.settings.training_set import MDSampling
 
 log = logging.getLogger(__name__)
 
-SAVE_EVERY = 60.0  # s of dynamics that may have to be made again
+SAVE_EVERY = 60.0  # s between two snapshots
 
 
 def crystal_dynamics(
@@ -38,10 +38,10 @@ def crystal_dynamics(
     saved: Path,
     digest: str,
 ) -> list[MDState]:
-    """The states at every sampling interval from the end of the equilibration on.
+    """The states at every sampling interval after the equilibration.
 
-    saved: file of the dynamics under way; it goes on there when `digest` is the one it was begun with.
-    Raises SamplingError when it explodes, RunInterrupted when asked to stop.
+    saved: snapshot file; the dynamics continues from it if its digest equals `digest`.
+    Raises SamplingError when the dynamics explodes, RunInterrupted when asked to stop.
     """
     md = section.md_crystal
     asked = _md_settings(section, seed)
@@ -53,7 +53,7 @@ def crystal_dynamics(
         state = MDState.start(frame, section.temperature_K, seeds.seed_number("md_sampling", seed))
         sampled = [state] if first == 0 else []
     else:
-        log.info("md_sampling: goes on at %.0f fs", state.step * md.time_step_fs)
+        log.info("md_sampling: continues at %.0f fs", state.step * md.time_step_fs)
     last = time.monotonic()
     try:
         for sample in range(state.step // interval + 1, samples):
@@ -101,16 +101,16 @@ def _save(path: Path, digest: str, state: MDState, sampled: Sequence[MDState]) -
 
 
 def _continued(path: Path, digest: str) -> tuple[MDState | None, list[MDState]]:
-    """The last state that was saved, and the frames kept so far; nothing where there is none of this step."""
+    """The last state in the snapshot and the sampled states; (None, []) without a snapshot of this step."""
     try:
         arrays, meta = unpack_arrays(path.read_bytes())
     except FileNotFoundError:
         return None, []
     except Torn as error:
-        log.warning("%s: %s; the dynamics begins again", path, error)
+        log.warning("%s: %s; the dynamics starts again", path, error)
         return None, []
     if meta["digest"] != digest:
-        log.warning("%s: dynamics under way that belong to other settings; they begin again", path)
+        log.warning("%s: belongs to other settings; the dynamics starts again", path)
         return None, []
     parts: list[dict[str, Any]] = [{} for _ in range(meta["kept"] + 1)]
     for name, a in arrays.items():
@@ -121,7 +121,7 @@ def _continued(path: Path, digest: str) -> tuple[MDState | None, list[MDState]]:
 
 
 def pressure(state: MDState, label: Label) -> float:
-    """GPa: −tr σ/3 + N k_B T/V, at the temperature that is reported."""
+    """Pressure in GPa: −tr σ/3 + N k_B T/V, with the temperature of the state."""
     assert label.stress is not None
     kinetic = len(state) * units.kB * state.temperature / abs(np.linalg.det(state.cell))
     return float((kinetic - np.trace(label.stress) / 3) / units.GPa)

@@ -1,4 +1,4 @@
-"""Extended XYZ files of structures that a potential, not the reference, labelled: keys `energy` and `forces`."""
+"""Extended XYZ files of structures labelled by a potential, not by the reference: keys `energy` and `forces`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aims_pax.record.files import write_text
 def write_labelled(
     path: Path, frames: Sequence[Frame], labels: Sequence[Label], info: Mapping[str, str | int | float]
 ) -> None:
-    """Write a whole file atomically; `info` is put on every structure. Raises SetupError naming the file."""
+    """Write the file atomically; `info` is added to every structure. Raises SetupError with the file name."""
     texts = []
     for frame, label in zip(frames, labels, strict=True):
         atoms = frame.to_atoms()

@@ -1,7 +1,7 @@
 """Training sets of (molecular) crystals: MD frames, force constants, phonon frames, and their finite clusters.
 
-Each table of the configuration is a step. What a step makes goes into the HDF5 file as a whole, under its
-`root_key`; a step that is there already is not made again. MD goes on where its last minute of work was saved.
+Each section of the configuration is a step. Its complete result is written to the HDF5 file under its `root_key`; a
+finished step is not repeated. Unfinished MD continues from its last snapshot, at most a minute old.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ log = logging.getLogger(__name__)
 
 
 def training_set(config: Path, console: Console) -> None:
-    """`aims-PAX training-set`: make what the configuration asks for and is not there yet.
+    """`aims-PAX training-set`: run all steps of the configuration that are not finished.
 
     Raises SettingsError, SamplingError, RestartError; RunInterrupted after a signal.
     """
@@ -75,14 +75,16 @@ def training_set(config: Path, console: Console) -> None:
                 watch.raise_if_stopped()
                 try:
                     _STEPS[name](shop, section)
-                except CalculatorError as error:  # of one structure, but this step has no other
+                except (
+                    CalculatorError
+                ) as error:  # a failed structure, but this step cannot continue without it
                     raise SetupError(f"{name}: calculator: {type(error).__name__}: {error}") from error
 
 
 def _made(store: Hdf5, key: str, basis: Basis) -> bool:
-    """Whether the step is there already. Raises RestartError when it was made with other settings.
+    """Whether the step is finished. Raises RestartError when it was made with other settings.
 
-    More frames are no exception: labels of delta-learning stand beside the old ones, and those may have been paid for.
+    A larger number of frames is an error too: replacing the frames would lose their delta-learning labels.
     """
     known = store.digest(key)
     if known is None:
@@ -90,13 +92,13 @@ def _made(store: Hdf5, key: str, basis: Basis) -> bool:
     if known != basis.digest:
         said = store.attribute(key, MADE_WITH)
         differing = changes(json.loads(said), basis.made_from) if said is not None else []
-        unknown = ["settings, potential or crystal: not as they were"]  # of a file from before they were kept
+        unknown = ["settings, potential or crystal: changed"]  # older versions did not store the settings
         way_out = (
-            f"write another root_key to make it beside {key} (delta_learning.root_keys may name both), or remove "
-            f"{store.path.name} to make everything anew"
+            f"set another root_key to write it next to {key} (delta_learning.root_keys may name both), or remove "
+            f"{store.path.name} to repeat all steps"
         )
         raise RestartError(provenance_refusal(f"{store.path}: {key}", differing or unknown, way_out))
-    log.info("%s: is in %s already", key, store.path.name)
+    log.info("%s: finished already, in %s", key, store.path.name)
     return True
 
 
@@ -158,7 +160,7 @@ def md_sampling(shop: TrainingSetContext, section: MDSampling) -> None:
 
 
 def quasi_harmonic(shop: TrainingSetContext, section: FreeEnergy) -> None:
-    """The relaxed crystal, at its equilibrium volume if asked for, and its force constants."""
+    """The relaxed crystal, at its equilibrium volume if requested, and its force constants."""
     store, named = shop.store(section), shop.calculator("quasi_harmonic", section)
     crystal = read_crystal(shop.folder / str(shop.of(section, "crystal"))).frame
     basis = shop.basis("quasi_harmonic", section, named, crystal=crystal.id)
@@ -199,11 +201,11 @@ def quasi_harmonic(shop: TrainingSetContext, section: FreeEnergy) -> None:
 
 
 def read_force_constants(store: Hdf5, key: str) -> ForceConstants:
-    """Force constants a step wrote. Raises RestartError when they are not there."""
+    """Force constants that a step has written. Raises RestartError when there are none."""
     arrays = store.read(key)
     frame, supercell = (hdf5.frames_of(store.read(f"{key}/{part}"))[0] for part in ("primitive", "supercell"))
     if hdf5.CONSTANTS not in arrays:
-        raise RestartError(f"{store.path}: {key} holds no force constants")
+        raise RestartError(f"{store.path}: {key} has no force constants")
     return ForceConstants(frame, arrays[hdf5.MATRIX], supercell, arrays[hdf5.CONSTANTS])
 
 
@@ -216,7 +218,7 @@ def phonon_sampling(shop: TrainingSetContext, section: PhononSampling) -> None:
     source = Hdf5(shop.folder / str(section.force_constants_dataset or shop.of(section, "dataset")))
     key = section.force_constants_key
     if key is None:
-        assert shop.settings.quasi_harmonic is not None  # the settings were read so
+        assert shop.settings.quasi_harmonic is not None  # checked when the settings were read
         key = shop.settings.quasi_harmonic.force_constants_key
     constants = read_force_constants(source, key)
     content = hashlib.sha256(constants.values.tobytes()).hexdigest()
@@ -290,7 +292,7 @@ def _add_clusters(
     rule = Rule(**asked.model_dump())
     chosen = choose_clusters(reference, rule)
     if not chosen:
-        return  # said already: the crystal has none of these sizes
+        return  # the crystal has no clusters of these sizes; a warning was logged
     whole, usable = [], []
     for k, frame in enumerate(frames):
         try:
@@ -300,7 +302,7 @@ def _add_clusters(
             log.warning("frame %d of %d gives no clusters: %s", k + 1, len(frames), error)
     if not usable:
         raise SamplingError(
-            "no frame has the molecules of the crystal; lower temperature_K, or relax the crystal"
+            "no frame contains the molecules of the crystal; lower temperature_K, or relax the crystal"
         )
     for cluster in chosen:
         cut = [cluster.cut(frames[k], R) for k, R in zip(usable, whole, strict=True)]

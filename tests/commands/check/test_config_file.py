@@ -113,7 +113,11 @@ EMT = "ase.calculators.emt:EMT"
             "SAMPLERS.0.factory: factory 'no.module:here': cannot import no.module",
         ),
         ("augment", {"data": {"input": "no.xyz", "output": "o.xyz"}}, "data.input: no.xyz: no such file"),
-        ("augment", {"data": {"input": "input.xyz", "output": "input.xyz"}}, "data.output: is the input"),
+        (
+            "augment",
+            {"data": {"input": "input.xyz", "output": "input.xyz"}},
+            "data.output: the same file as the input",
+        ),
         ("augment", {"model": {"calculator": "smal"}}, "model.calculator: 'smal' is neither a model file"),
         (
             "augment",
@@ -169,7 +173,7 @@ def test_slips_in_arguments_are_warned_of(changed):
     assert warning.endswith("nearest: asap_cutoff")
     found = changed("augment", model={"calculator": potential})
     assert "model.calculator.kwargs.asap_cuttoff" in found.warnings[0]
-    assert "nothing stands in the way of aims-PAX augment, 1 warning above" in verdict_of_file(found).text
+    assert "ready for aims-PAX augment (1 warning, see above)" in verdict_of_file(found).text
     assert len(changed("crystal", calculator=potential).warnings) == 1
 
 
@@ -179,7 +183,7 @@ def test_a_potential_that_cannot_label_is_found_and_one_that_may_be_dear_is_trie
     changed("augment")
     Path("own_checked.py").write_text("from ase.calculators.emt import EMT\ndef make(): return EMT()\n")
     found = changed("augment", model={"calculator": {"factory": "own_checked:make"}})
-    assert "no potential was tried (aims-PAX check --try lets each label one" in verdict_of_file(found).text
+    assert "no potential was tried (aims-PAX check --try labels one structure" in verdict_of_file(found).text
     assert "model.calculator labelled structure 0 in" in verdict_of_file(found, wanted=True).text
     wrong = {"factory": "tblite.ase:TBLite", "kwargs": {"method": "GFN8", "verbosity": 0}}
     found = changed("augment", model={"calculator": wrong})

@@ -65,6 +65,6 @@ def test_given_data_of_another_charge(tmp_path):
 def test_given_structures_without_a_charge_beside_a_charged_geometry_are_warned_about():
     cation, silent = (Frame([8, 1, 1], [[0, 0, 0], [1, 0, 0], [0, 1, 0]], charge=q) for q in (1, None))
     (line,) = mixed_data.missing_charge_and_spin([cation], [silent, cation, silent])
-    assert "H2O has charge 1 as geometry, but 2 given structures say neither" in line
+    assert "H2O has charge 1 as geometry, but 2 given structures have neither" in line
     assert not list(mixed_data.missing_charge_and_spin([silent], [silent]))
     assert not list(mixed_data.missing_charge_and_spin([cation], [cation]))

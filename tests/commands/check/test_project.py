@@ -80,7 +80,7 @@ def test_control_in_must_be_there_with_a_functional(folder):
 def test_a_periodic_system_needs_a_k_grid(folder):
     ase.io.write(folder / "geometry.xyz", bulk("Cu"), format="extxyz")
     (folder / "species" / "29_Cu_default").write_text("species\n")
-    assert "has no k_grid, which the periodic geometry needs" in problems(folder, AIMS_GEOMETRY)
+    assert "has no k_grid, but geometry is periodic and needs one" in problems(folder, AIMS_GEOMETRY)
     (folder / "control.in").write_text("xc pbe\nk_grid 2 2 2\n")
     assert warnings(folder, AIMS_GEOMETRY) == ()
 
@@ -88,7 +88,7 @@ def test_a_periodic_system_needs_a_k_grid(folder):
 def test_species_blocks_and_dynamics_of_control_in_are_said_to_be_ignored(folder):
     (folder / "control.in").write_text("xc pbe\nMD_run 1 NVE\nspecies H\n  nucleus 1\n")
     said = warnings(folder, AIMS_GEOMETRY)
-    assert "species blocks of ./control.in are ignored in favour of species_dir" in said[0]
+    assert "species blocks of ./control.in are ignored, species_dir is used" in said[0]
     assert "MD_run in ./control.in is ignored" in said[1]
 
 
@@ -321,14 +321,14 @@ def test_fewer_trajectories_than_geometries_is_a_warning(folder):
     assert warnings(folder, project) == ()
     said = warnings(folder, project.replace("num_trajectories: 2", "num_trajectories: 1"))
     assert said == (
-        "aimsPAX.yaml:5: ACTIVE_LEARNING.num_trajectories: 1 is less than the 2 geometries; 2 are run",
+        "aimsPAX.yaml:5: ACTIVE_LEARNING.num_trajectories: 1 is less than the 2 geometries; 2 will run",
     )
 
 
 def test_a_molecule_in_an_npt_run_is_said_to_move_in_nvt(folder):
     project = with_key(GEOMETRY.replace("NVT", "NPT"), "MD", "barostat: npt")
     said = warnings(folder, project, with_key(MACE, "GENERAL", "compute_stress: True"))
-    assert any("MD.stat_ensemble: geometry is not periodic: it moves in NVT" in w for w in said)
+    assert any("MD.stat_ensemble: geometry is not periodic: NVT is used" in w for w in said)
     assert any("GENERAL.compute_stress: has no effect" in w for w in said)
 
 

@@ -52,7 +52,7 @@ def test_atoms_that_overlap(tmp_path):
     both(
         write_project(tmp_path, systems={"pile": frame.moved(positions)}),
         "geometry pile: ",
-        "mend the starting",
+        "correct the starting",
     )
 
 
@@ -116,7 +116,7 @@ def test_phonons_without_their_package(tmp_path, monkeypatch):
 def test_given_data_that_cannot_train_every_member(tmp_path):
     folder = write_project(tmp_path, {**GIVEN, "ACTIVE_LEARNING": {"initial_train_dataset": "train.xyz"}})
     labelled(folder / "train.xyz", worlds.rattled(worlds.water(), 1))
-    both(folder, "1 structures are too few to set valid_ratio of them aside")
+    both(folder, "1 structures are too few to hold out valid_ratio of them")
 
 
 def test_a_member_that_is_not_there(tmp_path):
@@ -148,7 +148,7 @@ def begun(tmp_path_factory):
         ),
         ({}, {"GENERAL": {"seed": 8}}, "the members are named after their seeds"),
         ({}, {"ARCHITECTURE": {"r_max": 4.0}}, "the weights in restart/ belong to the old architecture"),
-        ({"ACTIVE_LEARNING": {"num_trajectories": 1}}, {}, "trajectories that began cannot vanish"),
+        ({"ACTIVE_LEARNING": {"num_trajectories": 1}}, {}, "started trajectories cannot be removed"),
         ({"MISC": {"charge": 0}}, {}, "geometry water: another structure under the old name"),
     ],
 )

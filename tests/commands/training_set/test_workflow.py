@@ -155,8 +155,8 @@ def test_a_finished_step_is_not_repeated_and_one_made_otherwise_is_not_overwritt
             project(**changed)
         assert str(told.value) == (
             f"{Path.cwd() / 'training_set.hdf5'}: training/{step} was made with other settings:\n  {named}\n"
-            f"Undo the change; or write another root_key to make it beside training/{step} "
-            "(delta_learning.root_keys may name both), or remove training_set.hdf5 to make everything anew"
+            f"Undo the change; or set another root_key to write it next to training/{step} "
+            "(delta_learning.root_keys may name both), or remove training_set.hdf5 to repeat all steps"
         )
     assert Path("training_set.hdf5").read_bytes() == before
     ase.io.write("crystal.xyz", bulk("Ar", a=5.3, cubic=True), format="extxyz")
@@ -173,7 +173,7 @@ def test_a_file_from_before_settings_were_kept_says_what_it_can(project):
     with h5py.File("training_set.hdf5", "a") as file:
         del file["training/quasi_harmonic"].attrs["made_with"]
     assert project(md_sampling=None).count("already") == 2
-    with pytest.raises(RestartError, match=r":\n  settings, potential or crystal: not as they were\nUndo"):
+    with pytest.raises(RestartError, match=r":\n  settings, potential or crystal: changed\nUndo"):
         project(md_sampling=None, seed=1)
 
 
@@ -205,12 +205,12 @@ def test_stopped_dynamics_goes_on_to_the_same_frames(project, monkeypatch):
     monkeypatch.setattr(dynamics, "advance", advance)
     under_way = Path("frames/.training.md_sampling.md.npy").read_bytes()
     said = project(md_sampling=md(time_total_fs=60.0), quasi_harmonic=None, phonon_sampling=None)
-    assert "dynamics under way that belong to other settings; they begin again" in said
+    assert "belongs to other settings; the dynamics starts again" in said
     Path("training_set.hdf5").unlink()
     Path("frames/.training.md_sampling.md.npy").write_bytes(under_way)
     count.clear()
     monkeypatch.setattr(dynamics, "advance", lambda *a, **k: (count.append(1), advance(*a, **k))[1])
-    assert "goes on at 60 fs" in project(quasi_harmonic=None, phonon_sampling=None)
+    assert "continues at 60 fs" in project(quasi_harmonic=None, phonon_sampling=None)
     assert len(count) == 2
     continued = Hdf5(Path("training_set.hdf5")).read("training/md_sampling/trajectory")
     np.testing.assert_allclose(continued["positions (Å)"], whole["positions (Å)"], atol=1e-8)
@@ -329,7 +329,7 @@ def test_atoms_whose_energy_nobody_knows_are_an_error(project):
     nan = {"factory": "tests.commands.training_set.test_workflow:lonely"}
     with pytest.raises(SettingsError, match=r"target_E0: .*isolated Ar atom.*write target_E0: \{Ar: …\}"):
         project(md_sampling=md(), delta_learning={"target": nan})
-    with pytest.raises(SettingsError, match=r"root_keys: training_set\.hdf5 holds no structures"):
+    with pytest.raises(SettingsError, match=r"root_keys: training_set\.hdf5 has no structures"):
         project(delta_learning=DELTA | {"root_keys": ["elsewhere"]})
 
 
