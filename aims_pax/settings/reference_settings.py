@@ -1,7 +1,7 @@
-"""Settings for commands that only ask the reference: what they do not use need not be there, nor be in order.
+"""Settings for commands that only use the reference: other sections may be missing or contain mistakes.
 
-`aims-PAX-recalc` and `aims-PAX-atomic-energies` take REFERENCE, CLUSTER, MISC and species_dir of aimsPAX.yaml, and
-GENERAL and MISC of mace.yaml when there is such a file. Everything else is put aside before the settings are read.
+`aims-PAX-recalc` and `aims-PAX-atomic-energies` use REFERENCE, CLUSTER, MISC and species_dir of aimsPAX.yaml, and
+GENERAL and MISC of mace.yaml if that file exists. Everything else is ignored.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from aims_pax.settings.yaml_reader import Document, read_document
 from aims_pax.suggestions import nearest
 
 USED = {cross_checks.PROJECT: ("REFERENCE", "CLUSTER", "MISC"), cross_checks.MACE: ("GENERAL", "MISC")}
-# what the settings ask for and nothing here looks at
+# values for mandatory keys that these commands do not use
 ASIDE: dict[str, Any] = {"num_trajectories": 1, "ensemble_size": 2, "max_MD_steps": 1}
 MD = {"stat_ensemble": "NVT", "thermostat": "Langevin", "temperature": 300, "friction": 0.01, "timestep": 0.5}
 GENERAL = {"name_exp": "labels", "seed": 42}
@@ -27,9 +27,9 @@ GENERAL = {"name_exp": "labels", "seed": 42}
 def read_reference_settings(
     folder: Path | str, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "mace.yaml"
 ) -> Settings:
-    """The settings of a working folder of which only the reference is used. mace.yaml may be missing.
+    """The settings of a working folder, for commands that only use the reference. mace.yaml may be missing.
 
-    Raises SettingsError that lists everything wrong with what is used.
+    Raises SettingsError that lists all mistakes in the sections that are used.
     """
     folder = Path(folder).absolute()
     documents = {cross_checks.PROJECT: read_document(folder / aims_pax_file, str(aims_pax_file))}
@@ -47,7 +47,7 @@ def read_reference_settings(
 
 
 def _misspelt(label: str, document: Document) -> list[str]:
-    """Sections that nobody knows and that look like one that is used."""
+    """Errors for unknown sections whose name resembles one that is used."""
     known = PROJECT if label == cross_checks.PROJECT else MACE
     unknown = [name for name in document.data if name not in known and nearest(name, USED[label])]
     return [

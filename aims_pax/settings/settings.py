@@ -51,25 +51,27 @@ MACE: dict[str, type[Section]] = {  # sections of mace.yaml
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything the user decided. Relative paths stay as written; `path` resolves them."""
+    """All settings of a run. Relative paths stay as written; `path` resolves them."""
 
     initial_dataset: InitialDatasetSettings | None  # None: the section is absent
     active_learning: ActiveLearningSettings | None  # None: the section is absent
     cluster: ClusterSettings
-    md: MDSettings  # with a table for each system: the first of them
+    md: MDSettings  # if there is a table for each system: the first table
     misc: MiscSettings
     reference: ReferenceSettings
     mace: MaceSettings
-    md_by_system: Mapping[str, MDSettings] = field(default_factory=dict)  # empty: `md` serves all
+    md_by_system: Mapping[str, MDSettings] = field(
+        default_factory=dict
+    )  # empty: `md` is used for all systems
     samplers: tuple[
         SamplerSettings, ...
-    ] = ()  # empty: INITIAL_DATASET_GENERATION says how structures are made
+    ] = ()  # empty: initial_sampling of INITIAL_DATASET_GENERATION is used
     model_kind: ModelKindSettings = field(default_factory=ModelKindSettings)
     folder: Path = field(default=Path(), compare=False)  # absolute working folder
     warnings: tuple[str, ...] = field(default=(), compare=False)
 
     def md_of(self, system: str) -> MDSettings:
-        """The dynamics of one system. Raises KeyError for a system that the map does not name."""
+        """The MD settings of one system. Raises KeyError for a system that is not in the map."""
         return self.md_by_system[system] if self.md_by_system else self.md
 
     def path(self, value: str | Path) -> Path:
@@ -78,7 +80,7 @@ class Settings:
 
     @property
     def model(self) -> ModelOfRun:
-        """What models of any family are asked for."""
+        """Settings for models of every family."""
         return ModelOfRun(self.model_kind, self.mace)
 
     def on_device(self, device: str) -> Settings:
@@ -93,14 +95,14 @@ class Settings:
 
     @property
     def ensemble_size(self) -> int:
-        """Members of the ensemble, from whichever section there is."""
+        """Number of members, from the section that is present."""
         section = self.active_learning or self.initial_dataset
-        assert section is not None  # one of the two sections is there, or reading them had failed
+        assert section is not None  # cross_checks requires one of the two sections
         return section.ensemble_size
 
 
 def effective(settings: Settings) -> dict[str, Any]:
-    """The complete settings in force, key for key as the two files spell them."""
+    """The complete settings with all defaults, as sections and keys of the two files."""
     md = {k: _table(v) for k, v in settings.md_by_system.items()} or _table(settings.md)
     project: dict[str, Any] = {
         "INITIAL_DATASET_GENERATION": _table(settings.initial_dataset),
@@ -153,7 +155,7 @@ def _plain(value: Any) -> Any:
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML's, with quotes around every text that our own reader would take for something else."""
+    """PyYAML's dumper, with quotes around every text that `plain_word` would not read as text."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
