@@ -30,9 +30,9 @@ def test_what_can_be_is_accepted(numbers, charge, spin):
 @pytest.mark.parametrize(
     ("numbers", "charge", "spin", "said"),
     [
-        ([1, 1], 0, 0, "a whole number from 1 on"),
-        ([8, 1], 0, 0.5, "a whole number from 1 on"),
-        ([1, 1], 0, -1, "a whole number from 1 on"),
+        ([1, 1], 0, 0, "a whole number of at least 1"),
+        ([8, 1], 0, 0.5, "a whole number of at least 1"),
+        ([1, 1], 0, -1, "a whole number of at least 1"),
         (
             [1, 1],
             0,

@@ -70,4 +70,4 @@ def _notes(part: str, columns: set[str]) -> Iterator[str]:
         yield "columns after x y z have no names (Properties=…) and are not used"
     if _two_numbers.fullmatch(comment):
         charge, spin = comment.split()
-        yield f"its comment {comment.strip()!r} is not read; if it is charge and multiplicity, write charge={charge} spin={spin}"
+        yield f"its comment {comment.strip()!r} is not read; write it as charge={charge} spin={spin} (2S+1)"
