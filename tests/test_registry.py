@@ -69,7 +69,7 @@ def test_one_name_of_two_packages_is_refused(shop, tmp_path):
     install(tmp_path, "pack", "one = brought:One", "class One: ...\n")
     install(tmp_path, "rival", "one = brought:Rival", "class One: ...\nclass Rival: ...\n")
     with pytest.raises(
-        SettingsError, match=r"'one' is offered by (pack and rival|rival and pack); uninstall"
+        SettingsError, match=r"'one' is provided by (pack and rival|rival and pack); uninstall"
     ):
         shop["one"]
 
@@ -77,7 +77,7 @@ def test_one_name_of_two_packages_is_refused(shop, tmp_path):
 def test_a_name_is_given_once(shop):
     shop.register("mine")(int)
     for name in ("mine", "plain"):
-        with pytest.raises(ValueError, match="exists already"):
+        with pytest.raises(ValueError, match="already exists"):
             shop.register(name)(float)
 
 

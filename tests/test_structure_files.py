@@ -76,7 +76,7 @@ def test_charge_and_multiplicity_of_an_xyz_file_are_read(tmp_path, entries, char
         ("charge=0 spin=1", "9 electrons, an odd number, which cannot have multiplicity 1"),
         ("charge=-1 spin=2", "10 electrons, an even number, which cannot have multiplicity 2"),
         ("charge=0 spin=12", "needs 11 unpaired electrons, but there are only 9"),
-        ("charge=12", "more than all 9 electrons"),
+        ("charge=12", "larger than the number of electrons"),
         ("charge=1 total_charge=-1", "contradict"),
         ('charge="0 1"', 'charge="0 1": expected one number'),
         ("charge=nan", "expected one number"),
@@ -429,11 +429,11 @@ def test_xyz_files_of_any_editor_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("a.xyz", "2\n\nH 0 0 0\n", "ends early"),
+        ("a.xyz", "2\n\nH 0 0 0\n", "is incomplete"),
         ("a.xyz", "1\n\nH 0 0 0\nH 0 0 1\n", "instead of the number of atoms"),
         ("a.xyz", "1\n\nH 0 0 nan\n", "not finite"),
         ("a.xyz", "1\n\nH 0 0 x\n", "could not convert"),
-        ("a.xyz", "1\n\nX 0 0 0\n", "no element"),
+        ("a.xyz", "1\n\nX 0 0 0\n", "not an element"),
         ("a.xyz", '1\npbc="T T T"\nH 0 0 0\n', "no volume"),
         ("a.xyz", '1\nLattice="0 3 0 3 0 0 0 0 3"\nH 0 0 0\n', "left-handed"),
         ("a.xyz", '1\nLattice="nan 0 0 0 3 0 0 0 3"\nH 0 0 0\n', "cell is not finite"),

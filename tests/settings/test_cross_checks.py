@@ -247,7 +247,7 @@ def test_npt_warns_of_a_stress_that_would_not_be_learnt(tmp_path):
         f"MD.stat_ensemble: {said} forces_weight 1000" in w for w in read(tmp_path, npt, STRESS).warnings
     )
     light = read(tmp_path, npt, with_key(STRESS, "TRAINING", "stress_weight: 2")).warnings
-    assert any("TRAINING.stress_weight: 2 beside forces_weight 1000" in w for w in light)
+    assert any("TRAINING.stress_weight: 2 with forces_weight 1000" in w for w in light)
     heavy = with_key(STRESS, "TRAINING", "stress_weight: 1000")
     assert not any("stress_weight" in w for w in read(tmp_path, npt, heavy).warnings)
     assert not any("stress_weight" in w for w in read(tmp_path, PROJECT, STRESS).warnings)
@@ -271,8 +271,8 @@ def test_a_pressure_one_can_mean_is_not_warned_about(tmp_path, pressure):
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        (("loss: stress",), "stress needs the stress of the models"),
-        (("loss: virials",), "virials needs the stress of the models"),
+        (("loss: stress",), "stress needs models with stress"),
+        (("loss: virials",), "virials needs models with stress"),
         (("energy_weight: 0", "forces_weight: 0"), "all weights of the loss are 0"),
         (("loss: forces_only", "forces_weight: 0"), "all weights of the loss are 0"),
         (("config_type_weights: {Default: 0}",), "all weights are 0"),
@@ -290,7 +290,7 @@ def test_features_have_no_higher_degree_than_directions(tmp_path):
 def test_different_md_seeds_are_warned_about(tmp_path):
     maps = "MD:\n  a: {stat_ensemble: NVT, MD_seed: 1}\n  b: {stat_ensemble: NVT}\n"
     warnings = read(tmp_path, PROJECT.replace("MD:\n  stat_ensemble: NVT\n", maps)).warnings
-    assert "MD.a.MD_seed: the systems have different seeds; 1 of a serves all" in warnings[0]
+    assert "MD.a.MD_seed: the systems have different seeds; 1 of a is used for all" in warnings[0]
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_a_reference_that_takes_no_charge_is_known_before_it_starts(folder):
 def test_kwargs_that_say_otherwise_are_named(folder):
     project = XTB.replace("tblite.ase:TBLite\n", "tblite.ase:TBLite\n  kwargs: {charge: 2}\n")
     said = refused(folder, "charge: {water: 1}", project=project)
-    assert "REFERENCE.kwargs says charge: 2, which contradicts the charge 1 of H2O" in said
+    assert "REFERENCE.kwargs has charge: 2, which contradicts the charge 1 of H2O" in said
 
 
 @pytest.mark.parametrize(

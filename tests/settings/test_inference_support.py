@@ -71,7 +71,7 @@ def test_cuequivariance_needs_a_gpu_its_packages_and_a_model_that_can_be_convert
     assert read(tmp_path, mace=on_gpu).mace.misc.enable_cueq
     for key, text in [
         ("correlation: 1", "correlation 2 and 3, not 1"),
-        ("model: MACE", "ScaleShiftMACE only"),
+        ("model: MACE", "only models of the kind ScaleShiftMACE"),
     ]:
         assert text in errors(tmp_path, mace=with_key(on_gpu, "ARCHITECTURE", key))[0]
     installed.remove("cuequivariance_ops_torch")

@@ -114,9 +114,7 @@ def test_mandatory_keys_and_sections_are_asked_for(tmp_path):
     assert any("MD: this section is mandatory. It needs: stat_ensemble" in line for line in said)
     assert any("GENERAL: this section is mandatory. It needs: name_exp" in line for line in said)
     said = errors(tmp_path, PROJECT.replace("  num_trajectories: 2\n", ""))
-    assert said[0].startswith(
-        "aimsPAX.yaml:4: ACTIVE_LEARNING.num_trajectories: mandatory. Trajectories that"
-    )
+    assert said[0].startswith("aimsPAX.yaml:4: ACTIVE_LEARNING.num_trajectories: mandatory. Number of")
 
 
 @pytest.mark.parametrize("empty", ["MISC:\n", "MISC: {}\n", "MISC: ~\n"])

@@ -108,9 +108,9 @@ def test_fractional_positions_and_charges_are_read():
 @pytest.mark.parametrize(
     ("text", "line", "said"),
     [
-        (WATER + "multipole 0 0 5 0 1.0\n", 4, "multipole stands at a place"),
-        (WATER + "empty 0 0 5 H\n", 4, "empty stands at a place"),
-        (WATER + "pseudocore 0 0 5 Mg\n", 4, "pseudocore stands at a place"),
+        (WATER + "multipole 0 0 5 0 1.0\n", 4, "multipole has a fixed position"),
+        (WATER + "empty 0 0 5 H\n", 4, "empty has a fixed position"),
+        (WATER + "pseudocore 0 0 5 Mg\n", 4, "pseudocore has a fixed position"),
         (WATER + "magnetic_moment 1.0\n", 4, "magnetic response"),
         (WATER + "isotope 17\n", 4, "isotope"),
         ("symmetry_n_params 3 1 2\n" + WATER, 1, "symmetry"),

@@ -154,7 +154,7 @@ HEADERS: dict[str, dict[str, Any]] = {
             "#$ -pe smp 2\n#$ -pe mpi 2": "two parallel environments",
             "#$ -l h_rt=1:30": "'1:30' is not a time of Grid Engine",
             '#$ -v A="x y" -l h_rt=60': "reads everything after the quotes as one word",
-            " #$ -l h_rt=60": "move it to the left",
+            " #$ -l h_rt=60": "remove the indentation",
             "#$ -pe smp": "-pe needs 2 arguments",
             "#$ -walltime 60": "'-walltime' is not an option of qsub",
         },
