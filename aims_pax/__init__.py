@@ -1,17 +1,17 @@
-"""aims-PAX: machine-learned force fields that build themselves by parallel active learning.
+"""aims-PAX: machine-learned force fields by parallel active learning.
 
-The names below are for use from Python; everything else may change. They are loaded when first used, so
+The names below are the public Python interface; everything else may change. They are loaded when first used, so
 `import aims_pax` is fast. Units are eV, Å, eV/Å, eV/Å³, fs and K throughout.
 
-A structure is a `Frame`, which never changes. Its `id` is a hash of its content:
+A structure is an immutable `Frame`. Its `id` is a hash of its content:
 
 >>> from aims_pax import Frame
 >>> water = Frame([8, 1, 1], [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
 >>> water.formula, len(water), len(water.id)
 ('H2O', 3, 20)
 
-A `System` is a starting structure with the name that logs and datasets use; `read_systems` reads them from files
-as `MISC.path_to_geometry` does:
+A `System` is a starting structure with the name that logs and datasets use; `read_systems` reads systems from files
+in the same way as `MISC.path_to_geometry`:
 
 >>> import tempfile
 >>> from pathlib import Path
@@ -22,8 +22,8 @@ as `MISC.path_to_geometry` does:
 >>> read_systems(here / "water.xyz") == (System("water", water),)
 True
 
-A `Potential` gives a `Label` for each frame: energy, forces, and stress where there is one. `CalculatorPotential`
-makes one from any ASE calculator:
+A `Potential` computes a `Label` for each frame: energy, forces, and stress if available. `CalculatorPotential`
+makes a potential from any ASE calculator:
 
 >>> from ase.calculators.emt import EMT
 >>> from aims_pax import CalculatorPotential, Label, Potential
@@ -33,12 +33,12 @@ makes one from any ASE calculator:
 (True, True, (3, 3))
 
 A `LabelledFrame` is a frame with its label and its origin; a `Dataset` holds them in training, validation and test
-sets, one for each member of the ensemble. Files are extended XYZ:
+sets for each member of the ensemble. Files are extended XYZ:
 
 >>> from aims_pax import Dataset, LabelledFrame, read_extxyz, write_extxyz
 >>> one = LabelledFrame(water, label, {"source": "example"})
 >>> data = Dataset()
->>> data.add(one, "train", member=0)  # whether it was new
+>>> data.add(one, "train", member=0)  # True if it was new
 True
 >>> [labelled.id == water.id for labelled in data.train(0)], data.train(1)
 ([True], [])
@@ -46,7 +46,7 @@ True
 >>> [labelled.label.energy == label.energy for labelled in read_extxyz(here / "train.xyz")]
 [True]
 
-A `Sampler` makes new structures of systems, each a `Sample` (`aims_pax.samplers` has them all):
+A `Sampler` makes new structures of systems, each a `Sample` (all samplers are in `aims_pax.samplers`):
 
 >>> import numpy as np
 >>> from aims_pax import Sample, Sampler
@@ -57,8 +57,8 @@ A `Sampler` makes new structures of systems, each a `Sample` (`aims_pax.samplers
 >>> isinstance(trees, Sampler), [isinstance(s, Sample) for s in samples]
 (True, [True, True])
 
-`register_sampler` makes a sampler of yours one of the kinds that `SAMPLERS` can name: its keys are the fields of a
-`SamplerSettings`, and `SamplingCost` is what `aims-PAX plan` says of it (docs/extending.md):
+`register_sampler` adds your own sampler to the kinds that `SAMPLERS` can name: its keys are the fields of a
+`SamplerSettings`, and `SamplingCost` is its cost estimate for `aims-PAX plan` (docs/extending.md):
 
 >>> from aims_pax import SamplerSettings, SamplingCost, register_sampler
 >>> from aims_pax.samplers import sampler
@@ -71,10 +71,10 @@ A `Sampler` makes new structures of systems, each a `Sample` (`aims_pax.samplers
 >>> sampler("hot_trees", emt).rattling.temperature
 5000
 
-`read_settings` reads aimsPAX.yaml and mace.yaml of a folder; `run` does what the command `aims-PAX` does there. What
-goes wrong is an `AimsPaxError`: `SettingsError` for what you wrote, `SetupError` for what the machine lacks (`Busy`:
-another run works in the folder), `RestartError` for a folder that cannot be continued, `LabelError` when the reference
-fails for one frame. `RunInterrupted` is raised after a signal, when everything is saved:
+`read_settings` reads aimsPAX.yaml and mace.yaml of a folder; `run` does the same as the command `aims-PAX`. Errors are
+subclasses of `AimsPaxError`: `SettingsError` for mistakes in input files, `SetupError` if the machine lacks something
+(`Busy`: another run uses the folder), `RestartError` for a folder that cannot be continued, `LabelError` if the
+reference fails for one frame. `RunInterrupted` is raised after a signal, when everything is saved:
 
 >>> from aims_pax import AimsPaxError, Busy, LabelError, RestartError, RunInterrupted, SettingsError, SetupError
 >>> from aims_pax import read_settings, run
@@ -179,13 +179,13 @@ def __dir__() -> list[str]:
 def run(
     folder: Path | str = ".", *, project: Path | str = "aimsPAX.yaml", mace: Path | str = "mace.yaml"
 ) -> Path:
-    """Run, or continue, what the settings of a folder describe, as the command `aims-PAX` does there.
+    """Start or continue the run in a folder, like the command `aims-PAX`.
 
     project, mace: the settings files, relative to the folder. The working directory is the folder until the run ends;
     log and live view go to standard output. Call it from the main thread, which receives the signals.
 
-    Returns the folder `results/`. Raises AimsPaxError for what the command would report, and RunInterrupted when the
-    run was stopped; then call it again to continue.
+    Returns the folder `results/`. Raises AimsPaxError for errors that the command would report, and RunInterrupted
+    if the run was stopped; then call it again to continue.
     """
     from contextlib import chdir
 

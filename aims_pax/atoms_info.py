@@ -1,6 +1,6 @@
-"""What an `ase.Atoms` says of a structure beside its geometry: charge, multiplicity, masses, constraints.
+"""Reads from an `ase.Atoms` what is not geometry: charge, multiplicity, masses, constraints.
 
-Whatever is written there is read or refused with one line that names the entry, its value and what was expected.
+Every entry is read, or refused with one line that names the entry, its value and what was expected.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 CHARGE = ("charge", "total_charge")
 SPIN = ("spin", "total_spin")
-MULTIPLICITY = "multiplicity"  # of foreign files: the same as spin
+MULTIPLICITY = "multiplicity"  # in files not written by aims-PAX: the same as spin
 STATEMENTS = "geometry_in"  # statements of a geometry.in about the whole structure, separated by semicolons
 ZERO_MOMENTS = "zero_moment"  # column of atoms whose initial moment is stated to be zero
-# what others call these
+# names in other programs → name here
 OTHERWISE = {
     **{name: name for name in (*CHARGE, *SPIN, MULTIPLICITY)},
     **dict.fromkeys(
@@ -62,12 +62,12 @@ def total_charge(info: Mapping[str, Any]) -> float | None:
 
 
 def multiplicity(info: Mapping[str, Any], foreign: bool = True) -> int | None:
-    """The multiplicity 2S+1 in `spin` or `total_spin`, or None; of foreign files also in `multiplicity`.
+    """The multiplicity 2S+1 in `spin` or `total_spin`, or None; if `foreign`, also in `multiplicity`.
 
     Raises SettingsError unless it is a whole number ≥ 1.
     """
     names = (*SPIN, MULTIPLICITY) if foreign else SPIN
-    expected = "the multiplicity 2S+1, whole and at least 1 (1 where all electrons are paired)"
+    expected = "the multiplicity 2S+1, a whole number of at least 1 (1: all electrons are paired)"
     found = {name: _number(name, info[name], expected) for name in names if _given(info, name)}
     for name, value in found.items():
         if value < 1 or value != int(value):
@@ -77,9 +77,9 @@ def multiplicity(info: Mapping[str, Any], foreign: bool = True) -> int | None:
 
 
 def own_masses(numbers: NDArray[np.int64], masses: ArrayLike | None) -> NDArray[np.float64] | None:
-    """(N,) amu where they are not the standard masses of the elements, else None. Raises SettingsError.
+    """(N,) amu, or None if they are the standard masses of the elements. Raises SettingsError.
 
-    Tables of standard masses differ (H 1.008, 1.00794); only what differs by more than 0.02 % is of an isotope.
+    Tables of standard masses differ (H 1.008, 1.00794); only differences above 0.02 % count as isotopes.
     """
     if masses is None:
         return None
@@ -98,21 +98,21 @@ def own_masses(numbers: NDArray[np.int64], masses: ArrayLike | None) -> NDArray[
 
 
 def refuse_other_names(atoms: Atoms) -> None:
-    """Raise SettingsError for a charge, multiplicity, mass or cell by a name under which it would not be read."""
+    """Raise SettingsError for a charge, multiplicity, mass or cell whose name is not one that is read."""
     for key, value in atoms.info.items():
         name = re.sub("[^a-z_]", "", key.lower())
         proper = OTHERWISE.get(name)
         if proper is not None and key != proper:
             raise SettingsError(f"{key}={value}: write it as {proper}=… (spin is the multiplicity 2S+1)")
         if name == "pbc":
-            raise SettingsError(f"{key}: write it as pbc=…, in small letters")
+            raise SettingsError(f"{key}: write it as pbc=…, in lower case")
         if name in CELL_ENTRIES and not atoms.cell.array.any() and _a_cell(value):
             raise SettingsError(
                 f'{key}, but no Lattice: write the cell as Lattice="ax ay az bx by bz cx cy cz"'
             )
     for column in atoms.arrays:
         if column.lower() in MASS_COLUMNS and column != "masses":
-            raise SettingsError(f"a column {column}: call it masses")
+            raise SettingsError(f"the column {column} is not read: rename it to masses")
 
 
 def _a_cell(value: Any) -> bool:
@@ -150,14 +150,14 @@ def fixed_components(atoms: Atoms) -> NDArray[np.bool_] | None:
 
 
 def _along_axes(atoms: Atoms, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Fixed directions of the lattice as fixed Cartesian components, where the cell allows that."""
+    """Convert fixed lattice directions to fixed Cartesian components. Raises SettingsError if that is impossible."""
     cell = np.asarray(atoms.cell.array, float)
     moves = abs(cell[~mask]).max(0, initial=0.0) > 1e-6 * abs(cell).max()
     if moves.sum() != (~mask).sum():
         flags = " ".join("F" if m else "T" for m in mask)
         raise SettingsError(
-            f"selective dynamics {flags} along the lattice vectors of {atoms.get_chemical_formula()} is no constraint "
-            "on x, y or z here (F: fixed): free the atom (T T T), fix all of it (F F F), or turn the cell"
+            f"selective dynamics {flags} along the lattice vectors of {atoms.get_chemical_formula()} is not a "
+            "constraint on x, y or z (F: fixed): free the atom (T T T), fix it completely (F F F), or rotate the cell"
         )
     still: NDArray[np.bool_] = ~moves
     return still
@@ -175,7 +175,7 @@ def _given(info: Mapping[str, Any], name: str) -> bool:
 
 
 def _number(name: str, value: Any, expected: str) -> float:
-    """One finite real number. Text that spells one is read; a truth value, a list or complex numbers are not."""
+    """One finite real number, also from text. Raises SettingsError for a truth value, a list or a complex number."""
     array = np.asarray(value)
     kind = array.dtype.kind
     if array.ndim == 0 and kind in "iufU":
@@ -193,5 +193,5 @@ def _number(name: str, value: Any, expected: str) -> float:
 def _agreed(found: Mapping[str, float]) -> float | None:
     if len(set(found.values())) > 1:
         said = " but ".join(f"{name}={value:g}" for name, value in found.items())
-        raise SettingsError(f"{said}: they contradict each other; keep the right one")
+        raise SettingsError(f"{said}: contradicting values; keep the right one")
     return next(iter(found.values()), None)

@@ -1,6 +1,6 @@
-"""Total charge and spin multiplicity: what fits the electrons of a structure.
+"""Total charge and spin multiplicity: checks that they fit the number of electrons of a structure.
 
-A multiplicity is 2S+1, a whole number from 1 on: 1 for a closed shell, 2 for one unpaired electron, 3 for two. It
+A multiplicity is 2S+1, a whole number of at least 1: 1 for a closed shell, 2 for one unpaired electron, 3 for two. It
 needs 2S unpaired electrons, so an even number of electrons has an odd multiplicity and an odd number an even one.
 """
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 def check_spin(
     numbers: Iterable[int], charge: float | None, spin: float | None, periodic: bool = False
 ) -> None:
-    """Raise SettingsError for a charge and multiplicity that the electrons of these atoms cannot have.
+    """Raise SettingsError for a charge and multiplicity that are impossible for these atoms.
 
-    numbers: atomic numbers. charge: total charge in e; None counts as 0, a fraction leaves the parity open.
-    periodic: a crystal's spin is that of its cell, which may be any.
+    numbers: atomic numbers. charge: total charge in e; None counts as 0, with a fraction the parity is not checked.
+    periodic: the spin of a periodic cell is not restricted.
 
     >>> check_spin([8, 1, 1], 1, 2)
     >>> check_spin([8, 1, 1], 0, 2)  # doctest: +ELLIPSIS
@@ -35,7 +35,7 @@ def check_spin(
 
 
 def check_electrons(frame: Frame, charge: float | None = None, spin: float | None = None) -> None:
-    """`check_spin` of a frame; charge and spin count where the frame itself says neither. Raises SettingsError."""
+    """`check_spin` for a frame; `charge` and `spin` are used if the frame has none. Raises SettingsError."""
     charge = charge if frame.charge is None else frame.charge
     spin = spin if frame.spin is None else frame.spin
     check_spin(frame.numbers.tolist(), charge, spin, bool(frame.pbc.any()))
@@ -44,16 +44,16 @@ def check_electrons(frame: Frame, charge: float | None = None, spin: float | Non
 def _fault(numbers: Sequence[int], charge: float, spin: float | None, periodic: bool) -> str | None:
     electrons = sum(numbers) - charge
     if electrons < 0:
-        return f"charge {charge:g} is more than all {sum(numbers)} electrons"
+        return f"charge {charge:g} is larger than the number of electrons ({sum(numbers)})"
     if spin is None:
         return None
     if spin != int(spin) or spin < 1:
-        return f"multiplicity {spin:g}: expected 2S+1, a whole number from 1 on: 1 where all electrons are paired"
+        return f"multiplicity {spin:g}: expected 2S+1, a whole number of at least 1 (1: all electrons are paired)"
     if periodic or electrons != int(electrons):
         return None
     n, unpaired = int(electrons), int(spin) - 1
     if unpaired > n:
-        return f"multiplicity {spin:g} needs {unpaired} unpaired electrons, but there are only {n} in all"
+        return f"multiplicity {spin:g} needs {unpaired} unpaired electrons, but there are only {n} electrons"
     if (n - unpaired) % 2:
         kinds = ("an even number", "odd") if n % 2 == 0 else ("an odd number", "even")
         return (
@@ -64,9 +64,9 @@ def _fault(numbers: Sequence[int], charge: float, spin: float | None, periodic: 
 
 
 def default_initial_moment(frame: Frame) -> str:
-    """What FHI-aims' `default_initial_moment` may be for 2S unpaired electrons (frame.spin = 2S+1), in μB an atom.
+    """A value of FHI-aims' `default_initial_moment` for 2S unpaired electrons (frame.spin = 2S+1), μB per atom.
 
-    It stops without any, and at Hund's rules (`hund`) for more than a single atom.
+    FHI-aims stops without a moment, and it accepts `hund` (Hund's rules) only for a single atom.
 
     >>> from aims_pax.frames import Frame
     >>> default_initial_moment(Frame([8, 8], [[0, 0, 0], [0, 0, 1.2]], spin=3))
@@ -78,5 +78,5 @@ def default_initial_moment(frame: Frame) -> str:
 
 
 def charged_or_open_shell(frame: Frame) -> bool:
-    """Whether the frame says it is not a neutral closed shell, which is what every reference takes by itself."""
+    """Whether the frame is charged or open-shell; references assume a neutral closed shell by default."""
     return bool(frame.charge) or frame.spin not in (None, 1)

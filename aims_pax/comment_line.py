@@ -1,8 +1,8 @@
-"""The comment line of extended XYZ: names stay text.
+"""Parses the comment line of extended XYZ so that names stay text.
 
-ASE's reader makes numbers and truth values of whatever looks like one: a system called 001 becomes 1, F becomes
-False, 1e3 becomes 1000.0, and a frame id 516429114334e3585263 becomes infinity. `parse` is ASE's parser without
-that loss; give it to ASE's reader as `properties_parser`.
+ASE's reader converts everything that looks like a number or truth value: a system named 001 becomes 1, F becomes
+False, 1e3 becomes 1000.0, and the frame id 516429114334e3585263 becomes infinity. `parse_comment_line` is ASE's parser
+without this loss; pass it to ASE's reader as `properties_parser`.
 
 >>> found = parse_comment_line('system=001 name=F frame_id=516429114334e3585263 step=7 T=300.0 label=1e3')
 >>> found["system"], found["name"], found["frame_id"], int(found["step"]), float(found["T"]), found["label"]
@@ -18,7 +18,7 @@ import numpy as np
 
 from aims_pax.errors import SettingsError
 
-# entries that are names whatever they look like
+# entries that are always names
 NAMES = frozenset(
     (
         *("frame_id", "system", "stage", "sampler", "cluster", "method", "reason", "failure"),
@@ -39,13 +39,15 @@ NAMES = frozenset(
 )
 NUMBERS = frozenset(
     ("charge", "total_charge", "spin", "total_spin", "multiplicity")
-)  # whatever their spelling
+)  # entries that are always numbers
 
-ONCE = NUMBERS | {"Lattice", "pbc", "Properties"}  # of two, ASE's reader takes the last silently
+ONCE = NUMBERS | {
+    "Lattice",
+    "pbc",
+    "Properties",
+}  # must occur once: of two, ASE's reader silently takes the last
 
-MOST_COLUMNS = (
-    1000  # of one entry of Properties; ASE's reader makes room for as many as are named, however many
-)
+MOST_COLUMNS = 1000  # per entry of Properties; ASE's reader allocates memory for any number
 
 _pairs = re.compile(
     r"""(?:^|(?<=\s))(?P<key>"[^"]*"|[^\s="']+)\s*=\s*
@@ -58,10 +60,10 @@ _decimal = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def parse_comment_line(text: str) -> dict[str, Any]:
-    """Entries of a comment line by name, as ASE reads them; what is a name, or no usual number, stays text.
+    """Entries of a comment line as ASE reads them; names, and numbers in an unusual form, stay text.
 
-    Raises SettingsError for an entry of the structure itself that is there twice with different values, and for
-    Properties that cannot be.
+    Raises SettingsError for an entry of the structure that occurs twice with different values, and for invalid
+    Properties.
     """
     from ase.io.extxyz import key_val_str_to_dict
 
@@ -71,7 +73,7 @@ def parse_comment_line(text: str) -> dict[str, Any]:
         key = pair["key"].strip('"')
         written = next(v for v in (pair["double"], pair["single"], pair["plain"]) if v is not None)
         if key in ONCE and seen.setdefault(key, written) != written:
-            raise SettingsError(f"{key} is there twice: {seen[key]} and {written}; keep the right one")
+            raise SettingsError(f"{key} appears twice: {seen[key]} and {written}; keep the right one")
         if key in found and _is_text(key, found[key], written):
             found[key] = _escaped.sub(r"\1", written)
     if "Properties" in found:
@@ -80,7 +82,7 @@ def parse_comment_line(text: str) -> dict[str, Any]:
 
 
 def _check_columns(properties: str) -> None:
-    """Raise SettingsError unless it is name:type:count, and so on, with counts of columns that a file can have."""
+    """Raise SettingsError unless it is name:type:count:name:type:count…, with a possible number of columns each."""
     words = properties.split(":")
     counts = words[2::3]
     fits = (
@@ -106,7 +108,7 @@ def _is_text(key: str, value: Any, written: str) -> bool:
 
 
 def _same(written: str) -> bool:
-    """Whether it is how Python writes a number (1e-05), or one of the numbers that are none."""
+    """Whether this is a number as Python writes it (1e-05), NaN, infinity, or no number at all."""
     try:
         number = float(written)
     except ValueError:

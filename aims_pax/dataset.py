@@ -1,8 +1,8 @@
-"""Labelled frames and who may learn from them: append-only, keyed by frame id and origin of the label.
+"""Labelled frames and their training, validation and test sets: append-only, keyed by frame id and label.
 
 `labelled.xyz` holds every labelled frame once for each method (extended XYZ, MACE's label names); `splits.jsonl`
-says in which order and in whose training, validation or test set they were put, and with which label. Adding twice
-is harmless. Both files only ever grow, so their cost per new label does not depend on how many there are.
+lists, in order, which frame was added to which set of which member, and with which label. Adding twice is harmless.
+Both files are only appended to, so the cost per new label does not depend on their size.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ log = logging.getLogger(__name__)
 
 SPLITS = ("train", "valid", "test")
 POOL, ENTRIES = "labelled.xyz", "splits.jsonl"
-EARLIER = "splits.earlier.jsonl"  # bookkeeping of earlier attempts, and of runs whose restart/ was removed
+EARLIER = "splits.earlier.jsonl"  # entries of earlier attempts, and of runs whose restart/ was removed
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the bookkeeping: this frame is in this set of this member (None: of every member).
+    """One line of splits.jsonl: this frame is in this set of this member (None: of every member).
 
-    label: which label, where one frame has several: the hash of the reference method, or `given:FILE#index`.
+    label: which label, if a frame has several: the hash of the reference method, or `given:FILE#index`.
     """
 
     frame: str
@@ -65,23 +65,21 @@ class Entry:
 
 
 def label_key(labelled: LabelledFrame) -> str:
-    """What tells labels of one frame apart: the file a given one comes from, else the reference method."""
+    """Distinguishes labels of one frame: the file of a given label, otherwise the reference method."""
     source = str(labelled.origin.get("source", ""))
     return source if source.startswith("given:") else str(labelled.origin.get("method", ""))
 
 
 class Dataset:
-    """Frames by split and member. Without a folder it lives in memory only."""
+    """Frames by split and member. Without a folder it exists only in memory."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
-        self.frames: dict[str, LabelledFrame] = {}  # with the label in use, or the first there is
+        self.frames: dict[str, LabelledFrame] = {}  # with the label in use, or the first one
         self.entries: list[Entry] = []
         self._pool: dict[tuple[str, str], LabelledFrame] = {}
         self._known: set[tuple[str, str, int | None]] = set()
-        self._sets: dict[
-            tuple[str, int | None], dict[str, str]
-        ] = {}  # what `ids` has been asked for: id → label
+        self._sets: dict[tuple[str, int | None], dict[str, str]] = {}  # cache of `_set`: id → label
         self._split: dict[str, str] = {}  # frame → the set it was put into first
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -90,16 +88,16 @@ class Dataset:
     # ------------------------------------------------------------ reading
 
     def train(self, member: int) -> list[LabelledFrame]:
-        """What this member trains on, in the order it came."""
+        """The training set of this member, in the order of addition."""
         return self.chosen("train", member)
 
     def valid(self, member: int) -> list[LabelledFrame]:
-        """What this member is validated on."""
+        """The validation set of this member."""
         return self.chosen("valid", member)
 
     @property
     def test(self) -> list[LabelledFrame]:
-        """Frames that no decision has ever looked at."""
+        """The test set: frames that no decision of the run uses."""
         return self.chosen("test", None)
 
     def union(self, split: str) -> list[LabelledFrame]:
@@ -117,11 +115,11 @@ class Dataset:
         return len(self.frames)
 
     def ids(self, split: str, member: int | None) -> list[str]:
-        """Frame ids of a set, in the order they came. member None: what belongs to every member."""
+        """Frame ids of a set, in the order of addition. member None: entries that belong to every member."""
         return list(self._set(split, member))
 
     def chosen(self, split: str, member: int | None, ids: Iterable[str] | None = None) -> list[LabelledFrame]:
-        """The frames of a set with the labels they have there; these ids, or all."""
+        """The frames of a set with their labels in this set; only these ids, or all."""
         labels = self._set(split, member)
         return [self._pool[i, labels[i]] for i in (labels if ids is None else ids)]
 
@@ -138,13 +136,13 @@ class Dataset:
         return self._sets[split, member]
 
     def split_of(self, frame: str) -> str | None:
-        """The set a frame was put into first, of whichever member; None: it is in none."""
+        """The split to which a frame was first added, for any member; None: it is in no set."""
         return self._split.get(frame)
 
     # ------------------------------------------------------------ growing
 
     def add(self, labelled: LabelledFrame, split: str, member: int | None = None) -> bool:
-        """Put a frame into a set; False when it was there already. Raises ValueError for an unknown split."""
+        """Add a frame to a set; False if it was there already. Raises ValueError for an unknown split."""
         if split not in SPLITS:
             raise ValueError(f"split {split!r}")
         entry = Entry(labelled.id, split, member, label_key(labelled))
@@ -160,14 +158,14 @@ class Dataset:
         return True
 
     def keep_first(self, n: int) -> None:
-        """Forget all bookkeeping after the first n entries (a restart derives them again); frames stay.
+        """Remove all entries after the first n (a restart adds them again); labelled frames are not removed.
 
-        Raises RestartError when there are fewer than n: data that the run depends on were removed.
+        Raises RestartError if there are fewer than n: data that the run needs were removed.
         """
         if len(self.entries) < n:
             raise RestartError(
-                f"{self.folder}: the restart expects {n} dataset entries, there are {len(self.entries)}; "
-                "put the removed files back, or start over in an empty folder"
+                f"{self.folder}: the restart expects {n} dataset entries, found {len(self.entries)}; "
+                "restore the removed files, or start again in an empty folder"
             )
         self.entries, entries = [], self.entries[:n]
         self._known, self._sets, self._split = set(), {}, {}
@@ -177,10 +175,10 @@ class Dataset:
             write_text(self.folder / ENTRIES, "".join(map(_line, entries)))
 
     def begin_again(self, n: int) -> None:
-        """A stage that adds to the first n entries begins again: what it added before is set aside.
+        """Restart a stage that adds to the first n entries: move the entries that it added to `splits.earlier.jsonl`.
 
-        Those entries are kept in `splits.earlier.jsonl` and every frame with its label stays in the pool. Without this
-        the sets would hold frames that the new attempt has never counted. Raises RestartError as `keep_first` does.
+        All labelled frames stay in the pool. Without this, the sets would hold frames that the new attempt did not
+        count. Raises RestartError like `keep_first`.
         """
         earlier = self.entries[n:]
         if not earlier:
@@ -188,13 +186,13 @@ class Dataset:
         if self.folder is not None:
             append_text(self.folder / EARLIER, "".join(map(_line, earlier)), sync=True)
             log.info(
-                "%s: %d entries of an earlier attempt set aside in %s; their labels are kept",
+                "%s: %d entries of an earlier attempt moved to %s; their labels remain stored",
                 self.folder / ENTRIES, len(earlier), EARLIER,
             )  # fmt: skip
         self.keep_first(n)
 
     def sync(self) -> None:
-        """Everything added so far is on the disk."""
+        """Write everything added so far to disk."""
         for path in [] if self.folder is None else [self.folder / POOL, self.folder / ENTRIES]:
             if path.exists():
                 sync(path)
@@ -210,7 +208,7 @@ class Dataset:
 
     def _load(self, folder: Path) -> None:
         pool, splits = folder / POOL, folder / ENTRIES
-        first: dict[str, str] = {}  # frame → its first label: bookkeeping of older versions names none
+        first: dict[str, str] = {}  # frame → its first label: entries of older versions name no label
         if pool.exists():
             cut_torn_structure(pool)
             for labelled in read_labelled(pool):
@@ -234,12 +232,12 @@ class Dataset:
 
 
 def cut_torn_structure(path: Path) -> None:
-    """Remove the structure that a crash left unfinished at the end of a file that only grows; a copy is kept.
+    """Remove an incomplete structure at the end of a file, as left by a crash; a copy is kept.
 
-    Raises RestartError with the line where something else does not belong: then nothing is changed.
+    Raises RestartError with the line of any other damage, and then changes nothing.
     """
     content = path.read_bytes()
-    text = content.decode("latin-1")  # one character a byte: lengths are byte counts, whatever is in there
+    text = content.decode("latin-1")  # one character per byte, so that lengths are byte counts
     whole, fault = torn_tail(text)
     if fault is not None:
         raise RestartError(f"{path}:{fault}; correct that line, or restore the file. Nothing was changed")
@@ -270,7 +268,7 @@ def only_known(
 ) -> Iterator[LabelledFrame]:
     """The structures of a file for a model of these elements (atomic numbers).
 
-    Raises SettingsError with file and structure number where there is another element.
+    Raises SettingsError with file and structure number for other elements.
     """
     from ase.data import chemical_symbols
 
@@ -279,8 +277,8 @@ def only_known(
         if others:
             other, known = (", ".join(chemical_symbols[z] for z in zs) for zs in (others, sorted(elements)))
             raise SettingsError(
-                f"{path}, {nth(number)}: the model does not know {other} (in {labelled.frame.formula}), "
-                f"only {known}; remove such structures"
+                f"{path}, {nth(number)}: the model was not made for {other} (in {labelled.frame.formula}), "
+                f"only for {known}; remove such structures"
             )
         yield labelled
 
@@ -291,7 +289,7 @@ def _line(entry: Entry) -> str:
 
 
 def _entry(line: str, first: dict[str, str]) -> Entry:
-    """Raises ValueError and TypeError for what is no entry, KeyError for a frame that is not there."""
+    """Parse an entry. Raises ValueError or TypeError for an invalid one, KeyError for an unknown frame."""
     frame, split, member, *label = json.loads(line)
     if split not in SPLITS or not isinstance(member, int | None) or isinstance(member, bool):
         raise ValueError(f"split {split!r}, member {member!r}")

@@ -1,24 +1,24 @@
-"""Everything aims-PAX raises on purpose.
+"""The exceptions of aims-PAX.
 
     AimsPaxError
-    ├── SettingsError        yours: a key, a value, a file that is missing
-    ├── SetupError           the machine's: binary, scheduler, extra not there; stop at once
-    │   ├── Busy             another aims-PAX works here
-    │   └── NotStored        a computed label cannot be written; it is kept elsewhere and found by the next run
-    ├── RestartError         what lies in the folder cannot be continued
-    └── LabelError           this frame only; becomes an event, never ends a run by itself
+    ├── SettingsError        a mistake in an input file: a key, a value, a missing file
+    ├── SetupError           the machine lacks a program, scheduler or package; the run stops at once
+    │   ├── Busy             another aims-PAX uses the folder
+    │   └── NotStored        a computed label cannot be written; it is saved elsewhere and found by the next run
+    ├── RestartError         the run in the folder cannot be continued
+    └── LabelError           concerns one frame; becomes an event, never ends a run by itself
         ├── NotConverged     the SCF cycle did not converge
-        ├── Crashed          the reference died
-        ├── TimedOut         the reference ran past its limit
-        ├── Truncated        the output ends early
-        ├── WrongShape       energy, forces or stress missing or of another size
+        ├── Crashed          the reference crashed
+        ├── TimedOut         the reference exceeded its time limit
+        ├── Truncated        the output is incomplete
+        ├── WrongShape       energy, forces or stress are missing or have the wrong size
         ├── NotFinite        NaN or infinity in a label
-        ├── Mismatch         the output is of another calculation than the one asked for
-        ├── Unsupported      its charge or spin, which this reference cannot be given
+        ├── Mismatch         the output belongs to another calculation than the requested one
+        ├── Unsupported      the reference cannot take the charge or spin of the frame
         └── Unphysical       overlapping atoms, absurd forces or energies
 
-Only `LabelError` becomes an event; everything else ends the run with one line for the user. `RunInterrupted` is no
-error.
+Only `LabelError` becomes an event; everything else ends the run with one line for the user. `RunInterrupted` is not
+an error.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from aims_pax.wire_names import in_files, name_in_files
 
 
 class AimsPaxError(Exception):
-    """Base of all errors whose text is written for the user."""
+    """Base class of all errors with a message for the user."""
 
 
 class SettingsError(AimsPaxError):
-    """Something the user wrote: `SettingsError(text)`, or `SettingsError(place, text)`; reads "place: text".
+    """A mistake in an input file: `SettingsError(text)`, or `SettingsError(place, text)`; reads "place: text".
 
     place: the key, or the file with its line; "" where the text says it. text: the value, what was expected and what
     to do.
@@ -55,19 +55,19 @@ class SettingsError(AimsPaxError):
 
 
 class SetupError(AimsPaxError):
-    """The machine lacks something every calculation needs: stop at once and say what to change."""
+    """The machine lacks something that every calculation needs: the run stops at once; says what to change."""
 
 
 class RestartError(AimsPaxError):
-    """What lies in the working folder cannot be continued."""
+    """The run in the working folder cannot be continued."""
 
 
 class Busy(SetupError):
-    """Another aims-PAX works in this folder."""
+    """Another aims-PAX process uses this folder."""
 
 
 class NotStored(SetupError):
-    """A label was computed and cannot be written; where it is kept, the next run finds it."""
+    """A label was computed but cannot be written; it is saved elsewhere, where the next run finds it."""
 
 
 class LabelError(AimsPaxError):
@@ -79,7 +79,7 @@ class LabelError(AimsPaxError):
         self.folder = folder
 
     def __reduce__(self) -> tuple[type[LabelError], tuple[str, str | None]]:
-        return type(self), (self.reason, self.folder)  # crosses process borders whole
+        return type(self), (self.reason, self.folder)  # pickling keeps the folder
 
 
 @in_files("NotConverged")
@@ -89,70 +89,70 @@ class NotConverged(LabelError):
 
 @in_files("Crashed")
 class Crashed(LabelError):
-    """The reference program died."""
+    """The reference program crashed."""
 
 
 @in_files("TimedOut")
 class TimedOut(LabelError):
-    """The reference ran past its time limit."""
+    """The reference exceeded its time limit."""
 
 
 @in_files("Truncated")
 class Truncated(LabelError):
-    """The output ends before its end."""
+    """The output is incomplete."""
 
 
 @in_files("WrongShape")
 class WrongShape(LabelError):
-    """Energy, forces or stress are missing or belong to another number of atoms."""
+    """Energy, forces or stress are missing or do not match the number of atoms."""
 
 
 @in_files("NotFinite")
 class NotFinite(LabelError):
-    """The label holds NaN or infinity."""
+    """The label contains NaN or infinity."""
 
 
 @in_files("Mismatch")
 class Mismatch(LabelError):
-    """The output is of another calculation than the one asked for: other atoms, electrons, spin, constraints."""
+    """The output belongs to another calculation: other atoms, electrons, spin or constraints than requested."""
 
 
 @in_files("Unsupported")
 class Unsupported(LabelError):
-    """The reference cannot be given the charge or the spin of this frame."""
+    """The reference cannot take the charge or the spin of this frame."""
 
 
 @in_files("Unphysical")
 class Unphysical(LabelError):
-    """Atoms overlap, or energy or forces are beyond anything physical."""
+    """Atoms overlap, or energy or forces are absurdly large."""
 
 
-_FORMER_NAMES = {"Insane": "Unphysical"}  # of failures in files of earlier versions → name today
+_FORMER_NAMES = {"Insane": "Unphysical"}  # name of a failure in files of earlier versions → current name
 
 
 def failure_name(error: LabelError | type[LabelError]) -> str:
-    """The failure class as files and reports name it."""
+    """The name of a failure class in files and reports."""
     return name_in_files(error if isinstance(error, type) else type(error))
 
 
 def failure_class(name: str) -> type[LabelError]:
-    """The class of a failure that a file names, by today's name or an earlier one. Raises LookupError."""
+    """The failure class with this name in files, current or former. Raises LookupError."""
     wanted = _FORMER_NAMES.get(name, name)
     for kind in LabelError.__subclasses__():
         if failure_name(kind) == wanted:
             return kind
-    raise LookupError(f"no failure is called {name!r}")
+    raise LookupError(f"unknown failure {name!r}")
 
 
 class Abandoned(Exception):
-    """A device turn was given up at the next batch or MD step because the run is stopping: nothing happened."""
+    """Work on the device was stopped after a batch or MD step because the run is stopping; it has no effect."""
 
 
 class RunInterrupted(BaseException):
     """The run was asked to stop; everything is saved. `code` is the exit code.
 
-    No Exception, as KeyboardInterrupt is none: what guards against errors of a user's calculator is not to take it
-    for one. cancel: running calculations and waiting blocks are not left to the next run either.
+    Like KeyboardInterrupt it is not a subclass of Exception, so that code which catches errors of a user's calculator
+    does not catch it. cancel: running calculations and waiting blocks are cancelled, too.
     """
 
     def __init__(self, reason: str, code: int, cancel: bool = False) -> None:

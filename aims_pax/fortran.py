@@ -11,7 +11,7 @@ _NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:[eEdDqQ]([+-]?\d+)|([+-]\d+)
 def fortran_number(word: str) -> float:
     """A number as Fortran reads and prints it: 1, 1.5e-3, 1d0, and 1.0-100 for 1.0e-100.
 
-    Raises ValueError for anything else, infinity, NaN and what overflows included.
+    Raises ValueError for anything else, including infinity, NaN and overflow.
 
     >>> fortran_number("-1.5D+2"), fortran_number("0.5-101"), fortran_number(".5")
     (-150.0, 5e-102, 0.5)

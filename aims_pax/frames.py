@@ -1,4 +1,4 @@
-"""The central nouns: a structure (`Frame`), what the reference says of it (`Label`), and both together.
+"""The central data types: a structure (`Frame`), its energy and forces (`Label`), and both (`LabelledFrame`).
 
 >>> water = Frame(numbers=[8, 1, 1], positions=[[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
 >>> len(water), water.periodic
@@ -26,27 +26,27 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 ENERGY, FORCES, STRESS = "REF_energy", "REF_forces", "REF_stress"
-PER_ATOM = ("numbers", "fixed", "moments", "charges", "masses", "zero_moments")  # what an atom brings along
+PER_ATOM = ("numbers", "fixed", "moments", "charges", "masses", "zero_moments")  # per-atom fields
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One immutable structure. The rounded geometry is what is labelled, stored and hashed.
+    """One immutable structure. The geometry is rounded before it is labelled, stored and hashed.
 
     numbers: (N,) atomic numbers.
-    positions: (N, 3) Å, rounded once to 1e-8 Å.
+    positions: (N, 3) Å, rounded to 1e-8 Å.
     cell: (3, 3) Å, rows are lattice vectors; zeros for a molecule.
     pbc: (3,) bool.
-    charge: total charge in e, or None: as the reference's own input says.
-    spin: multiplicity 2S+1, or None: as the reference's own input says.
+    charge: total charge in e, or None: as in the input of the reference.
+    spin: multiplicity 2S+1, or None: as in the input of the reference.
     fixed: (N, 3) bool, Cartesian components that MD must not move.
     moments: (N,) initial magnetic moments in μB, or None.
     charges: (N,) initial atomic charges in e, or None.
     masses: (N,) amu, or None: the standard masses of the elements.
-    zero_moments: (N,) bool, atoms whose initial moment is stated to be zero, or None. Without a statement FHI-aims
-        takes `default_initial_moment`.
-    statements: lines of geometry.in about the whole structure, `homogeneous_field 0.1 0.0 0.0`; FHI-aims alone
-        knows them.
+    zero_moments: (N,) bool, atoms whose initial moment is explicitly zero, or None. For other atoms without a moment
+        FHI-aims uses `default_initial_moment`.
+    statements: lines of geometry.in about the whole structure, `homogeneous_field 0.1 0.0 0.0`; only FHI-aims
+        uses them.
     """
 
     numbers: NDArray[np.int64]
@@ -87,7 +87,7 @@ class Frame:
         self._state_zero_moments(n)
 
     def _state_zero_moments(self, n: int) -> None:
-        """Where a moment is zero by statement, there are moments."""
+        """If a moment is explicitly zero, `moments` must not be None."""
         if self.zero_moments is None:
             return
         zero = np.broadcast_to(np.asarray(self.zero_moments, bool), (n,))
@@ -108,7 +108,7 @@ class Frame:
 
     @cached_property
     def id(self) -> str:
-        """Twenty hex digits of the SHA-256 of everything above; equal content, equal id, on any machine."""
+        """Twenty hex digits of the SHA-256 of all fields; equal content gives an equal id on any machine."""
         digest = hashlib.sha256()
         parts: list[tuple[str, Any]] = [
             ("numbers", self.numbers),
@@ -143,7 +143,7 @@ class Frame:
         return Symbols(self.numbers).get_chemical_formula("hill")
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything as named arrays, for snapshots; what is None or empty is left out."""
+        """All fields as named arrays, for snapshots; fields that are None or empty are omitted."""
         found = {f.name: getattr(self, f.name) for f in fields(self)}
         return {
             name: np.asarray(v)
@@ -158,43 +158,42 @@ class Frame:
         return cls(**{**arrays, **scalars})
 
     def moved(self, positions: ArrayLike, cell: ArrayLike | None = None) -> Frame:
-        """The same system at other positions (N, 3) Å, and in another cell (3, 3) Å when given."""
+        """The same system at other positions (N, 3) Å, and in another cell (3, 3) Å if given."""
         moved_cell = self.cell if cell is None else np.asarray(cell, float)
         return replace(self, positions=np.asarray(positions, float), cell=moved_cell)
 
     def chosen(self, atoms: ArrayLike, positions: ArrayLike, **changes: Any) -> Frame:
-        """These atoms (indices, repeats allowed) with all that is theirs, at positions (n, 3) Å.
+        """These atoms (indices, repeats allowed) with their per-atom fields, at positions (n, 3) Å.
 
-        changes: fields of the whole structure that are others then.
+        changes: new values for other fields of the structure.
         """
         own = {name: values[atoms] for name in PER_ATOM if (values := getattr(self, name)) is not None}
         return replace(self, positions=np.asarray(positions, float), **{**own, **changes})
 
     @cached_property
     def all_masses(self) -> Array:
-        """(N,) amu, standard ones included."""
+        """(N,) amu: `masses`, or the standard masses."""
         from ase.data import atomic_masses
 
         return np.asarray(atomic_masses[self.numbers] if self.masses is None else self.masses, float)
 
     @property
     def constitution(self) -> tuple[Any, ...]:
-        """Everything that stays the same while atoms and cell move, to compare and to hash."""
+        """All fields that do not change during MD, to compare and to hash."""
         values = (getattr(self, f.name) for f in fields(self) if f.name not in ("positions", "cell"))
         return tuple(v.tobytes() if isinstance(v, np.ndarray) else v for v in values)
 
     @classmethod
     def from_atoms(cls, atoms: Atoms) -> Self:
-        """Read an `ase.Atoms`; `info['charge']` / `info['total_charge']`, `spin` / `total_spin` / `multiplicity` count.
+        """Read an `ase.Atoms`, with `charge` / `total_charge` and `spin` / `total_spin` / `multiplicity` from `info`.
 
-        Raises SettingsError for a constraint that molecular dynamics here cannot honour, and for a charge or
-        multiplicity that is none.
+        Raises SettingsError for an unsupported constraint and for an invalid charge or multiplicity.
         """
         ours = "frame_id" in atoms.info  # written by `to_atoms`
         moments = _column(atoms, "initial_magmoms")
         zero = atoms.arrays.get(atoms_info.ZERO_MOMENTS)
         if zero is None and moments is not None and not ours:
-            zero = moments == 0  # a column states the moment of every atom
+            zero = moments == 0  # a column gives the moment of every atom
         return cls(
             numbers=atoms.numbers,
             positions=atoms.positions,
@@ -211,7 +210,7 @@ class Frame:
         )
 
     def to_atoms(self) -> Atoms:
-        """A fresh `ase.Atoms` with constraints, masses, initial moments and charges; `info` holds id, charge, spin."""
+        """A new `ase.Atoms` with constraints, masses, initial moments and charges; `info` has id, charge and spin."""
         from ase import Atoms
         from ase.constraints import FixAtoms, FixCartesian
 
@@ -242,7 +241,7 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Label:
-    """What the reference (or a model) says of a frame: raw forces, also on fixed atoms.
+    """Energy, forces and stress of a frame, from the reference or a model. Forces on fixed atoms are not set to zero.
 
     energy: eV. forces: (N, 3) eV/Å. stress: (3, 3) eV/Å³ with ASE's sign, or None.
     """
@@ -260,7 +259,7 @@ class Label:
 
     @property
     def finite(self) -> bool:
-        """No NaN and no infinity anywhere."""
+        """Whether there is no NaN and no infinity."""
         stress_ok = self.stress is None or bool(np.isfinite(self.stress).all())
         return math.isfinite(self.energy) and bool(np.isfinite(self.forces).all()) and stress_ok
 
@@ -269,8 +268,8 @@ class Label:
 class LabelledFrame:
     """A frame, its label, and where both came from (`origin`: system, stage, trajectory, step, method …).
 
-    Forces are rounded once to 1e-8 eV/Å, as extended XYZ keeps them: a run that reads its data back after a
-    restart trains on the same numbers, bit for bit.
+    Forces are rounded to 1e-8 eV/Å, the precision of extended XYZ: after a restart a run reads exactly the same
+    numbers.
     """
 
     frame: Frame
@@ -286,7 +285,7 @@ class LabelledFrame:
         return self.frame.id
 
     def to_atoms(self) -> Atoms:
-        """`ase.Atoms` in MACE's spelling: REF_energy, REF_forces, REF_stress, and the origin in `info`."""
+        """An `ase.Atoms` with MACE's names: REF_energy, REF_forces, REF_stress, and the origin in `info`."""
         atoms = self.frame.to_atoms()
         atoms.info.update(self.origin)
         atoms.info[ENERGY] = self.label.energy
@@ -302,7 +301,7 @@ def _column(atoms: Atoms, name: str) -> Array | None:
         return None
     values = np.asarray(atoms.arrays[name], float)
     if values.shape != (len(atoms),):
-        raise SettingsError(f"{name} has shape {values.shape}, expected ({len(atoms)},): one number an atom")
+        raise SettingsError(f"{name} has shape {values.shape}, expected ({len(atoms)},): one number per atom")
     return values
 
 
@@ -315,7 +314,7 @@ def _on_grid(values: ArrayLike, shape: tuple[int, ...], name: str) -> Array:
 
 
 def _grid_points(values: Array) -> NDArray[np.int64]:
-    """Integers in units of 1e-8 Å: equal geometries hash equally whatever their last bit."""
+    """Integers in units of 1e-8 Å, so that rounding errors do not change the hash."""
     return np.rint(values * 1e8).astype(np.int64)
 
 

@@ -1,6 +1,6 @@
-"""What a person should know of the labelled files that were given: duplicates, overlaps of sets, stress.
+"""Reads the labelled files that the user provides, and warns about duplicates, overlapping sets and stress.
 
-Labels of files stay what they are: given. Their origin says so, `source=given:FILE#7` (structures from 1).
+The origin of their labels is marked `source=given:FILE#7` (structures counted from 1).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HIGH_STRESS = 0.5  # eV/Å³ = 80 GPa
 
 @dataclass(frozen=True)
 class GivenFile:
-    """A file of labelled structures as the user named it, and what it is for: train, valid or test."""
+    """A file of labelled structures, named as the user wrote it, and its use: train, valid or test."""
 
     name: str
     use: str
@@ -33,10 +33,10 @@ class GivenFile:
 def read_given(
     path: Path, name: str, use: str, keys: LabelKeys, elements: Sequence[int], most: int | None = None
 ) -> GivenFile:
-    """A file of labels; every structure has its place in it as origin.
+    """Read a file of labels; the origin of every structure names its place in the file.
 
-    name: as the user wrote it. elements: atomic numbers the models know, or none where that does not matter.
-    most: read only so many structures. Raises SettingsError with file and structure number.
+    name: as the user wrote it. elements: atomic numbers that the models support; empty: any.
+    most: maximum number of structures to read. Raises SettingsError with file and structure number.
     """
     frames: Iterable[LabelledFrame] = read_labelled(path, keys)
     frames = only_known(frames, elements, path) if elements else frames
@@ -51,7 +51,7 @@ def read_given(
 
 
 def remarks(files: Iterable[GivenFile], keys: LabelKeys, stress_wanted: bool) -> list[str]:
-    """Warnings about given files: duplicates, overlaps of sets, stress that is missing or improbable."""
+    """Warnings about given files: duplicates, overlapping sets, missing or improbable stress."""
     found: list[str] = []
     files = list(files)
     for file in files:
@@ -64,9 +64,9 @@ def remarks(files: Iterable[GivenFile], keys: LabelKeys, stress_wanted: bool) ->
 
 
 def undetermined_energies(frames: Iterable[LabelledFrame]) -> str | None:
-    """That energies of isolated atoms do not follow from these energies by least squares; None when they do.
+    """A warning if a least-squares fit to these energies cannot determine those of isolated atoms; otherwise None.
 
-    They do where there are as many independent compositions as elements.
+    The fit needs as many independent compositions as elements.
     """
     kinds = {tuple(sorted(f.frame.numbers.tolist())) for f in frames}
     elements = sorted({z for kind in kinds for z in kind})
@@ -79,8 +79,8 @@ def undetermined_energies(frames: Iterable[LabelledFrame]) -> str | None:
     compositions = "one composition does" if rank == 1 else f"{rank} independent compositions do"
     return (
         f"the energies of the isolated atoms are not determined by the given data: {compositions} not fix "
-        f"{len(elements)} elements, and energies of atomisation, of reactions and of other compositions will mean "
-        "nothing; write ARCHITECTURE.atomic_energies: reference, or values of your own, into mace.yaml to have them"
+        f"{len(elements)} elements, and energies of atomisation, of reactions and of other compositions will be "
+        "meaningless; to get them, set ARCHITECTURE.atomic_energies in mace.yaml to reference or to your own values"
     )
 
 
@@ -98,14 +98,14 @@ def _duplicates(file: GivenFile) -> Iterator[str]:
         a, b = (file.frames[k - 1].label for k in (old, new))
         force = float(np.abs(a.forces - b.forces).max())
         yield (
-            f"{file.name}: {_structures(len(different))} there twice with different labels: structure {new} is "
-            f"structure {old} again (counted from 1), its energy differs by {b.energy - a.energy:+.6g} eV, its forces "
+            f"{file.name}: {_structures(len(different))} duplicated with different labels: structure {new} is "
+            f"the same as {old} (counted from 1), its energy differs by {b.energy - a.energy:+.6g} eV, its forces "
             f"by up to {force:.3g} eV/Å; only the first label is used: remove the wrong one"
         )
     if same:
         old, new = same[0]
         yield (
-            f"{file.name}: {_structures(len(same))} there twice with the same label, such as {new} and {old} (counted "
+            f"{file.name}: {_structures(len(same))} duplicated with the same label, such as {new} and {old} (counted "
             "from 1); each is used once"
         )
 
@@ -116,7 +116,9 @@ def overlap(train: GivenFile, other: GivenFile) -> Iterator[str]:
     both = len(known & ids)
     if both:
         what = (
-            "validation error would be a training error" if other.use == "valid" else "test would be no test"
+            "validation error would be a training error"
+            if other.use == "valid"
+            else "test would be meaningless"
         )
         yield (
             f"{other.name}: {both} of its {len(ids)} structures are the same as in {train.name}: for these the {what}; "
@@ -157,6 +159,6 @@ def _structures(n: int) -> str:
 
 
 def counted_by(origin: Mapping[str, Any]) -> str:
-    """Where a label comes from: `reference`, or `given` for one of a file."""
+    """The source of a label: `reference`, or `given` for a label from a file."""
     source = str(origin.get("source", ""))
     return "given" if source.startswith("given") or origin.get("stage") == "given" else "reference"

@@ -1,4 +1,4 @@
-"""Isolated atoms in their ground states: the structures whose energies are the zero of energy of a force field."""
+"""Isolated atoms in their ground states: their energies are the zero of energy of a force field."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
 
 # Unpaired electrons where ASE's table has the wrong parity or no value. Np, Es, Lr: ground terms of the NIST Atomic
-# Spectra Database (6L, 4I, 2P). Ce: 3H of 4f 5d 6s2 by Hund's rule; the observed 1G is no single determinant.
+# Spectra Database (6L, 4I, 2P). Ce: 3H of 4f 5d 6s2 by Hund's rule; the observed 1G is not a single determinant.
 UNPAIRED = {58: 2, 93: 5, 99: 3, 103: 1}
 
 
 def isolated(number: int) -> Frame:
-    """One atom without a cell, in its ground state's multiplicity 2S+1, with as many μB as unpaired electrons.
+    """One atom without a cell, with the multiplicity 2S+1 of its ground state and a moment of 2S μB.
 
-    Raises SettingsError for an element whose ground state is not known.
+    Raises SettingsError for an element with unknown ground state.
     """
     unpaired = unpaired_electrons(number)
     moments = np.array([float(unpaired)])
@@ -35,7 +35,7 @@ def unpaired_electrons(number: int) -> int:
         return UNPAIRED[number]
     if not 0 < number < len(known) or not np.isfinite(known[number]):
         raise SettingsError(
-            f"the ground state of an isolated {chemical_symbols[number]} atom is not known; write its energy into "
+            f"the ground state of an isolated {chemical_symbols[number]} atom is unknown; set its energy in "
             "ARCHITECTURE.atomic_energies of mace.yaml"
         )
     return int(known[number])

@@ -1,6 +1,6 @@
-"""What no label may be, wherever it comes from: the reference, a given file, or the run's own data.
+"""Limits for labels from any source: the reference, a given file, or the run's own data.
 
-Limits are generous: they stop what no force field should ever see, never a strained but honest structure.
+Limits are generous: they reject labels that no force field should be trained on, but no strained real structure.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from aims_pax.frames import Frame, Label
 
 LARGEST_FORCE = 1e3  # eV/Å; H2 squeezed to a quarter of its bond length is at about 400
 LARGEST_STRESS = 1e2  # eV/Å³ = 16 000 GPa, fifty times the centre of the Earth
-ENERGY_OFFSET = 1e3  # eV an atom on top of the largest electronic energy an atom can have
+ENERGY_OFFSET = 1e3  # eV per atom, added to the largest possible electronic energy of an atom
 
 
 def check_label(frame: Frame, label: Label) -> None:
-    """Raise WrongShape, NotFinite or Unphysical, with the reason, for a label that must not enter a dataset."""
+    """Raise WrongShape, NotFinite or Unphysical, with the reason, for a label that must not be in a dataset."""
     n = len(frame)
     if label.forces.shape != (n, 3):
         raise WrongShape(f"forces have shape {label.forces.shape}, expected ({n}, 3)")

@@ -1,8 +1,8 @@
-"""Labelled structures in extended XYZ: the one reader and the one writer of the package.
+"""The reader and writer for labelled structures in extended XYZ.
 
-Every file of labels is read here: training, validation and test sets that are given, the input of `aims-PAX test`
-and `aims-PAX-recalc`, and the run's own data. All that a file holds is read, or the file is refused with the place:
-empty lines between structures are harmless, any other line that does not belong is named.
+Every file of labels is read here: given training, validation and test sets, the input of `aims-PAX test` and
+`aims-PAX-recalc`, and the run's own data. A file is read completely, or refused with the place of the error: empty
+lines between structures are allowed, any other unexpected line is an error.
 
 Labels in eV, eV/Å, eV/Å³. Stress has ASE's sign, σ = (1/V) dE/dε: negative under compression, tensile positive.
 Virials have the sign of GAP, MACE, DeePMD and QUIP, W = −dE/dε (eV), so that σ = −W/V; programs that print the
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 VIRIALS = "REF_virials"
-LARGEST = 1e9  # Å: a position or cell beyond it cannot be kept to 1e-8 Å
-ASYMMETRY = 0.01  # relative: more than programs leave in a stress by their grids
-AGREE = 1e-3  # relative: stress and virials of one structure that say the same
+LARGEST = 1e9  # Å: larger positions or cells cannot be stored to 1e-8 Å
+ASYMMETRY = 0.01  # relative: larger than the asymmetry of a stress from integration grids
+AGREE = 1e-3  # relative: allowed difference of stress and virials of one structure
 PROPERTIES = re.compile(r"""(?:^|\s)Properties\s*=\s*["']?([^\s"']+)""")
 PAIR = re.compile(
     r"""([^\s="'{\[]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|\{([^}]*)\}|\[([^\]]*)\]|(\S*))"""
 )
 STRUCTURE = frozenset(
     ["charge", "spin", "total_charge", "total_spin", "frame_id"]
-)  # of the frame, not of its origin
+)  # belong to the frame, not to its origin
 
 
 @dataclass(frozen=True)
 class LabelKeys:
-    """What energy, forces, stress and virials are called in a file; `option` is how a user changes that."""
+    """Names of energy, forces, stress and virials in a file; `option`: the setting or option that changes them."""
 
     energy: str = ENERGY
     forces: str = FORCES
@@ -56,21 +56,21 @@ class LabelKeys:
 
     @classmethod
     def of(cls, misc: Any) -> LabelKeys:
-        """Those of a project, from its section MISC."""
+        """The names of a project, from its section MISC."""
         return cls(misc.energy_key, misc.forces_key, misc.stress_key, misc.virials_key)
 
     def named(self, what: str) -> str:
-        """The setting or option that names one of them."""
+        """The setting or option for one of the names."""
         return self.option.format(what)
 
 
-OURS = LabelKeys()  # as `to_extxyz` writes them
+OURS = LabelKeys()  # the names that `to_extxyz` writes
 
 
 def read_labelled(path: Path, keys: LabelKeys = OURS, limits: bool = True) -> Iterator[LabelledFrame]:
     """Every structure of a file with its label, in the order of the file.
 
-    limits: refuse what would be refused from the reference (`labelling.validation.check_label`).
+    limits: apply the same limits as for labels of the reference (`label_limits.check_label`).
     Raises SettingsError with file and structure number.
     """
     for number, atoms in read_structures(path):
@@ -79,7 +79,7 @@ def read_labelled(path: Path, keys: LabelKeys = OURS, limits: bool = True) -> It
             if limits:
                 _believable(labelled)
         except SettingsError as error:
-            where = find_damage(path) or f"{nth(number)}: {error}"  # lines that do not belong explain more
+            where = find_damage(path) or f"{nth(number)}: {error}"  # a damaged line is the better explanation
             raise SettingsError(f"{path}, {where}") from error
         yield labelled
 
@@ -110,15 +110,15 @@ def read_structures(path: Path) -> Iterator[tuple[int, Atoms]]:
             error if str(error).startswith(str(path)) else SettingsError(f"{path}, {nth(number)}: {error}")
         ) from error
     except (UnicodeDecodeError, EOFError) as error:
-        raise SettingsError(f"{path}, {nth(number + 1)}: this is no text; expected extended XYZ") from error
+        raise SettingsError(f"{path}, {nth(number + 1)}: not a text file; expected extended XYZ") from error
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror or error}") from error
-    except Exception as error:  # ASE's reader raises whatever it trips over
+    except Exception as error:  # ASE's reader may raise any exception
         raise SettingsError(f"{path}, {nth(number)}: {reader_error(error)}") from error
 
 
 def find_damage(path: Path) -> str | None:
-    """Where the lines of a file stop being extended XYZ and how, or None; the numbers in them are not read."""
+    """The first structure whose lines are not extended XYZ, and why, or None; numbers are not parsed."""
     number = 0
     try:
         with _text(path) as file:
@@ -127,7 +127,7 @@ def find_damage(path: Path) -> str | None:
     except _Fault as fault:
         return f"{nth(number + 1)}: {fault}"
     except (UnicodeDecodeError, EOFError, OSError):
-        return f"{nth(number + 1)}: this is no text; expected extended XYZ"
+        return f"{nth(number + 1)}: not a text file; expected extended XYZ"
     return None
 
 
@@ -135,7 +135,7 @@ def find_damage(path: Path) -> str | None:
 
 
 class _Fault(Exception):
-    """Lines that are no extended XYZ."""
+    """Lines that are not extended XYZ."""
 
 
 def _text(path: Path) -> TextIO:
@@ -146,7 +146,7 @@ def _text(path: Path) -> TextIO:
 
 
 def _blocks(file: TextIO) -> Iterator[str]:
-    """The lines of each structure. Raises _Fault at the first line that belongs to none."""
+    """The lines of each structure. Raises _Fault at the first line that belongs to no structure."""
     head = file.readline()
     while head:
         if not head.strip():  # between structures
@@ -154,7 +154,7 @@ def _blocks(file: TextIO) -> Iterator[str]:
             continue
         lines = [head, *_atoms(head, file)]
         head = file.readline()
-        while head.lstrip().startswith("VEC"):  # cell vectors in a dialect that ASE reads
+        while head.lstrip().startswith("VEC"):  # cell vectors in an XYZ dialect that ASE reads
             lines.append(head)
             head = file.readline()
         yield "".join(lines)
@@ -165,16 +165,14 @@ def _atoms(head: str, file: TextIO) -> list[str]:
     try:
         n = int(head)
     except ValueError:
-        raise _Fault(
-            f"{head.strip()[:40]!r} where the number of atoms belongs; expected extended XYZ"
-        ) from None
+        raise _Fault(f"{head.strip()[:40]!r} instead of the number of atoms; expected extended XYZ") from None
     if n < 1:
         raise _Fault(f"{n} atoms; expected at least one")
     comment = file.readline()
     if not comment:
-        raise _Fault(f"the file ends early, before the first of {n} atoms")
+        raise _Fault(f"the file is incomplete: it ends before the first of {n} atoms")
     if comment.count("Properties=") > 1:
-        raise _Fault("Properties is there twice in one header: two structures in one line")
+        raise _Fault("Properties appears twice in one header: two structures in one line")
     written = PROPERTIES.search(comment)
     counts = written[1].split(":")[2::3] if written else ["4"]
     columns = sum(int(c) for c in counts if c.isdecimal())
@@ -182,45 +180,45 @@ def _atoms(head: str, file: TextIO) -> list[str]:
     for atom in range(1, n + 1):
         line = file.readline()
         if not line:
-            raise _Fault(f"the file ends early, after {atom - 1} of {n} atoms")
+            raise _Fault(f"the file is incomplete: it ends after {atom - 1} of {n} atoms")
         found = len(line.split())
         if found < columns or (written and found > columns):
-            end = "; the file ends early" if found < columns and not file.readline() else ""
+            end = "; the file is incomplete" if found < columns and not file.readline() else ""
             raise _Fault(f"the line of atom {atom} of {n} has {found} columns, expected {columns}{end}")
         lines.append(line)
     return lines
 
 
 def _no_key_twice(comment: str) -> None:
-    """Raise SettingsError for a key that is there twice with different values."""
+    """Raise SettingsError for a key that occurs twice with different values."""
     seen: dict[str, str] = {}
     for match in PAIR.finditer(comment):
         key, value = match[1], next((g for g in match.groups()[1:] if g is not None), "")
         if seen.setdefault(key, value) != value:
-            raise SettingsError(f"{key} is there twice, as {seen[key]!r} and as {value!r}; keep one")
+            raise SettingsError(f"{key} appears twice, as {seen[key]!r} and as {value!r}; keep one")
 
 
 def torn_tail(text: str) -> tuple[int, str | None]:
-    """(length of the leading part that consists of whole structures, a line that does not belong or None).
+    """(length of the leading part that consists of whole structures, message about an unexpected line or None).
 
-    None: what is behind that length is nothing, or the beginning of one structure as a crash leaves it.
+    None: after that length there is nothing, or an incomplete structure as left by a crash.
     """
     end = start = 0
-    number = 1  # of the line at start
+    number = 1  # line number at start
     while start < len(text):
         newline = text.find("\n", start)
         head = text[start : newline if newline >= 0 else len(text)].strip()
         if newline < 0:
             unfinished = head.isdigit() or not head.strip("\0")
-            return end, None if unfinished else f"{number}: {head[:40]!r} is no part of a structure"
+            return end, None if unfinished else f"{number}: {head[:40]!r} is not part of a structure"
         if head and not head.isdigit():
-            return end, f"{number}: {head[:40]!r} where the number of atoms belongs"
+            return end, f"{number}: {head[:40]!r} instead of the number of atoms"
         start, lines = newline + 1, int(head[:18]) + 1 if head else 0
         for _ in range(lines):
             newline = text.find("\n", start)
             if newline < 0:
                 several = text.count("Properties=", end) > 1
-                said = f"{number}: {head} atoms are more than there are lines, and other structures follow"
+                said = f"{number}: fewer lines than {head} atoms, and other structures follow"
                 return end, said if several else None
             start = newline + 1
         end, number = start, number + 1 + lines
@@ -238,7 +236,7 @@ def whole_structures(text: str) -> int:
 def labelled_frame(atoms: Atoms, keys: LabelKeys = OURS) -> LabelledFrame:
     """A labelled `ase.Atoms` as frame, label and origin. A stored `frame_id` must fit the geometry.
 
-    Raises SettingsError when a label is missing, of the wrong shape, or belongs to another geometry.
+    Raises SettingsError if a label is missing, has the wrong shape, or belongs to another geometry.
     """
     finite_structure(atoms)
     energy, forces = _required(atoms, keys)
@@ -250,31 +248,31 @@ def labelled_frame(atoms: Atoms, keys: LabelKeys = OURS) -> LabelledFrame:
 
 
 def frame_of(atoms: Atoms) -> Frame:
-    """The structure. Raises SettingsError when it is none, or a stored `frame_id` does not fit it."""
-    if "frame_id" not in atoms.info:  # not ours
+    """The structure. Raises SettingsError if it is invalid, or if a stored `frame_id` does not fit it."""
+    if "frame_id" not in atoms.info:  # not written by aims-PAX
         atoms_info.refuse_other_names(atoms)
     try:
         frame = Frame.from_atoms(atoms)
     except (ValueError, TypeError, OverflowError, KeyError) as error:  # spin=two, charge=T
         raise SettingsError(reader_error(error)) from error
     written = atoms.info.get("frame_id")
-    if isinstance(written, str) and written != frame.id:  # a number: ASE read an id that looks like one
+    if isinstance(written, str) and written != frame.id:  # not text: ASE read the id as a number
         raise SettingsError(
-            f"frame_id {written} does not fit its geometry (which hashes to {frame.id}): "
+            f"frame_id {written} does not fit its geometry (whose id is {frame.id}): "
             "the structure was changed after it was labelled; remove the frame_id if that is intended"
         )
     return frame
 
 
 def has_label(atoms: Atoms, keys: LabelKeys) -> bool:
-    """Whether energy and forces are there under their keys."""
+    """Whether energy and forces are present under their keys."""
     return _value(atoms, keys.energy) is not None and _value(atoms, keys.forces) is not None
 
 
 def origin_of(atoms: Atoms, frame: Frame, keys: LabelKeys) -> dict[str, str | int | float]:
-    """What the header says besides structure and label."""
+    """The entries of the header that do not belong to structure or label."""
     known = {keys.energy, keys.stress, keys.virials, *STRUCTURE, *frame.to_atoms().info}
-    if "frame_id" not in atoms.info:  # not ours: a multiplicity is that of the structure
+    if "frame_id" not in atoms.info:  # not written by aims-PAX: multiplicity belongs to the structure
         known.add("multiplicity")
     return {
         k: v.item() if isinstance(v, np.generic) else v
@@ -312,7 +310,7 @@ def _required(atoms: Atoms, keys: LabelKeys) -> tuple[float, Array]:
     energy, forces = _value(atoms, keys.energy), _value(atoms, keys.forces)
     if energy is None or forces is None:
         raise SettingsError(_missing(atoms, keys, keys.energy if energy is None else keys.forces))
-    if isinstance(energy, str):  # what looks like no usual number, `-1e3`, has stayed text
+    if isinstance(energy, str):  # numbers in an unusual form, `-1e3`, are still text
         with suppress(ValueError):
             energy = float(energy)
     if isinstance(energy, bool | np.bool_ | str) or np.size(energy) != 1:
@@ -320,7 +318,7 @@ def _required(atoms: Atoms, keys: LabelKeys) -> tuple[float, Array]:
     if np.shape(forces) != (len(atoms), 3):
         raise SettingsError(f"{keys.forces} has shape {np.shape(forces)}, expected ({len(atoms)}, 3)")
     if np.asarray(forces).dtype.kind not in "fiu":
-        raise SettingsError(f"{keys.forces} are no numbers; expected the type R in Properties")
+        raise SettingsError(f"{keys.forces} are not numbers; expected the type R in Properties")
     return float(np.reshape(energy, ())), np.asarray(forces, float)
 
 
@@ -338,9 +336,9 @@ def _missing(atoms: Atoms, keys: LabelKeys, missing: str) -> str:
 
 
 def _stress(atoms: Atoms, keys: LabelKeys) -> Array | None:
-    """(3, 3) eV/Å³: as written, or −W/V of virials W."""
+    """(3, 3) eV/Å³: as written, or −W/V from virials W."""
     written, virials = _value(atoms, keys.stress), _value(atoms, keys.virials)
-    if written is not None and "virial" in keys.stress.lower():  # a user who calls them so means eV
+    if written is not None and "virial" in keys.stress.lower():  # with this name the values are virials in eV
         written, virials = None, written if virials is None else virials
     stress = None if written is None else tensor(written, keys.stress)
     if virials is None:
@@ -348,11 +346,11 @@ def _stress(atoms: Atoms, keys: LabelKeys) -> Array | None:
     if not atoms.pbc.all():
         raise SettingsError(
             f"{keys.virials} on a structure that is not periodic in three directions: it has no volume; "
-            "write Lattice and pbc, or remove them"
+            "write Lattice and pbc, or remove the virials"
         )
     volume = abs(float(np.linalg.det(atoms.cell.array)))
     if volume < 1e-6:
-        raise SettingsError(f"{keys.virials} on a structure whose cell has no volume; write its Lattice")
+        raise SettingsError(f"{keys.virials} on a structure whose cell has no volume; correct its Lattice")
     of_virials: Array = -tensor(virials, keys.virials) / volume
     if stress is not None:
         _agree(stress, of_virials, keys)
@@ -360,7 +358,7 @@ def _stress(atoms: Atoms, keys: LabelKeys) -> Array | None:
 
 
 def _agree(stress: Array, of_virials: Array, keys: LabelKeys) -> None:
-    """Raise SettingsError where stress and virials of one structure differ."""
+    """Raise SettingsError if stress and virials of one structure differ."""
     allowed = AGREE * max(float(abs(stress).max()), float(abs(of_virials).max())) + 1e-6
     if abs(stress - of_virials).max() <= allowed:
         return
@@ -368,8 +366,8 @@ def _agree(stress: Array, of_virials: Array, keys: LabelKeys) -> None:
     if abs(stress + of_virials).max() <= allowed:
         how = "have opposite signs"
     raise SettingsError(
-        f"{keys.stress} and {keys.virials} {how} (expected stress = −virials/V, eV/Å³ and eV); keep the one that is "
-        "right"
+        f"{keys.stress} and {keys.virials} {how} (expected stress = −virials/V, eV/Å³ and eV); keep the right "
+        "one"
     )
 
 
@@ -377,7 +375,7 @@ def _agree(stress: Array, of_virials: Array, keys: LabelKeys) -> None:
 
 
 def _believable(labelled: LabelledFrame) -> None:
-    """The limits of a label of the reference. Raises SettingsError."""
+    """Apply the limits for labels of the reference. Raises SettingsError."""
     try:
         check_label(labelled.frame, labelled.label)
     except LabelError as error:
@@ -385,7 +383,7 @@ def _believable(labelled: LabelledFrame) -> None:
 
 
 def finite_structure(atoms: Atoms) -> None:
-    """Positions, cell and what else makes the structure are numbers. Raises SettingsError."""
+    """Check that positions, cell, moments and charges are finite. Raises SettingsError."""
     _finite("the position of atom {}", atoms.positions)
     _finite("lattice vector {}", atoms.cell.array)
     for name, what in (("initial_magmoms", "magnetic moment"), ("initial_charges", "charge")):
@@ -397,7 +395,7 @@ def finite_structure(atoms: Atoms) -> None:
 
 
 def _finite_label(labelled: LabelledFrame) -> None:
-    """Energy, forces and stress are numbers. Raises SettingsError."""
+    """Check that energy, forces and stress are finite. Raises SettingsError."""
     label = labelled.label
     _finite("the energy", [label.energy], np.inf)
     _finite("a force of atom {}", label.forces, np.inf)
@@ -406,7 +404,7 @@ def _finite_label(labelled: LabelledFrame) -> None:
 
 
 def _finite(what: str, values: Any, limit: float = LARGEST) -> None:
-    """Rows of numbers; `{}` is the place of the row, counted from 1."""
+    """Check rows of numbers; `{}` in `what` is replaced by the number of the row, from 1. Raises SettingsError."""
     rows = np.asarray(values, float)
     rows = rows.reshape(len(rows), rows[:1].size)
     wrong = np.flatnonzero(~(abs(rows) < limit).all(axis=1))
@@ -421,9 +419,9 @@ def nth(number: int) -> str:
 
 
 def reader_error(error: Exception) -> str:
-    """What an exception of ASE's readers says of a structure. Of a symbol they do not know they say KeyError."""
+    """The message for an exception of ASE's readers; they raise KeyError for unknown symbols."""
     if isinstance(error, KeyError) and len(str(error.args[0])) < 4:
-        return f"{error} is no element"
+        return f"{error} is not an element"
     return f"{type(error).__name__}: {error}"
 
 
@@ -431,12 +429,12 @@ def reader_error(error: Exception) -> str:
 
 
 def to_extxyz(frames: Iterable[LabelledFrame]) -> str:
-    """Extended XYZ with the label names MACE reads; names that look like numbers come back as names."""
+    """Extended XYZ with the label names that MACE reads; names that look like numbers are read back as text."""
     return "".join(structure_text(labelled.to_atoms()) for labelled in frames)
 
 
 def structure_text(atoms: Atoms, results: bool = False) -> str:
-    """Extended XYZ of one structure; text in its header comes back as text, whatever it looks like."""
+    """Extended XYZ of one structure; text in its header is read back as text, also if it looks like a number."""
     import ase.io
 
     atoms.info = {k: _quoted(v) if isinstance(v, str) else v for k, v in atoms.info.items()}
@@ -446,7 +444,7 @@ def structure_text(atoms: Atoms, results: bool = False) -> str:
 
 
 def _quoted(text: str) -> str:
-    """`001`, `F` and `1e3` as JSON, which ASE reads back as text; other text as it is.
+    """`001`, `F` and `1e3` as JSON, which ASE reads back as text; other text unchanged.
 
     >>> _quoted("001"), _quoted("water")
     ('_JSON "001"', 'water')
@@ -455,7 +453,7 @@ def _quoted(text: str) -> str:
 
     escaped = text.replace(
         "\\", "\\\\"
-    )  # ASE's reader drops single ones, and its writer does not double them
+    )  # ASE's reader drops single backslashes, and its writer does not double them
     if text and "\n" not in text and "\r" not in text:
         read = key_val_str_to_dict(key_val_dict_to_str({"k": escaped})).get("k")
         if isinstance(read, str) and read == text:

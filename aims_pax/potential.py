@@ -1,8 +1,8 @@
-"""Anything that gives energies and forces: a calculator, a foundation model, a committee, a surrogate.
+"""Potentials: anything that computes energies and forces, e.g. a calculator, a foundation model or a committee.
 
-Two protocols. `Potential.labels` answers for a list of frames. `Potential.bind` fixes a list of structures and
-returns something that is called at every MD step while only positions and cells change; all structures go
-through one evaluation, and a committee answers with all its members at once.
+There are two protocols. `Potential.labels` labels a list of frames. `Potential.bind` fixes a list of structures and
+returns a `Bound`, which is called at every MD step while only positions and cells change; it evaluates all structures
+at once, and all members of a committee.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What M members say of F structures with A atoms together.
+    """Results of M members for F structures with A atoms in total.
 
-    energies: (M, F) eV. forces: (M, A, 3) eV/Å. stress: (M, F, 3, 3) eV/Å³, or None when not asked for.
-    spread: (A,) eV/Å, how uncertain the forces are by the model's own account; None where members alone tell.
-    NumPy arrays or torch tensors, as the caller's positions were.
+    energies: (M, F) eV. forces: (M, A, 3) eV/Å. stress: (M, F, 3, 3) eV/Å³, or None if not requested.
+    spread: (A,) eV/Å, the uncertainty of the forces predicted by the model itself; None: only from the members.
+    NumPy arrays or torch tensors, like the positions of the caller.
     """
 
     energies: Any
@@ -42,10 +42,10 @@ class Evaluation:
 
 
 class Bound(Protocol):
-    """A potential bound to F structures with A atoms together; only positions and cells move.
+    """A potential bound to F structures with A atoms in total; only positions and cells change.
 
-    A binding with an attribute `drives = True` can leave each structure to one of its members, for the price
-    of one: called with `driving_members=(m₀, …, m_F−1)` it answers as M = 1, structure f by member m_f.
+    A binding with an attribute `drives = True` can evaluate each structure with only one of its members, at the cost
+    of one: called with `driving_members=(m₀, …, m_F−1)` it returns M = 1, structure f evaluated by member m_f.
     """
 
     members: int
@@ -61,7 +61,7 @@ class Potential(Protocol):
     """Energies and forces of structures."""
 
     def labels(self, frames: Sequence[Frame]) -> list[Label]:
-        """One label a frame, in order; stress for frames periodic in three directions when available."""
+        """One label per frame, in order; with stress, if available, for frames periodic in three directions."""
         ...
 
     def bind(self, frames: Sequence[Frame]) -> Bound:
@@ -70,22 +70,22 @@ class Potential(Protocol):
 
 
 class Electrons(Protocol):
-    """How a calculator learns of the charge and spin of structures; see `settings.calculator_conventions`."""
+    """How charge and spin of structures are passed to a calculator; see `settings.calculator_conventions`."""
 
     def maker(self, frame: Frame) -> Callable[[], Calculator]:
-        """What makes a calculator for the charge and spin of this frame."""
+        """A function that makes a calculator for the charge and spin of this frame."""
         ...
 
     def dressed(self, frame: Frame) -> Frame:
-        """The frame with what the calculator reads from the atoms."""
+        """The frame with the initial charges and moments that the calculator reads from the atoms."""
         ...
 
 
 class CalculatorPotential:
-    """Any ASE calculator, made by `make`. Each structure of a binding owns one, so its caches stay warm.
+    """Any ASE calculator, made by `make`. Each structure of a binding has its own, so that its caches stay valid.
 
-    electrons: how it learns of charge and spin; None: it does not, or from `atoms.info`. A calculator that was made for
-    one charge and spin serves no other.
+    electrons: how charge and spin are passed to it; None: not at all, or by `atoms.info`. A calculator that was made
+    for one charge and spin is not used for another.
     """
 
     def __init__(self, make: Callable[[], Calculator], electrons: Electrons | None = None) -> None:
@@ -118,7 +118,7 @@ class CalculatorPotential:
 
 
 class LabelsBound:
-    """`Bound` made from a function that labels frames: one member, on the CPU."""
+    """A `Bound` from a function that labels frames: one member, on the CPU."""
 
     members = 1
     device = "cpu"
@@ -146,8 +146,8 @@ class LabelsBound:
 class EvaluatedPotential:
     """A potential of M members that are evaluated together, in NumPy, for any list of frames.
 
-    evaluate: frames → Evaluation, arrays as described there. elements: atomic numbers it knows.
-    has_spread: whether its evaluations carry a spread of their own.
+    evaluate: frames → Evaluation, arrays as described there. elements: atomic numbers that it supports.
+    has_spread: whether its evaluations include a `spread`.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class EvaluatedPotential:
 
 
 class _EvaluatedBound:
-    """`Bound` of an `EvaluatedPotential`, on the CPU."""
+    """The `Bound` of an `EvaluatedPotential`, on the CPU."""
 
     device = "cpu"
 
@@ -197,18 +197,17 @@ class _EvaluatedBound:
 
 
 def calculate(frame: Frame, calculator: Calculator, stress: bool = True) -> Label:
-    """Label one frame with an ASE calculator: raw forces (also on fixed atoms) and the energy they derive from.
+    """Label one frame with an ASE calculator: raw forces (also on fixed atoms) and the consistent energy.
 
-    The free energy is taken where the calculator offers one, because that is what its forces are the
-    derivative of. Stress is asked for when the frame is periodic and the calculator implements it.
-    Raises whatever the calculator raises.
+    The free energy is used if the calculator has one, because forces are its derivative. Stress is computed if the
+    frame is periodic and the calculator implements it. Raises whatever the calculator raises.
     """
     atoms = frame.to_atoms()
     atoms.calc = calculator
     can = set(calculator.implemented_properties)
     with_stress = stress and frame.periodic and "stress" in can
     wanted = ["energy", "forces", *(["stress"] if with_stress else [])]
-    with interruptible():  # one call for all: asking one by one makes some calculators compute twice
+    with interruptible():  # one call for all: separate calls make some calculators compute twice
         calculator.calculate(atoms, wanted, _changes())
     results = calculator.results
     energy = results["free_energy"] if "free_energy" in results else results["energy"]
@@ -219,7 +218,7 @@ def calculate(frame: Frame, calculator: Calculator, stress: bool = True) -> Labe
 
 
 def full_stress(stress: Any) -> Array:
-    """(3, 3) from ASE's Voigt order xx, yy, zz, yz, xz, xy; a (3, 3) stays itself."""
+    """(3, 3) from ASE's Voigt order xx, yy, zz, yz, xz, xy; a (3, 3) tensor is returned unchanged."""
     from ase.stress import voigt_6_to_full_3x3_stress
 
     return np.asarray(stress if np.shape(stress) == (3, 3) else voigt_6_to_full_3x3_stress(stress), float)
@@ -234,9 +233,9 @@ def load_factory(factory: str, folder: Path | None = None) -> Callable[..., Any]
 
 
 def load_object(factory: str, folder: Path | None = None) -> Any:
-    """What is named `package.module:object`; modules in `folder` (the working folder) are found too.
+    """The object named `package.module:object`; modules in `folder` (the working folder) are found too.
 
-    Raises SettingsError that says which part is missing.
+    Raises SettingsError that names the missing part.
     """
     module_name, _, attribute = factory.partition(":")
     if not module_name or not attribute:
@@ -267,14 +266,14 @@ def load_object(factory: str, folder: Path | None = None) -> Any:
 def calculator_factory(
     factory: str, kwargs: Mapping[str, Any] | None = None, folder: Path | None = None
 ) -> Callable[[], Calculator]:
-    """A function that makes a fresh calculator at each call. Raises SettingsError for wrong arguments."""
+    """A function that makes a new calculator at each call. Raises SettingsError for wrong arguments."""
     return made_by(load_factory(factory, folder), factory, dict(kwargs or {}))
 
 
 def made_by(make: Callable[..., Any], factory: str, arguments: dict[str, Any]) -> Callable[[], Calculator]:
-    """A function that makes a fresh calculator at each call. Raises SettingsError for wrong arguments.
+    """A function that makes a new calculator at each call. Raises SettingsError for wrong arguments.
 
-    factory: what `make` is called in the settings.
+    factory: the name of `make` in the settings.
     """
 
     def fresh() -> Calculator:
@@ -289,7 +288,7 @@ def made_by(make: Callable[..., Any], factory: str, arguments: dict[str, Any]) -
 
 @contextmanager
 def _importable(folder: Path | None) -> Iterator[None]:
-    """The working folder on the import path, for as long as something is imported from it."""
+    """Put the working folder on the import path while a module is imported."""
     if folder is None or str(folder) in sys.path:
         yield
         return

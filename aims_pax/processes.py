@@ -1,4 +1,4 @@
-"""Processes of this machine: which one has a number, and the signals that ask one to end."""
+"""Processes on this machine: identifying them by pid and start time, and the signals that ask a run to end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # Signals that ask a run to save and end: from the scheduler (TERM; USR1 and USR2 as a warning; XCPU at a CPU limit),
-# from a terminal that is closed (HUP), from the keyboard (INT)
+# from a closed terminal (HUP), from the keyboard (INT)
 STOP_SIGNALS = (
     signal.SIGINT,
     signal.SIGTERM,
@@ -24,7 +24,7 @@ _calculating = threading.local()
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """A calculation in this process that may be given up: a signal need not wait for its end."""
+    """Marks a calculation in this process that a signal may interrupt."""
     depth = getattr(_calculating, "depth", 0)
     _calculating.depth = depth + 1
     try:
@@ -34,12 +34,12 @@ def interruptible() -> Iterator[None]:
 
 
 def interrupting() -> bool:
-    """Whether this thread is inside such a calculation; handlers of signals run in the main thread."""
+    """Whether this thread is in an interruptible calculation; signal handlers run in the main thread."""
     return getattr(_calculating, "depth", 0) > 0
 
 
 def process_started(pid: int) -> str | None:
-    """Boot and clock tick at which a process began, or None where there is none: pids are used again.
+    """Boot id and clock tick at which a process began, or None if it does not exist. Needed because pids are reused.
 
     Neither changes when the clock of the machine is set.
     """
@@ -53,7 +53,7 @@ def process_started(pid: int) -> str | None:
 
 
 def _created(pid: int) -> str | None:
-    """The same where there is no /proc: the time at which the process was created."""
+    """The same without /proc: the time at which the process was created."""
     import psutil
 
     try:

@@ -1,11 +1,11 @@
-"""Things that are chosen by name: ours, those of installed packages, and those that a program registers.
+"""Registries of objects that are chosen by name: built-in ones, and those of installed packages and user programs.
 
-A registry looks in three places and imports nothing before a name is asked for:
+A registry has three sources, and imports a module only when its name is requested:
 
-    a file NAME.py in one package of ours                    it calls `register` when it is imported
+    a file NAME.py in a package of aims-PAX                  it calls `register` when it is imported
     an entry point NAME of an installed package              "package.module", which calls `register` too, or
                                                              "package.module:object", which is registered as NAME
-    register(NAME)                                           called by a program before it needs the name
+    register(NAME)                                           called by a program before it uses the name
 
 >>> colours = Registry("colour", package="", group="aims_pax.no_such_group")
 >>> @colours.register("red")
@@ -29,11 +29,11 @@ from aims_pax.errors import SettingsError
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-V = TypeVar("V")  # what a registry holds
+V = TypeVar("V")  # type of the registered objects
 
 
 class Registry(Mapping[str, V]):
-    """Name → thing, loaded when it is asked for. Iterating gives the names and loads nothing."""
+    """Name → object, loaded when it is requested. Iterating gives the names and loads nothing."""
 
     def __init__(
         self,
@@ -42,33 +42,36 @@ class Registry(Mapping[str, V]):
         group: str,
         accept: Callable[[str, Any], V] = lambda name, thing: thing,
     ) -> None:
-        """what: the things in one word, for messages. package: of our modules, may hold ORDER, the names that are
-        listed first. group: of the entry points. accept: makes what is stored of (name, what was registered), or
-        raises TypeError.
+        """what: word for the objects, for messages. package: package of the built-in modules; its ORDER, if present,
+        lists the names that come first. group: group of the entry points. accept: (name, registered object) → object
+        to store, or raises TypeError.
         """
         self.what, self.package, self.group, self._accept = what, package, group, accept
         self._loaded: dict[str, V] = {}
-        self._origins: dict[str, tuple[str, str]] = {}  # name → module and name in it of what was registered
+        self._origins: dict[
+            str, tuple[str, str]
+        ] = {}  # name → module and qualified name of the registered object
         self._foreign: dict[str, list[EntryPoint]] | None = None
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator: the thing is found under this name. Raises ValueError where the name is taken by another thing
-        (one of the same module and name replaces it: a cell of a notebook, run again), TypeError for what cannot be
-        one.
+        """Decorator that registers an object under this name.
+
+        Raises ValueError if another object has the name (one with the same module and qualified name is replaced, e.g.
+        when a notebook cell runs again), TypeError for an object of the wrong type.
         """
 
         def registered(thing: T) -> T:
             origin = (getattr(thing, "__module__", ""), getattr(thing, "__qualname__", ""))
             own = origin[0] == f"{self.package}.{name}"
             if self._origins.get(name, origin) != origin or (name in self._modules() and not own):
-                raise ValueError(f"a {self.what} called {name!r} exists already")
+                raise ValueError(f"a {self.what} named {name!r} already exists")
             self._loaded[name], self._origins[name] = self._accept(name, thing), origin
             return thing
 
         return registered
 
     def unregister(self, name: str) -> None:
-        """Take back what a program registered under this name. Raises KeyError where there is none."""
+        """Remove an object that a program registered under this name. Raises KeyError if there is none."""
         del self._loaded[name], self._origins[name]
 
     def __getitem__(self, name: str) -> V:
@@ -81,7 +84,7 @@ class Registry(Mapping[str, V]):
             else:
                 raise KeyError(name)
             if name not in self._loaded:
-                raise SettingsError(f"the module of the {self.what} {name!r} registers nothing of that name")
+                raise SettingsError(f"the module of the {self.what} {name!r} does not register this name")
         return self._loaded[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -94,7 +97,7 @@ class Registry(Mapping[str, V]):
         return name in list(iter(self))
 
     def available(self) -> dict[str, V]:
-        """All that can be loaded; what an installed package offers and cannot be loaded is logged as a warning."""
+        """All objects that can be loaded; a warning is logged for those of installed packages that cannot."""
         found = {}
         for name in self:
             try:
@@ -104,7 +107,7 @@ class Registry(Mapping[str, V]):
         return found
 
     def _modules(self) -> list[str]:
-        """The names of our own modules, in their order."""
+        """The names of the built-in modules, in their order."""
         if not self.package:
             return []
         package = importlib.import_module(self.package)
@@ -118,7 +121,7 @@ class Registry(Mapping[str, V]):
             for point in entry_points(group=self.group):
                 if point.name in self._modules():
                     log.warning(
-                        "the %s %s of the package %s is not used: aims-PAX has its own of that name",
+                        "the %s %s of the package %s is not used: aims-PAX has a built-in one with this name",
                         self.what,
                         point.name,
                         _distribution(point),
@@ -131,12 +134,12 @@ class Registry(Mapping[str, V]):
         points = self._entry_points()[name]
         packages = " and ".join(_distribution(point) for point in points)
         if len({point.value for point in points}) > 1:
-            raise SettingsError(f"the {self.what} {name!r} is offered by {packages}; uninstall all but one")
+            raise SettingsError(f"the {self.what} {name!r} is provided by {packages}; uninstall all but one")
         try:
             thing = points[0].load()
             if not isinstance(thing, ModuleType) and name not in self._loaded:
                 self.register(name)(thing)
-        except Exception as error:  # somebody else's code may raise anything
+        except Exception as error:  # code of another package may raise any exception
             log.debug("traceback", exc_info=True)
             said = f"{type(error).__name__}: {error}"
             raise SettingsError(

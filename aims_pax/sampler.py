@@ -1,9 +1,9 @@
-"""Where structures come from: one shape for all ways to make them.
+"""The interface of samplers, which make structures.
 
     for sample in sampler.sample(systems, 10, rng):      # 10 of each system, in turn
-        sample.frame, sample.origin                      # and sample.label where the sampler knows it
+        sample.frame, sample.origin                      # and sample.label if the sampler knows it
 
-How a sampler becomes a `kind` of the settings is in `aims_pax.settings.samplers` and docs/extending.md.
+How a sampler becomes a `kind` of the settings is explained in `aims_pax.settings.samplers` and docs/extending.md.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class SamplingError(AimsPaxError):
 
 @dataclass(frozen=True)
 class Sample:
-    """A structure a sampler made, and where it came from.
+    """A structure made by a sampler, and its origin.
 
-    label: when the sampler's own forces are the reference's, else None.
-    origin: sampler, system, and what the sampler adds (step, temperature, …), as `LabelledFrame` stores it.
+    label: the label, if the sampler's forces come from the reference, otherwise None.
+    origin: sampler, system, and further entries of the sampler (step, temperature, …), stored in `LabelledFrame`.
     """
 
     frame: Frame
@@ -37,7 +37,7 @@ class Sample:
     origin: Mapping[str, str | int | float] = field(default_factory=dict)
 
     def labelled(self, label: Label | None = None) -> LabelledFrame:
-        """With its own label, or with the one given."""
+        """The sample as a LabelledFrame, with the given label or its own. Raises ValueError without a label."""
         known = label or self.label
         if known is None:
             raise ValueError(f"frame {self.frame.id} has no label")
@@ -50,52 +50,54 @@ class Sampler(Protocol):
 
     @property
     def name(self) -> str:
-        """As it appears in logs and in the frames' origin."""
+        """Its name in logs and in the origin of frames."""
         ...
 
     def sample(self, systems: Sequence[System], n: int, rng: np.random.Generator) -> Iterator[Sample]:
         """n structures of each system, interleaved: one of each, again one of each, …
 
-        Composition, charge, spin and fixed atoms stay as the system's; equal `rng`, equal structures.
+        Composition, charge, spin and fixed atoms are those of the system. The same `rng` gives the same structures.
         """
         ...
 
 
 @runtime_checkable
 class Stateful(Protocol):
-    """A sampler or filter that continues where it was, also in another process: its state, as arrays."""
+    """A sampler or filter that can save its state as arrays, and continue after a restart."""
 
     def state_arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything the next call depends on."""
+        """Everything that the next call depends on."""
         ...
 
     def load_state_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take up what `state_arrays` gave."""
+        """Restore the state that `state_arrays` returned."""
         ...
 
 
-STATE_METHODS = {"state_arrays": "memory", "load_state_arrays": "remember"}  # name → the name it had before
+STATE_METHODS = {"state_arrays": "memory", "load_state_arrays": "remember"}  # name → former name
 
 
 def incomplete_state(thing: object) -> str | None:
-    """Why a sampler or filter that has a state would lose it in a restart, or None."""
+    """Why a sampler or filter with a state would lose it in a restart, or None."""
     missing = [name for name in STATE_METHODS if not callable(getattr(thing, name, None))]
     if not missing:
         return None
     kind = type(thing).__name__
     if len(missing) == 1:
         (there,) = STATE_METHODS.keys() - missing
-        return f"{kind} has {there}() and no {missing[0]}(); a state needs both"
+        return f"{kind} has {there}() but no {missing[0]}(); saving a state needs both"
     if all(callable(getattr(thing, old, None)) for old in STATE_METHODS.values()):
         renamed = ", ".join(f"{old}() to {new}()" for new, old in STATE_METHODS.items())
-        former = "has the methods of a state by their former names, and would begin anew after a restart"
+        former = (
+            "has the methods for its state under their former names, and would lose its state in a restart"
+        )
         return f"{kind} {former}; rename {renamed}"
     return None
 
 
-Filter = Callable[[Iterable[Sample]], Iterator[Sample]]  # lets some samples of a stream pass
+Filter = Callable[[Iterable[Sample]], Iterator[Sample]]  # passes on some samples of a stream
 
 
 def under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """The arrays whose names begin with `prefix/`, without it."""
+    """The arrays whose names begin with `prefix/`, with the prefix removed."""
     return {k.removeprefix(f"{prefix}/"): a for k, a in arrays.items() if k.startswith(f"{prefix}/")}

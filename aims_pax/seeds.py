@@ -1,6 +1,6 @@
-"""Where all randomness comes from: streams named by words, derived from the seeds a user writes.
+"""Random number streams, identified by words and derived from the seeds in the settings.
 
-A stream depends on its name alone, so nothing has to be saved and no two streams share a generator.
+A stream depends only on its words, so no generator state has to be saved, and no two streams share a generator.
 
     >>> seed_number("train", 0, 7) == seed_number("train", 0, 7)
     True
@@ -18,18 +18,18 @@ Word = str | int
 
 
 def seed_number(*words: Word) -> int:
-    """A 63-bit integer that depends on the words alone, the same on every machine."""
+    """A 63-bit integer that depends only on the words, the same on every machine."""
     text = "\x1f".join(f"{type(w).__name__}:{w}" for w in words)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
 def rng(*words: Word) -> np.random.Generator:
-    """A generator of its own for the work these words name: `rng("train", seed, member, visit)`."""
+    """A separate generator for the task named by these words: `rng("train", seed, member, visit)`."""
     return np.random.Generator(np.random.Philox(seed_number(*words)))
 
 
 def uniform(*words: Word) -> float:
-    """One number in [0, 1) for the decision these words name."""
+    """One number in [0, 1) for the decision named by these words."""
     return seed_number(*words) / 2**63
 
 

@@ -1,4 +1,4 @@
-"""What a person probably intended: the nearest known word, the nearest file."""
+"""Suggestions for error messages: the nearest known word, the nearest file name."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that was probably intended, whatever its case; None when nothing is near."""
+    """The known word that was probably intended, ignoring case; None if no word is similar."""
     by_case = {k.lower(): k for k in known}
     found = difflib.get_close_matches(str(word).lower(), by_case, n=1, cutoff=0.6)
     return by_case[found[0]] if found else None
 
 
 def no_such(path: Path, what: str = "file") -> str:
-    """`no such file; nearest: aimsPAX.yaml`: of the names in the folder in which the path would be."""
+    """`no such file; nearest: aimsPAX.yaml`, with the nearest name in the same folder."""
     try:
         there = [p.name for p in path.parent.iterdir() if p.is_dir() == (what == "folder")]
     except OSError:

@@ -1,4 +1,4 @@
-"""What is simulated: named starting structures, read from the files a user points to and dealt to trajectories."""
+"""Systems: named starting structures, read from the user's geometry files and assigned to trajectories."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from aims_pax.structure_files.geometry_in import decoded, parse_geometry_in
 class System:
     """A starting structure with the name that logs, settings and datasets use (its file's stem).
 
-    fixed_cell: (3, 3) bool, components of lattice vectors that the file constrains, or None. notes: what the file
-    says that has no effect, for a person.
+    fixed_cell: (3, 3) bool, components of lattice vectors that the file constrains, or None. notes: messages about
+    contents of the file that have no effect.
     """
 
     name: str
@@ -32,20 +32,20 @@ class System:
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def refuses_constant_pressure(self) -> str | None:
-        """Why its cell must not move, or None."""
+        """Why its cell must not change, or None."""
         if self.fixed_cell is None or not self.frame.periodic:
             return None
         return (
-            f"{self.name}: constrain_relaxation behind its lattice_vector lines fixes the cell, which NPT here cannot "
-            "honour; use NVT, or remove these lines"
+            f"{self.name}: constrain_relaxation after its lattice_vector lines fixes the cell, which NPT does not "
+            "support; use NVT, or remove these lines"
         )
 
 
 def read_systems(paths: Path | Sequence[Path]) -> tuple[System, ...]:
     """One geometry file, a folder of ASE-readable files, or a list of files → systems with unique names.
 
-    A file of several structures needs to say which: `trajectory.xyz@0`, `@-1` (the last) or `@:` (all).
-    Raises SettingsError naming every file that is missing or unreadable, all at once.
+    For a file with several structures, an index must choose: `trajectory.xyz@0`, `@-1` (the last) or `@:` (all).
+    Raises SettingsError that lists all missing or unreadable files.
     """
     files = _files([paths] if isinstance(paths, Path) else paths)
     systems: list[System] = []
@@ -67,7 +67,7 @@ def geometry_paths(written: str | Sequence[str], folder: Path) -> list[Path]:
 
 
 def read_frame(path: Path) -> Frame:
-    """The structure of a file that holds one, or the one behind an @ (`trajectory.xyz@-1`).
+    """The structure of a file that holds one, or the one chosen by @ (`trajectory.xyz@-1`).
 
     Raises SettingsError naming the file and the reason.
     """
@@ -75,7 +75,7 @@ def read_frame(path: Path) -> Frame:
 
 
 def read_system(path: Path) -> System:
-    """The same with what else the file says."""
+    """Like `read_frame`, but returns the System with constraints of the cell and notes."""
     found = _read(path)
     if len(found) > 1:
         raise SettingsError(f"{path}: {len(found)} structures, expected one: {path.name.partition('@')[0]}@0")
@@ -83,7 +83,7 @@ def read_system(path: Path) -> System:
 
 
 def read_frames(path: Path) -> list[Frame]:
-    """Every structure of a file, or those behind an @. Raises SettingsError naming the file and the reason."""
+    """Every structure of a file, or those chosen by @. Raises SettingsError naming the file and the reason."""
     return [system.frame for system in _read(path, ":")]
 
 
@@ -91,13 +91,13 @@ def of_aims_only(frame: Frame) -> str | None:
     """Why no other program than FHI-aims can label this structure, or None."""
     if not frame.statements:
         return None
-    return f"{frame.statements[0]} is known to FHI-aims only, and these labels are a calculator's: remove the line"
+    return f"{frame.statements[0]} works only with FHI-aims, but these labels come from a calculator: remove the line"
 
 
 def _read(path: Path, otherwise: str | None = None) -> list[System]:
-    """Every structure that a path asks for, sound, each called as the file's stem. Raises SettingsError.
+    """All structures that a path selects, checked, each named after the file's stem. Raises SettingsError.
 
-    otherwise: the index where the path has none.
+    otherwise: the index if the path has none.
     """
     file, index = split_index(path)
     index = otherwise if index is None else index
@@ -117,7 +117,7 @@ def _read(path: Path, otherwise: str | None = None) -> list[System]:
             for k, image in images:
                 with numbered(k, len(images) > 1):
                     found.append(_from_image(image, file, f"{stem}_{k}" if ":" in (index or "") else stem))
-    except Exception as error:  # ASE's readers raise whatever they trip over
+    except Exception as error:  # ASE's readers may raise any exception
         raise SettingsError(_reason(path, file, error)) from error
     return found
 
@@ -134,7 +134,7 @@ def _from_aims(file: Path, stem: str) -> System:
     with open_with_compression(str(file), "rb") as opened:
         geometry = parse_geometry_in(decoded(opened.read()), str(file))
     _check(geometry.frame)
-    note = f"{file.name}: its velocities are not used: trajectories begin with velocities of MD.temperature"
+    note = f"{file.name}: its velocities are not used: trajectories start with velocities drawn at MD.temperature"
     return System(stem, geometry.frame, geometry.fixed_cell, (note,) * geometry.velocities)
 
 
@@ -146,11 +146,11 @@ def _reason(path: Path, file: Path, error: Exception) -> str:
 
 
 def _check(frame: Frame) -> None:
-    """Raises SettingsError for what is no structure: numbers that are none, cells without volume, impossible spins."""
+    """Raises SettingsError for invalid structures: non-finite numbers, cells without volume, impossible spins."""
     if len(frame) == 0:
-        raise SettingsError("no atoms in it")
+        raise SettingsError("no atoms in the file")
     if (frame.numbers < 1).any():
-        raise SettingsError(f"atom {int(np.argmin(frame.numbers)) + 1} is X, which is no element")
+        raise SettingsError(f"atom {int(np.argmin(frame.numbers)) + 1} is X, which is not an element")
     for name, values in (("positions", frame.positions), ("cell", frame.cell)):
         if not (abs(values) < 1e6).all():  # NaN and infinity fail this too
             raise SettingsError(
@@ -173,7 +173,7 @@ def _check(frame: Frame) -> None:
 
 
 def read_crystal(path: Path, ensemble: str = "NVT") -> System:
-    """The crystal of a file. Raises SettingsError where it says what calculators and this ensemble cannot honour."""
+    """The crystal of a file. Raises SettingsError for contents that calculators or this ensemble do not support."""
     system = read_system(path)
     reason = of_aims_only(system.frame) or (system.refuses_constant_pressure() if ensemble == "NPT" else None)
     if reason is not None:
@@ -182,7 +182,7 @@ def read_crystal(path: Path, ensemble: str = "NVT") -> System:
 
 
 def deal(systems: Sequence[System], n: int) -> tuple[System, ...]:
-    """One system for each of n trajectories: all in turn, from the start again when n is larger.
+    """One system for each of n trajectories, in turn; starts again from the first if n is larger.
 
     >>> a, b = (System(x, Frame([1], [[0, 0, 0]])) for x in "ab")
     >>> [s.name for s in deal([a, b], 3)]
@@ -192,10 +192,10 @@ def deal(systems: Sequence[System], n: int) -> tuple[System, ...]:
 
 
 def system_of(frame: Frame, origin: Mapping[str, Any], systems: Sequence[System]) -> str:
-    """The system a labelled frame belongs to: the one its origin names, else the one whose structure it has.
+    """The system of a labelled frame: the one named in its origin, otherwise the one with the same formula.
 
-    Several systems may share a formula (isomers, polymorphs): then the one with the most similar interatomic distances.
-    Without any, what the origin says, or the formula.
+    If several systems have this formula (isomers, polymorphs): the one with the most similar interatomic distances.
+    If none has it: the name in the origin, or the formula.
     """
     written = str(origin.get("system", frame.formula))
     if any(s.name == written for s in systems):
@@ -237,7 +237,7 @@ def _files(paths: Sequence[Path]) -> list[Path]:
 
 
 def _of_aims(file: Path) -> bool:
-    """Whether it is a geometry.in: by its name, also of the next step and compressed."""
+    """Whether the file is a geometry.in, from its name (also `.next_step` and compressed)."""
     return _without_compression(file.name).removesuffix(".next_step").endswith(".in")
 
 
@@ -257,14 +257,14 @@ def _unique(name: str, file: Path, systems: Sequence[System]) -> str:
         return name
     name = file.name.replace(".", "_")
     if name in taken:
-        raise SettingsError(f"{file}: another geometry is called {name} already; rename one file")
+        raise SettingsError(f"{file}: another geometry is already named {name}; rename one file")
     return name
 
 
 def _volume(frame: Frame) -> float:
     cell = frame.cell.copy()
     for axis in np.flatnonzero(~frame.pbc):
-        if not cell[axis].any():  # a missing vector of a slab or wire: any direction out of the plane will do
+        if not cell[axis].any():  # a missing vector of a slab or wire: use a direction out of the plane
             others = [a for a in range(3) if a != axis]
             normal = np.cross(cell[others[0]], cell[others[1]])
             cell[axis] = normal / (np.linalg.norm(normal) or 1.0) if normal.any() else np.eye(3)[axis]

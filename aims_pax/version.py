@@ -1,3 +1,3 @@
-"""The version of this package, as `aims-PAX --version` and files of runs give it."""
+"""The version of this package, shown by `aims-PAX --version` and written to files of runs."""
 
 __version__ = "0.1.0"

@@ -1,7 +1,7 @@
-"""The names under which events, states and failures stand in files: chosen once, whatever the code calls them.
+"""Names of events, states and failures in files, independent of their names in the code.
 
-A journal, a snapshot or a quarantine outlives the version that wrote it. So a class or a field may be renamed, its
-name in files may not:
+Later versions must be able to read an old journal, snapshot or quarantine. So a class or a field may be renamed in the
+code, but its name in files must not change:
 
 >>> from dataclasses import dataclass
 >>> @in_files("Trajectory", restart_frame="home")
@@ -24,7 +24,7 @@ _fields: dict[type, dict[str, str]] = {}  # class → field in the code → name
 
 
 def in_files(name: str, **fields: str) -> Callable[[T], T]:
-    """Give a class its name in files, and the fields that are called otherwise in the code theirs."""
+    """Set the name of a class in files, and names in files for fields whose name in the code is different."""
 
     def mark(kind: T) -> T:
         _classes[kind] = name
@@ -35,12 +35,12 @@ def in_files(name: str, **fields: str) -> Callable[[T], T]:
 
 
 def name_in_files(kind: type) -> str:
-    """The name of a class in files. Raises LookupError for a class that was never given one."""
+    """The name of a class in files. Raises LookupError for a class without one."""
     if kind not in _classes:
         raise LookupError(f"{kind.__name__} has no name in files: write @in_files(...) above it")
     return _classes[kind]
 
 
 def field_in_files(kind: type, field: str) -> str:
-    """The name of a field of this class in files: its own unless another was chosen."""
+    """The name of a field of this class in files; by default its name in the code."""
     return _fields.get(kind, {}).get(field, field)

@@ -1,8 +1,7 @@
-"""A second interpreter that answers questions for as long as its driver lives.
+"""A worker process in a new interpreter; it answers questions of its driver and exits when the driver does.
 
-It starts fresh, imports what it answers with once, and remembers what it was sent. Messages are pickles over a
-socket pair between the two; what it logs travels with its answers. It ends when its driver does, and leaves
-signals of the terminal and of the scheduler to the driver.
+It imports its code once and keeps state between questions. Messages are pickles over a socket pair; log lines of the
+worker are sent with its answers. It ignores stop signals from the terminal and the scheduler: the driver handles them.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from aims_pax.errors import AimsPaxError, SetupError
 from aims_pax.processes import STOP_SIGNALS
 
 LOST_IN_A_ROW = 3  # processes that may die before the run gives up
-LOOK = 0.1  # s between two looks at whether an answer is still wanted
+LOOK = 0.1  # s between two checks whether the answer is still needed
 Answer = Callable[[Any, Callable[[], bool]], Any]
 T = TypeVar("T")
 
@@ -32,7 +31,7 @@ T = TypeVar("T")
 class WorkerProcessLost(AimsPaxError):
     """The process has ended without an answer; nothing was changed, the question can be asked again.
 
-    killed: whether by SIGKILL, as the kernel does where memory ran out.
+    killed: whether by SIGKILL, which the kernel sends when memory runs out.
     """
 
     def __init__(self, how: str, killed: bool = False) -> None:
@@ -41,18 +40,18 @@ class WorkerProcessLost(AimsPaxError):
 
 
 class FailureCounter:
-    """Counts processes that were lost one after another. remedy: what a user can do, for the message."""
+    """Counts processes lost in a row. remedy: advice to the user, for the message."""
 
     def __init__(self, remedy: str) -> None:
         self.remedy = remedy
         self._lost = 0
 
     def answered(self) -> None:
-        """A process has done its work: the count begins anew."""
+        """A process has answered: reset the count."""
         self._lost = 0
 
     def lost(self, error: Exception) -> None:
-        """One more was lost. Raises SetupError when there were too many in a row."""
+        """One more process was lost. Raises SetupError if there were too many in a row."""
         self._lost += 1
         if self._lost >= LOST_IN_A_ROW:
             raise SetupError(
@@ -62,12 +61,12 @@ class FailureCounter:
 
 
 class WorkerProcess:
-    """The driver's end of one process.
+    """A worker process, as seen by its driver.
 
-    maker: `module:name` of what is called once there and returns `answer(question, stop)`; whatever that raises
-    is raised here, `stop()` turns true when the driver does not want the answer any more.
-    threads: of its numerical libraries. environment: what it gets besides the driver's.
-    level: what it logs counts from this level on; of several that do the same one may speak for all.
+    maker: `module:name` of a function that is called once in the worker and returns `answer(question, stop)`;
+    exceptions of `answer` are raised in the driver; `stop()` returns True when the driver no longer needs the answer.
+    threads: threads of its numerical libraries. environment: variables in addition to the driver's.
+    level: log level; of several identical workers, only one needs INFO.
     """
 
     def __init__(
@@ -79,7 +78,7 @@ class WorkerProcess:
     ) -> None:
         ours, theirs = socket.socketpair()
         own = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        code = (  # the driver's path: with -c files of the working folder would come before all modules
+        code = (  # use the driver's sys.path: -c would put the working folder first
             f"import sys; sys.path[:] = {[str(p) for p in sys.path]!r}; "
             f"from aims_pax.worker_process import serve; serve({theirs.fileno()}, {maker!r}, {level})"
         )
@@ -98,16 +97,16 @@ class WorkerProcess:
         return self.process.returncode is not None
 
     def ask(self, question: Any, stop: Callable[[], bool] = lambda: False) -> Any:
-        """Its answer. Raises WorkerProcessLost when the process ends, and what it raised itself."""
+        """Send a question and return the answer. Raises WorkerProcessLost, and exceptions of the worker."""
         self.send(question)
         return self.receive(stop)
 
     def send(self, question: Any) -> None:
-        """Ask without waiting; one `receive` belongs to each `send`."""
+        """Send a question without waiting; each `send` needs one `receive`."""
         self._reaching(self.connection.send, question)
 
     def receive(self, stop: Callable[[], bool] = lambda: False) -> Any:
-        """The answer to what was sent. `stop` is called every 0.1 s; the answer, or Abandoned, is waited for."""
+        """Wait for the answer. `stop` is called every 0.1 s; once it is True, the worker may also raise Abandoned."""
         asked = False
         while not self._reaching(self.connection.poll, LOOK):
             if not asked and stop():
@@ -130,7 +129,7 @@ class WorkerProcess:
             self.process.wait()
 
     def _reaching(self, call: Callable[..., T], *args: Any) -> T:
-        """What the connection says. Raises WorkerProcessLost when the other end is gone."""
+        """Call a method of the connection. Raises WorkerProcessLost if the process has ended."""
         try:
             return call(*args)
         except (EOFError, OSError) as error:
@@ -140,7 +139,7 @@ class WorkerProcess:
 
 
 class _Lines(logging.Handler):
-    """Keeps what is logged here for the driver: (name of the logger, level, text)."""
+    """Collects log lines for the driver: (name of the logger, level, text)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,8 +154,8 @@ class _Lines(logging.Handler):
 
 
 def serve(descriptor: int, maker: str, level: int = logging.INFO) -> None:
-    """What the fresh interpreter runs: questions in, answers out, until the driver is gone."""
-    for kind in STOP_SIGNALS:  # a scheduler and the terminal tell every process; the driver decides
+    """The main loop of the worker: receives questions and sends answers until the driver has ended."""
+    for kind in STOP_SIGNALS:  # schedulers and terminals signal every process; the driver handles it
         signal.signal(kind, signal.SIG_IGN)
     log, log_lines = logging.getLogger("aims_pax"), _Lines()
     log.addHandler(log_lines)
@@ -168,26 +167,26 @@ def serve(descriptor: int, maker: str, level: int = logging.INFO) -> None:
     while True:
         try:
             question = connection.recv()
-        except (EOFError, OSError):  # reset, where the driver went without reading the last answer
+        except (EOFError, OSError):  # OSError: the driver ended without reading the last answer
             return
-        if question is None:  # a late request to stop: the answer was given
+        if question is None:  # a late request to stop: the answer was already sent
             continue
         said: Any
         try:
             said = answer(question, connection.poll)
-        except BaseException as error:  # whatever it is, the driver has to know
+        except BaseException as error:  # every exception is sent to the driver
             error.add_note("in another process:\n" + "".join(traceback.format_tb(error.__traceback__)))
             said = _sendable(error)
         try:
             connection.send((said, log_lines.taken()))
-        except OSError:  # the driver is gone
+        except OSError:  # the driver has ended
             return
 
 
 def _sendable(error: BaseException) -> BaseException:
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:  # an error that does not survive pickling travels as its text
+    except Exception:  # an exception that cannot be pickled is sent as text
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
 
@@ -199,7 +198,7 @@ def _how(code: int | None) -> str:
 
 
 def own_threads() -> None:
-    """In a `WorkerProcess`: torch computes with as many threads as it was given."""
+    """In a `WorkerProcess`: set the number of torch threads to OMP_NUM_THREADS."""
     import torch
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))

@@ -74,7 +74,7 @@ def test_the_error_gives_that_advice(finished, tmp_path):
     shutil.move(folder / "restart" / "explore", tmp_path / "explore")
     again = command(folder=folder, timeout=120)
     assert again.returncode == 0, again.stderr
-    assert "entries of an earlier attempt set aside" in again.stdout.replace("\n", " ")
+    assert "entries of an earlier attempt moved" in again.stdout.replace("\n", " ")
 
 
 def test_training_on_given_data_begins_again_too(finished, tmp_path):

@@ -30,9 +30,9 @@ def test_what_can_be_is_accepted(numbers, charge, spin):
 @pytest.mark.parametrize(
     ("numbers", "charge", "spin", "said"),
     [
-        ([1, 1], 0, 0, "a whole number from 1 on"),
-        ([8, 1], 0, 0.5, "a whole number from 1 on"),
-        ([1, 1], 0, -1, "a whole number from 1 on"),
+        ([1, 1], 0, 0, "a whole number of at least 1"),
+        ([8, 1], 0, 0.5, "a whole number of at least 1"),
+        ([1, 1], 0, -1, "a whole number of at least 1"),
         (
             [1, 1],
             0,
@@ -56,5 +56,5 @@ def test_the_spin_of_a_crystal_is_that_of_its_cell_and_may_be_any():
     check_electrons(nickel)
     with pytest.raises(SettingsError, match="28 electrons, an even number"):
         check_electrons(replace(nickel, pbc=False, cell=np.zeros((3, 3))))
-    with pytest.raises(SettingsError, match="more than all 28 electrons"):
+    with pytest.raises(SettingsError, match="larger than the number of electrons"):
         check_electrons(replace(nickel, charge=29.0))

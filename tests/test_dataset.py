@@ -127,7 +127,7 @@ def test_a_frame_whose_id_looks_like_a_number_is_read_back(tmp_path):
 def test_a_symbol_that_is_no_element_is_said_so(tmp_path):
     path = tmp_path / "x.xyz"
     path.write_text("1\nProperties=species:S:1:pos:R:3\nQ 0 0 0\n")
-    with pytest.raises(SettingsError, match=r"structure 1 \(counted from 1\): 'Q' is no element"):
+    with pytest.raises(SettingsError, match=r"structure 1 \(counted from 1\): 'Q' is not an element"):
         list(read_extxyz(path))
 
 
@@ -177,9 +177,9 @@ def test_what_is_no_number_is_named_with_its_place(tmp_path, old, new, said):
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        (15, "4 (counted from 1): the file ends early, after 1 of 2 atoms"),
-        (14, "4 (counted from 1): the file ends early, after 0 of 2 atoms"),
-        (13, "4 (counted from 1): the file ends early, before the first of 2 atoms"),
+        (15, "4 (counted from 1): the file is incomplete: it ends after 1 of 2 atoms"),
+        (14, "4 (counted from 1): the file is incomplete: it ends after 0 of 2 atoms"),
+        (13, "4 (counted from 1): the file is incomplete: it ends before the first of 2 atoms"),
     ],
 )
 def test_a_file_that_ends_early_is_said_to(tmp_path, lines, said):
@@ -190,7 +190,7 @@ def test_a_line_that_ends_early_is_said_to(tmp_path):
     said = "the line of atom 2 of 2 has 6 columns, expected 7"
     assert (
         broken(tmp_path, lambda text: text[:-20])
-        == f"structure 4 (counted from 1): {said}; the file ends early"
+        == f"structure 4 (counted from 1): {said}; the file is incomplete"
     )
     cut = broken(tmp_path, lambda text: text.replace("       1.00000000\n2\n", "\n2\n", 1))
     assert cut == f"structure 1 (counted from 1): {said}"
@@ -202,10 +202,10 @@ def test_what_is_no_extended_xyz_is_said_to_be_none(tmp_path, behind, number):
     path.write_text(behind + "dear all\n")
     with pytest.raises(SettingsError) as caught:
         list(read_extxyz(path))
-    said = "'dear all' where the number of atoms belongs; expected extended XYZ"
+    said = "'dear all' instead of the number of atoms; expected extended XYZ"
     assert str(caught.value) == f"{path}, structure {number} (counted from 1): {said}"
     path.write_bytes(b"2\n\xff\xfe\x00")
-    with pytest.raises(SettingsError, match=r"structure 1 \(counted from 1\): this is no text"):
+    with pytest.raises(SettingsError, match=r"structure 1 \(counted from 1\): not a text file"):
         list(read_extxyz(path))
 
 
@@ -271,9 +271,9 @@ def test_the_bookkeeping_of_an_older_version_is_still_read(tmp_path):
 @pytest.mark.parametrize(
     ("at", "line", "said"),
     [
-        (4, "what is this?", ":5: 'what is this?' where the number of atoms belongs"),
-        (0, "# my data", ":1: '# my data' where the number of atoms belongs"),
-        (12, "the end", ":13: 'the end' where the number of atoms belongs"),
+        (4, "what is this?", ":5: 'what is this?' instead of the number of atoms"),
+        (0, "# my data", ":1: '# my data' instead of the number of atoms"),
+        (12, "the end", ":13: 'the end' instead of the number of atoms"),
     ],
 )
 def test_a_stray_line_is_refused_with_its_place_and_nothing_is_cut(tmp_path, at, line, said):

@@ -25,13 +25,13 @@ def said(*files, stress=False):
 
 def test_the_second_label_of_a_structure_is_said_with_both_places():
     text = said(GivenFile("train.xyz", "train", (frame(1), frame(2), frame(1, energy=4.0))))
-    assert "train.xyz: 1 structure is there twice with different labels" in text
-    assert "structure 3 is structure 1 again (counted from 1), its energy differs by +5 eV" in text
+    assert "train.xyz: 1 structure is duplicated with different labels" in text
+    assert "structure 3 is the same as 1 (counted from 1), its energy differs by +5 eV" in text
 
 
 def test_identical_structures_are_counted():
     text = said(GivenFile("train.xyz", "train", (frame(1), frame(1), frame(1), frame(2))))
-    assert "2 structures are there twice with the same label, such as 2 and 1" in text
+    assert "2 structures are duplicated with the same label, such as 2 and 1" in text
 
 
 @pytest.mark.parametrize(("use", "what"), [("valid", "training error"), ("test", "would be no test")])

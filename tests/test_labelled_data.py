@@ -68,9 +68,7 @@ def test_a_byte_order_mark_and_foreign_line_ends_lose_nothing(tmp_path):
 def test_a_line_that_does_not_belong_is_named_and_not_the_end(tmp_path):
     texts = [to_extxyz([f]) for f in frames(4)]
     said = refused(tmp_path, "".join(texts[:2]) + "# end of part 1\n" + "".join(texts[2:]))
-    assert said.startswith(
-        "structure 3 (counted from 1): '# end of part 1' where the number of atoms belongs"
-    )
+    assert said.startswith("structure 3 (counted from 1): '# end of part 1' instead of the number of atoms")
 
 
 @pytest.mark.parametrize(
@@ -81,7 +79,7 @@ def test_a_line_that_does_not_belong_is_named_and_not_the_end(tmp_path):
         (
             "REF_energy=-1.0",
             "REF_energy=-1.0 REF_energy=-2.0",
-            "REF_energy is there twice, as '-1.0' and as '-2.0'",
+            "REF_energy appears twice, as '-1.0' and as '-2.0'",
         ),
         ("REF_energy=-1.0", 'REF_energy="-1.0 -2.0"', "expected one number"),
         ("REF_energy=-1.0", "REF_energy=low", "REF_energy is 'low'; expected one number (eV)"),
@@ -214,7 +212,7 @@ def test_a_name_that_a_user_wrote_without_quotes_stays_one(tmp_path):
         ("Charge=1", "", "Charge=1: write it as charge="),
         ("charge=1 mult=2", "", "mult=2: write it as spin="),
         ('cell="5 0 0 0 5 0 0 0 5"', "", "write the cell as Lattice="),
-        ("", ":mass:R:1", "call it masses"),
+        ("", ":mass:R:1", "rename it to masses"),
     ],
 )
 def test_what_geometry_files_may_not_call_otherwise_labelled_files_may_not_either(

@@ -450,7 +450,10 @@ def test_a_test_set_that_cannot_be_used_is_said_before_anything_is_paid(tmp_path
     (tmp_path / "mine.xyz").write_text("3\nREF_energy=-1\nO 0 0 0\n")
     done = command(folder=write_project(tmp_path, {"MISC": {"test_set": "mine.xyz"}}))
     assert done.returncode == 2
-    assert "mine.xyz, structure 1 (counted from 1): the file ends early, after 1 of 3 atoms" in done.stderr
+    assert (
+        "mine.xyz, structure 1 (counted from 1): the file is incomplete: it ends after 1 of 3 atoms"
+        in done.stderr
+    )
     assert not (tmp_path / "data" / "labels").exists() or not any(
         (tmp_path / "data" / "labels").rglob("*.npy")
     )

@@ -51,7 +51,7 @@ def test_labels_of_another_method_never_train_when_the_restart_was_removed(tmp_p
     methods = {p.name for p in (folder / "data/labels").iterdir()}
     assert len(methods) == 2
     assert {f.origin["method"] for f in after.values()} < methods
-    assert "entries of an earlier attempt set aside in splits.earlier.jsonl" in said
+    assert "entries of an earlier attempt moved to splits.earlier.jsonl" in said
 
 
 def test_every_label_says_method_settings_and_source(tmp_path):

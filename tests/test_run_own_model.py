@@ -156,7 +156,7 @@ def test_killed_and_begun_again_it_ends_as_if_nothing_had_been(tmp_path, kind, m
         ({"kind": "linear_model:SPAN"}, 2, "MODEL.kind: 'linear_model:SPAN'"),
         ({"kind": "linear_model:LinearModel"}, 2, "expected a ModelKind"),
         ({"kind": "linear_model:COMMITTEE"}, 1, "a single linear model has no uncertainty"),
-        ({"kind": "mace"}, 1, "expected at least 2: one MACE model has nobody to disagree with"),
+        ({"kind": "mace"}, 1, "expected at least 2: the uncertainty of MACE models is their disagreement"),
         ({"kind": "mace", "kwargs": {"r_max": 5}}, 2, "MODEL.kwargs: MACE takes none, got r_max"),
         (
             {"kind": "linear_model:KIND", "kwargs": {"rigde": 1}},

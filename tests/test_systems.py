@@ -79,7 +79,7 @@ def test_systems_are_dealt_in_turn(tmp_path):
 
 def test_a_symbol_that_is_no_element_is_said_so(tmp_path):
     (tmp_path / "geometry.in").write_text("atom 0 0 0 Q\natom 0 0 1 H\n")
-    with pytest.raises(SettingsError, match="'Q' is no element"):
+    with pytest.raises(SettingsError, match="'Q' is not an element"):
         read_frame(tmp_path / "geometry.in")
 
 

@@ -1,1 +1,1 @@
-"""Batch schedulers behind one protocol (`base`); which there are, and the job we are in ourselves (`registry`)."""
+"""Batch schedulers: their common interface (`base`), the list of all schedulers and our own job (`registry`)."""

@@ -1,16 +1,16 @@
-"""What aims-PAX needs of a batch scheduler: jobs, the header of a job script, and the job that a process runs in.
+"""The interface to batch schedulers: jobs, the header of a job script, and the job that this process runs in.
 
     jobs        submit, states, alive, jobs_named, cancel
-    header      read_header (what of the user's header counts), script_head (the head of a block's job script)
+    header      read_header (reads the user's header), script_head (the header of a block's job script)
     own job     own_job, seconds_left, allotted_cores, allocation_slots, step_environment, launch_failed
 
-A scheduler is one subclass of `Scheduler` in one module, named in `registry`, or in the entry points of another
-package (group `aims_pax.schedulers`). Nothing else in aims-PAX knows which scheduler it talks to.
+A scheduler is one subclass of `Scheduler` in one module, listed in `registry`, or in the entry points of another
+package (group `aims_pax.schedulers`). No other code of aims-PAX depends on a particular scheduler.
 
-Conventions that all of them keep: a job is named PROJECT.TOKEN.NUMBER, and the token tells which run it belongs to. A
-job that ends is never begun again under the same id. SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU ask a driver to
-save and end with exit code 75; what comes without a warning (SIGKILL at the end of the walltime) must be known in
-advance by `seconds_left`.
+Conventions for all schedulers: a job is named PROJECT.TOKEN.NUMBER, and the token identifies the run. A job that has
+ended is never restarted under the same id. SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU ask the run to save its state
+and end with exit code 75; for ends without such a signal (SIGKILL at the end of the walltime), `seconds_left` must
+know the time in advance.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ COMMAND_TIMEOUT = 30.0  # s for one command; busy schedulers take several
 
 
 class Refused(Exception):
-    """A scheduler answered with an error. `passing`: it may be gone in a minute."""
+    """A scheduler answered with an error. `passing`: temporary, a later attempt may succeed."""
 
     def __init__(self, text: str, passing: bool = False) -> None:
         super().__init__(text)
@@ -41,12 +41,12 @@ class Refused(Exception):
 
 
 class Phase(Enum):
-    """Where a job is between `submit` and its end."""
+    """The phases of a job from `submit` to its end."""
 
     WAITING = "waiting"
-    HELD = "held"  # suspended, or waiting for a person
+    HELD = "held"  # suspended, or held until a user releases it
     RUNNING = "running"
-    ENDING = "ending"  # takes no work any more; not gone yet
+    ENDING = "ending"  # accepts no more work, but has not ended yet
     COMPLETED = "completed"
     CANCELLED = "cancelled"
     TIMEOUT = "timeout"
@@ -58,7 +58,7 @@ ENDED = frozenset({Phase.COMPLETED, Phase.CANCELLED, Phase.TIMEOUT, Phase.FAILED
 
 @dataclass(frozen=True)
 class JobState:
-    """The phase of a job, and the scheduler's own word for it, for log lines."""
+    """The phase of a job, and the scheduler's own name of the state, for log lines."""
 
     phase: Phase
     word: str
@@ -78,10 +78,10 @@ class NamedJob:
 
 @dataclass(frozen=True)
 class BlockHeader:
-    """What of a user's header counts for us. walltime: s, inf for no limit, None where the header does not say.
+    """What aims-PAX uses of a user's header. walltime: s, inf for no limit, None if the header does not set it.
 
-    tasks: MPI processes or slots that the header asks for on each node (or in all, where it does not speak of nodes).
-    replaced: options of the header that aims-PAX sets itself, as a person writes them.
+    tasks: MPI processes or slots per node (in total for schedulers without nodes in the header).
+    replaced: options of the header that aims-PAX sets itself, as written by users.
     """
 
     walltime: float | None = None
@@ -91,23 +91,27 @@ class BlockHeader:
 
 
 class Scheduler(ABC):
-    """One kind of batch scheduler. Methods that talk to it raise Refused, and SetupError where it is not installed."""
+    """One kind of batch scheduler. Methods that run its commands raise Refused, or SetupError if it is missing."""
 
     name: ClassVar[str]  # CLUSTER.type; the header's key is {name}_str
-    title: ClassVar[str]  # as people call it: Slurm
-    directive: ClassVar[str]  # what a line of the header begins with: #SBATCH
-    example: ClassVar[str]  # of a line of the header
+    title: ClassVar[str]  # its usual name: Slurm
+    directive: ClassVar[str]  # start of a header line: #SBATCH
+    example: ClassVar[str]  # an example of a header line
     query: ClassVar[str]  # the command that lists jobs: squeue
     submitter: ClassVar[str]  # the command that submits one: sbatch
-    job_variable: ClassVar[str]  # in the environment of a job: its id
-    cores_variable: ClassVar[str] = ""  # the same: cores of the job on this machine
-    tested: ClassVar[bool] = True  # whether it has run jobs of aims-PAX; else only recorded outputs were read
-    gives_nodes: ClassVar[bool] = (
-        True  # nodes_per_block can be asked for; else the header alone says how many
+    job_variable: ClassVar[str]  # environment variable with the id of the job
+    cores_variable: ClassVar[str] = ""  # environment variable with the cores of the job on this machine
+    tested: ClassVar[bool] = (
+        True  # whether it was tested with real jobs; otherwise only with recorded outputs
     )
-    mpi_launcher: ClassVar[str | None] = None  # by which Parsl starts a task on several nodes of a block
-    starts_steps: ClassVar[bool] = False  # its launcher asks it for a step, and may wait for it for minutes
-    kill_wait: ClassVar[float] = 0.0  # s that its launcher needs to see the ranks of a step off
+    gives_nodes: ClassVar[bool] = (
+        True  # whether nodes_per_block sets the number of nodes; otherwise only the header does
+    )
+    mpi_launcher: ClassVar[str | None] = (
+        None  # command with which Parsl starts a task on several nodes of a block
+    )
+    starts_steps: ClassVar[bool] = False  # whether its launcher requests a job step, which may take minutes
+    kill_wait: ClassVar[float] = 0.0  # s that its launcher needs to end the ranks of a step
 
     @property
     def header_key(self) -> str:
@@ -117,15 +121,15 @@ class Scheduler(ABC):
     # ------------------------------------------------------------ this machine
 
     def available(self) -> bool:
-        """Whether this machine has its commands."""
+        """Whether its commands exist on this machine."""
         return shutil.which(self.query) is not None
 
     @abstractmethod
     def check(self) -> None:
-        """Raise SetupError where there is no such scheduler; it need not answer just now."""
+        """Raise SetupError if the scheduler is not installed; it need not respond at the moment."""
 
     def at_login(self, environment: Mapping[str, str] = os.environ) -> bool:
-        """Whether this is where people log in, as far as can be seen: jobs can be submitted, and this is none."""
+        """Whether this is probably a login node: jobs can be submitted, and this process is not in a job."""
         return shutil.which(self.submitter, path=environment.get("PATH")) is not None and not self.own_job(
             environment
         )
@@ -134,22 +138,22 @@ class Scheduler(ABC):
 
     @abstractmethod
     def submit(self, script: Path, header: str) -> str:
-        """The id of the job of a script. header: of the user's, whose options the environment must not override."""
+        """Submit a script; returns the job id. header: the user's, whose options the environment must not override."""
 
     @abstractmethod
     def states(self, jobs: Iterable[str]) -> dict[str, JobState]:
-        """Job → state, for each job asked for; one that the scheduler has forgotten has ended."""
+        """Job → state, for each of these jobs; a job that the scheduler does not know any more has ended."""
 
     @abstractmethod
     def jobs_named(self, part: str) -> dict[str, NamedJob]:
-        """Job → name and state of our waiting and running jobs with this in their name."""
+        """Job → name and state, for the user's waiting and running jobs whose name contains this part."""
 
     @abstractmethod
     def cancel(self, jobs: Iterable[str]) -> None:
-        """End jobs; ended ones do not matter."""
+        """Cancel jobs; jobs that have already ended are ignored."""
 
     def alive(self, jobs: Iterable[str]) -> set[str]:
-        """Those that wait or run; all of them when the scheduler does not answer."""
+        """The jobs that wait or run; all of them if the scheduler does not answer."""
         jobs = set(jobs)
         try:
             return {job for job, state in self.states(jobs).items() if not state.ended}
@@ -157,25 +161,25 @@ class Scheduler(ABC):
             return jobs
 
     def job_name(self, name: str) -> str:
-        """A name of ours as this scheduler takes it; letters, digits and ._- are given."""
+        """A job name that this scheduler accepts, made from a name of letters, digits and ._-."""
         return name
 
     # ------------------------------------------------------------ the header of a job script
 
     @abstractmethod
     def read_header(self, header: str) -> BlockHeader:
-        """What a user's header says. Raises ValueError for what cannot be read, or cannot be for a block."""
+        """Read the user's header. Raises ValueError for invalid options, or options not allowed for a block."""
 
     @abstractmethod
     def own_lines(self, header: str, name: str, files: Path, nodes: int) -> list[str]:
-        """Lines of the header that are ours: the job's name, its output in {files}.out and .err, no second start."""
+        """Header lines set by aims-PAX: the job's name, its output in {files}.out and .err, no requeueing."""
 
     @abstractmethod
     def without_ours(self, line: str) -> str | None:
-        """A line of the user's header without the options that are ours; None when nothing is left of it."""
+        """A line of the user's header without the options set by aims-PAX; None if nothing is left."""
 
     def script_head(self, header: str, name: str, files: Path, nodes: int) -> list[str]:
-        """The head of a block's job script: ours, then what the user wrote."""
+        """The header of a block's job script: our lines, then those of the user."""
         lines = header.strip().splitlines()
         shebang = lines.pop(0) if lines and lines[0].startswith("#!") else "#!/bin/bash"
         remaining = [self.without_ours(line) if line.startswith(self.directive) else line for line in lines]
@@ -183,7 +187,7 @@ class Scheduler(ABC):
         return [shebang, *ours, *(line for line in remaining if line is not None)]
 
     def not_passed_on(self, header: str) -> list[str]:
-        """What is set in the environment for its commands and does not reach them, NAME=value, for a warning."""
+        """Environment variables (NAME=value) that are removed for its commands, for a warning."""
         return []
 
     # ------------------------------------------------------------ the job that this process runs in
@@ -194,22 +198,22 @@ class Scheduler(ABC):
 
     @abstractmethod
     def seconds_left(self, environment: Mapping[str, str]) -> float | None:
-        """Until the end of the walltime of the own job; None where there is none. ValueError, OSError: not known."""
+        """Seconds until the walltime of our own job ends; None if there is no limit. ValueError, OSError: unknown."""
 
     def allotted_cores(self, environment: Mapping[str, str]) -> int | None:
-        """Cores of the own job on this machine, None where it does not say."""
+        """Cores of our own job on this machine; None if unknown."""
         written = environment.get(self.cores_variable, "")
         return int(written) if self.own_job(environment) and written.isdigit() else None
 
     def allocation_slots(self, launch: str, environment: Mapping[str, str]) -> int:
-        """How many launch commands fit side by side into the job that this process runs in."""
+        """How many launch commands can run at the same time in our own job."""
         tasks = option_number(launch, "-n", "-np", "--ntasks") or 1
         return max(1, (self.allotted_cores(environment) or 1) // tasks)
 
     def step_environment(self, environment: Mapping[str, str], shared: bool) -> dict[str, str]:
-        """For launch commands inside a job. shared: several run side by side in it.
+        """The environment for launch commands inside a job. shared: several run at the same time.
 
-        MPI libraries would bind the ranks of each of them to the same first cores.
+        Binding is switched off for shared jobs: MPI libraries would bind the ranks of all commands to the same cores.
         """
         result = dict(environment)
         if shared:
@@ -218,11 +222,11 @@ class Scheduler(ABC):
         return result
 
     def launch_failed(self, errors: str) -> bool:
-        """Whether a launch command's standard error says that the scheduler has not started the program yet."""
+        """Whether the standard error of a launch command shows that the scheduler did not start the program."""
         return False
 
     def launcher_outputs(self, words: Sequence[str]) -> list[str]:
-        """Files that its launcher writes a program's standard output to, by the words of a command."""
+        """Files to which its launcher writes the standard output of a program, from the words of the command."""
         return []
 
 
@@ -240,9 +244,9 @@ def scheduler_command(
     environment: Mapping[str, str] | None = None,
     read: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """A command of a scheduler's, with its output. key: of the settings that asks for it. read: its standard input.
+    """Run a command of a scheduler. key: settings key, for errors. read: its standard input.
 
-    Raises Refused when it does not answer in time, SetupError when there is no such command.
+    Raises Refused if it does not end in time, SetupError if the command does not exist.
     """
     try:
         return subprocess.run(
@@ -264,23 +268,25 @@ def scheduler_command(
 
 
 def check_version(words: Sequence[str], key: str, pattern: str, title: str) -> None:
-    """Raise SetupError unless a command that prints its version is there, and is this scheduler's."""
+    """Raise SetupError unless this command prints a version that belongs to this scheduler."""
     try:
         done = scheduler_command(words, key)
     except Refused as error:
         raise SetupError(f"{key}: {error}") from error
     text = " ".join(f"{done.stdout}\n{done.stderr}".split())
     if not re.search(pattern, text):
-        raise SetupError(f"{key}: {words[0]} of this machine is not that of {title}; it says: {text[:200]}")
+        raise SetupError(
+            f"{key}: {words[0]} on this machine is not that of {title}; its output: {text[:200]}"
+        )
 
 
 def redirection(files: Path) -> str:
-    """A command: what a script says from here on goes to {files}.out and .err, whatever characters are in the path."""
+    """Shell command that redirects further output of a script to {files}.out and .err; quotes special characters."""
     return f"exec >>{shlex.quote(f'{files}.out')} 2>>{shlex.quote(f'{files}.err')}"
 
 
 def option_number(command: str, *options: str) -> int | None:
-    """The number behind one of these options.
+    """The number after one of these options.
 
     >>> option_number("mpirun -np 4 aims.x", "-n", "-np"), option_number("srun --ntasks=8 a", "--ntasks")
     (4, 8)
@@ -300,7 +306,7 @@ def option_number(command: str, *options: str) -> int | None:
 
 
 def clock_seconds(text: str) -> float:
-    """Seconds of a time as Grid Engine, PBS and LSF write it: seconds, or [[H:]M:]S. Raises ValueError.
+    """Seconds from a time in the form [[H:]M:]S. Raises ValueError.
 
     >>> [clock_seconds(t) for t in ("90", "1:30", "12:00:00", "0:1:0")]
     [90.0, 90.0, 43200.0, 60.0]

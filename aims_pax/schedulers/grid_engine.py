@@ -1,7 +1,7 @@
 """Grid Engine (Son of Grid Engine, Univa, Altair): qsub, qstat, qdel, qacct. Checked against 8.1.9: tests/gridengine.
 
-It gives slots of parallel environments (`-pe`), not nodes, and has no launcher of its own: launch_str runs on the
-first host of a block, and mpirun finds the others. A job that has ended is gone from qstat at once, and found by
+It allocates slots of parallel environments (`-pe`), not nodes, and has no launcher of its own: launch_str runs on the
+first host of a block, and mpirun finds the others. A job that has ended disappears from qstat at once, and appears in
 qacct some seconds later. qdel and h_rt kill a job's process group without a warning.
 """
 
@@ -35,7 +35,7 @@ from aims_pax.schedulers.grid_engine_header import (
 )
 from aims_pax.schedulers.header_lines import refuse, replaced
 
-ACCOUNTING_DELAY = 20.0  # s after which a job that is nowhere counts as ended
+ACCOUNTING_DELAY = 20.0  # s after which a job that neither qstat nor qacct shows counts as ended
 PASSING = re.compile(
     r"commlib error|send (message|error)|unable to contact|got no response|timed? ?out|connection refused|"
     r"try again|temporarily|reading answer list|only \d+ jobs? (are|is) allowed|max_u_jobs|jobs? limit",
@@ -46,15 +46,15 @@ REFUSED = {
     "t": "a block is one job",
     "tc": "a block is one job",
     "sync": "qsub would not return before the block has ended",
-    "b": "a block's script is no program",
-    "C": "the lines of a block begin with #$",
+    "b": "a block is submitted as a script, not as a program",
+    "C": "the lines of a block must begin with #$",
     "verify": "qsub would submit nothing",
     "help": "qsub would submit nothing",
-    "clear": "it would take back what aims-PAX sets for its blocks",
+    "clear": "it would remove the options that aims-PAX sets for its blocks",
     "now": "a block may wait in the queue",
 }
-SIGNS = ("NSLOTS", "SGE_TASK_ID", "SGE_ROOT")  # of a job: a variable JOB_ID alone may be anybody's
-TIMED_OUT = 37  # of accounting's `failed`: h_rt, h_cpu or h_vmem
+SIGNS = ("NSLOTS", "SGE_TASK_ID", "SGE_ROOT")  # one of these must be set, too: other programs also set JOB_ID
+TIMED_OUT = 37  # value of `failed` in the accounting file: h_rt, h_cpu or h_vmem exceeded
 
 
 class GridEngine(Scheduler):
@@ -71,13 +71,13 @@ class GridEngine(Scheduler):
     gives_nodes = False
 
     def __init__(self) -> None:
-        self._missed: dict[str, float] = {}  # job → when it was first nowhere
+        self._missed: dict[str, float] = {}  # job → time when it was first missing in qstat and qacct
 
     def check(self) -> None:
         check_version(["qstat", "-help"], self._key, r"\bS?U?O?GE \d|Grid Engine", self.title)
 
     def at_login(self, environment: Mapping[str, str] = os.environ) -> bool:
-        """PBS has a qsub, too."""
+        """Requires SGE_ROOT: PBS also has a qsub."""
         return "SGE_ROOT" in environment and super().at_login(environment)
 
     # ------------------------------------------------------------ jobs
@@ -107,24 +107,24 @@ class GridEngine(Scheduler):
                     raise
 
     def job_name(self, name: str) -> str:
-        """No name of Grid Engine begins with a digit."""
+        """Names in Grid Engine must not begin with a digit."""
         return f"j{name}" if name[:1].isdigit() else name
 
     def _listed(self) -> dict[str, NamedJob]:
         return listed_jobs(self._run("qstat", "-u", getpass.getuser(), "-xml"))
 
     def _ended(self, job: str) -> JobState:
-        """A job that qstat does not show."""
+        """The state of a job that qstat does not show."""
         since = self._missed.setdefault(job, time.monotonic())
         try:
             done = scheduler_command(["qacct", "-j", job], self._key)
-        except Refused:  # a large accounting file
+        except Refused:  # qacct timed out: large accounting file
             done = None
         if done is not None and done.returncode == 0:
             return accounted(done.stdout)
         if time.monotonic() - since < ACCOUNTING_DELAY:
             return JobState(Phase.ENDING, "ending")
-        return JobState(Phase.CANCELLED, "gone, and qacct does not know it")
+        return JobState(Phase.CANCELLED, "gone, not found by qacct")
 
     @property
     def _key(self) -> str:
@@ -133,7 +133,7 @@ class GridEngine(Scheduler):
     def _run(self, *words: str) -> str:
         done = scheduler_command(words, self._key)
         if done.returncode:
-            # qdel writes to its standard output what went wrong
+            # qdel writes errors to standard output
             text = " ".join(f"{done.stderr}\n{done.stdout}".split()) or f"exit code {done.returncode}"
             raise Refused(f"{words[0]}: {text.removesuffix(' Exiting.')}", passing=bool(PASSING.search(text)))
         return done.stdout
@@ -145,7 +145,7 @@ class GridEngine(Scheduler):
         refuse(options, REFUSED)
         environments = {option.arguments for option in options if option.name == "pe"}
         if len(environments) > 1:
-            raise ValueError("two parallel environments (-pe) are asked for; keep one")
+            raise ValueError("two parallel environments (-pe) are requested; keep one")
         slots = next((words[1] for words in environments), "")
         return BlockHeader(
             block_limit(options),
@@ -154,14 +154,14 @@ class GridEngine(Scheduler):
         )
 
     def own_lines(self, header: str, name: str, files: Path, nodes: int) -> list[str]:
-        # -o and -e would give : , and $ in a path meanings of their own, and leave the job in the queue, in an error
-        # state, when the folder is not there on a node
+        # not -o and -e: they interpret : , and $ in a path, and the job would stay in the queue in an error state if
+        # a node does not have the folder
         return [
             f"#$ -N {name}",
-            "#$ -r n",  # it would be run again under the same id
+            "#$ -r n",  # otherwise it could be rerun under the same id
             "#$ -o /dev/null",
             "#$ -e /dev/null",
-            redirection(files),  # here already: #$ lines are read behind commands, too
+            redirection(files),  # allowed here: #$ lines after commands are read, too
         ]
 
     def without_ours(self, line: str) -> str | None:
@@ -173,7 +173,7 @@ class GridEngine(Scheduler):
         return super().own_job(environment) if any(sign in environment for sign in SIGNS) else None
 
     def seconds_left(self, environment: Mapping[str, str]) -> float | None:
-        """By h_rt and s_rt of the job, or of its queue."""
+        """From h_rt and s_rt of the job, or of its queue."""
         job = self.own_job(environment)
         if job is None:
             return None
@@ -185,7 +185,7 @@ class GridEngine(Scheduler):
 
 
 def listed_jobs(text: str) -> dict[str, NamedJob]:
-    """Job → name and state by `qstat -xml`."""
+    """Job → name and state, from the output of `qstat -xml`."""
     found = {}
     for entry in _parsed(text).iter("job_list"):
         word = entry.findtext("state", "")
@@ -196,13 +196,13 @@ def listed_jobs(text: str) -> dict[str, NamedJob]:
 
 
 def grid_engine_state(word: str) -> JobState:
-    """A state of qstat's: letters of which each says something.
+    """The state of a job from the letters that qstat shows.
 
     >>> [grid_engine_state(w).phase.value for w in ("qw", "hqw", "r", "t", "Rr", "dr", "Eqw", "s", "hRwq")]
     ['waiting', 'held', 'running', 'running', 'running', 'ending', 'failed', 'held', 'held']
     """
     if "E" in word:
-        phase = Phase.FAILED  # it never runs unless somebody clears the error
+        phase = Phase.FAILED  # it never runs unless a user clears the error
     elif "d" in word:
         phase = Phase.ENDING
     elif "w" in word:
@@ -215,7 +215,7 @@ def grid_engine_state(word: str) -> JobState:
 
 
 def accounted(text: str) -> JobState:
-    """How a job ended, by `qacct -j`; the last record counts: job numbers are used again."""
+    """How a job ended, from `qacct -j`; the last record counts, because job numbers are reused."""
     record = text.split("=" * 20)[-1]
     values = dict(re.findall(r"^(\w+)[ \t]+(.*?)\s*$", record, re.MULTILINE))
     failed, code = values.get("failed", "0"), values.get("exit_status", "0").split()[0]
@@ -230,21 +230,21 @@ def accounted(text: str) -> JobState:
 
 
 def started_and_limits(text: str) -> tuple[float, list[float]]:
-    """When a job began (s since 1970) and its time limits (s), by `qstat -j JOB -xml`. Raises ValueError."""
+    """Start time of a job (s since 1970) and its time limits (s), from `qstat -j JOB -xml`. Raises ValueError."""
     tree = _parsed(text)
     start = float(tree.findtext(".//JAT_start_time") or "nan")
     if start != start:
-        raise ValueError("qstat does not say when this job began")
+        raise ValueError("qstat does not report when this job began")
     limits = [
         float(entry.findtext("CE_doubleval") or "inf")
         for entry in tree.iterfind(".//JB_hard_resource_list/qstat_l_requests")
         if entry.findtext("CE_name") in TIMES
     ]
-    return (start / 1000 if start > 1e11 else start), limits  # Univa's counts in ms
+    return (start / 1000 if start > 1e11 else start), limits  # Univa reports ms
 
 
 def queue_limits(text: str) -> list[float]:
-    """Time limits by `qconf -sq QUEUE`; the first value of each counts, others are for single hosts."""
+    """Time limits from `qconf -sq QUEUE`; the first value of each counts, others are for single hosts."""
     found = re.findall(rf"^({'|'.join(TIMES)})\s+([^\s,]+)", text, re.MULTILINE)
     limits = [grid_engine_seconds(value) for _, value in found]
     return [limit for limit in limits if limit != float("inf")]
@@ -254,4 +254,4 @@ def _parsed(text: str) -> ElementTree.Element:
     try:
         return ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
-        raise Refused(f"qstat: its answer is no XML: {error}", passing=True) from error
+        raise Refused(f"qstat: its output is not XML: {error}", passing=True) from error

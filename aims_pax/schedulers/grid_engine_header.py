@@ -1,7 +1,7 @@
-"""The head of a Grid Engine job script as `qsub` reads it: its `#$` lines and their options.
+"""Parses the `#$` lines of a Grid Engine job script in the same way as `qsub`.
 
-Checked against 8.1.9: lines are read anywhere in the script, also behind commands; a line that does not begin with `#$`
-is none; the last of several equal resources counts; behind a quote the rest of a line is one word.
+Checked against 8.1.9: lines are read anywhere in the script, also after commands; they must begin with `#$`; of
+several equal resources the last one counts; after a quoted text, the rest of the line is read as one word.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TIMES = ("h_rt", "s_rt")
 
 
 def qsub_lines(header: str) -> list[str]:
-    """The `#$` lines. Raises ValueError for one that Grid Engine reads otherwise than it looks."""
+    """The `#$` lines. Raises ValueError for lines that Grid Engine reads in an unexpected way."""
     lines = SYNTAX.lines(header)
     for line in lines:
         text = line.removeprefix(SYNTAX.directive)
@@ -34,8 +34,7 @@ def qsub_lines(header: str) -> list[str]:
         behind = "" if quoted is None else text[quoted.end() :].strip()
         if behind and not behind.startswith("#"):
             raise ValueError(
-                f"{line!r}: Grid Engine takes all that follows a quote for one word; give what stands behind it a "
-                "line of its own"
+                f"{line!r}: Grid Engine reads everything after the quotes as one word; move it to a line of its own"
             )
     return lines
 
@@ -50,7 +49,7 @@ def qsub_options(header: str) -> list[HeaderOption]:
 
 
 def hard_resources(options: list[HeaderOption]) -> dict[str, str]:
-    """What `-l` asks for where no `-soft` stands before it. Raises ValueError for a resource with two values."""
+    """Hard resource requests: `-l` without a preceding `-soft`. Raises ValueError for a resource with two values."""
     hard, values = True, []
     for option in options:
         hard = option.name == "hard" or (hard and option.name != "soft")
@@ -60,7 +59,7 @@ def hard_resources(options: list[HeaderOption]) -> dict[str, str]:
 
 
 def grid_engine_seconds(text: str) -> float:
-    """Seconds of a time as Grid Engine reads it. Raises ValueError.
+    """Seconds from a time in the format of Grid Engine. Raises ValueError.
 
     >>> [grid_engine_seconds(t) for t in ("90", "12:00:00", "::30", "1::", "INFINITY")]
     [90.0, 43200.0, 30.0, 3600.0, inf]
@@ -74,12 +73,12 @@ def grid_engine_seconds(text: str) -> float:
         or not all(re.fullmatch(r"\d*", p, re.ASCII) for p in parts)
         or not any(parts)
     ):
-        raise ValueError(f"{text!r} is not a time of Grid Engine: seconds, HH:MM:SS or INFINITY")
+        raise ValueError(f"{text!r} is not a time of Grid Engine: expected seconds, HH:MM:SS or INFINITY")
     numbers = [float(p or 0) for p in parts]
     return numbers[0] if len(numbers) == 1 else (numbers[0] * 60 + numbers[1]) * 60 + numbers[2]
 
 
 def block_limit(options: list[HeaderOption]) -> float | None:
-    """Seconds that a job may run: the smaller of h_rt and s_rt, None where neither is asked for. Raises ValueError."""
+    """Time limit of a job (s): the smaller of h_rt and s_rt, None if neither is set. Raises ValueError."""
     asked = hard_resources(options)
     return min((grid_engine_seconds(asked[name]) for name in TIMES if name in asked), default=None)

@@ -1,4 +1,4 @@
-"""Lines of a job script's head that hold options of a submit command: `#$ -l h_rt=60`, `#PBS -q short`."""
+"""Lines of a job script that hold options of the submit command: `#$ -l h_rt=60`, `#PBS -q short`."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ class HeaderOption:
 class HeaderSyntax:
     """How one scheduler reads these lines.
 
-    arguments: option → how many words belong to it. optional: option → pattern of words that may follow it.
-    joined: the first argument may be joined to an option of one letter, and flags may be grouped (-lselect=1).
-    anywhere: lines behind the first command are read, too.
+    arguments: option → number of its arguments. optional: option → pattern of optional further arguments.
+    joined: the first argument may be joined to a one-letter option, and flags may be grouped (-lselect=1).
+    anywhere: lines after the first command are read, too.
     """
 
     directive: str
-    command: str  # that reads them, for messages: qsub
+    command: str  # the submit command, for messages: qsub
     arguments: Mapping[str, int]
     optional: Mapping[str, str]
     joined: bool = False
     anywhere: bool = False
 
     def lines(self, header: str) -> list[str]:
-        """The lines that hold options. Raises ValueError for one that is not read."""
+        """The lines that hold options. Raises ValueError for a line that the scheduler would ignore."""
         found: list[str] = []
         first = None  # command
         for line in header.splitlines():
             if line.startswith(self.directive):
                 if first is not None and not self.anywhere:
                     raise ValueError(
-                        f"{line!r} stands behind the command {first!r}; move it up, where it is read"
+                        f"{line!r} comes after the command {first!r} and is not read there; move it up"
                     )
                 found.append(line)
             elif line.lstrip().startswith(self.directive):
                 raise ValueError(
-                    f"{line!r} does not begin with {self.directive} and is not read; move it to the left"
+                    f"{line!r} does not begin with {self.directive} and is not read; remove the indentation"
                 )
             elif line.strip() and not line.lstrip().startswith("#"):
                 first = line.strip()
@@ -79,7 +79,7 @@ class HeaderSyntax:
         return found
 
     def _name(self, words: list[str], line: str) -> str:
-        """Of the option that comes next; taken from the words, what is joined to it goes back."""
+        """Name of the next option; removes it from the words and puts a joined argument back."""
         word = words.pop(0)
         name = word.removeprefix("-")
         if word.startswith("-") and name in self.arguments:
@@ -87,10 +87,10 @@ class HeaderSyntax:
         if word.startswith("-") and self.joined and name[:1] in self.arguments:
             words.insert(0, name[1:] if self.arguments[name[0]] else f"-{name[1:]}")
             return name[0]
-        raise ValueError(f"{line!r}: {word!r} is no option of {self.command}")
+        raise ValueError(f"{line!r}: {word!r} is not an option of {self.command}")
 
     def without(self, line: str, names: Collection[str]) -> str | None:
-        """A line without these options, else as it was written; None when nothing is left. One option a line."""
+        """A line without these options (one option per line), or the line itself if it has none; None if empty."""
         options = self.options(line)
         others = [option for option in options if option.name not in names]
         if len(others) == len(options):
@@ -98,25 +98,25 @@ class HeaderSyntax:
         return "\n".join(self.written(option) for option in others) or None
 
     def written(self, option: HeaderOption) -> str:
-        """An option as it is read back, on a line of its own."""
+        """An option on a line of its own, quoted where needed."""
         words = [w if re.fullmatch(r"[^\s\"'#]+", w) else f'"{w}"' for w in option.arguments]
         return f"{self.directive} {' '.join([f'-{option.name}', *words])}"
 
 
 def refuse(options: Iterable[HeaderOption], refused: Mapping[str, str]) -> None:
-    """Raise ValueError for an option that cannot be for a block. refused: option → why."""
+    """Raise ValueError for an option that is not allowed for a block. refused: option → why."""
     for option in options:
         if option.name in refused:
             raise ValueError(f"{refused[option.name]}: remove -{option.name}")
 
 
 def replaced(options: Iterable[HeaderOption], ours: Collection[str]) -> tuple[str, ...]:
-    """Options that aims-PAX sets itself, as a person writes them."""
+    """The options that aims-PAX sets itself, with their hyphen."""
     return tuple(f"-{name}" for name in sorted({option.name for option in options} & set(ours)))
 
 
 def resources(values: Iterable[str]) -> dict[str, str]:
-    """`a=1,b=2` of several options as one table. Raises ValueError for a resource with two values.
+    """`a=1,b=2` from several options as one dict. Raises ValueError for a resource with two values.
 
     >>> resources(["h_rt=60,mem_free=2G", "exclusive"])
     {'h_rt': '60', 'mem_free': '2G', 'exclusive': ''}

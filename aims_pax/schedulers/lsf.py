@@ -36,9 +36,9 @@ NO_TERMINAL = "a block has no terminal"
 REFUSED = {
     **dict.fromkeys(("I", "Ip", "IS", "ISp", "ISs", "Is", "IX", "tty", "XF"), NO_TERMINAL),
     "K": "bsub would not return before the block has ended",
-    **dict.fromkeys(("pack", "jsdl", "jsdl_strict", "yaml"), "a block is one job, of its own script"),
-    "i": "a block's script reads nothing",
-    "is": "a block's script reads nothing",
+    **dict.fromkeys(("pack", "jsdl", "jsdl_strict", "yaml"), "a block is one job with its own script"),
+    "i": "a block's script reads no input",
+    "is": "a block's script reads no input",
 }
 PHASES = {
     "PEND": Phase.WAITING, "WAIT": Phase.WAITING, "PROV": Phase.WAITING, "FWD_PEND": Phase.WAITING,
@@ -53,7 +53,7 @@ PASSING = re.compile(
     re.IGNORECASE,
 )
 NOTHING = re.compile(r"is not found|no (unfinished |matching )?jobs? found|already finished", re.IGNORECASE)
-# variables by which bsub would wait, or not say the id of a job
+# variables that make bsub wait, or change the output that is parsed here
 OF_BSUB = ("BSUB_BLOCK", "BSUB_QUIET", "BSUB_QUIET2", "BSUB_STDERR", "LSB_BJOBS_FORMAT", "LSB_DISPLAY_YEAR")
 FIELDS = "jobid stat exit_code exit_reason job_name delimiter='|'"
 
@@ -81,7 +81,7 @@ class LSF(Scheduler):
         answer = self._run("bsub", read=script.read_text())
         found = re.search(r"Job <(\d+)> is submitted", answer)
         if found is None:
-            raise Refused(f"bsub: {' '.join(answer.split()) or 'says nothing'}")
+            raise Refused(f"bsub: {' '.join(answer.split()) or 'no output'}")
         return found[1]
 
     def states(self, jobs: Iterable[str]) -> dict[str, JobState]:
@@ -105,7 +105,7 @@ class LSF(Scheduler):
         return done.returncode, done.stdout, done.stderr
 
     def _run(self, *words: str, read: str | None = None, nothing: bool = False) -> str:
-        """Output. nothing: that no such job is there is no error."""
+        """The output of a command. nothing: a missing job is not an error."""
         code, out, err = self._command(*words, read=read)
         if code and not (nothing and NOTHING.search(err + out)):
             text = " ".join((err or out).split()) or f"exit code {code}"
@@ -133,7 +133,7 @@ class LSF(Scheduler):
         return directives_first(super().script_head(header, name, files, nodes), self.directive, files)
 
     def own_lines(self, header: str, name: str, files: Path, nodes: int) -> list[str]:
-        # -rn: it would be run again under the same id
+        # -rn: otherwise it could be rerun under the same id
         return [f"#BSUB -J {name}", "#BSUB -rn", "#BSUB -o /dev/null", "#BSUB -e /dev/null"]
 
     def without_ours(self, line: str) -> str | None:
@@ -156,13 +156,13 @@ class LSF(Scheduler):
 
 
 def lsf_jobs(text: str) -> dict[str, NamedJob]:
-    """Job → name and state, by `bjobs -o FIELDS`."""
+    """Job → name and state, from the output of `bjobs -o FIELDS`."""
     rows = [line.strip().split("|", 4) for line in text.splitlines()]
     return {row[0]: NamedJob(row[4], lsf_state(row[1], row[2], row[3])) for row in rows if len(row) == 5}
 
 
 def lsf_state(word: str, code: str = "-", reason: str = "-") -> JobState:
-    """A state of bjobs', with the exit code and the reason of the end.
+    """The state of a job from the state, exit code and exit reason that bjobs shows.
 
     >>> [lsf_state("EXIT", "1").phase.value, lsf_state("EXIT", "140", "TERM_RUNLIMIT: job killed").phase.value]
     ['failed', 'timeout']
@@ -178,19 +178,21 @@ def lsf_state(word: str, code: str = "-", reason: str = "-") -> JobState:
 
 
 def lsf_seconds(text: str) -> float:
-    """Seconds of a run limit: [hours:]minutes. Raises ValueError.
+    """Seconds from a run limit in the form [hours:]minutes. Raises ValueError.
 
     >>> lsf_seconds("90"), lsf_seconds("12:00")
     (5400.0, 43200.0)
     """
     found = re.fullmatch(r"(?:(\d+):)?(\d+)", text.strip(), re.ASCII)
     if found is None:
-        raise ValueError(f"{text!r} is not a run limit of LSF: minutes, or HH:MM, without the name of a host")
+        raise ValueError(
+            f"{text!r} is not a run limit of LSF: expected minutes or HH:MM, without the name of a host"
+        )
     return 60.0 * (60 * int(found[1] or 0) + int(found[2]))
 
 
 def lsf_time_left(text: str) -> float | None:
-    """Seconds until the run limit by the field time_left, `1:30 L`; None where there is none. Raises ValueError.
+    """Seconds until the run limit, from the field time_left (`1:30 L`); None without a limit. Raises ValueError.
 
     >>> lsf_time_left("1:30 L"), lsf_time_left("-"), lsf_time_left("0:0 X")
     (5400.0, None, 1.0)
@@ -199,5 +201,5 @@ def lsf_time_left(text: str) -> float | None:
         return None
     found = re.fullmatch(r"(\d+):(\d+)(?:\s+[LEX])?", text.strip())
     if found is None:
-        raise ValueError(f"bjobs says {text.strip()!r} for the time that is left")
+        raise ValueError(f"bjobs reports an unknown time_left: {text.strip()!r}")
     return max(60.0 * (60 * int(found[1]) + int(found[2])), 1.0)

@@ -1,7 +1,7 @@
 """PBS Professional and OpenPBS: qsub, qstat, qdel.
 
 Written from the manuals of PBS Professional 2021 to 2024 and tested on recorded outputs. It has not run on a real
-cluster. Torque, whose qstat has no JSON, is not meant by it.
+cluster. Torque is not supported: its qstat has no JSON output.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ REFUSED = {
     "X": "a block has no terminal",
     "G": "a block has no terminal",
     "f": "qsub would not return before the block has ended",
-    "z": "qsub would not say the id of the block",
-    "C": "the lines of a block begin with #PBS",
+    "z": "qsub would not print the id of the block",
+    "C": "the lines of a block must begin with #PBS",
 }
 PHASES = {
     "Q": Phase.WAITING, "W": Phase.WAITING, "T": Phase.WAITING, "M": Phase.WAITING, "H": Phase.HELD,
     "S": Phase.HELD, "U": Phase.HELD, "R": Phase.RUNNING, "B": Phase.RUNNING, "E": Phase.ENDING,
     "F": Phase.COMPLETED, "X": Phase.COMPLETED,
 }  # fmt: skip
-WALLTIME, DELETED = -29, 91  # of Exit_status, of substate
+WALLTIME, DELETED = -29, 91  # values of Exit_status and of substate
 PASSING = re.compile(
     r"cannot connect|connection (refused|timed out)|timed? ?out|no permission to connect|communication failure|"
     r"would exceed .*limit|too many|try again|temporarily|premature end of message|invalid credential",
@@ -76,7 +76,7 @@ class PBSPro(Scheduler):
         check_version(["qstat", "--version"], f"CLUSTER.type: {self.name}", "pbs_version", self.title)
 
     def at_login(self, environment: Mapping[str, str] = os.environ) -> bool:
-        """Grid Engine has a qsub, too."""
+        """Requires a configuration of PBS: Grid Engine also has a qsub."""
         configured = environment.get("PBS_CONF_FILE") or Path("/etc/pbs.conf").exists()
         return bool(configured) and super().at_login(environment)
 
@@ -107,14 +107,14 @@ class PBSPro(Scheduler):
             self._run("qdel", *asked, forgotten=True)
 
     def _listed(self, *words: str) -> dict[str, dict[str, Any]]:
-        """Job → what qstat says of it."""
+        """Job → its attributes in qstat."""
         return pbs_jobs(self._run("qstat", "-f", "-F", "json", *words, forgotten=True))
 
     def _command(self, *words: str) -> Any:
         return scheduler_command(words, f"CLUSTER.type: {self.name}")
 
     def _run(self, *words: str, forgotten: bool = False) -> str:
-        """Output. forgotten: that a job is not there any more is no error."""
+        """The output of a command. forgotten: a job that no longer exists is not an error."""
         done = self._command(*words)
         text = str(done.stderr)
         if done.returncode and not (forgotten and FORGOTTEN.search(text)):
@@ -143,7 +143,7 @@ class PBSPro(Scheduler):
         return directives_first(super().script_head(header, name, files, nodes), self.directive, files)
 
     def own_lines(self, header: str, name: str, files: Path, nodes: int) -> list[str]:
-        # -r n: it would be run again under the same id
+        # -r n: otherwise it could be rerun under the same id
         return [f"#PBS -N {name}", "#PBS -r n", "#PBS -o /dev/null", "#PBS -e /dev/null"]
 
     def without_ours(self, line: str) -> str | None:
@@ -162,20 +162,20 @@ class PBSPro(Scheduler):
         if job is None or (entry and limit is None):
             return None
         if start is None:
-            raise ValueError("qstat does not say when this job began")
+            raise ValueError("qstat does not report when this job began")
         began = time.mktime(time.strptime(str(start), "%a %b %d %H:%M:%S %Y"))
         return max(began + clock_seconds(str(limit)) - time.time(), 1.0)
 
 
 def directives_first(lines: list[str], directive: str, files: Path) -> list[str]:
-    """The head of a job script whose options end with the first command: output goes to our files from there on."""
+    """Move the option lines of a job script before its first command, the redirection of output to our files."""
     shebang, *others = lines
     ahead = [line for line in others if line.startswith(directive)]
     return [shebang, *ahead, redirection(files), *(line for line in others if not line.startswith(directive))]
 
 
 def pbs_jobs(text: str) -> dict[str, dict[str, Any]]:
-    """Job → its attributes, by `qstat -f -F json`."""
+    """Job → its attributes, from the output of `qstat -f -F json`."""
     if not text.strip():
         return {}
     try:
@@ -183,12 +183,12 @@ def pbs_jobs(text: str) -> dict[str, dict[str, Any]]:
             "Jobs", {}
         )  # some versions do not escape tabs in Variable_List
     except ValueError as error:
-        raise Refused(f"qstat: its answer is no JSON: {error}", passing=True) from error
+        raise Refused(f"qstat: its output is not JSON: {error}", passing=True) from error
     return found if isinstance(found, dict) else {}
 
 
 def pbs_state(entry: Mapping[str, Any]) -> JobState:
-    """The state of a job by its attributes.
+    """The state of a job from its attributes.
 
     >>> [pbs_state({"job_state": "F", "Exit_status": code}).phase.value for code in (0, 1, -29)]
     ['completed', 'failed', 'timeout']

@@ -1,7 +1,7 @@
-"""Which schedulers there are: ours, and those that other packages name in the entry points `aims_pax.schedulers`.
+"""The list of schedulers: the built-in ones, and those of other packages in the entry points `aims_pax.schedulers`.
 
-An entry point names a subclass of `Scheduler`; its package needs no other change anywhere. One that cannot be loaded
-is noted, and said to whoever asks for it.
+An entry point names a subclass of `Scheduler`; nothing else is needed. If one cannot be loaded, the reason is stored
+and reported when a settings file uses it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from importlib.metadata import EntryPoint, entry_points
 from aims_pax.schedulers.base import Scheduler
 
 GROUP = "aims_pax.schedulers"
-BUILT_IN = {  # the order in which a process looks whose job it is
+BUILT_IN = {  # `own_scheduler` tries them in this order
     "slurm": "aims_pax.schedulers.slurm:Slurm",
     "pbs": "aims_pax.schedulers.pbs:PBSPro",
     "lsf": "aims_pax.schedulers.lsf:LSF",
     "sge": "aims_pax.schedulers.grid_engine:GridEngine",
 }
-UNNAMED = "slurm"  # of claims and runs that were written before their scheduler was named in them
-RESERVED = {"local", "worker", "launch"}  # worker_str and launch_str are keys already
+UNNAMED = "slurm"  # for older claims and runs, whose files do not name their scheduler
+RESERVED = {"local", "worker", "launch"}  # worker_str and launch_str are existing keys
 
 
 def known_schedulers() -> Mapping[str, Scheduler]:
@@ -37,7 +37,7 @@ def failed_schedulers() -> Mapping[str, str]:
 
 
 def find_scheduler(name: str | None) -> Scheduler | None:
-    """By the name in a file, None: of a file without one; None when there is no such scheduler here."""
+    """The scheduler with this name (None: a file without a name); None if it is not known."""
     return known_schedulers().get(name or UNNAMED)
 
 
@@ -63,7 +63,7 @@ def _loaded() -> tuple[dict[str, Scheduler], dict[str, str]]:
     for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
         try:
             scheduler = _usable(point, found)
-        except Exception as error:  # whatever a package of others does when it is imported
+        except Exception as error:  # importing another package may raise any exception
             failed[point.name] = f"{point.value}: {type(error).__name__}: {error}"
         else:
             found[scheduler.name] = scheduler
@@ -77,5 +77,7 @@ def _usable(point: EntryPoint, found: Mapping[str, Scheduler]) -> Scheduler:
     if not isinstance(scheduler, Scheduler):
         raise TypeError(f"expected a subclass of {Scheduler.__module__}.Scheduler, got {loaded!r}")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", scheduler.name) or scheduler.name in RESERVED | found.keys():
-        raise ValueError(f"name {scheduler.name!r}: expected letters, digits and _, not {sorted(found)}")
+        raise ValueError(
+            f"name {scheduler.name!r}: expected letters, digits and _, and none of {sorted(found)}"
+        )
     return scheduler

@@ -24,7 +24,7 @@ from aims_pax.schedulers.base import (
 )
 from aims_pax.schedulers.slurm_header import block_walltime, option, sbatch_options, without_options
 
-# the controller is away or wants us to wait: not a mistake in anybody's settings
+# temporary errors: the controller is unreachable or busy; the settings are not wrong
 PASSING = re.compile(
     r"contact slurm controller|connect(ion)? (refused|failure|timed out)|socket timed out|timed out|"
     r"temporarily (unavailable|disabled)|zero bytes|try again|resource busy|submit ?job|jobs? limit|"
@@ -40,10 +40,18 @@ PHASES = {
     "BOOT_FAIL": Phase.FAILED, "SPECIAL_EXIT": Phase.FAILED,
     "FAILED": Phase.FAILED, "NODE_FAIL": Phase.FAILED, "OUT_OF_MEMORY": Phase.FAILED,
 }  # fmt: skip
-# options of a block that are ours, wherever they come from: see `own_lines`
+# options of a block that aims-PAX sets, also if they come from the environment: see `own_lines`
 OURS = ("job-name", "output", "error", "input", "open-mode", "time", "requeue", "no-requeue", "array", "wait",
         "signal", "batch", "clusters", "deadline", "wrap")  # fmt: skip
-WRITTEN = {"job-name", "output", "error", "open-mode", "time", "requeue", "no-requeue"}  # in a block's script
+WRITTEN = {
+    "job-name",
+    "output",
+    "error",
+    "open-mode",
+    "time",
+    "requeue",
+    "no-requeue",
+}  # set in the script of a block
 REPLACED = {"job-name", "output", "error", "open-mode", "requeue"}  # worth a warning
 REFUSED = {
     "array": "a block is one job",
@@ -53,8 +61,8 @@ REFUSED = {
     "wrap": "a block runs aims-PAX's workers",
 }
 VARIABLES = {"time": "TIMELIMIT", "array": "ARRAY_INX", "mem": "MEM_PER_NODE", "switches": "REQ_SWITCH"}
-# variables of the job, the step or the MPI process that we are ourselves, and defaults of squeue and scancel: a
-# filter hides jobs, and scancel may wait for an answer
+# variables of the job, step or MPI process in which this process runs, and defaults of squeue and scancel, which
+# could hide jobs or make scancel wait for confirmation
 OF_JOBS = ("SLURM_", "SLURMD_", "SQUEUE_", "SCANCEL_", "SRUN_", "PMI_", "PMIX_", "PMI2_", "OMPI_", "PRTE_")
 NO_STEP = re.compile(
     r"srun: .*(unable to (confirm allocation|contact slurm controller|create step)|connection failure"
@@ -76,12 +84,12 @@ class Slurm(Scheduler):
     cores_variable = "SLURM_CPUS_ON_NODE"
     mpi_launcher = "srun"
     starts_steps = True
-    kill_wait = 8.0  # KillWait of most sites is longer; srun must stay to see its ranks off
+    kill_wait = 8.0  # srun must stay alive until its ranks have ended; KillWait is longer at most sites
 
     def check(self) -> None:
         try:
             self._run("squeue", "--version")
-        except Refused as error:  # installed, without a configuration
+        except Refused as error:  # installed, but not configured
             raise SetupError(f"CLUSTER.type: slurm: {' '.join(str(error).split())}") from error
 
     # ------------------------------------------------------------ jobs
@@ -141,10 +149,10 @@ class Slurm(Scheduler):
         )
 
     def own_lines(self, header: str, name: str, files: Path, nodes: int) -> list[str]:
-        stem = str(files).replace("%", "%%")  # sbatch puts job ids and such there
+        stem = str(files).replace("%", "%%")  # sbatch replaces % patterns, e.g. by the job id
         own = {"job-name": name, "output": f"{stem}.out", "error": f"{stem}.err", "open-mode": "append"}
         lines = [f"#SBATCH {option(key, value)}" for key, value in own.items()]
-        lines.append("#SBATCH --no-requeue")  # Slurm would run it again under the same id
+        lines.append("#SBATCH --no-requeue")  # otherwise Slurm could rerun it under the same id
         if "nodes" not in sbatch_options(header):
             lines.append(f"#SBATCH --nodes={nodes}")
         limit = block_walltime(header)
@@ -167,7 +175,7 @@ class Slurm(Scheduler):
             return None
         if environment.get("SLURM_JOB_END_TIME", "").isdigit():
             return max(float(environment["SLURM_JOB_END_TIME"]) - time.time(), 1.0)
-        # whatever the user likes to see otherwise; and a heterogeneous job answers with a line for each component
+        # without the user's own output formats; for a heterogeneous job squeue prints one line per component
         plain = {
             k: v for k, v in environment.items() if k != "SLURM_TIME_FORMAT" and not k.startswith("SQUEUE_")
         }
@@ -192,9 +200,9 @@ class Slurm(Scheduler):
         return max(1, cpus // (tasks * each))
 
     def step_environment(self, environment: Mapping[str, str], shared: bool) -> dict[str, str]:
-        """Each step takes what it asks for and no more (--exact), all see the memory of the job."""
+        """Each step gets only the cores it requests (--exact); all steps share the memory of the job."""
         result = dict(environment)
-        result.pop("SLURM_NTASKS_PER_NODE", None)  # of the job; a step with fewer tasks would stumble over it
+        result.pop("SLURM_NTASKS_PER_NODE", None)  # belongs to the job; a step with fewer tasks would fail
         if shared:
             for name in ("SLURM_MEM_PER_CPU", "SLURM_MEM_PER_GPU"):
                 result.pop(name, None)
@@ -221,19 +229,19 @@ class Slurm(Scheduler):
 
 
 def refused(text: str) -> Refused:
-    """An answer of Slurm's that is an error."""
+    """The exception for an error message of Slurm."""
     return Refused(text, passing=bool(PASSING.search(text)))
 
 
 def job_state(word: str) -> JobState:
-    """A word of squeue's; one of a version to come counts as running."""
+    """The state of a job from the word that squeue shows; unknown words (newer versions) count as running."""
     return JobState(PHASES.get(word, Phase.RUNNING), word)
 
 
 def clean_environment(written: Iterable[str] = ()) -> dict[str, str]:
-    """Ours, without what sbatch, squeue and scancel would take for options or what a job says of itself.
+    """Our environment without variables that sbatch, squeue and scancel read as options, and without those of a job.
 
-    written: options that the block's header has (long names), which the environment would override.
+    written: long names of options in the block's header, which variables would override.
     """
     ours = {_variable(name) for name in (*OURS, *written)}
     return {
@@ -244,7 +252,7 @@ def clean_environment(written: Iterable[str] = ()) -> dict[str, str]:
 
 
 def _variable(option: str) -> str:
-    """The variable by which sbatch takes an option from the environment.
+    """The environment variable from which sbatch reads an option.
 
     >>> _variable("mem-per-cpu"), _variable("time")
     ('SBATCH_MEM_PER_CPU', 'SBATCH_TIMELIMIT')

@@ -1,7 +1,7 @@
-"""The head of a job script as `sbatch` reads it: its `#SBATCH` lines, option names and times.
+"""Parses the `#SBATCH` lines of a job script in the same way as `sbatch`: option names and times.
 
-Checked against Slurm 22.05: `getopt_long` takes abbreviations that only one option begins with, the last of several
-equal options counts, and lines behind the first command are not read.
+Checked against Slurm 22.05: `getopt_long` accepts unambiguous abbreviations, of several equal options the last one
+counts, and lines after the first command are not read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LETTERS = {
     "s": "oversubscribe", "S": "core-spec", "t": "time", "v": "verbose", "V": "version", "w": "nodelist",
     "W": "wait", "x": "exclude",
 }  # fmt: skip
-# long options that take no argument, or one that is joined to them with =
+# long options without an argument, or with an optional one after =
 FLAGS = {
     "contiguous", "exclusive", "get-user-env", "help", "hold", "ignore-pbs", "no-kill", "no-requeue",
     "oversubscribe", "overcommit", "parsable", "propagate", "quiet", "reboot", "requeue", "spread-job",
@@ -39,7 +39,7 @@ KNOWN = FLAGS | set(LETTERS.values()) | {
 
 
 def sbatch_options(header: str) -> dict[str, str]:
-    """The options of a job header by their long names, the last of each. Raises ValueError.
+    """The options of a job header by their long names; the last of equal options counts. Raises ValueError.
 
     >>> sbatch_options("#SBATCH -N 2  # nodes\\n#SBATCH --time=1:00:00 --exclusive\\n#SBATCH -t30 --acco=mine")
     {'nodes': '2', 'time': '30', 'exclusive': '', 'account': 'mine'}
@@ -51,13 +51,13 @@ def sbatch_options(header: str) -> dict[str, str]:
 
 
 def sbatch_lines(header: str) -> list[str]:
-    """The `#SBATCH` lines in front of the first command. Raises ValueError for one behind it, which Slurm skips."""
+    """The `#SBATCH` lines before the first command. Raises ValueError for later ones, which Slurm ignores."""
     lines, command = [], None
     for line in header.splitlines():
         if line.startswith("#SBATCH"):
             if command is not None:
                 raise ValueError(
-                    f"{line!r} stands behind the command {command!r}, where Slurm does not read it; move it up"
+                    f"{line!r} comes after the command {command!r}, where Slurm does not read it; move it up"
                 )
             lines.append(line)
         elif line.strip() and not line.lstrip().startswith("#"):
@@ -66,7 +66,7 @@ def sbatch_lines(header: str) -> list[str]:
 
 
 def without_options(line: str, names: set[str]) -> str | None:
-    """An `#SBATCH` line without these options, else as it was written; None when nothing is left of it."""
+    """An `#SBATCH` line without these options, or the line itself if it has none; None if nothing is left."""
     options = list(_options(line))
     others = [(name, value) for name, value in options if name not in names]
     if len(others) == len(options):
@@ -75,7 +75,7 @@ def without_options(line: str, names: set[str]) -> str | None:
 
 
 def option(name: str, value: str = "") -> str:
-    r"""An option as `sbatch` reads it back.
+    r"""An option in the form that `sbatch` reads, quoted where needed.
 
     >>> print(option("comment", 'two "words"'), option("requeue"))
     --comment="two \"words\"" --requeue
@@ -102,7 +102,7 @@ def _options(line: str) -> Iterator[tuple[str, str]]:
         elif word.startswith("-") and len(word) > 1:
             yield from _letters(word[1:], words)
         else:
-            raise ValueError(f"{line!r}: {word!r} is no option; join values to their options with =")
+            raise ValueError(f"{line!r}: {word!r} is not an option; join values to their options with =")
 
 
 def _letters(word: str, words: list[str]) -> Iterator[tuple[str, str]]:
@@ -117,7 +117,7 @@ def _letters(word: str, words: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _whole(name: str) -> str:
-    """The option that an abbreviation means; what is not known stays. Raises ValueError when several begin so."""
+    """The full name of an abbreviated option; unknown names are returned unchanged. Raises ValueError if ambiguous."""
     if name in KNOWN:
         return name
     possible = sorted(known for known in KNOWN if known.startswith(name))
@@ -127,7 +127,7 @@ def _whole(name: str) -> str:
 
 
 def slurm_seconds(text: str) -> float:
-    """Seconds of a time as Slurm reads it; UNLIMITED is inf. Raises ValueError.
+    """Seconds from a time in the format of Slurm; UNLIMITED is inf. Raises ValueError.
 
     >>> [slurm_seconds(t) for t in ("30", "1:30", "2:00:00", "1-12", "1-12:30", "1-12:30:15")]
     [1800.0, 90.0, 7200.0, 129600.0, 131400.0, 131415.0]
@@ -139,7 +139,7 @@ def slurm_seconds(text: str) -> float:
     parts = clock.split(":")
     if not all(p.isascii() and p.isdigit() for p in [*parts, *([days] if dash else [])]) or len(parts) > 3:
         raise ValueError(
-            f"{text!r} is not a time of Slurm: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS"
+            f"{text!r} is not a time of Slurm: expected minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS"
         )
     numbers = [float(p) for p in parts]
     if dash:
@@ -152,6 +152,6 @@ def slurm_seconds(text: str) -> float:
 
 
 def block_walltime(header: str | None) -> float | None:
-    """Seconds a block may run by its header, None where the header does not say."""
+    """Walltime of a block (s) from its header; None if the header does not set it."""
     written = sbatch_options(header or "").get("time")
-    return None if written is None else slurm_seconds(written) or math.inf  # Slurm's 0 is no limit
+    return None if written is None else slurm_seconds(written) or math.inf  # in Slurm, 0 means no limit

@@ -1,4 +1,4 @@
-"""How many CPU cores this process may use: by affinity, by the quota of its control group, and by its job."""
+"""How many CPU cores this process may use: limited by affinity, by the CPU quota of its cgroup, and by its job."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from aims_pax.schedulers.registry import own_scheduler
 
 
 def cores(environment: Mapping[str, str] | None = None, system: Path = Path("/")) -> int:
-    """Cores this process may use: by affinity, by the quota of its control group, and by its job.
+    """Cores this process may use: the smallest limit of affinity, cgroup quota and job.
 
-    system: where /proc and /sys are.
+    system: the folder that contains proc and sys.
     """
     environment = os.environ if environment is None else environment
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -24,7 +24,7 @@ def cores(environment: Mapping[str, str] | None = None, system: Path = Path("/")
 
 
 def cpu_quotas(system: Path = Path("/")) -> list[float]:
-    """CPU quotas in cores, of this process's control group and the groups around it, in cgroup versions 1 and 2."""
+    """CPU quotas (in cores) of this process's cgroup and its parent groups, in cgroup versions 1 and 2."""
     try:
         lines = (system / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -44,7 +44,7 @@ def cpu_quotas(system: Path = Path("/")) -> list[float]:
 
 
 def _around(mount: Path, path: str) -> list[Path]:
-    """A control group and those around it; inside a container its path may be that of the host."""
+    """A cgroup and its parents; inside a container its path may be that of the host."""
     inner = mount / path.lstrip("/")
     return [p for p in (inner, *inner.parents) if p == mount or mount in p.parents]
 
@@ -57,7 +57,7 @@ def _words(path: Path) -> list[str]:
 
 
 def _share(*words: str) -> float:
-    """Quota by period; 0 when there is no limit: `max`, -1, no such file."""
+    """Quota divided by period; 0 if there is no limit: `max`, -1, no such file."""
     if len(words) != 2 or not all(word.isdigit() for word in words) or int(words[1]) == 0:
         return 0.0
     return int(words[0]) / int(words[1])

@@ -1,4 +1,4 @@
-"""What the user writes: aimsPAX.yaml, mace.yaml and control.in, read strictly and once."""
+"""The user's input files: aimsPAX.yaml, mace.yaml and control.in. Each is read once and checked strictly."""
 
 from aims_pax.settings.read import read_settings, unsupported
 from aims_pax.settings.reference_settings import read_reference_settings

@@ -1,4 +1,4 @@
-"""The configuration of `aims-PAX augment`: augment-atoms' own file, with a few keys more.
+"""The configuration of `aims-PAX augment`: the file of augment-atoms, with a few additional keys.
 
 data:   {input: input.xyz, output: output.xyz}
 config: {n_per_structure: 10, T: 300, beta: 0.5, sigma_range: [0.01, 0.1], seed: 42}
@@ -28,9 +28,9 @@ BUILT_IN = ("lennard_jones", "graph_pes_calculator")  # callables without a modu
 
 @dataclass(frozen=True)
 class CallSpec:
-    """Something to be imported and called: `target` is `package.module:callable`, or a built-in's name.
+    """An object to import and call: `target` is `package.module:callable`, or the name of a built-in.
 
-    called: False for an object that is meant itself. Arguments may be Calls too.
+    called: False to use the imported object itself without calling it. Arguments may be CallSpecs too.
     """
 
     target: str
@@ -40,7 +40,7 @@ class CallSpec:
 
 
 def as_calculator(value: Any) -> CallSpec | str:
-    """A Call from any spelling, or the text of a foundation size or model path.
+    """A CallSpec from any spelling, or the text itself: a foundation size or a model path.
 
     >>> as_calculator("+my_file.my_function()").target
     'my_file:my_function'
@@ -48,7 +48,7 @@ def as_calculator(value: Any) -> CallSpec | str:
     if isinstance(value, dict) and "factory" in value:
         unknown = set(value) - {"factory", "kwargs"}
         if unknown:
-            raise ValueError(f"unknown key {min(unknown)} beside factory; expected factory and kwargs")
+            raise ValueError(f"unknown key {min(unknown)} next to factory; expected factory and kwargs")
         kwargs = value.get("kwargs") or {}
         if not isinstance(value["factory"], str) or not isinstance(kwargs, dict):
             raise ValueError("expected {factory: 'package.module:callable', kwargs: {…}}")
@@ -63,7 +63,7 @@ def as_calculator(value: Any) -> CallSpec | str:
 
 
 def called(value: Any) -> str:
-    """A Call, and what is in it, as a person reads it.
+    """A value as text for messages, with every CallSpec in it written as a call.
 
     >>> called(CallSpec("my_file:make", kwargs={"rc": 3.0}))
     'my_file:make(rc=3.0)'
@@ -81,7 +81,7 @@ def called(value: Any) -> str:
 
 
 def _as_call(value: Any) -> Any:
-    """The value with every `+name()`, `+name: {…}` in it as a Call."""
+    """The value with every `+name()` and `+name: {…}` in it replaced by a CallSpec."""
     if isinstance(value, str) and value.startswith("+") and len(value) > 1:
         return _from_text(value)
     if isinstance(value, list):
@@ -146,16 +146,16 @@ LENGTH = {"nm": 10.0, "pm": 0.01}
 
 
 class RattleSettings(Section):
-    """rattle_tree: family trees of rattled, shortly relaxed structures."""
+    """rattle_tree: family trees of structures that are rattled and then relaxed for a few steps."""
 
     beta: Real = key(
         ...,
-        "Weight of low energies (1) against late generations (0) when a parent is chosen.",
+        "Choice of a parent: 1 prefers low energies, 0 prefers late generations.",
         possible="[0, 1]",
     )
     sigma_range: Range = key(
         ...,
-        "Smallest and largest σ of the rattled positions (Å); log-uniform between them.",
+        "Smallest and largest σ of the random displacements (Å); σ is drawn log-uniformly between them.",
         unit="Å",
         possible="(0, 10]",
         plausible="[0.001, 1]",
@@ -164,46 +164,47 @@ class RattleSettings(Section):
     )
     cell_sigma: OptionalReal = key(
         None,
-        "Spread of the change of the cell, always about the starting cell; `None`: the cell stays. See "
-        "`cell_sigma_reading`.",
+        "Size of random changes of the cell, always relative to the starting cell; `None`: the cell does not change. "
+        "See `cell_sigma_reading`.",
         possible="(0, 10]",
         plausible="[1e-4, 0.5]",
     )
     max_force: Real = key(
-        30.0, "Largest force on an atom of a structure that is kept (energy/Å).", possible="(0, inf]"
+        30.0, "Largest force on an atom in an accepted structure (energy/Å).", possible="(0, inf]"
     )
     min_separation: Real = key(
         0.5,
-        "Smallest distance of two atoms in a structure that is kept (Å).",
+        "Smallest distance between two atoms in an accepted structure (Å).",
         unit="Å",
         possible="[0, 10]",
         plausible="[0, 5]",
         unit_confusions=LENGTH,
     )
-    max_relax_steps: Whole = key(20, "Most relaxation steps of a child.", possible="[0, 100000]")
+    max_relax_steps: Whole = key(20, "Maximum number of relaxation steps of a child.", possible="[0, 100000]")
     similarity_threshold: Real = key(
         0.1,
-        "A child whose atoms are on average displaced by less than this from a structure of its tree is turned "
-        "down (Å, minimum image).",
+        "A child is rejected when its atoms are on average displaced by less than this from a structure of its tree "
+        "(Å, minimum image).",
         unit="Å",
         possible="[0, 100]",
         plausible="[0, 2]",
     )
     max_attempts: Whole = key(
-        500, "Children turned down in a row before a tree is given up.", possible="[1, 1000000000]"
+        500, "A tree is abandoned after this many rejected children in a row.", possible="[1, 1000000000]"
     )
     beta_reading: BetaReading = key(
         "document",
-        "`document`: β as described; `code`: β and 1 − β exchanged, as augment-atoms 0.2.0 has it.",
+        "`document`: as described under `beta`; `code`: β and 1 − β exchanged, as in the code of augment-atoms 0.2.0.",
     )
     boltzmann: PerAtom = key(
         "per_atom",
-        "Energies in exp(−E/kT): `per_atom`, as augment-atoms' code has it, or `total`, as its document.",
+        "Energies in exp(−E/kT): `per_atom` (as in the code of augment-atoms) or `total` (as in its documentation).",
     )
     cell_sigma_reading: CellReading = key(
         "strain",
         "`strain`: C = (1 + A)·C0, A_ij from N(0, s), s uniform in [0, cell_sigma] (augment-atoms' formula); "
-        "`length`: C = C0 + N(0, cell_sigma) in Å (its units); `code`: C_ij = C0_ij + N(0, cell_sigma)·|a_j|.",
+        "`length`: C = C0 + N(0, cell_sigma) in Å (its documented unit); `code`: C_ij = C0_ij + N(0, "
+        "cell_sigma)·|a_j| (its code).",
     )
 
     def rattling(self) -> dict[str, Any]:
@@ -215,12 +216,14 @@ class ConfigSettings(RattleSettings):
     """config: how the trees grow."""
 
     n_per_structure: Whole = key(
-        ..., "Structures of each starting structure, itself included.", possible="[1, 1000000000]"
+        ...,
+        "Structures per starting structure, including the starting structure.",
+        possible="[1, 1000000000]",
     )
     T: Real = key(
-        ..., "Temperature of Boltzmann factors (K).", unit="K", possible="[0, 1e7]", plausible="[1, 1e5]"
+        ..., "Temperature of the Boltzmann factors (K).", unit="K", possible="[0, 1e7]", plausible="[1, 1e5]"
     )
-    seed: Whole = key(..., "Seed of all random numbers.", possible="[0, 9007199254740992]")
+    seed: Whole = key(..., "Seed for all random numbers.", possible="[0, 9007199254740992]")
     units: Units = key("eV", "Units of the calculator's energies, `eV` or `kcal/mol`; lengths are Å.")
 
 
@@ -229,7 +232,8 @@ class DataSettings(Section):
 
     input: Text = key(..., "File with the starting structures, any format ASE reads.")
     output: Text = key(
-        ..., "Extended XYZ file that new structures are appended to; the same command continues it."
+        ...,
+        "Extended XYZ file to which new structures are appended; run the same command again to continue it.",
     )
 
 
@@ -245,7 +249,7 @@ class ModelSettings(Section):
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """What the file says."""
+    """The contents of the file."""
 
     data: DataSettings
     config: ConfigSettings
@@ -257,7 +261,7 @@ SECTIONS: dict[str, type[Section]] = {"data": DataSettings, "config": ConfigSett
 
 
 def read_augment(path: Path) -> AugmentSettings:
-    """The configuration at `path`. Raises SettingsError that lists everything wrong, one a line."""
+    """The configuration at `path`. Raises SettingsError that lists all mistakes, one per line."""
     document = read_document(path, str(path))
     problems = [
         document.problem((name,), f"unknown section; {hint(name, SECTIONS)}")
@@ -295,6 +299,6 @@ def read_augment(path: Path) -> AugmentSettings:
 
 
 def _explained(detail: ErrorDetails, model: type[Section]) -> str:
-    """One validation error in words."""
+    """One validation error as text."""
     homes = [s for s, other in SECTIONS.items() if str(detail["loc"][0]) in other.model_fields]
     return in_words(detail, model, f"it belongs to {homes[0]}" if homes else "")

@@ -1,8 +1,9 @@
-"""How the charge and the spin of a structure are handed to an ASE calculator: by which argument, in which convention.
+"""How the charge and the spin of a structure are passed to an ASE calculator: which argument, which convention.
 
-Every code has its own words: `multiplicity` (2S+1), unpaired electrons (2S, `uhf`, `nupdown`), the magnetic moment of
-the cell in μB (2S, too), or what the calculator finds on the atoms. What is not known of a factory is declared with
-REFERENCE.charge_key, spin_key and spin_convention; what neither says is refused where a structure needs it.
+Codes differ: they take `multiplicity` (2S+1), the number of unpaired electrons (2S, `uhf`, `nupdown`), the magnetic
+moment of the cell in μB (also 2S), or read values from the Atoms object. For a factory that is not known here, the
+user sets REFERENCE.charge_key, spin_key and spin_convention; without them, a structure that needs a charge or spin is
+refused.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ MULTIPLICITY, UNPAIRED = "multiplicity", "unpaired_electrons"
 
 @dataclass(frozen=True)
 class Conventions:
-    """charge, spin: the argument, with dots into tables (`input_data.system.tot_charge`), or one of ON_ATOMS;
-    None: the factory has none.
+    """charge, spin: the argument, with dots for nested tables (`input_data.system.tot_charge`), or one of ON_ATOMS;
+    None: the factory has no such argument.
 
-    unpaired: the spin argument is 2S instead of 2S+1. fractions: a charge need not be whole. ambiguous: a spin
-    argument whose convention nobody can know. open_shell: further arguments that unpaired electrons need, or functions
-    of the frame that give them, each unless REFERENCE.kwargs has it. closed_shell: multiplicity 1 is written, too.
+    unpaired: the spin argument is 2S instead of 2S+1. fractions: non-integer charges are allowed. ambiguous: a spin
+    argument of unknown convention. open_shell: further arguments that unpaired electrons need (a value, or a function
+    of the frame); REFERENCE.kwargs takes precedence. closed_shell: the argument is also set for multiplicity 1.
     """
 
     charge: str | None = None
@@ -46,13 +47,13 @@ class Conventions:
     closed_shell: bool = True
 
     def table(self) -> dict[str, Any]:
-        """For the description of a method."""
+        """As a dict, for the description of a reference method."""
         return {"charge": self.charge, "spin": self.spin, "unpaired_electrons": self.unpaired}
 
 
 _MULT = Conventions("charge", "multiplicity")
 _ON_INFO = Conventions(INFO, INFO, fractions=True)
-KNOWN: dict[str, Conventions] = {  # by the module (its beginning) and the name of the calculator
+KNOWN: dict[str, Conventions] = {  # key: start of the module path, then the name of the calculator
     "tblite.ase:TBLite": replace(_MULT, fractions=True),
     "xtb.ase:XTB": Conventions(INITIAL_CHARGES, INITIAL_MOMENTS, fractions=True),
     "ase.calculators.orca:ORCA": Conventions("charge", "mult"),
@@ -91,7 +92,7 @@ KNOWN: dict[str, Conventions] = {  # by the module (its beginning) and the name 
         "charge",
         INITIAL_MOMENTS,
         fractions=True,
-        open_shell={  # GPAW's own defaults beside, which a table without them would lose
+        open_shell={  # includes GPAW's own defaults: an incomplete table would override them
             "occupations.fixmagmom": True,
             "occupations.name": "fermi-dirac",
             "occupations.width": lambda frame: 0.1 if frame.pbc.any() else 0.0,
@@ -102,14 +103,14 @@ KNOWN: dict[str, Conventions] = {  # by the module (its beginning) and the name 
     "fairchem:FAIRChemCalculator": _ON_INFO,
     "mace.calculators:mace_omol": _ON_INFO,
 }
-# names of arguments that can mean one thing only
+# argument names with only one possible meaning
 CHARGES = ("charge", "total_charge", "net_charge", "chrg")
 SPINS = {
     "multiplicity": MULTIPLICITY, "mult": MULTIPLICITY, "spin_multiplicity": MULTIPLICITY,
     "uhf": UNPAIRED, "nopen": UNPAIRED, "nupdown": UNPAIRED, "unpaired_electrons": UNPAIRED,
     "tot_magnetization": UNPAIRED, "fixed_spin_moment": UNPAIRED,
 }  # fmt: skip
-EITHER = ("spin", "total_spin", "spinmult")  # 2S+1 for some, 2S for PySCF and CASTEP
+EITHER = ("spin", "total_spin", "spinmult")  # 2S+1 in some codes, 2S in PySCF and CASTEP
 
 
 def conventions_of(
@@ -119,9 +120,9 @@ def conventions_of(
     spin_key: str | None = None,
     spin_convention: str | None = None,
 ) -> Conventions:
-    """What is declared; else what is known of this calculator; else what the names of its arguments say.
+    """From the settings; otherwise from KNOWN; otherwise from the names of the calculator's arguments.
 
-    factory: as the user names it. make: what that is.
+    factory: `package.module:callable` as the user wrote it. make: the imported callable.
     """
     found = _known(factory, make) or _inspected(make)
     if charge_key is not None:
@@ -147,9 +148,9 @@ def conventions_of(
 
 
 def arguments(kwargs: Mapping[str, Any], frame: Frame, how: Conventions, who: str) -> dict[str, Any]:
-    """kwargs with the charge and spin of this frame in them; theirs are left as they are where the frame says none.
+    """kwargs with the charge and spin of this frame added; unchanged where the frame has no charge or spin.
 
-    Raises Unsupported for what the calculator cannot be told, or is told otherwise by kwargs.
+    Raises Unsupported if the calculator cannot take a value, or if kwargs contradict it.
     """
     made: dict[str, Any] = dict(kwargs)
     if frame.charge is not None and how.charge not in (INFO, INITIAL_CHARGES):
@@ -160,7 +161,7 @@ def arguments(kwargs: Mapping[str, Any], frame: Frame, how: Conventions, who: st
 
 
 def dressed(frame: Frame, how: Conventions) -> Frame:
-    """The frame with initial charges and moments that sum to its charge and 2S, where the calculator sums them."""
+    """The frame with initial charges and moments that sum to its charge and 2S, if the calculator sums them."""
     if how.charge == INITIAL_CHARGES and frame.charge is not None:
         frame = replace(frame, charges=_on_heaviest(frame, frame.charge))
     if how.spin == INITIAL_MOMENTS and frame.spin is not None:
@@ -171,7 +172,7 @@ def dressed(frame: Frame, how: Conventions) -> Frame:
 
 
 def charge_refusal(frame: Frame, kwargs: Mapping[str, Any], how: Conventions, who: str) -> str | None:
-    """Why this calculator cannot be told the charge and spin of a frame, or None."""
+    """Why this calculator cannot take the charge and spin of a frame, or None."""
     try:
         arguments(kwargs, frame, how, who)
     except Unsupported as error:
@@ -180,7 +181,7 @@ def charge_refusal(frame: Frame, kwargs: Mapping[str, Any], how: Conventions, wh
 
 
 def written_charge_and_spin(kwargs: Mapping[str, Any], how: Conventions) -> tuple[float | None, int | None]:
-    """The charge and the multiplicity 2S+1 that kwargs says, each None where it says none, or no number."""
+    """The charge and the multiplicity 2S+1 set in kwargs; None where one is not set or not a number."""
     charge = None if how.charge in (None, *ON_ATOMS) else _get(kwargs, str(how.charge))
     spin = None if how.ambiguous or how.spin in (None, *ON_ATOMS) else _get(kwargs, str(how.spin))
     fits = isinstance(spin, int | float) and spin == int(spin)
@@ -191,7 +192,7 @@ def written_charge_and_spin(kwargs: Mapping[str, Any], how: Conventions) -> tupl
 
 
 def check_keys(charge_key: str | None, spin_key: str | None, spin_convention: str | None) -> None:
-    """Raise ValueError for keys that cannot be."""
+    """Raise ValueError for invalid keys."""
     for name, key, wrong in (
         ("charge_key", charge_key, INITIAL_MOMENTS),
         ("spin_key", spin_key, INITIAL_CHARGES),
@@ -215,12 +216,12 @@ def _with_charge(made: dict[str, Any], frame: Frame, how: Conventions, who: str)
         if charge == 0:
             return made
         raise Unsupported(
-            f"{frame.formula} has charge {charge:g}, and {who} has no argument for a charge that is known; name it "
-            "with REFERENCE.charge_key, or choose a reference that takes one"
+            f"{frame.formula} has charge {charge:g}, and {who} has no known argument for the charge; name the "
+            "argument with REFERENCE.charge_key, or choose a reference that takes one"
         )
     whole = charge == int(charge)
     if not whole and not how.fractions:
-        raise Unsupported(f"{frame.formula} has charge {charge:g}, and {who} takes whole charges only")
+        raise Unsupported(f"{frame.formula} has charge {charge:g}, and {who} takes only whole charges")
     return _put(
         made, how.charge, int(charge) if whole else charge, f"the charge {charge:g} of {frame.formula}"
     )
@@ -231,15 +232,15 @@ def _with_spin(made: dict[str, Any], frame: Frame, how: Conventions, who: str) -
     assert spin is not None
     if how.ambiguous is not None and spin != 1:
         raise Unsupported(
-            f"{frame.formula} has multiplicity {spin}, and {how.ambiguous} of {who} can be 2S+1 or 2S; write "
+            f"{frame.formula} has multiplicity {spin}, and {how.ambiguous} of {who} can mean 2S+1 or 2S; set "
             f"REFERENCE.spin_convention: {MULTIPLICITY} or {UNPAIRED}"
         )
     if how.spin is None or how.ambiguous is not None:
         if spin == 1:
             return made
         raise Unsupported(
-            f"{frame.formula} has multiplicity {spin}, and {who} has no argument for a spin that is known; name it "
-            "with REFERENCE.spin_key (and spin_convention), or choose a reference that takes one"
+            f"{frame.formula} has multiplicity {spin}, and {who} has no known argument for the spin; name the "
+            "argument with REFERENCE.spin_key (and spin_convention), or choose a reference that takes one"
         )
     if how.spin not in ON_ATOMS and (spin > 1 or how.closed_shell or _get(made, how.spin) is not None):
         value = spin - 1 if how.unpaired else spin
@@ -251,12 +252,15 @@ def _with_spin(made: dict[str, Any], frame: Frame, how: Conventions, who: str) -
 
 
 def _put(kwargs: dict[str, Any], key: str, value: Any, what: str) -> dict[str, Any]:
-    """kwargs with this entry, tables along its dots made where there are none. Raises Unsupported for another value."""
+    """kwargs with this entry set; missing tables along the dotted key are created.
+
+    Raises Unsupported if kwargs already has another value.
+    """
     present = _get(kwargs, key)
     if present is not None and present != value:
         raise Unsupported(
-            f"REFERENCE.kwargs says {key}: {present}, which contradicts {what}; remove it from REFERENCE.kwargs, or "
-            "mend the structure"
+            f"REFERENCE.kwargs has {key}: {present}, which contradicts {what}; remove it from REFERENCE.kwargs, or "
+            "correct the structure"
         )
     made = copy.copy(kwargs)
     inner, (*tables, last) = made, _path(kwargs, key)
@@ -277,7 +281,7 @@ def _get(kwargs: Mapping[str, Any], key: str) -> Any:
 
 
 def _path(kwargs: Mapping[str, Any], key: str) -> list[str]:
-    """The names along a key; Quantum ESPRESSO's input_data may be written without its namelists."""
+    """The parts of a dotted key; Quantum ESPRESSO's input_data may be written without its namelists."""
     path = key.split(".")
     if len(path) == 3 and path[0] == "input_data":
         written = kwargs.get("input_data") or {}
@@ -300,7 +304,7 @@ def without_key(kwargs: Mapping[str, Any], key: str | None) -> dict[str, Any]:
 
 
 def _on_heaviest(frame: Frame, total: float) -> Any:
-    """(N,) with all of it on the first of the heaviest atoms, so that the sum is exact."""
+    """(N,) zeros with `total` on the first of the heaviest atoms, so that the sum is exact."""
     values = np.zeros(len(frame))
     values[int(np.argmax(frame.numbers))] = total
     return values
@@ -310,7 +314,7 @@ def _on_heaviest(frame: Frame, total: float) -> Any:
 
 
 def _known(factory: str, make: Callable[..., Any]) -> Conventions | None:
-    """By the calculator's own class or function, or by a base class; nothing for what its arguments do not take."""
+    """The entry of KNOWN for the calculator's class, function or base class; without arguments it does not accept."""
     owner = getattr(make, "__self__", make)  # a class whose method loads a checkpoint
     own = (getattr(make, "__module__", None) or "", getattr(make, "__qualname__", ""))
     module, _, attribute = factory.partition(":")
@@ -328,7 +332,7 @@ def _known(factory: str, make: Callable[..., Any]) -> Conventions | None:
 
 
 def _as_inherited(how: Conventions, make: Callable[..., Any]) -> Conventions:
-    """What is left of it for a class derived from a known one: arguments of its own count, others must pass through."""
+    """The conventions of a derived class: its own arguments first, inherited ones only if it accepts them."""
     own = _inspected(make)
     charge = own.charge or (how.charge if how.charge in ON_ATOMS or accepts(make, how.charge) else None)
     spin = how.spin if how.spin in ON_ATOMS or accepts(make, how.spin) else None
@@ -338,24 +342,24 @@ def _as_inherited(how: Conventions, make: Callable[..., Any]) -> Conventions:
 
 
 def accepts(make: Callable[..., Any], key: str | None) -> bool:
-    """Whether a callable can be given an argument of this name."""
+    """Whether a callable accepts an argument of this name."""
     if key is None:
         return False
     try:
         parameters = inspect.signature(make).parameters
-    except (TypeError, ValueError):  # compiled callables need not have one
+    except (TypeError, ValueError):  # compiled callables may have no signature
         return True
     anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     return anything or key.partition(".")[0] in parameters
 
 
 def _inspected(make: Callable[..., Any]) -> Conventions:
-    """What the names of the arguments say; nothing where they may mean two things."""
+    """Conventions guessed from the names of the arguments; ambiguous names are marked as such."""
     names: set[str] = set()
     with suppress(TypeError, ValueError):
         kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         names = {p.name for p in inspect.signature(make).parameters.values() if p.kind in kinds}
-    if accepts(make, "anything at all"):  # ASE's calculators hand them on to their parameters
+    if accepts(make, "anything at all"):  # ASE calculators pass **kwargs on to their parameters
         for one in getattr(make, "__mro__", ()):
             defaults = getattr(one, "default_parameters", None)
             names |= set(map(str, defaults)) if isinstance(defaults, Mapping) else set()

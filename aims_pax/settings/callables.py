@@ -1,4 +1,4 @@
-"""What can be known of the callables and models that settings name without calling or loading them, for `check`."""
+"""Checks callables and models that settings name, without calling or loading them; used by `check`."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def registered_factory(factory: str) -> str:
 
 
 def wrong_callables(wanted: Iterable[Wanted], folder: Path) -> Iterator[tuple[Place, str]]:
-    """(place, text) of what cannot be imported, or not be called with these arguments."""
+    """(place, text) for each callable that cannot be imported or cannot be called with these arguments."""
     for place, factory, kwargs in wanted:
         try:
             make = loaded(factory, folder)
         except SettingsError as error:
             yield (*place, "factory"), str(error)
-        except Exception as error:  # a module of the user's may raise anything
+        except Exception as error:  # the user's module may raise any exception
             yield (*place, "factory"), f"importing {factory!r} failed: {type(error).__name__}: {error}"
         else:
             if text := _wrong_arguments(make, kwargs):
@@ -62,22 +62,22 @@ def wrong_callables(wanted: Iterable[Wanted], folder: Path) -> Iterator[tuple[Pl
 
 
 def odd_arguments(wanted: Iterable[Wanted], folder: Path) -> Iterator[tuple[Place, str]]:
-    """(place, text) of arguments that are taken, as anything is, but look like a slip for one that is known.
+    """(place, text) for arguments that **kwargs accepts but that look like a misspelling of a known argument.
 
-    wanted: callables of which nothing is wrong. Known are the parameters of the callable and, of ASE's calculators,
-    `default_parameters`.
+    wanted: callables that passed `wrong_callables`. Known arguments are the parameters of the callable and, for ASE
+    calculators, `default_parameters`.
     """
     for place, factory, kwargs in wanted:
         known = _parameters(loaded(factory, folder))
         for name in kwargs:
             near = nearest(str(name), known - set(kwargs))
             if name not in known and near is not None:
-                text = f"{factory} knows no such argument and may ignore it; nearest: {near}"
+                text = f"{factory} has no such argument and may ignore it; nearest: {near}"
                 yield (*place, "kwargs", name), text
 
 
 def unknown_models(wanted: Iterable[tuple[Place, str]], folder: Path) -> Iterator[tuple[Place, str]]:
-    """(place, text) of what is neither a foundation size nor a file."""
+    """(place, text) for each model that is neither a foundation size nor a file."""
     for place, size in wanted:
         if size not in FOUNDATION_MODELS and not (folder / Path(size).expanduser()).is_file():
             near = nearest(size, FOUNDATION_MODELS)
@@ -86,15 +86,15 @@ def unknown_models(wanted: Iterable[tuple[Place, str]], folder: Path) -> Iterato
 
 
 def loaded(factory: str, folder: Path) -> Callable[..., Any]:
-    """The callable; what its module prints goes to standard error. Raises SettingsError, or what the module raises."""
-    with contextlib.redirect_stdout(sys.stderr):  # some packages greet on standard output when imported
+    """The callable; output of its module goes to standard error. Raises SettingsError, or what the module raises."""
+    with contextlib.redirect_stdout(sys.stderr):  # some packages print to standard output when imported
         return load_factory(factory, folder)
 
 
 def _wrong_arguments(make: Callable[..., Any], kwargs: Mapping[str, Any]) -> str | None:
     try:
         signature = inspect.signature(make)
-    except (TypeError, ValueError):  # compiled callables need not have one
+    except (TypeError, ValueError):  # compiled callables may have no signature
         return None
     try:
         signature.bind(**kwargs)
@@ -104,7 +104,7 @@ def _wrong_arguments(make: Callable[..., Any], kwargs: Mapping[str, Any]) -> str
 
 
 def _parameters(make: Callable[..., Any]) -> set[str]:
-    """The names of all arguments a callable is known to take, those of its base classes too."""
+    """The names of all arguments that a callable is known to take, including those of its base classes."""
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     found: set[str] = set()
     for one in [make, *(c.__init__ for c in getattr(make, "__mro__", ()))]:

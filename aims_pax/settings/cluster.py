@@ -1,4 +1,4 @@
-"""CLUSTER: where reference calculations run: on this machine, or on nodes that a scheduler gives."""
+"""CLUSTER: where reference calculations run: on this machine, or on nodes that a scheduler allocates."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ HEADERS: Mapping[str, Scheduler] = {s.header_key: s for s in known_schedulers().
 
 
 def type_is(name: str) -> str:
-    """When the header of this scheduler is mandatory."""
+    """The words for when the header of this scheduler is mandatory."""
     return f"the type is `{name}`"
 
 
 def _loadable(value: object) -> object:
-    """Of another package's scheduler that cannot be loaded, why."""
+    """Raise ValueError with the reason if this names a plugin scheduler that could not be loaded."""
     if isinstance(value, str) and value.lower() in failed_schedulers():
-        raise ValueError(f"{value} is installed and cannot be used: {failed_schedulers()[value.lower()]}")
+        raise ValueError(f"{value} is installed but cannot be used: {failed_schedulers()[value.lower()]}")
     return value
 
 
@@ -67,10 +67,10 @@ def reserve(limit: float) -> float:
 def _devices(value: object) -> tuple[str, ...]:
     devices = tuple(as_device(text) for text in as_list_of_texts(value))
     if twice := [d for d in devices if devices.count(d) > 1]:
-        raise ValueError(f"{twice[0]} is named twice; expected one worker a device")
+        raise ValueError(f"{twice[0]} is named twice; expected one worker per device")
     for kind in ("cuda", "xpu"):
         if {kind, f"{kind}:0"} <= set(devices):
-            raise ValueError(f"{kind} and {kind}:0 are the same card; expected one worker a device")
+            raise ValueError(f"{kind} and {kind}:0 are the same card; expected one worker per device")
     return devices
 
 
@@ -79,9 +79,7 @@ def _ports(value: object) -> tuple[int, int]:
         raise ValueError(f"expected two ports, [first, last], got {value!r}")
     first, last = (as_whole(port) for port in value)
     if not 1 <= first <= last <= 65535:
-        raise ValueError(
-            f"expected ports from 1 to 65535, the first not above the last, got [{first}, {last}]"
-        )
+        raise ValueError(f"expected ports from 1 to 65535, first not larger than last, got [{first}, {last}]")
     return first, last
 
 
@@ -92,17 +90,17 @@ Ports = Annotated[tuple[int, int], BeforeValidator(_ports), Kind("`list`")]
 
 
 class TrainingProfile(Section):
-    """CLUSTER.training: where members train while trajectories go on."""
+    """CLUSTER.training: where members train while trajectories continue."""
 
     devices: Devices = key(
         None,
-        "One worker on each of these devices, e.g. `[cuda:0, cuda:1]`; N counts the cards that the run sees (in "
-        "`CUDA_VISIBLE_DEVICES`).",
+        "One worker on each of these devices, e.g. `[cuda:0, cuda:1]`; the numbers count the cards that the run sees "
+        "(in `CUDA_VISIBLE_DEVICES`).",
     )
     workers: OptionalWhole = key(
         None,
         "Members trained at the same time; `None`: as many as there are devices or cores. "
-        "0: in turns with the trajectories.",
+        "0: in the process of the run, in turns with the trajectories.",
         possible="[0, inf)",
     )
     threads: Whole = key(1, "Threads of each worker.", possible="[1, inf)", plausible="[1, 128]")
@@ -112,29 +110,29 @@ class TrainingProfile(Section):
     def _one_a_device(cls, workers: int | None, info: ValidationInfo) -> int | None:
         devices = info.data.get("devices")
         if workers is not None and devices is not None and workers > len(devices):
-            raise ValueError(f"{workers} workers for {len(devices)} devices; expected at most one a device")
+            raise ValueError(f"{workers} workers for {len(devices)} devices; expected at most one per device")
         return workers
 
 
 class DynamicsProfile(Section):
-    """CLUSTER.dynamics: where trajectories move."""
+    """CLUSTER.dynamics: where trajectories are propagated."""
 
     workers: OptionalWhole = key(
         None,
-        "Processes among which the trajectories are shared out; `None`: as many as there are cores that training "
-        "leaves free. 1: in the process of the run. On a GPU and with `executor: inline` always there.",
+        "Processes that share the trajectories; `None`: as many as there are cores that training leaves free. "
+        "1: no extra process. On a GPU and with `executor: inline`, trajectories always run in the process of the run.",
         possible="[1, inf)",
     )
-    threads: Whole = key(1, "Threads of each of them.", possible="[1, inf)", plausible="[1, 128]")
+    threads: Whole = key(1, "Threads of each of these processes.", possible="[1, inf)", plausible="[1, 128]")
 
 
 class ParslOptions(Section):
     """CLUSTER.parsl_options: how many nodes Parsl asks the scheduler for."""
 
     nodes_per_block: Whole = key(..., "Nodes of one block (one job of the scheduler).", possible="[1, inf)")
-    init_blocks: Whole = key(..., "Blocks asked for at the start.", possible="[0, inf)")
-    min_blocks: Whole = key(..., "Fewest blocks kept.", possible="[0, inf)")
-    max_blocks: Whole = key(..., "Most blocks at a time.", possible="[1, inf)")
+    init_blocks: Whole = key(..., "Blocks requested at the start.", possible="[0, inf)")
+    min_blocks: Whole = key(..., "Minimum number of blocks.", possible="[0, inf)")
+    max_blocks: Whole = key(..., "Maximum number of blocks at a time.", possible="[1, inf)")
     label: Text = key(..., "Unique name of this Parsl configuration.")
     run_dir: OptionalText = key(
         None, "Folder of Parsl's runtime files; on a file system that the nodes share. `None`: in `log_dir`."
@@ -144,26 +142,26 @@ class ParslOptions(Section):
     )
     job_time_limit: OptionalSeconds = key(
         None,
-        "The same as `job_time_limit` of `CLUSTER`; written in one of the two places.",
+        "The same as `job_time_limit` of `CLUSTER`; write it in only one of the two places.",
         unit="s",
         possible="(0, inf]",
         plausible="[1, inf]",
     )
     address: OptionalText = key(
         None,
-        "Host name or address at which nodes find the machine of the run; `None`: they try all that it has.",
+        "Host name or address at which nodes reach the machine of the run; `None`: they try all its addresses.",
     )
     interface: OptionalText = key(
         None,
-        "Network interface on which workers are listened for, e.g. `ib0`; nodes get its address. `None`: all.",
+        "Network interface on which the run listens for workers, e.g. `ib0`; nodes get its address. `None`: all.",
     )
     port_range: Ports = key(
         (54000, 55000),
-        "First and last port on which workers are listened for; nodes must be able to reach them.",
+        "First and last port on which the run listens for workers; nodes must be able to reach them.",
     )
     jobs_per_block: Whole = key(
         1,
-        "Reference calculations at the same time inside one block; they share its nodes.",
+        "Reference calculations that run at the same time in one block; they share its nodes.",
         possible="[1, inf)",
         plausible="[1, 256]",
     )
@@ -175,20 +173,20 @@ class _Place(Section):
     type: Where = key(
         "slurm",
         f"A batch scheduler ({', '.join(f'`{name}`: {s.title}' for name, s in known_schedulers().items())}), or "
-        "`local` for this machine. When the reference is a calculator and no key of a scheduler is written, the "
-        "default is `local`.",
+        "`local` for this machine. If the reference is a calculator and no key of a scheduler is set, the default is "
+        "`local`.",
     )
     project_name: OptionalText = key(None, "Name of the Parsl run.", mandatory=BATCH)
     parsl_options: ParslOptions | None = key(None, "Table of Parsl's options.", mandatory=BATCH)
 
     @property
     def scheduler(self) -> Scheduler | None:
-        """Whose jobs calculations run in; None: on this machine."""
+        """The scheduler in whose jobs calculations run; None: on this machine."""
         return known_schedulers().get(self.type)
 
     @property
     def header(self) -> str:
-        """Of the blocks' job script; empty on this machine."""
+        """Header of the blocks' job script; empty on this machine."""
         return _header(self.scheduler, vars(self))
 
 
@@ -205,16 +203,16 @@ def _header_key(scheduler: Scheduler) -> tuple[Any, Any]:
 
 if TYPE_CHECKING:
     _Headers = _Place
-else:  # a key for each scheduler, those of other packages too
+else:  # one key per scheduler, including schedulers from other packages
     _Headers = create_model("_Headers", __base__=_Place, **{k: _header_key(s) for k, s in HEADERS.items()})
 
 
 class ClusterSettings(_Headers):
-    """CLUSTER: may be left out when the reference is a calculator; calculations then run on this machine."""
+    """CLUSTER: may be omitted when the reference is a calculator; calculations then run on this machine."""
 
     worker_str: OptionalText = key(
         None,
-        "Shell commands that prepare each worker: load modules, activate the environment.",
+        "Shell commands that prepare each worker, e.g. load modules and activate the environment.",
         mandatory=BATCH,
     )
     launch_str: OptionalText = key(
@@ -229,24 +227,24 @@ class ClusterSettings(_Headers):
     )
     clean_dirs: Flag = key(
         True,
-        "Remove the folder of each calculation once its result is stored. `False`: keep it packed in "
-        "`calc_dir/kept`. Failed calculations (the last 50) are always kept, in `calc_dir/failed`.",
+        "Remove the folder of each calculation once its result is stored. `False`: keep it, compressed, in "
+        "`calc_dir/kept`. The last 50 failed calculations are always kept in `calc_dir/failed`.",
     )
     max_workers: OptionalWhole = key(
         None,
-        "Reference calculations at the same time on this machine; `None`: as many as there are cores.",
+        "Reference calculations that run at the same time on this machine; `None`: as many as there are cores.",
         possible="[1, inf)",
         plausible="[1, 1024]",
     )
     executor: Executor = key(
         "auto",
         "How calculations run: one by one in this process (`inline`), in `threads`, in Parsl's worker "
-        "processes (`htex`), under MPI (`mpi`), or as fits the reference (`auto`).",
+        "processes (`htex`), under MPI (`mpi`), or chosen to suit the reference (`auto`).",
     )
     job_time_limit: Seconds = key(
         math.inf,
-        "Longest time of one reference calculation (s, or `HH:MM:SS`); inf: no limit. With a scheduler, a "
-        "block takes no new calculation when less than this is left of its walltime.",
+        "Maximum time of one reference calculation (s, or `HH:MM:SS`); inf: no limit. With a scheduler, a "
+        "block starts no new calculation when less than this is left of its walltime.",
         unit="s",
         possible="(0, inf]",
         plausible="[1, inf]",
@@ -254,18 +252,18 @@ class ClusterSettings(_Headers):
 
     training: TrainingProfile | None = key(
         None,
-        "Where members train beside the trajectories, with any `type`: "
+        "Where members train while trajectories run, with any `type`: "
         "`{devices: [cuda:0, cuda:1], workers: 2, threads: 1}`.",
     )
 
     dynamics: DynamicsProfile | None = key(
-        None, "Among how many processes the trajectories are shared out, with any `type`: `{workers: 8}`."
+        None, "How many processes share the trajectories, with any `type`: `{workers: 8}`."
     )
 
     @model_validator(mode="before")
     @classmethod
     def _limit_of_parsl_options(cls, data: Any) -> Any:
-        """`parsl_options.job_time_limit` means the key of this section; where blocks are, so with a scheduler."""
+        """With a scheduler, `parsl_options.job_time_limit` is read as `job_time_limit` of this section."""
         options = data.get("parsl_options") if isinstance(data, dict) else None
         inner = options.get("job_time_limit") if isinstance(options, dict) else None
         if inner is None or "job_time_limit" in data or str(data.get("type", "")).lower() == "local":
@@ -273,14 +271,14 @@ class ClusterSettings(_Headers):
         try:
             seconds = _seconds(inner)
         except ValueError:
-            return data  # said where it is written
+            return data  # the validator of parsl_options reports it
         return {**data, "job_time_limit": seconds} if seconds > 0 else data
 
     @field_validator("parsl_options", mode="after")
     @classmethod
     def _one_place(cls, options: ParslOptions | None) -> ParslOptions | None:
         if options is not None and options.address is not None and options.interface is not None:
-            raise ValueError("address and interface both say where nodes find the run; keep one of them")
+            raise ValueError("address and interface both set where nodes reach the run; keep one of them")
         return options
 
     @field_validator(*HEADERS, mode="after", check_fields=False)
@@ -294,8 +292,8 @@ class ClusterSettings(_Headers):
         ours = info.data.get("type") == scheduler.name
         if ours and not scheduler.gives_nodes and options is not None and options.nodes_per_block > 1:
             raise ValueError(
-                f"{scheduler.title} takes the number of nodes from these lines alone: ask for all slots of a block "
-                "here, and write nodes_per_block: 1"
+                f"{scheduler.title} takes the number of nodes only from these lines: request all slots of a block "
+                "here, and set nodes_per_block: 1"
             )
         return header
 
@@ -318,6 +316,6 @@ class ClusterSettings(_Headers):
         ):
             raise ValueError(
                 f"{limit:g} s do not fit into a block of {block:g} s ({scheduler.header_key}), of which the last "
-                f"{reserve(block):g} s are kept free; lengthen the block or lower the limit"
+                f"{reserve(block):g} s are reserved; lengthen the block or lower the limit"
             )
         return limit

@@ -1,7 +1,7 @@
-"""Hashes of the files that decide what a callable of the user's computes: its modules, and files its arguments name.
+"""Hashes of the files that a user's callable depends on: its modules, and the files that its arguments name.
 
-Only what lies in the working folder counts of the modules: installed packages are not the user's to edit. They are
-read, not imported. What a calculator writes (a log, its folder) is no part of what it computes.
+Only modules in the working folder are hashed, not installed packages. Modules are parsed, not imported. Arguments
+that name output files of a calculator (a log, its folder) are ignored.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-_WRITTEN = (  # arguments that name what is written
+_WRITTEN = (  # arguments that name output files
     "txt log logfile log_file out outfile output label directory workdir work_dir scratch tmpdir prefix trajectory "
     "restart stdout stderr"
 )
 WRITTEN = frozenset(_WRITTEN.split())
-MANY = 2000  # files of a folder that are read
+MANY = 2000  # in folders with more files than this, sizes are hashed instead of contents
 
 
 def contents(targets: Mapping[str, Any] | Any, folder: Path | None) -> dict[str, str]:
-    """{path as it is written, or of a module: hash} of what a value of settings names, tables and lists included.
+    """{path: hash} of the files, folders and modules that a settings value names, also inside tables and lists.
 
-    targets: anything; texts that name files or folders count, with `package.module:callable` for modules.
+    targets: any value; strings that name existing files or folders are used, and `package.module:callable` for modules.
     """
     root = Path() if folder is None else folder
     found: dict[str, str] = {}
@@ -37,7 +37,7 @@ def contents(targets: Mapping[str, Any] | Any, folder: Path | None) -> dict[str,
 
 
 def modules(name: str, root: Path) -> list[Path]:
-    """The files in root of the module of this name and of all it imports, directly or through another one."""
+    """The files in root of the module with this name and of all modules that it imports, directly or indirectly."""
     found: dict[Path, None] = {}
     waiting = [name]
     seen = set()
@@ -47,7 +47,7 @@ def modules(name: str, root: Path) -> list[Path]:
             continue
         seen.add(name)
         parts = name.split(".")
-        for n in range(1, len(parts) + 1):  # packages are imported before what is in them
+        for n in range(1, len(parts) + 1):  # a package is imported before its modules
             path = _file(parts[:n], root)
             if path is not None and path not in found:
                 found[path] = None
@@ -57,7 +57,7 @@ def modules(name: str, root: Path) -> list[Path]:
 
 
 def content_digest(path: Path) -> str:
-    """Of a file, or of a folder with all that is in it."""
+    """Hash of a file, or of a folder with its contents; "unreadable: …" if it cannot be read."""
     total = hashlib.sha256()
     try:
         if path.is_file():
@@ -73,7 +73,7 @@ def content_digest(path: Path) -> str:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """The texts in a value that may name something; objects with target, args, kwargs are calls."""
+    """The strings in a value that may name a file or module; objects with target, args, kwargs are calls."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -90,7 +90,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _named(text: str, root: Path) -> Path | None:
-    """The file or folder a text names; not the working folder or one around it."""
+    """The existing file or folder that a text names; not the working folder or a parent of it."""
     if not text.strip() or len(text) > 1000 or "\n" in text or "\0" in text:
         return None
     try:
@@ -98,7 +98,7 @@ def _named(text: str, root: Path) -> Path | None:
         if path.is_dir() and path.resolve() in (root.resolve(), *root.resolve().parents):
             return None
         return path if path.exists() else None
-    except (OSError, RuntimeError):  # a name that is too long, ~somebody
+    except (OSError, RuntimeError):  # a name that is too long, or ~unknown_user
         return None
 
 
@@ -108,7 +108,7 @@ def _file(parts: list[str], root: Path) -> Path | None:
 
 
 def _imports(path: Path, package: list[str]) -> Iterator[str]:
-    """The names a file imports, in whole; of `from a import b` both a and a.b, which may be a module."""
+    """The full names that a file imports; for `from a import b` both a and a.b, which may be a module."""
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError, OSError):

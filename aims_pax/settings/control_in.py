@@ -1,9 +1,9 @@
-"""FHI-aims' control.in: every keyword in its order, nothing lost.
+"""FHI-aims' control.in: reads all keywords in their order.
 
 Repeated keywords, exponents (`1e-3`, `1d-3`), further numbers (`xc hse06 0.11`) and unknown keywords stay as
-the user wrote them. Comments and species blocks are left out: the basis comes from `species_dir`. What is read
-here (charge, spin …) is checked when the file is read: a number that is none, `Charge` for `charge`, or two lines
-that contradict each other are refused with their line.
+the user wrote them. Comments and species blocks are left out: the basis comes from `species_dir`. Keywords that
+aims-PAX uses (charge, spin …) are checked when the file is read: invalid numbers, `Charge` instead of `charge`, and
+contradicting lines are refused, and the message quotes the line.
 
     >>> control = parse_control("xc hse06 0.11  # screened\\nk_grid 2 2 2")
     >>> control.keywords
@@ -23,7 +23,7 @@ from pathlib import Path
 from aims_pax.errors import SettingsError
 from aims_pax.fortran import fortran_number
 
-# What may stand inside a species block; any other keyword ends it, as in FHI-aims' own reader.
+# Keywords allowed inside a species block; any other keyword ends it, as in FHI-aims' own reader.
 _BASIS = (
     "nucleus mass species element cite_reference l_hartree cut_pot cutoff_type basis_dep_cutoff radial_base "
     "radial_multiplier angular_grids angular angular_min angular_acc division outer_grid innermost_max "
@@ -37,10 +37,10 @@ SPECIES_KEYWORDS = frozenset(_BASIS.split())
 
 Value = str | int | float | bool
 
-# in a species block: physics that a basis from species_dir would lose without a word
+# DFT+U keywords in a species block: silently lost when the basis comes from species_dir
 HUBBARD = ("plus_u", "plus_u_ramping", "plus_u_use_all", "hubbard_coefficient")
 
-# a label is one point: what would move the atoms leaves the input
+# a label is a single-point calculation: keywords that move atoms are removed from the input
 _MOVING = (
     "relax_geometry relax_unit_cell external_pressure MD_run MD_schedule MD_segment MD_MB_init MD_clean_rotations "
     "MD_restart MD_time_step use_pimd_wrapper PIMD_run PIMD_schedule PIMD_segment PIMD_n_beads PIMD_time_step "
@@ -48,7 +48,7 @@ _MOVING = (
 )
 MOVES_ATOMS = tuple(_MOVING.split())
 
-# functionals with a part after the SCF cycle: FHI-aims prints no forces of it, only those of the cycle
+# functionals with a post-SCF part: FHI-aims prints only the forces of the SCF cycle, none of that part
 _AFTER_THE_CYCLE = frozenset(
     [
         "mp2",
@@ -67,7 +67,7 @@ _AFTER_THE_CYCLE = frozenset(
     ]
 )
 
-# one line of each: FHI-aims takes the last of several (or stops), and which of them was wanted nobody knows
+# allowed once: with several lines FHI-aims takes the last one or stops, and the intended value is unclear
 _ONCE = (
     "xc charge spin fixed_spin_moment default_initial_moment relativistic k_grid k_offset k_grid_density "
     "hybrid_xc_coeff hse_unit occupation_type compute_forces many_body_dispersion many_body_dispersion_nl "
@@ -85,15 +85,15 @@ class Control:
     """The general part of a control.in: (keyword, rest of the line) in the order of the file."""
 
     keywords: tuple[tuple[str, str], ...]
-    has_species: bool = False  # the file held species blocks, which are ignored in favour of species_dir
-    hubbard: tuple[tuple[str, str], ...] = ()  # (species, line) of DFT+U in those blocks, which would be lost
+    has_species: bool = False  # the file has species blocks, which are ignored in favour of species_dir
+    hubbard: tuple[tuple[str, str], ...] = ()  # (species, line) of DFT+U in those blocks, which are lost
 
     def get(self, name: str) -> str | None:
         """The rest of the last line with this keyword, or None."""
         return next((rest for word, rest in reversed(self.keywords) if word == name), None)
 
     def number(self, name: str) -> float | None:
-        """The number behind a keyword, as Fortran reads it. Raises SettingsError for anything else."""
+        """The number after a keyword, as Fortran reads it. Raises SettingsError for anything else."""
         rest = self.get(name)
         if rest is None:
             return None
@@ -103,19 +103,19 @@ class Control:
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
-            raise SettingsError(f"{name} {rest}: expected a number like 1 or 1d0 behind {name}")
+            raise SettingsError(f"{name} {rest}: expected a number like 1 or 1d0 after {name}")
         return value
 
     @property
     def collinear(self) -> bool:
-        """Whether two spin channels are asked for."""
+        """Whether spin is collinear (two spin channels)."""
         return (self.get("spin") or "none").split()[0].lower() == "collinear"
 
     def __contains__(self, name: object) -> bool:
         return any(word == name for word, _ in self.keywords)
 
     def replaced(self, name: str = "", value: Value = "", /, **values: Value) -> Control:
-        """With these keywords set: in place of the first such line (the others go), else at the end."""
+        """With these keywords set: in place of the first such line (further ones are removed), else at the end."""
         keywords = list(self.keywords)
         for new, wanted in {**({name: value} if name else {}), **values}.items():
             lines = [i for i, (word, _) in enumerate(keywords) if word == new]
@@ -152,9 +152,10 @@ def read_control(path: Path) -> Control:
 
 
 def pair_controls(written: Mapping[str, str], systems: Sequence[str]) -> tuple[dict[str, str], str | None]:
-    """{name of a system: control file} from a map keyed by geometry file, its stem, or a number in their order.
+    """{name of a system: control file} from a map keyed by geometry file, its stem, or its number in the list.
 
-    The text, where there is one, shows how numbers were read. Raises SettingsError for what does not fit.
+    The second value is None, or a text that shows how numbers were read. Raises SettingsError for unknown or missing
+    geometries.
 
     >>> pair_controls({"0": "a.in", "water.xyz": "b.in"}, ["cell", "water"])[0]
     {'cell': 'a.in', 'water': 'b.in'}
@@ -165,7 +166,7 @@ def pair_controls(written: Mapping[str, str], systems: Sequence[str]) -> tuple[d
         name = matching(said, systems)
         if name is None:
             raise SettingsError(
-                f"MISC.path_to_control: no geometry is called {said!r}; there are {', '.join(systems)}"
+                f"MISC.path_to_control: no geometry is called {said!r}; expected one of {', '.join(systems)}"
             )
         numbered = numbered or name not in _names(said)
         pairs[name] = file
@@ -179,7 +180,7 @@ def pair_controls(written: Mapping[str, str], systems: Sequence[str]) -> tuple[d
 
 
 def matching(said: str, systems: Sequence[str]) -> str | None:
-    """The name of the system that a geometry file, its stem, or a number in their order means, or None.
+    """The name of the system for a geometry file, its stem, or its number in the list; None if there is none.
 
     >>> matching("some/water.xyz", ["cell", "water"]), matching("0", ["cell", "water"]), matching("x", ["cell"])
     ('water', 'cell', None)
@@ -195,7 +196,7 @@ def _names(said: str) -> tuple[str, str, str]:
 
 
 def parse_control(text: str) -> Control:
-    """The text of a control.in. Raises SettingsError when it holds no keyword at all."""
+    """Parses the text of a control.in. Raises SettingsError when it has no keyword."""
     keywords: list[tuple[str, str]] = []
     hubbard: list[tuple[str, str]] = []
     species: str | None = None
@@ -215,12 +216,12 @@ def parse_control(text: str) -> Control:
             species = None
             keywords.append((word, rest.strip()))
     if not keywords:
-        raise SettingsError("no keywords in it; expected at least xc")
+        raise SettingsError("no keywords in the file; expected at least xc")
     return Control(tuple(keywords), has_species, tuple(hubbard))
 
 
 def _faults(control: Control) -> Iterator[str]:
-    """What FHI-aims would stop at, or read as something else than was wanted, in the lines that are read here."""
+    """Lines at which FHI-aims would stop, or which it would read differently than intended."""
     for word, rest in control.keywords:
         wanted = _SPELLED.get(word.lower(), word)
         if word != wanted:
@@ -228,7 +229,7 @@ def _faults(control: Control) -> Iterator[str]:
     for word in dict.fromkeys(w for w, _ in control.keywords if w in ONCE):
         values = dict.fromkeys(" ".join(rest.split()) for w, rest in control.keywords if w == word)
         if len(values) > 1:
-            yield f"{word} is there with different values: {', then '.join(values)}; keep one line"
+            yield f"{word} appears with different values: {', then '.join(values)}; keep one line"
     for word in ("charge", "fixed_spin_moment"):
         with_number = control.get(word)
         if with_number is not None:
@@ -245,8 +246,8 @@ def _faults(control: Control) -> Iterator[str]:
     if method is not None or _AFTER_THE_CYCLE.intersection(functional):
         said = f"total_energy_method {method}" if method is not None else f"xc {control.get('xc')}"
         yield (
-            f"{said}: FHI-aims prints no forces of a method that follows the SCF cycle; labels would hold energy and "
-            "forces of the cycle alone; use a method with forces"
+            f"{said}: FHI-aims prints no forces for post-SCF methods; labels would hold only energy and forces of the "
+            "SCF cycle; use a method with forces"
         )
 
 

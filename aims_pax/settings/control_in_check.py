@@ -1,6 +1,6 @@
-"""What a control.in means for the geometries that it serves: what would be lost, and what does not fit.
+"""Checks a control.in against its geometries: settings that would be lost or do not fit.
 
-lost_hubbard     DFT+U written into a species block, which species_dir replaces
+lost_hubbard     DFT+U in a species block, which species_dir replaces
 shared_k_grid    one k_grid for cells of very different size
 odd_spin         moments and spin that FHI-aims ignores or stops at
 """
@@ -16,12 +16,12 @@ from aims_pax.frames import Frame
 from aims_pax.settings.control_in import Control
 from aims_pax.systems import System
 
-FINER = 2.0  # times: k-points of one cell this much denser than those of another are no longer one method
-VACUUM = 12.0  # Å: a vector this long with one k-point is vacuum, or needs no more
+FINER = 2.0  # ratio of k-point spacings above which the energies of two cells are not comparable
+VACUUM = 12.0  # Å: a cell vector this long with one k-point is vacuum, or needs no more k-points
 
 
 def lost_hubbard(control: Control, species_dir: Path) -> str | None:
-    """Why labels would lack DFT+U: lines of species blocks that species_dir does not hold. None: all are there."""
+    """Why labels would lack DFT+U: lines of species blocks that are missing in species_dir. None: none is missing."""
     lost = []
     for species, line in control.hubbard:
         files = sorted(species_dir.glob(f"*_{species}_default"))
@@ -31,8 +31,8 @@ def lost_hubbard(control: Control, species_dir: Path) -> str | None:
     if not lost:
         return None
     return (
-        f"{', '.join(lost)}: species blocks are ignored in favour of species_dir, and {species_dir} does not hold "
-        "this, so labels would be without it; copy the species defaults, write it there and name the copy species_dir"
+        f"{', '.join(lost)}: species blocks are ignored in favour of species_dir, and {species_dir} does not contain "
+        "this, so labels would lack it; copy the species defaults, add it there and set species_dir to the copy"
     )
 
 
@@ -53,7 +53,7 @@ def shared_k_grid(control: Control, systems: Sequence[System]) -> str | None:
     return (
         f"k_grid {grid} is shared by cells of very different size: k-points lie {coarse[most]:.2f} Å⁻¹ apart in "
         f"{most} ({len(cells[most])} atoms) and {coarse[least]:.2f} Å⁻¹ in {least} ({len(cells[least])} atoms), so "
-        "their energies do not fit together; use k_grid_density, or a control.in for each geometry "
+        "their energies are not comparable; use k_grid_density, or a control.in for each geometry "
         "(MISC.path_to_control: {geometry file: control file})"
     )
 

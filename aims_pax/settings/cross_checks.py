@@ -1,6 +1,6 @@
-"""What must hold between keys: rules that one key alone cannot know.
+"""Rules that combine several keys of the settings.
 
-A rule yields (place, text) for everything wrong; one that meets an unreadable section ends there.
+A rule yields (file, place, text) for each mistake; it stops when it needs a section that could not be read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PROJECT, MACE = "aimsPAX", "mace"
 
 
 def findings(rules: tuple[Rule, ...], parts: Parts) -> Iterator[Finding]:
-    """What the rules say of these sections."""
+    """All findings of the rules for these sections."""
     for rule in rules:
         try:
             yield from rule(parts)
@@ -32,7 +32,7 @@ def findings(rules: tuple[Rule, ...], parts: Parts) -> Iterator[Finding]:
 
 
 def _mandatory(parts: Parts) -> Iterator[Finding]:
-    """Keys that some combinations need."""
+    """Keys that are mandatory only in some combinations."""
     needed: dict[str, Callable[[], bool]] = {
         "the reference is FHI-aims": lambda: parts.aims,
         BATCH: lambda: parts.batch,
@@ -53,7 +53,7 @@ def _mandatory(parts: Parts) -> Iterator[Finding]:
                     prose = type(section).model_fields[key].description or ""
                     others = sorted(HEADERS.keys() & section.model_fields_set) if key in HEADERS else []
                     if others:
-                        prose = f"{others[0]} is written: for it, write type: {HEADERS[others[0]].name}"
+                        prose = f"{others[0]} is set: to use it, set type: {HEADERS[others[0]].name}"
                     yield PROJECT, (name, key), f"mandatory, as {because}. {prose}"
         except BrokenSectionError:
             continue
@@ -64,7 +64,7 @@ def _type_is(parts: Parts, name: str) -> Callable[[], bool]:
 
 
 def _ramps(parts: Parts) -> Iterator[Finding]:
-    """A ramp needs to know where it ends."""
+    """A temperature ramp needs a finite number of MD steps."""
     if parts.active is None or not math.isinf(parts.active.max_MD_steps):
         return
     for name, md in parts.md.items():
@@ -76,7 +76,11 @@ def _ramps(parts: Parts) -> Iterator[Finding]:
 
 def _sections(parts: Parts) -> Iterator[Finding]:
     if parts.initial is None and parts.active is None:
-        yield PROJECT, (), f"neither {INITIAL} nor {ACTIVE} is there; expected at least one of these sections"
+        yield (
+            PROJECT,
+            (),
+            f"neither {INITIAL} nor {ACTIVE} is present; expected at least one of these sections",
+        )
 
 
 def _same_in_both(parts: Parts) -> Iterator[Finding]:
@@ -101,14 +105,14 @@ def _same_in_both(parts: Parts) -> Iterator[Finding]:
 
 
 def _one_beginning(parts: Parts) -> Iterator[Finding]:
-    """Given data take the place of the initial dataset: with both, one of them would be left aside."""
+    """Given data replace the initial dataset: with both, one of them would be ignored."""
     if parts.initial is None or parts.active is None:
         return
     both = ("initial_train_dataset", "initial_valid_dataset")
     given = [key for key in both if getattr(parts.active, key) is not None]
     if given:
         sections = f"sections {INITIAL} and {SAMPLERS}" if parts[SAMPLERS] else f"section {INITIAL}"
-        text = f"names given data, which take the place of {INITIAL}: delete the {sections}, or remove "
+        text = f"names given data, which replace {INITIAL}: delete the {sections}, or remove "
         yield PROJECT, (ACTIVE, given[0]), text + " and ".join(given)
 
 
@@ -128,7 +132,7 @@ def _initial_stops(parts: Parts) -> Iterator[Finding]:
 
 
 def _samplers(parts: Parts) -> Iterator[Finding]:
-    """SAMPLERS stand for what the initial dataset says of where structures come from."""
+    """SAMPLERS replace the keys of the initial dataset that set where structures come from."""
     samplers = parts[SAMPLERS]
     if not samplers:
         return
@@ -136,12 +140,12 @@ def _samplers(parts: Parts) -> Iterator[Finding]:
         yield (
             PROJECT,
             (SAMPLERS,),
-            f"make structures for {INITIAL}, which is not there; add it, or remove {SAMPLERS}",
+            f"make structures for {INITIAL}, which is missing; add it, or remove {SAMPLERS}",
         )
         return
     both = [key for key in REPLACED if key in parts.initial.model_fields_set]
     if both:
-        text = f"{SAMPLERS} say where the first structures come from; delete {', '.join(both)}, or {SAMPLERS}"
+        text = f"{SAMPLERS} also set where the first structures come from; delete {', '.join(both)}, or {SAMPLERS}"
         yield PROJECT, (INITIAL, both[0]), text
     ramps = [md.temperature for md in parts.md.values() if isinstance(md.temperature, tuple)]
     several = len({str(md.temperature) for md in parts.md.values()}) > 1
@@ -160,7 +164,7 @@ def _members(parts: Parts) -> Iterator[Finding]:
         return
     seeds, models, size = s.seeds_tags_dict, s.initial_models, s.ensemble_size
     if size < 2 and parts.mace:
-        text = f"{size} is not possible; expected at least 2: one MACE model has nobody to disagree with"
+        text = f"{size} is not possible; expected at least 2: the uncertainty of MACE models is their disagreement"
         yield PROJECT, (ACTIVE, "ensemble_size"), text
     if seeds is not None and len(seeds) != size:
         yield (
@@ -178,7 +182,7 @@ def _members(parts: Parts) -> Iterator[Finding]:
         yield (
             PROJECT,
             (ACTIVE, "initial_models"),
-            "one model is named twice; two equal members have no spread",
+            "one model is named twice; two identical members have no spread",
         )
     for key in ("initial_train_dataset", "initial_valid_dataset"):
         files = getattr(s, key)
@@ -215,12 +219,12 @@ def _loss(parts: Parts) -> Iterator[Finding]:
     if not parts.mace:
         return
     if s.loss in {"stress", "virials"} and not parts.general.compute_stress:
-        text = f"{s.loss} needs the stress of the models; set GENERAL.compute_stress: True, or use weighted"
+        text = f"{s.loss} needs models with stress; set GENERAL.compute_stress: True, or use weighted"
         yield MACE, ("TRAINING", "loss"), text
     if s.forces_weight == 0 and (s.energy_weight == 0 or s.loss == "forces_only"):
-        yield MACE, ("TRAINING", "forces_weight"), "every weight of the loss is 0; nothing would be learned"
+        yield MACE, ("TRAINING", "forces_weight"), "all weights of the loss are 0; nothing would be learned"
     if not any(s.config_type_weights.values()):
-        yield MACE, ("TRAINING", "config_type_weights"), "every weight is 0; nothing would be learned"
+        yield MACE, ("TRAINING", "config_type_weights"), "all weights are 0; nothing would be learned"
 
 
 def _degrees(parts: Parts) -> Iterator[Finding]:
@@ -231,7 +235,7 @@ def _degrees(parts: Parts) -> Iterator[Finding]:
         yield (
             MACE,
             ("ARCHITECTURE", "max_L"),
-            f"{s.max_L} is above max_ell {s.max_ell}; expected at most {s.max_ell}",
+            f"{s.max_L} is larger than max_ell {s.max_ell}; expected at most {s.max_ell}",
         )
 
 
@@ -267,7 +271,7 @@ def _exploration_stops(parts: Parts) -> Iterator[Finding]:
         return
     if s.desired_acc == 0 and all(map(math.isinf, (s.max_MD_steps, s.max_train_set_size, s.max_labels))):
         text = (
-            "nothing stops active learning: it runs until stopped or walltime; "
+            "nothing stops active learning: it runs until it is stopped or its walltime ends; "
             "set max_MD_steps, max_train_set_size, max_labels or desired_acc"
         )
         yield PROJECT, (ACTIVE,), text
@@ -280,7 +284,7 @@ def _exploration_stops(parts: Parts) -> Iterator[Finding]:
             key, text = "skip_step_mlff", f"more than max_MD_steps ({s.max_MD_steps})"
         else:
             key, text = "max_MD_steps", f"less than skip_step_mlff ({s.skip_step_mlff})"
-        yield PROJECT, (ACTIVE, key), f"{text}: the uncertainty is looked at once, at the end"
+        yield PROJECT, (ACTIVE, key), f"{text}: the uncertainty is checked only once, at the end"
     if parts.initial is None and s.initial_train_dataset is None and s.initial_models is None:
         text = (
             f"no {INITIAL}, initial_train_dataset or initial_models: "
@@ -300,25 +304,25 @@ def _pressures(parts: Parts) -> Iterator[Finding]:
             text = f"{getattr(md, key):g} eV/Å³ is {bars:.3g} bar; aims-PAX takes eV/Å³, 1 bar is 6.24e-7"
             yield PROJECT, _md(name, key), text
         if berendsen and "barostat" in md.model_fields_set and "compressibility" not in md.model_fields_set:
-            text = "Berendsen couples by the compressibility; without one it is water's, 4.57e-5 bar⁻¹"
+            text = "Berendsen needs the compressibility; the default is that of water, 4.57e-5 bar⁻¹"
             yield PROJECT, _md(name, "barostat"), text
 
 
 def _weak_stress(parts: Parts) -> Iterator[Finding]:
-    """Stress is some thousand times smaller in its unit than forces: at equal weights it is hardly learnt."""
+    """Stress (eV/Å³) is about a thousand times smaller than forces (eV/Å): with a small weight it is hardly learnt."""
     training, npt = parts.training, [name for name, md in parts.md.items() if md.stat_ensemble == "NPT"]
     if not npt or not parts.mace or training.loss in {"forces_only", "virials", "l1l2energyforces"}:
         return
     if training.stress_weight < 0.1 * training.forces_weight:
-        weights = f"{training.stress_weight:g} beside forces_weight {training.forces_weight:g}"
+        weights = f"{training.stress_weight:g} with forces_weight {training.forces_weight:g}"
         if "stress_weight" in training.model_fields_set:
-            about = f"write about {training.forces_weight:g}"
-            text = f"{weights}: stress would hardly be learnt, and NPT moves by it; {about}"
+            about = f"set it to about {training.forces_weight:g}"
+            text = f"{weights}: stress would hardly be learnt, but NPT depends on it; {about}"
             yield MACE, ("TRAINING", "stress_weight"), text
         else:
             text = (
-                "NPT moves by the stress, which would hardly be learnt: TRAINING.stress_weight in mace.yaml is "
-                f"{weights}; write about {training.forces_weight:g}"
+                "NPT depends on the stress, which would hardly be learnt: TRAINING.stress_weight in mace.yaml is "
+                f"{weights}; set it to about {training.forces_weight:g}"
             )
             yield PROJECT, _md(npt[0], "stat_ensemble"), text
 
@@ -330,7 +334,7 @@ def _one_seed(parts: Parts) -> Iterator[Finding]:
         yield (
             PROJECT,
             _md(first, "MD_seed"),
-            f"the systems have different seeds; {seeds[first]} of {first} serves all",
+            f"the systems have different seeds; {seeds[first]} of {first} is used for all",
         )
 
 

@@ -1,7 +1,7 @@
-"""Names of devices as settings write them, and which card a number means: the N-th of those the run may see.
+"""Names of devices in settings. The number N in cuda:N means the N-th card that the run can see.
 
-CUDA counts the cards of CUDA_VISIBLE_DEVICES from 0 (numbers, or the ids of cards and MIG slices), and so does cuda:N.
-A process that is to see one card alone gets that entry of the list, not the number.
+CUDA counts the entries of CUDA_VISIBLE_DEVICES from 0 (numbers, or ids of cards and MIG slices), and so does cuda:N.
+A process that may see only one card gets that entry of the list, not the number N.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def as_device(value: Any) -> str:
     text = as_text(value).lower()
     if text.partition(":")[0] == "mps":
         raise ValueError(
-            "mps cannot be: dynamics and energies need float64, which it does not have; expected cpu"
+            "mps cannot be used: dynamics and energies need float64, which it does not support; expected cpu"
         )
     if not re.fullmatch(r"cpu|(cuda|xpu)(:\d+)?", text):
         raise ValueError(f"expected devices like cpu, cuda or cuda:0, got {value!r}")
@@ -29,7 +29,7 @@ def as_device(value: Any) -> str:
 
 
 def visible(environment: Mapping[str, str], name: str = LISTS[0]) -> list[str] | None:
-    """The cards of a list, in order; None where there is no list and all cards are seen.
+    """The cards in an environment variable, in order; None if it is not set, so that all cards are visible.
 
     >>> visible({"CUDA_VISIBLE_DEVICES": "2, GPU-8b6f,-1,0"})
     ['2', 'GPU-8b6f']
@@ -39,7 +39,7 @@ def visible(environment: Mapping[str, str], name: str = LISTS[0]) -> list[str] |
         return None
     cards: list[str] = []
     for entry in (part.strip() for part in written.split(",")):
-        if not entry or entry.startswith("-"):  # CUDA ends the list at the first that is none
+        if not entry or entry.startswith("-"):  # CUDA ends the list at the first invalid entry
             break
         cards.append(entry)
     return cards
@@ -48,9 +48,9 @@ def visible(environment: Mapping[str, str], name: str = LISTS[0]) -> list[str] |
 def only(
     device: str, environment: Mapping[str, str], key: str = "CLUSTER.training.devices"
 ) -> dict[str, str]:
-    """What the environment of a process becomes that is to see one card of those this one sees, as its first.
+    """Environment variables for a process that shall see only this card (as its first card).
 
-    Empty for devices that are no numbered CUDA card. Raises SettingsError where there are fewer cards.
+    Empty unless the device is a numbered CUDA card. Raises SettingsError if there are fewer cards.
     """
     kind, _, number = device.partition(":")
     if kind != "cuda" or not number:
@@ -58,7 +58,9 @@ def only(
     lists = {name: cards for name in LISTS if (cards := visible(environment, name)) is not None}
     for name, cards in lists.items():
         if int(number) >= len(cards):
-            raise SettingsError(f"{key}: {device} is not there: {_seen(name, environment[name], len(cards))}")
+            raise SettingsError(
+                f"{key}: {device} does not exist: {_seen(name, environment[name], len(cards))}"
+            )
     return {name: cards[int(number)] for name, cards in lists.items()} or {LISTS[0]: number}
 
 
@@ -68,15 +70,15 @@ def _seen(name: str, written: str, n: int) -> str:
 
 
 def missing(device: str, key: str, available: bool, count: int, environment: Mapping[str, str]) -> str | None:
-    """Why a device cannot be used, or None. available, count: what torch says of its kind."""
+    """Why a device cannot be used, or None. available, count: reported by torch for this kind of device."""
     kind, _, number = device.partition(":")
     if kind == "cpu":
         return None
     if not available:
         word = "GPU" if kind == "cuda" else kind
-        return f"{key}: {device}, but torch finds no {word} here; write device: cpu"
+        return f"{key}: {device}, but torch finds no {word} here; set device: cpu"
     if number and int(number) >= count:
         name = next((n for n in LISTS if n in environment), None) if kind == "cuda" else None
         seen = _seen(name, environment[name], count) if name else f"torch finds {count} here"
-        return f"{key}: {device} is not there: {seen}"
+        return f"{key}: {device} does not exist: {seen}"
     return None

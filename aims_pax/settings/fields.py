@@ -1,9 +1,9 @@
-"""How one key of a section is declared: its type, default, unit, range and prose in one place.
+"""Declares a key of a section: its type, default, unit, range and description in one place.
 
     timestep: Real = key(0.5, "Time step.", unit="fs", possible="(0, 100]", plausible="[0.05, 10]", usual=1.0)
 
-Ranges are written as intervals. A value outside `possible` is refused; one outside `plausible` is warned
-about, with the value that was probably meant when another unit explains it.
+Ranges are written as intervals. A value outside `possible` is an error; a value outside `plausible` gives a
+warning, which suggests the intended value when a wrong unit explains it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from aims_pax.suggestions import nearest
 
 @dataclass(frozen=True)
 class Kind:
-    """How a type is named to a person: `int`, `float`, `str` …"""
+    """Name of a type in the documentation: `int`, `float`, `str` …"""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Interval:
-    """`(0, 100]`: a round bracket leaves the end out."""
+    """`(0, 100]`: a round bracket excludes the end."""
 
     low: float
     high: float
@@ -47,7 +47,7 @@ class Interval:
         return above and (value <= self.high if self.high_in else value < self.high)
 
     def words(self, unit: str, finite: bool = False) -> str:
-        """`more than 0 and at most 100 fs`; `finite`: say so where there is no other upper end."""
+        """`more than 0 and at most 100 fs`; `finite`: add "finite" if there is no other upper end."""
         ends = []
         if not math.isinf(self.low):
             ends.append(("at least " if self.low_in else "more than ") + show(self.low))
@@ -60,17 +60,17 @@ class Interval:
 
 @dataclass(frozen=True)
 class FieldInfo:
-    """What a value of a key can be. `unit_confusions` maps a unit people confuse it with to its size in `unit`."""
+    """Allowed and usual values of a key. `unit_confusions` maps units that users confuse with `unit` to their size."""
 
     unit: str = ""
     possible: Interval | None = None
     plausible: Interval | None = None
     usual: float | None = None
     unit_confusions: tuple[tuple[str, float], ...] = ()
-    mandatory: str = ""  # "always", or the words for when
+    mandatory: str = ""  # "always", or a description of when
 
     def implausible(self, value: float) -> str | None:
-        """Why this value is probably not what was meant, or None."""
+        """Why this value is probably a mistake, or None."""
         if self.plausible is None or value in self.plausible:
             return None
         unit = f" {self.unit}" if self.unit else ""
@@ -101,7 +101,7 @@ def key(
     unit_confusions: Mapping[str, float] | None = None,
     mandatory: str = "",
 ) -> Any:
-    """A field of a section. A default of `...` makes the key mandatory always."""
+    """A field of a section. With the default `...` the key is always mandatory."""
     meaning = FieldInfo(
         unit,
         Interval.read(possible) if possible else None,
@@ -118,7 +118,7 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), validate_default=False)
 
-    aliases: ClassVar[Mapping[str, str]] = {}  # other spelling → ours
+    aliases: ClassVar[Mapping[str, str]] = {}  # other spelling → name of the key
 
     @field_validator("*", mode="after")
     @classmethod
@@ -140,7 +140,7 @@ class Section(BaseModel):
         return found if isinstance(found, FieldInfo) else FieldInfo()
 
     def oddities(self) -> Iterator[tuple[str, str]]:
-        """(key, why it looks wrong) for every written number outside its plausible range."""
+        """(key, why it looks wrong) for every number in the file that is outside its plausible range."""
         for name in type(self).model_fields:
             if (
                 name not in self.model_fields_set
@@ -167,7 +167,7 @@ def numbers(value: Any) -> Iterator[float]:
 
 
 def show(value: float) -> str:
-    """A number as a person writes it."""
+    """A number as text: 10 significant digits at most."""
     return str(value) if isinstance(value, int) else f"{value:.10g}"
 
 
@@ -251,7 +251,7 @@ def as_texts(value: Any) -> str | tuple[str, ...]:
     """One text, or a list of them."""
     if isinstance(value, list | tuple):
         if not value:
-            raise ValueError("expected at least one, got an empty list")
+            raise ValueError("expected at least one entry, got an empty list")
         return tuple(as_text(v) for v in value)
     return as_text(value)
 
@@ -283,7 +283,7 @@ def as_whole_or_map(value: Any) -> int | dict[str, int]:
 
 
 def one_of(*choices: str, **spellings: str) -> BeforeValidator:
-    """One of these words in any case; `spellings` maps further ones (underscores for hyphens) to them."""
+    """One of these words in any case; `spellings` maps other spellings (underscores for hyphens) to them."""
 
     def plainly(word: str) -> str:
         return word.lower().replace("_", "-")
@@ -302,7 +302,7 @@ def one_of(*choices: str, **spellings: str) -> BeforeValidator:
 
 
 def optional(convert: Any) -> BeforeValidator:
-    """Nothing (`None`), or what `convert` makes of it."""
+    """None stays None; other values are converted by `convert`."""
     return BeforeValidator(lambda value: None if value is None else convert(value))
 
 

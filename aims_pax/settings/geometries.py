@@ -1,7 +1,7 @@
-"""The systems of a run: the geometries its settings name, with the charges and spins that MISC gives them.
+"""The systems of a run: the geometries named in its settings, with the charges and spins set in MISC.
 
-Charge and spin can be said in three places: MISC.charge and MISC.spin, the geometry file, and the reference's own input
-(control.in, REFERENCE.kwargs). Where two of them differ, nobody knows which is right: that is refused, naming both.
+Charge and spin can be set in three places: MISC.charge and MISC.spin, the geometry file, and the input of the
+reference (control.in, REFERENCE.kwargs). If two of them differ, the error names both.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WORDS = {"charge": "charge", "spin": "multiplicity"}
 def read_geometries(settings: LabellingSettings) -> tuple[System, ...]:
     """The systems of MISC.path_to_geometry with their charge and spin.
 
-    Raises SettingsError with everything that is wrong, one a line.
+    Raises SettingsError that lists all mistakes, one per line.
     """
     systems, findings = found_geometries(settings)
     if findings:
@@ -39,7 +39,7 @@ def read_geometries(settings: LabellingSettings) -> tuple[System, ...]:
 
 
 def found_geometries(settings: LabellingSettings) -> tuple[tuple[System, ...], list[Finding]]:
-    """The systems, and what contradicts itself in their charges and spins. Raises SettingsError for the files."""
+    """The systems, and contradictions in their charges and spins. Raises SettingsError for unreadable files."""
     systems = read_systems(geometry_paths(settings.misc.path_to_geometry, settings.folder))
     findings: list[Finding] = []
     for key in ("charge", "spin"):
@@ -52,9 +52,9 @@ def found_geometries(settings: LabellingSettings) -> tuple[tuple[System, ...], l
 
 
 def with_settings(frame: Frame, name: str | None, settings: LabellingSettings) -> Frame:
-    """A structure of somewhere else that descends from the geometry of this name, with what MISC says of it.
+    """A structure derived from the geometry of this name, with the charge and spin that MISC sets for it.
 
-    Raises SettingsError where MISC says otherwise than the structure, or nothing can be known.
+    Raises SettingsError if MISC contradicts the structure, or if its geometry is unknown.
     """
     for key in ("charge", "spin"):
         written = getattr(settings.misc, key)
@@ -65,8 +65,8 @@ def with_settings(frame: Frame, name: str | None, settings: LabellingSettings) -
             own = getattr(frame, key)
             if name is None and own is None:
                 raise SettingsError(
-                    f"MISC.{key} is given by geometry, and this structure ({frame.formula}) says neither its {key} nor "
-                    f"its geometry; give it {key}=… or system=NAME"
+                    f"MISC.{key} is set for each geometry, but this structure ({frame.formula}) has neither a {key} "
+                    f"nor a geometry name; add {key}=… or system=NAME to its header"
                 )
         frame = _set(frame, key, value, f"a structure {frame.formula}")
     return frame
@@ -80,7 +80,7 @@ def _with(systems: Sequence[System], key: str, written: Any, findings: list[Find
         name = matching(said, [s.name for s in systems])
         if name is None:
             there = ", ".join(s.name for s in systems)
-            findings.append(((*place, said), f"no geometry is called {said!r}; there are {there}"))
+            findings.append(((*place, said), f"no geometry is called {said!r}; expected one of {there}"))
         elif name in values:
             findings.append(((*place, said), f"a second value for the geometry {name}; keep one"))
         else:
@@ -95,23 +95,23 @@ def _with(systems: Sequence[System], key: str, written: Any, findings: list[Find
 
 
 def _set(frame: Frame, key: str, value: Any, whose: str) -> Frame:
-    """The frame with this charge or spin. Raises SettingsError when it has another."""
+    """The frame with this charge or spin. Raises SettingsError if it already has another value."""
     own = getattr(frame, key)
     if value is None or own == value:
         return frame
     if own is not None:
         raise SettingsError(
             f"MISC.{key}",
-            f"{value:g} contradicts the {WORDS[key]} {own:g} of {whose}, as its file says; remove one",
+            f"{value:g} contradicts the {WORDS[key]} {own:g} in the file of {whose}; remove one",
         )
     return replace(frame, **{key: value})
 
 
-# ---------------------------------------------------------------- what the reference's own input says
+# ---------------------------------------------------------------- the input of the reference
 
 
 def _inputs(settings: LabellingSettings, systems: Sequence[System]) -> dict[str, tuple[str, Control]]:
-    """{system: (file, control.in)}; empty where FHI-aims is not the reference or a file cannot be read."""
+    """{system: (file, control.in)}; empty if FHI-aims is not the reference or a file cannot be read."""
     if settings.reference.type != "aims":
         return {}
     written = settings.misc.path_to_control
@@ -123,14 +123,14 @@ def _inputs(settings: LabellingSettings, systems: Sequence[System]) -> dict[str,
         )
         controls = {file: read_control(settings.path(file)) for file in dict.fromkeys(pairs.values())}
     except SettingsError:
-        return {}  # said where control.in is looked at
+        return {}  # the check of control.in reports it
     return {name: (file, controls[file]) for name, file in pairs.items()}
 
 
 def _contradictions(
     settings: LabellingSettings, system: System, given: tuple[str, Control] | None
 ) -> Iterator[Finding]:
-    """Where the reference's own input says otherwise than the frame, or charge and spin cannot both be."""
+    """Contradictions between the input of the reference and the frame, and impossible pairs of charge and spin."""
     frame = system.frame
     charge, spin = frame.charge, frame.spin
     place: Place = ("MISC", "spin")
@@ -144,7 +144,7 @@ def _contradictions(
         if own is not None and own != value and given is not None:
             yield (
                 ("MISC", "path_to_control"),
-                f"{given[0]} says {line}, which contradicts the {WORDS[key]} {own:g} of geometry {system.name} "
+                f"{given[0]} has {line}, which contradicts the {WORDS[key]} {own:g} of geometry {system.name} "
                 f"({_source(settings, system.name, key)}); remove one",
             )
     charge = said["charge"][1] if charge is None and "charge" in said else charge
@@ -163,11 +163,11 @@ def _contradictions(
 
 
 def _of_calculator(settings: LabellingSettings, frame: Frame) -> tuple[str | None, float | None, int | None]:
-    """Why the calculator cannot be given charge and spin of the frame, or None; what it is given in the end."""
+    """(why the calculator cannot take the charge and spin of the frame, or None; its final charge; its final spin)."""
     reference = settings.reference
     try:
         make = loaded(str(reference.factory), settings.folder)
-    except Exception:  # a module of the user's may raise anything; it is said where factories are looked at
+    except Exception:  # the user's module may raise any exception; the check of factories reports it
         return None, frame.charge, frame.spin
     convention = None if reference.spin_convention == "None" else reference.spin_convention
     how = conventions_of(str(reference.factory), make, reference.charge_key, reference.spin_key, convention)
@@ -177,7 +177,7 @@ def _of_calculator(settings: LabellingSettings, frame: Frame) -> tuple[str | Non
 
 
 def _said(control: Control) -> dict[str, tuple[str, float]]:
-    """{charge, spin: (the line, value)} of what a control.in fixes; a moment that is no whole number fixes no spin."""
+    """{charge, spin: (the line, value)} fixed by a control.in; a non-integer moment does not fix the spin."""
     said: dict[str, tuple[str, float]] = {}
     for keyword, key in (("charge", "charge"), ("multiplicity", "spin"), ("fixed_spin_moment", "spin")):
         rest = control.get(keyword)
@@ -194,7 +194,7 @@ def _said(control: Control) -> dict[str, tuple[str, float]]:
 
 
 def _source(settings: LabellingSettings, name: str, key: str) -> str:
-    """Where the charge or spin of a system comes from."""
+    """Where the charge or spin of a system is set."""
     written = getattr(settings.misc, key)
     by_map = isinstance(written, Mapping) and any(Path(n).stem == name or n == name for n in written)
-    return f"MISC.{key}" if by_map or isinstance(written, int | float) else "as its file says"
+    return f"MISC.{key}" if by_map or isinstance(written, int | float) else "from its file"

@@ -1,6 +1,6 @@
-"""What geometries and settings say together: what cannot be honoured, and what has no effect.
+"""Checks geometries against settings: what is not supported, and what has no effect.
 
-`aims-PAX check` and a run ask the same questions.
+Used by `aims-PAX check` and by a run.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ GEOMETRY: Place = ("MISC", "path_to_geometry")
 
 
 def refused_geometries(settings: Settings, systems: Sequence[System]) -> Iterator[tuple[Place, str]]:
-    """(place in aimsPAX.yaml, text) of every geometry that these settings cannot treat as it is written."""
+    """(place in aimsPAX.yaml, text) for every geometry that cannot be used with these settings."""
     for system in systems:
         statements = system.frame.statements
         if statements and settings.reference.type != "aims":
             yield (
                 GEOMETRY,
-                f"{system.name}: {statements[0]} is known to FHI-aims only, and the reference is a calculator: remove "
-                "the line, and give the calculator its field by REFERENCE.kwargs",
+                f"{system.name}: {statements[0]} works only with FHI-aims, but the reference is a calculator: remove "
+                "the line, and set the field of the calculator in REFERENCE.kwargs",
             )
         if not _constant_pressure(settings, system):
             continue
@@ -43,15 +43,15 @@ def refused_geometries(settings: Settings, systems: Sequence[System]) -> Iterato
 
 
 def noteworthy(systems: Sequence[System]) -> Iterator[tuple[Place, str]]:
-    """(place, text) of what stands in the geometries and has no effect, or another than one may think."""
+    """(place, text) for lines of the geometries that have no effect or an unexpected one."""
     for system in systems:
         for note in system.notes:
             yield GEOMETRY, note
         if any(s.startswith("homogeneous_field") for s in system.frame.statements):
             yield (
                 GEOMETRY,
-                f"{system.name}: in a homogeneous_field energies depend on the orientation, which a MACE model, "
-                "invariant under rotations, cannot learn; it fits the orientations of its data only",
+                f"{system.name}: in a homogeneous_field energies depend on the orientation; a MACE model is invariant "
+                "under rotations and cannot learn this; it fits only the orientations in its data",
             )
 
 

@@ -1,4 +1,4 @@
-"""mace.yaml: the models, in MACE's own names."""
+"""mace.yaml: settings of the models, with MACE's own names."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _atomic_energies(value: Any) -> str | tuple[float, ...] | dict[str, float]:
 
 
 def _name(value: Any) -> str:
-    """A name that can begin a file's name."""
+    """A name that can be the start of a file name."""
     text = as_text(value)
     if not text.isprintable() or set(text) & set("/\\") or text.startswith("."):
         raise ValueError(f"expected a name without / or \\ and without a leading dot, got {text!r}")
@@ -156,21 +156,24 @@ class GeneralSettings(Section):
     default_dtype: Dtype = key("float32", "Precision of the models: `float32` or `float64`.")
     loss_dir: Text = key("./losses", "Folder of the training losses of each member.")
     model_dir: Text = key("./model", "Folder of the trained models.")
-    seed: Whole = key(42, "Seed from which the members' seeds are drawn.", possible="[0, 4294967295]")
+    seed: Whole = key(42, "Seed from which the seeds of the members are drawn.", possible="[0, 4294967295]")
 
 
 class ArchitectureSettings(Section):
-    """ARCHITECTURE: what a model looks like."""
+    """ARCHITECTURE: the architecture of the models."""
 
     atomic_energies: AtomicEnergies = key(
         None,
-        "Energies of the isolated atoms (eV): a list in ascending atomic number over all elements, "
-        "`{symbol: energy}`, or a JSON or YAML file of that, as `aims-PAX-atomic-energies` writes it. `reference`: "
-        "the reference computes the isolated atoms when the run begins. `None`: least squares over the training set.",
+        "Energies of the isolated atoms (eV): a list over all elements in order of atomic number, "
+        "`{symbol: energy}`, or a JSON or YAML file with such a table (`aims-PAX-atomic-energies` writes one). "
+        "`reference`: the reference computes the isolated atoms when the run begins. `None`: least-squares fit to the "
+        "training set.",
         unit="eV",
         possible="(-inf, inf)",
     )
-    compute_avg_num_neighbors: Flag = key(True, "Measure the average number of neighbours; else it is 1.")
+    compute_avg_num_neighbors: Flag = key(
+        True, "Compute the average number of neighbours; otherwise it is 1."
+    )
     correlation: Whole = key(
         3, "Correlation order of the many-body terms.", possible="[1, 6]", plausible="[1, 4]"
     )
@@ -185,7 +188,7 @@ class ArchitectureSettings(Section):
     max_L: Whole = key(
         1, "Highest degree of the equivariant features.", possible="[0, 11]", plausible="[0, 3]"
     )
-    MLP_irreps: Irreps = key("16x0e", "Hidden scalars of the last readout, in e3nn's notation.")
+    MLP_irreps: Irreps = key("16x0e", "Hidden scalars of the last readout, in e3nn notation.")
     model: Architecture = key("ScaleShiftMACE", "`ScaleShiftMACE` or `MACE`.")
     num_channels: Whole = key(128, "Channels (features).", possible=COUNT, plausible="[4, 1024]")
     num_cutoff_basis: Whole = key(5, "Order of the polynomial cutoff.", possible=COUNT, plausible="[2, 20]")
@@ -212,7 +215,7 @@ class ArchitectureSettings(Section):
 
 
 class TrainingSettings(Section):
-    """TRAINING: how a model learns."""
+    """TRAINING: how the models are trained."""
 
     amsgrad: Flag = key(True, "Use the AMSGrad variant of Adam.")
     batch_size: Whole = key(5, "Structures in a training batch.", possible=COUNT, plausible="[1, 512]")
@@ -224,35 +227,40 @@ class TrainingSettings(Section):
     )
     compile: Compile = key(
         "auto",
-        "Compile training (CPU, needs `g++`): minutes at first, later runs find it in `~/.cache/aims-pax` (or "
-        "`AIMS_PAX_CACHE`). `auto`: train eagerly while a process of lowest priority compiles, and only in runs long "
-        "enough to pay; on few cores it slows the run meanwhile. With `executor: inline` `auto` means `never`: the "
-        "moment of the switch is not reproducible. `always`: wait for it at the first visit. `never`: train eagerly.",
+        "Compile training (CPU, needs `g++`). Takes minutes; the result is cached in `~/.cache/aims-pax` (or "
+        "`AIMS_PAX_CACHE`) for later runs. `auto`: only in runs long enough to benefit; a process of lowest priority "
+        "compiles while training runs uncompiled (slower on few cores). With `executor: inline`, `auto` means `never`, "
+        "because the moment of the switch is not reproducible. `always`: wait for it at the first visit. `never`: "
+        "do not compile.",
     )
     config_type_weights: Weights = key(
         {"Default": 1.0}, "Weights of structures by their `config_type`.", possible=WEIGHT
     )
     ema: Flag = key(True, "Use the exponential moving average of the weights.")
-    ema_decay: Real = key(0.99, "Decay of that average.", possible="(0, 1)", plausible="[0.9, 0.99999]")
+    ema_decay: Real = key(
+        0.99, "Decay of the moving average (`ema`).", possible="(0, 1)", plausible="[0.9, 0.99999]"
+    )
     energy_weight: Real = key(1.0, "Weight of the energy in the loss.", possible=WEIGHT)
     forces_weight: Real = key(1000.0, "Weight of the forces in the loss.", possible=WEIGHT)
     loss: Loss = key(
         "weighted",
         "Loss: `weighted`, `forces_only`, `virials`, `stress`, `huber`, `universal` or `l1l2energyforces`. "
-        "`weighted` becomes `stress` when `compute_stress` is on.",
+        "`weighted` becomes `stress` when `compute_stress` is `True`.",
     )
     lr: Real = key(0.01, "Learning rate.", possible="(0, 10]", plausible="[1e-5, 0.1]", usual=0.01)
-    lr_factor: Real = key(0.8, "Factor on the learning rate at a plateau.", possible="(0, 1)")
+    lr_factor: Real = key(
+        0.8, "Factor by which the learning rate is multiplied at a plateau.", possible="(0, 1)"
+    )
     lr_scheduler_gamma: Real = key(
         0.9993,
-        "Factor on the learning rate at each epoch with `ExponentialLR`.",
+        "Factor by which `ExponentialLR` multiplies the learning rate in each epoch.",
         possible="(0, 1]",
         plausible="[0.9, 1]",
     )
     optimizer: Optimizer = key("adam", "`adam` or `adamw`.")
     scheduler: Scheduler = key("ReduceLROnPlateau", "`ReduceLROnPlateau` or `ExponentialLR`.")
     scheduler_patience: Whole = key(
-        5, "Epochs without improvement before the rate falls.", possible="[0, inf)"
+        5, "Epochs without improvement before the learning rate is reduced.", possible="[0, inf)"
     )
     stress_weight: Real = key(1.0, "Weight of the stress in the loss.", possible=WEIGHT)
     swa: Flag = key(False, "Use stochastic weight averaging.")
@@ -271,29 +279,28 @@ class MaceMiscSettings(Section):
     )
     inference: Inference = key(
         "auto",
-        "What evaluates the models in dynamics: `native` (symmetrix, the extra `fast`: CPU, many times faster), "
-        "`torch`, or `auto`: native where it is installed, knows the architecture and agrees with torch.",
+        "How the models are evaluated in dynamics: `native` (symmetrix, the extra `fast`; CPU, many times faster), "
+        "`torch`, or `auto`: native if it is installed, supports the architecture and agrees with torch.",
     )
     enable_cueq: Flag = key(
         False,
         "Evaluate the models in dynamics with NVIDIA's cuEquivariance (the extra `cueq`; needs `device: cuda`), "
-        "as long as it agrees with torch.",
+        "provided that it agrees with torch.",
     )
     memory_limit: Memory = key(
         None,
-        "Memory (GB) that evaluations of the models may take, all processes of a run together; what does not fit at "
-        "once is evaluated in pieces, with the same results. `None`: half of what is available at the start, to this "
-        "job and on this device.",
+        "Memory (GB) for evaluations of the models, for all processes of a run together; larger batches are split, "
+        "with the same results. `None`: half of the memory available to this job on this device at the start.",
         unit="GB",
         possible="(0, inf]",
         plausible="[0.1, 4096]",
     )
-    error_table: Errors = key("PerAtomMAE", "Errors to compute and show, in MACE's names.")
+    error_table: Errors = key("PerAtomMAE", "Errors to compute and show, with MACE's names.")
     log_level: LogLevel = key("INFO", "`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
 
 
 class MaceSettings(Section):
-    """mace.yaml as a whole."""
+    """All sections of mace.yaml."""
 
     general: GeneralSettings
     architecture: ArchitectureSettings
@@ -304,7 +311,7 @@ class MaceSettings(Section):
 def atomic_energies_by_element(
     value: Any, elements: Sequence[int], folder: Path | None = None
 ) -> dict[int, float]:
-    """{atomic number: eV} for `elements` from ARCHITECTURE.atomic_energies (paths are from `folder`).
+    """{atomic number: eV} for `elements` from ARCHITECTURE.atomic_energies (paths are relative to `folder`).
 
     Raises SettingsError for a list of the wrong length, a missing element, an unreadable file.
     """

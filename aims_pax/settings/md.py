@@ -1,4 +1,4 @@
-"""MD: how atoms move, in ab initio, foundation-model and ensemble dynamics alike.
+"""MD: settings of the dynamics, used for ab initio, foundation-model and ensemble MD.
 
 Pressures are in eV/Å³: 1 bar = 6.24e-7 eV/Å³, 1 GPa = 6.24e-3 eV/Å³.
 """
@@ -23,7 +23,7 @@ Thermostat = Annotated[str, one_of("Langevin", "SVR", csvr="SVR", bussi="SVR"), 
 
 
 def as_temperature(value: Any) -> float | tuple[float, float]:
-    """One temperature, or the first and the last of a ramp."""
+    """One temperature, or the first and the last temperature of a ramp."""
     if not isinstance(value, list | tuple):
         return as_real(value)
     if len(value) != 2:
@@ -45,11 +45,11 @@ class MDSettings(Section):
     barostat: Barostat = key(
         "Berendsen",
         "Barostat of `NPT`: `Berendsen`, `npt` for Nosé–Hoover–Parrinello–Rahman, `MTK` for "
-        "Martyna–Tobias–Klein, or `isotropic-MTK` (the volume alone). Cells of any shape.",
+        "Martyna–Tobias–Klein, or `isotropic-MTK` (only the volume changes). All work for cells of any shape.",
     )
     compressibility: Real = key(
         4.57e-5,
-        "Isothermal compressibility for Berendsen NPT (per bar); the default is water's.",
+        "Isothermal compressibility for Berendsen NPT (per bar); the default is that of water.",
         unit="bar⁻¹",
         possible="(0, 1]",
         plausible="[1e-8, 1e-3]",
@@ -57,7 +57,7 @@ class MDSettings(Section):
     )
     external_stress: Real = key(
         6.24e-7,
-        "Pressure of Nosé–Hoover–Parrinello–Rahman NPT (eV/Å³, positive compresses; 1 bar = 6.24e-7).",
+        "Pressure of Nosé–Hoover–Parrinello–Rahman NPT (eV/Å³, positive: compression; 1 bar = 6.24e-7).",
         unit="eV/Å³",
         possible="[-1, 10]",
     )
@@ -70,7 +70,7 @@ class MDSettings(Section):
         usual=0.001,
         unit_confusions={"ps⁻¹": 1e-3},
     )
-    MD_seed: Whole = key(42, "Seed of all random numbers of the dynamics.", possible="[0, 4294967295]")
+    MD_seed: Whole = key(42, "Seed for all random numbers of the dynamics.", possible="[0, 4294967295]")
     pfactor: Real = key(
         100.0,
         "Barostat constant of Nosé–Hoover–Parrinello–Rahman NPT (ASE's internal units).",
@@ -78,7 +78,7 @@ class MDSettings(Section):
     )
     pressure_au: Real = key(
         3.4e-7,
-        "Pressure of Berendsen and MTK NPT, read as eV/Å³ as ASE does in spite of its name (1 bar = 6.24e-7).",
+        "Pressure of Berendsen and MTK NPT. Despite its name, it is read in eV/Å³, as in ASE (1 bar = 6.24e-7).",
         unit="eV/Å³",
         possible="[-1, 10]",
     )
@@ -93,7 +93,7 @@ class MDSettings(Section):
     )
     taut: Real = key(
         500.0,
-        "Time constant of the thermostats of SVR, Berendsen and MTK (fs).",
+        "Time constant of the thermostat in SVR, Berendsen NPT and MTK NPT (fs).",
         unit="fs",
         possible="(0, 1e7]",
         plausible="[10, 100000]",
@@ -102,7 +102,7 @@ class MDSettings(Section):
     )
     temperature: Temperature = key(
         300.0,
-        "Temperature (K), or `[first, last]`: a linear ramp over the trajectory's `max_MD_steps`.",
+        "Temperature (K), or `[first, last]`: a linear ramp over the `max_MD_steps` of a trajectory.",
         unit="K",
         possible="(0, 100000]",
         plausible="[10, 5000]",

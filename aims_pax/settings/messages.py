@@ -1,4 +1,4 @@
-"""What is wrong with one key of a table, in words."""
+"""Error messages for single keys of a table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from aims_pax.suggestions import nearest
 
 
 def in_words(detail: ErrorDetails, model: type[Section], elsewhere: str = "") -> str:
-    """One validation error of a table read by `model`. elsewhere: who knows a key that this table does not."""
+    """One validation error of a table read by `model`, as text.
+
+    elsewhere: words for where an unknown key belongs.
+    """
     name = str(detail["loc"][-1]) if detail["loc"] else ""
     if detail["type"] == "extra_forbidden":
         return (
@@ -26,7 +29,7 @@ def in_words(detail: ErrorDetails, model: type[Section], elsewhere: str = "") ->
 
 
 def hint(name: str, known: Iterable[str]) -> str:
-    """`nearest: …`, or all that is known.
+    """`nearest: …`, or all known names.
 
     >>> hint("temprature", ["temperature", "timestep"]), hint("x", ["temperature", "timestep"])
     ('nearest: temperature', 'known: temperature, timestep')

@@ -1,4 +1,4 @@
-"""MODEL of aimsPAX.yaml, which family the models belong to; and what the settings say of models of any family."""
+"""MODEL of aimsPAX.yaml: the family of the models; and the settings that models of every family share."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ MACE_KIND = "mace"
 class ModelKindSettings(Section):
     """MODEL (optional): the family of the models; `MODEL: name` is short for `{kind: name}`.
 
-    What models of all families have stands in GENERAL and MISC of mace.yaml.
+    Settings that all families share are in GENERAL and MISC of mace.yaml.
     """
 
     kind: Text = key(
         MACE_KIND,
-        "`mace`; a name that an installed package registers; or `package.module:object` of your own, also from a "
-        "module in the working folder.",
+        "`mace`; a name registered by an installed package; or your own `package.module:object`, also from a module "
+        "in the working folder.",
     )
-    kwargs: Table = key({}, "Settings of that kind; `mace` has its own in mace.yaml and takes none.")
+    kwargs: Table = key({}, "Settings of that kind; `mace` takes none here, its settings are in mace.yaml.")
 
 
 @dataclass(frozen=True)
 class ModelOfRun:
-    """What models of every family are asked for: MODEL, and GENERAL and MISC of mace.yaml.
+    """Settings for models of every family: MODEL, and GENERAL and MISC of mace.yaml.
 
-    atomic_energies: as ARCHITECTURE has them, for the families that count energies from isolated atoms.
+    atomic_energies: those of ARCHITECTURE; None for other families than MACE.
     """
 
     section: ModelKindSettings
@@ -49,12 +49,12 @@ class ModelOfRun:
 
     @property
     def is_mace(self) -> bool:
-        """Whether ARCHITECTURE and TRAINING have a meaning."""
+        """Whether the models are MACE, so that ARCHITECTURE and TRAINING apply."""
         return self.kind == MACE_KIND
 
     @property
     def name(self) -> str:
-        """Of the experiment; members are called `{name}_{seed}`."""
+        """Name of the experiment; members are called `{name}_{seed}`."""
         return self.mace.general.name_exp
 
     @property
@@ -93,7 +93,7 @@ class ModelOfRun:
 
     @property
     def memory_limit(self) -> float | None:
-        """GB that evaluations may take, None: by what is available."""
+        """GB for evaluations; None: decided from the available memory."""
         return self.mace.misc.memory_limit
 
     @property

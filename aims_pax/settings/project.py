@@ -63,7 +63,7 @@ def _seeds(value: object) -> dict[str, int]:
     if len(set(seeds.values())) < len(seeds):
         twice = next(s for s in seeds.values() if list(seeds.values()).count(s) > 1)
         raise ValueError(
-            f"seed {twice} is given to two members, which would then be one; expected different seeds"
+            f"seed {twice} is given to two members, which would be identical; expected different seeds"
         )
     return seeds
 
@@ -71,7 +71,7 @@ def _seeds(value: object) -> dict[str, int]:
 Seeds = Annotated[dict[str, int] | None, optional(_seeds), Kind("`dict` or `None`")]
 
 
-# keywords of control.in that define what is computed: two values of them would mix two methods
+# keywords of control.in that define the method: labels with different values must not be mixed
 _METHOD = (
     "xc relativistic k_grid k_grid_density k_offset charge spin fixed_spin_moment vdw_correction_hirshfeld "
     "many_body_dispersion many_body_dispersion_nl hybrid_xc_coeff hse_unit compute_forces"
@@ -88,7 +88,7 @@ def _rungs(value: object) -> tuple[dict[str, str | int | float | bool], ...]:
         for word, wanted in rung.items():
             if str(word) in METHOD:
                 raise ValueError(
-                    f"{word} defines the method; labels with another value would not fit the others"
+                    f"{word} defines the method; labels with another value would be inconsistent"
                 )
             if not isinstance(wanted, str | int | float | bool):
                 raise ValueError(f"{word}: expected a value, got {wanted!r}")
@@ -99,7 +99,7 @@ Rungs = Annotated[tuple[dict[str, str | int | float | bool], ...], BeforeValidat
 
 
 class FactorySettings(Section):
-    """Any ASE calculator, named by the Python callable that makes it."""
+    """Any ASE calculator, given as a Python callable that returns it."""
 
     factory: Text = key(
         ...,
@@ -126,7 +126,7 @@ class InitialDatasetSettings(Section):
     analysis: Flag = key(False, "Save the losses of the members to `analysis/initial_losses.npz`.")
     desired_acc: Real = key(
         0.0,
-        "Force MAE (eV/Å) on the validation set to reach; this stage stops at `desired_acc` × "
+        "Target force MAE (eV/Å) on the validation set; this stage stops at `desired_acc` × "
         "`desired_acc_scale_idg`. 0: no such criterion.",
         unit="eV/Å",
         possible="[0, inf)",
@@ -135,15 +135,18 @@ class InitialDatasetSettings(Section):
         unit_confusions=MEV,
     )
     desired_acc_scale_idg: Real = key(
-        10.0, "Factor on `desired_acc` during this stage.", possible="(0, inf)", plausible="[1, 100]"
+        10.0,
+        "Factor by which `desired_acc` is multiplied in this stage.",
+        possible="(0, inf)",
+        plausible="[1, 100]",
     )
     ensemble_size: Whole = key(
         4, "Number of members; the same in both sections.", possible=COUNT, plausible="[1, 20]"
     )
     initial_foundational_size: Text = key(
         "small",
-        "Size of the foundation model (`small`, `medium`, `large`, …) that moves the atoms when "
-        "`initial_sampling` is `mace-mp0`, or the path of a model file. A size is downloaded at first use.",
+        "Size of the foundation model (`small`, `medium`, `large`, …) for MD with `initial_sampling: mace-mp0`, or the "
+        "path of a model file. A foundation model is downloaded at first use.",
     )
     initial_sampling: Sampling = key(
         "mace-mp0",
@@ -156,12 +159,14 @@ class InitialDatasetSettings(Section):
     intermediate_epochs_idg: Whole = key(
         5, "Training epochs after each growth of the dataset.", possible=COUNT, plausible="[1, 1000]"
     )
-    max_initial_epochs: Limit = key(math.inf, "Most training epochs in this stage.", possible=LIMIT)
+    max_initial_epochs: Limit = key(
+        math.inf, "Maximum number of training epochs in this stage.", possible=LIMIT
+    )
     max_initial_set_size: Limit = key(
-        math.inf, "Training structures after which this stage stops.", possible=LIMIT
+        math.inf, "Training set size at which this stage stops.", possible=LIMIT
     )
     progress_dft_update: Whole = key(
-        10, "Log progress after this many reference calculations.", possible=COUNT
+        10, "Reference calculations between two progress messages in the log.", possible=COUNT
     )
     scheduler_initial: Flag = key(True, "Use the learning rate scheduler in this stage.")
     skip_step_initial: Whole = key(
@@ -177,22 +182,22 @@ class InitialDatasetSettings(Section):
         1, "Training epochs between two validations.", possible=COUNT, plausible="[1, 100]"
     )
     converge_initial: Flag = key(
-        False, "Converge the members on the initial dataset once this stage stopped."
+        False, "Converge the members on the initial dataset at the end of this stage."
     )
     convergence_patience: Whole = key(
         50, "Epochs without improvement before convergence ends.", possible=COUNT
     )
     margin: Real = key(
         0.002,
-        "Decrease of the validation loss that counts as an improvement (in the unit of the loss).",
+        "Smallest decrease of the validation loss that counts as an improvement (in the unit of the loss).",
         possible="[0, inf)",
         plausible="[0, 1]",
     )
-    max_convergence_epochs: Whole = key(500, "Most epochs of convergence.", possible=COUNT)
+    max_convergence_epochs: Whole = key(500, "Maximum number of epochs of convergence.", possible=COUNT)
 
 
 class ActiveLearningSettings(Section):
-    """ACTIVE_LEARNING: trajectories that call the reference where the ensemble disagrees."""
+    """ACTIVE_LEARNING: trajectories from which structures are labelled where the ensemble is uncertain."""
 
     species_dir: OptionalText = key(
         None,
@@ -201,7 +206,7 @@ class ActiveLearningSettings(Section):
     )
     num_trajectories: Whole = key(
         ...,
-        "Trajectories that explore at the same time. Geometries are dealt to them in turn.",
+        "Number of simultaneous trajectories. Geometries are assigned to them in turn.",
         possible=COUNT,
         plausible="[1, 1000]",
     )
@@ -212,7 +217,8 @@ class ActiveLearningSettings(Section):
     analysis_skip: Whole = key(50, "MD steps between two analysis calculations.", possible=COUNT)
     c_x: Real = key(
         0.0,
-        "Threshold = (1 + `c_x`) × mean of the recent uncertainties: below 0 tightens, above 0 relaxes.",
+        "Threshold = (1 + `c_x`) × mean of the recent uncertainties. Negative values label more structures, positive "
+        "values fewer.",
         possible="[-1, inf)",
         plausible="[-0.9, 10]",
     )
@@ -227,8 +233,8 @@ class ActiveLearningSettings(Section):
     )
     ensemble_size: Whole = key(
         4,
-        "Number of members; the same in both sections. One is enough for a kind of model that tells its uncertainty "
-        "by itself.",
+        "Number of members; the same in both sections. 1 is possible for models that predict their own uncertainty "
+        "(not MACE).",
         possible=COUNT,
         plausible="[1, 20]",
     )
@@ -239,15 +245,15 @@ class ActiveLearningSettings(Section):
         math.inf, "Training set size at which the threshold is frozen; inf: never.", possible=LIMIT
     )
     intermediate_epochs_al: Whole = key(
-        1, "Epochs of one visit to training; other trajectories move in between.", possible=COUNT
+        1, "Epochs of one training visit; other trajectories run between visits.", possible=COUNT
     )
     margin: Real = key(
         0.002,
-        "Decrease of the validation loss that counts as an improvement (in the unit of the loss).",
+        "Smallest decrease of the validation loss that counts as an improvement (in the unit of the loss).",
         possible="[0, inf)",
         plausible="[0, 1]",
     )
-    max_MD_steps: Limit = key(math.inf, "Most MD steps of each trajectory.", possible=LIMIT)
+    max_MD_steps: Limit = key(math.inf, "Maximum number of MD steps of each trajectory.", possible=LIMIT)
     max_train_set_size: Limit = key(
         math.inf, "Training set size at which active learning stops.", possible=LIMIT
     )
@@ -261,8 +267,8 @@ class ActiveLearningSettings(Section):
     )
     uncertainty_type: Spread = key(
         "max_atomic_sd",
-        "Uncertainty of a structure: largest (`max_atomic_sd`) or mean (`mean_atomic_sd`) spread of the "
-        "members' forces on an atom, or each atom for itself (`ensemble_sd`).",
+        "Uncertainty of a structure, from the standard deviation of the members' forces on each atom: its maximum "
+        "(`max_atomic_sd`), its mean (`mean_atomic_sd`), or each atom separately (`ensemble_sd`).",
     )
     uncert_not_crossed_limit: Limit = key(
         50000,
@@ -283,42 +289,46 @@ class ActiveLearningSettings(Section):
         "shared", "One uncertainty threshold for all geometries (`shared`) or one for each (`per_system`)."
     )
     max_labels: Limit = key(
-        math.inf, "Budget: reference calculations of active learning after which it stops.", possible=LIMIT
+        math.inf, "Budget: active learning stops after this many reference calculations.", possible=LIMIT
     )
     n_test: Whole = key(
         0,
-        "Structures labelled at random times and used for nothing but the final test errors.",
+        "Structures that are labelled at random times and used only for the final test errors.",
         possible="[0, inf)",
         plausible="[0, 10000]",
     )
     initial_train_dataset: OptionalTextOrMap = key(
         None,
-        "extxyz file with labelled training structures to start from, or one for each member "
+        "extxyz file with labelled training structures to start from, or one file per member "
         "`{member: path}`.",
     )
     initial_valid_dataset: OptionalTextOrMap = key(
-        None, "The same for validation; without it `valid_ratio` of the training structures are set aside."
+        None,
+        "The same for validation; without it a fraction `valid_ratio` of the training structures is used.",
     )
     initial_models: OptionalTexts = key(
-        None, "Model files (of MACE: `.model`) to start from, one for each member."
+        None, "Model files (`.model` for MACE) to start from, one per member."
     )
     md_force: DrivingForce = key(
         "mean",
-        "Forces that drive the trajectories: the `mean` of all members, or of one `member` each (trajectory i by "
-        "member i mod `ensemble_size`), the others being evaluated only when the uncertainty is checked: several "
-        "times faster.",
+        "Forces that drive the trajectories: the `mean` of all members, or those of one `member` (trajectory i uses "
+        "member i mod `ensemble_size`). With `member`, the others are evaluated only when the uncertainty is checked: "
+        "several times faster.",
     )
     replay_strategy: Replay = key(
         "full_dataset",
-        "What a training visit sees besides the new structures: everything (`full_dataset`), or a fresh random "
-        "part (`random_subset`), which keeps the cost of a label the same however many there are.",
+        "Data of a training visit in addition to the new structures: the whole dataset (`full_dataset`), or a new "
+        "random subset (`random_subset`), so that the cost per label does not grow with the dataset.",
     )
     train_subset_size: Whole = key(
-        100, "Training structures of a visit under `random_subset`.", possible=COUNT, plausible="[20, 100000]"
+        100,
+        "Training structures of a training visit with `random_subset`.",
+        possible=COUNT,
+        plausible="[20, 100000]",
     )
     valid_subset_size: Whole = key(
         50,
-        "Validation structures used under `random_subset`.",
+        "Validation structures used with `random_subset`.",
         possible="[10, inf)",
         plausible="[20, 100000]",
     )
@@ -327,29 +337,31 @@ class ActiveLearningSettings(Section):
     convergence_patience: Whole = key(
         50, "Epochs without improvement before convergence ends.", possible=COUNT
     )
-    max_convergence_epochs: Whole = key(500, "Most epochs of convergence.", possible=COUNT)
+    max_convergence_epochs: Whole = key(500, "Maximum number of epochs of convergence.", possible=COUNT)
 
 
 class MiscSettings(Section):
-    """MISC: where files lie and how they are read."""
+    """MISC: where files are and how they are read."""
 
-    create_restart: Flag = key(True, "Save the state of the run, so that the same command continues it.")
+    create_restart: Flag = key(
+        True, "Save the state of the run, so that running the same command continues it."
+    )
     dataset_dir: Text = key("./data", "Folder of the datasets.")
     log_dir: Text = key("./logs", "Folder of the logs.")
     path_to_control: TextOrMap = key(
         "./control.in",
-        "FHI-aims control file; or one for each geometry, `{geometry file: control file}`, so that molecules "
-        "and crystals mix.",
+        "FHI-aims control file; or one for each geometry, `{geometry file: control file}`, e.g. for molecules and "
+        "crystals in one run.",
     )
     path_to_geometry: Texts = key(
         "./geometry.in",
-        "Geometry file, folder of ASE-readable files, or list of files; of a file with several structures `file@0`, "
+        "Geometry file, folder of ASE-readable files, or list of files. For a file with several structures: `file@0`, "
         "`file@-1` (the last) or `file@:` (all).",
     )
     charge: OptionalRealOrMap = key(
         None,
-        "Total charge (e) of the geometries; or one for each, `{geometry file: charge}`. `None`: as the geometry file "
-        "says, else as `control.in` or `REFERENCE.kwargs` say, else neutral. Two of them that differ are refused.",
+        "Total charge (e) of the geometries; or one for each, `{geometry file: charge}`. `None`: from the geometry "
+        "file, otherwise from `control.in` or `REFERENCE.kwargs`, otherwise neutral. Contradicting values are errors.",
         unit="e",
         possible="[-1000, 1000]",
         plausible="[-20, 20]",
@@ -370,16 +382,16 @@ class MiscSettings(Section):
     )
     check_given_data: Whole = key(
         4,
-        "Structures of each given file that the reference labels, too, before they are used: a file of another method "
-        "is refused. 0: none.",
+        "Number of structures of each given file that the reference labels as a check before the file is used: a file "
+        "made with another method is refused. 0: no check.",
         possible="[0, inf)",
         plausible="[0, 100]",
     )
-    test_set: OptionalText = key(None, "extxyz file the final models are tested on.")
+    test_set: OptionalText = key(None, "extxyz file with labels on which the final models are tested.")
     max_walltime: Seconds = key(
         math.inf,
-        "Walltime of one `aims-PAX` process, in seconds or `[D-]HH:MM:SS`: it stops cleanly before, exit code 75, "
-        "and the same command continues. Inside a job of a scheduler its own end counts too.",
+        "Walltime of one `aims-PAX` process, in seconds or `[D-]HH:MM:SS`. The run saves its state and stops before it "
+        "ends (exit code 75); run the same command to continue. Inside a scheduler job the end of the job counts too.",
         unit="s",
         possible="(0, inf]",
     )
@@ -387,12 +399,14 @@ class MiscSettings(Section):
         True, "Write `report.html`, its figures and the model cards, during the run and at its end."
     )
     save_trajectories: OptionalWhole = key(
-        None, "Write every n-th MD step of each trajectory as extxyz; `None`: none.", possible=COUNT
+        None,
+        "Write every n-th MD step of each trajectory as extxyz; `None`: do not write them.",
+        possible=COUNT,
     )
 
 
 def _from_factory(data: object) -> object:
-    """A section that names a factory but no type means a calculator."""
+    """A section with a factory but no type has the type `calculator`."""
     if isinstance(data, dict) and "type" not in data and data.get("factory") is not None:
         return {"type": "calculator", **data}
     return data
@@ -415,25 +429,27 @@ class ReferenceSettings(Section):
     kwargs: Table = key({}, "Keyword arguments of that callable.")
     charge_key: OptionalText = key(
         None,
-        "Its keyword argument that takes the total charge of a structure; dots lead into tables "
+        "Keyword argument of the callable for the total charge of a structure; use dots for nested tables "
         "(`input_data.system.tot_charge`). `atoms.info`: the calculator reads `atoms.info['charge']`; "
-        "`atoms.initial_charges`: it sums these. `None`: as is known of ASE's calculators, tblite, xtb, GPAW, AIMNet2 "
-        "and others, or as its name says (`charge`). A charged structure is refused where there is none.",
+        "`atoms.initial_charges`: it sums the initial charges. `None`: chosen automatically for ASE's calculators, "
+        "tblite, xtb, GPAW, AIMNet2 and others, or from the argument names (`charge`). If there is no such argument, a "
+        "charged structure is refused.",
     )
     spin_key: OptionalText = key(
         None,
         "The same for the spin; `atoms.info` (2S+1 as `atoms.info['spin']`), `atoms.initial_magnetic_moments` (their "
-        "sum is 2S). An open-shell structure is refused where there is none.",
+        "sum is 2S). If there is no such argument, an open-shell structure is refused.",
     )
     spin_convention: SpinConvention = key(
         "None",
-        "What that argument counts: `multiplicity` (2S+1) or `unpaired_electrons` (2S: PySCF's `spin`, `uhf`, a total "
-        "magnetic moment). `None`: as is known, or as its name says; needed where it is just `spin`.",
+        "Meaning of the argument for the spin: `multiplicity` (2S+1) or `unpaired_electrons` (2S: PySCF's `spin`, "
+        "`uhf`, a total magnetic moment). `None`: chosen automatically, as for `charge_key`; mandatory for an argument "
+        "named just `spin`.",
     )
     retries: Rungs = key(
         (),
-        "What to try when the SCF cycle of FHI-aims does not converge: a list of tables `{keyword: value}` of "
-        "changed `control.in` keywords, one after the other, within the time limit of one calculation. Keywords "
+        "Changes of `control.in` to try if the SCF cycle of FHI-aims does not converge: a list of tables "
+        "`{keyword: value}`, tried one after the other within the time limit of one calculation. Use only keywords "
         "that help convergence without changing the converged result, e.g. "
         "`[{charge_mix_param: 0.02}, {charge_mix_param: 0.02, sc_iter_limit: 500}]`.",
     )

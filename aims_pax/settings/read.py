@@ -1,4 +1,4 @@
-"""Reading the two settings files of a folder: everything that is wrong is said at once."""
+"""Reads the two settings files of a folder and reports all mistakes at once."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ from aims_pax.settings.unused_keys import Parts, without_effect
 from aims_pax.settings.yaml_reader import Document, Place, Problem, read_document
 from aims_pax.suggestions import nearest
 
-OPTIONAL = {"MISC", "REFERENCE", MODEL, "ARCHITECTURE", "TRAINING"}  # left out: all defaults
-MAY_BE_ABSENT = {"INITIAL_DATASET_GENERATION", "ACTIVE_LEARNING"}  # left out: that stage does not exist
+OPTIONAL = {"MISC", "REFERENCE", MODEL, "ARCHITECTURE", "TRAINING"}  # if absent: all keys have their defaults
+MAY_BE_ABSENT = {
+    "INITIAL_DATASET_GENERATION",
+    "ACTIVE_LEARNING",
+}  # if absent: the run does not have that stage
 BATCH_KEYS = {"project_name", "parsl_options", "worker_str", *HEADERS}
 INEFFECTIVE = frozenset({"aims_lib_path", "parallel", "mol_idxs", "keep_checkpoints", "restart_latest"})
 
@@ -34,9 +37,9 @@ def read_settings(
     *,
     for_run: bool = False,
 ) -> Settings:
-    """The settings of a working folder. `for_run`: what this release cannot run is an error too.
+    """The settings of a working folder. `for_run`: settings that this release cannot run are errors too.
 
-    Raises SettingsError that lists everything wrong in both files, one a line:
+    Raises SettingsError that lists all mistakes in both files, one per line:
     `aimsPAX.yaml:12: MD.timestep: …`.
     """
     folder = Path(folder).absolute()
@@ -48,7 +51,7 @@ def read_settings(
         except SettingsError as error:
             broken.append(str(error))
     if not documents and not any((folder / file).exists() for file in (aims_pax_file, mace_file)):
-        broken.append("there is no run to be found here; aims-PAX init writes the files to begin with")
+        broken.append("there is no run in this folder; aims-PAX init writes files to start from")
     reader = _Reader(documents)
     settings = reader.settings(folder)
     problems = [*broken, *(str(p) for p in sorted(set(reader.problems)))]
@@ -62,9 +65,9 @@ def read_settings(
 def read_sections(
     documents: dict[str, Document], used: Mapping[str, Sequence[str]], folder: Path
 ) -> LabellingSettings:
-    """What the reference needs, from these sections of two files that were read already; others are not looked at.
+    """The settings of the reference, from these sections of two files that were read already; others are ignored.
 
-    used: {file: names of sections}. Raises SettingsError that lists everything wrong in them.
+    used: {file: names of sections}. Raises SettingsError that lists all mistakes in them.
     """
     reader = _Reader(documents)
     settings = reader.labelling_settings(used, folder)
@@ -74,7 +77,7 @@ def read_sections(
 
 
 def unsupported(settings: LabellingSettings) -> list[str]:
-    """What these settings ask for that this release cannot run yet."""
+    """Settings that this release cannot run yet, one message each."""
     found = []
     scheduler = settings.cluster.scheduler
     if settings.cluster.executor == "mpi" and (scheduler is None or scheduler.mpi_launcher is None):
@@ -84,7 +87,7 @@ def unsupported(settings: LabellingSettings) -> list[str]:
 
 
 class _Reader:
-    """Sections read one by one; problems and warnings gathered on the way."""
+    """Reads the sections one by one and collects problems and warnings."""
 
     def __init__(self, documents: dict[str, Document]) -> None:
         self.documents = documents
@@ -181,7 +184,7 @@ class _Reader:
                 into[name] = self._section(document, label, name, sections[name], dict(raw or {}))
 
     def _samplers(self, folder: Path) -> None:
-        """The list SAMPLERS, each of its tables by the settings of its kind."""
+        """Read the list SAMPLERS, each table with the settings class of its kind."""
         self.project[samplers.NAME] = ()
         document = self.documents.get(cross_checks.PROJECT)
         if document is None:
@@ -224,7 +227,7 @@ class _Reader:
     def _renamed(
         self, document: Document, label: str, place: Place, model: type[Section], raw: dict[Any, Any]
     ) -> dict[str, Any]:
-        """The table in our spelling: aliases resolved, dead keys of old files taken out with a warning."""
+        """The table with aliases resolved; obsolete keys of old files are removed with a warning."""
         table: dict[str, Any] = {}
         for written, value in raw.items():
             key = model.aliases.get(str(written), str(written))
@@ -232,7 +235,10 @@ class _Reader:
                 self.warnings.append(document.problem((*place, written), "has no effect; remove it"))
             elif key in table or (key != written and key in raw):
                 self._broken(
-                    document, label, (*place, written), f"is another spelling of {key}, also given; keep one"
+                    document,
+                    label,
+                    (*place, written),
+                    f"is another spelling of {key}, which is also set; keep one",
                 )
             else:
                 table[key] = value
@@ -268,7 +274,7 @@ class _Reader:
             self.mace["TRAINING"] = parts.sections["TRAINING"] = training.model_copy(
                 update={"loss": "stress"}
             )
-            text = "weighted has no stress term; stress is used, as compute_stress is True"
+            text = "weighted has no stress term; the loss stress is used, as compute_stress is True"
             if written:
                 self.warnings.append(self.documents[cross_checks.MACE].problem(("TRAINING", "loss"), text))
         for name, system, key, why in without_effect(parts):
@@ -288,7 +294,7 @@ def _name(label: str, section: str) -> str:
 
 
 def _explained(detail: ErrorDetails, model: type[Section], inside: Place, label: str) -> str:
-    """One validation error in words."""
+    """One validation error as text."""
     if detail["type"] == "extra_forbidden":
         return _unknown_key(str(inside[-1]), _inner(model, inside[:-1]), model, label)
     if detail["type"] == "missing":
@@ -301,7 +307,7 @@ def _explained(detail: ErrorDetails, model: type[Section], inside: Place, label:
 
 
 def _inner(model: type[Section], inside: Place) -> type[Section]:
-    """The model of a table within a section, found through its annotation."""
+    """The class of a table within a section, found through the annotation."""
     for name in inside:
         annotation = model.model_fields[str(name)].annotation
         arguments = getattr(annotation, "__args__", (annotation,))

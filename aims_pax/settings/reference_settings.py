@@ -1,7 +1,7 @@
-"""Settings for commands that only ask the reference: what they do not use need not be there, nor be in order.
+"""Settings for commands that only use the reference: other sections may be missing or contain mistakes.
 
-`aims-PAX-recalc` and `aims-PAX-atomic-energies` take REFERENCE, CLUSTER, MISC and species_dir of aimsPAX.yaml, and
-GENERAL and MISC of mace.yaml when there is such a file. Nothing else is read.
+`aims-PAX-recalc` and `aims-PAX-atomic-energies` use REFERENCE, CLUSTER, MISC and species_dir of aimsPAX.yaml, and
+GENERAL and MISC of mace.yaml if that file exists. Everything else is ignored.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def read_reference_settings(
 ) -> LabellingSettings:
     """The settings of the reference of a working folder. mace.yaml may be missing.
 
-    Raises SettingsError that lists everything wrong with what is used.
+    Raises SettingsError that lists all mistakes in the sections that are used.
     """
     folder = Path(folder).absolute()
     documents = {cross_checks.PROJECT: read_document(folder / aims_pax_file, str(aims_pax_file))}
@@ -49,7 +49,7 @@ def read_reference_settings(
 
 
 def _misspelt(label: str, document: Document) -> list[str]:
-    """Sections that nobody knows and that look like one that is used."""
+    """Errors for unknown sections whose name resembles one that is used."""
     known = PROJECT if label == cross_checks.PROJECT else MACE
     unknown = [name for name in document.data if name not in known and nearest(name, USED[label])]
     return [

@@ -1,4 +1,4 @@
-"""The configuration of `aims-PAX sample`: the samplers of SAMPLERS, alone.
+"""The configuration of `aims-PAX sample`: runs the samplers of SAMPLERS without a run of aims-PAX.
 
 path_to_geometry: geometry.xyz
 output: samples.xyz
@@ -27,24 +27,25 @@ from aims_pax.suggestions import nearest
 
 
 class SampleSettings(Section):
-    """The keys beside MD and SAMPLERS."""
+    """The keys other than MD and SAMPLERS."""
 
     path_to_geometry: Texts = key(
         ...,
-        "Geometry file, folder of ASE-readable files, or list of files; of a file with several structures `file@0`, "
+        "Geometry file, folder of ASE-readable files, or list of files. For a file with several structures: `file@0`, "
         "`file@-1` (the last) or `file@:` (all).",
     )
     output: Text = key(
         ...,
-        "Extended XYZ file that structures are appended to; the same command goes on to the number asked for.",
+        "Extended XYZ file to which structures are appended; run the same command again to continue up to "
+        "`n_per_geometry`.",
     )
     n_per_geometry: Whole = key(
-        ..., "Structures of each geometry, of all samplers together.", possible="[1, 1000000000]"
+        ..., "Structures per geometry, all samplers together.", possible="[1, 1000000000]"
     )
-    seed: Whole = key(42, "Seed of all random numbers.", possible="[0, 4294967295]")
+    seed: Whole = key(42, "Seed for all random numbers.", possible="[0, 4294967295]")
     skip_step: Whole = key(
         25,
-        "MD steps between two structures, where a sampler says none.",
+        "MD steps between two structures, for samplers that do not set it.",
         possible="[1, inf)",
         plausible="[5, 10000]",
     )
@@ -53,7 +54,7 @@ class SampleSettings(Section):
 
 @dataclass(frozen=True)
 class Sampling:
-    """What the file says."""
+    """The contents of the file."""
 
     keys: SampleSettings
     md: MDSettings
@@ -62,7 +63,7 @@ class Sampling:
 
 
 def read_sample(path: Path) -> Sampling:
-    """The configuration at `path`. Raises SettingsError that lists everything wrong, one a line."""
+    """The configuration at `path`. Raises SettingsError that lists all mistakes, one per line."""
     document = read_document(path, str(path))
     data: dict[str, Any] = dict(document.data)
     problems: list[Problem] = []
@@ -95,10 +96,10 @@ def read_sample(path: Path) -> Sampling:
             continue
         warnings += [document.problem((*place, k), text) for k, text in sections[name].oddities()]
     if isinstance(written, dict) and "MD_seed" in written:
-        text = "has no effect here; seed beside path_to_geometry is that of all random numbers"
+        text = "has no effect here; the top-level key seed sets all random numbers"
         warnings.append(document.problem(("MD", "MD_seed"), text))
     if not problems and isinstance(sections["MD"].temperature, tuple):
-        text = "expected one temperature: there is no end that a ramp could go to"
+        text = "expected one temperature: a ramp needs max_MD_steps, which does not exist here"
         problems.append(document.problem(("MD", "temperature"), text))
     if problems:
         raise SettingsError("\n".join(str(p) for p in sorted(set(problems))))

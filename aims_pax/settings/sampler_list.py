@@ -1,4 +1,4 @@
-"""Reading the list SAMPLERS, and what it says as a whole: shares, potentials, the complete list."""
+"""Reads the list SAMPLERS and derives what depends on the whole list: shares and potentials."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ TOLERANCE = 1e-3  # of the sum of the shares
 def read_samplers(
     document: Document, folder: Path, place: Place = (NAME,)
 ) -> tuple[tuple[SamplerSettings, ...], list[Problem], list[Problem]]:
-    """(samplers, everything wrong, everything odd) of the list at `place` of a document.
+    """(samplers, errors, warnings) of the list at `place` of a document.
 
-    folder: where the user's own modules are.
+    folder: folder with the user's own modules.
     """
     value: Any = document.data
     for part in place:
@@ -55,7 +55,7 @@ def read_samplers(
 
 
 def samplers_as_written(samplers: Sequence[SamplerSettings]) -> list[dict[str, Any]]:
-    """The list as it may be written, complete."""
+    """The complete list, in the form in which it is written in YAML."""
     return [
         {
             **{
@@ -74,7 +74,7 @@ def _as_written(value: Any) -> Any:
 
 
 def sampler_shares(samplers: Sequence[SamplerSettings]) -> list[float]:
-    """The share of each, 1 together."""
+    """The share of each sampler; the sum is 1."""
     open_ = [s for s in samplers if s.share is None]
     rest = 1 - sum(s.share for s in samplers if s.share is not None)
     given = [rest / len(open_) if s.share is None else s.share for s in samplers]
@@ -82,26 +82,26 @@ def sampler_shares(samplers: Sequence[SamplerSettings]) -> list[float]:
 
 
 def samplers_in_words(samplers: Sequence[SamplerSettings]) -> str:
-    """`md 50 %, phonons 50 %`: for a person."""
+    """The shares as text: `md 50 %, phonons 50 %`."""
     return ", ".join(
         f"{s.label} {100 * w:.3g} %" for s, w in zip(samplers, sampler_shares(samplers), strict=True)
     )
 
 
 def spelling_of(samplers: Sequence[SamplerSettings], one: SamplerSettings) -> Any:
-    """The potential a sampler works with, as it is written."""
+    """The potential that a sampler uses, as written in the settings."""
     named = [s.potential for s in (one, *samplers) if s.potential is not None]
     return named[0] if named else "small"
 
 
 def potential_place(samplers: Sequence[SamplerSettings], k: int) -> str:
-    """`SAMPLERS.N.potential`: where the potential of the k-th sampler is written, or may be."""
+    """`SAMPLERS.N.potential`: the key that sets the potential of the k-th sampler."""
     named = [i for i in (k, *range(len(samplers))) if samplers[i].potential is not None]
     return f"{NAME}.{(named or [k])[0]}.potential"
 
 
 def potentials(samplers: Sequence[SamplerSettings]) -> list[tuple[Place, str, dict[str, Any]]]:
-    """(place, factory, keyword arguments) of every callable the samplers name, to be looked at by `check`."""
+    """(place, factory, keyword arguments) of every callable that the samplers name, for `check`."""
     found: list[tuple[Place, str, dict[str, Any]]] = []
     for k, one in enumerate(samplers):
         if isinstance(one, OwnSamplerSettings) and ":" in one.kind:
@@ -115,7 +115,7 @@ def potentials(samplers: Sequence[SamplerSettings]) -> list[tuple[Place, str, di
 
 
 def calls(samplers: Sequence[SamplerSettings]) -> list[tuple[Place, CallSpec]]:
-    """(place, call) of every potential the samplers name that is no MACE model."""
+    """(place, call) of every potential of the samplers that is not a MACE model."""
     found: list[tuple[Place, CallSpec]] = []
     for k, one in enumerate(samplers):
         call = None if one.potential is None or one.potential in MACE_MP0 else as_calculator(one.potential)
@@ -125,7 +125,7 @@ def calls(samplers: Sequence[SamplerSettings]) -> list[tuple[Place, CallSpec]]:
 
 
 def models(samplers: Sequence[SamplerSettings]) -> list[tuple[Place, str]]:
-    """(place, foundation size or path) of every model the samplers name."""
+    """(place, foundation size or path) of every MACE model of the samplers."""
     found: list[tuple[Place, str]] = []
     for k, one in enumerate(samplers):
         if isinstance(one.potential, str) and one.potential not in MACE_MP0:
@@ -140,12 +140,14 @@ def _shares_wrong(samplers: Sequence[SamplerSettings]) -> list[str]:
     if len(given) == len(samplers) and abs(total - 1) > TOLERANCE:
         return [f"the shares sum to {total:.6g}; expected 1"]
     if len(given) < len(samplers) and total > 1 - TOLERANCE:
-        return [f"the shares sum to {total:.6g} and leave nothing for the samplers without one; lower them"]
+        return [
+            f"the shares sum to {total:.6g} and leave nothing for the samplers without a share; lower them"
+        ]
     return []
 
 
 class _Reader:
-    """Tables read one by one; what is wrong and what is odd gathered on the way."""
+    """Reads the tables one by one and collects errors and warnings."""
 
     def __init__(self, document: Document, folder: Path) -> None:
         self.document = document
@@ -164,7 +166,7 @@ class _Reader:
         raw = {str(k): v for k, v in entry.items()}
         written = raw.pop("filters", None)
         if raw.get("potential") is not None and model.needs_reference:
-            text = f"the reference moves the atoms of {kind}; remove this key"
+            text = f"{kind} uses the reference as its potential; remove this key"
             self._wrong((*place, "potential"), text)
             return None
         if (
@@ -174,17 +176,17 @@ class _Reader:
         ):
             text = f"module {kind.partition(':')[0]!r} cannot be found, neither installed nor in this folder"
             self._wrong((*place, "kind"), f"{text}; or one of {', '.join(KINDS)}")
-            return None  # what keys it has nobody knows
+            return None  # its keys are unknown
         before = len(self.problems)
         filters = self._filters([] if written is None else written, (*place, "filters"))
         made = self._validated(model, {**raw, "filters": filters}, place)
         return made if len(self.problems) == before else None
 
     def _kind(self, kinds: Registry[type[S]], kind: str, place: Place) -> type[S] | None:
-        """The settings of a kind; None, and what is wrong with it is noted."""
+        """The settings class of a kind; None, with a problem recorded, if it is unknown or cannot be loaded."""
         try:
             model = kinds.get(kind)
-        except SettingsError as error:  # an installed package offers it, and it cannot be loaded
+        except SettingsError as error:  # an installed package registers it, but it cannot be loaded
             self._wrong(place, str(error))
             return None
         if model is None:
@@ -224,13 +226,13 @@ class _Reader:
 
 
 def explain_sampler_error(detail: ErrorDetails, model: type[Section]) -> str:
-    """One validation error of a sampler, a filter or a table beside them in words."""
+    """One validation error of a sampler, a filter or another table, as text."""
     name = str(detail["loc"][0]) if detail["loc"] else ""
     near = nearest(name, model.model_fields)
     homes = [
         k for k, other in {**KINDS.available(), **FILTERS.available()}.items() if name in other.model_fields
     ]
-    return in_words(detail, model, f"{' and '.join(homes)} have it" if homes and near is None else "")
+    return in_words(detail, model, f"it is a key of {' and '.join(homes)}" if homes and near is None else "")
 
 
 def _there(target: str, folder: Path) -> bool:
@@ -240,11 +242,11 @@ def _there(target: str, folder: Path) -> bool:
         return True
     try:
         return find_spec(package) is not None
-    except (ImportError, ValueError):  # no name of a module
+    except (ImportError, ValueError):  # not a module name
         return False
 
 
 def _unknown(what: str, kind: str, known: Iterable[str]) -> str:
     if not kind:
         return f"mandatory. The {what}: {', '.join(known)}"
-    return f"{kind!r} is no {what}; {hint(kind, known)}"
+    return f"{kind!r} is not a {what}; {hint(kind, known)}"

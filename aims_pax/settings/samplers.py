@@ -1,13 +1,14 @@
-"""SAMPLERS of aimsPAX.yaml, and the configuration of `aims-PAX sample`: where structures come from, in which shares.
+"""SAMPLERS in aimsPAX.yaml and in the configuration of `aims-PAX sample`: the sources of structures and their shares.
 
 SAMPLERS:
   - {kind: md, share: 0.5, potential: {factory: "package.module:callable", kwargs: {}}, temperature: 500}
   - {kind: rattle_tree, share: 0.3, temperature: 500, beta: 0.5, sigma_range: [0.05, 0.2]}
   - {kind: phonons, share: 0.2, temperature: 300, filters: [sanity, {kind: duplicates, by: descriptor}]}
 
-A kind is one class, a `SamplerSettings` registered under its name: its fields are the keys a user writes, `make`
-builds the sampler, `cost` is what `aims-PAX plan` says. Ours are one file each in `aims_pax/samplers/kinds/`, which
-are imported when their name is asked for (`KINDS`). docs/extending.md says how to add one.
+A kind is a subclass of `SamplerSettings`, registered under its name: its fields are the keys that a user writes, `make`
+builds the sampler, `cost` is the estimate for `aims-PAX plan`. The built-in kinds are one file each in
+`aims_pax/samplers/kinds/`, imported only when a settings file names them (`KINDS`). docs/extending.md explains how to
+add one.
 """
 
 from __future__ import annotations
@@ -31,11 +32,15 @@ from aims_pax.systems import System
 T = TypeVar("T")
 NAME = "SAMPLERS"
 MACE_MP0 = ("mace-mp0", "MACE-MP0")  # the size `small`
-REPLACED = ("initial_sampling", "initial_calculator", "initial_foundational_size")  # SAMPLERS say it instead
+REPLACED = (
+    "initial_sampling",
+    "initial_calculator",
+    "initial_foundational_size",
+)  # keys that SAMPLERS replace
 
 
 def as_spelling(value: Any) -> Any:
-    """A potential as it was written, once it is known to be one."""
+    """A potential as it was written. Raises ValueError if it is not a valid one."""
     if value not in MACE_MP0:
         as_calculator(value)
     return value
@@ -52,10 +57,10 @@ TEMPERATURE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class FilterContext:
-    """What is offered to a filter that is being made. place: where it is written, for errors.
+    """What a filter can use when it is built. place: its place in the settings, for errors.
 
-    mace: loads the descriptor `mace`, features of the MACE model that is the sampler's potential. radial: the
-    built-in one. Both are functions of frames of one system that give one row each (`samplers.descriptors`).
+    mace: loads the descriptor `mace`: features of the MACE model that is the sampler's potential. radial: the
+    built-in descriptor. Both map the frames of one system to one row each (`samplers.descriptors`).
     """
 
     place: str
@@ -68,16 +73,16 @@ class FilterContext:
 
 
 class FilterKeys(Section):
-    """The keys of one kind of filter, beside `kind`; registered under its name by `register_filter`."""
+    """The keys of one kind of filter, other than `kind`; registered under its name by `register_filter`."""
 
-    prose: ClassVar[str] = ""  # what it takes away, for the documentation; else the docstring says it
+    prose: ClassVar[str] = ""  # what it removes, for the documentation; default: the docstring
 
     def make(self, context: FilterContext) -> Filter:
-        """The filter."""
+        """Build the filter."""
         raise NotImplementedError(f"{type(self).__name__} has no make()")
 
     def needed(self, n: float) -> float:
-        """Structures of a system that it has to be given for n to pass, as far as that is known; for `plan`."""
+        """Estimated input structures of a system for n to pass the filter; for `plan`."""
         return n
 
 
@@ -93,8 +98,10 @@ FILTERS: Registry[type[FilterKeys]] = Registry(
 
 
 def register_filter(kind: str) -> Callable[[T], T]:
-    """Decorator of a subclass of FilterKeys: `{kind: …}` among the filters of a sampler. Raises ValueError where the
-    name is taken."""
+    """Decorator for a subclass of FilterKeys: makes `{kind: …}` available as a filter.
+
+    Raises ValueError if the name is taken.
+    """
     return FILTERS.register(kind)
 
 
@@ -112,13 +119,13 @@ Filters = Annotated[tuple[FilterSettings, ...], Kind("`list`")]
 
 @dataclass(frozen=True)
 class SamplerContext:
-    """What a run, or `aims-PAX sample`, offers to a sampler that is being made.
+    """What a sampler can use when it is built by a run or by `aims-PAX sample`.
 
-    place: where its settings are, `SAMPLERS.0`, for errors. potential: loads the one that `potential` names, or the
-    first that another sampler names. load_potential: any other, by (what was written, the place of its key). md_of:
-    the section MD of a system. temperature: K, of MD. skip_step: MD steps between two structures where the settings
-    say none. reference: labels structures; None outside of a run. stop: whether the sampler should raise Abandoned.
-    folder: of the user's own modules and files.
+    place: place of its settings, `SAMPLERS.0`, for errors. potential: loads the potential set by `potential`, or the
+    first one set by another sampler. load_potential: loads any other, from (value in the settings, place of its key).
+    md_of: the section MD of a system. temperature: K, from MD. skip_step: default MD steps between two structures.
+    reference: labels structures; None outside of a run. stop: whether the sampler should raise Abandoned.
+    folder: folder with the user's own modules and files.
     """
 
     place: str
@@ -134,8 +141,11 @@ class SamplerContext:
 
 @dataclass(frozen=True)
 class SamplingDemand:
-    """What a sampler will be asked for. made: structures of all systems together, passed: of these, what its filters
-    are expected to let pass, which the reference labels. skip_step: as in `SamplerContext`."""
+    """How many structures a sampler will have to make.
+
+    made: structures of all systems together. passed: how many of these are expected to pass its filters and be
+    labelled by the reference. skip_step: as in `SamplerContext`.
+    """
 
     made: float
     passed: float
@@ -145,11 +155,11 @@ class SamplingDemand:
 
 @dataclass(frozen=True)
 class SamplingCost:
-    """What a sampler costs for a demand.
+    """Estimated cost of a sampler for a demand.
 
-    reference_calls: beside the labels of what passes. reference_starts: each starting structure is one more, once for
-    all samplers. evaluations: of its potential, growing with the demand, and once: whatever the demand; both by a
-    name for `plan --json`, which `cost_words` puts into words.
+    reference_calls: in addition to the labels of structures that pass the filters. reference_starts: one more reference
+    calculation per starting structure, counted once for all samplers. evaluations: of its potential, proportional to
+    the demand. once: independent of the demand. Both are keyed by a name for `plan --json`; `cost_words` has the text.
     """
 
     md_steps: float = 0.0
@@ -162,66 +172,66 @@ class SamplingCost:
 class SamplerSettings(Section):
     """Every sampler has these keys."""
 
-    # what it makes, for the documentation; else the docstring says it
+    # what it makes, for the documentation; default: the docstring
     prose: ClassVar[str] = ""
-    # names in SamplingCost → words for `plan`, {} being the number
+    # names in SamplingCost → text for `plan`, {} is replaced by the number
     cost_words: ClassVar[Mapping[str, str]] = {}
-    # optional packages that it imports → what to say where they are missing
+    # optional packages that it imports → message if they are missing
     packages: ClassVar[Mapping[str, str]] = {}
-    # its potential is the reference: what to do where there is none
+    # non-empty if its potential is the reference: advice if there is no reference
     needs_reference: ClassVar[str] = ""
     # its potential must be in float64, for second derivatives
     double_precision: ClassVar[bool] = False
-    # `temperature: None` is that of each system in MD, not one for all
+    # `temperature: None` means the temperature of each system in MD, not one for all
     temperature_by_system: ClassVar[bool] = False
-    # mandatory keys with values, for the contract test of samplers
+    # values for mandatory keys, for the contract test of samplers
     example: ClassVar[Mapping[str, Any]] = {}
 
-    kind: Text = key(..., "One of the kinds below, or `module:callable` of your own.")
+    kind: Text = key(..., "One of the kinds below, or your own `module:callable`.")
     share: OptionalReal = key(
         None,
-        "Part of all structures; together 1. Samplers without one divide the rest among them.",
+        "Fraction of all structures; the shares sum to 1. Samplers without a share divide the rest equally.",
         possible="(0, 1]",
     )
     potential: OptionalPotential = key(
         None,
         "`{factory, kwargs}` of an ASE calculator, a foundation size (`small`, …; `mace-mp0` is `small`), or the path "
-        "of a MACE model; `None`: that of the first sampler which names one, else `small`.",
+        "of a MACE model; `None`: that of the first sampler that sets one, otherwise `small`.",
     )
     filters: Filters = key(
-        (), "What is taken away again, one filter after the other: names, or tables `{kind: …}`."
+        (), "Filters that reject structures, applied one after the other: names, or tables `{kind: …}`."
     )
 
     @property
     def label(self) -> str:
-        """What it is called in logs and in the frames' origin."""
+        """Its name in logs and in the origin of frames."""
         return self.kind
 
     def make(self, context: SamplerContext) -> Sampler:
-        """The sampler. Imports what is heavy here, so that settings are read fast."""
+        """Build the sampler. Import heavy packages here, so that reading settings stays fast."""
         raise NotImplementedError(f"{type(self).__name__} has no make()")
 
     def cost(self, demand: SamplingDemand) -> SamplingCost:
-        """What it costs, for `aims-PAX plan`; nothing that could be said, by default."""
+        """Estimated cost, for `aims-PAX plan`; zero by default."""
         return SamplingCost()
 
     def without_reference(self) -> str | None:
-        """Why it cannot be made where there is no reference, or None."""
+        """Why it cannot be built without a reference, or None."""
         if not self.needs_reference:
             return None
         return f"{self.kind} needs the reference of a run; {self.needs_reference}"
 
 
 class OwnSamplerSettings(SamplerSettings):
-    """module:callable: a sampler of your own, called with `kwargs`, and with `potential` where that is given."""
+    """module:callable: your own sampler, called with `kwargs`, and with `potential` if it is set."""
 
     prose: ClassVar[str] = "[your own](extending.md#a-sampler), also from a module in the working folder"
-    factory: ClassVar[Callable[..., Any] | None] = None  # of a callable that was registered under a name
+    factory: ClassVar[Callable[..., Any] | None] = None  # the callable, if it was registered under a name
 
     kwargs: Table = key({}, "Keyword arguments of the callable.")
 
     def make(self, context: SamplerContext) -> Sampler:
-        """What the callable returns. Raises SettingsError naming the key."""
+        """The sampler that the callable returns. Raises SettingsError naming the key."""
         arguments = dict(self.kwargs) | ({} if self.potential is None else {"potential": context.potential()})
         make = type(self).factory
         try:
@@ -234,7 +244,7 @@ class OwnSamplerSettings(SamplerSettings):
 
 
 def _accepted(kind: str, thing: Any) -> type[SamplerSettings]:
-    """Settings of a kind as they are; any other callable, called with `kwargs`."""
+    """A SamplerSettings class as it is; for any other callable, a class that calls it with `kwargs`."""
     if isinstance(thing, type) and issubclass(thing, SamplerSettings):
         return thing
     if not callable(thing):
@@ -259,9 +269,9 @@ OWN: dict[str, type[SamplerSettings]] = {"module:callable": OwnSamplerSettings}
 
 
 def register_sampler(kind: str) -> Callable[[T], T]:
-    """Decorator of a subclass of SamplerSettings: `{kind: …}` in SAMPLERS.
+    """Decorator for a subclass of SamplerSettings: makes `{kind: …}` available in SAMPLERS.
 
-    Of any other callable, which makes a sampler: it is called with `kwargs`, as `module:callable` is. Raises ValueError
-    where the name is taken.
+    Any other callable must return a sampler; it is called with `kwargs`, like `module:callable`. Raises ValueError if
+    the name is taken.
     """
     return KINDS.register(kind)

@@ -1,7 +1,8 @@
-"""JSON schemas (draft 7) of aimsPAX.yaml and mace.yaml, made from the settings themselves, for editors.
+"""JSON schemas (draft 7) of aimsPAX.yaml and mace.yaml for editors, generated from the settings classes.
 
-An editor reads YAML more narrowly than aims-PAX does: what only we take for a number or nothing (`np.inf`, `None`,
-`yes`) is text there and is allowed as such. `python -m aims_pax.settings.schema FOLDER` writes both.
+Editors read YAML more strictly than aims-PAX: words that only aims-PAX reads as a number, a truth value or None
+(`np.inf`, `yes`, `None`) are text for an editor, so the schema also allows the text.
+`python -m aims_pax.settings.schema FOLDER` writes both.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from aims_pax.settings.settings import MACE, PROJECT
 Schema = dict[str, Any]
 
 FILES = {"aimsPAX.yaml": PROJECT, "mace.yaml": MACE}
-FOLDER = ".schemas"  # beside the settings
+FOLDER = ".schemas"  # in the folder of the settings files
 NOTHING = {"enum": [None, "None", "none", "~"]}
 INFINITE = {"type": "string", "pattern": r"^[-+]?(\.?inf|\.?Inf|\.?INF|(np|numpy|math)\.inf|[iI]nfinity)$"}
 SAID = {"type": "string", "pattern": "^([yY]es|YES|[nN]o|NO|[oO]n|ON|[oO]ff|OFF)$"}
@@ -35,12 +36,12 @@ REAL, WHOLE, TEXT = {"type": "number"}, {"type": "integer"}, {"type": ["string",
 
 
 def name_of(file: str) -> str:
-    """`.schemas/aimsPAX.json`: where the schema of a settings file lies beside it."""
+    """`.schemas/aimsPAX.json`: path of the schema, relative to the settings file."""
     return f"{FOLDER}/{Path(file).stem}.json"
 
 
 def first_line(file: str) -> str:
-    """The comment by which editors find the schema."""
+    """The comment that tells editors where the schema is."""
     return f"# yaml-language-server: $schema={name_of(file)}"
 
 
@@ -69,7 +70,7 @@ def schema(file: str) -> Schema:
 
 
 def _samplers() -> Schema:
-    """The list SAMPLERS: every kind with its own keys; a kind with a colon is the user's own."""
+    """Schema of the list SAMPLERS: every kind with its own keys; a kind with a colon is the user's own."""
     kinds = []
     for kind, model in (KINDS.available() | OWN).items():
         entry = _table(model)
@@ -77,7 +78,7 @@ def _samplers() -> Schema:
         entry["properties"]["potential"] = {"anyOf": [TEXT, {"type": "object"}, NOTHING]}
         entry["properties"]["filters"] = {"type": "array", "items": {"anyOf": [TEXT, *_filters()]}}
         kinds.append(entry)
-    about = "Where the structures of the initial dataset come from, in shares."
+    about = "Sources of the structures of the initial dataset, with their shares."
     return {"type": "array", "minItems": 1, "description": about, "items": {"anyOf": kinds}}
 
 
@@ -96,13 +97,13 @@ def _section(name: str, model: type[Section]) -> Schema:
         systems = {"additionalProperties": {"type": "object"}}
         either = [{"required": table.pop("required")}, systems]
         return {**table, "additionalProperties": _table(model), "anyOf": either}
-    if name == MODEL:  # its kind alone will do
+    if name == MODEL:  # the name of the kind alone is allowed
         return {**table, "type": ["object", "string", "null"]}
     return {**table, "type": ["object", "null"]} if name in OPTIONAL else table
 
 
 def _table(model: type[Section]) -> Schema:
-    """A section: its keys, their other spellings; dead keys of old files are let pass, not suggested."""
+    """Schema of a section: its keys and their other spellings; obsolete keys are accepted but not suggested."""
     properties = {name: _key(model, name) for name in model.model_fields}
     for written, intended in model.aliases.items():
         properties[written] = {**properties[intended], "description": f"Another spelling of {intended}."}
@@ -137,7 +138,7 @@ def _key(model: type[Section], name: str) -> Schema:
 
 
 def _value(field: FieldInfo, possible: Interval | None) -> Schema:
-    """What may be written for a key."""
+    """The allowed values of a key."""
     choices = next((c for m in field.metadata if (c := _choices(m))), ())
     if choices:
         none = [NOTHING] if "None" in choices else []
@@ -146,7 +147,7 @@ def _value(field: FieldInfo, possible: Interval | None) -> Schema:
     kinds = next((m.name for m in field.metadata if isinstance(m, Kind)), "")
     if "`str`" in kinds and TEXT not in options:  # HH:MM:SS
         options.append({"type": "string"})
-    if {"type": "array", "items": TEXT, "minItems": 1} in options:  # one text is a list of one
+    if {"type": "array", "items": TEXT, "minItems": 1} in options:  # a single text counts as a list
         options.append(TEXT)
     return _any(options)
 
@@ -161,7 +162,7 @@ def _choices(metadata: Any) -> tuple[str, ...]:
 
 
 def _options(annotation: Any, possible: Interval | None) -> Iterable[Schema]:
-    """The forms of a type, one after the other."""
+    """The alternatives of a type annotation."""
     origin, inside = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         yield from _options(inside[0], possible)
@@ -208,7 +209,7 @@ def _any(options: list[Schema]) -> Schema:
 
 
 def _any_case(words: Iterable[str]) -> str:
-    """A pattern for these words in any case, hyphens as underscores too; JSON schemas know no flags."""
+    """A pattern for these words in any case, with hyphens or underscores; JSON schemas have no regex flags."""
 
     def letter(c: str) -> str:
         if c in "-_":
@@ -219,7 +220,7 @@ def _any_case(words: Iterable[str]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A default as JSON writes it; None for what it cannot."""
+    """A default value in JSON form; None if JSON cannot express it."""
     if isinstance(value, float) and not math.isfinite(value):
         return ".inf"
     if isinstance(value, bool | int | float | str):

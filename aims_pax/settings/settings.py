@@ -71,24 +71,24 @@ class LabellingSettings:
 
     @property
     def model(self) -> ModelOfRun:
-        """What models of any family are asked for."""
+        """Settings for models of every family."""
         return ModelOfRun(self.model_kind, self.mace)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(LabellingSettings):
-    """Everything the user decided."""
+    """All settings of a run."""
 
     initial_dataset: InitialDatasetSettings | None  # None: the section is absent
     active_learning: ActiveLearningSettings | None  # None: the section is absent
-    md: MDSettings  # with a table for each system: the first of them
+    md: MDSettings  # if there is a table for each system: the first table
     md_by_system: Mapping[str, MDSettings] = field(default_factory=dict)  # empty: `md` serves all
     samplers: tuple[
         SamplerSettings, ...
-    ] = ()  # empty: INITIAL_DATASET_GENERATION says how structures are made
+    ] = ()  # empty: initial_sampling of INITIAL_DATASET_GENERATION is used
 
     def md_of(self, system: str) -> MDSettings:
-        """The dynamics of one system. Raises KeyError for a system that the map does not name."""
+        """The MD settings of one system. Raises KeyError for a system that is not in the map."""
         return self.md_by_system[system] if self.md_by_system else self.md
 
     def on_device(self, device: str) -> Settings:
@@ -103,14 +103,14 @@ class Settings(LabellingSettings):
 
     @property
     def ensemble_size(self) -> int:
-        """Members of the ensemble, from whichever section there is."""
+        """Number of members, from the section that is present."""
         section = self.active_learning or self.initial_dataset
-        assert section is not None  # one of the two sections is there, or reading them had failed
+        assert section is not None  # cross_checks requires one of the two sections
         return section.ensemble_size
 
 
 def effective(settings: LabellingSettings) -> dict[str, Any]:
-    """The complete settings in force, key for key as the two files spell them.
+    """The complete settings with all defaults, as sections and keys of the two files.
 
     Settings of the reference alone have fewer sections.
     """
@@ -173,7 +173,7 @@ def _plain(value: Any) -> Any:
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML's, with quotes around every text that our own reader would take for something else."""
+    """PyYAML's dumper, with quotes around every text that `plain_word` would not read as text."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

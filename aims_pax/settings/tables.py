@@ -1,6 +1,6 @@
-"""The tables of docs/settings.md and docs/samplers.md, written from the settings themselves.
+"""The tables of docs/settings.md and docs/samplers.md, generated from the settings classes.
 
-`python -m aims_pax.settings.tables docs/settings.md docs/samplers.md` renews them between marker comments.
+`python -m aims_pax.settings.tables docs/settings.md docs/samplers.md` rewrites them between marker comments.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ END = "<!-- end of settings tables -->"
 KINDS_BEGIN, KINDS_END = BEGIN.replace("settings tables", "kinds of samplers"), "<!-- end of kinds -->"
 FILTERS_BEGIN, FILTERS_END = BEGIN.replace("settings tables", "filters"), "<!-- end of filters -->"
 INDENT = "&nbsp;&nbsp;&nbsp;&nbsp;"
-SPREAD = ("parsl_options", "training", "dynamics")  # keys whose own keys follow them in the table
+SPREAD = ("parsl_options", "training", "dynamics")  # tables whose keys are listed below them
 
 
 def tables() -> str:
-    """One table for each section of both files, in Markdown; mandatory keys carry a `*`."""
+    """One Markdown table for each section of both files; mandatory keys are marked with `*`."""
     parts = []
     for file, sections in (("aimsPAX.yaml", PROJECT), ("mace.yaml", MACE)):
         parts.append(f"## {file}\n")
@@ -41,12 +41,12 @@ def tables() -> str:
 
 
 def samplers() -> str:
-    """SAMPLERS: what all of them have, then the keys of each kind and of each filter."""
+    """SAMPLERS: the keys of all samplers, then those of each kind and of each filter."""
     common = set(SamplerSettings.model_fields)
     parts = [
         "### SAMPLERS\n",
         "Optional: a list of samplers `{kind: …, share: …}` that make the structures of the initial dataset in these "
-        "shares, in place of `initial_sampling`.\n",
+        "shares. Replaces `initial_sampling`.\n",
         f"{HEAD}{section_table(SamplerSettings)}",
     ]
     for kind, model in (KINDS.available() | OWN).items():
@@ -58,13 +58,13 @@ def samplers() -> str:
 
 
 def sampler_kinds_table() -> str:
-    """The samplers, each with what it makes."""
+    """The table of samplers, each with what it makes."""
     rows = [_says(kind, model) for kind, model in (KINDS.available() | OWN).items()]
     return "| kind | what it makes |\n|---|---|\n" + "".join(rows)
 
 
 def filter_kinds_table() -> str:
-    """The filters, each with what it removes."""
+    """The table of filters, each with what it removes."""
     rows = [_says(kind, model) for kind, model in FILTERS.available().items()]
     return "| filter | what it removes |\n|---|---|\n" + "".join(rows)
 
@@ -89,7 +89,7 @@ def commands() -> str:
 
 
 def about(model: type[Section]) -> str:
-    """What a section is for, from its docstring."""
+    """The description of a section, from its docstring."""
     words = " ".join((model.__doc__ or "").split())
     said = words.partition(": ")[2] or words
     return f"{said[:1].upper()}{said[1:]}"
@@ -150,7 +150,7 @@ BLOCKS: dict[tuple[str, str], Callable[[], str]] = {
 
 
 def renewed(text: str) -> str:
-    """The text with the tables between its marker comments. Raises ValueError when it has none."""
+    """The text with new tables between its marker comments. Raises ValueError if it has no marker comments."""
     found = False
     for (begin, end), table in BLOCKS.items():
         before, first, rest = text.partition(begin)

@@ -1,4 +1,4 @@
-"""The configuration of `aims-PAX training-set`: mbe-automation's training-set workflow, key by key.
+"""The configuration of `aims-PAX training-set`: the training-set workflow of mbe-automation, with the same keys.
 
 crystal: crystal.xyz
 calculator: {factory: "package.module:callable", kwargs: {}}    # or a foundation size, or the path of a MACE model
@@ -39,7 +39,7 @@ from aims_pax.settings.yaml_reader import Document, Problem, read_document
 
 
 def list_of(convert: Callable[[Any], Any], what: str) -> Callable[[Any], Any]:
-    """A reader of lists; a single value is a list of one."""
+    """A reader of lists; a single value counts as a list of one."""
 
     def read(value: Any) -> tuple[Any, ...]:
         values = value if isinstance(value, list | tuple) else [value]
@@ -54,7 +54,7 @@ def as_mesh(value: Any) -> str | float | tuple[int, ...]:
     """`gamma`, a radius, or three whole numbers."""
     if isinstance(value, list | tuple):
         if len(value) != 3 or min(map(as_whole, value)) < 1:
-            raise ValueError("expected gamma, a radius (Å), or three whole numbers from 1")
+            raise ValueError("expected gamma, a radius (Å), or three whole numbers of at least 1")
         return tuple(map(as_whole, value))
     if isinstance(value, str):
         if value.lower() not in ("gamma", "γ"):
@@ -71,7 +71,7 @@ def as_energies(value: Any) -> dict[str, float]:
 
 
 def as_section(model: type[Section]) -> BeforeValidator:
-    """A table of its own, or nothing written in it: the defaults."""
+    """A table; an empty one means the defaults."""
     return BeforeValidator(lambda value: model.model_validate({} if value is None else value))
 
 
@@ -118,7 +118,7 @@ class FiniteSubsystemFilter(Section):
     selection_rule: SelectionRule = key("closest_to_central_molecule", "Rule that selects the molecules.")
     n_molecules: Wholes = key(
         (1, 2, 3, 4, 5, 6, 7, 8),
-        "Molecules in each cluster, for the `closest_to_…` rules; sizes the crystal does not have are left out.",
+        "Molecules in each cluster, for the `closest_to_…` rules; sizes that do not occur in the crystal are skipped.",
         possible="[1, 1000000]",
     )
     distances: OptionalReals = key(None, "Cutoffs of the `max_…` rules (Å).", unit="Å", possible="(0, 1000]")
@@ -136,14 +136,17 @@ class ClassicalMD(Section):
     """md_crystal: the molecular dynamics."""
 
     ensemble: Ensemble = key("NVT", "`NVT` or `NPT`.")
-    time_total_fs: Real = key(50000.0, "Length of the trajectory, equilibration included (fs).", **TIME)
+    time_total_fs: Real = key(50000.0, "Length of the trajectory, including equilibration (fs).", **TIME)
     time_step_fs: Real = key(0.5, "Time step (fs).", unit="fs", possible="(0, 100]", plausible="[0.05, 10]")
     sampling_interval_fs: Real = key(50.0, "Time between two frames (fs).", **TIME)
     time_equilibration_fs: Real = key(
-        5000.0, "Beginning of the trajectory that is thrown away (fs).", unit="fs", possible="[0, 1e9]"
+        5000.0, "Length of the discarded start of the trajectory (fs).", unit="fs", possible="[0, 1e9]"
     )
     nvt_algo: NVT = key("csvr", "Thermostat of `NVT`: `csvr` (stochastic velocity rescaling) or `langevin`.")
-    npt_algo: NPT = key("mtk_full", "Barostat of `NPT`: `mtk_full` (any shape) or `mtk_isotropic` (volume).")
+    npt_algo: NPT = key(
+        "mtk_full",
+        "Barostat of `NPT`: `mtk_full` (cell of any shape) or `mtk_isotropic` (only the volume changes).",
+    )
     thermostat_time_fs: Real = key(100.0, "Relaxation time of the thermostat (fs).", **TIME)
     barostat_time_fs: Real = key(1000.0, "Relaxation time of the barostat (fs).", **TIME)
     supercell_radius: Real = key(25.0, "Least distance of periodic images in the supercell (Å).", **RADIUS)
@@ -157,21 +160,23 @@ class PhononFilter(Section):
     )
     selected_modes: OptionalWholes = key(
         None,
-        "1-based modes of each q-point, slowest first; the frequency window is then ignored.",
+        "Numbers of the modes at each q-point, from 1, lowest frequency first; the frequency window is then ignored.",
         possible="[1, 1000000]",
     )
-    freq_min_THz: Real = key(0.1, "Modes must be faster than this (THz).", possible="[0, 1000]")
+    freq_min_THz: Real = key(0.1, "Lowest frequency of a mode (THz).", possible="[0, 1000]")
     freq_max_THz: OptionalReal = key(
-        8.0, "Modes must be slower than this (THz); `None` for all.", possible="(0, 1e4]"
+        8.0, "Highest frequency of a mode (THz); `None`: no limit.", possible="(0, 1e4]"
     )
 
 
 class _Step(Section):
-    crystal: OptionalText = key(None, "Structure of this step; the one at the top when not given.")
-    calculator: OptionalCalculator = key(None, "Potential of this step; the one at the top when not given.")
-    dataset: OptionalText = key(None, "HDF5 file of this step; the one at the top when not given.")
+    crystal: OptionalText = key(None, "Structure of this step; default: `crystal` at the top level.")
+    calculator: OptionalCalculator = key(
+        None, "Potential of this step; default: `calculator` at the top level."
+    )
+    dataset: OptionalText = key(None, "HDF5 file of this step; default: `dataset` at the top level.")
     work_dir: OptionalText = key(
-        None, "Folder of the extended XYZ files; `work_dir` at the top when not given."
+        None, "Folder of the extended XYZ files; default: `work_dir` at the top level."
     )
 
 
@@ -186,7 +191,9 @@ class MDSampling(_Step):
     finite_subsystems: Flag = key(
         True, "Cut finite clusters out; `False` for crystals that are no molecules."
     )
-    md_crystal: Annotated[ClassicalMD, as_section(ClassicalMD)] = key(ClassicalMD(), "The dynamics; a table.")
+    md_crystal: Annotated[ClassicalMD, as_section(ClassicalMD)] = key(
+        ClassicalMD(), "Molecular dynamics; a table of its own."
+    )
     root_key: Text = key("training/md_sampling", "Group of the HDF5 file.")
 
 
@@ -194,18 +201,21 @@ class FreeEnergy(_Step):
     """quasi_harmonic: relaxed crystal and force constants."""
 
     thermal_expansion: Flag = key(
-        True, "Force constants at the quasi-harmonic equilibrium volume; `False`: at the relaxed input cell."
+        True,
+        "Compute force constants at the quasi-harmonic equilibrium volume; `False`: at the relaxed input cell.",
     )
     temperature_K: Real = key(298.15, "Temperature of the equilibrium volume (K).", **TEMPERATURE)
     pressure_GPa: Real = key(1.0e-4, "Pressure of the equilibrium volume (GPa).", possible="[-10, 1000]")
     supercell_radius: Real = key(25.0, "Least distance of periodic images in the supercell (Å).", **RADIUS)
-    relax_input_cell: Relaxation = key("constant_volume", "`full`, `constant_volume` or `only_atoms`.")
-    fmax: Real = key(1e-4, "Largest force a relaxation leaves (eV/Å).", possible="(0, 1]")
+    relax_input_cell: Relaxation = key(
+        "constant_volume", "Relaxation of the input cell: `full`, `constant_volume` or `only_atoms`."
+    )
+    fmax: Real = key(1e-4, "Largest force on an atom after relaxation (eV/Å).", possible="(0, 1]")
     root_key: Text = key("training/quasi_harmonic", "Group of the HDF5 file.")
 
     @property
     def force_constants_key(self) -> str:
-        """Where the force constants go: …/phonons/crystal[opt:atoms,shape]/force_constants."""
+        """Group of the force constants in the HDF5 file: …/phonons/crystal[opt:atoms,shape]/force_constants."""
         moved = {"only_atoms": "atoms", "constant_volume": "atoms,shape", "full": "atoms,shape,volume"}
         what = f"opt:{moved[self.relax_input_cell]}"
         if self.thermal_expansion:
@@ -227,41 +237,45 @@ class PhononSampling(_Step):
         PhononFilter(), "Which phonons; a table of its own."
     )
     force_constants_dataset: OptionalText = key(
-        None, "HDF5 file with the force constants; `dataset` when not given."
+        None, "HDF5 file with the force constants; default: `dataset`."
     )
     force_constants_key: OptionalText = key(
-        None, "Group of the force constants; the one `quasi_harmonic` writes when not given."
+        None, "Group of the force constants in the HDF5 file; default: the one that `quasi_harmonic` writes."
     )
     time_step_fs: Real = key(100.0, "Time between frames, for `amplitudes: time` (fs).", **TIME)
     n_frames: Whole = key(
         20,
-        "Frames; of each mode where `per_mode` is set.",
+        "Number of frames; with `per_mode`, for each mode.",
         possible="[1, 100000000]",
         plausible="[1, 1000000]",
     )
     per_mode: Flag = key(
-        False, "One mode at a time (mbe-automation's document) instead of all at once (its code)."
+        False,
+        "Displace one mode at a time (mbe-automation's documentation) instead of all at once (its code).",
     )
     amplitudes: Amplitudes = key(
         "gaussian",
-        "`gaussian`: canonical; `uniform` (its code), `time` (its document) and `scan` give smaller displacements.",
+        "Amplitudes of the modes. `gaussian`: canonical ensemble; `uniform` (mbe-automation's code), `time` (its "
+        "documentation) and `scan` give smaller displacements.",
     )
     root_key: Text = key("training/phonon_sampling", "Group of the HDF5 file.")
 
 
 class DeltaLearning(_Step):
-    """delta_learning: target − baseline of the sampled structures, as training data."""
+    """delta_learning: training data for the difference target − baseline on the sampled structures."""
 
-    target: Calculator = key(..., "Potential or method that is learnt.")
-    baseline: OptionalCalculator = key(None, "What it is learnt upon; `calculator` when not given.")
+    target: Calculator = key(..., "Potential or method to be learnt.")
+    baseline: OptionalCalculator = key(
+        None, "Potential that is subtracted from the target; default: `calculator`."
+    )
     target_level: Text = key("target", "Name of the target in the HDF5 file, `E_<level> (eV∕atom)`.")
     baseline_level: Text = key("baseline", "Name of the baseline in the HDF5 file.")
     target_E0: Energies = key(
-        None, "Energies of the isolated atoms {element: eV}; those missing are computed with `target`."
+        None, "Energies of the isolated atoms {element: eV}; missing ones are computed with `target`."
     )
-    baseline_E0: Energies = key(None, "The same of the baseline.")
+    baseline_E0: Energies = key(None, "The same for the baseline.")
     root_keys: OptionalTexts = key(
-        None, "Groups whose structures are taken; the finite clusters of all steps when not given."
+        None, "HDF5 groups with the structures to use; default: the finite clusters of all steps."
     )
     output: Text = key("delta.xyz", "Extended XYZ file in `work_dir`.")
 
@@ -273,18 +287,18 @@ class TrainingSet(Section):
     calculator: OptionalCalculator = key(
         None, "`{factory, kwargs}`, a foundation size, or the path of a MACE model."
     )
-    dataset: Text = key("training_set.hdf5", "HDF5 file that everything is stored in.")
+    dataset: Text = key("training_set.hdf5", "HDF5 file in which all results are stored.")
     work_dir: Text = key(".", "Folder of the extended XYZ files.")
-    seed: Whole = key(42, "Seed of all random numbers.", possible="[0, 4294967295]")
+    seed: Whole = key(42, "Seed for all random numbers.", possible="[0, 4294967295]")
     md_sampling: MDSampling | None = key(
-        None, "Molecular dynamics; this step is left out when the table is not there."
+        None, "Molecular dynamics. A step whose table is missing is skipped."
     )
     quasi_harmonic: FreeEnergy | None = key(None, "Force constants.")
     phonon_sampling: PhononSampling | None = key(None, "Phonons.")
     delta_learning: DeltaLearning | None = key(None, "Delta-learning data.")
 
     def of(self, section: _Step, name: str) -> Any:
-        """What a step says of `crystal`, `calculator`, `dataset` or `work_dir`, else the top."""
+        """`crystal`, `calculator`, `dataset` or `work_dir` of a step, by default from the top level."""
         own = getattr(section, name)
         return getattr(self, name) if own is None else own
 
@@ -293,7 +307,7 @@ STEPS = ("md_sampling", "quasi_harmonic", "phonon_sampling", "delta_learning")
 
 
 def read_training_set(path: Path) -> tuple[TrainingSet, tuple[str, ...]]:
-    """The configuration at `path`, and warnings. Raises SettingsError that lists everything wrong, one a line."""
+    """The configuration at `path`, and warnings. Raises SettingsError that lists all mistakes, one per line."""
     document = read_document(path, str(path))
     data = {k: {} if k in STEPS and v is None else v for k, v in document.data.items()}
     try:
@@ -308,7 +322,7 @@ def read_training_set(path: Path) -> tuple[TrainingSet, tuple[str, ...]]:
 
 
 def _inconsistent(settings: TrainingSet, document: Document) -> list[Problem]:
-    """What single keys cannot show."""
+    """Errors that concern several keys."""
     found = []
     asked = [name for name in STEPS if getattr(settings, name) is not None]
     if not asked:
@@ -318,12 +332,14 @@ def _inconsistent(settings: TrainingSet, document: Document) -> list[Problem]:
         needs = {"md_sampling": "crystal", "quasi_harmonic": "crystal"}
         if name in needs and settings.of(section, "crystal") is None:
             found.append(
-                document.problem((name,), "crystal: mandatory. The crystal structure, here or at the top")
+                document.problem(
+                    (name,), "crystal: mandatory. The crystal structure, here or at the top level"
+                )
             )
         no_calculator = settings.of(section, "calculator") is None
         if no_calculator and not (name == "delta_learning" and section.baseline is not None):
             found.append(
-                document.problem((name,), "calculator: mandatory. The potential, here or at the top")
+                document.problem((name,), "calculator: mandatory. The potential, here or at the top level")
             )
         rule = getattr(section, "finite_subsystem_filter", None)
         if rule is not None and rule.selection_rule.startswith("max_") and not rule.distances:
@@ -339,7 +355,7 @@ def _inconsistent(settings: TrainingSet, document: Document) -> list[Problem]:
 
 
 def _uneven(md: ClassicalMD, document: Document) -> list[Problem]:
-    """Times that do not fit into each other."""
+    """Errors for times that do not fit together."""
     place = ("md_sampling", "md_crystal")
     steps = md.sampling_interval_fs / md.time_step_fs
     found = []
@@ -347,7 +363,7 @@ def _uneven(md: ClassicalMD, document: Document) -> list[Problem]:
         text = f"expected a multiple of time_step_fs ({md.time_step_fs:g} fs), got {md.sampling_interval_fs:g} fs"
         found.append(document.problem((*place, "sampling_interval_fs"), text))
     if md.time_equilibration_fs > md.time_total_fs:
-        text = f"{md.time_equilibration_fs:g} fs are more than time_total_fs ({md.time_total_fs:g} fs): nothing is left"
+        text = f"{md.time_equilibration_fs:g} fs is longer than time_total_fs ({md.time_total_fs:g} fs): no frames left"
         found.append(document.problem((*place, "time_equilibration_fs"), text))
     return found
 
@@ -366,7 +382,7 @@ def _place(detail: ErrorDetails) -> tuple[str | int, ...]:
 
 
 def _explained(detail: ErrorDetails) -> str:
-    """One validation error in words."""
+    """One validation error as text."""
     *tables, name = (str(x) for x in detail["loc"])
     model: type[Section] = TrainingSet
     for table in tables:

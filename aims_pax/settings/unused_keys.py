@@ -1,7 +1,7 @@
-"""Keys that do nothing in the combination they are written in.
+"""Keys that have no effect in combination with other settings.
 
-Each line of the table: section, keys, when they do nothing, and why. A warning appears when the user wrote
-such a key with a value other than its default.
+Each entry of the table: section, keys, when they have no effect, and why. A warning appears when the user set
+such a key to a value other than its default.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from aims_pax.settings.model import NAME as MODEL
 
 
 class BrokenSectionError(Exception):
-    """A rule looked at a section that could not be read: it has nothing to say."""
+    """A rule needs a section that could not be read; the rule is skipped."""
 
 
 class Parts:
-    """The sections read so far. An absent one is None; looking at an invalid one raises `BrokenSectionError`.
+    """The sections read so far. An absent one is None; accessing an invalid one raises `BrokenSectionError`.
 
-    `md` is a map from system name to MDSettings; one table for all has the name "".
+    `md` is a map from system name to MDSettings; a single table for all systems has the name "".
     """
 
     def __init__(self, sections: dict[str, Any], broken: set[str]) -> None:
@@ -70,7 +70,7 @@ class Parts:
 
     @property
     def mace(self) -> bool:
-        """Whether the models are MACE's; where MODEL cannot be read, it is taken that they are."""
+        """Whether the models are MACE; assumed if MODEL cannot be read."""
         return MODEL in self.broken or bool(self[MODEL].kind == MACE_KIND)
 
     @property
@@ -85,7 +85,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class NoEffect:
-    section: str  # MISC of mace.yaml: mace.MISC
+    section: str  # mace.MISC for MISC of mace.yaml
     keys: str  # separated by spaces
     when: Callable[[Parts, Any], bool]  # (all sections, this section)
     why: str
@@ -157,7 +157,7 @@ TABLE = (
         "CLUSTER",
         "max_workers",
         lambda p, _: p.batch,
-        "calculations run in blocks of a scheduler; parsl_options decide",
+        "calculations run in blocks of a scheduler; parsl_options set their number",
     ),
     *(
         NoEffect("CLUSTER", s.header_key, _other_type(name), f"CLUSTER.type is not {name}")
@@ -200,7 +200,7 @@ TABLE = (
         "MISC",
         "energy_key forces_key stress_key virials_key",
         _no_labelled_files,
-        "no file of labels is given",
+        "no file with labels is given",
     ),
     NoEffect("TRAINING", "ema_decay", lambda _, s: not s.ema, "ema is False"),
     NoEffect(
@@ -230,7 +230,7 @@ TABLE = (
 
 
 def without_effect(parts: Parts) -> Iterator[tuple[str, str, str, str]]:
-    """(section, system name of MD or "", key, why) for every written key that does nothing here."""
+    """(section, system name of MD or "", key, why) for every key that is set but has no effect."""
     for rule in TABLE:
         try:
             found = parts[rule.section]

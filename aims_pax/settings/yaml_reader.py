@@ -1,8 +1,8 @@
-"""Settings files as a user wrote them: strict YAML whose every value remembers its line.
+"""Reads settings files as strict YAML and records the line of every key.
 
-YAML 1.1 has traps that physics falls into: `1e-3` is text there, `010` is eight, `1:30` is ninety and
-`np.inf` is a word. Here plain numbers are numbers, every spelling of infinity is infinity, and whatever
-looks neither like a number, a truth value nor nothing is text. No tag is ever executed.
+YAML 1.1 has pitfalls for numbers: `1e-3` is text, `010` is eight, `1:30` is ninety and `np.inf` is a word. Here
+plain numbers are numbers, every spelling of infinity is infinity, and a word that is neither a number, a truth value
+nor None is text. No tag is ever executed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MOST_VALUES = 100_000  # a settings file with more is an alias bomb
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One thing to change in a settings file. `line` is 0 where no line can be named."""
+    """One mistake in a settings file. `line` is 0 if no line can be given."""
 
     file: str
     line: int
@@ -54,7 +54,7 @@ class Document:
     lines: dict[Place, int] = field(default_factory=dict)
 
     def line(self, place: Place) -> int:
-        """The line of the key, or of the nearest table around it that the file has; 0 when it has none."""
+        """The line of the key, or of the innermost enclosing table in the file; 0 if there is none."""
         while place and place not in self.lines:
             place = place[:-1]
         return self.lines.get(place, 0)
@@ -64,7 +64,7 @@ class Document:
 
 
 def read_document(path: Path, name: str) -> Document:
-    """The file at `path`, called `name` in messages. Raises SettingsError with every reason found."""
+    """The file at `path`, called `name` in messages. Raises SettingsError that lists all mistakes."""
     text = _text(path, name)
     try:
         root = yaml.compose(text, Loader=_Loader)
@@ -93,14 +93,14 @@ def read_document(path: Path, name: str) -> Document:
 
 
 def plain_word(text: str) -> Any:
-    """What a word without quotes means: nothing, a truth value, a number, or the text itself."""
+    """The value of a word without quotes: None, a truth value, a number, or the text itself."""
     low = text.lower()
     if low in _NOTHING:
         return None
     if low in _TRUE or low in _FALSE:
         return low in _TRUE
     if _INTEGER.fullmatch(text):
-        return int(text) if len(text) < 400 else float(text)  # int() of a longer one is refused by Python
+        return int(text) if len(text) < 400 else float(text)  # Python refuses int() of very long texts
     if _REAL.fullmatch(text):
         return float(text)
     if infinite := _INFINITE.fullmatch(text):
@@ -109,7 +109,7 @@ def plain_word(text: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's parser without its YAML 1.1 ideas about plain words; explicit tags stay visible."""
+    """PyYAML's parser without the YAML 1.1 rules for plain words; explicit tags stay visible."""
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> str:
         if kind is yaml.ScalarNode:
@@ -118,13 +118,13 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Values:
-    """Python values from YAML nodes, noting the line of every key and every problem on the way."""
+    """Converts YAML nodes to Python values and records the line of every key and all problems."""
 
     def __init__(self, file: str) -> None:
         self.file = file
         self.lines: dict[Place, int] = {}
         self.problems: list[Problem] = []
-        self._open: list[int] = []  # nodes being read: an alias to one of them never ends
+        self._open: list[int] = []  # nodes being read: an alias to one of them would recurse forever
         self._seen = 0
 
     def value(self, node: yaml.Node, place: Place) -> Any:
@@ -172,7 +172,7 @@ class _Values:
         yield from ((k, v) for k, v in merged.items() if k not in first)
 
     def _merge(self, node: yaml.Node, place: Place) -> dict[Any, Any]:
-        """`<<: *other`: the other table's keys, where this one has none of its own."""
+        """`<<: *other`: the keys of the other table; keys of this table take precedence."""
         value = self.value(node, place)
         tables = value if isinstance(value, list) else [value]
         if not all(isinstance(t, dict) for t in tables):

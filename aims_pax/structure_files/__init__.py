@@ -1,7 +1,7 @@
-"""Structure files of every format but FHI-aims' own: what ASE's readers lose is read here, or refused.
+"""Readers of structure files: information that ASE's readers lose is read here, or the file is refused.
 
-`read(path)` gives the images of a file as `ase.Atoms` whose `info` holds charge and multiplicity where the file says
-them. One file, one structure, unless the caller chooses: `trajectory.xyz@0`, `@-1` (the last), `@:` (all).
+`read_images(path)` gives the images of a file as `ase.Atoms` whose `info` holds charge and multiplicity if the file
+has them. A file must hold one structure, unless an index chooses: `trajectory.xyz@0`, `@-1` (the last), `@:` (all).
 """
 
 from aims_pax.structure_files.formats import read_images

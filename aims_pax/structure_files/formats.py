@@ -1,4 +1,4 @@
-"""The images of a structure file: the readers of this room where ASE's lose something, ASE's for the rest."""
+"""Reads the images of a structure file: with our own readers where ASE's lose information, otherwise with ASE's."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _OWN: dict[
     str, tuple[Callable[[str], list[str]], Callable[[str], Image]]
-] = {  # ASE's name: cut up, read one part
+] = {  # ASE's format name: (split the file, read one part)
     "extxyz": (split_xyz, read_xyz),
     "xyz": (split_xyz, read_xyz),
     "sdf": (split_mol, read_mol),
@@ -36,9 +36,9 @@ _charge = re.compile(r"(?i)\b(tot_?charge|total_?charge|charge)\b\"?\s*[=:,\s]\s
 
 
 def read_images(path: Path, index: str | None = None) -> list[tuple[int, Image]]:
-    """(number in the file, image) of those the index asks for; without one the file has to hold one structure.
+    """(number in the file, image) for the images chosen by the index; without one the file must hold one structure.
 
-    Raises SettingsError for what cannot be used, and whatever ASE's readers raise.
+    Raises SettingsError for files that cannot be used, and whatever ASE's readers raise.
     """
     from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
 
@@ -46,7 +46,7 @@ def read_images(path: Path, index: str | None = None) -> list[tuple[int, Image]]
         kind = str(filetype(str(path)))
         get_ioformat(kind)
     except UnknownFileTypeError as error:
-        raise SettingsError(f"its format is not known ({error}); convert it to extended XYZ") from error
+        raise SettingsError(f"unknown file format ({error}); convert it to extended XYZ") from error
     if kind in _OWN:
         split, read_part = _OWN[kind]
         parts = choose_images(split(_text(path)), index, path)
@@ -72,7 +72,7 @@ def _by_ase(path: Path, kind: str, index: str | None) -> list[tuple[int, Atoms]]
     options: Mapping[str, Any] = {"attach_calculator": True} if kind == "gaussian-in" else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        if index is None:  # a trajectory may be long: two structures are enough to know
+        if index is None:  # read only two structures: a trajectory may be long
             images = ase.io.iread(path, ":", format=kind, do_not_split_by_at_sign=True, **options)
             two = list(itertools.islice(images, 2))
             if len(two) > 1:
@@ -82,7 +82,7 @@ def _by_ase(path: Path, kind: str, index: str | None) -> list[tuple[int, Atoms]]
     return choose_images(every, index, path)
 
 
-# ---------------------------------------------------------------- what some formats say beside it
+# ---------------------------------------------------------------- information that ASE does not return
 
 
 def _checked(atoms: Atoms, kind: str, path: Path) -> Image:
@@ -96,18 +96,18 @@ def _checked(atoms: Atoms, kind: str, path: Path) -> Image:
 
 
 def _cif(atoms: Atoms, path: Path) -> None:
-    """Sites that several elements share, or that are not always taken, are no structure."""
+    """Refuse partial occupancies and anything else that ASE's reader loses."""
     for site, elements in atoms.info.get("occupancy", {}).items():
         if len(elements) > 1 or not all(0.995 < x < 1.005 for x in elements.values()):
             shares = ", ".join(f"{element} {share:g}" for element, share in elements.items())
             raise SettingsError(
-                f"partial occupancy: site {int(site) + 1} holds {shares}; every site has to hold one element: choose "
+                f"partial occupancy: site {int(site) + 1} holds {shares}; every site must hold one element: choose "
                 "an ordered structure, for example with a tool for disordered crystals"
             )
     text = _text(path)
     if not atoms.has("masses") and re.search(r"(?m)^\s*D\w*\s+D\d*[+-]?\s", text):
         raise SettingsError(
-            "holds deuterium (D), whose mass is lost here; give an extended XYZ file with masses"
+            "holds deuterium (D), whose mass is not read from CIF; give an extended XYZ file with masses"
         )
     if "_atom_site_moment" in text:
         raise SettingsError(
@@ -118,23 +118,23 @@ def _cif(atoms: Atoms, path: Path) -> None:
 
 
 def _labels_only(text: str) -> None:
-    """Labels in capitals may be two elements: CA1."""
+    """Refuse labels in capitals that could be two elements: CA1."""
     from ase.data import atomic_numbers
 
     for label in re.findall(r"(?m)^\s*([A-Z]{2})[0-9A-Z]*\s+\S+\s", text):
         if label.capitalize() in atomic_numbers and label[0] in atomic_numbers:
             raise SettingsError(
-                f"site {label}… may be {label[0]} or {label.capitalize()}: add _atom_site_type_symbol"
+                f"site {label}… may be {label[0]} or {label.capitalize()}: add the column _atom_site_type_symbol"
             )
 
 
 def _shelx(atoms: Atoms, path: Path) -> None:
-    """Occupancies of SHELX files: 1 or, fixed, 11."""
+    """Refuse partial occupancies in SHELX files; full occupancy is written 1 or, fixed, 11."""
     site = r"(?m)^([A-Za-z]\w{0,3})\s+\d+(?:\s+-?\d*\.?\d+){3}\s+(\d*\.?\d+)"
     for name, share in re.findall(site, _text(path)):
         if abs(float(share)) not in (1.0, 11.0):
             raise SettingsError(
-                f"partial occupancy: site {name} has {share}; every site has to hold one element"
+                f"partial occupancy: site {name} has {share}; every site must hold one element"
             )
 
 
@@ -152,7 +152,7 @@ def _gaussian(atoms: Atoms, path: Path) -> None:
 
 
 def _gromacs(atoms: Atoms, path: Path) -> None:
-    """Elements as in PDB files: the format has names only."""
+    """Find elements as for PDB files: the format has only atom names."""
     from ase.data import atomic_numbers
 
     names, residues = atoms.arrays["atomtypes"], atoms.arrays["residuenames"]
@@ -165,39 +165,37 @@ def _gromacs(atoms: Atoms, path: Path) -> None:
 
 def _lammps_data(atoms: Atoms, path: Path) -> None:
     if not re.search(r"(?m)^\s*(Masses|Atom Type Labels)\b", _text(path)):
-        raise SettingsError(
-            "has no Masses section, so that the elements of its atom types are not known; add one"
-        )
+        raise SettingsError("has no Masses section, so the elements of its atom types are unknown; add one")
 
 
 def _lammps_dump(atoms: Atoms, path: Path) -> None:
     found = re.search(r"(?m)^ITEM: ATOMS (.*)$", _text(path))
     if found and not {"element", "mass"} & set(found[1].split()):
-        raise SettingsError("has atom types but no elements: dump the column element too")
+        raise SettingsError("has atom types but no elements: add the column element to the dump")
 
 
 def _turbomole(atoms: Atoms, path: Path) -> None:
-    """The charge and spin of $eht; coordinates that ASE would take for bohr; cells it passes over."""
+    """Refuse charge and spin in $eht, coordinates that ASE would read as bohr, and cells that it ignores."""
     unit = re.search(r"(?im)^\s*\$coord\b.*\b(angs|frac)|^\s*\$(periodic|cell|lattice)\b", _text(path))
     if unit:
         raise SettingsError(
-            f"says {unit[0].strip()}, which is not read from this format; give an extended XYZ file"
+            f"contains {unit[0].strip()}, which is not read from this format; give an extended XYZ file"
         )
     _input_of_a_program(atoms, path)
     unpaired = re.search(r"(?im)^\s*\$eht\b.*\bunpaired\s*=?\s*([1-9]\d*)", _text(path))
     if unpaired:
         raise SettingsError(
-            f"says unpaired={unpaired[1]}, which is not read from this format; give an extended XYZ file with spin=… "
-            "(2S+1)"
+            f"contains unpaired={unpaired[1]}, which is not read from this format; give an extended XYZ file with "
+            "spin=… (2S+1)"
         )
 
 
 def _input_of_a_program(atoms: Atoms, path: Path) -> None:
-    """Inputs of other programs: a charge in them is not read by ASE."""
+    """Refuse input files of other programs with a charge, which ASE does not read."""
     for name, value in _charge.findall(_text(path)):
         if float(value) != 0:
             raise SettingsError(
-                f"says {name} {value}, which is not read from this format; give an extended XYZ file with charge=…"
+                f"contains {name} {value}, which is not read from this format; give an extended XYZ file with charge=…"
             )
 
 
@@ -213,14 +211,16 @@ _CHECKS: dict[str, Callable[[Atoms, Path], None]] = {
 
 
 def _unused(atoms: Atoms) -> list[str]:
-    """What stands in a file and has no effect here."""
+    """Notes about contents of a file that have no effect."""
     notes = []
     if atoms.has("momenta") and np.any(atoms.get_momenta()):
-        notes.append("its velocities are not used: trajectories begin with velocities of MD.temperature")
+        notes.append(
+            "its velocities are not used: trajectories start with velocities drawn at MD.temperature"
+        )
     results = getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}
     moments = results.get("magmoms", atoms.arrays.get("magmoms"))
     if moments is not None and np.any(moments) and not atoms.has("initial_magmoms"):
         notes.append(
-            "magmoms are taken for the result of a calculation; call them initial_magmoms to start from them"
+            "magmoms are read as results of a calculation; name them initial_magmoms to use them as initial moments"
         )
     return notes

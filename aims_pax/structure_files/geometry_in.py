@@ -1,9 +1,9 @@
-"""FHI-aims' geometry.in: every line is read or refused, with its number.
+"""FHI-aims' geometry.in: every line is read, or refused with its line number.
 
-Read are atoms, lattice, initial moments and charges, and constraints as FHI-aims reads them: list-directed, so
-Fortran exponents (`1.0d0`) and commas count. Constraints behind a lattice vector are the cell's, not an atom's.
-Statements about the whole structure (`homogeneous_field`, `set_vacuum_level`) go along with every frame. What hangs
-on a place in space (`multipole`, `empty`, `pseudocore`) would have to move with the atoms, and is refused.
+Atoms, lattice, initial moments and charges, and constraints are read as FHI-aims reads them: list-directed, with
+Fortran exponents (`1.0d0`) and commas. Constraints after a lattice vector apply to the cell, not to an atom.
+Statements about the whole structure (`homogeneous_field`, `set_vacuum_level`) are stored with every frame. Objects at
+a fixed position in space (`multipole`, `empty`, `pseudocore`) would have to move with the atoms, and are refused.
 
 >>> found = parse_geometry_in("homogeneous_field 0 0 1d-1\\natom 0. 0. 0. H\\n  initial_moment 1\\natom 0 0 0.74 H")
 >>> found.frame.formula, found.frame.statements, found.frame.moments.tolist()
@@ -23,10 +23,10 @@ from aims_pax.errors import SettingsError
 from aims_pax.fortran import fortran_number
 from aims_pax.frames import Array, Frame
 
-# what FHI-aims knows and no frame can hold, with the reason
-_AT_A_PLACE = "stands at a place in space, which the atoms would leave"
+# keywords of FHI-aims that a frame cannot store, with the reason
+_AT_A_PLACE = "has a fixed position in space, but the atoms move"
 _MAGNETIC = "is about magnetic response, which is not computed here"
-_SYMMETRY = "constrains the motion of the atoms by symmetry, which molecular dynamics here cannot honour"
+_SYMMETRY = "constrains the motion of the atoms by symmetry, which molecular dynamics here does not support"
 REFUSED = {
     **dict.fromkeys(("multipole", "empty", "empty_frac", "pseudocore", "pseudocore_frac"), _AT_A_PLACE),
     **dict.fromkeys(("magnetic_moment", "magnetic_response", "nuclear_spin", "isotope"), _MAGNETIC),
@@ -34,7 +34,7 @@ REFUSED = {
     "RT_TDDFT_initial_velocity": "is about electron dynamics, which is not computed here",
 }
 
-# what a relaxation or MD of FHI-aims leaves behind (geometry.in.next_step) and a single point does not look at
+# lines that a relaxation or MD of FHI-aims writes (geometry.in.next_step) and a single point ignores
 LEFT_BEHIND = frozenset(
     (
         *("hessian_block", "hessian_block_lv", "hessian_block_lv_atom", "hessian_file", "trust_radius"),
@@ -45,12 +45,12 @@ READ = (
     *("atom", "atom_frac", "lattice_vector", "initial_moment", "initial_charge"),
     *("velocity", "constrain_relaxation"),
 )
-STATEMENTS = {"homogeneous_field": 3, "set_vacuum_level": 1}  # keyword: how many numbers
+STATEMENTS = {"homogeneous_field": 3, "set_vacuum_level": 1}  # keyword: number of values
 
 
 @dataclass(frozen=True)
 class GeometryIn:
-    """What a geometry.in says.
+    """The contents of a geometry.in.
 
     frame: the structure. fixed_cell: (3, 3) bool, components of the lattice vectors that a constraint fixes, or None.
     velocities: whether atoms have initial velocities, which are not used.
@@ -62,19 +62,19 @@ class GeometryIn:
 
 
 def decoded(content: bytes) -> str:
-    """The text of a file that editors of any system may have written. Raises SettingsError for what is no text."""
+    """The text of a file in UTF-8 or UTF-16, with or without byte order mark. Raises SettingsError for binary data."""
     encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         text = content.decode(encoding, errors="strict" if encoding == "utf-16" else "surrogateescape")
     except UnicodeDecodeError as error:
-        raise SettingsError(f"this is no text file: {error.reason}") from error
+        raise SettingsError(f"this is not a text file: {error.reason}") from error
     if "\0" in text:
-        raise SettingsError("this is no text file")
+        raise SettingsError("this is not a text file")
     return text
 
 
 def parse_geometry_in(text: str, name: str = "geometry.in") -> GeometryIn:
-    """The structure in the text of a geometry.in. name: of the file, for errors.
+    """The structure in the text of a geometry.in. name: name of the file, for errors.
 
     Raises SettingsError with file and line for every line that cannot be used.
     """
@@ -117,7 +117,7 @@ class _Reader:
         self.atoms: list[_Atom] = []
         self.vectors: list[_Vector] = []
         self.statements: dict[str, str] = {}
-        self.last: _Atom | _Vector | None = None  # what a constraint belongs to
+        self.last: _Atom | _Vector | None = None  # the atom or vector that a constraint applies to
         self.kinds: dict[str, Callable[[str, Sequence[str]], None]] = {
             "atom": self._atom,
             "atom_frac": self._atom,
@@ -133,13 +133,13 @@ class _Reader:
         if keyword in self.kinds:
             self.kinds[keyword](keyword, values)
         elif keyword in REFUSED:
-            raise ValueError(f"{keyword} {REFUSED[keyword]}; remove the line if that is not needed")
+            raise ValueError(f"{keyword} {REFUSED[keyword]}; remove the line if it is not needed")
         elif keyword not in LEFT_BEHIND:
             from aims_pax.suggestions import nearest
 
             near = nearest(keyword, [*self.kinds, *REFUSED, *LEFT_BEHIND])
             hint = f"; nearest: {near}" if near else f"; known: {', '.join(self.kinds)}"
-            raise ValueError(f"keyword {keyword[:40]!r} is not known{hint}")
+            raise ValueError(f"unknown keyword {keyword[:40]!r}{hint}")
 
     def _atom(self, keyword: str, values: Sequence[str]) -> None:
         position = _numbers(keyword, values, 3, "x y z and an element", more=1)
@@ -156,7 +156,7 @@ class _Reader:
         atom, name = self._previous_atom(keyword), keyword.removeprefix("initial_")
         (value,) = _numbers(keyword, values, 1, "one number")
         if getattr(atom, name) is not None:
-            raise ValueError(f"{keyword} is there twice for one atom; keep one")
+            raise ValueError(f"{keyword} appears twice for one atom; keep one")
         setattr(atom, name, value)
 
     def _velocity(self, keyword: str, values: Sequence[str]) -> None:
@@ -164,13 +164,13 @@ class _Reader:
 
     def _previous_atom(self, keyword: str) -> _Atom:
         if not isinstance(self.last, _Atom):
-            raise ValueError(f"{keyword} belongs behind an atom, and there is none before it")
+            raise ValueError(f"{keyword} must follow an atom, and there is none before it")
         return self.last
 
     def _constraint(self, keyword: str, values: Sequence[str]) -> None:
         if self.last is None:
             raise ValueError(
-                f"{keyword} belongs behind an atom or a lattice_vector, and there is none before it"
+                f"{keyword} must follow an atom or a lattice_vector, and there is none before it"
             )
         said = [v.lower() for v in values]
         if len(said) != 1 or said[0] not in (".true.", ".false.", "x", "y", "z"):
@@ -182,13 +182,13 @@ class _Reader:
         n = STATEMENTS[keyword]
         numbers = _numbers(keyword, values, n, "x y z (V/Å)" if n == 3 else "one number (Å)")
         if keyword in self.statements:
-            raise ValueError(f"{keyword} is there twice; keep one")
+            raise ValueError(f"{keyword} appears twice; keep one")
         self.statements[keyword] = " ".join([keyword, *map(repr, numbers)])
 
     def result(self) -> GeometryIn:
         atoms, vectors = self.atoms, self.vectors
         if not atoms:
-            raise ValueError("no atoms in it")
+            raise ValueError("no atoms in the file")
         if len(vectors) not in (0, 3):
             raise ValueError(f"{len(vectors)} lattice_vector: FHI-aims expects three or none")
         if not vectors and any(a.fractional for a in atoms):
@@ -228,13 +228,13 @@ def _values(values: Sequence[float | None]) -> Array | None:
 
 
 def _numbers(keyword: str, values: Sequence[str], n: int, expected: str, more: int = 0) -> list[float]:
-    """The first n values as numbers, when there are n and `more`."""
+    """The first n values as numbers. Raises ValueError unless there are n + `more` values."""
     written = f"{keyword} {' '.join(values)}"[:80]
     if len(values) < n + more:
         raise ValueError(f"{written}: expected {expected}")
     if len(values) > n + more:
         raise ValueError(
-            f"{written}: expected {expected}, what is {' '.join(values[n + more :])[:40]!r}? "
+            f"{written}: expected {expected}, but found also {' '.join(values[n + more :])[:40]!r} "
             "(a comment begins with #)"
         )
     try:
@@ -252,5 +252,5 @@ def _element(symbol: str) -> int:
     near = proper[0].capitalize() if proper else ""
     hint = f"; expected {near}?" if atomic_numbers.get(near, 0) > 0 and near != symbol else ""
     if symbol in ("D", "T"):
-        hint = "; isotopes are H here: give them a column masses in an extended XYZ file"
-    raise ValueError(f"{symbol!r} is no element{hint}")
+        hint = "; write isotopes as H, with a column masses, in an extended XYZ file"
+    raise ValueError(f"{symbol!r} is not an element{hint}")

@@ -1,4 +1,4 @@
-"""Which structures of a file are read: `trajectory.xyz@0`, `@-1`, `@:`, `@10:20`."""
+"""Chooses structures of a file by an index: `trajectory.xyz@0`, `@-1`, `@:`, `@10:20`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ADVICE = "choose one with {0}@0 (counted from 0; {0}@-1 is the last), or take al
 
 @dataclass(frozen=True)
 class Image:
-    """One structure of a file. notes: what the file says beside it that is not used, for a person."""
+    """One structure of a file. notes: messages about contents of the file that are not used."""
 
     atoms: Atoms
     notes: tuple[str, ...] = field(default=())
@@ -30,28 +30,28 @@ class Image:
 
 @contextmanager
 def numbered(number: int, several: bool) -> Iterator[None]:
-    """What is wrong with one of several structures says which. Raises SettingsError."""
+    """Adds the number of the structure to errors, if the file has several. Raises SettingsError."""
     try:
         yield
-    except Exception as error:  # ASE's readers raise whatever they trip over
+    except Exception as error:  # ASE's readers may raise any exception
         if not several:
             raise
         raise SettingsError(f"structure {number} (from 0): {unreadable_image(error)}") from error
 
 
 def unreadable_image(error: Exception) -> str:
-    """What an exception of a reader says, in one line. Of a symbol they do not know ASE's say KeyError."""
+    """The message of an exception of a reader, in one line. ASE's readers raise KeyError for unknown symbols."""
     if isinstance(error, SettingsError):
         return str(error)
     if isinstance(error, KeyError):
         isotope = error.args[:1] in (("D",), ("T",))
-        hint = "; isotopes are H here, in an extended XYZ file with a column masses" if isotope else ""
-        return f"unreadable: {error} is no element{hint}"
+        hint = "; write isotopes as H, with a column masses, in an extended XYZ file" if isotope else ""
+        return f"unreadable: {error} is not an element{hint}"
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def parsed(text: str, kind: str, **options: Any) -> Atoms:
-    """The one structure in a text, by ASE's reader of this format."""
+    """The single structure in a text, read with ASE's reader for this format."""
     import ase.io
 
     atoms = ase.io.read(io.StringIO(text), index=0, format=kind, **options)
@@ -60,7 +60,7 @@ def parsed(text: str, kind: str, **options: Any) -> Atoms:
 
 
 def split_index(path: Path) -> tuple[Path, str | None]:
-    """The file and the index behind its @, where no file has the whole name.
+    """The file and the index after its @; no index if a file with the whole name exists.
 
     >>> split_index(Path("run/a.xyz@-1")), split_index(Path("b.cif"))
     ((PosixPath('run/a.xyz'), '-1'), (PosixPath('b.cif'), None))
@@ -72,10 +72,10 @@ def split_index(path: Path) -> tuple[Path, str | None]:
 
 
 def choose_images(parts: Sequence[Part], index: str | None, path: Path) -> list[tuple[int, Part]]:
-    """(number in the file, part) of those asked for; without an index the only one. Raises SettingsError."""
+    """(number in the file, part) of the chosen parts; without an index the only one. Raises SettingsError."""
     n = len(parts)
     if n == 0:
-        raise SettingsError("no structures in it")
+        raise SettingsError("no structures in the file")
     if index is None:
         if n > 1:
             raise SettingsError(f"holds {n} structures, expected one: {ADVICE.format(path.name)}")
@@ -86,5 +86,5 @@ def choose_images(parts: Sequence[Part], index: str | None, path: Path) -> list[
     else:
         picked = [numbers[int(index)]] if -n <= int(index) < n else []
     if not picked:
-        raise SettingsError(f"@{index}: there is no such structure; it holds {n}, counted from 0")
+        raise SettingsError(f"@{index}: no such structure; the file holds {n}, counted from 0")
     return [(k, parts[k]) for k in picked]

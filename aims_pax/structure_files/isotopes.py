@@ -1,4 +1,4 @@
-"""Masses of isotopes that structure files name by their mass number."""
+"""Masses of isotopes that structure files give by mass number."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def isotope_masses(numbers: NDArray[np.int64], isotopes: Mapping[int, int]) -> N
     masses = np.array(atomic_masses[numbers], float)
     for atom, mass_number in isotopes.items():
         if not 0 <= atom < len(numbers):
-            raise SettingsError(f"an isotope for atom {atom + 1}, but there are {len(numbers)} atoms")
+            raise SettingsError(f"an isotope is set for atom {atom + 1}, but there are {len(numbers)} atoms")
         found = MASSES.get((int(numbers[atom]), mass_number))
         if found is None:
             name = f"{mass_number}{chemical_symbols[numbers[atom]]}"
             raise SettingsError(
-                f"the mass of {name} (atom {atom + 1}) is not known here; write the structure as extended XYZ with "
+                f"the mass of {name} (atom {atom + 1}) is unknown; write the structure as extended XYZ with "
                 "a column masses"
             )
         masses[atom] = found

@@ -1,6 +1,6 @@
-"""MDL molfiles (V2000) and SDF: formal charges, radicals and isotopes, which ASE leaves out.
+"""MDL molfiles (V2000) and SDF: reads formal charges, radicals and isotopes, which ASE ignores.
 
-`M  CHG`, `M  RAD` and `M  ISO` lines count; where there is no `M  CHG` and no `M  RAD`, the charge column does.
+`M  CHG`, `M  RAD` and `M  ISO` lines are used; without `M  CHG` and `M  RAD`, the charge column is used.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def split_mol(text: str) -> list[str]:
 
 
 def read_mol(part: str) -> Image:
-    """The structure of one record, with `charge` and `spin` in `info` where the record says them."""
+    """The structure of one record, with `charge` and `spin` in `info` if the record has them."""
     lines = part.splitlines()
     if len(lines) > 3 and "V3000" in lines[3]:
         raise SettingsError("a V3000 molfile, which is not read: convert it to V2000 or extended XYZ")
@@ -48,8 +48,8 @@ def read_mol(part: str) -> Image:
         atoms.info["charge"] = sum(q for _, q in charges)
     if len(radicals) > 1:
         raise SettingsError(
-            f"{len(radicals)} radical centres (M  RAD): the total multiplicity is not said; write the structure as "
-            "extended XYZ with spin=…, the multiplicity 2S+1"
+            f"{len(radicals)} radical centres (M  RAD): the total multiplicity is undefined; write the structure "
+            "as extended XYZ with spin=…, the multiplicity 2S+1"
         )
     if radicals:
         atoms.info["spin"] = radicals[0][1]
@@ -62,7 +62,7 @@ def read_mol(part: str) -> Image:
 
 
 def _data_items(part: str, info: Mapping[str, Any]) -> None:
-    """Raise SettingsError for a data item of a charge or multiplicity that the lines of the molecule do not say."""
+    """Raise SettingsError for data items whose charge or multiplicity contradicts the lines of the molecule."""
     for name, written in _item.findall(part):
         proper = OTHERWISE.get(re.sub("[^a-z_]", "", name.lower().removeprefix("pubchem_")))
         if proper is None:
@@ -74,8 +74,8 @@ def _data_items(part: str, info: Mapping[str, Any]) -> None:
             same = False
         if not same:
             raise SettingsError(
-                f"its data item <{name}> says {written.strip()!r}, its M  CHG and M  RAD lines do not; data items are "
-                "not read: write these lines, or an extended XYZ file with charge=… spin=… (2S+1)"
+                f"its data item <{name}> has {written.strip()!r}, but its M  CHG and M  RAD lines do not; data items "
+                "are not read: add these lines, or give an extended XYZ file with charge=… spin=… (2S+1)"
             )
 
 
@@ -94,6 +94,6 @@ def _pairs(lines: Sequence[str], kind: str) -> list[tuple[int, int]]:
 
 
 def _code(line: str, start: int) -> int:
-    """The whole number in the column of an atom line; nothing is 0."""
+    """The whole number in a column of an atom line; an empty column is 0."""
     text = line[start : start + (2 if start == 34 else 3)].strip()
     return int(text) if text.lstrip("-").isdecimal() else 0

@@ -1,7 +1,7 @@
-"""Protein Data Bank files: elements from the element column or, without one, from names that leave no doubt.
+"""Protein Data Bank files: elements from the element column or, without one, from unambiguous atom names.
 
-`CA` of an amino acid is a carbon, of a residue `CA` calcium; what could be either is refused, as are alternate
-locations and partial occupancies. The cell 1 × 1 × 1 Å that files of no crystal carry is none.
+`CA` is carbon in an amino acid and calcium in a residue `CA`; ambiguous names are refused, as are alternate
+locations and partial occupancies. A cell of 1 × 1 × 1 Å is a placeholder of non-periodic files and is ignored.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _AMINO = (
 _NUCLEIC = "A C G U T I DA DC DG DT DU DI RA RC RG RU"
 _WATER = "HOH WAT H2O DOD SOL TIP TIP3 TIP4 TP3 SPC"
 KNOWN = frozenset((*_AMINO.split(), *_NUCLEIC.split(), *_WATER.split()))
-KNOWN |= {end + name for end in "NC" for name in _AMINO.split()[:20]}  # termini as AMBER calls them
+KNOWN |= {end + name for end in "NC" for name in _AMINO.split()[:20]}  # names of termini in AMBER
 
 
 def split_pdb(text: str) -> list[str]:
@@ -38,7 +38,7 @@ def split_pdb(text: str) -> list[str]:
             inside = False
         elif inside:
             parts[-1].append(line)
-        elif not parts:  # what follows the first model belongs to none
+        elif not parts:  # lines between later models are ignored
             head.append(line)
     if not parts:
         return [text]
@@ -71,7 +71,7 @@ def read_pdb(part: str) -> Image:
 
 
 def element_of(name: str, residue: str) -> str:
-    """The element of an atom by its name and that of its residue. Raises SettingsError where that leaves a doubt.
+    """The element of an atom, from its name and its residue. Raises SettingsError if that is ambiguous.
 
     >>> element_of("CA", "GLY"), element_of("CA", "CA"), element_of("1HB2", "ALA"), element_of("CL", "CL")
     ('C', 'Ca', 'H', 'Cl')
@@ -89,7 +89,7 @@ def element_of(name: str, residue: str) -> str:
     elif residue == "MSE" and two == "Se":
         return "Se"
     elif re.sub("[^A-Z]", "", residue) == letters.upper() and letters.capitalize() in atomic_numbers:
-        return letters.capitalize()  # an ion: the residue is called as the element
+        return letters.capitalize()  # an ion: the residue has the name of the element
     else:
         found = [e for e in dict.fromkeys((first, two)) if atomic_numbers.get(e, 0) > 0]
         if found[:1] == ["H"]:
@@ -117,7 +117,7 @@ def _element(line: str) -> str:
 
 
 def _whole_atom(line: str) -> None:
-    """Raises SettingsError for an atom that is there in part only."""
+    """Raises SettingsError for alternate locations and partial occupancies."""
     where = (
         f"atom {line[6:11].strip()} ({line[12:16].strip()} of {line[17:21].strip()} {line[22:26].strip()})"
     )
@@ -129,7 +129,7 @@ def _whole_atom(line: str) -> None:
         occupancy = float(line[54:60])
     except ValueError:
         return
-    if 0 < occupancy < 0.995:  # 0.00 is what programs write that know no occupancy
+    if 0 < occupancy < 0.995:  # programs without occupancies write 0.00
         raise SettingsError(f"{where} has occupancy {occupancy:g}: remove the atom, or write 1.00")
 
 

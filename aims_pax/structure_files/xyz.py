@@ -1,4 +1,4 @@
-"""XYZ and extended XYZ: whole structures, also behind a byte order mark or with empty lines between them."""
+"""XYZ and extended XYZ, also with empty lines between structures; incomplete structures are refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aims_pax.structure_files.images import Image, parsed
 
 
 def split_xyz(text: str) -> list[str]:
-    """The text of each structure. Raises SettingsError with the line where there is none."""
+    """The text of each structure. Raises SettingsError with the line that is not XYZ."""
     lines = io.StringIO(text, newline=None).readlines()
     parts, at = [], 0
     while at < len(lines):
@@ -23,22 +23,22 @@ def split_xyz(text: str) -> list[str]:
             at += 1
             continue
         if not head.isascii() or not head.isdecimal():
-            raise SettingsError(
-                f"line {at + 1}: {head[:40]!r} where the number of atoms belongs; expected XYZ"
-            )
+            raise SettingsError(f"line {at + 1}: {head[:40]!r} instead of the number of atoms; expected XYZ")
         end = at + 2 + int(head)
         if end > len(lines) or (end == len(lines) and not lines[end - 1].strip() and int(head)):
             raise SettingsError(
-                f"the structure that begins in line {at + 1} ends early: expected {head} atoms"
+                f"the structure that begins in line {at + 1} is incomplete: expected {head} atoms"
             )
-        while end < len(lines) and lines[end].lstrip().startswith("VEC"):  # cell vectors of another dialect
+        while end < len(lines) and lines[end].lstrip().startswith(
+            "VEC"
+        ):  # cell vectors of another XYZ dialect
             end += 1
         parts.append("".join(lines[at:end]))
         at = end
     return parts
 
 
-# columns that others use for what is called otherwise here
+# columns of other programs → their name here
 _COLUMNS = {
     **dict.fromkeys(("charge", "charges", "partial_charges", "q"), "initial_charges"),
     **dict.fromkeys(("magmom", "spin", "moment", "moments"), "initial_magmoms"),
@@ -49,7 +49,7 @@ _two_numbers = re.compile(r"\s*[+-]?\d+\s+[1-9]\s*")
 
 
 def read_xyz(part: str) -> Image:
-    """The structure in the text of one. Raises SettingsError for charges, multiplicities and masses by other names."""
+    """The structure in a text. Raises SettingsError for charges, multiplicities and masses under unknown names."""
     atoms = parsed(part, "extxyz", properties_parser=comment_line.parse_comment_line)
     atoms_info.refuse_other_names(atoms)
     results = (
@@ -60,14 +60,14 @@ def read_xyz(part: str) -> Image:
 
 
 def _notes(part: str, columns: set[str]) -> Iterator[str]:
-    """What has no name that is known here."""
+    """Notes about columns and comments that are not used because their names are unknown."""
     comment, *rows = [*part.split("\n"), ""][1:]
     for column, proper in _COLUMNS.items():
         if column in columns:
             what = "constraints" if proper.startswith("move_mask") else "initial values"
-            yield f"its column {column} is not used; a column of {what} is called {proper}"
+            yield f"its column {column} is not used; a column of {what} must be named {proper}"
     if "Properties" not in comment and len(rows[0].split()) > 4:
-        yield "columns behind x y z have no names (Properties=…) and are not used"
+        yield "columns after x y z have no names (Properties=…) and are not used"
     if _two_numbers.fullmatch(comment):
         charge, spin = comment.split()
-        yield f"its comment {comment.strip()!r} is not read; charge and multiplicity are charge={charge} spin={spin}"
+        yield f"its comment {comment.strip()!r} is not read; write it as charge={charge} spin={spin} (2S+1)"

@@ -52,7 +52,7 @@ def test_ground_states_are_those_of_the_textbook(symbol, unpaired):
 
 
 def test_beyond_the_known_elements_the_user_is_asked():
-    with pytest.raises(SettingsError, match="isolated Rf atom is not known"):
+    with pytest.raises(SettingsError, match="isolated Rf atom is unknown"):
         isolated(104)
 
 

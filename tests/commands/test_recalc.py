@@ -437,7 +437,7 @@ def test_a_calculator_that_cannot_be_given_a_charge_labels_no_charged_structure(
     write(project / "old.xyz", [frame, replace(frame, charge=1.0), replace(frame, spin=3)])
     done = recalc("old.xyz", folder=project)
     assert done.returncode == 0
-    assert "H2O has charge 1, and counted:Counted has no argument for a charge" in done.stdout
+    assert "H2O has charge 1, and counted:Counted has no known argument for the charge" in done.stdout
     assert "2 of 3 structures failed (2 Unsupported): indices from 0: 1-2" in done.stdout
     assert len(list(read_extxyz(project / "old_recalculated.xyz"))) == len(calls(project)) == 1
 
@@ -450,7 +450,7 @@ def test_a_calculator_that_cannot_be_given_a_charge_labels_no_charged_structure(
         (
             "3\nrubbish",
             ("old.xyz",),
-            "old.xyz, structure 1 (counted from 1): the file ends early, after 0 of 3",
+            "old.xyz, structure 1 (counted from 1): the file is incomplete: it ends after 0 of 3",
         ),
         (
             "1\nREF_energy=1 Properties=species:S:1:pos:R:3\nH 0 0 0\n",

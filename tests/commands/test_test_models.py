@@ -101,7 +101,10 @@ def test_data_that_cannot_be_used_are_named_with_their_place(trained, tmp_path):
     one = len(whole.splitlines(True)) // 3
     other = f"1\nProperties=species:S:1:pos:R:3:REF_forces:R:3 REF_energy=-1.0\nCl {6 * '0 '}\n"
     for text, said in [
-        ("".join(whole.splitlines(True)[: one + 3]), r"structure 2 \(counted from 1\): the file ends early"),
+        (
+            "".join(whole.splitlines(True)[: one + 3]),
+            r"structure 2 \(counted from 1\): the file is incomplete",
+        ),
         (
             whole.replace("REF_energy=", "REF_energy=nan was=", 1),
             r"structure 1 \(counted from 1\): the energy is NaN",

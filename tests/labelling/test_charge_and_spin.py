@@ -150,7 +150,7 @@ def test_a_factory_of_the_users_is_told_in_its_own_convention(tmp_path, name, ke
 def test_a_spin_that_may_be_2S_or_2S_plus_1_has_to_be_declared(tmp_path):
     (tmp_path / "electrons_ambiguous.py").write_text(FACTORIES)
     with pytest.raises(
-        LabelError, match=r"spin of electrons_ambiguous:pyscf_like can be 2S[+]1 or 2S; write REFERENCE"
+        LabelError, match=r"spin of electrons_ambiguous:pyscf_like can mean 2S[+]1 or 2S; set REFERENCE"
     ):
         energy(replace(WATER, spin=3), "electrons_ambiguous:pyscf_like", {}, tmp_path)
 

@@ -131,7 +131,7 @@ def test_a_name_is_given_once_and_a_callable_under_a_name_is_called_with_kwargs(
         with pytest.raises(SettingsError, match=r"mine\.kwargs: mine: .*unexpected keyword argument 'skp'"):
             base.sampler("mine", kwargs={"skp": 7})
         for taken in ("mine", "phonons"):
-            with pytest.raises(ValueError, match="exists already"):
+            with pytest.raises(ValueError, match="already exists"):
                 register_sampler(taken)(SamplerSettings)
     with pytest.raises(TypeError, match="expected a subclass of SamplerSettings"):
         register_sampler("three")(3)

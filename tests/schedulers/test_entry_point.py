@@ -97,5 +97,5 @@ def test_one_that_cannot_be_used_is_said_to_who_asks_for_it(installed, tmp_path,
     assert words in registry.failed_schedulers()["background"]
     folder = write_aims_project(tmp_path / "run", BACKGROUND, worlds.launch("emt"))
     said = read_in(folder).stderr
-    assert "CLUSTER.type: background is installed and cannot be used" in said
+    assert "CLUSTER.type: background is installed but cannot be used" in said
     assert words.split(":")[0] in said

@@ -27,8 +27,8 @@ def test_the_last_of_several_times_counts(header, seconds):
     [
         ("#SBATCH --tim=10", "--tim is ambiguous: it could be --time, --time-min"),
         ("#SBATCH --nod=1", "--nod is ambiguous: it could be --nodefile, --nodelist, --nodes"),
-        ("module load x\n#SBATCH --time=10", "stands behind the command 'module load x'"),
-        ("#SBATCH --exclusive user", "'user' is no option"),
+        ("module load x\n#SBATCH --time=10", "comes after the command 'module load x'"),
+        ("#SBATCH --exclusive user", "'user' is not an option"),
         ("#SBATCH --arr=1-4", "remove --array"),
         ("#SBATCH -W", "remove --wait"),
         ("#SBATCH --clusters=big", "remove --clusters"),

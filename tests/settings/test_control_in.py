@@ -102,7 +102,7 @@ def test_a_missing_or_empty_file_is_named(tmp_path):
     with pytest.raises(SettingsError, match=r"control\.in: no such file; set MISC\.path_to_control"):
         read_control(tmp_path / "control.in")
     (tmp_path / "control.in").write_text("# nothing\n")
-    with pytest.raises(SettingsError, match=r"control\.in: no keywords in it"):
+    with pytest.raises(SettingsError, match=r"control\.in: no keywords in the file"):
         read_control(tmp_path / "control.in")
     with pytest.raises(SettingsError, match="cannot be read"):
         read_control(tmp_path)
@@ -140,8 +140,8 @@ def test_a_charge_is_read_as_fortran_reads_it(read, text, number):
         ("charge", "charge : expected a number"),
         ("charge nan", "charge nan: expected a number"),
         ("fixed_spin_moment 1d", "fixed_spin_moment 1d: expected a number"),
-        ("charge 0\ncharge 1", "charge is there with different values: 0, then 1; keep one line"),
-        ("spin none\nspin collinear", "spin is there with different values"),
+        ("charge 0\ncharge 1", "charge appears with different values: 0, then 1; keep one line"),
+        ("spin none\nspin collinear", "spin appears with different values"),
         ("Charge 1", "upper and lower case; write charge"),
         ("md_run 1.0 NVE", "write MD_run"),
         ("spin polarized", "expected none or collinear"),
@@ -150,7 +150,7 @@ def test_a_charge_is_read_as_fortran_reads_it(read, text, number):
         ("k_grid 4 4", "expected three whole numbers"),
         ("k_grid 4 4 0", "expected three whole numbers"),
         ("dry_run", "dry_run: FHI-aims would compute nothing"),
-        ("total_energy_method rpa", "no forces of a method that follows the SCF cycle"),
+        ("total_energy_method rpa", "no forces for post-SCF methods"),
     ],
 )
 def test_what_fhi_aims_would_misread_is_refused_with_its_file_and_line(read, text, reason):

@@ -118,7 +118,7 @@ def test_the_header_of_another_scheduler_is_one_clear_error(tmp_path):
     )
     said = errors(tmp_path, text.replace("    #SBATCH", "    #"))
     (line,) = [s for s in said if "slurm_str" in s]
-    assert "mandatory, as the type is slurm. sge_str is written: for it, write type: sge" in line
+    assert "mandatory, as the type is slurm. sge_str is set: to use it, set type: sge" in line
 
 
 def test_a_scheduler_that_gives_slots_is_asked_for_them_in_its_header_alone(tmp_path):
@@ -126,7 +126,7 @@ def test_a_scheduler_that_gives_slots_is_asked_for_them_in_its_header_alone(tmp_
     text = re.sub(r"#SBATCH.*", "#$ -l h_rt=3600", text)
     text = re.sub(r"nodes_per_block: \d+", "nodes_per_block: 2", text)
     (said,) = errors(tmp_path, text)
-    assert "sge_str: Grid Engine takes the number of nodes from these lines alone" in said
+    assert "sge_str: Grid Engine takes the number of nodes only from these lines" in said
     assert (
         read(tmp_path, text.replace("nodes_per_block: 2", "nodes_per_block: 1")).cluster.scheduler.name
         == "sge"
@@ -184,7 +184,7 @@ def test_members_are_counted(tmp_path, key, said):
 def test_given_data_and_an_initial_dataset_exclude_each_other(tmp_path, key):
     said = errors(tmp_path, with_key(PROJECT, ACTIVE, f"{key}: a.xyz"))
     assert said == [
-        f"aimsPAX.yaml:5: ACTIVE_LEARNING.{key}: names given data, which take the place of "
+        f"aimsPAX.yaml:5: ACTIVE_LEARNING.{key}: names given data, which replace "
         f"INITIAL_DATASET_GENERATION: delete the section INITIAL_DATASET_GENERATION, or remove {key}"
     ]
     assert getattr(read(tmp_path, with_key(GIVEN, ACTIVE, f"{key}: a.xyz")).active_learning, key) == "a.xyz"
@@ -227,7 +227,7 @@ def test_what_is_written_is_warned_of(tmp_path):
     said = "MD.pressure_au: 3.4e-07 eV/Å³ is 0.545 bar; aims-PAX takes eV/Å³, 1 bar is 6.24e-7"
     assert any(said in w for w in warnings)
     assert any(
-        "MD.barostat: Berendsen couples by the compressibility; without one it is water's" in w
+        "MD.barostat: Berendsen needs the compressibility; the default is that of water" in w
         for w in warnings
     )
     assert any("TRAINING.loss: weighted has no stress term" in w for w in warnings)
@@ -242,12 +242,12 @@ def test_mtk_reads_the_pressure_of_berendsen_and_npt_its_own(tmp_path):
 
 def test_npt_warns_of_a_stress_that_would_not_be_learnt(tmp_path):
     npt = PROJECT.replace("NVT", "NPT")
-    said = "NPT moves by the stress, which would hardly be learnt: TRAINING.stress_weight in mace.yaml is 1 beside"
+    said = "NPT depends on the stress, which would hardly be learnt: TRAINING.stress_weight in mace.yaml is 1 beside"
     assert any(
         f"MD.stat_ensemble: {said} forces_weight 1000" in w for w in read(tmp_path, npt, STRESS).warnings
     )
     light = read(tmp_path, npt, with_key(STRESS, "TRAINING", "stress_weight: 2")).warnings
-    assert any("TRAINING.stress_weight: 2 beside forces_weight 1000" in w for w in light)
+    assert any("TRAINING.stress_weight: 2 with forces_weight 1000" in w for w in light)
     heavy = with_key(STRESS, "TRAINING", "stress_weight: 1000")
     assert not any("stress_weight" in w for w in read(tmp_path, npt, heavy).warnings)
     assert not any("stress_weight" in w for w in read(tmp_path, PROJECT, STRESS).warnings)
@@ -271,11 +271,11 @@ def test_a_pressure_one_can_mean_is_not_warned_about(tmp_path, pressure):
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        (("loss: stress",), "stress needs the stress of the models"),
-        (("loss: virials",), "virials needs the stress of the models"),
-        (("energy_weight: 0", "forces_weight: 0"), "every weight of the loss is 0"),
-        (("loss: forces_only", "forces_weight: 0"), "every weight of the loss is 0"),
-        (("config_type_weights: {Default: 0}",), "every weight is 0"),
+        (("loss: stress",), "stress needs models with stress"),
+        (("loss: virials",), "virials needs models with stress"),
+        (("energy_weight: 0", "forces_weight: 0"), "all weights of the loss are 0"),
+        (("loss: forces_only", "forces_weight: 0"), "all weights of the loss are 0"),
+        (("config_type_weights: {Default: 0}",), "all weights are 0"),
     ],
 )
 def test_a_loss_must_be_able_to_learn(tmp_path, keys, said):
@@ -284,13 +284,13 @@ def test_a_loss_must_be_able_to_learn(tmp_path, keys, said):
 
 def test_features_have_no_higher_degree_than_directions(tmp_path):
     mace = with_key(MACE, "ARCHITECTURE", "max_ell: 1", "max_L: 2")
-    assert "ARCHITECTURE.max_L: 2 is above max_ell 1" in errors(tmp_path, mace=mace)[0]
+    assert "ARCHITECTURE.max_L: 2 is larger than max_ell 1" in errors(tmp_path, mace=mace)[0]
 
 
 def test_different_md_seeds_are_warned_about(tmp_path):
     maps = "MD:\n  a: {stat_ensemble: NVT, MD_seed: 1}\n  b: {stat_ensemble: NVT}\n"
     warnings = read(tmp_path, PROJECT.replace("MD:\n  stat_ensemble: NVT\n", maps)).warnings
-    assert "MD.a.MD_seed: the systems have different seeds; 1 of a serves all" in warnings[0]
+    assert "MD.a.MD_seed: the systems have different seeds; 1 of a is used for all" in warnings[0]
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,10 @@ def test_native_inference_of_an_architecture_it_does_not_know_is_refused(tmp_pat
     said = errors(tmp_path, mace=mace)
     assert len(said) == 1
     assert said[0].startswith("mace.yaml:")
-    assert f"MISC.inference: native cannot be: symmetrix does not know this architecture ({reason}" in said[0]
+    assert (
+        f"MISC.inference: native cannot be used: symmetrix does not support this architecture ({reason}"
+        in said[0]
+    )
     assert said[0].endswith("expected auto or torch")
     read(tmp_path, mace=mace.replace("native", "auto"))
 
@@ -63,12 +66,12 @@ def test_native_inference_names_the_extra_and_the_device(tmp_path, installed):
 
 
 def test_cuequivariance_needs_a_gpu_its_packages_and_a_model_that_can_be_converted(tmp_path, installed):
-    assert "MISC.enable_cueq: cannot be: it speeds up GPUs" in errors(tmp_path, mace=CUEQ)[0]
+    assert "MISC.enable_cueq: cannot be used: it needs a GPU" in errors(tmp_path, mace=CUEQ)[0]
     on_gpu = with_key(CUEQ, "MISC", "device: cuda")
     assert read(tmp_path, mace=on_gpu).mace.misc.enable_cueq
     for key, text in [
         ("correlation: 1", "correlation 2 and 3, not 1"),
-        ("model: MACE", "ScaleShiftMACE only"),
+        ("model: MACE", "only models of the kind ScaleShiftMACE"),
     ]:
         assert text in errors(tmp_path, mace=with_key(on_gpu, "ARCHITECTURE", key))[0]
     installed.remove("cuequivariance_ops_torch")

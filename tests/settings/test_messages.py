@@ -23,8 +23,8 @@ def said(model, raw, elsewhere=""):
 def test_an_unknown_key_names_the_nearest_or_all_or_who_has_it():
     assert said(EquilibrationSettings, {"skpi": 3}) == "unknown key; nearest: skip"
     assert said(EquilibrationSettings, {"threshold": 3}) == "unknown key; known: skip"
-    there = said(EquilibrationSettings, {"threshold": 3}, "duplicates have it")
-    assert there == "unknown key here; duplicates have it"
+    there = said(EquilibrationSettings, {"threshold": 3}, "it is a key of duplicates")
+    assert there == "unknown key here; it is a key of duplicates"
 
 
 def test_a_missing_key_says_what_it_is_for_and_a_wrong_value_what_is_possible():

@@ -53,19 +53,19 @@ def test_the_effective_settings_read_back_to_the_same(tmp_path, samplers):
 WRONG = {
     "- {kind: md, share: 0.5}": "SAMPLERS: the shares sum to 0.5; expected 1",
     "- {kind: md, share: 0.6}\n  - {kind: phonons, share: 0.401}\n  - {kind: aimd, share: 0.1}": "sum to 1.101;",
-    "- {kind: md, share: 1}\n  - {kind: phonons}": "leave nothing for the samplers without one",
-    "- {kind: rattle_tre}": "SAMPLERS.0.kind: 'rattle_tre' is no sampler; nearest: rattle_tree",
+    "- {kind: md, share: 1}\n  - {kind: phonons}": "leave nothing for the samplers without a share",
+    "- {kind: rattle_tre}": "SAMPLERS.0.kind: 'rattle_tre' is not a sampler; nearest: rattle_tree",
     "- {share: 1}": "SAMPLERS.0.kind: mandatory. The sampler: md, aimd, rattle_tree, phonons",
     "- {kind: phonons, temprature: 300}": "SAMPLERS.0.temprature: unknown key; nearest: temperature",
-    "- {kind: md, sigma_range: [0.1, 0.2]}": "SAMPLERS.0.sigma_range: unknown key here; rattle_tree have it",
-    "- {kind: md, filters: [santy]}": "SAMPLERS.0.filters.0: 'santy' is no filter; nearest: sanity",
+    "- {kind: md, sigma_range: [0.1, 0.2]}": "SAMPLERS.0.sigma_range: unknown key here; it is a key of rattle_tree",
+    "- {kind: md, filters: [santy]}": "SAMPLERS.0.filters.0: 'santy' is not a filter; nearest: sanity",
     "- {kind: md, filters: [{kind: duplicates, treshold: 1}]}": "filters.0.treshold: unknown key; nearest: threshold",
     "- {kind: md, filters: [{kind: duplicates, by: nme}]}": "filters.0.by: expected geometry | descriptor",
     "- {kind: md, filters: [3]}": "SAMPLERS.0.filters.0: expected the name of a filter, or a table",
     "- {kind: md, filters: [{kind: finite_clusters, selection_rule: max_min_distance_to_central_molecule}]}": (
         "max_min_distance_to_central_molecule needs distances"
     ),
-    "- {kind: aimd, potential: small}": "SAMPLERS.0.potential: the reference moves the atoms of aimd",
+    "- {kind: aimd, potential: small}": "SAMPLERS.0.potential: aimd uses the reference as its potential",
     "- {kind: md, potential: {factroy: x}}": "SAMPLERS.0.potential: expected ",
     "- {kind: rattle_tree, beta: 2}": "SAMPLERS.0.beta: 2 is not possible",
     "- {kind: mymod:make, temperature: 300}": "SAMPLERS.0.kind: module 'mymod' cannot be found",
@@ -111,7 +111,7 @@ def test_beside_initial_sampling_it_says_what_to_delete(tmp_path):
 def test_without_an_initial_dataset_it_says_so(tmp_path):
     text = PROJECT.split("ACTIVE_LEARNING")[1]
     (found,) = errors(tmp_path, f"ACTIVE_LEARNING{text}{THREE}")
-    assert "make structures for INITIAL_DATASET_GENERATION, which is not there" in found
+    assert "make structures for INITIAL_DATASET_GENERATION, which is missing" in found
 
 
 def test_a_ramp_of_active_learning_is_no_temperature_of_a_sampler(tmp_path):
@@ -162,7 +162,7 @@ def test_keys_of_a_filter_that_have_no_effect_are_warned_about(tmp_path, written
 
 def test_a_seed_that_another_replaces_is_warned_about(tmp_path):
     (said,) = read_text(tmp_path, SAMPLE + "MD: {MD_seed: 3}\n").warnings
-    assert "MD.MD_seed: has no effect here; seed " in said
+    assert "MD.MD_seed: has no effect here; the top-level key seed " in said
 
 
 def test_all_spellings_of_a_potential_are_taken_and_those_without_share_the_first(tmp_path):
@@ -224,10 +224,10 @@ def test_the_configuration_of_sample_has_defaults_for_all_but_the_files_and_the_
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        (SAMPLE.replace("n_per_geometry: 3\n", ""), "n_per_geometry: mandatory. Structures of each geometry"),
+        (SAMPLE.replace("n_per_geometry: 3\n", ""), "n_per_geometry: mandatory. Structures per geometry"),
         (SAMPLE.replace("output", "ouput"), "ouput: unknown key; nearest: output"),
         (SAMPLE.replace("SAMPLERS", "SAMPLER"), "SAMPLER: unknown key; nearest: SAMPLERS"),
-        (SAMPLE.replace("kind: md", "kind: mdd"), "SAMPLERS.0.kind: 'mdd' is no sampler; nearest: md"),
+        (SAMPLE.replace("kind: md", "kind: mdd"), "SAMPLERS.0.kind: 'mdd' is not a sampler; nearest: md"),
         (SAMPLE + "MD: {temprature: 3}\n", "MD.temprature: unknown key; nearest: temperature"),
         (SAMPLE + "MD: {temperature: [1, 2]}\n", "MD.temperature: expected one temperature"),
         (SAMPLE + "MD: fast\n", "MD: "),

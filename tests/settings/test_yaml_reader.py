@@ -81,7 +81,7 @@ def test_a_key_written_twice_is_an_error_with_both_lines(tmp_path):
 
 
 def test_a_syntax_error_has_its_line_and_shows_it(tmp_path):
-    assert error(tmp_path, "A:\n\tb: 1\n") == "a.yaml:2: a tab; YAML wants spaces for indentation\n    →b: 1"
+    assert error(tmp_path, "A:\n\tb: 1\n") == "a.yaml:2: a tab; YAML needs spaces for indentation\n    →b: 1"
 
 
 def test_a_second_document_is_refused(tmp_path):

@@ -108,9 +108,9 @@ def test_fractional_positions_and_charges_are_read():
 @pytest.mark.parametrize(
     ("text", "line", "said"),
     [
-        (WATER + "multipole 0 0 5 0 1.0\n", 4, "multipole stands at a place"),
-        (WATER + "empty 0 0 5 H\n", 4, "empty stands at a place"),
-        (WATER + "pseudocore 0 0 5 Mg\n", 4, "pseudocore stands at a place"),
+        (WATER + "multipole 0 0 5 0 1.0\n", 4, "multipole has a fixed position"),
+        (WATER + "empty 0 0 5 H\n", 4, "empty has a fixed position"),
+        (WATER + "pseudocore 0 0 5 Mg\n", 4, "pseudocore has a fixed position"),
         (WATER + "magnetic_moment 1.0\n", 4, "magnetic response"),
         (WATER + "isotope 17\n", 4, "isotope"),
         ("symmetry_n_params 3 1 2\n" + WATER, 1, "symmetry"),
@@ -131,7 +131,7 @@ def test_fractional_positions_and_charges_are_read():
         (WATER + "atom 0 0 1\n", 4, "an element"),
         (WATER + "atom 0 0 1 H 0.5\n", 4, "what is '0.5'"),
         (WATER + "atom 0 0 1 h\n", 4, "expected H?"),
-        (WATER + "atom 0 0 1 X\n", 4, "'X' is no element"),
+        (WATER + "atom 0 0 1 X\n", 4, "'X' is not an element"),
         (WATER + "atom 0 0 1 D\n", 4, "isotopes"),
         (CELL + "lattice_vector 1 1 1\n" + WATER, 4, "fourth"),
         ("homogeneous_field 0 0\n" + WATER, 1, "x y z"),
@@ -156,7 +156,7 @@ def test_a_line_that_cannot_be_kept_is_refused_with_its_number(tmp_path, text, l
         ("lattice_vector 1 0 0\nlattice_vector 0 1 0\n" + WATER, "expects three or none"),
         ("lattice_vector 1 0 0\nlattice_vector 0 1 0\nlattice_vector 1 1 0\n" + WATER, "no volume"),
         ("lattice_vector 0 1 0\nlattice_vector 1 0 0\nlattice_vector 0 0 1\n" + WATER, "left-handed"),
-        ("\0\0", "no text"),
+        ("\0\0", "not a text file"),
     ],
 )
 def test_a_file_without_a_structure_is_refused(tmp_path, text, said):

@@ -96,7 +96,7 @@ def test_a_number_of_fortrans_in_control_in_is_a_number_and_anything_else_one_li
     (folder / "control.in").write_text("xc pbe\ncharge 1d0\n")
     assert not any("charge" in text for text in warnings(folder, AIMS_GEOMETRY))
     (folder / "control.in").write_text("xc pbe\ncharge 0 1e\ncharge one\n")
-    assert "charge is there with different values: 0 1e, then one" in problems(folder, AIMS_GEOMETRY)
+    assert "charge appears with different values: 0 1e, then one" in problems(folder, AIMS_GEOMETRY)
 
 
 def test_hubbard_terms_of_species_blocks_that_would_be_lost_are_refused(folder):
@@ -181,25 +181,25 @@ def test_a_factory_may_live_in_the_working_folder_and_its_arguments_must_fit(fol
         (
             "tblite.ase:TBLite",
             "{metod: GFN1-xTB, verbosity: 0}",
-            "metod: {} knows no such argument and may ignore it; nearest: method",
+            "metod: {} has no such argument and may ignore it; nearest: method",
         ),
         ("tblite.ase:TBLite", "{method: GFN1-xTB, charge: 1, directory: x}", None),
         (
             "ase.calculators.emt:EMT",
             "{asap_cuttoff: True}",
-            "asap_cuttoff: {} knows no such argument and may ignore it; nearest: asap_cutoff",
+            "asap_cuttoff: {} has no such argument and may ignore it; nearest: asap_cutoff",
         ),
         (
             "ase.calculators.emt:EMT",
             "{labl: x}",
-            "labl: {} knows no such argument and may ignore it; nearest: label",
+            "labl: {} has no such argument and may ignore it; nearest: label",
         ),
         ("ase.calculators.emt:EMT", "{something_else_altogether: 1}", None),
         ("mine_takes_all:make", "{metod: 1}", None),
         (
             "mine_takes_all:named",
             "{metod: 1}",
-            "metod: {} knows no such argument and may ignore it; nearest: method",
+            "metod: {} has no such argument and may ignore it; nearest: method",
         ),
         ("mine_takes_all:named", "{method: 1, metod: 1}", None),
     ],
@@ -276,7 +276,7 @@ def test_an_empty_dataset_is_refused(folder):
         ),
         ("REF_energy=-1.0", "REF_energy=nan", "structure 2 (counted from 1): the energy is NaN"),
         ("0.00000000", "nan", "structure 2 (counted from 1): the position of atom 1 is NaN"),
-        ("O ", "Xy ", "structure 2 (counted from 1): 'Xy' is no element"),
+        ("O ", "Xy ", "structure 2 (counted from 1): 'Xy' is not an element"),
     ],
 )
 def test_given_data_are_read_behind_the_first_structure(folder, old, new, said):
@@ -295,7 +295,7 @@ def test_the_lines_of_a_long_dataset_are_looked_at_to_the_end(folder, monkeypatc
     one = (folder / "train.xyz").read_text()
     (folder / "train.xyz").write_text(3 * one + "3\n")
     project = with_key(GIVEN, ACTIVE, "initial_train_dataset: train.xyz")
-    assert "structure 4 (counted from 1): the file ends early" in problems(folder, project)
+    assert "structure 4 (counted from 1): the file is incomplete" in problems(folder, project)
 
 
 def two_systems(folder):

@@ -132,7 +132,7 @@ HEADERS: dict[str, dict[str, Any]] = {
         },
         "refused": {
             "#SBATCH --array=1-4": "remove --array",
-            "true\n#SBATCH -t 5": "stands behind the command",
+            "true\n#SBATCH -t 5": "comes after the command",
         },
     },
     "sge": {
@@ -153,10 +153,10 @@ HEADERS: dict[str, dict[str, Any]] = {
             "#$ -l h_rt=60\n#$ -l h_rt=90": "h_rt=60 and -l h_rt=90 contradict each other",
             "#$ -pe smp 2\n#$ -pe mpi 2": "two parallel environments",
             "#$ -l h_rt=1:30": "'1:30' is not a time of Grid Engine",
-            '#$ -v A="x y" -l h_rt=60': "takes all that follows a quote for one word",
-            " #$ -l h_rt=60": "move it to the left",
+            '#$ -v A="x y" -l h_rt=60': "reads everything after the quotes as one word",
+            " #$ -l h_rt=60": "remove the indentation",
             "#$ -pe smp": "-pe needs 2 arguments",
-            "#$ -walltime 60": "'-walltime' is no option of qsub",
+            "#$ -walltime 60": "'-walltime' is not an option of qsub",
         },
     },
     "pbs": {
@@ -179,8 +179,8 @@ HEADERS: dict[str, dict[str, Any]] = {
             "#PBS -W block=true": "remove -W block=true",
             "#PBS -l walltime=60\n#PBS -l walltime=90": "contradict each other",
             "#PBS -l walltime=soon": "'soon' is not a time",
-            "true\n#PBS -l walltime=60": "stands behind the command",
-            "#PBS --walltime=60": "is no option of qsub",
+            "true\n#PBS -l walltime=60": "comes after the command",
+            "#PBS --walltime=60": "is not an option of qsub",
         },
     },
     "lsf": {
@@ -203,7 +203,7 @@ HEADERS: dict[str, dict[str, Any]] = {
             "#BSUB -Is": "remove -Is",
             "#BSUB -W 60\n#BSUB -W 90": "-W 60 and -W 90 contradict each other",
             "#BSUB -W 60/hostA": "is not a run limit of LSF",
-            "#BSUB -t60 -walltime 3": "is no option of bsub",
+            "#BSUB -t60 -walltime 3": "is not an option of bsub",
         },
     },
 }
