@@ -1,4 +1,4 @@
-"""farthest_points: of many structures those that differ most from one another and from those before."""
+"""farthest_points: selects the structures that differ most from one another and from earlier ones."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class FarthestSettings(FilterKeys):
     descriptor: Descriptor = key("radial", "As for `duplicates`.")
 
     def make(self, context: FilterContext) -> Filter:
-        """Remembers the points of what passed."""
+        """A filter that stores the descriptors of the structures that passed."""
         return Farthest(self.of, context.describe(self.descriptor))
 
     def needed(self, n: float) -> float:
@@ -41,8 +41,8 @@ class FarthestSettings(FilterKeys):
 
 
 class Farthest(Described):
-    """Keeps one of every `of` structures of a system: those farthest from one another and from all kept before,
-    in descriptor space (`farthest_points`). It waits for the end of a stream."""
+    """Passes one of every `of` structures of a system: those farthest from one another and from all that passed before,
+    in descriptor space (`farthest_points`). It reads the whole stream before it passes any."""
 
     def __init__(self, of: int = 5, describe: Describe = radial) -> None:
         if of < 1:
