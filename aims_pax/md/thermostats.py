@@ -112,9 +112,9 @@ class VelocityRescaling(Verlet):
 
         α² = c + f·Σ_i R_i² + 2 R_1 √(c f),   c = e^(−h/τ),   f = (1 − c) k_B T / 2K,   R_i ~ N(0, 1),
 
-    with one R for each degree of freedom (`md.degrees_of_freedom`): 3N minus the fixed components, as in ASE, minus three
-    more where the centre of mass is at rest, because α does not move it. At K = 0, where α is undefined, momenta
-    become √((1 − c) m k_B T)·R, which has the same distribution of K.
+    with one R for each degree of freedom (`md.degrees_of_freedom`): 3N minus the fixed components, as in ASE, minus
+    three more where the centre of mass is at rest, because α does not move it. At K = 0, where α is undefined,
+    momenta become √((1 − c) m k_B T)·R, which has the same distribution of K.
     It stores the work, the energy added by the thermostat so far, so that E − work is conserved.
     """
 
