@@ -69,7 +69,9 @@ class Mixture:
     def __init__(self, parts: Sequence[Part], name: str = "mixture") -> None:
         total = sum(part.share for part in parts)
         if not parts or abs(total - 1) > 1e-6 or len({part.key for part in parts}) < len(parts):
-            raise ValueError(f"parts with different keys whose shares sum to 1, got {total:g}")
+            raise ValueError(
+                f"expected parts with different keys whose shares sum to 1; the sum is {total:g}"
+            )
         for thing in (thing for part in parts for thing in (part.sampler, *part.filters)):
             if text := incomplete_state(thing):
                 raise ValueError(text)

@@ -22,7 +22,7 @@ By = Annotated[str, one_of("geometry", "descriptor"), Kind("`str`")]
 
 @register_filter("duplicates")
 class DuplicatesSettings(FilterKeys):
-    """duplicates: structures like an earlier one of the same geometry and sampler."""
+    """duplicates: removes structures similar to an earlier one of the same geometry and sampler."""
 
     prose: ClassVar[str] = (
         "structures similar to an earlier one: by `geometry` (mean displacement, minimum image) or by `descriptor` "

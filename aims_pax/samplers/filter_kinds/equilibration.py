@@ -17,13 +17,13 @@ from aims_pax.settings.samplers import FilterContext, FilterKeys, register_filte
 
 @register_filter("equilibration")
 class EquilibrationSettings(FilterKeys):
-    """equilibration: the beginning of the trajectories is thrown away."""
+    """equilibration: discards the beginning of each trajectory."""
 
     prose: ClassVar[str] = "the first `skip` structures of each trajectory, once"
 
     skip: Whole = key(
         10,
-        "Structures of each geometry that are thrown away, once, at the beginning.",
+        "Number of structures of each geometry that are discarded, once, at the beginning.",
         possible="[0, 1000000]",
     )
 

@@ -20,14 +20,17 @@ log = logging.getLogger(__name__)
 
 @register_filter("farthest_points")
 class FarthestSettings(FilterKeys):
-    """farthest_points: of many structures those that differ most from one another and from those kept before."""
+    """farthest_points: selects the structures that differ most from one another and from those that passed before."""
 
     prose: ClassVar[str] = (
         "of every `of` structures all but one: those that are farthest from one another in descriptor space remain"
     )
 
     of: Whole = key(
-        5, "Structures made for each that is kept.", possible="[1, 100000]", plausible="[2, 1000]"
+        5,
+        "Number of structures made for each one that passes.",
+        possible="[1, 100000]",
+        plausible="[2, 1000]",
     )
     descriptor: Descriptor = key("radial", "As for `duplicates`.")
 

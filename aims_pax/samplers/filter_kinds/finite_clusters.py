@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @register_filter("finite_clusters")
 class ClustersSettings(FilterKeys, FiniteSubsystemFilter):
-    """finite_clusters: molecules cut out of periodic structures."""
+    """finite_clusters: cuts molecules and clusters of molecules out of periodic structures."""
 
     prose: ClassVar[str] = "everything but molecules and clusters of them, cut out of a periodic structure"
 

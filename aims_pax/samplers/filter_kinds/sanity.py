@@ -16,7 +16,7 @@ from aims_pax.settings.samplers import FilterContext, FilterKeys, register_filte
 
 @register_filter("sanity")
 class SanitySettings(FilterKeys):
-    """sanity: overlapping atoms, infinite positions, too large forces."""
+    """sanity: removes structures with overlapping atoms, infinite positions or too large forces."""
 
     prose: ClassVar[str] = (
         "atoms closer than `min_separation`, and, where the sampler is the reference, forces above `max_force`"

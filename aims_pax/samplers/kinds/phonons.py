@@ -44,7 +44,7 @@ class PhononSettings(SamplerSettings):
     }
     double_precision: ClassVar[bool] = True
 
-    temperature: OptionalReal = key(None, "Temperature (K); `None`: MD's.", **TEMPERATURE)
+    temperature: OptionalReal = key(None, "Temperature (K); `None`: that of MD.", **TEMPERATURE)
     freq_min_THz: Real = key(0.1, "Modes must be faster than this (THz).", possible="[0, 1000]")
     freq_max_THz: OptionalReal = key(
         None, "Modes must be slower than this (THz); `None`: all.", possible="(0, 1e4]"
@@ -55,8 +55,8 @@ class PhononSettings(SamplerSettings):
     amplitudes: Amplitudes = key(
         "gaussian", "`gaussian`: canonical; `uniform`, `time` and `scan` give smaller displacements."
     )
-    relaxed: Flag = key(True, "Begin at the nearest minimum of the potential; the cell stays.")
-    fmax: Real = key(1e-3, "Largest force the relaxation leaves (eV/Å).", possible="(0, 1]")
+    relaxed: Flag = key(True, "Begin at the nearest minimum of the potential; the cell does not change.")
+    fmax: Real = key(1e-3, "Largest force after the relaxation (eV/Å).", possible="(0, 1]")
     distance: Real = key(0.01, "Displacements of the force constants (Å).", possible="(0, 0.5]")
 
     def make(self, context: SamplerContext) -> Sampler:

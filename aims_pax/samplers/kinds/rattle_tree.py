@@ -49,7 +49,7 @@ class RattleTreeSettings(SamplerSettings, RattleSettings):
     cost_words: ClassVar[Mapping[str, str]] = {"rattle_tree_at_least": "at least {} of rattle_tree"}
 
     temperature: OptionalReal = key(
-        None, "Temperature of the Boltzmann factors (K); `None`: MD's.", **TEMPERATURE
+        None, "Temperature of the Boltzmann factors (K); `None`: that of MD.", **TEMPERATURE
     )
     beta: Real = key(
         0.5,
