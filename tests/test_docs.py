@@ -86,7 +86,7 @@ def test_its_figures_follow_from_its_settings():
 
 
 MESSAGES = (
-    "in a row ended without any worker", " refused ", " takes no jobs at the moment", "cannot be run",
+    "in a row ended without any worker", " refused ", " accepts no jobs at the moment", "cannot be run",
     "it is computed again", "its worker died ", "no reference calculation has worked",
     "between this run and its workers",
 )  # fmt: skip

@@ -1,18 +1,18 @@
-"""Active learning: what follows from an event, and what should be running.
+"""Active learning: the consequences of each event, and the work that should be running.
 
-Life of one trajectory:
+States of one trajectory:
 
     RUNNING   -- certain ------------------------>  RUNNING
-    RUNNING   -- uncertain, or quiet too long --->  WAITING
+    RUNNING   -- uncertain, or long unlabelled -->  WAITING
     RUNNING   -- last MD step ------------------->  DONE
     RUNNING   -- exploded: rewind --------------->  RUNNING   (DONE, with the reason, after 5 in a row)
-    WAITING   -- label kept for validation ------>  RUNNING
-    WAITING   -- label kept for training -------->  TRAINING
+    WAITING   -- label used for validation ------>  RUNNING
+    WAITING   -- label used for training -------->  TRAINING
     WAITING   -- label failed: rewind ----------->  RUNNING   (DONE, with the reason, if it keeps failing)
     TRAINING  -- epochs left -------------------->  TRAINING
     TRAINING  -- enough epochs ------------------>  RUNNING
 
-Frames for testing and analysis are labelled without their trajectory waiting.
+Frames for testing and analysis are labelled while their trajectory continues.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ NAME = "explore"
 
 @dataclass(frozen=True)
 class BackgroundLabel:
-    """A frame being labelled while its trajectory runs on: for testing or for analysis."""
+    """A frame that is labelled while its trajectory continues: for testing or for analysis."""
 
     frame: str
     trajectory: int
     step: int
-    threshold: float = math.inf  # eV/Å, as it stood when the frame was met
+    threshold: float = math.inf  # eV/Å, when the frame was requested
     n_train: int = 0
 
 
@@ -62,24 +62,24 @@ class State:
     """Everything that decides how active learning continues."""
 
     trajectories: tuple[Trajectory, ...]
-    thresholds: tuple[tuple[str, Threshold], ...]  # one entry "" for all, or one a system
+    thresholds: tuple[tuple[str, Threshold], ...]  # one entry "" for all, or one per system
     n_train: int  # size of the training set (largest member), initial dataset included
-    valid: tuple[tuple[str, int], ...]  # validation frames a system, over all members
-    n_added: int = 0  # points added to training and validation here
+    valid: tuple[tuple[str, int], ...]  # validation frames per system, over all members
+    n_added: int = 0  # points added to training and validation in this stage
     n_valid_added: int = 0
-    n_asked: int = 0  # reference calculations asked for here
+    n_asked: int = 0  # reference calculations requested in this stage
     n_tests: int = 0
     checks: int = 0
     visit: int = 0  # training visits so far
     force_mae: tuple[float, ...] = ()  # eV/Å per member, last visit
     tests: tuple[BackgroundLabel, ...] = ()
     analyses: tuple[BackgroundLabel, ...] = ()
-    moved_last: bool = False  # MD and training take turns on the device
+    moved_last: bool = False  # whether MD had the last turn: MD and training take turns on the device
     stopped: str | None = None
 
 
 def begin(systems: tuple[str, ...], rules: ExploreRules, n_train: int, valid: dict[str, int]) -> State:
-    """The state before the first step: one trajectory for each (dealt) system name."""
+    """The state before the first step: one trajectory for each entry of `systems`."""
     keys = dict.fromkeys(systems) if rules.per_system else {"": None}
     return State(
         trajectories=tuple(Trajectory(system) for system in systems),
@@ -90,15 +90,15 @@ def begin(systems: tuple[str, ...], rules: ExploreRules, n_train: int, valid: di
 
 
 def reopen(state: State, systems: tuple[str, ...], rules: ExploreRules) -> State:
-    """The state under changed settings: added trajectories begin, those whose limit was raised continue.
+    """The state after a change of settings: new trajectories begin, those whose limit was raised continue.
 
-    A stop whose reason no longer holds is taken back. Raises ValueError when a trajectory would have to vanish.
+    A stop whose reason no longer holds is cancelled. Raises ValueError when a trajectory would have to be removed.
     """
     before = state
     if len(systems) < len(state.trajectories) or any(
         t.system != s for t, s in zip(state.trajectories, systems, strict=False)
     ):
-        raise ValueError("trajectories were taken away or given to other systems")
+        raise ValueError("trajectories were removed or assigned to other systems")
     added = tuple(Trajectory(s) for s in systems[len(state.trajectories) :])
     known = dict(state.valid)
     keys = {key for key, _ in state.thresholds}
@@ -117,7 +117,7 @@ def reopen(state: State, systems: tuple[str, ...], rules: ExploreRules) -> State
 
 
 def outstanding(state: State, rules: ExploreRules) -> tuple[Work, ...]:
-    """What should be running now: labels first (they take longest), then MD or training, whose turn it is."""
+    """The work that should be running now: labels first (they take longest), then MD and training by turns."""
     frames = [t.frame for t in state.trajectories if t.status == "waiting" and t.frame is not None]
     frames += [aside.frame for aside in (*state.tests, *state.analyses)]
     labels = tuple(RequestLabel(frame) for frame in dict.fromkeys(frames))
@@ -134,7 +134,7 @@ def outstanding(state: State, rules: ExploreRules) -> tuple[Work, ...]:
 
 
 def step(state: State, event: Event, rules: ExploreRules) -> tuple[State, tuple[Effect, ...]]:
-    """What follows from an event. Raises IllegalEvent, changing nothing, when its work is not outstanding."""
+    """The consequences of an event. Raises IllegalEvent when its work is not outstanding."""
     if event.work not in outstanding(state, rules):
         raise IllegalEvent(f"{event} while outstanding is {outstanding(state, rules)}")
     match event:
@@ -161,7 +161,7 @@ def threshold_of(state: State, system: str, rules: ExploreRules) -> float:
     return dict(state.thresholds)[_key(system, rules)].value(rules.c_x)
 
 
-# ---------------------------------------------------------------- a trajectory moved
+# ---------------------------------------------------------------- after MD steps
 
 
 def _advanced(state: State, event: Advanced, rules: ExploreRules) -> tuple[State, tuple[Effect, ...]]:
@@ -191,12 +191,12 @@ def _advanced(state: State, event: Advanced, rules: ExploreRules) -> tuple[State
 def _checked(
     state: State, i: int, trajectory: Trajectory, event: Advanced, rules: ExploreRules
 ) -> tuple[State, tuple[Effect, ...]]:
-    """The uncertainty criterion at one frame."""
+    """Apply the uncertainty criterion to one frame."""
     δ = threshold_of(state, trajectory.system, rules)
     spread = max(event.uncertainty)
     quiet = event.step - trajectory.last_label_step
     state = replace(_seen(state, trajectory.system, event.uncertainty, rules), checks=state.checks + 1)
-    asked_already = event.frame in _under_way(state)  # for analysis: its label is paid for
+    asked_already = event.frame in _under_way(state)  # for analysis: its label is already requested
     spent = state.n_asked >= rules.max_labels and not asked_already
 
     def checked(decision: Decision) -> UncertaintyCheck:
@@ -213,7 +213,7 @@ def _checked(
         ended = replace(trajectory, status="done", reason="max_labels: the budget is spent")
         return _put(state, i, ended), (checked("budget spent"),)
     digits = 3 if f"{spread:.3f}" != f"{δ:.3f}" else 5
-    why = f"spread {spread:.{digits}f} > {δ:.{digits}f} eV/Å" if spread > δ else f"quiet for {quiet} steps"
+    why = f"spread {spread:.{digits}f} > {δ:.{digits}f} eV/Å" if spread > δ else f"no label for {quiet} steps"
     waiting = replace(trajectory, status="waiting", frame=event.frame, last_label_step=event.step)
     state = _put(_asked(state, event.frame), i, waiting)
     text = f"trajectory {i} · step {event.step} · {why} · labelling {event.frame[:6]}"
@@ -231,7 +231,7 @@ def _seen(state: State, system: str, uncertainty: tuple[float, ...], rules: Expl
 
 
 def _test_due(state: State, i: int, rules: ExploreRules) -> bool:
-    """Test frames fall due at random moments of the run's progress, each on a trajectory drawn beforehand."""
+    """Whether a test frame is due: at random values of the run's progress, each on a trajectory drawn beforehand."""
     k = state.n_tests
     if k >= rules.n_test or fraction_done(state, rules) < rules.test_due[k]:
         return False
@@ -240,9 +240,9 @@ def _test_due(state: State, i: int, rules: ExploreRules) -> bool:
 
 
 def fraction_done(state: State, rules: ExploreRules) -> float:
-    """How much of the run is over, 0 … 1, by whichever limit is nearest; without limits by checks made.
+    """Progress of the run, 0 … 1, relative to the nearest limit; without limits from the number of checks.
 
-    What the initial dataset has of the training set is no progress: test frames would all fall due at once.
+    Points of the initial dataset do not count as progress: all test frames would be due at once.
     """
     added = state.n_added - state.n_valid_added
     wanted = rules.max_train - (state.n_train - added)
@@ -256,7 +256,7 @@ def fraction_done(state: State, rules: ExploreRules) -> float:
     return max(shares)
 
 
-# ---------------------------------------------------------------- the reference answered
+# ---------------------------------------------------------------- after an answer of the reference
 
 
 def _labelled(state: State, event: Labelled, rules: ExploreRules) -> tuple[State, tuple[Effect, ...]]:
@@ -309,7 +309,7 @@ def _label_failed(state: State, event: LabelFailed, rules: ExploreRules) -> tupl
 
 
 def _dropped(state: State, frame: str) -> State:
-    """A label given up before it was paid for: it does not count, and its trajectory is over."""
+    """A label that was dropped before its calculation began: it does not count, and its trajectory ends."""
     asked = frame in _under_way(state)
     for i, t in enumerate(state.trajectories):
         if t.status == "waiting" and t.frame == frame:
@@ -318,12 +318,12 @@ def _dropped(state: State, frame: str) -> State:
 
 
 def _asked(state: State, frame: str) -> State:
-    """The budget after asking for this frame: one calculation is counted once, whatever its label serves."""
+    """The state with one more requested label; a calculation for several purposes counts once."""
     return state if frame in _under_way(state) else replace(state, n_asked=state.n_asked + 1)
 
 
 def _under_way(state: State) -> set[str]:
-    """Frames that the reference has been asked for and has not answered."""
+    """Frames with a requested label that is not finished."""
     waiting = {t.frame for t in state.trajectories if t.status == "waiting" and t.frame is not None}
     return waiting | {a.frame for a in (*state.tests, *state.analyses)}
 
@@ -347,12 +347,12 @@ def _counted(state: State, system: str, split: str) -> State:
     )
 
 
-# ---------------------------------------------------------------- the models trained
+# ---------------------------------------------------------------- after training
 
 
 def _trained(state: State, event: Trained, rules: ExploreRules) -> tuple[State, tuple[Effect, ...]]:
     for i, t in enumerate(state.trajectories):
-        # a point that arrived while the visit was running was not seen by it: it waits for the next one
+        # a point that was added during the visit was not in it: its trajectory waits for the next visit
         if t.status == "training" and t.n_train <= event.n_train:
             t = replace(t, epochs=t.epochs + event.work.epochs)
             if t.epochs >= rules.epochs_per_worker:
@@ -370,7 +370,7 @@ def _trained(state: State, event: Trained, rules: ExploreRules) -> tuple[State, 
     return state, (LogMessage(f"stop: {state.stopped}"),)
 
 
-# ---------------------------------------------------------------- small parts
+# ---------------------------------------------------------------- helpers
 
 
 def _next_stop(step: int, rules: ExploreRules) -> int:
@@ -394,7 +394,7 @@ def _put(state: State, i: int, trajectory: Trajectory) -> State:
 
 
 def _why_over(state: State, rules: ExploreRules) -> str | None:
-    """The stop reasons that belong to no single event: budget spent and answered, every trajectory at its end."""
+    """A stop reason that no single event causes: the budget is spent and all answered, or all trajectories ended."""
     waiting = any(t.status == "waiting" for t in state.trajectories) or state.tests or state.analyses
     if state.n_asked >= rules.max_labels and not waiting:
         return f"max_labels: {state.n_asked} reference calculations"

@@ -1,4 +1,4 @@
-"""Convergence: train each chosen member on the full set until it stops improving, then put its best weights back.
+"""Convergence: train each chosen member on the full set until it stops improving, then restore its best weights.
 
 TRAIN  -- improved by more than the margin -->  TRAIN   (these weights are the best so far)
 TRAIN  -- patience or epochs used up -------->  done    (the best weights are restored)
@@ -27,7 +27,7 @@ NAME = "converge"
 
 @dataclass(frozen=True)
 class MemberProgress:
-    """One member on its way."""
+    """The progress of one member."""
 
     member: int
     visit: int = 0
@@ -47,12 +47,12 @@ class State:
 
 
 def begin(rules: ConvergeRules) -> State:
-    """Nobody trained yet."""
+    """The state before training."""
     return State(tuple(MemberProgress(m) for m in rules.members))
 
 
 def reopen(state: State, rules: ConvergeRules) -> State:
-    """The state under changed settings: members whose epochs were used up continue when there are more now."""
+    """The state after a change of settings: members that had used up their epochs continue if the limit was raised."""
     again = tuple(
         replace(p, done=False)
         if p.done and p.epochs < rules.max_epochs and p.epochs - p.best_epoch < rules.patience
@@ -63,7 +63,7 @@ def reopen(state: State, rules: ConvergeRules) -> State:
 
 
 def outstanding(state: State, rules: ConvergeRules) -> tuple[Work, ...]:
-    """One visit for each member still improving."""
+    """One visit for each member that is not done."""
     return tuple(
         RunTraining(p.visit, int(min(rules.epochs_per_visit, rules.max_epochs - p.epochs)), p.member)
         for p in state.members
@@ -72,7 +72,7 @@ def outstanding(state: State, rules: ConvergeRules) -> tuple[Work, ...]:
 
 
 def step(state: State, event: Event, rules: ConvergeRules) -> tuple[State, tuple[Effect, ...]]:
-    """What follows from a visit. Raises IllegalEvent, changing nothing, when its work is not outstanding."""
+    """The consequences of a visit. Raises IllegalEvent when its work is not outstanding."""
     if not isinstance(event, Trained) or event.work not in outstanding(state, rules):
         raise IllegalEvent(f"{event} while outstanding is {outstanding(state, rules)}")
     i = next(i for i, p in enumerate(state.members) if p.member == event.work.member)

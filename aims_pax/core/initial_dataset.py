@@ -1,12 +1,12 @@
 """Initial dataset: sample, label, train, until good or large enough.
 
     SAMPLE  -- structures made ------------------>  LABEL
-    LABEL   -- every frame answered ------------->  TRAIN    (SAMPLE again when too few came through)
+    LABEL   -- every frame answered ------------->  TRAIN    (SAMPLE again when too few labels succeeded)
     TRAIN   -- visit over, no limit reached ----->  SAMPLE
     TRAIN   -- visit over, a limit reached ------>  stopped
 
-Every member gets its own slice of each batch. Frames are dealt when all of a batch have been answered, in the
-order they were made, so the sets do not depend on which calculation happened to end first.
+Every member gets its own part of each batch. Frames are distributed when the whole batch has been answered, in the
+order of sampling, so the sets do not depend on which calculation ended first.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from aims_pax.core.work import (
 )
 
 NAME = "initial"
-MAX_EMPTY = 3  # batches in a row that brought no member forward, after which the stage gives up
+MAX_EMPTY = 3  # batches in a row without a new label, after which the stage stops
 
 
 @dataclass(frozen=True)
 class Slice:
-    """How much data one member has."""
+    """Sizes of the data of one member."""
 
     n_train: int = 0
     n_valid: int = 0
@@ -50,12 +50,12 @@ class State:
     """Everything that decides how the initial dataset continues."""
 
     members: tuple[Slice, ...]
-    valid: tuple[tuple[str, int], ...]  # validation frames a system, over all members
+    valid: tuple[tuple[str, int], ...]  # validation frames per system, over all members
     phase: Literal["sample", "label", "train"] = "sample"
     visit: int = 0
     batch: tuple[tuple[str, str], ...] = ()  # (system, frame id) of the batch being labelled
     answers: tuple[tuple[str, bool], ...] = ()  # (frame id, labelled and new?)
-    last: tuple[tuple[str, str], ...] = ()  # where sampling continues: (system, frame id)
+    last: tuple[tuple[str, str], ...] = ()  # (system, frame id) where sampling continues
     epochs: int = 0
     empty: int = 0
     force_mae: tuple[float, ...] = ()
@@ -63,12 +63,12 @@ class State:
 
 
 def begin(rules: InitialRules) -> State:
-    """Nothing sampled, nothing trained."""
+    """The state before sampling."""
     return State(members=(Slice(),) * rules.members, valid=tuple((s, 0) for s in rules.systems))
 
 
 def reopen(state: State, rules: InitialRules) -> State:
-    """The state under changed settings: a stop whose limit was raised is taken back, added systems are sampled."""
+    """The state after a change of settings: a stop is cancelled if its limit was raised; new systems are sampled."""
     known = dict(state.valid)
     state = replace(state, valid=tuple((s, known.get(s, 0)) for s in dict.fromkeys([*known, *rules.systems])))
     if state.stopped is None or state.phase == "label":
@@ -82,7 +82,7 @@ def reopen(state: State, rules: InitialRules) -> State:
 
 
 def outstanding(state: State, rules: InitialRules) -> tuple[Work, ...]:
-    """What should be running now."""
+    """The work that should be running now."""
     if state.phase == "label":
         answered = {frame for frame, _ in state.answers}
         return tuple(RequestLabel(f) for f in dict.fromkeys(f for _, f in state.batch) if f not in answered)
@@ -94,7 +94,7 @@ def outstanding(state: State, rules: InitialRules) -> tuple[Work, ...]:
 
 
 def step(state: State, event: Event, rules: InitialRules) -> tuple[State, tuple[Effect, ...]]:
-    """What follows from an event. Raises IllegalEvent, changing nothing, when its work is not outstanding."""
+    """The consequences of an event. Raises IllegalEvent when its work is not outstanding."""
     if event.work not in outstanding(state, rules):
         raise IllegalEvent(f"{event} while outstanding is {outstanding(state, rules)}")
     match event:
@@ -123,10 +123,10 @@ def step(state: State, event: Event, rules: InitialRules) -> tuple[State, tuple[
 
 
 def _dealt(state: State, rules: InitialRules) -> tuple[State, tuple[Effect, ...]]:
-    """Deal the labelled frames of a finished batch to the members, system by system."""
+    """Distribute the labelled frames of a finished batch to the members, system by system."""
     good = {frame for frame, ok in state.answers if ok}
     hands: list[list[tuple[str, str]]] = [[] for _ in state.members]
-    turn = state.visit  # the first frame goes to another member each time, so that remainders even out
+    turn = state.visit  # the first frame goes to another member each time, so that members stay equal
     for system in rules.systems:
         for frame in dict.fromkeys(f for s, f in state.batch if s == system and f in good):
             hands[turn % len(hands)].append((system, frame))
@@ -151,7 +151,7 @@ def _dealt(state: State, rules: InitialRules) -> tuple[State, tuple[Effect, ...]
         state = replace(state, stopped=reason)
     n_train, n_valid = (sum(getattr(m, n) for m in members) for n in ("n_train", "n_valid"))
     effects.append(
-        LogMessage(f"{len(good)} labels · {n_train} training and {n_valid} validation points in all")
+        LogMessage(f"{len(good)} labels · {n_train} training and {n_valid} validation points in total")
     )
     return state, tuple(effects)
 
@@ -159,10 +159,10 @@ def _dealt(state: State, rules: InitialRules) -> tuple[State, tuple[Effect, ...]
 def _validation(
     hand: list[tuple[str, str]], have: Slice, valid: dict[str, int], visit: int, rules: InitialRules
 ) -> set[int]:
-    """Which of a member's new frames validate: valid_ratio over time, at least one a step when there are two.
+    """Indices of a member's new frames for validation: `valid_ratio` in total, at least one of two or more per step.
 
-    They come from the systems that have the fewest validation frames so far; within a system from another place of
-    the batch each time.
+    They are from the systems with the fewest validation frames so far; within a system, from a different position in
+    the batch at each step.
     """
     n = len(hand)
     if n == 0 or (n == 1 and not have.n_train):
@@ -187,9 +187,7 @@ def _per_system(state: State, rules: InitialRules) -> int:
     if math.isinf(rules.max_train):
         return full
     missing = (rules.max_train - sum(m.n_train for m in state.members)) / (1 - min(rules.valid_ratio, 0.9))
-    least = (
-        1 if state.epochs else 2 * rules.members
-    )  # the first batch must give everyone something to train on
+    least = 1 if state.epochs else 2 * rules.members  # the first batch must give every member training data
     return max(1, min(full, math.ceil(max(missing, least) / len(rules.systems))))
 
 

@@ -1,10 +1,10 @@
-"""Recalculation: the reference labels a list of structures, each once.
+"""Recalculation: the reference labels each structure of a list once.
 
     open  -- labelled ---------->  the next structure of the list opens
-    open  -- failed, noted ----->  the next structure of the list opens
+    open  -- failed, recorded -->  the next structure of the list opens
     none open, none left ------->  stopped
 
-Only as many structures are open as can be handed out, so that an event costs the same however long the list is.
+Only as many structures are open as can run at once, so that the cost of an event does not grow with the list.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from aims_pax.core.work import (
 )
 
 NAME = "recalculate"
-PROGRESS_LINES = 10  # times at most that progress is said, over the whole list
+PROGRESS_LINES = 10  # at most, for the whole list
 
 
 @dataclass(frozen=True)
 class RecalculateRules:
-    """frames: ids, each once, in order. names: what a person calls them. at_once: how many are asked for at a time."""
+    """frames: ids, each once, in order. names: as shown to the user. at_once: number requested at a time."""
 
     frames: tuple[str, ...]
     names: tuple[str, ...]
@@ -46,7 +46,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class State:
-    """opened: how many of the list have been opened so far. open: those of them without an answer yet."""
+    """opened: number of structures opened so far. open: those without an answer."""
 
     opened: int = 0
     open: tuple[str, ...] = ()
@@ -55,12 +55,12 @@ class State:
 
 
 def begin(rules: RecalculateRules) -> State:
-    """Nothing asked for yet."""
+    """The state with the first structures open."""
     return reopen(State(), rules)
 
 
 def reopen(state: State, rules: RecalculateRules) -> State:
-    """With as many structures open as these rules allow."""
+    """The state with as many structures open as these rules allow."""
     room = max(0, rules.at_once - len(state.open))
     opened = min(state.opened + room, len(rules.frames))
     state = replace(state, opened=opened, open=(*state.open, *rules.frames[state.opened : opened]))
@@ -75,7 +75,7 @@ def outstanding(state: State, rules: RecalculateRules) -> tuple[Work, ...]:
 
 
 def step(state: State, event: Event, rules: RecalculateRules) -> tuple[State, tuple[Effect, ...]]:
-    """What follows from an answer. Raises IllegalEvent, changing nothing, when its work is not outstanding."""
+    """The consequences of an answer. Raises IllegalEvent when its work is not outstanding."""
     if not isinstance(event, Labelled | LabelFailed) or event.work.frame not in state.open:
         raise IllegalEvent(f"{event} while outstanding is {outstanding(state, rules)}")
     frame, before = event.work.frame, state.opened - len(state.open)

@@ -1,7 +1,7 @@
-"""What a training visit sees of a growing dataset: the new structures and a fresh random part of the old ones.
+"""The data of a training visit when the dataset grows: the new structures and a random part of the old ones.
 
-With everything in every visit the cost of a label grows with the number of labels before it; with a part of
-fixed size it stays the same.
+Training on the whole set in every visit makes each label more expensive than the one before; with a part of fixed
+size the cost is constant.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from aims_pax import seeds
 
 @dataclass(frozen=True)
 class Replay:
-    """Sizes of a visit. `fresh`: the newest structures, which are always in it.
+    """Numbers of structures in a visit. `fresh`: the newest structures, which are always in it.
 
-    Trajectories wait for training in the order of their points, so as many as there are trajectories hold
+    Trajectories wait for training in the order of their points, so with `fresh` = number of trajectories a visit has
     every point that a trajectory waits for.
     """
 
@@ -27,7 +27,7 @@ class Replay:
     def training(self, ids: Sequence[str], words: tuple[str | int, ...]) -> list[str]:
         """The newest `fresh` of `ids` and others drawn at random, `train` together (at least the fresh ones).
 
-        In the order of `ids`; equal words, equal draw.
+        In the order of `ids`; the same words give the same draw.
         """
         n, new = len(ids), min(self.fresh, len(ids))
         old = min(n - new, max(self.train - new, 0))
@@ -35,7 +35,7 @@ class Replay:
         return [ids[k] for k in sorted(drawn)] + list(ids[n - new :])
 
     def validation(self, ids: Sequence[str]) -> list[str]:
-        """`valid` of `ids` that change little as the set grows: those whose ids, which are hashes, come first."""
+        """`valid` of `ids`, a choice that changes little as the set grows: the first in the order of ids (hashes)."""
         if len(ids) <= self.valid:
             return list(ids)
         chosen = set(sorted(ids)[: self.valid])

@@ -1,4 +1,4 @@
-"""The few numbers of the settings that the stages need, as plain frozen values."""
+"""The settings that the stages need, as frozen values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 INF = float("inf")
 MAX_FAULTS = 5  # exploded frames in a row after which a trajectory ends
 MAX_FAILURES = 5  # failed labels in a row after which a trajectory ends
-BELIEVED = 10  # validation frames below which `desired_acc` is not believed
+BELIEVED = 10  # validation frames below which `desired_acc` does not stop a stage
 BELIEVED_PER_SYSTEM = 2
 
 
@@ -62,7 +62,7 @@ class ExploreRules:
     freeze_at: float = INF
     quiet_limit: float = INF
     per_atom: bool = False  # ensemble_sd: any atom above the threshold counts
-    per_system: bool = False  # one threshold a system instead of one for all
+    per_system: bool = False  # one threshold per system instead of one for all
     n_test: int = 0
     test_due: tuple[float, ...] = ()  # progress (0..1) or number of checks at which the k-th test is due
     test_trajectory: tuple[int, ...] = ()

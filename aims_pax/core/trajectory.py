@@ -1,4 +1,4 @@
-"""One trajectory as the core sees it; positions and momenta live with the shell's world."""
+"""One trajectory in the core, without positions and momenta: these are in `stages.active_learning`."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ _MAY_END = ("max_MD_steps", "max_labels", "stopped")  # ends that changed settin
 @in_files("Trajectory", n_rewinds="life", last_label_step="quiet_since", restart_frame="home")
 @dataclass(frozen=True)
 class Trajectory:
-    """Where a trajectory stands in the table at the head of `core.active_learning`."""
+    """State of a trajectory in the table of `core.active_learning`."""
 
     system: str
     status: Status = "running"
-    step: int = 0  # MD steps taken
+    step: int = 0  # MD steps done
     n_rewinds: int = 0  # rewinds so far
     last_label_step: int = 0  # MD step of its last label
     frame: str | None = None  # WAITING: the frame whose label it waits for
     restart_frame: str | None = None  # last labelled frame: where a rewind goes
-    n_train: int = 0  # TRAINING: size of the training set that first holds its point
-    epochs: int = 0  # TRAINING: epochs the models have seen its point
+    n_train: int = 0  # TRAINING: size of the training set when its point was added
+    epochs: int = 0  # TRAINING: epochs with its point
     faults: int = 0  # exploded frames in a row
     failures: int = 0  # failed labels in a row
-    reason: str | None = None  # DONE: why
+    reason: str | None = None  # DONE: the reason
 
     def run_on(self, rules: ExploreRules) -> Trajectory:
-        """Itself, or done when it has taken its last step."""
+        """The trajectory itself, or done if it has reached its last step."""
         if self.status == "running" and self.step >= rules.max_steps:
             return replace(self, status="done", reason=f"max_MD_steps: {self.step}")
         return self
 
     def revived(self, rules: ExploreRules) -> Trajectory:
-        """Done for want of steps, budget or because of a stop, and that is over: it runs on."""
+        """Running again, if it had ended because of a step limit, the budget or a stop that no longer applies."""
         ended = self.status == "done" and (self.reason or "").startswith(_MAY_END)
         if ended and self.step < rules.max_steps:
             return replace(self, status="running", reason=None)
         return self.run_on(rules)
 
     def rewound(self, i: int, why: str, limit: int, in_a_row: int) -> tuple[Trajectory, tuple[Effect, ...]]:
-        """Trajectory i goes back to its last labelled frame with fresh momenta, or is done: too often in a row."""
+        """Trajectory i back at its last labelled frame with new momenta, or done after too many failures in a row."""
         if in_a_row >= limit:
             reason = f"{why} ({in_a_row} times in a row)"
             done = replace(self, status="done", frame=None, reason=reason)

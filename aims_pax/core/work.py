@@ -1,7 +1,7 @@
-"""The vocabulary between what should happen (core) and what makes it happen (shell): work, events, effects.
+"""The messages between the core, which decides, and the event loop, which executes: work, events, effects.
 
-Work is what should be running now; an event is what became of it; an effect is a quick, idempotent consequence.
-All are frozen, hashable and made of plain numbers and strings, so that the journal is a line of JSON each.
+Work is what should be running now; an event is the result of a piece of work; an effect is a quick, idempotent
+consequence. All are frozen, hashable and made of numbers and strings, so that each is one line of JSON in the journal.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class RunMD:
 @in_files("Label")
 @dataclass(frozen=True)
 class RequestLabel:
-    """Ask the reference for one frame."""
+    """Compute the label of one frame."""
 
     frame: str
 
@@ -60,7 +60,7 @@ Work = RunSampler | RunMD | RequestLabel | RunTraining
 @in_files("Sampled")
 @dataclass(frozen=True)
 class Sampled:
-    """New structures: (system, frame id) each, in the order they were made."""
+    """New structures: (system, frame id) of each, in the order of sampling."""
 
     work: RunSampler
     frames: tuple[tuple[str, str], ...]
@@ -71,7 +71,7 @@ class Sampled:
 class Advanced:
     """A trajectory reached `step`. `uncertainty` in eV/Å: one value, or one per atom (ensemble_sd).
 
-    `fault` is the reason when the frame is physically impossible; then the uncertainty means nothing.
+    `fault` is the reason when the frame is physically impossible; then the uncertainty is meaningless.
     """
 
     work: RunMD
@@ -86,7 +86,7 @@ class Advanced:
 class Labelled:
     """The reference labelled the frame.
 
-    present: the set (train, valid or test) that holds this very frame already; None: it is new. A frame is counted
+    present: the set (train, valid or test) that already contains this frame; None: it is new. A frame is counted
     once, so that the sizes in a state are those of the dataset.
     """
 
@@ -107,7 +107,7 @@ class LabelFailed:
 @in_files("LabelDropped")
 @dataclass(frozen=True)
 class LabelDropped:
-    """The label was given up before it was paid for (the stage is stopping)."""
+    """The label was dropped before its calculation began (the stage is stopping)."""
 
     work: RequestLabel
 
@@ -115,10 +115,10 @@ class LabelDropped:
 @in_files("Trained")
 @dataclass(frozen=True)
 class Trained:
-    """A training visit is over. One entry a member trained, in order.
+    """A training visit has ended. One entry per trained member, in order.
 
     n_train: size of the training set when the visit began.
-    valid_loss: in the loss's own unit. force_mae: eV/Å on the member's validation set.
+    valid_loss: in the unit of the loss. force_mae: eV/Å on the member's validation set.
     """
 
     work: RunTraining
@@ -134,7 +134,7 @@ Event = Sampled | Advanced | Labelled | LabelFailed | LabelDropped | Trained
 
 @dataclass(frozen=True)
 class AddToDataset:
-    """Put the labelled frame into the data: split is train, valid or test; member None means every member."""
+    """Add the labelled frame to the dataset: split is train, valid or test; member None means every member."""
 
     frame: str
     split: str
@@ -143,7 +143,7 @@ class AddToDataset:
 
 @dataclass(frozen=True)
 class Rewind:
-    """Send the trajectory back to `frame` (None: its starting structure) with fresh momenta."""
+    """Set the trajectory back to `frame` (None: its starting structure) with new momenta."""
 
     trajectory: int
     frame: str | None
@@ -152,9 +152,9 @@ class Rewind:
 
 @dataclass(frozen=True)
 class RecordError:
-    """The reference has answered for a frame whose prediction was kept for analysis.
+    """Compare a label with the prediction that was stored for analysis.
 
-    threshold (eV/Å) and n_train are those of the moment the frame was met.
+    threshold (eV/Å) and n_train: when the frame was requested.
     """
 
     frame: str
@@ -170,9 +170,9 @@ Decision = Literal["certain", "uncertain", "quiet", "test", "budget spent"]
 @in_files("Checked")
 @dataclass(frozen=True)
 class UncertaintyCheck:
-    """The uncertainty criterion was applied to a frame: what was compared, and what followed.
+    """The uncertainty criterion was applied to a frame: the compared values and the decision.
 
-    uncertainty: eV/Å, the largest of the frame. threshold: δ in eV/Å as it was used (inf: none yet). decision: certain
+    uncertainty: eV/Å, the largest of the frame. threshold: the δ that was used, eV/Å (inf: none yet). decision: certain
     (the trajectory continues), uncertain or quiet (its frame is labelled), test (labelled for the test set), or budget
     spent (it would have been labelled).
     """
@@ -186,21 +186,21 @@ class UncertaintyCheck:
 
 @dataclass(frozen=True)
 class KeepBest:
-    """Remember the member's weights as the best so far."""
+    """Store the member's weights as the best so far."""
 
     member: int
 
 
 @dataclass(frozen=True)
 class RestoreBest:
-    """Put the member's best weights back: it is converged."""
+    """Restore the member's best weights: its training has ended."""
 
     member: int
 
 
 @dataclass(frozen=True)
 class LogMessage:
-    """A line for the person watching."""
+    """A line for the log."""
 
     text: str
     level: str = "info"
@@ -210,7 +210,7 @@ Effect = AddToDataset | Rewind | RecordError | UncertaintyCheck | KeepBest | Res
 
 
 class IllegalEvent(ValueError):
-    """The event's work is not outstanding: nothing was changed."""
+    """The event's work is not outstanding; the state is unchanged."""
 
 
 S = TypeVar("S", bound="StageState")
@@ -218,14 +218,14 @@ R_contra = TypeVar("R_contra", contravariant=True)
 
 
 class StageState(Protocol):
-    """What every stage's state has: the reason it stopped, None while it runs."""
+    """The state of any stage. stopped: the reason, None while it runs."""
 
     @property
     def stopped(self) -> str | None: ...
 
 
 class StageModule(Protocol, Generic[S, R_contra]):
-    """A stage: pure functions that say what follows from an event and what should be running."""
+    """A stage: pure functions for the consequences of an event and the work that should be running."""
 
     name: str
 

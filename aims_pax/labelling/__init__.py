@@ -1,7 +1,7 @@
-"""The reference: what a frame's energy and forces are, where they are computed, and where they are kept.
+"""The reference: computes energies and forces of frames (labels) and stores them.
 
-`labeller` is the door; `aims` and `calculator` know the reference programs, `executor` where they run,
-`store` what has been paid for, `validation` what a label may look like. Nothing here needs torch.
+`labeller` is the entry point; `references` know the programs, `executors` where they run, `store` holds the computed
+labels, and `validation` checks structures and labels. Nothing here needs torch.
 """
 
 from aims_pax.labelling.labeller import Calls, Labeller, Reference

@@ -1,11 +1,11 @@
-"""The folder of each calculation: its name, its owner, and what becomes of it.
+"""The folder of each calculation: its name, its owner, and what happens to it afterwards.
 
     {calc_dir}/{frame_id}.{method}.{token}/        one calculation while it runs; the token is drawn at random
-    {calc_dir}/kept/{frame_id}.{method}.tar.gz     all of it afterwards, with clean_dirs: false
-    {calc_dir}/failed/{frame_id}.{method}.tar.gz   what is left of a failed one, always (the last 50)
+    {calc_dir}/kept/{frame_id}.{method}.tar.gz     its files afterwards, with clean_dirs: false
+    {calc_dir}/failed/{frame_id}.{method}.tar.gz   the files of a failed calculation, always (the last 50)
 
-Any number of runs may share a calc_dir. No folder has two owners, and only a folder whose owner has ended is taken
-over: by renaming it, which only one can do. A calculation that had finished in it is not computed again.
+Any number of runs may share a calc_dir. A folder has one owner. When the owner has ended, another run can take the
+folder over by renaming it (only one process succeeds). A calculation that finished in it is not computed again.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from aims_pax.schedulers.registry import find_scheduler
 
 log = logging.getLogger(__name__)
 
-OWNER = ".aims_pax.json"  # marks a folder that we made and may remove
+OWNER = ".aims_pax.json"  # marks a folder that aims-PAX made and may remove
 FAILED_FOLDERS = 50
 LARGEST_ARCHIVED = 20_000_000  # bytes; densities and cubes of a failed calculation are not worth the disk
 FORSAKEN = (
     7 * 86400.0
-)  # s without a change after which a folder of another machine, without a job, counts as left
+)  # s without a change after which a folder of another machine, without a job, counts as abandoned
 
-_at_work: set[Path] = set()  # of this process
+_at_work: set[Path] = set()  # folders that this process uses
 
 
 @dataclass(frozen=True)
 class CalculationFolders:
-    """The folders of one method (its hash) below calc_dir."""
+    """The folders of one reference method (its hash) below calc_dir."""
 
     calc_dir: Path
     method: str
 
     def make(self, frame_id: str, time_limit: float | None) -> Path:
-        """A new empty folder with an owner. Raises OSError when the file system refuses."""
+        """Create an empty folder owned by this process. Raises OSError when the file system refuses."""
         folder = self._new(frame_id)
         folder.mkdir(parents=True)
         _at_work.add(folder)
@@ -58,16 +58,16 @@ class CalculationFolders:
         return folder
 
     def left(self, frame_id: str, time_limit: float | None) -> Iterator[Path]:
-        """Folders of this frame and method whose owner has ended, taken over one by one.
+        """Take over, one by one, the folders of this frame and method whose owner has ended.
 
-        A program of the old owner may still have one as its working directory: read it, do not compute there.
+        A program of the old owner may still run in such a folder: read it, do not compute there.
         """
         for folder in sorted(self.calc_dir.glob(f"{frame_id}.{self.method}.*")):
             owner = read_owner(folder)
             if owner is None or folder in _at_work or not _ended(owner, folder):
                 continue
             new = self._new(frame_id)
-            taken = new.with_name(f".{new.name}")  # out of sight until its new owner is written down
+            taken = new.with_name(f".{new.name}")  # hidden until the file with its new owner is written
             with suppress(OSError):  # another run was quicker, or the file system is read-only
                 move(folder, taken)
                 with suppress(SetupError):  # a full disk
@@ -81,7 +81,7 @@ class CalculationFolders:
         return self.calc_dir / f"{frame_id}.{self.method}.{secrets.token_hex(4)}"
 
     def leave(self, folder: Path) -> Path:
-        """The calculation stays, for the next who asks for this frame. Says where."""
+        """Leave the folder for the next request for this frame. Returns its path."""
         with suppress(OSError):
             shown = folder.with_name(folder.name.lstrip("."))
             move(folder, shown)
@@ -94,7 +94,7 @@ class CalculationFolders:
         _at_work.discard(folder)
 
     def keep(self, folder: Path, frame_id: str, failed: bool) -> str | None:
-        """Pack what is left of a calculation and remove its folder; only so many failures are kept. Says where."""
+        """Pack the files of a calculation and remove its folder; of failures, only the last 50. Returns the path."""
         keep_folder = self.calc_dir / ("failed" if failed else "kept")
         where = pack_folder(folder, keep_folder, f"{frame_id}.{self.method}", all_of_them=not failed)
         _at_work.discard(folder)
@@ -106,7 +106,7 @@ def _mark(frame_id: str, time_limit: float | None) -> str:
 
 
 def read_owner(folder: Path) -> Claim | None:
-    """Who made a folder and works in it; None where the mark is missing or unreadable."""
+    """The process that owns a folder; None where the mark is missing or unreadable."""
     try:
         return Claim.parse(json.loads((folder / OWNER).read_bytes()))
     except (OSError, ValueError, TypeError, AttributeError):
@@ -114,11 +114,11 @@ def read_owner(folder: Path) -> Claim | None:
 
 
 def _ended(owner: Claim, folder: Path) -> bool:
-    """Whether the owner of a folder has ended for certain."""
+    """Whether the owner of a folder has certainly ended."""
     if owner.host == socket.gethostname():
         here = process_started(owner.pid)
         if owner.pid == os.getpid() and here == owner.started:
-            return True  # this process, which is not at work there
+            return True  # this process, which does not use the folder
         return here != owner.started if owner.started is not None else not _there(owner.pid)
     if owner.deadline is not None and time.time() > owner.deadline + GRACE:
         return True
@@ -141,7 +141,7 @@ def _there(pid: int) -> bool:
 
 
 def pack_folder(folder: Path, keep_folder: Path, name: str, all_of_them: bool = False) -> str | None:
-    """Pack the files of a folder into kept/name.tar.gz and remove it. all_of_them: nothing older goes for it."""
+    """Pack the files of a folder into keep_folder/name.tar.gz and remove it. all_of_them: remove no older archive."""
     path = keep_folder / f"{name}.tar.gz"
     try:
         keep_folder.mkdir(parents=True, exist_ok=True)
@@ -159,7 +159,7 @@ def pack_folder(folder: Path, keep_folder: Path, name: str, all_of_them: bool = 
             if not all_of_them:
                 old.unlink(missing_ok=True)
     except OSError as error:
-        log.warning("cannot keep the files of the calculation %s: %s", folder, error)
+        log.warning("cannot archive the files of the calculation %s: %s", folder, error)
         return str(folder) if folder.exists() else None
     return str(path)
 

@@ -1,12 +1,12 @@
-"""Who computes what: a worker claims a frame before it starts, and gives the claim back when it is done.
+"""Which process computes which frame: a worker claims a frame before it starts and releases the claim at the end.
 
-    {folder}/labels/{method}/{frame_id}.claim      host, process and its start, its job and scheduler, deadline
-    {folder}/labels/{method}/{frame_id}.failure    why a claimed calculation failed, until the driver has heard
+    {folder}/labels/{method}/{frame_id}.claim      host, process and its start time, its job and scheduler, deadline
+    {folder}/labels/{method}/{frame_id}.failure    why a claimed calculation failed, until a driver has read it
 
-A worker on a cluster may outlive its driver. The next driver finds its claims: it waits for those whose worker
-lives, and begins anew where the worker is dead. A claim appears whole and only once (a hard link does not
-replace), also on a shared file system. Its worker renews the file's time while it computes: on another machine a
-claim that is not renewed any more is given up, whether or not a scheduler can be asked.
+A worker on a cluster may outlive its driver. The next driver finds the worker's claims: it waits for the frames whose
+worker is alive, and computes the others again. A claim is written atomically and never overwrites another one (a hard
+link does not replace a file), also on a shared file system. The worker renews the time stamp of the file while it
+computes; a claim from another machine that is no longer renewed has expired, whether or not a scheduler can be asked.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from aims_pax.schedulers.registry import find_scheduler, own_scheduler
 log = logging.getLogger(__name__)
 
 GRACE = (
-    660.0  # s after a deadline: clocks differ, and a scheduler that is away may delay the start of a program
+    660.0  # s after a deadline: clocks differ, and an unreachable scheduler may delay the start of a program
 )
-ANSWER_AGE = 15.0  # s for which an answer of a scheduler serves
+ANSWER_AGE = 15.0  # s for which an answer of a scheduler is reused
 RENEW_EVERY = 30.0  # s
 STALE_AFTER = 600.0  # s without renewal, by the clock of the file system
 _serial = itertools.count()
@@ -43,25 +43,25 @@ _serial = itertools.count()
 
 @dataclass(frozen=True)
 class Claim:
-    """A process at work on a frame. job: in which it runs; deadline: when it is over at the latest (s, epoch)."""
+    """A process that computes a frame. job: the job it runs in; deadline: the latest time it can end (s, epoch)."""
 
     host: str
     pid: int
     started: str | None
     job: str | None = None
     deadline: float | None = None
-    run: str = ""  # of the driver that asked
-    renewed: bool = False  # whether its worker gives signs of life
-    scheduler: str | None = None  # of the job; None: written before claims named it
+    run: str = ""  # the run of the driver that asked
+    renewed: bool = False  # whether its worker renews the file
+    scheduler: str | None = None  # of the job; None: written by a version that did not store it
 
     @classmethod
     def parse(cls, table: dict[str, Any]) -> Claim:
-        """Of a file; what a later version has added to it is passed over. Raises TypeError, AttributeError."""
+        """The claim in a file; unknown fields (of a later version) are ignored. Raises TypeError, AttributeError."""
         return cls(**{f.name: table[f.name] for f in fields(cls) if f.name in table})
 
     @classmethod
     def mine(cls, run: str, limit: float | None) -> Claim:
-        """Of this process. limit: seconds the calculation may take."""
+        """A claim of this process. limit: seconds the calculation may take."""
         ends = [float(e) for e in [os.environ.get("AIMS_PAX_BLOCK_END")] if e]
         if limit is not None:
             ends.append(time.time() + limit)
@@ -73,20 +73,20 @@ class Claim:
 
 
 class Claims:
-    """The claims beside the labels of one method."""
+    """The claims of one method, in the folder of its labels."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._jobs: dict[
             tuple[str, str], tuple[float, bool]
-        ] = {}  # (scheduler, job) → when asked, whether there
-        self._said: set[str] = set()  # frames whose worker is on a machine that cannot be asked
+        ] = {}  # (scheduler, job) → time of the query, whether the job exists
+        self._said: set[str] = set()  # frames with a warning: their worker cannot be queried from here
 
     def path(self, frame_id: str) -> Path:
         return self.folder / f"{frame_id}.claim"
 
     def take(self, frame_id: str, claim: Claim) -> bool:
-        """Claim a frame, unless a worker that may live has. A dead one of this machine is replaced."""
+        """Claim a frame, unless a worker that may be alive holds it. The claim of a dead local worker is replaced."""
         path = self.path(frame_id)
         for _ in range(5):
             if _appear(path, json.dumps(asdict(claim))):
@@ -98,12 +98,12 @@ class Claims:
         return False
 
     def release(self, frame_id: str, claim: Claim) -> None:
-        """Give a claim back; one that another has taken over stays."""
+        """Remove our claim; a claim that another process has taken over stays."""
         if self.read(frame_id) == claim:
             self.path(frame_id).unlink(missing_ok=True)
 
     def forget(self, frame_id: str) -> None:
-        """The worker is known to be gone."""
+        """Remove the claim of a worker that is known to have ended."""
         self.path(frame_id).unlink(missing_ok=True)
 
     def read(self, frame_id: str) -> Claim | None:
@@ -119,7 +119,7 @@ class Claims:
         return sorted(p.stem for p in self.folder.glob("*.claim")) if self.folder.is_dir() else []
 
     def alive(self, frame_id: str) -> Claim | None:
-        """The claim on a frame whose worker may live; a dead worker's claim is removed."""
+        """The claim on a frame if its worker may be alive; the claim of a dead worker is removed."""
         claim = self.read(frame_id)
         if claim is not None and self._alive(frame_id, claim):
             return claim
@@ -130,12 +130,12 @@ class Claims:
 
     @contextmanager
     def renewed(self, frame_id: str) -> Iterator[None]:
-        """Signs of life of a claim of ours, as long as this lasts."""
+        """Renew a claim of this process regularly inside the `with` block."""
         over = threading.Event()
 
         def renew() -> None:
             while not over.wait(RENEW_EVERY):
-                with suppress(OSError):  # a file server that hiccups; the next one may reach it
+                with suppress(OSError):  # the file server did not respond; the next renewal may succeed
                     os.utime(self.path(frame_id))
 
         thread = threading.Thread(target=renew, name="claim", daemon=True)
@@ -151,18 +151,18 @@ class Claims:
             return _lives(claim)
         if claim.deadline is not None and time.time() > claim.deadline + GRACE:
             return False
-        # without a job it ran on a driver's machine and ended with it, and the folder's lock says that one is gone
+        # without a job it ran on the driver's machine and ended with the driver, which has ended: we hold the lock
         scheduler = find_scheduler(claim.scheduler)
         if claim.job is None or (scheduler is not None and not self._job_lives(scheduler, claim.job)):
             return False
         if self._age(frame_id) < STALE_AFTER:
             self._say(frame_id, claim, scheduler)
             return True
-        # before claims were renewed, the job alone could tell
+        # a claim of an old version is never renewed: only its job shows whether the worker is alive
         return not claim.renewed and scheduler is not None and scheduler.available()
 
     def _say(self, frame_id: str, claim: Claim, scheduler: Scheduler | None) -> None:
-        """Once a frame: why it is awaited although nobody here can ask for its worker."""
+        """Warn once for each frame whose worker cannot be queried from this machine."""
         if frame_id in self._said or (scheduler is not None and scheduler.available()):
             return
         self._said.add(frame_id)
@@ -170,18 +170,18 @@ class Claims:
             (claim.scheduler, claim.scheduler) if scheduler is None else (scheduler.title, scheduler.query)
         )
         log.warning(
-            "frame %s: claimed by process %d of %s job %s on %s, and there is no %s here to ask for it; it is "
-            "computed again %.0f min after the last sign of life of that process. If it is gone, remove %s",
+            "frame %s: claimed by process %d of %s job %s on %s, and %s is not available here to query it; the frame "
+            "is computed again %.0f min after the process last renewed its claim. If the process has ended, remove %s",
             frame_id[:6], claim.pid, title, claim.job, claim.host, query, STALE_AFTER / 60, self.path(frame_id),
         )  # fmt: skip
 
     def _age(self, frame_id: str) -> float:
-        """Seconds since a claim was renewed, both times by the file system's clock."""
+        """Seconds since a claim was renewed; both times are from the file system's clock."""
         probe = self.folder / f".now.{socket.gethostname()}.{os.getpid()}.{next(_serial)}"
         try:
             probe.touch()
             return probe.stat().st_mtime - self.path(frame_id).stat().st_mtime
-        except OSError:  # gone meanwhile, or a folder that may only be read
+        except OSError:  # removed meanwhile, or a read-only folder
             return 0.0
         finally:
             with suppress(OSError):
@@ -195,20 +195,20 @@ class Claims:
             self._jobs[key] = (time.monotonic(), there)
         return there
 
-    # ------------------------------------------------------------ failures nobody has heard of
+    # ------------------------------------------------------------ failures that no driver has read
 
     def note_failure(self, frame_id: str, error: LabelError) -> None:
-        """For a driver that comes later. Not worth failing for."""
+        """Write a failure for a later driver. Errors of the file system are ignored."""
         with suppress(SetupError):
             note = {"class": failure_name(error), "reason": error.reason, "folder": error.folder}
             write_text(self.folder / f"{frame_id}.failure", json.dumps(note))
 
     def has_failed(self, frame_id: str) -> bool:
-        """Whether a failure was noted that no driver has taken notice of."""
+        """Whether a failure is stored that no driver has read."""
         return (self.folder / f"{frame_id}.failure").exists()
 
     def take_failure(self, frame_id: str) -> LabelError | None:
-        """A failure that was noted, once."""
+        """Return the stored failure of a frame and remove it; None where there is none."""
         path = self.folder / f"{frame_id}.failure"
         try:
             note = json.loads(path.read_bytes())
@@ -222,7 +222,7 @@ class Claims:
 
 
 def _lives(claim: Claim) -> bool:
-    """Whether a process of this machine is there and the same."""
+    """Whether a process of this machine still runs (the same process, not another one with its id)."""
     if claim.started is not None:
         return process_started(claim.pid) == claim.started
     try:  # no /proc
@@ -235,7 +235,7 @@ def _lives(claim: Claim) -> bool:
 
 
 def _appear(path: Path, text: str) -> bool:
-    """Create a file with this content, unless it is there. Raises SetupError when the file system refuses."""
+    """Create a file with this content unless it exists. Raises SetupError when the file system refuses."""
     part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{next(_serial)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

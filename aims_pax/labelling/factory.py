@@ -1,4 +1,4 @@
-"""From settings to objects: which reference, which executor."""
+"""Make the reference and the executor that the settings describe."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def reference_of(
     """
     reference, cluster = settings.reference, settings.cluster
     if reference.type == "calculator":
-        assert reference.factory is not None  # settings see to it
+        assert reference.factory is not None  # checked by the settings
         return CalculatorReference(
             factory=reference.factory,
             kwargs=dict(reference.kwargs),
@@ -60,7 +60,7 @@ def reference_of(
 
 
 def _geometries(settings: LabellingSettings) -> list[Frame]:
-    """The frames of the settings' systems; none where their files cannot be read, which is said elsewhere."""
+    """The frames of the settings' systems; [] where their files cannot be read, which is reported elsewhere."""
     try:
         return [s.frame for s in found_geometries(settings)[0]]
     except SettingsError:
@@ -87,8 +87,8 @@ def executor_of(
     here = _at_login(environment) if cluster.max_workers is None and kind != "inline" else None
     if here is not None:
         log.warning(
-            "this looks like a login node: %s is here, and this is no job of it. Calculations take %d of its cores; "
-            "write CLUSTER.type: %s, start aims-PAX in a job, or set CLUSTER.max_workers",
+            "this looks like a login node: %s is available, but this process is in none of its jobs. Calculations use "
+            "%d cores here; write CLUSTER.type: %s, start aims-PAX in a job, or set CLUSTER.max_workers",
             here.title, workers, here.name,
         )  # fmt: skip
     if own is not None:
@@ -97,7 +97,7 @@ def executor_of(
 
 
 def _at_login(environment: Mapping[str, str]) -> Scheduler | None:
-    """The scheduler whose jobs can be submitted here, where this is no job of any."""
+    """The scheduler that accepts jobs on this machine, if this process is not in a job of any scheduler."""
     if own_scheduler(environment) is not None:
         return None
     return next((s for s in known_schedulers().values() if s.at_login(environment)), None)
@@ -105,10 +105,10 @@ def _at_login(environment: Mapping[str, str]) -> Scheduler | None:
 
 def _blocks(settings: LabellingSettings, scheduler: Scheduler) -> Executor:
     from aims_pax.labelling.executors.block_request import Blocks
-    from aims_pax.labelling.executors.parsl_blocks import BlockExecutor  # half a second
+    from aims_pax.labelling.executors.parsl_blocks import BlockExecutor  # takes half a second
 
     cluster, options = settings.cluster, settings.cluster.parsl_options
-    assert options is not None  # settings see to it
+    assert options is not None  # checked by the settings
     if cluster.executor in ("inline", "threads"):
         raise SettingsError(
             f"CLUSTER.executor: {cluster.executor} does not run on {scheduler.title}'s nodes; expected auto, htex or "
@@ -120,9 +120,9 @@ def _blocks(settings: LabellingSettings, scheduler: Scheduler) -> Executor:
     place = f"CLUSTER.{scheduler.header_key}"
     if header.nodes is not None and header.nodes != options.nodes_per_block:
         said = f"{place}: {header.nodes} nodes, but nodes_per_block is {options.nodes_per_block}"
-        if cluster.executor == "mpi":  # it would wait for ever for nodes that no block has
+        if cluster.executor == "mpi":  # it would wait forever for nodes that no block has
             raise SettingsError(f"{said}; expected the same")
-        log.warning("%s; %s counts", said, scheduler.header_key)
+        log.warning("%s; %s is used", said, scheduler.header_key)
     if header.replaced:
         log.warning("%s: %s: set by aims-PAX for its blocks, not used", place, ", ".join(header.replaced))
     run_dir = settings.path(options.run_dir or settings.path(settings.misc.log_dir) / "parsl")
@@ -152,7 +152,7 @@ def _blocks(settings: LabellingSettings, scheduler: Scheduler) -> Executor:
 
 
 def _word(text: str) -> str:
-    """Fit for file names and job names."""
+    """The text with all characters replaced that file names and job names cannot have."""
     return re.sub(r"[^\w.-]+", "_", text)
 
 
@@ -169,7 +169,7 @@ def _several(settings: LabellingSettings) -> bool:
 
 
 def _controls(settings: LabellingSettings) -> dict[str, Control]:
-    """The control.in of each system by its name, or of all under the name ""."""
+    """{system name: control.in}, or {"": control.in} when all systems share one."""
     written = settings.misc.path_to_control
     if isinstance(written, str):
         return {"": read_control(settings.path(written))}
@@ -202,7 +202,7 @@ def _aims(settings: LabellingSettings) -> AimsReference:
 
 
 def make_executor(kind: str, workers: int, run_dir: Path, folder: Path | None = None) -> Executor:
-    """inline, threads or htex with so many workers; Parsl writes its own files below run_dir.
+    """An executor (inline, threads or htex) with this number of workers; Parsl writes its files below run_dir.
 
     folder: the working folder of worker processes.
     """
@@ -212,6 +212,6 @@ def make_executor(kind: str, workers: int, run_dir: Path, folder: Path | None = 
         raise SettingsError(
             f"CLUSTER.executor: {kind!r} does not run on one machine; one of {', '.join(KINDS)}"
         )
-    from aims_pax.labelling.executors.parsl_local import ParslExecutor  # half a second
+    from aims_pax.labelling.executors.parsl_local import ParslExecutor  # takes half a second
 
     return ParslExecutor(kind, workers, run_dir, folder)

@@ -1,8 +1,8 @@
-"""Waiting: for labels, where the run has to hear signals meanwhile, and for what others compute.
+"""Waiting for labels while the run still reacts to signals, and for results that other processes compute.
 
-Whoever needs labels before it can go on waits in `results`; the stages wait in their shell. The results of workers of
-an earlier run reach us through files alone, so somebody has to look: one thread, asleep between looks, there only
-while there is something to wait for.
+Code that needs labels before it can continue calls `wait_for_results`; the stages wait in their event loop. Workers of
+an earlier run return results only through files, so one thread (`ResultPoller`) looks for these files every second.
+The thread runs only while results are expected.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-PERIOD = 1.0  # s between two looks
-LISTEN_EVERY = 0.2  # s between two looks whether the run is to stop or to rest
+PERIOD = 1.0  # s between two checks of the files
+LISTEN_EVERY = 0.2  # s between two checks whether the run should stop or pause
 
 
 def wait_for_results(futures: Sequence[Future[T]], check: Callable[[], None]) -> list[T]:
     """The results in order; raises the first exception among them.
 
-    check: called several times a second as long as one is missing; it may raise, and may take its time (a pause).
+    check: called several times a second while a result is missing; it may raise, and may block (a pause).
     """
     missing = set(futures)
     while missing:
@@ -31,7 +31,7 @@ def wait_for_results(futures: Sequence[Future[T]], check: Callable[[], None]) ->
 
 
 class ResultPoller(Generic[T]):
-    """Calls `look` on each item now and then, until it says True for it."""
+    """Calls `look` on each item every second until it returns True for that item."""
 
     def __init__(self, look: Callable[[T], bool]) -> None:
         self._look = look
@@ -48,7 +48,7 @@ class ResultPoller(Generic[T]):
                 self._thread.start()
 
     def stop(self) -> None:
-        """No more looks."""
+        """Stop polling and end the thread."""
         self._stop.set()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():

@@ -1,12 +1,12 @@
-"""Asking the reference for labels, without ever paying twice.
+"""Requests labels from the reference; no frame is computed twice.
 
     with Labeller.from_settings(settings, folder) as labeller:
         future = labeller.submit(frame)          # -> Label, or LabelError / SetupError
         label = future.result()
 
-A frame whose label is in the store costs nothing; a frame that is being computed is not computed again.
-The worker itself writes the label, the moment it exists. Only `LabelError` concerns one frame; any other
-exception of a future ends the run.
+A stored label is returned at once; a frame that is being computed is not computed again. The worker itself
+stores the label as soon as it is computed. Only `LabelError` concerns one frame; any other exception of a future
+ends the run.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Calls:
-    """What the reference was asked. begun = finished + failed + running; seconds: summed over calls.
+    """Counts of reference calculations. begun = finished + failed + running; seconds: summed over calculations.
 
-    reused: answered from the store. harvested: finished for us by workers of an earlier run.
-    refused: not worth a call. failed: {class name: how many}.
+    reused: labels from the store. harvested: computed by workers of an earlier run.
+    refused: invalid structures, not computed. failed: {class name: number}.
     """
 
     begun: int = 0
@@ -59,7 +59,7 @@ class Calls:
 
 
 class _Method:
-    """A reference with its labels and claims; geometries with a control.in of their own have their own."""
+    """A reference with its labels and claims; each geometry with its own control.in has its own method."""
 
     def __init__(self, reference: Reference, folder: Path) -> None:
         self.reference = reference
@@ -73,16 +73,16 @@ class _Method:
         return usable_record(self.store.read(frame.id), frame, self.reference)
 
     def in_use(self) -> list[Claim]:
-        """Claims whose workers may live."""
+        """Claims whose workers may be alive."""
         return [c for c in map(self.claims.alive, self.claims.ids()) if c is not None]
 
 
 @dataclass(eq=False)
 class _Job:
-    """A frame on its way. asked: how many wait for it; at 0 it is dropped, and may be asked for again.
+    """A requested frame. asked: number of callers that wait for it; at 0 it is dropped, and can be requested again.
 
-    deaths: how many workers it has been lost with, and what that counts; a frame that kills its worker twice is
-    to blame, a lost node counts a tenth.
+    deaths: number of workers that died while computing it. blame: the sum of their costs; at 1 the frame fails.
+    A dead worker costs 0.5, a lost node 0.1.
     """
 
     frame: Frame
@@ -97,7 +97,7 @@ class _Job:
 class Labeller:
     """One reference method, one store, one executor. Use as a context manager; call from one thread.
 
-    check: called while somebody waits for labels; raises RunInterrupted when the run is to stop.
+    check: called while the main thread waits for labels; raises RunInterrupted when the run should stop.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Labeller:
         self._calls = Calls()
         self._streak: list[LabelError] = []  # failures since the last success
         self._broken: SetupError | None = None
-        self._lock = threading.RLock()  # executors answer from their own threads
+        self._lock = threading.RLock()  # executors call back from their own threads
         self._tickets = itertools.count()
         self._closing = False
 
@@ -138,10 +138,10 @@ class Labeller:
         frames: Iterable[Frame] | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> Self:
-        """The labeller a user's settings describe; labels go to `folder/labels`.
+        """The labeller that the settings describe; labels go to `folder/labels`.
 
-        frames: what will be labelled, None for the geometries of the settings and what descends from them.
-        check: called while a label is awaited; it may raise.
+        frames: the frames to be labelled; None: the geometries of the settings and frames made from them.
+        check: called while waiting for a label; it may raise.
         """
         from aims_pax.labelling.factory import executor_of, reference_of
 
@@ -173,13 +173,14 @@ class Labeller:
         for frame_id, job in self._jobs.items():
             job.unwanted.unlink(missing_ok=True)
             if self._run is not None:
-                job.method.claims.alive(frame_id)  # its worker has ended with us: the claim goes
+                job.method.claims.alive(frame_id)  # its worker has ended with this run: remove the claim
 
     def _left_to_the_next(self, error: BaseException | None) -> list[_Job] | None:
-        """What may still be computed when we leave because of this error; None: all is to end, also what runs.
+        """Jobs that blocks may still begin after this process ends with this error; None: stop all, also running ones.
 
-        What runs goes on unless we have finished, nothing works here, or the user wants it cancelled. What has not
-        begun is computed only when somebody is going to run us again: scheduler and walltime, not the user.
+        Running calculations continue unless the run has finished, the reference is broken, or the user cancels.
+        Calculations that have not begun are left only when the run will be restarted (exit code 75: stopped by the
+        scheduler or the walltime, not by the user).
         """
         if self._run is None or error is None or self._broken is not None:
             return None
@@ -192,12 +193,12 @@ class Labeller:
 
     @property
     def capacity(self) -> int:
-        """Jobs worth handing out at once."""
+        """Number of jobs that run at the same time."""
         return self._executor.capacity
 
     @property
     def calls(self) -> Calls:
-        """What was asked so far."""
+        """The counts so far."""
         with self._lock:
             return replace(self._calls, failed=dict(self._calls.failed))
 
@@ -212,17 +213,17 @@ class Labeller:
         return self._method(system, atom).name
 
     def known(self, frame: Frame, system: str | None = None, atom: bool = False) -> Label | None:
-        """The label of this frame when it is in the store, else None. Nothing is computed."""
+        """The stored label of this frame, or None. Nothing is computed."""
         record = self._method(system, atom).stored(frame)
         return None if record is None else record.label
 
     def submit(self, frame: Frame, system: str | None = None, atom: bool = False) -> Future[Label]:
-        """Ask for a label. The future gives a Label, a LabelError (this frame), or what must end the run.
+        """Request a label. The future gives a Label, a LabelError (this frame), or an error that ends the run.
 
-        system: the name of the geometry this frame descends from; it may have a control.in of its own.
-        atom: an isolated atom, to be computed without what only molecules and crystals need.
+        system: the name of the geometry this frame was made from; it may have its own control.in.
+        atom: an isolated atom, computed without the settings that only molecules and crystals need.
         """
-        if not _numbers(frame):  # before its id: a hash of NaN means nothing
+        if not _numbers(frame):  # check before computing the id: a hash of NaN is meaningless
             self._count(refused=1)
             return _failed(
                 Unphysical("not calculated: the structure holds NaN, infinity or absurdly large numbers")
@@ -256,13 +257,13 @@ class Labeller:
             self._jobs[frame.id] = job
         if self._run is None:
             self._start(job)
-        elif not self._look(job):  # somebody is at it already
+        elif not self._look(job):  # another process computes it
             log.info("frame %s: a worker of an earlier run computes it; waiting for its result", frame.id[:6])
             self._waiting.add(job)
         return job.future
 
     def drop(self, frame_id: str) -> None:
-        """One less waits for this label. When nobody does: forgotten if not begun, else stored when done."""
+        """Withdraw one request. Without requests, a waiting job is cancelled; the label of a running one is stored."""
         with self._lock:
             job = self._jobs.get(frame_id)
             if job is None or job.asked == 0:
@@ -278,7 +279,7 @@ class Labeller:
         self._count(begun=1)
         try:
             given = self._executor.submit(label_task, self._task(job))
-        except BaseException:  # Ctrl-C in an inline calculation: as if never asked
+        except BaseException:  # Ctrl-C in an inline calculation: undo the request
             with self._lock:
                 self._count(begun=-1)
                 self._forget(job)
@@ -308,10 +309,10 @@ class Labeller:
         return self._methods.get(system) or self._method_of(system)
 
     def _look(self, job: _Job) -> bool:
-        """Whether the waiting is over: somebody else's result is here, or nobody is at it and we begin."""
+        """Whether waiting has ended: another process has finished the frame, or none computes it and we start it."""
         try:
             frame_id, claims = job.frame.id, job.method.claims
-            busy = claims.alive(frame_id)  # first, so that what is stored meanwhile is not missed
+            busy = claims.alive(frame_id)  # first, so that a label stored meanwhile is not missed
             known = job.method.stored(job.frame)
             failure = None if busy or known else claims.take_failure(frame_id)
             with self._lock:
@@ -335,12 +336,12 @@ class Labeller:
         return True
 
     def _want_again(self, job: _Job) -> None:
-        """Asked for again after it was dropped. Under the lock."""
+        """Request a dropped job again. Call with the lock held."""
         job.future = Future()
-        job.unwanted.unlink(missing_ok=True)  # too late if the worker took it: then its answer says so
+        job.unwanted.unlink(missing_ok=True)  # if the worker was quicker, its answer has dropped=True
 
     def _returned(self, job: _Job, done: Future[Answer]) -> None:
-        """The executor's answer, in whatever thread brings it. Must not raise: nobody would hear it."""
+        """Callback of the executor, in any thread. Must not raise: the exception would be lost."""
         try:
             outcome = self._outcome(job, done)
         except BaseException as error:
@@ -374,7 +375,7 @@ class Labeller:
                 return None
             self._forget(job)
             if self._run is not None:
-                job.method.claims.take_failure(job.frame.id)  # heard
+                job.method.claims.take_failure(job.frame.id)  # reported by the answer
             if isinstance(error, WorkerDied):
                 died = Crashed(f"its worker died {job.deaths} times: {_first_line(error)}")
                 return self._judge(Answer(error=died), job.frame)
@@ -383,7 +384,10 @@ class Labeller:
             return self._judge(done.result(), job.frame) if error is None else error
 
     def _died(self, job: _Job, error: WorkerDied) -> bool:
-        """Whether there is nothing to tell: begun again, or nobody waits. Under the lock."""
+        """Handle a dead worker. False: the frame has failed; True: it is computed again or no longer requested.
+
+        Call with the lock held.
+        """
         job.method.claims.forget(job.frame.id)
         job.deaths += 1
         job.blame += error.cost
@@ -398,7 +402,7 @@ class Labeller:
         return True
 
     def _judge(self, given: Answer, frame: Frame) -> Label | BaseException:
-        """Count an answer; many failures alike mean that everything is wrong. Under the lock."""
+        """Count an answer; many equal failures become one SetupError. Call with the lock held."""
         if given.label is not None:
             self._streak.clear()
             self._count(finished=1, seconds=given.seconds)

@@ -1,7 +1,7 @@
-"""Shell commands in sessions of their own: nothing they start outlives its time limit, or this process.
+"""Shell commands in their own sessions: nothing that they start outlives the time limit or this process.
 
-A reference program is often a tree: a shell, a launcher, its ranks. The whole tree is one session. It is
-ended when the command ends, when the time limit is over, when the run stops, and when this process dies, even
+A reference program is often a tree of processes: a shell, a launcher, MPI ranks. The whole tree is one session. It is
+killed when the command ends, when the time limit is reached, when the run stops, and when this process dies, even
 by kill -9.
 """
 
@@ -21,14 +21,14 @@ from pathlib import Path
 from aims_pax.errors import Crashed, TimedOut
 from aims_pax.schedulers.registry import own_scheduler
 
-PATIENCE = 2.0  # s between TERM, which launchers pass on to their ranks, and KILL; longer where a scheduler ends them
-LOOK = 0.5  # s between two looks whether a program has begun
+PATIENCE = 2.0  # s between TERM, which launchers pass on to their ranks, and KILL; longer in a job
+LOOK = 0.5  # s between two checks of a running command
 
 
 class SharedTimeLimit:
-    """A time limit that attempts share. It stands still while an attempt waits for its program to begin.
+    """A time limit that several attempts share. The time that an attempt waits for its program to start is not counted.
 
-    limit: seconds, or None for no limit. left: of it.
+    limit: seconds, or None for no limit. left: remaining seconds.
     """
 
     def __init__(self, limit: float | None) -> None:
@@ -38,7 +38,7 @@ class SharedTimeLimit:
     def wait(
         self, process: subprocess.Popen[bytes], waiting: Callable[[], bool], check: Callable[[], None]
     ) -> int:
-        """The exit code. Raises subprocess.TimeoutExpired when nothing is left; each attempt gets a second.
+        """The exit code. Raises subprocess.TimeoutExpired when no time is left; each attempt gets at least one second.
 
         check: called every half second; may raise.
         """
@@ -60,7 +60,7 @@ class SharedTimeLimit:
 
 
 class CommandRunner:
-    """The shell commands this process has running, each in a session of its own. Not for other processes."""
+    """The shell commands that this process runs, each in its own session. A pickled copy is empty."""
 
     def __init__(self) -> None:
         self.stopping = False
@@ -83,11 +83,11 @@ class CommandRunner:
     ) -> int:
         """Run a command in a folder to its end and return its exit code (negative: the signal).
 
-        shared: other commands run beside it in the same job. waiting: the program has not begun yet.
-        Raises TimedOut when the clock has run out, with the whole session gone.
+        shared: other commands run at the same time in the same job. waiting: whether the program has not started yet.
+        Raises TimedOut when no time is left; the whole session has been killed by then.
         """
         clock = SharedTimeLimit(None) if clock is None else clock
-        # The pipe's other end lives and dies with this process: when it closes, the session is killed.
+        # Only this process holds the writing end of the pipe: when it closes, the session is killed.
         reading, writing = os.pipe()
         try:
             with open(out, "wb") as stdout, open(err, "wb") as stderr, self._lock:
@@ -120,7 +120,7 @@ class CommandRunner:
             self.check()
 
     def stop(self) -> None:
-        """Kill everything, and let nothing start any more."""
+        """Kill all commands and start no new ones."""
         with self._lock:
             self.stopping = True
             running = list(self._processes)
@@ -140,7 +140,7 @@ def _patience() -> float:
 
 
 def _watch() -> str:
-    """A watcher in the command's session: waits for the end of the pipe on its input, then ends the session."""
+    """Shell code of a watcher in the command's session: it waits until the pipe on its input closes, then kills all."""
     return f"""exec 3<&0 </dev/null
 ( trap '' TERM INT HUP; read -r _ <&3; kill -TERM -- -$$; sleep {_patience():g}
   pkill -KILL -s $$; kill -KILL -- -$$
@@ -154,7 +154,7 @@ def _shell() -> str:
 
 
 def _end_session(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all it has started: TERM so that launchers can end their ranks, then KILL."""
+    """End a process and all its children: TERM, so that launchers can end their ranks, then KILL."""
     if process.poll() is None:
         _signal_session(process.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
@@ -164,7 +164,7 @@ def _end_session(process: subprocess.Popen[bytes]) -> None:
 
 
 def _signal_session(session: int, sign: signal.Signals) -> None:
-    """Signal the group, and on Linux the whole session: MPI puts ranks into groups of their own."""
+    """Signal the group, and on Linux the whole session: MPI puts ranks into their own groups."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(session, sign)
     with suppress(OSError):

@@ -1,7 +1,7 @@
-"""Frames that could not be labelled, with the reason: for a person to look at.
+"""Frames that could not be labelled, with the reason, for the user to inspect.
 
-{dataset_dir}/quarantine.xyz      the frames, with `failure` and `reason` beside each
-{dataset_dir}/quarantine.jsonl    one line a failure: frame, class, reason, folder of its files, when
+{dataset_dir}/quarantine.xyz      the frames, each with `failure` and `reason`
+{dataset_dir}/quarantine.jsonl    one line per failure: frame, class, reason, folder of its files, time
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Quarantine:
         self._known: set[tuple[str, str]] | None = None
 
     def add(self, frame: Frame, error: LabelError) -> None:
-        """Write a failure down. A full disk is for others to complain about: the run goes on."""
+        """Write a failure. When the disk is full, only a warning is logged and the run continues."""
         name = failure_name(error)
         if self._known is None:
             self._known = {(e["frame"], e["class"]) for e in self.entries()}
@@ -45,7 +45,7 @@ class Quarantine:
             log.warning("%s", problem)
 
     def entries(self) -> list[dict[str, str]]:
-        """All failures so far; a line that a crash has torn is left out."""
+        """All failures so far; an incomplete line (from a crash) is left out."""
         found = []
         with suppress(OSError):
             for line in self.lines.read_text(errors="replace").splitlines():

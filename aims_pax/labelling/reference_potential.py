@@ -16,29 +16,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReferencePotential:
-    """The reference as a `Potential`. All frames of a step are asked for at once.
+    """The reference as a `Potential`. All frames of a step are requested at once.
 
-    system_of: the geometry a frame descends from, which may have a control.in of its own.
+    system_of: the geometry a frame was made from; it may have its own control.in.
     """
 
     labeller: Labeller
     system_of: Callable[[Frame], str | None] = lambda frame: None
 
     def of(self, system_of: Callable[[Frame], str | None]) -> ReferencePotential:
-        """The same for frames whose geometries are known."""
+        """The same potential with another `system_of`."""
         return replace(self, system_of=system_of)
 
     def method_of(self, system: str) -> str:
-        """The name of the method that frames of this geometry are labelled with."""
+        """The name (hash) of the method that labels frames of this geometry."""
         return self.labeller.method_of(system)
 
     def labels(self, frames: Sequence[Frame]) -> list[Label]:
-        """Raises the LabelError of the first frame that has none, and RunInterrupted when the run is to stop."""
+        """Raises the LabelError of the first frame that has none, and RunInterrupted when the run should stop."""
         asked = [self.labeller.submit(f, self.system_of(f)) for f in frames]
         return wait_for_results(asked, self.labeller.check)
 
     def bind(self, frames: Sequence[Frame]) -> Bound:
-        """Fix the structures; only positions and cells move."""
+        """Fix the atoms of the structures; only positions and cells change afterwards."""
         from aims_pax.potential import LabelsBound
 
         return LabelsBound(self.labels, frames)

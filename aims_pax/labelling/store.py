@@ -1,10 +1,10 @@
-"""Labels that were paid for: one small file each, keyed by the reference method and the frame's id.
+"""The store of computed labels: one small file each, keyed by the reference method and the frame's id.
 
-    {folder}/labels/{method}/method.json        what the method's hash stands for
+    {folder}/labels/{method}/method.json        what the method's hash means
     {folder}/labels/{method}/{frame_id}.json    one label, exact to the last bit
 
-The worker that made a label writes its file, so a label outlives the run that asked for it. A file appears
-whole or not at all: temporary file, fsync, rename, fsync of the directory.
+The worker that computed a label writes its file, so a label outlives the run that requested it. Files are written
+atomically: temporary file, fsync, rename, fsync of the directory.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Record:
-    """A stored label with where it came from. seconds: what the calculation took.
+    """A stored label with its origin. seconds: duration of the calculation.
 
-    raw_forces: whether it was computed without constraints in its input; not known of old labels.
+    raw_forces: whether it was computed without constraints in its input; False for old labels (unknown).
     """
 
     label: Label
@@ -55,11 +55,11 @@ class LabelStore:
         self.method = method
 
     def path(self, frame_id: str) -> Path:
-        """Where the label of this frame lies, or would lie."""
+        """The file of this frame's label, whether or not it exists."""
         return self.folder / f"{frame_id}.json"
 
     def contains(self, frame_id: str) -> bool:
-        """Whether a readable label of this frame is here."""
+        """Whether the store has a readable label of this frame."""
         return self.read(frame_id) is not None
 
     __contains__ = contains
@@ -70,7 +70,7 @@ class LabelStore:
         return None if record is None else record.label
 
     def read(self, frame_id: str) -> Record | None:
-        """The label with its history, or None. An unreadable file counts as absent and is moved aside."""
+        """The label with its origin, or None. An unreadable file counts as missing and is renamed."""
         path = self.path(frame_id)
         try:
             text = path.read_bytes()
@@ -85,7 +85,7 @@ class LabelStore:
             return None
 
     def put(self, frame_id: str, label: Label, seconds: float = 0.0) -> None:
-        """Keep a label for good. Writing the same label twice is harmless.
+        """Store a label. Writing the same label twice is harmless.
 
         Raises SetupError when the file system refuses (full, read-only, gone).
         """
@@ -109,14 +109,14 @@ class LabelStore:
         write_text(self.path(frame_id), json.dumps(record, allow_nan=False))
 
     def describe(self, description: Mapping[str, Any]) -> None:
-        """Write down what the method's hash stands for, once."""
+        """Write what the method's hash means to method.json, unless the file exists."""
         path = self.folder / "method.json"
         if not path.exists():
             text = json.dumps({"method": self.method, **description}, indent=1, default=str)
             write_text(path, text)
 
     def ids(self) -> Iterator[str]:
-        """The frames with a label here, in the order of their ids."""
+        """The ids of frames with a label in the store, sorted."""
         if self.folder.is_dir():
             yield from sorted(p.stem for p in self.folder.glob("*.json") if p.name != "method.json")
 
@@ -133,7 +133,7 @@ def _read(data: Any, frame_id: str, method: str) -> Record:
     if (data["frame_id"], data["method"]) != (frame_id, method):
         raise ValueError(f"holds frame {data['frame_id']} of method {data['method']}")
     if data["checksum"] != _checksum({k: data[k] for k in ("energy", "forces", "stress")}):
-        raise ValueError("its checksum does not fit")
+        raise ValueError("wrong checksum")
     label = Label(data["energy"], np.array(data["forces"], float).reshape(-1, 3), data["stress"])
     if not label.finite:
         raise ValueError("energy, forces or stress are not finite")
@@ -158,6 +158,8 @@ def _move_aside(path: Path, reason: str) -> None:
             break
     try:
         move(path, aside)
-    except OSError:  # another process was quicker, or the folder is read-only: absent either way
+    except OSError:  # another process was quicker, or the folder is read-only: the label counts as missing
         aside = path
-    log.warning("label file %s is unreadable (%s): it counts as absent, kept as %s", path, reason, aside.name)
+    log.warning(
+        "label file %s is unreadable (%s): it counts as missing, renamed to %s", path, reason, aside.name
+    )

@@ -1,6 +1,6 @@
-"""What may be labelled, and what may be believed: the gate before a calculation and the look at its result.
+"""Checks of a structure before its calculation, and of the label after it.
 
-Limits are generous: they stop what no force field should ever see, never a strained but honest structure.
+Limits are generous: they reject structures that no force field should be trained on, never merely strained ones.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ THINNEST_CELL = 0.5  # Å between opposite faces; no atom fits into less
 
 
 def check_geometry(frame: Frame) -> None:
-    """Raise Unphysical, with the reason, for a structure that is not worth a calculation."""
+    """Raise Unphysical, with the reason, for a structure that should not be computed."""
     reason = _finite(frame) or _cell(frame) or _overlap(frame)
     if reason:
         raise Unphysical(f"not calculated: {reason}")
 
 
 def constrained(frame: Frame, label: Label) -> bool:
-    """Whether all fixed components have a force of exactly zero: what FHI-aims prints of atoms with constraints.
+    """Whether all fixed components have a force of exactly zero, which FHI-aims prints for constrained atoms.
 
     Versions that wrote the constraints into its input stored such labels; they are computed again.
     """
@@ -65,7 +65,7 @@ def _overlap(frame: Frame) -> str | None:
     from ase.neighborlist import primitive_neighbor_list
 
     radii = covalent_radii[frame.numbers]
-    # ASE: atoms are neighbours when their distance is below the sum of their cutoffs; images count
+    # ASE: atoms are neighbours when their distance is below the sum of their cutoffs; periodic images count
     i, j, d = primitive_neighbor_list(
         "ijd", frame.pbc, _complete(frame), frame.positions, CLOSEST * radii, self_interaction=False
     )
@@ -79,7 +79,7 @@ def _overlap(frame: Frame) -> str | None:
 
 
 def _complete(frame: Frame) -> Array:
-    """(3, 3) Å: the cell with any direction filled in where a molecule, wire or slab leaves one out."""
+    """(3, 3) Å: the cell, with missing vectors (of a molecule, wire or slab) filled in."""
     from ase.geometry import complete_cell
 
     return np.asarray(complete_cell(frame.cell))

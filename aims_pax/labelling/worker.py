@@ -1,12 +1,12 @@
-"""What runs where the work runs: compute one label, check it, store it.
+"""The task of a worker: compute one label, check it, store it.
 
-A label that was paid for and cannot be stored (a full or read-only disk) is kept elsewhere: FHI-aims' own files stay
-in its calculation's folder; the label of another reference goes to the first of these places that takes it:
+A computed label that cannot be stored (full or read-only disk) is saved elsewhere: FHI-aims' files stay in the folder
+of the calculation; the label of another reference goes to the first of these files that can be written:
 
     {calc_dir}/unstored/labels/{method}/{frame_id}.json
     {temporary folder}/aims-PAX-{user id}/labels/{method}/{frame_id}.json
 
-The next who asks for the frame finds it there, before anything is computed.
+The next request for the frame finds it there, before anything is computed.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ log = logging.getLogger(__name__)
 
 
 class Reference(Protocol):
-    """A program that labels frames. Travels to workers by value.
+    """A program that labels frames. It is pickled and sent to workers.
 
-    One whose calculations leave files may have `label_and_store(frame, store)`: it calls `store(label)` before it
-    removes any of them, and keeps them when that raises. `scratch`: its folder for files, where it has one.
+    A reference whose calculations leave files may have `label_and_store(frame, store)`: it calls `store(label)` before
+    it removes any file, and leaves the files when that raises. `scratch`: its folder for files, if it has one.
     """
 
     @property
     def quick(self) -> bool:
-        """Threads of the driver serve."""
+        """Whether it can run in threads of the driver."""
         ...
 
     def describe(self) -> dict[str, Any]:
@@ -48,23 +48,23 @@ class Reference(Protocol):
         ...
 
     def check(self) -> None:
-        """Raise SetupError or SettingsError for what can be known before the first call."""
+        """Raise SetupError or SettingsError for mistakes that can be found before the first calculation."""
         ...
 
     def label(self, frame: Frame) -> Label:
-        """Raise LabelError for this frame's failure, SetupError for everybody's."""
+        """Raises LabelError when this frame fails, SetupError when every frame would fail."""
         ...
 
     def stop(self) -> None:
-        """End what this process has running."""
+        """End the calculations that this process runs."""
         ...
 
 
 @dataclass(frozen=True)
 class Task:
-    """All a worker needs, by value and by path. unwanted: a file that says nobody waits any more.
+    """All that a worker needs. unwanted: a file; when it exists, the label is no longer requested.
 
-    run: of the driver, for the claim; None: the worker ends with its driver and claims nothing.
+    run: the driver's run, for the claim; None: the worker ends with its driver and claims nothing.
     """
 
     frame: Frame
@@ -75,14 +75,14 @@ class Task:
 
     @property
     def done(self) -> bool:
-        """Whether its label, or why there is none, is known, or nobody wants it."""
+        """Whether its label or its failure is stored, or the label is no longer requested."""
         there = self.store.contains(self.frame.id) or Claims(self.store.folder).has_failed(self.frame.id)
         return there or self.unwanted.exists()
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What comes back: a label, or why there is none. Failures of the reference travel as values.
+    """The result of a task: a label, or an error. Failures of the reference are returned, not raised.
 
     busy: another worker has claimed the frame.
     """
@@ -95,9 +95,9 @@ class Answer:
 
 
 def label_frame(task: Task) -> Label:
-    """Compute one label, check it, and write it into the store before anybody else sees it.
+    """Compute one label, check it, and store it before it is returned.
 
-    Runs wherever the executor runs it. Raises LabelError or SetupError.
+    Runs in the executor's worker. Raises LabelError or SetupError.
     """
     begun = time.monotonic()
 
@@ -118,7 +118,7 @@ def label_frame(task: Task) -> Label:
 
 
 def _spares(task: Task) -> Iterator[LabelStore]:
-    """Where labels wait that could not be stored."""
+    """Other stores, for labels that could not be stored in the run's folder."""
     scratch = getattr(task.reference, "scratch", None)
     if scratch is not None:
         yield LabelStore(Path(scratch) / "unstored", task.store.method)
@@ -132,10 +132,12 @@ def _store_elsewhere(task: Task, label: Label, seconds: float, error: SetupError
             _make_private(spare)
             spare.put(task.frame.id, label, seconds)
             return NotStored(
-                f"{error}. The label of frame {task.frame.id} is computed and waits in "
+                f"{error}. The label of frame {task.frame.id} is computed and saved in "
                 f"{spare.path(task.frame.id)}; the next run takes it from there"
             )
-    return NotStored(f"{error}. The label of frame {task.frame.id} is lost: no other place takes it either")
+    return NotStored(
+        f"{error}. The label of frame {task.frame.id} is lost: it could not be saved elsewhere either"
+    )
 
 
 def _make_private(spare: LabelStore) -> None:
@@ -144,7 +146,7 @@ def _make_private(spare: LabelStore) -> None:
 
 
 def _from_spare(task: Task) -> Answer | None:
-    """A label that could not be stored when it was computed; stored now. Others' files do not count."""
+    """Store a label now that could not be stored when it was computed. Files of other users are ignored."""
     for spare in _spares(task):
         path = spare.path(task.frame.id)
         with suppress(OSError, SetupError):
@@ -156,16 +158,18 @@ def _from_spare(task: Task) -> Answer | None:
                     task.store.put(task.frame.id, found.label, found.seconds)
                 except SetupError as error:
                     return Answer(
-                        error=NotStored(f"{error}. The label of frame {task.frame.id} waits in {path}")
+                        error=NotStored(f"{error}. The label of frame {task.frame.id} is still in {path}")
                     )
-                log.info("frame %s: its label was computed before and waited in %s", task.frame.id[:6], path)
+                log.info(
+                    "frame %s: its label was computed before and is taken from %s", task.frame.id[:6], path
+                )
                 path.unlink(missing_ok=True)
                 return Answer(found.label, seconds=found.seconds)
     return None
 
 
 def label_task(task: Task) -> Answer:
-    """`label_frame` unless the label exists already or nobody wants it any more; failures become values."""
+    """`label_frame`, unless the label exists already or is no longer requested; failures are returned, not raised."""
     if _taken_back(task):
         return Answer(dropped=True)
     if task.run is None:
@@ -195,7 +199,7 @@ def _known(task: Task) -> Answer | None:
 
 
 def usable_record(record: Record | None, frame: Frame, reference: Reference) -> Record | None:
-    """A stored label, unless an earlier version let FHI-aims compute it with constraints in its input."""
+    """The record, or None when an earlier version computed it by FHI-aims with constraints in its input."""
     if record is None or record.raw_forces or not isinstance(reference, AimsReference):
         return record
     return None if constrained(frame, record.label) else record
@@ -210,7 +214,7 @@ def _computed(task: Task) -> Answer:
 
 
 def _taken_back(task: Task) -> bool:
-    """Whether the label was dropped; removing the file decides between worker and driver."""
+    """Whether the label was dropped. Driver and worker both try to remove the file; whichever succeeds decides."""
     try:
         task.unwanted.unlink()
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Motion at constant pressure: the cell moves with the atoms, whatever its shape.
+"""Integrators at constant pressure, for cells of any shape.
 
-All act on Cartesian positions x (rows) and cells h (rows) and scale both by the same strain, x → x·M and
-h → h·M, so no orientation of the cell is special. Pressures are eV/Å³, positive in compression.
+All act on Cartesian positions x (rows) and cells h (rows) and transform both by the same matrix, x → x·M and
+h → h·M, so the orientation of the cell does not matter. Pressures are in eV/Å³, positive in compression.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from aims_pax.md.linalg3x3 import flow, rows_times, small_exp, square, trace3x3,
 from aims_pax.md.thermostats import kinetic
 
 BAR = 1e5 * units.Pascal  # eV/Å³
-VOLUME = "npt/volume"  # Å³ when the barostat began
+VOLUME = "npt/volume"  # Å³ at the start of the barostat
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Berendsen:
         λ = √(1 + h/τ_T (T₀/T − 1)) within 0.9 … 1.1,   p ← λ p
         μ = 1 − h/τ_P · β/3 · (P₀ − P),                 x ← μ x,  h ← μ h
 
-    and a step of velocity Verlet without motion of the centre of mass, as ASE's NPTBerendsen. The temperature T
-    counts the 3N − 3 degrees of freedom that are left (ASE 3N, which makes four atoms a third too hot). The forces
-    of the unscaled positions do the first half of the step: a scaling of 1e-6 is not worth another evaluation.
-    It relaxes to the right pressure; its fluctuations are those of no ensemble.
+    and a step of velocity Verlet without motion of the centre of mass, as in ASE's NPTBerendsen. The temperature T
+    uses the 3N − 3 remaining degrees of freedom (ASE: 3N, which makes four atoms a third too hot). The first half of
+    the step uses the forces at the unscaled positions: a scaling of 1e-6 does not justify another evaluation.
+    The mean pressure is right, but the fluctuations are not those of any ensemble.
     """
 
     batch: MDBatch
@@ -84,12 +84,12 @@ class Berendsen:
 
 @dataclass(frozen=True)
 class Flexible:
-    """What extended systems share: strain rate η (F, 3, 3) symmetric, of the cell and the atoms alike.
+    """Base class of extended systems: symmetric strain rate η (F, 3, 3) of the cell and the atoms.
 
         ẋ = p/m + x·η,   ṗ = F − p·κ,   ḣ = h·η
 
-    η stays symmetric, so the cell never turns. The centre of mass is held at rest, because its momentum
-    would only be rescaled; 3N − 3 degrees of freedom are left (3 for a single atom).
+    η stays symmetric, so the cell does not rotate. The centre of mass is kept at rest, because its momentum
+    would only be rescaled; 3N − 3 degrees of freedom remain (3 for a single atom).
     """
 
     batch: MDBatch
@@ -150,14 +150,14 @@ class Flexible:
 
 @dataclass(frozen=True)
 class ParrinelloRahman(Flexible):
-    """Nosé–Hoover thermostat and Parrinello–Rahman cell as combined by Melchionna, Ciccotti and Holian (Mol.
-    Phys. 78, 533 (1993), 10.1080/00268979300100371): the equations of ASE's NPT, with its constants.
+    """Nosé–Hoover thermostat and Parrinello–Rahman cell, combined by Melchionna, Ciccotti and Holian (Mol.
+    Phys. 78, 533 (1993), 10.1080/00268979300100371): the equations and constants of ASE's NPT.
 
         κ = η + ζ,   ζ̇ = (2K − N_f k_B T) / Q,          Q = 3N k_B T τ²
                      η̇ = V (P_int − P₀) / W,            W = pfactor · V(first step)
 
-    ASE integrates them by central differences and lets η be triangular; here the step is split symmetrically
-    (ζ, η, p | x, h | p, η, ζ) and η is symmetric, so that the cell may have any shape and orientation.
+    ASE integrates them by central differences with a triangular η; here the step is split symmetrically
+    (ζ, η, p | x, h | p, η, ζ) and η is symmetric, so the cell may have any shape and orientation.
     """
 
     tau2: Tensor  # (F,) τ²
@@ -227,22 +227,22 @@ class ParrinelloRahman(Flexible):
 
 
 def at_rest(batch: MDBatch) -> Tensor:
-    """(F,) degrees of freedom with the centre of mass at rest."""
+    """(F,) number of degrees of freedom with the centre of mass at rest."""
     return batch.per_system([degrees(len(s), s.fixed, at_rest=True) for s in batch.states])
 
 
 def mass_shares(batch: MDBatch) -> Tensor:
-    """(A, 1) each atom's share m/M of the mass of its trajectory, zero where it is the only one."""
+    """(A, 1) each atom's share m/M of the mass of its trajectory, zero for a single atom."""
     total = [s.masses.sum() if len(s) > 1 else torch.inf for s in batch.states]
     return batch.masses / batch.per_atom(total)
 
 
 def without_drift(batch: MDBatch, share: Tensor, momenta: Tensor) -> Tensor:
-    """Momenta (A, 3) without that of the centre of mass: p − m P/M, which leaves the others thermal."""
+    """Momenta (A, 3) without that of the centre of mass: p − m P/M; the relative momenta stay thermal."""
     return momenta - share * batch.spread(batch.total(momenta))
 
 
 def first_volume(batch: MDBatch) -> dict[str, Tensor]:
-    """The volume (F,) in Å³ at which each trajectory's barostat began."""
+    """The volume (F,) in Å³ of each trajectory at the start of its barostat."""
     cells = torch.stack([torch.tensor(s.cell) for s in batch.states]).to(batch.device)
     return {VOLUME: batch.remembered(VOLUME, volume(cells))}

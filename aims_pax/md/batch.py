@@ -1,4 +1,4 @@
-"""Many trajectories as one set of tensors: what stays (`MDBatch`) and what moves (`Motion`)."""
+"""Many trajectories as one set of tensors: constant data (`MDBatch`) and data that each step changes (`Motion`)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from aims_pax.md.state import MDState
 
 @dataclass(frozen=True)
 class MDBatch:
-    """F trajectories with A atoms together, one after another; what no step changes.
+    """F trajectories with A atoms in total, one after another: the data that no step changes.
 
     system: (A,) the trajectory an atom belongs to. masses: (A, 1) amu.
     free: (A, 3) one where the component may move, else zero. slices: rows of each trajectory.
-    stream, step, atom: (A,) what the noise of each atom is keyed by (step: at the beginning).
+    stream, step, atom: (A,) the keys of each atom's noise (step: at the start of the batch).
     """
 
     states: tuple[MDState, ...]
@@ -60,7 +60,7 @@ class MDBatch:
         return self.spread(self.per_system(values))[:, None]
 
     def spread(self, values: Tensor) -> Tensor:
-        """(F, …) → (A, …): what belongs to each atom's trajectory."""
+        """(F, …) → (A, …): the row of each atom's trajectory."""
         return values.index_select(0, self.system)
 
     def total(self, values: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class MDBatch:
         return sums.reshape(-1, k)
 
     def motion(self, extras: Mapping[str, Tensor] | None = None) -> Motion:
-        """Where the trajectories are at the beginning; `extras`: what their integrator remembers."""
+        """The motion at the start of the batch; `extras`: variables of the integrator."""
 
         def tensor(parts: np.ndarray) -> Tensor:
             return torch.from_numpy(parts).to(self.device)
@@ -85,7 +85,7 @@ class MDBatch:
         )
 
     def remembered(self, name: str, otherwise: Tensor) -> Tensor:
-        """(F, …): the variable `name` of each trajectory, or its row of `otherwise` where it has none yet."""
+        """(F, …): the stored variable `name` of each trajectory, or its row of `otherwise` where there is none."""
         rows = []
         for f, state in enumerate(self.states):
             stored = state.extras.get(name)
@@ -94,7 +94,7 @@ class MDBatch:
         return torch.stack(rows)
 
     def state(self, f: int, motion: Motion, steps: int, own_arrays: Sequence[str] = ()) -> MDState:
-        """Trajectory f as a state of its own, `steps` steps after the beginning; `kept`: its extras."""
+        """Trajectory f as a separate state, `steps` steps after the start; `own_arrays`: names of its extras."""
         state = self.states[f]
         return replace(
             state,
@@ -108,7 +108,7 @@ class MDBatch:
 
 @dataclass(frozen=True)
 class Motion:
-    """What a step changes. Tensors are never written to: each step makes new ones.
+    """The data that each step changes. Tensors are never modified: each step makes new ones.
 
     positions: (A, 3) Å. momenta: (A, 3) √(eV·amu). cells: (F, 3, 3) Å. extras: (F, …) by name.
     """
@@ -121,7 +121,7 @@ class Motion:
 
 @dataclass(frozen=True)
 class Forces:
-    """What moves the atoms of a `Motion`. forces: (A, 3) eV/Å. stress: (F, 3, 3) eV/Å³, positive in tension,
+    """Forces and stress at a `Motion`. forces: (A, 3) eV/Å. stress: (F, 3, 3) eV/Å³, positive in tension,
     or None where no cell moves. Both float64."""
 
     forces: Tensor

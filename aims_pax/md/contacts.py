@@ -1,4 +1,4 @@
-"""Pairs of atoms that could come too close, in many structures whose atoms and cells move."""
+"""Neighbour lists of atom pairs that could come too close, for many structures with moving atoms and cells."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from aims_pax.md.batch import MDBatch
 from aims_pax.md.linalg3x3 import rows_times
 from aims_pax.md.state import MDState
 
-SKIN = 1.0  # Å: pairs are listed this far beyond the distance that is too close
-ALL_PAIRS = 40  # molecules up to this many atoms list every pair once and for all
+SKIN = 1.0  # Å: pairs are listed up to this much beyond the smallest allowed distance
+ALL_PAIRS = 40  # molecules with up to this many atoms list all pairs once
 
 
 class Contacts:
-    """The pairs of atoms that could come too close, with a skin, periodic images (own ones too) included.
+    """The pairs of atoms that could come too close, with a skin, including all periodic images.
 
-    Pairs nearer than reach + SKIN at positions x₀ and cell h₀ stay complete while, for each trajectory,
+    The list of pairs nearer than reach + SKIN at positions x₀ and cell h₀ is complete while, for each trajectory,
     (reach + SKIN)·σ_min(F) − 2 max_a |x_a − x₀_a·F| ≥ reach with F = h₀⁻¹h; σ_min(F) ≥ 1 − |F − 1|.
     """
 
     def __init__(self, batch: MDBatch, flexible: bool = False) -> None:
-        """flexible: whether cells move; if so `follow` gets each."""
+        """flexible: whether cells move; then `follow` must be called with every new cell."""
         self.batch = batch
         self.flexible = flexible
         self.cells = torch.stack([torch.tensor(s.cell) for s in batch.states]).to(batch.device)
@@ -47,7 +47,7 @@ class Contacts:
         self._remember_cells(range(len(batch.states)))
 
     def follow(self, cells: Tensor) -> None:
-        """Cells (F, 3, 3) as they are now."""
+        """Set the current cells (F, 3, 3)."""
         if self.flexible:
             self.cells = cells
             if self.offset is not None:
@@ -58,7 +58,7 @@ class Contacts:
         return self._squared(positions) < self.reach2
 
     def moved(self, positions: Tensor) -> Tensor:
-        """Whether an atom went so far, or a cell changed so much, that a pair outside the list may be close."""
+        """Whether atoms or cells have moved so far that a pair that is not in the list may be too close."""
         if self.rows is None:
             return self.never
         if not self.flexible:
@@ -67,7 +67,7 @@ class Contacts:
         return (self._used(positions).index_select(0, self.rows) > SKIN / 2).any()
 
     def _used(self, positions: Tensor) -> Tensor:
-        """(A,) Å of half the skin that an atom and its cell have used up."""
+        """(A,) Å: the part of half the skin that the motion of each atom and its cell has used up."""
         strain = self.inverse @ self.cells - torch.eye(3, dtype=torch.float64, device=self.cells.device)
         strain = torch.where(self.boxed[:, None, None], strain, 0.0)
         spread = self.batch.spread
@@ -76,7 +76,7 @@ class Contacts:
         return way.square().sum(1).sqrt() + spread(by_cell)
 
     def rebuild(self, positions: Tensor) -> None:
-        """List the pairs of those trajectories anew that have used up a good part of their skin."""
+        """Make new lists for trajectories whose atoms or cells have used up SKIN/8 or more."""
         now, then = positions.cpu().numpy(), self.origin.cpu().numpy().copy()
         cells = self.cells.cpu().numpy()
         used = self._used(positions).cpu().numpy() if self.flexible else abs(now - then).max(1)
@@ -92,7 +92,7 @@ class Contacts:
         self._remember_cells(renewed)
 
     def named(self, positions: Tensor, close: Tensor) -> dict[int, str]:
-        """{trajectory: its closest pair in words} for those that have one too close."""
+        """{trajectory: text with its closest pair} for those with a pair that is too close."""
         found: dict[int, tuple[float, str]] = {}
         squared = self._squared(positions)
         for pair in torch.nonzero(close)[:, 0].tolist():
@@ -128,7 +128,7 @@ class Contacts:
         self.widest = torch.tensor(widest, dtype=torch.float64, device=device)  # (F,) Å
 
     def _remember_cells(self, frames: Iterable[int]) -> None:
-        """The cells the lists of these trajectories were made for."""
+        """Store the cells for which the lists of these trajectories were made."""
         for f in frames:
             if self.flexible and self.batch.states[f].pbc.all():
                 self.inverse[f] = torch.linalg.inv(self.cells[f])
@@ -156,10 +156,10 @@ def _pairs(state: MDState, positions: NDArray[np.float64], cell: NDArray[np.floa
         cell=box,
         pbc=state.pbc,
         numbers=state.numbers.astype(np.int32),
-        cutoff=half + SKIN / 2,  # spheres that touch: half a skin from each side
+        cutoff=half + SKIN / 2,  # spheres that touch: half a skin for each atom
         cell_origin=origin,
     )
-    ahead = (S * [4_000_000, 2_000, 1]).sum(1) > 0  # of an image and its opposite, one
+    ahead = (S * [4_000_000, 2_000, 1]).sum(1) > 0  # one of each pair of opposite images
     once = (i < j) | ((i == j) & ahead)
     i, j, S = i[once].astype(np.int64), j[once].astype(np.int64), S[once]
     return i, j, S.astype(float), half[i] + half[j]
@@ -168,7 +168,7 @@ def _pairs(state: MDState, positions: NDArray[np.float64], cell: NDArray[np.floa
 def _box(
     state: MDState, positions: NDArray[np.float64], cell: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A cell with volume that holds the atoms along open directions; periodic vectors stay."""
+    """A cell with a volume that contains all atoms along open directions; periodic vectors stay."""
     if not state.pbc.any():
         low, high = positions.min(0) - 1, positions.max(0) + 1
         return np.diag(high - low), low

@@ -1,9 +1,9 @@
-"""Exploded trajectories: looked for in the whole batch at every step, named when found.
+"""Detects exploded trajectories: checks the whole batch at every step and gives the reason.
 
 A frame is impossible when its energy, forces or momenta are not finite, when it is hotter than 10 × its
 target (at least 3 000 K), or when a pair of atoms is closer than half the sum of their covalent radii. Where
 the cell moves, also when it or its stress is not finite, or when its volume is not within 1/8 … 8 times the
-one it began with.
+initial one.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from aims_pax.md.batch import Forces, MDBatch, Motion
 from aims_pax.md.contacts import Contacts
 from aims_pax.md.linalg3x3 import volume
 
-SWOLLEN = 8.0  # times the first volume: the cell has exploded; collapsed at one over this
+SWOLLEN = 8.0  # times the initial volume: the cell has exploded; below 1/8 it has collapsed
 
 
 class Guard:
-    """Watches a batch. `faults` costs a dozen small operations and one look at the device."""
+    """Checks a batch. `faults` costs a dozen small operations and one synchronisation with the device."""
 
     def __init__(
         self, batch: MDBatch, temperatures: Sequence[float], flexible: Sequence[bool] | None = None
@@ -39,15 +39,15 @@ class Guard:
         self.contacts = Contacts(batch, any(flexible))
 
     def faults(self, motion: Motion, energies: Tensor, acting: Forces, steps: int) -> dict[int, str]:
-        """{trajectory: reason} of those that are impossible now, `steps` steps after the batch began.
+        """{trajectory: reason} for those in an impossible state, `steps` steps after the start of the batch.
 
-        energies: (M, F) eV. acting: what moves the atoms and cells at this motion.
+        energies: (M, F) eV. acting: forces and stress at this motion.
         """
         kinetic = self._kinetic(motion)
         finite = energies.sum(0).isfinite()
-        cold = kinetic <= self.limit  # not a number is not cold
+        cold = kinetic <= self.limit  # False for NaN
         shaped, pressed = self._cells(motion, acting)
-        if self.flexible is not None:  # a wild cell would take the search for contacts along
+        if self.flexible is not None:  # the search for contacts would fail with an exploded cell
             sound = (shaped & pressed).all()
             if not bool(sound):
                 return self._reasons(
@@ -62,7 +62,7 @@ class Guard:
         ]
         moved = self.contacts.moved(motion.positions)
         hot, near, wild, far = torch.stack([*flags, moved]).tolist()
-        if far and not (hot or wild):  # else the next batch begins with new lists anyway
+        if far and not (hot or wild):  # otherwise the next batch makes new lists anyway
             self.contacts.rebuild(motion.positions)
             close = self.contacts.close(motion.positions)
             near = bool(close.any())
@@ -73,17 +73,17 @@ class Guard:
         )
 
     def _cells(self, motion: Motion, acting: Forces) -> tuple[Tensor, Tensor]:
-        """(F,) whether the cell has a sane volume, and whether its stress is finite; True where none moves."""
+        """(F,) whether the cell's volume is allowed, and whether its stress is finite; True where no cell moves."""
         if self.flexible is None:
             yes = torch.ones_like(self.limit, dtype=torch.bool)
             return yes, yes
         V, first = volume(motion.cells), motion.extras[VOLUME]
         stress = torch.zeros_like(motion.cells) if acting.stress is None else acting.stress
-        shaped = (first / SWOLLEN <= V) & (first * SWOLLEN >= V)  # not a number is not sane
+        shaped = (first / SWOLLEN <= V) & (first * SWOLLEN >= V)  # False for NaN
         return shaped | ~self.flexible, stress.isfinite().flatten(1).all(1) | ~self.flexible
 
     def _kinetic(self, motion: Motion) -> Tensor:
-        """(F,) eV."""
+        """(F,) eV: kinetic energies."""
         per_atom = (motion.momenta * motion.momenta * self.half_inverse_mass).sum(1)
         return torch.zeros_like(self.limit).index_add_(0, self.batch.system, per_atom)
 
@@ -126,9 +126,9 @@ class Guard:
         if not bool(motion.cells[f].isfinite().all()):
             return "cell is not finite"
         V, first = float(volume(motion.cells)[f]), float(motion.extras[VOLUME][f])
-        return f"cell volume {V:.4g} Å³ ({V / first:.2g} times the first)"
+        return f"cell volume {V:.4g} Å³ ({V / first:.2g} times the initial one)"
 
 
 def spaced(value: float) -> str:
-    """A whole number as people read it: 12 345."""
+    """A whole number with spaces between thousands: 12 345."""
     return f"{value:,.0f}".replace(",", " ")

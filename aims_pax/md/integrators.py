@@ -1,13 +1,13 @@
-"""How atoms move: one object per ensemble and thermostat, acting on a whole batch at once.
+"""Integrators: one object per ensemble and thermostat or barostat, for a whole batch.
 
-A step is cut where the forces are needed, so that all trajectories share one evaluation:
+A step is split where new forces are needed, so that all trajectories share one evaluation:
 
     motion = integrator.before(motion, acting, noise, kT)    # to the new positions and cells
     acting = …                                               # forces (and stress) there
     motion = integrator.after(motion, acting, kT)            # momenta complete the step
 
-Both halves are pure. A new ensemble is a class with these two and a line in `_INTEGRATORS`. Trajectories of
-different ensembles share a batch too: `Mixed` gives each integrator its own rows.
+Both methods are pure. A new ensemble is a class with these two methods and a line in `_INTEGRATORS`. Trajectories of
+different ensembles can share a batch: `Mixed` gives each integrator its own rows.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ class Integrator(Protocol):
 
     @property
     def needs_noise(self) -> bool:
-        """Whether it wants normal deviates."""
+        """Whether it needs random numbers (normal deviates)."""
         ...
 
     @property
     def needs_stress(self) -> bool:
-        """Whether it wants the stress, because cells move."""
+        """Whether it needs the stress, because cells move."""
         ...
 
     def begin(self, kT: Tensor) -> Mapping[str, Tensor]:
-        """What it remembers of each trajectory (F, …) by name: from the states, else as at a first step.
+        """Its own variables of each trajectory (F, …) by name: from the states, else their initial values.
 
         kT: (F,) eV.
         """
         ...
 
     def before(self, motion: Motion, acting: Forces, noise: Tensor | None, kT: Tensor) -> Motion:
-        """Everything before the new forces. acting: at motion, noise: (A, 3) normal deviates, kT: (F,) eV."""
+        """The step up to the new forces. acting: at `motion`; noise: (A, 3) normal deviates; kT: (F,) eV."""
         ...
 
     def after(self, motion: Motion, acting: Forces, kT: Tensor) -> Motion:
-        """Everything after them. acting: at the new positions."""
+        """The step after the new forces. acting: at the new positions."""
         ...
 
 
@@ -71,11 +71,11 @@ _INTEGRATORS: dict[tuple[str, str], Kind] = {
 
 
 def integrator_kind(md: Any, state: MDState | None = None) -> Kind:
-    """The integrator that MD settings ask for; a state that is not periodic in three directions has no
-    pressure and moves in NVT with the settings' thermostat.
+    """The integrator for these MD settings; a state that is not periodic in three directions has no
+    pressure and is simulated in NVT with the settings' thermostat.
 
     Raises SettingsError for an unknown one, and for fixed atoms at constant pressure: an atom that stays
-    while the cell is scaled under it does work that no pressure accounts for.
+    while the cell is scaled does work that the pressure does not account for.
     """
     ensemble = str(md.stat_ensemble).lower()
     if ensemble == "npt" and state is not None and not state.pbc.all():
@@ -97,12 +97,12 @@ def integrator_kind(md: Any, state: MDState | None = None) -> Kind:
 
 
 def make_integrator(batch: MDBatch, md: Sequence[Any]) -> Integrator:
-    """The integrator of a batch. md: the MD settings of each trajectory. Raises SettingsError as `kind`."""
+    """The integrator of a batch. md: MD settings of each trajectory. Raises SettingsError as `integrator_kind`."""
     return choose_owned(batch, md)[0]
 
 
 def choose_owned(batch: MDBatch, md: Sequence[Any]) -> tuple[Integrator, list[tuple[str, ...]]]:
-    """The integrator, and the names of what it remembers of each trajectory."""
+    """The integrator, and the names of its own variables for each trajectory."""
     kinds = [integrator_kind(m, s) for m, s in zip(md, batch.states, strict=True)]
     owned = [k.names for k in kinds]
     if len(set(kinds)) == 1:
@@ -116,7 +116,7 @@ def choose_owned(batch: MDBatch, md: Sequence[Any]) -> tuple[Integrator, list[tu
 
 @dataclass(frozen=True)
 class _Part:
-    """The trajectories of one integrator. frames, rows: their places in the whole batch."""
+    """The trajectories of one integrator. frames, rows: their indices in the whole batch."""
 
     frames: Tensor
     rows: Tensor
@@ -144,7 +144,7 @@ class _Part:
         return Forces(acting.forces.index_select(0, self.rows), stress)
 
     def into(self, whole: Motion, part: Motion) -> Motion:
-        """The whole with these trajectories moved."""
+        """The whole motion, with these trajectories replaced by `part`."""
         changed = {n: whole.extras[n].index_copy(0, self.frames, v) for n, v in part.extras.items()}
         return replace(
             whole,
@@ -171,7 +171,7 @@ class Mixed:
         return any(part.integrator.needs_stress for part in self.parts)
 
     def begin(self, kT: Tensor) -> dict[str, Tensor]:
-        """Zero where a trajectory has no such variable."""
+        """All variables by name; zero for trajectories that do not have one."""
         found: dict[str, Tensor] = {}
         for part in self.parts:
             for name, v in part.integrator.begin(kT.index_select(0, part.frames)).items():

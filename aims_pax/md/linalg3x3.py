@@ -1,8 +1,8 @@
-"""Arithmetic of 3×3 matrices and of small exponents.
+"""Arithmetic of 3×3 matrices, and exponentials of small arguments.
 
-Each trajectory must get the same bits in any batch. Elementwise sums and products do, one operation at a
-time; so does `bmm`, whose CPU kernel loops over matrices this small one by one. Fused operations, larger
-matrix products and vectorised functions round by place (see `Langevin`).
+Results for a trajectory must be bit-identical in any batch. Elementwise sums and products are, if done one operation
+at a time; so is `bmm`, whose CPU kernel handles such small matrices one by one. With fused operations, larger matrix
+products and vectorised functions, rounding depends on the position in the batch (see `Langevin`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 Numbers = TypeVar("Numbers", Tensor, NDArray[np.float64])
 
-_ORDER = 9  # of the series: exact to 1e-16 while |X| < 0.25, a quarter of the cell's length in one step
+_ORDER = 9  # of the series: exact to 1e-16 for |X| < 0.25, a strain of 25 % in one step
 
 
 def rows_times(x: Tensor, matrix: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ def rows_times(x: Tensor, matrix: Tensor) -> Tensor:
 
 
 def trace3x3(a: Tensor) -> Tensor:
-    """(F, 3, 3) → (F,)."""
+    """Traces. (F, 3, 3) → (F,)."""
     return a[:, 0, 0] + a[:, 1, 1] + a[:, 2, 2]
 
 
@@ -46,7 +46,7 @@ def volume(cells: Tensor) -> Tensor:
 def flow(X: Tensor) -> tuple[Tensor, Tensor]:
     """e^X and φ(X) = ∫₀¹ e^{sX} ds = Σ X^k/(k + 1)!. X: (F, 3, 3), small.
 
-    ẏ = y·A + b is solved by y(h) = y(0)·e^{hA} + h·b·φ(hA), whether or not A has an inverse.
+    The solution of ẏ = y·A + b is y(h) = y(0)·e^{hA} + h·b·φ(hA), also for singular A.
     """
     one = torch.eye(3, dtype=X.dtype, device=X.device)
     phi = one + X / (_ORDER + 1)
@@ -57,6 +57,6 @@ def flow(X: Tensor) -> tuple[Tensor, Tensor]:
 
 def small_exp(x: Numbers) -> Numbers:
     """e^x by its Padé approximant (2, 2): relative error 1e-8 at |x| = 0.1, 2e-13 at 0.01, and e^x·e^−x = 1,
-    which keeps a step reversible."""
+    so that steps are reversible."""
     even, odd = 12.0 + x * x, 6.0 * x
     return (even + odd) / (even - odd)

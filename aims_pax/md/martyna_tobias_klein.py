@@ -1,4 +1,4 @@
-"""Constant pressure by Martyna, Tobias and Klein: the volume or the whole cell, with Nosé–Hoover chains."""
+"""The barostat of Martyna, Tobias and Klein for the volume or the whole cell, with Nosé–Hoover chains."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aims_pax.md.batch import Forces, MDBatch, Motion
 from aims_pax.md.linalg3x3 import small_exp, square, trace3x3
 
 ETA, CHAINS = "mtk/eta", "mtk/chains"
-LENGTH = 3  # thermostats of a chain
+LENGTH = 3  # thermostats in a chain
 CUBE_ROOT = 2.0 ** (1 / 3)
 SUZUKI_YOSHIDA = (1 / (2 - CUBE_ROOT), -CUBE_ROOT / (2 - CUBE_ROOT), 1 / (2 - CUBE_ROOT))
 
@@ -29,13 +29,13 @@ class MTK(Flexible):
 
         κ = η + tr η / N_f,     η̇ = (V (P_int − P₀) + 2K/N_f) / W,     W = (N_f + 3)/3 · k_B T τ_P²
 
-    The isotropic kind keeps of η̇ the part proportional to the unit matrix. The cell has n = 6 degrees of
+    The isotropic barostat uses only the part of η̇ proportional to the unit matrix. The cell has n = 6 degrees of
     freedom (η is symmetric; ASE counts 9), the isotropic one n = 1. Thermostats of a chain on n degrees of
     freedom with kinetic energy K and time τ; k is its first mass in units of k_B T τ²:
 
         v̇₁ = (2K/k_B T − n)/(k τ²) − v₁v₂,   v̇₂ = k v₁² − 1/τ² − v₂v₃,   v̇₃ = v₂² − 1/τ²,   ξ̇ = v
 
-    One array holds both chains: (F, 2, 2, 3) = particles | cell, ξ | v, place in the chain.
+    One array contains both chains: (F, 2, 2, 3) = particles | cell, ξ | v, position in the chain.
     """
 
     tau2: Tensor  # (F, 2) τ² of particles and cell
@@ -64,8 +64,8 @@ class MTK(Flexible):
         )
 
     def begin(self, kT: Tensor) -> dict[str, Tensor]:
-        """η and the chains' v as at temperature T, drawn from the trajectory's stream: a stiff cell and its
-        chain exchange energy slowly, and from rest a short run would fluctuate too little."""
+        """η and the chains' v, drawn for temperature T from the trajectory's stream: a stiff cell and its chain
+        exchange energy slowly, so starting at rest a short run would fluctuate too little."""
         R = self._deviates()
         drawn = torch.stack([R[:, k] for k in (0, 1, 2, 1, 3, 4, 2, 4, 5)], 1).reshape(-1, 3, 3)
         one = torch.eye(3, dtype=R.dtype, device=R.device)
@@ -81,7 +81,7 @@ class MTK(Flexible):
         }
 
     def _deviates(self) -> Tensor:
-        """(F, 12) normal deviates for a beginning at the states' steps."""
+        """(F, 12) normal deviates for the initial values, keyed by the states' steps."""
         states, device = self.batch.states, self.batch.device
         stream = torch.tensor([s.stream for s in states], device=device).repeat_interleave(4)
         step = torch.tensor([s.step for s in states], device=device).repeat_interleave(4)
@@ -114,7 +114,7 @@ class MTK(Flexible):
         return eta + self._unit(trace3x3(eta) / self.degrees)
 
     def _unit(self, values: Tensor) -> Tensor:
-        """(F,) → (F, 3, 3) times the unit matrix."""
+        """(F,) → (F, 3, 3): each value times the unit matrix."""
         return values[:, None, None] * torch.eye(3, dtype=values.dtype, device=values.device)
 
     def _strain(self, eta: Tensor, twice_K: Tensor, acting: Forces, motion: Motion, kT: Tensor) -> Tensor:
@@ -139,9 +139,9 @@ class MTK(Flexible):
         )
 
     def _chains(self, energies: Tensor, chains: Tensor) -> tuple[Tensor, Tensor]:
-        """What half a step does: scale (F, 2) of the momenta, and the chains. energies: (F, 2) 2K / k_B T.
+        """Half a step: the scale (F, 2) of the momenta, and the new chains. energies: (F, 2) 2K / k_B T.
 
-        Some 200 operations on a few numbers: NumPy on the host is quicker than tensors anywhere.
+        About 200 operations on a few numbers: NumPy on the CPU is faster than tensors on any device.
         """
         device = chains.device
         E, state, tau2, n, k, h = (

@@ -1,12 +1,12 @@
-"""Random numbers for molecular dynamics that need no generator: they depend only on what they are for.
+"""Random numbers for molecular dynamics without a generator: they are a function of their purpose.
 
-The number for (stream, step, atom, component) is the same in any batch, in any order, today and after a
-restart, so nothing has to be saved and no trajectory feels who shares the batch. Philox4x32-10 (Salmon,
+The number for (stream, step, atom, component) is the same in any batch, in any order and after a restart, so no state
+has to be saved and trajectories do not depend on the others in a batch. Philox4x32-10 (Salmon,
 Moraes, Dror and Shaw, SC'11, 10.1145/2063384.2063405) turns a counter and a key into four 32-bit words; Box
 and Muller (Ann. Math. Stat. 29, 610, 1958) turn those into normal deviates.
 
-Logarithm, sine and cosine are written out as series: then only additions, multiplications, divisions and
-square roots are left, which IEEE 754 rounds in one way. Library functions differ in the last bit between CPU
+Logarithm, sine and cosine are computed from series, so that only additions, multiplications, divisions and
+square roots are used, whose rounding IEEE 754 defines. Library functions differ in the last bit between CPU
 and GPU, and between the body and the tail of a vectorised loop, that is, between batches.
 """
 
@@ -17,7 +17,7 @@ import math
 import torch
 from torch import Tensor
 
-THERMOSTAT, START, BAROSTAT = 0, 1, 2  # what a deviate is for: a counter word of its own, so uses never meet
+THERMOSTAT, START, BAROSTAT = 0, 1, 2  # purposes: a word of the counter, so that their numbers differ
 
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -30,7 +30,7 @@ def normals(stream: Tensor, step: Tensor, atom: Tensor, n_steps: int, purpose: i
     """(n_steps, A, 3) independent standard normal deviates, float64.
 
     stream, step, atom: (A,) int64: the key of the atom's trajectory (below 2^63), the trajectory's step at
-    the first of the n_steps, and the atom's place in its own system.
+    the first of the n_steps, and the atom's index in its own system.
     """
     steps = step + torch.arange(n_steps, device=step.device)[:, None]  # (S, A)
     atoms = atom.expand_as(steps)
@@ -43,8 +43,8 @@ def philox4x32(counter: Tensor, key: Tensor) -> Tensor:
     """Philox4x32-10. counter: (4, …) int64 words below 2^32, key: (2, …) likewise → (4, …) words below 2^32.
 
     One round: (c0, c1, c2, c3) → (hi(M1·c2) ^ c1 ^ k0, lo(M1·c2), hi(M0·c0) ^ c3 ^ k1, lo(M0·c0)).
-    A 64-bit product may wrap into the sign bit; its bits are right all the same, and the mask after the
-    arithmetic shift takes the copied sign away.
+    A 64-bit product may overflow into the sign bit; its bits are still right, and the mask after the arithmetic
+    shift removes the copied sign bits.
     """
     column = (2,) + (1,) * (counter.dim() - 1)
     multipliers = torch.tensor(_MULTIPLIERS, dtype=torch.int64, device=counter.device).view(column)
@@ -58,14 +58,14 @@ def philox4x32(counter: Tensor, key: Tensor) -> Tensor:
 
 
 def _box_muller(words: Tensor) -> Tensor:
-    """(4, …) words → (…, 3) deviates: two radii and two angles; the fourth deviate is left over."""
+    """(4, …) words → (…, 3) deviates: two radii and two angles; the fourth deviate is not used."""
     radius = (-2.0 * _log(_unit(words[:2], 32))).sqrt()
     x, y = _on_circle(words[2:])
     return torch.stack((radius[0] * x[0], radius[0] * y[0], radius[1] * x[1]), dim=-1)
 
 
 def _unit(words: Tensor, bits: int) -> Tensor:
-    """The middle of one of 2^bits equal parts of (0, 1), float64."""
+    """The midpoint of interval number `words` of 2^bits equal intervals of (0, 1), float64."""
     return (words.to(torch.float64) + 0.5) * 2.0**-bits  # an integer tensor plus 0.5 would be float32
 
 
@@ -81,7 +81,7 @@ def _log(u: Tensor) -> Tensor:
 
 
 def _on_circle(words: Tensor) -> tuple[Tensor, Tensor]:
-    """A point on the unit circle from 32 bits: 30 of them place it in one quadrant, two choose the signs.
+    """A point on the unit circle from 32 bits: 30 for the position in one quadrant, two for the signs.
 
     x = cos(π/4 + t), y = sin(π/4 + t) with |t| < π/4, by the series of cos t and sin t.
     """

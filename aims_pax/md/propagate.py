@@ -1,11 +1,11 @@
-"""Move many trajectories side by side: one evaluation of forces a step for all of them, as far as memory allows.
+"""MD of many trajectories together: one evaluation of forces per step for all of them, if memory allows.
 
-Each block stands on its own: the forces at the starting positions are evaluated first and the noise depends
-on the step alone, so 50 steps are the same as 25 and 25, whether or not anything stayed in memory in between.
+Each call of `advance` is independent: the forces at the starting positions are evaluated first and the noise depends
+on the step only, so 50 steps give the same result as 25 and 25, also after a restart in between.
 
-A committee moves the atoms by the mean of its members, or each trajectory by one member (`driving_members`). Then a
-binding with `drives = True` is asked as `bound(positions, cells, stress=…, driving_members=(m₀, …, m_F−1))` and
-answers as one member that is m_f for trajectory f; all members speak once, at the end.
+The atoms move by the mean forces of a committee, or each trajectory by those of one member (`driving_members`). Then a
+binding with `drives = True` is called as `bound(positions, cells, stress=…, driving_members=(m₀, …, m_F−1))` and
+returns one member only, which is m_f for trajectory f; all members are evaluated once, at the end.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from aims_pax.md.state import MDState
 from aims_pax.md.temperature import Targets, hottest, temperature_at
 from aims_pax.potential import Evaluation, Potential
 
-NOISE_AT_ONCE = 1 << 17  # atom-steps whose noise is drawn together: a few tens of MB at work
+NOISE_AT_ONCE = 1 << 17  # atom-steps whose noise is drawn together: needs a few tens of MB
 
 
 @dataclass(frozen=True)
 class MDOutcome:
-    """What became of one trajectory.
+    """The result for one trajectory.
 
-    state: after the last step; at a fault, where it was found, or one step earlier if that is not finite.
+    state: after the last step; at a fault, the faulty state, or one step earlier if that is not finite.
     evaluation: of that state, NumPy: energies (M,) eV, forces (M, N, 3) eV/Å of every member, spread (N,) eV/Å where
-        the potential has one; at a fault under `driving_members` perhaps of the driving one alone.
+        the potential has one; at a fault with `driving_members` possibly of the driving member only.
     fault: why the trajectory cannot continue, or None.
-    observed: states on the way at steps divisible by `observe_every`, the last one included, the first not.
+    observed: states at steps divisible by `observe_every`, including the last step, not the first.
     """
 
     state: MDState
@@ -50,7 +50,7 @@ class MDOutcome:
 
     @classmethod
     def failed(cls, state: MDState, fault: str) -> MDOutcome:
-        """A trajectory that could not move at all: nothing is known of its forces."""
+        """The result for a trajectory that could not move; its forces are unknown (NaN)."""
         unknown = Evaluation(np.full(1, np.nan), np.full((1, len(state), 3), np.nan))
         return cls(state, unknown, fault)
 
@@ -73,19 +73,19 @@ def advance(
 ) -> list[MDOutcome]:
     """Move every trajectory n_steps steps in one batch; one that explodes stops, the others continue without it.
 
-    A potential that knows its memory (`pieces(frames)`: ranges of structures) gets one group after another.
+    A potential with a memory limit (`pieces(frames)`: ranges of structures) gets one group after another.
 
-    md: the MD settings of each state (`MDSettings`: temperature K, times fs, pressures eV/Å³); they may ask
-    for different ensembles. length: MD steps of a whole trajectory, over which a temperature ramps.
+    md: the MD settings of each state (`MDSettings`: temperature K, times fs, pressures eV/Å³); they may have
+    different ensembles. length: MD steps of a whole trajectory, over which a temperature ramp extends.
     The mean of the potential's members moves the atoms, or member driving_members[k] those of states[k].
-    `stop` is looked at before every evaluation. Raises Abandoned when it fires, SettingsError for what the
-    settings ask in vain (`kind`, `temperature_at`), and whatever the potential raises.
+    `stop` is checked before every evaluation. Raises Abandoned when it returns True, SettingsError for impossible
+    settings (`integrator_kind`, `temperature_at`), and all exceptions of the potential.
     """
     if len(states) != len(md):
         raise ValueError(f"{len(states)} states but {len(md)} MD settings")
     if driving_members is not None and len(states) != len(driving_members):
         raise ValueError(f"{len(states)} states but {len(driving_members)} driving_members")
-    for state, settings in zip(states, md, strict=True):  # refused before anything is evaluated
+    for state, settings in zip(states, md, strict=True):  # raises SettingsError before any evaluation
         integrator_kind(settings, state)
         temperature_at(settings, state.step, length)
     groups = _groups(states, potential)
@@ -102,11 +102,11 @@ def advance(
 
 
 def _groups(states: Sequence[MDState], potential: Potential) -> list[range]:
-    """Trajectories that move side by side: all, or as many as a potential with `pieces` takes at once."""
+    """Groups of trajectories that move together: all, or as many as a potential with `pieces` can evaluate at once."""
     pieces: Callable[[Sequence[Frame]], list[range]] | None = getattr(potential, "pieces", None)
     sound = [
         k for k, s in enumerate(states) if np.isfinite(s.positions).all()
-    ]  # the others do not move at all
+    ]  # the others are not evaluated
     if pieces is None or not sound:
         return [range(len(states))]
     starts = [sound[piece.start] for piece in pieces([states[k].frame() for k in sound])]
@@ -159,7 +159,7 @@ def _together(
 
 
 class _Leg:
-    """A batch on its way until the last step, or until the first trajectory explodes."""
+    """A batch from its start to the last step, or until the first trajectory explodes."""
 
     def __init__(
         self,
@@ -186,7 +186,7 @@ class _Leg:
         self._noise_from = 0
 
     def run(self, n_steps: int, observe_every: int | None) -> dict[int, MDOutcome]:
-        """Those that ended, by their place in the batch: all of them, or the ones that exploded."""
+        """The results by index in the batch: of all trajectories, or only of those that exploded."""
         said = self._evaluate(self.motion)
         last = self.motion, said
         acting = driving(said, self._choice(said), self.batch)
@@ -205,7 +205,7 @@ class _Leg:
         if not faults:
             if (
                 self._alone
-            ):  # the driving forces stay the same whether or not all members are asked: ask all apart
+            ):  # a separate evaluation of all members, so that the driving forces do not depend on it
                 said = self._evaluate(self.motion, alone=False)
             faults = dict.fromkeys(range(len(self.batch.states)))
         here = self.motion, said
@@ -213,7 +213,7 @@ class _Leg:
 
     @property
     def _alone(self) -> bool:
-        """Whether the binding evaluates nothing but the member that drives each trajectory."""
+        """Whether the binding can evaluate only the member that drives each trajectory."""
         drives = self.driving_members is not None and self.bound.members > 1
         return drives and bool(getattr(self.bound, "drives", False))
 
@@ -221,7 +221,7 @@ class _Leg:
         return None if len(said.forces) == 1 else self.driving_members
 
     def _evaluate(self, motion: Motion, alone: bool = True) -> Evaluation:
-        """Detached; of the driving members only where the binding can and `alone` is set."""
+        """The detached evaluation; of the driving members only, if `alone` is set and the binding supports it."""
         if self.stop():
             raise Abandoned("molecular dynamics was interrupted")
         asked: dict[str, Any] = {"stress": True} if self.integrator.needs_stress else {}
@@ -240,11 +240,11 @@ class _Leg:
         return {} if self.guard is None else {**self.guard.faults(motion, said.energies, acting, self.steps)}
 
     def state(self, f: int, motion: Motion, steps: int) -> MDState:
-        """Trajectory f, with what its own integrator remembers."""
+        """Trajectory f, with the variables of its own integrator."""
         return self.batch.state(f, motion, steps, self.owned[f])
 
     def _deviates(self, n_steps: int) -> Tensor | None:
-        """(A, 3) normal deviates of this step; drawn for as many steps at once as memory likes."""
+        """(A, 3) normal deviates of this step; drawn for `NOISE_AT_ONCE` atom-steps at a time."""
         if not self.integrator.needs_noise:
             return None
         k = self.steps - self._noise_from
@@ -280,8 +280,8 @@ class _Leg:
 
 
 def driving(said: Evaluation, driving_members: Sequence[int] | None, batch: MDBatch) -> Forces:
-    """The forces and stress that move the batch, float64: the members' mean, or for trajectory f what member
-    driving_members[f] says."""
+    """The forces and stress that move the batch, float64: the members' mean, or for trajectory f those of member
+    driving_members[f]."""
     forces, stress = said.forces, said.stress
     if len(forces) == 1:
         return Forces(forces[0].to(torch.float64), None if stress is None else stress[0].to(torch.float64))

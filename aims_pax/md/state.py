@@ -1,4 +1,4 @@
-"""Everything one trajectory needs to continue: what an MD program would write into its restart file."""
+"""The complete state of one trajectory, like the restart file of an MD program."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class MDState:
     cell: (3, 3) Å, rows are lattice vectors. pbc: (3,) bool.
     step: MD steps since the trajectory began. stream: key of its noise, 0 ≤ stream < 2^63.
     charge, spin, fixed, moments, charges, zero_moments, statements: as in `Frame`.
-    own_masses: (N,) amu where they are not the standard ones, or None.
-    extras: what a thermostat or barostat remembers, by name.
+    own_masses: (N,) amu if they are not the standard masses, else None.
+    extras: variables of a thermostat or barostat, by name.
     """
 
     numbers: NDArray[np.int64]
@@ -84,12 +84,12 @@ class MDState:
         )
 
     def redraw(self, temperature: float, stream: int) -> Self:
-        """The same structure at the same step with fresh momenta, on another stream, extras forgotten."""
+        """The same structure at the same step with new momenta from another stream, without extras."""
         momenta = thermal_momenta(self.masses, self.fixed, temperature, stream, self.step)
         return replace(self, momenta=momenta, stream=stream, extras={})
 
     def frame(self) -> Frame:
-        """The structure, rounded as all frames are: this is what is labelled."""
+        """The structure, rounded like all frames: this is the structure that is labelled."""
         return Frame(
             numbers=self.numbers,
             positions=self.positions,
@@ -101,12 +101,12 @@ class MDState:
 
     @property
     def masses(self) -> Array:
-        """(N,) amu."""
+        """(N,) amu: masses of the atoms."""
         return np.asarray(atomic_masses[self.numbers] if self.own_masses is None else self.own_masses, float)
 
     @property
     def degrees(self) -> int:
-        """Degrees of freedom that hold kinetic energy, as `md.degrees_of_freedom` counts them."""
+        """The number of degrees of freedom with kinetic energy (`md.degrees_of_freedom`)."""
         return degrees(len(self), self.fixed, at_rest=centre_at_rest(self.momenta, self.masses))
 
     @property
@@ -120,7 +120,7 @@ class MDState:
         return 2 * self.kinetic_energy / (self.degrees * units.kB) if self.degrees else 0.0
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Plain arrays by name, for a snapshot; `from_arrays` gives the same state to the last bit."""
+        """Arrays by name, for a snapshot; `from_arrays` restores a bit-identical state."""
         found = {name: getattr(self, name) for name in _FIELDS}
         found = {name: v for name, v in found.items() if not (v is None or (isinstance(v, tuple) and not v))}
         arrays = {name: np.asarray(value, _SCALARS.get(name)) for name, value in found.items()}
@@ -128,7 +128,7 @@ class MDState:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """The state whose `arrays()` these are. Raises KeyError naming the first that is missing."""
+        """The state from its `arrays()`. Raises KeyError with the name of the first missing array."""
         for name in _MANDATORY:
             if name not in arrays:
                 raise KeyError(name)
@@ -142,7 +142,7 @@ class MDState:
 def thermal_momenta(
     masses: Array, fixed: NDArray[np.bool_] | None, temperature: float, stream: int, step: int
 ) -> Array:
-    """(N, 3) momenta with ⟨p²⟩ = m k_B T for each free component, from counters reserved for beginnings."""
+    """(N, 3) momenta with ⟨p²⟩ = m k_B T for each free component, from random numbers reserved for initial momenta."""
     n = len(masses)
     same = torch.full((n,), stream, dtype=torch.int64)
     deviates = noise.normals(same, torch.full_like(same, step), torch.arange(n), 1, noise.START)[0].numpy()
@@ -172,6 +172,6 @@ def _shapes(n: int) -> dict[str, tuple[tuple[int, ...], type]]:
 
 
 def _frozen(value: Any, dtype: type | None = None) -> NDArray[Any]:
-    array = np.array(value, dtype)  # a copy: no other array shares it
+    array = np.array(value, dtype)  # a copy: not shared with other arrays
     array.setflags(write=False)
     return array

@@ -1,4 +1,4 @@
-"""What temperature a trajectory should have: one number, or a ramp over its whole length."""
+"""The target temperature of a trajectory: one number, or a ramp over its whole length."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from aims_pax.md.batch import MDBatch
 def temperature_at(md: Any, step: float, length: float | None) -> float:
     """Target in K at a step: T, or T₀ + (T₁ − T₀) · step / length, T₁ from the last step on.
 
-    It depends on the trajectory's absolute step alone, so a restart agrees. length: MD steps of the whole
-    trajectory. Raises SettingsError for a ramp whose length is not known or infinite.
+    It depends on the absolute step of the trajectory only, so a restart does not change it. length: MD steps of the
+    whole trajectory. Raises SettingsError for a ramp with an unknown or infinite length.
     """
     if not ramped(md):
         return float(md.temperature)
@@ -50,7 +50,7 @@ class Targets:
         self.ramped = any(ramped(m) for m in md)
 
     def __call__(self, steps: int) -> Tensor:
-        """(F,) for the step that begins `steps` steps after the batch did."""
+        """(F,) eV for the step that begins `steps` steps after the start of the batch."""
         return self._at(steps) if self.ramped else self.now
 
     def _at(self, steps: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Motion at constant volume: velocity Verlet, Langevin dynamics, stochastic velocity rescaling."""
+"""Integrators at constant volume: velocity Verlet, Langevin dynamics, stochastic velocity rescaling."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Langevin:
     | (1 − c²)               | fresh   | (F,)   |                   |
 
     Products and sums are separate operations: a fused one rounds differently in the tail of a vectorised
-    loop, and a trajectory would feel its place in the batch in the last bit.
+    loop, so the last bit of a trajectory would depend on its position in the batch.
     """
 
     batch: MDBatch
@@ -112,14 +112,14 @@ class VelocityRescaling(Verlet):
 
         α² = c + f·Σ_i R_i² + 2 R_1 √(c f),   c = e^(−h/τ),   f = (1 − c) k_B T / 2K,   R_i ~ N(0, 1),
 
-    with one R for each degree of freedom that `md.degrees_of_freedom` counts: 3N less the fixed components, as in
-    ASE, less three more where the centre of mass is at rest, as α leaves it there. From rest, where α has no meaning,
+    with one R for each degree of freedom (`md.degrees_of_freedom`): 3N minus the fixed components, as in ASE, minus
+    three more where the centre of mass is at rest, because α does not move it. At K = 0, where α is undefined,
     momenta become √((1 − c) m k_B T)·R, which has the same distribution of K.
-    It remembers the work: the energy the thermostat gave so far, so that E − work is conserved.
+    It stores the work, the energy added by the thermostat so far, so that E − work is conserved.
     """
 
     c: Tensor  # (F,)
-    first: Tensor  # (F,) flat place of the first free component of each trajectory
+    first: Tensor  # (F,) flat index of the first free component of each trajectory
     counted: Tensor  # (A, 3) one for as many components as there are degrees of freedom, else zero
 
     names: ClassVar[tuple[str, ...]] = ("svr/work",)
@@ -158,12 +158,12 @@ class VelocityRescaling(Verlet):
         return super().before(replace(motion, momenta=p, extras={"svr/work": work}), acting, None, kT)
 
     def conserved(self, motion: Motion, energies: Tensor, kT: Tensor) -> Tensor:
-        """(F,) eV: kinetic and potential energy less what the thermostat gave."""
+        """(F,) eV: kinetic and potential energy minus the work of the thermostat."""
         return super().conserved(motion, energies, kT) - motion.extras["svr/work"]
 
 
 def _counted(batch: MDBatch) -> Tensor:
-    """(A, 3): the free components, but the last three of a trajectory whose centre of mass is at rest."""
+    """(A, 3): one for free components; zero for the last atom where the centre of mass is at rest."""
     counted = batch.free.clone()
     for state, rows in zip(batch.states, batch.slices, strict=True):
         if state.degrees < int(batch.free[rows].sum()):

@@ -1,7 +1,7 @@
-"""Where structures come from, each source with the same shape: `sample(systems, n, rng)`.
+"""Samplers: sources of structures, all with the same method `sample(systems, n, rng)`.
 
-The kinds that SAMPLERS can name are in `kinds/`, one file each; what they and the commands share is here. Stand-alone:
-rattled trees behind filters, mixed with phonons; the same loop takes `MDSampler`, or one of your own.
+The kinds of samplers for the section SAMPLERS are in `kinds/`, one file each; shared code is here. Example without a
+run: filtered rattled trees, mixed with phonons; `MDSampler` or your own sampler work in the same way.
 
 >>> import numpy as np
 >>> from ase.calculators.emt import EMT
@@ -57,7 +57,7 @@ from aims_pax.samplers.mixture import Mixture, Part
 from aims_pax.samplers.molecules import detect
 from aims_pax.samplers.supercell import least_volume, repeated
 
-_LATER = {  # these bring torch or ASE's optimisers: loaded when they are asked for
+_LATER = {  # these import torch or ASE's optimisers: loaded on first use
     "AbInitioMDSampler": "kinds.aimd",
     "MDSampler": "kinds.md",
     "PhononSampler": "kinds.phonons",

@@ -1,4 +1,4 @@
-"""Samplers from Python, by the names and keys they have in the settings.
+"""Create samplers in Python by their kind and keys, as in the settings.
 
 >>> from ase.calculators.emt import EMT
 >>> from aims_pax.potential import CalculatorPotential
@@ -33,7 +33,7 @@ __all__ = ["Sample", "Sampler", "SamplingError", "Stateful", "register", "sample
 
 
 def sampler_kinds() -> tuple[str, ...]:
-    """The names samplers can be asked for by."""
+    """The known kinds of samplers."""
     return tuple(sorted(KINDS))
 
 
@@ -47,11 +47,12 @@ def sampler(
     stop: Callable[[], bool] = lambda: False,
     **keys: Any,
 ) -> Sampler:
-    """The sampler of this kind, with the keys that `SAMPLERS` would give it.
+    """The sampler of this kind, with the same keys as in `SAMPLERS`.
 
-    potential: what it works with. reference: what labels structures, where the kind needs it. md: the section MD, NVT
-    at 300 K by default. skip_step: MD steps between two structures where the keys say none. stop: whether to raise
-    Abandoned. Raises SettingsError for an unknown kind (naming the nearest) or a wrong key.
+    potential: moves or displaces the structures. reference: labels structures, if the kind needs it. md: the section
+    MD, NVT at 300 K by default. skip_step: MD steps between two structures, unless the keys set it. stop: when it
+    returns True, the sampler raises Abandoned.
+    Raises SettingsError for an unknown kind (naming the nearest) or a wrong key.
     """
     section, md = _settings(kind, keys), md or MDSettings(stat_ensemble="NVT")
     if reference is None and (text := section.without_reference()):
@@ -85,5 +86,5 @@ def _settings(kind: str, keys: dict[str, Any]) -> SamplerSettings:
 
 
 def register(kind: str, make: Callable[..., Sampler]) -> None:
-    """Let `make(**kwargs)` be found under `kind`, as `register_sampler` does. Raises ValueError when it is taken."""
+    """Register `make(**kwargs)` as a new kind, like `register_sampler`. Raises ValueError when the kind exists."""
     register_sampler(kind)(make)

@@ -1,8 +1,8 @@
-"""Finite clusters of molecules cut out of a periodic structure, by mbe-automation's four rules.
+"""Finite clusters of molecules cut out of a periodic structure, by the four rules of mbe-automation.
 
-The central molecule is the one whose centre of mass is nearest to that of everything in the cell; every other
-molecule is taken at its image nearest to it. Which molecules belong to a cluster is decided once, on the reference
-frame; every later frame gives the same molecules, whole, without a cell, the centre of mass at the origin.
+The central molecule is the one whose centre of mass is nearest to the centre of mass of the cell's content; of every
+other molecule the image nearest to it is used. The molecules of a cluster are chosen once, on the reference frame; from
+every later frame the same molecules are cut out, unwrapped, without a cell, with the centre of mass at the origin.
 
     closest_to_center_of_mass               the n whose centres of mass are nearest to the total one
     closest_to_central_molecule             the n nearest to the central molecule, itself included
@@ -38,7 +38,7 @@ RULES = BY_NUMBER + BY_DISTANCE
 
 @dataclass(frozen=True)
 class Rule:
-    """Which clusters are cut out.
+    """The rule that selects the clusters to cut out.
 
     n_molecules: sizes, for the first two rules. distances: Å, for the last two.
     assert_identical_composition: refuse structures with more than one kind of molecule.
@@ -68,8 +68,8 @@ class Rule:
 class Cluster:
     """One cluster, the same molecules in every frame.
 
-    key: `n=3`; with a distance rule `n=3,r=4.5`. molecules: nearest first. places: (n, 3) where the centre of mass of
-    each is on the reference frame, in fractions of the cell, from that of the first one. atoms: (A,) of the crystal,
+    key: `n=3`; with a distance rule `n=3,r=4.5`. molecules: nearest first. places: (n, 3) the centres of
+    mass in the reference frame, fractional coordinates relative to the first one. atoms: (A,) indices in the crystal,
     molecule after molecule.
     """
 
@@ -80,15 +80,15 @@ class Cluster:
     system: Molecules
 
     def cut(self, frame: Frame, whole: Array | None = None) -> Frame:
-        """The cluster in a frame, not periodic. `whole`: positions (N, 3) Å as `Molecules.whole` gives them.
+        """The cluster in a frame, not periodic. `whole`: positions (N, 3) Å from `Molecules.whole`.
 
-        Raises SamplingError when bonds are not the reference's.
+        Raises SamplingError when the bonds differ from the reference.
         """
         R = self.system.whole(frame) if whole is None else whole
         parts = [self.system.atoms[k] for k in self.molecules]
         centers = np.array([center_of_mass(R[a], frame.numbers[a]) for a in parts])
         along = (centers - centers[0]) @ np.linalg.inv(full_cell(frame.cell, frame.pbc))
-        images = np.where(frame.pbc, np.rint(self.places - along), 0.0)  # the image that stayed where it was
+        images = np.where(frame.pbc, np.rint(self.places - along), 0.0)  # as in the reference frame
         positions = np.concatenate(
             [R[a] + image @ frame.cell for a, image in zip(parts, images, strict=True)]
         )
@@ -106,21 +106,19 @@ class Cluster:
 
 
 def choose_clusters(frame: Frame, rule: Rule | None = None) -> list[Cluster]:
-    """The clusters a rule gives on the reference frame; sizes that the frame does not have are left out with a word.
+    """The clusters that a rule selects in the reference frame; sizes above its number of molecules give a warning.
 
-    Raises SamplingError for mixed compositions (unless allowed), charged cells and networks without end.
+    Raises SamplingError for mixed compositions (unless allowed), charged cells and infinite networks.
     """
     rule = rule or Rule()
     if frame.charge:
-        raise SamplingError(
-            f"{frame.formula}: charge {frame.charge:g} cannot be shared out among its molecules"
-        )
+        raise SamplingError(f"{frame.formula}: charge {frame.charge:g} cannot be divided among its molecules")
     system = detect(frame, rule.bond_scale)
     if rule.assert_identical_composition and not system.identical:
         kinds = ", ".join(sorted(set(system.formulas)))
         raise SamplingError(
             f"{frame.formula}: molecules of different composition ({kinds}); "
-            "set assert_identical_composition to false if that is meant"
+            "set assert_identical_composition to false if this is intended"
         )
     R = system.whole(frame)
     middle = central(system, R)
@@ -136,7 +134,7 @@ def choose_clusters(frame: Frame, rule: Rule | None = None) -> list[Cluster]:
         for n in dict.fromkeys(rule.n_molecules):
             if n > len(system):
                 log.warning(
-                    "clusters of %d molecules: %s has only %d; left out", n, frame.formula, len(system)
+                    "clusters of %d molecules: %s has only %d; skipped", n, frame.formula, len(system)
                 )
                 continue
             found.append((f"n={n}", ranked[:n]))
@@ -159,7 +157,7 @@ def choose_clusters(frame: Frame, rule: Rule | None = None) -> list[Cluster]:
 
 
 def central(system: Molecules, whole: Array) -> int:
-    """The molecule whose centre of mass is nearest to that of all."""
+    """The molecule whose centre of mass is nearest to that of all molecules."""
     center = center_of_mass(whole, system.numbers)
     distances = np.linalg.norm(system.centers(whole) - center, axis=1)
     return int(np.argmin(np.round(distances, 6)))
@@ -169,11 +167,11 @@ def _nearest_images(away: Array, frame: Frame) -> Integers:
     """(K, 3) lattice vectors that make each displacement (K, 3) Å as short as possible, for any skew."""
     cell = full_cell(frame.cell, frame.pbc)
     base = np.where(frame.pbc, -np.round(away @ np.linalg.inv(cell)), 0.0)
-    longest = 0.5 * np.linalg.norm(cell[frame.pbc], axis=1).sum()  # of what `base` leaves
+    longest = 0.5 * np.linalg.norm(cell[frame.pbc], axis=1).sum()  # limit of the lengths with `base`
     heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
     reach = np.where(frame.pbc, np.ceil(2 * longest / heights), 0).astype(int)
     steps = np.array(list(itertools.product(*(range(-r, r + 1) for r in reach))), float)
-    steps = steps[np.lexsort((*steps.T, np.abs(steps).sum(1)))]  # of equally near images always the same one
+    steps = steps[np.lexsort((*steps.T, np.abs(steps).sum(1)))]  # fixed order: the first of equals is chosen
     images = np.empty(away.shape, np.int64)
     for k, vector in enumerate(away):
         lengths = np.linalg.norm(vector + (base[k] + steps) @ cell, axis=1)
@@ -182,7 +180,7 @@ def _nearest_images(away: Array, frame: Frame) -> Integers:
 
 
 def _distances(system: Molecules, R: Array, anchor: Array, middle: int, rule: Rule) -> Array:
-    """(K,) Å: what the rule compares. A central molecule's own is −1: it comes first and is always in."""
+    """(K,) Å: the distance that the rule compares; −1 for the central molecule, so that it is always first."""
     if rule.selection_rule == "closest_to_center_of_mass":
         return np.asarray(np.linalg.norm(system.centers(R) - anchor, axis=1), float)
     if rule.selection_rule == "closest_to_central_molecule" and rule.distance_between == "center_of_mass":

@@ -1,15 +1,15 @@
-"""What a structure looks like in numbers that do not depend on where it lies, how it is turned or counted.
+"""A descriptor of structures that is invariant to translation, rotation and renumbering of atoms.
 
-Around each atom a, for every element Z, a smooth histogram of the distances to its neighbours of that element,
+For each atom a and every element Z, a smooth histogram of the distances to its neighbours of that element,
 
     g_a,Zk = Σ_{b ≠ a, Z_b = Z} f(r_ab) exp(−(r_ab − r_k)²/2w²),      f(r) = ½ (1 + cos πr/r_c) below r_c, 0 beyond,
 
 periodic images included (the radial functions of Behler and Parrinello, Phys. Rev. Lett. 98, 146401 (2007)). Then,
-for each element of the centre and each component, the values of all its atoms in ascending order, over √N. The result
+for each element of the centre and each component, the values of all its atoms, sorted, divided by √N. The result
 is invariant to translations, rotations, reflections, permutations of equal atoms and the choice of the cell's origin,
-and smooth in the positions; its Euclidean distance is at most that of the best assignment of the atoms. Distances
-alone do not see everything: a structure and its mirror image are the same here, and so are structures that differ in
-angles only where every atom keeps its distances.
+and smooth in the positions; the Euclidean distance of two descriptors is at most that of the best assignment of the
+atoms. Interatomic distances do not determine a structure: a structure and its mirror image have the same descriptor,
+and so have structures that differ in angles only, if every atom has the same distances.
 
 >>> water = Frame([8, 1, 1], [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
 >>> turned = Frame([8, 1, 1], [[5, 5, 5], [5, 5.93, 4.76], [5, 5, 5.96]])
@@ -34,7 +34,7 @@ CUTOFF, CENTRES, FIRST = 5.0, 16, 0.5  # Å: r_c; r_k from FIRST to r_c; w is th
 
 
 def radial(frames: Sequence[Frame]) -> Array:
-    """(F, D) the descriptor above, of F frames with the same elements in the same order."""
+    """(F, D) the descriptor of the module's docstring, for F frames with the same elements in the same order."""
     if not frames:
         return np.empty((0, 0))
     return pooled(np.stack([histograms(frame) for frame in frames]), frames[0].numbers)
@@ -54,7 +54,7 @@ def histograms(frame: Frame) -> Array:
 
 
 def pooled(features: Array, numbers: NDArray[np.int64]) -> Array:
-    """(F, N·D) from features (F, N, D) of atoms: for each element and component the sorted values, over √N."""
+    """(F, N·D) from features (F, N, D) of atoms: for each element and component the sorted values, divided by √N."""
     parts = [
         np.sort(features[:, numbers == z], axis=1).reshape(len(features), -1) for z in np.unique(numbers)
     ]
@@ -62,7 +62,7 @@ def pooled(features: Array, numbers: NDArray[np.int64]) -> Array:
 
 
 def distances(points: Array, to: Array) -> Array:
-    """(P,) Euclidean distances of points (P, D) to one (D,), from differences: exact where two are equal."""
+    """(P,) Euclidean distances of points (P, D) to one (D,), computed from differences: exactly 0 for equal points."""
     away = points - to
     return np.asarray(np.sqrt(np.einsum("pd,pd->p", away, away)), float)
 
@@ -70,8 +70,8 @@ def distances(points: Array, to: Array) -> Array:
 def farthest_points(points: Array, n: int, chosen: Array | None = None) -> list[int]:
     """Indices of n of the points (P, D), each the farthest from those before it and from `chosen` (C, D).
 
-    The first, where nothing is chosen yet, is the farthest from the mean. Of equally far ones (to 1e-9) the first
-    is taken, so that the order of the points alone decides (Gonzalez, Theor. Comput. Sci. 38, 293 (1985)).
+    Without `chosen`, the first point is the farthest from the mean. Of equally far points (to 1e-9) the first is
+    taken, so that the result depends on the order of the points only (Gonzalez, Theor. Comput. Sci. 38, 293 (1985)).
 
     >>> farthest_points(np.array([[0.0], [1.0], [4.0], [10.0], [9.0]]), 3)
     [3, 0, 2]
@@ -80,7 +80,7 @@ def farthest_points(points: Array, n: int, chosen: Array | None = None) -> list[
     n = min(n, len(X))
     if n < 1:
         return []
-    nearest = np.full(len(X), np.inf)  # distance of each point to what is chosen
+    nearest = np.full(len(X), np.inf)  # distance of each point to the chosen ones
     for point in () if chosen is None else chosen:
         nearest = np.minimum(nearest, distances(X, point))
     taken: list[int] = []

@@ -1,17 +1,17 @@
-"""Family trees of structures: choose a parent, rattle it, relax the child a little, keep it if it is new.
+"""Family trees of structures: choose a parent, rattle it, relax the child for a few steps, accept it if it is new.
 
 Each system is the root of a tree. A parent i is chosen with
 
     P_i = β·exp(−E_i/kT)/Σ_j exp(−E_j/kT) + (1 − β)·G_i/Σ_j G_j,      G_i its generation, the root's is 1,
 
 its atoms are displaced by N(0, σ), σ log-uniform in a range, and step x of the relaxation moves every atom by
-(σ/x)·F/|F|. After each step the child is taken with probability min(¼, exp(−ΔE/kT)), ΔE against its parent, if
-no force is too large and no pair of atoms too close. (augment-atoms; Gardner et al., arXiv:2506.10956. Its
+(σ/x)·F/|F|. After each step the child is accepted with probability min(¼, exp(−ΔE/kT)), ΔE relative to its parent,
+if no force is too large and no pair of atoms too close. (augment-atoms; Gardner et al., arXiv:2506.10956. Its
 document and its code differ in places: see `aims_pax.samplers.rattle.Rattling`.)
 
-A child like a structure of its tree is turned down before it costs an evaluation. All trees grow side by side,
-one evaluation of the potential for the candidates of all of them. Random numbers belong to (seed, tree, attempt),
-so a tree does not depend on the others, and goes on after a restart as if it had never stopped.
+A child similar to a structure of its tree is rejected before it is evaluated. All trees grow together: one call of the
+potential evaluates the candidates of all trees. Random numbers depend on (seed, tree, attempt) only, so trees are
+independent of each other, and a restart does not change them.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from aims_pax.systems import System
 
 log = logging.getLogger(__name__)
 
-SIMILAR, CLOSE, FORCE = "like a structure of its tree", "atoms too close", "force too large"
-FAILED, CELL, SINGLE = "calculation failed", "cell turned inside out", "nothing can move"
+SIMILAR, CLOSE, FORCE = "similar to a structure of its tree", "atoms too close", "force too large"
+FAILED, CELL, SINGLE = "calculation failed", "cell inverted or collapsed", "no atom can move"
 HELP = {
     SIMILAR: "raise sigma_range or lower similarity_threshold",
     CLOSE: "lower sigma_range or min_separation",
@@ -53,7 +53,7 @@ HELP = {
 class Node:
     """A structure of a tree with the potential's label. The root has level 0, no parent and no sigma.
 
-    attempt: which of its tree's attempts made it, −1 for the root.
+    attempt: the number of the attempt in its tree that made it, −1 for the root.
     """
 
     id: str
@@ -66,7 +66,7 @@ class Node:
     attempt: int = -1
 
     def origin(self) -> dict[str, str | int | float]:
-        """As `info` of a structure holds it."""
+        """The entries for `info` of the structure."""
         own_origin: dict[str, str | int | float] = {
             "id": self.id,
             "level": self.level,
@@ -79,12 +79,12 @@ class Node:
 
 Question = Generator[
     Frame, "Label | str", str
-]  # asks for labels (or why there is none), ends with an outcome
+]  # yields frames, receives labels (or the reason for none), returns an outcome
 
 
 @dataclass
 class Tree:
-    """One family. nodes: what it has already, the root first; a new one begins empty."""
+    """One family tree. nodes: existing structures, the root first; [] for a new tree."""
 
     name: str
     start: Frame
@@ -102,7 +102,7 @@ class Tree:
             self._insert(node)
 
     def grow(self, n: int) -> Generator[Frame, Label | str, None]:
-        """Ask for labels of candidates until the tree has n nodes or is given up."""
+        """Yield candidates and receive their labels until the tree has n nodes or is given up."""
         if not self.nodes:
             label = yield self.start
             if isinstance(label, str):
@@ -125,7 +125,7 @@ class Tree:
                 self.rejected[outcome] += 1
 
     def _attempt(self, attempt: int) -> Question:
-        """One child: a new node, or the reason why not."""
+        """Try to make one child. Returns "" for a new node, else the reason for the rejection."""
         r = self.rattling
         rng = seeds.rng("rattle tree", self.seed, self.name, attempt)
         parent = self.nodes[self._choose(rng)]
@@ -156,7 +156,7 @@ class Tree:
         raise AssertionError("the last step settles")
 
     def _settle(self, child: tuple[Frame, Label, int], parent: Node, sigma: float, attempt: int) -> str:
-        """Insert the child where its relaxation ended, if it is sound."""
+        """Insert the child where its relaxation ended, if forces and distances are within the limits."""
         frame, label, steps = child
         if not _strongest(label) < self.rattling.max_force:
             return FORCE
@@ -189,7 +189,7 @@ def _strongest(label: Label) -> float:
     return float(np.linalg.norm(label.forces, axis=1).max())
 
 
-# ---------------------------------------------------------------- all trees side by side
+# ---------------------------------------------------------------- all trees together
 
 
 def grow(
@@ -198,11 +198,10 @@ def grow(
     potential: Potential,
     check: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[Tree, Node | None]]:
-    """Grow all trees to n nodes, or to a number each: (tree, new node) as they come, (tree, None) when one is given
-    up.
+    """Grow all trees to n nodes (or n[i] each). Yields (tree, new node), or (tree, None) for a tree that is given up.
 
-    Each round labels one candidate of every tree that still grows, all together. check: called each round.
-    Raises SamplingError for fixed atoms in cells that are to change.
+    Each round labels one candidate of every tree that still grows, in one call. check: called each round.
+    Raises SamplingError for fixed atoms in cells that change.
     """
     for tree in trees:
         if tree.rattling.cell_sigma is not None and tree.start.fixed is not None and tree.start.pbc.any():
@@ -229,7 +228,7 @@ def grow(
 
 
 def answered(potential: Potential, frames: Sequence[Frame]) -> Iterable[Label | str]:
-    """All labels of one evaluation; where one fails, one by one, with the reason in its place."""
+    """The labels of one evaluation; when it fails, frames are evaluated one by one, with the reason for failed ones."""
     try:
         labels = potential.labels(frames) if frames else []
     except (LabelError, CalculatorError) as error:
@@ -240,7 +239,7 @@ def answered(potential: Potential, frames: Sequence[Frame]) -> Iterable[Label | 
 
 
 def as_arrays(tree: Tree) -> dict[str, NDArray[Any]]:
-    """A tree to be grown on later: n nodes, N atoms."""
+    """A tree as arrays, to continue it later: n nodes, N atoms."""
     nodes = tree.nodes
     number = {node.id: k for k, node in enumerate(nodes)}
     return {
@@ -256,7 +255,7 @@ def as_arrays(tree: Tree) -> dict[str, NDArray[Any]]:
 
 
 def nodes_of(system: System, arrays: Mapping[str, NDArray[Any]]) -> list[Node]:
-    """The nodes `as_arrays` wrote."""
+    """The nodes in the arrays from `as_arrays`."""
     nodes = []
     for k, (positions, cell) in enumerate(zip(arrays["positions"], arrays["cells"], strict=True)):
         level, steps, attempt = (int(x) for x in arrays["integers"][k])

@@ -1,9 +1,9 @@
-"""What is taken away from the structures a sampler makes: filters, one behind the other.
+"""Filters remove structures from those that a sampler makes; several are applied one after the other.
 
-A filter is a function of a stream of samples; what it lets pass keeps its order and, but for `farthest`, comes as it
-is made. One that remembers what it saw serves many streams of one run, also after a restart (`Stateful`). `wants`
-says how many structures of a system it has to be given for n to pass. The kinds are in `filter_kinds/`, one file each;
-what they share is here.
+A filter is a function of a stream of samples. Samples that pass stay in order and, except for `farthest_points`, are
+passed on at once. A filter with a state works for many streams of one run, also after a restart (`Stateful`). `wants`
+returns the number of structures of a system that the filter needs for n to pass. The kinds are in `filter_kinds/`, one
+file each; shared code is here.
 
 >>> from aims_pax.sampler import Sample
 >>> from aims_pax.samplers import duplicates, farthest_filter, sanity
@@ -40,19 +40,19 @@ log = logging.getLogger(__name__)
 
 
 def filtered(samples: Iterable[Sample], *filters: Filter) -> Iterator[Sample]:
-    """The samples that every filter lets pass; the first filter sees them first."""
+    """The samples that pass every filter; the first filter is applied first."""
     for each in filters:
         samples = each(samples)
     return iter(samples)
 
 
 def filter_kinds() -> tuple[str, ...]:
-    """The names filters can be asked for by."""
+    """The known kinds of filters."""
     return tuple(sorted(FILTERS))
 
 
 def make_filter(kind: str, **keys: Any) -> Filter:
-    """The filter of this kind, with the keys that the settings would give it and the built-in descriptor.
+    """The filter of this kind, with the same keys as in the settings and the built-in descriptor.
 
     Raises SettingsError for an unknown kind or a wrong key.
     """
@@ -73,7 +73,7 @@ def make_filter(kind: str, **keys: Any) -> Filter:
 
 
 def those_passing(name: str, passes: Callable[[Sample], bool], samples: Iterable[Sample]) -> Iterator[Sample]:
-    """What passes, one sample after the other; says at the end how many did not."""
+    """The samples that pass, one after the other; logs at the end how many did not."""
     counts: Counter[bool] = Counter()
     for sample in samples:
         passed = passes(sample)
@@ -85,12 +85,12 @@ def those_passing(name: str, passes: Callable[[Sample], bool], samples: Iterable
 
 
 def first_parts(arrays: Mapping[str, Any]) -> list[str]:
-    """The first parts of the names, each once, in order."""
+    """The first parts (before /) of the names, each once, in order."""
     return list(dict.fromkeys(name.partition("/")[0] for name in arrays))
 
 
 class Described:
-    """What filters by descriptor share: the points that passed, system by system."""
+    """Base class of filters by descriptor: stores the descriptors of the structures that passed, for each system."""
 
     def __init__(self, describe: Describe) -> None:
         self.describe = describe
@@ -102,7 +102,7 @@ class Described:
         return self._points.setdefault(frame.constitution, [])
 
     def state_arrays(self) -> dict[str, NDArray[Any]]:
-        """The points, and a frame of each kind."""
+        """The descriptors, and one frame of each system."""
         found: dict[str, NDArray[Any]] = {}
         for k, (kind, frame) in enumerate(self._references.items()):
             found |= {f"{k}/reference/{name}": a for name, a in frame.arrays().items()}
@@ -110,7 +110,7 @@ class Described:
         return found
 
     def load_state_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take up what `state_arrays` gave."""
+        """Restore the state from `state_arrays`."""
         self._references, self._points = {}, {}
         for k in first_parts(arrays):
             known = self._known(Frame.from_arrays(under(f"{k}/reference", arrays)))

@@ -1,8 +1,8 @@
-"""Harmonic force constants of any structure with any potential, by finite displacements through phonopy.
+"""Harmonic force constants of any structure with any potential, by finite displacements with phonopy.
 
-Φ_ia,jb = ∂²E/∂u_ia ∂u_jb from displacements of 0.01 Å, as many as symmetry leaves, many in one batch of the
-potential; translations are made to cost nothing. A molecule or a slab stands in a box for its symmetry alone; its
-forces are those of the open system.
+Φ_ia,jb = ∂²E/∂u_ia ∂u_jb from displacements of 0.01 Å, reduced by symmetry, evaluated in batches; the acoustic sum
+rule is imposed. A molecule or a slab is put into a box only to find its symmetry; its forces are those of the open
+system.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from aims_pax.sampler import SamplingError
 from aims_pax.samplers.similarity import full_cell
 from aims_pax.samplers.supercell import Integers, repeated
 
-ROOM = 30.0  # Å between copies of an open system in the box that stands for it
-AT_ONCE = 32  # displaced supercells a potential is given at once
+ROOM = 30.0  # Å between periodic copies of an open system in its box
+AT_ONCE = 32  # displaced supercells in one batch
 ONE: Integers = np.eye(3, dtype=np.int64)
 
 
 def crystals(what: str) -> Any:
-    """The package phonopy. Raises SetupError naming the extra."""
+    """The package phonopy. Raises SetupError naming the extra to install."""
     try:
         import phonopy
     except ImportError as error:
@@ -43,8 +43,8 @@ def crystals(what: str) -> Any:
 class ForceConstants:
     """Force constants of a crystal, from a supercell of it.
 
-    frame: one cell, n atoms. matrix: (3, 3) whole numbers; the supercell's vectors are matrix·cell, rows as ASE has
-    them (the transpose of phonopy's). supercell: its N atoms in phonopy's order. values: (n, N, 3, 3) eV/Å², from
+    frame: one cell, n atoms. matrix: (3, 3) whole numbers; the supercell's vectors are the rows of matrix·cell,
+    as in ASE (the transpose of phonopy's). supercell: its N atoms in phonopy's order. values: (n, N, 3, 3) eV/Å², from
     each atom of the cell to each of the supercell; (N, N, 3, 3) is accepted and reduced.
     """
 
@@ -55,21 +55,21 @@ class ForceConstants:
 
     @cached_property
     def phonopy(self) -> Any:
-        """A phonopy object that holds these force constants, for its own analyses."""
+        """A phonopy object with these force constants, for phonopy's own analyses."""
         made = _phonopy(self.frame, self.matrix)
         values = np.array(self.values)
         if len(values) != len(self.frame):
             values = values[made.primitive.p2s_map]
         if values.shape != (len(self.frame), len(self.supercell), 3, 3):
             raise SamplingError(
-                f"force constants of shape {self.values.shape} do not fit the structure they lie with"
+                f"force constants of shape {self.values.shape} do not fit the structure stored with them"
             )
         made.force_constants = values
         return made
 
     @cached_property
     def _dynamical(self) -> Any:
-        return self.phonopy.dynamical_matrix  # kept: phonopy drops its own when it is used for something else
+        return self.phonopy.dynamical_matrix  # stored: phonopy may drop its own reference
 
     def dynamical(self, q: Array) -> NDArray[np.complex128]:
         """(3n, 3n) D(q) in eV/(Å² u), q in fractions of the reciprocal vectors; waves exp(2πi q·R), R the cell."""
@@ -90,8 +90,8 @@ def force_constants(
 ) -> ForceConstants:
     """Force constants of a structure in the supercell matrix·cell.
 
-    distance: Å. Forces a structure has left cancel between ±u, both made, or one found by symmetry. check: called
-    between batches.
+    distance: Å. Residual forces of the structure cancel between +u and −u (both computed, or one found by symmetry).
+    check: called between batches.
     Raises SamplingError for a supercell of an open system, SetupError without phonopy.
     """
     matrix = np.asarray(matrix, np.int64)
@@ -128,7 +128,7 @@ def _phonopy(frame: Frame, matrix: Integers) -> Any:
         positions=box.positions,
     )
     unlike = frame.moments is not None or frame.charges is not None  # atoms of one element that differ
-    with warnings.catch_warnings():  # that a skewed supercell has fewer symmetries only costs evaluations
+    with warnings.catch_warnings():  # a skewed supercell has fewer symmetries: only more evaluations
         warnings.filterwarnings("ignore", "Warning: Point group symmetries", UserWarning)
         return phonopy.Phonopy(
             cell, supercell_matrix=matrix.T, primitive_matrix=np.eye(3), is_symmetry=not unlike, log_level=0
@@ -136,7 +136,7 @@ def _phonopy(frame: Frame, matrix: Integers) -> Any:
 
 
 def _box(frame: Frame) -> Frame:
-    """Periodic in three directions: open ones get vectors that keep copies far apart."""
+    """The frame, periodic in three directions: open directions get vectors that keep copies far apart."""
     if frame.periodic:
         return frame
     cell = full_cell(frame.cell, frame.pbc)
@@ -146,7 +146,7 @@ def _box(frame: Frame) -> Frame:
 
 
 def _as_frame(supercell: Any, frame: Frame, matrix: Integers) -> Frame:
-    """Phonopy's supercell with everything it does not know of; positions of an open system stay as they were."""
+    """Phonopy's supercell with all other properties of the frame; positions of an open system are unchanged."""
     grown, shifts = repeated(frame, matrix)
     if len(shifts) == 1:
         return grown if (matrix == ONE).all() else grown.moved(supercell.positions)

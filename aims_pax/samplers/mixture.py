@@ -1,12 +1,12 @@
-"""Structures from several samplers in given shares, each behind filters of its own.
+"""Structures from several samplers in given shares, each with its own filters.
 
-Which sampler makes the i-th structure of a system is settled by the shares alone: the one that is furthest behind,
+The shares alone determine which sampler makes the i-th structure of a system: the one that is furthest behind,
 
-    k_i = argmax_k (w_k·i − c_k),      c_k what k has made so far,      Σ w_k = 1,
+    k_i = argmax_k (w_k·i − c_k),      c_k the number made by k so far,      Σ w_k = 1,
 
 the first of equals. So after any number of structures every sampler has made its share, rounded. Within a call they
-come in random order: who deals them out in turn deals everybody some of each. What samplers and filters remember is
-remembered here (`Stateful`), so that the next call, or another process, goes on.
+come in random order, so that each part of the stream has structures of all samplers. The mixture stores the state of
+its samplers and filters (`Stateful`), so that the next call, or another process, continues.
 
 >>> from aims_pax.frames import Frame
 >>> from aims_pax.samplers import sanity
@@ -41,12 +41,12 @@ from aims_pax.systems import System
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 200  # structures of a system and sampler in a row, after which the filters are blamed
+PATIENCE = 200  # structures of a system and sampler removed in a row, after which SamplingError is raised
 
 
 @dataclass(frozen=True)
 class Part:
-    """A sampler with its share (of 1) and filters. key: what it is remembered by. called: the filters, in words."""
+    """A sampler with its share (of 1) and filters. key: its name in state arrays. called: names of the filters."""
 
     key: str
     sampler: Sampler
@@ -55,7 +55,7 @@ class Part:
     called: tuple[str, ...] = ()
 
     def filtered(self, samples: Iterable[Sample], removed: Counter[str]) -> list[Sample]:
-        """What its filters let pass; what each of them took away is added to `removed`, by its name."""
+        """The samples that pass its filters; the numbers that each filter removes are added to `removed`."""
         passed = list(samples)
         for k, each in enumerate(self.filters):
             before, passed = len(passed), list(each(passed))
@@ -69,18 +69,20 @@ class Mixture:
     def __init__(self, parts: Sequence[Part], name: str = "mixture") -> None:
         total = sum(part.share for part in parts)
         if not parts or abs(total - 1) > 1e-6 or len({part.key for part in parts}) < len(parts):
-            raise ValueError(f"parts with different keys whose shares sum to 1, got {total:g}")
+            raise ValueError(
+                f"expected parts with different keys whose shares sum to 1; the sum is {total:g}"
+            )
         for thing in (thing for part in parts for thing in (part.sampler, *part.filters)):
             if text := incomplete_state(thing):
                 raise ValueError(text)
         self.parts = tuple(parts)
         self.name = name
-        self._made = np.zeros(len(parts), np.int64)  # of each system
+        self._made = np.zeros(len(parts), np.int64)  # structures of each system
 
     def sample(self, systems: Sequence[System], n: int, rng: np.random.Generator) -> Iterator[Sample]:
         """n structures of each system, one of each in turn.
 
-        Raises SamplingError when a sampler makes nothing, or its filters let nothing pass.
+        Raises SamplingError when a sampler makes no structures, or its filters remove all.
         """
         seed = int(rng.integers(2**63))
         due = self._turns(n)
@@ -96,7 +98,7 @@ class Mixture:
             self._made[k] += 1
 
     def state_arrays(self) -> dict[str, NDArray[Any]]:
-        """What all parts have made, and what they remember."""
+        """The numbers of structures and the states of all parts."""
         found: dict[str, NDArray[Any]] = {}
         for part, n in zip(self.parts, self._made, strict=True):
             found[f"{part.key}/made"] = np.array(n)
@@ -105,7 +107,7 @@ class Mixture:
         return found
 
     def load_state_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take up what `state_arrays` gave; parts that are new begin anew, and so do then the counts of all."""
+        """Restore the state from `state_arrays`; with a new part, the counts of all parts start again at 0."""
         known = [f"{part.key}/made" in arrays for part in self.parts]
         for k, part in enumerate(self.parts):
             self._made[k] = int(arrays[f"{part.key}/made"]) if all(known) else 0
@@ -113,7 +115,7 @@ class Mixture:
                 thing.load_state_arrays(under(f"{part.key}/{name}", arrays))
 
     def _turns(self, n: int) -> list[int]:
-        """Which part makes each of the next n structures of a system."""
+        """The part that makes each of the next n structures of a system."""
         made = self._made.astype(float)
         shares = np.array([part.share for part in self.parts])
         turns = []
@@ -124,7 +126,7 @@ class Mixture:
         return turns
 
     def _drawn(self, part: Part, systems: Sequence[System], n: int, seed: int) -> dict[str, list[Sample]]:
-        """n samples of each system that pass the filters, in rounds: each makes up for what the last one lost."""
+        """n samples of each system that pass the filters, in rounds: each replaces what the filters removed before."""
         made: dict[str, list[Sample]] = {s.name: [] for s in systems}
         barren, removed = dict.fromkeys(made, 0), Counter[str]()
         for turn in range(10**9):
@@ -139,19 +141,19 @@ class Mixture:
             passed = part.filtered(fresh, removed)
             for system in short:
                 mine = [s for s in passed if s.origin["system"] == system.name]
-                if len(mine) > missing:  # a filter makes several of one: some of them, not the first few
+                if len(mine) > missing:  # a filter made several of one: a random choice, not the first ones
                     mine = [mine[k] for k in np.sort(rng.choice(len(mine), missing, replace=False))]
                 made[system.name] += mine
                 if not given[system.name]:
                     raise SamplingError(
                         f"{system.name}: sampler {part.sampler.name} was asked for {wanted} structures and made none"
                     )
-                waited = _wanted(part, 1, system.name) < before[system.name]  # an equilibration went on
+                waited = _wanted(part, 1, system.name) < before[system.name]  # equilibration progresses
                 barren[system.name] = 0 if mine or waited else barren[system.name] + given[system.name]
                 if barren[system.name] >= PATIENCE:
                     raise SamplingError(
-                        f"{system.name}: the filters of sampler {part.sampler.name} turned down {barren[system.name]} "
-                        f"structures in a row ({_counts(removed)}); loosen them, or let the sampler move further"
+                        f"{system.name}: the filters of sampler {part.sampler.name} removed {barren[system.name]} "
+                        f"structures in a row ({_counts(removed)}); loosen them, or make the sampler's steps larger"
                     )
         if +removed:
             log.info("filters of %s removed: %s", part.sampler.name, _counts(removed))
@@ -161,13 +163,13 @@ class Mixture:
 def _named(
     samples: Iterable[Sample], name: str, systems: Sequence[System], given: Counter[str]
 ) -> Iterator[Sample]:
-    """The samples, counted by system in `given`. Raises SamplingError when one does not say whose it is."""
+    """The samples, counted by system in `given`. Raises SamplingError when one does not name its system."""
     names = {s.name for s in systems}
     for sample in samples:
         system = sample.origin.get("system")
         if system not in names:
             raise SamplingError(
-                f"sampler {name}: a structure has the origin {dict(sample.origin)}; its key system has to name one of "
+                f"sampler {name}: a structure has the origin {dict(sample.origin)}; its key system must be one of "
                 f"{', '.join(sorted(names))}"
             )
         given[str(system)] += 1
@@ -175,7 +177,7 @@ def _named(
 
 
 def _wanted(part: Part, n: int, system: str) -> int:
-    """How many structures the sampler has to make for n to pass, as far as the filters can say."""
+    """The number of structures the sampler must make for n to pass, as far as the filters can predict."""
     for each in reversed(part.filters):
         wants = getattr(each, "wants", None)
         n = n if wants is None else wants(n, system)

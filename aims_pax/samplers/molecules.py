@@ -1,8 +1,8 @@
-"""Molecules in a periodic box: which atoms belong together, and where each molecule is whole.
+"""Molecules in a periodic box: finds the atoms of each molecule and unwraps molecules across cell boundaries.
 
 Atoms closer than 1.15 × the sum of their covalent radii are bonded. A breadth-first search over the bonds carries
-integer lattice vectors, so a molecule is made whole exactly, however its atoms were wrapped. A closed loop whose
-lattice vectors do not add up to zero belongs to a network without end (graphene, quartz, a metal).
+integer lattice vectors, so a molecule is unwrapped exactly, however its atoms were wrapped. A closed loop whose
+lattice vectors do not add up to zero belongs to an infinite network (graphene, quartz, a metal).
 
 >>> from aims_pax.frames import Frame
 >>> torn = Frame([8, 1, 1], [[0.1, 5, 5], [9.14, 5, 5], [0.3, 5.94, 5]], 10 * np.eye(3), True)
@@ -70,8 +70,8 @@ class Molecules:
         return len(set(self.formulas)) == 1
 
     def whole(self, frame: Frame) -> Array:
-        """(N, 3) Å: the positions of a frame of this system with every molecule whole, its centre of mass within
-        the cell. Any wrapping gives the same.
+        """(N, 3) Å: the positions of a frame of this system with every molecule unwrapped, its centre of mass within
+        the cell. The result does not depend on the wrapping of the input.
 
         Raises SamplingError where atoms are no longer bonded as in the reference: a bond longer than 1.5 × the
         covalent radii, or a new one between molecules.
@@ -86,14 +86,14 @@ class Molecules:
         return R
 
     def centers(self, positions: Array) -> Array:
-        """(K, 3) Å: centres of mass of the K molecules in whole positions (N, 3)."""
+        """(K, 3) Å: centres of mass of the K molecules in unwrapped positions (N, 3)."""
         return np.array([center_of_mass(positions[a], self.numbers[a]) for a in self.atoms])
 
 
 def detect(frame: Frame, scale: float = SCALE) -> Molecules:
-    """The molecules of a structure, periodic or not, whatever its wrapping.
+    """The molecules of a structure, periodic or not, with any wrapping.
 
-    Raises SamplingError when bonds form a network without end.
+    Raises SamplingError when bonds form an infinite network.
     """
     bonds = _bonds(frame, scale)
     atoms, _ = _components(len(frame), bonds)
@@ -104,14 +104,14 @@ def detect(frame: Frame, scale: float = SCALE) -> Molecules:
 
 
 def center_of_mass(positions: Array, numbers: Integers) -> Array:
-    """(3,) Å."""
+    """(3,) Å: the centre of mass."""
     m = atomic_masses[numbers]
     center: Array = m @ positions / m.sum()
     return center
 
 
 def _bonds(frame: Frame, scale: float, known: frozenset[tuple[int, int]] = frozenset()) -> Bonds:
-    """Pairs within `scale` × radii; of `known` pairs also the nearest image within BROKEN × radii."""
+    """Pairs within `scale` × radii; for `known` pairs also the nearest image within BROKEN × radii."""
     atoms = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc)
     radii = np.array(natural_cutoffs(atoms))
     reach = max(scale, BROKEN) if known else scale
@@ -128,7 +128,7 @@ def _bonds(frame: Frame, scale: float, known: frozenset[tuple[int, int]] = froze
 
 
 def _sign(image: Integers) -> Integers:
-    """Of each lattice vector: that of its first component that is not zero."""
+    """The sign of the first nonzero component of each lattice vector."""
     return np.asarray(np.sign(image @ np.array([1 << 40, 1 << 20, 1])), np.int64)
 
 
@@ -155,22 +155,22 @@ def _components(n: int, bonds: Bonds) -> tuple[tuple[Integers, ...], Integers]:
                     inside.append(j)
                 elif (shifts[j] != there).any():
                     raise SamplingError(
-                        f"the bonds of atom {j} lead to its own periodic image: this is a network without end, not "
-                        "a crystal of molecules; switch finite clusters off, or use a larger cell where a molecule "
-                        "touches its image"
+                        f"the bonds of atom {j} lead to its own periodic image: this is an infinite network, not a "
+                        "molecular crystal; switch finite clusters off, or use a larger cell if a molecule touches "
+                        "its image"
                     )
         found.append(np.array(sorted(inside)))
     return tuple(found), shifts
 
 
 def _cells_away(center: Array, frame: Frame) -> Integers:
-    """The lattice vector of the cell this point is in; a point on a face counts inside from both sides."""
+    """The lattice vector of the cell that contains this point; points on a face count as inside."""
     along = np.linalg.solve(full_cell(frame.cell, frame.pbc).T, center)
     return np.where(frame.pbc, np.floor(along + 1e-6), 0).astype(np.int64)
 
 
 def _changed(molecules: Molecules, atoms: tuple[Integers, ...]) -> str:
-    """What is not as in the reference."""
+    """The difference from the reference, as text."""
     before = {tuple(a.tolist()) for a in molecules.atoms}
     new = sorted(tuple(a.tolist()) for a in atoms)
     other = [a for a in new if a not in before]

@@ -4,15 +4,15 @@ Displacements of atom a in cell R are sums over the modes of the sampled q-point
 
     u_aR = Σ_qj (N_q m_a)^-½ σ_qj Re[ξ_qj e_a,qj exp(2πi q·R)],     σ² = E/ω²,   E = (ħω/2) coth(ħω/2kT),
 
-with ⟨|ξ|²⟩ = 1 where q and −q are the same and together two independent numbers where they are not, so that
-ξ(−q) = ξ(q)*. Every mode is then one or two real vectors, and ξ is
+with ⟨|ξ|²⟩ = 1 and ξ(−q) = ξ(q)*: one real number if q and −q are equivalent, else two independent ones for the pair.
+Every mode is then one or two real vectors, and ξ is
 
     gaussian    normal deviates: the canonical distribution (default)
     uniform     from U(−1, 1): ⟨u²⟩ is ⅓ of the canonical one (mbe-automation's code, `random`)
-    time        cos(ω t), t = 0, Δt, 2Δt, … (its document): ½ in the long run
+    time        cos(ω t), t = 0, Δt, 2Δt, … (its document): ⟨u²⟩ is ½ of it in the long run
     scan        from −1 to 1 in equal steps
 
-Modes at rest (translations) or imaginary ones are never displaced; the latter are told of.
+Zero modes (translations) and imaginary modes are never displaced; a warning reports the imaginary ones.
 
 >>> from ase.build import bulk
 >>> from ase.calculators.emt import EMT
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 THZ = 1e-3 / units.fs * 2 * np.pi  # ω in ASE's units (√(eV/u)/Å) of 1 THz, 1/fs being units of 1/time
 H = 4.135667696e-3  # eV/THz: Planck's constant
-REST = 0.01  # THz: slower than this is a translation, or imaginary if below zero
+REST = 0.01  # THz: slower modes are translations, or imaginary if below zero
 AMPLITUDES = ("gaussian", "uniform", "time", "scan")
 AT_ONCE = 64  # frames displaced together
 
@@ -81,7 +81,7 @@ class Modes:
 
     frame: the supercell at rest, N atoms. frequencies: (K,) THz. vectors: (K, N, 3), orthonormal, mass-weighted.
     q: (K, 3) fractions of the reciprocal vectors. branch: (K,) 1-based, slowest first. partner: (K,) bool, the
-    second coordinate of a mode of q ≠ −q. imaginary: what was found below zero, as (q, THz).
+    second coordinate of a mode of q ≠ −q. imaginary: the imaginary modes, as (q, THz).
     """
 
     frame: Frame
@@ -96,7 +96,7 @@ class Modes:
         return len(self.frequencies)
 
     def widths(self, temperature: float) -> Array:
-        """(K,) σ in Å √u: the root of ⟨Q²⟩ at this temperature (K)."""
+        """(K,) σ in Å √u: the square root of ⟨Q²⟩ at this temperature (K)."""
         return np.sqrt(self.energies(temperature)) / (THZ * self.frequencies)
 
     def energies(self, temperature: float) -> Array:
@@ -105,13 +105,13 @@ class Modes:
         return half / np.tanh(half / (units.kB * temperature)) if temperature > 0 else half
 
     def mean_square(self, temperature: float) -> Array:
-        """(N,) Å²: ⟨u²⟩ of each atom, the modes here alone."""
+        """(N,) Å²: ⟨u²⟩ of each atom, from these modes only."""
         m = self.frame.all_masses
         u2: Array = np.einsum("k,kax->a", self.widths(temperature) ** 2, self.vectors**2) / m
         return u2
 
     def coordinates(self) -> list[Integers]:
-        """For every mode the indices of its one or two coordinates."""
+        """The indices of the one or two coordinates of every mode."""
         starts = np.flatnonzero(~self.partner)
         return list(np.split(np.arange(len(self)), starts[1:])) if len(self) else []
 
@@ -122,7 +122,7 @@ def modes(
     window: Window | None = None,
     matrix: Integers | None = None,
 ) -> Modes:
-    """The chosen modes of the q-points of a mesh, in a supercell they fit into.
+    """The selected modes of the q-points of a mesh, in a supercell that they fit into.
 
     mesh: `gamma`, three whole numbers, or a radius (Å): the q-points of the least-volume supercell of that radius.
     matrix: (3, 3) the supercell that is displaced; by default that of the mesh.
@@ -152,7 +152,7 @@ def modes(
     if imaginary:
         worst = min(imaginary, key=lambda x: x[1])
         log.warning(
-            "%d imaginary modes, not sampled; the strongest %.2fi THz at q = (%s): the structure is not at a minimum; "
+            "%d imaginary modes, not sampled; the largest %.2fi THz at q = (%s): the structure is not at a minimum; "
             "relax it to smaller forces (fmax), or start from another one",
             len(imaginary),
             -worst[1],
@@ -160,7 +160,7 @@ def modes(
         )
     if not parts:
         raise SamplingError(
-            f"{constants.frame.formula}: no mode is left to move; widen freq_min_THz and freq_max_THz, or change "
+            f"{constants.frame.formula}: no mode is selected; widen freq_min_THz and freq_max_THz, or change "
             "selected_modes"
         )
     f, v, q_points, b, partner = (np.array(x) for x in zip(*parts, strict=True))
@@ -178,7 +178,7 @@ def displacements(
 ) -> Iterator[Array]:
     """n displacements (N, 3) Å. time_step: fs, for `time`. only: coordinates that move, all by default.
 
-    Equal `rng`, equal displacements to the last bit.
+    The same `rng` gives bit-identical displacements.
     """
     if amplitudes not in AMPLITUDES:
         raise ValueError(f"amplitudes {amplitudes!r}: expected one of {', '.join(AMPLITUDES)}")
@@ -211,9 +211,9 @@ def trajectory(
     time_step: float = 100.0,
     per_mode: bool = False,
 ) -> Iterator[tuple[Frame, int]]:
-    """Displaced structures and the number of the mode (from 1; 0 where all move together).
+    """Displaced structures and the number of the mode (from 1; 0 when all modes are displaced together).
 
-    per_mode: `n_frames` of every mode by itself (mbe-automation's document) instead of all modes at once.
+    per_mode: `n_frames` of every single mode (mbe-automation's document) instead of all modes together.
     """
     groups: list[Integers | None] = list(modes.coordinates()) if per_mode else [None]
     for number, only in enumerate(groups, 1):
@@ -222,7 +222,7 @@ def trajectory(
 
 
 def _mesh_matrix(constants: ForceConstants, mesh: Any) -> Integers:
-    """(3, 3) the smallest supercell of the mesh."""
+    """(3, 3) the smallest supercell that the mesh fits into."""
     if isinstance(mesh, str):
         if mesh.lower() != "gamma":
             raise ValueError(f"mesh {mesh!r}: expected gamma, a radius (Å), or three whole numbers")
@@ -236,7 +236,7 @@ def _mesh_matrix(constants: ForceConstants, mesh: Any) -> Integers:
 
 
 def _half(S: Integers) -> list[Array]:
-    """Of the q-points with S·q whole, Γ first, one of each pair ±q."""
+    """The q-points with integer S·q, Γ first, one of each pair ±q."""
     c = round(np.linalg.det(S))
     whole = copies(S.T) @ np.rint(c * np.linalg.inv(S.T)).astype(np.int64)  # (c, 3): c·q
     selected, seen = [], set()
@@ -258,7 +258,7 @@ def _solved(D: NDArray[np.complex128], basis: Array, real: bool) -> tuple[Array,
 
 
 def _internal(frame: Frame) -> Array:
-    """(3n, M) orthonormal mass-weighted directions that may move: not fixed ones, nor turns of a free molecule."""
+    """(3n, M) orthonormal mass-weighted directions, without fixed components and a free molecule's rigid motions."""
     if frame.fixed is not None or frame.pbc.any():
         free = np.ones((len(frame), 3), bool) if frame.fixed is None else ~frame.fixed
         return np.eye(3 * len(frame))[:, free.ravel()]
@@ -267,10 +267,10 @@ def _internal(frame: Frame) -> Array:
     rigid = [np.broadcast_to(axis, R.shape) for axis in np.eye(3)] + [np.cross(axis, R) for axis in np.eye(3)]
     whole = np.array([(np.sqrt(m)[:, None] * u).ravel() for u in rigid]).T  # (3n, 6)
     directions, lengths, _ = np.linalg.svd(whole)
-    rank = int((lengths > 1e-6 * lengths[0]).sum())  # 5 of a linear molecule
+    rank = int((lengths > 1e-6 * lengths[0]).sum())  # 5 for a linear molecule
     return np.asarray(directions[:, rank:], float)
 
 
 def _paired(partner: NDArray[np.bool_], k: Integers) -> NDArray[np.bool_]:
-    """Which coordinates have a partner right behind them."""
+    """Whether each coordinate is followed by its partner."""
     return np.append(partner[1:], False)[k]

@@ -1,9 +1,9 @@
-"""The equilibrium cell at a temperature: a scan of volumes, harmonic free energies through phonopy, and
-Vinet's equation of state through their sum.
+"""The equilibrium cell at a temperature: a scan of volumes, harmonic free energies from phonopy, and a fit of
+Vinet's equation of state to their sum.
 
     G(V, T) = min over shape and atoms [E(V)] + F_vib(V, T) + pV
 
-Each volume's shape and atoms are relaxed at constant volume and its force constants are made anew.
+For each volume, cell shape and atoms are relaxed at constant volume and new force constants are computed.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ log = logging.getLogger(__name__)
 
 SCALES = (0.96, 0.98, 1.0, 1.02, 1.04, 1.06, 1.08)  # of the volume
 KJ = 96.48533212  # kJ/mol of 1 eV
-STEP = 0.02  # of the volume, where the scan has to go on
-EXTENSIONS = 2  # times that it may
+STEP = 0.02  # of the volume, where the scan is extended
+EXTENSIONS = 2  # of the scan at most
 GRID = 40.0  # Å: length that sets phonopy's mesh for free energies
 IMAGINARY = -0.05  # THz: a volume with slower modes has no harmonic free energy
-FEWEST = 5  # volumes an equation of state needs
+FEWEST = 5  # volumes that an equation of state needs
 
 
 @dataclass(frozen=True, eq=False)
 class Equilibrium:
-    """What the scan found. frame: relaxed at the equilibrium volume. volume: Å³. volumes: (V,) Å³ scanned.
+    """The result of the scan. frame: relaxed at the equilibrium volume. volume: Å³. volumes: (V,) Å³ scanned.
     energies: (V,) eV. free: (V,) eV, vibrational, at the temperature."""
 
     frame: Frame
@@ -57,11 +57,11 @@ def equilibrium(
     fmax: float = 1e-4,
     check: Callable[[], None] = lambda: None,
 ) -> Equilibrium:
-    """The cell of least Gibbs energy at `temperature` (K) and `pressure` (GPa).
+    """The cell of lowest Gibbs energy at `temperature` (K) and `pressure` (GPa).
 
     frame: relaxed cell; `scales` multiply its volume. matrix: supercell of the force constants.
-    A minimum outside of them makes the scan go on there. Raises SamplingError when fewer than five volumes are stable,
-    or the minimum is not found.
+    The scan is extended when the minimum is outside. Raises SamplingError when fewer than five volumes are stable, or
+    the minimum is not found.
     """
     points: dict[float, _Point] = {}
     wanted = tuple(scales)
@@ -86,7 +86,7 @@ def equilibrium(
         wanted = tuple(ends + k * step for k in range(1, 5))
     else:
         raise SamplingError(
-            f"{frame.formula}: the volume of least free energy at {temperature:g} K lies outside of the scan, "
+            f"{frame.formula}: the volume of lowest free energy at {temperature:g} K is outside of the scan, "
             f"{min(points):.2f} to {max(points):.2f} times the relaxed one; lower temperature_K, relax the input cell "
             "fully (relax_input_cell: full), or set thermal_expansion to false"
         )
@@ -115,7 +115,7 @@ def _point(
     fmax: float,
     check: Callable[[], None],
 ) -> _Point | None:
-    """The crystal at `scale` times its volume; None, with a word, where it is not stable."""
+    """The crystal at `scale` times its volume; None, with a warning, where it is not stable."""
     scaled = frame.moved(frame.positions * scale ** (1 / 3), frame.cell * scale ** (1 / 3))
     try:
         there = relax(scaled, potential, "constant_volume", fmax, check=check)
@@ -135,7 +135,7 @@ def _point(
 
 
 def _minimum(frame: Frame, volumes: Array, G: Array) -> float:
-    """Å³: where Vinet's equation of state through G(V) (eV) is lowest."""
+    """Å³: the volume where Vinet's equation of state, fitted to G(V) (eV), has its minimum."""
     try:
         return float(EquationOfState(volumes, G, "vinet").fit(warn=False)[0])
     except (RuntimeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""How one child of a structure is made: shaken atoms, a changed cell, short steps along the forces."""
+"""Makes one child of a structure: random displacements, a random cell change, short steps along the forces."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ STEEP = 1e-6  # eV/Å: a smaller force has no direction
 
 @dataclass(frozen=True)
 class Rattling:
-    """How children are made. Energies, kT and forces are in the potential's units, eV unless `k` says otherwise.
+    """Parameters for making children. Energies, kT and forces are in the potential's units (eV unless `k` differs).
 
     temperature: K. beta: weight of low energies against late generations when a parent is chosen.
-    sigma_range: Å. cell_sigma: spread of the cell's change, None to leave it. max_force: eV/Å.
-    min_separation, similarity_threshold: Å. max_attempts: children turned down in a row before a tree is given up.
+    sigma_range: Å. cell_sigma: spread of the cell's change, None for a constant cell. max_force: eV/Å.
+    min_separation, similarity_threshold: Å. max_attempts: rejected children in a row before a tree is given up.
     k: Boltzmann constant in energy/K.
 
     Where augment-atoms' document and code (0.2.0) differ:
@@ -63,7 +63,7 @@ class Rattling:
                 raise ValueError(f"{what} is not possible")
 
     def parents(self, energies: Array, levels: Array, atoms: int) -> Array:
-        """(P,) the probability of each structure to be the next parent."""
+        """(P,) the probability of each structure to be chosen as the next parent."""
         E = (energies - energies.min()) / self._divisor(atoms)
         kT = self.k * self.temperature
         boltzmann = np.exp(-E / kT) if kT > 0 else (E == 0).astype(float)
@@ -87,10 +87,10 @@ class Rattling:
 def rattled(
     frame: Frame, start: Frame, rattling: Rattling, rng: np.random.Generator
 ) -> tuple[Frame | None, float]:
-    """A shaken copy and its σ (Å); None for a cell that lost its volume or its handedness.
+    """A rattled copy and its σ (Å); None for a cell that collapsed or was inverted.
 
-    The cell changes about the one of `start`. Fixed components stay; without any along a direction, the centre
-    of the atoms does.
+    The cell is varied around that of `start`. Fixed components do not move; along a direction without fixed
+    components, the mean position of the atoms does not move.
     """
     positions, cell = frame.positions, frame.cell
     if rattling.cell_sigma is not None and frame.pbc.any():
@@ -108,14 +108,14 @@ def rattled(
 
 
 def relaxed(frame: Frame, forces: Array, step: float) -> Frame:
-    """R + step·F/|F|: every atom goes the whole step (Å) along its force."""
+    """R + step·F/|F|: every atom moves by the full step (Å) along its force."""
     F = forces if frame.fixed is None else np.where(frame.fixed, 0.0, forces)
     strength = np.linalg.norm(F, axis=1, keepdims=True)
     return frame.moved(frame.positions + step * F / np.maximum(strength, STEEP))
 
 
 def _strained(start: Frame, rattling: Rattling, rng: np.random.Generator) -> Array:
-    """(3, 3) Å: the cell of `start` changed as `cell_sigma_reading` says; vectors of open directions stay."""
+    """(3, 3) Å: the cell of `start` changed according to `cell_sigma_reading`; vectors of open directions stay."""
     s, C0 = rattling.cell_sigma or 0.0, start.cell
     noise = rng.standard_normal((3, 3))
     if rattling.cell_sigma_reading == "strain":

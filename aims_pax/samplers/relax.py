@@ -1,4 +1,4 @@
-"""Relaxation with any potential: only the atoms, the cell's shape at constant volume, or everything.
+"""Relaxation with any potential: only the atoms, also the cell's shape at constant volume, or also the volume.
 
 >>> from ase.build import bulk
 >>> from ase.calculators.emt import EMT
@@ -34,7 +34,7 @@ KINDS = ("only_atoms", "constant_volume", "full")
 
 
 class PotentialCalculator(Calculator):
-    """A `Potential` as an ASE calculator: what optimisers and filters ask."""
+    """A `Potential` as an ASE calculator, for ASE's optimisers and filters."""
 
     implemented_properties = ["energy", "forces", "stress"]  # noqa: RUF012  # ASE's own spelling
 
@@ -49,7 +49,7 @@ class PotentialCalculator(Calculator):
         self.check()
         frame = Frame.from_atoms(atoms)
         label = self.potential.labels([frame])[0]
-        if not label.finite:  # optimisers would stumble over it in words of their own
+        if not label.finite:  # optimisers would fail with unclear messages
             raise SamplingError(f"{frame.formula}: the potential gave energies or forces that are not finite")
         self.results = {"energy": label.energy, "free_energy": label.energy, "forces": np.array(label.forces)}
         if label.stress is not None:
@@ -66,15 +66,15 @@ def relax(
 ) -> Frame:
     """The frame at a minimum of the potential; fixed atoms stay.
 
-    what: `only_atoms`, `constant_volume` (atoms and the cell's shape) or `full` (and its volume). fmax: eV/Å, for
-    the cell the same as ASE's `FrechetCellFilter` has it. check: called before every evaluation.
-    Raises SamplingError when it does not converge, or the cell of a structure that is not a crystal should move.
+    what: `only_atoms`, `constant_volume` (atoms and the cell's shape) or `full` (also its volume). fmax: eV/Å, for
+    the cell as in ASE's `FrechetCellFilter`. check: called before every evaluation.
+    Raises SamplingError when it does not converge, or for the cell of a structure that is not a crystal.
     """
     if what not in KINDS:
         raise ValueError(f"relaxation {what!r}: expected one of {', '.join(KINDS)}")
     if what != "only_atoms" and not frame.periodic:
         raise SamplingError(
-            f"{frame.formula}: {what} relaxes a cell; this structure has none; choose only_atoms"
+            f"{frame.formula}: {what} relaxes the cell, but this structure has none; choose only_atoms"
         )
     if what != "only_atoms" and frame.fixed is not None:
         raise SamplingError(f"{frame.formula}: fixed atoms cannot stay in a changing cell; choose only_atoms")
@@ -97,15 +97,15 @@ def relax(
 
 
 def _converged(moving: Any, fmax: float, max_steps: int) -> bool:
-    """LBFGS with line search first; what it cannot finish (noise, steep starts) FIRE ends."""
+    """LBFGS with line search first; FIRE if that fails (noise, large initial forces)."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the line search tells of every step it shortens
+        warnings.simplefilter("ignore")  # the line search warns of every step that it shortens
         try:
             if PreconLBFGS(moving, precon=None, use_armijo=False, logfile=None).run(
                 fmax=fmax, steps=max_steps
             ):
                 return True
-        except RuntimeError as error:  # its line search found no lower energy
+        except RuntimeError as error:  # the line search found no lower energy
             log.debug("LBFGS: %s", error)
         return bool(FIRE(moving, logfile=None).run(fmax=fmax, steps=max_steps))
 

@@ -1,6 +1,6 @@
-"""How alike two geometries of one system are, and whether atoms touch.
+"""Similarity of two geometries of one system, and close contacts of atoms.
 
-Two structures are alike when the mean displacement of an atom between them,
+Two structures are similar when the mean displacement of their atoms,
 
     D = (1/N) Σ_a |ΔR_a|,      ΔR_a the minimum image of R_a − R'_a,
 
@@ -22,11 +22,11 @@ from scipy.spatial import cKDTree
 
 from aims_pax.frames import Array, Frame
 
-FIRST = 8  # atoms compared before most of a pool is ruled out
+FIRST = 8  # atoms compared first, which excludes most of a pool
 
 
 class MinimumImage:
-    """Lengths of displacements in a cell, exact for any skew.
+    """Minimum-image lengths of displacements in a cell, exact for any skew.
 
     cell: (3, 3) Å, zeros allowed along open directions. pbc: (3,) bool.
     """
@@ -36,13 +36,13 @@ class MinimumImage:
         self.cell, _ = minkowski_reduce(full_cell(cell, pbc), pbc)
         self.inverse = np.linalg.inv(self.cell)
         heights = 1 / np.linalg.norm(self.inverse, axis=0)
-        # rounding finds every vector shorter than this; for longer ones the neighbouring images are tried
+        # rounding gives the minimum image of vectors shorter than this; for longer ones neighbouring images are tried
         self.sure = heights[pbc].min() / 2 if pbc.any() else np.inf
         steps = [(-1, 0, 1) if p else (0,) for p in pbc]
         self.images = np.array(list(itertools.product(*steps)), float) @ self.cell
 
     def lengths(self, displacements: Array) -> Array:
-        """(…,) Å from (…, 3) Å."""
+        """(…,) Å: minimum-image lengths of displacements (…, 3) Å."""
         if not self.pbc.any():
             return _norm(displacements)
         turns = np.where(self.pbc, np.round(displacements @ self.inverse), 0.0)
@@ -55,10 +55,10 @@ class MinimumImage:
 
 
 class StructurePool:
-    """Structures of one system, asked whether a new one is like any of them."""
+    """Structures of one system, for checking whether a new one is similar to any of them."""
 
     def __init__(self, reference: Frame, threshold: float) -> None:
-        """reference: its cell is the one in which atoms are compared. threshold: Å."""
+        """reference: atoms are compared in its cell. threshold: Å."""
         self.threshold = threshold
         self.reference = reference
         self.metric = MinimumImage(reference.cell, reference.pbc)
@@ -70,7 +70,7 @@ class StructurePool:
         return self._size
 
     def add(self, frame: Frame) -> None:
-        """Remember this structure."""
+        """Add a structure to the pool."""
         if self._size == len(self._positions):
             more = max(16, self._size)
             self._positions = np.concatenate([self._positions, np.empty((more, len(self.reference), 3))])
@@ -80,23 +80,23 @@ class StructurePool:
         self._size += 1
 
     def state_arrays(self) -> dict[str, Array]:
-        """What it holds, as arrays."""
+        """The structures as arrays."""
         return {"positions": self._positions[: self._size].copy(), "cells": self._cells[: self._size].copy()}
 
     def load_state_arrays(self, arrays: Mapping[str, Array]) -> None:
-        """Take up what `state_arrays` gave."""
+        """Restore the state from `state_arrays`."""
         self._positions, self._cells = np.array(arrays["positions"]), np.array(arrays["cells"])
         self._size = len(self._positions)
 
     def holds_like(self, frame: Frame) -> bool:
-        """Whether any structure here is like this one."""
+        """Whether any structure of the pool is similar to this one."""
         R: Array = self._in_reference_cell(frame)
         between = _norm(self._cells[: self._size] - frame.cell)[:, frame.pbc]  # (P, periodic vectors)
         alive = np.flatnonzero(between.sum(1) < self.threshold * max(1, between.shape[1]))
         total = np.zeros(len(alive))
         limit = len(R) * self.threshold
         begin, end = 0, FIRST
-        while len(alive) and begin < len(R):  # a sum that is too large already can only grow
+        while len(alive) and begin < len(R):  # a sum above the limit can only grow
             lengths = self.metric.lengths(self._positions[alive, begin:end] - R[begin:end])
             total = total + lengths.sum(1)
             alive, total = alive[total < limit], total[total < limit]
@@ -111,18 +111,18 @@ class StructurePool:
 
 
 def mapping(old: Array, new: Array, pbc: NDArray[np.bool_]) -> Array:
-    """(3, 3) M with R·M at the same fractional coordinates of `new` as R of `old`."""
+    """(3, 3) M such that R·M has the same fractional coordinates in `new` as R has in `old`."""
     return np.asarray(np.linalg.solve(full_cell(old, pbc), full_cell(new, pbc)), float)
 
 
 def full_cell(cell: Array, pbc: NDArray[np.bool_]) -> Array:
-    """(3, 3) Å with unit vectors, orthogonal to the periodic ones, along open directions."""
+    """(3, 3) Å: the cell with unit vectors, orthogonal to the periodic ones, along open directions."""
     completed: Array = complete_cell(np.where(pbc[:, None], cell, 0.0))
     return completed
 
 
 def closer_than(frame: Frame, distance: float) -> bool:
-    """Whether any two atoms, periodic images (own ones too) included, are closer than this (Å)."""
+    """Whether any two atoms, including all periodic images, are closer than this (Å)."""
     if distance <= 0:
         return False
     if not frame.pbc.any():

@@ -1,8 +1,8 @@
 """The smallest supercell whose periodic images are at least a given distance apart.
 
-All sublattices of a crystal with n cells are the Hermite normal forms of determinant n; n grows until one of them
-holds no lattice vector shorter than the radius (Hart and Forcade, Phys. Rev. B 77, 224115 (2008)). Its shape is
-whatever fits best, not only repeats along the three vectors.
+All supercells of n cells are the Hermite normal forms of determinant n; n grows until one of them has no lattice
+vector shorter than the radius (Hart and Forcade, Phys. Rev. B 77, 224115 (2008)). The supercell may have any shape,
+not only repeats along the three vectors.
 
 >>> primitive = 3.61 / 2 * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]])
 >>> P = least_volume(primitive, radius=7.0)
@@ -26,15 +26,15 @@ from aims_pax.sampler import SamplingError
 Integers = NDArray[np.int64]
 
 MOST = 20_000  # cells
-SLACK = 1e-6  # Å
+SLACK = 1e-6  # Å, numerical tolerance
 
 
 def least_volume(cell: Array, radius: float, pbc: Sequence[bool] = (True, True, True)) -> Integers:
-    """(3, 3) whole numbers P, determinant > 0 as small as possible: no vector of the lattice P·cell but zero is
+    """(3, 3) whole numbers P with the smallest determinant > 0 for which no nonzero vector of the lattice P·cell is
     shorter than `radius` (Å).
 
-    Among equals the one with the longest shortest vector. Rows are reduced. Raises SamplingError for open directions
-    and for more than 20 000 cells.
+    Among equals the one with the longest shortest vector. Rows are Minkowski-reduced. Raises SamplingError for open
+    directions and for more than 20 000 cells.
     """
     if not all(pbc):
         raise SamplingError("a supercell radius needs a structure that is periodic in three directions")
@@ -47,7 +47,7 @@ def least_volume(cell: Array, radius: float, pbc: Sequence[bool] = (True, True, 
     n = max(1, math.ceil((radius - SLACK) ** 3 / math.sqrt(2) / volume - 1e-9))  # close packing is densest
     for cells in range(n, MOST + 1):
         fits = _hermite(cells)
-        for some in np.split(short, [4, 32]):  # few vectors rule out most forms
+        for some in np.split(short, [4, 32]):  # few vectors exclude most forms
             fits = fits[~_holds(fits, some).any(1)]
         if len(fits):
             best = _roundest(fits, near)
@@ -85,7 +85,7 @@ def repeated(frame: Frame, P: Integers) -> tuple[Frame, Integers]:
 
 
 def copies(P: Integers) -> Integers:
-    """(c, 3) the c = det P lattice vectors within the cell P, in one order. Raises ValueError when c < 1."""
+    """(c, 3) the c = det P lattice vectors within the cell P, in a fixed order. Raises ValueError when c < 1."""
     c = round(np.linalg.det(P))
     if c < 1:
         raise ValueError(f"supercell matrix {P.tolist()}: its determinant is {c}, expected at least 1")
@@ -136,7 +136,7 @@ def _holds(forms: Integers, vectors: Integers) -> NDArray[np.bool_]:
 
 
 def _roundest(forms: Integers, near: Integers) -> Integers:
-    """The form whose shortest vector is longest; `near` is sorted by length."""
+    """The form with the longest shortest vector; `near` is sorted by length."""
     held = _holds(forms, near)
     first = np.where(held.any(1), held.argmax(1), len(near))
     best: Integers = forms[int(np.argmax(first))]

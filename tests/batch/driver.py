@@ -168,7 +168,7 @@ def main(folder: Path) -> None:
                     result["failures"][frame_id] = [type(error).__name__, error.reason]
             result["calls"] = vars(labeller.calls)
             log = folder / "driver.log"
-            while plan["stay"] and log.read_text().count("given back") < plan["stay"]:
+            while plan["stay"] and log.read_text().count("cancelled by aims-PAX") < plan["stay"]:
                 watch.raise_if_stopped()
                 time.sleep(0.5)  # for ever: whoever started us has a deadline
     except SetupError as error:

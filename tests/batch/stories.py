@@ -145,7 +145,7 @@ def check_taken_over(driver: Driver, seen: dict[str, Any], soon: bool = True) ->
     result = whole(driver)
     log = driver.log()
     assert log.count("of an earlier run taken over") == 2
-    assert log.count("asked for") == 2, "both by the first driver"
+    assert log.count("submitted (block") == 2, "both by the first driver"
     assert len(seen["at work"]) == 2
     # at least these two: on a busy machine one may end, and the next begin, before the signal arrives
     assert result["calls"]["harvested"] + result["calls"]["reused"] >= 2
@@ -195,7 +195,7 @@ def check_replaced(driver: Driver, words: tuple[str, ...]) -> None:
     """A block that ended too early was replaced as soon as the scheduler said so. words: of the scheduler, for it."""
     whole(driver)
     log = driver.log()
-    assert log.count("asked for") > 1
+    assert log.count("submitted (block") > 1
     # as soon as the scheduler says so, not when heartbeats have stayed away for a minute
     ended = next(line for line in log.splitlines() if any(line.endswith(word) for word in words))
     again = next(line for line in log.splitlines() if "computed again" in line)
@@ -207,7 +207,7 @@ def check_no_work_cut_off(driver: Driver) -> None:
     """Blocks took no work that they could not finish before their walltime."""
     whole(driver)
     assert set(Counter(driver.begun()).values()) == {1}
-    assert len(driver.log().split("asked for")) > 2  # more than one block
+    assert len(driver.log().split("submitted (block")) > 2  # more than one block
     tidy(driver)
 
 

@@ -321,7 +321,7 @@ def test_when_everything_fails_alike_it_ends_at_once_and_all_is_tried_again_late
     (project / "broken").touch()
     done = recalc("old.xyz", folder=project)
     assert done.returncode == 1
-    assert "no reference calculation has worked: the last 5 failed alike (Crashed)" in done.stderr
+    assert "no reference calculation has worked: the last 5 failed in the same way (Crashed)" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (project / "old_recalculated.xyz").exists()
     (project / "broken").unlink()

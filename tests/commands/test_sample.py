@@ -283,7 +283,7 @@ def test_features_of_a_potential_that_is_no_mace_model_are_refused(go):
 
 def test_filters_that_let_nothing_pass_end_it_with_the_reason(go):
     filters = [{"kind": "duplicates", "by": "descriptor", "threshold": 900}]
-    with pytest.raises(SamplingError, match="the filters of sampler md turned down"):
+    with pytest.raises(SamplingError, match="the filters of sampler md removed"):
         go(SAMPLERS=[{"kind": "md", "potential": EMT, "skip_step": 1, "filters": filters}])
 
 

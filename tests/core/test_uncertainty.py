@@ -42,5 +42,5 @@ def test_what_a_model_says_of_itself_takes_the_place_of_the_members_disagreement
 
 
 def test_one_member_that_says_nothing_of_itself_is_not_taken_for_certain():
-    with pytest.raises(ValueError, match="one member without a spread"):
+    with pytest.raises(ValueError, match="one member without its own spread"):
         uncertainty(np.zeros((1, 3, 3)), "max_atomic_sd")

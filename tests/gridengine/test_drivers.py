@@ -96,7 +96,7 @@ def test_two_jobs_run_at_once_inside_one_block(drivers):
     driver, _ = story(drivers, "plain")
     result = whole(driver)
     assert result["calls"]["begun"] == 6
-    assert driver.log().count("asked for") == 1  # one block
+    assert driver.log().count("submitted (block") == 1  # one block
     assert driver.steps == 2
     tidy(driver)
 

@@ -112,7 +112,7 @@ def test_a_calculators_label_waits_elsewhere(tmp_path, refusing, code, scratch):
 def test_where_nothing_can_be_written_the_loss_is_said(tmp_path, refusing):
     refusing.update(errno=errno.ENOSPC, all=True)
     failed = label_task(task(Counting(tmp_path / "calc"), tmp_path))
-    assert "is lost: no other place takes it" in str(failed.error)
+    assert "is lost: it could not be saved elsewhere" in str(failed.error)
 
 
 def test_a_waiting_label_of_another_method_does_not_count(tmp_path, refusing):

@@ -259,7 +259,7 @@ def test_series_and_fractions_are_the_functions_they_stand_for():
     assert np.allclose(small_exp(x) * small_exp(-x), 1.0, rtol=0, atol=1e-15)
 
 
-@pytest.mark.parametrize(("pressure", "words"), [(-0.02, "times the first)"), (-1e300, "not finite")])
+@pytest.mark.parametrize(("pressure", "words"), [(-0.02, "times the initial one)"), (-1e300, "not finite")])
 def test_a_cell_that_explodes_is_a_fault_and_the_others_go_on(pressure, words):
     wild = settings("npt", h=4.0, pressure=pressure, pfactor=2.0)
     good = small()

@@ -54,7 +54,7 @@ def test_a_molecule_without_a_cell_stays_where_it_is():
 
 @pytest.mark.parametrize("size", [(1, 1, 1), (3, 2, 1)])
 def test_graphene_is_no_crystal_of_molecules(size):
-    with pytest.raises(SamplingError, match="network without end"):
+    with pytest.raises(SamplingError, match="infinite network"):
         detect(Frame.from_atoms(graphene(size=size, vacuum=5.0)))
 
 

@@ -196,13 +196,13 @@ def test_imaginary_modes_are_told_and_never_moved(caplog):
     stretched = crystal(1, 6.1)  # some of its modes are past the limit of stability
     found = modes(force_constants(stretched, LennardJones(smooth=True)), "gamma", Window(0.01, None))
     assert len(found.imaginary) == 3
-    assert "3 imaginary modes, not sampled; the strongest 0.22i THz" in caplog.text
+    assert "3 imaginary modes, not sampled; the largest 0.22i THz" in caplog.text
     assert len(found) == 6
     assert (found.frequencies > 0.1).all()
 
 
 def test_a_window_without_modes_is_told():
-    with pytest.raises(SamplingError, match="no mode is left"):
+    with pytest.raises(SamplingError, match="no mode is selected"):
         modes(constants(KINDS[0]), window=Window(20.0, None))
 
 

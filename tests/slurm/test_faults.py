@@ -117,7 +117,7 @@ FAULTS = [
 def test_two_jobs_run_at_once_inside_one_block(slurm, drivers):
     result = whole(drivers["plain"])
     assert result["calls"]["begun"] == 6
-    assert drivers["plain"].log().count("asked for") == 1  # one block
+    assert drivers["plain"].log().count("submitted (block") == 1  # one block
     assert drivers["plain"].steps == 2
     tidy(drivers["plain"])
 
@@ -126,7 +126,7 @@ def test_blocks_are_asked_for_with_the_work_and_given_back_without_it(slurm, dri
     driver = drivers["scaling"]
     whole(driver)  # it does not leave before both are given back
     log = driver.log()
-    assert (log.count("asked for"), log.count("given back")) == (2, 2)
+    assert (log.count("submitted (block"), log.count("cancelled by aims-PAX")) == (2, 2)
     tidy(driver)
 
 

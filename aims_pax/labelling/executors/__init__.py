@@ -1,1 +1,1 @@
-"""Where reference calculations run: in this process, in workers on this machine, in jobs of a cluster."""
+"""Where reference calculations run: in this process, in workers on this machine, or in cluster jobs."""

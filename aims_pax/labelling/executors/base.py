@@ -1,11 +1,11 @@
-"""Where work runs. An executor takes a function and its arguments and gives a future; it knows no more.
+"""Where calculations run. An executor takes a function with its arguments and returns a future.
 
     inline    in the caller, at once: reproducible to the last bit
-    threads   in threads of this process: for references that are programs of their own, and quick calculators
+    threads   in threads of this process: for references that are external programs, and for fast calculators
     htex      in worker processes on this machine: for slow Python calculators
-    blocks    in worker processes on nodes that a batch scheduler gives: see `parsl_blocks`
+    blocks    in worker processes inside jobs of a batch scheduler: see `parsl_blocks`
 
-Parsl is loaded only when the last three are asked for.
+Parsl is imported only for the last three.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 
 class WorkerDied(Exception):
-    """The process that ran a task is gone, with the task; it may be tried again.
+    """The process that ran a task has died; the task may be tried again.
 
-    cost: how far this counts against the task; at 1 it is given up.
+    cost: how much this counts against the task; when the sum reaches 1, the task fails.
     """
 
     def __init__(self, reason: str, cost: float = 0.5) -> None:
@@ -34,29 +34,29 @@ class WorkerDied(Exception):
 class Executor(Protocol):
     """A context manager; `submit` is called between entering and leaving, from one thread."""
 
-    capacity: int  # how many tasks run side by side
-    outlives: bool  # tasks may go on when this process is killed; then they claim what they work on
+    capacity: int  # number of tasks that run at the same time
+    outlives: bool  # whether tasks may continue when this process is killed; such tasks claim their frames
 
     def inherit(self, jobs: Iterable[str]) -> None:
-        """End what an earlier run of ours has left running, except the jobs (by the scheduler's id) given."""
+        """End everything that earlier runs in this folder left running, except these jobs (scheduler ids)."""
         ...
 
     def hand_over(self, tasks: Sequence[Any]) -> None:
-        """Leave what runs, and what waits to run, to the next run when this one leaves; where it outlives us.
+        """Leave running and waiting tasks to the next run when this one ends, if `outlives`.
 
-        tasks: `Task`s that are still wanted, for workers that begin while no run is there.
+        tasks: `Task`s that are still requested, for workers that start while no driver runs.
         """
         ...
 
     def submit(self, function: Callable[..., T], *args: Any) -> Future[T]:
-        """Run `function(*args)` soon. Its exception is the future's exception.
+        """Run `function(*args)` when a worker is free. Its exception is the future's exception.
 
-        WorkerDied: the task was lost. SetupError: nothing can run here any more.
+        WorkerDied: the worker died. SetupError: this executor cannot run anything any more.
         """
         ...
 
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *exception: object) -> None:
-        """Leave no process and no thread behind. Tasks that have not begun are not awaited."""
+        """End all processes and threads. Does not wait for tasks that have not begun."""
         ...

@@ -1,11 +1,11 @@
-"""What a block runs: a pool of workers for the driver that lives now, and for the next one when that has gone.
+"""The program of a block: a pool of workers for the current driver, and later for the next one.
 
     python -m aims_pax.labelling.executors.block_program FOLDER NAME JOBS PATIENCE FREE
 
-A block may wait in the queue for longer than its driver lives. So it asks when it starts, in the files of `handover`
-in FOLDER, who the driver is. When there is none, it computes what the last one left as still wanted, JOBS at a time,
-and waits PATIENCE seconds for the next driver. It ends when a driver lives that does not want it, and when the rest
-of its walltime is too short for a calculation.
+A block may wait in the queue for longer than its driver runs. So when it starts, it reads from the files of `handover`
+in FOLDER which driver is running. When there is none, it computes the tasks that the last driver left, JOBS at a time,
+and waits PATIENCE seconds for the next driver. It ends when the running driver does not use it, and when the rest of
+its walltime is too short for a calculation.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from typing import Any
 from aims_pax.labelling.executors.handover import KEY, Driver, Handover
 
 LOOK_EVERY = 2.0  # s
-UNWANTED_AFTER = 60.0  # s in which a new driver names the blocks it takes over
+UNWANTED_AFTER = 60.0  # s in which a new driver must list the blocks that it takes over
 UNREACHABLE = 3  # exit code of a pool that found no driver at its addresses
 
 
 class Block:
-    """One block, from its start to its end. end: of its walltime (s since 1970), or inf.
+    """One block. end: of its walltime (s since 1970), or inf.
 
-    free: seconds at the end of the walltime in which no calculation may begin, until a driver says otherwise.
+    free: seconds at the end of the walltime in which no calculation may begin; a driver can change it.
     """
 
     def __init__(
@@ -43,13 +43,13 @@ class Block:
         self.free = free
         self.end = end
         self.probe = self.files.probe(name)
-        self._gone: set[str] = set()  # tokens of drivers that we have served
-        self._finished: int | None = None  # time stamp of a list of tasks of which nothing is left to do
-        self._since = time.monotonic()  # waiting for a driver
-        self._new: tuple[str, float] = ("", 0.0)  # token of a driver that has not named us, since when
+        self._gone: set[str] = set()  # tokens of drivers that have ended
+        self._finished: int | None = None  # time stamp of a task list that is completed
+        self._since = time.monotonic()  # start of waiting for a driver
+        self._new: tuple[str, float] = ("", 0.0)  # token of a driver that does not list us; since when
 
     def run(self) -> int:
-        """The exit code."""
+        """Run the block to its end and return the exit code."""
         try:
             while (code := self._turn()) is None:
                 time.sleep(LOOK_EVERY)
@@ -59,7 +59,7 @@ class Block:
                 self.probe.unlink()
 
     def _turn(self) -> int | None:
-        """Serve a driver, compute what was left, or wait; the exit code when there is nothing more to do."""
+        """Serve a driver, compute tasks that were left, or wait. Returns the exit code when the block should end."""
         if not self.files.folder.is_dir():
             return self._say(f"{self.files.folder} is gone", 1)
         if self.seconds < 1:
@@ -74,7 +74,7 @@ class Block:
         return None
 
     def _serve(self, driver: Driver) -> int | None:
-        """Until it goes, or until the walltime ends."""
+        """Run workers for a driver until it ends or the walltime ends."""
         self.free = driver.free
         if self.seconds < 1:
             return None
@@ -88,7 +88,7 @@ class Block:
         return None
 
     def _unnamed(self, token: str) -> int | None:
-        """A driver that has not taken us over, or not yet."""
+        """Wait up to a minute for a driver to take over this block; then return the exit code."""
         if self._new[0] != token:
             self._new = (token, time.monotonic())
         if time.monotonic() - self._new[1] < UNWANTED_AFTER:
@@ -97,18 +97,18 @@ class Block:
 
     @property
     def seconds(self) -> float:
-        """In which calculations may begin."""
+        """Remaining seconds in which calculations may begin."""
         return self.end - time.time() - (0.0 if math.isinf(self.end) else self.free)
 
     def _pool(self, arguments: list[str]) -> int:
-        """Its exit code."""
+        """Run a pool of workers and return its exit code."""
         if not math.isinf(self.end):
             others = [a for a in arguments if not a.startswith("--drain_period=")]
             arguments = [*others, f"--drain_period={max(1, int(self.seconds))}"]
         return subprocess.call([sys.executable, "-m", "aims_pax.labelling.executors.parsl_pool", *arguments])
 
     def _tasks(self) -> bool:
-        """Compute what was left as wanted; whether anything was."""
+        """Compute the tasks that the last driver left. Returns whether anything was computed."""
         stamp = self.files.stamp()
         if stamp is None or stamp == self._finished or self.jobs < 1:
             return False
@@ -121,7 +121,7 @@ class Block:
             worker.join()
         codes = {worker.exitcode for worker in workers}
         if 1 in codes:
-            sys.exit(1)  # what every calculation lacks; the worker has said it
+            sys.exit(1)  # a SetupError, which the worker has printed
         if COMPUTED not in codes:
             self._finished = stamp
         return COMPUTED in codes
@@ -135,7 +135,7 @@ COMPUTED = 10  # exit code of a worker that has computed something
 
 
 def run_worker(folder: Path, name: str, key: str, until: float, k: int) -> None:
-    """One worker: what is left and nobody else computes, until a driver lives or the time is over."""
+    """One worker: computes tasks that no other process computes, until a driver runs or the time is over."""
     from aims_pax.errors import SetupError
     from aims_pax.labelling.worker import label_task
 
@@ -159,7 +159,7 @@ def run_worker(folder: Path, name: str, key: str, until: float, k: int) -> None:
 
 
 def _rotated(tasks: list[Any], k: int) -> list[Any]:
-    """Each worker begins at another one."""
+    """The tasks in another order for each worker k, so that workers begin at different tasks."""
     k %= max(1, len(tasks))
     return [*tasks[k:], *tasks[:k]]
 

@@ -1,7 +1,7 @@
-"""Blocks for Parsl: jobs of a scheduler asked for, taken over from an earlier run, looked after and given back.
+"""A Parsl provider for blocks (scheduler jobs): submits them, takes over those of an earlier run, polls and cancels.
 
-Parsl's own providers forget how a job ended at the next look, take a job that the scheduler has forgotten for running,
-and know nothing of blocks of an earlier run.
+Parsl's own providers lose the final state of a job at the next poll, treat a job that the scheduler no longer knows as
+running, and cannot take over blocks of an earlier run.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from aims_pax.schedulers.base import Phase, Refused
 
 log = logging.getLogger(__name__)
 
-STILLBORN = 3  # blocks in a row that never registered: there is no point in asking for more
-BACK_OFF = 15.0  # s after a scheduler could not be reached
+STILLBORN = 3  # blocks in a row without any worker, after which no more are submitted
+BACK_OFF = 15.0  # s without submissions after a scheduler could not be reached
 STATES = {
     Phase.WAITING: ParslState.PENDING, Phase.HELD: ParslState.HELD, Phase.RUNNING: ParslState.RUNNING,
     Phase.ENDING: ParslState.RUNNING, Phase.COMPLETED: ParslState.COMPLETED, Phase.CANCELLED: ParslState.CANCELLED,
@@ -40,14 +40,14 @@ STATES = {
 
 POOL = DEFAULT_LAUNCH_CMD.replace(
     "process_worker_pool.py ", "", 1
-)  # arguments of `pool`, as Parsl fills them in
+)  # arguments of `parsl_pool`, filled in by Parsl
 
 
 class SchedulerBlocks(ClusterProvider):
-    """Blocks that a scheduler gives.
+    """Blocks in jobs of a scheduler.
 
-    name: of the jobs, with the token of this run behind the last dot. inherited: job → its name, of blocks of earlier
-    runs that can serve this one. protected: jobs of these that still compute for an earlier run.
+    name: of the jobs, with the token of this run after the last dot. inherited: {job: name} of blocks of earlier
+    runs that this run can use. protected: those of them that still compute for an earlier run.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class SchedulerBlocks(ClusterProvider):
     ) -> None:
         super().__init__(  # type: ignore[no-untyped-call]
             blocks.scheduler.name,
-            nodes_per_block=1,  # as Parsl counts places for work: `jobs` in a block, however many nodes it has
+            nodes_per_block=1,  # so that Parsl counts `jobs` workers per block, for any number of nodes
             init_blocks=min(max(blocks.init, len(inherited)), blocks.most),
             min_blocks=min(blocks.least, blocks.most),
             max_blocks=blocks.most,
@@ -81,19 +81,19 @@ class SchedulerBlocks(ClusterProvider):
         self.protected: Callable[[], set[str]] = set
         self.quiet_until = 0.0
         self.last_refusal: Refused | None = None
-        self.passing: set[str] = set()  # what it said when it was away
+        self.passing: set[str] = set()  # messages of temporary refusals
         self._driver = Driver(name.rpartition(".")[2], {}, blocks.free)
         self._serial = 0
-        self._young: dict[str, float] = {}  # job → when it was submitted
+        self._young: dict[str, float] = {}  # job → time of submission
 
     @property
     def status_polling_interval(self) -> int:
-        """Often while a block is young, then as rarely as a busy controller likes."""
+        """Seconds between two polls: 5 while a block is new, then 30 to spare the scheduler."""
         now = time.monotonic()
         return 5 if any(now - t < 180 for j, t in self._young.items() if not self._over(j)) else 30
 
     def submit(self, command: str, tasks_per_node: int, job_name: str = "") -> str:
-        """The job of a block, asked for or taken over. command: arguments of `pool`."""
+        """Submit or take over a block and return its job id. command: arguments of `parsl_pool`."""
         if self.inherited:
             return self._take_over(command)
         if time.monotonic() < self.quiet_until and self.last_refusal is not None:
@@ -109,12 +109,12 @@ class SchedulerBlocks(ClusterProvider):
             self.last_refusal = error
             if error.passing:
                 self.passing.add(str(error))
-                log.warning("%s takes no jobs at the moment, trying again: %s", self.scheduler.title, error)
+                log.warning("%s accepts no jobs at the moment, trying again: %s", self.scheduler.title, error)
                 self.quiet_until = time.monotonic() + BACK_OFF
             raise
         self.last_refusal = None
         self._note(job, path)
-        log.info("%s job %s asked for (block %d)", self.scheduler.title, job, self._serial)
+        log.info("%s job %s submitted (block %d)", self.scheduler.title, job, self._serial)
         return job
 
     def _take_over(self, command: str) -> str:
@@ -127,7 +127,7 @@ class SchedulerBlocks(ClusterProvider):
         return job
 
     def _announce(self, name: str, command: str) -> None:
-        """Let this block know how to reach us."""
+        """Write to driver.json how this block can reach the driver."""
         pools = {**self._driver.pools, name: shlex.split(command)}
         self._driver = replace(self._driver, pools=pools)
         self.files.write_driver(self._driver)
@@ -142,7 +142,7 @@ class SchedulerBlocks(ClusterProvider):
 
     def _write_script(self, path: Path, name: str) -> None:
         blocks = self.blocks
-        # with MPI, workers need what Parsl alone gives them
+        # with MPI, only Parsl can give workers their nodes: the block itself computes no tasks
         words = [self.files.folder, name, 0 if blocks.mpi else blocks.jobs, blocks.patience, blocks.free]
         python = [sys.executable, "-m", "aims_pax.labelling.executors.block_program"]
         command = f"{KEY}={self.key} exec {shlex.join([*python, *map(str, words)])}"
@@ -178,7 +178,7 @@ class SchedulerBlocks(ClusterProvider):
             return [False] * len(job_ids)
         for job in jobs:
             self.resources[job]["status"] = self._status_of(ParslState.CANCELLED, self.resources[job]["path"])
-            log.info("%s job %s given back", self.scheduler.title, job)
+            log.info("%s job %s cancelled by aims-PAX", self.scheduler.title, job)
         return [str(job) in jobs for job in job_ids]
 
     def _over(self, job: object) -> bool:
@@ -190,7 +190,7 @@ class SchedulerBlocks(ClusterProvider):
 
 
 class BlockErrors:
-    """Gives up after some blocks in a row that never registered, and quotes what the last one said."""
+    """Ends the run after `STILLBORN` blocks in a row without any worker, and quotes the output of the last one."""
 
     def __init__(self, provider: SchedulerBlocks) -> None:
         self.provider = provider
@@ -201,14 +201,14 @@ class BlockErrors:
         for block in sorted((b for b in status if b not in self.seen and status[b].terminal), key=int):
             self.seen.add(block)
             if status[block].state == ParslState.MISSING and self._inherited(executor, block):
-                continue  # it has done its work, for the run that asked for it
+                continue  # it has worked for the run that submitted it
             if status[block].state not in (ParslState.SCALED_IN, ParslState.MISSING):
-                executor._hold_block(block)  # see `interchange`: what it was computing is lost now
+                executor._hold_block(block)  # see `parsl_interchange`: its tasks are lost
             if block in executor._simulated_status and status[block].state != ParslState.SCALED_IN:
                 message = status[block].message or ""
                 del executor._simulated_status[block]
                 self.streak += not any(text in message for text in self.provider.passing)
-            elif status[block].state == ParslState.MISSING:  # HTEX's word: ended, and its workers never came
+            elif status[block].state == ParslState.MISSING:  # HTEX: it ended, no worker ever connected
                 self.streak += 1
             elif status[block].state != ParslState.SCALED_IN:
                 self.streak = 0
@@ -230,7 +230,7 @@ class BlockErrors:
         entries = [e for e in self.provider.resources.values() if f"{e['path']}.err" == status.stderr_path]
         word = entries[0].get("word", "ended") if entries else "ended"
         return (
-            f"{STILLBORN} {title} blocks in a row ended without any worker; the last one: {word}. It said: "
+            f"{STILLBORN} {title} blocks in a row ended without any worker; the last one: {word}. Its output: "
             f"{_last_lines(Path(status.stderr_path)) or 'nothing'} (all of it in {status.stderr_path}). Change "
             f"CLUSTER.worker_str or {key}, then run again: nothing is lost"
         )

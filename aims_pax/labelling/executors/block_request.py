@@ -1,4 +1,4 @@
-"""A block: one job of a scheduler with a pool of workers. What it asks for, how long it takes work, and its script."""
+"""A block: one scheduler job with a pool of workers. Its resources, the time in which it takes work, and its script."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from aims_pax.settings.cluster import reserve
 
 @dataclass(frozen=True)
 class Blocks:
-    """What CLUSTER says of the blocks. longest: seconds a calculation may take, or inf.
+    """The settings of CLUSTER for blocks. longest: seconds a calculation may take, or inf.
 
-    idle: seconds after which a block without work is given back. scripts: where the job scripts go.
-    patience: seconds for which a block waits for the next driver. address, interface, ports: where nodes find it.
+    idle: seconds after which a block without work is cancelled. scripts: folder of the job scripts.
+    patience: seconds for which a block waits for the next driver. address, interface, ports: how nodes reach it.
     """
 
     scheduler: Scheduler
@@ -42,17 +42,17 @@ class Blocks:
 
     @cached_property
     def read(self) -> BlockHeader:
-        """What the header says."""
+        """The parsed header."""
         return self.scheduler.read_header(self.header)
 
     @property
     def walltime(self) -> float | None:
-        """Seconds, or None where the header leaves it to the partition or queue."""
+        """Seconds, or None where the header does not set it (the partition or queue does)."""
         return self.read.walltime
 
     @property
     def drain(self) -> int | None:
-        """Seconds after its start when a block takes no more work: what it began then still ends in time."""
+        """Seconds after its start from which a block takes no new work, so that running calculations end in time."""
         if self.walltime is None or math.isinf(self.walltime):
             return None
         left = self.walltime - reserve(self.walltime)
@@ -60,20 +60,20 @@ class Blocks:
 
     @property
     def free(self) -> float:
-        """Seconds at the end of the walltime in which no calculation begins; 0 where the end is not known."""
+        """Seconds at the end of the walltime in which no calculation begins; 0 where the walltime is unknown."""
         return 0.0 if self.drain is None or self.walltime is None else self.walltime - self.drain
 
     @property
     def shape(self) -> str:
-        """Blocks of one shape can stand in for each other, also those of an earlier run."""
+        """A hash of what blocks must have in common to replace each other, also those of an earlier run."""
         said = repr((self.header, self.worker, self.nodes, self.jobs, self.mpi, sys.executable))
         return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def job_script(blocks: Blocks, name: str, path: Path, start: str, command: str) -> str:
-    """A block: the user's header with what must be ours, the preparations, and the pool of workers.
+    """The job script: the user's header with the options that aims-PAX sets, worker_str, and the pool of workers.
 
-    path: of the script; its output goes beside it.
+    path: of the script; the job's output is written next to it.
     """
     lines = blocks.scheduler.script_head(blocks.header, name, path, blocks.nodes)
     limit = blocks.walltime

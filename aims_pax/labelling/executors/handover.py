@@ -1,11 +1,11 @@
-"""The files by which a driver, its blocks and the next driver find each other, in the folder that is locked for a run.
+"""The files by which a driver, its blocks and the next driver find each other, in the run's locked folder.
 
-    runs.json      what each run may have left behind: the token in its jobs' names, its interchange
-    driver.json    for blocks that start: how to reach the driver of today; renewed while it lives
-    tasks          labels that were still wanted when the last driver was stopped by the scheduler or the walltime
+    runs.json      what each run may have left running: the token in its jobs' names, its interchange
+    driver.json    for blocks that start: how to reach the current driver; renewed while it runs
+    tasks          labels still requested when the last driver was stopped by the scheduler or the walltime
 
-A block reads them when it starts, and again when its driver has gone: a place in the queue serves whichever driver
-is there then. What is unpickled was written by a run whose key the block was submitted with.
+A block reads them when it starts, and again when its driver has ended, so that it can work for the driver that runs
+then. Tasks are unpickled only when they are signed with the key that the block was submitted with.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from aims_pax.record.files import write_bytes, write_text
 log = logging.getLogger(__name__)
 
 RENEW_EVERY = 20.0  # s
-STALE_AFTER = 120.0  # s without renewal after which a driver is no more, by the clock of the file system
+STALE_AFTER = 120.0  # s without renewal (by the file system's clock) after which a driver counts as ended
 KEY = "AIMS_PAX_TASKS_KEY"  # in the environment of a block
 
 
 @dataclass(frozen=True)
 class Driver:
-    """A driver as its blocks see it. pools: arguments of `pool` by the name of the block.
+    """The content of driver.json. pools: arguments of `parsl_pool` for each block name.
 
     free: seconds at the end of a block's walltime in which no calculation may begin.
     """
@@ -45,7 +45,7 @@ class Driver:
 
 
 class Handover:
-    """These files in one folder."""
+    """The handover files in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
@@ -55,11 +55,11 @@ class Handover:
         self._renewed = 0.0
 
     def probe(self, name: str) -> Path:
-        """A file by which somebody asks the file system for the time."""
+        """A file that a block touches to read the file system's clock."""
         return self.folder / f".block.{name}"
 
     def clear(self) -> None:
-        """Nothing is left to anybody."""
+        """Remove driver.json, tasks and the blocks' probe files."""
         self.forget_driver()
         self.forget_tasks()
         for probe in self.folder.glob(".block.*"):
@@ -68,7 +68,7 @@ class Handover:
     # ------------------------------------------------------------ runs
 
     def runs(self) -> list[dict[str, Any]]:
-        """What earlier runs may have left behind; [] when there is nothing readable."""
+        """What earlier runs may have left running; [] when there is no readable file."""
         try:
             runs = json.loads(self.runs_path.read_text())
             return [r for r in runs if isinstance(r, dict) and isinstance(r.get("token"), str)]
@@ -83,7 +83,7 @@ class Handover:
         else:
             self.runs_path.unlink(missing_ok=True)
 
-    # ------------------------------------------------------------ the driver of today
+    # ------------------------------------------------------------ the current driver
 
     def write_driver(self, driver: Driver) -> None:
         """Raises SetupError."""
@@ -95,18 +95,18 @@ class Handover:
         write_text(self.driver_path, json.dumps(said))
 
     def renew(self) -> None:
-        """A sign of life, when one is due."""
+        """Renew the time stamp of driver.json if the last renewal is old enough."""
         if time.monotonic() - self._renewed > RENEW_EVERY:
             self._renewed = time.monotonic()
-            with suppress(OSError):  # no driver.json yet, or a file server that hiccups
+            with suppress(OSError):  # no driver.json yet, or the file server did not respond
                 os.utime(self.driver_path)
 
     def forget_driver(self) -> None:
-        """From now on no block looks for us."""
+        """Remove driver.json: from now on blocks do not connect to this driver."""
         self.driver_path.unlink(missing_ok=True)
 
     def driver(self, probe: Path) -> Driver | None:
-        """The driver that lives, or None. probe: a file of ours in that folder, for the clock of the file system."""
+        """The running driver, or None. probe: a file in that folder, for the file system's clock."""
         try:
             probe.touch()
             if probe.stat().st_mtime - self.driver_path.stat().st_mtime > STALE_AFTER:
@@ -120,7 +120,7 @@ class Handover:
     # ------------------------------------------------------------ tasks
 
     def leave_tasks(self, tasks: Sequence[Any], keys: Sequence[str]) -> None:
-        """Tasks for blocks that start while no driver lives. keys: of the runs whose blocks may. Raises SetupError."""
+        """Write tasks that blocks compute while no driver runs. keys: of the runs whose blocks may."""
         self.forget_tasks()
         if not tasks:
             return
@@ -132,14 +132,14 @@ class Handover:
         self.tasks_path.unlink(missing_ok=True)
 
     def stamp(self) -> int | None:
-        """Which list of tasks lies there: its time; None when there is none."""
+        """The time stamp of the task list; None when there is none."""
         try:
             return self.tasks_path.stat().st_mtime_ns
         except OSError:
             return None
 
     def tasks(self, key: str) -> list[Any]:
-        """What was left, when it was written by a run that knows this key; else nothing is unpickled."""
+        """The tasks, if they are signed with this key; else [], and nothing is unpickled."""
         try:
             signatures, _, content = self.tasks_path.read_bytes().partition(b"\n")
             known = json.loads(signatures)

@@ -10,7 +10,7 @@ from aims_pax.labelling.executors.base import T
 
 
 class InlineExecutor:
-    """Runs each task at once in the caller; every future is done when it is handed out."""
+    """Runs each task at once in the caller; every future is done when `submit` returns."""
 
     capacity = 1
     outlives = False
@@ -25,7 +25,7 @@ class InlineExecutor:
         future: Future[T] = Future()
         try:
             future.set_result(function(*args))
-        except Exception as error:  # KeyboardInterrupt is not ours to keep
+        except Exception as error:  # KeyboardInterrupt reaches the caller
             future.set_exception(error)
         return future
 

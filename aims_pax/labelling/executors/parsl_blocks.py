@@ -3,9 +3,9 @@
     driver ── interchange ──┬── block 1 (a job, nodes_per_block nodes): jobs_per_block workers
                             └── block 2 …                                    each: launch_str, e.g. mpirun aims.x
 
-Blocks are asked for while there is work and given back when idle. A block stops taking work early enough for what it
-has begun to end before its walltime. A driver that is stopped leaves its blocks, in the queue and at work, to the
-next one (`handover`), which takes them over; one that has finished, or is told to cancel, ends them.
+Blocks are submitted while there is work and cancelled when idle. A block stops taking work early enough for its
+running calculations to end before its walltime. A driver that is stopped leaves its blocks, waiting and running, to
+the next driver (`handover`); a driver that has finished, or that the user cancels, ends them.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from aims_pax.schedulers.registry import UNNAMED, find_scheduler
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 20.0  # s for which a scheduler may be away when jobs are to be found or ended
+PATIENCE = 20.0  # s for which to retry when a scheduler does not answer
 
 
 class BlockExecutor(ParslExecutor):
     """HighThroughputExecutor (or MPIExecutor) on blocks of a scheduler.
 
-    run_dir: of Parsl. folder: where workers start. restart: the folder of `handover`, of this run alone.
+    run_dir: for Parsl's files. folder: working folder of the workers. restart: the folder of `handover`, locked by us.
     """
 
     strategy = "htex_auto_scale"
@@ -62,26 +62,26 @@ class BlockExecutor(ParslExecutor):
         self.scheduler = blocks.scheduler
         self.label = blocks.label
         self.idle = blocks.idle
-        if blocks.mpi:  # one rank a node: what a calculation really starts is up to launch_str
+        if blocks.mpi:  # one rank per node for Parsl; the real number is set by launch_str
             self.resources = {"num_nodes": max(1, blocks.nodes // blocks.jobs), "ranks_per_node": 1}
         self.token = secrets.token_hex(4)
         self.key = secrets.token_hex(16)
         self.files = Handover((restart or run_dir).absolute())
-        self.runs: list[dict[str, Any]] = []  # earlier ones, not ended yet
+        self.runs: list[dict[str, Any]] = []  # earlier runs that have not ended completely
         self._blocks: SchedulerBlocks | None = None
-        self._taken: dict[str, str] = {}  # job → name of blocks of earlier runs that serve us
-        self._busy: set[str] = set()  # those of them that computed for an earlier run when we came
-        self._tasks: Sequence[Any] | None = None  # left to the next run; None: nothing is left
+        self._taken: dict[str, str] = {}  # job → name, of blocks taken over from earlier runs
+        self._busy: set[str] = set()  # those of them that computed for an earlier run when taken over
+        self._tasks: Sequence[Any] | None = None  # for the next run; None: end all blocks
 
     def __enter__(self) -> Self:
-        self.scheduler.check()  # SetupError at once where there is none
+        self.scheduler.check()  # SetupError at once without a scheduler
         if self.blocks.walltime is not None and math.isinf(self.blocks.longest):
             log.info(
                 "CLUSTER.job_time_limit: unknown, so blocks take no new work after half of their walltime"
             )
         if passed_over := self.scheduler.not_passed_on(self.blocks.header):
             log.warning(
-                "set in the environment and not used for blocks: %s; %s counts",
+                "set in the environment and not used for blocks: %s; %s is used instead",
                 ", ".join(passed_over),
                 self.scheduler.header_key,
             )
@@ -92,7 +92,7 @@ class BlockExecutor(ParslExecutor):
         self._record({"token": self.token, "key": self.key, "host": host, "scheduler": name})
         super().__enter__()
         self._record(self._ours())
-        self.files.forget_tasks()  # what of it is still wanted we ask for ourselves
+        self.files.forget_tasks()  # this run requests again what it still needs
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -111,17 +111,17 @@ class BlockExecutor(ParslExecutor):
         self.files.clear()
 
     def inherit(self, jobs: Iterable[str]) -> None:
-        """Jobs of earlier runs that still compute what we want go on; those that can serve us are ours from now on."""
+        """Let these jobs of earlier runs finish their calculations; take over the blocks that this run can use."""
         keep = set(jobs)
         self._busy = keep & set(self._taken)
         for run in [r for r in self.runs if _ended(r, keep | set(self._taken))]:
             self.runs.remove(run)
         self._record(self._ours())
         if keep:
-            log.info("calculations of an earlier run go on in %d jobs", len(keep))
+            log.info("calculations of an earlier run continue in %d jobs", len(keep))
 
     def hand_over(self, tasks: Sequence[Any]) -> None:
-        """When we leave, blocks stay for the next run. tasks: what they compute when they meet no driver."""
+        """Leave the blocks to the next run at the end. tasks: what they compute while no driver runs."""
         self._tasks = tasks
 
     def _leave(self, backend: Any, ours: dict[str, Any]) -> None:
@@ -135,7 +135,7 @@ class BlockExecutor(ParslExecutor):
         log.info("%d jobs are left to the next run; aims-PAX stop --cancel ends them", left)
 
     def _usable(self) -> dict[str, str]:
-        """Job → name of the blocks of earlier runs that can serve this one, those that run first."""
+        """Job → name of the blocks of earlier runs that this run can use; running ones first."""
         tokens = {
             r["token"]
             for r in self.runs
@@ -146,9 +146,7 @@ class BlockExecutor(ParslExecutor):
         try:
             found = _patiently(self.scheduler, ".")
         except (Refused, SetupError) as error:
-            log.warning(
-                "%s does not say which blocks of an earlier run are there: %s", self.scheduler.title, error
-            )
+            log.warning("cannot ask %s for the blocks of an earlier run: %s", self.scheduler.title, error)
             return {}
         ours = {
             job: named
@@ -174,9 +172,7 @@ class BlockExecutor(ParslExecutor):
         self._blocks = provider
         bound, addresses = _addresses(blocks)
         first, last = blocks.ports
-        _free_port(
-            bound, blocks.ports
-        )  # SetupError where there is none; which one it is the interchange finds out
+        _free_port(bound, blocks.ports)  # only to raise SetupError early: the interchange chooses the port
         common: dict[str, Any] = {
             "label": self.label,
             "provider": provider,
@@ -184,7 +180,7 @@ class BlockExecutor(ParslExecutor):
             "worker_port_range": (
                 first,
                 last + 1,
-            ),  # a port chosen here may be taken before the interchange binds it
+            ),  # not one port: it might be taken before the interchange binds it
             "heartbeat_period": 15,
             "heartbeat_threshold": 60,
             "drain_period": blocks.drain,
@@ -209,7 +205,7 @@ class BlockExecutor(ParslExecutor):
         provider.protected = lambda: self._busy - backend.connected_jobs()
         return backend
 
-    # ------------------------------------------------------------ what may be left behind
+    # ------------------------------------------------------------ what this run may leave running
 
     def _ours(self) -> dict[str, Any]:
         process = getattr(self._kernel and self._kernel.executors[self.label], "interchange_proc", None)
@@ -225,9 +221,9 @@ class BlockExecutor(ParslExecutor):
 
 
 class Scaling(QuotedPool):
-    """Parsl 2026.10: asked to give back no block, it gives back all that wait in the queue or are idle.
+    """Works around Parsl 2026.10, which cancels all waiting and idle blocks when asked to cancel none.
 
-    handed_over: blocks and interchange stay when this driver leaves.
+    handed_over: blocks and interchange stay when this driver ends.
     """
 
     handed_over = False
@@ -238,7 +234,7 @@ class Scaling(QuotedPool):
         return super().scale_in(blocks, max_idletime)
 
     def connected_jobs(self) -> set[str]:
-        """Jobs whose pools have come to us."""
+        """Jobs whose pools have connected to this driver."""
         blocks = self.connected_blocks()
         return {str(self.blocks_to_job_id[b]) for b in blocks if b in self.blocks_to_job_id}
 
@@ -254,7 +250,7 @@ class MPIPool(Scaling, MPIExecutor):
 
 
 class _Staying:
-    """An interchange that goes on without us, until its workers have finished what they began."""
+    """An interchange that continues without the driver until its workers have finished their tasks."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
@@ -267,11 +263,11 @@ class _Staying:
         return 0
 
 
-_staying: list[subprocess.Popen[bytes]] = []  # not to be waited for
+_staying: list[subprocess.Popen[bytes]] = []  # stored: Popen warns when deleted before its process ends
 
 
 def cancel_left(folder: Path) -> list[str]:
-    """End what stopped runs have left behind by the files in this folder; the jobs that this was, by scheduler and id.
+    """End the jobs that stopped runs of this folder have left; returns them as `scheduler job id`.
 
     Raises SetupError when their scheduler does not answer.
     """
@@ -281,19 +277,19 @@ def cancel_left(folder: Path) -> list[str]:
         scheduler = _scheduler_of(run)
         if scheduler is None:
             raise SetupError(
-                f"the run before used the scheduler {run.get('scheduler')!r}, which is not installed here"
+                f"the last run used the scheduler {run.get('scheduler')!r}, which is not installed here"
             )
         try:
             jobs += [f"{scheduler.title} job {job}" for job in _patiently(scheduler, f".{run['token']}.")]
         except Refused as error:
-            raise SetupError(f"{scheduler.title} does not answer: {error}; try again in a while") from error
+            raise SetupError(f"{scheduler.title} does not answer: {error}; try again later") from error
     files.write_runs([run for run in runs if not _ended(run, keep=set())])
     files.clear()
     return jobs
 
 
 def _recorded(run_dir: Path) -> list[dict[str, Any]]:
-    """What a run of an earlier version has left behind."""
+    """What a run of an earlier version left running: its runs.json is in Parsl's folder. The file is removed."""
     files = Handover(run_dir)
     runs = files.runs()
     files.write_runs([])
@@ -301,17 +297,17 @@ def _recorded(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def _token(name: str) -> str:
-    """Of the run that asked for the block of this name."""
+    """The token of the run that submitted the block of this name."""
     return name.rpartition(".")[0].rpartition(".")[2]
 
 
 def _scheduler_of(run: dict[str, Any]) -> Scheduler | None:
-    """Of the jobs of a run; None where the package that knows it is not installed."""
+    """The scheduler of a run's jobs; None where the package that provides it is not installed."""
     return find_scheduler(run.get("scheduler"))
 
 
 def _patiently(scheduler: Scheduler, part: str) -> dict[str, NamedJob]:
-    """`jobs_named`, once more as long as the scheduler is away. Raises Refused, SetupError."""
+    """`jobs_named`, repeated for `PATIENCE` seconds while the scheduler does not answer. Raises Refused, SetupError."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
@@ -323,12 +319,12 @@ def _patiently(scheduler: Scheduler, part: str) -> dict[str, NamedJob]:
 
 
 def _ended(run: dict[str, Any], keep: set[str]) -> bool:
-    """End the jobs and the interchange of a run, unless a job is to be kept. Whether nothing is left of it."""
+    """End the jobs of a run, except `keep`, and its interchange. Returns whether nothing is left of the run."""
     deadline = time.monotonic() + PATIENCE
     scheduler = _scheduler_of(run)
     if scheduler is None:
         log.warning(
-            "jobs named .%s. of %s may still be there, which is not known here",
+            "jobs named .%s. may still exist; their scheduler %s is not installed here",
             run["token"],
             run["scheduler"],
         )
@@ -342,7 +338,7 @@ def _ended(run: dict[str, Any], keep: set[str]) -> bool:
         except (Refused, SetupError) as error:
             if time.monotonic() > deadline:
                 log.warning(
-                    "cannot ask %s for jobs named .%s., they may still be there: %s",
+                    "cannot ask %s for jobs named .%s., they may still exist: %s",
                     scheduler.title,
                     run["token"],
                     error,
@@ -362,7 +358,7 @@ def _ended(run: dict[str, Any], keep: set[str]) -> bool:
 
 
 def _addresses(blocks: Blocks) -> tuple[str | None, set[str]]:
-    """Where the interchange listens (None: everywhere), and where nodes look for it. Raises SetupError."""
+    """The address on which the interchange listens (None: all), and those that nodes try. Raises SetupError."""
     known = {
         name: [str(a.address) for a in addresses if a.family == socket.AF_INET]
         for name, addresses in psutil.net_if_addrs().items()
@@ -371,14 +367,14 @@ def _addresses(blocks: Blocks) -> tuple[str | None, set[str]]:
         if not known.get(blocks.interface):
             there = ", ".join(f"{name} ({' '.join(found)})" for name, found in known.items() if found)
             raise SetupError(
-                f"CLUSTER.parsl_options.interface: {blocks.interface} has no IPv4 address on this machine; there are: "
+                f"CLUSTER.parsl_options.interface: {blocks.interface} has no IPv4 address on this machine; available: "
                 f"{there}"
             )
         address = known[blocks.interface][0]
         return address, {address}
     if blocks.address is not None:
         return None, {blocks.address}
-    # Parsl would also ask a web service for the address outside
+    # Parsl would also ask a web service for the public address
     found = {"127.0.0.1", *(address for addresses in known.values() for address in addresses)}
     for ask in (address_by_hostname, address_by_route):
         with suppress(Exception):  # no name service, no route: the interfaces remain
@@ -387,12 +383,12 @@ def _addresses(blocks: Blocks) -> tuple[str | None, set[str]]:
 
 
 def _free_port(address: str | None, ports: tuple[int, int]) -> int:
-    """A port on which nobody listens yet. Raises SetupError."""
+    """A free port. Raises SetupError when there is none."""
     first, last = ports
     for port in sorted(range(first, last + 1), key=lambda _: secrets.randbits(32)):
         with suppress(OSError), socket.socket() as probe:
             probe.bind((address or "", port))
             return port
     raise SetupError(
-        f"CLUSTER.parsl_options.port_range: no port of {first}-{last} is free on this machine; give others"
+        f"CLUSTER.parsl_options.port_range: no port of {first}-{last} is free on this machine; give another range"
     )

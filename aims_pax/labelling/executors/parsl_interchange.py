@@ -1,15 +1,15 @@
-"""Parsl's switchboard between driver and workers, as a process that knows whose it is.
+"""Parsl's interchange (the message broker between driver and workers), as a process that ends with its driver.
 
     python -m aims_pax.labelling.executors.parsl_interchange [linger]
 
-Ctrl-C at a terminal reaches the whole foreground group, and only the driver may decide what it means: so this
-process has a session of its own. When the driver is gone, it ends; `linger`: not before the workers have
-finished what they had begun, for a calculation on a cluster is expensive and its result goes into the store. It
-hands out nothing new then, tells each pool of workers to leave as soon as it is idle, and ends last. Signals that
-ask a run to end reach every process of a scheduler's job; here they are left to the driver.
+Ctrl-C at a terminal reaches the whole foreground group, but only the driver may react to it: so this process has its
+own session. When the driver has ended, it ends. With `linger` it first waits until the workers have finished their
+tasks: a calculation on a cluster is expensive, and its result goes into the store. Meanwhile it hands out no new
+tasks and drains each pool of workers. Signals that ask a run to end reach every process of a scheduler's job; this
+process ignores them, the driver handles them.
 
-The driver holds a pool whose block has ended, as the scheduler says: its tasks are lost now, not when heartbeats stay
-away.
+When the scheduler reports that a block has ended, the driver holds its pool, and the pool's tasks are lost at once,
+not only when heartbeats fail.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from parsl.executors.high_throughput.interchange import Interchange
 
 from aims_pax.processes import STOP_SIGNALS
 
-ALONE = signal.SIGURG  # from a driver that leaves; by default it does nothing
-DELIVERY = 2.0  # s for the last messages to leave
+ALONE = signal.SIGURG  # sent by a driver that leaves; by default it does nothing
+DELIVERY = 2.0  # s to deliver the last messages
 
 
 class OwnedInterchange(Interchange):
-    """Looks at each turn of its loop whether its driver is still there."""
+    """An interchange that checks in each turn of its loop whether its driver still runs."""
 
     def __init__(self, driver: int, linger: bool, **config: Any) -> None:
         super().__init__(**config)
         self.driver = driver
         self.linger = linger
-        self.alone = False  # the driver has said that it leaves
+        self.alone = False  # the driver has sent ALONE
         self.alone_since: float | None = None
 
     def expire_bad_managers(self, *arguments: Any) -> None:
@@ -53,7 +53,7 @@ class OwnedInterchange(Interchange):
             os._exit(0)
         self.pending_task_queue.clear()
         for manager in self._ready_managers.values():
-            manager["draining"] = True  # Parsl sends it away once it has no tasks
+            manager["draining"] = True  # Parsl ends it once it has no tasks
         if self._ready_managers:
             self.alone_since = None
         elif self.alone_since is None:

@@ -1,7 +1,7 @@
-"""Parsl: threads of this process, or worker processes on this machine; on a cluster see `parsl_blocks`.
+"""Parsl with threads of this process or worker processes on this machine; for clusters see `parsl_blocks`.
 
-Parsl is kept quiet and tidy: its files lie below `run_dir`, its messages go to a file there, nothing reaches
-the terminal, and when the executor is left no thread or process of it remains.
+Parsl's files are below `run_dir`, its messages go to a file there, nothing is printed to the terminal, and when the
+executor is closed, no thread or process of Parsl remains.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ T = TypeVar("T")
 
 LABEL = "labels"
 ANSWER = 30.0  # s in which the interchange must answer
-LOST_NODE, LOST_WORKER = 0.1, 0.5  # how far a loss counts against the task: nodes fail by themselves
+LOST_NODE, LOST_WORKER = 0.1, 0.5  # cost of `WorkerDied`: a lost node is rarely the fault of the task
 INTERCHANGE = (sys.executable, "-m", "aims_pax.labelling.executors.parsl_interchange")
 
 
 class ParslExecutor:
-    """kind: threads or htex, with so many workers. folder: where worker processes start."""
+    """Threads or worker processes (kind: threads, htex). folder: working folder of worker processes."""
 
     label = LABEL
-    resources: dict[str, int] | None = None  # what a task asks of a block; only MPI wants to know
+    resources: dict[str, int] | None = None  # nodes and ranks of a task, for MPI only
     strategy = "simple"  # one block, replaced when it dies
-    strategy_period = 0.5  # s; the block starts at the first look
+    strategy_period = 0.5  # s; the block starts after the first period
     idle = 120.0
 
     def __init__(self, kind: str, workers: int, run_dir: Path, folder: Path | None = None) -> None:
@@ -83,7 +83,7 @@ class ParslExecutor:
                 raise
             raise SetupError(
                 f"Parsl's interchange has not started within two minutes; see interchange.log below {self.run_dir} and "
-                "what it said above. Where a port was taken, name others in CLUSTER.parsl_options.port_range; where "
+                "its messages above. If a port was in use, set other ones in CLUSTER.parsl_options.port_range; if "
                 "this machine is too busy, run the same command again"
             ) from error
         self._watch(self._kernel)
@@ -94,7 +94,7 @@ class ParslExecutor:
         """Worker processes on this machine end with their driver: nothing is left of an earlier run."""
 
     def hand_over(self, tasks: Sequence[Any]) -> None:
-        """Nothing: they end with their driver."""
+        """Nothing: worker processes on this machine end with their driver."""
 
     def submit(self, function: Callable[..., T], *args: Any) -> Future[T]:
         """Hand a task to Parsl. The function must be importable by name when workers are processes."""
@@ -109,10 +109,10 @@ class ParslExecutor:
         return promise
 
     def _pass_on(self, done: Future[T], promise: Future[T]) -> None:
-        """Parsl's answer in our words."""
+        """Set the result, with Parsl's exceptions converted to WorkerDied or SetupError."""
         error = done.exception()
         if self._kernel is None and isinstance(error, ManagerLost):
-            return  # we are leaving, and its worker may still be: as if never heard of
+            return  # this executor is closing and the worker may still run: ignore the loss
         verdict = getattr(self._kernel and self._kernel.executors[self.label], "executor_exception", None)
         if isinstance(error, WorkerLost | ManagerLost):
             error = WorkerDied(str(error), LOST_NODE if isinstance(error, ManagerLost) else LOST_WORKER)
@@ -129,7 +129,7 @@ class ParslExecutor:
             promise.set_exception(error)
 
     def _watch(self, kernel: DataFlowKernel) -> None:
-        """Parsl does not look whether its interchange lives, and would wait for its answers for ever."""
+        """Fail all tasks when the interchange dies: Parsl does not check, and would wait forever for its answers."""
         backend: Any = kernel.executors[self.label]
         process = getattr(backend, "interchange_proc", None)
         if process is None:
@@ -157,7 +157,7 @@ class ParslExecutor:
         groups = _process_groups(kernel)
         process: Any = getattr(kernel.executors[self.label], "interchange_proc", None)
         if process is not None and not getattr(kernel.executors[self.label], "handed_over", False):
-            process.terminate = process.kill  # it does not listen to SIGTERM
+            process.terminate = process.kill  # it ignores SIGTERM
         kernel.cleanup()
         end_process_groups(groups)
         with suppress(OSError):
@@ -186,7 +186,7 @@ class ParslExecutor:
 
 
 class QuotedPool(HighThroughputExecutor):
-    """Parsl puts paths into shell commands as they are: with a space in them no worker starts."""
+    """Quotes paths in shell commands, which Parsl does not: with a space in a path no worker would start."""
 
     def initialize_scaling(self) -> None:
         paths = {name: getattr(self, name) for name in ("cert_dir", "worker_logdir_root", "run_dir")}
@@ -201,7 +201,7 @@ class QuotedPool(HighThroughputExecutor):
 
 
 class LocalPools(LocalProvider):
-    """The same for the script that starts them."""
+    """Quotes the path of the script that starts the workers."""
 
     def submit(self, command: str, tasks_per_node: int, job_name: str = "labels") -> str:
         script = os.path.abspath(f"{self.script_dir}/{job_name}.{time.time()}.sh")
@@ -225,7 +225,7 @@ class LocalPools(LocalProvider):
 
 
 def _quoted(path: str) -> str:
-    """For the shell, and for the format string that the command is."""
+    """The path quoted for the shell, and escaped for `str.format`, which Parsl applies to the command."""
     return shlex.quote(str(path)).replace("{", "{{").replace("}", "}}")
 
 
@@ -234,14 +234,14 @@ def _call(function: Callable[..., T], *args: Any, parsl_resource_specification: 
 
 
 def pool_command() -> str:
-    """Parsl looks its programs up on PATH, and Python may have been called by its absolute path."""
+    """The pool's command with the path of this Python: Parsl searches PATH, where it may be missing."""
     python = _quoted(sys.executable).replace("{", "{{").replace("}", "}}")  # read as a format string twice
     module = "parsl.executors.high_throughput.process_worker_pool"
     return DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", f"{python} -m {module}", 1)
 
 
 def worker_init(folder: Path | None) -> str:
-    """One thread a worker: there are as many workers as cores, and forked OpenMP threads deadlock."""
+    """Shell lines that set one thread per worker: there is one worker per core, and forked OpenMP threads deadlock."""
     lines = [f"export {name}=1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")]
     if folder is not None:
         lines.append(f"cd {shlex.quote(str(folder))}")
@@ -262,7 +262,7 @@ def _process_groups(kernel: DataFlowKernel) -> list[int]:
 
 
 def end_process_groups(groups: list[int]) -> None:
-    """What cleanup has not ended ends now (Parsl asks `ps`, which small machines lack)."""
+    """End processes that Parsl's cleanup has not ended (it needs `ps`, which small machines lack)."""
     for group in groups:
         for sign, patience in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 1.0)):
             with suppress(ProcessLookupError, PermissionError):

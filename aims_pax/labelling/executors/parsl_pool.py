@@ -1,10 +1,10 @@
-"""A pool of workers in a block: Parsl's, which loses no calculation when its driver goes.
+"""A pool of workers in a block: Parsl's pool, changed so that no calculation is lost when the driver ends.
 
     python -m aims_pax.labelling.executors.parsl_pool …      arguments of Parsl's process_worker_pool
 
-Parsl's pool kills its workers when it has not heard of the interchange for a minute. That one ends with the machine
-or the job of the driver. Here the workers finish what they compute, which goes into the label store, and the pool
-leaves then. Exit code 3: nothing answers at the addresses given.
+Parsl's pool kills its workers after a minute without messages from the interchange, which ends with the machine or the
+job of the driver. This pool first lets the workers finish their tasks (labels go into the store) and then ends.
+Exit code 3: nothing answers at the addresses given.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ FOR_EVER = 10**9  # s
 
 
 class OrphanProofPool(parsl_pool.Manager):
-    """Waits for its workers when the interchange is gone."""
+    """A pool that waits for its workers when the interchange has ended."""
 
     _threshold = 60
 
     @property
-    def heartbeat_threshold(self) -> int:  # Parsl looks at each turn of its loop
+    def heartbeat_threshold(self) -> int:  # Parsl reads it in each turn of its loop
         return FOR_EVER if self._busy() else self._threshold
 
     @heartbeat_threshold.setter
@@ -39,21 +39,21 @@ class OrphanProofPool(parsl_pool.Manager):
         self._threshold = seconds
 
     def _busy(self) -> bool:
-        with suppress(NotImplementedError):  # macOS cannot count
+        with suppress(NotImplementedError):  # macOS has no qsize
             if self.pending_task_queue.qsize():
                 return True
         return len(self._tasks_in_progress) > 0
 
     @staticmethod
     def heartbeat_to_incoming(task_incoming: zmq.Socket[Any]) -> None:
-        """Parsl's would wait for ever once a thousand are on their way to nobody."""
+        """Send a heartbeat without blocking: Parsl's blocks forever once a thousand messages are undelivered."""
         with suppress(zmq.Again):
             task_incoming.send(pickle.dumps({"type": "heartbeat"}), zmq.NOBLOCK)
 
 
 def run_pool(words: list[str]) -> int:
     arguments = parsl_pool.get_arg_parser().parse_args(words)
-    parsl_pool.args = arguments  # its methods look there
+    parsl_pool.args = arguments  # its methods read this global
     logs = f"{arguments.logdir}/block-{arguments.block_id}/{arguments.uid}"
     os.makedirs(logs, exist_ok=True)
     set_file_logger(f"{logs}/manager.log", level=logging.DEBUG if arguments.debug else logging.INFO)

@@ -1,1 +1,1 @@
-"""The reference programs: what they are given, and what their output says."""
+"""The reference programs: their input and their output."""

@@ -1,4 +1,4 @@
-"""What FHI-aims is given: control.in and geometry.in of one frame, and the species defaults of its elements.
+"""The input of FHI-aims: control.in and geometry.in of one frame, and the species defaults of its elements.
 
 Every keyword of the user's control.in stays as it was written; what must change is listed in `control_for`.
 """
@@ -27,20 +27,20 @@ log = logging.getLogger(__name__)
 PERIODIC_ONLY = ("k_grid", "k_offset", "k_grid_density", "k_points_external", "compute_analytical_stress",
                  "compute_numerical_stress", "compute_heat_flux", "symmetry_reduced_k_grid")  # fmt: skip
 
-# about a molecule's or a crystal's electrons, or without meaning for a single atom
+# keywords about the electrons of a molecule or crystal, or without meaning for a single atom
 NOT_OF_ATOMS = ("charge", "spin", "fixed_spin_moment", "multiplicity", "default_initial_moment", "output",
                 "use_dipole_correction", "set_vacuum_level", "evaluate_work_function", "external_pressure")  # fmt: skip
 
 
 def control_for_atoms(control: Control) -> Control:
-    """The same method for isolated atoms, which bring their own spin: without charge, moments, k-points, stress."""
+    """The same method for isolated atoms, which have their own spin: without charge, moments, k-points, stress."""
     return control.without(*NOT_OF_ATOMS, *PERIODIC_ONLY, *MOVES_ATOMS)
 
 
 def control_for(control: Control, frame: Frame, stress: bool) -> Control:
-    """The control.in of one frame: the user's, with what a label and this frame need.
+    """The control.in of one frame: the user's, with the changes that a label and this frame need.
 
-    Relaxation and MD leave; forces are asked for; stress where the frame is periodic; k-points only there.
+    Relaxation and MD are removed; forces are requested; stress and k-points only for periodic frames.
     The frame's charge overrides `charge`; its multiplicity 2S+1 becomes `fixed_spin_moment` 2S.
     """
     moving = [k for k in MOVES_ATOMS if control.get(k) is not None]
@@ -66,7 +66,7 @@ def control_for(control: Control, frame: Frame, stress: bool) -> Control:
 
 
 def _check_electrons(control: Control, frame: Frame) -> None:
-    """Raises Unsupported for a multiplicity that the number of electrons cannot have."""
+    """Raise Unsupported for a multiplicity that is impossible with this number of electrons."""
     try:
         check_electrons(frame, control.number("charge"))
     except SettingsError as error:
@@ -74,7 +74,7 @@ def _check_electrons(control: Control, frame: Frame) -> None:
 
 
 def _with_spin(control: Control, frame: Frame) -> Control:
-    """Multiplicity 2S+1 → fixed_spin_moment 2S; a singlet without `spin collinear` needs nothing."""
+    """Multiplicity 2S+1 → fixed_spin_moment 2S; a singlet without `spin collinear` needs no keyword."""
     assert frame.spin is not None
     unpaired = frame.spin - 1
     polarised = control.collinear
@@ -104,10 +104,10 @@ def _check_periodic(control: Control, frame: Frame) -> None:
 
 
 def geometry_text(frame: Frame) -> str:
-    """geometry.in: lattice, statements about the whole, atoms to the last digit, initial charges and moments.
+    """geometry.in: lattice, other statements, atoms with 8 decimals, initial charges and moments.
 
-    No constraints: FHI-aims would print zero forces on what is constrained, in single points too, and a label is
-    the raw forces. Constraints belong to the integrator.
+    No constraints: FHI-aims would print zero forces on constrained atoms, in single points too, but a label needs
+    the raw forces. The integrator applies the constraints.
     """
     from ase.data import chemical_symbols
 
@@ -126,7 +126,7 @@ def geometry_text(frame: Frame) -> str:
 
 
 def species_text(species_dir: Path, frame: Frame) -> str:
-    """The species defaults of every element of a frame. Raises SetupError naming the missing ones."""
+    """The species defaults of the elements of a frame. Raises SetupError naming the missing ones."""
     files = species_files(species_dir, {int(z) for z in frame.numbers})
     return "\n".join(file.read_text(errors="replace") for file in files)
 
@@ -143,7 +143,7 @@ def species_files(species_dir: Path, numbers: Iterable[int]) -> list[Path]:
 
 
 def nuclear_charges(species: str) -> dict[str, float]:
-    """{species: charge of its nucleus} in species defaults; what cannot be read is left out."""
+    """{species: charge of its nucleus} in species defaults; unreadable lines are left out."""
     found: dict[str, float] = {}
     name = None
     for line in species.splitlines():

@@ -1,8 +1,8 @@
-"""aims.out: the label in it, or the reason why there is none.
+"""Reads the label from aims.out, or raises the reason why there is none.
 
-A label is believed when the SCF cycle has converged, the program has said goodbye, and the output is about the
-calculation that was asked for: these atoms in this order and place, this number of electrons and spin channels,
-one structure only, forces to which no relaxation constraint was applied. Everything else is refused with words.
+A label is accepted when the SCF cycle has converged, the program has ended normally, and the output belongs to the
+requested calculation: these atoms in this order at these positions, this number of electrons and spin channels,
+one structure only, forces without relaxation constraints. Everything else raises an error with the reason.
 
 Energy: `Electronic free energy`, from which the forces derive. Stress: ASE's sign and unit (eV/Å³, positive under
 tension), which is also how FHI-aims prints it; the pressure printed below it must be −1/3 of its trace.
@@ -35,7 +35,7 @@ OTHER_STRUCTURES = (  # only relaxations, dynamics and i-PI's socket print these
     "Atomic structure (and velocities) as used in the preceding time step",
     "Atomic structure that was used in the preceding time step of the wrapper",
 )
-PLACE = 1e-2  # Å: far above what printing rounds off, far below what tells two structures of a run apart
+PLACE = 1e-2  # Å: far above the rounding of printed positions, far below the difference of two structures
 ELECTRONS = 1e-2  # printed with three decimals
 MOMENT = 2e-2  # μB, printed with two decimals
 PRESSURE = 1e-5  # eV/Å³, printed with eight decimals
@@ -56,14 +56,14 @@ def looks_like_output(text: str) -> bool:
 
 
 def converged(text: str) -> bool:
-    """No complaint of the SCF cycle anywhere: also where the output still says goodbye (postprocess_anyway)."""
+    """Whether no SCF cycle has failed. FHI-aims may end normally after a failure (postprocess_anyway)."""
     return not any(mark.lower() in text.lower() for mark in UNCONVERGED)
 
 
 def last_calculation(text: str) -> str:
-    """The output of one program where a launch command has started it again after a failure.
+    """The output of the last start, where a launch command has started the program again after a failure.
 
-    Raises SetupError when several have ended well: which of them is meant, cannot be known.
+    Raises SetupError when several have ended normally: the right one cannot be known.
     """
     if text.count(GOODBYE) > 1 and text.count(BEGIN) > 1:
         raise SetupError(
@@ -83,8 +83,8 @@ def read_label(
 ) -> Label:
     """The label in the output of a calculation that has ended.
 
-    control: what FHI-aims was given, to compare charge and spin with. nuclei: charge of a species' nucleus where it
-    is not the atomic number (pseudo-hydrogen of 1.25 e). stress: expected.
+    control: the input, to compare charge and spin. nuclei: charge of a species' nucleus where it is not the atomic
+    number (pseudo-hydrogen of 1.25 e). stress: whether a stress is required.
     Raises Truncated, NotConverged, WrongShape, NotFinite or Mismatch (the output is of another calculation).
     """
     lines = text.splitlines()
@@ -106,7 +106,7 @@ def read_label(
 
 
 def _check_atoms(lines: Sequence[str], frame: Frame) -> None:
-    """The atoms that FHI-aims has read are those of the frame, in their order, at their place."""
+    """Check that FHI-aims has read the frame's atoms, in this order, at these positions."""
     statement = next((line for line in lines if "| Number of atoms  " in line), None)
     if statement is None:
         raise Truncated("aims.out lacks lines it should have: the number of atoms")
@@ -127,12 +127,12 @@ def _check_atoms(lines: Sequence[str], frame: Frame) -> None:
     if not (away < PLACE).all():
         i = int(np.nanargmax(away))
         raise Mismatch(
-            f"aims.out is of another structure: atom {i + 1} lies {away[i]:.3g} Å from where it should be"
+            f"aims.out is of another structure: atom {i + 1} is {away[i]:.3g} Å away from its position"
         )
 
 
 def _distances(difference: Array, frame: Frame) -> Array:
-    """(N,) Å, up to lattice vectors: FHI-aims may print an atom in a neighbouring cell."""
+    """(N,) Å, modulo lattice vectors: FHI-aims may print an atom in a neighbouring cell."""
     if frame.pbc.any():
         steps = np.rint(difference @ np.linalg.inv(frame.cell)) * frame.pbc
         difference = difference - steps @ frame.cell
@@ -157,7 +157,7 @@ def _check_one_structure(lines: Sequence[str]) -> None:
 def _check_electrons(
     lines: Sequence[str], frame: Frame, control: Control, nuclei: Mapping[str, float]
 ) -> None:
-    """The number of electrons is that of the charge that was asked for."""
+    """Check the number of electrons against the requested charge."""
     statement = next((line for line in lines if "and a total of" in line and "electrons" in line), None)
     if statement is None or "force_n_electrons" in control:
         return
@@ -173,7 +173,7 @@ def _check_electrons(
 
 
 def _check_spin(lines: Sequence[str], control: Control) -> None:
-    """Spin channels and moment are those that were asked for."""
+    """Check spin channels and moment against control.in."""
     statement = next((line for line in lines if "| Number of spin channels" in line), None)
     spin = (control.get("spin") or "none").split()[0]
     if statement is not None and spin in ("none", "collinear"):
@@ -187,7 +187,7 @@ def _check_spin(lines: Sequence[str], control: Control) -> None:
 
 
 def _check_converged(lines: Sequence[str]) -> None:
-    """The last SCF cycle says that it has converged. Cycles before it may have been restarted by FHI-aims itself."""
+    """Check that the last SCF cycle has converged. FHI-aims itself may have restarted earlier cycles."""
     for line in reversed(lines):
         if CONVERGED in line:
             return
@@ -203,8 +203,8 @@ def _read_forces(lines: Sequence[str], n: int) -> Array:
         raise WrongShape("no forces in aims.out")
     if "constraint" in lines[title]:
         raise Mismatch(
-            "the forces in aims.out are those after relaxation constraints, zero on fixed atoms; a label needs the "
-            "raw ones: no constrain_relaxation and no empty site in what FHI-aims reads"
+            "the forces in aims.out are after relaxation constraints, zero on fixed atoms; a label needs raw forces: "
+            "use no constrain_relaxation and no empty site in the input of FHI-aims"
         )
     if "[eV/Ang]" not in lines[title]:
         raise Mismatch(f"forces in aims.out in a unit that is not eV/Å: {lines[title].strip()}")
@@ -259,7 +259,7 @@ def _last(lines: Sequence[str], pattern: re.Pattern[str], missing: str) -> tuple
 
 
 def _number(word: str) -> float:
-    """A printed number; NaN stays NaN. Raises NotFinite for stars, ValueError for what is none."""
+    """A printed number; NaN stays NaN. Raises NotFinite for stars, ValueError for other text."""
     if "*" in word:
         raise NotFinite("aims.out holds numbers too large to be printed (***)")
     if word.lower().lstrip("+-") in ("nan", "inf", "infinity"):
@@ -268,7 +268,7 @@ def _number(word: str) -> float:
 
 
 def out_of_space(text: str) -> str | None:
-    """The line in which a program or the system says that a disk is full, or None."""
+    """The line with an error message about a full or read-only disk, or None."""
     found: Any = re.search(
         r".*(no space left on device|disk quota exceeded|read-only file system).*", text, re.I
     )

@@ -1,7 +1,7 @@
-"""Any ASE calculator as the reference, and what its exceptions mean.
+"""Any ASE calculator as the reference, and the meaning of its exceptions.
 
-A calculator is made anew for every label: results that depend on what was computed before (tblite starts
-from the last density and shifts forces by 1e-4 eV/Å) would make a label depend on the order of the queue.
+A new calculator is made for every label: results that depend on earlier calculations (tblite starts from the last
+density, which shifts forces by 1e-4 eV/Å) would make a label depend on the order of the queue.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ OF_ELECTRONS = (
     "spin",
     "total_spin",
     "uhf",
-)  # arguments about a molecule's
-QUICK = ("ase.calculators.", "tblite.")  # compute in the driver's threads; everything else gets processes
+)  # arguments about a molecule's electrons
+QUICK = ("ase.calculators.", "tblite.")  # run in threads of the driver; all others in processes
 
 _not_converged = re.compile(
     r"(not|n't|never|no|failed to|fails to|without)\s+(yet\s+)?(reach(ed)?\s+)?converge"
@@ -70,12 +70,12 @@ _loaded: dict[tuple[str, Path | None], Callable[..., Any]] = {}
 class CalculatorReference:
     """`REFERENCE: {type: calculator, factory: package.module:callable, kwargs: {...}}`.
 
-    folder: the working folder; modules in it can be the factory's.
+    folder: the working folder; the factory may be in a module there.
     scratch: where calculators that write files get a folder for each label.
     charge_key, spin_key, spin_convention: of REFERENCE; see `settings.calculator_conventions`.
-    charged: some frames are no neutral closed shells, so that it matters how the calculator learns of it.
-    atoms: labels isolated atoms, whose spin is not the user's; a calculator that has no argument for it is used as it
-    is, with initial magnetic moments.
+    charged: some frames are charged or open-shell, so that it matters how the calculator receives charge and spin.
+    atoms: labels isolated atoms, whose spin is not set by the user; a calculator without an argument for the spin is
+    used without it, with initial magnetic moments.
     """
 
     factory: str
@@ -90,12 +90,12 @@ class CalculatorReference:
 
     @property
     def quick(self) -> bool:
-        """Cheap enough, or busy enough outside Python, to run in threads of the driver."""
+        """Whether threads of the driver can run it: it is fast, or computes outside Python."""
         return self.factory.startswith(QUICK)
 
     @property
     def conventions(self) -> Conventions:
-        """How the calculator learns of charge and spin. Raises SettingsError when the factory cannot be found."""
+        """How the calculator receives charge and spin. Raises SettingsError when the factory cannot be found."""
         return conventions_of(
             self.factory, _factory(self), self.charge_key, self.spin_key, self.spin_convention
         )
@@ -104,7 +104,7 @@ class CalculatorReference:
         """Everything that determines a label.
 
         source, contents: hashes of the factory's module in the working folder, of the modules there that it imports,
-        and of the files that kwargs names. electrons: how charge and spin are handed over, where a frame has any.
+        and of the files that kwargs names. electrons: how charge and spin are passed, if any frame has them.
         """
         details: dict[str, Any] = {
             "type": "calculator",
@@ -122,12 +122,12 @@ class CalculatorReference:
         return details
 
     def for_atoms(self) -> CalculatorReference:
-        """The same without a molecule's charge and spin: an isolated atom brings its own."""
+        """The same reference without a molecule's charge and spin: an isolated atom has its own."""
         kwargs = {name: value for name, value in self.kwargs.items() if name not in OF_ELECTRONS}
         return replace(self, kwargs=kwargs, atoms=True)
 
     def check(self) -> None:
-        """Raise SettingsError when the factory cannot be found, or lacks a declared argument. Nothing is computed."""
+        """Raise SettingsError when the factory cannot be found, or lacks a declared argument. Computes nothing."""
         make = _factory(self)
         for name in ("charge_key", "spin_key"):
             key = getattr(self, name)
@@ -141,7 +141,7 @@ class CalculatorReference:
     def label(self, frame: Frame) -> Label:
         """Raw forces and free energy. Raises LabelError or SetupError.
 
-        The calculator is made for this frame's charge and spin. Unsupported: it cannot be given them.
+        The calculator is made for this frame's charge and spin; Unsupported where it cannot receive them.
         """
         if frame.statements:
             raise SetupError(
@@ -162,11 +162,11 @@ class CalculatorReference:
             raise classify(error, self.factory) from error
 
     def stop(self) -> None:
-        """Nothing can be stopped: a calculation in this process runs to its end."""
+        """Does nothing: a calculation in this process runs to its end."""
 
 
 def classify(error: Exception, who: str) -> AimsPaxError:
-    """What an exception of a calculator means: this frame (LabelError) or every frame (SetupError).
+    """Convert an exception of a calculator: LabelError if it concerns one frame, SetupError if it concerns all.
 
     >>> classify(RuntimeError("SCF not converged in 250 cycles"), "tblite").__class__.__name__
     'NotConverged'
@@ -184,7 +184,9 @@ def classify(error: Exception, who: str) -> AimsPaxError:
         return TimedOut(text)
     if isinstance(error, subprocess.CalledProcessError):
         return (
-            SetupError(f"{text}; is the program there?") if error.returncode in (126, 127) else Crashed(text)
+            SetupError(f"{text}; is the program installed?")
+            if error.returncode in (126, 127)
+            else Crashed(text)
         )
     if isinstance(error, FileNotFoundError):
         return SetupError(f"{text}; a program or data file the reference needs is missing")
@@ -198,20 +200,20 @@ def classify(error: Exception, who: str) -> AimsPaxError:
 
 
 def _factory(reference: CalculatorReference) -> Callable[..., Any]:
-    """The callable that makes calculators. Never a calculator: one made for a charge serves no other."""
+    """The callable that makes calculators, not a calculator: one made for one charge is wrong for another."""
     key = (reference.factory, reference.folder)
-    with _loading:  # importing changes sys.path for a moment, and threads would see it
+    with _loading:  # importing changes sys.path briefly, which other threads would see
         if key not in _loaded:
             folder = reference.folder
             if folder is not None and str(folder) not in sys.path:
-                sys.path.append(str(folder))  # last and for good: the factory may import a neighbour later
+                sys.path.append(str(folder))  # last, never removed: the factory may import from it later
             _loaded[key] = load_factory(reference.factory, folder)
         return _loaded[key]
 
 
 @contextmanager
 def own_folder(calculator: Calculator, scratch: Path | None, frame: Frame) -> Iterator[Calculator]:
-    """Calculators that write files get a folder for this label, unless the user chose one."""
+    """Give calculators that write files a folder for this label, unless the user chose one."""
     from ase.calculators.calculator import FileIOCalculator
     from ase.calculators.genericfileio import GenericFileIOCalculator
 
@@ -227,7 +229,7 @@ def own_folder(calculator: Calculator, scratch: Path | None, frame: Frame) -> It
 
 
 def _check_parity(frame: Frame, kwargs: Mapping[str, Any], how: Conventions) -> None:
-    """Raise Unsupported for a multiplicity the electrons cannot have: some codes compute another one silently."""
+    """Raise Unsupported for an impossible multiplicity: some codes silently compute another one."""
     if how.spin is None or frame.spin is None:
         return
     try:
@@ -237,6 +239,6 @@ def _check_parity(frame: Frame, kwargs: Mapping[str, Any], how: Conventions) -> 
 
 
 def _module_files(factory: str) -> tuple[str, str]:
-    """Where the module of a factory lies in the working folder, if it does."""
+    """The possible files of a factory's module in the working folder."""
     path = Path(*factory.partition(":")[0].split("."))
     return str(path / "__init__.py"), str(path.with_suffix(".py"))

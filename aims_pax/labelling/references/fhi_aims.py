@@ -1,8 +1,8 @@
 """FHI-aims as the reference: write geometry.in and control.in, run the launch command, read aims.out.
 
-Every keyword of the user's control.in reaches FHI-aims as it was written; what must change is listed in
-`aims_input.control_for`. A calculation runs in a folder of its own (`calculation_folders`), which goes when its label
-is stored. The command runs in a session of its own that ends with this process, whatever kills it.
+Every keyword of the user's control.in reaches FHI-aims as it was written; necessary changes are listed in
+`aims_input.control_for`. Each calculation has its own folder (`calculation_folders`), which is removed when its label
+is stored. The command runs in its own session, which ends with this process, however that dies.
 """
 
 from __future__ import annotations
@@ -62,19 +62,19 @@ __all__ = ["AimsReference", "control_for", "geometry_text", "read_label", "speci
 
 log = logging.getLogger(__name__)
 
-SCHEDULER_AWAY = 600.0  # s for which a scheduler may not start a program, and the pause between two attempts
-SCHEDULER_PAUSE = 5.0
+SCHEDULER_AWAY = 600.0  # s for which to try again when a scheduler does not start a program
+SCHEDULER_PAUSE = 5.0  # s between two attempts
 NOT_BEGUN = (
-    0.34  # counts against the frame so that it is tried three times: it may also hang before its first line
+    0.34  # cost, so that a frame is tried three times: the program may also hang before its first line
 )
 NO_LINE = "the program has printed nothing: {} did not start it in time, or it hangs"
 
 
 @dataclass(frozen=True)
 class AimsReference:
-    """FHI-aims with one control.in. species_dir: one `{Z:02d}_{El}_default` file an element.
+    """FHI-aims with one control.in. species_dir: one `{Z:02d}_{El}_default` file per element.
 
-    launch: the shell command, run inside the calculation's folder. stress: asked for where it exists.
+    launch: the shell command, run in the calculation's folder. stress: requested for periodic frames.
     time_limit: seconds, or None.
     """
 
@@ -85,25 +85,25 @@ class AimsReference:
     clean_dirs: bool = True
     stress: bool = False
     time_limit: float | None = None
-    shared: bool = False  # several run side by side in one job of a scheduler
+    shared: bool = False  # several run at the same time in one scheduler job
     retries: tuple[Mapping[str, Value], ...] = ()  # keywords changed after an SCF cycle that did not converge
     controls: Mapping[str, Control] = field(default_factory=dict)  # by name of the system; empty: one for all
-    quick = True  # a program of its own: threads only wait for it
+    quick = True  # an external program: threads only wait for it
     _running: CommandRunner = field(default_factory=CommandRunner, repr=False, compare=False)
 
     def describe(self) -> dict[str, Any]:
-        """control.in, the species files, and whether stress is asked for; not where or how it runs."""
+        """control.in, the species files, and whether stress is requested; not where or how it runs."""
         keywords = [list(k) for k in self.control.keywords]
         return {"type": "aims", "control": keywords, "species": self._species, "stress": self.stress}
 
     @cached_property
     def _species(self) -> str:
-        """A hash of all species defaults; read once, and carried to the workers."""
+        """A hash of all species defaults; computed once and sent to the workers."""
         files = sorted(self.species_dir.glob("*_default"))
         return hashlib.sha256(b"".join(f.name.encode() + f.read_bytes() for f in files)).hexdigest()
 
     def for_system(self, name: str | None) -> AimsReference:
-        """The same with the control.in of one geometry. Raises SetupError when it has none."""
+        """The same reference with the control.in of one geometry. Raises SetupError when it has none."""
         if not self.controls:
             return self
         if name is None or name not in self.controls:
@@ -113,7 +113,7 @@ class AimsReference:
         return replace(self, control=self.controls[name], controls={})
 
     def for_atoms(self) -> AimsReference:
-        """The same for isolated atoms. Control files of several geometries must agree on the method."""
+        """The same reference for isolated atoms. Warns when the methods of several control files differ."""
         given = self.controls or {"": self.control}
         of_atoms = {name: control_for_atoms(control) for name, control in given.items()}
         first, *others = of_atoms
@@ -144,17 +144,17 @@ class AimsReference:
 
     @cached_property
     def method(self) -> str:
-        """The hash of all that determines a label."""
+        """The hash of everything that determines a label."""
         return method_hash(self.describe())
 
     def label(self, frame: Frame) -> Label:
-        """Raw forces and free energy. Raises LabelError, with where its files are, or SetupError."""
+        """Raw forces and free energy. Raises LabelError, with the path of its files, or SetupError."""
         return self.label_and_store(frame, lambda label: None)
 
     def label_and_store(self, frame: Frame, store: Callable[[Label], None]) -> Label:
-        """The same; `store` gets the label before anything of its calculation is removed.
+        """As `label`, but calls `store` with the label before the calculation's files are removed.
 
-        Raises NotStored when `store` raises SetupError: the calculation stays, and who asks next finds it.
+        Raises NotStored when `store` raises SetupError: the files stay, and the next request for the frame finds them.
         """
         control = control_for(self.control, frame, self.stress)
         species = species_text(self.species_dir, frame)
@@ -180,7 +180,7 @@ class AimsReference:
                 if rung == len(self.retries):
                     raise NotConverged(_after(error.reason, rung)) from error
                 what = ", ".join(f"{k} {v}" for k, v in self.retries[rung].items())
-                log.info("frame %s: SCF not converged; once more with %s", frame.id[:6], what)
+                log.info("frame %s: SCF not converged; trying again with %s", frame.id[:6], what)
                 _set_aside(folder, rung)
         raise AssertionError("the last rung returns or raises")
 
@@ -199,33 +199,33 @@ class AimsReference:
 
     def _believed(self, text: str, frame: Frame, control: Control, species: str) -> Label:
         label = read_label(text, frame, self.stress and frame.periodic, control, nuclear_charges(species))
-        check_label(frame, label)  # here, so that the files of an unusable label are kept
+        check_label(frame, label)  # here, so that the files of an invalid label are archived
         return label
 
     def _finished(self, folder: Path, frame: Frame, control: Control, species: str) -> Label | None:
-        """The label of a calculation that had ended well in a folder that was left."""
+        """The label of a completed calculation in a folder of an earlier run, or None."""
         try:
             text = self._output(folder, folder / OUTPUT)
             if GOODBYE in text and converged(text):
                 return self._believed(text, frame, control, species)
         except (LabelError, SetupError, OSError) as error:
-            log.info("frame %s: what an earlier run left in calc_dir is of no use (%s)", frame.id[:6], error)
+            log.info("frame %s: unusable files of an earlier run in calc_dir (%s)", frame.id[:6], error)
         return None
 
     def stop(self) -> None:
-        """Kill what this process has running."""
+        """Kill all commands that this process runs."""
         self._running.stop()
 
     def listen(self, check: Callable[[], None]) -> None:
-        """Call this now and then while a calculation is awaited in the main thread; it may raise."""
+        """Set a function that is called while the main thread waits for a calculation; it may raise."""
         self._running.check = check
 
     def _launched(self, folder: Path, own: Path, clock: SharedTimeLimit) -> int:
-        """The exit code of the launch command; begun again as long as it is the scheduler that does not start it.
+        """The exit code of the launch command; repeated while the scheduler does not start the program.
 
-        Where a scheduler starts steps in its job, a calculation begins with its first line: before, the launcher waits
-        for its step, sometimes for minutes. Raises TimedOut, and WorkerDied when nothing is started for too long: no
-        fault of the frame.
+        Inside a job of a scheduler that starts steps, the time limit counts from the first line of output: before it
+        the launcher waits for its step, sometimes for minutes. Raises TimedOut; WorkerDied when nothing is started
+        for too long, which is not the fault of the frame.
         """
         errors, scheduler = folder / "aims.err", own_scheduler()
         inside = scheduler is not None and scheduler.starts_steps
@@ -249,7 +249,7 @@ class AimsReference:
                 if alive() or not (inside or failed()):
                     raise
                 raise WorkerDied(
-                    f"{nothing}: {_tail(folder) or 'the launcher says nothing'}", NOT_BEGUN
+                    f"{nothing}: {_tail(folder) or 'the launcher printed nothing'}", NOT_BEGUN
                 ) from None
             if code == 0 or alive() or not failed():
                 return code
@@ -260,9 +260,9 @@ class AimsReference:
 
     @contextmanager
     def _folder(self, frame: Frame, control: Control, species: str) -> Iterator[tuple[Path, Label | None]]:
-        """A folder of its own for one calculation; afterwards gone, packed, or left, as it went.
+        """The folder of one calculation; afterwards removed, packed, or left, depending on the outcome.
 
-        With the label, where the calculation of an earlier run had ended well and its label was not stored.
+        Yields also the label, if a calculation of an earlier run had completed without its label being stored.
         """
         folders = CalculationFolders(self.calc_dir, self.method)
         folder: Path | None = None
@@ -272,16 +272,16 @@ class AimsReference:
                 found = self._finished(folder, frame, control, species)
                 if found is not None:
                     log.info(
-                        "frame %s: its calculation had ended well (%s); not repeated", frame.id[:6], folder
+                        "frame %s: its calculation had completed (%s); not repeated", frame.id[:6], folder
                     )
                     break
-                folders.remove(folder)  # what is unfinished is begun anew
+                folders.remove(folder)  # unfinished calculations start again
             if found is None or folder is None:
                 folder = folders.make(frame.id, self.time_limit)
             yield folder, found
         except LabelError as error:
             assert folder is not None
-            if self._running.stopping:  # killed with the run: nothing to learn from it
+            if self._running.stopping:  # killed because the run stops: not a failure
                 folders.remove(folder)
             else:
                 error.folder = folders.keep(folder, frame.id, failed=True)
@@ -299,7 +299,7 @@ class AimsReference:
                 f"CLUSTER.calc_dir: {self.calc_dir}: {error.strerror or error}; "
                 "make it writable or free space"
             ) from error
-        except BaseException:  # Ctrl-C, or what every calculation lacks
+        except BaseException:  # Ctrl-C, or a SetupError
             if folder is not None:
                 folders.remove(folder)
             raise
@@ -310,7 +310,7 @@ class AimsReference:
 
 
 def _check_end(text: str, code: int, folder: Path, launch: str) -> None:
-    """Raise what an exit code and the end of aims.out mean, before any number is believed."""
+    """Raise the error that the exit code and the end of aims.out mean, before any number is read."""
     if code in (126, 127):
         raise SetupError(
             f"CLUSTER.launch_str: {launch!r} cannot be run: {_tail(folder) or f'exit code {code}'}"
@@ -319,14 +319,14 @@ def _check_end(text: str, code: int, folder: Path, launch: str) -> None:
         found := re.search(r"execve\(\): .*", _read(folder / "aims.err"))
     ):  # a launcher's exit code is 2
         raise SetupError(f"CLUSTER.launch_str: {launch!r} cannot be run: {found[0]}")
-    if not converged(text):  # also where the output still says goodbye
+    if not converged(text):  # also where the output ends normally
         raise NotConverged("the self-consistency cycle did not converge")
     full = out_of_space(_read(folder / "aims.err") + "\n" + text[-4000:])
     if full is not None and (code != 0 or GOODBYE not in text):
         raise SetupError(f"CLUSTER.calc_dir: {folder.parent}: {full}; free space or make it writable")
     if code != 0:
         raise Crashed(f"{_exit(code)}: {_tail(folder, text) or 'no output'}")
-    if GOODBYE not in text:  # anywhere: MPI libraries print a line for each rank behind it
+    if GOODBYE not in text:  # anywhere: MPI libraries print lines after it
         if not text.strip():
             raise Crashed(f"no output: {_tail(folder) or 'nothing on standard error either'}")
         raise Truncated(f"aims.out ends early: {_tail(folder, text)}")
@@ -347,7 +347,7 @@ def _exit(code: int) -> str:
 
 
 def _tail(folder: Path, text: str = "") -> str:
-    """The last telling lines: standard error, else the output, in one line."""
+    """The last three non-empty lines of standard error, else of the output, joined into one."""
     text = _read(folder / "aims.err").strip() or text
     lines = [line.strip() for line in text.strip().splitlines() if line.strip(" *-=")]
     return " / ".join(lines[-3:])[-300:]

@@ -1,6 +1,6 @@
-"""Which file a launch command sends the output of its program to.
+"""Finds the file to which a launch command writes the output of its program.
 
-A command may be a small script: several commands, pipes, quotes, a listing or a date written to other files.
+A command may be a small script: several commands, pipes, quotes, other output written to other files.
 
     >>> written_by("srun aims.x > 'my aims.out' 2> err; date > finished")
     ['my aims.out', 'finished']
@@ -21,7 +21,7 @@ from aims_pax.labelling.references.aims_output import GOODBYE, looks_like_output
 from aims_pax.schedulers.registry import known_schedulers
 
 OUTPUT = "aims.out"
-HEAD = 200_000  # bytes that tell whose output a file is
+HEAD = 200_000  # bytes that are searched for marks of FHI-aims
 LARGEST = 500_000_000  # bytes; larger files in a calculation's folder are densities and matrices
 OURS = ("geometry.in", "control.in", "aims.err", ".aims_pax.json")
 
@@ -36,14 +36,14 @@ _nowhere = ("/dev/null", "/dev/stdout", "/dev/stderr", "/dev/tty")
 
 
 def written_by(command: str) -> list[str]:
-    """The files, in their order, that standard output goes to somewhere in a shell command."""
+    """The files, in order, to which a shell command redirects standard output."""
     return list(dict.fromkeys(_targets(command)))
 
 
 def output_of(folder: Path, command: str, own: Path) -> Path | None:
-    """The file in a calculation's folder that FHI-aims has written, or None while it has written nothing.
+    """The file in a calculation's folder with the output of FHI-aims, or None while there is no output.
 
-    own: where the command's standard output went. Raises SetupError when two different outputs are there.
+    own: the file of the command's standard output. Raises SetupError when there are two different outputs.
     """
     named = [folder / name for name in written_by(command)]
     mentioned = [folder / OUTPUT] if OUTPUT in command else []
@@ -54,14 +54,14 @@ def output_of(folder: Path, command: str, own: Path) -> Path | None:
             return _only(within)
         if found:
             raise SetupError(
-                f"CLUSTER.launch_str: FHI-aims writes to {found[0]}, one file for all calculations; send its output "
-                f"to a file of the calculation's own folder, like {OUTPUT}"
+                f"CLUSTER.launch_str: FHI-aims writes to {found[0]}, one file for all calculations; redirect its "
+                f"output to a file in the calculation's folder, like {OUTPUT}"
             )
     return next((path for path in [*named, *mentioned, own] if _size(path)), None)
 
 
 def begun(folder: Path, command: str, own: Path) -> bool:
-    """Whether the program has given a sign of life: the first line of its output."""
+    """Whether the program has started: whether the first line of its output is there."""
     named = [folder / name for name in written_by(command)] or [own]
     if len(named) == 1:
         return _size(named[0]) > 0
@@ -74,7 +74,7 @@ def redirects(command: str) -> bool:
 
 
 def _targets(command: str) -> Iterator[str]:
-    words: list[str] = []  # of the present simple command
+    words: list[str] = []  # of the current simple command
     operator = ""
     for token in _token.finditer(command):
         if token["operator"]:
@@ -96,7 +96,7 @@ def _targets(command: str) -> Iterator[str]:
 
 
 def _of_simple(words: list[str]) -> Iterator[str]:
-    """Files that a command writes by its own options: tee FILE, a scheduler's launcher, bash -c "… > FILE"."""
+    """Files that a command writes because of its options: tee FILE, a scheduler's launcher, bash -c "… > FILE"."""
     names = [word.rsplit("/", 1)[-1] for word in words]
     if "tee" in names:
         yield from (w for w in words[names.index("tee") + 1 :] if not w.startswith("-") and _is_file(w))
@@ -112,7 +112,7 @@ def _is_stdout(operator: str) -> bool:
 
 
 def _is_file(word: str) -> bool:
-    """Not a descriptor (`>&2`), a device, nor a name that only the shell knows."""
+    """Whether a word is a file name: not a descriptor (`>&2`), a device, or a name that only the shell can expand."""
     return bool(word) and not (
         word.isdigit() or word == "-" or word in _nowhere or re.search(r"[$`*?]", word)
     )
@@ -123,7 +123,7 @@ def _unquoted(word: str) -> str:
 
 
 def _others(folder: Path) -> Iterable[Path]:
-    """Files of a folder that a script of the user's may have written; not those of an earlier attempt (aims.out.0)."""
+    """Files that a user's script may have written in a folder; not those of an earlier attempt (aims.out.0)."""
     return [
         p
         for p in folder.iterdir()
@@ -140,7 +140,7 @@ def _of_aims(path: Path) -> bool:
 
 
 def _only(found: list[Path]) -> Path:
-    """Of several outputs the finished ones count; they must be the same text."""
+    """One of several outputs: the finished one. Several finished ones must have the same text."""
     if len(found) == 1:
         return found[0]
     texts = {path: path.read_text(errors="replace") for path in found}
@@ -148,7 +148,7 @@ def _only(found: list[Path]) -> Path:
     if len({texts[path] for path in finished}) > 1:
         raise SetupError(
             f"CLUSTER.launch_str: {' and '.join(p.name for p in finished)} are both outputs of FHI-aims, and they "
-            "differ; let the command leave one"
+            "differ; change the command so that it writes one"
         )
     return finished[0]
 

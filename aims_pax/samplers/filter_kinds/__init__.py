@@ -1,10 +1,10 @@
 """The kinds of filters, one file each: NAME.py is `{kind: NAME}` in the filters of a sampler.
 
-A file holds everything about its kind: the settings class, registered under the name, with the keys a user writes and
-`make`; and the filter. Nothing else has to know of it.
+A file contains everything about its kind: the settings class (registered under the name, with the user's keys and
+`make`) and the filter. No other file has to change for a new kind.
 """
 
-ORDER = (  # as documentation and messages list them; others follow by name
+ORDER = (  # order in documentation and messages; others follow, sorted by name
     "equilibration",
     "sanity",
     "duplicates",

@@ -1,4 +1,4 @@
-"""duplicates: structures like an earlier one of the same geometry and sampler."""
+"""duplicates: removes structures similar to an earlier one of the same geometry and sampler."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ By = Annotated[str, one_of("geometry", "descriptor"), Kind("`str`")]
 
 @register_filter("duplicates")
 class DuplicatesSettings(FilterKeys):
-    """duplicates: structures like an earlier one of the same geometry and sampler."""
+    """duplicates: removes structures similar to an earlier one of the same geometry and sampler."""
 
     prose: ClassVar[str] = (
         "structures similar to an earlier one: by `geometry` (mean displacement, minimum image) or by `descriptor` "
@@ -44,23 +44,23 @@ class DuplicatesSettings(FilterKeys):
     )
 
     def oddities(self) -> Iterator[tuple[str, str]]:
-        """And a descriptor that nothing asks for."""
+        """Also reports a descriptor that has no effect."""
         yield from super().oddities()
         if self.by == "geometry" and self.descriptor != "radial":
             yield "descriptor", "has no effect: by is geometry; write by: descriptor, or leave it out"
 
     def make(self, context: FilterContext) -> Filter:
-        """Remembers what passed."""
+        """A filter that stores the structures that passed."""
         if self.by == "geometry":
             return duplicates(self.threshold)
         return duplicates(self.threshold, self.by, context.describe(self.descriptor))
 
 
 class DuplicateFilter:
-    """Lets the first of several like structures of one system pass: those whose atoms are on average displaced by
-    less than `threshold` (Å, minimum image) from an earlier one.
+    """Passes only the first of several similar structures of one system: it removes those whose atoms are on average
+    displaced by less than `threshold` (Å, minimum image) from an earlier one.
 
-    Systems are told apart by what they consist of; cells need not be equal.
+    Systems are distinguished by their composition; cells need not be equal.
     """
 
     def __init__(self, threshold: float = 0.1) -> None:
@@ -79,7 +79,7 @@ class DuplicateFilter:
         return True
 
     def state_arrays(self) -> dict[str, NDArray[Any]]:
-        """All pools."""
+        """The structures that passed."""
         found: dict[str, NDArray[Any]] = {}
         for k, pool in enumerate(self._pools.values()):
             found |= {f"{k}/reference/{name}": a for name, a in pool.reference.arrays().items()}
@@ -87,7 +87,7 @@ class DuplicateFilter:
         return found
 
     def load_state_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take up what `state_arrays` gave."""
+        """Restore the state from `state_arrays`."""
         self._pools = {}
         for k in first_parts(arrays):
             reference = Frame.from_arrays(under(f"{k}/reference", arrays))
@@ -96,8 +96,8 @@ class DuplicateFilter:
 
 
 class NewByDescriptor(Described):
-    """Lets the first of several structures with like descriptors pass: no earlier one of the system within
-    `threshold`, in the descriptor's unit; rotations and permutations make no difference."""
+    """Passes structures whose descriptor is at least `threshold` (in the descriptor's unit) away from those of all
+    earlier ones of the system; rotations and permutations make no difference."""
 
     def __init__(self, threshold: float = 0.05, describe: Describe = radial) -> None:
         super().__init__(describe)

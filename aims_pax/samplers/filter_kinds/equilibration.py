@@ -1,4 +1,4 @@
-"""equilibration: the beginning of each trajectory is thrown away."""
+"""equilibration: discards the beginning of each trajectory."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from aims_pax.settings.samplers import FilterContext, FilterKeys, register_filte
 
 @register_filter("equilibration")
 class EquilibrationSettings(FilterKeys):
-    """equilibration: the beginning of the trajectories is thrown away."""
+    """equilibration: discards the beginning of each trajectory."""
 
     prose: ClassVar[str] = "the first `skip` structures of each trajectory, once"
 
     skip: Whole = key(
         10,
-        "Structures of each geometry that are thrown away, once, at the beginning.",
+        "Number of structures of each geometry that are discarded, once, at the beginning.",
         possible="[0, 1000000]",
     )
 
     def make(self, context: FilterContext) -> Filter:
-        """Counts the structures of each system."""
+        """A filter that counts the structures of each system."""
         return Equilibrated(self.skip)
 
     def needed(self, n: float) -> float:
-        """And those that are thrown away."""
+        """n, plus the discarded ones."""
         return n + self.skip
 
 
 class Equilibrated:
-    """Throws away the first `skip` structures of each system, once: the beginning of its trajectory."""
+    """Discards the first `skip` structures of each system, once: the beginning of its trajectory."""
 
     def __init__(self, skip: int) -> None:
         if skip < 0:
@@ -54,15 +54,15 @@ class Equilibrated:
         return self._seen[system] > self.skip
 
     def wants(self, n: int, system: str) -> int:
-        """n, and what is still to be thrown away."""
+        """n, plus the structures that are still to be discarded."""
         return n + max(0, self.skip - self._seen[system])
 
     def state_arrays(self) -> dict[str, NDArray[Any]]:
-        """How many of each system came by."""
+        """The number of structures seen of each system."""
         return {system: np.array(n) for system, n in self._seen.items()}
 
     def load_state_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take up what `state_arrays` gave."""
+        """Restore the state from `state_arrays`."""
         self._seen = Counter({system: int(n) for system, n in arrays.items()})
 
 

@@ -1,4 +1,4 @@
-"""farthest_points: of many structures those that differ most from one another and from those before."""
+"""farthest_points: selects the structures that differ most from one another and from earlier ones."""
 
 from __future__ import annotations
 
@@ -20,19 +20,22 @@ log = logging.getLogger(__name__)
 
 @register_filter("farthest_points")
 class FarthestSettings(FilterKeys):
-    """farthest_points: of many structures those that differ most from one another and from those kept before."""
+    """farthest_points: selects the structures that differ most from one another and from those that passed before."""
 
     prose: ClassVar[str] = (
         "of every `of` structures all but one: those that are farthest from one another in descriptor space remain"
     )
 
     of: Whole = key(
-        5, "Structures made for each that is kept.", possible="[1, 100000]", plausible="[2, 1000]"
+        5,
+        "Number of structures made for each one that passes.",
+        possible="[1, 100000]",
+        plausible="[2, 1000]",
     )
     descriptor: Descriptor = key("radial", "As for `duplicates`.")
 
     def make(self, context: FilterContext) -> Filter:
-        """Remembers the points of what passed."""
+        """A filter that stores the descriptors of the structures that passed."""
         return Farthest(self.of, context.describe(self.descriptor))
 
     def needed(self, n: float) -> float:
@@ -41,8 +44,8 @@ class FarthestSettings(FilterKeys):
 
 
 class Farthest(Described):
-    """Keeps one of every `of` structures of a system: those farthest from one another and from all kept before,
-    in descriptor space (`farthest_points`). It waits for the end of a stream."""
+    """Passes one of every `of` structures of a system: those farthest from one another and from all that passed before,
+    in descriptor space (`farthest_points`). It reads the whole stream before it passes any."""
 
     def __init__(self, of: int = 5, describe: Describe = radial) -> None:
         if of < 1:

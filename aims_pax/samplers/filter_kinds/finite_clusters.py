@@ -1,4 +1,4 @@
-"""finite_clusters: molecules and clusters of them, cut out of periodic structures (`samplers.clusters`)."""
+"""finite_clusters: cuts molecules and clusters of molecules out of periodic structures (`samplers.clusters`)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @register_filter("finite_clusters")
 class ClustersSettings(FilterKeys, FiniteSubsystemFilter):
-    """finite_clusters: molecules cut out of periodic structures."""
+    """finite_clusters: cuts molecules and clusters of molecules out of periodic structures."""
 
     prose: ClassVar[str] = "everything but molecules and clusters of them, cut out of a periodic structure"
 
@@ -31,14 +31,14 @@ class ClustersSettings(FilterKeys, FiniteSubsystemFilter):
     )
 
     def oddities(self) -> Iterator[tuple[str, str]]:
-        """And what another rule would use."""
+        """Also reports a key that only another rule uses."""
         yield from super().oddities()
         unused = "n_molecules" if self.selection_rule.startswith("max_") else "distances"
         if getattr(self, unused) != type(self).model_fields[unused].default:
             yield unused, f"has no effect with selection_rule {self.selection_rule}; leave it out"
 
     def make(self, context: FilterContext) -> Filter:
-        """Decides which molecules at the first structure."""
+        """A filter that chooses the molecules at the first structure."""
         return FiniteClusters(**dict(self))
 
     @model_validator(mode="after")
@@ -51,8 +51,8 @@ class ClustersSettings(FilterKeys, FiniteSubsystemFilter):
 class FiniteClusters:
     """A filter that turns periodic samples into their finite clusters; the first sample of a kind is its reference.
 
-    rule: the fields of `Rule`. Samples whose molecules reacted are left out. Labels are not kept.
-    Raises SamplingError as `choose` does, and for structures that have no cluster of any size asked for.
+    rule: the fields of `Rule`. Samples whose molecules reacted are left out. Labels are removed.
+    Raises SamplingError like `choose_clusters`, and for structures without a cluster of any requested size.
     """
 
     def __init__(self, **rule: object) -> None:
@@ -93,7 +93,7 @@ class FiniteClusters:
         return found
 
     def load_state_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take up what `state_arrays` gave."""
+        """Restore the state from `state_arrays`."""
         self._references, self._chosen = {}, {}
         for k in dict.fromkeys(name.partition("/")[0] for name in arrays):
             mine = under(k, arrays)

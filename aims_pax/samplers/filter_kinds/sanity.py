@@ -1,4 +1,4 @@
-"""sanity: no atoms on top of each other, no infinite positions, no too large forces."""
+"""sanity: removes structures with overlapping atoms, infinite positions or too large forces."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aims_pax.settings.samplers import FilterContext, FilterKeys, register_filte
 
 @register_filter("sanity")
 class SanitySettings(FilterKeys):
-    """sanity: atoms on top of each other, infinite positions, too large forces."""
+    """sanity: removes structures with overlapping atoms, infinite positions or too large forces."""
 
     prose: ClassVar[str] = (
         "atoms closer than `min_separation`, and, where the sampler is the reference, forces above `max_force`"
@@ -32,13 +32,13 @@ class SanitySettings(FilterKeys):
     )
 
     def make(self, context: FilterContext) -> Filter:
-        """Looks at each structure alone."""
+        """A filter without a state."""
         return sanity(self.min_separation, self.max_force)
 
 
 def sanity(min_separation: float = 0.5, max_force: float = np.inf) -> Filter:
-    """Finite positions, no pair of atoms closer than `min_separation` (Å), no force of a sample's own label above
-    `max_force` (eV/Å)."""
+    """Passes structures with finite positions, no pair of atoms closer than `min_separation` (Å), and no force of the
+    sample's own label above `max_force` (eV/Å)."""
 
     def passes(sample: Sample) -> bool:
         frame, label = sample.frame, sample.label

@@ -1,8 +1,8 @@
 """The kinds of samplers, one file each: NAME.py is `{kind: NAME}` of SAMPLERS.
 
-A file holds everything about its kind: the settings class, registered under the name, with the keys a user writes,
-`make` and `cost`; and the sampler. Nothing else has to know of it. Importing one loads no torch: settings are read
-without.
+A file contains everything about its kind: the settings class (registered under the name, with the user's keys, `make`
+and `cost`) and the sampler. No other file has to change for a new kind. Importing it must not import torch, because
+settings are read without torch.
 """
 
 ORDER = (
@@ -10,4 +10,4 @@ ORDER = (
     "aimd",
     "rattle_tree",
     "phonons",
-)  # as documentation and messages list them; others follow by name
+)  # order in documentation and messages; others follow, sorted by name

@@ -1,4 +1,4 @@
-"""aimd: structures from ab initio molecular dynamics: every force is the reference's, all come with labels."""
+"""aimd: structures from ab initio molecular dynamics with the reference; all structures have labels."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from aims_pax.samplers.kinds.md import MDSampler, MDSamplerSettings
 from aims_pax.settings.samplers import SamplerContext, SamplingCost, SamplingDemand, register_sampler
 from aims_pax.systems import System
 
-if TYPE_CHECKING:  # torch: settings are read without
+if TYPE_CHECKING:  # imports torch; settings are read without it
     from aims_pax.md import MDOutcome, MDState
 
 
 @register_sampler("aimd")
 class AbInitioSettings(MDSamplerSettings):
-    """aimd: the same with the reference, whose forces are labels at once."""
+    """aimd: as md, but with the reference; its forces are labels."""
 
     prose: ClassVar[str] = "the same with the reference itself: every step is a reference calculation"
     needs_reference: ClassVar[str] = "write kind: md, and the calculator as its potential"
 
     def make(self, context: SamplerContext) -> Sampler:
-        """Trajectories that the reference moves."""
-        assert context.reference is not None  # else `without_reference` has refused it
+        """Trajectories with the forces of the reference."""
+        assert context.reference is not None  # checked by `without_reference`
         return AbInitioMDSampler(context.reference, **self.arguments(context))
 
     def cost(self, demand: SamplingDemand) -> SamplingCost:
-        """Each step is a calculation; those of the structures that pass are their labels."""
+        """Each step is a reference calculation; those of the structures that pass are their labels."""
         steps = super().cost(demand).md_steps
         return SamplingCost(
             md_steps=steps, reference_calls=round(steps) - round(demand.passed), reference_starts=True
@@ -40,7 +40,7 @@ class AbInitioSettings(MDSamplerSettings):
 
 @runtime_checkable
 class BySystem(Potential, Protocol):
-    """A potential that may treat each system by a method of its own: FHI-aims with one control.in a geometry."""
+    """A potential with a method per system: FHI-aims with one control.in for each geometry."""
 
     def method_of(self, system: str) -> str: ...
     def of(self, system_of: Callable[[Frame], str | None]) -> Potential: ...
@@ -49,8 +49,8 @@ class BySystem(Potential, Protocol):
 class AbInitioMDSampler(MDSampler):
     """`MDSampler` whose potential is the reference itself (`labelling.reference_potential.ReferencePotential`).
 
-    The labels are asked for by frame once more: the labeller has them in its store, with stress, and of
-    exactly the rounded structure. A potential that is `BySystem` is told which system each frame descends from.
+    The labels of the sampled frames are requested again: the labeller has them in its store, with stress, for the
+    rounded positions. A `BySystem` potential also gets the system of each frame.
     """
 
     _systems: Sequence[System] = ()
@@ -67,7 +67,7 @@ class AbInitioMDSampler(MDSampler):
         return state
 
     def _advance(self, states: list[MDState], md: list[Any]) -> list[MDOutcome]:
-        """All in one batch; one after the other where frames do not show which method they need."""
+        """Advance all in one batch; one after the other where frames do not determine their method."""
         whole = self.potential
         if not isinstance(whole, BySystem):
             return super()._advance(states, md)

@@ -27,12 +27,12 @@ from aims_pax.settings.samplers import (
 )
 from aims_pax.systems import System
 
-if TYPE_CHECKING:  # torch: settings are read without
+if TYPE_CHECKING:  # imports torch; settings are read without it
     from aims_pax.md import MDOutcome, MDState
 
 log = logging.getLogger(__name__)
 
-TRIES = 5  # explosions in a row before a system is given up
+TRIES = 5  # failures in a row after which a system is given up
 
 OptionalEnsemble = Annotated[str | None, optional(one_of("NVT", "NPT").func), Kind("`str` or `None`")]
 OptionalThermostat = Annotated[
@@ -42,7 +42,7 @@ OptionalThermostat = Annotated[
 
 @register_sampler("md")
 class MDSamplerSettings(SamplerSettings):
-    """md: one trajectory of each geometry with a cheap potential. What is not given stands in MD."""
+    """md: one trajectory of each geometry with a cheap potential. Missing keys are taken from the section MD."""
 
     prose: ClassVar[str] = (
         "one trajectory of each geometry with a cheap potential, a structure every `skip_step` steps; it continues "
@@ -76,16 +76,16 @@ class MDSamplerSettings(SamplerSettings):
     )
 
     def dynamics(self) -> dict[str, Any]:
-        """What it changes of the section MD."""
+        """The keys that override the section MD."""
         names = ("temperature", "timestep", "friction", "stat_ensemble", "thermostat")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def make(self, context: SamplerContext) -> Sampler:
-        """Its own trajectory of each system, with the cheap potential."""
+        """A trajectory of each system with the cheap potential."""
         return MDSampler(context.potential(), **self.arguments(context))
 
     def arguments(self, context: SamplerContext) -> dict[str, Any]:
-        """Arguments of `MDSampler` beside the potential."""
+        """Arguments of `MDSampler` except the potential."""
 
         def md_of(system: System) -> MDSettings:
             return context.md_of(system).model_copy(update=self.dynamics())
@@ -96,18 +96,18 @@ class MDSamplerSettings(SamplerSettings):
         }  # fmt: skip
 
     def cost(self, demand: SamplingDemand) -> SamplingCost:
-        """`skip_step` steps for each structure, also for those that filters turn down."""
+        """`skip_step` steps for each structure, also for those that filters remove."""
         return SamplingCost(md_steps=demand.made * (self.skip_step or demand.skip_step))
 
 
 class MDSampler:
     """MD of all systems in one batch; a structure of each every `skip_steps` steps.
 
-    md_of: the MD settings of a system. stop: looked at before every evaluation (then raises Abandoned).
-    A trajectory begins at its system's frame with fresh momenta; a caller who wants to continue passes
-    systems at the last frames, or sets `continues`: then every system has one trajectory, which the next call of
-    `sample` takes up where the last one left it. One that explodes begins at the system's frame again, with other
-    momenta. A temperature ramp goes over the n · skip_steps steps of one call of `sample`.
+    md_of: the MD settings of a system. stop: checked before every evaluation; when True, Abandoned is raised.
+    A trajectory begins at its system's frame with random momenta. With `continues` every system has one trajectory,
+    which the next call of `sample` continues; without it, a caller can pass systems at the last frames. A trajectory
+    that fails begins at the system's frame again, with other momenta. A temperature ramp extends over the
+    n · skip_steps steps of one call of `sample`.
     """
 
     _length = 0  # MD steps of a trajectory
@@ -129,12 +129,12 @@ class MDSampler:
         self.name = name
         self.stop = stop
         self.continues = continues
-        self._states: dict[str, MDState] = {}  # of the trajectories that go on
+        self._states: dict[str, MDState] = {}  # of the trajectories to be continued
 
     def sample(self, systems: Sequence[System], n: int, rng: np.random.Generator) -> Iterator[Sample]:
         """n structures of each system, one of each in turn.
 
-        Raises SamplingError when a system explodes five times in a row.
+        Raises SamplingError when a system fails five times in a row.
         """
         from aims_pax.md import temperature_at
 
@@ -171,11 +171,11 @@ class MDSampler:
                 yield Sample(frame, label, origin)
 
     def state_arrays(self) -> dict[str, NDArray[Any]]:
-        """The trajectories that go on."""
+        """The trajectories to be continued."""
         return {f"{n}/{k}": a for n, state in self._states.items() for k, a in state.arrays().items()}
 
     def load_state_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take up what `state_arrays` gave."""
+        """Restore the state from `state_arrays`."""
         from aims_pax.md import MDState
 
         names = dict.fromkeys(name.partition("/")[0] for name in arrays)
@@ -191,7 +191,7 @@ class MDSampler:
         return MDState.start(system.frame, temperature, int(rng.integers(2**63)))
 
     def _advance(self, states: list[MDState], md: list[Any]) -> list[MDOutcome]:
-        """All in one batch; when the potential fails on one of them, one by one, to know which."""
+        """Advance all in one batch; when the potential fails, one by one, to find the failing one."""
         from aims_pax.md import MDOutcome, advance
 
         try:
@@ -202,7 +202,7 @@ class MDSampler:
         return [self._advance([s], [m])[0] for s, m in zip(states, md, strict=True)]
 
     def _labels(self, frames: Sequence[Frame]) -> list[Label | None]:
-        """This potential is not the reference: nothing is known."""
+        """No labels: this potential is not the reference."""
         return [None] * len(frames)
 
     def _report(self, system: System, md: Any, fault: str, failures: int) -> None:

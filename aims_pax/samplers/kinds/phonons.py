@@ -44,7 +44,7 @@ class PhononSettings(SamplerSettings):
     }
     double_precision: ClassVar[bool] = True
 
-    temperature: OptionalReal = key(None, "Temperature (K); `None`: MD's.", **TEMPERATURE)
+    temperature: OptionalReal = key(None, "Temperature (K); `None`: that of MD.", **TEMPERATURE)
     freq_min_THz: Real = key(0.1, "Modes must be faster than this (THz).", possible="[0, 1000]")
     freq_max_THz: OptionalReal = key(
         None, "Modes must be slower than this (THz); `None`: all.", possible="(0, 1e4]"
@@ -55,12 +55,12 @@ class PhononSettings(SamplerSettings):
     amplitudes: Amplitudes = key(
         "gaussian", "`gaussian`: canonical; `uniform`, `time` and `scan` give smaller displacements."
     )
-    relaxed: Flag = key(True, "Begin at the nearest minimum of the potential; the cell stays.")
-    fmax: Real = key(1e-3, "Largest force the relaxation leaves (eV/Å).", possible="(0, 1]")
+    relaxed: Flag = key(True, "Begin at the nearest minimum of the potential; the cell does not change.")
+    fmax: Real = key(1e-3, "Largest force after the relaxation (eV/Å).", possible="(0, 1]")
     distance: Real = key(0.01, "Displacements of the force constants (Å).", possible="(0, 0.5]")
 
     def make(self, context: SamplerContext) -> Sampler:
-        """Vibrations by the potential of these settings."""
+        """A sampler with the potential of these settings."""
         own = ("freq_min_THz", "freq_max_THz", "selected_modes", "amplitudes", "relaxed", "fmax", "distance")
         keys: dict[str, Any] = {name: getattr(self, name) for name in own}
         return PhononSampler(
@@ -69,7 +69,7 @@ class PhononSettings(SamplerSettings):
         )  # fmt: skip
 
     def cost(self, demand: SamplingDemand) -> SamplingCost:
-        """Two displacements of each coordinate, fewer where there is symmetry, beside the relaxation before them."""
+        """Two displacements of each coordinate, fewer with symmetry; the relaxation before them is not counted."""
         atoms = sum(len(system.frame) for system in demand.systems)
         return SamplingCost(once={"phonon_displacements_at_most": 6 * atoms})
 
@@ -77,8 +77,8 @@ class PhononSettings(SamplerSettings):
 class PhononSampler:
     """Structures displaced along the normal modes of each system, at its own Γ point.
 
-    A larger cell as the system means more phonons. temperature: K. window in THz. relaxed: begin at the nearest
-    minimum of the potential, cell unchanged, forces below `fmax` (eV/Å). distance: Å of the finite displacements.
+    A larger cell as the system gives more phonons. temperature: K. window in THz. relaxed: begin at the nearest
+    minimum of the potential, cell unchanged, forces below `fmax` (eV/Å). distance: of the finite displacements, Å.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class PhononSampler:
         self.amplitudes, self.time_step = amplitudes, time_step_fs
         self.relaxed, self.fmax, self.distance = relaxed, fmax, distance
         self.stop = stop
-        self._found: dict[str, Modes] = {}  # frame id → its modes, worked out once
+        self._found: dict[str, Modes] = {}  # frame id → its modes, computed once
 
     def sample(self, systems: Sequence[System], n: int, rng: np.random.Generator) -> Iterator[Sample]:
         """n structures of each system, one of each in turn. Raises SamplingError, SetupError without phonopy."""

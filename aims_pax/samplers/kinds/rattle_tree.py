@@ -1,4 +1,4 @@
-"""rattle_tree: structures from family trees of rattled, shortly relaxed children (`samplers.family_trees`).
+"""rattle_tree: structures from family trees of rattled, briefly relaxed children (`samplers.family_trees`).
 
 >>> from ase.calculators.emt import EMT
 >>> from aims_pax.frames import Frame
@@ -40,7 +40,7 @@ from aims_pax.systems import System
 
 @register_sampler("rattle_tree")
 class RattleTreeSettings(SamplerSettings, RattleSettings):
-    """rattle_tree: families of rattled, shortly relaxed structures."""
+    """rattle_tree: families of rattled, briefly relaxed structures."""
 
     prose: ClassVar[str] = (
         "families of structures: a parent is chosen by energy and generation, rattled, relaxed a few steps, and "
@@ -49,7 +49,7 @@ class RattleTreeSettings(SamplerSettings, RattleSettings):
     cost_words: ClassVar[Mapping[str, str]] = {"rattle_tree_at_least": "at least {} of rattle_tree"}
 
     temperature: OptionalReal = key(
-        None, "Temperature of the Boltzmann factors (K); `None`: MD's.", **TEMPERATURE
+        None, "Temperature of the Boltzmann factors (K); `None`: that of MD.", **TEMPERATURE
     )
     beta: Real = key(
         0.5,
@@ -65,22 +65,22 @@ class RattleTreeSettings(SamplerSettings, RattleSettings):
     )
 
     def make(self, context: SamplerContext) -> Sampler:
-        """Trees that go on from batch to batch."""
+        """Trees that continue from batch to batch."""
         return RattleTreeSampler(
             context.potential(), self.label, context.stop, continues=True,
             temperature=self.temperature or context.temperature, **self.rattling(),
         )  # fmt: skip
 
     def cost(self, demand: SamplingDemand) -> SamplingCost:
-        """One evaluation of each child and root at least: more for relaxing it and for those turned down."""
+        """At least one evaluation of each child and root; more for relaxation and rejected children."""
         return SamplingCost(evaluations={"rattle_tree_at_least": demand.made + len(demand.systems)})
 
 
 class RattleTreeSampler:
-    """Rattled family trees of all systems, grown side by side with one potential.
+    """Rattled family trees of all systems, grown together with one potential.
 
-    rattling: the fields of `Rattling`. stop: looked at before every evaluation (then raises Abandoned).
-    continues: the next call of `sample` goes on with the same trees, instead of planting new ones.
+    rattling: the fields of `Rattling`. stop: checked before every evaluation; when True, Abandoned is raised.
+    continues: the next call of `sample` continues the same trees instead of starting new ones.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class RattleTreeSampler:
     def sample(self, systems: Sequence[System], n: int, rng: np.random.Generator) -> Iterator[Sample]:
         """n children of each system, one of each in turn; the systems themselves are not among them.
 
-        Raises SamplingError when a tree turns down too many children in a row.
+        Raises SamplingError when a tree rejects too many children in a row.
         """
         seed = int(rng.integers(2**63))
         trees = [self._tree(s, seed) for s in systems] if n else []
@@ -123,7 +123,7 @@ class RattleTreeSampler:
         return {f"{name}/{k}": a for name, arrays in self._grown.items() for k, a in arrays.items()}
 
     def load_state_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take up what `state_arrays` gave."""
+        """Restore the state from `state_arrays`."""
         names = dict.fromkeys(name.partition("/")[0] for name in arrays)
         self._grown = {name: under(name, arrays) for name in names}
 

@@ -282,7 +282,7 @@ def test_networks_are_told_unless_no_clusters_are_wanted(project):
         "phonon_sampling": None,
         "calculator": {"factory": "tests.commands.training_set.test_workflow:springs"},
     }
-    with pytest.raises(SamplingError, match="network without end"):
+    with pytest.raises(SamplingError, match="infinite network"):
         project(md_sampling=md(supercell_radius=4.0), **one)
     project(md_sampling=md(supercell_radius=4.0) | {"finite_subsystems": False}, **one)
     assert Hdf5(Path("training_set.hdf5")).groups("training") == ["training/md_sampling/trajectory"]

@@ -95,7 +95,7 @@ def test_a_force_with_an_exponent_of_three_digits_is_read():
         ),
         ("01         -0.419925410034428E", "01-0.419925410034428E", Truncated, "force on atom 2"),
         ("3: Species H ", "3: Species C ", Mismatch, "atom 3 is C, not H"),
-        ("1: Species O             0.0000", "1: Species O             0.5000", Mismatch, "atom 1 lies 0.5 Å"),
+        ("1: Species O             0.0000", "1: Species O             0.5000", Mismatch, "atom 1 is 0.5 Å"),
         (
             "of atoms                   :        3",
             "of atoms                   :        4",

@@ -338,7 +338,7 @@ def test_what_every_calculation_lacks_stops_the_run(reference, tmp_path):
         ("huge-force", Unphysical, "force 1e[+]05"),
         ("other-charge", Mismatch, "57 electrons; with charge 0 there are 58"),
         ("other-spin", Mismatch, "2 spin channels"),
-        ("other-atoms", Mismatch, r"atom 1 lies 2\.6 Å"),
+        ("other-atoms", Mismatch, r"atom 1 is 2\.6 Å"),
         ("relaxed", Mismatch, "several structures"),
     ],
 )
