@@ -1,4 +1,4 @@
-"""Figures of what was learnt: errors against labels, uncertainty along trajectories, predicted and true error."""
+"""Figures of learning: errors against labels, uncertainty along trajectories, predicted against true error."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from aims_pax.report.figures.ticks import log_if_wide, log_ticks
 from aims_pax.report.formatting import DELIVERED, calibration_sentence, plural
 from aims_pax.report.run_record import RunRecord, TrajectoryRecord
 
-SHOWN = 12  # trajectories drawn
+SHOWN = 12  # trajectories drawn at most
 MARKS = ((VERMILLION, "threshold"), (ORANGE, "went to the reference"))
 TESTED = (PURPLE, "drawn for testing, at any spread")
-POINTS = 1500  # points of a cloud
+POINTS = 1500  # points drawn in a scatter plot at most
 TALL, LOW = 2.55, 1.35  # inches
 
 
@@ -85,7 +85,7 @@ def learning_figure(run: RunRecord, png: bool = False) -> list[Panel]:
 
 
 def delivered_errors(run: RunRecord) -> tuple[float, float]:
-    """(force MAE eV/Å, energy MAE eV/atom) of the delivered model on validation frames; NaN while there is none."""
+    """(force MAE eV/Å, energy MAE eV/atom) of the delivered model on validation frames; NaN if there is none."""
     valid = [r for r in by_system(run.predictions) if r.split == "valid"] if run.predictions else []
     return (valid[-1].force_mae, valid[-1].energy_mae) if valid else (math.nan, math.nan)
 
@@ -121,12 +121,12 @@ def _convergence(run: RunRecord, png: bool) -> list[Panel]:
                     table[key].append(v)
         log_if_wide(axes, everything)
         axes.set(xlabel="epoch", ylabel="force MAE (meV/Å)")
-        legend = [*list(zip(COLOURS, series, strict=False))[:3], (VERMILLION, "best: its weights are kept")]
+        legend = [*list(zip(COLOURS, series, strict=False))[:3], (VERMILLION, "best: its weights are used")]
         return [panel(figure, "convergence", "The last training, on all data", legend, table=table, png=png)]
 
 
 def uncertainty_figure(run: RunRecord, png: bool = False) -> tuple[list[Panel], dict[str, list[Any]]]:
-    """Uncertainty against MD step with threshold and labels, one panel a trajectory; and the numbers of all."""
+    """Uncertainty against MD step with threshold and labels, one panel per trajectory; and a table of all numbers."""
     having = [t for t in run.trajectories if len(t.steps)]
     table: dict[str, list[Any]] = {
         k: [] for k in ("trajectory", "step", "uncertainty_eV_A", "threshold_eV_A", "labelled")
@@ -148,7 +148,7 @@ def uncertainty_figure(run: RunRecord, png: bool = False) -> tuple[list[Panel], 
 def uncertainty_legend(
     run: RunRecord, trajectories: Iterable[TrajectoryRecord] | None = None
 ) -> list[tuple[str, str]]:
-    """The legend of `uncertainty`: dots of test frames only where there are some."""
+    """The legend of `uncertainty_figure`; test frames are included only if there are some."""
     mean = run.setting("ACTIVE_LEARNING.uncertainty_type") == "mean_atomic_sd"
     spread = (BLUE, "mean spread of the atoms" if mean else "largest spread of an atom")
     tested = any(t.tested for t in (run.trajectories if trajectories is None else trajectories))
@@ -178,12 +178,12 @@ def _one(run: RunRecord, t: TrajectoryRecord, low: float, high: float, png: bool
         state = t.status if t.status != "done" else "ended"
         title = f"{t.index} · {t.system}" if t.system else f"trajectory {t.index}"
         note = f"{plural(n, 'label')} · {state}" + (f" · {plural(t.rewinds, 'rewind')}" if t.rewinds else "")
-        said_above = ("MD step", uncertainty_legend(run, [t]))  # on the page: once for all of them
+        said_above = ("MD step", uncertainty_legend(run, [t]))  # the page has them once, above all panels
         return panel(figure, f"uncertainty_{t.index:03d}", title, note=note, png=png, alone=said_above)
 
 
 def calibration_figure(run: RunRecord, png: bool = False) -> list[Panel]:
-    """Spread of the committee against the true error."""
+    """Spread of the committee against the true error, during the run and of the delivered model."""
     found = []
     if len(run.checked) >= 3:
         spread = np.array([c.uncertainty for c in run.checked])

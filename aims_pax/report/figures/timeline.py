@@ -1,4 +1,4 @@
-"""Figures of how it went: what the trajectories saw, where the time went, what failed."""
+"""Figures of the course of a run: observables along trajectories, time spent, failures."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from aims_pax.report.formatting import DOING, duration
 from aims_pax.report.run_record import RunRecord
 from aims_pax.report.tolerant_readers import float_or_nan
 
-SHOWN = 12  # trajectories drawn
-POINTS = 1500  # points of a cloud
+SHOWN = 12  # trajectories drawn at most
+POINTS = 1500  # points drawn in a scatter plot at most
 TALL, LOW = 2.55, 1.35  # inches
 
 
 def observables_figure(run: RunRecord, png: bool = False) -> list[Panel]:
-    """Temperature and energy along the trajectories, and how close atoms came."""
+    """Temperature, energy and volume along the trajectories, energies of the labels, and shortest distances."""
     found = []
     for name, title, unit, column in (
         ("temperature", "Temperature along the trajectories", "temperature (K)", "temperature"),
@@ -68,7 +68,7 @@ def observables_figure(run: RunRecord, png: bool = False) -> list[Panel]:
 
 
 def _targets(run: RunRecord) -> list[float]:
-    """The temperatures (K) MD aims at: one, those of the systems, or the two ends of a ramp."""
+    """The target temperatures (K) of MD: one, those of the systems, or the two ends of a ramp."""
     written = [
         v for k, v in run.settings.items() if k.startswith("aimsPAX.MD.") and k.endswith("temperature")
     ]
@@ -77,7 +77,7 @@ def _targets(run: RunRecord) -> list[float]:
 
 
 def _label_energies(run: RunRecord, png: bool) -> list[Panel]:
-    """Reference energies of the labelled frames along the run, each system about its mean."""
+    """Reference energies of the labelled frames along the run, relative to the mean of each system."""
     rows = [(s.system, float(s.info.get("step", "nan")), s.energy / s.n_atoms) for s in run.structures
             if s.info.get("stage") == "active learning" and s.info.get("step", "").isdigit()]  # fmt: skip
     rows = [r for r in rows if math.isfinite(r[2])]
@@ -96,7 +96,7 @@ def _label_energies(run: RunRecord, png: bool) -> list[Panel]:
             "step": [r[1] for r in rows],
             "reference_energy_eV_atom": [r[2] for r in rows],
         }
-        return [panel(figure, "label_energies", "Energy of the frames it asked for", _systems_legend(run),
+        return [panel(figure, "label_energies", "Energy of the labelled frames", _systems_legend(run),
                       png=png, table=table)]  # fmt: skip
 
 
@@ -121,7 +121,7 @@ def _distances(run: RunRecord, png: bool) -> list[Panel]:
         table = {"pair": [f"{chemical_symbols[a]}-{chemical_symbols[b]}" for a, b in names for _ in pairs[a, b]],
                  "shortest_A": [d for p in names for d in pairs[p]]}  # fmt: skip
         legend = [(BLUE, "labelled frames"), (VERMILLION, "counts as exploded")]
-        return [panel(figure, "distances", "How close atoms came", legend, table=table, png=png)]
+        return [panel(figure, "distances", "Shortest distances", legend, table=table, png=png)]
 
 
 def timeline_figure(run: RunRecord, png: bool = False) -> list[Panel]:
@@ -210,10 +210,10 @@ def failures_figure(run: RunRecord, png: bool = False) -> list[Panel]:
 
 
 def _overlap(edges: NDArray[Any], spans: Sequence[tuple[float, float]]) -> NDArray[Any]:
-    """How much of each stretch between edges the spans cover together (1: one span all the time)."""
+    """Average number of spans that cover each interval between edges (1: one span all the time)."""
     if not spans:
         return np.zeros(len(edges) - 1)
-    edges, origin = edges - edges[0], edges[0]  # seconds since 1970 would swallow the small differences
+    edges, origin = edges - edges[0], edges[0]  # differences would be lost in seconds since 1970
     began, ended = (np.sort(np.array(side) - origin) for side in zip(*spans, strict=True))
 
     def covered(moments: NDArray[Any], points: NDArray[Any]) -> NDArray[Any]:
@@ -228,7 +228,7 @@ def _overlap(edges: NDArray[Any], spans: Sequence[tuple[float, float]]) -> NDArr
 
 
 def system_names(run: RunRecord) -> list[str]:
-    """Systems in a fixed order: trajectories first, then the data's."""
+    """Systems in a fixed order: those of the trajectories first, then those of the data."""
     names = [t.system for t in run.trajectories] + [s.system for s in run.structures]
     return [n for n in dict.fromkeys(names) if n]
 
