@@ -149,7 +149,7 @@ def test_an_export_of_large_energies_is_double_and_says_so(tmp_path, form):
     console = Console(record=True, width=300)
     [path] = export(tmp_path, [tmp_path / "gold.model"], form, tmp_path / "out.pt", console)
     text = console.export_text()
-    assert "which single precision knows to" in text
+    assert "which single precision resolves only to" in text
     if form == "ase":
         assert 'default_dtype="float64"' in text
         frames = gold()
