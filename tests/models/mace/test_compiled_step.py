@@ -135,7 +135,7 @@ def test_gradients_that_are_wrong_are_found_though_energies_and_forces_are_right
         return e, F.detach() + 0 * F, s
 
     torch.testing.assert_close(cut()[1], theirs()[1])
-    with pytest.raises(compiled_step.Disagreement, match=r"gradient of \S+ is off by"):
+    with pytest.raises(compiled_step.Disagreement, match=r"gradient of \S+ is wrong by"):
         compiled_step.compare_gradients(quick, cut, theirs)
 
 
