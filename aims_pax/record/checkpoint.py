@@ -2,7 +2,7 @@
 
 A snapshot is a small file `state-<generation>.npy` (state, trajectories, frames being labelled) that names the large
 file it belongs to, `weights-<version>.npy`. Large files are written first; the rename of the small one commits.
-The newest two snapshots are kept: if the newest one is damaged, the one before it is read.
+The newest two snapshots remain: if the newest one is damaged, the one before it is read.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Checkpoint:
         if reasons:
             raise RestartError(
                 f"no snapshot in {self.path} can be read ({'; '.join(reasons)}); move that folder away to begin "
-                "this stage again: finished reference calculations are kept and not repeated"
+                "this stage again: finished reference calculations are stored and not repeated"
             )
         return None
 
@@ -140,7 +140,7 @@ def from_plain(kind: type[T], value: Any) -> T:
         made: T = _adapter(kind).validate_python(_named_as_in_code(kind, value))  # type: ignore[arg-type]
         return made
     except ValidationError as error:
-        raise RestartError(f"the restart does not fit this version of aims-PAX: {error}") from error
+        raise RestartError(f"the restart files do not match this version of aims-PAX: {error}") from error
 
 
 def _named_as_in_code(kind: Any, value: Any) -> Any:

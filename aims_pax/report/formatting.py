@@ -74,7 +74,7 @@ def calibration_sentence(rank: float, ratio: float, whose: str) -> str:
     """
     if not math.isfinite(rank):
         return ""
-    how = "tells well" if rank >= ORDERS else "tells roughly" if rank >= ROUGHLY else "hardly tells"
+    how = "shows well" if rank >= ORDERS else "shows roughly" if rank >= ROUGHLY else "hardly shows"
     text = f"The spread of the models {how} where {whose} is wrong (rank correlation ρ = {rank:.2f})"
     if rank < ROUGHLY:
         return f"{text}; its error is {ratio:.1f} × the spread."
