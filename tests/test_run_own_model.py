@@ -151,7 +151,7 @@ def test_killed_and_begun_again_it_ends_as_if_nothing_had_been(tmp_path, kind, m
 @pytest.mark.parametrize(
     ("model", "members", "expected"),
     [
-        ({"kind": "macee"}, 2, "MODEL.kind: 'macee' is no kind of model; nearest: mace"),
+        ({"kind": "macee"}, 2, "MODEL.kind: 'macee' is not a kind of model; nearest: mace"),
         ({"kind": "linear_model:KINDS"}, 2, "MODEL.kind: 'linear_model:KINDS': linear_model has no 'KINDS'"),
         ({"kind": "linear_model:SPAN"}, 2, "MODEL.kind: 'linear_model:SPAN'"),
         ({"kind": "linear_model:LinearModel"}, 2, "expected a ModelKind"),

@@ -1,1 +1,1 @@
-"""Kinds of models, one folder each, and what all of them use."""
+"""Kinds of models, one folder each, and the code they share."""

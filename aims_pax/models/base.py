@@ -1,11 +1,11 @@
-"""What a model is to the rest of the program, whatever family it belongs to.
+"""The interface between models of any family and the rest of the program.
 
-Learner            learns from labelled frames, is judged by others, is snapshotted, restored and saved
+Learner            trained on labelled frames, validated on others; can be snapshotted, restored and saved
 ForceFieldModel    a learner that gives energies and forces: `potential()`
 GenerativeModel    a learner that gives structures: `sampler()`
 
-A learner consists of one or more members, each with a name and a seed, that learn from data of their own. A family
-implements what is abstract here; what else it can do it overrides, and runs do without where it does not.
+A learner consists of one or more members, each with a name, a seed and its own data. A family implements the abstract
+methods; the other methods are optional, and a run does without those that a family does not override.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Words = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class MemberData:
-    """What one member learns from and what it is judged by."""
+    """Training and validation frames of one member."""
 
     train: Sequence[LabelledFrame]
     valid: Sequence[LabelledFrame] = ()
@@ -40,7 +40,7 @@ class MemberData:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One epoch, counted over the member's life. What was not looked at is NaN. Units as in `MemberResult`."""
+    """One epoch; epoch: number since the member was built. NaN: not evaluated. Units as in `MemberResult`."""
 
     epoch: int
     train_loss: float
@@ -52,11 +52,11 @@ class EpochResult:
 
 @dataclass(frozen=True)
 class MemberResult:
-    """What training, or a look at the validation set, came to. NaN before the first validation.
+    """The result of training or of a validation. NaN before the first validation.
 
-    epochs: trained now. losses: in the family's own unit. energy_mae: eV/atom, force_mae: eV/Å, stress_mae: eV/Å³,
-    None without any. kicked: the optimiser was made new for lack of progress. skipped: batches whose loss was not
-    finite. restored: the weights went bad, those before are back.
+    epochs: trained in this visit. losses: in the family's own unit. energy_mae: eV/atom, force_mae: eV/Å, stress_mae:
+    eV/Å³, None without stress. kicked: the optimiser was reset because the loss did not improve. skipped: batches whose
+    loss was not finite. restored: the weights became non-finite, so the previous ones were restored.
     """
 
     name: str
@@ -73,9 +73,9 @@ class MemberResult:
 
 
 def after_training(look: MemberResult, epochs: int, age: int, train_loss: float = math.nan) -> MemberResult:
-    """What a visit of so many epochs came to, from a look at the validation set at its end.
+    """The result of a visit of so many epochs, from the validation at its end.
 
-    age: epochs in the member's life, these included.
+    age: epochs since the member was built, including these.
     """
     errors = (look.valid_loss, look.energy_mae, look.force_mae, look.stress_mae)
     last = EpochResult(age, train_loss, *errors)
@@ -84,10 +84,10 @@ def after_training(look: MemberResult, epochs: int, age: int, train_loss: float 
 
 @dataclass(frozen=True)
 class EnergyZero:
-    """The energies (eV) of isolated atoms that a model counts from, by atomic number.
+    """The zero of energy of a model: energies (eV) of isolated atoms, by atomic number.
 
-    source: where they come from, for a person. rank: independent compositions they were fitted to; fewer than elements
-    leave them undetermined.
+    source: where they come from, as text for the user. rank: number of independent compositions they were fitted to; if
+    smaller than the number of elements, they are not determined.
     """
 
     energies: Mapping[int, float]
@@ -97,11 +97,11 @@ class EnergyZero:
 
 @dataclass(frozen=True)
 class Precision:
-    """How well a delivered file, loaded as its user does, gives the energies of this run.
+    """How accurately a delivered file, loaded as users do, reproduces the energies of this run.
 
     dtype: of the file. resolution: eV between neighbouring numbers of single precision at the largest energy.
-    difference: eV by which energies of one composition, relative to each other, are other than ours, at most.
-    loader: the call that loads it, for the model card.
+    difference: largest deviation (eV) of energies of one composition, relative to each other.
+    loader: the call that loads the file, for the model card.
     """
 
     dtype: str
@@ -111,11 +111,11 @@ class Precision:
 
 
 class ModelPotential(Potential, Protocol):
-    """The potential of M members. `labels` answers with their mean."""
+    """The potential of M members. `labels` returns their mean."""
 
     @property
     def elements(self) -> tuple[int, ...]:
-        """Atomic numbers it knows."""
+        """Atomic numbers that the model supports."""
         ...
 
     @property
@@ -127,7 +127,7 @@ class ModelPotential(Potential, Protocol):
 
 
 class NamedMember(Protocol):
-    """What everybody may know of a member."""
+    """The public attributes of a member."""
 
     @property
     def name(self) -> str: ...
@@ -136,9 +136,9 @@ class NamedMember(Protocol):
 
 
 class TrainingProcessLost(AimsPaxError):
-    """A training process has ended without an answer; nothing was changed, the work can be repeated.
+    """A training process has ended without a result; no member was changed, so the visit can be repeated.
 
-    killed: whether by SIGKILL, as where memory ran out.
+    killed: whether by SIGKILL, for example because memory ran out.
     """
 
     def __init__(self, text: str, killed: bool = False) -> None:
@@ -147,7 +147,7 @@ class TrainingProcessLost(AimsPaxError):
 
 
 class ProcessPool(Protocol):
-    """Processes that train members; a context manager that ends them."""
+    """Processes that train members. A context manager: they are ended when it exits."""
 
     def __enter__(self) -> Any: ...
     def __exit__(self, *_: object) -> None: ...
@@ -156,20 +156,20 @@ class ProcessPool(Protocol):
         ...
 
     def shrink(self) -> None:
-        """After a process was killed, perhaps for want of memory: take less."""
+        """Use less memory from now on; called after a process was killed, perhaps because memory ran out."""
         ...
 
 
 def never_stop_training() -> bool:
-    """Do not stop."""
+    """False: the default for `stop`."""
     return False
 
 
 class Learner(ABC):
-    """Members that learn. `version` grows with every change of what `arrays` holds.
+    """Trainable members. `version` grows with every change of the content of `arrays`.
 
-    elements: atomic numbers it knows. visits: calls of `train` in its life.
-    fits_at_once: a visit forgets the one before, as where the fit is solved exactly: it always sees all data, and
+    elements: supported atomic numbers. visits: number of visits (calls of `train`) so far.
+    fits_at_once: each visit fits from scratch, for example by an exact solution. It then always sees all data, and
     convergence is one visit.
     """
 
@@ -179,12 +179,12 @@ class Learner(ABC):
     visits: int = 0
     fits_at_once: bool = False
 
-    # ------------------------------------------------------------ what every family has
+    # ------------------------------------------------------------ required of every family
 
     @property
     @abstractmethod
     def trained(self) -> bool:
-        """Whether every member has learnt, so that what it says means something."""
+        """Whether every member has been trained, so that predictions are meaningful."""
 
     @abstractmethod
     def train(
@@ -199,52 +199,52 @@ class Learner(ABC):
         margin: float = 0.0,
         patience: int | None = None,
     ) -> list[MemberResult]:
-        """One visit of each member that `data` names, and its errors on its validation set. Counts `version`, `visits`.
+        """One training visit of each member in `data`; returns validation errors. Increments `version` and `visits`.
 
-        words: the visit's name, from which everything random follows. stop: looked at often; when it says so Abandoned
-        is raised and the learner is as before. valid_skip: validate every so many epochs. schedule: whether the
-        learning rate moves. margin: decrease of the loss that counts as improvement. patience: epochs of a worker, for
-        families that make a new optimiser for lack of progress. A family without epochs counts one fit as all of them.
+        words: the name of the visit, which seeds all randomness. stop: called often; when it returns True, Abandoned is
+        raised and the learner is unchanged. valid_skip: validate every so many epochs. schedule: whether the learning
+        rate changes. margin: decrease of the loss that counts as improvement. patience: epochs_per_worker, for families
+        that reset the optimiser when the loss does not improve. For a family without epochs one fit counts as all.
         """
 
     @abstractmethod
     def validate(self, data: Mapping[int, MemberData]) -> list[MemberResult]:
-        """Loss and errors of members on their validation sets as they stand, without training."""
+        """Loss and errors of members on their validation sets, without training."""
 
     @abstractmethod
     def member_arrays(self, member: int) -> Arrays:
-        """Everything of a member that changes: bit-exact, no constants, nothing shared with it. No pickle."""
+        """The complete state of a member: bit-exact copies, without constants and without pickle."""
 
     @abstractmethod
     def load_member(self, member: int, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Back from `member_arrays`, bit for bit. Raises RestartError when they belong to another architecture."""
+        """Restore from `member_arrays`, bit for bit. Raises RestartError when they are of another architecture."""
 
     @abstractmethod
     def save(self, member: int, path: Path) -> None:
-        """Write a member as a file that its kind loads, atomically."""
+        """Write a member atomically as a file that its kind can load."""
 
-    # ------------------------------------------------------------ what only some families need to say
+    # ------------------------------------------------------------ optional, for some families
 
     def begin_convergence(self, members: Sequence[int] | None = None) -> None:
-        """Before the last phase of training, of these members or all: forget what belonged to the phase before."""
+        """Called before the last phase of training, of these members or all: reset the state of the earlier phase."""
 
     def finish_convergence(self, data: Mapping[int, MemberData]) -> None:
-        """After the best weights of these members are back: what is left to be done for delivery."""
+        """Called after the best weights of these members were restored: last steps before delivery."""
 
     def refit_offsets(self, data: Mapping[int, MemberData]) -> None:
-        """Fit the zero of energy again on the whole training sets; forces do not change."""
+        """Refit the zero of energy on the whole training sets; forces do not change."""
 
     def inference_arrays(self, member: int) -> Arrays:
-        """What a member's predictions depend on, to come back to later or to be sent elsewhere."""
+        """The arrays that a member's predictions depend on, to be restored later or sent to another process."""
         return self.member_arrays(member)
 
     def set_inference_arrays(self, member: int, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Back to `inference_arrays`, bit for bit. Raises RestartError for another architecture."""
+        """Restore from `inference_arrays`, bit for bit. Raises RestartError for another architecture."""
         self.load_member(member, arrays)
         self.version += 1
 
     def describe(self, member: int) -> dict[str, Any]:
-        """What a member is made of, plain values by name: for models.json and the model card."""
+        """The architecture of a member as plain values by name, for models.json and the model card."""
         return {}
 
     def train_elsewhere(
@@ -260,23 +260,23 @@ class Learner(ABC):
         margin: float = 0.0,
         patience: int | None = None,
     ) -> Future[Any]:
-        """`train` in the processes of `ModelKind.training_pool`; give `take` what comes back.
+        """`train` in the processes of `ModelKind.training_pool`; pass the result of the future to `take`.
 
-        The members stay as they are meanwhile. The future raises Abandoned, TrainingProcessLost, or what the visit did.
+        The members are unchanged until then. The future raises Abandoned, TrainingProcessLost or the visit's exception.
         """
         raise NotImplementedError(f"{type(self).__name__} trains in the driver's process only")
 
     def take(self, trained: Any) -> list[MemberResult]:
-        """Members become what a visit elsewhere made of them."""
+        """Load the result of `train_elsewhere` into the members."""
         raise NotImplementedError(f"{type(self).__name__} trains in the driver's process only")
 
-    # ------------------------------------------------------------ what is the same for all
+    # ------------------------------------------------------------ the same for all families
 
     def __len__(self) -> int:
         return len(self.members)
 
     def arrays(self) -> Arrays:
-        """The whole state: flat names `0/param/…`, plain numbers, no pickle."""
+        """The complete state: flat names `0/param/…`, plain numbers, no pickle."""
         out: Arrays = {
             "names": np.array([m.name for m in self.members]),
             "counts": np.array([self.version, self.visits]),
@@ -286,7 +286,7 @@ class Learner(ABC):
         return out
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Back from `arrays`, bit for bit. Raises RestartError when they belong to other members."""
+        """Restore from `arrays`, bit for bit. Raises RestartError when they belong to other members."""
         names = [str(n) for n in arrays["names"]]
         if names != [m.name for m in self.members]:
             raise RestartError(
@@ -303,17 +303,17 @@ class Learner(ABC):
 class ForceFieldModel(Learner):
     """A learner whose members give energies and forces.
 
-    has_spread: its evaluations carry a `spread` of their own (eV/Å); without one the spread is how far members
-    disagree, and one member alone has none.
+    has_spread: each member predicts its own uncertainty, `spread` (eV/Å). Otherwise the uncertainty is the disagreement
+    of the members, which one member alone does not have.
     """
 
     has_spread: bool = False
 
     @abstractmethod
     def potential(self, members: Sequence[int] | None = None) -> ModelPotential:
-        """All (or the selected) members as they stand as a potential.
+        """All (or the selected) members, with their current weights, as a potential.
 
-        Asking again after training brings earlier potentials up to date as well.
+        A call after training also updates potentials returned earlier.
         """
 
     def validate(self, data: Mapping[int, MemberData]) -> list[MemberResult]:
@@ -329,24 +329,24 @@ class ForceFieldModel(Learner):
         return results
 
     def energy_zero(self) -> EnergyZero | None:
-        """What energies count from, of the first member; None where the family has no energies of atoms."""
+        """The zero of energy of the first member; None if the family has no atomic energies."""
         return None
 
     def deliver(self, member: int, path: Path, energies: Sequence[float] = ()) -> None:
-        """`save` for a user. energies (eV): what the file's numbers have to resolve."""
+        """`save` for the user. energies (eV): values that the precision of the file must resolve."""
         self.save(member, path)
 
     def check_delivered(self, files: Mapping[int, Path], frames: Sequence[Frame]) -> Precision | None:
-        """Load each delivered file (of a member) as its user does and compare with `potential`: the worst of them.
+        """Load each delivered file (of a member) as users do and compare with `potential`; returns the worst result.
 
-        None where the family delivers what it computes with.
+        None if the family delivers the same object that it computes with.
         """
         return None
 
 
 class GenerativeModel(Learner):
-    """A learner that makes structures like those it has seen; labels of its data may be left unread."""
+    """A learner that generates structures like those it was trained on; it may ignore the labels."""
 
     @abstractmethod
     def sampler(self) -> Any:
-        """A `samplers.base.Sampler` of the members as they stand."""
+        """A `samplers.base.Sampler` of the members with their current weights."""

@@ -1,6 +1,7 @@
-"""How many structures are evaluated at once: all that fit into memory, else in pieces, learnt from each failure.
+"""Splits a batch of structures into pieces that fit into memory.
 
-A piece that did not fit is halved, and later batches are cut so from the start. The answers are the same.
+After an out-of-memory error the piece is halved, and the smaller limit is used for later batches. The results are the
+same.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
-WORDS = (  # how allocators of torch, CUDA and its libraries put it
+WORDS = (  # in out-of-memory errors of torch, CUDA and its libraries
     "out of memory",
     "can't allocate memory",
     "not enough memory",
@@ -31,16 +32,16 @@ CURE = "a smaller r_max, num_channels or max_L, default_dtype float32, or a mach
 
 
 class BatchSplitter:
-    """What fits into memory at once, in edges, for one kind of work. what: for the log."""
+    """The number of edges that fit into memory at once (`limit`), for one kind of work. what: its name in the log."""
 
     def __init__(self, what: str, device: str = "cpu", limit: float = math.inf) -> None:
         self.what, self.device, self.limit = what, device, limit
 
     def each(self, sizes: Sequence[int], work: Callable[[int, int], Answer]) -> list[Answer]:
-        """work(first, end) for consecutive structures, as many at once as fit; its answers in order.
+        """Call work(first, end) for consecutive structures, as many at once as fit; returns the results in order.
 
-        sizes: edges of each structure. `work` must leave nothing behind when it fails.
-        Raises SettingsError for a structure that does not fit by itself.
+        sizes: edges of each structure. `work` must have no side effects when it fails.
+        Raises SettingsError for a structure that does not fit alone.
         """
         answers: list[Answer] = []
         before, start = self.limit, 0
@@ -55,7 +56,7 @@ class BatchSplitter:
                 failed = str(error).splitlines()[0][:120] if str(error) else "MemoryError"
             if failed is None:
                 start = end
-            else:  # outside of the handler: the error holds on to all that was allocated
+            else:  # outside the handler, because the exception keeps the allocated tensors alive
                 self._shrink(sizes[start:end], failed)
         if self.limit < before:
             log.warning(
@@ -78,19 +79,19 @@ class BatchSplitter:
 
 @cache
 def batch_splitter(what: str, device: str) -> BatchSplitter:
-    """The room this process has for one kind of work."""
+    """The splitter of this process for one kind of work."""
     return BatchSplitter(what, device)
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether this is how memory runs out, on CPU or GPU."""
+    """Whether this is an out-of-memory error, of CPU or GPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(word in str(error) for word in WORDS)
 
 
 def structures_that_fit(sizes: Sequence[int], start: int, limit: float) -> int:
-    """Where the piece that begins at `start` ends: as many as stay within the limit, at least one."""
+    """The end of the piece that begins at `start`: as many structures as stay within the limit, at least one."""
     end, total = start + 1, sizes[start]
     while end < len(sizes) and total + sizes[end] <= limit:
         total += sizes[end]

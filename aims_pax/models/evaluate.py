@@ -1,4 +1,4 @@
-"""How wrong a potential is on labelled frames."""
+"""Errors of a potential on labelled frames."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aims_pax.potential import Potential
 class ErrorTable:
     """Errors over all frames: energies in eV and eV/atom, components of forces in eV/Å and stress in eV/Å³.
 
-    zero_force_mae is what predicting no force at all would give, for comparison. Stress errors are None
+    zero_force_mae is the MAE of predicting zero forces, for comparison. Stress errors are None
     when no label or no prediction has a stress.
     """
 
@@ -32,8 +32,8 @@ class ErrorTable:
     stress_rmse: float | None = None
 
     def line(self, kind: str = "PerAtomMAE") -> str:
-        """One line for the log, as MISC.error_table asks: PerAtomMAE, PerAtomRMSE, TotalMAE, TotalRMSE
-        (and their …stressvirials forms: stress is shown whenever there is one).
+        """One line for the log. kind: as MISC.error_table, PerAtomMAE, PerAtomRMSE, TotalMAE or TotalRMSE
+        (or their …stressvirials forms; stress is shown whenever there is one).
         """
         rmse, total = "RMSE" in kind, kind.startswith("Total")
         word = "RMSE" if rmse else "MAE"

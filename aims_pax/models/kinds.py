@@ -1,8 +1,8 @@
-"""Kinds of models: what a family is registered as, and how it is found.
+"""Kinds of models: how a family is registered and found.
 
-MODEL.kind of aimsPAX.yaml names one: a folder here with a module `kind` that holds `KIND`, a name that an installed
-package registers under the entry point group `aims_pax.models`, or `package.module:object`, also of a module in the
-working folder. A kind is found without importing torch; `build`, `from_files` and `load` may.
+MODEL.kind in aimsPAX.yaml names one of these: a folder in this package with a module `kind` that defines `KIND`; a name
+that an installed package registers in the entry point group `aims_pax.models`; or `package.module:object`, where the
+module may be in the working folder. Finding a kind must not import torch; `build`, `from_files` and `load` may.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Features = Callable[[Sequence[Frame]], Array]  # frames of one system → (F, N,
 
 
 class Pauses(Protocol):
-    """Who knows of pauses and of the end of the walltime (`engine.interrupts`)."""
+    """Pauses and the end of the walltime, as `engine.interrupts` provides them."""
 
     deadline: float | None  # of time.monotonic()
     on_pause: Callable[[bool], None]  # called when a pause begins (True) and ends (False)
@@ -49,8 +49,8 @@ class Pauses(Protocol):
 class ExportedModel:
     """A file written for another program.
 
-    compare: what the model says and what the file says, loaded again, of the structures asked for; files of some forms
-    give no stress. use: how it is used, for the terminal. note: a line about it, or "".
+    compare: predictions of the model and of the file, loaded again, for the given structures; some file formats give no
+    stress. use: example of its use, for the terminal. note: a remark, or "".
     """
 
     compare: Callable[[], tuple[Sequence[Label], Sequence[Label]]]
@@ -59,19 +59,19 @@ class ExportedModel:
 
 
 class ModelKind(ABC):
-    """A family of force fields. What is not overridden the family cannot do; who asks does without, or refuses."""
+    """A family of force fields. Methods that are not overridden are features that the family does not have."""
 
-    name: str  # as settings spell it; a built-in or registered one
-    title: str  # in prose: "a {title} force field"
+    name: str  # as in the settings, built-in or registered
+    title: str  # in texts: "a {title} force field"
     suffix: str = ".model"  # of its files
     packages: tuple[str, ...] = ()  # distributions whose versions the model card lists
-    keys: type[Section] | None = None  # of MODEL.kwargs; None: it takes none
-    has_spread: bool = False  # one member alone tells its uncertainty (see `ForceFieldModel.has_spread`)
-    has_stress: bool = False  # learns and gives stress, which NPT needs
+    keys: type[Section] | None = None  # of MODEL.kwargs; None: it has none
+    has_spread: bool = False  # one member predicts its own uncertainty (see `ForceFieldModel.has_spread`)
+    has_stress: bool = False  # learns and predicts stress, which NPT needs
     trains_in_processes: bool = False  # has `training_pool`
     moves_in_processes: bool = False  # has `serialise` and `unserialise`
     begins_from_files: bool = False  # has `from_files`: ACTIVE_LEARNING.initial_models
-    forms: tuple[str, ...] = ()  # that `export` writes
+    forms: tuple[str, ...] = ()  # file formats that `export` writes
 
     # ------------------------------------------------------------ models
 
@@ -82,18 +82,18 @@ class ModelKind(ABC):
     def from_files(
         self, paths: Sequence[Path], settings: Settings, seeds: Sequence[int] | None
     ) -> ForceFieldModel:
-        """Members that begin as files. seeds: None to name them as their files. Raises SettingsError."""
+        """Members that begin with models from files. seeds: None to name them after the files. Raises SettingsError."""
         raise SettingsError(
             f"ACTIVE_LEARNING.initial_models: {self.title} models cannot begin from files; "
             "give initial_train_dataset instead"
         )
 
     def contradictions(self, model: ForceFieldModel, settings: Settings) -> list[str]:
-        """Where the settings say something else than members that began from files are, one line each."""
+        """Settings that differ from members loaded by `from_files`, one line each."""
         return []
 
     def options(self, settings: Settings) -> Any:
-        """MODEL.kwargs as `keys` reads them. Raises SettingsError naming the key."""
+        """MODEL.kwargs, read with `keys`. Raises SettingsError naming the key."""
         written = dict(settings.model.kwargs)
         if self.keys is None:
             if written:
@@ -113,52 +113,52 @@ class ModelKind(ABC):
 
     @abstractmethod
     def load(self, paths: Sequence[Path], device: str, dtype: str) -> ModelPotential:
-        """One file as a potential, or several as one of as many members. Raises SettingsError."""
+        """A potential with one member for each file. Raises SettingsError."""
 
     def load_named(
         self, name: str, folder: Path, device: str, dtype: str, inference: str = "torch", key: str = ""
     ) -> ModelPotential:
-        """A potential by name: a published model where the family has some, else a file, relative to `folder`.
+        """A potential by name: a published model if the family has some, else a file, relative to `folder`.
 
-        inference: as MISC.inference. key: where another model can be named. Raises SettingsError, SetupError.
+        inference: as MISC.inference. key: the settings key that names the model. Raises SettingsError, SetupError.
         """
         return self.load([folder / Path(name).expanduser()], device, dtype)
 
     def elements_of(self, path: Path) -> tuple[int, ...]:
-        """Atomic numbers that the model of a file knows. Raises SettingsError."""
+        """Atomic numbers that the model in a file supports. Raises SettingsError."""
         return self.load([path], "cpu", "float64").elements
 
     def precision_note(self, paths: Sequence[Path], dtype: str, energy: float) -> str:
-        """Where files do not resolve an energy (eV) in some precision a user may choose; else ""."""
+        """A sentence if files do not resolve an energy (eV) in a precision that users may choose; else ""."""
         return ""
 
     def atom_features(self, source: Any, folder: Path, device: str) -> Features | None:
-        """What a model sees around each atom. source: a name as `load_named` takes it, or an ASE calculator.
+        """Descriptors of the atoms, as the model computes them. source: a name as for `load_named`, or ASE calculator.
 
-        None where the family has none, or the calculator is not one of its own.
+        None if the family has no descriptors, or the calculator is not of this family.
         """
         return None
 
     def export(self, source: Path, form: str, target: Path, frames: Sequence[Frame]) -> ExportedModel:
-        """Write a model file in one of `forms`. frames: to be compared on. Raises SetupError, OSError."""
+        """Write a model file in one of `forms`. frames: structures for the comparison. Raises SetupError, OSError."""
         raise NotImplementedError(f"{self.title} has no form {form}")
 
     def form_suffix(self, form: str) -> str:
-        """What names of files of this form end in."""
+        """The ending of file names of this form."""
         raise NotImplementedError(f"{self.title} has no form {form}")
 
-    # ------------------------------------------------------------ beforehand, for `plan`
+    # ------------------------------------------------------------ estimates for `plan`
 
     def cutoff(self, settings: Settings) -> float | None:
-        """Å: how far an atom sees; None where that is no question."""
+        """The cutoff radius, Å; None if the family has none."""
         return None
 
     def estimate_memory(
         self, settings: Settings, systems: Sequence[System], trajectories: Mapping[str, int]
     ) -> dict[str, float] | None:
-        """MB of the members, a batch of training, one step of all trajectories; None: not known.
+        """MB for the members, one training batch, and one MD step of all trajectories; None: not known.
 
-        trajectories: how many of each system move together, by its name.
+        trajectories: {name of a system: number of its trajectories that are evaluated together}.
         """
         return None
 
@@ -166,25 +166,25 @@ class ModelKind(ABC):
         """Bytes of all members in a snapshot, 0: not known."""
         return 0.0
 
-    # ------------------------------------------------------------ abilities
+    # ------------------------------------------------------------ optional features
 
     def training_pool(self, workers: int, threads: int, devices: Sequence[str], memory: float) -> ProcessPool:
-        """Processes that train members side by side; threads of each, devices in turn, memory (bytes) of all."""
+        """Processes that train members in parallel. threads: of each; devices: used in turn; memory: bytes of all."""
         raise NotImplementedError(f"{self.title} trains in the driver's process only")
 
     def serialise(self, model: ForceFieldModel) -> Any:
-        """All members as something to pickle, for processes that move trajectories; weights follow as
+        """All members as a picklable object, for processes that run MD; later weights are sent as
         `inference_arrays`."""
         raise NotImplementedError(f"{self.title} moves atoms in the driver's process only")
 
     def unserialise(self, data: Any) -> ForceFieldModel:
-        """The members in another process, for predictions only."""
+        """The members from `serialise`, in another process, for predictions only."""
         raise NotImplementedError(f"{self.title} moves atoms in the driver's process only")
 
     def compiling(
         self, model: ForceFieldModel, settings: Settings, atoms: float, watch: Pauses | None = None
     ) -> AbstractContextManager[None]:
-        """For as long as models are trained: compile what pays. atoms: mean of the systems."""
+        """A context for training that may compile it where this saves time. atoms: mean number of the systems."""
         return nullcontext()
 
 
@@ -194,13 +194,13 @@ def kind_of_run(settings: Settings) -> ModelKind:
 
 
 def model_kind(name: str, folder: Path | None = None) -> ModelKind:
-    """A kind by its name, or by `package.module:object`; modules in `folder` are found too. Raises SettingsError."""
+    """A kind by its name or `package.module:object`; modules in `folder` are also found. Raises SettingsError."""
     target = name if ":" in name else _known().get(name)
     if target is None:
         known = list(_known())
         near = nearest(name, known)
         hint = f"nearest: {near}" if near else f"known: {', '.join(known)}"
-        raise SettingsError(f"MODEL.kind: {name!r} is no kind of model; {hint}, or package.module:object")
+        raise SettingsError(f"MODEL.kind: {name!r} is not a kind of model; {hint}, or package.module:object")
     try:
         found = load_object(target, folder)
     except SettingsError as error:
@@ -211,9 +211,9 @@ def model_kind(name: str, folder: Path | None = None) -> ModelKind:
 
 
 def kind_of_file(path: Path) -> ModelKind:
-    """The kind of a model file: what the run that delivered it recorded beside it, else by how its name ends.
+    """The kind of a model file: as recorded by the run that delivered it, else by the ending of its name.
 
-    Raises SettingsError for a file that no kind claims.
+    MACE if no kind has this ending. Raises SettingsError if the recorded kind is not known.
     """
     for folder in (path.parent, path.parent.parent):  # results/ and results/committee/
         entry = recorded_models(folder).get(str(path.relative_to(folder)))
@@ -236,7 +236,7 @@ def load_named(
 ) -> ModelPotential:
     """A published model by its name, or a model file of any kind; relative paths are from `folder`.
 
-    inference: as MISC.inference. key: where it is named. Raises SettingsError, SetupError.
+    inference: as MISC.inference. key: the settings key that names it. Raises SettingsError, SetupError.
     """
     path = folder / Path(name).expanduser()
     kind = kind_of_file(path) if path.is_file() else model_kind(DEFAULT)
@@ -244,7 +244,7 @@ def load_named(
 
 
 def features_of(source: Any, folder: Path, device: str) -> Features | None:
-    """What a model sees around each atom, by its name, file or ASE calculator; None where no kind knows."""
+    """Descriptors of a model given by its name, file or ASE calculator; None if no kind supports it."""
     if isinstance(source, str):
         path = folder / Path(source).expanduser()
         kind = kind_of_file(path) if path.is_file() else model_kind(DEFAULT)
@@ -254,20 +254,20 @@ def features_of(source: Any, folder: Path, device: str) -> Features | None:
 
 
 def export_forms() -> tuple[str, ...]:
-    """Every form that some kind can be exported in."""
+    """All file formats in which at least one kind can be exported."""
     kinds = [model_kind(name) for name in _known()]
     return tuple(dict.fromkeys(form for kind in kinds for form in kind.forms))
 
 
 def member_names(settings: Settings, seeds: Sequence[int]) -> list[str]:
-    """`{name_exp}_{seed}` of each. Raises SettingsError for a seed that is given twice, or none at all."""
+    """`{name_exp}_{seed}` for each seed. Raises SettingsError if a seed is given twice, or none at all."""
     if len(set(seeds)) != len(seeds) or not seeds:
-        raise SettingsError(f"every member needs a seed of its own, got {list(seeds)}")
+        raise SettingsError(f"every member needs a different seed, got {list(seeds)}")
     return [f"{settings.model.name}_{seed}" for seed in seeds]
 
 
 def _known() -> dict[str, str]:
-    """{name: package.module:object} of the kinds here and those that installed packages bring; ours come first."""
+    """{name: package.module:object} of the built-in kinds and those of installed packages; built-in ones come first."""
     folders = [path.parent.name for path in sorted(Path(__file__).parent.glob("*/kind.py"))]
     ours = {name: f"{__package__}.{name}.kind:KIND" for name in folders}
     others = {point.name: point.value for point in entry_points(group=GROUP)}

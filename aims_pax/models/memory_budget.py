@@ -1,11 +1,12 @@
-"""How much memory evaluations of the models may take, and how much they take: both known before the first of them.
+"""Memory that model evaluations may use, and memory that they need, both known before the first evaluation.
 
-    available   what Linux says is free, or less where a cgroup (of a job, a container) allows less; a GPU's free memory
-    limit       MISC.memory_limit; else half of what was available when first asked, as a power of two, so that a
-                repeated run cuts its work alike
-    need        a·N + e·E bytes for N atoms with E edges: measured on a few atoms (`measured`), known of symmetrix
+    available   free memory as Linux reports it, or less if a cgroup (of a job, a container) allows less; on a GPU its
+                free memory
+    limit       MISC.memory_limit; else half of the memory available at the first call, rounded down to a power of two,
+                so that a repeated run splits its work in the same way
+    need        a·N + e·E bytes for N atoms with E edges: measured on a few atoms (`measured`); constants for symmetrix
 
-Processes that compute side by side are each given a share of the limit (`allow`).
+Processes that compute at the same time each get a share of the limit (`allow`).
 """
 
 from __future__ import annotations
@@ -25,18 +26,16 @@ from torch.utils._pytree import tree_leaves
 
 log = logging.getLogger(__name__)
 
-SHARE = 0.5  # of what is available: calculations, snapshots and the rest of the machine need memory, too
-FOUND = (
-    1.5  # times what tensors take: operations' own workspace and the allocator's gaps (1.05 to 1.45 measured)
-)
-GRAPH = 300  # bytes an edge: neighbour list with its skin, vectors, and their copies while they are made
-ENVIRONMENT = "AIMS_PAX_MEMORY"  # bytes: the share of a process that another one has started
+SHARE = 0.5  # of the available memory: calculations, snapshots and other programs also need some
+FOUND = 1.5  # times the memory of tensors: workspace of operations and gaps of the allocator (1.05 to 1.45 measured)
+GRAPH = 300  # bytes per edge: neighbour list with its skin, vectors, and temporary copies
+ENVIRONMENT = "AIMS_PAX_MEMORY"  # bytes: the share of a process, set by the process that starts it
 GB = 1e9
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes an atom and an edge."""
+    """Bytes per atom and per edge."""
 
     atom: float
     edge: float
@@ -48,7 +47,7 @@ class Need:
 
 @dataclass
 class _Limits:
-    """Bytes by device; `written`: by the user, not measured."""
+    """Bytes by device; `written`: set by the user, not measured."""
 
     by_device: dict[str, float] = field(default_factory=dict)
     written: bool = False
@@ -58,7 +57,7 @@ _limits = _Limits()
 
 
 def limit(device: str = "cpu") -> float:
-    """Bytes that evaluations of this process may take on a device."""
+    """Bytes that evaluations of this process may use on a device."""
     kind = _kind(device)
     if kind not in _limits.by_device:
         share = os.environ.get(ENVIRONMENT)
@@ -68,13 +67,13 @@ def limit(device: str = "cpu") -> float:
 
 
 def allow(size: float, device: str = "cpu", written: bool = False) -> None:
-    """From now on this process may take so many bytes. written: as the user's MISC.memory_limit says."""
+    """Set the limit of this process, in bytes. written: whether it is the user's MISC.memory_limit."""
     _limits.by_device[_kind(device)] = size
     _limits.written = written
 
 
 def forget_measurement() -> None:
-    """Ask the machine again."""
+    """Forget all limits; the next call measures the available memory again."""
     _limits.by_device.clear()
     _limits.written = False
 
@@ -85,12 +84,12 @@ def is_set_by_user() -> bool:
 
 
 def power_of_two(size: float) -> float:
-    """The power of two at or below a size."""
+    """The largest power of two that is not above a size."""
     return 2.0 ** math.floor(math.log2(size)) if 1 <= size < math.inf else size
 
 
 def available_memory(device: str = "cpu") -> float:
-    """Bytes that can be had on a device now; inf where nothing tells."""
+    """Bytes available on a device now; inf if unknown."""
     if device.startswith("cuda"):
         free, _ = torch.cuda.mem_get_info(device)
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -109,7 +108,7 @@ def _machine(path: Path) -> float:
 
 
 def _cgroups(own: Path, root: Path) -> float:
-    """What the control groups of this process leave: limits less what cannot be dropped, of all levels."""
+    """Bytes left by the control groups of this process, over all levels: limit − memory that cannot be freed."""
     left = math.inf
     for line in _lines(own):
         _, kinds, path = line.split(":", 2)
@@ -150,19 +149,17 @@ def _kind(device: str) -> str:
     return "cpu" if device.startswith("cpu") else device
 
 
-# ---------------------------------------------------------------- what an evaluation takes
+# ---------------------------------------------------------------- memory of an evaluation
 
 
 def measured(evaluate: Callable[[int, int], Any], neighbours: float, device: str = "cpu") -> Need:
-    """What an evaluation needs, from three small ones. evaluate(N, K): of N atoms with K neighbours each.
+    """The memory an evaluation needs, measured on three small ones. evaluate(N, K): N atoms with K neighbours each.
 
-    neighbours: as many as the structures at hand have.
+    neighbours: mean number in the structures to be evaluated.
     """
     K = max(4, min(96, round(neighbours / 4) * 4))
-    N = max(
-        12, min(64, 1200 // K)
-    )  # so few atoms that it takes a moment, so many that all operations have work
-    evaluate(N, K // 2)  # what is made once
+    N = max(12, min(64, 1200 // K))  # few enough to be fast, enough for a representative measurement
+    evaluate(N, K // 2)  # one-time allocations
 
     def taken(n: int, k: int) -> float:
         return peak(lambda: evaluate(n, k), device)
@@ -174,7 +171,7 @@ def measured(evaluate: Callable[[int, int], Any], neighbours: float, device: str
 
 
 def peak(work: Callable[[], Any], device: str = "cpu") -> float:
-    """Bytes of tensors that are alive at the same time while `work` runs, beyond those there before."""
+    """Peak memory of the tensors allocated while `work` runs, in bytes."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -188,7 +185,7 @@ def peak(work: Callable[[], Any], device: str = "cpu") -> float:
 
 
 class _Alive(TorchDispatchMode):
-    """Counts the bytes of all tensors that operations make, for as long as they live."""
+    """Counts the bytes of all tensors that operations create and that are still alive."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Who is near whom: neighbour lists with a skin, for many structures at once, in one canonical order.
+"""Neighbour lists with a skin, for many structures at once, in one canonical order.
 
 A pair (i, j, S) is an edge when |x_j − x_i + S·h| < r, with h the cell (rows) and S integers along periodic
 axes.
@@ -27,8 +27,8 @@ from aims_pax.frames import Array, Frame
 
 Ints = NDArray[np.int64]
 
-FAR = 1e5  # Å: beyond this an atom has left for good
-CROWD = 3000  # neighbours an atom: beyond this the cell has collapsed
+FAR = 1e5  # Å from the mean position: beyond this the structure has exploded
+CROWD = 3000  # neighbours per atom: beyond this the cell has collapsed
 
 
 def neighbour_list(
@@ -61,7 +61,7 @@ def completed(cell: Array, pbc: NDArray[np.bool_]) -> Array:
 
 
 def _box(positions: Array, cell: Array, pbc: NDArray[np.bool_], cutoff: float) -> tuple[Array, Array]:
-    """A cell that holds every atom along the non-periodic axes, and positions moved into it."""
+    """A cell that contains every atom along the non-periodic axes, and positions shifted into it."""
     box = completed(cell, pbc).copy()
     moved = positions.copy()
     for axis in np.flatnonzero(~pbc):
@@ -72,7 +72,7 @@ def _box(positions: Array, cell: Array, pbc: NDArray[np.bool_], cutoff: float) -
 
 
 def is_sane_structure(positions: Array, cell: Array, pbc: NDArray[np.bool_], cutoff: float) -> bool:
-    """Whether a neighbour list of this makes sense: finite, not blown apart, not collapsed."""
+    """Whether a neighbour list can be made: all finite, not exploded, not collapsed."""
     if not (np.isfinite(positions).all() and np.isfinite(cell).all()):
         return False
     if np.abs(positions - positions.mean(0)).max(initial=0) > FAR:
@@ -93,7 +93,7 @@ class Edges:
 
 
 class SkinNeighbours:
-    """Neighbours within r_max of F moving structures; each one's list is rebuilt only when it must be."""
+    """Neighbours within r_max of F moving structures; the list of a structure is rebuilt only when necessary."""
 
     def __init__(self, frames: Sequence[Frame], r_max: float, skin: float, device: torch.device) -> None:
         self.r_max, self.skin, self.device = r_max, skin, device
@@ -121,7 +121,7 @@ class SkinNeighbours:
         return Edges(self.sender[near], self.receiver[near], vectors[near])
 
     def _stale(self, positions: torch.Tensor, cells: torch.Tensor) -> NDArray[np.bool_]:
-        """(F,) whose list may miss a pair (always true for structures that were lost)."""
+        """(F,) bool: the list may miss a pair (always true for structures in `lost`)."""
         reach = torch.full((len(self.pbc),), self.r_max + self.skin, dtype=torch.float64, device=self.device)
         x0 = self.x0
         if not torch.equal(cells, self.h0) and self.shifted:

@@ -1,1 +1,1 @@
-"""What is written down: the run's folder, its checkpoints, the journal of events, the log, the report."""
+"""The files of a run: atomic writes, run folder, lock, checkpoints, journal, log, requests, HDF5."""

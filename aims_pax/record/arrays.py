@@ -1,8 +1,8 @@
 """Many named arrays in one `.npy` file without pickle.
 
 The file is a one-dimensional uint8 array: the SHA-256 of all that follows, 8 bytes of header length, a JSON header,
-the raw arrays. The header names the format and the arrays (dtype, shape, offset). A torn or changed file is
-recognised before anything of it is believed.
+the raw arrays. The header names the format and the arrays (dtype, shape, offset). The checksum is verified before
+anything else is read, so that truncated or changed files are rejected.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FORMAT = 1
 
 
 class Torn(ValueError):
-    """The bytes are not a whole file of this kind."""
+    """The bytes are truncated, corrupt, or not of this format."""
 
 
 def pack_arrays(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> bytes:
@@ -41,14 +41,14 @@ def pack_arrays(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> 
 
 
 def unpack_arrays(content: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """(arrays, meta) of `pack`'s bytes. Raises Torn when they are not whole or not of this kind."""
+    """(arrays, meta) from the bytes of `pack_arrays`. Raises Torn when they are incomplete or not of this format."""
     try:
         whole = np.load(io.BytesIO(content), allow_pickle=False).tobytes()
-    except Exception as error:  # NumPy's header reader raises whatever its Python parser trips over
-        raise Torn(f"not a whole .npy file ({type(error).__name__})") from error
+    except Exception as error:  # NumPy's header reader raises many kinds of exception
+        raise Torn(f"not a complete .npy file ({type(error).__name__})") from error
     checksum, body = whole[:32], whole[32:]
     if len(whole) < 40 or hashlib.sha256(body).digest() != checksum:
-        raise Torn("its content does not fit its checksum")
+        raise Torn("its content does not match its checksum")
     length = int.from_bytes(body[:8], "little")
     head, data = json.loads(body[8 : 8 + length]), body[8 + length :]
     if head["format"] > FORMAT:

@@ -1,8 +1,8 @@
-"""What survives: snapshots of one stage in `restart/<stage>/`.
+"""Snapshots of one stage in `restart/<stage>/`, from which a run is restarted.
 
-A snapshot is a small file `state-<generation>.npy` (state, trajectories, frames under way) that names the heavy
-file it belongs to, `weights-<version>.npy`. Heavy files are written first; the rename of the small one commits.
-The newest two snapshots are kept, so that a torn newest one falls back to the one before.
+A snapshot is a small file `state-<generation>.npy` (state, trajectories, frames being labelled) that names the large
+file it belongs to, `weights-<version>.npy`. Large files are written first; the rename of the small one commits.
+The newest two snapshots remain: if the newest one is damaged, the one before it is read.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ KEEP = 2  # snapshots
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One committed moment: the state as plain JSON values, small arrays, weights, and free remarks."""
+    """One committed snapshot: the state as plain JSON values, small arrays, weights, and free remarks."""
 
     state: Any
     arrays: dict[str, NDArray[Any]]
@@ -49,7 +49,7 @@ class Checkpoint:
         self.folder = folder
         self.path = folder.restart / stage
         self._generation = max(self._generations(), default=0)
-        self._version: int | None = None  # of the weights on the disk that this process has read or written
+        self._version: int | None = None  # of the weights file that this process last read or wrote
 
     def write(
         self,
@@ -59,9 +59,9 @@ class Checkpoint:
         weights: Callable[[], Arrays],
         remarks: Mapping[str, Any],
     ) -> None:
-        """Commit a snapshot. `weights` is only called when this version was neither read nor written last.
+        """Commit a snapshot. `weights` is called only if this process did not read or write this version last.
 
-        A file of that name is no proof: an attempt that was killed may have left it, or it is torn.
+        That a file of that name exists proves nothing: a killed process may have left it, or it may be damaged.
         """
         if version != self._version:
             heavy = self.path / f"weights-{version:06d}.npy"
@@ -73,7 +73,7 @@ class Checkpoint:
         self._forget(version)
 
     def read(self) -> Snapshot | None:
-        """The newest whole snapshot, or None when there never was one.
+        """The newest readable snapshot, or None when there are no snapshots.
 
         Raises RestartError when there are snapshots and none can be read.
         """
@@ -93,7 +93,7 @@ class Checkpoint:
         if reasons:
             raise RestartError(
                 f"no snapshot in {self.path} can be read ({'; '.join(reasons)}); move that folder away to begin "
-                "this stage again: finished reference calculations are kept and not repeated"
+                "this stage again: finished reference calculations are stored and not repeated"
             )
         return None
 
@@ -101,7 +101,7 @@ class Checkpoint:
         return [int(p.stem.split("-")[1]) for p in self.path.glob("state-*.npy")]
 
     def _forget(self, version: int) -> None:
-        """Remove what is older than the newest two snapshots."""
+        """Remove all snapshots but the newest two, and the weights that only the removed ones used."""
         generations = sorted(self._generations())
         for generation in generations[:-KEEP]:
             (self.path / f"state-{generation:06d}.npy").unlink(missing_ok=True)
@@ -111,21 +111,21 @@ class Checkpoint:
                 _, meta = unpack_arrays((self.path / f"state-{generation:06d}.npy").read_bytes())
                 needed.add(int(meta["version"]))
             except (Torn, OSError):
-                continue  # torn: nothing can refer to weights through it
+                continue  # damaged: it refers to no weights
         for path in self.path.glob("weights-*.npy"):
             if int(path.stem.split("-")[1]) not in needed:
                 path.unlink(missing_ok=True)
 
 
 def discard(folder: RunFolder, stage: str) -> None:
-    """Forget the snapshots of a stage that has to begin again."""
+    """Remove the snapshots of a stage that has to begin again."""
     path = folder.restart / stage
     for file in sorted(path.glob("state-*.npy")) + sorted(path.glob("weights-*.npy")):
         file.unlink()
 
 
 def to_plain(value: Any) -> Any:
-    """Frozen dataclasses, tuples and numbers as JSON values; the order of fields is kept."""
+    """Frozen dataclasses, tuples and numbers as JSON values; fields keep their order."""
     if is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
         return {field_in_files(kind, f.name): to_plain(getattr(value, f.name)) for f in fields(value)}
@@ -135,16 +135,16 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(kind: type[T], value: Any) -> T:
-    """The inverse of `to_plain` for a dataclass. Raises RestartError when the values do not fit."""
+    """The inverse of `to_plain` for a dataclass. Raises RestartError when the values do not match its fields."""
     try:
         made: T = _adapter(kind).validate_python(_named_as_in_code(kind, value))  # type: ignore[arg-type]
         return made
     except ValidationError as error:
-        raise RestartError(f"the restart does not fit this version of aims-PAX: {error}") from error
+        raise RestartError(f"the restart files do not match this version of aims-PAX: {error}") from error
 
 
 def _named_as_in_code(kind: Any, value: Any) -> Any:
-    """Plain values of this type with the names of fields in files replaced by those in the code."""
+    """Plain values of this type, with field names as in files replaced by those in the code."""
     if is_dataclass(kind) and isinstance(value, dict):
         hints = _hints(kind)  # type: ignore[arg-type]
         names = {field_in_files(kind, name): name for name in hints}  # type: ignore[arg-type]
@@ -176,5 +176,5 @@ def to_line(value: Any) -> str:
 
 
 def exists(path: Path) -> bool:
-    """Whether a stage has left a snapshot here."""
+    """Whether this folder of a stage holds a snapshot."""
     return any(path.glob("state-*.npy"))

@@ -1,7 +1,7 @@
 """Which model files a run has delivered: `results/models.json`, with the SHA-256 of each and what it is made of.
 
-A `.model` file is a pickle, and reading a pickle can run anything. So a file that is merely found in a folder is only
-opened when it is, byte for byte, one that the run has written there; any other has to be named by the user.
+A `.model` file is a pickle, and reading a pickle can execute arbitrary code. So a file found in a folder is opened
+only when its SHA-256 is that of a file the run has written there; any other must be named by the user.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def content(models: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def recorded_models(results: Path) -> dict[str, dict[str, Any]]:
-    """What is recorded of the models of a results folder; {} when there is no record, or it cannot be read."""
+    """The recorded entries for the models of a results folder; {} when there is no record, or it cannot be read."""
     try:
         stored = json.loads((results / FILE).read_text(encoding="utf-8"))
         models = stored["models"]
@@ -37,12 +37,12 @@ def recorded_models(results: Path) -> dict[str, dict[str, Any]]:
 
 
 def delivered_files(results: Path) -> list[Path]:
-    """The model files that lie in a results folder, those of another committee left out: recorded, or called .model."""
+    """The model files directly in a results folder: those recorded and every `*.model`; subfolders are left out."""
     recorded = [results / name for name in recorded_models(results) if "/" not in name]
     return sorted({*(p for p in recorded if p.is_file()), *results.glob("*.model")})
 
 
 def is_ours(path: Path) -> bool:
-    """Whether the run that filled this results folder wrote this very file."""
+    """Whether this file is, by its SHA-256, one that the run of this results folder wrote."""
     recorded = recorded_models(path.parent).get(path.name, {}).get("sha256")
     return recorded is not None and recorded == file_digest(path)

@@ -1,10 +1,10 @@
-"""The only place of the package that writes files that must not be lost: whole, or not at all.
+"""Atomic writes: the only module of the package that writes files that must not be lost.
 
-A file is written beside its name, flushed to the disk, renamed, and the rename itself is flushed: after a crash
-at any instant the name holds the old content or the new one. Files that only grow are appended to in one piece;
-what a crash left half-written at their end is removed by `cut_torn_tail`, which keeps a copy of it.
+A file is written under a temporary name in the same folder, flushed to the disk and renamed, and the rename itself is
+flushed: after a crash at any time the file has its old content or the new one. Files that only grow are appended to
+with one write; an entry that a crash left incomplete at their end is removed by `cut_torn_tail`, which keeps a copy.
 
-Imports nothing of the package but the errors, so that every room can use it.
+Imports only the errors from this package, so that every other module can use it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file: it is there complete, or it is as it was before. Folders are made.
+    """Write a file atomically: it has the new content in full, or is unchanged. Missing folders are made.
 
     Raises SetupError naming the file when the file system refuses (full, over quota, read-only, gone).
     """
@@ -46,12 +46,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` for code that writes a file by name (torch, h5py, tarfile).
+    """A temporary path in the folder of `path`, for code that writes a file by name (torch, h5py, tarfile).
 
-    At the end of the block its content is flushed to the disk and takes the place of `path`; when the block
-    raises, the temporary file is removed and `path` is as it was. Raises OSError.
+    At the end of the block the temporary file is flushed to the disk and replaces `path`; when the block raises, the
+    temporary file is removed and `path` is unchanged. Raises OSError.
     """
-    target = Path(os.path.realpath(path)) if path.is_symlink() else path  # a link keeps pointing where it did
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path  # a symbolic link stays
     part = unique_neighbour(target)
     try:
         yield part
@@ -68,9 +68,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def create_text(path: Path, text: str) -> bool:
-    """Create a file with this content, complete from the first moment; False when there is one already.
+    """Create a file with this content atomically; False when it exists already.
 
-    Of several processes that try, one succeeds. Raises SetupError naming the file.
+    If several processes try, one succeeds. Raises SetupError naming the file.
     """
     part = unique_neighbour(path)
     try:
@@ -97,7 +97,7 @@ def create_text(path: Path, text: str) -> bool:
 
 
 def append_text(path: Path, text: str, sync: bool = False) -> None:
-    """Append lines to a file that only grows; never onto a line that a crash has left unfinished.
+    """Append lines to a file that only grows; begins a new line if a crash has left the last one unfinished.
 
     sync: flush to the disk. Raises SetupError naming the file.
     """
@@ -115,16 +115,16 @@ def append_text(path: Path, text: str, sync: bool = False) -> None:
 
 
 def move(path: Path, target: Path) -> None:
-    """Rename a file within its folder for good. Raises OSError."""
+    """Rename a file within its folder and flush the rename to the disk. Raises OSError."""
     os.replace(path, target)
     sync_folder(target.parent)
 
 
 def cut_torn_tail(path: Path, whole: int) -> Path | None:
-    """Shorten a file to its first `whole` bytes; what is cut off is first appended to `FILE.torn`.
+    """Shorten a file to its first `whole` bytes; the bytes removed are first appended to `FILE.torn`.
 
-    The caller knows that these bytes are one unfinished entry. Returns the copy; None when there was nothing to
-    cut. Raises SetupError naming the file.
+    The caller has checked that these bytes are one unfinished entry. Returns the path of the copy; None when there was
+    nothing to remove. Raises SetupError naming the file.
     """
     copy = path.with_name(path.name + TORN)
     try:
@@ -144,20 +144,20 @@ def cut_torn_tail(path: Path, whole: int) -> Path | None:
     except OSError as error:
         raise write_refusal(path, error) from error
     log.warning(
-        "%s: the last entry was only half written; removed, a copy of its %d bytes is in %s",
+        "%s: the last entry was incomplete and was removed; a copy of its %d bytes is in %s",
         path, len(tail), copy.name,
     )  # fmt: skip
     return copy
 
 
 def sync(path: Path) -> None:
-    """What was appended to a file is on the disk. Raises OSError."""
+    """Flush to the disk what was appended to a file. Raises OSError."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """A rename itself reaches the disk; some file systems cannot, and then there is nothing to do."""
+    """Flush a rename to the disk; does nothing on file systems that cannot flush folders."""
     try:
         fd = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -168,13 +168,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def unique_neighbour(path: Path) -> Path:
-    """A name in the same folder that no other process or thread uses; host, pid and a counter make it unique."""
+    """A path in the same folder that no other process or thread uses: its name holds host, pid and a counter."""
     host = socket.gethostname().split(".")[0][:40]
     return path.with_name(f".{path.name[:100]}.{host}.{os.getpid()}.{next(_serial)}.part")
 
 
 def write_refusal(path: Path, error: OSError) -> SetupError:
-    """What a file system refused, in one line."""
+    """The error, in one line, for a file that could not be written."""
     return SetupError(
         f"cannot write {path}: {error.strerror or error}; free space or fix the permissions of the folder, then "
         "run again: nothing is lost"

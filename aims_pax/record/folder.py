@@ -1,4 +1,4 @@
-"""The working folder: every path aims-PAX uses; what is written goes through `files`."""
+"""The working folder: every path aims-PAX uses. All writes go through `files`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class RunFolder:
-    """Paths of one run. Folders appear when something is written into them."""
+    """Paths of one run. A folder is made when something is first written into it."""
 
     def __init__(self, settings: LabellingSettings) -> None:
         self.root = settings.folder
@@ -28,11 +28,11 @@ class RunFolder:
         self.trajectories = self.root / "trajectories"
 
     def write_text(self, path: Path, text: str) -> None:
-        """Write a whole text file atomically. Raises SetupError naming the file."""
+        """Write a text file atomically. Raises SetupError naming the file."""
         files.write_text(path, text)
 
     def write_bytes(self, path: Path, content: bytes) -> None:
-        """Write a whole file atomically: it is there complete, or it is as it was before.
+        """Write a file atomically: it has the new content in full, or is unchanged.
 
         Raises SetupError naming the file when the disk is full or the folder cannot be written.
         """

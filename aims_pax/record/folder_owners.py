@@ -1,11 +1,11 @@
-"""Whose folder it is: each folder that a run writes holds a small file that names its run.
+"""Which run a folder belongs to: each folder that a run writes holds a small file that names the run.
 
-Two runs may share a folder where their files have different names (models, losses and checkpoints carry
-`GENERAL.name_exp`); two that would write the same files are refused, the one that came second.
+Two runs may share a folder if their files have different names (models, losses and checkpoints carry
+`GENERAL.name_exp`). If they would write the same files, the second one is refused.
 
-    {dataset_dir}/.owner.json              the run whose data this is
-    {model_dir …}/.{name_exp}.owner.json   the run whose members are called so
-    restart/identity.json                  what a run is known by, wherever its folder is moved
+    {dataset_dir}/.owner.json              the run that owns this data
+    {model_dir …}/.{name_exp}.owner.json   the run that owns the members of this name
+    restart/identity.json                  the id of a run, which stays the same when its folder is moved
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from aims_pax.record.folder import RunFolder
 
 @dataclass(frozen=True)
 class Owned:
-    """A folder, the key that names it, and the file that says whose it is."""
+    """A folder, the settings key that names it, and the file that names its owner."""
 
     key: str
     folder: Path
@@ -33,7 +33,7 @@ class Owned:
 
 
 def owned(folder: RunFolder, name_exp: str) -> Iterator[Owned]:
-    """The folders of a run that another run might write, too."""
+    """The folders of a run that another run might also write."""
     yield Owned("MISC.dataset_dir", folder.data, folder.data / ".owner.json")
     for key, path in (
         ("GENERAL.model_dir", folder.model),
@@ -44,7 +44,7 @@ def owned(folder: RunFolder, name_exp: str) -> Iterator[Owned]:
 
 
 def claim(folder: RunFolder, name_exp: str) -> None:
-    """Enter this run as the owner of its folders. Raises SettingsError naming the folder that is another run's."""
+    """Record this run as the owner of its folders. Raises SettingsError naming a folder that another run owns."""
     identity = _identity(folder)
     for one in owned(folder, name_exp):
         mine = {
@@ -60,27 +60,27 @@ def claim(folder: RunFolder, name_exp: str) -> None:
 
 
 def check_owner(folder: RunFolder, name_exp: str) -> None:
-    """The same without writing anything: raise SettingsError for a folder that is another run's."""
+    """Like `claim`, but writes nothing: raise SettingsError for a folder that another run owns."""
     identity = str(_read(folder.restart / "identity.json").get("id", ""))
     for one in owned(folder, name_exp):
         refuse_foreign(one, folder, identity)
 
 
 def refuse_foreign(one: Owned, folder: RunFolder, identity: str) -> None:
-    """Raise SettingsError when the file names a run that is not the one of `folder` with this identity."""
+    """Raise SettingsError when the owner file names a run other than that of `folder` with this identity."""
     owner = _read(one.file)
     if not owner or not _same_place(str(owner.get("folder", "")), one.folder):
-        return  # without an owner, or a copy of a folder elsewhere
+        return  # no owner, or this is a copy of another folder
     run = str(owner.get("run", ""))
     if _same_place(run, folder.root):
         return
     known = _read(Path(run) / "restart" / "identity.json").get("id")
     if owner.get("id") == identity and known != identity:
-        return  # this run, its folder was moved
+        return  # this run, whose folder was moved
     raise SettingsError(
-        f"{one.key}: {one.folder} belongs to the run in {run}, and two runs that write the same files would mix what "
-        f"they make; name another folder{'' if one.key.startswith('MISC') else ' or another name_exp'}. If that run is "
-        f"over for good, remove {one.file}"
+        f"{one.key}: {one.folder} belongs to the run in {run}, and two runs that write the same files would mix "
+        f"their data; name another folder{'' if one.key.startswith('MISC') else ' or another name_exp'}. If that run "
+        f"will never be continued, remove {one.file}"
     )
 
 

@@ -1,16 +1,17 @@
-"""Sampled structures in an HDF5 file, under mbe-automation's keys.
+"""Sampled structures in an HDF5 file, with the keys of mbe-automation.
 
-    {root_key}/trajectory/                  md_sampling; phonon_sampling too, without velocities, T and p
+    {root_key}/trajectory/                  md_sampling; phonon_sampling also, without velocities, T and p
     {root_key}/finite_subsystems/n={n}/     with `molecule_indices`, attribute n_molecules
     …/force_constants/                      `force_constants (eV∕Å²)`, `supercell_matrix`, primitive/, supercell/
     …/ground_truth/                         `E_<level> (eV∕atom)`, `forces_<level> (eV∕Å)`, `status_<level>`
 
 A group of structures holds `positions (Å)` (F, N, 3), `atomic_numbers` (N,), `masses (u)` (N,), `cell_vectors (Å)`
-(F, 3, 3) of crystals, and where known `E_pot (eV∕atom)` (F,), `forces (eV∕Å)` (F, N, 3), `feature_vectors`
+(F, 3, 3) of crystals, and, where known, `E_pot (eV∕atom)` (F,), `forces (eV∕Å)` (F, N, 3), `feature_vectors`
 (F, N, D). The slash in these names is the division slash ∕, because / separates groups.
 
-The file is written whole beside itself and renamed, so a step is there complete or not at all. A step's root holds
-the attribute `settings`, the digest of what it was made with, and `made_with`, the same key by key.
+Each change is made in a copy of the file, which is then renamed, so a step is present in full or not at all. The root
+of a step has the attributes `settings`, a hash of the settings that it was made with, and `made_with`, the same
+settings key by key.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ CELL, ENERGY, FORCES = "cell_vectors (Å)", "E_pot (eV∕atom)", "forces (eV∕�
 TIME, TEMPERATURE, PRESSURE = "time (fs)", "T (K)", "p (GPa)"
 VOLUME, VELOCITIES, FEATURES = "V (Å³∕atom)", "velocities (Å∕fs)", "feature_vectors"
 CONSTANTS, MATRIX, MOLECULES = "force_constants (eV∕Å²)", "supercell_matrix", "molecule_indices"
-ELECTRONS = {  # only where the structures say them: field of a frame → name
+ELECTRONS = {  # only where the structures have them: field of a frame → name
     "charge": "charge (e)",
     "spin": "spin_multiplicity",
     "moments": "initial_magnetic_moments (μB)",
@@ -56,7 +57,7 @@ def h5py() -> Any:
 def structure_arrays(
     frames: Sequence[Frame], labels: Sequence[Label] | None = None, features: NDArray[Any] | None = None
 ) -> dict[str, NDArray[Any]]:
-    """The arrays of frames of one system under their keys. features: (F, N, D)."""
+    """{key: array} for frames of one system. features: (F, N, D)."""
     first, n = frames[0], len(frames[0])
     arrays: dict[str, NDArray[Any]] = {
         POSITIONS: np.array([f.positions for f in frames]),
@@ -96,7 +97,7 @@ class Hdf5:
         h5py()
 
     def digest(self, key: str) -> str | None:
-        """What the step `key` was made with; None when it is not there."""
+        """The hash of the settings that the step `key` was made with; None when there is no such step."""
         with self._open() as file:
             if file is None or key not in file:
                 return None
@@ -112,7 +113,7 @@ class Hdf5:
     def write(
         self, key: str, digest: str, groups: Mapping[str, Arrays], attributes: Mapping[str, Mapping[str, Any]]
     ) -> None:
-        """Put a step into the file, in place of an earlier one. groups: arrays by the path below `key`.
+        """Write a step into the file, replacing an earlier one. groups: {path below `key`: arrays}.
 
         Raises SetupError when the disk is full or the folder cannot be written.
         """
@@ -132,7 +133,7 @@ class Hdf5:
         self._change(put)
 
     def add(self, path: str, arrays: Arrays) -> None:
-        """Put arrays into a group, in place of those of the same names."""
+        """Write arrays into a group, replacing those of the same names."""
 
         def put(file: Any) -> None:
             group = file.require_group(path)

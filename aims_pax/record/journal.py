@@ -1,4 +1,4 @@
-"""What happened: an append-only file, one JSON line per event. Replaying a stage's events gives its final state.
+"""The journal of events: an append-only file, one JSON line per event. Replaying them gives a stage's final state.
 
 Format 2 says with every `Advanced` what the core compared and decided (`check`). Lines of format 1 have no `format`,
 and nothing says which threshold they were compared with.
@@ -19,11 +19,11 @@ from aims_pax.record.folder import RunFolder
 log = logging.getLogger(__name__)
 
 FORMAT = 2
-FEW = 8  # uncertainties that are written one by one
+FEW = 8  # up to this many uncertainties are all written
 
 
 def brief(content: Any) -> Any:
-    """Content as it is written: of the uncertainties of many atoms (`ensemble_sd`) only what decisions go by.
+    """Content as it is written: uncertainties of many atoms (`ensemble_sd`) are reduced to largest, mean and number.
 
     >>> brief({"step": 20, "uncertainty": [0.25] * 998 + [0.5, 0.75]})
     {'step': 20, 'uncertainty': {'largest': 0.75, 'mean': 0.25075, 'n': 1000}}
@@ -37,7 +37,7 @@ def brief(content: Any) -> Any:
 
 
 def spread(written: Any) -> tuple[float, float, int]:
-    """(largest, mean, number) of uncertainties as a journal holds them: all of them (older ones), or in brief."""
+    """(largest, mean, number) of uncertainties as written in a journal: a list, or the summary of `brief`."""
     if isinstance(written, dict):
         return float(written["largest"]), float(written["mean"]), int(written["n"])
     if not written or not all(map(math.isfinite, written)):
@@ -53,10 +53,10 @@ class Journal:
         self.path = folder.restart / "journal.jsonl"
 
     def write(self, stage: str, kind: str, content: Any, **more: Any) -> None:
-        """Append one line: when, which stage, what kind of entry, its content, and what else belongs to it.
+        """Append one line: time, stage, kind of entry, content, and further fields.
 
-        An `Advanced` has `check`: the `core.work.Checked` that followed from it, null where the uncertainty criterion
-        was not applied.
+        An entry `Advanced` has the field `check`: the `core.work.Checked` that followed from it, null where the
+        uncertainty criterion was not applied.
         """
         entry = {
             "format": FORMAT,
@@ -69,7 +69,7 @@ class Journal:
         self.folder.append_text(self.path, to_line(entry) + "\n")
 
     def read(self, stage: str | None = None) -> Iterator[dict[str, Any]]:
-        """Entries in order; a line torn by a crash is skipped, with a line in the log."""
+        """Entries in order; a line that a crash left incomplete is skipped with a warning."""
         if not self.path.exists():
             return
         with open(self.path, encoding="utf-8", errors="replace") as file:
@@ -77,7 +77,7 @@ class Journal:
                 try:
                     entry = json.loads(line)
                 except ValueError:
-                    log.warning("%s:%d is not whole, passed over", self.path, number)
+                    log.warning("%s:%d is incomplete and was skipped", self.path, number)
                     continue
                 if stage is None or entry["stage"] == stage:
                     yield entry

@@ -1,11 +1,11 @@
-"""One run a folder: a lock file that says who works here, on this machine or on another one.
+"""One run per folder: a lock file that names the process working there, on this machine or on another one.
 
-The file names process, host and job of a scheduler, and a thread renews its time every 20 s while the run lives. A lock
-is stale when its process is gone (same host), or has not renewed it for ten minutes (another host, a network file
-system). Ages are differences of two file times of one file system, so clocks that disagree do not matter.
+The file holds process, host and scheduler job; a thread updates its modification time every 20 s while the run is
+alive. A lock is stale when its process has ended (same host), or has not updated it for ten minutes (another host,
+network file system). Ages are differences of two file times on one file system, so clocks that disagree do not matter.
 
-Inside a job of a scheduler no person can start it again: a run whose folder is locked from another host,
-by the same job before it was requeued for example, watches the lock for a while. Without a sign of life it continues.
+A scheduler job cannot ask a person to start it again. So if its folder is locked from another host, for example by the
+same job before it was requeued, it watches the lock for a while and takes it if the lock is not updated.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from aims_pax.schedulers.registry import own_job
 
 log = logging.getLogger(__name__)
 
-STALE_AFTER = 600.0  # s without a sign of life from another host
+STALE_AFTER = 600.0  # s without an update from another host
 BEAT_EVERY = 20.0  # s
 LOOK_EVERY = 1.0  # s
-QUIET = 70.0  # s watched without a sign of life after which the holder is gone: three were due
-STARTING = "starting"  # beside the lock: who is on the way to take it, torch takes seconds to load
+QUIET = 70.0  # s without an update after which the holder counts as dead: three updates were due
+STARTING = "starting"  # file next to the lock: the process about to take it (loading torch takes seconds)
 
 
 class Lock:
-    """The lock of one folder, held inside `with lock.held():` and renewed as long as that lasts."""
+    """The lock of one folder, held and regularly updated inside `with lock.held():`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._beaten = time.monotonic()
-        self.lost: dict[str, Any] | None = None  # who has taken it although we live
+        self.lost: dict[str, Any] | None = None  # another holder that took it while this process was alive
         self._mine = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
@@ -52,9 +52,9 @@ class Lock:
 
     @contextlib.contextmanager
     def held(self, check: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Take the lock, give it back at the end. Raises Busy naming the one who has it.
+        """Take the lock and release it at the end. Raises Busy naming the process that holds it.
 
-        check: called while another one is watched for signs of life; may raise.
+        check: called regularly while waiting for a sign of life of another holder; may raise.
         """
         self._take(check)
         self._arrived()
@@ -75,15 +75,15 @@ class Lock:
             if holder and holder != self._mine:
                 self.lost = holder
                 return
-            with contextlib.suppress(OSError):  # a file server that hiccups is no reason to end a run
+            with contextlib.suppress(OSError):  # a brief failure of the file server must not end a run
                 os.utime(self.path)
 
     @contextlib.contextmanager
     def announced(self) -> Iterator[None]:
-        """Note in the folder of a run that it is about to continue; this locks nothing."""
+        """Write in a run's folder that this process is about to continue it; this is not a lock."""
         path = self.path.with_name(STARTING)
         if path.parent.is_dir():
-            with contextlib.suppress(OSError):  # taking the lock will say it
+            with contextlib.suppress(OSError):  # taking the lock will report the error
                 path.write_text(json.dumps(self._mine), encoding="utf-8")
         try:
             yield
@@ -91,26 +91,26 @@ class Lock:
             self._arrived()
 
     def _arrived(self) -> None:
-        """What was announced is over."""
+        """Remove the file that announced this process."""
         path = self.path.with_name(STARTING)
         with contextlib.suppress(OSError):
             if _read(path) == self._mine:
                 path.unlink()
 
     def holder(self) -> dict[str, Any] | None:
-        """The process that holds the folder, as seen from outside: pid, host, started; None when there is none."""
+        """The process that holds the lock (pid, host, started), for callers that do not; None when there is none."""
         holder = _read(self.path)
         if not holder:
             return None
         try:
             return holder if self._alive(holder) else None
-        except OSError:  # a folder that may only be read has no clock of its own
+        except OSError:  # a read-only folder: the file system's clock cannot be read
             return holder
 
     def refuse_second(self) -> None:
-        """Raise Busy when another run holds the folder. Takes nothing: a check before anything slow is loaded.
+        """Raise Busy when another run holds the folder. Does not take the lock: a check before slow imports.
 
-        Another host may be that of this job before it was requeued: taking the lock waits for its sign of life.
+        Does not raise when the holder may be this job before it was requeued: `held` then waits for a sign of life.
         """
         holder = self.holder()
         if holder is not None and not self._may_go_quiet(holder):
@@ -119,27 +119,27 @@ class Lock:
     def _busy(self, holder: dict[str, Any]) -> Busy:
         return Busy(
             f"{self.path.parent.parent}: another aims-PAX works in this folder ({_who(holder)}); wait for it or "
-            f"stop it, or use another folder. If you are sure that it is dead, remove {self.path}"
+            f"stop it, or use another folder. If you are sure that it has ended, remove {self.path}"
         )
 
     def heartbeat(self) -> None:
-        """A sign of life, at most every 20 s; cheap enough for every MD step.
+        """Update the lock, at most every 20 s; cheap enough to call at every MD step.
 
         Raises Busy when another run has taken the lock.
         """
         if self.lost is not None:
             raise Busy(
                 f"{self.path}: taken by {_who(self.lost)} while this run continued; it ends here, so that two runs do "
-                "not mix. Look after the clock and the file server of this machine"
+                "not mix. Check the clock and the file server of this machine"
             )
         now = time.monotonic()
         if now - self._beaten > BEAT_EVERY:
             self._beaten = now
-            with contextlib.suppress(OSError):  # a file server that hiccups is no reason to end a run
+            with contextlib.suppress(OSError):  # a brief failure of the file server must not end a run
                 os.utime(self.path)
 
     def _take(self, check: Callable[[], None]) -> None:
-        """Create the file exclusively; a stale one is first renamed, which only one process can do."""
+        """Create the file exclusively. A stale one is renamed first, which only one process can do."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             for _ in range(3):
@@ -152,10 +152,10 @@ class Lock:
             raise SetupError(
                 f"cannot write {self.path}: {error.strerror}; fix the permissions of the folder"
             ) from error
-        raise Busy(f"{self.path}: could not be taken; another aims-PAX was quicker")
+        raise Busy(f"{self.path}: could not be taken, because another aims-PAX took it first")
 
     def _create(self) -> None:
-        """A complete file appears at once: written under another name, then linked to its own; fails if that exists."""
+        """Create the file with its content atomically: write under another name, then link; fails if it exists."""
         aside = self.path.with_name(f".lock.{self._mine['host']}.{self._mine['pid']}")
         aside.write_text(json.dumps(self._mine), encoding="utf-8")
         try:
@@ -166,7 +166,7 @@ class Lock:
     def _remove_if_stale(self, check: Callable[[], None]) -> None:
         holder = _read(self.path)
         if holder is None:
-            return  # gone meanwhile
+            return  # removed in the meantime
         if self._alive(holder) and not self._goes_quiet(holder, check):
             raise self._busy(holder)
         aside = self.path.with_name(f".stale.{self._mine['host']}.{self._mine['pid']}")
@@ -175,7 +175,7 @@ class Lock:
             aside.unlink()
 
     def _goes_quiet(self, holder: dict[str, Any], check: Callable[[], None]) -> bool:
-        """Whether the holder on another host gives no sign of life any more; only a scheduler's job waits for that."""
+        """Whether the holder on another host no longer updates the lock; only a scheduler job waits to find out."""
         if not self._may_go_quiet(holder):
             return False
         same = "this job before it was requeued" if holder.get("job") == self._mine["job"] else "another host"
@@ -186,19 +186,19 @@ class Lock:
             _who(holder),
             QUIET,
         )
-        renews = "process" in holder  # else of a version that renewed its lock now and then
+        renews = "process" in holder  # otherwise an earlier version, which updated its lock irregularly
         last, since = self._time(), time.monotonic()
         while time.monotonic() - since < (QUIET if renews else STALE_AFTER):
             check()
             time.sleep(LOOK_EVERY)
-            if _read(self.path) != holder:  # reading also makes a network file system look at the file anew
+            if _read(self.path) != holder:  # reading also refreshes a network file system's cache
                 return True
             if self._time() != last:
                 return False
         return True
 
     def _may_go_quiet(self, holder: dict[str, Any]) -> bool:
-        """Whether the holder may be this scheduler's job on a machine it has left."""
+        """Whether this is a scheduler job and the holder, on another host, may be this job before it was requeued."""
         return self._mine["job"] is not None and holder.get("host") != self._mine["host"]
 
     def _time(self) -> float | None:
@@ -212,7 +212,7 @@ class Lock:
         return self._age() < STALE_AFTER
 
     def _age(self) -> float:
-        """Seconds since the last sign of life, measured by the file system's own clock."""
+        """Seconds since the last update, by the file system's own clock."""
         probe = self.path.with_name(f".now.{self._mine['host']}.{self._mine['pid']}")
         probe.touch()
         try:
@@ -224,7 +224,7 @@ class Lock:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """The holder; {} when the file says nothing readable; None when there is no file."""
+    """The holder; {} when the file is not readable; None when there is no file."""
     try:
         holder = json.loads(path.read_text(encoding="utf-8"))
         return holder if isinstance(holder, dict) else {}
@@ -235,13 +235,13 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def runs(holder: dict[str, Any]) -> bool:
-    """Whether the process of this machine that a lock names runs: a number used again is not it."""
+    """Whether the process that a lock names runs on this machine; a reused pid does not count."""
     pid = holder.get("pid")
     if not isinstance(pid, int):
         return False
     if "process" in holder:
         return process_started(pid) is not None and process_started(pid) == holder["process"]
-    created, said = _created(pid), holder.get("started")  # of an earlier version
+    created, said = _created(pid), holder.get("started")  # written by an earlier version
     return created is not None and created == said
 
 
@@ -251,7 +251,7 @@ def _who(holder: dict[str, Any]) -> str:
 
 
 def _created(pid: int) -> float | None:
-    """When a process of this machine was created (s since 1970, by its clock now); None when it does not run."""
+    """When a process of this machine was created (s since 1970, by its current clock); None if it does not run."""
     import psutil
 
     try:

@@ -1,4 +1,4 @@
-"""The log a person follows: one line per decision, on the terminal and in `logs/`."""
+"""The log for the user: one line per decision, on the terminal and in `logs/`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WARNING_LINE = logging.Formatter("%(asctime)s · %(levelname)s · %(message)s", 
 
 
 class _Lines(logging.Formatter):
-    """Plain lines; the level is named only where it says something."""
+    """Plain lines; the level is shown only for warnings and errors."""
 
     def format(self, record: logging.LogRecord) -> str:
         return (WARNING_LINE if record.levelno >= logging.WARNING else LINE).format(record)
@@ -32,7 +32,7 @@ class ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.ERROR:
-            return  # what ends the run is said once, at the end, on standard error
+            return  # an error that ends the run is printed once, at the end, on standard error
         style = "yellow" if record.levelno >= logging.WARNING else None
         text = record.getMessage()
         if self.console.is_terminal:
@@ -42,7 +42,7 @@ class ConsoleHandler(logging.Handler):
 
 
 class _LogFile(logging.FileHandler):
-    """A log file. When the disk refuses it, the run's own files will tell: no traceback on the screen."""
+    """A log file. If it cannot be written, no traceback is printed: writing the run's own files reports the error."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass
@@ -50,7 +50,7 @@ class _LogFile(logging.FileHandler):
 
 @contextlib.contextmanager
 def to_console(console: Console, level: str) -> Iterator[None]:
-    """Everything aims-PAX says also appears on this console, from this level on; afterwards all is as before."""
+    """Log messages of aims-PAX from this level on are also printed on this console, inside the block."""
     handler = ConsoleHandler(console)
     before, propagate = ROOT.level, ROOT.propagate
     ROOT.setLevel(level)
@@ -66,7 +66,7 @@ def to_console(console: Console, level: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def to_file(path: Path) -> Iterator[None]:
-    """Everything said while this lasts is appended to the file, tracebacks included.
+    """Log messages inside the block are appended to the file, tracebacks included.
 
     Raises SetupError when the file cannot be written.
     """

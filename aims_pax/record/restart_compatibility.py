@@ -1,8 +1,8 @@
-"""What a folder's data was made with: compared when a run is continued with other settings.
+"""Compares the settings of a continued run with those that its folder's data was made with.
 
-Harmless differences (limits, temperature, cluster, logging, more trajectories, added geometries) are shown and
-apply. Those that would mix data that do not belong together are refused with the way out. The files a run begins
-with may change until it has taken them in: a file that was refused can be replaced by a good one.
+Harmless differences (limits, temperature, cluster, logging, more trajectories, added geometries) are logged and take
+effect. Differences that would mix incompatible data are refused, with a message that says what to do. The files that a
+run begins with may change until the run has read them, so that a rejected file can be replaced.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ log = logging.getLogger(__name__)
 BEGUN_WITH = "aimsPAX.ACTIVE_LEARNING.initial_"
 STRESS = "mace.GENERAL.compute_stress"
 MODEL = "aimsPAX.MODEL"
-# (what the key begins with, why another value would mix what does not fit)
+# (prefix of the key, why another value would mix incompatible data)
 FIXED = (
     ("mace.ARCHITECTURE", "the weights in restart/ belong to the old architecture"),
     ("mace.GENERAL.name_exp", "models, losses and checkpoints are named after it"),
     ("mace.GENERAL.seed", "the members are named after their seeds"),
     ("mace.GENERAL.default_dtype", "the weights in restart/ have the old precision"),
-    (STRESS, "frames labelled so far were asked for the old set of labels"),
+    (STRESS, "frames labelled so far have labels of the old kind"),
     (
         "aimsPAX.INITIAL_DATASET_GENERATION.ensemble_size",
-        "the data has been dealt to the old number of members",
+        "the data has been distributed over the old number of members",
     ),
-    ("aimsPAX.ACTIVE_LEARNING.ensemble_size", "the data has been dealt to the old number of members"),
+    ("aimsPAX.ACTIVE_LEARNING.ensemble_size", "the data has been distributed over the old number of members"),
     ("aimsPAX.ACTIVE_LEARNING.seeds_tags_dict", "the members are named after their seeds"),
     ("aimsPAX.MISC.charge", "structures with another charge are other structures"),
     ("aimsPAX.MISC.spin", "structures with another spin are other structures"),
@@ -50,7 +50,7 @@ WAY_OUT = (
     "{data} of this one"
 )
 AGAIN = "; or label this data again with the new method: aims-PAX-recalc {data}"
-CONTENTS = {  # of the method, hashes of
+CONTENTS = {  # keys of the method whose values are hashes
     "REFERENCE.species": "the species files",
     "REFERENCE.source": "the module of REFERENCE.factory",
 }
@@ -64,10 +64,10 @@ SILENT = ("aimsPAX.MISC.path_to_geometry", "aimsPAX.REFERENCE")  # compared by g
 def compare_with_last_run(
     folder: RunFolder, effective: Mapping[str, Any], method: str, geometries: Mapping[str, str]
 ) -> None:
-    """Show what changed since this folder's last run and remember the new values.
+    """Log what changed since this folder's last run, and store the new values.
 
     effective: the complete settings. method: hash of the reference method. geometries: {name: frame id}.
-    Raises RestartError when the change would mix data that do not belong together.
+    Raises RestartError when the change would mix incompatible data.
     """
     path = folder.restart / "settings.json"
     present = {**flat_settings(effective), METHOD: method}
@@ -86,12 +86,12 @@ def compare_with_last_run(
 
 
 def remember_settings(folder: RunFolder, effective: Mapping[str, Any]) -> str:
-    """Twelve hex digits of the settings that a label was made under; their content is stored beside the data.
+    """Twelve hex digits (hash) of the settings that labels are made with; the settings are stored with the data.
 
-    Settings of the cluster, of logs and of where files lie do not count: they change no label.
+    Settings of the cluster, the logs and the paths of files do not count: they do not change labels.
     """
     present = {k: v for k, v in flat_settings(effective).items() if not k.startswith(NO_LABEL)}
-    if present.get(f"{MODEL}.kind") == "mace":  # as before there were others
+    if present.get(f"{MODEL}.kind") == "mace":  # same hash as in versions that had only MACE
         present = {k: v for k, v in present.items() if not k.startswith(MODEL)}
     text = json.dumps(present, sort_keys=True, indent=1) + "\n"
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -102,7 +102,7 @@ def remember_settings(folder: RunFolder, effective: Mapping[str, Any]) -> str:
 
 
 def has_snapshots(folder: RunFolder) -> bool:
-    """Whether a stage of this run can be continued."""
+    """Whether any stage of this run has a snapshot to continue from."""
     return any(folder.restart.glob("*/state-*.npy"))
 
 
@@ -130,9 +130,9 @@ def refuse_changes(
 
 
 def as_begun(folder: RunFolder, systems: Sequence[System]) -> tuple[System, ...]:
-    """The systems as this folder's run began with them, so that its labels stay labels of the same structures.
+    """The systems as this folder's run began with them, so that its labels remain valid for the same structures.
 
-    Earlier versions read neither masses nor initial moments of zero; such a run continues without them, and says so.
+    Earlier versions read neither masses nor initial moments of zero; such a run continues without them and warns.
     """
     before = _read(folder.restart / "settings.json")
     known = {} if before is None else before["geometries"]
@@ -146,15 +146,15 @@ def _as_known(system: System, frame_id: str | None) -> System:
         older = replace(system.frame, **dict.fromkeys(names))  # type: ignore[arg-type]
         if older.id == frame_id:
             log.warning(
-                "geometry %s: this run began with a version that lost its %s; it continues without; begin in an "
-                "empty folder to have them", system.name, " and ".join(_CALLED[n] for n in names),
+                "geometry %s: this run began with a version that did not read its %s; it continues without them; "
+                "begin in an empty folder to use them", system.name, " and ".join(_CALLED[n] for n in names),
             )  # fmt: skip
             return replace(system, frame=older)
     return system
 
 
 def _way_out(folder: RunFolder, other_method: bool) -> str:
-    """What can be done instead, with a file of labelled structures that is there."""
+    """What the user can do instead; names a file of labelled structures if there is one."""
     data = folder.results / "training.xyz"
     data = data if data.exists() else folder.data / POOL
     if not data.exists():
@@ -164,13 +164,13 @@ def _way_out(folder: RunFolder, other_method: bool) -> str:
 
 
 def _took_in(folder: RunFolder) -> bool:
-    """The run has data, or a stage of it has begun."""
+    """Whether the run has data, or one of its stages has begun."""
     entries = folder.data / ENTRIES
     return (entries.exists() and entries.stat().st_size > 0) or has_snapshots(folder)
 
 
 def _refused(old: Mapping[str, Any], new: Mapping[str, Any], took_in: bool) -> Iterator[str]:
-    unwritten = {f"{MODEL}.kind": "mace"}  # the section is left out where it says nothing else
+    unwritten = {f"{MODEL}.kind": "mace"}  # the section is not written when it holds only this default
     for key, before, after in _changes(unwritten | dict(old), unwritten | dict(new)):
         for prefix, why in FIXED:
             if key.startswith(prefix) and (took_in or prefix != BEGUN_WITH):
@@ -178,12 +178,12 @@ def _refused(old: Mapping[str, Any], new: Mapping[str, Any], took_in: bool) -> I
 
 
 def _other_method(folder: RunFolder, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """What of the reference another method is due to, key by key; its hashes where nothing tells more."""
+    """Why the reference method differs, key by key; its two hashes if no key explains it."""
     if METHOD not in old or old[METHOD] == new[METHOD]:
         return
-    why = "labels of two reference methods do not fit together"
+    why = "labels of two reference methods must not be mixed"
     known = [_described(folder.data / "labels" / str(settings[METHOD])) for settings in (old, new)]
-    if not all(known):  # data/labels was removed: by the settings
+    if not all(known):  # data/labels was removed: compare the settings instead
         known = [_reference(settings) for settings in (old, new)]
     before, after = known
     recorded = any(k.startswith(CONTENT) for k in before)
@@ -193,12 +193,12 @@ def _other_method(folder: RunFolder, old: Mapping[str, Any], new: Mapping[str, A
         if before.get(k) != after.get(k) and (recorded or not k.startswith(CONTENT))
     ]
     if not keys and not recorded and any(k.startswith(CONTENT) for k in after):
-        return  # begun by a version that did not record what is in these files
+        return  # begun by a version that did not record the contents of these files
     for key in keys:
         if key in CONTENTS:
             yield f"{CONTENTS[key]}: changed contents: {why}"
         elif key.startswith(CONTENT):
-            yield f"{key.removeprefix(CONTENT)}, which the reference is made from: changed contents: {why}"
+            yield f"{key.removeprefix(CONTENT)}, which the reference is built from: changed contents: {why}"
         else:
             yield f"{key}: {before.get(key, 'not set')} → {after.get(key, 'not set')}: {why}"
     if not keys and old.get(STRESS) == new.get(STRESS):
@@ -206,11 +206,11 @@ def _other_method(folder: RunFolder, old: Mapping[str, Any], new: Mapping[str, A
 
 
 def _described(folder: Path) -> dict[str, str]:
-    """A method as its labels describe it, flat; empty when that cannot be read."""
+    """A method as described next to its labels (method.json), as {key: value}; empty when it cannot be read."""
     try:
         stored = json.loads((folder / "method.json").read_text(encoding="utf-8"))
         control = stored.pop("control", [])
-        stored.pop("stress", None)  # GENERAL.compute_stress, which is compared itself
+        stored.pop("stress", None)  # GENERAL.compute_stress, which is compared separately
         present = flat_settings({"REFERENCE": stored})
         found = {k: v for k, v in present.items() if k != "REFERENCE.method" and v != "{}"}
         for name, *values in control:  # keywords may be repeated
@@ -222,7 +222,7 @@ def _described(folder: Path) -> dict[str, str]:
 
 
 def _reference(settings: Mapping[str, Any]) -> dict[str, str]:
-    """What the settings say of the reference."""
+    """The settings of the section REFERENCE."""
     section = "aimsPAX.REFERENCE"
     return {k.removeprefix("aimsPAX."): v for k, v in settings.items() if k.startswith(section) and v != "{}"}
 
@@ -230,11 +230,11 @@ def _reference(settings: Mapping[str, Any]) -> dict[str, str]:
 def _moved(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
     for name in sorted(old.keys() & new.keys()):
         if old[name] != new[name]:
-            yield f"geometry {name}: another structure under the old name; give the new one a name of its own"
+            yield f"geometry {name}: the structure under this name has changed; give the new one another name"
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Keys with different values. One that only one side has (another version of aims-PAX, a section added) is new."""
+    """Keys with different values. A key on one side only (another version of aims-PAX, a new section) is ignored."""
     for key in dict.fromkeys([*old, *new]):
         if key in old and key in new and old[key] != new[key]:
             yield key, old[key], new[key]

@@ -2,8 +2,8 @@
 
 They work from any host that sees the folder.
 
-restart/control.json  the request, and to which process: a process started later never obeys it
-restart/paused.json   the answer of that process, there as long as it is paused
+restart/control.json  the request and the process it is for; a process started later ignores it
+restart/paused.json   the answer of that process; exists while it is paused
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from aims_pax.record.lock import Lock
 log = logging.getLogger(__name__)
 
 REQUEST, ANSWER = "control.json", "paused.json"
-REQUESTS = ("pause", "resume", "stop", "cancel")  # cancel: stop, and end what runs elsewhere too
+REQUESTS = ("pause", "resume", "stop", "cancel")  # cancel: stop, and cancel jobs that run elsewhere
 
 
 class RequestFile:
-    """The side of the process that holds the folder's lock. Cheap enough to be asked a few times a second."""
+    """Reads requests, in the process that holds the folder's lock. Cheap enough for a few calls a second."""
 
     def __init__(self, restart: Path) -> None:
         self.restart = restart
-        self._me: dict[str, Any] | None = None  # what the lock says of this process
+        self._me: dict[str, Any] | None = None  # this process as written in the lock
 
     def look(self) -> str | None:
         """One of REQUESTS, or None. A request to another process is removed, with a line in the log."""
@@ -45,28 +45,28 @@ class RequestFile:
         if request.get("of") == self._me:
             return request["wish"] if request.get("wish") in REQUESTS else None
         self._remove(REQUEST)
-        log.info("%s of an earlier run is over: this one runs", words(request))
+        log.info("%s was for an earlier run; ignored", words(request))
         return None
 
     def paused(self) -> None:
-        """Say that nothing moves any more."""
-        with contextlib.suppress(SetupError):  # a full disk is no reason to end a run that rests
+        """Write the answer that this process is paused."""
+        with contextlib.suppress(SetupError):  # a full disk must not end a paused run
             files.write_text(self.restart / ANSWER, json.dumps({"since": time.time(), "of": self._me}))
 
     def running(self) -> None:
-        """Take that back, and the request with it."""
+        """Remove the answer and the request."""
         self._remove(ANSWER)
         self._remove(REQUEST)
 
     def _remove(self, name: str) -> None:
-        with contextlib.suppress(OSError):  # what is left behind is addressed to this process alone
+        with contextlib.suppress(OSError):  # a file left behind names this process only
             (self.restart / name).unlink(missing_ok=True)
 
 
 def ask(folder: Path, request: str) -> dict[str, Any]:
-    """Leave a request for the process that works in a folder; returns its lock: pid and host.
+    """Write a request for the process that works in a folder; returns its lock: pid and host.
 
-    Raises SettingsError when there is no run or no process works on it, SetupError when nothing can be written.
+    Raises SettingsError when there is no run or no process works on it, SetupError when the file cannot be written.
     """
     restart = folder / "restart"
     holder = Lock(restart / "lock").holder()
@@ -83,7 +83,7 @@ def ask(folder: Path, request: str) -> dict[str, Any]:
 
 
 def paused_since(folder: Path) -> float | None:
-    """Since when the run of this folder is paused, in seconds since 1970; None when it is not."""
+    """When the run of this folder was paused, in seconds since 1970; None when it is not paused."""
     answer, holder = _json(folder / "restart" / ANSWER), _json(folder / "restart" / "lock")
     if not answer or answer.get("of") != holder or not isinstance(answer.get("since"), int | float):
         return None
@@ -91,7 +91,7 @@ def paused_since(folder: Path) -> float | None:
 
 
 def asked_for(folder: Path) -> str | None:
-    """The request in a folder to the process that works there."""
+    """The pending request for the process that works in this folder; None without one."""
     request, holder = _json(folder / "restart" / REQUEST), _json(folder / "restart" / "lock")
     return (
         str(request["wish"])
@@ -101,7 +101,7 @@ def asked_for(folder: Path) -> str | None:
 
 
 def words(request: dict[str, Any]) -> str:
-    """`aims-PAX pause from 12:30 on node7`: a request in words, for the log."""
+    """`aims-PAX pause from 2025-01-31 12:30 on node7`: a request in words, for the log."""
     when = request.get("when")
     clock = (
         f" from {time.strftime('%Y-%m-%d %H:%M', time.localtime(when))}" if isinstance(when, float) else ""
@@ -110,12 +110,12 @@ def words(request: dict[str, Any]) -> str:
 
 
 def _verb(request: str) -> str:
-    """The command that makes this request."""
+    """The command line words of this request."""
     return "stop --cancel" if request == "cancel" else request
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """The object in a small file; {} when there is none, or it is not whole."""
+    """The object in a small JSON file; {} when there is none, or it is incomplete."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What a person looks at afterwards, or meanwhile: everything known about a run, figures, the page, the model card.
+"""Reports on a run, finished or running: its record, figures, HTML report, model card, live view.
 
-Only files of the working folder are read, without torch, also while the run writes them.
+Reads only files of the working folder, without torch, also while the run is writing them.
 """

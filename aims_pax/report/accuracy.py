@@ -1,4 +1,4 @@
-"""How wrong the delivered model is: per system, per element, and whether its uncertainty can be believed."""
+"""Errors of the delivered model, per system and per element."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from aims_pax.report.run_record import RunRecord
 
 Arrays = Mapping[str, NDArray[Any]]
 NAMES = {"train": "training", "valid": "validation", "test": "test", "test set": "given test set"}
-UNSEEN = ("test", "test set")  # what no decision has looked at
+UNSEEN = ("test", "test set")  # sets that influenced no decision of the run
 MEASURES = ("energy MAE", "energy RMSE", "force MAE", "force RMSE", "stress MAE", "stress RMSE")
 
 
 @dataclass(frozen=True)
 class ErrorRow:
-    """Errors of a group of frames. Energies eV/atom, forces eV/Å, stress eV/Å³; NaN where there is none."""
+    """Errors of a group of frames. Energies eV/atom, forces eV/Å, stress eV/Å³; NaN where a quantity is missing."""
 
     split: str
     group: str
@@ -39,7 +39,7 @@ class ErrorRow:
 
 
 def by_system(arrays: Arrays) -> list[ErrorRow]:
-    """One row a split and system, and one for all systems together when there are several."""
+    """One row per split and system, and one for all systems together when there are several."""
     rows = []
     for split in _splits(arrays):
         here = arrays["split"] == split
@@ -51,7 +51,7 @@ def by_system(arrays: Arrays) -> list[ErrorRow]:
 
 
 def by_element(arrays: Arrays) -> list[ErrorRow]:
-    """One row a split and element: forces only."""
+    """One row per split and element: forces only."""
     rows = []
     for split in _splits(arrays):
         part = select_predictions(arrays, arrays["split"] == split)
@@ -69,7 +69,7 @@ def by_element(arrays: Arrays) -> list[ErrorRow]:
 
 
 def held_out(arrays: Arrays) -> tuple[str, dict[str, NDArray[Any]]]:
-    """The most trustworthy rows there are, and what they are called: test frames, else validation frames."""
+    """(name, rows) of the frames on which errors are most reliable: test frames, else validation frames."""
     unseen = np.isin(arrays["split"], UNSEEN)
     if unseen.any():
         return "test frames", select_predictions(arrays, unseen)
@@ -78,7 +78,7 @@ def held_out(arrays: Arrays) -> tuple[str, dict[str, NDArray[Any]]]:
 
 
 def untested(run: RunRecord) -> str:
-    """That the run drew fewer test frames than n_test asks for; "" when it did not, or has not ended."""
+    """A sentence if active learning ended with fewer test frames than n_test asks for; else ""."""
     wanted = run.setting("ACTIVE_LEARNING.n_test", "0")
     explored = any(s.name == "explore" and s.stopped for s in run.stages)
     return (

@@ -1,4 +1,4 @@
-"""Whether a spread can be believed: predicted against true errors, by rank and by size."""
+"""Calibration of an uncertainty: predicted against true errors, by rank and by size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aims_pax.frames import Array
 
 @dataclass(frozen=True)
 class Calibration:
-    """Spread against error. rank: Spearman's ρ; ratio: rms error / rms spread (1: honest)."""
+    """Spread against error. rank: Spearman's ρ; ratio: rms error / rms spread (1: calibrated)."""
 
     spread: Array
     error: Array
@@ -24,7 +24,7 @@ class Calibration:
 
 
 def calibrate(spread: Array, error: Array) -> Calibration:
-    """Compare predicted with true errors (K,), both positive; what is not finite is left out."""
+    """Compare predicted with true errors (K,), both positive; entries that are not finite are left out."""
     good = np.isfinite(spread) & np.isfinite(error) & (spread > 0)
     spread, error = spread[good], error[good]
     if len(spread) < 3 or np.ptp(spread) == 0 or np.ptp(error) == 0:
@@ -34,13 +34,13 @@ def calibrate(spread: Array, error: Array) -> Calibration:
 
 
 def atomic_errors(arrays: Mapping[str, NDArray[Any]]) -> tuple[Array, Array]:
-    """(σ_a, e_a) in eV/Å, each (A,): spread and e_a = sqrt( 1/3 Σ_k (F_ak − F_ak^ref)² ), which σ_a predicts."""
+    """(σ_a, e_a) in eV/Å, each (A,): the spread and the error it predicts, e_a = sqrt( 1/3 Σ_k (F_ak − F_ak^ref)² )."""
     wrong = arrays["forces"] - arrays["true_forces"]
     return arrays["atomic_sd"], np.sqrt((wrong**2).mean(axis=1))
 
 
 def _ranks(values: Array) -> Array:
-    """Ranks from 0, equal values sharing the mean of theirs."""
+    """Ranks from 0; equal values get the mean of their ranks."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     ranks: Array = (ends - (counts + 1) / 2)[inverse]

@@ -9,7 +9,7 @@ SILENT = ("mace.MISC.", "reference method")
 
 
 def differing(settings: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    """(key, value, default) of the flat settings of `restart/settings.json`; default — where there is none."""
+    """(key, value, default) of the flat settings of `restart/settings.json`; default "—" if there is none."""
     usual = defaults() | _of_samplers(settings)
     return [
         (key.removeprefix("aimsPAX.").removeprefix("mace."), value, usual.get(key, "—"))
@@ -21,7 +21,7 @@ def differing(settings: Mapping[str, str]) -> list[tuple[str, str, str]]:
 
 
 def defaults() -> dict[str, str]:
-    """{key: value} of every setting that has a default, spelled as `restart/settings.json` spells them."""
+    """{key: default} of every setting that has one, written as in `restart/settings.json`."""
     from aims_pax.settings.settings import MACE, PROJECT
 
     found: dict[str, str] = {}

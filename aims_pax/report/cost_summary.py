@@ -1,4 +1,4 @@
-"""What a run has come to in a few numbers: the head of the page, its costs, and the same as plain JSON."""
+"""A run in a few numbers: the head of the report, its costs, and the same numbers for summary.json."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from aims_pax.schedulers.registry import known_schedulers
 
 SLOT = re.compile(r"(?:--ntasks(?:-per-node)?[= ]|(?:^|\s)-(?:n|np)[= ]?)(\d+)")
 
-IDLE = {"paused": "paused", "stopped": "stopped in between"}  # what is no work
+IDLE = {"paused": "paused", "stopped": "stopped in between"}  # spans that are not working time
 
 
 def story(run: RunRecord) -> str:
-    """One line: where the run stands, on what."""
+    """One line: systems, current stage, status of the trajectories."""
     systems = ", ".join(run.geometries[:6]) + (" …" if len(run.geometries) > 6 else "")
     last = run.stages[-1] if run.stages else None
     parts = [plural(len(run.geometries), "system") + (f": {systems}" if systems else "")]
@@ -38,12 +38,12 @@ def story(run: RunRecord) -> str:
         for t in run.trajectories:
             now[t.status] = now.get(t.status, 0) + 1
         parts += [f"{n} {status}" for status, n in now.items()]
-        parts.append(f"heard {duration(max(0.0, time.time() - run.heard))} ago")
+        parts.append(f"last activity {duration(max(0.0, time.time() - run.heard))} ago")
     return " · ".join(parts)
 
 
 def errors(run: RunRecord) -> tuple[float, float, str]:
-    """(force MAE eV/Å, energy MAE eV/atom, on what): of the delivered model, else of the last training visit."""
+    """(force MAE eV/Å, energy MAE eV/atom, on which frames) of the delivered model, else of the last training visit."""
     if run.predictions:
         name, part = held_out(run.predictions)
         if part:
@@ -62,9 +62,9 @@ def errors(run: RunRecord) -> tuple[float, float, str]:
 
 
 def best_epochs(run: RunRecord, epochs: Sequence[Epoch]) -> list[Epoch]:
-    """The epoch of the last training whose weights the core kept: its number is the core's, not the lowest loss's.
+    """The epoch of the last training whose weights are delivered, as the core chose it; [] while there is none.
 
-    An improvement below ACTIVE_LEARNING.margin keeps the earlier weights. [] while none was kept.
+    It need not have the lowest loss: an improvement smaller than ACTIVE_LEARNING.margin does not count.
     """
     last = [e for e in epochs if e.stage == "converge"]
     return [last[c.best_epoch - 1] for c in run.convergence
@@ -77,12 +77,12 @@ def _same(a: float, b: float) -> bool:
 
 
 def wall_seconds(run: RunRecord) -> float:
-    """Time during which the run was at work, s."""
+    """Time during which the run was working, s."""
     return math.fsum(v for k, v in run.shares().items() if k not in IDLE)
 
 
 def slots_of_run(run: RunRecord) -> int | None:
-    """MPI processes of one reference calculation as CLUSTER.launch_str or the header of the blocks name them."""
+    """MPI processes of one reference calculation, from CLUSTER.launch_str or the job header; None if not given."""
     found = SLOT.search(run.setting("CLUSTER.launch_str"))
     if found:
         return int(found[1])
@@ -91,12 +91,12 @@ def slots_of_run(run: RunRecord) -> int | None:
         return None
     try:
         return scheduler.read_header(run.setting(f"CLUSTER.{scheduler.header_key}")).tasks
-    except ValueError:  # of a run whose settings were written for an earlier version
+    except ValueError:  # settings written for an earlier version
         return None
 
 
 def key_numbers(run: RunRecord) -> list[tuple[str, str, str]]:
-    """(value, unit, what it is) for the tiles of the page."""
+    """(value, unit, meaning) for the tiles at the head of the report."""
     force, energy, on = errors(run)
     stages, most = label_counts.by_stage(run), label_counts.budget(run)
     failed = sum(run.failures.values())
@@ -105,7 +105,7 @@ def key_numbers(run: RunRecord) -> list[tuple[str, str, str]]:
     if math.isfinite(most):
         asked = stages[label_counts.ACTIVE]
         words = f"max_labels, asked for in active learning: {asked.labelled} labelled, {asked.failed} failed"
-        words += f", {asked.pending} on the way" if asked.pending else ""
+        words += f", {asked.pending} pending" if asked.pending else ""
         tiles.append((str(asked.asked), f"of {most:g}", words))
     if frames := label_counts.frames_line(run):
         tiles.append((str(len({f for split in run.splits.values() for f in split})), "frames", frames))
@@ -124,7 +124,7 @@ def key_numbers(run: RunRecord) -> list[tuple[str, str, str]]:
             (
                 str(failed),
                 "failed",
-                f"{plural(run.pending, 'label')} on the way" if run.pending else "reference calculations",
+                f"{plural(run.pending, 'label')} pending" if run.pending else "reference calculations",
             )
         )
     return tiles
@@ -159,7 +159,7 @@ def ledger(run: RunRecord) -> list[tuple[str, str]]:
     hosts = {c.host for c in run.calls if c.host}
     if hosts:
         rows.append(("hosts that calculated", str(len(hosts))))
-    rows.append(("the run was at work", duration(wall)))
+    rows.append(("working time of the run", duration(wall)))
     for kind, words in DOING.items():
         if shares.get(kind, 0) > 0.5:
             rows.append((f"… {words}", duration(shares[kind])))
@@ -170,7 +170,7 @@ def ledger(run: RunRecord) -> list[tuple[str, str]]:
 
 
 def summary(run: RunRecord) -> dict[str, Any]:
-    """The head of the page as plain values; energies eV/atom, forces eV/Å, times s; None where unknown."""
+    """The numbers at the head of the report; energies eV/atom, forces eV/Å, times s; None where unknown."""
     force, energy, on = errors(run)
     said = run_verdict(run)
 

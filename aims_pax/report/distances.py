@@ -1,4 +1,4 @@
-"""How close atoms came: the shortest distance of each pair of elements in each labelled frame."""
+"""Shortest interatomic distances: of each pair of elements, in each labelled frame."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from aims_pax.frames import Array
 from aims_pax.report.figures.style import thinned
 from aims_pax.report.tolerant_readers import StoredStructure, StructureHeader
 
-MOST = 600  # frames looked at, spread over the run
-REACH = 3.6  # Å, in crystals
+MOST = 600  # frames evaluated at most, evenly distributed over the run
+REACH = 3.6  # Å, cutoff in crystals
 
 
 def shortest_by_pair(structures: Sequence[StructureHeader]) -> dict[tuple[int, int], list[float]]:
@@ -27,7 +27,7 @@ def shortest_by_pair(structures: Sequence[StructureHeader]) -> dict[tuple[int, i
 
 
 def pairs(geometry: StoredStructure) -> dict[tuple[int, int], float]:
-    """The shortest distance (Å) of each pair of elements; images of a crystal count up to REACH."""
+    """The shortest distance (Å) of each pair of elements; periodic images count up to REACH."""
     z = geometry.numbers
     i, j, d = _neighbours(geometry)
     low, high = np.minimum(z[i], z[j]), np.maximum(z[i], z[j])

@@ -1,4 +1,4 @@
-"""Numbers, times and states as a person reads them."""
+"""Numbers, times and states as text for the user."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import time
 from aims_pax.report.time_left import DOING as DOING
 from aims_pax.report.time_left import duration as duration
 
-ORDERS, ROUGHLY = 0.7, 0.4  # rank correlations from which on an uncertainty orders errors well, roughly
-HONEST = 1.5  # factor between error and spread up to which a spread is called honest
+ORDERS, ROUGHLY = 0.7, 0.4  # lowest rank correlation at which an uncertainty ranks errors well, roughly
+HONEST = 1.5  # largest factor between error and spread at which a spread counts as calibrated
 BEST = (
     "the last epoch whose validation loss was better than the best before by more than ACTIVE_LEARNING.margin; its "
     "force error need not be the lowest one"
@@ -49,7 +49,7 @@ def moment(seconds: float) -> str:
 
 
 def format_number(value: float, digits: int = 3) -> str:
-    """Some significant digits without exponents where possible; `—` for none."""
+    """A number with this many significant digits, without exponent where possible; `—` if it is not finite."""
     if not math.isfinite(value):
         return "—"
     if value == 0 or not 1e-4 <= abs(value) < 1e6:
@@ -63,18 +63,18 @@ def milli(value: float, digits: int = 3) -> str:
     return format_number(1000 * value, digits)
 
 
-DELIVERED, MEAN = "the delivered model", "the committee mean"  # whose error a spread is compared with
+DELIVERED, MEAN = "the delivered model", "the committee mean"  # whose error is compared with the spread
 
 
 def calibration_sentence(rank: float, ratio: float, whose: str) -> str:
-    """What the spread of the models is worth as a sign of the error of one of them, or of their mean.
+    """How well the spread of the models predicts the error of one of them, or of their mean.
 
-    rank: Spearman's ρ; ratio: rms error / rms spread; whose: error it is. A mean errs less than its members, and
-    elsewhere, so the same spread has another worth for each.
+    rank: Spearman's ρ; ratio: rms error / rms spread; whose: DELIVERED or MEAN. The errors of the mean are smaller than
+    those of its members and located differently, so the same spread is calibrated differently for each.
     """
     if not math.isfinite(rank):
         return ""
-    how = "tells well" if rank >= ORDERS else "tells roughly" if rank >= ROUGHLY else "hardly tells"
+    how = "shows well" if rank >= ORDERS else "shows roughly" if rank >= ROUGHLY else "hardly shows"
     text = f"The spread of the models {how} where {whose} is wrong (rank correlation ρ = {rank:.2f})"
     if rank < ROUGHLY:
         return f"{text}; its error is {ratio:.1f} × the spread."
@@ -84,11 +84,11 @@ def calibration_sentence(rank: float, ratio: float, whose: str) -> str:
 
 
 def missing_test_frames(n: int, wanted: int) -> str:
-    """That fewer test frames than ACTIVE_LEARNING.n_test asks for came to be; "" when it is not so."""
+    """A sentence if there are fewer test frames than ACTIVE_LEARNING.n_test asks for; else ""."""
     if n >= wanted:
         return ""
     return (
-        f"{n} of the {plural(wanted, 'test frame')} that n_test asks for: the run ended before the others were due, "
+        f"{n} of the {plural(wanted, 'test frame')} that n_test asks for: the run ended before the others were drawn, "
         "or they could not be labelled"
     )
 

@@ -1,9 +1,9 @@
-"""The report: one HTML file that needs nothing else, with its figures as PNG and its numbers as CSV beside.
+"""The report: one self-contained HTML file; its figures as PNG and its numbers as CSV are in a folder next to it.
 
 report.html            the page, written atomically
-report/<figure>.png    each figure for slides
-report/<figure>.csv    the numbers behind it
-report/summary.json    the numbers of the head
+report/<figure>.png    each figure, for slides
+report/<figure>.csv    the numbers of the figure
+report/summary.json    the numbers at the head of the page
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from aims_pax.report.run_record import RunRecord
 from aims_pax.report.run_verdict import run_verdict
 
 PAGE, BESIDE = "report.html", "report"
-RELOAD = 30  # s; a page of a running run reads itself again
+RELOAD = 30  # s after which the page of a running run reloads itself
 
 Row = Sequence[Any]
 Legend = Sequence[tuple[str, str]]
 
 
 def write_report(folder: Path, pictures: bool = True) -> Path:
-    """Read a run's folder, alive or finished, and write its page; returns the page's path.
+    """Read the folder of a run, running or finished, and write its page; returns the page's path.
 
-    pictures: also each figure as PNG and its numbers as CSV (a live run leaves them for the end).
+    pictures: also write each figure as PNG and its numbers as CSV (during a run they are not written).
     Raises SettingsError when there is no run.
     """
     folder = Path(folder)
@@ -125,7 +125,7 @@ def _head(run: RunRecord) -> str:
 
 def _foot(run: RunRecord) -> str:
     beside = (
-        f"Figures as PNG and numbers as CSV: {BESIDE}/ beside this file. " if run.state != "running" else ""
+        f"Figures as PNG and numbers as CSV: {BESIDE}/ next to this file. " if run.state != "running" else ""
     )
     return (
         f"<footer>{beside}aims-PAX {escaped(run.version)} · written {escaped(moment(time.time()))} · "
@@ -136,10 +136,7 @@ def _foot(run: RunRecord) -> str:
 # ---------------------------------------------------------------- figures and tables
 
 
-HONEST = (
-    "The run asks for labels where its models disagree. That is only worth something if they disagree where they "
-    "are wrong."
-)
+HONEST = "The run asks for labels where its models disagree. This helps only if they disagree where they are wrong."
 SPREAD = "How much the models disagree, against MD steps. Fewer labels towards the right mean that it has seen enough."
 
 
@@ -179,7 +176,7 @@ def html_table(
     wrap: Sequence[int] = (),
     sums: bool = False,
 ) -> str:
-    """An HTML table; text: columns of words; wrap: those that break anywhere; sums: the last row is a total."""
+    """An HTML table; text: text columns; wrap: columns whose lines may break anywhere; sums: last row is a total."""
     if not rows:
         return ""
 
@@ -206,14 +203,14 @@ def _wrong_lead(run: RunRecord) -> str:
     if held_out(run.predictions)[0].startswith("test"):
         missing = untested(run)
         return (
-            "In colour: frames the model was not trained on; grey: its training frames. Believe the test frames: no "
-            "decision has looked at them." + (f" There are only {missing}." if missing else "")
+            "In colour: frames the model was not trained on; grey: its training frames. Rely on the test frames: they "
+            "influenced no decision of the run." + (f" There are only {missing}." if missing else "")
         )
     missing = untested(run)
     return (
-        "In colour: validation frames; grey: training frames. There are no test frames: validation frames chose when "
-        "to stop, so errors elsewhere may be larger. ACTIVE_LEARNING.n_test sets some aside."
-        + (f" Here it got {missing}." if missing else "")
+        "In colour: validation frames; grey: training frames. There are no test frames; validation frames decided when "
+        "training stopped, so errors on new frames may be larger. ACTIVE_LEARNING.n_test reserves some for testing."
+        + (f" There are only {missing}." if missing else "")
     )
 
 

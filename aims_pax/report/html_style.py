@@ -84,35 +84,35 @@ AIDS = {
         "kind will not help."
     ),
     "learning_energies": (
-        "Mean of the models on their validation frames; energy offsets lag while learning and are fitted "
+        "Mean of the models on their validation frames; energy offsets lag during learning and are fitted "
         "at the end."
     ),
     "convergence": (
-        "One member after the other learns all data. Delivered are the weights of the last epoch whose validation loss "
+        "Each member is trained on all data. The delivered weights are those of the last epoch whose validation loss "
         "was better than the best before by more than ACTIVE_LEARNING.margin; its force error need not be the lowest."
     ),
     "honesty_during": (
-        "A useful uncertainty rises to the right: where the models disagree more, they are more wrong."
+        "With a useful uncertainty the points rise to the right: where the models disagree more, errors are larger."
     ),
     "honesty_delivered": (
-        "On the dashed line errors are as large as the models say; above it they are too sure of themselves."
+        "On the dashed line errors are as large as the spread; above it the models are overconfident."
     ),
     "parity_energy": (
-        "On the diagonal a prediction is right; below, errors should be narrow and centred at zero."
+        "On the diagonal a prediction is right; the errors below should be narrow and centred at zero."
     ),
     "parity_forces": (
         "Components by element; points far from the diagonal show where data are missing. The outermost "
         "bars hold the rest."
     ),
     "parity_stress": (
-        "All components of periodic frames; a cloud beside the diagonal: raise mace.yaml TRAINING.stress_weight."
+        "All components of periodic frames; if the cloud is off the diagonal, raise mace.yaml TRAINING.stress_weight."
     ),
     "temperature": (
-        "Heats up or cools down to the dashed target first, then fluctuates about it; small systems by much. A rise "
-        "beyond the target that does not end means an unstable model."
+        "Heats up or cools down to the dashed target first, then fluctuates about it, strongly in small systems. A "
+        "temperature that keeps rising beyond the target means an unstable model."
     ),
     "model_energy": "Fluctuates without drift when the dynamics is stable.",
-    "volume": "Settles when the cell is in balance with pressure and temperature.",
+    "volume": "Becomes constant when the cell is in equilibrium with pressure and temperature.",
     "label_energies": (
         "Frames that were uncertain; a cloud that widens means that new regions are being reached."
     ),
@@ -124,6 +124,6 @@ AIDS = {
         "idle workers."
     ),
     "failures": (
-        "Single failures are normal, their frames are left out; many alike point to the reference's settings."
+        "Single failures are normal, their frames are left out; many of one class point to the reference's settings."
     ),
 }

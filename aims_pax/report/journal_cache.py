@@ -1,7 +1,7 @@
-"""What was read of a long journal, kept beside it in `restart/journal_read.npy`.
+"""The cache of a long journal's content, `restart/journal_read.npy`.
 
-Only a reading that took in much that is new writes the file, and a folder that may only be read goes without. It is
-believed when the journal still holds the same bytes before the place at which it ended, and thrown away otherwise.
+It is written only when much of the journal was new, and not at all in a read-only folder. It is used if the journal
+still has the same bytes before the position up to which it was read, and ignored otherwise.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from aims_pax.report.run_history import FrameOrigin, RunHistory, UncertaintyTabl
 from aims_pax.report.run_record import Span, TrainingRecord
 
 FORMAT = 3
-WORTH = 4_000_000  # bytes of new journal below which keeping them is not worth a file
-TAIL = 4096  # bytes before the end that must be the same
+WORTH = 4_000_000  # fewer bytes of new journal than this are not cached
+TAIL = 4096  # bytes before the cached position that must be the same
 
 
 def load_cache(path: Path, journal: Path) -> tuple[RunHistory, int]:
-    """(the story so far, bytes of the journal it knows); an empty one when nothing fits."""
+    """(cached history, number of journal bytes it covers); an empty history and 0 when there is no valid cache."""
     try:
         arrays, meta = unpack_arrays(path.read_bytes())
         if meta["kept"] != FORMAT or meta["tail"] != _tail(journal, int(meta["end"])):
@@ -35,7 +35,7 @@ def load_cache(path: Path, journal: Path) -> tuple[RunHistory, int]:
 
 
 def save_cache(path: Path, journal: Path, story: RunHistory, start: int, end: int) -> None:
-    """Keep it when what lies between `start` and `end` was much: a tenth of all, and some megabytes."""
+    """Write the cache if much was read between the bytes `start` and `end`: at least WORTH and a tenth of all."""
     if end - start < max(WORTH, end // 10):
         return
     from aims_pax.errors import SetupError
@@ -59,7 +59,7 @@ def save_cache(path: Path, journal: Path, story: RunHistory, start: int, end: in
     plain["spans"] = [[s.doing, s.began, s.ended] for s in story.spans]
     with contextlib.suppress(
         OSError, SetupError
-    ):  # a folder that may only be read, a full disk: read it all next time
+    ):  # read-only folder or full disk: the next reading reads all
         meta = {"kept": FORMAT, "end": end, "tail": _tail(journal, end), "story": plain}
         write_bytes(path, pack_arrays(columns, meta))
 

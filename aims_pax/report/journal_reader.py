@@ -1,7 +1,7 @@
-"""The journal read as a story: who asked for what, what was answered, how the threshold moved, where time went.
+"""Parses the journal into a RunHistory: requested labels and their results, uncertainty checks, time spent.
 
-A journal has a line for every look at a trajectory, millions in the end. They are kept as columns of numbers, and what
-was read once is kept beside it (`report.journal_cache`): the next reading begins where this one ended.
+A journal has a line for every advance of a trajectory, up to millions. They are stored as columns of numbers, and what
+was read is cached (`report.journal_cache`), so that the next reading begins where this one ended.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DECODER = json.JSONDecoder()
 
 
 def read_journal(path: Path, cache: Path | None = None) -> RunHistory:
-    """Read a journal. kept: where to keep what was read, so that the next reading is short; None: nowhere."""
+    """Read a journal. cache: file that stores what was read, so that the next reading is fast; None: no cache."""
     from aims_pax.report import journal_cache as keeping
 
     story, offset = (RunHistory(), 0) if cache is None else keeping.load_cache(cache, path)
@@ -43,7 +43,7 @@ def read_journal(path: Path, cache: Path | None = None) -> RunHistory:
 
 
 class JournalParser:
-    """Takes a story on, line by line."""
+    """Adds the lines of a journal to a history."""
 
     def __init__(self, story: RunHistory) -> None:
         self.story = story
@@ -53,21 +53,21 @@ class JournalParser:
             try:
                 entry, end = DECODER.raw_decode(line)
                 if end != len(line):
-                    continue  # two entries in one another
+                    continue  # two entries mixed in one line
                 moment, stage, kind = float(entry["time"]), str(entry["stage"]), str(entry["kind"])
                 if stage == "recalculate":
                     self.story.other = moment
-                    continue  # of a command of its own in the same folder
+                    continue  # written by `aims-PAX-recalc` in the same folder
                 if kind in ("stage begun", "stage ended"):
                     self._bound(moment, stage, kind, entry["content"])
                     continue
                 again = self._take(moment, stage, kind, entry)
             except (KeyError, TypeError, ValueError, IndexError, RecursionError, OverflowError):
-                continue  # another version's entry, or half of one
+                continue  # an incomplete entry, or one of another version
             self._remember(moment, stage, kind, again)
 
     def _bound(self, moment: float, stage: str, kind: str, content: Any) -> None:
-        """A stage began anew: what it did before is void. Or it has ended."""
+        """A stage has ended, or begins again from the start, which discards its earlier entries."""
         story = self.story
         if kind == "stage ended":
             story.ended[stage] = dict(content)
@@ -81,7 +81,7 @@ class JournalParser:
                 story.stood[i] = 0
 
     def _take(self, moment: float, stage: str, kind: str, entry: dict[str, Any]) -> bool:
-        """One entry; True when it shows that the run had been interrupted before."""
+        """Add one entry; returns True when it shows that the run was interrupted before it."""
         story, content = self.story, entry["content"]
         match kind:
             case "Advanced":
@@ -109,7 +109,7 @@ class JournalParser:
         return False
 
     def _advanced(self, moment: float, content: Any, check: Any) -> bool:
-        """check: what the core compared and decided, None where it did not; {}: an older version does not say."""
+        """check: what the core compared and decided, None: nothing was compared; {}: not recorded (older version)."""
         story, looks = self.story, self.story.looks
         work, step = content["work"], int(content["step"])
         largest, _, _ = spread(content["uncertainty"])
@@ -134,9 +134,9 @@ class JournalParser:
         return again
 
     def _back_to(self, i: int, step: int) -> None:
-        """Forget what a restart has done again."""
+        """Mark what a restart has repeated: rows of this trajectory after `step`."""
         looks = self.story.looks
-        for k in range(len(looks.step) - 1, -1, -1):  # never far: a snapshot is young
+        for k in range(len(looks.step) - 1, -1, -1):  # few rows: snapshots are frequent
             if looks.trajectory[k] == i and not looks.flags[k] & GONE:
                 if looks.step[k] <= step:
                     break
@@ -150,20 +150,20 @@ class JournalParser:
         visit = TrainingRecord(
             stage, int(work["visit"]), work["member"], moment, story.labels, n_train, losses, maes
         )
-        story.visits[stage, visit.visit, visit.member] = visit  # one done again after a restart counts once
+        story.visits[stage, visit.visit, visit.member] = visit  # a visit repeated after a restart counts once
 
     def _remember(self, moment: float, stage: str, kind: str, again: bool) -> None:
-        """Time belongs to what ended it: the device does one thing after the other. Pauses are cut out."""
+        """Count the time since the previous entry for the activity that this entry ends, without pauses."""
         story = self.story
         first, _ = story.moments.get(stage, (moment, moment))
         story.moments[stage] = (first, moment)
         story.began = moment if math.isnan(story.began) else story.began
         story.heard = moment
         if kind == "paused":
-            return  # it belongs to what comes next
+            return  # it belongs to the activity that the next entry ends
         if story.last is not None and moment > story.last[0]:
             cursor, stage_before, kind_before = story.last
-            ended = kind_before == "time" and stage_before == stage  # it had ended and was begun again
+            ended = kind_before == "time" and stage_before == stage  # a new session of this stage
             rest = "starting" if kind == "going" or kind_before == "begun" else "saving"
             doing = "stopped" if again or ended or kind == "begun" else DOING.get(kind, rest)
             for began, until in story.pauses:
@@ -178,7 +178,7 @@ class JournalParser:
 
 
 def _join(spans: list[Span], span: Span) -> None:
-    """Append, or lengthen the last one when it is of the same kind."""
+    """Append a span, or extend the last one if it has the same activity."""
     if span.ended <= span.began:
         return
     if spans and spans[-1].doing == span.doing:

@@ -1,8 +1,8 @@
-"""How many labels and frames there are, counted once for log, live view, status, report and card.
+"""Numbers of labels and frames, counted in one place for log, status, report and model card.
 
 asked    = labelled + failed + pending, in each stage and over all of them
 asked in active learning is what ACTIVE_LEARNING.max_labels limits (`core.active_learning.State.n_asked`)
-frames   = given + labelled by this run and put into a set; each frame once, whatever member it is of
+frames   = given + labelled by this run and put into a set; each frame counts once, also if several members have it
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class LabelCounts:
 
 
 def by_stage(run: RunRecord) -> dict[str, LabelCounts]:
-    """{stage: counts}; the two stages are always there, earlier attempts only when a stage was begun again."""
+    """{stage: counts}; always has the two stages; earlier attempts only when a stage was begun again."""
     found: dict[str, list[int]] = {INITIAL: [0, 0, 0], ACTIVE: [0, 0, 0]}
     for call in run.calls:
         stage = {"initial": INITIAL, "explore": ACTIVE}.get(call.stage, EARLIER)
@@ -41,13 +41,13 @@ def by_stage(run: RunRecord) -> dict[str, LabelCounts]:
 
 
 def frames(run: RunRecord) -> dict[str, int]:
-    """{set: different frames in it, over all members}, and how many of all were `given` by the user."""
+    """{set: number of different frames, over all members}, and `given`: how many of them the user provided."""
     counts = {split: len(run.splits.get(split, ())) for split, _ in SETS}
     return {**counts, "given": len(run.given)}
 
 
 def budget(run: RunRecord) -> float:
-    """ACTIVE_LEARNING.max_labels; inf without."""
+    """ACTIVE_LEARNING.max_labels; inf if not set."""
     try:
         return float(run.setting("ACTIVE_LEARNING.max_labels", "inf"))
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a person sees on a terminal while the run works. Nothing of it enters a log file or a pipe."""
+"""The live view: what the terminal shows while a run works. It is not written to log files or pipes."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from rich.text import Text
 from aims_pax.core import active_learning
 from aims_pax.report.time_left import DOING, Limit, duration, rounded_seconds, time_left
 
-INTERVAL = 0.2  # s between two drawings
-AROUND = 14  # lines of a terminal kept for the log and the other lines of the view
-WIDTH = 10  # characters of the bar of an uncertainty at the threshold
+INTERVAL = 0.2  # s between two updates
+AROUND = 14  # lines of the terminal reserved for the log and the other lines of the view
+WIDTH = 10  # length of the uncertainty bar at the threshold, characters
 MARKS = {"running": "▶", "waiting": "…", "training": "◆", "done": "■"}
 STYLES = {"running": "", "waiting": "yellow", "training": "cyan", "done": "dim"}
 
 
 @dataclass(frozen=True)
 class LastCheck:
-    """A trajectory at its last look. temperature: K. spread: eV/Å, what is compared with the threshold."""
+    """A trajectory at its last check. temperature: K. spread: eV/Å, the value compared with the threshold."""
 
     temperature: float
     spread: float
 
 
 class Display:
-    """A few live lines under the log; silent when the console is not a terminal. Fits 80 columns.
+    """A few live lines below the log; draws nothing when the console is not a terminal. Fits 80 columns.
 
-    rested: seconds this process has been paused so far.
+    rested: returns the seconds that this process has been paused so far.
     """
 
     def __init__(self, console: Console, rested: Callable[[], float] = lambda: 0.0) -> None:
@@ -48,7 +48,7 @@ class Display:
 
     @contextlib.contextmanager
     def on(self) -> Iterator[None]:
-        """Draw while this lasts."""
+        """Draw inside the block."""
         if not self.console.is_terminal:
             yield
             return
@@ -68,7 +68,7 @@ class Display:
         labeller: Any,
         seen: Mapping[int, LastCheck] | None = None,
     ) -> None:
-        """Draw the state of a stage; cheap enough to be called at every turn."""
+        """Draw the state of a stage; cheap enough to call at every turn of the event loop."""
         now = time.monotonic()
         of_stage = STAGES.get(stage, _converge)
         self._clock.now(stage, doing, now, LIMITS.get(stage, _epochs)(state, rules))
@@ -81,9 +81,9 @@ class Display:
         self._draw(_Ticking(self._clock))
 
     def rest(self, resting: bool) -> None:
-        """Nothing moves any more, until it does again."""
+        """Show that the run is paused, or has resumed."""
         if self._live is not None:
-            what = f"paused at {time.strftime('%H:%M')}" if resting else "the pause is over"
+            what = f"paused at {time.strftime('%H:%M')}" if resting else "resumed"
             self._draw(Text(f"{what} · aims-PAX resume continues, aims-PAX stop ends" if resting else what,
                             style="yellow"))  # fmt: skip
 
@@ -93,17 +93,17 @@ class Display:
 
 
 class StageClock:
-    """Where the time of a stage went, from what it was doing between two looks. Pauses are no part of it."""
+    """Time that a stage spent on each activity, without pauses; the activity is noted at every call of `now`."""
 
     def __init__(self, rested: Callable[[], float] = lambda: 0.0) -> None:
         self.paused_seconds = rested
         self.stage, self.last, self.doing, self.before = "", 0.0, "", 0.0
         self.seconds: dict[str, float] = {}
-        self.first: dict[str, float] = {}  # limit → what was used of it when the clock was started
+        self.first: dict[str, float] = {}  # limit → amount used when the clock was started
         self.limits: tuple[Limit, ...] = ()
 
     def now(self, stage: str, doing: str, now: float, used: Iterable[tuple[str, float, float]] = ()) -> None:
-        """Look at the clock. used: (limit, used of it, limit)."""
+        """Note the current activity. used: (name of a limit, amount used, its value)."""
         rested = self.paused_seconds()
         if stage != self.stage:
             self.stage, self.seconds, self.first = stage, {}, {}
@@ -133,7 +133,7 @@ class StageClock:
 
 
 class _Ticking:
-    """The line of the time as it is when it is drawn: a turn may take minutes."""
+    """The line with the times, computed whenever it is drawn, because a turn of the event loop may take minutes."""
 
     def __init__(self, clock: StageClock) -> None:
         self.clock = clock
@@ -238,7 +238,7 @@ LIMITS = {"initial": _limits_of_initial, "explore": _limits_of_explore}
 
 
 def bar(spread: float, threshold: float) -> str:
-    """The uncertainty as a bar; the stroke is the threshold: ━━━━━━━    │"""
+    """The uncertainty as a bar; the vertical line is the threshold: ━━━━━━━    │"""
     if not math.isfinite(threshold) or threshold <= 0 or not math.isfinite(spread):
         return ""
     n = min(round(WIDTH * spread / threshold), WIDTH + 3)
@@ -248,7 +248,7 @@ def bar(spread: float, threshold: float) -> str:
 
 
 def _short(doing: str) -> str:
-    """A word of `DOING` where there is little room: `waiting for labels` is `waiting`."""
+    """The name of an activity, shortened: `waiting` for `waiting for labels`."""
     return DOING.get(doing, doing).partition(" for ")[0]
 
 

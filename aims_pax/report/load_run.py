@@ -1,7 +1,7 @@
-"""Everything known about a run, finished or alive, from the files of its folder.
+"""Reads the record of a run, finished or running, from the files of its folder.
 
-Read-only, without torch, tolerant of files that are being written at the same moment. The journal gives what
-happened and when, snapshots give how things stand, the data folder gives what the reference said.
+Read-only, without torch, tolerant of files that are being written at the same time. The journal gives the events and
+their times, snapshots give the current state, the data folder gives the labels.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ from aims_pax.version import __version__
 ORDER = ("initial", "converge-initial", "train-given", "explore", "converge")
 JOURNAL_CACHE = "journal_read.npy"
 ASKED = ("uncertain", "quiet", "test")  # decisions after which a frame goes to the reference
-STALE_AFTER = 600.0  # s without a sign of life after which a lock of another host is believed to be left over
+STALE_AFTER = 600.0  # s without an update after which a lock of another host counts as left over
 NOTHING = UncertaintySeries(0, np.zeros(0, np.int64), *(np.zeros(0),) * 3, frames=[], decisions=[], faults=[])
 
 
 def load_run(folder: Path, brief: bool = False) -> RunRecord:
     """Read a working folder. Raises SettingsError when no run was ever begun there.
 
-    brief: without what only pictures need; of what was measured along a trajectory the newest line is read.
+    brief: leave out what only figures need; of the observables of a trajectory only the last line is read.
     """
     folder = Path(folder)
     restart = folder / "restart"
@@ -88,9 +88,9 @@ def load_run(folder: Path, brief: bool = False) -> RunRecord:
     calls = tuple(_calls(story, origins, labels, frames, open_now))
     results = tuple(p.name for p in delivered_files(folder / "results"))
     locked = _holder(restart / "lock")
-    holder = locked or _holder(restart / STARTING)  # of the one that will take it
+    holder = locked or _holder(restart / STARTING)  # of the process about to take the lock
     heard = max([story.heard, *(moment for _, _, moment in snapshots.values()), 0.0])
-    began = float_or_nan((holder or lock).get("started"))  # of the process that has, or left, the lock
+    began = float_or_nan((holder or lock).get("started"))  # of the lock's process, running or not
     started = max(heard, story.other) >= began and not (holder and not locked)
     state = state_of(stages, results, holder, lock, started, _converges(settings))
     return RunRecord(
@@ -128,7 +128,7 @@ def load_run(folder: Path, brief: bool = False) -> RunRecord:
 
 
 def is_given(structure: StructureHeader) -> bool:
-    """Whether the label came with data of the user's and not from the reference of this run."""
+    """Whether the label came with the user's data and not from the reference of this run."""
     return structure.source != "reference"
 
 
@@ -167,9 +167,9 @@ def state_of(
 ) -> str:
     """finished | starting | running | killed | stopped.
 
-    finished: models delivered and the last stage at its end. Somebody holds the lock: running, or starting while
-    nothing was written down yet. Nobody does: killed when the lock was left behind, as a clean end does not; stopped.
-    converges: the last stage is convergence, not active learning.
+    finished: models were delivered and the last stage has ended. If a process holds the lock: running, or starting if
+    it has not written anything yet. Otherwise: killed if a lock was left behind (a clean end removes it), else stopped.
+    started: whether the process has written anything. converges: the last stage is convergence, not active learning.
     """
     last = [s for s in stages if s.name in ORDER][-1:]
     ends = ("converge",) if converges else ("explore", "converge")
@@ -185,7 +185,7 @@ def _converges(settings: Mapping[str, str]) -> bool:
 
 
 class _Paths:
-    """Where this run keeps its things; the settings may have moved them."""
+    """The paths of this run, as its settings have them."""
 
     def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
         def of(key: str, default: str) -> Path:
@@ -227,7 +227,7 @@ def _trajectories(
     frames: Mapping[str, StructureHeader],
     splits: Mapping[str, Mapping[str, None]],
 ) -> Iterable[TrajectoryRecord]:
-    """Series from the journal; how each stands now from the newest snapshot, or from what came after it."""
+    """Series from the journal; the current status from the newest snapshot, or from later journal entries."""
     state, _, moment = explore or ({}, {}, 0.0)
     stand = state.get("trajectories", [])
     asked = {c.frame for c in calls}
@@ -244,16 +244,16 @@ def _trajectories(
         if state.get("stopped"):
             status = "done"
         elif len(c.times) and c.times[-1] > moment and status != "done":
-            last = c.frames[-1]  # it has not moved on from there
+            last = c.frames[-1]  # the trajectory has not advanced since
             status = (
                 "waiting" if last in pending else "training" if last in splits.get("train", ()) else "running"
             )
         labelled = np.zeros(len(c.steps), bool)
         for k in [k for k, frame in enumerate(c.frames) if frame in origins]:
             frame, decision = c.frames[k], c.decisions[k]
-            # without a decision it was written by a version that did not record them
+            # no decision: written by a version that did not record them
             requested = frame in asked and (decision in ASKED if decision else True)
-            # a rewind may come back to a frame that was labelled long ago: only the first meeting asked for it
+            # after a rewind a frame may occur again that was labelled before: only its first occurrence asked for it
             labelled[k] = requested and origins[frame].time == c.times[k]
         yield TrajectoryRecord(
             index=i,
@@ -266,7 +266,7 @@ def _trajectories(
             uncertainty=c.uncertainty,
             threshold=c.threshold,
             times=c.times,
-            labelled=labelled,  # those asked for analysis alone do not count
+            labelled=labelled,  # frames labelled only for analysis do not count
             faults=tuple(c.faults),
             tested=tuple(
                 k for k in np.flatnonzero(labelled).tolist() if c.frames[k] in splits.get("test", ())
@@ -281,7 +281,7 @@ def _calls(
     frames: Mapping[str, StructureHeader],
     open_now: Iterable[str],
 ) -> Iterable[ReferenceCall]:
-    """One entry a frame the reference was asked for, in the order of the answers; the open ones last."""
+    """One entry per frame that was sent to the reference, in the order of the results; pending ones last."""
     answered = list(story.answers)
     for frame in dict.fromkeys([*answered, *open_now]):
         moment, outcome, reason = story.answers.get(frame, (math.nan, "pending", ""))
@@ -291,7 +291,7 @@ def _calls(
         asked = origins.time if origins else moment
         stage = origins.stage if origins else ""
         if not origins and not story.fresh and structure and structure.info.get("stage") == "active learning":
-            stage = "explore"  # a torn journal: its place is lost
+            stage = "explore"  # damaged journal: its origin is lost
         if outcome == "dropped":
             continue
         if stored is None:
@@ -304,7 +304,7 @@ def _calls(
 
 
 def _open(name: str, state: Mapping[str, Any]) -> list[str]:
-    """Frames that a stage waits for, as its snapshot says."""
+    """Frames whose labels a stage waits for, according to its snapshot."""
     if name == "initial" and state.get("phase") == "label":
         done = {frame for frame, _ in state.get("answers", ())}
         return [frame for _, frame in state.get("batch", ()) if frame not in done]
@@ -314,7 +314,7 @@ def _open(name: str, state: Mapping[str, Any]) -> list[str]:
 
 
 def _epochs(path: Path) -> Iterable[Epoch]:
-    """What the file says, each visit once: after a restart, or when a stage began again, the later one counts."""
+    """The epochs of the file, each visit once: of a visit repeated after a restart, the last repetition counts."""
     found: list[Epoch] = []
     for epoch in _written_epochs(path):
         later = (epoch.visit, epoch.epoch)
@@ -348,7 +348,7 @@ def _observables(folder: Path, newest: bool) -> Iterable[Observables]:
 def _splits(path: Path) -> tuple[dict[str, dict[str, None]], int]:
     """(frames by split, over all members; training frames of the member that has most).
 
-    As `Dataset.ids` has it: a line without a member is of every member.
+    As in `Dataset.ids`, a line without a member applies to every member.
     """
     splits: dict[str, dict[str, None]] = {}
     of: dict[int | None, set[str]] = {None: set()}
@@ -361,9 +361,9 @@ def _splits(path: Path) -> tuple[dict[str, dict[str, None]], int]:
 
 
 def _checked(folder: Path) -> Iterable[LabelledPrediction]:
-    """Predictions that were compared with a label: kept for analysis, or when a frame was asked for."""
+    """Predictions that were compared with a label: made for analysis, or when a label was requested."""
     rows = {str(r.get("frame")): r for r in json_lines(folder / "predicted.jsonl") if isinstance(r, dict)}
-    for line in rows.values():  # once a frame: a restart writes the last ones again
+    for line in rows.values():  # once per frame: a restart writes the last ones again
         try:
             yield LabelledPrediction(
                 str(line["frame"]), int(line["trajectory"]), int(line["step"]), int(line["n_train"]),
@@ -391,7 +391,7 @@ def _checked(folder: Path) -> Iterable[LabelledPrediction]:
 
 
 def _holder(path: Path) -> dict[str, Any]:
-    """The process that works in the folder, as far as can be seen without touching it; {} when there is none."""
+    """The process that works in the folder, found without writing anything; {} when there is none."""
     holder = json_file(path)
     if not holder:
         return {}
@@ -404,7 +404,7 @@ def _holder(path: Path) -> dict[str, Any]:
 
 
 def _error(logs: Path) -> str:
-    """The last error of the newest log, when nothing was said after it; else nothing."""
+    """The last error of the newest log, if it is among the last three lines; else ""."""
     newest = sorted(
         (p for p in logs.glob("*.log") if p.name != "traceback.log"), key=lambda p: p.stat().st_mtime
     )

@@ -1,4 +1,4 @@
-"""The model card: a file beside each delivered model that says what it is good for."""
+"""The model card: a Markdown file next to each delivered model that describes it and its limits."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ from aims_pax.report.run_verdict import cut_off, run_verdict, validation_error
 from aims_pax.report.tolerant_readers import float_or_nan as number_of
 from aims_pax.report.tolerant_readers import json_file
 
-MACE = {"title": "MACE", "packages": ["mace-torch", "torch", "e3nn"]}  # where no kind of model is recorded
+MACE = {"title": "MACE", "packages": ["mace-torch", "torch", "e3nn"]}  # when no kind of model is recorded
 ATOMIC = "atomic_energies.json"
 PRECISION = "precision.json"
 FEW = 20  # held-out frames below which an error is a rough estimate
 
 
 def write_cards(folder: Path) -> list[Path]:
-    """`results/<model>.md` beside every delivered model; returns the paths. Raises SettingsError without a run."""
+    """Write `results/<model>.md` for every delivered model; returns the paths. Raises SettingsError without a run."""
     run = load_run(Path(folder))
     paths = []
     for name in run.results:
@@ -79,21 +79,21 @@ def card(run: RunRecord, model: str) -> str:
 
 
 def _made_as(run: RunRecord, model: str) -> Mapping[str, Any]:
-    """What is recorded of a delivered model: kind, title, packages, architecture, begun_from."""
+    """The recorded entries for a delivered model: kind, title, packages, architecture, begun_from."""
     return MACE | recorded_models(run.folder / "results").get(model, {})
 
 
 def gaps(run: RunRecord) -> list[str]:
-    """What this model has not shown that it can do, one sentence each."""
+    """The limits of this model and what was not tested, one sentence each."""
     found = []
     name, part = held_out(run.predictions) if run.predictions else ("", {})
     if not name.startswith("test"):
         found.append(
             "No test frames: every labelled frame was used for training or for deciding when to stop "
-            "(ACTIVE_LEARNING.n_test sets frames aside; `aims-PAX test` compares with a set of your own)."
+            "(ACTIVE_LEARNING.n_test reserves frames for testing; `aims-PAX test` tests on frames of your own)."
         )
     elif part and len(part["n_atoms"]) < FEW:
-        found.append(f"Only {plural(len(part['n_atoms']), 'test frame')}: the errors are rough.")
+        found.append(f"Only {plural(len(part['n_atoms']), 'test frame')}: the errors are rough estimates.")
     if missing := untested(run):
         found.append(f"{missing}.")
     n_valid = validation_error(run)[1]
@@ -109,7 +109,7 @@ def gaps(run: RunRecord) -> list[str]:
         if sum(row.values()) < 10:
             found.append(f"{_plain(system)}: only {plural(sum(row.values()), 'labelled frame')}.")
     for kind, n in run.failures.most_common():
-        found.append(f"{plural(n, 'frame')} could not be labelled ({kind}): nothing was learnt there.")
+        found.append(f"{plural(n, 'frame')} could not be labelled ({kind}) and were not learnt.")
     ended = [t for t in run.trajectories if t.status == "done" and t.reason and "in a row" in t.reason]
     if ended:
         found.append(f"{plural(len(ended), 'trajectory')} ended early: {_plain(ended[0].reason or '')}.")
@@ -121,14 +121,14 @@ def gaps(run: RunRecord) -> list[str]:
         found.append(said)
     temperature = run.setting("MD.temperature")
     found.append(
-        f"Nothing was seen at temperatures far from {temperature or 'those of the systems'}"
-        f"{' K' if temperature else ''}, at other compositions, charges or spins than those of the systems above."
+        f"There are no data at temperatures far from {temperature or 'those of the systems'}"
+        f"{' K' if temperature else ''}, or for other compositions, charges or spins than those of the systems above."
     )
     return found
 
 
 def undetermined(run: RunRecord) -> str:
-    """That energies of atoms follow from nothing: fitted to fewer independent compositions than elements; else ""."""
+    """A sentence if the atomic energies were fitted to fewer independent compositions than elements; else ""."""
     said = json_file(run.folder / "results" / ATOMIC)
     rank, n = said.get("rank"), len(said.get("energies", {}))
     if said.get("source") != "least squares" or not isinstance(rank, int) or rank >= n:
@@ -136,8 +136,8 @@ def undetermined(run: RunRecord) -> str:
     compositions = "one composition does" if rank == 1 else f"{rank} independent compositions do"
     return (
         f"The energies of the isolated atoms are not determined: {compositions} not fix {n} elements. Energies of "
-        "atomisation, of reactions, and of other compositions than those trained on mean nothing (to have them: "
-        "ARCHITECTURE.atomic_energies: reference, or values of your own)."
+        "atomisation, of reactions, and of compositions other than those trained on are meaningless (to obtain them, "
+        "set ARCHITECTURE.atomic_energies to reference, or to values of your own)."
     )
 
 
@@ -159,8 +159,8 @@ def _theory(run: RunRecord) -> str:
     sources = run.sources()
     if others := sum(n for name, n in sources.items() if name != "reference"):
         given += (
-            f" It is that of {sources.get('reference', 0)} of {sum(sources.values())} labelled frames; the other "
-            f"{others} were given in files (see Data), and their method is what those files were made with."
+            f" It applies to {sources.get('reference', 0)} of {sum(sources.values())} labelled frames; the other "
+            f"{others} were given in files (see Data) and have the method that those files were made with."
         )
     short = [[k, v] for k, v in rows if len(v) <= 200 and "\n" not in v]
     long = "\n\n".join(f"{_plain(k)}:\n\n```\n{v.strip()}\n```" for k, v in rows if [k, v] not in short)
@@ -189,7 +189,7 @@ def _data(run: RunRecord) -> str:
 
 
 def _sources(run: RunRecord) -> str:
-    """Who made the labels, where not all are the reference's."""
+    """A table of the sources of the labels, if not all come from the reference of this run."""
     sources = run.sources()
     if set(sources) <= {"reference"}:
         return ""
@@ -230,7 +230,7 @@ def _errors(run: RunRecord) -> str:
     rows = by_system(run.predictions)
     unseen = [r for r in rows if r.split in UNSEEN]
     if unseen:
-        text = "On test frames, which no decision ever looked at.\n\n" + _error_table(unseen)
+        text = "On test frames, which influenced no decision of the run.\n\n" + _error_table(unseen)
     else:
         text = (
             "**There are no test frames.** These are the validation frames, which decided when training stopped: "
@@ -263,8 +263,8 @@ def _uncertainty(run: RunRecord) -> str:
     if h is None or not math.isfinite(h.rank):
         return "Not measured: it needs at least two members and frames that were not trained on."
     said = calibration_sentence(h.rank, h.ratio, DELIVERED)
-    own = bool(np.isnan(run.predictions["energy_sd"]).all())  # members disagree about energies, too
-    whose = "Spread by the model's own account" if own else "Spread of the members"
+    own = bool(np.isnan(run.predictions["energy_sd"]).all())  # a committee also has a spread of energies
+    whose = "Spread predicted by the model itself" if own else "Spread of the members"
     return f"{whose} against the delivered model's error of each atom's force, on {name}. {said}"
 
 
@@ -277,7 +277,7 @@ def _conditions(run: RunRecord) -> str:
     ]
     seen = [v for o in run.observables for v in o.temperature if math.isfinite(v)]
     if seen:
-        rows.append(["temperatures seen (K)", f"{min(seen):.0f} … {max(seen):.0f}"])
+        rows.append(["temperatures reached (K)", f"{min(seen):.0f} … {max(seen):.0f}"])
     steps = sum(t.step for t in run.trajectories)
     rows.append(["exploration", f"{len(run.trajectories)} trajectories, {steps} MD steps together"])
     return _table(["", ""], [r for r in rows if r[1]])
@@ -294,12 +294,12 @@ def _atoms(run: RunRecord) -> str:
     return (
         f"As written in mace.yaml: `{written}`"
         if written
-        else "Not given: determined by the run; its log says how."
+        else "Not given: determined by the run; see its log."
     )
 
 
 def _settings(run: RunRecord, model: str) -> str:
-    """Architecture as the delivered model has it, where that is recorded; as mace.yaml has it otherwise."""
+    """Settings and stages; the architecture as recorded for the delivered model, otherwise as in mace.yaml."""
     known = _made_as(run, model)
     built = {str(k): str(v) for k, v in known.get("architecture", {}).items()}
     begun = known.get("begun_from")
@@ -308,7 +308,7 @@ def _settings(run: RunRecord, model: str) -> str:
     rows = [] if not begun else [["begun from", str(begun)]]
     written = [[k.removeprefix("mace.").removeprefix("aimsPAX."), run.settings[k]] for k in keys]
     names = {f"ARCHITECTURE.{k}": k for k in built}
-    if begun:  # what mace.yaml says of the rest was not used
+    if begun:  # the section ARCHITECTURE of mace.yaml was not used
         rows += [row for row in written if not row[0].startswith("ARCHITECTURE.")]
         rows += [[name, built[key]] for name, key in names.items()]
     else:
@@ -326,7 +326,7 @@ def _settings(run: RunRecord, model: str) -> str:
         parts.append("Other settings that differ from the defaults:")
         parts.append(_table(["setting", "value", "default"], changed))
     parts.append(_table(["stage", "ended because"], stages))
-    parts.append(f"The weights: those of {BEST}.")
+    parts.append(f"The weights are those of {BEST}.")
     return "\n\n".join(p for p in parts if p)
 
 
@@ -346,19 +346,19 @@ def _versions(run: RunRecord, model: str) -> str:
 
 
 def _precision(found: dict[str, Any]) -> str:
-    """How the file is to be loaded, and how well that was seen to work."""
+    """How to load the file, and how accurately the loaded model reproduced the errors of this card."""
     if not found:
         return ""
     dtype, step, difference = found["dtype"], found["resolution"], found["difference"]
     why = (
-        f": single precision knows these energies to {step:.2g} eV only"
+        f": single precision resolves these energies only to {step:.2g} eV"
         if dtype == "float64" and step > 1e-3
         else ""
     )
     loader = found.get("loader") or f'MACECalculator(…, default_dtype="{dtype}")'  # older runs delivered MACE
     return (
-        f"{loader}{why}. Loaded so, relative energies of structures are those of "
-        f"this card within {1000 * difference:.2g} meV"
+        f"{loader}{why}. Loaded this way, relative energies of structures agree with those of "
+        f"this card to within {1000 * difference:.2g} meV"
     )
 
 
@@ -370,7 +370,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that is neither markup nor the end of a table cell."""
+    """Text escaped so that it is neither markup nor the end of a table cell."""
     text = " ".join(text.split())
     return (
         text.replace("\\", "\\\\")

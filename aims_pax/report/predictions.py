@@ -1,6 +1,6 @@
-"""What the delivered model says of labelled frames: the table `results/predictions.npz`.
+"""Predictions of the delivered model for labelled frames: the table `results/predictions.npz`.
 
-One row a frame (F) and one an atom (A), in the same order; truth stands beside, so the file explains itself.
+One row per frame (F) or atom (A), in the same order; `true_…` are the labels.
 
     format ()                 1
     frame_id, system, split   (F,) text; split: train | valid | test | test set
@@ -8,8 +8,8 @@ One row a frame (F) and one an atom (A), in the same order; truth stands beside,
     energy, true_energy (F,)  eV
     forces, true_forces (A,3) eV/Å
     stress, true_stress (F,3,3) eV/Å³, NaN where there is none
-    energy_sd (F,) eV, atomic_sd (A,) eV/Å: spread of the committee (Eq. 1, core.uncertainty), or that of the forces by
-                              the model's own account; NaN without
+    energy_sd (F,) eV, atomic_sd (A,) eV/Å: spread of the committee (Eq. 1, core.uncertainty), or the uncertainty of
+                              the forces that the model itself predicts; NaN if there is neither
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def predictions(
 ) -> dict[str, NDArray[Any]]:
     """Evaluate a model on labelled frames: {split: frames} → the arrays above.
 
-    potential: what is delivered. committee: all members, whose spread, or the spread they tell of themselves, is the
-    uncertainty (None: NaN).
+    potential: the delivered model. committee: all members; the uncertainty is their spread, or the one they predict
+    themselves (None: NaN).
     Raises ValueError without frames.
     """
     rows = [(split, labelled) for split, frames in sets.items() for labelled in frames]
@@ -84,7 +84,7 @@ def predictions(
 
 
 def _spread(committee: Potential | None, frames: Sequence[Frame]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """(F,) eV and (A,) eV/Å: how far the members disagree, or what they say of themselves; NaN where nothing tells."""
+    """(F,) eV and (A,) eV/Å: spread of the members, or the one they predict themselves; NaN if there is neither."""
     if committee is None:
         return np.full(len(frames), np.nan), np.full(sum(map(len, frames)), np.nan)
     import torch
@@ -115,7 +115,7 @@ def pack_predictions(arrays: Mapping[str, NDArray[Any]]) -> bytes:
 
 
 def load_predictions(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of a predictions file; {} when there is none, or it is not whole or of a newer format."""
+    """The arrays of a predictions file; {} when there is none, or it is incomplete or of a newer format."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}

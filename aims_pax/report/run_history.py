@@ -1,6 +1,6 @@
-"""What a journal tells of a run, as values: looks at trajectories, checks of the uncertainty, visits, answers, times.
+"""The content of a journal as values: MD advances, uncertainty checks, training visits, reference results, times.
 
-A journal has a line for every look at a trajectory, millions in the end: they are kept as columns of numbers.
+A journal has a line for every advance of a trajectory, up to millions: they are stored as columns of numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from aims_pax.frames import Array
 from aims_pax.report.run_record import Span, TrainingRecord
 
-CHECK, GONE = 1, 4  # flags of a look: the uncertainty criterion was applied; done again later
+CHECK, GONE = 1, 4  # flags of a row: the uncertainty criterion was applied; repeated later, so not counted
 
 
 DECISIONS = ("", "certain", "uncertain", "quiet", "test", "budget spent")  # "": not recorded
@@ -25,7 +25,7 @@ DECISIONS = ("", "certain", "uncertain", "quiet", "test", "budget spent")  # "":
 
 @dataclass(frozen=True)
 class FrameOrigin:
-    """Where and when a frame came up."""
+    """Where and when a frame was generated."""
 
     stage: str
     system: str
@@ -34,23 +34,23 @@ class FrameOrigin:
 
 @dataclass
 class UncertaintyTable:
-    """Every look at a trajectory that found finite uncertainties, one row each, in order."""
+    """Every advance of a trajectory that gave finite uncertainties, one row each, in order."""
 
     trajectory: array[int] = field(default_factory=lambda: array("i"))
     step: array[int] = field(default_factory=lambda: array("q"))
     time: array[float] = field(default_factory=lambda: array("d"))
     largest: array[float] = field(default_factory=lambda: array("d"))  # eV/Å
     threshold: array[float] = field(default_factory=lambda: array("d"))  # eV/Å, NaN: not recorded
-    decision: array[int] = field(default_factory=lambda: array("b"))  # place in DECISIONS
+    decision: array[int] = field(default_factory=lambda: array("b"))  # index in DECISIONS
     flags: array[int] = field(default_factory=lambda: array("b"))
     frames: list[str] = field(default_factory=list)
 
 
 @dataclass
 class UncertaintySeries:
-    """The uncertainty checks of one trajectory, (K,) each, in order; `step`: where it stands.
+    """The uncertainty checks of one trajectory, (K,) each, in order; `step`: its current step.
 
-    threshold: as the core used it, NaN in what a version before 0.2 has written. decisions: words of DECISIONS.
+    threshold: as the core used it, NaN in journals written before version 0.2. decisions: entries of DECISIONS.
     """
 
     step: int
@@ -65,11 +65,11 @@ class UncertaintySeries:
 
 @dataclass
 class RunHistory:
-    """What the journal tells. answers: frame → (when, outcome, reason). moments: stage → (first, last) entry.
+    """The content of a journal. answers: frame → (time, outcome, reason). moments: stage → time of first, last entry.
 
-    sampled: frames of the initial dataset. seconds: what the time of a stage went into, closed sessions only.
-    stood: where each trajectory stands. faults: trajectory → (step, why). other: last sign of a recalculation here.
-    fresh: stage → when its present attempt began, where that is written. ended: stage → its final state.
+    sampled: frames of the initial dataset. seconds: stage → time spent by activity, of ended sessions only.
+    stood: current step of each trajectory. faults: trajectory → (step, why). other: last entry of a recalculation here.
+    fresh: stage → when its present attempt began, if recorded. ended: stage → its final state.
     """
 
     began: float = math.nan
@@ -88,10 +88,10 @@ class RunHistory:
     fresh: dict[str, float] = field(default_factory=dict)
     ended: dict[str, dict[str, Any]] = field(default_factory=dict)
     last: tuple[float, str, str] | None = None  # time, stage, kind of the entry before
-    pauses: list[tuple[float, float]] = field(default_factory=list)  # since then
+    pauses: list[tuple[float, float]] = field(default_factory=list)  # since `last`
 
     def frame_origins(self, wanted: Container[str], systems: tuple[str, ...]) -> dict[str, FrameOrigin]:
-        """Where and when these frames came up first; what was done again later does not count."""
+        """Where and when these frames were first generated; rows that were repeated later do not count."""
         found: dict[str, FrameOrigin] = {}
         looks = self.looks
         for k in [k for k, frame in enumerate(looks.frames) if frame in wanted]:

@@ -1,4 +1,4 @@
-"""What is known about a run, as plain frozen values. Times are seconds since 1970 unless said otherwise."""
+"""The record of a run, as plain frozen values. Times are seconds since 1970 unless stated otherwise."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from aims_pax.report.tolerant_readers import StructureHeader
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One stage: its folder's name in restart/, first and last sign of it, why it stopped (None: it has not)."""
+    """One stage: name of its folder in restart/, time of first and last entry, why it stopped (None: it has not)."""
 
     name: str
     began: float
     heard: float
     stopped: str | None
-    seconds: dict[str, float]  # what its time went into, s; closed sessions only
+    seconds: dict[str, float]  # s by activity, of ended sessions only
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class TrajectoryRecord:
     """One trajectory of active learning and the series of its uncertainty checks.
 
     status: running | waiting | training | done | unknown. steps (K,), uncertainty (K,) eV/Å (the largest atom),
-    threshold (K,) eV/Å (inf: none yet), times (K,), labelled (K,) bool: this frame went to the reference.
+    threshold (K,) eV/Å (inf: none yet), times (K,), labelled (K,) bool: this frame was sent to the reference.
     """
 
     index: int
@@ -63,7 +63,7 @@ class Observables:
 
 @dataclass(frozen=True)
 class ReferenceCall:
-    """One frame the reference was asked for.
+    """One frame that was sent to the reference.
 
     outcome: labelled | pending | a failure class. began, ended, seconds: of the calculation, NaN when unknown.
     """
@@ -82,13 +82,13 @@ class ReferenceCall:
 
     @property
     def reused(self) -> bool:
-        """Its label was in the store before it was asked for."""
+        """Whether its label was in the store before it was requested."""
         return self.outcome == "labelled" and self.ended < self.asked - 1.0
 
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """One training visit. labels: answered until then. force_mae eV/Å and valid_loss: one entry a member trained."""
+    """One training visit. labels: received by then. force_mae eV/Å and valid_loss: one entry per member trained."""
 
     stage: str
     visit: int
@@ -115,7 +115,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Span:
-    """What the device did from `began` to `ended`: a key of `report.time_left.DOING`, paused or stopped."""
+    """Activity of the device from `began` to `ended`: a key of `report.time_left.DOING`, `paused` or `stopped`."""
 
     doing: str
     began: float
@@ -124,9 +124,9 @@ class Span:
 
 @dataclass(frozen=True)
 class Converged:
-    """How the convergence of one member stands, as the core decides: its best epoch improved by more than the margin.
+    """State of the convergence of one member. best_epoch: the last that improved by more than the margin.
 
-    best_mae: force MAE there, eV/Å on the validation set.
+    best_mae: force MAE at that epoch, eV/Å on the validation set.
     """
 
     member: int
@@ -138,7 +138,7 @@ class Converged:
 
 @dataclass(frozen=True)
 class LabelledPrediction:
-    """A prediction compared with the label that came later: eV/Å; energies eV/atom."""
+    """A prediction compared with the label obtained later; all quantities in eV/Å."""
 
     frame: str
     trajectory: int
@@ -152,14 +152,14 @@ class LabelledPrediction:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Everything a working folder tells about its run."""
+    """Everything that the files of a working folder say about its run."""
 
     folder: Path
     name: str
-    state: str  # starting | running | stopped | killed | finished: see gather.state_of
+    state: str  # starting | running | stopped | killed | finished: see load_run.state_of
     holder: dict[str, Any]  # the lock: pid, host; {} when no process works here
     began: float
-    heard: float  # the last sign of life
+    heard: float  # time of the last entry or snapshot
     settings: dict[str, str]
     geometries: tuple[str, ...]
     method: dict[str, Any]
@@ -172,20 +172,20 @@ class RunRecord:
     visits: tuple[TrainingRecord, ...]
     losses: dict[str, tuple[Epoch, ...]]
     spans: tuple[Span, ...]
-    structures: tuple[StructureHeader, ...]  # labelled, in the order they came
+    structures: tuple[StructureHeader, ...]  # labelled, in the order of the file
     splits: dict[str, dict[str, None]]  # split → frame ids, in order, over all members
     given_check: tuple[
         dict[str, Any], ...
-    ]  # given files against the reference, see `stages.given_data_check`
+    ]  # given labels compared with the reference, see `stages.given_data_check`
     checked: tuple[LabelledPrediction, ...]
     predictions: dict[str, NDArray[Any]]  # results/predictions.npz, {} when there is none
     results: tuple[str, ...]  # delivered models
     error: str  # the last line of a traceback, "" when there is none
     version: str = ""
     member_train: int = 0  # training frames of the member that has most
-    unfinished_start: bool = False  # killed before it had written anything down
+    unfinished_start: bool = False  # killed before it had written anything
     convergence: tuple[Converged, ...] = ()  # of the stage `converge`
-    given: frozenset[str] = frozenset()  # frames in the sets that the user brought with their labels
+    given: frozenset[str] = frozenset()  # frames in the sets that the user provided with labels
 
     def setting(self, key: str, default: str = "") -> str:
         """A setting by the end of its key, `MD.temperature`."""
@@ -201,17 +201,17 @@ class RunRecord:
 
     @property
     def labelled(self) -> int:
-        """Frames the reference has answered for."""
+        """Number of frames that the reference has labelled."""
         return sum(c.outcome == "labelled" for c in self.calls)
 
     @property
     def pending(self) -> int:
-        """Frames it has been asked for and has not answered yet."""
+        """Number of frames sent to the reference and not answered yet."""
         return sum(c.outcome == "pending" for c in self.calls)
 
     @property
     def reused(self) -> int:
-        """Answers that cost nothing: they lay in the store."""
+        """Number of labels taken from the store, without a calculation."""
         return sum(c.reused for c in self.calls)
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -225,7 +225,7 @@ class RunRecord:
         return dict(sorted(table.items()))
 
     def sources(self) -> dict[str, int]:
-        """{file or `reference`: labelled frames in the sets}: who made the labels."""
+        """{source of the labels, a file or `reference`: number of frames in the sets}."""
         source = {s.id: s.source for s in self.structures}
         frames = {frame for split in self.splits.values() for frame in split}
         table: dict[str, int] = {}
@@ -235,7 +235,7 @@ class RunRecord:
         return dict(sorted(table.items(), key=lambda item: (item[0] != "reference", item[0])))
 
     def shares(self) -> dict[str, float]:
-        """Seconds of the device by what it did."""
+        """{activity: seconds of the device}."""
         seconds: dict[str, float] = {}
         for span in self.spans:
             seconds[span.doing] = seconds.get(span.doing, 0.0) + span.ended - span.began

@@ -1,4 +1,4 @@
-"""Whether a run has done what it was asked for, and what to do next if not: the first thing to read at its end."""
+"""The verdict: whether a run reached its goal and, if not, what to do next."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from aims_pax.report.accuracy import by_system
 from aims_pax.report.formatting import STAGES, STATES, milli, plural
 from aims_pax.report.run_record import RunRecord
 
-NEXT = {  # how the reason that ended active learning begins → what lets it continue
+NEXT = {  # beginning of the reason that ended active learning → what to change to continue
     "max_labels": "raise ACTIVE_LEARNING.max_labels",
     "max_MD_steps": "raise ACTIVE_LEARNING.max_MD_steps",
     "max_train_set_size": "raise ACTIVE_LEARNING.max_train_set_size",
     "desired_acc": "lower ACTIVE_LEARNING.desired_acc a little: the mean of the members was below it",
-    "every trajectory": "correct what made them end and raise ACTIVE_LEARNING.num_trajectories (ended ones stay so)",
+    "every trajectory": (
+        "correct what ended them and raise ACTIVE_LEARNING.num_trajectories (ended ones are not continued)"
+    ),
 }
 
 
@@ -28,7 +30,7 @@ class RunVerdict:
 
 
 def run_verdict(run: RunRecord) -> RunVerdict:
-    """What a person should know first about how this run ended."""
+    """The verdict on a run: one text, and its kind."""
     if run.state != "finished":
         return RunVerdict("unfinished", _unfinished(run))
     goal = desired(run)
@@ -36,24 +38,24 @@ def run_verdict(run: RunRecord) -> RunVerdict:
     on = f"force MAE {milli(mae)} meV/Å on {plural(n, 'validation frame')}"
     more = cut_off(run)
     if not goal:
-        text = "No accuracy was asked for (ACTIVE_LEARNING.desired_acc is 0)"
+        text = "No accuracy was required (ACTIVE_LEARNING.desired_acc is 0)"
         text += f": {on}." if math.isfinite(mae) else "."
         return RunVerdict("no goal", " ".join([text, *more]))
     asked = f"desired_acc is {milli(goal)} meV/Å"
     if not math.isfinite(mae):
         return RunVerdict(
-            "missed", f"Goal not shown to be reached: {asked}, but there is no validation error."
+            "missed", f"Unknown whether the goal was reached: {asked}, but there is no validation error."
         )
     if mae <= goal and n >= BELIEVED:
         return RunVerdict("reached", " ".join([f"Goal reached: {on}; {asked}.", *more]))
     if mae <= goal:
-        text = f"Goal reached on too few frames to be believed: {on}; {asked}. {_next(run)}"
+        text = f"Goal reached, but on too few frames to be reliable: {on}; {asked}. {_next(run)}"
         return RunVerdict("missed", " ".join([text, *more]))
     return RunVerdict("missed", " ".join([f"Goal not reached: {on}; {asked}. {_next(run)}", *more]))
 
 
 def desired(run: RunRecord) -> float:
-    """ACTIVE_LEARNING.desired_acc in eV/Å; 0 without."""
+    """ACTIVE_LEARNING.desired_acc in eV/Å; 0 if not set."""
     try:
         return float(run.setting("ACTIVE_LEARNING.desired_acc", "0"))
     except ValueError:
@@ -61,20 +63,20 @@ def desired(run: RunRecord) -> float:
 
 
 def validation_error(run: RunRecord) -> tuple[float, int]:
-    """(force MAE eV/Å of the delivered model on all validation frames, their number); (NaN, 0) without."""
+    """(force MAE eV/Å of the delivered model on all validation frames, their number); (NaN, 0) if there are none."""
     rows = [r for r in by_system(run.predictions) if r.split == "valid"] if run.predictions else []
     return (rows[-1].force_mae, rows[-1].frames) if rows else (math.nan, 0)
 
 
 def cut_off(run: RunRecord) -> list[str]:
-    """That convergence was ended by its number of epochs and not by patience; [] when it was not."""
+    """A sentence if convergence was ended by its number of epochs and not by patience; else []."""
     last = [s for s in run.stages if s.name == "converge"]
     if not last or not (last[0].stopped or "").startswith("max_convergence_epochs"):
         return []
     best = ", ".join(f"{c.best_epoch} of {c.epochs}" for c in run.convergence)
     return [
-        f"Convergence was cut off by max_convergence_epochs (best epoch: {best}): it was still improving or patience "
-        "had not run out; raise ACTIVE_LEARNING.max_convergence_epochs and run the same command."
+        f"Convergence was ended by max_convergence_epochs (best epoch: {best}) before patience ran out; the model may "
+        "still have been improving: raise ACTIVE_LEARNING.max_convergence_epochs and run the same command."
     ]
 
 
@@ -97,4 +99,4 @@ def _unfinished(run: RunRecord) -> str:
             "learning."
         )
     how = STATES[run.state].partition(",")[0] + (f" during {name}" if name else "")
-    return f"Not finished: {how}; the same command continues."
+    return f"Not finished: {how}; run the same command to continue."

@@ -1,4 +1,4 @@
-"""How long something will take, and times and doings as a person reads them, for live view and `aims-PAX status`."""
+"""Estimated time left, and durations and activities in words, for live view and `aims-PAX status`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-DOING = {  # what a run does with its time, as a person reads it
+DOING = {  # activity of a run → its name in texts
     "moving": "dynamics",
     "training": "training",
     "sampling": "first structures",
@@ -15,12 +15,12 @@ DOING = {  # what a run does with its time, as a person reads it
     "starting": "starting",
     "other": "other",
 }
-CERTAIN = 0.04  # share of the way that must be behind before the pace says anything
+CERTAIN = 0.04  # share of the way to a limit that must be done before a time left is given
 
 
 @dataclass(frozen=True)
 class Limit:
-    """Something that ends a stage. used: when the clock was started, and now; most: the limit, inf for none."""
+    """A limit that ends a stage. first, now: amount used when the clock started, and now; most: the limit or inf."""
 
     name: str
     first: float
@@ -29,15 +29,15 @@ class Limit:
 
     @property
     def share(self) -> float:
-        """How much of the way since the clock was started is behind, 0 … 1; 0 without a limit."""
+        """The share used, since the clock was started, of what was left until the limit, 0 … 1; 0 without a limit."""
         way = self.most - self.first
         return (self.now - self.first) / way if 0 < way < math.inf else 0.0
 
 
 def time_left(seconds: float, limits: Iterable[Limit]) -> tuple[str, float]:
-    """(the limit that comes first at the pace of these seconds of work, s until then); ("", NaN) when unknown.
+    """(the limit that will be reached first, s until then), from the seconds worked so far; ("", NaN) when unknown.
 
-    t_left = t (1 − p) / p, with the share p of the way to the nearest limit that t has brought.
+    t_left = t (1 − p) / p, where p is the share of the way to the nearest limit done in the time t.
     """
     nearest = max(limits, key=lambda limit: limit.share, default=None)
     if nearest is None or not CERTAIN <= nearest.share < 1:
@@ -46,7 +46,7 @@ def time_left(seconds: float, limits: Iterable[Limit]) -> tuple[str, float]:
 
 
 def rounded_seconds(seconds: float) -> str:
-    """A guess is no stopwatch: whole minutes from a minute and a half on."""
+    """A duration for estimates: whole minutes from 90 s on."""
     return duration(60.0 * round(seconds / 60)).replace(" 00 s", "") if seconds >= 90 else duration(seconds)
 
 

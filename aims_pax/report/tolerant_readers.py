@@ -1,6 +1,6 @@
-"""Reading files that another process may be writing at this moment.
+"""Readers for files that another process may be writing at the same time.
 
-Half-written last lines and structures are passed over, missing files are empty; nothing is ever changed.
+Incomplete last lines and structures are skipped, missing files count as empty; no file is ever changed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TAIL = 1200  # bytes at the end of a label file that hold everything but the num
 
 
 def json_list(path: Path) -> list[Any]:
-    """A file that holds a list; empty when it is not there or not whole."""
+    """The list in a JSON file; empty when the file is missing or incomplete."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -35,7 +35,7 @@ def json_list(path: Path) -> list[Any]:
 
 
 def json_lines(path: Path) -> Iterator[Any]:
-    """The values of a file with one JSON value a line."""
+    """The values of a file with one JSON value per line; lines that cannot be read are skipped."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
@@ -49,7 +49,7 @@ def json_lines(path: Path) -> Iterator[Any]:
 
 
 def whole_lines(path: Path, offset: int = 0, chunk: int = 16_000_000) -> Iterator[tuple[list[str], int]]:
-    """(lines, where they end) from a byte offset on, many at once; what stands behind the last line break waits."""
+    """(lines, byte offset of their end) from a byte offset on, in chunks; omits text after the last line break."""
     try:
         with open(path, "rb") as file:
             file.seek(offset)
@@ -64,7 +64,7 @@ def whole_lines(path: Path, offset: int = 0, chunk: int = 16_000_000) -> Iterato
 
 
 def json_file(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; {} when there is none or it is not whole."""
+    """The object in a JSON file; {} when there is none or it is incomplete."""
     try:
         value = json.loads(path.read_text(encoding="utf-8", errors="replace"))
     except (OSError, ValueError, RecursionError):
@@ -73,42 +73,42 @@ def json_file(path: Path) -> dict[str, Any]:
 
 
 def csv_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file by the names of its first line; rows of another length are passed over."""
+    """The rows of a CSV file as {column name: value}; rows of another length are skipped."""
     try:
         head, *lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
         return []
     names = head.split(",")
-    rows = [line.split(",") for line in lines[:-1]]  # what stands behind the last line break is not whole
+    rows = [line.split(",") for line in lines[:-1]]  # text after the last line break is incomplete
     return [dict(zip(names, row, strict=True)) for row in rows if len(row) == len(names)]
 
 
 def csv_numbers(path: Path, names: Sequence[str], newest: bool = False) -> list[Array]:
-    """Columns of a CSV file of numbers by the names of its first line, NaN where it has none; newest: the last row."""
+    """The columns `names` of a CSV file of numbers, NaN for a missing column; newest: only the last row."""
     try:
         with open(path, "rb") as file:
             head = file.readline()
             if newest:
                 file.seek(max(len(head), file.seek(0, 2) - TAIL))
                 if file.tell() > len(head):
-                    file.readline()  # torn by the seek
+                    file.readline()  # incomplete, because of the seek
             content = file.read()
     except OSError:
         return [np.zeros(0)] * len(names)
     known = head.decode("utf-8", errors="replace").strip().split(",")
-    lines = content.decode("utf-8", errors="replace").split("\n")[:-1]  # what stands behind is not whole
+    lines = content.decode("utf-8", errors="replace").split("\n")[:-1]  # the rest is incomplete
     whole = [line for line in lines if line.count(",") == len(known) - 1][-1 if newest else 0 :]
     words = ",".join(whole).split(",") if whole else []
     try:
         values = np.array([w or "nan" for w in words], float)
-    except ValueError:  # a word that is no number
+    except ValueError:  # a word is not a number
         values = np.array([float_or_nan(w) for w in words], float)
     table = values.reshape(-1, len(known))
     return [table[:, known.index(n)] if n in known else np.full(len(table), np.nan) for n in names]
 
 
 def snapshot(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]], float]:
-    """(state, arrays, time) of the newest whole snapshot of a stage; ({}, {}, 0) when there is none."""
+    """(state, arrays, time) of the newest readable snapshot of a stage; ({}, {}, 0) when there is none."""
     paths = sorted(folder.glob("state-*.npy"), reverse=True)
     for path in paths:
         try:
@@ -121,7 +121,7 @@ def snapshot(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]], flo
 
 @dataclass(frozen=True)
 class StoredLabel:
-    """A label file without its numbers. began, ended: seconds since 1970."""
+    """A label file without its energies and forces. began, ended: seconds since 1970."""
 
     frame: str
     method: str
@@ -135,7 +135,7 @@ class StoredLabel:
 
 
 def stored_labels(folder: Path) -> Iterator[StoredLabel]:
-    """The labels of all methods; only the end of each file is read, however many forces it holds."""
+    """The labels of all methods. Only the end of each file is read, so the number of forces does not matter."""
     for path in sorted(folder.glob("*/*.json")):
         if path.name == "method.json" or path.name.startswith("."):
             continue
@@ -159,7 +159,7 @@ def stored_labels(folder: Path) -> Iterator[StoredLabel]:
 
 @dataclass(frozen=True)
 class StoredStructure:
-    """One structure of an extended XYZ file. positions (N, 3) Å, forces (N, 3) eV/Å, stress (3, 3) eV/Å³."""
+    """One structure of an extended XYZ file. positions (N, 3) Å, cell (3, 3) Å, forces (N, 3) eV/Å."""
 
     symbols: tuple[str, ...]
     positions: Array
@@ -174,7 +174,7 @@ class StoredStructure:
 
 @dataclass(frozen=True)
 class StructureHeader:
-    """The header of a structure and where its atoms stand in the file."""
+    """The header of a structure and the position of its atoms in the file."""
 
     path: Path
     n_atoms: int
@@ -192,7 +192,7 @@ class StructureHeader:
 
     @property
     def source(self) -> str:
-        """Who made the label: `reference`, or the file it was given in."""
+        """Where the label comes from: `reference`, or the file it was given in."""
         source = self.info.get("source", "")
         if source.startswith("given:"):
             return source.removeprefix("given:").rpartition("#")[0]
@@ -209,7 +209,7 @@ class StructureHeader:
         return np.array(words, float).reshape(3, 3) if len(words) == 9 else None
 
     def geometry(self) -> StoredStructure | None:
-        """The atoms, read when asked for; None when they are not readable any more."""
+        """Read the atoms from the file; None when they can no longer be read."""
         try:
             with open(self.path, "rb") as file:
                 file.seek(self.offset)
@@ -233,7 +233,7 @@ class StructureHeader:
 
 
 def structure_headers(path: Path) -> Iterator[StructureHeader]:
-    """The whole structures of an extended XYZ file, headers only."""
+    """The headers of the complete structures of an extended XYZ file."""
     try:
         with open(path, "rb") as file:
             while head := file.readline():
@@ -264,7 +264,7 @@ def _plain(value: str) -> str:
 
 
 def float_or_nan(text: Any) -> float:
-    """A float, or NaN for what is none."""
+    """The value as a float, or NaN if it is not a number."""
     try:
         return float(text)
     except (TypeError, ValueError):
@@ -272,7 +272,7 @@ def float_or_nan(text: Any) -> float:
 
 
 def _columns(properties: str) -> dict[str, tuple[int, int]]:
-    """{name: (first column, behind the last)} of `species:S:1:pos:R:3:…`."""
+    """{name: (first column, last column + 1)} of `species:S:1:pos:R:3:…`."""
     words, columns, start = properties.split(":"), {}, 0
     for name, count in zip(words[::3], words[2::3], strict=True):
         columns[name] = (start, start + int(count))

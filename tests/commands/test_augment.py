@@ -138,7 +138,7 @@ def test_a_torn_end_is_made_again(go, cut):
     whole = Path("output.xyz").read_bytes()
     Path("output.xyz").write_bytes(whole[:-cut])
     said = go()
-    assert "only half written" in said
+    assert "was incomplete and was removed" in said
     assert by_id(Path("output.xyz").read_text()) == by_id(whole.decode())
 
 

@@ -72,7 +72,7 @@ def test_members_are_named_after_the_experiment_and_their_seeds(family):
         (f"tiny_{s}", s) for s in range(1, family.members + 1)
     ]
     assert (len(model), set(model.elements), model.trained) == (family.members, {1, 8}, False)
-    with pytest.raises(SettingsError, match="a seed of its own"):
+    with pytest.raises(SettingsError, match="needs a different seed"):
         family.kind.build(family.settings, (1, 1), (1, 8))
 
 

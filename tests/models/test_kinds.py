@@ -27,8 +27,8 @@ def test_mace_is_built_in_and_others_are_named_by_module_and_object():
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("mase", "'mase' is no kind of model; nearest: mace, or package.module:object"),
-        ("gap", "'gap' is no kind of model; known: mace"),
+        ("mase", "'mase' is not a kind of model; nearest: mace, or package.module:object"),
+        ("gap", "'gap' is not a kind of model; known: mace"),
         ("nowhere.at_all:KIND", "cannot import nowhere.at_all"),
         ("tests.models.linear_model:KINT", "has no 'KINT'; nearest: KIND"),
         ("tests.models.linear_model:LinearKind", "is a ABCMeta, expected a ModelKind"),

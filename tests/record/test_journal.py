@@ -24,7 +24,7 @@ def test_a_torn_line_is_passed_over(folder, caplog):
     with open(journal.path, "a") as file:
         file.write('{"time": 3, "sta')
     assert len(list(journal.read())) == 1
-    assert "passed over" in caplog.text
+    assert "incomplete and was skipped" in caplog.text
 
 
 def test_a_look_at_a_thousand_atoms_takes_no_kilobytes(folder):

@@ -194,7 +194,7 @@ def test_files_of_a_calculator_that_an_earlier_version_did_not_record_are_taken_
     compare_with_last_run(begun, SETTINGS, "def", {"water": "1"})
     described(begun, "ghi", kwargs={"model": "a.pt"}, source=None, contents={"a.pt": "456"})
     said = refusal(begun, SETTINGS, "ghi")
-    assert "a.pt, which the reference is made from: changed contents" in said
+    assert "a.pt, which the reference is built from: changed contents" in said
 
 
 def test_labels_of_charged_structures_that_an_earlier_version_computed_as_neutral_are_not_gone_on_with(begun):

@@ -8,11 +8,11 @@ from aims_pax.report.formatting import calibration_sentence, missing_test_frames
 @pytest.mark.parametrize(
     ("rank", "ratio", "said"),
     [
-        (0.9, 1.2, "The spread of the models tells well where m0 is wrong (rank correlation ρ = 0.90), and how "
+        (0.9, 1.2, "The spread of the models shows well where m0 is wrong (rank correlation ρ = 0.90), and how "
                    "much: its error is 1.2 × the spread."),
-        (0.64, 3.0, "The spread of the models tells roughly where m0 is wrong (rank correlation ρ = 0.64), but not "
+        (0.64, 3.0, "The spread of the models shows roughly where m0 is wrong (rank correlation ρ = 0.64), but not "
                     "how much: its error is 3.0 × the spread."),
-        (0.1, 0.4, "The spread of the models hardly tells where m0 is wrong (rank correlation ρ = 0.10); "
+        (0.1, 0.4, "The spread of the models hardly shows where m0 is wrong (rank correlation ρ = 0.10); "
                    "its error is 0.4 × the spread."),
         (math.nan, 1.0, ""),
     ],

@@ -36,7 +36,7 @@ def test_every_delivered_model_gets_its_card(folder):
 
 def test_errors_on_the_card_are_those_on_test_frames(run):
     text = card(run, "tiny_255.model")
-    assert "On test frames, which no decision ever looked at." in text
+    assert "On test frames, which influenced no decision of the run." in text
     for row in [r for r in by_system(run.predictions) if r.split == "test"]:
         assert f"| {row.group} | test | {row.frames} | {milli(row.energy_mae)} |" in text
     assert "| validation |" not in text.split("## Errors")[1].split("## ")[0]

@@ -49,7 +49,7 @@ def test_a_goal_is_reached_only_on_enough_frames(run, n_valid, kind):
         several = replace(several, predictions=p)
     assert run_verdict(several).kind == kind
     if n_valid == 1:
-        assert "Goal reached on too few frames to be believed" in run_verdict(several).text
+        assert "Goal reached, but on too few frames to be reliable" in run_verdict(several).text
         assert any("chosen on 1 validation frame" in gap for gap in gaps(several))
 
 
@@ -69,7 +69,7 @@ def test_convergence_that_was_cut_off_is_said_at_the_top_and_is_a_gap(run):
         asked(run, 0.0, converged="max_convergence_epochs: 500 epochs"),
         convergence=(Converged(0, 500, 499, 0.05, True),),
     )
-    said = "Convergence was cut off by max_convergence_epochs (best epoch: 499 of 500)"
+    said = "Convergence was ended by max_convergence_epochs (best epoch: 499 of 500)"
     assert said in run_verdict(cut).text
     assert any(said in gap for gap in gaps(cut))
     assert said in card(cut, "tiny_255.model").split("## ")[0]

@@ -1,4 +1,4 @@
-"""MACE: models trained as a committee, and the forces they give. `kind.KIND` is what the rest of the program sees.
+"""MACE: models trained as a committee, and their forces. The rest of the program uses it through `kind.KIND`.
 
 ensemble = Ensemble.build(settings.mace, seeds, elements)
 results = ensemble.train({0: MemberData(train, valid), …}, epochs=5)
@@ -12,7 +12,7 @@ __all__ = ["Ensemble", "EpochResult", "MemberData", "MemberResult"]
 
 
 def __getattr__(name: str) -> Any:
-    """Torch and MACE are imported with the first name that is asked for; the kind is found without them."""
+    """Import torch and MACE only when one of these names is first used; finding the kind does not need them."""
     from importlib import import_module
 
     if name not in __all__:

@@ -1,4 +1,4 @@
-"""What a model is made of, read from the model itself: for its card, and to compare with what ARCHITECTURE says."""
+"""The architecture of a model, read from the model itself, for its card and for comparison with ARCHITECTURE."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from aims_pax.settings.mace import ArchitectureSettings
 
 
 def architecture(model: MaceModel) -> dict[str, Any]:
-    """{key of ARCHITECTURE: value} as far as a model tells, and `hidden_irreps`, `parameters`."""
+    """{key of ARCHITECTURE: value} for all keys that can be read from a model; also `hidden_irreps`, `parameters`."""
     hidden = model.products[0].linear.irreps_out
     found: dict[str, Any] = {
         "model": type(model).__name__,
@@ -18,7 +18,7 @@ def architecture(model: MaceModel) -> dict[str, Any]:
         "num_channels": int(hidden[0].mul),
         "max_L": int(hidden.lmax)
         if len(model.products) > 1
-        else None,  # the last layer may keep scalars only
+        else None,  # the last layer may have scalars only
         "max_ell": int(model.spherical_harmonics.irreps_out.lmax),
         "correlation": _correlation(model),
         "num_radial_basis": int(model.radial_embedding.out_dim),
@@ -34,7 +34,7 @@ def architecture(model: MaceModel) -> dict[str, Any]:
 
 
 def contradictions(model: MaceModel, written: ArchitectureSettings) -> list[tuple[str, Any, Any]]:
-    """(key, value in mace.yaml, value of the model) where the user wrote something else than the model is."""
+    """(key, value in mace.yaml, value of the model) for every key that the user set to another value."""
     found = architecture(model)
     return [
         (key, getattr(written, key), found[key])
@@ -47,5 +47,5 @@ def _correlation(model: MaceModel) -> int | None:
     contraction = model.products[0].symmetric_contractions
     try:
         return len(contraction.contractions[0].weights) + 1
-    except AttributeError:  # of cuequivariance
+    except AttributeError:  # module of cuequivariance
         return getattr(contraction, "contraction_degree", None)

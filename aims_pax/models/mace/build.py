@@ -1,4 +1,4 @@
-"""A MACE model as the ARCHITECTURE settings describe it, with statistics still to be filled in."""
+"""Builds MACE models from the ARCHITECTURE settings, sets their statistics, and reads model files."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 def build_model(settings: MaceSettings, elements: Sequence[int], seed: int) -> MaceModel:
-    """A model with initial weights from `seed` alone; torch's own random state stays untouched.
+    """A model with initial weights that depend only on `seed`; torch's global random state is not changed.
 
-    Raises SettingsError when MACE cannot build what ARCHITECTURE asks for.
+    Raises SettingsError when MACE cannot build the model of ARCHITECTURE.
     """
     a = settings.architecture
     first = a.interaction_first
     if a.model == "MACE" and "Residual" in first:
-        # a residual first layer would spoil that a lone atom is E0 (mace_run_train does so too)
+        # with a residual first layer the energy of an isolated atom would not be E0 (mace_run_train does the same)
         first = "RealAgnosticInteractionBlock"
         log.info("model MACE: interaction_first is %s instead of %s", first, a.interaction_first)
     hidden = (a.num_channels * o3.Irreps.spherical_harmonics(a.max_L)).sort().irreps.simplify()
@@ -60,9 +60,7 @@ def build_model(settings: MaceSettings, elements: Sequence[int], seed: int) -> M
                 atomic_inter_scale=[1.0],
                 atomic_inter_shift=[0.0],
             )
-        except (
-            Exception
-        ) as error:  # MACE asserts, indexes and looks up: whatever fails, the settings asked for it
+        except Exception as error:  # MACE raises many kinds of exception; all are caused by the settings
             raise SettingsError(
                 f"ARCHITECTURE in mace.yaml: MACE cannot build this model ({type(error).__name__}: {error})"
             ) from error
@@ -70,7 +68,7 @@ def build_model(settings: MaceSettings, elements: Sequence[int], seed: int) -> M
 
 
 def is_shifted(settings: MaceSettings) -> bool:
-    """Whether the model has a common energy shift: plain MACE has none, its lone atoms are exactly E0."""
+    """Whether the model has a common energy shift; plain MACE has none, its isolated atoms have exactly E0."""
     return str(settings.architecture.model) != "MACE"
 
 
@@ -79,7 +77,7 @@ def set_statistics(model: MaceModel, statistics: Statistics) -> None:
     with torch.no_grad():
         E0 = model.atomic_energies_fn.atomic_energies
         E0.copy_(torch.from_numpy(statistics.E0).reshape(E0.shape))
-        model.atomic_energies_fn.exact = [float(e) for e in statistics.E0]  # float32 knows gold's to 0.03 eV
+        model.atomic_energies_fn.exact = [float(e) for e in statistics.E0]  # float32: gold to 0.03 eV only
         if hasattr(model, "scale_shift"):
             model.scale_shift.scale.fill_(statistics.scale)
             model.scale_shift.shift.fill_(statistics.shift)
@@ -88,7 +86,7 @@ def set_statistics(model: MaceModel, statistics: Statistics) -> None:
 
 
 def model_atomic_energies(model: MaceModel, head: int = 0) -> torch.Tensor:
-    """(Z,) eV float64 on the model's device: as they were found, where the model remembers, else as it stores them."""
+    """(Z,) eV float64 on the model's device: the exact values if the model has them, else its stored (rounded) ones."""
     whole: torch.Tensor = model.atomic_energies_fn.atomic_energies
     stored = whole.reshape(-1, len(model.atomic_numbers))[head]
     exact = getattr(model.atomic_energies_fn, "exact", None)
@@ -98,12 +96,12 @@ def model_atomic_energies(model: MaceModel, head: int = 0) -> torch.Tensor:
 
 
 def share_energies(model: MaceModel, other: MaceModel) -> None:
-    """Another model of the same weights knows the atomic energies as well as this one does."""
+    """Copy the exact atomic energies of a model to another one with the same weights."""
     other.atomic_energies_fn.exact = getattr(model.atomic_energies_fn, "exact", None)
 
 
 def doubled(model: MaceModel) -> MaceModel:
-    """The same model in double precision, its atomic energies as they were found; the model itself is changed."""
+    """Convert a model to double precision in place, with its exact atomic energies."""
     E0 = model_atomic_energies(model)
     model = model.double()
     if getattr(model.atomic_energies_fn, "exact", None) is not None:
@@ -113,7 +111,7 @@ def doubled(model: MaceModel) -> MaceModel:
 
 
 def read_statistics(model: MaceModel, head: int = 0) -> Statistics:
-    """What a finished model was built with."""
+    """The statistics of a trained model."""
     E0 = model_atomic_energies(model, head)
     scale, shift = 1.0, 0.0
     if hasattr(model, "scale_shift"):
@@ -124,43 +122,43 @@ def read_statistics(model: MaceModel, head: int = 0) -> Statistics:
 
 
 def read_model(path: Path, device: str, dtype: torch.dtype | None) -> MaceModel:
-    """A MACE model a user named. Loading it runs the code pickled inside: only ever for files a user names.
+    """Load a MACE model file. This executes code pickled in the file, so only for files that the user named.
 
     dtype: None for the precision it was stored in.
-    Raises SettingsError when there is no such file, or it holds something else.
+    Raises SettingsError when there is no such file, or it does not hold a MACE model.
     """
     if not path.is_file():
         raise SettingsError(f"{path}: no such file; expected a MACE .model file")
     try:
         with quiet():
             model = torch.load(path, map_location=device, weights_only=False)
-    except Exception as error:  # unpickling raises whatever it trips over
+    except Exception as error:  # unpickling raises many kinds of exception
         raise SettingsError(
             f"{path}: not a readable MACE .model file ({type(error).__name__}: {error})"
         ) from error
     if type(model).__name__ not in ("MACE", "ScaleShiftMACE") or hasattr(model, "joint_embedding"):
         raise SettingsError(
             f"{path}: holds {_what(model)}, expected a MACE model of energies and forces (MACE or "
-            "ScaleShiftMACE without charge, spin or field embeddings), the .model file mace_run_train writes"
+            "ScaleShiftMACE without charge, spin or field embeddings), such as a .model file written by mace_run_train"
         )
     return model.to(device=device, dtype=dtype)
 
 
 def elements_of(model: MaceModel) -> tuple[int, ...]:
-    """Atomic numbers the model knows, in its own order."""
+    """Atomic numbers of the model, in its own order."""
     return tuple(int(z) for z in model.atomic_numbers)
 
 
 def _what(model: Any) -> str:
     if isinstance(model, dict):
-        return "a dictionary (a checkpoint of training, perhaps)"
+        return "a dictionary (perhaps a checkpoint of training)"
     name = type(model).__name__
     return f"{name} with embeddings" if hasattr(model, "joint_embedding") else name
 
 
 def load_model(path: Path) -> tuple[MaceModel, tuple[int, ...]]:
-    """A model file a user names, in its own precision, and the elements it knows. Raises SettingsError."""
+    """Load a model file that the user named, in its own precision; (model, atomic numbers). Raises SettingsError."""
     model = read_model(path, "cpu", None)
     if len(getattr(model, "heads", None) or ["Default"]) > 1:
-        raise SettingsError(f"{path}: has the heads {', '.join(model.heads)}; use a model with one")
+        raise SettingsError(f"{path}: has the heads {', '.join(model.heads)}; use a model with one head")
     return model, elements_of(model)

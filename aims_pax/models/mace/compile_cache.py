@@ -1,11 +1,11 @@
-"""Whether training is compiled, when, and where what was compiled is kept.
+"""Compiles training steps, in the background or at once, and caches them on disk.
 
-    compile aside (a process of lowest priority) → cache on disk → a visit begins: trace, load, compare → Step
+    background process of lowest priority → cache on disk → a visit begins: trace, load, compare → Step
 
-Compiling costs minutes, loading what another process compiled a fraction of that. Every process that trains looks
-for itself; the gradients are compared with those of eager evaluation before anything is used, and whatever goes
-wrong ends in eager training and one line that says why. The cache holds executable code: it lies in a folder of
-the user that nobody else may write to, never in a run's.
+Compiling takes minutes, loading from the cache a fraction of that. Each training process looks in the cache itself.
+Gradients are compared with uncompiled (eager) ones before a compiled step is used; after any failure training runs
+uncompiled, and one line in the log says why. The cache holds executable code: it is in a folder that only the user may
+write to, never in the folder of a run.
 """
 
 from __future__ import annotations
@@ -48,33 +48,33 @@ log = logging.getLogger(__name__)
 
 CompileMode = Literal[
     "never", "ready", "wait"
-]  # ready: if it lies in the cache; wait: compile here if it does not
-CHANGING = ("atomic_energies", "scale_shift")  # buffers that say nothing about the graph
-ROUNDS = 3  # steps of either kind that are timed
+]  # ready: use it if it is in the cache; wait: compile now if it is not
+CHANGING = ("atomic_energies", "scale_shift")  # buffers that the graph does not depend on
+ROUNDS = 3  # steps that are timed, compiled and uncompiled
 
 
 class Unavailable(Exception):
-    """Nothing can be compiled here."""
+    """Compiling is not possible here."""
 
 
 _active: WeakKeyDictionary[FastMace, Step] = WeakKeyDictionary()
 _signatures: WeakKeyDictionary[FastMace, str] = WeakKeyDictionary()
-_known: dict[str, Step | None] = {}  # None: tried, and given up
+_known: dict[str, Step | None] = {}  # None: has failed
 _notes: list[tuple[str, str]] = []
 _said: set[str] = set()
 
 
 def step_of(quick: FastMace) -> Step | None:
-    """What the present visit trains this model with; None: eagerly."""
+    """The compiled step with which the current visit trains this model; None: uncompiled."""
     return _active.get(quick)
 
 
 def prepare(
     model: MaceModel, batches: Callable[[], Sequence[EdgeBatch]], how: CompileMode, *, strain: bool
 ) -> None:
-    """Decide for a visit that begins. batches: real ones of two sizes, to compare gradients on.
+    """Decide whether a visit uses a compiled step. batches: real ones of two sizes, to compare gradients on.
 
-    Never raises for what compiling may meet: training is eager then, and `taken_notes` says why.
+    Errors of compiling are not raised: training is then uncompiled, and `taken_notes` says why.
     """
     quick = fast_mace(model)
     if quick is not None:
@@ -82,7 +82,7 @@ def prepare(
     if how == "never":
         return
     if quick is None:
-        _note("unsupported", "training stays eager: MACE's own modules evaluate this architecture")
+        _note("unsupported", "training runs uncompiled: this architecture is evaluated by MACE's own modules")
         return
     key = signature(quick)
     if key not in _known:
@@ -90,17 +90,17 @@ def prepare(
             return
         try:
             _known[key] = _obtain(quick, key, batches(), choose=how == "ready", strain=strain)
-        except Exception as error:  # whatever it is, training goes on without
+        except Exception as error:  # after any error training continues uncompiled
             log.debug("compiling", exc_info=True)
             _known[key] = None
-            _note("failed", f"training stays eager, compiled it cannot be used: {_short(error)}")
+            _note("failed", f"training runs uncompiled, the compiled step cannot be used: {_short(error)}")
     step = _known[key]
     if step is not None:
         _active[quick] = step
 
 
 def evaluate_trained(quick: FastMace, graph: EdgeBatch, *, strain: bool) -> compiled_step.EnergyForcesStrain:
-    """`fast.evaluate` with `training`, compiled where the present visit is."""
+    """`evaluate_fast` with `training=True`, compiled if the current visit is compiled."""
     step = step_of(quick)
     if step is not None:
         try:
@@ -113,25 +113,25 @@ def evaluate_trained(quick: FastMace, graph: EdgeBatch, *, strain: bool) -> comp
 
 
 def given_up(model: MaceModel, error: Exception) -> bool:
-    """Train this model eagerly from now on, because of this error; False when it was not compiled anyway."""
+    """Train this model uncompiled from now on, because of this error; False if it was not compiled."""
     quick = fast_mace(model)
     if quick is None or _active.pop(quick, None) is None:
         return False
     log.debug("a compiled step", exc_info=error)
     _known[signature(quick)] = None
-    _note("failed", f"training is eager from now on, a compiled step has failed: {_short(error)}")
+    _note("failed", f"training runs uncompiled from now on, a compiled step has failed: {_short(error)}")
     return True
 
 
 def taken_notes() -> list[tuple[str, str]]:
-    """(kind, text) of what there was to say since the last time."""
+    """(kind, text) of the notes since the last call."""
     notes = list(_notes)
     _notes.clear()
     return notes
 
 
 def say(notes: Iterable[tuple[str, str]]) -> None:
-    """Log what processes have to say; of what several say only the first."""
+    """Log the notes of processes, each kind only once."""
     for kind, text in notes:
         if kind not in _said:
             _said.add(kind)
@@ -139,7 +139,7 @@ def say(notes: Iterable[tuple[str, str]]) -> None:
 
 
 def signature(quick: FastMace) -> str:
-    """What a compiled graph depends on: architecture, constants, precision, versions. No weights."""
+    """Hash of everything that a compiled graph depends on: architecture, constants, precision, versions; no weights."""
     model = quick.model
     if quick not in _signatures:
         digest = hashlib.sha256(
@@ -157,14 +157,14 @@ def signature(quick: FastMace) -> str:
 
 
 def _gates(quick: FastMace) -> str:
-    """The readouts' nonlinearities by some of their values: they leave no trace in names and shapes."""
+    """Some values of the readouts' nonlinearities, which names and shapes do not identify."""
     x = torch.linspace(-2, 2, 5, dtype=quick.plan.dtype, device=quick.plan.device)
     with torch.no_grad():
         return " ".join("none" if gate is None else str(gate(x).tolist()) for gate in quick.plan.gates)
 
 
 def cache_folder() -> Path:
-    """The user's own folder for compiled code, made on demand. Raises Unavailable when others could write to it."""
+    """The user's folder for compiled code, made if missing. Raises Unavailable when others can write to it."""
     named = os.environ.get("AIMS_PAX_CACHE")
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     whole = Path(named or Path(base) / "aims-pax").expanduser() / "compiled"
@@ -176,13 +176,15 @@ def cache_folder() -> Path:
         except (OSError, RuntimeError) as error:
             raise Unavailable(f"no folder for compiled code: {error}") from error
         if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise Unavailable(f"{one}: others may write to it; remove it, or name another in AIMS_PAX_CACHE")
+            raise Unavailable(
+                f"{one}: others may write to it; remove it, or set AIMS_PAX_CACHE to another folder"
+            )
     return folder
 
 
 @cache
 def _processor() -> str:
-    """What this machine's processor can do, as a hash: compiled code uses all of it, and homes are shared."""
+    """Hash of the processor's instruction sets: compiled code depends on them, and machines share home folders."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:  # not Linux
@@ -192,18 +194,18 @@ def _processor() -> str:
 
 
 def _headers() -> Path:
-    """Where torch keeps compiled headers, whatever folder it was given for the rest."""
+    """The folder in which torch stores precompiled headers; it does not depend on TORCHINDUCTOR_CACHE_DIR."""
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # read when inductor is first imported
     os.environ.setdefault("TORCH_WARM_POOL", "0")
     try:
         from torch._inductor.runtime.cache_dir_utils import default_cache_dir
-    except ImportError as error:  # torch does not promise to have it there
-        raise Unavailable(f"this torch cannot: {error}") from error
+    except ImportError as error:  # not a public function of torch
+        raise Unavailable(f"this version of torch is not supported: {error}") from error
     return Path(default_cache_dir())
 
 
 def is_ready(key: str) -> bool:
-    """Whether it was compiled before, here or elsewhere."""
+    """Whether the cache holds the compiled step, from this or another process."""
     try:
         return (cache_folder() / key).exists()
     except Unavailable:
@@ -211,12 +213,12 @@ def is_ready(key: str) -> bool:
 
 
 def compiler() -> str | None:
-    """The C++ compiler torch would use, None when there is none."""
+    """The C++ compiler that torch would use; None if there is none."""
     return shutil.which(shlex.split(os.environ.get("CXX") or "g++")[0])
 
 
 def reason_against() -> str | None:
-    """Why nothing can be compiled on this machine's CPU, None when it can."""
+    """Why compiling is not possible on this machine's CPU; None if it is."""
     try:
         cache_folder()
     except Unavailable as error:
@@ -225,25 +227,25 @@ def reason_against() -> str | None:
 
 
 def build(quick: FastMace, key: str) -> Step:
-    """Compile, or load what has been compiled; only one process compiles the same thing at a time."""
+    """Compile a step, or load it from the cache; only one process at a time compiles the same step."""
     folder = cache_folder()
     if quick.plan.device.type == "cpu" and (against := reason_against()):
         raise Unavailable(against)
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(
         folder / "torch"
-    )  # what is marked as ready lies beside its mark
+    )  # next to the files that mark steps as ready
     with _alone(folder / f"{key}.lock", wanted=not is_ready(key)), quiet(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's, of itself
+        warnings.simplefilter("ignore")  # torch warns about its own code
         step = Step(quick)
     (folder / key).touch()
     return step
 
 
 class BackgroundCompile:
-    """A process of lowest priority that compiles for a model and leaves the result in the cache.
+    """A process of lowest priority that compiles the step of a model and stores it in the cache.
 
-    It is the first of a session, so that its compilers can be stopped and ended with it. Linux shares processors out
-    among sessions first (autogroups) and looks at niceness only within each, so the session gets the lowest as well.
+    It leads its own session, so that its compilers can be stopped and ended with it. Linux distributes processors first
+    among sessions (autogroups) and uses niceness only within each, so the session also gets the lowest priority.
     """
 
     def __init__(self, model: MaceModel) -> None:
@@ -257,19 +259,19 @@ class BackgroundCompile:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # its compilers go with it
+            start_new_session=True,  # so that its compilers can be ended with it
         )
         self._closed = False
         threading.Thread(target=self._follow, name="compiling", daemon=True).start()
 
     def rest(self, resting: bool) -> None:
-        """Stop it and its compilers while the run is paused; they go on where they were."""
+        """Suspend the process and its compilers while the run is paused (True), or resume them (False)."""
         if self.process.poll() is None:
             with suppress(ProcessLookupError):  # it has just ended by itself
                 os.killpg(self.process.pid, signal.SIGSTOP if resting else signal.SIGCONT)
 
     def close(self) -> None:
-        """End it, with the compilers it started; what they have finished stays in the cache."""
+        """End the process and its compilers; finished parts stay in the cache."""
         self._closed = True
         if self.process.poll() is None:
             with suppress(ProcessLookupError):  # it has just ended by itself
@@ -282,40 +284,40 @@ class BackgroundCompile:
         began = time.monotonic()
         try:
             pickle.dump(self._model, self.process.stdin)
-            self.process.stdin.flush()  # not closed: its end tells the process that we are gone
+            self.process.stdin.flush()  # left open: the process ends when this pipe closes
             said = self.process.stdout.read().decode(errors="replace").strip()
         except OSError as error:
             said = str(error)
         code = self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
-            with suppress(OSError):  # what it never read cannot be flushed any more
+            with suppress(OSError):  # unread data can no longer be flushed
                 pipe.close()
         if code == 0:
-            log.info("training was compiled aside in %.0f s", time.monotonic() - began)
+            log.info("training was compiled in the background in %.0f s", time.monotonic() - began)
         elif not self._closed:
-            log.info("training stays eager, compiling aside failed: %s", said or code)
+            log.info("training runs uncompiled, compiling in the background failed: %s", said or code)
 
 
 def compile_main() -> None:
-    """What the process aside runs."""
+    """The main function of the background process."""
     step_back()
     torch.set_num_threads(1)
     source = sys.stdin.buffer
-    model = torch.load(io.BytesIO(pickle.load(source)), "cpu", weights_only=False)  # our own driver's
+    model = torch.load(io.BytesIO(pickle.load(source)), "cpu", weights_only=False)  # sent by our main process
     threading.Thread(target=_end_with, args=(source,), daemon=True).start()
     quick = fast_mace(model)
     try:
         if quick is None:
             raise Unavailable("MACE's own modules evaluate this architecture")
         build(quick, signature(quick))
-    except Exception as error:  # the driver says it
+    except Exception as error:  # reported by the main process
         print(_short(error), flush=True)
         os._exit(1)
     os._exit(0)
 
 
 def step_back() -> None:
-    """This process and its session take processors only where nobody else wants them."""
+    """Give this process and its session the lowest priority: they use only idle processors."""
     os.nice(19)
     with suppress(OSError, AttributeError):  # not Linux
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
@@ -324,7 +326,7 @@ def step_back() -> None:
 
 
 def _end_with(source: io.BufferedIOBase) -> None:
-    """The driver is gone when its end of the pipe is."""
+    """End this process group when the main process closes its end of the pipe."""
     source.read()
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
@@ -332,7 +334,7 @@ def _end_with(source: io.BufferedIOBase) -> None:
 def _obtain(
     quick: FastMace, key: str, batches: Sequence[EdgeBatch], *, choose: bool, strain: bool
 ) -> Step | None:
-    """The step, compared with eager evaluation. With `choose` None where it is not the faster one."""
+    """The step, after comparison with uncompiled evaluation. With `choose`: None if it is slower."""
     began = time.monotonic()
     step = build(quick, key)
     gain = 1.0
@@ -349,15 +351,15 @@ def _obtain(
             gain = _gain(quick, ours, eagerly)
     ready = time.monotonic() - began
     if gain < 1:
-        _note("slow", f"training stays eager: compiled it takes {1 / gain:.1f} times as long")
+        _note("slow", f"training runs uncompiled: the compiled step takes {1 / gain:.1f} times as long")
         return None
-    faster = f", {gain:.1f} times as fast as eager" if choose else ""
-    _note("compiled", f"training is compiled from now on (ready after {ready:.0f} s{faster})")
+    faster = f", {gain:.1f} times as fast as without" if choose else ""
+    _note("compiled", f"training uses the compiled step from now on (ready after {ready:.0f} s{faster})")
     return step
 
 
 def _gain(quick: FastMace, ours: compiled_step.Evaluation, eagerly: compiled_step.Evaluation) -> float:
-    """Processor time of eager steps over that of compiled ones; of each the shortest."""
+    """Processor time of an uncompiled step divided by that of a compiled one, the shortest of each."""
     best = []
     for evaluation in (ours, eagerly):
         times = []
@@ -371,7 +373,7 @@ def _gain(quick: FastMace, ours: compiled_step.Evaluation, eagerly: compiled_ste
 
 @contextmanager
 def _alone(path: Path, wanted: bool) -> Iterator[None]:
-    """Wait for others that compile the same; without locks (some network file systems) all compile."""
+    """Wait for other processes that compile the same step; on file systems without locks, all compile."""
     if not wanted:
         yield
         return
@@ -385,7 +387,7 @@ def _alone(path: Path, wanted: bool) -> Iterator[None]:
 
 @cache
 def _code() -> str:
-    """What is traced, as a hash of its source."""
+    """Hash of the source code that is traced."""
     here = Path(__file__).parent
     names = ("compiled_step.py", "forward.py", "symmetric_contraction.py", "layout.py")
     return hashlib.sha256(b"".join((here / n).read_bytes() for n in names)).hexdigest()

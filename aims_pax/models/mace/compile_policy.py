@@ -1,4 +1,4 @@
-"""Whether a run's training is compiled: what the settings ask for, and whether what lies ahead pays for it."""
+"""Decides whether training is compiled: from the settings, and from the amount of training still to be done."""
 
 from __future__ import annotations
 
@@ -19,20 +19,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Atoms in samples over all members. Compiled, one takes 0.4 ms less (32 channels, one core); loading from the cache
-# costs every process that trains half a minute, compiling one of them five.
+# Atoms × samples over all members. Compiled training takes 0.4 ms less for each (32 channels, one core). Loading from
+# the cache costs each training process half a minute; compiling costs one process five minutes.
 PAYS = 150_000
 COMPILING_PAYS = 900_000
-BEGINS = 300_000  # trained on already: about as long as compiling takes
-WORTH = (
-    3600.0  # s of walltime below which what is compiled (up to 20 minutes on a busy machine) comes too late
-)
-UNLIMITED = 500  # structures: where no limit of the training set is set, a run is taken to be worth its name
-PATIENCES = 2  # convergence usually ends after so many times its patience
+BEGINS = 300_000  # already trained on: takes about as long as compiling
+WORTH = 3600.0  # s of walltime left, below which compiling (up to 20 minutes on a busy machine) would finish too late
+UNLIMITED = 500  # structures assumed when nothing limits the training set
+PATIENCES = 2  # convergence usually ends after this many times its patience
 
 
 def compile_mode(settings: Settings, atoms: float) -> CompileMode:
-    """What visits are told. atoms: mean of the systems."""
+    """How visits may compile. atoms: mean number of the systems."""
     wanted = settings.mace.training.compile
     if wanted == "always":
         return "wait"
@@ -43,7 +41,7 @@ def compile_mode(settings: Settings, atoms: float) -> CompileMode:
 
 
 def samples_ahead(settings: Settings) -> float:
-    """Structures × epochs × members, roughly, if every stage goes to its end."""
+    """Approximate structures × epochs × members if every stage runs to its end."""
     samples, members, n_first = 0.0, settings.ensemble_size, 0.0
     initial, active = settings.initial_dataset, settings.active_learning
     if initial is not None:
@@ -70,9 +68,9 @@ def samples_ahead(settings: Settings) -> float:
 def compiling(
     settings: Settings, ensemble: Ensemble, atoms: float, watch: Pauses | None = None
 ) -> Iterator[None]:
-    """Tell the ensemble how it may train and, where that is not there yet, compile aside until the end.
+    """Set the compile mode of the ensemble and, if nothing is in the cache yet, compile in the background.
 
-    watch: whose pauses the compiling keeps, too, and whose deadline it has to be worth while before.
+    watch: its pauses also stop the compiling, and its deadline decides whether compiling is worthwhile.
     """
     from aims_pax.models.mace.compile_cache import is_ready, reason_against, signature
     from aims_pax.models.mace.fast_forward import fast_mace
@@ -97,15 +95,17 @@ def compiling(
 
 @contextmanager
 def _later(ensemble: Ensemble, atoms: float, watch: Pauses | None) -> Iterator[None]:
-    """Compile aside once training has cost as much as compiling does: then it is lost time in no run by more than that
-    again. A run that ends before has not begun it."""
+    """Compile in the background once training has cost as much as compiling does, so that a run loses at most as much
+    time as it has already used. A run that ends earlier does not compile."""
     from aims_pax.models.mace.compile_cache import BackgroundCompile
 
     begun: list[BackgroundCompile] = []
 
     def counted(samples: int) -> None:
         if not begun and samples * atoms >= BEGINS:
-            log.info("training is compiled aside, at lowest priority; until that is done it is eager")
+            log.info(
+                "compiling training in the background (low priority); training runs uncompiled until then"
+            )
             begun.append(BackgroundCompile(ensemble.members[0].model))
 
     def resting(begins: bool) -> None:
@@ -129,7 +129,7 @@ def _later(ensemble: Ensemble, atoms: float, watch: Pauses | None) -> Iterator[N
 
 
 def _labels(active: ActiveLearningSettings) -> float:
-    """Structures that active learning can ask for at most: it looks every so many steps."""
+    """Largest number of structures that active learning can label: one per uncertainty check."""
     return float(active.num_trajectories * active.max_MD_steps / max(1, active.skip_step_mlff))
 
 

@@ -1,16 +1,16 @@
-"""Energies and forces of a batch as one traced graph: training then needs an ordinary backward only.
+"""Energies and forces of a batch as one traced graph, so that training needs only an ordinary backward pass.
 
-Eagerly, the gradient of a loss of forces differentiates a derivative, operation by operation. Here
+Uncompiled (eager), the gradient of a loss of forces is a second derivative, taken operation by operation. Here
 
     (parameters θ, vectors v) → (ε, g = ∂Σε/∂v)
 
 is traced once with symbolic sizes (`make_fx`; the first derivative becomes part of the graph) and compiled.
-Parameters are inputs, so one graph serves all members, all batches and every state of the weights. Sums over
-atoms and edges, stress and loss stay outside (`fast.assemble`).
+Parameters are inputs, so the same graph is used for all members, batches and weights. Sums over atoms and edges,
+stress and loss are not part of it (`fast_forward.assemble`).
 
-What is traced wants few sizes: K places for neighbours of every atom, n_z atoms of each element, at least 2 of
-all of them, since torch takes 0 and 1 for constants, and 40 atoms altogether. What is missing is filled with
-atoms that have no neighbour.
+The graph has few sizes: K neighbour slots for every atom, and n_z atoms of each element. Each size is at least 2,
+because torch treats 0 and 1 as constants, and there are at least 40 atoms in total. Missing atoms are filled in by
+atoms without neighbours.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from aims_pax.models.mace.layout import Layout, Rows, Tensors
 
 log = logging.getLogger(__name__)
 
-LEAST = 2  # of an element
-ALTOGETHER = 40  # with fewer, inductor wants to compile small matrix products in another way
-DETACHED = "aten.detach"  # cuts the gradient of a traced graph without a word
+LEAST = 2  # atoms of an element
+ALTOGETHER = 40  # atoms; with fewer, inductor recompiles for small matrix products
+DETACHED = "aten.detach"  # silently cuts the gradient of a traced graph
 
 EnergyForcesStrain = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
 Evaluation = Callable[[], EnergyForcesStrain]
@@ -39,11 +39,11 @@ Traced = Callable[[Tensors, torch.Tensor, Tensors, Tensors], tuple[torch.Tensor,
 
 
 class Disagreement(Exception):
-    """What was compiled does not have the gradients of eager evaluation."""
+    """The compiled step does not give the gradients of uncompiled evaluation."""
 
 
 def arrange_rows(graph: EdgeBatch, elements: int, r_max: float) -> Rows:
-    """Atoms by element, every atom with as many places as the one with most neighbours."""
+    """Sort atoms by element; every atom gets as many slots as the one with the most neighbours."""
     device = graph.species.device
     z, sender, receiver = (t.cpu().numpy() for t in (graph.species, graph.sender, graph.receiver))
     counts = np.bincount(z, minlength=elements)
@@ -84,7 +84,7 @@ def flat_function(plan: MacePlan, names: Sequence[str]) -> Traced:
         v = torch.cat(vectors).reshape(A * K, 3)
         kinds = [torch.full((n,), z, dtype=torch.int64, device=v.device) for z, n in enumerate(counts)]
         layout = Layout(
-            order=neighbours, rank=neighbours,  # of no use here: the caller's order
+            order=neighbours, rank=neighbours,  # placeholder, not used: the caller's order
             counts=counts,
             species=torch.cat(kinds),
             rows=((0, A, K),),
@@ -97,8 +97,8 @@ def flat_function(plan: MacePlan, names: Sequence[str]) -> Traced:
             v.requires_grad_(True)
             weights = plan.weights(dict(zip(names, parameters, strict=True)), neighbours)
             Y, features = plan.geometry(layout, v)
-            # A strided slice that is kept for the backward graph would be laid out anew by inductor, and torch would
-            # then write the strides of the example, as numbers, into the backward graph.
+            # Inductor would change the layout of a strided slice saved for the backward graph, and torch would then
+            # write the strides of the example, as numbers, into the backward graph.
             sh = [y.contiguous() for y in plan.by_degree(Y)]
             e = plan.node_energies(weights, layout, sh, features)
             (g,) = torch.autograd.grad(e.sum(), v, create_graph=True)
@@ -108,7 +108,7 @@ def flat_function(plan: MacePlan, names: Sequence[str]) -> Traced:
 
 
 def trace_step(fast: FastMace) -> torch.fx.GraphModule:
-    """The graph of `flat`: sizes of the parameters are constants, those of the batch are symbols."""
+    """The graph of `flat_function`: sizes of the parameters are constants, those of the batch are symbols."""
     from torch._decomp import core_aten_decompositions
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
@@ -123,7 +123,7 @@ def trace_step(fast: FastMace) -> torch.fx.GraphModule:
     rows = example(fast)
     parameters = [fake(p).requires_grad_(True) for p in parameters_of(fast)]
     vectors, senders = ([fake(t, 2) for t in ts] for ts in (rows.vectors, rows.senders))
-    # Without the decompositions `detach` stays in the graph: right energies, right forces, wrong gradients.
+    # Without the decompositions `detach` stays in the graph: correct energies and forces, but wrong gradients.
     traced = make_fx(
         flat_function(fast.plan, names_of(fast)),
         tracing_mode="fake",
@@ -135,8 +135,8 @@ def trace_step(fast: FastMace) -> torch.fx.GraphModule:
 
 
 def example(fast: FastMace, K: int = 11, least: int = 12) -> Rows:
-    """Made-up rows of sizes that are all different: K places, least, least + 5, … atoms of the elements. They are
-    the same in every process, and so is what is compiled for them: the cache on disk is found again.
+    """Random rows with sizes that are all different: K slots; least, least + 5, … atoms of the elements. They are the
+    same in every process, so the compiled code is the same too and is found in the cache on disk.
     """
     plan, elements = fast.plan, len(fast.model.atomic_numbers)
     rng = np.random.default_rng(0)
@@ -157,10 +157,10 @@ def example(fast: FastMace, K: int = 11, least: int = 12) -> Rows:
 
 
 class Step:
-    """The compiled graph of an architecture, in place of `fast.evaluate` where something is trained."""
+    """The compiled graph of an architecture, which replaces `evaluate_fast` in training."""
 
     def __init__(self, fast: FastMace, backend: str = "inductor") -> None:
-        """Trace, compile and try once, backward too. Raises whatever fails in it."""
+        """Trace, compile and run once, with backward pass. Raises any error of these."""
         import torch._dynamo as dynamo
         import torch.fx.experimental._config as shapes
 
@@ -173,7 +173,7 @@ class Step:
                 dynamo.mark_dynamic(t, dimension)
         with shapes.patch(use_duck_shape=False):  # type: ignore[attr-defined]
             self._try(fast, rows)
-        with torch.compiler.set_stance("fail_on_recompile"):  # a size that became a number is found here
+        with torch.compiler.set_stance("fail_on_recompile"):  # detects a size that became a constant
             self._try(fast, example(fast, K=8, least=9))
 
     def _try(self, fast: FastMace, rows: Rows) -> None:
@@ -181,7 +181,7 @@ class Step:
         torch.autograd.grad(e.sum() + g.sum(), trained(fast), allow_unused=True)
 
     def __call__(self, fast: FastMace, graph: EdgeBatch, *, strain: bool) -> EnergyForcesStrain:
-        """As `fast.evaluate` with `training`. Raises RuntimeError for sizes that would have to be compiled anew."""
+        """Like `evaluate_fast` with `training=True`. Raises RuntimeError for sizes that would need recompilation."""
         rows = arrange_rows(graph, len(fast.model.atomic_numbers), fast.plan.r_max)
         with torch.compiler.set_stance("fail_on_recompile"):
             e, g = self._run(parameters_of(fast), neighbours_of(fast), rows.vectors, rows.senders)
@@ -189,9 +189,9 @@ class Step:
 
 
 def compare_gradients(fast: FastMace, compiled: Evaluation, eager: Evaluation) -> None:
-    """Raises Disagreement where the gradients of any parameter differ: largest difference over largest entry.
+    """Raise Disagreement if the gradient of any parameter differs: largest difference over largest entry.
 
-    The forces are no proof: with a cut in the graph they are right and the gradients of the weights wrong.
+    Comparing forces is not enough: if the graph is cut, forces are correct but gradients of the weights are wrong.
     """
     tolerance = 1e-7 if fast.plan.dtype == torch.float64 else 2e-3
     weights = trained(fast)
@@ -204,13 +204,13 @@ def compare_gradients(fast: FastMace, compiled: Evaluation, eager: Evaluation) -
         off[name] = difference if difference == difference else float("inf")
     worst = max(off, key=lambda name: off[name])
     if off[worst] > tolerance:
-        raise Disagreement(f"its gradient of {worst} is off by {off[worst]:.2g} (largest entry = 1)")
+        raise Disagreement(f"its gradient of {worst} is wrong by {off[worst]:.2g} (largest entry = 1)")
 
 
 def parameter_gradients(
     result: EnergyForcesStrain, weights: Sequence[torch.Tensor]
 ) -> Sequence[torch.Tensor]:
-    """Of ΣE² + ΣF² + Σ(dE/dε)², which depend on everything that is told."""
+    """Gradients of ΣE² + ΣF² + Σ(dE/dε)², which depends on all outputs."""
     value = torch.stack([t.square().sum() for t in result if t is not None]).sum()
     return torch.autograd.grad(value, weights, allow_unused=True, materialize_grads=True)
 

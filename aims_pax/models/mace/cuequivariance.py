@@ -1,7 +1,7 @@
 """Inference with cuEquivariance (extra `cueq`, GPUs): models converted by MACE's own converter.
 
-Converting takes long (the couplings are worked out anew), so each model is converted once and later gets its new
-weights transferred. After each change it has to give the forces of plain torch on the structures at hand.
+Conversion is slow (it recomputes the couplings), so each model is converted once; later only new weights are
+transferred. After each change, forces are compared with those of plain torch on the current structures.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from aims_pax.settings.inference_support import CUEQ_PACKAGES
 log = logging.getLogger(__name__)
 
 ABSOLUTE, RELATIVE = 1e-5, 1e-6  # tolerance of a force: eV/Å, and share of the largest force
-LOOK = 256  # atoms of the first structures that new weights are compared on
+LOOK = 256  # atoms of the first structures, used to compare forces of new weights
 Said = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
 
 
 class Cueq:
-    """What evaluates the models of a run on a GPU; plain torch from the first failure on.
+    """Makes evaluators with cuEquivariance for the models of a run; uses plain torch after the first failure.
 
-    Raises SettingsError when the device or the packages are not there.
+    Raises SettingsError when the device is not CUDA or packages are missing.
     """
 
     def __init__(self, device: str) -> None:
@@ -48,7 +48,7 @@ class Cueq:
         self._members: dict[int, Converted] = {}
 
     def evaluator(self, models: Sequence[MaceModel], head: int = 0) -> Evaluator:
-        """For models of one architecture; each is converted once, wherever it is used."""
+        """An evaluator for models of one architecture; each model is converted only once."""
         plain = torch_evaluator(models, head)
         if self.refusal or head:
             return plain
@@ -58,7 +58,7 @@ class Cueq:
         return CueqEvaluator(self, [self._members[id(m)] for m in models], plain)
 
     def ready(self, members: Sequence[Converted], graph: EdgeGraph, plain: Evaluator) -> bool:
-        """Bring members up to date and compare them with torch if one has changed; False: torch has to do it."""
+        """Update members, and compare with torch if one has changed; False: torch must be used."""
         if self.refusal is not None:
             return False
         if not any(member.stale() for member in members):
@@ -67,9 +67,7 @@ class Cueq:
             for member in members:
                 member.update()
             difference, allowed = _compared([m.target for m in members], plain, graph)
-        except (
-            Exception
-        ) as error:  # the converter asserts, indexes and imports; kernels fail in their own ways
+        except Exception as error:  # converter and kernels raise many kinds of exception
             said = str(error).strip().partition("\n")[0]
             self._refuse(f"{type(error).__name__}: {said}".rstrip(": "))
             return False
@@ -88,7 +86,7 @@ class Cueq:
 
 
 class Converted:
-    """One model and what it was converted to. stamp: what the weights were when they were last taken over."""
+    """One model and its converted copy. stamp: identifies the weights that were last transferred."""
 
     def __init__(self, model: MaceModel) -> None:
         self.model, self.target = model, None
@@ -96,15 +94,15 @@ class Converted:
         self._weights = [*model.parameters(), *model.buffers()]
 
     def stale(self) -> bool:
-        """Whether the weights have changed since they were taken over."""
+        """Whether the weights have changed since they were transferred."""
         return self.stamp != self._now()
 
     def update(self) -> None:
-        """Convert, or take over the present weights."""
+        """Convert the model, or transfer its current weights."""
         now = self._now()
         device = self._weights[0].device
         with on_card(device):
-            if self.target is None:  # the converter knows two words: `cuda` is the card it is on
+            if self.target is None:  # the converter accepts only `cuda` (current card) and `cpu`
                 made = convert(self.model, "cuda" if device.type == "cuda" else "cpu")
                 self.target = made.to(device).eval().requires_grad_(False)
             elif self.stamp != now:
@@ -118,12 +116,12 @@ class Converted:
 
 
 def on_card(device: torch.device) -> AbstractContextManager[Any]:
-    """Where `cuda` without a number means this device."""
+    """A context in which `cuda` without a number is this device."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 class CueqEvaluator:
-    """`Evaluator` of converted members, or plain torch where that has failed."""
+    """`Evaluator` of converted members, or of plain torch if conversion or comparison failed."""
 
     def __init__(self, chooser: Cueq, converted: Sequence[Converted], plain: Evaluator) -> None:
         self.chooser, self.converted, self.plain = chooser, list(converted), plain
@@ -137,16 +135,19 @@ class CueqEvaluator:
 
 def convert(model: MaceModel, device: str) -> MaceModel:
     """The model with cuEquivariance's operations, by `mace.cli.convert_e3nn_cueq`."""
-    with quiet(), default_dtype(torch.get_default_dtype()):  # the converter sets it and leaves it so
+    with (
+        quiet(),
+        default_dtype(torch.get_default_dtype()),
+    ):  # the converter changes it and does not restore it
         from mace.cli.convert_e3nn_cueq import run
 
         return run(model, device=device)
 
 
 def transfer(model: MaceModel, target: MaceModel) -> None:
-    """The weights of `model` into what it was converted to before."""
+    """Transfer the weights of `model` into its converted copy."""
     dtype = next(model.parameters()).dtype
-    with quiet(), default_dtype(dtype):  # couplings are made in the default precision
+    with quiet(), default_dtype(dtype):  # couplings are computed in the default precision
         from mace.cli.convert_e3nn_cueq import transfer_weights
         from mace.tools.scripts_utils import extract_config_mace_model
 
@@ -163,7 +164,7 @@ def transfer(model: MaceModel, target: MaceModel) -> None:
 
 
 def _compared(targets: Sequence[MaceModel], plain: Evaluator, graph: EdgeGraph) -> tuple[float, float]:
-    """Largest difference of forces on the first atoms of the graph, and what is allowed, eV/Å."""
+    """(largest difference of forces on the first atoms of the graph, tolerance), eV/Å."""
     part = cut(graph, torch.arange(len(graph.species), device=graph.species.device) < LOOK)
     own, theirs = TorchEvaluator(targets)(part, strain=False)[1], plain(part, strain=False)[1]
     return float((own - theirs).abs().max()), ABSOLUTE + RELATIVE * float(theirs.abs().max())

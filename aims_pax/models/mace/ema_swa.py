@@ -11,8 +11,8 @@ import torch
 class ExponentialMovingAverage:
     """Exponential moving average of the weights, s ← d·s + (1 − d)·w with d = min(decay, (1 + n)/(10 + n)).
 
-    The warm-up matters: at a fixed 0.99 the average lags about 100 steps, and a visit is about 16.
-    With `decay` None the average is the weights themselves.
+    The warm-up is important: with a fixed 0.99 the average lags behind by about 100 steps, and a visit has about 16.
+    With `decay` None the average equals the weights.
     """
 
     def __init__(self, parameters: list[torch.nn.Parameter], decay: float | None) -> None:
@@ -21,13 +21,13 @@ class ExponentialMovingAverage:
         self.updates = 0
 
     def restart(self) -> None:
-        """Begin anew at the present weights."""
+        """Start a new average from the current weights."""
         self.updates = 0
         self._copy()
 
     @torch.no_grad()
     def update(self) -> None:
-        """After each optimiser step."""
+        """Update the average; to be called after each optimiser step."""
         self.updates += 1
         if self.decay is None:
             self._copy()
@@ -38,7 +38,7 @@ class ExponentialMovingAverage:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The averaged weights in the model, as long as the context lasts."""
+        """Use the averaged weights in the model inside the block."""
         self._swap()
         try:
             yield
@@ -47,7 +47,7 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def adopt(self) -> None:
-        """The weights become the averaged ones."""
+        """Set the weights to the averaged ones."""
         for shadow, weight in zip(self.shadow, self.parameters, strict=True):
             weight.copy_(shadow)
 
@@ -69,7 +69,7 @@ class EqualWeightMean:
         self.epochs = 0
 
     def add(self, weights: Sequence[torch.Tensor], restart: bool) -> None:
-        """The weights after one more epoch; `restart` begins a new mean with them."""
+        """Add the weights after one more epoch; `restart` starts a new mean with them."""
         weights = [w.detach().clone() for w in weights]
         if restart or self.sum is None:
             self.sum, self.epochs = weights, 1
@@ -78,5 +78,5 @@ class EqualWeightMean:
             self.epochs += 1
 
     def mean(self) -> list[torch.Tensor] | None:
-        """None as long as it is of less than two epochs."""
+        """The mean; None for fewer than two epochs."""
         return None if self.sum is None or self.epochs < 2 else [t / self.epochs for t in self.sum]

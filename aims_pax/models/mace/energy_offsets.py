@@ -1,8 +1,8 @@
-"""The energy offsets that stay free in training: E0 where least squares gave them, else the common shift.
+"""Energy offsets that are refitted during training: E0 if they came from least squares, else the common shift.
 
-Forces do not depend on them. Gradients hardly teach them: at a force weight of 1000 they lag many epochs behind.
-So a visit ends with a fit to the averaged weights' residuals on a sample of its training frames. The sample is
-bounded, so that a visit costs the same whatever there is to train on; a stage ends with a fit to all frames.
+Forces do not depend on them, and gradients adjust them slowly: at a force weight of 1000 they lag many epochs behind.
+So a visit ends with a fit to the residuals of the averaged weights on a sample of its training frames. The size of the
+sample is limited, so that the cost does not grow with the training set; a stage ends with a fit to all frames.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SAMPLE = 24  # frames looked at after a visit; one of each composition as far as they go
-EDGES = 20_000  # of structures looked at together
-TRUST = 1e-4  # squared differences in composition (shares of an element) that a sample says enough about
+SAMPLE = 24  # frames evaluated after a visit; one of each composition as far as possible
+EDGES = 20_000  # of structures evaluated together
+TRUST = 1e-4  # smallest squared difference in composition (fractions of elements) that a sample can resolve
 
 
 def refit(member: Member, train: Sequence[LabelledGraph], most: int | None = None) -> None:
     """Fit the offsets to the averaged weights on these frames, or on a sample of about `most` of them.
 
-    From a sample, elements are told apart only as far as compositions differ clearly: noise of one visit after
-    another would otherwise add up in differences that the data hardly hold.
+    With a sample, elements get different offsets only if compositions differ clearly. Otherwise the noise of many
+    visits would accumulate in differences that the data do not determine.
     """
     if member.statistics is None or not (
         member.statistics.fitted_E0 or (is_shifted(member.settings) and hasattr(member.model, "scale_shift"))
@@ -77,7 +77,7 @@ def residuals(member: Member, graphs: Sequence[LabelledGraph]) -> Array:
 def sample_graphs(
     graphs: Sequence[LabelledGraph], most: int
 ) -> tuple[list[LabelledGraph], NDArray[np.float64]]:
-    """About `most` of the graphs, evenly spread over each composition, and how many each of them stands for."""
+    """About `most` of the graphs, evenly spaced within each composition, and the number that each represents."""
     if len(graphs) <= most:
         return list(graphs), np.ones(len(graphs))
     kinds: dict[bytes, list[int]] = {}
@@ -96,7 +96,7 @@ def sample_graphs(
 
 
 def _even(n: int, m: int) -> list[int]:
-    """m ≤ n different places of n, evenly spread, the last one among them."""
+    """m ≤ n different indices below n, evenly spaced, including the last one."""
     return [int(x) for x in np.linspace(n - 1, 0, m).round()[::-1]]
 
 
@@ -106,9 +106,9 @@ def take_statistics(
     train: Sequence[LabelledGraph],
     given: Mapping[int, float] | None,
 ) -> None:
-    """Statistics at the first training; new compositions later tell more about the atomic energies.
+    """Measure the statistics at the first training; refit the atomic energies when later compositions determine more.
 
-    everything: with the lone atoms that are not trained on. given: atomic energies, {Z: eV}, where the user has some.
+    everything: training graphs with isolated atoms. given: the user's atomic energies, {Z: eV}, or None.
     """
     if not train:
         raise ValueError(f"{member.name}: nothing to train on")
@@ -139,7 +139,7 @@ def take_statistics(
 def given_energies(
     settings: MaceSettings, elements: Sequence[int], folder: Path | None
 ) -> dict[int, float] | None:
-    """{Z: eV} when the user gave atomic energies, else None."""
+    """{Z: eV} if the user gave atomic energies, else None."""
     value = settings.architecture.atomic_energies
     if value is None:
         return None

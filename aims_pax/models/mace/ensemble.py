@@ -1,4 +1,4 @@
-"""The committee: members that are trained, asked, snapshotted and saved together."""
+"""The committee: members that are trained, evaluated, snapshotted and saved together."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ Data = Mapping[int, MemberData] | Sequence[MemberData]
 class Ensemble(ForceFieldModel):
     """MACE models, each with an optimiser and an average of its weights.
 
-    The averaged weights are the ones that count: validation, MD, offsets and files use them.
+    Validation, MD, offsets and files use the averaged weights.
     """
 
     members: Sequence[Member]
@@ -95,18 +95,20 @@ class Ensemble(ForceFieldModel):
     ) -> Ensemble:
         """Untrained members named `{name_exp}_{seed}`, in the order of the seeds ({tag: seed} or seeds).
 
-        elements: atomic numbers of all systems. folder: where a relative path in atomic_energies starts.
+        elements: atomic numbers of all systems. folder: a relative path in atomic_energies starts here.
         """
         numbers = list(seeds.values()) if isinstance(seeds, Mapping) else list(seeds)
         if len(set(numbers)) != len(numbers) or not numbers:
-            raise SettingsError(f"every member needs a seed of its own, got {numbers}")
+            raise SettingsError(f"every member needs a different seed, got {numbers}")
         zs = tuple(sorted(int(z) for z in elements))
         given = given_energies(settings, zs, folder)
         name = settings.general.name_exp
         members = [Member(f"{name}_{s}", s, build_model(settings, zs, s), settings) for s in numbers]
         ensemble = cls(members, settings, given)
         if ensemble.loss.name != settings.training.loss:
-            log.info("loss: weighted has no stress term; compute_stress makes it %s", ensemble.loss.name)
+            log.info(
+                "loss: weighted has no stress term; with compute_stress the loss is %s", ensemble.loss.name
+            )
         return ensemble
 
     @classmethod
@@ -116,9 +118,9 @@ class Ensemble(ForceFieldModel):
         settings: MaceSettings,
         seeds: Mapping[str, int] | Sequence[int] | None = None,
     ) -> Ensemble:
-        """Members that begin as existing .model files. Seeds (for shuffles and names) or 0, 1, 2 …
+        """Members that begin with existing .model files. seeds: for shuffles and names; None: 0, 1, 2 …
 
-        Raises SettingsError when a file is not a MACE model or the models do not fit together.
+        Raises SettingsError when a file is not a MACE model or the models are not compatible.
         """
         numbers = (
             list(range(len(paths)))
@@ -148,7 +150,7 @@ class Ensemble(ForceFieldModel):
 
     @classmethod
     def unpacked(cls, data: PackedEnsemble) -> Ensemble:
-        """The members in another process, for predictions only: training goes on elsewhere."""
+        """The members in another process, for predictions only."""
         members = [unpacked(module, name, seed, data.settings) for name, seed, module in data.members]
         return cls(members, data.settings, None)
 
@@ -159,13 +161,13 @@ class Ensemble(ForceFieldModel):
 
     @property
     def trained(self) -> bool:
-        """Whether every member has statistics, so that its predictions mean something."""
+        """Whether every member has statistics, so that predictions are meaningful."""
         return all(m.statistics is not None for m in self.members)
 
     def potential(self, members: Sequence[int] | None = None) -> Committee:
         """The averaged weights of all (or the selected) members as a potential.
 
-        Asking again after training brings earlier potentials and their bindings up to date as well.
+        A call after training also updates potentials returned earlier and their bindings.
         """
         if not self.trained:
             raise RuntimeError("the ensemble has not been trained yet: it has no energy scale")
@@ -194,11 +196,11 @@ class Ensemble(ForceFieldModel):
         margin: float = 0.0,
         patience: int | None = None,
     ) -> list[MemberResult]:
-        """One visit of each member that `data` names ({member: its data}, or data of all members in order).
+        """One training visit of each member in `data` ({member: its data}, or data of all members in order).
 
-        Keywords as in `TrainingPlan`; `patience` is epochs_per_worker, the kick rule. `stop()` is looked at before
-        every batch; when it says so Abandoned is raised and the ensemble is as before. The first visit
-        measures and freezes the statistics.
+        Keywords as in `TrainingPlan`; `patience` is epochs_per_worker. `stop()` is called before every batch; when it
+        returns True, Abandoned is raised and the ensemble is unchanged. The first visit measures the statistics and
+        fixes them.
         """
         words = words if words is not None else ("train", self.visits)
         plan = TrainingPlan(epochs, words, valid_skip, schedule, margin, patience, self.compiled)
@@ -233,10 +235,10 @@ class Ensemble(ForceFieldModel):
         margin: float = 0.0,
         patience: int | None = None,
     ) -> Future[dict[int, Visited]]:
-        """The same visit in the processes of `pool`; give `take` what comes back.
+        """The same visit in the processes of `pool`; pass the result of the future to `take`.
 
-        The members stay as they are meanwhile, but for statistics where the data tell more about them. The
-        future raises Abandoned, TrainingProcessLost, or what a visit raised.
+        Until then only the statistics of members may change, when the data determine more of them. The future raises
+        Abandoned, TrainingProcessLost, or the exception of a visit.
         """
         self._count(self._chosen(data), epochs)
         for member, own in self._chosen(data):
@@ -248,7 +250,7 @@ class Ensemble(ForceFieldModel):
         return together(dict(zip(data, pool.train(sets, plan, stop), strict=True)))
 
     def take(self, visited: Mapping[int, Visited]) -> list[MemberResult]:
-        """Members become what a visit elsewhere made of them."""
+        """Load the results of `train_elsewhere` into the members."""
         for m, visit_ in visited.items():
             self.members[m].load(visit_.state)
         self.visits += 1
@@ -256,7 +258,7 @@ class Ensemble(ForceFieldModel):
         return [visit_.result for visit_ in visited.values()]
 
     def validate(self, data: Data) -> list[MemberResult]:
-        """Loss and errors of members on their validation sets as they stand, without training."""
+        """Loss and errors of members on their validation sets, without training."""
         results = []
         for member, own in self._chosen(data):
             _, valid = self._graphs(own)
@@ -267,9 +269,9 @@ class Ensemble(ForceFieldModel):
         return results
 
     def refit_offsets(self, data: Mapping[int, Sequence[LabelledFrame]] | Data) -> None:
-        """Fit E0 (where they came from least squares) or the common shift again on the whole training sets.
+        """Refit E0 (if they came from least squares) or the common shift on the whole training sets.
 
-        Forces do not change. Visits do so with a sample, which is what dynamics and validations go by meanwhile.
+        Forces do not change. During training each visit refits on a sample; MD and validation use that result.
         """
         for member, own in self._chosen(data):
             train, _ = self._graphs(own)
@@ -277,23 +279,23 @@ class Ensemble(ForceFieldModel):
         self.version += 1
 
     def reset_optimiser_and_ema(self, members: Sequence[int] | None = None) -> None:
-        """New optimiser, average and learning rate; training goes on from the averaged weights."""
+        """New optimiser, average and learning rate; training continues from the averaged weights."""
         for k in range(len(self.members)) if members is None else members:
             self.members[k].reset_optimiser_and_ema()
         self.version += 1
 
     def inference_arrays(self, member: int) -> Arrays:
-        """What a member's predictions depend on (averaged weights, offsets), to come back to later."""
+        """The arrays that a member's predictions depend on (averaged weights, offsets), to be restored later."""
         return self.members[member].weights_arrays()
 
     def set_inference_arrays(self, member: int, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        """Back to `inference_arrays`, bit for bit. Raises RestartError for another architecture."""
+        """Restore from `inference_arrays`, bit for bit. Raises RestartError for another architecture."""
         self.members[member].set_weights_arrays(arrays)
         self.version += 1
 
     def apply_swa(self, data: Data) -> None:
-        """With `swa`: put the equal-weight mean of the epochs since the best validation of this phase in
-        place of the present weights, where its validation loss is lower. For after the best weights are back.
+        """With `swa`: replace the weights by the equal-weight mean of the epochs since the best validation of this
+        phase, if its validation loss is lower. To be called after the best weights were restored.
         """
         for member, own in self._chosen(data):
             _, valid = self._graphs(own)
@@ -312,11 +314,11 @@ class Ensemble(ForceFieldModel):
         self.version += 1
 
     def begin_convergence(self, members: Sequence[int] | None = None) -> None:
-        """A new phase of training, from the averaged weights on."""
+        """Start a new phase of training from the averaged weights."""
         self.reset_optimiser_and_ema(members)
 
     def finish_convergence(self, data: Data) -> None:
-        """The mean of the last epochs where it is better, then offsets by the whole training sets."""
+        """Use the mean of the last epochs if it is better, then refit the offsets on the whole training sets."""
         self.apply_swa(data)
         self.refit_offsets(data)
 
@@ -325,31 +327,31 @@ class Ensemble(ForceFieldModel):
         return self.members[member].arrays()
 
     def load_member(self, member: int, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        """Back from `member_arrays`, bit for bit. Raises RestartError for another architecture."""
+        """Restore from `member_arrays`, bit for bit. Raises RestartError for another architecture."""
         self.members[member].load(dict(arrays))
 
     def restore(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        """Back from `arrays`, bit for bit; potentials are brought up to date when they are next asked for."""
+        """Restore from `arrays`, bit for bit; the next call of `potential` updates existing potentials."""
         super().restore(arrays)
         self._frozen_version = -1
 
     def describe(self, member: int) -> dict[str, Any]:
-        """ARCHITECTURE of a member as it is."""
+        """The architecture of a member, read from its model."""
         return architecture(self.members[member].model)
 
     def energy_zero(self) -> EnergyZero | None:
-        """The atomic energies of the first member; None before it has learnt."""
+        """The atomic energies of the first member; None before it is trained."""
         s = self.members[0].statistics
         if s is None:
             return None
         return EnergyZero({z: float(e) for z, e in zip(self.elements, s.E0, strict=True)}, s.source, s.rank)
 
     def deliver(self, member: int, path: Path, energies: Sequence[float] = ()) -> None:
-        """`save`, in double precision where single is too coarse for these energies (eV)."""
+        """`save`, in double precision if single precision is too coarse for these energies (eV)."""
         self.save(member, path, double=is_too_coarse(energies))
 
     def check_delivered(self, files: Mapping[int, Path], frames: Sequence[Frame]) -> Precision | None:
-        """Files loaded by MACECalculator in their own precision; one whose energies are not ours is written doubled."""
+        """Load files with MACECalculator and compare; a file with wrong energies is rewritten in double precision."""
         return check_files(self, files, frames)
 
     def save(self, member: int, path: Path, double: bool = False) -> None:
@@ -359,7 +361,7 @@ class Ensemble(ForceFieldModel):
         """
         model = self.members[member].frozen_copy().to("cpu")
         model = (doubled(model) if double else model).requires_grad_(True)
-        content = io.BytesIO()  # torch would write the name of a temporary file into it
+        content = io.BytesIO()  # otherwise torch writes the name of the temporary file into it
         with quiet():
             torch.save(model, content)
         write_bytes(path, content.getvalue())
@@ -369,7 +371,7 @@ class Ensemble(ForceFieldModel):
         self.counted(self.samples)
 
     def _chosen(self, data: Any) -> list[tuple[Member, MemberData]]:
-        """Members with their data, from {member: data} or data of all members in order; bare frames train."""
+        """Members with their data, from {member: data} or data of all members in order; a list of frames is `train`."""
         pairs = (
             data.items() if isinstance(data, Mapping) else zip(range(len(self.members)), data, strict=True)
         )
@@ -378,7 +380,7 @@ class Ensemble(ForceFieldModel):
         ]
 
     def _graphs(self, data: MemberData) -> tuple[list[LabelledGraph], list[LabelledGraph]]:
-        """Training and validation graphs; lone atoms serve as E0 and are not trained on."""
+        """Training and validation graphs, without isolated atoms, which serve only as E0."""
         train = [g for g in self.graphs.of(data.train) if not g.isolated]
         valid = [g for g in self.graphs.of(data.valid) if not g.isolated]
         return train, valid

@@ -1,4 +1,4 @@
-"""Models for other programs, and what those files answer once they are loaded again.
+"""Writes models for other programs, and evaluates the written files for comparison.
 
 ase          MACE's .model file, for mace.calculators.MACECalculator
 torchscript  the model compiled, for torch.jit.load in C++ or Python
@@ -45,7 +45,7 @@ USE = {
 
 
 def exported(source: Path, form: str, target: Path, frames: Sequence[Frame]) -> ExportedModel:
-    """A model file written in one of the forms. frames: to be compared on. Raises SetupError, OSError."""
+    """Write a model file in one of the formats. frames: for the comparison. Raises SetupError, OSError."""
     model, elements = load_model(source)
     model, too_coarse = precise_model(model, frames)
     write_model(model, form, target)
@@ -58,33 +58,33 @@ def exported(source: Path, form: str, target: Path, frames: Sequence[Frame]) -> 
 
 
 def write_model(model: MaceModel, form: str, path: Path) -> None:
-    """Write a model in one of the forms, atomically. Raises SetupError when MACE's converter fails, OSError."""
+    """Write a model in one of the formats, atomically. Raises SetupError when MACE's converter fails, OSError."""
     with replacing(path) as part, _hushed(), default_dtype(next(model.parameters()).dtype):
         _WRITERS[form](copy.deepcopy(model), part)
 
 
 def model_labels(model: MaceModel, frames: Sequence[Frame]) -> list[Label]:
-    """What the model itself says, in double precision, with the atomic energies that it stores."""
+    """Predictions of the model itself, in double precision, with its stored atomic energies."""
     stored = copy.deepcopy(model).double().eval()
     stored.atomic_energies_fn.exact = None
     return Committee([stored]).labels(frames)
 
 
 def precise_model(model: MaceModel, frames: Sequence[Frame]) -> tuple[MaceModel, str]:
-    """The model in double precision where its energies want it, and why, for the user; else as it is."""
+    """(model in double precision, reason for the user) if its energies require it; else (model, "")."""
     if dtype_of(model) == "float64":
         return model, ""
     largest = max(abs(label.energy) for label in model_labels(model, frames))
     if is_too_coarse([largest]):
         return doubled(model), (
-            f"in double precision: energies reach {largest:,.0f} eV, which single precision knows to "
-            f"{resolution(largest):.2g} eV only; use it with float64"
+            f"in double precision: energies reach {largest:,.0f} eV, which single precision resolves only to "
+            f"{resolution(largest):.2g} eV; use it with float64"
         )
     return model, ""
 
 
 def exported_labels(form: str, path: Path, frames: Sequence[Frame]) -> list[Label]:
-    """What an exported file says, loaded anew and evaluated in double precision; no stress from LAMMPS' files."""
+    """Predictions of an exported file, loaded again, in double precision; no stress from files for LAMMPS."""
     with _hushed(), default_dtype(torch.float64):
         answer = _READERS[form](path)
         return [answer(frame) for frame in frames]
@@ -92,7 +92,7 @@ def exported_labels(form: str, path: Path, frames: Sequence[Frame]) -> list[Labe
 
 @contextlib.contextmanager
 def _hushed() -> Iterator[None]:
-    """MACE's tools talk through warnings and the root logger; what goes wrong comes as an exception."""
+    """Suppress warnings and root logger messages of MACE's tools; errors are still raised as exceptions."""
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         before = logging.root.manager.disable
@@ -135,11 +135,11 @@ def _write_mliap(model: MaceModel, path: Path) -> None:
             torch.save(LAMMPS_MLIAP_MACE(converted), path)
     except OSError:
         raise
-    except Exception as error:  # the converter asserts, indexes and imports
+    except Exception as error:  # the converter raises many kinds of exception
         said = str(error).strip().splitlines()
         raise SetupError(
             f"MACE's ML-IAP converter cannot convert this model ({type(error).__name__}: {said[0] if said else ''}); "
-            "it needs the package cuequivariance-torch. --format lammps works without"
+            "it needs the package cuequivariance-torch; --format lammps works without it"
         ) from error
 
 
@@ -148,7 +148,7 @@ _WRITERS: dict[str, Callable[[MaceModel, Path], None]] = {
 }  # fmt: skip
 
 
-# ---------------------------------------------------------------- reading again
+# ---------------------------------------------------------------- reading
 
 
 def _read_ase(path: Path) -> Callable[[Frame], Label]:
@@ -190,7 +190,7 @@ def _read_mliap(path: Path) -> Callable[[Frame], Label]:
 
 
 def mliap_answer(wrapped: Any) -> Callable[[Frame], Label]:
-    """What an ML-IAP object says: energies of the atoms and forces of the pairs, summed as LAMMPS sums them."""
+    """Predictions of an ML-IAP object: energies of atoms and forces of pairs, summed as in LAMMPS."""
     elements = [int(z) for z in wrapped.model.atomic_numbers]
 
     def answer(frame: Frame) -> Label:
@@ -219,7 +219,7 @@ _READERS: dict[str, Callable[[Path], Callable[[Frame], Label]]] = {
 
 
 def inputs(frame: Frame, elements: Sequence[int], r_max: float) -> dict[str, torch.Tensor]:
-    """What MACE's forward reads of one structure, made with ASE's neighbour list: nothing of our own is in it."""
+    """Inputs of MACE's forward for one structure, with ASE's neighbour list, independent of our own code."""
     from ase.neighborlist import neighbor_list
 
     i, j, S = neighbor_list("ijS", frame.to_atoms(), r_max)
@@ -240,11 +240,11 @@ def inputs(frame: Frame, elements: Sequence[int], r_max: float) -> dict[str, tor
 
 
 def committee_of_files(paths: Sequence[Path], device: str, dtype: str) -> Committee:
-    """Several model files as one potential. Raises SettingsError when they do not know the same elements."""
+    """Several model files as one potential. Raises SettingsError when their elements or r_max differ."""
     models = [read_model(path, device, DTYPES[dtype]).eval().requires_grad_(False) for path in paths]
     kinds = {(elements_of(m), round(float(m.r_max), 6)) for m in models}
     if len(kinds) > 1:
         raise SettingsError(
-            f"the models differ in elements or r_max, so they are no committee: {sorted(kinds)}"
+            f"the models differ in elements or r_max, so they cannot form a committee: {sorted(kinds)}"
         )
     return Committee(models, device)

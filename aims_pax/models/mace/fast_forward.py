@@ -1,4 +1,4 @@
-"""Energies, forces and dE/dε of a batch by `forward`, in place of MACE's own modules wherever they qualify.
+"""Energies, forces and dE/dε of a batch with `forward`, which replaces MACE's own modules for supported models.
 
 From g = ∂E/∂v of every edge (v = x_receiver − x_sender + shift):
 
@@ -28,26 +28,26 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LAYOUTS = 4  # kept at once
+LAYOUTS = 4  # cached by an evaluator at most
 
 
 class FastMace:
-    """A model evaluated by `forward`. Raises Unsupported; it reads the model's parameters at every call."""
+    """A model evaluated by `forward`; reads the model's parameters at every call. Raises UnsupportedModel."""
 
     def __init__(self, model: MaceModel) -> None:
-        self.model: MaceModel = weakref.proxy(model)  # who has the model may keep this with it
+        self.model: MaceModel = weakref.proxy(model)  # weak: a cache of this must not keep the model alive
         self.plan = MacePlan(model)
         self._parameters = dict(model.named_parameters())
         self._cached: tuple[object, Weights] | None = None
 
     def weights(self) -> Weights:
-        """The present parameters, differentiable where they are."""
+        """The current parameters; differentiable with respect to the model's."""
         neighbours = [float(i.avg_num_neighbors) for i in self.model.interactions]
         n = torch.tensor(neighbours, dtype=self.plan.dtype, device=self.plan.device)
         return self.plan.weights(self._parameters, n)
 
     def frozen_weights(self) -> Weights:
-        """The present parameters without gradients, made again only when one has changed."""
+        """The current parameters without gradients, recomputed only when one has changed."""
         state = [(p.data_ptr(), p._version) for p in self._parameters.values()]
         key = state, [float(i.avg_num_neighbors) for i in self.model.interactions]
         if self._cached is None or self._cached[0] != key:
@@ -56,7 +56,7 @@ class FastMace:
         return self._cached[1]
 
     def scale_shift(self) -> tuple[torch.Tensor | float, torch.Tensor | float]:
-        """eV and eV an atom."""
+        """(scale, shift): eV and eV/atom."""
         if not hasattr(self.model, "scale_shift"):
             return 1.0, 0.0
         return self.model.scale_shift.scale.reshape(-1)[0], self.model.scale_shift.shift.reshape(-1)[0]
@@ -80,7 +80,7 @@ class FastMace:
 
 
 def fast_mace(model: MaceModel) -> FastMace | None:
-    """The model's fast evaluation, kept as long as the model lives; None when MACE has to do it itself."""
+    """The fast evaluation of a model, cached as long as the model exists; None if the model is not supported."""
     if model not in _known:
         try:
             _known[model] = FastMace(model)
@@ -98,7 +98,7 @@ def evaluate_fast(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """Energies (F,) eV above the atomic energies, forces (A, 3) eV/Å, dE/dε (F, 3, 3) eV or None.
 
-    With `training` all of them can be differentiated with respect to the model's parameters.
+    With `training` all results can be differentiated with respect to the model's parameters.
     """
     layout = arrange(graph.species, graph.sender, graph.receiver, len(fast.model.atomic_numbers))
     plan = fast.plan
@@ -126,7 +126,7 @@ def only_energies(fast: FastMace, graph: EdgeBatch) -> torch.Tensor:
 def assemble(
     fast: FastMace, graph: EdgeBatch, layout: Layout | Rows, e: torch.Tensor, g: torch.Tensor, strain: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Scale, shift and pair repulsion, and the sums over atoms and edges. e: (A,), g: (S, 3), layout's order."""
+    """Apply scale, shift and pair repulsion, and sum over atoms and edges. e: (A,), g: (S, 3), in layout order."""
     scale, shift = fast.scale_shift()
     e, g = e[layout.rank], g[layout.slot]
     repulsion = fast.pair(graph)
@@ -145,9 +145,9 @@ def assemble(
 
 
 class FastEvaluator:
-    """`Evaluator` of several models with one layout, and one geometry, for all of them.
+    """`Evaluator` of several models, which share one layout and one computation of the geometry.
 
-    Layouts are kept as long as the edges stay the same: one, or those of the pieces of a large batch.
+    Layouts are cached and used again while the edges stay the same: one, or those of the pieces of a large batch.
     """
 
     def __init__(self, models: Sequence[FastMace], owners: Sequence[MaceModel]) -> None:
@@ -196,6 +196,6 @@ class FastEvaluator:
 
 
 def fast_evaluator(models: Sequence[MaceModel]) -> FastEvaluator | None:
-    """The models' fast evaluation together, None when one of them has to be left to MACE."""
+    """The fast evaluation of all models together; None if one of them is not supported."""
     known = [fast_mace(model) for model in models]
     return None if None in known else FastEvaluator([k for k in known if k is not None], models)

@@ -1,4 +1,4 @@
-"""What a MACE model sees around each atom: its invariant node features, one vector an atom."""
+"""Descriptors of atoms: the invariant node features of a MACE model, one vector per atom."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def calculator_of(size_or_path: str, device: str, folder: Path) -> Any:
 
 
 def calculator_features(calculator: Any, frames: Sequence[Frame]) -> Array:
-    """(F, N, D) of F frames of one system: the scalar channels of every layer, one after the other.
+    """(F, N, D) for F frames of one system: the scalar channels of all layers, concatenated.
 
     calculator: an ASE calculator with MACE's `get_descriptors`.
     """

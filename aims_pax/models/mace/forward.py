@@ -1,11 +1,11 @@
-"""MACE's energy as few and large tensor operations: the same numbers as the modules', several times sooner.
+"""MACE's energy with few, large tensor operations: the same values as MACE's modules, several times faster.
 
-`MacePlan` is what is constant in an architecture; `weights` brings a model's parameters into the form used here
-(normalised, U·W contracted, linear maps per element) and `node_energies` follows from edge vectors alone:
+`MacePlan` holds the constants of an architecture; `weights` converts a model's parameters into the form used here
+(normalised, U·W contracted, linear maps per element), and `node_energies` computes from edge vectors:
 
     h⁰ = embedding(z)                                     Batatia et al., NeurIPS 2022, eqs. 8 to 13
     m_a = Σ_b R(x_ab) · (Y(v_ab) ⊗ W h_b)                 one batched matrix product over b for each path
-    h⁺_a = W B(m_a) + W_z h_a                             B: see contraction.py
+    h⁺_a = W B(m_a) + W_z h_a                             B: see symmetric_contraction.py
     ε_a = Σ readouts(h)
 
 The model is read, never changed. Features are lists over l of (A, 2l + 1, channels).
@@ -36,7 +36,7 @@ ByL = list[torch.Tensor]
 
 
 class UnsupportedModel(Exception):
-    """The model holds something that is not written here; MACE's own modules have to evaluate it."""
+    """The model has a part that is not implemented here; it must be evaluated by MACE's own modules."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +51,10 @@ class TensorProductPath:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """What is constant in one interaction and its product.
+    """The constants of one interaction and its product.
 
     paths: sorted by l1. columns: radial weights in the order of the paths; scale: their normalisation.
-    targets: for each l of the messages its paths. outputs: 2l + 1 of what the product gives.
+    targets: the paths for each l of the messages. outputs: 2l + 1 of each output of the product.
     """
 
     paths: tuple[TensorProductPath, ...]
@@ -69,7 +69,7 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class LayerWeights:
-    """One layer's parameters in the form they are used in. Z elements, C channels.
+    """The parameters of one layer in the form used here. Z elements, C channels.
 
     up: (C, C) for each l. radial: the MLP. density: (n, 1) or nothing. linear: (paths·C, C) for each l of the
     messages. skip: {(l in, l out): (Z, C, C)}. product: see `Coupling.contract`. mix: (C, C) for each l out.
@@ -88,14 +88,14 @@ class LayerWeights:
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """All parameters, differentiable back to the model's. embedding: (Z, C)."""
+    """All parameters, differentiable with respect to the model's. embedding: (Z, C)."""
 
     embedding: torch.Tensor
     layers: list[LayerWeights]
 
 
 class MacePlan:
-    """What is constant in an architecture. Raises Unsupported for what is not written here."""
+    """The constants of an architecture. Raises UnsupportedModel for parts that are not implemented here."""
 
     def __init__(self, model: MaceModel) -> None:
         check_supported(model)
@@ -131,7 +131,7 @@ class MacePlan:
         h: ByL = []
         energy = None
         for k, (layer, w) in enumerate(zip(self.layers, weights.layers, strict=True)):
-            if k == 0:  # every atom of an element is still the same
+            if k == 0:  # all atoms of an element still have the same features
                 table = weights.embedding @ w.up[0]
                 sent = [table.index_select(0, layout.species[layout.sender])[:, None]]
             else:
@@ -240,7 +240,7 @@ class MacePlan:
         return waves
 
     def _layer(self, interaction: Any, product: Any) -> Layer:
-        """Constants of one layer, and the places of its paths in MACE's own order."""
+        """The constants of one layer, with its paths sorted and their indices in MACE's order."""
         residual, density = BLOCKS[type(interaction).__name__]
         conv, C = interaction.conv_tp, self.channels
         found = []
@@ -252,7 +252,7 @@ class MacePlan:
             )
             scale, coupling = i.path_weight, None
             if l1 == 0 or l2 == 0:
-                scale /= math.sqrt(2 * l3 + 1)  # the 3j symbol is δ/√(2l + 1) there
+                scale /= math.sqrt(2 * l3 + 1)  # here the 3j symbol is δ/√(2l + 1)
             else:
                 w3j = o3.wigner_3j(l1, l2, l3, dtype=torch.float64).transpose(0, 1)
                 coupling = w3j.reshape(2 * l2 + 1, -1).to(self.device, self.dtype)
@@ -281,7 +281,7 @@ class MacePlan:
 
 
 def check_supported(model: MaceModel) -> None:
-    """Raises Unsupported unless every part of the model is one that is written here."""
+    """Raise UnsupportedModel unless every part of the model is implemented here."""
     if (
         type(model).__name__ not in ("MACE", "ScaleShiftMACE")
         or len(getattr(model, "heads", None) or [0]) > 1
@@ -294,7 +294,9 @@ def check_supported(model: MaceModel) -> None:
     ):
         raise UnsupportedModel("agnostic product or radial cutoff")
     if type(model.radial_embedding.bessel_fn).__name__ == "ChebychevBasis":
-        raise UnsupportedModel("Chebyshev polynomials")  # they overflow beyond the cutoff, where dummies are
+        raise UnsupportedModel(
+            "Chebyshev polynomials"
+        )  # they overflow beyond the cutoff, where dummy edges are
     if len(model.readouts) != len(model.interactions) or any(
         True for _ in model.radial_embedding.parameters()
     ):
@@ -331,14 +333,14 @@ def _sum_rows(path: TensorProductPath, layout: Layout, B: torch.Tensor, X: torch
 
 
 def _mixed(h: torch.Tensor, W: torch.Tensor) -> torch.Tensor:
-    """h W over channels as one matrix product; torch would make many of it where h is strided."""
+    """h W over channels as one matrix product; torch would use many if h is strided."""
     return (h.reshape(-1, h.shape[-1]) @ W).view(*h.shape[:-1], W.shape[-1])
 
 
 def _per_element(
     skip: Mapping[tuple[int, int], torch.Tensor], layout: Layout, h: ByL
 ) -> dict[int, torch.Tensor]:
-    """{l: Σ over l in of h W_z}: another matrix for each element."""
+    """{l: Σ over l in of h W_z}, with a different matrix for each element."""
     out: dict[int, torch.Tensor] = {}
     for (i, j), W in skip.items():
         split = zip(h[i].split(layout.counts), W.unbind(), strict=True)
@@ -369,7 +371,7 @@ def _skip(module: Any, weight: torch.Tensor) -> dict[tuple[int, int], torch.Tens
 
 
 def _mlp(net: Any, parameters: Parameters, name: str) -> ByL:
-    """The matrices of an e3nn FullyConnectedNet, its normalisations inside; silu between them."""
+    """The matrices of an e3nn FullyConnectedNet, including its normalisations; silu is applied between them."""
     layers = [getattr(net, f"layer{k}") for k in range(len(net.hs) - 1)]
     gain, out = 1.0, []
     for k, layer in enumerate(layers):
@@ -383,7 +385,7 @@ def _mlp(net: Any, parameters: Parameters, name: str) -> ByL:
 
 
 def _gate(readout: Any) -> Any:
-    """The activation of a readout, None for none."""
+    """The activation of a readout, or None."""
     if not hasattr(readout, "non_linearity"):
         return None
     return readout.non_linearity.acts[0]

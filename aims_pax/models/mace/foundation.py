@@ -1,4 +1,4 @@
-"""Published models for sampling structures: a MACE-MP size, downloaded once, or a file the user has."""
+"""Foundation models: a MACE-MP size, which is downloaded once, or a model file of the user."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def load_foundation_model(
     inference: str = "torch",
     key: str = FOUNDATIONAL_SIZE,
 ) -> Committee:
-    """A foundation model as a potential of one member; it knows its `elements`.
+    """A foundation model as a potential of one member.
 
     size_or_path: `small`, `medium`, `large` … as MACE names them (downloaded at first use into MACE's cache),
-    or a path to a local .model file, relative to `folder` (`./small` for a file called so).
-    inference: as MISC.inference; what cannot be native is left to torch, whatever the models of the run are asked
-    for. key: where another model can be named.
-    Raises SettingsError for an unknown size, a missing file or one that is no MACE model, and SetupError
+    or a path to a local .model file, relative to `folder` (`./small` for a file of that name).
+    inference: as MISC.inference; a model that native inference does not support uses torch, also with `native`.
+    key: the settings key that names the model.
+    Raises SettingsError for an unknown size, a missing file or one that is not a MACE model, and SetupError
     when a download is needed and fails.
     """
     known = _sizes()
@@ -37,7 +37,7 @@ def load_foundation_model(
     path = path if path.is_absolute() or folder is None else folder / path
     if (
         size_or_path in known
-    ):  # also where a file of that name lies: opening a model runs code, so it must be meant
+    ):  # even if there is a file of that name: opening a model executes code, so its path must be explicit
         path = _download(size_or_path, key)
     elif not path.is_file():
         raise SettingsError(
@@ -60,7 +60,7 @@ def _sizes() -> list[str]:
 
 
 def _download(size: str, key: str = FOUNDATIONAL_SIZE) -> Path:
-    """MACE's own download and cache (~/.cache/mace)."""
+    """Download with MACE's own function, into its cache (~/.cache/mace)."""
     try:
         with quiet():
             return Path(foundation_models().download_mace_mp_checkpoint(size))
@@ -73,11 +73,11 @@ def _download(size: str, key: str = FOUNDATIONAL_SIZE) -> Path:
 
 
 def _head(model: MaceModel, path: Path) -> int:
-    """Which head speaks: the only one, or the one called default."""
+    """The index of the head to use: the only one, or the one named default."""
     heads = list(getattr(model, "heads", None) or ["Default"])
     named = [k for k, head in enumerate(heads) if head.lower() == "default"]
     if len(heads) == 1 or named:
         return named[0] if named else 0
     raise SettingsError(
-        f"{path}: has the heads {', '.join(heads)} and none called default; use a model with one"
+        f"{path}: has the heads {', '.join(heads)} and none named default; use a model with one head"
     )

@@ -1,8 +1,8 @@
 """Predictions and gradients of a batch that may not fit into memory at once: in pieces, with the same results.
 
-How many structures the memory limit (`models.memory_budget`) allows is measured on one structure first. A loss is that
-of the whole batch: its derivatives with respect to the predictions P are taken first, and the gradient is gathered
-piece by piece with a second evaluation,
+The number of structures that the memory limit (`models.memory_budget`) allows is first measured on one structure. The
+loss is that of the whole batch: its derivatives with respect to the predictions P are computed first; then the gradient
+is summed over the pieces with a second evaluation,
 
     ∂L/∂w = Σ_pieces ∂L/∂P · ∂P/∂w
 """
@@ -31,7 +31,7 @@ Answer = TypeVar("Answer")
 def predicted(
     member: Member, graphs: Sequence[LabelledGraph], batch: GraphBatch, *, stress: bool
 ) -> Prediction:
-    """What the model says of a batch, not to be differentiated. batch: of these graphs."""
+    """Predictions for a batch, without gradients. batch: the collated graphs."""
 
     def work(first: int, end: int) -> Prediction:
         part = batch if end - first == len(graphs) else _collated(member, graphs[first:end])
@@ -48,9 +48,9 @@ def predicted(
 
 
 def backward(member: Member, graphs: Sequence[LabelledGraph], loss: Loss) -> torch.Tensor:
-    """The loss () of these graphs as one batch; its gradient becomes that of the member's weights."""
+    """The loss () of these graphs as one batch; sets the gradients of the member's weights."""
     batch = _collated(member, graphs)
-    slopes: list[tuple[torch.Tensor, Prediction]] = []  # the loss and ∂L/∂P, once a piece needs them
+    slopes: list[tuple[torch.Tensor, Prediction]] = []  # the loss and ∂L/∂P, computed when a piece needs them
 
     def work(first: int, end: int) -> torch.Tensor:
         if first == 0:
@@ -117,14 +117,14 @@ def _room(what: str, member: Member, graphs: Sequence[LabelledGraph], *, trainin
 
 
 def _at_most(member: Member, graphs: Sequence[LabelledGraph], training: bool) -> float:
-    """Bytes, from above and at no cost; `pieces` says the same of dynamics."""
+    """Upper bound in bytes, without measuring; `inference_pieces` has the same for dynamics."""
     size = int(member.model.interactions[-1].target_irreps.dim)
     numbers = 12 * sum(_sizes(graphs)) + 120 * sum(map(len, graphs))
     return 8 * size * numbers * (4 if training else 1)
 
 
 def _bytes_an_edge(member: Member, graphs: Sequence[LabelledGraph], training: bool) -> float:
-    """Bytes an evaluation takes for each edge, with the share of the atoms, measured on the smallest structure."""
+    """Bytes per edge (atoms included) of an evaluation, measured on the smallest structure."""
     smallest = min(graphs, key=lambda graph: graph.edges.shape[1])
     batch, quick = _collated(member, [smallest]), fast_mace(member.model)
 
@@ -138,7 +138,7 @@ def _bytes_an_edge(member: Member, graphs: Sequence[LabelledGraph], training: bo
             value = energy.sum() + forces.square().sum()
             torch.autograd.grad(value, member.weights, allow_unused=True)
 
-    work()  # what is made once
+    work()  # one-time allocations
     return (
         memory_budget.FOUND * memory_budget.peak(work, str(member.device)) / max(1, smallest.edges.shape[1])
     )

@@ -1,9 +1,9 @@
-"""Labelled structures as graphs: built once for each frame, kept, concatenated into batches by `torch.cat`.
+"""Labelled structures as graphs: built once for each frame, cached, concatenated into batches by `torch.cat`.
 
-A graph holds edge vectors instead of positions. The model is evaluated at positions 0 with the vectors as
-shifts, so float32 rounds distances below the cutoff and never coordinates far from the origin. For the
-stress the vectors are given as `unit_shifts` in a unit cell, which the strain then deforms exactly; what
-comes back is dE/dε and is divided by the true volume here.
+A graph holds edge vectors instead of positions. The model is evaluated at positions 0 with the vectors as shifts, so
+that float32 rounds only distances below the cutoff, not coordinates far from the origin. For the stress the vectors
+are given as `unit_shifts` in a unit cell, which the strain then deforms exactly; the result is dE/dε and is divided
+by the true volume here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from aims_pax.models.neighbour_list import is_sane_structure, neighbour_list
 
 @dataclass(frozen=True, eq=False)
 class LabelledGraph:
-    """One labelled frame. Z: number of elements the model knows.
+    """One labelled frame. Z: number of elements of the model.
 
     species: (N,) index into the elements. edges: (2, E) sender, receiver. vectors: (E, 3) Å, model dtype.
     composition: (Z,) atoms of each element. energy: eV float64. forces: (N, 3) eV/Å.
@@ -77,7 +77,7 @@ class GraphCache:
         return graph
 
     def _same(self, one: LabelledFrame, other: LabelledFrame) -> bool:
-        """Whether two labels of a frame teach the same."""
+        """Whether two labels of a frame are the same for training."""
         return (
             one.label.energy == other.label.energy
             and np.array_equal(one.label.forces, other.label.forces)
@@ -88,9 +88,7 @@ class GraphCache:
     def _make(self, labelled: LabelledFrame) -> LabelledGraph:
         frame, label = labelled.frame, labelled.label
         if not label.finite:
-            raise ValueError(
-                f"frame {labelled.id}: its label is not finite; such a frame must not be trained on"
-            )
+            raise ValueError(f"frame {labelled.id}: its label is not finite; it cannot be used for training")
         if not is_sane_structure(frame.positions, frame.cell, frame.pbc, self.r_max):
             raise ValueError(
                 f"frame {labelled.id}: no neighbour list can be made (atoms too far or too dense)"
@@ -126,7 +124,7 @@ class GraphCache:
 
 @dataclass(frozen=True, eq=False)
 class GraphBatch:
-    """Several graphs as one, on the device. F graphs, A atoms, E edges.
+    """Several graphs concatenated into one, on the device. F graphs, A atoms, E edges.
 
     node_attrs: (A, Z) one-hot. edges: (2, E). vectors: (E, 3). frame_of: (A,). ptr: (F + 1,).
     energy: (F,) eV above the atomic energies. forces: (A, 3). stress: (F, 3, 3).
@@ -151,7 +149,7 @@ class GraphBatch:
 
 
 def collate(graphs: Sequence[LabelledGraph], E0: Array, device: torch.device) -> GraphBatch:
-    """Concatenate. E0: (Z,) eV; subtracted in float64, so large total energies lose nothing in float32."""
+    """Concatenate. E0: (Z,) eV, subtracted in float64, so that large total energies lose no precision in float32."""
     sizes = torch.tensor([len(g) for g in graphs])
     ptr = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
     dtype = graphs[0].vectors.dtype
@@ -188,7 +186,7 @@ def model_input(
     ptr: torch.Tensor,
     head: int = 0,
 ) -> dict[str, torch.Tensor]:
-    """What MACE's forward reads: positions 0, the vectors as shifts, a unit cell; fresh for each call."""
+    """Inputs of MACE's forward: positions 0, the vectors as shifts, a unit cell; new tensors at each call."""
     frames = len(ptr) - 1
     unit = torch.eye(3, dtype=vectors.dtype, device=vectors.device).repeat(frames, 1)
     return {
@@ -205,14 +203,14 @@ def model_input(
 
 
 def species_index(elements: Sequence[int]) -> np.ndarray[Any, Any]:
-    """(119,) from atomic number to the place among the elements, −1 for unknown ones."""
+    """(119,) from atomic number to the index among the elements, −1 for unknown ones."""
     index = np.full(119, -1)
     index[list(elements)] = np.arange(len(elements))
     return index
 
 
 def species_of(frame: Frame, index: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """(N,) places among the elements. Raises SettingsError for an element the model does not know."""
+    """(N,) indices among the elements. Raises SettingsError for an element the model does not know."""
     species = index[frame.numbers]
     if (species < 0).any():
         from ase.data import chemical_symbols
@@ -226,7 +224,7 @@ def species_of(frame: Frame, index: np.ndarray[Any, Any]) -> np.ndarray[Any, Any
 
 
 def is_isolated_atom(labelled: LabelledFrame) -> bool:
-    """One atom alone in space: its energy is the E0 of its element."""
+    """Whether the frame is an isolated atom: its energy is the E0 of its element."""
     return len(labelled.frame) == 1 and (
         not labelled.frame.pbc.any() or labelled.origin.get("config_type") == "IsolatedAtom"
     )
@@ -250,7 +248,7 @@ class EdgeGraph:
 
 @dataclass(frozen=True, eq=False)
 class EdgeBatch:
-    """What the evaluation reads of a batch: species (A,), sender, receiver (E,), vectors (E, 3), frame_of (A,)."""
+    """Inputs of an evaluation: species (A,), sender, receiver (E,), vectors (E, 3), frame_of (A,)."""
 
     species: torch.Tensor
     sender: torch.Tensor

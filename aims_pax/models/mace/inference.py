@@ -1,8 +1,8 @@
-"""Forces of many structures from many members, in one evaluation a step.
+"""Forces of many structures from many members, in one evaluation per MD step.
 
-`Committee` is the potential; binding it to structures gives a `BoundCommittee`, which keeps what does not
-move (species, neighbour lists with a skin) and hands an `EdgeGraph` to an evaluator. The evaluator is the
-seam: torch here, symmetrix in `native`, anything that maps a graph to energies, forces and dE/dε elsewhere.
+`Committee` is the potential; binding it to structures gives a `BoundCommittee`, which stores what does not change
+(species, neighbour lists with a skin) and passes an `EdgeGraph` to an evaluator. Evaluators are interchangeable: torch
+here, symmetrix in `native`, or any other function from a graph to energies, forces and dE/dε.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from aims_pax.models.mace.mace_import import MaceModel, interaction_energy
 from aims_pax.models.neighbour_list import SkinNeighbours
 from aims_pax.potential import Evaluation
 
-SKIN = 0.5  # Å: a hydrogen at 500 K covers half of it in about ten steps of 0.5 fs
+SKIN = 0.5  # Å: a hydrogen at 500 K moves by half of it in about ten steps of 0.5 fs
 WORK = 2**24  # edges × channels × spherical components evaluated at once by `labels`: about 1 GB
 
 
@@ -73,7 +73,7 @@ class TorchEvaluator:
 
 
 def torch_evaluator(models: Sequence[MaceModel], head: int = 0) -> Evaluator:
-    """How torch evaluates these models: by our own forward where they qualify, else by MACE's modules."""
+    """The torch evaluator of these models: our own forward if it supports them, else MACE's modules."""
     from aims_pax.models.mace.fast_forward import fast_evaluator
 
     return (fast_evaluator(models) if head == 0 else None) or TorchEvaluator(models, head)
@@ -99,7 +99,7 @@ def cut(graph: EdgeGraph, atoms: torch.Tensor) -> EdgeGraph:
 def in_pieces(
     evaluator: Evaluator, graph: EdgeGraph, strain: bool, room: BatchSplitter
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """What the evaluator says of a graph: at once, or some structures after others where memory runs out."""
+    """Evaluate a graph at once, or in several groups of structures if memory runs out."""
     frames = len(graph.ptr) - 1
     sizes = torch.bincount(graph.frame_of[graph.sender], minlength=frames).tolist()
 
@@ -117,10 +117,9 @@ def in_pieces(
 
 
 class BoundCommittee:
-    """A committee bound to F structures with A atoms together; only positions and cells move.
+    """A committee bound to F structures with A atoms in total; only positions and cells change.
 
-    A structure that cannot be evaluated any more (not finite, blown apart, collapsed) gets NaN; the others
-    do not notice.
+    A structure that can no longer be evaluated (not finite, exploded, collapsed) gets NaN; the others are not affected.
     """
 
     drives = True
@@ -171,7 +170,7 @@ class BoundCommittee:
     def _driven(
         self, graph: EdgeGraph, driving_members: Sequence[int], strain: bool
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """As an evaluator answers, with M = 1: the structures of each member in a graph of their own."""
+        """Results as of an evaluator, with M = 1: the structures of each member are evaluated as a separate graph."""
         energies = graph.vectors.new_zeros((1, len(self.frames)))
         forces = graph.vectors.new_zeros((1, len(self.species), 3))
         strains = graph.vectors.new_zeros((1, len(self.frames), 3, 3)) if strain else None
@@ -195,9 +194,9 @@ class BoundCommittee:
 
 
 class Committee:
-    """M models that know the same elements and have the same cutoff, as one `Potential`. M may be 1.
+    """M models with the same elements and cutoff, as one `Potential`. M may be 1.
 
-    evaluator: makes what evaluates some of the models; torch unless told otherwise.
+    evaluator: makes the evaluator of a list of models; default torch.
     """
 
     def __init__(
@@ -223,24 +222,24 @@ class Committee:
         )
 
     def bind(self, frames: Sequence[Frame]) -> BoundCommittee:
-        """Fix the structures. Raises SettingsError for an element the models do not know."""
+        """Bind to these structures. Raises SettingsError for an element the models do not know."""
         return BoundCommittee(self, frames)
 
     def pieces(self, frames: Sequence[Frame]) -> list[range]:
-        """The structures that may be evaluated side by side within the memory limit: all, or some after others.
+        """Groups of structures, each small enough to be evaluated at once within the memory limit.
 
-        Raises SettingsError for a structure that is larger than the limit by itself.
+        Raises SettingsError for a structure that alone exceeds the limit.
         """
         return self._pieces(frames)
 
     def alone(self, member: int) -> Evaluator:
-        """What evaluates one of the members."""
+        """The evaluator of one member."""
         if member not in self._ones:
             self._ones[member] = self._one[member]()
         return self._ones[member]
 
     def labels(self, frames: Sequence[Frame]) -> list[Label]:
-        """The mean over the members, frame by frame; stress for frames periodic in three directions."""
+        """The mean over the members for each frame; with stress for frames periodic in three directions."""
         labels: list[Label] = []
         pieces = [[part[k] for k in piece] for part in self._chunks(frames) for piece in self.pieces(part)]
         for chunk in pieces:
@@ -263,7 +262,7 @@ class Committee:
         return bound(positions, cells, stress=True)
 
     def _need(self, neighbours: float) -> memory_budget.Need:
-        """What an evaluation by all members takes: as the evaluator knows it, else as measured once."""
+        """The memory that an evaluation by all members needs: given by the evaluator, else measured once."""
         own = getattr(self.evaluator, "need", None)
         known: memory_budget.Need | None = own() if own is not None else None
         if known is not None:
@@ -282,7 +281,7 @@ class Committee:
         return save is not None and save()
 
     def _chunks(self, frames: Sequence[Frame]) -> list[list[Frame]]:
-        """Frames in order, together until their estimated edges fill a batch."""
+        """Consecutive frames grouped so that their estimated edges fill a batch."""
         chunks: list[list[Frame]] = []
         room = 0.0
         for frame in frames:
@@ -301,7 +300,7 @@ _needs: WeakKeyDictionary[MaceModel, dict[int, memory_budget.Need]] = (
 
 
 def random_graph(n: int, k: int, r_max: float, device: str) -> EdgeGraph:
-    """One structure of n atoms of the first element with k edges each; no geometry has it, but it costs the same."""
+    """A random graph, not a real geometry, to measure costs: n atoms of the first element with k edges each."""
     receiver = torch.arange(n).repeat_interleave(k)
     sender = (receiver + 1 + torch.arange(k).repeat(n)) % n
     vectors = torch.randn((n * k, 3), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -312,5 +311,5 @@ def random_graph(n: int, k: int, r_max: float, device: str) -> EdgeGraph:
 
 
 def _size(model: MaceModel) -> int:
-    """Numbers an edge carries: channels × spherical components."""
+    """Numbers per edge: channels × spherical components."""
     return int(model.interactions[-1].target_irreps.dim)

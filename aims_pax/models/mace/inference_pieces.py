@@ -1,7 +1,7 @@
-"""Which structures are evaluated side by side: as many as the memory limit allows, known before the first evaluation.
+"""Splits structures into groups that fit into the memory limit, before the first evaluation.
 
-Trajectories do not need each other. Those that do not fit together move one group after another, with their neighbour
-lists, and the energies and forces are the same (float32: to the last digits, which depend on who shares a batch).
+Trajectories are independent. If they do not fit together, they are propagated one group after another, each with its
+neighbour lists. Energies and forces are the same (in float32 except for the last digits, which depend on the batch).
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ EDGE, ATOM, NATIVE = (
     12,
     120,
     4,
-)  # numbers × (channels × spherical components), from above: needs no measuring below
-_said: set[str] = set()  # once for a process, not for each committee
+)  # upper bounds, numbers × (channels × spherical components): below the limit nothing is measured
+_said: set[str] = set()  # lines logged by this process; each is logged once, not for each committee
 
 
 class Pieces:
     """Groups of consecutive structures for one committee.
 
-    size: channels × spherical components. members: of the committee. need: what an evaluation takes, from the mean
-    number of neighbours. economical: makes the evaluation take less memory, False where it cannot.
+    size: channels × spherical components. members: of the committee. need: memory of an evaluation for a mean number of
+    neighbours. economical: makes the evaluation use less memory; False if it cannot.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Pieces:
         self.need, self.economical = need, economical
 
     def __call__(self, frames: Sequence[Frame]) -> list[range]:
-        """Raises SettingsError for a structure that is too large by itself."""
+        """Ranges of frames to evaluate together. Raises SettingsError for a single structure that is too large."""
         limit = memory_budget.limit(self.device)
         if sum(self._at_most(frame) for frame in frames) <= limit:
             return [range(len(frames))]
@@ -73,14 +73,14 @@ class Pieces:
         return groups
 
     def _at_most(self, frame: Frame) -> float:
-        """Bytes, from above, without looking at the model or for neighbours."""
+        """Upper bound in bytes, without measuring the model or computing neighbours."""
         edges = likely_edges(frame, self.r_max)
         numbers = max(EDGE * edges + ATOM * len(frame), NATIVE * self.members * edges)
         return 8 * self.size * numbers + memory_budget.GRAPH * edges
 
     def _edges(self, frame: Frame) -> int:
         if not is_sane_structure(frame.positions, frame.cell, frame.pbc, self.r_max):
-            return 0  # it will not be evaluated
+            return 0  # is not evaluated
         return len(neighbour_list(frame.positions, frame.cell, frame.pbc, self.r_max)[0])
 
     def _sizes(self, frames: Sequence[Frame], edges: Sequence[int]) -> list[int]:
@@ -88,7 +88,7 @@ class Pieces:
         return [int(need.of(len(f), e)) for f, e in zip(frames, edges, strict=True)]
 
     def _check(self, atoms: int, edges: int, size: int, limit: float) -> None:
-        """Whether a structure that exceeds the limit has a chance. Raises SettingsError where it has none."""
+        """Warn about a structure that exceeds the limit but may fit; raise SettingsError if it cannot fit."""
         what = f"one structure of {atoms} atoms ({edges} edges) needs about {size / GB:.3g} GB of memory"
         if memory_budget.is_set_by_user():
             raise SettingsError(
@@ -98,13 +98,11 @@ class Pieces:
         left = memory_budget.available_memory(self.device)
         if size / memory_budget.FOUND > left:
             raise SettingsError(f"{what}, {left / GB:.3g} GB are free on {self.device}; in mace.yaml: {CURE}")
-        _say(
-            f"{what}, more than the {limit / GB:.3g} GB that are meant for evaluations; it is tried all the same"
-        )
+        _say(f"{what}, more than the {limit / GB:.3g} GB reserved for evaluations; it is tried anyway")
 
 
 def likely_edges(frame: Frame, r_max: float) -> float:
-    """About how many edges a frame has, from above: every pair of a molecule, the density of a crystal."""
+    """Upper estimate of the number of edges of a frame: all pairs of a molecule, or from the density of a crystal."""
     n = len(frame)
     volume = abs(float(np.linalg.det(frame.cell))) if frame.periodic else 0.0
     dense = 4.19 * r_max**3 * max(0.15, n / volume if volume else 0.0)  # 0.15 atoms/Å³: denser than steel

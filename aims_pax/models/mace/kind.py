@@ -1,4 +1,4 @@
-"""MACE as a kind of model. Nothing is imported here that needs torch before it is used."""
+"""MACE as a kind of model. Modules that need torch are imported only when they are used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from aims_pax.settings import Settings
     from aims_pax.systems import System
 
-FORMS = {  # of exported files, and what their names end in
+FORMS = {  # format of exported files: ending of their names
     "ase": ".model",
     "torchscript": ".torchscript.pt",
     "lammps": "-lammps.pt",
@@ -26,7 +26,7 @@ FORMS = {  # of exported files, and what their names end in
 
 
 class MaceKind(ModelKind):
-    """Equivariant message passing, as mace.yaml describes it."""
+    """Equivariant message-passing models with the settings of mace.yaml."""
 
     name = "mace"
     title = "MACE"
@@ -94,8 +94,8 @@ class MaceKind(ModelKind):
         if not is_too_coarse([energy]) or not single:
             return ""
         return (
-            f"energies reach {energy:,.0f} eV, which single precision knows to {resolution(energy):.2g} eV only: this "
-            'table sums them in double precision, MACECalculator does with default_dtype="float64"'
+            f"energies reach {energy:,.0f} eV, which single precision resolves only to {resolution(energy):.2g} eV: "
+            'this table sums them in double precision; MACECalculator does so with default_dtype="float64"'
         )
 
     def atom_features(self, source: Any, folder: Path, device: str) -> Features | None:
@@ -114,7 +114,7 @@ class MaceKind(ModelKind):
     def form_suffix(self, form: str) -> str:
         return FORMS[form]
 
-    # ------------------------------------------------------------ beforehand
+    # ------------------------------------------------------------ estimates for `plan`
 
     def cutoff(self, settings: Settings) -> float | None:
         return float(settings.mace.architecture.r_max)
@@ -127,7 +127,7 @@ class MaceKind(ModelKind):
     def estimate_snapshot(self, settings: Settings, n_elements: int) -> float:
         return resource_estimates.snapshot_bytes(settings, n_elements)
 
-    # ------------------------------------------------------------ abilities
+    # ------------------------------------------------------------ optional features
 
     def training_pool(self, workers: int, threads: int, devices: Sequence[str], memory: float) -> ProcessPool:
         from aims_pax.models.mace.training_workers import TrainingPool

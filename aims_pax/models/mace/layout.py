@@ -1,6 +1,6 @@
-"""Where atoms and edges sit when a batch is evaluated: atoms by element, neighbours in rows of equal length.
+"""The order of atoms and edges in memory for an evaluation: atoms by element, neighbours in rows of equal length.
 
-A dummy edge fills every free place of a row. It points beyond the cutoff, so what it adds is exactly zero.
+Unused slots of a row are filled with dummy edges. They are longer than the cutoff, so they contribute exactly zero.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 
-SPLIT = 256  # slots saved that pay for one more set of rows
+SPLIT = 256  # slots to be saved at least by one more set of rows
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Who sits where. A atoms sorted by element, E edges in S ≥ E slots.
+    """Positions of atoms and edges. A atoms sorted by element, E edges in S ≥ E slots.
 
-    order: (A,) the caller's atoms in our order; rank: its inverse. counts: atoms of each element.
+    order: (A,) indices of the caller's atoms in the sorted order; rank: its inverse. counts: atoms of each element.
     species: (A,). rows: (first slot, receivers, slots of each) for sets of rows of equal length.
-    place: (A,) where in the order of the rows each of our atoms is, None when that is their own order.
-    sender, receiver: (S,) our atoms; a dummy is its receiver's own. slot: (E,) where each edge sits.
+    place: (A,) index of each sorted atom in the order of the rows, None if the two orders are the same.
+    sender, receiver: (S,) sorted atoms; for a dummy both are the receiver. slot: (E,) slot of each edge.
     """
 
     order: torch.Tensor
@@ -38,7 +38,7 @@ class Layout:
 def arrange(
     species: torch.Tensor, sender: torch.Tensor, receiver: torch.Tensor, elements: int, sets: int = 4
 ) -> Layout:
-    """Sort atoms by element and edges into rows of at most `sets` lengths, a power of 2.
+    """Sort atoms by element, and edges into rows of at most `sets` (a power of 2) different lengths.
 
     species: (A,), sender and receiver: (E,).
     """
@@ -84,7 +84,7 @@ def arrange(
 
 
 def _row_sets(degree: np.ndarray[Any, Any], depth: int) -> list[np.ndarray[Any, Any]]:
-    """Atoms together whose rows have one length; split where that saves enough slots."""
+    """Groups of atoms whose rows have the same length; a group is split if this saves enough slots."""
     by_degree = np.argsort(-degree, kind="stable")
     d = degree[by_degree]
     n = len(d)
@@ -98,7 +98,7 @@ def _row_sets(degree: np.ndarray[Any, Any], depth: int) -> list[np.ndarray[Any, 
 
 
 def pad(vectors: torch.Tensor, layout: Layout, r_max: float) -> torch.Tensor:
-    """(S, 3) Å from (E, 3) Å: each edge in its slot, dummies at twice the cutoff."""
+    """(S, 3) Å from (E, 3) Å: each edge in its slot, dummies with twice the length of the cutoff."""
     padded = vectors.new_zeros((len(layout.sender), 3))
     padded[:, 0] = 2 * r_max
     return padded.index_copy_(0, layout.slot, vectors)
@@ -109,10 +109,10 @@ Tensors = list[torch.Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """A batch as it is traced. A atoms, E edges.
+    """A batch as input of a traced graph. A atoms, E edges.
 
-    vectors: (n_z, K, 3) Å for each element, dummies beyond the cutoff. senders: (n_z, K), places of atoms.
-    rank: (A,) the place of each atom. slot: (E,) the place of each edge.
+    vectors: (n_z, K, 3) Å for each element, dummies beyond the cutoff. senders: (n_z, K), indices of sorted atoms.
+    rank: (A,) the sorted index of each atom. slot: (E,) the slot of each edge.
     """
 
     vectors: Tensors

@@ -1,6 +1,6 @@
-"""What training minimises: MACE's own loss functions, evaluated on our batches.
+"""The losses of training: MACE's own loss functions, evaluated on our batches.
 
-A label without stress counts as stress 0 predicted 0: it adds nothing to any loss. The same for virials.
+If a label has no stress, label and prediction are both set to 0, so that it adds nothing to the loss; same for virials.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LOSSES = {
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of a batch. energy: (F,) eV above the atomic energies. forces: (A, 3) eV/Å.
+    """Predictions for a batch. energy: (F,) eV above the atomic energies. forces: (A, 3) eV/Å.
 
     stress: (F, 3, 3) eV/Å³ (0 for frames whose label has none), or None when not computed.
     """
@@ -46,7 +46,7 @@ class Prediction:
 
 
 class Loss:
-    """loss(batch, prediction) → scalar, in the units MACE gives it."""
+    """loss(batch, prediction) → scalar, in the units of MACE."""
 
     def __init__(self, settings: MaceSettings) -> None:
         name = loss_name(settings)
@@ -84,7 +84,7 @@ def predict(model: MaceModel, batch: GraphBatch, *, training: bool, stress: bool
 
 @torch.no_grad()
 def energies(model: MaceModel, batch: GraphBatch) -> torch.Tensor:
-    """(F,) eV above the atomic energies, without forces: a fraction of what `predict` costs."""
+    """(F,) eV above the atomic energies, without forces: much faster than `predict`."""
     quick = fast_mace(model)
     if quick is not None:
         return only_energies(quick, edge_batch(batch))
@@ -93,13 +93,13 @@ def energies(model: MaceModel, batch: GraphBatch) -> torch.Tensor:
 
 
 def edge_batch(batch: GraphBatch) -> EdgeBatch:
-    """What the evaluation reads of it."""
+    """The part of a batch that the evaluation needs."""
     species = batch.node_attrs.argmax(1)
     return EdgeBatch(species, batch.edges[0], batch.edges[1], batch.vectors, batch.frame_of, batch.frames)
 
 
 def predict_by_modules(model: MaceModel, batch: GraphBatch, *, training: bool, stress: bool) -> Prediction:
-    """The same by MACE's own forward."""
+    """The same as `predict`, with MACE's own forward."""
     out = model(
         model_input(batch.node_attrs, batch.edges, batch.vectors, batch.frame_of, batch.ptr),
         training=training,
@@ -113,7 +113,7 @@ def predict_by_modules(model: MaceModel, batch: GraphBatch, *, training: bool, s
 
 
 class _Reference:
-    """A batch in the spelling of MACE's losses: attributes and items."""
+    """A batch with the attributes and items that MACE's losses read."""
 
     def __init__(self, batch: GraphBatch) -> None:
         one = torch.ones_like(batch.weight)

@@ -1,12 +1,12 @@
-"""The only door to MACE: imports it without letting it print or warn over the program's own output.
+"""The only module that imports MACE; suppresses what MACE prints and its warnings.
 
-`import mace` prints a line about cuequivariance to standard output and, on recent torch, every building,
-copying or loading of a model repeats deprecation warnings of TorchScript. Both are silenced here, only here.
-It also sets TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD for the whole process, so everybody who loads a torch file must
-pass `weights_only` himself.
+`import mace` prints a line about cuequivariance to standard output and, with recent torch, building, copying or
+loading a model repeats deprecation warnings of TorchScript. Both are suppressed here, and only here. The import also
+sets TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD for the whole process, so all code that loads a torch file must pass
+`weights_only` explicitly.
 
-TorchScript's profiling executor is switched off: its first calls run another graph than the later ones, so a
-run that was stopped and one that was not would differ in the last bit. Measured: the speed is the same.
+TorchScript's profiling executor is switched off: its first calls run a different graph than later ones, so a run that
+was stopped and continued would differ in the last bit from one that was not. Measured: the speed is the same.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ import torch
 
 log = logging.getLogger(__name__)
 
-MaceModel: TypeAlias = Any  # a torch.nn.Module whose attributes no type checker knows
+MaceModel: TypeAlias = Any  # a torch.nn.Module with attributes unknown to type checkers
 
 NOISE = (
     r".*torch\.jit.*",
     r".*TorchScript.*",
     r".*TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD.*",
     r".*cuequivariance.*",
-    r"To copy construct from a tensor.*",  # the converter to cuEquivariance
+    r"To copy construct from a tensor.*",  # from the converter to cuEquivariance
 )
 
 
 class _Sieve(io.TextIOBase):
-    """Standard output in which what some threads print is put aside; the others print as ever."""
+    """Standard output that captures what some threads print; other threads print as usual."""
 
     def __init__(self) -> None:
         self.real: TextIO = sys.stdout
@@ -60,10 +60,10 @@ class _Sieve(io.TextIOBase):
 
 
 class _Hush:
-    """Counts who wants quiet: standard output and warnings are changed by the first and restored by the last.
+    """Counts active `quiet` blocks: the first one replaces standard output and warnings, the last one restores them.
 
-    Both belong to the whole process, and members are built, copied and pickled in several threads: each for
-    itself would restore what another one had put in place.
+    Both are global to the process, and members are built, copied and pickled in several threads. A thread that restored
+    them separately would undo the change of another one.
     """
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ _hush = _Hush()
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No prints of this thread and none of MACE's known warnings inside; what it printed goes to the debug log."""
+    """Inside the block, prints of this thread go to the debug log, and known warnings of MACE are ignored."""
     _hush.begin()
     before, printed = getattr(_hush.sieve.aside, "buffer", None), io.StringIO()
     _hush.sieve.aside.buffer = printed
@@ -111,7 +111,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """torch's default dtype inside, as MACE's constructors expect it; restored afterwards."""
+    """Set torch's default dtype, which MACE's constructors use, inside the block."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -128,11 +128,11 @@ with quiet():
 for switch in ("_jit_set_profiling_executor", "_jit_set_profiling_mode"):
     getattr(torch._C, switch, bool)(False)
 
-modules: Any = mace.modules  # its __init__ re-exports names without saying so
+modules: Any = mace.modules  # Any: its __init__ re-exports names without `__all__`
 
 
 def foundation_models() -> Any:
-    """MACE's list of published models and its downloader (imports its calculators too: half a second)."""
+    """MACE's list of published models and its downloader (also imports its calculators: half a second)."""
     with quiet():
         from mace.calculators import foundations_models
 

@@ -1,4 +1,4 @@
-"""One model of the committee with everything its training needs to go on."""
+"""One model of the committee, with the complete state of its training."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Validation:
-    """Averaged weights on a validation set: loss as MACE defines it, mean absolute errors of energy
-    (eV/atom), forces (eV/Å) and stress (eV/Å³, None without any).
+    """Errors of the averaged weights on a validation set: loss as defined in MACE, mean absolute errors of energy
+    (eV/atom), forces (eV/Å) and stress (eV/Å³, None without stress).
     """
 
     loss: float
@@ -39,17 +39,17 @@ UNSEEN = Validation(math.nan, math.nan, math.nan, None)
 
 
 class ValidationProgress:
-    """How validation has gone in this phase: the best loss, and how long ago it was seen.
+    """Progress of validation in this phase: the best loss, and the number of validations since.
 
-    A validation counts as improvement when best − loss > margin. After the validation set has changed
-    its loss cannot be compared with the old one: it becomes the new mark and counts neither way.
+    A validation counts as improvement when best − loss > margin. After the validation set has changed, its loss cannot
+    be compared with the old one: it becomes the new best loss and does not count as improvement or failure.
     """
 
     def __init__(self) -> None:
         self.best, self.stale, self.frames = math.inf, 0, 0
 
     def look(self, loss: float, frames: int, margin: float) -> bool:
-        """Take in one validation loss on this many frames; True when it improved."""
+        """Record a validation loss on this many frames; True if it is an improvement."""
         if self.frames and frames != self.frames:
             self.best, self.frames = loss, frames
             return False
@@ -68,10 +68,10 @@ class ValidationProgress:
 
 
 class Member:
-    """A model, its optimiser, learning rate and moving average, its frozen statistics, its best weights.
+    """A model with its optimiser, learning rate, moving average and statistics.
 
-    `tail` is the sum of the raw weights at the ends of the epochs since the best validation of this phase,
-    for stochastic weight averaging. `seen` is what the last validation found.
+    `swa` averages the raw weights at the ends of the epochs since the best validation of this phase (stochastic weight
+    averaging). `seen` is the result of the last validation.
     """
 
     def __init__(self, name: str, seed: int, model: MaceModel, settings: MaceSettings) -> None:
@@ -93,7 +93,7 @@ class Member:
         self.reset_optimiser_and_ema()
 
     def reset_optimiser_and_ema(self) -> None:
-        """From the averaged weights on, with a new optimiser, average, learning rate and progress."""
+        """Continue from the averaged weights, with a new optimiser, average, learning rate and progress."""
         self.average.adopt()
         self.average.restart()
         self.progress = ValidationProgress()
@@ -101,17 +101,17 @@ class Member:
         self.fresh_optimiser()
 
     def fresh_optimiser(self) -> None:
-        """Forget moments and learning rate; the weights stay."""
+        """Reset moments and learning rate; the weights do not change."""
         self.optimiser = make_optimiser(self.model, self.settings.training)
         self.schedule = Schedule(self.settings.training)
 
     def freeze(self, statistics: Statistics) -> None:
-        """Adopt statistics and write them into the model."""
+        """Set the statistics, also in the model."""
         self.statistics = statistics
         set_statistics(self.model, statistics)
 
     def shift_offsets(self, E0: Array | None = None, shift: float | None = None) -> None:
-        """Replace the atomic energies (Z,) eV or the common shift, eV an atom."""
+        """Replace the atomic energies (Z,) eV or the common shift, eV/atom."""
         assert self.statistics is not None
         if E0 is not None:
             self.freeze(replace(self.statistics, E0=as_stored(E0, self.dtype)))
@@ -120,19 +120,19 @@ class Member:
 
     @torch.no_grad()
     def set_weights(self, values: Sequence[torch.Tensor]) -> None:
-        """Make these the weights and their average at once."""
+        """Set both the weights and their average to these values."""
         for weight, shadow, value in zip(self.weights, self.average.shadow, values, strict=True):
             weight.copy_(value)
             shadow.copy_(value)
 
     def finite(self) -> bool:
-        """No NaN and no infinity in weights or average."""
+        """Whether weights and average have no NaN and no infinity."""
         tensors = [*self.weights, *self.average.shadow]
         return bool(torch.stack([torch.isfinite(t.detach()).all() for t in tensors]).all())
 
     def frozen_copy(self) -> MaceModel:
         """A copy of the model with the averaged weights, for inference or a file."""
-        file = io.BytesIO()  # through a file in memory: copy.deepcopy trips over MACE's empty parameters
+        file = io.BytesIO()  # through a file in memory: copy.deepcopy fails on MACE's empty parameters
         with quiet(), self.average.in_place():
             torch.save(self.model, file)
             file.seek(0)
@@ -141,7 +141,7 @@ class Member:
 
     @torch.no_grad()
     def refresh(self, model: MaceModel) -> None:
-        """Bring an earlier `frozen_copy` up to date in place."""
+        """Update an earlier `frozen_copy` in place."""
         own = dict(model.named_parameters())
         for name, shadow in zip(self.parameters, self.average.shadow, strict=True):
             own[name].copy_(shadow)
@@ -149,7 +149,7 @@ class Member:
             set_statistics(model, self.statistics)
 
     def arrays(self) -> Arrays:
-        """Everything that changes, as arrays: bit-exact, no constants, nothing shared with the member."""
+        """The complete state as arrays: bit-exact copies, without constants."""
         out: Arrays = {f"param/{n}": _numpy(p) for n, p in self.parameters.items()}
         out |= self._named("ema", self.average.shadow)
         out |= {f"optim/{k}": v for k, v in optimiser_arrays(self.optimiser, self.names).items()}
@@ -167,7 +167,7 @@ class Member:
         return out
 
     def load(self, arrays: Arrays) -> None:
-        """Back from `arrays`. Raises RestartError when they belong to another architecture."""
+        """Restore from `arrays`. Raises RestartError when they are of another architecture."""
         groups: dict[str, Arrays] = {}
         for word, value in arrays.items():
             head, _, rest = word.partition("/")
@@ -193,7 +193,7 @@ class Member:
             self.freeze(Statistics(np.array(s["E0"]), neighbours, scale, shift, str(s["source"]), int(rank)))
 
     def weights_arrays(self) -> Arrays:
-        """What predictions depend on: averaged weights and offsets."""
+        """The arrays that predictions depend on: averaged weights and offsets."""
         out = self._named("ema", self.average.shadow)
         if self.statistics is not None:
             out["E0"] = np.array(self.statistics.E0)
@@ -201,7 +201,7 @@ class Member:
         return out
 
     def set_weights_arrays(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        """Back from `weights_arrays`; the raw weights become the same."""
+        """Restore from `weights_arrays`; the raw weights are set to the averaged ones."""
         own = {w.removeprefix("ema/"): np.asarray(a) for w, a in arrays.items() if w.startswith("ema/")}
         self._check(own)
         self.set_weights(self._tensors(own))
@@ -215,7 +215,7 @@ class Member:
         if here != there or kinds != {_numpy(self.weights[0]).dtype}:
             raise RestartError(
                 f"the saved weights of {self.name} belong to another architecture, other elements or another "
-                "default_dtype: undo the change in mace.yaml, or start anew in another folder"
+                "default_dtype: undo the change in mace.yaml, or begin in another folder"
             )
 
     def _named(self, word: str, tensors: Sequence[torch.Tensor]) -> Arrays:

@@ -1,8 +1,8 @@
-"""Inference without torch: symmetrix (extra `fast`) evaluates the models that qualify, torch all others.
+"""Inference without torch: symmetrix (extra `fast`) evaluates the models it supports, torch all others.
 
-`Backend` chooses once for a run. New weights are noticed by the version torch keeps of every parameter, exported
-(`native_export`), read by symmetrix and compared with MACE in float64 on excerpts of the structures at hand
-before any force of theirs is used. symmetrix answers edge by edge; with v = x_receiver − x_sender + shift:
+`Backend` chooses once per run. New weights are detected by torch's version counters of the parameters, exported
+(`native_export`), read by symmetrix and compared with MACE in float64 on parts of the current structures before
+their forces are used. symmetrix gives derivatives for each edge; with v = x_receiver − x_sender + shift:
 
     p_e = −∂E/∂v_e      F_a = Σ_{e to a} p_e − Σ_{e from a} p_e      dE/dε = −sym Σ_e v_e ⊗ p_e
 """
@@ -35,14 +35,14 @@ from aims_pax.models.memory_budget import Need
 log = logging.getLogger(__name__)
 
 PACKAGE, WRITER = "symmetrix-xl", "orjson"
-KNOWN = ("0.1.1",)  # versions whose file layout and evaluator are the ones used here
+KNOWN = ("0.1.1",)  # versions with the file layout and evaluator used here
 ABSOLUTE, RELATIVE = 1e-5, 1e-6  # tolerance of a force: eV/Å, and share of the largest force
-FIRST_LOOK, LATER_LOOK = 96, 24  # atoms of a structure that new weights are compared on
+FIRST_LOOK, LATER_LOOK = 96, 24  # atoms per structure used to compare forces: first weights, later weights
 COPIES, STREAMED = (
     (30, 48, 82),
     (12, 16, 28),
-)  # numbers an edge and channel for max_L 0, 1, 2, a fifth above measured
-FEW = 8  # elements of a model that are read whether or not they occur
+)  # numbers per edge and channel for max_L 0, 1, 2: 20 % more than measured
+FEW = 8  # up to this many elements of a model are all read, also if they do not occur
 Int32 = NDArray[np.int32]
 
 
@@ -60,21 +60,21 @@ def absent() -> str | None:
     except metadata.PackageNotFoundError as error:
         return f"the extra 'fast' is not installed: {error.name} is missing (pip install 'aims-pax[fast]')"
     if version not in KNOWN:
-        return f"{PACKAGE} {version} is installed, known is {' or '.join(KNOWN)}"
+        return f"{PACKAGE} {version} is installed, supported is {' or '.join(KNOWN)}"
     try:
         _symmetrix()
         importlib.import_module(WRITER)
-    except Exception as error:  # a processor without AVX2, a missing library: whatever stops it from loading
+    except Exception as error:  # for example a processor without AVX2, or a missing library
         return f"{PACKAGE} {version} cannot be loaded ({error})"
     return None
 
 
 class Backend:
-    """What evaluates the models of a run, chosen by MISC.inference, the device and the model.
+    """Makes the evaluators of a run, chosen by MISC.inference, the device and the model.
 
-    fallback: makes what evaluates them where symmetrix does not. what: begins each line of the log.
-    Raises SettingsError when `native` is asked for and not possible. With `auto`, a comparison that fails
-    means torch from then on.
+    fallback: makes torch evaluators, used where symmetrix cannot be. what: prefix of the log lines.
+    Raises SettingsError when `native` is set and not possible. With `auto`, torch is used after a comparison has
+    failed.
     """
 
     def __init__(
@@ -89,12 +89,14 @@ class Backend:
         self.refusal = None if mode == "torch" else _refusal(device, model)
         self._said = mode == "torch"
         self._members: dict[int, NativeMember] = {}
-        self.economical = False  # with memory
+        self.economical = False  # whether evaluations use less memory
         if mode == "native" and self.refusal:
-            raise SettingsError(f"MISC.inference: native in mace.yaml cannot be: {self.refusal}; or use auto")
+            raise SettingsError(
+                f"MISC.inference: native in mace.yaml is not possible: {self.refusal}; or use auto"
+            )
 
     def evaluator(self, models: Sequence[MaceModel], head: int = 0) -> Evaluator:
-        """For models of the architecture that was looked at; each model is exported once, wherever it is used."""
+        """An evaluator for models of one architecture; each model is exported only once."""
         if self.refusal:
             self._say(f"{self.what}: torch, because {self.refusal}")
         if self.mode == "torch" or self.refusal:
@@ -108,13 +110,13 @@ class Backend:
 
     @property
     def members(self) -> list[NativeMember]:
-        """All that were read."""
+        """All members that symmetrix has read."""
         return list(self._members.values())
 
     def ready(self, members: Sequence[NativeMember], graph: EdgeGraph) -> bool:
-        """Bring members up to date and compare those that have changed; False: torch has to do it.
+        """Update members, and compare those that have changed; False: torch must be used.
 
-        Raises SettingsError when `native` is asked for and the comparison fails.
+        Raises SettingsError when `native` is set and the comparison fails.
         """
         stale = [m for m in members if m.stale(graph)] if self.refusal is None else []
         try:
@@ -122,7 +124,9 @@ class Backend:
                 known = member.stamp is not None
                 read = member.update()
                 difference = member.compare(graph, LATER_LOOK if known else FIRST_LOOK, by_modules=not known)
-                member.stamp = read  # not before: what was not compared, for want of memory, say, is stale
+                member.stamp = (
+                    read  # only now: if the comparison fails, e.g. by lack of memory, it stays stale
+                )
                 version = metadata.version(PACKAGE)
                 self._say(f"{self.what}: native ({PACKAGE} {version}), within {difference:.0e} eV/Å of torch")
         except (NativeMismatch, ArithmeticError) as error:
@@ -143,7 +147,7 @@ class Backend:
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
-    """A graph as symmetrix takes it: edges by sender, their vectors flat. Frame f has edges first[f]:first[f+1]."""
+    """A graph as input of symmetrix: edges sorted by sender, `counts` edges for each atom."""
 
     species: Int32
     counts: Int32
@@ -176,10 +180,10 @@ class Arrays:
 
 
 class NativeMember:
-    """One model read by symmetrix, and a float64 copy of it that torch evaluates for comparison.
+    """One model read by symmetrix, and a float64 copy that torch evaluates for comparison.
 
-    stamp: what the weights were that were last compared, None before. Of a model that knows more than
-    `FEW` elements only those that have been seen are read.
+    stamp: identifies the weights that were last compared, None before. If a model has more than `FEW` elements, only
+    those that have occurred are read.
     """
 
     def __init__(self, model: MaceModel) -> None:
@@ -197,7 +201,7 @@ class NativeMember:
         self._place = _places(self._active, Z)
 
     def stale(self, graph: EdgeGraph) -> bool:
-        """Whether the weights have changed since they were compared, or elements have come that were not read."""
+        """Whether the weights have changed since they were compared, or new elements occur in the graph."""
         if len(self._active) < len(self._place):
             seen = np.unique(graph.species.numpy())
             if (self._place[seen] < 0).any():
@@ -207,7 +211,7 @@ class NativeMember:
         return self.stamp != self._now()
 
     def update(self) -> tuple[Any, ...]:
-        """Read the present weights; their stamp. Raises ArithmeticError when they cannot be expressed."""
+        """Read the current weights; returns their stamp. Raises ArithmeticError when they cannot be exported."""
         now = self._now()
         if self._reference is None:
             self._reference = _double(self.model)
@@ -223,15 +227,15 @@ class NativeMember:
         return now
 
     def stream(self) -> None:
-        """Work through edges one after the other: a third of the memory, up to a fifth more time."""
+        """Process edges one after another: a third of the memory, up to 20 % more time."""
         self._streamed = True
-        self.stamp = None  # read again, as what was kept is not given back otherwise
+        self.stamp = None  # read the model again, otherwise the memory is not freed
 
     def compare(self, graph: EdgeGraph, atoms: int, *, by_modules: bool = True) -> float:
-        """The largest difference of forces from MACE's in float64, eV/Å, on an excerpt of the graph: of each
-        structure with elements not seen before, up to this many atoms. Raises Mismatch beyond the tolerance.
+        """The largest difference of forces from MACE's in float64, eV/Å, on a part of the graph: up to this many
+        atoms of each structure with new elements. Raises NativeMismatch beyond the tolerance.
 
-        by_modules: MACE's own modules tell them, else our evaluation in torch, in half the time.
+        by_modules: compare with MACE's own modules; else with our torch evaluation, in half the time.
         """
         part = excerpt(graph, atoms)
         torch_model = (TorchEvaluator if by_modules else torch_evaluator)([self._reference])
@@ -249,10 +253,10 @@ class NativeMember:
             "stress": (own[2] - strains[0].numpy()) / size,
         }
         for name, difference in differences.items():
-            if not np.abs(difference).max(initial=0.0) <= allowed:  # not a number is a difference, too
+            if not np.abs(difference).max(initial=0.0) <= allowed:  # NaN counts as a difference
                 raise NativeMismatch(
-                    f"{name} differs from MACE's by {np.abs(difference).max():.1e} (allowed {allowed:.1e} eV an "
-                    "atom and Å)"
+                    f"{name} differs from MACE's by {np.abs(difference).max():.1e} (allowed {allowed:.1e}; energy and "
+                    "stress in eV/atom, forces in eV/Å)"
                 )
         return float(np.abs(differences["force"]).max(initial=0.0))
 
@@ -287,7 +291,7 @@ class NativeMember:
 
 
 class NativeEvaluator:
-    """`Evaluator` of members that symmetrix reads, or torch where a comparison has failed."""
+    """`Evaluator` of members with symmetrix, or with torch if a comparison has failed."""
 
     def __init__(self, backend: Backend, native: Sequence[NativeMember], torch_evaluator: Evaluator) -> None:
         self.backend, self.native, self.torch = backend, list(native), torch_evaluator
@@ -296,7 +300,7 @@ class NativeEvaluator:
         self.plain = torch_evaluator
 
     def need(self) -> Need | None:
-        """What symmetrix takes: every member keeps what it worked with. None where torch does the work."""
+        """The memory that symmetrix needs; every member keeps its work arrays. None if torch is used."""
         if self.backend.refusal is not None:
             return None
         model = self.models[0]
@@ -306,7 +310,7 @@ class NativeEvaluator:
         return Need(0.0, self.members * (8 * numbers * C + 600))
 
     def economical(self) -> bool:
-        """From now on edges are worked through one after the other; False where nothing changes."""
+        """Use less memory by processing edges one after another; False if that is already so or torch is used."""
         if self.backend.refusal is not None or self.backend.economical:
             return False
         self.backend.economical = True
@@ -326,14 +330,14 @@ class NativeEvaluator:
 
 
 def _places(active: NDArray[np.int64], elements: int) -> Int32:
-    """(Z,) where each element is among the active ones, −1 for the others."""
+    """(Z,) index of each element among the active ones, −1 for the others."""
     places = np.full(elements, -1, np.int32)
     places[active] = np.arange(len(active))
     return places
 
 
 def excerpt(graph: EdgeGraph, atoms: int) -> EdgeGraph:
-    """Of each structure that shows a new element, and of the first, its first atoms and the edges among them."""
+    """The first atoms, with the edges among them, of the first structure and of each one with a new element."""
     chosen = torch.zeros(len(graph.species), dtype=torch.bool)
     seen: set[int] = set()
     for start, end in zip(graph.ptr[:-1].tolist(), graph.ptr[1:].tolist(), strict=True):
@@ -345,10 +349,10 @@ def excerpt(graph: EdgeGraph, atoms: int) -> EdgeGraph:
 
 
 def read_native(content: dict[str, Any]) -> Any:
-    """symmetrix's serial evaluator of an exported model; it takes files only, so a private one is made."""
+    """symmetrix's serial evaluator of an exported model; it reads only files, so a temporary one is written."""
     orjson = importlib.import_module(WRITER)
     with tempfile.NamedTemporaryFile(suffix=".json", prefix="aims-pax-") as file:
-        file.write(orjson.dumps(content))  # 20 times sooner than json: a model is megabytes of numbers
+        file.write(orjson.dumps(content))  # 20 times faster than json: a model is megabytes of numbers
         file.flush()
         evaluator = _symmetrix().MACE(file.name)
     evaluator.set_streamed_edges("materialized")  # on one core 1.1 to 1.2 times faster than "generic"
@@ -368,7 +372,7 @@ def _symmetrix() -> Any:
 
 
 def _double(model: MaceModel) -> MaceModel:
-    """A float64 copy, through a file in memory: copy.deepcopy trips over MACE's empty parameters."""
+    """A float64 copy, through a file in memory: copy.deepcopy fails on MACE's empty parameters."""
     file = io.BytesIO()
     with quiet():
         torch.save(model, file)

@@ -1,14 +1,14 @@
-"""A MACE model in the words of symmetrix: what its evaluator reads from a file, made from a model in memory.
+"""Exports a MACE model to the file format of symmetrix.
 
 The layout is that of the JSON files of symmetrix-xl 0.1 ("compact", format version 2); its quantities are those
-of Batatia et al., NeurIPS 2022 (eqs. 8 to 13), with neighbouring linear maps multiplied together:
+of Batatia et al., NeurIPS 2022 (eqs. 8 to 13), with consecutive linear maps multiplied together:
 
     H0 = linear_up · embedding(z)            A0, A1: linear · (1/neighbours, or by density)
     M  = Σ_ν Σ_η W_zην U_ν^η  as polynomials in the 16 components of A: monomials and their coefficients
     H1 = linear_up · linear · M0             H2 = linear · M1 + skip · linear_up⁻¹ · H1
 
-What follows from the architecture alone (`Topology`: the sparse U, the Clebsch-Gordan couplings) is worked out
-once, so that new weights cost a few matrix products.
+What depends only on the architecture (`Topology`: the sparse U, the Clebsch-Gordan couplings) is computed once, so
+that exporting new weights takes only a few matrix products.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from aims_pax.models.mace.native_support import channels, original_class_name
 from aims_pax.settings.inference_support import FIRST, MAX_ELL
 
 SPLINE_POINTS = 1024  # of each radial function: forces then differ by about 1e-7 eV/Å
-ZERO = 1e-6  # U tensors hold numbers of order one, rounded to float32
+ZERO = 1e-6  # smaller entries count as zero: U tensors have entries of order one, rounded to float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,13 +44,13 @@ class Polynomials:
         weights = [contraction.weights_max, *contraction.weights]  # of ν = highest, highest − 1, …, 1
         total: Array = np.zeros(1)
         for nu, u in enumerate(self.maps, 1):
-            if u.any():  # MACE empties the weights of an order that vanishes
+            if u.any():  # for an order with U = 0 the weights in MACE are empty
                 total = total + np.einsum("pn,znk->zkp", u, _array(weights[highest - nu])[list(chosen)])
         return total
 
 
 class Topology:
-    """What the export of every model of one architecture has in common."""
+    """The part of the export that is the same for all models of one architecture."""
 
     def __init__(self, model: MaceModel) -> None:
         self.channels = channels(model)
@@ -65,8 +65,8 @@ class Topology:
     ) -> dict[str, Any]:
         """The content of the file for these weights. Energies are interaction energies, without E0.
 
-        model: float64, of this topology. chosen: places of the elements to write, ascending; all by default.
-        Raises ArithmeticError when its weights cannot be inverted.
+        model: float64, of this topology. chosen: indices of the elements to write, ascending; all by default.
+        Raises ArithmeticError when linear_up of the second layer is singular.
         """
         shift, scale = 0.0, 1.0
         if hasattr(model, "scale_shift"):
@@ -103,7 +103,7 @@ class Topology:
         if not by_density:
             linears = [w / float(interaction.avg_num_neighbors) for w in linears]
         A0 = [[w.ravel().tolist() for w in linears]] * len(elements)
-        if not residual:  # the skip follows the message here and depends on the element
+        if not residual:  # here the skip is applied to the message and depends on the element
             skips = [_array(w) / math.sqrt(Z * K) for w in interaction.skip_tp.weight_views()]
             A0 = [
                 [(w @ s[:, z]).ravel().tolist() for w, s in zip(linears, skips, strict=True)]
@@ -138,7 +138,7 @@ class Topology:
         return out
 
     def _first_residual(self, model: MaceModel) -> Array:
-        """(Z, (L + 1)², K): what is kept of each element; symmetrix counts vectors the other way round."""
+        """(Z, (L + 1)², K): the residual of each element; edge vectors have the opposite sign in symmetrix."""
         Z = len(model.atomic_numbers)
         with torch.no_grad():
             one_hot = torch.eye(Z, dtype=torch.float64)
@@ -195,7 +195,7 @@ class Topology:
 
 
 def _polynomials(contraction: Any) -> list[Polynomials]:
-    """One for each component of what a contraction gives, from its U tensors (2l + 1, 16, …, 16, η)."""
+    """One for each output component of a contraction, from its U tensors (2l + 1, 16, …, 16, η)."""
     orders = []
     for nu in itertools.count(1):
         u = getattr(contraction, f"U_matrix_{nu}", None)
@@ -222,9 +222,9 @@ def _polynomials(contraction: Any) -> list[Polynomials]:
 
 
 def _couplings(model: MaceModel, L: int) -> dict[str, Any]:
-    """The nonzero couplings of Y and H1 to Phi1, read off the tensor product with unit vectors.
+    """The nonzero couplings of Y and H1 to Phi1, found by evaluating the tensor product on unit vectors.
 
-    Order and indices as symmetrix wants them: for every component of Y and of H1, over the paths.
+    Order and indices as in symmetrix: for every component of Y and of H1, over the paths.
     """
     product = model.interactions[1].conv_tp
     K = channels(model)
@@ -292,7 +292,7 @@ def _radial(model: MaceModel, points: int) -> dict[str, Any]:
 
 
 def _network(network: Any) -> dict[str, Any]:
-    """A radial network: each layer (out, in), with e3nn's 1/√in multiplied in."""
+    """A radial network: weights of each layer (out, in), including e3nn's factor 1/√in."""
     layers = list(network._modules.values())
     return {
         "shape": [int(n) for n in network.hs],

@@ -1,6 +1,6 @@
-"""Which models symmetrix can evaluate: those whose every part is one that `native_export` can write.
+"""Which models symmetrix can evaluate: those with only parts that `native_export` can write.
 
-`settings.inference_support.unfit` says the same of the keys of mace.yaml.
+`settings.inference_support.unfit` checks the same for the keys of mace.yaml.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def unsupported_reason(model: MaceModel) -> str | None:
 
 
 def _unfit_inside(model: MaceModel) -> str | None:
-    """The rest, once the kinds of blocks are known."""
+    """The remaining checks, which require supported kinds of blocks."""
     K = channels(model)
     L = int(model.products[0].linear.irreps_out.lmax)
     hidden = o3.Irreps([(K, (ell, (-1) ** ell)) for ell in range(L + 1)])
@@ -60,7 +60,7 @@ def _unfit_inside(model: MaceModel) -> str | None:
         n for i in model.interactions for n in (i.conv_tp_weights, getattr(i, "density_fn", None)) if n
     ]
     checks = [
-        (not getattr(model, "use_agnostic_product", False), "its products do not know the elements"),
+        (not getattr(model, "use_agnostic_product", False), "its products do not depend on the elements"),
         (hasattr(contraction, "contractions"), "its contractions were converted for GPUs"),
         (L <= MAX_L, f"max_L is {L}, above {MAX_L}"),
         (o3.Irreps(model.products[0].linear.irreps_out) == hidden, "its hidden features have another layout"),
@@ -88,10 +88,10 @@ def _plain(network: Any) -> bool:
 
 
 def channels(model: MaceModel) -> int:
-    """Features an atom has of each degree and component."""
+    """Number of channels: features of an atom per degree and component."""
     return int(model.node_embedding.linear.irreps_out.count("0e"))
 
 
 def original_class_name(module: Any) -> str:
-    """Class name, also of what TorchScript made of a module."""
+    """Class name of a module, also if it was converted by TorchScript."""
     return str(getattr(module, "original_name", type(module).__name__))

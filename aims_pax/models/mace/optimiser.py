@@ -1,4 +1,4 @@
-"""What turns gradients into weights: parameter groups, learning rate, moving average."""
+"""The optimiser: parameter groups, learning rate schedule, and their state as arrays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
-FUSED = ("cpu", "cuda")  # devices where torch steps all parameters in one kernel, several times sooner
+FUSED = ("cpu", "cuda")  # devices on which torch updates all parameters in one kernel, several times faster
 
 
 def make_optimiser(model: MaceModel, training: TrainingSettings) -> torch.optim.Optimizer:
@@ -43,7 +43,7 @@ def make_optimiser(model: MaceModel, training: TrainingSettings) -> torch.optim.
 
 
 def _lay_out(optimiser: torch.optim.Optimizer, *_: Any) -> None:
-    """The fused kernel reads a gradient in the order of its parameter's memory, whatever strides it has."""
+    """Copy gradients to the memory layout of their parameters: the fused kernel ignores the strides of gradients."""
     for group in optimiser.param_groups:
         for p in group["params"]:
             if p.grad is not None and p.grad.stride() != p.stride():
@@ -51,14 +51,14 @@ def _lay_out(optimiser: torch.optim.Optimizer, *_: Any) -> None:
 
 
 def _tell(optimiser: torch.optim.Optimizer, *_: Any) -> None:
-    """The fused kernel changes parameters without counting it, and what is kept of them goes by that count."""
+    """Increment the version of parameters: the fused kernel does not, and caches of weights depend on it."""
     for group in optimiser.param_groups:
         for parameter in group["params"]:
             torch.autograd.graph.increment_version(parameter)
 
 
 def optimiser_arrays(optimiser: torch.optim.Optimizer, names: Mapping[torch.Tensor, str]) -> Arrays:
-    """Moments and step counts by parameter name; nothing for parameters that were never stepped."""
+    """Moments and step counts by parameter name, except for parameters that were never updated."""
     arrays: Arrays = {}
     for parameter, state in optimiser.state.items():
         for key, value in state.items():
@@ -69,13 +69,13 @@ def optimiser_arrays(optimiser: torch.optim.Optimizer, names: Mapping[torch.Tens
 def load_optimiser(
     optimiser: torch.optim.Optimizer, arrays: Arrays, parameters: Mapping[str, torch.nn.Parameter]
 ) -> None:
-    """Back from `optimiser_arrays`, bit for bit."""
+    """Restore from `optimiser_arrays`, bit for bit."""
     optimiser.state.clear()
     for word, value in arrays.items():
         key, _, name = word.partition("/")
         parameter = parameters[name]
         known = torch.from_numpy(np.array(value)).to(parameter.device)
-        if known.shape == parameter.shape:  # moments, in memory as the parameter is (`_lay_out`)
+        if known.shape == parameter.shape:  # moments, in the memory layout of the parameter (see `_lay_out`)
             known = torch.empty_like(parameter, dtype=known.dtype, requires_grad=False).copy_(known)
         optimiser.state[parameter][key] = known
 
@@ -93,7 +93,7 @@ class Schedule:
         self.best, self.bad = math.inf, 0
 
     def after_validation(self, loss: float) -> None:
-        """Look at one validation loss (any unit)."""
+        """Update the learning rate after a validation with this loss (any unit)."""
         if not self.plateau:
             return
         if loss < self.best * (1 - 1e-4):
@@ -104,12 +104,12 @@ class Schedule:
             self.lr, self.bad = self.lr * self.factor, 0
 
     def after_epoch(self) -> None:
-        """Count one epoch."""
+        """Update the learning rate after an epoch."""
         if not self.plateau:
             self.lr *= self.gamma
 
     def apply(self, optimiser: torch.optim.Optimizer) -> None:
-        """Give the learning rate to every group."""
+        """Set the learning rate of every group."""
         for group in optimiser.param_groups:
             group["lr"] = self.lr
 
@@ -118,5 +118,5 @@ class Schedule:
         return np.array([self.lr, self.best, self.bad])
 
     def load(self, array: Array) -> None:
-        """Back from `array`."""
+        """Restore from `array`."""
         self.lr, self.best, self.bad = float(array[0]), float(array[1]), int(array[2])

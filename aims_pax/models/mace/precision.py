@@ -1,8 +1,8 @@
-"""Whether the numbers of a delivered file can hold its energies, looked at by the path a user takes.
+"""Checks whether the precision of a delivered file resolves its energies, by loading the file as users do.
 
-All-electron energies are large: of gold, −5.4·10⁵ eV an atom. Single precision keeps 24 bits, so that the energy of 32
-atoms is known to 2 eV, and every geometry has the same. Here energies are summed in double precision above those of the
-atoms; MACE's own calculator adds everything up in the precision it is asked for.
+All-electron energies are large: −5.4·10⁵ eV/atom for gold. Single precision has 24 bits, so the energy of 32 gold atoms
+is resolved only to 2 eV, and all geometries have the same energy. In this package energies above those of the atoms are
+summed in double precision; MACE's own calculator sums everything in the chosen precision.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from aims_pax.potential import calculate
 
 log = logging.getLogger(__name__)
 
-FINE = 1e-3  # eV: steps between neighbouring energies that may be seen
+FINE = 1e-3  # eV: largest acceptable step between neighbouring energies
 
 
 def resolution(energy: float) -> float:
-    """eV between an energy and the next number of single precision.
+    """eV between an energy and the next number in single precision.
 
     >>> resolution(-17140762.0)
     2.0
@@ -40,7 +40,7 @@ def is_too_coarse(energies: Sequence[float]) -> bool:
 
 
 def as_used(path: Path, dtype: str, frames: Sequence[Frame]) -> list[Label]:
-    """What `MACECalculator(model_paths=path, default_dtype=dtype)` says, as the hint is printed."""
+    """Predictions of `MACECalculator(model_paths=path, default_dtype=dtype)`, which is the call shown to users."""
     with quiet():
         from mace.calculators import MACECalculator
 
@@ -49,7 +49,7 @@ def as_used(path: Path, dtype: str, frames: Sequence[Frame]) -> list[Label]:
 
 
 def check_precision(path: Path, frames: Sequence[Frame], ours: Sequence[Label]) -> Precision:
-    """Load a delivered file as a user does and compare with what we say of the same structures."""
+    """Load a delivered file as users do and compare with our own predictions for the same structures."""
     from aims_pax.models.mace.build import load_model
 
     model, _ = load_model(path)
@@ -61,9 +61,9 @@ def check_precision(path: Path, frames: Sequence[Frame], ours: Sequence[Label]) 
 
 
 def check_files(ensemble: Any, files: Mapping[int, Path], frames: Sequence[Frame]) -> Precision | None:
-    """Load the delivered file of each member as its user does: MACECalculator, in the file's own precision.
+    """Check the delivered file of each member, loaded by MACECalculator in its own precision; returns the worst result.
 
-    A file in single precision whose energies are not ours is written again in double precision. The worst of them.
+    A file in single precision with energies that differ from ours is written again in double precision.
     """
     worst: Precision | None = None
     for member, path in files.items():
@@ -81,7 +81,7 @@ def check_files(ensemble: Any, files: Mapping[int, Path], frames: Sequence[Frame
             )  # fmt: skip
     if worst is not None and worst.dtype == "float64" and worst.resolution > FINE:
         log.info(
-            "energies are so large that single precision knows them to %.2g eV only: the models are in double "
+            "energies are so large that single precision resolves them only to %.2g eV: the models are in double "
             'precision; load them with default_dtype="float64"',
             worst.resolution,
         )
@@ -89,9 +89,9 @@ def check_files(ensemble: Any, files: Mapping[int, Path], frames: Sequence[Frame
 
 
 def relative_difference(frames: Sequence[Frame], ours: Sequence[Label], theirs: Sequence[Label]) -> float:
-    """eV: how far energies of one composition, relative to the first of them, differ at most.
+    """eV: largest difference between energies of one composition, relative to the first of them.
 
-    Where there is one structure of a composition only, its energy itself is compared.
+    If a composition has only one structure, its energy itself is compared.
     """
     first: dict[str, int] = {}
     alone = [f.formula for f in frames]

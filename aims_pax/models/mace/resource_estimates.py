@@ -1,4 +1,4 @@
-"""What MACE models will need, estimated from settings and geometries: parameters of a member, memory."""
+"""Estimates for MACE models from settings and geometries: number of parameters, memory, size of snapshots."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy as np
 from aims_pax.settings import Settings
 from aims_pax.systems import System, count_neighbours, elements
 
-# bytes saved for the backward pass are 4 · C · layers · k · (E n, E n (L+1), N (L+1)² n^(ν−1), Z (L+1)² n^ν) with
-# n = (ℓ+1)², E edges, N atoms, Z elements, ν correlation: least squares over 10 MACE models, within a factor of two;
-# torch's saved tensors were summed for MACE's own modules, which need more than aims-PAX's faster ways
+# Bytes saved for the backward pass are 4 · C · layers · k · (E n, E n (L+1), N (L+1)² n^(ν−1), Z (L+1)² n^ν) with
+# n = (ℓ+1)², E edges, N atoms, Z elements, ν correlation. k: least-squares fit to 10 MACE models, accurate within a
+# factor of two, to the tensors saved by MACE's own modules; the faster evaluation of aims-PAX needs less.
 SAVED = {"moving": (1.54, 0.226, 0.170, 0.626), "training": (4.55, 1.18, 0.436, 0.715)}
 PER_MEMBER = 7  # copies of the parameters: weights, gradient, Adam with AMSGrad (3), averages (2)
 
 
 def estimate_parameters(settings: Settings, n_elements: int) -> int:
-    """About how many parameters one member has; the few hundred of the contraction's paths are left out."""
+    """Approximate number of parameters of one member, without the few hundred path weights of the contraction."""
     a = settings.mace.architecture
     C, L, Z = a.num_channels, a.max_L, n_elements
     total = Z * C
     for layer in range(a.num_interactions):
-        into = 1 if layer == 0 else L + 1  # degrees of the features that come in
+        into = 1 if layer == 0 else L + 1  # degrees of the input features
         out = 1 if layer == a.num_interactions - 1 else L + 1
         paths = sum(
             1
@@ -34,7 +34,7 @@ def estimate_parameters(settings: Settings, n_elements: int) -> int:
         )
         widths = [a.num_radial_basis, *a.radial_MLP, paths * C]
         total += sum(x * y for x, y in pairwise(widths))
-        total += into * C * C + paths * C * C + out * C * C  # before, behind the convolution, product
+        total += into * C * C + paths * C * C + out * C * C  # linear: before, after convolution, product
         total += min(into, out) * C * C * Z  # the residual, one for each element
     return total
 
@@ -42,9 +42,9 @@ def estimate_parameters(settings: Settings, n_elements: int) -> int:
 def estimate_memory(
     settings: Settings, systems: Sequence[System], trajectories: Mapping[str, int]
 ) -> dict[str, float]:
-    """Estimates in MB beside the ~600 MB of torch and MACE: members, one batch of training, one step of all.
+    """Estimates in MB, in addition to ~600 MB of torch and MACE: members, one training batch, one MD step of all.
 
-    trajectories: how many of each system move together, by its name.
+    trajectories: {name of a system: number of its trajectories that are evaluated together}.
     """
     a, general = settings.mace.architecture, settings.mace.general
     size = 8 if general.default_dtype == "float64" else 4
@@ -77,7 +77,7 @@ def estimate_memory(
 
 
 def snapshot_bytes(settings: Settings, n_elements: int) -> float:
-    """Bytes of all members with what their training remembers."""
+    """Bytes of all members with the state of their training."""
     size = 8 if settings.mace.general.default_dtype == "float64" else 4
     return float(estimate_parameters(settings, n_elements) * size * settings.ensemble_size * PER_MEMBER)
 

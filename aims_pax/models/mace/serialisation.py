@@ -1,4 +1,4 @@
-"""Members on their way to another process of this run: once the whole module, later only arrays."""
+"""Serialises members for other processes of this run: the whole module once, later only arrays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def packed_member(model: MaceModel) -> bytes:
-    """A member's module, raw weights and constants, for `unpacked` on the same versions of the packages."""
+    """A member's module, raw weights and constants, for `unpacked` with the same versions of the packages."""
     file = io.BytesIO()
     with quiet():
         torch.save(model, file)
@@ -25,9 +25,9 @@ def packed_member(model: MaceModel) -> bytes:
 
 
 def unpacked(data: bytes, name: str, seed: int, settings: MaceSettings) -> Member:
-    """A member around the module, on the settings' device, with the statistics that the module holds.
+    """A member from a pickled module, on the device of the settings, with the statistics in the module.
 
-    Only for bytes that this run's own driver sent: a pickled module can run anything when it is read.
+    Only for bytes sent by this run's main process: unpickling a module can execute arbitrary code.
     """
     with quiet():
         model = torch.load(io.BytesIO(data), settings.misc.device, weights_only=False)
@@ -38,7 +38,7 @@ def unpacked(data: bytes, name: str, seed: int, settings: MaceSettings) -> Membe
 
 @dataclass(frozen=True, eq=False)
 class PackedEnsemble:
-    """All members as they travel once: names, seeds and the pickled modules."""
+    """All members for sending to another process once: names, seeds and the pickled modules."""
 
     settings: MaceSettings
     members: tuple[tuple[str, int, bytes], ...]

@@ -1,9 +1,9 @@
-"""What is measured on a member's first training set and then frozen, and the energy offsets that stay free.
+"""Statistics of a member's first training set: fixed afterwards, except for the energy offsets.
 
     E ≈ Σ_z n_z·E0_z + Σ_a ( scale·ε_a + shift )
 
-Neighbour mean and scale stay as they were first measured: changing them under trained weights would rescale
-every force. Only the offsets (E0, or the shift when E0 are given) are fitted again.
+The mean number of neighbours and the scale are not changed later, because this would rescale all forces of trained
+weights. Only the offsets (E0, or the shift when E0 are given) are refitted.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ SCALINGS = ("rms_forces_scaling", "std_scaling", "no_scaling")
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """E0: (Z,) eV. scale: eV. shift: eV an atom. source: `given`, `isolated atoms` or `least squares`.
+    """E0: (Z,) eV. scale: eV. shift: eV/atom. source: `given`, `isolated atoms` or `least squares`.
 
-    rank: rank of the compositions the offsets were fitted on; a larger one later means new information.
+    rank: rank of the compositions that the offsets were fitted to; a larger rank later means new information.
     """
 
     E0: Array
@@ -40,7 +40,7 @@ class Statistics:
 
     @property
     def fitted_E0(self) -> bool:
-        """Whether the atomic energies themselves may move."""
+        """Whether the atomic energies themselves are refitted."""
         return self.source == "least squares"
 
 
@@ -54,7 +54,7 @@ def measure(
     count_neighbours: bool = True,
     shifted: bool = True,
 ) -> Statistics:
-    """The statistics of a training set. `shifted` is False for plain MACE, whose lone atoms are E0."""
+    """The statistics of a training set. `shifted` is False for plain MACE, whose isolated atoms have exactly E0."""
     bulk = [g for g in graphs if not g.isolated]
     if not bulk:
         raise ValueError("no training frame has more than one atom")
@@ -80,7 +80,7 @@ def fit_atomic_energies(
     if given is not None:
         missing = [z for z in elements if z not in given]
         if missing:
-            raise SettingsError(f"ARCHITECTURE.atomic_energies: nothing given for element numbers {missing}")
+            raise SettingsError(f"ARCHITECTURE.atomic_energies: no value for atomic numbers {missing}")
         return np.array([given[z] for z in elements], float), "given"
     alone = {int(np.argmax(g.composition)): g.energy for g in graphs if g.isolated}
     if len(alone) == len(elements):
@@ -100,13 +100,13 @@ def fit_atomic_energies(
 def fit_offsets(
     composition: Array, energies: Array, weight: Array | None = None, trust: float = 0.0
 ) -> Array:
-    """(Z,) offsets of the elements from Σ_z n_z·e_z ≈ E by least squares in energies an atom.
+    """(Z,) offsets of the elements from Σ_z n_z·e_z ≈ E by least squares in energies per atom.
 
-    Where compositions cannot tell elements apart (a single composition, above all), these share one common
-    shift an atom; elements that do not occur get the common shift too. With `trust` (ridge regression) they also
-    nearly do where the mean squared difference in the shares of elements is below it.
+    Elements that the compositions do not distinguish (for example if there is a single composition) share one common
+    shift per atom; elements that do not occur also get the common shift. With `trust` (ridge regression) this holds
+    approximately where the mean squared difference in the fractions of elements is below `trust`.
 
-    composition: (F, Z). energies: (F,) eV. weight: (F,) how many frames each stands for; one by default.
+    composition: (F, Z). energies: (F,) eV. weight: (F,) number of frames that each represents; default 1.
     """
     w = np.ones(len(energies)) if weight is None else weight
     root = np.sqrt(w / w.sum())
@@ -130,7 +130,7 @@ def mean_neighbours(graphs: Sequence[LabelledGraph]) -> float:
 
 
 def as_stored(values: Array, dtype: torch.dtype) -> Array:
-    """As the model will store them, so that labels are shifted by exactly what it adds."""
+    """Values rounded as the model stores them, so that labels are shifted by exactly what the model adds."""
     stored: Array = torch.from_numpy(np.asarray(values, float)).to(dtype).double().numpy()
     return stored
 

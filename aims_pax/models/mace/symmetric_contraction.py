@@ -1,16 +1,16 @@
-"""The symmetric contraction of MACE with U and W contracted before the atoms come in.
+"""The symmetric contraction of MACE, with U and W contracted first, independently of the atoms.
 
 For an atom of element z, channel c and output component M (Batatia et al., NeurIPS 2022, eqs. 10 and 11)
 
     B_M = Σ_ν Σ_{i1…iν} Σ_p U^ν_{M i1…iν p} W^ν_{z p c} x_{i1 c} … x_{iν c}
 
-is a polynomial of degree ν ≤ 3 in the D numbers x_{·c}. Every monomial x_k x_i x_j (k ≤ i ≤ j) is kept once:
+is a polynomial of degree ν ≤ 3 in the D numbers x_{·c}. Every monomial x_k x_i x_j (k ≤ i ≤ j) is computed once:
 
     B_M = Σ_k x_k Σ_q C_{z c, M k q} P_q,        P = (1, x_i, x_i x_j)
 
-C = U·W does not depend on the atoms, and a monomial belongs to its lowest index k, so an x_k of degree l needs
-only those P made of indices of degree l and above. They come first in P: each degree takes a leading part.
-Neighbouring degrees share one matrix product, and the longer of their parts, where each alone would have few rows.
+C = U·W does not depend on the atoms. A monomial is assigned to its lowest index k, so an x_k of degree l needs only
+those P with indices of degree l and above. These come first in P: each degree uses a leading part of it.
+Neighbouring degrees share one matrix product, with the longer of their parts, if each alone would have few rows.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from typing import Any
 import torch
 
 ORDERS = 3  # the highest correlation that is precontracted; P grows as D²
-ROWS = 16  # of a matrix product; with fewer its time hardly depends on them
+ROWS = 16  # of a matrix product; with fewer rows it takes about the same time
 
 
 class Coupling:
-    """The constants of one product block: what turns its weights into C, and C and x into B.
+    """The constants of one product block, to compute C from its weights, and B from C and x.
 
     contractions: MACE's `Contraction` modules, one for each degree of the output. ls: degrees of x, in order.
     Raises ValueError for a correlation above `ORDERS`.
@@ -82,7 +82,7 @@ class Coupling:
         return (_joined(parts, 2) * x[:, None]).sum(2)
 
     def _blocks(self, leading: Sequence[int]) -> list[tuple[int, int]]:
-        """(numbers of x, leading part of P) of each matrix product: whole degrees, from the lowest on."""
+        """(number of components of x, leading part of P) of each matrix product: whole degrees, from the lowest."""
         nM, blocks = sum(self.components), []
         d, n = 0, 0
         for own, part in zip(self.dims, leading, strict=True):
@@ -117,7 +117,7 @@ def _joined(parts: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
 
 
 def _components(contraction: Any) -> int:
-    """2l + 1 of the output; MACE squeezes the dimension of scalars away."""
+    """2l + 1 of the output; MACE removes this dimension for scalars."""
     U = contraction.U_matrix_1
     return 1 if U.dim() == 2 else len(U)
 
@@ -127,7 +127,7 @@ def _starts(dims: Sequence[int]) -> list[int]:
 
 
 def _rows(dims: Sequence[int], order: int) -> list[tuple[int, ...]]:
-    """The indices of each monomial of degree below `order`, D standing for 1; highest degrees l first."""
+    """The indices of each monomial of degree below `order`, where index D means 1; highest degrees l first."""
     D = sum(dims)
     degree = [ell for ell, d in enumerate(dims) for _ in range(d)] + [len(dims)]
     rows = list(combinations_with_replacement(range(D + 1), order - 1))

@@ -1,11 +1,11 @@
-"""One visit: a member trains for some epochs on its frames and looks at its validation set.
+"""One visit: a member is trained for some epochs on its frames, and validated.
 
-    for each epoch:   shuffle (from the visit's name, the member and the epoch) → batches → steps → average
+    for each epoch:   shuffle (seeded by the visit's name, the member and the epoch) → batches → steps → average
     each valid_skip:  energy offsets (on a sample) → loss and errors of the averaged weights → learning rate,
-                      progress, kick
-    at the end:       energy offsets again; weights that are not finite are thrown away for those before the visit
+                      progress, perhaps a new optimiser
+    at the end:       energy offsets again; if weights are not finite, those before the visit are restored
 
-A visit is a function of (member state, graphs, plan); `visit_arrays` is the same with arrays in and out, for
+A visit is a function of (member state, graphs, plan); `visit_arrays` is the same with arrays as input and output, for
 another process.
 """
 
@@ -34,13 +34,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What a visit does.
+    """The parameters of a visit.
 
-    epochs: so many. words: the visit's name, from which shuffles follow.
-    valid_skip: validate every so many epochs of the member's life. schedule: whether the learning rate moves.
+    epochs: their number. words: the visit's name, which seeds the shuffles.
+    valid_skip: validate every so many epochs, counted over all visits. schedule: whether the learning rate changes.
     margin: improvement means best − loss > margin, in units of the loss.
     patience: a new optimiser after more than so many validations in a row without improvement; None: never.
-    compiled: whether training may be compiled, see `compiling`.
+    compiled: whether training may be compiled, see `compile_policy`.
     """
 
     epochs: int
@@ -60,7 +60,7 @@ def training_round(
     loss: Loss,
     stop: Callable[[], bool] = lambda: False,
 ) -> MemberResult:
-    """Train in place. Raises Abandoned when `stop()`; the member is then half-way: load it again."""
+    """Train in place. Raises Abandoned when `stop()` returns True; the member must then be restored by the caller."""
     before = member.arrays()
     _compile(member, train, plan, loss)
     member.schedule.apply(member.optimiser)
@@ -85,7 +85,9 @@ def training_round(
         history.append(EpochResult(member.epochs, mean, *looked))
     restored = not member.finite()
     if restored:
-        log.warning("%s: weights are not finite after training; those before the visit are back", member.name)
+        log.warning(
+            "%s: weights are not finite after training; restored those before this visit", member.name
+        )
         member.load(before)
         member.fresh_optimiser()
     return MemberResult(
@@ -111,7 +113,7 @@ def visit_arrays(
     plan: TrainingPlan,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Arrays, MemberResult]:
-    """New state from old state: any member of the same architecture serves as the place to do it in."""
+    """New state from old state. member: any member of the same architecture; it is overwritten."""
     member.load(state)
     result = training_round(member, train, valid, plan, Loss(member.settings), stop)
     return member.arrays(), result
@@ -141,7 +143,7 @@ def validate(member: Member, graphs: Sequence[LabelledGraph], loss: Loss) -> Val
 
 
 def _compile(member: Member, graphs: Sequence[LabelledGraph], plan: TrainingPlan, loss: Loss) -> None:
-    """Decide how this visit evaluates; compiled gradients are compared on a full batch and on half of one."""
+    """Decide whether this visit is compiled; compiled gradients are compared on a full batch and on half of one."""
 
     def batches() -> list[EdgeBatch]:
         statistics, size = member.statistics, member.settings.training.batch_size
@@ -156,7 +158,7 @@ def _compile(member: Member, graphs: Sequence[LabelledGraph], plan: TrainingPlan
 def _epoch(
     member: Member, graphs: Sequence[LabelledGraph], loss: Loss, stop: Callable[[], bool]
 ) -> tuple[float, int]:
-    """Mean loss of the epoch, and how many batches were skipped because theirs was not finite."""
+    """(mean loss of the epoch, number of batches skipped because loss or gradient was not finite)."""
     assert member.statistics is not None
     training = member.settings.training
     total, frames, skipped = 0.0, 0, 0
@@ -175,12 +177,12 @@ def _epoch(
         frames += len(batch_graphs)
     member.optimiser.zero_grad(set_to_none=True)
     if skipped:
-        log.warning("%s: %d batches skipped, their loss was not finite", member.name, skipped)
+        log.warning("%s: %d batches skipped because their loss was not finite", member.name, skipped)
     return total / frames if frames else math.nan, skipped
 
 
 def _gradient(member: Member, graphs: Sequence[LabelledGraph], loss: Loss) -> torch.Tensor:
-    """`backward`, eagerly where a compiled step fails: it may do so at sizes it was not tried at."""
+    """`backward`; if a compiled step fails, which can happen at untested sizes, it is repeated uncompiled."""
     try:
         return backward(member, graphs, loss)
     except RuntimeError as error:
@@ -190,7 +192,7 @@ def _gradient(member: Member, graphs: Sequence[LabelledGraph], loss: Loss) -> to
 
 
 def _take_in(member: Member, frames: int, plan: TrainingPlan) -> bool:
-    """Draw the consequences of a validation; True when the member was kicked."""
+    """Update progress, learning rate and weight average after a validation; True if the optimiser was reset."""
     loss = member.seen.loss
     improved = member.progress.look(loss, frames, plan.margin)
     if plan.schedule:

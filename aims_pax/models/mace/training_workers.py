@@ -1,7 +1,7 @@
-"""Members trained in processes of their own, one thread each, with the bits of training in this process.
+"""Trains members in separate processes, with results bit-identical to training in this process.
 
-A worker is a `WorkerProcess` that lives as long as the pool: it keeps the models and the graphs it has seen, so that
-later only weights, plans and new frames travel.
+A worker is a `WorkerProcess` that lives as long as the pool. It stores the models and graphs it has received, so that
+later only weights, plans and new frames are sent.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TrainingRound:
-    """One member's visit as it travels. state: `Member.arrays()`. train, valid: frame ids, in order.
+    """One member's visit as sent to a worker. state: `Member.arrays()`. train, valid: frame ids, in order.
 
-    frames: by id those the worker may not have yet. model: the pickled module, where it is new there.
+    frames: {id: frame} that the worker may not have yet. model: the pickled module, if the worker does not have it.
     """
 
     name: str
@@ -51,7 +51,7 @@ class TrainingRound:
 
 @dataclass(frozen=True, eq=False)
 class Visited:
-    """What comes back: the new state, for `Member.load`, and the result. notes: for the driver's log, (kind, text)."""
+    """The result of a worker: new state, for `Member.load`, and errors. notes: (kind, text) for the main log."""
 
     state: Arrays
     result: MemberResult
@@ -60,16 +60,16 @@ class Visited:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a worker computes: threads of its process, and a torch device, or None: that of the settings.
+    """Resources of a worker: number of threads, and a torch device (None: that of the settings).
 
-    A numbered CUDA card is the N-th of those this process sees, and the only one that its own process sees.
+    A numbered CUDA card is the N-th of those visible to this process, and the only one visible to the worker.
     """
 
     threads: int = 1
     device: str | None = None
 
     def environment(self) -> dict[str, str]:
-        """What the process gets besides the driver's."""
+        """Environment variables of the process, in addition to those of the main process."""
         return only(self.device or "", os.environ)
 
     def settled(self, settings: MaceSettings) -> MaceSettings:
@@ -82,7 +82,7 @@ class Place:
 
 
 class TrainingWorker:
-    """What a worker keeps between visits: members by name, frames by id, graphs for each kind of model."""
+    """The worker's side. It stores between visits: members by name, frames by id, graphs for each kind of model."""
 
     def __init__(self) -> None:
         own_threads()
@@ -91,7 +91,7 @@ class TrainingWorker:
         self.graphs: dict[Any, GraphCache] = {}
 
     def __call__(self, visit: TrainingRound, stop: Callable[[], bool]) -> Visited:
-        """Train from `visit.state`. Raises Abandoned when `stop()`, looked at before each batch."""
+        """Train from `visit.state`. `stop()` is called before each batch; Abandoned is raised if it returns True."""
         self.frames.update(visit.frames)
         if visit.model is not None:
             self.members[visit.name] = unpacked(visit.model, visit.name, visit.seed, visit.settings)
@@ -109,7 +109,7 @@ class TrainingWorker:
 
 
 class Worker:
-    """The driver's end of one process, and what that process knows."""
+    """The main process's side of one worker process, with a record of what that process stores."""
 
     def __init__(self, place: Place, memory: float = math.inf) -> None:
         self.place = place
@@ -120,7 +120,7 @@ class Worker:
         self.members: dict[str, Member] = {}
 
     def visit(self, visit: TrainingRound, member: Member, stop: Callable[[], bool]) -> Visited:
-        """Send it with what is new there, wait for the answer. Raises TrainingProcessLost, or what it raised."""
+        """Send a visit, with data new to the process, and wait. Raises TrainingProcessLost or the visit's exception."""
         new = {i: f for i, f in visit.frames.items() if self.frames.get(i) is not f}
         model = None if self.members.get(visit.name) is member else packed_member(member.model)
         settings = self.place.settled(visit.settings)
@@ -137,10 +137,10 @@ class Worker:
 
 
 class TrainingPool:
-    """n processes that train members. A context manager; they start with the first work, or at `warm`.
+    """n processes that train members. A context manager; processes start with the first visit, or at `warm`.
 
-    devices: one for each process, in turn; none: that of the settings. memory: bytes that evaluations of all of them
-    together may take on the CPU.
+    devices: assigned to the processes in turn; empty: that of the settings. memory: bytes that evaluations of all
+    processes together may use on the CPU.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class TrainingPool:
         self.close()
 
     def warm(self) -> None:
-        """Start the processes now: they need seconds to import what they train with."""
+        """Start the processes now, because their imports take seconds."""
         with self._lock:
             while len(self._all) < self.n:
                 self._idle.append(self._new())
@@ -172,11 +172,11 @@ class TrainingPool:
         plan: TrainingPlan,
         stop: Callable[[], bool] = lambda: False,
     ) -> list[Future[Visited]]:
-        """A visit of each member on its (training, validation) frames, from its state as it is now.
+        """A visit of each member on its (training, validation) frames, from its current state.
 
-        Members are not changed: give `Member.load` what comes back. They must have their statistics.
-        A future raises Abandoned after `stop()`, which is called in another thread; TrainingProcessLost when the
-        process was killed (the next visit starts another); and whatever the visit itself raises.
+        Members are not changed: pass the result to `Member.load`. They must have statistics.
+        A future raises Abandoned if `stop()`, called in another thread, returns True; TrainingProcessLost when the
+        process was killed (the next visit starts a new one); and any exception of the visit itself.
         """
         futures = []
         for member, (train, valid) in members.items():
@@ -196,16 +196,16 @@ class TrainingPool:
         return futures
 
     def shrink(self) -> None:
-        """After a process was lost, perhaps for want of memory: from now on half of it for each."""
+        """Halve the memory of each process; called after one was lost, perhaps because memory ran out."""
         with self._lock:
             self.memory /= 2
             idle, self._idle = self._idle, []
             self._all -= set(idle)
-        for worker in idle:  # others take their places, with less
+        for worker in idle:  # replaced by new ones with less memory
             worker.companion.close()
 
     def close(self) -> None:
-        """Give up what is running and end the processes."""
+        """Abandon running visits and end the processes."""
         with self._lock:
             self._closed = True
             workers = list(self._all)
@@ -230,7 +230,7 @@ class TrainingPool:
                     self._idle.append(worker)
 
     def _take(self, visit: TrainingRound, member: Member) -> Worker:
-        """An idle worker, one that knows the member if possible."""
+        """An idle worker, if possible one that already has the member."""
         with self._lock:
             if self._closed:
                 raise Abandoned
@@ -243,7 +243,7 @@ class TrainingPool:
             return worker
 
     def _new(self) -> Worker:
-        """Another process, in a place where none computes; the lock is held."""
+        """Start a process with unused resources; the caller holds the lock."""
         taken = [w.place for w in self._all]
         free = [p for p in self._places if self._places.count(p) > taken.count(p)]
         worker = Worker(free[0], self.memory / self.n)
@@ -252,7 +252,7 @@ class TrainingPool:
 
 
 def together(futures: Mapping[int, Future[Visited]]) -> Future[dict[int, Visited]]:
-    """One future of all: done when the last one is, with the first error in their order, if there is any."""
+    """One future for all: done when the last one is; raises the first error in their order, if any."""
     whole: Future[dict[int, Visited]] = Future()
     whole.set_running_or_notify_cancel()
     left = set(futures.values())
@@ -265,7 +265,7 @@ def together(futures: Mapping[int, Future[Visited]]) -> Future[dict[int, Visited
                 return
         try:
             whole.set_result({m: future.result() for m, future in futures.items()})
-        except BaseException as error:  # a cancelled future included: whoever waits has to know
+        except BaseException as error:  # also of a cancelled future: the caller must be notified
             whole.set_exception(error)
 
     for future in futures.values():

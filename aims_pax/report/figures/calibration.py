@@ -17,7 +17,7 @@ from aims_pax.report.run_record import RunRecord
 
 
 def calibration_figure(run: RunRecord, png: bool = False) -> list[Panel]:
-    """Spread of the committee against the true error."""
+    """Spread of the committee against the true error, during the run and of the delivered model."""
     found = []
     if len(run.checked) >= 3:
         spread = np.array([c.uncertainty for c in run.checked])

@@ -69,7 +69,7 @@ def learning_figure(run: RunRecord, png: bool = False) -> list[Panel]:
 
 
 def delivered_errors(run: RunRecord) -> tuple[float, float]:
-    """(force MAE eV/Å, energy MAE eV/atom) of the delivered model on validation frames; NaN while there is none."""
+    """(force MAE eV/Å, energy MAE eV/atom) of the delivered model on validation frames; NaN if there is none."""
     valid = [r for r in by_system(run.predictions) if r.split == "valid"] if run.predictions else []
     return (valid[-1].force_mae, valid[-1].energy_mae) if valid else (math.nan, math.nan)
 
@@ -105,5 +105,5 @@ def _convergence(run: RunRecord, png: bool) -> list[Panel]:
                     table[key].append(v)
         log_if_wide(axes, everything)
         axes.set(xlabel="epoch", ylabel="force MAE (meV/Å)")
-        legend = [*list(zip(COLOURS, series, strict=False))[:3], (VERMILLION, "best: its weights are kept")]
+        legend = [*list(zip(COLOURS, series, strict=False))[:3], (VERMILLION, "best: its weights are used")]
         return [panel(figure, "convergence", "The last training, on all data", legend, table=table, png=png)]

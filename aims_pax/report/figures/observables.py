@@ -31,7 +31,7 @@ from aims_pax.report.tolerant_readers import float_or_nan
 
 
 def observables_figure(run: RunRecord, png: bool = False) -> list[Panel]:
-    """Temperature and energy along the trajectories, and how close atoms came."""
+    """Temperature, energy and volume along the trajectories, energies of the labels, and shortest distances."""
     found = []
     for name, title, unit, column in (
         ("temperature", "Temperature along the trajectories", "temperature (K)", "temperature"),
@@ -56,7 +56,7 @@ def observables_figure(run: RunRecord, png: bool = False) -> list[Panel]:
 
 
 def _targets(run: RunRecord) -> list[float]:
-    """The temperatures (K) MD aims at: one, those of the systems, or the two ends of a ramp."""
+    """The target temperatures (K) of MD: one, those of the systems, or the two ends of a ramp."""
     written = [
         v for k, v in run.settings.items() if k.startswith("aimsPAX.MD.") and k.endswith("temperature")
     ]
@@ -65,7 +65,7 @@ def _targets(run: RunRecord) -> list[float]:
 
 
 def _label_energies(run: RunRecord, png: bool) -> list[Panel]:
-    """Reference energies of the labelled frames along the run, each system about its mean."""
+    """Reference energies of the labelled frames along the run, relative to the mean of each system."""
     rows = [(s.system, float(s.info.get("step", "nan")), s.energy / s.n_atoms) for s in run.structures
             if s.info.get("stage") == "active learning" and s.info.get("step", "").isdigit()]  # fmt: skip
     rows = [r for r in rows if math.isfinite(r[2])]

@@ -1,4 +1,4 @@
-"""Prediction against reference, and how the errors are distributed."""
+"""Parity plots (prediction against reference) and histograms of the errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aims_pax.report.run_record import RunRecord
 
 POINTS = 1500
 
-# name, colour, true, predicted, the split of each value
+# (name, colour, true values, predicted values, split of each value)
 Cloud = tuple[str, str, NDArray[Any], NDArray[Any], NDArray[Any]]
 
 
@@ -36,7 +36,7 @@ def parity_figure(run: RunRecord, png: bool = False) -> list[Panel]:
     centre = {s: true_energy[p["system"] == s].mean() for s in systems}
     offset = np.array([centre[s] for s in p["system"]])
     force_trained = trained[atoms_of]
-    learnt = run.setting("GENERAL.compute_stress") == "True"  # else nothing was trained on it
+    learnt = run.setting("GENERAL.compute_stress") == "True"  # otherwise stress was not trained on
     stressed = (
         learnt & np.isfinite(p["stress"]).all(axis=(1, 2)) & np.isfinite(p["true_stress"]).all(axis=(1, 2))
     )
@@ -130,13 +130,13 @@ def _histogram(name: str, title: str, unit: str, scale: float, clouds: Sequence[
 
 
 def _sizes(errors: NDArray[Any], split: str, unit: str) -> str:
-    """`Test: MAE 1.2, RMSE 1.6 meV/Å.` Splits are never mixed: validation frames decided when to stop."""
+    """`Test: MAE 1.2, RMSE 1.6 meV/Å.` One sentence per split, because validation frames decided when to stop."""
     mae, rmse = float(np.abs(errors).mean()), float(np.sqrt((errors**2).mean()))
     return f"{split[0].upper()}{split[1:]}: MAE {mae:.3g}, RMSE {rmse:.3g} {unit}."
 
 
 def _far_and_even(x: NDArray[Any], y: NDArray[Any], most: int) -> NDArray[np.int64]:
-    """At most `most` points: the worst tenth of them, the others evenly spread."""
+    """At most `most` indices: a tenth for the largest errors, the others evenly spaced."""
     if len(x) <= most:
         return np.arange(len(x))
     worst = np.argsort(np.abs(y - x))[-most // 10 :]

@@ -1,4 +1,4 @@
-"""The most uncertain structures, to be turned by hand: a small canvas view without any library."""
+"""The most uncertain structures as interactive 3D views: a small canvas script without any library."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ addEventListener('resize',draw);matchMedia('(prefers-color-scheme:dark)').addEve
 
 
 def uncertain_structures(run: RunRecord) -> str:
-    """HTML of the labelled frames at which the models disagreed most, one a system first; empty without any."""
+    """HTML of the labelled frames on which the models disagreed most, first one per system; "" if none."""
     known = {(s.info.get("trajectory"), s.info.get("step")): s for s in run.structures}
     candidates: list[tuple[float, StructureHeader, Any]] = []
     for t in run.trajectories:
@@ -54,7 +54,7 @@ def uncertain_structures(run: RunRecord) -> str:
     if not drawn:
         return ""
     return (
-        f'<h3 style="margin:18px 0 8px">The frames the models disagreed on most</h3><div class=figures>{drawn}</div>'
+        f'<h3 style="margin:18px 0 8px">Frames on which the models disagreed most</h3><div class=figures>{drawn}</div>'
         f"<script>{SCRIPT}</script>"
     )
 

@@ -1,7 +1,7 @@
-"""How figures look: few colours that colour-blind people tell apart (after Okabe & Ito), thin lines, units everywhere.
+"""The style of figures: few colours that colour-blind people can distinguish (after Okabe & Ito), thin lines, units.
 
-A figure is drawn once with the light colours; in the page's SVG they become CSS variables, so that it follows the
-reader's light or dark theme, and text stays text in the page's own font.
+A figure is drawn once with the colours of the light theme; in the page's SVG they become CSS variables, so that the
+figure follows the reader's light or dark theme. Text stays text, in the page's own font.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ TALL, LOW = 2.55, 1.35  # heights, inches
 
 @dataclass(frozen=True)
 class Panel:
-    """One drawing and the numbers behind it. legend: (colour, meaning). narrow: another shape for phones."""
+    """One figure and its numbers. legend: (colour, meaning). narrow: an SVG of another shape for phones."""
 
     name: str
     title: str
@@ -98,7 +98,7 @@ class Panel:
 
 @contextmanager
 def drawing(height: float = 2.5, width: float = WIDTH) -> Iterator[tuple[Figure, Axes]]:
-    """An empty figure with one pair of axes, sizes in inches."""
+    """An empty figure with one set of axes; sizes in inches."""
     with matplotlib.rc_context(RC):
         figure = Figure(figsize=(width, height))
         FigureCanvasAgg(figure)
@@ -119,9 +119,9 @@ def panel(
     png: bool = False,
     alone: tuple[str, Sequence[tuple[str, str]]] | None = None,
 ) -> Panel:
-    """The finished drawing, as SVG for the page and, when asked, as a PNG of its own with title and legend.
+    """The finished figure as SVG for the page and, with `png`, as a PNG with its own title and legend.
 
-    alone: label of the x axis and legend that the PNG needs and the page has elsewhere.
+    alone: label of the x axis and legend for the PNG, where the page shows them elsewhere.
     """
     svg, picture = svg_of(figure, name, title), b""
     if png:
@@ -132,7 +132,7 @@ def panel(
 
 
 def svg_of(figure: Figure, name: str, title: str) -> str:
-    """SVG to stand inside a page: no sizes, no metadata, colours as CSS variables."""
+    """SVG to embed in a page: no sizes, no metadata, colours as CSS variables."""
     text = io.StringIO()
     with matplotlib.rc_context({**RC, "svg.hashsalt": name}):
         figure.savefig(
@@ -157,18 +157,18 @@ def svg_of(figure: Figure, name: str, title: str) -> str:
     svg = re.sub(r">\s+<", "><", svg).strip()
     svg = re.sub(
         r"<[^>]+>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0]), svg
-    )  # not the words between tags
+    )  # only numbers inside tags, not text
     return MARKERS.sub(_grouped, svg)
 
 
 def _grouped(run: re.Match[str]) -> str:
-    """A row of equal markers says its style once."""
+    """A row of equal markers as a group, so that the style is written once."""
     style = run[2]
     return f'<g style="{style}">' + run[0].replace(f' style="{style}"', "") + "</g>"
 
 
 def png_of(figure: Figure, title: str, legend: Sequence[tuple[str, str]]) -> bytes:
-    """The same on white, with title and legend above, for slides and papers."""
+    """The figure as PNG on white, with title and legend above, for slides and papers."""
     width, height = figure.get_size_inches()
     figure.set_size_inches(width, height + 0.45)
     for axes in figure.axes:
@@ -187,17 +187,17 @@ def png_of(figure: Figure, title: str, legend: Sequence[tuple[str, str]]) -> byt
 
 
 def escaped(text: object) -> str:
-    """Text that may stand in HTML and in attributes."""
+    """Text escaped for HTML content and attributes."""
     return html.escape(str(text), quote=True)
 
 
 def thinned(n: int, most: int) -> NDArray[np.int64]:
-    """At most `most` of n indices, evenly spread, first and last among them."""
+    """At most `most` of n indices, evenly spaced, including the first and the last."""
     return np.arange(n) if n <= most else np.unique(np.linspace(0, n - 1, most).round().astype(np.int64))
 
 
 def envelope(x: NDArray[Any], y: NDArray[Any], bins: int = 250) -> tuple[NDArray[Any], NDArray[Any]]:
-    """A long series by the lowest and highest point of each of `bins` stretches, in order: peaks survive."""
+    """A long series reduced to the lowest and highest point in each of `bins` intervals; this preserves peaks."""
     if len(x) <= 2 * bins:
         return x, y
     edges = np.linspace(0, len(x), bins + 1).astype(int)

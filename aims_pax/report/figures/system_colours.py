@@ -7,7 +7,7 @@ from aims_pax.report.run_record import RunRecord
 
 
 def system_names(run: RunRecord) -> list[str]:
-    """Systems in a fixed order: trajectories first, then the data's."""
+    """Systems in a fixed order: those of the trajectories first, then those of the data."""
     names = [t.system for t in run.trajectories] + [s.system for s in run.structures]
     return [n for n in dict.fromkeys(names) if n]
 

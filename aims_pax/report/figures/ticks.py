@@ -1,4 +1,4 @@
-"""Plain numbers on logarithmic axes."""
+"""Logarithmic axes with plain numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def log_if_wide(axes: Axes, values: Iterable[float]) -> None:
 
 
 def log_ticks(axes: Axes, both: bool = False) -> None:
-    """Plain numbers on a logarithmic axis: 0.01 0.1 1, and 2 and 5 between them when there is little room."""
+    """Plain numbers on a logarithmic axis: 0.01 0.1 1, and values between them when the axis spans few decades."""
     for axis in (axes.xaxis, axes.yaxis) if both else (axes.yaxis,):
         low, high = sorted(axis.get_view_interval())
         decades = math.log10(high / low) if low > 0 else 3

@@ -91,10 +91,10 @@ def timeline_figure(run: RunRecord, png: bool = False) -> list[Panel]:
 
 
 def _overlap(edges: NDArray[Any], spans: Sequence[tuple[float, float]]) -> NDArray[Any]:
-    """How much of each stretch between edges the spans cover together (1: one span all the time)."""
+    """Average number of spans that cover each interval between edges (1: one span all the time)."""
     if not spans:
         return np.zeros(len(edges) - 1)
-    edges, origin = edges - edges[0], edges[0]  # seconds since 1970 would swallow the small differences
+    edges, origin = edges - edges[0], edges[0]  # differences would be lost in seconds since 1970
     began, ended = (np.sort(np.array(side) - origin) for side in zip(*spans, strict=True))
 
     def covered(moments: NDArray[Any], points: NDArray[Any]) -> NDArray[Any]:

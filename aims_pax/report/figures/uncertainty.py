@@ -31,7 +31,7 @@ TESTED = (PURPLE, "drawn for testing, at any spread")
 
 
 def uncertainty_figure(run: RunRecord, png: bool = False) -> tuple[list[Panel], dict[str, list[Any]]]:
-    """Uncertainty against MD step with threshold and labels, one panel a trajectory; and the numbers of all."""
+    """Uncertainty against MD step with threshold and labels, one panel per trajectory; and a table of all numbers."""
     having = [t for t in run.trajectories if len(t.steps)]
     table: dict[str, list[Any]] = {
         k: [] for k in ("trajectory", "step", "uncertainty_eV_A", "threshold_eV_A", "labelled")
@@ -53,7 +53,7 @@ def uncertainty_figure(run: RunRecord, png: bool = False) -> tuple[list[Panel], 
 def uncertainty_legend(
     run: RunRecord, trajectories: Iterable[TrajectoryRecord] | None = None
 ) -> list[tuple[str, str]]:
-    """The legend of `uncertainty`: dots of test frames only where there are some."""
+    """The legend of `uncertainty_figure`; test frames are included only if there are some."""
     mean = run.setting("ACTIVE_LEARNING.uncertainty_type") == "mean_atomic_sd"
     spread = (BLUE, "mean spread of the atoms" if mean else "largest spread of an atom")
     tested = any(t.tested for t in (run.trajectories if trajectories is None else trajectories))

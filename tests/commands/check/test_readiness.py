@@ -144,12 +144,12 @@ def begun(tmp_path_factory):
         (
             {"REFERENCE": {"kwargs": {"asap_cutoff": True}}},
             {},
-            "labels of two reference methods do not fit together",
+            "labels of two reference methods must not be mixed",
         ),
         ({}, {"GENERAL": {"seed": 8}}, "the members are named after their seeds"),
         ({}, {"ARCHITECTURE": {"r_max": 4.0}}, "the weights in restart/ belong to the old architecture"),
         ({"ACTIVE_LEARNING": {"num_trajectories": 1}}, {}, "started trajectories cannot be removed"),
-        ({"MISC": {"charge": 0}}, {}, "geometry water: another structure under the old name"),
+        ({"MISC": {"charge": 0}}, {}, "geometry water: the structure under this name has changed"),
     ],
 )
 def test_a_begun_folder_with_settings_that_the_run_refuses(begun, changes, mace, said):

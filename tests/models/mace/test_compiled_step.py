@@ -135,7 +135,7 @@ def test_gradients_that_are_wrong_are_found_though_energies_and_forces_are_right
         return e, F.detach() + 0 * F, s
 
     torch.testing.assert_close(cut()[1], theirs()[1])
-    with pytest.raises(compiled_step.Disagreement, match=r"gradient of \S+ is off by"):
+    with pytest.raises(compiled_step.Disagreement, match=r"gradient of \S+ is wrong by"):
         compiled_step.compare_gradients(quick, cut, theirs)
 
 
@@ -199,7 +199,7 @@ def test_a_failing_compiler_leaves_training_eager_with_one_line(fresh, monkeypat
     assert e.compiled == "wait"
     with caplog.at_level(logging.INFO, logger="aims_pax"):
         e.train({m: MemberData(water(3)) for m in (0, 1)}, 1, words=("visit",))
-    said = [r.message for r in caplog.records if "eager" in r.message]
+    said = [r.message for r in caplog.records if "uncompiled" in r.message]
     assert len(said) == 1
     assert "no such instruction" in said[0]
     assert len(made) == 1
@@ -237,9 +237,9 @@ def test_what_a_training_process_has_to_say_is_in_the_log_once(fresh, monkeypatc
     with caplog.at_level(logging.INFO, logger="aims_pax"), TrainingPool(2) as pool:
         for n in (0, 1):
             e.take(e.train_elsewhere(pool, data, 1, words=("visit", n)).result(200))
-    said = [r.message for r in caplog.records if "eager" in r.message]
+    said = [r.message for r in caplog.records if "uncompiled" in r.message]
     assert said == [
-        "training stays eager, compiled it cannot be used: Unavailable: there is no C++ compiler (g++)"
+        "training runs uncompiled, the compiled step cannot be used: Unavailable: there is no C++ compiler (g++)"
     ]
 
 
@@ -318,7 +318,7 @@ def test_a_compiled_step_that_fails_in_its_gradient_is_repeated_eagerly_with_one
         for k in weights[0]
         if k.startswith("param")
     )
-    said = [r.message for r in caplog.records if "eager" in r.message]
+    said = [r.message for r in caplog.records if "uncompiled" in r.message]
     assert len(said) == 1
     assert "a compiled step has failed: RuntimeError: expected size" in said[0]
 

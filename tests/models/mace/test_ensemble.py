@@ -58,7 +58,7 @@ def same(a, b):
 def test_members_are_named_after_experiment_and_seed():
     assert [m.name for m in build([7, 3], (1,)).members] == ["tiny_7", "tiny_3"]
     assert [(m.name, m.seed) for m in build({"a": 11}, (1,)).members] == [("tiny_11", 11)]
-    with pytest.raises(SettingsError, match="seed of its own"):
+    with pytest.raises(SettingsError, match="needs a different seed"):
         build([1, 1])
 
 

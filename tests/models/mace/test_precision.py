@@ -119,7 +119,7 @@ def test_the_delivered_file_says_relative_energies_as_we_do(tmp_path, caplog, en
     known = json.loads((tmp_path / "results" / "precision.json").read_text())
     assert known["dtype"] == dtype
     assert f'default_dtype="{dtype}"' in row(known)
-    assert ("single precision knows these energies to" in row(known)) == (dtype == "float64")
+    assert ("single precision resolves these energies only to" in row(known)) == (dtype == "float64")
 
 
 def test_a_file_that_turns_out_too_coarse_is_written_again(tmp_path, monkeypatch):
@@ -149,7 +149,7 @@ def test_an_export_of_large_energies_is_double_and_says_so(tmp_path, form):
     console = Console(record=True, width=300)
     [path] = export(tmp_path, [tmp_path / "gold.model"], form, tmp_path / "out.pt", console)
     text = console.export_text()
-    assert "which single precision knows to" in text
+    assert "which single precision resolves only to" in text
     if form == "ase":
         assert 'default_dtype="float64"' in text
         frames = gold()
