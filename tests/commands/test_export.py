@@ -75,7 +75,7 @@ def test_nan_is_no_agreement(trained, tmp_path, monkeypatch):
 
 def test_mliap_succeeds_with_proof_or_says_in_one_line_why_not(trained, tmp_path):
     source = sorted((trained / "results").glob("*.model"))[0]
-    said = "--format lammps works without"
+    said = "--format lammps works without it"
     try:
         shown(trained, [source], "mliap", tmp_path)
     except SetupError as error:
@@ -83,7 +83,7 @@ def test_mliap_succeeds_with_proof_or_says_in_one_line_why_not(trained, tmp_path
         if list(tmp_path.iterdir()):
             raise
     assert "\n" not in said
-    assert said.endswith("--format lammps works without")
+    assert said.endswith("--format lammps works without it")
 
 
 def test_the_sums_of_ml_iap_are_those_of_forces(trained):
