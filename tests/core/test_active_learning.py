@@ -461,7 +461,7 @@ def test_added_trajectories_begin_and_the_others_stay_as_they_are():
 
 def test_trajectories_cannot_vanish_or_change_their_system():
     for systems in (("a",), ("a", "b")):
-        with pytest.raises(ValueError, match="taken away"):
+        with pytest.raises(ValueError, match="removed"):
             active_learning.reopen(warmed(2), systems, RULES)
 
 
