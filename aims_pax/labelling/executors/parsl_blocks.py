@@ -34,7 +34,12 @@ from aims_pax.labelling.executors.block_provider import POOL, BlockErrors, Sched
 from aims_pax.labelling.executors.block_request import Blocks
 from aims_pax.labelling.executors.handover import Handover
 from aims_pax.labelling.executors.parsl_interchange import ALONE
-from aims_pax.labelling.executors.parsl_local import INTERCHANGE, ParslExecutor, QuotedPool, worker_init
+from aims_pax.labelling.executors.parsl_local import (
+    ParslExecutor,
+    QuotedPool,
+    interchange_command,
+    worker_init,
+)
 from aims_pax.processes import process_started
 from aims_pax.schedulers.base import NamedJob, Phase, Refused, Scheduler
 from aims_pax.schedulers.registry import UNNAMED, find_scheduler
@@ -185,7 +190,7 @@ class BlockExecutor(ParslExecutor):
             "heartbeat_threshold": 60,
             "drain_period": blocks.drain,
             "launch_cmd": POOL,
-            "interchange_launch_cmd": [*INTERCHANGE, "linger"],
+            "interchange_launch_cmd": interchange_command("linger"),
             "block_error_handler": BlockErrors(provider),
             "encrypted": True,
             "worker_logdir_root": str(self.run_dir.absolute()),

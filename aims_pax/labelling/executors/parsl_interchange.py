@@ -1,6 +1,6 @@
 """Parsl's interchange (the message broker between driver and workers), as a process that ends with its driver.
 
-    python -m aims_pax.labelling.executors.parsl_interchange [linger]
+    python -m aims_pax.labelling.executors.parsl_interchange DRIVER [linger]      # DRIVER: its process id
 
 Ctrl-C at a terminal reaches the whole foreground group, but only the driver may react to it: so this process has its
 own session. When the driver has ended, it ends. With `linger` it first waits until the workers have finished their
@@ -64,11 +64,13 @@ class OwnedInterchange(Interchange):
 
 def run_interchange() -> None:
     os.setsid()
-    driver = os.getppid()
+    driver = int(
+        sys.argv[1]
+    )  # given to it: a driver that died during the imports above is no parent any more
     for kind in STOP_SIGNALS:
         signal.signal(kind, signal.SIG_IGN)
     config = pickle.load(sys.stdin.buffer)
-    own = OwnedInterchange(driver, "linger" in sys.argv[1:], **config)
+    own = OwnedInterchange(driver, "linger" in sys.argv[2:], **config)
 
     def leave(*_: object) -> None:
         own.alone = True

@@ -41,7 +41,12 @@ T = TypeVar("T")
 LABEL = "labels"
 ANSWER = 30.0  # s in which the interchange must answer
 LOST_NODE, LOST_WORKER = 0.1, 0.5  # cost of `WorkerDied`: a lost node is rarely the fault of the task
-INTERCHANGE = (sys.executable, "-m", "aims_pax.labelling.executors.parsl_interchange")
+
+
+def interchange_command(*options: str) -> list[str]:
+    """The command that starts our interchange for this process."""
+    module = "aims_pax.labelling.executors.parsl_interchange"
+    return [sys.executable, "-m", module, str(os.getpid()), *options]
 
 
 class ParslExecutor:
@@ -176,7 +181,7 @@ class ParslExecutor:
             max_workers_per_node=self.capacity,
             cores_per_worker=1e-3,  # the number of workers is the user's choice, not the core count's
             launch_cmd=pool_command(),
-            interchange_launch_cmd=INTERCHANGE,
+            interchange_launch_cmd=interchange_command(),
             # the default handler fails every task when the first block dies
             block_error_handler=partial(windowed_error_handler, threshold=3),
             provider=LocalPools(  # type: ignore[no-untyped-call]

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 from parsl.jobs.states import JobState, JobStatus
 
 from aims_pax.errors import SetupError
+from aims_pax.labelling.executors import parsl_local
 from aims_pax.labelling.executors.base import WorkerDied
 from aims_pax.labelling.executors.parsl_blocks import BlockErrors
 from aims_pax.labelling.factory import make_executor
@@ -36,6 +38,16 @@ def test_a_dead_interchange_ends_the_run_with_one_line_and_nothing_hangs(executo
         assert "\n" not in str(raised.value)
     with pytest.raises(SetupError, match="has ended"):
         executor.submit(time.sleep, 0.0).result(30)
+
+
+def test_an_interchange_whose_driver_died_while_it_started_ends(tmp_path, monkeypatch):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    command = parsl_local.interchange_command()
+    dead = [str(gone.pid) if word == str(os.getpid()) else word for word in command]
+    monkeypatch.setattr(parsl_local, "interchange_command", lambda: dead)
+    with make_executor("htex", 1, tmp_path / "parsl") as executor:
+        assert backend(executor).interchange_proc.wait(60) == 0
 
 
 def test_a_pool_that_is_held_is_given_up_without_waiting_for_its_heartbeats(executor):
