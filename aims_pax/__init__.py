@@ -189,7 +189,7 @@ def run(
     """
     from contextlib import chdir
 
-    from aims_pax.cli.exit_codes import run_command
+    from aims_pax.cli.run_command import run_command
 
     def command(settings: Settings, console: Console) -> None:
         from aims_pax.commands.run import run_all

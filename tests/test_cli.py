@@ -241,7 +241,7 @@ def test_what_noisy_packages_put_in_the_place_of_standard_output_does_not_get_th
     """The live view behind such a stand-in prints its control sequences as text."""
     import io
 
-    from aims_pax.cli.exit_codes import console
+    from aims_pax.cli.run_command import console
 
     real, stand_in = io.StringIO(), io.StringIO()
     monkeypatch.setattr(sys, "stdout", real)

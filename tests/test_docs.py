@@ -216,11 +216,23 @@ def messages() -> list[str]:
         parts = [v for n in ast.walk(tree) if isinstance(n, ast.JoinedStr) for v in n.values]
         inside = {id(v) for v in parts}
         for node in ast.walk(tree):
+            if (
+                isinstance(node, ast.Call)
+                and ast.unparse(node.func) == "SettingsError"
+                and len(node.args) == 2
+            ):
+                found.append(": ".join(map(_as_text, node.args)))
             if isinstance(node, ast.JoinedStr):
-                found.append("".join(v.value if isinstance(v, ast.Constant) else "…" for v in node.values))
+                found.append(_as_text(node))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside:
                 found.append(re.sub(r"%[-\d.]*[sdfg]", "…", node.value))
     return found
+
+
+def _as_text(node: ast.expr) -> str:
+    if isinstance(node, ast.JoinedStr):
+        return "".join(v.value if isinstance(v, ast.Constant) else "…" for v in node.values)
+    return str(node.value) if isinstance(node, ast.Constant) else "…"
 
 
 def quoted() -> list[str]:

@@ -18,8 +18,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import typer
 
 from aims_pax.cli import commands
-from aims_pax.cli.exit_codes import exit_on_error, run_command, run_labelling_command
+from aims_pax.cli.exit_codes import exit_on_error
 from aims_pax.cli.options import MACE, PROJECT, MaceFile, ProjectFile, Version
+from aims_pax.cli.run_command import run_command, run_labelling_command
 from aims_pax.errors import SettingsError
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from aims_pax.cli.exit_codes import console, exit_on_error, traceback_to_file
+from aims_pax.cli.exit_codes import exit_on_error, traceback_to_file
 from aims_pax.cli.options import HERE, MACE, PROJECT, Folder, MaceFile, ProjectFile, Version, settings_files
+from aims_pax.cli.run_command import console
 from aims_pax.errors import SettingsError
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from aims_pax.errors import SettingsError
 from aims_pax.md.barostats import Berendsen, ParrinelloRahman
 from aims_pax.md.batch import Forces, MDBatch, Motion
-from aims_pax.md.mtk import MTK
+from aims_pax.md.martyna_tobias_klein import MTK
 from aims_pax.md.state import MDState
 from aims_pax.md.thermostats import Langevin, VelocityRescaling, Verlet
 

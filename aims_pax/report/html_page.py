@@ -21,7 +21,7 @@ from aims_pax.record.files import write_bytes
 from aims_pax.report import cost_summary
 from aims_pax.report.accuracy import NAMES, UNSEEN, ErrorRow, by_element, by_system, held_out, untested
 from aims_pax.report.changed_settings import differing
-from aims_pax.report.figures import learning, timeline
+from aims_pax.report.figures import calibration, failures, learning, observables, timeline, uncertainty
 from aims_pax.report.figures.parity import parity_figure
 from aims_pax.report.figures.structures import uncertain_structures
 from aims_pax.report.figures.style import NAMES as COLOUR_NAMES
@@ -67,16 +67,16 @@ def write_report(folder: Path, pictures: bool = True) -> Path:
 def page(run: RunRecord, png: bool = False) -> tuple[str, list[Panel], dict[str, Mapping[str, Any]]]:
     """(HTML, all figures, tables of numbers that belong to no single figure)."""
     learned, time_spent = learning.learning_figure(run, png), timeline.timeline_figure(run, png)
-    unsure, series = learning.uncertainty_figure(run, png)
-    honest, wrong = learning.calibration_figure(run, png), parity_figure(run, png)
-    seen, failed = timeline.observables_figure(run, png), timeline.failures_figure(run, png)
+    unsure, series = uncertainty.uncertainty_figure(run, png)
+    honest, wrong = calibration.calibration_figure(run, png), parity_figure(run, png)
+    seen, failed = observables.observables_figure(run, png), failures.failures_figure(run, png)
     having = sum(len(t.steps) > 0 for t in run.trajectories)
     first = f" The first {len(unsure)} of {having} trajectories." if having > len(unsure) else ""
     sections = [
         ("Is it getting better?", "", _figures(learned)),
         ("How wrong is the model?", _wrong_lead(run), _figures(wrong) + _error_tables(run)),
         ("Is the uncertainty honest?", HONEST, _figures(honest)),
-        ("Where was it unsure?", SPREAD + first, _figures(unsure, learning.uncertainty_legend(run))),
+        ("Where was it unsure?", SPREAD + first, _figures(unsure, uncertainty.uncertainty_legend(run))),
         ("What has it seen?", "", _figures(seen) + uncertain_structures(run) + _data_table(run)),
         ("Where did the time go, and what did it cost?", "", _figures(time_spent) + _ledger_table(run)),
         ("What failed?", "", (_figures(failed) + _failure_table(run)) if run.failures else ""),

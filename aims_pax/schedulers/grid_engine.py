@@ -26,8 +26,14 @@ from aims_pax.schedulers.base import (
     redirection,
     scheduler_command,
 )
+from aims_pax.schedulers.grid_engine_header import (
+    SYNTAX,
+    TIMES,
+    block_limit,
+    grid_engine_seconds,
+    qsub_options,
+)
 from aims_pax.schedulers.header_lines import refuse, replaced
-from aims_pax.schedulers.qsub_header import SYNTAX, TIMES, block_limit, grid_engine_seconds, qsub_options
 
 ACCOUNTING_DELAY = 20.0  # s after which a job that is nowhere counts as ended
 PASSING = re.compile(

@@ -22,7 +22,7 @@ from aims_pax.schedulers.base import (
     option_number,
     scheduler_command,
 )
-from aims_pax.schedulers.sbatch import block_walltime, option, sbatch_options, without_options
+from aims_pax.schedulers.slurm_header import block_walltime, option, sbatch_options, without_options
 
 # the controller is away or wants us to wait: not a mistake in anybody's settings
 PASSING = re.compile(

@@ -18,7 +18,7 @@ TOKEN = "0c0ffee0"
 INSIDE = f"""{sys.executable} - <<'END'
 import json, os, sys
 sys.path.insert(0, {str(ROOT)!r})
-from aims_pax.processes import cores
+from aims_pax.schedulers.usable_cores import cores
 from aims_pax.schedulers.registry import own_job, own_scheduler
 own = own_scheduler()
 print(json.dumps([own.name, own_job(), own.seconds_left(os.environ), own.allotted_cores(os.environ), cores()]))

@@ -147,7 +147,8 @@ def check_taken_over(driver: Driver, seen: dict[str, Any], soon: bool = True) ->
     assert log.count("of an earlier run taken over") == 2
     assert log.count("asked for") == 2, "both by the first driver"
     assert len(seen["at work"]) == 2
-    assert result["calls"]["harvested"] + result["calls"]["reused"] == 2
+    # at least these two: on a busy machine one may end, and the next begin, before the signal arrives
+    assert result["calls"]["harvested"] + result["calls"]["reused"] >= 2
     assert Counter(driver.begun()) == dict.fromkeys(driver.ids.values(), 1), "no calculation was begun twice"
     tidy(driver)
 

@@ -237,7 +237,7 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path):
 def test_a_second_run_is_refused_before_anything_slow_is_loaded(tmp_path, monkeypatch):
     import sys
 
-    from aims_pax.cli.exit_codes import run_command
+    from aims_pax.cli.run_command import run_command
     from tests.projects import write_project
 
     folder = write_project(tmp_path)

@@ -7,7 +7,7 @@ import pytest
 
 from aims_pax.report.accuracy import by_system, held_out
 from aims_pax.report.calibration import atomic_errors, calibrate
-from aims_pax.report.figures.learning import calibration_figure
+from aims_pax.report.figures.calibration import calibration_figure
 from aims_pax.report.formatting import DELIVERED, calibration_sentence, milli
 from aims_pax.report.model_card import card, data_hash, gaps, write_cards
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from aims_pax.report.figures import timeline
+from aims_pax.report.figures import observables
 from aims_pax.report.html_page import page
 from aims_pax.report.model_card import card, gaps
 from aims_pax.report.run_record import Converged, Observables
@@ -103,10 +103,10 @@ def test_a_temperature_ramp_is_drawn_and_no_error(run):
     seen = Observables(
         0, *(np.array(v) for v in ([5.0, 10, 15], [210.0, 300, 480], [-1.0] * 3, [1.0] * 3, [9.0] * 3))
     )
-    (temperature, *_) = timeline.observables_figure(replace(ramp, observables=(seen,)))
+    (temperature, *_) = observables.observables_figure(replace(ramp, observables=(seen,)))
     assert temperature.name == "temperature"
-    assert timeline._targets(ramp) == [200.0, 500.0]
-    assert timeline._targets(run) == [500.0]
+    assert observables._targets(ramp) == [200.0, 500.0]
+    assert observables._targets(run) == [500.0]
 
 
 def test_stress_is_not_judged_where_nothing_learnt_it(run):

@@ -76,6 +76,9 @@ RC: dict[Any, Any] = {
 
 USE = r'<use xlink:href="{}" x="[^"]*" y="[^"]*" style="{}"/>'
 MARKERS = re.compile(USE.format('([^"]*)', '([^"]*)') + "(?:" + USE.format(r"\1", r"\2") + ")+")
+SHOWN = 12  # trajectories drawn
+POINTS = 1500  # points of a cloud
+TALL, LOW = 2.55, 1.35  # heights, inches
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from aims_pax.errors import SetupError
 from aims_pax.labelling.executors.block_request import Blocks, job_script
 from aims_pax.labelling.executors.parsl_blocks import BlockExecutor, _addresses, _free_port
 from aims_pax.schedulers.registry import known_schedulers
-from aims_pax.schedulers.sbatch import slurm_seconds
 from aims_pax.schedulers.slurm import clean_environment, refused
+from aims_pax.schedulers.slurm_header import slurm_seconds
 
 PATH = Path("/runs/blocks/p.1")
 SLURM = known_schedulers()["slurm"]

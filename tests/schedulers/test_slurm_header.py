@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from aims_pax.schedulers.sbatch import block_walltime, option, sbatch_options, without_options
+from aims_pax.schedulers.slurm_header import block_walltime, option, sbatch_options, without_options
 from aims_pax.settings.cluster import ClusterSettings
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aims_pax.report.distances import pairs
-from aims_pax.report.figures import learning, timeline
+from aims_pax.report.figures import calibration, failures, learning, observables, timeline, uncertainty
 from aims_pax.report.figures.parity import parity_figure
 from aims_pax.report.figures.style import NAMES, drawing, envelope, panel, thinned
 from aims_pax.report.load_run import load_run
@@ -15,11 +15,11 @@ from tests.report.folders import advanced, made_up
 
 DRAWN = {
     learning.learning_figure: {"learning_forces", "learning_energies", "convergence"},
-    learning.calibration_figure: {"honesty_during", "honesty_delivered"},
+    calibration.calibration_figure: {"honesty_during", "honesty_delivered"},
     parity_figure: {"parity_energy", "parity_forces", "parity_stress"},
-    timeline.observables_figure: {"label_energies", "distances"},
+    observables.observables_figure: {"label_energies", "distances"},
     timeline.timeline_figure: {"timeline"},
-    timeline.failures_figure: {"failures"},
+    failures.failures_figure: {"failures"},
 }
 
 
@@ -36,7 +36,7 @@ def test_a_real_run_gives_every_figure(run, draw):
 
 
 def test_each_trajectory_has_its_panel_and_all_numbers_are_kept(run):
-    panels, table = learning.uncertainty_figure(run)
+    panels, table = uncertainty.uncertainty_figure(run)
     assert [p.name for p in panels] == [f"uncertainty_{i:03d}" for i in range(4)]
     assert len(table["step"]) == sum(len(t.steps) for t in run.trajectories)
     assert sum(table["labelled"]) == sum(int(t.labelled.sum()) for t in run.trajectories)
@@ -91,8 +91,8 @@ def test_dots_of_test_frames_are_named_where_there_are_some(run):
     frames = [s.info for s in run.structures if s.id in run.splits["test"]]
     assert drawn == {(info["trajectory"], info["step"]) for info in frames}
     assert len(drawn) == 3
-    assert learning.TESTED in learning.uncertainty_legend(run)
-    assert learning.TESTED not in learning.uncertainty_legend(
+    assert uncertainty.TESTED in uncertainty.uncertainty_legend(run)
+    assert uncertainty.TESTED not in uncertainty.uncertainty_legend(
         run, [replace(t, tested=()) for t in run.trajectories]
     )
 
@@ -153,7 +153,7 @@ def test_a_picture_of_the_uncertainty_explains_itself(run, monkeypatch):
         return b"png"
 
     monkeypatch.setattr(style, "png_of", png)
-    (one, *_), _ = learning.uncertainty_figure(run, png=True)
+    (one, *_), _ = uncertainty.uncertainty_figure(run, png=True)
     assert drawn[0][0] == "MD step"
     assert "threshold" in drawn[0][1]
     assert "MD step" not in one.svg

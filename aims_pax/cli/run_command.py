@@ -1,0 +1,62 @@
+"""How a command that reads settings runs: settings first, then the lock of the folder, then the command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aims_pax.cli.exit_codes import traceback_to_file
+from aims_pax.version import __version__
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from aims_pax.settings import LabellingSettings, Settings
+
+
+def run_command(command: Callable[[Settings, Console], None], mace: Path, project: Path) -> None:
+    """Run a command in this folder. Settings are read before torch is imported, so mistakes appear at once.
+
+    command: imports what it needs itself.
+    """
+    from aims_pax.settings import read_settings
+
+    settings = read_settings(Path.cwd(), str(project), str(mace), for_run=True)
+    with _first_in_folder(settings, announced=True) as terminal:
+        command(settings, terminal)
+
+
+def run_labelling_command(
+    command: Callable[[LabellingSettings, Console], None], mace: Path, project: Path
+) -> None:
+    """The same for a command that only asks the reference: the settings of the reference are enough."""
+    from aims_pax.settings import read_reference_settings
+
+    settings = read_reference_settings(Path.cwd(), str(project), str(mace))
+    with _first_in_folder(settings, announced=False) as terminal:
+        command(settings, terminal)
+
+
+@contextmanager
+def _first_in_folder(settings: LabellingSettings, announced: bool) -> Iterator[Console]:
+    """Raises Busy before torch is loaded where another run works. announced: `status` shows that a run is starting."""
+    from aims_pax.record.lock import Lock
+
+    terminal = console()
+    terminal.print(f"aims-PAX {__version__}", highlight=False)
+    lock = Lock(settings.folder / "restart" / "lock")
+    lock.refuse_second()
+    arriving = lock.announced() if announced else nullcontext()
+    with traceback_to_file(settings.path(settings.misc.log_dir) / "traceback.log"), arriving:
+        yield terminal
+
+
+def console() -> Console:
+    """Where a person reads. It keeps today's standard output, whatever noisy packages put in its place later: a live
+    view that finds itself behind their stand-in prints its control sequences as text."""
+    from rich.console import Console
+
+    return Console(file=sys.stdout)
