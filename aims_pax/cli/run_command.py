@@ -1,4 +1,4 @@
-"""How a command that reads settings runs: settings first, then the lock of the folder, then the command."""
+"""Runs commands that need settings: read the settings, check the lock of the folder, then run the command."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def run_command(command: Callable[[Settings, Console], None], mace: Path, project: Path) -> None:
     """Run a command in this folder. Settings are read before torch is imported, so mistakes appear at once.
 
-    command: imports what it needs itself.
+    command: imports the modules it needs.
     """
     from aims_pax.settings import read_settings
 
@@ -32,7 +32,7 @@ def run_command(command: Callable[[Settings, Console], None], mace: Path, projec
 def run_labelling_command(
     command: Callable[[LabellingSettings, Console], None], mace: Path, project: Path
 ) -> None:
-    """The same for a command that only asks the reference: the settings of the reference are enough."""
+    """The same for a command that only needs the reference: the settings of the reference are enough."""
     from aims_pax.settings import read_reference_settings
 
     settings = read_reference_settings(Path.cwd(), str(project), str(mace))
@@ -42,7 +42,7 @@ def run_labelling_command(
 
 @contextmanager
 def _first_in_folder(settings: LabellingSettings, announced: bool) -> Iterator[Console]:
-    """Raises Busy before torch is loaded where another run works. announced: `status` shows that a run is starting."""
+    """Raises Busy, before torch is loaded, when another run works here. announced: `status` shows a starting run."""
     from aims_pax.record.lock import Lock
 
     terminal = console()
@@ -55,8 +55,8 @@ def _first_in_folder(settings: LabellingSettings, announced: bool) -> Iterator[C
 
 
 def console() -> Console:
-    """Where a person reads. It keeps today's standard output, whatever noisy packages put in its place later: a live
-    view that finds itself behind their stand-in prints its control sequences as text."""
+    """Console bound to the current stdout. Some packages later replace sys.stdout, and the live view would then print
+    its control sequences as text."""
     from rich.console import Console
 
     return Console(file=sys.stdout)
