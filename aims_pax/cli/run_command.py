@@ -1,4 +1,4 @@
-"""How a command that reads settings runs: settings first, then the lock of the folder, then the command."""
+"""Runs commands that need settings: read the settings, check the lock of the folder, then run the command."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run_command(command: Callable[[Settings, Console], None], mace: Path, projec
 def run_labelling_command(
     command: Callable[[LabellingSettings, Console], None], mace: Path, project: Path
 ) -> None:
-    """The same for a command that only asks the reference: the settings of the reference are enough."""
+    """The same for a command that only needs the reference: the settings of the reference are enough."""
     from aims_pax.settings import read_reference_settings
 
     settings = read_reference_settings(Path.cwd(), str(project), str(mace))
