@@ -277,8 +277,8 @@ def only_known(
         if others:
             other, known = (", ".join(chemical_symbols[z] for z in zs) for zs in (others, sorted(elements)))
             raise SettingsError(
-                f"{path}, {nth(number)}: the model was not made for {other} (in {labelled.frame.formula}), "
-                f"only for {known}; remove such structures"
+                f"{path}, {nth(number)}: the model does not know {other} (in {labelled.frame.formula}), "
+                f"only {known}; remove such structures"
             )
         yield labelled
 

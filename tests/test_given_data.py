@@ -34,7 +34,7 @@ def test_identical_structures_are_counted():
     assert "2 structures are duplicated with the same label, such as 2 and 1" in text
 
 
-@pytest.mark.parametrize(("use", "what"), [("valid", "training error"), ("test", "would be no test")])
+@pytest.mark.parametrize(("use", "what"), [("valid", "training error"), ("test", "would be meaningless")])
 def test_what_is_trained_on_and_tested_with_is_said(use, what):
     train = GivenFile("train.xyz", "train", (frame(1), frame(2), frame(3)))
     text = said(train, GivenFile("other.xyz", use, (frame(3, energy=7.0), frame(4))))

@@ -329,11 +329,11 @@ def test_velocities_and_moments_that_are_results_are_said_to_have_no_effect(tmp_
     [
         ("1\n\nH 0 0 0 0.5\n", "columns after x y z"),
         ("1\n0 2\nH 0 0 0\n", "charge=0 spin=2"),
-        ("1\nProperties=species:S:1:pos:R:3:charge:R:1\nH 0 0 0 1\n", "called initial_charges"),
-        ("1\nProperties=species:S:1:pos:R:3:magmom:R:1\nH 0 0 0 1\n", "called initial_magmoms"),
+        ("1\nProperties=species:S:1:pos:R:3:charge:R:1\nH 0 0 0 1\n", "named initial_charges"),
+        ("1\nProperties=species:S:1:pos:R:3:magmom:R:1\nH 0 0 0 1\n", "named initial_magmoms"),
         (
             "1\nProperties=species:S:1:pos:R:3:fixed:L:1\nH 0 0 0 T\n",
-            "column of constraints is called move_mask",
+            "column of constraints must be named move_mask",
         ),
     ],
 )

@@ -242,7 +242,7 @@ def test_mtk_reads_the_pressure_of_berendsen_and_npt_its_own(tmp_path):
 
 def test_npt_warns_of_a_stress_that_would_not_be_learnt(tmp_path):
     npt = PROJECT.replace("NVT", "NPT")
-    said = "NPT depends on the stress, which would hardly be learnt: TRAINING.stress_weight in mace.yaml is 1 beside"
+    said = "NPT depends on the stress, which would hardly be learnt: TRAINING.stress_weight in mace.yaml is 1 with"
     assert any(
         f"MD.stat_ensemble: {said} forces_weight 1000" in w for w in read(tmp_path, npt, STRESS).warnings
     )

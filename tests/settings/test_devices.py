@@ -52,7 +52,7 @@ def test_a_list_of_rocm_is_indexed_too():
     ],
 )
 def test_a_card_beyond_the_list_is_refused_with_what_there_is(inherited, device, said):
-    with pytest.raises(SettingsError, match=rf"training\.devices: {device} is not there.*{said}"):
+    with pytest.raises(SettingsError, match=rf"training\.devices: {device} does not exist.*{said}"):
         only(device, {"CUDA_VISIBLE_DEVICES": inherited})
 
 

@@ -99,7 +99,7 @@ def test_what_is_no_charge_or_multiplicity_is_refused(tmp_path, key, said):
 def test_a_reference_that_takes_no_charge_is_known_before_it_starts(folder):
     said = refused(folder, "charge: {water: 1}", project=PROJECT)
     assert (
-        "REFERENCE: geometry water: H2O has charge 1, and REFERENCE.factory ase.calculators.emt:EMT has no arg"
+        "REFERENCE: geometry water: H2O has charge 1, and REFERENCE.factory ase.calculators.emt:EMT has no known arg"
         in said
     )
 
@@ -116,19 +116,19 @@ def test_kwargs_that_say_otherwise_are_named(folder):
         (
             "charge 2.",
             ("charge: 1",),
-            "control.in says charge 2., which contradicts the charge 1 of geometry water (MISC.",
+            "control.in has charge 2., which contradicts the charge 1 of geometry water (MISC.",
         ),
         (
             "charge 1d0",
             ("charge: 0",),
-            "control.in says charge 1d0, which contradicts the charge 0 of geometry water",
+            "control.in has charge 1d0, which contradicts the charge 0 of geometry water",
         ),
         (
             "fixed_spin_moment 2",
             ("spin: 1",),
-            "says fixed_spin_moment 2, which contradicts the multiplicity 1",
+            "has fixed_spin_moment 2, which contradicts the multiplicity 1",
         ),
-        ("multiplicity 3", ("spin: 1",), "says multiplicity 3, which contradicts the multiplicity 1"),
+        ("multiplicity 3", ("spin: 1",), "has multiplicity 3, which contradicts the multiplicity 1"),
         ("charge 1\nfixed_spin_moment 2", (), "9 electrons, an odd number, which cannot have multiplicity 3"),
     ],
 )

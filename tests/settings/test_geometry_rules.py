@@ -57,7 +57,7 @@ def test_samplers_refuse_a_constrained_cell_at_constant_pressure(folder):
 def test_a_field_is_fhi_aims_own_and_what_a_model_cannot_learn_of_it_is_said(folder):
     field = "homogeneous_field 0 0 0.1\n" + WATER
     with pytest.raises(
-        SettingsError, match=r"geometry: homogeneous_field 0\.0 0\.0 0\.1 is known to FHI-aims only"
+        SettingsError, match=r"geometry: homogeneous_field 0\.0 0\.0 0\.1 works only with FHI-aims"
     ):
         check(folder, PROJECT, field)
     settings = check(folder, AIMS, field)
@@ -76,4 +76,4 @@ def test_a_run_asks_the_same(folder):
     settings = check(folder, PROJECT, WATER)
     (folder / "geometry.in").write_text("homogeneous_field 0 0 0.1\n" + WATER)
     (refusal,) = geometry_rules.refused_geometries(settings, read_systems(folder / "geometry.in"))
-    assert "FHI-aims only" in refusal[1]
+    assert "only with FHI-aims" in refusal[1]

@@ -33,7 +33,7 @@ def test_every_rule_names_existing_keys():
         ("MD", "barostat: npt", "stat_ensemble is NVT"),
         ("MD", "taup: 500", "stat_ensemble is NVT"),
         ("MD", "pfactor: 50", "stat_ensemble is NVT"),
-        ("MISC", "energy_key: e", "no file of labels is given"),
+        ("MISC", "energy_key: e", "no file with labels is given"),
     ],
 )
 def test_keys_of_aimspax_that_do_nothing(tmp_path, section, key, why):

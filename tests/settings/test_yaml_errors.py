@@ -23,7 +23,7 @@ def said(text):
         ("MD:\n  temperature: 300\n  timestep 0.5\nMISC:\n  a: 1\n", 3, "no colon; expected key: value"),
         ("MD\n  timestep: 3\n", 1, "no colon; expected key: value"),
         ("MD:\n  timestep: 0.5\n    temperature: 300\n", 3, "indented deeper than line 2, which already has a value"),
-        ("MD:\n    a: 0.5\n  b: 300\n", 3, "4 spaces before line 2, 2 before this one; keys of one table"),
+        ("MD:\n    a: 0.5\n  b: 300\n", 3, "4 spaces before line 2, 2 before this one; all keys of one table"),
         ("MISC:\n  a: 1\n MD:\n  b: 2\n", 3, "2 spaces before line 2, 1 before this one"),
         ("C:\n  launch_str: srun: aims.x\n", 2, "a second colon in one line; put the value in quotes"),
         ("MISC:\n  a: 'geometry\n  b: 3\nC: 2\n", 2, "a quote is opened here but never closed"),

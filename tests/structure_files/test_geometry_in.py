@@ -129,7 +129,7 @@ def test_fractional_positions_and_charges_are_read():
         (WATER + "atom 0 0 1e999 H\n", 4, "not a number"),
         (WATER + "atom 0 0 1_000 H\n", 4, "not a number"),
         (WATER + "atom 0 0 1\n", 4, "an element"),
-        (WATER + "atom 0 0 1 H 0.5\n", 4, "what is '0.5'"),
+        (WATER + "atom 0 0 1 H 0.5\n", 4, "found also '0.5'"),
         (WATER + "atom 0 0 1 h\n", 4, "expected H?"),
         (WATER + "atom 0 0 1 X\n", 4, "'X' is not an element"),
         (WATER + "atom 0 0 1 D\n", 4, "isotopes"),
