@@ -174,7 +174,7 @@ def test_a_run_that_has_ended_is_said_to_have(tmp_path):
     with pytest.raises(SettingsError, match=r"nothing to pause: this run is finished$"):
         request(recorded(tmp_path / "one"), "pause")
     with pytest.raises(
-        SettingsError, match="nothing to stop: this run is stopped, not finished; aims-PAX in its folder"
+        SettingsError, match="nothing to stop: this run is stopped, not finished; run aims-PAX in its folder"
     ):
         request(made_up(tmp_path / "two", [advanced(1, 0, 0, 10, 0.1)]), "stop")
 

@@ -327,7 +327,7 @@ def test_delta_data_is_target_minus_baseline(project):
 
 def test_atoms_whose_energy_nobody_knows_are_an_error(project):
     nan = {"factory": "tests.commands.training_set.test_workflow:lonely"}
-    with pytest.raises(SettingsError, match=r"target_E0: .*isolated Ar atom.*write target_E0: \{Ar: …\}"):
+    with pytest.raises(SettingsError, match=r"target_E0: .*isolated Ar atom.*set target_E0: \{Ar: …\}"):
         project(md_sampling=md(), delta_learning={"target": nan})
     with pytest.raises(SettingsError, match=r"root_keys: training_set\.hdf5 has no structures"):
         project(delta_learning=DELTA | {"root_keys": ["elsewhere"]})
