@@ -32,7 +32,7 @@ def installed(monkeypatch):
         ),
         ("interaction: RealAgnosticInteractionBlock", "interaction is RealAgnosticInteractionBlock"),
         ("max_ell: 2", "max_ell is 2, not 3"),
-        ("max_L: 3", "max_L is 3, above 2"),
+        ("max_L: 3", "max_L is 3, larger than 2"),
         ("radial_type: gaussian", "radial_type is gaussian, not bessel"),
         ("gate: tanh", "gate is tanh, not silu"),
     ],
@@ -58,7 +58,7 @@ def test_models_from_files_need_not_look_like_the_settings(tmp_path, installed):
 def test_native_inference_names_the_extra_and_the_device(tmp_path, installed):
     read(tmp_path, mace=NATIVE)
     on_gpu = with_key(NATIVE, "MISC", "device: cuda")
-    assert "MISC.device is cuda, and it runs on cpu" in errors(tmp_path, mace=on_gpu)[0]
+    assert "it runs on cpu only, and MISC.device is cuda" in errors(tmp_path, mace=on_gpu)[0]
     for package in ("symmetrix", "orjson"):
         installed.remove(package)
         assert "pip install 'aims-pax[fast]'" in errors(tmp_path, mace=NATIVE)[0]
