@@ -232,7 +232,7 @@ class Dataset:
 
 
 def cut_torn_structure(path: Path) -> None:
-    """Remove an incomplete structure at the end of a file, as left by a crash; a copy is kept.
+    """Remove an incomplete structure at the end of a file, as left by a crash; a copy remains.
 
     Raises RestartError with the line of any other damage, and then changes nothing.
     """

@@ -4,10 +4,12 @@ program itself, and the site builds without a warning.
 
 import ast
 import importlib.util
+import io
 import os
 import re
 import subprocess
 import sys
+import tokenize
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -449,6 +451,29 @@ def test_it_is_said_plainly(path):
     assert not found, "\n".join(found)
 
 
+def texts_of_code(source: str) -> list[tuple[int, str]]:
+    """(line, text) of comments, docstrings and messages; texts of a single word are data."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = [(t.start[0], t.string) for t in tokens if t.type == tokenize.COMMENT]
+    constants = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Constant)]
+    strings = [(n.lineno, n.value) for n in constants if isinstance(n.value, str) and " " in n.value.strip()]
+    return sorted(comments + strings)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(DOCS.parent)))
+def test_code_says_it_plainly(path):
+    words = [w for w in BANNED if w != "kept"]  # files of runs have the name
+    pattern = re.compile(rf"\b(?:{'|'.join(words)})\b")
+    found = [
+        f"{line}: {m[0]!r} in {text[max(0, m.start() - 50) : m.end() + 30]!r}"
+        for line, text in texts_of_code(path.read_text(encoding="utf-8"))
+        for m in pattern.finditer(text)
+    ]
+    assert not found, "\n".join(found)
+
+
 def test_the_list_of_words_finds_them():
+    code = "log.info(f\"it goes on: {x['wish']}\")  # the wish\n"
+    assert texts_of_code(code) == [(1, "# the wish"), (1, "it goes on: ")]
     for sentence in ("the run goes on", "labels are kept", "a wish is meant for", "FRAME stands for"):
         assert any(re.search(rf"\b(?:{words})\b", sentence) for words in BANNED)

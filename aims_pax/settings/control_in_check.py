@@ -67,7 +67,7 @@ def odd_spin(control: Control, systems: Sequence[System]) -> Iterator[str]:
     start = (control.get("default_initial_moment") or "").lower()
     several = [s.name for s in systems if len(s.frame) > 1 or s.frame.pbc.any()]
     if start == "hund" and several:
-        yield f"default_initial_moment hund: FHI-aims stops at it for more than one atom ({several[0]}); give a number"
+        yield f"default_initial_moment hund: FHI-aims refuses this for more than one atom ({several[0]}); give a number"
 
 
 def _spacings(frame: Frame, counts: Sequence[int]) -> np.ndarray:

@@ -131,7 +131,7 @@ def test_one_k_grid_for_cells_of_like_size_is_nobodys_business(folder):
     ("line", "said"),
     [
         ("fixed_spin_moment 2", "fixed_spin_moment is ignored by FHI-aims without spin collinear"),
-        ("spin collinear\ndefault_initial_moment hund", "FHI-aims stops at it for more than one atom"),
+        ("spin collinear\ndefault_initial_moment hund", "FHI-aims refuses this for more than one atom"),
         ("external_pressure 0.1", "external_pressure in ./control.in is ignored"),
     ],
 )
