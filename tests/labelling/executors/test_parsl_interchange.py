@@ -1,6 +1,8 @@
 """What stands between driver and workers: its end is noticed, and a pool whose block has ended is given up at once."""
 
+import logging
 import os
+import pickle
 import signal
 import subprocess
 import time
@@ -10,9 +12,9 @@ import pytest
 from parsl.jobs.states import JobState, JobStatus
 
 from aims_pax.errors import SetupError
-from aims_pax.labelling.executors import parsl_local
 from aims_pax.labelling.executors.base import WorkerDied
 from aims_pax.labelling.executors.parsl_blocks import BlockErrors
+from aims_pax.labelling.executors.parsl_local import interchange_command
 from aims_pax.labelling.factory import make_executor
 
 
@@ -40,14 +42,22 @@ def test_a_dead_interchange_ends_the_run_with_one_line_and_nothing_hangs(executo
         executor.submit(time.sleep, 0.0).result(30)
 
 
-def test_an_interchange_whose_driver_died_while_it_started_ends(tmp_path, monkeypatch):
+def test_an_interchange_whose_driver_died_while_it_started_ends(executor):
     gone = subprocess.Popen(["true"])
     gone.wait()
-    command = parsl_local.interchange_command()
-    dead = [str(gone.pid) if word == str(os.getpid()) else word for word in command]
-    monkeypatch.setattr(parsl_local, "interchange_command", lambda: dead)
-    with make_executor("htex", 1, tmp_path / "parsl") as executor:
-        assert backend(executor).interchange_proc.wait(60) == 0
+    command = [str(gone.pid) if word == str(os.getpid()) else word for word in interchange_command()]
+    assert str(gone.pid) in command
+    owner = backend(executor)
+    ports = owner.outgoing_q.port, owner.incoming_q.port, owner.command_client.port
+    names = ("worker_port_range", "hub_zmq_port", "logdir", "heartbeat_threshold", "poll_period", "cert_dir",
+             "manager_selector", "run_id", "log_config", "_check_python_mismatch")  # fmt: skip
+    config = {name: getattr(owner, name) for name in names} | {
+        "client_address": owner.loopback_address, "interchange_address": owner.address, "client_ports": ports,
+        "hub_address": owner.loopback_address, "worker_port": None, "logging_level": logging.INFO,
+    }  # fmt: skip
+    interchange = subprocess.Popen(command, stdin=subprocess.PIPE)
+    interchange.communicate(pickle.dumps(config), timeout=60)
+    assert interchange.returncode == 0
 
 
 def test_a_pool_that_is_held_is_given_up_without_waiting_for_its_heartbeats(executor):
