@@ -48,7 +48,7 @@ def plan_lines(ahead: dict[str, Any]) -> list[str]:
     if memory is not None:
         out.append(
             f"memory, estimated, without about 600 MB of torch and MACE: members {memory['members']:g} MB, "
-            f"a training batch {memory['training']:g} MB, MD of all trajectories in one batch {memory['moving']:g} MB"
+            f"a training batch {memory['training']:g} MB, MD of all trajectories {memory['moving']:g} MB"
         )
     out.append(f"disk, estimated: {_range(ahead['disk_MB'])} MB")
     return out

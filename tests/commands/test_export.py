@@ -58,7 +58,7 @@ def test_a_file_that_says_something_else_is_removed_and_told(trained, tmp_path, 
 
     real = exports.exported_labels
     monkeypatch.setattr(exports, "exported_labels", scaled)
-    with pytest.raises(SetupError, match="forces differ by"):
+    with pytest.raises(SetupError, match="differs from the model: forces by"):
         shown(trained, [], "ase", tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -505,4 +505,4 @@ def test_a_file_that_holds_other_labels_is_never_overwritten(project):
     assert recalc("old.xyz", "-o", "new.xyz", folder=project).returncode == 0
     text = (project / "new.xyz").read_text()
     (project / "new.xyz").write_text(text.replace("method=", "method=f"))
-    assert "holds labels of another method" in recalc("old.xyz", "-o", "new.xyz", folder=project).stderr
+    assert "contains labels of another method" in recalc("old.xyz", "-o", "new.xyz", folder=project).stderr

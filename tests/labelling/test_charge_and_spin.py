@@ -157,7 +157,7 @@ def test_a_spin_that_may_be_2S_or_2S_plus_1_has_to_be_declared(tmp_path):
 
 def test_a_charge_in_kwargs_that_contradicts_the_structure_is_refused():
     with pytest.raises(
-        LabelError, match=r"REFERENCE\.kwargs says charge: 1, which contradicts the charge 0 of H2O"
+        LabelError, match=r"REFERENCE\.kwargs has charge: 1, which contradicts the charge 0 of H2O"
     ):
         energy(replace(WATER, charge=0), kwargs={**XTB, "charge": 1})
     assert energy(replace(WATER, charge=1), kwargs={**XTB, "charge": 1}) == pytest.approx(CATION, abs=1e-5)

@@ -184,7 +184,7 @@ def test_a_run_of_a_version_that_lost_masses_and_zero_moments_goes_on_with_its_s
     assert "initial moments of zero and masses" in caplog.text
     compare_with_last_run(folder, SETTINGS, "abc", {"o2": system.frame.id})
     (moved,) = as_begun(folder, (System("o2", new.moved(new.positions + 1)),))
-    with pytest.raises(RestartError, match="another structure"):
+    with pytest.raises(RestartError, match="structure under this name has changed"):
         compare_with_last_run(folder, SETTINGS, "abc", {"o2": moved.frame.id})
 
 

@@ -158,7 +158,7 @@ def test_a_state_by_former_names_is_refused_with_the_new_ones():
     with pytest.raises(ValueError, match="rename memory"):
         Mixture([Part("old", Old(), 1.0)])
     half = type("Half", (), {"state_arrays": lambda self: {}})()
-    assert "Half has state_arrays() and no load_state_arrays()" in str(incomplete_state(half))
+    assert "Half has state_arrays() but no load_state_arrays()" in str(incomplete_state(half))
     assert incomplete_state(of_kind("md")) is None
     assert incomplete_state(of_kind("phonons")) is None
 

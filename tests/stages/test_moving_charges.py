@@ -71,7 +71,7 @@ def test_isolated_atoms_are_in_their_ground_state(tmp_path):
 
 def test_a_calculator_that_labels_for_a_difference_says_what_it_cannot(tmp_path):
     emt = LoadedPotential.load(CallSpec("ase.calculators.emt:EMT"), tmp_path)
-    assert "H2O has charge 1, and ase.calculators.emt:EMT has no argument" in emt.refusal(
+    assert "H2O has charge 1, and ase.calculators.emt:EMT has no known argument" in emt.refusal(
         replace(WATER, charge=1)
     )
     assert (

@@ -128,7 +128,7 @@ EMT = "ase.calculators.emt:EMT"
         (
             "crystal",
             {"crystal": "field.in"},
-            "crystal: field.in: homogeneous_field 0.0 0.0 0.1 is known to FHI-aims",
+            "crystal: field.in: homogeneous_field 0.0 0.0 0.1 works only with FHI-aims",
         ),
         (
             "augment",

@@ -59,7 +59,7 @@ def test_atoms_that_overlap(tmp_path):
 def test_a_charged_geometry_that_the_reference_cannot_be_given(tmp_path):
     both(
         write_project(tmp_path, {"MISC": {"charge": 1}}),
-        "geometry water: H2O has charge 1, and REFERENCE.factory ase.calculators.emt:EMT has no argument",
+        "geometry water: H2O has charge 1, and REFERENCE.factory ase.calculators.emt:EMT has no known argument",
     )
 
 

@@ -508,7 +508,7 @@ def test_missing_species_are_named_before_the_first_job(reference):
 def test_hubbard_lines_of_species_blocks_are_never_lost(reference, control, tmp_path):
     text = "xc pbe\nspecies Cu\n  nucleus 29\n  plus_u   3 d  4.0\n"
     with pytest.raises(
-        SettingsError, match=r"'plus_u 3 d 4\.0' of Cu.*without it.*copy the species defaults"
+        SettingsError, match=r"'plus_u 3 d 4\.0' of Cu.*would lack it.*copy the species defaults"
     ):
         reference(text=text).check()
     own = reference(text=text)

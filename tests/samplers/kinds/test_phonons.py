@@ -56,7 +56,7 @@ class Failing(LennardJones):
             "pair: its vibrations cannot be calculated: CalculationFailed: SCF; relax",
         ),
         (NotConverged("SCF"), "pair: its vibrations cannot be calculated: NotConverged: SCF; relax"),
-        (None, "the potential returned energies or forces that are not finite"),
+        (None, "the potential gave energies or forces that are not finite"),
     ],
 )
 def test_a_potential_that_fails_is_said_with_the_system(good, how, said):
