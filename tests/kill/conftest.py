@@ -1,5 +1,7 @@
 """One process with torch loaded, from which every driver is forked; one run that nobody disturbs."""
 
+import importlib
+
 import pytest
 
 from tests.kill.harness import Ledger, attempt, outcome, project
@@ -11,6 +13,8 @@ def loaded():
     import torch
 
     torch.set_num_threads(1)
+    for name in ("aims_pax.commands.run", "aims_pax.models.mace.ensemble", "aims_pax.models.mace.training"):
+        importlib.import_module(name)
 
 
 @pytest.fixture(scope="module")
