@@ -103,12 +103,17 @@ def _stop(server: subprocess.Popen[str]) -> None:
         server.stdin.close()
 
 
+def load_package() -> None:
+    """Import every module, so that forks of this process need not."""
+    for path in sorted((ROOT / "aims_pax").rglob("*.py")):
+        importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    importlib.import_module("mace.calculators")
+
+
 def serve() -> None:
     """Carry out requests until the standard input ends."""
     os.dup2(2, 1)
-    package = ROOT / "aims_pax"
-    for path in sorted(package.rglob("*.py")):
-        importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    load_package()
     for line in sys.stdin:
         request = json.loads(line)
         if os.fork() == 0:

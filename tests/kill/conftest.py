@@ -1,9 +1,8 @@
 """One process with torch loaded, from which every driver is forked; one run that nobody disturbs."""
 
-import importlib
-
 import pytest
 
+from tests.fork_server import load_package
 from tests.kill.harness import Ledger, attempt, outcome, project
 
 
@@ -13,8 +12,7 @@ def loaded():
     import torch
 
     torch.set_num_threads(1)
-    for name in ("aims_pax.commands.run", "aims_pax.models.mace.ensemble", "aims_pax.models.mace.training"):
-        importlib.import_module(name)
+    load_package()
 
 
 @pytest.fixture(scope="module")
