@@ -72,7 +72,9 @@ def cancel_the_block(driver: Driver) -> None:
     """Somebody ends the block of a driver while two calculations run in it."""
     running(driver)
     driver.hit = driver.working().keys() & set(driver.begun())
-    until(lambda: known_schedulers()[driver.plan["scheduler"]].cancel(driver.jobs()) is None)
+    blocks = jobs(driver)
+    assert blocks
+    until(lambda: known_schedulers()[driver.plan["scheduler"]].cancel(blocks) is None)
 
 
 def kill_a_worker(driver: Driver) -> None:

@@ -41,7 +41,8 @@ PLANS: dict[str, dict[str, Any]] = {
 }
 
 
-def restart_the_master(gridengine: Cluster, drivers: dict[str, Driver]) -> None:
+def restart_the_master(gridengine: Cluster, drivers: dict[str, Driver], seen: dict[str, Future[Any]]) -> None:
+    seen["cancelled"].result(PATIENCE)  # without a master its block could not be deleted while it works
     for driver in drivers.values():
         if driver.folder.name not in ("preparation", "queue"):
             begun(driver, 1)
@@ -77,7 +78,7 @@ def drivers(gridengine: Cluster, tmp_path_factory) -> Iterator[tuple[dict[str, D
     started = {name: Driver(folder / name, **{**COMMON, **plan}) for name, plan in PLANS.items()}
     with ThreadPoolExecutor(len(STORIES) + 1) as threads:
         seen = {name: threads.submit(story, started[name]) for name, story in STORIES.items()}
-        away = threads.submit(restart_the_master, gridengine, started)
+        away = threads.submit(restart_the_master, gridengine, started, seen)
         yield started, seen
         away.result()
     for driver in started.values():
