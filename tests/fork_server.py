@@ -107,7 +107,6 @@ def load_package() -> None:
     """Import every module, so that forks of this process need not."""
     for path in sorted((ROOT / "aims_pax").rglob("*.py")):
         importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
-    importlib.import_module("mace.calculators")
 
 
 def serve() -> None:
