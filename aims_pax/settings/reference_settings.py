@@ -39,7 +39,8 @@ def read_reference_settings(
         raise SettingsError("\n".join(misspelt))
     used = {label: _used(label, document) for label, document in documents.items()}
     settings = read_sections(used, USED, folder)
-    settings = replace(settings, species_dir=_species_dir(documents[cross_checks.PROJECT]))
+    if settings.reference.type == "aims":
+        settings = replace(settings, species_dir=_species_dir(documents[cross_checks.PROJECT]))
     problems = unsupported(settings)
     if settings.reference.type == "aims" and settings.species_dir is None:
         problems.append(f"{aims_pax_file}: {ACTIVE}.species_dir: needed where the reference is FHI-aims")
@@ -67,14 +68,17 @@ def _used(label: str, document: Document) -> Document:
 
 
 def _species_dir(document: Document) -> str | None:
-    """The folder of species defaults that a section of aimsPAX.yaml names. Raises SettingsError if it is no text."""
+    """The folder of species defaults that aimsPAX.yaml names. Raises SettingsError if it is no text or not unique."""
+    found: dict[str, str] = {}
     for name in (ACTIVE, INITIAL):
         section = document.data.get(name)
         value = section.get("species_dir") if isinstance(section, dict) else None
-        if value is not None:
-            if not isinstance(value, str):
-                raise SettingsError(
-                    str(document.problem((name, "species_dir"), f"expected text, got {value!r}"))
-                )
-            return value
-    return None
+        if value is None:
+            continue
+        text = f"expected text, got {value!r}" if not isinstance(value, str) else None
+        if found and value not in found.values():
+            text = f"{value} in {name} but {found[ACTIVE]} in {ACTIVE}; expected the same"
+        if text is not None:
+            raise SettingsError(str(document.problem((name, "species_dir"), text)))
+        found[name] = value
+    return next(iter(found.values()), None)

@@ -87,3 +87,14 @@ def test_the_settings_that_are_stored_with_labels_hold_what_was_used_and_no_more
 def test_a_basis_that_is_no_text_is_refused(tmp_path):
     with pytest.raises(SettingsError, match=r"ACTIVE_LEARNING\.species_dir: expected text, got 3"):
         read(tmp_path, {**AIMS, "ACTIVE_LEARNING": {"species_dir": 3}})
+
+
+def test_two_folders_of_species_are_refused(tmp_path):
+    with pytest.raises(
+        SettingsError, match="light in INITIAL_DATASET_GENERATION but species in ACTIVE_LEARNING"
+    ):
+        read(tmp_path, {**AIMS, "INITIAL_DATASET_GENERATION": {"species_dir": "light"}})
+
+
+def test_a_calculator_does_not_look_at_the_species(tmp_path):
+    assert read(tmp_path, {**EMT, "ACTIVE_LEARNING": {"species_dir": 3}}).species_dir is None
