@@ -2,10 +2,12 @@
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 
 from aims_pax.engine.interrupts import remaining_walltime
+from aims_pax.schedulers.base import Phase
 from aims_pax.schedulers.registry import known_schedulers
 from aims_pax.schedulers.slurm import clean_environment, refused
 
@@ -65,3 +67,47 @@ def test_a_heterogeneous_job_ends_with_its_first_component_whatever_the_user_lik
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     environment = {"SLURM_JOB_ID": "1", "SLURM_TIME_FORMAT": "relative", "SQUEUE_STATES": "PD"}
     assert remaining_walltime(None, {**os.environ, **environment}) == pytest.approx(1000, abs=5)
+
+
+@pytest.mark.parametrize(
+    ("words", "files"),
+    [
+        (["srun", "-n", "8", "-o", "aims.out", "aims.x"], ["aims.out"]),
+        (["/opt/slurm/bin/srun", "--output=a.out", "--output", "b.out", "aims.x"], ["a.out", "b.out"]),
+        (["srun", "-oaims.out", "--overlap", "aims.x"], ["aims.out"]),
+        (["srun", "-o", "aims.%t.out", "aims.x"], []),  # a file a rank
+        (["mpirun", "-o", "aims.out", "aims.x"], []),
+        (["srun", "-o"], []),
+    ],
+)
+def test_files_to_which_srun_writes_the_output_are_known(words, files):
+    assert SLURM.launcher_outputs(words) == files
+
+
+def test_a_header_with_its_own_nodes_or_without_a_time_gets_none_of_ours():
+    def own(header):
+        return SLURM.own_lines(header, "p.1", Path("/runs/p.1"), 3)
+
+    assert "#SBATCH --nodes=3" in own("")
+    assert not [line for line in own("#SBATCH -N 1") if "--nodes" in line]
+    assert not [line for line in own("") if "--time" in line]
+    assert "#SBATCH --time=1-02:03:04" in own("#SBATCH --time=1-02:03:04")
+    assert "#SBATCH --time=UNLIMITED" in own("#SBATCH --time=UNLIMITED")
+
+
+def test_an_error_of_srun_itself_is_told_from_one_of_its_program():
+    assert SLURM.launch_failed("srun: error: Unable to create step for job 7: Memory required")
+    assert SLURM.launch_failed("srun: Job 7 step creation temporarily disabled, retrying")
+    assert not SLURM.launch_failed("srun: error: node1: task 3: Exited with exit code 2")
+    assert not SLURM.launch_failed("aims.x: connection failure of an atom")
+
+
+def test_a_job_that_squeue_does_not_list_has_ended_and_others_keep_their_state(commands):
+    called = commands(squeue="7 RUNNING\n9 SUSPENDED\n")
+    states = SLURM.states(["9", "7", "8", "7"])
+    assert {job: s.phase for job, s in states.items()} == {
+        "7": Phase.RUNNING, "8": Phase.COMPLETED, "9": Phase.HELD
+    }  # fmt: skip
+    assert "--jobs=7,8,9" in called.read_text()
+    assert SLURM.states([]) == {}
+    assert called.read_text().count("squeue") == 1, "nobody is asked about no job"
