@@ -1,6 +1,7 @@
 """The table of predictions, and its file."""
 
 import numpy as np
+import pytest
 
 from aims_pax.report import predictions
 from tests.report.wrong_model import SETS, Wrong
@@ -41,3 +42,26 @@ def test_the_table_survives_its_file_and_a_torn_one_is_none(tmp_path):
         assert predictions.load_predictions(path) == {}
     path.write_bytes(predictions.pack_predictions({**p, "format": np.asarray(99)}))
     assert predictions.load_predictions(path) == {}
+
+
+def test_some_frames_come_with_their_atoms():
+    p = predictions.predictions(Wrong(), SETS)
+    kept = predictions.select_predictions(p, np.array([False, True, False, True]))
+    assert kept["split"].tolist() == ["valid", "test"]
+    assert kept["numbers"].tolist() == [1, 1, 1]
+    assert kept["true_forces"][:, 0].tolist() == [0.1, 0.1, 0.2]
+
+
+def test_without_frames_there_is_no_table():
+    with pytest.raises(ValueError, match="no frames to evaluate on"):
+        predictions.predictions(Wrong(), {"train": []})
+
+
+def test_a_table_whose_columns_do_not_fit_together_is_none(tmp_path):
+    p = predictions.predictions(Wrong(), SETS)
+    path = tmp_path / predictions.FILE
+    for name in ("energy_sd", "forces"):
+        path.write_bytes(predictions.pack_predictions({**p, name: p[name][1:]}))
+        assert predictions.load_predictions(path) == {}
+        path.write_bytes(predictions.pack_predictions({k: v for k, v in p.items() if k != name}))
+        assert predictions.load_predictions(path) == {}

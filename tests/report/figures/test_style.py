@@ -1,10 +1,11 @@
 """Figures as SVG and PNG, and what a long series keeps."""
 
+import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
 
-from aims_pax.report.figures.style import drawing, envelope, panel, thinned
+from aims_pax.report.figures.style import drawing, envelope, escaped, panel, thinned
 
 
 def test_words_keep_their_digits_and_ids_do_not_repeat():
@@ -36,3 +37,23 @@ def test_peaks_survive_thinning():
     k = thinned(1000, 10)
     assert len(k) == 10
     assert (k[0], k[-1]) == (0, 999)
+
+
+def test_short_series_are_left_as_they_are_and_ends_are_kept():
+    x, y = np.arange(10), np.arange(10) ** 2
+    assert envelope(x, y, 5)[1] is y
+    assert thinned(3, 10).tolist() == [0, 1, 2]
+    assert thinned(0, 10).tolist() == []
+
+
+def test_text_is_safe_in_content_and_attributes():
+    assert escaped('<a href="x">&\'') == "&lt;a href=&quot;x&quot;&gt;&amp;&#x27;"
+
+
+def test_equal_markers_are_one_group_with_the_style_written_once():
+    with drawing() as (figure, axes):
+        axes.plot(range(5), range(5), "o", color="#0072b2")
+        svg = panel(figure, "dots", "dots").svg
+    assert svg.count("<use ") >= 5
+    assert len(re.findall(r"<g style=[^>]*>(?:<use [^>]*/>){5}</g>", svg)) == 1
+    assert "var(--blue)" in svg
