@@ -1,9 +1,12 @@
 """The reference as a potential, as ab initio MD uses it."""
 
+from concurrent.futures import Future
+
 import numpy as np
 import pytest
 
 from aims_pax.errors import NotFinite
+from aims_pax.frames import Label
 from aims_pax.labelling.reference_potential import ReferencePotential
 from tests import worlds
 from tests.labelling.labellers import Scripted, calculator, labeller, of_two_controls, same
@@ -52,3 +55,32 @@ def test_ab_initio_md_runs_each_geometry_with_its_own_control(tmp_path, folder):
             assert same(known, sample.label)
         assert it.known(samples[0].frame, "cell") is None
     assert len((tmp_path / "count").read_text().splitlines()) == 4, "the start and one step of each"
+
+
+def test_each_frame_is_asked_for_by_the_method_of_its_own_geometry():
+    asked = []
+
+    class Notes:
+        """A labeller that notes what it is asked."""
+
+        def submit(self, frame, system):
+            asked.append((frame.id, system))
+            future = Future()
+            future.set_result(Label(-1.0 * len(frame), np.zeros((len(frame), 3))))
+            return future
+
+        def method_of(self, system):
+            return f"method of {system}"
+
+        def check(self):
+            pass
+
+    frames = [worlds.water(), worlds.crystal()]
+    names = {frames[0].formula: "molecule", frames[1].formula: "cell"}
+    plain = ReferencePotential(Notes())
+    potential = plain.of(lambda frame: names[frame.formula])
+    assert [label.energy for label in potential.labels(frames)] == [-3.0, -4.0]
+    assert asked == [(frames[0].id, "molecule"), (frames[1].id, "cell")]
+    plain.labels(frames[:1])
+    assert asked[-1] == (frames[0].id, None)
+    assert potential.method_of("cell") == "method of cell"

@@ -8,7 +8,7 @@ import pytest
 
 from aims_pax.labelling.claims import Claim, Claims
 from aims_pax.labelling.executors import block_program
-from aims_pax.labelling.executors.block_program import UNREACHABLE, Block
+from aims_pax.labelling.executors.block_program import UNREACHABLE, Block, _rotated, run_block
 from aims_pax.labelling.executors.handover import KEY, Driver
 from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from aims_pax.labelling.store import LabelStore
@@ -118,3 +118,22 @@ def test_a_block_whose_run_was_removed_ends(files, quick, capsys):
     files.folder.rmdir()
     assert it.run() == 1
     assert "is gone" in capsys.readouterr().err
+
+
+def test_workers_begin_at_different_tasks_and_each_sees_all():
+    tasks = list("abc")
+    orders = [_rotated(tasks, k) for k in range(4)]
+    assert [order[0] for order in orders] == ["a", "b", "c", "a"]
+    assert all(sorted(order) == tasks for order in orders)
+    assert _rotated([], 2) == []
+
+
+def test_no_calculation_begins_in_the_time_that_is_kept_free(files):
+    assert a_block(files).seconds == math.inf
+    assert a_block(files, free=100.0, end=time.time() + 150).seconds == pytest.approx(50, abs=1)
+
+
+def test_the_end_of_a_block_comes_from_its_job_script(files, monkeypatch, capsys):
+    monkeypatch.setenv("AIMS_PAX_BLOCK_END", str(int(time.time()) + 30))
+    assert run_block([str(files.folder), "b.one.1", "2", "300", "60"]) == 0
+    assert "the rest of the walltime is too short" in capsys.readouterr().err

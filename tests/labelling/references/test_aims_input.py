@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from aims_pax.errors import (
+    SetupError,
     Unsupported,
 )
 from aims_pax.frames import Frame
 from aims_pax.labelling.references import aims_input
+from aims_pax.labelling.references.aims_input import nuclear_charges, species_files
 from aims_pax.labelling.references.fhi_aims import control_for, geometry_text
 from aims_pax.settings.control_in import parse_control, read_control
 from tests import worlds
@@ -114,3 +116,60 @@ def test_for_atoms_the_method_stays_and_what_molecules_and_crystals_need_leaves(
     )
     kept = aims_input.control_for_atoms(control(text))
     assert [k for k, _ in kept.keywords] == ["xc", "relativistic", "sc_accuracy_rho", "occupation_type"]
+
+
+@pytest.mark.parametrize(
+    ("text", "stress", "periodic", "expected"),
+    [
+        ("k_grid 2 2 2\n", True, True, "analytical"),
+        ("k_grid 2 2 2\n", False, True, None),
+        ("k_grid 2 2 2\ncompute_numerical_stress .true.\n", True, True, "numerical"),
+        ("k_grid 2 2 2\ncompute_numerical_stress .true.\n", True, False, None),
+    ],
+)
+def test_stress_is_computed_for_crystals_the_way_the_user_has_written(
+    control, text, stress, periodic, expected
+):
+    made = control_for(control("xc pbe\n" + text), worlds.crystal() if periodic else worlds.water(), stress)
+    asked = [kind for kind in ("analytical", "numerical") if made.get(f"compute_{kind}_stress") is not None]
+    assert asked == ([expected] if expected else [])
+    assert (made.get("k_grid") is not None) == periodic
+    assert made.get("compute_forces") == ".true."
+
+
+def test_a_cell_without_volume_and_a_crystal_without_k_points_are_refused(control):
+    wire = Frame([29], [[0, 0, 0]], np.diag([2.5, 0, 0]), [True, False, False])
+    with pytest.raises(SetupError, match=r"give a slab or wire three lattice vectors, with vacuum \(Cu\)"):
+        control_for(control("xc pbe\nk_grid 1 1 1\n"), wire, False)
+    with pytest.raises(SetupError, match=r"no k_grid, but Cu4 is periodic: add one"):
+        control_for(control("xc pbe\n"), worlds.crystal(), False)
+    assert (
+        control_for(control("xc pbe\nk_grid_density 5\n"), worlds.crystal(), False).get("k_grid_density")
+        == "5"
+    )
+
+
+def test_moments_that_are_zero_by_wish_and_statements_are_written():
+    frame = replace(worlds.dimer("Fe", 2.0), moments=[0.0, 3.0], statements=("homogeneous_field 0 0 0.1",))
+    lines = geometry_text(frame).splitlines()
+    assert lines[1] == "homogeneous_field 0 0 0.1"
+    assert [line.split() for line in lines if "moment" in line] == [["initial_moment", "3.00000000"]]
+    stated = geometry_text(replace(frame, zero_moments=[True, False]))
+    assert [line.split()[1] for line in stated.splitlines() if "moment" in line] == [
+        "0.00000000",
+        "3.00000000",
+    ]
+
+
+def test_species_files_come_in_the_order_of_their_numbers_and_missing_ones_are_named(tmp_path):
+    worlds.write_species(tmp_path, ["H", "O"])
+    assert [p.name for p in species_files(tmp_path, {8, 1})] == ["01_H_default", "08_O_default"]
+    with pytest.raises(SetupError, match=r"species_dir: 02_He_default, 92_U_default missing in "):
+        species_files(tmp_path, [92, 1, 2])
+
+
+def test_charges_of_nuclei_are_read_as_fortran_reads_them():
+    text = "# nucleus 9\nspecies O\n nucleus 8\n mass 15.999\nspecies O_ghost # empty\n  nucleus 0.d0\n"
+    text += "species X\nnucleus what\n"
+    assert nuclear_charges(text) == {"O": 8.0, "O_ghost": 0.0}
+    assert nuclear_charges("nucleus 8") == {}
