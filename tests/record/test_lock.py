@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -232,19 +231,3 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "restart").write_text("in the way")
     with pytest.raises(SetupError, match="cannot write"), Lock(tmp_path / "restart" / "lock").held():
         pass
-
-
-def test_a_second_run_is_refused_before_anything_slow_is_loaded(tmp_path, monkeypatch):
-    import sys
-
-    from aims_pax.cli.run_command import run_command
-    from tests.projects import write_project
-
-    folder = write_project(tmp_path)
-    monkeypatch.chdir(folder)
-    monkeypatch.setitem(sys.modules, "aims_pax.commands.run", None)  # importing it would fail
-    with (
-        Lock(folder / "restart" / "lock").held(),
-        pytest.raises(Busy, match=f"another aims-PAX works in this folder .pid {os.getpid()} on "),
-    ):
-        run_command("run_all", Path("mace.yaml"), Path("aimsPAX.yaml"))
