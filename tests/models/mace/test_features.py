@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
 from aims_pax.models.mace import foundation
 from aims_pax.models.mace.features import calculator_features, calculator_of
@@ -50,3 +51,14 @@ def test_the_name_of_a_published_model_is_downloaded_unless_it_is_a_file(file, m
     assert asked == ["small"]
     assert calculator_of(str(file), "cpu", tmp_path).r_max == 3.5
     assert asked == ["small"]
+
+
+def test_a_file_that_is_only_called_like_a_size_is_not_opened(file, monkeypatch, tmp_path):
+    """The potential is the published model; its features must not come from another one, nor run what is in a file."""
+    monkeypatch.setattr(foundation, "_download", lambda size: file)
+    (tmp_path / "small").write_bytes(b"not ours")
+    assert calculator_of("small", "cpu", tmp_path).r_max == 3.5
+    with pytest.raises(SettingsError, match="not a readable MACE"):
+        calculator_of("./small", "cpu", tmp_path)
+    with pytest.raises(SettingsError, match="no such file"):
+        calculator_of("smal", "cpu", tmp_path)
