@@ -89,7 +89,9 @@ def _pairs(lines: Sequence[str], kind: str) -> list[tuple[int, int]]:
                 numbers = [int(w) for w in words]
             except ValueError as error:
                 raise SettingsError(f"{line!r}: expected pairs of whole numbers") from error
-            found += [(a - 1, v) for a, v in zip(numbers[::2], numbers[1::2], strict=False)]
+            if len(numbers) % 2:  # an incomplete line: a charge would be lost
+                raise SettingsError(f"{line!r}: expected pairs of whole numbers")
+            found += [(a - 1, v) for a, v in zip(numbers[::2], numbers[1::2], strict=True)]
     return found
 
 

@@ -70,3 +70,9 @@ def test_a_line_that_holds_no_pairs_and_a_mass_difference_are_refused():
         SettingsError, match="mass differences in the atom lines: write isotopes as M  ISO lines"
     ):
         read_mol(mol().replace(" O   0", " O   2"))
+
+
+@pytest.mark.parametrize("line", ["M  CHG  2   1   2   2", "M  ISO  1   2", "M  RAD  1   1"])
+def test_a_line_that_was_cut_loses_no_charge_radical_or_isotope(line):
+    with pytest.raises(SettingsError, match="expected pairs of whole numbers"):
+        read_mol(mol(tail=f"{line}\n"))
