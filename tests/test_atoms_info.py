@@ -99,7 +99,11 @@ def test_masses_are_own_where_they_differ_by_more_than_tables_do():
     ("info", "said"),
     [
         ({"Charge": 1}, "Charge=1: write it as charge=…"),
-        ({"net-charge": 1}, None),
+        ({"net-charge": 1}, "net-charge=1: write it as charge=…"),
+        ({"totCharge": 1}, "write it as charge=…"),
+        ({"Spin Multiplicity": 2}, "write it as spin=…"),
+        ({"unit-cell": [5.0, 5.0, 5.0]}, "unit-cell, but no Lattice"),
+        ({"total_charge": 1, "total_spin": 2, "multiplicity": 2}, None),
         ({"Net_Charge": 1}, "write it as charge=…"),
         ({"spin_multiplicity": 2}, "write it as spin=…"),
         ({"n_unpaired": 2}, "write it as spin=…"),

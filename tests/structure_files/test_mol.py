@@ -28,7 +28,9 @@ def test_formal_charges_and_radicals_of_molfiles_are_read(tmp_path, name, text, 
     assert (frame.formula, frame.charge, frame.spin) == ("HO", charge, spin)
 
 
-@pytest.mark.parametrize("item", ["charge>\n1", "PUBCHEM_TOTAL_CHARGE>\n-1", "Multiplicity>\n3"])
+@pytest.mark.parametrize(
+    "item", ["charge>\n1", "PUBCHEM_TOTAL_CHARGE>\n-1", "Multiplicity>\n3", "Formal Charge>\n1"]
+)
 def test_data_items_of_an_sdf_that_say_more_than_the_molecule_are_refused(tmp_path, item):
     head = "w\n\n\n  1  0  0  0  0  0  0  0  0  0999 V2000\n"
     one = f"{head}    0.0000    0.0000    0.0000 Ne  0  0  0  0  0  0\nM  END\n> <{{}}\n\n$$$$\n"
