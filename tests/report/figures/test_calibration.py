@@ -15,6 +15,7 @@ def checked(run, spread, error):
     ))  # fmt: skip
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_during_the_run_the_largest_spread_stands_against_the_largest_error(run):
     (during,) = calibration_figure(checked(run, [0.1, 0.2, 0.4, 0.3], [0.2, 0.3, 0.9, 0.8]))
     assert during.name == "honesty_during"
@@ -24,6 +25,7 @@ def test_during_the_run_the_largest_spread_stands_against_the_largest_error(run)
     assert "error = spread" not in [words for _, words in during.legend], "they are of different kinds"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_of_the_delivered_model_atoms_of_held_out_frames_count(run):
     (delivered,) = calibration_figure(replace(run, checked=()))
     p = run.predictions
@@ -33,6 +35,7 @@ def test_of_the_delivered_model_atoms_of_held_out_frames_count(run):
     assert "error = spread" in [words for _, words in delivered.legend]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("spread", [[0.1, 0.2], [0.0, 0.0, 0.0, 0.1]])
 def test_too_few_points_are_no_figure(run, spread):
     assert calibration_figure(checked(run, spread, [0.3] * len(spread))) == []

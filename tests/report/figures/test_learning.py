@@ -18,6 +18,7 @@ def visit(number, stage, labels, *maes):
     return TrainingRecord(stage, number, None, float(number), labels, 4 * labels, (1.0,) * len(maes), maes)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_errors_are_means_over_the_members_against_the_labels_there_were(run):
     epochs = {
         "a": (Epoch("initial", 0, 1, 1.0, 1.0, 0.9, 0.5), Epoch("initial", 0, 2, 1.0, 1.0, 0.010, 0.2),
@@ -36,12 +37,14 @@ def test_errors_are_means_over_the_members_against_the_labels_there_were(run):
     assert without == [], "one point is no curve"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_an_initial_dataset_nothing_of_it_is_in_the_legend(run):
     visits = tuple(visit(k, "explore", 5 + k, 0.1) for k in range(3))
     (forces, *_) = learning.learning_figure(replace(run, visits=visits, predictions={}))
     assert [words for _, words in forces.legend] == ["active learning"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_epochs_of_the_last_training_are_counted_from_one_for_each_member(run):
     epochs = tuple(Epoch("converge", k, 1, 1.0, 0.5 - 0.1 * k, 0.01, 0.2 - 0.01 * k) for k in range(3))
     losses = {"a": epochs, "b": (*epochs, epochs[0]), "c": epochs[:1]}

@@ -24,6 +24,7 @@ def observed(run, energy, volume):
     return replace(run, observables=(Observables(1, *columns),))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_volume_that_does_not_change_and_temperatures_that_are_missing_are_not_drawn(run):
     names = [p.name for p in observables.observables_figure(observed(run, [-1.0, -1.5, -1.2], [9.0] * 3))]
     assert names == ["model_energy", "label_energies", "distances"]
@@ -32,6 +33,7 @@ def test_a_volume_that_does_not_change_and_temperatures_that_are_missing_are_not
     assert volume.table == {"trajectory": [1, 1], "step": [0, 1], "volume": [9.0, 9.5]}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_numbers_of_the_energy_are_as_measured_and_the_labels_have_theirs_per_atom(run):
     energy, labels, distances = observables.observables_figure(observed(run, [-1.0, -1.5, -1.2], [9.0] * 3))
     assert energy.table["energy"] == [-1.0, -1.5, -1.2]
@@ -45,6 +47,7 @@ def test_the_numbers_of_the_energy_are_as_measured_and_the_labels_have_theirs_pe
     assert set(distances.table["pair"]) == {"H-O", "H-H", "Cu-Cu"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_distances_of_pairs_are_drawn_with_the_limit_below_which_a_frame_counts_as_exploded(run):
     (distances,) = [p for p in observables.observables_figure(run) if p.name == "distances"]
     assert [words for _, words in distances.legend] == ["labelled frames", "counts as exploded"]

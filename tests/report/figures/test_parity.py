@@ -18,6 +18,7 @@ def test_errors_of_test_and_validation_frames_are_never_mixed(run):
         assert np.abs(np.asarray(force.table["error_meV/Å"])[kept]).mean() == pytest.approx(mae)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_energies_are_per_atom_and_relative_to_the_mean_of_their_system(run):
     energy = parity_figure(run)[0]
     assert energy.name == "parity_energy"
@@ -38,6 +39,7 @@ def test_energies_are_per_atom_and_relative_to_the_mean_of_their_system(run):
     )
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_frames_that_were_trained_on_are_shown_as_such_unless_there_are_no_others(run):
     assert ("training") in [words for _, words in parity_figure(run)[0].legend]
     p = {**run.predictions, "split": np.full(len(run.predictions["split"]), "train")}
