@@ -48,6 +48,14 @@ def test_one_file_is_one_member_and_several_are_a_committee(files):
     assert KIND.elements_of(files[0]) == ELEMENTS
 
 
+def test_one_file_is_taken_as_a_foundation_model_whose_head_must_be_clear(files, tmp_path):
+    several = torch.load(files[0], weights_only=False)
+    several.heads = ["pbe", "scan"]
+    torch.save(several, tmp_path / "several.model")
+    with pytest.raises(SettingsError, match="has the heads pbe, scan and none named default"):
+        KIND.load([tmp_path / "several.model"], "cpu", "float64")
+
+
 def test_a_committee_of_different_elements_is_refused(files, tmp_path):
     other = torch.load(files[1], weights_only=False)
     other.atomic_numbers = torch.tensor([1, 6, 8, 47])
