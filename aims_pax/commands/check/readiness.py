@@ -243,11 +243,11 @@ def unknown_elements(
     """(place, text) for each foundation size or model file that does not know an element of a system."""
     said: list[tuple[Place, str]] = []
     for place, size in named:
-        path = folder / Path(size).expanduser()
-        if size not in FOUNDATION_MODELS and not path.is_file():
+        path, published = folder / Path(size).expanduser(), size in FOUNDATION_MODELS
+        if not published and not path.is_file():
             continue  # reported by the check of model files
         try:
-            known = set(elements_of_model(path)) if path.is_file() else MATERIALS
+            known = MATERIALS if published else set(elements_of_model(path))
         except SettingsError as error:
             said.append((place, str(error)))
             continue

@@ -32,19 +32,7 @@ def load_foundation_model(
     Raises SettingsError for an unknown size, a missing file or one that is not a MACE model, and SetupError
     when a download is needed and fails.
     """
-    known = _sizes()
-    path = Path(size_or_path).expanduser()
-    path = path if path.is_absolute() or folder is None else folder / path
-    if (
-        size_or_path in known
-    ):  # even if there is a file of that name: opening a model executes code, so its path must be explicit
-        path = _download(size_or_path, key)
-    elif not path.is_file():
-        raise SettingsError(
-            key,
-            f"{size_or_path!r} is neither a size ({', '.join(known)}) nor a file "
-            f"(looked for {path}); give one of the sizes or the path to a .model file",
-        )
+    path = model_path(size_or_path, folder, key)
     model = read_model(path, device, DTYPES[dtype]).eval().requires_grad_(False)
     head = _head(model, path)
     backend = Backend("torch" if inference == "torch" else "auto", device, model, what="foundation model")
@@ -53,6 +41,25 @@ def load_foundation_model(
         "foundation model %s: %d elements, r_max %.1f Å", path.name, len(potential.elements), potential.r_max
     )
     return potential
+
+
+def model_path(size_or_path: str, folder: Path | None = None, key: str = FOUNDATIONAL_SIZE) -> Path:
+    """The file of a published model, downloaded if needed, or of the user; arguments and errors as above.
+
+    A size is never a file of that name in `folder`: opening a model executes code, so its path must be explicit.
+    """
+    known = _sizes()
+    if size_or_path in known:
+        return _download(size_or_path, key)
+    path = Path(size_or_path).expanduser()
+    path = path if path.is_absolute() or folder is None else folder / path
+    if not path.is_file():
+        raise SettingsError(
+            key,
+            f"{size_or_path!r} is neither a size ({', '.join(known)}) nor a file "
+            f"(looked for {path}); give one of the sizes or the path to a .model file",
+        )
+    return path
 
 
 def _sizes() -> list[str]:
