@@ -131,7 +131,7 @@ def _initial(settings: Settings, systems: Sequence[System]) -> dict[str, Any] | 
     return {
         "sampling": samplers_in_words(settings.samplers) if settings.samplers else s.initial_sampling,
         "steps_of_sampling": [None if c is None else c.visits for c in (shortest, longest)],
-        "structures_a_step": s.n_points_per_sampling_step_idg * s.ensemble_size * len(systems),
+        "structures_a_step": s.n_points_per_sampling_step_idg * rules.sets * len(systems),
         "reference_calls": calls,
         "MD_steps": steps,
         "evaluations": _evaluations(costs),

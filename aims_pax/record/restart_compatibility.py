@@ -37,6 +37,10 @@ FIXED = (
         "aimsPAX.INITIAL_DATASET_GENERATION.ensemble_size",
         "the data has been distributed over the old number of members",
     ),
+    (
+        "aimsPAX.INITIAL_DATASET_GENERATION.distinct_model_sets",
+        "the data has been distributed to the members in the old way",
+    ),
     ("aimsPAX.ACTIVE_LEARNING.ensemble_size", "the data has been distributed over the old number of members"),
     ("aimsPAX.ACTIVE_LEARNING.seeds_tags_dict", "the members are named after their seeds"),
     ("aimsPAX.MISC.charge", "structures with another charge are other structures"),

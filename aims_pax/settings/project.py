@@ -119,7 +119,8 @@ class InitialDatasetSettings(Section):
     )
     n_points_per_sampling_step_idg: Whole = key(
         ...,
-        "Structures sampled at each step for each member of the ensemble and each geometry.",
+        "Structures sampled at each step for each member of the ensemble (or for all members together, with "
+        "`distinct_model_sets: False`) and each geometry.",
         possible=COUNT,
         plausible="[1, 1000]",
     )
@@ -142,6 +143,11 @@ class InitialDatasetSettings(Section):
     )
     ensemble_size: Whole = key(
         4, "Number of members; the same in both sections.", possible=COUNT, plausible="[1, 20]"
+    )
+    distinct_model_sets: Flag = key(
+        True,
+        "Whether each member gets structures of its own in this stage (`True`), or all members share one set, so that "
+        "an ensemble costs no more labels than one model (`False`).",
     )
     initial_foundational_size: Text = key(
         "small",
