@@ -5,8 +5,9 @@
     TRAIN   -- visit over, no limit reached ----->  SAMPLE
     TRAIN   -- visit over, a limit reached ------>  stopped
 
-Every member gets its own part of each batch, or all members share one set (`InitialRules.shared`). Frames are distributed when the whole batch has been answered, in the
-order of sampling, so the sets do not depend on which calculation ended first.
+Every member gets its own part of each batch, or all members share one set (`InitialRules.shared`). Frames are
+distributed when the whole batch has been answered, in the order of sampling, so the sets do not depend on which
+calculation ended first.
 """
 
 from __future__ import annotations

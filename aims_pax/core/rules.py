@@ -54,6 +54,16 @@ class InitialRules:
 
 
 @dataclass(frozen=True)
+class PretrainingRules:
+    """Numbers of pre-training. batch: structures of each system between two snapshots."""
+
+    systems: tuple[str, ...]
+    n_frames: int
+    batch: int
+    valid_ratio: float
+
+
+@dataclass(frozen=True)
 class ExploreRules:
     """Numbers of active learning. Steps are MD steps."""
 
