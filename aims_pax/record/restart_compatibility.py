@@ -46,6 +46,7 @@ FIXED = (
     ("aimsPAX.MISC.charge", "structures with another charge are other structures"),
     ("aimsPAX.MISC.spin", "structures with another spin are other structures"),
     (BEGUN_WITH, "the run began with the old files"),
+    ("aimsPAX.PRETRAINING", "the members were pre-trained with the old settings"),
     (MODEL, "the weights in restart/ belong to models of another kind"),
 )
 METHOD = "reference method"  # its hash; its content is written in data/labels/<hash>/method.json

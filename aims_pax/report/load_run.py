@@ -50,7 +50,7 @@ from aims_pax.report.tolerant_readers import (
 )
 from aims_pax.version import __version__
 
-ORDER = ("initial", "converge-initial", "train-given", "explore", "converge")
+ORDER = ("pretrain-sample", "pretrain", "initial", "converge-initial", "train-given", "explore", "converge")
 JOURNAL_CACHE = "journal_read.npy"
 ASKED = ("uncertain", "quiet", "test")  # decisions after which a frame goes to the reference
 STALE_AFTER = 600.0  # s without an update after which a lock of another host counts as left over

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator
 from aims_pax.settings.augment import as_calculator, called
 from aims_pax.settings.fields import Kind, OptionalWhole, Real, Section, Whole, as_real, key, optional
 from aims_pax.settings.samplers import KINDS, MACE_MP0, SamplerSettings, as_spelling
+from aims_pax.settings.yaml_reader import Place
 
 NAME = "PRETRAINING"
 COUNT = "[1, inf)"
@@ -67,6 +68,12 @@ class PretrainingSettings(Section):
     seed: OptionalWhole = key(
         None, "Seed of the structures; `None`: that of the section MD.", possible="[0, 4294967295]"
     )
+
+    def place_of(self, place: Place) -> Place:
+        """The place in the settings of a place in the list of `sources`, (…, k, key)."""
+        k = int(place[1])
+        own = k < len(self.samplers) and (place[-1] != "potential" or self.samplers[k].potential is not None)
+        return (NAME, "samplers", *place[1:]) if own else (NAME, "potential")
 
     @property
     def in_words(self) -> str:

@@ -8,7 +8,9 @@ from aims_pax.core.work import AddToDataset, IllegalEvent, RunSampler, Sampled
 
 
 def rules(**changes):
-    return PretrainingRules(**{"systems": ("a", "b"), "n_frames": 21, "batch": 3, "valid_ratio": 0.1, **changes})
+    return PretrainingRules(
+        **{"systems": ("a", "b"), "n_frames": 21, "batch": 3, "valid_ratio": 0.1, **changes}
+    )
 
 
 def run(r, state=None, fails=lambda frame: False):

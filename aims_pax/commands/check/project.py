@@ -221,6 +221,9 @@ def _factories(settings: Settings) -> list[Wanted]:
     ):
         own = initial.initial_calculator
         wanted.append(((INITIAL, "initial_calculator"), own.factory, own.kwargs))
+    if (free := settings.pretraining) is not None:
+        found = ((free.place_of(place), *call) for place, *call in potentials(free.sources))
+        wanted += {place: (place, *call) for place, *call in found}.values()  # type: ignore[misc]
     return [*wanted, *potentials(settings.samplers)]
 
 
@@ -234,6 +237,8 @@ def _files(settings: Settings, systems: Sequence[System], given: list[GivenFile]
     sizes = models(settings.samplers)
     if initial is not None and initial.initial_sampling == "mace-mp0" and not settings.samplers:
         sizes.append(((INITIAL, "initial_foundational_size"), initial.initial_foundational_size))
+    if (free := settings.pretraining) is not None:
+        sizes += dict.fromkeys((free.place_of(place), size) for place, size in models(free.sources))
     yield from unknown_models(sizes, settings.folder)
     if active is not None:
         for model in active.initial_models or ():

@@ -198,6 +198,9 @@ BEFORE: tuple[Look, ...] = (
 def check_extras(settings: Settings, systems: Sequence[System]) -> None:
     """Raise SetupError with the missing extras of samplers and potentials."""
     missing = missing_extras(settings.samplers, calls(settings.samplers))
+    if (free := settings.pretraining) is not None:
+        own = missing_extras(free.sources, calls(free.sources))
+        missing += dict.fromkeys((free.place_of(place), text) for place, text in own)
     if missing:
         raise SetupError("\n".join(f"{'.'.join(map(str, place))}: {text}" for place, text in missing))
 
@@ -232,6 +235,8 @@ def foundation_elements(settings: Settings, systems: Sequence[System]) -> None:
     if initial is not None and initial.initial_sampling == "mace-mp0" and not settings.samplers:
         place: Place = ("INITIAL_DATASET_GENERATION", "initial_foundational_size")
         named.append((place, initial.initial_foundational_size))
+    if (free := settings.pretraining) is not None:
+        named += dict.fromkeys((free.place_of(place), size) for place, size in models(free.sources))
     said = unknown_elements(named, systems, settings.folder)
     if said:
         raise SettingsError("\n".join(f"{'.'.join(map(str, place))}: {text}" for place, text in said))
