@@ -8,7 +8,7 @@ training, validation, and for active learning those of the initial dataset. The 
 
     ethanol   reference GFN1-xTB, cheap potential GFN2-xTB, 500 K, hot set 900 K
     glycine   the same; its conformers have hydrogen bonds
-    copper    31 atoms around a vacancy, reference EMT, cheap potential Morse (Girifalco and Weizer 1959), 600 and 1000 K
+    copper    31 atoms around a vacancy, reference EMT, cheap potential Morse (Girifalco, Weizer 1959), 600 and 1000 K
 
 The arms: `scratch` (random frames of the cheap potential's MD, random weights), `scratch, active` (the same model,
 active learning), `pretrained` (learnt free labels of the cheap potential first), `pretrained, active`, `fine-tuned` (a

@@ -96,9 +96,7 @@ def _save_members(run: RunContext, chosen: list[int]) -> dict[Path, dict[str, An
             "title": kind.title,
             "packages": list(kind.packages),
             "begun_from": given[m] if given else None,
-            "pre-training": None
-            if free is None
-            else f"{free.n_frames} structures with free labels from {free.in_words}",
+            "pre-training": learnt,
             "architecture": run.ensemble.describe(m),
         }
     if len(chosen) < len(run.ensemble.members):
