@@ -65,7 +65,8 @@ def outcome(folder: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
     """What a run leaves: bytes of the datasets, and the arrays of the final weights."""
     sets = {p.name: p.read_bytes() for p in (folder / "results").glob("*.xyz")}
     free = folder / "data" / "pretraining"
-    sets |= {f"pretraining/{p.name}": p.read_bytes() for p in free.glob("*") if "earlier" not in p.name}
+    kept = ("labelled.xyz", "splits.jsonl")  # not the torn ends, which recovery sets aside
+    sets |= {f"pretraining/{p.name}": p.read_bytes() for p in free.glob("*") if p.name in kept}
     newest = max((folder / "restart" / "converge").glob("state-*.npy"))
     version = unpack_arrays(newest.read_bytes())[1]["version"]
     weights, _ = unpack_arrays((folder / "restart" / "converge" / f"weights-{version:06d}.npy").read_bytes())

@@ -12,6 +12,7 @@ import pytest
 from tests.kill.harness import Ledger, attempt, begun, labels, outcome, project
 
 pytestmark = pytest.mark.kill
+INSTANTS = range(46, 456)  # file operations of pre-training, with a snapshot after every event
 
 
 def sweep(tmp_path: Path, executor: str, kills: int, operations: int, seed: int):
@@ -79,12 +80,12 @@ def kill_in_pretraining(tmp_path: Path, undisturbed, instants) -> None:
 
 
 def test_pretraining_continues_wherever_it_was_killed(tmp_path, undisturbed_pretraining):
-    kill_in_pretraining(tmp_path, undisturbed_pretraining, range(3, 78, 6))
+    kill_in_pretraining(tmp_path, undisturbed_pretraining, INSTANTS[5::55])
 
 
 @pytest.mark.slow
 def test_pretraining_continues_after_a_kill_at_every_file_operation(tmp_path, undisturbed_pretraining):
-    kill_in_pretraining(tmp_path, undisturbed_pretraining, range(1, 79))
+    kill_in_pretraining(tmp_path, undisturbed_pretraining, INSTANTS)
 
 
 @pytest.mark.slow
