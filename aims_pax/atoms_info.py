@@ -48,8 +48,9 @@ OTHERWISE = {
         "charge",
     ),
 }
+_PROPER = {name.replace("_", ""): proper for name, proper in OTHERWISE.items()}
 MASS_COLUMNS = frozenset(("mass", "masses", "isotope", "isotopes", "atomic_mass", "atomic_masses"))
-CELL_ENTRIES = frozenset(("lattice", "lattice_vectors", "cell", "unit_cell", "cell_vectors", "box"))
+CELL_ENTRIES = frozenset(("lattice", "latticevectors", "cell", "unitcell", "cellvectors", "box"))
 SAME_MASS = 2e-4  # tables of standard masses differ by less than this fraction
 
 
@@ -100,10 +101,10 @@ def own_masses(numbers: NDArray[np.int64], masses: ArrayLike | None) -> NDArray[
 def refuse_other_names(atoms: Atoms) -> None:
     """Raise SettingsError for a charge, multiplicity, mass or cell whose name is not one that is read."""
     for key, value in atoms.info.items():
-        name = re.sub("[^a-z_]", "", key.lower())
-        proper = OTHERWISE.get(name)
-        if proper is not None and key != proper:
+        proper = proper_name(key)
+        if proper is not None and key not in (*CHARGE, *SPIN, MULTIPLICITY):
             raise SettingsError(f"{key}={value}: write it as {proper}=… (spin is the multiplicity 2S+1)")
+        name = _joined(key)
         if name == "pbc":
             raise SettingsError(f"{key}: write it as pbc=…, in lower case")
         if name in CELL_ENTRIES and not atoms.cell.array.any() and _a_cell(value):
@@ -113,6 +114,20 @@ def refuse_other_names(atoms: Atoms) -> None:
     for column in atoms.arrays:
         if column.lower() in MASS_COLUMNS and column != "masses":
             raise SettingsError(f"the column {column} is not read: rename it to masses")
+
+
+def proper_name(written: str) -> str | None:
+    """The name here of a charge or multiplicity under any name and spelling, else None.
+
+    >>> proper_name("Net-Charge"), proper_name("spinMultiplicity"), proper_name("energy")
+    ('charge', 'spin', None)
+    """
+    return _PROPER.get(_joined(written))
+
+
+def _joined(name: str) -> str:
+    """The letters alone: `tot_charge`, `Tot-Charge` and `totCharge` are one name."""
+    return re.sub("[^a-z]", "", name.lower())
 
 
 def _a_cell(value: Any) -> bool:

@@ -31,6 +31,7 @@ from aims_pax.core import active_learning as stage
 from aims_pax.core.rules import ExploreRules
 from aims_pax.core.work import AddToDataset, RunTraining
 from aims_pax.dataset import write_extxyz
+from aims_pax.engine.candidates import Candidate
 from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.settings import read_settings
 from aims_pax.stages.active_learning import ExploreWorld, begin_from_data
@@ -68,6 +69,7 @@ def folder_with(n: int, strategy: str, root: Path) -> Path:
             "replay_strategy": strategy,
         },
         "MD": {"stat_ensemble": "NVT", "temperature": 300},
+        "MISC": {"check_given_data": 0},
     }  # fmt: skip
     (folder / "aimsPAX.yaml").write_text(yaml.safe_dump(project))
     return folder
@@ -100,8 +102,7 @@ def main() -> None:
                 _, world, state = worlds[cell]
                 new = labelled(rng, repetition)
                 began = time.perf_counter()
-                world.made(new.frame, **new.origin)
-                world.labels[new.id] = new.label
+                world.add_candidate(Candidate(new.frame, new.origin, label=new.label))
                 world.apply(AddToDataset(new.id, "train"))
                 world.train(RunTraining(repetition + 1, 1), lambda: False)
                 world.run.ensemble.potential()

@@ -100,7 +100,7 @@ def ours(built: Ensemble, states: list[MDState], steps: int, member: bool) -> Ca
 
     def run() -> float:
         potential = built.potential()
-        seconds = timed(lambda: advance(states, potential, steps, md, guard=True, drivers=drivers))
+        seconds = timed(lambda: advance(states, potential, steps, md, guard=True, driving_members=drivers))
         return seconds / len(states) / steps
 
     run()

@@ -238,18 +238,3 @@ def test_chosen_atoms_bring_everything_that_is_theirs():
     assert some.fixed.all(axis=1).tolist() == [True, False, True]
     assert some.moments.tolist() == some.charges.tolist() == [2, 0, 2]
     assert some.charge == 1
-
-
-def test_constraints_along_axes_are_components_and_others_are_refused():
-    from ase.constraints import FixedLine, FixedPlane, FixScaled
-
-    atoms = Atoms("H4", np.eye(4, 3), cell=[[3, 0, 0], [1, 4, 0], [0, 0, 5]], pbc=True)
-    atoms.set_constraint([FixScaled(0, [True, True, False]), FixScaled(1, [False, False, True]),
-                          FixedPlane(2, [0, 1, 0]), FixedLine(3, [0, 0, 2])])  # fmt: skip
-    assert Frame.from_atoms(atoms).fixed.astype(int).tolist() == [[1, 1, 0], [0, 0, 1], [0, 1, 0], [1, 1, 0]]
-    atoms.set_constraint(FixScaled(0, [True, False, True]))  # along b, which is no axis
-    with pytest.raises(SettingsError, match="selective dynamics F T F"):
-        Frame.from_atoms(atoms)
-    atoms.set_constraint(FixedPlane(0, [1, 1, 0]))
-    with pytest.raises(SettingsError, match="FixedPlane"):
-        Frame.from_atoms(atoms)

@@ -110,3 +110,16 @@ def test_names_say_what_a_thing_is():
             if isinstance(name, str) and BANNED & set(name.lower().split("_")):
                 found.append(f"{path.relative_to(PACKAGE)}: {name}")
     assert not found
+
+
+def decides(path: Path) -> bool:
+    """Whether a function of this module has a branch or a loop."""
+    kinds = (ast.If, ast.IfExp, ast.For, ast.While, ast.Try, ast.comprehension, ast.BoolOp, ast.Match)
+    functions = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef)]
+    return any(isinstance(node, kinds) for f in functions for node in ast.walk(f))
+
+
+def test_each_module_that_decides_something_has_a_test_file_of_its_name():
+    tests = {p.stem.removeprefix("test_") for p in Path(__file__).parent.rglob("test_*.py")}
+    modules = [p for p in PACKAGE.rglob("*.py") if p.stem not in ("__init__", "__main__")]
+    assert [str(p.relative_to(PACKAGE)) for p in modules if decides(p) and p.stem not in tests] == []

@@ -8,14 +8,10 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
 from aims_pax.errors import AimsPaxError, Busy, RunInterrupted, SettingsError
-
-if TYPE_CHECKING:
-    pass
 
 
 class Unexpected(AimsPaxError):

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,6 @@ from aims_pax.frames import Label as FrameLabel
 from aims_pax.models.base import MemberData, MemberResult
 from aims_pax.record.checkpoint import Checkpoint, Snapshot, from_plain
 from aims_pax.report.live_view import LastCheck
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,6 @@ import contextlib
 import io
 import math
 import os
-import socket
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,9 @@ import numpy as np
 
 from aims_pax.errors import SettingsError
 from aims_pax.record.delivered_models import delivered_files
-from aims_pax.record.lock import STARTING, runs
 from aims_pax.report import predictions
 from aims_pax.report.journal_reader import read_journal
+from aims_pax.report.process_of_run import running_process
 from aims_pax.report.run_history import FrameOrigin, RunHistory, UncertaintySeries
 from aims_pax.report.run_record import (
     Converged,
@@ -53,7 +51,6 @@ from aims_pax.version import __version__
 ORDER = ("pretrain-sample", "pretrain", "initial", "converge-initial", "train-given", "explore", "converge")
 JOURNAL_CACHE = "journal_read.npy"
 ASKED = ("uncertain", "quiet", "test")  # decisions after which a frame goes to the reference
-STALE_AFTER = 600.0  # s without an update after which a lock of another host counts as left over
 NOTHING = UncertaintySeries(0, np.zeros(0, np.int64), *(np.zeros(0),) * 3, frames=[], decisions=[], faults=[])
 
 
@@ -65,16 +62,13 @@ def load_run(folder: Path, brief: bool = False) -> RunRecord:
     folder = Path(folder)
     restart = folder / "restart"
     known = json_file(restart / "settings.json")
-    stored = known.get("settings")
-    settings = {str(k): str(v) for k, v in stored.items()} if isinstance(stored, dict) else {}
+    settings = _settings(known)
     paths = _Paths(folder, settings)
-    lock = json_file(restart / "lock")
-    if not (lock or settings):
+    process = running_process(restart)
+    if not (process.lock or settings):
         _check_begun(folder, paths.pool)
-    snapshots = {p.name: snapshot(p) for p in _stage_folders(restart)}
     story = read_journal(restart / "journal.jsonl", restart / JOURNAL_CACHE)
-    for name, final in story.ended.items():  # MISC.create_restart is False: there are no snapshots
-        snapshots.setdefault(name, (final, {}, 0.0))
+    snapshots = _snapshots(restart, story)
     dealt = snapshots.get("explore", ({}, {}, 0.0))[0].get("trajectories", ())
     systems = tuple(str(t.get("system", "")) for t in dealt)
     stages = tuple(_stages(snapshots, story))
@@ -87,18 +81,15 @@ def load_run(folder: Path, brief: bool = False) -> RunRecord:
     )
     calls = tuple(_calls(story, origins, labels, frames, open_now))
     results = tuple(p.name for p in delivered_files(folder / "results"))
-    locked = _holder(restart / "lock")
-    holder = locked or _holder(restart / STARTING)  # of the process about to take the lock
     heard = max([story.heard, *(moment for _, _, moment in snapshots.values()), 0.0])
-    began = float_or_nan((holder or lock).get("started"))  # of the lock's process, running or not
-    started = max(heard, story.other) >= began and not (holder and not locked)
-    state = state_of(stages, results, holder, lock, started, _converges(settings))
+    started = process.has_written(max(heard, story.other))
+    state = state_of(stages, results, process.holder, process.lock, started, _converges(settings))
     return RunRecord(
         folder=folder,
         name=settings.get("mace.GENERAL.name_exp", folder.resolve().name),
         state=state,
-        unfinished_start=bool(lock) and not holder and max(heard, story.other) < began,
-        holder=holder,
+        unfinished_start=process.ended_early(max(heard, story.other)),
+        holder=process.holder,
         began=story.began,
         heard=heard,
         settings=settings,
@@ -195,6 +186,19 @@ class _Paths:
         self.logs = of("aimsPAX.MISC.log_dir", "logs")
         self.losses = of("mace.GENERAL.loss_dir", "losses")
         self.pool = self.data / "labelled.xyz"
+
+
+def _settings(known: Mapping[str, Any]) -> dict[str, str]:
+    stored = known.get("settings")
+    return {str(k): str(v) for k, v in stored.items()} if isinstance(stored, dict) else {}
+
+
+def _snapshots(restart: Path, story: RunHistory) -> dict[str, tuple[Any, Any, float]]:
+    """{stage: (state, summary, time)} of its newest snapshot, or of its end when there are no snapshots."""
+    found = {p.name: snapshot(p) for p in _stage_folders(restart)}
+    for name, final in story.ended.items():  # MISC.create_restart is False: there are no snapshots
+        found.setdefault(name, (final, {}, 0.0))
+    return found
 
 
 def _stage_folders(restart: Path) -> list[Path]:
@@ -388,19 +392,6 @@ def _checked(folder: Path) -> Iterable[LabelledPrediction]:
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             continue
         yield LabelledPrediction("", int(i), int(step), int(n), sd, threshold, mae, largest)
-
-
-def _holder(path: Path) -> dict[str, Any]:
-    """The process that works in the folder, found without writing anything; {} when there is none."""
-    holder = json_file(path)
-    if not holder:
-        return {}
-    if holder.get("host") != socket.gethostname():
-        try:
-            return holder if time.time() - path.stat().st_mtime < STALE_AFTER else {}
-        except OSError:
-            return {}
-    return holder if runs(holder) else {}
 
 
 def _error(logs: Path) -> str:

@@ -132,7 +132,8 @@ class PBSPro(Scheduler):
                 raise ValueError("qsub would not return before the block has ended: remove -W block=true")
         asked = resources(option.value for option in options if option.name == "l")
         limit = asked.get("walltime")
-        chunks = re.findall(r"(?:mpiprocs|ncpus)=(\d+)", asked.get("select", ""))
+        select = asked.get("select", "")
+        chunks = re.findall(r"mpiprocs=(\d+)", select) or re.findall(r"ncpus=(\d+)", select)
         return BlockHeader(
             None if limit is None else clock_seconds(limit),
             tasks=int(chunks[-1]) if chunks else None,

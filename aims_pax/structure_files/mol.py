@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from aims_pax.atoms_info import MULTIPLICITY, OTHERWISE, SPIN
+from aims_pax.atoms_info import MULTIPLICITY, SPIN, proper_name
 from aims_pax.errors import SettingsError
 from aims_pax.structure_files.images import Image, parsed
 from aims_pax.structure_files.isotopes import isotope_masses
@@ -64,7 +64,7 @@ def read_mol(part: str) -> Image:
 def _data_items(part: str, info: Mapping[str, Any]) -> None:
     """Raise SettingsError for data items whose charge or multiplicity contradicts the lines of the molecule."""
     for name, written in _item.findall(part):
-        proper = OTHERWISE.get(re.sub("[^a-z_]", "", name.lower().removeprefix("pubchem_")))
+        proper = proper_name(name.lower().removeprefix("pubchem_"))
         if proper is None:
             continue
         kind = "spin" if proper in (*SPIN, MULTIPLICITY) else "charge"
@@ -89,7 +89,9 @@ def _pairs(lines: Sequence[str], kind: str) -> list[tuple[int, int]]:
                 numbers = [int(w) for w in words]
             except ValueError as error:
                 raise SettingsError(f"{line!r}: expected pairs of whole numbers") from error
-            found += [(a - 1, v) for a, v in zip(numbers[::2], numbers[1::2], strict=False)]
+            if len(numbers) % 2:  # an incomplete line: a charge would be lost
+                raise SettingsError(f"{line!r}: expected pairs of whole numbers")
+            found += [(a - 1, v) for a, v in zip(numbers[::2], numbers[1::2], strict=True)]
     return found
 
 

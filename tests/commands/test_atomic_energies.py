@@ -6,11 +6,8 @@ import pytest
 import yaml
 from ase import Atoms
 from ase.calculators.emt import EMT
-from ase.data import chemical_symbols
 from tblite.ase import TBLite
 
-from aims_pax.errors import SettingsError
-from aims_pax.isolated_atoms import isolated, unpaired_electrons
 from aims_pax.settings import read_settings
 from aims_pax.settings.mace import atomic_energies_by_element
 from tests import worlds
@@ -28,32 +25,6 @@ def emt(symbol):
 def xtb(symbol, multiplicity):
     calculator = TBLite(method="GFN1-xTB", accuracy=0.01, verbosity=0, charge=0, multiplicity=multiplicity)
     return Atoms(symbol, calculator=calculator).get_potential_energy()
-
-
-# spin -----------------------------------------------------------------------------------------------------
-
-
-def test_every_ground_state_has_as_many_unpaired_electrons_as_its_electrons_allow():
-    for z in range(1, 104):
-        assert unpaired_electrons(z) % 2 == z % 2, chemical_symbols[z]
-
-
-@pytest.mark.parametrize(
-    ("symbol", "unpaired"),
-    [("H", 1), ("He", 0), ("C", 2), ("N", 3), ("O", 2), ("Cr", 6), ("Mn", 5), ("Cu", 1), ("Pd", 0), ("Gd", 8),
-     ("Np", 5), ("Lr", 1)],
-)  # fmt: skip
-def test_ground_states_are_those_of_the_textbook(symbol, unpaired):
-    frame = isolated(chemical_symbols.index(symbol))
-    assert frame.spin == unpaired + 1
-    assert (0 if frame.moments is None else frame.moments[0]) == unpaired
-    assert not frame.pbc.any()
-    assert frame.charge is None
-
-
-def test_beyond_the_known_elements_the_user_is_asked():
-    with pytest.raises(SettingsError, match="isolated Rf atom is unknown"):
-        isolated(104)
 
 
 # the command ----------------------------------------------------------------------------------------------

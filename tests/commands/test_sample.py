@@ -287,12 +287,6 @@ def test_filters_that_let_nothing_pass_end_it_with_the_reason(go):
         go(SAMPLERS=[{"kind": "md", "potential": EMT, "skip_step": 1, "filters": filters}])
 
 
-def test_all_samplers_share_one_potential(tmp_path):
-    potentials = Potentials(tmp_path, "cpu")
-    assert potentials.of(EMT, "x") is potentials.of(dict(EMT), "y")
-    assert potentials.of(EMT, "x") is not potentials.of({**EMT, "kwargs": {"asap_cutoff": True}}, "x")
-
-
 OWN = """
 import numpy as np
 from aims_pax.samplers import Sample

@@ -98,20 +98,6 @@ def test_outside_of_calculations_a_signal_only_sets_the_flag():
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
 
 
-def test_a_heterogeneous_job_ends_with_its_first_component_whatever_the_user_likes_to_see(
-    monkeypatch, tmp_path
-):
-    soon, later = (time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + s)) for s in (1000, 5000))
-    squeue = tmp_path / "squeue"
-    squeue.write_text(
-        f"#!/bin/sh\n[ -z \"$SLURM_TIME_FORMAT$SQUEUE_STATES\" ] || exit 1\nprintf '{later}\\n{soon}\\n'\n"
-    )
-    squeue.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    environment = {"SLURM_JOB_ID": "1", "SLURM_TIME_FORMAT": "relative", "SQUEUE_STATES": "PD"}
-    assert remaining_walltime(None, {**os.environ, **environment}) == pytest.approx(1000, abs=5)
-
-
 def test_stop_with_cancel_says_so(quick):
     watch = InterruptMonitor(requests=Left("cancel", None))
     assert watch.stop()

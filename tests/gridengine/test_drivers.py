@@ -29,7 +29,6 @@ PLANS: dict[str, dict[str, Any]] = {
     "walltime": {"header": HEADER.replace("0:10:0", "0:2:0"), "seconds": 4.0, "frames": 24},
     "cancelled": {"seconds": 10.0},
     "worker": {"seconds": 10.0},
-    "master": {"seconds": 5.0, "jobs": 1, "most": 2, "frames": 8},
     "preparation": {"worker": "echo 'module: no such thing' >&2\nexit 7"},
     "queue": {"header": HEADER + "#$ -l nosuch=1\n"},
     "killed": {"seconds": 20.0, "frames": 4},
@@ -39,16 +38,6 @@ PLANS: dict[str, dict[str, Any]] = {
     "stopped": {"seconds": 300.0, "limit": 400.0, "frames": 2, "cancel": True},
     "interrupted": {"seconds": 300.0, "limit": 400.0, "frames": 3},
 }
-
-
-def restart_the_master(gridengine: Cluster, drivers: dict[str, Driver], seen: dict[str, Future[Any]]) -> None:
-    seen["cancelled"].result(PATIENCE)  # without a master its block could not be deleted while it works
-    for driver in drivers.values():
-        if driver.folder.name not in ("preparation", "queue"):
-            begun(driver, 1)
-    gridengine.stop_master()
-    time.sleep(12)
-    gridengine.start_master()
 
 
 def count_at_once(driver: Driver) -> None:
@@ -76,16 +65,18 @@ Seen = dict[str, "Future[Any]"]
 def drivers(gridengine: Cluster, tmp_path_factory) -> Iterator[tuple[dict[str, Driver], Seen]]:
     folder = tmp_path_factory.mktemp("drivers")
     started = {name: Driver(folder / name, **{**COMMON, **plan}) for name, plan in PLANS.items()}
-    with ThreadPoolExecutor(len(STORIES) + 1) as threads:
+    with ThreadPoolExecutor(len(STORIES)) as threads:
         seen = {name: threads.submit(story, started[name]) for name, story in STORIES.items()}
-        away = threads.submit(restart_the_master, gridengine, started, seen)
         yield started, seen
-        away.result()
     for driver in started.values():
-        if driver.process.poll() is None:
-            with suppress(ProcessLookupError):
-                driver.process.terminate()
-            driver.process.wait(30)
+        end(driver)
+
+
+def end(driver: Driver) -> None:
+    if driver.process.poll() is None:
+        with suppress(ProcessLookupError):
+            driver.process.terminate()
+        driver.process.wait(30)
 
 
 def story(drivers: tuple[dict[str, Driver], Seen], name: str) -> tuple[Driver, Any]:
@@ -114,13 +105,6 @@ def test_a_deleted_block_is_replaced(drivers):
 def test_a_worker_killed_costs_its_calculation_and_no_more(drivers):
     driver, _ = story(drivers, "worker")
     stories.check_worker_killed(driver)
-
-
-def test_the_master_may_be_away_for_a_while(drivers):
-    driver = drivers[0]["master"]
-    result = whole(driver)
-    assert result["calls"]["begun"] == 8
-    tidy(driver)
 
 
 def test_a_broken_preparation_ends_the_run_with_what_the_block_said(drivers):
@@ -165,3 +149,21 @@ def test_stop_cancel_ends_what_runs_and_what_waits(drivers):
 def test_what_a_stopped_run_has_left_can_be_cancelled_afterwards(drivers):
     driver, seen = story(drivers, "interrupted")
     stories.check_cancelled_afterwards(driver, seen)
+
+
+def test_the_master_may_be_away_for_a_while(gridengine, drivers, tmp_path):
+    for name in drivers[0]:  # they want a master: their stories end before it goes away
+        drivers[0][name].process.wait(PATIENCE)
+    driver = Driver(tmp_path / "master", **COMMON, seconds=5.0, jobs=1, most=2, frames=12)
+    try:
+        begun(driver, 2)
+        gridengine.stop_master()
+        time.sleep(12)
+        seen = len(driver.begun())
+        gridengine.start_master()
+        result = whole(driver)
+    finally:
+        end(driver)
+    assert 2 < seen < 12, "calculations go on without a master, and some wait for it"
+    assert result["calls"]["begun"] == 12
+    tidy(driver)

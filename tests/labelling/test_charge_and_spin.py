@@ -12,7 +12,7 @@ from aims_pax.dataset import read_extxyz
 from aims_pax.errors import LabelError
 from aims_pax.frames import Frame
 from aims_pax.labelling.references.ase_calculator import CalculatorReference
-from aims_pax.potential import calculate, calculator_factory
+from aims_pax.potential import calculate
 from tests import worlds
 from tests.projects import command, write_project
 
@@ -164,99 +164,6 @@ def test_a_charge_in_kwargs_that_contradicts_the_structure_is_refused():
     assert energy(WATER, kwargs={**XTB, "charge": 1}) == pytest.approx(CATION, abs=1e-5)
 
 
-PROGRAMS = {
-    "orca:ORCA": ({}, ["*xyz 1 2"]),
-    "nwchem:NWChem": ({"theory": "dft"}, ["charge 1", "mult 2"]),
-    "gaussian:Gaussian": ({}, [" 1 2 "]),
-    "qchem:QChem": ({}, ["$molecule 1 2 "]),
-    "gamess_us:GAMESSUS": ({}, ["icharg=1", "mult=2", "scftyp=uhf"]),
-    "mopac:MOPAC": ({}, ["charge=1", "doublet"]),
-}
-
-
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_the_input_of_a_known_program_holds_charge_and_multiplicity(tmp_path, name):
-    """As ASE writes it; the program is not needed."""
-    from aims_pax.settings.calculator_conventions import arguments, dressed
-
-    (kwargs, lines), factory = PROGRAMS[name], f"ase.calculators.{name}"
-    how = CalculatorReference(factory, kwargs).conventions
-    ion = replace(WATER, charge=1, spin=2)
-    made = calculator_factory(factory, {**arguments(kwargs, ion, how, factory), **_program(name)})()
-    atoms = dressed(ion, how).to_atoms()
-    if "orca" in name:
-        made.template.write_input(made.profile, tmp_path, atoms, made.parameters, ["energy"])
-    else:
-        made.directory = str(tmp_path)
-        made.write_input(atoms, ["energy"])
-    texts = [f.read_text().lower() for f in sorted(tmp_path.iterdir()) if f.is_file()]
-    written = " ".join(" ".join(texts).split())
-    assert [line for line in lines if line not in written] == []
-
-
-def _program(name):
-    if "orca" in name:
-        from ase.calculators.orca import OrcaProfile
-
-        return {"profile": OrcaProfile("orca")}
-    return {"command": "program PREFIX"}
-
-
-def test_dftb_plus_takes_no_spin_and_says_so():
-    from aims_pax.settings.calculator_conventions import arguments
-
-    reference = CalculatorReference("ase.calculators.dftb:Dftb")
-    given = arguments({}, replace(WATER, charge=-1), reference.conventions, reference.factory)
-    assert given == {"Hamiltonian_Charge": -1}
-    assert "has multiplicity 3" in reference.refusal(replace(OXYGEN, spin=3))
-
-
-@pytest.mark.parametrize(
-    ("factory", "kwargs", "expected"),
-    [
-        ("ase.calculators.cp2k:CP2K", {}, {"charge": 1, "multiplicity": 2, "uks": True}),
-        ("ase.calculators.psi4:Psi4", {}, {"charge": 1, "multiplicity": 2}),
-        ("ase.calculators.vasp:Vasp", {"xc": "pbe"}, {"xc": "pbe", "charge": 1, "nupdown": 1, "ispin": 2}),
-        (
-            "ase.calculators.espresso:Espresso",
-            {"input_data": {"system": {"ecutwfc": 40}}},
-            {"input_data": {"system": {"ecutwfc": 40, "tot_charge": 1, "tot_magnetization": 1, "nspin": 2}}},
-        ),
-        (
-            "ase.calculators.espresso:Espresso",
-            {"input_data": {"ecutwfc": 40}},
-            {"input_data": {"ecutwfc": 40, "tot_charge": 1, "tot_magnetization": 1, "nspin": 2}},
-        ),
-        ("ase.calculators.turbomole:Turbomole", {}, {"total charge": 1, "multiplicity": 2, "uhf": True}),
-    ],
-)
-def test_every_code_is_given_its_own_words(factory, kwargs, expected):
-    from aims_pax.settings.calculator_conventions import arguments
-
-    how = CalculatorReference(factory, kwargs).conventions
-    assert arguments(kwargs, replace(WATER, charge=1, spin=2), how, factory) == expected
-
-
-def test_gpaw_is_given_moments_that_it_keeps():
-    """GPAW need not be installed to know how it is told."""
-    from aims_pax.settings.calculator_conventions import KNOWN, arguments, dressed
-
-    how = KNOWN["gpaw:GPAW"]
-    cation = replace(WATER, charge=1, spin=2)
-    given = arguments({}, cation, how, "gpaw:GPAW")
-    occupations = {"fixmagmom": True, "name": "fermi-dirac", "width": 0.0}
-    assert given == {"charge": 1, "occupations": occupations}
-    assert dressed(cation, how).moments.tolist() == [1.0, 0.0, 0.0]
-
-
-def test_xtb_python_sums_what_is_on_the_atoms():
-    from aims_pax.settings.calculator_conventions import KNOWN, arguments, dressed
-
-    how, cation = KNOWN["xtb.ase:XTB"], replace(WATER, charge=1, spin=2)
-    assert arguments({}, cation, how, "xtb.ase.calculator:XTB") == {}
-    assert (dressed(cation, how).charges.sum(), dressed(cation, how).moments.sum()) == (1.0, 1.0)
-
-
 def test_isolated_atoms_have_their_own_spin_whatever_kwargs_say_of_a_molecule():
     oxygen = Frame([8], [[0, 0, 0]], spin=3, moments=[2.0])
     atoms = CalculatorReference("tblite.ase:TBLite", {**XTB, "charge": -1, "multiplicity": 2}).for_atoms()
@@ -275,14 +182,3 @@ def test_recalc_writes_the_cations_energy_beside_its_charge(tmp_path):
     assert (cation.frame.charge, cation.frame.spin) == (1.0, 2)
     assert neutral.label.energy == pytest.approx(NEUTRAL, abs=1e-5)
     assert cation.label.energy == pytest.approx(CATION, abs=1e-5)
-
-
-def test_an_open_shell_molecule_of_ases_aims_starts_with_a_moment_that_fhi_aims_accepts():
-    """Hund's rules are accepted for a single atom only."""
-    from aims_pax.settings.calculator_conventions import KNOWN, arguments
-
-    how = KNOWN["ase.calculators.aims:Aims"]
-    oxygen = Frame([8, 8], [[0, 0, 0], [0, 0, 1.2]], spin=3)
-    assert arguments({}, oxygen, how, "Aims")["default_initial_moment"] == "1.000000"
-    atom = Frame([8], [[0, 0, 0]], spin=3)
-    assert arguments({}, atom, how, "Aims")["default_initial_moment"] == "hund"

@@ -10,17 +10,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from aims_pax.errors import Crashed, NotConverged, NotFinite, SetupError, Unphysical
+from aims_pax.errors import Crashed, NotConverged, SetupError, Unphysical
 from aims_pax.frames import Frame, Label
-from aims_pax.labelling import Labeller
 from aims_pax.labelling.executors.base import WorkerDied
 from aims_pax.labelling.executors.inline import InlineExecutor
 from aims_pax.labelling.factory import KINDS, make_executor
-from aims_pax.labelling.reference_potential import ReferencePotential
 from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from aims_pax.labelling.references.fhi_aims import AimsReference
 from aims_pax.settings.control_in import read_control
 from tests import worlds
+from tests.labelling.labellers import Scripted, calculator, labeller, of_two_controls, same
 
 FRAMES = worlds.rattled(worlds.ethanol(), 6)
 
@@ -51,22 +50,6 @@ class Kept:
 def kept(request, tmp_path_factory):
     with make_executor(request.param, 2, tmp_path_factory.mktemp("logs") / "parsl") as executor:
         yield Kept(executor)
-
-
-def labeller(reference, folder, kind="inline", workers=2):
-    if not isinstance(kind, str):
-        return Labeller(reference, folder, kind)
-    return Labeller(
-        reference, folder, make_executor(kind, workers, folder.parent / "logs" / "parsl", folder.parent)
-    )
-
-
-def calculator(section, folder=None):
-    return CalculatorReference(section["factory"], section.get("kwargs", {}), folder)
-
-
-def same(a, b):
-    return a.energy == b.energy and np.array_equal(a.forces, b.forces)
 
 
 # one contract, every executor -----------------------------------------------------------------------------
@@ -295,29 +278,6 @@ def test_ctrl_c_in_an_inline_calculation_leaves_nothing_half_done(folder):
 # failures -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Scripted:
-    """Answers from a list: a Label, an exception, or something strange."""
-
-    answers: list
-    quick = True
-
-    def describe(self):
-        return {"type": "scripted"}
-
-    def check(self):
-        pass
-
-    def label(self, frame):
-        answer = self.answers.pop(0)
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
-
-    def stop(self):
-        pass
-
-
 def good(n=9):
     return Label(-1.0, np.zeros((n, 3)))
 
@@ -453,62 +413,9 @@ def test_leaving_kills_a_running_aims(tmp_path, folder):
     assert list((tmp_path / "calc").iterdir()) == []
 
 
-# as a potential -------------------------------------------------------------------------------------------
-
-
-def test_as_a_potential_every_force_is_a_stored_label(folder):
-    with labeller(calculator(worlds.XTB), folder) as it:
-        potential = ReferencePotential(it)
-        labels = potential.labels(FRAMES[:2])
-        bound = potential.bind(FRAMES[:2])
-        import torch
-
-        positions = torch.from_numpy(np.concatenate([f.positions for f in FRAMES[:2]]))
-        evaluation = bound(positions, torch.zeros(2, 3, 3, dtype=torch.float64))
-        np.testing.assert_array_equal(evaluation.energies.numpy()[0], [label.energy for label in labels])
-        forces = np.concatenate([label.forces for label in labels])
-        np.testing.assert_array_equal(evaluation.forces.numpy()[0], forces)
-        assert it.calls.finished == 2
-        assert it.calls.reused == 2
-
-
-def test_a_potential_raises_the_frames_failure(folder):
-    with labeller(Scripted([NotFinite("NaN")]), folder) as it, pytest.raises(NotFinite):
-        ReferencePotential(it).labels(FRAMES[:1])
-
-
 def test_errors_cross_processes_with_their_folder():
     error = pickle.loads(pickle.dumps(Crashed("why", "/where")))
     assert (error.reason, error.folder) == ("why", "/where")
-
-
-def of_two_controls(tmp_path, **options):
-    species = worlds.write_species(tmp_path / "species")
-    controls = {}
-    for name, text in (("cell", worlds.CONTROL_PERIODIC), ("molecule", worlds.CONTROL)):
-        (tmp_path / name).write_text(text)
-        controls[name] = read_control(tmp_path / name)
-    return AimsReference(
-        control=controls["cell"], controls=controls, species_dir=species,
-        launch=worlds.launch("emt", **options), calc_dir=tmp_path / "calc",
-    )  # fmt: skip
-
-
-def test_ab_initio_md_runs_each_geometry_with_its_own_control(tmp_path, folder):
-    from aims_pax.samplers.kinds.aimd import AbInitioMDSampler
-    from aims_pax.systems import System
-    from tests.md.settings import langevin
-
-    systems = [System("molecule", worlds.water()), System("cell", worlds.crystal())]
-    with labeller(of_two_controls(tmp_path, count=tmp_path / "count"), folder, "threads") as it:
-        sampler = AbInitioMDSampler(ReferencePotential(it), lambda system: langevin(100), 1)
-        samples = list(sampler.sample(systems, 1, np.random.default_rng(1)))
-        for sample in samples:
-            known = it.known(sample.frame, str(sample.origin["system"]))
-            assert known is not None
-            assert same(known, sample.label)
-        assert it.known(samples[0].frame, "cell") is None
-    assert len((tmp_path / "count").read_text().splitlines()) == 4, "the start and one step of each"
 
 
 def test_an_isolated_atom_has_a_method_of_its_own(tmp_path, folder):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from ase.data import covalent_radii
 
-from aims_pax.errors import NotFinite, Unphysical, WrongShape
-from aims_pax.frames import Frame, Label
-from aims_pax.labelling.validation import check_geometry, check_label
+from aims_pax.errors import Unphysical
+from aims_pax.frames import Frame
+from aims_pax.labelling.validation import check_geometry
 from tests import worlds
 
 HYDROGEN = Frame([1], [[0, 0, 0]])
@@ -68,47 +68,3 @@ def test_exploded_and_collapsed_cells_are_insane(scale, what):
 def test_a_flat_cell_is_insane():
     with pytest.raises(Unphysical, match="thin"):
         check_geometry(Frame([1], [[0, 0, 0]], [[3, 0, 0], [0, 3, 0], [3, 3, 0.0]], [True] * 3))
-
-
-def label(energy=-1.0, forces=None, stress=None):
-    return Label(energy, np.zeros((3, 3)) if forces is None else forces, stress)
-
-
-def test_labels_of_the_wrong_shape_are_named():
-    with pytest.raises(WrongShape, match=r"\(2, 3\), expected \(3, 3\)"):
-        check_label(worlds.water(), label(forces=np.zeros((2, 3))))
-
-
-@pytest.mark.parametrize(
-    ("bad", "name"),
-    [
-        (label(energy=np.nan), "energy"),
-        (label(forces=np.full((3, 3), np.inf)), "forces"),
-        (label(stress=np.full((3, 3), np.nan)), "stress"),
-    ],
-)
-def test_nan_in_a_label_is_found_and_named(bad, name):
-    with pytest.raises(NotFinite, match=f"in {name}$"):
-        check_label(worlds.water(), bad)
-
-
-@pytest.mark.parametrize(
-    ("bad", "what"),
-    [
-        (label(forces=np.diag([0, 0, 2e3])), "force 2e[+]03 eV/Å on atom 2"),
-        (label(energy=1e7), "energy 1e[+]07 eV"),  # what tblite says of overlapping atoms
-        (label(energy=-1e6), "energy -1e[+]06 eV"),
-        (label(stress=200 * np.eye(3)), "stress"),
-    ],
-)
-def test_absurd_labels_are_insane(bad, what):
-    with pytest.raises(Unphysical, match=what):
-        check_label(worlds.water(), bad)
-
-
-@pytest.mark.parametrize(
-    ("z", "energy"),
-    [(1, -13.6), (6, -1030.0), (29, -45_000.0), (79, -535_000.0), (92, -763_000.0), (79, -4.4), (18, 0.3)],
-)
-def test_energies_of_real_atoms_pass_with_and_without_their_cores(z, energy):
-    check_label(Frame([z], [[0, 0, 0]]), Label(energy, np.zeros((1, 3))))

@@ -8,63 +8,13 @@ import numpy as np
 import pytest
 import torch
 from ase import units
-from ase.data import covalent_radii
 
 from aims_pax.frames import Frame
 from aims_pax.md import MDState, advance
 from aims_pax.md.batch import Forces, MDBatch
-from aims_pax.md.contacts import SKIN, Contacts
 from aims_pax.md.guard import Guard
 from tests.md.potentials import LennardJones, Springs, cluster, crystal
 from tests.md.settings import langevin, npt
-
-TRICLINIC = np.array([[4.0, 0, 0], [1.5, 3.5, 0], [-0.7, 0.9, 3.0]])
-CELLS = {
-    "molecule": (np.zeros((3, 3)), False),
-    "molecule in a box": (np.diag([3.0, 3, 3]), False),
-    "crystal": (np.diag([4.0, 5, 6]), True),
-    "triclinic": (TRICLINIC, True),
-    "smaller than the reach": (np.diag([1.4, 1.5, 1.6]), True),
-    "slab": (np.diag([4.0, 4, 0.5]), [True, True, False]),
-    "slab without a third vector": (np.diag([4.0, 4, 0]), [True, True, False]),
-    "wire": (np.diag([0, 0, 4.0]), [False, False, True]),
-}
-
-
-def brute_force(frame: Frame, reach: np.ndarray) -> list[tuple[int, int, float]]:
-    """Every pair and image nearer than reach (N, N), once, by trying all images there could be."""
-    cell = np.where(frame.pbc[:, None], frame.cell, np.eye(3) * 99)
-    heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
-    longest = np.linalg.norm(np.ptp(frame.positions, axis=0)) + reach.max()
-    most = [int(longest / h) + 1 if p else 0 for h, p in zip(heights, frame.pbc, strict=True)]
-    spans = [range(-m, m + 1) for m in most]
-    found = []
-    for S in itertools.product(*spans):
-        d = frame.positions[None] - frame.positions[:, None] + np.array(S, float) @ frame.cell
-        for i, j in np.argwhere(np.linalg.norm(d, axis=2) < reach):
-            if i < j or (i == j and S > (0, 0, 0)):
-                found.append((int(i), int(j), round(float(np.linalg.norm(d[i, j])), 6)))
-    return sorted(found)
-
-
-@pytest.mark.parametrize(
-    ("name", "n"), [(c, n) for c in CELLS for n in (9, 60) if (c, n) != ("smaller than the reach", 60)]
-)
-def test_the_pairs_within_the_skin_are_those_of_brute_force(name, n):
-    cell, pbc = CELLS[name]
-    rng = np.random.default_rng(n)
-    numbers = rng.choice([1, 6, 8, 55], n)
-    positions = rng.uniform(-4, 4, (n, 3))  # unwrapped: outside the cell on purpose
-    frame = Frame(numbers=numbers, positions=positions, cell=cell, pbc=pbc)
-    state = MDState.start(frame, 300, 1)
-    contacts = Contacts(MDBatch.of([state], "cpu"))
-    half = covalent_radii[numbers] / 2
-    reach = half[:, None] + half[None]
-    distance = contacts._squared(torch.from_numpy(frame.positions.copy())).sqrt().numpy()
-    listed = zip(contacts.first.tolist(), contacts.second.tolist(), distance.round(6).tolist(), strict=True)
-    near = sorted(p for p in listed if p[2] < reach[p[0], p[1]] + SKIN)
-    assert near == brute_force(frame, reach + SKIN)
-    assert np.allclose(contacts.reach2.sqrt().numpy(), reach[contacts.first, contacts.second])
 
 
 def look(states: list[MDState], temperature: float = 300, energy: float = 0.0) -> dict[int, str]:
@@ -200,34 +150,6 @@ def test_the_guard_can_be_left_at_home():
     near = MDState.start(Frame([18, 18], [[0, 0, 0], [0.9, 0, 0]]), 60, 8)
     [became] = advance([near], Springs(0.0), 3, [langevin()], guard=False)
     assert became.fault is None
-
-
-def test_the_pairs_of_a_cell_that_shrinks_and_shears_are_found_before_they_meet():
-    """Every pair near enough is listed at each step of a cell that is squeezed, whatever the atoms do."""
-    rng = np.random.default_rng(1)
-    start = np.diag([6.0, 7, 8])
-    frame = Frame([1] * 12, rng.uniform(0, 1, (12, 3)) @ start, start, True)
-    contacts = Contacts(MDBatch.of([MDState.start(frame, 300, 1)], "cpu"), flexible=True)
-    fractional, rebuilt, found = frame.positions @ np.linalg.inv(start), 0, 0
-    for k in range(60):
-        cell = start @ (np.eye(3) - k * np.array([[0.008, 0.004, 0], [0.004, 0.006, 0], [0, 0, -0.002]]))
-        positions = torch.from_numpy(fractional @ cell + 0.002 * k * np.sin(np.arange(36.0)).reshape(12, 3))
-        contacts.follow(torch.from_numpy(cell)[None])
-        if bool(contacts.moved(positions)):
-            contacts.rebuild(positions)
-            rebuilt += 1
-        contacts.close(positions)
-        distance = contacts._squared(positions).sqrt()
-        reach = np.full((12, 12), 2 * covalent_radii[1])
-        moved = Frame([1] * 12, positions.numpy(), cell, True)
-        listed = zip(contacts.first.tolist(), contacts.second.tolist(), distance.tolist(), strict=True)
-        near = sorted((i, j, d) for i, j, d in listed if d < reach[0, 0])
-        expected = brute_force(moved, reach)
-        assert [pair[:2] for pair in near] == [pair[:2] for pair in expected]
-        assert np.allclose([d for *_, d in near], [d for *_, d in expected], atol=1e-5)
-        found += len(near)
-    assert 1 <= rebuilt <= 12
-    assert found > 20
 
 
 def test_a_pair_pressed_together_by_the_cell_is_caught():

@@ -11,10 +11,10 @@ from ase.calculators.emt import EMT
 
 from aims_pax.errors import Abandoned, SettingsError
 from aims_pax.frames import Frame
-from aims_pax.md import MDState, advance, propagate, temperature_at
+from aims_pax.md import MDState, advance, propagate
 from aims_pax.potential import CalculatorPotential
 from tests.md.laws import TRICLINIC, in_cell, rotation
-from tests.md.potentials import LennardJones, Springs, cluster, crystal
+from tests.md.potentials import LennardJones, cluster, crystal
 from tests.md.settings import langevin, npt, rescaling
 
 
@@ -192,50 +192,6 @@ def test_an_ensemble_that_is_not_there_is_refused_before_anything_is_evaluated()
     lj = LennardJones()
     with pytest.raises(SettingsError, match="thermostat Bussi is not known"):
         advance(states, lj, 1, [*md[:4], langevin(thermostat="Bussi")])
-    assert lj.bindings == 0
-
-
-def ramp(first: float, last: float, **changes):
-    return langevin([first, last], **changes)
-
-
-@pytest.mark.parametrize(
-    "made",
-    [ramp, lambda *T: rescaling(list(T)), lambda *T: npt("MTK", list(T)), lambda *T: npt("npt", list(T))],
-)
-def test_a_ramp_depends_on_the_absolute_step_alone(made):
-    frame = in_cell(crystal(1, 5.3), TRICLINIC / 2)
-    state, md = MDState.start(frame, 20.0, 1), [made(20.0, 90.0)]
-    whole = advance([state], LennardJones(), 30, md, length=40)[0].state
-    half = advance([state], LennardJones(), 13, md, length=40)[0].state
-    rest = advance([half], LennardJones(), 17, md, length=40)[0].state
-    assert same(whole, rest)
-    constant = [type(md[0])(**{**vars(md[0]), "temperature": 20.0})]
-    other = advance([state], LennardJones(), 30, constant, length=40)[0].state
-    assert abs(other.positions - whole.positions).max() > 1e-6
-
-
-def test_a_ramp_rises_linearly_and_then_stays():
-    md = ramp(300.0, 600.0)
-    assert [temperature_at(md, s, 1000) for s in (0, 250, 1000, 5000)] == [300, 375, 600, 600]
-    assert temperature_at(langevin(70), 5, None) == 70
-
-
-def test_a_thermostat_follows_its_ramp():
-    """Free atoms with strong friction have the temperature of the moment."""
-    frame = Frame([18] * 4000, np.zeros((4000, 3)))
-    md = [ramp(100.0, 500.0, friction=0.5, timestep=2.0)]
-    state = MDState.start(frame, 100.0, 1)
-    [became] = advance([state], Springs(0.0), 200, md, length=200, observe_every=50, guard=False)
-    assert [s.temperature for s in became.observed] == pytest.approx([200, 300, 400, 500], rel=0.05)
-
-
-@pytest.mark.parametrize("length", [None, np.inf])
-def test_a_ramp_without_an_end_is_refused_before_anything_is_evaluated(length):
-    states, _ = mixed()
-    lj = LennardJones()
-    with pytest.raises(SettingsError, match=r"MD\.temperature.*max_MD_steps"):
-        advance(states[:1], lj, 1, [ramp(300.0, 600.0)], length=length)
     assert lj.bindings == 0
 
 

@@ -8,13 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from aims_pax.errors import SettingsError
-from aims_pax.frames import Frame
-from aims_pax.md import MDState, advance
 from aims_pax.models import memory_budget
 from aims_pax.models.batch_splitting import batch_splitter
 from aims_pax.models.mace import inference_pieces
@@ -22,14 +18,10 @@ from aims_pax.models.mace.gradients import backward
 from aims_pax.models.mace.graphs import GraphCache
 from aims_pax.models.mace.inference import Committee, TorchEvaluator, random_graph
 from aims_pax.models.mace.losses import Loss
-from aims_pax.settings.md import MDSettings
 from tests.models.mace import tiny
 from tests.models.mace.test_gradients import ELEMENTS, member
 from tests.models.mace.tiny import copper, ethanol, water
 
-LANGEVIN = MDSettings(
-    stat_ensemble="NVT", thermostat="Langevin", temperature=300.0, timestep=0.5, friction=0.01
-)
 MB = 1e6
 
 
@@ -39,18 +31,6 @@ def _forget():
     yield
     memory_budget.forget_measurement()
     batch_splitter.cache_clear()
-
-
-def cells(n: int, repeat: int = 2) -> list[Frame]:
-    """n copper crystals of 4·repeat³ atoms, a little shaken."""
-    from ase.build import bulk
-
-    base = bulk("Cu", cubic=True).repeat(repeat)
-    rng = np.random.default_rng(3)
-    return [
-        Frame(base.numbers, base.positions + rng.normal(0, 0.05, base.positions.shape), base.cell[:], True)
-        for _ in range(n)
-    ]
 
 
 def models(**changes):
@@ -139,78 +119,6 @@ def test_the_peak_counts_what_lives_at_the_same_time():
 
 
 # ---------------------------------------------------------------- pieces
-
-
-@pytest.mark.parametrize("driving_members", [None, [0, 1, 0, 1, 0, 1]])
-def test_trajectories_in_groups_move_as_in_one_batch(driving_members, caplog):
-    committee = Committee(models(default_dtype="float64", inference="torch"))
-    states = [MDState.start(f, 300.0, k) for k, f in enumerate([*cells(4, 1), *(x.frame for x in water(2))])]
-    whole = advance(states, committee, 6, [LANGEVIN] * 6, driving_members=driving_members, observe_every=3)
-    assert committee.pieces([s.frame() for s in states]) == [range(6)]
-    need = committee._need(12.0)
-    memory_budget.allow(1.5 * need.of(4, 4 * 12), written=True)
-    assert len(committee.pieces([s.frame() for s in states])) > 3
-    said = advance(states, committee, 6, [LANGEVIN] * 6, driving_members=driving_members, observe_every=3)
-    for a, b in zip(said, whole, strict=True):
-        np.testing.assert_allclose(a.state.positions, b.state.positions, rtol=0, atol=1e-10)
-        np.testing.assert_allclose(a.evaluation.forces, b.evaluation.forces, rtol=0, atol=1e-10)
-        assert [s.step for s in a.observed] == [3, 6]
-
-
-def test_a_trajectory_that_cannot_move_does_not_disturb_the_groups():
-    from dataclasses import replace
-
-    committee = Committee(models(default_dtype="float64", inference="torch"))
-    states = [MDState.start(f, 300.0, k) for k, f in enumerate(cells(4, 1))]
-    for k in (0, 2):
-        states[k] = replace(states[k], positions=states[k].positions * np.nan)
-    memory_budget.allow(1.2 * committee._need(12.0).of(4, 4 * 12), written=True)
-    moved = advance(states, committee, 2, [LANGEVIN] * 4)
-    assert [m.fault is None for m in moved] == [False, True, False, True]
-    assert [m.state.step for m in moved] == [0, 2, 0, 2]
-
-
-def test_labels_of_many_structures_keep_to_the_limit_too(monkeypatch):
-    committee = Committee(models(inference="torch"))
-    frames, sizes = cells(10, 1), []
-    whole = committee.labels(frames)
-    real = committee.evaluate
-    monkeypatch.setattr(committee, "evaluate", lambda chunk: sizes.append(len(chunk)) or real(chunk))
-    memory_budget.allow(3.5 * committee._need(12.0).of(4, 4 * 12), written=True)
-    found = committee.labels(frames)
-    assert max(sizes) == 3
-    for a, b in zip(found, whole, strict=True):
-        np.testing.assert_allclose(a.forces, b.forces, rtol=0, atol=1e-5)
-
-
-def test_a_structure_larger_than_the_written_limit_is_refused_with_its_size():
-    committee = Committee(models(inference="torch"))
-    memory_budget.allow(2 * MB, written=True)
-    with pytest.raises(SettingsError, match=r"MISC\.memory_limit.* one structure of 108 atoms.*needs about"):
-        committee.pieces(cells(2, 3))
-
-
-def test_a_limit_of_some_kilobytes_is_not_said_to_be_zero():
-    committee = Committee(models(inference="torch"))
-    memory_budget.allow(1000, written=True)
-    with pytest.raises(SettingsError, match=r"the limit for this process is 1e-06 GB") as refused:
-        committee.pieces(cells(2, 3))
-    assert " 0.0 GB" not in str(refused.value)
-
-
-def test_a_structure_larger_than_the_machine_is_refused_before_it_is_tried(monkeypatch):
-    committee = Committee(models(inference="torch"))
-    monkeypatch.setattr(memory_budget, "available_memory", lambda device="cpu": MB)
-    memory_budget.forget_measurement()
-    with pytest.raises(SettingsError, match=r"108 atoms.* 0\.001 GB are free on cpu.*num_channels"):
-        committee.pieces(cells(1, 3))
-
-
-def test_a_share_that_was_halved_refuses_nothing(caplog):
-    committee = Committee(models(inference="torch"))
-    memory_budget.allow(2 * MB)
-    assert committee.pieces(cells(3, 3)) == [range(0, 1), range(1, 2), range(2, 3)]
-    assert "tried anyway" in caplog.text
 
 
 def test_a_training_batch_is_cut_before_memory_runs_out(monkeypatch):

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -212,7 +211,10 @@ def test_of_many_processes_that_find_a_stale_lock_one_gets_it(path):
         )
         for _ in range(8)
     ]
-    time.sleep(2.5)
+    deadline = time.monotonic() + 60
+    while sum(p.poll() is None for p in others) > 1 and time.monotonic() < deadline:
+        time.sleep(0.1)  # the others end as soon as they have started, which takes a while on a busy machine
+    time.sleep(0.5)
     held = [p for p in others if p.poll() is None]
     for process in others:
         process.communicate()
@@ -232,19 +234,3 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "restart").write_text("in the way")
     with pytest.raises(SetupError, match="cannot write"), Lock(tmp_path / "restart" / "lock").held():
         pass
-
-
-def test_a_second_run_is_refused_before_anything_slow_is_loaded(tmp_path, monkeypatch):
-    import sys
-
-    from aims_pax.cli.run_command import run_command
-    from tests.projects import write_project
-
-    folder = write_project(tmp_path)
-    monkeypatch.chdir(folder)
-    monkeypatch.setitem(sys.modules, "aims_pax.commands.run", None)  # importing it would fail
-    with (
-        Lock(folder / "restart" / "lock").held(),
-        pytest.raises(Busy, match=f"another aims-PAX works in this folder .pid {os.getpid()} on "),
-    ):
-        run_command("run_all", Path("mace.yaml"), Path("aimsPAX.yaml"))

@@ -5,10 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from aims_pax.report.figures import observables
 from aims_pax.report.html_page import page
 from aims_pax.report.model_card import card, gaps
-from aims_pax.report.run_record import Converged, Observables
+from aims_pax.report.run_record import Converged
 from aims_pax.report.run_verdict import run_verdict, validation_error
 
 GOAL = "aimsPAX.ACTIVE_LEARNING.desired_acc"
@@ -85,28 +84,6 @@ def test_given_frames_are_counted_as_given(run):
     )
     text = card(replace(run, structures=structures, given=frozenset(ids)), "tiny_255.model")
     assert "| given in mine.xyz | 3 |" in text
-
-
-def test_the_epoch_that_is_marked_is_the_one_whose_weights_were_kept(folder):
-    """A smaller improvement than the margin keeps the earlier weights, whatever the losses say."""
-    from aims_pax.report import cost_summary
-    from aims_pax.report.load_run import load_run
-
-    run = load_run(folder)
-    (c,) = run.convergence
-    (kept,) = [e for epochs in run.losses.values() for e in cost_summary.best_epochs(run, epochs)]
-    assert kept.force_mae == pytest.approx(c.best_mae)
-
-
-def test_a_temperature_ramp_is_drawn_and_no_error(run):
-    ramp = replace(run, settings={**run.settings, "aimsPAX.MD.temperature": "[200.0, 500.0]"})
-    seen = Observables(
-        0, *(np.array(v) for v in ([5.0, 10, 15], [210.0, 300, 480], [-1.0] * 3, [1.0] * 3, [9.0] * 3))
-    )
-    (temperature, *_) = observables.observables_figure(replace(ramp, observables=(seen,)))
-    assert temperature.name == "temperature"
-    assert observables._targets(ramp) == [200.0, 500.0]
-    assert observables._targets(run) == [500.0]
 
 
 def test_stress_is_not_judged_where_nothing_learnt_it(run):

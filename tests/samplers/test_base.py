@@ -12,7 +12,7 @@ import pytest
 
 from aims_pax.commands.training_set import dynamics
 from aims_pax.errors import SettingsError
-from aims_pax.sampler import Sample, Sampler, Stateful, incomplete_state
+from aims_pax.sampler import Sampler, Stateful
 from aims_pax.samplers import base, duplicates, farthest_filter, sanity
 from aims_pax.samplers.kinds.aimd import AbInitioMDSampler
 from aims_pax.samplers.kinds.md import MDSampler
@@ -20,7 +20,7 @@ from aims_pax.samplers.kinds.rattle_tree import RattleTreeSampler
 from aims_pax.samplers.mixture import Mixture, Part
 from aims_pax.settings.samplers import KINDS, SamplerSettings, register_sampler
 from aims_pax.settings.training_set import ClassicalMD, MDSampling
-from tests.md.potentials import LennardJones, cluster
+from tests.md.potentials import LennardJones
 from tests.md.settings import langevin
 from tests.samplers.contract import MD, PROMISES, argon, as_before, drawn, of_kind
 
@@ -85,11 +85,6 @@ def test_trees_and_trajectories_made_in_parts_are_those_made_in_one_go(name):
     assert parts == whole
 
 
-def test_a_sample_without_a_label_says_so():
-    with pytest.raises(ValueError, match="has no label"):
-        Sample(cluster(2)).labelled()
-
-
 # ---------------------------------------------------------------- kinds by name
 
 
@@ -135,32 +130,6 @@ def test_a_name_is_given_once_and_a_callable_under_a_name_is_called_with_kwargs(
                 register_sampler(taken)(SamplerSettings)
     with pytest.raises(TypeError, match="expected a subclass of SamplerSettings"):
         register_sampler("three")(3)
-
-
-class Old:
-    """A sampler as it was written before its methods were renamed."""
-
-    name = "old"
-
-    def sample(self, systems, n, rng):
-        return iter(())
-
-    def memory(self):
-        return {}
-
-    def remember(self, arrays):
-        return None
-
-
-def test_a_state_by_former_names_is_refused_with_the_new_ones():
-    text = str(incomplete_state(Old()))
-    assert "rename memory() to state_arrays(), remember() to load_state_arrays()" in text
-    with pytest.raises(ValueError, match="rename memory"):
-        Mixture([Part("old", Old(), 1.0)])
-    half = type("Half", (), {"state_arrays": lambda self: {}})()
-    assert "Half has state_arrays() but no load_state_arrays()" in str(incomplete_state(half))
-    assert incomplete_state(of_kind("md")) is None
-    assert incomplete_state(of_kind("phonons")) is None
 
 
 def test_the_examples_of_the_page_are_true():

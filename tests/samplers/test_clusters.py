@@ -11,8 +11,8 @@ from ase.data import atomic_masses
 from scipy.spatial.distance import cdist
 
 from aims_pax.frames import Frame
-from aims_pax.sampler import Sample, SamplingError
-from aims_pax.samplers import clusters, finite_clusters
+from aims_pax.sampler import SamplingError
+from aims_pax.samplers import clusters
 from aims_pax.samplers.clusters import Rule, choose_clusters
 from tests.samplers.crystals import shuffled, skewed, water_box
 
@@ -144,22 +144,6 @@ def test_a_charged_cell_is_refused():
 def test_wrong_rules_are_told(wrong, told):
     with pytest.raises(ValueError, match=told):
         Rule(**wrong)
-
-
-def test_a_structure_with_too_few_molecules_for_every_size_is_refused():
-    """Else a run would make structure after structure of which nothing is left."""
-    with pytest.raises(SamplingError, match=r"H16O8: too few molecules for clusters of \(9, 10\)"):
-        next(finite_clusters(n_molecules=(9, 10))([Sample(water_box(2))]))
-
-
-def test_as_a_filter_and_without_frames_that_reacted(caplog):
-    frame = water_box(2)
-    R = frame.positions.copy()
-    R[1] += 5 * (R[1] - R[0]) / np.linalg.norm(R[1] - R[0])
-    samples = [Sample(frame, origin={"system": "ice"}), Sample(frame.moved(R), origin={"system": "ice"})]
-    passed = list(finite_clusters(n_molecules=(1, 3))(samples))
-    assert [(s.origin["cluster"], len(s.frame)) for s in passed] == [("n=1", 3), ("n=3", 9)]
-    assert "a bond broke or formed" in caplog.text
 
 
 def test_the_example_runs():

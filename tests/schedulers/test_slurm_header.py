@@ -3,7 +3,13 @@
 import pytest
 from pydantic import ValidationError
 
-from aims_pax.schedulers.slurm_header import block_walltime, option, sbatch_options, without_options
+from aims_pax.schedulers.slurm_header import (
+    block_walltime,
+    option,
+    sbatch_options,
+    slurm_seconds,
+    without_options,
+)
 from aims_pax.settings.cluster import ClusterSettings
 
 
@@ -77,3 +83,9 @@ def test_address_interface_and_ports_are_strict():
     for wrong in ([50100, 50000], [0, 10], [1, 70000], [50000], "50000-50100", 50000, [1.5, 2], None):
         with pytest.raises(ValidationError, match="port_range"):
             ClusterSettings(parsl_options={**OPTIONS, "port_range": wrong})
+
+
+@pytest.mark.parametrize("text", ["", "1:2:3:4", "soon", "-5", "1-", "1-2:3:4:5", "1.5"])
+def test_what_is_no_time_of_slurm_is_refused(text):
+    with pytest.raises(ValueError, match="not a time of Slurm"):
+        slurm_seconds(text)

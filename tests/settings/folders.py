@@ -62,3 +62,15 @@ def with_key(text: str, section: str, *keys: str) -> str:
     lines = "".join(f"  {key}\n" for key in keys)
     head = f"{section}:\n"
     return text.replace(head, head + lines) if head in text else text + head + lines
+
+
+THREE = """\
+SAMPLERS:
+  - {kind: md, share: 0.5, potential: {factory: ase.calculators.emt:EMT, kwargs: {}}, temperature: 500}
+  - {kind: rattle_tree, share: 0.3, temperature: 500, beta: 0.4, sigma_range: [0.05, 0.2], filters: sanity}
+  - kind: phonons
+    share: 0.2
+    filters:
+      - {kind: duplicates, by: descriptor}
+      - farthest_points
+"""

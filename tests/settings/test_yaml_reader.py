@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from aims_pax.errors import SettingsError
 from aims_pax.settings.yaml_reader import plain_word, read_document
-from aims_pax.suggestions import nearest
 
 
 def document(folder, text):
@@ -148,13 +147,6 @@ def test_bottomless_nesting_is_refused(tmp_path):
 def test_anchors_and_merge_keys_work(tmp_path):
     data = document(tmp_path, "A: &a\n  x: 1\n  y: 2\nB:\n  <<: *a\n  y: 3\n").data
     assert data["B"] == {"x": 1, "y": 3}
-
-
-@pytest.mark.parametrize(
-    ("word", "found"), [("tempreture", "temperature"), ("TIMESTEP", "timestep"), ("zzz", None), ("", None)]
-)
-def test_the_nearest_word_is_found_in_any_case(word, found):
-    assert nearest(word, ["temperature", "timestep"]) == found
 
 
 YAML_LIKE = st.text(alphabet=st.sampled_from("aA0159.:-+# \n\t[]{},&*!|>'\"%@`~<?e\x00ä\u2028"), max_size=60)

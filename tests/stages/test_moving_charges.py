@@ -10,7 +10,6 @@ from tblite.ase import TBLite
 from aims_pax.frames import Frame
 from aims_pax.potential import calculate
 from aims_pax.potentials.factory import calculator_potential, make_potential
-from aims_pax.potentials.named import LoadedPotential
 from aims_pax.record import hdf5
 from aims_pax.settings.augment import CallSpec
 
@@ -52,34 +51,6 @@ def test_what_cannot_be_given_a_charge_moves_the_atoms_with_one_warning(tmp_path
         first, second = (potential.labels([replace(WATER, charge=1)])[0].energy for _ in range(2))
     assert first == second == potential.labels([WATER])[0].energy
     assert [r.message.partition(",")[0] for r in caplog.records] == ["SAMPLERS.0.potential: H2O has charge 1"]
-
-
-def test_isolated_atoms_are_in_their_ground_state(tmp_path):
-    """A triplet for oxygen, whatever the charge of the molecules is."""
-    named = LoadedPotential.load(
-        CallSpec("tblite.ase:TBLite", kwargs={**XTB, "charge": 1, "multiplicity": 2}), tmp_path
-    )
-    oxygen = Frame([8], [[0, 0, 0]])
-    triplet = calculate(oxygen, TBLite(**XTB, multiplicity=3)).energy
-    assert named.atomic_energy(8) == pytest.approx(triplet, abs=1e-6)
-    assert LoadedPotential.load(CallSpec("ase.calculators.emt:EMT"), tmp_path).atomic_energy(
-        29
-    ) == pytest.approx(
-        calculate(Frame([29], [[0, 0, 0]]), __import__("ase.calculators.emt", fromlist=["x"]).EMT()).energy
-    )
-
-
-def test_a_calculator_that_labels_for_a_difference_says_what_it_cannot(tmp_path):
-    emt = LoadedPotential.load(CallSpec("ase.calculators.emt:EMT"), tmp_path)
-    assert "H2O has charge 1, and ase.calculators.emt:EMT has no known argument" in emt.refusal(
-        replace(WATER, charge=1)
-    )
-    assert (
-        LoadedPotential.load(CallSpec("tblite.ase:TBLite", kwargs=XTB), tmp_path).refusal(
-            replace(WATER, charge=1)
-        )
-        is None
-    )
 
 
 @pytest.mark.parametrize(

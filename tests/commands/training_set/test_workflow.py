@@ -17,73 +17,14 @@ from rich.console import Console
 
 from aims_pax.commands.training_set import dynamics
 from aims_pax.commands.training_set import workflow as story
-from aims_pax.dataset import read_extxyz
 from aims_pax.engine.interrupts import RunInterrupted
-from aims_pax.errors import RestartError, SettingsError, SetupError
+from aims_pax.errors import RestartError, SetupError
 from aims_pax.frames import Frame
 from aims_pax.record.hdf5 import Hdf5, frames_of
 from aims_pax.sampler import SamplingError
-from tests.md.potentials import LennardJones
+from tests.commands.training_set.argon import CALLS, DELTA, KRYPTON, QUICK, argon, md
 
 EXAMPLE = Path(__file__).parents[3] / "example" / "crystal"
-ARGON = {"factory": "tests.commands.training_set.test_workflow:argon"}
-KRYPTON = {"factory": "tests.commands.training_set.test_workflow:argon", "kwargs": {"epsilon": 0.02}}
-QUICK = {
-    "crystal": "crystal.xyz",
-    "calculator": ARGON,
-    "work_dir": "frames",
-    "md_sampling": {
-        "temperature_K": 30.0,
-        "finite_subsystem_filter": {"n_molecules": [1, 2]},
-        "md_crystal": {
-            "ensemble": "NVT",
-            "time_step_fs": 5.0,
-            "time_total_fs": 100.0,
-            "time_equilibration_fs": 40.0,
-            "sampling_interval_fs": 20.0,
-            "supercell_radius": 7.0,
-        },
-    },
-    "quasi_harmonic": {"thermal_expansion": False, "relax_input_cell": "full", "supercell_radius": 7.0},
-    "phonon_sampling": {
-        "temperature_K": 30.0,
-        "n_frames": 4,
-        "finite_subsystem_filter": {"n_molecules": [1, 2]},
-    },
-}
-CALLS: list[int] = []
-
-
-def argon(epsilon: float = 0.0104):
-    """A torch Lennard-Jones as a `Potential`; notes how many frames it labels."""
-
-    class Counted(LennardJones):
-        def labels(self, frames):
-            CALLS.append(len(frames))
-            return super().labels(frames)
-
-    return Counted(epsilon=epsilon, smooth=True)
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """Writes a configuration and runs it; gives back the console's text."""
-    monkeypatch.chdir(tmp_path)
-    ase.io.write("crystal.xyz", bulk("Ar", a=5.26, cubic=True), format="extxyz")
-
-    def run(**changes) -> str:
-        config = {k: v for k, v in (QUICK | changes).items() if v is not None}
-        Path("config.yaml").write_text(yaml.safe_dump(config))
-        said = io.StringIO()
-        story.training_set(Path("config.yaml"), Console(file=said, width=400))
-        return said.getvalue()
-
-    run.folder = tmp_path
-    return run
-
-
-def md(**changes) -> dict:
-    return QUICK["md_sampling"] | {"md_crystal": QUICK["md_sampling"]["md_crystal"] | changes}
 
 
 def test_every_step_writes_the_documents_keys(project):
@@ -140,7 +81,7 @@ def test_a_finished_step_is_not_repeated_and_one_made_otherwise_is_not_overwritt
     assert CALLS == []
     assert Path("training_set.hdf5").read_bytes() == before
     more = QUICK["phonon_sampling"] | {"n_frames": 9}
-    ours = "tests.commands.training_set.test_workflow:argon"
+    ours = "tests.commands.training_set.argon:argon"
     for step, changed, named in (
         (
             "md_sampling",
@@ -280,17 +221,12 @@ def test_networks_are_told_unless_no_clusters_are_wanted(project):
     one = {
         "quasi_harmonic": None,
         "phonon_sampling": None,
-        "calculator": {"factory": "tests.commands.training_set.test_workflow:springs"},
+        "calculator": {"factory": "tests.commands.training_set.argon:springs"},
     }
     with pytest.raises(SamplingError, match="infinite network"):
         project(md_sampling=md(supercell_radius=4.0), **one)
     project(md_sampling=md(supercell_radius=4.0) | {"finite_subsystems": False}, **one)
     assert Hdf5(Path("training_set.hdf5")).groups("training") == ["training/md_sampling/trajectory"]
-
-
-def springs():
-    """Something carbon atoms stay together with for a few steps."""
-    return LennardJones(epsilon=1e-6, sigma=1.2, cutoff=3.0, smooth=True)
 
 
 def test_a_crystal_with_none_of_the_sizes_gives_no_clusters(project):
@@ -299,50 +235,6 @@ def test_a_crystal_with_none_of_the_sizes_gives_no_clusters(project):
     assert Hdf5(Path("training_set.hdf5")).groups("training/phonon_sampling") == [
         "training/phonon_sampling/trajectory"
     ]
-
-
-DELTA = {"target": KRYPTON, "target_E0": {"Ar": -3.0}, "baseline_E0": {"Ar": -1.0}}
-
-
-def test_delta_data_is_target_minus_baseline(project):
-    project(delta_learning=DELTA)
-    atom, *data = read_extxyz(Path("frames/delta.xyz"))
-    assert (atom.origin["config_type"], atom.label.energy) == ("IsolatedAtom", -2.0)
-    assert len(data) == 2 * 2 * 4
-    low, high = argon(), argon(0.02)
-    for labelled in data:
-        a, b = high.labels([labelled.frame])[0], low.labels([labelled.frame])[0]
-        assert labelled.label.energy == pytest.approx(a.energy - b.energy, abs=1e-9)
-        np.testing.assert_allclose(labelled.label.forces, a.forces - b.forces, atol=2e-8)
-    truth = Hdf5(Path("training_set.hdf5")).read("training/md_sampling/finite_subsystems/n=2/ground_truth")
-    assert truth["E_target (eV∕atom)"].shape == (4,)
-    assert truth["forces_baseline (eV∕Å)"].shape == (4, 2, 3)
-    assert truth["status_target"].tolist() == [1] * 4
-    CALLS.clear()
-    project(delta_learning=DELTA)
-    assert CALLS == []  # neither the steps nor the labels again
-    project(delta_learning=DELTA | {"root_keys": ["training/md_sampling/finite_subsystems/n=2"]})
-    assert len(list(read_extxyz(Path("frames/delta.xyz")))) == 5
-
-
-def test_atoms_whose_energy_nobody_knows_are_an_error(project):
-    nan = {"factory": "tests.commands.training_set.test_workflow:lonely"}
-    with pytest.raises(SettingsError, match=r"target_E0: .*isolated Ar atom.*set target_E0: \{Ar: …\}"):
-        project(md_sampling=md(), delta_learning={"target": nan})
-    with pytest.raises(SettingsError, match=r"root_keys: training_set\.hdf5 has no structures"):
-        project(delta_learning=DELTA | {"root_keys": ["elsewhere"]})
-
-
-def lonely():
-    """Has no energy for a single atom."""
-
-    class Lonely(LennardJones):
-        def labels(self, frames):
-            if any(len(f) == 1 and not f.positions.any() for f in frames) and len(frames) == 1:
-                raise KeyError("Ar")
-            return super().labels(frames)
-
-    return Lonely(smooth=True)
 
 
 BROKEN = """from ase.calculators.calculator import CalculationFailed

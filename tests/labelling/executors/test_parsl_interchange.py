@@ -6,14 +6,11 @@ import pickle
 import signal
 import subprocess
 import time
-from types import SimpleNamespace
 
 import pytest
-from parsl.jobs.states import JobState, JobStatus
 
 from aims_pax.errors import SetupError
 from aims_pax.labelling.executors.base import WorkerDied
-from aims_pax.labelling.executors.parsl_blocks import BlockErrors
 from aims_pax.labelling.executors.parsl_local import interchange_command
 from aims_pax.labelling.factory import make_executor
 
@@ -74,18 +71,3 @@ def test_a_pool_that_is_held_is_given_up_without_waiting_for_its_heartbeats(exec
         running.result(60)
     assert raised.value.cost == pytest.approx(0.1)  # its block, not the task
     assert time.monotonic() - began < 20  # heartbeats: 60 s
-
-
-def test_blocks_that_have_ended_are_held_once_and_no_others():
-    held: list[str] = []
-    pool = SimpleNamespace(
-        _simulated_status={}, bad_state_is_set=False, _hold_block=held.append, blocks_to_job_id={}
-    )
-    states = {
-        "0": JobState.RUNNING, "1": JobState.FAILED, "2": JobState.SCALED_IN, "3": JobState.MISSING,
-        "4": JobState.TIMEOUT, "5": JobState.CANCELLED, "6": JobState.PENDING,
-    }  # fmt: skip
-    errors = BlockErrors(None)
-    for _ in range(2):
-        errors(pool, {block: JobStatus(state) for block, state in states.items()})
-    assert held == ["1", "4", "5"]

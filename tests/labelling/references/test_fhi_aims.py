@@ -23,17 +23,16 @@ from aims_pax.errors import (
     TimedOut,
     Truncated,
     Unphysical,
-    Unsupported,
     WrongShape,
 )
 from aims_pax.frames import Frame
 from aims_pax.labelling import calculation_folders
 from aims_pax.labelling.executors.base import WorkerDied
 from aims_pax.labelling.references import aims_input, fhi_aims
-from aims_pax.labelling.references.fhi_aims import AimsReference, control_for, geometry_text
+from aims_pax.labelling.references.fhi_aims import AimsReference
 from aims_pax.potential import calculate
 from aims_pax.schedulers.slurm import Slurm
-from aims_pax.settings.control_in import parse_control, read_control
+from aims_pax.settings.control_in import read_control
 from tests import worlds
 
 
@@ -217,89 +216,6 @@ def test_every_keyword_reaches_aims_as_written(reference):
     assert [r for k, r in pairs if k == "output"] == ["cube total_density", "dipole", "hirshfeld"]
     assert ("compute_forces", ".true.") in pairs
     assert [k for k, _ in pairs].count("species") == 1
-
-
-def test_relaxation_and_md_leave_the_input(control):
-    made = control_for(control("xc pbe\nrelax_geometry bfgs 1e-2\nMD_run 5.0 NVE\n"), worlds.water(), False)
-    assert made.get("relax_geometry") is None
-    assert made.get("MD_run") is None
-    assert made.get("xc") == "pbe"
-
-
-def test_the_frames_charge_overrides_and_says_so_once(control, caplog):
-    aims_input._warned.clear()
-    told = control("xc pbe\ncharge -1\n")
-    for _ in range(3):
-        assert float(control_for(told, replace(worlds.water(), charge=2.0), False).get("charge")) == 2.0
-    assert float(control_for(told, replace(worlds.water(), charge=0.0), False).get("charge")) == 0.0
-    assert control_for(told, worlds.water(), False).get("charge") == "-1"
-    assert caplog.text.count("overridden by the geometry's charge 2") == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "spin", "expected"),
-    [
-        ("xc pbe\n", 1, (None, None, None)),
-        ("xc pbe\nspin collinear\ndefault_initial_moment 1\n", 1, ("collinear", 0.0, "1")),
-        ("xc pbe\n", 3, ("collinear", 2.0, "0.666667")),  # FHI-aims stops at hund for more than one atom
-        ("xc pbe\nspin none\n", 2, ("collinear", 1.0, "0.333333")),
-        (
-            "xc pbe\nspin collinear\nfixed_spin_moment 4\ndefault_initial_moment hund\n",
-            None,
-            ("collinear", 4.0, "hund"),
-        ),
-    ],
-)
-def test_multiplicity_becomes_a_fixed_spin_moment(control, text, spin, expected):
-    charge = 1.0 if spin == 2 else None  # a doublet has an odd number of electrons
-    made = control_for(control(text), replace(worlds.water(), spin=spin, charge=charge), False)
-    moment = made.get("fixed_spin_moment")
-    assert (made.get("spin"), moment and float(moment), made.get("default_initial_moment")) == expected
-
-
-def test_geometry_in_carries_lattice_moments_and_charges_and_no_constraints():
-    frame = Frame(
-        numbers=[26, 8, 1],
-        positions=[[0, 0, 0], [1.61234567, 0, 0], [0, 1.5, 0]],
-        cell=8 * np.eye(3),
-        pbc=True,
-        fixed=np.array([[1, 1, 1], [0, 1, 1], [0, 0, 0]], bool),
-        moments=[4.0, -0.5, 0],
-        charges=[2.0, -2.0, 0],
-    )
-    lines = [line.split() for line in geometry_text(frame).splitlines()]
-    assert lines[1] == ["lattice_vector", "8.00000000", "0.00000000", "0.00000000"]
-    assert lines[4:] == [
-        ["atom", "0.00000000", "0.00000000", "0.00000000", "Fe"],
-        ["initial_charge", "2.00000000"],
-        ["initial_moment", "4.00000000"],
-        ["atom", "1.61234567", "0.00000000", "0.00000000", "O"],
-        ["initial_charge", "-2.00000000"],
-        ["initial_moment", "-0.50000000"],
-        ["atom", "0.00000000", "1.50000000", "0.00000000", "H"],
-    ]
-
-
-def test_geometry_in_is_read_back_as_the_same_frame_without_constraints(tmp_path):
-    from aims_pax.systems import read_frame
-
-    frame = replace(worlds.slab(), pbc=True, moments=np.linspace(0, 1, 3))
-    (tmp_path / "geometry.in").write_text(geometry_text(frame))
-    assert read_frame(tmp_path / "geometry.in") == replace(frame, fixed=None)
-
-
-@pytest.mark.parametrize(
-    ("charge", "control", "spin", "said"),
-    [
-        (None, "xc pbe", 2, "10 electrons, an even number"),
-        (None, "xc pbe\ncharge 1", 1, "9 electrons, an odd number"),
-        (1.0, "xc pbe", 1, "9 electrons, an odd number"),
-        (None, "xc pbe", 13, "12 unpaired electrons"),
-    ],
-)
-def test_a_multiplicity_that_the_electrons_cannot_have_is_refused(charge, control, spin, said):
-    with pytest.raises(Unsupported, match=said):
-        control_for(parse_control(control), replace(worlds.water(), charge=charge, spin=spin), False)
 
 
 def test_what_every_calculation_lacks_stops_the_run(reference, tmp_path):
@@ -541,15 +457,6 @@ def test_a_controller_that_is_away_costs_time_but_no_frame(reference, tmp_path, 
     label = replace(it, launch=f"{srun} {it.launch}").label(worlds.dimer("Cu", 2.6))
     assert not away.exists()
     close(label, it.label(worlds.dimer("Cu", 2.6)))
-
-
-def test_for_atoms_the_method_stays_and_what_molecules_and_crystals_need_leaves(control):
-    text = worlds.CONTROL_PERIODIC + (
-        "charge 1\nspin collinear\nfixed_spin_moment 2\ndefault_initial_moment 1\ncompute_analytical_stress .true.\n"
-        "relax_geometry bfgs 1e-2\noccupation_type gaussian 0.01\nk_offset 0.5 0.5 0.5\n"
-    )
-    kept = aims_input.control_for_atoms(control(text))
-    assert [k for k, _ in kept.keywords] == ["xc", "relativistic", "sc_accuracy_rho", "occupation_type"]
 
 
 def test_for_atoms_stress_is_never_asked_for_and_one_control_serves(reference, control):

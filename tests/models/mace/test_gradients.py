@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from aims_pax.errors import SettingsError
-from aims_pax.models.batch_splitting import BatchSplitter, batch_splitter, out_of_memory, structures_that_fit
+from aims_pax.models.batch_splitting import batch_splitter
 from aims_pax.models.mace import energy_offsets, gradients, losses
 from aims_pax.models.mace.build import build_model
 from aims_pax.models.mace.gradients import backward, predicted
@@ -187,40 +187,3 @@ def test_energy_offsets_come_out_in_pieces_as_well(monkeypatch):
 
     monkeypatch.setattr(energy_offsets, "energies", limited)
     np.testing.assert_allclose(energy_offsets.residuals(made, MIXED), whole, rtol=0, atol=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("error", "is_so"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
-        (RuntimeError(CPU), True),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
-        (MemoryError(), True),
-        (RuntimeError("expected scalar type Float but found Double"), False),
-        (ValueError("out of memory"), False),
-    ],
-)
-def test_how_memory_runs_out(error, is_so):
-    assert out_of_memory(error) is is_so
-
-
-def test_pieces_are_as_large_as_the_limit_allows_and_never_empty():
-    sizes = [5, 5, 100, 3, 3]
-    assert structures_that_fit(sizes, 0, 12) == 2
-    assert structures_that_fit(sizes, 2, 12) == 3
-    assert structures_that_fit(sizes, 3, 12) == 5
-    assert structures_that_fit(sizes, 0, float("inf")) == 5
-
-
-def test_real_memory_that_runs_out_is_recognised():
-    """An allocation larger than the address space, as torch's own allocator refuses it."""
-    tried = []
-
-    def work(first, end):
-        tried.append(end - first)
-        if end - first > 1:
-            torch.empty(2**52, dtype=torch.float64)
-        return end - first
-
-    assert BatchSplitter("test").each([1, 1, 1, 1], work) == [1, 1, 1, 1]
-    assert tried == [4, 2, 1, 1, 1, 1]

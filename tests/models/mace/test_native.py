@@ -15,16 +15,14 @@ from aims_pax.models.mace.build import build_model
 from aims_pax.models.mace.graphs import EdgeGraph
 from aims_pax.models.mace.inference import Committee
 from aims_pax.models.mace.native import Backend, NativeEvaluator, NativeMember, excerpt
-from aims_pax.models.mace.native_support import unsupported_reason
 from aims_pax.potential import calculate
+from tests.models.mace.test_native_support import AGNOSTIC, BASE
 from tests.models.mace.tiny import copper, ensemble, ethanol, settings, slab, triclinic, water
 
 pytest.importorskip("symmetrix", reason="the extra fast is not installed")
 
 MOLECULE, CRYSTAL = ethanol(1)[0].frame, copper(1)[0].frame
 MIXED = [MOLECULE, CRYSTAL, triclinic(), slab(), water(1)[0].frame]
-BASE = {"max_ell": 3, "correlation": 2, "num_channels": 4}
-AGNOSTIC = "RealAgnostic"
 KNOWN = {
     "default shape": {"correlation": 3},
     "float64": {"default_dtype": "float64"},
@@ -40,21 +38,6 @@ KNOWN = {
     "plain MACE": {"model": "MACE"},
     "other radial network": {"radial_MLP": [8, 8], "num_radial_basis": 5, "num_cutoff_basis": 6},
     "other readout": {"MLP_irreps": "4x0e+2x0e"},
-}
-UNKNOWN = {
-    "max_ell is 2": {"max_ell": 2, "max_L": 1},
-    "max_L is 3": {"max_L": 3},
-    "num_interactions is 1": {"num_interactions": 1},
-    "num_interactions is 3": {"num_interactions": 3},
-    "GaussianBasis": {"radial_type": "gaussian"},
-    "ChebychevBasis": {"radial_type": "chebyshev"},
-    "gate is not silu": {"gate": "tanh"},
-    "interaction_first is RealAgnosticResidualNonLinear": {
-        "interaction_first": f"{AGNOSTIC}ResidualNonLinearInteractionBlock",
-        "interaction": f"{AGNOSTIC}ResidualNonLinearInteractionBlock",
-    },
-    "interaction is RealAgnosticAtt": {"interaction": f"{AGNOSTIC}AttResidualInteractionBlock"},
-    "interaction is RealAgnosticInteraction": {"interaction": f"{AGNOSTIC}InteractionBlock"},
 }
 
 
@@ -90,20 +73,6 @@ def test_native_energies_forces_and_stress_are_those_of_mace_calculator(changes)
             np.testing.assert_allclose(said.stress[0, k], told.stress, rtol=0, atol=1e-7)
         else:
             assert torch.isnan(said.stress[0, k]).all()
-
-
-@pytest.mark.parametrize(("reason", "changes"), UNKNOWN.items(), ids=UNKNOWN)
-def test_an_unknown_architecture_is_left_to_torch_with_the_reason(reason, changes, caplog):
-    model = build_model(settings(**(BASE | {"correlation": 1} | changes)), (1, 6), 0)
-    assert reason in unsupported_reason(model)
-    with caplog.at_level(logging.INFO):
-        backend = Backend("auto", "cpu", model)
-        assert not isinstance(backend.evaluator([model]), NativeEvaluator)
-        backend.evaluator([model])
-    assert len(caplog.records) == 1
-    assert reason in caplog.text
-    with pytest.raises(SettingsError, match=r"MISC\.inference: native"):
-        Backend("native", "cpu", model)
 
 
 @pytest.mark.parametrize("mode", ["auto", "native"])

@@ -3,7 +3,6 @@ import pytest
 import torch
 
 from aims_pax.models.mace.build import build_model
-from aims_pax.models.mace.ema_swa import ExponentialMovingAverage
 from aims_pax.models.mace.optimiser import Schedule, load_optimiser, make_optimiser, optimiser_arrays
 from tests.models.mace.tiny import settings
 
@@ -30,40 +29,6 @@ def test_exponential_decay_counts_epochs_and_does_not_look_at_losses():
         schedule.after_validation(1.0)
         schedule.after_epoch()
     assert schedule.lr == pytest.approx(0.01 * 0.9**3)
-
-
-def test_the_average_warms_up():
-    w = parameter(0.0)
-    average, expected = ExponentialMovingAverage([w], 0.99), 0.0
-    for n in range(1, 40):
-        with torch.no_grad():
-            w.fill_(float(n))
-        average.update()
-        d = min(0.99, (1 + n) / (10 + n))
-        expected = d * expected + (1 - d) * n
-        assert float(average.shadow[0]) == pytest.approx(expected, rel=1e-5)
-    assert float(average.shadow[0]) > 30  # a fixed decay of 0.99 would be at 13
-
-
-def test_the_average_is_in_the_model_only_inside_the_context():
-    w = parameter(2.0)
-    average = ExponentialMovingAverage([w], 0.99)
-    with torch.no_grad():
-        w.fill_(5.0)
-    with average.in_place():
-        assert float(w.detach()) == 2.0
-    assert float(w.detach()) == 5.0
-    average.adopt()
-    assert float(w.detach()) == 2.0
-
-
-def test_without_averaging_the_weights_themselves_count():
-    w = parameter(2.0)
-    average = ExponentialMovingAverage([w], None)
-    with torch.no_grad():
-        w.fill_(5.0)
-    average.update()
-    assert float(average.shadow[0]) == 5.0
 
 
 @pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])

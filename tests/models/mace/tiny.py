@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,26 @@ def ensemble(seeds: Sequence[int] = (1, 2), elements: Sequence[int] = ELEMENTS, 
         E0 = -3.0 * np.arange(1, len(elements) + 1) - 0.1 * k
         member.freeze(Statistics(E0, 7.0, 1.7, 0.3, "least squares", len(elements)))
     return built
+
+
+@contextmanager
+def with_part(model: Any, part: str, value: Any) -> Iterator[None]:
+    """The model with something else in a place such as `interactions.1.linear`; as it was afterwards."""
+    *way, name = part.split(".")
+    owner = model
+    for step in way:
+        owner = getattr(owner, step)  # also of a list of modules: they are its attributes 0, 1, …
+    before = [
+        (table, dict(table)) for table in (vars(owner), owner._modules, owner._buffers, owner._parameters)
+    ]
+    owner._modules.pop(name, None)  # only a module could take its place
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for table, content in before:
+            table.clear()
+            table.update(content)
 
 
 def _shaken(atoms: Atoms, n: int, seed: int, noise: float) -> list[Atoms]:

@@ -1,0 +1,110 @@
+"""Samplers from the list SAMPLERS."""
+
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from aims_pax.errors import SettingsError, SetupError
+from aims_pax.potentials.named import Potentials
+from aims_pax.stages.sampler_factory import mixture
+from tests.md.settings import langevin
+from tests.settings.folders import PROJECT
+from tests.settings.folders import read as read_settings
+
+EMT = {"factory": "ase.calculators.emt:EMT"}
+MODULE = """
+from aims_pax.samplers import Sample
+
+class Own:
+    name = "own"
+
+    def __init__(self, potential=None):
+        self.potential = potential
+
+    def sample(self, systems, n, rng):
+        return iter(())
+
+class HalfState(Own):
+    def state_arrays(self):
+        return {}
+
+def moody():
+    raise KeyError("license")
+"""
+
+
+@pytest.fixture
+def made(tmp_path):
+    """The mixture of the samplers of this list."""
+    (tmp_path / "own_samplers.py").write_text(MODULE)
+
+    def make(*samplers, reference=None):
+        read = read_settings(tmp_path, PROJECT + yaml.safe_dump({"SAMPLERS": list(samplers)})).samplers
+        potentials = Potentials(tmp_path, "cpu")
+        return mixture(read, lambda system: langevin(100), 300.0, 10, potentials, bool, reference=reference)
+
+    return make
+
+
+def test_samplers_come_with_their_shares_and_their_filters(made):
+    parts = made(
+        {
+            "kind": "md",
+            "share": 0.25,
+            "potential": EMT,
+            "filters": ["sanity", {"kind": "equilibration", "skip": 3}],
+        },
+        {"kind": "own_samplers:Own"},
+    ).parts
+    assert [part.share for part in parts] == [0.25, 0.75]
+    assert [len(part.filters) for part in parts] == [2, 0]
+
+
+def test_a_sampler_s_state_belongs_to_all_its_settings_but_the_share(made):
+    def keys(**changes):
+        mixed = made({"kind": "md", "share": 0.5, "potential": EMT, **changes}, {"kind": "own_samplers:Own"})
+        return [part.key for part in mixed.parts]
+
+    first = keys()
+    assert keys(share=0.1) == first
+    assert keys(temperature=500)[0] != first[0]
+    assert keys(filters=["sanity"])[0] != first[0]
+    assert keys(potential={**EMT, "kwargs": {"asap_cutoff": True}})[0] != first[0]
+    assert first[0].startswith("0-")
+    assert first[1].startswith("1-")
+
+
+def test_samplers_that_name_one_potential_or_none_share_it(made):
+    parts = made(
+        {"kind": "own_samplers:Own", "potential": EMT},
+        {"kind": "md", "potential": dict(EMT)},
+        {"kind": "md"},
+    ).parts
+    own, one, other = (part.sampler.potential for part in parts)
+    assert one.potential is other.potential is own.potential
+
+
+def test_a_sampler_that_needs_the_reference_is_refused_where_there_is_none(made):
+    with pytest.raises(SettingsError, match=r"^SAMPLERS\.1\.kind: .*reference"):
+        made({"kind": "own_samplers:Own"}, {"kind": "aimd"})
+    parts = made({"kind": "aimd"}, reference=SimpleNamespace()).parts
+    assert len(parts) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "said"),
+    [
+        (
+            "ase.calculators.emt:EMT",
+            SettingsError,
+            "ase.calculators.emt:EMT returned a EMT, which is not a sampler",
+        ),
+        ("own_samplers:HalfState", SettingsError, "HalfState has state_arrays"),
+        ("own_samplers:moody", SetupError, "KeyError: 'license'"),
+    ],
+)
+def test_a_sampler_of_the_user_that_cannot_be_used_is_named_by_its_key(made, kind, error, said):
+    with pytest.raises(error) as raised:
+        made({"kind": "own_samplers:Own"}, {"kind": kind})
+    assert str(raised.value).startswith(f"SAMPLERS.1.kind: {said}")

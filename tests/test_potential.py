@@ -1,0 +1,211 @@
+"""Anything that computes energies and forces: calculators one by one and bound, members together, by name."""
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.emt import EMT
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from aims_pax.errors import SettingsError
+from aims_pax.frames import Frame
+from aims_pax.potential import (
+    CalculatorPotential,
+    EvaluatedPotential,
+    Evaluation,
+    Potential,
+    calculate,
+    calculator_factory,
+    full_stress,
+    load_factory,
+    load_object,
+)
+from tests import worlds
+
+COPPER, PAIR = Frame.from_atoms(bulk("Cu", cubic=True)), worlds.dimer("Cu", 2.4)
+STRAINED = COPPER.moved(COPPER.positions * 1.02, COPPER.cell * 1.02)
+
+
+def tensors(frames):
+    positions = torch.from_numpy(np.concatenate([f.positions for f in frames]))
+    return positions, torch.from_numpy(np.stack([f.cell for f in frames]))
+
+
+class Quadratic(Calculator):
+    """E = Σ x² and another free energy, a known stress; counts what it is asked."""
+
+    implemented_properties = ("energy", "free_energy", "forces", "stress")
+
+    def __init__(self, free=True):
+        super().__init__()
+        self.free, self.asked = free, []
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        self.asked.append(tuple(properties))
+        energy = float((atoms.positions**2).sum())
+        self.results = {"energy": energy, "forces": -2 * atoms.positions, "stress": np.arange(6.0)}
+        if self.free:
+            self.results["free_energy"] = energy - 0.5
+
+
+# ---------------------------------------------------------------- one frame
+
+
+def test_a_label_is_one_call_with_the_energy_that_the_forces_derive_from():
+    calculator = Quadratic()
+    label = calculate(COPPER, calculator)
+    assert label.energy == pytest.approx((COPPER.positions**2).sum() - 0.5)
+    assert calculate(COPPER, Quadratic(free=False)).energy == pytest.approx(label.energy + 0.5)
+    np.testing.assert_array_equal(label.forces, -2 * COPPER.positions)
+    assert calculator.asked == [("energy", "forces", "stress")]
+
+
+def test_stress_is_asked_for_where_it_is_wanted_known_and_means_something():
+    calculator = Quadratic()
+    assert calculate(PAIR, calculator).stress is None
+    assert calculate(COPPER, calculator, stress=False).stress is None
+    assert calculator.asked == [("energy", "forces")] * 2
+    calculator.implemented_properties = ("energy", "forces")
+    assert calculate(COPPER, calculator).stress is None
+
+
+def test_forces_on_fixed_atoms_are_raw():
+    fixed = replace(PAIR, fixed=np.ones((2, 3), bool))
+    forces = calculate(fixed, EMT()).forces
+    np.testing.assert_array_equal(forces, calculate(PAIR, EMT()).forces)
+    assert np.abs(forces).max() > 0.01
+
+
+def test_voigts_order_becomes_a_symmetric_tensor_and_a_tensor_stays():
+    tensor = full_stress([1, 2, 3, 4, 5, 6])
+    assert tensor.tolist() == [[1, 6, 5], [6, 2, 4], [5, 4, 3]]
+    np.testing.assert_array_equal(full_3x3_to_voigt_6_stress(tensor), [1, 2, 3, 4, 5, 6])
+    assert full_stress(tensor).tolist() == tensor.tolist()
+
+
+# ---------------------------------------------------------------- many frames
+
+
+def test_a_calculator_labels_and_moves_many_structures_as_it_does_each():
+    frames, potential = [COPPER, PAIR, STRAINED], CalculatorPotential(EMT)
+    assert isinstance(potential, Potential)
+    labels, bound = potential.labels(frames), potential.bind(frames)
+    said = bound(*tensors(frames), stress=True)
+    assert (bound.members, bound.device) == (1, "cpu")
+    assert said.energies[0].tolist() == [label.energy for label in labels]
+    np.testing.assert_array_equal(said.forces[0], np.concatenate([label.forces for label in labels]))
+    assert torch.isnan(said.stress[0, 1]).all()
+    for f in (0, 2):
+        np.testing.assert_array_equal(said.stress[0, f], labels[f].stress)
+    assert bound(*tensors(frames)).stress is None
+    moved = [frame.moved(frame.positions * 1.01, frame.cell * 1.01) for frame in frames]
+    again = bound(*tensors(moved))
+    assert again.energies[0].tolist() == [calculate(f, EMT()).energy for f in moved]
+
+
+def test_each_structure_of_a_binding_has_a_calculator_of_its_own():
+    made = []
+    potential = CalculatorPotential(lambda: made.append(Quadratic()) or made[-1])
+    frames = [COPPER, PAIR]
+    bound = potential.bind(frames)
+    for _ in range(3):
+        bound(*tensors(frames))
+    assert [len(calculator.asked) for calculator in made] == [3, 3]
+    potential.labels(frames)
+    potential.labels(frames)
+    assert len(made) == 3  # one more, shared by all labels
+
+
+def test_a_calculator_of_one_charge_is_not_used_for_another():
+    class Electrons:
+        def __init__(self):
+            self.made = []
+
+        def maker(self, frame):
+            self.made.append(frame.charge)
+            return Quadratic
+
+        def dressed(self, frame):
+            return replace(frame, charges=np.ones(len(frame)))
+
+    electrons = Electrons()
+    potential = CalculatorPotential(EMT, electrons)
+    ion = replace(PAIR, charge=1.0)
+    potential.labels([PAIR, ion, PAIR, ion])
+    assert electrons.made == [None, 1.0]
+    assert {tuple(c.atoms.get_initial_charges()) for c in potential._shared.values()} == {(1.0, 1.0)}
+
+
+def test_members_that_are_evaluated_together_are_averaged_frame_by_frame():
+    def evaluate(frames):
+        energies = np.array([[1.0 + len(f) for f in frames], [3.0 + len(f) for f in frames]])
+        forces = np.stack([np.concatenate([k * f.positions for f in frames]) for k in (1.0, 2.0)])
+        stress = np.stack([np.stack([k * np.eye(3)] * len(frames)) for k in (1.0, 2.0)])
+        return Evaluation(energies, forces, stress, np.arange(float(forces.shape[1])))
+
+    potential = EvaluatedPotential(evaluate, [29], members=2, has_spread=True)
+    first, second = potential.labels([COPPER, PAIR])
+    assert (first.energy, second.energy) == (2.0 + 4, 2.0 + 2)
+    np.testing.assert_allclose(second.forces, 1.5 * PAIR.positions)
+    np.testing.assert_allclose(first.stress, 1.5 * np.eye(3))
+    assert second.stress is None
+    bound = potential.bind([COPPER, PAIR])
+    said = bound(*tensors([COPPER, PAIR]))
+    assert (bound.members, potential.elements, said.stress) == (2, (29,), None)
+    assert (said.forces.shape, said.spread.tolist()) == ((2, 6, 3), [0, 1, 2, 3, 4, 5])
+    assert bound(*tensors([STRAINED, PAIR]), stress=True).stress.shape == (2, 2, 3, 3)
+
+
+# ---------------------------------------------------------------- by name
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "own_pes_module.py").write_text(
+        "from ase.calculators.emt import EMT\nnumber = 3\ndef make(cutoff): return EMT()\n"
+        "class Nested:\n    made = staticmethod(make)\n"
+    )
+    yield tmp_path
+    sys.modules.pop("own_pes_module", None)
+
+
+def test_a_callable_in_the_working_folder_is_found_and_the_import_path_stays(folder):
+    before = list(sys.path)
+    assert load_object("own_pes_module:number", folder) == 3
+    assert load_object("own_pes_module:Nested.made", folder) is load_factory("own_pes_module:make", folder)
+    assert sys.path == before
+
+
+@pytest.mark.parametrize(
+    ("factory", "said"),
+    [
+        ("own_pes_module", "expected 'package.module:callable'"),
+        (":make", "expected 'package.module:callable'"),
+        ("own_pes_module:", "expected 'package.module:callable'"),
+        (
+            "no_such_module:make",
+            r"cannot import no_such_module \(.*\); install it .* or put the module into the",
+        ),
+        ("own_pes_module:mak", "own_pes_module has no 'mak'; nearest: make"),
+        ("own_pes_module:Nested.mode", "own_pes_module has no 'Nested.mode'; nearest: made"),
+        ("own_pes_module:number", "number is not callable"),
+    ],
+)
+def test_what_cannot_be_loaded_is_refused_by_its_missing_part(folder, factory, said):
+    with pytest.raises(SettingsError, match=said) as refused:
+        load_factory(factory, folder)
+    assert refused.value.place == f"factory {factory!r}"
+
+
+def test_wrong_arguments_are_a_mistake_of_the_settings_and_each_call_makes_a_new_calculator(folder):
+    make = calculator_factory("own_pes_module:make", {"cutoff": 3}, folder)
+    assert make() is not make()
+    with pytest.raises(
+        SettingsError, match=r"own_pes_module:make' with kwargs \{'cut': 3\}: .*unexpected keyword"
+    ):
+        calculator_factory("own_pes_module:make", {"cut": 3}, folder)()
