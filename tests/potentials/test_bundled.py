@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import sys
+import tomllib
 import types
 from pathlib import Path
 
@@ -139,8 +142,6 @@ def test_check_refuses_what_a_model_cannot_evaluate(key, name, frame, said, pres
 
 
 def changed_example(example, tmp_path, monkeypatch, **changes):
-    import shutil
-
     shutil.copytree(ROOT / "example" / example, tmp_path / example)
     monkeypatch.chdir(tmp_path / example)
     document = yaml.safe_load(Path("config.yaml").read_text()) | changes
@@ -247,3 +248,36 @@ def test_chgnet_refuses_molecules_and_reports_a_structure_without_a_graph(chgnet
         chgnet.labels([Frame([86], np.zeros((1, 3)), np.eye(3), True)])
     with pytest.raises(Crashed, match=r"chgnet: Cu: .*isolated"):
         chgnet.labels([Frame([29], np.zeros((1, 3)), 30 * np.eye(3), True)])
+
+
+# ---------------------------------------------------------------- where users and CI find them
+
+
+@pytest.mark.parametrize("model", BUNDLED.values(), ids=lambda m: m.name)
+def test_the_page_has_what_the_table_says(model):
+    page = (ROOT / "docs" / "foundation_models.md").read_text(encoding="utf-8")
+    (row,) = re.findall(rf"^\| `{model.name}` \| {model.title} \|.*$", page, re.MULTILINE)
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[2:7] == [
+        f"`{model.extra}`",
+        "crystals" if model.crystals_only else "any",
+        model.elements_in_words,
+        "yes" if model.electrons else "no",
+        model.trained_on,
+    ]
+    assert cells[7:9] == [f"`{model.distribution}`, {model.size:g} MB", model.licence]
+    assert f"https://doi.org/{model.citation}" in cells[9]
+    assert f"pip install 'aims-pax[{model.extra}]'" in page
+    assert model.citation in (ROOT / "docs" / "citing.md").read_text(encoding="utf-8")
+
+
+def test_every_extra_exists_and_a_fresh_machine_has_so3lr_in_the_tested_version():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for model in BUNDLED.values():
+        assert any(need.startswith(model.distribution) for need in extras[model.extra])
+    assert any("so3lr" in need for need in extras["dev"])
+    script = (ROOT / "setup.sh").read_text()
+    assert re.findall(r'extras="(.*?)"', script)
+    assert all("so3lr" in words.split(",") for words in re.findall(r'extras="(.*?)"', script))
+    assert "FOUNDATION_TESTS=required" in script
+    assert re.search(r"^so3krates-torch==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
