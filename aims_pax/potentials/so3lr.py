@@ -175,7 +175,7 @@ class _Batch:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Energies (F,) eV, forces (A, 3) eV/Å, ∂E/∂ε (F, 3, 3) eV or None; float64."""
         edges = self.neighbours(positions, cells)
-        vectors = edges.vectors.to(self.network.dtype).requires_grad_(True)
+        vectors = edges.vectors.detach().to(self.network.dtype).requires_grad_(True)
         energies, gradient = self.network(self.fixed, edges, vectors, self.cutoff)
         pull = gradient.double()
         forces = torch.zeros((self.n_atoms, 3), dtype=torch.float64, device=positions.device)

@@ -153,7 +153,7 @@ def test_check_of_the_other_commands_says_the_same(tmp_path, monkeypatch, presen
     config = changed_example("augment", tmp_path, monkeypatch, model={"calculator": "so3lr"})
     with pytest.raises(SettingsError, match=r"config.yaml:\d+: .*so3lr does not know Cu"):
         checked_config_file(config)
-    config = changed_example("crystal", tmp_path, monkeypatch, calculator={"factory": "so3lr"})
+    config = changed_example("crystal", tmp_path, monkeypatch, calculator={"factory": "chgnet"})
     found = checked_config_file(config)
     assert "no potential was tried" in verdict_of_file(found).text
 
