@@ -37,14 +37,15 @@ class BundledCalculator(Calculator):
     """
 
     def __init__(self, name: str, device: str | None = None, dtype: str = "float32") -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.implemented_properties = ["energy", "free_energy", "forces", "stress"]
         self.potential = bundled_potential(name, device, dtype)
 
     def calculate(
         self, atoms: Atoms | None = None, properties: Any = ("energy",), system_changes: Any = all_changes
     ) -> None:
-        super().calculate(atoms, properties, system_changes)
+        super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
+        assert self.atoms is not None
         label = self.potential.labels([Frame.from_atoms(self.atoms)])[0]
         self.results = {"energy": label.energy, "free_energy": label.energy, "forces": label.forces}
         if label.stress is not None:

@@ -41,7 +41,7 @@ KNOWN = BUNDLED["so3lr"]
 CUTOFF, DAMPING = 12.0, 2.0  # Å, of the long range in periodic structures, as in the package's calculator
 SKIN = 0.5  # Å
 SPECIES = 118  # length of its one-hot vectors: atomic number Z is column Z − 1
-NEAR, FAR = 30_000, 800  # bytes per edge of the network (float32) and per edge of the long range; measured
+NEAR, FAR = 28_000, 500  # bytes in float32 per edge of the network and of the long range: 1.5 × measured
 DENSE = 0.15  # atoms/Å³: denser than steel
 
 
@@ -71,7 +71,8 @@ class So3lr:
 
     def pieces(self, frames: Sequence[Frame]) -> list[range]:
         """Ranges of structures that are evaluated at once within the memory limit, at least one structure each."""
-        sizes = [_bytes(frame, self.network.r_max, self._cutoff(frame)) for frame in frames]
+        real = self.network.dtype.itemsize // 4
+        sizes = [_bytes(frame, self.network.r_max, self._cutoff(frame), real) for frame in frames]
         limit, found, start = memory_budget.limit(self.device), [], 0
         while start < len(frames):
             end = structures_that_fit(sizes, start, limit)
@@ -266,8 +267,8 @@ def _network(device: str, dtype: str) -> Network:
     return Network(module)
 
 
-def _bytes(frame: Frame, r_max: float, cutoff: float | None) -> int:
-    """Estimated memory of an evaluation."""
+def _bytes(frame: Frame, r_max: float, cutoff: float | None, real: int) -> int:
+    """Estimated memory of an evaluation, neighbour list included. real: 1 for float32, 2 for float64."""
     n = len(frame)
     volume = abs(float(np.linalg.det(frame.cell))) if frame.periodic else 0.0
     density = max(DENSE, n / volume if volume else 0.0)
@@ -276,4 +277,5 @@ def _bytes(frame: Frame, r_max: float, cutoff: float | None) -> int:
         inside = 4.19 * reach**3 * density
         return n * (inside if frame.pbc.any() else min(n - 1, inside))
 
-    return int(NEAR * pairs(r_max) + FAR * (n * (n - 1) if cutoff is None else pairs(cutoff)))
+    far = n * (n - 1) if cutoff is None else pairs(cutoff)
+    return int(real * (NEAR * pairs(r_max) + FAR * far) + memory_budget.GRAPH * far)
