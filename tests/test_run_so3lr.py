@@ -32,7 +32,6 @@ def test_stopped_and_continued_it_makes_the_same_structures(tmp_path):
     undisturbed, stopped = (write_project(tmp_path / n, CHANGES, systems=SYSTEMS) for n in ("a", "b"))
     done = command(folder=undisturbed, name="aims-PAX-initial-ds")
     assert done.returncode == 0, done.stderr + done.stdout
-    assert "so3krates" not in done.stdout, "the package prints nothing"
     code, output = interrupted(stopped, "training visit 1", name="aims-PAX")
     assert code == 3, output
     done = command(folder=stopped, name="aims-PAX-initial-ds")
