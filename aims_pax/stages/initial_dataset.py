@@ -24,6 +24,7 @@ from aims_pax.frames import Label as FrameLabel
 from aims_pax.labelling.reference_potential import ReferencePotential
 from aims_pax.models.kinds import load_named
 from aims_pax.record.checkpoint import Snapshot, discard, exists
+from aims_pax.settings.bundled_models import BUNDLED
 from aims_pax.stages import convergence
 from aims_pax.stages.resumable_sampler import ResumableSampler
 from aims_pax.systems import System
@@ -154,7 +155,8 @@ class InitialWorld(StageEnvironment):
 
 
 def make_sampler(run: RunContext, stop: Callable[[], bool]) -> Sampler:
-    """The sampler of the settings: those listed in SAMPLERS, or `mace-mp0`, `aimd` or `calculator`."""
+    """The sampler of the settings: those listed in SAMPLERS, or what `initial_sampling` names."""
+    from aims_pax.potentials.bundled import bundled_potential
     from aims_pax.potentials.factory import calculator_potential
     from aims_pax.potentials.named import UserPotential, naming_errors
     from aims_pax.samplers.kinds.aimd import AbInitioMDSampler
@@ -178,6 +180,8 @@ def make_sampler(run: RunContext, stop: Callable[[], bool]) -> Sampler:
         with naming_errors(where):
             made = calculator_potential(calculator.factory, calculator.kwargs, run.folder.root, where)
         return MDSampler(UserPotential(made, where), md_of, skip, calculator.factory, stop)
+    if kind in BUNDLED:
+        return MDSampler(bundled_potential(kind, asked.device, asked.dtype), md_of, skip, kind, stop)
     size = settings.initial_foundational_size
     model = load_named(size, run.folder.root, asked.device, asked.dtype, asked.inference)
     return MDSampler(model, md_of, skip, f"mace-mp0 {size}", stop)
