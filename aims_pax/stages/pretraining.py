@@ -163,7 +163,7 @@ class PretrainingWorld(StageEnvironment):
         potential = self.potentials.of(spelling, POTENTIAL, dtype)
         if not isinstance(canonical_spec(spelling), str):
             potential = UserPotential(potential, POTENTIAL)
-        return [_label(potential, one.frame) for one in samples]
+        return labels_of(potential, [one.frame for one in samples])
 
     def _make(self) -> Sampler:
         settings = self.run.settings
@@ -194,13 +194,22 @@ class PretrainingWorld(StageEnvironment):
         self.sampler.take_arrays(grouped)
 
 
-def _label(potential: Potential, frame: Frame) -> Label | None:
+def labels_of(potential: Potential, frames: Sequence[Frame]) -> list[Label | None]:
+    """The label of each frame; None, with a line in the log, where the potential fails or the label is impossible."""
     from ase.calculators.calculator import CalculationFailed
 
     try:
-        (label,) = potential.labels([frame])
-        check_label(frame, label)
+        found: list[Label | None] = [*potential.labels(frames)]
     except (LabelError, CalculationFailed) as error:
-        log.warning("pre-training: %s · %s: %s", frame.id[:6], type(error).__name__, error)
-        return None
-    return label
+        if len(frames) > 1:  # one by one, to find the frame that fails
+            return [label for frame in frames for label in labels_of(potential, [frame])]
+        log.warning("pre-training: %s · %s: %s", frames[0].id[:6], type(error).__name__, error)
+        return [None]
+    for k, (frame, label) in enumerate(zip(frames, found, strict=True)):
+        try:
+            assert label is not None
+            check_label(frame, label)
+        except LabelError as error:
+            log.warning("pre-training: %s · %s: %s", frame.id[:6], type(error).__name__, error)
+            found[k] = None
+    return found

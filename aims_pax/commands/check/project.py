@@ -222,8 +222,8 @@ def _factories(settings: Settings) -> list[Wanted]:
         own = initial.initial_calculator
         wanted.append(((INITIAL, "initial_calculator"), own.factory, own.kwargs))
     if (free := settings.pretraining) is not None:
-        found = ((free.place_of(place), *call) for place, *call in potentials(free.sources))
-        wanted += {place: (place, *call) for place, *call in found}.values()  # type: ignore[misc]
+        own_calls = ((free.place_of(at), target, kwargs) for at, target, kwargs in potentials(free.sources))
+        wanted += {one[0]: one for one in own_calls}.values()
     return [*wanted, *potentials(settings.samplers)]
 
 

@@ -201,6 +201,8 @@ def bundled_names(settings: Settings) -> list[tuple[Place, str]]:
             named.append((place, named_by_calculator(own.factory) or ""))
     if reference.type == "calculator" and reference.factory is not None:
         named.append((("REFERENCE", "factory"), named_by_calculator(reference.factory) or ""))
+    if (free := settings.pretraining) is not None:
+        named += dict.fromkeys((free.place_of(at), name) for at, name in models(free.sources))
     return [(place, name) for place, name in named if name in BUNDLED]
 
 
