@@ -10,9 +10,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 mode=${1:-install}
 case "$mode" in
-    install) extras="xtb,fast" ;;
-    demo) extras="xtb,fast" ;;
-    test) extras="xtb,fast,dev" ;;
+    install | demo) extras="xtb,fast,so3lr" ;;
+    test) extras="xtb,fast,so3lr,dev" ;;
     *) echo "usage: bash setup.sh [demo|test]" >&2; exit 2 ;;
 esac
 
@@ -57,6 +56,7 @@ case "$mode" in
         ;;
     test)
         # two files of tests side by side: each has one thread, and most machines have two cores
-        .venv/bin/python -m pytest -n 2 --dist loadfile
+        # the foundation model was installed above: its tests must run, not be skipped
+        FOUNDATION_TESTS=required .venv/bin/python -m pytest -n 2 --dist loadfile
         ;;
 esac

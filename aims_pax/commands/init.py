@@ -10,6 +10,7 @@ from pathlib import Path
 from aims_pax.commands import init_templates as t
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.frames import Frame
+from aims_pax.settings.bundled_models import BUNDLED
 from aims_pax.settings.schema import first_line, name_of, text
 from aims_pax.suggestions import nearest
 
@@ -79,7 +80,10 @@ Parts = tuple[str, str, dict[str, str]]
 
 def _with_aims(cluster: str, periodic: bool = False, many: bool = False) -> Parts:
     initial = t.INITIAL.format(
-        species=t.SPECIES, n_points="3" if many else "10", n_initial="200" if many else "100"
+        species=t.SPECIES,
+        n_points="3" if many else "10",
+        n_initial="200" if many else "100",
+        offline="chgnet" if periodic else "so3lr",
     )
     active = t.ACTIVE.format(
         species=t.SAME_SPECIES, n_trajectories="6" if many else "8", n_train="2000" if many else "1000",
@@ -132,9 +136,10 @@ def _laptop() -> Parts:
     from ase.cluster import Icosahedron
 
     xtb = importlib.util.find_spec("tblite") is not None
+    of_xtb = t.LAPTOP_SO3LR_INITIAL if BUNDLED["so3lr"].installed else t.LAPTOP_XTB_INITIAL
     project = t.LAPTOP.format(
         reference=t.LAPTOP_XTB if xtb else t.LAPTOP_EMT,
-        initial=t.LAPTOP_XTB_INITIAL if xtb else t.LAPTOP_EMT_INITIAL,
+        initial=of_xtb if xtb else t.LAPTOP_EMT_INITIAL,
         timestep="0.5" if xtb else "2.0",
     )
     misc = t.MISC.format(

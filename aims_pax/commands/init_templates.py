@@ -12,7 +12,7 @@ SAME_SPECIES = """\
 INITIAL = """\
 INITIAL_DATASET_GENERATION:             # the first structures, and models trained on them
 {species}  initial_sampling: mace-mp0            # MD with a foundation model; the reference computes the labels
-  initial_foundational_size: small      # downloaded at first use; without a network: the path of a .model file
+  initial_foundational_size: small      # downloaded at first use; without a network: initial_sampling: {offline}
   n_points_per_sampling_step_idg: {n_points}      # structures per step, for each member and geometry
   skip_step_initial: 25                 # MD steps between two structures
   ensemble_size: 4                      # models whose disagreement is the uncertainty
@@ -128,7 +128,11 @@ REFERENCE:                              # instead of FHI-aims: any ASE calculato
   factory: tblite.ase:TBLite            # "package.module:callable"; the module may be in this folder
   kwargs: {method: GFN1-xTB, accuracy: 0.01, verbosity: 0}
 """
+LAPTOP_SO3LR_INITIAL = """\
+  initial_sampling: so3lr               # MD with a foundation model whose weights are in its package
+"""
 LAPTOP_XTB_INITIAL = """\
+  initial_sampling: calculator          # MD with a cheap potential; with the extra so3lr: so3lr
   initial_calculator:
     factory: tblite.ase:TBLite
     kwargs: {method: GFN2-xTB, verbosity: 0}
@@ -139,13 +143,13 @@ REFERENCE:                              # instead of FHI-aims: any ASE calculato
   factory: ase.calculators.emt:EMT      # "package.module:callable"; the module may be in this folder
 """
 LAPTOP_EMT_INITIAL = """\
+  initial_sampling: calculator          # MD with a cheap potential; with internet access: mace-mp0
   initial_calculator:
     factory: ase.calculators.emt:EMT
 """
 LAPTOP = """\
 {reference}
 INITIAL_DATASET_GENERATION:             # the first structures, and models trained on them
-  initial_sampling: calculator          # MD with a cheap potential; with internet access: mace-mp0
 {initial}  n_points_per_sampling_step_idg: 10    # structures per step, for each member and geometry
   skip_step_initial: 40                 # MD steps between two structures
   ensemble_size: 2                      # models whose disagreement is the uncertainty

@@ -68,6 +68,7 @@ def plan(folder: Path, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "ma
         "systems": [_system(s, settings) for s in systems],
         "members": settings.ensemble_size,
         "isolated_atoms": _atoms(settings, systems),
+        "pretraining": _pretraining(settings, systems),
         "initial": first,
         "active_learning": active,
         "convergence": _convergence(settings),
@@ -110,6 +111,23 @@ def play_initial_dataset(rules: InitialRules, force_mae: float) -> Course | None
     return Course(labels, state.visit, state.epochs, n_train, n_valid, largest, str(state.stopped))
 
 
+def _pretraining(settings: Settings, systems: Sequence[System]) -> dict[str, Any] | None:
+    """What pre-training costs; its labels are free."""
+    free = settings.pretraining
+    if free is None:
+        return None
+    costs = [
+        one.cost(SamplingDemand(_drawn(one, share * free.n_frames, len(systems)), 0, systems, free.skip_step))
+        for one, share in zip(free.sources, sampler_shares(free.sources), strict=True)
+    ]
+    return {
+        "potential": free.in_words,
+        "free_labels": free.n_frames,
+        "MD_steps": round(sum(c.md_steps for c in costs)),
+        "most_epochs": free.max_epochs,
+    }
+
+
 def _initial(settings: Settings, systems: Sequence[System]) -> dict[str, Any] | None:
     s = settings.initial_dataset
     if s is None:
@@ -131,7 +149,7 @@ def _initial(settings: Settings, systems: Sequence[System]) -> dict[str, Any] | 
     return {
         "sampling": samplers_in_words(settings.samplers) if settings.samplers else s.initial_sampling,
         "steps_of_sampling": [None if c is None else c.visits for c in (shortest, longest)],
-        "structures_a_step": s.n_points_per_sampling_step_idg * s.ensemble_size * len(systems),
+        "structures_a_step": s.n_points_per_sampling_step_idg * rules.sets * len(systems),
         "reference_calls": calls,
         "MD_steps": steps,
         "evaluations": _evaluations(costs),

@@ -30,6 +30,13 @@ def plan_lines(ahead: dict[str, Any]) -> list[str]:
         out.append(f"  … and {len(ahead['systems']) - 20} more")
     if ahead["isolated_atoms"]:
         out += ["", f"isolated atoms: {ahead['isolated_atoms']} reference calls"]
+    if free := ahead["pretraining"]:
+        out += [
+            "",
+            f"pre-training (free): {free['free_labels']} labels from {free['potential']}",
+            f"  MD steps         {free['MD_steps']}",
+            f"  training epochs  at most {free['most_epochs']} of each member",
+        ]
     out += [*_initial_lines(ahead["initial"]), *_active_lines(ahead["active_learning"])]
     for c in ahead["convergence"]:
         who = "one member" if c["members"] == 1 else f"{c['members']} members"

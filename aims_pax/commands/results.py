@@ -86,6 +86,8 @@ def _save_members(run: RunContext, chosen: list[int]) -> dict[Path, dict[str, An
     results, kind = run.folder.results, kind_of_run(run.settings)
     entries: dict[Path, dict[str, Any]] = {}
     given = (run.settings.active_learning and run.settings.active_learning.initial_models) or ()
+    free = run.settings.pretraining
+    learnt = free and f"{free.n_frames} structures with free labels from {free.in_words}"
     for m, member in enumerate(run.ensemble.members):
         path = (results if m in chosen else results / "committee") / f"{member.name}{kind.suffix}"
         delivery_precision.save_member(run, m, path)
@@ -94,6 +96,7 @@ def _save_members(run: RunContext, chosen: list[int]) -> dict[Path, dict[str, An
             "title": kind.title,
             "packages": list(kind.packages),
             "begun_from": given[m] if given else None,
+            "pre-training": learnt,
             "architecture": run.ensemble.describe(m),
         }
     if len(chosen) < len(run.ensemble.members):

@@ -41,7 +41,7 @@ from aims_pax.report.run_verdict import NEXT
 from aims_pax.schedulers.usable_cores import cores
 from aims_pax.settings import effective, geometry_rules
 from aims_pax.settings.geometries import read_geometries
-from aims_pax.stages import active_learning, convergence, initial_dataset
+from aims_pax.stages import active_learning, convergence, initial_dataset, pretraining
 from aims_pax.stages.given_models import given_ensemble
 from aims_pax.systems import System, elements
 from aims_pax.version import __version__
@@ -58,6 +58,7 @@ def run_all(settings: Settings, console: Console) -> None:
         return
     begun_with = run_fingerprint.fingerprint_inputs(settings)
     with _opened(settings, console) as run:
+        _pretrain(run)
         if settings.initial_dataset is not None:
             _initial(run)
         elif not readiness.has_given_data(settings):
@@ -72,6 +73,7 @@ def run_initial(settings: Settings, console: Console) -> None:
     if settings.initial_dataset is None:
         raise SettingsError("aimsPAX.yaml has no section INITIAL_DATASET_GENERATION")
     with _opened(settings, console) as run:
+        _pretrain(run)
         _initial(run)
 
 
@@ -83,6 +85,7 @@ def run_active_learning(settings: Settings, console: Console) -> None:
         return
     begun_with = run_fingerprint.fingerprint_inputs(settings)
     with _opened(settings, console) as run:
+        _pretrain(run)
         _active_learning(run)
         run_fingerprint.save_fingerprint(settings, begun_with)
 
@@ -111,6 +114,12 @@ def _to_go_on(settings: Settings) -> str:
         (words for start, words in NEXT.items() if reason.startswith(start)),
         "raise the limit that ended active learning (active_learning.log names it)",
     )
+
+
+def _pretrain(run: RunContext) -> None:
+    if run.settings.pretraining is not None:
+        with to_file(run.folder.logs / "pretraining.log"), log_outcome():
+            pretraining.run_pretraining(run)
 
 
 def _initial(run: RunContext) -> None:

@@ -22,6 +22,10 @@ ROWS = 20  # trajectories shown
 KNOWN = ("initial", "converge", "train", "explore", "recalculate")  # first parts of stage names
 INITIAL_SIZE = "INITIAL_DATASET_GENERATION.max_initial_set_size"
 SIZE = "ACTIVE_LEARNING.max_train_set_size"
+EPOCHS = {  # stage → the key that limits its epochs, where it is not that of active learning
+    "converge-initial": "INITIAL_DATASET_GENERATION.max_convergence_epochs",
+    "pretrain": "PRETRAINING.max_epochs",
+}
 MARKS = {"running": "▶", "waiting": "…", "training": "◆", "done": "■", "unknown": "?"}
 
 
@@ -182,9 +186,8 @@ def _limits(run: RunRecord, stage: str) -> Iterator[Limit]:
         yield _of(run, al + "max_labels", by_stage(run)[ACTIVE].asked)
         yield _of(run, SIZE, sizes[-1], sizes[0])
     elif any(own):
-        section = initial if stage == "converge-initial" else al
         learning = [n for n in own if n]
-        yield _of(run, section + "max_convergence_epochs", sum(learning) / len(learning))
+        yield _of(run, EPOCHS.get(stage, al + "max_convergence_epochs"), sum(learning) / len(learning))
 
 
 def _training_set(run: RunRecord, stage: str | None) -> dict[str, Any]:

@@ -5,8 +5,9 @@
     TRAIN   -- visit over, no limit reached ----->  SAMPLE
     TRAIN   -- visit over, a limit reached ------>  stopped
 
-Every member gets its own part of each batch. Frames are distributed when the whole batch has been answered, in the
-order of sampling, so the sets do not depend on which calculation ended first.
+Every member gets its own part of each batch, or all members share one set (`InitialRules.shared`). Frames are
+distributed when the whole batch has been answered, in the order of sampling, so the sets do not depend on which
+calculation ended first.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ MAX_EMPTY = 3  # batches in a row without a new label, after which the stage sto
 
 @dataclass(frozen=True)
 class Slice:
-    """Sizes of the data of one member."""
+    """Sizes of the data of one member, or of all members when they share one set."""
 
     n_train: int = 0
     n_valid: int = 0
@@ -64,7 +65,7 @@ class State:
 
 def begin(rules: InitialRules) -> State:
     """The state before sampling."""
-    return State(members=(Slice(),) * rules.members, valid=tuple((s, 0) for s in rules.systems))
+    return State(members=(Slice(),) * rules.sets, valid=tuple((s, 0) for s in rules.systems))
 
 
 def reopen(state: State, rules: InitialRules) -> State:
@@ -138,7 +139,7 @@ def _dealt(state: State, rules: InitialRules) -> tuple[State, tuple[Effect, ...]
         chosen = _validation(hand, members[m], valid, state.visit, rules)
         for k, (system, frame) in enumerate(hand):
             split = "valid" if k in chosen else "train"
-            effects.append(AddToDataset(frame, split, m))
+            effects.append(AddToDataset(frame, split, None if rules.shared else m))
             valid[system] = valid.get(system, 0) + (split == "valid")
         members[m] = Slice(members[m].n_train + len(hand) - len(chosen), members[m].n_valid + len(chosen))
     state = replace(state, members=tuple(members), valid=tuple(valid.items()), batch=(), answers=())
@@ -182,12 +183,12 @@ def _validation(
 
 
 def _per_system(state: State, rules: InitialRules) -> int:
-    """Structures of each system in the next batch: members × n_points, less when the set is nearly full."""
-    full = rules.members * rules.n_points
+    """Structures of each system in the next batch: training sets × n_points, less when they are nearly full."""
+    full = rules.sets * rules.n_points
     if math.isinf(rules.max_train):
         return full
     missing = (rules.max_train - sum(m.n_train for m in state.members)) / (1 - min(rules.valid_ratio, 0.9))
-    least = 1 if state.epochs else 2 * rules.members  # the first batch must give every member training data
+    least = 1 if state.epochs else 2 * rules.sets  # the first batch must give every set training data
     return max(1, min(full, math.ceil(max(missing, least) / len(rules.systems))))
 
 

@@ -25,12 +25,18 @@ class InitialRules:
 
     members: int
     systems: tuple[str, ...]
-    n_points: int  # per sampling step, member and system
+    n_points: int  # per sampling step, training set and system
     epochs_per_visit: int
     valid_ratio: float
     desired_acc: float = 0.0  # eV/Å, already scaled; 0: none
     max_epochs: float = INF
     max_train: float = INF  # different frames in the training sets of all members together
+    shared: bool = False  # one training set for all members instead of one for each
+
+    @property
+    def sets(self) -> int:
+        """The number of different training sets."""
+        return 1 if self.shared else self.members
 
     @classmethod
     def read(cls, s: InitialDatasetSettings, systems: Sequence[str]) -> InitialRules:
@@ -43,7 +49,18 @@ class InitialRules:
             desired_acc=s.desired_acc * s.desired_acc_scale_idg,
             max_epochs=s.max_initial_epochs,
             max_train=s.max_initial_set_size,
+            shared=not s.distinct_model_sets,
         )
+
+
+@dataclass(frozen=True)
+class PretrainingRules:
+    """Numbers of pre-training. batch: structures of each system between two snapshots."""
+
+    systems: tuple[str, ...]
+    n_frames: int
+    batch: int
+    valid_ratio: float
 
 
 @dataclass(frozen=True)

@@ -275,6 +275,12 @@ class Learner(ABC):
     def __len__(self) -> int:
         return len(self.members)
 
+    def begin_from(self, other: Learner) -> None:
+        """Take over the weights of other members of the same architecture, as the beginning of a new training."""
+        for k in range(len(self.members)):
+            self.load_member(k, other.member_arrays(k))
+        self.version += 1
+
     def arrays(self) -> Arrays:
         """The complete state: flat names `0/param/…`, plain numbers, no pickle."""
         out: Arrays = {

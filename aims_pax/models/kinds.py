@@ -22,6 +22,7 @@ from aims_pax.frames import Array, Frame, Label
 from aims_pax.models.base import ForceFieldModel, ModelPotential, ProcessPool
 from aims_pax.potential import load_object
 from aims_pax.record.delivered_models import recorded_models
+from aims_pax.settings.bundled_models import BUNDLED
 from aims_pax.settings.fields import Section
 from aims_pax.settings.messages import in_words
 from aims_pax.suggestions import nearest
@@ -246,6 +247,8 @@ def load_named(
 def features_of(source: Any, folder: Path, device: str) -> Features | None:
     """Descriptors of a model given by its name, file or ASE calculator; None if no kind supports it."""
     if isinstance(source, str):
+        if source in BUNDLED:
+            return None
         path = folder / Path(source).expanduser()
         kind = kind_of_file(path) if path.is_file() else model_kind(DEFAULT)
         return kind.atom_features(source, folder, device)

@@ -1,4 +1,8 @@
-"""Makes the potential named in the settings: a foundation model, a built-in calculator, or one from a user's call."""
+"""Makes the potential named in the settings: a foundation model, a built-in calculator, or one from a user's call.
+
+A foundation model is the short name of one that a package brings along (`settings.bundled_models`), a name that MACE
+knows, or a file.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,9 @@ from aims_pax.potential import (
     load_factory,
     made_by,
 )
+from aims_pax.potentials.bundled import bundled_potential
 from aims_pax.settings.augment import CallSpec
+from aims_pax.settings.bundled_models import BUNDLED, named_by_calculator
 from aims_pax.settings.calculator_conventions import (
     arguments,
     charge_refusal,
@@ -82,8 +88,11 @@ def _named(calculator: CallSpec | str, folder: Path, device: str | None, dtype: 
 def calculator_potential(factory: str, kwargs: Mapping[str, Any], folder: Path, where: str) -> Potential:
     """The calculator of `{factory, kwargs}` as a potential, a new calculator for each structure.
 
-    where: settings key, for errors. Raises SettingsError for a factory that cannot be found.
+    The factory of a short name gives its own potential, which is faster. where: settings key, for errors. Raises
+    SettingsError for a factory that cannot be found.
     """
+    if (name := named_by_calculator(factory)) is not None and not kwargs:
+        return bundled_potential(name)
     make = load_factory(factory, folder)
     plain = made_by(make, factory, dict(kwargs))
     electrons = ElectronsOf(
@@ -174,12 +183,14 @@ def _object(target: str, folder: Path) -> Any:
     return functools.reduce(getattr, name.split("."), sys.modules[module])
 
 
-def _foundation(size_or_path: str, folder: Path, device: str | None, dtype: str, where: str) -> Potential:
+def _foundation(name: str, folder: Path, device: str | None, dtype: str, where: str) -> Potential:
     import torch
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if name in BUNDLED:
+        return bundled_potential(name, device, dtype)
     try:
-        return load_named(size_or_path, folder, device, dtype, key=where)
+        return load_named(name, folder, device, dtype, key=where)
     except SettingsError as error:
         raise SettingsError(where, f"{error.text}; your own calculators must start with +") from error
 

@@ -16,9 +16,11 @@ from aims_pax.errors import Abandoned, AimsPaxError, LabelError, SettingsError, 
 from aims_pax.frames import Array, Frame, Label
 from aims_pax.models.kinds import features_of, load_named
 from aims_pax.potential import Bound, CalculatorPotential, Evaluation, Potential
+from aims_pax.potentials.bundled import bundled_potential
 from aims_pax.potentials.factory import ElectronsOf, make_potential
 from aims_pax.samplers.descriptors import Describe, pooled
 from aims_pax.settings.augment import CallSpec, as_calculator, called
+from aims_pax.settings.bundled_models import BUNDLED
 from aims_pax.settings.calculator_conventions import charge_refusal
 from aims_pax.settings.callables import FOUNDATION_MODELS
 from aims_pax.settings.content_hashes import contents
@@ -41,8 +43,8 @@ class LoadedPotential:
 
     @classmethod
     def load(cls, spelling: CallSpec | str, folder: Path, where: str = "calculator") -> LoadedPotential:
-        """Load a potential from `{factory, kwargs}`, a foundation model size, or the path of a MACE model; models are
-        in double precision.
+        """Load a potential from `{factory, kwargs}`, the name of a foundation model, or the path of a MACE model;
+        models are in double precision.
 
         where: settings key, for errors.
         """
@@ -53,6 +55,8 @@ class LoadedPotential:
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
+        if spelling in BUNDLED:
+            return cls(spelling, bundled_potential(spelling, device, "float64"), folder, device)
         try:
             model = load_named(spelling, folder, device, "float64", key=where)
             return cls(spelling, model, folder, device)
@@ -97,7 +101,10 @@ class LoadedPotential:
         try:
             if isinstance(electrons, ElectronsOf):
                 return electrons.of_atom(_ground_state(number)).energy
-            return self.potential.labels([Frame(np.array([number]), np.zeros((1, 3)))])[0].energy
+            model = BUNDLED.get(self.spelling) if isinstance(self.spelling, str) else None
+            spin = model is not None and model.electrons
+            atom = _ground_state(number) if spin else Frame(np.array([number]), np.zeros((1, 3)))
+            return self.potential.labels([atom])[0].energy
         except SetupError as error:
             raise SettingsError(str(error)) from error
         except Exception as error:  # a calculator may raise anything for a structure it was not made for
@@ -121,7 +128,7 @@ class LoadedPotential:
     @property
     def _content(self) -> str:
         """Hash of the file that the settings entry names; "" when it names none. A size is no file of that name."""
-        if isinstance(self.spelling, str) and self.spelling not in FOUNDATION_MODELS:
+        if isinstance(self.spelling, str) and self.spelling not in (*FOUNDATION_MODELS, *BUNDLED):
             path = self.folder / Path(self.spelling).expanduser()
             if path.is_file():
                 return hashlib.sha256(path.read_bytes()).hexdigest()

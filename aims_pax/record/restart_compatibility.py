@@ -37,11 +37,16 @@ FIXED = (
         "aimsPAX.INITIAL_DATASET_GENERATION.ensemble_size",
         "the data has been distributed over the old number of members",
     ),
+    (
+        "aimsPAX.INITIAL_DATASET_GENERATION.distinct_model_sets",
+        "the data has been distributed to the members in the old way",
+    ),
     ("aimsPAX.ACTIVE_LEARNING.ensemble_size", "the data has been distributed over the old number of members"),
     ("aimsPAX.ACTIVE_LEARNING.seeds_tags_dict", "the members are named after their seeds"),
     ("aimsPAX.MISC.charge", "structures with another charge are other structures"),
     ("aimsPAX.MISC.spin", "structures with another spin are other structures"),
     (BEGUN_WITH, "the run began with the old files"),
+    ("aimsPAX.PRETRAINING", "the members were pre-trained with the old settings"),
     (MODEL, "the weights in restart/ belong to models of another kind"),
 )
 METHOD = "reference method"  # its hash; its content is written in data/labels/<hash>/method.json

@@ -22,6 +22,8 @@ STATES = {
     "killed": "killed, not finished",
 }
 STAGES = {
+    "pretrain-sample": "pre-training: structures",
+    "pretrain": "pre-training",
     "initial": "initial dataset",
     "converge-initial": "convergence on the initial dataset",
     "train-given": "training on the given data",

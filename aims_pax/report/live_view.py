@@ -155,6 +155,13 @@ def _reference(labeller: Any) -> Text:
 # ---------------------------------------------------------------- the stages
 
 
+def _free_labels(state: Any, rules: Any, _: Mapping[int, LastCheck], __: int) -> list[Any]:
+    return [
+        Text("pre-training · structures with free labels", style="bold"),
+        Text(f"{state.frames} of {rules.n_frames} structures"),
+    ]
+
+
 def _initial(state: Any, rules: Any, _: Mapping[int, LastCheck], __: int) -> list[Any]:
     train, valid = sum(m.n_train for m in state.members), sum(m.n_valid for m in state.members)
     labelling = state.phase == "label"
@@ -217,6 +224,10 @@ def _converge(state: Any, rules: Any, _: Mapping[int, LastCheck], __: int) -> li
     return lines
 
 
+def _limits_of_free_labels(state: Any, rules: Any) -> Iterator[tuple[str, float, float]]:
+    yield "n_frames", state.frames, rules.n_frames
+
+
 def _limits_of_initial(state: Any, rules: Any) -> Iterator[tuple[str, float, float]]:
     yield "max_initial_epochs", state.epochs, rules.max_epochs
     yield "max_initial_set_size", sum(m.n_train for m in state.members), rules.max_train
@@ -233,8 +244,12 @@ def _epochs(state: Any, rules: Any) -> Iterator[tuple[str, float, float]]:
     yield "max_convergence_epochs", done / len(state.members), rules.max_epochs
 
 
-STAGES = {"initial": _initial, "explore": _explore}
-LIMITS = {"initial": _limits_of_initial, "explore": _limits_of_explore}
+STAGES = {"pretrain-sample": _free_labels, "initial": _initial, "explore": _explore}
+LIMITS = {
+    "pretrain-sample": _limits_of_free_labels,
+    "initial": _limits_of_initial,
+    "explore": _limits_of_explore,
+}
 
 
 def bar(spread: float, threshold: float) -> str:

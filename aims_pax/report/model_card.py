@@ -306,6 +306,8 @@ def _settings(run: RunRecord, model: str) -> str:
     family = "mace.ARCHITECTURE." if known.get("kind", "mace") == "mace" else "aimsPAX.MODEL."
     keys = [k for k in run.settings if k.startswith((family, "mace.GENERAL.default_dtype"))]
     rows = [] if not begun else [["begun from", str(begun)]]
+    if known.get("pre-training"):
+        rows.append(["pre-trained on", str(known["pre-training"])])
     written = [[k.removeprefix("mace.").removeprefix("aimsPAX."), run.settings[k]] for k in keys]
     names = {f"ARCHITECTURE.{k}": k for k in built}
     if begun:  # the section ARCHITECTURE of mace.yaml was not used

@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, ValidationError
 from pydantic_core import ErrorDetails
 
 from aims_pax.errors import SettingsError
+from aims_pax.settings.bundled_models import BUNDLED, named_by_calculator
 from aims_pax.settings.fields import Kind, Real, Section, Text, Whole, as_real, key, one_of, optional
 from aims_pax.settings.messages import hint, in_words
 from aims_pax.settings.yaml_reader import read_document
@@ -40,7 +41,7 @@ class CallSpec:
 
 
 def as_calculator(value: Any) -> CallSpec | str:
-    """A CallSpec from any spelling, or the text itself: a foundation size or a model path.
+    """A CallSpec from any spelling, or the text itself: a short name, a foundation size or a model path.
 
     >>> as_calculator("+my_file.my_function()").target
     'my_file:my_function'
@@ -52,13 +53,16 @@ def as_calculator(value: Any) -> CallSpec | str:
         kwargs = value.get("kwargs") or {}
         if not isinstance(value["factory"], str) or not isinstance(kwargs, dict):
             raise ValueError("expected {factory: 'package.module:callable', kwargs: {…}}")
+        name = named_by_calculator(value["factory"])
+        if name is not None:
+            return CallSpec(BUNDLED[name].calculator, kwargs=kwargs) if kwargs else name
         return CallSpec(value["factory"], kwargs=kwargs)
     made = _as_call(value)
     if isinstance(made, CallSpec) or (isinstance(made, str) and made.strip()):
         return made
     raise ValueError(
         "expected +lennard_jones(), +graph_pes_calculator: {path: …}, +my_file.my_function(), {factory, kwargs}, "
-        "a foundation size or the path of a MACE model"
+        f"{', '.join(BUNDLED)}, a foundation size or the path of a MACE model"
     )
 
 
@@ -243,7 +247,7 @@ class ModelSettings(Section):
     calculator: Model = key(
         ...,
         "`+lennard_jones()`, `+graph_pes_calculator: {path: …}`, `+my_file.my_function()`, `{factory, kwargs}`, a "
-        "foundation size, or the path of a MACE model.",
+        "[foundation model](foundation_models.md) (`so3lr`, `chgnet`, `small`, …), or the path of a MACE model.",
     )
 
 

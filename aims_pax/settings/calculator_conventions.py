@@ -36,6 +36,7 @@ class Conventions:
     unpaired: the spin argument is 2S instead of 2S+1. fractions: non-integer charges are allowed. ambiguous: a spin
     argument of unknown convention. open_shell: further arguments that unpaired electrons need (a value, or a function
     of the frame); REFERENCE.kwargs takes precedence. closed_shell: the argument is also set for multiplicity 1.
+    total_spin: it reads S from atoms.info["total_spin"], where structures of aims-PAX have 2S+1.
     """
 
     charge: str | None = None
@@ -45,6 +46,7 @@ class Conventions:
     ambiguous: str | None = None
     open_shell: Mapping[str, Any] = field(default_factory=dict)
     closed_shell: bool = True
+    total_spin: bool = False
 
     def table(self) -> dict[str, Any]:
         """As a dict, for the description of a reference method."""
@@ -102,6 +104,11 @@ KNOWN: dict[str, Conventions] = {  # key: start of the module path, then the nam
     "aimnet2calc:AIMNet2ASE": Conventions("charge", "mult"),
     "fairchem:FAIRChemCalculator": _ON_INFO,
     "mace.calculators:mace_omol": _ON_INFO,
+    "aims_pax.potentials.bundled:so3lr": _ON_INFO,
+    "aims_pax.potentials.bundled:chgnet": Conventions(),
+    "so3krates_torch.calculator.so3:TorchkratesCalculator": Conventions(
+        INFO, fractions=True, total_spin=True
+    ),
 }
 # argument names with only one possible meaning
 CHARGES = ("charge", "total_charge", "net_charge", "chrg")
@@ -161,9 +168,12 @@ def arguments(kwargs: Mapping[str, Any], frame: Frame, how: Conventions, who: st
 
 
 def dressed(frame: Frame, how: Conventions) -> Frame:
-    """The frame with initial charges and moments that sum to its charge and 2S, if the calculator sums them."""
+    """The frame with initial charges and moments that sum to its charge and 2S, if the calculator sums them; without
+    a multiplicity where the calculator would take it for S."""
     if how.charge == INITIAL_CHARGES and frame.charge is not None:
         frame = replace(frame, charges=_on_heaviest(frame, frame.charge))
+    if how.total_spin and frame.spin is not None:
+        frame = replace(frame, spin=None)  # closed shell; others are refused by `arguments`
     if how.spin == INITIAL_MOMENTS and frame.spin is not None:
         unpaired = frame.spin - 1
         if frame.moments is None or abs(abs(frame.moments.sum()) - unpaired) > 1e-6:
@@ -238,6 +248,11 @@ def _with_spin(made: dict[str, Any], frame: Frame, how: Conventions, who: str) -
     if how.spin is None or how.ambiguous is not None:
         if spin == 1:
             return made
+        if how.total_spin:
+            raise Unsupported(
+                f"{frame.formula} has multiplicity {spin}, and {who} reads the spin S, not 2S+1, from atoms.info; "
+                "write so3lr, which is given the multiplicity"
+            )
         raise Unsupported(
             f"{frame.formula} has multiplicity {spin}, and {who} has no known argument for the spin; name the "
             "argument with REFERENCE.spin_key (and spin_convention), or choose a reference that takes one"

@@ -12,6 +12,7 @@ from typing import Any
 
 from aims_pax.errors import SettingsError
 from aims_pax.potential import load_factory
+from aims_pax.settings.bundled_models import BUNDLED
 from aims_pax.settings.yaml_reader import Place
 from aims_pax.suggestions import nearest
 
@@ -21,6 +22,7 @@ _NAMES = (
     "small-omat-0 medium-omat-0 mace-matpes-pbe-0 mace-matpes-r2scan-0 mh-0 mh-1"
 )
 FOUNDATION_MODELS = tuple(_NAMES.split())
+MACE_ONLY = "initial_foundational_size"  # the key that takes no short names of other models
 
 Wanted = tuple[Place, str, Mapping[str, Any]]  # place of the table, factory, keyword arguments
 
@@ -31,19 +33,23 @@ REFERENCES = (
 
 
 def registered_factory(factory: str) -> str:
-    """`package.module:callable` of a factory, which may be the name that an installed package registers for it.
+    """`package.module:callable` of a factory, which may be the name that an installed package registers for it, or the
+    short name of a foundation model.
 
     Raises ValueError where no package registers the name.
     """
     if ":" in factory:
         return factory
+    if factory in BUNDLED:
+        return BUNDLED[factory].calculator
     registered = {point.name: point.value for point in entry_points(group=REFERENCES)}
     if factory in registered:
         return registered[factory]
-    near = nearest(factory, registered)
+    near = nearest(factory, [*registered, *BUNDLED])
     hint = f"; nearest: {near}" if near else ""
     raise ValueError(
-        f"expected 'package.module:callable', or a name that an installed package registers ({REFERENCES}){hint}"
+        f"expected 'package.module:callable', {', '.join(BUNDLED)}, or a name that an installed package registers "
+        f"({REFERENCES}){hint}"
     )
 
 
@@ -77,12 +83,16 @@ def odd_arguments(wanted: Iterable[Wanted], folder: Path) -> Iterator[tuple[Plac
 
 
 def unknown_models(wanted: Iterable[tuple[Place, str]], folder: Path) -> Iterator[tuple[Place, str]]:
-    """(place, text) for each model that is neither a foundation size nor a file."""
-    for place, size in wanted:
-        if size not in FOUNDATION_MODELS and not (folder / Path(size).expanduser()).is_file():
-            near = nearest(size, FOUNDATION_MODELS)
+    """(place, text) for each model that is neither the name of a foundation model nor a file."""
+    for place, name in wanted:
+        short = () if place[-1:] == (MACE_ONLY,) else tuple(BUNDLED)
+        known = (*FOUNDATION_MODELS, *short)
+        if name in BUNDLED and name not in known:
+            yield place, f"only names of MACE's models and files; write initial_sampling: {name}"
+        elif name not in known and not (folder / Path(name).expanduser()).is_file():
+            near = nearest(name, known)
             hint = f"; nearest: {near}" if near else ""
-            yield place, f"{size!r} is neither a model file nor one of {', '.join(FOUNDATION_MODELS)}{hint}"
+            yield place, f"{name!r} is neither a model file nor one of {', '.join(known)}{hint}"
 
 
 def loaded(factory: str, folder: Path) -> Callable[..., Any]:

@@ -7,6 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, field_validator, model_validator
 
+from aims_pax.settings.bundled_models import BUNDLED
 from aims_pax.settings.calculator_conventions import check_keys
 from aims_pax.settings.callables import registered_factory
 from aims_pax.settings.cluster import Seconds
@@ -47,7 +48,9 @@ COUNT = "[1, inf)"
 LIMIT = "[1, inf]"
 MEV = {"meV/Å": 1e-3}
 
-Sampling = Annotated[str, one_of("mace-mp0", "aimd", "calculator", foundational="mace-mp0"), Kind("`str`")]
+Sampling = Annotated[
+    str, one_of("mace-mp0", *BUNDLED, "aimd", "calculator", foundational="mace-mp0"), Kind("`str`")
+]
 Spread = Annotated[str, one_of("max_atomic_sd", "mean_atomic_sd", "ensemble_sd"), Kind("`str`")]
 Sharing = Annotated[str, one_of("shared", "per_system"), Kind("`str`")]
 DrivingForce = Annotated[str, one_of("mean", "member"), Kind("`str`")]
@@ -104,9 +107,14 @@ class FactorySettings(Section):
     factory: Text = key(
         ...,
         'Callable that returns an ASE calculator, `"package.module:callable"`, also from a module in the '
-        "working folder.",
+        "working folder; or `so3lr` or `chgnet`.",
     )
     kwargs: Table = key({}, "Keyword arguments of that callable.")
+
+    @field_validator("factory")
+    @classmethod
+    def _short(cls, factory: str) -> str:
+        return BUNDLED[factory].calculator if factory in BUNDLED else factory
 
 
 class InitialDatasetSettings(Section):
@@ -119,7 +127,8 @@ class InitialDatasetSettings(Section):
     )
     n_points_per_sampling_step_idg: Whole = key(
         ...,
-        "Structures sampled at each step for each member of the ensemble and each geometry.",
+        "Structures sampled at each step for each member of the ensemble (or for all members together, with "
+        "`distinct_model_sets: False`) and each geometry.",
         possible=COUNT,
         plausible="[1, 1000]",
     )
@@ -143,6 +152,11 @@ class InitialDatasetSettings(Section):
     ensemble_size: Whole = key(
         4, "Number of members; the same in both sections.", possible=COUNT, plausible="[1, 20]"
     )
+    distinct_model_sets: Flag = key(
+        True,
+        "Whether each member gets structures of its own in this stage (`True`), or all members share one set, so that "
+        "an ensemble costs no more labels than one model (`False`).",
+    )
     initial_foundational_size: Text = key(
         "small",
         "Size of the foundation model (`small`, `medium`, `large`, …) for MD with `initial_sampling: mace-mp0`, or the "
@@ -150,8 +164,9 @@ class InitialDatasetSettings(Section):
     )
     initial_sampling: Sampling = key(
         "mace-mp0",
-        "Where the first structures come from: MD with a foundation model (`mace-mp0`, recommended), with "
-        "the reference itself (`aimd`), or with the calculator of `initial_calculator` (`calculator`).",
+        "Where the first structures come from: MD with a [foundation model](foundation_models.md) (`mace-mp0`, "
+        "downloaded at first use; `so3lr` for molecules and `chgnet` for crystals, installed by the extras of these "
+        "names), with the reference itself (`aimd`), or with the calculator of `initial_calculator` (`calculator`).",
     )
     initial_calculator: FactorySettings | None = key(
         None, "`{factory, kwargs}` of the calculator for `initial_sampling: calculator`."
@@ -423,7 +438,7 @@ class ReferenceSettings(Section):
     factory: OptionalText = key(
         None,
         'Callable that returns the calculator, `"package.module:callable"`, also from a module in the '
-        "working folder; or the name that an installed package registers for it.",
+        "working folder; or the name that an installed package registers for it; or `so3lr` or `chgnet`.",
         mandatory="the type is `calculator`",
     )
     kwargs: Table = key({}, "Keyword arguments of that callable.")

@@ -11,11 +11,12 @@ from pydantic_core import ErrorDetails
 
 from aims_pax.errors import SettingsError
 from aims_pax.schedulers.registry import known_schedulers
-from aims_pax.settings import cross_checks, sampler_list, samplers
+from aims_pax.settings import cross_checks, pretraining, sampler_list, samplers
 from aims_pax.settings.cluster import HEADERS, ClusterSettings
 from aims_pax.settings.fields import Section
 from aims_pax.settings.mace import ArchitectureSettings, MaceSettings, TrainingSettings
 from aims_pax.settings.model import NAME as MODEL
+from aims_pax.settings.pretraining import PretrainingSettings
 from aims_pax.settings.settings import MACE, PROJECT, LabellingSettings, Settings
 from aims_pax.settings.unused_keys import Parts, without_effect
 from aims_pax.settings.yaml_reader import Document, Place, Problem, read_document
@@ -25,6 +26,7 @@ OPTIONAL = {"MISC", "REFERENCE", MODEL, "ARCHITECTURE", "TRAINING"}  # if absent
 MAY_BE_ABSENT = {
     "INITIAL_DATASET_GENERATION",
     "ACTIVE_LEARNING",
+    pretraining.NAME,
 }  # if absent: the run does not have that stage
 BATCH_KEYS = {"project_name", "parsl_options", "worker_str", *HEADERS}
 INEFFECTIVE = frozenset({"aims_lib_path", "parallel", "mol_idxs", "keep_checkpoints", "restart_latest"})
@@ -52,7 +54,7 @@ def read_settings(
             broken.append(str(error))
     if not documents and not any((folder / file).exists() for file in (aims_pax_file, mace_file)):
         broken.append("there is no run in this folder; aims-PAX init writes files to start from")
-    reader = _Reader(documents)
+    reader = _Reader(documents, folder)
     settings = reader.settings(folder)
     problems = [*broken, *(str(p) for p in sorted(set(reader.problems)))]
     if settings is not None and not problems and for_run:
@@ -69,7 +71,7 @@ def read_sections(
 
     used: {file: names of sections}. Raises SettingsError that lists all mistakes in them.
     """
-    reader = _Reader(documents)
+    reader = _Reader(documents, folder)
     settings = reader.labelling_settings(used, folder)
     if settings is None:
         raise SettingsError("\n".join(str(p) for p in sorted(set(reader.problems))))
@@ -89,8 +91,9 @@ def unsupported(settings: LabellingSettings) -> list[str]:
 class _Reader:
     """Reads the sections one by one and collects problems and warnings."""
 
-    def __init__(self, documents: dict[str, Document]) -> None:
+    def __init__(self, documents: dict[str, Document], folder: Path) -> None:
         self.documents = documents
+        self.folder = folder
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
         self.project: dict[str, Any] = {}
@@ -107,6 +110,7 @@ class _Reader:
         self._check(parts)
         if self.problems or len(self.documents) < 2:
             return None
+        self._recipe()
         md = self.project["MD"]
         initial, active = self.project["INITIAL_DATASET_GENERATION"], self.project["ACTIVE_LEARNING"]
         species = [s.species_dir for s in (initial, active) if s is not None and s.species_dir is not None]
@@ -126,6 +130,7 @@ class _Reader:
             ),
             md_by_system={} if "" in md else md,
             samplers=self.project[samplers.NAME],
+            pretraining=self.project[pretraining.NAME],
             model_kind=self.project[MODEL],
             folder=folder,
             warnings=tuple(str(w) for w in sorted(set(self.warnings))),
@@ -201,6 +206,8 @@ class _Reader:
     ) -> Any:
         if name == "CLUSTER" and "type" not in raw and not BATCH_KEYS & set(raw) and self._calculator():
             raw["type"] = "local"
+        if name == pretraining.NAME:
+            return self._pretraining(document, raw)
         if name != "MD":
             return self._validated(document, label, (name,), model, raw)
         if raw and all(isinstance(v, dict) for v in raw.values()):
@@ -208,6 +215,30 @@ class _Reader:
                 str(s): self._validated(document, label, (name, s), model, dict(t)) for s, t in raw.items()
             }
         return {"": self._validated(document, label, (name,), model, raw)}
+
+    def _pretraining(self, document: Document, raw: dict[Any, Any]) -> Section | None:
+        """The section with its list of samplers, each read with the settings class of its kind."""
+        place = (pretraining.NAME, "samplers")
+        written = raw.pop("samplers", None)
+        section = self._validated(document, cross_checks.PROJECT, place[:1], PretrainingSettings, raw)
+        if not written:
+            return section
+        found, problems, oddities = sampler_list.read_samplers(document, self.folder, place)
+        self.warnings += oddities
+        for k, one in enumerate(found):
+            if one.needs_reference:
+                text = f"{one.kind} makes structures with the reference, whose labels are not free; use another kind"
+                problems = [*problems, document.problem((*place, k), text)]
+        if problems:
+            self.broken.add(pretraining.NAME)
+        self.problems += problems
+        return None if section is None else section.model_copy(update={"samplers": found})
+
+    def _recipe(self) -> None:
+        """Training after pre-training has smaller steps, unless the user has set the learning rate."""
+        training = self.mace["TRAINING"]
+        if self.project[pretraining.NAME] is not None and "lr" not in training.model_fields_set:
+            self.mace["TRAINING"] = training.model_copy(update={"lr": pretraining.LR_AFTER})
 
     def _validated(
         self, document: Document, label: str, place: Place, model: type[Section], raw: dict[Any, Any]

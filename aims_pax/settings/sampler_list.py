@@ -94,10 +94,10 @@ def spelling_of(samplers: Sequence[SamplerSettings], one: SamplerSettings) -> An
     return named[0] if named else "small"
 
 
-def potential_place(samplers: Sequence[SamplerSettings], k: int) -> str:
-    """`SAMPLERS.N.potential`: the key that sets the potential of the k-th sampler."""
+def potential_place(samplers: Sequence[SamplerSettings], k: int, place: str = NAME) -> str:
+    """`SAMPLERS.N.potential`: the key that sets the potential of the k-th sampler. place: of the list."""
     named = [i for i in (k, *range(len(samplers))) if samplers[i].potential is not None]
-    return f"{NAME}.{(named or [k])[0]}.potential"
+    return f"{place}.{(named or [k])[0]}.potential"
 
 
 def potentials(samplers: Sequence[SamplerSettings]) -> list[tuple[Place, str, dict[str, Any]]]:

@@ -195,8 +195,9 @@ class SamplerSettings(Section):
     )
     potential: OptionalPotential = key(
         None,
-        "`{factory, kwargs}` of an ASE calculator, a foundation size (`small`, …; `mace-mp0` is `small`), or the path "
-        "of a MACE model; `None`: that of the first sampler that sets one, otherwise `small`.",
+        "`{factory, kwargs}` of an ASE calculator, a [foundation model](foundation_models.md) (`so3lr`, `chgnet`, "
+        "`small`, …; `mace-mp0` is `small`), or the path of a MACE model; `None`: that of the first sampler that sets "
+        "one, otherwise `small`.",
     )
     filters: Filters = key(
         (), "Filters that reject structures, applied one after the other: names, or tables `{kind: …}`."

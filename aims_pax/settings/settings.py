@@ -20,6 +20,8 @@ from aims_pax.settings.mace import (
 )
 from aims_pax.settings.model import NAME as MODEL
 from aims_pax.settings.model import ModelKindSettings, ModelOfRun
+from aims_pax.settings.pretraining import NAME as PRETRAINING
+from aims_pax.settings.pretraining import PretrainingSettings
 from aims_pax.settings.project import (
     ActiveLearningSettings,
     InitialDatasetSettings,
@@ -40,6 +42,7 @@ PROJECT: dict[str, type[Section]] = {  # sections of aimsPAX.yaml, in the order 
     "MISC": MiscSettings,
     "REFERENCE": ReferenceSettings,
     MODEL: ModelKindSettings,
+    PRETRAINING: PretrainingSettings,
 }
 MACE: dict[str, type[Section]] = {  # sections of mace.yaml
     "GENERAL": GeneralSettings,
@@ -86,6 +89,7 @@ class Settings(LabellingSettings):
     samplers: tuple[
         SamplerSettings, ...
     ] = ()  # empty: initial_sampling of INITIAL_DATASET_GENERATION is used
+    pretraining: PretrainingSettings | None = None  # None: the section is absent
 
     def md_of(self, system: str) -> MDSettings:
         """The MD settings of one system. Raises KeyError for a system that is not in the map."""
@@ -96,9 +100,15 @@ class Settings(LabellingSettings):
         misc = self.mace.misc.model_copy(update={"device": device})
         return replace(self, mace=self.mace.model_copy(update={"misc": misc}))
 
-    def with_atomic_energies(self, energies: Mapping[str, float]) -> Settings:
-        """The same settings with these energies of isolated atoms, {symbol: eV}."""
-        architecture = self.mace.architecture.model_copy(update={"atomic_energies": dict(energies)})
+    def with_training(self, **values: Any) -> Settings:
+        """The same settings with other values in TRAINING of mace.yaml."""
+        training = self.mace.training.model_copy(update=values)
+        return replace(self, mace=self.mace.model_copy(update={"training": training}))
+
+    def with_atomic_energies(self, energies: Mapping[str, float] | None) -> Settings:
+        """The same settings with these energies of isolated atoms, {symbol: eV}; None: least squares."""
+        known = None if energies is None else dict(energies)
+        architecture = self.mace.architecture.model_copy(update={"atomic_energies": known})
         return replace(self, mace=self.mace.model_copy(update={"architecture": architecture}))
 
     @property
@@ -131,6 +141,9 @@ def effective(settings: LabellingSettings) -> dict[str, Any]:
         "REFERENCE": _table(settings.reference),
         MODEL: _table(settings.model_kind),
     }
+    if settings.pretraining is not None:
+        free = _table(settings.pretraining)
+        project[PRETRAINING] = {**(free or {}), "samplers": plain_samplers(settings.pretraining.samplers)}
     if settings.samplers:
         project[SAMPLERS] = plain_samplers(settings.samplers)
         first = project["INITIAL_DATASET_GENERATION"]

@@ -285,7 +285,9 @@ class TrainingSet(Section):
 
     crystal: OptionalText = key(None, "Crystal structure, any format ASE reads.")
     calculator: OptionalCalculator = key(
-        None, "`{factory, kwargs}`, a foundation size, or the path of a MACE model."
+        None,
+        "`{factory, kwargs}`, a [foundation model](foundation_models.md) (`so3lr`, `chgnet`, `small`, …), or the path "
+        "of a MACE model.",
     )
     dataset: Text = key("training_set.hdf5", "HDF5 file in which all results are stored.")
     work_dir: Text = key(".", "Folder of the extended XYZ files.")

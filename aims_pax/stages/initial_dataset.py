@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aims_pax import seeds
 from aims_pax.core import initial_dataset as stage
 from aims_pax.core.rules import InitialRules
 from aims_pax.core.work import Event, RequestLabel, RunSampler, RunTraining, Sampled, Work
@@ -20,13 +19,14 @@ from aims_pax.dataset import write_extxyz
 from aims_pax.engine.candidates import Candidate
 from aims_pax.engine.run_context import RunContext
 from aims_pax.engine.stage_environment import StageEnvironment
-from aims_pax.errors import Abandoned, SetupError
+from aims_pax.errors import SetupError
 from aims_pax.frames import Label as FrameLabel
 from aims_pax.labelling.reference_potential import ReferencePotential
 from aims_pax.models.kinds import load_named
 from aims_pax.record.checkpoint import Snapshot, discard, exists
-from aims_pax.sampler import Stateful
+from aims_pax.settings.bundled_models import BUNDLED
 from aims_pax.stages import convergence
+from aims_pax.stages.resumable_sampler import ResumableSampler
 from aims_pax.systems import System
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def run_initial_dataset(run: RunContext) -> stage.State:
     else:
         log.info("initial dataset: %s", " · ".join(f"{s.name} ({s.frame.formula})" for s in run.systems))
         state = world.drive(state, rules)
-        if not run.ensemble.trained:
+        if not state.epochs:
             raise SetupError(
                 f"the initial dataset could not be made: {state.stopped}; the reasons are in "
                 f"{run.folder.logs / 'initial_dataset.log'}. Correct this, remove {world.checkpoint.path}, run again"
@@ -89,15 +89,16 @@ class InitialWorld(StageEnvironment):
     def __init__(self, run: RunContext) -> None:
         super().__init__(run, stage)
         self.last: dict[str, str] = {}
-        self._sampler: Sampler | None = None
-        self._memories: dict[int, dict[str, NDArray[Any]]] = {}  # visit → state of the sampler after it
+        self.sampler = ResumableSampler(
+            lambda: make_sampler(run, run.watch.stop), "sample", run.settings.md.MD_seed
+        )
         self._visits = 0  # number of sampled visits in the state that is being written
         self._answered = 0
 
     def turn(self, works: Sequence[Work], stop: Callable[[], bool]) -> Iterable[Event]:
         (work,) = works
         if isinstance(work, RunSampler):
-            return [self._sample(work, stop)]
+            return [self._sample(work)]
         assert isinstance(work, RunTraining)
         return [self.train(work, stop)]
 
@@ -106,29 +107,13 @@ class InitialWorld(StageEnvironment):
         assert settings is not None
         return {"valid_skip": settings.valid_skip, "schedule": settings.scheduler_initial}
 
-    def _sample(self, work: RunSampler, stop: Callable[[], bool]) -> Sampled:
-        if self._sampler is None:
-            self._sampler = make_sampler(self.run, stop)
-            if isinstance(self._sampler, Stateful) and self._memories:
-                self._sampler.load_state_arrays(self._memories[max(self._memories)])
-        rng = seeds.rng("sample", self.run.settings.md.MD_seed, work.visit)
-        try:
-            samples = list(self._sampler.sample(self._starts(), work.per_system, rng))
-        except Abandoned:
-            self._sampler = (
-                None  # discard an incomplete batch: the next one starts from the stored sampler state
-            )
-            raise
+    def _sample(self, work: RunSampler) -> Sampled:
         made = []
-        for sample in samples:
+        for sample in self.sampler.sample(self._starts(), work.per_system, work.visit):
             system = str(sample.origin["system"])
             origin = {**sample.origin, "stage": "initial", "visit": work.visit}
             made.append((system, self.add_candidate(Candidate(sample.frame, origin))))
         self.last |= dict(made)
-        if isinstance(self._sampler, Stateful):
-            before = {visit: m for visit, m in self._memories.items() if visit < work.visit}
-            last = {max(before): before[max(before)]} if before else {}
-            self._memories = {**last, work.visit: self._sampler.state_arrays()}
         return Sampled(work, tuple(made))
 
     def _starts(self) -> list[System]:
@@ -146,12 +131,10 @@ class InitialWorld(StageEnvironment):
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The sampler's state after the batches that belong to this snapshot, without later ones."""
-        known = [visit for visit in self._memories if visit < self._visits]
-        memory = self._memories[max(known)] if known else {}
-        return {f"sampler/{max(known)}/{name}": a for name, a in memory.items()}
+        return self.sampler.arrays(self._visits)
 
     def take_arrays(self, snapshot: Snapshot, grouped: Mapping[str, Any]) -> None:
-        self._memories = {int(visit): dict(m) for visit, m in grouped.get("sampler", {}).items()}
+        self.sampler.take_arrays(grouped)
 
     def keep(self, work: RequestLabel, label: FrameLabel) -> str | None:
         present = super().keep(work, label)
@@ -172,7 +155,8 @@ class InitialWorld(StageEnvironment):
 
 
 def make_sampler(run: RunContext, stop: Callable[[], bool]) -> Sampler:
-    """The sampler of the settings: those listed in SAMPLERS, or `mace-mp0`, `aimd` or `calculator`."""
+    """The sampler of the settings: those listed in SAMPLERS, or what `initial_sampling` names."""
+    from aims_pax.potentials.bundled import bundled_potential
     from aims_pax.potentials.factory import calculator_potential
     from aims_pax.potentials.named import UserPotential, naming_errors
     from aims_pax.samplers.kinds.aimd import AbInitioMDSampler
@@ -196,6 +180,8 @@ def make_sampler(run: RunContext, stop: Callable[[], bool]) -> Sampler:
         with naming_errors(where):
             made = calculator_potential(calculator.factory, calculator.kwargs, run.folder.root, where)
         return MDSampler(UserPotential(made, where), md_of, skip, calculator.factory, stop)
+    if kind in BUNDLED:
+        return MDSampler(bundled_potential(kind, asked.device, asked.dtype), md_of, skip, kind, stop)
     size = settings.initial_foundational_size
     model = load_named(size, run.folder.root, asked.device, asked.dtype, asked.inference)
     return MDSampler(model, md_of, skip, f"mace-mp0 {size}", stop)

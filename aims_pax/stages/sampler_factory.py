@@ -36,13 +36,15 @@ def mixture(
     stop: Callable[[], bool],
     dtype: str = "float32",
     reference: Potential | None = None,
+    place: str = "SAMPLERS",
 ) -> Mixture:
     """The samplers with their shares. Samplers that name the same potential use one instance of it.
 
     md_of: the section MD of a system. temperature (K) and skip_step (MD steps between two structures): defaults for
     samplers that do not set them.
     dtype: of foundation models; double precision where a sampler needs it.
-    reference: the reference of the run, or None. Raises SettingsError, SetupError.
+    reference: the reference of the run, or None. place: of the list in the settings, for errors. Raises SettingsError,
+    SetupError.
     """
     exact = {repr(spelling_of(samplers, s)) for s in samplers if s.double_precision}
 
@@ -55,10 +57,10 @@ def mixture(
     for k, (asked, share, written) in enumerate(
         zip(samplers, sampler_shares(samplers), samplers_as_written(samplers), strict=True)
     ):
-        where, spelling = f"SAMPLERS.{k}", spelling_of(samplers, asked)
+        where, spelling = f"{place}.{k}", spelling_of(samplers, asked)
         context = SamplerContext(
             place=where,
-            potential=partial(load, asked.double_precision, spelling, potential_place(samplers, k)),
+            potential=partial(load, asked.double_precision, spelling, potential_place(samplers, k, place)),
             load_potential=partial(load, asked.double_precision),
             md_of=md_of,
             temperature=temperature,

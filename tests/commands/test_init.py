@@ -9,6 +9,7 @@ from aims_pax.commands import init
 from aims_pax.commands.check.project import check_as_yaml
 from aims_pax.commands.init import KINDS, MARK, write_starter
 from aims_pax.errors import SettingsError
+from aims_pax.settings import bundled_models
 from aims_pax.settings.schema import schema
 from tests.settings.test_schema import problems
 from tests.worlds import write_species
@@ -34,8 +35,10 @@ def test_check_names_the_lines_to_edit_and_is_content_afterwards(tmp_path, kind)
     assert warnings == (), warnings
 
 
+@pytest.mark.parametrize("so3lr", [True, False])
 @pytest.mark.parametrize("xtb", [True, False])
-def test_a_laptop_needs_no_editing_with_and_without_xtb(tmp_path, monkeypatch, xtb):
+def test_a_laptop_needs_no_editing_with_and_without_xtb_and_so3lr(tmp_path, monkeypatch, xtb, so3lr):
+    monkeypatch.setattr(bundled_models, "find_spec", lambda name: object() if so3lr else None)
     spec = init.importlib.util.find_spec
     if xtb and spec("tblite") is None:
         pytest.skip("no tblite here")
@@ -49,6 +52,8 @@ def test_a_laptop_needs_no_editing_with_and_without_xtb(tmp_path, monkeypatch, x
     assert warnings == ()
     factory = yaml.safe_load(text)["aimsPAX"]["REFERENCE"]["factory"]
     assert ("tblite" in factory) == xtb
+    sampling = yaml.safe_load(text)["aimsPAX"]["INITIAL_DATASET_GENERATION"]["initial_sampling"]
+    assert (sampling == "so3lr") == (xtb and so3lr)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -138,6 +138,7 @@ def test_a_crash_at_any_event_changes_nothing(seed):
         n_points=dice.randint(1, 3),
         max_epochs=17,
         max_train=dice.choice([20, math.inf]),
+        shared=dice.random() < 0.3,
     )
     final, _, events = run(r, fails=lambda f: hash_of(f) % 7 == 0, shuffle=dice)
     state = initial_dataset.begin(r)
@@ -161,3 +162,11 @@ def test_validation_frames_come_from_every_system():
     counts = [n for _, n in state.valid]
     assert min(counts) >= 1
     assert max(counts) - min(counts) <= 1
+
+
+def test_members_that_share_one_set_cost_no_more_labels_than_one_model():
+    shared, alone = rules(members=4, shared=True, max_epochs=15), rules(members=1, max_epochs=15)
+    (state, added, _), (one, own, _) = run(shared), run(alone)
+    assert {member for member, _, _ in added} == {None}
+    assert [place for _, *place in added] == [place for _, *place in own]
+    assert state.members == one.members

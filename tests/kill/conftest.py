@@ -17,6 +17,15 @@ def loaded():
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    folder = project(tmp_path_factory.mktemp("undisturbed"), "inline")
+    return run_once(project(tmp_path_factory.mktemp("undisturbed"), "inline"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed_pretraining(tmp_path_factory):
+    return run_once(project(tmp_path_factory.mktemp("pretraining"), "inline", pretraining=True))
+
+
+def run_once(folder):
+    """(outcome, number of file operations) of a run that nobody disturbs."""
     assert attempt(folder, Ledger()) == 0, (folder / "output.txt").read_text()
     return outcome(folder), int((folder / "operations").read_text())

@@ -44,9 +44,19 @@ CHANGES = {
 }
 
 
-def project(folder: Path, executor: str) -> Path:
+PRETRAINING = {
+    "potential": {"factory": "ase.calculators.emt:EMT"},
+    "n_frames": 24,
+    "skip_step": 2,
+    "max_epochs": 5,
+    "temperature": [300, 600],
+}
+
+
+def project(folder: Path, executor: str, pretraining: bool = False) -> Path:
     cluster = {"executor": executor, "max_workers": 2, "training": {"workers": 0}}
-    write_project(folder, {**CHANGES, "CLUSTER": cluster})
+    free = {"PRETRAINING": PRETRAINING} if pretraining else {}
+    write_project(folder, {**CHANGES, "CLUSTER": cluster, **free})
     (folder / "counted.py").write_text(REFERENCE)
     return folder
 
@@ -54,6 +64,9 @@ def project(folder: Path, executor: str) -> Path:
 def outcome(folder: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
     """What a run leaves: bytes of the datasets, and the arrays of the final weights."""
     sets = {p.name: p.read_bytes() for p in (folder / "results").glob("*.xyz")}
+    free = folder / "data" / "pretraining"
+    kept = ("labelled.xyz", "splits.jsonl")  # not the torn ends, which recovery sets aside
+    sets |= {f"pretraining/{p.name}": p.read_bytes() for p in free.glob("*") if p.name in kept}
     newest = max((folder / "restart" / "converge").glob("state-*.npy"))
     version = unpack_arrays(newest.read_bytes())[1]["version"]
     weights, _ = unpack_arrays((folder / "restart" / "converge" / f"weights-{version:06d}.npy").read_bytes())

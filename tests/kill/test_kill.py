@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.kill.harness import Ledger, attempt, labels, outcome, project
+from tests.kill.harness import Ledger, attempt, begun, labels, outcome, project
 
 pytestmark = pytest.mark.kill
+INSTANTS = range(46, 456)  # file operations of pre-training, with a snapshot after every event
 
 
 def sweep(tmp_path: Path, executor: str, kills: int, operations: int, seed: int):
@@ -63,6 +64,28 @@ def test_a_hundred_kills(tmp_path, undisturbed, executor, kills):
         total, twice = total + ledger.kills, twice + len(ledger.twice)
     assert total >= kills
     print(f"{executor}: {total} kills, {twice} calculations begun twice")
+
+
+def kill_in_pretraining(tmp_path: Path, undisturbed, instants) -> None:
+    """Kill at these file operations, one run each; every other run is killed a second time at random."""
+    dice = random.Random(2)
+    for n in instants:
+        folder, ledger = project(tmp_path / f"pretraining-{n}", "inline", pretraining=True), Ledger()
+        assert attempt(folder, ledger, at_write=n, eager=True) is None
+        assert begun(folder) == [], "the kill fell before the first label of the reference"
+        code = attempt(folder, ledger, at_write=dice.randint(1, n)) if n % 2 else None
+        code = attempt(folder, ledger) if code is None else code
+        assert code == 0, (folder / "output.txt").read_text()
+        check(folder, ledger, undisturbed, "inline")
+
+
+def test_pretraining_continues_wherever_it_was_killed(tmp_path, undisturbed_pretraining):
+    kill_in_pretraining(tmp_path, undisturbed_pretraining, INSTANTS[5::55])
+
+
+@pytest.mark.slow
+def test_pretraining_continues_after_a_kill_at_every_file_operation(tmp_path, undisturbed_pretraining):
+    kill_in_pretraining(tmp_path, undisturbed_pretraining, INSTANTS)
 
 
 @pytest.mark.slow

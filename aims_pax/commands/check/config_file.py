@@ -16,6 +16,7 @@ from aims_pax.commands.check.readiness import importable, missing_extras, unknow
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
 from aims_pax.settings.augment import SECTIONS, CallSpec, read_augment
+from aims_pax.settings.bundled_models import missing_packages, unsuitable_structures
 from aims_pax.settings.callables import odd_arguments, unknown_models, wrong_callables
 from aims_pax.settings.fields import Section
 from aims_pax.settings.sample import SampleSettings, read_sample
@@ -75,6 +76,8 @@ def checked_config_file(path: Path) -> FoundFile:
         *wrong_callables(wanted, folder),
         *unknown_models(found.models, folder),
         *missing_extras(found.samplers, found.callables),
+        *missing_packages(found.models),
+        *unsuitable_structures(found.models, found.systems),
         *unknown_elements(found.models, found.systems, folder),
     ]
     if findings:

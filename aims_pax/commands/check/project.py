@@ -221,6 +221,9 @@ def _factories(settings: Settings) -> list[Wanted]:
     ):
         own = initial.initial_calculator
         wanted.append(((INITIAL, "initial_calculator"), own.factory, own.kwargs))
+    if (free := settings.pretraining) is not None:
+        own_calls = ((free.place_of(at), target, kwargs) for at, target, kwargs in potentials(free.sources))
+        wanted += {one[0]: one for one in own_calls}.values()
     return [*wanted, *potentials(settings.samplers)]
 
 
@@ -234,6 +237,8 @@ def _files(settings: Settings, systems: Sequence[System], given: list[GivenFile]
     sizes = models(settings.samplers)
     if initial is not None and initial.initial_sampling == "mace-mp0" and not settings.samplers:
         sizes.append(((INITIAL, "initial_foundational_size"), initial.initial_foundational_size))
+    if (free := settings.pretraining) is not None:
+        sizes += dict.fromkeys((free.place_of(place), size) for place, size in models(free.sources))
     yield from unknown_models(sizes, settings.folder)
     if active is not None:
         for model in active.initial_models or ():

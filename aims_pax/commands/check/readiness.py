@@ -28,6 +28,13 @@ from aims_pax.record.folder import RunFolder
 from aims_pax.record.restart_compatibility import as_begun, refuse_changes
 from aims_pax.settings import effective
 from aims_pax.settings.augment import CallSpec
+from aims_pax.settings.bundled_models import (
+    BUNDLED,
+    MATERIALS,
+    missing_packages,
+    named_by_calculator,
+    unsuitable_structures,
+)
 from aims_pax.settings.callables import FOUNDATION_MODELS
 from aims_pax.settings.geometry_rules import refused_geometries
 from aims_pax.settings.mace import FROM_REFERENCE
@@ -48,8 +55,6 @@ NOTHING = (
     "nothing to start from: write a section INITIAL_DATASET_GENERATION, or set "
     "ACTIVE_LEARNING.initial_train_dataset or initial_models"
 )
-# atomic numbers of MACE's foundation models of materials (MP-0, MPA, OMAT, MATPES): all of them have these 89
-MATERIALS = frozenset({*range(1, 84), *range(89, 95)})
 LARGEST_READ = 50_000_000  # bytes of given data that `check` reads completely: ten seconds
 BUILT_IN_NEEDS = {"graph_pes_calculator": ("graph_pes", "graph-pes")}  # potential → (module, extra)
 Look = Callable[["Settings", Sequence[System]], None]
@@ -173,6 +178,34 @@ def check_model_kind(settings: Settings, systems: Sequence[System]) -> None:
         raise SettingsError("\n".join(said))
 
 
+def bundled_models(settings: Settings, systems: Sequence[System]) -> None:
+    """Raise the errors of foundation models that settings name by a short name: a missing package, an element that the
+    model does not know, a molecule for a model of crystals."""
+    named = bundled_names(settings)
+    if missing := list(missing_packages(named)):
+        raise SetupError("\n".join(f"{'.'.join(map(str, place))}: {text}" for place, text in missing))
+    if said := list(unsuitable_structures(named, systems)):
+        raise SettingsError("\n".join(f"{'.'.join(map(str, place))}: {text}" for place, text in said))
+
+
+def bundled_names(settings: Settings) -> list[tuple[Place, str]]:
+    """(place, short name) of each foundation model that settings name by its short name or by its factory."""
+    initial, reference = settings.initial_dataset, settings.reference
+    named = models(settings.samplers)
+    if initial is not None and not settings.samplers:
+        place: Place = ("INITIAL_DATASET_GENERATION", "initial_sampling")
+        named.append((place, initial.initial_sampling))
+        own = initial.initial_calculator
+        if initial.initial_sampling == "calculator" and own is not None:
+            place = ("INITIAL_DATASET_GENERATION", "initial_calculator", "factory")
+            named.append((place, named_by_calculator(own.factory) or ""))
+    if reference.type == "calculator" and reference.factory is not None:
+        named.append((("REFERENCE", "factory"), named_by_calculator(reference.factory) or ""))
+    if (free := settings.pretraining) is not None:
+        named += dict.fromkeys((free.place_of(at), name) for at, name in models(free.sources))
+    return [(place, name) for place, name in named if name in BUNDLED]
+
+
 def isolated_atoms(settings: Settings, systems: Sequence[System]) -> None:
     """Raise SettingsError for an isolated atom with unknown ground state, if the reference computes atoms."""
     al = settings.active_learning
@@ -188,6 +221,7 @@ BEFORE: tuple[Look, ...] = (
     check_dynamics,
     check_reference,
     begun_folder,
+    bundled_models,
     isolated_atoms,
 )
 
@@ -198,6 +232,9 @@ BEFORE: tuple[Look, ...] = (
 def check_extras(settings: Settings, systems: Sequence[System]) -> None:
     """Raise SetupError with the missing extras of samplers and potentials."""
     missing = missing_extras(settings.samplers, calls(settings.samplers))
+    if (free := settings.pretraining) is not None:
+        own = missing_extras(free.sources, calls(free.sources))
+        missing += dict.fromkeys((free.place_of(place), text) for place, text in own)
     if missing:
         raise SetupError("\n".join(f"{'.'.join(map(str, place))}: {text}" for place, text in missing))
 
@@ -232,6 +269,8 @@ def foundation_elements(settings: Settings, systems: Sequence[System]) -> None:
     if initial is not None and initial.initial_sampling == "mace-mp0" and not settings.samplers:
         place: Place = ("INITIAL_DATASET_GENERATION", "initial_foundational_size")
         named.append((place, initial.initial_foundational_size))
+    if (free := settings.pretraining) is not None:
+        named += dict.fromkeys((free.place_of(place), size) for place, size in models(free.sources))
     said = unknown_elements(named, systems, settings.folder)
     if said:
         raise SettingsError("\n".join(f"{'.'.join(map(str, place))}: {text}" for place, text in said))
@@ -243,6 +282,8 @@ def unknown_elements(
     """(place, text) for each foundation size or model file that does not know an element of a system."""
     said: list[tuple[Place, str]] = []
     for place, size in named:
+        if size in BUNDLED:
+            continue  # see `unsuitable_structures`
         path, published = folder / Path(size).expanduser(), size in FOUNDATION_MODELS
         if not published and not path.is_file():
             continue  # reported by the check of model files

@@ -15,16 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aims_pax.commands.check import devices, mixed_data
-from aims_pax.commands.check.readiness import refusals
+from aims_pax.commands.check.readiness import bundled_names, refusals
 from aims_pax.errors import AimsPaxError, SettingsError, SetupError
 from aims_pax.frames import Frame
 from aims_pax.labelling.references.ase_calculator import QUICK, CalculatorReference, own_folder
 from aims_pax.potential import CalculatorPotential, Potential, calculate
+from aims_pax.potentials.bundled import bundled_potential
 from aims_pax.potentials.factory import calculator_potential, make_potential
 from aims_pax.record import folder_owners
 from aims_pax.record.folder import RunFolder
 from aims_pax.report.formatting import plural
 from aims_pax.settings.augment import CallSpec
+from aims_pax.settings.bundled_models import BUNDLED
 from aims_pax.settings.geometries import read_geometries
 from aims_pax.settings.sampler_list import calls
 from aims_pax.stages import given_data_check
@@ -74,14 +76,15 @@ def check_verdict(settings: Settings, wanted: bool = False) -> CheckResult:
 def verdict_of_file(found: FoundFile, wanted: bool = False) -> CheckResult:
     """The same for the file of sample, augment or training-set: its potentials are tried."""
     said = []
-    if found.systems and found.callables:
+    bundled = [(".".join(map(str, place)), name) for place, name in found.models if name in BUNDLED]
+    if found.systems and (found.callables or bundled):
         smallest = min(found.systems, key=lambda s: len(s.frame))
         potentials = {
             ".".join(map(str, place)): _Calculator(
                 call.target, _potential(call, Path.cwd(), ".".join(map(str, place)), None)
             )
             for place, call in found.callables
-        }
+        } | {place: _bundled(name) for place, name in bundled}
         said = _tries(potentials, smallest, wanted)
         if len(said) < len(potentials):
             more = "no" if not said else "not every"
@@ -141,7 +144,15 @@ def _calculators(settings: Settings) -> dict[str, _Calculator]:
     for written, call in calls(settings.samplers):
         place = ".".join(map(str, written))
         found[place] = _Calculator(call.target, _potential(call, settings.folder, place, scratch))
+    for written, name in bundled_names(settings):
+        if written[-1] != "factory":
+            found[".".join(map(str, written))] = _bundled(name)
     return found
+
+
+def _bundled(name: str) -> _Calculator:
+    """The foundation model of a short name."""
+    return _Calculator(name, lambda frame: bundled_potential(name, "cpu").labels([frame]))
 
 
 def _initial(own: FactorySettings, folder: Path, place: str, scratch: Path) -> Callable[[Frame], object]:

@@ -6,6 +6,7 @@ import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from aims_pax.frames import Frame, LabelledFrame
 from aims_pax.models.base import (
     EnergyZero,
     ForceFieldModel,
+    Learner,
     MemberData,
     MemberResult,
     Precision,
@@ -43,6 +45,7 @@ from aims_pax.models.mace.native import Backend
 from aims_pax.models.mace.optimiser import Arrays
 from aims_pax.models.mace.precision import check_files, is_too_coarse
 from aims_pax.models.mace.serialisation import PackedEnsemble, packed_member, unpacked
+from aims_pax.models.mace.statistics import as_stored
 from aims_pax.models.mace.training import TrainingPlan, training_round, validate
 from aims_pax.models.mace.training_workers import TrainingPool, Visited, together
 from aims_pax.record.files import write_bytes
@@ -334,6 +337,20 @@ class Ensemble(ForceFieldModel):
         """Restore from `arrays`, bit for bit; the next call of `potential` updates existing potentials."""
         super().restore(arrays)
         self._frozen_version = -1
+
+    def begin_from(self, other: Learner) -> None:
+        """Take over the averaged weights, with a new optimiser; the zero of energy is fitted to the first labels."""
+        super().begin_from(other)
+        for member in self.members:
+            assert member.statistics is not None
+            s, given = member.statistics, self.atomic_energies
+            if given is not None:
+                E0 = as_stored(np.array([given[z] for z in self.elements]), member.dtype)
+                s = replace(s, E0=E0, source="given")
+            elif not s.fitted_E0:  # a measured energy of the other training says nothing here
+                s = replace(s, source="least squares")
+            member.freeze(replace(s, rank=0))
+        self.reset_optimiser_and_ema()
 
     def describe(self, member: int) -> dict[str, Any]:
         """The architecture of a member, read from its model."""
