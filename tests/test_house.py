@@ -74,6 +74,7 @@ WORDS = {
     "symmetric contraction": ("symmetric_contraction",),
     "model card": ("model_card",),
     "phonons": ("phonons",),
+    "ASE calculator of a model": ("models/calculator",),
     "supercell": ("supercell",),
 }
 

@@ -77,6 +77,7 @@ def deliver(run: RunContext, chosen: list[int]) -> None:
     if misc.report:
         _report(run)
     end = run_verdict(replace(record, state="finished"))
+    log.info('in ASE, with the uncertainty of the committee: aims_pax.calculator("%s")', results)
     level = logging.WARNING if end.kind == "missed" else logging.INFO
     log.log(level, "done: %s and the final datasets are in %s · %s", names, results, end.text)
 

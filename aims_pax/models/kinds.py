@@ -115,6 +115,15 @@ class ModelKind(ABC):
     def load(self, paths: Sequence[Path], device: str, dtype: str) -> ModelPotential:
         """A potential with one member for each file. Raises SettingsError."""
 
+    def load_fast(
+        self, paths: Sequence[Path], device: str, dtype: str | None, inference: str
+    ) -> ModelPotential:
+        """`load` with the inference of a run, for `aims_pax.calculator`. dtype: None for that of the files.
+
+        inference: as MISC.inference; families that have only one ignore it. Raises SettingsError.
+        """
+        return self.load(paths, device, dtype or "float64")
+
     def load_named(
         self, name: str, folder: Path, device: str, dtype: str, inference: str = "torch", key: str = ""
     ) -> ModelPotential:

@@ -335,6 +335,7 @@ def _versions(run: RunRecord, model: str) -> str:
     path = run.folder / "results" / model
     if path.is_file():
         rows.append(["precision", _precision(json_file(run.folder / "results" / PRECISION))])
+        rows.append(["in ASE, with uncertainty", 'atoms.calc = aims_pax.calculator("results")'])
         rows.append(["SHA-256", hashlib.sha256(path.read_bytes()).hexdigest()])
     rows.append(["Python", platform.python_version()])
     for name in ("aims-pax", *_made_as(run, model)["packages"], "ase", "numpy"):
