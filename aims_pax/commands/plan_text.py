@@ -36,6 +36,16 @@ def plan_lines(ahead: dict[str, Any]) -> list[str]:
         out.append(f"convergence after {c['after']}: {who}, at most {c['most_epochs']} epochs each")
     memory, cluster = ahead["memory_MB"], ahead["cluster"]
     out += ["", f"reference calls in all: {_range(ahead['reference_calls'])}"]
+    if (base := ahead["baseline"]) is not None:
+        steps = (
+            "no limit"
+            if base["evaluations_in_MD"] is None
+            else f"{base['evaluations_in_MD']:,}".replace(",", " ")
+        )
+        out.append(
+            f"baseline {base['baseline']}: no reference calls; evaluations for labels "
+            f"{_range(base['evaluations_for_labels'])}, in MD of active learning at most {steps}"
+        )
     if "blocks" in cluster:
         out.append(
             f"cluster: {cluster['blocks'][0]} … {cluster['blocks'][1]} blocks of {cluster['nodes_a_block']} nodes × "
