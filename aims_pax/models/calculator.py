@@ -13,7 +13,7 @@ import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from ase import Atoms
@@ -81,7 +81,7 @@ class ModelCalculator(Calculator):
     name = "aims-pax"
 
     def __init__(self, potential: ModelPotential, acting: int | None = None, has_stress: bool = True) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.potential = potential
         self.acting = potential.members if acting is None else acting
         self.implemented_properties = ["energy", "free_energy", "forces", *(["stress"] if has_stress else [])]
@@ -100,7 +100,7 @@ class ModelCalculator(Calculator):
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What has changed since the last calculation; charge and spin in `atoms.info` count too."""
-        changes: list[str] = super().check_state(atoms, tol=tol)
+        changes: list[str] = super().check_state(atoms, tol=tol)  # type: ignore[no-untyped-call]
         if not changes and _electrons(atoms) != self._electrons:
             changes.append("initial_charges")
         return changes
@@ -111,10 +111,10 @@ class ModelCalculator(Calculator):
         properties: Sequence[str] = ("energy", "forces"),
         system_changes: Sequence[str] = all_changes,
     ) -> None:
-        super().calculate(atoms, properties, system_changes)
+        super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         import torch
 
-        atoms = self.atoms
+        atoms = cast(Atoms, self.atoms)
         asked = {"stress", "stress_var"} & set(properties)
         if asked and not atoms.pbc.all():
             raise PropertyNotImplementedError(
@@ -131,7 +131,7 @@ class ModelCalculator(Calculator):
         positions = torch.tensor(atoms.positions, dtype=torch.float64, device=self._bound.device)
         cells = torch.tensor(atoms.cell.array[None], dtype=torch.float64, device=self._bound.device)
         said = self._bound(positions, cells, stress=self._stress and bool(atoms.pbc.all()))
-        self.results = self._results(said)
+        self.results = self._results(said, atoms)
         if "energies" in properties:
             own: Any = self._bound
             self.results["energies"] = (
@@ -155,12 +155,12 @@ class ModelCalculator(Calculator):
             pieces([frame])  # prepares for a structure that needs much memory
         self._bound, self._electrons = self.potential.bind([frame]), _electrons(atoms)
 
-    def _results(self, said: Evaluation) -> dict[str, Any]:
+    def _results(self, said: Evaluation, atoms: Atoms) -> dict[str, Any]:
         energies = _numpy(said.energies)[:, 0]  # (M,)
         forces = _numpy(said.forces)  # (M, N, 3)
         if not (np.isfinite(energies).all() and np.isfinite(forces).all()):
             raise CalculationFailed(
-                f"energy or forces of {self.atoms.get_chemical_formula()} are not finite: positions are not finite, or "
+                f"energy or forces of {atoms.get_chemical_formula()} are not finite: positions are not finite, or "
                 "the atoms are too far apart or too dense"
             )
         acting = slice(0, self.acting)

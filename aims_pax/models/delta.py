@@ -212,7 +212,7 @@ class DeltaModel(ForceFieldModel):
     def trained(self) -> bool:
         return self.inner.trained
 
-    @property  # type: ignore[override]
+    @property
     def version(self) -> int:
         return self.inner.version
 
@@ -220,7 +220,7 @@ class DeltaModel(ForceFieldModel):
     def version(self, value: int) -> None:
         self.inner.version = value
 
-    @property  # type: ignore[override]
+    @property
     def visits(self) -> int:
         return self.inner.visits
 

@@ -163,7 +163,7 @@ class Baseline:
                 if isinstance(label, LabelError):
                     raise label
                 found[frame.id] = label
-        return [label for f in frames if (label := found[f.id]) is not None]
+        return [known for f in frames if (known := found[f.id]) is not None]
 
     def _stored(self, frame: Frame) -> Label | None:
         if frame.id not in self._known and self.store is not None:
