@@ -190,12 +190,17 @@ def baseline_of(paths: Sequence[Path], device: str = "cpu") -> Baseline:
 def without_atoms_of(baseline: Baseline, settings: Settings, elements: Sequence[int]) -> Settings:
     """The settings with the baseline's atoms subtracted from ARCHITECTURE.atomic_energies, which are the reference's.
 
-    Raises SettingsError if the baseline cannot compute an atom.
+    `reference` stays: its energies are not known yet. Raises SettingsError if the baseline cannot compute an atom.
     """
     given = settings.model.atomic_energies
-    if given is None or given == FROM_REFERENCE:
+    if given is None:
         return settings
-    energies = atomic_energies_by_element(given, elements, settings.folder)
+    later = given == FROM_REFERENCE
+    energies = (
+        dict.fromkeys(elements, 0.0)
+        if later
+        else atomic_energies_by_element(given, elements, settings.folder)
+    )
     found = {}
     for z in elements:
         try:
@@ -206,4 +211,4 @@ def without_atoms_of(baseline: Baseline, settings: Settings, elements: Sequence[
                 f"are subtracted, and {baseline.described} gives none of {chemical_symbols[z]} ({error}); remove the "
                 "key: then they are fitted to the differences"
             ) from error
-    return settings.with_atomic_energies(found)
+    return settings if later else settings.with_atomic_energies(found)
