@@ -50,7 +50,9 @@ def dynamics(kwargs: dict[str, Any], temperature: float, n: int, seed: int, ever
     rng, atoms = np.random.default_rng(seed), molecule("CH3CH2OH")
     atoms.calc = TBLite(**kwargs)
     MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
-    moving = Langevin(atoms, 0.5 * units.fs, temperature_K=temperature, friction=0.01 / units.fs, rng=rng)
+    moving = Langevin(
+        atoms, 0.5 * units.fs, temperature_K=temperature, friction=0.01 / units.fs, rng=rng, fixcm=False
+    )
     moving.run(2000)
     frames = []
     for _ in range(n):
