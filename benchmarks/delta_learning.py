@@ -4,8 +4,8 @@
 
 Frames are drawn from 500 K dynamics of the baseline, which is free; a fifth of them, at least two, are for validation
 and count as labels. Both contestants are `aims-PAX-al` with the settings that `aims-PAX init delta` writes (two members
-of 16 channels), learn from the same files and differ in REFERENCE.baseline only. Force MAE of the delivered model on 100
-unseen frames of the reference's own dynamics at 500 K and 900 K. Last: the cost of the baseline per MD step.
+of 16 channels), learn from the same files and differ in REFERENCE.baseline only. Force MAE of the delivered model on
+100 unseen frames of the reference's own dynamics at 500 K and 900 K. Last: the cost of the baseline per MD step.
 """
 
 from __future__ import annotations

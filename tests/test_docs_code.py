@@ -137,7 +137,7 @@ def test_the_scripts_of_the_page_about_python_run(tmp_path, monkeypatch, capsys)
     exec(scripts["start"], {})
     assert capsys.readouterr().out.startswith("correct the settings: aimsPAX.yaml: no such file")
     delivered(tmp_path / "results")
-    exec(scripts["dynamics"], {})
+    exec(scripts["dynamics"].replace("> 0.5", "> 0.01"), {})  # untrained members differ by 0.1 eV/Å
     assert re.match(r"step \d+: the members differ by \d\.\d\d eV/Å\n", capsys.readouterr().out)
     frame = water()
     one = LabelledFrame(frame, Label(-1.0, np.array([[3.0, 4.0, 0], [0, 0, 0], [0, 0, 1]])), {"stage": "md"})
