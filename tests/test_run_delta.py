@@ -255,3 +255,21 @@ def test_models_of_another_baseline_or_of_none_are_no_beginning(finished, tmp_pa
         done = command("check", folder=folder)
         assert done.returncode == 2
         assert expected in " ".join(done.stderr.split())
+
+
+def test_members_train_and_trajectories_move_in_other_processes(tmp_path):
+    cluster = {
+        "executor": "threads",
+        "max_workers": 1,
+        "training": {"workers": 1},
+        "dynamics": {"workers": 2},
+    }
+    said = well(
+        command(folder=project(tmp_path, {"CLUSTER": cluster, "ACTIVE_LEARNING": {"max_MD_steps": 10}}))
+    )
+    assert "molecular dynamics in 2 processes" in said
+    assert "training in 1 process in parallel with the dynamics" in said
+    calc = calculator(tmp_path)
+    frames = list(read_extxyz(tmp_path / "results" / "training.xyz"))
+    error = np.mean([np.abs(calculate(f.frame, calc).forces - f.label.forces).mean() for f in frames])
+    assert error < 0.3 * np.mean([np.abs(f.label.forces).mean() for f in frames])

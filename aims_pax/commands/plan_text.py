@@ -37,14 +37,11 @@ def plan_lines(ahead: dict[str, Any]) -> list[str]:
     memory, cluster = ahead["memory_MB"], ahead["cluster"]
     out += ["", f"reference calls in all: {_range(ahead['reference_calls'])}"]
     if (base := ahead["baseline"]) is not None:
-        steps = (
-            "no limit"
-            if base["evaluations_in_MD"] is None
-            else f"{base['evaluations_in_MD']:,}".replace(",", " ")
-        )
+        n = base["evaluations_in_MD"]
+        steps = "without limit" if n is None else f"at most {n:,}".replace(",", " ")
         out.append(
             f"baseline {base['baseline']}: no reference calls; evaluations for labels "
-            f"{_range(base['evaluations_for_labels'])}, in MD of active learning at most {steps}"
+            f"{_range(base['evaluations_for_labels'])}, in MD of active learning {steps}"
         )
     if "blocks" in cluster:
         out.append(
