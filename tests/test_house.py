@@ -74,6 +74,9 @@ WORDS = {
     "symmetric contraction": ("symmetric_contraction",),
     "model card": ("model_card",),
     "phonons": ("phonons",),
+    "delta-learning": ("models/delta", "delta_learning"),
+    "baseline": ("potentials/baseline",),
+    "ASE calculator of a model": ("models/calculator",),
     "supercell": ("supercell",),
 }
 

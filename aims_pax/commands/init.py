@@ -154,8 +154,20 @@ def _laptop() -> Parts:
     return f"{project}\n{misc}", mace, {"geometry.in": geometry}
 
 
+def _delta() -> Parts:
+    misc = t.MISC.format(
+        geometry="./geometry.in", about="replace it by your structure; ASE reads many formats", control=""
+    )
+    mace = t.MACE.format(
+        name="starter", stress="", channels="16", max_L=1, correlation=2, r_max="4.0",
+        radial="  radial_MLP: [32, 32, 32]\n", loss="",
+    )  # fmt: skip
+    return f"{t.DELTA}\n{misc}", mace, {"geometry.in": _ethanol()}
+
+
 _MAKERS: dict[str, Callable[[], Parts]] = {
     "molecule": _molecule, "crystal": _crystal, "many": _many, "cluster": _cluster, "laptop": _laptop,
+    "delta": _delta,
 }  # fmt: skip
 
 

@@ -178,6 +178,47 @@ CLUSTER:
   type: local                           # this machine
 """
 
+DELTA = """\
+REFERENCE:                              # in place of an expensive method, which may be FHI-aims
+  type: calculator
+  factory: tblite.ase:TBLite            # "package.module:callable"; the module may be in this folder
+  kwargs: {method: GFN2-xTB, accuracy: 0.01, verbosity: 0}
+  baseline:                             # the models learn the difference to this cheap method; MD uses the sum
+    factory: tblite.ase:TBLite
+    kwargs: {method: GFN1-xTB, verbosity: 0}
+
+INITIAL_DATASET_GENERATION:             # the first structures, and models trained on them
+  initial_sampling: calculator          # MD with the baseline
+  initial_calculator:
+    factory: tblite.ase:TBLite
+    kwargs: {method: GFN1-xTB, verbosity: 0}
+  n_points_per_sampling_step_idg: 5     # structures per step, for each member and geometry
+  skip_step_initial: 40                 # MD steps between two structures
+  ensemble_size: 2                      # models whose disagreement is the uncertainty
+  intermediate_epochs_idg: 20           # training epochs after each step
+  max_initial_epochs: 20                # this stage stops after so many epochs
+
+ACTIVE_LEARNING:                        # MD with baseline and models; structures on which they disagree are labelled
+  num_trajectories: 4
+  ensemble_size: 2                      # as above
+  skip_step_mlff: 20                    # MD steps between two checks of the uncertainty
+  epochs_per_worker: 2                  # training epochs for each new structure
+  max_train_set_size: 20                # active learning stops at this size
+  n_test: 10                            # test structures for the errors at the end
+  convergence_patience: 50
+  max_convergence_epochs: 200
+
+MD:
+  stat_ensemble: NVT
+  thermostat: Langevin
+  temperature: 500                      # K
+  friction: 0.01                        # 1/fs
+  timestep: 0.5                         # fs
+
+CLUSTER:
+  type: local                           # this machine
+"""
+
 NEXT = "`aims-PAX check` reports errors and missing settings, `aims-PAX plan` shows what would run."
 HEAD = {
     "molecule": "A molecule with FHI-aims on this machine.",
@@ -185,4 +226,5 @@ HEAD = {
     "many": "Many molecules in one run, with FHI-aims on this machine.",
     "cluster": "A molecule with FHI-aims on a Slurm cluster.",
     "laptop": "A whole run on this machine in minutes, with a fast calculator instead of FHI-aims.",
+    "delta": "Delta-learning on this machine in minutes: GFN2-xTB as the reference, GFN1-xTB as the baseline.",
 }

@@ -15,7 +15,7 @@ from tests.settings.test_schema import problems
 from tests.worlds import write_species
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if k != "laptop"])
+@pytest.mark.parametrize("kind", [k for k in KINDS if k not in ("laptop", "delta")])
 def test_check_names_the_lines_to_edit_and_is_content_afterwards(tmp_path, kind):
     _, edit = write_starter(kind, tmp_path)
     lines = (tmp_path / "aimsPAX.yaml").read_text().splitlines()
@@ -54,6 +54,15 @@ def test_a_laptop_needs_no_editing_with_and_without_xtb_and_so3lr(tmp_path, monk
     assert ("tblite" in factory) == xtb
     sampling = yaml.safe_load(text)["aimsPAX"]["INITIAL_DATASET_GENERATION"]["initial_sampling"]
     assert (sampling == "so3lr") == (xtb and so3lr)
+
+
+def test_delta_learning_needs_no_editing(tmp_path):
+    pytest.importorskip("tblite")
+    _, edit = write_starter("delta", tmp_path)
+    assert edit == []
+    text, warnings = check_as_yaml(tmp_path)
+    assert warnings == ()
+    assert yaml.safe_load(text)["aimsPAX"]["REFERENCE"]["baseline"]["kwargs"]["method"] == "GFN1-xTB"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,10 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from aims_pax.commands.check.model_kind import wrong_model_kind
+from aims_pax.commands.check.readiness import BASELINE_PLACE, baseline_spec
 from aims_pax.errors import SettingsError
 from aims_pax.given_data import GivenFile, read_given, remarks, undetermined_energies
 from aims_pax.labelled_data import LabelKeys, find_damage
 from aims_pax.settings import geometry_rules
+from aims_pax.settings.augment import CallSpec
 from aims_pax.settings.callables import Wanted, odd_arguments, unknown_models, wrong_callables
 from aims_pax.settings.control_in import MOVES_ATOMS, pair_controls, read_control
 from aims_pax.settings.control_in_check import lost_hubbard, odd_spin, shared_k_grid
@@ -213,6 +215,9 @@ def _factories(settings: Settings) -> list[Wanted]:
     reference, initial = settings.reference, settings.initial_dataset
     if reference.type == "calculator" and reference.factory is not None:
         wanted.append((("REFERENCE",), reference.factory, reference.kwargs))
+    spec = baseline_spec(settings)
+    if isinstance(spec, CallSpec) and spec.called and ":" in spec.target and not spec.args:
+        wanted.append((BASELINE_PLACE, spec.target, spec.kwargs))
     if (
         initial is not None
         and initial.initial_sampling == "calculator"
@@ -235,6 +240,8 @@ def _files(settings: Settings, systems: Sequence[System], given: list[GivenFile]
     )  # new models: they know the elements of the geometries
     known = elements(s.frame for s in systems) if own else ()
     sizes = models(settings.samplers)
+    if isinstance(spec := baseline_spec(settings), str):
+        sizes.append((BASELINE_PLACE, spec))
     if initial is not None and initial.initial_sampling == "mace-mp0" and not settings.samplers:
         sizes.append(((INITIAL, "initial_foundational_size"), initial.initial_foundational_size))
     if (free := settings.pretraining) is not None:

@@ -34,7 +34,7 @@ def load_foundation_model(
     """
     path = model_path(size_or_path, folder, key)
     model = read_model(path, device, DTYPES[dtype]).eval().requires_grad_(False)
-    head = _head(model, path)
+    head = head_of(model, path)
     backend = Backend("torch" if inference == "torch" else "auto", device, model, what="foundation model")
     potential = Committee([model], device, head=head, evaluator=backend.evaluator)
     log.info(
@@ -79,7 +79,7 @@ def _download(size: str, key: str = FOUNDATIONAL_SIZE) -> Path:
         ) from error
 
 
-def _head(model: MaceModel, path: Path) -> int:
+def head_of(model: MaceModel, path: Path) -> int:
     """The index of the head to use: the only one, or the one named default."""
     heads = list(getattr(model, "heads", None) or ["Default"])
     named = [k for k, head in enumerate(heads) if head.lower() == "default"]

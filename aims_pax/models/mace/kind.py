@@ -68,6 +68,13 @@ class MaceKind(ModelKind):
             return foundation.load_foundation_model(str(paths[0].absolute()), device, dtype)
         return committee_of_files(paths, device, dtype)
 
+    def load_fast(
+        self, paths: Sequence[Path], device: str, dtype: str | None, inference: str
+    ) -> ModelPotential:
+        from aims_pax.models.mace.load_committee import load_committee
+
+        return load_committee(paths, device, dtype, inference)
+
     def load_named(
         self,
         name: str,
