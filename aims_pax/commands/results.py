@@ -93,7 +93,7 @@ def _save_members(run: RunContext, chosen: list[int]) -> dict[Path, dict[str, An
             "kind": run.settings.model.kind,
             "title": kind.title,
             "packages": list(kind.packages),
-            "begun_from": given[m] if given else None,
+            "begun_from": given[m] if given else kind.beginning(run.settings),
             "architecture": run.ensemble.describe(m),
         }
     if len(chosen) < len(run.ensemble.members):

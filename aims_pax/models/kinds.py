@@ -88,6 +88,22 @@ class ModelKind(ABC):
             "give initial_train_dataset instead"
         )
 
+    def beginning(self, settings: Settings) -> str | None:
+        """What the members that `build` makes begin from, as text; None: random weights."""
+        return None
+
+    def begun_with(self, settings: Settings) -> dict[str, str]:
+        """{name: hash} of the files whose contents the members that `build` makes depend on."""
+        return {}
+
+    def check_beginning(
+        self, settings: Settings, seeds: Sequence[int], elements: Sequence[int]
+    ) -> tuple[ForceFieldModel | None, str]:
+        """For `check`: the members that `build` would make, if they do not begin from random weights and need no
+        download; and a remark, or "". Raises SettingsError, SetupError as `build` does.
+        """
+        return None, ""
+
     def contradictions(self, model: ForceFieldModel, settings: Settings) -> list[str]:
         """Settings that differ from members loaded by `from_files`, one line each."""
         return []

@@ -21,6 +21,20 @@ _NAMES = (
     "small-omat-0 medium-omat-0 mace-matpes-pbe-0 mace-matpes-r2scan-0 mh-0 mh-1"
 )
 FOUNDATION_MODELS = tuple(_NAMES.split())
+# those of organic molecules: MACE's functions mace_off and mace_anicc; `small` … alone are the models of materials
+ORGANIC_MODELS = ("off-small", "off-medium", "off-large", "anicc")
+PUBLISHED_MODELS = (*FOUNDATION_MODELS, *ORGANIC_MODELS)
+ELEMENTS_OF_PUBLISHED: Mapping[str, frozenset[int]] = {  # all models of materials have the same 89
+    **dict.fromkeys(FOUNDATION_MODELS, frozenset({*range(1, 84), *range(89, 95)})),
+    **dict.fromkeys(ORGANIC_MODELS, frozenset({1, 6, 7, 8, 9, 15, 16, 17, 35, 53})),
+    "anicc": frozenset({1, 6, 7, 8}),
+}
+# models that read the charge and the spin of each structure (mace_omol, mace_polar): they cannot be used here
+CHARGED_MODELS = ("omol", "polar-1-s", "polar-1-m", "polar-1-l")
+CHARGED = (
+    "this model reads the total charge and spin of each structure (or has long-range electrostatics), which "
+    "models in aims-PAX cannot; choose another one, such as off-medium, medium-mpa-0 or mh-1"
+)
 
 Wanted = tuple[Place, str, Mapping[str, Any]]  # place of the table, factory, keyword arguments
 
@@ -79,10 +93,12 @@ def odd_arguments(wanted: Iterable[Wanted], folder: Path) -> Iterator[tuple[Plac
 def unknown_models(wanted: Iterable[tuple[Place, str]], folder: Path) -> Iterator[tuple[Place, str]]:
     """(place, text) for each model that is neither a foundation size nor a file."""
     for place, size in wanted:
-        if size not in FOUNDATION_MODELS and not (folder / Path(size).expanduser()).is_file():
-            near = nearest(size, FOUNDATION_MODELS)
+        if size in CHARGED_MODELS:
+            yield place, f"{size}: {CHARGED}"
+        elif size not in PUBLISHED_MODELS and not (folder / Path(size).expanduser()).is_file():
+            near = nearest(size, PUBLISHED_MODELS)
             hint = f"; nearest: {near}" if near else ""
-            yield place, f"{size!r} is neither a model file nor one of {', '.join(FOUNDATION_MODELS)}{hint}"
+            yield place, f"{size!r} is neither a model file nor one of {', '.join(PUBLISHED_MODELS)}{hint}"
 
 
 def loaded(factory: str, folder: Path) -> Callable[..., Any]:

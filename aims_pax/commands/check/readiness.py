@@ -22,13 +22,13 @@ from aims_pax.isolated_atoms import isolated
 from aims_pax.labelling.factory import executor_of, reference_of
 from aims_pax.labelling.store import method_hash
 from aims_pax.labelling.validation import check_geometry
-from aims_pax.models.kinds import kind_of_file
+from aims_pax.models.kinds import kind_of_file, kind_of_run
 from aims_pax.record.checkpoint import exists
 from aims_pax.record.folder import RunFolder
 from aims_pax.record.restart_compatibility import as_begun, refuse_changes
 from aims_pax.settings import effective
 from aims_pax.settings.augment import CallSpec
-from aims_pax.settings.callables import FOUNDATION_MODELS
+from aims_pax.settings.callables import ELEMENTS_OF_PUBLISHED
 from aims_pax.settings.geometry_rules import refused_geometries
 from aims_pax.settings.mace import FROM_REFERENCE
 from aims_pax.settings.sampler_list import calls, models
@@ -48,8 +48,6 @@ NOTHING = (
     "nothing to start from: write a section INITIAL_DATASET_GENERATION, or set "
     "ACTIVE_LEARNING.initial_train_dataset or initial_models"
 )
-# atomic numbers of MACE's foundation models of materials (MP-0, MPA, OMAT, MATPES): all of them have these 89
-MATERIALS = frozenset({*range(1, 84), *range(89, 95)})
 LARGEST_READ = 50_000_000  # bytes of given data that `check` reads completely: ten seconds
 BUILT_IN_NEEDS = {"graph_pes_calculator": ("graph_pes", "graph-pes")}  # potential → (module, extra)
 Look = Callable[["Settings", Sequence[System]], None]
@@ -164,7 +162,13 @@ def begun_folder(settings: Settings, systems: Sequence[System]) -> None:
         controls = getattr(made, "controls", None)
         method = method_hash((made.for_system(next(iter(controls))) if controls else made).describe())
         begun = as_begun(folder, systems)
-        refuse_changes(folder, effective(settings), method, {s.name: s.frame.id for s in begun})
+        refuse_changes(folder, begun_settings(settings), method, {s.name: s.frame.id for s in begun})
+
+
+def begun_settings(settings: Settings) -> dict[str, Any]:
+    """The settings that a folder is begun with, and hashes of the files that its models begin from."""
+    contents = kind_of_run(settings).begun_with(settings)
+    return effective(settings) | ({"contents": contents} if contents else {})
 
 
 def check_model_kind(settings: Settings, systems: Sequence[System]) -> None:
@@ -244,10 +248,10 @@ def unknown_elements(
     said: list[tuple[Place, str]] = []
     for place, size in named:
         path = folder / Path(size).expanduser()
-        if size not in FOUNDATION_MODELS and not path.is_file():
+        if size not in ELEMENTS_OF_PUBLISHED and not path.is_file():
             continue  # reported by the check of model files
         try:
-            known = set(elements_of_model(path)) if path.is_file() else MATERIALS
+            known = set(ELEMENTS_OF_PUBLISHED.get(size, ()) or elements_of_model(path))
         except SettingsError as error:
             said.append((place, str(error)))
             continue
@@ -281,9 +285,11 @@ def given_models_and_data(settings: Settings, systems: Sequence[System]) -> None
         zs = elements(s.frame for s in systems)
         known = given_ensemble(settings.on_device("cpu"), zs, RunFolder(settings))
     else:
-        name = settings.model.name
-        members = [SimpleNamespace(name=f"{name}_{s}", seed=s) for s in untrained_member_seeds(settings)]
-        known = SimpleNamespace(members=members, elements=elements(s.frame for s in systems))
+        numbers, zs = untrained_member_seeds(settings), elements(s.frame for s in systems)
+        known, _ = kind_of_run(settings).check_beginning(settings.on_device("cpu"), numbers, zs)
+        if known is None:
+            members = [SimpleNamespace(name=f"{settings.model.name}_{s}", seed=s) for s in numbers]
+            known = SimpleNamespace(members=members, elements=zs)
     begun = exists(RunFolder(settings).restart / "explore")
     if al is not None and not begun and 0 < _size(settings) < LARGEST_READ:
         from aims_pax.stages.active_learning import given_sets

@@ -136,12 +136,17 @@ def read_model(path: Path, device: str, dtype: torch.dtype | None) -> MaceModel:
         raise SettingsError(
             f"{path}: not a readable MACE .model file ({type(error).__name__}: {error})"
         ) from error
+    check_model_class(model, f"{path}: holds")
+    return model.to(device=device, dtype=dtype)
+
+
+def check_model_class(model: Any, said: str) -> None:
+    """Raise SettingsError unless this is a MACE model of energies and forces. said: how the error begins."""
     if type(model).__name__ not in ("MACE", "ScaleShiftMACE") or hasattr(model, "joint_embedding"):
         raise SettingsError(
-            f"{path}: holds {_what(model)}, expected a MACE model of energies and forces (MACE or "
+            f"{said} {_what(model)}, expected a MACE model of energies and forces (MACE or "
             "ScaleShiftMACE without charge, spin or field embeddings), such as a .model file written by mace_run_train"
         )
-    return model.to(device=device, dtype=dtype)
 
 
 def elements_of(model: MaceModel) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from aims_pax.frames import Array
@@ -22,7 +23,15 @@ from aims_pax.models.mace.build import is_shifted
 from aims_pax.models.mace.graphs import LabelledGraph, collate
 from aims_pax.models.mace.losses import energies
 from aims_pax.models.mace.member import Member
-from aims_pax.models.mace.statistics import fit_offsets, measure
+from aims_pax.models.mace.statistics import (
+    CORRECTED,
+    Statistics,
+    as_stored,
+    fit_offsets,
+    lone_atoms,
+    measure,
+    smallest_correction,
+)
 
 if TYPE_CHECKING:
     from aims_pax.settings.mace import MaceSettings
@@ -112,6 +121,9 @@ def take_statistics(
     """
     if not train:
         raise ValueError(f"{member.name}: nothing to train on")
+    if member.statistics is None and member.begun_from is not None:
+        _continue_foundation(member, member.begun_from, everything, train, given)
+        return
     if member.statistics is None:
         a = member.settings.architecture
         s = measure(
@@ -134,6 +146,44 @@ def take_statistics(
         refit(member, train)
         assert member.statistics is not None
         member.statistics = replace(member.statistics, rank=rank)
+
+
+def _continue_foundation(
+    member: Member,
+    begun: Statistics,
+    everything: Sequence[LabelledGraph],
+    train: Sequence[LabelledGraph],
+    given: Mapping[int, float] | None,
+) -> None:
+    """Scale, shift and neighbours of the foundation model; atomic energies of the user, of isolated atoms, or its own
+    with the smallest correction that explains its residuals on these frames. Never means of total energies.
+    """
+    composition = np.stack([g.composition for g in train])
+    rank = int(np.linalg.matrix_rank(composition))
+    E0, source = np.array(begun.E0), CORRECTED
+    alone = lone_atoms(everything)
+    fixed = {k: given[z] for k, z in enumerate(member.elements) if z in given} if given is not None else alone
+    if fixed:
+        E0[list(fixed)] = list(fixed.values())
+    occurring = set(np.flatnonzero(composition.sum(0)).tolist())
+    if fixed and (given is not None or occurring <= set(fixed)):
+        source = "given" if given is not None else "isolated atoms"
+    member.freeze(replace(begun, E0=as_stored(E0, member.dtype), source=source, rank=rank))
+    correction = np.zeros(len(E0))
+    if source == CORRECTED:
+        free = np.array([k not in fixed for k in range(len(E0))])
+        correction = smallest_correction(composition * free, residuals(member, train))
+        member.shift_offsets(E0=E0 + correction)
+    else:
+        refit(member, train)
+    names = [chemical_symbols[z] for z in member.elements]
+    moved = ", ".join(f"{s} {d:+.3f}" for s, d in zip(names, correction, strict=True)) + " eV"
+    log.info(
+        "%s: atomic energies from %s%s; scale %.3f eV, %.1f neighbours of the foundation model",
+        member.name, source,
+        f" of {len(train)} frames ({moved}; {rank} of {len(occurring)} elements determined)" * (source == CORRECTED),
+        begun.scale, begun.avg_num_neighbors,
+    )  # fmt: skip
 
 
 def given_energies(
