@@ -1,11 +1,11 @@
-"""Fine-tuning against training from random weights, at the same number of labels, and whether members disagree honestly.
+"""Fine-tuning against training from random weights, at equal labels, and whether members disagree honestly.
 
     python benchmarks/fine_tuning.py --folder /tmp/fine --labels 20 --seeds 1 2
 
 A foundation model (16 channels, GFN2-xTB, MD of methane, ethane, methanol, water and dimethyl ether at 300 … 900 K) is
 trained once. Then each choice trains a committee on ethanol frames with GFN1-xTB labels until convergence. Errors are
-those of the committee's mean force on frames of GFN1-xTB's own MD that no model has seen; rank is Spearman's correlation
-of the committee's spread with the true error: of atoms, and of frames (largest spread, largest error).
+those of the committee's mean force on frames of GFN1-xTB's own MD that no model has seen; rank is Spearman's
+correlation of the committee's spread with the true error: of atoms, and of frames (largest spread, largest error).
 Medians over the seeds, which choose frames and members. Processor seconds.
 """
 
@@ -173,7 +173,7 @@ def _new_readouts(model: Any, seed: int) -> None:
 def converge(
     ensemble: Ensemble, data: MemberData, patience: int = 50, most: int = 500, margin: float = 0.0
 ) -> None:
-    """As the stage of convergence does: each member until its validation loss stops improving, then its best weights."""
+    """As the stage of convergence: each member until its validation loss stops improving, then its best weights."""
     ensemble.begin_convergence()
     for m in range(len(ensemble)):
         best, last, kept = np.inf, 0, None
@@ -224,13 +224,9 @@ def prepare(folder: Path) -> None:
         ensemble = Ensemble.build(own, (0,), (1, 6, 8))
         converge(ensemble, MemberData(train, valid), patience=15, most=80)
         ensemble.save(0, folder / "foundation.model")
-        error = errors(ensemble_of(ensemble), valid)["absolute"].mean()
+        error = errors(ensemble, valid)["absolute"].mean()
         print(f"foundation model: {len(train)} frames, validation force MAE {1000 * error:.1f} meV/Å, "
               f"{time.process_time() - begin:.0f} CPU s", flush=True)  # fmt: skip
-
-
-def ensemble_of(ensemble: Ensemble) -> Ensemble:
-    return ensemble
 
 
 def dynamics(formula: str, method: str, temperatures: Sequence[int], n: int, seed: int) -> Iterator[Any]:

@@ -20,12 +20,15 @@ from aims_pax.errors import SettingsError
 
 def init(
     kind: Annotated[
-        str, typer.Argument(help="molecule, crystal, many, cluster or laptop.", show_default="molecule")
+        str,
+        typer.Argument(
+            help="molecule, crystal, many, cluster, fine-tuning or laptop.", show_default="molecule"
+        ),
     ] = "molecule",
     folder: Annotated[Path, typer.Argument(help="Folder for the files.", show_default="this folder")] = HERE,
     version: Version = False,
 ) -> None:
-    """Write a commented starter project: a molecule, a crystal, many systems, a cluster, or a laptop."""
+    """Write a commented starter project: a molecule, a crystal, many systems, a cluster, fine-tuning, or a laptop."""
     from aims_pax.commands.init import write_starter
 
     def go() -> None:

@@ -149,8 +149,14 @@ def _laptop() -> Parts:
     return f"{project}\n{misc}", mace, {"geometry.in": geometry}
 
 
+def _fine_tuning() -> Parts:
+    others = {"make_example.py": t.FINE_TUNING_SCRIPT, "geometry.in": _ethanol()}
+    return t.FINE_TUNING, t.FINE_TUNING_MACE, others
+
+
 _MAKERS: dict[str, Callable[[], Parts]] = {
     "molecule": _molecule, "crystal": _crystal, "many": _many, "cluster": _cluster, "laptop": _laptop,
+    "fine-tuning": _fine_tuning,
 }  # fmt: skip
 
 

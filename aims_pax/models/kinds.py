@@ -96,13 +96,18 @@ class ModelKind(ABC):
         """{name: hash} of the files whose contents the members that `build` makes depend on."""
         return {}
 
-    def check_beginning(
+    def trial_members(
         self, settings: Settings, seeds: Sequence[int], elements: Sequence[int]
-    ) -> tuple[ForceFieldModel | None, str]:
-        """For `check`: the members that `build` would make, if they do not begin from random weights and need no
-        download; and a remark, or "". Raises SettingsError, SetupError as `build` does.
+    ) -> ForceFieldModel | None:
+        """For `check`: the members that `build` would make, unless they begin from random weights or need a download.
+
+        Raises SettingsError, SetupError as `build` does.
         """
-        return None, ""
+        return None
+
+    def remarks(self, settings: Settings) -> list[str]:
+        """Warnings of `check` about what the members begin from."""
+        return []
 
     def contradictions(self, model: ForceFieldModel, settings: Settings) -> list[str]:
         """Settings that differ from members loaded by `from_files`, one line each."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator
 
@@ -24,8 +24,7 @@ from aims_pax.settings.fields import (
     one_of,
 )
 
-if TYPE_CHECKING:
-    from aims_pax.settings.mace import TrainingSettings
+Written = TypeVar("Written", bound=Section)
 
 NAME = "FOUNDATION"
 NAIVE, FROZEN, REPLAY = "naive", "frozen", "replay"
@@ -132,8 +131,8 @@ class FoundationSettings(Section):
         return way in self.differ_by
 
 
-def recipe_training(foundation: FoundationSettings | None, written: TrainingSettings) -> TrainingSettings:
-    """TRAINING with the values of fine-tuning for all keys that the user has not written."""
+def recipe_training(foundation: FoundationSettings | None, written: Written) -> Written:
+    """The section TRAINING with the values of fine-tuning for all keys that the user has not written."""
     if foundation is None:
         return written
     update = {k: v for k, v in TRAINING.items() if k not in written.model_fields_set}

@@ -221,20 +221,29 @@ def _factories(settings: Settings) -> list[Wanted]:
     ):
         own = initial.initial_calculator
         wanted.append(((INITIAL, "initial_calculator"), own.factory, own.kwargs))
+    if (foundation := settings.model.foundation) is not None and foundation.factory is not None:
+        wanted.append((("mace", "FOUNDATION", "model"), *foundation.factory))
     return [*wanted, *potentials(settings.samplers)]
 
 
 def _files(settings: Settings, systems: Sequence[System], given: list[GivenFile]) -> Iterator[Finding]:
     """Errors in the models and datasets that the settings name; readable datasets are added to `given`."""
     initial, active = settings.initial_dataset, settings.active_learning
-    own = (
-        active is None or active.initial_models is None
-    )  # new models: they know the elements of the geometries
-    known = elements(s.frame for s in systems) if own else ()
+    foundation = settings.model.foundation
+    own = foundation is None and (active is None or active.initial_models is None)
+    known = (
+        elements(s.frame for s in systems) if own else ()
+    )  # new models know the elements of the geometries
     sizes = models(settings.samplers)
     if initial is not None and initial.initial_sampling == "mace-mp0" and not settings.samplers:
         sizes.append(((INITIAL, "initial_foundational_size"), initial.initial_foundational_size))
+    if foundation is not None and foundation.factory is None:
+        sizes.append((("mace", "FOUNDATION", "model"), foundation.name))
     yield from unknown_models(sizes, settings.folder)
+    if foundation is not None and foundation.replay_data is not None:
+        path = settings.path(foundation.replay_data)
+        if not path.is_file():
+            yield ("mace", "FOUNDATION", "replay_data"), f"{foundation.replay_data}: {no_such(path)}"
     if active is not None:
         for model in active.initial_models or ():
             if not settings.path(model).is_file():

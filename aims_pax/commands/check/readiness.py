@@ -286,7 +286,7 @@ def given_models_and_data(settings: Settings, systems: Sequence[System]) -> None
         known = given_ensemble(settings.on_device("cpu"), zs, RunFolder(settings))
     else:
         numbers, zs = untrained_member_seeds(settings), elements(s.frame for s in systems)
-        known, _ = kind_of_run(settings).check_beginning(settings.on_device("cpu"), numbers, zs)
+        known = kind_of_run(settings).trial_members(settings.on_device("cpu"), numbers, zs)
         if known is None:
             members = [SimpleNamespace(name=f"{settings.model.name}_{s}", seed=s) for s in numbers]
             known = SimpleNamespace(members=members, elements=zs)

@@ -24,6 +24,7 @@ from aims_pax.settings.mace import ArchitectureSettings
 if TYPE_CHECKING:
     from aims_pax.models.mace.ensemble import Ensemble
     from aims_pax.settings import Settings
+    from aims_pax.settings.foundation import FoundationSettings
     from aims_pax.systems import System
 
 FORMS = {  # format of exported files: ending of their names
@@ -72,26 +73,28 @@ class MaceKind(ModelKind):
         own = None if foundation.published else foundation.model
         return contents({"model": own, "replay_data": foundation.replay_data}, settings.folder)
 
-    def check_beginning(
+    def trial_members(
         self, settings: Settings, seeds: Sequence[int], elements: Sequence[int]
-    ) -> tuple[Ensemble | None, str]:
+    ) -> Ensemble | None:
         foundation = settings.mace.foundation
         if foundation is None:
-            return None, ""
-        if foundation.published:
-            from aims_pax.models.mace.foundation import stored_file
+            return None
+        if not _needs_download(foundation):
+            return self.build(settings, seeds, elements)
+        known = ELEMENTS_OF_PUBLISHED.get(foundation.name, frozenset())
+        if known and (unknown := sorted({*elements, *_elements_of_data(settings)} - known)):
+            symbols = ", ".join(chemical_symbols[z] for z in unknown)
+            raise SettingsError(f"FOUNDATION.model: {foundation.name} does not know {symbols}")
+        return None
 
-            if stored_file(foundation.name) is None:
-                known = ELEMENTS_OF_PUBLISHED.get(foundation.name, frozenset())
-                wanted = {*elements, *_elements_of_data(settings)}
-                if known and (unknown := sorted(wanted - known)):
-                    symbols = ", ".join(chemical_symbols[z] for z in unknown)
-                    raise SettingsError(f"FOUNDATION.model: {foundation.name} does not know {symbols}")
-                return None, (
-                    f"FOUNDATION.model: {foundation.name} is not in MACE's cache (~/.cache/mace): it is downloaded "
-                    "when the run begins, which needs a network; its heads and architecture are checked then"
-                )
-        return self.build(settings, seeds, elements), ""
+    def remarks(self, settings: Settings) -> list[str]:
+        foundation = settings.mace.foundation
+        if foundation is None or not _needs_download(foundation):
+            return []
+        return [
+            f"FOUNDATION.model: {foundation.name} is not in MACE's cache: it will be downloaded when the run begins, "
+            "which needs a network; its heads and architecture can be checked only then"
+        ]
 
     def from_files(self, paths: Sequence[Path], settings: Settings, seeds: Sequence[int] | None) -> Ensemble:
         from aims_pax.models.mace.ensemble import Ensemble
@@ -201,6 +204,12 @@ class MaceKind(ModelKind):
         from aims_pax.models.mace.compile_policy import compiling
 
         return compiling(settings, cast("Ensemble", model), atoms, watch)
+
+
+def _needs_download(foundation: FoundationSettings) -> bool:
+    from aims_pax.models.mace.foundation import stored_file
+
+    return foundation.published and stored_file(foundation.name) is None
 
 
 def _with_architecture(settings: Settings) -> Settings | None:
