@@ -36,9 +36,8 @@ def foreign(tmp_path_factory):
 
 
 def project(folder, foreign, changes=None, **foundation):
-    changes = {"INITIAL_DATASET_GENERATION": None, "ACTIVE_LEARNING": {"n_test": 3, "max_MD_steps": 30}} | (
-        changes or {}
-    )
+    changes = {"INITIAL_DATASET_GENERATION": None, "ACTIVE_LEARNING": {}} | (changes or {})
+    changes["ACTIVE_LEARNING"] = {"n_test": 3, "max_MD_steps": 30} | changes["ACTIVE_LEARNING"]
     changes["ACTIVE_LEARNING"]["initial_train_dataset"] = "train.xyz"
     mace = {"ARCHITECTURE": None, "FOUNDATION": {"model": "foreign.model", **foundation}}
     write_project(folder, changes, mace)
@@ -134,7 +133,7 @@ def test_the_same_command_continues_and_another_beginning_is_refused(finished, t
     [
         (
             {"model": "missing.model"},
-            "mace.yaml:5: FOUNDATION.model: 'missing.model' is neither a model file nor one of",
+            "FOUNDATION.model: 'missing.model' is neither a model file nor one of",
         ),
         ({"model": "medium-mpa"}, "nearest: medium-mpa-0"),
         ({"model": "omol"}, "reads the total charge and spin"),

@@ -128,7 +128,7 @@ def validate(member: Member, graphs: Sequence[LabelledGraph], loss: Loss) -> Val
     tensors = components = 0
     with member.average.in_place():
         for batch_graphs in _batches(graphs, size):
-            batch = collate(batch_graphs, member.statistics.E0, member.device)
+            batch = collate(batch_graphs, member.statistics.E0, member.device, member.statistics.shift)
             prediction = predicted(member, batch_graphs, batch, stress=loss.stress)
             total += float(loss(batch, prediction).detach()) * len(batch_graphs)
             atoms = (batch.ptr[1:] - batch.ptr[:-1]).to(batch.energy.dtype)
