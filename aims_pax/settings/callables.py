@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,11 @@ ELEMENTS_OF_PUBLISHED: Mapping[str, frozenset[int]] = {  # all models of materia
     **dict.fromkeys(ORGANIC_MODELS, frozenset({1, 6, 7, 8, 9, 15, 16, 17, 35, 53})),
     "anicc": frozenset({1, 6, 7, 8}),
 }
-# models that read the charge and the spin of each structure (mace_omol, mace_polar): they cannot be used here
-CHARGED_MODELS = ("omol", "polar-1-s", "polar-1-m", "polar-1-l")
+# mace_omol reads the charge and the spin of each structure: FOUNDATION can fix them to one value
+FOUNDATION_ONLY = ("omol",)
+CHARGED_MODELS = (*FOUNDATION_ONLY, "polar-1-s", "polar-1-m", "polar-1-l")
 CHARGED = (
-    "this model reads the total charge and spin of each structure (or has long-range electrostatics), which "
+    "this model reads the total charge and spin of each structure, or has long-range electrostatics, which "
     "models in aims-PAX cannot; choose another one, such as off-medium, medium-mpa-0 or mh-1"
 )
 
@@ -90,9 +91,13 @@ def odd_arguments(wanted: Iterable[Wanted], folder: Path) -> Iterator[tuple[Plac
                 yield (*place, "kwargs", name), text
 
 
-def unknown_models(wanted: Iterable[tuple[Place, str]], folder: Path) -> Iterator[tuple[Place, str]]:
-    """(place, text) for each model that is neither a foundation size nor a file."""
+def unknown_models(
+    wanted: Iterable[tuple[Place, str]], folder: Path, others: Sequence[str] = ()
+) -> Iterator[tuple[Place, str]]:
+    """(place, text) for each model that is neither a foundation size nor a file. others: further names."""
     for place, size in wanted:
+        if size in others:
+            continue
         if size in CHARGED_MODELS:
             yield place, f"{size}: {CHARGED}"
         elif size not in PUBLISHED_MODELS and not (folder / Path(size).expanduser()).is_file():

@@ -18,6 +18,7 @@ from aims_pax.settings.fields import (
     OptionalText,
     Real,
     Section,
+    Whole,
     as_table,
     as_text,
     key,
@@ -82,11 +83,24 @@ class FoundationSettings(Section):
         ...,
         "Name of a published model (downloaded at first use): of materials "
         "`small`, `medium`, `large`, `medium-0b3`, `medium-mpa-0`, `medium-omat-0`, `mace-matpes-r2scan-0`, `mh-1`, …, "
-        "or of organic molecules `off-small`, `off-medium`, `off-large`, `anicc`; or the path of a `.model` file; or "
+        "or of molecules `off-small`, `off-medium`, `off-large`, `anicc`, `omol`; or the path of a `.model` file; or "
         "`{factory, kwargs}` (`package.module:callable`) that returns the torch module or a `MACECalculator`.",
     )
     head: OptionalText = key(
         None, "Level of theory, of a model that has several. `None`: the only one, or the one named default."
+    )
+    charge: Real = key(
+        0.0,
+        "Total charge (e) of all structures of the run, for a model that reads it (`omol`).",
+        unit="e",
+        possible="[-1000, 1000]",
+        plausible="[-20, 20]",
+    )
+    spin: Whole = key(
+        1,
+        "Spin multiplicity 2S+1 of all structures of the run, for a model that reads it (`omol`).",
+        possible="[1, 1000]",
+        plausible="[1, 20]",
     )
     recipe: Recipe = key(
         NAIVE,
@@ -125,6 +139,11 @@ class FoundationSettings(Section):
     def published(self) -> bool:
         """Whether the model is named as MACE names it; a file of the same name needs a path, such as `./small`."""
         return isinstance(self.model, str) and self.model in (*PUBLISHED_MODELS, *CHARGED_MODELS)
+
+    @property
+    def features(self) -> dict[str, float]:
+        """Charge and spin under the names that MACE's models have for them."""
+        return {"total_charge": self.charge, "total_spin": float(self.spin)}
 
     def differs_by(self, way: str) -> bool:
         """Whether members differ in this way."""

@@ -15,7 +15,13 @@ from aims_pax.errors import SettingsError
 from aims_pax.given_data import GivenFile, read_given, remarks, undetermined_energies
 from aims_pax.labelled_data import LabelKeys, find_damage
 from aims_pax.settings import geometry_rules
-from aims_pax.settings.callables import Wanted, odd_arguments, unknown_models, wrong_callables
+from aims_pax.settings.callables import (
+    FOUNDATION_ONLY,
+    Wanted,
+    odd_arguments,
+    unknown_models,
+    wrong_callables,
+)
 from aims_pax.settings.control_in import MOVES_ATOMS, pair_controls, read_control
 from aims_pax.settings.control_in_check import lost_hubbard, odd_spin, shared_k_grid
 from aims_pax.settings.geometries import found_geometries
@@ -237,9 +243,10 @@ def _files(settings: Settings, systems: Sequence[System], given: list[GivenFile]
     sizes = models(settings.samplers)
     if initial is not None and initial.initial_sampling == "mace-mp0" and not settings.samplers:
         sizes.append(((INITIAL, "initial_foundational_size"), initial.initial_foundational_size))
-    if foundation is not None and foundation.factory is None:
-        sizes.append((("mace", "FOUNDATION", "model"), foundation.name))
     yield from unknown_models(sizes, settings.folder)
+    if foundation is not None and foundation.factory is None:
+        named = [(("mace", "FOUNDATION", "model"), foundation.name)]
+        yield from unknown_models(named, settings.folder, FOUNDATION_ONLY)
     if foundation is not None and foundation.replay_data is not None:
         path = settings.path(foundation.replay_data)
         if not path.is_file():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,7 +18,13 @@ from aims_pax.models.mace.inference import Committee
 from aims_pax.models.mace.mace_import import MaceModel, foundation_models, quiet
 from aims_pax.models.mace.native import Backend
 from aims_pax.potential import load_factory
-from aims_pax.settings.callables import CHARGED, CHARGED_MODELS, ORGANIC_MODELS, PUBLISHED_MODELS
+from aims_pax.settings.callables import (
+    CHARGED,
+    CHARGED_MODELS,
+    FOUNDATION_ONLY,
+    ORGANIC_MODELS,
+    PUBLISHED_MODELS,
+)
 
 if TYPE_CHECKING:
     from aims_pax.settings.foundation import FoundationSettings
@@ -29,8 +35,9 @@ MODEL = "FOUNDATION.model"
 # not for commercial use: github.com/gabor1/ASL
 ACADEMIC = (
     *("off-small", "off-medium", "off-large", "small-omat-0", "medium-omat-0"),
-    *("mace-matpes-pbe-0", "mace-matpes-r2scan-0", "mh-0", "mh-1"),
+    *("mace-matpes-pbe-0", "mace-matpes-r2scan-0", "mh-0", "mh-1", "omol"),
 )
+OMOL = "MACE-omol-0-extra-large-1024.model"  # the file that mace_omol stores
 
 
 def load_foundation_model(
@@ -69,8 +76,8 @@ def foundation_module(
     Raises SettingsError and SetupError as `load_foundation_model`.
     """
     if foundation.factory is None:
-        path = foundation_file(foundation.name, folder, MODEL)
-        return read_model(path, device, None), foundation.name, None
+        path = foundation_file(foundation.name, folder, MODEL, FOUNDATION_ONLY)
+        return read_model(path, device, None, embeddings=True), foundation.name, None
     factory, kwargs = foundation.factory
     make = load_factory(factory, folder)
     with quiet():
@@ -88,19 +95,24 @@ def foundation_module(
             f"{MODEL}: {factory} returned {type(made).__name__}, expected a MACE model (a torch module) or an "
             "ASE calculator of the class MACECalculator (without dispersion)"
         )
-    check_model_class(models[0], f"{MODEL}: {factory} returned")
+    check_model_class(models[0], f"{MODEL}: {factory} returned", embeddings=True)
     return models[0].to(device), foundation.name, getattr(made, "head", None)
 
 
-def foundation_file(size_or_path: str, folder: Path | None = None, key: str = FOUNDATIONAL_SIZE) -> Path:
-    """The file of a published model, downloaded if necessary, or of the user.
+def foundation_file(
+    size_or_path: str,
+    folder: Path | None = None,
+    key: str = FOUNDATIONAL_SIZE,
+    others: Sequence[str] = (),
+) -> Path:
+    """The file of a published model, downloaded if necessary, or of the user. others: further published names.
 
     A published name has priority over a file of that name: opening a model executes code, so its path must be explicit.
     Raises SettingsError, SetupError.
     """
-    if size_or_path in CHARGED_MODELS:
+    if size_or_path in CHARGED_MODELS and size_or_path not in others:
         raise SettingsError(key, f"{size_or_path}: {CHARGED}")
-    if size_or_path in PUBLISHED_MODELS:
+    if size_or_path in (*PUBLISHED_MODELS, *others):
         return _download(size_or_path, key)
     path = Path(size_or_path).expanduser()
     path = path if path.is_absolute() or folder is None else folder / path
@@ -125,6 +137,8 @@ def _place(name: str) -> Path:
     cache = Path(published.get_cache_dir())
     if name == "anicc":
         return Path(published.module_dir) / "foundations_models" / "ani500k_large_CC.model"
+    if name == "omol":
+        return cache / OMOL
     if name in ORGANIC_MODELS:
         url = published.mace_off_urls[name.removeprefix("off-")]
         return cache / os.path.basename(url).split("?")[0]
@@ -150,14 +164,14 @@ def _download(size: str, key: str = FOUNDATIONAL_SIZE) -> Path:
 def _fetch(name: str) -> str | Path:
     """The path of the file; MACE's functions for organic molecules return the model that they have stored."""
     published = foundation_models()
-    if name not in ORGANIC_MODELS:
+    if name not in (*ORGANIC_MODELS, *FOUNDATION_ONLY):
         return str(published.download_mace_mp_checkpoint(name))
     path = _place(name)
     if not path.is_file():
-        make: Callable[[], Any] = (
-            (lambda: published.mace_anicc(device="cpu", return_raw_model=True))
-            if name == "anicc"
-            else (lambda: published.mace_off(name.removeprefix("off-"), device="cpu", return_raw_model=True))
-        )
-        make()
+        if name == "anicc":
+            published.mace_anicc(device="cpu", return_raw_model=True)
+        elif name == "omol":
+            published.mace_omol(device="cpu", return_raw_model=True)
+        else:
+            published.mace_off(name.removeprefix("off-"), device="cpu", return_raw_model=True)
     return path

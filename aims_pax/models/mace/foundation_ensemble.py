@@ -17,6 +17,7 @@ from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.labelled_data import read_structures
 from aims_pax.models.mace.architecture import contradictions
 from aims_pax.models.mace.build import DTYPES, elements_of, read_statistics
+from aims_pax.models.mace.embedding_folding import Electrons, check_electrons_of, check_features, is_embedded
 from aims_pax.models.mace.energy_offsets import given_energies
 from aims_pax.models.mace.ensemble import Ensemble
 from aims_pax.models.mace.fast_forward import unsupported_part
@@ -43,11 +44,13 @@ def ensemble_from_foundation(
     elements: Sequence[int],
     folder: Path | None = None,
     others: Sequence[int] = (),
+    electrons: Sequence[Electrons] = (),
 ) -> Ensemble:
     """Members named `{name_exp}_{seed}` that begin from the model of FOUNDATION, with these elements alone.
 
     elements: atomic numbers of the geometries; others: of given datasets; those of `replay_data` are added. folder:
-    relative paths start here. Raises SettingsError, and SetupError when a download is needed and fails.
+    relative paths start here. electrons: charge and spin of the geometries. Raises SettingsError, and SetupError when
+    a download is needed and fails.
     """
     foundation = settings.foundation
     assert foundation is not None
@@ -55,7 +58,7 @@ def ensemble_from_foundation(
         raise SettingsError(f"every member needs a different seed, got {list(seeds)}")
     structures = replay_structures(foundation, folder)
     zs = sorted({*elements, *others, *(int(z) for frame in structures for z in frame.numbers)})
-    model, name, head = _reduced(settings, zs, folder)
+    model, name, head = _reduced(settings, zs, folder, electrons)
     begun = replace(read_statistics(model), source="the foundation model")
     name_exp, given = settings.general.name_exp, given_energies(settings, sorted(elements), folder)
     members = [_member(model, f"{name_exp}_{seed}", seed, begun, settings) for seed in seeds]
@@ -83,7 +86,7 @@ def replay_structures(foundation: FoundationSettings, folder: Path | None) -> li
 
 
 def _reduced(
-    settings: MaceSettings, elements: Sequence[int], folder: Path | None
+    settings: MaceSettings, elements: Sequence[int], folder: Path | None, electrons: Sequence[Electrons]
 ) -> tuple[MaceModel, str, str]:
     """(the model in double precision on the CPU, its name, its head)."""
     foundation = settings.foundation
@@ -92,7 +95,14 @@ def _reduced(
     heads = heads_of(original)
     wanted = foundation.head if foundation.head is not None or own not in heads else own
     k = chosen_head(original, wanted, name)
-    model = reduced_model(original, k, elements, name)
+    if is_embedded(original):
+        check_features(original, name)
+        check_electrons_of(electrons, foundation.features, name)
+        log.info(
+            "%s reads charge and spin of structures: they are fixed to charge %g and multiplicity %d (FOUNDATION)",
+            name, foundation.charge, foundation.spin,
+        )  # fmt: skip
+    model = reduced_model(original, k, elements, name, foundation.features)
     wrong = [
         f"ARCHITECTURE.{key}: {written} in mace.yaml, {found} in {name}"
         for key, written, found in contradictions(model, settings.architecture)

@@ -51,8 +51,6 @@ def select_head(model: MaceModel, k: int) -> None:
     with default_dtype(next(model.parameters()).dtype):
         for readout in model.readouts:
             _select_in_readout(readout, k, H)
-        if hasattr(model, "embedding_readout"):
-            _select_in_readout(model.embedding_readout, k, H)
     energies = model.atomic_energies_fn
     energies.atomic_energies = energies.atomic_energies[k : k + 1].clone()
     if hasattr(model, "scale_shift"):

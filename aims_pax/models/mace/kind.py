@@ -19,6 +19,7 @@ from aims_pax.models.kinds import FOUNDATIONAL_SIZE, ExportedModel, Features, Mo
 from aims_pax.models.mace import resource_estimates
 from aims_pax.settings.callables import ELEMENTS_OF_PUBLISHED
 from aims_pax.settings.content_hashes import contents
+from aims_pax.settings.geometries import found_geometries
 from aims_pax.settings.mace import ArchitectureSettings
 
 if TYPE_CHECKING:
@@ -52,8 +53,9 @@ class MaceKind(ModelKind):
         if settings.mace.foundation is not None:
             from aims_pax.models.mace.foundation_ensemble import ensemble_from_foundation
 
+            electrons = [(s.frame.charge, s.frame.spin) for s in found_geometries(settings)[0]]
             return ensemble_from_foundation(
-                settings.mace, seeds, elements, settings.folder, _elements_of_data(settings)
+                settings.mace, seeds, elements, settings.folder, _elements_of_data(settings), electrons
             )
         from aims_pax.models.mace.ensemble import Ensemble
 

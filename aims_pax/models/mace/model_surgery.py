@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
 from aims_pax.models.mace.build import doubled, elements_of
 from aims_pax.models.mace.element_selection import select_elements
+from aims_pax.models.mace.embedding_folding import WithFeatures, fold_embeddings, is_embedded
 from aims_pax.models.mace.head_selection import heads_of, select_head
 from aims_pax.models.mace.inference import Committee, TorchEvaluator
 from aims_pax.models.mace.linear_selection import UnknownLayer
@@ -35,11 +36,18 @@ class DifferentModel(Exception):
     """A reduced model predicts something else than the original."""
 
 
-def reduced_model(original: MaceModel, head: int, elements: Sequence[int], name: str) -> MaceModel:
+def reduced_model(
+    original: MaceModel,
+    head: int,
+    elements: Sequence[int],
+    name: str,
+    features: Mapping[str, float] | None = None,
+) -> MaceModel:
     """A copy in double precision with this head alone and these elements (atomic numbers) alone.
 
-    name: of the model, for messages. The original is not changed. Raises SettingsError for an element that it does not
-    know, and for a head that cannot be separated from the others.
+    name: of the model, for messages. features: charge and spin of all structures, for a model that reads them (see
+    `embedding_folding`). The original is not changed. Raises SettingsError for an element that it does not know, and
+    for a head or an embedding that cannot be separated.
     """
     known = elements_of(original)
     unknown = sorted(set(elements) - set(known))
@@ -49,19 +57,20 @@ def reduced_model(original: MaceModel, head: int, elements: Sequence[int], name:
             "Choose a model that does"
         )
     original = double_copy(original)
+    reference = WithFeatures(original, features or {}) if is_embedded(original) else original
     try:
-        one_head = _with_head(original, head)
+        one_head = _with_head(original, reference, head, features or {})
     except (UnknownLayer, DifferentModel, AttributeError, RuntimeError, ValueError) as error:
         heads = ", ".join(heads_of(original))
         raise SettingsError(
-            f"FOUNDATION.model: {name} has the heads {heads}, which cannot be separated here ({error}); "
+            f"FOUNDATION.model: {name} with the heads {heads} cannot be reduced to one head here ({error}); "
             "select one with mace_select_head and give its file"
         ) from error
     try:
         small = double_copy(one_head)
         with quiet():
             select_elements(small, elements)
-        compare(original, head, small, elements)
+        compare(reference, head, small, elements)
     except (UnknownLayer, DifferentModel, AttributeError, RuntimeError, ValueError) as error:
         log.warning("foundation model %s: all %d elements remain in it (%s)", name, len(known), error)
         return one_head
@@ -129,13 +138,18 @@ def fix_radial_basis(model: MaceModel) -> None:
             module.register_buffer(name, parameter.detach().clone())
 
 
-def _with_head(original: MaceModel, head: int) -> MaceModel:
-    several = len(heads_of(original)) > 1
+def _with_head(
+    original: MaceModel, reference: MaceModel, head: int, features: Mapping[str, float]
+) -> MaceModel:
+    """One head, without embeddings of charge and spin. reference: the original, called with these features."""
+    changed = len(heads_of(original)) > 1 or is_embedded(original)
     model = double_copy(original)
     with quiet():
+        if is_embedded(model):
+            fold_embeddings(model, features)
         select_head(model, head)
-    if several:
-        compare(original, head, model, elements_of(original)[:8])
+    if changed:
+        compare(reference, head, model, elements_of(original)[:8])
     return model
 
 

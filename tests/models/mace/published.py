@@ -53,6 +53,21 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "no gate, agnostic product": {"gate": None, "use_agnostic_product": True},
     "last layer with vectors": {"keep_last_layer_irreps": True},
     "MACE without scale": {"kind": "MACE"},
+    "OMOL: charge and spin": {
+        "embedding_specs": {
+            "total_charge": {
+                "type": "categorical",
+                "per": "graph",
+                "offset": 5,
+                "num_classes": 11,
+                "emb_dim": 4,
+            },
+            "total_spin": {"type": "continuous", "per": "graph", "in_dim": 1, "emb_dim": 3},
+        },
+        "use_embedding_readout": True,
+        "heads": ("omol", "Default"),
+        "blocks": (RESIDUAL, NON_LINEAR),
+    },
 }
 
 

@@ -1,6 +1,7 @@
 """One head and few elements of a published model are the same model, whatever its architecture."""
 
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
 from aims_pax.models.mace.build import elements_of, read_model
+from aims_pax.models.mace.embedding_folding import check_electrons_of, check_features
 from aims_pax.models.mace.fast_forward import unsupported_part
 from aims_pax.models.mace.head_selection import chosen_head, heads_of, select_head
 from aims_pax.models.mace.mace_import import quiet
@@ -21,6 +23,8 @@ from aims_pax.models.mace.model_surgery import (
 )
 from tests.models.mace.published import ARCHITECTURES, ELEMENTS, THREE, published
 
+CATION = {"total_charge": 1.0, "total_spin": 2.0}
+
 
 def maces_own(model, frame: Frame, head: str):
     """Energy, forces and stress by MACE's own calculator, from the positions as a user gives them."""
@@ -29,6 +33,7 @@ def maces_own(model, frame: Frame, head: str):
     with quiet():
         calculator = MACECalculator(models=[model], device="cpu", default_dtype="float64", head=head)
         atoms = frame.to_atoms()
+        atoms.info |= {"charge": 1, "spin": 2}  # read by models with embeddings alone
         atoms.calc = calculator
         return atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
 
@@ -37,7 +42,7 @@ def maces_own(model, frame: Frame, head: str):
 def test_every_published_architecture_is_the_same_with_one_head_and_fewer_elements(name, caplog):
     model = published(name)
     head = heads_of(model)[-1]
-    small = reduced_model(model, len(heads_of(model)) - 1, (8, 1, 6), "it")
+    small = reduced_model(model, len(heads_of(model)) - 1, (8, 1, 6), "it", CATION)
     assert elements_of(small) == (1, 6, 8)
     assert heads_of(small) == ("Default",)
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
@@ -70,7 +75,25 @@ def test_our_own_evaluation_serves_what_it_can():
         "attention second",
         "chebyshev",
         "no gate, agnostic product",
+        "OMOL: charge and spin",
     }
+
+
+def test_charge_and_spin_are_fixed_to_one_value_and_other_properties_are_refused():
+    model = published("OMOL: charge and spin")
+    frame = comparison_structure((1, 8), periodic=True)
+    ion = maces_own(reduced_model(model, 1, (1, 8), "it", CATION), frame, "Default")
+    neutral = reduced_model(model, 1, (1, 8), "it", {"total_charge": 0.0, "total_spin": 1.0})
+    assert ion[0] == pytest.approx(maces_own(model, frame, "Default")[0], rel=1e-12)
+    assert abs(ion[0] - maces_own(neutral, frame, "Default")[0]) > 1e-3
+    specs = {"total_charge": {"per": "graph"}, "elec_temp": {"per": "graph"}, "total_spin": {"per": "atom"}}
+    with pytest.raises(
+        SettingsError, match=r"it reads elec_temp \(of each graph\), total_spin \(of each atom\) of"
+    ):
+        check_features(SimpleNamespace(embedding_specs=specs), "it")
+    check_electrons_of([(1.0, 2), (None, None)], CATION, "it")
+    with pytest.raises(SettingsError, match=r"FOUNDATION\.spin: it is fixed to 2, but a geometry has 1"):
+        check_electrons_of([(1.0, 1)], CATION, "it")
 
 
 def test_a_reduced_basis_of_couplings_stays_as_it_is():
@@ -148,7 +171,9 @@ def test_heads_that_cannot_be_separated_are_refused():
 
     model = published("three heads")
     model.readouts[0] = OwnReadout(model.readouts[0])
-    with pytest.raises(SettingsError, match=r"heads omat_pbe, .*cannot be separated here \(OwnReadout\)"):
+    with pytest.raises(
+        SettingsError, match=r"heads omat_pbe, .*cannot be reduced to one head here \(OwnReadout\)"
+    ):
         select_and_reduce(model)
 
 
