@@ -160,28 +160,25 @@ def _continue_foundation(
     """
     composition = np.stack([g.composition for g in train])
     rank = int(np.linalg.matrix_rank(composition))
-    E0, source = np.array(begun.E0), CORRECTED
-    alone = lone_atoms(everything)
-    fixed = {k: given[z] for k, z in enumerate(member.elements) if z in given} if given is not None else alone
-    if fixed:
-        E0[list(fixed)] = list(fixed.values())
-    occurring = set(np.flatnonzero(composition.sum(0)).tolist())
-    if fixed and (given is not None or occurring <= set(fixed)):
-        source = "given" if given is not None else "isolated atoms"
+    fixed = lone_atoms(everything)
+    if given is not None:
+        fixed = {k: given[z] for k, z in enumerate(member.elements) if z in given}
+    occurring = np.flatnonzero(composition.sum(0))
+    free = np.array([k in occurring and k not in fixed for k in range(len(member.elements))])
+    source = "given" if given is not None else CORRECTED if free.any() else "isolated atoms"
+    E0 = np.array(begun.E0)
+    E0[list(fixed)] = list(fixed.values())
     member.freeze(replace(begun, E0=as_stored(E0, member.dtype), source=source, rank=rank))
-    correction = np.zeros(len(E0))
-    if source == CORRECTED:
-        free = np.array([k not in fixed for k in range(len(E0))])
-        correction = smallest_correction(composition * free, residuals(member, train))
-        member.shift_offsets(E0=E0 + correction)
-    else:
+    correction = smallest_correction(composition * free, residuals(member, train))
+    member.shift_offsets(E0=E0 + correction)
+    if source != CORRECTED:
         refit(member, train)
     names = [chemical_symbols[z] for z in member.elements]
-    moved = ", ".join(f"{s} {d:+.3f}" for s, d in zip(names, correction, strict=True)) + " eV"
+    moved = ", ".join(f"{s} {d:+.3f}" for s, d, own in zip(names, correction, free, strict=True) if own)
     log.info(
-        "%s: atomic energies from %s%s; scale %.3f eV, %.1f neighbours of the foundation model",
+        "%s: atomic energies from %s%s; scale %.3f eV and %.1f neighbours are those of the foundation model",
         member.name, source,
-        f" of {len(train)} frames ({moved}; {rank} of {len(occurring)} elements determined)" * (source == CORRECTED),
+        f" of {len(train)} frames ({moved} eV; {rank} of {len(occurring)} elements determined)" if moved else "",
         begun.scale, begun.avg_num_neighbors,
     )  # fmt: skip
 
