@@ -171,7 +171,7 @@ def _new_readouts(model: Any, seed: int) -> None:
 
 
 def converge(
-    ensemble: Ensemble, data: MemberData, patience: int = 50, most: int = 500, margin: float = 0.0
+    ensemble: Ensemble, data: MemberData, patience: int = 40, most: int = 250, margin: float = 0.0
 ) -> None:
     """As the stage of convergence: each member until its validation loss stops improving, then its best weights."""
     ensemble.begin_convergence()
@@ -208,13 +208,13 @@ def errors(ensemble: Ensemble, frames: Sequence[LabelledFrame]) -> dict[str, np.
 
 def prepare(folder: Path) -> None:
     """Frames and labels of both methods, and the foundation model."""
-    for name, T, n in (("train", 500, 120), ("test_500", 500, 120), ("test_900", 900, 120)):
+    for name, T, n in (("train", 500, 80), ("test_500", 500, 100), ("test_900", 900, 100)):
         if not (folder / f"{name}.xyz").exists():
             seed = {"train": 1, "test_500": 2, "test_900": 3}[name]
             write(folder / f"{name}.xyz", list(dynamics("CH3CH2OH", "GFN1-xTB", (T,), n, seed)))
     if not (folder / "foundation.xyz").exists():
         temperatures = (300, 500, 700, 900)
-        frames = [a for k, m in enumerate(TEACHER) for a in dynamics(m, "GFN2-xTB", temperatures, 80, 10 + k)]
+        frames = [a for k, m in enumerate(TEACHER) for a in dynamics(m, "GFN2-xTB", temperatures, 60, 10 + k)]
         write(folder / "foundation.xyz", frames)
     if not (folder / "foundation.model").exists():
         begin = time.process_time()
@@ -222,7 +222,7 @@ def prepare(folder: Path) -> None:
         valid, train = frames[::10], [f for k, f in enumerate(frames) if k % 10]
         own = settings({"scratch": True}, folder, 0)
         ensemble = Ensemble.build(own, (0,), (1, 6, 8))
-        converge(ensemble, MemberData(train, valid), patience=15, most=80)
+        converge(ensemble, MemberData(train, valid), patience=12, most=50)
         ensemble.save(0, folder / "foundation.model")
         error = errors(ensemble, valid)["absolute"].mean()
         print(f"foundation model: {len(train)} frames, validation force MAE {1000 * error:.1f} meV/Å, "
@@ -230,16 +230,18 @@ def prepare(folder: Path) -> None:
 
 
 def dynamics(formula: str, method: str, temperatures: Sequence[int], n: int, seed: int) -> Iterator[Any]:
-    """n frames of Langevin dynamics, 20 fs apart, in equal parts at each temperature."""
+    """n frames of Langevin dynamics, 15 fs apart, in equal parts at each temperature."""
     atoms = molecule(formula)
     atoms.calc = TBLite(method=method, verbosity=0, accuracy=0.01)
     rng = np.random.default_rng(seed)
     for T in temperatures:
         MaxwellBoltzmannDistribution(atoms, temperature_K=T, rng=rng)
-        moving = Langevin(atoms, 0.5 * units.fs, temperature_K=T, friction=0.02 / units.fs, rng=rng)
-        moving.run(200)
+        moving = Langevin(
+            atoms, 0.5 * units.fs, temperature_K=T, friction=0.02 / units.fs, rng=rng, fixcm=False
+        )
+        moving.run(150)
         for _ in range(n // len(temperatures)):
-            moving.run(40)
+            moving.run(30)
             copy = atoms.copy()
             copy.info = {"REF_energy": atoms.get_potential_energy()}
             copy.arrays["REF_forces"] = atoms.get_forces()

@@ -239,7 +239,7 @@ def frames(formula, method, temperature, n):
     atoms = molecule(formula)
     atoms.calc = TBLite(method=method, accuracy=0.01, verbosity=0)
     rng = np.random.default_rng(0)
-    moving = Langevin(atoms, 0.5 * units.fs, temperature_K=temperature, friction=0.02 / units.fs, rng=rng)
+    moving = Langevin(atoms, 0.5 * units.fs, temperature_K=temperature, friction=0.02 / units.fs, rng=rng, fixcm=False)
     moving.run(200)
     for _ in range(n):
         moving.run(40)

@@ -56,12 +56,12 @@ def reduced_model(
             f"FOUNDATION.model: {name} does not know {_symbols(unknown)}; it knows {_symbols(known)}. "
             "Choose a model that does"
         )
+    heads = ", ".join(heads_of(original))
     original = double_copy(original)
     reference = WithFeatures(original, features or {}) if is_embedded(original) else original
     try:
         one_head = _with_head(original, reference, head, features or {})
     except (UnknownLayer, DifferentModel, AttributeError, RuntimeError, ValueError) as error:
-        heads = ", ".join(heads_of(original))
         raise SettingsError(
             f"FOUNDATION.model: {name} with the heads {heads} cannot be reduced to one head here ({error}); "
             "select one with mace_select_head and give its file"
