@@ -124,8 +124,8 @@ def test_the_same_command_continues_and_another_beginning_is_refused(finished, t
     with quiet():
         torch.save(published(dtype=torch.float32, seed=5), folder / "foreign.model")
     done = command(folder=folder)
-    assert done.returncode == 2
-    assert "foreign.model: " in " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == 1
+    assert "contents.foreign.model: " in " ".join((done.stdout + done.stderr).split())
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_the_same_command_continues_and_another_beginning_is_refused(finished, t
             "FOUNDATION.model: 'missing.model' is neither a model file nor one of",
         ),
         ({"model": "medium-mpa"}, "nearest: medium-mpa-0"),
-        ({"model": "omol"}, "reads the total charge and spin"),
+        ({"model": "polar-1-m"}, "reads the total charge and spin"),
         ({"model": "foreign.model", "head": "pbe"}, "foreign.model has no head 'pbe'; it has Default"),
         ({"model": "own:make"}, "cannot import own"),
         ({"model": "foreign.model", "recipe": "replay", "replay_data": "no.xyz"}, "no.xyz: no such file"),
