@@ -53,7 +53,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "frozen": {"recipe": "frozen"},
     "replay": {"recipe": "replay"},
     "lr 0.0003": {"lr": 3e-4},
-    "lr 0.002": {"lr": 2e-3},
+    "lr 0.001": {"lr": 1e-3},
     "lr 0.005": {"lr": 5e-3},
     "lr 0.01": {"lr": 1e-2},
     "weights 1:100": {"forces_weight": 100.0},

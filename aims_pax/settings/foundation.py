@@ -33,7 +33,7 @@ DATA, READOUT = "data", "readout"
 _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 # values of TRAINING for a fine-tuned model, measured with benchmarks/fine_tuning.py
 TRAINING: Mapping[str, Any] = {
-    "lr": 1e-3,
+    "lr": 2e-3,
     "weight_decay": 0.0,
     "ema_decay": 0.999,
     "clip_grad": 1.0,

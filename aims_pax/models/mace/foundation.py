@@ -136,12 +136,12 @@ def _place(name: str) -> Path:
     published = foundation_models()
     cache = Path(published.get_cache_dir())
     if name == "anicc":
-        return Path(published.module_dir) / "foundations_models" / "ani500k_large_CC.model"
+        return Path(str(published.module_dir)) / "foundations_models" / "ani500k_large_CC.model"
     if name == "omol":
         return cache / OMOL
     if name in ORGANIC_MODELS:
         url = published.mace_off_urls[name.removeprefix("off-")]
-        return cache / os.path.basename(url).split("?")[0]
+        return cache / str(os.path.basename(url)).split("?")[0]
     base = os.path.basename(published.mace_mp_urls[name])
     return cache / "".join(c for c in base if c.isalnum() or c in "_")
 
