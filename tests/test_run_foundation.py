@@ -57,7 +57,7 @@ def finished(tmp_path_factory, foreign):
 def test_it_is_trained_explores_and_says_where_it_began(finished):
     folder, said = finished
     assert "members begin from the foundation model foreign.model, head Default: elements H O" in said
-    assert "recipe naive: lr 0.001" in said
+    assert "recipe naive: lr 0.002" in said
     assert "atomic energies from the foundation model, corrected by least squares on its residuals" in said
     (model,) = (folder / "results").glob("*.model")
     delivered = read_model(model, "cpu", None)
@@ -67,7 +67,7 @@ def test_it_is_trained_explores_and_says_where_it_began(finished):
     card = (folder / "results" / f"{model.stem}.md").read_text()
     assert "| begun from | foreign.model (FOUNDATION, recipe naive) |" in card
     assert "corrected by least squares on its residuals" in card
-    assert "| TRAINING.lr | 0.001 |" in card
+    assert "| TRAINING.lr | 0.002 |" in card
     settings = json.loads((folder / "restart" / "settings.json").read_text())["settings"]
     assert settings["mace.TRAINING.ema_decay"] == "0.999"
     assert settings["mace.FOUNDATION.recipe"] == "naive"
