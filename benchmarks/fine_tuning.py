@@ -55,21 +55,13 @@ CHOICES: dict[str, dict[str, Any]] = {
     "lr 0.0003": {"lr": 3e-4},
     "lr 0.001": {"lr": 1e-3},
     "lr 0.005": {"lr": 5e-3},
-    "lr 0.01": {"lr": 1e-2},
     "weights 1:100": {"forces_weight": 100.0},
     "weights 10:10": {"energy_weight": 10.0, "forces_weight": 10.0},
-    "the from-scratch defaults": {"lr": 1e-2, "weight_decay": 5e-7, "ema_decay": 0.99, "clip_grad": 10.0},
     "differ by data": {"differ_by": DATA},
     "differ by readout": {"differ_by": READOUT},
-    "readout 0.1": {"perturbation": 0.1},
     "readout 0.3": {"perturbation": 0.3},
     "readout 0.6": {"perturbation": 0.6},
-    "readout 1": {"perturbation": 1.0},
-    "readout 1, lr 0.005": {"perturbation": 1.0, "lr": 5e-3},
-    "readout 1, lr 0.001": {"perturbation": 1.0, "lr": 1e-3},
     "readout new": {"perturbation": "new"},
-    "readout new, no data": {"perturbation": "new", "differ_by": READOUT},
-    "readout 1, no data": {"perturbation": 1.0, "differ_by": READOUT},
 }
 
 

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from aims_pax.models.mace.mace_import import MaceModel
     from aims_pax.models.mace.member import Member
 
-PERTURBATION = 0.3  # σ of the readouts, in units of the root mean square of each weight tensor
+PERTURBATION = (
+    1.0  # σ of the readouts, in units of the rms of each weight tensor; see benchmarks/fine_tuning.py
+)
 FROZEN = ("node_embedding", "radial_embedding", "interactions")  # of `recipe: frozen`
 
 
