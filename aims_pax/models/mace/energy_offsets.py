@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
@@ -22,10 +23,10 @@ from aims_pax.models.batch_splitting import BatchSplitter
 from aims_pax.models.mace.build import is_shifted
 from aims_pax.models.mace.graphs import LabelledGraph, collate
 from aims_pax.models.mace.losses import energies
-from aims_pax.models.mace.member import Member
+from aims_pax.models.mace.mace_import import MaceModel
+from aims_pax.models.mace.member import Beginning, Member
 from aims_pax.models.mace.statistics import (
     CORRECTED,
-    Statistics,
     as_stored,
     fit_offsets,
     lone_atoms,
@@ -71,16 +72,22 @@ def refit(member: Member, train: Sequence[LabelledGraph], most: int | None = Non
 def residuals(member: Member, graphs: Sequence[LabelledGraph]) -> Array:
     """(F,) label minus prediction of the averaged weights, eV."""
     assert member.statistics is not None
-    E0 = member.statistics.E0
+    with member.average.in_place():
+        return _residuals_of(member.model, member.statistics.E0, graphs, member.device)
+
+
+def _residuals_of(
+    model: MaceModel, E0: Array, graphs: Sequence[LabelledGraph], device: torch.device
+) -> Array:
+    """(F,) label minus prediction of a model with these atomic energies, eV."""
 
     def work(first: int, end: int) -> Array:
-        batch = collate(graphs[first:end], E0, member.device)
-        difference: Array = (batch.energy.double() - energies(member.model, batch).double()).cpu().numpy()
+        batch = collate(graphs[first:end], E0, device)
+        difference: Array = (batch.energy.double() - energies(model, batch).double()).cpu().numpy()
         return difference
 
     sizes = [graph.edges.shape[1] for graph in graphs]
-    with member.average.in_place():
-        return np.concatenate(BatchSplitter("energy offsets", str(member.device), EDGES).each(sizes, work))
+    return np.concatenate(BatchSplitter("energy offsets", str(device), EDGES).each(sizes, work))
 
 
 def sample_graphs(
@@ -150,14 +157,18 @@ def take_statistics(
 
 def _continue_foundation(
     member: Member,
-    begun: Statistics,
+    begun: Beginning,
     everything: Sequence[LabelledGraph],
     train: Sequence[LabelledGraph],
     given: Mapping[int, float] | None,
 ) -> None:
     """Scale, shift and neighbours of the foundation model; atomic energies of the user, of isolated atoms, or its own
     with the smallest correction that explains its residuals on these frames. Never means of total energies.
+
+    The correction is that of the foundation model itself. What the perturbation of the member adds to energies is then
+    fitted as usual.
     """
+    before = begun.statistics
     composition = np.stack([g.composition for g in train])
     rank = int(np.linalg.matrix_rank(composition))
     fixed = lone_atoms(everything)
@@ -166,20 +177,20 @@ def _continue_foundation(
     occurring = np.flatnonzero(composition.sum(0))
     free = np.array([k in occurring and k not in fixed for k in range(len(member.elements))])
     source = "given" if given is not None else CORRECTED if free.any() else "isolated atoms"
-    E0 = np.array(begun.E0)
+    E0 = np.array(before.E0)
     E0[list(fixed)] = list(fixed.values())
-    member.freeze(replace(begun, E0=as_stored(E0, member.dtype), source=source, rank=rank))
-    correction = smallest_correction(composition * free, residuals(member, train))
+    member.freeze(replace(before, E0=as_stored(E0, member.dtype), source=source, rank=rank))
+    residual = _residuals_of(begun.model, E0, train, member.device)
+    correction = smallest_correction(composition * free, residual)
     member.shift_offsets(E0=E0 + correction)
-    if source != CORRECTED:
-        refit(member, train)
+    refit(member, train)
     names = [chemical_symbols[z] for z in member.elements]
     moved = ", ".join(f"{s} {d:+.3f}" for s, d, own in zip(names, correction, free, strict=True) if own)
     log.info(
         "%s: atomic energies from %s%s; scale %.3f eV and %.1f neighbours are those of the foundation model",
         member.name, source,
         f" of {len(train)} frames ({moved} eV; {rank} of {len(occurring)} elements determined)" if moved else "",
-        begun.scale, begun.avg_num_neighbors,
+        before.scale, before.avg_num_neighbors,
     )  # fmt: skip
 
 

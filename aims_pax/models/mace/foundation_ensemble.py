@@ -27,7 +27,7 @@ from aims_pax.models.mace.graphs import LabelledGraph
 from aims_pax.models.mace.head_selection import chosen_head, heads_of
 from aims_pax.models.mace.inference import Committee, torch_evaluator
 from aims_pax.models.mace.mace_import import MaceModel, quiet
-from aims_pax.models.mace.member import Member
+from aims_pax.models.mace.member import Beginning, Member
 from aims_pax.models.mace.model_surgery import reduced_model
 from aims_pax.models.mace.statistics import Statistics
 from aims_pax.settings.foundation import FROZEN, NAME, READOUT, REPLAY, FoundationSettings
@@ -59,13 +59,15 @@ def ensemble_from_foundation(
     structures = replay_structures(foundation, folder)
     zs = sorted({*elements, *others, *(int(z) for frame in structures for z in frame.numbers)})
     model, name, head = _reduced(settings, zs, folder, electrons)
-    begun = replace(read_statistics(model), source="the foundation model")
+    begun = Beginning(
+        _copied(model, settings), replace(read_statistics(model), source="the foundation model")
+    )
     name_exp, given = settings.general.name_exp, given_energies(settings, sorted(elements), folder)
     members = [_member(model, f"{name_exp}_{seed}", seed, begun, settings) for seed in seeds]
     ensemble = Ensemble(members, settings, given)
     _say(model, name, head, members[0], settings)
     if structures:
-        replay = _replay(model, begun, structures, ensemble)
+        replay = _replay(model, begun.statistics, structures, ensemble)
         for member in members:
             member.replay = replay
     return ensemble
@@ -122,15 +124,20 @@ def _reduced(
     return model, name, heads[k]
 
 
-def _member(model: MaceModel, name: str, seed: int, begun: Statistics, settings: MaceSettings) -> Member:
-    foundation = settings.foundation
-    assert foundation is not None
+def _copied(model: MaceModel, settings: MaceSettings) -> MaceModel:
+    """An independent copy on the device and in the precision of the settings."""
     file = io.BytesIO()
     with quiet():
         torch.save(model, file)
         file.seek(0)
         own = torch.load(file, map_location=settings.misc.device, weights_only=False)
-    own = own.to(DTYPES[settings.general.default_dtype]).requires_grad_(True)
+    return own.to(DTYPES[settings.general.default_dtype])
+
+
+def _member(model: MaceModel, name: str, seed: int, begun: Beginning, settings: MaceSettings) -> Member:
+    foundation = settings.foundation
+    assert foundation is not None
+    own = _copied(model, settings).requires_grad_(True)
     if foundation.differs_by(READOUT):
         perturb_readouts(own, seed)
     if foundation.recipe == FROZEN:

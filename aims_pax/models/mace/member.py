@@ -39,6 +39,14 @@ class Validation:
 UNSEEN = Validation(math.nan, math.nan, math.nan, None)
 
 
+@dataclass(frozen=True, eq=False)
+class Beginning:
+    """What a fine-tuned member begins from: the foundation model, not perturbed, and its statistics."""
+
+    model: MaceModel
+    statistics: Statistics
+
+
 class ValidationProgress:
     """Progress of validation in this phase: the best loss, and the number of validations since.
 
@@ -71,7 +79,7 @@ class ValidationProgress:
 class Member:
     """A model with its optimiser, learning rate, moving average and statistics.
 
-    begun_from: statistics of the foundation model that the weights come from; None: they began from random numbers.
+    begun_from: the foundation model that the weights come from; None: they began from random numbers.
     replay: structures with labels of the foundation model, of which each epoch has a part (`recipe: replay`).
     `swa` averages the raw weights at the ends of the epochs since the best validation of this phase (stochastic weight
     averaging). `seen` is the result of the last validation.
@@ -87,7 +95,7 @@ class Member:
         self.dtype = self.weights[0].dtype
         self.device = self.weights[0].device
         self.statistics: Statistics | None = None
-        self.begun_from: Statistics | None = None
+        self.begun_from: Beginning | None = None
         self.replay: Sequence[LabelledGraph] = ()
         training = settings.training
         self.average = ExponentialMovingAverage(
