@@ -132,6 +132,11 @@ def read_model(path: Path, device: str, dtype: torch.dtype | None, embeddings: b
     try:
         with quiet():
             model = torch.load(path, map_location=device, weights_only=False)
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"{path}: needs the package {error.name}, which is not installed here; install it (cuEquivariance: "
+            "pip install 'aims-pax[cueq]'), or convert the file where it was made (mace_cueq_to_e3nn)"
+        ) from error
     except Exception as error:  # unpickling raises many kinds of exception
         raise SettingsError(
             f"{path}: not a readable MACE .model file ({type(error).__name__}: {error})"

@@ -13,6 +13,7 @@ import torch
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.models.kinds import FOUNDATIONAL_SIZE
 from aims_pax.models.mace.build import DTYPES, check_model_class, read_model
+from aims_pax.models.mace.cuequivariance import converted_back, is_converted
 from aims_pax.models.mace.head_selection import chosen_head
 from aims_pax.models.mace.inference import Committee
 from aims_pax.models.mace.mace_import import MaceModel, foundation_models, quiet
@@ -77,7 +78,11 @@ def foundation_module(
     """
     if foundation.factory is None:
         path = foundation_file(foundation.name, folder, MODEL, FOUNDATION_ONLY)
-        return read_model(path, device, None, embeddings=True), foundation.name, None
+        return (
+            _with_own_layers(read_model(path, device, None, embeddings=True), device),
+            foundation.name,
+            None,
+        )
     factory, kwargs = foundation.factory
     make = load_factory(factory, folder)
     with quiet():
@@ -96,7 +101,7 @@ def foundation_module(
             "ASE calculator of the class MACECalculator (without dispersion)"
         )
     check_model_class(models[0], f"{MODEL}: {factory} returned", embeddings=True)
-    return models[0].to(device), foundation.name, getattr(made, "head", None)
+    return _with_own_layers(models[0].to(device), device), foundation.name, getattr(made, "head", None)
 
 
 def foundation_file(
@@ -123,6 +128,19 @@ def foundation_file(
             f"(looked for {path}); give one of the sizes or the path to a .model file",
         )
     return path
+
+
+def _with_own_layers(model: MaceModel, device: str) -> MaceModel:
+    """The model with e3nn's layers if it has those of cuEquivariance."""
+    if not is_converted(model):
+        return model
+    try:
+        return converted_back(model, device)
+    except Exception as error:  # the converter raises many kinds of exception
+        raise SettingsError(
+            f"{MODEL}: the model has layers of cuEquivariance, and MACE cannot convert them ({type(error).__name__}: "
+            f"{error}); convert it with mace_cueq_to_e3nn where it was made"
+        ) from error
 
 
 def stored_file(name: str) -> Path | None:

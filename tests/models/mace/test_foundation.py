@@ -130,3 +130,35 @@ def test_every_published_name_is_stored_where_maces_functions_store_it(monkeypat
     for name in CHARGED_MODELS:
         with pytest.raises(SettingsError, match="reads the total charge and spin"):
             foundation.foundation_file(name)
+
+
+def test_layers_of_cuequivariance_are_converted_back_or_the_way_out_is_named(
+    model_file, tmp_path, monkeypatch
+):
+    """The package is not installed here: a layer of its name stands in, and MACE's converter is replaced."""
+    import mace.cli.convert_cueq_e3nn as converter
+
+    from aims_pax.models.mace.build import read_model
+    from aims_pax.settings.foundation import FoundationSettings
+
+    model = read_model(model_file, "cpu", None)
+    Layer = type("Linear", (torch.nn.Identity,), {"__module__": "cuequivariance_torch.primitives"})
+    trained = read_model(model_file, "cpu", None)
+    trained.extra = Layer()
+    monkeypatch.setattr(foundation, "read_model", lambda *args, **kwargs: trained)
+    asked = []
+    monkeypatch.setattr(converter, "run", lambda source, **kwargs: asked.append((source, kwargs)) or model)
+    section = FoundationSettings(model=str(model_file))
+    assert foundation.foundation_module(section, "cpu", None)[0] is model
+    assert asked == [(trained, {"device": "cpu", "return_model": True})]
+    monkeypatch.setattr(converter, "run", lambda *_, **__: 1 / 0)
+    with pytest.raises(
+        SettingsError, match=r"layers of cuEquivariance.*ZeroDivisionError.*mace_cueq_to_e3nn"
+    ):
+        foundation.foundation_module(section, "cpu", None)
+    monkeypatch.undo()
+    monkeypatch.setattr(torch, "load", lambda *_, **__: __import__("cuequivariance_of_nowhere"))
+    with pytest.raises(
+        SettingsError, match=r"needs the package cuequivariance_of_nowhere, which is not installed"
+    ):
+        read_model(model_file, "cpu", None)
