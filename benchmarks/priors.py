@@ -314,7 +314,11 @@ class Bench:
             shutil.copytree(before, mine, dirs_exist_ok=True)
         began = time.time()
         run(command, mine)
-        found = {"labels": self.paid(mine) if "active" in arm else n, "seconds": round(time.time() - began), **self.errors(mine)}
+        found = {
+            "labels": self.paid(mine) if "active" in arm else n,
+            "seconds": round(time.time() - began),
+            **self.errors(mine),
+        }
         path.write_text(json.dumps(found))
         return found
 

@@ -41,6 +41,8 @@ WORDS = {
     "validation messages": ("settings/messages",),
     "settings": ("settings/settings",),
     "settings of the reference alone": ("reference_settings",),
+    "fine-tuning": ("fine_tuning",),
+    "foundation models": ("foundation",),
     "EMA and SWA": ("ema_swa",),
     "families of models": ("models/kinds",),
     "serialising a model": ("serialisation",),

@@ -21,12 +21,14 @@ from aims_pax.errors import SettingsError
 def init(
     kind: Annotated[
         str,
-        typer.Argument(help="molecule, crystal, many, cluster, laptop or delta.", show_default="molecule"),
+        typer.Argument(
+            help="molecule, crystal, many, cluster, laptop, fine-tuning or delta.", show_default="molecule"
+        ),
     ] = "molecule",
     folder: Annotated[Path, typer.Argument(help="Folder for the files.", show_default="this folder")] = HERE,
     version: Version = False,
 ) -> None:
-    """Write a commented starter project: a molecule, a crystal, many systems, a cluster, a laptop, or Δ-learning."""
+    """Write a commented starter project: a molecule, crystal, many systems, cluster, laptop, fine-tuning, or Δ-learning."""
     from aims_pax.commands.init import write_starter
 
     def go() -> None:

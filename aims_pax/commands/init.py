@@ -165,9 +165,14 @@ def _delta() -> Parts:
     return f"{t.DELTA}\n{misc}", mace, {"geometry.in": _ethanol()}
 
 
+def _fine_tuning() -> Parts:
+    others = {"make_example.py": t.FINE_TUNING_SCRIPT, "geometry.in": _ethanol()}
+    return t.FINE_TUNING, t.FINE_TUNING_MACE, others
+
+
 _MAKERS: dict[str, Callable[[], Parts]] = {
     "molecule": _molecule, "crystal": _crystal, "many": _many, "cluster": _cluster, "laptop": _laptop,
-    "delta": _delta,
+    "fine-tuning": _fine_tuning, "delta": _delta,
 }  # fmt: skip
 
 

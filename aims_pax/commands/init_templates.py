@@ -178,6 +178,111 @@ CLUSTER:
   type: local                           # this machine
 """
 
+FINE_TUNING = """\
+REFERENCE:                              # any ASE calculator; for FHI-aims see aims-PAX init molecule
+  type: calculator
+  factory: tblite.ase:TBLite            # "package.module:callable"; the module may be in this folder
+  kwargs: {method: GFN1-xTB, accuracy: 0.01, verbosity: 0}
+
+ACTIVE_LEARNING:                        # the models are fine-tuned on your data, then MD finds where they are wrong
+  initial_train_dataset: train.xyz      # your labelled structures (REF_energy in eV, REF_forces in eV/Å): 30 are enough
+  num_trajectories: 4
+  ensemble_size: 3                      # models whose disagreement is the uncertainty
+  skip_step_mlff: 20                    # MD steps between two checks of the uncertainty
+  epochs_per_worker: 2                  # training epochs for each new structure
+  max_labels: 20                        # your budget of reference calculations, test structures included
+  n_test: 10                            # test structures for the errors at the end; never used in training
+  convergence_patience: 30
+  max_convergence_epochs: 100
+
+MD:
+  stat_ensemble: NVT
+  thermostat: Langevin
+  temperature: 500                      # K
+  friction: 0.01                        # 1/fs
+  timestep: 0.5                         # fs
+
+CLUSTER:
+  type: local                           # this machine
+
+MISC:
+  path_to_geometry: ./geometry.in       # replace it by your structure; ASE reads many formats
+"""
+FINE_TUNING_MACE = """\
+GENERAL:
+  name_exp: fine                        # models are called fine_SEED.model
+  seed: 42
+
+FOUNDATION:                             # all models begin from this one; ARCHITECTURE is its own
+  model: foundation.model               # a file, or a name such as off-medium or medium-mpa-0 (downloaded)
+  # head: omat_pbe                      # of a model with several levels of theory
+  recipe: naive                         # frozen: train products and readouts alone; replay: see docs/fine_tuning.md
+
+MISC:
+  device: cpu                           # cuda on a GPU
+"""
+FINE_TUNING_SCRIPT = '''\
+# Makes foundation.model and train.xyz, so that this folder runs as it is: `python make_example.py` (about a minute).
+# With your own model and data you do not need it.
+import shutil
+from pathlib import Path
+
+import numpy as np
+import yaml
+from ase import units
+from ase.build import molecule
+from ase.io import write
+from ase.md.langevin import Langevin
+from tblite.ase import TBLite
+
+import aims_pax
+
+
+def frames(formula, method, temperature, n):
+    """n labelled structures from MD, 20 fs apart."""
+    atoms = molecule(formula)
+    atoms.calc = TBLite(method=method, accuracy=0.01, verbosity=0)
+    rng = np.random.default_rng(0)
+    moving = Langevin(atoms, 0.5 * units.fs, temperature_K=temperature, friction=0.02 / units.fs, rng=rng, fixcm=False)
+    moving.run(200)
+    for _ in range(n):
+        moving.run(40)
+        labelled = atoms.copy()
+        labelled.info["REF_energy"] = atoms.get_potential_energy()
+        labelled.arrays["REF_forces"] = atoms.get_forces()
+        yield labelled
+
+
+REFERENCE = {"factory": "tblite.ase:TBLite", "kwargs": {"method": "GFN2-xTB", "accuracy": 0.01, "verbosity": 0}}
+PROJECT = {  # a run of its own, which ends after its first MD step
+    "REFERENCE": REFERENCE,
+    "ACTIVE_LEARNING": {
+        "initial_train_dataset": "train.xyz", "num_trajectories": 1, "ensemble_size": 2, "max_MD_steps": 1,
+        "skip_step_mlff": 1, "max_convergence_epochs": 25, "converge_al": False,
+    },
+    "MD": {"stat_ensemble": "NVT", "temperature": 300},
+    "CLUSTER": {"type": "local"},
+    "MISC": {"path_to_geometry": "geometry.xyz", "report": False},
+}
+MACE = {
+    "GENERAL": {"name_exp": "foundation"},
+    "ARCHITECTURE": {"num_channels": 16, "max_L": 1, "correlation": 2, "r_max": 4.0, "radial_MLP": [32, 32, 32]},
+}
+
+if __name__ == "__main__":
+    # 30 structures of ethanol with the method of this folder
+    write("train.xyz", list(frames("CH3CH2OH", "GFN1-xTB", 500, 30)))
+    # a model of other molecules with another method
+    folder = Path("foundation")
+    folder.mkdir(exist_ok=True)
+    others = [f for m in ("CH3OH", "C2H6", "H2O") for f in frames(m, "GFN2-xTB", 600, 50)]
+    write(folder / "train.xyz", others)
+    write(folder / "geometry.xyz", molecule("CH3OH"))
+    (folder / "aimsPAX.yaml").write_text(yaml.safe_dump(PROJECT))
+    (folder / "mace.yaml").write_text(yaml.safe_dump(MACE))
+    results = aims_pax.run(folder)
+    shutil.copy(sorted(results.glob("*.model"))[0], "foundation.model")
+'''
 DELTA = """\
 REFERENCE:                              # in place of an expensive method, which may be FHI-aims
   type: calculator
@@ -225,6 +330,7 @@ HEAD = {
     "crystal": "A crystal with FHI-aims on this machine.",
     "many": "Many molecules in one run, with FHI-aims on this machine.",
     "cluster": "A molecule with FHI-aims on a Slurm cluster.",
+    "fine-tuning": "A published or own model, fine-tuned on your labelled structures, then active learning.",
     "laptop": "A whole run on this machine in minutes, with a fast calculator instead of FHI-aims.",
     "delta": "Delta-learning on this machine in minutes: GFN2-xTB as the reference, GFN1-xTB as the baseline.",
 }

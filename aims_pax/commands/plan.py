@@ -68,6 +68,7 @@ def plan(folder: Path, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "ma
         "name": settings.model.name,
         "systems": [_system(s, settings) for s in systems],
         "members": settings.ensemble_size,
+        "models_begin_from": kind_of_run(settings).beginning(settings),
         "isolated_atoms": _atoms(settings, systems),
         "pretraining": _pretraining(settings, systems),
         "initial": first,

@@ -28,6 +28,8 @@ def plan_lines(ahead: dict[str, Any]) -> list[str]:
         )
     if len(ahead["systems"]) > 20:
         out.append(f"  … and {len(ahead['systems']) - 20} more")
+    if ahead["models_begin_from"]:
+        out += ["", f"models begin from {ahead['models_begin_from']}: no reference call"]
     if ahead["isolated_atoms"]:
         out += ["", f"isolated atoms: {ahead['isolated_atoms']} reference calls"]
     if free := ahead["pretraining"]:

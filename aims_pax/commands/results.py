@@ -97,7 +97,7 @@ def _save_members(run: RunContext, chosen: list[int]) -> dict[Path, dict[str, An
             "kind": run.settings.model.kind,
             "title": kind.title,
             "packages": list(kind.packages),
-            "begun_from": given[m] if given else None,
+            "begun_from": given[m] if given else kind.beginning(run.settings),
             "pre-training": learnt,
             "architecture": run.ensemble.describe(m),
             **kind.recorded(run.ensemble),

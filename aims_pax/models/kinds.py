@@ -94,6 +94,27 @@ class ModelKind(ABC):
             "give initial_train_dataset instead"
         )
 
+    def beginning(self, settings: Settings) -> str | None:
+        """What the members that `build` makes begin from, as text; None: random weights."""
+        return None
+
+    def begun_with(self, settings: Settings) -> dict[str, str]:
+        """{name: hash} of the files whose contents the members that `build` makes depend on."""
+        return {}
+
+    def trial_members(
+        self, settings: Settings, seeds: Sequence[int], elements: Sequence[int]
+    ) -> ForceFieldModel | None:
+        """For `check`: the members that `build` would make, unless they begin from random weights or need a download.
+
+        Raises SettingsError, SetupError as `build` does.
+        """
+        return None
+
+    def remarks(self, settings: Settings) -> list[str]:
+        """Warnings of `check` about what the members begin from."""
+        return []
+
     def contradictions(self, model: ForceFieldModel, settings: Settings) -> list[str]:
         """Settings that differ from members loaded by `from_files`, one line each."""
         return []

@@ -29,9 +29,13 @@ MODEL = "aimsPAX.MODEL"
 BASELINE = "baseline"  # in words, with the hash of its contents
 WITHOUT = "none"
 BASELINE_KEY = "aimsPAX.REFERENCE.baseline"
+FOUNDATION = "mace.FOUNDATION"
+CONTENTS_OF_MODEL = "contents."  # hashes of files that models begin from, by their names
 # (prefix of the key, why another value would mix incompatible data)
 FIXED = (
     ("mace.ARCHITECTURE", "the weights in restart/ belong to the old architecture"),
+    (FOUNDATION, "the members have begun in the old way"),
+    (CONTENTS_OF_MODEL, "the members began from the old contents of this file"),
     ("mace.GENERAL.name_exp", "models, losses and checkpoints are named after it"),
     ("mace.GENERAL.seed", "the members are named after their seeds"),
     ("mace.GENERAL.default_dtype", "the weights in restart/ have the old precision"),
@@ -197,10 +201,10 @@ def _took_in(folder: RunFolder) -> bool:
 
 
 def _refused(old: Mapping[str, Any], new: Mapping[str, Any], took_in: bool) -> Iterator[str]:
-    unwritten = {
-        f"{MODEL}.kind": "mace",
-        BASELINE: WITHOUT,
-    }  # are not written when they hold only this default
+    # the sections are not written when they hold only this default
+    unwritten = {f"{MODEL}.kind": "mace", BASELINE: WITHOUT} | {
+        f"{FOUNDATION}.{k}": "none" for k in ("model", "model.factory", "recipe")
+    }
     for key, before, after in _changes(unwritten | dict(old), unwritten | dict(new)):
         for prefix, why in FIXED:
             if key.startswith(prefix) and (took_in or prefix != BEGUN_WITH):

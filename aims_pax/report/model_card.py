@@ -132,7 +132,7 @@ def undetermined(run: RunRecord) -> str:
     """A sentence if the atomic energies were fitted to fewer independent compositions than elements; else ""."""
     said = json_file(run.folder / "results" / ATOMIC)
     rank, n = said.get("rank"), len(said.get("energies", {}))
-    if said.get("source") != "least squares" or not isinstance(rank, int) or rank >= n:
+    if "least squares" not in str(said.get("source")) or not isinstance(rank, int) or rank >= n:
         return ""
     compositions = "one composition does" if rank == 1 else f"{rank} independent compositions do"
     return (

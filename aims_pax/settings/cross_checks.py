@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable, Iterator
 
 from aims_pax.settings.cluster import BATCH, BATCH_OR_AIMS, HEADERS, type_is
+from aims_pax.settings.foundation import NAME as FOUNDATION
+from aims_pax.settings.foundation import REPLAY
 from aims_pax.settings.inference_support import objections
 from aims_pax.settings.md import BAR
 from aims_pax.settings.samplers import NAME as SAMPLERS
@@ -194,6 +196,19 @@ def _members(parts: Parts) -> Iterator[Finding]:
             )
 
 
+def _foundation(parts: Parts) -> Iterator[Finding]:
+    """One beginning for the models, and what a recipe needs."""
+    s = parts.foundation
+    if s is None or not parts.mace:
+        return
+    if parts.active is not None and parts.active.initial_models is not None:
+        text = f"initial_models of {ACTIVE} also name what the members begin from; remove one of the two"
+        yield MACE, (FOUNDATION, "model"), text
+    if s.recipe == REPLAY and s.replay_data is None:
+        prose = type(s).model_fields["replay_data"].description
+        yield MACE, (FOUNDATION, "replay_data"), f"mandatory, as the recipe is {REPLAY}. {prose}"
+
+
 def _blocks(parts: Parts) -> Iterator[Finding]:
     options = parts.cluster and parts.cluster.parsl_options
     if not options:
@@ -229,7 +244,7 @@ def _loss(parts: Parts) -> Iterator[Finding]:
 
 def _degrees(parts: Parts) -> Iterator[Finding]:
     s = parts.architecture
-    if not parts.mace:
+    if not parts.mace or parts.foundation is not None:
         return
     if s.max_L > s.max_ell:
         yield (
@@ -244,6 +259,7 @@ def _engines(parts: Parts) -> Iterator[Finding]:
     if misc is None or not parts.mace:
         return
     from_files = parts.active is not None and parts.active.initial_models is not None
+    from_files = from_files or parts.foundation is not None
     for key, text in objections(misc, None if from_files else parts.architecture):
         yield MACE, ("MISC", key), text
 
@@ -256,6 +272,7 @@ ERRORS: tuple[Rule, ...] = (
     _initial_stops,
     _samplers,
     _members,
+    _foundation,
     _blocks,
     _pressure_needs_stress,
     _loss,

@@ -15,7 +15,7 @@ from tests.settings.test_schema import problems
 from tests.worlds import write_species
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if k not in ("laptop", "delta")])
+@pytest.mark.parametrize("kind", [k for k in KINDS if k not in ("laptop", "fine-tuning", "delta")])
 def test_check_names_the_lines_to_edit_and_is_content_afterwards(tmp_path, kind):
     _, edit = write_starter(kind, tmp_path)
     lines = (tmp_path / "aimsPAX.yaml").read_text().splitlines()

@@ -24,7 +24,7 @@ from aims_pax.isolated_atoms import isolated
 from aims_pax.labelling.factory import executor_of, reference_of
 from aims_pax.labelling.store import method_hash
 from aims_pax.labelling.validation import check_geometry
-from aims_pax.models.kinds import kind_of_file
+from aims_pax.models.kinds import kind_of_file, kind_of_run
 from aims_pax.potentials.baseline import KEY, Baseline
 from aims_pax.potentials.delta_kind import without_atoms_of
 from aims_pax.potentials.named import canonical_spec
@@ -35,12 +35,11 @@ from aims_pax.settings import effective
 from aims_pax.settings.augment import CallSpec
 from aims_pax.settings.bundled_models import (
     BUNDLED,
-    MATERIALS,
     missing_packages,
     named_by_calculator,
     unsuitable_structures,
 )
-from aims_pax.settings.callables import FOUNDATION_MODELS
+from aims_pax.settings.callables import ELEMENTS_OF_PUBLISHED, PUBLISHED_MODELS
 from aims_pax.settings.geometry_rules import refused_geometries
 from aims_pax.settings.mace import FROM_REFERENCE
 from aims_pax.settings.sampler_list import calls, models
@@ -178,7 +177,13 @@ def begun_folder(settings: Settings, systems: Sequence[System]) -> None:
         method = method_hash((made.for_system(next(iter(controls))) if controls else made).describe())
         begun = as_begun(folder, systems)
         geometries = {s.name: s.frame.id for s in begun}
-        refuse_changes(folder, effective(settings), method, geometries, baseline_in_words(settings))
+        refuse_changes(folder, begun_settings(settings), method, geometries, baseline_in_words(settings))
+
+
+def begun_settings(settings: Settings) -> dict[str, Any]:
+    """The settings that a folder is begun with, and hashes of the files that its models begin from."""
+    contents = kind_of_run(settings).begun_with(settings)
+    return effective(settings) | ({"contents": contents} if contents else {})
 
 
 def baseline_in_words(settings: Settings) -> str:
@@ -201,7 +206,7 @@ def check_baseline(settings: Settings, systems: Sequence[System]) -> None:
     Checked are its import and arguments, elements, charge and spin, and the stress if the models learn it.
     """
     spec = baseline_spec(settings)
-    if spec is None or spec in FOUNDATION_MODELS:  # a published model is downloaded when it is first used
+    if spec is None or spec in PUBLISHED_MODELS:  # a published model is downloaded when it is first used
         return
     baseline = Baseline.of_run(settings, stored=False)
     kinds = {
@@ -342,11 +347,11 @@ def unknown_elements(
     for place, size in named:
         if size in BUNDLED:
             continue  # see `unsuitable_structures`
-        path, published = folder / Path(size).expanduser(), size in FOUNDATION_MODELS
-        if not published and not path.is_file():
+        path, published = folder / Path(size).expanduser(), ELEMENTS_OF_PUBLISHED.get(size)
+        if published is None and not path.is_file():
             continue  # reported by the check of model files
         try:
-            known = MATERIALS if published else set(elements_of_model(path))
+            known = published or set(elements_of_model(path))
         except SettingsError as error:
             said.append((place, str(error)))
             continue
@@ -380,9 +385,11 @@ def given_models_and_data(settings: Settings, systems: Sequence[System]) -> None
         zs = elements(s.frame for s in systems)
         known = given_ensemble(settings.on_device("cpu"), zs, RunFolder(settings))
     else:
-        name = settings.model.name
-        members = [SimpleNamespace(name=f"{name}_{s}", seed=s) for s in untrained_member_seeds(settings)]
-        known = SimpleNamespace(members=members, elements=elements(s.frame for s in systems))
+        numbers, zs = untrained_member_seeds(settings), elements(s.frame for s in systems)
+        known = kind_of_run(settings).trial_members(settings.on_device("cpu"), numbers, zs)
+        if known is None:
+            members = [SimpleNamespace(name=f"{settings.model.name}_{s}", seed=s) for s in numbers]
+            known = SimpleNamespace(members=members, elements=zs)
     begun = exists(RunFolder(settings).restart / "explore")
     if al is not None and not begun and 0 < _size(settings) < LARGEST_READ:
         from aims_pax.stages.active_learning import given_sets

@@ -17,7 +17,7 @@ from aims_pax.models.mace.mace_import import quiet
 
 def calculator_of(size_or_path: str, device: str, folder: Path) -> Any:
     """MACE's own ASE calculator of a model, in double precision; named as for `foundation.load_foundation_model`."""
-    path = foundation.model_path(size_or_path, folder)
+    path = foundation.foundation_file(size_or_path, folder)
     model = read_model(path, device, DTYPES["float64"])
     with quiet():
         from mace.calculators import MACECalculator

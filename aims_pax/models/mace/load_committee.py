@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aims_pax.errors import SettingsError
 from aims_pax.models.mace.build import DTYPES, doubled, elements_of, model_atomic_energies, read_model
-from aims_pax.models.mace.foundation import head_of
+from aims_pax.models.mace.head_selection import chosen_head
 from aims_pax.models.mace.inference import Committee
 from aims_pax.models.mace.mace_import import MaceModel
 from aims_pax.models.mace.native import Backend
@@ -24,7 +24,9 @@ def load_committee(
     `native` is not possible.
     """
     stored = [read_model(path, device, None) for path in paths]
-    heads = {head_of(model, path) for model, path in zip(stored, paths, strict=True)}
+    heads = {
+        chosen_head(model, None, str(path), "calculator") for model, path in zip(stored, paths, strict=True)
+    }
     kinds = {(elements_of(m), round(float(m.r_max), 6)) for m in stored}
     if len(kinds) > 1 or len(heads) > 1:
         raise SettingsError(
