@@ -28,7 +28,7 @@ def init(
     folder: Annotated[Path, typer.Argument(help="Folder for the files.", show_default="this folder")] = HERE,
     version: Version = False,
 ) -> None:
-    """Write a commented starter project for a molecule, crystal, cluster, laptop, fine-tuning, Δ-learning, and others."""
+    """Write a commented starter project for a molecule, crystal, cluster, laptop, fine-tuning, Δ-learning …"""
     from aims_pax.commands.init import write_starter
 
     def go() -> None:
