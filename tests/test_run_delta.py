@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import yaml
 
 from aims_pax import calculator, read_extxyz
 from aims_pax.potential import calculate
+from tests.cheap_baseline import Cheap
 from tests.projects import command, write_project
 
 CHEAP = Path(__file__).with_name("cheap_baseline.py")
@@ -273,3 +275,22 @@ def test_members_train_and_trajectories_move_in_other_processes(tmp_path):
     frames = list(read_extxyz(tmp_path / "results" / "training.xyz"))
     error = np.mean([np.abs(calculate(f.frame, calc).forces - f.label.forces).mean() for f in frames])
     assert error < 0.3 * np.mean([np.abs(f.label.forces).mean() for f in frames])
+
+
+def test_free_labels_are_learnt_as_differences_to_the_baseline_too(tmp_path):
+    teacher = {"factory": "cheap_baseline:Cheap", "kwargs": {"scale": 0.95}}
+    free = {"potential": teacher, "n_frames": 20, "skip_step": 5, "max_epochs": 3}
+    folder = project(tmp_path, {"PRETRAINING": free, "ACTIVE_LEARNING": {"max_MD_steps": 10}})
+    said = well(command(folder=folder))
+    assert "pre-training: 20 structures with free labels" in said
+    (free_label,) = list(read_extxyz(folder / "data/pretraining/labelled.xyz"))[:1]
+    assert free_label.label.energy == pytest.approx(
+        calculate(free_label.frame, Cheap(scale=0.95)).energy, abs=1e-6
+    )
+    scale = float(
+        re.search(r"scale (\S+) eV", said).group(1)
+    )  # rms of the forces that the first member learns
+    forces = np.concatenate([f.label.forces for f in read_extxyz(folder / "data/pretraining/labelled.xyz")])
+    assert scale == pytest.approx(0.15 / 0.95 * np.sqrt((forces**2).mean()), rel=0.2)
+    assert "member 0 · epochs used up after 3 epochs" in said
+    assert "raise PRETRAINING.max_epochs for more" in said

@@ -25,6 +25,7 @@ from aims_pax.models.base import (
     Arrays,
     EnergyZero,
     ForceFieldModel,
+    Learner,
     MemberData,
     MemberResult,
     ModelPotential,
@@ -201,6 +202,11 @@ class DeltaModel(ForceFieldModel):
 
     def potential(self, members: Sequence[int] | None = None) -> DeltaPotential:
         return DeltaPotential(self.inner.potential(members), self.baseline)
+
+    def begin_from(self, other: Learner) -> None:
+        """Take over weights of members that learnt the difference of another potential to the same baseline."""
+        assert isinstance(other, DeltaModel)
+        self.inner.begin_from(other.inner)
 
     def energy_zero(self) -> EnergyZero | None:
         """That of the differences: energies of isolated atoms, reference − baseline."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
+from aims_pax.settings.augment import as_calculator
 from aims_pax.settings.cluster import BATCH, BATCH_OR_AIMS, HEADERS, type_is
 from aims_pax.settings.foundation import NAME as FOUNDATION
 from aims_pax.settings.foundation import REPLAY
 from aims_pax.settings.inference_support import objections
 from aims_pax.settings.md import BAR
+from aims_pax.settings.pretraining import NAME as PRETRAINING
 from aims_pax.settings.samplers import NAME as SAMPLERS
 from aims_pax.settings.samplers import REPLACED
 from aims_pax.settings.unused_keys import ACTIVE, INITIAL, BrokenSectionError, Parts
@@ -209,6 +211,27 @@ def _foundation(parts: Parts) -> Iterator[Finding]:
         yield MACE, (FOUNDATION, "replay_data"), f"mandatory, as the recipe is {REPLAY}. {prose}"
 
 
+def _one_origin(parts: Parts) -> Iterator[Finding]:
+    """What the members begin from: random weights, FOUNDATION, or PRETRAINING; differences have another scale."""
+    free, reference = parts[PRETRAINING], parts["REFERENCE"]
+    baseline = None if reference is None else reference.baseline
+    if parts.foundation is not None and free is not None:
+        text = (
+            "the members begin from FOUNDATION of mace.yaml; remove one of the two sections. A foundation model can "
+            "also be the potential of this section: then new members learn from its labels"
+        )
+        yield PROJECT, (PRETRAINING,), text
+    if parts.foundation is not None and baseline is not None:
+        text = (
+            "members that learn a difference cannot begin from a model of whole energies; remove FOUNDATION from "
+            "mace.yaml, or use that model as the baseline"
+        )
+        yield PROJECT, ("REFERENCE", "baseline"), text
+    if free is not None and baseline is not None and as_calculator(free.potential) == as_calculator(baseline):
+        text = "is also REFERENCE.baseline: their difference is zero; choose another potential, or remove this section"
+        yield PROJECT, (PRETRAINING, "potential"), text
+
+
 def _blocks(parts: Parts) -> Iterator[Finding]:
     options = parts.cluster and parts.cluster.parsl_options
     if not options:
@@ -273,6 +296,7 @@ ERRORS: tuple[Rule, ...] = (
     _samplers,
     _members,
     _foundation,
+    _one_origin,
     _blocks,
     _pressure_needs_stress,
     _loss,

@@ -1,7 +1,7 @@
 import pytest
 
 from aims_pax.settings import effective
-from tests.settings.folders import GIVEN, MACE, errors, read
+from tests.settings.folders import GIVEN, MACE, PROJECT, errors, read
 
 FINE = MACE + "FOUNDATION:\n  model: own.model\n"
 
@@ -84,3 +84,29 @@ def test_keys_of_the_section_without_effect_are_named(tmp_path):
 def test_both_ways_are_one_list_and_one_way_needs_no_list(tmp_path):
     assert read(tmp_path, mace=FINE).mace.foundation.differ_by == ("data", "readout")
     assert read(tmp_path, mace=FINE + "  differ_by: Data\n").mace.foundation.differ_by == ("data",)
+
+
+FREE = "PRETRAINING:\n  potential: {factory: a.b:C}\n"
+
+
+def test_members_begin_from_a_model_or_from_free_labels(tmp_path):
+    (found,) = errors(tmp_path, PROJECT + FREE, FINE)
+    assert (
+        "PRETRAINING: the members begin from FOUNDATION of mace.yaml; remove one of the two sections" in found
+    )
+
+
+def test_a_difference_is_not_learnt_from_a_model_of_whole_energies(tmp_path):
+    (found,) = errors(tmp_path, PROJECT + "  baseline: {factory: a.b:D}\n", FINE)
+    assert (
+        "REFERENCE.baseline: members that learn a difference cannot begin from a model of whole energies"
+        in found
+    )
+
+
+def test_free_labels_of_the_baseline_itself_would_be_zero(tmp_path):
+    baseline = "  baseline: {factory: a.b:C, kwargs: {}}\n"
+    (found,) = errors(tmp_path, PROJECT + baseline + FREE, MACE)
+    assert "PRETRAINING.potential: is also REFERENCE.baseline: their difference is zero" in found
+    other = FREE.replace("a.b:C", "a.b:E")
+    assert read(tmp_path, PROJECT + baseline + other, MACE).pretraining is not None
