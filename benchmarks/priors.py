@@ -363,8 +363,9 @@ class Bench:
 
     def survival(self, mine: Path) -> int:
         """Trajectories of 10 ps at 1.5 × T with the best member in which no bond of the start breaks or forms."""
-        import aims_pax
         from ase.neighborlist import natural_cutoffs, neighbor_list
+
+        import aims_pax
 
         calculator = aims_pax.calculator(next((mine / "results").glob("*.model")))
         s, alive = self.system, 0
