@@ -22,7 +22,8 @@ def init(
     kind: Annotated[
         str,
         typer.Argument(
-            help="molecule, crystal, many, cluster, laptop, fine-tuning or delta.", show_default="molecule"
+            help="molecule, crystal, many, cluster, laptop, fine-tuning, pre-training or delta.",
+            show_default="molecule",
         ),
     ] = "molecule",
     folder: Annotated[Path, typer.Argument(help="Folder for the files.", show_default="this folder")] = HERE,

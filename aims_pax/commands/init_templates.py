@@ -178,6 +178,17 @@ CLUSTER:
   type: local                           # this machine
 """
 
+MOLECULE_ON_THIS_MACHINE = """
+MD:
+  stat_ensemble: NVT
+  thermostat: Langevin
+  temperature: 500                      # K
+  friction: 0.01                        # 1/fs
+  timestep: 0.5                         # fs
+
+CLUSTER:
+  type: local                           # this machine
+"""
 FINE_TUNING = """\
 REFERENCE:                              # any ASE calculator; for FHI-aims see aims-PAX init molecule
   type: calculator
@@ -194,19 +205,6 @@ ACTIVE_LEARNING:                        # the models are fine-tuned on your data
   n_test: 10                            # test structures for the errors at the end; never used in training
   convergence_patience: 30
   max_convergence_epochs: 100
-
-MD:
-  stat_ensemble: NVT
-  thermostat: Langevin
-  temperature: 500                      # K
-  friction: 0.01                        # 1/fs
-  timestep: 0.5                         # fs
-
-CLUSTER:
-  type: local                           # this machine
-
-MISC:
-  path_to_geometry: ./geometry.in       # replace it by your structure; ASE reads many formats
 """
 FINE_TUNING_MACE = """\
 GENERAL:
@@ -283,6 +281,44 @@ if __name__ == "__main__":
     results = aims_pax.run(folder)
     shutil.copy(sorted(results.glob("*.model"))[0], "foundation.model")
 '''
+PRE_TRAINING = """\
+REFERENCE:                              # in place of an expensive method, which may be FHI-aims
+  type: calculator
+  factory: tblite.ase:TBLite            # "package.module:callable"; the module may be in this folder
+  kwargs: {method: GFN1-xTB, accuracy: 0.01, verbosity: 0}
+
+PRETRAINING:                            # the models learn from a cheap method first: its labels cost nothing
+  potential:                            # a calculator as here, or so3lr, chgnet, the name or file of a model
+    factory: tblite.ase:TBLite
+    kwargs: {method: GFN2-xTB, verbosity: 0}
+  n_frames: 200
+  max_epochs: 40
+
+INITIAL_DATASET_GENERATION:             # the first structures that the reference labels
+  initial_sampling: calculator          # MD with the cheap method
+  initial_calculator:
+    factory: tblite.ase:TBLite
+    kwargs: {method: GFN2-xTB, verbosity: 0}
+  distinct_model_sets: false            # one set for all models: few labels
+  n_points_per_sampling_step_idg: 10    # structures per step, for each geometry
+  skip_step_initial: 40                 # MD steps between two structures
+  ensemble_size: 2                      # models whose disagreement is the uncertainty
+  intermediate_epochs_idg: 10           # training epochs after each step
+  max_initial_epochs: 10                # this stage stops after so many epochs
+
+ACTIVE_LEARNING:                        # MD with the models; structures on which they disagree are labelled
+  num_trajectories: 4
+  ensemble_size: 2                      # as above
+  skip_step_mlff: 20                    # MD steps between two checks of the uncertainty
+  epochs_per_worker: 2                  # training epochs for each new structure
+  max_labels: 20                        # your budget of reference calculations in this stage, test structures included
+  n_test: 10                            # test structures for the errors at the end; never used in training
+  convergence_patience: 30
+  max_convergence_epochs: 100
+"""
+
+RATE_AFTER_PRE_TRAINING = "  # lr: 0.002                           # the default here, after PRETRAINING\n"
+
 DELTA = """\
 REFERENCE:                              # in place of an expensive method, which may be FHI-aims
   type: calculator
@@ -312,16 +348,6 @@ ACTIVE_LEARNING:                        # MD with baseline and models; structure
   n_test: 10                            # test structures for the errors at the end
   convergence_patience: 50
   max_convergence_epochs: 200
-
-MD:
-  stat_ensemble: NVT
-  thermostat: Langevin
-  temperature: 500                      # K
-  friction: 0.01                        # 1/fs
-  timestep: 0.5                         # fs
-
-CLUSTER:
-  type: local                           # this machine
 """
 
 NEXT = "`aims-PAX check` reports errors and missing settings, `aims-PAX plan` shows what would run."
@@ -332,5 +358,6 @@ HEAD = {
     "cluster": "A molecule with FHI-aims on a Slurm cluster.",
     "fine-tuning": "A published or own model, fine-tuned on your labelled structures, then active learning.",
     "laptop": "A whole run on this machine in minutes, with a fast calculator instead of FHI-aims.",
+    "pre-training": "Models that learnt free labels of GFN2-xTB first; GFN1-xTB in place of an expensive reference.",
     "delta": "Delta-learning on this machine in minutes: GFN2-xTB as the reference, GFN1-xTB as the baseline.",
 }

@@ -12,8 +12,10 @@ from aims_pax.settings.augment import as_calculator
 from aims_pax.settings.cluster import BATCH, BATCH_OR_AIMS, HEADERS, type_is
 from aims_pax.settings.foundation import NAME as FOUNDATION
 from aims_pax.settings.foundation import REPLAY
+from aims_pax.settings.foundation import TRAINING as RECIPE
 from aims_pax.settings.inference_support import objections
 from aims_pax.settings.md import BAR
+from aims_pax.settings.pretraining import LR_AFTER
 from aims_pax.settings.pretraining import NAME as PRETRAINING
 from aims_pax.settings.samplers import NAME as SAMPLERS
 from aims_pax.settings.samplers import REPLACED
@@ -24,6 +26,7 @@ Finding = tuple[str, Place, str]  # file ("aimsPAX" or "mace"), place, text
 Rule = Callable[[Parts], Iterator[Finding]]
 
 PROJECT, MACE = "aimsPAX", "mace"
+LARGEST_STEP = 0.005  # learning rate up to which trained weights are improved, see benchmarks/fine_tuning.py
 
 
 def findings(rules: tuple[Rule, ...], parts: Parts) -> Iterator[Finding]:
@@ -379,7 +382,23 @@ def _one_seed(parts: Parts) -> Iterator[Finding]:
         )
 
 
-WARNINGS: tuple[Rule, ...] = (_exploration_stops, _pressures, _weak_stress, _one_seed)
+def _large_steps(parts: Parts) -> Iterator[Finding]:
+    """Members that begin from trained weights lose them in a few steps of the size that random weights need."""
+    foundation, training = parts.foundation, parts.training
+    if training is None or "lr" not in training.model_fields_set or training.lr <= LARGEST_STEP:
+        return
+    if foundation is not None or parts[PRETRAINING] is not None:
+        usual, source = (
+            (RECIPE["lr"], FOUNDATION) if foundation is not None else (LR_AFTER, f"the section {PRETRAINING}")
+        )
+        text = (
+            f"{training.lr:g} is a rate for random weights, which destroys what the members learnt before (see "
+            f"{source}); remove the key to use {usual:g}"
+        )
+        yield MACE, ("TRAINING", "lr"), text
+
+
+WARNINGS: tuple[Rule, ...] = (_exploration_stops, _pressures, _weak_stress, _one_seed, _large_steps)
 
 
 def _md(system: str, key: str) -> Place:
