@@ -91,7 +91,7 @@ def vacancy() -> Atoms:
 
 
 def small_molecules() -> list[Atoms]:
-    names = ("CH4", "C2H6", "CH3OH", "H2O", "CH3OCH3", "CH3NH2", "NH3", "HCOOH", "H2CO", "CH3CHO")
+    names = ("CH4", "C2H6", "CH3OH", "H2O", "CH3OCH3", "H3CNH2", "NH3", "HCOOH", "H2CO", "CH3CHO")
     return [molecule(name) for name in names]
 
 
