@@ -163,8 +163,8 @@ def labelled(frames: Sequence[Atoms], spec: dict[str, Any]) -> list[Atoms]:
 class Bench:
     """The runs of one system in one folder."""
 
-    def __init__(self, name: str, folder: Path) -> None:
-        self.name, self.system, self.folder = name, SYSTEMS[name], folder / name
+    def __init__(self, name: str, folder: Path, processes: int = 0) -> None:
+        self.name, self.system, self.folder, self.processes = name, SYSTEMS[name], folder / name, processes
         self.folder.mkdir(parents=True, exist_ok=True)
 
     # ------------------------------------------------------------ made once
@@ -244,7 +244,10 @@ class Bench:
         settings = yaml.safe_load((QUICKSTART / "aimsPAX.yaml").read_text())
         settings["REFERENCE"] = {"type": "calculator", **s.reference}
         settings["MD"] |= {"temperature": s.temperature, "timestep": s.timestep, "MD_seed": seed}
-        settings["CLUSTER"] = {"type": "local", "executor": "inline", "training": {"workers": 0}}
+        settings["CLUSTER"] = {"type": "local", "executor": "inline"}
+        if self.processes:
+            settings["CLUSTER"] |= {"executor": "threads", "max_workers": 1, "dynamics": {"workers": 1}}
+            settings["CLUSTER"]["training"] = {"workers": self.processes}
         settings["MISC"] = {"path_to_geometry": "start.xyz", "report": False}
         settings["ACTIVE_LEARNING"] |= {"convergence_patience": 40, "max_convergence_epochs": 150}
         settings.pop("INITIAL_DATASET_GENERATION")
@@ -430,12 +433,13 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--folder", type=Path, required=True, help="where the runs are kept")
     parser.add_argument("--prepare", action="store_true", help="make structures and foundation models alone")
+    parser.add_argument("--processes", type=int, default=0, help="for training, beside that of the run")
     parser.add_argument("--without-survival", action="store_true", help="no long MD; a later call adds it")
     given = parser.parse_args()
     warnings.filterwarnings("ignore")
     rows: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
     for name in given.systems:
-        bench = Bench(name, given.folder.absolute())
+        bench = Bench(name, given.folder.absolute(), given.processes)
         if given.prepare:
             bench.prepare(given.seeds, given.arms)
             continue
