@@ -53,7 +53,6 @@ ROOT = Path(__file__).parents[1]
 QUICKSTART = ROOT / "example" / "quickstart"
 MORSE = {"epsilon": 0.3429, "r0": 2.866, "rho0": 3.894, "rcut1": 2.0, "rcut2": 2.6}  # Cu
 N_TEST, EVERY, EQUILIBRATION = 120, 100, 800  # frames; MD steps between them, and before the first
-FREE = {"n_frames": 400, "max_epochs": 60, "patience": 20}
 SURVIVAL_PS, TRAJECTORIES = 10.0, 4
 
 
@@ -72,6 +71,7 @@ class Benchmark:
     reference: dict[str, Any]
     cheap: dict[str, Any]
     timestep: float = 0.5
+    free: tuple[int, int] = (400, 60)  # structures and epochs of pre-training
 
 
 def glycine() -> Atoms:
@@ -111,7 +111,8 @@ SYSTEMS = {
     "ethanol": Benchmark(lambda: molecule("CH3CH2OH"), small_molecules, 500, 900, xtb("GFN1-xTB"), xtb("GFN2-xTB")),
     "glycine": Benchmark(glycine, small_molecules, 500, 900, xtb("GFN1-xTB"), xtb("GFN2-xTB")),
     "copper": Benchmark(
-        vacancy, small_metals, 600, 1000, {"factory": "ase.calculators.emt:EMT", "kwargs": {}}, MORSE_CU, 2.0
+        vacancy, small_metals, 600, 1000, {"factory": "ase.calculators.emt:EMT", "kwargs": {}}, MORSE_CU, 2.0,
+        (100, 40),
     ),
 }  # fmt: skip
 ARMS: dict[str, tuple[str, tuple[int, ...]]] = {  # arm → (what the members begin from, paid labels)
@@ -265,7 +266,7 @@ class Bench:
         if begins != "nothing":
             mace["TRAINING"].pop("lr")  # the recipe's
         if begins == "free labels":
-            settings["PRETRAINING"] = {"potential": s.cheap, **FREE}
+            settings["PRETRAINING"] = {"potential": s.cheap, "n_frames": s.free[0], "max_epochs": s.free[1]}
         if begins == "foundation":
             mace["FOUNDATION"] = {"model": str(self.foundation())}
             mace.pop("ARCHITECTURE")
