@@ -71,6 +71,16 @@ A `Sampler` makes new structures of systems, each a `Sample` (all samplers are i
 >>> sampler("hot_trees", emt).rattling.temperature
 5000
 
+`calculator` makes an ASE calculator from model files or from the folder of a run, with the fast inference of a run and
+the spread of the committee (docs/python.md):
+
+>>> from aims_pax import SettingsError, calculator
+>>> try:
+...     calculator(here)
+... except SettingsError as error:
+...     print(str(error).partition(": ")[2].partition(" (")[0])
+no models of a run in it
+
 `read_settings` reads aimsPAX.yaml and mace.yaml of a folder; `run` does the same as the command `aims-PAX`. Errors are
 subclasses of `AimsPaxError`: `SettingsError` for mistakes in input files, `SetupError` if the machine lacks something
 (`Busy`: another run uses the folder), `RestartError` for a folder that cannot be continued, `LabelError` if the
@@ -114,6 +124,7 @@ if TYPE_CHECKING:
         SetupError,
     )
     from aims_pax.frames import Frame, Label, LabelledFrame
+    from aims_pax.models.calculator import calculator
     from aims_pax.potential import CalculatorPotential, Potential
     from aims_pax.sampler import Sample, Sampler
     from aims_pax.settings import Settings, read_settings
@@ -140,6 +151,7 @@ __all__ = [
     "SetupError",
     "System",
     "__version__",
+    "calculator",
     "read_extxyz",
     "read_settings",
     "read_systems",
@@ -155,6 +167,7 @@ _HOMES = {  # module → the names that are loaded from it when they are first u
         *("RunInterrupted", "SettingsError", "SetupError"),
     ),
     "frames": ("Frame", "Label", "LabelledFrame"),
+    "models.calculator": ("calculator",),
     "potential": ("CalculatorPotential", "Potential"),
     "sampler": ("Sample", "Sampler"),
     "settings": ("read_settings",),

@@ -102,6 +102,10 @@ class CalculatorPotential:
             labels.append(calculate(self._dressed(frame), self._shared[key]))
         return labels
 
+    def labels_afresh(self, frames: Sequence[Frame]) -> list[Label]:
+        """The same with a new calculator for each frame, so that no label depends on an earlier structure."""
+        return [calculate(self._dressed(frame), self._maker(frame)()) for frame in frames]
+
     def bind(self, frames: Sequence[Frame]) -> Bound:
         own = [self._maker(frame)() for frame in frames]
 

@@ -15,7 +15,7 @@ active learning), `pretrained` (learnt free labels of the cheap potential first)
 foundation model that this script trains on other molecules, or clusters, with the cheap potential), `delta` (reference
 minus the cheap potential). Errors are those of forces (meV/Å) on frames of the reference's own MD: mean at the
 temperature of the run, mean on the hot set, and the 95th percentile of the largest error of a frame of the hot set;
-then how many of 8 trajectories of 10 ps at 1.5 × T keep every bond. Runs that are in FOLDER already are not repeated.
+then how many of 4 trajectories of 10 ps at 1.5 × T keep every bond. Runs that are in FOLDER already are not repeated.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ QUICKSTART = ROOT / "example" / "quickstart"
 MORSE = {"epsilon": 0.3429, "r0": 2.866, "rho0": 3.894, "rcut1": 2.0, "rcut2": 2.6}  # Cu
 N_TEST, EVERY, EQUILIBRATION = 120, 100, 800  # frames; MD steps between them, and before the first
 FREE = {"n_frames": 400, "max_epochs": 60, "patience": 20}
-SURVIVAL_PS, TRAJECTORIES = 10.0, 8
+SURVIVAL_PS, TRAJECTORIES = 10.0, 4
 
 
 def xtb(method: str) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def vacancy() -> Atoms:
 
 
 def small_molecules() -> list[Atoms]:
-    names = ("CH4", "C2H6", "CH3OH", "H2O", "CH3OCH3", "CH3NH2", "NH3", "HCOOH", "H2CO", "CH3CHO")
+    names = ("CH4", "C2H6", "CH3OH", "H2O", "CH3OCH3", "H3CNH2", "NH3", "HCOOH", "H2CO", "CH3CHO")
     return [molecule(name) for name in names]
 
 
@@ -302,21 +302,46 @@ class Bench:
             "max_initial_epochs": 10 if shared else 20,
         }
 
-    def measure(self, arm: str, n: int, seed: int) -> dict[str, Any]:
+    def measure(self, arm: str, n: int, seed: int, survival: bool = True) -> dict[str, Any]:
         mine = self.folder / f"{arm.replace(', ', '_')}_{n}_{seed}"
         path = mine / "measured.json"
-        if path.exists():
-            return dict(json.loads(path.read_text()))
-        shutil.rmtree(mine, ignore_errors=True)
-        command = self.project(mine, arm, n, seed)
-        before = self.folder / f"free_{seed}"  # of all arms of this seed
-        if ARMS[arm][0] == "free labels" and before.exists():
-            shutil.copytree(before, mine, dirs_exist_ok=True)
-        began = time.time()
-        run(command, mine)
-        found = {"labels": self.paid(mine) if "active" in arm else n, "seconds": round(time.time() - began), **self.errors(mine)}
-        path.write_text(json.dumps(found))
-        return found
+        found = json.loads(path.read_text()) if path.exists() else {}
+        if not found:
+            shutil.rmtree(mine, ignore_errors=True)
+            command = self.project(mine, arm, n, seed)
+            began, before = time.time(), self.folder / f"free_{seed}"
+            if ARMS[arm][0] == "free labels" and before.exists():
+                shutil.copytree(before, mine, dirs_exist_ok=True)
+            run(command, mine)
+            if ARMS[arm][0] == "free labels" and not before.exists():
+                self.keep_pretraining(mine, before)
+            found = {
+                "labels": self.paid(mine) if "active" in arm else n,
+                "seconds": round(time.time() - began),
+                **self.errors(mine),
+            }
+            path.write_text(json.dumps(found))
+        if survival and "survived" not in found:
+            found["survived"] = self.survival(mine)
+            path.write_text(json.dumps(found))
+        return dict(found)
+
+    def keep_pretraining(self, mine: Path, before: Path) -> None:
+        """Pre-training is the same in all runs of a seed: the next ones begin with its snapshots and free labels."""
+        part = before.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        for name in ("restart/pretrain", "restart/pretrain-sample", "data/pretraining"):
+            shutil.copytree(mine / name, part / name)
+        part.rename(before)
+
+    def prepare(self, seeds: Sequence[int], arms: Sequence[str]) -> None:
+        """Make what several runs need, so that they can run at the same time."""
+        self.tests()
+        for seed in seeds:
+            for n in sorted({n for arm in arms for n in ARMS[arm][1] if "active" not in arm}):
+                self.random_frames(n, seed)
+        if any(ARMS[arm][0] == "foundation" for arm in arms):
+            self.foundation()
 
     def paid(self, mine: Path) -> int:
         return len([p for p in mine.glob("data/labels/*/*.json") if p.name != "method.json"])
@@ -334,12 +359,15 @@ class Bench:
                 each.append(1000 * np.abs(atoms.get_forces() - frame.arrays["REF_forces"]))
             found[f"MAE {name}"] = round(float(np.mean([e.mean() for e in each])), 1)
             found[f"tail {name}"] = round(float(np.quantile([e.max() for e in each], 0.95)))
-        return found | {"survived": self.survival(calculator)}
+        return found
 
-    def survival(self, calculator: Any) -> int:
-        """Trajectories of 10 ps at 1.5 × T in which no bond of the start breaks or forms."""
+    def survival(self, mine: Path) -> int:
+        """Trajectories of 10 ps at 1.5 × T with the best member in which no bond of the start breaks or forms."""
         from ase.neighborlist import natural_cutoffs, neighbor_list
 
+        import aims_pax
+
+        calculator = aims_pax.calculator(next((mine / "results").glob("*.model")))
         s, alive = self.system, 0
         start = self.start()
         reach = np.array(natural_cutoffs(start, mult=1.6))
@@ -401,22 +429,29 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--folder", type=Path, required=True, help="where the runs are kept")
+    parser.add_argument("--prepare", action="store_true", help="make structures and foundation models alone")
+    parser.add_argument("--without-survival", action="store_true", help="no long MD; a later call adds it")
     given = parser.parse_args()
     warnings.filterwarnings("ignore")
     rows: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
     for name in given.systems:
         bench = Bench(name, given.folder.absolute())
+        if given.prepare:
+            bench.prepare(given.seeds, given.arms)
+            continue
         for seed in given.seeds:
             for arm in given.arms:
                 for n in ARMS[arm][1]:
-                    found = bench.measure(arm, n, seed)
+                    found = bench.measure(arm, n, seed, not given.without_survival)
                     rows.setdefault((name, arm, n), []).append(found)
                     print(f"{name} · {arm} · {n} labels · seed {seed}: {found}", flush=True)
+    if given.prepare:
+        return
     keys = ("MAE T", "MAE hot", "tail hot", "survived", "labels", "seconds")
     print("| system | begins from | paid labels | " + " | ".join(keys) + " |")
     print("|---" * (3 + len(keys)) + "|")
     for (name, arm, n), each in rows.items():
-        middle = [np.median([f[k] for f in each]) for k in keys]
+        middle = [np.median([f.get(k, np.nan) for f in each]) for k in keys]
         print(f"| {name} | {arm} | {n} | " + " | ".join(f"{v:g}" for v in middle) + " |")
 
 

@@ -24,6 +24,7 @@ from aims_pax.settings.samplers import KINDS
 from aims_pax.systems import System
 from tests.md.potentials import cluster
 from tests.md.settings import langevin
+from tests.models.test_calculator import delivered
 from tests.projects import ROOT, command, write_project
 from tests.report.folders import recorded
 from tests.samplers.contract import PROMISES, as_before, of_kind
@@ -130,11 +131,14 @@ def test_its_potential_has_the_forces_of_its_energy_and_moves_atoms(extensions):
 
 def test_the_scripts_of_the_page_about_python_run(tmp_path, monkeypatch, capsys):
     scripts = dict(re.findall(r"```python title=\"(\w+)\.py\"\n(.*?)```", page("python"), re.DOTALL))
-    assert set(scripts) == {"start", "largest"}
+    assert set(scripts) == {"start", "dynamics", "largest"}
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_molecule").mkdir()
     exec(scripts["start"], {})
     assert capsys.readouterr().out.startswith("correct the settings: aimsPAX.yaml: no such file")
+    delivered(tmp_path / "results")
+    exec(scripts["dynamics"].replace("> 0.5", "> 0.01"), {})  # untrained members differ by 0.1 eV/Å
+    assert re.match(r"step \d+: the members differ by \d\.\d\d eV/Å\n", capsys.readouterr().out)
     frame = water()
     one = LabelledFrame(frame, Label(-1.0, np.array([[3.0, 4.0, 0], [0, 0, 0], [0, 0, 1]])), {"stage": "md"})
     write_extxyz(tmp_path / "results" / "training.xyz", [one])

@@ -72,6 +72,8 @@ CONTEXT: dict[tuple[str, str, Any], dict[str, Any]] = {
     ("MD", "stat_ensemble", "NPT"): {"project": NPT, **CRYSTAL},
     ("MD", "barostat", None): {"project": NPT, **CRYSTAL},
     ("MISC", "inference", "native"): {"mace": NATIVE},
+    ("FOUNDATION", "recipe", "frozen"): {"begin": {}},
+    ("FOUNDATION", "recipe", "replay"): {"begin": {"replay_data": "others.xyz"}},
     ("GENERAL", "compute_stress", True): {"systems": {"copper": crystal()}},
     ("TRAINING", "loss", "virials"): CRYSTAL,
     ("TRAINING", "loss", "stress"): CRYSTAL,
@@ -135,6 +137,10 @@ def prepare(folder: Path, case: tuple[str, str, Any], models: Path) -> Path:
         project = changed(project, {section: {key: value}})
     if context.get("foundation"):
         project = changed(project, {"INITIAL_DATASET_GENERATION": {"initial_foundational_size": str(models)}})
+    if "begin" in context:
+        mace = changed(mace, {"FOUNDATION": {"model": str(models), **context["begin"]}, "ARCHITECTURE": None})
+        others = [frame.to_atoms() for frame in rattled(water(), 4, seed=3)]
+        ase.io.write(folder / "others.xyz", others, format="extxyz")
     if context.get("aims"):
         project = changed(project, with_aims(folder))
     write_project(folder, project, mace, context.get("systems"))

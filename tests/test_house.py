@@ -41,6 +41,8 @@ WORDS = {
     "validation messages": ("settings/messages",),
     "settings": ("settings/settings",),
     "settings of the reference alone": ("reference_settings",),
+    "fine-tuning": ("fine_tuning",),
+    "foundation models": ("foundation",),
     "EMA and SWA": ("ema_swa",),
     "families of models": ("models/kinds",),
     "serialising a model": ("serialisation",),
@@ -74,6 +76,9 @@ WORDS = {
     "symmetric contraction": ("symmetric_contraction",),
     "model card": ("model_card",),
     "phonons": ("phonons",),
+    "delta-learning": ("models/delta", "delta_learning"),
+    "baseline": ("potentials/baseline",),
+    "ASE calculator of a model": ("models/calculator",),
     "supercell": ("supercell",),
 }
 

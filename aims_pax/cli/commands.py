@@ -20,12 +20,16 @@ from aims_pax.errors import SettingsError
 
 def init(
     kind: Annotated[
-        str, typer.Argument(help="molecule, crystal, many, cluster or laptop.", show_default="molecule")
+        str,
+        typer.Argument(
+            help="molecule, crystal, many, cluster, laptop, fine-tuning, pre-training or delta.",
+            show_default="molecule",
+        ),
     ] = "molecule",
     folder: Annotated[Path, typer.Argument(help="Folder for the files.", show_default="this folder")] = HERE,
     version: Version = False,
 ) -> None:
-    """Write a commented starter project: a molecule, a crystal, many systems, a cluster, or a laptop."""
+    """Write a commented starter project for a molecule, crystal, cluster, laptop, fine-tuning, Δ-learning …"""
     from aims_pax.commands.init import write_starter
 
     def go() -> None:

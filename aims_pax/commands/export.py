@@ -91,8 +91,7 @@ def _exportable(path: Path, form: str) -> ModelKind:
     """The kind of a model file. Raises SettingsError when it cannot be exported in this form."""
     kind = kind_of_file(path)
     if form not in kind.forms:
-        has = f"it has {', '.join(kind.forms)}" if kind.forms else "other programs do not read them"
-        raise SettingsError(f"{path}: {kind.title} models cannot be exported as {form}: {has}")
+        raise SettingsError(kind.no_export(path, form))
     return kind
 
 

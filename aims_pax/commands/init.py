@@ -142,6 +142,14 @@ def _laptop() -> Parts:
         initial=of_xtb if xtb else t.LAPTOP_EMT_INITIAL,
         timestep="0.5" if xtb else "2.0",
     )
+    project, mace = _of_xtb(project)
+    copper = Frame.from_atoms(Icosahedron("Cu", 2))
+    geometry = _ethanol() if xtb else _geometry("a cluster of 13 copper atoms", copper)
+    return project, mace, {"geometry.in": geometry}
+
+
+def _of_xtb(project: str, rate: str = "  lr: 0.01\n") -> tuple[str, str]:
+    """The two files of a small molecule with xTB. rate: the line of the learning rate."""
     misc = t.MISC.format(
         geometry="./geometry.in", about="replace it by your structure; ASE reads many formats", control=""
     )
@@ -149,13 +157,28 @@ def _laptop() -> Parts:
         name="starter", stress="", channels="16", max_L=1, correlation=2, r_max="4.0",
         radial="  radial_MLP: [32, 32, 32]\n", loss="",
     )  # fmt: skip
-    copper = Frame.from_atoms(Icosahedron("Cu", 2))
-    geometry = _ethanol() if xtb else _geometry("a cluster of 13 copper atoms", copper)
-    return f"{project}\n{misc}", mace, {"geometry.in": geometry}
+    return f"{project}\n{misc}", mace.replace("  lr: 0.01\n", rate)
+
+
+def _pre_training() -> Parts:
+    project, mace = _of_xtb(t.PRE_TRAINING + t.MOLECULE_ON_THIS_MACHINE, t.RATE_AFTER_PRE_TRAINING)
+    return project, mace, {"geometry.in": _ethanol()}
+
+
+def _delta() -> Parts:
+    project, mace = _of_xtb(t.DELTA + t.MOLECULE_ON_THIS_MACHINE)
+    return project, mace, {"geometry.in": _ethanol()}
+
+
+def _fine_tuning() -> Parts:
+    project, _ = _of_xtb(t.FINE_TUNING + t.MOLECULE_ON_THIS_MACHINE)
+    others = {"make_example.py": t.FINE_TUNING_SCRIPT, "geometry.in": _ethanol()}
+    return project, t.FINE_TUNING_MACE, others
 
 
 _MAKERS: dict[str, Callable[[], Parts]] = {
     "molecule": _molecule, "crystal": _crystal, "many": _many, "cluster": _cluster, "laptop": _laptop,
+    "fine-tuning": _fine_tuning, "pre-training": _pre_training, "delta": _delta,
 }  # fmt: skip
 
 

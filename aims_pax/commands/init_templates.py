@@ -178,11 +178,186 @@ CLUSTER:
   type: local                           # this machine
 """
 
+MOLECULE_ON_THIS_MACHINE = """
+MD:
+  stat_ensemble: NVT
+  thermostat: Langevin
+  temperature: 500                      # K
+  friction: 0.01                        # 1/fs
+  timestep: 0.5                         # fs
+
+CLUSTER:
+  type: local                           # this machine
+"""
+FINE_TUNING = """\
+REFERENCE:                              # any ASE calculator; for FHI-aims see aims-PAX init molecule
+  type: calculator
+  factory: tblite.ase:TBLite            # "package.module:callable"; the module may be in this folder
+  kwargs: {method: GFN1-xTB, accuracy: 0.01, verbosity: 0}
+
+ACTIVE_LEARNING:                        # the models are fine-tuned on your data, then MD finds where they are wrong
+  initial_train_dataset: train.xyz      # your labelled structures (REF_energy in eV, REF_forces in eV/Å): 30 are enough
+  num_trajectories: 4
+  ensemble_size: 3                      # models whose disagreement is the uncertainty
+  skip_step_mlff: 20                    # MD steps between two checks of the uncertainty
+  epochs_per_worker: 2                  # training epochs for each new structure
+  max_labels: 20                        # your budget of reference calculations, test structures included
+  n_test: 10                            # test structures for the errors at the end; never used in training
+  convergence_patience: 30
+  max_convergence_epochs: 100
+"""
+FINE_TUNING_MACE = """\
+GENERAL:
+  name_exp: fine                        # models are called fine_SEED.model
+  seed: 42
+
+FOUNDATION:                             # all models begin from this one; ARCHITECTURE is its own
+  model: foundation.model               # a file, or a name such as off-medium or medium-mpa-0 (downloaded)
+  # head: omat_pbe                      # of a model with several levels of theory
+  recipe: naive                         # frozen: train products and readouts alone; replay: see docs/fine_tuning.md
+
+MISC:
+  device: cpu                           # cuda on a GPU
+"""
+FINE_TUNING_SCRIPT = '''\
+# Makes foundation.model and train.xyz, so that this folder runs as it is: `python make_example.py` (about a minute).
+# With your own model and data you do not need it.
+import shutil
+from pathlib import Path
+
+import numpy as np
+import yaml
+from ase import units
+from ase.build import molecule
+from ase.io import write
+from ase.md.langevin import Langevin
+from tblite.ase import TBLite
+
+import aims_pax
+
+
+def frames(formula, method, temperature, n):
+    """n labelled structures from MD, 20 fs apart."""
+    atoms = molecule(formula)
+    atoms.calc = TBLite(method=method, accuracy=0.01, verbosity=0)
+    rng = np.random.default_rng(0)
+    moving = Langevin(atoms, 0.5 * units.fs, temperature_K=temperature, friction=0.02 / units.fs, rng=rng, fixcm=False)
+    moving.run(200)
+    for _ in range(n):
+        moving.run(40)
+        labelled = atoms.copy()
+        labelled.info["REF_energy"] = atoms.get_potential_energy()
+        labelled.arrays["REF_forces"] = atoms.get_forces()
+        yield labelled
+
+
+REFERENCE = {"factory": "tblite.ase:TBLite", "kwargs": {"method": "GFN2-xTB", "accuracy": 0.01, "verbosity": 0}}
+PROJECT = {  # a run of its own, which ends after its first MD step
+    "REFERENCE": REFERENCE,
+    "ACTIVE_LEARNING": {
+        "initial_train_dataset": "train.xyz", "num_trajectories": 1, "ensemble_size": 2, "max_MD_steps": 1,
+        "skip_step_mlff": 1, "max_convergence_epochs": 25, "converge_al": False,
+    },
+    "MD": {"stat_ensemble": "NVT", "temperature": 300},
+    "CLUSTER": {"type": "local"},
+    "MISC": {"path_to_geometry": "geometry.xyz", "report": False},
+}
+MACE = {
+    "GENERAL": {"name_exp": "foundation"},
+    "ARCHITECTURE": {"num_channels": 16, "max_L": 1, "correlation": 2, "r_max": 4.0, "radial_MLP": [32, 32, 32]},
+}
+
+if __name__ == "__main__":
+    # 30 structures of ethanol with the method of this folder
+    write("train.xyz", list(frames("CH3CH2OH", "GFN1-xTB", 500, 30)))
+    # a model of other molecules with another method
+    folder = Path("foundation")
+    folder.mkdir(exist_ok=True)
+    others = [f for m in ("CH3OH", "C2H6", "H2O") for f in frames(m, "GFN2-xTB", 600, 50)]
+    write(folder / "train.xyz", others)
+    write(folder / "geometry.xyz", molecule("CH3OH"))
+    (folder / "aimsPAX.yaml").write_text(yaml.safe_dump(PROJECT))
+    (folder / "mace.yaml").write_text(yaml.safe_dump(MACE))
+    results = aims_pax.run(folder)
+    shutil.copy(sorted(results.glob("*.model"))[0], "foundation.model")
+'''
+PRE_TRAINING = """\
+REFERENCE:                              # in place of an expensive method, which may be FHI-aims
+  type: calculator
+  factory: tblite.ase:TBLite            # "package.module:callable"; the module may be in this folder
+  kwargs: {method: GFN1-xTB, accuracy: 0.01, verbosity: 0}
+
+PRETRAINING:                            # the models learn from a cheap method first: its labels cost nothing
+  potential:                            # a calculator as here, or so3lr, chgnet, the name or file of a model
+    factory: tblite.ase:TBLite
+    kwargs: {method: GFN2-xTB, verbosity: 0}
+  n_frames: 200
+  max_epochs: 40
+
+INITIAL_DATASET_GENERATION:             # the first structures that the reference labels
+  initial_sampling: calculator          # MD with the cheap method
+  initial_calculator:
+    factory: tblite.ase:TBLite
+    kwargs: {method: GFN2-xTB, verbosity: 0}
+  distinct_model_sets: false            # one set for all models: few labels
+  n_points_per_sampling_step_idg: 10    # structures per step, for each geometry
+  skip_step_initial: 40                 # MD steps between two structures
+  ensemble_size: 2                      # models whose disagreement is the uncertainty
+  intermediate_epochs_idg: 10           # training epochs after each step
+  max_initial_epochs: 10                # this stage stops after so many epochs
+
+ACTIVE_LEARNING:                        # MD with the models; structures on which they disagree are labelled
+  num_trajectories: 4
+  ensemble_size: 2                      # as above
+  skip_step_mlff: 20                    # MD steps between two checks of the uncertainty
+  epochs_per_worker: 2                  # training epochs for each new structure
+  max_labels: 20                        # your budget of reference calculations in this stage, test structures included
+  n_test: 10                            # test structures for the errors at the end; never used in training
+  convergence_patience: 30
+  max_convergence_epochs: 100
+"""
+
+RATE_AFTER_PRE_TRAINING = "  # lr: 0.002                           # the default here, after PRETRAINING\n"
+
+DELTA = """\
+REFERENCE:                              # in place of an expensive method, which may be FHI-aims
+  type: calculator
+  factory: tblite.ase:TBLite            # "package.module:callable"; the module may be in this folder
+  kwargs: {method: GFN2-xTB, accuracy: 0.01, verbosity: 0}
+  baseline:                             # the models learn the difference to this cheap method; MD uses the sum
+    factory: tblite.ase:TBLite
+    kwargs: {method: GFN1-xTB, verbosity: 0}
+
+INITIAL_DATASET_GENERATION:             # the first structures, and models trained on them
+  initial_sampling: calculator          # MD with the baseline
+  initial_calculator:
+    factory: tblite.ase:TBLite
+    kwargs: {method: GFN1-xTB, verbosity: 0}
+  n_points_per_sampling_step_idg: 5     # structures per step, for each member and geometry
+  skip_step_initial: 40                 # MD steps between two structures
+  ensemble_size: 2                      # models whose disagreement is the uncertainty
+  intermediate_epochs_idg: 20           # training epochs after each step
+  max_initial_epochs: 20                # this stage stops after so many epochs
+
+ACTIVE_LEARNING:                        # MD with baseline and models; structures on which they disagree are labelled
+  num_trajectories: 4
+  ensemble_size: 2                      # as above
+  skip_step_mlff: 20                    # MD steps between two checks of the uncertainty
+  epochs_per_worker: 2                  # training epochs for each new structure
+  max_train_set_size: 20                # active learning stops at this size
+  n_test: 10                            # test structures for the errors at the end
+  convergence_patience: 50
+  max_convergence_epochs: 200
+"""
+
 NEXT = "`aims-PAX check` reports errors and missing settings, `aims-PAX plan` shows what would run."
 HEAD = {
     "molecule": "A molecule with FHI-aims on this machine.",
     "crystal": "A crystal with FHI-aims on this machine.",
     "many": "Many molecules in one run, with FHI-aims on this machine.",
     "cluster": "A molecule with FHI-aims on a Slurm cluster.",
+    "fine-tuning": "A published or own model, fine-tuned on your labelled structures, then active learning.",
     "laptop": "A whole run on this machine in minutes, with a fast calculator instead of FHI-aims.",
+    "pre-training": "Models that learnt free labels of GFN2-xTB first; GFN1-xTB in place of an expensive reference.",
+    "delta": "Delta-learning on this machine in minutes: GFN2-xTB as the reference, GFN1-xTB as the baseline.",
 }

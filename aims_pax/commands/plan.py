@@ -22,6 +22,7 @@ from aims_pax.core.threshold import WARM_UP
 from aims_pax.core.work import Labelled, RunSampler, RunTraining, Sampled, Trained
 from aims_pax.models.kinds import kind_of_run
 from aims_pax.parallel.core_allocation import moving_processes, processes
+from aims_pax.potentials.baseline import Baseline
 from aims_pax.report.tolerant_readers import structure_headers
 from aims_pax.schedulers.registry import own_scheduler
 from aims_pax.schedulers.usable_cores import cores
@@ -67,11 +68,13 @@ def plan(folder: Path, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "ma
         "name": settings.model.name,
         "systems": [_system(s, settings) for s in systems],
         "members": settings.ensemble_size,
+        "models_begin_from": kind_of_run(settings).beginning(settings),
         "isolated_atoms": _atoms(settings, systems),
         "pretraining": _pretraining(settings, systems),
         "initial": first,
         "active_learning": active,
         "convergence": _convergence(settings),
+        "baseline": _baseline(settings, _together(0, first, active), (active or {}).get("MD_steps", 0)),
         "reference_calls": _together(_atoms(settings, systems), first, active),
         "cluster": _cluster(settings),
         "processes": _processes(settings, active),
@@ -294,6 +297,22 @@ def _until_full(rules: ExploreRules, missing: float) -> int:
         valid += valid < rules.valid_ratio * added
         added += 1
     return added
+
+
+def _baseline(
+    settings: Settings, labels: Sequence[int | None], md_steps: int | None
+) -> dict[str, Any] | None:
+    """Evaluations of REFERENCE.baseline, none of which is a reference calculation; None without a baseline.
+
+    Two for each label: the label itself, and one that checks its forces.
+    """
+    if settings.reference.baseline is None:
+        return None
+    return {
+        "baseline": Baseline.of_run(settings).described,
+        "evaluations_for_labels": [None if n is None else 2 * n for n in labels],
+        "evaluations_in_MD": md_steps,
+    }
 
 
 def _convergence(settings: Settings) -> list[dict[str, Any]]:

@@ -28,6 +28,8 @@ def plan_lines(ahead: dict[str, Any]) -> list[str]:
         )
     if len(ahead["systems"]) > 20:
         out.append(f"  … and {len(ahead['systems']) - 20} more")
+    if ahead["models_begin_from"]:
+        out += ["", f"models begin from {ahead['models_begin_from']}: no reference call"]
     if ahead["isolated_atoms"]:
         out += ["", f"isolated atoms: {ahead['isolated_atoms']} reference calls"]
     if free := ahead["pretraining"]:
@@ -43,6 +45,13 @@ def plan_lines(ahead: dict[str, Any]) -> list[str]:
         out.append(f"convergence after {c['after']}: {who}, at most {c['most_epochs']} epochs each")
     memory, cluster = ahead["memory_MB"], ahead["cluster"]
     out += ["", f"reference calls in all: {_range(ahead['reference_calls'])}"]
+    if (base := ahead["baseline"]) is not None:
+        n = base["evaluations_in_MD"]
+        steps = "without limit" if n is None else f"at most {n:,}".replace(",", " ")
+        out.append(
+            f"baseline {base['baseline']}: no reference calls; evaluations for labels "
+            f"{_range(base['evaluations_for_labels'])}, in MD of active learning {steps}"
+        )
     if "blocks" in cluster:
         out.append(
             f"cluster: {cluster['blocks'][0]} … {cluster['blocks'][1]} blocks of {cluster['nodes_a_block']} nodes × "

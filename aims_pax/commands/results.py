@@ -22,6 +22,7 @@ from aims_pax.record.delivered_models import FILE as MODELS
 from aims_pax.record.delivered_models import content, file_digest
 from aims_pax.report.formatting import missing_test_frames
 from aims_pax.stages import delivery_precision
+from aims_pax.stages.given_data_check import check_learnable
 
 if TYPE_CHECKING:
     from aims_pax.frames import LabelledFrame
@@ -77,6 +78,7 @@ def deliver(run: RunContext, chosen: list[int]) -> None:
     if misc.report:
         _report(run)
     end = run_verdict(replace(record, state="finished"))
+    log.info('in ASE, with the uncertainty of the committee: aims_pax.calculator("%s")', results)
     level = logging.WARNING if end.kind == "missed" else logging.INFO
     log.log(level, "done: %s and the final datasets are in %s · %s", names, results, end.text)
 
@@ -95,9 +97,10 @@ def _save_members(run: RunContext, chosen: list[int]) -> dict[Path, dict[str, An
             "kind": run.settings.model.kind,
             "title": kind.title,
             "packages": list(kind.packages),
-            "begun_from": given[m] if given else None,
+            "begun_from": given[m] if given else kind.beginning(run.settings),
             "pre-training": learnt,
             "architecture": run.ensemble.describe(m),
+            **kind.recorded(run.ensemble),
         }
     if len(chosen) < len(run.ensemble.members):
         text = "These members were not converged on the final data; they are used only to estimate the uncertainty.\n"
@@ -111,7 +114,10 @@ def read_test_set(settings: Settings, ensemble: ForceFieldModel) -> list[Labelle
     if not misc.test_set:
         return []
     path, keys = settings.path(misc.test_set), LabelKeys.of(misc)
-    return list(read_given(path, misc.test_set, "test", keys, ensemble.elements).frames)
+    file = read_given(path, misc.test_set, "test", keys, ensemble.elements)
+    ensemble.check_frames([f.frame for f in file.frames])
+    check_learnable(ensemble.check_frame, file, "MISC.test_set")
+    return list(file.frames)
 
 
 def _predict(run: RunContext, potential: Potential, sets: Mapping[str, Sequence[LabelledFrame]]) -> None:

@@ -86,9 +86,7 @@ def step(state: State, event: Event, rules: ConvergeRules) -> tuple[State, tuple
     if p.epochs >= rules.max_epochs or p.epochs - p.best_epoch >= rules.patience:
         p = replace(p, done=True)
         why = "patience" if p.epochs < rules.max_epochs else "epochs"
-        more = (
-            "; still improving, raise max_convergence_epochs for more" if p.epochs - p.best_epoch < 2 else ""
-        )
+        more = f"; still improving, raise {rules.key} for more" if p.epochs - p.best_epoch < 2 else ""
         effects.append(RestoreBest(p.member))
         effects.append(
             LogMessage(
@@ -99,10 +97,6 @@ def step(state: State, event: Event, rules: ConvergeRules) -> tuple[State, tuple
     state = replace(state, members=(*state.members[:i], p, *state.members[i + 1 :]))
     if all(q.done for q in state.members):
         patient = all(q.epochs - q.best_epoch >= rules.patience for q in state.members)
-        why = (
-            "converged"
-            if patient
-            else f"max_convergence_epochs: {max(q.epochs for q in state.members)} epochs"
-        )
+        why = "converged" if patient else f"{rules.key}: {max(q.epochs for q in state.members)} epochs"
         state = replace(state, stopped=why)
     return state, tuple(effects)

@@ -113,10 +113,11 @@ class ExploreRules:
 
 @dataclass(frozen=True)
 class ConvergeRules:
-    """Numbers of convergence. margin and losses in the unit of the loss."""
+    """Numbers of convergence. margin and losses in the unit of the loss. key: in the settings, of max_epochs."""
 
     members: tuple[int, ...]
     patience: int
     margin: float
     max_epochs: float
     epochs_per_visit: int = 1
+    key: str = "max_convergence_epochs"

@@ -15,7 +15,7 @@ from aims_pax.core.work import AddToDataset, Effect, Event, RequestLabel, RunTra
 from aims_pax.engine.candidates import Candidate, candidate_arrays, candidates_from_arrays
 from aims_pax.engine.event_loop import EventLoop
 from aims_pax.engine.run_context import RunContext
-from aims_pax.errors import RestartError
+from aims_pax.errors import LabelError, RestartError
 from aims_pax.frames import Frame, LabelledFrame
 from aims_pax.frames import Label as FrameLabel
 from aims_pax.models.base import MemberData, MemberResult
@@ -60,6 +60,10 @@ class StageEnvironment:
 
     def submit(self, work: RequestLabel) -> Future[Any]:
         candidate = self.candidate(work.frame)
+        try:
+            self.run.ensemble.check_frame(candidate.frame)
+        except LabelError as error:
+            return self.run.labeller.refuse(candidate.frame, error)
         return self.run.labeller.submit(candidate.frame, system=candidate.system)
 
     def drop(self, work: RequestLabel) -> None:

@@ -250,7 +250,7 @@ class Labeller:
         try:
             check_geometry(frame)
         except LabelError as error:
-            return self._refuse(frame, error)
+            return self.refuse(frame, error)
         unwanted = method.store.folder / f".{frame.id}.{os.getpid()}.{next(self._tickets)}.unwanted"
         job = _Job(frame, unwanted, Future(), method)
         with self._lock:
@@ -426,7 +426,8 @@ class Labeller:
         if self._jobs.get(job.frame.id) is job:
             del self._jobs[job.frame.id]
 
-    def _refuse(self, frame: Frame, error: LabelError) -> Future[Label]:
+    def refuse(self, frame: Frame, error: LabelError) -> Future[Label]:
+        """Record that a frame is not computed, for this reason; the future has failed with it."""
         self._count(refused=1)
         self.quarantine.add(frame, error)
         return _failed(error)

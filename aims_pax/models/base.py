@@ -225,6 +225,12 @@ class Learner(ABC):
 
     # ------------------------------------------------------------ optional, for some families
 
+    def check_frame(self, frame: Frame) -> None:
+        """Called before a frame is labelled. Raises LabelError if the members cannot learn from it."""
+
+    def check_frames(self, frames: Sequence[Frame], check: Callable[[], None] = lambda: None) -> None:
+        """Prepares `check_frame` for many frames at once. check: called often; it raises when the run should stop."""
+
     def begin_convergence(self, members: Sequence[int] | None = None) -> None:
         """Called before the last phase of training, of these members or all: reset the state of the earlier phase."""
 

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Array, Frame, Label
 from aims_pax.models.base import ForceFieldModel, ModelPotential, ProcessPool
+from aims_pax.models.delta import baseline_record, is_difference
 from aims_pax.potential import load_object
 from aims_pax.record.delivered_models import recorded_models
 from aims_pax.settings.bundled_models import BUNDLED
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 GROUP = "aims_pax.models"  # of entry points
 DEFAULT = "mace"
+WITH_BASELINE = (
+    "aims_pax.potentials.delta_kind:DeltaKind"  # wraps any kind; finds the potentials, which are above
+)
 FOUNDATIONAL_SIZE = "INITIAL_DATASET_GENERATION.initial_foundational_size"
 
 
@@ -73,6 +77,7 @@ class ModelKind(ABC):
     moves_in_processes: bool = False  # has `serialise` and `unserialise`
     begins_from_files: bool = False  # has `from_files`: ACTIVE_LEARNING.initial_models
     forms: tuple[str, ...] = ()  # file formats that `export` writes
+    target: str = ""  # `package.module:object` by which other processes find it, if not by MODEL.kind
 
     # ------------------------------------------------------------ models
 
@@ -88,6 +93,27 @@ class ModelKind(ABC):
             f"ACTIVE_LEARNING.initial_models: {self.title} models cannot begin from files; "
             "give initial_train_dataset instead"
         )
+
+    def beginning(self, settings: Settings) -> str | None:
+        """What the members that `build` makes begin from, as text; None: random weights."""
+        return None
+
+    def begun_with(self, settings: Settings) -> dict[str, str]:
+        """{name: hash} of the files whose contents the members that `build` makes depend on."""
+        return {}
+
+    def trial_members(
+        self, settings: Settings, seeds: Sequence[int], elements: Sequence[int]
+    ) -> ForceFieldModel | None:
+        """For `check`: the members that `build` would make, unless they begin from random weights or need a download.
+
+        Raises SettingsError, SetupError as `build` does.
+        """
+        return None
+
+    def remarks(self, settings: Settings) -> list[str]:
+        """Warnings of `check` about what the members begin from."""
+        return []
 
     def contradictions(self, model: ForceFieldModel, settings: Settings) -> list[str]:
         """Settings that differ from members loaded by `from_files`, one line each."""
@@ -110,11 +136,24 @@ class ModelKind(ABC):
             ]
             raise SettingsError("\n".join(lines)) from error
 
+    def recorded(self, model: ForceFieldModel) -> dict[str, Any]:
+        """Further entries of its members in models.json, as plain values."""
+        return {}
+
     # ------------------------------------------------------------ files
 
     @abstractmethod
     def load(self, paths: Sequence[Path], device: str, dtype: str) -> ModelPotential:
         """A potential with one member for each file. Raises SettingsError."""
+
+    def load_fast(
+        self, paths: Sequence[Path], device: str, dtype: str | None, inference: str
+    ) -> ModelPotential:
+        """`load` with the inference of a run, for `aims_pax.calculator`. dtype: None for that of the files.
+
+        inference: as MISC.inference; families that have only one ignore it. Raises SettingsError.
+        """
+        return self.load(paths, device, dtype or "float64")
 
     def load_named(
         self, name: str, folder: Path, device: str, dtype: str, inference: str = "torch", key: str = ""
@@ -143,6 +182,11 @@ class ModelKind(ABC):
     def export(self, source: Path, form: str, target: Path, frames: Sequence[Frame]) -> ExportedModel:
         """Write a model file in one of `forms`. frames: structures for the comparison. Raises SetupError, OSError."""
         raise NotImplementedError(f"{self.title} has no form {form}")
+
+    def no_export(self, path: Path, form: str) -> str:
+        """Why a file cannot be exported in a form that is not one of `forms`, for the user."""
+        has = f"it has {', '.join(self.forms)}" if self.forms else "other programs do not read them"
+        return f"{path}: {self.title} models cannot be exported as {form}: {has}"
 
     def form_suffix(self, form: str) -> str:
         """The ending of file names of this form."""
@@ -191,7 +235,8 @@ class ModelKind(ABC):
 
 def kind_of_run(settings: Settings) -> ModelKind:
     """The kind of the models of a run. Raises SettingsError."""
-    return model_kind(settings.model.kind, settings.folder)
+    name, folder = settings.model.kind, settings.folder
+    return model_kind(name, folder) if settings.reference.baseline is None else _with_baseline(name, folder)
 
 
 def model_kind(name: str, folder: Path | None = None) -> ModelKind:
@@ -216,15 +261,25 @@ def kind_of_file(path: Path) -> ModelKind:
 
     MACE if no kind has this ending. Raises SettingsError if the recorded kind is not known.
     """
+    make = _with_baseline if is_difference(path) else model_kind
     for folder in (path.parent, path.parent.parent):  # results/ and results/committee/
         entry = recorded_models(folder).get(str(path.relative_to(folder)))
         if entry is not None:
-            return model_kind(str(entry.get("kind", DEFAULT)), folder.parent)
+            make = _with_baseline if "baseline" in entry else make
+            return make(str(entry.get("kind", DEFAULT)), folder.parent)
+    known = baseline_record(path)
+    if known is not None:
+        return make(str(known["kind"]), path.parent)
     for name in _known():
-        kind = model_kind(name)
-        if path.name.endswith(kind.suffix):
-            return kind
-    return model_kind(DEFAULT)
+        if path.name.endswith(model_kind(name).suffix):
+            return make(name, None)
+    return make(DEFAULT, None)
+
+
+def _with_baseline(name: str, folder: Path | None) -> ModelKind:
+    """The kind of this name with a baseline."""
+    kind: ModelKind = load_object(WITH_BASELINE)(name, folder)
+    return kind
 
 
 def load_named(

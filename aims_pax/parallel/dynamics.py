@@ -267,7 +267,8 @@ def md_pool(settings: Settings, ensemble: ForceFieldModel, trajectories: int) ->
     model that cannot be sent to other processes.
     """
     n, profile = moving_processes(settings, len(ensemble), trajectories), settings.cluster.dynamics
-    if profile is not None and not (kind := kind_of_run(settings)).moves_in_processes:
+    kind = kind_of_run(settings)
+    if profile is not None and not kind.moves_in_processes:
         log.warning(
             "CLUSTER.dynamics has no effect: %s models move atoms in the driver's process", kind.title
         )
@@ -278,7 +279,7 @@ def md_pool(settings: Settings, ensemble: ForceFieldModel, trajectories: int) ->
 
     threads = 1 if profile is None else profile.threads
     memory = memory_budget.limit(), memory_budget.is_set_by_user()
-    with MDPool(ensemble, n, threads, *memory, settings.model.kind, settings.folder) as own:
+    with MDPool(ensemble, n, threads, *memory, kind.target or settings.model.kind, settings.folder) as own:
         log.info("molecular dynamics in %d processes", n)
         own.warm()
         yield own

@@ -22,6 +22,7 @@ from aims_pax.samplers.descriptors import Describe, pooled
 from aims_pax.settings.augment import CallSpec, as_calculator, called
 from aims_pax.settings.bundled_models import BUNDLED
 from aims_pax.settings.calculator_conventions import charge_refusal
+from aims_pax.settings.callables import PUBLISHED_MODELS
 from aims_pax.settings.content_hashes import contents
 from aims_pax.settings.samplers import MACE_MP0
 
@@ -126,8 +127,8 @@ class LoadedPotential:
 
     @property
     def _content(self) -> str:
-        """Hash of the file that the settings entry names; "" when it names none."""
-        if isinstance(self.spelling, str):
+        """Hash of the file that the settings entry names; "" when it names none. A size is no file of that name."""
+        if isinstance(self.spelling, str) and self.spelling not in (*PUBLISHED_MODELS, *BUNDLED):
             path = self.folder / Path(self.spelling).expanduser()
             if path.is_file():
                 return hashlib.sha256(path.read_bytes()).hexdigest()

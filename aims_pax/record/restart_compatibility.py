@@ -26,9 +26,16 @@ log = logging.getLogger(__name__)
 BEGUN_WITH = "aimsPAX.ACTIVE_LEARNING.initial_"
 STRESS = "mace.GENERAL.compute_stress"
 MODEL = "aimsPAX.MODEL"
+BASELINE = "baseline"  # in words, with the hash of its contents
+WITHOUT = "none"
+BASELINE_KEY = "aimsPAX.REFERENCE.baseline"
+FOUNDATION = "mace.FOUNDATION"
+CONTENTS_OF_MODEL = "contents."  # hashes of files that models begin from, by their names
 # (prefix of the key, why another value would mix incompatible data)
 FIXED = (
     ("mace.ARCHITECTURE", "the weights in restart/ belong to the old architecture"),
+    (FOUNDATION, "the members have begun in the old way"),
+    (CONTENTS_OF_MODEL, "the members began from the old contents of this file"),
     ("mace.GENERAL.name_exp", "models, losses and checkpoints are named after it"),
     ("mace.GENERAL.seed", "the members are named after their seeds"),
     ("mace.GENERAL.default_dtype", "the weights in restart/ have the old precision"),
@@ -48,6 +55,7 @@ FIXED = (
     (BEGUN_WITH, "the run began with the old files"),
     ("aimsPAX.PRETRAINING", "the members were pre-trained with the old settings"),
     (MODEL, "the weights in restart/ belong to models of another kind"),
+    (BASELINE, "the weights in restart/ have learnt the difference to the old baseline"),
 )
 METHOD = "reference method"  # its hash; its content is written in data/labels/<hash>/method.json
 WAY_OUT = (
@@ -67,17 +75,21 @@ SILENT = ("aimsPAX.MISC.path_to_geometry", "aimsPAX.REFERENCE")  # compared by g
 
 
 def compare_with_last_run(
-    folder: RunFolder, effective: Mapping[str, Any], method: str, geometries: Mapping[str, str]
+    folder: RunFolder,
+    effective: Mapping[str, Any],
+    method: str,
+    geometries: Mapping[str, str],
+    baseline: str = WITHOUT,
 ) -> None:
     """Log what changed since this folder's last run, and store the new values.
 
-    effective: the complete settings. method: hash of the reference method. geometries: {name: frame id}.
-    Raises RestartError when the change would mix incompatible data.
+    effective: the complete settings. method: hash of the reference method. geometries: {name: frame id}. baseline: in
+    words, with its hash. Raises RestartError when the change would mix incompatible data.
     """
     path = folder.restart / "settings.json"
-    present = {**flat_settings(effective), METHOD: method}
+    present = _present(effective, method, baseline)
     now = {"format": 1, "settings": present, "geometries": dict(geometries)}
-    refuse_changes(folder, effective, method, geometries)
+    refuse_changes(folder, effective, method, geometries, baseline)
     before = _read(path)
     if before is not None:
         for key, old, new in _changes(before["settings"], present):
@@ -95,7 +107,7 @@ def remember_settings(folder: RunFolder, effective: Mapping[str, Any]) -> str:
 
     Settings of the cluster, the logs and the paths of files do not count: they do not change labels.
     """
-    present = {k: v for k, v in flat_settings(effective).items() if not k.startswith(NO_LABEL)}
+    present = {k: v for k, v in _flat(effective).items() if not k.startswith(NO_LABEL)}
     if present.get(f"{MODEL}.kind") == "mace":  # same hash as in versions that had only MACE
         present = {k: v for k, v in present.items() if not k.startswith(MODEL)}
     text = json.dumps(present, sort_keys=True, indent=1) + "\n"
@@ -112,13 +124,17 @@ def has_snapshots(folder: RunFolder) -> bool:
 
 
 def refuse_changes(
-    folder: RunFolder, effective: Mapping[str, Any], method: str, geometries: Mapping[str, str]
+    folder: RunFolder,
+    effective: Mapping[str, Any],
+    method: str,
+    geometries: Mapping[str, str],
+    baseline: str = WITHOUT,
 ) -> None:
     """Raise RestartError when a change since this folder's last run would mix data; nothing is written."""
     before = _read(folder.restart / "settings.json")
     if before is None:
         return
-    present = {**flat_settings(effective), METHOD: method}
+    present = _present(effective, method, baseline)
     other = list(_other_method(folder, before["settings"], present))
     refused = [
         *other,
@@ -132,6 +148,16 @@ def refuse_changes(
             + "\n"
             + _way_out(folder, bool(other))
         )
+
+
+def _flat(effective: Mapping[str, Any]) -> dict[str, str]:
+    """The settings key by key; a baseline that is not set is left out, as before there was this key."""
+    return {k: v for k, v in flat_settings(effective).items() if (k, v) != (BASELINE_KEY, "None")}
+
+
+def _present(effective: Mapping[str, Any], method: str, baseline: str) -> dict[str, str]:
+    known = {} if baseline == WITHOUT else {BASELINE: baseline}
+    return {**_flat(effective), METHOD: method, **known}
 
 
 def as_begun(folder: RunFolder, systems: Sequence[System]) -> tuple[System, ...]:
@@ -175,7 +201,10 @@ def _took_in(folder: RunFolder) -> bool:
 
 
 def _refused(old: Mapping[str, Any], new: Mapping[str, Any], took_in: bool) -> Iterator[str]:
-    unwritten = {f"{MODEL}.kind": "mace"}  # the section is not written when it holds only this default
+    # the sections are not written when they hold only this default
+    unwritten = {f"{MODEL}.kind": "mace", BASELINE: WITHOUT} | {
+        f"{FOUNDATION}.{k}": "none" for k in ("model", "model.factory", "recipe")
+    }
     for key, before, after in _changes(unwritten | dict(old), unwritten | dict(new)):
         for prefix, why in FIXED:
             if key.startswith(prefix) and (took_in or prefix != BEGUN_WITH):

@@ -16,6 +16,7 @@ from ase.data import chemical_symbols
 from aims_pax.core.rules import BELIEVED
 from aims_pax.record.delivered_models import recorded_models
 from aims_pax.record.files import write_bytes
+from aims_pax.record.restart_compatibility import BASELINE
 from aims_pax.report import cost_summary, label_counts
 from aims_pax.report.accuracy import NAMES, UNSEEN, ErrorRow, by_element, by_system, held_out, untested
 from aims_pax.report.calibration import atomic_errors, calibrate
@@ -131,7 +132,7 @@ def undetermined(run: RunRecord) -> str:
     """A sentence if the atomic energies were fitted to fewer independent compositions than elements; else ""."""
     said = json_file(run.folder / "results" / ATOMIC)
     rank, n = said.get("rank"), len(said.get("energies", {}))
-    if said.get("source") != "least squares" or not isinstance(rank, int) or rank >= n:
+    if "least squares" not in str(said.get("source")) or not isinstance(rank, int) or rank >= n:
         return ""
     compositions = "one composition does" if rank == 1 else f"{rank} independent compositions do"
     return (
@@ -161,6 +162,11 @@ def _theory(run: RunRecord) -> str:
         given += (
             f" It applies to {sources.get('reference', 0)} of {sum(sources.values())} labelled frames; the other "
             f"{others} were given in files (see Data) and have the method that those files were made with."
+        )
+    if baseline := run.settings.get(BASELINE):
+        given += (
+            f" The models have learnt the difference to a baseline, {_plain(baseline)}: energies, forces and errors of "
+            "this card are those of the sum. The model file alone holds only the difference."
         )
     short = [[k, v] for k, v in rows if len(v) <= 200 and "\n" not in v]
     long = "\n\n".join(f"{_plain(k)}:\n\n```\n{v.strip()}\n```" for k, v in rows if [k, v] not in short)
@@ -289,7 +295,8 @@ def _atoms(run: RunRecord) -> str:
         source, energies = str(said.get("source", "")), said.get("energies", {})
         table = _table(["element", "eV"], [[k, format_number(float(v), 9)] for k, v in energies.items()])
         warning = undetermined(run)
-        return "\n\n".join(t for t in (f"**{warning}**" if warning else "", source, table) if t)
+        what = "Of the difference to the baseline: reference − baseline." if BASELINE in run.settings else ""
+        return "\n\n".join(t for t in (f"**{warning}**" if warning else "", what, source, table) if t)
     written = run.setting("ARCHITECTURE.atomic_energies")
     return (
         f"As written in mace.yaml: `{written}`"
@@ -337,6 +344,7 @@ def _versions(run: RunRecord, model: str) -> str:
     path = run.folder / "results" / model
     if path.is_file():
         rows.append(["precision", _precision(json_file(run.folder / "results" / PRECISION))])
+        rows.append(["in ASE, with uncertainty", 'atoms.calc = aims_pax.calculator("results")'])
         rows.append(["SHA-256", hashlib.sha256(path.read_bytes()).hexdigest()])
     rows.append(["Python", platform.python_version()])
     for name in ("aims-pax", *_made_as(run, model)["packages"], "ase", "numpy"):

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aims_pax.record.lock import STARTING, runs
+from aims_pax.record.lock import STALE_AFTER, STARTING, runs
 from aims_pax.report.tolerant_readers import float_or_nan, json_file
-
-STALE_AFTER = 600.0  # s without an update after which a lock of another host counts as left over
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class RunningProcess:
 
 
 def running_process(restart: Path) -> RunningProcess:
-    """restart: the folder of the lock."""
+    """The process that works in a folder, or worked there last. restart: the folder of its lock."""
     locked = _holder(restart / "lock")
     return RunningProcess(json_file(restart / "lock"), locked or _holder(restart / STARTING), bool(locked))
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from aims_pax.errors import SettingsError
 from aims_pax.potential import load_factory
-from aims_pax.settings.bundled_models import BUNDLED
+from aims_pax.settings.bundled_models import BUNDLED, MATERIALS
 from aims_pax.settings.yaml_reader import Place
 from aims_pax.suggestions import nearest
 
@@ -23,6 +23,21 @@ _NAMES = (
 )
 FOUNDATION_MODELS = tuple(_NAMES.split())
 MACE_ONLY = "initial_foundational_size"  # the key that takes no short names of other models
+# those of organic molecules: MACE's functions mace_off and mace_anicc; `small` … alone are the models of materials
+ORGANIC_MODELS = ("off-small", "off-medium", "off-large", "anicc")
+PUBLISHED_MODELS = (*FOUNDATION_MODELS, *ORGANIC_MODELS)
+ELEMENTS_OF_PUBLISHED: Mapping[str, frozenset[int]] = {
+    **dict.fromkeys(FOUNDATION_MODELS, MATERIALS),
+    **dict.fromkeys(ORGANIC_MODELS, frozenset({1, 6, 7, 8, 9, 15, 16, 17, 35, 53})),
+    "anicc": frozenset({1, 6, 7, 8}),
+}
+# mace_omol reads the charge and the spin of each structure: FOUNDATION can fix them to one value
+FOUNDATION_ONLY = ("omol",)
+CHARGED_MODELS = (*FOUNDATION_ONLY, "polar-1-s", "polar-1-m", "polar-1-l")
+CHARGED = (
+    "this model reads the total charge and spin of each structure, or has long-range electrostatics, which "
+    "models in aims-PAX cannot; choose another one, such as off-medium, medium-mpa-0 or mh-1"
+)
 
 Wanted = tuple[Place, str, Mapping[str, Any]]  # place of the table, factory, keyword arguments
 
@@ -82,12 +97,23 @@ def odd_arguments(wanted: Iterable[Wanted], folder: Path) -> Iterator[tuple[Plac
                 yield (*place, "kwargs", name), text
 
 
-def unknown_models(wanted: Iterable[tuple[Place, str]], folder: Path) -> Iterator[tuple[Place, str]]:
-    """(place, text) for each model that is neither the name of a foundation model nor a file."""
+def unknown_models(
+    wanted: Iterable[tuple[Place, str]],
+    folder: Path,
+    others: Sequence[str] = (),
+    short: Iterable[str] = BUNDLED,
+) -> Iterator[tuple[Place, str]]:
+    """(place, text) for each model that is neither the name of a foundation model nor a file.
+
+    others: further names of MACE's models. short: names of models of other packages.
+    """
     for place, name in wanted:
-        short = () if place[-1:] == (MACE_ONLY,) else tuple(BUNDLED)
-        known = (*FOUNDATION_MODELS, *short)
-        if name in BUNDLED and name not in known:
+        known = (*PUBLISHED_MODELS, *(() if place[-1:] == (MACE_ONLY,) else short))
+        if name in others:
+            continue
+        if name in CHARGED_MODELS:
+            yield place, f"{name}: {CHARGED}"
+        elif place[-1:] == (MACE_ONLY,) and name in BUNDLED:
             yield place, f"only names of MACE's models and files; write initial_sampling: {name}"
         elif name not in known and not (folder / Path(name).expanduser()).is_file():
             near = nearest(name, known)

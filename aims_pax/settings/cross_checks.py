@@ -8,9 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
+from aims_pax.settings.augment import as_calculator
 from aims_pax.settings.cluster import BATCH, BATCH_OR_AIMS, HEADERS, type_is
+from aims_pax.settings.foundation import NAME as FOUNDATION
+from aims_pax.settings.foundation import REPLAY
+from aims_pax.settings.foundation import TRAINING as RECIPE
 from aims_pax.settings.inference_support import objections
 from aims_pax.settings.md import BAR
+from aims_pax.settings.pretraining import LR_AFTER
+from aims_pax.settings.pretraining import NAME as PRETRAINING
 from aims_pax.settings.samplers import NAME as SAMPLERS
 from aims_pax.settings.samplers import REPLACED
 from aims_pax.settings.unused_keys import ACTIVE, INITIAL, BrokenSectionError, Parts
@@ -20,6 +26,7 @@ Finding = tuple[str, Place, str]  # file ("aimsPAX" or "mace"), place, text
 Rule = Callable[[Parts], Iterator[Finding]]
 
 PROJECT, MACE = "aimsPAX", "mace"
+LARGEST_STEP = 0.005  # learning rate up to which trained weights are improved, see benchmarks/fine_tuning.py
 
 
 def findings(rules: tuple[Rule, ...], parts: Parts) -> Iterator[Finding]:
@@ -194,6 +201,40 @@ def _members(parts: Parts) -> Iterator[Finding]:
             )
 
 
+def _foundation(parts: Parts) -> Iterator[Finding]:
+    """One beginning for the models, and what a recipe needs."""
+    s = parts.foundation
+    if s is None or not parts.mace:
+        return
+    if parts.active is not None and parts.active.initial_models is not None:
+        text = f"initial_models of {ACTIVE} also name what the members begin from; remove one of the two"
+        yield MACE, (FOUNDATION, "model"), text
+    if s.recipe == REPLAY and s.replay_data is None:
+        prose = type(s).model_fields["replay_data"].description
+        yield MACE, (FOUNDATION, "replay_data"), f"mandatory, as the recipe is {REPLAY}. {prose}"
+
+
+def _one_origin(parts: Parts) -> Iterator[Finding]:
+    """What the members begin from: random weights, FOUNDATION, or PRETRAINING; differences have another scale."""
+    free, reference = parts[PRETRAINING], parts["REFERENCE"]
+    baseline = None if reference is None else reference.baseline
+    if parts.foundation is not None and free is not None:
+        text = (
+            "the members begin from FOUNDATION of mace.yaml; remove one of the two sections. A foundation model can "
+            "also be the potential of this section: then new members learn from its labels"
+        )
+        yield PROJECT, (PRETRAINING,), text
+    if parts.foundation is not None and baseline is not None:
+        text = (
+            "members that learn a difference cannot begin from a model of whole energies; remove FOUNDATION from "
+            "mace.yaml, or use that model as the baseline"
+        )
+        yield PROJECT, ("REFERENCE", "baseline"), text
+    if free is not None and baseline is not None and as_calculator(free.potential) == as_calculator(baseline):
+        text = "is also REFERENCE.baseline: their difference is zero; choose another potential, or remove this section"
+        yield PROJECT, (PRETRAINING, "potential"), text
+
+
 def _blocks(parts: Parts) -> Iterator[Finding]:
     options = parts.cluster and parts.cluster.parsl_options
     if not options:
@@ -229,7 +270,7 @@ def _loss(parts: Parts) -> Iterator[Finding]:
 
 def _degrees(parts: Parts) -> Iterator[Finding]:
     s = parts.architecture
-    if not parts.mace:
+    if not parts.mace or parts.foundation is not None:
         return
     if s.max_L > s.max_ell:
         yield (
@@ -244,6 +285,7 @@ def _engines(parts: Parts) -> Iterator[Finding]:
     if misc is None or not parts.mace:
         return
     from_files = parts.active is not None and parts.active.initial_models is not None
+    from_files = from_files or parts.foundation is not None
     for key, text in objections(misc, None if from_files else parts.architecture):
         yield MACE, ("MISC", key), text
 
@@ -256,6 +298,8 @@ ERRORS: tuple[Rule, ...] = (
     _initial_stops,
     _samplers,
     _members,
+    _foundation,
+    _one_origin,
     _blocks,
     _pressure_needs_stress,
     _loss,
@@ -338,7 +382,23 @@ def _one_seed(parts: Parts) -> Iterator[Finding]:
         )
 
 
-WARNINGS: tuple[Rule, ...] = (_exploration_stops, _pressures, _weak_stress, _one_seed)
+def _large_steps(parts: Parts) -> Iterator[Finding]:
+    """Members that begin from trained weights lose them in a few steps of the size that random weights need."""
+    foundation, training = parts.foundation, parts.training
+    if training is None or "lr" not in training.model_fields_set or training.lr <= LARGEST_STEP:
+        return
+    if foundation is not None or parts[PRETRAINING] is not None:
+        usual, source = (
+            (RECIPE["lr"], FOUNDATION) if foundation is not None else (LR_AFTER, f"the section {PRETRAINING}")
+        )
+        text = (
+            f"{training.lr:g} is a rate for random weights, which destroys what the members learnt before (see "
+            f"{source}); remove the key to use {usual:g}"
+        )
+        yield MACE, ("TRAINING", "lr"), text
+
+
+WARNINGS: tuple[Rule, ...] = (_exploration_stops, _pressures, _weak_stress, _one_seed, _large_steps)
 
 
 def _md(system: str, key: str) -> Place:

@@ -27,6 +27,7 @@ from aims_pax.settings.fields import (
     one_of,
     optional,
 )
+from aims_pax.settings.foundation import FoundationSettings
 from aims_pax.settings.yaml_reader import read_document
 from aims_pax.suggestions import nearest
 
@@ -300,12 +301,13 @@ class MaceMiscSettings(Section):
 
 
 class MaceSettings(Section):
-    """All sections of mace.yaml."""
+    """All sections of mace.yaml. foundation: None if the members begin from random weights."""
 
     general: GeneralSettings
     architecture: ArchitectureSettings
     training: TrainingSettings
     misc: MaceMiscSettings
+    foundation: FoundationSettings | None = None
 
 
 def atomic_energies_by_element(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from aims_pax.settings.fields import Section, Table, Text, key
 
 if TYPE_CHECKING:
+    from aims_pax.settings.foundation import FoundationSettings
     from aims_pax.settings.mace import MaceSettings
 
 NAME = "MODEL"
@@ -103,6 +104,11 @@ class ModelOfRun:
     @property
     def log_level(self) -> str:
         return self.mace.misc.log_level
+
+    @property
+    def foundation(self) -> FoundationSettings | None:
+        """What the members begin from; None: random weights, or another family than MACE."""
+        return self.mace.foundation if self.is_mace else None
 
     @property
     def atomic_energies(self) -> Any:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, field_validator, model_validator
 
+from aims_pax.settings.augment import as_calculator
 from aims_pax.settings.bundled_models import BUNDLED
 from aims_pax.settings.calculator_conventions import check_keys
 from aims_pax.settings.callables import registered_factory
@@ -427,6 +428,17 @@ def _from_factory(data: object) -> object:
     return data
 
 
+def _baseline(value: Any) -> Any:
+    """A potential as it was written; the registered name of a factory is replaced. Raises ValueError."""
+    if isinstance(value, dict) and isinstance(value.get("factory"), str):
+        value = {**value, "factory": registered_factory(value["factory"])}
+    as_calculator(value)
+    return value
+
+
+OptionalBaseline = Annotated[Any, optional(_baseline), Kind("`dict`, `str` or `None`")]
+
+
 class ReferenceSettings(Section):
     """REFERENCE (optional): the method that labels structures."""
 
@@ -467,6 +479,13 @@ class ReferenceSettings(Section):
         "`{keyword: value}`, tried one after the other within the time limit of one calculation. Use only keywords "
         "that help convergence without changing the converged result, e.g. "
         "`[{charge_mix_param: 0.02}, {charge_mix_param: 0.02, sc_iter_limit: 500}]`.",
+    )
+
+    baseline: OptionalBaseline = key(
+        None,
+        "A cheap potential for [Δ-learning](delta_learning.md): the models learn the difference reference − baseline, "
+        "and MD and all predictions use the sum. `{factory, kwargs}` of an ASE calculator, or the name or file of a "
+        "model, as `potential` of `SAMPLERS`. It is evaluated at each MD step.",
     )
 
     _infer = model_validator(mode="before")(_from_factory)

@@ -14,6 +14,8 @@ from aims_pax.schedulers.registry import known_schedulers
 from aims_pax.settings import cross_checks, pretraining, sampler_list, samplers
 from aims_pax.settings.cluster import HEADERS, ClusterSettings
 from aims_pax.settings.fields import Section
+from aims_pax.settings.foundation import NAME as FOUNDATION
+from aims_pax.settings.foundation import recipe_training
 from aims_pax.settings.mace import ArchitectureSettings, MaceSettings, TrainingSettings
 from aims_pax.settings.model import NAME as MODEL
 from aims_pax.settings.pretraining import PretrainingSettings
@@ -27,7 +29,8 @@ MAY_BE_ABSENT = {
     "INITIAL_DATASET_GENERATION",
     "ACTIVE_LEARNING",
     pretraining.NAME,
-}  # if absent: the run does not have that stage
+    FOUNDATION,
+}  # if absent: the run does not have that stage, or its models begin from random weights
 BATCH_KEYS = {"project_name", "parsl_options", "worker_str", *HEADERS}
 INEFFECTIVE = frozenset({"aims_lib_path", "parallel", "mol_idxs", "keep_checkpoints", "restart_latest"})
 
@@ -125,8 +128,9 @@ class _Reader:
             mace=MaceSettings(
                 general=self.mace["GENERAL"],
                 architecture=self.mace["ARCHITECTURE"],
-                training=self.mace["TRAINING"],
+                training=recipe_training(self.mace[FOUNDATION], self.mace["TRAINING"]),
                 misc=self.mace["MISC"],
+                foundation=self.mace[FOUNDATION],
             ),
             md_by_system={} if "" in md else md,
             samplers=self.project[samplers.NAME],

@@ -11,6 +11,7 @@ import yaml
 
 from aims_pax.settings.cluster import ClusterSettings
 from aims_pax.settings.fields import Section
+from aims_pax.settings.foundation import FoundationSettings
 from aims_pax.settings.mace import (
     ArchitectureSettings,
     GeneralSettings,
@@ -46,6 +47,7 @@ PROJECT: dict[str, type[Section]] = {  # sections of aimsPAX.yaml, in the order 
 }
 MACE: dict[str, type[Section]] = {  # sections of mace.yaml
     "GENERAL": GeneralSettings,
+    "FOUNDATION": FoundationSettings,
     "ARCHITECTURE": ArchitectureSettings,
     "TRAINING": TrainingSettings,
     "MISC": MaceMiscSettings,
@@ -150,8 +152,10 @@ def effective(settings: LabellingSettings) -> dict[str, Any]:
         project["INITIAL_DATASET_GENERATION"] = first and {
             k: v for k, v in first.items() if k not in REPLACED
         }
+    foundation = _table(settings.mace.foundation)
     mace = {
         "GENERAL": mace["GENERAL"],
+        **({} if foundation is None else {"FOUNDATION": foundation}),
         "ARCHITECTURE": _table(settings.mace.architecture),
         "TRAINING": _table(settings.mace.training),
         "MISC": mace["MISC"],

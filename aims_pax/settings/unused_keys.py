@@ -12,6 +12,8 @@ from typing import Any
 
 from aims_pax.schedulers.registry import known_schedulers
 from aims_pax.settings.fields import Section
+from aims_pax.settings.foundation import NAME as FOUNDATION
+from aims_pax.settings.foundation import REPLAY, FoundationSettings
 from aims_pax.settings.mace import ArchitectureSettings, TrainingSettings
 from aims_pax.settings.model import MACE_KIND
 from aims_pax.settings.model import NAME as MODEL
@@ -67,6 +69,10 @@ class Parts:
     @property
     def architecture(self) -> Any:
         return self["ARCHITECTURE"]
+
+    @property
+    def foundation(self) -> Any:
+        return self[FOUNDATION]
 
     @property
     def mace(self) -> bool:
@@ -132,6 +138,19 @@ ONLY_MACE = "MODEL.kind is not mace"
 TABLE = (
     NoEffect("ARCHITECTURE", " ".join(ArchitectureSettings.model_fields), _not_mace, ONLY_MACE),
     NoEffect("TRAINING", " ".join(TrainingSettings.model_fields), _not_mace, ONLY_MACE),
+    NoEffect(FOUNDATION, " ".join(FoundationSettings.model_fields), _not_mace, ONLY_MACE),
+    NoEffect(
+        FOUNDATION,
+        "replay_data replay_share",
+        lambda _, s: s.recipe != REPLAY,
+        f"only recipe: {REPLAY} uses it",
+    ),
+    NoEffect(
+        "ARCHITECTURE",
+        "compute_avg_num_neighbors scaling",
+        lambda p, _: p.foundation is not None,
+        "scale and mean number of neighbours are those of the foundation model",
+    ),
     NoEffect("mace.MISC", "inference enable_cueq", _not_mace, ONLY_MACE),
     NoEffect(INITIAL, "species_dir", _calculator, "the reference is a calculator"),
     NoEffect(ACTIVE, "species_dir", _calculator, "the reference is a calculator"),

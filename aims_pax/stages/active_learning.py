@@ -139,6 +139,10 @@ def begin_from_data(run: RunContext) -> None:
     """Fill the dataset from the user's files; if one file is refused, nothing is added."""
     sets, files = given_sets(run)
     _say(run, files)
+    for file in files:
+        run.ensemble.check_frames([f.frame for f in file.frames], run.watch.raise_if_stopped)
+        key = "initial_valid_dataset" if file.use == "valid" else "initial_train_dataset"
+        given_data_check.check_learnable(run.ensemble.check_frame, file, f"ACTIVE_LEARNING.{key}")
     given_data_check.compare_with_reference(run, files)
     n = min(len(sets.entries), len(run.dataset.entries))
     run.dataset.begin_again(n if run.dataset.entries[:n] == sets.entries[:n] else 0)

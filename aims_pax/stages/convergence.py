@@ -32,16 +32,24 @@ class Limits(Protocol):
 
 
 def run_convergence(
-    run: RunContext, settings: Limits, name: str, members: Sequence[int], *, own_sets: bool = False
+    run: RunContext,
+    settings: Limits,
+    name: str,
+    members: Sequence[int],
+    *,
+    own_sets: bool = False,
+    title: str = "convergence",
+    key: str = "max_convergence_epochs",
 ) -> stage.State:
     """Converge these members; continues an unfinished convergence from its snapshot.
 
-    own_sets: train each member on its own sets (initial dataset) instead of on all structures.
+    own_sets: train each member on its own sets (initial dataset) instead of on all structures. title, key: what it is
+    called in the log, and the settings key that limits its epochs.
     """
     patience, epochs = settings.convergence_patience, settings.max_convergence_epochs
     if run.ensemble.fits_at_once:
         patience = epochs = 1
-    rules = ConvergeRules(tuple(members), patience, settings.margin, epochs)
+    rules = ConvergeRules(tuple(members), patience, settings.margin, epochs, key=key)
     world = ConvergeWorld(run, name, own_sets)
     world.rules = rules
     state = world.restore(stage.State)
@@ -50,12 +58,12 @@ def run_convergence(
         state = stage.begin(rules)
     before, state = state, stage.reopen(state, rules)
     if state.stopped:
-        log.info("convergence is complete (%s)", state.stopped)
+        log.info("%s is complete (%s)", title, state.stopped)
         return state
     if before.stopped:
-        log.info("convergence was complete (%s); with the present settings it continues", before.stopped)
+        log.info("%s was complete (%s); with the present settings it continues", title, before.stopped)
         run.ensemble.begin_convergence([p.member for p in state.members if not p.done])
-    log.info("convergence: %s", ", ".join(run.ensemble.members[m].name for m in rules.members))
+    log.info("%s: %s", title, ", ".join(run.ensemble.members[m].name for m in rules.members))
     return world.drive(state, rules)  # type: ignore[no-any-return]
 
 

@@ -148,6 +148,23 @@ def judged(found: Difference) -> str | None:
     return None
 
 
+def check_learnable(accept: Callable[[Frame], Any], file: GivenFile, key: str) -> None:
+    """Raise SettingsError for the first structure that the models cannot learn, because their baseline fails on it.
+
+    accept: `Learner.check_frame`. key: the settings key that names the file. Isolated atoms are not asked for.
+    """
+    for labelled in file.frames:
+        if len(labelled.frame) == 1 and not labelled.frame.pbc.any():
+            continue
+        try:
+            accept(labelled.frame)
+        except LabelError as error:
+            place = str(labelled.origin["source"]).removeprefix("given:")
+            raise SettingsError(
+                f"{key}: {place}: {error.reason}; remove this structure, or choose another baseline"
+            ) from error
+
+
 def compare_with_reference(run: RunContext, files: Sequence[GivenFile]) -> None:
     """Label a few structures of each file with the reference of this run, and log how far the user's labels differ.
 

@@ -11,6 +11,7 @@ from ase.data import chemical_symbols
 from aims_pax import seeds
 from aims_pax.errors import SettingsError
 from aims_pax.models.base import ForceFieldModel
+from aims_pax.models.delta import is_difference
 from aims_pax.models.kinds import kind_of_run
 from aims_pax.record.checkpoint import Checkpoint, exists
 from aims_pax.record.folder import RunFolder
@@ -38,6 +39,11 @@ def given_ensemble(settings: Settings, elements: Sequence[int], folder: RunFolde
     as_files = _names(folder) == [
         p.stem for p in paths
     ]  # begun by an older version, which used the file names
+    if settings.reference.baseline is None and (wrong := [p for p in paths if is_difference(p)]):
+        raise SettingsError(
+            f"{KEY}: {', '.join(map(str, wrong))}: holds only the difference to a baseline; set REFERENCE.baseline to "
+            "the same baseline, or give other models"
+        )
     ensemble = kind_of_run(settings).from_files(paths, settings, None if as_files else numbers)
     unknown = sorted(set(elements) - set(ensemble.elements))
     if unknown:

@@ -51,7 +51,7 @@ LATER = ("initial", "train-given", "explore")  # stages that begin with the pre-
 
 
 @dataclass(frozen=True)
-class Limits:
+class PretrainingLimits:
     """The limits of `PretrainingSettings` under the names of convergence."""
 
     convergence_patience: int
@@ -75,9 +75,12 @@ def run_pretraining(run: RunContext) -> None:
             beside=trainer,
             dataset=Dataset(run.folder.data / FOLDER),
         )
-        sample(own, asked)
-        limits = Limits(asked.patience, asked.max_epochs)
-        convergence.run_convergence(own, limits, FIT, range(len(ensemble.members)))
+        sample_and_label(own, asked)
+        limits = PretrainingLimits(asked.patience, asked.max_epochs)
+        members = range(len(ensemble.members))
+        convergence.run_convergence(
+            own, limits, FIT, members, title="pre-training", key="PRETRAINING.max_epochs"
+        )
     run.ensemble.begin_from(ensemble)
     log.info("the members begin from pre-training; the zero of energy is fitted to the first labels")
 
@@ -91,7 +94,7 @@ def own_settings(settings: Settings, elements: Sequence[int]) -> Settings:
     asked = settings.pretraining
     assert asked is not None
     changed = settings.with_training(lr=asked.lr)
-    if settings.mace.architecture.atomic_energies is None:
+    if settings.model.atomic_energies is None:
         return changed
     potential = LoadedPotential.load(canonical_spec(asked.potential), settings.folder, POTENTIAL)
     try:
@@ -105,7 +108,7 @@ def own_settings(settings: Settings, elements: Sequence[int]) -> Settings:
     return changed.with_atomic_energies(energies)
 
 
-def sample(run: RunContext, asked: PretrainingSettings) -> stage.State:
+def sample_and_label(run: RunContext, asked: PretrainingSettings) -> stage.State:
     """Make the structures and label them with the cheap potential."""
     systems = tuple(s.name for s in run.systems)
     batch = max(1, asked.n_frames // (BATCHES * len(systems)))
@@ -163,7 +166,24 @@ class PretrainingWorld(StageEnvironment):
         potential = self.potentials.of(spelling, POTENTIAL, dtype)
         if not isinstance(canonical_spec(spelling), str):
             potential = UserPotential(potential, POTENTIAL)
-        return labels_of(potential, [one.frame for one in samples])
+        frames = [one.frame for one in samples]
+        found = labels_of(potential, frames)
+        self.run.ensemble.check_frames(
+            [f for f, label in zip(frames, found, strict=True) if label is not None]
+        )
+        return [
+            label if label is not None and self._learnable(f) else None
+            for f, label in zip(frames, found, strict=True)
+        ]
+
+    def _learnable(self, frame: Frame) -> bool:
+        """False, with a line in the log, for a structure on which REFERENCE.baseline fails."""
+        try:
+            self.run.ensemble.check_frame(frame)
+        except LabelError as error:
+            log.warning("pre-training: %s · %s: %s", frame.id[:6], type(error).__name__, error)
+            return False
+        return True
 
     def _make(self) -> Sampler:
         settings = self.run.settings

@@ -15,7 +15,9 @@ from tests.settings.test_schema import problems
 from tests.worlds import write_species
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if k != "laptop"])
+@pytest.mark.parametrize(
+    "kind", [k for k in KINDS if k not in ("laptop", "fine-tuning", "pre-training", "delta")]
+)
 def test_check_names_the_lines_to_edit_and_is_content_afterwards(tmp_path, kind):
     _, edit = write_starter(kind, tmp_path)
     lines = (tmp_path / "aimsPAX.yaml").read_text().splitlines()
@@ -54,6 +56,31 @@ def test_a_laptop_needs_no_editing_with_and_without_xtb_and_so3lr(tmp_path, monk
     assert ("tblite" in factory) == xtb
     sampling = yaml.safe_load(text)["aimsPAX"]["INITIAL_DATASET_GENERATION"]["initial_sampling"]
     assert (sampling == "so3lr") == (xtb and so3lr)
+
+
+def test_delta_learning_needs_no_editing(tmp_path):
+    pytest.importorskip("tblite")
+    _, edit = write_starter("delta", tmp_path)
+    assert edit == []
+    text, warnings = check_as_yaml(tmp_path)
+    assert warnings == ()
+    assert yaml.safe_load(text)["aimsPAX"]["REFERENCE"]["baseline"]["kwargs"]["method"] == "GFN1-xTB"
+
+
+def test_pre_training_needs_no_editing_and_sets_no_rate_of_random_weights(tmp_path):
+    pytest.importorskip("tblite")
+    _, edit = write_starter("pre-training", tmp_path)
+    assert edit == []
+    text, warnings = check_as_yaml(tmp_path)
+    assert warnings == ()
+    found = yaml.safe_load(text)
+    assert found["aimsPAX"]["PRETRAINING"]["n_frames"] == 200
+    assert found["mace"]["TRAINING"]["lr"] == 0.002
+    mace = (tmp_path / "mace.yaml").read_text()
+    (tmp_path / "mace.yaml").write_text(mace.replace("  # lr: 0.002", "  lr: 0.01"))
+    (warning,) = check_as_yaml(tmp_path)[1]
+    assert "0.01 is a rate for random weights" in warning
+    assert "remove the key to use 0.002" in warning
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -15,9 +15,15 @@ from tests.models.mace import tiny
 from tests.projects import write_project
 
 LINEAR = "tests.models.linear_model"
-FAMILIES = {  # MODEL.kind, members
+BASELINE = {
+    "factory": "ase.calculators.lj:LennardJones",
+    "kwargs": {"sigma": 0.9, "epsilon": 0.8, "rc": 3.4, "smooth": True},
+}
+FAMILIES = {  # MODEL.kind, members, REFERENCE.baseline
     "mace": ("mace", 2),
+    "mace with a baseline": ("mace", 2, BASELINE),
     "linear with a spread": (f"{LINEAR}:KIND", 1),
+    "linear with a baseline": (f"{LINEAR}:KIND", 1, BASELINE),
     "linear committee": (f"{LINEAR}:COMMITTEE", 2),
 }
 DATA = {m: MemberData(tiny.water(8, seed=m), tiny.water(3, seed=9)) for m in range(2)}
@@ -27,9 +33,10 @@ FRAMES = [f.frame for f in tiny.water(3, seed=5)]
 class Family:
     """A kind with the settings of a folder."""
 
-    def __init__(self, folder, kind, members):
+    def __init__(self, folder, kind, members, baseline=None):
+        base = {"REFERENCE": {"baseline": baseline}} if baseline else {}
         double = {"GENERAL": {"default_dtype": "float64"}, "MISC": {"inference": "torch"}}
-        self.settings = read_settings(write_project(folder, {"MODEL": {"kind": kind}}, double))
+        self.settings = read_settings(write_project(folder, {"MODEL": {"kind": kind}, **base}, double))
         self.kind, self.members = kind_of_run(self.settings), members
 
     def build(self, first=1):

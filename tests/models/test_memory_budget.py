@@ -13,7 +13,6 @@ import torch
 
 from aims_pax.models import memory_budget
 from aims_pax.models.batch_splitting import batch_splitter
-from aims_pax.models.mace import inference_pieces
 from aims_pax.models.mace.gradients import backward
 from aims_pax.models.mace.graphs import GraphCache
 from aims_pax.models.mace.inference import Committee, TorchEvaluator, random_graph
@@ -25,12 +24,7 @@ from tests.models.mace.tiny import copper, ethanol, water
 MB = 1e6
 
 
-@pytest.fixture(autouse=True)
-def _forget():
-    inference_pieces._said.clear()
-    yield
-    memory_budget.forget_measurement()
-    batch_splitter.cache_clear()
+pytestmark = pytest.mark.usefixtures("fresh_limits")
 
 
 def models(**changes):

@@ -15,6 +15,7 @@ def given(
     return SimpleNamespace(
         cluster=SimpleNamespace(executor=executor, training=training, dynamics=moving),
         model=SimpleNamespace(device=device, kind=kind),
+        reference=SimpleNamespace(baseline=None),
         folder=None,
     )
 

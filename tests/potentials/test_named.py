@@ -147,6 +147,7 @@ def test_labels_are_made_in_batches_with_a_look_at_the_clock_before_each_and_mus
 def test_a_model_file_is_known_by_its_contents_and_a_size_by_its_name(tmp_path):
     (tmp_path / "a.model").write_bytes(b"one")
     (tmp_path / "b.model").write_bytes(b"one")
+    (tmp_path / "small").write_bytes(b"no file of this name is ever meant by a size")
     a, b, size = (LoadedPotential(name, Failing(), tmp_path) for name in ("a.model", "b.model", "small"))
     assert a.identity == b.identity
     assert a.described == f"a.model (contents {a.identity[:8]})"

@@ -9,8 +9,8 @@ import time
 import psutil
 import pytest
 
-from aims_pax.record.lock import STARTING
-from aims_pax.report.process_of_run import STALE_AFTER, running_process
+from aims_pax.record.lock import STALE_AFTER, STARTING
+from aims_pax.report.process_of_run import running_process
 
 HERE = {"pid": os.getpid(), "host": socket.gethostname(), "started": round(psutil.Process().create_time(), 1)}
 ELSEWHERE = {"pid": 1, "host": "elsewhere", "started": 2000.0}

@@ -11,11 +11,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from aims_pax.commands.check.model_kind import wrong_model_kind
+from aims_pax.commands.check.readiness import BASELINE_PLACE, baseline_spec
 from aims_pax.errors import SettingsError
 from aims_pax.given_data import GivenFile, read_given, remarks, undetermined_energies
 from aims_pax.labelled_data import LabelKeys, find_damage
 from aims_pax.settings import geometry_rules
-from aims_pax.settings.callables import Wanted, odd_arguments, unknown_models, wrong_callables
+from aims_pax.settings.augment import CallSpec
+from aims_pax.settings.callables import (
+    FOUNDATION_ONLY,
+    Wanted,
+    odd_arguments,
+    unknown_models,
+    wrong_callables,
+)
 from aims_pax.settings.control_in import MOVES_ATOMS, pair_controls, read_control
 from aims_pax.settings.control_in_check import lost_hubbard, odd_spin, shared_k_grid
 from aims_pax.settings.geometries import found_geometries
@@ -213,6 +221,9 @@ def _factories(settings: Settings) -> list[Wanted]:
     reference, initial = settings.reference, settings.initial_dataset
     if reference.type == "calculator" and reference.factory is not None:
         wanted.append((("REFERENCE",), reference.factory, reference.kwargs))
+    spec = baseline_spec(settings)
+    if isinstance(spec, CallSpec) and spec.called and ":" in spec.target and not spec.args:
+        wanted.append((BASELINE_PLACE, spec.target, spec.kwargs))
     if (
         initial is not None
         and initial.initial_sampling == "calculator"
@@ -224,22 +235,34 @@ def _factories(settings: Settings) -> list[Wanted]:
     if (free := settings.pretraining) is not None:
         own_calls = ((free.place_of(at), target, kwargs) for at, target, kwargs in potentials(free.sources))
         wanted += {one[0]: one for one in own_calls}.values()
+    if (foundation := settings.model.foundation) is not None and foundation.factory is not None:
+        wanted.append((("mace", "FOUNDATION", "model"), *foundation.factory))
     return [*wanted, *potentials(settings.samplers)]
 
 
 def _files(settings: Settings, systems: Sequence[System], given: list[GivenFile]) -> Iterator[Finding]:
     """Errors in the models and datasets that the settings name; readable datasets are added to `given`."""
     initial, active = settings.initial_dataset, settings.active_learning
-    own = (
-        active is None or active.initial_models is None
-    )  # new models: they know the elements of the geometries
-    known = elements(s.frame for s in systems) if own else ()
+    foundation = settings.model.foundation
+    own = foundation is None and (active is None or active.initial_models is None)
+    known = (
+        elements(s.frame for s in systems) if own else ()
+    )  # new models know the elements of the geometries
     sizes = models(settings.samplers)
+    if isinstance(spec := baseline_spec(settings), str):
+        sizes.append((BASELINE_PLACE, spec))
     if initial is not None and initial.initial_sampling == "mace-mp0" and not settings.samplers:
         sizes.append(((INITIAL, "initial_foundational_size"), initial.initial_foundational_size))
     if (free := settings.pretraining) is not None:
         sizes += dict.fromkeys((free.place_of(place), size) for place, size in models(free.sources))
     yield from unknown_models(sizes, settings.folder)
+    if foundation is not None and foundation.factory is None:
+        named = [(("mace", "FOUNDATION", "model"), foundation.name)]
+        yield from unknown_models(named, settings.folder, FOUNDATION_ONLY)
+    if foundation is not None and foundation.replay_data is not None:
+        path = settings.path(foundation.replay_data)
+        if not path.is_file():
+            yield ("mace", "FOUNDATION", "replay_data"), f"{foundation.replay_data}: {no_such(path)}"
     if active is not None:
         for model in active.initial_models or ():
             if not settings.path(model).is_file():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -18,30 +19,34 @@ from aims_pax import seeds
 from aims_pax.commands.check.model_kind import wrong_model_kind
 from aims_pax.dataset import only_known, read_extxyz
 from aims_pax.errors import AimsPaxError, LabelError, SettingsError, SetupError
+from aims_pax.given_data import GivenFile
 from aims_pax.isolated_atoms import isolated
 from aims_pax.labelling.factory import executor_of, reference_of
 from aims_pax.labelling.store import method_hash
 from aims_pax.labelling.validation import check_geometry
-from aims_pax.models.kinds import kind_of_file
+from aims_pax.models.kinds import kind_of_file, kind_of_run
+from aims_pax.potentials.baseline import KEY, Baseline
+from aims_pax.potentials.delta_kind import without_atoms_of
+from aims_pax.potentials.named import canonical_spec
 from aims_pax.record.checkpoint import exists
 from aims_pax.record.folder import RunFolder
-from aims_pax.record.restart_compatibility import as_begun, refuse_changes
+from aims_pax.record.restart_compatibility import WITHOUT, as_begun, refuse_changes
 from aims_pax.settings import effective
 from aims_pax.settings.augment import CallSpec
 from aims_pax.settings.bundled_models import (
     BUNDLED,
-    MATERIALS,
     missing_packages,
     named_by_calculator,
     unsuitable_structures,
 )
-from aims_pax.settings.callables import FOUNDATION_MODELS
+from aims_pax.settings.callables import ELEMENTS_OF_PUBLISHED, PUBLISHED_MODELS
 from aims_pax.settings.geometry_rules import refused_geometries
 from aims_pax.settings.mace import FROM_REFERENCE
 from aims_pax.settings.sampler_list import calls, models
 from aims_pax.settings.samplers import NAME as SAMPLERS
 from aims_pax.settings.samplers import SamplerSettings
 from aims_pax.settings.yaml_reader import Place
+from aims_pax.stages.given_data_check import check_learnable, choose_structures
 from aims_pax.stages.given_models import given_ensemble
 from aims_pax.systems import System, elements
 
@@ -56,6 +61,8 @@ NOTHING = (
     "ACTIVE_LEARNING.initial_train_dataset or initial_models"
 )
 LARGEST_READ = 50_000_000  # bytes of given data that `check` reads completely: ten seconds
+BASELINE_PLACE: Place = ("REFERENCE", "baseline")
+MOST_TRIED = 20  # geometries on which a baseline is tried
 BUILT_IN_NEEDS = {"graph_pes_calculator": ("graph_pes", "graph-pes")}  # potential → (module, extra)
 Look = Callable[["Settings", Sequence[System]], None]
 
@@ -169,7 +176,56 @@ def begun_folder(settings: Settings, systems: Sequence[System]) -> None:
         controls = getattr(made, "controls", None)
         method = method_hash((made.for_system(next(iter(controls))) if controls else made).describe())
         begun = as_begun(folder, systems)
-        refuse_changes(folder, effective(settings), method, {s.name: s.frame.id for s in begun})
+        geometries = {s.name: s.frame.id for s in begun}
+        refuse_changes(folder, begun_settings(settings), method, geometries, baseline_in_words(settings))
+
+
+def begun_settings(settings: Settings) -> dict[str, Any]:
+    """The settings that a folder is begun with, and hashes of the files that its models begin from."""
+    contents = kind_of_run(settings).begun_with(settings)
+    return effective(settings) | ({"contents": contents} if contents else {})
+
+
+def baseline_in_words(settings: Settings) -> str:
+    """REFERENCE.baseline with the hash of its contents; `none` if there is none."""
+    if settings.reference.baseline is None:
+        return WITHOUT
+    found = Baseline.of_run(settings)
+    return f"{found.described} ({found.identity})"
+
+
+def baseline_spec(settings: Settings) -> CallSpec | str | None:
+    """REFERENCE.baseline in the form of `make_potential`."""
+    written = settings.reference.baseline
+    return None if written is None else canonical_spec(written)
+
+
+def check_baseline(settings: Settings, systems: Sequence[System]) -> None:
+    """Raise the errors of REFERENCE.baseline: it is evaluated on a geometry of each kind, and for atoms where needed.
+
+    Checked are its import and arguments, elements, charge and spin, and the stress if the models learn it.
+    """
+    spec = baseline_spec(settings)
+    if spec is None or spec in PUBLISHED_MODELS:  # a published model is downloaded when it is first used
+        return
+    baseline = Baseline.of_run(settings, stored=False)
+    kinds = {
+        (*sorted(set(s.frame.numbers.tolist())), s.frame.charge, s.frame.spin, s.frame.periodic): s
+        for s in systems
+    }
+    for system in [*kinds.values()][:MOST_TRIED]:
+        try:
+            label = baseline.label(system.frame)
+        except LabelError as error:
+            raise SettingsError(
+                f"{error.reason} (geometry {system.name}); choose another baseline"
+            ) from error
+        if system.frame.periodic and settings.model.compute_stress and label.stress is None:
+            raise SettingsError(
+                f"{KEY}: {baseline.described} gives no stress, which GENERAL.compute_stress in mace.yaml needs; choose "
+                "another baseline, or learn without stress (NVT)"
+            )
+    without_atoms_of(baseline, settings, elements(s.frame for s in systems))
 
 
 def check_model_kind(settings: Settings, systems: Sequence[System]) -> None:
@@ -201,6 +257,8 @@ def bundled_names(settings: Settings) -> list[tuple[Place, str]]:
             named.append((place, named_by_calculator(own.factory) or ""))
     if reference.type == "calculator" and reference.factory is not None:
         named.append((("REFERENCE", "factory"), named_by_calculator(reference.factory) or ""))
+    if isinstance(spec := baseline_spec(settings), str):
+        named.append((BASELINE_PLACE, spec))
     if (free := settings.pretraining) is not None:
         named += dict.fromkeys((free.place_of(at), name) for at, name in models(free.sources))
     return [(place, name) for place, name in named if name in BUNDLED]
@@ -223,6 +281,7 @@ BEFORE: tuple[Look, ...] = (
     begun_folder,
     bundled_models,
     isolated_atoms,
+    check_baseline,
 )
 
 
@@ -231,7 +290,9 @@ BEFORE: tuple[Look, ...] = (
 
 def check_extras(settings: Settings, systems: Sequence[System]) -> None:
     """Raise SetupError with the missing extras of samplers and potentials."""
-    missing = missing_extras(settings.samplers, calls(settings.samplers))
+    spec = baseline_spec(settings)
+    baseline = [(BASELINE_PLACE, spec)] if isinstance(spec, CallSpec) and spec.called else []
+    missing = missing_extras(settings.samplers, [*calls(settings.samplers), *baseline])
     if (free := settings.pretraining) is not None:
         own = missing_extras(free.sources, calls(free.sources))
         missing += dict.fromkeys((free.place_of(place), text) for place, text in own)
@@ -266,6 +327,8 @@ def foundation_elements(settings: Settings, systems: Sequence[System]) -> None:
     """Raise SettingsError for a geometry with an element that a foundation model does not know."""
     initial = settings.initial_dataset
     named = models(settings.samplers)
+    if isinstance(spec := baseline_spec(settings), str):
+        named.append((BASELINE_PLACE, spec))
     if initial is not None and initial.initial_sampling == "mace-mp0" and not settings.samplers:
         place: Place = ("INITIAL_DATASET_GENERATION", "initial_foundational_size")
         named.append((place, initial.initial_foundational_size))
@@ -282,13 +345,13 @@ def unknown_elements(
     """(place, text) for each foundation size or model file that does not know an element of a system."""
     said: list[tuple[Place, str]] = []
     for place, size in named:
-        path = folder / Path(size).expanduser()
         if size in BUNDLED:
             continue  # see `unsuitable_structures`
-        if size not in FOUNDATION_MODELS and not path.is_file():
+        path, published = folder / Path(size).expanduser(), ELEMENTS_OF_PUBLISHED.get(size)
+        if published is None and not path.is_file():
             continue  # reported by the check of model files
         try:
-            known = set(elements_of_model(path)) if path.is_file() else MATERIALS
+            known = published or set(elements_of_model(path))
         except SettingsError as error:
             said.append((place, str(error)))
             continue
@@ -322,21 +385,34 @@ def given_models_and_data(settings: Settings, systems: Sequence[System]) -> None
         zs = elements(s.frame for s in systems)
         known = given_ensemble(settings.on_device("cpu"), zs, RunFolder(settings))
     else:
-        name = settings.model.name
-        members = [SimpleNamespace(name=f"{name}_{s}", seed=s) for s in untrained_member_seeds(settings)]
-        known = SimpleNamespace(members=members, elements=elements(s.frame for s in systems))
+        numbers, zs = untrained_member_seeds(settings), elements(s.frame for s in systems)
+        known = kind_of_run(settings).trial_members(settings.on_device("cpu"), numbers, zs)
+        if known is None:
+            members = [SimpleNamespace(name=f"{settings.model.name}_{s}", seed=s) for s in numbers]
+            known = SimpleNamespace(members=members, elements=zs)
     begun = exists(RunFolder(settings).restart / "explore")
     if al is not None and not begun and 0 < _size(settings) < LARGEST_READ:
         from aims_pax.stages.active_learning import given_sets
 
         # as in the run, into a dataset in memory
         run = SimpleNamespace(settings=settings, systems=systems, ensemble=known)
-        given_sets(cast("RunContext", run))
+        _, files = given_sets(cast("RunContext", run))
+        _try_baseline(settings, files)
     if misc.test_set:
         path = settings.path(misc.test_set)
         frames = read_extxyz(path, misc.energy_key, misc.forces_key, misc.stress_key)
         for _ in only_known(frames, known.elements, path):
             pass
+
+
+def _try_baseline(settings: Settings, files: Sequence[GivenFile]) -> None:
+    """Raise SettingsError for given structures on which the baseline fails; a few of each file are tried."""
+    if settings.reference.baseline is None:
+        return
+    baseline = Baseline.of_run(settings, stored=False)
+    for file in files:
+        few = replace(file, frames=tuple(choose_structures(file, MOST_TRIED)))
+        check_learnable(baseline.label, few, f"the file {file.name}")
 
 
 def _size(settings: Settings) -> int:

@@ -19,6 +19,7 @@ from aims_pax.commands.check.readiness import bundled_names, refusals
 from aims_pax.errors import AimsPaxError, SettingsError, SetupError
 from aims_pax.frames import Frame
 from aims_pax.labelling.references.ase_calculator import QUICK, CalculatorReference, own_folder
+from aims_pax.models.kinds import kind_of_run
 from aims_pax.potential import CalculatorPotential, Potential, calculate
 from aims_pax.potentials.bundled import bundled_potential
 from aims_pax.potentials.factory import calculator_potential, make_potential
@@ -61,6 +62,7 @@ def check_verdict(settings: Settings, wanted: bool = False) -> CheckResult:
     if refused := list(refusals(settings, systems)):
         raise SettingsError("\n".join(refused))
     warnings = [*_programs(settings), *_device(settings, wanted), *mixed_data.warnings(settings, systems)]
+    warnings += kind_of_run(settings).remarks(settings)
     calculators = _calculators(settings)
     said = _tries(calculators, smallest, wanted)
     if wanted and "REFERENCE" in calculators:

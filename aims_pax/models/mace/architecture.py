@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from aims_pax.models.mace.mace_import import MaceModel
+from aims_pax.models.mace.mace_import import MaceModel, modules
 from aims_pax.settings.mace import ArchitectureSettings
+
+RADIAL = {"BesselBasis": "bessel", "GaussianBasis": "gaussian", "ChebychevBasis": "chebyshev"}
 
 
 def architecture(model: MaceModel) -> dict[str, Any]:
@@ -24,12 +26,18 @@ def architecture(model: MaceModel) -> dict[str, Any]:
         "num_radial_basis": int(model.radial_embedding.out_dim),
         "num_cutoff_basis": int(model.radial_embedding.cutoff_fn.p),
         "MLP_irreps": str(getattr(model.readouts[-1], "hidden_irreps", "")),
+        "radial_type": RADIAL.get(type(model.radial_embedding.bessel_fn).__name__),
+        "radial_MLP": _radial_MLP(model),
+        "gate": _gate_name(model),
         "interaction": type(model.interactions[-1]).__name__,
         "interaction_first": type(model.interactions[0]).__name__,
         "pair_repulsion": hasattr(model, "pair_repulsion_fn"),
         "hidden_irreps": str(hidden),
         "parameters": sum(p.numel() for p in model.parameters()),
     }
+    transform = getattr(model.radial_embedding, "distance_transform", None)
+    if transform is not None:  # not a key of ARCHITECTURE
+        found["distance_transform"] = type(transform).__name__
     return {key: value for key, value in found.items() if value not in ("", None)}
 
 
@@ -41,6 +49,21 @@ def contradictions(model: MaceModel, written: ArchitectureSettings) -> list[tupl
         for key in type(written).model_fields
         if key in written.model_fields_set and key in found and getattr(written, key) != found[key]
     ]
+
+
+def _radial_MLP(model: MaceModel) -> tuple[int, ...] | None:
+    """Hidden layers of the radial network of the first interaction."""
+    sizes = getattr(model.interactions[0].conv_tp_weights, "hs", None)
+    return tuple(int(n) for n in sizes[1:-1]) if sizes else None
+
+
+def _gate_name(model: MaceModel) -> str | None:
+    """The activation of the last readout as ARCHITECTURE names it; None if it is another one."""
+    acts = getattr(getattr(model.readouts[-1], "non_linearity", None), "acts", None)
+    if not acts:
+        return None
+    function = None if acts[0] is None else getattr(acts[0], "f", acts[0])
+    return next((name for name, gate in modules.gate_dict.items() if gate is function), None)
 
 
 def _correlation(model: MaceModel) -> int | None:

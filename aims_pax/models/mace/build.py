@@ -121,10 +121,10 @@ def read_statistics(model: MaceModel, head: int = 0) -> Statistics:
     return Statistics(E0.cpu().numpy(), neighbours, scale, shift, "model file", 0)
 
 
-def read_model(path: Path, device: str, dtype: torch.dtype | None) -> MaceModel:
+def read_model(path: Path, device: str, dtype: torch.dtype | None, embeddings: bool = False) -> MaceModel:
     """Load a MACE model file. This executes code pickled in the file, so only for files that the user named.
 
-    dtype: None for the precision it was stored in.
+    dtype: None for the precision it was stored in. embeddings: whether it may read charge and spin of structures.
     Raises SettingsError when there is no such file, or it does not hold a MACE model.
     """
     if not path.is_file():
@@ -132,16 +132,27 @@ def read_model(path: Path, device: str, dtype: torch.dtype | None) -> MaceModel:
     try:
         with quiet():
             model = torch.load(path, map_location=device, weights_only=False)
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"{path}: needs the package {error.name}, which is not installed here; install it (cuEquivariance: "
+            "pip install 'aims-pax[cueq]'), or convert the file where it was made (mace_cueq_to_e3nn)"
+        ) from error
     except Exception as error:  # unpickling raises many kinds of exception
         raise SettingsError(
             f"{path}: not a readable MACE .model file ({type(error).__name__}: {error})"
         ) from error
-    if type(model).__name__ not in ("MACE", "ScaleShiftMACE") or hasattr(model, "joint_embedding"):
+    check_model_class(model, f"{path}: holds", embeddings)
+    return model.to(device=device, dtype=dtype)
+
+
+def check_model_class(model: Any, said: str, embeddings: bool = False) -> None:
+    """Raise SettingsError unless this is a MACE model of energies and forces. said: how the error begins."""
+    embedded = hasattr(model, "joint_embedding") and not embeddings
+    if type(model).__name__ not in ("MACE", "ScaleShiftMACE") or embedded:
         raise SettingsError(
-            f"{path}: holds {_what(model)}, expected a MACE model of energies and forces (MACE or "
+            f"{said} {_what(model)}, expected a MACE model of energies and forces (MACE or "
             "ScaleShiftMACE without charge, spin or field embeddings), such as a .model file written by mace_run_train"
         )
-    return model.to(device=device, dtype=dtype)
 
 
 def elements_of(model: MaceModel) -> tuple[int, ...]:

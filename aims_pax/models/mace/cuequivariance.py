@@ -144,6 +144,19 @@ def convert(model: MaceModel, device: str) -> MaceModel:
         return run(model, device=device)
 
 
+def is_converted(model: MaceModel) -> bool:
+    """Whether a model has layers of cuEquivariance: saved by a training that used it, without conversion back."""
+    return any(type(module).__module__.startswith("cuequivariance") for module in model.modules())
+
+
+def converted_back(model: MaceModel, device: str) -> MaceModel:
+    """The model with e3nn's layers, by MACE's own converter. Raises what the converter raises."""
+    from mace.cli.convert_cueq_e3nn import run
+
+    with quiet(), default_dtype(next(model.parameters()).dtype):
+        return run(model, device=device, return_model=True)
+
+
 def transfer(model: MaceModel, target: MaceModel) -> None:
     """Transfer the weights of `model` into its converted copy."""
     dtype = next(model.parameters()).dtype

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from aims_pax.frames import Array
@@ -21,8 +23,16 @@ from aims_pax.models.batch_splitting import BatchSplitter
 from aims_pax.models.mace.build import is_shifted
 from aims_pax.models.mace.graphs import LabelledGraph, collate
 from aims_pax.models.mace.losses import energies
-from aims_pax.models.mace.member import Member
-from aims_pax.models.mace.statistics import fit_offsets, measure
+from aims_pax.models.mace.mace_import import MaceModel
+from aims_pax.models.mace.member import Beginning, Member
+from aims_pax.models.mace.statistics import (
+    CORRECTED,
+    as_stored,
+    fit_offsets,
+    lone_atoms,
+    measure,
+    smallest_correction,
+)
 
 if TYPE_CHECKING:
     from aims_pax.settings.mace import MaceSettings
@@ -62,16 +72,22 @@ def refit(member: Member, train: Sequence[LabelledGraph], most: int | None = Non
 def residuals(member: Member, graphs: Sequence[LabelledGraph]) -> Array:
     """(F,) label minus prediction of the averaged weights, eV."""
     assert member.statistics is not None
-    E0 = member.statistics.E0
+    with member.average.in_place():
+        return _residuals_of(member.model, member.statistics.E0, graphs, member.device)
+
+
+def _residuals_of(
+    model: MaceModel, E0: Array, graphs: Sequence[LabelledGraph], device: torch.device
+) -> Array:
+    """(F,) label minus prediction of a model with these atomic energies, eV."""
 
     def work(first: int, end: int) -> Array:
-        batch = collate(graphs[first:end], E0, member.device)
-        difference: Array = (batch.energy.double() - energies(member.model, batch).double()).cpu().numpy()
+        batch = collate(graphs[first:end], E0, device)
+        difference: Array = (batch.energy.double() - energies(model, batch).double()).cpu().numpy()
         return difference
 
     sizes = [graph.edges.shape[1] for graph in graphs]
-    with member.average.in_place():
-        return np.concatenate(BatchSplitter("energy offsets", str(member.device), EDGES).each(sizes, work))
+    return np.concatenate(BatchSplitter("energy offsets", str(device), EDGES).each(sizes, work))
 
 
 def sample_graphs(
@@ -112,6 +128,9 @@ def take_statistics(
     """
     if not train:
         raise ValueError(f"{member.name}: nothing to train on")
+    if member.statistics is None and member.begun_from is not None:
+        _continue_foundation(member, member.begun_from, everything, train, given)
+        return
     if member.statistics is None:
         a = member.settings.architecture
         s = measure(
@@ -134,6 +153,45 @@ def take_statistics(
         refit(member, train)
         assert member.statistics is not None
         member.statistics = replace(member.statistics, rank=rank)
+
+
+def _continue_foundation(
+    member: Member,
+    begun: Beginning,
+    everything: Sequence[LabelledGraph],
+    train: Sequence[LabelledGraph],
+    given: Mapping[int, float] | None,
+) -> None:
+    """Scale, shift and neighbours of the foundation model; atomic energies of the user, of isolated atoms, or its own
+    with the smallest correction that explains its residuals on these frames. Never means of total energies.
+
+    The correction is that of the foundation model itself. What the perturbation of the member adds to energies is then
+    fitted as usual.
+    """
+    before = begun.statistics
+    composition = np.stack([g.composition for g in train])
+    rank = int(np.linalg.matrix_rank(composition))
+    fixed = lone_atoms(everything)
+    if given is not None:
+        fixed = {k: given[z] for k, z in enumerate(member.elements) if z in given}
+    occurring = np.flatnonzero(composition.sum(0))
+    free = np.array([k in occurring and k not in fixed for k in range(len(member.elements))])
+    source = "given" if given is not None else CORRECTED if free.any() else "isolated atoms"
+    E0 = np.array(before.E0)
+    E0[list(fixed)] = list(fixed.values())
+    member.freeze(replace(before, E0=as_stored(E0, member.dtype), source=source, rank=rank))
+    residual = _residuals_of(begun.model, E0, train, member.device)
+    correction = smallest_correction(composition * free, residual)
+    member.shift_offsets(E0=E0 + correction)
+    refit(member, train)
+    names = [chemical_symbols[z] for z in member.elements]
+    moved = ", ".join(f"{s} {d:+.3f}" for s, d, own in zip(names, correction, free, strict=True) if own)
+    log.info(
+        "%s: atomic energies from %s%s; scale %.3f eV and %.1f neighbours are those of the foundation model",
+        member.name, source,
+        f" of {len(train)} frames ({moved} eV; {rank} of {len(occurring)} elements determined)" if moved else "",
+        before.scale, before.avg_num_neighbors,
+    )  # fmt: skip
 
 
 def given_energies(

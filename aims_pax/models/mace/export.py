@@ -32,7 +32,9 @@ from aims_pax.record.files import replacing
 USE = {
     "ase": """\
     from mace.calculators import MACECalculator
-    atoms.calc = MACECalculator(model_paths="{path}", device="cpu", default_dtype="{dtype}")""",
+    atoms.calc = MACECalculator(model_paths="{path}", device="cpu", default_dtype="{dtype}")
+or, faster and without exporting:
+    atoms.calc = aims_pax.calculator("{source}")""",
     "torchscript": """\
     model = torch.jit.load("{path}")    # model(inputs of mace.data, compute_force=True)""",
     "lammps": """\
@@ -52,7 +54,7 @@ def exported(source: Path, form: str, target: Path, frames: Sequence[Frame]) -> 
     symbols = " ".join(chemical_symbols[z] for z in elements)
     return ExportedModel(
         lambda: (model_labels(model, frames), exported_labels(form, target, frames)),
-        USE[form].format(path=target, dtype=dtype_of(model), elements=symbols),
+        USE[form].format(path=target, source=source, dtype=dtype_of(model), elements=symbols),
         too_coarse,
     )
 

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from aims_pax.models.mace.build import model_atomic_energies
-from aims_pax.models.mace.forward import MacePlan, UnsupportedModel, Weights
+from aims_pax.models.mace.forward import MacePlan, UnsupportedModel, Weights, check_supported
 from aims_pax.models.mace.graphs import EdgeBatch
 from aims_pax.models.mace.layout import Layout, arrange, pad
 from aims_pax.models.mace.mace_import import MaceModel
@@ -77,6 +77,15 @@ class FastMace:
             e = self.model.pair_repulsion_fn(x, one_hot, edges, self.model.atomic_numbers)
             (g,) = torch.autograd.grad(e.sum(), v)
         return e.detach(), g
+
+
+def unsupported_part(model: MaceModel) -> str | None:
+    """The part of a model that makes MACE's own modules evaluate it, or None."""
+    try:
+        check_supported(model)
+    except UnsupportedModel as reason:
+        return str(reason)
+    return None
 
 
 def fast_mace(model: MaceModel) -> FastMace | None:

@@ -17,10 +17,7 @@ from aims_pax.models.mace.mace_import import quiet
 
 def calculator_of(size_or_path: str, device: str, folder: Path) -> Any:
     """MACE's own ASE calculator of a model, in double precision; named as for `foundation.load_foundation_model`."""
-    if size_or_path in foundation._sizes():  # even if there is a file of that name
-        path = foundation._download(size_or_path)
-    else:
-        path = folder / Path(size_or_path).expanduser()
+    path = foundation.foundation_file(size_or_path, folder)
     model = read_model(path, device, DTYPES["float64"])
     with quiet():
         from mace.calculators import MACECalculator

@@ -100,7 +100,7 @@ def _parts(said: Prediction) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor |
 
 def _collated(member: Member, graphs: Sequence[LabelledGraph]) -> GraphBatch:
     assert member.statistics is not None
-    return collate(graphs, member.statistics.E0, member.device)
+    return collate(graphs, member.statistics.E0, member.device, member.statistics.shift)
 
 
 def _room(what: str, member: Member, graphs: Sequence[LabelledGraph], *, training: bool) -> BatchSplitter:

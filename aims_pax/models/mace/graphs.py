@@ -27,6 +27,7 @@ class LabelledGraph:
     species: (N,) index into the elements. edges: (2, E) sender, receiver. vectors: (E, 3) Å, model dtype.
     composition: (Z,) atoms of each element. energy: eV float64. forces: (N, 3) eV/Å.
     stress: (3, 3) eV/Å³, zeros when the label has none. volume: Å³, 1 without a cell.
+    relative: whether the energy is already above the atomic energies and the common shift of a model.
     """
 
     id: str
@@ -41,6 +42,7 @@ class LabelledGraph:
     volume: float
     weight: float
     isolated: bool
+    relative: bool = False
 
     def __len__(self) -> int:
         return len(self.species)
@@ -148,13 +150,20 @@ class GraphBatch:
         return len(self.ptr) - 1
 
 
-def collate(graphs: Sequence[LabelledGraph], E0: Array, device: torch.device) -> GraphBatch:
-    """Concatenate. E0: (Z,) eV, subtracted in float64, so that large total energies lose no precision in float32."""
+def collate(
+    graphs: Sequence[LabelledGraph], E0: Array, device: torch.device, shift: float = 0.0
+) -> GraphBatch:
+    """Concatenate. E0: (Z,) eV, subtracted in float64, so that large total energies lose no precision in float32.
+
+    shift: eV/atom of the model, part of the predicted energies, which is added to `relative` ones.
+    """
     sizes = torch.tensor([len(g) for g in graphs])
     ptr = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
     dtype = graphs[0].vectors.dtype
     starts = ptr.tolist()
-    above = [g.energy - float(g.composition @ E0) for g in graphs]
+    above = [
+        g.energy + shift * len(g) if g.relative else g.energy - float(g.composition @ E0) for g in graphs
+    ]
 
     def numbers(values: list[Any]) -> torch.Tensor:
         return torch.tensor(values, dtype=dtype, device=device)

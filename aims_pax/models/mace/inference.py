@@ -72,6 +72,20 @@ class TorchEvaluator:
         return torch.stack(energies), torch.stack(forces), torch.stack(strains) if strain else None
 
 
+@torch.no_grad()
+def node_energies(model: MaceModel, graph: EdgeGraph, head: int = 0) -> torch.Tensor:
+    """(A,) eV float64: energies of the atoms by MACE's own modules, with the exact atomic energies."""
+    dtype = next(model.parameters()).dtype
+    one_hot = torch.nn.functional.one_hot(graph.species, len(model.atomic_numbers))
+    edges = torch.stack([graph.sender, graph.receiver])
+    given = model_input(one_hot.to(dtype), edges, graph.vectors.to(dtype), graph.frame_of, graph.ptr, head)
+    out = model(given, training=False, compute_force=False)
+    stored = model.atomic_energies_fn.atomic_energies.reshape(-1, len(model.atomic_numbers))[head]
+    difference = model_atomic_energies(model, head) - stored.double()
+    energies: torch.Tensor = out["node_energy"].double() + difference[graph.species]
+    return energies
+
+
 def torch_evaluator(models: Sequence[MaceModel], head: int = 0) -> Evaluator:
     """The torch evaluator of these models: our own forward if it supports them, else MACE's modules."""
     from aims_pax.models.mace.fast_forward import fast_evaluator
@@ -125,7 +139,7 @@ class BoundCommittee:
     drives = True
 
     def __init__(self, committee: Committee, frames: Sequence[Frame]) -> None:
-        self.evaluator, self._alone = committee.evaluator, committee.alone
+        self.evaluator, self._alone, self._committee = committee.evaluator, committee.alone, committee
         self.members, self.device, self._room = committee.members, committee.device, committee.room
         device = torch.device(self.device)
         self.frames = list(frames)
@@ -150,8 +164,7 @@ class BoundCommittee:
 
         With `driving_members` structure f is evaluated by member driving_members[f] alone; the result has M = 1.
         """
-        edges = self.neighbours(positions, cells)
-        graph = EdgeGraph(self.species, edges.sender, edges.receiver, edges.vectors, self.frame_of, self.ptr)
+        graph = self._graph(positions, cells)
         strain = stress and self._any_periodic
         if driving_members is None:
             said = in_pieces(self.evaluator, graph, strain, self._room)
@@ -166,6 +179,15 @@ class BoundCommittee:
             if tensors is not None:
                 tensors[:, lost] = torch.nan
         return Evaluation(energies, forces, tensors)
+
+    def atom_energies(self, positions: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+        """(M, A) eV float64: energies of the atoms, which sum to those of the structures; by MACE's own modules."""
+        graph, owner = self._graph(positions, cells), self._committee
+        return torch.stack([node_energies(model, graph, owner.head) for model in owner.models])
+
+    def _graph(self, positions: torch.Tensor, cells: torch.Tensor) -> EdgeGraph:
+        edges = self.neighbours(positions, cells)
+        return EdgeGraph(self.species, edges.sender, edges.receiver, edges.vectors, self.frame_of, self.ptr)
 
     def _driven(
         self, graph: EdgeGraph, driving_members: Sequence[int], strain: bool
@@ -199,6 +221,8 @@ class Committee:
     evaluator: makes the evaluator of a list of models; default torch.
     """
 
+    gives_atom_energies = True  # its bindings have `atom_energies`
+
     def __init__(
         self,
         models: Sequence[MaceModel],
@@ -208,6 +232,7 @@ class Committee:
         evaluator: Callable[[Sequence[MaceModel], int], Evaluator] = torch_evaluator,
     ) -> None:
         self.evaluator: Evaluator = evaluator(models, head)
+        self.models, self.head = list(models), head
         self._first = models[0]
         self._one = [lambda model=model: evaluator([model], head) for model in models]
         self._ones: dict[int, Evaluator] = {}

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from ase.data import chemical_symbols
+
+from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
+from aims_pax.labelled_data import read_structures
 from aims_pax.models.base import ForceFieldModel, ModelPotential, ProcessPool
 from aims_pax.models.kinds import FOUNDATIONAL_SIZE, ExportedModel, Features, ModelKind, Pauses
 from aims_pax.models.mace import resource_estimates
+from aims_pax.settings.callables import ELEMENTS_OF_PUBLISHED
+from aims_pax.settings.content_hashes import contents
+from aims_pax.settings.geometries import found_geometries
+from aims_pax.settings.mace import ArchitectureSettings
 
 if TYPE_CHECKING:
     from aims_pax.models.mace.ensemble import Ensemble
     from aims_pax.settings import Settings
+    from aims_pax.settings.foundation import FoundationSettings
     from aims_pax.systems import System
 
 FORMS = {  # format of exported files: ending of their names
@@ -39,9 +50,53 @@ class MaceKind(ModelKind):
     forms = tuple(FORMS)
 
     def build(self, settings: Settings, seeds: Sequence[int], elements: Sequence[int]) -> Ensemble:
+        if settings.mace.foundation is not None:
+            from aims_pax.models.mace.foundation_ensemble import ensemble_from_foundation
+
+            electrons = [(s.frame.charge, s.frame.spin) for s in found_geometries(settings)[0]]
+            return ensemble_from_foundation(
+                settings.mace, seeds, elements, settings.folder, _elements_of_data(settings), electrons
+            )
         from aims_pax.models.mace.ensemble import Ensemble
 
         return Ensemble.build(settings.mace, seeds, elements, settings.folder)
+
+    def beginning(self, settings: Settings) -> str | None:
+        foundation = settings.mace.foundation
+        if foundation is None:
+            return None
+        head = "" if foundation.head is None else f", head {foundation.head}"
+        return f"{foundation.name}{head} (FOUNDATION, recipe {foundation.recipe})"
+
+    def begun_with(self, settings: Settings) -> dict[str, str]:
+        foundation = settings.mace.foundation
+        if foundation is None:
+            return {}
+        own = None if foundation.published else foundation.model
+        return contents({"model": own, "replay_data": foundation.replay_data}, settings.folder)
+
+    def trial_members(
+        self, settings: Settings, seeds: Sequence[int], elements: Sequence[int]
+    ) -> Ensemble | None:
+        foundation = settings.mace.foundation
+        if foundation is None:
+            return None
+        if not _needs_download(foundation):
+            return self.build(settings, seeds, elements)
+        known = ELEMENTS_OF_PUBLISHED.get(foundation.name, frozenset())
+        if known and (unknown := sorted({*elements, *_elements_of_data(settings)} - known)):
+            symbols = ", ".join(chemical_symbols[z] for z in unknown)
+            raise SettingsError(f"FOUNDATION.model: {foundation.name} does not know {symbols}")
+        return None
+
+    def remarks(self, settings: Settings) -> list[str]:
+        foundation = settings.mace.foundation
+        if foundation is None or not _needs_download(foundation):
+            return []
+        return [
+            f"FOUNDATION.model: {foundation.name} is not in MACE's cache: it will be downloaded when the run begins, "
+            "which needs a network; its heads and architecture can be checked only then"
+        ]
 
     def from_files(self, paths: Sequence[Path], settings: Settings, seeds: Sequence[int] | None) -> Ensemble:
         from aims_pax.models.mace.ensemble import Ensemble
@@ -67,6 +122,13 @@ class MaceKind(ModelKind):
         if len(paths) == 1:
             return foundation.load_foundation_model(str(paths[0].absolute()), device, dtype)
         return committee_of_files(paths, device, dtype)
+
+    def load_fast(
+        self, paths: Sequence[Path], device: str, dtype: str | None, inference: str
+    ) -> ModelPotential:
+        from aims_pax.models.mace.load_committee import load_committee
+
+        return load_committee(paths, device, dtype, inference)
 
     def load_named(
         self,
@@ -117,15 +179,18 @@ class MaceKind(ModelKind):
     # ------------------------------------------------------------ estimates for `plan`
 
     def cutoff(self, settings: Settings) -> float | None:
-        return float(settings.mace.architecture.r_max)
+        known = _with_architecture(settings)
+        return None if known is None else float(known.mace.architecture.r_max)
 
     def estimate_memory(
         self, settings: Settings, systems: Sequence[System], trajectories: Mapping[str, int]
     ) -> dict[str, float] | None:
-        return resource_estimates.estimate_memory(settings, systems, trajectories)
+        known = _with_architecture(settings)
+        return None if known is None else resource_estimates.estimate_memory(known, systems, trajectories)
 
     def estimate_snapshot(self, settings: Settings, n_elements: int) -> float:
-        return resource_estimates.snapshot_bytes(settings, n_elements)
+        known = _with_architecture(settings)
+        return 0.0 if known is None else resource_estimates.snapshot_bytes(known, n_elements)
 
     # ------------------------------------------------------------ optional features
 
@@ -148,6 +213,50 @@ class MaceKind(ModelKind):
         from aims_pax.models.mace.compile_policy import compiling
 
         return compiling(settings, cast("Ensemble", model), atoms, watch)
+
+
+def _needs_download(foundation: FoundationSettings) -> bool:
+    from aims_pax.models.mace.foundation import stored_file
+
+    return foundation.published and stored_file(foundation.name) is None
+
+
+def _with_architecture(settings: Settings) -> Settings | None:
+    """The settings with the ARCHITECTURE of the foundation model; None if its file is not on this machine yet."""
+    foundation = settings.mace.foundation
+    if foundation is None:
+        return settings
+    from aims_pax.models.mace.foundation import stored_file
+
+    if foundation.factory is not None:
+        return None
+    path = stored_file(foundation.name) if foundation.published else settings.path(foundation.name)
+    if path is None or not path.is_file():
+        return None
+    found = _architecture_of_file(path, path.stat().st_mtime_ns)
+    mace = settings.mace.model_copy(update={"architecture": found})
+    return replace(settings, mace=mace)
+
+
+@lru_cache(maxsize=4)
+def _architecture_of_file(path: Path, changed: int) -> ArchitectureSettings:
+    """ARCHITECTURE of the model in a file. changed: time of its last change, so that a new file is read again."""
+    from aims_pax.models.mace.architecture import architecture
+    from aims_pax.models.mace.build import read_model
+
+    found = architecture(read_model(path, "cpu", None))
+    known = {key: value for key, value in found.items() if key in ArchitectureSettings.model_fields}
+    return ArchitectureSettings().model_copy(update={"max_L": 0, **known})
+
+
+def _elements_of_data(settings: Settings) -> tuple[int, ...]:
+    """Atomic numbers in the labelled files that the settings name; missing files are reported elsewhere."""
+    al = settings.active_learning
+    named = [] if al is None else [al.initial_train_dataset, al.initial_valid_dataset]
+    files = [f for n in named if n for f in (n.values() if isinstance(n, dict) else [n])]
+    paths = dict.fromkeys(settings.path(f) for f in [*files, settings.misc.test_set] if f)
+    found = {int(z) for p in paths if p.is_file() for _, atoms in read_structures(p) for z in atoms.numbers}
+    return tuple(sorted(found))
 
 
 KIND = MaceKind()

@@ -15,6 +15,7 @@ from aims_pax.errors import RestartError
 from aims_pax.frames import Array
 from aims_pax.models.mace.build import elements_of, set_statistics
 from aims_pax.models.mace.ema_swa import EqualWeightMean, ExponentialMovingAverage
+from aims_pax.models.mace.graphs import LabelledGraph
 from aims_pax.models.mace.mace_import import MaceModel, quiet
 from aims_pax.models.mace.optimiser import Arrays, Schedule, load_optimiser, make_optimiser, optimiser_arrays
 from aims_pax.models.mace.statistics import Statistics, as_stored
@@ -36,6 +37,14 @@ class Validation:
 
 
 UNSEEN = Validation(math.nan, math.nan, math.nan, None)
+
+
+@dataclass(frozen=True, eq=False)
+class Beginning:
+    """What a fine-tuned member begins from: the foundation model, not perturbed, and its statistics."""
+
+    model: MaceModel
+    statistics: Statistics
 
 
 class ValidationProgress:
@@ -70,6 +79,8 @@ class ValidationProgress:
 class Member:
     """A model with its optimiser, learning rate, moving average and statistics.
 
+    begun_from: the foundation model that the weights come from; None: they began from random numbers.
+    replay: structures with labels of the foundation model, of which each epoch has a part (`recipe: replay`).
     `swa` averages the raw weights at the ends of the epochs since the best validation of this phase (stochastic weight
     averaging). `seen` is the result of the last validation.
     """
@@ -84,6 +95,8 @@ class Member:
         self.dtype = self.weights[0].dtype
         self.device = self.weights[0].device
         self.statistics: Statistics | None = None
+        self.begun_from: Beginning | None = None
+        self.replay: Sequence[LabelledGraph] = ()
         training = settings.training
         self.average = ExponentialMovingAverage(
             self.weights, float(training.ema_decay) if training.ema else None

@@ -72,7 +72,8 @@ def absent() -> str | None:
 class Backend:
     """Makes the evaluators of a run, chosen by MISC.inference, the device and the model.
 
-    fallback: makes torch evaluators, used where symmetrix cannot be. what: prefix of the log lines.
+    fallback: makes torch evaluators, used where symmetrix cannot be. what: prefix of the log lines. key: what the user
+    wrote to get `native`, for errors.
     Raises SettingsError when `native` is set and not possible. With `auto`, torch is used after a comparison has
     failed.
     """
@@ -84,16 +85,15 @@ class Backend:
         model: MaceModel,
         fallback: TorchMaker = torch_evaluator,
         what: str = "inference",
+        key: str = "MISC.inference: native in mace.yaml",
     ) -> None:
-        self.mode, self._torch, self.what = mode, fallback, what
+        self.mode, self._torch, self.what, self.key = mode, fallback, what, key
         self.refusal = None if mode == "torch" else _refusal(device, model)
         self._said = mode == "torch"
         self._members: dict[int, NativeMember] = {}
         self.economical = False  # whether evaluations use less memory
         if mode == "native" and self.refusal:
-            raise SettingsError(
-                f"MISC.inference: native in mace.yaml is not possible: {self.refusal}; or use auto"
-            )
+            raise SettingsError(f"{self.key} is not possible: {self.refusal}; or use auto")
 
     def evaluator(self, models: Sequence[MaceModel], head: int = 0) -> Evaluator:
         """An evaluator for models of one architecture; each model is exported only once."""
@@ -131,9 +131,7 @@ class Backend:
                 self._say(f"{self.what}: native ({PACKAGE} {version}), within {difference:.0e} eV/Å of torch")
         except (NativeMismatch, ArithmeticError) as error:
             if self.mode == "native":
-                raise SettingsError(
-                    f"MISC.inference: native in mace.yaml: {error}; use auto or torch"
-                ) from error
+                raise SettingsError(f"{self.key}: {error}; use auto or torch") from error
             self.refusal, self._said = str(error), True
             self._members.clear()
             log.warning("%s: torch from now on, because %s", self.what, error)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from aims_pax.models.mace.build import read_statistics
+from aims_pax.models.mace.graphs import LabelledGraph
 from aims_pax.models.mace.mace_import import MaceModel, quiet
 from aims_pax.models.mace.member import Member
 
@@ -22,6 +24,18 @@ def packed_member(model: MaceModel) -> bytes:
     with quiet():
         torch.save(model, file)
     return file.getvalue()
+
+
+def packed_graphs(graphs: Sequence[LabelledGraph]) -> bytes:
+    """Graphs as bytes: a pipe between processes would otherwise pass their tensors as open files."""
+    file = io.BytesIO()
+    torch.save(list(graphs), file)
+    return file.getvalue()
+
+
+def unpacked_graphs(data: bytes) -> list[LabelledGraph]:
+    """The graphs of `packed_graphs`; only for bytes sent by this run's main process."""
+    return list(torch.load(io.BytesIO(data), weights_only=False))
 
 
 def unpacked(data: bytes, name: str, seed: int, settings: MaceSettings) -> Member:

@@ -21,12 +21,15 @@ from aims_pax.models.mace.graphs import LabelledGraph
 
 log = logging.getLogger(__name__)
 
+DISTINCT = 1e-6  # compositions that differ less (relative singular value) are not distinguished
+LEAST_SQUARES = "least squares"
+CORRECTED = "the foundation model, corrected by least squares on its residuals"  # source of fine-tuned models
 SCALINGS = ("rms_forces_scaling", "std_scaling", "no_scaling")
 
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """E0: (Z,) eV. scale: eV. shift: eV/atom. source: `given`, `isolated atoms` or `least squares`.
+    """E0: (Z,) eV. scale: eV. shift: eV/atom. source: `given`, `isolated atoms`, `least squares` or `CORRECTED`.
 
     rank: rank of the compositions that the offsets were fitted to; a larger rank later means new information.
     """
@@ -41,7 +44,7 @@ class Statistics:
     @property
     def fitted_E0(self) -> bool:
         """Whether the atomic energies themselves are refitted."""
-        return self.source == "least squares"
+        return LEAST_SQUARES in self.source
 
 
 def measure(
@@ -82,7 +85,7 @@ def fit_atomic_energies(
         if missing:
             raise SettingsError(f"ARCHITECTURE.atomic_energies: no value for atomic numbers {missing}")
         return np.array([given[z] for z in elements], float), "given"
-    alone = {int(np.argmax(g.composition)): g.energy for g in graphs if g.isolated}
+    alone = lone_atoms(graphs)
     if len(alone) == len(elements):
         return np.array([alone[k] for k in range(len(elements))]), "isolated atoms"
     bulk = [g for g in graphs if not g.isolated]
@@ -94,7 +97,23 @@ def fit_atomic_energies(
         fixed[list(alone)] = list(alone.values())
         free = np.array([k not in alone for k in range(len(elements))])
         E0 = fit_offsets(composition * free, energies - composition @ fixed) * free + fixed
-    return E0, "least squares"
+    return E0, LEAST_SQUARES
+
+
+def lone_atoms(graphs: Sequence[LabelledGraph]) -> dict[int, float]:
+    """{index of the element: eV} of the isolated atoms among the graphs."""
+    return {int(np.argmax(g.composition)): g.energy for g in graphs if g.isolated}
+
+
+def smallest_correction(composition: Array, residuals: Array) -> Array:
+    """(Z,) the smallest changes of the atomic energies that explain residuals: Σ_z n_z·δ_z ≈ r, |δ| minimal.
+
+    Least squares in energies per atom. Elements that do not occur do not change; what the compositions do not
+    distinguish is shared in proportion to the numbers of atoms. composition: (F, Z). residuals: (F,) eV.
+    """
+    atoms = np.maximum(composition.sum(1), 1)
+    correction, *_ = np.linalg.lstsq(composition / atoms[:, None], residuals / atoms, rcond=DISTINCT)
+    return np.asarray(correction, float)
 
 
 def fit_offsets(

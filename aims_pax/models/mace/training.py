@@ -18,11 +18,11 @@ from dataclasses import astuple, dataclass
 
 import torch
 
-from aims_pax import seeds
 from aims_pax.errors import Abandoned
 from aims_pax.models.base import EpochResult, MemberResult
 from aims_pax.models.mace import compile_cache
 from aims_pax.models.mace.energy_offsets import SAMPLE, refit
+from aims_pax.models.mace.fine_tuning import epoch_graphs, weighted_graphs
 from aims_pax.models.mace.gradients import backward, predicted
 from aims_pax.models.mace.graphs import EdgeBatch, LabelledGraph, collate
 from aims_pax.models.mace.losses import Loss, edge_batch
@@ -62,13 +62,14 @@ def training_round(
 ) -> MemberResult:
     """Train in place. Raises Abandoned when `stop()` returns True; the member must then be restored by the caller."""
     before = member.arrays()
+    own = weighted_graphs(member, train)
     _compile(member, train, plan, loss)
     member.schedule.apply(member.optimiser)
     history: list[EpochResult] = []
     kicked, skipped = False, 0
     for epoch in range(plan.epochs):
-        order = seeds.rng(*plan.words, member.seed, epoch).permutation(len(train))
-        mean, bad = _epoch(member, [train[k] for k in order], loss, stop)
+        graphs = epoch_graphs(member, own, (*plan.words, member.seed, epoch))
+        mean, bad = _epoch(member, graphs, loss, stop)
         skipped += bad
         member.epochs += 1
         looked: tuple[float, float, float, float | None] | tuple[()] = ()
@@ -127,7 +128,7 @@ def validate(member: Member, graphs: Sequence[LabelledGraph], loss: Loss) -> Val
     tensors = components = 0
     with member.average.in_place():
         for batch_graphs in _batches(graphs, size):
-            batch = collate(batch_graphs, member.statistics.E0, member.device)
+            batch = collate(batch_graphs, member.statistics.E0, member.device, member.statistics.shift)
             prediction = predicted(member, batch_graphs, batch, stress=loss.stress)
             total += float(loss(batch, prediction).detach()) * len(batch_graphs)
             atoms = (batch.ptr[1:] - batch.ptr[:-1]).to(batch.energy.dtype)

@@ -22,7 +22,7 @@ from aims_pax.models.mace import compile_cache
 from aims_pax.models.mace.graphs import GraphCache, LabelledGraph
 from aims_pax.models.mace.member import Member
 from aims_pax.models.mace.optimiser import Arrays
-from aims_pax.models.mace.serialisation import packed_member, unpacked
+from aims_pax.models.mace.serialisation import packed_graphs, packed_member, unpacked, unpacked_graphs
 from aims_pax.models.mace.training import TrainingPlan, visit_arrays
 from aims_pax.settings.devices import only
 from aims_pax.worker_process import WorkerProcess, WorkerProcessLost, own_threads
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 class TrainingRound:
     """One member's visit as sent to a worker. state: `Member.arrays()`. train, valid: frame ids, in order.
 
-    frames: {id: frame} that the worker may not have yet. model: the pickled module, if the worker does not have it.
+    frames: {id: frame} that the worker may not have yet. model: the pickled module, if the worker does not have it;
+    replay: sent with it.
     """
 
     name: str
@@ -47,6 +48,7 @@ class TrainingRound:
     plan: TrainingPlan
     frames: Mapping[str, LabelledFrame] = field(default_factory=dict)
     model: bytes | None = None
+    replay: bytes | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +97,8 @@ class TrainingWorker:
         self.frames.update(visit.frames)
         if visit.model is not None:
             self.members[visit.name] = unpacked(visit.model, visit.name, visit.seed, visit.settings)
+            if visit.replay is not None:
+                self.members[visit.name].replay = unpacked_graphs(visit.replay)
         member = self.members[visit.name]
         member.settings = visit.settings
         train, valid = (self._of(member, ids) for ids in (visit.train, visit.valid))
@@ -122,10 +126,12 @@ class Worker:
     def visit(self, visit: TrainingRound, member: Member, stop: Callable[[], bool]) -> Visited:
         """Send a visit, with data new to the process, and wait. Raises TrainingProcessLost or the visit's exception."""
         new = {i: f for i, f in visit.frames.items() if self.frames.get(i) is not f}
-        model = None if self.members.get(visit.name) is member else packed_member(member.model)
+        new_here = self.members.get(visit.name) is not member
+        model = packed_member(member.model) if new_here else None
+        replay = packed_graphs(member.replay) if new_here and member.replay else None
         settings = self.place.settled(visit.settings)
         try:
-            self.companion.send(replace(visit, frames=new, model=model, settings=settings))
+            self.companion.send(replace(visit, frames=new, model=model, replay=replay, settings=settings))
             self.frames.update(new)
             self.members[visit.name] = member
             visited: Visited = self.companion.receive(stop)

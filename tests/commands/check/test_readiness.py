@@ -89,6 +89,7 @@ def test_an_element_that_no_foundation_model_of_materials_knows(tmp_path):
     folder = write_project(
         tmp_path, {"INITIAL_DATASET_GENERATION": initial}, systems={"radon": worlds.dimer("Rn", 4.0)}
     )
+    (folder / "small").write_bytes(b"a file of this name is never meant by a size")
     assert "initial_foundational_size: small does not know Rn (in geometry radon)" in check(folder)
 
 

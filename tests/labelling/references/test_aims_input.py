@@ -13,17 +13,8 @@ from aims_pax.frames import Frame
 from aims_pax.labelling.references import aims_input
 from aims_pax.labelling.references.aims_input import nuclear_charges, species_files
 from aims_pax.labelling.references.fhi_aims import control_for, geometry_text
-from aims_pax.settings.control_in import parse_control, read_control
+from aims_pax.settings.control_in import parse_control
 from tests import worlds
-
-
-@pytest.fixture
-def control(tmp_path):
-    def make(text=worlds.CONTROL):
-        (tmp_path / "control.in").write_text(text)
-        return read_control(tmp_path / "control.in")
-
-    return make
 
 
 def test_relaxation_and_md_leave_the_input(control):

@@ -32,17 +32,7 @@ from aims_pax.labelling.references import aims_input, fhi_aims
 from aims_pax.labelling.references.fhi_aims import AimsReference
 from aims_pax.potential import calculate
 from aims_pax.schedulers.slurm import Slurm
-from aims_pax.settings.control_in import read_control
 from tests import worlds
-
-
-@pytest.fixture
-def control(tmp_path):
-    def make(text=worlds.CONTROL):
-        (tmp_path / "control.in").write_text(text)
-        return read_control(tmp_path / "control.in")
-
-    return make
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def test_equal_surroundings_have_equal_features_and_different_ones_not(calculato
 
 def test_the_name_of_a_published_model_is_downloaded_unless_it_is_a_file(file, monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr(foundation, "_download", lambda size: asked.append(size) or file)
+    monkeypatch.setattr(foundation, "_download", lambda size, key: asked.append(size) or file)
     assert calculator_of("small", "cpu", tmp_path).r_max == 3.5
     assert asked == ["small"]
     assert calculator_of(str(file), "cpu", tmp_path).r_max == 3.5
@@ -55,10 +55,10 @@ def test_the_name_of_a_published_model_is_downloaded_unless_it_is_a_file(file, m
 
 def test_a_file_that_is_only_called_like_a_size_is_not_opened(file, monkeypatch, tmp_path):
     """The potential is the published model; its features must not come from another one, nor run what is in a file."""
-    monkeypatch.setattr(foundation, "_download", lambda size: file)
+    monkeypatch.setattr(foundation, "_download", lambda size, key: file)
     (tmp_path / "small").write_bytes(b"not ours")
     assert calculator_of("small", "cpu", tmp_path).r_max == 3.5
     with pytest.raises(SettingsError, match="not a readable MACE"):
         calculator_of("./small", "cpu", tmp_path)
-    with pytest.raises(SettingsError, match="no such file"):
+    with pytest.raises(SettingsError, match="neither a size"):
         calculator_of("smal", "cpu", tmp_path)

@@ -105,3 +105,60 @@ def test_a_file_that_is_only_called_like_a_size_is_not_opened(model_file, tmp_pa
     assert asked == ["small"]
     with pytest.raises(SettingsError, match="not a readable MACE"):
         foundation.load_foundation_model("./small", folder=tmp_path)
+
+
+def test_every_published_name_is_stored_where_maces_functions_store_it(monkeypatch, tmp_path):
+    """Their downloads find the file that is there already: nothing is fetched, and the file is opened."""
+    from aims_pax.settings.callables import CHARGED_MODELS, FOUNDATION_ONLY, PUBLISHED_MODELS
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(foundation_models(), "_urlretrieve_with_timeout", None)
+    monkeypatch.setattr(foundation_models(), "module_dir", str(tmp_path))
+    for name in (*PUBLISHED_MODELS, *FOUNDATION_ONLY):
+        assert foundation.stored_file(name) is None
+        place = foundation._place(name)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(name, place)
+        assert (
+            foundation.foundation_file(name, others=FOUNDATION_ONLY) == place == foundation.stored_file(name)
+        )
+        if name in foundation.ORGANIC_MODELS or name == "omol":
+            make = {"anicc": "mace_anicc", "omol": "mace_omol"}.get(name, "mace_off")
+            words = [] if name in ("anicc", "omol") else [name.removeprefix("off-")]
+            found = getattr(foundation_models(), make)(*words, device="cpu", return_raw_model=True)
+            assert found == name
+    for name in CHARGED_MODELS:
+        with pytest.raises(SettingsError, match="reads the total charge and spin"):
+            foundation.foundation_file(name)
+
+
+def test_layers_of_cuequivariance_are_converted_back_or_the_way_out_is_named(
+    model_file, tmp_path, monkeypatch
+):
+    """The package is not installed here: a layer of its name stands in, and MACE's converter is replaced."""
+    import mace.cli.convert_cueq_e3nn as converter
+
+    from aims_pax.models.mace.build import read_model
+    from aims_pax.settings.foundation import FoundationSettings
+
+    model = read_model(model_file, "cpu", None)
+    Layer = type("Linear", (torch.nn.Identity,), {"__module__": "cuequivariance_torch.primitives"})
+    trained = read_model(model_file, "cpu", None)
+    trained.extra = Layer()
+    monkeypatch.setattr(foundation, "read_model", lambda *args, **kwargs: trained)
+    asked = []
+    monkeypatch.setattr(converter, "run", lambda source, **kwargs: asked.append((source, kwargs)) or model)
+    section = FoundationSettings(model=str(model_file))
+    assert foundation.foundation_module(section, "cpu", None)[0] is model
+    assert asked == [(trained, {"device": "cpu", "return_model": True})]
+    monkeypatch.setattr(converter, "run", lambda *_, **__: 1 / 0)
+    with pytest.raises(
+        SettingsError, match=r"layers of cuEquivariance.*ZeroDivisionError.*mace_cueq_to_e3nn"
+    ):
+        foundation.foundation_module(section, "cpu", None)
+    monkeypatch.undo()
+    monkeypatch.setattr(torch, "load", lambda *_, **__: __import__("cuequivariance_of_nowhere"))
+    with pytest.raises(
+        SettingsError, match=r"needs the package cuequivariance_of_nowhere, which is not installed"
+    ):
+        read_model(model_file, "cpu", None)

@@ -7,7 +7,6 @@ from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
 from aims_pax.md import MDState, advance
 from aims_pax.models import memory_budget
-from aims_pax.models.batch_splitting import batch_splitter
 from aims_pax.models.mace import inference_pieces
 from aims_pax.models.mace.inference import Committee
 from aims_pax.models.mace.inference_pieces import likely_edges
@@ -24,12 +23,7 @@ LANGEVIN = MDSettings(
 MB = 1e6
 
 
-@pytest.fixture(autouse=True)
-def _forget():
-    inference_pieces._said.clear()
-    yield
-    memory_budget.forget_measurement()
-    batch_splitter.cache_clear()
+pytestmark = pytest.mark.usefixtures("fresh_limits")
 
 
 def cells(n: int, repeat: int = 2) -> list[Frame]:
