@@ -105,6 +105,8 @@ class MacePlan:
         self.channels = int(model.node_embedding.linear.irreps_out.dim)
         self.r_max = float(model.r_max)
         self.lmax = int(model.spherical_harmonics._lmax)
+        cutoff = getattr(model.radial_embedding, "cutoff_fn", None)  # read once: reading it waits for a GPU
+        self.cutoff_order = 0 if cutoff is None else int(cutoff.p)
         self.steps = [_harmonic_step(ell).to(self.device, self.dtype) for ell in range(self.lmax)]
         pairs = zip(model.interactions, model.products, strict=True)
         self.layers = [self._layer(interaction, product) for interaction, product in pairs]
@@ -227,13 +229,13 @@ class MacePlan:
 
     def _radial_features(self, layout: Layout, x: torch.Tensor) -> torch.Tensor:
         radial = self.model.radial_embedding
-        basis, cutoff = radial.bessel_fn, radial.cutoff_fn
+        basis = radial.bessel_fn
         if type(basis).__name__ != "BesselBasis" or hasattr(radial, "distance_transform"):
             one_hot = torch.nn.functional.one_hot(layout.species, len(layout.counts)).to(x.dtype)
             edges = torch.stack([layout.sender, layout.receiver])
             features: torch.Tensor = radial(x, one_hot, edges, self.model.atomic_numbers)[0]
             return features
-        p, r = int(cutoff.p), x / self.r_max
+        p, r = self.cutoff_order, x / self.r_max
         tail = (p + 1) * (p + 2) / 2 - p * (p + 2) * r + p * (p + 1) / 2 * r * r
         envelope = (1 - r.pow(p) * tail) * (r < 1)
         waves: torch.Tensor = torch.sin(x * basis.bessel_weights) * (basis.prefactor * envelope / x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -35,6 +36,9 @@ TINY: dict[str, Any] = {
     "num_radial_basis": 6,
     "r_max": 3.5,
     "radial_MLP": [16],
+    "device": os.environ.get(
+        "AIMS_PAX_TEST_DEVICE", "cpu"
+    ),  # of tests of tests/models on a machine with a GPU
 }
 SECTIONS = {
     "general": GeneralSettings,
