@@ -22,6 +22,10 @@ def test_each_head_alone_has_the_forces_of_maces_own_calculator_with_it(name):
         select_head(one, k)
         assert heads_of(one) == ("Default",)
         assert one.atomic_energies_fn.atomic_energies.shape == (1, len(ELEMENTS))
+        activation = one.readouts[-1].non_linearity
+        assert activation.irreps_in.dim == activation.irreps_out.dim == 4, (
+            "12 hidden scalars in the whole model"
+        )
         found = maces_own(one, FRAME, "Default")
         for what, ours, known in zip(("energy", "forces", "stress"), found, expected, strict=True):
             np.testing.assert_allclose(ours, known, rtol=1e-10, atol=1e-10, err_msg=what)
@@ -34,11 +38,11 @@ def test_readouts_that_cannot_be_separated_are_named():
 
     model = a_copy("three heads")
     model.readouts[0] = OwnReadout()
-    with pytest.raises(UnknownLayer, match="^OwnReadout$"):
+    with pytest.raises(UnknownLayer, match=r"^OwnReadout$"):
         select_head(model, 0)
     model = a_copy("three heads")
     model.heads = [*THREE, "a fourth one", "a fifth one"]  # 12 hidden scalars are not 5 equal blocks
-    with pytest.raises(UnknownLayer, match="^12 hidden scalars for 5 heads$"):
+    with pytest.raises(UnknownLayer, match=r"^12 hidden scalars for 5 heads$"):
         select_head(model, 0)
 
 
