@@ -111,6 +111,7 @@ def test_energies_forces_and_stress_are_in_our_units_and_computed_in_batches(chg
     (alone,) = chgnet.labels(CRYSTALS[1:])
     agree(alone, CRYSTALS[1])
     assert chgnet.labels([]) == []
+    assert len(chgnet.model.asked) == 2, "not asked for nothing"
 
 
 def test_a_model_of_total_energies_is_not_multiplied_by_the_number_of_atoms(chgnet):

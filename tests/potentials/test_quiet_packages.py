@@ -12,7 +12,7 @@ from aims_pax.potentials.quiet_packages import quiet_package
 
 def noisy():
     """As packages of foundation models are when they load their weights."""
-    print("  model on cpu\n\n")
+    print("  model on cpu\n   \n")
     warnings.warn("a deprecated function", FutureWarning, stacklevel=1)
     warnings.simplefilter("always")
     torch.set_default_dtype(torch.float64)
