@@ -126,6 +126,8 @@ def test_a_baseline_without_the_atom_is_refused_also_before_the_energies_are_kno
     )
     with pytest.raises(SettingsError, match=said):
         without_atoms_of(Baseline.of_run(asked), asked, (26,))
+    with pytest.raises(SettingsError, match=said):
+        DeltaKind(LINEAR).build(asked, (1,), (26,))
 
 
 # ---------------------------------------------------------------- files
