@@ -26,5 +26,5 @@ def quiet_package() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(before)
-    for line in filter(str.strip, printed.getvalue().splitlines()):
-        log.debug("%s", line.strip())
+        for line in filter(str.strip, printed.getvalue().splitlines()):  # also what came before an error
+            log.debug("%s", line.strip())

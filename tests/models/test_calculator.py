@@ -94,21 +94,6 @@ def test_a_pattern_names_a_committee(files, tmp_path):
     assert calculator(str(tmp_path / "m*.model")).potential.members == 2
 
 
-def test_it_has_the_precision_of_the_file_unless_another_is_named(tmp_path, files):
-    double, mixed = delivered(tmp_path, default_dtype="float64", elements=tiny.ELEMENTS), [files[0]]
-    names = {
-        d: str(next(calculator(p, dtype=w).potential.models[0].parameters()).dtype)
-        for d, p, w in (
-            ("as stored, single", files[0], None), ("as stored, double", double[0], None),
-            ("mixed", [double[0], *mixed], None), ("named", double[0], "float32"),
-        )
-    }  # fmt: skip
-    assert names == {
-        "as stored, single": "torch.float32", "as stored, double": "torch.float64",
-        "mixed": "torch.float64", "named": "torch.float32",
-    }  # fmt: skip
-
-
 def test_molecular_dynamics_conserves_energy_and_uses_its_neighbours_again(files):
     atoms = COPPER.repeat((2, 2, 2))
     atoms.calc = calc = calculator(files[0], dtype="float64")
@@ -187,19 +172,6 @@ def test_a_file_in_a_run_that_the_run_did_not_write_is_not_opened(tmp_path):
     (tmp_path / "results" / "models.json").write_text(content(entries))
     with pytest.raises(SettingsError, match=r"tiny_2\.model: no such file"):
         calculator(tmp_path)
-
-
-def test_models_that_do_not_fit_together_are_refused(files, tmp_path):
-    other = delivered(tmp_path, elements=(1, 8))
-    with pytest.raises(SettingsError, match="differ in elements, r_max or heads"):
-        calculator([files[0], other[0]])
-
-
-def test_native_inference_that_is_impossible_is_refused_by_its_own_name(tmp_path):
-    (path, _) = delivered(tmp_path, interaction="RealAgnosticDensityInteractionBlock")
-    with pytest.raises(SettingsError, match=r"^inference: native is not possible: "):
-        calculator(path, "native")
-    assert np.isfinite(calculator(path).get_property("energy", molecule("H2O")))
 
 
 def test_another_family_gives_its_own_spread(tmp_path):

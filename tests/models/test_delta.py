@@ -1,22 +1,16 @@
 """Δ-learning: what is learnt is the difference, what is said is the sum."""
 
-import json
-
 import numpy as np
 import pytest
 
 from aims_pax.core.uncertainty import atomic_sd
-from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.md.propagate import advance
 from aims_pax.md.state import MDState
 from aims_pax.models.base import MemberData
-from aims_pax.models.delta import DeltaModel, baseline_file, is_difference
-from aims_pax.models.kinds import kind_of_file, model_kind
-from aims_pax.parallel.dynamics import MDPool
+from aims_pax.models.delta import DeltaModel
 from aims_pax.potential import CalculatorPotential, calculate
 from aims_pax.potentials.baseline import Baseline
-from aims_pax.potentials.delta_kind import TARGET, DeltaKind
 from tests.cheap_baseline import Cheap
 from tests.md.settings import langevin
 from tests.models.linear_model import LinearMember, LinearModel
@@ -105,59 +99,3 @@ def test_a_structure_on_which_the_baseline_fails_is_a_fault_of_its_trajectory_al
     near, broken = advance(states, model.potential(), 2, [langevin(1.0, timestep=0.1)] * 2)
     assert near.fault is None
     assert "energy or forces are not finite" in broken.fault
-
-
-def test_other_processes_move_the_sum(tmp_path):
-    model = mace(tmp_path)
-    states = [MDState.start(f, 300.0, k) for k, f in enumerate(rattled(water(), 2))]
-    md = [langevin(300.0, timestep=0.5)] * 2
-    with MDPool(model, 1, kind=TARGET) as pool:
-        far = pool.advance(states, 3, md)
-    near = advance(states, model.potential(), 3, md)
-    for a, b in zip(far, near, strict=True):
-        np.testing.assert_allclose(a.state.positions, b.state.positions, rtol=0, atol=1e-9)
-        np.testing.assert_allclose(a.evaluation.forces, b.evaluation.forces, rtol=0, atol=1e-8)
-
-
-def saved(tmp_path, folder="results"):
-    model = mace(tmp_path)
-    path = tmp_path / folder / "tiny_1.delta.model"
-    path.parent.mkdir()
-    model.save(0, path)
-    return model, path
-
-
-def test_a_file_holds_the_difference_and_its_neighbour_says_to_what(tmp_path):
-    model, path = saved(tmp_path)
-    known = json.loads(path.with_name("tiny_1.delta.json").read_text())
-    assert known["baseline"] == CHEAP
-    assert "holds only the difference" in known["about"]
-    assert is_difference(path)
-    kind = kind_of_file(path)
-    assert isinstance(kind, DeltaKind)
-    both, alone = kind.load([path], "cpu", "float64"), model_kind("mace").load([path], "cpu", "float64")
-    ours = model.potential([0]).labels([water()])[0]
-    assert both.labels([water()])[0].energy == pytest.approx(ours.energy, abs=1e-6)
-    assert abs(alone.labels([water()])[0].energy - ours.energy) > 0.1
-    assert kind.load_named(path.name, path.parent, "cpu", "float64").labels([water()])[
-        0
-    ].energy == pytest.approx(ours.energy, abs=1e-6)
-
-
-def test_a_file_without_its_neighbour_or_with_a_changed_baseline_is_refused(tmp_path):
-    (tmp_path / "mine.py").write_text("from tests.cheap_baseline import Cheap\n")
-    own = Baseline({"factory": "mine:Cheap"}, tmp_path)
-    model = DeltaModel(tiny.ensemble(**DOUBLE), own, ("mace", None))
-    path = tmp_path / "results" / "committee" / "one.delta.model"
-    path.parent.mkdir(parents=True)
-    model.save(0, path)
-    kind = kind_of_file(path)
-    assert np.isfinite(kind.load([path], "cpu", "float64").labels([water()])[0].energy)
-    (tmp_path / "mine.py").write_text("from tests.cheap_baseline import Cheap  # changed\n")
-    with pytest.raises(
-        SettingsError, match=r"the baseline is mine:Cheap\(\); mine.py is missing or has changed"
-    ):
-        kind.load([path], "cpu", "float64")
-    baseline_file(path).unlink()
-    with pytest.raises(SettingsError, match=r"one\.delta\.json, which says what the baseline is, is missing"):
-        kind_of_file(path).load([path], "cpu", "float64")

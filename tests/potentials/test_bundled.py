@@ -1,26 +1,19 @@
-"""Foundation models by short names: spelled everywhere, refused with what is missing; CHGNet with a stand-in."""
+"""Foundation models by short names: spelled everywhere, refused with what is missing."""
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
-import tomllib
-import types
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
-from ase.units import GPa
 
 from aims_pax.commands.check.config_file import checked_config_file
 from aims_pax.commands.check.project import checked_settings
 from aims_pax.commands.check.trial_labels import check_verdict, verdict_of_file
-from aims_pax.errors import AimsPaxError, Crashed, SettingsError, SetupError
-from aims_pax.frames import Frame
+from aims_pax.errors import AimsPaxError, SettingsError, SetupError
 from aims_pax.models.kinds import features_of
-from aims_pax.potentials import chgnet as module
 from aims_pax.potentials.bundled import bundled_potential
 from aims_pax.potentials.factory import make_potential
 from aims_pax.potentials.named import LoadedPotential, Potentials
@@ -168,116 +161,3 @@ def test_check_of_the_other_commands_names_the_missing_extra(tmp_path, monkeypat
 
 def test_it_has_no_descriptor_of_mace(tmp_path):
     assert features_of("so3lr", tmp_path, "cpu") is None
-
-
-# ---------------------------------------------------------------- CHGNet
-
-
-class StandInModel:
-    """Energies −N eV in all, forces that count atoms, a pressure; in the units of the package."""
-
-    is_intensive = True
-
-    def __init__(self):
-        self.asked, self.graph_converter = [], Converter()
-
-    @classmethod
-    def load(cls, model_name, use_device, verbose):
-        print("CHGNet will run on", use_device)
-        return cls()
-
-    def parameters(self):
-        return ()
-
-    def predict_graph(self, graphs, task, batch_size):
-        self.asked.append((len(graphs), task, batch_size))
-        said = [
-            {"e": np.float32(-1.0), "f": np.full((len(g), 3), len(g), np.float32), "s": 2 * np.eye(3)}
-            for g in graphs
-        ]
-        return said[0] if len(said) == 1 else said
-
-
-class Converter:
-    def set_isolated_atom_response(self, response):
-        self.response = response
-
-    def __call__(self, structure):
-        if len(structure) == 1 and self.response == "error":
-            raise ValueError("Structure has 1 isolated atom(s)")
-        return structure
-
-
-class Structure(list):
-    def __init__(self, lattice, species, coords, coords_are_cartesian):
-        assert coords_are_cartesian
-        super().__init__(species)
-
-
-@pytest.fixture
-def chgnet(monkeypatch):
-    """The potential, with a stand-in for the packages chgnet and pymatgen."""
-    spec = types.SimpleNamespace
-    contents = {"chgnet": {}, "chgnet.model": {"CHGNet": StandInModel}, "pymatgen": {}}
-    for name, content in (contents | {"pymatgen.core": {"Structure": Structure}}).items():
-        made = types.ModuleType(name)
-        made.__dict__.update(content, __spec__=spec(name=name))
-        monkeypatch.setitem(sys.modules, name, made)
-    module._loaded.cache_clear()
-    yield bundled_potential("chgnet", "cpu")
-    module._loaded.cache_clear()
-
-
-def test_chgnet_gives_energies_forces_and_stress_in_our_units_in_batches(chgnet, capsys):
-    frames = [worlds.crystal(), worlds.crystal(repeat=2)]
-    labels = chgnet.labels(frames)
-    assert chgnet.model.asked == [(2, "efs", module.BATCH)]
-    for frame, label in zip(frames, labels, strict=True):
-        assert label.energy == -len(frame)
-        assert (label.forces == len(frame)).all()
-        assert label.forces.shape == (len(frame), 3)
-        np.testing.assert_allclose(label.stress, 2 * GPa * np.eye(3))
-    assert chgnet.labels(frames[:1])[0].energy == -4
-    assert capsys.readouterr().out == ""
-
-
-def test_chgnet_refuses_molecules_and_reports_a_structure_without_a_graph(chgnet):
-    with pytest.raises(SettingsError, match="needs a crystal"):
-        chgnet.bind([worlds.water()])
-    with pytest.raises(SettingsError, match=r"does not know Rn, only H to Bi, Ac to Pu"):
-        chgnet.labels([Frame([86], np.zeros((1, 3)), np.eye(3), True)])
-    with pytest.raises(Crashed, match=r"chgnet: Cu: .*isolated"):
-        chgnet.labels([Frame([29], np.zeros((1, 3)), 30 * np.eye(3), True)])
-
-
-# ---------------------------------------------------------------- where users and CI find them
-
-
-@pytest.mark.parametrize("model", BUNDLED.values(), ids=lambda m: m.name)
-def test_the_page_has_what_the_table_says(model):
-    page = (ROOT / "docs" / "foundation_models.md").read_text(encoding="utf-8")
-    (row,) = re.findall(rf"^\| `{model.name}` \| {model.title} \|.*$", page, re.MULTILINE)
-    cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells[2:7] == [
-        f"`{model.extra}`",
-        "crystals" if model.crystals_only else "any",
-        model.elements_in_words,
-        "yes" if model.electrons else "no",
-        model.trained_on,
-    ]
-    assert cells[7:9] == [f"`{model.distribution}`, {model.size:g} MB", model.licence]
-    assert f"https://doi.org/{model.citation}" in cells[9]
-    assert f"pip install 'aims-pax[{model.extra}]'" in page
-    assert model.citation in (ROOT / "docs" / "citing.md").read_text(encoding="utf-8")
-
-
-def test_every_extra_exists_and_a_fresh_machine_has_so3lr_in_the_tested_version():
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    for model in BUNDLED.values():
-        assert any(need.startswith(model.distribution) for need in extras[model.extra])
-    assert any("so3lr" in need for need in extras["dev"])
-    script = (ROOT / "setup.sh").read_text()
-    assert re.findall(r'extras="(.*?)"', script)
-    assert all("so3lr" in words.split(",") for words in re.findall(r'extras="(.*?)"', script))
-    assert "FOUNDATION_TESTS=required" in script
-    assert re.search(r"^so3krates-torch==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)

@@ -205,6 +205,19 @@ class FastEvaluator:
 
 
 def fast_evaluator(models: Sequence[MaceModel]) -> FastEvaluator | None:
-    """The fast evaluation of all models together; None if one of them is not supported."""
+    """The fast evaluation of all models together; None if one of them is not supported, or another's geometry."""
     known = [fast_mace(model) for model in models]
-    return None if None in known else FastEvaluator([k for k in known if k is not None], models)
+    if None in known or not all(_same_geometry(models[0], model) for model in models[1:]):
+        return None
+    return FastEvaluator([k for k in known if k is not None], models)
+
+
+def _same_geometry(one: MaceModel, other: MaceModel) -> bool:
+    """Whether both have the same spherical harmonics and the same radial basis."""
+    mine, theirs = (m.radial_embedding.state_dict() for m in (one, other))
+    return (
+        one.spherical_harmonics._lmax == other.spherical_harmonics._lmax
+        and str(one.radial_embedding) == str(other.radial_embedding)
+        and mine.keys() == theirs.keys()
+        and all(torch.equal(value, theirs[name].to(value)) for name, value in mine.items())
+    )

@@ -55,8 +55,7 @@ def select_head(model: MaceModel, k: int) -> None:
     energies.atomic_energies = energies.atomic_energies[k : k + 1].clone()
     if hasattr(model, "scale_shift"):
         for name in ("scale", "shift"):
-            whole = getattr(model.scale_shift, name).reshape(-1)
-            setattr(model.scale_shift, name, whole[k : k + 1].clone() if len(whole) == H else whole.clone())
+            setattr(model.scale_shift, name, getattr(model.scale_shift, name)[k : k + 1].clone())
 
 
 def _select_in_readout(readout: Any, k: int, H: int) -> None:

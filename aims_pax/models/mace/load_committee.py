@@ -11,6 +11,7 @@ from aims_pax.models.mace.head_selection import chosen_head
 from aims_pax.models.mace.inference import Committee
 from aims_pax.models.mace.mace_import import MaceModel
 from aims_pax.models.mace.native import Backend
+from aims_pax.models.mace.native_support import unsupported_reason
 from aims_pax.models.mace.precision import dtype_of
 
 
@@ -37,7 +38,10 @@ def load_committee(
     wanted = dtype or (kinds_of_number.pop() if len(kinds_of_number) == 1 else "float64")
     models = [_converted(model, wanted).eval().requires_grad_(False) for model in stored]
     (head,) = heads
-    backend = Backend(inference, device, models[0], what="calculator", key="inference: native")
+    hardest = next(
+        (model for model in models if unsupported_reason(model)), models[0]
+    )  # symmetrix knows all or none
+    backend = Backend(inference, device, hardest, what="calculator", key="inference: native")
     return Committee(models, device, head=head, evaluator=backend.evaluator)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 
+from aims_pax.frames import Frame
 from aims_pax.models.mace.mace_import import MaceModel, default_dtype, modules, o3, quiet
+from aims_pax.models.mace.model_surgery import double_copy
 
 ELEMENTS = (1, 6, 7, 8, 29)
 PLAIN, RESIDUAL = "RealAgnosticInteractionBlock", "RealAgnosticResidualInteractionBlock"
@@ -20,6 +23,7 @@ ATTENTION, NON_LINEAR = (
     "RealAgnosticResidualNonLinearInteractionBlock",
 )
 THREE = ("omat_pbe", "Default", "matpes_r2scan")
+CATION = {"total_charge": 1.0, "total_spin": 2.0}  # as `maces_own` evaluates models that read them
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "MP-0, OFF: residual": {"blocks": (PLAIN, RESIDUAL)},
@@ -107,3 +111,25 @@ def published(
                 if p.requires_grad:
                     p.add_(0.1 * torch.randn_like(p))
     return model
+
+
+def maces_own(model: MaceModel, frame: Frame, head: str) -> tuple[float, Any, Any]:
+    """Energy, forces and stress by MACE's own calculator, from the positions as a user gives them."""
+    from mace.calculators import MACECalculator
+
+    with quiet():
+        calculator = MACECalculator(models=[model], device="cpu", default_dtype="float64", head=head)
+        atoms = frame.to_atoms()
+        atoms.info |= {"charge": 1, "spin": 2}  # read by models with embeddings alone
+        atoms.calc = calculator
+        return atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
+
+
+@lru_cache(maxsize=4)
+def _once(architecture: str) -> MaceModel:
+    return published(architecture)
+
+
+def a_copy(architecture: str = "MP-0, OFF: residual") -> MaceModel:
+    """A copy of a model that is built once, which takes most of the time."""
+    return double_copy(_once(architecture))

@@ -12,7 +12,7 @@ from aims_pax.frames import Label, LabelledFrame
 from aims_pax.models.base import MemberData
 from aims_pax.models.mace.architecture import architecture
 from aims_pax.models.mace.build import elements_of, model_atomic_energies, read_model
-from aims_pax.models.mace.fine_tuning import bootstrap_weight, epoch_graphs, weighted_graphs
+from aims_pax.models.mace.fine_tuning import epoch_graphs, weighted_graphs
 from aims_pax.models.mace.foundation_ensemble import ensemble_from_foundation
 from aims_pax.models.mace.inference import Committee
 from aims_pax.models.mace.mace_import import quiet
@@ -140,14 +140,6 @@ def test_members_differ_by_what_the_settings_say_and_only_by_their_seed(model_fi
     forces = one.potential().evaluate(FRAMES).forces
     assert float((forces[0] - forces[1]).abs().max()) > 1e-4
     assert torch.equal(forces, again.potential().evaluate(FRAMES).forces)
-
-
-def test_the_weights_of_a_bootstrap_have_mean_one_and_differ_between_members():
-    weights = np.array([[bootstrap_weight(seed, f"frame {k}") for k in range(4000)] for seed in (1, 2)])
-    np.testing.assert_allclose(weights.mean(1), 1, atol=0.05)
-    np.testing.assert_allclose(weights.std(1), 1, atol=0.08)
-    assert abs(np.corrcoef(weights)[0, 1]) < 0.05
-    assert (weights > 0).all()
 
 
 # ---------------------------------------------------------------- energies

@@ -1,7 +1,6 @@
 """One head and few elements of a published model are the same model, whatever its architecture."""
 
 import logging
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,9 +9,8 @@ import torch
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
 from aims_pax.models.mace.build import elements_of, read_model
-from aims_pax.models.mace.embedding_folding import check_electrons_of, check_features
 from aims_pax.models.mace.fast_forward import unsupported_part
-from aims_pax.models.mace.head_selection import chosen_head, heads_of, select_head
+from aims_pax.models.mace.head_selection import heads_of
 from aims_pax.models.mace.mace_import import quiet
 from aims_pax.models.mace.model_surgery import (
     DifferentModel,
@@ -21,21 +19,7 @@ from aims_pax.models.mace.model_surgery import (
     double_copy,
     reduced_model,
 )
-from tests.models.mace.published import ARCHITECTURES, ELEMENTS, THREE, published
-
-CATION = {"total_charge": 1.0, "total_spin": 2.0}
-
-
-def maces_own(model, frame: Frame, head: str):
-    """Energy, forces and stress by MACE's own calculator, from the positions as a user gives them."""
-    from mace.calculators import MACECalculator
-
-    with quiet():
-        calculator = MACECalculator(models=[model], device="cpu", default_dtype="float64", head=head)
-        atoms = frame.to_atoms()
-        atoms.info |= {"charge": 1, "spin": 2}  # read by models with embeddings alone
-        atoms.calc = calculator
-        return atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
+from tests.models.mace.published import ARCHITECTURES, CATION, ELEMENTS, maces_own, published
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -81,40 +65,6 @@ def test_our_own_evaluation_serves_what_it_can():
     }
 
 
-def test_charge_and_spin_are_fixed_to_one_value_and_other_properties_are_refused():
-    model = published("OMOL: charge and spin")
-    frame = comparison_structure((1, 8), periodic=True)
-    ion = maces_own(reduced_model(model, 1, (1, 8), "it", CATION), frame, "Default")
-    neutral = reduced_model(model, 1, (1, 8), "it", {"total_charge": 0.0, "total_spin": 1.0})
-    assert ion[0] == pytest.approx(maces_own(model, frame, "Default")[0], rel=1e-12)
-    assert abs(ion[0] - maces_own(neutral, frame, "Default")[0]) > 1e-3
-    specs = {"total_charge": {"per": "graph"}, "elec_temp": {"per": "graph"}, "total_spin": {"per": "atom"}}
-    with pytest.raises(
-        SettingsError, match=r"it reads elec_temp \(of each graph\), total_spin \(of each atom\) of"
-    ):
-        check_features(SimpleNamespace(embedding_specs=specs), "it")
-    check_electrons_of([(1.0, 2), (None, None)], CATION, "it")
-    with pytest.raises(SettingsError, match=r"FOUNDATION\.spin: it is fixed to 2, but a geometry has 1"):
-        check_electrons_of([(1.0, 1)], CATION, "it")
-
-
-def test_a_reduced_basis_of_couplings_stays_as_it_is():
-    """Models trained with cuEquivariance have fewer couplings (use_reduced_cg) than MACE builds without it."""
-    model = published()
-    rng = torch.Generator().manual_seed(1)
-    for product in model.products:
-        for contraction in product.symmetric_contractions.contractions:
-            U, W = contraction.U_matrix_2, contraction.weights_max
-            n = U.shape[-1] - 1
-            mixing = torch.randn(U.shape[-1], n, dtype=U.dtype, generator=rng)
-            contraction.U_matrix_2 = U @ mixing
-            contraction.weights_max = torch.nn.Parameter(W[:, :n].detach().clone())
-    small = reduced_model(model, 0, (1, 6), "it")
-    assert elements_of(small) == (1, 6)
-    assert compare(double_copy(model), 0, small, (1, 6)) < 1e-12
-    assert unsupported_part(small) is None
-
-
 def test_trained_constants_of_the_radial_basis_become_constants():
     """MACE's fine-tuning stores them as parameters, which its optimiser never changes."""
     model = published()
@@ -126,13 +76,6 @@ def test_trained_constants_of_the_radial_basis_become_constants():
     small = reduced_model(model, 0, ELEMENTS, "it")
     assert unsupported_part(small) is None
     assert torch.equal(small.radial_embedding.bessel_fn.bessel_weights, shifted.detach())
-
-
-def test_elements_out_of_order_are_sorted():
-    model = published(atomic_numbers=[8, 1, 6, 29, 7])
-    small = reduced_model(model, 0, (8, 1, 6, 29, 7), "it")
-    assert elements_of(small) == (1, 6, 7, 8, 29)
-    assert compare(double_copy(model), 0, small, (1, 6, 7, 8, 29)) < 1e-12
 
 
 def test_a_comparison_that_cannot_fail_would_be_none():
@@ -195,32 +138,6 @@ def select_and_reduce(model):
 def test_an_element_it_does_not_know_is_refused():
     with pytest.raises(SettingsError, match=r"own\.model does not know Au; it knows H C N O Cu"):
         reduced_model(published(), 0, (1, 79), "own.model")
-
-
-@pytest.mark.parametrize(
-    ("heads", "wanted", "found"),
-    [(("Default",), None, 0), (("pt_head", "Default"), None, 1), (THREE, "matpes_r2scan", 2)],
-)
-def test_the_head_is_the_named_one_or_the_only_one_or_the_default(heads, wanted, found):
-    assert chosen_head(published(heads=heads), wanted, "own.model") == found
-
-
-def test_several_heads_without_a_default_are_listed():
-    model = published(heads=("omat_pbe", "matpes_r2scan"))
-    with pytest.raises(
-        SettingsError, match=r"FOUNDATION\.head: own\.model has the heads omat_pbe, matpes_r2scan"
-    ):
-        chosen_head(model, None, "own.model")
-    with pytest.raises(SettingsError, match=r"no head 'omat_pb'; it has .*; nearest: omat_pbe"):
-        chosen_head(model, "omat_pb", "own.model")
-
-
-def test_a_model_without_names_of_heads_has_one():
-    model = published()
-    del model.heads
-    assert heads_of(model) == ("Default",)
-    select_head(model, 0)
-    assert model.heads == ["Default"]
 
 
 def test_the_file_of_a_reduced_model_is_an_ordinary_one(tmp_path):
