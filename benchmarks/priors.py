@@ -203,7 +203,7 @@ class Bench:
 
     def random_frames(self, n: int, seed: int) -> list[Atoms]:
         """n frames of the cheap potential's MD, spread over the same length of time for every n."""
-        s, every = self.system, max(40, 6400 // n)
+        s, every = self.system, max(10, int(3200 / self.system.timestep) // n)
 
         def made() -> list[Atoms]:
             frames = dynamics(self.start(), s.cheap, s.temperature, n, every, s.timestep, 100 * seed)
