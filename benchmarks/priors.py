@@ -306,8 +306,14 @@ class Bench:
             "max_initial_epochs": 10 if shared else 20,
         }
 
+    def folder_of(self, arm: str, n: int, seed: int) -> Path:
+        return self.folder / f"{arm.replace(', ', '_')}_{n}_{seed}"
+
+    def is_measured(self, arm: str, n: int, seed: int) -> bool:
+        return (self.folder_of(arm, n, seed) / "measured.json").exists()
+
     def measure(self, arm: str, n: int, seed: int, survival: bool = True) -> dict[str, Any]:
-        mine = self.folder / f"{arm.replace(', ', '_')}_{n}_{seed}"
+        mine = self.folder_of(arm, n, seed)
         path = mine / "measured.json"
         found = json.loads(path.read_text()) if path.exists() else {}
         if not found:
@@ -425,6 +431,57 @@ def run(command: str, folder: Path) -> None:
         )
 
 
+STYLE = {  # arm → colour, marker, name in the picture
+    "scratch": ("#555555", "o", "random weights"),
+    "scratch, active": ("#555555", "^", "random weights, active learning"),
+    "fine-tuned": ("#0072b2", "o", "model of other structures, fine-tuned"),
+    "pretrained": ("#d55e00", "o", "pre-trained on free labels"),
+    "pretrained, active": ("#d55e00", "^", "pre-trained, active learning"),
+    "delta": ("#009e73", "o", "difference to a baseline"),
+}
+
+
+def plot(rows: dict[tuple[str, str, int], list[dict[str, Any]]], path: Path) -> None:
+    """Force MAE at the temperature of the run against paid labels; medians, and all seeds as faint points."""
+    import matplotlib.pyplot as plt
+
+    names = list(dict.fromkeys(name for name, _, _ in rows))
+    fig, axes = plt.subplots(1, len(names), figsize=(0.6 + 3.9 * len(names), 3.6), squeeze=False)
+    for ax, name in zip(axes[0], names, strict=True):
+        for arm, (colour, marker, label) in STYLE.items():
+            found = sorted(
+                (n, [f["MAE T"] for f in each]) for (s, a, n), each in rows.items() if (s, a) == (name, arm)
+            )
+            if not found:
+                continue
+            for n, values in found:
+                ax.plot([n] * len(values), values, marker, color=colour, alpha=0.25, ms=5, mec="none")
+            middle = [float(np.median(values)) for _, values in found]
+            line = "-" if marker == "o" else "none"
+            ax.plot([n for n, _ in found], middle, marker, ls=line, color=colour, ms=6, lw=1.6, label=label)
+        ax.set(
+            xscale="log",
+            yscale="log",
+            title=f"{name}, {SYSTEMS[name].temperature} K",
+            xlabel="labels of the reference",
+        )
+        ax.xaxis.set_major_locator(plt.FixedLocator([8, 22, 64]))
+        ax.xaxis.set_major_formatter(plt.ScalarFormatter())
+        ax.xaxis.set_minor_locator(plt.NullLocator())
+        low, high = ax.get_ylim()
+        ticks = [t for t in (2, 3, 5, 10, 20, 30, 50, 100, 200, 300) if low <= t <= high]
+        ax.yaxis.set_major_locator(plt.FixedLocator(ticks))
+        ax.yaxis.set_major_formatter(plt.ScalarFormatter())
+        ax.yaxis.set_minor_locator(plt.NullLocator())
+        ax.grid(color="#e6e6e6", lw=0.6)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0][0].set_ylabel("force MAE on unseen frames (meV/Å)")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="lower center", ncol=3, frameon=False, fontsize=9)
+    fig.tight_layout(rect=(0, 0.13, 1, 1))
+    fig.savefig(path, dpi=150)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -436,6 +493,8 @@ def main() -> None:
     parser.add_argument("--prepare", action="store_true", help="make structures and foundation models alone")
     parser.add_argument("--processes", type=int, default=0, help="for training, beside that of the run")
     parser.add_argument("--without-survival", action="store_true", help="no long MD; a later call adds it")
+    parser.add_argument("--measured", action="store_true", help="only what is in the folder already: no runs")
+    parser.add_argument("--plot", type=Path, help="a picture of errors against paid labels")
     given = parser.parse_args()
     warnings.filterwarnings("ignore")
     rows: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
@@ -447,11 +506,15 @@ def main() -> None:
         for seed in given.seeds:
             for arm in given.arms:
                 for n in ARMS[arm][1]:
+                    if given.measured and not bench.is_measured(arm, n, seed):
+                        continue
                     found = bench.measure(arm, n, seed, not given.without_survival)
                     rows.setdefault((name, arm, n), []).append(found)
                     print(f"{name} · {arm} · {n} labels · seed {seed}: {found}", flush=True)
     if given.prepare:
         return
+    if given.plot:
+        plot(rows, given.plot)
     keys = ("MAE T", "MAE hot", "tail hot", "survived", "labels", "seconds")
     print("| system | begins from | paid labels | " + " | ".join(keys) + " |")
     print("|---" * (3 + len(keys)) + "|")
