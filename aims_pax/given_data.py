@@ -63,10 +63,10 @@ def remarks(files: Iterable[GivenFile], keys: LabelKeys, stress_wanted: bool) ->
     return list(dict.fromkeys(found))
 
 
-def undetermined_energies(frames: Iterable[LabelledFrame]) -> str | None:
+def undetermined_energies(frames: Iterable[LabelledFrame], fine_tuned: bool = False) -> str | None:
     """A warning if a least-squares fit to these energies cannot determine those of isolated atoms; otherwise None.
 
-    The fit needs as many independent compositions as elements.
+    The fit needs as many independent compositions as elements. fine_tuned: it only corrects a foundation model.
     """
     kinds = {tuple(sorted(f.frame.numbers.tolist())) for f in frames}
     elements = sorted({z for kind in kinds for z in kind})
@@ -77,6 +77,13 @@ def undetermined_energies(frames: Iterable[LabelledFrame]) -> str | None:
     if rank >= len(elements):
         return None
     compositions = "one composition does" if rank == 1 else f"{rank} independent compositions do"
+    if fine_tuned:
+        return (
+            f"the given data do not determine the energies of the isolated atoms: {compositions} not fix "
+            f"{len(elements)} elements. They are those of the foundation model with the smallest change that fits; "
+            "energies of atomisation, of reactions and of other compositions mix its method with yours; to avoid that, "
+            "set ARCHITECTURE.atomic_energies in mace.yaml to reference or to your own values"
+        )
     return (
         f"the energies of the isolated atoms are not determined by the given data: {compositions} not fix "
         f"{len(elements)} elements, and energies of atomisation, of reactions and of other compositions will be "

@@ -196,15 +196,17 @@ REFERENCE:                              # any ASE calculator; for FHI-aims see a
   kwargs: {method: GFN1-xTB, accuracy: 0.01, verbosity: 0}
 
 ACTIVE_LEARNING:                        # the models are fine-tuned on your data, then MD finds where they are wrong
-  initial_train_dataset: train.xyz      # your labelled structures (REF_energy in eV, REF_forces in eV/Å): 30 are enough
+  initial_train_dataset: train.xyz      # your labelled structures (eV, eV/Å), 30 are enough; keys REF_energy and
+                                        # REF_forces, or those that MISC.energy_key and MISC.forces_key name
+  valid_ratio: 0.2                      # part of them that chooses the best epoch
   num_trajectories: 4
   ensemble_size: 3                      # models whose disagreement is the uncertainty
   skip_step_mlff: 20                    # MD steps between two checks of the uncertainty
   epochs_per_worker: 2                  # training epochs for each new structure
-  max_labels: 20                        # your budget of reference calculations, test structures included
+  max_labels: 20                        # budget of reference calculations of this stage, test structures included
   n_test: 10                            # test structures for the errors at the end; never used in training
   convergence_patience: 30
-  max_convergence_epochs: 100
+  max_convergence_epochs: 200
 """
 FINE_TUNING_MACE = """\
 GENERAL:

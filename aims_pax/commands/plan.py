@@ -75,6 +75,7 @@ def plan(folder: Path, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "ma
         "active_learning": active,
         "convergence": _convergence(settings),
         "baseline": _baseline(settings, _together(0, first, active), (active or {}).get("MD_steps", 0)),
+        "comparisons": _comparisons(settings),
         "reference_calls": _together(_atoms(settings, systems), first, active),
         "cluster": _cluster(settings),
         "processes": _processes(settings, active),
@@ -84,6 +85,14 @@ def plan(folder: Path, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "ma
         ),
         "warnings": list(settings.warnings),
     }
+
+
+def _comparisons(settings: Settings) -> int:
+    """Reference calls that compare given data with the reference (MISC.check_given_data), at most."""
+    al = settings.active_learning
+    given = [] if al is None else [al.initial_train_dataset, al.initial_valid_dataset]
+    files = {f for n in given if n for f in (n.values() if isinstance(n, dict) else [n])}
+    return settings.misc.check_given_data * len(files)
 
 
 # ---------------------------------------------------------------- the stages

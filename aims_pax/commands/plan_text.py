@@ -45,6 +45,10 @@ def plan_lines(ahead: dict[str, Any]) -> list[str]:
         out.append(f"convergence after {c['after']}: {who}, at most {c['most_epochs']} epochs each")
     memory, cluster = ahead["memory_MB"], ahead["cluster"]
     out += ["", f"reference calls in all: {_range(ahead['reference_calls'])}"]
+    if ahead["comparisons"]:
+        out[-1] += (
+            f", and at most {ahead['comparisons']} that compare given data with it (MISC.check_given_data)"
+        )
     if (base := ahead["baseline"]) is not None:
         n = base["evaluations_in_MD"]
         steps = "without limit" if n is None else f"at most {n:,}".replace(",", " ")

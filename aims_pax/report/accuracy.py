@@ -77,6 +77,19 @@ def held_out(arrays: Arrays) -> tuple[str, dict[str, NDArray[Any]]]:
     return ("validation frames", select_predictions(arrays, valid)) if valid.any() else ("", {})
 
 
+def force_mae_with_error(arrays: Arrays) -> tuple[float, float, int]:
+    """(MAE of the force components, its standard error, number of frames F), eV/Å. The error is NaN for one frame.
+
+    The mean over all atoms is m = Σ_i w_i e_i, with e_i of frame i and w_i its share of the atoms. Frames are taken as
+    independent: the error is √(F/(F − 1) · Σ_i w_i² (e_i − m)²) (ratio estimator; Cochran, Sampling Techniques, 1977).
+    """
+    wrong, atoms = np.abs(arrays["forces"] - arrays["true_forces"]).mean(1), arrays["n_atoms"]
+    each = np.array([part.mean() for part in np.split(wrong, np.cumsum(atoms)[:-1])])
+    share, n, mean = atoms / atoms.sum(), len(each), float(wrong.mean())
+    error = math.sqrt(n / (n - 1) * float((share**2 * (each - mean) ** 2).sum())) if n > 1 else math.nan
+    return mean, error, n
+
+
 def untested(run: RunRecord) -> str:
     """A sentence if active learning ended with fewer test frames than n_test asks for; else ""."""
     wanted = run.setting("ACTIVE_LEARNING.n_test", "0")

@@ -135,9 +135,11 @@ def undetermined(run: RunRecord) -> str:
     if "least squares" not in str(said.get("source")) or not isinstance(rank, int) or rank >= n:
         return ""
     compositions = "one composition does" if rank == 1 else f"{rank} independent compositions do"
+    begun = "foundation" in str(said["source"])
+    worth = "mix the method of the foundation model with that of the labels" if begun else "are meaningless"
     return (
         f"The energies of the isolated atoms are not determined: {compositions} not fix {n} elements. Energies of "
-        "atomisation, of reactions, and of compositions other than those trained on are meaningless (to obtain them, "
+        f"atomisation, of reactions, and of compositions other than those trained on {worth} (to obtain them, "
         "set ARCHITECTURE.atomic_energies to reference, or to values of your own)."
     )
 

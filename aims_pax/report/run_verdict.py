@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from aims_pax.core.rules import BELIEVED
-from aims_pax.report.accuracy import by_system
+from aims_pax.report.accuracy import by_system, force_mae_with_error, held_out
 from aims_pax.report.formatting import STAGES, STATES, milli, plural
 from aims_pax.report.run_record import RunRecord
 
@@ -36,11 +36,15 @@ def run_verdict(run: RunRecord) -> RunVerdict:
     goal = desired(run)
     mae, n = validation_error(run)
     on = f"force MAE {milli(mae)} meV/Å on {plural(n, 'validation frame')}"
+    tested = test_error(run)
     more = cut_off(run)
     if not goal:
         text = "No accuracy was required (ACTIVE_LEARNING.desired_acc is 0)"
-        text += f": {on}." if math.isfinite(mae) else "."
+        if tested:
+            on = f"{tested}; {milli(mae)} on {plural(n, 'validation frame')}, which chose the best epoch"
+        text += f": {on}." if math.isfinite(mae) or tested else "."
         return RunVerdict("no goal", " ".join([text, *more]))
+    more = [f"Independent of that: {tested}.", *more] if tested else more
     asked = f"desired_acc is {milli(goal)} meV/Å"
     if not math.isfinite(mae):
         return RunVerdict(
@@ -66,6 +70,18 @@ def validation_error(run: RunRecord) -> tuple[float, int]:
     """(force MAE eV/Å of the delivered model on all validation frames, their number); (NaN, 0) if there are none."""
     rows = [r for r in by_system(run.predictions) if r.split == "valid"] if run.predictions else []
     return (rows[-1].force_mae, rows[-1].frames) if rows else (math.nan, 0)
+
+
+def test_error(run: RunRecord) -> str:
+    """The force MAE on frames that influenced no decision, with the standard error over frames; "" if none."""
+    if not run.predictions:
+        return ""
+    name, part = held_out(run.predictions)
+    if name != "test frames":
+        return ""
+    mae, error, n = force_mae_with_error(part)
+    bar = f" ± {milli(error)}" if math.isfinite(error) else ""
+    return f"force MAE {milli(mae)}{bar} meV/Å on {plural(n, 'test frame')}"
 
 
 def cut_off(run: RunRecord) -> list[str]:

@@ -116,9 +116,9 @@ def unknown_models(
         elif place[-1:] == (MACE_ONLY,) and name in BUNDLED:
             yield place, f"only names of MACE's models and files; write initial_sampling: {name}"
         elif name not in known and not (folder / Path(name).expanduser()).is_file():
-            near = nearest(name, known)
+            near = nearest(name, [*known, *others, *(p.name for p in sorted(folder.glob("*.model")))])
             hint = f"; nearest: {near}" if near else ""
-            yield place, f"{name!r} is neither a model file nor one of {', '.join(known)}{hint}"
+            yield place, f"{name!r} is neither a model file nor one of {', '.join((*known, *others))}{hint}"
 
 
 def loaded(factory: str, folder: Path) -> Callable[..., Any]:

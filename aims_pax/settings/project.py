@@ -305,11 +305,15 @@ class ActiveLearningSettings(Section):
         "shared", "One uncertainty threshold for all geometries (`shared`) or one for each (`per_system`)."
     )
     max_labels: Limit = key(
-        math.inf, "Budget: active learning stops after this many reference calculations.", possible=LIMIT
+        math.inf,
+        "Budget: active learning stops after this many reference calculations of its own; those of the initial dataset "
+        "and of `MISC.check_given_data` are not counted.",
+        possible=LIMIT,
     )
     n_test: Whole = key(
         0,
-        "Structures that are labelled at random times and used only for the final test errors.",
+        "Structures that are labelled at random times of active learning and used only for the final test errors. In a "
+        "run that ends after few MD steps they are close to the start, and their error is then too small.",
         possible="[0, inf)",
         plausible="[0, 10000]",
     )

@@ -152,15 +152,20 @@ def effective(settings: LabellingSettings) -> dict[str, Any]:
         project["INITIAL_DATASET_GENERATION"] = first and {
             k: v for k, v in first.items() if k not in REPLACED
         }
-    foundation = _table(settings.mace.foundation)
+    foundation, architecture = _table(settings.mace.foundation), settings.mace.architecture
     mace = {
         "GENERAL": mace["GENERAL"],
         **({} if foundation is None else {"FOUNDATION": foundation}),
-        "ARCHITECTURE": _table(settings.mace.architecture),
+        "ARCHITECTURE": _written(architecture) if foundation else _table(architecture),
         "TRAINING": _table(settings.mace.training),
         "MISC": mace["MISC"],
     }
     return {"aimsPAX": {k: v for k, v in project.items() if v is not None}, "mace": mace}
+
+
+def _written(section: Section) -> dict[str, Any]:
+    """The keys that the user wrote: all others are those of the foundation model."""
+    return {k: v for k, v in (_table(section) or {}).items() if k in section.model_fields_set}
 
 
 def dump(settings: Settings) -> str:

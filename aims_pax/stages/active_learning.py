@@ -202,7 +202,7 @@ def _say(run: RunContext, files: Sequence[GivenFile]) -> None:
     assert settings.active_learning is not None
     train = [f for file in files if file.use == "train" for f in file.frames]
     fitted = settings.active_learning.initial_models is None and energies is None
-    if fitted and (text := undetermined_energies(train)):
+    if fitted and (text := undetermined_energies(train, run.settings.model.foundation is not None)):
         log.warning("%s", text)
 
 

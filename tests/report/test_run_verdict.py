@@ -1,5 +1,6 @@
 """What is said at the top of the report: whether the run has done what it was asked for."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -54,6 +55,39 @@ def test_a_goal_is_reached_only_on_enough_frames(run, n_valid, kind):
 
 def test_without_a_goal_nothing_is_claimed(run):
     assert run_verdict(asked(run, 0.0)).kind == "no goal"
+
+
+def with_test_frames(run, n):
+    """The run with only its first n validation frames as test frames, and their mean errors of forces in meV/Å."""
+    p = {k: np.array(v) for k, v in run.predictions.items()}
+    p["split"][np.isin(p["split"], ("test", "test set"))] = "train"
+    chosen = np.flatnonzero(p["split"] == "valid")[:n]
+    p["split"][chosen] = "test"
+    ends = np.cumsum(p["n_atoms"])
+    each = [
+        1000 * np.abs((p["forces"] - p["true_forces"])[ends[k] - p["n_atoms"][k] : ends[k]]).mean()
+        for k in chosen
+    ]
+    return replace(run, predictions=p), np.array(each)
+
+
+def test_the_error_on_test_frames_comes_first_and_has_an_error_bar(run):
+    changed, each = with_test_frames(run, 2)
+    said = run_verdict(asked(changed, 0.0)).text
+    found = re.search(
+        r": force MAE (\S+) ± (\S+) meV/Å on 2 test frames; (\S+) on \d+ validation frame", said
+    )
+    assert each.min() < float(found[1]) < each.max()
+    assert 0 < float(found[2]) < np.ptp(each)
+    with_goal = run_verdict(asked(changed, 1e-6)).text
+    assert "Independent of that: force MAE" in with_goal
+    assert with_goal.startswith("Goal not reached: force MAE")
+
+
+def test_one_test_frame_has_no_error_bar(run):
+    changed, each = with_test_frames(run, 1)
+    assert f"force MAE {each[0]:.3g}"[:14] in run_verdict(asked(changed, 0.0)).text
+    assert "±" not in run_verdict(asked(changed, 0.0)).text
 
 
 @pytest.mark.parametrize("state", ["stopped", "killed", "running"])

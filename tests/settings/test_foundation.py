@@ -110,3 +110,9 @@ def test_free_labels_of_the_baseline_itself_would_be_zero(tmp_path):
     assert "PRETRAINING.potential: is also REFERENCE.baseline: their difference is zero" in found
     other = FREE.replace("a.b:C", "a.b:E")
     assert read(tmp_path, PROJECT + baseline + other, MACE).pretraining is not None
+
+
+def test_of_the_architecture_only_written_keys_are_settings_of_the_run(tmp_path):
+    assert effective(read(tmp_path, GIVEN, FINE))["mace"]["ARCHITECTURE"] == {}
+    written = effective(read(tmp_path, GIVEN, FINE + "ARCHITECTURE:\n  r_max: 4.0\n"))
+    assert written["mace"]["ARCHITECTURE"] == {"r_max": 4.0}

@@ -208,6 +208,7 @@ def test_every_key_is_printed_where_the_files_have_it(tmp_path):
     printed = effective(read(tmp_path, SEED_PROJECT, SEED_MACE + "FOUNDATION:\n  model: own.model\n"))
     free = effective(read(tmp_path, SEED_PROJECT + "PRETRAINING:\n  potential: {factory: a:b}\n", SEED_MACE))
     printed["aimsPAX"]["PRETRAINING"] = free["aimsPAX"]["PRETRAINING"]  # instead of FOUNDATION
+    printed["mace"]["ARCHITECTURE"] = free["mace"]["ARCHITECTURE"]  # of which FOUNDATION decides
     for file, sections in (("aimsPAX", PROJECT_SECTIONS), ("mace", MACE_SECTIONS)):
         assert set(printed[file]) == set(sections)
         for section, model in sections.items():

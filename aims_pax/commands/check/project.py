@@ -258,7 +258,7 @@ def _files(settings: Settings, systems: Sequence[System], given: list[GivenFile]
     yield from unknown_models(sizes, settings.folder)
     if foundation is not None and foundation.factory is None:
         named = [(("mace", "FOUNDATION", "model"), foundation.name)]
-        yield from unknown_models(named, settings.folder, FOUNDATION_ONLY)
+        yield from unknown_models(named, settings.folder, FOUNDATION_ONLY, short=())
     if foundation is not None and foundation.replay_data is not None:
         path = settings.path(foundation.replay_data)
         if not path.is_file():
@@ -311,5 +311,9 @@ def _of_given(settings: Settings, given: Sequence[GivenFile]) -> Iterator[Findin
     active = settings.active_learning
     train = [f for file in given if file.use == "train" for f in file.frames]
     own = active is not None and active.initial_models is None
-    if own and settings.model.atomic_energies is None and (said := undetermined_energies(train)):
+    if (
+        own
+        and settings.model.atomic_energies is None
+        and (said := undetermined_energies(train, settings.model.foundation is not None))
+    ):
         yield (ACTIVE, "initial_train_dataset"), said

@@ -66,7 +66,10 @@ class MaceKind(ModelKind):
         if foundation is None:
             return None
         head = "" if foundation.head is None else f", head {foundation.head}"
-        return f"{foundation.name}{head} (FOUNDATION, recipe {foundation.recipe})"
+        known = _with_architecture(settings)
+        a = None if known is None else known.mace.architecture
+        what = "" if a is None else f", {a.num_channels} channels, max_L {a.max_L}, r_max {a.r_max:g} Å"
+        return f"{foundation.name}{head} (FOUNDATION, recipe {foundation.recipe}{what})"
 
     def begun_with(self, settings: Settings) -> dict[str, str]:
         foundation = settings.mace.foundation
