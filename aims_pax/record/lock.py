@@ -11,6 +11,7 @@ same job before it was requeued, it watches the lock for a while and takes it if
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -32,6 +33,7 @@ STALE_AFTER = 600.0  # s without an update from another host
 BEAT_EVERY = 20.0  # s
 LOOK_EVERY = 1.0  # s
 QUIET = 70.0  # s without an update after which the holder counts as dead: three updates were due
+TAKEOVER = ".takeover"  # file next to the lock, locked by the process that removes a stale lock
 STARTING = "starting"  # file next to the lock: the process about to take it (loading torch takes seconds)
 
 
@@ -139,7 +141,7 @@ class Lock:
                 os.utime(self.path)
 
     def _take(self, check: Callable[[], None]) -> None:
-        """Create the file exclusively. A stale one is renamed first, which only one process can do."""
+        """Create the file exclusively. A stale one is removed first, by one process at a time."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             for _ in range(3):
@@ -170,9 +172,32 @@ class Lock:
         if self._alive(holder) and not self._goes_quiet(holder, check):
             raise self._busy(holder)
         aside = self.path.with_name(f".stale.{self._mine['host']}.{self._mine['pid']}")
-        with contextlib.suppress(FileNotFoundError):
+        with self._alone(), contextlib.suppress(FileNotFoundError):
+            if _read(self.path) != holder:
+                return  # another process was faster, or the holder came back
             move(self.path, aside)
+            if _read(aside) != holder:  # without flock: the lock of a faster process was moved
+                with contextlib.suppress(FileExistsError):
+                    os.link(aside, self.path)
             aside.unlink()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Only one process at a time is inside, where the file system has flock."""
+        path = self.path.with_name(TAKEOVER)
+        while True:
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            with contextlib.suppress(OSError):  # a file system without flock
+                fcntl.flock(file, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):  # removed by the process that was inside
+                if os.path.samestat(os.fstat(file), path.stat()):
+                    break
+            os.close(file)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            os.close(file)
 
     def _goes_quiet(self, holder: dict[str, Any], check: Callable[[], None]) -> bool:
         """Whether the holder on another host no longer updates the lock; only a scheduler job waits to find out."""

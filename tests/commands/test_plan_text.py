@@ -19,7 +19,8 @@ def ahead(**changes):
     return {
         "name": "tiny", "systems": [system()], "members": 2, "isolated_atoms": 0, "initial": None,
         "active_learning": None, "convergence": [], "memory_MB": None, "cluster": {"at_once": 1}, "processes": None,
-        "reference_calls": [7, 7], "disk_MB": [1.5, 20.0], **changes,
+        "reference_calls": [7, 7], "disk_MB": [1.5, 20.0], "models_begin_from": None, "pretraining": None,
+        "baseline": None, "comparisons": 0, **changes,
     }  # fmt: skip
 
 
@@ -132,3 +133,30 @@ def test_clusters_memory_and_convergence_have_their_lines():
 def test_who_shares_the_cores(training, dynamics, said):
     lines = plan_lines(ahead(processes={"training": training, "dynamics": dynamics}))
     assert f"on this machine {said}" in lines
+
+
+def test_what_members_begin_from_and_what_is_free_stand_before_the_stages():
+    free = {"free_labels": 200, "potential": "so3lr", "MD_steps": 5000, "most_epochs": 40}
+    lines = plan_lines(ahead(models_begin_from="own.model", pretraining=free, isolated_atoms=3))
+    assert "models begin from own.model: no reference call" in lines
+    assert "isolated atoms: 3 reference calls" in lines
+    at = lines.index("pre-training (free): 200 labels from so3lr")
+    assert lines[at + 1 : at + 3] == [
+        "  MD steps         5000",
+        "  training epochs  at most 40 of each member",
+    ]
+
+
+def test_labels_that_compare_given_data_are_named_beside_the_others():
+    assert (
+        "reference calls in all: 7, and at most 8 that compare given data with it (MISC.check_given_data)"
+        in (plan_lines(ahead(comparisons=8)))
+    )
+
+
+def test_evaluations_of_a_baseline_are_no_reference_calls():
+    base = {"baseline": "GFN2-xTB", "evaluations_for_labels": [10, 20], "evaluations_in_MD": None}
+    (line,) = [text for text in plan_lines(ahead(baseline=base)) if "baseline" in text]
+    assert line == (
+        "baseline GFN2-xTB: no reference calls; evaluations for labels 10 … 20, in MD of active learning without limit"
+    )

@@ -1,5 +1,6 @@
 """One run a folder, also after crashes and from other hosts."""
 
+import errno
 import json
 import os
 import subprocess
@@ -219,6 +220,51 @@ def test_of_many_processes_that_find_a_stale_lock_one_gets_it(path):
     for process in others:
         process.communicate()
     assert len(held) == 1
+
+
+def test_a_process_that_took_a_stale_lock_keeps_it_when_a_slower_one_found_it_stale_too(path, monkeypatch):
+    """The slower one may be held up between its judgement and the removal, for seconds on a busy machine."""
+    write(path, age=2 * STALE_AFTER, pid=1, host="node7", started=1.0)
+    lock, judged = Lock(path), Lock._alive
+    others = []
+
+    def overtaken(self, holder):
+        said = judged(self, holder)
+        if not others:
+            others.append(
+                subprocess.Popen(
+                    [sys.executable, "-c", HOLD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                )
+            )
+            assert others[0].stdout.readline() == b"locked\n"
+        return said
+
+    monkeypatch.setattr(Lock, "_alive", overtaken)
+    try:
+        with pytest.raises(Busy, match=rf"pid {others[0].pid if others else ''}"), lock.held():
+            pass
+        assert json.loads(path.read_text())["pid"] == others[0].pid
+    finally:
+        others[0].communicate()
+    assert sorted(p.name for p in path.parent.iterdir()) == []
+
+
+def test_without_flock_the_lock_of_a_faster_process_is_put_back(path, monkeypatch):
+    write(path, age=2 * STALE_AFTER, pid=1, host="node7", started=1.0)
+    mine = {"pid": os.getppid(), "host": "node8", "started": 2.0}
+
+    def moved(source, target):  # at the last moment another process has taken it
+        write(path, **mine)
+        os.rename(source, target)
+
+    def without(*_):
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr("aims_pax.record.lock.move", moved)
+    monkeypatch.setattr("aims_pax.record.lock.fcntl.flock", without)
+    with pytest.raises(Busy, match="node8"), Lock(path).held():
+        pass
+    assert json.loads(path.read_text()) == mine
 
 
 def test_a_sign_of_life_renews_the_age(path, monkeypatch):
