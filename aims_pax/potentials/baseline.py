@@ -44,6 +44,7 @@ STEP = 0.02  # Å
 AGREE = 0.01  # eV between energies and forces of a label …
 JUMP = 0.1  # eV between two MD steps …
 SHARE = 0.1  # … in addition to this share of the work
+FAR = 0.1  # Å: no atom moves so far in an MD step, and the work of a longer way is not known from its ends
 AT_ONCE = 32  # structures
 
 
@@ -297,13 +298,15 @@ class BaselineBound:
             S[f] = found.stress
 
     def _jumped(self, x: Array, h: Array, E: Array, F: Array) -> list[int]:
-        """Structures whose energy changed by another amount than the work of the forces since the last call."""
+        """Structures that moved a little and whose energy changed by another amount than the work of their forces."""
         if self._before is None:
             return []
         x0, h0, E0, F0 = self._before
         found = []
         for f, atoms in enumerate(self.slices):
             if not np.array_equal(h0[f], h[f]) or not np.isfinite(E0[f]):
+                continue
+            if np.abs(x[atoms] - x0[atoms]).max() > FAR:  # another structure, not the next step
                 continue
             work = 0.5 * (F0[atoms] + F[atoms]) * (x[atoms] - x0[atoms])
             if abs(E[f] - E0[f] + work.sum()) > JUMP + SHARE * np.abs(work).sum():

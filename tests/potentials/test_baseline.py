@@ -149,6 +149,16 @@ def test_in_dynamics_a_jump_that_a_new_calculator_repeats_gets_nan(tmp_path, cap
     assert "the energy of H2O jumps between two MD steps" in caplog.text
 
 
+def test_structures_that_are_no_steps_of_a_trajectory_are_not_compared(tmp_path):
+    """A calculator may be asked for one structure after the other, for example those of a test set."""
+    base, frames = baseline(tmp_path, store=False), rattled(water(), 12, 0.25)
+    call, truth = bound(base, [water()]), base.labels(frames)
+    for frame, true in zip(frames, truth, strict=True):
+        said = call([frame])
+        assert said.energies.item() == pytest.approx(true.energy, abs=1e-9)
+        assert said.forces[0].numpy() == pytest.approx(true.forces, abs=1e-9)
+
+
 def test_in_dynamics_a_state_that_only_the_old_calculator_is_in_is_left(tmp_path):
     call = bound(baseline(tmp_path, "Jumping", store=False, reach=9.0, after=3), [water()])
     energies = [call().energies.item() for _ in range(7)]
