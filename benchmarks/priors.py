@@ -475,7 +475,7 @@ def plot(rows: dict[tuple[str, str, int], list[dict[str, Any]]], path: Path) -> 
         ax.yaxis.set_minor_locator(plt.NullLocator())
         ax.grid(color="#e6e6e6", lw=0.6)
         ax.spines[["top", "right"]].set_visible(False)
-    axes[0][0].set_ylabel("force MAE on unseen frames (meV/Å)")
+    axes[0][0].set_ylabel("force MAE (meV/Å)")
     handles, labels = axes[0][0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="lower center", ncol=3, frameon=False, fontsize=9)
     fig.tight_layout(rect=(0, 0.13, 1, 1))
