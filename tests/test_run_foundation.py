@@ -63,9 +63,14 @@ def test_it_is_trained_explores_and_says_where_it_began(finished):
     delivered = read_model(model, "cpu", None)
     assert delivered.atomic_numbers.tolist() == [1, 8]
     entries = json.loads((folder / "results" / "models.json").read_text())["models"]
-    assert entries[model.name]["begun_from"] == "foreign.model (FOUNDATION, recipe naive)"
+    assert (
+        entries[model.name]["begun_from"]
+        == "foreign.model (FOUNDATION, recipe naive, 8 channels, max_L 1, r_max 3.5 Å)"
+    )
     card = (folder / "results" / f"{model.stem}.md").read_text()
-    assert "| begun from | foreign.model (FOUNDATION, recipe naive) |" in card
+    assert (
+        "| begun from | foreign.model (FOUNDATION, recipe naive, 8 channels, max_L 1, r_max 3.5 Å) |" in card
+    )
     assert "corrected by least squares on its residuals" in card
     assert "| TRAINING.lr | 0.002 |" in card
     settings = json.loads((folder / "restart" / "settings.json").read_text())["settings"]
@@ -93,7 +98,10 @@ def test_check_and_plan_say_what_the_models_begin_from(foreign, tmp_path):
     assert done.returncode == 0, done.stderr
     done = command("plan", folder=folder)
     assert done.returncode == 0, done.stderr
-    assert "models begin from foreign.model (FOUNDATION, recipe naive): no reference call" in done.stdout
+    assert (
+        "models begin from foreign.model (FOUNDATION, recipe naive, 8 channels, max_L 1, r_max 3.5 Å): no reference call"
+        in done.stdout
+    )
     assert "neighbours" in done.stdout  # within the cutoff of the model
 
 
