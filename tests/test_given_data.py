@@ -81,3 +81,7 @@ def test_energies_of_atoms_that_follow_from_nothing_are_said():
     assert undetermined_energies([water, frame(1, numbers=(1, 1))]) is None
     multiples = [water, frame(1, numbers=(8, 8, 1, 1, 1, 1))]
     assert "one composition does not fix 2 elements" in undetermined_energies(multiples)
+    assert "meaningless" in undetermined_energies(multiples)
+    tuned = undetermined_energies(multiples, fine_tuned=True)
+    assert "those of the foundation model with the smallest change that fits" in tuned
+    assert "meaningless" not in tuned

@@ -31,6 +31,8 @@ from aims_pax.potential import CalculatorPotential, Evaluation, Potential
 from aims_pax.potentials.factory import calculator_potential, make_potential
 from aims_pax.potentials.named import LoadedPotential, canonical_spec
 from aims_pax.settings.augment import CallSpec, called
+from aims_pax.settings.bundled_models import BUNDLED
+from aims_pax.settings.callables import PUBLISHED_MODELS
 from aims_pax.settings.content_hashes import content_digest, contents
 
 if TYPE_CHECKING:
@@ -376,7 +378,8 @@ def _contents(spec: CallSpec | str, folder: Path) -> dict[str, str]:
     if not isinstance(spec, str):
         return contents(spec, folder)
     path = folder / Path(spec).expanduser()
-    return {spec: content_digest(path)} if path.is_file() else {}
+    named = spec in PUBLISHED_MODELS or spec in BUNDLED  # never a file of that name
+    return {spec: content_digest(path)} if path.is_file() and not named else {}
 
 
 def _plain(value: Any) -> Any:

@@ -197,3 +197,10 @@ def test_isolated_atoms_have_energies_or_it_is_said_why_not(tmp_path):
     assert -15 < xtb.atomic_energy(1) < -9
     with pytest.raises(SettingsError, match=r"No EMT-potential for Fe"):
         baseline(tmp_path).atomic_energy(26)
+
+
+@pytest.mark.parametrize("name", ["small", "so3lr"])
+def test_a_file_that_is_only_called_like_a_model_does_not_change_the_baseline(tmp_path, name):
+    before = Baseline(name, tmp_path).identity
+    (tmp_path / name).write_bytes(b"not meant")
+    assert Baseline(name, tmp_path).identity == before

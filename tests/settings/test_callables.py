@@ -8,7 +8,7 @@ import pytest
 
 from aims_pax.errors import SettingsError
 from aims_pax.settings import read_settings
-from aims_pax.settings.callables import registered_factory
+from aims_pax.settings.callables import FOUNDATION_ONLY, registered_factory, unknown_models
 from tests.projects import ROOT, command, write_project
 
 
@@ -43,3 +43,15 @@ def test_check_labels_with_the_registered_reference(installed, tmp_path):
     folder = write_project(tmp_path / "run", {"REFERENCE": {"factory": "cheap_emt", "kwargs": {}}})
     done = command("check", folder=folder, env={**os.environ, "PYTHONPATH": f"{installed}:{ROOT}"})
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_misspelt_model_names_the_nearest_file_and_what_that_key_takes(tmp_path):
+    (tmp_path / "organic.model").write_bytes(b"")
+    place = ("mace", "FOUNDATION", "model")
+    ((_, text),) = unknown_models([(place, "organc.model")], tmp_path, FOUNDATION_ONLY, short=())
+    assert text.endswith("; nearest: organic.model")
+    assert ", omol" in text
+    assert "so3lr" not in text
+    ((_, text),) = unknown_models([(place, "so3lr")], tmp_path, FOUNDATION_ONLY, short=())
+    assert "neither a model file" in text
+    assert list(unknown_models([(place, "organic.model")], tmp_path, FOUNDATION_ONLY, short=())) == []

@@ -104,6 +104,11 @@ def _reduced(
             "%s reads charge and spin of structures: they are fixed to charge %g and multiplicity %d (FOUNDATION)",
             name, foundation.charge, foundation.spin,
         )  # fmt: skip
+    elif (foundation.charge, foundation.spin) != (0.0, 1):
+        raise SettingsError(
+            f"{NAME}: charge and spin have no effect, because {name} does not read them; remove the two keys (those of "
+            "structures are MISC.charge and MISC.spin of aimsPAX.yaml)"
+        )
     model = reduced_model(original, k, elements, name, foundation.features)
     wrong = [
         f"ARCHITECTURE.{key}: {written} in mace.yaml, {found} in {name}"

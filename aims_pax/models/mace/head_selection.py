@@ -14,6 +14,7 @@ from aims_pax.models.mace.linear_selection import UnknownLayer, selected_linear
 from aims_pax.models.mace.mace_import import MaceModel, default_dtype, o3
 from aims_pax.suggestions import nearest
 
+KEY = "FOUNDATION.head"
 ALONE = "Default"  # name of the only head of a model, as in models that MACE builds
 
 
@@ -22,7 +23,7 @@ def heads_of(model: MaceModel) -> tuple[str, ...]:
     return tuple(getattr(model, "heads", None) or [ALONE])
 
 
-def chosen_head(model: MaceModel, wanted: str | None, where: str, key: str = "FOUNDATION.head") -> int:
+def chosen_head(model: MaceModel, wanted: str | None, where: str, key: str = KEY) -> int:
     """The index of the head named in the settings; without a name the only one, or the one called default.
 
     where: the model, for the error. Raises SettingsError that lists the heads.
@@ -36,8 +37,11 @@ def chosen_head(model: MaceModel, wanted: str | None, where: str, key: str = "FO
         raise SettingsError(f"{key}: {where} has no head {wanted!r}; it has {', '.join(heads)}{hint}")
     named = [k for k, head in enumerate(heads) if head.lower() == "default"]
     if len(heads) > 1 and not named:
+        advice = (
+            "name one of them" if key == KEY else "use a model with one head (mace_select_head makes one)"
+        )
         raise SettingsError(
-            f"{key}: {where} has the heads {', '.join(heads)} and none named default; name one of them"
+            f"{key}: {where} has the heads {', '.join(heads)} and none named default; {advice}"
         )
     return named[0] if named else 0
 

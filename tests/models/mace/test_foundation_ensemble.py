@@ -119,6 +119,12 @@ def test_it_has_the_elements_of_the_data_alone_and_the_card_shows_its_architectu
     assert "MACE's own modules" not in caplog.text
 
 
+@pytest.mark.parametrize("written", [{"charge": 1}, {"spin": 2}])
+def test_a_charge_that_the_model_does_not_read_is_refused(model_file, written):
+    with pytest.raises(SettingsError, match=r"charge and spin have no effect, because .* does not read them"):
+        begun(model_file, **written)
+
+
 def test_keys_that_contradict_the_model_are_refused(model_file):
     with pytest.raises(
         SettingsError, match=r"ARCHITECTURE\.r_max: 5\.5 in mace\.yaml, 4\.5 in .*foreign\.model"

@@ -52,7 +52,9 @@ def test_one_file_is_taken_as_a_foundation_model_whose_head_must_be_clear(files,
     several = torch.load(files[0], weights_only=False)
     several.heads = ["pbe", "scan"]
     torch.save(several, tmp_path / "several.model")
-    with pytest.raises(SettingsError, match="has the heads pbe, scan and none named default"):
+    with pytest.raises(
+        SettingsError, match="has the heads pbe, scan and none named default; use a model with one"
+    ):
         KIND.load([tmp_path / "several.model"], "cpu", "float64")
 
 
