@@ -12,17 +12,37 @@ States of one trajectory:
     TRAINING  -- epochs left -------------------->  TRAINING
     TRAINING  -- enough epochs ------------------>  RUNNING
 
-Frames for testing and analysis are labelled while their trajectory continues.
+This is `acquisition: crossing`. With `acquisition: window` no trajectory waits: uncertain frames are collected as
+candidates, and the best of each window are labelled (`core.window`).
+
+Frames for testing and analysis are labelled while their trajectory continues. When a limit is reached before all test
+frames were drawn, the state is `closing`: the trajectories move on until they are, and nothing else is labelled.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from aims_pax.core.active_learning_state import (
+    BackgroundLabel,
+    State,
+    budget_spent,
+    fraction_done,
+    labels_left,
+    mean_force_mae,
+    threshold_key,
+    threshold_of,
+    under_way,
+    with_point,
+    with_request,
+    with_trajectory,
+    without_background,
+)
 from aims_pax.core.rules import BELIEVED, BELIEVED_PER_SYSTEM, MAX_FAILURES, MAX_FAULTS, ExploreRules
 from aims_pax.core.threshold import Threshold
 from aims_pax.core.trajectory import Trajectory
+from aims_pax.core.window import UncertainFrame
 from aims_pax.core.work import (
     AddToDataset,
     Advanced,
@@ -38,44 +58,14 @@ from aims_pax.core.work import (
     RequestLabel,
     RunMD,
     RunTraining,
+    Selected,
+    SelectFrames,
     Trained,
     UncertaintyCheck,
     Work,
 )
 
 NAME = "explore"
-
-
-@dataclass(frozen=True)
-class BackgroundLabel:
-    """A frame that is labelled while its trajectory continues: for testing or for analysis."""
-
-    frame: str
-    trajectory: int
-    step: int
-    threshold: float = math.inf  # eV/Å, when the frame was requested
-    n_train: int = 0
-
-
-@dataclass(frozen=True)
-class State:
-    """Everything that decides how active learning continues."""
-
-    trajectories: tuple[Trajectory, ...]
-    thresholds: tuple[tuple[str, Threshold], ...]  # one entry "" for all, or one per system
-    n_train: int  # size of the training set (largest member), initial dataset included
-    valid: tuple[tuple[str, int], ...]  # validation frames per system, over all members
-    n_added: int = 0  # points added to training and validation in this stage
-    n_valid_added: int = 0
-    n_asked: int = 0  # reference calculations requested in this stage
-    n_tests: int = 0
-    checks: int = 0
-    visit: int = 0  # training visits so far
-    force_mae: tuple[float, ...] = ()  # eV/Å per member, last visit
-    tests: tuple[BackgroundLabel, ...] = ()
-    analyses: tuple[BackgroundLabel, ...] = ()
-    moved_last: bool = False  # whether MD had the last turn: MD and training take turns on the device
-    stopped: str | None = None
 
 
 def begin(systems: tuple[str, ...], rules: ExploreRules, n_train: int, valid: dict[str, int]) -> State:
@@ -109,28 +99,43 @@ def reopen(state: State, systems: tuple[str, ...], rules: ExploreRules) -> State
         valid=tuple((s, known.get(s, 0)) for s in dict.fromkeys([*known, *systems])),
         thresholds=state.thresholds + tuple((k, Threshold()) for k in wanted if k not in keys),
     )
-    over = state.n_train >= rules.max_train or _why_over(state, rules) is not None
-    accurate = rules.desired_acc > 0 and _mae(state) <= rules.desired_acc and not added
-    if state.stopped is not None and not over and not accurate:
-        return replace(state, stopped=None)
+    learning = replace(state, closing=None)
+    over = state.n_train >= rules.max_train or _why_over(learning, rules) is not None
+    accurate = rules.desired_acc > 0 and mean_force_mae(state) <= rules.desired_acc and not added
+    if not over and not accurate:
+        return replace(learning, stopped=None)
     return state if state.stopped is None else before
 
 
 def outstanding(state: State, rules: ExploreRules) -> tuple[Work, ...]:
     """The work that should be running now: labels first (they take longest), then MD and training by turns."""
     frames = [t.frame for t in state.trajectories if t.status == "waiting" and t.frame is not None]
+    frames += [frame for frame, _ in state.window.pending]
     frames += [aside.frame for aside in (*state.tests, *state.analyses)]
     labels = tuple(RequestLabel(frame) for frame in dict.fromkeys(frames))
     if state.stopped:
         return labels
-    training = any(t.status == "training" for t in state.trajectories)
-    visit = (RunTraining(state.visit, rules.epochs_per_visit),) if training else ()
+    training = state.window.epochs_left or any(t.status == "training" for t in state.trajectories)
+    visit = (RunTraining(state.visit, rules.epochs_per_visit),) if training and not state.closing else ()
     moving = tuple(
         RunMD(i, t.step, _next_stop(t.step, rules), t.n_rewinds)
         for i, t in enumerate(state.trajectories)
-        if t.status == "running"
+        if t.status == "running" and (state.closing or not (rules.by_windows and t.window_over(rules)))
     )
+    if (
+        rules.by_windows and not state.closing
+    ):  # one after the other: candidates of models that know all labels
+        return labels + (visit or moving or _selection(state, rules))
     return labels + (visit + moving if state.moved_last else moving + visit)
+
+
+def _selection(state: State, rules: ExploreRules) -> tuple[Work, ...]:
+    """The selection at the end of a window, unless labels of the one before are missing."""
+    candidates, n = state.window.candidates, _labels_of_window(state, rules)
+    if not candidates or state.window.pending or n < 1:
+        return ()
+    frames, spreads = tuple(c.frame for c in candidates), tuple(c.uncertainty for c in candidates)
+    return (SelectFrames(state.window.n_selections, frames, spreads, n),)
 
 
 def step(state: State, event: Event, rules: ExploreRules) -> tuple[State, tuple[Effect, ...]]:
@@ -148,17 +153,30 @@ def step(state: State, event: Event, rules: ExploreRules) -> tuple[State, tuple[
             state, effects = _dropped(state, event.work.frame), ()
         case Trained():
             state, effects = _trained(state, event, rules)
+        case Selected():
+            state, effects = _selected(state, event)
         case _:
             raise IllegalEvent(f"{type(event).__name__} has no meaning in active learning")
+    if rules.by_windows:
+        state = _next_window(state, rules)
     why = _why_over(state, rules)
     if state.stopped is None and why is not None:
-        return replace(state, stopped=why), (*effects, LogMessage(f"stop: {why}"))
+        state, said = _end(state, why, rules)
+        return state, (*effects, *said)
     return state, effects
 
 
-def threshold_of(state: State, system: str, rules: ExploreRules) -> float:
-    """δ in eV/Å that applies to this system now."""
-    return dict(state.thresholds)[_key(system, rules)].value(rules.c_x)
+def _end(state: State, why: str, rules: ExploreRules) -> tuple[State, tuple[Effect, ...]]:
+    """A limit is reached: stop, or draw the missing test frames first."""
+    moving = any(t.status != "done" for t in state.trajectories)
+    if state.closing is None and state.n_tests < rules.n_test and moving:
+        rested = tuple(
+            replace(t, status="running") if t.status == "training" else t for t in state.trajectories
+        )
+        state = replace(state, closing=why, trajectories=rested, window=replace(state.window, candidates=()))
+        missing = rules.n_test - state.n_tests
+        return state, (LogMessage(f"{why}; the trajectories continue until {missing} test frames are drawn"),)
+    return replace(state, stopped=why), (LogMessage(f"stop: {why}"),)
 
 
 # ---------------------------------------------------------------- after MD steps
@@ -171,21 +189,33 @@ def _advanced(state: State, event: Advanced, rules: ExploreRules) -> tuple[State
     if fault is None and not all(map(math.isfinite, event.uncertainty)):
         fault = "the uncertainty is not finite"
     if fault is not None:
-        trajectory = state.trajectories[i]
-        trajectory = replace(trajectory, step=event.step, faults=trajectory.faults + 1)
-        trajectory, effects = trajectory.rewound(i, fault, MAX_FAULTS, trajectory.faults)
-        return _put(state, i, trajectory.run_on(rules)), effects
+        return _exploded(state, event, fault, rules)
 
-    trajectory = replace(state.trajectories[i], step=event.step, faults=0)
-    state = _put(state, i, trajectory.run_on(rules))
+    trajectory = replace(state.trajectories[i], step=event.step)
+    state = with_trajectory(state, i, trajectory.run_on(rules))
     said: tuple[Effect, ...] = ()
-    if rules.analysis_skip and event.step % rules.analysis_skip == 0 and state.n_asked < rules.max_labels:
+    analysed = bool(rules.analysis_skip) and event.step % rules.analysis_skip == 0
+    if analysed and not budget_spent(state, rules) and not state.closing:
         δ = threshold_of(state, trajectory.system, rules)
         aside = BackgroundLabel(event.frame, i, event.step, δ, state.n_train)
-        state = replace(_asked(state, event.frame), analyses=(*state.analyses, aside))
+        state = replace(with_request(state, event.frame), analyses=(*state.analyses, aside))
     if event.step % rules.skip_step == 0 or event.step >= rules.max_steps:
         state, said = _checked(state, i, trajectory, event, rules)
     return state, said
+
+
+def _exploded(
+    state: State, event: Advanced, why: str, rules: ExploreRules
+) -> tuple[State, tuple[Effect, ...]]:
+    """The trajectory is rewound; of its candidates, the one where its uncertainty began to rise remains."""
+    i = event.work.trajectory
+    trajectory = state.trajectories[i]
+    trajectory = replace(trajectory, step=event.step, faults=trajectory.faults + 1)
+    trajectory, effects = trajectory.rewound(i, why, MAX_FAULTS, trajectory.faults)
+    state = replace(
+        with_trajectory(state, i, trajectory.run_on(rules)), window=state.window.without_exploded(i)
+    )
+    return state, effects
 
 
 def _checked(
@@ -195,33 +225,41 @@ def _checked(
     δ = threshold_of(state, trajectory.system, rules)
     spread = max(event.uncertainty)
     quiet = event.step - trajectory.last_label_step
-    state = replace(_seen(state, trajectory.system, event.uncertainty, rules), checks=state.checks + 1)
-    asked_already = event.frame in _under_way(state)  # for analysis: its label is already requested
-    spent = state.n_asked >= rules.max_labels and not asked_already
+    state = replace(state, checks=state.checks + 1)
 
     def checked(decision: Decision) -> UncertaintyCheck:
         return UncertaintyCheck(i, event.step, spread, δ, decision)
 
-    if not spent and _test_due(state, i, rules):
-        aside = BackgroundLabel(event.frame, i, event.step)
-        state = replace(_asked(state, event.frame), tests=(*state.tests, aside), n_tests=state.n_tests + 1)
-        text = f"trajectory {i} · step {event.step} · drawn for testing · labelling {event.frame[:6]}"
-        return state, (checked("test"), LogMessage(text))
-    if spread <= δ and quiet < rules.quiet_limit:
-        return state, (checked("certain"),)
+    doubtful = spread > δ or math.isinf(δ)
+    if event.implausible and doubtful and trajectory.faults + 1 < MAX_FAULTS:
+        state, effects = _exploded(state, event, event.implausible, rules)
+        return state, (checked("implausible"), *effects)
+    state = with_trajectory(state, i, replace(state.trajectories[i], faults=0))
+    state = _seen(state, trajectory.system, event.uncertainty, rules)
+    asked_already = event.frame in under_way(state)  # for analysis: its label is already requested
+    spent = budget_spent(state, rules) and not asked_already
+    if _test_due(state, i, event, rules):
+        return _drawn_for_testing(state, i, event, checked("test"))
+    if (spread <= δ and quiet < rules.quiet_limit) or state.closing:
+        return state, (checked("certain" if spread <= δ else "budget spent"),)
+    if spent and (rules.by_windows or state.n_tests < rules.n_test):
+        return state, (checked("budget spent"),)
     if spent:
         ended = replace(trajectory, status="done", reason="max_labels: the budget is spent")
-        return _put(state, i, ended), (checked("budget spent"),)
+        return with_trajectory(state, i, ended), (checked("budget spent"),)
+    if rules.by_windows:
+        candidate = UncertainFrame(event.frame, i, event.step, spread)
+        return replace(state, window=state.window.collected(candidate)), (checked("candidate"),)
     digits = 3 if f"{spread:.3f}" != f"{δ:.3f}" else 5
     why = f"spread {spread:.{digits}f} > {δ:.{digits}f} eV/Å" if spread > δ else f"no label for {quiet} steps"
-    waiting = replace(trajectory, status="waiting", frame=event.frame, last_label_step=event.step)
-    state = _put(_asked(state, event.frame), i, waiting)
+    waiting = replace(trajectory, status="waiting", frame=event.frame, last_label_step=event.step, faults=0)
+    state = with_trajectory(with_request(state, event.frame), i, waiting)
     text = f"trajectory {i} · step {event.step} · {why} · labelling {event.frame[:6]}"
     return state, (checked("uncertain" if spread > δ else "quiet"), LogMessage(text))
 
 
 def _seen(state: State, system: str, uncertainty: tuple[float, ...], rules: ExploreRules) -> State:
-    key = _key(system, rules)
+    key = threshold_key(system, rules)
     freeze = state.n_train >= rules.freeze_at
 
     def after(threshold: Threshold) -> Threshold:
@@ -230,30 +268,29 @@ def _seen(state: State, system: str, uncertainty: tuple[float, ...], rules: Expl
     return replace(state, thresholds=tuple((k, after(t) if k == key else t) for k, t in state.thresholds))
 
 
-def _test_due(state: State, i: int, rules: ExploreRules) -> bool:
-    """Whether a test frame is due: at random values of the run's progress, each on a trajectory drawn beforehand."""
+def _drawn_for_testing(
+    state: State, i: int, event: Advanced, check: UncertaintyCheck
+) -> tuple[State, tuple[Effect, ...]]:
+    state = with_trajectory(state, i, replace(state.trajectories[i], last_test_step=event.step))
+    aside = BackgroundLabel(event.frame, i, event.step)
+    state = replace(with_request(state, event.frame), tests=(*state.tests, aside), n_tests=state.n_tests + 1)
+    text = f"trajectory {i} · step {event.step} · drawn for testing · labelling {event.frame[:6]}"
+    return state, (check, LogMessage(text))
+
+
+def _test_due(state: State, i: int, event: Advanced, rules: ExploreRules) -> bool:
+    """Whether this frame is to be a test frame: at random values of the run's progress, each on a trajectory drawn
+    beforehand, once that has moved for the time of equilibration. While closing, as soon as any has.
+    """
     k = state.n_tests
-    if k >= rules.n_test or fraction_done(state, rules) < rules.test_due[k]:
+    if k >= rules.n_test or not state.trajectories[i].equilibrated(event.step, rules):
+        return False
+    if state.closing:
+        return True
+    if state.n_asked >= rules.max_labels or fraction_done(state, rules) < rules.test_due[k]:
         return False
     j = rules.test_trajectory[k]
     return i == j or state.trajectories[j].status == "done"
-
-
-def fraction_done(state: State, rules: ExploreRules) -> float:
-    """Progress of the run, 0 … 1, relative to the nearest limit; without limits from the number of checks.
-
-    Points of the initial dataset do not count as progress: all test frames would be due at once.
-    """
-    added = state.n_added - state.n_valid_added
-    wanted = rules.max_train - (state.n_train - added)
-    shares = [
-        sum(t.step for t in state.trajectories) / (rules.max_steps * len(state.trajectories)),
-        state.n_asked / rules.max_labels,
-        added / wanted if wanted > 0 else 1.0,
-    ]
-    if rules.max_steps == rules.max_labels == rules.max_train == math.inf:
-        shares.append(1 - math.exp(-state.checks / (40 * len(state.trajectories))))
-    return max(shares)
 
 
 # ---------------------------------------------------------------- after an answer of the reference
@@ -267,28 +304,34 @@ def _labelled(state: State, event: Labelled, rules: ExploreRules) -> tuple[State
         if a.frame == frame
     ]
     effects += [AddToDataset(frame, "test") for a in state.tests if a.frame == frame and present is None]
-    state = _without_asides(state, frame)
+    state = without_background(state, frame)
     waiting = [i for i, t in enumerate(state.trajectories) if t.status == "waiting" and t.frame == frame]
-    if not waiting:
+    chosen = [i for f, i in state.window.pending if f == frame]
+    if not waiting and not chosen:
         return state, tuple(effects)
     split = "valid" if state.n_valid_added < rules.valid_ratio * state.n_added else "train"
     if present is None:
         effects.append(AddToDataset(frame, split))
-        state = _counted(state, state.trajectories[waiting[0]].system, split)
+        state = with_point(state, state.trajectories[(waiting + chosen)[0]].system, split)
+    for i in chosen:
+        learnt = present is None and split == "train"
+        window = state.window.answered(frame, learnt, rules.epochs_per_worker, state.n_train)
+        t = replace(state.trajectories[i], restart_frame=frame, failures=0)
+        state = replace(with_trajectory(state, i, t), window=window)
     for i in waiting:
         t = replace(state.trajectories[i], frame=None, restart_frame=frame, failures=0)
         if state.stopped:
             t = replace(t, status="done", reason="stopped")
-        elif present is None and split == "train":
+        elif present is None and split == "train" and not state.closing:
             t = replace(t, status="training", n_train=state.n_train, epochs=0)
         else:
             t = replace(t, status="running").run_on(rules)
-        state = _put(state, i, t)
+        state = with_trajectory(state, i, t)
     where = split if present is None else f"in the {present} set already"
     effects.append(LogMessage(f"{frame[:6]} → {where} · {state.n_train} training points"))
-    if state.stopped is None and state.n_train >= rules.max_train:
-        state = replace(state, stopped=f"max_train_set_size: {state.n_train} training points")
-        effects.append(LogMessage(f"stop: {state.stopped}"))
+    if state.stopped is None and state.closing is None and state.n_train >= rules.max_train:
+        state, said = _end(state, f"max_train_set_size: {state.n_train} training points", rules)
+        effects += said
     return state, tuple(effects)
 
 
@@ -304,47 +347,64 @@ def _label_failed(state: State, event: LabelFailed, rules: ExploreRules) -> tupl
                 t, more = t.rewound(i, f"{event.kind}: {event.reason}", MAX_FAILURES, t.failures)
                 t = t.run_on(rules)
                 effects += more
-            state = _put(state, i, t)
-    return _without_asides(state, frame), tuple(effects)
+            state = with_trajectory(state, i, t)
+    for i in [i for f, i in state.window.pending if f == frame]:
+        state = replace(
+            state, window=state.window.answered(frame, False, rules.epochs_per_worker, state.n_train)
+        )
+        t = replace(state.trajectories[i], failures=state.trajectories[i].failures + 1)
+        if t.status == "running" and not state.stopped:
+            t, more = t.rewound(i, f"{event.kind}: {event.reason}", MAX_FAILURES, t.failures)
+            t = t.run_on(rules)
+            effects += more
+        state = with_trajectory(state, i, t)
+    return without_background(state, frame), tuple(effects)
+
+
+def _selected(state: State, event: Selected) -> tuple[State, tuple[Effect, ...]]:
+    """Request the labels of the chosen frames."""
+    frames = event.frames
+    origin = {c.frame: c for c in state.window.candidates}
+    total = len(event.work.frames)
+    for frame in frames:
+        i = origin[frame].trajectory
+        asked = replace(state.trajectories[i], last_label_step=origin[frame].step)
+        state = with_trajectory(with_request(state, frame), i, asked)
+    state = _windows_begin(replace(state, window=state.window.selected(frames)))
+    names = ", ".join(frame[:6] for frame in frames)
+    return state, (LogMessage(f"{len(frames)} of {total} uncertain frames chosen · labelling {names}"),)
+
+
+def _next_window(state: State, rules: ExploreRules) -> State:
+    """A window ended without anything to select: the trajectories begin the next one."""
+    running = [t for t in state.trajectories if t.status == "running"]
+    idle = not state.window.candidates and not state.window.pending
+    if state.closing or not idle or not running or not all(t.window_over(rules) for t in running):
+        return state
+    return _windows_begin(state)
+
+
+def _windows_begin(state: State) -> State:
+    return replace(state, trajectories=tuple(replace(t, window_start=t.step) for t in state.trajectories))
+
+
+def _labels_of_window(state: State, rules: ExploreRules) -> int:
+    """The number of labels for this window: `per_window`, no more than the limits leave."""
+    room = (rules.max_train - state.n_train) / (1 - rules.valid_ratio)
+    return int(
+        max(0, min(rules.per_window, labels_left(state, rules), math.ceil(room) if room < math.inf else room))
+    )
 
 
 def _dropped(state: State, frame: str) -> State:
     """A label that was dropped before its calculation began: it does not count, and its trajectory ends."""
-    asked = frame in _under_way(state)
+    asked = frame in under_way(state)
     for i, t in enumerate(state.trajectories):
         if t.status == "waiting" and t.frame == frame:
-            state = _put(state, i, replace(t, status="done", frame=None, reason="stopped"))
-    return replace(_without_asides(state, frame), n_asked=state.n_asked - asked)
-
-
-def _asked(state: State, frame: str) -> State:
-    """The state with one more requested label; a calculation for several purposes counts once."""
-    return state if frame in _under_way(state) else replace(state, n_asked=state.n_asked + 1)
-
-
-def _under_way(state: State) -> set[str]:
-    """Frames with a requested label that is not finished."""
-    waiting = {t.frame for t in state.trajectories if t.status == "waiting" and t.frame is not None}
-    return waiting | {a.frame for a in (*state.tests, *state.analyses)}
-
-
-def _without_asides(state: State, frame: str) -> State:
-    return replace(
-        state,
-        tests=tuple(a for a in state.tests if a.frame != frame),
-        analyses=tuple(a for a in state.analyses if a.frame != frame),
-    )
-
-
-def _counted(state: State, system: str, split: str) -> State:
-    valid = split == "valid"
-    return replace(
-        state,
-        n_added=state.n_added + 1,
-        n_valid_added=state.n_valid_added + valid,
-        n_train=state.n_train + (not valid),
-        valid=tuple((s, n + (valid and s == system)) for s, n in state.valid),
-    )
+            state = with_trajectory(state, i, replace(t, status="done", frame=None, reason="stopped"))
+    pending = tuple(p for p in state.window.pending if p[0] != frame)
+    state = replace(state, window=replace(state.window, pending=pending))
+    return replace(without_background(state, frame), n_asked=state.n_asked - asked)
 
 
 # ---------------------------------------------------------------- after training
@@ -357,17 +417,17 @@ def _trained(state: State, event: Trained, rules: ExploreRules) -> tuple[State, 
             t = replace(t, epochs=t.epochs + event.work.epochs)
             if t.epochs >= rules.epochs_per_worker:
                 t = replace(t, status="running", epochs=0).run_on(rules)
-            state = _put(state, i, t)
-    state = replace(state, visit=state.visit + 1, force_mae=event.force_mae, moved_last=False)
-    mae = _mae(state)
+            state = with_trajectory(state, i, t)
+    window = state.window.trained(event.work.epochs)
+    state = replace(state, visit=state.visit + 1, force_mae=event.force_mae, moved_last=False, window=window)
+    mae = mean_force_mae(state)
     if not mae <= rules.desired_acc or rules.desired_acc <= 0:
         return state, ()
     if sum(n for _, n in state.valid) < BELIEVED or any(n < BELIEVED_PER_SYSTEM for _, n in state.valid):
         return state, (
             LogMessage(f"force MAE {1000 * mae:.1f} meV/Å reached on too few validation frames: continuing"),
         )
-    state = replace(state, stopped=f"desired_acc: force MAE {1000 * mae:.1f} meV/Å on the validation set")
-    return state, (LogMessage(f"stop: {state.stopped}"),)
+    return _end(state, f"desired_acc: force MAE {1000 * mae:.1f} meV/Å on the validation set", rules)
 
 
 # ---------------------------------------------------------------- helpers
@@ -379,27 +439,26 @@ def _next_stop(step: int, rules: ExploreRules) -> int:
     return int(min(*((step // n + 1) * n for n in intervals), rules.max_steps))
 
 
-def _mae(state: State) -> float:
-    """Force MAE in eV/Å, mean over the members; NaN before the first visit."""
-    return sum(state.force_mae) / len(state.force_mae) if state.force_mae else math.nan
-
-
-def _key(system: str, rules: ExploreRules) -> str:
-    return system if rules.per_system else ""
-
-
-def _put(state: State, i: int, trajectory: Trajectory) -> State:
-    trajectories = (*state.trajectories[:i], trajectory, *state.trajectories[i + 1 :])
-    return replace(state, trajectories=trajectories)
-
-
 def _why_over(state: State, rules: ExploreRules) -> str | None:
     """A stop reason that no single event causes: the budget is spent and all answered, or all trajectories ended."""
     waiting = any(t.status == "waiting" for t in state.trajectories) or state.tests or state.analyses
-    if state.n_asked >= rules.max_labels and not waiting:
-        return f"max_labels: {state.n_asked} reference calculations"
+    waiting = waiting or state.window.pending
+    if state.closing:
+        return state.closing if state.n_tests >= rules.n_test and not waiting else _all_ended(state)
+    unlearnt = rules.by_windows and state.window.epochs_left
+    if budget_spent(state, rules) and not waiting and not unlearnt:
+        return f"max_labels: {state.n_asked + max(0, rules.n_test - state.n_tests)} reference calculations"
+    if state.window.candidates or state.window.pending or unlearnt:
+        return None
+    return _all_ended(state)
+
+
+def _all_ended(state: State) -> str | None:
+    """The reason when every trajectory has ended."""
     if any(t.status != "done" for t in state.trajectories):
         return None
+    if state.closing:
+        return state.closing
     reasons = {t.reason for t in state.trajectories}
     if all(reason and reason.startswith("max_MD_steps") for reason in reasons):
         return f"max_MD_steps: every trajectory took {max(t.step for t in state.trajectories)} steps"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ MAX_FAULTS = 5  # exploded frames in a row after which a trajectory ends
 MAX_FAILURES = 5  # failed labels in a row after which a trajectory ends
 BELIEVED = 10  # validation frames below which `desired_acc` does not stop a stage
 BELIEVED_PER_SYSTEM = 2
+WINDOW_CHECKS = 10  # uncertainty checks of a window
+SAMPLED, FROM_GEOMETRY = 200.0, 1000.0  # fs: equilibration of thermal structures, and of a relaxed one
 
 
 @dataclass(frozen=True)
@@ -84,10 +87,23 @@ class ExploreRules:
     test_due: tuple[float, ...] = ()  # progress (0..1) or number of checks at which the k-th test is due
     test_trajectory: tuple[int, ...] = ()
     analysis_skip: int = 0  # 0: no analysis
+    acquisition: str = "crossing"  # or "window"
+    window: int = 0  # MD steps of a window
+    per_window: int = 1  # labels of a window
+    equilibration: int = 0  # MD steps before a frame is a fair test frame, and between two of them
+
+    @property
+    def by_windows(self) -> bool:
+        """Whether labels are chosen among the candidates of a window."""
+        return self.acquisition == "window"
 
     @classmethod
-    def read(cls, s: ActiveLearningSettings, trajectories: int, seed: int) -> ExploreRules:
+    def read(
+        cls, s: ActiveLearningSettings, trajectories: int, seed: int, timestep: float = 1.0
+    ) -> ExploreRules:
+        """timestep: of the MD, fs."""
         n_test = s.n_test or 0
+        start = SAMPLED if s.start_structures == "sampled" else FROM_GEOMETRY
         return cls(
             skip_step=s.skip_step_mlff,
             c_x=s.c_x,
@@ -108,6 +124,10 @@ class ExploreRules:
                 seeds.seed_number("test of", seed, k) % trajectories for k in range(n_test)
             ),
             analysis_skip=s.analysis_skip if s.analysis else 0,
+            acquisition=s.acquisition,
+            window=s.window_steps or WINDOW_CHECKS * s.skip_step_mlff,
+            per_window=s.labels_per_window or trajectories,
+            equilibration=int(min(math.ceil(start / timestep), s.max_MD_steps // 2)),
         )
 
 

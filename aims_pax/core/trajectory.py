@@ -29,6 +29,9 @@ class Trajectory:
     epochs: int = 0  # TRAINING: epochs with its point
     faults: int = 0  # exploded frames in a row
     failures: int = 0  # failed labels in a row
+    started: int = 0  # MD step at which it began, or was rewound for the last time
+    window_start: int = 0  # MD step at which its present window began (acquisition: window)
+    last_test_step: int | None = None  # MD step of its last test frame
     reason: str | None = None  # DONE: the reason
 
     def run_on(self, rules: ExploreRules) -> Trajectory:
@@ -36,6 +39,15 @@ class Trajectory:
         if self.status == "running" and self.step >= rules.max_steps:
             return replace(self, status="done", reason=f"max_MD_steps: {self.step}")
         return self
+
+    def window_over(self, rules: ExploreRules) -> bool:
+        """Whether it has moved as far as its window reaches."""
+        return self.step - self.window_start >= rules.window
+
+    def equilibrated(self, step: int, rules: ExploreRules) -> bool:
+        """Whether a frame at this step is a fair sample: long enough after the start and after the last test frame."""
+        before = self.started if self.last_test_step is None else max(self.started, self.last_test_step)
+        return step - before >= rules.equilibration
 
     def revived(self, rules: ExploreRules) -> Trajectory:
         """Running again, if it had ended because of a step limit, the budget or a stop that no longer applies."""
@@ -50,6 +62,6 @@ class Trajectory:
             reason = f"{why} ({in_a_row} times in a row)"
             done = replace(self, status="done", frame=None, reason=reason)
             return done, (LogMessage(f"trajectory {i} · step {self.step} · ended: {reason}", "warning"),)
-        back = replace(self, status="running", frame=None, n_rewinds=self.n_rewinds + 1)
+        back = replace(self, status="running", frame=None, n_rewinds=self.n_rewinds + 1, started=self.step)
         text = f"trajectory {i} · step {self.step} · {why} · rewound with fresh momenta"
         return back, (Rewind(i, self.restart_frame, back.n_rewinds), LogMessage(text, "warning"))

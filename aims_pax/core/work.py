@@ -52,7 +52,21 @@ class RunTraining:
     member: int | None = None
 
 
-Work = RunSampler | RunMD | RequestLabel | RunTraining
+@in_files("SelectFrames")
+@dataclass(frozen=True)
+class SelectFrames:
+    """Choose at most `n` of these frames for labelling. `visit` counts the windows from 0.
+
+    uncertainty: eV/Å, of each frame.
+    """
+
+    visit: int
+    frames: tuple[str, ...]
+    uncertainty: tuple[float, ...]
+    n: int
+
+
+Work = RunSampler | RunMD | RequestLabel | RunTraining | SelectFrames
 
 # ---------------------------------------------------------------- events
 
@@ -72,6 +86,7 @@ class Advanced:
     """A trajectory reached `step`. `uncertainty` in eV/Å: one value, or one per atom (ensemble_sd).
 
     `fault` is the reason when the frame is physically impossible; then the uncertainty is meaningless.
+    `implausible` is the reason when its predicted energy is outside the thermal range of its system.
     """
 
     work: RunMD
@@ -79,6 +94,7 @@ class Advanced:
     frame: str
     uncertainty: tuple[float, ...]
     fault: str | None = None
+    implausible: str | None = None
 
 
 @in_files("Labelled")
@@ -127,7 +143,16 @@ class Trained:
     force_mae: tuple[float, ...]
 
 
-Event = Sampled | Advanced | Labelled | LabelFailed | LabelDropped | Trained
+@in_files("Selected")
+@dataclass(frozen=True)
+class Selected:
+    """The frames of a window that are worth their labels, best first."""
+
+    work: SelectFrames
+    frames: tuple[str, ...]
+
+
+Event = Sampled | Advanced | Labelled | LabelFailed | LabelDropped | Trained | Selected
 
 # ---------------------------------------------------------------- effects
 
@@ -164,7 +189,7 @@ class RecordError:
     n_train: int
 
 
-Decision = Literal["certain", "uncertain", "quiet", "test", "budget spent"]
+Decision = Literal["certain", "uncertain", "quiet", "test", "budget spent", "candidate", "implausible"]
 
 
 @in_files("Checked")
@@ -173,8 +198,9 @@ class UncertaintyCheck:
     """The uncertainty criterion was applied to a frame: the compared values and the decision.
 
     uncertainty: eV/Å, the largest of the frame. threshold: the δ that was used, eV/Å (inf: none yet). decision: certain
-    (the trajectory continues), uncertain or quiet (its frame is labelled), test (labelled for the test set), or budget
-    spent (it would have been labelled).
+    (the trajectory continues), uncertain or quiet (its frame is labelled), test (labelled for the test set), budget
+    spent (it would have been labelled), candidate (uncertain; one of those among which the window's labels are chosen),
+    or implausible (uncertain, but its energy is outside the thermal range: not labelled, the trajectory is rewound).
     """
 
     trajectory: int

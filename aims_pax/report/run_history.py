@@ -20,7 +20,9 @@ from aims_pax.report.run_record import Span, TrainingRecord
 CHECK, GONE = 1, 4  # flags of a row: the uncertainty criterion was applied; repeated later, so not counted
 
 
-DECISIONS = ("", "certain", "uncertain", "quiet", "test", "budget spent")  # "": not recorded
+DECISIONS = (  # "": not recorded
+    "", "certain", "uncertain", "quiet", "test", "budget spent", "candidate", "implausible",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
