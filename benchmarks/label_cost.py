@@ -34,7 +34,8 @@ from aims_pax.dataset import write_extxyz
 from aims_pax.engine.candidates import Candidate
 from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.settings import read_settings
-from aims_pax.stages.active_learning import ExploreWorld, begin_from_data
+from aims_pax.stages.active_learning import ExploreWorld
+from aims_pax.stages.given_sets import begin_from_data
 from aims_pax.systems import deal
 
 warnings.filterwarnings("ignore")  # e3nn and MACE speak of how they load their files

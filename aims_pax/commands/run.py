@@ -41,7 +41,7 @@ from aims_pax.report.run_verdict import NEXT
 from aims_pax.schedulers.usable_cores import cores
 from aims_pax.settings import effective, geometry_rules
 from aims_pax.settings.geometries import read_geometries
-from aims_pax.stages import active_learning, convergence, initial_dataset, pretraining
+from aims_pax.stages import active_learning, convergence, given_sets, initial_dataset, pretraining
 from aims_pax.stages.given_models import given_ensemble
 from aims_pax.systems import System, elements
 from aims_pax.version import __version__
@@ -184,7 +184,7 @@ def _ready_to_explore(run: RunContext, begun: bool) -> None:
             "nothing to start from: run aims-PAX-initial-ds first, or set ACTIVE_LEARNING.initial_train_dataset "
             "or initial_models"
         )
-    active_learning.begin_from_data(run)
+    given_sets.begin_from_data(run)
     assert settings.active_learning is not None
     if not settings.active_learning.initial_models:
         log.info("training the members on the given data")

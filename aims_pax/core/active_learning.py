@@ -26,7 +26,7 @@ from dataclasses import replace
 
 from aims_pax.core.active_learning_state import (
     BackgroundLabel,
-    State,
+    State as State,
     budget_spent,
     fraction_done,
     labels_left,

@@ -30,6 +30,7 @@ from aims_pax.core.work import (
     RunMD,
     RunSampler,
     RunTraining,
+    SelectFrames,
     UncertaintyCheck,
     Work,
 )
@@ -41,6 +42,7 @@ from aims_pax.wire_names import name_in_files
 
 log = logging.getLogger(__name__)
 
+DOING_WORK = {RunMD: "moving", RunTraining: "training", RunSampler: "sampling", SelectFrames: "moving"}
 SNAPSHOT_SECONDS = 60.0  # longest time between two snapshots
 
 Turn = Sequence[Work]
@@ -173,7 +175,7 @@ class EventLoop:
         if answers := self._answers():
             return answers
         if works := self._next_turn(wanted):
-            doing = {RunMD: "moving", RunTraining: "training", RunSampler: "sampling"}[type(works[0])]
+            doing = DOING_WORK[type(works[0])]
             self.world.show(self.state, doing)
             with self._timed(doing):
                 try:

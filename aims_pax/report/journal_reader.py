@@ -19,6 +19,7 @@ from aims_pax.report.tolerant_readers import float_or_nan, whole_lines
 
 DOING = {
     "Advanced": "moving",
+    "Selected": "moving",
     "Trained": "training",
     "Sampled": "sampling",
     "Labelled": "waiting",

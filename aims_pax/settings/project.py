@@ -23,6 +23,7 @@ from aims_pax.settings.fields import (
     OptionalWhole,
     OptionalWholeOrMap,
     Real,
+    RealLimit,
     Section,
     Table,
     Text,
@@ -54,6 +55,8 @@ Sampling = Annotated[
 ]
 Spread = Annotated[str, one_of("max_atomic_sd", "mean_atomic_sd", "ensemble_sd"), Kind("`str`")]
 Sharing = Annotated[str, one_of("shared", "per_system"), Kind("`str`")]
+Acquisition = Annotated[str, one_of("window", "crossing"), Kind("`str`")]
+Starts = Annotated[str, one_of("sampled", "geometry"), Kind("`str`")]
 DrivingForce = Annotated[str, one_of("mean", "member"), Kind("`str`")]
 Replay = Annotated[str, one_of("full_dataset", "random_subset"), Kind("`str`")]
 SpinConvention = Annotated[str, one_of("None", "multiplicity", "unpaired_electrons"), Kind("`str` or `None`")]
@@ -300,6 +303,39 @@ class ActiveLearningSettings(Section):
     )
     valid_skip: Whole = key(
         1, "Training epochs between two validations.", possible=COUNT, plausible="[1, 100]"
+    )
+    acquisition: Acquisition = key(
+        "window",
+        "How structures are chosen for labelling. `window`: trajectories move on and collect uncertain structures; the "
+        "best of each window are labelled. `crossing`: a trajectory stops at the first structure above the threshold "
+        "and waits until it is labelled and learnt (arXiv:2508.12888).",
+    )
+    window_steps: OptionalWhole = key(
+        None,
+        "MD steps of a window, for each trajectory; None: 10 × `skip_step_mlff`.",
+        possible=COUNT,
+        plausible="[10, 100000]",
+    )
+    labels_per_window: OptionalWhole = key(
+        None, "Structures labelled after each window; None: as many as trajectories.", possible=COUNT
+    )
+    diversity: Flag = key(
+        True,
+        "Choose the structures of a window by uncertainty × distance to the nearest labelled one, instead of by "
+        "uncertainty alone.",
+    )
+    start_structures: Starts = key(
+        "sampled",
+        "Where trajectories begin: at different structures of the initial dataset (`sampled`), or at the geometry "
+        "(`geometry`).",
+    )
+    energy_limit: RealLimit = key(
+        5.0,
+        "An uncertain structure is not labelled, and its trajectory is rewound, when its predicted energy is farther "
+        "from the lowest label of the same atoms than thermal motion reaches: f/2 kT + `energy_limit` × √(f/2) kT "
+        "for f degrees of freedom. inf: no limit.",
+        possible="[0, inf]",
+        plausible="[2, inf]",
     )
     threshold: Sharing = key(
         "shared", "One uncertainty threshold for all geometries (`shared`) or one for each (`per_system`)."

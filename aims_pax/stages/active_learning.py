@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from aims_pax import seeds
@@ -28,28 +27,29 @@ from aims_pax.core.work import (
     Rewind,
     RunMD,
     RunTraining,
+    Selected,
+    SelectFrames,
     Work,
 )
-from aims_pax.dataset import Dataset
 from aims_pax.engine.candidates import Candidate
 from aims_pax.engine.run_context import RunContext
 from aims_pax.engine.stage_environment import StageEnvironment
-from aims_pax.errors import RestartError, SettingsError
+from aims_pax.errors import RestartError
 from aims_pax.frames import Frame
-from aims_pax.given_data import GivenFile, read_given, remarks, undetermined_energies
-from aims_pax.labelled_data import LabelKeys, structure_text
+from aims_pax.labelled_data import structure_text
 from aims_pax.md.propagate import MDOutcome as Moved
 from aims_pax.md.propagate import advance
 from aims_pax.md.state import MDState
-from aims_pax.md.temperature import temperature_at
+from aims_pax.md.temperature import hottest, temperature_at
 from aims_pax.models.base import MemberData
 from aims_pax.parallel.dynamics import MDPool, md_pool
 from aims_pax.record.checkpoint import Checkpoint, Snapshot, discard, exists, to_plain
 from aims_pax.record.files import write_text
 from aims_pax.record.folder import RunFolder
 from aims_pax.report.live_view import LastCheck
-from aims_pax.stages import given_data_check
+from aims_pax.stages.frame_selection import FrameSelection
 from aims_pax.stages.initial_dataset import write_sets
+from aims_pax.stages.start_structures import EnergyRanges, start_structures
 from aims_pax.stages.trajectory_recorder import TrajectoryRecorder
 from aims_pax.systems import System, deal, elements, system_of
 
@@ -68,7 +68,8 @@ def run_active_learning_stage(run: RunContext) -> stage.State:
             n,
         )
     dealt = deal(run.systems, n)
-    rules = ExploreRules.read(settings, n, run.settings.model.seed)
+    timestep = min(run.settings.md_of(s.name).timestep for s in dealt)
+    rules = ExploreRules.read(settings, n, run.settings.model.seed, timestep)
     if run.ensemble.fits_at_once:
         rules = replace(rules, epochs_per_visit=rules.epochs_per_worker)
     world = ExploreWorld(run, dealt)
@@ -135,119 +136,6 @@ def _reopened(
     return again
 
 
-def begin_from_data(run: RunContext) -> None:
-    """Fill the dataset from the user's files; if one file is refused, nothing is added."""
-    sets, files = given_sets(run)
-    _say(run, files)
-    for file in files:
-        run.ensemble.check_frames([f.frame for f in file.frames], run.watch.raise_if_stopped)
-        key = "initial_valid_dataset" if file.use == "valid" else "initial_train_dataset"
-        given_data_check.check_learnable(run.ensemble.check_frame, file, f"ACTIVE_LEARNING.{key}")
-    given_data_check.compare_with_reference(run, files)
-    n = min(len(sets.entries), len(run.dataset.entries))
-    run.dataset.begin_again(n if run.dataset.entries[:n] == sets.entries[:n] else 0)
-    for entry in sets.entries:
-        given = sets.labelled(entry.frame, entry.label)
-        assert given is not None
-        run.dataset.add(given, entry.split, entry.member)
-
-
-def given_sets(run: RunContext) -> tuple[Dataset, list[GivenFile]]:
-    """The user's files, split into training and validation sets in memory. Raises SettingsError."""
-    settings = run.settings.active_learning
-    assert settings is not None
-    shared = settings.initial_valid_dataset is None  # valid_ratio of the training structures is held out
-    sets, files = Dataset(), given_files(run)
-    for file, member in files:
-        counts: dict[str, int] = {}
-        for labelled in file.frames:
-            formula = labelled.frame.formula
-            k = counts[formula] = counts.get(formula, -1) + 1
-            aside = shared and int((k + 0.5) * settings.valid_ratio + 0.5) > int(
-                (k - 0.5) * settings.valid_ratio + 0.5
-            )
-            origin = {"system": formula, "stage": "given", **labelled.origin}
-            origin["system"] = system_of(labelled.frame, origin, run.systems)
-            sets.add(replace(labelled, origin=origin), "valid" if aside else file.use, member)
-    if settings.initial_train_dataset is not None:
-        _enough(run, sets)
-    return sets, [file for file, _ in files]
-
-
-def given_files(run: RunContext) -> list[tuple[GivenFile, int | None]]:
-    """The user's training and validation sets, each with the member it is for (None: all)."""
-    settings, misc = run.settings.active_learning, run.settings.misc
-    assert settings is not None
-    found = []
-    for key, use in (("initial_train_dataset", "train"), ("initial_valid_dataset", "valid")):
-        for member, name in _of_members(getattr(settings, key), run, key):
-            path, keys = run.settings.path(name), LabelKeys.of(misc)
-            found.append((read_given(path, name, use, keys, run.ensemble.elements), member))
-    return found
-
-
-def _say(run: RunContext, files: Sequence[GivenFile]) -> None:
-    """Log the number of structures in each file, and warnings about them."""
-    settings = run.settings
-    for file in dict.fromkeys((f.name, f.use, len(f.frames)) for f in files):
-        log.info("given data: %s: %d structures (%s)", file[0], file[2], file[1])
-    misc = settings.misc
-    keys = LabelKeys.of(misc)
-    test = (
-        [read_given(settings.path(misc.test_set), misc.test_set, "test", keys, ())] if misc.test_set else []
-    )
-    for line in remarks([*files, *test], keys, settings.model.compute_stress):
-        log.warning("%s", line)
-    energies = settings.model.atomic_energies
-    assert settings.active_learning is not None
-    train = [f for file in files if file.use == "train" for f in file.frames]
-    fitted = settings.active_learning.initial_models is None and energies is None
-    if fitted and (text := undetermined_energies(train, run.settings.model.foundation is not None)):
-        log.warning("%s", text)
-
-
-def _enough(run: RunContext, given: Dataset) -> None:
-    """Check that every member has training and validation structures and every element. Raises SettingsError."""
-    key = "ACTIVE_LEARNING.initial_train_dataset"
-    for m, member in enumerate(run.ensemble.members):
-        train, valid = given.train(m), given.valid(m)
-        if not train:
-            raise SettingsError(f"{key}: no training structures for {member.name}")
-        missing = sorted({*elements(s.frame for s in run.systems)} - {*elements(f.frame for f in train)})
-        if missing:
-            names = ", ".join(chemical_symbols[z] for z in missing)
-            raise SettingsError(
-                f"{key}: the geometries contain {names}, but no training structure of {member.name} does; "
-                "add structures with these elements, or remove those geometries"
-            )
-        if not valid:
-            raise SettingsError(
-                f"{key}: {len(train)} structures are too few to hold out valid_ratio of them for {member.name}; "
-                "set initial_valid_dataset, or give more structures"
-            )
-
-
-def _of_members(
-    value: str | Mapping[str, str] | None, run: RunContext, key: str
-) -> list[tuple[int | None, str]]:
-    """(member or None for all, path as written), from one path or from a map of member name, tag or seed to path."""
-    if value is None:
-        return []
-    if isinstance(value, str):
-        return [(None, value)]
-    members = run.ensemble.members
-    found: list[tuple[int | None, str]] = []
-    for name, path in value.items():
-        files = getattr(run.settings.active_learning, "initial_models", None) or ()
-        stems = [Path(f).stem for f in files] or [""] * len(members)
-        matches = [i for i, m in enumerate(members) if str(name) in (m.name, str(m.seed), stems[i])]
-        if not matches:
-            names = ", ".join(m.name for m in members)
-            raise SettingsError(f"ACTIVE_LEARNING.{key}: no member is called {name}; there are {names}")
-        found.append((matches[0], path))
-    return found
-
-
 def _sizes(run: RunContext) -> tuple[int, dict[str, int]]:
     """Size of the largest training set, and the number of validation frames for each system."""
     members = range(len(run.ensemble.members))
@@ -267,9 +155,16 @@ class ExploreWorld(StageEnvironment):
         self.dealt = dealt
         self.md = [run.settings.md_of(s.name) for s in dealt]
         self.length = run.settings.active_learning.max_MD_steps  # type: ignore[union-attr]
-        self.states = [self._started(i, 0, s.frame) for i, s in enumerate(dealt)]
         settings = run.settings.active_learning
         assert settings is not None
+        self.starts = (
+            start_structures(run.dataset, run.systems, dealt)
+            if settings.start_structures == "sampled"
+            else [s.frame for s in dealt]
+        )
+        self.states = [self._started(i, 0, frame) for i, frame in enumerate(self.starts)]
+        self.ranges = EnergyRanges(run.dataset, run.systems, settings.energy_limit)
+        self.selection = FrameSelection(elements(s.frame for s in run.systems), settings.diversity)
         self.kind = settings.uncertainty_type
         whole = settings.replay_strategy == "full_dataset" or run.ensemble.fits_at_once
         if settings.replay_strategy != "full_dataset" and whole:
@@ -301,6 +196,8 @@ class ExploreWorld(StageEnvironment):
     def turn(self, works: Sequence[Work], stop: Callable[[], bool]) -> Iterable[Event]:
         if isinstance(works[0], RunTraining):
             return [self.train(works[0], stop)]
+        if isinstance(works[0], SelectFrames):
+            return [self._select(works[0])]
         return self._move([w for w in works if isinstance(w, RunMD)], stop)
 
     def how_to_train(self, work: RunTraining) -> dict[str, Any]:
@@ -316,6 +213,16 @@ class ExploreWorld(StageEnvironment):
         train = self.replay.training(dataset.ids("train", member), (seed, work.visit))
         valid = self.replay.validation(dataset.ids("valid", member))
         return MemberData(dataset.chosen("train", member, train), dataset.chosen("valid", member, valid))
+
+    def _select(self, work: SelectFrames) -> Selected:
+        dataset = self.run.dataset
+        labelled = {e.frame for e in dataset.entries if e.split != "test"}
+        frames = self.selection.choose(work.frames, work.uncertainty, work.n, sorted(labelled), self.frame)
+        return Selected(work, frames)
+
+    def needed(self, state: stage.State) -> set[str]:
+        """Also the candidates of the window, whose frames the selection needs."""
+        return super().needed(state) | {c.frame for c in state.window.candidates}
 
     # ------------------------------------------------------------ molecular dynamics
 
@@ -366,7 +273,9 @@ class ExploreWorld(StageEnvironment):
         self._save(i, step, frame_id)
         spread = uncertainty(moved.evaluation.forces, self.kind, moved.evaluation.spread)
         self.seen[i] = LastCheck(moved.state.temperature, max(spread))
-        return Advanced(work, step, frame_id, spread)
+        energy, temperature = float(np.mean(moved.evaluation.energies)), hottest(self.md[i])
+        implausible = self.ranges.implausible(self.dealt[i], frame, energy, temperature)
+        return Advanced(work, step, frame_id, spread, implausible=implausible)
 
     def _started(self, i: int, life: int, frame: Frame, step: int = 0) -> MDState:
         """New momenta; every trajectory, and every restart of it (`life`), has its own noise stream."""
@@ -396,7 +305,7 @@ class ExploreWorld(StageEnvironment):
     def apply(self, effect: Effect) -> None:
         match effect:
             case Rewind(i, frame_id, life):
-                start = self.dealt[i].frame if frame_id is None else self.frame(frame_id)
+                start = self.starts[i] if frame_id is None else self.frame(frame_id)
                 self.states[i] = self._started(i, life, start, self.states[i].step)
             case RecordError():
                 self._analyse(effect)

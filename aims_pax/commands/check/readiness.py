@@ -392,7 +392,7 @@ def given_models_and_data(settings: Settings, systems: Sequence[System]) -> None
             known = SimpleNamespace(members=members, elements=zs)
     begun = exists(RunFolder(settings).restart / "explore")
     if al is not None and not begun and 0 < _size(settings) < LARGEST_READ:
-        from aims_pax.stages.active_learning import given_sets
+        from aims_pax.stages.given_sets import given_sets
 
         # as in the run, into a dataset in memory
         run = SimpleNamespace(settings=settings, systems=systems, ensemble=known)
