@@ -26,18 +26,22 @@ from dataclasses import replace
 
 from aims_pax.core.active_learning_state import (
     BackgroundLabel,
-    State as State,
     budget_spent,
     fraction_done,
     labels_left,
     mean_force_mae,
     threshold_key,
-    threshold_of,
     under_way,
     with_point,
     with_request,
     with_trajectory,
     without_background,
+)
+from aims_pax.core.active_learning_state import (
+    State as State,
+)
+from aims_pax.core.active_learning_state import (
+    threshold_of as threshold_of,
 )
 from aims_pax.core.rules import BELIEVED, BELIEVED_PER_SYSTEM, MAX_FAILURES, MAX_FAULTS, ExploreRules
 from aims_pax.core.threshold import Threshold
@@ -441,8 +445,12 @@ def _next_stop(step: int, rules: ExploreRules) -> int:
 
 def _why_over(state: State, rules: ExploreRules) -> str | None:
     """A stop reason that no single event causes: the budget is spent and all answered, or all trajectories ended."""
-    waiting = any(t.status == "waiting" for t in state.trajectories) or state.tests or state.analyses
-    waiting = waiting or state.window.pending
+    waiting = bool(
+        any(t.status == "waiting" for t in state.trajectories)
+        or state.tests
+        or state.analyses
+        or state.window.pending
+    )
     if state.closing:
         return state.closing if state.n_tests >= rules.n_test and not waiting else _all_ended(state)
     unlearnt = rules.by_windows and state.window.epochs_left

@@ -220,13 +220,6 @@ def as_limit(value: Any) -> int | float:
     return int(number)
 
 
-def as_real_limit(value: Any) -> float:
-    number = float(_number(value, "a number, or inf for no limit"))
-    if math.isnan(number):
-        raise ValueError("expected a number, or inf for no limit, got nan")
-    return number
-
-
 def as_flag(value: Any) -> bool:
     if isinstance(value, bool):
         return value
@@ -322,7 +315,7 @@ Texts = Annotated[str | tuple[str, ...], BeforeValidator(as_texts), Kind("`str` 
 Table = Annotated[dict[str, Any], BeforeValidator(as_table), Kind("`dict`")]
 TextOrMap = Annotated[str | dict[str, str], BeforeValidator(as_text_or_map), Kind("`str` or `dict`")]
 OptionalText = Annotated[str | None, optional(as_text), Kind("`str` or `None`")]
-RealLimit = Annotated[float, BeforeValidator(as_real_limit), Kind("`float`")]
+RealLimit = Annotated[float, BeforeValidator(as_real), Kind("`float`")]
 OptionalWhole = Annotated[int | None, optional(as_whole), Kind("`int` or `None`")]
 OptionalTexts = Annotated[tuple[str, ...] | None, optional(as_list_of_texts), Kind("`list` or `None`")]
 OptionalTextOrMap = Annotated[
