@@ -270,20 +270,26 @@ def _calls(
 ) -> tuple[float, float]:
     """(least, most) reference calls of active learning with n trajectories, from the limits alone.
 
-    Most: every uncertainty check requests a label, except the first 10, which set the threshold. When the training set
-    is full, one outstanding label per trajectory is still computed. Least: only labels that the settings require.
+    Most: every window gets all its labels; with `acquisition: crossing` every uncertainty check requests one, except
+    the first 10, which set the threshold. When the training set is full, outstanding labels are still computed.
+    Least: only labels that the settings require.
     """
     looks = _looks(rules, n)
     analyses = 0.0
     if rules.analysis_skip:
         analyses = INF if math.isinf(rules.max_steps) else n * (rules.max_steps // rules.analysis_skip)
-    most = max(looks - WARM_UP, rules.n_test) + analyses
+    chosen = looks - WARM_UP
+    if rules.by_windows and not math.isinf(rules.max_steps):
+        chosen = min(chosen, rules.per_window * math.ceil(rules.max_steps / rules.window))
+    most = max(chosen, rules.n_test) + analyses
     quiet = 0.0
     if not math.isinf(rules.max_steps) and not math.isinf(rules.quiet_limit):
         quiet = n * (rules.max_steps // (math.ceil(rules.quiet_limit / rules.skip_step) * rules.skip_step))
     least = min(quiet, most)
     if not math.isinf(max_train):
-        most = min(most, _until_full(rules, max_train - (begins[0] or 0)) + n - 1 + rules.n_test + analyses)
+        more = rules.per_window if rules.by_windows else n
+        full = _until_full(rules, max_train - (begins[0] or 0)) + more - 1
+        most = min(most, full + rules.n_test + analyses)
         full = 0 if begins[-1] is None else _until_full(rules, max_train - begins[-1])
         least = full if math.isinf(rules.max_steps) and math.isinf(rules.max_labels) else min(least, full)
     if math.isinf(rules.max_steps) and math.isinf(max_train) and not math.isinf(rules.max_labels):

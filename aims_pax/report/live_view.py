@@ -209,6 +209,8 @@ def _explore(state: Any, rules: Any, seen: Mapping[int, LastCheck], rows: int) -
     value = "no threshold yet" if math.isinf(δ) else f"threshold {δ:.3f} eV/Å"
     if len(state.thresholds) > 1:
         value = f"{len(state.thresholds)} thresholds, the first: {value.removeprefix('threshold ')}"
+    if state.closing and not state.stopped:
+        rest.insert(0, f"{state.closing}: {rules.n_test - state.n_tests} test frames still to be drawn")
     tail = [Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in rest]
     return [Text(head, style="bold"), Text(f"{value}{_mae(state.force_mae)}"), table, *tail]
 

@@ -50,7 +50,7 @@ from aims_pax.version import __version__
 
 ORDER = ("pretrain-sample", "pretrain", "initial", "converge-initial", "train-given", "explore", "converge")
 JOURNAL_CACHE = "journal_read.npy"
-ASKED = ("uncertain", "quiet", "test")  # decisions after which a frame goes to the reference
+ASKED = ("uncertain", "quiet", "candidate", "test")  # decisions after which a frame goes to the reference
 NOTHING = UncertaintySeries(0, np.zeros(0, np.int64), *(np.zeros(0),) * 3, frames=[], decisions=[], faults=[])
 
 

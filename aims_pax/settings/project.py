@@ -348,8 +348,10 @@ class ActiveLearningSettings(Section):
     )
     n_test: Whole = key(
         0,
-        "Structures that are labelled at random times of active learning and used only for the final test errors. In a "
-        "run that ends after few MD steps they are close to the start, and their error is then too small.",
+        "Structures that are labelled at random times of active learning and used only for the final test errors. Each "
+        "is drawn from a trajectory that has moved for 200 fs since its start (1 ps with `start_structures: geometry`) "
+        "and since its last test structure. Those missing when a limit is reached are drawn then; their labels are set "
+        "aside from `max_labels`.",
         possible="[0, inf)",
         plausible="[0, 10000]",
     )

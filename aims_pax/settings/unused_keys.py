@@ -194,6 +194,12 @@ TABLE = (
         lambda _, s: s.initial_sampling != "calculator",
         "only initial_sampling: calculator uses it",
     ),
+    NoEffect(
+        ACTIVE,
+        "window_steps labels_per_window diversity",
+        lambda _, s: s.acquisition != "window",
+        "only acquisition: window uses it",
+    ),
     NoEffect(INITIAL, "desired_acc_scale_idg", lambda _, s: s.desired_acc == 0, "desired_acc is 0"),
     NoEffect(
         INITIAL, f"{CONVERGENCE} margin", lambda _, s: not s.converge_initial, "converge_initial is False"
