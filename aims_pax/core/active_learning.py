@@ -46,7 +46,8 @@ from aims_pax.core.active_learning_state import (
 from aims_pax.core.rules import BELIEVED, BELIEVED_PER_SYSTEM, MAX_FAILURES, MAX_FAULTS, ExploreRules
 from aims_pax.core.threshold import Threshold
 from aims_pax.core.trajectory import Trajectory
-from aims_pax.core.window import UncertainFrame
+from aims_pax.core.warm_up import WarmUp
+from aims_pax.core.window import SMALL_SET, UncertainFrame
 from aims_pax.core.work import (
     AddToDataset,
     Advanced,
@@ -80,6 +81,7 @@ def begin(systems: tuple[str, ...], rules: ExploreRules, n_train: int, valid: di
         thresholds=tuple((key, Threshold()) for key in keys),
         n_train=n_train,
         valid=tuple((system, valid.get(system, 0)) for system in dict.fromkeys(systems)),
+        warm_up=WarmUp(math.ceil(rules.warm_up_epochs * min(1.0, SMALL_SET / max(n_train, 1)))),
     )
 
 
@@ -119,6 +121,8 @@ def outstanding(state: State, rules: ExploreRules) -> tuple[Work, ...]:
     labels = tuple(RequestLabel(frame) for frame in dict.fromkeys(frames))
     if state.stopped:
         return labels
+    if not state.warm_up.done:
+        return (*labels, RunTraining(state.visit, rules.epochs_per_visit))
     training = state.window.epochs_left or any(t.status == "training" for t in state.trajectories)
     visit = (RunTraining(state.visit, rules.epochs_per_visit),) if training and not state.closing else ()
     moving = tuple(
@@ -234,9 +238,9 @@ def _checked(
     def checked(decision: Decision) -> UncertaintyCheck:
         return UncertaintyCheck(i, event.step, spread, δ, decision)
 
-    doubtful = spread > δ or math.isinf(δ)
-    if event.implausible and doubtful and trajectory.faults + 1 < MAX_FAULTS:
-        state, effects = _exploded(state, event, event.implausible, rules)
+    why = _implausible(event, spread, δ, rules)
+    if why and trajectory.faults + 1 < MAX_FAULTS and not state.closing:
+        state, effects = _exploded(state, event, why, rules)
         return state, (checked("implausible"), *effects)
     state = with_trajectory(state, i, replace(state.trajectories[i], faults=0))
     state = _seen(state, trajectory.system, event.uncertainty, rules)
@@ -260,6 +264,13 @@ def _checked(
     state = with_trajectory(with_request(state, event.frame), i, waiting)
     text = f"trajectory {i} · step {event.step} · {why} · labelling {event.frame[:6]}"
     return state, (checked("uncertain" if spread > δ else "quiet"), LogMessage(text))
+
+
+def _implausible(event: Advanced, spread: float, δ: float, rules: ExploreRules) -> str | None:
+    """Why an uncertain frame is no structure of this MD: its energy, or the models agree on nothing there."""
+    if spread > rules.exploded * δ:
+        return f"spread {spread:.3f} eV/Å, {spread / δ:.1f} times the threshold"
+    return event.implausible if spread > δ or math.isinf(δ) else None
 
 
 def _seen(state: State, system: str, uncertainty: tuple[float, ...], rules: ExploreRules) -> State:
@@ -425,8 +436,14 @@ def _trained(state: State, event: Trained, rules: ExploreRules) -> tuple[State, 
     window = state.window.trained(event.work.epochs)
     state = replace(state, visit=state.visit + 1, force_mae=event.force_mae, moved_last=False, window=window)
     mae = mean_force_mae(state)
+    said: tuple[Effect, ...] = ()
+    if not state.warm_up.done:
+        state = replace(state, warm_up=state.warm_up.trained(event.work.epochs, mae))
+        if state.warm_up.done:
+            epochs, best = state.warm_up.epochs, 1000 * state.warm_up.best
+            said = (LogMessage(f"exploration begins after {epochs} epochs · force MAE {best:.1f} meV/Å"),)
     if not mae <= rules.desired_acc or rules.desired_acc <= 0:
-        return state, ()
+        return state, said
     if sum(n for _, n in state.valid) < BELIEVED or any(n < BELIEVED_PER_SYSTEM for _, n in state.valid):
         return state, (
             LogMessage(f"force MAE {1000 * mae:.1f} meV/Å reached on too few validation frames: continuing"),

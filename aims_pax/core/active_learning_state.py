@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from aims_pax.core.rules import ExploreRules
 from aims_pax.core.threshold import Threshold
 from aims_pax.core.trajectory import Trajectory
+from aims_pax.core.warm_up import WarmUp
 from aims_pax.core.window import Window
 
 
@@ -40,6 +41,7 @@ class State:
     tests: tuple[BackgroundLabel, ...] = ()
     analyses: tuple[BackgroundLabel, ...] = ()
     moved_last: bool = False  # whether MD had the last turn: MD and training take turns on the device
+    warm_up: WarmUp = field(default_factory=WarmUp)
     window: Window = field(default_factory=Window)
     closing: str | None = None  # the limit that was reached; only test frames are missing
     stopped: str | None = None

@@ -90,6 +90,8 @@ class ExploreRules:
     acquisition: str = "crossing"  # or "window"
     window: int = 0  # MD steps of a window
     per_window: int = 1  # labels of a window
+    exploded: float = INF  # times the threshold at which the spread means that the models know nothing
+    warm_up_epochs: int = 0  # at most, before exploration begins
     equilibration: int = 0  # MD steps before a frame is a fair test frame, and between two of them
 
     @property
@@ -127,6 +129,8 @@ class ExploreRules:
             acquisition=s.acquisition,
             window=s.window_steps or WINDOW_CHECKS * s.skip_step_mlff,
             per_window=s.labels_per_window or trajectories,
+            exploded=s.spread_limit,
+            warm_up_epochs=s.epochs_before_exploration,
             equilibration=int(min(math.ceil(start / timestep), s.max_MD_steps // 2)),
         )
 

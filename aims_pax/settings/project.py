@@ -337,6 +337,21 @@ class ActiveLearningSettings(Section):
         possible="[0, inf]",
         plausible="[2, inf]",
     )
+    spread_limit: RealLimit = key(
+        4.0,
+        "The same when its uncertainty is larger than `spread_limit` × the threshold: the models know nothing there. "
+        "Its trajectory is rewound, and the structure where the uncertainty began to rise is labelled. inf: no limit.",
+        possible="(1, inf]",
+        plausible="[2, inf]",
+    )
+    epochs_before_exploration: Whole = key(
+        100,
+        "Epochs of training, at most, before the trajectories begin: until the force error on the validation set no "
+        "longer falls. Models that have only begun to learn lead MD to structures that no simulation visits. Fewer for "
+        "training sets of more than 100 structures. 0: none.",
+        possible="[0, inf)",
+        plausible="[0, 1000]",
+    )
     threshold: Sharing = key(
         "shared", "One uncertainty threshold for all geometries (`shared`) or one for each (`per_system`)."
     )
