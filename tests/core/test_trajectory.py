@@ -47,7 +47,7 @@ def test_a_lower_limit_ends_what_still_ran():
 def test_a_rewind_goes_to_the_last_labelled_frame_and_is_counted():
     there = Trajectory("a", "waiting", step=40, n_rewinds=2, frame="f40", restart_frame="f10", n_train=7)
     back, effects = there.rewound(3, "label failed", limit=5, in_a_row=4)
-    assert back == replace(there, status="running", frame=None, n_rewinds=3)
+    assert back == replace(there, status="running", frame=None, n_rewinds=3, started=40)
     assert effects == (
         Rewind(3, "f10", 3),
         LogMessage("trajectory 3 · step 40 · label failed · rewound with fresh momenta", "warning"),
@@ -60,3 +60,11 @@ def test_too_many_failures_in_a_row_end_it_with_their_number():
     assert done.reason == "label failed (5 times in a row)"
     assert [e.text for e in effects] == ["trajectory 3 · step 40 · ended: label failed (5 times in a row)"]
     assert done.revived(RULES) is done
+
+
+def test_a_frame_is_a_fair_sample_after_equilibration_since_the_start_and_since_the_last_one():
+    rules = ExploreRules(10, 0.0, 0.1, 1, 1, equilibration=200)
+    there = Trajectory("a", started=50)
+    assert [there.equilibrated(step, rules) for step in (240, 250)] == [False, True]
+    after = replace(there, last_test_step=260)
+    assert [after.equilibrated(step, rules) for step in (450, 460)] == [False, True]
