@@ -60,42 +60,43 @@ def overview() -> Figure:
 
 
 def loop() -> Figure:
-    """Trajectories do not wait for one another: lanes over time."""
-    figure, axes = _blank(7.6, 4.2, (-2.9, 14.2), (-2.9, 6.0))
-    lanes = [  # (kind, length) of each trajectory: m moves, w waits for its label, t waits for training
-        [("m", 3.0), ("w", 2.0), ("t", 1.2), ("m", 7.8)],
-        [("m", 5.4), ("w", 2.3), ("m", 6.3)],
-        [("m", 1.6), ("w", 2.1), ("t", 1.4), ("m", 4.6), ("w", 2.0), ("t", 1.1), ("m", 1.2)],
-        [("m", 9.0), ("w", 2.2), ("t", 1.3), ("m", 1.5)],
-    ]
-    colours = {"m": BLUE, "w": ORANGE, "t": GREEN}
-    calls = []
-    for k, lane in enumerate(lanes):
-        x, y = 0.0, 4.4 - 1.1 * k
+    """Windows: trajectories collect candidates, the best are labelled while they move on, then the models learn."""
+    figure, axes = _blank(7.6, 4.4, (-2.9, 14.2), (-3.1, 6.2))
+    moves, learns = ((0.0, 3.4), (3.4, 6.8), (8.2, 11.6)), ((6.8, 8.2), (11.6, 13.0))
+    seen = {  # candidates of each trajectory: time, and whether it is chosen
+        0: ((0.9, 0), (2.4, 1), (5.1, 1), (9.4, 0), (10.9, 0)),
+        1: ((1.7, 0), (4.2, 0), (6.1, 0), (9.0, 1)),
+        2: ((0.5, 0), (1.3, 1), (2.9, 0), (5.7, 1), (10.3, 0)),
+        3: ((3.0, 0), (4.7, 0), (8.8, 0), (10.6, 1)),
+    }
+    for k, candidates in seen.items():
+        y = 4.4 - 1.1 * k
         axes.text(-0.25, y + 0.3, f"trajectory {k}", ha="right", va="center", color=INK)
-        for kind, length in lane:
-            axes.add_patch(Rectangle((x, y), length - 0.05, 0.6, fc=colours[kind], ec="none"))
-            if kind == "w":
-                calls.append((x, length, k))
-            x += length
+        for begin, end in moves:
+            axes.add_patch(Rectangle((begin, y), end - begin - 0.05, 0.6, fc=SKY, ec="none"))
+        for begin, end in learns:
+            axes.add_patch(Rectangle((begin, y), end - begin - 0.05, 0.6, fc=GREEN, ec="none"))
+        for x, chosen in candidates:
+            axes.plot(x, y + 0.3, "o", ms=7, mfc=ORANGE if chosen else "white", mec=ORANGE, mew=1.2)
     axes.plot([-2.8, 14.0], [0.65, 0.65], color=GREY, lw=1)
-    for label, y in (("worker A", -0.35), ("worker B", -1.25)):
+    for (label, y), calls in zip(
+        (("worker A", -0.35), ("worker B", -1.25)),
+        (((3.4, 2.6, 0), (8.2, 2.2, 0), (13.0, 1.0, 1)), ((3.4, 3.1, 2), (8.2, 2.9, 2), (13.0, 1.0, 3))),
+        strict=True,
+    ):
         axes.text(-0.25, y + 0.3, label, ha="right", va="center", color=INK)
-    free = {-0.35: 0.0, -1.25: 0.0}
-    for x, length, k in sorted(calls):
-        y = min(free, key=lambda row: (free[row] > x, -row))
-        free[y] = x + length
-        axes.add_patch(Rectangle((x, y), length - 0.05, 0.6, fc="#f6d48f", ec=ORANGE, lw=0.8))
-        axes.text(x + length / 2, y + 0.28, f"frame of {k}", ha="center", va="center", size=8)
+        for x, length, k in calls:
+            axes.add_patch(Rectangle((x, y), length - 0.05, 0.6, fc="#f6d48f", ec=ORANGE, lw=0.8))
+            words = f"frame of {k}" if length > 2 else f"of {k}"
+            axes.text(x + length / 2, y + 0.28, words, ha="center", va="center", size=8)
     axes.annotate("", (14.1, -1.75), (0, -1.75), arrowprops={"arrowstyle": "->", "color": MUTED, "lw": 0.8})
     axes.text(14.0, -2.25, "time", ha="right", color=MUTED, size=9)
-    for x, colour, words in (
-        (0, BLUE, "moves"),
-        (3.0, ORANGE, "waits for its label"),
-        (8.6, GREEN, "models learn it"),
-    ):
-        axes.add_patch(Rectangle((x, 5.45), 0.45, 0.4, fc=colour, ec="none"))
-        axes.text(x + 0.65, 5.63, words, va="center", size=9)
+    for x, colour, words in ((-2.6, SKY, "moves"), (9.4, GREEN, "models learn the labels")):
+        axes.add_patch(Rectangle((x, 5.55), 0.45, 0.4, fc=colour, ec="none"))
+        axes.text(x + 0.65, 5.73, words, va="center", size=9)
+    for x, colour, words in ((0.4, "white", "uncertain frame"), (4.6, ORANGE, "chosen for labelling")):
+        axes.plot(x, 5.75, "o", ms=7, mfc=colour, mec=ORANGE, mew=1.2)
+        axes.text(x + 0.4, 5.73, words, va="center", size=9)
     return figure
 
 
