@@ -47,7 +47,7 @@ from aims_pax.core.rules import BELIEVED, BELIEVED_PER_SYSTEM, MAX_FAILURES, MAX
 from aims_pax.core.threshold import Threshold
 from aims_pax.core.trajectory import Trajectory
 from aims_pax.core.warm_up import WarmUp
-from aims_pax.core.window import SMALL_SET, UncertainFrame
+from aims_pax.core.window import SMALL_SET, STRETCHED, UncertainFrame
 from aims_pax.core.work import (
     AddToDataset,
     Advanced,
@@ -128,13 +128,18 @@ def outstanding(state: State, rules: ExploreRules) -> tuple[Work, ...]:
     moving = tuple(
         RunMD(i, t.step, _next_stop(t.step, rules), t.n_rewinds)
         for i, t in enumerate(state.trajectories)
-        if t.status == "running" and (state.closing or not (rules.by_windows and t.window_over(rules)))
+        if t.status == "running" and (state.closing or not (rules.by_windows and _rests(state, t, rules)))
     )
     if (
         rules.by_windows and not state.closing
     ):  # one after the other: candidates of models that know all labels
         return labels + (visit or moving or _selection(state, rules))
     return labels + (visit + moving if state.moved_last else moving + visit)
+
+
+def _rests(state: State, t: Trajectory, rules: ExploreRules) -> bool:
+    """Whether a trajectory has moved as far as its window reaches: farther while labels are computed, MD is cheap."""
+    return t.window_over(rules, STRETCHED if state.window.pending else 1)
 
 
 def _selection(state: State, rules: ExploreRules) -> tuple[Work, ...]:

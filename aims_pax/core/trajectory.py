@@ -40,9 +40,9 @@ class Trajectory:
             return replace(self, status="done", reason=f"max_MD_steps: {self.step}")
         return self
 
-    def window_over(self, rules: ExploreRules) -> bool:
-        """Whether it has moved as far as its window reaches."""
-        return self.step - self.window_start >= rules.window
+    def window_over(self, rules: ExploreRules, times: int = 1) -> bool:
+        """Whether it has moved so many times the length of a window."""
+        return self.step - self.window_start >= times * rules.window
 
     def equilibrated(self, step: int, rules: ExploreRules) -> bool:
         """Whether a frame at this step is a fair sample: long enough after the start and after the last test frame."""

@@ -5,8 +5,9 @@
     label    -- every chosen frame answered ------------>  train
     train    -- epochs used up ------------------------->  collect
 
-While labels are computed the trajectories continue with the next window: candidates are collected, but nothing is
-selected before the models have learnt the labels of the window before.
+While labels are computed the trajectories continue with the next window, which is up to STRETCHED times as long if the
+labels take that long: candidates are collected, but nothing is selected before the models have learnt the labels of
+the window before.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+STRETCHED = 4  # times the window: the farthest that trajectories move while labels are computed
 SMALL_SET = 100  # training points up to which every new one is given `epochs_per_worker` epochs of its own
 
 

@@ -56,6 +56,7 @@ Sampling = Annotated[
 Spread = Annotated[str, one_of("max_atomic_sd", "mean_atomic_sd", "ensemble_sd"), Kind("`str`")]
 Sharing = Annotated[str, one_of("shared", "per_system"), Kind("`str`")]
 Acquisition = Annotated[str, one_of("window", "crossing"), Kind("`str`")]
+Selection = Annotated[str, one_of("diverse", "spread", "random"), Kind("`str`")]
 Starts = Annotated[str, one_of("sampled", "geometry"), Kind("`str`")]
 DrivingForce = Annotated[str, one_of("mean", "member"), Kind("`str`")]
 Replay = Annotated[str, one_of("full_dataset", "random_subset"), Kind("`str`")]
@@ -319,10 +320,10 @@ class ActiveLearningSettings(Section):
     labels_per_window: OptionalWhole = key(
         None, "Structures labelled after each window; None: as many as trajectories.", possible=COUNT
     )
-    diversity: Flag = key(
-        True,
-        "Choose the structures of a window by uncertainty × distance to the nearest labelled one, instead of by "
-        "uncertainty alone.",
+    selection: Selection = key(
+        "diverse",
+        "Which candidates of a window are labelled: those with the largest uncertainty × distance to the nearest "
+        "labelled structure (`diverse`), the largest uncertainty (`spread`), or any (`random`).",
     )
     start_structures: Starts = key(
         "sampled",

@@ -196,7 +196,7 @@ TABLE = (
     ),
     NoEffect(
         ACTIVE,
-        "window_steps labels_per_window diversity",
+        "window_steps labels_per_window selection",
         lambda _, s: s.acquisition != "window",
         "only acquisition: window uses it",
     ),

@@ -164,7 +164,9 @@ class ExploreWorld(StageEnvironment):
         )
         self.states = [self._started(i, 0, frame) for i, frame in enumerate(self.starts)]
         self.ranges = EnergyRanges(run.dataset, run.systems, settings.energy_limit)
-        self.selection = FrameSelection(elements(s.frame for s in run.systems), settings.diversity)
+        self.selection = FrameSelection(
+            elements(s.frame for s in run.systems), settings.selection, run.settings.model.seed
+        )
         self.kind = settings.uncertainty_type
         whole = settings.replay_strategy == "full_dataset" or run.ensemble.fits_at_once
         if settings.replay_strategy != "full_dataset" and whole:
@@ -217,7 +219,7 @@ class ExploreWorld(StageEnvironment):
     def _select(self, work: SelectFrames) -> Selected:
         dataset = self.run.dataset
         labelled = {e.frame for e in dataset.entries if e.split != "test"}
-        frames = self.selection.choose(work.frames, work.uncertainty, work.n, sorted(labelled), self.frame)
+        frames = self.selection.choose(work, sorted(labelled), self.frame)
         return Selected(work, frames)
 
     def needed(self, state: stage.State) -> set[str]:

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from aims_pax.core.selection import element_moments, farthest_first, largest_first
+from aims_pax import seeds
+from aims_pax.core.selection import at_random, element_moments, farthest_first
+from aims_pax.core.work import SelectFrames
 from aims_pax.frames import Array, Frame
 from aims_pax.samplers.descriptors import histograms
 
@@ -14,33 +16,33 @@ REMEMBERED = 20_000  # frames whose features are held in memory
 
 
 class FrameSelection:
-    """Selects by the uncertainty times the distance to the nearest labelled or chosen frame, or by the uncertainty
-    alone. The distance is that of the radial descriptor, mean and standard deviation over the atoms of each element."""
+    """Selects by the uncertainty times the distance to the nearest labelled or chosen frame (`diverse`), by the
+    uncertainty alone (`spread`), or at random (`random`). The distance is that of the radial descriptor, mean and
+    standard deviation over the atoms of each element.
+    """
 
-    def __init__(self, elements: Sequence[int], diverse: bool = True) -> None:
-        self.elements, self.diverse = tuple(sorted(elements)), diverse
+    def __init__(self, elements: Sequence[int], rule: str = "diverse", seed: int = 0) -> None:
+        self.elements, self.rule, self.seed = tuple(sorted(elements)), rule, seed
         self._features: dict[str, Array] = {}
 
     def choose(
-        self,
-        frames: Sequence[str],
-        uncertainty: Sequence[float],
-        n: int,
-        known: Iterable[str],
-        frame: Callable[[str], Frame],
+        self, work: SelectFrames, known: Iterable[str], frame: Callable[[str], Frame]
     ) -> tuple[str, ...]:
-        """At most n of these frames (by id), best first; at least one.
+        """The ids of at most `work.n` of its frames, best first; at least one.
 
-        uncertainty: eV/Å of each. known: ids of the frames that are labelled or being labelled. frame: the frame of an
-        id.
+        known: ids of the frames that are labelled. frame: the frame of an id.
         """
-        weights = np.asarray(uncertainty, float)
-        points = self._points(frames, frame)
-        if not self.diverse:
-            return tuple(frames[k] for k in largest_first(points, n, weights))
-        others = self._points([i for i in known if i not in set(frames)], frame)
-        chosen = farthest_first(points, n, others if len(others) else None, weights)
-        return tuple(frames[k] for k in chosen)
+        weights = np.asarray(work.uncertainty, float)
+        if self.rule == "random":
+            rng = np.random.default_rng(seeds.seed_number("selection", self.seed, work.visit))
+            chosen = at_random(len(weights), work.n, rng)
+        elif self.rule == "spread":
+            chosen = np.argsort(-weights, kind="stable")[: work.n].tolist()
+        else:
+            others = self._points([i for i in known if i not in set(work.frames)], frame)
+            points = self._points(work.frames, frame)
+            chosen = farthest_first(points, work.n, others if len(others) else None, weights)
+        return tuple(work.frames[k] for k in chosen)
 
     def _points(self, ids: Sequence[str], frame: Callable[[str], Frame]) -> Array:
         """(F, D) features; new ones are computed, those of earlier selections are remembered."""

@@ -92,7 +92,7 @@ def test_chosen_frames_are_labelled_while_the_next_window_begins():
 def test_nothing_is_selected_before_the_labels_of_the_window_before_are_learnt():
     state = window(select(window(begun()))[0])
     assert state.window.candidates
-    assert not outstanding(state, (SelectFrames, RunMD))
+    assert not outstanding(state, SelectFrames)
     state, _ = answer(state)
     assert not outstanding(state, (SelectFrames, RunTraining))
     state, _ = answer(state)
@@ -101,6 +101,18 @@ def test_nothing_is_selected_before_the_labels_of_the_window_before_are_learnt()
     while works := outstanding(state, RunTraining):
         state, _ = active_learning.step(state, Trained(works[0], 22, (1.0,), (0.1,)), RULES)
     assert outstanding(state, SelectFrames)
+
+
+def test_while_labels_are_computed_trajectories_move_up_to_four_windows():
+    state, _ = select(window(begun()))
+    for _ in range(12):
+        assert outstanding(state, RunMD)
+        state = window(state, (0.5,))
+    assert not outstanding(state, RunMD)
+    state = answer(answer(state)[0])[0]
+    while works := outstanding(state, RunTraining):
+        state, _ = active_learning.step(state, Trained(works[0], 22, (1.0,), (0.1,)), RULES)
+    assert len(outstanding(state, SelectFrames)[0].frames) == 24
 
 
 def test_every_new_point_is_given_its_epochs_and_fewer_in_a_large_set():
