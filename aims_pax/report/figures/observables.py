@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
+from ase.units import kB
 from numpy.typing import NDArray
 
 from aims_pax.report.distances import shortest_by_pair
@@ -65,20 +66,25 @@ def _targets(run: RunRecord) -> list[float]:
 
 
 def _label_energies(run: RunRecord, png: bool) -> list[Panel]:
-    """Reference energies of the labelled frames along the run, relative to the mean of each system."""
+    """Reference energies of the labelled frames along the run, relative to the median of each system, with the range
+    that thermal motion has: ± 2 √(f/2) kT, f = 3N."""
     rows = [(s.system, float(s.info.get("step", "nan")), s.energy / s.n_atoms) for s in run.structures
             if s.info.get("stage") == "active learning" and s.info.get("step", "").isdigit()]  # fmt: skip
     rows = [r for r in rows if math.isfinite(r[2])]
     if len(rows) < 3:
         return []
-    mean = {name: np.mean([r[2] for r in rows if r[0] == name]) for name in {r[0] for r in rows}}
+    middle = {name: np.median([r[2] for r in rows if r[0] == name]) for name in {r[0] for r in rows}}
+    atoms = {s.system: s.n_atoms for s in run.structures}
+    hottest = max(_targets(run), default=0.0)
     with drawing(TALL) as (figure, axes):
-        for name in sorted(mean):
+        for name in sorted(middle):
+            width = 2000 * math.sqrt(1.5 * atoms[name]) * kB * hottest / atoms[name]  # meV/atom
+            axes.axhspan(-width, width, color=system_colour(run, name), alpha=0.1, lw=0)
             part = [r for r in rows if r[0] == name]
             part = [part[k] for k in thinned(len(part), POINTS)]
-            axes.plot([r[1] for r in part], [1000 * (r[2] - mean[name]) for r in part], "o", ms=3,
+            axes.plot([r[1] for r in part], [1000 * (r[2] - middle[name]) for r in part], "o", ms=3,
                       color=system_colour(run, name), alpha=0.75, mec="none")  # fmt: skip
-        axes.set(xlabel="MD step", ylabel="energy − mean (meV/atom)")
+        axes.set(xlabel="MD step", ylabel="energy − median (meV/atom)")
         table = {
             "system": [r[0] for r in rows],
             "step": [r[1] for r in rows],
