@@ -114,8 +114,8 @@ AIDS = {
     "model_energy": "Fluctuates without drift when the dynamics is stable.",
     "volume": "Becomes constant when the cell is in equilibrium with pressure and temperature.",
     "label_energies": (
-        "Frames that were uncertain. The band is the range of thermal motion (± 2 standard deviations of a harmonic system "
-        "at the highest temperature): frames far above it are no structures that MD visits, and teach little."
+        "Frames that were uncertain. The band is the range of thermal motion (± 2 standard deviations of a harmonic "
+        "system at the highest temperature): frames far above it are no structures that MD visits, and teach little."
     ),
     "distances": (
         "Each dash is one frame; atoms closer than the orange mark count as exploded and are never labelled."
