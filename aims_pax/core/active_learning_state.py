@@ -9,7 +9,7 @@ from aims_pax.core.rules import ExploreRules
 from aims_pax.core.threshold import Threshold
 from aims_pax.core.trajectory import Trajectory
 from aims_pax.core.warm_up import WarmUp
-from aims_pax.core.window import Window
+from aims_pax.core.window import AcquisitionWindow
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class State:
     analyses: tuple[BackgroundLabel, ...] = ()
     moved_last: bool = False  # whether MD had the last turn: MD and training take turns on the device
     warm_up: WarmUp = field(default_factory=WarmUp)
-    window: Window = field(default_factory=Window)
+    window: AcquisitionWindow = field(default_factory=AcquisitionWindow)
     closing: str | None = None  # the limit that was reached; only test frames are missing
     stopped: str | None = None
 

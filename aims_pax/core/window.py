@@ -30,7 +30,7 @@ class UncertainFrame:
 
 
 @dataclass(frozen=True)
-class Window:
+class AcquisitionWindow:
     """The candidates collected so far, the frames being labelled, and the training that is due."""
 
     candidates: tuple[UncertainFrame, ...] = ()
@@ -39,23 +39,23 @@ class Window:
     n_new: int = 0  # training points since the last training
     epochs_left: int = 0
 
-    def collected(self, candidate: UncertainFrame) -> Window:
+    def collected(self, candidate: UncertainFrame) -> AcquisitionWindow:
         """The window with one more candidate."""
         return replace(self, candidates=(*self.candidates, candidate))
 
-    def without_exploded(self, trajectory: int) -> Window:
+    def without_exploded(self, trajectory: int) -> AcquisitionWindow:
         """Of a trajectory that exploded, only the frame where its uncertainty began to rise remains a candidate."""
         own = [c for c in self.candidates if c.trajectory == trajectory]
         gone = set(own[1:])
         return replace(self, candidates=tuple(c for c in self.candidates if c not in gone))
 
-    def selected(self, frames: tuple[str, ...]) -> Window:
+    def selected(self, frames: tuple[str, ...]) -> AcquisitionWindow:
         """The window after the selection: these frames are labelled, the other candidates are forgotten."""
         trajectory = {c.frame: c.trajectory for c in self.candidates}
         pending = (*self.pending, *((frame, trajectory[frame]) for frame in frames))
         return replace(self, candidates=(), pending=pending, n_selections=self.n_selections + 1)
 
-    def answered(self, frame: str, learnt: bool, epochs_per_point: int, n_train: int) -> Window:
+    def answered(self, frame: str, learnt: bool, epochs_per_point: int, n_train: int) -> AcquisitionWindow:
         """The window after the answer for one of its frames. learnt: whether it became a training point.
 
         When no answer is missing, training is due: `epochs_per_point` for each new point, fewer for a set of more than
@@ -69,6 +69,6 @@ class Window:
         epochs = epochs_per_point * max(1, math.ceil(n_new * each))
         return replace(self, pending=(), n_new=0, epochs_left=self.epochs_left + epochs)
 
-    def trained(self, epochs: int) -> Window:
+    def trained(self, epochs: int) -> AcquisitionWindow:
         """The window after a visit of so many epochs."""
         return replace(self, epochs_left=max(0, self.epochs_left - epochs))

@@ -8,7 +8,7 @@ import pytest
 
 from aims_pax.core import active_learning
 from aims_pax.core.rules import ExploreRules
-from aims_pax.core.window import SMALL_SET, UncertainFrame, Window
+from aims_pax.core.window import SMALL_SET, AcquisitionWindow, UncertainFrame
 from aims_pax.core.work import (
     AddToDataset,
     Advanced,
@@ -116,8 +116,8 @@ def test_while_labels_are_computed_trajectories_move_up_to_four_windows():
 
 
 def test_every_new_point_is_given_its_epochs_and_fewer_in_a_large_set():
-    small = Window(pending=(("x", 0),), n_new=3).answered("x", True, 2, SMALL_SET)
-    large = Window(pending=(("x", 0),), n_new=3).answered("x", True, 2, 4 * SMALL_SET)
+    small = AcquisitionWindow(pending=(("x", 0),), n_new=3).answered("x", True, 2, SMALL_SET)
+    large = AcquisitionWindow(pending=(("x", 0),), n_new=3).answered("x", True, 2, 4 * SMALL_SET)
     assert (small.epochs_left, large.epochs_left) == (8, 2)
     assert small.trained(3).epochs_left == 5
 

@@ -1,0 +1,77 @@
+"""The labelled files of a user become the first dataset: which structures, which set, which member."""
+
+from types import SimpleNamespace
+
+import ase.io
+import numpy as np
+import pytest
+from ase.build import molecule
+from ase.calculators.emt import EMT
+
+from aims_pax.errors import SettingsError
+from aims_pax.settings import read_settings
+from aims_pax.stages.given_sets import given_files, given_sets
+from aims_pax.systems import geometry_paths, read_systems
+from tests.projects import write_project
+
+
+@pytest.fixture
+def run(tmp_path):
+    def made(files, **active):
+        for name, n in files.items():
+            rng, frames = np.random.default_rng(n), []
+            for _ in range(n):
+                atoms = molecule("H2O")
+                atoms.rattle(0.05, rng=rng)
+                atoms.calc = EMT()
+                atoms.info["REF_energy"], atoms.arrays["REF_forces"] = (
+                    atoms.get_potential_energy(),
+                    atoms.get_forces(),
+                )
+                atoms.calc = None
+                frames.append(atoms)
+            ase.io.write(tmp_path / name, frames, format="extxyz")
+        settings = read_settings(
+            write_project(tmp_path, {"INITIAL_DATASET_GENERATION": None, "ACTIVE_LEARNING": active})
+        )
+        members = [SimpleNamespace(name=f"m_{s}", seed=s) for s in (11, 12)]
+        ensemble = SimpleNamespace(members=members, elements=(1, 8))
+        return SimpleNamespace(
+            settings=settings,
+            systems=read_systems(geometry_paths(settings.misc.path_to_geometry, settings.folder)),
+            ensemble=ensemble,
+        )
+
+    return made
+
+
+def counts(dataset):
+    return {(m, s): len(getattr(dataset, s)(m)) for m in range(2) for s in ("train", "valid")}
+
+
+def test_a_share_of_one_file_is_held_out_for_validation(run):
+    sets, files = given_sets(run({"t.xyz": 20}, initial_train_dataset="t.xyz", valid_ratio=0.2))
+    assert counts(sets) == {(m, s): n for m in range(2) for s, n in (("train", 16), ("valid", 4))}
+    assert [f.name for f in files] == ["t.xyz"]
+
+
+def test_with_a_validation_file_every_training_structure_trains(run):
+    files = {"t.xyz": 5, "v.xyz": 3}
+    sets, _ = given_sets(run(files, initial_train_dataset="t.xyz", initial_valid_dataset="v.xyz"))
+    assert counts(sets) == {(m, s): n for m in range(2) for s, n in (("train", 5), ("valid", 3))}
+
+
+def test_each_member_may_have_a_file_of_its_own_by_name_or_seed(run):
+    own = {"m_11": "a.xyz", "12": "b.xyz"}
+    found = given_files(run({"a.xyz": 4, "b.xyz": 6}, initial_train_dataset=own))
+    assert [(f.name, member) for f, member in found] == [("a.xyz", 0), ("b.xyz", 1)]
+
+
+def test_a_file_for_an_unknown_member_is_refused_with_the_names_there_are(run):
+    with pytest.raises(SettingsError, match="no member is called c; there are m_11, m_12"):
+        given_files(run({"a.xyz": 4}, initial_train_dataset={"c": "a.xyz", "m_12": "a.xyz"}))
+
+
+def test_too_few_structures_to_hold_some_out_are_refused(run):
+    with pytest.raises(SettingsError, match="too few to hold out valid_ratio"):
+        given_sets(run({"t.xyz": 3}, initial_train_dataset="t.xyz", valid_ratio=0.1))
