@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aims_pax import seeds
@@ -98,6 +98,11 @@ class ExploreRules:
     def by_windows(self) -> bool:
         """Whether labels are chosen among the candidates of a window."""
         return self.acquisition == "window"
+
+    def for_fits_at_once(self) -> ExploreRules:
+        """The same for models of which one visit is a complete fit: one for all labels of a window."""
+        whole = self.epochs_per_worker * max(self.per_window, 1)
+        return replace(self, epochs_per_visit=whole, warm_up_epochs=0)
 
     @classmethod
     def read(

@@ -71,7 +71,7 @@ def run_active_learning_stage(run: RunContext) -> stage.State:
     timestep = min(run.settings.md_of(s.name).timestep for s in dealt)
     rules = ExploreRules.read(settings, n, run.settings.model.seed, timestep)
     if run.ensemble.fits_at_once:
-        rules = replace(rules, epochs_per_visit=rules.epochs_per_worker)
+        rules = rules.for_fits_at_once()
     world = ExploreWorld(run, dealt)
     world.rules = rules
     state = world.restore(stage.State)

@@ -122,6 +122,15 @@ def test_every_new_point_is_given_its_epochs_and_fewer_in_a_large_set():
     assert small.trained(3).epochs_left == 5
 
 
+def test_models_that_are_fitted_at_once_are_fitted_once_a_window():
+    rules = RULES.for_fits_at_once()
+    state = window(begun(rules=rules), rules=rules)
+    state = answer(answer(select(state, rules=rules)[0], rules)[0], rules)[0]
+    (work,) = outstanding(state, RunTraining, rules)
+    state, _ = active_learning.step(state, Trained(work, 22, (1.0,), (0.1,)), rules)
+    assert not outstanding(state, RunTraining, rules)
+
+
 def test_a_window_without_a_candidate_is_followed_by_the_next():
     state = window(begun(), (0.01, 0.01, 0.01))
     assert {(w.trajectory, w.start) for w in outstanding(state, RunMD)} == {(0, 30), (1, 30)}
