@@ -44,6 +44,7 @@ PROJECT: dict[str, Any] = {
         "ensemble_size": 2,
         "skip_step_mlff": 5,
         "max_MD_steps": 60,
+        "epochs_before_exploration": 2,
         "epochs_per_worker": 2,
         "convergence_patience": 3,
         "max_convergence_epochs": 4,

@@ -88,7 +88,7 @@ def counted(tmp_path_factory):
         "n_test": 1,
         "analysis": True,
         "analysis_skip": 15,
-        "max_MD_steps": 400,
+        "max_MD_steps": 800,
         "desired_acc": 1e-6,
     }
     changes = {"REFERENCE": {"factory": "failing:EMT"}, "ACTIVE_LEARNING": al, "MISC": {"report": True}}

@@ -105,11 +105,16 @@ def reopen(state: State, systems: tuple[str, ...], rules: ExploreRules) -> State
         valid=tuple((s, known.get(s, 0)) for s in dict.fromkeys([*known, *systems])),
         thresholds=state.thresholds + tuple((k, Threshold()) for k in wanted if k not in keys),
     )
+    if not rules.by_windows:
+        state = replace(state, window=replace(state.window, candidates=()))
     learning = replace(state, closing=None)
-    over = state.n_train >= rules.max_train or _why_over(learning, rules) is not None
+    why = _why_over(learning, rules)
+    over = state.n_train >= rules.max_train or why is not None
     accurate = rules.desired_acc > 0 and mean_force_mae(state) <= rules.desired_acc and not added
     if not over and not accurate:
-        return replace(learning, stopped=None)
+        return _next_window(replace(learning, stopped=None), rules)
+    if state.stopped is None and state.closing is None and why is not None:
+        return _end(state, why, rules)[0]
     return state if state.stopped is None else before
 
 
@@ -170,8 +175,7 @@ def step(state: State, event: Event, rules: ExploreRules) -> tuple[State, tuple[
             state, effects = _selected(state, event)
         case _:
             raise IllegalEvent(f"{type(event).__name__} has no meaning in active learning")
-    if rules.by_windows:
-        state = _next_window(state, rules)
+    state = _next_window(state, rules)
     why = _why_over(state, rules)
     if state.stopped is None and why is not None:
         state, said = _end(state, why, rules)
@@ -399,7 +403,8 @@ def _next_window(state: State, rules: ExploreRules) -> State:
     """A window ended without anything to select: the trajectories begin the next one."""
     running = [t for t in state.trajectories if t.status == "running"]
     idle = not state.window.candidates and not state.window.pending
-    if state.closing or not idle or not running or not all(t.window_over(rules) for t in running):
+    idle = idle and rules.by_windows and not state.closing
+    if not idle or not running or not all(t.window_over(rules) for t in running):
         return state
     return _windows_begin(state)
 

@@ -215,13 +215,31 @@ def test_test_frames_are_drawn_after_equilibration_and_the_missing_ones_at_the_e
     assert state.stopped.startswith("max_labels")
 
 
-def test_random_runs_survive_a_restart_at_every_step_and_ask_for_no_frame_twice():
-    for seed in range(60):
+def test_a_run_that_had_ended_goes_on_with_a_new_window_when_its_limit_is_raised():
+    rules = replace(RULES, max_labels=2, n_test=1, test_due=(2.0,), test_trajectory=(0,), equilibration=90)
+    state = select(window(begun(2, rules), rules=rules), 1, rules)[0]
+    state = answer(state, rules)[0]
+    (work,) = outstanding(state, RunTraining, rules)
+    state, _ = active_learning.step(state, Trained(work, 21, (1.0,), (0.1,)), rules)
+    while not outstanding(state, RequestLabel, rules):  # closing: until the test frame is drawn
+        state = window(state, (0.5,), rules)
+    state = answer(state, rules)[0]
+    assert state.stopped == "max_labels: 2 reference calculations"
+    more = replace(rules, max_labels=9)
+    again = active_learning.reopen(state, ("a", "a"), more)
+    assert again.stopped is None
+    assert again.closing is None
+    assert len(outstanding(again, RunMD, more)) == 2
+
+
+def test_random_runs_survive_restarts_with_other_settings_and_ask_for_no_frame_twice():
+    for seed in range(80):
         rng = random.Random(seed)
-        rules = replace(RULES, max_labels=rng.choice([9, 20, math.inf]), max_steps=400, n_test=2,
-                        test_due=(0.2, 0.7), test_trajectory=(0, 1), equilibration=30)  # fmt: skip
+        n_test = rng.choice([0, 2])
+        rules = replace(RULES, max_labels=rng.choice([9, 20, math.inf]), max_steps=400, n_test=n_test,
+                        test_due=(0.2, 0.7), test_trajectory=(0, 1), equilibration=30, warm_up_epochs=4)  # fmt: skip
         state, asked = begun(3, rules), []
-        for _ in range(600):
+        for _ in range(900):
             works = active_learning.outstanding(state, rules)
             if not works:
                 break
@@ -229,7 +247,13 @@ def test_random_runs_survive_a_restart_at_every_step_and_ask_for_no_frame_twice(
             state = from_plain(type(state), to_plain(state))
             state, effects = active_learning.step(state, _event(work, state, rng), rules)
             asked += [e.frame for e in effects if isinstance(e, AddToDataset)]
-        assert state.stopped, seed
+            if rng.random() < 0.03:  # a restart with other settings
+                rules = replace(
+                    rules, acquisition=rng.choice(["window", "crossing"]), window=rng.choice([30, 10, 70]),
+                    max_labels=rules.max_labels + rng.choice([0, 3]), per_window=rng.choice([1, 5]),
+                )  # fmt: skip
+                state = active_learning.reopen(state, ("a",) * 3, rules)
+        assert state.stopped, (seed, state)
         assert len(asked) == len(set(asked))
         assert state.n_asked <= rules.max_labels
 
