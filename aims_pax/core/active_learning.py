@@ -81,7 +81,7 @@ def begin(systems: tuple[str, ...], rules: ExploreRules, n_train: int, valid: di
         thresholds=tuple((key, Threshold()) for key in keys),
         n_train=n_train,
         valid=tuple((system, valid.get(system, 0)) for system in dict.fromkeys(systems)),
-        warm_up=WarmUp(math.ceil(rules.warm_up_epochs * min(1.0, SMALL_SET / max(n_train, 1)))),
+        warm_up=WarmUp(math.ceil(rules.warm_up_epochs * min(1.0, SMALL_SET / n_train)) if n_train else 0),
     )
 
 

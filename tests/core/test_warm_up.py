@@ -39,8 +39,8 @@ def test_or_at_the_limit_of_epochs():
     assert state.warm_up.epochs == 60
 
 
-@pytest.mark.parametrize(("n_train", "limit"), [(20, 60), (100, 60), (600, 10), (10**6, 1)])
-def test_large_sets_need_fewer_epochs(n_train, limit):
+@pytest.mark.parametrize(("n_train", "limit"), [(0, 0), (20, 60), (100, 60), (600, 10), (10**6, 1)])
+def test_large_sets_need_fewer_epochs_and_given_models_without_data_none(n_train, limit):
     assert begun(n_train).warm_up.limit == limit
 
 
