@@ -42,7 +42,7 @@ class Geometry(Protocol):
 
 
 @dataclass(frozen=True)
-class Bonds:
+class CovalentBonds:
     """B bonds of one system. pairs: (B, 2) atoms. limit: (B,) Å, from which a bond is broken.
 
     longest: (B,) Å in the structures from which they were found, number of these: `structures`.
@@ -78,7 +78,7 @@ def atom_name(geometry: Geometry, i: int) -> str:
     return f"{chemical_symbols[int(geometry.numbers[i])]}{i + 1}"
 
 
-def find_bonds(structures: Sequence[Geometry]) -> Bonds:
+def find_bonds(structures: Sequence[Geometry]) -> CovalentBonds:
     """The bonds that structures of one system, with equal atoms in equal order, have in common."""
     counted: Counter[tuple[int, int]] = Counter()
     for one in structures:
@@ -86,9 +86,9 @@ def find_bonds(structures: Sequence[Geometry]) -> Bonds:
     pairs = sorted(pair for pair, n in counted.items() if n >= MOSTLY * len(structures))
     index = np.array(pairs, np.int64).reshape(-1, 2)
     sums = covalent_radii[structures[0].numbers[index]].sum(1) if pairs else np.zeros(0)
-    bonds = Bonds(index, BROKEN * sums, np.zeros(len(index)), len(structures))
+    bonds = CovalentBonds(index, BROKEN * sums, np.zeros(len(index)), len(structures))
     longest = np.max([bonds.lengths(s) for s in structures], axis=0)
-    return Bonds(index, bonds.limit, longest, len(structures))
+    return CovalentBonds(index, bonds.limit, longest, len(structures))
 
 
 def _bonded(one: Geometry) -> set[tuple[int, int]]:

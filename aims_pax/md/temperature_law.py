@@ -24,7 +24,7 @@ SIGMAS = 3.0  # standard errors within which a value agrees
 STEP_ERROR = (
     0.02  # of T: kinetic temperature is off by about (ωh)²/12 … /4 in stiff modes at finite time step h
 )
-FEWEST = 10.0  # independent values below which nothing is concluded
+FEWEST = 20.0  # independent values below which nothing is concluded: of short series τ is estimated too small
 
 
 @dataclass(frozen=True)

@@ -120,8 +120,8 @@ AIDS = {
         "Each dash is one frame; atoms closer than the orange mark count as exploded and are never labelled."
     ),
     "md_temperature": (
-        "Thin: each trajectory; thick: their mean, which fluctuates about the dashed target. Shaded: the width that the "
-        "canonical law gives one trajectory. A cross: it ended early."
+        "Thin: each trajectory; thick: their mean, which fluctuates about the dashed target. Shaded: the width "
+        "that the canonical law gives one trajectory. A cross: it ended early."
     ),
     "md_total_energy": (
         "Without a thermostat it must stay constant but for small fluctuations; a slope is a drift, from forces that "

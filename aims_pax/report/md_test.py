@@ -50,10 +50,10 @@ def md_verdict(found: Mapping[str, Any]) -> MDVerdict:
         return MDVerdict("unfit", text)
     wrong = [*_drift_remarks(found), *_law_remarks(found), *_constant_remarks(found)]
     head = f"{plural(len(cool), 'trajectory')} of {length} at {_heat(cool)}"
-    kept = " with every bond kept" if any(t["bonds"] for t in cool) else ""
+    whole = " with every bond kept" if any(t["bonds"] for t in cool) else ""
     if wrong:
-        return MDVerdict("unfit", f"Survived {head}{kept}, but {'; '.join(wrong)}.")
-    text = f"Survived {head}{kept}"
+        return MDVerdict("unfit", f"Survived {head}{whole}, but {'; '.join(wrong)}.")
+    text = f"Survived {head}{whole}"
     if lost_hot:
         first = min(lost_hot, key=lambda t: t["ps"])
         text += (

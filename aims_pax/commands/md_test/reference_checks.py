@@ -145,7 +145,7 @@ class Frequencies:
 
     @classmethod
     def at_minimum(cls, system: TestedSystem, potential: ModelPotential) -> Frequencies:
-        return cls(system.name, relaxed(lowest(system), potential))
+        return cls(system.name, model_minimum(lowest(system), potential))
 
     @property
     def moving(self) -> list[int]:
@@ -219,7 +219,7 @@ class EquationOfStateCheck:
 
     @classmethod
     def at_minimum(cls, system: TestedSystem, potential: ModelPotential) -> EquationOfStateCheck:
-        return cls(system.name, relaxed(lowest(system), potential, cell=True))
+        return cls(system.name, model_minimum(lowest(system), potential, cell=True))
 
     def frames(self) -> list[Frame]:
         scales = [v ** (1 / 3) for v in STRAINS]
@@ -260,7 +260,7 @@ def lowest(system: TestedSystem) -> Frame:
     return min(system.frames, key=lambda f: f.label.energy).frame
 
 
-def relaxed(frame: Frame, potential: ModelPotential, cell: bool = False) -> Frame:
+def model_minimum(frame: Frame, potential: ModelPotential, cell: bool = False) -> Frame:
     """The model's minimum near a structure; cell: also of the volume, where the model has a stress."""
     calculator = ModelCalculator(potential)
     atoms = frame.to_atoms()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from aims_pax.frames import Array, Frame
-from aims_pax.md.bonds import Bonds
+from aims_pax.md.bonds import CovalentBonds
 from aims_pax.md.propagate import MDOutcome, advance, never_stop
 from aims_pax.md.state import MDState
 from aims_pax.models.base import ModelPotential
@@ -32,7 +32,7 @@ class TestStart:
     frame: Frame
     temperature: float
     md: Any
-    bonds: Bonds
+    bonds: CovalentBonds
     stream: int
 
 
