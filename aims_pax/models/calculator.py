@@ -189,7 +189,7 @@ class ChosenFiles:
 
 
 def chosen_files(path: Path | str | Sequence[Path | str]) -> ChosenFiles:
-    """The files that a name, a pattern, a list of files, or the folder of a run stands for. Raises SettingsError."""
+    """The files of a name, a pattern, a list of files, or the folder of a run. Raises SettingsError."""
     if isinstance(path, str | Path):
         named = Path(path).expanduser()
         if named.is_dir():

@@ -65,7 +65,7 @@ def test_rigid_motions_of_molecules_crystals_and_fixed_atoms():
 
 def test_atoms_that_are_fixed_are_not_displaced_and_do_not_relax():
     held = Frame(
-        WATER.numbers, WATER.positions + [[0, 0, 0], [0.1, 0, 0], [0, 0, 0]], fixed=[True, False, False]
+        WATER.numbers, WATER.positions + np.diag([0.0, 0.1, 0.0]), fixed=[True, False, False]
     )
     assert Frequencies("water", held).moving == [1, 2]
     moved = model_minimum(held, Springs())
@@ -103,11 +103,11 @@ class EMT:
     elements, members = (29,), 1
 
     def __init__(self, scale=1.0):
-        from ase.calculators.emt import EMT as Calculator
+        from ase.calculators import emt
 
         from aims_pax.potential import CalculatorPotential
 
-        self.inner, self.scale = CalculatorPotential(Calculator), scale
+        self.inner, self.scale = CalculatorPotential(emt.EMT), scale
 
     def labels(self, frames):
         found = self.inner.labels(frames)
