@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -55,8 +56,18 @@ def check_command(
     ] = HERE,
     tried: Annotated[
         bool,
-        typer.Option("--try", help="Label one structure with the reference; check the device with torch."),
+        typer.Option(
+            "--try",
+            help="Label one structure with the reference; check the device with torch; time training and MD, and "
+            "forecast time and cost of the run.",
+        ),
     ] = False,
+    label_time: Annotated[
+        float | None,
+        typer.Option(
+            help="With --try: seconds of one label of the smallest geometry, where it cannot be tried here (FHI-aims)."
+        ),
+    ] = None,
     mace_settings: MaceFile = MACE,
     aimspax_settings: ProjectFile = PROJECT,
     version: Version = False,
@@ -68,6 +79,9 @@ def check_command(
         from aims_pax.commands.check.trial_labels import check_verdict, verdict_of_file
         from aims_pax.settings import dump
 
+        if label_time is not None and not (tried and 0 < label_time < math.inf):
+            raise SettingsError(f"--label-time: expected a positive number, with --try, got {label_time:g}")
+        files, ahead = settings_files(context, mace_settings, aimspax_settings), list[str]()
         alone = folder.is_file() or (folder.suffix in (".yaml", ".yml") and not folder.exists())
         if not alone:
             _enter(folder)
@@ -78,15 +92,21 @@ def check_command(
                 found = checked_config_file(folder)
                 said, warnings, text = verdict_of_file(found, tried), found.warnings, found.text
             else:
-                settings = checked_settings(HERE, *settings_files(context, mace_settings, aimspax_settings))
+                settings = checked_settings(HERE, *files)
                 said, warnings = check_verdict(settings, wanted=tried), [*settings.warnings]
                 text = dump(settings)
+                if tried:
+                    from aims_pax.commands.check.trial_times import try_times
+
+                    ahead = try_times(HERE, settings, said.seconds, label_time, files)
         except SettingsError as error:
             n = sum(not line.startswith(" ") for line in str(error).splitlines())
             raise SettingsError(f"{error}\n{n} problem{'s' if n > 1 else ''} to correct") from error
         for warning in (*warnings, *said.warnings):
             print(f"warning: {warning}", file=sys.stderr)
         print(text, end="", flush=True)
+        for line in ahead:
+            print(line, file=sys.stderr)
         print(f"check: {said.text}", file=sys.stderr)
 
     exit_on_error(go)

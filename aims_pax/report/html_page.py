@@ -299,7 +299,11 @@ def _data_table(run: RunRecord) -> str:
 
 
 def _ledger_table(run: RunRecord) -> str:
-    return f"<div class=tables>{html_table('Ledger', ['', ''], cost_summary.ledger(run))}</div>"
+    tables = html_table("Ledger", ["", ""], cost_summary.ledger(run))
+    ahead = cost_summary.forecast_against_truth(run)
+    head = ["", "forecast: 10 … 90 % (median)", "it took", ""]
+    tables += html_table("Forecast of aims-PAX check --try", head, ahead, text=(0, 3))
+    return f"<div class=tables>{tables}</div>"
 
 
 def _failure_table(run: RunRecord) -> str:

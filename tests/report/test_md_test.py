@@ -21,8 +21,9 @@ def test_a_sound_model_is_fit():
     verdict = md_verdict(md_results())
     assert verdict.kind == "fit"
     assert verdict.text == (
-        "Survived 2 trajectories of 1 ps at 300 K with every bond kept, and 2 at 450 K; its energy is conserved and its "
-        "temperature follows the canonical law. Rare events appear only in longer tests (aims-PAX test --md --ps 50)."
+        "Survived 2 trajectories of 1 ps at 300 K with every bond kept, and 2 at 450 K; its energy is conserved and "
+        "its temperature follows the canonical law. Rare events appear only in longer tests (aims-PAX test --md --ps "
+        "50)."
     )
 
 

@@ -64,9 +64,7 @@ def test_rigid_motions_of_molecules_crystals_and_fixed_atoms():
 
 
 def test_atoms_that_are_fixed_are_not_displaced_and_do_not_relax():
-    held = Frame(
-        WATER.numbers, WATER.positions + np.diag([0.0, 0.1, 0.0]), fixed=[True, False, False]
-    )
+    held = Frame(WATER.numbers, WATER.positions + np.diag([0.0, 0.1, 0.0]), fixed=[True, False, False])
     assert Frequencies("water", held).moving == [1, 2]
     moved = model_minimum(held, Springs())
     assert (moved.positions[0] == held.positions[0]).all()

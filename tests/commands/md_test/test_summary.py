@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from aims_pax.commands.md_test.starts import choose_starts, systems_of_frames
@@ -35,9 +36,8 @@ def test_distances_at_both_temperatures_are_compared_with_the_data(moved):
     pairs = {d["pair"]: d for d in summary_of_trajectories(thermal, calm, systems)["distances"]}
     assert set(pairs) == {"H–H", "H–O"}
     one = pairs["H–O"]
-    assert one["data"] == pytest.approx(min(
-        abs(((f.frame.positions[0] - f.frame.positions[k]) ** 2).sum() ** 0.5) for f in systems[0].frames for k in (1, 2)
-    ))  # fmt: skip
+    places = [f.frame.positions for f in systems[0].frames]
+    assert one["data"] == pytest.approx(min(np.linalg.norm(x[0] - x[k]) for x in places for k in (1, 2)))
     assert sum(one["histogram_data"]) == 2 * len(systems[0].frames)
     assert sum(one["histogram_md"]) == 2 * 2 * 30
     assert one["covalent"] == pytest.approx(0.97)
