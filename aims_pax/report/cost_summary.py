@@ -176,7 +176,11 @@ def forecast_against_truth(run: RunRecord) -> list[list[str]]:
         return []
     spent = {s.name: sum(s.seconds.values()) or s.heard - s.began for s in run.stages}
     took = {part: sum(spent.get(name, 0.0) for name in names) for part, names in PARTS.items()}
-    took |= {"wall": wall_seconds(run), "labels": float(run.labelled), "reference": run.reference_seconds}
+    took |= {
+        "wall": wall_seconds(run),
+        "labels": float(run.labelled),
+        "reference": math.fsum(c.seconds for c in run.calls if math.isfinite(c.seconds)),
+    }
     return comparison_rows(run.forecast, took)
 
 

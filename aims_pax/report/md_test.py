@@ -128,12 +128,16 @@ def _law_remarks(found: Mapping[str, Any]) -> list[str]:
 
 
 def closer_pairs(found: Mapping[str, Any]) -> list[tuple[str, float, float]]:
-    """(pair, shortest distance in MD, in the data; Å) where MD came clearly closer, the worst first."""
+    """(pair, shortest distance in MD, in the data; Å) where MD came clearly closer, the worst first.
+
+    The pair says so where it happened at 1.5 T only.
+    """
     rows = []
     for d in found["distances"]:
         near = min((v for v in (d["md"], d["md_hot"]) if v is not None), default=None)
         if near is not None and d["data"] is not None and near < CLOSER * d["data"]:
-            rows.append((d["pair"], near, d["data"]))
+            only_hot = d["md"] is None or d["md"] >= CLOSER * d["data"]
+            rows.append((f"{d['pair']} at 1.5 T" if only_hot else d["pair"], near, d["data"]))
     return sorted(rows, key=lambda r: r[1] / r[2])
 
 
@@ -195,7 +199,7 @@ def distance_rows(found: Mapping[str, Any]) -> tuple[list[str], Rows]:
     """(head, rows): the shortest distances of each pair of elements, Å."""
     rows = []
     for d in found["distances"]:
-        closer = any(pair == d["pair"] for pair, _, _ in closer_pairs(found))
+        closer = any(pair.split()[0] == d["pair"] for pair, _, _ in closer_pairs(found))
         cells = ["—" if v is None else f"{v:.2f}" for v in (d["md"], d["md_hot"], d["data"], d["covalent"])]
         rows.append([d["pair"], *cells, "closer than in the data" if closer else ""])
     return ["pair", "MD at T", "MD at 1.5 T", "labelled frames", "covalent radii", ""], rows
@@ -220,13 +224,18 @@ def reference_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     for s in checks.get("equation_of_state", ()):
         rows.append((
             f"{s['system']}: equation of state, {len(s['volume'])} volumes",
-            f"V₀ {s['V0_model']:.2f} against {s['V0_reference']:.2f} Å³/atom, B₀ {s['B_model']:.1f} against "
-            f"{s['B_reference']:.1f} GPa" if s["V0_model"] and s["V0_reference"] else
-            f"no minimum in the range; rms difference {milli(s['rms'])} meV/atom",
+            f"V₀ {_minimum(s, 'V0', 2)} Å³/atom, B₀ {_minimum(s, 'B', 1)} GPa (model against reference); energies "
+            f"differ by {milli(s['rms'])} meV/atom (rms)",
         ))  # fmt: skip
     if checks:
         rows.append(("labels for these checks, apart from those of the run", _label_costs(checks)))
     return rows
+
+
+def _minimum(s: Mapping[str, Any], name: str, digits: int) -> str:
+    """`11.50 against 11.60`; a curve without a minimum among its volumes has no value."""
+    values = (s[f"{name}_{whose}"] for whose in ("model", "reference"))
+    return " against ".join("none in the range" if v is None else f"{v:.{digits}f}" for v in values)
 
 
 def _label_costs(checks: Mapping[str, Any]) -> str:

@@ -59,8 +59,12 @@ def test_the_temperature_law_counts_where_it_could_be_tested(agrees, kind):
 def test_distances_below_those_of_the_data_limit_the_model():
     found = md_results()
     found["distances"][0]["md_hot"] = 0.7
+    assert closer_pairs(found) == [("H–O at 1.5 T", 0.7, 0.9)]
+    verdict = md_verdict(found)
+    assert verdict.kind == "limited"
+    assert "H–O at 1.5 T came to 0.70 Å, closer than in any labelled frame (0.90 Å)" in verdict.text
+    found["distances"][0]["md"] = 0.75
     assert closer_pairs(found) == [("H–O", 0.7, 0.9)]
-    assert md_verdict(found).kind == "limited"
     assert distance_rows(found)[1][0][-1] == "closer than in the data"
 
 
@@ -99,13 +103,11 @@ def test_checks_against_the_reference_are_listed_with_their_labels():
     assert rows["water: harmonic frequencies at the model's minimum, 3 modes"].startswith(
         "MAE 5.0 cm⁻¹, largest 9.0"
     )
-    assert (
-        rows["copper: equation of state, 7 volumes"]
-        == "V₀ 11.50 against 11.60 Å³/atom, B₀ 130.0 against 134.0 GPa"
+    assert rows["copper: equation of state, 7 volumes"] == (
+        "V₀ 11.50 against 11.60 Å³/atom, B₀ 130.0 against 134.0 GPa (model against reference); energies differ by 1.00 "
+        "meV/atom (rms)"
     )
-    assert (
-        rows["far: equation of state, 7 volumes"] == "no minimum in the range; rms difference 1.00 meV/atom"
-    )
+    assert "V₀ none in the range against 11.60 Å³/atom" in rows["far: equation of state, 7 volumes"]
     assert rows["labels for these checks, apart from those of the run"] == (
         "20 (15 calculated now, the others were in the store, 1 failed)"
     )
