@@ -50,7 +50,7 @@ def forecast(
 ) -> dict[str, Any]:
     """Percentiles of hours by stage and in all, of labels and of core hours of the reference; plain values.
 
-    ahead: the plan. None stands for a stage that no limit ends, or whose times are not known.
+    ahead: the plan. None: a stage that no limit ends, or whose times are not known.
     """
     draw = _Draw(ahead, settings, systems, timings)
     stages = {"initial": draw.initial(), "explore": draw.active_learning(), "converge": draw.convergence()}
