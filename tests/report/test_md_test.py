@@ -53,7 +53,7 @@ def test_the_temperature_law_counts_where_it_could_be_tested(agrees, kind):
     found["temperature_law"][0]["agrees"] = agrees
     verdict = md_verdict(found)
     assert verdict.kind == kind
-    assert ("too short to test the temperature" in verdict.text) is (agrees is None)
+    assert ("the test is too short for its temperature" in verdict.text) is (agrees is None)
 
 
 def test_distances_below_those_of_the_data_limit_the_model():
