@@ -70,12 +70,14 @@ def md_verdict(found: Mapping[str, Any]) -> MDVerdict:
         )
         return MDVerdict("limited", f"{text}.")
     open_laws = any(law["agrees"] is None and law["canonical_thermostat"] for law in found["temperature_law"])
-    sound = "its energy is conserved"
-    sound += (
-        ", too short to test the temperature"
+    vague = any((d["error"] or 0.0) > DRIFT for d in found["drift"]) or not found["drift"]
+    sound = "the test is too short to see a drift of its energy" if vague else "its energy is conserved"
+    law = (
+        "the test is too short for its temperature"
         if open_laws
-        else " and its temperature follows the canonical law"
+        else "its temperature follows the canonical law"
     )
+    sound += f" and {law}"
     short = "" if longest >= 10 else " Rare events appear only in longer tests (aims-PAX test --md --ps 50)."
     return MDVerdict("fit", f"{text}; {sound}.{short}")
 
