@@ -93,7 +93,7 @@ def write_project(
     (folder / "geometries").mkdir(exist_ok=True)
     for name, frame in systems.items():
         ase.io.write(folder / "geometries" / f"{name}.xyz", frame.to_atoms(), format="extxyz")
-    project = changed(PROJECT, {"MISC": {"path_to_geometry": "geometries", "report": False}})
+    project = changed(PROJECT, {"MISC": {"path_to_geometry": "geometries", "report": False, "md_test": 20}})
     (folder / "aimsPAX.yaml").write_text(yaml.safe_dump(changed(project, changes or {}), sort_keys=False))
     (folder / "mace.yaml").write_text(yaml.safe_dump(changed(MACE, mace or {}), sort_keys=False))
     return folder

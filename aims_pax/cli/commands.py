@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -55,8 +56,18 @@ def check_command(
     ] = HERE,
     tried: Annotated[
         bool,
-        typer.Option("--try", help="Label one structure with the reference; check the device with torch."),
+        typer.Option(
+            "--try",
+            help="Label one structure with the reference; check the device with torch; time training and MD, and "
+            "forecast time and cost of the run.",
+        ),
     ] = False,
+    label_time: Annotated[
+        float | None,
+        typer.Option(
+            help="With --try: seconds of one label of the smallest geometry, where it cannot be tried here (FHI-aims)."
+        ),
+    ] = None,
     mace_settings: MaceFile = MACE,
     aimspax_settings: ProjectFile = PROJECT,
     version: Version = False,
@@ -68,6 +79,9 @@ def check_command(
         from aims_pax.commands.check.trial_labels import check_verdict, verdict_of_file
         from aims_pax.settings import dump
 
+        if label_time is not None and not (tried and 0 < label_time < math.inf):
+            raise SettingsError(f"--label-time: expected a positive number, with --try, got {label_time:g}")
+        files, ahead = settings_files(context, mace_settings, aimspax_settings), list[str]()
         alone = folder.is_file() or (folder.suffix in (".yaml", ".yml") and not folder.exists())
         if not alone:
             _enter(folder)
@@ -78,15 +92,21 @@ def check_command(
                 found = checked_config_file(folder)
                 said, warnings, text = verdict_of_file(found, tried), found.warnings, found.text
             else:
-                settings = checked_settings(HERE, *settings_files(context, mace_settings, aimspax_settings))
+                settings = checked_settings(HERE, *files)
                 said, warnings = check_verdict(settings, wanted=tried), [*settings.warnings]
                 text = dump(settings)
+                if tried:
+                    from aims_pax.commands.check.trial_times import try_times
+
+                    ahead = try_times(HERE, settings, said.seconds, label_time, files)
         except SettingsError as error:
             n = sum(not line.startswith(" ") for line in str(error).splitlines())
             raise SettingsError(f"{error}\n{n} problem{'s' if n > 1 else ''} to correct") from error
         for warning in (*warnings, *said.warnings):
             print(f"warning: {warning}", file=sys.stderr)
         print(text, end="", flush=True)
+        for line in ahead:
+            print(line, file=sys.stderr)
         print(f"check: {said.text}", file=sys.stderr)
 
     exit_on_error(go)
@@ -229,13 +249,23 @@ def export_command(
 
 
 def errors_command(
+    context: typer.Context,
     words: Annotated[
-        list[Path],
-        typer.Argument(metavar="MODEL... DATA.xyz", help="Models, then a labelled dataset."),
-    ],
+        list[Path] | None,
+        typer.Argument(
+            metavar="MODEL... DATA.xyz",
+            help="Models, then a labelled dataset; with --md also nothing or the folder of a run.",
+        ),
+    ] = None,
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="Predictions and labels, as NumPy's .npz.")
-    ] = Path("test.npz"),
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Predictions and labels, as NumPy's .npz; with --md a folder.",
+            show_default="test.npz; with --md results or md_test",
+        ),
+    ] = None,
     energy_key: Annotated[str, typer.Option(help="Name of the energy (eV) in the dataset.")] = "REF_energy",
     forces_key: Annotated[str, typer.Option(help="Name of the forces (eV/Å).")] = "REF_forces",
     stress_key: Annotated[str, typer.Option(help="Name of the stress (eV/Å³).")] = "REF_stress",
@@ -243,21 +273,77 @@ def errors_command(
         str, typer.Option(help="Name of the virials (eV): stress = −virials/V.")
     ] = "REF_virials",
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float64",
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float32 or float64.", show_default="float64; with --md that of the file"),
+    ] = None,
+    md: Annotated[
+        bool,
+        typer.Option("--md", help="Is the model fit for MD? Survival, energy drift, temperature, distances."),
+    ] = False,
+    ps: Annotated[float, typer.Option(help="With --md: length of each trajectory.")] = 1.0,
+    starts: Annotated[int, typer.Option(help="With --md: labelled frames of each system to start from.")] = 4,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            help="With --md: temperature in K; 1.5 times as much too.", show_default="that of the run"
+        ),
+    ] = None,
+    timestep: Annotated[
+        float | None, typer.Option(help="With --md: time step in fs.", show_default="that of the run, or 0.5")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="With --md: of starts and momenta.")] = 0,
+    reference: Annotated[
+        str,
+        typer.Option(
+            help="With --md: also compare with the reference of the run, which costs labels: errors (along the "
+            "model's trajectories), frequencies, eos, separated by commas, or all.",
+        ),
+    ] = "",
+    mace_settings: MaceFile = MACE,
+    aimspax_settings: ProjectFile = PROJECT,
     version: Version = False,
 ) -> None:
-    """Test models on a labelled dataset: MAE and RMSE by system and element; several models form a committee."""
+    """Test models on a labelled dataset (errors by system and element), or with --md in molecular dynamics."""
 
     def go() -> None:
-        from aims_pax.commands.test_models import evaluate_models
-
-        if len(words) < 2:
-            raise SettingsError("expected models and a dataset: aims-PAX test MODEL... DATA.xyz")
+        keys = (energy_key, forces_key, stress_key, virials_key)
+        files = settings_files(context, mace_settings, aimspax_settings)
         with traceback_to_file(Path("logs") / "traceback.log"):
-            keys = (energy_key, forces_key, stress_key, virials_key)
-            evaluate_models(words[:-1], words[-1], output, keys, device, dtype, console())
+            if not md:
+                if not words or len(words) < 2:
+                    raise SettingsError("expected models and a dataset: aims-PAX test MODEL... DATA.xyz")
+                _only_with_md(context)
+                from aims_pax.commands.test_models import evaluate_models
+
+                evaluate_models(
+                    words[:-1],
+                    words[-1],
+                    output or Path("test.npz"),
+                    keys,
+                    device,
+                    dtype or "float64",
+                    console(),
+                )
+                return
+            from aims_pax.commands.md_test.command import MDTestOptions, assess_in_md
+
+            asked = MDTestOptions(
+                ps, temperature, timestep, starts, seed, reference, output, keys, device, dtype
+            )
+            assess_in_md(words or [], asked, console(), files)
 
     exit_on_error(go)
+
+
+def _only_with_md(context: typer.Context) -> None:
+    """Raises SettingsError for an option that has no effect without --md."""
+    given = [
+        name for name in ("ps", "starts", "temperature", "timestep", "seed", "reference")
+        if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
+    ]  # fmt: skip
+    if given:
+        raise SettingsError(f"--{given[0]}: only with --md")
 
 
 def augment_command(

@@ -16,6 +16,7 @@ from typing import Any
 
 from aims_pax.commands import resource_estimates
 from aims_pax.commands.check.project import checked_settings
+from aims_pax.commands.forecast import forecast, stored_timings
 from aims_pax.core import initial_dataset
 from aims_pax.core.rules import ExploreRules, InitialRules
 from aims_pax.core.threshold import WARM_UP
@@ -64,7 +65,7 @@ def plan(folder: Path, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "ma
     first = _initial(settings, systems)
     active = _active(settings, systems, first)
     moving = (active or {}).get("trajectories") or {s.name: 1 for s in systems}
-    return {
+    ahead = {
         "name": settings.model.name,
         "systems": [_system(s, settings) for s in systems],
         "members": settings.ensemble_size,
@@ -85,6 +86,8 @@ def plan(folder: Path, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "ma
         ),
         "warnings": list(settings.warnings),
     }
+    timings = stored_timings(settings.path(settings.misc.log_dir), settings, systems)
+    return {**ahead, "forecast": None if timings is None else forecast(ahead, settings, systems, timings)}
 
 
 def _comparisons(settings: Settings) -> int:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from aims_pax.report.forecast import forecast_lines
 from aims_pax.report.formatting import plural
 
 
@@ -71,6 +72,10 @@ def plan_lines(ahead: dict[str, Any]) -> list[str]:
             f"a training batch {memory['training']:g} MB, MD of all trajectories {memory['moving']:g} MB"
         )
     out.append(f"disk, estimated: {_range(ahead['disk_MB'])} MB")
+    if ahead["forecast"] is None:
+        out += ["", "time and cost: aims-PAX check --try measures and forecasts them for these settings"]
+    else:
+        out += ["", *forecast_lines(ahead["forecast"])]
     return out
 
 

@@ -13,6 +13,7 @@ from ase.data import chemical_symbols
 
 from aims_pax.dataset import write_extxyz
 from aims_pax.engine.run_context import RunContext
+from aims_pax.errors import Abandoned
 from aims_pax.given_data import GivenFile, overlap, read_given
 from aims_pax.labelled_data import LabelKeys
 from aims_pax.models.base import ForceFieldModel
@@ -76,6 +77,7 @@ def deliver(run: RunContext, chosen: list[int]) -> None:
     log.info("final datasets: %s", frames_line(record))
     log.info("%s; %d calculated since this start", labels_line(record), run.labeller.calls.finished)
     if misc.report:
+        _test_in_md(run, chosen)
         _report(run)
     end = run_verdict(replace(record, state="finished"))
     log.info('in ASE, with the uncertainty of the committee: aims_pax.calculator("%s")', results)
@@ -136,6 +138,20 @@ def _predict(run: RunContext, potential: Potential, sets: Mapping[str, Sequence[
         known = {"source": zero.source, "rank": zero.rank, "energies": E0}
         text = json.dumps(known, indent=1) + "\n"
         run.folder.write_text(run.folder.results / "atomic_energies.json", text)
+
+
+def _test_in_md(run: RunContext, chosen: list[int]) -> None:
+    """The short MD test of the delivered model, `results/md_test.json`; skipped if it is there for these models."""
+    from aims_pax.commands.md_test.at_end_of_run import md_test_at_end
+
+    try:
+        md_test_at_end(run, chosen)
+    except Abandoned:
+        run.watch.raise_if_stopped()
+        raise
+    except Exception as error:  # the models are delivered: a test that fails is no failure of the run
+        log.warning("no MD test: %s: %s", type(error).__name__, error)
+        log.debug("traceback", exc_info=True)
 
 
 def _report(run: RunContext) -> None:

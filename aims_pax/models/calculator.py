@@ -66,9 +66,9 @@ def calculator(
         raise SettingsError(f"inference: expected {', '.join(INFERENCE)}, got {inference!r}")
     if dtype not in DTYPES:
         raise SettingsError(f"dtype: expected float32, float64 or None, got {dtype!r}")
-    chosen = _chosen_files(path)
+    chosen = chosen_files(path)
     files = chosen.files if spread else chosen.files[: chosen.acting]
-    kind = _common_kind(files)
+    kind = common_kind(files)
     return ModelCalculator(kind.load_fast(files, device, dtype, inference), chosen.acting, kind.has_stress)
 
 
@@ -181,14 +181,15 @@ class ModelCalculator(Calculator):
 
 
 @dataclass(frozen=True)
-class _ChosenFiles:
+class ChosenFiles:
     """acting: the first so many files give energy and forces; all give the spread."""
 
     files: list[Path]
     acting: int
 
 
-def _chosen_files(path: Path | str | Sequence[Path | str]) -> _ChosenFiles:
+def chosen_files(path: Path | str | Sequence[Path | str]) -> ChosenFiles:
+    """The files of a name, a pattern, a list of files, or the folder of a run. Raises SettingsError."""
     if isinstance(path, str | Path):
         named = Path(path).expanduser()
         if named.is_dir():
@@ -202,10 +203,10 @@ def _chosen_files(path: Path | str | Sequence[Path | str]) -> _ChosenFiles:
     for file in files:
         if not file.is_file():
             raise SettingsError(f"{file}: {no_such(file)}; expected a model file, or the folder of a run")
-    return _ChosenFiles(files, len(files))
+    return ChosenFiles(files, len(files))
 
 
-def _of_run(folder: Path) -> _ChosenFiles:
+def _of_run(folder: Path) -> ChosenFiles:
     """The delivered models of a run, then the other members. Raises SettingsError for files it did not write."""
     results = folder / "results" if (folder / "results").is_dir() else folder
     entries = recorded_models(results)
@@ -224,10 +225,11 @@ def _of_run(folder: Path) -> _ChosenFiles:
                 f"{file}: not the file that this run wrote, and opening a model file may run code in it; if you trust "
                 "it, name the file instead of the folder"
             )
-    return _ChosenFiles([results / name for name in ordered], sum("/" not in name for name in ordered))
+    return ChosenFiles([results / name for name in ordered], sum("/" not in name for name in ordered))
 
 
-def _common_kind(files: Sequence[Path]) -> ModelKind:
+def common_kind(files: Sequence[Path]) -> ModelKind:
+    """The kind of models of these files. Raises SettingsError when there are several."""
     kinds = {kind.title: kind for kind in map(kind_of_file, files)}
     if len(kinds) > 1:
         raise SettingsError(

@@ -13,6 +13,7 @@ import numpy as np
 from aims_pax.report import label_counts
 from aims_pax.report.accuracy import by_system, held_out
 from aims_pax.report.calibration import atomic_errors, calibrate
+from aims_pax.report.forecast import PARTS, comparison_rows
 from aims_pax.report.formatting import DOING, STAGES, compact, duration, format_number, milli, plural
 from aims_pax.report.run_record import Epoch, RunRecord
 from aims_pax.report.run_verdict import run_verdict
@@ -169,6 +170,20 @@ def ledger(run: RunRecord) -> list[tuple[str, str]]:
     return [(words, value.replace(" ", "\u00a0")) for words, value in rows]
 
 
+def forecast_against_truth(run: RunRecord) -> list[list[str]]:
+    """Rows that compare the forecast of `check --try` with the run; [] while it is not finished, or without one."""
+    if run.state != "finished" or not run.forecast:
+        return []
+    spent = {s.name: sum(s.seconds.values()) or s.heard - s.began for s in run.stages}
+    took = {part: sum(spent.get(name, 0.0) for name in names) for part, names in PARTS.items()}
+    took |= {
+        "wall": wall_seconds(run),
+        "labels": float(run.labelled),
+        "reference": math.fsum(c.seconds for c in run.calls if math.isfinite(c.seconds)),
+    }
+    return comparison_rows(run.forecast, took)
+
+
 def summary(run: RunRecord) -> dict[str, Any]:
     """The numbers at the head of the report; energies eV/atom, forces eV/Å, times s; None where unknown."""
     force, energy, on = errors(run)
@@ -201,4 +216,8 @@ def summary(run: RunRecord) -> dict[str, Any]:
         "reference_calculations": run.calculations,
         "reference_s": round(run.reference_seconds, 3),
         "models": list(run.results),
+        "forecast": [
+            dict(zip(("what", "forecast", "truth", "range"), row, strict=True))
+            for row in forecast_against_truth(run)
+        ],
     }

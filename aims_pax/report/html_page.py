@@ -22,6 +22,7 @@ from aims_pax.report import cost_summary
 from aims_pax.report.accuracy import NAMES, UNSEEN, ErrorRow, by_element, by_system, held_out, untested
 from aims_pax.report.changed_settings import differing
 from aims_pax.report.figures import calibration, failures, learning, observables, timeline, uncertainty
+from aims_pax.report.figures.md_test import md_test_figure
 from aims_pax.report.figures.parity import parity_figure
 from aims_pax.report.figures.structures import uncertain_structures
 from aims_pax.report.figures.style import NAMES as COLOUR_NAMES
@@ -29,6 +30,14 @@ from aims_pax.report.figures.style import Panel, escaped
 from aims_pax.report.formatting import STATES, milli, moment
 from aims_pax.report.html_style import AIDS, STYLE
 from aims_pax.report.load_run import load_run
+from aims_pax.report.md_test import (
+    cost_line,
+    distance_rows,
+    drift_rows,
+    md_verdict,
+    reference_rows,
+    survival_rows,
+)
 from aims_pax.report.run_record import RunRecord
 from aims_pax.report.run_verdict import run_verdict
 
@@ -70,11 +79,13 @@ def page(run: RunRecord, png: bool = False) -> tuple[str, list[Panel], dict[str,
     unsure, series = uncertainty.uncertainty_figure(run, png)
     honest, wrong = calibration.calibration_figure(run, png), parity_figure(run, png)
     seen, failed = observables.observables_figure(run, png), failures.failures_figure(run, png)
+    moved = md_test_figure(run.md_test, png)
     having = sum(len(t.steps) > 0 for t in run.trajectories)
     first = f" The first {len(unsure)} of {having} trajectories." if having > len(unsure) else ""
     sections = [
         ("Is it getting better?", "", _figures(learned)),
         ("How wrong is the model?", _wrong_lead(run), _figures(wrong) + _error_tables(run)),
+        ("Is it fit for MD?", _md_lead(run), _figures(moved) + _md_tables(run)),
         ("Is the uncertainty honest?", HONEST, _figures(honest)),
         ("Where was it unsure?", SPREAD + first, _figures(unsure, uncertainty.uncertainty_legend(run))),
         ("What has it seen?", "", _figures(seen) + uncertain_structures(run) + _data_table(run)),
@@ -99,7 +110,7 @@ def page(run: RunRecord, png: bool = False) -> tuple[str, list[Panel], dict[str,
     rows = by_system(run.predictions) + by_element(run.predictions) if run.predictions else []
     if rows:
         tables["errors"] = {k: [getattr(r, k) for r in rows] for k in ErrorRow.__dataclass_fields__}
-    return html, [*learned, *wrong, *honest, *unsure, *seen, *time_spent, *failed], tables
+    return html, [*learned, *wrong, *moved, *honest, *unsure, *seen, *time_spent, *failed], tables
 
 
 # ---------------------------------------------------------------- head and foot
@@ -214,6 +225,24 @@ def _wrong_lead(run: RunRecord) -> str:
     )
 
 
+def _md_lead(run: RunRecord) -> str:
+    return f"{md_verdict(run.md_test).text} {cost_line(run.md_test).capitalize()}." if run.md_test else ""
+
+
+def _md_tables(run: RunRecord) -> str:
+    if not run.md_test:
+        return ""
+    text = "".join(
+        html_table(title, head, rows, text=(0, len(head) - 1))
+        for title, (head, rows) in (
+            ("Survival and kinetic temperature", survival_rows(run.md_test)),
+            ("Total energy at constant energy", drift_rows(run.md_test)),
+            ("Shortest distances (Å)", distance_rows(run.md_test)),
+        )
+    )
+    return text + html_table("Against the reference", ["", ""], reference_rows(run.md_test), wrap=(1,))
+
+
 def _error_tables(run: RunRecord) -> str:
     if not run.predictions:
         return ""
@@ -270,7 +299,11 @@ def _data_table(run: RunRecord) -> str:
 
 
 def _ledger_table(run: RunRecord) -> str:
-    return f"<div class=tables>{html_table('Ledger', ['', ''], cost_summary.ledger(run))}</div>"
+    tables = html_table("Ledger", ["", ""], cost_summary.ledger(run))
+    ahead = cost_summary.forecast_against_truth(run)
+    head = ["", "forecast: 10 … 90 % (median)", "it took", ""]
+    tables += html_table("Forecast of aims-PAX check --try", head, ahead, text=(0, 3))
+    return f"<div class=tables>{tables}</div>"
 
 
 def _failure_table(run: RunRecord) -> str:

@@ -120,6 +120,17 @@ AIDS = {
     "distances": (
         "Each dash is one frame; atoms closer than the orange mark count as exploded and are never labelled."
     ),
+    "md_temperature": (
+        "Thin: each trajectory; thick: their mean, which fluctuates about the dashed target. Shaded: the width "
+        "that the canonical law gives one trajectory. A cross: it ended early."
+    ),
+    "md_total_energy": (
+        "Without a thermostat it must stay constant but for small fluctuations; a slope is a drift, from forces that "
+        "are not the derivative of the energy, or a time step that is too long."
+    ),
+    "md_distances": (
+        "All distances up to 3.6 Å. Lines outside of the grey area are distances that the model has not learnt."
+    ),
     "timeline": (
         "Above: what the device did. Below: reference calculations running at the same time; gaps are "
         "idle workers."

@@ -20,7 +20,9 @@ import numpy as np
 from aims_pax.errors import SettingsError
 from aims_pax.record.delivered_models import delivered_files
 from aims_pax.report import predictions
+from aims_pax.report.forecast import read_forecast
 from aims_pax.report.journal_reader import read_journal
+from aims_pax.report.md_test import read_md_test
 from aims_pax.report.process_of_run import running_process
 from aims_pax.report.run_history import FrameOrigin, RunHistory, UncertaintySeries
 from aims_pax.report.run_record import (
@@ -114,6 +116,8 @@ def load_run(folder: Path, brief: bool = False) -> RunRecord:
         error=_error(paths.logs),
         version=__version__,
         convergence=tuple(_converged(snapshots.get("converge", ({}, {}, 0.0))[0])),
+        forecast=read_forecast(paths.logs),
+        md_test={} if brief else read_md_test(folder / "results"),
         given=frozenset(f for split in splits.values() for f in split if f in frames and is_given(frames[f])),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +186,8 @@ class RunRecord:
     unfinished_start: bool = False  # killed before it had written anything
     convergence: tuple[Converged, ...] = ()  # of the stage `converge`
     given: frozenset[str] = frozenset()  # frames in the sets that the user provided with labels
+    forecast: dict[str, Any] = field(default_factory=dict)  # logs/forecast.json, {} when there is none
+    md_test: dict[str, Any] = field(default_factory=dict)  # results/md_test.json, {} when there is none
 
     def setting(self, key: str, default: str = "") -> str:
         """A setting by the end of its key, `MD.temperature`."""

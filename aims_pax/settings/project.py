@@ -472,6 +472,14 @@ class MiscSettings(Section):
     report: Flag = key(
         True, "Write `report.html`, its figures and the model cards, during the run and at its end."
     )
+    md_test: Whole = key(
+        1000,
+        "MD steps of each trajectory of the test at the end of a run that shows in the report whether the model is fit "
+        "for MD (at most 16 trajectories, and at most 2 % of the time of the run or 20 s); 0: no test. `aims-PAX test "
+        "--md` makes a longer one.",
+        possible="[0, inf)",
+        plausible="[0, 1000000]",
+    )
     save_trajectories: OptionalWhole = key(
         None,
         "Write every n-th MD step of each trajectory as extxyz; `None`: do not write them.",

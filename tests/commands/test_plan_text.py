@@ -20,6 +20,7 @@ def ahead(**changes):
         "name": "tiny", "systems": [system()], "members": 2, "isolated_atoms": 0, "initial": None,
         "active_learning": None, "convergence": [], "memory_MB": None, "cluster": {"at_once": 1}, "processes": None,
         "reference_calls": [7, 7], "disk_MB": [1.5, 20.0], "models_begin_from": None, "pretraining": None,
+        "forecast": None,
         "baseline": None, "comparisons": 0, **changes,
     }  # fmt: skip
 
@@ -43,6 +44,8 @@ def test_a_run_without_stages_is_what_it_labels_and_needs():
         "reference calls in all: 7",
         "this machine: 1 calculation at the same time",
         "disk, estimated: 1.5 … 20 MB",
+        "",
+        "time and cost: aims-PAX check --try measures and forecasts them for these settings",
     ]
 
 

@@ -10,7 +10,8 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from aims_pax.settings import Settings
     from aims_pax.settings.project import FactorySettings
 
+COLD = 30.0  # s: a first label that took longer is not repeated, to time it without imports
 SMALL = 30  # atoms up to which a fast calculator is tried without --try: milliseconds
 BUILT_IN = ("lennard_jones",)  # fast potentials that are built in
 SHELL = set(";&|$<>`")  # launch commands with shell syntax are not parsed
@@ -45,10 +47,11 @@ SHELL = set(";&|$<>`")  # launch commands with shell syntax are not parsed
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The last line of `check` and its warnings."""
+    """The last line of `check` and its warnings. seconds: of one label, by place in the settings, if it was tried."""
 
     text: str
     warnings: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def check_verdict(settings: Settings, wanted: bool = False) -> CheckResult:
@@ -64,7 +67,8 @@ def check_verdict(settings: Settings, wanted: bool = False) -> CheckResult:
     warnings = [*_programs(settings), *_device(settings, wanted), *mixed_data.warnings(settings, systems)]
     warnings += kind_of_run(settings).remarks(settings)
     calculators = _calculators(settings)
-    said = _tries(calculators, smallest, wanted)
+    seconds = _tries(calculators, smallest, wanted)
+    said = _in_words(seconds, smallest)
     if wanted and "REFERENCE" in calculators:
         warnings += given_data_check.try_given(settings, calculators["REFERENCE"].label)
     if settings.reference.type == "aims":
@@ -72,7 +76,8 @@ def check_verdict(settings: Settings, wanted: bool = False) -> CheckResult:
     elif "REFERENCE" not in " ".join(said):
         said.append("the reference was not tried (aims-PAX check --try labels one structure)")
     n = len(settings.warnings) + len(warnings)
-    return CheckResult("; ".join([_head(n, "a run"), *said]), tuple(warnings))
+    later = {place: _warm(calculators[place], smallest, s) for place, s in seconds.items()} if wanted else {}
+    return CheckResult("; ".join([_head(n, "a run"), *said]), tuple(warnings), later)
 
 
 def verdict_of_file(found: FoundFile, wanted: bool = False) -> CheckResult:
@@ -87,7 +92,7 @@ def verdict_of_file(found: FoundFile, wanted: bool = False) -> CheckResult:
             )
             for place, call in found.callables
         } | {place: _bundled(name) for place, name in bundled}
-        said = _tries(potentials, smallest, wanted)
+        said = _in_words(_tries(potentials, smallest, wanted), smallest)
         if len(said) < len(potentials):
             more = "no" if not said else "not every"
             said.append(f"{more} potential was tried (aims-PAX check --try labels one structure with each)")
@@ -100,13 +105,22 @@ def _head(n: int, what: str) -> str:
     return f"ready for {what} ({plural(n, 'warning')}, see above)"
 
 
-def _tries(calculators: Mapping[str, _Calculator], smallest: System, wanted: bool) -> list[str]:
-    """Label the smallest structure with each fast calculator (with `wanted`, with each) and report the time."""
-    return [
-        f"{place} labelled {smallest.name} in {_label(place, one, smallest):.2g} s"
+def _tries(calculators: Mapping[str, _Calculator], smallest: System, wanted: bool) -> dict[str, float]:
+    """Label the smallest structure with each fast calculator (with `wanted`, with each); times in s by place."""
+    return {
+        place: _label(place, one, smallest)
         for place, one in calculators.items()
         if wanted or (one.quick and len(smallest.frame) <= SMALL)
-    ]
+    }
+
+
+def _in_words(seconds: Mapping[str, float], smallest: System) -> list[str]:
+    return [f"{place} labelled {smallest.name} in {s:.2g} s" for place, s in seconds.items()]
+
+
+def _warm(calculator: _Calculator, system: System, first: float) -> float:
+    """The time of a second label, s, without imports and weights; the first one where that took long."""
+    return first if first > COLD else _label("REFERENCE", calculator, system)
 
 
 @dataclass(frozen=True)
@@ -154,7 +168,10 @@ def _calculators(settings: Settings) -> dict[str, _Calculator]:
 
 def _bundled(name: str) -> _Calculator:
     """The foundation model of a short name."""
-    return _Calculator(name, lambda frame: bundled_potential(name, "cpu").labels([frame]))
+    made = cache(
+        lambda: bundled_potential(name, "cpu")
+    )  # once: a second label shows the time without loading
+    return _Calculator(name, lambda frame: made().labels([frame]))
 
 
 def _initial(own: FactorySettings, folder: Path, place: str, scratch: Path) -> Callable[[Frame], object]:
@@ -169,9 +186,10 @@ def _initial(own: FactorySettings, folder: Path, place: str, scratch: Path) -> C
 def _potential(call: CallSpec, folder: Path, place: str, scratch: Path | None) -> Callable[[Frame], object]:
     """Function that labels a structure with the potential of a sampler; files that it writes are removed."""
 
+    made = cache(lambda: make_potential(call, folder, place))
+
     def label(frame: Frame) -> object:
-        potential = make_potential(call, folder, place)
-        return _evaluated(potential, frame, scratch)
+        return _evaluated(made(), frame, scratch)
 
     return label
 

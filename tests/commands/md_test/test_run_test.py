@@ -1,0 +1,63 @@
+"""The whole MD test: what is written of it, and the words it is given."""
+
+import json
+
+from aims_pax.commands.md_test.run_test import TestBudget, digest_of_test, run_md_test, write_md_test
+from aims_pax.commands.md_test.starts import systems_of_frames
+from aims_pax.report.md_test import md_test_lines, md_verdict, read_md_test
+from tests.commands.md_test.springs import MD, Springs, frames
+
+
+def assessed(springs, steps=600, temperature=300.0, **budget):
+    systems = systems_of_frames(frames(), lambda name: MD, temperature)
+    return run_md_test(springs, systems, TestBudget(steps, starts=3, **budget), {"a.model": "1f"}).found
+
+
+def test_a_sound_model_is_fit_and_its_page_is_stored(tmp_path):
+    found = assessed(Springs(), 2000)
+    path = write_md_test(tmp_path, found)
+    assert read_md_test(tmp_path) == json.loads(path.read_text()) == json.loads(json.dumps(found))
+    assert {p.name for p in (tmp_path / "md_test").iterdir()} == {
+        "md_temperature.png", "md_total_energy.png", "md_distances.png",
+    }  # fmt: skip
+    verdict = md_verdict(found)
+    assert verdict.kind == "fit", verdict.text
+    assert verdict.text.startswith(
+        "Survived 3 trajectories of 1 ps at 300 K with every bond kept, and 3 at 450 K"
+    )
+    assert "water  " in "\n".join(md_test_lines(found))
+    assert not found["shortened"]
+
+
+def test_a_model_that_breaks_is_unfit_and_a_drifting_one_too():
+    broken = md_verdict(assessed(Springs(snaps=0.1), temperature=4000.0))
+    assert broken.kind == "unfit"
+    assert "ended early, the first (water) because bond O1–H" in broken.text
+    drifting = md_verdict(assessed(Springs(swirl=0.1)))
+    assert drifting.kind == "unfit"
+    assert "drifts by" in drifting.text
+
+
+def test_a_test_cut_short_by_its_time_says_so():
+    found = assessed(Springs(), 5000, seconds=0.0)
+    assert found["shortened"]
+    assert "(shortened to the time allowed)" in "\n".join(md_test_lines(found))
+
+
+def test_the_digest_knows_models_frames_settings_and_length_but_not_the_time_allowed():
+    systems = systems_of_frames(frames(), lambda name: MD, None)
+    one = digest_of_test({"a": "1"}, systems, TestBudget(100))
+    assert one == digest_of_test({"a": "1"}, systems, TestBudget(100, seconds=3.0))
+    hot = systems_of_frames(frames(), lambda name: MD, 700.0)
+    others = [
+        digest_of_test({"a": "2"}, systems, TestBudget(100)), digest_of_test({"a": "1"}, systems, TestBudget(200)),
+        digest_of_test({"a": "1"}, hot, TestBudget(100)),
+        digest_of_test({"a": "1"}, systems_of_frames(frames(3), lambda name: MD, None), TestBudget(100)),
+    ]  # fmt: skip
+    assert len({one, *others}) == 5
+
+
+def test_earlier_or_damaged_files_count_as_none(tmp_path):
+    assert read_md_test(tmp_path) == {}
+    (tmp_path / "md_test.json").write_text('{"format": 2, "trajectories": []}')
+    assert read_md_test(tmp_path) == {}
