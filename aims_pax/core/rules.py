@@ -17,6 +17,7 @@ MAX_FAULTS = 5  # exploded frames in a row after which a trajectory ends
 MAX_FAILURES = 5  # failed labels in a row after which a trajectory ends
 BELIEVED = 10  # validation frames below which `desired_acc` does not stop a stage
 BELIEVED_PER_SYSTEM = 2
+CONTINUED, FRESH, SHRINK_PERTURB = "continued", "fresh", "shrink_perturb"  # `final_training` of the settings
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,10 @@ class ExploreRules:
 
 @dataclass(frozen=True)
 class ConvergeRules:
-    """Numbers of convergence. margin and losses in the unit of the loss. key: in the settings, of max_epochs."""
+    """Numbers of convergence. margin and losses in the unit of the loss. key: in the settings, of max_epochs.
+
+    training: what the weights are at its beginning, see `FinalTraining` of the settings.
+    """
 
     members: tuple[int, ...]
     patience: int
@@ -121,3 +125,4 @@ class ConvergeRules:
     max_epochs: float
     epochs_per_visit: int = 1
     key: str = "max_convergence_epochs"
+    training: str = CONTINUED

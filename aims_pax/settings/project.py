@@ -56,6 +56,7 @@ Spread = Annotated[str, one_of("max_atomic_sd", "mean_atomic_sd", "ensemble_sd")
 Sharing = Annotated[str, one_of("shared", "per_system"), Kind("`str`")]
 DrivingForce = Annotated[str, one_of("mean", "member"), Kind("`str`")]
 Replay = Annotated[str, one_of("full_dataset", "random_subset"), Kind("`str`")]
+FinalTraining = Annotated[str, one_of("fresh", "continued", "shrink_perturb"), Kind("`str`")]
 SpinConvention = Annotated[str, one_of("None", "multiplicity", "unpaired_electrons"), Kind("`str` or `None`")]
 Method = Annotated[str, one_of("aims", "calculator", fhi_aims="aims"), Kind("`str`")]
 
@@ -202,6 +203,9 @@ class InitialDatasetSettings(Section):
     )
     convergence_patience: Whole = key(
         50, "Epochs without improvement before convergence ends.", possible=COUNT
+    )
+    final_training: FinalTraining = key(
+        "fresh", "Weights with which this convergence begins; as in `ACTIVE_LEARNING`."
     )
     margin: Real = key(
         0.002,
@@ -354,6 +358,13 @@ class ActiveLearningSettings(Section):
     )
     converge_al: Flag = key(True, "Converge on the final dataset after active learning.")
     converge_best: Flag = key(True, "Converge only the best member; the others go to `results/committee/`.")
+    final_training: FinalTraining = key(
+        "fresh",
+        "Weights with which convergence begins: those that the member began the run with, before its first training "
+        "(`fresh`: random ones of its seed, of the foundation model, or pre-trained), with energy offsets and force "
+        "scale of all data; those at the end of active learning (`continued`); or halfway between the two "
+        "(`shrink_perturb`).",
+    )
     convergence_patience: Whole = key(
         50, "Epochs without improvement before convergence ends.", possible=COUNT
     )

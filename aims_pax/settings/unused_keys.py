@@ -98,7 +98,7 @@ class NoEffect:
 
 
 INITIAL, ACTIVE = "INITIAL_DATASET_GENERATION", "ACTIVE_LEARNING"
-CONVERGENCE = "convergence_patience max_convergence_epochs"
+CONVERGENCE = "convergence_patience max_convergence_epochs final_training"
 COUPLED, NOSE_HOOVER = "taut taup pressure_au", "external_stress pfactor ttime"
 
 

@@ -1,4 +1,9 @@
-"""Convergence: the selected members train on the full set until they stop improving; the best weights are used."""
+"""Convergence: the selected members train on the full set until they stop improving; the best weights are used.
+
+By default they begin again from what they began from at the start of the run, not from the weights of active learning:
+weights that have learnt few structures first stay worse, however long they train on all of them (Ash and Adams 2020,
+arXiv:1910.08475; measured in benchmarks/final_training.py).
+"""
 
 from __future__ import annotations
 
@@ -10,14 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aims_pax.core import convergence as stage
-from aims_pax.core.rules import ConvergeRules
-from aims_pax.core.work import Effect, Event, KeepBest, RestoreBest, RunTraining, Work
+from aims_pax.core.rules import CONTINUED, SHRINK_PERTURB, ConvergeRules
+from aims_pax.core.work import ContinueEarlier, Effect, Event, KeepBest, RestoreBest, RunTraining, Work
 from aims_pax.engine.run_context import RunContext
 from aims_pax.engine.stage_environment import StageEnvironment, group_arrays
 from aims_pax.models.base import MemberData
-from aims_pax.record.checkpoint import Snapshot
+from aims_pax.record.checkpoint import Checkpoint, Snapshot, discard
+from aims_pax.stages.beginning import beginning_in_words, untrained_members
 
 log = logging.getLogger(__name__)
+
+
+SHRINK = 0.5  # share of the present weights that shrink_perturb keeps
 
 
 class Limits(Protocol):
@@ -38,24 +47,26 @@ def run_convergence(
     members: Sequence[int],
     *,
     own_sets: bool = False,
+    training: str = CONTINUED,
     title: str = "convergence",
     key: str = "max_convergence_epochs",
 ) -> stage.State:
     """Converge these members; continues an unfinished convergence from its snapshot.
 
-    own_sets: train each member on its own sets (initial dataset) instead of on all structures. title, key: what it is
-    called in the log, and the settings key that limits its epochs.
+    own_sets: train each member on its own sets (initial dataset) instead of on all structures. training: what the
+    weights are at the beginning, see `final_training`. title, key: what it is called in the log, and the settings key
+    that limits its epochs.
     """
     patience, epochs = settings.convergence_patience, settings.max_convergence_epochs
     if run.ensemble.fits_at_once:
-        patience = epochs = 1
-    rules = ConvergeRules(tuple(members), patience, settings.margin, epochs, key=key)
+        patience, epochs, training = 1, 1, CONTINUED
+    rules = ConvergeRules(tuple(members), patience, settings.margin, epochs, key=key, training=training)
     world = ConvergeWorld(run, name, own_sets)
     world.rules = rules
     state = world.restore(stage.State)
     if state is None:
+        state = stage.begin(rules, world.begin_again(members, training))
         run.ensemble.begin_convergence(members)
-        state = stage.begin(rules)
     before, state = state, stage.reopen(state, rules)
     if state.stopped:
         log.info("%s is complete (%s)", title, state.stopped)
@@ -65,6 +76,15 @@ def run_convergence(
         run.ensemble.begin_convergence([p.member for p in state.members if not p.done])
     log.info("%s: %s", title, ", ".join(run.ensemble.members[m].name for m in rules.members))
     return world.drive(state, rules)  # type: ignore[no-any-return]
+
+
+def discard_other_training(run: RunContext, name: str, training: str) -> None:
+    """Remove the snapshots of a convergence that began in another way than the settings now say: it begins again."""
+    snapshot = Checkpoint(run.folder, name).read()
+    began = "" if snapshot is None else snapshot.state.get("training", "")
+    if began and began != training and not run.ensemble.fits_at_once:
+        log.info("convergence began with final_training: %s; with %s it begins again", began, training)
+        discard(run.folder, name)
 
 
 def best_member(run: RunContext) -> int:
@@ -81,7 +101,36 @@ class ConvergeWorld(StageEnvironment):
     def __init__(self, run: RunContext, name: str, own_sets: bool) -> None:
         super().__init__(run, stage, name)
         self.own_sets = own_sets
+        self.began = beginning_in_words(run)
         self.best: dict[int, dict[str, NDArray[Any]]] = {}  # member → weights of its best validation
+        self.earlier: dict[int, dict[str, NDArray[Any]]] = {}  # member → its state that was set aside
+
+    def begin_again(self, members: Sequence[int], training: str) -> dict[int, float]:
+        """Set the present weights aside and take the members back to their beginning.
+
+        Returns {member: validation loss of the weights that were set aside}; {} if training continues from them.
+        """
+        ensemble, data = self.run.ensemble, {m: self.data_of(m) for m in members}
+        if training == CONTINUED or not ensemble.trained:
+            return {}
+        if not all(own.valid for own in data.values()):
+            log.warning(
+                "no validation frames, so a new training could not be judged: training continues from the present "
+                "weights (final_training: %s)", CONTINUED,
+            )  # fmt: skip
+            return {}
+        beginning = untrained_members(self.run)
+        if beginning is None:
+            return {}
+        losses = {m: r.valid_loss for m, r in zip(data, ensemble.validate(data), strict=True)}
+        self.earlier = {m: ensemble.member_arrays(m) for m in members}
+        shrunk = training == SHRINK_PERTURB
+        ensemble.begin_again(beginning, members, SHRINK if shrunk else 0.0)
+        log.info(
+            "the last training begins from %s (final_training: %s)",
+            f"halfway between the present weights and {self.began}" if shrunk else self.began, training,
+        )  # fmt: skip
+        return losses
 
     def data_of(self, member: int) -> MemberData:
         if self.own_sets:
@@ -102,12 +151,23 @@ class ConvergeWorld(StageEnvironment):
                 if member in self.best:  # if no validation loss was finite, the last weights stay
                     ensemble.set_inference_arrays(member, self.best[member])
                 ensemble.finish_convergence({member: self.data_of(member)})
+            case ContinueEarlier(member):
+                ensemble.load_member(member, self.earlier[member])
+                ensemble.begin_convergence([member])
+                ensemble.version += 1
             case _:
                 super().apply(effect)
 
     def weights(self) -> Mapping[str, NDArray[Any]]:
-        best = {f"best/{m}/{k}": v for m, arrays in self.best.items() for k, v in arrays.items()}
-        return {**super().weights(), **best}
+        aside = {
+            f"{word}/{m}/{k}": v
+            for word, members in (("best", self.best), ("earlier", self.earlier))
+            for m, arrays in members.items()
+            for k, v in arrays.items()
+        }
+        return {**super().weights(), **aside}
 
     def take_arrays(self, snapshot: Snapshot, grouped: Mapping[str, Any]) -> None:
-        self.best = {int(m): arrays for m, arrays in group_arrays(snapshot.weights).get("best", {}).items()}
+        aside = group_arrays(snapshot.weights)
+        self.best = {int(m): arrays for m, arrays in aside.get("best", {}).items()}
+        self.earlier = {int(m): arrays for m, arrays in aside.get("earlier", {}).items()}
