@@ -6,7 +6,8 @@ import pytest
 
 from aims_pax.core import convergence
 from aims_pax.core.rules import ConvergeRules
-from aims_pax.core.work import IllegalEvent, KeepBest, RestoreBest, RunTraining, Trained
+from aims_pax.core.work import ContinueEarlier, IllegalEvent, KeepBest, RestoreBest, RunTraining, Trained
+from aims_pax.record.checkpoint import from_plain, to_plain
 
 
 def run(losses, rules):
@@ -75,3 +76,63 @@ def test_an_event_whose_work_is_not_outstanding_raises():
     rules = ConvergeRules((0,), patience=2, margin=0.0, max_epochs=10)
     with pytest.raises(IllegalEvent):
         convergence.step(convergence.begin(rules), Trained(RunTraining(5, 1, 0), 1, (1.0,), (0.1,)), rules)
+
+
+def converge(losses, rules, before):
+    """As `run`, for member 0 whose earlier weights were set aside: final state and all effects, with the epoch."""
+    state, seen = convergence.begin(rules, {0: before}), []
+    for loss in losses:
+        work = convergence.outstanding(state, rules)
+        if not work:
+            break
+        state, effects = convergence.step(state, Trained(work[0], 10, (loss,), (loss / 10,)), rules)
+        seen += [(state.members[0].epochs, type(e)) for e in effects]
+    return state, seen
+
+
+def test_a_new_training_that_ends_better_replaces_the_earlier_weights():
+    rules = ConvergeRules((0,), patience=2, margin=0.0, max_epochs=100, training="fresh")
+    state, seen = converge([5.0, 1.0, 2.0, 2.0], rules, before=1.5)
+    assert (state.stopped, state.training) == ("converged", "fresh")
+    assert ContinueEarlier not in [kind for _, kind in seen]
+
+
+def test_a_new_training_that_ends_worse_is_followed_once_by_training_from_the_earlier_weights():
+    rules = ConvergeRules((0,), patience=9, margin=0.0, max_epochs=3, training="fresh")
+    state, seen = converge([5.0, 4.0, 3.0, 1.4, 1.3, 1.2, 0.1], rules, before=1.5)
+    assert [epoch for epoch, kind in seen if kind is ContinueEarlier] == [3]
+    assert [epoch for epoch, kind in seen if kind is RestoreBest] == [6]
+    (p,) = state.members
+    assert (p.epochs, p.best_epoch, p.best, p.done) == (6, 6, 1.2, True)
+    assert state.stopped == "max_convergence_epochs: 3 epochs"
+
+
+def test_the_second_training_has_patience_and_epochs_of_its_own_and_is_never_repeated():
+    rules = ConvergeRules((0,), patience=2, margin=0.0, max_epochs=50, training="fresh")
+    state, seen = converge([5.0, 5.0, 5.0, 4.0, 4.0, 4.0, 4.0], rules, before=1.5)
+    assert [epoch for epoch, kind in seen if kind is ContinueEarlier] == [3]
+    assert (state.members[0].epochs, state.stopped) == (6, "converged")
+
+
+def test_a_new_training_without_any_finite_loss_is_followed_by_the_earlier_weights():
+    rules = ConvergeRules((0,), patience=2, margin=0.0, max_epochs=50, training="fresh")
+    state, seen = converge([math.nan, math.nan, 1.0, 2.0, 2.0], rules, before=1.5)
+    assert [epoch for epoch, kind in seen if kind is ContinueEarlier] == [2]
+    assert state.members[0].best == 1.0
+
+
+def test_what_ended_before_its_patience_says_that_it_is_not_converged():
+    rules = ConvergeRules((0,), patience=5, margin=0.0, max_epochs=3)
+    state = convergence.begin(rules)
+    for loss in (3.0, 2.0, 2.5):
+        (work,) = convergence.outstanding(state, rules)
+        state, effects = convergence.step(state, Trained(work, 10, (loss,), (loss / 10,)), rules)
+    assert "not converged yet: raise max_convergence_epochs" in effects[-1].text
+
+
+def test_a_state_of_an_earlier_version_continues_as_it_began():
+    plain = {"members": [{"member": 0, "visit": 2, "epochs": 2, "best": 1.0, "best_epoch": 2, "best_mae": 0.1,
+                          "done": False}], "stopped": None}  # fmt: skip
+    state = from_plain(convergence.State, plain)
+    assert (state.training, state.members[0].before, state.members[0].continued_at) == ("", math.inf, 0)
+    assert from_plain(convergence.State, to_plain(state)) == state
