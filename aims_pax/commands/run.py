@@ -160,7 +160,7 @@ def _converging(run: RunContext, members: list[int]) -> list[int]:
     snapshot = Checkpoint(run.folder, "converge").read()
     if snapshot is not None:
         return [p["member"] for p in snapshot.state["members"]]
-    return [convergence.best_member(run)]
+    return [convergence.best_member(run, settings.convergence_criterion)]
 
 
 def _final_training(run: RunContext, grown: bool) -> str:

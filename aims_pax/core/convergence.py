@@ -4,8 +4,11 @@ TRAIN  -- improved by more than the margin ------------>  TRAIN   (these weights
 TRAIN  -- patience or epochs used up ------------------>  done    (the best weights are restored)
 TRAIN  -- the same, but worse than before convergence ->  TRAIN   (once: continues from the weights of before)
 
+Better is judged by the force MAE on the validation set: of its few frames one far from equilibrium can make up most
+of the loss, a mean of squares, and would hide what the others gain (`convergence_criterion`).
+
 With `final_training` fresh or shrink_perturb the weights that a member had before are set aside, with their validation
-loss. A new training that ends worse, because its epochs were too few, must not replace them.
+errors. A new training that ends worse, because its epochs were too few, must not replace them.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from aims_pax.core.rules import CONTINUED, ConvergeRules
+from aims_pax.core.rules import CONTINUED, FORCE_MAE, ConvergeRules
 from aims_pax.core.work import (
     ContinueEarlier,
     Effect,
@@ -29,14 +32,15 @@ from aims_pax.core.work import (
 )
 
 NAME = "converge"
+LEAST = 1e-3  # relative decrease of the force MAE that counts as an improvement
 
 
 @dataclass(frozen=True)
 class MemberProgress:
     """The progress of one member.
 
-    before: validation loss of the weights that were set aside; infinite without such weights. continued_at: epochs
-    after which training continued from them, 0: it did not.
+    before, before_mae: validation loss and force MAE (eV/Å) of the weights that were set aside; infinite without such
+    weights. continued_at: epochs after which training continued from them, 0: it did not.
     """
 
     member: int
@@ -47,6 +51,7 @@ class MemberProgress:
     best_mae: float = math.nan  # eV/Å
     done: bool = False
     before: float = math.inf
+    before_mae: float = math.nan
     continued_at: int = 0
 
     @property
@@ -72,10 +77,14 @@ class State:
     training: str = ""
 
 
-def begin(rules: ConvergeRules, before: Mapping[int, float] | None = None) -> State:
-    """The state before training. before: {member: validation loss of the weights that were set aside}."""
-    losses = before or {}
-    members = tuple(MemberProgress(m, before=losses.get(m, math.inf)) for m in rules.members)
+def begin(rules: ConvergeRules, before: Mapping[int, tuple[float, float]] | None = None) -> State:
+    """The state before training. before: {member: validation loss and force MAE of the weights that were set aside}."""
+    errors = before or {}
+    members = tuple(MemberProgress(m) for m in rules.members)
+    members = tuple(
+        replace(p, before=errors[p.member][0], before_mae=errors[p.member][1]) if p.member in errors else p
+        for p in members
+    )
     return State(members, training=rules.training)
 
 
@@ -103,7 +112,7 @@ def step(state: State, event: Event, rules: ConvergeRules) -> tuple[State, tuple
     p = replace(p, visit=p.visit + 1, epochs=p.epochs + event.work.epochs)
     effects: list[Effect] = []
     (loss,), (mae,) = event.valid_loss, event.force_mae
-    if math.isfinite(loss) and (math.isinf(p.best) or p.best - loss > rules.margin):
+    if _improves(loss, mae, p, rules):
         p = replace(p, best=loss, best_epoch=p.epochs, best_mae=mae)
         effects.append(KeepBest(p.member))
     if p.over(rules):
@@ -124,11 +133,30 @@ def _ended(p: MemberProgress, rules: ConvergeRules) -> tuple[MemberProgress, lis
         f"member {p.member} · {'epochs' if p.epochs_here >= rules.max_epochs else 'patience'} used up after "
         f"{p.epochs_here} epochs · best: epoch {p.best_epoch}, force MAE {1000 * p.best_mae:.1f} meV/Å{cut}"
     )
-    if not p.continued_at and p.before < p.best:
+    if not p.continued_at and _was_better(p, rules):
         why = (
-            f"member {p.member} · the new training ended with a validation loss of {p.best:.4g}, the weights before it "
-            f"had {p.before:.4g}: training continues from these, as with final_training: {CONTINUED}"
+            f"member {p.member} · the new training ended worse (validation loss {p.best:.4g}, force MAE "
+            f"{1000 * p.best_mae:.1f} meV/Å) than the weights before it were ({p.before:.4g}, "
+            f"{1000 * p.before_mae:.1f} meV/Å): training continues from these, as with final_training: {CONTINUED}"
         )
-        again = replace(p, continued_at=p.epochs, best=math.inf, best_epoch=0, best_mae=math.nan)
+        again = replace(
+            p, continued_at=p.epochs, best=p.before, best_epoch=p.epochs, best_mae=p.before_mae
+        )  # the earlier weights are the best so far
         return again, [LogMessage(text), ContinueEarlier(p.member), LogMessage(why, "warning")]
     return replace(p, done=True), [RestoreBest(p.member), LogMessage(text)]
+
+
+def _improves(loss: float, mae: float, p: MemberProgress, rules: ConvergeRules) -> bool:
+    """Whether a validation is better than the best so far, by the criterion; without force MAE by the loss."""
+    if not math.isfinite(loss) or math.isinf(p.best):
+        return math.isfinite(loss)
+    if rules.criterion == FORCE_MAE and math.isfinite(mae) and math.isfinite(p.best_mae):
+        return mae < (1 - LEAST) * p.best_mae
+    return p.best - loss > rules.margin
+
+
+def _was_better(p: MemberProgress, rules: ConvergeRules) -> bool:
+    """Whether the weights that were set aside are better than the best of the new training."""
+    if rules.criterion == FORCE_MAE and math.isfinite(p.before_mae) and math.isfinite(p.best_mae):
+        return p.before_mae < p.best_mae
+    return p.before < p.best

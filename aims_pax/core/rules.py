@@ -17,6 +17,7 @@ MAX_FAULTS = 5  # exploded frames in a row after which a trajectory ends
 MAX_FAILURES = 5  # failed labels in a row after which a trajectory ends
 BELIEVED = 10  # validation frames below which `desired_acc` does not stop a stage
 BELIEVED_PER_SYSTEM = 2
+LOSS, FORCE_MAE = "loss", "force_mae"  # `convergence_criterion` of the settings
 CONTINUED, FRESH, SHRINK_PERTURB = "continued", "fresh", "shrink_perturb"  # `final_training` of the settings
 
 
@@ -116,7 +117,8 @@ class ExploreRules:
 class ConvergeRules:
     """Numbers of convergence. margin and losses in the unit of the loss. key: in the settings, of max_epochs.
 
-    training: what the weights are at its beginning, see `FinalTraining` of the settings.
+    training: what the weights are at its beginning, see `final_training` of the settings. criterion: what the best
+    weights are best at, see `convergence_criterion`.
     """
 
     members: tuple[int, ...]
@@ -126,3 +128,4 @@ class ConvergeRules:
     epochs_per_visit: int = 1
     key: str = "max_convergence_epochs"
     training: str = CONTINUED
+    criterion: str = LOSS

@@ -124,7 +124,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Converged:
-    """State of the convergence of one member. best_epoch: the last that improved by more than the margin.
+    """State of the convergence of one member. best_epoch: the last that improved clearly.
 
     best_mae: force MAE at that epoch, eV/Å on the validation set. continued_at: epochs after which a new training that
     was worse than the earlier weights was given up and these were trained on; 0: it was not.

@@ -8,6 +8,7 @@ arXiv:1910.08475; measured in benchmarks/final_training.py).
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aims_pax.core import convergence as stage
-from aims_pax.core.rules import CONTINUED, SHRINK_PERTURB, ConvergeRules
+from aims_pax.core.rules import CONTINUED, FORCE_MAE, SHRINK_PERTURB, ConvergeRules
 from aims_pax.core.work import ContinueEarlier, Effect, Event, KeepBest, RestoreBest, RunTraining, Work
 from aims_pax.engine.run_context import RunContext
 from aims_pax.engine.stage_environment import StageEnvironment, group_arrays
@@ -38,6 +39,8 @@ class Limits(Protocol):
     def margin(self) -> float: ...
     @property
     def max_convergence_epochs(self) -> int: ...
+    @property
+    def convergence_criterion(self) -> str: ...
 
 
 def run_convergence(
@@ -60,7 +63,10 @@ def run_convergence(
     patience, epochs = settings.convergence_patience, settings.max_convergence_epochs
     if run.ensemble.fits_at_once:
         patience, epochs, training = 1, 1, CONTINUED
-    rules = ConvergeRules(tuple(members), patience, settings.margin, epochs, key=key, training=training)
+    rules = ConvergeRules(
+        tuple(members), patience, settings.margin, epochs, key=key, training=training,
+        criterion=settings.convergence_criterion,
+    )  # fmt: skip
     world = ConvergeWorld(run, name, own_sets)
     world.rules = rules
     state = world.restore(stage.State)
@@ -87,12 +93,14 @@ def discard_other_training(run: RunContext, name: str, training: str) -> None:
         discard(run.folder, name)
 
 
-def best_member(run: RunContext) -> int:
-    """The member with the lowest validation loss, each on its own present validation set."""
+def best_member(run: RunContext, criterion: str) -> int:
+    """The member that is best on the validation set, each on its own present one. criterion: as in the settings."""
     members = range(len(run.ensemble.members))
     results = run.ensemble.validate({m: run.member_data(m) for m in members})
-    losses = [r.valid_loss for r in results]
-    return int(np.nanargmin(losses)) if np.isfinite(losses).any() else 0
+    errors = np.array([r.force_mae if criterion == FORCE_MAE else r.valid_loss for r in results])
+    if not np.isfinite(errors).any():
+        errors = np.array([r.valid_loss for r in results])
+    return int(np.nanargmin(errors)) if np.isfinite(errors).any() else 0
 
 
 class ConvergeWorld(StageEnvironment):
@@ -105,10 +113,11 @@ class ConvergeWorld(StageEnvironment):
         self.best: dict[int, dict[str, NDArray[Any]]] = {}  # member → weights of its best validation
         self.earlier: dict[int, dict[str, NDArray[Any]]] = {}  # member → its state that was set aside
 
-    def begin_again(self, members: Sequence[int], training: str) -> dict[int, float]:
+    def begin_again(self, members: Sequence[int], training: str) -> dict[int, tuple[float, float]]:
         """Set the present weights aside and take the members back to their beginning.
 
-        Returns {member: validation loss of the weights that were set aside}; {} if training continues from them.
+        Returns {member: validation loss and force MAE of the weights that were set aside}; {} if training continues
+        from them.
         """
         ensemble, data = self.run.ensemble, {m: self.data_of(m) for m in members}
         if training == CONTINUED or not ensemble.trained:
@@ -122,7 +131,8 @@ class ConvergeWorld(StageEnvironment):
         beginning = untrained_members(self.run)
         if beginning is None:
             return {}
-        losses = {m: r.valid_loss for m, r in zip(data, ensemble.validate(data), strict=True)}
+        results = zip(data, ensemble.validate(data), strict=True)
+        errors = {m: (r.valid_loss, r.force_mae) for m, r in results if math.isfinite(r.valid_loss)}
         self.earlier = {m: ensemble.member_arrays(m) for m in members}
         shrunk = training == SHRINK_PERTURB
         ensemble.begin_again(beginning, members, SHRINK if shrunk else 0.0)
@@ -130,7 +140,7 @@ class ConvergeWorld(StageEnvironment):
             "the last training begins from %s (final_training: %s)",
             f"halfway between the present weights and {self.began}" if shrunk else self.began, training,
         )  # fmt: skip
-        return losses
+        return errors
 
     def data_of(self, member: int) -> MemberData:
         if self.own_sets:
@@ -155,6 +165,7 @@ class ConvergeWorld(StageEnvironment):
                 ensemble.load_member(member, self.earlier[member])
                 ensemble.begin_convergence([member])
                 ensemble.version += 1
+                self.best[member] = dict(ensemble.inference_arrays(member))
             case _:
                 super().apply(effect)
 

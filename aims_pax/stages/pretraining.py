@@ -16,7 +16,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from aims_pax.core import pretraining as stage
-from aims_pax.core.rules import PretrainingRules
+from aims_pax.core.rules import LOSS, PretrainingRules
 from aims_pax.core.work import Event, RunSampler, Sampled, Work
 from aims_pax.dataset import Dataset
 from aims_pax.engine.candidates import Candidate
@@ -57,6 +57,7 @@ class PretrainingLimits:
     convergence_patience: int
     max_convergence_epochs: int
     margin: float = 0.0
+    convergence_criterion: str = LOSS
 
 
 def run_pretraining(run: RunContext) -> None:

@@ -80,7 +80,7 @@ def test_an_event_whose_work_is_not_outstanding_raises():
 
 def converge(losses, rules, before):
     """As `run`, for member 0 whose earlier weights were set aside: final state and all effects, with the epoch."""
-    state, seen = convergence.begin(rules, {0: before}), []
+    state, seen = convergence.begin(rules, {0: (before, 0.2)}), []
     for loss in losses:
         work = convergence.outstanding(state, rules)
         if not work:
@@ -111,7 +111,15 @@ def test_the_second_training_has_patience_and_epochs_of_its_own_and_is_never_rep
     rules = ConvergeRules((0,), patience=2, margin=0.0, max_epochs=50, training="fresh")
     state, seen = converge([5.0, 5.0, 5.0, 4.0, 4.0, 4.0, 4.0], rules, before=1.5)
     assert [epoch for epoch, kind in seen if kind is ContinueEarlier] == [3]
-    assert (state.members[0].epochs, state.stopped) == (6, "converged")
+    assert (state.members[0].epochs, state.stopped) == (5, "converged")
+
+
+def test_the_earlier_weights_are_delivered_if_neither_training_improves_on_them():
+    rules = ConvergeRules((0,), patience=2, margin=0.0, max_epochs=50, training="fresh")
+    state, seen = converge([5.0] * 3 + [4.0] * 9, rules, before=1.5)
+    assert [epoch for epoch, kind in seen if kind is KeepBest] == [1]
+    (p,) = state.members
+    assert (p.best, p.best_mae, p.best_epoch, p.epochs) == (1.5, 0.2, 3, 5)
 
 
 def test_a_new_training_without_any_finite_loss_is_followed_by_the_earlier_weights():
