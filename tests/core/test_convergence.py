@@ -144,3 +144,39 @@ def test_a_state_of_an_earlier_version_continues_as_it_began():
     state = from_plain(convergence.State, plain)
     assert (state.training, state.members[0].before, state.members[0].continued_at) == ("", math.inf, 0)
     assert from_plain(convergence.State, to_plain(state)) == state
+
+
+def best_epochs(criterion, validations, patience=3):
+    """Epochs at which weights were stored, from (loss, force MAE) of each epoch."""
+    rules = ConvergeRules((0,), patience, margin=0.0, max_epochs=100, criterion=criterion)
+    state, kept = convergence.begin(rules), []
+    for loss, mae in validations:
+        for work in convergence.outstanding(state, rules):
+            state, effects = convergence.step(state, Trained(work, 10, (loss,), (mae,)), rules)
+            kept += [state.members[0].epochs for e in effects if isinstance(e, KeepBest)]
+    return kept
+
+
+def test_one_frame_that_makes_up_the_loss_does_not_hide_that_the_others_improve():
+    """As measured on glycine: the loss is best in epoch 3 of 43, the force MAE falls by a third until the last."""
+    seen = [(832.5, 0.371), (786.6, 0.305), (792.3, 0.274), (829.3, 0.261), (800.9, 0.248)]
+    assert best_epochs("loss", seen) == [1, 2]
+    assert best_epochs("force_mae", seen) == [1, 2, 3, 4, 5]
+
+
+def test_a_force_error_that_falls_by_less_than_a_thousandth_is_no_improvement():
+    assert best_epochs("force_mae", [(1.0, 0.1), (0.9, 0.09995), (0.8, 0.0995)]) == [1, 3]
+
+
+def test_without_a_force_error_the_loss_decides():
+    assert best_epochs("force_mae", [(1.0, math.nan), (0.5, math.nan), (0.7, math.nan)]) == [1, 2]
+
+
+def test_earlier_weights_are_compared_by_the_same_criterion():
+    rules = ConvergeRules((0,), 2, 0.0, 100, training="fresh", criterion="force_mae")
+    for mae, continued in ((0.1, False), (0.3, True)):
+        state = convergence.begin(rules, {0: (1.0, 0.2)})
+        for _ in range(3):
+            work = convergence.outstanding(state, rules)
+            state, _ = convergence.step(state, Trained(work[0], 10, (2.0,), (mae,)), rules)
+        assert (state.members[0].continued_at > 0) == continued
