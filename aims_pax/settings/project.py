@@ -209,7 +209,7 @@ class InitialDatasetSettings(Section):
         "force_mae", "What decides on the best epoch of this convergence; as in `ACTIVE_LEARNING`."
     )
     final_training: FinalTraining = key(
-        "fresh", "Weights with which this convergence begins; as in `ACTIVE_LEARNING`."
+        "continued", "Weights with which this convergence begins; as in `ACTIVE_LEARNING`."
     )
     margin: Real = key(
         0.002,
@@ -371,10 +371,10 @@ class ActiveLearningSettings(Section):
         "of squares, so one validation frame far from equilibrium can hide that all others improve.",
     )
     final_training: FinalTraining = key(
-        "fresh",
-        "Weights with which convergence begins: those that the member began the run with, before its first training "
-        "(`fresh`: random ones of its seed, of the foundation model, or pre-trained), with energy offsets and force "
-        "scale of all data; those at the end of active learning (`continued`); or halfway between the two "
+        "continued",
+        "Weights with which convergence begins: those at the end of active learning (`continued`); those that the "
+        "member began the run with, before its first training (`fresh`: random ones of its seed, of the foundation "
+        "model, or pre-trained), with energy offsets and force scale of all data; or halfway between the two "
         "(`shrink_perturb`).",
     )
     convergence_patience: Whole = key(

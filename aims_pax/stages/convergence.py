@@ -1,8 +1,8 @@
 """Convergence: the selected members train on the full set until they stop improving; the best weights are used.
 
-By default they begin again from what they began from at the start of the run, not from the weights of active learning:
-weights that have learnt few structures first stay worse, however long they train on all of them (Ash and Adams 2020,
-arXiv:1910.08475; measured in benchmarks/final_training.py).
+With `final_training: fresh` or `shrink_perturb` they begin again from what they began from at the start of the run, or
+from halfway to it: weights that have learnt few structures first can stay worse, however long they train on all of them
+(Ash and Adams 2020, arXiv:1910.08475; measured in benchmarks/final_training.py).
 """
 
 from __future__ import annotations
