@@ -291,8 +291,10 @@ def interrupted(folder, until, number=signal.SIGINT, name="aims-PAX"):
 def test_ctrl_c_in_each_stage_loses_nothing_and_the_result_is_that_of_an_undisturbed_run(tmp_path):
     changes = {
         "INITIAL_DATASET_GENERATION": {"max_initial_epochs": 12},
-        "ACTIVE_LEARNING": {"max_MD_steps": 100, "max_convergence_epochs": 40, "convergence_patience": 40},
-    }
+        "ACTIVE_LEARNING": {
+            "max_MD_steps": 100, "max_convergence_epochs": 40, "convergence_patience": 40, "final_training": "fresh",
+        },
+    }  # fmt: skip
     folder, other = write_project(tmp_path / "a", changes), write_project(tmp_path / "b", changes)
     stages = []
     for until in ("training visit 2", "labelling", "convergence: "):
