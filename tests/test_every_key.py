@@ -62,7 +62,9 @@ CONTEXT: dict[tuple[str, str, Any], dict[str, Any]] = {
         "systems": {"copper": crystal()},
     },
     **{
-        ("INITIAL_DATASET_GENERATION", key, None): {"project": {"INITIAL_DATASET_GENERATION": {"converge_initial": True}}}
+        ("INITIAL_DATASET_GENERATION", key, None): {
+            "project": {"INITIAL_DATASET_GENERATION": {"converge_initial": True}}
+        }
         for key in ("final_training", "convergence_criterion")
     },
     ("ACTIVE_LEARNING", "analysis", True): {"project": {"ACTIVE_LEARNING": {"analysis_skip": 4}}},
