@@ -11,9 +11,10 @@ end of active learning is loaded, and one member is trained on all data in each 
     fresh+150        the same, with a new optimiser and average after 150 epochs, from the best weights until then
     shrink_perturb   from halfway between the two (after Ash and Adams 2020, arXiv:1910.08475)
 
-After some numbers of epochs the weights of the best validation until then are measured on frames of the reference's own
-MD: mean error of forces (meV/Å) at the temperature of the run and on the hot set, and the 95th percentile of the
-largest error of a frame. Training has no patience here, so that all arms have the same number of epochs.
+After some numbers of epochs the best weights until then, by the loss and by the force MAE of validation frames, are
+measured on frames of the reference's own MD: mean error of forces (meV/Å) at the temperature of the run and on the hot
+set, and the 95th percentile of the largest error of a frame. Training has no patience here, so that all arms have the
+same number of epochs.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ import argparse
 import json
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from priors import Bench
@@ -41,6 +44,7 @@ from aims_pax.settings import read_settings
 from aims_pax.systems import elements
 
 ARMS = ("continued", "fresh", "shrink_perturb", "continued+150", "fresh+150")
+CRITERIA = ("loss", "force_mae")  # as convergence_criterion
 N_LABELS = 64
 
 
@@ -80,33 +84,36 @@ def errors(ensemble: Ensemble, member: int, frames: list[LabelledFrame]) -> tupl
 
 def train(
     explored: Explored, arm: str, member: int, marks: list[int], tests: dict[str, list[LabelledFrame]]
-) -> dict[int, dict[str, float]]:
-    """{epochs: errors of the best weights until then}."""
+) -> Iterator[dict[str, Any]]:
+    """After each of these numbers of epochs the errors of the best weights until then, by loss and by force MAE."""
     arm, _, restart = arm.partition("+")
     ensemble, data = explored.ensemble(arm, member), {member: explored.data}
-    best, lowest, chosen, found = ensemble.inference_arrays(member), np.inf, 0, {}
+    best: dict[str, tuple[float, int, Any]] = {name: (np.inf, 0, None) for name in CRITERIA}
     began = time.process_time()
     for epoch in range(1, max(marks) + 1):
         if restart and epoch == int(restart) + 1:
-            ensemble.set_inference_arrays(member, best)
+            ensemble.set_inference_arrays(member, best["force_mae"][2])
             ensemble.begin_convergence([member])
         (result,) = ensemble.train(data, 1, words=("train", "converge", epoch))
-        if result.valid_loss < lowest:
-            best, lowest, chosen = ensemble.inference_arrays(member), result.valid_loss, epoch
+        for name, error in zip(CRITERIA, (result.valid_loss, result.force_mae), strict=True):
+            if error < best[name][0]:
+                best[name] = error, epoch, ensemble.inference_arrays(member)
         if epoch in marks:
-            present = ensemble.member_arrays(member)
-            ensemble.set_inference_arrays(member, best)
-            ensemble.refit_offsets(data)
-            found[epoch] = {"validation loss": lowest, "best epoch": chosen}
-            for name, frames in {**tests, "training": list(explored.data.train)}.items():
-                found[epoch][f"MAE {name}"], found[epoch][f"tail {name}"] = errors(ensemble, member, frames)
-            found[epoch] |= {
-                "lr": ensemble.members[member].schedule.lr,
-                "CPU s": round(time.process_time() - began),
-            }
+            present, seconds = ensemble.member_arrays(member), round(time.process_time() - began)
+            for name, (error, chosen, weights) in best.items():
+                ensemble.set_inference_arrays(member, weights)
+                row = {
+                    "epochs": epoch,
+                    "CPU s": seconds,
+                    "criterion": name,
+                    "best epoch": chosen,
+                    "there": error,
+                }
+                for title, frames in {**tests, "training": list(explored.data.train)}.items():
+                    row[f"MAE {title}"], row[f"tail {title}"] = errors(ensemble, member, frames)
+                yield row
             ensemble.load_member(member, present)
             ensemble.version += 1
-    return found
 
 
 def main() -> None:
@@ -132,8 +139,8 @@ def main() -> None:
         for run in runs:
             explored = Explored(run)
             for arm in given.arms:
-                for epochs, row in train(explored, arm, given.member, given.epochs, tests).items():
-                    print(json.dumps({"run": run.name, "arm": arm, "epochs": epochs, **row}), flush=True)
+                for row in train(explored, arm, given.member, given.epochs, tests):
+                    print(json.dumps({"run": run.name, "arm": arm, **row}), flush=True)
 
 
 if __name__ == "__main__":
