@@ -70,22 +70,32 @@ class MemberProgress:
 
 @dataclass(frozen=True)
 class State:
-    """Everything that decides how convergence continues. training: how it began; "": by an earlier version."""
+    """Everything that decides how convergence continues.
+
+    training: the weights with which it began; "": not recorded, or the models are fitted at once. asked: with which it
+    should have begun, by the settings; another one only where that was not possible.
+    """
 
     members: tuple[MemberProgress, ...]
     stopped: str | None = None
     training: str = ""
+    asked: str = ""
 
 
 def begin(rules: ConvergeRules, before: Mapping[int, tuple[float, float]] | None = None) -> State:
-    """The state before training. before: {member: validation loss and force MAE of the weights that were set aside}."""
+    """The state before training.
+
+    before: {member: validation loss and force MAE of the weights that were set aside}; None: none were, and training
+    continues from the present weights.
+    """
     errors = before or {}
     members = tuple(MemberProgress(m) for m in rules.members)
     members = tuple(
         replace(p, before=errors[p.member][0], before_mae=errors[p.member][1]) if p.member in errors else p
         for p in members
     )
-    return State(members, training=rules.training)
+    began = CONTINUED if before is None and rules.training else rules.training
+    return State(members, training=began, asked=rules.training)
 
 
 def reopen(state: State, rules: ConvergeRules) -> State:

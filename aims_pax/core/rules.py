@@ -117,8 +117,8 @@ class ExploreRules:
 class ConvergeRules:
     """Numbers of convergence. margin and losses in the unit of the loss. key: in the settings, of max_epochs.
 
-    training: what the weights are at its beginning, see `final_training` of the settings. criterion: what the best
-    weights are best at, see `convergence_criterion`.
+    training: what the weights are at its beginning, see `final_training` of the settings; "" for models that are fitted
+    at once. criterion: what the best weights are best at, see `convergence_criterion`.
     """
 
     members: tuple[int, ...]

@@ -62,7 +62,7 @@ def run_convergence(
     """
     patience, epochs = settings.convergence_patience, settings.max_convergence_epochs
     if run.ensemble.fits_at_once:
-        patience, epochs, training = 1, 1, CONTINUED
+        patience, epochs, training = 1, 1, ""
     rules = ConvergeRules(
         tuple(members), patience, settings.margin, epochs, key=key, training=training,
         criterion=settings.convergence_criterion,
@@ -87,7 +87,7 @@ def run_convergence(
 def discard_other_training(run: RunContext, name: str, training: str) -> None:
     """Remove the snapshots of a convergence that began in another way than the settings now say: it begins again."""
     snapshot = Checkpoint(run.folder, name).read()
-    began = "" if snapshot is None else snapshot.state.get("training", "")
+    began = "" if snapshot is None else snapshot.state.get("asked", "")
     if began and began != training and not run.ensemble.fits_at_once:
         log.info("convergence began with final_training: %s; with %s it begins again", began, training)
         discard(run.folder, name)
@@ -113,24 +113,24 @@ class ConvergeWorld(StageEnvironment):
         self.best: dict[int, dict[str, NDArray[Any]]] = {}  # member → weights of its best validation
         self.earlier: dict[int, dict[str, NDArray[Any]]] = {}  # member → its state that was set aside
 
-    def begin_again(self, members: Sequence[int], training: str) -> dict[int, tuple[float, float]]:
+    def begin_again(self, members: Sequence[int], training: str) -> dict[int, tuple[float, float]] | None:
         """Set the present weights aside and take the members back to their beginning.
 
-        Returns {member: validation loss and force MAE of the weights that were set aside}; {} if training continues
+        Returns {member: validation loss and force MAE of the weights that were set aside}; None if training continues
         from them.
         """
         ensemble, data = self.run.ensemble, {m: self.data_of(m) for m in members}
-        if training == CONTINUED or not ensemble.trained:
-            return {}
+        if training in ("", CONTINUED) or not ensemble.trained:
+            return None
         if not all(own.valid for own in data.values()):
             log.warning(
                 "no validation frames, so a new training could not be judged: training continues from the present "
                 "weights (final_training: %s)", CONTINUED,
             )  # fmt: skip
-            return {}
+            return None
         beginning = untrained_members(self.run)
         if beginning is None:
-            return {}
+            return None
         results = zip(data, ensemble.validate(data), strict=True)
         errors = {m: (r.valid_loss, r.force_mae) for m, r in results if math.isfinite(r.valid_loss)}
         self.earlier = {m: ensemble.member_arrays(m) for m in members}

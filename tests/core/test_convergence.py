@@ -107,6 +107,13 @@ def test_a_new_training_that_ends_worse_is_followed_once_by_training_from_the_ea
     assert state.stopped == "max_convergence_epochs: 3 epochs"
 
 
+def test_a_new_training_that_was_not_possible_is_recorded_as_what_it_was():
+    rules = ConvergeRules((0,), 2, 0.0, 50, training="fresh")
+    assert (convergence.begin(rules).training, convergence.begin(rules).asked) == ("continued", "fresh")
+    assert convergence.begin(rules, {}).training == "fresh"
+    assert convergence.begin(ConvergeRules((0,), 1, 0.0, 1, training="")).training == ""
+
+
 def test_the_second_training_has_patience_and_epochs_of_its_own_and_is_never_repeated():
     rules = ConvergeRules((0,), patience=2, margin=0.0, max_epochs=50, training="fresh")
     state, seen = converge([5.0, 5.0, 5.0, 4.0, 4.0, 4.0, 4.0], rules, before=1.5)
