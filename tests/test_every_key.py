@@ -61,6 +61,12 @@ CONTEXT: dict[tuple[str, str, Any], dict[str, Any]] = {
         "project": {"INITIAL_DATASET_GENERATION": {"initial_calculator": None}},
         "systems": {"copper": crystal()},
     },
+    **{
+        ("INITIAL_DATASET_GENERATION", key, None): {
+            "project": {"INITIAL_DATASET_GENERATION": {"converge_initial": True}}
+        }
+        for key in ("final_training", "convergence_criterion")
+    },
     ("ACTIVE_LEARNING", "analysis", True): {"project": {"ACTIVE_LEARNING": {"analysis_skip": 4}}},
     ("ACTIVE_LEARNING", "replay_strategy", "random_subset"): {
         "project": {"ACTIVE_LEARNING": {"train_subset_size": 20, "valid_subset_size": 20}}

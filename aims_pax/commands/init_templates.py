@@ -164,8 +164,8 @@ ACTIVE_LEARNING:                        # MD with the models; structures on whic
   epochs_per_worker: 2                  # training epochs for each new structure
   max_train_set_size: 60                # active learning stops at this size
   n_test: 10                            # test structures for the errors at the end
-  convergence_patience: 30
-  max_convergence_epochs: 50
+  convergence_patience: 50
+  max_convergence_epochs: 300
 
 MD:
   stat_ensemble: NVT
@@ -315,8 +315,8 @@ ACTIVE_LEARNING:                        # MD with the models; structures on whic
   epochs_per_worker: 2                  # training epochs for each new structure
   max_labels: 20                        # your budget of reference calculations in this stage, test structures included
   n_test: 10                            # test structures for the errors at the end; never used in training
-  convergence_patience: 30
-  max_convergence_epochs: 100
+  convergence_patience: 50
+  max_convergence_epochs: 200
 """
 
 RATE_AFTER_PRE_TRAINING = "  # lr: 0.002                           # the default here, after PRETRAINING\n"
@@ -349,7 +349,7 @@ ACTIVE_LEARNING:                        # MD with baseline and models; structure
   max_train_set_size: 20                # active learning stops at this size
   n_test: 10                            # test structures for the errors at the end
   convergence_patience: 50
-  max_convergence_epochs: 200
+  max_convergence_epochs: 300
 """
 
 NEXT = "`aims-PAX check` reports errors and missing settings, `aims-PAX plan` shows what would run."

@@ -14,6 +14,7 @@ from rich.console import Console
 from aims_pax.commands import atomic_energies, run_fingerprint
 from aims_pax.commands.check import devices, mixed_data, readiness  # fmt: skip
 from aims_pax.commands.results import deliver, read_test_set, save_models
+from aims_pax.core.rules import CONTINUED
 from aims_pax.dataset import Dataset
 from aims_pax.engine.interrupts import InterruptMonitor, remaining_walltime
 from aims_pax.engine.live_report import Reporter
@@ -24,7 +25,7 @@ from aims_pax.models.base import ForceFieldModel
 from aims_pax.models.kinds import kind_of_run
 from aims_pax.parallel.training import background_training
 from aims_pax.record import folder_owners
-from aims_pax.record.checkpoint import Checkpoint, discard
+from aims_pax.record.checkpoint import Checkpoint, discard, exists
 from aims_pax.record.folder import RunFolder
 from aims_pax.record.journal import Journal
 from aims_pax.record.lock import Lock
@@ -138,13 +139,15 @@ def _active_learning(run: RunContext, begun: bool = False) -> None:
     assert settings is not None
     with to_file(run.folder.logs / "active_learning.log"), log_outcome():
         _ready_to_explore(run, begun)
-        active_learning.run_active_learning_stage(run)
+        state = active_learning.run_active_learning_stage(run)
         save_models(run)
         members = list(range(len(run.ensemble.members)))
         chosen = members
         if settings.converge_al:
+            training = _final_training(run, grown=state.n_added > 0)
+            convergence.discard_other_training(run, "converge", training)
             chosen = _converging(run, members)
-            convergence.run_convergence(run, settings, "converge", chosen)
+            convergence.run_convergence(run, settings, "converge", chosen, training=training)
         deliver(run, chosen)
 
 
@@ -157,7 +160,20 @@ def _converging(run: RunContext, members: list[int]) -> list[int]:
     snapshot = Checkpoint(run.folder, "converge").read()
     if snapshot is not None:
         return [p["member"] for p in snapshot.state["members"]]
-    return [convergence.best_member(run)]
+    return [convergence.best_member(run, settings.convergence_criterion)]
+
+
+def _final_training(run: RunContext, grown: bool) -> str:
+    """`final_training`; continued if every member was trained to convergence on exactly these structures already.
+
+    grown: whether active learning added structures.
+    """
+    settings = run.settings.active_learning
+    assert settings is not None
+    converged = any(exists(run.folder.restart / name) for name in ("train-given", "converge-initial"))
+    everything = run.dataset.union("train")
+    shared = all(len(run.dataset.train(m)) == len(everything) for m in range(len(run.ensemble.members)))
+    return CONTINUED if converged and shared and not grown else settings.final_training
 
 
 def _ready_to_explore(run: RunContext, begun: bool) -> None:
@@ -175,7 +191,9 @@ def _ready_to_explore(run: RunContext, begun: bool) -> None:
             raise SettingsError(_incomplete(settings))
         run.dataset.begin_again(snapshot.remarks["entries"])
         if converged is not None:
-            run.ensemble.restore({k: v for k, v in converged.weights.items() if not k.startswith("best/")})
+            run.ensemble.restore(
+                {k: v for k, v in converged.weights.items() if not k.startswith(("best/", "earlier/"))}
+            )
         else:
             run.ensemble.restore(snapshot.weights)
         return

@@ -186,7 +186,8 @@ def _limits(run: RunRecord, stage: str) -> Iterator[Limit]:
         yield _of(run, al + "max_labels", by_stage(run)[ACTIVE].asked)
         yield _of(run, SIZE, sizes[-1], sizes[0])
     elif any(own):
-        learning = [n for n in own if n]
+        last = run.convergence if stage == "converge" else ()
+        learning = [c.epochs - c.continued_at for c in last if c.epochs] or [n for n in own if n]
         yield _of(run, EPOCHS.get(stage, al + "max_convergence_epochs"), sum(learning) / len(learning))
 
 

@@ -1,16 +1,25 @@
 """Convergence: train each chosen member on the full set until it stops improving, then restore its best weights.
 
-TRAIN  -- improved by more than the margin -->  TRAIN   (these weights are the best so far)
-TRAIN  -- patience or epochs used up -------->  done    (the best weights are restored)
+TRAIN  -- improved by more than the margin ------------>  TRAIN   (these weights are the best so far)
+TRAIN  -- patience or epochs used up ------------------>  done    (the best weights are restored)
+TRAIN  -- the same, but worse than before convergence ->  TRAIN   (once: continues from the weights of before)
+
+Better is judged by the force MAE on the validation set: of its few frames one far from equilibrium can make up most
+of the loss, a mean of squares, and would hide what the others gain (`convergence_criterion`).
+
+With `final_training` fresh or shrink_perturb the weights that a member had before are set aside, with their validation
+errors. A new training that ends worse, because its epochs were too few, must not replace them.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from aims_pax.core.rules import ConvergeRules
+from aims_pax.core.rules import CONTINUED, FORCE_MAE, ConvergeRules
 from aims_pax.core.work import (
+    ContinueEarlier,
     Effect,
     Event,
     IllegalEvent,
@@ -23,11 +32,16 @@ from aims_pax.core.work import (
 )
 
 NAME = "converge"
+LEAST = 1e-3  # relative decrease of the force MAE that counts as an improvement
 
 
 @dataclass(frozen=True)
 class MemberProgress:
-    """The progress of one member."""
+    """The progress of one member.
+
+    before, before_mae: validation loss and force MAE (eV/Å) of the weights that were set aside; infinite without such
+    weights. continued_at: epochs after which training continued from them, 0: it did not.
+    """
 
     member: int
     visit: int = 0
@@ -36,36 +50,64 @@ class MemberProgress:
     best_epoch: int = 0
     best_mae: float = math.nan  # eV/Å
     done: bool = False
+    before: float = math.inf
+    before_mae: float = math.nan
+    continued_at: int = 0
+
+    @property
+    def epochs_here(self) -> int:
+        """Epochs since training began, or continued from the weights of before."""
+        return self.epochs - self.continued_at
+
+    def patient(self, rules: ConvergeRules) -> bool:
+        """Whether patience is used up."""
+        return self.epochs - max(self.best_epoch, self.continued_at) >= rules.patience
+
+    def over(self, rules: ConvergeRules) -> bool:
+        """Whether patience or epochs are used up."""
+        return self.epochs_here >= rules.max_epochs or self.patient(rules)
 
 
 @dataclass(frozen=True)
 class State:
-    """Everything that decides how convergence continues."""
+    """Everything that decides how convergence continues.
+
+    training: the weights with which it began; "": not recorded, or the models are fitted at once. asked: with which it
+    should have begun, by the settings; another one only where that was not possible.
+    """
 
     members: tuple[MemberProgress, ...]
     stopped: str | None = None
+    training: str = ""
+    asked: str = ""
 
 
-def begin(rules: ConvergeRules) -> State:
-    """The state before training."""
-    return State(tuple(MemberProgress(m) for m in rules.members))
+def begin(rules: ConvergeRules, before: Mapping[int, tuple[float, float]] | None = None) -> State:
+    """The state before training.
+
+    before: {member: validation loss and force MAE of the weights that were set aside}; None: none were, and training
+    continues from the present weights.
+    """
+    errors = before or {}
+    members = tuple(MemberProgress(m) for m in rules.members)
+    members = tuple(
+        replace(p, before=errors[p.member][0], before_mae=errors[p.member][1]) if p.member in errors else p
+        for p in members
+    )
+    began = CONTINUED if before is None and rules.training else rules.training
+    return State(members, training=began, asked=rules.training)
 
 
 def reopen(state: State, rules: ConvergeRules) -> State:
     """The state after a change of settings: members that had used up their epochs continue if the limit was raised."""
-    again = tuple(
-        replace(p, done=False)
-        if p.done and p.epochs < rules.max_epochs and p.epochs - p.best_epoch < rules.patience
-        else p
-        for p in state.members
-    )
-    return state if again == state.members else State(again)
+    again = tuple(replace(p, done=False) if p.done and not p.over(rules) else p for p in state.members)
+    return state if again == state.members else replace(state, members=again, stopped=None)
 
 
 def outstanding(state: State, rules: ConvergeRules) -> tuple[Work, ...]:
     """One visit for each member that is not done."""
     return tuple(
-        RunTraining(p.visit, int(min(rules.epochs_per_visit, rules.max_epochs - p.epochs)), p.member)
+        RunTraining(p.visit, int(min(rules.epochs_per_visit, rules.max_epochs - p.epochs_here)), p.member)
         for p in state.members
         if not p.done
     )
@@ -80,23 +122,51 @@ def step(state: State, event: Event, rules: ConvergeRules) -> tuple[State, tuple
     p = replace(p, visit=p.visit + 1, epochs=p.epochs + event.work.epochs)
     effects: list[Effect] = []
     (loss,), (mae,) = event.valid_loss, event.force_mae
-    if math.isfinite(loss) and (math.isinf(p.best) or p.best - loss > rules.margin):
+    if _improves(loss, mae, p, rules):
         p = replace(p, best=loss, best_epoch=p.epochs, best_mae=mae)
         effects.append(KeepBest(p.member))
-    if p.epochs >= rules.max_epochs or p.epochs - p.best_epoch >= rules.patience:
-        p = replace(p, done=True)
-        why = "patience" if p.epochs < rules.max_epochs else "epochs"
-        more = f"; still improving, raise {rules.key} for more" if p.epochs - p.best_epoch < 2 else ""
-        effects.append(RestoreBest(p.member))
-        effects.append(
-            LogMessage(
-                f"member {p.member} · {why} used up after {p.epochs} epochs · best: epoch {p.best_epoch}, "
-                f"force MAE {1000 * p.best_mae:.1f} meV/Å{more}"
-            )
-        )
+    if p.over(rules):
+        p, more = _ended(p, rules)
+        effects += more
     state = replace(state, members=(*state.members[:i], p, *state.members[i + 1 :]))
     if all(q.done for q in state.members):
-        patient = all(q.epochs - q.best_epoch >= rules.patience for q in state.members)
-        why = "converged" if patient else f"{rules.key}: {max(q.epochs for q in state.members)} epochs"
+        patient = all(q.patient(rules) for q in state.members)
+        why = "converged" if patient else f"{rules.key}: {max(q.epochs_here for q in state.members)} epochs"
         state = replace(state, stopped=why)
     return state, tuple(effects)
+
+
+def _ended(p: MemberProgress, rules: ConvergeRules) -> tuple[MemberProgress, list[Effect]]:
+    """The end of a member's training, or its continuation from the weights of before if these are better."""
+    cut = "" if p.patient(rules) else f"; not converged yet: raise {rules.key} for more"
+    text = (
+        f"member {p.member} · {'epochs' if p.epochs_here >= rules.max_epochs else 'patience'} used up after "
+        f"{p.epochs_here} epochs · best: epoch {p.best_epoch}, force MAE {1000 * p.best_mae:.1f} meV/Å{cut}"
+    )
+    if not p.continued_at and _was_better(p, rules):
+        why = (
+            f"member {p.member} · the new training ended worse (validation loss {p.best:.4g}, force MAE "
+            f"{1000 * p.best_mae:.1f} meV/Å) than the weights before it were ({p.before:.4g}, "
+            f"{1000 * p.before_mae:.1f} meV/Å): training continues from these, as with final_training: {CONTINUED}"
+        )
+        again = replace(
+            p, continued_at=p.epochs, best=p.before, best_epoch=p.epochs, best_mae=p.before_mae
+        )  # the earlier weights are the best so far
+        return again, [LogMessage(text), ContinueEarlier(p.member), LogMessage(why, "warning")]
+    return replace(p, done=True), [RestoreBest(p.member), LogMessage(text)]
+
+
+def _improves(loss: float, mae: float, p: MemberProgress, rules: ConvergeRules) -> bool:
+    """Whether a validation is better than the best so far, by the criterion; without force MAE by the loss."""
+    if not math.isfinite(loss) or math.isinf(p.best):
+        return math.isfinite(loss)
+    if rules.criterion == FORCE_MAE and math.isfinite(mae) and math.isfinite(p.best_mae):
+        return mae < (1 - LEAST) * p.best_mae
+    return p.best - loss > rules.margin
+
+
+def _was_better(p: MemberProgress, rules: ConvergeRules) -> bool:
+    """Whether the weights that were set aside are better than the best of the new training."""
+    if rules.criterion == FORCE_MAE and math.isfinite(p.before_mae) and math.isfinite(p.best_mae):
+        return p.before_mae < p.best_mae
+    return p.before < p.best

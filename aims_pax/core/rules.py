@@ -20,6 +20,8 @@ BELIEVED = 10  # validation frames below which `desired_acc` does not stop a sta
 BELIEVED_PER_SYSTEM = 2
 WINDOW_CHECKS = 10  # uncertainty checks of a window
 SAMPLED, FROM_GEOMETRY = 200.0, 1000.0  # fs: equilibration of thermal structures, and of a relaxed one
+LOSS, FORCE_MAE = "loss", "force_mae"  # `convergence_criterion` of the settings
+CONTINUED, FRESH, SHRINK_PERTURB = "continued", "fresh", "shrink_perturb"  # `final_training` of the settings
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,11 @@ class ExploreRules:
 
 @dataclass(frozen=True)
 class ConvergeRules:
-    """Numbers of convergence. margin and losses in the unit of the loss. key: in the settings, of max_epochs."""
+    """Numbers of convergence. margin and losses in the unit of the loss. key: in the settings, of max_epochs.
+
+    training: what the weights are at its beginning, see `final_training` of the settings; "" for models that are fitted
+    at once. criterion: what the best weights are best at, see `convergence_criterion`.
+    """
 
     members: tuple[int, ...]
     patience: int
@@ -150,3 +156,5 @@ class ConvergeRules:
     max_epochs: float
     epochs_per_visit: int = 1
     key: str = "max_convergence_epochs"
+    training: str = CONTINUED
+    criterion: str = LOSS

@@ -225,6 +225,13 @@ class RestoreBest:
 
 
 @dataclass(frozen=True)
+class ContinueEarlier:
+    """Restore the weights that the member had before convergence, for training that continues from them."""
+
+    member: int
+
+
+@dataclass(frozen=True)
 class LogMessage:
     """A line for the log."""
 
@@ -232,7 +239,16 @@ class LogMessage:
     level: str = "info"
 
 
-Effect = AddToDataset | Rewind | RecordError | UncertaintyCheck | KeepBest | RestoreBest | LogMessage
+Effect = (
+    AddToDataset
+    | Rewind
+    | RecordError
+    | UncertaintyCheck
+    | KeepBest
+    | RestoreBest
+    | ContinueEarlier
+    | LogMessage
+)
 
 
 class IllegalEvent(ValueError):

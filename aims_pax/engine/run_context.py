@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from aims_pax.models.base import MemberData
 
@@ -36,6 +36,7 @@ class LabellingContext:
 class RunContext(LabellingContext):
     """The open objects of a full run.
 
+    pretrained: the arrays of the pre-trained members if no snapshot has them (MISC.create_restart: False).
     settings_hash: of the content of restart/settings.json, see `record.restart_compatibility`.
     """
 
@@ -47,6 +48,7 @@ class RunContext(LabellingContext):
     reporter: Reporter
     beside: BackgroundTraining | None = None
     settings_hash: str = ""
+    pretrained: dict[str, Any] = field(default_factory=dict)
 
     def member_data(self, member: int) -> MemberData:
         """The member's own training and validation frames."""

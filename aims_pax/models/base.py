@@ -287,6 +287,18 @@ class Learner(ABC):
             self.load_member(k, other.member_arrays(k))
         self.version += 1
 
+    def begin_again(self, beginning: Learner, members: Sequence[int], share: float = 0.0) -> None:
+        """Take members back to what they began from, before a new training; only their count of epochs may remain.
+
+        beginning: all members before their first training. share: of the present weights that remains, which only
+        families with weights override: w ← share·w + (1 − share)·w₀ (after Ash and Adams 2020, arXiv:1910.08475).
+        """
+        if share:
+            raise NotImplementedError(f"{type(self).__name__} cannot keep a share of its weights")
+        for k in members:
+            self.load_member(k, beginning.member_arrays(k))
+        self.version += 1
+
     def arrays(self) -> Arrays:
         """The complete state: flat names `0/param/…`, plain numbers, no pickle."""
         out: Arrays = {

@@ -208,6 +208,10 @@ class DeltaModel(ForceFieldModel):
         assert isinstance(other, DeltaModel)
         self.inner.begin_from(other.inner)
 
+    def begin_again(self, beginning: Learner, members: Sequence[int], share: float = 0.0) -> None:
+        assert isinstance(beginning, DeltaModel)
+        self.inner.begin_again(beginning.inner, members, share)
+
     def energy_zero(self) -> EnergyZero | None:
         """That of the differences: energies of isolated atoms, reference − baseline."""
         return self.inner.energy_zero()

@@ -75,6 +75,9 @@ class ModelKind(ABC):
     has_stress: bool = False  # learns and predicts stress, which NPT needs
     trains_in_processes: bool = False  # has `training_pool`
     moves_in_processes: bool = False  # has `serialise` and `unserialise`
+    mixes_weights: bool = (
+        False  # `begin_again` can keep a share of the weights: final_training: shrink_perturb
+    )
     begins_from_files: bool = False  # has `from_files`: ACTIVE_LEARNING.initial_models
     forms: tuple[str, ...] = ()  # file formats that `export` writes
     target: str = ""  # `package.module:object` by which other processes find it, if not by MODEL.kind

@@ -54,7 +54,7 @@ class DeltaKind(ModelKind):
             inner.trains_in_processes,
             inner.moves_in_processes,
         )
-        self.begins_from_files = inner.begins_from_files
+        self.begins_from_files, self.mixes_weights = inner.begins_from_files, inner.mixes_weights
 
     # ------------------------------------------------------------ models
 

@@ -65,7 +65,7 @@ def errors(run: RunRecord) -> tuple[float, float, str]:
 def best_epochs(run: RunRecord, epochs: Sequence[Epoch]) -> list[Epoch]:
     """The epoch of the last training whose weights are delivered, as the core chose it; [] while there is none.
 
-    It need not have the lowest loss: an improvement smaller than ACTIVE_LEARNING.margin does not count.
+    It need not have the lowest error: a very small improvement does not count.
     """
     last = [e for e in epochs if e.stage == "converge"]
     return [last[c.best_epoch - 1] for c in run.convergence

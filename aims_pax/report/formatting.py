@@ -11,8 +11,8 @@ from aims_pax.report.time_left import duration as duration
 ORDERS, ROUGHLY = 0.7, 0.4  # lowest rank correlation at which an uncertainty ranks errors well, roughly
 HONEST = 1.5  # largest factor between error and spread at which a spread counts as calibrated
 BEST = (
-    "the last epoch whose validation loss was better than the best before by more than ACTIVE_LEARNING.margin; its "
-    "force error need not be the lowest one"
+    "the last epoch that was clearly better on the validation frames than the best before "
+    "(ACTIVE_LEARNING.convergence_criterion)"
 )
 STATES = {
     "starting": "starting",

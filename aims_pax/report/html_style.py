@@ -88,8 +88,8 @@ AIDS = {
         "at the end."
     ),
     "convergence": (
-        "Each member is trained on all data. The delivered weights are those of the last epoch whose validation loss "
-        "was better than the best before by more than ACTIVE_LEARNING.margin; its force error need not be the lowest."
+        "Each member is trained on all data. The delivered weights are those of the last epoch that was clearly better "
+        "on the validation frames than the best before (ACTIVE_LEARNING.convergence_criterion)."
     ),
     "honesty_during": (
         "With a useful uncertainty the points rise to the right: where the models disagree more, errors are larger."

@@ -221,7 +221,7 @@ def _converge(state: Any, rules: Any, _: Mapping[int, LastCheck], __: int) -> li
     for p in state.members:
         best = "" if math.isnan(p.best_mae) else f" · best: epoch {p.best_epoch},"
         best += "" if math.isnan(p.best_mae) else f" force MAE {1000 * p.best_mae:.1f} meV/Å"
-        text = f"convergence · member {p.member} · epoch {p.epochs}{most}{best}"
+        text = f"convergence · member {p.member} · epoch {p.epochs_here}{most}{best}"
         lines.append(Text(text + (" · done" if p.done else ""), style="dim" if p.done else "bold"))
     return lines
 
@@ -242,7 +242,7 @@ def _limits_of_explore(state: Any, rules: Any) -> Iterator[tuple[str, float, flo
 
 
 def _epochs(state: Any, rules: Any) -> Iterator[tuple[str, float, float]]:
-    done = sum(rules.max_epochs if p.done else p.epochs for p in state.members)
+    done = sum(rules.max_epochs if p.done else p.epochs_here for p in state.members)
     yield "max_convergence_epochs", done / len(state.members), rules.max_epochs
 
 

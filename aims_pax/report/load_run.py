@@ -71,6 +71,7 @@ def load_run(folder: Path, brief: bool = False) -> RunRecord:
         _check_begun(folder, paths.pool)
     story = read_journal(restart / "journal.jsonl", restart / JOURNAL_CACHE)
     snapshots = _snapshots(restart, story)
+    last_training = snapshots.get("converge", ({}, {}, 0.0))[0]
     dealt = snapshots.get("explore", ({}, {}, 0.0))[0].get("trajectories", ())
     systems = tuple(str(t.get("system", "")) for t in dealt)
     stages = tuple(_stages(snapshots, story))
@@ -115,9 +116,10 @@ def load_run(folder: Path, brief: bool = False) -> RunRecord:
         results=results,
         error=_error(paths.logs),
         version=__version__,
-        convergence=tuple(_converged(snapshots.get("converge", ({}, {}, 0.0))[0])),
         forecast=read_forecast(paths.logs),
         md_test={} if brief else read_md_test(folder / "results"),
+        convergence=tuple(_converged(last_training)),
+        final_training=str(last_training.get("training", "")),
         given=frozenset(f for split in splits.values() for f in split if f in frames and is_given(frames[f])),
     )
 
@@ -136,6 +138,7 @@ def _converged(state: Mapping[str, Any]) -> Iterable[Converged]:
                 int(p["best_epoch"]),
                 float_or_nan(p["best_mae"]),
                 bool(p["done"]),
+                int(p.get("continued_at", 0)),
             )
 
 

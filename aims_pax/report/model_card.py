@@ -37,7 +37,7 @@ from aims_pax.report.formatting import (
 )
 from aims_pax.report.load_run import load_run
 from aims_pax.report.run_record import RunRecord
-from aims_pax.report.run_verdict import cut_off, run_verdict, validation_error
+from aims_pax.report.run_verdict import cut_off, last_training, run_verdict, validation_error
 from aims_pax.report.tolerant_readers import float_or_nan as number_of
 from aims_pax.report.tolerant_readers import json_file
 
@@ -337,7 +337,7 @@ def _settings(run: RunRecord, model: str) -> str:
         parts.append("Other settings that differ from the defaults:")
         parts.append(_table(["setting", "value", "default"], changed))
     parts.append(_table(["stage", "ended because"], stages))
-    parts.append(f"The weights are those of {BEST}.")
+    parts.append(f"The weights are those of {BEST}. {last_training(run)}".strip())
     return "\n\n".join(p for p in parts if p)
 
 

@@ -124,9 +124,10 @@ class Span:
 
 @dataclass(frozen=True)
 class Converged:
-    """State of the convergence of one member. best_epoch: the last that improved by more than the margin.
+    """State of the convergence of one member. best_epoch: the last that improved clearly.
 
-    best_mae: force MAE at that epoch, eV/Å on the validation set.
+    best_mae: force MAE at that epoch, eV/Å on the validation set. continued_at: epochs after which a new training that
+    was worse than the earlier weights was given up and these were trained on; 0: it was not.
     """
 
     member: int
@@ -134,6 +135,7 @@ class Converged:
     best_epoch: int
     best_mae: float
     done: bool
+    continued_at: int = 0
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,9 @@ class RunRecord:
     member_train: int = 0  # training frames of the member that has most
     unfinished_start: bool = False  # killed before it had written anything
     convergence: tuple[Converged, ...] = ()  # of the stage `converge`
+    final_training: str = (
+        ""  # how it began, as ACTIVE_LEARNING.final_training; "": not begun, or not recorded
+    )
     given: frozenset[str] = frozenset()  # frames in the sets that the user provided with labels
     forecast: dict[str, Any] = field(default_factory=dict)  # logs/forecast.json, {} when there is none
     md_test: dict[str, Any] = field(default_factory=dict)  # results/md_test.json, {} when there is none

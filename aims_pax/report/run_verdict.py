@@ -20,6 +20,12 @@ NEXT = {  # beginning of the reason that ended active learning → what to chang
     ),
 }
 
+BEGINNINGS = {  # final_training, in words
+    "fresh": "the weights that the member began the run with, before its first training",
+    "continued": "the weights at the end of active learning",
+    "shrink_perturb": "weights halfway between those at the end of active learning and those of the beginning",
+}
+
 
 @dataclass(frozen=True)
 class RunVerdict:
@@ -82,6 +88,19 @@ def test_error(run: RunRecord) -> str:
     mae, error, n = force_mae_with_error(part)
     bar = f" ± {milli(error)}" if math.isfinite(error) else ""
     return f"force MAE {milli(mae)}{bar} meV/Å on {plural(n, 'test frame')}"
+
+
+def last_training(run: RunRecord) -> str:
+    """A sentence on the weights with which the last training began; "" if it is not recorded."""
+    if run.final_training not in BEGINNINGS:
+        return ""
+    said = f"The last training, on all data, began with {BEGINNINGS[run.final_training]}"
+    if any(c.continued_at for c in run.convergence):
+        said += (
+            "; this ended worse on the validation frames than the weights of active learning were, so these were "
+            "trained on instead"
+        )
+    return f"{said} (ACTIVE_LEARNING.final_training: {run.final_training})."
 
 
 def cut_off(run: RunRecord) -> list[str]:

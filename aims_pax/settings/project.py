@@ -60,6 +60,8 @@ Selection = Annotated[str, one_of("diverse", "spread", "random"), Kind("`str`")]
 Starts = Annotated[str, one_of("sampled", "geometry"), Kind("`str`")]
 DrivingForce = Annotated[str, one_of("mean", "member"), Kind("`str`")]
 Replay = Annotated[str, one_of("full_dataset", "random_subset"), Kind("`str`")]
+Criterion = Annotated[str, one_of("force_mae", "loss"), Kind("`str`")]
+FinalTraining = Annotated[str, one_of("fresh", "continued", "shrink_perturb"), Kind("`str`")]
 SpinConvention = Annotated[str, one_of("None", "multiplicity", "unpaired_electrons"), Kind("`str` or `None`")]
 Method = Annotated[str, one_of("aims", "calculator", fhi_aims="aims"), Kind("`str`")]
 
@@ -207,9 +209,16 @@ class InitialDatasetSettings(Section):
     convergence_patience: Whole = key(
         50, "Epochs without improvement before convergence ends.", possible=COUNT
     )
+    convergence_criterion: Criterion = key(
+        "force_mae", "What decides on the best epoch of this convergence; as in `ACTIVE_LEARNING`."
+    )
+    final_training: FinalTraining = key(
+        "continued", "Weights with which this convergence begins; as in `ACTIVE_LEARNING`."
+    )
     margin: Real = key(
         0.002,
-        "Smallest decrease of the validation loss that counts as an improvement (in the unit of the loss).",
+        "Smallest decrease of the validation loss that counts as an improvement (in the unit of the loss); in "
+        "convergence only with `convergence_criterion: loss`.",
         possible="[0, inf)",
         plausible="[0, 1]",
     )
@@ -269,7 +278,8 @@ class ActiveLearningSettings(Section):
     )
     margin: Real = key(
         0.002,
-        "Smallest decrease of the validation loss that counts as an improvement (in the unit of the loss).",
+        "Smallest decrease of the validation loss that counts as an improvement (in the unit of the loss); in "
+        "convergence only with `convergence_criterion: loss`.",
         possible="[0, inf)",
         plausible="[0, 1]",
     )
@@ -408,6 +418,19 @@ class ActiveLearningSettings(Section):
     )
     converge_al: Flag = key(True, "Converge on the final dataset after active learning.")
     converge_best: Flag = key(True, "Converge only the best member; the others go to `results/committee/`.")
+    convergence_criterion: Criterion = key(
+        "force_mae",
+        "What decides on the best epoch of convergence and on patience: the force MAE on the validation set "
+        "(`force_mae`; an improvement is at least 0.1 %), or the loss (`loss`; at least `margin`). The loss is a mean "
+        "of squares, so one validation frame far from equilibrium can hide that all others improve.",
+    )
+    final_training: FinalTraining = key(
+        "continued",
+        "Weights with which convergence begins: those at the end of active learning (`continued`); those that the "
+        "member began the run with, before its first training (`fresh`: random ones of its seed, of the foundation "
+        "model, or pre-trained), with energy offsets and force scale of all data; or halfway between the two "
+        "(`shrink_perturb`).",
+    )
     convergence_patience: Whole = key(
         50, "Epochs without improvement before convergence ends.", possible=COUNT
     )

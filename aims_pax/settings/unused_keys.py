@@ -98,7 +98,7 @@ class NoEffect:
 
 
 INITIAL, ACTIVE = "INITIAL_DATASET_GENERATION", "ACTIVE_LEARNING"
-CONVERGENCE = "convergence_patience max_convergence_epochs"
+CONVERGENCE = "convergence_patience max_convergence_epochs final_training convergence_criterion"
 COUPLED, NOSE_HOOVER = "taut taup pressure_au", "external_stress pfactor ttime"
 
 
@@ -203,6 +203,12 @@ TABLE = (
     NoEffect(INITIAL, "desired_acc_scale_idg", lambda _, s: s.desired_acc == 0, "desired_acc is 0"),
     NoEffect(
         INITIAL, f"{CONVERGENCE} margin", lambda _, s: not s.converge_initial, "converge_initial is False"
+    ),
+    NoEffect(
+        INITIAL,
+        "margin",
+        lambda _, s: s.converge_initial and s.convergence_criterion != "loss",
+        "only convergence_criterion: loss uses it",
     ),
     NoEffect(ACTIVE, "analysis_skip", lambda _, s: not s.analysis, "analysis is False"),
     NoEffect(

@@ -67,9 +67,11 @@ def run_initial_dataset(run: RunContext) -> stage.State:
         if settings.analysis:
             collect_losses(run)
     if settings.converge_initial:
-        convergence.run_convergence(
-            run, settings, "converge-initial", range(len(run.ensemble.members)), own_sets=True
-        )
+        name, training = "converge-initial", settings.final_training
+        if not exists(run.folder.restart / "explore"):
+            convergence.discard_other_training(run, name, training)
+        members = range(len(run.ensemble.members))
+        convergence.run_convergence(run, settings, name, members, own_sets=True, training=training)
     return state
 
 

@@ -16,7 +16,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from aims_pax.core import pretraining as stage
-from aims_pax.core.rules import PretrainingRules
+from aims_pax.core.rules import LOSS, PretrainingRules
 from aims_pax.core.work import Event, RunSampler, Sampled, Work
 from aims_pax.dataset import Dataset
 from aims_pax.engine.candidates import Candidate
@@ -31,6 +31,7 @@ from aims_pax.potentials.named import LoadedPotential, Potentials, UserPotential
 from aims_pax.record.checkpoint import Snapshot, exists
 from aims_pax.sampler import Sample
 from aims_pax.stages import convergence
+from aims_pax.stages.beginning import PRETRAINED
 from aims_pax.stages.resumable_sampler import ResumableSampler
 from aims_pax.stages.sampler_factory import mixture
 
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FOLDER = "pretraining"  # in the folder of the datasets
-FIT = "pretrain"  # name of the training in snapshots and the journal
 BATCHES = 20  # snapshots while structures are made
 POTENTIAL = "PRETRAINING.potential"
 LATER = ("initial", "train-given", "explore")  # stages that begin with the pre-trained members
@@ -57,6 +57,7 @@ class PretrainingLimits:
     convergence_patience: int
     max_convergence_epochs: int
     margin: float = 0.0
+    convergence_criterion: str = LOSS
 
 
 def run_pretraining(run: RunContext) -> None:
@@ -79,9 +80,11 @@ def run_pretraining(run: RunContext) -> None:
         limits = PretrainingLimits(asked.patience, asked.max_epochs)
         members = range(len(ensemble.members))
         convergence.run_convergence(
-            own, limits, FIT, members, title="pre-training", key="PRETRAINING.max_epochs"
+            own, limits, PRETRAINED, members, title="pre-training", key="PRETRAINING.max_epochs"
         )
     run.ensemble.begin_from(ensemble)
+    if not run.settings.misc.create_restart:  # no snapshot has them
+        run.pretrained.update(ensemble.arrays())
     log.info("the members begin from pre-training; the zero of energy is fitted to the first labels")
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from aims_pax.core import convergence
 from aims_pax.core.rules import ConvergeRules
-from aims_pax.core.work import IllegalEvent, KeepBest, RestoreBest, RunTraining, Trained
+from aims_pax.core.work import ContinueEarlier, IllegalEvent, KeepBest, RestoreBest, RunTraining, Trained
+from aims_pax.record.checkpoint import from_plain, to_plain
 
 
 def run(losses, rules):
@@ -75,3 +76,114 @@ def test_an_event_whose_work_is_not_outstanding_raises():
     rules = ConvergeRules((0,), patience=2, margin=0.0, max_epochs=10)
     with pytest.raises(IllegalEvent):
         convergence.step(convergence.begin(rules), Trained(RunTraining(5, 1, 0), 1, (1.0,), (0.1,)), rules)
+
+
+def converge(losses, rules, before):
+    """As `run`, for member 0 whose earlier weights were set aside: final state and all effects, with the epoch."""
+    state, seen = convergence.begin(rules, {0: (before, 0.2)}), []
+    for loss in losses:
+        work = convergence.outstanding(state, rules)
+        if not work:
+            break
+        state, effects = convergence.step(state, Trained(work[0], 10, (loss,), (loss / 10,)), rules)
+        seen += [(state.members[0].epochs, type(e)) for e in effects]
+    return state, seen
+
+
+def test_a_new_training_that_ends_better_replaces_the_earlier_weights():
+    rules = ConvergeRules((0,), patience=2, margin=0.0, max_epochs=100, training="fresh")
+    state, seen = converge([5.0, 1.0, 2.0, 2.0], rules, before=1.5)
+    assert (state.stopped, state.training) == ("converged", "fresh")
+    assert ContinueEarlier not in [kind for _, kind in seen]
+
+
+def test_a_new_training_that_ends_worse_is_followed_once_by_training_from_the_earlier_weights():
+    rules = ConvergeRules((0,), patience=9, margin=0.0, max_epochs=3, training="fresh")
+    state, seen = converge([5.0, 4.0, 3.0, 1.4, 1.3, 1.2, 0.1], rules, before=1.5)
+    assert [epoch for epoch, kind in seen if kind is ContinueEarlier] == [3]
+    assert [epoch for epoch, kind in seen if kind is RestoreBest] == [6]
+    (p,) = state.members
+    assert (p.epochs, p.best_epoch, p.best, p.done) == (6, 6, 1.2, True)
+    assert state.stopped == "max_convergence_epochs: 3 epochs"
+
+
+def test_a_new_training_that_was_not_possible_is_recorded_as_what_it_was():
+    rules = ConvergeRules((0,), 2, 0.0, 50, training="fresh")
+    assert (convergence.begin(rules).training, convergence.begin(rules).asked) == ("continued", "fresh")
+    assert convergence.begin(rules, {}).training == "fresh"
+    assert convergence.begin(ConvergeRules((0,), 1, 0.0, 1, training="")).training == ""
+
+
+def test_the_second_training_has_patience_and_epochs_of_its_own_and_is_never_repeated():
+    rules = ConvergeRules((0,), patience=2, margin=0.0, max_epochs=50, training="fresh")
+    state, seen = converge([5.0, 5.0, 5.0, 4.0, 4.0, 4.0, 4.0], rules, before=1.5)
+    assert [epoch for epoch, kind in seen if kind is ContinueEarlier] == [3]
+    assert (state.members[0].epochs, state.stopped) == (5, "converged")
+
+
+def test_the_earlier_weights_are_delivered_if_neither_training_improves_on_them():
+    rules = ConvergeRules((0,), patience=2, margin=0.0, max_epochs=50, training="fresh")
+    state, seen = converge([5.0] * 3 + [4.0] * 9, rules, before=1.5)
+    assert [epoch for epoch, kind in seen if kind is KeepBest] == [1]
+    (p,) = state.members
+    assert (p.best, p.best_mae, p.best_epoch, p.epochs) == (1.5, 0.2, 3, 5)
+
+
+def test_a_new_training_without_any_finite_loss_is_followed_by_the_earlier_weights():
+    rules = ConvergeRules((0,), patience=2, margin=0.0, max_epochs=50, training="fresh")
+    state, seen = converge([math.nan, math.nan, 1.0, 2.0, 2.0], rules, before=1.5)
+    assert [epoch for epoch, kind in seen if kind is ContinueEarlier] == [2]
+    assert state.members[0].best == 1.0
+
+
+def test_what_ended_before_its_patience_says_that_it_is_not_converged():
+    rules = ConvergeRules((0,), patience=5, margin=0.0, max_epochs=3)
+    state = convergence.begin(rules)
+    for loss in (3.0, 2.0, 2.5):
+        (work,) = convergence.outstanding(state, rules)
+        state, effects = convergence.step(state, Trained(work, 10, (loss,), (loss / 10,)), rules)
+    assert "not converged yet: raise max_convergence_epochs" in effects[-1].text
+
+
+def test_a_state_of_an_earlier_version_continues_as_it_began():
+    plain = {"members": [{"member": 0, "visit": 2, "epochs": 2, "best": 1.0, "best_epoch": 2, "best_mae": 0.1,
+                          "done": False}], "stopped": None}  # fmt: skip
+    state = from_plain(convergence.State, plain)
+    assert (state.training, state.members[0].before, state.members[0].continued_at) == ("", math.inf, 0)
+    assert from_plain(convergence.State, to_plain(state)) == state
+
+
+def best_epochs(criterion, validations, patience=3):
+    """Epochs at which weights were stored, from (loss, force MAE) of each epoch."""
+    rules = ConvergeRules((0,), patience, margin=0.0, max_epochs=100, criterion=criterion)
+    state, kept = convergence.begin(rules), []
+    for loss, mae in validations:
+        for work in convergence.outstanding(state, rules):
+            state, effects = convergence.step(state, Trained(work, 10, (loss,), (mae,)), rules)
+            kept += [state.members[0].epochs for e in effects if isinstance(e, KeepBest)]
+    return kept
+
+
+def test_one_frame_that_makes_up_the_loss_does_not_hide_that_the_others_improve():
+    """As measured on glycine: the loss is best in epoch 3 of 43, the force MAE falls by a third until the last."""
+    seen = [(832.5, 0.371), (786.6, 0.305), (792.3, 0.274), (829.3, 0.261), (800.9, 0.248)]
+    assert best_epochs("loss", seen) == [1, 2]
+    assert best_epochs("force_mae", seen) == [1, 2, 3, 4, 5]
+
+
+def test_a_force_error_that_falls_by_less_than_a_thousandth_is_no_improvement():
+    assert best_epochs("force_mae", [(1.0, 0.1), (0.9, 0.09995), (0.8, 0.0995)]) == [1, 3]
+
+
+def test_without_a_force_error_the_loss_decides():
+    assert best_epochs("force_mae", [(1.0, math.nan), (0.5, math.nan), (0.7, math.nan)]) == [1, 2]
+
+
+def test_earlier_weights_are_compared_by_the_same_criterion():
+    rules = ConvergeRules((0,), 2, 0.0, 100, training="fresh", criterion="force_mae")
+    for mae, continued in ((0.1, False), (0.3, True)):
+        state = convergence.begin(rules, {0: (1.0, 0.2)})
+        for _ in range(3):
+            work = convergence.outstanding(state, rules)
+            state, _ = convergence.step(state, Trained(work[0], 10, (2.0,), (mae,)), rules)
+        assert (state.members[0].continued_at > 0) == continued

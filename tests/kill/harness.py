@@ -40,7 +40,12 @@ class Counted(EMT):
 CHANGES = {
     "REFERENCE": {"factory": "counted:Counted"},
     "INITIAL_DATASET_GENERATION": {"max_initial_epochs": 4},
-    "ACTIVE_LEARNING": {"max_MD_steps": 40, "n_test": 1, "max_convergence_epochs": 4},
+    "ACTIVE_LEARNING": {
+        "max_MD_steps": 40,
+        "n_test": 1,
+        "max_convergence_epochs": 4,
+        "final_training": "fresh",
+    },
 }
 
 

@@ -257,3 +257,33 @@ def test_what_a_kind_says_it_can_do_it_does_and_refuses_the_rest_in_words(family
             kind.from_files([path], family.settings, (5,))
     for form in kind.forms:
         assert kind.form_suffix(form)
+
+
+def test_a_member_that_begins_again_is_trained_as_if_it_had_never_been_trained(family, model):
+    """Its other members stay as they are."""
+    others = [model.member_arrays(m) for m in range(1, len(model))]
+    version = model.version
+    model.begin_again(family.build(), [0])
+    assert model.version > version
+    never = family.build()
+    for learner in (model, never):
+        learner.train({0: DATA[1]}, 2, words=("train", "again"))
+    same(model.inference_arrays(0), never.inference_arrays(0))
+    for m, arrays in enumerate(others, 1):
+        same(model.member_arrays(m), arrays)
+
+
+def test_a_share_of_the_present_weights_remains_where_the_kind_says_so(family, model):
+    beginning = family.build()
+    if not family.kind.mixes_weights:
+        with pytest.raises(NotImplementedError, match="cannot keep a share"):
+            model.begin_again(beginning, [0], 0.25)
+        return
+    present, first = (
+        {k: v for k, v in m.member_arrays(0).items() if k.startswith("ema/")} for m in (model, beginning)
+    )
+    model.begin_again(beginning, [0], 0.25)
+    for name, mixed in model.member_arrays(0).items():
+        if name in present:
+            assert mixed == pytest.approx(0.25 * present[name] + 0.75 * first[name], abs=1e-12), name
+            assert np.array_equal(mixed, model.member_arrays(0)[name.replace("ema/", "param/")])

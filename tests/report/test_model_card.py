@@ -126,4 +126,4 @@ def test_a_run_that_drew_fewer_test_frames_than_asked_says_so(run):
 
 def test_which_epoch_was_kept_is_said(run):
     text = card(run, "tiny_255.model")
-    assert "the last epoch whose validation loss was better than the best before by more than" in text
+    assert "the last epoch that was clearly better on the validation frames than the best before" in text

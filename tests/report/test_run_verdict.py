@@ -9,7 +9,7 @@ import pytest
 from aims_pax.report.html_page import page
 from aims_pax.report.model_card import card, gaps
 from aims_pax.report.run_record import Converged
-from aims_pax.report.run_verdict import run_verdict, validation_error
+from aims_pax.report.run_verdict import last_training, run_verdict, validation_error
 
 GOAL = "aimsPAX.ACTIVE_LEARNING.desired_acc"
 
@@ -124,3 +124,16 @@ def test_stress_is_not_judged_where_nothing_learnt_it(run):
     off = replace(run, settings={**run.settings, "mace.GENERAL.compute_stress": "False"})
     assert 'id="parity_stress"' in page(run)[0]
     assert "stress_weight" not in page(off)[0]
+
+
+def test_the_card_says_with_which_weights_the_last_training_began(run):
+    fresh = replace(run, final_training="fresh", convergence=(Converged(0, 90, 70, 0.05, True),))
+    said = last_training(fresh)
+    assert "began with the weights that the member began the run with" in said
+    assert said.endswith("(ACTIVE_LEARNING.final_training: fresh).")
+    given_up = replace(fresh, convergence=(Converged(0, 90, 70, 0.05, True, continued_at=50),))
+    assert "ended worse on the validation frames than the weights of active learning were" in last_training(
+        given_up
+    )
+    assert last_training(replace(run, final_training="")) == ""
+    assert said in card(fresh, "any.model")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from aims_pax.core.rules import SHRINK_PERTURB
 from aims_pax.errors import SettingsError
 from aims_pax.models.kinds import kind_of_run
 from aims_pax.settings.yaml_reader import Place
@@ -26,6 +27,11 @@ def wrong_model_kind(settings: Settings) -> Iterator[tuple[Place, str]]:
             place, _, text = line.partition(": ")
             yield tuple(place.split(".")), text
         return
+    sections = {"INITIAL_DATASET_GENERATION": settings.initial_dataset, "ACTIVE_LEARNING": al}
+    for section, values in sections.items():
+        if values is not None and values.final_training == SHRINK_PERTURB and not kind.mixes_weights:
+            text = f"{kind.title} models cannot keep a share of their weights; expected fresh or continued"
+            yield (section, "final_training"), text
     for name, md in (settings.md_by_system or {"": settings.md}).items():
         if md.stat_ensemble == "NPT" and not kind.has_stress:
             where: Place = ("MD", name, "stat_ensemble") if name else ("MD", "stat_ensemble")

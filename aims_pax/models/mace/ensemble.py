@@ -352,6 +352,21 @@ class Ensemble(ForceFieldModel):
             member.freeze(replace(s, rank=0))
         self.reset_optimiser_and_ema()
 
+    def begin_again(self, beginning: Learner, members: Sequence[int], share: float = 0.0) -> None:
+        """Take over weights and statistics of the beginning, or mix them with the present averaged weights.
+
+        Members without statistics there measure them at their next training, so the force scale is that of all data.
+        """
+        for k in members:
+            member = self.members[k]
+            epochs, present = member.epochs, [w.clone() for w in member.average.shadow]
+            self.load_member(k, beginning.member_arrays(k))
+            if share:
+                mixed = [share * w + (1 - share) * w0 for w, w0 in zip(present, member.weights, strict=True)]
+                member.set_weights([w.detach() for w in mixed])
+            member.epochs = epochs
+        self.version += 1
+
     def describe(self, member: int) -> dict[str, Any]:
         """The architecture of a member, read from its model."""
         return architecture(self.members[member].model)

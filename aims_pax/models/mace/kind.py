@@ -45,6 +45,7 @@ class MaceKind(ModelKind):
     packages = ("mace-torch", "torch", "e3nn")
     has_stress = True
     begins_from_files = True
+    mixes_weights = True
     trains_in_processes = True
     moves_in_processes = True
     forms = tuple(FORMS)
