@@ -15,9 +15,9 @@ of the run and hotter, and the 95th percentile of the largest error of a frame (
     free-far, free-det      the same, in the features of a model that was trained on 64 frames labelled by the cheap
                             potential, which cost nothing
     2-…                     in two steps: a third at random, of which a committee of two is trained; the rest by
-                            2-random, 2-far, 2-det, 2-spread, 2-spread-far (far, weighted with the spread), 2-spread-det,
-                            2-mid (by spread, of the frames between its median and 90 %), 2-error (by the true error,
-                            which only an oracle knows), 2-error-far
+                            2-random, 2-far, 2-det, 2-spread, 2-spread-far and 2-spread-det (weighted with the
+                            spread), 2-mid (by spread, of the frames between its median and 90 %), 2-error (by the true
+                            error, which only an oracle knows), 2-error-far
     half-RULE               half of them at random, half by the rule
 """
 
@@ -35,7 +35,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import numpy as np
 from priors import QUICKSTART, Bench, dynamics, labelled
 
@@ -140,9 +139,7 @@ class Study:
         potential = model.potential()
         for name, frames in self.tests.items():
             labels = potential.labels([f.frame for f in frames])
-            each = [
-                1000 * np.abs(p.forces - f.label.forces) for p, f in zip(labels, frames, strict=True)
-            ]
+            each = [1000 * np.abs(p.forces - f.label.forces) for p, f in zip(labels, frames, strict=True)]
             found[f"MAE {name}"] = round(float(np.mean([e.mean() for e in each])), 1)
             found[f"tail {name}"] = round(float(np.quantile([e.max() for e in each], 0.95)))
         return found
@@ -241,7 +238,8 @@ def spreads(model: Ensemble, frames: Sequence[LabelledFrame]) -> tuple[np.ndarra
         pieces = np.split(said.forces.cpu().numpy(), np.cumsum([len(f.frame) for f in part])[:-1], axis=1)
         spread += [atomic_spread(p).max() for p in pieces]
         error += [
-            np.linalg.norm(p.mean(0) - f.label.forces, axis=1).max() for p, f in zip(pieces, part, strict=True)
+            np.linalg.norm(p.mean(0) - f.label.forces, axis=1).max()
+            for p, f in zip(pieces, part, strict=True)
         ]
     return np.array(spread), np.array(error)
 
@@ -261,7 +259,9 @@ def table(path: Path) -> str:
     ]
     for (system, n, pool, rule), each in sorted(rows.items()):
         means = [np.mean([r[k] for r in each]) for k in keys]
-        values = [f"{v:.1f}" if k.startswith(("MAE", "E")) else f"{v:.0f}" for k, v in zip(keys, means, strict=True)]
+        values = [
+            f"{v:.1f}" if k.startswith(("MAE", "E")) else f"{v:.0f}" for k, v in zip(keys, means, strict=True)
+        ]
         out.append(f"| {system} | {n} | {pool} | {rule} | {len(each)} | " + " | ".join(values) + " |")
     return "\n".join(out)
 
