@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame, Label
-from aims_pax.labelled_data import LabelKeys, finite_structure, frame_of, labelled_frame, nth, read_structures
+from aims_pax.labelled_data import LabelKeys, finite_structure, frame_of, nth, read_labelled, read_structures
 from aims_pax.suggestions import no_such
 
 COLUMNS = re.compile(rb"""(?:^|\s)Properties\s*=\s*["']?([^\s"']+)""")
@@ -101,17 +101,18 @@ def structure_bytes(path: Path) -> Iterator[bytes]:
 def read_pool(paths: Sequence[Path], keys: LabelKeys | None = None) -> Iterator[PoolStructure]:
     """Every structure of the files, one after another; with its label if keys are given.
 
-    Raises SettingsError with file and structure number for structures that are invalid, or that lack the label.
+    Raises SettingsError with file and structure number for structures that are invalid, or that lack a label within the
+    limits of `label_limits.check_label`.
     """
     for path in paths:
+        if keys is not None:
+            for index, read in enumerate(read_labelled(path, keys)):
+                yield PoolStructure(Place(path, index), read.frame, read.label)
+            continue
         for number, atoms in read_structures(path):
             try:
-                if keys is None:
-                    finite_structure(atoms)
-                    yield PoolStructure(Place(path, number - 1), frame_of(atoms))
-                else:
-                    read = labelled_frame(atoms, keys)
-                    yield PoolStructure(Place(path, number - 1), read.frame, read.label)
+                finite_structure(atoms)
+                yield PoolStructure(Place(path, number - 1), frame_of(atoms))
             except SettingsError as error:
                 raise SettingsError(f"{path}, {nth(number)}: {error}") from error
 
