@@ -3,7 +3,8 @@
     python benchmarks/selection.py --folder FOLDER [--system ethanol|glycine] [--jobs POOL:RULE:N:SEED …] [--table]
 
 A pool has 2 000 labelled frames of the MD of a cheap potential (GFN2-xTB; the labels are GFN1-xTB): `T`, eight
-trajectories at the temperature of the run, or `ladder`, eight trajectories at 0.8 … 2 times it. A rule chooses n of a
+trajectories at the temperature of the run, or `ladder`, eight trajectories at 0.8 … 2 times it, or
+`warm`, those of them up to 1.4 times. A rule chooses n of a
 random half of the pool (its own for every seed); a tenth of the n, at least 2 and drawn at random, is used for
 validation. A model with the settings of the quickstart's mace.yaml is trained on them from fresh weights with the
 rules of convergence. Errors are those of forces (meV/Å) on frames of the reference's own MD: mean at the temperature
@@ -50,6 +51,7 @@ from aims_pax.settings import read_settings
 
 POOL, TRAJECTORIES, EVERY = 2000, 8, 16
 RUNGS = (0.8, 1.0, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)  # of the ladder, times the temperature
+WARM = 5  # the first rungs, up to 1.4 times the temperature
 PATIENCE, MARGIN, EPOCHS = 40, 0.001, 150
 YOUNG_EPOCHS = 60  # of the committee of the first third
 
@@ -66,6 +68,8 @@ class Study:
         self._features: dict[str, np.ndarray] = {}
 
     def pool(self, kind: str) -> list[LabelledFrame]:
+        if kind == "warm":
+            return self.pool("ladder")[: WARM * POOL // TRAJECTORIES]
         if kind not in self._pools:
             s = self.bench.system
             rungs = RUNGS if kind == "ladder" else (1.0,) * TRAJECTORIES
