@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from aims_pax.commands.structure_pool import (
     PoolContents,
     PoolStructure,
-    copies,
+    copied_structures,
     in_batches,
     look_through,
     read_pool,
@@ -101,7 +101,7 @@ class SelectOptions:
 
 
 @dataclass(frozen=True)
-class Described:
+class PoolPoints:
     """Structures as points. features: (P, D) float32; weights: (P,) spread or error (eV/Å), else 1; ids: of frames."""
 
     features: NDArray[np.float32]
@@ -202,7 +202,7 @@ class Describer:
         if options.rule == "random" and not options.weighted and options.plot is None:
             self.title = "no features needed"
 
-    def __call__(self, paths: Sequence[Path], total: int, weighted: bool) -> Described:
+    def __call__(self, paths: Sequence[Path], total: int, weighted: bool) -> PoolPoints:
         """All structures of these files. Raises SettingsError with file and structure number."""
         features, weights, ids, formulas = [], list[float](), list[str](), list[str]()
         keys = self.options.keys if weighted and self.options.weighted == "error" else None
@@ -216,7 +216,7 @@ class Describer:
             if time.monotonic() - said > LOG_EVERY:
                 said = time.monotonic()
                 log.info("%d of %d structures read", len(ids), total)
-        return Described(np.concatenate(features), np.array(weights), tuple(ids), tuple(formulas))
+        return PoolPoints(np.concatenate(features), np.array(weights), tuple(ids), tuple(formulas))
 
     def _points(self, frames: Sequence[Frame]) -> NDArray[np.float32]:
         if self.title == "no features needed":
@@ -297,7 +297,7 @@ def _numpy(values: Any) -> Array:
 # ---------------------------------------------------------------- choosing
 
 
-def _free(pool: Described, known: Described | None, options: SelectOptions) -> NDArray[np.int64]:
+def _free(pool: PoolPoints, known: PoolPoints | None, options: SelectOptions) -> NDArray[np.int64]:
     """Numbers of the candidates: the structures of the pool that are not known. Raises SettingsError for too few."""
     there = set() if known is None else set(known.ids)
     free = np.array([k for k, frame in enumerate(pool.ids) if frame not in there], np.int64)
@@ -311,7 +311,7 @@ def _free(pool: Described, known: Described | None, options: SelectOptions) -> N
 
 
 def choose(
-    pool: Described, known: Described | None, free: NDArray[np.int64], options: SelectOptions
+    pool: PoolPoints, known: PoolPoints | None, free: NDArray[np.int64], options: SelectOptions
 ) -> Selected:
     """The chosen structures, in order: first those drawn at random, then those by the rule."""
     x, w = pool.features[free], pool.weights[free]
@@ -353,8 +353,8 @@ def _distances(chosen: NDArray[np.float32], old: Sequence[NDArray[np.float32]]) 
 # ---------------------------------------------------------------- writing
 
 
-def _write(found: Selected, contents: PoolContents, pool: Described, options: SelectOptions) -> None:
-    content = b"".join(copies(contents, found.chosen))
+def _write(found: Selected, contents: PoolContents, pool: PoolPoints, options: SelectOptions) -> None:
+    content = b"".join(copied_structures(contents, found.chosen))
     write_bytes(options.output, content)
     write_text(options.table, _table(found, contents, pool, options))
     counts = Counter(pool.formulas[k] for k in found.chosen)
@@ -365,7 +365,7 @@ def _write(found: Selected, contents: PoolContents, pool: Described, options: Se
     log.info("%s, in the order of selection; origin of each: %s", options.output, options.table)
 
 
-def _table(found: Selected, contents: PoolContents, pool: Described, options: SelectOptions) -> str:
+def _table(found: Selected, contents: PoolContents, pool: PoolPoints, options: SelectOptions) -> str:
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
     weighted = [f"{options.weighted}_eV_per_A"] if options.weighted else []

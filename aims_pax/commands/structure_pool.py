@@ -17,7 +17,7 @@ ENDINGS = (".xyz", ".extxyz", ".gz", ".bz2", ".xz")
 
 
 @dataclass(frozen=True)
-class Place:
+class PoolPlace:
     """Where a structure is: its file, and its number in it from 0, as in ASE's `FILE@0`."""
 
     path: Path
@@ -28,7 +28,7 @@ class Place:
 class PoolStructure:
     """One structure of a pool; label: None where it was not asked for."""
 
-    place: Place
+    place: PoolPlace
     frame: Frame
     label: Label | None = None
 
@@ -44,11 +44,11 @@ class PoolContents:
     def __len__(self) -> int:
         return sum(self.counts)
 
-    def place(self, k: int) -> Place:
+    def place(self, k: int) -> PoolPlace:
         """The place of the k-th structure of all files."""
         for path, count in zip(self.paths, self.counts, strict=True):
             if k < count:
-                return Place(path, k)
+                return PoolPlace(path, k)
             k -= count
         raise IndexError(k)
 
@@ -107,12 +107,12 @@ def read_pool(paths: Sequence[Path], keys: LabelKeys | None = None) -> Iterator[
     for path in paths:
         if keys is not None:
             for index, read in enumerate(read_labelled(path, keys)):
-                yield PoolStructure(Place(path, index), read.frame, read.label)
+                yield PoolStructure(PoolPlace(path, index), read.frame, read.label)
             continue
         for number, atoms in read_structures(path):
             try:
                 finite_structure(atoms)
-                yield PoolStructure(Place(path, number - 1), frame_of(atoms))
+                yield PoolStructure(PoolPlace(path, number - 1), frame_of(atoms))
             except SettingsError as error:
                 raise SettingsError(f"{path}, {nth(number)}: {error}") from error
 
@@ -131,7 +131,7 @@ def in_batches(structures: Iterator[PoolStructure], atoms: int) -> Iterator[list
         yield batch
 
 
-def copies(contents: PoolContents, chosen: Sequence[int]) -> list[bytes]:
+def copied_structures(contents: PoolContents, chosen: Sequence[int]) -> list[bytes]:
     """The bytes of the chosen structures (numbers over all files), in the order of `chosen`, each with a line end."""
     wanted, found, k = set(chosen), dict[int, bytes](), 0
     for path in contents.paths:

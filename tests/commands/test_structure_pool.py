@@ -4,7 +4,13 @@ import gzip
 
 import pytest
 
-from aims_pax.commands.structure_pool import copies, in_batches, look_through, read_pool, structure_bytes
+from aims_pax.commands.structure_pool import (
+    copied_structures,
+    in_batches,
+    look_through,
+    read_pool,
+    structure_bytes,
+)
 from aims_pax.errors import SettingsError
 from aims_pax.labelled_data import LabelKeys
 
@@ -26,7 +32,7 @@ def test_structures_are_found_with_their_bytes_and_elements(tmp_path):
     assert list(structure_bytes(path)) == [WATER, OXYGEN, PLAIN[:-1]]
     found = look_through([path])
     assert (found.counts, found.numbers, len(found)) == ((3,), (1, 6, 8), 3)
-    assert copies(found, [2, 0]) == [PLAIN, WATER]
+    assert copied_structures(found, [2, 0]) == [PLAIN, WATER]
 
 
 def test_several_files_are_numbered_one_after_the_other_and_may_be_compressed(tmp_path):
@@ -34,7 +40,7 @@ def test_several_files_are_numbered_one_after_the_other_and_may_be_compressed(tm
     two.write_bytes(gzip.compress(OXYGEN))
     found = look_through([one, two])
     assert [(found.place(k).path, found.place(k).index) for k in range(3)] == [(one, 0), (one, 1), (two, 0)]
-    assert copies(found, [2, 1]) == [OXYGEN, PLAIN]
+    assert copied_structures(found, [2, 1]) == [OXYGEN, PLAIN]
     with pytest.raises(IndexError):
         found.place(3)
     read = list(read_pool([one, two]))
