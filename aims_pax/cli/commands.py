@@ -330,8 +330,12 @@ def select_command(
     ] = Path("selected.xyz"),
     seed: Annotated[int, typer.Option(help="Of what is drawn at random.")] = 0,
     random_share: Annotated[
-        float, typer.Option(help="Part of the structures that is drawn at random, 0 to 1.")
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            help="Part that is drawn at random first, 0 to 1.",
+            show_default="a third for diverse and maxdet without --already, else 0",
+        ),
+    ] = None,
     least_distance: Annotated[
         float, typer.Option(help="Chosen structures are at least so far apart, in the features.")
     ] = 0.0,

@@ -64,6 +64,7 @@ RULES = {  # --by → (rule, weighted with)
     "error-diverse": ("diverse", "error"),
     "error-maxdet": ("maxdet", "error"),
 }
+RANDOM_SHARE = 1 / 3  # measured by benchmarks/selection_kernel.py
 DIMENSIONS = 512  # of the features of a structure; more are projected
 ATOMS_AT_ONCE = 2000
 LOG_EVERY = 10.0  # s
@@ -72,7 +73,10 @@ KEYS = LabelKeys(option="--{}-key")
 
 @dataclass(frozen=True)
 class SelectOptions:
-    """The options of the command; see its --help. share: of the n that are drawn at random first."""
+    """The options of the command; see its --help.
+
+    share: of the n that are drawn at random first; None: a third for diverse and maxdet if nothing is there already.
+    """
 
     n: int
     by: str = "diverse"
@@ -80,7 +84,7 @@ class SelectOptions:
     already: tuple[Path, ...] = ()
     output: Path = Path("selected.xyz")
     seed: int = 0
-    share: float = 0.0
+    share: float | None = None
     least: float = 0.0
     plot: Path | None = None
     device: str = "cpu"
@@ -93,6 +97,13 @@ class SelectOptions:
     @property
     def weighted(self) -> str:
         return RULES[self.by][1]
+
+    @property
+    def random_share(self) -> float:
+        """The share that is drawn at random first."""
+        if self.share is not None:
+            return self.share
+        return RANDOM_SHARE if self.by in ("diverse", "maxdet") and not self.already else 0.0
 
     @property
     def table(self) -> Path:
@@ -163,7 +174,7 @@ def check_options(pools: Sequence[Path], options: SelectOptions) -> None:
     if options.weighted and not options.models:
         what = "several --model, whose forces are compared" if options.weighted == "spread" else "--model"
         raise SettingsError(f"--by {options.by}: needs {what}")
-    if not 0 <= options.share <= 1:
+    if not 0 <= options.random_share <= 1:
         raise SettingsError(f"--random-share: expected 0 to 1, got {options.share:g}")
     if not (options.least >= 0 and math.isfinite(options.least)):
         raise SettingsError(f"--least-distance: expected at least 0, got {options.least:g}")
@@ -316,7 +327,7 @@ def choose(
     """The chosen structures, in order: first those drawn at random, then those by the rule."""
     x, w = pool.features[free], pool.weights[free]
     rng = np.random.default_rng(options.seed)
-    n_random = options.n if options.rule == "random" else round(options.share * options.n)
+    n_random = options.n if options.rule == "random" else round(options.random_share * options.n)
     first = [int(k) for k in rng.permutation(len(x))[:n_random]]
     old = [] if known is None else [known.features]
     others = np.setdiff1d(np.arange(len(x)), first)

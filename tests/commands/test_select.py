@@ -21,7 +21,7 @@ from tests.models.mace import tiny
 
 def chosen(pools, folder, **options):
     console = Console(record=True, width=200)
-    options = {"output": folder / "out.xyz", **options}
+    options = {"output": folder / "out.xyz", "share": 0.0, **options}
     found = select(pools, SelectOptions(**options), console)
     return found, console.export_text()
 
@@ -126,6 +126,16 @@ def test_a_part_may_be_random_and_the_seed_decides_which(pool, tmp_path):
     assert a == b
     assert set(a[:4]) != set(c[:4])
     assert [r["chosen_by"] for r in table(tmp_path, "0.xyz.csv")] == ["random"] * 4 + ["diverse"] * 4
+
+
+def test_without_a_share_a_third_is_random_unless_something_is_there(pool, tmp_path, models):
+    def n_random(name, **options):
+        chosen([pool], tmp_path, n=6, share=None, output=tmp_path / name, **options)
+        return [r["chosen_by"] for r in table(tmp_path, f"{name}.csv")].count("random")
+
+    assert n_random("a.xyz") == n_random("b.xyz", by="maxdet") == 2
+    assert n_random("c.xyz", already=(tmp_path / "a.xyz",)) == 0
+    assert n_random("d.xyz", by="spread-diverse", models=models) == 0
 
 
 def test_structures_may_be_kept_apart(pool, tmp_path):
