@@ -1,4 +1,4 @@
-"""`aims-PAX select`: chooses structures of a pool to be labelled, or of a labelled set to be kept.
+"""`aims-PAX select`: chooses structures of a pool to be labelled, or to remain of a labelled set.
 
 The pool is read twice: first its features are computed, in pieces, with bounded memory (at most `DIMENSIONS` numbers in
 single precision per structure); then the chosen structures are copied byte for byte. Beside the output there is a table
