@@ -19,7 +19,7 @@ of the run and hotter, and the 95th percentile of the largest error of a frame (
                             2-random, 2-far, 2-det, 2-spread, 2-spread-far and 2-spread-det (weighted with the
                             spread), 2-mid (by spread, of the frames between its median and 90 %), 2-error (by the true
                             error, which only an oracle knows), 2-error-far
-    half-RULE               half of them at random, half by the rule
+    half-RULE, third-RULE   so many of them at random, the others by the rule
 """
 
 from __future__ import annotations
@@ -153,9 +153,10 @@ class Study:
         if rule.startswith("2-"):
             first = [int(i) for i in rng.permutation(len(half))[: n // 3]]
             return first + self.second(kind, rule[2:], n - len(first), half, first, seed)
-        if rule.startswith("half-"):
-            first = [int(i) for i in rng.permutation(len(half))[: n // 2]]
-            return first + self.at_once(kind, rule[5:], n - len(first), half, first, rng)
+        for share, part in (("half-", 2), ("third-", 3)):
+            if rule.startswith(share):
+                first = [int(i) for i in rng.permutation(len(half))[: n // part]]
+                return first + self.at_once(kind, rule.removeprefix(share), n - len(first), half, first, rng)
         return self.at_once(kind, rule, n, half, [], rng)
 
     def at_once(
