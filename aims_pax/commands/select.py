@@ -353,11 +353,12 @@ def _by_rule(
 
 
 def _distances(chosen: NDArray[np.float32], old: Sequence[NDArray[np.float32]]) -> Array:
+    """(C,) of each to the nearest of the old ones and those chosen before it, NaN if there are none."""
+    points = np.concatenate([*old, chosen])
     found = np.full(len(chosen), np.nan)
-    for k in range(len(chosen)):
-        before = np.concatenate([*old, chosen[:k]])
-        if len(before):
-            found[k] = math.sqrt(squared_distances(chosen[k : k + 1], before)[0])
+    for k, end in enumerate(range(len(points) - len(chosen), len(points))):
+        if end:
+            found[k] = math.sqrt(squared_distances(chosen[k : k + 1], points[:end])[0])
     return found
 
 
