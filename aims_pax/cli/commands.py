@@ -391,6 +391,63 @@ def training_set_command(
     exit_on_error(go)
 
 
+def select_command(
+    pools: Annotated[list[Path], typer.Argument(metavar="POOL.xyz...", help="Structures, labelled or not.")],
+    n: Annotated[int, typer.Option("-n", help="How many to choose.")],
+    by: Annotated[
+        str,
+        typer.Option(
+            help="random; diverse (far from one another); maxdet (largest determinant); spread (of several models); "
+            "error (of a model, in a labelled pool); spread-diverse, spread-maxdet, error-diverse, error-maxdet."
+        ),
+    ] = "diverse",
+    models: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--model", help="A model file, repeatable, or the folder of a run: for features and spread."
+        ),
+    ] = None,
+    already: Annotated[
+        list[Path] | None,
+        typer.Option(help="Structures that you have already: chosen ones differ from them. Repeatable."),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The chosen structures; their origin: FILE.csv.")
+    ] = Path("selected.xyz"),
+    seed: Annotated[int, typer.Option(help="Of what is drawn at random.")] = 0,
+    random_share: Annotated[
+        float | None,
+        typer.Option(
+            help="Part that is drawn at random first, 0 to 1.",
+            show_default="a third for diverse and maxdet without --already, else 0",
+        ),
+    ] = None,
+    least_distance: Annotated[
+        float, typer.Option(help="Chosen structures are at least so far apart, in the features.")
+    ] = 0.0,
+    plot: Annotated[Path | None, typer.Option(help="Picture of pool and selection, FILE.png.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    energy_key: Annotated[str, typer.Option(help="Name of the energy (eV) in the pool.")] = "REF_energy",
+    forces_key: Annotated[str, typer.Option(help="Name of the forces (eV/Å).")] = "REF_forces",
+    version: Version = False,
+) -> None:
+    """Choose structures of a pool: the most different, the least certain, or random ones; copied byte for byte."""
+
+    def go() -> None:
+        from aims_pax.commands.select import SelectOptions, select
+        from aims_pax.labelled_data import LabelKeys
+
+        keys = LabelKeys(energy_key, forces_key, option="--{}-key")
+        options = SelectOptions(
+            n, by, tuple(models or ()), tuple(already or ()), output, seed, random_share, least_distance, plot, device,
+            keys,
+        )  # fmt: skip
+        with traceback_to_file(Path("logs") / "traceback.log"):
+            select(pools, options, console())
+
+    exit_on_error(go)
+
+
 VERBS: dict[str, Callable[..., Any]] = {
     "init": init,
     "check": check_command,
@@ -402,6 +459,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "report": report,
     "export": export_command,
     "test": errors_command,
+    "select": select_command,
     "sample": sample_command,
     "augment": augment_command,
     "training-set": training_set_command,

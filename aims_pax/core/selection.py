@@ -17,6 +17,7 @@ P candidates with D features, and give the same result for the same arguments. E
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -91,9 +92,10 @@ def max_determinant(
     if not len(x):
         return []
     nearest = squared_distances(x, known)
-    centre = x.mean(0)
-    z = w[:, None] / w.mean() * (x - centre)  # (P, D)
-    scale = float((z**2).mean()) or 1.0
+    centre = np.mean(x, axis=0, dtype=float)
+    scaled = w / (w.mean() or 1.0)
+    z = np.asarray(scaled[:, None] * (x - centre), x.dtype)  # (P, D)
+    scale = float(np.mean(z**2, dtype=float)) or 1.0
     inverse = _inverse_of_known(known, centre, ridge * scale, x.shape[1])  # A⁻¹, (D, D)
     gain = np.einsum("pd,pd->p", z @ inverse, z)  # zᵀ A⁻¹ z
     taken: list[int] = []
@@ -119,28 +121,27 @@ def at_random(n_points: int, n: int, rng: np.random.Generator) -> list[int]:
 def squared_distances(points: ArrayLike, to: ArrayLike | None) -> Array:
     """(P,) squared distance of each point (P, D) to the nearest of `to` (S, D); infinite if there are none.
 
-    Blocks of distances keep the memory bounded. The nearest point is found by scalar products, its distance is computed
-    from differences: exactly 0 for equal points.
+    Computed in blocks, so that the memory is bounded. The nearest point is found by scalar products, its distance is
+    computed from differences: exactly 0 for equal points.
     """
-    x = np.asarray(points, float)
+    x = _as_points(points)
     nearest = np.full(len(x), np.inf)
-    y = np.empty((0, 0)) if to is None else np.asarray(to, float)
+    y = np.empty((0, 0)) if to is None else _as_points(to)
     if not len(y) or not len(x):
         return nearest
-    if y.ndim != 2 or y.shape[1] != x.shape[1]:
+    if y.shape[1] != x.shape[1]:
         raise ValueError(f"known points have shape {y.shape}, expected (S, {x.shape[1]})")
-    if len(y) == 1:
-        away = x - y[0]
-        return np.asarray(np.einsum("pd,pd->p", away, away), float)
     centre = y.mean(0)
-    x, y = x - centre, y - centre
-    norms, squares = np.einsum("sd,sd->s", y, y), np.einsum("pd,pd->p", x, x)
-    step = max(1, CHUNK // len(y))
+    norms = np.square(y - centre).sum(1)
+    step = max(1, CHUNK // max(len(y), x.shape[1]))
     for begin in range(0, len(x), step):
-        part = slice(begin, begin + step)
-        block = squares[part, None] - 2 * x[part] @ y.T + norms  # (step, S)
-        away = x[part] - y[block.argmin(1)]
-        nearest[part] = np.einsum("pd,pd->p", away, away)
+        block = x[begin : begin + step]
+        if len(y) == 1:
+            away = block - y[0]
+        else:
+            scores = norms - 2 * (block - centre) @ (y - centre).T  # (step, S) squared distance − |x|²
+            away = block - y[scores.argmin(1)]
+        nearest[begin : begin + step] = np.einsum("pd,pd->p", away, away)
     return nearest
 
 
@@ -182,10 +183,17 @@ def random_projection(features: Array, n: int, seed: int = 0) -> Array:
 # ---------------------------------------------------------------- parts
 
 
-def _checked(points: ArrayLike, weights: ArrayLike | None) -> tuple[Array, Array]:
-    x = np.asarray(points, float)
+def _as_points(points: ArrayLike) -> NDArray[Any]:
+    """(P, D) in single precision if they are given in it, else in double."""
+    x = np.asarray(points)
+    x = x if x.dtype == np.float32 else np.asarray(x, float)
     if x.ndim != 2:
         raise ValueError(f"points have shape {x.shape}, expected (P, D)")
+    return x
+
+
+def _checked(points: ArrayLike, weights: ArrayLike | None) -> tuple[NDArray[Any], Array]:
+    x = _as_points(points)
     w = np.ones(len(x)) if weights is None else np.asarray(weights, float)
     if w.shape != (len(x),):
         raise ValueError(f"weights have shape {w.shape}, expected ({len(x)},)")
@@ -197,7 +205,7 @@ def _checked(points: ArrayLike, weights: ArrayLike | None) -> tuple[Array, Array
 
 
 def _greedy(
-    x: Array, n: int, nearest: Array, least: float, first: int | None, value: Callable[[Array], Array]
+    x: NDArray[Any], n: int, nearest: Array, least: float, first: int | None, value: Callable[[Array], Array]
 ) -> list[int]:
     """Take the free point of the largest value, again and again; `value` of the squared distances."""
     taken: list[int] = []

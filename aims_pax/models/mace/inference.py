@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from aims_pax.frames import Frame, Label
+from aims_pax.frames import Array, Frame, Label
 from aims_pax.models import memory_budget
 from aims_pax.models.batch_splitting import BatchSplitter, batch_splitter
 from aims_pax.models.mace.build import elements_of, model_atomic_energies
@@ -84,6 +84,20 @@ def node_energies(model: MaceModel, graph: EdgeGraph, head: int = 0) -> torch.Te
     difference = model_atomic_energies(model, head) - stored.double()
     energies: torch.Tensor = out["node_energy"].double() + difference[graph.species]
     return energies
+
+
+@torch.no_grad()
+def node_invariants(model: MaceModel, graph: EdgeGraph, head: int = 0) -> torch.Tensor:
+    """(A, D) float64: the scalar channels of the atoms after each layer, one layer after the other."""
+    dtype = next(model.parameters()).dtype
+    one_hot = torch.nn.functional.one_hot(graph.species, len(model.atomic_numbers))
+    edges = torch.stack([graph.sender, graph.receiver])
+    given = model_input(one_hot.to(dtype), edges, graph.vectors.to(dtype), graph.frame_of, graph.ptr, head)
+    layers = [product.linear.irreps_out for product in model.products]
+    features = model(given, training=False, compute_force=False)["node_feats"]
+    parts = features.split([irreps.dim for irreps in layers], dim=1)
+    scalars = [part[:, : irreps.count("0e")] for part, irreps in zip(parts, layers, strict=True)]
+    return torch.cat(scalars, dim=1).double()
 
 
 def torch_evaluator(models: Sequence[MaceModel], head: int = 0) -> Evaluator:
@@ -185,6 +199,10 @@ class BoundCommittee:
         graph, owner = self._graph(positions, cells), self._committee
         return torch.stack([node_energies(model, graph, owner.head) for model in owner.models])
 
+    def atom_invariants(self, positions: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+        """(A, D) float64: the invariant features of the atoms in the first member."""
+        return node_invariants(self._committee.models[0], self._graph(positions, cells), self._committee.head)
+
     def _graph(self, positions: torch.Tensor, cells: torch.Tensor) -> EdgeGraph:
         edges = self.neighbours(positions, cells)
         return EdgeGraph(self.species, edges.sender, edges.receiver, edges.vectors, self.frame_of, self.ptr)
@@ -285,6 +303,20 @@ class Committee:
         positions = torch.from_numpy(np.concatenate([f.positions for f in frames])).to(self.device)
         cells = torch.from_numpy(np.stack([f.cell for f in frames])).to(self.device)
         return bound(positions, cells, stress=True)
+
+    def atom_features(self, frames: Sequence[Frame]) -> list[Array]:
+        """(N, D) for each frame: the invariant features of its atoms in the first member, for any frames.
+
+        Only equal weights give comparable features. Raises SettingsError for an element the models do not know.
+        """
+        found: list[Array] = []
+        for chunk in self._chunks(frames):
+            bound = BoundCommittee(self, chunk)
+            positions = torch.from_numpy(np.concatenate([f.positions for f in chunk])).to(self.device)
+            cells = torch.from_numpy(np.stack([f.cell for f in chunk])).to(self.device)
+            values = bound.atom_invariants(positions, cells).cpu().numpy()
+            found += np.split(values, np.cumsum([len(f) for f in chunk])[:-1])
+        return found
 
     def _need(self, neighbours: float) -> memory_budget.Need:
         """The memory that an evaluation by all members needs: given by the evaluator, else measured once."""

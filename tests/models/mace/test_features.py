@@ -6,7 +6,8 @@ from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
 from aims_pax.models.mace import foundation
 from aims_pax.models.mace.features import calculator_features, calculator_of
-from tests.models.mace.tiny import ethanol, water
+from aims_pax.models.mace.load_committee import load_committee
+from tests.models.mace.tiny import copper, ethanol, water
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +63,19 @@ def test_a_file_that_is_only_called_like_a_size_is_not_opened(file, monkeypatch,
         calculator_of("./small", "cpu", tmp_path)
     with pytest.raises(SettingsError, match="neither a size"):
         calculator_of("smal", "cpu", tmp_path)
+
+
+def test_a_committee_gives_the_same_features_for_structures_of_any_size(calculator, file):
+    committee = load_committee([file], dtype="float64")
+    frames = [x.frame for x in (*ethanol(2), *water(1), *copper(1))]
+    found = committee.atom_features(frames)
+    assert [f.shape for f in found] == [(len(f), 16) for f in frames]
+    for frame, mine in zip(frames, found, strict=True):
+        np.testing.assert_allclose(mine, calculator_features(calculator, [frame])[0], rtol=0, atol=1e-8)
+
+
+def test_the_features_of_several_members_are_those_of_the_first(file, member_files):
+    frames = [x.frame for x in ethanol(2)]
+    alone, both = (load_committee(files) for files in ([file], member_files[:2]))
+    for a, b in zip(alone.atom_features(frames), both.atom_features(frames), strict=True):
+        np.testing.assert_array_equal(a, b)
