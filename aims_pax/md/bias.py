@@ -69,6 +69,20 @@ class UncertaintyBias:
     memory: float = MEMORY
 
 
+def biases(wanted: Any, systems: Sequence[str]) -> tuple[UncertaintyBias | None, ...] | None:
+    """The bias of each trajectory, or None without any.
+
+    wanted: `BiasSettings` or None. systems: name of each trajectory's geometry; with `every other` the first, third, …
+    trajectory of each has the bias.
+    """
+    if wanted is None:
+        return None
+    own = UncertaintyBias(wanted.kind, wanted.strength, wanted.max_force)
+    if wanted.trajectories == "all":
+        return (own,) * len(systems)
+    return tuple(None if systems[:i].count(name) % 2 else own for i, name in enumerate(systems))
+
+
 class BatchBias:
     """The bias of a batch of F trajectories with M members; trajectories without one (None) are not changed."""
 

@@ -173,6 +173,12 @@ def _members(parts: Parts) -> Iterator[Finding]:
     if size < 2 and parts.mace:
         text = f"{size} is not possible; expected at least 2: the uncertainty of MACE models is their disagreement"
         yield PROJECT, (ACTIVE, "ensemble_size"), text
+    if s.bias is not None and size < 2:
+        text = (
+            f"needs at least two members, not {size}: it follows the spread of their energies. A model's own "
+            "uncertainty is one of forces, which are not the gradient of an energy of uncertainty"
+        )
+        yield PROJECT, (ACTIVE, "bias"), text
     if seeds is not None and len(seeds) != size:
         yield (
             PROJECT,

@@ -38,6 +38,7 @@ from aims_pax.errors import RestartError, SettingsError
 from aims_pax.frames import Frame
 from aims_pax.given_data import GivenFile, read_given, remarks, undetermined_energies
 from aims_pax.labelled_data import LabelKeys, structure_text
+from aims_pax.md.bias import biases
 from aims_pax.md.propagate import MDOutcome as Moved
 from aims_pax.md.propagate import advance
 from aims_pax.md.state import MDState
@@ -86,6 +87,8 @@ def run_active_learning_stage(run: RunContext) -> stage.State:
     log.info(
         "active learning: %d trajectories of %s · %d training points", n, ", ".join(names), state.n_train
     )
+    if settings.bias is not None:
+        log.info("the MD is biased towards structures about which the members disagree: %s", settings.bias)
     with md_pool(run.settings, run.ensemble, 0 if state.stopped else n) as world.movers:
         final: stage.State = world.drive(state, rules)
     write_sets(run, "final")
@@ -270,6 +273,7 @@ class ExploreWorld(StageEnvironment):
         self.states = [self._started(i, 0, s.frame) for i, s in enumerate(dealt)]
         settings = run.settings.active_learning
         assert settings is not None
+        self.bias = biases(settings.bias, [s.name for s in dealt])
         self.kind = settings.uncertainty_type
         whole = settings.replay_strategy == "full_dataset" or run.ensemble.fits_at_once
         if settings.replay_strategy != "full_dataset" and whole:
@@ -330,6 +334,7 @@ class ExploreWorld(StageEnvironment):
             moved = self._advance(
                 [now[i] for i in batch], n_steps=n, md=[self.md[i] for i in batch],
                 stop=stop, length=self.length, driving_members=self._drivers(batch),
+                bias=None if self.bias is None else [self.bias[i] for i in batch],
             )  # fmt: skip
             for i, m in zip(batch, moved, strict=True):
                 results[i], now[i] = m, m.state
