@@ -46,7 +46,9 @@ from aims_pax.potential import Evaluation
 DEVIATIONS = "bias/deviations"  # (M,) eV: d_m
 MEANS = "bias/means"  # (4,): ⟨f²⟩ (eV/Å)² per free component, ⟨G²⟩ (eV/Å)², ⟨σ²⟩ eV², number of steps
 NAMES = (DEVIATIONS, MEANS)
-_ENERGIES = "bias/energies"  # (M,) eV: E_m − Ē of the last evaluation; not stored, a restart evaluates it again
+_ENERGIES = (
+    "bias/energies"  # (M,) eV: E_m − Ē of the last evaluation; not stored, a restart evaluates it again
+)
 
 MEMORY = 1000.0  # fs
 ROUNDING = 0.5  # c
@@ -144,9 +146,7 @@ class BatchBias:
         stress = acting.stress
         if stress is not None and said.stress is not None:
             of_bias = factor[:, None, None] * _weighted(d, said.stress)
-            stress = torch.where(
-                self.biased[:, None, None], stress - share[:, None, None] * of_bias, stress
-            )
+            stress = torch.where(self.biased[:, None, None], stress - share[:, None, None] * of_bias, stress)
         return Forces(torch.where(atoms, total, acting.forces), stress)
 
     def _instant(self, said: Evaluation) -> Tensor:

@@ -172,7 +172,13 @@ class MDPool:
             biases = None if bias is None else tuple(bias[i] for i in part)
             try:
                 self._send(
-                    k, tuple(states[i] for i in part), n_steps, tuple(md[i] for i in part), length, own, biases
+                    k,
+                    tuple(states[i] for i in part),
+                    n_steps,
+                    tuple(md[i] for i in part),
+                    length,
+                    own,
+                    biases,
                 )
                 asked.append(k)
             except WorkerProcessLost as error:
@@ -207,7 +213,16 @@ class MDPool:
         memory = self.memory / self.n
         companion.send(
             MDTask(
-                states, n_steps, md, length, driving_members, version, memory, self.written, models, weights,
+                states,
+                n_steps,
+                md,
+                length,
+                driving_members,
+                version,
+                memory,
+                self.written,
+                models,
+                weights,
                 bias,
             )
         )

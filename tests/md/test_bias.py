@@ -101,9 +101,12 @@ def test_the_bias_stress_is_the_derivative_of_the_bias_energy_by_strain(bias):
         strain[i, k] = h
         strain = (strain + strain.T) / 2
         energies = [
-            V(state.positions @ (np.eye(3) + s * strain), state.cell @ (np.eye(3) + s * strain)) for s in (1, -1)
+            V(state.positions @ (np.eye(3) + s * strain), state.cell @ (np.eye(3) + s * strain))
+            for s in (1, -1)
         ]
-        assert stress[i, k] == pytest.approx((energies[0] - energies[1]) / (2 * h * volume), rel=1e-4, abs=1e-12)
+        assert stress[i, k] == pytest.approx(
+            (energies[0] - energies[1]) / (2 * h * volume), rel=1e-4, abs=1e-12
+        )
 
 
 @BOTH
@@ -188,7 +191,9 @@ def test_trajectories_without_a_bias_are_unchanged_bit_for_bit(drives):
     for a, b, own in zip(plain, biased, bias, strict=True):
         assert same(a.state, b.state) is (own is None)
         assert (DEVIATIONS in b.state.extras) is (own is not None)
-    for a, b in zip(plain, advance(states, committee(drives), 30, md, bias=[None] * 7, **driven), strict=True):
+    for a, b in zip(
+        plain, advance(states, committee(drives), 30, md, bias=[None] * 7, **driven), strict=True
+    ):
         assert same(a.state, b.state)
 
 
@@ -196,7 +201,10 @@ def test_only_biased_trajectories_need_all_members():
     states, md, bias = every()
     lj = committee(drives=True)
     advance(states, lj, 10, md, bias=bias, driving_members=[0] * 7)
-    assert (lj.alone, lj.evaluations) == (11, 11 + 12)  # without a bias: 11 alone and one of all; with one: 11 of all
+    assert (lj.alone, lj.evaluations) == (
+        11,
+        11 + 12,
+    )  # without a bias: 11 alone and one of all; with one: 11 of all
 
 
 def test_what_is_returned_does_not_contain_the_bias():
@@ -297,7 +305,9 @@ def test_biases_and_states_come_in_pairs():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_gpu_gives_the_bias_of_the_cpu():
     states, md, bias = every()
-    molecules = [k for k, s in enumerate(states) if not s.pbc.any()]  # the test potential's stress is for the CPU
+    molecules = [
+        k for k, s in enumerate(states) if not s.pbc.any()
+    ]  # the test potential's stress is for the CPU
 
     def run(**other):
         chosen = ([x[k] for k in molecules] for x in (states, md, bias))

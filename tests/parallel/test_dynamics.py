@@ -61,9 +61,7 @@ def test_a_bias_travels_with_its_trajectories(trained, pool):
     far = pool.advance(states(), 5, md, bias=bias)
     close(far, advance(states(), trained.potential(), 5, md, bias=bias))
     plain = pool.advance(states(), 5, md)
-    moved = [
-        np.abs(a.state.positions - b.state.positions).max() for a, b in zip(far, plain, strict=True)
-    ]
+    moved = [np.abs(a.state.positions - b.state.positions).max() for a, b in zip(far, plain, strict=True)]
     assert [m > 1e-7 for m in moved] == [True, False, False, True]
     assert [DEVIATIONS in a.state.extras for a in far] == [True, False, False, True]
 
