@@ -13,17 +13,19 @@ from tests.test_run import interrupted
 
 def test_an_interrupted_biased_run_ends_as_an_undisturbed_one(tmp_path):
     active = {"max_MD_steps": 60, "bias": {"kind": "hal", "strength": 5.0, "trajectories": "every other"}}
-    folder, other = (write_project(tmp_path / name, {"ACTIVE_LEARNING": active}) for name in "ab")
+    changes = {"ACTIVE_LEARNING": active, "MD": {"temperatures": [250, 500]}}
+    folder, other = (write_project(tmp_path / name, changes) for name in "ab")
     code, output = interrupted(folder, "training visit 2", signal.SIGTERM)
     assert code == 75, output
     for mine in (folder, other):
         done = command(folder=mine)
         assert done.returncode == 0, done.stderr
         assert "the MD is biased towards structures about which the members disagree" in done.stdout
+        assert "temperatures of the trajectories: 250, 500, 250 K" in done.stdout
     for name in ("training.xyz", "validation.xyz"):
         assert (folder / "results" / name).read_text() == (other / "results" / name).read_text()
     del active["bias"]
-    plain = write_project(tmp_path / "c", {"ACTIVE_LEARNING": active})
+    plain = write_project(tmp_path / "c", changes)
     assert command(folder=plain).returncode == 0
     pairs = zip(*(read_extxyz(f / "results" / "training.xyz") for f in (other, plain)), strict=False)
     assert any(a.frame != b.frame for a, b in pairs)

@@ -14,7 +14,7 @@ class BiasSettings(Section):
     """ACTIVE_LEARNING.bias: forces towards structures about which the members disagree."""
 
     kind: BiasKind = key(
-        ...,
+        "hal",
         "`hal`: the bias energy is linear in the spread of the members' energies and unlimited. `udd`: a Gaussian of "
         "it, at most `strength` × k_BT.",
     )

@@ -81,6 +81,14 @@ def _ramps(parts: Parts) -> Iterator[Finding]:
             yield PROJECT, _md(name, "temperature"), text
 
 
+def _ladders(parts: Parts) -> Iterator[Finding]:
+    """The temperature of a trajectory: a ramp, or its own."""
+    for name, md in parts.md.items():
+        if md.temperatures is not None and isinstance(md.temperature, tuple):
+            text = f"temperature is the ramp {list(md.temperature)} of every trajectory; keep one of the two keys"
+            yield PROJECT, _md(name, "temperatures"), text
+
+
 def _sections(parts: Parts) -> Iterator[Finding]:
     if parts.initial is None and parts.active is None:
         yield (
@@ -312,6 +320,7 @@ ERRORS: tuple[Rule, ...] = (
     _degrees,
     _engines,
     _ramps,
+    _ladders,
 )
 
 

@@ -87,6 +87,10 @@ def run_active_learning_stage(run: RunContext) -> stage.State:
     log.info(
         "active learning: %d trajectories of %s · %d training points", n, ", ".join(names), state.n_train
     )
+    if any(run.settings.md_of(name).temperatures for name in names):
+        log.info(
+            "temperatures of the trajectories: %s K", ", ".join(f"{md.temperature:g}" for md in world.md)
+        )
     if settings.bias is not None:
         log.info("the MD is biased towards structures about which the members disagree: %s", settings.bias)
     with md_pool(run.settings, run.ensemble, 0 if state.stopped else n) as world.movers:
@@ -268,12 +272,13 @@ class ExploreWorld(StageEnvironment):
     def __init__(self, run: RunContext, dealt: tuple[System, ...]) -> None:
         super().__init__(run, stage)
         self.dealt = dealt
-        self.md = [run.settings.md_of(s.name) for s in dealt]
+        names = [s.name for s in dealt]
+        self.md = [run.settings.md_of(n).of_trajectory(names[:i].count(n)) for i, n in enumerate(names)]
         self.length = run.settings.active_learning.max_MD_steps  # type: ignore[union-attr]
         self.states = [self._started(i, 0, s.frame) for i, s in enumerate(dealt)]
         settings = run.settings.active_learning
         assert settings is not None
-        self.bias = biases(settings.bias, [s.name for s in dealt])
+        self.bias = biases(settings.bias, names)
         self.kind = settings.uncertainty_type
         whole = settings.replay_strategy == "full_dataset" or run.ensemble.fits_at_once
         if settings.replay_strategy != "full_dataset" and whole:

@@ -90,7 +90,6 @@ def test_a_bias_needs_two_members(tmp_path):
     ("bias", "said"),
     [
         ("{kind: hall}", "bias.kind: expected hal | udd, got text 'hall'; nearest: hal"),
-        ("{strength: 1}", "bias.kind: mandatory"),
         (
             "{kind: hal, strength: 0}",
             "bias.strength: 0 is not possible; expected more than 0 and at most 100",
