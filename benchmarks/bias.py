@@ -7,6 +7,12 @@ frames of cheap MD (GFN2-xTB), the same for all arms of a seed; the other half i
 `ACTIVE_LEARNING.bias` of the arm. Errors are those of forces (meV/Å) on frames of the reference's own MD at 500 and
 900 K: mean, and the 95th percentile of the largest error of a frame. Structures of `benchmarks/priors.py` are used if
 FOLDER has them, and runs that are there already are not repeated.
+
+    python benchmarks/bias.py --committee RESULTS --folder FOLDER
+
+moves four trajectories with the committee of one run (its `results/`) for 600 steps with each arm, and compares what
+they see: spread and true error of the largest force of a frame (eV/Å), energy of the reference above the mean of the
+test set at 500 K in its standard deviations, and the time of the MD.
 """
 
 from __future__ import annotations
@@ -88,6 +94,43 @@ class BiasBench(Bench):
         return float(atoms.get_potential_energy())
 
 
+def seen(bench: BiasBench, results: Path, arm: str, steps: int = 600, n: int = 4) -> dict[str, float]:
+    """What n trajectories of a committee see with the bias of an arm."""
+    from aims_pax.core.uncertainty import atomic_spread
+    from aims_pax.frames import Frame
+    from aims_pax.md import MDState, advance
+    from aims_pax.md.bias import UncertaintyBias
+    from aims_pax.models.mace.load_committee import load_committee
+    from aims_pax.settings.md import MDSettings
+    from benchmarks.priors import labelled
+
+    committee = load_committee([*results.glob("*.model"), *results.glob("committee/*.model")])
+    md = MDSettings(stat_ensemble="NVT", temperature=500, friction=0.01, timestep=0.5)  # type: ignore[call-arg]
+    wanted, frame = ARMS[arm], Frame.from_atoms(bench.start())
+    bias = None if wanted is None else [UncertaintyBias(**wanted)] * n
+    states = [MDState.start(frame, 500.0, k) for k in range(n)]
+    began = time.process_time()
+    moved = advance(states, committee, steps, [md] * n, bias=bias, observe_every=40)
+    cpu = time.process_time() - began
+    frames = [state.frame() for m in moved for state in m.observed[3:]]
+    said = committee.evaluate(frames)
+    parts = np.split(said.forces.numpy(), len(frames), axis=1)
+    true = labelled([f.to_atoms() for f in frames], bench.system.reference)
+    thermal = [f.info["REF_energy"] for f in bench.tests()["T"]]
+    spread = [atomic_spread(p).max() for p in parts]
+    error = [
+        np.linalg.norm(p.mean(0) - t.arrays["REF_forces"], axis=1).max()
+        for p, t in zip(parts, true, strict=True)
+    ]
+    above = (np.array([t.info["REF_energy"] for t in true]) - np.mean(thermal)) / np.std(thermal)
+    return {
+        "spread": round(float(np.mean(spread)), 3), "largest error": round(float(np.mean(error)), 3),
+        "95 %": round(float(np.quantile(error, 0.95)), 2), "energy": round(float(np.median(above)), 1),
+        "energy 95 %": round(float(np.quantile(above, 0.95)), 1), "impossible": sum(m.fault is not None for m in moved),
+        "CPU s": round(cpu, 2),
+    }  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -96,9 +139,16 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--labels", type=int, default=44)
     parser.add_argument("--folder", type=Path, required=True, help="where the runs are kept")
+    parser.add_argument(
+        "--committee", type=Path, help="results/ of a run: only what biased trajectories of it see"
+    )
     given = parser.parse_args()
     warnings.filterwarnings("ignore")
     bench, rows = BiasBench("ethanol", given.folder.absolute()), {}
+    if given.committee:
+        for arm in given.arms:
+            print(f"{arm}: {seen(bench, given.committee, arm)}", flush=True)
+        return
     for seed in given.seeds:
         for arm in given.arms:
             found = bench.result(arm, given.labels, seed)
