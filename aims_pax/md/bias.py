@@ -32,6 +32,7 @@ The bias acts on the atoms only: energies and forces of the evaluation, the guar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -101,76 +102,87 @@ class BatchBias:
         known = [b or UncertaintyBias("hal", 0.0) for b in biases]
         self.biased = torch.tensor([b is not None for b in biases], device=batch.device)  # (F,)
         self.hal = torch.tensor([b.kind == "hal" for b in known], device=batch.device)
+        self.all_biased, self.all_free = None not in biases, bool((batch.free == 1).all())
         self.strength = batch.per_system([b.strength for b in known])
         self.max_force = batch.per_system([b.max_force for b in known])
-        steps = [max(1.0, b.memory / dt) if b.memory else 0.0 for b, dt in zip(known, timesteps, strict=True)]
-        self.window = batch.per_system(steps)  # (F,) steps of the running means
-        self.components = batch.total(batch.free.sum(1, keepdim=True))[:, 0].clamp_min(1.0)  # (F,) free ones
+        steps = [
+            max(1.0, b.memory / dt) if b.memory else math.inf for b, dt in zip(known, timesteps, strict=True)
+        ]
+        self.window = batch.per_system(steps)  # (F,) steps of the running means; inf: fixed
+        free = batch.total(batch.free.sum(1, keepdim=True)).clamp_min(1.0)  # (F, 1) free components
+        self.weights = torch.cat(
+            [1 / free, torch.full_like(free, 1 / members)], 1
+        )  # of the two sums of squares
 
-    def follow(self, motion: Motion, said: Evaluation) -> Motion:
-        """The motion with offset and scale at these positions; at the start of a batch those of the states."""
-        energies = _about_mean(said.energies).T  # (F, M)
-        now = self._instant(said)
-        before = motion.extras.get(_ENERGIES)
-        if before is None:
-            d = self.batch.remembered(DEVIATIONS, torch.zeros_like(energies))
-            first = torch.cat([now, torch.zeros_like(now[:, :1]), torch.ones_like(now[:, :1])], 1)
-            means = self.batch.remembered(MEANS, first)
-        else:
-            n, means = motion.extras[MEANS][:, 3], motion.extras[MEANS]
-            alpha = torch.where(self.window > 0, 1 / torch.minimum(n + 1, self.window.clamp_min(1.0)), 0.0)
-            d = (1 - alpha)[:, None] * (motion.extras[DEVIATIONS] + (energies - before))
-            now = torch.cat([now, _square(d)[:, None]], 1)
-            running = means[:, :3] + alpha[:, None] * (now - means[:, :3])
-            means = torch.cat([running, (n + 1)[:, None]], 1)
-        return replace(motion, extras={**motion.extras, DEVIATIONS: d, MEANS: means, _ENERGIES: energies})
+    def act(self, motion: Motion, acting: Forces, said: Evaluation, kT: Tensor) -> tuple[Motion, Forces]:
+        """The motion with offset and scale at these positions, and acting forces and stress with those of the bias.
+
+        motion: at the start of a batch without variables of the bias; they are then those of the states. said: the
+        evaluation of all members at the motion. kT: (F,) eV.
+        """
+        deviation = _about_mean(said.forces)  # (M, A, 3)
+        motion = self._follow(motion, said, deviation)
+        d, means = motion.extras[DEVIATIONS], motion.extras[MEANS]
+        u2, square = self._reduced(d, means, kT)
+        slope = torch.where(self.hal, (u2 + ROUNDING**2).rsqrt(), (-0.5 * u2).exp())  # φ'/u
+        factors = (self.strength * kT * slope / (-self.members * square))[:, None] * d  # (F, M)
+        weights = factors.index_select(0, self.batch.system).T[:, :, None]  # (M, A, 1)
+        forces = (weights * deviation).sum(0)
+        share = self._share(forces, means[:, 0])
+        forces = acting.forces + self.batch.spread(share)[:, None] * forces
+        stress = acting.stress
+        if stress is not None and said.stress is not None:
+            own = (factors.T[:, :, None, None] * _about_mean(said.stress)).sum(0)
+            stress = torch.where(self.biased[:, None, None], stress + share[:, None, None] * own, stress)
+        if not self.all_biased:
+            forces = torch.where(self.batch.spread(self.biased)[:, None], forces, acting.forces)
+        return motion, Forces(forces, stress)
 
     def energies(self, motion: Motion, kT: Tensor) -> Tensor:
         """(F,) eV: V at this motion, zero without a bias; the cap `max_force` does not appear in it. kT: (F,) eV."""
-        u2, _ = self._reduced(motion, kT)
-        c = ROUNDING
-        phi = torch.where(self.hal, (u2 + c * c).sqrt() - c, 1 - (-0.5 * u2).exp())
+        u2, _ = self._reduced(motion.extras[DEVIATIONS], motion.extras[MEANS], kT)
+        phi = torch.where(self.hal, (u2 + ROUNDING**2).sqrt() - ROUNDING, 1 - (-0.5 * u2).exp())
         return torch.where(self.biased, -self.strength * kT * phi, torch.zeros_like(kT))
 
-    def added(self, acting: Forces, said: Evaluation, motion: Motion, kT: Tensor) -> Forces:
-        """The acting forces and stress with those of the bias. motion: from `follow`; kT: (F,) eV."""
-        u2, scale = self._reduced(motion, kT)
-        c = ROUNDING
-        slope = torch.where(self.hal, 1 / (u2 + c * c).sqrt(), (-0.5 * u2).exp())  # φ'/u
-        factor = self.strength * kT * slope / (scale * scale)  # (F,) 1/eV
-        d = motion.extras[DEVIATIONS]  # (F, M)
-        forces = -factor[self.batch.system, None] * _weighted(d[self.batch.system], said.forces)
-        share = self._share(forces, motion.extras[MEANS][:, 0])
-        total = acting.forces + share[self.batch.system, None] * forces
-        atoms = self.biased[self.batch.system, None]
-        stress = acting.stress
-        if stress is not None and said.stress is not None:
-            of_bias = factor[:, None, None] * _weighted(d, said.stress)
-            stress = torch.where(self.biased[:, None, None], stress - share[:, None, None] * of_bias, stress)
-        return Forces(torch.where(atoms, total, acting.forces), stress)
+    def _follow(self, motion: Motion, said: Evaluation, deviation: Tensor) -> Motion:
+        """The motion with the offset (as d_m) and the running means at these positions."""
+        energies = _about_mean(said.energies).T  # (F, M)
+        before = motion.extras.get(_ENERGIES)
+        if before is None:
+            d = self.batch.remembered(DEVIATIONS, torch.zeros_like(energies))
+            zero = torch.zeros_like(energies[:, :1])
+            first = torch.cat([self._squares(said, deviation), zero, zero + 1], 1)
+            means = self.batch.remembered(MEANS, first)
+        else:
+            means = motion.extras[MEANS]
+            n = means[:, 3:] + 1  # (F, 1)
+            alpha = torch.minimum(n, self.window[:, None]).reciprocal()
+            alpha = torch.where(self.window[:, None].isinf(), 0.0, alpha)
+            d = (motion.extras[DEVIATIONS] + energies - before) * (1 - alpha)
+            now = torch.cat([self._squares(said, deviation), _square(d)[:, None]], 1)
+            means = torch.cat([means[:, :3].lerp(now, alpha), n], 1)
+        return replace(motion, extras={**motion.extras, DEVIATIONS: d, MEANS: means, _ENERGIES: energies})
 
-    def _instant(self, said: Evaluation) -> Tensor:
+    def _squares(self, said: Evaluation, deviation: Tensor) -> Tensor:
         """(F, 2): f² per free component and G², (eV/Å)²."""
-        forces = said.forces.to(torch.float64)
-        mean = forces.mean(0) * self.batch.free
-        deviation = (forces - forces.mean(0)) * self.batch.free
-        squares = torch.stack([(mean * mean).sum(1), (deviation * deviation).mean(0).sum(1)], 1)  # (A, 2)
-        total = self.batch.total(squares)
-        return torch.stack([total[:, 0] / self.components, total[:, 1]], 1)
+        mean = said.forces.to(torch.float64).mean(0)
+        squares = torch.stack([mean * mean, (deviation * deviation).sum(0)], 2)  # (A, 3, 2)
+        if not self.all_free:
+            squares = squares * self.batch.free[:, :, None]
+        return torch.zeros_like(self.weights).index_add_(0, self.batch.system, squares.sum(1)) * self.weights
 
-    def _reduced(self, motion: Motion, kT: Tensor) -> tuple[Tensor, Tensor]:
-        """(F,) u² = σ²/S², and S in eV."""
-        f2, G2, s2 = motion.extras[MEANS][:, :3].unbind(1)
-        harmonic = kT * kT * G2 / f2.clamp_min(SMALLEST)
-        square = torch.maximum(harmonic, s2).clamp_min(SMALLEST * SMALLEST)
-        return _square(motion.extras[DEVIATIONS]) / square, square.sqrt()
+    def _reduced(self, d: Tensor, means: Tensor, kT: Tensor) -> tuple[Tensor, Tensor]:
+        """(F,) u² = σ²/S², and S² in eV²."""
+        f2, G2, s2, _ = means.unbind(1)
+        square = torch.maximum(kT * kT * G2 / f2.clamp_min(SMALLEST), s2).clamp_min(SMALLEST * SMALLEST)
+        return _square(d) / square, square
 
     def _share(self, forces: Tensor, f2: Tensor) -> Tensor:
         """(F,) at most 1: the factor that keeps the largest bias force on an atom below `max_force`."""
-        lengths = (forces * forces).sum(1).sqrt()
-        largest = torch.zeros_like(f2).scatter_reduce(0, self.batch.system, lengths, "amax")
-        limit = self.max_force * (3 * f2).sqrt()
-        return torch.where(largest > limit, limit / largest.clamp_min(SMALLEST), torch.ones_like(limit))
+        squares = (forces * forces).sum(1)
+        largest = torch.zeros_like(f2).scatter_reduce_(0, self.batch.system, squares, "amax")
+        limit = 3 * f2 * (self.max_force * self.max_force)
+        return (limit / torch.maximum(largest, limit).clamp_min(SMALLEST * SMALLEST)).sqrt()
 
 
 def refuse_bias(biases: Sequence[UncertaintyBias | None], members: int) -> None:
@@ -193,10 +205,3 @@ def _about_mean(values: Tensor) -> Tensor:
 def _square(d: Tensor) -> Tensor:
     """(F, M) → (F,): mean of the squares."""
     return (d * d).mean(1)
-
-
-def _weighted(d: Tensor, values: Any) -> Tensor:
-    """⟨d_m (X_m − X̄)⟩ of forces or stresses X. d: (K, M); values: (M, K, …)."""
-    deviation = _about_mean(values)
-    weights = d.T.reshape(*d.T.shape, *[1] * (deviation.dim() - 2))
-    return (weights * deviation).mean(0)

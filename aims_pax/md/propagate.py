@@ -245,8 +245,7 @@ class _Leg:
         acting = driving(said, self._choice(said), self.batch)
         if self.bias is None:
             return motion, acting
-        motion = self.bias.follow(motion, said)
-        return motion, self.bias.added(acting, said, motion, self.targets(steps))
+        return self.bias.act(motion, acting, said, self.targets(steps))
 
     @property
     def _alone(self) -> bool:

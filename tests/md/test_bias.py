@@ -42,7 +42,14 @@ class Energy:
         self.batch = MDBatch.of([state], "cpu")
         self.made = BatchBias(self.batch, [bias], [1.0], self.bound.members)
         self.kT = torch.tensor([units.kB * T], dtype=torch.float64)
-        self.first = self.made.follow(self.batch.motion(), self.said())
+        self.first, _ = self._act(self.said())
+
+    def _act(self, said):
+        zero = Forces(
+            torch.zeros_like(said.forces[0]),
+            None if said.stress is None else torch.zeros_like(said.stress[0]),
+        )
+        return self.made.act(self.batch.motion(), zero, said, self.kT)
 
     def said(self, positions=None, cell=None, stress=False) -> Evaluation:
         x = torch.from_numpy(np.array(self.state.positions if positions is None else positions))
@@ -56,9 +63,7 @@ class Energy:
         return float(self.made.energies(replace(self.first, extras={**before, DEVIATIONS: d}), self.kT)[0])
 
     def forces(self, stress=False) -> Forces:
-        said = self.said(stress=stress)
-        zero = Forces(torch.zeros_like(said.forces[0]), torch.zeros_like(said.stress[0]) if stress else None)
-        return self.made.added(zero, said, self.first, self.kT)
+        return self._act(self.said(stress=stress))[1]
 
 
 def warm(frame: Frame, bias: UncertaintyBias, md=None, steps: int = 30, lj=None) -> MDState:
