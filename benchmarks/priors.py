@@ -417,7 +417,7 @@ def write(
 
 def run(command: str, folder: Path) -> None:
     """A command of the package, in a folder; ends this program with its message where it fails."""
-    entry = {"aims-PAX": "main", "aims-PAX-al": "main_al"}[command]
+    entry = {"aims-PAX": "main", "aims-PAX-al": "main_al", "aims-PAX-initial-ds": "main_initial_ds"}[command]
     code = f"from aims_pax.cli import {entry}; {entry}()"
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     with open(folder / "out.log", "w") as out:

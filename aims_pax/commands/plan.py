@@ -390,6 +390,7 @@ def _system(system: System, settings: Settings) -> dict[str, Any]:
         "periodic": [bool(p) for p in frame.pbc],
         "ensemble": ensemble,
         "temperature": md.temperature,
+        "temperatures": None if settings.active_learning is None else md.temperatures,
         "timestep": md.timestep,
         "neighbours": None if cutoff is None else round(count_neighbours(frame, cutoff) / len(frame), 1),
     }

@@ -21,6 +21,8 @@ def plan_lines(ahead: dict[str, Any]) -> list[str]:
         kind = {0: "molecule", 3: "periodic"}.get(sum(s["periodic"]), "slab or wire")
         heat = s["temperature"]
         heat = f"{heat:g} K" if not isinstance(heat, list | tuple) else f"{heat[0]:g} … {heat[1]:g} K"
+        if s.get("temperatures"):
+            heat = ", ".join(f"{t:g}" for t in s["temperatures"]) + " K in active learning"
         near = "" if s["neighbours"] is None else f" · {s['neighbours']:g} neighbours"
         many = f" · trajectories: {dealt[s['name']]}" if s["name"] in dealt else ""
         out.append(

@@ -5,14 +5,15 @@ on the step only, so 50 steps give the same result as 25 and 25, also after a re
 
 The atoms move by the mean forces of a committee, or each trajectory by those of one member (`driving_members`). Then a
 binding with `drives = True` is called as `bound(positions, cells, stress=…, driving_members=(m₀, …, m_F−1))` and
-returns one member only, which is m_f for trajectory f; all members are evaluated once, at the end.
+returns one member only, which is m_f for trajectory f; all members are evaluated once, at the end. Trajectories with
+a bias towards structures about which the members disagree (`md.bias`) need all members at every step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,12 +24,14 @@ from aims_pax.frames import Frame
 from aims_pax.md import noise
 from aims_pax.md.barostats import VOLUME
 from aims_pax.md.batch import Forces, MDBatch, Motion
+from aims_pax.md.bias import NAMES, BatchBias, UncertaintyBias
 from aims_pax.md.guard import Guard, spaced
 from aims_pax.md.integrators import choose_owned, integrator_kind
 from aims_pax.md.state import MDState
 from aims_pax.md.temperature import Targets, hottest, temperature_at
 from aims_pax.potential import Evaluation, Potential
 
+Item = TypeVar("Item")
 NOISE_AT_ONCE = 1 << 17  # atom-steps whose noise is drawn together: needs a few tens of MB
 
 
@@ -70,6 +73,7 @@ def advance(
     stop: Callable[[], bool] = never_stop,
     length: float | None = None,
     driving_members: Sequence[int] | None = None,
+    bias: Sequence[UncertaintyBias | None] | None = None,
 ) -> list[MDOutcome]:
     """Move every trajectory n_steps steps in one batch; one that explodes stops, the others continue without it.
 
@@ -77,28 +81,45 @@ def advance(
 
     md: the MD settings of each state (`MDSettings`: temperature K, times fs, pressures eV/Å³); they may have
     different ensembles. length: MD steps of a whole trajectory, over which a temperature ramp extends.
-    The mean of the potential's members moves the atoms, or member driving_members[k] those of states[k].
+    The mean of the potential's members moves the atoms, or member driving_members[k] those of states[k]; with the
+    forces of bias[k] (`md.bias`) where it is not None.
     `stop` is checked before every evaluation. Raises Abandoned when it returns True, SettingsError for impossible
-    settings (`integrator_kind`, `temperature_at`), and all exceptions of the potential.
+    settings (`integrator_kind`, `temperature_at`) or a bias of a single member, and all exceptions of the potential.
     """
     if len(states) != len(md):
         raise ValueError(f"{len(states)} states but {len(md)} MD settings")
-    if driving_members is not None and len(states) != len(driving_members):
-        raise ValueError(f"{len(states)} states but {len(driving_members)} driving_members")
+    for name, given in (("driving_members", driving_members), ("bias", bias)):
+        if given is not None and len(states) != len(given):
+            raise ValueError(f"{len(states)} states but {len(given)} {name}")
     for state, settings in zip(states, md, strict=True):  # raises SettingsError before any evaluation
         integrator_kind(settings, state)
         temperature_at(settings, state.step, length)
-    groups = _groups(states, potential)
-    if len(groups) > 1:
-        moved: list[MDOutcome] = []
-        for group in groups:
-            own = slice(group.start, group.stop)
-            moved += _together(
-                states[own], potential, n_steps, md[own], guard, observe_every, stop, length,
-                None if driving_members is None else driving_members[own],
+    results: dict[int, MDOutcome] = {}
+    for chosen in _together_at_all(bias, driving_members, len(states)):
+        mine = [states[k] for k in chosen]
+        for group in _groups(mine, potential):
+            rows = [chosen[k] for k in group]
+            moved = _together(
+                [states[k] for k in rows], potential, n_steps, [md[k] for k in rows], guard, observe_every, stop,
+                length, _of(driving_members, rows), _of(bias, rows),
             )  # fmt: skip
-        return moved
-    return _together(states, potential, n_steps, md, guard, observe_every, stop, length, driving_members)
+            results |= zip(rows, moved, strict=True)
+    return [results[k] for k in range(len(states))]
+
+
+def _of(given: Sequence[Item] | None, rows: Sequence[int]) -> list[Item] | None:
+    """The entries of these trajectories."""
+    return None if given is None else [given[k] for k in rows]
+
+
+def _together_at_all(
+    bias: Sequence[UncertaintyBias | None] | None, driving_members: Sequence[int] | None, n: int
+) -> list[list[int]]:
+    """Trajectories that may share a batch: those with a bias need all members, those driven by one member only it."""
+    if bias is None or driving_members is None:
+        return [list(range(n))]
+    parts = [[k for k in range(n) if (bias[k] is None) is free] for free in (True, False)]
+    return [part for part in parts if part]
 
 
 def _groups(states: Sequence[MDState], potential: Potential) -> list[range]:
@@ -124,6 +145,7 @@ def _together(
     stop: Callable[[], bool],
     length: float | None,
     driving_members: Sequence[int] | None,
+    bias: Sequence[UncertaintyBias | None] | None,
 ) -> list[MDOutcome]:
     """`advance` in one batch."""
     results: dict[int, MDOutcome] = {}
@@ -144,7 +166,8 @@ def _together(
             guard,
             stop,
             length,
-            None if driving_members is None else [driving_members[k] for k in members],
+            _of(driving_members, members),
+            _of(bias, members),
         )
         ended = leg.run(left, observe_every)
         left -= leg.steps
@@ -170,11 +193,17 @@ class _Leg:
         stop: Callable[[], bool],
         length: float | None,
         driving_members: Sequence[int] | None,
+        bias: Sequence[UncertaintyBias | None] | None,
     ) -> None:
         self.bound = potential.bind([s.frame() for s in states])
         self.batch = MDBatch.of(states, self.bound.device)
         self.integrator, self.owned = choose_owned(self.batch, md)
         self.targets = Targets(self.batch, md, length)
+        self.bias: BatchBias | None = None
+        if bias is not None and any(b is not None for b in bias):
+            steps = [float(m.timestep) for m in md]
+            self.bias = BatchBias(self.batch, bias, steps, self.bound.members)
+            self.owned = [(*o, *NAMES) if b else o for o, b in zip(self.owned, bias, strict=True)]
         flexible = [VOLUME in names for names in self.owned]
         self.guard = Guard(self.batch, [hottest(m) for m in md], flexible) if guard else None
         self.stop = stop
@@ -188,15 +217,15 @@ class _Leg:
     def run(self, n_steps: int, observe_every: int | None) -> dict[int, MDOutcome]:
         """The results by index in the batch: of all trajectories, or only of those that exploded."""
         said = self._evaluate(self.motion)
+        self.motion, acting = self._act(self.motion, said, 0)
         last = self.motion, said
-        acting = driving(said, self._choice(said), self.batch)
         faults = self._faults(self.motion, said, acting)
         while not faults and self.steps < n_steps:
             last = self.motion, said
             kT = self.targets(self.steps)
             motion = self.integrator.before(self.motion, acting, self._deviates(n_steps), kT)
             said = self._evaluate(motion)
-            acting = driving(said, self._choice(said), self.batch)
+            motion, acting = self._act(motion, said, self.steps + 1)
             self.motion = self.integrator.after(motion, acting, kT)
             self.steps += 1
             faults = self._faults(self.motion, said, acting)
@@ -211,10 +240,17 @@ class _Leg:
         here = self.motion, said
         return {f: self._ended(f, fault, here, last) for f, fault in faults.items()}
 
+    def _act(self, motion: Motion, said: Evaluation, steps: int) -> tuple[Motion, Forces]:
+        """Forces and stress that move the batch at a motion, and the motion with the variables of the bias."""
+        acting = driving(said, self._choice(said), self.batch)
+        if self.bias is None:
+            return motion, acting
+        return self.bias.act(motion, acting, said, self.targets(steps))
+
     @property
     def _alone(self) -> bool:
         """Whether the binding can evaluate only the member that drives each trajectory."""
-        drives = self.driving_members is not None and self.bound.members > 1
+        drives = self.driving_members is not None and self.bound.members > 1 and self.bias is None
         return drives and bool(getattr(self.bound, "drives", False))
 
     def _choice(self, said: Evaluation) -> Sequence[int] | None:

@@ -29,7 +29,7 @@ class MDState:
     step: MD steps since the trajectory began. stream: key of its noise, 0 ≤ stream < 2^63.
     charge, spin, fixed, moments, charges, zero_moments, statements: as in `Frame`.
     own_masses: (N,) amu if they are not the standard masses, else None.
-    extras: variables of a thermostat or barostat, by name.
+    extras: variables of a thermostat, barostat or bias, by name.
     """
 
     numbers: NDArray[np.int64]

@@ -155,7 +155,8 @@ class VelocityRescaling(Verlet):
         kicked = thermal(self.batch, (1.0 - self.c) * kT, R)
         p = where(self.batch.spread(K == 0.0)[:, None], kicked, alpha * motion.momenta)
         work = motion.extras["svr/work"] + (kinetic(self.batch, p) - K)
-        return super().before(replace(motion, momenta=p, extras={"svr/work": work}), acting, None, kT)
+        extras = {**motion.extras, "svr/work": work}
+        return super().before(replace(motion, momenta=p, extras=extras), acting, None, kT)
 
     def conserved(self, motion: Motion, energies: Tensor, kT: Tensor) -> Tensor:
         """(F,) eV: kinetic and potential energy minus the work of the thermostat."""

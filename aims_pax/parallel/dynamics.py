@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aims_pax.errors import Abandoned
+from aims_pax.md.bias import UncertaintyBias
 from aims_pax.md.propagate import MDOutcome, advance
 from aims_pax.md.state import MDState
 from aims_pax.models.base import ForceFieldModel
@@ -60,6 +61,7 @@ class MDTask:
     written: bool = False
     models: SerialisedEnsemble | None = None
     weights: tuple[Mapping[str, Any], ...] | None = None
+    bias: tuple[UncertaintyBias | None, ...] | None = None
 
 
 class MDPool:
@@ -115,11 +117,12 @@ class MDPool:
         stop: Callable[[], bool] = lambda: False,
         length: float | None = None,
         driving_members: Sequence[int] | None = None,
+        bias: Sequence[UncertaintyBias | None] | None = None,
     ) -> list[MDOutcome]:
         """`md.advance` with the ensemble's potential. Raises Abandoned; SetupError when processes die repeatedly."""
         while True:
             try:
-                moved = self._together(states, n_steps, md, stop, length, driving_members)
+                moved = self._together(states, n_steps, md, stop, length, driving_members, bias)
             except WorkerProcessLost as error:
                 if stop():  # the signal that stops the run may have ended them too
                     raise Abandoned from error
@@ -156,6 +159,7 @@ class MDPool:
         stop: Callable[[], bool],
         length: float | None,
         driving_members: Sequence[int] | None,
+        bias: Sequence[UncertaintyBias | None] | None,
     ) -> list[MDOutcome]:
         parts = {
             k: part for k, part in enumerate(split_trajectories([len(s) for s in states], self.n)) if part
@@ -165,9 +169,16 @@ class MDPool:
         wrong: list[BaseException] = []
         for k, part in parts.items():
             own = None if driving_members is None else tuple(driving_members[i] for i in part)
+            biases = None if bias is None else tuple(bias[i] for i in part)
             try:
                 self._send(
-                    k, tuple(states[i] for i in part), n_steps, tuple(md[i] for i in part), length, own
+                    k,
+                    tuple(states[i] for i in part),
+                    n_steps,
+                    tuple(md[i] for i in part),
+                    length,
+                    own,
+                    biases,
                 )
                 asked.append(k)
             except WorkerProcessLost as error:
@@ -191,6 +202,7 @@ class MDPool:
         md: tuple[Any, ...],
         length: float | None,
         driving_members: tuple[int, ...] | None,
+        bias: tuple[UncertaintyBias | None, ...] | None,
     ) -> None:
         companion, version = self._companion(k), self.ensemble.version
         new = self._versions[k] < 0
@@ -201,7 +213,17 @@ class MDPool:
         memory = self.memory / self.n
         companion.send(
             MDTask(
-                states, n_steps, md, length, driving_members, version, memory, self.written, models, weights
+                states,
+                n_steps,
+                md,
+                length,
+                driving_members,
+                version,
+                memory,
+                self.written,
+                models,
+                weights,
+                bias,
             )
         )
         self._versions[k] = version
@@ -241,7 +263,7 @@ class MDWorker:
         potential = self.ensemble.potential()
         return advance(
             leg.states, potential, leg.n_steps, leg.md,
-            stop=stop, length=leg.length, driving_members=leg.driving_members,
+            stop=stop, length=leg.length, driving_members=leg.driving_members, bias=leg.bias,
         )  # fmt: skip
 
 

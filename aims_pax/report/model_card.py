@@ -120,7 +120,7 @@ def gaps(run: RunRecord) -> list[str]:
             found.append(calibration_sentence(h.rank, h.ratio, DELIVERED))
     if said := undetermined(run):
         found.append(said)
-    temperature = run.setting("MD.temperature")
+    temperature = _target_temperatures(run)
     found.append(
         f"There are no data at temperatures far from {temperature or 'those of the systems'}"
         f"{' K' if temperature else ''}, or for other compositions, charges or spins than those of the systems above."
@@ -276,8 +276,13 @@ def _uncertainty(run: RunRecord) -> str:
     return f"{whose} against the delivered model's error of each atom's force, on {name}. {said}"
 
 
+def _target_temperatures(run: RunRecord) -> str:
+    """Of the trajectories: those of `MD.temperatures`, else `MD.temperature`."""
+    return run.setting("MD.temperatures").strip("[]") or run.setting("MD.temperature")
+
+
 def _conditions(run: RunRecord) -> str:
-    ensemble, given = run.setting("MD.stat_ensemble"), run.setting("MD.temperature")
+    ensemble, given = run.setting("MD.stat_ensemble"), _target_temperatures(run)
     rows = [
         ["ensemble", ensemble],
         ["target temperature (K)", given],

@@ -81,6 +81,14 @@ def _ramps(parts: Parts) -> Iterator[Finding]:
             yield PROJECT, _md(name, "temperature"), text
 
 
+def _ladders(parts: Parts) -> Iterator[Finding]:
+    """The temperature of a trajectory: a ramp, or its own."""
+    for name, md in parts.md.items():
+        if md.temperatures is not None and isinstance(md.temperature, tuple):
+            text = f"temperature is the ramp {list(md.temperature)} of every trajectory; keep one of the two keys"
+            yield PROJECT, _md(name, "temperatures"), text
+
+
 def _sections(parts: Parts) -> Iterator[Finding]:
     if parts.initial is None and parts.active is None:
         yield (
@@ -173,6 +181,12 @@ def _members(parts: Parts) -> Iterator[Finding]:
     if size < 2 and parts.mace:
         text = f"{size} is not possible; expected at least 2: the uncertainty of MACE models is their disagreement"
         yield PROJECT, (ACTIVE, "ensemble_size"), text
+    if s.bias is not None and size < 2:
+        text = (
+            f"needs at least two members, not {size}: it follows the spread of their energies. A model's own "
+            "uncertainty is one of forces, which are not the gradient of an energy of uncertainty"
+        )
+        yield PROJECT, (ACTIVE, "bias"), text
     if seeds is not None and len(seeds) != size:
         yield (
             PROJECT,
@@ -306,6 +320,7 @@ ERRORS: tuple[Rule, ...] = (
     _degrees,
     _engines,
     _ramps,
+    _ladders,
 )
 
 

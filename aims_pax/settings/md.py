@@ -5,11 +5,11 @@ Pressures are in eV/Å³: 1 bar = 6.24e-7 eV/Å³, 1 GPa = 6.24e-3 eV/Å³.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator
 
-from aims_pax.settings.fields import Kind, Real, Section, Whole, as_real, key, one_of
+from aims_pax.settings.fields import Kind, Real, Section, Whole, as_real, key, one_of, optional
 
 BAR = 6.241509e-7  # eV/Å³
 
@@ -34,6 +34,18 @@ def as_temperature(value: Any) -> float | tuple[float, float]:
 Temperature = Annotated[
     float | tuple[float, float], BeforeValidator(as_temperature), Kind("`float` or `list`")
 ]
+
+
+def as_ladder(value: Any) -> tuple[float, ...]:
+    """Temperatures of trajectories."""
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError(
+            "expected a list of temperatures, at least one; a single one for all is `temperature`"
+        )
+    return tuple(as_real(v) for v in value)
+
+
+Ladder = Annotated[tuple[float, ...] | None, optional(as_ladder), Kind("`list` or `None`")]
 
 
 class MDSettings(Section):
@@ -108,6 +120,16 @@ class MDSettings(Section):
         plausible="[10, 5000]",
         usual=300.0,
     )
+    temperatures: Ladder = key(
+        None,
+        "Temperatures (K) of the trajectories of active learning, `[300, 500, 800]`: dealt in turn to the trajectories "
+        "of each geometry, instead of `temperature`, which stays that of everything else (initial dataset, samplers). "
+        "`None`: all at `temperature`.",
+        unit="K",
+        possible="(0, 100000]",
+        plausible="[10, 5000]",
+        usual=300.0,
+    )
     thermostat: Thermostat = key(
         "Langevin", "Thermostat of `NVT`: `Langevin`, or `SVR` for stochastic velocity rescaling."
     )
@@ -129,3 +151,10 @@ class MDSettings(Section):
         usual=30.0,
         unit_confusions={"ps": 1000.0},
     )
+
+    def of_trajectory(self, k: int) -> Self:
+        """The settings of the k-th trajectory of a geometry in active learning: with its own temperature."""
+        if self.temperatures is None:
+            return self
+        own = self.temperatures[k % len(self.temperatures)]
+        return self.model_copy(update={"temperature": own, "temperatures": None})

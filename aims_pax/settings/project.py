@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, field_validator, model_validator
 
 from aims_pax.settings.augment import as_calculator
+from aims_pax.settings.bias import BiasSettings
 from aims_pax.settings.bundled_models import BUNDLED
 from aims_pax.settings.calculator_conventions import check_keys
 from aims_pax.settings.callables import registered_factory
@@ -398,6 +399,11 @@ class ActiveLearningSettings(Section):
         "Forces that drive the trajectories: the `mean` of all members, or those of one `member` (trajectory i uses "
         "member i mod `ensemble_size`). With `member`, the others are evaluated only when the uncertainty is checked: "
         "several times faster.",
+    )
+    bias: BiasSettings | None = key(
+        None,
+        "Bias of the MD towards structures about which the members disagree, `{kind: hal, strength: 1}`; `None`: none. "
+        "All members are evaluated at every step, also with `md_force: member`.",
     )
     replay_strategy: Replay = key(
         "full_dataset",

@@ -101,6 +101,11 @@ def read_sample(path: Path) -> Sampling:
     if not problems and isinstance(sections["MD"].temperature, tuple):
         text = "expected one temperature: a ramp needs max_MD_steps, which does not exist here"
         problems.append(document.problem(("MD", "temperature"), text))
+    if not problems and sections["MD"].temperatures is not None:
+        text = (
+            "belongs to active learning; expected temperature, or a sampler of kind md for each temperature"
+        )
+        problems.append(document.problem(("MD", "temperatures"), text))
     if problems:
         raise SettingsError("\n".join(str(p) for p in sorted(set(problems))))
     return Sampling(sections[""], sections["MD"], samplers, tuple(str(w) for w in warnings))

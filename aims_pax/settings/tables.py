@@ -25,7 +25,7 @@ END = "<!-- end of settings tables -->"
 KINDS_BEGIN, KINDS_END = BEGIN.replace("settings tables", "kinds of samplers"), "<!-- end of kinds -->"
 FILTERS_BEGIN, FILTERS_END = BEGIN.replace("settings tables", "filters"), "<!-- end of filters -->"
 INDENT = "&nbsp;&nbsp;&nbsp;&nbsp;"
-SPREAD = ("parsl_options", "training", "dynamics")  # tables whose keys are listed below them
+SPREAD = ("parsl_options", "training", "dynamics", "bias")  # tables whose keys are listed below them
 
 
 def tables() -> str:

@@ -219,6 +219,7 @@ TABLE = (
     ),
     NoEffect(ACTIVE, f"{CONVERGENCE} converge_best", lambda _, s: not s.converge_al, "converge_al is False"),
     NoEffect("MD", f"barostat taup compressibility pressure_au {NOSE_HOOVER}", _nvt, "stat_ensemble is NVT"),
+    NoEffect("MD", "temperatures", lambda p, _: p.active is None, f"only {ACTIVE} uses them"),
     NoEffect("MD", "taut", _nvt_with("Langevin"), "the thermostat is Langevin"),
     NoEffect("MD", "friction", _nvt_with("SVR"), "the thermostat is SVR"),
     NoEffect("MD", "thermostat friction", lambda _, md: md.stat_ensemble == "NPT", "stat_ensemble is NPT"),

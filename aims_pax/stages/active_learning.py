@@ -36,6 +36,7 @@ from aims_pax.engine.stage_environment import StageEnvironment
 from aims_pax.errors import RestartError
 from aims_pax.frames import Frame
 from aims_pax.labelled_data import structure_text
+from aims_pax.md.bias import biases
 from aims_pax.md.propagate import MDOutcome as Moved
 from aims_pax.md.propagate import advance
 from aims_pax.md.state import MDState
@@ -86,6 +87,12 @@ def run_active_learning_stage(run: RunContext) -> stage.State:
     log.info(
         "active learning: %d trajectories of %s · %d training points", n, ", ".join(names), state.n_train
     )
+    if any(run.settings.md_of(name).temperatures for name in names):
+        log.info(
+            "temperatures of the trajectories: %s K", ", ".join(f"{md.temperature:g}" for md in world.md)
+        )
+    if settings.bias is not None:
+        log.info("the MD is biased towards structures about which the members disagree: %s", settings.bias)
     with md_pool(run.settings, run.ensemble, 0 if state.stopped else n) as world.movers:
         final: stage.State = world.drive(state, rules)
     write_sets(run, "final")
@@ -152,7 +159,8 @@ class ExploreWorld(StageEnvironment):
     def __init__(self, run: RunContext, dealt: tuple[System, ...]) -> None:
         super().__init__(run, stage)
         self.dealt = dealt
-        self.md = [run.settings.md_of(s.name) for s in dealt]
+        names = [s.name for s in dealt]
+        self.md = [run.settings.md_of(n).of_trajectory(names[:i].count(n)) for i, n in enumerate(names)]
         self.length = run.settings.active_learning.max_MD_steps  # type: ignore[union-attr]
         settings = run.settings.active_learning
         assert settings is not None
@@ -166,6 +174,7 @@ class ExploreWorld(StageEnvironment):
         self.selection = FrameSelection(
             elements(s.frame for s in run.systems), settings.selection, run.settings.model.seed
         )
+        self.bias = biases(settings.bias, names)
         self.kind = settings.uncertainty_type
         whole = settings.replay_strategy == "full_dataset" or run.ensemble.fits_at_once
         if settings.replay_strategy != "full_dataset" and whole:
@@ -238,6 +247,7 @@ class ExploreWorld(StageEnvironment):
             moved = self._advance(
                 [now[i] for i in batch], n_steps=n, md=[self.md[i] for i in batch],
                 stop=stop, length=self.length, driving_members=self._drivers(batch),
+                bias=None if self.bias is None else [self.bias[i] for i in batch],
             )  # fmt: skip
             for i, m in zip(batch, moved, strict=True):
                 results[i], now[i] = m, m.state

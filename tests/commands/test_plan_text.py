@@ -55,6 +55,7 @@ def test_a_run_without_stages_is_what_it_labels_and_needs():
         ({"periodic": [True] * 3}, "· periodic ·"),
         ({"periodic": [True, True, False]}, "· slab or wire ·"),
         ({"temperature": (200.0, 500.0)}, "NVT 200 … 500 K"),
+        ({"temperatures": (200.0, 500.0, 800.0)}, "NVT 200, 500, 800 K in active learning, 0.5 fs"),
         ({"neighbours": 17.25}, "fs · 17.25 neighbours"),
     ],
 )

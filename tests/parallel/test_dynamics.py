@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from aims_pax.errors import Abandoned, SettingsError, SetupError
+from aims_pax.md.bias import DEVIATIONS, UncertaintyBias
 from aims_pax.md.propagate import advance
 from aims_pax.md.state import MDState
 from aims_pax.models.mace import MemberData
@@ -53,6 +54,16 @@ def test_trajectories_move_as_in_one_process(trained, pool, driving_members):
     md = [LANGEVIN] * 4
     far = pool.advance(states(), 5, md, driving_members=driving_members)
     close(far, advance(states(), trained.potential(), 5, md, driving_members=driving_members))
+
+
+def test_a_bias_travels_with_its_trajectories(trained, pool):
+    md, bias = [LANGEVIN] * 4, [UncertaintyBias("hal", 2.0), None, None, UncertaintyBias("udd", 5.0)]
+    far = pool.advance(states(), 5, md, bias=bias)
+    close(far, advance(states(), trained.potential(), 5, md, bias=bias))
+    plain = pool.advance(states(), 5, md)
+    moved = [np.abs(a.state.positions - b.state.positions).max() for a, b in zip(far, plain, strict=True)]
+    assert [m > 1e-7 for m in moved] == [True, False, False, True]
+    assert [DEVIATIONS in a.state.extras for a in far] == [True, False, False, True]
 
 
 def test_new_weights_move_the_atoms_at_once(trained, pool):

@@ -74,6 +74,35 @@ def test_one_model_has_no_uncertainty(tmp_path):
     assert "expected at least 2" in errors(tmp_path, with_key(PROJECT, ACTIVE, "ensemble_size: 1"))[0]
 
 
+def test_a_bias_needs_two_members(tmp_path):
+    project = PROJECT + "MODEL: {kind: tests.models.linear_model:KIND}\n"
+    project = with_key(with_key(project, INITIAL, "ensemble_size: 1"), ACTIVE, "ensemble_size: 1")
+    assert read(tmp_path, project).active_learning.bias is None
+    (said,) = errors(tmp_path, with_key(project, ACTIVE, "bias: {kind: hal}"))
+    assert (
+        "ACTIVE_LEARNING.bias: needs at least two members, not 1: it follows the spread of their energies"
+        in said
+    )
+    assert "A model's own uncertainty is one of forces" in said
+
+
+@pytest.mark.parametrize(
+    ("bias", "said"),
+    [
+        ("{kind: hall}", "bias.kind: expected hal | udd, got text 'hall'; nearest: hal"),
+        (
+            "{kind: hal, strength: 0}",
+            "bias.strength: 0 is not possible; expected more than 0 and at most 100",
+        ),
+        ("{kind: udd, trajectories: some}", "bias.trajectories: expected all | every other, got text 'some'"),
+        ("{kind: udd, max_forces: 1}", "bias.max_forces: unknown key; nearest key: max_force"),
+        ("hal", "bias: "),
+    ],
+)
+def test_mistakes_in_the_bias_are_named(tmp_path, bias, said):
+    assert f"ACTIVE_LEARNING.{said}" in errors(tmp_path, with_key(PROJECT, ACTIVE, f"bias: {bias}"))[0]
+
+
 @pytest.mark.parametrize("key", ["species_dir", "launch_str", "calc_dir"])
 def test_fhi_aims_needs_its_keys(tmp_path, key):
     text = "".join(line + "\n" for line in AIMS.splitlines() if f" {key}:" not in line)

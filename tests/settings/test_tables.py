@@ -5,6 +5,7 @@ import re
 import pytest
 
 from aims_pax.settings.augment import SECTIONS as AUGMENT
+from aims_pax.settings.bias import BiasSettings
 from aims_pax.settings.cluster import DynamicsProfile, ParslOptions, TrainingProfile
 from aims_pax.settings.sample import SampleSettings
 from aims_pax.settings.samplers import FILTERS, KINDS, OWN, SamplerSettings
@@ -22,7 +23,7 @@ def rows(text):
 def test_every_key_has_a_row_and_every_row_four_cells():
     names = {re.sub(r"[\\*]|&nbsp;", "", row.split("|")[1]).strip() for row in rows(tables())}
     samplers = [SamplerSettings, *KINDS.values(), *OWN.values(), *FILTERS.values()]
-    nested = [ParslOptions, TrainingProfile, DynamicsProfile]
+    nested = [ParslOptions, TrainingProfile, DynamicsProfile, BiasSettings]
     sections = [*PROJECT.values(), *MACE.values(), *nested, *samplers]
     assert names == {name for section in sections for name in section.model_fields}
     assert all(len(re.split(r"(?<!\\)\|", row)) == 6 for row in rows(tables()))

@@ -33,7 +33,7 @@ from aims_pax.settings.sampler_list import models, potentials
 from aims_pax.settings.settings import Settings, dump
 from aims_pax.settings.yaml_reader import Document, Place, read_document
 from aims_pax.suggestions import nearest, no_such
-from aims_pax.systems import System, elements
+from aims_pax.systems import System, deal, elements
 
 READ = 4000  # structures of a dataset whose numbers are read: about a second
 INITIAL, ACTIVE = "INITIAL_DATASET_GENERATION", "ACTIVE_LEARNING"
@@ -128,6 +128,7 @@ def _noteworthy(settings: Settings, systems: Sequence[System]) -> Iterator[Findi
     for system in systems:
         if settings.md_by_system and system.name not in settings.md_by_system:
             continue
+        yield from _unused_temperatures(settings, system, systems)
         if settings.md_of(system.name).stat_ensemble == "NPT" and not system.frame.periodic:
             place: Place = (
                 ("MD", system.name, "stat_ensemble") if settings.md_by_system else ("MD", "stat_ensemble")
@@ -317,3 +318,21 @@ def _of_given(settings: Settings, given: Sequence[GivenFile]) -> Iterator[Findin
         and (said := undetermined_energies(train, settings.model.foundation is not None))
     ):
         yield (ACTIVE, "initial_train_dataset"), said
+
+
+def _unused_temperatures(settings: Settings, system: System, systems: Sequence[System]) -> Iterator[Finding]:
+    """Temperatures that no trajectory of this geometry gets."""
+    active, ladder = settings.active_learning, settings.md_of(system.name).temperatures
+    if active is None or ladder is None:
+        return
+    dealt = deal(tuple(systems), max(active.num_trajectories, len(systems)))
+    n = sum(s.name == system.name for s in dealt)
+    if n < len(ladder):
+        place: Place = (
+            ("MD", system.name, "temperatures") if settings.md_by_system else ("MD", "temperatures")
+        )
+        left = ", ".join(f"{t:g}" for t in ladder[n:])
+        text = (
+            f"{system.name} has {n} of the trajectories: no trajectory is at {left} K; raise num_trajectories"
+        )
+        yield place, text

@@ -57,10 +57,10 @@ def observables_figure(run: RunRecord, png: bool = False) -> list[Panel]:
 
 
 def _targets(run: RunRecord) -> list[float]:
-    """The target temperatures (K) of MD: one, those of the systems, or the two ends of a ramp."""
-    written = [
-        v for k, v in run.settings.items() if k.startswith("aimsPAX.MD.") and k.endswith("temperature")
-    ]
+    """The target temperatures (K) of MD: one, those of the systems or trajectories, or the two ends of a ramp."""
+    keys = [k for k in run.settings if k.startswith("aimsPAX.MD.") and k.endswith("temperature")]
+    each = [run.settings.get(f"{k}s", "None") for k in keys]
+    written = [run.settings[k] if own == "None" else own for k, own in zip(keys, each, strict=True)]
     values = [float_or_nan(word) for text in written for word in text.strip("[]").split(",")]
     return sorted({v for v in values if math.isfinite(v)})
 

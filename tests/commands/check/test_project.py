@@ -344,3 +344,12 @@ def test_checking_does_not_load_torch(folder):
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=folder, env={**os.environ}).returncode == 0
+
+
+def test_temperatures_that_no_trajectory_gets_are_warned_of(folder):
+    project = GEOMETRY.replace("stat_ensemble: NVT", "stat_ensemble: NVT\n  temperatures: [300, 500, 800]")
+    assert "num_trajectories: 2" in project
+    (said,) = warnings(folder, project)
+    assert "MD.temperatures: " in said
+    assert "2 of the trajectories: no trajectory is at 800 K; raise num_trajectories" in said
+    assert warnings(folder, project.replace("num_trajectories: 2", "num_trajectories: 3")) == ()

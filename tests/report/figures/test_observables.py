@@ -16,6 +16,10 @@ def test_a_temperature_ramp_is_drawn_and_no_error(run):
     assert temperature.name == "temperature"
     assert observables._targets(ramp) == [200.0, 500.0]
     assert observables._targets(run) == [500.0]
+    ladder = {"aimsPAX.MD.temperatures": "[300.0, 800.0]"}
+    assert observables._targets(replace(run, settings={**run.settings, **ladder})) == [300.0, 800.0]
+    none = {"aimsPAX.MD.temperatures": "None"}
+    assert observables._targets(replace(run, settings={**run.settings, **none})) == [500.0]
 
 
 def observed(run, energy, volume):
