@@ -35,7 +35,9 @@ ONE_OF_EACH = [
     LabelDropped(RequestLabel("f3")),
     Trained(RunTraining(4, 2), 17, (0.5, 0.25), (0.01, 0.02)),
     Trained(RunTraining(4, 2, member=1), 17, (0.5,), (0.01,)),
-    Advanced(RunMD(1, 10, 20, 2), 20, "f3", (0.1,), implausible="predicted energy 3 eV above the lowest label"),
+    Advanced(
+        RunMD(1, 10, 20, 2), 20, "f3", (0.1,), implausible="predicted energy 3 eV above the lowest label"
+    ),
     Selected(SelectFrames(2, ("f3", "f4"), (0.2, 0.3), 1), ("f4",)),
     UncertaintyCheck(0, 10, 0.3, math.inf, "certain"),
 ]
