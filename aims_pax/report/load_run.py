@@ -17,7 +17,9 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from aims_pax.errors import SettingsError
+from aims_pax.core.error_calibration import ErrorCalibration
+from aims_pax.errors import RestartError, SettingsError
+from aims_pax.record.checkpoint import from_plain
 from aims_pax.record.delivered_models import delivered_files
 from aims_pax.report import predictions
 from aims_pax.report.forecast import read_forecast
@@ -52,7 +54,8 @@ from aims_pax.version import __version__
 
 ORDER = ("pretrain-sample", "pretrain", "initial", "converge-initial", "train-given", "explore", "converge")
 JOURNAL_CACHE = "journal_read.npy"
-ASKED = ("uncertain", "quiet", "candidate", "test")  # decisions after which a frame goes to the reference
+# decisions after which a frame goes to the reference
+ASKED = ("uncertain", "quiet", "candidate", "test", "audit")
 NOTHING = UncertaintySeries(0, np.zeros(0, np.int64), *(np.zeros(0),) * 3, frames=[], decisions=[], faults=[])
 
 
@@ -120,6 +123,8 @@ def load_run(folder: Path, brief: bool = False) -> RunRecord:
         md_test={} if brief else read_md_test(folder / "results"),
         convergence=tuple(_converged(last_training)),
         final_training=str(last_training.get("training", "")),
+        calibrations=tuple(_calibrations(snapshots.get("explore", ({}, {}, 0.0))[0])),
+        n_train=int(snapshots.get("explore", ({}, {}, 0.0))[0].get("n_train", 0)),
         given=frozenset(f for split in splits.values() for f in split if f in frames and is_given(frames[f])),
     )
 
@@ -140,6 +145,13 @@ def _converged(state: Mapping[str, Any]) -> Iterable[Converged]:
                 bool(p["done"]),
                 int(p.get("continued_at", 0)),
             )
+
+
+def _calibrations(state: Mapping[str, Any]) -> Iterable[tuple[str, ErrorCalibration]]:
+    for entry in state.get("calibrations", ()):
+        with contextlib.suppress(RestartError, TypeError, ValueError):  # of another version
+            system, content = entry
+            yield str(system), from_plain(ErrorCalibration, content)
 
 
 def _check_begun(folder: Path, pool: Path) -> None:
@@ -320,7 +332,7 @@ def _open(name: str, state: Mapping[str, Any]) -> list[str]:
         done = {frame for frame, _ in state.get("answers", ())}
         return [frame for _, frame in state.get("batch", ()) if frame not in done]
     waiting = [t["frame"] for t in state.get("trajectories", ()) if t.get("status") == "waiting"]
-    asides = [a["frame"] for key in ("tests", "analyses") for a in state.get(key, ())]
+    asides = [a["frame"] for key in ("tests", "audits", "analyses") for a in state.get(key, ())]
     return [frame for frame in waiting + asides if frame]
 
 

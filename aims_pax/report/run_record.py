@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aims_pax.core.error_calibration import ErrorCalibration
 from aims_pax.frames import Array
 from aims_pax.report.tolerant_readers import StructureHeader
 
@@ -190,6 +191,8 @@ class RunRecord:
     final_training: str = (
         ""  # how it began, as ACTIVE_LEARNING.final_training; "": not begun, or not recorded
     )
+    calibrations: tuple[tuple[str, ErrorCalibration], ...] = ()  # of each system
+    n_train: int = 0  # size of the training set in active learning
     given: frozenset[str] = frozenset()  # frames in the sets that the user provided with labels
     forecast: dict[str, Any] = field(default_factory=dict)  # logs/forecast.json, {} when there is none
     md_test: dict[str, Any] = field(default_factory=dict)  # results/md_test.json, {} when there is none
