@@ -122,7 +122,7 @@ class PoolPoints:
 
 
 @dataclass(frozen=True)
-class Selected:
+class SelectedStructures:
     """What was chosen, in order. distances: (C,) of each to those chosen before it and known, NaN for the first."""
 
     chosen: tuple[int, ...]
@@ -323,7 +323,7 @@ def _free(pool: PoolPoints, known: PoolPoints | None, options: SelectOptions) ->
 
 def choose(
     pool: PoolPoints, known: PoolPoints | None, free: NDArray[np.int64], options: SelectOptions
-) -> Selected:
+) -> SelectedStructures:
     """The chosen structures, in order: first those drawn at random, then those by the rule."""
     x, w = pool.features[free], pool.weights[free]
     rng = np.random.default_rng(options.seed)
@@ -338,7 +338,7 @@ def choose(
         log.warning(
             "only %d structures are %g apart: fewer than -n %d", len(chosen), options.least, options.n
         )
-    return Selected(tuple(int(free[k]) for k in chosen), n_random, _distances(x[chosen], old))
+    return SelectedStructures(tuple(int(free[k]) for k in chosen), n_random, _distances(x[chosen], old))
 
 
 def _by_rule(
@@ -365,7 +365,9 @@ def _distances(chosen: NDArray[np.float32], old: Sequence[NDArray[np.float32]]) 
 # ---------------------------------------------------------------- writing
 
 
-def _write(found: Selected, contents: PoolContents, pool: PoolPoints, options: SelectOptions) -> None:
+def _write(
+    found: SelectedStructures, contents: PoolContents, pool: PoolPoints, options: SelectOptions
+) -> None:
     content = b"".join(copied_structures(contents, found.chosen))
     write_bytes(options.output, content)
     write_text(options.table, _table(found, contents, pool, options))
@@ -377,7 +379,9 @@ def _write(found: Selected, contents: PoolContents, pool: PoolPoints, options: S
     log.info("%s, in the order of selection; origin of each: %s", options.output, options.table)
 
 
-def _table(found: Selected, contents: PoolContents, pool: PoolPoints, options: SelectOptions) -> str:
+def _table(
+    found: SelectedStructures, contents: PoolContents, pool: PoolPoints, options: SelectOptions
+) -> str:
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
     weighted = [f"{options.weighted}_eV_per_A"] if options.weighted else []

@@ -103,7 +103,7 @@ def decide(
         and (stuck := _out_of_reach(curve, target, confidence))
     ):
         return StopDecision("no gain", f"{text}; {stuck}", now.error, upper)
-    return StopDecision("open", f"{text}; {forecast(curve, target)}", now.error, upper)
+    return StopDecision("open", f"{text}; {labels_to_target(curve, target)}", now.error, upper)
 
 
 def _out_of_reach(curve: LearningCurve, target: float, confidence: float) -> str:
@@ -125,7 +125,7 @@ def contradicted(calibration: ErrorCalibration, n_train: int, target: float) -> 
     return mean - float(np.std(errors, ddof=1)) / math.sqrt(n) > 1.1 * target
 
 
-def forecast(curve: LearningCurve, target: float) -> str:
+def labels_to_target(curve: LearningCurve, target: float) -> str:
     """What more labels would bring: `40 more labels would bring 31 → 27 ± 2 meV/Å`."""
     needed = curve.more_labels(target)
     more = round_label_count(curve.n / 2 if not 0 < needed < 10 * curve.n else needed)

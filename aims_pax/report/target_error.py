@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aims_pax.core.learning_curve import LearningCurve
-from aims_pax.core.stop_rule import TOLERANCE, forecast, mean_error_curve
+from aims_pax.core.stop_rule import TOLERANCE, labels_to_target, mean_error_curve
 from aims_pax.frames import Array
 from aims_pax.report.accuracy import UNSEEN
 from aims_pax.report.formatting import milli, plural
@@ -111,7 +111,7 @@ def what_labels_bring(run: RunRecord) -> list[str]:
     """`ethanol: 40 more labels would bring 151 → 127 ± 12 meV/Å`, of each system with a learning curve."""
     target = target_of(run)
     return [
-        f"{e.system}: {forecast(e.curve, target or 0.8 * e.curve.at(e.curve.n).error)} (largest force error)"
+        f"{e.system}: {labels_to_target(e.curve, target or 0.8 * e.curve.at(e.curve.n).error)} (largest force error)"
         for e in errors_of_systems(run)
         if e.curve is not None
     ]
@@ -145,7 +145,7 @@ def _step(e: ErrorOfSystem, target: float) -> str:
     assert e.curve is not None
     needed = e.curve.more_labels(target)
     far = "" if math.isfinite(needed) and needed < 10 * e.curve.n else " (the target is further away)"
-    return f"{forecast(e.curve, target)}{far}"
+    return f"{labels_to_target(e.curve, target)}{far}"
 
 
 def _systems(run: RunRecord) -> list[str]:

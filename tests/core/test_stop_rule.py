@@ -9,7 +9,6 @@ from aims_pax.core.error_calibration import ErrorCalibration
 from aims_pax.core.stop_rule import (
     contradicted,
     decide,
-    forecast,
     mean_error_curve,
     round_label_count,
 )
@@ -97,7 +96,7 @@ def test_the_reason_is_a_text_with_numbers_that_a_user_can_act_on():
     assert "more labels would bring" in words
     assert decision.upper > decision.error > 0.1
     curve = mean_error_curve(run.calibration, run.n)
-    assert forecast(curve, 0.1) in words
+    assert labels_to_target(curve, 0.1) in words
 
 
 @pytest.mark.parametrize(("n", "shown"), [(0.3, 1), (7.2, 8), (43, 43), (431, 440), (12345, 13000)])
