@@ -9,6 +9,7 @@ from aims_pax.core.error_calibration import ErrorCalibration
 from aims_pax.core.stop_rule import (
     contradicted,
     decide,
+    labels_to_target,
     mean_error_curve,
     round_label_count,
 )
