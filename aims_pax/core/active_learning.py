@@ -313,17 +313,18 @@ def _drawn_for_testing(
 
 def _test_due(state: State, i: int, event: Advanced, rules: ExploreRules) -> bool:
     """Whether this frame is to be a test frame: at random values of the run's progress, each on a trajectory drawn
-    beforehand, once that has moved for the time of equilibration. While closing, as soon as any has.
+    beforehand, once that has moved for the time of equilibration. While closing, as soon as any has. Trajectories at
+    another temperature, or with a bias, give test frames only if no other is left.
     """
-    k = state.n_tests
-    if k >= rules.n_test or not state.trajectories[i].equilibrated(event.step, rules):
+    k, able = state.n_tests, [j for j, t in enumerate(state.trajectories) if t.status != "done" or j == i]
+    fair = [j for j in able if j in rules.fair_trajectories] or able
+    if k >= rules.n_test or i not in fair or not state.trajectories[i].equilibrated(event.step, rules):
         return False
     if state.closing:
         return True
     if state.n_asked >= rules.max_labels or fraction_done(state, rules) < rules.test_due[k]:
         return False
-    j = rules.test_trajectory[k]
-    return i == j or state.trajectories[j].status == "done"
+    return i == rules.test_trajectory[k] or rules.test_trajectory[k] not in fair
 
 
 # ---------------------------------------------------------------- after an answer of the reference

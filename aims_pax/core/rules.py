@@ -88,6 +88,7 @@ class ExploreRules:
     n_test: int = 0
     test_due: tuple[float, ...] = ()  # progress (0..1) or number of checks at which the k-th test is due
     test_trajectory: tuple[int, ...] = ()
+    fair_trajectories: tuple[int, ...] = ()  # without bias and at MD.temperature; (): all
     analysis_skip: int = 0  # 0: no analysis
     acquisition: str = "crossing"  # or "window"
     window: int = 0  # MD steps of a window

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,7 @@ def run_active_learning_stage(run: RunContext) -> stage.State:
     if run.ensemble.fits_at_once:
         rules = rules.for_fits_at_once()
     world = ExploreWorld(run, dealt)
+    rules = replace(rules, fair_trajectories=world.fair_trajectories())
     world.rules = rules
     state = world.restore(stage.State)
     if state is not None:
@@ -191,6 +193,12 @@ class ExploreWorld(StageEnvironment):
         self.written = [
             _last_step(run.folder.trajectories / f"{self._tag(i)}.xyz") for i in range(len(dealt))
         ]
+
+    def fair_trajectories(self) -> tuple[int, ...]:
+        """The trajectories whose frames are fair samples: without bias, at MD.temperature of their geometry."""
+        targets = [self.run.settings.md_of(s.name).temperature for s in self.dealt]
+        biased = self.bias or [None] * len(self.dealt)
+        return tuple(i for i, md in enumerate(self.md) if md.temperature == targets[i] and biased[i] is None)
 
     def set_aside(self) -> None:
         """Rename the trajectory files of an earlier attempt: this one begins at step 0."""

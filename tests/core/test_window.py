@@ -215,6 +215,21 @@ def test_test_frames_are_drawn_after_equilibration_and_the_missing_ones_at_the_e
     assert state.stopped.startswith("max_labels")
 
 
+def test_hotter_trajectories_give_test_frames_only_when_no_other_is_left():
+    rules = replace(
+        RULES, n_test=3, test_due=(0.0,) * 3, test_trajectory=(0, 0, 0), fair_trajectories=(1,), max_steps=30
+    )
+    state, drawn = begun(2, rules), []
+    for i in (0, 1, 0, 1):
+        state, effects = move(state, i, 0.05, rules)
+        drawn += [(e.trajectory, e.step) for e in effects if getattr(e, "decision", "") == "test"]
+    assert drawn == [(1, 10), (1, 20)]
+    ended = replace(state.trajectories[1], status="done")
+    state = replace(state, trajectories=(state.trajectories[0], ended))
+    _, effects = move(state, 0, 0.05, rules)
+    assert effects[0].decision == "test"
+
+
 def test_a_run_that_had_ended_goes_on_with_a_new_window_when_its_limit_is_raised():
     rules = replace(RULES, max_labels=2, n_test=1, test_due=(2.0,), test_trajectory=(0,), equilibration=90)
     state = select(window(begun(2, rules), rules=rules), 1, rules)[0]
