@@ -1,0 +1,207 @@
+"""Calibrated uncertainty: which force error a spread of the committee predicts, learnt from every label of a run.
+
+Each label gives a pair of the spread s before and the error e after, both of one structure in eV/Å. Their relation is a
+power law with log-normal scatter,
+
+    ln e = α + β ln(s/s₀) + γ z + σ ε,    β ≥ 0,
+
+where z = 1 for structures that were selected (their spread was large), 0 for audit structures, drawn at random. Selection
+by the spread alone would leave the relation as it is; selection by anything else (diversity, the moment of crossing) may
+not, and γ takes up the difference. Bayesian linear regression with the priors β ~ N(1, 0.35²) (error proportional to
+spread) and γ ~ N(0, 0.2²) gives sensible values from five pairs on; with many pairs the priors have no influence.
+
+The bound at a confidence is conformal: the weighted quantile of the leave-one-out residuals of the pairs (Vovk et al.,
+Algorithmic Learning in a Random World, 2005; weights as in Barber et al., Ann. Stat. 51, 816, 2023, since pairs of
+earlier weights of the models are no longer exchangeable with the next). A pair counts with (n_then/n_now)^AGEING, n the
+size of the training set. A t distribution of the fitted width, with the weight of PRIOR pairs, stands where a conformal
+quantile of few pairs would be infinite.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from aims_pax.frames import Array
+from aims_pax.wire_names import in_files
+
+MEMORY = 300  # pairs that a calibration holds
+RECENT = 40  # spreads of the last uncertainty checks
+FEWEST = 5  # pairs before there is a calibration
+AGEING = 1.5
+PRIOR = 2.0
+NEXT = 0.6
+SLOPE, SLOPE_SD = 1.0, 0.35  # β: mean and standard deviation of its prior
+SELECTION_SD = 0.2  # γ: standard deviation of its prior
+SCATTER, SCATTER_WEIGHT = 0.5, 3.0  # σ: its prior value, and the number of pairs which that is worth
+SUSPECT = 4.0  # residuals are cut off at this many robust standard deviations in the regression, not in the quantile
+
+
+@in_files("ErrorPair")
+@dataclass(frozen=True)
+class ErrorPair:
+    """One labelled structure. spread, error, mae: eV/Å; error: of its worst force component; mae: mean of all.
+
+    n_train: size of the training set. selected: labelled because of its spread, not drawn at random. typical: mean spread
+    (eV/Å) of the structures that were checked last.
+    """
+
+    spread: float
+    error: float
+    mae: float
+    n_train: int
+    selected: bool
+    typical: float
+
+
+@in_files("ErrorMap")
+@dataclass(frozen=True)
+class ErrorMap:
+    """The fitted relation for structures met at random: ln e = intercept + slope · ln s, in eV/Å.
+
+    quantile: of the residual of ln e, at the confidence of the bound. mean_factor: mean of exp(residual). selection: γ.
+    scatter: σ. weight: of all pairs, aged: the number of fresh pairs that they are worth. systematic: standard deviation
+    of ln e at the typical spread because β and γ are uncertain.
+    """
+
+    intercept: float
+    slope: float
+    selection: float
+    scatter: float
+    quantile: float
+    mean_factor: float
+    weight: float
+    systematic: float = 0.0
+
+    def expected(self, spread: float) -> float:
+        """Mean error in eV/Å of structures with this spread (eV/Å)."""
+        return self.mean_factor * math.exp(self.intercept + self.slope * math.log(max(spread, 1e-9)))
+
+    def bound(self, spread: float) -> float:
+        """Upper bound in eV/Å of the error at this spread (eV/Å), at the confidence of the fit."""
+        return math.exp(self.intercept + self.quantile + self.slope * math.log(max(spread, 1e-9)))
+
+    def spread_at(self, error: float) -> float:
+        """The spread in eV/Å whose bound is this error (eV/Å); 0 or infinity if the error does not depend on it."""
+        rest = math.log(error) - self.intercept - self.quantile
+        if self.slope < 1e-3:
+            return math.inf if rest >= 0 else 0.0
+        return math.exp(min(max(rest / self.slope, -50.0), 50.0))
+
+
+@in_files("ErrorCalibration")
+@dataclass(frozen=True)
+class ErrorCalibration:
+    """The pairs of one system and what follows from them.
+
+    recent: spreads in eV/Å of the last uncertainty checks. audits, covered: structures drawn at random whose error was
+    compared with the bound that was valid before their label, and how many of them were below it.
+    """
+
+    pairs: tuple[ErrorPair, ...] = ()
+    recent: tuple[float, ...] = ()
+    map: ErrorMap | None = None
+    audits: int = 0
+    covered: int = 0
+
+    def seen(self, spread: float) -> ErrorCalibration:
+        """After one more uncertainty check. spread: eV/Å, the largest of the structure."""
+        return replace(self, recent=(*self.recent, spread)[-RECENT:])
+
+    def labelled(
+        self, spread: float, error: float, mae: float, n_train: int, selected: bool, confidence: float
+    ) -> ErrorCalibration:
+        """After one more label. Values as in `ErrorPair`; pairs without a positive finite value are left out."""
+        if not all(math.isfinite(v) and v > 0 for v in (spread, error, mae)):
+            return self
+        tested = not selected and self.map is not None
+        within = tested and self.map is not None and error <= self.map.bound(spread)
+        typical = math.fsum(self.recent) / len(self.recent) if any(self.recent) else spread
+        pair = ErrorPair(spread, error, mae, n_train, selected, typical)
+        pairs = (*self.pairs, pair)[-MEMORY:]
+        return replace(
+            self,
+            pairs=pairs,
+            map=fit_error_map(pairs, confidence),
+            audits=self.audits + tested,
+            covered=self.covered + within,
+        )
+
+    @property
+    def n_audits(self) -> int:
+        """Number of pairs that were drawn at random."""
+        return sum(not p.selected for p in self.pairs)
+
+
+def fit_error_map(pairs: tuple[ErrorPair, ...], confidence: float) -> ErrorMap | None:
+    """The map from these pairs, the last being the newest; None with fewer than FEWEST."""
+    if len(pairs) < FEWEST:
+        return None
+    x, y = (np.log([getattr(p, k) for p in pairs]) for k in ("spread", "error"))
+    chosen = np.array([float(p.selected) for p in pairs])
+    weights = pair_weights(pairs)
+    centre = float(np.average(x, weights=weights))
+    design = np.stack([np.ones_like(x), x - centre, chosen], axis=1)  # (K, 3)
+    values, covariance, scatter = _regression(design, y, weights)
+    values[1] = max(values[1], 0.0)
+    influence = weights / scatter**2 * np.einsum("ki,ij,kj->k", design, covariance, design)
+    residual = (y - design @ values) / np.maximum(1 - influence, 0.2)  # leave-one-out
+    here = np.array([1.0, math.log(pairs[-1].typical) - centre, 0.0])
+    systematic = max(float(here @ covariance @ here) - scatter**2 / float(weights.sum()), 0.0)
+    quantile = _bound_quantile(residual, weights, scatter, confidence)
+    prior = math.exp(scatter**2 / 2)
+    factor = (weights @ np.exp(np.minimum(residual, 4 * scatter)) + PRIOR * prior) / (weights.sum() + PRIOR)
+    return ErrorMap(
+        intercept=float(values[0] - values[1] * centre),
+        slope=float(values[1]),
+        selection=float(values[2]),
+        scatter=scatter,
+        quantile=quantile,
+        mean_factor=float(factor),
+        weight=float(weights.sum()),
+        systematic=math.sqrt(systematic),
+    )
+
+
+def pair_weights(pairs: tuple[ErrorPair, ...]) -> Array:
+    """(K,) weights of pairs, 1 for the newest: older ones belong to models that have learnt less."""
+    n = np.array([max(p.n_train, 1) for p in pairs], float)
+    aged: Array = np.minimum(n / n[-1], 1.0) ** AGEING
+    return aged
+
+
+def _regression(design: Array, y: Array, weights: Array) -> tuple[Array, Array, float]:
+    """(α, β, γ), their covariance (3, 3), and σ. Outliers are cut off."""
+    precision = np.diag([1e-6, 1 / SLOPE_SD**2, 1 / SELECTION_SD**2])
+    wanted = precision @ np.array([0.0, SLOPE, 0.0])
+    scatter, shown = SCATTER, y
+    for _ in range(4):
+        normal = design.T @ (weights[:, None] * design) / scatter**2 + precision
+        values = np.linalg.solve(normal, design.T @ (weights * shown) / scatter**2 + wanted)
+        residual = y - design @ values
+        width = 1.4826 * float(np.median(np.abs(residual))) + 0.1 * scatter
+        shown = design @ values + np.clip(residual, -SUSPECT * width, SUSPECT * width)
+        lost = min(2.0, 0.3 * float(weights.sum()))  # degrees of freedom; the priors take part of them
+        squares = float(weights @ (shown - design @ values) ** 2) + SCATTER_WEIGHT * SCATTER**2
+        scatter = max(math.sqrt(squares / (float(weights.sum()) - lost + SCATTER_WEIGHT)), 0.02)
+    return values, np.linalg.inv(normal), scatter
+
+
+def _bound_quantile(residual: Array, weights: Array, scatter: float, confidence: float) -> float:
+    """The quantile of ln e − its prediction, with the prior in the tail and one pair's weight for the next one."""
+    p = (np.arange(200) + 0.5) / 200
+    values = np.concatenate([residual, scatter * _t4(p)])
+    mass = np.concatenate([weights, np.full(200, PRIOR / 200)])
+    order = np.argsort(values)
+    reached = (np.cumsum(mass[order]) - 0.5 * mass[order]) / mass.sum()
+    level = confidence * (1 + NEXT / (mass.sum() + NEXT))  # the next pair may be anywhere
+    return float(np.interp(level, reached, values[order]))
+
+
+def _t4(p: Array) -> Array:
+    """Quantiles of Student's t distribution with 4 degrees of freedom, in units of its standard deviation √2."""
+    alpha = np.sqrt(4 * p * (1 - p))
+    found: Array = np.sign(p - 0.5) * 2 * np.sqrt(np.cos(np.arccos(alpha) / 3) / alpha - 1) / math.sqrt(2)
+    return found

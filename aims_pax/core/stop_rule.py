@@ -1,0 +1,126 @@
+"""When active learning is done: per system, from the errors of labelled structures, before they were learnt.
+
+Every pair of a calibration measures the mean error of the structures that MD visits: an audit structure directly, a
+selected one after its larger spread and its selection are divided out with the fitted map. The learning curve through
+all of them, younger ones with more weight, gives the present error and its uncertainty. Done means one of
+
+    reached      the mean error is below the target and its upper bound below TOLERANCE times the target, the audit
+                 structures alone do not contradict it, and MD has met no new region for the length that the user states
+    no gain      half as many labels again would lower the error by less than LEAST_GAIN: the model is the limit
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from aims_pax.core.error_calibration import AGEING, ErrorCalibration, pair_weights
+from aims_pax.core.learning_curve import LearningCurve, fit_learning_curve
+from aims_pax.wire_names import in_files
+
+FEWEST_AUDITS = 5
+FEWEST_PAIRS = 12
+CURVE_AGEING = 0.5
+TOLERANCE = 1.2  # of the target, for the upper bound: an error is not known to better than this
+LEAST_GAIN = 0.05  # relative decrease of the error by half as many labels again
+NEW_REGION = 2.0  # a structure whose expected error is this many times the target lies in a new region
+
+Verdict = Literal["open", "reached", "no gain"]
+
+
+@in_files("StopDecision")
+@dataclass(frozen=True)
+class StopDecision:
+    """The decision for one system and the reason as text. error, upper: eV/Å, mean and its upper bound (NaN: unknown)."""
+
+    verdict: Verdict
+    reason: str
+    error: float = math.nan
+    upper: float = math.nan
+
+    @property
+    def done(self) -> bool:
+        return self.verdict != "open"
+
+
+def mean_error_curve(calibration: ErrorCalibration, n_now: int, training_error: float = 0.0) -> LearningCurve | None:
+    """The learning curve of the mean over structures of their largest force error, from all pairs.
+
+    n_now: size of the training set. training_error: the same mean over training structures in eV/Å; 0: unknown.
+    """
+    pairs, fitted = calibration.pairs, calibration.map
+    if fitted is None:
+        return None
+    x, y = np.log([p.spread for p in pairs]), np.log([p.error for p in pairs])
+    typical = np.log([p.typical for p in pairs])
+    chosen = np.array([p.selected for p in pairs])
+    # the error at the mean spread of its time; for audit structures this only removes the part of their scatter that
+    # their spread explains (a control variate)
+    mean = np.exp(y - fitted.slope * (x - typical) - fitted.selection * chosen) * fitted.mean_factor
+    scatter = fitted.scatter / np.maximum(pair_weights(pairs), 1e-3) ** (CURVE_AGEING / AGEING / 2)
+    return fit_learning_curve([p.n_train for p in pairs], mean, scatter, n_now, training_error, fitted.systematic)
+
+
+def decide(
+    calibration: ErrorCalibration,
+    n_train: int,
+    target: float,
+    confidence: float,
+    quiet: float,
+    quiet_wanted: float,
+) -> StopDecision:
+    """The decision for one system.
+
+    n_train: size of the training set. target: eV/Å. quiet: MD steps of the system since a structure in a new region;
+    quiet_wanted: how many are asked for.
+    """
+    audits = calibration.n_audits
+    curve = mean_error_curve(calibration, n_train)
+    if curve is None or audits < FEWEST_AUDITS or len(calibration.pairs) < FEWEST_PAIRS:
+        known = f"{audits} structures drawn at random, {len(calibration.pairs)} labelled in all"
+        return StopDecision("open", f"too few labels to judge: {known}")
+    now, upper = curve.at(n_train), curve.upper(n_train, confidence)
+    value = f"largest force error {1000 * now.error:.0f} ± {1000 * now.standard_error:.0f} meV/Å on average"
+    limit = f"{100 * confidence:.0f} % bound {1000 * upper:.0f}, target {1000 * target:.0f}"
+    text = f"{value} ({limit}; {audits} structures drawn at random)"
+    if now.error <= target and upper <= TOLERANCE * target and not contradicted(calibration, n_train, target):
+        if quiet >= quiet_wanted:
+            return StopDecision("reached", text, now.error, upper)
+        waits = f"a new region was met {quiet:.0f} of {quiet_wanted:.0f} MD steps ago"
+        return StopDecision("open", f"{text}; {waits}", now.error, upper)
+    gain, unsure = curve.gain(1.5 * n_train)
+    if now.error > target and curve.below(n_train, target) < 1 - confidence and gain + unsure < LEAST_GAIN:
+        stuck = f"half as many labels again would lower it by {100 * gain:.0f} ± {100 * unsure:.0f} % only"
+        return StopDecision("no gain", f"{text}; {stuck}", now.error, upper)
+    return StopDecision("open", f"{text}; {forecast(curve, target)}", now.error, upper)
+
+
+def contradicted(calibration: ErrorCalibration, n_train: int, target: float) -> bool:
+    """Whether the audit structures of the last half of the labels have, alone, a mean error clearly above the target."""
+    errors = [p.error for p in calibration.pairs if not p.selected and 2 * p.n_train >= n_train]
+    if len(errors) < 3:
+        return False
+    mean, n = float(np.mean(errors)), len(errors)
+    return mean - float(np.std(errors, ddof=1)) / math.sqrt(n) > 1.1 * target
+
+
+def forecast(curve: LearningCurve, target: float) -> str:
+    """What more labels would bring: `40 more labels would bring 31 → 27 ± 2 meV/Å`."""
+    needed = curve.more_labels(target)
+    more = round_label_count(curve.n / 2 if not 0 < needed < 10 * curve.n else needed)
+    now, then = curve.at(curve.n), curve.at(curve.n + more)
+    gain, unsure = curve.gain(curve.n + more)
+    wide = now.error * math.hypot(unsure, (1 - gain) * now.standard_error / now.error)
+    step = f"{1000 * now.error:.0f} → {1000 * then.error:.0f} ± {1000 * wide:.0f} meV/Å"
+    return f"{more} more labels would bring {step}"
+
+
+def round_label_count(n: float) -> int:
+    """A number of labels with at most two digits that differ from 0, at least 1."""
+    if n < 1:
+        return 1
+    unit = 10 ** max(int(math.log10(n)) - 1, 0)
+    return int(math.ceil(n / unit) * unit)
