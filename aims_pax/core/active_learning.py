@@ -43,6 +43,7 @@ from aims_pax.core.active_learning_state import (
 from aims_pax.core.active_learning_state import (
     threshold_of as threshold_of,
 )
+from aims_pax.core.audits import all_done, audit_due, with_audit, with_check, with_error, with_systems
 from aims_pax.core.rules import BELIEVED, BELIEVED_PER_SYSTEM, MAX_FAILURES, MAX_FAULTS, ExploreRules
 from aims_pax.core.threshold import Threshold
 from aims_pax.core.trajectory import Trajectory
@@ -76,13 +77,14 @@ NAME = "explore"
 def begin(systems: tuple[str, ...], rules: ExploreRules, n_train: int, valid: dict[str, int]) -> State:
     """The state before the first step: one trajectory for each entry of `systems`."""
     keys = dict.fromkeys(systems) if rules.per_system else {"": None}
-    return State(
+    state = State(
         trajectories=tuple(Trajectory(system) for system in systems),
         thresholds=tuple((key, Threshold()) for key in keys),
         n_train=n_train,
         valid=tuple((system, valid.get(system, 0)) for system in dict.fromkeys(systems)),
         warm_up=WarmUp(math.ceil(rules.warm_up_epochs * min(1.0, SMALL_SET / n_train)) if n_train else 0),
     )
+    return with_systems(state, rules)
 
 
 def reopen(state: State, systems: tuple[str, ...], rules: ExploreRules) -> State:
@@ -105,13 +107,14 @@ def reopen(state: State, systems: tuple[str, ...], rules: ExploreRules) -> State
         valid=tuple((s, known.get(s, 0)) for s in dict.fromkeys([*known, *systems])),
         thresholds=state.thresholds + tuple((k, Threshold()) for k in wanted if k not in keys),
     )
+    state = with_systems(state, rules)
     if not rules.by_windows:
         state = replace(state, window=replace(state.window, candidates=()))
     learning = replace(state, closing=None)
     why = _why_over(learning, rules)
     over = state.n_train >= rules.max_train or why is not None
     accurate = rules.desired_acc > 0 and mean_force_mae(state) <= rules.desired_acc and not added
-    if not over and not accurate:
+    if not over and not accurate and all_done(state, rules) is None:
         return _next_window(replace(learning, stopped=None), rules)
     if state.stopped is None and state.closing is None and why is not None:
         return _end(state, why, rules)[0]
@@ -122,7 +125,7 @@ def outstanding(state: State, rules: ExploreRules) -> tuple[Work, ...]:
     """The work that should be running now: labels first (they take longest), then MD and training by turns."""
     frames = [t.frame for t in state.trajectories if t.status == "waiting" and t.frame is not None]
     frames += [frame for frame, _ in state.window.pending]
-    frames += [aside.frame for aside in (*state.tests, *state.analyses)]
+    frames += [aside.frame for aside in (*state.tests, *state.audits, *state.analyses)]
     labels = tuple(RequestLabel(frame) for frame in dict.fromkeys(frames))
     if state.stopped:
         return labels
@@ -253,10 +256,16 @@ def _checked(
         return state, (checked("implausible"), *effects)
     state = with_trajectory(state, i, replace(state.trajectories[i], faults=0))
     state = _seen(state, trajectory.system, event.uncertainty, rules)
+    state = with_check(state, trajectory.system, spread, rules)
     asked_already = event.frame in under_way(state)  # for analysis: its label is already requested
     spent = budget_spent(state, rules) and not asked_already
     if _test_due(state, i, event, rules):
         return _drawn_for_testing(state, i, event, checked("test"))
+    if not spent and audit_due(state, rules):
+        text = (
+            f"trajectory {i} · step {event.step} · drawn to measure the error · labelling {event.frame[:6]}"
+        )
+        return with_audit(state, event.frame, i, event.step), (checked("audit"), LogMessage(text))
     if (spread <= δ and quiet < rules.quiet_limit) or state.closing:
         return state, (checked("certain" if spread <= δ else "budget spent"),)
     if spent and (rules.by_windows or state.n_tests < rules.n_test):
@@ -328,15 +337,21 @@ def _labelled(state: State, event: Labelled, rules: ExploreRules) -> tuple[State
         if a.frame == frame
     ]
     effects += [AddToDataset(frame, "test") for a in state.tests if a.frame == frame and present is None]
+    random = [a.trajectory for a in (*state.tests, *state.audits, *state.analyses) if a.frame == frame]
+    learnt_too = [a.trajectory for a in state.audits if a.frame == frame]
     state = without_background(state, frame)
     waiting = [i for i, t in enumerate(state.trajectories) if t.status == "waiting" and t.frame == frame]
     chosen = [i for f, i in state.window.pending if f == frame]
-    if not waiting and not chosen:
+    if event.error is not None and (owners := random + waiting + chosen):
+        system = state.trajectories[owners[0]].system
+        state, judged = with_error(state, system, event.error, not random, rules)
+        effects += judged
+    if not waiting and not chosen and not learnt_too:
         return state, tuple(effects)
     split = "valid" if state.n_valid_added < rules.valid_ratio * state.n_added else "train"
     if present is None:
         effects.append(AddToDataset(frame, split))
-        state = with_point(state, state.trajectories[(waiting + chosen)[0]].system, split)
+        state = with_point(state, state.trajectories[(waiting + chosen + learnt_too)[0]].system, split)
     for i in chosen:
         learnt = present is None and split == "train"
         window = state.window.answered(frame, learnt, rules.epochs_per_worker, state.n_train)
@@ -475,11 +490,15 @@ def _why_over(state: State, rules: ExploreRules) -> str | None:
     waiting = bool(
         any(t.status == "waiting" for t in state.trajectories)
         or state.tests
+        or state.audits
         or state.analyses
         or state.window.pending
     )
     if state.closing:
         return state.closing if state.n_tests >= rules.n_test and not waiting else _all_ended(state)
+    done = all_done(state, rules)
+    if done is not None and not waiting:
+        return done
     unlearnt = rules.by_windows and state.window.epochs_left
     if budget_spent(state, rules) and not waiting and not unlearnt:
         return f"max_labels: {state.n_asked + max(0, rules.n_test - state.n_tests)} reference calculations"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
+from aims_pax.core.error_calibration import ErrorCalibration
 from aims_pax.core.rules import ExploreRules
+from aims_pax.core.stop_rule import StopDecision
 from aims_pax.core.threshold import Threshold
 from aims_pax.core.trajectory import Trajectory
 from aims_pax.core.warm_up import WarmUp
@@ -40,6 +42,10 @@ class State:
     force_mae: tuple[float, ...] = ()  # eV/Å per member, last visit
     tests: tuple[BackgroundLabel, ...] = ()
     analyses: tuple[BackgroundLabel, ...] = ()
+    audits: tuple[BackgroundLabel, ...] = ()
+    n_audits: int = 0
+    calibrations: tuple[tuple[str, ErrorCalibration], ...] = ()  # one entry per system
+    decisions: tuple[tuple[str, StopDecision], ...] = ()  # of the stop rule, one entry per system
     moved_last: bool = False  # whether MD had the last turn: MD and training take turns on the device
     warm_up: WarmUp = field(default_factory=WarmUp)
     window: AcquisitionWindow = field(default_factory=AcquisitionWindow)
@@ -48,7 +54,14 @@ class State:
 
 
 def threshold_of(state: State, system: str, rules: ExploreRules) -> float:
-    """δ in eV/Å that applies to this system now."""
+    """δ in eV/Å that applies to this system now.
+
+    With `threshold: calibrated` the spread whose error bound is the target, as soon as there is a calibration.
+    """
+    if rules.calibrated:
+        fitted = dict(state.calibrations).get(system, ErrorCalibration()).map
+        if fitted is not None:
+            return fitted.spread_at(rules.target_error)
     return dict(state.thresholds)[threshold_key(system, rules)].value(rules.c_x)
 
 
@@ -87,13 +100,14 @@ def under_way(state: State) -> set[str]:
     """Frames with a requested label that is not finished."""
     waiting = {t.frame for t in state.trajectories if t.status == "waiting" and t.frame is not None}
     chosen = {frame for frame, _ in state.window.pending}
-    return waiting | chosen | {a.frame for a in (*state.tests, *state.analyses)}
+    return waiting | chosen | {a.frame for a in (*state.tests, *state.audits, *state.analyses)}
 
 
 def without_background(state: State, frame: str) -> State:
     return replace(
         state,
         tests=tuple(a for a in state.tests if a.frame != frame),
+        audits=tuple(a for a in state.audits if a.frame != frame),
         analyses=tuple(a for a in state.analyses if a.frame != frame),
     )
 

@@ -5,10 +5,11 @@ power law with log-normal scatter,
 
     ln e = α + β ln(s/s₀) + γ z + σ ε,    β ≥ 0,
 
-where z = 1 for structures that were selected (their spread was large), 0 for audit structures, drawn at random. Selection
-by the spread alone would leave the relation as it is; selection by anything else (diversity, the moment of crossing) may
-not, and γ takes up the difference. Bayesian linear regression with the priors β ~ N(1, 0.35²) (error proportional to
-spread) and γ ~ N(0, 0.2²) gives sensible values from five pairs on; with many pairs the priors have no influence.
+where z = 1 for structures that were selected (their spread was large), 0 for audit structures, drawn at random.
+Selection by the spread alone would leave the relation as it is; selection by anything else (diversity, the moment of
+crossing) may not, and γ takes up the difference. Bayesian linear regression with the priors β ~ N(1, 0.35²) (error
+proportional to spread) and γ ~ N(0, 0.2²) gives sensible values from five pairs on; with many pairs the priors have
+no influence.
 
 The bound at a confidence is conformal: the weighted quantile of the leave-one-out residuals of the pairs (Vovk et al.,
 Algorithmic Learning in a Random World, 2005; weights as in Barber et al., Ann. Stat. 51, 816, 2023, since pairs of
@@ -44,8 +45,8 @@ SUSPECT = 4.0  # residuals are cut off at this many robust standard deviations i
 class ErrorPair:
     """One labelled structure. spread, error, mae: eV/Å; error: of its worst force component; mae: mean of all.
 
-    n_train: size of the training set. selected: labelled because of its spread, not drawn at random. typical: mean spread
-    (eV/Å) of the structures that were checked last.
+    n_train: size of the training set. selected: labelled because of its spread, not drawn at random. typical: mean
+    spread (eV/Å) of the structures that were checked last.
     """
 
     spread: float
@@ -54,6 +55,7 @@ class ErrorPair:
     n_train: int
     selected: bool
     typical: float
+    bound: float = math.inf  # eV/Å, of its error, before its label was known; inf: there was no map yet
 
 
 @in_files("ErrorMap")
@@ -62,8 +64,8 @@ class ErrorMap:
     """The fitted relation for structures met at random: ln e = intercept + slope · ln s, in eV/Å.
 
     quantile: of the residual of ln e, at the confidence of the bound. mean_factor: mean of exp(residual). selection: γ.
-    scatter: σ. weight: of all pairs, aged: the number of fresh pairs that they are worth. systematic: standard deviation
-    of ln e at the typical spread because β and γ are uncertain.
+    scatter: σ. weight: of all pairs, aged: the number of fresh pairs that they are worth. systematic: standard
+    deviation of ln e at the typical spread because β and γ are uncertain.
     """
 
     intercept: float
@@ -97,7 +99,8 @@ class ErrorCalibration:
     """The pairs of one system and what follows from them.
 
     recent: spreads in eV/Å of the last uncertainty checks. audits, covered: structures drawn at random whose error was
-    compared with the bound that was valid before their label, and how many of them were below it.
+    compared with the bound that was valid before their label, and how many of them were below it. quiet: MD steps of
+    all trajectories of the system since a structure in a new region.
     """
 
     pairs: tuple[ErrorPair, ...] = ()
@@ -105,10 +108,15 @@ class ErrorCalibration:
     map: ErrorMap | None = None
     audits: int = 0
     covered: int = 0
+    quiet: int = 0
 
-    def seen(self, spread: float) -> ErrorCalibration:
-        """After one more uncertainty check. spread: eV/Å, the largest of the structure."""
-        return replace(self, recent=(*self.recent, spread)[-RECENT:])
+    def seen(self, spread: float, steps: int = 0, new_above: float = math.inf) -> ErrorCalibration:
+        """After one more uncertainty check. spread: eV/Å, the largest of the structure. steps: of MD before it.
+
+        new_above: expected error in eV/Å above which the structure lies in a new region.
+        """
+        new = self.map is not None and self.map.expected(spread) > new_above
+        return replace(self, recent=(*self.recent, spread)[-RECENT:], quiet=0 if new else self.quiet + steps)
 
     def labelled(
         self, spread: float, error: float, mae: float, n_train: int, selected: bool, confidence: float
@@ -116,17 +124,17 @@ class ErrorCalibration:
         """After one more label. Values as in `ErrorPair`; pairs without a positive finite value are left out."""
         if not all(math.isfinite(v) and v > 0 for v in (spread, error, mae)):
             return self
+        bound = math.inf if self.map is None else self.map.bound(spread)
         tested = not selected and self.map is not None
-        within = tested and self.map is not None and error <= self.map.bound(spread)
         typical = math.fsum(self.recent) / len(self.recent) if any(self.recent) else spread
-        pair = ErrorPair(spread, error, mae, n_train, selected, typical)
+        pair = ErrorPair(spread, error, mae, n_train, selected, typical, bound)
         pairs = (*self.pairs, pair)[-MEMORY:]
         return replace(
             self,
             pairs=pairs,
             map=fit_error_map(pairs, confidence),
             audits=self.audits + tested,
-            covered=self.covered + within,
+            covered=self.covered + (tested and error <= bound),
         )
 
     @property
@@ -179,14 +187,15 @@ def _regression(design: Array, y: Array, weights: Array) -> tuple[Array, Array, 
     scatter, shown = SCATTER, y
     for _ in range(4):
         normal = design.T @ (weights[:, None] * design) / scatter**2 + precision
-        values = np.linalg.solve(normal, design.T @ (weights * shown) / scatter**2 + wanted)
+        values: Array = np.linalg.solve(normal, design.T @ (weights * shown) / scatter**2 + wanted)
         residual = y - design @ values
         width = 1.4826 * float(np.median(np.abs(residual))) + 0.1 * scatter
         shown = design @ values + np.clip(residual, -SUSPECT * width, SUSPECT * width)
         lost = min(2.0, 0.3 * float(weights.sum()))  # degrees of freedom; the priors take part of them
         squares = float(weights @ (shown - design @ values) ** 2) + SCATTER_WEIGHT * SCATTER**2
         scatter = max(math.sqrt(squares / (float(weights.sum()) - lost + SCATTER_WEIGHT)), 0.02)
-    return values, np.linalg.inv(normal), scatter
+    covariance = np.asarray(np.linalg.inv(normal), np.float64)
+    return values, covariance, scatter
 
 
 def _bound_quantile(residual: Array, weights: Array, scatter: float, confidence: float) -> float:

@@ -4,10 +4,10 @@ A power law with a floor (Cortes et al., NIPS 1993; Huang and von Lilienfeld, J.
 
     e(n) = A · [ f + (1 − f) · (n/n₀)^−b ],
 
-with n₀ the present size of the training set, so that A is the present error and f·A the error that no number of labels
-goes below. Measured errors scatter log-normally around it. The posterior of (b, f) is summed over a grid, A is analytic
-on each of its points; priors: b ~ N(0.5, 0.25²), f with density 2(1 − f). A known training error is a lower limit of f·A:
-with more structures it only grows towards the floor.
+with n₀ the present size of the training set, so that A is the present error and f·A the error that no number of
+labels goes below. Measured errors scatter log-normally around it. The posterior of (b, f) is summed over a grid, A is
+analytic on each of its points; priors: b ~ N(0.5, 0.25²), f with density 2(1 − f). A known training error is a lower
+limit of f·A: with more structures it only grows towards the floor.
 """
 
 from __future__ import annotations
@@ -121,7 +121,9 @@ def fit_learning_curve(
         return None
     precision = 1 / np.maximum(s, 1e-3) ** 2
     ratio = np.log(np.maximum(x, 1.0) / n_now)  # (K,)
-    rough = math.exp(float(np.average(y + EXPONENT * ratio, weights=precision)))  # A, were b = EXPONENT and f = 0
+    rough = math.exp(
+        float(np.average(y + EXPONENT * ratio, weights=precision))
+    )  # A, were b = EXPONENT and f = 0
     least = min(training_error / rough, 0.95)
     b, share = (g.ravel() for g in np.meshgrid(EXPONENTS, SHARES, indexing="ij"))
     f = least + (1 - least) * share

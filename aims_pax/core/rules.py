@@ -92,6 +92,14 @@ class ExploreRules:
     per_window: int = 1  # labels of a window
     exploded: float = INF  # times the threshold at which the spread means that the models know nothing
     warm_up_epochs: int = 0  # at most, before exploration begins
+    calibrated: bool = False  # threshold: the spread whose error bound is target_error
+    target_error: float = 0.0  # eV/Å, of the worst force component of a frame; 0: none
+    confidence: float = 0.9
+    audit_share: float = 0.0  # of all labels
+    audit_seed: int = 0
+    quiet_wanted: float = (
+        INF  # MD steps without a new region before the stop rule ends the stage; inf: it never does
+    )
     equilibration: int = 0  # MD steps before a frame is a fair test frame, and between two of them
 
     @property
@@ -124,7 +132,7 @@ class ExploreRules:
             freeze_at=s.freeze_threshold_dataset,
             quiet_limit=s.uncert_not_crossed_limit,
             per_atom=s.uncertainty_type == "ensemble_sd",
-            per_system=s.threshold == "per_system",
+            per_system=s.threshold in ("per_system", "calibrated"),
             n_test=n_test,
             test_due=tuple((k + seeds.uniform("test due", seed, k)) / n_test for k in range(n_test)),
             test_trajectory=tuple(
@@ -136,6 +144,12 @@ class ExploreRules:
             per_window=s.labels_per_window or trajectories,
             exploded=s.spread_limit,
             warm_up_epochs=s.epochs_before_exploration,
+            calibrated=s.threshold == "calibrated",
+            target_error=s.target_error,
+            confidence=s.confidence,
+            audit_share=s.audit_share if s.target_error > 0 else 0.0,
+            audit_seed=seed,
+            quiet_wanted=s.quiet_MD_steps if s.stop == "when_done" else INF,
             equilibration=int(min(math.ceil(start / timestep), s.max_MD_steps // 2)),
         )
 

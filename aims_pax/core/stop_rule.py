@@ -6,7 +6,7 @@ all of them, younger ones with more weight, gives the present error and its unce
 
     reached      the mean error is below the target and its upper bound below TOLERANCE times the target, the audit
                  structures alone do not contradict it, and MD has met no new region for the length that the user states
-    no gain      half as many labels again would lower the error by less than LEAST_GAIN: the model is the limit
+    no gain      the target is out of reach, as half as many labels again would lower the error by less than LEAST_GAIN
 """
 
 from __future__ import annotations
@@ -34,19 +34,20 @@ Verdict = Literal["open", "reached", "no gain"]
 @in_files("StopDecision")
 @dataclass(frozen=True)
 class StopDecision:
-    """The decision for one system and the reason as text. error, upper: eV/Å, mean and its upper bound (NaN: unknown)."""
+    """The decision for one system and the reason as text.
+
+    error, upper: eV/Å, the mean error and its upper bound; NaN: unknown.
+    """
 
     verdict: Verdict
     reason: str
     error: float = math.nan
     upper: float = math.nan
 
-    @property
-    def done(self) -> bool:
-        return self.verdict != "open"
 
-
-def mean_error_curve(calibration: ErrorCalibration, n_now: int, training_error: float = 0.0) -> LearningCurve | None:
+def mean_error_curve(
+    calibration: ErrorCalibration, n_now: int, training_error: float = 0.0
+) -> LearningCurve | None:
     """The learning curve of the mean over structures of their largest force error, from all pairs.
 
     n_now: size of the training set. training_error: the same mean over training structures in eV/Å; 0: unknown.
@@ -61,7 +62,9 @@ def mean_error_curve(calibration: ErrorCalibration, n_now: int, training_error: 
     # their spread explains (a control variate)
     mean = np.exp(y - fitted.slope * (x - typical) - fitted.selection * chosen) * fitted.mean_factor
     scatter = fitted.scatter / np.maximum(pair_weights(pairs), 1e-3) ** (CURVE_AGEING / AGEING / 2)
-    return fit_learning_curve([p.n_train for p in pairs], mean, scatter, n_now, training_error, fitted.systematic)
+    return fit_learning_curve(
+        [p.n_train for p in pairs], mean, scatter, n_now, training_error, fitted.systematic
+    )
 
 
 def decide(
@@ -69,13 +72,10 @@ def decide(
     n_train: int,
     target: float,
     confidence: float,
-    quiet: float,
-    quiet_wanted: float,
 ) -> StopDecision:
-    """The decision for one system.
+    """The decision for one system, apart from the length of MD without a new region.
 
-    n_train: size of the training set. target: eV/Å. quiet: MD steps of the system since a structure in a new region;
-    quiet_wanted: how many are asked for.
+    n_train: size of the training set. target: eV/Å, > 0.
     """
     audits = calibration.n_audits
     curve = mean_error_curve(calibration, n_train)
@@ -87,10 +87,7 @@ def decide(
     limit = f"{100 * confidence:.0f} % bound {1000 * upper:.0f}, target {1000 * target:.0f}"
     text = f"{value} ({limit}; {audits} structures drawn at random)"
     if now.error <= target and upper <= TOLERANCE * target and not contradicted(calibration, n_train, target):
-        if quiet >= quiet_wanted:
-            return StopDecision("reached", text, now.error, upper)
-        waits = f"a new region was met {quiet:.0f} of {quiet_wanted:.0f} MD steps ago"
-        return StopDecision("open", f"{text}; {waits}", now.error, upper)
+        return StopDecision("reached", text, now.error, upper)
     gain, unsure = curve.gain(1.5 * n_train)
     if now.error > target and curve.below(n_train, target) < 1 - confidence and gain + unsure < LEAST_GAIN:
         stuck = f"half as many labels again would lower it by {100 * gain:.0f} ± {100 * unsure:.0f} % only"
@@ -99,7 +96,7 @@ def decide(
 
 
 def contradicted(calibration: ErrorCalibration, n_train: int, target: float) -> bool:
-    """Whether the audit structures of the last half of the labels have, alone, a mean error clearly above the target."""
+    """Whether the audit structures of the last half of the labels alone have an error clearly above the target."""
     errors = [p.error for p in calibration.pairs if not p.selected and 2 * p.n_train >= n_train]
     if len(errors) < 3:
         return False

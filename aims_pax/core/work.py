@@ -97,6 +97,20 @@ class Advanced:
     implausible: str | None = None
 
 
+@in_files("MeasuredError")
+@dataclass(frozen=True)
+class MeasuredError:
+    """A prediction compared with its label, in eV/Å.
+
+    spread: the uncertainty when it was predicted, the largest of the frame. largest: error of the worst force
+    component. mean: of all components.
+    """
+
+    spread: float
+    largest: float
+    mean: float
+
+
 @in_files("Labelled")
 @dataclass(frozen=True)
 class Labelled:
@@ -104,10 +118,12 @@ class Labelled:
 
     present: the set (train, valid or test) that already contains this frame; None: it is new. A frame is counted
     once, so that the sizes in a state are those of the dataset.
+    error: of the prediction of this frame, None if there was none.
     """
 
     work: RequestLabel
     present: str | None = None
+    error: MeasuredError | None = None
 
 
 @in_files("LabelFailed")
@@ -189,7 +205,9 @@ class RecordError:
     n_train: int
 
 
-Decision = Literal["certain", "uncertain", "quiet", "test", "budget spent", "candidate", "implausible"]
+Decision = Literal[
+    "certain", "uncertain", "quiet", "test", "budget spent", "candidate", "implausible", "audit"
+]
 
 
 @in_files("Checked")
@@ -197,10 +215,11 @@ Decision = Literal["certain", "uncertain", "quiet", "test", "budget spent", "can
 class UncertaintyCheck:
     """The uncertainty criterion was applied to a frame: the compared values and the decision.
 
-    uncertainty: eV/Å, the largest of the frame. threshold: the δ that was used, eV/Å (inf: none yet). decision: certain
-    (the trajectory continues), uncertain or quiet (its frame is labelled), test (labelled for the test set), budget
-    spent (it would have been labelled), candidate (uncertain; one of those among which the window's labels are chosen),
-    or implausible (uncertain, but its energy is outside the thermal range: not labelled, the trajectory is rewound).
+    uncertainty: eV/Å, the largest of the frame. threshold: the δ that was used, eV/Å (inf: none yet). decision:
+    certain (the trajectory continues), uncertain or quiet (its frame is labelled), test (labelled for the test
+    set), audit (drawn at random to measure the error, then learnt), budget spent (it would have been labelled),
+    candidate (uncertain; one of those among which the window's labels are chosen), or implausible (uncertain, but
+    its energy is outside the thermal range: not labelled, the trajectory is rewound).
     """
 
     trajectory: int

@@ -26,6 +26,7 @@ from aims_pax.core.work import (
     LabelFailed,
     Labelled,
     LogMessage,
+    MeasuredError,
     RequestLabel,
     RunMD,
     RunSampler,
@@ -65,6 +66,9 @@ class Environment(Protocol):
     def keep(
         self, work: RequestLabel, label: Any
     ) -> str | None: ...  # the set that already contains the frame
+    def error_of(
+        self, work: RequestLabel
+    ) -> MeasuredError | None: ...  # after keep(), None: nothing predicted
     def turn(self, works: Turn, stop: Callable[[], bool]) -> Iterable[Event]: ...
     def apply(self, effect: Effect) -> None: ...
     def commit(self, state: Any) -> None: ...
@@ -157,7 +161,8 @@ class EventLoop:
         for work in [w for w, future in self.in_flight.items() if future.done()]:
             future = self.in_flight.pop(work)
             try:
-                events.append(Labelled(work, self.world.keep(work, future.result())))
+                present = self.world.keep(work, future.result())
+                events.append(Labelled(work, present, self.world.error_of(work)))
             except LabelError as error:
                 self.watch.raise_if_stopped()  # the scheduler signals FHI-aims too: not a failure of the frame
                 events.append(LabelFailed(work, failure_name(error), error.reason))

@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aims_pax.core.work import AddToDataset, Effect, Event, RequestLabel, RunTraining, Trained, Work
+from aims_pax.core.work import (
+    AddToDataset,
+    Effect,
+    Event,
+    MeasuredError,
+    RequestLabel,
+    RunTraining,
+    Trained,
+    Work,
+)
 from aims_pax.engine.candidates import Candidate, candidate_arrays, candidates_from_arrays
 from aims_pax.engine.event_loop import EventLoop
 from aims_pax.engine.run_context import RunContext
@@ -72,6 +81,10 @@ class StageEnvironment:
     def keep(self, work: RequestLabel, label: FrameLabel) -> str | None:
         self.candidates[work.frame] = self.candidate(work.frame).with_label(label)
         return self.run.dataset.split_of(work.frame)
+
+    def error_of(self, work: RequestLabel) -> MeasuredError | None:
+        """The error of the prediction of a frame whose label was just stored; only active learning predicts."""
+        return None
 
     def label_seconds(self) -> float:
         calls = self.run.labeller.calls

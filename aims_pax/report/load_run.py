@@ -50,7 +50,13 @@ from aims_pax.version import __version__
 
 ORDER = ("pretrain-sample", "pretrain", "initial", "converge-initial", "train-given", "explore", "converge")
 JOURNAL_CACHE = "journal_read.npy"
-ASKED = ("uncertain", "quiet", "candidate", "test")  # decisions after which a frame goes to the reference
+ASKED = (
+    "uncertain",
+    "quiet",
+    "candidate",
+    "test",
+    "audit",
+)  # decisions after which a frame goes to the reference
 NOTHING = UncertaintySeries(0, np.zeros(0, np.int64), *(np.zeros(0),) * 3, frames=[], decisions=[], faults=[])
 
 
@@ -313,7 +319,7 @@ def _open(name: str, state: Mapping[str, Any]) -> list[str]:
         done = {frame for frame, _ in state.get("answers", ())}
         return [frame for _, frame in state.get("batch", ()) if frame not in done]
     waiting = [t["frame"] for t in state.get("trajectories", ()) if t.get("status") == "waiting"]
-    asides = [a["frame"] for key in ("tests", "analyses") for a in state.get(key, ())]
+    asides = [a["frame"] for key in ("tests", "audits", "analyses") for a in state.get(key, ())]
     return [frame for frame in waiting + asides if frame]
 
 

@@ -21,7 +21,7 @@ CHECK, GONE = 1, 4  # flags of a row: the uncertainty criterion was applied; rep
 
 
 DECISIONS = (  # "": not recorded
-    "", "certain", "uncertain", "quiet", "test", "budget spent", "candidate", "implausible",
+    "", "certain", "uncertain", "quiet", "test", "budget spent", "candidate", "implausible", "audit",
 )  # fmt: skip
 
 

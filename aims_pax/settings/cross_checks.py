@@ -25,6 +25,7 @@ from aims_pax.settings.yaml_reader import Place
 Finding = tuple[str, Place, str]  # file ("aimsPAX" or "mace"), place, text
 Rule = Callable[[Parts], Iterator[Finding]]
 
+FEWEST_AUDITS = 5  # as core.stop_rule, which is above this room
 PROJECT, MACE = "aimsPAX", "mace"
 LARGEST_STEP = 0.005  # learning rate up to which trained weights are improved, see benchmarks/fine_tuning.py
 
@@ -109,6 +110,27 @@ def _same_in_both(parts: Parts) -> Iterator[Finding]:
     if None not in (initial.species_dir, active.species_dir) and initial.species_dir != active.species_dir:
         said = f"{initial.species_dir} in {INITIAL} but {active.species_dir} in {ACTIVE}"
         yield PROJECT, (ACTIVE, "species_dir"), f"{said}; expected the same"
+
+
+def _targets(parts: Parts) -> Iterator[Finding]:
+    """What is learnt from the errors of labelled structures needs a target and structures drawn at random."""
+    active = parts.active
+    if active is None:
+        return
+    stops, calibrated = active.stop == "when_done", active.threshold == "calibrated"
+    for used, key, value in (
+        (calibrated, "threshold", active.threshold),
+        (stops, "stop", active.stop),
+    ):
+        if used and active.target_error == 0:
+            yield (
+                PROJECT,
+                (ACTIVE, key),
+                f"{value} needs an error to compare with: set {ACTIVE}.target_error (eV/Å)",
+            )
+    if stops and active.audit_share == 0 and active.n_test < FEWEST_AUDITS:
+        text = f"at least {FEWEST_AUDITS} structures drawn at random; set audit_share, or n_test"
+        yield PROJECT, (ACTIVE, "stop"), f"when_done measures the error on {text}"
 
 
 def _one_beginning(parts: Parts) -> Iterator[Finding]:
@@ -295,6 +317,7 @@ ERRORS: tuple[Rule, ...] = (
     _mandatory,
     _same_in_both,
     _one_beginning,
+    _targets,
     _initial_stops,
     _samplers,
     _members,

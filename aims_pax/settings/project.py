@@ -54,7 +54,8 @@ Sampling = Annotated[
     str, one_of("mace-mp0", *BUNDLED, "aimd", "calculator", foundational="mace-mp0"), Kind("`str`")
 ]
 Spread = Annotated[str, one_of("max_atomic_sd", "mean_atomic_sd", "ensemble_sd"), Kind("`str`")]
-Sharing = Annotated[str, one_of("shared", "per_system"), Kind("`str`")]
+Sharing = Annotated[str, one_of("shared", "per_system", "calibrated"), Kind("`str`")]
+Stop = Annotated[str, one_of("limits", "when_done"), Kind("`str`")]
 Acquisition = Annotated[str, one_of("window", "crossing"), Kind("`str`")]
 Selection = Annotated[str, one_of("diverse", "spread", "random"), Kind("`str`")]
 Starts = Annotated[str, one_of("sampled", "geometry"), Kind("`str`")]
@@ -354,7 +355,48 @@ class ActiveLearningSettings(Section):
         plausible="[0, 1000]",
     )
     threshold: Sharing = key(
-        "shared", "One uncertainty threshold for all geometries (`shared`) or one for each (`per_system`)."
+        "shared",
+        "One uncertainty threshold for all geometries (`shared`), one for each (`per_system`), or the spread at "
+        "which the error may exceed `target_error`, learnt from the labels of each geometry (`calibrated`; until "
+        "there are 5 of them as `per_system`).",
+    )
+    target_error: Real = key(
+        0.0,
+        "Largest error of a force component in a structure (eV/Å), averaged over the structures that MD visits, "
+        "that you want to reach; the mean absolute error of all components is about 4 times smaller in a small "
+        "molecule. It is measured on every labelled structure before it is learnt. 0: no target.",
+        unit="eV/Å",
+        possible="[0, inf)",
+        plausible="[0.01, 2]",
+        usual=0.1,
+        unit_confusions=MEV,
+    )
+    confidence: Real = key(
+        0.9,
+        "Probability with which errors are below their bounds: of a structure (`threshold: calibrated`) and of "
+        "the mean (stop rule).",
+        possible="[0.5, 0.99]",
+        plausible="[0.7, 0.95]",
+    )
+    audit_share: Real = key(
+        0.2,
+        "Share of the labels that is drawn at random, whatever the uncertainty, so that the error is measured without "
+        "bias. Test structures count. Others are learnt after their error was measured.",
+        possible="[0, 1]",
+        plausible="[0.05, 0.5]",
+    )
+    stop: Stop = key(
+        "limits",
+        "When active learning ends: at the limits below (`limits`), or also when, for every geometry, "
+        "`target_error` is reached and no new region was met for `quiet_MD_steps`, or more labels hardly help "
+        "(`when_done`).",
+    )
+    quiet_MD_steps: Limit = key(
+        2000,
+        "With `stop: when_done`: MD steps of all trajectories of a geometry together, without a structure whose "
+        "expected error is above twice `target_error`.",
+        possible=LIMIT,
+        plausible="[100, inf]",
     )
     max_labels: Limit = key(
         math.inf,

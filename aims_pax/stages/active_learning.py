@@ -22,7 +22,9 @@ from aims_pax.core.work import (
     Advanced,
     Effect,
     Event,
+    MeasuredError,
     RecordError,
+    RequestLabel,
     Rewind,
     RunMD,
     RunTraining,
@@ -328,6 +330,16 @@ class ExploreWorld(StageEnvironment):
             "predicted_forces": forces,
             "atomic_sd": atomic_spread(forces, own),
         }
+
+    def error_of(self, work: RequestLabel) -> MeasuredError | None:
+        """The error of the committee's mean for a frame that was predicted when it was requested."""
+        candidate = self.candidate(work.frame)
+        p, label = candidate.prediction, candidate.label
+        if p is None or label is None:
+            return None
+        error = np.abs(p["predicted_forces"].mean(axis=0) - label.forces)
+        spread = p["atomic_sd"].mean() if self.kind == "mean_atomic_sd" else p["atomic_sd"].max()
+        return MeasuredError(float(spread), float(error.max()), float(error.mean()))
 
     def _compare(self, frame_id: str) -> None:
         """Record the members' error for a frame that they selected for labelling; analysis frames have other files."""

@@ -144,6 +144,9 @@ class LabelOnlyEnvironment:
     def keep(self, work: RequestLabel, label: Any) -> None:
         """Nothing to do: the label is already in the store."""
 
+    def error_of(self, work: RequestLabel) -> None:
+        """Nothing was predicted."""
+
     def turn(self, works: Sequence[Any], stop: Callable[[], bool]) -> Iterable[Event]:
         raise _no(works[0])
 

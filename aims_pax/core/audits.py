@@ -1,0 +1,98 @@
+"""Audit frames, calibration and stop rule in the state of active learning.
+
+An audit frame is drawn at random from the frames that are checked, whatever their spread, while its trajectory
+continues. Its error is measured on models that have not learnt it; then it is learnt like any other. Test frames and
+frames for analysis are drawn independently of their spread too, and measure the error as well.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from aims_pax import seeds
+from aims_pax.core.active_learning_state import BackgroundLabel, State, with_request
+from aims_pax.core.error_calibration import ErrorCalibration, fit_error_map
+from aims_pax.core.rules import ExploreRules
+from aims_pax.core.stop_rule import FEWEST_AUDITS, NEW_REGION, StopDecision, decide
+from aims_pax.core.work import Effect, LogMessage, MeasuredError
+
+CHANCE = 0.1  # of a check to be drawn, once an audit frame is due
+EARLY = 20  # checks for each of the first FEWEST_AUDITS frames of a system
+SAID_EVERY = 10  # labels of a system between two log lines about its error
+
+
+def audit_due(state: State, rules: ExploreRules) -> bool:
+    """Whether the frame of this check is to be labelled to measure the error: at random, in the share that is set."""
+    if rules.audit_share <= 0 or state.closing:
+        return False
+    early = min(FEWEST_AUDITS * len(state.calibrations), state.checks // EARLY)
+    wanted = max(rules.audit_share * state.n_asked, early)
+    missing = state.n_audits + state.n_tests < wanted
+    return missing and seeds.uniform("audit", rules.audit_seed, state.checks) < CHANCE
+
+
+def with_audit(state: State, frame: str, trajectory: int, step: int) -> State:
+    """The state with this frame drawn as an audit frame."""
+    aside = BackgroundLabel(frame, trajectory, step)
+    return replace(with_request(state, frame), audits=(*state.audits, aside), n_audits=state.n_audits + 1)
+
+
+def with_systems(state: State, rules: ExploreRules) -> State:
+    """The state with a calibration for each system, fitted and judged by the present rules."""
+    known = dict(state.calibrations)
+    systems = dict.fromkeys(t.system for t in state.trajectories)
+    found = {s: known.get(s, ErrorCalibration()) for s in systems}
+    found = {s: replace(c, map=fit_error_map(c.pairs, rules.confidence)) for s, c in found.items()}
+    state = replace(state, calibrations=tuple(found.items()), decisions=())
+    if rules.target_error > 0:
+        judged = tuple((s, _judged(state, c, rules)) for s, c in found.items())
+        state = replace(state, decisions=judged)
+    return state
+
+
+def with_check(state: State, system: str, spread: float, rules: ExploreRules) -> State:
+    """The state after an uncertainty check of a frame of this system. spread: eV/Å, the largest of the frame."""
+    above = NEW_REGION * rules.target_error if rules.target_error > 0 else math.inf
+    before = dict(state.calibrations).get(system, ErrorCalibration())
+    return _with_calibration(state, system, before.seen(spread, rules.skip_step, above))
+
+
+def with_error(
+    state: State, system: str, error: MeasuredError, selected: bool, rules: ExploreRules
+) -> tuple[State, tuple[Effect, ...]]:
+    """The state after a label. selected: its spread was the reason for it."""
+    before = dict(state.calibrations).get(system, ErrorCalibration())
+    after = before.labelled(
+        error.spread, error.largest, error.mean, state.n_train, selected, rules.confidence
+    )
+    state = _with_calibration(state, system, after)
+    if rules.target_error <= 0:
+        return state, ()
+    old = dict(state.decisions).get(system)
+    new = _judged(state, after, rules)
+    state = replace(state, decisions=tuple({**dict(state.decisions), system: new}.items()))
+    changed = old is not None and old.verdict != new.verdict
+    if not changed and (math.isnan(new.error) or len(after.pairs) % SAID_EVERY):
+        return state, ()
+    return state, (LogMessage(f"{system} · {new.reason}"),)
+
+
+def all_done(state: State, rules: ExploreRules) -> str | None:
+    """The reason to stop, when the stop rule is used and every system is done; else None."""
+    if math.isinf(rules.quiet_wanted) or len(state.decisions) < len(state.calibrations):
+        return None
+    calibrations = dict(state.calibrations)
+    for system, decision in state.decisions:
+        quiet = calibrations[system].quiet >= rules.quiet_wanted
+        if decision.verdict == "open" or (decision.verdict == "reached" and not quiet):
+            return None
+    return "when_done: " + "; ".join(f"{s}: {d.verdict}, {d.reason}" for s, d in state.decisions)
+
+
+def _judged(state: State, calibration: ErrorCalibration, rules: ExploreRules) -> StopDecision:
+    return decide(calibration, state.n_train, rules.target_error, rules.confidence)
+
+
+def _with_calibration(state: State, system: str, calibration: ErrorCalibration) -> State:
+    return replace(state, calibrations=tuple({**dict(state.calibrations), system: calibration}.items()))
