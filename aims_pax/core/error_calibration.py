@@ -8,7 +8,7 @@ power law with log-normal scatter,
 where z = 1 for structures that were selected (their spread was large), 0 for audit structures, drawn at random.
 Selection by the spread alone would leave the relation as it is; selection by anything else (diversity, the moment of
 crossing) may not, and γ takes up the difference. Bayesian linear regression with the priors β ~ N(1, 0.35²) (error
-proportional to spread) and γ ~ N(0, 0.2²) gives sensible values from five pairs on; with many pairs the priors have
+proportional to spread) and γ ~ N(0, 0.15²) gives sensible values from five pairs on; with many pairs the priors have
 no influence.
 
 The bound at a confidence is conformal: the weighted quantile of the leave-one-out residuals of the pairs (Vovk et al.,
@@ -29,13 +29,13 @@ from aims_pax.frames import Array
 from aims_pax.wire_names import in_files
 
 MEMORY = 300  # pairs that a calibration holds
-RECENT = 40  # spreads of the last uncertainty checks
+RECENT = 24  # spreads of the last uncertainty checks
 FEWEST = 5  # pairs before there is a calibration
 AGEING = 1.5
 PRIOR = 2.0
 NEXT = 0.6
 SLOPE, SLOPE_SD = 1.0, 0.35  # β: mean and standard deviation of its prior
-SELECTION_SD = 0.2  # γ: standard deviation of its prior
+SELECTION_SD = 0.15  # γ: standard deviation of its prior
 SCATTER, SCATTER_WEIGHT = 0.5, 3.0  # σ: its prior value, and the number of pairs which that is worth
 SUSPECT = 4.0  # residuals are cut off at this many robust standard deviations in the regression, not in the quantile
 

@@ -6,7 +6,7 @@ A power law with a floor (Cortes et al., NIPS 1993; Huang and von Lilienfeld, J.
 
 with n₀ the present size of the training set, so that A is the present error and f·A the error that no number of
 labels goes below. Measured errors scatter log-normally around it. The posterior of (b, f) is summed over a grid, A is
-analytic on each of its points; priors: b ~ N(0.5, 0.25²), f with density 2(1 − f). A known training error is a lower
+analytic on each of its points; priors: b ~ N(0.5, 0.25²), f with density 4(1 − f)³. A known training error is a lower
 limit of f·A: with more structures it only grows towards the floor.
 """
 
@@ -130,7 +130,7 @@ def fit_learning_curve(
     shape = np.log(f[:, None] + (1 - f[:, None]) * np.exp(-np.outer(b, ratio)))  # (G, K)
     mean = (y - shape) @ precision / precision.sum()
     rest = (y - shape - mean[:, None]) ** 2 @ precision
-    prior = -0.5 * ((b - EXPONENT) / EXPONENT_SD) ** 2 + np.log(1 - share)
+    prior = -0.5 * ((b - EXPONENT) / EXPONENT_SD) ** 2 + 3 * np.log(1 - share)
     logs = prior - 0.5 * rest
     weight = np.exp(logs - logs.max())
     sd = np.full(len(b), math.sqrt(1 / float(precision.sum()) + common**2))

@@ -6,7 +6,8 @@ all of them, younger ones with more weight, gives the present error and its unce
 
     reached      the mean error is below the target and its upper bound below TOLERANCE times the target, the audit
                  structures alone do not contradict it, and MD has met no new region for the length that the user states
-    no gain      the target is out of reach, as half as many labels again would lower the error by less than LEAST_GAIN
+    no gain      half as many labels again would lower the error by less than LEAST_GAIN, or FAR times the labels would
+                 not reach the target at the confidence asked for
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ FEWEST_AUDITS = 5
 FEWEST_PAIRS = 12
 CURVE_AGEING = 0.5
 TOLERANCE = 1.2  # of the target, for the upper bound: an error is not known to better than this
+PAIRS_OF_PLATEAU = 30
 LEAST_GAIN = 0.05  # relative decrease of the error by half as many labels again
+FAR = 30
 NEW_REGION = 2.0  # a structure whose expected error is this many times the target lies in a new region
 
 Verdict = Literal["open", "reached", "no gain"]
@@ -88,11 +91,24 @@ def decide(
     text = f"{value} ({limit}; {audits} structures drawn at random)"
     if now.error <= target and upper <= TOLERANCE * target and not contradicted(calibration, n_train, target):
         return StopDecision("reached", text, now.error, upper)
-    gain, unsure = curve.gain(1.5 * n_train)
-    if now.error > target and curve.below(n_train, target) < 1 - confidence and gain + unsure < LEAST_GAIN:
-        stuck = f"half as many labels again would lower it by {100 * gain:.0f} ± {100 * unsure:.0f} % only"
+    missed = now.error > target and curve.below(n_train, target) < 1 - confidence
+    if (
+        missed
+        and len(calibration.pairs) >= PAIRS_OF_PLATEAU
+        and (stuck := _out_of_reach(curve, target, confidence))
+    ):
         return StopDecision("no gain", f"{text}; {stuck}", now.error, upper)
     return StopDecision("open", f"{text}; {forecast(curve, target)}", now.error, upper)
+
+
+def _out_of_reach(curve: LearningCurve, target: float, confidence: float) -> str:
+    """Why more labels do not help, or ""."""
+    gain, unsure = curve.gain(1.5 * curve.n)
+    if gain + 1.64 * unsure < LEAST_GAIN:
+        return f"half as many labels again would lower it by {100 * gain:.0f} ± {100 * unsure:.0f} % only"
+    if curve.below(FAR * curve.n, target) < 1 - confidence:
+        return f"{FAR} times the labels would probably not reach the target"
+    return ""
 
 
 def contradicted(calibration: ErrorCalibration, n_train: int, target: float) -> bool:

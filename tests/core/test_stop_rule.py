@@ -1,0 +1,105 @@
+"""The stop rule ends runs near the labels where hindsight would, and not while the error is far above the target."""
+
+import math
+
+import numpy as np
+import pytest
+
+from aims_pax.core.error_calibration import ErrorCalibration
+from aims_pax.core.stop_rule import (
+    contradicted,
+    decide,
+    forecast,
+    mean_error_curve,
+    round_label_count,
+)
+from tests.core.test_error_calibration import SimulatedLearning, filled
+
+QUIET = 400
+
+
+def ended(seed, target, most=400, change=None, **how):
+    """The simulated run and its last decision; most: labels."""
+    run, decision = SimulatedLearning(seed, **how), None
+    while run.labels < most:
+        before = run.labels
+        if change and run.labels >= change[0]:
+            run.c_x, run.hotter = change[1:]
+        run.check(target)
+        if run.labels > before and run.labels % 2 == 0:
+            decision = decide(run.calibration, run.n, target, 0.9)
+        reached = decision is not None and decision.verdict == "reached"
+        if (reached and run.calibration.quiet >= QUIET) or (decision and decision.verdict == "no gain"):
+            break
+    return run, decision
+
+
+def hindsight(run, target):
+    return next(n for n in range(18, 3000) if run.mean_error(n) <= target)
+
+
+def test_twelve_runs_end_near_the_labels_of_hindsight():
+    ratios, errors = [], []
+    for seed in range(12):
+        target = (0.14, 0.16, 0.18)[seed % 3]
+        run, decision = ended(seed, target)
+        assert decision.verdict == "reached"
+        ratios.append(run.n / hindsight(run, target))
+        errors.append(run.mean_error(run.n) / target)
+    assert max(errors) <= 1.2
+    assert 0.9 <= np.median(ratios) <= 1.3
+    assert np.mean(np.array(ratios) <= 1.5) >= 0.8
+
+
+def test_a_change_of_temperature_in_between_does_not_end_it_too_early():
+    for seed in range(6):
+        run, decision = ended(seed, 0.2, change=(25, 0.3, 0.4))
+        if decision.verdict == "reached" and run.labels > 25:
+            assert run.mean_error(run.n) <= 1.25 * 0.2
+
+
+def test_a_target_below_the_floor_is_given_up():
+    verdicts = []
+    for seed in range(4):
+        run, decision = ended(seed, 0.08, most=220, floor=0.12)
+        verdicts.append(decision.verdict)
+        assert decision.verdict != "reached"
+    assert "no gain" in verdicts
+
+
+def test_few_labels_or_few_random_ones_decide_nothing():
+    assert decide(ErrorCalibration(), 20, 0.1, 0.9).reason.startswith("too few labels to judge: 0 structures")
+    only_selected = SimulatedLearning(0, share=0.0)
+    while only_selected.labels < 60:
+        only_selected.check()
+    decision = decide(only_selected.calibration, only_selected.n, 10.0, 0.9)
+    assert decision.verdict == "open"
+    assert math.isnan(decision.error)
+
+
+def test_audit_structures_alone_can_contradict():
+    calibration = filled(40)
+    assert not contradicted(calibration, 60, 10.0)
+    for k in range(6):
+        calibration = calibration.labelled(0.01, 2.0 + 0.1 * k, 0.5, 60, False, 0.9)
+    assert contradicted(calibration, 60, 0.5)
+
+
+def test_the_reason_is_a_text_with_numbers_that_a_user_can_act_on():
+    run = SimulatedLearning(3)
+    while run.labels < 40:
+        run.check()
+    decision = decide(run.calibration, run.n, 0.1, 0.9)
+    assert decision.verdict == "open"
+    words = decision.reason
+    assert "meV/Å on average (90 % bound" in words
+    assert "target 100" in words
+    assert "more labels would bring" in words
+    assert decision.upper > decision.error > 0.1
+    curve = mean_error_curve(run.calibration, run.n)
+    assert forecast(curve, 0.1) in words
+
+
+@pytest.mark.parametrize(("n", "shown"), [(0.3, 1), (7.2, 8), (43, 43), (431, 440), (12345, 13000)])
+def test_numbers_of_labels_have_two_digits(n, shown):
+    assert round_label_count(n) == shown
