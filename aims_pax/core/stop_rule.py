@@ -20,6 +20,7 @@ import numpy as np
 
 from aims_pax.core.error_calibration import AGEING, ErrorCalibration, pair_weights
 from aims_pax.core.learning_curve import LearningCurve, fit_learning_curve
+from aims_pax.frames import Array
 from aims_pax.wire_names import in_files
 
 FEWEST_AUDITS = 5
@@ -48,6 +49,20 @@ class StopDecision:
     upper: float = math.nan
 
 
+def mean_errors(calibration: ErrorCalibration) -> tuple[Array, Array, Array]:
+    """(size of the training set, mean error in eV/Å that each pair measures, its relative scatter), (K,) each."""
+    pairs, fitted = calibration.pairs, calibration.map
+    if fitted is None:
+        return np.zeros(0), np.zeros(0), np.zeros(0)
+    x, y, typical = (np.log([getattr(p, k) for p in pairs]) for k in ("spread", "error", "typical"))
+    chosen = np.array([p.selected for p in pairs])
+    # the error at the mean spread of its time; for audit structures this only removes the part of their scatter that
+    # their spread explains (a control variate)
+    mean = np.exp(y - fitted.slope * (x - typical) - fitted.selection * chosen) * fitted.mean_factor
+    scatter = fitted.scatter / np.maximum(pair_weights(pairs), 1e-3) ** (CURVE_AGEING / AGEING / 2)
+    return np.array([float(p.n_train) for p in pairs]), mean, scatter
+
+
 def mean_error_curve(
     calibration: ErrorCalibration, n_now: int, training_error: float = 0.0
 ) -> LearningCurve | None:
@@ -55,19 +70,9 @@ def mean_error_curve(
 
     n_now: size of the training set. training_error: the same mean over training structures in eV/Å; 0: unknown.
     """
-    pairs, fitted = calibration.pairs, calibration.map
-    if fitted is None:
+    if calibration.map is None:
         return None
-    x, y = np.log([p.spread for p in pairs]), np.log([p.error for p in pairs])
-    typical = np.log([p.typical for p in pairs])
-    chosen = np.array([p.selected for p in pairs])
-    # the error at the mean spread of its time; for audit structures this only removes the part of their scatter that
-    # their spread explains (a control variate)
-    mean = np.exp(y - fitted.slope * (x - typical) - fitted.selection * chosen) * fitted.mean_factor
-    scatter = fitted.scatter / np.maximum(pair_weights(pairs), 1e-3) ** (CURVE_AGEING / AGEING / 2)
-    return fit_learning_curve(
-        [p.n_train for p in pairs], mean, scatter, n_now, training_error, fitted.systematic
-    )
+    return fit_learning_curve(*mean_errors(calibration), n_now, training_error, calibration.map.systematic)
 
 
 def decide(

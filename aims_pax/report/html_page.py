@@ -22,6 +22,7 @@ from aims_pax.report import cost_summary
 from aims_pax.report.accuracy import NAMES, UNSEEN, ErrorRow, by_element, by_system, held_out, untested
 from aims_pax.report.changed_settings import differing
 from aims_pax.report.figures import calibration, failures, learning, observables, timeline, uncertainty
+from aims_pax.report.figures.error_forecast import coverage_figure, forecast_figure
 from aims_pax.report.figures.parity import parity_figure
 from aims_pax.report.figures.structures import uncertain_structures
 from aims_pax.report.figures.style import NAMES as COLOUR_NAMES
@@ -66,9 +67,11 @@ def write_report(folder: Path, pictures: bool = True) -> Path:
 
 def page(run: RunRecord, png: bool = False) -> tuple[str, list[Panel], dict[str, Mapping[str, Any]]]:
     """(HTML, all figures, tables of numbers that belong to no single figure)."""
-    learned, time_spent = learning.learning_figure(run, png), timeline.timeline_figure(run, png)
+    learned = [*learning.learning_figure(run, png), *forecast_figure(run, png)]
+    time_spent = timeline.timeline_figure(run, png)
     unsure, series = uncertainty.uncertainty_figure(run, png)
-    honest, wrong = calibration.calibration_figure(run, png), parity_figure(run, png)
+    honest = [*calibration.calibration_figure(run, png), *coverage_figure(run, png)]
+    wrong = parity_figure(run, png)
     seen, failed = observables.observables_figure(run, png), failures.failures_figure(run, png)
     having = sum(len(t.steps) > 0 for t in run.trajectories)
     first = f" The first {len(unsure)} of {having} trajectories." if having > len(unsure) else ""

@@ -17,7 +17,9 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from aims_pax.errors import SettingsError
+from aims_pax.core.error_calibration import ErrorCalibration
+from aims_pax.errors import RestartError, SettingsError
+from aims_pax.record.checkpoint import from_plain
 from aims_pax.record.delivered_models import delivered_files
 from aims_pax.report import predictions
 from aims_pax.report.journal_reader import read_journal
@@ -50,13 +52,8 @@ from aims_pax.version import __version__
 
 ORDER = ("pretrain-sample", "pretrain", "initial", "converge-initial", "train-given", "explore", "converge")
 JOURNAL_CACHE = "journal_read.npy"
-ASKED = (
-    "uncertain",
-    "quiet",
-    "candidate",
-    "test",
-    "audit",
-)  # decisions after which a frame goes to the reference
+# decisions after which a frame goes to the reference
+ASKED = ("uncertain", "quiet", "candidate", "test", "audit")
 NOTHING = UncertaintySeries(0, np.zeros(0, np.int64), *(np.zeros(0),) * 3, frames=[], decisions=[], faults=[])
 
 
@@ -120,6 +117,8 @@ def load_run(folder: Path, brief: bool = False) -> RunRecord:
         error=_error(paths.logs),
         version=__version__,
         convergence=tuple(_converged(snapshots.get("converge", ({}, {}, 0.0))[0])),
+        calibrations=tuple(_calibrations(snapshots.get("explore", ({}, {}, 0.0))[0])),
+        n_train=int(snapshots.get("explore", ({}, {}, 0.0))[0].get("n_train", 0)),
         given=frozenset(f for split in splits.values() for f in split if f in frames and is_given(frames[f])),
     )
 
@@ -139,6 +138,13 @@ def _converged(state: Mapping[str, Any]) -> Iterable[Converged]:
                 float_or_nan(p["best_mae"]),
                 bool(p["done"]),
             )
+
+
+def _calibrations(state: Mapping[str, Any]) -> Iterable[tuple[str, ErrorCalibration]]:
+    for entry in state.get("calibrations", ()):
+        with contextlib.suppress(RestartError, TypeError, ValueError):  # of another version
+            system, content = entry
+            yield str(system), from_plain(ErrorCalibration, content)
 
 
 def _check_begun(folder: Path, pool: Path) -> None:

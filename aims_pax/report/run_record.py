@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aims_pax.core.error_calibration import ErrorCalibration
 from aims_pax.frames import Array
 from aims_pax.report.tolerant_readers import StructureHeader
 
@@ -185,6 +186,8 @@ class RunRecord:
     member_train: int = 0  # training frames of the member that has most
     unfinished_start: bool = False  # killed before it had written anything
     convergence: tuple[Converged, ...] = ()  # of the stage `converge`
+    calibrations: tuple[tuple[str, ErrorCalibration], ...] = ()  # of each system
+    n_train: int = 0  # size of the training set in active learning
     given: frozenset[str] = frozenset()  # frames in the sets that the user provided with labels
 
     def setting(self, key: str, default: str = "") -> str:

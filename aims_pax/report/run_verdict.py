@@ -9,12 +9,14 @@ from aims_pax.core.rules import BELIEVED
 from aims_pax.report.accuracy import by_system, force_mae_with_error, held_out
 from aims_pax.report.formatting import STAGES, STATES, milli, plural
 from aims_pax.report.run_record import RunRecord
+from aims_pax.report.target_error import TargetVerdict, target_verdict, what_labels_bring
 
 NEXT = {  # beginning of the reason that ended active learning → what to change to continue
     "max_labels": "raise ACTIVE_LEARNING.max_labels",
     "max_MD_steps": "raise ACTIVE_LEARNING.max_MD_steps",
     "max_train_set_size": "raise ACTIVE_LEARNING.max_train_set_size",
     "desired_acc": "lower ACTIVE_LEARNING.desired_acc a little: the mean of the members was below it",
+    "when_done": "lower ACTIVE_LEARNING.target_error, or choose a larger model",
     "every trajectory": (
         "correct what ended them and raise ACTIVE_LEARNING.num_trajectories (ended ones are not continued)"
     ),
@@ -38,6 +40,13 @@ def run_verdict(run: RunRecord) -> RunVerdict:
     on = f"force MAE {milli(mae)} meV/Å on {plural(n, 'validation frame')}"
     tested = test_error(run)
     more = cut_off(run)
+    aimed = target_verdict(run)
+    if aimed is not None and not goal:
+        return _aimed(run, aimed, more)
+    more = [
+        *more,
+        *([aimed.text] if aimed else [f"Expected: {'; '.join(b)}." for b in [what_labels_bring(run)] if b]),
+    ]
     if not goal:
         text = "No accuracy was required (ACTIVE_LEARNING.desired_acc is 0)"
         if tested:
@@ -51,11 +60,21 @@ def run_verdict(run: RunRecord) -> RunVerdict:
             "missed", f"Unknown whether the goal was reached: {asked}, but there is no validation error."
         )
     if mae <= goal and n >= BELIEVED:
-        return RunVerdict("reached", " ".join([f"Goal reached: {on}; {asked}.", *more]))
+        kind = "reached" if aimed is None or aimed.kind == "reached" else "missed"
+        return RunVerdict(kind, " ".join([f"Goal reached: {on}; {asked}.", *more]))
     if mae <= goal:
         text = f"Goal reached, but on too few frames to be reliable: {on}; {asked}. {_next(run)}"
         return RunVerdict("missed", " ".join([text, *more]))
     return RunVerdict("missed", " ".join([f"Goal not reached: {on}; {asked}. {_next(run)}", *more]))
+
+
+def _aimed(run: RunRecord, aimed: TargetVerdict, more: list[str]) -> RunVerdict:
+    """The verdict of a run whose only goal is target_error."""
+    tested = test_error(run)
+    more = [f"Besides: {tested}.", *more] if tested else more
+    kind = "reached" if aimed.kind == "reached" else "missed"
+    following = [_next(run)] if aimed.kind in ("missed", "unknown") else []
+    return RunVerdict(kind, " ".join([aimed.text, *following, *more]))
 
 
 def desired(run: RunRecord) -> float:
