@@ -66,6 +66,8 @@ CONTEXT: dict[tuple[str, str, Any], dict[str, Any]] = {
         "project": {"ACTIVE_LEARNING": {"train_subset_size": 20, "valid_subset_size": 20}}
     },
     ("ACTIVE_LEARNING", "threshold", "per_system"): {"systems": {"water": water(), "copper": crystal()}},
+    ("ACTIVE_LEARNING", "threshold", "calibrated"): {"project": {"ACTIVE_LEARNING": {"target_error": 0.5}}},
+    ("ACTIVE_LEARNING", "stop", "when_done"): {"project": {"ACTIVE_LEARNING": {"target_error": 0.5}}},
     ("CLUSTER", "executor", None): {"project": {"CLUSTER": {"max_workers": 2, **HERE}}},
     ("CLUSTER", "clean_dirs", False): {"aims": True},
     ("REFERENCE", "type", "aims"): {"aims": True},

@@ -1,4 +1,4 @@
-"""What a run says about `target_error`: the mean largest force error with its standard error, and the way to the target.
+"""What a run says about `target_error`: the mean largest force error with its standard error, and what to do.
 
 The error of the delivered model is taken from frames that influenced no decision (test frames); with fewer than
 FEWEST_TESTS of them from the learning curve of the errors that the labelled structures had before they were learnt.
@@ -21,8 +21,8 @@ from aims_pax.report.run_record import RunRecord
 FEWEST_TESTS = 5
 WIDTH = 1.2816  # standard errors from an estimate to its 90 % bound
 LARGER = (
-    "a larger model (more channels, larger max_L or cutoff in mace.yaml), or a longer last training, in a new folder; its "
-    "labels can be given as initial_train_dataset"
+    "a larger model (more channels, larger max_L or cutoff in mace.yaml), or a longer last training, in a new folder; "
+    "its labels can be given as initial_train_dataset"
 )
 
 
@@ -95,7 +95,8 @@ def target_verdict(run: RunRecord) -> TargetVerdict | None:
     missing = [s for s in dict(run.calibrations) if s not in {e.system for e in systems}]
     if not systems or missing:
         what = f"{', '.join(missing)}: " if missing else ""
-        text = f"Unknown whether the target was reached: {what}too few labelled structures to measure the error; {asked}."
+        few = f"{what}too few labelled structures to measure the error"
+        text = f"Unknown whether the target was reached: {few}; {asked}."
         return TargetVerdict("unknown", text)
     verdicts = [(_kind(e, target), e) for e in systems]
     for kind in ("unreachable", "missed", "doubtful"):
@@ -128,13 +129,13 @@ def _words(kind: str, systems: list[ErrorOfSystem], target: float, asked: str) -
     if kind == "unreachable":
         floor = ", ".join(f"{milli(e.training)}" for e in systems)
         return (
-            f"Target cannot be reached with this model size: {text}, and {floor} already on the training frames; {asked}. "
-            f"Next: {LARGER}."
+            f"Target cannot be reached with this model size: {text}, and {floor} already on the training frames; "
+            f"{asked}. Next: {LARGER}."
         )
     if kind == "doubtful":
         return (
-            f"Target probably reached, but not measured well enough to be sure: {text}; {asked}. Next: more test frames "
-            "(ACTIVE_LEARNING.n_test), then run the same command."
+            f"Target probably reached, but not measured well enough to be sure: {text}; {asked}. Next: more test "
+            "frames (ACTIVE_LEARNING.n_test), then run the same command."
         )
     brings = "; ".join(_step(e, target) for e in systems if e.curve is not None)
     return f"Target not reached: {text}; {asked}." + (f" Expected: {brings}." if brings else "")

@@ -336,10 +336,11 @@ def _exploration_stops(parts: Parts) -> Iterator[Finding]:
     s = parts.active
     if s is None:
         return
-    if s.desired_acc == 0 and all(map(math.isinf, (s.max_MD_steps, s.max_train_set_size, s.max_labels))):
+    limits = (s.max_MD_steps, s.max_train_set_size, s.max_labels)
+    if s.desired_acc == 0 and s.stop == "limits" and all(map(math.isinf, limits)):
         text = (
             "nothing stops active learning: it runs until it is stopped or its walltime ends; "
-            "set max_MD_steps, max_train_set_size, max_labels or desired_acc"
+            "set max_MD_steps, max_train_set_size, max_labels, desired_acc or stop: when_done"
         )
         yield PROJECT, (ACTIVE,), text
     if s.intermediate_epochs_al > s.epochs_per_worker:

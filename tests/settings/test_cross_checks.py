@@ -315,3 +315,27 @@ def test_rules_are_silent_about_sections_that_could_not_be_read(tmp_path):
     project = with_key(PROJECT.replace("NVT", "NPT"), ACTIVE, "ensemble_size: two")
     said = errors(tmp_path, project, with_key(MACE, "GENERAL", "compute_stress: maybe"))
     assert len(said) == 2
+
+
+@pytest.mark.parametrize(("key", "value"), [("threshold", "calibrated"), ("stop", "when_done")])
+def test_what_compares_with_a_target_needs_one(tmp_path, key, value):
+    (said,) = errors(tmp_path, with_key(PROJECT, ACTIVE, f"{key}: {value}"))
+    assert f"{ACTIVE}.{key}: {value} needs an error to compare with: set {ACTIVE}.target_error (eV/Å)" in said
+    both = with_key(with_key(PROJECT, ACTIVE, f"{key}: {value}"), ACTIVE, "target_error: 0.1")
+    assert getattr(read(tmp_path, both).active_learning, key) == value
+
+
+@pytest.mark.parametrize(("more", "refused"), [("n_test: 0", True), ("n_test: 5", False)])
+def test_the_stop_rule_needs_structures_drawn_at_random(tmp_path, more, refused):
+    keys = ("stop: when_done", "target_error: 0.1", "audit_share: 0", more)
+    text = PROJECT
+    for key in keys:
+        text = with_key(text, ACTIVE, key)
+    if not refused:
+        assert read(tmp_path, text).active_learning.audit_share == 0
+        return
+    (said,) = errors(tmp_path, text)
+    assert (
+        "when_done measures the error on at least 5 structures drawn at random; set audit_share, or n_test"
+        in said
+    )
