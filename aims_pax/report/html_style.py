@@ -91,6 +91,13 @@ AIDS = {
         "Each member is trained on all data. The delivered weights are those of the last epoch whose validation loss "
         "was better than the best before by more than ACTIVE_LEARNING.margin; its force error need not be the lowest."
     ),
+    "error_forecast": (
+        "The largest force error of structures before they were learnt, averaged over those that MD visits. Right of "
+        "the dotted line is the forecast."
+    ),
+    "error_bound": (
+        "About nine of ten structures drawn at random should lie below the dashed line. Uncertain ones were chosen."
+    ),
     "honesty_during": (
         "With a useful uncertainty the points rise to the right: where the models disagree more, errors are larger."
     ),

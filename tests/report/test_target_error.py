@@ -1,0 +1,111 @@
+"""What is said about target_error: reached, not, or out of reach, with its standard error and what to do."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from aims_pax.report.html_page import page
+from aims_pax.report.run_verdict import run_verdict
+from aims_pax.report.target_error import errors_of_systems, target_verdict, what_labels_bring
+from tests.core.test_error_calibration import SimulatedLearning
+
+TARGET = "aimsPAX.ACTIVE_LEARNING.target_error"
+
+
+@pytest.fixture(scope="module")
+def calibration():
+    simulated = SimulatedLearning(4)
+    while simulated.labels < 60:
+        simulated.check()
+    return simulated.calibration
+
+
+def aimed(run, target, calibrations=(), errors=None, tests=0):
+    """The recorded run with a target; errors: largest force error (eV/Å) of training and of test frames."""
+    p = {k: np.array(v) for k, v in run.predictions.items()}
+    if errors is not None:
+        n = len(p["n_atoms"])
+        p["split"] = np.array(["test"] * tests + ["train"] * (n - tests))
+        p["system"] = np.array(["water"] * n)
+        rng = np.random.default_rng(0)
+        each = np.where(p["split"] == "test", errors[1], errors[0]) * rng.uniform(0.9, 1.1, n)
+        p["forces"] = np.array(p["true_forces"])
+        p["forces"][:, 0] += np.repeat(each, p["n_atoms"])
+    stages = tuple(
+        replace(s, stopped="max_labels: 40 reference calculations") if s.name == "explore" else s
+        for s in run.stages
+    )
+    settings = {**run.settings, TARGET: str(target)}
+    return replace(
+        run,
+        settings=settings,
+        stages=stages,
+        predictions=p if errors else {},
+        calibrations=calibrations,
+        n_train=78,
+    )
+
+
+def test_without_a_target_nothing_is_judged(run):
+    assert target_verdict(aimed(run, 0.0)) is None
+
+
+def test_the_test_frames_decide_and_carry_a_standard_error(run):
+    found = aimed(run, 0.2, errors=(0.05, 0.15), tests=8)
+    (of_water,) = errors_of_systems(found)
+    assert of_water.on == "8 test frames"
+    assert 0 < of_water.standard_error < 0.01
+    said = target_verdict(found)
+    assert said.kind == "reached"
+    assert said.text.startswith("Target reached: water: largest force error 15")
+    assert " ± " in said.text
+    assert "target_error is 200." in said.text
+    assert run_verdict(found).kind == "reached"
+    assert '<p class="verdict reached">Target reached' in page(found)[0]
+
+
+def test_a_training_error_above_the_target_means_that_the_model_is_too_small(run):
+    said = target_verdict(aimed(run, 0.1, errors=(0.14, 0.2), tests=8))
+    assert said.kind == "unreachable"
+    assert "cannot be reached with this model size" in said.text
+    assert "already on the training frames" in said.text
+    assert "a larger model" in said.text
+
+
+def test_a_missed_target_comes_with_what_labels_would_bring(run, calibration):
+    found = aimed(run, 0.1, (("water", calibration),), errors=(0.02, 0.2), tests=8)
+    end = run_verdict(found)
+    assert end.kind == "missed"
+    assert end.text.startswith("Target not reached: water")
+    assert "more labels would bring" in end.text
+    assert "raise ACTIVE_LEARNING.max_labels, then run the same command" in end.text
+
+
+def test_without_enough_test_frames_the_errors_before_learning_are_used(run, calibration):
+    (e,) = errors_of_systems(aimed(run, 0.1, (("water", calibration),), errors=(0.02, 0.1), tests=3))
+    assert e.on == "60 structures before they were learnt"
+    now = e.curve.at(78)
+    assert (e.error, e.standard_error) == (now.error, now.standard_error)
+
+
+def test_few_labels_leave_it_unknown(run):
+    said = target_verdict(aimed(run, 0.1))
+    assert said.kind == "unknown"
+    assert "too few labelled structures" in said.text
+
+
+def test_an_error_just_below_the_target_on_scattered_frames_is_no_proof(run, calibration):
+    now = errors_of_systems(aimed(run, 0.1, (("water", calibration),)))[0]
+    assert math.isfinite(now.standard_error)
+    target = now.error * 1.001
+    upper = now.error + 1.2816 * now.standard_error
+    said = target_verdict(aimed(run, target, (("water", calibration),)))
+    assert said.kind == ("reached" if upper <= 1.2 * target else "doubtful")
+
+
+def test_without_a_goal_the_forecast_is_still_given(run, calibration):
+    said = run_verdict(aimed(run, 0.0, (("water", calibration),))).text
+    assert "Expected: water: " in said
+    assert "more labels would bring" in said
