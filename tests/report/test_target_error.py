@@ -8,7 +8,7 @@ import pytest
 
 from aims_pax.report.html_page import page
 from aims_pax.report.run_verdict import run_verdict
-from aims_pax.report.target_error import errors_of_systems, target_verdict, what_labels_bring
+from aims_pax.report.target_error import errors_of_systems, target_verdict
 from tests.core.test_error_calibration import SimulatedLearning
 
 TARGET = "aimsPAX.ACTIVE_LEARNING.target_error"
