@@ -61,7 +61,7 @@ class ErrorPair:
 @in_files("ErrorMap")
 @dataclass(frozen=True)
 class ErrorMap:
-    """The fitted relation for structures met at random: ln e = intercept + slope · ln s, in eV/Å.
+    """The fitted relation for structures drawn at random: ln e = intercept + slope · ln s, in eV/Å.
 
     quantile: of the residual of ln e, at the confidence of the bound. mean_factor: mean of exp(residual). selection: γ.
     scatter: σ. weight: of all pairs, aged: the number of fresh pairs that they are worth. systematic: standard

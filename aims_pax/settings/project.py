@@ -388,7 +388,7 @@ class ActiveLearningSettings(Section):
     stop: Stop = key(
         "limits",
         "When active learning ends: at the limits below (`limits`), or also when, for every geometry, "
-        "`target_error` is reached and no new region was met for `quiet_MD_steps`, or more labels hardly help "
+        "`target_error` is reached and no new region was reached for `quiet_MD_steps`, or more labels hardly help "
         "(`when_done`).",
     )
     quiet_MD_steps: Limit = key(
