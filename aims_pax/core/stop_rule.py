@@ -5,7 +5,7 @@ selected one after its larger spread and its selection are divided out with the 
 all of them, younger ones with more weight, gives the present error and its uncertainty. Done means one of
 
     reached      the mean error is below the target and its upper bound below TOLERANCE times the target, the audit
-                 structures alone do not contradict it, and MD has reached no new region for the length that the user states
+                 structures alone do not contradict it, and MD has reached no new region for the length that is set
     no gain      half as many labels again would lower the error by less than LEAST_GAIN, or FAR times the labels would
                  not reach the target at the confidence asked for
 """
