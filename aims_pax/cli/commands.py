@@ -68,6 +68,9 @@ def check_command(
         from aims_pax.commands.check.trial_labels import check_verdict, verdict_of_file
         from aims_pax.settings import dump
 
+        if folder.is_file() and (text := _checked_own_input(folder)) is not None:
+            print(text)
+            return
         alone = folder.is_file() or (folder.suffix in (".yaml", ".yml") and not folder.exists())
         if not alone:
             _enter(folder)
@@ -305,6 +308,21 @@ def training_set_command(
     exit_on_error(go)
 
 
+def gpr_command(
+    config: Annotated[Path, typer.Argument(help="train.in as of ænet-gpr, or YAML with the same keys.")],
+    version: Version = False,
+) -> None:
+    """Train and test a Gaussian process on labelled structures, and augment them with copies that it labels."""
+
+    def go() -> None:
+        from aims_pax.commands.gpr.workflow import gpr
+
+        with traceback_to_file(Path("logs") / "traceback.log"):
+            gpr(config, console())
+
+    exit_on_error(go)
+
+
 VERBS: dict[str, Callable[..., Any]] = {
     "init": init,
     "check": check_command,
@@ -319,6 +337,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "sample": sample_command,
     "augment": augment_command,
     "training-set": training_set_command,
+    "gpr": gpr_command,
 }
 
 
@@ -334,6 +353,19 @@ def _enter(folder: Path) -> None:
         )
         raise SettingsError(f"{folder}: {what}")
     os.chdir(folder)
+
+
+def _checked_own_input(path: Path) -> str | None:
+    """The verdict on a file that is not YAML of a run, sample, augment or training-set; None for all others."""
+    from aims_pax.settings.gpr_input import is_gpr_input
+
+    if not is_gpr_input(path):
+        return None
+    from aims_pax.commands.check.gpr_input import checked_gpr_input
+
+    for warning in (found := checked_gpr_input(path)).warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return found.text
 
 
 def _steer(folder: Path, what: str) -> None:

@@ -24,6 +24,7 @@ from aims_pax.errors import SettingsError
 from aims_pax.frames import Array, Frame, Label
 from aims_pax.models.gp.external_directions import internal_directions
 from aims_pax.models.gp.leave_one_out import UNSCALED, LeaveOneOutErrors, VarianceScale, fit_variance_scale
+from aims_pax.models.gp.soap_points import SoapPoints
 from aims_pax.models.gp.sparse_process import ProcessPrediction, joined_predictions
 
 CARTESIAN = 0  # the power that stands for Cartesian coordinates
@@ -36,14 +37,19 @@ FIT_STEPS = 60
 
 @dataclass(frozen=True)
 class DenseShape:
-    """Hyperparameters. power: of distances, or CARTESIAN. scale: l. noise: of forces, energy_noise: of energies, both
-    relative to the amplitude. internal: forces are observed along internal directions only."""
+    """Hyperparameters.
+
+    power: of distances, or CARTESIAN. scale: l. noise: of forces, energy_noise: of energies, both relative to the
+    amplitude. internal: forces are observed along internal directions only. points: spectra at fixed points instead of
+    distances.
+    """
 
     power: int
     scale: float
     noise: float
     energy_noise: float
     internal: bool = True
+    points: SoapPoints | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class DenseProcess:
         return joined_predictions(parts)
 
     def _part(self, frames: Sequence[Frame], spread: bool) -> ProcessPrediction:
-        x, slopes = coordinates(frames, self.shape.power)
+        x, slopes = coordinates(frames, self.shape.power, self.shape.points)
         turns = permutations(self.numbers, self.shape.power)
         cross = covariance(x, slopes, self.x, self.slopes, self.shape.scale, turns)
         n = len(frames)
@@ -155,8 +161,10 @@ def with_errors(process: DenseProcess, labels: Sequence[Label]) -> DenseFit:
 # ---------------------------------------------------------------- coordinates and covariances
 
 
-def coordinates(frames: Sequence[Frame], power: int) -> tuple[Array, Array]:
+def coordinates(frames: Sequence[Frame], power: int, points: SoapPoints | None = None) -> tuple[Array, Array]:
     """(F, D) coordinates and (F, 3N, D) their derivatives."""
+    if points is not None:
+        return points.of(frames)
     r = np.stack([f.positions for f in frames])
     n, atoms, _ = r.shape
     if power == CARTESIAN:
@@ -172,11 +180,11 @@ def coordinates(frames: Sequence[Frame], power: int) -> tuple[Array, Array]:
     return length**-power, slopes.reshape(n, 3 * atoms, -1)
 
 
-def permutations(numbers: NDArray[np.int64], power: int) -> list[NDArray[np.int64]]:
-    """How permutations of identical atoms permute the distances, the identity first; Cartesian: the identity alone."""
+def permutations(numbers: NDArray[np.int64], power: int) -> list[Any]:
+    """How permutations of identical atoms permute the distances (indices); Cartesian: the identity alone."""
     n = len(numbers)
     if power == CARTESIAN:
-        return [np.arange(3 * n)]
+        return [slice(None)]
     pairs = {pair: k for k, pair in enumerate(itertools.combinations(range(n), 2))}
     turns = set()
     for order in itertools.permutations(range(n)):
@@ -186,7 +194,7 @@ def permutations(numbers: NDArray[np.int64], power: int) -> list[NDArray[np.int6
 
 
 def covariance(
-    x: Array, slopes: Array, y: Array, y_slopes: Array, scale: float, turns: Sequence[NDArray[np.int64]]
+    x: Array, slopes: Array, y: Array, y_slopes: Array, scale: float, turns: Sequence[Any]
 ) -> Array:
     """(F(1 + K), G(1 + L)) covariance of energies and forces of two sets; amplitude 1, energies first."""
     total: Any = 0.0
@@ -223,7 +231,7 @@ class _Observations:
 
     def __init__(self, frames: Sequence[Frame], labels: Sequence[Label], shape: DenseShape) -> None:
         self.numbers = frames[0].numbers
-        self.x, slopes = coordinates(frames, shape.power)
+        self.x, slopes = coordinates(frames, shape.power, shape.points)
         forces = np.stack([label.forces.ravel() for label in labels])
         if shape.internal:
             directions = _same_size([internal_directions(f) for f in frames])

@@ -30,12 +30,12 @@ def choose_inducing(
     picked = {}
     for z, (q, of) in pools.items():
         wanted = max(1, round(count * len(q) / total))
-        picks = farthest_points(q, min(wanted, len(q)))
+        picks = farthest_environments(q, min(wanted, len(q)))
         picked[z] = (q[picks], of[picks])
     return picked
 
 
-def farthest_points(q: Array, count: int) -> list[int]:
+def farthest_environments(q: Array, count: int) -> list[int]:
     """Indices of rows of q (n, D), |q| = 1, each farthest from those before; fewer where the rest are copies."""
     nearest = np.full(len(q), np.inf)
     picks: list[int] = []

@@ -51,6 +51,9 @@ class ProcessOptions:
     molecules: bool = True
 
 
+DEFAULT = ProcessOptions()
+
+
 @dataclass(frozen=True)
 class GaussianProcess:
     """Fitted processes: `shared` for SOAP environments, `molecules` by their sorted atomic numbers.
@@ -71,7 +74,7 @@ class GaussianProcess:
     def fit(
         cls,
         labelled: Sequence[LabelledFrame],
-        options: ProcessOptions = ProcessOptions(),
+        options: ProcessOptions = DEFAULT,
         baseline: Potential | None = None,
         baseline_name: str = "",
         check: Callable[[], Any] = lambda: None,
@@ -104,9 +107,7 @@ class GaussianProcess:
             )  # fmt: skip
             shared = sparse.process
             parts.append((own, sparse.errors))
-        return cls(
-            shared, molecules, _joined_errors(parts, len(frames)), len(frames), baseline, baseline_name
-        )
+        return cls(shared, molecules, joined_errors(parts, len(frames)), len(frames), baseline, baseline_name)
 
     # ------------------------------------------------------------ predictions
 
@@ -139,7 +140,7 @@ class GaussianProcess:
                 names = ", ".join(sorted({frames[k].formula for k in rest}))
                 raise SettingsError(f"the Gaussian process was not trained on structures like {names}")
             parts.append((rest, self.shared.predict([frames[k] for k in rest], spread, stress)))
-        found = _in_order(frames, parts, spread, stress)
+        found = join_predictions(frames, parts, spread, stress)
         if self.baseline is None:
             return found
         return _more(found, self.baseline.labels(frames), stress)
@@ -176,7 +177,12 @@ class GaussianProcess:
         return EvaluatedPotential(self.evaluate, self.elements, has_spread=True).bind(frames)
 
 
-def descriptor_for(frames: Sequence[Frame], options: ProcessOptions = ProcessOptions()) -> SoapDescriptor:
+def needs_featomic(frames: Sequence[Frame], options: ProcessOptions = DEFAULT) -> bool:
+    """Whether some of these structures need SOAP, and so the extra `gpr`."""
+    return bool(_groups(frames, options).shared)
+
+
+def descriptor_for(frames: Sequence[Frame], options: ProcessOptions = DEFAULT) -> SoapDescriptor:
     """The spectrum for these structures: what `options` leave open follows from the distances between neighbours."""
     require_featomic()
     elements = tuple(sorted({int(z) for f in frames for z in np.unique(f.numbers)}))
@@ -261,7 +267,7 @@ def _sorted_structures(frames: Sequence[Frame], labels: Sequence[Label]) -> tupl
 # ---------------------------------------------------------------- putting together
 
 
-def _in_order(
+def join_predictions(
     frames: Sequence[Frame],
     parts: Sequence[tuple[Sequence[int], ProcessPrediction]],
     spread: bool,
@@ -288,7 +294,7 @@ def _in_order(
     )
 
 
-def _joined_errors(parts: Sequence[tuple[Sequence[int], LeaveOneOutErrors]], count: int) -> LeaveOneOutErrors:
+def joined_errors(parts: Sequence[tuple[Sequence[int], LeaveOneOutErrors]], count: int) -> LeaveOneOutErrors:
     """Energies in the order of the structures; force components of one process after those of the other."""
     energies, variances = np.full(count, np.nan), np.full(count, np.nan)
     for own, errors in parts:

@@ -63,8 +63,10 @@ class SoapDescriptor:
     ) -> dict[int, Environments]:
         """{atomic number: its environments in these frames}; elements that do not occur are left out."""
         wanted = (["positions"] if slopes else []) + (["strain"] if strain else [])
-        spectrum = _calculator(self).compute([_system(f, self.cutoff) for f in frames], gradients=wanted)
-        spectrum = spectrum.keys_to_properties(_pairs(self.elements))
+        spectrum = soap_calculator(self).compute(
+            [featomic_system(f, self.cutoff) for f in frames], gradients=wanted
+        )
+        spectrum = spectrum.keys_to_properties(element_pairs(self.elements))
         first = np.cumsum([0, *map(len, frames)])  # index of the first atom of each structure
         return {
             int(key["center_type"]): _environments(block, first, slopes, strain)
@@ -82,7 +84,8 @@ def require_featomic() -> None:
 
 
 @functools.lru_cache(maxsize=8)
-def _calculator(of: SoapDescriptor) -> Any:
+def soap_calculator(of: SoapDescriptor) -> Any:
+    """featomic's calculator. Raises SetupError without the extra."""
     require_featomic()
     from featomic import SoapPowerSpectrum
 
@@ -103,14 +106,15 @@ def _calculator(of: SoapDescriptor) -> Any:
 
 
 @functools.lru_cache(maxsize=8)
-def _pairs(elements: tuple[int, ...]) -> Any:
+def element_pairs(elements: tuple[int, ...]) -> Any:
+    """metatensor's labels of all pairs of elements."""
     from metatensor import Labels
 
     pairs = [[a, b] for i, a in enumerate(elements) for b in elements[i:]]
     return Labels(["neighbor_1_type", "neighbor_2_type"], np.array(pairs, dtype=np.int32))
 
 
-def _system(frame: Frame, cutoff: float) -> Any:
+def featomic_system(frame: Frame, cutoff: float) -> Any:
     """The structure for featomic, which knows only molecules and cells that are periodic in three directions."""
     from ase import Atoms
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from aims_pax.models.gp.inducing_points import farthest_points
+from aims_pax.models.gp.inducing_points import farthest_environments
 
 
 def unit(*angles):
@@ -10,8 +10,8 @@ def unit(*angles):
 
 
 def test_each_point_is_the_farthest_from_those_before():
-    assert farthest_points(unit(0, 0.1, 3.0, 1.4), 3) == [0, 2, 3]
+    assert farthest_environments(unit(0, 0.1, 3.0, 1.4), 3) == [0, 2, 3]
 
 
 def test_copies_are_not_chosen():
-    assert farthest_points(unit(0, 0, 0, 1), 4) == [0, 3]
+    assert farthest_environments(unit(0, 0, 0, 1), 4) == [0, 3]

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from aims_pax.models.gp import dense_process, linear_evidence, sparse_process
+from aims_pax.models.gp import dense_process, sparse_process
 from aims_pax.models.gp.dense_process import fit_dense, with_errors
-from aims_pax.models.gp.external_directions import external_directions, internal_forces
+from aims_pax.models.gp.external_directions import internal_forces
 from aims_pax.models.gp.leave_one_out import VarianceScale, fit_variance_scale, without_inducing
 from aims_pax.models.gp.process import descriptor_for
 from tests.models.gp import systems
@@ -91,17 +91,3 @@ def test_the_scale_of_variances_makes_intervals_cover_what_they_should():
     few = fit_variance_scale(errors[:3], np.ones(3), np.ones(3))
     assert few.scale == 1
     assert VarianceScale()(np.ones(2), -np.ones(2)) == pytest.approx([1, 1])
-
-
-def test_external_directions_of_molecules_wires_and_cells():
-    molecule, line = systems.cu13(1)[0].frame, systems.h2([1.0])[0].frame
-    assert external_directions(molecule).shape[1] == 6
-    assert external_directions(line).shape[1] == 5
-    assert external_directions(systems.copper(1)[0].frame).shape[1] == 3
-    outer = external_directions(molecule)
-    assert outer.T @ outer == pytest.approx(np.eye(6), abs=1e-12)
-    torque = np.cross(
-        molecule.positions, internal_forces(molecule, np.random.default_rng(0).normal(size=(13, 3)))
-    )
-    assert np.abs(torque.sum(0)).max() < 1e-10
-    assert linear_evidence.RATIOS[0] < linear_evidence.TYPICAL_RATIO
