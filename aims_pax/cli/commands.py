@@ -323,6 +323,51 @@ def gpr_command(
     exit_on_error(go)
 
 
+def neb_command(
+    config: Annotated[Path, typer.Argument(help="Its own YAML file: two ends and a reference.")],
+    version: Version = False,
+) -> None:
+    """Find a reaction path and its barrier on a Gaussian process, with few calls of the reference."""
+
+    def go() -> None:
+        from aims_pax.commands.surrogate.neb import neb
+
+        with traceback_to_file(Path("logs") / "traceback.log"):
+            neb(config, console())
+
+    exit_on_error(go)
+
+
+def relax_command(
+    config: Annotated[Path, typer.Argument(help="Its own YAML file: a structure and a reference.")],
+    version: Version = False,
+) -> None:
+    """Relax a structure on a Gaussian process, with few calls of the reference."""
+
+    def go() -> None:
+        from aims_pax.commands.surrogate.relax import relax_on_surrogate
+
+        with traceback_to_file(Path("logs") / "traceback.log"):
+            relax_on_surrogate(config, console())
+
+    exit_on_error(go)
+
+
+def md_command(
+    config: Annotated[Path, typer.Argument(help="Its own YAML file: a structure, steps and a reference.")],
+    version: Version = False,
+) -> None:
+    """Run MD on a Gaussian process that asks the reference where it is unsure."""
+
+    def go() -> None:
+        from aims_pax.commands.surrogate.uncertain_dynamics import surrogate_md
+
+        with traceback_to_file(Path("logs") / "traceback.log"):
+            surrogate_md(config, console())
+
+    exit_on_error(go)
+
+
 VERBS: dict[str, Callable[..., Any]] = {
     "init": init,
     "check": check_command,
@@ -338,6 +383,9 @@ VERBS: dict[str, Callable[..., Any]] = {
     "augment": augment_command,
     "training-set": training_set_command,
     "gpr": gpr_command,
+    "neb": neb_command,
+    "relax": relax_command,
+    "md": md_command,
 }
 
 
@@ -357,15 +405,12 @@ def _enter(folder: Path) -> None:
 
 def _checked_own_input(path: Path) -> str | None:
     """The verdict on a file that is not YAML of a run, sample, augment or training-set; None for all others."""
-    from aims_pax.settings.gpr_input import is_gpr_input
+    from aims_pax.commands.check.gpr_input import checked_surrogate_input
 
-    if not is_gpr_input(path):
-        return None
-    from aims_pax.commands.check.gpr_input import checked_gpr_input
-
-    for warning in (found := checked_gpr_input(path)).warnings:
+    found = checked_surrogate_input(path)
+    for warning in () if found is None else found.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    return found.text
+    return None if found is None else found.text
 
 
 def _steer(folder: Path, what: str) -> None:

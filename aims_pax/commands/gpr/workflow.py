@@ -226,7 +226,7 @@ def _augment(process: Process, given: GprInput, folder: Path, watch: InterruptMo
         settings["disp_length"], settings["num_copy"], max_sd=settings["max_unc_forces"],
         separation=settings["min_separation"], seed=settings["seed"],
     )  # fmt: skip
-    made = make_copies(process, name_of(process), given.train, limits, watch.raise_if_stopped)
+    made = make_copies(process, _name_of(process), given.train, limits, watch.raise_if_stopped)
     remarks = [f"{PROVENANCE} = {x.origin[PROVENANCE]}" for x in made.copies]
     write_structures(settings, folder / FOLDERS["additional_write"], made.copies, remarks)
     said = ProcessPrediction(
@@ -245,7 +245,7 @@ def _augment(process: Process, given: GprInput, folder: Path, watch: InterruptMo
     return made
 
 
-def name_of(process: Process) -> str:
+def _name_of(process: Process) -> str:
     """A hash of the process, for the provenance of its labels."""
     if isinstance(process, GaussianProcess):
         return process_hash(process)

@@ -12,7 +12,7 @@ Energies and forces are observed; with J = ∂x/∂r (rows: directions of motion
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ CARTESIAN = 0  # the power that stands for Cartesian coordinates
 POWERS = (1, 2, 3)
 AT_ONCE = 20  # structures predicted together
 SMALLEST_NOISE = 1e-6  # of forces against the amplitude
+EXTENDED = np.longdouble
 LARGEST = 20_000  # observations: 3 GB
 FIT_STEPS = 60
 
@@ -83,11 +84,13 @@ class DenseProcess:
         return joined_predictions(parts)
 
     def _part(self, frames: Sequence[Frame], spread: bool) -> ProcessPrediction:
-        x, slopes = coordinates(frames, self.shape.power, self.shape.points)
+        # the weights are large and of both signs: in double precision their sum is not smooth
+        x, slopes = coordinates(frames, self.shape.power, self.shape.points, EXTENDED)
         turns = permutations(self.numbers, self.shape.power)
         cross = covariance(x, slopes, self.x, self.slopes, self.shape.scale, turns)
         n = len(frames)
-        said = cross @ self.alpha
+        said = np.asarray(cross @ self.alpha, np.float64)
+        cross = np.asarray(cross, np.float64)
         found = ProcessPrediction(said[:n] + self.mean, said[n:].reshape(-1, 3))
         if not spread:
             return found
@@ -112,9 +115,14 @@ class DenseFit:
     errors: LeaveOneOutErrors
 
 
-def fit_distances(frames: Sequence[Frame], labels: Sequence[Label]) -> DenseFit:
-    """The process on powers of distances with the largest evidence, for molecules of at least two atoms."""
-    found = [_by_evidence(frames, labels, power) for power in POWERS]
+def fit_distances(
+    frames: Sequence[Frame], labels: Sequence[Label], check: Callable[[], Any] = lambda: None
+) -> DenseFit:
+    """The process on powers of distances with the largest evidence, for molecules of at least two atoms.
+
+    check: called often; it may raise.
+    """
+    found = [_by_evidence(frames, labels, power, check) for power in POWERS]
     return with_errors(max(found, key=lambda p: p.evidence), labels)
 
 
@@ -161,19 +169,22 @@ def with_errors(process: DenseProcess, labels: Sequence[Label]) -> DenseFit:
 # ---------------------------------------------------------------- coordinates and covariances
 
 
-def coordinates(frames: Sequence[Frame], power: int, points: SoapPoints | None = None) -> tuple[Array, Array]:
-    """(F, D) coordinates and (F, 3N, D) their derivatives."""
+def coordinates(
+    frames: Sequence[Frame], power: int, points: SoapPoints | None = None, dtype: Any = np.float64
+) -> tuple[Array, Array]:
+    """(F, D) coordinates and (F, 3N, D) their derivatives. dtype: of distances."""
     if points is not None:
         return points.of(frames)
-    r = np.stack([f.positions for f in frames])
+    r = np.stack([f.positions for f in frames]).astype(dtype)
     n, atoms, _ = r.shape
     if power == CARTESIAN:
+        r = np.asarray(r, np.float64)
         return r.reshape(n, -1), np.broadcast_to(np.eye(3 * atoms), (n, 3 * atoms, 3 * atoms))
     i, j = np.triu_indices(atoms, 1)
     d = r[:, i] - r[:, j]
     length = np.linalg.norm(d, axis=2)
     slope = (-power * length ** (-power - 2))[:, :, None] * d  # (F, D, 3)
-    slopes = np.zeros((n, atoms, 3, len(i)))
+    slopes = np.zeros((n, atoms, 3, len(i)), dtype)
     pair = np.arange(len(i))
     slopes[:, i, :, pair] = slope.transpose(1, 0, 2)
     slopes[:, j, :, pair] = -slope.transpose(1, 0, 2)
@@ -211,7 +222,7 @@ def _covariance(x: Array, j: Array, y: Array, jy: Array, scale: float) -> Array:
     c = kernel / scale**2
     left = np.matmul(j, difference.transpose(0, 2, 1))  # (n, K, m): J_s D_st
     right = np.matmul(difference.transpose(1, 0, 2), jy.transpose(0, 2, 1)).transpose(1, 0, 2)  # (n, m, L)
-    out = np.empty((n * (1 + k), m * (1 + q)))
+    out = np.empty((n * (1 + k), m * (1 + q)), x.dtype)
     out[:n, :m] = kernel
     out[n:, :m] = (c[:, None, :] * left).reshape(n * k, m)
     out[:n, m:] = -(c[:, :, None] * right).reshape(n, m * q)
@@ -273,7 +284,9 @@ class _Observations:
         )
 
 
-def _by_evidence(frames: Sequence[Frame], labels: Sequence[Label], power: int) -> DenseProcess:
+def _by_evidence(
+    frames: Sequence[Frame], labels: Sequence[Label], power: int, check: Callable[[], Any]
+) -> DenseProcess:
     """The scale and the noises with the largest evidence: the best of a grid of scales, then a simplex search."""
     start = DenseShape(power, 1.0, 1e-4, 1e-4)
     data = _Observations(frames, labels, start)
@@ -285,6 +298,7 @@ def _by_evidence(frames: Sequence[Frame], labels: Sequence[Label], power: int) -
         return DenseShape(power, float(np.exp(v[0])), noise, max(float(np.exp(v[2])), SMALLEST_NOISE / 10))
 
     def cost(v: Any) -> float:
+        check()
         try:
             own = data.fitted(shape(v), mean)
         except np.linalg.LinAlgError:  # not positive definite: the noise is too small for this scale

@@ -94,7 +94,9 @@ class GaussianProcess:
         parts: list[tuple[Sequence[int], LeaveOneOutErrors]] = []
         for atoms, own in groups.molecules.items():
             check()
-            dense = fit_distances(*_sorted_structures([frames[k] for k in own], [labels[k] for k in own]))
+            dense = fit_distances(
+                *_sorted_structures([frames[k] for k in own], [labels[k] for k in own]), check
+            )
             molecules[atoms] = dense.process
             parts.append((own, dense.errors))
         shared = None

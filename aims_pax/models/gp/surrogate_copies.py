@@ -66,7 +66,7 @@ def make_copies(
     check: Callable[[], Any] = lambda: None,
 ) -> LabelledCopies:
     """Copies of each structure, in order. name: hash of the process. The same seed gives the same copies."""
-    closest = shortest_distance([x.frame for x in data])
+    closest = closest_atoms([x.frame for x in data])
     copies: list[LabelledFrame] = []
     parents: list[int] = []
     energy_sd: list[float] = []
@@ -77,7 +77,7 @@ def make_copies(
             check()
             several = range(start, min(start + AT_ONCE, limits.copies))
             frames = [_moved(parent.frame, limits, n) for n in several]
-            apart = [f for f in frames if shortest_distance([f]) >= limits.separation * closest]
+            apart = [f for f in frames if closest_atoms([f]) >= limits.separation * closest]
             refused[CLOSE] += len(frames) - len(apart)
             if not apart:
                 continue
@@ -110,7 +110,7 @@ def refuse_surrogate_labels(data: Sequence[LabelledFrame], use: str) -> None:
         )
 
 
-def shortest_distance(frames: Sequence[Frame]) -> float:
+def closest_atoms(frames: Sequence[Frame]) -> float:
     """Å; 0 when all structures are single atoms without images nearby."""
     from ase.neighborlist import neighbor_list
 

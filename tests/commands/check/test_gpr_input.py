@@ -1,10 +1,12 @@
 """`aims-PAX check train.in` refuses what `aims-PAX gpr` would refuse, and trains nothing."""
 
+import sys
+
 import numpy as np
 import pytest
 
-from aims_pax.commands.check.gpr_input import checked_gpr_input
-from aims_pax.errors import SettingsError
+from aims_pax.commands.check.gpr_input import checked_gpr_input, checked_surrogate_input
+from aims_pax.errors import SettingsError, SetupError
 from aims_pax.structure_files.xsf import xsf_text
 from tests.models.gp import systems
 
@@ -22,3 +24,21 @@ def test_it_reads_settings_and_structures(tmp_path, monkeypatch):
     (tmp_path / "a2.xsf").write_text("broken")
     with pytest.raises(SettingsError, match=r"a2.xsf:1"):
         checked_gpr_input(tmp_path / "train.in")
+
+
+def test_searches_are_read_with_their_reference(tmp_path, monkeypatch):
+    import ase.io
+    from ase.build import molecule
+
+    monkeypatch.chdir(tmp_path)
+    ase.io.write("a.xyz", molecule("CH3CH2OH"))
+    (tmp_path / "c.yaml").write_text('structure: a.xyz\nreference: {factory: "ase.calculators.emt:EMT"}\n')
+    found = checked_surrogate_input(tmp_path / "c.yaml")
+    assert "C2H6O, 9 atoms · reference calculator; `aims-PAX relax" in found.text
+    assert "fmax: 0.01" in found.text
+    monkeypatch.setitem(sys.modules, "featomic", None)
+    with pytest.raises(SetupError, match=r"aims-pax\[gpr\]"):
+        checked_surrogate_input(tmp_path / "c.yaml")
+    (tmp_path / "c.yaml").write_text("data: {}\n")
+    assert checked_surrogate_input(tmp_path / "c.yaml") is None
+    assert checked_surrogate_input(tmp_path / "a.xyz") is None

@@ -10,10 +10,10 @@ from aims_pax.models.gp import surrogate_copies
 from aims_pax.models.gp.process import GaussianProcess
 from aims_pax.models.gp.surrogate_copies import (
     CopyLimits,
+    closest_atoms,
     is_surrogate_copy,
     make_copies,
     refuse_surrogate_labels,
-    shortest_distance,
 )  # fmt: skip
 from aims_pax.potential import calculate
 from tests.models.gp import systems
@@ -75,6 +75,6 @@ def test_fixed_atoms_stay_and_the_centre_too(process):
 
 
 def test_the_shortest_distance_also_of_far_and_single_atoms():
-    assert shortest_distance([DATA[0].frame, DATA[1].frame]) == pytest.approx(0.95)
-    assert shortest_distance([Frame([1, 1], [[0, 0, 0], [9.0, 0, 0]])]) == pytest.approx(9.0)
-    assert shortest_distance([Frame([1], np.zeros((1, 3)))]) == 0
+    assert closest_atoms([DATA[0].frame, DATA[1].frame]) == pytest.approx(0.95)
+    assert closest_atoms([Frame([1, 1], [[0, 0, 0], [9.0, 0, 0]])]) == pytest.approx(9.0)
+    assert closest_atoms([Frame([1], np.zeros((1, 3)))]) == 0
