@@ -27,7 +27,7 @@ from aims_pax.models.gp.leave_one_out import UNSCALED, LeaveOneOutErrors, Varian
 from aims_pax.models.gp.soap_points import SoapPoints
 from aims_pax.models.gp.sparse_process import ProcessPrediction, joined_predictions
 
-CARTESIAN = 0  # the power that stands for Cartesian coordinates
+CARTESIAN = 0  # `power` of Cartesian coordinates
 POWERS = (1, 2, 3)
 AT_ONCE = 20  # structures predicted together
 SMALLEST_NOISE = 1e-6  # of forces against the amplitude

@@ -46,3 +46,13 @@ def test_other_files_are_refused(process, tmp_path):
     path.write_bytes(pack_arrays({}, {"process_format": 1, "baseline": "gfn1-xtb"}))
     with pytest.raises(SettingsError, match="baseline gfn1-xtb"):
         load_process(path)
+
+
+def test_a_file_is_a_potential_of_samplers(process, tmp_path):
+    from aims_pax.potentials.named import LoadedPotential
+
+    save_process(process, tmp_path / "a.gp")
+    potential = LoadedPotential.load("a.gp", tmp_path)
+    frame = systems.alloy(1, seed=4)[0].frame
+    (label,) = potential.labels([frame], lambda: None)
+    assert label.energy == pytest.approx(process.predict([frame]).energies[0])
