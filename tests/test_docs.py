@@ -19,7 +19,9 @@ import yaml
 
 import aims_pax
 from aims_pax.schedulers.registry import known_schedulers
+from aims_pax.settings import gpr_input
 from aims_pax.settings.cluster import ClusterSettings
+from aims_pax.settings.surrogate_search import SEARCHES
 from aims_pax.settings.tables import BEGIN, END, renewed, tables
 from aims_pax.settings.tables import commands as own_tables
 from aims_pax.structure_files import geometry_in
@@ -126,6 +128,8 @@ NO_KEYS |= {"needs_reference", "double_precision", "register_filter"}  # of a ki
 NO_KEYS |= {"shrink_perturb"}  # a value of final_training
 NO_KEYS |= {"default_initial_moment", "trajectory_0", "trajectory_1"}
 NO_KEYS |= {"forces_spread", "energy_spread", "forces_comm", "energy_comm", "energy_var", "stress_var"}
+NO_KEYS |= {name for key in gpr_input.KEYS for name in (key, key.capitalize())}
+NO_KEYS |= {name for section in SEARCHES.values() for name in section.model_fields}
 NO_KEYS |= {*aims_pax.__all__, "REF_energy", "REF_forces", "REF_stress"}
 
 

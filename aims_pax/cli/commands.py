@@ -79,6 +79,9 @@ def check_command(
         from aims_pax.commands.check.trial_labels import check_verdict, verdict_of_file
         from aims_pax.settings import dump
 
+        if folder.is_file() and (text := _checked_own_input(folder)) is not None:
+            print(text)
+            return
         if label_time is not None and not (tried and 0 < label_time < math.inf):
             raise SettingsError(f"--label-time: expected a positive number, with --try, got {label_time:g}")
         files, ahead = settings_files(context, mace_settings, aimspax_settings), list[str]()
@@ -448,6 +451,66 @@ def select_command(
     exit_on_error(go)
 
 
+def gpr_command(
+    config: Annotated[Path, typer.Argument(help="train.in as of ænet-gpr, or YAML with the same keys.")],
+    version: Version = False,
+) -> None:
+    """Train and test a Gaussian process on labelled structures, and augment them with copies that it labels."""
+
+    def go() -> None:
+        from aims_pax.commands.gpr.workflow import gpr
+
+        with traceback_to_file(Path("logs") / "traceback.log"):
+            gpr(config, console())
+
+    exit_on_error(go)
+
+
+def neb_command(
+    config: Annotated[Path, typer.Argument(help="Its own YAML file: two ends and a reference.")],
+    version: Version = False,
+) -> None:
+    """Find a reaction path and its barrier on a Gaussian process, with few calls of the reference."""
+
+    def go() -> None:
+        from aims_pax.commands.surrogate.neb import neb
+
+        with traceback_to_file(Path("logs") / "traceback.log"):
+            neb(config, console())
+
+    exit_on_error(go)
+
+
+def relax_command(
+    config: Annotated[Path, typer.Argument(help="Its own YAML file: a structure and a reference.")],
+    version: Version = False,
+) -> None:
+    """Relax a structure on a Gaussian process, with few calls of the reference."""
+
+    def go() -> None:
+        from aims_pax.commands.surrogate.relax import relax_on_surrogate
+
+        with traceback_to_file(Path("logs") / "traceback.log"):
+            relax_on_surrogate(config, console())
+
+    exit_on_error(go)
+
+
+def md_command(
+    config: Annotated[Path, typer.Argument(help="Its own YAML file: a structure, steps and a reference.")],
+    version: Version = False,
+) -> None:
+    """Run MD on a Gaussian process that asks the reference where it is unsure."""
+
+    def go() -> None:
+        from aims_pax.commands.surrogate.uncertain_dynamics import surrogate_md
+
+        with traceback_to_file(Path("logs") / "traceback.log"):
+            surrogate_md(config, console())
+
+    exit_on_error(go)
+
+
 VERBS: dict[str, Callable[..., Any]] = {
     "init": init,
     "check": check_command,
@@ -463,6 +526,10 @@ VERBS: dict[str, Callable[..., Any]] = {
     "sample": sample_command,
     "augment": augment_command,
     "training-set": training_set_command,
+    "gpr": gpr_command,
+    "neb": neb_command,
+    "relax": relax_command,
+    "md": md_command,
 }
 
 
@@ -478,6 +545,16 @@ def _enter(folder: Path) -> None:
         )
         raise SettingsError(f"{folder}: {what}")
     os.chdir(folder)
+
+
+def _checked_own_input(path: Path) -> str | None:
+    """The verdict on a file that is not YAML of a run, sample, augment or training-set; None for all others."""
+    from aims_pax.commands.check.gpr_input import checked_surrogate_input
+
+    found = checked_surrogate_input(path)
+    for warning in () if found is None else found.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return None if found is None else found.text
 
 
 def _steer(folder: Path, what: str) -> None:

@@ -24,8 +24,8 @@ class ModelKindSettings(Section):
 
     kind: Text = key(
         MACE_KIND,
-        "`mace`; a name registered by an installed package; or your own `package.module:object`, also from a module "
-        "in the working folder.",
+        "`mace`; `gp`, a Gaussian process for small systems; a name registered by an installed package; or your own "
+        "`package.module:object`, also from a module in the working folder.",
     )
     kwargs: Table = key({}, "Settings of that kind; `mace` takes none here, its settings are in mace.yaml.")
 

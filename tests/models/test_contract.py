@@ -22,6 +22,8 @@ BASELINE = {
 FAMILIES = {  # MODEL.kind, members, REFERENCE.baseline
     "mace": ("mace", 2),
     "mace with a baseline": ("mace", 2, BASELINE),
+    "gp": ("gp", 1),
+    "gp with a baseline": ("gp", 1, BASELINE),
     "linear with a spread": (f"{LINEAR}:KIND", 1),
     "linear with a baseline": (f"{LINEAR}:KIND", 1, BASELINE),
     "linear committee": (f"{LINEAR}:COMMITTEE", 2),

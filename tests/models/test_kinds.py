@@ -28,7 +28,7 @@ def test_mace_is_built_in_and_others_are_named_by_module_and_object():
     ("name", "said"),
     [
         ("mase", "'mase' is not a kind of model; nearest: mace, or package.module:object"),
-        ("gap", "'gap' is not a kind of model; known: mace"),
+        ("quip", "'quip' is not a kind of model; known: gp, mace"),
         ("nowhere.at_all:KIND", "cannot import nowhere.at_all"),
         ("tests.models.linear_model:KINT", "has no 'KINT'; nearest: KIND"),
         ("tests.models.linear_model:LinearKind", "is a ABCMeta, expected a ModelKind"),

@@ -1,0 +1,107 @@
+"""The labelled structures that `train.in` names: XSF files, or every format of ASE."""
+
+from __future__ import annotations
+
+import glob
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from aims_pax.errors import SettingsError
+from aims_pax.frames import Frame, Label, LabelledFrame
+from aims_pax.models.gp.surrogate_copies import refuse_surrogate_labels
+from aims_pax.settings.gpr_input import GprSettings
+from aims_pax.structure_files.xsf import read_xsf
+from aims_pax.suggestions import nearest
+
+
+def read_structures_of(settings: GprSettings, key: str) -> list[LabelledFrame]:
+    """All structures of `train_file` or `test_file`, in the order of the numbers in the file names.
+
+    Raises SettingsError for a pattern without files, an unknown format, or a structure without energy or forces.
+    """
+    pattern = str(settings[key])
+    files = [Path(name) for name in glob.glob(str(Path(pattern).expanduser()), recursive=True)]
+    files = sorted((f for f in files if f.is_file()), key=_in_order)
+    if not files:
+        beside = Path(settings.file).parent / pattern
+        hint = f"; there are some from {beside.parent}" if glob.glob(str(beside)) else ""
+        raise settings.problem(key, f"no file is called {pattern} (paths are relative to this folder){hint}")
+    read = _xsf if settings["file_format"].lower() == "xsf" else _by_ase(settings)
+    found = [one for file in files for one in read(file)]
+    refuse_surrogate_labels(found, "used for training or testing")
+    return found
+
+
+def without_close_ones(data: Sequence[LabelledFrame], threshold: float) -> list[LabelledFrame]:
+    """The structures that are at least `threshold` Å (norm over all coordinates) from each earlier one of the same
+    atoms."""
+    chosen: list[LabelledFrame] = []
+    for one in data:
+        frame = one.frame
+        same = [c.frame for c in chosen if np.array_equal(c.frame.numbers, frame.numbers)]
+        if all(np.linalg.norm(frame.positions - other.positions) >= threshold for other in same):
+            chosen.append(one)
+    return chosen
+
+
+def _in_order(path: Path) -> list[tuple[bool, int | str]]:
+    """Numbers in a name are compared as numbers: file_99999 comes before file_100000."""
+    return [
+        (not part.isdigit(), int(part) if part.isdigit() else part) for part in re.split(r"(\d+)", str(path))
+    ]
+
+
+def _xsf(path: Path) -> Iterator[LabelledFrame]:
+    frame, label = read_xsf(path)
+    text = path.read_text(encoding="utf-8-sig")
+    found = re.search(r"#\s*(provenance)\s*[=:]\s*(\S+)", text)
+    yield LabelledFrame(frame, _checked(path, frame, label), {found[1]: found[2]} if found else {})
+
+
+def _by_ase(settings: GprSettings) -> Callable[[Path], Iterator[LabelledFrame]]:
+    from ase.io.formats import all_formats, ioformats
+
+    name = str(settings["file_format"])
+    if name not in ioformats or not ioformats[name].can_read:
+        known = [f for f, what in all_formats.items() if what.can_read]
+        near = nearest(name, [*known, "xsf"])
+        raise settings.problem(
+            "file_format", f"{name!r} is no format that ASE reads{f'; nearest: {near}' if near else ''}"
+        )
+
+    def read(path: Path) -> Iterator[LabelledFrame]:
+        import ase.io
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                images = ase.io.read(path, ":", format=name, do_not_split_by_at_sign=True)
+        except Exception as error:  # ASE's readers may raise any exception
+            raise SettingsError(
+                f"{path}: cannot be read as {name}: {type(error).__name__}: {error}"
+            ) from error
+        for k, atoms in enumerate(images):
+            results = getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}
+            energy = results.get("free_energy", results.get("energy", atoms.info.get("REF_energy")))
+            forces = results.get("forces", atoms.arrays.get("REF_forces"))
+            missing = "energy" if energy is None else "forces" if forces is None else ""
+            if missing:
+                raise SettingsError(
+                    f"{path}: structure {k + 1} has no {missing}; a label needs energy and forces"
+                )
+            frame = Frame.from_atoms(atoms)
+            label = Label(float(energy), np.array(forces, float))
+            origin = {n: str(v) for n, v in atoms.info.items() if n == "provenance"}
+            yield LabelledFrame(frame, _checked(path, frame, label), origin)
+
+    return read
+
+
+def _checked(path: Path, frame: Frame, label: Label) -> Label:
+    if not label.finite or not np.isfinite(frame.positions).all():
+        raise SettingsError(f"{path}: energy, forces or positions are not finite")
+    return label

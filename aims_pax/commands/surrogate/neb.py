@@ -1,0 +1,199 @@
+"""`aims-PAX neb`: nudged elastic band on a Gaussian process, one reference calculation a round.
+
+Each round fits the process to all labels, relaxes the band on it for a bounded number of steps, and labels one image:
+the highest, or the most uncertain one while it is very uncertain. Converged when the reference's force on the highest
+image and the deviations of all images are small. Koistinen et al., J. Chem. Phys. 147, 152720 (2017).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aims_pax.commands.surrogate.observations import (
+    Observations,
+    SearchEnded,
+    largest_force,
+    opened_search,
+    same_atoms,
+)
+from aims_pax.frames import Array, Frame, LabelledFrame
+from aims_pax.labelled_data import structure_text
+from aims_pax.models.gp.gp_calculator import GPRCalculator
+from aims_pax.models.gp.process import GaussianProcess
+from aims_pax.record.files import write_text
+from aims_pax.settings.surrogate_search import NebSettings, read_surrogate_search
+from aims_pax.systems import read_frame
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from rich.console import Console
+
+log = logging.getLogger(__name__)
+
+STEPS = 60  # of the band on one process
+MAX_STEP = 0.1  # Å, of an atom in one step of the band
+LARGE = 3.0  # an image that deviates so many times more than allowed is labelled before the highest one
+
+
+@dataclass(frozen=True)
+class Band:
+    """positions: (I + 2, N, 3) Å of all images; energies: (I + 2,) eV, predicted; deviation: (I,) eV/Å, the largest of
+    a moving atom's force in each inner image."""
+
+    positions: Array
+    energies: Array
+    deviation: Array
+
+    @property
+    def highest(self) -> int:
+        """Index of the highest inner image among all images."""
+        return 1 + int(np.argmax(self.energies[1:-1]))
+
+
+def read_neb(config: Path) -> tuple[Any, Frame, Frame]:
+    """Settings and the two ends. Raises SettingsError."""
+    search = read_surrogate_search(config, "neb")
+    first, last = (read_frame(Path(name).expanduser()) for name in (search.keys.initial, search.keys.final))
+    same_atoms(first, last)
+    return search, first, nearest_images(first, last)
+
+
+def nearest_images(first: Frame, last: Frame) -> Frame:
+    """The last end with each atom in the periodic image nearest to where it is in the first one."""
+    from ase.geometry import find_mic
+
+    if not first.pbc.any():
+        return last
+    steps, _ = find_mic(last.positions - first.positions, first.cell, first.pbc)
+    return last.moved(first.positions + steps)
+
+
+def neb(config: Path, console: Console) -> None:
+    """Find the path. Raises SettingsError, SetupError, SearchEnded, RunInterrupted."""
+    search, first, last = read_neb(config)
+    with opened_search(search.reference, console, "neb", [first]) as desk:
+        for warning in search.warnings:
+            log.warning("%s", warning)
+        keys: NebSettings = search.keys
+        made_with = {
+            "initial": first.id, "final": last.id, "images": keys.images, "climb": keys.climb, "spring": keys.spring,
+            "method": desk.labeller.method,
+        }  # fmt: skip
+        folder = Path(keys.output).expanduser()
+        known = Observations.opened(desk, folder, first, made_with, keys.max_calls)
+        _search(keys, first, last, known)
+
+
+def _search(keys: NebSettings, first: Frame, last: Frame, known: Observations) -> None:
+    positions = known.state.get("path")
+    if positions is None:
+        positions = interpolated(first, last, keys.images)
+    ends = [known.label(frame, {"path": positions}, 0) for frame in (first, last)]
+    if len(known.data) == 2:
+        known.label(first.moved(positions[keys.images // 2 + 1]), {"path": positions}, 0)
+    number = known.round
+    while True:
+        known.desk.watch.raise_if_stopped()
+        number += 1
+        process = known.process()
+        band = relaxed_band(keys, first, positions, process, climb=keys.climb and number > 1)
+        positions = band.positions
+        chosen = next_image(band, keys.max_unc_forces)
+        try:
+            labelled = known.label(first.moved(positions[chosen]), {"path": positions}, number)
+        except SearchEnded:
+            _write(keys, known, band, ends, None)
+            raise
+        force = largest_force(labelled.frame, labelled.label.forces)
+        barrier = labelled.label.energy - ends[0].label.energy
+        log.info(
+            "round %d · %d labels · image %d: %+.4f eV, force %.3f eV/Å, predicted %+.4f eV · deviation %.3f eV/Å",
+            number, len(known.data), chosen, barrier, force, band.energies[chosen] - ends[0].label.energy,
+            band.deviation.max(),
+        )  # fmt: skip
+        if chosen == band.highest and force <= keys.fmax and band.deviation.max() <= keys.max_unc_forces:
+            _write(keys, known, band, ends, labelled)
+            return
+
+
+def next_image(band: Band, limit: float) -> int:
+    """The highest image, or the one with the largest deviation while that is far above the limit."""
+    worst = 1 + int(np.argmax(band.deviation))
+    return worst if band.deviation.max() > LARGE * limit else band.highest
+
+
+def interpolated(first: Frame, last: Frame, images: int) -> Array:
+    """(images + 2, N, 3) Å by image dependent pair potentials.
+
+    Smidstrup et al., J. Chem. Phys. 140, 214106 (2014).
+    """
+    from ase.mep import NEB
+
+    path = [first.to_atoms() for _ in range(images + 1)] + [last.to_atoms()]
+    band = NEB(path, method="improvedtangent")
+    band.interpolate()
+    band.interpolate("idpp")
+    return np.array([image.positions for image in path])
+
+
+def relaxed_band(
+    keys: NebSettings, template: Frame, positions: Array, process: GaussianProcess, climb: bool
+) -> Band:
+    """The band after at most STEPS steps on the process."""
+    from ase.mep import NEB
+    from ase.optimize import FIRE
+
+    path: list[Atoms] = []
+    for r in positions:
+        atoms = template.moved(r).to_atoms()
+        atoms.calc = GPRCalculator(process)
+        path.append(atoms)
+    band = NEB(path, k=keys.spring, climb=climb, method="improvedtangent")
+    FIRE(band, logfile=None, maxstep=MAX_STEP).run(fmax=0.5 * keys.fmax, steps=STEPS)
+    said = process.predict([template.moved(a.positions) for a in path], spread=True)
+    assert said.force_sd is not None
+    deviations = said.force_sd.reshape(len(path), -1, 3)[1:-1]
+    largest = np.array([largest_force(template, d) for d in deviations])
+    return Band(np.array([template.moved(a.positions).positions for a in path]), said.energies, largest)
+
+
+def _write(
+    keys: NebSettings,
+    known: Observations,
+    band: Band,
+    ends: Sequence[LabelledFrame],
+    top: LabelledFrame | None,
+) -> None:
+    texts = []
+    zero = ends[0].label.energy
+    for k, r in enumerate(band.positions):
+        atoms = known.template.moved(r).to_atoms()
+        atoms.info |= {"image": k, "predicted_energy": float(band.energies[k] - zero)}
+        texts.append(structure_text(atoms))
+    write_text(known.folder / "path.xyz", "".join(texts))
+    result: dict[str, Any] = {
+        "converged": top is not None,
+        "reference_calls": len(known.data),
+        "energy_difference_eV": ends[1].label.energy - zero,
+        "predicted_energies_eV": [float(e - zero) for e in band.energies],
+        "largest_deviation_eV_per_A": float(band.deviation.max()),
+    }
+    if top is not None:
+        result |= {
+            "barrier_eV": top.label.energy - zero,
+            "force_at_saddle_eV_per_A": largest_force(top.frame, top.label.forces),
+            "saddle_image": band.highest,
+        }
+        log.info(
+            "converged: barrier %.4f eV after %d reference calculations",
+            result["barrier_eV"],
+            len(known.data),
+        )
+    write_text(known.folder / "result.json", json.dumps(result, indent=1) + "\n")

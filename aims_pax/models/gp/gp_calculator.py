@@ -1,0 +1,63 @@
+"""`GPRCalculator`: a Gaussian process as ASE calculator, with its uncertainty in eV and eV/Å."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from aims_pax.frames import Frame
+from aims_pax.models.gp.process import GaussianProcess
+from aims_pax.models.gp.process_file import load_process
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+SPREAD = ("unc_energy", "unc_forces")
+
+
+class GPRCalculator(Calculator):
+    """process: a GaussianProcess, or the path of its file.
+
+    Results: energy (eV), forces (eV/Å), for periodic structures stress (eV/Å³). The standard deviations `unc_energy`
+    (eV) and `unc_forces` (N, 3) eV/Å are computed when they are asked for, by `uncertainty(atoms)` or
+    `get_property("unc_forces", atoms)`, or at each step with `spread=True`.
+    """
+
+    implemented_properties = ["energy", "free_energy", "forces", "stress", *SPREAD]  # noqa: RUF012 (as in ASE)
+
+    def __init__(self, process: GaussianProcess | str | Path, spread: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)  # type: ignore[no-untyped-call]
+        self.process = process if isinstance(process, GaussianProcess) else load_process(Path(process))
+        self.spread = spread
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
+        assert self.atoms is not None
+        bare = self.atoms.copy()
+        bare.set_constraint()
+        frame = Frame.from_atoms(bare)
+        if "stress" in properties and not frame.periodic:
+            raise PropertyNotImplementedError("stress: the structure is not periodic in three directions")
+        spread = self.spread or any(name in properties for name in SPREAD)
+        said = self.process.predict([frame], spread=spread, stress="stress" in properties)
+        energy = float(said.energies[0])
+        self.results.update({"energy": energy, "free_energy": energy, "forces": said.forces})
+        if said.stress is not None:
+            self.results["stress"] = full_3x3_to_voigt_6_stress(said.stress[0])
+        if said.energy_sd is not None:
+            self.results.update({"unc_energy": float(said.energy_sd[0]), "unc_forces": said.force_sd})
+
+    def uncertainty(self, atoms: Atoms) -> tuple[float, np.ndarray]:
+        """Standard deviations of energy (eV) and force components (N, 3) eV/Å."""
+        energy = float(self.get_property("unc_energy", atoms))  # type: ignore[no-untyped-call]
+        return energy, np.asarray(self.get_property("unc_forces", atoms))  # type: ignore[no-untyped-call]

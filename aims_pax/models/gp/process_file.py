@@ -1,0 +1,162 @@
+"""A fitted Gaussian process as arrays and JSON, without pickle: its file, and its state in snapshots.
+
+The file is that of `record.arrays`: a checksum, a JSON header with the format and all plain values, the raw arrays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aims_pax.errors import SettingsError
+from aims_pax.models.gp.dense_process import DenseProcess, DenseShape
+from aims_pax.models.gp.leave_one_out import LeaveOneOutErrors, VarianceScale
+from aims_pax.models.gp.linear_evidence import LinearSolution
+from aims_pax.models.gp.process import GaussianProcess
+from aims_pax.models.gp.soap import SoapDescriptor
+from aims_pax.models.gp.sparse_basis import SparseBasis
+from aims_pax.models.gp.sparse_process import SparseProcess
+from aims_pax.potential import Potential
+from aims_pax.record.arrays import Torn, pack_arrays, unpack_arrays
+from aims_pax.record.files import write_bytes
+
+PROCESS_FORMAT = 1
+PROCESS_SUFFIX = ".gp"
+_SOLUTION = ("weights", "constants", "half", "offsets", "counts_inverse")
+_NUMBERS = ("noise", "ratio", "amplitude", "evidence")
+_DENSE = ("numbers", "x", "slopes", "lower", "alpha")
+_ERRORS = ("energies", "forces", "energy_variances", "force_variances")
+
+NamedArrays = dict[str, NDArray[Any]]
+
+
+def save_process(process: GaussianProcess, path: Path) -> None:
+    """Write atomically. Raises SetupError naming the file."""
+    arrays, meta = process_content(process)
+    write_bytes(path, pack_arrays(arrays, meta))
+
+
+def load_process(path: Path, baseline: Potential | None = None) -> GaussianProcess:
+    """Read a file of `save_process`. baseline: the one that it was trained with.
+
+    Raises SettingsError for another file, a newer format, or a missing baseline.
+    """
+    try:
+        arrays, meta = unpack_arrays(path.read_bytes())
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror or error}") from error
+    except Torn as error:
+        raise SettingsError(f"{path}: not a complete file of a Gaussian process: {error}") from error
+    if "process_format" not in meta:
+        raise SettingsError(f"{path}: not the file of a Gaussian process")
+    if meta["process_format"] > PROCESS_FORMAT:
+        raise SettingsError(
+            f"{path}: format {meta['process_format']} was written by a newer aims-PAX; this one reads up to "
+            f"{PROCESS_FORMAT}"
+        )
+    if meta["baseline"] and baseline is None:
+        raise SettingsError(f"{path}: was trained with the baseline {meta['baseline']}; give it too")
+    return process_from_content(arrays, meta, baseline)
+
+
+def process_hash(process: GaussianProcess) -> str:
+    """Twelve hex digits of the SHA-256 of all that predictions depend on."""
+    arrays, meta = process_content(process)
+    return hashlib.sha256(pack_arrays(arrays, meta)).hexdigest()[:12]
+
+
+def process_content(process: GaussianProcess) -> tuple[NamedArrays, dict[str, Any]]:
+    """(arrays, plain values) of everything but the baseline potential."""
+    arrays: NamedArrays = {f"errors/{name}": getattr(process.errors, name) for name in _ERRORS}
+    meta: dict[str, Any] = {
+        "process_format": PROCESS_FORMAT,
+        "frames": process.frames,
+        "baseline": process.baseline_name,
+        "shared": None,
+        "molecules": [],
+    }
+    if process.shared is not None:
+        arrays |= _sparse_arrays(process.shared)
+        meta["shared"] = _sparse_meta(process.shared)
+    for k, (atoms, dense) in enumerate(process.molecules.items()):
+        arrays |= {f"molecule{k}/{name}": getattr(dense, name) for name in _DENSE}
+        meta["molecules"].append({"atoms": list(atoms), **_dense_meta(dense)})
+    return arrays, meta
+
+
+def process_from_content(
+    arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], baseline: Potential | None = None
+) -> GaussianProcess:
+    """The inverse of `process_content`."""
+    shared = None if meta["shared"] is None else _sparse(arrays, meta["shared"])
+    molecules = {tuple(m["atoms"]): _dense(arrays, k, m) for k, m in enumerate(meta["molecules"])}
+    errors = LeaveOneOutErrors(*(np.array(arrays[f"errors/{name}"]) for name in _ERRORS))
+    return GaussianProcess(shared, molecules, errors, int(meta["frames"]), baseline, str(meta["baseline"]))
+
+
+def _sparse_arrays(process: SparseProcess) -> NamedArrays:
+    arrays: NamedArrays = {f"shared/{name}": getattr(process.solution, name) for name in _SOLUTION}
+    return arrays | {f"shared/inducing/{z}": u for z, u in process.basis.inducing.items()}
+
+
+def _sparse_meta(process: SparseProcess) -> dict[str, Any]:
+    d = process.basis.descriptor
+    return {
+        "descriptor": {
+            "elements": list(d.elements),
+            "cutoff": d.cutoff,
+            "n": d.n,
+            "l": d.l,
+            "width": d.width,
+        },
+        "zeta": process.basis.zeta,
+        "inducing": list(process.basis.inducing),
+        **{name: getattr(process.solution, name) for name in _NUMBERS},
+        **_scales(process),
+    }
+
+
+def _sparse(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> SparseProcess:
+    d = meta["descriptor"]
+    descriptor = SoapDescriptor(tuple(d["elements"]), d["cutoff"], d["n"], d["l"], d["width"])
+    basis = SparseBasis(
+        descriptor, meta["zeta"], {z: np.array(arrays[f"shared/inducing/{z}"]) for z in meta["inducing"]}
+    )
+    values: dict[str, Any] = {name: np.array(arrays[f"shared/{name}"]) for name in _SOLUTION}
+    solution = LinearSolution(**values, **{name: meta[name] for name in _NUMBERS})
+    return SparseProcess(basis, solution, *_scale_pair(meta))
+
+
+def _dense_meta(process: DenseProcess) -> dict[str, Any]:
+    shape = process.shape
+    return {
+        "shape": [shape.power, shape.scale, shape.noise, shape.energy_noise, shape.internal],
+        "amplitude": process.amplitude,
+        "mean": process.mean,
+        "evidence": process.evidence,
+        **_scales(process),
+    }
+
+
+def _dense(arrays: Mapping[str, NDArray[Any]], k: int, meta: Mapping[str, Any]) -> DenseProcess:
+    numbers, x, slopes, lower, alpha = (np.array(arrays[f"molecule{k}/{name}"]) for name in _DENSE)
+    return DenseProcess(
+        numbers, DenseShape(*meta["shape"]), x, slopes, lower, alpha, meta["amplitude"], meta["mean"],
+        meta["evidence"], *_scale_pair(meta),
+    )  # fmt: skip
+
+
+def _scales(process: SparseProcess | DenseProcess) -> dict[str, Any]:
+    return {
+        "energy_scale": [process.energy_scale.scale, process.energy_scale.near],
+        "force_scale": [process.force_scale.scale, process.force_scale.near],
+    }
+
+
+def _scale_pair(meta: Mapping[str, Any]) -> tuple[VarianceScale, VarianceScale]:
+    return VarianceScale(*meta["energy_scale"]), VarianceScale(*meta["force_scale"])

@@ -1,0 +1,52 @@
+"""SOAP spectra at fixed points in space, as descriptor of a whole structure: `soap_centers` of train.in.
+
+The points do not move with the atoms, so the description is not invariant. They are atoms of an element of their own,
+whose neighbours are the real atoms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from aims_pax.frames import Array, Frame
+from aims_pax.models.gp.soap import SoapDescriptor, element_pairs, featomic_system, soap_calculator
+
+POINT = 0  # atomic number of a point
+
+
+@dataclass(frozen=True)
+class SoapPoints:
+    """descriptor: of the real elements. centres: (P, 3) Å."""
+
+    descriptor: SoapDescriptor
+    centres: tuple[tuple[float, float, float], ...]
+
+    def of(self, frames: Sequence[Frame]) -> tuple[Array, Array]:
+        """(F, P·D) spectra one point after the other and (F, 3N, P·D) their derivatives; structures of N atoms."""
+        from metatensor import Labels
+
+        n, points, d = len(frames[0]), len(self.centres), self.descriptor.size
+        x, slopes = np.zeros((len(frames), points, d)), np.zeros((len(frames), n, 3, points, d))
+        chosen = Labels(["atom"], np.arange(n, n + points, dtype=np.int32)[:, None])
+        for k, frame in enumerate(frames):
+            found = soap_calculator(self.descriptor).compute(
+                [self._with_points(frame)], gradients=["positions"], selected_samples=chosen
+            )
+            spectrum = found.keys_to_properties(element_pairs(self.descriptor.elements))
+            block = spectrum.block({"center_type": POINT})
+            which = np.asarray(block.samples.values)[:, 1] - n
+            x[k, which] = block.values
+            gradient = block.gradient("positions")
+            sample, _, atom = np.asarray(gradient.samples.values).T
+            real = atom < n
+            slopes[k, atom[real], :, which[sample[real]]] += gradient.values[real]
+        return x.reshape(len(frames), -1), slopes.reshape(len(frames), 3 * n, -1)
+
+    def _with_points(self, frame: Frame) -> object:
+        atoms = featomic_system(frame, self.descriptor.cutoff)
+        from ase import Atoms
+
+        return atoms + Atoms(numbers=np.full(len(self.centres), POINT), positions=np.array(self.centres))

@@ -1,0 +1,189 @@
+"""Gaussian processes: errors, seconds, memory and coverage on data that this file makes, and calls of a band.
+
+    python benchmarks/gpr.py [copper] [dimer] [scale] [neb] [calculator]
+
+copper: Cu13 of EMT at 300 K, 25 frames to train on and 50 to test, then rattled by 0.06, 0.12, 0.25 Å. dimer: two
+molecules of ethylene carbonate rattled by 0.03 Å, GFN1-xTB, 40/20. Each against the Cartesian process. scale: 250
+frames of the dimer. neb: Au on Al(100), EMT, five moving images. calculator: energy and forces of 20 atoms. CPU
+seconds, one thread.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import argparse
+import json
+import resource
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aims_pax.frames import Frame, LabelledFrame
+from aims_pax.models.gp.coordinate_process import CoordinateOptions, CoordinateProcess
+from aims_pax.models.gp.process import GaussianProcess
+from aims_pax.potential import calculate
+
+NORMAL_90 = 1.645
+
+
+def labelled(atoms: Any, make: Callable[[], Any]) -> LabelledFrame:
+    frame = Frame.from_atoms(atoms)
+    return LabelledFrame(frame, calculate(frame, make()))
+
+
+def rattled(atoms: Any, make: Callable[[], Any], count: int, sigma: float, seed: int) -> list[LabelledFrame]:
+    rng = np.random.default_rng(seed)
+    out = []
+    for _ in range(count):
+        moved = atoms.copy()
+        moved.positions += rng.normal(0, sigma, moved.positions.shape)
+        out.append(labelled(moved, make))
+    return out
+
+
+def report(name: str, process: Any, seconds: float, test: Sequence[LabelledFrame]) -> float:
+    said = process.predict([x.frame for x in test], spread=True)
+    error = np.abs(said.forces - np.concatenate([x.label.forces for x in test]))
+    energy = np.abs(said.energies - [x.label.energy for x in test]).mean()
+    covered = np.mean(error < NORMAL_90 * said.force_sd)
+    print(
+        f"{name}: E {1000 * energy:.3f} meV, F {1000 * error.mean():.2f} meV/Å, leave-one-out F "
+        f"{1000 * process.errors.force_mae:.2f}, in 90 % intervals {covered:.3f}, train {seconds:.2f} s",
+        flush=True,
+    )
+    return float(error.mean())
+
+
+def fitted(make: Callable[[], Any]) -> tuple[Any, float]:
+    began = time.process_time()
+    process = make()
+    return process, time.process_time() - began
+
+
+def both(name: str, train: Sequence[LabelledFrame], test: Sequence[LabelledFrame]) -> GaussianProcess:
+    process, seconds = fitted(lambda: GaussianProcess.fit(train))
+    ours = report(name, process, seconds, test)
+    theirs, seconds = fitted(lambda: CoordinateProcess.fit(train, CoordinateOptions()))
+    cart = report(f"{name}, Cartesian", theirs, seconds, test)
+    print(f"{name}: forces {cart / ours:.0f} times better than Cartesian")
+    return process
+
+
+def copper() -> None:
+    from ase import units
+    from ase.calculators.emt import EMT
+    from ase.cluster import Icosahedron
+    from ase.md.langevin import Langevin
+    from ase.optimize import BFGS
+
+    atoms, rng = Icosahedron("Cu", 2), np.random.default_rng(0)
+    atoms.calc = EMT()
+    BFGS(atoms, logfile=None).run(fmax=0.01)
+    dynamics = Langevin(atoms, 5 * units.fs, temperature_K=300, friction=0.02 / units.fs, rng=rng)
+    dynamics.run(300)
+    frames = []
+    for _ in range(75):
+        dynamics.run(20)
+        frames.append(labelled(atoms, EMT))
+    frames = [frames[k] for k in rng.permutation(75)]
+    process = both("Cu13 25/50", frames[:25], frames[25:])
+    for sigma in (0.06, 0.12, 0.25):
+        moved = [rattled(x.frame.to_atoms(), EMT, 1, sigma, k)[0] for k, x in enumerate(frames[:20])]
+        report(f"Cu13 rattled by {sigma} Å", process, 0.0, moved)
+
+
+def dimer_frames(count: int, seed: int) -> list[LabelledFrame]:
+    from ase import Atoms
+    from tblite.ase import TBLite
+
+    ring = Atoms(
+        "OC3O2H4",
+        [[0, 0, 2.33], [0, 0, 1.13], [-0.75, 0.1, -0.98], [0.75, -0.1, -0.98], [-1.11, 0.05, 0.37],
+         [1.11, -0.05, 0.37], [-1.16, 1.05, -1.33], [-1.16, -0.7, -1.55], [1.16, 0.7, -1.55], [1.16, -1.05, -1.33]],
+    )  # fmt: skip
+    other = ring.copy()
+    other.rotate(180, "x")
+    other.translate([0.6, 3.4, 0.4])
+    return rattled(ring + other, lambda: TBLite(method="GFN1-xTB", verbosity=0), count, 0.03, seed)
+
+
+def dimer() -> None:
+    both("dimer GFN1 40/20", dimer_frames(40, 0), dimer_frames(20, 1))
+
+
+def scale() -> None:
+    train, test = dimer_frames(250, 2), dimer_frames(20, 3)
+    process, seconds = fitted(lambda: GaussianProcess.fit(train))
+    report("dimer GFN1 250/20", process, seconds, test)
+    print(
+        f"largest memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB"
+    )
+
+
+def calculator() -> None:
+    from aims_pax.models.gp.gp_calculator import GPRCalculator
+
+    process = GaussianProcess.fit(dimer_frames(40, 0))
+    atoms = dimer_frames(1, 9)[0].frame.to_atoms()
+    atoms.calc = GPRCalculator(process)
+    atoms.get_forces()
+    began = time.process_time()
+    for _ in range(20):
+        atoms.positions += 1e-3
+        atoms.get_forces()
+    print(f"GPRCalculator, 20 atoms: {50 * (time.process_time() - began):.1f} ms for energy and forces")
+
+
+def neb() -> None:
+    import ase.io
+    from ase.build import add_adsorbate, fcc100
+    from ase.calculators.emt import EMT
+    from ase.constraints import FixAtoms
+    from ase.optimize import BFGS
+    from rich.console import Console
+
+    from aims_pax.commands.surrogate.neb import neb as search
+
+    slab = fcc100("Al", size=(2, 2, 3))
+    add_adsorbate(slab, "Au", 1.7, "hollow")
+    slab.center(axis=2, vacuum=4.0)
+    slab.set_constraint(FixAtoms(mask=[a.tag > 1 for a in slab]))
+    slab.pbc = True
+    slab.info.clear()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        for name, shift in (("first.xyz", 0.0), ("last.xyz", 0.5)):
+            end = slab.copy()
+            end[-1].x += shift * end.cell[0, 0]
+            end.calc = EMT()
+            BFGS(end, logfile=None).run(fmax=0.02)
+            end.calc = None
+            ase.io.write(name, end)
+        reference = '{factory: "ase.calculators.emt:EMT"}'
+        keys = f"initial: first.xyz\nfinal: last.xyz\nimages: 5\nfmax: 0.05\nreference: {reference}\n"
+        Path("neb.yaml").write_text(keys)
+        search(Path("neb.yaml"), Console(quiet=True))
+        found = json.loads(Path("neb/result.json").read_text())
+        os.chdir("/")
+    print(
+        f"NEB Au/Al(100): {found['reference_calls']} calls, barrier {found['barrier_eV']:.4f} eV (plain: 0.3744)"
+    )
+
+
+PARTS = {"copper": copper, "dimer": dimer, "calculator": calculator, "scale": scale, "neb": neb}
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS])
+    for part in parser.parse_args().parts or PARTS:
+        PARTS[part]()

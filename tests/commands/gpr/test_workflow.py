@@ -1,0 +1,159 @@
+"""`aims-PAX gpr train.in`: files in, files out, with their names, shapes and numbers."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase.calculators.lj import LennardJones
+from ase.calculators.singlepoint import SinglePointCalculator
+from rich.console import Console
+
+from aims_pax.commands.gpr.workflow import gpr
+from aims_pax.errors import SettingsError, SetupError
+from aims_pax.models.gp.process_file import load_process
+from aims_pax.potential import calculate
+from aims_pax.structure_files.xsf import read_xsf, xsf_text
+from tests.models.gp import systems
+
+TRAIN, TEST = systems.h2(np.linspace(0.95, 2.0, 7)), systems.h2(np.linspace(1.0, 1.9, 12))
+WRITTEN = "Train_file train/file_*.xsf\nTest_file test/file_*.xsf\n"
+
+
+@pytest.fixture
+def go(tmp_path, monkeypatch):
+    """Run the command in a folder of its own; returns what it said."""
+    monkeypatch.chdir(tmp_path)
+    for name, data in (("train", TRAIN), ("test", TEST)):
+        Path(name).mkdir()
+        for k, x in enumerate(data):
+            Path(name, f"file_{k:05d}.xsf").write_text(xsf_text(x.frame, x.label.energy, x.label.forces))
+
+    def run(text=WRITTEN):
+        Path("train.in").write_text(text)
+        said = io.StringIO()
+        gpr(Path("train.in"), Console(file=said, width=200))
+        return said.getvalue()
+
+    return run
+
+
+def errors():
+    return json.loads(Path("gpr/errors.json").read_text())
+
+
+def test_train_and_test_write_the_published_arrays_and_a_page(go):
+    said = go()
+    shapes = {
+        "energy_test_reference": (12,), "force_test_reference": (12, 2, 3), "energy_test_gpr": (12,),
+        "force_test_gpr": (12, 2, 3), "unc_e_test_gpr": (12,), "unc_f_test_gpr": (12, 2, 3),
+    }  # fmt: skip
+    found = {name: np.load(f"{name}.npy") for name in shapes}
+    assert {name: a.shape for name, a in found.items()} == shapes
+    mae = np.abs(found["energy_test_gpr"] - found["energy_test_reference"]).mean()
+    assert mae < 5e-4
+    assert f"GPR energy MAE (eV): {mae:.6f}" in said
+    norms = np.linalg.norm(found["force_test_gpr"] - found["force_test_reference"], axis=2)
+    assert f"GPR force MAE (eV/Ang): {norms.mean():.6f}" in said
+    component = np.abs(found["force_test_gpr"] - found["force_test_reference"]).mean()
+    assert f"GPR force component MAE (eV/Ang): {component:.6f}" in said
+    assert errors()["force_mae"] == pytest.approx(component)
+    page = Path("gpr.html").read_text()
+    assert page.count("<figure") == 4
+    assert Path("gpr/gpr_forces.png").stat().st_size > 1000
+    assert not Path("additional_xsf").exists()
+
+
+def test_without_variance_and_without_test(go):
+    go(WRITTEN + "get_variance False\n")
+    assert not Path("unc_e_test_gpr.npy").exists()
+    go("Train_file train/*.xsf\n")
+    assert "energy_mae" not in errors()
+
+
+def test_copies_are_written_with_provenance_and_the_same_bytes_again(go):
+    more = (
+        WRITTEN + "Additional_write True\nDisp_length 0.05\nNum_copy 10\nTrain_write True\nTest_write True\n"
+    )
+    said = go(more)
+    files = sorted(Path("additional_xsf").glob("file_*.xsf"))
+    assert f"{len(files)} of 70 copies" in said
+    assert np.load("energy_additional_gpr.npy").shape == (len(files),)
+    assert np.load("force_additional_gpr.npy").shape == (len(files), 2, 3)
+    for path in files:
+        frame, label = read_xsf(path)
+        assert abs(label.energy - calculate(frame, LennardJones()).energy) < 0.05
+        assert "# provenance = surrogate:" in path.read_text()
+    assert len(list(Path("train_xsf").iterdir())) == 7
+    assert len(list(Path("test_xsf").iterdir())) == 12
+    content = [p.read_bytes() for p in files]
+    with pytest.raises(SettingsError, match="overwrite True"):
+        go(more)
+    go(more + "overwrite True\n")
+    assert [p.read_bytes() for p in files] == content
+    with pytest.raises(SettingsError, match="labels of a surrogate"):
+        go("Train_file additional_xsf/*.xsf\n")
+
+
+def test_the_saved_process_is_the_one_that_was_tested(go):
+    go(WRITTEN + "Train_model_save True\n")
+    process = load_process(Path("model.gp"))
+    said = process.predict([x.frame for x in TEST])
+    assert said.energies == pytest.approx(np.load("energy_test_gpr.npy"), abs=1e-9)
+    with pytest.raises(SettingsError, match="can be saved"):
+        go(WRITTEN + "Train_model_save True\nDescriptor cart\n")
+
+
+def test_cartesian_coordinates_are_honoured_and_one_line_says_what_auto_reaches(go):
+    said = go(WRITTEN + "Descriptor cart\n")
+    assert "Descriptor auto would reach" in said
+    assert errors()["descriptor"] == "cart"
+    go(WRITTEN)
+    assert errors()["descriptor"] == "auto"
+
+
+def test_every_format_of_ase_and_structures_of_several_sizes(go):
+    pytest.importorskip("featomic")
+    images = []
+    for x in [*TRAIN, *systems.cu13(4)]:
+        atoms = x.frame.to_atoms()
+        atoms.calc = SinglePointCalculator(atoms, energy=x.label.energy, forces=x.label.forces)
+        images.append(atoms)
+    ase.io.write("all.traj", images)
+    go("Train_file all.traj\nTest_file all.traj\nFile_format traj\n")
+    assert np.load("force_test_gpr.npy").shape == (7 * 2 + 4 * 13, 3)
+    assert np.load("atoms_test.npy").tolist() == [2] * 7 + [13] * 4
+    images[2].calc = None
+    ase.io.write("bad.traj", images)
+    with pytest.raises(SettingsError, match=r"bad.traj: structure 3 has no energy"):
+        go("Train_file bad.traj\nFile_format traj\n")
+    with pytest.raises(SettingsError, match="nearest: vasp-out"):
+        go("Train_file bad.traj\nFile_format vasp-uot\n")
+    with pytest.raises(SettingsError, match="cannot be read as vasp-out"):
+        go("Train_file bad.traj\nFile_format vasp-out\n")
+
+
+def test_soap_with_and_without_centres(go):
+    pytest.importorskip("featomic")
+    soap = "Descriptor soap\nsoap_r_cut 4.0\nsoap_n_max 3\nsoap_l_max 2\n"
+    go(WRITTEN + soap)
+    assert errors()["force_mae"] < 1
+    go(WRITTEN + soap + "soap_centers [[0.0, 0.6, 0.0], [0.0, -0.6, 0.2]]\nscale 2.0\nnoise 1e-4\n")
+    assert errors()["energy_mae"] < 0.05
+
+
+def test_close_structures_are_left_out_and_missing_files_are_named(go):
+    assert "train: 4 structures" in go(WRITTEN + "Filter True\nfilter_threshold 0.2\n")
+    with pytest.raises(SettingsError, match=r"train.in:1: train_file: no file is called no/\*.xsf"):
+        go("Train_file no/*.xsf\n")
+
+
+def test_without_featomic_the_extra_is_named_before_anything_is_written(go, monkeypatch):
+    monkeypatch.setitem(sys.modules, "featomic", None)
+    with pytest.raises(SetupError, match=r"aims-pax\[gpr\]"):
+        go(WRITTEN + "Descriptor soap\n")
+    assert not Path("gpr.html").exists()
+    go(WRITTEN)  # distances need no featomic

@@ -1,0 +1,101 @@
+"""The barrier is that of a plain band, in few calls, none of them repeated after a kill."""
+
+import json
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase.calculators.emt import EMT
+from ase.mep import NEB
+from ase.optimize import BFGS
+
+from aims_pax.commands.surrogate import neb as module
+from aims_pax.commands.surrogate.neb import Band, interpolated, nearest_images, neb, next_image
+from aims_pax.commands.surrogate.observations import SearchEnded
+from aims_pax.errors import RestartError, SettingsError
+from aims_pax.systems import read_frame
+
+
+def plain_barrier(ends, images=3):
+    first, last = (ase.io.read(ends[name]) for name in ("initial", "final"))
+    path = [first.copy() for _ in range(images + 1)] + [last]
+    band = NEB(path, climb=True, method="improvedtangent", k=0.1)
+    band.interpolate()
+    band.interpolate("idpp")
+    for image in path:
+        image.calc = EMT()
+    BFGS(band, logfile=None).run(fmax=0.03, steps=200)
+    return max(i.get_potential_energy() for i in path) - path[0].get_potential_energy()
+
+
+def result():
+    return json.loads(Path("neb/result.json").read_text())
+
+
+def test_the_barrier_in_few_calls(search, ends):
+    said = search(neb, images=3, **ends)
+    assert result()["converged"]
+    assert result()["barrier_eV"] == pytest.approx(plain_barrier(ends), abs=2e-3)
+    assert result()["reference_calls"] <= 9
+    assert search.calls() == result()["reference_calls"]
+    assert result()["force_at_saddle_eV_per_A"] <= 0.05
+    assert "converged: barrier" in said
+    path = ase.io.read("neb/path.xyz", ":")
+    assert [a.info["image"] for a in path] == [0, 1, 2, 3, 4]
+    assert len(ase.io.read("neb/labelled.xyz", ":")) == result()["reference_calls"]
+    search(neb, images=3, **ends)  # again: everything is in the store
+    assert search.calls() == result()["reference_calls"]
+    with pytest.raises(RestartError, match=r"of another search \(images\)"):
+        search(neb, images=4, **ends)
+
+
+def test_killed_in_round_2_no_call_is_repeated(search, ends, monkeypatch):
+    whole, rounds = module.relaxed_band, []
+
+    def killed(*args, **kwargs):
+        rounds.append(1)
+        if len(rounds) == 2:
+            raise KeyboardInterrupt
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(module, "relaxed_band", killed)
+    with pytest.raises(KeyboardInterrupt):
+        search(neb, images=3, **ends)
+    assert search.calls() == 4
+    monkeypatch.setattr(module, "relaxed_band", whole)
+    said = search(neb, images=3, **ends)
+    assert "continues with 4 labels" in said
+    assert search.calls() == result()["reference_calls"]
+    assert result()["barrier_eV"] == pytest.approx(plain_barrier(ends), abs=2e-3)
+
+
+def test_the_calls_are_bounded_and_the_path_is_written(search, ends):
+    with pytest.raises(SearchEnded, match="not converged after 4 reference calculations"):
+        search(neb, images=3, max_calls=4, fmax=1e-4, **ends)
+    assert not result()["converged"]
+    assert len(ase.io.read("neb/path.xyz", ":")) == 5
+
+
+def test_ends_that_do_not_belong_together_are_refused(search, ends):
+    other = ase.io.read("last.xyz")
+    ase.io.write("other.xyz", other[[4, 0, 1, 2, 3]])
+    with pytest.raises(SettingsError, match="another order"):
+        search(neb, initial="first.xyz", final="other.xyz")
+    other.cell[0, 0] += 1
+    ase.io.write("other.xyz", other)
+    with pytest.raises(SettingsError, match="another cell"):
+        search(neb, initial="first.xyz", final="other.xyz")
+
+
+def test_an_image_that_is_very_uncertain_is_labelled_before_the_highest():
+    energies = np.array([0, 1, 3, 2, 0.0])
+    assert next_image(Band(np.zeros((5, 1, 3)), energies, np.array([0.1, 0.2, 0.4])), 0.15) == 2
+    assert next_image(Band(np.zeros((5, 1, 3)), energies, np.array([0.1, 0.2, 0.5])), 0.15) == 3
+
+
+def test_the_first_band_goes_the_short_way(ends):
+    first, last = (read_frame(Path(ends[name])) for name in ("initial", "final"))
+    band = interpolated(first, nearest_images(first, last), 3)
+    assert band.shape == (5, 5, 3)
+    assert np.linalg.norm(np.diff(band[:, -1], axis=0), axis=1).max() < 1.5
