@@ -29,16 +29,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import numpy as np
 import torch
 from ase import Atoms, units
-from ase.build import fcc100, molecule
+from ase.build import fcc100
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
-from ase.optimize import BFGS, FIRE
+from ase.optimize import FIRE
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -48,7 +47,6 @@ from aims_pax.models.diffusion.generation import Generated, Generating, generate
 from aims_pax.models.diffusion.memorisation import memorised_fraction
 from aims_pax.models.diffusion.training import DiffusionTrainer
 from aims_pax.models.diffusion.training_data import (
-    DataSummary,
     architecture_for,
     graphs_for,
     split_held_out,
@@ -184,7 +182,10 @@ def case_lj13(seed: int, steps: int = 2500) -> dict[str, Any]:
         graphs = t.samples(start, 100, Generating(steps=n_steps))
         spent = time.process_time() - began
         y = positions_of(graphs)
-        found[f"w1_{n_steps}"], found[f"sample_s_{n_steps}"] = wasserstein(pair_distances(y), pair_distances(reference)), spent
+        found[f"w1_{n_steps}"], found[f"sample_s_{n_steps}"] = (
+            wasserstein(pair_distances(y), pair_distances(reference)),
+            spent,
+        )
         if n_steps == 20:
             found["icosahedra"] = int((lj(lj_relaxed(y))[0] < lowest + 1e-3).sum())
             found["overlaps"] = float((pair_distances(y).min(1) < 2.5).mean())
@@ -193,8 +194,14 @@ def case_lj13(seed: int, steps: int = 2500) -> dict[str, Any]:
     began = time.process_time()
     made = t.guarded(start, 100, Generating())
     y = positions_of(made.graphs)
-    found |= {"guarded_w1": wasserstein(pair_distances(y), pair_distances(reference)), "guarded": made.words()}
-    found |= {"guarded_s": time.process_time() - began, "guarded_icosahedra": int((lj(lj_relaxed(y))[0] < lowest + 1e-3).sum())}
+    found |= {
+        "guarded_w1": wasserstein(pair_distances(y), pair_distances(reference)),
+        "guarded": made.words(),
+    }
+    found |= {
+        "guarded_s": time.process_time() - began,
+        "guarded_icosahedra": int((lj(lj_relaxed(y))[0] < lowest + 1e-3).sum()),
+    }
     g = torch.Generator().manual_seed(seed)
     wild = torch.randn(100, 13, 3, generator=g, dtype=torch.float64) * x.std()
     found["random_icosahedra"] = int((lj(lj_relaxed(wild))[0] < lowest + 1e-3).sum())
@@ -324,7 +331,9 @@ CASES: dict[str, Callable[..., dict[str, Any]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("cases", nargs="*", default=list(CASES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--steps", type=int, default=None)

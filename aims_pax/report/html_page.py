@@ -73,13 +73,13 @@ def page(run: RunRecord, png: bool = False) -> tuple[str, list[Panel], dict[str,
     having = sum(len(t.steps) > 0 for t in run.trajectories)
     first = f" The first {len(unsure)} of {having} trajectories." if having > len(unsure) else ""
     sections = [
-        ("Is it getting better?", "", _figures(learned)),
-        ("How wrong is the model?", _wrong_lead(run), _figures(wrong) + _error_tables(run)),
-        ("Is the uncertainty honest?", HONEST, _figures(honest)),
-        ("Where was it unsure?", SPREAD + first, _figures(unsure, uncertainty.uncertainty_legend(run))),
-        ("What has it seen?", "", _figures(seen) + uncertain_structures(run) + _data_table(run)),
-        ("Where did the time go, and what did it cost?", "", _figures(time_spent) + _ledger_table(run)),
-        ("What failed?", "", (_figures(failed) + _failure_table(run)) if run.failures else ""),
+        ("Is it getting better?", "", figures_html(learned)),
+        ("How wrong is the model?", _wrong_lead(run), figures_html(wrong) + _error_tables(run)),
+        ("Is the uncertainty honest?", HONEST, figures_html(honest)),
+        ("Where was it unsure?", SPREAD + first, figures_html(unsure, uncertainty.uncertainty_legend(run))),
+        ("What has it seen?", "", figures_html(seen) + uncertain_structures(run) + _data_table(run)),
+        ("Where did the time go, and what did it cost?", "", figures_html(time_spent) + _ledger_table(run)),
+        ("What failed?", "", (figures_html(failed) + _failure_table(run)) if run.failures else ""),
         ("Settings that differ from the defaults", "", _settings_table(run)),
     ]
     body = "".join(
@@ -140,7 +140,8 @@ HONEST = "The run asks for labels where its models disagree. This helps only if 
 SPREAD = "How much the models disagree, against MD steps. Fewer labels towards the right mean that it has seen enough."
 
 
-def _figures(panels: Iterable[Panel], legend: Legend = ()) -> str:
+def figures_html(panels: Iterable[Panel], legend: Legend = ()) -> str:
+    """Panels as HTML, with a legend for all."""
     drawn = "".join(map(_figure, panels))
     return f"{_legend(legend)}<div class=figures>{drawn}</div>" if drawn else ""
 

@@ -58,8 +58,8 @@ class DiffusionSettings(Section):
 
     noisers: Names = key(
         AUTO,
-        "`Positions` (molecules, clusters), `CellPositions` (periodic) or `ConfinedCellPositions` (above a surface), and "
-        "`Types` if elements are generated too. `auto`: by periodicity and `confinement`.",
+        "`Positions` (molecules, clusters), `CellPositions` (periodic) or `ConfinedCellPositions` (above a surface), "
+        "and `Types` if elements are generated too. `auto`: by periodicity and `confinement`.",
     )
     sde: Sde = key("ve", "Noise levels: `ve` (variance exploding) or `vp` (variance preserving).")
     cutoff: Real = key(
@@ -72,25 +72,28 @@ class DiffusionSettings(Section):
     )
     conditioning_type: Conditioning = key("scalar", "Whether the property is a number or a class.")
     n_classes: OptionalWhole = key(
-        None, "Classes of an integer property; `None`: the largest in the data and one.", possible="[2, 100000]"
+        None,
+        "Classes of an integer property; `None`: the largest in the data and one.",
+        possible="[2, 100000]",
     )
     confinement: Walls = key(
         None, "Lowest and highest z (Å) of atoms that are not fixed, for `ConfinedCellPositions`."
     )
-    mask: Mask = key("MaskFixed", "`MaskFixed`: atoms that are fixed in the file stay; `none`: all are generated.")
+    mask: Mask = key(
+        "MaskFixed", "`MaskFixed`: atoms that are fixed in the file stay; `none`: all are generated."
+    )
     repeat: OptionalWhole = key(
         None, "Train on up to r × r × 1 copies of each structure, in stages.", possible="[2, 10]"
     )
     repeat_epoch: OptionalWhole = key(None, "Epochs of each stage of `repeat`.", possible="[1, inf)")
-    canonical_cell: Flag = key(
-        False, "Rotate structures: first cell vector along x, second in the xy plane."
-    )
+    canonical_cell: Flag = key(False, "Rotate structures: first cell vector along x, second in the xy plane.")
     epochs: Whole = key(-1, "Epochs; -1: until the time is over.", possible="[-1, 1000000000]")
     max_time_minutes: Real = key(5.0, "Longest time (minutes); 0: no limit.", possible="[0, inf)")
     max_time: Real = key(0.0, "Longest time (hours), added to `max_time_minutes`.", possible="[0, inf)")
     lr: Real = key(2e-3, "Learning rate.", possible="(0, 1]", plausible="[1e-5, 1e-2]")
     lr_schedule: Rate = key(
-        "cosine", "`cosine`: to zero at the end; `plateau`: by `lr_factor` after `lr_patience` epochs without gain."
+        "cosine",
+        "`cosine`: to zero at the end; `plateau`: by `lr_factor` after `lr_patience` epochs without gain.",
     )
     lr_patience: Whole = key(100, "Epochs without gain, for `plateau`.", possible="[1, inf)")
     lr_factor: Real = key(0.95, "Factor of the learning rate, for `plateau`.", possible="(0, 1)")
@@ -143,7 +146,9 @@ def read_diffusion(path: Path | None, options: Mapping[str, Any]) -> DiffusionSe
 def check_together(settings: DiffusionSettings) -> None:
     """Raises SettingsError for keys that contradict each other."""
     if (settings.repeat is None) != (settings.repeat_epoch is None):
-        here, other = ("repeat", "repeat_epoch") if settings.repeat_epoch is None else ("repeat_epoch", "repeat")
+        here, other = (
+            ("repeat", "repeat_epoch") if settings.repeat_epoch is None else ("repeat_epoch", "repeat")
+        )
         raise SettingsError(f"{here} needs {other}: give both, or none")
     if settings.epochs < 0 and settings.seconds == 0:
         raise SettingsError("epochs -1 and no max_time: training would never end; give one of them")

@@ -72,12 +72,13 @@ class AtomsGraph:
 
         Raises SettingsError for atoms that are fixed in some directions only.
         """
-        mask = None
+        mask: NDArray[np.bool_] | None = None
         if frame.fixed is not None and masked:
-            mask = frame.fixed.all(axis=1)
-            if (frame.fixed.any(axis=1) & ~mask).any():
+            mask = np.asarray(frame.fixed.all(axis=1))
+            partly = np.flatnonzero(frame.fixed.any(axis=1) & ~mask)
+            if len(partly):
                 raise SettingsError(
-                    f"{frame.formula}: atom {int(np.flatnonzero(frame.fixed.any(axis=1) & ~mask)[0])} is fixed in "
+                    f"{frame.formula}: atom {int(partly[0])} is fixed in "
                     "some directions only; a diffusion model needs atoms that are fixed entirely, or free"
                 )
         return cls(
@@ -107,7 +108,7 @@ class AtomsGraph:
 
         if not self.cell.any():
             return self
-        standard, turn = Cell(self.cell).standard_form()  # type: ignore[no-untyped-call]
+        standard, turn = Cell(self.cell).standard_form()
         return replace(self, cell=np.asarray(standard.array), pos=self.pos @ turn.T)
 
 

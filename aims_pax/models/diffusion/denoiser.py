@@ -32,7 +32,7 @@ class Denoises(Protocol):
     """What sampling needs: the network, or an exact solution."""
 
     def __call__(
-        self, batch: GraphBatch, pos: Tensor, classes: Tensor, sigma: Tensor
+        self, batch: GraphBatch, pos: Tensor, classes: Tensor, sigma: Tensor, /
     ) -> tuple[Tensor, Tensor | None]:
         """(D − x (A, 3) Å, scores of the elements (A, V) or None) at σ (B,)."""
         ...
@@ -70,7 +70,8 @@ class Architecture:
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> Architecture:
         """From `plain`. Raises TypeError for unknown names."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        made: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**made)
 
 
 class Denoiser(nn.Module):
@@ -109,7 +110,9 @@ class Denoiser(nn.Module):
 
             names = ", ".join(chemical_symbols[z] for z in sorted(set(wrong.tolist())))
             had = ", ".join(chemical_symbols[z] for z in self.architecture.vocabulary)
-            raise SettingsError(f"{names}: the model was trained on {had} only; train with structures that contain it")
+            raise SettingsError(
+                f"{names}: the model was trained on {had} only; train with structures that contain it"
+            )
         return place
 
     def numbers_of(self, classes: Tensor) -> Tensor:
@@ -164,7 +167,9 @@ class Denoiser(nn.Module):
             total = total + TYPE_WEIGHT * self._type_loss(batch, classes, seen, scores)
         return total
 
-    def _position_loss(self, batch: GraphBatch, pos: Tensor, clean: Tensor, sigma: Tensor, found: Tensor) -> Tensor:
+    def _position_loss(
+        self, batch: GraphBatch, pos: Tensor, clean: Tensor, sigma: Tensor, found: Tensor
+    ) -> Tensor:
         assert self.positions is not None
         target = self.positions.displacement(batch, pos, clean, sigma)
         out = self.positions.amplitude(batch, sigma, self.architecture.sigma_data)
@@ -264,7 +269,11 @@ def within_cutoff(batch: GraphBatch, pos: Tensor, cutoff: float, usual: float) -
     sender[rows, column], present[rows, column], padded[rows, column] = j, 1.0, vectors
     scale = torch.full((len(receiver), 1), usual**-0.5)
     return Neighbourhood(
-        torch.from_numpy(receiver), torch.from_numpy(sender), torch.from_numpy(padded), torch.from_numpy(present), scale
+        torch.from_numpy(receiver),
+        torch.from_numpy(sender),
+        torch.from_numpy(padded),
+        torch.from_numpy(present),
+        scale,
     )
 
 
@@ -281,5 +290,3 @@ def size_of_noise(graphs: Sequence[AtomsGraph], noiser: PositionNoiser | None) -
     if isinstance(noiser, ConfinedCellPositions):
         lengths = torch.cat([lengths[:, :2], 2 * (batch.walls[:, 1:] - batch.walls[:, :1])], 1)
     return 1.0, float(lengths.max()) / 2
-
-

@@ -1,7 +1,7 @@
 """New structures from a model: what is asked for, sampling in batches, guard, retries.
 
-What must be given depends on the noisers: elements are needed without `Types`, positions without a noiser of positions, a
-cell unless the template or the model has one. Atoms of a template come first and are fixed.
+What must be given depends on the noisers: elements are needed without `Types`, positions without a noiser of
+positions, a cell unless the template or the model has one. Atoms of a template come first and are fixed.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class GenerationFailed(AimsPaxError):
 class Generating:
     """How structures are sampled.
 
-    value: property to steer towards, None for none; guidance: w in D + w·(D − D_unconditional). eps: the last noise level,
-    Å. relax: steps downhill with `potential`. max_force: eV/Å, largest force after it. ff_guidance: 1/eV, forces of the
-    potential at the denoised structure are added to the score times (1 − t)^ff_zeta. retries: structures may be made again
-    so many times each, on average. covalent: see `StructureGuard`; guarded: False switches everything but `not finite`
-    off, for tests of a model.
+    value: property to steer towards, None for none; guidance: w in D + w·(D − D_unconditional). eps: the last noise
+    level, Å. relax: steps downhill with `potential`. max_force: eV/Å, largest force after it. ff_guidance: 1/eV,
+    forces of the potential at the denoised structure are added to the score times (1 − t)^ff_zeta. retries:
+    structures may be made again so many times each, on average. covalent: see `StructureGuard`; guarded: False
+    switches everything but `not finite` off, for tests of a model.
     """
 
     sampler: str = DEFAULT_SAMPLER
@@ -111,9 +111,15 @@ def starting_graph(
     box, periodic = _cell(model, data, cell, pbc, template)
     walls = confinement or data.confinement
     if walls is not None and (model.architecture.noisers[0] != "ConfinedCellPositions"):
-        raise SettingsError("confinement: this model was trained without; train with the noiser ConfinedCellPositions")
+        raise SettingsError(
+            "confinement: this model was trained without; train with the noiser ConfinedCellPositions"
+        )
     own = np.zeros((k, 3)) if positions is None else np.asarray(positions, float)
-    first = (np.zeros(0, np.int64), np.zeros((0, 3))) if template is None else (template.numbers, template.positions)
+    first = (
+        (np.zeros(0, np.int64), np.zeros((0, 3)))
+        if template is None
+        else (template.numbers, template.positions)
+    )
     graph = AtomsGraph(
         x=np.concatenate([first[0], numbers]),
         pos=np.concatenate([first[1], own]),
@@ -242,7 +248,11 @@ def _pushed(
     frames = [
         Frame(z, x, cell, pbc)
         for z, x, cell, pbc in zip(
-            np.split(numbers, ends), np.split(pos.numpy(), ends), batch.cell.numpy(), batch.pbc.numpy(), strict=True
+            np.split(numbers, ends),
+            np.split(pos.numpy(), ends),
+            batch.cell.numpy(),
+            batch.pbc.numpy(),
+            strict=True,
         )
     ]
     forces = torch.from_numpy(np.concatenate([label.forces for label in how.potential.labels(frames)]))
@@ -289,7 +299,9 @@ def _elements(
         numbers = np.array(atomic_numbers, np.int64)
     if numbers is None:
         if model.types is None:
-            raise SettingsError("formula: mandatory, because this model does not generate elements (noiser Types)")
+            raise SettingsError(
+                "formula: mandatory, because this model does not generate elements (noiser Types)"
+            )
         if n_atoms is None and positions is None:
             raise SettingsError("n_atoms: mandatory without a formula: how many atoms are to be generated?")
         k = n_atoms if n_atoms is not None else len(positions)
@@ -335,7 +347,9 @@ def _cell(
     elif data.cell is not None:
         found = np.array(data.cell)
     elif model.positions is not None:
-        raise SettingsError("cell: mandatory, because the training structures have different cells; or give a template")
+        raise SettingsError(
+            "cell: mandatory, because the training structures have different cells; or give a template"
+        )
     else:
         return np.zeros((3, 3)), np.zeros(3, bool)
     if periodic is None:

@@ -1,8 +1,8 @@
 """Whether a model repeats its training data.
 
-The distance of two structures of one composition is the root mean square difference of their sorted interatomic distances,
-pair of elements by pair of elements; distances between fixed atoms are left out. A sample counts as memorised if it is
-closer to a training structure than 5 % of the held-out structures are.
+The distance of two structures of one composition is the root mean square difference of their sorted interatomic
+distances, pair of elements by pair of elements; distances between fixed atoms are left out. A sample counts as
+memorised if it is closer to a training structure than 5 % of the held-out structures are.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def distance_fingerprint(graph: AtomsGraph) -> Array:
         vectors = (f - np.round(f) * graph.pbc) @ box
     d = np.linalg.norm(vectors, axis=1)
     kinds = x[i] * 200 + x[j]
-    return d[np.lexsort((d, kinds))]
+    found: Array = d[np.lexsort((d, kinds))]
+    return found
 
 
 def _by_composition(graphs: Sequence[AtomsGraph]) -> dict[tuple[bytes, int], Array]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,9 @@ def read_hparams(folder: Path) -> ModelFolder:
         text = f"unknown key {', '.join(sorted(unknown))}" if unknown else f"no {', '.join(sorted(missing))}"
         raise SettingsError(f"{path}: {text}; not written by aims-PAX diffusion train")
     if values["format"] != FORMAT:
-        raise SettingsError(f"{path}: format {values['format']}, expected {FORMAT}; written by another version")
+        raise SettingsError(
+            f"{path}: format {values['format']}, expected {FORMAT}; written by another version"
+        )
     try:
         settings = read_diffusion(None, values["settings"])
         architecture = Architecture.from_plain(values["architecture"])
@@ -98,8 +101,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise SettingsError(f"{path}: not found; train the model first")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # a pickle of another protocol was not written by torch.save
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (UserWarning, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise SettingsError(f"{path}: cannot be read, or holds more than numbers: {first}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT or "average" not in state:

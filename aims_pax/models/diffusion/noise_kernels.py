@@ -30,7 +30,8 @@ def lattice_shifts(cell: Tensor, pbc: Tensor, sigma: float) -> Tensor:
         k = int(REACH * sigma / height) + 1
         ranges.append(range(-k, k + 1))
     S = torch.tensor(list(itertools.product(*ranges)), dtype=cell.dtype)
-    return S @ cell
+    shifts: Tensor = S @ cell
+    return shifts
 
 
 def wrap(vectors: Tensor, cell: Tensor, pbc: Tensor) -> Tensor:
@@ -42,15 +43,16 @@ def wrap(vectors: Tensor, cell: Tensor, pbc: Tensor) -> Tensor:
         return vectors
     inverse = torch.linalg.pinv(cell) if cell.dim() == 2 else _inverses(cell)
     f = (vectors[:, None] @ inverse)[:, 0]
-    return vectors - ((torch.floor(f + 0.5) * pbc)[:, None] @ cell)[:, 0]
+    whole: Tensor = ((torch.floor(f + 0.5) * pbc)[:, None] @ cell)[:, 0]
+    return vectors - whole
 
 
 def _inverses(cells: Tensor) -> Tensor:
     """(N, 3, 3) inverses; cells that are singular are not periodic along three axes, and take the pseudoinverse."""
     first = cells[:1]
-    if torch.equal(cells, first.expand_as(cells)):
-        return torch.linalg.pinv(first)
-    return torch.linalg.pinv(cells)
+    same = torch.equal(cells, first.expand_as(cells))
+    found: Tensor = torch.linalg.pinv(first if same else cells)
+    return found
 
 
 def wrapped_displacement(x: Tensor, x0: Tensor, sigma: float, cell: Tensor, pbc: Tensor) -> Tensor:

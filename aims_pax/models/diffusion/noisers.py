@@ -1,11 +1,11 @@
 """How structures are noised, and the prior that sampling begins from.
 
-| name                  | noise kernel                                   | prior                                         |
-|-----------------------|------------------------------------------------|-----------------------------------------------|
-| Positions             | normal, centre of mass at rest                 | normal, centre of mass at the origin          |
-| CellPositions         | wrapped normal in the cell                     | uniform in the cell: f @ cell                 |
-| ConfinedCellPositions | wrapped normal along a and b, reflected in z   | uniform in the cell between the walls         |
-| Types                 | absorbing: an element becomes masked           | all masked                                    |
+| name                  | noise kernel                                 | prior                                 |
+|-----------------------|----------------------------------------------|---------------------------------------|
+| Positions             | normal, centre of mass at rest               | normal, centre of mass at the origin  |
+| CellPositions         | wrapped normal in the cell                   | uniform in the cell: f @ cell         |
+| ConfinedCellPositions | wrapped normal along a and b, reflected in z | uniform in the cell between the walls |
+| Types                 | absorbing: an element becomes masked         | all masked                            |
 
 A model has at most one noiser of the key `pos`, and at most one of the key `x`. A noiser of positions knows
 the displacement d = σ²·∇ log p(x | x₀) that the network learns: the denoised structure is x + d.
@@ -36,7 +36,9 @@ class PositionNoiser(ABC):
 
     key = "pos"
     name: str
-    scaled: bool  # whether distances are divided by the width of the noised data, and all pairs are neighbours
+    scaled: (
+        bool  # whether distances are divided by the width of the noised data, and all pairs are neighbours
+    )
 
     @abstractmethod
     def prior(self, batch: GraphBatch, pos: Tensor, width: float, generator: torch.Generator) -> Tensor:
@@ -149,7 +151,8 @@ class CellPositions(PositionNoiser):
 
     def lengths(self, batch: GraphBatch) -> Tensor:
         """(B, 3) Å: after which the kernel repeats along each axis."""
-        return 1.0 / torch.linalg.inv(batch.cell).norm(dim=1)
+        heights: Tensor = 1.0 / torch.linalg.inv(batch.cell).norm(dim=1)
+        return heights
 
 
 class ConfinedCellPositions(CellPositions):
@@ -167,9 +170,7 @@ class ConfinedCellPositions(CellPositions):
 
     def _of_one(self, batch: GraphBatch, b: int, pos: Tensor, clean: Tensor, sigma: float) -> Tensor:
         low, high = (float(w) for w in batch.walls[b])
-        found = wrapped_displacement(
-            _flat(pos), _flat(clean), sigma, batch.cell[b], self.periodic(batch)[b]
-        )
+        found = wrapped_displacement(_flat(pos), _flat(clean), sigma, batch.cell[b], self.periodic(batch)[b])
         found[:, 2] = reflected_displacement(pos[:, 2], clean[:, 2], sigma, low, high)
         return found
 
@@ -200,7 +201,9 @@ class Types:
     key = "x"
     name = "Types"
 
-    def noised(self, classes: Tensor, free: Tensor, probability: Tensor, masked: int, g: torch.Generator) -> Tensor:
+    def noised(
+        self, classes: Tensor, free: Tensor, probability: Tensor, masked: int, g: torch.Generator
+    ) -> Tensor:
         """Classes (A,) in which each free atom is masked with its probability (A,)."""
         u = torch.rand(len(classes), generator=g, dtype=torch.float64)
         return torch.where((u < probability) & free, torch.full_like(classes, masked), classes)
@@ -231,7 +234,7 @@ def named_noisers(names: Sequence[str]) -> tuple[PositionNoiser | None, Types | 
             raise SettingsError(f"noisers: {several} all noise {key!r}; give one of them")
     if not positions and not types:
         raise SettingsError(f"noisers: expected at least one of {', '.join(NOISER_NAMES)}")
-    return (positions or [None])[0], (types or [None])[0]  # type: ignore[return-value]
+    return (positions[0] if positions else None), (types[0] if types else None)
 
 
 def _flat(vectors: Tensor) -> Tensor:

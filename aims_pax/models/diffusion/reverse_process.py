@@ -4,14 +4,15 @@
     heun       the same, with noise added before each step                (Karras et al., Algorithm 2)
     ddim       dx/dσ = −d/σ, first order: x + d·(1 − σ'/σ)
     em         x + (1 − σ'²/σ²)·d + √(σ² − σ'²)·n                         Euler–Maruyama of the reverse SDE
-    pc         ddim, then Langevin steps at σ': x + (τ/σ'²)·d + √(2τ)·n   whose stationary law is the noised density p_σ'
+    pc         ddim, then Langevin steps at σ': x + (τ/σ'²)·d + √(2τ)·n   the stationary law is p_σ'
 
-d = D(x, σ) − x = σ²·∇ log p_σ(x), n standard normal. Masked elements are drawn on the way: from σ to σ' each is revealed
-with the probability 1 − t'/t, t the time of the schedule.
+d = D(x, σ) − x = σ²·∇ log p_σ(x), n standard normal. Masked elements are drawn on the way: from σ to σ' each is
+revealed with the probability 1 − t'/t, t the time of the schedule.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -66,7 +67,7 @@ class ReverseProcess:
             width = (s.high**2 + s.data**2) ** 0.5
             pos = self.noiser.settled(batch, self.noiser.prior(batch, pos, width, generator))
         levels = s.levels(self.steps)
-        for now, after in zip(levels[:-1], levels[1:], strict=True):
+        for now, after in itertools.pairwise(levels):
             self.stop()
             self.watch(float(now), pos)
             pos, scores = self._step(batch, pos, classes, now, after, generator)

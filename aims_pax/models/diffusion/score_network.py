@@ -56,6 +56,7 @@ class ScoreNetwork(nn.Module):
         super().__init__()
         F = features
         self.features, self.reach, self.smooth, self.condition = F, reach, smooth, condition
+        self.centres: Tensor
         self.register_buffer("centres", torch.linspace(0, reach, radial), persistent=False)
         self.sharpness = (radial - 1) / reach
         self.element = nn.Embedding(types, F)
@@ -131,7 +132,14 @@ class _Layer(nn.Module):
         self.update = nn.Sequential(nn.Linear(2 * F, F), nn.SiLU(), nn.Linear(F, 3 * F))
 
     def forward(
-        self, h: Tensor, v: Tensor, state: Tensor, radial: Tensor, unit: Tensor, weight: Tensor, near: Neighbourhood
+        self,
+        h: Tensor,
+        v: Tensor,
+        state: Tensor,
+        radial: Tensor,
+        unit: Tensor,
+        weight: Tensor,
+        near: Neighbourhood,
     ) -> tuple[Tensor, Tensor]:
         a, b = self.film(state).chunk(2, -1)
         h = h * (1 + a) + b

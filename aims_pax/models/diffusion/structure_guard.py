@@ -1,4 +1,5 @@
-"""Which generated structures are refused, and why: nothing that is not finite, too close, detached or spread out leaves.
+"""Which generated structures are refused, and why: nothing that is not finite, too close, detached or spread out
+leaves.
 
 | reason      | a structure is refused when                                                                         |
 |-------------|-----------------------------------------------------------------------------------------------------|
@@ -40,7 +41,9 @@ class StructureGuard:
         alone = lonely_distances(graph, max(8.0, 1.1 * LONELIEST * self.data.loneliest))[~graph.fixed]
         limit = LONELIEST * self.data.loneliest
         if len(graph) > 1 and alone.max(initial=0.0) > limit:
-            return f"detached: an atom is {alone.max():.1f} Å from its nearest neighbour, more than {limit:.1f}"
+            return (
+                f"detached: an atom is {alone.max():.1f} Å from its nearest neighbour, more than {limit:.1f}"
+            )
         reach = extent(graph)
         if self.data.radius and reach > WIDEST * self.data.radius:
             return f"spread out: an atom is {reach:.1f} Å from the centre, more than {WIDEST * self.data.radius:.1f}"

@@ -1,8 +1,8 @@
 """Training of a diffusion model: AdamW, an average of the weights, and a state that continues bit for bit.
 
-No generator outlives a step: the order of an epoch depends on (seed, epoch) and the noise of a step on (seed, step). With a
-limit of epochs the weights at the end therefore do not depend on interruptions. With a limit of time the learning rate
-follows the clock.
+No generator outlives a step: the order of an epoch depends on (seed, epoch) and the noise of a step on (seed, step).
+With a limit of epochs the weights at the end therefore do not depend on interruptions. With a limit of time the
+learning rate follows the clock.
 """
 
 from __future__ import annotations
@@ -63,7 +63,10 @@ class DiffusionTrainer:
         return self.progress >= 1 or (s.seconds > 0 and self.elapsed >= s.seconds)
 
     def run_epoch(
-        self, graphs: Sequence[AtomsGraph], held_out: Sequence[AtomsGraph] = (), stop: Callable[[], bool] = bool
+        self,
+        graphs: Sequence[AtomsGraph],
+        held_out: Sequence[AtomsGraph] = (),
+        stop: Callable[[], bool] = bool,
     ) -> None:
         """One epoch, or the part of it that fits into the time. Raises Abandoned; the state is then of no use."""
         s = self.settings
@@ -106,7 +109,7 @@ class DiffusionTrainer:
             group["lr"] = self.rate * factor
         self.optimiser.zero_grad(set_to_none=True)
         loss = self.denoiser.loss(graphs, _generator("diffusion", s.seed, "step", self.step))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), s.gradient_clip_val)
         self.optimiser.step()
         self.step += 1

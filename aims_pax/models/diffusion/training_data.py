@@ -58,7 +58,7 @@ class DataSummary:
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> DataSummary:
         """The inverse of `plain`."""
-        made = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        made: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         if made.get("cell") is not None:
             made["cell"] = tuple(tuple(float(x) for x in row) for row in made["cell"])
         return cls(**made)
@@ -79,7 +79,9 @@ def read_for_diffusion(path: Path, name: str | None) -> list[tuple[Frame, dict[s
 
 def _structures(path: Path) -> list[tuple[int, Atoms]]:
     if not path.is_file():
-        raise SettingsError(f"{path}: no such file; expected structures in extended XYZ, or a trajectory of ASE")
+        raise SettingsError(
+            f"{path}: no such file; expected structures in extended XYZ, or a trajectory of ASE"
+        )
     if path.suffix in (".xyz", ".extxyz"):
         return list(read_structures(path))
     import ase.io
@@ -110,7 +112,9 @@ def property_of(atoms: Atoms, name: str) -> float:
     return number
 
 
-def noisers_for(asked: Sequence[str], pbc: Sequence[bool], confinement: tuple[float, float] | None) -> tuple[str, ...]:
+def noisers_for(
+    asked: Sequence[str], pbc: Sequence[bool], confinement: tuple[float, float] | None
+) -> tuple[str, ...]:
     """The names of the noisers; `auto` chosen by periodicity and confinement. Raises SettingsError."""
     names = tuple(n for n in asked if n != AUTO[0])
     if len(names) < len(asked):
@@ -128,13 +132,19 @@ def noisers_for(asked: Sequence[str], pbc: Sequence[bool], confinement: tuple[fl
         names = (chosen, *names)
     noiser, _ = named_noisers(names)
     if isinstance(noiser, Positions) and any(pbc):
-        raise SettingsError("noisers: Positions is for molecules and clusters; the structures have a periodic cell")
+        raise SettingsError(
+            "noisers: Positions is for molecules and clusters; the structures have a periodic cell"
+        )
     if noiser is not None and not isinstance(noiser, Positions):
         need = (0, 1) if isinstance(noiser, ConfinedCellPositions) else (0, 1, 2)
         if not all(pbc[k] for k in need):
-            raise SettingsError(f"noisers: {noiser.name} needs structures that are periodic along {len(need)} axes")
+            raise SettingsError(
+                f"noisers: {noiser.name} needs structures that are periodic along {len(need)} axes"
+            )
     if isinstance(noiser, ConfinedCellPositions) != (confinement is not None):
-        raise SettingsError("confinement and the noiser ConfinedCellPositions belong together: give both, or none")
+        raise SettingsError(
+            "confinement and the noiser ConfinedCellPositions belong together: give both, or none"
+        )
     return names
 
 
@@ -149,7 +159,9 @@ def graphs_for(
         if settings.canonical_cell:
             graph = graph.canonical()
         if graph.fixed.all():
-            raise SettingsError(f"structure {number} ({frame.formula}): all atoms are fixed, nothing to learn")
+            raise SettingsError(
+                f"structure {number} ({frame.formula}): all atoms are fixed, nothing to learn"
+            )
         check_confinement(graph, f"structure {number} ({frame.formula})")
         graphs.append(graph)
     return graphs
@@ -185,7 +197,9 @@ def check_number(graphs: Sequence[AtomsGraph], types: bool, allow_small: bool) -
         return None
     text = f"{n} structures of {formula}; from fewer than {FEWEST} a model mostly repeats its training data"
     if not allow_small:
-        raise SettingsError(f"{text}. Give more, or set allow_small and read the memorised fraction of `inspect`")
+        raise SettingsError(
+            f"{text}. Give more, or set allow_small and read the memorised fraction of `inspect`"
+        )
     return text
 
 
@@ -193,14 +207,18 @@ def architecture_for(graphs: Sequence[AtomsGraph], settings: DiffusionSettings) 
     """The architecture for these graphs and settings. Raises SettingsError."""
     pbc = graphs[0].pbc
     if any((g.pbc != pbc).any() for g in graphs):
-        raise SettingsError("the structures are periodic in different directions; train one model for each kind")
+        raise SettingsError(
+            "the structures are periodic in different directions; train one model for each kind"
+        )
     names = noisers_for(settings.noisers, [bool(p) for p in pbc], settings.confinement)
     noiser, _ = named_noisers(names)
     if settings.repeat and (noiser is None or isinstance(noiser, Positions)):
         raise SettingsError("repeat needs structures with a periodic cell")
     largest = [g.repeated(settings.repeat or 1) for g in graphs[:: max(1, len(graphs) // SEEN)]]
     data, high = size_of_noise(largest, noiser)
-    values = np.array([g.properties[settings.conditioning] for g in graphs]) if settings.conditioning else None
+    values = (
+        np.array([g.properties[settings.conditioning] for g in graphs]) if settings.conditioning else None
+    )
     return Architecture(
         noisers=names,
         vocabulary=tuple(sorted({int(z) for g in graphs for z in g.x})),
@@ -210,7 +228,7 @@ def architecture_for(graphs: Sequence[AtomsGraph], settings: DiffusionSettings) 
         n_blocks=settings.n_blocks,
         sigma_data=data,
         sigma_max=high,
-        neighbours=_mean_neighbours(graphs[: 20], settings.cutoff),
+        neighbours=_mean_neighbours(graphs[:20], settings.cutoff),
         conditioning=settings.conditioning or "",
         classes=_classes(values, settings),
         centre=0.0 if values is None else float(values.mean()),

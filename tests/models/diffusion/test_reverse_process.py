@@ -86,7 +86,9 @@ def test_the_corrector_keeps_the_noised_density_not_its_square():
 def test_both_schedules_give_the_same_law(sde):
     noiser, _ = named_noisers(["Positions"])
     batch, pos, classes = batch_graphs([one_atom("Positions")] * N)
-    process = ReverseProcess(exact("Positions", 0.3), noiser, NoiseSchedule(sde, 0.01, 5.0, 1.0), "heun_ode", 60)
+    process = ReverseProcess(
+        exact("Positions", 0.3), noiser, NoiseSchedule(sde, 0.01, 5.0, 1.0), "heun_ode", 60
+    )
     found, _ = process.run(batch, pos, classes, torch.Generator().manual_seed(1))
     assert float((found[batch.free] - WELL).std()) == pytest.approx(0.3, rel=0.03)
 
