@@ -157,14 +157,14 @@ def test_every_key_a_page_names_exists(path):
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
 def test_every_command_a_page_names_exists(path):
-    from aims_pax.cli.commands import VERBS
+    from aims_pax.cli.commands import GROUPS, VERBS
 
     text = path.read_text(encoding="utf-8")
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     lines = [line for block in blocks(text, "bash") for line in block.splitlines()] + inline(text)
     for name, verb in re.findall(r"^(aims-PAX[a-z-]*)(?: ([a-z][a-z-]*))?", "\n".join(lines), re.MULTILINE):
         assert name in scripts, name
-        assert not verb or name != "aims-PAX" or verb in VERBS, verb
+        assert not verb or name != "aims-PAX" or verb in {**VERBS, **GROUPS}, verb
 
 
 def command_lines(text: str) -> set[str]:
@@ -179,12 +179,12 @@ def test_the_quickstart_has_the_commands_of_the_readme():
 
 
 def test_the_page_of_commands_describes_every_command():
-    from aims_pax.cli.commands import VERBS
+    from aims_pax.cli.commands import GROUPS, VERBS
 
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     table = "\n".join(re.findall(r"^\| (`aims-PAX.*?) \| ", page("commands"), re.MULTILINE))
     words = set(re.findall(r"`(?:aims-PAX )?([a-z-]+|aims-PAX[a-z-]*)[ `]", table))
-    assert words == {*VERBS, *scripts} - {"aims-PAX-test"}
+    assert words == {*VERBS, *GROUPS, *scripts} - {"aims-PAX-test"}
     assert "(also `aims-PAX-test`)" in page("commands")
 
 
@@ -314,14 +314,14 @@ def test_the_page_of_samplers_names_every_sampler_and_filter_and_its_list_is_acc
 
 
 def test_the_page_of_commands_has_every_command_with_every_option(hooks, monkeypatch):
-    from aims_pax.cli.commands import VERBS
+    from aims_pax.cli.commands import GROUPS, VERBS
     from tests.projects import command
 
     monkeypatch.setenv("COLUMNS", "200")
     written = hooks.on_page_markdown(page("commands"))
     sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", written, re.MULTILINE | re.DOTALL))
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert set(sections) == set(scripts) | {f"aims-PAX {verb}" for verb in VERBS}
+    assert set(sections) == set(scripts) | {f"aims-PAX {verb}" for verb in {**VERBS, **GROUPS}}
     for name, words in (("aims-PAX export", ["export"]), ("aims-PAX-recalc", [])):
         told = command(*words, "--help", folder=ROOT, name=name.split()[0], timeout=60).stdout
         options = {o for o in re.findall(r"--[a-zA-Z_-]+", told) if "_" not in o and set(o) != {"-"}}

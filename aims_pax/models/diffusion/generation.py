@@ -19,7 +19,7 @@ from torch import Tensor
 from aims_pax import seeds
 from aims_pax.errors import AimsPaxError, SettingsError
 from aims_pax.frames import Array, Frame
-from aims_pax.models.diffusion.atoms_graph import AtomsGraph, GraphBatch, batch_graphs
+from aims_pax.models.diffusion.atoms_graph import AtomsBatch, AtomsGraph, batch_graphs
 from aims_pax.models.diffusion.denoiser import Denoiser, Denoises
 from aims_pax.models.diffusion.noisers import Positions
 from aims_pax.models.diffusion.reverse_process import DEFAULT_SAMPLER, ReverseProcess
@@ -157,15 +157,17 @@ def generate(
     guard = StructureGuard(data, how.covalent)
     made, tries = Generated(), 0
     while len(made.graphs) < n:
-        left = n - len(made.graphs)
-        if made.attempts >= n * (1 + how.retries):
+        allowed = n * (1 + how.retries) - made.attempts
+        if allowed <= 0:
             raise GenerationFailed(
                 f"{made.words()}, {n} were asked for; train longer or on more structures, relax with a potential, or "
                 "allow more retries",
                 [g.to_frame() for g in made.graphs],
             )
         g = torch.Generator().manual_seed(seeds.seed_number("generate", *seed_words, tries))
-        batch = sampled(model, [start] * min(left, how.batch_size), g, how, counts, types_given)
+        batch = sampled(
+            model, [start] * min(n - len(made.graphs), allowed, how.batch_size), g, how, counts, types_given
+        )
         if how.relax:
             batch = _relaxed(batch, how)
         for graph in batch:
@@ -217,14 +219,14 @@ def sampled(
     ]  # positions of fixed atoms are those given, bit for bit
 
 
-def _steered(model: Denoiser, batch: GraphBatch, how: Generating) -> Denoises:
+def _steered(model: Denoiser, batch: AtomsBatch, how: Generating) -> Denoises:
     """The model with its property and the forces of a potential."""
     condition = None
     if how.value is not None:
         values = torch.full((len(batch),), float(how.value))
         condition = model.standardised(values)
 
-    def denoise(b: GraphBatch, pos: Tensor, classes: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor | None]:
+    def denoise(b: AtomsBatch, pos: Tensor, classes: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor | None]:
         d, scores = model(b, pos, classes, sigma, condition)
         if condition is not None and how.guidance:
             d0, scores0 = model(b, pos, classes, sigma, None)
@@ -239,7 +241,7 @@ def _steered(model: Denoiser, batch: GraphBatch, how: Generating) -> Denoises:
 
 
 def _pushed(
-    model: Denoiser, batch: GraphBatch, pos: Tensor, classes: Tensor, sigma: Tensor, how: Generating
+    model: Denoiser, batch: AtomsBatch, pos: Tensor, classes: Tensor, sigma: Tensor, how: Generating
 ) -> Tensor:
     """σ²·w·F (A, 3) Å at the denoised structure, capped."""
     assert how.potential is not None
