@@ -2,7 +2,6 @@
 
     python benchmarks/diffusion.py lj13 overlayer ethanol … --seeds 3 --folder FOLDER
 
-    well        one atom in a Gaussian well with the exact denoiser: standard deviation of every noiser and sampler
     lj13        argon clusters at 15 K: how many samples relax to the icosahedron, pair distances, overlaps, memorised
     hotcold     the same at 8 and 25 K with the temperature as property: median energies of conditioned samples
     cupd        Cu6Pd7 from minima of Cu13 and Pd13 and their alloys (EMT), elements generated
@@ -32,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms, units
-from ase.build import fcc100
+from ase.build import fcc100, molecule
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 from ase.md.langevin import Langevin
@@ -226,11 +225,10 @@ def case_hotcold(seed: int, steps: int = 2500) -> dict[str, Any]:
 
 
 def slab(oblique: bool) -> Atoms:
-    """4 Au on Al(100), 3 × 3 × 2 or oblique 2 × 3 with two layers, all Al fixed."""
+    """4 Au on Al(100) of two layers, 3 × 3, in a square or an oblique cell; all Al fixed."""
     al = fcc100("Al", (3, 3, 2), a=4.05, vacuum=0.0)
     al.positions[:, 2] -= al.positions[:, 2].max()
     if oblique:
-        al = fcc100("Al", (3, 3, 2), a=4.05, orthogonal=False)
         cell = al.cell.array.copy()
         cell[1] += cell[0] / 3  # a lattice vector of the slab: the cell becomes oblique
         al.set_cell(cell)
@@ -321,11 +319,144 @@ def case_overlayer(seed: int, steps: int = 2500, oblique: bool = False, repeat: 
     return found
 
 
+def minima(symbols: Sequence[str], n: int, seed: int, window: float) -> list[Atoms]:
+    """n EMT minima of 13 atoms within `window` (eV) of the lowest, by basin hopping from the icosahedron."""
+    rng = np.random.default_rng(seed)
+    here = Atoms(list(symbols), icosahedron().numpy() * 2.6 / 3.75)
+    found, best, current = [], 0.0, 0.0
+    while len(found) < n:
+        trial = here.copy()
+        trial.positions += rng.normal(0, 0.45, (13, 3))
+        trial.numbers = rng.permutation(trial.numbers)
+        trial.calc = EMT()
+        FIRE(trial, logfile=None).run(fmax=0.1, steps=80)
+        e = trial.get_potential_energy()
+        if e < best:
+            best = e
+        if e < current or rng.random() < np.exp(-(e - current) / 0.4):
+            here, current = trial, e
+        if (
+            e < best + window
+            and np.linalg.norm(trial.positions - trial.positions.mean(0), axis=1).max() < 4.5
+        ):
+            found.append(Atoms(trial.numbers, trial.positions - trial.positions.mean(0)))
+    return found
+
+
+def case_cupd(seed: int, steps: int = 2500) -> dict[str, Any]:
+    train = [a for k, z in enumerate(("Cu", "Pd")) for a in minima([z] * 13, 150, seed + 10 * k, 1.5)]
+    t = Trained([(Frame.from_atoms(a), {}) for a in train], steps, seed=seed, noisers=("Positions", "Types"))
+    start, counts = starting_graph(t.model, t.data, formula="Cu6Pd7")
+    graphs = t.samples(start, 100, Generating(), counts)
+    wanted = sorted([29] * 6 + [46] * 7)
+    found: dict[str, Any] = {
+        "train_s": t.seconds,
+        "exact": np.mean([sorted(g.x.tolist()) == wanted for g in graphs]),
+    }
+    rng = np.random.default_rng(seed)
+    wild = [Atoms(rng.permutation(wanted), rng.normal(0, 1.6, (13, 3))) for _ in range(100)]
+    hopping = [a for a in minima(["Cu"] * 6 + ["Pd"] * 7, 100, seed + 50, 9.0)]
+    results = {}
+    for name, some in (
+        ("", [g.to_frame().to_atoms() for g in graphs]),
+        ("random_", wild),
+        ("hopping_", hopping),
+    ):
+        energies = []
+        for atoms in some:
+            atoms.calc = EMT()
+            FIRE(atoms, logfile=None, maxstep=0.2).run(fmax=0.05, steps=300)
+            energies.append(atoms.get_potential_energy())
+        results[name] = np.array(energies)
+    best = min(float(e.min()) for e in results.values())
+    for name, e in results.items():
+        found[f"{name}within_0.3"] = float((e < best + 0.3).mean())
+        found[f"{name}unique"] = len({round(x, 2) for x in e}) / len(e)
+        found[f"{name}median"] = float(np.median(e) - best)
+    return found
+
+
+def xtb() -> Any:
+    from tblite.ase import TBLite
+
+    return TBLite(method="GFN1-xTB", verbosity=0)
+
+
+def bonds(atoms: Atoms) -> Any:
+    """(B, 2) pairs closer than 1.25 times the sum of their covalent radii."""
+    from ase.data import covalent_radii
+
+    r = covalent_radii[atoms.numbers]
+    d = atoms.get_all_distances()
+    return np.argwhere(np.triu(d < 1.25 * (r[:, None] + r[None]), 1))
+
+
+TRANS = (1, 0, 2, 3)  # C C O H of ase.build.molecule("CH3CH2OH")
+
+
+def case_ethanol(seed: int, steps: int = 2500) -> dict[str, Any]:
+    frames = []
+    for k in range(6):
+        atoms = molecule("CH3CH2OH")
+        atoms.set_dihedral(*TRANS, 60 + 60 * k % 360, indices=[3])
+        atoms.calc = xtb()
+        frames += [Atoms(a.numbers, a.positions) for a in dynamics(atoms, 500.0, 55, 60, 10 * seed + k, 0.5)]
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(frames))
+    train, reference = [frames[k] for k in order[:300]], [frames[k] for k in order]
+    t = Trained([(Frame.from_atoms(a), {}) for a in train], steps, seed=seed)
+    start, _ = starting_graph(t.model, t.data, atomic_numbers=train[0].numbers.tolist())
+    graphs = t.samples(start, 100, Generating())
+    made = [g.to_frame().to_atoms() for g in graphs]
+    right = sorted(map(tuple, bonds(molecule("CH3CH2OH")).tolist()))
+    kinds = sorted((int(train[0].numbers[i]), int(train[0].numbers[j])) for i, j in right)
+
+    def graph_of(a: Atoms) -> Any:
+        pairs = bonds(a)
+        degree = np.bincount(pairs.ravel(), minlength=9)
+        names = sorted(tuple(sorted((int(a.numbers[i]), int(a.numbers[j])))) for i, j in pairs)
+        return names, sorted(zip(a.numbers.tolist(), degree.tolist(), strict=True))
+
+    good = [a for a in made if graph_of(a) == graph_of(molecule("CH3CH2OH"))]
+    lengths = [
+        np.concatenate([[a.get_distance(i, j) for i, j in bonds(a)] for a in s])
+        for s in (good or made, reference)
+    ]
+    return {
+        "train_s": t.seconds,
+        "right_graph": len(good) / len(made),
+        "bond_w1": wasserstein(*lengths),
+        "trans": trans_of(good),
+        "trans_md": trans_of(reference),
+        "memorised": memorised_fraction(graphs, t.train, t.held),
+        "bonds": len(kinds),
+    }
+
+
+def trans_of(frames: Sequence[Atoms]) -> float:
+    """Fraction of ethanols whose C–C–O–H angle is beyond 120°, the atoms found by their bonds."""
+    count = []
+    for a in frames:
+        pairs = bonds(a)
+        near: dict[int, list[int]] = {k: [] for k in range(len(a))}
+        for i, j in pairs:
+            near[int(i)].append(int(j))
+            near[int(j)].append(int(i))
+        (o,) = (k for k in range(len(a)) if a.numbers[k] == 8)
+        h = next(k for k in near[o] if a.numbers[k] == 1)
+        c = next(k for k in near[o] if a.numbers[k] == 6)
+        c2 = next(k for k in near[c] if a.numbers[k] == 6)
+        count.append(120 < a.get_dihedral(c2, c, o, h) < 240)
+    return float(np.mean(count)) if count else float("nan")
+
+
 CASES: dict[str, Callable[..., dict[str, Any]]] = {
     "lj13": case_lj13,
     "hotcold": case_hotcold,
     "overlayer": case_overlayer,
     "oblique": lambda seed, **k: case_overlayer(seed, oblique=True, **k),
+    "cupd": case_cupd,
+    "ethanol": case_ethanol,
     "repeat": lambda seed, **k: case_overlayer(seed, repeat=2, **k),
 }
 

@@ -123,6 +123,7 @@ NO_KEYS = {"free_energy", "k_grid", "fixed_spin_moment", "config_type", "aims_pa
 NO_KEYS |= {"max_atomic_sd", "mean_atomic_sd", "top3_atomic_sd"}
 NO_KEYS |= {*geometry_in.READ, *geometry_in.STATEMENTS, *geometry_in.REFUSED, *geometry_in.LEFT_BEHIND}
 NO_KEYS |= {"needs_reference", "double_precision", "register_filter"}  # of a kind of samplers
+NO_KEYS |= {"heun_ode"}  # a way to remove noise
 NO_KEYS |= {"default_initial_moment", "trajectory_0", "trajectory_1"}
 NO_KEYS |= {"forces_spread", "energy_spread", "forces_comm", "energy_comm", "energy_var", "stress_var"}
 NO_KEYS |= {*aims_pax.__all__, "REF_energy", "REF_forces", "REF_stress"}

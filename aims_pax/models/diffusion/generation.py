@@ -354,6 +354,8 @@ def _cell(
         )
     else:
         return np.zeros((3, 3)), np.zeros(3, bool)
-    if periodic is None:
-        periodic = data.pbc if data.pbc is not None else (True, True, True)
+    periodic = data.pbc if periodic is None else periodic
+    if data.pbc is not None and not np.array_equal(np.asarray(periodic, bool), data.pbc):
+        had, now = (" ".join("T" if p else "F" for p in pbc) for pbc in (data.pbc, periodic))
+        raise SettingsError(f"pbc: the model was trained on structures with pbc {had}, not {now}")
     return found, np.asarray(periodic, bool)

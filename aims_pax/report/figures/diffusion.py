@@ -13,7 +13,7 @@ from matplotlib.patches import Circle
 from aims_pax.frames import Frame
 from aims_pax.report.figures.style import BLUE, INK, ORANGE, Panel, drawing, panel
 
-SHOWN = 8  # structures in the picture
+SHOWN, COLUMNS, GAP = 8, 4, 1.0  # structures in the picture, in a row, Å between them
 LEGEND = ((BLUE, "training data"), (ORANGE, "samples"))
 
 
@@ -24,7 +24,6 @@ def loss_panel(history: Sequence[tuple[int, float, float]], png: bool = False) -
         axes.plot(rows[:, 0], rows[:, 1], color=BLUE)
         seen = np.isfinite(rows[:, 2])
         axes.plot(rows[seen, 0], rows[seen, 2], color=ORANGE, marker="o", markersize=3)
-        axes.set_yscale("log")
         axes.set_xlabel("epoch")
         legend = ((BLUE, "training, mean of the epoch"), (ORANGE, "held out, averaged weights"))
         table = {"epoch": rows[:, 0], "loss": rows[:, 1], "held_out": rows[:, 2]}
@@ -52,32 +51,44 @@ def histogram_panel(
 
 
 def picture_panel(frames: Sequence[Frame], name: str, title: str, png: bool = False) -> Panel:
-    """Structures side by side: from above for slabs and crystals, along the shortest extent for others."""
-    shown = list(frames[:SHOWN])
-    with drawing(height=2.9, width=6.0) as (figure, axes):
+    """Structures in a grid: from above for slabs and crystals, along the shortest extent for others."""
+    drawings = [_discs(frame) for frame in frames[:SHOWN]]
+    size = np.max([high - low for *_, low, high in drawings], axis=0) + GAP
+    rows = -(-len(drawings) // COLUMNS)
+    height = 0.6 + 4.4 * rows * float(size[1]) / (COLUMNS * float(size[0]))
+    with drawing(height=min(height, 6.0), width=5.0) as (figure, axes):
+        axes.set_position((0.01, 0.01, 0.98, 0.98))
         axes.grid(False)
         axes.set_axis_off()
-        left = 0.0
-        for frame in shown:
-            flat, depth, cell = _projected(frame)
-            radii = 0.7 * covalent_radii[frame.numbers]
-            low, high = (flat - radii[:, None]).min(0), (flat + radii[:, None]).max(0)
-            if cell is not None:
-                corners = np.array([[0, 0], cell[0], cell[0] + cell[1], cell[1], [0, 0]])
-                low, high = np.minimum(low, corners.min(0)), np.maximum(high, corners.max(0))
-                axes.plot(*(corners - low + [left, 0]).T, color=INK, linewidth=0.5)
-            for k in np.argsort(depth):
-                held = frame.fixed is not None and bool(frame.fixed[k].all())
-                colour = jmol_colors[frame.numbers[k]]
+        for k, (discs, corners, low, high) in enumerate(drawings):
+            middle = np.array([k % COLUMNS + 0.5, -(k // COLUMNS) - 0.5]) * size
+            move = middle - 0.5 * (low + high)
+            if corners is not None:
+                axes.plot(*(corners + move).T, color=INK, linewidth=0.5)
+            for at, radius, colour, held in discs:
                 disc = Circle(
-                    tuple(flat[k] - low + [left, 0]), radii[k], facecolor=colour, edgecolor=INK, linewidth=0.5,
-                    alpha=0.45 if held else 1.0,
+                    tuple(at + move), radius, facecolor=colour, edgecolor=INK, linewidth=0.5,
+                    alpha=0.4 if held else 1.0,
                 )  # fmt: skip
                 axes.add_patch(disc)
-            left += float(high[0] - low[0]) + 1.2
+        axes.set_xlim(0, COLUMNS * size[0])
+        axes.set_ylim(-rows * size[1], 0)
         axes.set_aspect("equal")
-        axes.autoscale_view()
         return panel(figure, name, title, png=png)
+
+
+def _discs(frame: Frame) -> tuple[list[Any], Any, Any, Any]:
+    """([(place, radius, colour, fixed)] from back to front, corners of the cell or None, low, high), in Å."""
+    flat, depth, cell = _projected(frame)
+    radii = 0.85 * covalent_radii[frame.numbers]
+    low, high = (flat - radii[:, None]).min(0), (flat + radii[:, None]).max(0)
+    corners = None
+    if cell is not None:
+        corners = np.array([[0, 0], cell[0], cell[0] + cell[1], cell[1], [0, 0]])
+        low, high = np.minimum(low, corners.min(0)), np.maximum(high, corners.max(0))
+    fixed = np.zeros(len(frame), bool) if frame.fixed is None else frame.fixed.all(1)
+    discs = [(flat[k], radii[k], jmol_colors[frame.numbers[k]], bool(fixed[k])) for k in np.argsort(depth)]
+    return discs, corners, low, high
 
 
 def _projected(frame: Frame) -> tuple[Any, Any, Any]:

@@ -38,6 +38,7 @@ def start(kind: str, **keys):
         ("types", {}, "n_atoms: mandatory without a formula"),
         ("types", {"n_atoms": 2}, "give the template"),
         ("types", {"n_atoms": 2, "template": TEMPLATE, "cell": np.eye(3)}, "the template has one"),
+        ("slab", {"formula": "Au", "pbc": (False,) * 3, "template": TEMPLATE}, "with pbc T T F, not F F F"),
         ("slab", {"n_atoms": 2, "template": TEMPLATE}, "formula: mandatory"),
     ],
 )
