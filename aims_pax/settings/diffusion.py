@@ -88,7 +88,9 @@ class DiffusionSettings(Section):
     repeat_epoch: OptionalWhole = key(None, "Epochs of each stage of `repeat`.", possible="[1, inf)")
     canonical_cell: Flag = key(False, "Rotate structures: first cell vector along x, second in the xy plane.")
     epochs: Whole = key(-1, "Epochs; -1: until the time is over.", possible="[-1, 1000000000]")
-    max_time_minutes: Real = key(5.0, "Longest time (minutes); 0: no limit.", possible="[0, inf)")
+    max_time_minutes: Real = key(
+        5.0, "Longest time (minutes); 0: no limit. Not used if only `epochs` is given.", possible="[0, inf)"
+    )
     max_time: Real = key(0.0, "Longest time (hours), added to `max_time_minutes`.", possible="[0, inf)")
     lr: Real = key(2e-3, "Learning rate.", possible="(0, 1]", plausible="[1e-5, 1e-2]")
     lr_schedule: Rate = key(
@@ -110,7 +112,9 @@ class DiffusionSettings(Section):
 
     @property
     def seconds(self) -> float:
-        """The time limit in seconds, 0 for none."""
+        """The time limit in seconds, 0 for none: by default there is none if `epochs` is given."""
+        if self.epochs > 0 and not {"max_time", "max_time_minutes"} & self.model_fields_set:
+            return 0.0
         return 60 * self.max_time_minutes + 3600 * self.max_time
 
 

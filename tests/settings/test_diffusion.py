@@ -15,6 +15,12 @@ def test_options_of_the_command_line_come_before_keys_of_the_file(tmp_path):
     assert found.confinement == (2.0, 10.0)
 
 
+def test_a_number_of_epochs_alone_has_no_limit_of_time():
+    assert read_diffusion(None, {}).seconds == 300
+    assert read_diffusion(None, {"epochs": 50}).seconds == 0
+    assert read_diffusion(None, {"epochs": 50, "max_time_minutes": 2}).seconds == 120
+
+
 @pytest.mark.parametrize(
     ("text", "options", "said"),
     [

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from aims_pax import seeds
@@ -77,10 +78,10 @@ class DiffusionTrainer:
             log.info("epoch %d: structures are repeated %d × %d × 1", self.epoch, r, r)
         self.size = r
         losses = []
-        for start in range(0, len(order), s.batch_size):
+        for batch in np.array_split(order, -(-len(order) // s.batch_size)):  # of nearly equal size
             if stop():
                 raise Abandoned
-            losses.append(self._step([graphs[k].repeated(r) for k in order[start : start + s.batch_size]]))
+            losses.append(self._step([graphs[k].repeated(r) for k in batch]))
             self.elapsed = before + time.monotonic() - began
             if s.seconds and self.elapsed >= s.seconds:
                 break
