@@ -1,4 +1,4 @@
-"""Structures as a diffusion model sees them: one (`AtomsGraph`), or many as flat arrays (`AtomsBatch`).
+"""Structures as a diffusion model sees them: one (`AtomsGraph`), or many as flat arrays (`BatchedGraphs`).
 
 >>> water = AtomsGraph(x=[8, 1, 1], pos=[[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
 >>> len(water), water.edges(1.2)[0].tolist()
@@ -113,7 +113,7 @@ class AtomsGraph:
 
 
 @dataclass(frozen=True, eq=False)
-class AtomsBatch:
+class BatchedGraphs:
     """B structures with A atoms in total, without their positions, which change while noise is added or removed.
 
     graph: (A,) the structure of each atom. sizes: (B,). free: (A,) bool. cell: (B, 3, 3) Å. pbc: (B, 3) bool.
@@ -145,7 +145,7 @@ class AtomsBatch:
         return held
 
 
-def batch_graphs(graphs: Sequence[AtomsGraph]) -> tuple[AtomsBatch, Tensor, Tensor]:
+def batch_graphs(graphs: Sequence[AtomsGraph]) -> tuple[BatchedGraphs, Tensor, Tensor]:
     """(batch, pos (A, 3) Å float64, x (A,) atomic numbers)."""
     sizes = torch.tensor([len(g) for g in graphs])
 
@@ -153,7 +153,7 @@ def batch_graphs(graphs: Sequence[AtomsGraph]) -> tuple[AtomsBatch, Tensor, Tens
         return torch.from_numpy(np.concatenate(parts))
 
     walls = [(np.nan, np.nan) if g.confinement is None else g.confinement for g in graphs]
-    batch = AtomsBatch(
+    batch = BatchedGraphs(
         graph=torch.repeat_interleave(torch.arange(len(graphs)), sizes),
         sizes=sizes,
         free=~joined([g.fixed for g in graphs]),

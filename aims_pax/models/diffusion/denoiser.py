@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from aims_pax.errors import SettingsError
-from aims_pax.models.diffusion.atoms_graph import AtomsBatch, AtomsGraph, batch_graphs
+from aims_pax.models.diffusion.atoms_graph import AtomsGraph, BatchedGraphs, batch_graphs
 from aims_pax.models.diffusion.noise_schedule import NoiseSchedule
 from aims_pax.models.diffusion.noisers import ConfinedCellPositions, PositionNoiser, Positions, named_noisers
 from aims_pax.models.diffusion.score_network import Neighbourhood, ScoreNetwork
@@ -32,7 +32,7 @@ class Denoises(Protocol):
     """What sampling needs: the network, or an exact solution."""
 
     def __call__(
-        self, batch: AtomsBatch, pos: Tensor, classes: Tensor, sigma: Tensor, /
+        self, batch: BatchedGraphs, pos: Tensor, classes: Tensor, sigma: Tensor, /
     ) -> tuple[Tensor, Tensor | None]:
         """(D − x (A, 3) Å, scores of the elements (A, V) or None) at σ (B,)."""
         ...
@@ -126,7 +126,7 @@ class Denoiser(nn.Module):
 
     def forward(
         self,
-        batch: AtomsBatch,
+        batch: BatchedGraphs,
         pos: Tensor,
         classes: Tensor,
         sigma: Tensor,
@@ -144,7 +144,7 @@ class Denoiser(nn.Module):
         self,
         graphs: Sequence[AtomsGraph],
         generator: torch.Generator,
-        prepared: tuple[AtomsBatch, Tensor, Tensor] | None = None,
+        prepared: tuple[BatchedGraphs, Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Mean loss of a batch at stratified random noise levels."""
         batch, clean, numbers = prepared or batch_graphs(graphs)
@@ -168,7 +168,7 @@ class Denoiser(nn.Module):
         return total
 
     def _position_loss(
-        self, batch: AtomsBatch, pos: Tensor, clean: Tensor, sigma: Tensor, found: Tensor
+        self, batch: BatchedGraphs, pos: Tensor, clean: Tensor, sigma: Tensor, found: Tensor
     ) -> Tensor:
         assert self.positions is not None
         target = self.positions.displacement(batch, pos, clean, sigma)
@@ -176,7 +176,7 @@ class Denoiser(nn.Module):
         error = ((found - target) / out[batch.graph, None]).square().mean(1, keepdim=True)
         return batch.mean(error, batch.free).mean().float()
 
-    def _type_loss(self, batch: AtomsBatch, classes: Tensor, seen: Tensor, scores: Tensor) -> Tensor:
+    def _type_loss(self, batch: BatchedGraphs, classes: Tensor, seen: Tensor, scores: Tensor) -> Tensor:
         """Mean over the masked atoms of each structure: the weight 1/t of a linear masking schedule."""
         hidden = (seen == self.masked) & batch.free
         entropy = nn.functional.cross_entropy(scores, classes, reduction="none")[:, None]
@@ -190,7 +190,7 @@ class Denoiser(nn.Module):
         known = torch.rand(len(graphs), generator=g) >= UNCONDITIONAL
         return self.standardised(values), known
 
-    def _coefficients(self, batch: AtomsBatch, pos: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    def _coefficients(self, batch: BatchedGraphs, pos: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         noiser, data = self.positions, self.architecture.sigma_data
         assert noiser is not None
         out = noiser.amplitude(batch, sigma, data)
@@ -201,7 +201,7 @@ class Denoiser(nn.Module):
 
     def _raw(
         self,
-        batch: AtomsBatch,
+        batch: BatchedGraphs,
         pos: Tensor,
         classes: Tensor,
         sigma: Tensor,
@@ -227,7 +227,7 @@ class Denoiser(nn.Module):
         return found
 
 
-def all_pairs(batch: AtomsBatch, pos: Tensor) -> Neighbourhood:
+def all_pairs(batch: BatchedGraphs, pos: Tensor) -> Neighbourhood:
     """All other atoms of the structure as neighbours of each free atom. pos: (A, 3) in any unit."""
     receiver = torch.nonzero(batch.free)[:, 0]
     sizes = batch.sizes
@@ -244,7 +244,7 @@ def all_pairs(batch: AtomsBatch, pos: Tensor) -> Neighbourhood:
     return Neighbourhood(receiver, sender, vectors, present.float(), scale)
 
 
-def within_cutoff(batch: AtomsBatch, pos: Tensor, cutoff: float, usual: float) -> Neighbourhood:
+def within_cutoff(batch: BatchedGraphs, pos: Tensor, cutoff: float, usual: float) -> Neighbourhood:
     """Neighbours of each free atom within the cutoff (Å), with periodic images. usual: their mean number."""
     x, cells, pbc, free = pos.numpy(), batch.cell.numpy(), batch.pbc.numpy(), batch.free.numpy()
     ends = np.cumsum(batch.sizes.numpy())

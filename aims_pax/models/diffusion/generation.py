@@ -19,7 +19,7 @@ from torch import Tensor
 from aims_pax import seeds
 from aims_pax.errors import AimsPaxError, SettingsError
 from aims_pax.frames import Array, Frame
-from aims_pax.models.diffusion.atoms_graph import AtomsBatch, AtomsGraph, batch_graphs
+from aims_pax.models.diffusion.atoms_graph import AtomsGraph, BatchedGraphs, batch_graphs
 from aims_pax.models.diffusion.denoiser import Denoiser, Denoises
 from aims_pax.models.diffusion.noisers import Positions
 from aims_pax.models.diffusion.reverse_process import DEFAULT_SAMPLER, ReverseProcess
@@ -219,14 +219,16 @@ def sampled(
     ]  # positions of fixed atoms are those given, bit for bit
 
 
-def _steered(model: Denoiser, batch: AtomsBatch, how: Generating) -> Denoises:
+def _steered(model: Denoiser, batch: BatchedGraphs, how: Generating) -> Denoises:
     """The model with its property and the forces of a potential."""
     condition = None
     if how.value is not None:
         values = torch.full((len(batch),), float(how.value))
         condition = model.standardised(values)
 
-    def denoise(b: AtomsBatch, pos: Tensor, classes: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor | None]:
+    def denoise(
+        b: BatchedGraphs, pos: Tensor, classes: Tensor, sigma: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
         d, scores = model(b, pos, classes, sigma, condition)
         if condition is not None and how.guidance:
             d0, scores0 = model(b, pos, classes, sigma, None)
@@ -241,7 +243,7 @@ def _steered(model: Denoiser, batch: AtomsBatch, how: Generating) -> Denoises:
 
 
 def _pushed(
-    model: Denoiser, batch: AtomsBatch, pos: Tensor, classes: Tensor, sigma: Tensor, how: Generating
+    model: Denoiser, batch: BatchedGraphs, pos: Tensor, classes: Tensor, sigma: Tensor, how: Generating
 ) -> Tensor:
     """σ²·w·F (A, 3) Å at the denoised structure, capped."""
     assert how.potential is not None

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from aims_pax.errors import SettingsError
-from aims_pax.models.diffusion.atoms_graph import AtomsBatch
+from aims_pax.models.diffusion.atoms_graph import BatchedGraphs
 from aims_pax.models.diffusion.noise_kernels import (
     circle_width,
     reflect,
@@ -41,35 +41,35 @@ class PositionNoiser(ABC):
     )
 
     @abstractmethod
-    def prior(self, batch: AtomsBatch, pos: Tensor, width: float, generator: torch.Generator) -> Tensor:
+    def prior(self, batch: BatchedGraphs, pos: Tensor, width: float, generator: torch.Generator) -> Tensor:
         """Positions (A, 3) from the prior. pos: where fixed atoms are. width: σ of a normal prior, Å."""
 
     @abstractmethod
-    def displacement(self, batch: AtomsBatch, pos: Tensor, clean: Tensor, sigma: Tensor) -> Tensor:
+    def displacement(self, batch: BatchedGraphs, pos: Tensor, clean: Tensor, sigma: Tensor) -> Tensor:
         """d (A, 3) Å of the kernel around the clean positions, zero for fixed atoms."""
 
     @abstractmethod
-    def settled(self, batch: AtomsBatch, pos: Tensor) -> Tensor:
+    def settled(self, batch: BatchedGraphs, pos: Tensor) -> Tensor:
         """Positions inside the cell, between the walls, with the centre of mass where it belongs."""
 
     @abstractmethod
-    def projected(self, batch: AtomsBatch, vectors: Tensor) -> Tensor:
+    def projected(self, batch: BatchedGraphs, vectors: Tensor) -> Tensor:
         """Vectors (A, 3) without what is not noised: fixed atoms, translations of the whole."""
 
     @abstractmethod
-    def amplitude(self, batch: AtomsBatch, sigma: Tensor, data: float) -> Tensor:
+    def amplitude(self, batch: BatchedGraphs, sigma: Tensor, data: float) -> Tensor:
         """(B,) Å: what the output of the network is multiplied by, the expected size of its target."""
 
-    def noise(self, batch: AtomsBatch, sigma: Tensor, generator: torch.Generator) -> Tensor:
+    def noise(self, batch: BatchedGraphs, sigma: Tensor, generator: torch.Generator) -> Tensor:
         """σ·n (A, 3): n normal, projected."""
         n = torch.randn((len(batch.graph), 3), generator=generator, dtype=torch.float64)
         return self.noise_directions(batch, n) * sigma[batch.graph, None]
 
-    def noise_directions(self, batch: AtomsBatch, n: Tensor) -> Tensor:
+    def noise_directions(self, batch: BatchedGraphs, n: Tensor) -> Tensor:
         """Noise without the directions in which the kernel has none."""
         return n * batch.free[:, None]
 
-    def noised(self, batch: AtomsBatch, clean: Tensor, sigma: Tensor, g: torch.Generator) -> Tensor:
+    def noised(self, batch: BatchedGraphs, clean: Tensor, sigma: Tensor, g: torch.Generator) -> Tensor:
         """Positions drawn from the kernel around the clean ones."""
         return self.settled(batch, clean + self.noise(batch, sigma, g))
 
@@ -80,32 +80,32 @@ class Positions(PositionNoiser):
     name = "Positions"
     scaled = True
 
-    def centre(self, batch: AtomsBatch, pos: Tensor) -> Tensor:
+    def centre(self, batch: BatchedGraphs, pos: Tensor) -> Tensor:
         """(B, 3): the mean of the fixed atoms where there are some, else the mean of all."""
         held = batch.anchored[:, None]
         return torch.where(held, batch.mean(pos, ~batch.free), batch.mean(pos))
 
-    def prior(self, batch: AtomsBatch, pos: Tensor, width: float, generator: torch.Generator) -> Tensor:
+    def prior(self, batch: BatchedGraphs, pos: Tensor, width: float, generator: torch.Generator) -> Tensor:
         n = torch.randn(pos.shape, generator=generator, dtype=torch.float64)
         middle = self.centre(batch, pos) * batch.anchored[:, None]
         drawn = middle[batch.graph] + width * self.noise_directions(batch, n)
         return torch.where(batch.free[:, None], drawn, pos)
 
-    def displacement(self, batch: AtomsBatch, pos: Tensor, clean: Tensor, sigma: Tensor) -> Tensor:
+    def displacement(self, batch: BatchedGraphs, pos: Tensor, clean: Tensor, sigma: Tensor) -> Tensor:
         return self.projected(batch, clean - pos)
 
-    def settled(self, batch: AtomsBatch, pos: Tensor) -> Tensor:
+    def settled(self, batch: BatchedGraphs, pos: Tensor) -> Tensor:
         loose = (~batch.anchored)[:, None]
         return pos - (self.centre(batch, pos) * loose)[batch.graph]
 
-    def projected(self, batch: AtomsBatch, vectors: Tensor) -> Tensor:
+    def projected(self, batch: BatchedGraphs, vectors: Tensor) -> Tensor:
         loose = (~batch.anchored)[:, None]
         return (vectors - (batch.mean(vectors) * loose)[batch.graph]) * batch.free[:, None]
 
-    def noise_directions(self, batch: AtomsBatch, n: Tensor) -> Tensor:
+    def noise_directions(self, batch: BatchedGraphs, n: Tensor) -> Tensor:
         return self.projected(batch, n)
 
-    def amplitude(self, batch: AtomsBatch, sigma: Tensor, data: float) -> Tensor:
+    def amplitude(self, batch: BatchedGraphs, sigma: Tensor, data: float) -> Tensor:
         return sigma * data / (sigma**2 + data**2).sqrt()
 
 
@@ -115,41 +115,41 @@ class CellPositions(PositionNoiser):
     name = "CellPositions"
     scaled = False
 
-    def prior(self, batch: AtomsBatch, pos: Tensor, width: float, generator: torch.Generator) -> Tensor:
+    def prior(self, batch: BatchedGraphs, pos: Tensor, width: float, generator: torch.Generator) -> Tensor:
         f = torch.rand(pos.shape, generator=generator, dtype=torch.float64)
         drawn = torch.einsum("ak,akc->ac", f, batch.cell[batch.graph])
         return torch.where(batch.free[:, None], drawn, pos)
 
-    def displacement(self, batch: AtomsBatch, pos: Tensor, clean: Tensor, sigma: Tensor) -> Tensor:
+    def displacement(self, batch: BatchedGraphs, pos: Tensor, clean: Tensor, sigma: Tensor) -> Tensor:
         found = torch.zeros_like(pos)
         for b, rows in enumerate(_slices(batch)):
             found[rows] = self._of_one(batch, b, pos[rows], clean[rows], float(sigma[b]))
         return self.projected(batch, found)
 
-    def _of_one(self, batch: AtomsBatch, b: int, pos: Tensor, clean: Tensor, sigma: float) -> Tensor:
+    def _of_one(self, batch: BatchedGraphs, b: int, pos: Tensor, clean: Tensor, sigma: float) -> Tensor:
         return wrapped_displacement(pos, clean, sigma, batch.cell[b], self.periodic(batch)[b])
 
-    def settled(self, batch: AtomsBatch, pos: Tensor) -> Tensor:
+    def settled(self, batch: BatchedGraphs, pos: Tensor) -> Tensor:
         return torch.where(batch.free[:, None], self.wrapped(batch, pos, 0.5 * batch.cell.sum(1)), pos)
 
-    def wrapped(self, batch: AtomsBatch, pos: Tensor, middle: Tensor) -> Tensor:
+    def wrapped(self, batch: BatchedGraphs, pos: Tensor, middle: Tensor) -> Tensor:
         """Positions inside the cells around these points (B, 3)."""
         half, g = middle[batch.graph], batch.graph
         return wrap(pos - half, batch.cell[g], self.periodic(batch)[g]) + half
 
-    def projected(self, batch: AtomsBatch, vectors: Tensor) -> Tensor:
+    def projected(self, batch: BatchedGraphs, vectors: Tensor) -> Tensor:
         loose = (~batch.anchored)[:, None]
         return (vectors - (batch.mean(vectors) * loose)[batch.graph]) * batch.free[:, None]
 
-    def amplitude(self, batch: AtomsBatch, sigma: Tensor, data: float) -> Tensor:
+    def amplitude(self, batch: BatchedGraphs, sigma: Tensor, data: float) -> Tensor:
         squared = circle_width(sigma[:, None] / self.lengths(batch)).square().mean(1)
         return sigma * squared.sqrt()
 
-    def periodic(self, batch: AtomsBatch) -> Tensor:
+    def periodic(self, batch: BatchedGraphs) -> Tensor:
         """(B, 3) bool: the axes along which the kernel is wrapped."""
         return torch.ones_like(batch.pbc)
 
-    def lengths(self, batch: AtomsBatch) -> Tensor:
+    def lengths(self, batch: BatchedGraphs) -> Tensor:
         """(B, 3) Å: after which the kernel repeats along each axis."""
         heights: Tensor = 1.0 / torch.linalg.inv(batch.cell).norm(dim=1)
         return heights
@@ -160,7 +160,7 @@ class ConfinedCellPositions(CellPositions):
 
     name = "ConfinedCellPositions"
 
-    def prior(self, batch: AtomsBatch, pos: Tensor, width: float, generator: torch.Generator) -> Tensor:
+    def prior(self, batch: BatchedGraphs, pos: Tensor, width: float, generator: torch.Generator) -> Tensor:
         f = torch.rand(pos.shape, generator=generator, dtype=torch.float64)
         flat = batch.cell[batch.graph, :2]
         low, high = batch.walls[batch.graph].T
@@ -168,27 +168,27 @@ class ConfinedCellPositions(CellPositions):
         drawn = torch.cat([drawn[:, :2], (low + f[:, 2] * (high - low))[:, None]], 1)
         return torch.where(batch.free[:, None], drawn, pos)
 
-    def _of_one(self, batch: AtomsBatch, b: int, pos: Tensor, clean: Tensor, sigma: float) -> Tensor:
+    def _of_one(self, batch: BatchedGraphs, b: int, pos: Tensor, clean: Tensor, sigma: float) -> Tensor:
         low, high = (float(w) for w in batch.walls[b])
         found = wrapped_displacement(_flat(pos), _flat(clean), sigma, batch.cell[b], self.periodic(batch)[b])
         found[:, 2] = reflected_displacement(pos[:, 2], clean[:, 2], sigma, low, high)
         return found
 
-    def settled(self, batch: AtomsBatch, pos: Tensor) -> Tensor:
+    def settled(self, batch: BatchedGraphs, pos: Tensor) -> Tensor:
         low, high = batch.walls[batch.graph].T
         flat = self.wrapped(batch, _flat(pos), 0.5 * batch.cell[:, :2].sum(1))
         inside = torch.cat([flat[:, :2], reflect(pos[:, 2], low, high)[:, None]], 1)
         return torch.where(batch.free[:, None], inside, pos)
 
-    def projected(self, batch: AtomsBatch, vectors: Tensor) -> Tensor:
+    def projected(self, batch: BatchedGraphs, vectors: Tensor) -> Tensor:
         """Without fixed atoms the structure may still be moved along the surface, not along z."""
         loose = (~batch.anchored)[:, None] * torch.tensor([1.0, 1.0, 0.0], dtype=vectors.dtype)
         return (vectors - (batch.mean(vectors) * loose)[batch.graph]) * batch.free[:, None]
 
-    def periodic(self, batch: AtomsBatch) -> Tensor:
+    def periodic(self, batch: BatchedGraphs) -> Tensor:
         return torch.tensor([True, True, False]).expand(len(batch), 3)
 
-    def lengths(self, batch: AtomsBatch) -> Tensor:
+    def lengths(self, batch: BatchedGraphs) -> Tensor:
         flat = batch.cell[:, :2]
         area = torch.linalg.cross(flat[:, 0], flat[:, 1]).norm(dim=1)
         heights = area[:, None] / flat.norm(dim=2).flip(1)
@@ -241,6 +241,6 @@ def _flat(vectors: Tensor) -> Tensor:
     return torch.cat([vectors[:, :2], torch.zeros_like(vectors[:, :1])], 1)
 
 
-def _slices(batch: AtomsBatch) -> list[slice]:
+def _slices(batch: BatchedGraphs) -> list[slice]:
     ends = torch.cumsum(batch.sizes, 0).tolist()
     return [slice(end - int(n), end) for end, n in zip(ends, batch.sizes.tolist(), strict=True)]

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aims_pax.models.diffusion.atoms_graph import AtomsBatch
+from aims_pax.models.diffusion.atoms_graph import BatchedGraphs
 from aims_pax.models.diffusion.denoiser import Denoises
 from aims_pax.models.diffusion.noise_schedule import NoiseSchedule
 from aims_pax.models.diffusion.noisers import PositionNoiser
@@ -51,7 +51,7 @@ class ReverseProcess:
 
     def run(
         self,
-        batch: AtomsBatch,
+        batch: BatchedGraphs,
         pos: Tensor,
         classes: Tensor,
         generator: torch.Generator,
@@ -79,7 +79,7 @@ class ReverseProcess:
         return pos, classes
 
     def corrected(
-        self, batch: AtomsBatch, pos: Tensor, classes: Tensor, sigma: Tensor, generator: torch.Generator
+        self, batch: BatchedGraphs, pos: Tensor, classes: Tensor, sigma: Tensor, generator: torch.Generator
     ) -> Tensor:
         """One step of Langevin dynamics at a constant noise level."""
         if self.noiser is None:
@@ -89,7 +89,13 @@ class ReverseProcess:
         return self.noiser.settled(batch, pos + CORRECTOR * d + noise)
 
     def _step(
-        self, batch: AtomsBatch, pos: Tensor, classes: Tensor, now: Tensor, after: Tensor, g: torch.Generator
+        self,
+        batch: BatchedGraphs,
+        pos: Tensor,
+        classes: Tensor,
+        now: Tensor,
+        after: Tensor,
+        g: torch.Generator,
     ) -> tuple[Tensor, Tensor | None]:
         if self.noiser is None:
             return pos, self.denoise(batch, pos, classes, now.expand(len(batch)))[1]
@@ -111,13 +117,13 @@ class ReverseProcess:
             moved = pos + share * d
         return self.noiser.settled(batch, moved), scores
 
-    def _noise(self, batch: AtomsBatch, sigma: Tensor, g: torch.Generator) -> Tensor:
+    def _noise(self, batch: BatchedGraphs, sigma: Tensor, g: torch.Generator) -> Tensor:
         assert self.noiser is not None
         return self.noiser.noise(batch, sigma.expand(len(batch)), g)
 
     def _reveal(
         self,
-        batch: AtomsBatch,
+        batch: BatchedGraphs,
         classes: Tensor,
         scores: Tensor,
         now: Tensor,

@@ -86,8 +86,10 @@ def _discs(frame: Frame) -> tuple[list[Any], Any, Any, Any]:
     if cell is not None:
         corners = np.array([[0, 0], cell[0], cell[0] + cell[1], cell[1], [0, 0]])
         low, high = np.minimum(low, corners.min(0)), np.maximum(high, corners.max(0))
-    fixed = np.zeros(len(frame), bool) if frame.fixed is None else frame.fixed.all(1)
-    discs = [(flat[k], radii[k], jmol_colors[frame.numbers[k]], bool(fixed[k])) for k in np.argsort(depth)]
+    fixed = np.zeros((len(frame), 3), bool) if frame.fixed is None else frame.fixed
+    discs = [
+        (flat[k], radii[k], jmol_colors[frame.numbers[k]], bool(fixed[k].all())) for k in np.argsort(depth)
+    ]
     return discs, corners, low, high
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from aims_pax.models.diffusion.atoms_graph import AtomsBatch, AtomsGraph, batch_graphs
+from aims_pax.models.diffusion.atoms_graph import AtomsGraph, BatchedGraphs, batch_graphs
 from aims_pax.models.diffusion.noise_kernels import reflected_displacement, wrapped_displacement
 from aims_pax.models.diffusion.noise_schedule import NoiseSchedule
 from aims_pax.models.diffusion.noisers import named_noisers
@@ -33,7 +33,7 @@ def one_atom(name: str) -> AtomsGraph:
 def exact(name: str, well: float):
     """D − x of a Gaussian of this width around WELL, noised with the kernel of the noiser."""
 
-    def denoise(batch: AtomsBatch, pos: torch.Tensor, classes: torch.Tensor, sigma: torch.Tensor):
+    def denoise(batch: BatchedGraphs, pos: torch.Tensor, classes: torch.Tensor, sigma: torch.Tensor):
         s = float(sigma[0])
         wide = (s**2 + well**2) ** 0.5
         x = pos[batch.free]
