@@ -46,7 +46,7 @@ def on_files(files: Files, config: Any, **_: Any) -> Files:
 
 
 def sampler_settings() -> str:
-    """The tables of `aims-PAX sample`, `augment` and `training-set`."""
+    """The tables of `aims-PAX sample`, `augment`, `training-set` and `diffusion train`."""
     from aims_pax.settings.tables import commands
 
     return commands()
@@ -60,11 +60,11 @@ def commands() -> str:
 
     group: Any = typer.main.get_command(cli.app)
     parts = [_section("aims-PAX", group)]
-    parts += [
-        _section(f"aims-PAX {name}", command)
-        for name, command in group.commands.items()
-        if not command.hidden
-    ]
+    for name, command in group.commands.items():
+        if not command.hidden:
+            parts.append(_section(f"aims-PAX {name}", command))
+            inner = getattr(command, "commands", {})
+            parts += [_section(f"aims-PAX {name} {verb}", one, "###") for verb, one in inner.items()]
     for name, function in PROGRAMS.items():
         app = typer.Typer(add_completion=False)
         app.command()(getattr(cli, function))
@@ -73,12 +73,12 @@ def commands() -> str:
     return "\n".join(parts)
 
 
-def _section(name: str, command: Any) -> str:
+def _section(name: str, command: Any, level: str = "##") -> str:
     words = [" ".join(_usage(p) for p in command.params if _is_argument(p))]
     if any(not _is_argument(p) for p in command.params):
         words.insert(0, "[OPTIONS]")
     usage = " ".join([name, *filter(None, words)])
-    text = f"## {name}\n\n{' '.join((command.help or '').split())}\n\n```text\n{usage}\n```\n"
+    text = f"{level} {name}\n\n{' '.join((command.help or '').split())}\n\n```text\n{usage}\n```\n"
     rows = [_row(p) for p in command.params if p.name != "version"]
     return f"{text}\n| | what it means | default |\n|---|---|---|\n{''.join(rows)}" if rows else text
 

@@ -126,6 +126,7 @@ NO_KEYS |= {"max_atomic_sd", "mean_atomic_sd", "top3_atomic_sd"}
 NO_KEYS |= {*geometry_in.READ, *geometry_in.STATEMENTS, *geometry_in.REFUSED, *geometry_in.LEFT_BEHIND}
 NO_KEYS |= {"needs_reference", "double_precision", "register_filter"}  # of a kind of samplers
 NO_KEYS |= {"shrink_perturb"}  # a value of final_training
+NO_KEYS |= {"heun_ode"}  # a way to remove noise
 NO_KEYS |= {"default_initial_moment", "trajectory_0", "trajectory_1"}
 NO_KEYS |= {"forces_spread", "energy_spread", "forces_comm", "energy_comm", "energy_var", "stress_var"}
 NO_KEYS |= {name for key in gpr_input.KEYS for name in (key, key.capitalize())}
@@ -162,14 +163,14 @@ def test_every_key_a_page_names_exists(path):
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
 def test_every_command_a_page_names_exists(path):
-    from aims_pax.cli.commands import VERBS
+    from aims_pax.cli.commands import GROUPS, VERBS
 
     text = path.read_text(encoding="utf-8")
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     lines = [line for block in blocks(text, "bash") for line in block.splitlines()] + inline(text)
     for name, verb in re.findall(r"^(aims-PAX[a-z-]*)(?: ([a-z][a-z-]*))?", "\n".join(lines), re.MULTILINE):
         assert name in scripts, name
-        assert not verb or name != "aims-PAX" or verb in VERBS, verb
+        assert not verb or name != "aims-PAX" or verb in {**VERBS, **GROUPS}, verb
 
 
 def command_lines(text: str) -> set[str]:
@@ -184,12 +185,12 @@ def test_the_quickstart_has_the_commands_of_the_readme():
 
 
 def test_the_page_of_commands_describes_every_command():
-    from aims_pax.cli.commands import VERBS
+    from aims_pax.cli.commands import GROUPS, VERBS
 
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     table = "\n".join(re.findall(r"^\| (`aims-PAX.*?) \| ", page("commands"), re.MULTILINE))
     words = set(re.findall(r"`(?:aims-PAX )?([a-z-]+|aims-PAX[a-z-]*)[ `]", table))
-    assert words == {*VERBS, *scripts} - {"aims-PAX-test"}
+    assert words == {*VERBS, *GROUPS, *scripts} - {"aims-PAX-test"}
     assert "(also `aims-PAX-test`)" in page("commands")
 
 
@@ -319,14 +320,14 @@ def test_the_page_of_samplers_names_every_sampler_and_filter_and_its_list_is_acc
 
 
 def test_the_page_of_commands_has_every_command_with_every_option(hooks, monkeypatch):
-    from aims_pax.cli.commands import VERBS
+    from aims_pax.cli.commands import GROUPS, VERBS
     from tests.projects import command
 
     monkeypatch.setenv("COLUMNS", "200")
     written = hooks.on_page_markdown(page("commands"))
     sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", written, re.MULTILINE | re.DOTALL))
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert set(sections) == set(scripts) | {f"aims-PAX {verb}" for verb in VERBS}
+    assert set(sections) == set(scripts) | {f"aims-PAX {verb}" for verb in {**VERBS, **GROUPS}}
     for name, words in (("aims-PAX export", ["export"]), ("aims-PAX-recalc", [])):
         told = command(*words, "--help", folder=ROOT, name=name.split()[0], timeout=60).stdout
         options = {o for o in re.findall(r"--[a-zA-Z_-]+", told) if "_" not in o and set(o) != {"-"}}

@@ -80,6 +80,9 @@ WORDS = {
     "baseline": ("potentials/baseline",),
     "ASE calculator of a model": ("models/calculator",),
     "supercell": ("supercell",),
+    "diffusion": ("models/diffusion",),
+    "noise schedule": ("noise_schedule",),
+    "score network": ("score_network",),
 }
 
 

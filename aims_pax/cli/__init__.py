@@ -148,6 +148,8 @@ ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True}
 app.command("run", hidden=True, context_settings=ANYTHING)(_run)
 for verb, function in commands.VERBS.items():
     app.command(verb)(function)
+for verb, group in commands.GROUPS.items():
+    app.add_typer(group, name=verb)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from aims_pax.cli.diffusion import diffusion_app
 from aims_pax.cli.exit_codes import exit_on_error, traceback_to_file
 from aims_pax.cli.options import HERE, MACE, PROJECT, Folder, MaceFile, ProjectFile, Version, settings_files
 from aims_pax.cli.run_command import console
@@ -531,6 +532,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "relax": relax_command,
     "md": md_command,
 }
+GROUPS: dict[str, typer.Typer] = {"diffusion": diffusion_app}  # commands with subcommands
 
 
 def _enter(folder: Path) -> None:

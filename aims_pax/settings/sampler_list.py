@@ -180,6 +180,8 @@ class _Reader:
         before = len(self.problems)
         filters = self._filters([] if written is None else written, (*place, "filters"))
         made = self._validated(model, {**raw, "filters": filters}, place)
+        for name, text in made.problems(self.folder) if made is not None else ():
+            self._wrong((*place, name), text)
         return made if len(self.problems) == before else None
 
     def _kind(self, kinds: Registry[type[S]], kind: str, place: Place) -> type[S] | None:

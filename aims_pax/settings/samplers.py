@@ -13,7 +13,7 @@ add one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -215,6 +215,10 @@ class SamplerSettings(Section):
     def cost(self, demand: SamplingDemand) -> SamplingCost:
         """Estimated cost, for `aims-PAX plan`; zero by default."""
         return SamplingCost()
+
+    def problems(self, folder: Path) -> Iterator[tuple[str, str]]:
+        """(key, what is wrong) for keys that contradict each other, and for files that are not in the folder."""
+        return iter(())
 
     def without_reference(self) -> str | None:
         """Why it cannot be built without a reference, or None."""

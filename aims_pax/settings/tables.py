@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from aims_pax.settings.augment import SECTIONS as AUGMENT
+from aims_pax.settings.diffusion import DiffusionSettings
 from aims_pax.settings.fields import Kind, Section
 from aims_pax.settings.sample import SampleSettings
 from aims_pax.settings.samplers import FILTERS, KINDS, OWN, FilterKeys, SamplerSettings
@@ -74,7 +75,7 @@ def _says(kind: str, model: type[SamplerSettings] | type[FilterKeys]) -> str:
 
 
 def commands() -> str:
-    """The configurations of `aims-PAX sample`, `augment` and `training-set`, for the documentation."""
+    """The configurations of `aims-PAX sample`, `augment`, `training-set`, `diffusion train`, for the documentation."""
     parts = [f"### aims-PAX sample\n\n{HEAD}{section_table(SampleSettings)}"]
     parts.append("`SAMPLERS` and `MD` are those of aimsPAX.yaml.\n")
     parts.append("### aims-PAX augment\n")
@@ -85,6 +86,7 @@ def commands() -> str:
     parts.append(f"### aims-PAX training-set\n\n{HEAD}{section_table(TrainingSet)}")
     for name, model in TRAINING_SET.items():
         parts.append(f"#### training-set: {name}\n\n{about(model)}\n\n{HEAD}{section_table(model)}")
+    parts.append(f"### aims-PAX diffusion train\n\n{HEAD}{section_table(DiffusionSettings)}")
     return "\n".join(parts)
 
 

@@ -94,7 +94,7 @@ def test_the_kinds_are_the_files_of_a_folder_and_are_read_without_torch():
         "sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.split() == ["md", "aimd", "rattle_tree", "phonons"]
+    assert done.stdout.split() == ["md", "aimd", "rattle_tree", "phonons", "diffusion"]
     assert done.returncode == 0, done.stderr
 
 
@@ -108,7 +108,7 @@ def test_a_sampler_is_made_by_its_kind_with_the_keys_of_the_settings():
     ("kind", "keys", "said"),
     [
         ("amd", {}, "did you mean 'aimd'"),
-        ("zzz", {}, "known: aimd, md"),
+        ("zzz", {}, "known: aimd, diffusion, md"),
         ("md", {"skip_steps": 2}, "skip_steps: unknown key; nearest: skip_step"),
         ("md", {}, "needs a potential"),
         ("aimd", {}, "aimd needs the reference of a run"),

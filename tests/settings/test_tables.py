@@ -7,6 +7,7 @@ import pytest
 from aims_pax.settings.augment import SECTIONS as AUGMENT
 from aims_pax.settings.bias import BiasSettings
 from aims_pax.settings.cluster import DynamicsProfile, ParslOptions, TrainingProfile
+from aims_pax.settings.diffusion import DiffusionSettings
 from aims_pax.settings.sample import SampleSettings
 from aims_pax.settings.samplers import FILTERS, KINDS, OWN, SamplerSettings
 from aims_pax.settings.settings import MACE, PROJECT
@@ -47,6 +48,7 @@ def test_the_commands_of_their_own_have_tables_with_all_their_keys():
     parts = dict(re.findall(r"^#+ (\S.*?)\n(.*?)(?=^#|\Z)", commands(), re.MULTILINE | re.DOTALL))
     assert set(names(parts["aims-PAX sample"])) == set(SampleSettings.model_fields)
     assert set(names(parts["aims-PAX training-set"])) == set(TrainingSet.model_fields)
+    assert set(names(parts["aims-PAX diffusion train"])) == set(DiffusionSettings.model_fields)
     for command, models in (("augment", AUGMENT), ("training-set", MODELS)):
         for name, model in models.items():
             assert set(names(parts[f"{command}: {name}"])) == set(model.model_fields)

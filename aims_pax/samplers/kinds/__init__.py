@@ -10,4 +10,5 @@ ORDER = (
     "aimd",
     "rattle_tree",
     "phonons",
+    "diffusion",
 )  # order in documentation and messages; others follow, sorted by name

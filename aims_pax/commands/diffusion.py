@@ -1,0 +1,257 @@
+"""`aims-PAX diffusion train | sample`, and the same from Python.
+
+>>> from aims_pax.commands.diffusion import load_diffusion, sample_diffusion, train_diffusion   # doctest: +SKIP
+>>> folder = train_diffusion(Path("data.xyz"), DiffusionSettings(max_time_minutes=5))           # doctest: +SKIP
+>>> frames = sample_diffusion(folder, SampleRequest(n=12, formula="Pd2O2"))                     # doctest: +SKIP
+
+Training writes `logs/version_x/` (`models.diffusion.training_run`).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aims_pax.engine.interrupts import InterruptMonitor, remaining_walltime
+from aims_pax.errors import Abandoned, SettingsError
+from aims_pax.frames import Frame
+from aims_pax.labelled_data import structure_text
+from aims_pax.models.diffusion.atoms_graph import AtomsGraph
+from aims_pax.models.diffusion.denoiser import Denoiser
+from aims_pax.models.diffusion.generation import (
+    Generated,
+    Generating,
+    GenerationFailed,
+    generate,
+    starting_graph,
+)
+from aims_pax.models.diffusion.model_files import ModelFolder, load_denoiser, read_hparams
+from aims_pax.models.diffusion.reverse_process import REVERSE_SAMPLERS
+from aims_pax.models.diffusion.training_data import read_for_diffusion
+from aims_pax.models.diffusion.training_run import source_of, train_in_folder
+from aims_pax.potential import Potential
+from aims_pax.potentials.named import LoadedPotential
+from aims_pax.record.files import write_text
+from aims_pax.record.log import to_console
+from aims_pax.settings.diffusion import DiffusionSettings
+from aims_pax.settings.messages import hint
+from aims_pax.systems import read_frame
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+log = logging.getLogger(__name__)
+
+SAVE_EVERY = 20.0  # s between two checkpoints
+LIMITS = {
+    "epochs",
+    "max_time",
+    "max_time_minutes",
+    "log_interval",
+    "log_dir",
+}  # may change when training continues
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """What to sample; see `starting_graph` and `Generating` for the meaning of most.
+
+    template: a file or a frame. properties: {name: value}. potential: of relax and ff_guidance, a name, a path or
+    `module:callable`. output: extended XYZ file, or None. cell: 9 numbers, rows.
+    """
+
+    n: int = 12
+    seed: int = 42
+    n_atoms: int | None = None
+    formula: str | None = None
+    positions: Any = None
+    cell: Sequence[float] | None = None
+    non_periodic: bool = False
+    template: Path | Frame | None = None
+    confinement: tuple[float, float] | None = None
+    properties: tuple[tuple[str, float], ...] = ()
+    guidance: float = 0.0
+    sampler: str = "heun"
+    steps: int = 20
+    eps: float | None = None
+    batch_size: int = 64
+    relax: int = 0
+    max_force: float | None = None
+    potential: str | Potential | None = None
+    ff_guidance: float = 0.0
+    ff_zeta: float = 3.0
+    retries: int = 5
+    checkpoint: str = ""
+    output: Path | None = None
+
+
+def train_diffusion(
+    data: Path,
+    settings: DiffusionSettings,
+    checkpoint: Path | None = None,
+    stop: Callable[[], bool] = bool,
+) -> Path:
+    """Train a model on a file of structures; returns its folder. checkpoint: the folder of a training to continue.
+
+    Raises SettingsError; Abandoned when `stop` returned True, after the last checkpoint was written.
+    """
+    frames = read_for_diffusion(data, settings.conditioning)
+    if checkpoint is not None:
+        read_hparams(checkpoint)
+    return train_in_folder(frames, settings, source_of(data), checkpoint, stop)
+
+
+def sample_diffusion(
+    folder: Path, request: SampleRequest, stop: Callable[[], None] = lambda: None
+) -> list[Frame]:
+    """Structures from the model in a folder, also written to `request.output`.
+
+    Raises SettingsError, GenerationFailed.
+    """
+    model, content = load_diffusion(folder, request.checkpoint)
+    start, counts = _start(model, content, request)
+    how = _how(model, content, request, stop)
+    began = time.monotonic()
+    words = ("sample", request.seed)
+    try:
+        made = generate(model, content.data, start, request.n, words, how, counts)
+    except GenerationFailed as error:
+        if request.output is not None and error.found:
+            _write(request.output, error.found, request, folder)
+            log.warning("%s: the %d structures that passed", request.output, len(error.found))
+        raise
+    frames = [g.to_frame() for g in made.graphs]
+    _report(made, time.monotonic() - began)
+    if request.output is not None:
+        _write(request.output, frames, request, folder)
+        log.info("%s: %d structures", request.output, len(frames))
+    return frames
+
+
+def load_diffusion(folder: Path, checkpoint: str = "") -> tuple[Denoiser, ModelFolder]:
+    """The model in `logs/version_x`, and what its hparams.yaml holds. Raises SettingsError."""
+    return load_denoiser(Path(folder), checkpoint)
+
+
+def train_command(data: Path, settings: DiffusionSettings, checkpoint: Path | None, console: Console) -> None:
+    """`aims-PAX diffusion train`."""
+    with ExitStack() as stack:
+        watch = _watched(stack, console)
+        try:
+            folder = train_diffusion(data, settings, checkpoint, watch.stop)
+        except Abandoned:
+            log.info(
+                "stopped; --checkpoint %s continues from its last checkpoint", checkpoint or "logs/version_x"
+            )
+            watch.raise_if_stopped()
+            raise
+        log.info("%s: trained; next: aims-PAX diffusion inspect %s", folder, folder)
+
+
+def sample_command_of(folder: Path, request: SampleRequest, console: Console) -> None:
+    """`aims-PAX diffusion sample`."""
+    with ExitStack() as stack:
+        watch = _watched(stack, console)
+        sample_diffusion(folder, request, watch.raise_if_stopped)
+
+
+def _watched(stack: ExitStack, console: Console) -> InterruptMonitor:
+    watch = InterruptMonitor(remaining_walltime(None))
+    stack.enter_context(to_console(console, "INFO"))
+    stack.enter_context(watch.listening())
+    return watch
+
+
+def _start(model: Denoiser, content: ModelFolder, request: SampleRequest) -> tuple[AtomsGraph, Any]:
+    template = request.template
+    if isinstance(template, Path):
+        template = read_frame(template)
+    return starting_graph(
+        model,
+        content.data,
+        n_atoms=request.n_atoms,
+        formula=request.formula,
+        positions=request.positions,
+        cell=request.cell,
+        pbc=(False, False, False) if request.non_periodic else None,
+        template=template,
+        confinement=request.confinement,
+    )
+
+
+def _how(
+    model: Denoiser, content: ModelFolder, request: SampleRequest, stop: Callable[[], None]
+) -> Generating:
+    if request.sampler not in REVERSE_SAMPLERS:
+        raise SettingsError(f"sampler: {request.sampler!r}: {hint(request.sampler, REVERSE_SAMPLERS)}")
+    if (request.relax or request.ff_guidance or request.max_force) and request.potential is None:
+        raise SettingsError("relax, ff_guidance and max_force need a potential")
+    return Generating(
+        sampler=request.sampler,
+        steps=request.steps,
+        eps=request.eps,
+        value=property_value(content, request.properties),
+        guidance=request.guidance,
+        batch_size=request.batch_size,
+        relax=request.relax,
+        max_force=request.max_force,
+        potential=named_potential(request.potential),
+        ff_guidance=request.ff_guidance,
+        ff_zeta=request.ff_zeta,
+        retries=request.retries,
+        stop=stop,
+    )
+
+
+def property_value(content: ModelFolder, properties: Sequence[tuple[str, float]]) -> float | None:
+    """The value to steer towards. Raises SettingsError for a property that the model does not know."""
+    name = content.architecture.conditioning
+    for asked, _ in properties:
+        if asked != name:
+            known = f"it was trained with {name}" if name else "it was trained without conditioning"
+            raise SettingsError(f"property {asked}: not a property of this model; {known}")
+    if len(properties) > 1:
+        raise SettingsError(f"property {name}: given twice")
+    if not properties:
+        return None
+    value = properties[0][1]
+    classes = content.architecture.classes
+    if classes > 1 and not (value == int(value) and 0 <= value < classes):
+        raise SettingsError(f"property {name}: {value:g}, expected a class from 0 to {classes - 1}")
+    limits = content.data.property_range
+    if limits is not None and not limits[0] <= value <= limits[1]:
+        log.warning("property %s: %g is outside the training data (%g … %g)", name, value, *limits)
+    return value
+
+
+def named_potential(given: str | Potential | None) -> Potential | None:
+    """A potential by its name, its file, or `module:callable` of an ASE calculator; others as they are."""
+    if given is None or not isinstance(given, str):
+        return given
+    spelling: Any = {"factory": given, "kwargs": {}} if ":" in given else given
+    from aims_pax.settings.augment import as_calculator
+
+    return LoadedPotential.load(as_calculator(spelling), Path.cwd(), "potential").potential
+
+
+def _write(path: Path, frames: Sequence[Frame], request: SampleRequest, folder: Path) -> None:
+    texts = []
+    for k, frame in enumerate(frames):
+        atoms = frame.to_atoms()
+        atoms.info |= {
+            "id": f"diffusion-{k}",
+            "model": str(folder),
+            "seed": request.seed,
+            **dict(request.properties),
+        }
+        texts.append(structure_text(atoms))
+    write_text(path, "".join(texts))
+
+
+def _report(made: Generated, seconds: float) -> None:
+    log.info("%s · %.1f s", made.words(), seconds)

@@ -1,0 +1,99 @@
+"""A diffusion model as a sampler: structures with composition, order of the atoms, cell and fixed atoms of a system.
+
+The structures of a call depend on its generator alone, so a restart makes none again and skips none.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from aims_pax.errors import SettingsError
+from aims_pax.frames import Frame
+from aims_pax.models.diffusion.atoms_graph import AtomsGraph
+from aims_pax.models.diffusion.denoiser import Denoiser
+from aims_pax.models.diffusion.generation import Generating, GenerationFailed, generate
+from aims_pax.models.diffusion.noisers import Positions
+from aims_pax.models.diffusion.training_data import DataSummary
+from aims_pax.sampler import Sample, SamplingError
+from aims_pax.systems import System
+
+log = logging.getLogger(__name__)
+
+ModelOf = Callable[[System], tuple[Denoiser, DataSummary]]
+
+
+class DiffusionSampler:
+    """model_of: the model of a system and the summary of its data; called once for each system. how: see
+    `Generating`."""
+
+    def __init__(self, model_of: ModelOf, how: Generating, name: str = "diffusion") -> None:
+        self.model_of, self.how, self.name = model_of, how, name
+        self._models: dict[str, tuple[Denoiser, DataSummary]] = {}
+
+    def sample(self, systems: Sequence[System], n: int, rng: np.random.Generator) -> Iterator[Sample]:
+        """n structures of each system, one of each in turn. Raises SamplingError when too many are refused."""
+        seed = int(rng.integers(2**63))
+        made = [self._frames(system, n, seed) for system in systems] if n else []
+        for k in range(n):
+            for system, frames in zip(systems, made, strict=True):
+                origin: dict[str, str | int | float] = {"sampler": self.name, "system": system.name}
+                if self.how.value is not None:
+                    origin["property"] = float(self.how.value)
+                yield Sample(frames[k], None, origin)
+
+    def _frames(self, system: System, n: int, seed: int) -> list[Frame]:
+        if system.name not in self._models:
+            self._models[system.name] = self.model_of(system)
+        model, data = self._models[system.name]
+        try:
+            start, counts = system_graph(model, data, system.frame)
+            made = generate(model, data, start, n, (seed, system.name), self.how, counts)
+        except (SettingsError, GenerationFailed) as error:
+            raise SamplingError(f"{system.name}: {error}") from error
+        log.info("%s, %s: %s", self.name, system.name, made.words())
+        return [placed(system.frame, graph) for graph in made.graphs]
+
+
+def system_graph(
+    model: Denoiser, data: DataSummary, frame: Frame
+) -> tuple[AtomsGraph, dict[int, int] | None]:
+    """The system as `generate` takes it, and the counts of its free atoms. Raises SettingsError."""
+    graph = AtomsGraph.from_frame(frame, data.confinement)
+    if graph.fixed.all():
+        raise SettingsError("all atoms are fixed: there is nothing to generate")
+    if model.positions is None:
+        raise SettingsError("the model generates elements only; a sampler needs one that generates positions")
+    wanted = not isinstance(model.positions, Positions)
+    if bool(graph.pbc.any()) != wanted:
+        has = "periodic" if wanted else "without a cell"
+        raise SettingsError(f"the model was trained on structures that are {has}; this system is not")
+    if bool(graph.fixed.any()) != data.anchored:
+        raise SettingsError(
+            "the system has fixed atoms and the training structures have none, or the other way round; train on "
+            "structures with the same fixed atoms"
+        )
+    model.classes_of(torch.from_numpy(graph.x))
+    numbers, counts = np.unique(graph.x[~graph.fixed], return_counts=True)
+    return graph, {int(z): int(k) for z, k in zip(numbers, counts, strict=True)}
+
+
+def placed(frame: Frame, graph: AtomsGraph) -> Frame:
+    """The frame with generated positions; atoms of one element are interchangeable, fixed ones stay bit for bit.
+
+    A structure without a cell is moved to the centre of the frame.
+    """
+    free = ~graph.fixed
+    positions = np.array(frame.positions)
+    made = graph.pos
+    if not graph.pbc.any() and free.all():
+        made = made - made.mean(0) + frame.positions.mean(0)
+    for z in np.unique(frame.numbers[free]):
+        here = np.flatnonzero(free & (frame.numbers == z))
+        there = np.flatnonzero(free & (graph.x == z))
+        positions[here] = made[there]
+    return replace(frame, positions=positions)

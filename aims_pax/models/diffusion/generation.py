@@ -1,0 +1,363 @@
+"""New structures from a model: what is asked for, sampling in batches, guard, retries.
+
+What must be given depends on the noisers: elements are needed without `Types`, positions without a noiser of
+positions, a cell unless the template or the model has one. Atoms of a template come first and are fixed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aims_pax import seeds
+from aims_pax.errors import AimsPaxError, SettingsError
+from aims_pax.frames import Array, Frame
+from aims_pax.models.diffusion.atoms_graph import AtomsGraph, BatchedGraphs, batch_graphs
+from aims_pax.models.diffusion.denoiser import Denoiser, Denoises
+from aims_pax.models.diffusion.noisers import Positions
+from aims_pax.models.diffusion.reverse_process import DEFAULT_SAMPLER, ReverseProcess
+from aims_pax.models.diffusion.short_relaxation import relax_a_little
+from aims_pax.models.diffusion.structure_guard import COVALENT, StructureGuard
+from aims_pax.models.diffusion.training_data import DataSummary, check_confinement
+from aims_pax.potential import Potential
+
+log = logging.getLogger(__name__)
+
+PUSH = 0.2  # Å, largest displacement of an atom by the guidance of a potential in one step
+
+
+class GenerationFailed(AimsPaxError):
+    """Too many structures were refused. found: those that passed."""
+
+    def __init__(self, text: str, found: Sequence[Frame] = ()) -> None:
+        super().__init__(text)
+        self.found = list(found)
+
+
+@dataclass(frozen=True)
+class Generating:
+    """How structures are sampled.
+
+    value: property to steer towards, None for none; guidance: w in D + w·(D − D_unconditional). eps: the last noise
+    level, Å. relax: steps downhill with `potential`. max_force: eV/Å, largest force after it. ff_guidance: 1/eV,
+    forces of the potential at the denoised structure are added to the score times (1 − t)^ff_zeta. retries:
+    structures may be made again so many times each, on average. covalent: see `StructureGuard`; guarded: False
+    switches everything but `not finite` off, for tests of a model.
+    """
+
+    sampler: str = DEFAULT_SAMPLER
+    steps: int = 20
+    eps: float | None = None
+    value: float | None = None
+    guidance: float = 0.0
+    batch_size: int = 64
+    relax: int = 0
+    max_force: float | None = None
+    potential: Potential | None = None
+    ff_guidance: float = 0.0
+    ff_zeta: float = 3.0
+    retries: int = 5
+    covalent: float = COVALENT
+    guarded: bool = True
+    stop: Callable[[], None] = lambda: None
+
+
+@dataclass
+class Generated:
+    """Accepted structures, and how many were refused by reason. attempts: structures made in all."""
+
+    graphs: list[AtomsGraph] = field(default_factory=list)
+    refused: Counter[str] = field(default_factory=Counter)
+    attempts: int = 0
+
+    def words(self) -> str:
+        """`12 of 15 structures passed; refused: too close 2, detached 1`."""
+        reasons = ", ".join(f"{name} {n}" for name, n in self.refused.most_common())
+        return f"{len(self.graphs)} of {self.attempts} structures passed" + (
+            f"; refused: {reasons}" if reasons else ""
+        )
+
+
+def starting_graph(
+    model: Denoiser,
+    data: DataSummary,
+    *,
+    n_atoms: int | None = None,
+    formula: str | None = None,
+    atomic_numbers: Sequence[int] | None = None,
+    positions: Any = None,
+    cell: Any = None,
+    pbc: Sequence[bool] | None = None,
+    template: Frame | None = None,
+    confinement: tuple[float, float] | None = None,
+) -> tuple[AtomsGraph, dict[int, int] | None]:
+    """(the structure before its atoms are generated, number of generated atoms by element or None for any).
+
+    Raises SettingsError that names what is missing or too much.
+    """
+    numbers, counts = _elements(model, n_atoms, formula, atomic_numbers, positions)
+    k = len(numbers)
+    if model.positions is None and positions is None:
+        raise SettingsError("positions: mandatory, because this model generates elements only")
+    if model.positions is not None and positions is not None:
+        raise SettingsError("positions: this model generates them; leave them out")
+    box, periodic = _cell(model, data, cell, pbc, template)
+    walls = confinement or data.confinement
+    if walls is not None and (model.architecture.noisers[0] != "ConfinedCellPositions"):
+        raise SettingsError(
+            "confinement: this model was trained without; train with the noiser ConfinedCellPositions"
+        )
+    own = np.zeros((k, 3)) if positions is None else np.asarray(positions, float)
+    first = (
+        (np.zeros(0, np.int64), np.zeros((0, 3)))
+        if template is None
+        else (template.numbers, template.positions)
+    )
+    graph = AtomsGraph(
+        x=np.concatenate([first[0], numbers]),
+        pos=np.concatenate([first[1], own]),
+        cell=box,
+        pbc=periodic,
+        mask=np.arange(len(first[0]) + k) < len(first[0]),
+        confinement=walls,
+    )
+    check_confinement(graph, "confinement", placed=False)
+    if data.anchored != bool(graph.fixed.any()) and model.positions is not None:
+        had, now = ("with", "without") if data.anchored else ("without", "with")
+        raise SettingsError(
+            f"template: the model was trained {had} fixed atoms and is asked for structures {now} them; "
+            + ("give the template" if data.anchored else "leave the template out")
+        )
+    return graph, counts
+
+
+def generate(
+    model: Denoiser,
+    data: DataSummary,
+    start: AtomsGraph,
+    n: int,
+    seed_words: Sequence[str | int],
+    how: Generating,
+    counts: dict[int, int] | None = None,
+    types_given: bool = False,
+) -> Generated:
+    """n structures that pass the guard. counts: of generated elements. types_given: elements are those of `start`.
+
+    Raises GenerationFailed when too many are refused.
+    """
+    if how.relax and how.potential is None:
+        raise SettingsError("relax needs a potential")
+    guard = StructureGuard(data, how.covalent)
+    made, tries = Generated(), 0
+    while len(made.graphs) < n:
+        allowed = n * (1 + how.retries) - made.attempts
+        if allowed <= 0:
+            raise GenerationFailed(
+                f"{made.words()}, {n} were asked for; train longer or on more structures, relax with a potential, or "
+                "allow more retries",
+                [g.to_frame() for g in made.graphs],
+            )
+        g = torch.Generator().manual_seed(seeds.seed_number("generate", *seed_words, tries))
+        batch = sampled(
+            model, [start] * min(n - len(made.graphs), allowed, how.batch_size), g, how, counts, types_given
+        )
+        if how.relax:
+            batch = _relaxed(batch, how)
+        for graph in batch:
+            text = guard.refusal(graph)
+            if text and (how.guarded or text.startswith("not finite")):
+                made.refused[text.partition(":")[0]] += 1
+                log.debug("refused: %s", text)
+            elif text := _too_forceful(graph, how):
+                made.refused[text] += 1
+            else:
+                made.graphs.append(graph)
+        made.attempts += len(batch)
+        tries += 1
+    return made
+
+
+def sampled(
+    model: Denoiser,
+    starts: Sequence[AtomsGraph],
+    generator: torch.Generator,
+    how: Generating,
+    counts: dict[int, int] | None = None,
+    types_given: bool = False,
+) -> list[AtomsGraph]:
+    """One structure for each start, whatever it is."""
+    batch, pos, numbers = batch_graphs(starts)
+    masked = model.types is not None and not types_given
+    classes = torch.full_like(numbers, model.masked)
+    if masked:
+        classes[~batch.free] = model.classes_of(numbers[~batch.free])
+    else:
+        classes = model.classes_of(numbers)
+    schedule = model.schedule if how.eps is None else replace(model.schedule, low=how.eps)
+    process = ReverseProcess(
+        _steered(model, batch, how), model.positions, schedule, how.sampler, how.steps,
+        masked=model.masked if masked else None, stop=how.stop,
+    )  # fmt: skip
+    left = None
+    if masked and counts is not None:
+        row = [counts.get(z, 0) for z in model.architecture.vocabulary]
+        left = torch.tensor([row] * len(starts))
+    with torch.no_grad():
+        pos, classes = process.run(batch, pos, classes, generator, left)
+    numbers = torch.where(batch.free, model.numbers_of(classes.clamp_max(model.masked - 1)), numbers)
+    ends = np.cumsum(batch.sizes.numpy())[:-1]
+    parts = zip(starts, np.split(pos.numpy(), ends), np.split(numbers.numpy(), ends), strict=True)
+    return [
+        replace(s, pos=np.where(s.fixed[:, None], s.pos, p), x=x) for s, p, x in parts
+    ]  # positions of fixed atoms are those given, bit for bit
+
+
+def _steered(model: Denoiser, batch: BatchedGraphs, how: Generating) -> Denoises:
+    """The model with its property and the forces of a potential."""
+    condition = None
+    if how.value is not None:
+        values = torch.full((len(batch),), float(how.value))
+        condition = model.standardised(values)
+
+    def denoise(
+        b: BatchedGraphs, pos: Tensor, classes: Tensor, sigma: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        d, scores = model(b, pos, classes, sigma, condition)
+        if condition is not None and how.guidance:
+            d0, scores0 = model(b, pos, classes, sigma, None)
+            d = d + how.guidance * (d - d0)
+            if scores is not None and scores0 is not None:
+                scores = scores + how.guidance * (scores - scores0)
+        if how.ff_guidance and how.potential is not None and not bool((classes == model.masked).any()):
+            d = d + _pushed(model, b, pos + d, classes, sigma, how)
+        return d, scores
+
+    return denoise
+
+
+def _pushed(
+    model: Denoiser, batch: BatchedGraphs, pos: Tensor, classes: Tensor, sigma: Tensor, how: Generating
+) -> Tensor:
+    """σ²·w·F (A, 3) Å at the denoised structure, capped."""
+    assert how.potential is not None
+    numbers = model.numbers_of(classes).numpy()
+    ends = np.cumsum(batch.sizes.numpy())[:-1]
+    frames = [
+        Frame(z, x, cell, pbc)
+        for z, x, cell, pbc in zip(
+            np.split(numbers, ends),
+            np.split(pos.numpy(), ends),
+            batch.cell.numpy(),
+            batch.pbc.numpy(),
+            strict=True,
+        )
+    ]
+    forces = torch.from_numpy(np.concatenate([label.forces for label in how.potential.labels(frames)]))
+    weight = how.ff_guidance * (1 - model.schedule.time(sigma)) ** how.ff_zeta * sigma**2
+    push = torch.nan_to_num(forces) * weight[batch.graph, None]
+    size = push.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    push = push * (PUSH / size).clamp_max(1.0)
+    return push if model.positions is None else model.positions.projected(batch, push)
+
+
+def _relaxed(graphs: Sequence[AtomsGraph], how: Generating) -> list[AtomsGraph]:
+    """After a short relaxation; structures that are not finite stay as they are."""
+    assert how.potential is not None
+    whole = [k for k, g in enumerate(graphs) if np.isfinite(g.pos).all() and abs(g.pos).max(initial=0) < 1e4]
+    frames = relax_a_little([graphs[k].to_frame() for k in whole], how.potential, how.relax, how.stop)
+    found = list(graphs)
+    for k, frame in zip(whole, frames, strict=True):
+        pos: Array = np.where(graphs[k].fixed[:, None], graphs[k].pos, frame.positions)
+        found[k] = replace(graphs[k], pos=pos)
+    return found
+
+
+def _too_forceful(graph: AtomsGraph, how: Generating) -> str | None:
+    if how.max_force is None or how.potential is None:
+        return None
+    force = how.potential.labels([graph.to_frame()])[0].forces[~graph.fixed]
+    return None if np.linalg.norm(force, axis=1).max(initial=0.0) <= how.max_force else "forces"
+
+
+def _elements(
+    model: Denoiser,
+    n_atoms: int | None,
+    formula: str | None,
+    atomic_numbers: Sequence[int] | None,
+    positions: Any,
+) -> tuple[Any, dict[int, int] | None]:
+    """(numbers (k,) of the generated atoms, counts by element or None). Raises SettingsError."""
+    if formula is not None and atomic_numbers is not None:
+        raise SettingsError("formula and atomic_numbers: give one of them")
+    numbers = None
+    if formula is not None:
+        numbers = numbers_of_formula(formula)
+    elif atomic_numbers is not None:
+        numbers = np.array(atomic_numbers, np.int64)
+    if numbers is None:
+        if model.types is None:
+            raise SettingsError(
+                "formula: mandatory, because this model does not generate elements (noiser Types)"
+            )
+        if n_atoms is None and positions is None:
+            raise SettingsError("n_atoms: mandatory without a formula: how many atoms are to be generated?")
+        k = n_atoms if n_atoms is not None else len(positions)
+        return np.full(k, model.architecture.vocabulary[0]), None
+    if n_atoms is not None and n_atoms != len(numbers):
+        raise SettingsError(f"n_atoms: {n_atoms}, but the formula has {len(numbers)} atoms; give one of them")
+    model.classes_of(torch.from_numpy(numbers))
+    return numbers, dict(Counter(int(z) for z in numbers))
+
+
+def numbers_of_formula(formula: str) -> Any:
+    """(k,) atomic numbers of a formula such as Pd2O2. Raises SettingsError."""
+    from ase.data import atomic_numbers
+    from ase.formula import Formula
+
+    try:
+        counts = Formula(formula).count()
+    except Exception as error:  # ASE's parser raises several kinds
+        raise SettingsError(f"formula: {formula!r} cannot be read; expected for example Pd2O2") from error
+    if not counts or any(s not in atomic_numbers for s in counts):
+        raise SettingsError(f"formula: {formula!r} cannot be read; expected for example Pd2O2")
+    return np.concatenate([np.full(k, atomic_numbers[s], np.int64) for s, k in counts.items()])
+
+
+def _cell(
+    model: Denoiser, data: DataSummary, cell: Any, pbc: Sequence[bool] | None, template: Frame | None
+) -> tuple[Array, Any]:
+    """(cell, pbc): as given, else of the template, else of the model. Raises SettingsError."""
+    if isinstance(model.positions, Positions):
+        if cell is not None:
+            raise SettingsError("cell: this model generates molecules or clusters, which have none")
+        return np.zeros((3, 3)), np.zeros(3, bool)
+    if cell is not None and template is not None:
+        raise SettingsError("cell: the template has one; give one of them")
+    found: Any = None
+    periodic: Any = pbc
+    if cell is not None:
+        found = np.asarray(cell, float).reshape(3, 3)
+        if abs(np.linalg.det(found)) < 1e-6:
+            raise SettingsError("cell: its vectors span no volume")
+    elif template is not None:
+        found, periodic = template.cell, template.pbc if pbc is None else pbc
+    elif data.cell is not None:
+        found = np.array(data.cell)
+    elif model.positions is not None:
+        raise SettingsError(
+            "cell: mandatory, because the training structures have different cells; or give a template"
+        )
+    else:
+        return np.zeros((3, 3)), np.zeros(3, bool)
+    periodic = data.pbc if periodic is None else periodic
+    if data.pbc is not None and not np.array_equal(np.asarray(periodic, bool), data.pbc):
+        had, now = (" ".join("T" if p else "F" for p in pbc) for pbc in (data.pbc, periodic))
+        raise SettingsError(f"pbc: the model was trained on structures with pbc {had}, not {now}")
+    return found, np.asarray(periodic, bool)

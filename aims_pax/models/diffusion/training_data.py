@@ -1,0 +1,327 @@
+"""Structures for training: reading, checks, and what of them a model and its guard must know."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aims_pax import seeds
+from aims_pax.errors import SettingsError
+from aims_pax.frames import Frame
+from aims_pax.labelled_data import read_structures
+from aims_pax.models.diffusion.atoms_graph import AtomsGraph
+from aims_pax.models.diffusion.denoiser import Architecture, size_of_noise
+from aims_pax.models.diffusion.noisers import ConfinedCellPositions, Positions, named_noisers
+from aims_pax.models.neighbour_list import neighbour_list
+from aims_pax.settings.diffusion import AUTO, DiffusionSettings
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+FEWEST = 100  # structures of a composition
+SEEN = 400  # structures that distances are taken from
+TAKEN = "REF_"  # labels are also found with MACE's prefix
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """What guard and sampling know of the training data; plain values.
+
+    formulas: number of structures by formula of the free atoms. nearest: {"Cu-Pd": smallest distance, Å}. loneliest:
+    largest distance (Å) of an atom to its nearest neighbour. radius: largest distance (Å) of a free atom to their
+    centre, without a cell. cell, pbc: of the structures, None where they differ. confinement: Å.
+    """
+
+    structures: int
+    formulas: Mapping[str, int]
+    nearest: Mapping[str, float]
+    loneliest: float
+    radius: float
+    pbc: tuple[bool, bool, bool] | None
+    cell: tuple[tuple[float, ...], ...] | None = None
+    confinement: tuple[float, float] | None = None
+    property_range: tuple[float, float] | None = None
+    anchored: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON and YAML can write it."""
+        lists = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return lists | {"cell": None if self.cell is None else [list(row) for row in self.cell]}
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> DataSummary:
+        """The inverse of `plain`."""
+        made: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        if made.get("cell") is not None:
+            made["cell"] = tuple(tuple(float(x) for x in row) for row in made["cell"])
+        return cls(**made)
+
+
+def read_for_diffusion(path: Path, name: str | None) -> list[tuple[Frame, dict[str, float]]]:
+    """Frames of a file with the property `name`, if asked for. Raises SettingsError naming the structure."""
+    found = []
+    for number, atoms in _structures(path):
+        try:
+            frame = Frame.from_atoms(atoms)
+            properties = {} if name is None else {name: property_of(atoms, name)}
+        except SettingsError as error:
+            raise SettingsError(f"{path}, structure {number}: {error}") from error
+        found.append((frame, properties))
+    return found
+
+
+def _structures(path: Path) -> list[tuple[int, Atoms]]:
+    if not path.is_file():
+        raise SettingsError(
+            f"{path}: no such file; expected structures in extended XYZ, or a trajectory of ASE"
+        )
+    if path.suffix in (".xyz", ".extxyz"):
+        return list(read_structures(path))
+    import ase.io
+
+    try:
+        images = ase.io.read(path, ":")
+    except Exception as error:  # ASE's readers raise anything
+        raise SettingsError(f"{path}: cannot be read: {type(error).__name__}: {error}") from error
+    return list(enumerate(images, 1))
+
+
+def property_of(atoms: Atoms, name: str) -> float:
+    """A number of the whole structure: `info[name]`, `info[REF_name]`, or `get_name()` of a calculator.
+
+    Raises SettingsError.
+    """
+    value = atoms.info.get(name, atoms.info.get(TAKEN + name))
+    if value is None and atoms.calc is not None:
+        value = atoms.calc.results.get(name)
+    if value is None:
+        raise SettingsError(f"has no {name}; it has {', '.join(map(str, atoms.info)) or 'no properties'}")
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise SettingsError(f"{name} is {value!r}, expected one number") from None
+    if not math.isfinite(number):
+        raise SettingsError(f"{name} is {number}, expected a finite number")
+    return number
+
+
+def noisers_for(
+    asked: Sequence[str], pbc: Sequence[bool], confinement: tuple[float, float] | None
+) -> tuple[str, ...]:
+    """The names of the noisers; `auto` chosen by periodicity and confinement. Raises SettingsError."""
+    names = tuple(n for n in asked if n != AUTO[0])
+    if len(names) < len(asked):
+        if confinement is not None:
+            chosen = ConfinedCellPositions.name
+        elif all(pbc):
+            chosen = "CellPositions"
+        elif not any(pbc):
+            chosen = Positions.name
+        else:
+            raise SettingsError(
+                "confinement: mandatory for structures that are periodic in some directions only: the lowest and the "
+                "highest z (Å) of generated atoms"
+            )
+        names = (chosen, *names)
+    noiser, _ = named_noisers(names)
+    if isinstance(noiser, Positions) and any(pbc):
+        raise SettingsError(
+            "noisers: Positions is for molecules and clusters; the structures have a periodic cell"
+        )
+    if noiser is not None and not isinstance(noiser, Positions):
+        need = (0, 1) if isinstance(noiser, ConfinedCellPositions) else (0, 1, 2)
+        if not all(pbc[k] for k in need):
+            raise SettingsError(
+                f"noisers: {noiser.name} needs structures that are periodic along {len(need)} axes"
+            )
+    if isinstance(noiser, ConfinedCellPositions) != (confinement is not None):
+        raise SettingsError(
+            "confinement and the noiser ConfinedCellPositions belong together: give both, or none"
+        )
+    return names
+
+
+def graphs_for(
+    data: Sequence[tuple[Frame, Mapping[str, float]]], settings: DiffusionSettings
+) -> list[AtomsGraph]:
+    """Checked graphs for training. Raises SettingsError naming the structure and what is wrong."""
+    masked = settings.mask == "MaskFixed"
+    graphs = []
+    for number, (frame, properties) in enumerate(data, 1):
+        graph = AtomsGraph.from_frame(frame, settings.confinement, properties, masked)
+        if settings.canonical_cell:
+            graph = graph.canonical()
+        if graph.fixed.all():
+            raise SettingsError(
+                f"structure {number} ({frame.formula}): all atoms are fixed, nothing to learn"
+            )
+        check_confinement(graph, f"structure {number} ({frame.formula})")
+        graphs.append(graph)
+    return graphs
+
+
+def check_confinement(graph: AtomsGraph, where: str, placed: bool = True) -> None:
+    """Raises SettingsError for walls that the cell or the free atoms (if they are placed) do not fit."""
+    if graph.confinement is None:
+        return
+    low, high = graph.confinement
+    if abs(graph.cell[:2, 2]).max() > 1e-6:
+        raise SettingsError(f"{where}: confinement in z needs the first two cell vectors in the xy plane")
+    if graph.pbc[2] and (high - low) > abs(graph.cell[2, 2]):
+        raise SettingsError(f"{where}: confinement {low:g} … {high:g} Å is larger than the cell in z")
+    z = graph.pos[~graph.fixed, 2]
+    if placed and len(z) and (z.min() < low or z.max() > high):
+        raise SettingsError(
+            f"{where}: free atoms reach from z = {z.min():.2f} to {z.max():.2f} Å, outside the confinement "
+            f"{low:g} … {high:g} Å; widen it, or fix the atoms below"
+        )
+
+
+def check_number(graphs: Sequence[AtomsGraph], types: bool, allow_small: bool) -> str | None:
+    """A warning where there are few structures; raises SettingsError unless that is allowed.
+
+    With types each structure counts, without them those of the same composition.
+    """
+    counts = Counter(_formula(g) for g in graphs)
+    formula, n = min(counts.items(), key=lambda item: item[1])
+    if types:
+        formula, n = "all compositions", len(graphs)
+    if n >= FEWEST:
+        return None
+    text = f"{n} structures of {formula}; from fewer than {FEWEST} a model mostly repeats its training data"
+    if not allow_small:
+        raise SettingsError(
+            f"{text}. Give more, or set allow_small and read the memorised fraction of `inspect`"
+        )
+    return text
+
+
+def architecture_for(graphs: Sequence[AtomsGraph], settings: DiffusionSettings) -> Architecture:
+    """The architecture for these graphs and settings. Raises SettingsError."""
+    pbc = graphs[0].pbc
+    if any((g.pbc != pbc).any() for g in graphs):
+        raise SettingsError(
+            "the structures are periodic in different directions; train one model for each kind"
+        )
+    names = noisers_for(settings.noisers, [bool(p) for p in pbc], settings.confinement)
+    noiser, _ = named_noisers(names)
+    if settings.repeat and (noiser is None or isinstance(noiser, Positions)):
+        raise SettingsError("repeat needs structures with a periodic cell")
+    largest = [g.repeated(settings.repeat or 1) for g in graphs[:: max(1, len(graphs) // SEEN)]]
+    data, high = size_of_noise(largest, noiser)
+    values = (
+        np.array([g.properties[settings.conditioning] for g in graphs]) if settings.conditioning else None
+    )
+    return Architecture(
+        noisers=names,
+        vocabulary=tuple(sorted({int(z) for g in graphs for z in g.x})),
+        sde=settings.sde,
+        cutoff=settings.cutoff,
+        feature_size=settings.feature_size,
+        n_blocks=settings.n_blocks,
+        sigma_data=data,
+        sigma_max=high,
+        neighbours=_mean_neighbours(graphs[:20], settings.cutoff),
+        conditioning=settings.conditioning or "",
+        classes=_classes(values, settings),
+        centre=0.0 if values is None else float(values.mean()),
+        spread=1.0 if values is None else float(values.std()) or 1.0,
+    )
+
+
+def _classes(values: Any, settings: DiffusionSettings) -> int:
+    if values is None:
+        return 0
+    if settings.conditioning_type == "scalar":
+        return 1
+    if (values != values.round()).any() or values.min() < 0:
+        raise SettingsError(f"conditioning: {settings.conditioning} is not a whole number ≥ 0; use scalar")
+    n = settings.n_classes or max(2, int(values.max()) + 1)
+    if values.max() >= n:
+        raise SettingsError(f"n_classes: {n}, but the data contain class {int(values.max())}; expected more")
+    return n
+
+
+def summarise(graphs: Sequence[AtomsGraph]) -> DataSummary:
+    """The summary of training structures."""
+    nearest: dict[str, float] = {}
+    loneliest = radius = 0.0
+    for graph in graphs[:: max(1, len(graphs) // SEEN)]:
+        for pair, d in closest_pairs(graph).items():
+            nearest[pair] = min(d, nearest.get(pair, d))
+        loneliest = max(loneliest, float(lonely_distances(graph)[~graph.fixed].max(initial=0.0)))
+        radius = max(radius, extent(graph))
+    first = graphs[0]
+    same = all(np.allclose(g.cell, first.cell, atol=1e-3) for g in graphs)
+    values = [v for g in graphs for v in g.properties.values()]
+    return DataSummary(
+        structures=len(graphs),
+        formulas=dict(Counter(_formula(g) for g in graphs).most_common(100)),
+        nearest=nearest,
+        loneliest=loneliest,
+        radius=radius,
+        pbc=tuple(bool(p) for p in first.pbc),  # type: ignore[arg-type]
+        cell=tuple(tuple(float(x) for x in row) for row in first.cell) if same and first.cell.any() else None,
+        confinement=first.confinement,
+        property_range=(min(values), max(values)) if values else None,
+        anchored=bool(first.fixed.any()),
+    )
+
+
+def closest_pairs(graph: AtomsGraph, reach: float = 6.0) -> dict[str, float]:
+    """{"Cu-Pd": smallest distance, Å} of pairs of which one atom at least is free."""
+    from ase.data import chemical_symbols
+
+    i, j, d = pair_distances(graph, reach)
+    keep = ~(graph.fixed[i] & graph.fixed[j])
+    found: dict[str, float] = {}
+    for a, b, r in zip(graph.x[i][keep], graph.x[j][keep], d[keep], strict=True):
+        name = "-".join(sorted((chemical_symbols[a], chemical_symbols[b])))
+        found[name] = min(float(r), found.get(name, math.inf))
+    return found
+
+
+def pair_distances(graph: AtomsGraph, reach: float) -> tuple[Any, Any, Any]:
+    """(i, j, distance in Å) of all pairs within reach, periodic images included."""
+    i, j, S = neighbour_list(graph.pos, graph.cell, graph.pbc, reach)
+    return i, j, np.linalg.norm(graph.pos[j] - graph.pos[i] + S @ graph.cell, axis=1)
+
+
+def lonely_distances(graph: AtomsGraph, reach: float = 8.0) -> Any:
+    """(N,) Å: distance of each atom to its nearest neighbour; `reach` if there is none."""
+    i, _, d = pair_distances(graph, reach)
+    found = np.full(len(graph), reach)
+    np.minimum.at(found, i, d)
+    return found
+
+
+def extent(graph: AtomsGraph) -> float:
+    """Å: the largest distance of a free atom to the centre of all; 0 in a cell."""
+    if graph.pbc.any():
+        return 0.0
+    return float(np.linalg.norm(graph.pos - graph.pos.mean(0), axis=1)[~graph.fixed].max(initial=0.0))
+
+
+def split_held_out(n: int, fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Indices for training and held out, by a seeded permutation; at least one for training."""
+    order = seeds.rng("diffusion", seed, "split").permutation(n)
+    held = min(n - 1, round(fraction * n))
+    return sorted(int(k) for k in order[held:]), sorted(int(k) for k in order[:held])
+
+
+def _mean_neighbours(graphs: Sequence[AtomsGraph], cutoff: float) -> float:
+    counts = [np.bincount(g.edges(cutoff)[0], minlength=len(g))[~g.fixed].mean() for g in graphs]
+    return max(1.0, float(np.mean(counts)))
+
+
+def _formula(graph: AtomsGraph) -> str:
+    from ase.symbols import Symbols
+
+    return str(Symbols(graph.x[~graph.fixed]).get_chemical_formula("hill"))

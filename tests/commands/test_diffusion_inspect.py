@@ -1,0 +1,36 @@
+"""`aims-PAX diffusion inspect`: numbers, figures and a page."""
+
+import pytest
+
+from aims_pax.commands.diffusion import train_diffusion
+from aims_pax.commands.diffusion_inspect import inspect_diffusion, wasserstein_distance, write_inspection
+from aims_pax.errors import SettingsError
+from aims_pax.labelled_data import structure_text
+from tests.md.potentials import LennardJones
+from tests.models.diffusion.structures import settings, trimers
+
+
+def test_the_page_has_losses_distances_energies_and_pictures(tmp_path):
+    data = tmp_path / "a.xyz"
+    data.write_text("".join(structure_text(f.to_atoms()) for f in trimers(100)))
+    folder = train_diffusion(data, settings(log_dir=str(tmp_path / "logs"), log_interval=1))
+    found = inspect_diffusion(folder, 12, steps=4, potential=LennardJones())
+    rows = dict(found.rows)
+    assert rows["noisers"] == "Positions"
+    assert rows["structures"] == "100 (Ar3 100)"
+    assert rows["samples that pass the guard"].partition(";")[0].endswith("of 12")
+    assert 0 <= float(rows["memorised (0.05 is chance)"]) <= 1
+    assert [p.name for p in found.panels] == ["losses", "distances", "energies", "data", "samples"]
+    page = write_inspection(folder, found)
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<svg") == 5
+    assert "median energy" in text
+    assert {p.name for p in (folder / "inspect").iterdir()} == {f"{p.name}.png" for p in found.panels}
+    data.write_text("")
+    with pytest.raises(SettingsError, match=r"gone or have changed; .*-n 0"):
+        inspect_diffusion(folder, 1)
+    assert len(inspect_diffusion(folder, 0).panels) == 1
+
+
+def test_the_distance_of_two_distributions_is_their_shift():
+    assert wasserstein_distance([0.0, 1.0, 2.0], [0.5, 1.5, 2.5]) == pytest.approx(0.5)

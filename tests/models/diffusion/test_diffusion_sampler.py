@@ -1,0 +1,47 @@
+"""Systems get structures of their own: composition, order, fixed atoms."""
+
+import numpy as np
+import pytest
+
+from aims_pax.frames import Frame
+from aims_pax.models.diffusion.diffusion_sampler import DiffusionSampler
+from aims_pax.models.diffusion.generation import Generating
+from aims_pax.sampler import SamplingError
+from aims_pax.systems import System
+from tests.models.diffusion.structures import adsorbates, trained, trimers
+
+HOW = Generating(steps=4, guarded=False)
+
+
+def sampler(kind: str) -> DiffusionSampler:
+    return DiffusionSampler(lambda system: trained(kind)[:2], HOW)
+
+
+@pytest.mark.parametrize("kind", ["types", "slab"])
+def test_atoms_keep_their_order_and_fixed_ones_their_place(kind):
+    frame = adsorbates(1, 7)[0].chosen([2, 0, 1], adsorbates(1, 7)[0].positions[[2, 0, 1]])
+    for sample in sampler(kind).sample([System("slab", frame)], 3, np.random.default_rng(0)):
+        assert sample.frame.numbers.tolist() == [46, 29, 79]
+        assert (sample.frame.positions[1] == frame.positions[1]).all()
+        assert sample.frame.moved(frame.positions) == frame
+
+
+def test_a_system_that_the_model_does_not_know_is_refused_with_its_name():
+    for kind, frame, said in (
+        ("trimers", adsorbates(1)[0], "slab: the model was trained on structures that are without a cell"),
+        ("slab", trimers(1)[0], "slab: the model was trained on structures that are periodic"),
+        ("trimers", Frame([36] * 3, np.eye(3) * 3), "slab: Kr: the model was trained on Ar only"),
+        (
+            "slab",
+            Frame([29, 79], [[0, 0, 0], [1, 1, 2]], np.diag([5, 5, 14]), True),
+            "the system has fixed atoms",
+        ),
+    ):
+        with pytest.raises(SamplingError, match=said):
+            list(sampler(kind).sample([System("slab", frame)], 1, np.random.default_rng(0)))
+
+
+def test_too_many_refusals_are_an_error_of_sampling():
+    strict = DiffusionSampler(lambda system: trained()[:2], Generating(steps=4, covalent=10.0, retries=0))
+    with pytest.raises(SamplingError, match="drop: 0 of 2 structures passed; refused: too close 2"):
+        list(strict.sample([System("drop", trimers(1)[0])], 2, np.random.default_rng(0)))

@@ -1,0 +1,95 @@
+"""Training learns, and continues bit for bit."""
+
+import io
+
+import pytest
+import torch
+
+from aims_pax.errors import Abandoned
+from aims_pax.models.diffusion.training import DiffusionTrainer
+from aims_pax.models.diffusion.training_data import architecture_for
+from tests.models.diffusion.structures import CONFINED, adsorbates, graphs, settings, trimers
+
+
+def trainer(own, **keys) -> DiffusionTrainer:
+    made = settings(**keys)
+    return DiffusionTrainer(architecture_for(own, made), made)
+
+
+def weights(made: DiffusionTrainer) -> torch.Tensor:
+    return torch.cat([v.flatten() for v in made.average.values()])
+
+
+def same_state(a: DiffusionTrainer, b: DiffusionTrainer) -> bool:
+    """Everything but the seconds, bit for bit."""
+    one, other = a.state(), b.state()
+    tensors = [(one[k][name], other[k][name]) for k in ("weights", "average") for name in one[k]]
+    slots = one["optimiser"]["state"]
+    tensors += [(v[name], other["optimiser"]["state"][k][name]) for k, v in slots.items() for name in v]
+    same = one["counts"] == other["counts"] and one["numbers"][1:] == other["numbers"][1:]
+    return same and all(torch.equal(x, y) for x, y in tensors)
+
+
+def test_training_lowers_the_loss_of_structures_that_it_has_not_seen():
+    own = graphs(trimers(160))
+    made = trainer(own, epochs=25)
+    before = made.held_out_loss(own[:32])
+    while not made.ended:
+        made.run_epoch(own[32:])
+    assert made.held_out_loss(own[:32]) < 0.9 * before
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
+def test_a_training_killed_at_any_epoch_gives_the_same_weights(schedule):
+    """From each of 20 states, read as a file of plain values, the next epoch is that of the whole training."""
+    own = graphs(adsorbates(20), **CONFINED)
+    keys = {**CONFINED, "epochs": 21, "lr_schedule": schedule, "lr_patience": 2, "batch_size": 10}
+    whole, instants = trainer(own, **keys), 0
+    while not whole.ended:
+        buffer = io.BytesIO()
+        torch.save(whole.state(), buffer)
+        whole.run_epoch(own[4:], own[:4])
+        again = trainer(own, **keys)
+        again.load_state(torch.load(io.BytesIO(buffer.getvalue()), weights_only=True))
+        again.run_epoch(own[4:], own[:4])
+        assert same_state(again, whole)
+        instants += 1
+    assert instants == 21
+
+
+def test_seeds_decide_and_others_differ():
+    own = graphs(trimers(32))
+    first, second, other = (trainer(own, seed=s) for s in (1, 1, 2))
+    for made in (first, second, other):
+        made.run_epoch(own)
+    assert torch.equal(weights(first), weights(second))
+    assert not torch.equal(weights(first), weights(other))
+
+
+def test_repeated_structures_come_in_stages(caplog):
+    own = graphs(adsorbates(8), **CONFINED)
+    made = trainer(own, **CONFINED, repeat=2, repeat_epoch=2, epochs=4)
+    sizes = []
+    loss = made.denoiser.loss
+    made.denoiser.loss = lambda some, g: (sizes.append(len(some[0])), loss(some, g))[1]
+    with caplog.at_level("INFO"):
+        while not made.ended:
+            made.run_epoch(own)
+    assert sizes == [3, 3, 12, 12]
+    assert "structures are repeated 2 × 2 × 1" in caplog.text
+
+
+def test_a_limit_of_time_ends_training_and_the_rate_falls_to_zero():
+    own = graphs(trimers(64))
+    made = trainer(own, epochs=-1, max_time_minutes=0.01, batch_size=2)
+    made.run_epoch(own)
+    while not made.ended:
+        made.run_epoch(own)
+    assert 0.6 <= made.elapsed < 30
+    assert made.optimiser.param_groups[0]["lr"] < 1e-3
+
+
+def test_a_request_to_stop_is_followed_at_the_next_step():
+    own = graphs(trimers(64))
+    with pytest.raises(Abandoned):
+        trainer(own).run_epoch(own, (), lambda: True)

@@ -1,0 +1,111 @@
+"""What training refuses, and what it takes from the data."""
+
+import pytest
+
+from aims_pax.errors import SettingsError
+from aims_pax.frames import Frame
+from aims_pax.labelled_data import structure_text
+from aims_pax.models.diffusion.training_data import (
+    DataSummary,
+    architecture_for,
+    check_number,
+    graphs_for,
+    noisers_for,
+    read_for_diffusion,
+    split_held_out,
+    summarise,
+)
+from tests.models.diffusion.structures import CONFINED, adsorbates, graphs, settings, trimers
+
+
+@pytest.mark.parametrize(
+    ("asked", "pbc", "walls", "expected"),
+    [
+        (["auto"], (0, 0, 0), None, ("Positions",)),
+        (["auto", "Types"], (1, 1, 1), None, ("CellPositions", "Types")),
+        (["auto"], (1, 1, 0), (0.0, 5.0), ("ConfinedCellPositions",)),
+        (["Types"], (1, 1, 0), None, ("Types",)),
+        (["auto"], (1, 1, 0), None, "confinement: mandatory"),
+        (["Positions"], (1, 1, 1), None, "Positions is for molecules"),
+        (["CellPositions"], (0, 0, 0), None, "periodic along 3 axes"),
+        (["CellPositions"], (1, 1, 1), (0.0, 5.0), "belong together"),
+    ],
+)
+def test_the_noiser_follows_from_periodicity_and_confinement(asked, pbc, walls, expected):
+    if isinstance(expected, tuple):
+        assert noisers_for(asked, pbc, walls) == expected
+    else:
+        with pytest.raises(SettingsError, match=expected):
+            noisers_for(asked, pbc, walls)
+
+
+def test_few_structures_are_refused_with_their_number_or_allowed_on_purpose():
+    own = graphs(trimers(99))
+    with pytest.raises(SettingsError, match=r"99 structures of Ar3; .*allow_small"):
+        check_number(own, False, False)
+    assert "99 structures" in check_number(own, False, True)
+    assert check_number(graphs(trimers(100)), False, False) is None
+    mixed = [*graphs(trimers(99)), *graphs([Frame([10], [[0, 0, 0]])])]
+    assert check_number(mixed, True, False) is None, "with types all structures count together"
+    with pytest.raises(SettingsError, match="1 structures of Ne"):
+        check_number(mixed, False, False)
+
+
+def test_atoms_outside_the_walls_are_refused_with_their_structure():
+    frames = adsorbates(3)
+    with pytest.raises(
+        SettingsError, match=r"structure 1 .*free atoms reach from .* outside the confinement 1 … 2"
+    ):
+        graphs(frames, confinement=(1.0, 2.0))
+    tilted = Frame([29, 79], [[0, 0, 0], [1, 1, 2]], [[5, 0, 0.5], [0, 5, 0], [0, 0, 15]], True)
+    with pytest.raises(SettingsError, match="in the xy plane"):
+        graphs([tilted], confinement=(-1.0, 3.0))
+    with pytest.raises(SettingsError, match="all atoms are fixed"):
+        graphs([Frame([29], [[0, 0, 0]], fixed=[True])])
+
+
+def test_a_property_is_read_under_its_name_and_missing_ones_are_named(tmp_path):
+    atoms = [f.to_atoms() for f in trimers(3)]
+    for k, a in enumerate(atoms):
+        a.info["REF_energy"] = -0.1 * k
+    (tmp_path / "a.xyz").write_text("".join(structure_text(a) for a in atoms))
+    found = read_for_diffusion(tmp_path / "a.xyz", "energy")
+    assert [p["energy"] for _, p in found] == pytest.approx([0, -0.1, -0.2])
+    assert [f.formula for f, _ in found] == ["Ar3"] * 3
+    with pytest.raises(SettingsError, match=r"a\.xyz, structure 1: has no gap; it has"):
+        read_for_diffusion(tmp_path / "a.xyz", "gap")
+    with pytest.raises(SettingsError, match="no such file"):
+        read_for_diffusion(tmp_path / "b.xyz", None)
+
+
+def test_the_architecture_has_the_elements_scales_and_property_of_the_data():
+    frames = [(f, {"energy": float(k)}) for k, f in enumerate(adsorbates(10))]
+    asked = settings(**CONFINED, conditioning="energy")
+    made = architecture_for(graphs_for(frames, asked), asked)
+    assert made.vocabulary == (29, 46, 79)
+    assert (made.classes, made.centre) == (1, 4.5)
+    assert made.sigma_max == pytest.approx(3.0), "the distance of the walls, more than half a cell vector"
+    integer = settings(**CONFINED, conditioning="energy", conditioning_type="integer")
+    assert architecture_for(graphs_for(frames, integer), integer).classes == 10
+    few = integer.model_copy(update={"n_classes": 4})
+    with pytest.raises(SettingsError, match="class 9"):
+        architecture_for(graphs_for(frames, few), few)
+    halves = [(f, {"energy": p["energy"] / 2}) for f, p in frames]
+    with pytest.raises(SettingsError, match="not a whole number"):
+        architecture_for(graphs_for(halves, integer), integer)
+
+
+def test_a_summary_survives_as_plain_values():
+    for own in (graphs(trimers(5)), graphs(adsorbates(5), **CONFINED)):
+        before = summarise(own)
+        assert DataSummary.from_plain(before.plain()) == before
+    assert summarise(graphs(trimers(5))).nearest["Ar-Ar"] == pytest.approx(3.8, abs=0.3)
+
+
+def test_the_held_out_part_depends_on_the_seed_alone():
+    train, held = split_held_out(50, 0.1, 3)
+    assert sorted(train + held) == list(range(50))
+    assert len(held) == 5
+    assert split_held_out(50, 0.1, 3) == (train, held)
+    assert split_held_out(50, 0.1, 4) != (train, held)
+    assert split_held_out(1, 0.9, 0) == ([0], [])
