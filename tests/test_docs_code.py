@@ -208,7 +208,7 @@ def test_its_acquisition_rule_decides_in_a_run(tmp_path):
             assert check["uncertainty"] == pytest.approx(np.sort(sigma)[-3:].mean(), rel=1e-6)
             assert 1.001 * sigma.mean() < check["uncertainty"] < 0.999 * sigma.max()
     assert compared >= 10
-    assert "uncertain" in {check["decision"] for check in checks}
+    assert "candidate" in {check["decision"] for check in checks}
 
 
 def test_its_figure_is_in_the_report_with_its_numbers(tmp_path):

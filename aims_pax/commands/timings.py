@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 
 from aims_pax.frames import Frame, Label, LabelledFrame
-from aims_pax.md.propagate import advance
-from aims_pax.md.state import MDState
 from aims_pax.models.base import ForceFieldModel, MemberData
 from aims_pax.models.kinds import kind_of_run
 from aims_pax.seeds import member_seeds, rng
@@ -109,6 +107,9 @@ def _epoch(model: ForceFieldModel, data: MemberData) -> float:
 
 def _md_step(settings: Settings, model: ForceFieldModel, dealt: list[System]) -> tuple[float, int]:
     """(seconds of one MD step of all trajectories with the committee, number of steps timed)."""
+    from aims_pax.md.propagate import advance  # torch: `aims-PAX plan` reads this module without it
+    from aims_pax.md.state import MDState
+
     md = []
     for system in dealt:
         own = settings.md_of(system.name)
