@@ -13,7 +13,15 @@ from aims_pax.labelling.claims import Claims
 from aims_pax.record.checkpoint import from_plain, to_plain
 from aims_pax.wire_names import in_files, name_in_files
 
-EVENTS = {"Sampled", "Advanced", "Labelled", "LabelFailed", "LabelDropped", "Trained"}  # in every journal
+EVENTS = {
+    "Sampled",
+    "Advanced",
+    "Labelled",
+    "LabelFailed",
+    "LabelDropped",
+    "Trained",
+    "Selected",
+}  # in every journal
 FAILURES = {
     "NotConverged", "Crashed", "TimedOut", "Truncated", "WrongShape", "NotFinite", "Mismatch", "Unsupported",
     "Unphysical",
