@@ -34,7 +34,8 @@ def coverage_picture(points: NDArray[Any], chosen: Sequence[int], known: NDArray
     pool = (points[:: max(1, len(points) // POINTS)] - mean) @ axes.T
     taken = (points[list(chosen)] - mean) @ axes.T
     with matplotlib.rc_context(RC), drawing(4.0, 5.0) as (figure, ax):
-        ax.plot(*pool.T, ".", color=MUTED, ms=2, alpha=0.35, mec="none", label=f"pool: {len(points)}")
+        size = 2.0 if len(points) > 5000 else 4.0 if len(points) > 500 else 7.0
+        ax.plot(*pool.T, ".", color=MUTED, ms=size, alpha=0.5, mec="none", label=f"pool: {len(points)}")
         if known is not None:
             ax.plot(*((known - mean) @ axes.T).T, "x", color=BLUE, ms=4, label=f"already there: {len(known)}")
         ax.plot(*taken.T, "o", mfc="none", mec=ORANGE, ms=5, mew=1.2, label=f"chosen: {len(taken)}")
