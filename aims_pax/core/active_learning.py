@@ -261,7 +261,8 @@ def _checked(
     spent = budget_spent(state, rules) and not asked_already
     if _test_due(state, i, event, rules):
         return _drawn_for_testing(state, i, event, checked("test"))
-    if not spent and not state.closing and audit_due(state, rules):
+    fair = not rules.fair_trajectories or i in rules.fair_trajectories
+    if not spent and fair and audit_due(state, rules):
         text = (
             f"trajectory {i} · step {event.step} · drawn to measure the error · labelling {event.frame[:6]}"
         )

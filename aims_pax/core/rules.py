@@ -117,11 +117,16 @@ class ExploreRules:
 
     @classmethod
     def read(
-        cls, s: ActiveLearningSettings, trajectories: int, seed: int, timestep: float = 1.0
+        cls,
+        s: ActiveLearningSettings,
+        trajectories: int,
+        seed: int,
+        timestep: float = 1.0,
+        thermal_starts: bool = True,
     ) -> ExploreRules:
-        """timestep: of the MD, fs."""
+        """timestep: of the MD, fs. thermal_starts: whether all trajectories begin at sampled structures."""
         n_test = s.n_test or 0
-        start = SAMPLED if s.start_structures == "sampled" else FROM_GEOMETRY
+        start = SAMPLED if thermal_starts else FROM_GEOMETRY
         return cls(
             skip_step=s.skip_step_mlff,
             c_x=s.c_x,

@@ -50,7 +50,7 @@ from aims_pax.record.checkpoint import Checkpoint, Snapshot, discard, exists, to
 from aims_pax.record.files import write_text
 from aims_pax.record.folder import RunFolder
 from aims_pax.report.live_view import LastCheck
-from aims_pax.stages.frame_selection import FrameSelection
+from aims_pax.stages.frame_selection import KNOWN, FrameSelection
 from aims_pax.stages.initial_dataset import write_sets
 from aims_pax.stages.start_structures import EnergyRanges, start_structures
 from aims_pax.stages.trajectory_recorder import TrajectoryRecorder
@@ -72,10 +72,11 @@ def run_active_learning_stage(run: RunContext) -> stage.State:
         )
     dealt = deal(run.systems, n)
     timestep = min(run.settings.md_of(s.name).timestep for s in dealt)
-    rules = ExploreRules.read(settings, n, run.settings.model.seed, timestep)
+    world = ExploreWorld(run, dealt)
+    thermal = all(start is not s.frame for start, s in zip(world.starts, dealt, strict=True))
+    rules = ExploreRules.read(settings, n, run.settings.model.seed, timestep, thermal)
     if run.ensemble.fits_at_once:
         rules = rules.for_fits_at_once()
-    world = ExploreWorld(run, dealt)
     rules = replace(rules, fair_trajectories=world.fair_trajectories())
     world.rules = rules
     state = world.restore(stage.State)
@@ -169,7 +170,7 @@ class ExploreWorld(StageEnvironment):
         settings = run.settings.active_learning
         assert settings is not None
         self.starts = (
-            start_structures(run.dataset, run.systems, dealt)
+            start_structures(run.dataset, run.systems, dealt, [md.stat_ensemble == "NPT" for md in self.md])
             if settings.start_structures == "sampled"
             else [s.frame for s in dealt]
         )
@@ -236,8 +237,8 @@ class ExploreWorld(StageEnvironment):
 
     def _select(self, work: SelectFrames) -> Selected:
         dataset = self.run.dataset
-        labelled = {e.frame for e in dataset.entries if e.split != "test"}
-        frames = self.selection.choose(work, sorted(labelled), self.frame)
+        labelled = dict.fromkeys(e.frame for e in dataset.entries if e.split != "test")
+        frames = self.selection.choose(work, [*labelled][-KNOWN:], self.frame)
         return Selected(work, frames)
 
     def needed(self, state: stage.State) -> set[str]:

@@ -12,7 +12,9 @@ from aims_pax.core.work import SelectFrames
 from aims_pax.frames import Array, Frame
 from aims_pax.samplers.descriptors import histograms
 
-REMEMBERED = 20_000  # frames whose features are held in memory
+KNOWN = (
+    5000  # labelled frames, the newest, that candidates are compared with: the cost of a selection is bounded
+)
 
 
 class FrameSelection:
@@ -39,15 +41,19 @@ class FrameSelection:
         elif self.rule == "spread":
             chosen = np.argsort(-weights, kind="stable")[: work.n].tolist()
         else:
-            others = self._points([i for i in known if i not in set(work.frames)], frame)
+            given = set(work.frames)
+            others = self._points([i for i in known if i not in given and self._comparable(frame(i))], frame)
             points = self._points(work.frames, frame)
+            self._features = {i: x for i, x in self._features.items() if i in {*known, *given}}
             chosen = farthest_first(points, work.n, others if len(others) else None, weights)
         return tuple(work.frames[k] for k in chosen)
 
+    def _comparable(self, frame: Frame) -> bool:
+        """Whether a labelled frame has only elements of the run's systems; given data may have others."""
+        return set(frame.numbers.tolist()) <= set(self.elements)
+
     def _points(self, ids: Sequence[str], frame: Callable[[str], Frame]) -> Array:
         """(F, D) features; new ones are computed, those of earlier selections are remembered."""
-        if len(self._features) > REMEMBERED:
-            self._features.clear()
         for i in ids:
             if i not in self._features:
                 atoms = frame(i)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from aims_pax.core.thermal_energy import ThermalRange
 from aims_pax.dataset import Dataset
 from aims_pax.frames import Frame
@@ -13,17 +15,34 @@ from aims_pax.systems import System, system_of
 GOLDEN = 0.6180339887498949  # its multiples are spread evenly, however many trajectories there are
 
 
-def start_structures(dataset: Dataset, systems: Sequence[System], dealt: Sequence[System]) -> list[Frame]:
+def start_structures(
+    dataset: Dataset, systems: Sequence[System], dealt: Sequence[System], flexible: Sequence[bool]
+) -> list[Frame]:
     """The first frame of each trajectory, from the frames of the initial dataset of its system; else its geometry.
 
-    Frames that a user gave are not used: they may be far from equilibrium. dealt: the system of each trajectory.
+    Frames that a user gave are not used: they may be far from equilibrium. Nor are frames with other atoms or other
+    fixed atoms than the geometry (finite clusters, supercells), or with another cell where the cell is not to move.
+    dealt: the system of each trajectory. flexible: whether its cell moves.
     """
     sampled: dict[str, list[Frame]] = {}
     for labelled in dataset.union("train"):
         if labelled.origin.get("stage") == "initial":
             name = system_of(labelled.frame, labelled.origin, systems)
             sampled.setdefault(name, []).append(labelled.frame)
-    return [_spread(sampled.get(s.name, []), i) or s.frame for i, s in enumerate(dealt)]
+    starts = []
+    for i, (system, moves) in enumerate(zip(dealt, flexible, strict=True)):
+        frames = [f for f in sampled.get(system.name, []) if _like(f, system.frame, moves)]
+        starts.append(_spread(frames, i) or system.frame)
+    return starts
+
+
+def _like(frame: Frame, geometry: Frame, flexible: bool) -> bool:
+    """Whether a trajectory of this geometry may begin at the frame."""
+    if len(frame) != len(geometry) or (frame.numbers != geometry.numbers).any():
+        return False
+    fixed = [f.fixed if f.fixed is not None else np.zeros((len(f), 3), bool) for f in (frame, geometry)]
+    same_cell = flexible or np.allclose(frame.cell, geometry.cell, atol=1e-6)
+    return bool((frame.pbc == geometry.pbc).all() and same_cell and (fixed[0] == fixed[1]).all())
 
 
 def _spread(frames: Sequence[Frame], i: int) -> Frame | None:

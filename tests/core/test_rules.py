@@ -55,3 +55,9 @@ def test_each_test_frame_is_due_in_its_own_part_of_the_run_wherever_the_seed_put
     assert len(set(rules.test_trajectory)) == 4
     assert rules == explore(n_test=20)
     assert rules.test_due != other.test_due
+
+
+def test_test_frames_wait_longer_where_a_trajectory_begins_at_the_geometry():
+    settings = ActiveLearningSettings(num_trajectories=2)
+    steps = [ExploreRules.read(settings, 2, 1, 0.5, thermal).equilibration for thermal in (True, False)]
+    assert steps == [400, 2000]

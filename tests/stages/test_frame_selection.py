@@ -75,3 +75,9 @@ def test_at_random_every_window_has_its_own_draw():
     a, again, b = (FrameSelection([1, 8], "random").choose(w, [], frames.__getitem__) for w in works)
     assert a == again
     assert a != b
+
+
+def test_given_structures_with_other_elements_do_not_disturb():
+    frames = {"a": stretched(0.1), "known": Frame.from_atoms(molecule("CH4"))}
+    work = SelectFrames(0, ("a",), (1.0,), 1)
+    assert FrameSelection([1, 8]).choose(work, ["known"], frames.__getitem__) == ("a",)

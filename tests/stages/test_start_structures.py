@@ -28,7 +28,7 @@ def dataset_of(*entries):
 def test_trajectories_begin_at_different_frames_of_their_own_system():
     water, ethanol = system("H2O"), system("CH3CH2OH")
     dataset = dataset_of(*[(s, "initial", 0.0) for _ in range(10) for s in (water, ethanol)])
-    starts = start_structures(dataset, [water, ethanol], [water, ethanol] * 8)
+    starts = start_structures(dataset, [water, ethanol], [water, ethanol] * 8, [False] * 16)
     assert len({f.id for f in starts}) > 12
     assert all(len(f) == (3, 9)[i % 2] for i, f in enumerate(starts))
 
@@ -36,14 +36,14 @@ def test_trajectories_begin_at_different_frames_of_their_own_system():
 def test_more_trajectories_leave_the_starts_of_the_others_unchanged():
     water = system("H2O")
     dataset = dataset_of(*[(water, "initial", 0.0)] * 7)
-    few, many = (start_structures(dataset, [water], [water] * n) for n in (3, 9))
+    few, many = (start_structures(dataset, [water], [water] * n, [False] * n) for n in (3, 9))
     assert [f.id for f in few] == [f.id for f in many[:3]]
 
 
 def test_frames_that_a_user_gave_and_those_of_active_learning_are_no_starts():
     water = system("H2O")
     dataset = dataset_of((water, "given", 0.0), (water, "active learning", 0.0))
-    assert start_structures(dataset, [water], [water])[0] is water.frame
+    assert start_structures(dataset, [water], [water], [False])[0] is water.frame
 
 
 def test_the_lowest_label_of_the_same_system_sets_the_range_and_follows_new_labels():
@@ -65,3 +65,18 @@ def test_without_labels_or_with_an_infinite_limit_every_energy_is_believed():
     assert EnergyRanges(Dataset(), [water], 5.0).implausible(water, water.frame, 1e6, 300.0) is None
     dataset = dataset_of((water, "initial", -5.0))
     assert EnergyRanges(dataset, [water], math.inf).implausible(water, water.frame, 1e6, 300.0) is None
+
+
+def test_frames_with_other_atoms_or_another_cell_are_no_starts_unless_the_cell_moves():
+    from ase.build import bulk
+
+    copper = System("Cu", Frame.from_atoms(bulk("Cu", cubic=True)))
+    strained, larger = bulk("Cu", a=3.7, cubic=True), bulk("Cu", cubic=True) * (2, 1, 1)
+    dataset = Dataset()
+    for atoms in (strained, larger):
+        frame = Frame.from_atoms(atoms)
+        label = Label(0.0, np.zeros((len(frame), 3)))
+        dataset.add(LabelledFrame(frame, label, {"system": "Cu", "stage": "initial"}), "train")
+    starts = {moves: start_structures(dataset, [copper], [copper], [moves])[0] for moves in (False, True)}
+    assert starts[False] is copper.frame
+    assert np.allclose(starts[True].cell, strained.cell[:])
