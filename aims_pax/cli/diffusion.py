@@ -187,9 +187,15 @@ def diffusion_sample(
         from aims_pax.commands.diffusion import SampleRequest, sample_command_of
         from aims_pax.systems import read_frame
 
+        where = None if positions is None else read_frame(positions)
+        own = (
+            where.cell.ravel().tolist()
+            if where is not None and where.pbc.all() and template is None
+            else None
+        )
         request = SampleRequest(
-            n=n_samples, seed=seed, n_atoms=n_atoms, formula=formula, cell=_nine(cell), non_periodic=non_periodic,
-            positions=None if positions is None else read_frame(positions).positions, template=template,
+            n=n_samples, seed=seed, n_atoms=n_atoms, formula=formula, cell=_nine(cell) or own,
+            non_periodic=non_periodic, positions=None if where is None else where.positions, template=template,
             confinement=confinement, properties=tuple(_property(p) for p in properties or ()), guidance=guidance,
             sampler=sampler, steps=steps, eps=eps, batch_size=batch_size, relax=relax, max_force=max_force,
             potential=potential, ff_guidance=ff_guidance, ff_zeta=ff_zeta, retries=retries, checkpoint=checkpoint,

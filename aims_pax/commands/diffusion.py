@@ -47,15 +47,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SAVE_EVERY = 20.0  # s between two checkpoints
-LIMITS = {
-    "epochs",
-    "max_time",
-    "max_time_minutes",
-    "log_interval",
-    "log_dir",
-}  # may change when training continues
-
 
 @dataclass(frozen=True)
 class SampleRequest:
@@ -171,6 +162,8 @@ def _start(model: Denoiser, content: ModelFolder, request: SampleRequest) -> tup
     template = request.template
     if isinstance(template, Path):
         template = read_frame(template)
+    if template is not None and (template.charge or template.spin or template.moments is not None):
+        log.warning("template: its charge, spin and moments are not those of the new structures: not written")
     return starting_graph(
         model,
         content.data,
@@ -189,8 +182,15 @@ def _how(
 ) -> Generating:
     if request.sampler not in REVERSE_SAMPLERS:
         raise SettingsError(f"sampler: {request.sampler!r}: {hint(request.sampler, REVERSE_SAMPLERS)}")
-    if (request.relax or request.ff_guidance or request.max_force) and request.potential is None:
+    steered = request.relax or request.ff_guidance or request.max_force is not None
+    if steered and request.potential is None:
         raise SettingsError("relax, ff_guidance and max_force need a potential")
+    if request.potential is not None and not steered:
+        raise SettingsError("potential: has no effect without relax, ff_guidance or max_force")
+    if request.guidance and not request.properties:
+        raise SettingsError("guidance: has no effect without property")
+    if request.eps is not None and not 0 < request.eps < model.schedule.high:
+        raise SettingsError(f"eps: expected between 0 and {model.schedule.high:g} Å, got {request.eps:g}")
     return Generating(
         sampler=request.sampler,
         steps=request.steps,

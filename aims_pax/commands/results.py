@@ -76,8 +76,9 @@ def deliver(run: RunContext, chosen: list[int]) -> None:
     record = load_run(run.folder.root, brief=True)
     log.info("final datasets: %s", frames_line(record))
     log.info("%s; %d calculated since this start", labels_line(record), run.labeller.calls.finished)
-    if misc.report:
+    if misc.report or "md_test" in misc.model_fields_set:
         _test_in_md(run, chosen)
+    if misc.report:
         _report(run)
     end = run_verdict(replace(record, state="finished"))
     log.info('in ASE, with the uncertainty of the committee: aims_pax.calculator("%s")', results)

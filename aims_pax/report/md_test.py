@@ -30,9 +30,10 @@ class MDVerdict:
 
 
 def read_md_test(folder: Path) -> dict[str, Any]:
-    """The stored results of the MD test in a folder; {} when there are none of this format."""
+    """The stored results of the MD test in a folder; {} when there are none of this format, or of no trajectory."""
     stored = json_file(folder / FILE)
-    return stored if stored.get("format") == 1 and isinstance(stored.get("trajectories"), list) else {}
+    moved = isinstance(stored.get("trajectories"), list) and stored["trajectories"]
+    return stored if stored.get("format") == 1 and moved else {}
 
 
 def md_verdict(found: Mapping[str, Any]) -> MDVerdict:

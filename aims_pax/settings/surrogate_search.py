@@ -130,8 +130,9 @@ def _reference(document: Document, path: Path) -> LabellingSettings:
             )
         data["REFERENCE"] = {"type": "calculator", **short}
     if "REFERENCE" not in data:
-        if "CLUSTER" in data or not (folder / "aimsPAX.yaml").exists():
-            raise SettingsError(f"{path}: REFERENCE: mandatory here, or in an aimsPAX.yaml of this folder")
+        if data or not (folder / "aimsPAX.yaml").exists():
+            where = f"besides {', '.join(data)}" if data else "or in an aimsPAX.yaml of this folder"
+            raise SettingsError(f"{path}: REFERENCE: mandatory here, {where}")
         return read_reference_settings(folder)
     species = data.pop("species_dir", None)
     documents = {

@@ -25,7 +25,7 @@ from aims_pax.errors import SettingsError
 from aims_pax.frames import Array, Frame, Label
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][-+]?\d+)?"
-_ENERGY = re.compile(rf"#.*?\btotal\s+energy\s*[=:]\s*({_NUMBER})", re.IGNORECASE)
+_ENERGY = re.compile(rf"#.*?\btotal\s+energy\s*[=:]\s*({_NUMBER})[ \t]*([A-Za-z./]*)", re.IGNORECASE)
 _PERIODIC = {"CRYSTAL": 3, "SLAB": 2, "POLYMER": 1}
 
 
@@ -65,6 +65,8 @@ class _Reader:
         for number, line in enumerate(lines, 1):
             found = _ENERGY.search(line)
             if found and self.energy is None:
+                if found[2].lower() not in ("", "ev"):
+                    raise SettingsError(f"{path}:{number}: total energy in {found[2]}; expected eV")
                 self.energy = _real(found[1])
             words = line.partition("#")[0].split()
             if words:

@@ -174,3 +174,10 @@ def test_limits_hold_and_no_frame_is_lost_whatever_comes_first():
         assert world.state.n_asked <= limit
         assert len(world.added) == world.state.n_asked
         assert not [w for w in active_learning.outstanding(world.state, rules) if isinstance(w, RunMD)]
+
+
+@pytest.mark.parametrize("base", [BASE, WINDOW], ids=["crossing", "window"])
+def test_audit_frames_come_from_fair_trajectories_only(base):
+    world = SimulatedWorld(replace(base, **AIMED, fair_trajectories=(1,), max_labels=60)).run(2000)
+    drawn = {c.trajectory for c in world.checks if c.decision == "audit"}
+    assert drawn == {1}

@@ -73,6 +73,7 @@ def test_what_is_written_is_read(read, pbc):
     ("text", "said"),
     [
         ("ATOMS\nH 0 0 0 0 0 0\n", r"a.xsf:1: no line '# total energy"),
+        ("# total energy = -0.5 Hartree\nATOMS\nH 0 0 0 0 0 0\n", r"a.xsf:1: total energy in Hartree"),
         ("# total energy = 1 eV\nATOMS\nH 0 0 0\n", r"a.xsf:3: an atom without forces"),
         ("# total energy = 1 eV\nATOMS\nH 0 0 0 0 0\n", r"a.xsf:3: 6 columns"),
         ("# total energy = 1 eV\nATOMS\nXy 0 0 0 0 0 0\n", r"a.xsf:3: 'Xy' is no chemical element"),

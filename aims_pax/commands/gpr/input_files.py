@@ -38,14 +38,19 @@ def read_structures_of(settings: GprSettings, key: str) -> list[LabelledFrame]:
 
 def without_close_ones(data: Sequence[LabelledFrame], threshold: float) -> list[LabelledFrame]:
     """The structures that are at least `threshold` Å (norm over all coordinates) from each earlier one of the same
-    atoms."""
+    atoms and cell."""
     chosen: list[LabelledFrame] = []
     for one in data:
         frame = one.frame
-        same = [c.frame for c in chosen if np.array_equal(c.frame.numbers, frame.numbers)]
+        same = [c.frame for c in chosen if _same_atoms_and_cell(c.frame, frame)]
         if all(np.linalg.norm(frame.positions - other.positions) >= threshold for other in same):
             chosen.append(one)
     return chosen
+
+
+def _same_atoms_and_cell(a: Frame, b: Frame) -> bool:
+    atoms = np.array_equal(a.numbers, b.numbers) and np.array_equal(a.pbc, b.pbc)
+    return atoms and np.allclose(a.cell, b.cell, atol=1e-6)
 
 
 def _in_order(path: Path) -> list[tuple[bool, int | str]]:
@@ -86,8 +91,12 @@ def _by_ase(settings: GprSettings) -> Callable[[Path], Iterator[LabelledFrame]]:
             ) from error
         for k, atoms in enumerate(images):
             results = getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}
-            energy = results.get("free_energy", results.get("energy", atoms.info.get("REF_energy")))
-            forces = results.get("forces", atoms.arrays.get("REF_forces"))
+            if (
+                "REF_energy" in atoms.info or "REF_forces" in atoms.arrays
+            ):  # besides results of a model, perhaps
+                energy, forces = atoms.info.get("REF_energy"), atoms.arrays.get("REF_forces")
+            else:
+                energy, forces = results.get("free_energy", results.get("energy")), results.get("forces")
             missing = "energy" if energy is None else "forces" if forces is None else ""
             if missing:
                 raise SettingsError(

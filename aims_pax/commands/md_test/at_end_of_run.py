@@ -34,6 +34,9 @@ def md_test_at_end(run: RunContext, chosen: list[int]) -> None:
     frames = [*run.dataset.union("train"), *run.dataset.union("valid"), *run.dataset.test]
     md = run.settings.md_by_system
     systems = systems_of_frames(frames, lambda name: md.get(name, run.settings.md) if md else run.settings.md)
+    if not systems:
+        log.warning("no MD test: no labelled structures to start from")
+        return
     worked = wall_seconds(load_run(run.folder.root, brief=True))
     budget = TestBudget(steps, most=MOST, seconds=max(LEAST, SHARE * worked), seed=run.settings.model.seed)
     if read_md_test(results).get("digest") == digest_of_test(files, systems, budget):

@@ -93,10 +93,11 @@ def assess_in_md(
     _say(console, f"MD test of {names}: {what}, at T and 1.5 T")
     done = run_md_test(potential, systems, budget, {f.name: file_digest(f) for f in files})
     found = done.found
+    where = asked.output or (source.run / "results" if source.run and source.delivered else Path("md_test"))
     if checks:
         assert settings is not None
+        write_md_test(where, found, pictures=False)  # not lost if the reference fails
         found = found | {"reference": _compare(checks, settings, potential, systems, done, console)}
-    where = asked.output or (source.run / "results" if source.run and source.delivered else Path("md_test"))
     path = write_md_test(where, found)
     for line in [
         *md_test_lines(found),

@@ -81,7 +81,9 @@ def planned_checks(
         ]
     for system in systems:
         if FREQUENCIES in asked:
-            found.append(Frequencies.at_minimum(system, potential))
+            vibrations = Frequencies.at_minimum(system, potential)
+            if 3 * len(vibrations.moving) > rigid_motions(vibrations.minimum):  # an atom alone has none
+                found.append(vibrations)
         if EQUATION in asked and system.frames[0].frame.periodic:
             found.append(EquationOfStateCheck.at_minimum(system, potential))
     return found

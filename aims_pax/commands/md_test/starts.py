@@ -38,15 +38,16 @@ def systems_of_frames(
     groups: dict[tuple[str, bytes], list[LabelledFrame]] = {}
     for one in frames:
         name = str(one.origin.get("system") or one.frame.formula)
-        if len(one.frame) > 1 or name == one.frame.formula:
+        if len(one.frame) > 1 or name == one.frame.formula or one.frame.pbc.any():
             groups.setdefault((name, one.frame.numbers.tobytes()), []).append(one)
     found = []
     for (name, _), own in groups.items():
         if str(own[0].origin.get("config_type", "")) == "IsolatedAtom":
             continue
         md = md_of(name)
-        T = hottest(md) if temperature is None else temperature
-        found.append(TestedSystem(name, tuple(own), md.model_copy(update={"temperature": T})))
+        T = max(md.temperatures or (hottest(md),)) if temperature is None else temperature
+        own_md = md.model_copy(update={"temperature": T, "temperatures": None})
+        found.append(TestedSystem(name, tuple(own), own_md))
     return found
 
 

@@ -111,11 +111,11 @@ def continue_all(
     deadline: float | None = None,
 ) -> list[Followed]:
     """Move these by n_steps more; see `follow`."""
-    left = n_steps
+    left, began = n_steps, time.monotonic()
     while left > 0 and (moving := [f for f in followed if f.survived]):
-        if deadline is not None and time.monotonic() > deadline and left < n_steps:
+        chunk = min(_steps_in_time(n_steps - left, began, deadline), left)
+        if chunk == 0:
             break
-        chunk = min(CHUNK, left)
         outcomes = advance(
             [f.state for f in moving],
             potential,
@@ -127,6 +127,17 @@ def continue_all(
         _observe(moving, outcomes, potential)
         left -= chunk
     return followed
+
+
+def _steps_in_time(done: int, began: float, deadline: float | None) -> int:
+    """The steps of the next chunk: few at first, then as many as the time allows at the pace so far; 0 at its end."""
+    if deadline is None:
+        return CHUNK
+    if done == 0:
+        return EVERY
+    now = time.monotonic()
+    fitting = int((deadline - now) / max((now - began) / done, 1e-9))
+    return max(0, min(CHUNK, fitting // EVERY * EVERY))
 
 
 def _observe(moving: Sequence[Followed], outcomes: Sequence[MDOutcome], potential: ModelPotential) -> None:

@@ -23,6 +23,7 @@ from aims_pax.commands.surrogate.observations import (
     opened_search,
     same_atoms,
 )
+from aims_pax.errors import SettingsError
 from aims_pax.frames import Array, Frame, LabelledFrame
 from aims_pax.labelled_data import structure_text
 from aims_pax.models.gp.gp_calculator import GPRCalculator
@@ -62,17 +63,20 @@ def read_neb(config: Path) -> tuple[Any, Frame, Frame]:
     search = read_surrogate_search(config, "neb")
     first, last = (read_frame(Path(name).expanduser()) for name in (search.keys.initial, search.keys.final))
     same_atoms(first, last)
-    return search, first, nearest_images(first, last)
+    last = nearest_images(first, last)
+    if first.fixed is not None and (abs(last.positions - first.positions)[first.fixed] > 1e-4).any():
+        raise SettingsError("final: fixed atoms are not where they are in initial")
+    return search, first, last
 
 
 def nearest_images(first: Frame, last: Frame) -> Frame:
-    """The last end with each atom in the periodic image nearest to where it is in the first one."""
+    """The last end in the cell of the first, each atom in the image nearest to where it is in the first one."""
     from ase.geometry import find_mic
 
     if not first.pbc.any():
-        return last
+        return first.moved(last.positions)
     steps, _ = find_mic(last.positions - first.positions, first.cell, first.pbc)
-    return last.moved(first.positions + steps)
+    return first.moved(first.positions + steps)
 
 
 def neb(config: Path, console: Console) -> None:

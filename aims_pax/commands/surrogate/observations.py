@@ -81,8 +81,12 @@ class Observations:
         found.round = int(meta["round"])
         found.state = {k.removeprefix("state/"): a for k, a in arrays.items() if k.startswith("state/")}
         for k, positions in enumerate(arrays["positions"]):
-            label = Label(float(arrays["energies"][k]), arrays["forces"][k])
-            found.data.append(LabelledFrame(template.moved(positions), label))
+            stress = arrays["stresses"][k] if "stresses" in arrays else np.full((3, 3), np.nan)
+            label = Label(
+                float(arrays["energies"][k]), arrays["forces"][k], None if np.isnan(stress).any() else stress
+            )
+            origin = {"method": desk.labeller.method}  # the same as then: it is in `made_with`
+            found.data.append(LabelledFrame(template.moved(positions), label, origin))
         if "asked" in arrays:
             found._label(template.moved(arrays["asked"]))
         log.info("%s: continues with %d labels, round %d", folder.name, len(found.data), found.round)
@@ -109,6 +113,7 @@ class Observations:
             "positions": np.array([x.frame.positions for x in self.data]).reshape(-1, n, 3),
             "energies": np.array([x.label.energy for x in self.data]),
             "forces": np.array([x.label.forces for x in self.data]).reshape(-1, n, 3),
+            "stresses": np.array([_stress(x.label) for x in self.data]).reshape(-1, 3, 3),
             **{f"state/{k}": a for k, a in self.state.items()},
         }
         if asked is not None:
@@ -130,6 +135,11 @@ class Observations:
         write_text(self.folder / LABELLED, to_extxyz(self.data))
         self.write()
         return found
+
+
+def _stress(label: Label) -> NDArray[Any]:
+    """(3, 3) eV/Å³; NaN where there is none."""
+    return np.full((3, 3), np.nan) if label.stress is None else label.stress
 
 
 @contextmanager
@@ -157,3 +167,7 @@ def same_atoms(first: Frame, last: Frame) -> None:
         )
     if not np.allclose(first.cell, last.cell, atol=1e-4) or not np.array_equal(first.pbc, last.pbc):
         raise SettingsError("final: another cell than initial")
+    if first.constitution != last.constitution:
+        raise SettingsError(
+            "final: another charge, spin, moments, masses, fixed atoms or statements of geometry.in than initial"
+        )

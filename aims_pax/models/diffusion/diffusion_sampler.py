@@ -18,7 +18,7 @@ from aims_pax.models.diffusion.atoms_graph import AtomsGraph
 from aims_pax.models.diffusion.denoiser import Denoiser
 from aims_pax.models.diffusion.generation import Generating, GenerationFailed, generate
 from aims_pax.models.diffusion.noisers import Positions
-from aims_pax.models.diffusion.training_data import DataSummary
+from aims_pax.models.diffusion.training_data import DataSummary, check_confinement
 from aims_pax.sampler import Sample, SamplingError
 from aims_pax.systems import System
 
@@ -52,7 +52,8 @@ class DiffusionSampler:
         model, data = self._models[system.name]
         try:
             start, counts = system_graph(model, data, system.frame)
-            made = generate(model, data, start, n, (seed, system.name), self.how, counts)
+            how = replace(self.how, charge=system.frame.charge, spin=system.frame.spin)
+            made = generate(model, data, start, n, (seed, system.name), how, counts)
         except (SettingsError, GenerationFailed) as error:
             raise SamplingError(f"{system.name}: {error}") from error
         log.info("%s, %s: %s", self.name, system.name, made.words())
@@ -72,6 +73,10 @@ def system_graph(
     if bool(graph.pbc.any()) != wanted:
         has = "periodic" if wanted else "without a cell"
         raise SettingsError(f"the model was trained on structures that are {has}; this system is not")
+    if data.pbc is not None and graph.pbc.tolist() != [bool(p) for p in data.pbc]:
+        had, now = (" ".join("T" if p else "F" for p in pbc) for pbc in (data.pbc, graph.pbc))
+        raise SettingsError(f"the model was trained on structures with pbc {had}, the system has {now}")
+    check_confinement(graph, "the system", placed=False)
     if bool(graph.fixed.any()) != data.anchored:
         raise SettingsError(
             "the system has fixed atoms and the training structures have none, or the other way round; train on "

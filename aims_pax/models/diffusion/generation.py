@@ -66,6 +66,8 @@ class Generating:
     retries: int = 5
     covalent: float = COVALENT
     guarded: bool = True
+    charge: float | None = None  # e, of the structures; the potential may need both
+    spin: int | None = None  # 2S + 1
     stop: Callable[[], None] = lambda: None
 
 
@@ -250,7 +252,7 @@ def _pushed(
     numbers = model.numbers_of(classes).numpy()
     ends = np.cumsum(batch.sizes.numpy())[:-1]
     frames = [
-        Frame(z, x, cell, pbc)
+        Frame(z, x, cell, pbc, charge=how.charge, spin=how.spin)
         for z, x, cell, pbc in zip(
             np.split(numbers, ends),
             np.split(pos.numpy(), ends),
@@ -271,7 +273,7 @@ def _relaxed(graphs: Sequence[AtomsGraph], how: Generating) -> list[AtomsGraph]:
     """After a short relaxation; structures that are not finite stay as they are."""
     assert how.potential is not None
     whole = [k for k, g in enumerate(graphs) if np.isfinite(g.pos).all() and abs(g.pos).max(initial=0) < 1e4]
-    frames = relax_a_little([graphs[k].to_frame() for k in whole], how.potential, how.relax, how.stop)
+    frames = relax_a_little([_charged(graphs[k], how) for k in whole], how.potential, how.relax, how.stop)
     found = list(graphs)
     for k, frame in zip(whole, frames, strict=True):
         pos: Array = np.where(graphs[k].fixed[:, None], graphs[k].pos, frame.positions)
@@ -279,10 +281,15 @@ def _relaxed(graphs: Sequence[AtomsGraph], how: Generating) -> list[AtomsGraph]:
     return found
 
 
+def _charged(graph: AtomsGraph, how: Generating) -> Frame:
+    """The structure as the potential needs it."""
+    return replace(graph.to_frame(), charge=how.charge, spin=how.spin)
+
+
 def _too_forceful(graph: AtomsGraph, how: Generating) -> str | None:
     if how.max_force is None or how.potential is None:
         return None
-    force = how.potential.labels([graph.to_frame()])[0].forces[~graph.fixed]
+    force = how.potential.labels([_charged(graph, how)])[0].forces[~graph.fixed]
     return None if np.linalg.norm(force, axis=1).max(initial=0.0) <= how.max_force else "forces"
 
 
@@ -337,6 +344,8 @@ def _cell(
     if isinstance(model.positions, Positions):
         if cell is not None:
             raise SettingsError("cell: this model generates molecules or clusters, which have none")
+        if template is not None and np.any(template.pbc):
+            raise SettingsError("template: it is periodic, and this model generates molecules or clusters")
         return np.zeros((3, 3)), np.zeros(3, bool)
     if cell is not None and template is not None:
         raise SettingsError("cell: the template has one; give one of them")
@@ -350,7 +359,7 @@ def _cell(
         found, periodic = template.cell, template.pbc if pbc is None else pbc
     elif data.cell is not None:
         found = np.array(data.cell)
-    elif model.positions is not None:
+    elif model.positions is not None or any(data.pbc or ()):
         raise SettingsError(
             "cell: mandatory, because the training structures have different cells; or give a template"
         )

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from aims_pax import seeds
-from aims_pax.errors import Abandoned
+from aims_pax.errors import Abandoned, SettingsError
 from aims_pax.models.diffusion.atoms_graph import AtomsGraph
 from aims_pax.models.diffusion.denoiser import Architecture, Denoiser
 from aims_pax.settings.diffusion import DiffusionSettings
@@ -110,6 +110,10 @@ class DiffusionTrainer:
             group["lr"] = self.rate * factor
         self.optimiser.zero_grad(set_to_none=True)
         loss = self.denoiser.loss(graphs, _generator("diffusion", s.seed, "step", self.step))
+        if not bool(torch.isfinite(loss)):
+            raise SettingsError(
+                f"step {self.step}: the loss is {float(loss.detach())}; lower lr, or look for broken structures"
+            )
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), s.gradient_clip_val)
         self.optimiser.step()

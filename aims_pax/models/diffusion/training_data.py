@@ -172,6 +172,10 @@ def check_confinement(graph: AtomsGraph, where: str, placed: bool = True) -> Non
     if graph.confinement is None:
         return
     low, high = graph.confinement
+    if not low < high:
+        raise SettingsError(
+            f"{where}: confinement: expected the lower height first, got {low:g} and {high:g}"
+        )
     if abs(graph.cell[:2, 2]).max() > 1e-6:
         raise SettingsError(f"{where}: confinement in z needs the first two cell vectors in the xy plane")
     if graph.pbc[2] and (high - low) > abs(graph.cell[2, 2]):

@@ -24,7 +24,7 @@ from aims_pax.settings.samplers import (
 from aims_pax.systems import System
 
 if TYPE_CHECKING:
-    from aims_pax.models.diffusion.denoiser import Denoiser
+    from aims_pax.models.diffusion.denoiser import Architecture, Denoiser
     from aims_pax.models.diffusion.training_data import DataSummary
 
 ReverseSampler = Annotated[str, one_of("heun", "heun_ode", "ddim", "em", "pc"), Kind("`str`")]
@@ -77,6 +77,8 @@ class DiffusionSamplerSettings(SamplerSettings):
             yield "model", f"{self.model}: not a folder that aims-PAX diffusion train has written"
         if self.data is not None and self.property:
             yield "property", "needs model: one trained with conditioning"
+        if self.guidance and not self.property:
+            yield "guidance", "has no effect without property"
         if self.model is not None:
             set_here = {
                 "noisers",
@@ -100,7 +102,7 @@ class DiffusionSamplerSettings(SamplerSettings):
             from aims_pax.models.diffusion.model_files import load_denoiser
 
             model, content = load_denoiser(context.folder / Path(self.model).expanduser())
-            value = self._value(content.architecture.conditioning, context)
+            value = self._value(content.architecture, context)
             model_of = partial(_of_all, (model, content.data))
         else:
             model_of = partial(self._trained, context)
@@ -117,16 +119,18 @@ class DiffusionSamplerSettings(SamplerSettings):
         )  # fmt: skip
         return DiffusionSampler(model_of, how, self.label)
 
-    def _value(self, known: str, context: SamplerContext) -> float | None:
+    def _value(self, architecture: Architecture, context: SamplerContext) -> float | None:
         if not self.property:
             return None
-        place = f"{context.place}.property"
+        place, known, classes = f"{context.place}.property", architecture.conditioning, architecture.classes
         if set(self.property) != {known}:
             has = f"it knows {known}" if known else "it was trained without conditioning"
             raise SettingsError(f"{place}: {', '.join(self.property)}: not a property of this model; {has}")
         value = self.property[known]
         if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
             raise SettingsError(f"{place}.{known}: expected a number, got {value!r}")
+        if classes > 1 and not (value == int(value) and 0 <= value < classes):
+            raise SettingsError(f"{place}.{known}: {value:g}, expected a class from 0 to {classes - 1}")
         return float(value)
 
     def _trained(self, context: SamplerContext, system: System) -> tuple[Denoiser, DataSummary]:

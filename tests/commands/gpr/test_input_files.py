@@ -2,9 +2,15 @@
 
 from pathlib import Path
 
+import ase.io
 import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 
-from aims_pax.commands.gpr.input_files import _in_order, without_close_ones
+from aims_pax.commands.gpr.input_files import _by_ase, _in_order, without_close_ones
+from aims_pax.errors import SettingsError
+from aims_pax.frames import Frame, Label, LabelledFrame
 from tests.models.gp import systems
 
 
@@ -17,3 +23,23 @@ def test_structures_closer_than_the_threshold_to_an_earlier_one_are_left_out():
     data = systems.h2(np.array([1.0, 1.01, 1.5, 1.001]))
     assert [x.id for x in without_close_ones(data, 0.1)] == [data[0].id, data[2].id]
     assert len(without_close_ones(data, 0.0)) == 4
+
+
+def test_structures_of_another_cell_are_never_too_close():
+    cells = [Frame([29], [[0, 0, 0]], np.eye(3) * a, True) for a in (2.5, 2.6, 2.6)]
+    data = [LabelledFrame(f, Label(0.0, np.zeros((1, 3)))) for f in cells]
+    assert [x.frame.cell[0, 0] for x in without_close_ones(data, 0.1)] == [2.5, 2.6]
+
+
+def test_reference_labels_are_read_and_not_the_results_of_a_model_beside_them(tmp_path):
+    atoms = Atoms("H2", [[0, 0, 0], [0, 0, 0.8]])
+    atoms.calc = SinglePointCalculator(atoms, energy=-9.0, forces=np.ones((2, 3)))
+    atoms.info["REF_energy"], atoms.arrays["REF_forces"] = -1.0, np.full((2, 3), 0.5)
+    ase.io.write(tmp_path / "a.xyz", atoms, format="extxyz")
+    (one,) = _by_ase({"file_format": "extxyz"})(tmp_path / "a.xyz")
+    assert one.label.energy == -1.0
+    assert (one.label.forces == 0.5).all()
+    del atoms.arrays["REF_forces"]
+    ase.io.write(tmp_path / "b.xyz", atoms, format="extxyz")
+    with pytest.raises(SettingsError, match="has no forces"):
+        list(_by_ase({"file_format": "extxyz"})(tmp_path / "b.xyz"))

@@ -54,3 +54,15 @@ def test_isolated_atoms_are_no_systems():
 def test_settings_of_a_system_that_are_missing_are_an_error():
     with pytest.raises(KeyError):
         systems_of_frames(frames(1), {}.__getitem__, None)
+
+
+def test_a_run_at_several_temperatures_is_tested_at_the_highest():
+    ladder = MD.model_copy(update={"temperatures": (500.0, 800.0)})
+    [start, hot] = choose_starts(systems(ladder), 1, 2)
+    assert (start.temperature, hot.temperature) == (800, 1200)
+
+
+def test_a_crystal_of_one_atom_a_cell_is_a_system():
+    frame = Frame([29], [[0, 0, 0]], [[0, 1.8, 1.8], [1.8, 0, 1.8], [1.8, 1.8, 0]], True)
+    one = LabelledFrame(frame, Label(0.0, [[0, 0, 0]]), {"system": "cu"})
+    assert [s.name for s in systems_of_frames([one], lambda name: MD, None)] == ["cu"]

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from aims_pax.commands.md_test.starts import choose_starts, systems_of_frames
-from aims_pax.commands.md_test.trajectories import at_constant_energy, continue_all, drift, follow
+from aims_pax.commands.md_test.trajectories import (
+    CHUNK,
+    EVERY,
+    _steps_in_time,
+    at_constant_energy,
+    continue_all,
+    drift,
+    follow,
+)
 from aims_pax.errors import Abandoned
 from aims_pax.md.temperature_law import temperature_law
 from tests.commands.md_test.springs import MD, Springs, frames
@@ -45,7 +53,7 @@ def test_a_force_that_is_no_derivative_of_the_energy_is_seen_as_a_drift():
 
 def test_the_deadline_ends_all_together_after_the_first_chunk():
     found = follow(starts(), Springs(), 1000, deadline=time.monotonic() - 1)
-    assert {f.state.step for f in found} == {100}
+    assert {f.state.step for f in found} == {EVERY}
     assert all(f.survived for f in found)
 
 
@@ -56,3 +64,12 @@ def test_a_stop_is_an_abandoned_test():
 
 def test_too_few_observations_give_no_drift():
     assert np.isnan(drift(follow(starts(1), Springs(), 20)[0])).all()
+
+
+def test_a_chunk_of_steps_fits_into_the_time_that_is_left():
+    assert _steps_in_time(0, 0.0, None) == CHUNK
+    assert _steps_in_time(0, time.monotonic(), time.monotonic() + 1) == EVERY
+    slow = time.monotonic() - 10.0  # ten steps took ten seconds
+    assert _steps_in_time(10, slow, time.monotonic() + 25) == 20
+    assert _steps_in_time(10, slow, time.monotonic() + 5) == 0
+    assert _steps_in_time(10, slow, time.monotonic() + 1e4) == CHUNK

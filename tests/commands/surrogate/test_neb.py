@@ -1,6 +1,7 @@
 """The barrier is that of a plain band, in few calls, none of them repeated after a kill."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import ase.io
@@ -12,7 +13,7 @@ from ase.optimize import BFGS
 
 from aims_pax.commands.surrogate import neb as module
 from aims_pax.commands.surrogate.neb import Band, interpolated, nearest_images, neb, next_image
-from aims_pax.commands.surrogate.observations import SearchEnded
+from aims_pax.commands.surrogate.observations import SearchEnded, same_atoms
 from aims_pax.errors import RestartError, SettingsError
 from aims_pax.systems import read_frame
 
@@ -86,6 +87,14 @@ def test_ends_that_do_not_belong_together_are_refused(search, ends):
     ase.io.write("other.xyz", other)
     with pytest.raises(SettingsError, match="another cell"):
         search(neb, initial="first.xyz", final="other.xyz")
+
+
+def test_ends_of_another_charge_or_with_fixed_atoms_elsewhere_are_refused(ends):
+    first = read_frame(Path(ends["initial"]))
+    with pytest.raises(SettingsError, match="another charge"):
+        same_atoms(first, replace(first, charge=1.0))
+    charged, last = replace(first, charge=1.0), replace(first.moved(first.positions + 0.1), charge=1.0)
+    assert nearest_images(charged, last).constitution == charged.constitution
 
 
 def test_an_image_that_is_very_uncertain_is_labelled_before_the_highest():

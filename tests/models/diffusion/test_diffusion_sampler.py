@@ -1,9 +1,11 @@
 """Systems get structures of their own: composition, order, fixed atoms."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from aims_pax.frames import Frame
+from aims_pax.frames import Frame, Label
 from aims_pax.models.diffusion.diffusion_sampler import DiffusionSampler
 from aims_pax.models.diffusion.generation import Generating
 from aims_pax.sampler import SamplingError
@@ -33,7 +35,7 @@ def test_a_system_that_the_model_does_not_know_is_refused_with_its_name():
         ("trimers", Frame([36] * 3, np.eye(3) * 3), "slab: Kr: the model was trained on Ar only"),
         (
             "slab",
-            Frame([29, 79], [[0, 0, 0], [1, 1, 2]], np.diag([5, 5, 14]), True),
+            Frame([29, 79], [[0, 0, 0], [1, 1, 2]], np.diag([5, 5, 14]), [True, True, False]),
             "the system has fixed atoms",
         ),
     ):
@@ -45,3 +47,34 @@ def test_too_many_refusals_are_an_error_of_sampling():
     strict = DiffusionSampler(lambda system: trained()[:2], Generating(steps=4, covalent=10.0, retries=0))
     with pytest.raises(SamplingError, match="drop: 0 of 2 structures passed; refused: too close 2"):
         list(strict.sample([System("drop", trimers(1)[0])], 2, np.random.default_rng(0)))
+
+
+class Charges:
+    """Notes the charge and spin of what it evaluates."""
+
+    def __init__(self):
+        self.seen = set()
+
+    def labels(self, frames):
+        self.seen |= {(f.charge, f.spin) for f in frames}
+        return [Label(0.0, np.zeros((len(f), 3))) for f in frames]
+
+
+def test_the_potential_gets_the_charge_and_spin_of_the_system():
+    potential = Charges()
+    how = replace(HOW, relax=1, max_force=1.0, potential=potential)
+    frame = replace(trimers(1)[0], charge=1.0, spin=2)
+    made = DiffusionSampler(lambda system: trained("trimers")[:2], how)
+    samples = list(made.sample([System("cation", frame)], 2, np.random.default_rng(0)))
+    assert potential.seen == {(1.0, 2)}
+    assert {(s.frame.charge, s.frame.spin) for s in samples} == {(1.0, 2)}
+
+
+def test_another_periodicity_than_that_of_the_training_is_refused():
+    frame = adsorbates(1)[0]
+    with pytest.raises(SamplingError, match="trained on structures with pbc"):
+        list(
+            sampler("slab").sample(
+                [System("slab", replace(frame, pbc=[True, False, False]))], 1, np.random.default_rng(0)
+            )
+        )
