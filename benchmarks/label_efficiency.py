@@ -12,7 +12,8 @@ validation. Systems, references and test frames are those of `priors.py`, and
 Rules: `random` (frames of the cheap potential's MD, given to `aims-PAX-al`), `own` (frames of the models' own MD, not
 chosen by uncertainty), `seed` (the rule of arXiv:2508.12888 with everything that came later switched off), `default`
 (the defaults of the package), and the defaults with one part changed: `crossing`, `spread`, `geometry` (trajectories
-begin at the geometry), `unlimited` (no limit of energy and spread), `at once` (no training before exploration).
+begin at the geometry), `unlimited` (no limit of energy and spread), `at once` (no training before exploration), `fresh`
+(delivered models trained from fresh weights).
 Errors are forces in meV/Å: mean at the temperature of the run, 95th percentile of the largest error of a frame, both
 again on the hot set. Runs that are in FOLDER already are not repeated.
 """
@@ -39,7 +40,7 @@ RULES: dict[str, dict[str, Any]] = {
     "own": {"selection": "random", "c_x": -1.0},
     "seed": {
         "acquisition": "crossing", "start_structures": "geometry", "energy_limit": float("inf"),
-        "spread_limit": float("inf"), "epochs_before_exploration": 0, "final_training": "continued",
+        "spread_limit": float("inf"), "epochs_before_exploration": 0,
     },
     "default": {},
     "crossing": {"acquisition": "crossing"},
@@ -47,7 +48,7 @@ RULES: dict[str, dict[str, Any]] = {
     "geometry": {"start_structures": "geometry"},
     "unlimited": {"energy_limit": float("inf"), "spread_limit": float("inf")},
     "at once": {"epochs_before_exploration": 0},
-    "continued": {"final_training": "continued"},
+    "fresh": {"final_training": "fresh"},
 }  # fmt: skip
 
 
