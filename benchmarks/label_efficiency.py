@@ -9,8 +9,9 @@ validation. Systems, references and test frames are those of `priors.py`, and
     glycol    ethylene glycol, GFN1-xTB, 500 K, hot set 900 K: rotations about three bonds, hydrogen bonds
     ammonia   the cubic crystal of ammonia, 4 molecules in a periodic cell, GFN1-xTB, 150 K, hot set 300 K
 
-Rules: `random` (frames of the cheap potential's MD but for two; it trains in the same stages as the others), `own` (frames of the models' own MD, not
-chosen by uncertainty), `seed` (the rule of arXiv:2508.12888 with everything that came later switched off), `default`
+Rules: `random` (frames of the cheap potential's MD but for two; it trains in the same stages as the others), `own`
+(frames of the models' own MD, not chosen by uncertainty), `seed` (the rule of arXiv:2508.12888 with everything that came
+later switched off), `default`
 (the defaults of the package), and the defaults with one part changed: `crossing`, `spread`, `geometry` (trajectories
 begin at the geometry), `unlimited` (no limit of energy and spread), `at once` (no training before exploration), `fresh`
 (delivered models trained from fresh weights).
