@@ -38,6 +38,7 @@ def deliver(run: RunContext, chosen: list[int]) -> None:
     from aims_pax.report.label_counts import frames_line, labels_line
     from aims_pax.report.load_run import load_run
     from aims_pax.report.run_verdict import run_verdict
+    from aims_pax.report.training_copies import copies_line
 
     results, kind = run.folder.results, kind_of_run(run.settings)
     delivered_files = _save_members(run, chosen)
@@ -76,6 +77,8 @@ def deliver(run: RunContext, chosen: list[int]) -> None:
     record = load_run(run.folder.root, brief=True)
     log.info("final datasets: %s", frames_line(record))
     log.info("%s; %d calculated since this start", labels_line(record), run.labeller.calls.finished)
+    if copies := copies_line(record):
+        log.info("%s", copies)
     if misc.report or "md_test" in misc.model_fields_set:
         _test_in_md(run, chosen)
     if misc.report:

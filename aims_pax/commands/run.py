@@ -48,6 +48,7 @@ from aims_pax.systems import System, elements
 from aims_pax.version import __version__
 
 if TYPE_CHECKING:
+    from aims_pax.models.gp.training_copies import TrainingCopies
     from aims_pax.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -279,6 +280,7 @@ def _opened(settings: Settings, console: Console) -> Iterator[RunContext]:
                         settings=settings, folder=folder, systems=systems, labeller=labeller, dataset=dataset,
                         ensemble=ensemble, journal=journal, watch=watch, display=display,
                         reporter=Reporter(folder, settings.misc.report), beside=trainer, settings_hash=made_under,
+                        augmentation=_augmentation(settings, folder, watch),
                     )  # fmt: skip
     except OSError as error:
         raise SetupError(describe_os_error(error)) from error
@@ -290,6 +292,15 @@ def _dataset(folder: RunFolder) -> Dataset:
     if not has_snapshots(folder):
         dataset.begin_again(0)
     return dataset
+
+
+def _augmentation(settings: Settings, folder: RunFolder, watch: InterruptMonitor) -> TrainingCopies | None:
+    """What adds copies to the training sets, or None without the section AUGMENTATION."""
+    if settings.augmentation is None:
+        return None
+    from aims_pax.models.gp.training_copies import TrainingCopies
+
+    return TrainingCopies(settings.augmentation, folder.data, watch.raise_if_stopped)
 
 
 def _process() -> dict[str, str | int]:

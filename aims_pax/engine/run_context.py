@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from aims_pax.engine.live_report import Reporter
     from aims_pax.labelling import Labeller
     from aims_pax.models.base import ForceFieldModel
+    from aims_pax.models.gp.training_copies import TrainingCopies
     from aims_pax.parallel.training import BackgroundTraining
     from aims_pax.record.folder import RunFolder
     from aims_pax.record.journal import Journal
@@ -37,6 +38,7 @@ class RunContext(LabellingContext):
     """The open objects of a full run.
 
     pretrained: the arrays of the pre-trained members if no snapshot has them (MISC.create_restart: False).
+    augmentation: adds copies to training sets; None without the section AUGMENTATION.
     settings_hash: of the content of restart/settings.json, see `record.restart_compatibility`.
     """
 
@@ -48,6 +50,7 @@ class RunContext(LabellingContext):
     reporter: Reporter
     beside: BackgroundTraining | None = None
     settings_hash: str = ""
+    augmentation: TrainingCopies | None = None
     pretrained: dict[str, Any] = field(default_factory=dict)
 
     def member_data(self, member: int) -> MemberData:

@@ -39,6 +39,8 @@ LOSS_COLUMNS = "stage,visit,epoch,train_loss,valid_loss,energy_mae_eV_atom,force
 class StageEnvironment:
     """Base class of the stage environments; each stage adds its own turns and effects."""
 
+    grows = True  # whether the training sets grow during the stage
+
     def __init__(self, run: RunContext, stage: ModuleType, name: str | None = None) -> None:
         self.run = run
         self.stage = stage
@@ -151,7 +153,14 @@ class StageEnvironment:
         return range(len(self.run.ensemble.members)) if work.member is None else (work.member,)
 
     def _data(self, work: RunTraining) -> dict[int, MemberData]:
-        return {m: self.visit_data(m, work) for m in self._members(work)}
+        return {m: self._augmented(m, self.visit_data(m, work)) for m in self._members(work)}
+
+    def _augmented(self, member: int, visit: MemberData) -> MemberData:
+        """The data of a visit, with copies if the settings say so; the sets themselves have none."""
+        augmentation, ensemble = self.run.augmentation, self.run.ensemble
+        if augmentation is None or not ensemble.trained:
+            return visit
+        return augmentation.added(ensemble, member, visit, self.data_of(member), self.grows)
 
     def _size(self, work: RunTraining) -> int:
         """Present size of the largest training set: this visit covers all structures up to it."""

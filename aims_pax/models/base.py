@@ -32,10 +32,16 @@ Words = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class MemberData:
-    """Training and validation frames of one member."""
+    """Training and validation frames of one member.
+
+    copies: structures with labels of a surrogate, for families that learn from them (`ModelKind.learns_from_copies`):
+    they are in the loss of training, with `copy_weight`, and in nothing else: neither the zero of energy nor scales.
+    """
 
     train: Sequence[LabelledFrame]
     valid: Sequence[LabelledFrame] = ()
+    copies: Sequence[LabelledFrame] = ()
+    copy_weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -328,10 +334,11 @@ class ForceFieldModel(Learner):
     """A learner whose members give energies and forces.
 
     has_spread: each member predicts its own uncertainty, `spread` (eV/Å). Otherwise the uncertainty is the disagreement
-    of the members, which one member alone does not have.
+    of the members, which one member alone does not have. baseline: the potential to which they learn the difference.
     """
 
     has_spread: bool = False
+    baseline: Any = None
 
     @abstractmethod
     def potential(self, members: Sequence[int] | None = None) -> ModelPotential:

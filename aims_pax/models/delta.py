@@ -100,6 +100,8 @@ class DeltaModel(ForceFieldModel):
     folder where it is found, see `model_kind`.
     """
 
+    baseline: BaselinePotential
+
     def __init__(
         self, inner: ForceFieldModel, baseline: BaselinePotential, kind: tuple[str, Path | None]
     ) -> None:
@@ -143,7 +145,12 @@ class DeltaModel(ForceFieldModel):
 
     def _differences(self, data: Mapping[int, MemberData]) -> dict[int, MemberData]:
         return {
-            m: MemberData([self.difference(f) for f in own.train], [self.difference(f) for f in own.valid])
+            m: replace(
+                own,
+                train=[self.difference(f) for f in own.train],
+                valid=[self.difference(f) for f in own.valid],
+                copies=[self.difference(f) for f in own.copies],
+            )
             for m, own in data.items()
         }
 

@@ -78,6 +78,7 @@ class ModelKind(ABC):
     mixes_weights: bool = (
         False  # `begin_again` can keep a share of the weights: final_training: shrink_perturb
     )
+    learns_from_copies: bool = False  # training uses `MemberData.copies`: section AUGMENTATION
     begins_from_files: bool = False  # has `from_files`: ACTIVE_LEARNING.initial_models
     forms: tuple[str, ...] = ()  # file formats that `export` writes
     target: str = ""  # `package.module:object` by which other processes find it, if not by MODEL.kind

@@ -41,6 +41,7 @@ from aims_pax.report.md_test import (
 )
 from aims_pax.report.run_record import RunRecord
 from aims_pax.report.run_verdict import run_verdict
+from aims_pax.report.training_copies import copies_line
 
 PAGE, BESIDE = "report.html", "report"
 RELOAD = 30  # s after which the page of a running run reloads itself
@@ -299,7 +300,8 @@ def _data_table(run: RunRecord) -> str:
             for name, n in sources.items()
         ]
         text += html_table("Labelled by", ["", "frames"], made)
-    return f"<div class=tables>{text}</div>"
+    said = copies_line(run)
+    return f"<div class=tables>{text}</div>" + (f"<p>{escaped(said)}</p>" if said else "")
 
 
 def _ledger_table(run: RunRecord) -> str:

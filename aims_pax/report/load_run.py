@@ -50,6 +50,7 @@ from aims_pax.report.tolerant_readers import (
     stored_labels,
     structure_headers,
 )
+from aims_pax.report.training_copies import read_copies_used
 from aims_pax.version import __version__
 
 ORDER = ("pretrain-sample", "pretrain", "initial", "converge-initial", "train-given", "explore", "converge")
@@ -121,6 +122,7 @@ def load_run(folder: Path, brief: bool = False) -> RunRecord:
         version=__version__,
         forecast=read_forecast(paths.logs),
         md_test={} if brief else read_md_test(folder / "results"),
+        copies=read_copies_used(paths.data),
         convergence=tuple(_converged(last_training)),
         final_training=str(last_training.get("training", "")),
         calibrations=tuple(_calibrations(snapshots.get("explore", ({}, {}, 0.0))[0])),

@@ -40,6 +40,7 @@ from aims_pax.report.run_record import RunRecord
 from aims_pax.report.run_verdict import cut_off, last_training, run_verdict, validation_error
 from aims_pax.report.tolerant_readers import float_or_nan as number_of
 from aims_pax.report.tolerant_readers import json_file
+from aims_pax.report.training_copies import copies_line
 
 MACE = {"title": "MACE", "packages": ["mace-torch", "torch", "e3nn"]}  # when no kind of model is recorded
 ATOMIC = "atomic_energies.json"
@@ -190,6 +191,7 @@ def _data(run: RunRecord) -> str:
     text = _table(["system", "training", "validation", "test"], rows)
     text += f"\n\nLabels of this run's reference: {_plain(label_counts.labels_line(run))}."
     text += _sources(run)
+    text += f"\n\n{_plain(said)}" if (said := copies_line(run)) else ""
     text += f"\n\nSHA-256 of the frame ids with their sets and energies: `{digest}`" if digest else ""
     return text + (
         "\n\nShortest distances in the labelled frames (Å):\n\n" + _table(["pair", "Å"], near) if near else ""

@@ -154,6 +154,23 @@ class LabelledPrediction:
 
 
 @dataclass(frozen=True)
+class CopiesUsed:
+    """What a member was last trained on besides `labels` structures: `copies` of `wanted` labelled by a Gaussian process.
+
+    loo_force_mae, validation_force_mae: eV/Å, of the process and of the member. process: its hash. refused: by reason.
+    """
+
+    member: str
+    labels: int
+    copies: int
+    wanted: int
+    loo_force_mae: float
+    validation_force_mae: float
+    process: str
+    refused: dict[str, int]
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """Everything that the files of a working folder say about its run."""
 
@@ -195,6 +212,7 @@ class RunRecord:
     n_train: int = 0  # size of the training set in active learning
     given: frozenset[str] = frozenset()  # frames in the sets that the user provided with labels
     forecast: dict[str, Any] = field(default_factory=dict)  # logs/forecast.json, {} when there is none
+    copies: tuple[CopiesUsed, ...] = ()  # with AUGMENTATION, of each member
     md_test: dict[str, Any] = field(default_factory=dict)  # results/md_test.json, {} when there is none
 
     def setting(self, key: str, default: str = "") -> str:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 
 from aims_pax.settings.augment import as_calculator
+from aims_pax.settings.augmentation import NAME as AUGMENTATION
 from aims_pax.settings.cluster import BATCH, BATCH_OR_AIMS, HEADERS, type_is
 from aims_pax.settings.foundation import NAME as FOUNDATION
 from aims_pax.settings.foundation import REPLAY
@@ -271,6 +272,14 @@ def _one_origin(parts: Parts) -> Iterator[Finding]:
         yield PROJECT, (PRETRAINING, "potential"), text
 
 
+def _copies(parts: Parts) -> Iterator[Finding]:
+    """Copies from the first to the last size of the training sets."""
+    asked = parts[AUGMENTATION]
+    if asked is not None and asked.until_labels < asked.min_labels:
+        text = f"{asked.until_labels} is less than min_labels {asked.min_labels}: there would be no copies"
+        yield PROJECT, (AUGMENTATION, "until_labels"), text
+
+
 def _blocks(parts: Parts) -> Iterator[Finding]:
     options = parts.cluster and parts.cluster.parsl_options
     if not options:
@@ -337,6 +346,7 @@ ERRORS: tuple[Rule, ...] = (
     _members,
     _foundation,
     _one_origin,
+    _copies,
     _blocks,
     _pressure_needs_stress,
     _loss,

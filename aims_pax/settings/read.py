@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from aims_pax.errors import SettingsError
 from aims_pax.schedulers.registry import known_schedulers
 from aims_pax.settings import cross_checks, pretraining, sampler_list, samplers
+from aims_pax.settings.augmentation import NAME as AUGMENTATION
 from aims_pax.settings.cluster import HEADERS, ClusterSettings
 from aims_pax.settings.fields import Section
 from aims_pax.settings.foundation import NAME as FOUNDATION
@@ -29,6 +30,7 @@ MAY_BE_ABSENT = {
     "INITIAL_DATASET_GENERATION",
     "ACTIVE_LEARNING",
     pretraining.NAME,
+    AUGMENTATION,
     FOUNDATION,
 }  # if absent: the run does not have that stage, or its models begin from random weights
 BATCH_KEYS = {"project_name", "parsl_options", "worker_str", *HEADERS}
@@ -135,6 +137,7 @@ class _Reader:
             md_by_system={} if "" in md else md,
             samplers=self.project[samplers.NAME],
             pretraining=self.project[pretraining.NAME],
+            augmentation=self.project[AUGMENTATION],
             model_kind=self.project[MODEL],
             folder=folder,
             warnings=tuple(str(w) for w in sorted(set(self.warnings))),

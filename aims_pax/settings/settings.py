@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from aims_pax.settings.augmentation import NAME as AUGMENTATION
+from aims_pax.settings.augmentation import AugmentationSettings
 from aims_pax.settings.cluster import ClusterSettings
 from aims_pax.settings.fields import Section
 from aims_pax.settings.foundation import FoundationSettings
@@ -44,6 +46,7 @@ PROJECT: dict[str, type[Section]] = {  # sections of aimsPAX.yaml, in the order 
     "REFERENCE": ReferenceSettings,
     MODEL: ModelKindSettings,
     PRETRAINING: PretrainingSettings,
+    AUGMENTATION: AugmentationSettings,
 }
 MACE: dict[str, type[Section]] = {  # sections of mace.yaml
     "GENERAL": GeneralSettings,
@@ -92,6 +95,7 @@ class Settings(LabellingSettings):
         SamplerSettings, ...
     ] = ()  # empty: initial_sampling of INITIAL_DATASET_GENERATION is used
     pretraining: PretrainingSettings | None = None  # None: the section is absent
+    augmentation: AugmentationSettings | None = None  # None: the section is absent
 
     def md_of(self, system: str) -> MDSettings:
         """The MD settings of one system. Raises KeyError for a system that is not in the map."""
@@ -146,6 +150,8 @@ def effective(settings: LabellingSettings) -> dict[str, Any]:
     if settings.pretraining is not None:
         free = _table(settings.pretraining)
         project[PRETRAINING] = {**(free or {}), "samplers": plain_samplers(settings.pretraining.samplers)}
+    if settings.augmentation is not None:
+        project[AUGMENTATION] = _table(settings.augmentation)
     if settings.samplers:
         project[SAMPLERS] = plain_samplers(settings.samplers)
         first = project["INITIAL_DATASET_GENERATION"]

@@ -106,6 +106,8 @@ def best_member(run: RunContext, criterion: str) -> int:
 class ConvergeWorld(StageEnvironment):
     """Trains one member at a time and stores its best weights."""
 
+    grows = False
+
     def __init__(self, run: RunContext, name: str, own_sets: bool) -> None:
         super().__init__(run, stage, name)
         self.own_sets = own_sets

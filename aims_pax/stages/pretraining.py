@@ -74,6 +74,7 @@ def run_pretraining(run: RunContext) -> None:
             settings=settings,
             ensemble=ensemble,
             beside=trainer,
+            augmentation=None,
             dataset=Dataset(run.folder.data / FOLDER),
         )
         sample_and_label(own, asked)

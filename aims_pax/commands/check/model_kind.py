@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from aims_pax.core.rules import SHRINK_PERTURB
 from aims_pax.errors import SettingsError
 from aims_pax.models.kinds import kind_of_run
+from aims_pax.settings.augmentation import NAME as AUGMENTATION
 from aims_pax.settings.yaml_reader import Place
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ def wrong_model_kind(settings: Settings) -> Iterator[tuple[Place, str]]:
         if values is not None and values.final_training == SHRINK_PERTURB and not kind.mixes_weights:
             text = f"{kind.title} models cannot keep a share of their weights; expected fresh or continued"
             yield (section, "final_training"), text
+    if settings.augmentation is not None and not kind.learns_from_copies:
+        text = f"{kind.title} models do not learn from copies; only MACE does: remove this section"
+        yield (AUGMENTATION, "kind"), text
     for name, md in (settings.md_by_system or {"": settings.md}).items():
         if md.stat_ensemble == "NPT" and not kind.has_stress:
             where: Place = ("MD", name, "stat_ensemble") if name else ("MD", "stat_ensemble")

@@ -33,6 +33,7 @@ from aims_pax.record.folder import RunFolder
 from aims_pax.record.restart_compatibility import WITHOUT, as_begun, refuse_changes
 from aims_pax.settings import effective
 from aims_pax.settings.augment import CallSpec
+from aims_pax.settings.augmentation import NAME as AUGMENTATION
 from aims_pax.settings.bundled_models import (
     BUNDLED,
     missing_packages,
@@ -234,6 +235,18 @@ def check_model_kind(settings: Settings, systems: Sequence[System]) -> None:
         raise SettingsError("\n".join(said))
 
 
+def check_augmentation(settings: Settings, systems: Sequence[System]) -> None:
+    """Raise SetupError for the section AUGMENTATION without the extra `gpr`."""
+    if settings.augmentation is None:
+        return
+    from aims_pax.models.gp.soap import require_featomic
+
+    try:
+        require_featomic()
+    except SetupError as error:
+        raise SetupError(f"{AUGMENTATION}: {error}") from error
+
+
 def bundled_models(settings: Settings, systems: Sequence[System]) -> None:
     """Raise the errors of foundation models that settings name by a short name: a missing package, an element that the
     model does not know, a molecule for a model of crystals."""
@@ -274,6 +287,7 @@ def isolated_atoms(settings: Settings, systems: Sequence[System]) -> None:
 
 BEFORE: tuple[Look, ...] = (
     check_model_kind,
+    check_augmentation,
     check_geometries,
     check_overlaps,
     check_dynamics,

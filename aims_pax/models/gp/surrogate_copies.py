@@ -21,6 +21,7 @@ from aims_pax.models.gp.sparse_process import ProcessPrediction
 
 PROVENANCE, BY = "provenance", "surrogate:"
 UNSURE, UNSURE_ENERGY, CLOSE = "uncertain force", "uncertain energy", "atoms too close"
+UNLEARNABLE = "the baseline fails"
 AT_ONCE = 20
 
 
@@ -64,8 +65,12 @@ def make_copies(
     data: Sequence[LabelledFrame],
     limits: CopyLimits,
     check: Callable[[], Any] = lambda: None,
+    learnable: Callable[[list[Frame]], list[Frame]] = list,
 ) -> LabelledCopies:
-    """Copies of each structure, in order. name: hash of the process. The same seed gives the same copies."""
+    """Copies of each structure, in order. name: hash of the process. The same seed gives the same copies.
+
+    learnable: those of some copies that a model can learn.
+    """
     closest = closest_atoms([x.frame for x in data])
     copies: list[LabelledFrame] = []
     parents: list[int] = []
@@ -79,16 +84,18 @@ def make_copies(
             frames = [_moved(parent.frame, limits, n) for n in several]
             apart = [f for f in frames if closest_atoms([f]) >= limits.separation * closest]
             refused[CLOSE] += len(frames) - len(apart)
-            if not apart:
+            usable = learnable(apart)
+            refused[UNLEARNABLE] += len(apart) - len(usable)
+            if not usable:
                 continue
-            said = process.predict(apart, spread=True)
-            for frame, label, de, df in _each(apart, said):
+            said = process.predict(usable, spread=True)
+            for frame, label, de, df in _each(usable, said):
                 if df.max() > limits.max_sd:
                     refused[UNSURE] += 1
                 elif de > limits.max_energy_sd:
                     refused[UNSURE_ENERGY] += 1
                 else:
-                    copies.append(LabelledFrame(frame, label, _origin(parent, name)))
+                    copies.append(LabelledFrame(frame, label, copy_origin(parent, name)))
                     parents.append(k)
                     energy_sd.append(de)
                     force_sd.append(df)
@@ -144,7 +151,8 @@ def _each(frames: Sequence[Frame], said: ProcessPrediction) -> list[tuple[Frame,
     ]
 
 
-def _origin(parent: LabelledFrame, name: str) -> dict[str, str | int | float]:
+def copy_origin(parent: LabelledFrame, name: str) -> dict[str, str | int | float]:
+    """The origin of a copy: the system and id of its parent, and the process, by its hash, that labelled it."""
     system = parent.origin.get("system")
     known: dict[str, str | int | float] = {} if system is None else {"system": system}
     return {**known, PROVENANCE: f"{BY}{name}", "parent": parent.id}

@@ -46,7 +46,7 @@ from aims_pax.models.mace.optimiser import Arrays
 from aims_pax.models.mace.precision import check_files, is_too_coarse
 from aims_pax.models.mace.serialisation import PackedEnsemble, packed_member, unpacked
 from aims_pax.models.mace.statistics import as_stored
-from aims_pax.models.mace.training import TrainingPlan, training_round, validate
+from aims_pax.models.mace.training import TrainingPlan, copy_graphs, training_round, validate
 from aims_pax.models.mace.training_workers import TrainingPool, Visited, together
 from aims_pax.record.files import write_bytes
 
@@ -215,7 +215,8 @@ class Ensemble(ForceFieldModel):
             for member, own in chosen:
                 train, valid = self._graphs(own)
                 take_statistics(member, self.graphs.of(own.train), train, self.atomic_energies)
-                results.append(training_round(member, train, valid, plan, self.loss, stop))
+                copies = copy_graphs(self.graphs.of(own.copies), own.copy_weight)
+                results.append(training_round(member, train, valid, plan, self.loss, stop, copies))
                 say(taken_notes())
         except BaseException:
             for member, arrays in before:
@@ -249,7 +250,7 @@ class Ensemble(ForceFieldModel):
             take_statistics(member, self.graphs.of(own.train), self._graphs(own)[0], self.atomic_energies)
             self.version += member.statistics is not known
         plan = TrainingPlan(epochs, words, valid_skip, schedule, margin, patience, self.compiled)
-        sets = {self.members[m]: (own.train, own.valid) for m, own in data.items()}
+        sets = {self.members[m]: own for m, own in data.items()}
         return together(dict(zip(data, pool.train(sets, plan, stop), strict=True)))
 
     def take(self, visited: Mapping[int, Visited]) -> list[MemberResult]:
@@ -399,7 +400,7 @@ class Ensemble(ForceFieldModel):
         write_bytes(path, content.getvalue())
 
     def _count(self, chosen: Sequence[tuple[Member, MemberData]], epochs: int) -> None:
-        self.samples += epochs * sum(len(own.train) for _, own in chosen)
+        self.samples += epochs * sum(len(own.train) + len(own.copies) for _, own in chosen)
         self.counted(self.samples)
 
     def _chosen(self, data: Any) -> list[tuple[Member, MemberData]]:

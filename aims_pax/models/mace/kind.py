@@ -47,6 +47,7 @@ class MaceKind(ModelKind):
     begins_from_files = True
     mixes_weights = True
     trains_in_processes = True
+    learns_from_copies = True
     moves_in_processes = True
     forms = tuple(FORMS)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 import torch
 
@@ -59,10 +59,14 @@ def training_round(
     plan: TrainingPlan,
     loss: Loss,
     stop: Callable[[], bool] = lambda: False,
+    copies: Sequence[LabelledGraph] = (),
 ) -> MemberResult:
-    """Train in place. Raises Abandoned when `stop()` returns True; the member must then be restored by the caller."""
+    """Train in place. Raises Abandoned when `stop()` returns True; the member must then be restored by the caller.
+
+    copies: trained on besides `train`, but they do not count for the energy offsets.
+    """
     before = member.arrays()
-    own = weighted_graphs(member, train)
+    own = weighted_graphs(member, [*train, *copies])
     _compile(member, train, plan, loss)
     member.schedule.apply(member.optimiser)
     history: list[EpochResult] = []
@@ -113,11 +117,17 @@ def visit_arrays(
     valid: Sequence[LabelledGraph],
     plan: TrainingPlan,
     stop: Callable[[], bool] = lambda: False,
+    copies: Sequence[LabelledGraph] = (),
 ) -> tuple[Arrays, MemberResult]:
     """New state from old state. member: any member of the same architecture; it is overwritten."""
     member.load(state)
-    result = training_round(member, train, valid, plan, Loss(member.settings), stop)
+    result = training_round(member, train, valid, plan, Loss(member.settings), stop, copies)
     return member.arrays(), result
+
+
+def copy_graphs(graphs: Sequence[LabelledGraph], weight: float) -> list[LabelledGraph]:
+    """Graphs with labels of a surrogate, whose share of the loss is `weight` times that of a label."""
+    return [replace(graph, weight=weight * graph.weight) for graph in graphs]
 
 
 def validate(member: Member, graphs: Sequence[LabelledGraph], loss: Loss) -> Validation:

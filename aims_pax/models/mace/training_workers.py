@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 from aims_pax.errors import Abandoned
 from aims_pax.frames import LabelledFrame
 from aims_pax.models import memory_budget
-from aims_pax.models.base import MemberResult, TrainingProcessLost
+from aims_pax.models.base import MemberData, MemberResult, TrainingProcessLost
 from aims_pax.models.mace import compile_cache
 from aims_pax.models.mace.graphs import GraphCache, LabelledGraph
 from aims_pax.models.mace.member import Member
 from aims_pax.models.mace.optimiser import Arrays
 from aims_pax.models.mace.serialisation import packed_graphs, packed_member, unpacked, unpacked_graphs
-from aims_pax.models.mace.training import TrainingPlan, visit_arrays
+from aims_pax.models.mace.training import TrainingPlan, copy_graphs, visit_arrays
 from aims_pax.settings.devices import only
 from aims_pax.worker_process import WorkerProcess, WorkerProcessLost, own_threads
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TrainingRound:
-    """One member's visit as sent to a worker. state: `Member.arrays()`. train, valid: frame ids, in order.
+    """One member's visit as sent to a worker. state: `Member.arrays()`. train, valid, copies: frame ids, in order.
 
     frames: {id: frame} that the worker may not have yet. model: the pickled module, if the worker does not have it;
     replay: sent with it.
@@ -49,6 +49,8 @@ class TrainingRound:
     frames: Mapping[str, LabelledFrame] = field(default_factory=dict)
     model: bytes | None = None
     replay: bytes | None = None
+    copies: tuple[str, ...] = ()
+    copy_weight: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +104,8 @@ class TrainingWorker:
         member = self.members[visit.name]
         member.settings = visit.settings
         train, valid = (self._of(member, ids) for ids in (visit.train, visit.valid))
-        state, result = visit_arrays(member, visit.state, train, valid, visit.plan, stop)
+        copies = copy_graphs(self._of(member, visit.copies), visit.copy_weight)
+        state, result = visit_arrays(member, visit.state, train, valid, visit.plan, stop, copies)
         return Visited(state, result, tuple(compile_cache.taken_notes()))
 
     def _of(self, member: Member, ids: Sequence[str]) -> list[LabelledGraph]:
@@ -174,18 +177,18 @@ class TrainingPool:
 
     def train(
         self,
-        members: Mapping[Member, tuple[Sequence[LabelledFrame], Sequence[LabelledFrame]]],
+        members: Mapping[Member, MemberData],
         plan: TrainingPlan,
         stop: Callable[[], bool] = lambda: False,
     ) -> list[Future[Visited]]:
-        """A visit of each member on its (training, validation) frames, from its current state.
+        """A visit of each member on its data, from its current state.
 
         Members are not changed: pass the result to `Member.load`. They must have statistics.
         A future raises Abandoned if `stop()`, called in another thread, returns True; TrainingProcessLost when the
         process was killed (the next visit starts a new one); and any exception of the visit itself.
         """
         futures = []
-        for member, (train, valid) in members.items():
+        for member, own in members.items():
             if member.statistics is None:
                 raise ValueError(f"{member.name} has no statistics yet")
             visit = TrainingRound(
@@ -193,10 +196,12 @@ class TrainingPool:
                 seed=member.seed,
                 settings=member.settings,
                 state=member.arrays(),
-                train=tuple(f.id for f in train),
-                valid=tuple(f.id for f in valid),
+                train=tuple(f.id for f in own.train),
+                valid=tuple(f.id for f in own.valid),
+                copies=tuple(f.id for f in own.copies),
+                copy_weight=own.copy_weight,
                 plan=plan,
-                frames={f.id: f for f in [*train, *valid]},
+                frames={f.id: f for f in [*own.train, *own.valid, *own.copies]},
             )
             futures.append(self._threads.submit(self._visit, visit, member, stop))
         return futures

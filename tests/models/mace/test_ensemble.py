@@ -2,6 +2,7 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,27 @@ def test_training_changes_version_and_predictions_and_reports_each_member(one):
     assert one.version == 2
     second = one.potential().labels(FRAMES)
     assert not np.array_equal(first[0].forces, second[0].forces)
+
+
+def test_copies_are_in_the_loss_with_their_weight_and_neither_in_scale_nor_in_offsets(pair):
+    plain, other = pair
+    far = [replace(f, label=replace(f.label, energy=f.label.energy + 1000)) for f in water(3, seed=30)]
+    labels = dict(enumerate(DATA))
+    copied = {m: replace(own, copies=far, copy_weight=0.0) for m, own in labels.items()}
+    plain.train(labels, 0)
+    other.train(copied, 0)
+    for one, two in zip(plain.members, other.members, strict=True):
+        assert one.statistics.scale == two.statistics.scale
+        assert one.statistics.shift == two.statistics.shift
+        assert np.array_equal(one.statistics.E0, two.statistics.E0)
+    losses = []
+    for weight in (0.0, 1.0):
+        for data in (labels, copied):
+            weighted = {m: replace(own, copy_weight=weight) for m, own in data.items()}
+            other.restore(plain.arrays())
+            losses.append(other.train(weighted, 1, words=("same",))[0].train_loss)
+    assert losses[0] == losses[2]
+    assert losses[1] < losses[0] < losses[3]
 
 
 def test_only_named_members_are_trained(one):
