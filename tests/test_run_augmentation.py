@@ -19,17 +19,15 @@ def ended(folder, code=0, *words):
 
 
 def tiny(folder, **changes):
-    steps = {"max_MD_steps": 20, "n_test": 1}
+    steps = {"max_MD_steps": 10, "n_test": 1, "num_trajectories": 2, "max_convergence_epochs": 2}
     return write_project(
         folder, {"AUGMENTATION": COPIES, "ACTIVE_LEARNING": steps, "MISC": {"report": True}, **changes}
     )
 
 
 def test_copies_train_the_members_and_are_in_no_count_no_set_and_no_store(tmp_path):
-    said = ended(tiny(tmp_path / "with"))
-    plain = tmp_path / "without"
-    ended(tiny(plain, AUGMENTATION=None))
-    folder = tmp_path / "with"
+    folder = tmp_path
+    said = ended(tiny(folder))
     used = [json.loads(line) for line in (folder / "data/augmentation/used.jsonl").read_text().splitlines()]
     assert max(entry["copies"] for entry in used) >= 10
     assert "augmentation: tiny_" in said
@@ -42,14 +40,11 @@ def test_copies_train_the_members_and_are_in_no_count_no_set_and_no_store(tmp_pa
     assert frames <= stored
     assert len(stored) == len(run.structures) == run.labelled
     assert all(v.n_train <= len(run.splits["train"]) for v in run.visits)
-    first = [next(iter(r.visits)).n_train for r in (run, load_run(plain))]
-    assert first[0] == first[1], "the initial dataset is the same with and without copies"
     (card,) = (folder / "results").glob("*.md")
     text = " ".join(card.read_text().split())
     assert "perturbed copies of" in text
     assert "surrogate:" in text
     assert "perturbed copies of" in (folder / "report.html").read_text()
-    assert "surrogate" not in next((plain / "results").glob("*.md")).read_text()
 
 
 def test_a_model_that_cannot_learn_from_copies_is_refused_by_check_and_run(tmp_path):

@@ -155,7 +155,7 @@ class LabelledPrediction:
 
 @dataclass(frozen=True)
 class CopiesUsed:
-    """What a member was last trained on besides `labels` structures: `copies` of `wanted` labelled by a Gaussian process.
+    """What a member was last trained on besides `labels` structures: `copies` of `wanted`, labelled by a process.
 
     loo_force_mae, validation_force_mae: eV/Å, of the process and of the member. process: its hash. refused: by reason.
     """

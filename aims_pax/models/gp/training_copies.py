@@ -124,7 +124,7 @@ class TrainingCopies:
         return replace(found, copies=made.copies, refused={r: n for r, n in made.refused.items() if n})
 
     def _key(self, model: ForceFieldModel, parents: Sequence[LabelledFrame]) -> str:
-        """Twelve hex digits that stand for everything the copies depend on, the gate aside."""
+        """A hash (twelve hex digits) of everything that the copies depend on, the gate aside."""
         s = self.settings
         digest = hashlib.sha256(
             repr(
