@@ -100,11 +100,11 @@ class Dataset:
         """The test set: frames that no decision of the run uses."""
         return self.chosen("test", None)
 
-    def union(self, split: str) -> list[LabelledFrame]:
-        """The frames of this split of all members together."""
+    def union(self, *splits: str) -> list[LabelledFrame]:
+        """The frames of these splits of all members together, each once, in the order of addition."""
         labels: dict[str, str] = {}
         for entry in self.entries:
-            if entry.split == split:
+            if entry.split in splits:
                 labels.setdefault(entry.frame, entry.label)
         return [self._pool[item] for item in labels.items()]
 

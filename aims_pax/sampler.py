@@ -74,6 +74,20 @@ class Stateful(Protocol):
         ...
 
 
+@runtime_checkable
+class LearnsFromLabels(Protocol):
+    """A sampler that uses the labels of the run so far."""
+
+    def new_labels(self, labelled: Sequence[LabelledFrame]) -> None:
+        """Called before each batch with the labels that this object has not been given yet.
+
+        They are those of the training and validation sets of all members, in the order in which they were added, never
+        those of the test set. A restart makes the sampler anew, so its first call then has all of them: what was learnt
+        from labels does not belong into `state_arrays`.
+        """
+        ...
+
+
 STATE_METHODS = {"state_arrays": "memory", "load_state_arrays": "remember"}  # name → former name
 
 

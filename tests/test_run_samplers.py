@@ -6,6 +6,7 @@ import collections
 import random
 
 import pytest
+from ase.calculators import emt
 
 from aims_pax.dataset import read_extxyz
 from tests.kill.harness import Ledger, attempt
@@ -24,6 +25,7 @@ SAMPLERS = [
     },
     {"kind": "phonons", "share": 0.2, "temperature": 200, "filters": [{"kind": "farthest_points", "of": 2}]},
 ]  # fmt: skip
+EMT_POTENTIAL = {"factory": EMT["factory"]}
 CHANGES = {
     "SAMPLERS": SAMPLERS,
     "INITIAL_DATASET_GENERATION": {
@@ -101,3 +103,38 @@ def test_killed_at_any_file_operation_again_and_again_it_makes_the_same_dataset(
     assert ledger.kills >= 2, ledger.where
     assert ledger.repeated == [], "finished calculations were repeated"
     assert outcome(folder) == outcome(undisturbed)
+
+
+def test_a_run_samples_with_a_process_of_its_own_labels_and_every_label_is_the_references(tmp_path):
+    pytest.importorskip("featomic")
+    samplers = [
+        {"kind": "md", "potential": "surrogate.gpr", "skip_step": 3},
+        {"kind": "gpr", "candidates": 5},
+    ]
+    first = {**CHANGES["INITIAL_DATASET_GENERATION"], "n_points_per_sampling_step_idg": 3}
+    write_project(tmp_path, {"SAMPLERS": samplers, "INITIAL_DATASET_GENERATION": first})
+    assert command("check", folder=tmp_path).returncode == 0
+    done = command(folder=tmp_path, name="aims-PAX-initial-ds")
+    assert done.returncode == 0, done.stderr + done.stdout
+    frames = list(read_extxyz(tmp_path / "data" / "labelled.xyz"))
+    assert {f.origin["sampler"] for f in frames} == {"md", "gpr"}
+    assert {f.origin.get("moved_by", "") for f in frames if f.origin["sampler"] == "md"} == {"rattle", ""}
+    assert any("deviation" in f.origin for f in frames)
+    for f in frames:
+        atoms = f.frame.to_atoms()
+        atoms.calc = emt.EMT()
+        assert f.label.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
+        assert f.origin["source"] == "reference"
+
+
+def test_free_labels_and_samples_without_a_run_have_no_surrogate(tmp_path):
+    free = {"potential": EMT_POTENTIAL, "samplers": [{"kind": "gpr"}]}
+    write_project(tmp_path, {"PRETRAINING": free})
+    done = command("check", folder=tmp_path)
+    said = " ".join((done.stdout + done.stderr).split())
+    assert "PRETRAINING.samplers.0: gpr learns from labels, which only a run has" in said
+    write_project(tmp_path, {"PRETRAINING": {"potential": "surrogate.gpr"}})
+    done = command("check", folder=tmp_path)
+    said = " ".join((done.stdout + done.stderr).split())
+    assert "PRETRAINING.potential: " in said
+    assert "only samplers of SAMPLERS can have it" in said

@@ -36,7 +36,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aims_pax import seeds
-from aims_pax.sampler import Filter, Sample, Sampler, SamplingError, Stateful, incomplete_state, under
+from aims_pax.frames import LabelledFrame
+from aims_pax.sampler import (
+    Filter,
+    LearnsFromLabels,
+    Sample,
+    Sampler,
+    SamplingError,
+    Stateful,
+    incomplete_state,
+    under,
+)
 from aims_pax.systems import System
 
 log = logging.getLogger(__name__)
@@ -96,6 +106,12 @@ class Mixture:
                 yield made[k][system.name].pop(0)
         for k in turns:
             self._made[k] += 1
+
+    def new_labels(self, labelled: Sequence[LabelledFrame]) -> None:
+        """For all samplers that learn from labels."""
+        for part in self.parts:
+            if isinstance(part.sampler, LearnsFromLabels):
+                part.sampler.new_labels(labelled)
 
     def state_arrays(self) -> dict[str, NDArray[Any]]:
         """The numbers of structures and the states of all parts."""

@@ -236,6 +236,8 @@ class _Reader:
             if one.needs_reference:
                 text = f"{one.kind} makes structures with the reference, whose labels are not free; use another kind"
                 problems = [*problems, document.problem((*place, k), text)]
+            elif learns := one.without_reference():
+                problems = [*problems, document.problem((*place, k), learns)]
         if problems:
             self.broken.add(pretraining.NAME)
         self.problems += problems

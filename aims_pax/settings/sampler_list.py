@@ -23,6 +23,7 @@ from aims_pax.settings.samplers import (
     FilterSettings,
     OwnSamplerSettings,
     SamplerSettings,
+    as_surrogate,
 )
 from aims_pax.settings.yaml_reader import Document, Place, Problem
 from aims_pax.suggestions import nearest
@@ -117,21 +118,32 @@ def potentials(samplers: Sequence[SamplerSettings]) -> list[tuple[Place, str, di
 def calls(samplers: Sequence[SamplerSettings]) -> list[tuple[Place, CallSpec]]:
     """(place, call) of every potential of the samplers that is not a MACE model."""
     found: list[tuple[Place, CallSpec]] = []
-    for k, one in enumerate(samplers):
-        call = None if one.potential is None or one.potential in MACE_MP0 else as_calculator(one.potential)
+    for place, spelling in _spellings(samplers):
+        call = None if spelling in MACE_MP0 else as_calculator(spelling)
         if isinstance(call, CallSpec) and call.called:
-            found.append(((NAME, k, "potential"), call))
+            found.append((place, call))
     return found
 
 
 def models(samplers: Sequence[SamplerSettings]) -> list[tuple[Place, str]]:
     """(place, foundation size or path) of every MACE model of the samplers."""
     found: list[tuple[Place, str]] = []
-    for k, one in enumerate(samplers):
-        if isinstance(one.potential, str) and one.potential not in MACE_MP0:
-            as_call = as_calculator(one.potential)
-            found += [((NAME, k, "potential"), as_call)] if isinstance(as_call, str) else []
+    for place, spelling in _spellings(samplers):
+        if isinstance(spelling, str) and spelling not in MACE_MP0:
+            as_call = as_calculator(spelling)
+            found += [(place, as_call)] if isinstance(as_call, str) else []
     return found
+
+
+def _spellings(samplers: Sequence[SamplerSettings]) -> list[tuple[Place, Any]]:
+    """(place, potential as written) of all potentials; of a surrogate its baseline."""
+    found: list[tuple[Place, Any]] = []
+    for k, one in enumerate(samplers):
+        surrogate = as_surrogate(one.potential)
+        written = one.potential if surrogate is None else surrogate.baseline
+        found.append(((NAME, k, "potential"), written))
+        found.append(((NAME, k, "baseline"), getattr(one, "baseline", None)))
+    return [(place, value) for place, value in found if value is not None]
 
 
 def _shares_wrong(samplers: Sequence[SamplerSettings]) -> list[str]:
@@ -182,6 +194,9 @@ class _Reader:
         made = self._validated(model, {**raw, "filters": filters}, place)
         for name, text in made.problems(self.folder) if made is not None else ():
             self._wrong((*place, name), text)
+        surrogate = None if made is None else as_surrogate(made.potential)
+        if surrogate is not None and surrogate.data is not None and not _is_file(self.folder, surrogate.data):
+            self._wrong((*place, "potential"), f"kwargs.data: {surrogate.data}: no such file")
         return made if len(self.problems) == before else None
 
     def _kind(self, kinds: Registry[type[S]], kind: str, place: Place) -> type[S] | None:
@@ -235,6 +250,10 @@ def explain_sampler_error(detail: ErrorDetails, model: type[Section]) -> str:
         k for k, other in {**KINDS.available(), **FILTERS.available()}.items() if name in other.model_fields
     ]
     return in_words(detail, model, f"it is a key of {' and '.join(homes)}" if homes and near is None else "")
+
+
+def _is_file(folder: Path, name: str) -> bool:
+    return (folder / Path(name).expanduser()).is_file()
 
 
 def _there(target: str, folder: Path) -> bool:

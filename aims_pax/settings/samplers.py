@@ -39,14 +39,59 @@ REPLACED = (
 )  # keys that SAMPLERS replace
 
 
+SURROGATE = "surrogate.gpr"  # a potential: a Gaussian process of the labels of the run so far
+NEEDS_FEATOMIC = {"featomic": "Gaussian processes need featomic: pip install 'aims-pax[gpr]'"}
+
+
+@dataclass(frozen=True)
+class SurrogateKeys:
+    """`surrogate.gpr`, or `{factory: surrogate.gpr, kwargs: {baseline: …, data: …}}`.
+
+    baseline: the prior mean, a potential as it was written. data: file of labels to learn besides those of the run.
+    """
+
+    baseline: Any = None
+    data: str | None = None
+
+
+def as_surrogate(value: Any) -> SurrogateKeys | None:
+    """The keys of a surrogate; None for another potential. Raises ValueError for a wrong key."""
+    if value == SURROGATE:
+        return SurrogateKeys()
+    if not isinstance(value, dict) or value.get("factory") != SURROGATE:
+        return None
+    kwargs = value.get("kwargs") or {}
+    if (
+        set(value) - {"factory", "kwargs"}
+        or not isinstance(kwargs, dict)
+        or set(kwargs) - {"baseline", "data"}
+    ):
+        raise ValueError(f"expected {{factory: {SURROGATE}, kwargs: {{baseline: …, data: …}}}}")
+    baseline, data = kwargs.get("baseline"), kwargs.get("data")
+    if baseline is not None:
+        as_spelling(baseline)
+    if data is not None and not isinstance(data, str):
+        raise ValueError("data: expected the name of a file with labelled structures")
+    return SurrogateKeys(baseline, data)
+
+
 def as_spelling(value: Any) -> Any:
     """A potential as it was written. Raises ValueError if it is not a valid one."""
+    if as_surrogate(value) is not None:
+        raise ValueError(
+            f"{SURROGATE} learns the labels of a run; only samplers of SAMPLERS can have it as potential"
+        )
     if value not in MACE_MP0:
         as_calculator(value)
     return value
 
 
+def _sampler_potential(value: Any) -> Any:
+    return as_spelling(value) if as_surrogate(value) is None else value
+
+
 OptionalPotential = Annotated[Any, optional(as_spelling), Kind("`dict`, `str` or `None`")]
+SamplerPotential = Annotated[Any, optional(_sampler_potential), Kind("`dict`, `str` or `None`")]
 Descriptor = Annotated[str, one_of("radial", "mace"), Kind("`str`")]
 TEMPERATURE: dict[str, Any] = {
     "unit": "K", "possible": "(0, 100000]", "plausible": "[10, 5000]", "usual": 300.0,
@@ -193,15 +238,21 @@ class SamplerSettings(Section):
         "Fraction of all structures; the shares sum to 1. Samplers without a share divide the rest equally.",
         possible="(0, 1]",
     )
-    potential: OptionalPotential = key(
+    potential: SamplerPotential = key(
         None,
         "`{factory, kwargs}` of an ASE calculator, a [foundation model](foundation_models.md) (`so3lr`, `chgnet`, "
-        "`small`, …; `mace-mp0` is `small`), or the path of a MACE model; `None`: that of the first sampler that sets "
-        "one, otherwise `small`.",
+        "`small`, …; `mace-mp0` is `small`), or the path of a MACE model; `surrogate.gpr`, a [Gaussian "
+        "process](gaussian_processes.md#in-the-initial-dataset) of the labels of the run so far; `None`: that of the "
+        "first sampler that sets one, otherwise `small`.",
     )
     filters: Filters = key(
         (), "Filters that reject structures, applied one after the other: names, or tables `{kind: …}`."
     )
+
+    @property
+    def needed_packages(self) -> Mapping[str, str]:
+        """`packages`, and those of a surrogate as its potential."""
+        return self.packages if as_surrogate(self.potential) is None else {**self.packages, **NEEDS_FEATOMIC}
 
     @property
     def label(self) -> str:
@@ -222,6 +273,9 @@ class SamplerSettings(Section):
 
     def without_reference(self) -> str | None:
         """Why it cannot be built without a reference, or None."""
+        surrogate = as_surrogate(self.potential)
+        if surrogate is not None and surrogate.data is None:
+            return f"its potential {SURROGATE} learns from labels, which only a run has; give data"
         if not self.needs_reference:
             return None
         return f"{self.kind} needs the reference of a run; {self.needs_reference}"

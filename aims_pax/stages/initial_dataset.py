@@ -111,7 +111,8 @@ class InitialWorld(StageEnvironment):
 
     def _sample(self, work: RunSampler) -> Sampled:
         made = []
-        for sample in self.sampler.sample(self._starts(), work.per_system, work.visit):
+        labelled = self.run.dataset.union("train", "valid")
+        for sample in self.sampler.sample(self._starts(), work.per_system, work.visit, labelled):
             system = str(sample.origin["system"])
             origin = {**sample.origin, "stage": "initial", "visit": work.visit}
             made.append((system, self.add_candidate(Candidate(sample.frame, origin))))

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from aims_pax import seeds
 from aims_pax.errors import Abandoned
-from aims_pax.sampler import Sample, Stateful
+from aims_pax.sampler import LearnsFromLabels, Sample, Stateful
 from aims_pax.systems import System
 
 if TYPE_CHECKING:
+    from aims_pax.frames import LabelledFrame
     from aims_pax.sampler import Sampler
 
 
@@ -25,14 +26,23 @@ class ResumableSampler:
     def __init__(self, make: Callable[[], Sampler], *words: str | int) -> None:
         self.make, self.words = make, words
         self._sampler: Sampler | None = None
+        self._given = 0  # labels that the sampler has been given
         self._states: dict[int, dict[str, NDArray[Any]]] = {}  # visit → state of the sampler after it
 
-    def sample(self, systems: Sequence[System], n: int, visit: int) -> list[Sample]:
-        """n structures of each system. Raises Abandoned; the sampler then continues from its stored state."""
+    def sample(
+        self, systems: Sequence[System], n: int, visit: int, labelled: Sequence[LabelledFrame] = ()
+    ) -> list[Sample]:
+        """n structures of each system. Raises Abandoned; the sampler then continues from its stored state.
+
+        labelled: all labels so far, for samplers that learn from them.
+        """
         if self._sampler is None:
-            self._sampler = self.make()
+            self._sampler, self._given = self.make(), 0
             if isinstance(self._sampler, Stateful) and self._states:
                 self._sampler.load_state_arrays(self._states[max(self._states)])
+        if isinstance(self._sampler, LearnsFromLabels):
+            self._sampler.new_labels(labelled[self._given :])
+            self._given = len(labelled)
         try:
             samples = list(self._sampler.sample(systems, n, seeds.rng(*self.words, visit)))
         except Abandoned:

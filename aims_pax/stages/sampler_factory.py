@@ -8,18 +8,22 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from aims_pax.errors import SettingsError
+from aims_pax.errors import Abandoned, SettingsError
 from aims_pax.potential import Potential
 from aims_pax.potentials.named import Potentials, UserPotential, canonical_spec, naming_errors
 from aims_pax.sampler import Filter, Sampler, incomplete_state
 from aims_pax.samplers.descriptors import Describe, radial
 from aims_pax.samplers.mixture import Mixture, Part
+from aims_pax.samplers.surrogate import Surrogate, SurrogateDriven, labelled_file
 from aims_pax.settings.sampler_list import potential_place, sampler_shares, samplers_as_written, spelling_of
 from aims_pax.settings.samplers import (
+    SURROGATE,
     FilterContext,
     FilterSettings,
     SamplerContext,
     SamplerSettings,
+    SurrogateKeys,
+    as_surrogate,
 )
 
 if TYPE_CHECKING:
@@ -46,22 +50,17 @@ def mixture(
     reference: the reference of the run, or None. place: of the list in the settings, for errors. Raises SettingsError,
     SetupError.
     """
-    exact = {repr(spelling_of(samplers, s)) for s in samplers if s.double_precision}
-
-    def load(double: bool, spelling: Any, place: str) -> Potential:
-        precision = "float64" if double or repr(spelling) in exact else dtype
-        found = potentials.of(spelling, place, precision)
-        return found if isinstance(canonical_spec(spelling), str) else UserPotential(found, place)
-
+    loader = _Loader(samplers, potentials, dtype, stop)
     parts = []
     for k, (asked, share, written) in enumerate(
         zip(samplers, sampler_shares(samplers), samplers_as_written(samplers), strict=True)
     ):
         where, spelling = f"{place}.{k}", spelling_of(samplers, asked)
+        own = _OwnPotential(loader, asked, spelling, potential_place(samplers, k, place))
         context = SamplerContext(
             place=where,
-            potential=partial(load, asked.double_precision, spelling, potential_place(samplers, k, place)),
-            load_potential=partial(load, asked.double_precision),
+            potential=own,
+            load_potential=partial(loader.load, asked.double_precision),
             md_of=md_of,
             temperature=temperature,
             skip_step=skip_step,
@@ -70,13 +69,71 @@ def mixture(
             folder=potentials.folder,
         )
         made = _sampler(asked, context)
+        if isinstance(own.used, Surrogate):
+            made = SurrogateDriven(made, own.used)
         behind = tuple(
-            _filter(f, f"{where}.filters.{i}", partial(potentials.describe, spelling))
+            _filter(f, f"{where}.filters.{i}", partial(loader.describe, spelling))
             for i, f in enumerate(asked.filters)
         )
         called = tuple(f.kind for f in asked.filters)
         parts.append(Part(f"{k}-{_digest(written, spelling)}", made, share, behind, called))
     return Mixture(parts)
+
+
+class _Loader:
+    """Loads each potential of a list of samplers once."""
+
+    def __init__(
+        self,
+        samplers: Sequence[SamplerSettings],
+        potentials: Potentials,
+        dtype: str,
+        stop: Callable[[], bool],
+    ) -> None:
+        self.potentials, self.dtype, self.stop = potentials, dtype, stop
+        self.exact = {repr(spelling_of(samplers, s)) for s in samplers if s.double_precision}
+        self.surrogates: dict[str, Surrogate] = {}
+
+    def load(self, double: bool, spelling: Any, place: str) -> Potential:
+        """double: in double precision. place: of the key, for errors. Raises SettingsError, SetupError."""
+        if (keys := as_surrogate(spelling)) is not None:
+            if repr(spelling) not in self.surrogates:
+                self.surrogates[repr(spelling)] = self._surrogate(keys, place)
+            return self.surrogates[repr(spelling)]
+        precision = "float64" if double or repr(spelling) in self.exact else self.dtype
+        found = self.potentials.of(spelling, place, precision)
+        return found if isinstance(canonical_spec(spelling), str) else UserPotential(found, place)
+
+    def describe(self, spelling: Any, place: str) -> Describe:
+        """MACE features for filters. Raises SettingsError for a potential that is not a MACE model."""
+        if as_surrogate(spelling) is not None:
+            raise SettingsError(
+                f"{place}: descriptor: mace needs a MACE model, not {SURROGATE}; set descriptor: radial"
+            )
+        return self.potentials.describe(spelling, place)
+
+    def _surrogate(self, keys: SurrogateKeys, place: str) -> Surrogate:
+        def check() -> None:
+            if self.stop():
+                raise Abandoned
+
+        baseline = (
+            None if keys.baseline is None else self.load(False, keys.baseline, f"{place}.kwargs.baseline")
+        )
+        given = labelled_file(self.potentials.folder, keys.data, f"{place}.kwargs.data")
+        return Surrogate(baseline, given, check)
+
+
+class _OwnPotential:
+    """The potential of a sampler, loaded when it is asked for. used: it, or None for a sampler that needs none."""
+
+    def __init__(self, loader: _Loader, asked: SamplerSettings, spelling: Any, place: str) -> None:
+        self.loader, self.asked, self.spelling, self.place = loader, asked, spelling, place
+        self.used: Potential | None = None
+
+    def __call__(self) -> Potential:
+        self.used = self.loader.load(self.asked.double_precision, self.spelling, self.place)
+        return self.used
 
 
 def _sampler(asked: SamplerSettings, context: SamplerContext) -> Sampler:

@@ -94,7 +94,7 @@ def test_the_kinds_are_the_files_of_a_folder_and_are_read_without_torch():
         "sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.split() == ["md", "aimd", "rattle_tree", "phonons", "diffusion"]
+    assert done.stdout.split() == ["md", "aimd", "rattle_tree", "phonons", "diffusion", "gpr"]
     assert done.returncode == 0, done.stderr
 
 

@@ -110,3 +110,34 @@ def test_a_snapshot_holds_one_state_however_many_batches_there_were():
             {str(visit - 1)} if visit else set()
         )
     assert len(set(sizes)) == 1
+
+
+class Learner:
+    """Makes one structure whose position is the number of labels that it has been given."""
+
+    name = "learner"
+
+    def __init__(self):
+        self.labels = []
+
+    def new_labels(self, labelled):
+        self.labels.append(list(labelled))
+
+    def sample(self, systems, n, rng):
+        yield Sample(systems[0].frame.moved(systems[0].frame.positions + sum(map(len, self.labels))))
+
+
+def test_labels_are_given_once_and_all_of_them_again_after_a_restart():
+    made = []
+
+    def make():
+        made.append(Learner())
+        return made[-1]
+
+    first = ResumableSampler(make, "sample", 7)
+    for visit, labels in enumerate([[], [1, 2], [1, 2, 3]]):
+        last = first.sample(SYSTEMS, 1, visit, labels)[0]
+    assert made[0].labels == [[], [1, 2], [3]]
+    again = ResumableSampler(make, "sample", 7)
+    assert again.sample(SYSTEMS, 1, 2, [1, 2, 3])[0].frame == last.frame
+    assert made[1].labels == [[1, 2, 3]]

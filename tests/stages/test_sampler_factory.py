@@ -7,6 +7,9 @@ import yaml
 
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.potentials.named import Potentials
+from aims_pax.samplers.kinds.gpr import MostUncertainSampler
+from aims_pax.samplers.kinds.md import MDSampler
+from aims_pax.samplers.surrogate import SurrogateDriven
 from aims_pax.stages.sampler_factory import mixture
 from tests.md.settings import langevin
 from tests.settings.folders import PROJECT
@@ -108,3 +111,47 @@ def test_a_sampler_of_the_user_that_cannot_be_used_is_named_by_its_key(made, kin
     with pytest.raises(error) as raised:
         made({"kind": "own_samplers:Own"}, {"kind": kind})
     assert str(raised.value).startswith(f"SAMPLERS.1.kind: {said}")
+
+
+def test_samplers_on_a_surrogate_share_one_and_others_stay_as_they_are(made):
+    pytest.importorskip("featomic")
+    spelled = {"factory": "surrogate.gpr", "kwargs": {"baseline": EMT}}
+    parts = made(
+        {"kind": "md", "potential": spelled},
+        {"kind": "rattle_tree"},
+        {"kind": "gpr"},
+        {"kind": "md", "potential": EMT},
+        reference=object(),
+    ).parts
+    md, trees, gpr, other = (part.sampler for part in parts)
+    assert isinstance(md, SurrogateDriven)
+    assert md.surrogate is trees.surrogate
+    assert md.surrogate.baseline is not None
+    assert isinstance(gpr, MostUncertainSampler)
+    assert gpr.surrogate is not md.surrogate
+    assert isinstance(other, MDSampler)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "said"),
+    [
+        ({"kind": "md", "potential": "surrogate.gpr"}, "only a run has; give data"),
+        ({"kind": "gpr"}, "only a run has; give data"),
+    ],
+)
+def test_a_surrogate_without_a_run_needs_data(made, sampler, said):
+    with pytest.raises(SettingsError, match=said):
+        made(sampler)
+
+
+@pytest.mark.parametrize(
+    ("potential", "said"),
+    [
+        ({"factory": "surrogate.gpr", "kwargs": {"base": 1}}, "baseline: …, data: …"),
+        ({"factory": "surrogate.gpr", "kwargs": {"data": "none.xyz"}}, "none.xyz: no such file"),
+        ({"factory": "surrogate.gpr", "kwargs": {"baseline": "surrogate.gpr"}}, "learns the labels of a run"),
+    ],
+)
+def test_a_surrogate_that_is_written_wrongly_is_refused(made, potential, said):
+    with pytest.raises(SettingsError, match=said):
+        made({"kind": "md", "potential": potential}, reference=object())

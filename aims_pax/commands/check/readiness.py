@@ -320,7 +320,9 @@ def missing_extras(
     """(place, text) for each missing package that samplers and built-in potentials need."""
     missing: list[tuple[Place, str]] = []
     for k, sampler in enumerate(samplers):
-        missing += [((SAMPLERS, k), text) for name, text in sampler.packages.items() if not importable(name)]
+        missing += [
+            ((SAMPLERS, k), text) for name, text in sampler.needed_packages.items() if not importable(name)
+        ]
     for place, call in potentials:
         module, extra = BUILT_IN_NEEDS.get(call.target, ("", ""))
         if module and not importable(module):

@@ -11,4 +11,5 @@ ORDER = (
     "rattle_tree",
     "phonons",
     "diffusion",
+    "gpr",
 )  # order in documentation and messages; others follow, sorted by name

@@ -1,0 +1,168 @@
+"""A Gaussian process that learns the labels of a run so far, as the potential of samplers: `potential: surrogate.gpr`.
+
+Samplers are given new labels by `new_labels` (see `aims_pax.sampler.LearnsFromLabels`). What the process predicts moves
+atoms and tells how uncertain a structure is; it is never the label of a structure.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aims_pax.dataset import read_extxyz
+from aims_pax.errors import SettingsError
+from aims_pax.frames import Array, Frame, Label, LabelledFrame
+from aims_pax.models.gp.process import GaussianProcess
+from aims_pax.models.gp.surrogate_copies import refuse_surrogate_labels
+from aims_pax.potential import Bound, LabelsBound, Potential
+from aims_pax.sampler import LearnsFromLabels, Sample, Sampler, SamplingError, Stateful
+from aims_pax.systems import System
+
+log = logging.getLogger(__name__)
+
+FIRST = 5  # labels without which a process is not used
+NEWEST = 200  # labels that it learns at most
+RATTLE = 0.05  # Å, of structures that are made while the process cannot move atoms
+
+
+class Surrogate:
+    """The process, and the labels that it learns when it is next used. It is a `Potential`.
+
+    baseline: the prior mean, or None. given: labels that it has from the beginning. check: called often during fits; it
+    raises when the run should stop.
+    """
+
+    def __init__(
+        self,
+        baseline: Potential | None = None,
+        given: Sequence[LabelledFrame] = (),
+        check: Callable[[], Any] = lambda: None,
+    ) -> None:
+        self.baseline, self.check = baseline, check
+        self._labelled: dict[str, LabelledFrame] = {}
+        self._process: GaussianProcess | None = None
+        self.new_labels(given)
+
+    def new_labels(self, labelled: Sequence[LabelledFrame]) -> None:
+        """Learn these too. Labels of isolated atoms, and those that it has already, change nothing."""
+        new = {x.id: x for x in labelled if len(x.frame) > 1 and x.id not in self._labelled}
+        if new:
+            self._labelled |= new
+            self._process = None
+
+    def ready(self, frame: Frame) -> bool:
+        """Whether it has learnt enough for structures like this: FIRST labels, and one of the same atoms."""
+        return len(self._labelled) >= FIRST and bool(self.labelled_like(frame))
+
+    def labelled_like(self, frame: Frame) -> list[Frame]:
+        """The structures among its labels with the atoms of this one and everything else but positions and cell."""
+        return [x.frame for x in self._labelled.values() if x.frame.constitution == frame.constitution]
+
+    @property
+    def process(self) -> GaussianProcess:
+        """The process of the newest labels."""
+        if self._process is None:
+            newest = [*self._labelled.values()][-NEWEST:]
+            name = "" if self.baseline is None else "baseline"
+            self._process = GaussianProcess.fit(
+                newest, baseline=self.baseline, baseline_name=name, check=self.check
+            )
+            log.info(
+                "surrogate: Gaussian process of %d labels · leave-one-out force MAE %.1f meV/Å",
+                len(newest), 1000 * self._process.errors.force_mae,
+            )  # fmt: skip
+        return self._process
+
+    def labels(self, frames: Sequence[Frame]) -> list[Label]:
+        """Predictions, for moving atoms."""
+        return self.process.labels(frames)
+
+    def bind(self, frames: Sequence[Frame]) -> Bound:
+        """For MD, without deviations, which take longer."""
+        return LabelsBound(self.process.labels, frames)
+
+    def deviations(self, frames: Sequence[Frame]) -> Array:
+        """(F,) eV/Å, the largest standard deviation of a force component on an atom that can move."""
+        said = self.process.predict(frames, spread=True)
+        assert said.force_sd is not None
+        parts = np.split(said.force_sd, np.cumsum([len(f) for f in frames])[:-1])
+        free = (
+            sd if f.fixed is None else np.where(f.fixed, 0.0, sd) for f, sd in zip(frames, parts, strict=True)
+        )
+        return np.array([sd.max() for sd in free])
+
+
+class SurrogateDriven:
+    """A sampler whose potential is a `Surrogate`. Where that cannot move atoms yet, or its motion fails, structures are
+    rattled instead: labelled ones, or the starting structure."""
+
+    def __init__(self, inner: Sampler, surrogate: Surrogate) -> None:
+        self.inner, self.surrogate, self.name = inner, surrogate, inner.name
+
+    def new_labels(self, labelled: Sequence[LabelledFrame]) -> None:
+        """For the process, and for the sampler if it learns by itself."""
+        self.surrogate.new_labels(labelled)
+        if isinstance(self.inner, LearnsFromLabels):
+            self.inner.new_labels(labelled)
+
+    def sample(self, systems: Sequence[System], n: int, rng: np.random.Generator) -> Iterator[Sample]:
+        """n structures of each system, one of each in turn."""
+        moved = [s for s in systems if self.surrogate.ready(s.frame)]
+        other = np.random.default_rng(int(rng.integers(2**63)))
+        driven = self.inner.sample(moved, n, rng) if moved else iter(())
+        for _ in range(n):
+            for system in systems:
+                sample = None
+                if system in moved:
+                    try:
+                        sample = next(driven, None)
+                    except SamplingError as error:
+                        log.warning("%s; rattled structures instead, for this batch", error)
+                        moved = []
+                yield sample or rattled_sample(system, self.surrogate, RATTLE, self.name, other)
+
+    def state_arrays(self) -> dict[str, NDArray[Any]]:
+        """That of the sampler; what the process has learnt follows from the labels."""
+        return self.inner.state_arrays() if isinstance(self.inner, Stateful) else {}
+
+    def load_state_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Restore the state from `state_arrays`."""
+        if isinstance(self.inner, Stateful):
+            self.inner.load_state_arrays(arrays)
+
+
+def rattled_sample(
+    system: System, surrogate: Surrogate, sigma: float, name: str, rng: np.random.Generator
+) -> Sample:
+    """A labelled structure of the system, or its starting structure, with normal displacements.
+
+    sigma: Å. The mean of the displacements is zero along directions in which no atom is fixed.
+    """
+    known = surrogate.labelled_like(system.frame) or [system.frame]
+    parent = known[int(rng.integers(len(known)))]
+    steps = rng.normal(0, sigma, parent.positions.shape)
+    if len(parent) > 1:
+        steps -= steps.mean(0) if parent.fixed is None else np.where(parent.fixed.any(0), 0.0, steps.mean(0))
+    if parent.fixed is not None:
+        steps[parent.fixed] = 0
+    origin: dict[str, str | int | float] = {"sampler": name, "system": system.name, "moved_by": "rattle"}
+    return Sample(parent.moved(parent.positions + steps), None, origin)
+
+
+def labelled_file(folder: Path, name: str | None, place: str) -> list[LabelledFrame]:
+    """The labelled structures of a file, with MACE's names of labels. Raises SettingsError naming the key."""
+    if name is None:
+        return []
+    try:
+        found = list(read_extxyz(folder / Path(name).expanduser()))
+        refuse_surrogate_labels(found, "learnt by a surrogate")
+    except SettingsError as error:
+        raise SettingsError(f"{place}: {error}") from error
+    if not found:
+        raise SettingsError(f"{place}: {name}: no structures in it")
+    return found
