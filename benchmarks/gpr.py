@@ -1,11 +1,14 @@
 """Gaussian processes: errors, seconds, memory and coverage on data that this file makes, and calls of a band.
 
     python benchmarks/gpr.py [copper] [dimer] [scale] [neb] [calculator]
+    python benchmarks/gpr.py augmentation [--steps 400] [--seeds 5] [--cases ethanol-20 …] [--out augmentation.jsonl]
 
 copper: Cu13 of EMT at 300 K, 25 frames to train on and 50 to test, then rattled by 0.06, 0.12, 0.25 Å. dimer: two
 molecules of ethylene carbonate rattled by 0.03 Å, GFN1-xTB, 40/20. Each against the Cartesian process. scale: 250
 frames of the dimer. neb: Au on Al(100), EMT, five moving images. calculator: energy and forces of 20 atoms. CPU
-seconds, one thread.
+seconds, one thread. augmentation: does `AUGMENTATION` help a force-trained MACE? Ethanol (GFN1-xTB, 500 K) and dimer
+with 20 and 40 labels, Cu13 (EMT, 300 K) with 10; ten validation frames; with and without copies at equal numbers of
+optimiser steps. Other frames and other weights for each seed; existing lines of the output are not computed again.
 """
 
 from __future__ import annotations
@@ -179,11 +182,153 @@ def neb() -> None:
     )
 
 
+# ---------------------------------------------------------------- augmentation
+
+CASES = {"ethanol-20": 20, "ethanol-40": 40, "dimer-20": 20, "dimer-40": 40, "cu13-10": 10}
+VALID, TEST = 10, 50
+MODEL = {"num_channels": 16, "max_L": 0, "max_ell": 3, "correlation": 2, "r_max": 4.5, "radial_MLP": [32, 32]}
+
+
+def trajectory(
+    atoms: Any, calculator: Any, temperature: float, timestep: float, count: int
+) -> list[LabelledFrame]:
+    """Frames of Langevin dynamics, 20 steps apart, after 300 steps."""
+    from ase import units
+    from ase.md.langevin import Langevin
+    from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+
+    rng = np.random.default_rng(0)
+    atoms.calc = calculator
+    MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
+    dynamics = Langevin(
+        atoms, timestep * units.fs, temperature_K=temperature, friction=0.02 / units.fs, rng=rng
+    )
+    dynamics.run(300)
+    found = []
+    for _ in range(count):
+        dynamics.run(20)
+        found.append(labelled(atoms, lambda: calculator))
+    return found
+
+
+def pool_of(system: str, count: int) -> list[LabelledFrame]:
+    """Labelled frames of ethanol, dimer or cu13."""
+    from ase.build import molecule
+    from ase.calculators.emt import EMT
+    from ase.cluster import Icosahedron
+
+    if system == "dimer":
+        return dimer_frames(count, 0)
+    if system == "cu13":
+        return trajectory(Icosahedron("Cu", 2), EMT(), 300, 5.0, count)
+    from tblite.ase import TBLite
+
+    return trajectory(molecule("CH3CH2OH"), TBLite(method="GFN1-xTB", verbosity=0), 500, 0.5, count)
+
+
+def settings_in(folder: Path) -> Any:
+    """Those of a run with a small model; everything else has the defaults."""
+    from aims_pax.settings import read_settings
+
+    (folder / "geometry.in").write_text("atom 0 0 0 H\n")
+    (folder / "aimsPAX.yaml").write_text(
+        "INITIAL_DATASET_GENERATION: {desired_acc: 0.1, n_points_per_sampling_step_idg: 5}\nMD: {stat_ensemble: NVT}\n"
+        'REFERENCE: {type: calculator, factory: "ase.calculators.emt:EMT"}\nAUGMENTATION: {kind: gpr}\n'
+    )
+    (folder / "mace.yaml").write_text(f"GENERAL: {{name_exp: bench}}\nARCHITECTURE: {json.dumps(MODEL)}\n")
+    return read_settings(folder)
+
+
+def trained(case: str, pool: Sequence[LabelledFrame], copied: bool, seed: int, steps: int) -> dict[str, Any]:
+    """One training; errors on test frames that neither training nor the gate has seen."""
+    import torch
+
+    from aims_pax.models.base import MemberData
+    from aims_pax.models.evaluate import evaluate_potential
+    from aims_pax.models.gp.training_copies import TrainingCopies
+    from aims_pax.models.mace.ensemble import Ensemble
+
+    torch.set_num_threads(1)
+    n, order = CASES[case], np.random.default_rng(seed).permutation(len(pool))
+    chosen = [pool[k] for k in order]
+    data = MemberData(chosen[:n], chosen[n : n + VALID])
+    with tempfile.TemporaryDirectory() as folder:
+        settings = settings_in(Path(folder))
+        elements = sorted({int(z) for z in pool[0].frame.numbers})
+        ensemble = Ensemble.build(settings.mace, [seed], elements)
+        copies = TrainingCopies(settings.augmentation, Path(folder))
+        size = settings.mace.training.batch_size
+        began, done, visits, opened = time.process_time(), 0, 0, 0
+        while done < steps:
+            now = copies.added(ensemble, 0, data, data, grows=False) if copied and ensemble.trained else data
+            ensemble.train({0: now}, 1, words=("bench", visits))
+            opened, visits = opened + bool(now.copies), visits + 1
+            done += -(-(n + len(now.copies)) // size)
+        ensemble.finish_convergence({0: data})
+        found = evaluate_potential(ensemble.potential(), chosen[n + VALID :][:TEST])
+        used = [
+            json.loads(x)
+            for x in Path(folder).glob("augmentation/used.jsonl")
+            for x in x.read_text().splitlines()
+        ]
+    return {
+        "case": case, "copies": copied, "seed": seed, "steps": done, "force_mae": found.force_mae,
+        "energy_per_atom_mae": found.energy_per_atom_mae, "visits": visits, "visits_with_copies": opened,
+        "loo_force_mae": used[-1]["loo_force_mae"] if used else None, "seconds": time.process_time() - began,
+    }  # fmt: skip
+
+
+def augmentation(asked: argparse.Namespace) -> None:
+    out = Path(asked.out)
+    known = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    pools: dict[str, list[LabelledFrame]] = {}
+    for seed in range(asked.seeds):
+        for case in asked.cases or CASES:
+            system = case.split("-")[0]
+            for copied in (False, True):
+                key = {"case": case, "copies": copied, "seed": seed, "wanted": asked.steps}
+                if any(key.items() <= line.items() for line in known):
+                    continue
+                pools.setdefault(system, []) or pools[system].extend(pool_of(system, 40 + VALID + TEST))
+                line = trained(case, pools[system], copied, seed, asked.steps) | key
+                known.append(line)
+                with out.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+    for case in asked.cases or CASES:
+        table_row(case, [line for line in known if line["case"] == case and line["wanted"] == asked.steps])
+
+
+def table_row(case: str, lines: Sequence[dict[str, Any]]) -> None:
+    """Mean and standard error of both, and of the ratios at equal seeds."""
+    found = {c: {x["seed"]: x for x in lines if x["copies"] == c} for c in (False, True)}
+    seeds = sorted(found[False].keys() & found[True].keys())
+    if not seeds:
+        return
+    text = f"| {case} | {len(seeds)} |"
+    for name in ("force_mae", "energy_per_atom_mae"):
+        off, on = (np.array([found[c][s][name] for s in seeds]) * 1000 for c in (False, True))
+        change = 100 * (on / off - 1)
+        for values, digits in ((off, 1), (on, 1), (change, 0)):
+            error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+            text += f" {values.mean():.{digits}f} ± {error:.{digits}f} |"
+    used = np.mean([found[True][s]["visits_with_copies"] / found[True][s]["visits"] for s in seeds])
+    loo = [1000 * found[True][s]["loo_force_mae"] for s in seeds if found[True][s]["loo_force_mae"]]
+    print(f"{text} {np.mean(loo):.1f} | {100 * used:.0f} % |", flush=True)
+
+
 PARTS = {"copper": copper, "dimer": dimer, "calculator": calculator, "scale": scale, "neb": neb}
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", choices=[[], *PARTS])
-    for part in parser.parse_args().parts or PARTS:
-        PARTS[part]()
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS, "augmentation"])
+    parser.add_argument("--steps", type=int, default=400, help="optimiser steps of a training")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--cases", nargs="*", choices=[[], *CASES])
+    parser.add_argument("--out", default="augmentation.jsonl", help="one line for each training")
+    given = parser.parse_args()
+    for part in given.parts or PARTS:
+        if part == "augmentation":
+            augmentation(given)
+        else:
+            PARTS[part]()
