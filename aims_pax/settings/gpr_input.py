@@ -7,6 +7,7 @@ error with its line and the nearest key.
 from __future__ import annotations
 
 import ast
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -14,7 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from aims_pax.errors import SettingsError
+from aims_pax.settings.samplers import as_spelling
 from aims_pax.settings.yaml_reader import read_document
 from aims_pax.suggestions import nearest, no_such
 
@@ -97,6 +101,15 @@ def _centres(text: str) -> tuple[tuple[float, float, float], ...] | None:
     return rows  # type: ignore[return-value]
 
 
+def _potential(text: str) -> Any:
+    """A potential as samplers spell it; a table in braces, as YAML has it."""
+    try:
+        value = yaml.safe_load(text) if text.startswith("{") else text
+        return None if text.lower() == "none" else as_spelling(value)
+    except (yaml.YAMLError, ValueError) as error:
+        raise _Expected(f"a potential: {{factory, kwargs}}, a name or a path ({error})") from None
+
+
 _OTHER_FEATURES = "features of MACE and Chebyshev polynomials are not available here"
 KEYS: dict[str, GprKey] = {
     "train_file": GprKey(None, _word, "Files of the training set: a path with * and ?."),
@@ -148,6 +161,11 @@ KEYS: dict[str, GprKey] = {
     "constraints": GprKey(True, _flag, "", "forces of fixed atoms are observed too"),
     "force": GprKey(True, _flag, "", "forces are always used"),
     "autograd": GprKey(False, _flag, "", "derivatives are always analytical"),
+    "baseline": GprKey(
+        None, _potential,
+        "A cheap potential as prior mean: `{factory: …, kwargs: …}` of an ASE calculator, the name of a foundation "
+        "model, or the path of a model.", ours=True,
+    ),
     "seed": GprKey(0, _whole(0), "Seed of the displacements of copies.", ours=True),
     "overwrite": GprKey(False, _flag, "Empty output folders that exist; False: they are refused.", ours=True),
     "max_unc_forces": GprKey(
@@ -157,6 +175,7 @@ KEYS: dict[str, GprKey] = {
         0.7, _number(0), "Copies are refused with atoms closer than this share of the closest in the data.", ours=True
     ),
 }  # fmt: skip
+WHOLE_LINE = ("soap_centers", "baseline")  # keys whose value may have several words
 DATA_KEYS = ("train_file", "test_file")
 
 
@@ -247,7 +266,7 @@ def _entries(path: Path) -> Entries:
         if not words:
             continue
         name, rest = words[0], words[1].strip() if len(words) > 1 else ""
-        if name.lower() == "soap_centers" or not rest:
+        if name.lower() in WHOLE_LINE or not rest:
             entries.append((number, name, rest))
             continue
         value, *more = rest.split(None, 1)
@@ -263,7 +282,9 @@ def _yaml_entries(path: Path) -> Entries:
     problems = []
     for name, value in document.data.items():
         line = document.line((name,))
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and name.lower() == "baseline":
+            value = json.dumps(value)
+        elif isinstance(value, Mapping):
             problems.append(f"{path}:{line}: {name}: expected one value, got a table")
             continue
         entries.append(

@@ -24,6 +24,7 @@ from aims_pax.settings.fields import Flag, Real, Section, Text, Whole, key
 from aims_pax.settings.messages import in_words
 from aims_pax.settings.read import read_sections, unsupported
 from aims_pax.settings.reference_settings import GENERAL, USED, read_reference_settings
+from aims_pax.settings.samplers import OptionalPotential
 from aims_pax.settings.settings import LabellingSettings
 from aims_pax.settings.yaml_reader import Document, read_document
 
@@ -31,7 +32,17 @@ REFERENCE = ("REFERENCE", "CLUSTER", "MISC", "species_dir", "reference")
 GEOMETRY = "Geometry file, as `path_to_geometry`; it may have charge, spin and fixed atoms."
 
 
-class NebSettings(Section):
+class SearchSettings(Section):
+    """Keys of all three commands."""
+
+    baseline: OptionalPotential = key(
+        None,
+        "A cheap potential as prior mean of the process: `{factory, kwargs}` of an ASE calculator (xTB, …), the name "
+        "of a foundation model, or the path of a model. The process then learns the difference to it.",
+    )
+
+
+class NebSettings(SearchSettings):
     """`aims-PAX neb`: the path of lowest energy between two minima."""
 
     initial: Text = key(..., "First end. " + GEOMETRY)
@@ -50,7 +61,7 @@ class NebSettings(Section):
     output: Text = key("neb", "Folder for path, energies and restart.")
 
 
-class RelaxSettings(Section):
+class RelaxSettings(SearchSettings):
     """`aims-PAX relax`: the minimum near a structure, in its cell."""
 
     structure: Text = key(..., GEOMETRY)
@@ -68,7 +79,7 @@ class RelaxSettings(Section):
     output: Text = key("relax", "Folder for the minimum, all labels and restart.")
 
 
-class SurrogateMDSettings(Section):
+class SurrogateMDSettings(SearchSettings):
     """`aims-PAX md`: molecular dynamics on the process, which asks the reference where it is unsure."""
 
     structure: Text = key(..., GEOMETRY)

@@ -25,6 +25,7 @@ WRITTEN = {  # a value that is not the default, as text, and as it is read
     "cheb_ang_cutoff": ("2.5", 2.5), "cheb_delta": ("1e-3", 1e-3), "constraints": ("False", False),
     "force": ("False", False), "autograd": ("True", True), "seed": ("7", 7), "overwrite": ("True", True),
     "max_unc_forces": ("0.2", 0.2), "min_separation": ("0.5", 0.5),
+    "baseline": ('{factory: "ase.calculators.emt:EMT"}', {"factory": "ase.calculators.emt:EMT"}),
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aims_pax.commands.gpr.workflow import read_gpr
 from aims_pax.commands.surrogate.neb import read_neb
+from aims_pax.commands.surrogate.observations import prior_mean
 from aims_pax.commands.surrogate.relax import read_relax
 from aims_pax.commands.surrogate.uncertain_dynamics import read_surrogate_md
 from aims_pax.errors import SettingsError
@@ -64,6 +65,7 @@ def _checked_search(path: Path, command: str) -> CheckedInput:
     search, frame = _READ[command](path)
     if needs_featomic([frame]):
         require_featomic()
+    prior_mean(search.keys.baseline, frame)
     reference = reference_of(search.reference, [frame])
     text = as_yaml(search.keys.model_dump())
     verdict = f"check: {frame.formula}, {len(frame)} atoms · reference {reference.describe()['type']}"

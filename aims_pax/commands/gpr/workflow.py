@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,8 +24,10 @@ from aims_pax.commands.gpr.output_files import (
     write_array,
     write_structures,
 )
+from aims_pax.commands.surrogate.observations import prior_mean
 from aims_pax.engine.interrupts import InterruptMonitor, remaining_walltime
 from aims_pax.engine.outcome import log_outcome
+from aims_pax.errors import SettingsError
 from aims_pax.frames import LabelledFrame
 from aims_pax.models.gp.coordinate_process import CoordinateOptions, CoordinateProcess
 from aims_pax.models.gp.process import GaussianProcess, ProcessOptions, needs_featomic
@@ -34,6 +36,7 @@ from aims_pax.models.gp.soap import SoapDescriptor, require_featomic
 from aims_pax.models.gp.soap_points import SoapPoints
 from aims_pax.models.gp.sparse_process import ProcessPrediction
 from aims_pax.models.gp.surrogate_copies import PROVENANCE, CopyLimits, LabelledCopies, make_copies
+from aims_pax.potentials.baseline import Baseline
 from aims_pax.record.lock import Lock
 from aims_pax.record.log import to_console
 from aims_pax.report.gpr_page import GprRecord, TestErrors, write_gpr_page
@@ -55,6 +58,7 @@ class GprInput:
     settings: GprSettings
     train: list[LabelledFrame]
     test: list[LabelledFrame]
+    baseline: Baseline | None = None
 
 
 def read_gpr(config: Path, folder: Path) -> GprInput:
@@ -73,7 +77,20 @@ def read_gpr(config: Path, folder: Path) -> GprInput:
         )
     if settings["descriptor"] == SOAP or (not dense and needs_featomic([x.frame for x in train])):
         require_featomic()
-    return GprInput(settings, train, test)
+    return GprInput(settings, train, test, _baseline(settings, train))
+
+
+def _baseline(settings: GprSettings, data: Sequence[LabelledFrame]) -> Baseline | None:
+    """The prior mean, tried on the first structure. Raises SettingsError, SetupError."""
+    if settings["baseline"] is None:
+        return None
+    if settings["descriptor"] == CART or settings["soap_centers"] is not None:
+        raise settings.problem("baseline", "needs Descriptor auto, or soap without soap_centers")
+    try:
+        found = prior_mean(settings["baseline"], data[0].frame)
+    except SettingsError as error:
+        raise settings.problem("baseline", error.text or str(error)) from error
+    return found
 
 
 def gpr(config: Path, console: Console) -> None:
@@ -91,7 +108,7 @@ def gpr(config: Path, console: Console) -> None:
 def _run(given: GprInput, folder: Path, watch: InterruptMonitor) -> None:
     settings = given.settings
     began = time.monotonic()
-    process = train_process(settings, given.train, watch)
+    process = train_process(settings, given.train, watch, given.baseline)
     _log_training(process, given, time.monotonic() - began)
     if settings["descriptor"] == CART:
         _compare_with_auto(process, given.train, watch)
@@ -99,7 +116,8 @@ def _run(given: GprInput, folder: Path, watch: InterruptMonitor) -> None:
         write_structures(settings, folder / FOLDERS["train_write"], given.train, [""] * len(given.train))
     if settings["train_model_save"] and isinstance(process, GaussianProcess):
         save_process(process, folder / MODEL)
-        log.info("saved: %s", MODEL)
+        needs = f"; it needs the baseline {process.baseline_name} again" if process.baseline_name else ""
+        log.info("saved: %s%s", MODEL, needs)
     tested = _test(process, given, folder) if given.test else None
     copies = _augment(process, given, folder, watch) if settings["additional_write"] else None
     page = write_gpr_page(folder, _record(process, given, tested, copies))
@@ -109,8 +127,16 @@ def _run(given: GprInput, folder: Path, watch: InterruptMonitor) -> None:
 # ---------------------------------------------------------------- train
 
 
-def train_process(settings: GprSettings, data: Sequence[LabelledFrame], watch: InterruptMonitor) -> Process:
-    """The process that `descriptor` asks for. Raises SettingsError, RunInterrupted."""
+def train_process(
+    settings: GprSettings,
+    data: Sequence[LabelledFrame],
+    watch: InterruptMonitor,
+    baseline: Baseline | None = None,
+) -> Process:
+    """The process that `descriptor` asks for. Raises SettingsError, RunInterrupted, LabelError."""
+    prior: dict[str, Any] = (
+        {} if baseline is None else {"baseline": baseline, "baseline_name": baseline.described}
+    )
     descriptor, centres = settings["descriptor"], settings["soap_centers"]
     check = watch.raise_if_stopped
     if descriptor == CART or (centres is not None and descriptor == SOAP):
@@ -130,9 +156,9 @@ def train_process(settings: GprSettings, data: Sequence[LabelledFrame], watch: I
     if descriptor == SOAP:
         d = _spectrum(settings, data)
         return GaussianProcess.fit(
-            data, ProcessOptions(d.cutoff, d.n, d.l, d.width, molecules=False), check=check
+            data, ProcessOptions(d.cutoff, d.n, d.l, d.width, molecules=False), check=check, **prior
         )
-    return GaussianProcess.fit(data, check=check)
+    return GaussianProcess.fit(data, check=check, **prior)
 
 
 def _spectrum(settings: GprSettings, data: Sequence[LabelledFrame]) -> SoapDescriptor:
@@ -160,6 +186,10 @@ def _log_training(process: Process, given: GprInput, seconds: float) -> None:
             "%.2f eV",
             d.cutoff, d.n, d.l, d.width, process.shared.basis.size, 1000 * s.noise, s.amplitude,
         )  # fmt: skip
+    if given.baseline is not None:
+        log.info(
+            "train: prior mean %s, from which the process learns the difference", given.baseline.described
+        )
     errors = process.errors
     log.info(
         "train: leave-one-out MAE: energy %.2f meV, force component %.2f meV/Å · %.1f s",

@@ -21,6 +21,7 @@ from aims_pax.commands.surrogate.observations import (
     SearchEnded,
     largest_force,
     opened_search,
+    prior_mean,
     same_atoms,
 )
 from aims_pax.errors import SettingsError
@@ -91,7 +92,8 @@ def neb(config: Path, console: Console) -> None:
             "method": desk.labeller.method,
         }  # fmt: skip
         folder = Path(keys.output).expanduser()
-        known = Observations.opened(desk, folder, first, made_with, keys.max_calls)
+        baseline = prior_mean(keys.baseline, first)
+        known = Observations.opened(desk, folder, first, made_with, keys.max_calls, baseline)
         _search(keys, first, last, known)
 
 

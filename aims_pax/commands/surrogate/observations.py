@@ -23,6 +23,8 @@ from aims_pax.labelled_data import to_extxyz
 from aims_pax.labelling.reference_potential import ReferencePotential
 from aims_pax.models.gp.process import GaussianProcess, needs_featomic
 from aims_pax.models.gp.soap import require_featomic
+from aims_pax.potentials.baseline import Baseline
+from aims_pax.potentials.named import naming_errors
 from aims_pax.record.arrays import Torn, pack_arrays, unpack_arrays
 from aims_pax.record.files import write_bytes, write_text
 from aims_pax.stages.label_list import open_reference
@@ -41,7 +43,7 @@ class SearchEnded(AimsPaxError):
 class Observations:
     """All labels of a search so far. calls: requests of labels, those found in the store included.
 
-    made_with: what the labels and the state depend on; a folder of another search is refused.
+    made_with: what the labels and the state depend on; a folder of another search is refused. baseline: the prior mean.
     """
 
     desk: LabellingContext
@@ -52,6 +54,7 @@ class Observations:
     data: list[LabelledFrame] = field(default_factory=list)
     state: Arrays = field(default_factory=dict)
     round: int = 0
+    baseline: Baseline | None = None
 
     @classmethod
     def opened(
@@ -61,9 +64,11 @@ class Observations:
         template: Frame,
         made_with: Mapping[str, Any],
         max_calls: int,
+        baseline: Baseline | None = None,
     ) -> Observations:
         """Those of an earlier run in this folder, or none. Raises RestartError for another search."""
-        found = cls(desk, folder, template, dict(made_with), max_calls)
+        known = {} if baseline is None else {"baseline": baseline.identity}
+        found = cls(desk, folder, template, {**made_with, **known}, max_calls, baseline=baseline)
         path = folder / RESTART
         if not path.exists():
             if (folder / LABELLED).exists():
@@ -74,7 +79,8 @@ class Observations:
         except Torn as error:
             raise RestartError(f"{path}: {error}; remove {folder} to begin again") from error
         if meta["made_with"] != found.made_with:
-            changed = [k for k in meta["made_with"] if meta["made_with"][k] != found.made_with.get(k)]
+            names = dict.fromkeys([*meta["made_with"], *found.made_with])
+            changed = [k for k in names if meta["made_with"].get(k) != found.made_with.get(k)]
             raise RestartError(
                 f"{folder}: of another search ({', '.join(changed)}); name another output, or remove it"
             )
@@ -122,8 +128,11 @@ class Observations:
         write_bytes(self.folder / RESTART, pack_arrays(arrays, meta))
 
     def process(self) -> GaussianProcess:
-        """A process of all labels."""
-        return GaussianProcess.fit(self.data, check=self.desk.watch.raise_if_stopped)
+        """A process of all labels. Raises LabelError if the baseline fails."""
+        name = "" if self.baseline is None else self.baseline.described
+        return GaussianProcess.fit(
+            self.data, baseline=self.baseline, baseline_name=name, check=self.desk.watch.raise_if_stopped
+        )
 
     def _label(self, frame: Frame) -> LabelledFrame:
         try:
@@ -151,6 +160,20 @@ def opened_search(
         require_featomic()
     with open_reference(reference, console, f"{command}.log", frames) as desk:
         yield desk
+
+
+def prior_mean(spelling: Any, frame: Frame) -> Baseline | None:
+    """The potential of the key `baseline`, tried on a structure of the search. Raises SettingsError, SetupError."""
+    if spelling is None:
+        return None
+    found = Baseline(spelling, Path.cwd(), key="baseline")
+    with naming_errors("baseline"):
+        found.potential  # noqa: B018 (loads it)
+    try:
+        found.label(frame)
+    except LabelError as error:
+        raise SettingsError(f"{error.reason}; choose another baseline") from error
+    return found
 
 
 def largest_force(frame: Frame, forces: NDArray[Any]) -> float:

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aims_pax.commands.surrogate.observations import Observations, SearchEnded, largest_force, opened_search
+from aims_pax.commands.surrogate.observations import (
+    Observations,
+    SearchEnded,
+    largest_force,
+    opened_search,
+    prior_mean,
+)
 from aims_pax.frames import Frame, LabelledFrame
 from aims_pax.labelled_data import to_extxyz
 from aims_pax.models.gp.gp_calculator import GPRCalculator
@@ -46,7 +52,9 @@ def relax_on_surrogate(config: Path, console: Console) -> None:
             log.warning("%s", warning)
         keys: RelaxSettings = search.keys
         made_with = {"structure": start.id, "method": desk.labeller.method}
-        known = Observations.opened(desk, Path(keys.output).expanduser(), start, made_with, keys.max_calls)
+        baseline = prior_mean(keys.baseline, start)
+        folder = Path(keys.output).expanduser()
+        known = Observations.opened(desk, folder, start, made_with, keys.max_calls, baseline)
         try:
             best = minimise(keys, start, known)
         except SearchEnded:

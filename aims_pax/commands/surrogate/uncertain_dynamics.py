@@ -17,7 +17,7 @@ import numpy as np
 from ase import units
 
 from aims_pax import seeds
-from aims_pax.commands.surrogate.observations import Observations, largest_force, opened_search
+from aims_pax.commands.surrogate.observations import Observations, largest_force, opened_search, prior_mean
 from aims_pax.frames import Array, Frame
 from aims_pax.labelled_data import structure_text
 from aims_pax.models.gp.process import GaussianProcess
@@ -63,7 +63,9 @@ def surrogate_md(config: Path, console: Console) -> None:
             "method": desk.labeller.method,
             **{k: getattr(keys, k) for k in firm},
         }
-        known = Observations.opened(desk, Path(keys.output).expanduser(), start, made_with, keys.max_calls)
+        baseline = prior_mean(keys.baseline, start)
+        folder = Path(keys.output).expanduser()
+        known = Observations.opened(desk, folder, start, made_with, keys.max_calls, baseline)
         _Dynamics(keys, start, known).run()
 
 

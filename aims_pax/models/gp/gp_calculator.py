@@ -10,18 +10,28 @@ import numpy as np
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
 from aims_pax.models.gp.process import GaussianProcess
 from aims_pax.models.gp.process_file import load_process
+from aims_pax.potential import CalculatorPotential, Potential
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+
+def _as_potential(baseline: Calculator | Potential | None) -> Potential | None:
+    if isinstance(baseline, Calculator):
+        return CalculatorPotential(lambda: baseline)
+    return baseline
+
 
 SPREAD = ("unc_energy", "unc_forces")
 
 
 class GPRCalculator(Calculator):
-    """process: a GaussianProcess, or the path of its file.
+    """process: a GaussianProcess, or the path of its file. baseline: the prior mean that a process from a file was
+    trained with, an ASE calculator or a potential.
 
     Results: energy (eV), forces (eV/Å), for periodic structures stress (eV/Å³). The standard deviations `unc_energy`
     (eV) and `unc_forces` (N, 3) eV/Å are computed when they are asked for, by `uncertainty(atoms)` or
@@ -30,9 +40,20 @@ class GPRCalculator(Calculator):
 
     implemented_properties = ["energy", "free_energy", "forces", "stress", *SPREAD]  # noqa: RUF012 (as in ASE)
 
-    def __init__(self, process: GaussianProcess | str | Path, spread: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        process: GaussianProcess | str | Path,
+        spread: bool = False,
+        baseline: Calculator | Potential | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)  # type: ignore[no-untyped-call]
-        self.process = process if isinstance(process, GaussianProcess) else load_process(Path(process))
+        if isinstance(process, GaussianProcess):
+            if baseline is not None:
+                raise SettingsError("baseline: only for a process from a file; this one has its own")
+            self.process = process
+        else:
+            self.process = load_process(Path(process), _as_potential(baseline))
         self.spread = spread
 
     def calculate(

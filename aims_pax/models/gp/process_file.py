@@ -61,6 +61,8 @@ def load_process(path: Path, baseline: Potential | None = None) -> GaussianProce
         )
     if meta["baseline"] and baseline is None:
         raise SettingsError(f"{path}: was trained with the baseline {meta['baseline']}; give it too")
+    if baseline is not None and not meta["baseline"]:
+        raise SettingsError(f"{path}: was trained without a baseline; give none")
     return process_from_content(arrays, meta, baseline)
 
 

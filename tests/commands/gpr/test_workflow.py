@@ -14,6 +14,7 @@ from rich.console import Console
 
 from aims_pax.commands.gpr.workflow import gpr
 from aims_pax.errors import SettingsError, SetupError
+from aims_pax.models.gp.gp_calculator import GPRCalculator
 from aims_pax.models.gp.process_file import load_process
 from aims_pax.potential import calculate
 from aims_pax.structure_files.xsf import read_xsf, xsf_text
@@ -157,3 +158,61 @@ def test_without_featomic_the_extra_is_named_before_anything_is_written(go, monk
         go(WRITTEN + "Descriptor soap\n")
     assert not Path("gpr.html").exists()
     go(WRITTEN)  # distances need no featomic
+
+
+SCALED = """
+from ase.calculators.lj import LennardJones
+
+class Scaled(LennardJones):
+    def __init__(self, by):
+        super().__init__()
+        self.by = by
+
+    def calculate(self, *args, **kwargs):
+        super().calculate(*args, **kwargs)
+        for name in ("energy", "forces", "free_energy"):
+            self.results[name] = self.by * self.results[name]
+
+def fails(**kwargs):
+    raise RuntimeError("no licence")
+"""
+
+
+def test_a_baseline_is_the_prior_mean_and_belongs_to_the_saved_process(go):
+    Path("scaled_lj.py").write_text(SCALED)
+    three = "Train_file train/file_0000[036].xsf\nTest_file test/file_*.xsf\nTrain_model_save True\n"
+    go(three)
+    alone = errors()["force_mae"]
+    said = go(three + 'baseline {factory: "scaled_lj:Scaled", kwargs: {by: 0.999}}\n')
+    assert "prior mean scaled_lj:Scaled(by=0.999)" in said
+    assert errors()["force_mae"] < 0.3 * alone
+    with pytest.raises(SettingsError, match="trained with the baseline scaled_lj:Scaled"):
+        GPRCalculator("model.gp")
+    sys.path.insert(0, ".")
+    from scaled_lj import Scaled
+
+    atoms = TEST[3].frame.to_atoms()
+    atoms.calc = GPRCalculator("model.gp", baseline=Scaled(0.999))
+    assert atoms.get_forces() == pytest.approx(np.load("force_test_gpr.npy")[3], abs=1e-9)
+    go()
+    Path("model.gp").unlink()
+    go(WRITTEN + "Train_model_save True\n")
+    with pytest.raises(SettingsError, match="without a baseline"):
+        GPRCalculator("model.gp", baseline=Scaled(0.999))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('baseline {factory: "scaled_lj:Scaled"}', r"train.in:3: baseline: .*missing 1 required"),
+        ('baseline {factory: "scaled_lj:fails"}', "no licence"),
+        ("baseline none.model", r"none\.model"),
+        ("baseline {factory: 3}", r"train.in:3: baseline: expected a potential"),
+        ('descriptor cart\nbaseline {factory: "ase.calculators.lj:LennardJones"}', "needs Descriptor auto"),
+    ],
+)
+def test_a_baseline_that_cannot_be_used_is_refused_before_anything_is_trained(go, line, said):
+    Path("scaled_lj.py").write_text(SCALED)
+    with pytest.raises((SettingsError, SetupError), match=said):
+        go(WRITTEN + line + "\n")
+    assert not Path("gpr").exists()

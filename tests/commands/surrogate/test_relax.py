@@ -12,6 +12,7 @@ from ase.optimize import BFGS
 
 from aims_pax.commands.surrogate.observations import SearchEnded
 from aims_pax.commands.surrogate.relax import relax_on_surrogate
+from aims_pax.errors import RestartError, SettingsError
 
 
 @pytest.fixture
@@ -42,3 +43,29 @@ def test_the_calls_are_bounded_and_a_later_run_continues(search, cluster):
     assert not json.loads(Path("relax/result.json").read_text())["converged"]
     search(relax_on_surrogate, structure="start.xyz", fmax=0.02)
     assert search.calls() == json.loads(Path("relax/result.json").read_text())["reference_calls"]
+
+
+SCALED = """
+from ase.calculators.emt import EMT
+
+class Scaled(EMT):
+    def calculate(self, *args, **kwargs):
+        super().calculate(*args, **kwargs)
+        for name in ("energy", "forces", "free_energy"):
+            self.results[name] = 0.97 * self.results[name]
+"""
+
+
+def test_a_baseline_close_to_the_reference_saves_calls_and_cannot_be_exchanged(search, cluster):
+    Path("scaled_emt.py").write_text(SCALED)
+    search(relax_on_surrogate, structure="start.xyz", fmax=1e-3, output="alone")
+    alone = json.loads(Path("alone/result.json").read_text())["reference_calls"]
+    keys = {"structure": "start.xyz", "fmax": 1e-3, "baseline": {"factory": "scaled_emt:Scaled"}}
+    search(relax_on_surrogate, **keys)
+    result = json.loads(Path("relax/result.json").read_text())
+    assert result["converged"]
+    assert result["reference_calls"] < alone
+    with pytest.raises(RestartError, match=r"another search \(baseline\)"):
+        search(relax_on_surrogate, structure="start.xyz", fmax=1e-3)
+    with pytest.raises(SettingsError, match="baseline"):
+        search(relax_on_surrogate, structure="start.xyz", baseline="none.model", output="other")
