@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from aims_pax.dataset import only_known
+from aims_pax.errors import SettingsError
 from aims_pax.frames import Label, LabelledFrame
 from aims_pax.labelled_data import LabelKeys, nth, read_labelled
+from aims_pax.surrogate_labels import refuse_surrogate_labels
 
 GPA = 160.21766  # eV/Å³
 HIGH_STRESS = 0.5  # eV/Å³ = 80 GPa
@@ -40,14 +42,15 @@ def read_given(
     """
     frames: Iterable[LabelledFrame] = read_labelled(path, keys)
     frames = only_known(frames, elements, path) if elements else frames
-    return GivenFile(
-        name,
-        use,
-        tuple(
-            replace(labelled, origin={**labelled.origin, "source": f"given:{name}#{number}"})
-            for number, labelled in enumerate(islice(frames, most), 1)
-        ),
-    )
+    read = [
+        replace(labelled, origin={**labelled.origin, "source": f"given:{name}#{number}"})
+        for number, labelled in enumerate(islice(frames, most), 1)
+    ]
+    try:
+        refuse_surrogate_labels(read, "given as labels of the reference")
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from error
+    return GivenFile(name, use, tuple(read))
 
 
 def remarks(files: Iterable[GivenFile], keys: LabelKeys, stress_wanted: bool) -> list[str]:

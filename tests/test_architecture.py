@@ -25,7 +25,7 @@ LAYERS = (  # a file may import rooms of lower layers and its own room, nothing 
     {"sampler", "given_data"},
     {"dataset"},
     {"systems"},
-    {"labelled_data", "structure_files"},
+    {"labelled_data", "structure_files", "surrogate_labels"},
     {"potential", "label_limits", "charge_and_spin", "isolated_atoms"},
     {"frames", "worker_process", "registry"},
     {"atoms_info", "comment_line", "processes"},

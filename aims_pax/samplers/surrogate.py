@@ -18,9 +18,9 @@ from aims_pax.dataset import read_extxyz
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Array, Frame, Label, LabelledFrame
 from aims_pax.models.gp.process import GaussianProcess
-from aims_pax.models.gp.surrogate_copies import refuse_surrogate_labels
 from aims_pax.potential import Bound, LabelsBound, Potential
 from aims_pax.sampler import LearnsFromLabels, Sample, Sampler, SamplingError, Stateful
+from aims_pax.surrogate_labels import refuse_surrogate_labels
 from aims_pax.systems import System
 
 log = logging.getLogger(__name__)

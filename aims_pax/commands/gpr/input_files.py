@@ -12,10 +12,10 @@ import numpy as np
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame, Label, LabelledFrame
-from aims_pax.models.gp.surrogate_copies import refuse_surrogate_labels
 from aims_pax.settings.gpr_input import GprSettings
 from aims_pax.structure_files.xsf import read_xsf
 from aims_pax.suggestions import nearest
+from aims_pax.surrogate_labels import refuse_surrogate_labels
 
 
 def read_structures_of(settings: GprSettings, key: str) -> list[LabelledFrame]:

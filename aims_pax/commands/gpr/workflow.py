@@ -35,12 +35,13 @@ from aims_pax.models.gp.process_file import PROCESS_SUFFIX, process_hash, save_p
 from aims_pax.models.gp.soap import SoapDescriptor, require_featomic
 from aims_pax.models.gp.soap_points import SoapPoints
 from aims_pax.models.gp.sparse_process import ProcessPrediction
-from aims_pax.models.gp.surrogate_copies import PROVENANCE, CopyLimits, LabelledCopies, make_copies
+from aims_pax.models.gp.surrogate_copies import CopyLimits, LabelledCopies, make_copies
 from aims_pax.potentials.baseline import Baseline
 from aims_pax.record.lock import Lock
 from aims_pax.record.log import to_console
 from aims_pax.report.gpr_page import GprRecord, TestErrors, write_gpr_page
 from aims_pax.settings.gpr_input import AUTO, CART, SOAP, GprSettings, read_gpr_input
+from aims_pax.surrogate_labels import PROVENANCE
 
 if TYPE_CHECKING:
     from rich.console import Console

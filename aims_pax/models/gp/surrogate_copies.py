@@ -15,11 +15,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from aims_pax import seeds
-from aims_pax.errors import SettingsError
 from aims_pax.frames import Array, Frame, Label, LabelledFrame
 from aims_pax.models.gp.sparse_process import ProcessPrediction
+from aims_pax.surrogate_labels import BY, PROVENANCE
 
-PROVENANCE, BY = "provenance", "surrogate:"
 UNSURE, UNSURE_ENERGY, CLOSE = "uncertain force", "uncertain energy", "atoms too close"
 UNLEARNABLE = "the baseline fails"
 AT_ONCE = 20
@@ -100,21 +99,6 @@ def make_copies(
                     energy_sd.append(de)
                     force_sd.append(df)
     return LabelledCopies(tuple(copies), tuple(parents), tuple(energy_sd), tuple(force_sd), dict(refused))
-
-
-def is_surrogate_copy(labelled: LabelledFrame) -> bool:
-    """Whether a label is that of a surrogate, not of a reference."""
-    return str(labelled.origin.get(PROVENANCE, "")).startswith(BY)
-
-
-def refuse_surrogate_labels(data: Sequence[LabelledFrame], use: str) -> None:
-    """Raises SettingsError when labels of a surrogate would be used as if they were those of a reference."""
-    n = sum(map(is_surrogate_copy, data))
-    if n:
-        raise SettingsError(
-            f"{n} of {len(data)} structures have labels of a surrogate ({PROVENANCE}={BY}…), which cannot be {use}; "
-            "remove them"
-        )
 
 
 def closest_atoms(frames: Sequence[Frame]) -> float:

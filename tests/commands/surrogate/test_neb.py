@@ -1,17 +1,20 @@
 """The barrier is that of a plain band, in few calls, none of them repeated after a kill."""
 
 import json
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import ase.io
 import numpy as np
 import pytest
+import yaml
 from ase.calculators.emt import EMT
 from ase.mep import NEB
 from ase.optimize import BFGS
 
-from aims_pax.commands.surrogate import neb as module
 from aims_pax.commands.surrogate.neb import Band, interpolated, nearest_images, neb, next_image
 from aims_pax.commands.surrogate.observations import SearchEnded, same_atoms
 from aims_pax.errors import RestartError, SettingsError
@@ -51,23 +54,45 @@ def test_the_barrier_in_few_calls(search, ends):
         search(neb, images=4, **ends)
 
 
-def test_killed_in_round_2_no_call_is_repeated(search, ends, monkeypatch):
-    whole, rounds = module.relaxed_band, []
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from rich.console import Console
+from aims_pax.commands.surrogate import neb, observations
 
-    def killed(*args, **kwargs):
-        rounds.append(1)
-        if len(rounds) == 2:
-            raise KeyboardInterrupt
-        return whole(*args, **kwargs)
+def dies_after(module, name, times):
+    whole, made = getattr(module, name), []
 
-    monkeypatch.setattr(module, "relaxed_band", killed)
-    with pytest.raises(KeyboardInterrupt):
-        search(neb, images=3, **ends)
-    assert search.calls() == 4
-    monkeypatch.setattr(module, "relaxed_band", whole)
+    def called(*args, **kwargs):
+        found = whole(*args, **kwargs)
+        made.append(1)
+        if len(made) == times:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return found
+
+    setattr(module, name, called)
+
+if sys.argv[1] == "band":  # the band of round 2 is relaxed, its label not asked for yet
+    dies_after(neb, "relaxed_band", 2)
+else:  # round 2: the reference has answered, and the search has not written it down
+    dies_after(observations.ReferencePotential, "labels", 5)
+neb.neb(Path("config.yaml"), Console(quiet=True))
+"""
+
+
+@pytest.mark.parametrize(("where", "calls"), [("band", 4), ("label", 5)])
+def test_a_process_killed_by_sigkill_in_round_2_has_no_call_repeated_by_the_next(search, ends, where, calls):
+    keys = {"reference": {"factory": "counted:make"}, "CLUSTER": {"type": "local", "executor": "inline"}}
+    Path("config.yaml").write_text(yaml.safe_dump({**keys, "images": 3, **ends}))
+    killed = subprocess.run([sys.executable, "-c", KILLED, where], capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert search.calls() == calls
     said = search(neb, images=3, **ends)
-    assert "continues with 4 labels" in said
+    assert f"continues with {calls} labels" in said
+    assert result()["converged"]
     assert search.calls() == result()["reference_calls"]
+    frames = ase.io.read("neb/labelled.xyz", ":")
+    assert len({a.positions.tobytes() for a in frames}) == len(frames) == search.calls()
     assert result()["barrier_eV"] == pytest.approx(plain_barrier(ends), abs=2e-3)
 
 

@@ -4,18 +4,16 @@ import numpy as np
 import pytest
 from ase.calculators.lj import LennardJones
 
-from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame, LabelledFrame
 from aims_pax.models.gp import surrogate_copies
 from aims_pax.models.gp.process import GaussianProcess
 from aims_pax.models.gp.surrogate_copies import (
     CopyLimits,
     closest_atoms,
-    is_surrogate_copy,
     make_copies,
-    refuse_surrogate_labels,
 )  # fmt: skip
 from aims_pax.potential import calculate
+from aims_pax.surrogate_labels import is_surrogate_copy
 from tests.models.gp import systems
 
 DATA = systems.h2(np.linspace(0.95, 2.0, 7))
@@ -54,15 +52,12 @@ def test_the_same_seed_gives_the_same_copies_in_batches_of_any_size(process, mon
     assert {c.id for c in one.copies}.isdisjoint(c.id for c in third.copies)
 
 
-def test_copies_name_their_surrogate_and_are_refused_as_labels(process):
+def test_copies_name_their_surrogate(process):
     first = DATA[3]
     named = LabelledFrame(first.frame, first.label, {"system": "hydrogen"})
     made = make_copies(process, "abc", [named], CopyLimits(0.02, 3)).copies
     assert made[0].origin == {"system": "hydrogen", "provenance": "surrogate:abc", "parent": named.id}
     assert is_surrogate_copy(made[0])
-    refuse_surrogate_labels(DATA, "used for testing")
-    with pytest.raises(SettingsError, match="1 of 8 structures have labels of a surrogate"):
-        refuse_surrogate_labels([*DATA, made[0]], "used for testing")
 
 
 def test_fixed_atoms_stay_and_the_centre_too(process):

@@ -10,9 +10,9 @@ from aims_pax.errors import Crashed
 from aims_pax.frames import LabelledFrame
 from aims_pax.models.base import MemberData, MemberResult
 from aims_pax.models.gp import training_copies
-from aims_pax.models.gp.surrogate_copies import is_surrogate_copy
 from aims_pax.models.gp.training_copies import GROWTH, TrainingCopies, learnt_size
 from aims_pax.settings.augmentation import AugmentationSettings
+from aims_pax.surrogate_labels import is_surrogate_copy
 from tests.models.gp import systems
 
 DATA = systems.h2(np.linspace(0.95, 2.0, 12))
