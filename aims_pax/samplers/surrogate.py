@@ -30,7 +30,7 @@ NEWEST = 200  # labels that it learns at most
 RATTLE = 0.05  # Å, of structures that are made while the process cannot move atoms
 
 
-class Surrogate:
+class SurrogatePotential:
     """The process, and the labels that it learns when it is next used. It is a `Potential`.
 
     baseline: the prior mean, or None. given: labels that it has from the beginning. check: called often during fits; it
@@ -57,7 +57,13 @@ class Surrogate:
 
     def ready(self, frame: Frame) -> bool:
         """Whether it has learnt enough for structures like this: FIRST labels, and one of the same atoms."""
-        return len(self._labelled) >= FIRST and bool(self.labelled_like(frame))
+        if len(self._labelled) < FIRST:
+            return False
+        atoms = sorted(frame.numbers)
+        return any(
+            sorted(x.frame.numbers) == atoms and (x.frame.pbc == frame.pbc).all()
+            for x in self._labelled.values()
+        )
 
     def labelled_like(self, frame: Frame) -> list[Frame]:
         """The structures among its labels with the atoms of this one and everything else but positions and cell."""
@@ -98,10 +104,10 @@ class Surrogate:
 
 
 class SurrogateDriven:
-    """A sampler whose potential is a `Surrogate`. Where that cannot move atoms yet, or its motion fails, structures are
+    """A sampler whose potential is a surrogate. Where that cannot move atoms yet, or its motion fails, structures are
     rattled instead: labelled ones, or the starting structure."""
 
-    def __init__(self, inner: Sampler, surrogate: Surrogate) -> None:
+    def __init__(self, inner: Sampler, surrogate: SurrogatePotential) -> None:
         self.inner, self.surrogate, self.name = inner, surrogate, inner.name
 
     def new_labels(self, labelled: Sequence[LabelledFrame]) -> None:
@@ -137,7 +143,7 @@ class SurrogateDriven:
 
 
 def rattled_sample(
-    system: System, surrogate: Surrogate, sigma: float, name: str, rng: np.random.Generator
+    system: System, surrogate: SurrogatePotential, sigma: float, name: str, rng: np.random.Generator
 ) -> Sample:
     """A labelled structure of the system, or its starting structure, with normal displacements.
 

@@ -14,7 +14,7 @@ from aims_pax.potentials.named import Potentials, UserPotential, canonical_spec,
 from aims_pax.sampler import Filter, Sampler, incomplete_state
 from aims_pax.samplers.descriptors import Describe, radial
 from aims_pax.samplers.mixture import Mixture, Part
-from aims_pax.samplers.surrogate import Surrogate, SurrogateDriven, labelled_file
+from aims_pax.samplers.surrogate import SurrogateDriven, SurrogatePotential, labelled_file
 from aims_pax.settings.sampler_list import potential_place, sampler_shares, samplers_as_written, spelling_of
 from aims_pax.settings.samplers import (
     SURROGATE,
@@ -69,7 +69,7 @@ def mixture(
             folder=potentials.folder,
         )
         made = _sampler(asked, context)
-        if isinstance(own.used, Surrogate):
+        if isinstance(own.used, SurrogatePotential):
             made = SurrogateDriven(made, own.used)
         behind = tuple(
             _filter(f, f"{where}.filters.{i}", partial(loader.describe, spelling))
@@ -92,7 +92,7 @@ class _Loader:
     ) -> None:
         self.potentials, self.dtype, self.stop = potentials, dtype, stop
         self.exact = {repr(spelling_of(samplers, s)) for s in samplers if s.double_precision}
-        self.surrogates: dict[str, Surrogate] = {}
+        self.surrogates: dict[str, SurrogatePotential] = {}
 
     def load(self, double: bool, spelling: Any, place: str) -> Potential:
         """double: in double precision. place: of the key, for errors. Raises SettingsError, SetupError."""
@@ -112,7 +112,7 @@ class _Loader:
             )
         return self.potentials.describe(spelling, place)
 
-    def _surrogate(self, keys: SurrogateKeys, place: str) -> Surrogate:
+    def _surrogate(self, keys: SurrogateKeys, place: str) -> SurrogatePotential:
         def check() -> None:
             if self.stop():
                 raise Abandoned
@@ -121,7 +121,7 @@ class _Loader:
             None if keys.baseline is None else self.load(False, keys.baseline, f"{place}.kwargs.baseline")
         )
         given = labelled_file(self.potentials.folder, keys.data, f"{place}.kwargs.data")
-        return Surrogate(baseline, given, check)
+        return SurrogatePotential(baseline, given, check)
 
 
 class _OwnPotential:

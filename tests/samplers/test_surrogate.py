@@ -9,7 +9,13 @@ from aims_pax.labelled_data import to_extxyz
 from aims_pax.potential import Potential
 from aims_pax.sampler import LearnsFromLabels, Sample, SamplingError, Stateful
 from aims_pax.samplers.mixture import Mixture, Part
-from aims_pax.samplers.surrogate import NEWEST, Surrogate, SurrogateDriven, labelled_file, rattled_sample
+from aims_pax.samplers.surrogate import (
+    NEWEST,
+    SurrogateDriven,
+    SurrogatePotential,
+    labelled_file,
+    rattled_sample,
+)
 from aims_pax.systems import System
 from tests.models.gp import systems
 
@@ -49,7 +55,7 @@ def made(driven, n=3, seed=1, of=(H2, OTHER)):
 
 
 def test_it_is_a_potential_that_learns_new_labels_when_it_is_next_used():
-    surrogate = Surrogate(given=DATA[:4])
+    surrogate = SurrogatePotential(given=DATA[:4])
     assert isinstance(surrogate, Potential)
     assert not surrogate.ready(H2.frame)
     surrogate.new_labels(DATA[3:5])
@@ -66,11 +72,11 @@ def test_it_is_a_potential_that_learns_new_labels_when_it_is_next_used():
 
 def test_it_learns_the_newest_labels_only():
     many = systems.h2(np.linspace(0.95, 2.0, NEWEST + 7))
-    assert Surrogate(given=many).process.frames == NEWEST
+    assert SurrogatePotential(given=many).process.frames == NEWEST
 
 
 def test_deviations_grow_away_from_the_data_and_do_not_count_fixed_atoms():
-    surrogate = Surrogate(given=DATA)
+    surrogate = SurrogatePotential(given=DATA)
     far = systems.h2([0.8])[0].frame
     held = type(far)(far.numbers, far.positions, fixed=np.array([True, True]))
     near, away, none = surrogate.deviations([DATA[4].frame, far, held])
@@ -79,7 +85,7 @@ def test_deviations_grow_away_from_the_data_and_do_not_count_fixed_atoms():
 
 
 def test_rattled_structures_until_there_are_labels_of_the_system_then_its_own_motion():
-    inner, surrogate = Inner(), Surrogate()
+    inner, surrogate = Inner(), SurrogatePotential()
     driven = SurrogateDriven(inner, surrogate)
     assert isinstance(driven, LearnsFromLabels)
     assert isinstance(driven, Stateful)
@@ -96,13 +102,13 @@ def test_rattled_structures_until_there_are_labels_of_the_system_then_its_own_mo
     assert inner.asked == [["h2"]]
     made(driven, of=(H2,))
     assert all(s.label is None for s in [*first, *second])
-    other = SurrogateDriven(Inner(), Surrogate())
+    other = SurrogateDriven(Inner(), SurrogatePotential())
     other.load_state_arrays(driven.state_arrays())
     assert len(other.inner.asked) == 2
 
 
 def test_where_the_motion_fails_the_rest_of_the_batch_is_rattled(caplog):
-    driven = SurrogateDriven(Inner(until=1), Surrogate(given=DATA))
+    driven = SurrogateDriven(Inner(until=1), SurrogatePotential(given=DATA))
     samples = made(driven, n=4, of=(H2,))
     assert [s.origin.get("own") for s in samples] == [1, None, None, None]
     assert "exploded; rattled structures instead, for this batch" in caplog.text
@@ -110,7 +116,7 @@ def test_where_the_motion_fails_the_rest_of_the_batch_is_rattled(caplog):
 
 
 def test_a_mixture_passes_labels_on_to_those_who_learn():
-    surrogate = Surrogate()
+    surrogate = SurrogatePotential()
     mixture = Mixture([Part("a", Inner(), 0.5), Part("b", SurrogateDriven(Inner(), surrogate), 0.5)])
     assert isinstance(mixture, LearnsFromLabels)
     mixture.new_labels(DATA)
@@ -120,7 +126,7 @@ def test_a_mixture_passes_labels_on_to_those_who_learn():
 def test_a_rattled_structure_is_a_displaced_labelled_one_with_its_fixed_atoms_in_place():
     frame = DATA[0].frame
     fixed = type(frame)(frame.numbers, frame.positions, fixed=np.array([True, False]))
-    surrogate = Surrogate(given=[LabelledFrame(fixed.moved(fixed.positions + 0.5), DATA[0].label)])
+    surrogate = SurrogatePotential(given=[LabelledFrame(fixed.moved(fixed.positions + 0.5), DATA[0].label)])
     sample = rattled_sample(System("s", fixed), surrogate, 0.05, "x", np.random.default_rng(0))
     assert sample.frame.positions[0] == pytest.approx(frame.positions[0] + 0.5)
     assert 0 < abs(sample.frame.positions[1] - frame.positions[1] - 0.5).max() < 0.3

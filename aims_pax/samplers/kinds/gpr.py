@@ -28,7 +28,7 @@ from aims_pax.settings.samplers import (
 from aims_pax.systems import System
 
 if TYPE_CHECKING:
-    from aims_pax.samplers.surrogate import Surrogate
+    from aims_pax.samplers.surrogate import SurrogatePotential
 
 Moves = Annotated[str, one_of("rattle", "md"), Kind("`str`")]
 
@@ -87,7 +87,7 @@ class GPRSamplerSettings(SamplerSettings):
 
     def make(self, context: SamplerContext) -> Sampler:
         """The sampler with a process of its own. Raises SettingsError for `data` that cannot be read."""
-        from aims_pax.samplers.surrogate import Surrogate, labelled_file
+        from aims_pax.samplers.surrogate import SurrogatePotential, labelled_file
 
         def check() -> None:
             if context.stop():
@@ -95,7 +95,7 @@ class GPRSamplerSettings(SamplerSettings):
 
         place = f"{context.place}.baseline"
         baseline = None if self.baseline is None else context.load_potential(self.baseline, place)
-        surrogate = Surrogate(
+        surrogate = SurrogatePotential(
             baseline, labelled_file(context.folder, self.data, f"{context.place}.data"), check
         )
         inner = None
@@ -128,7 +128,7 @@ class MostUncertainSampler:
 
     def __init__(
         self,
-        surrogate: Surrogate,
+        surrogate: SurrogatePotential,
         candidates: int,
         sigma: float,
         max_sd: float,

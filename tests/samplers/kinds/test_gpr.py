@@ -9,7 +9,7 @@ from aims_pax.potential import CalculatorPotential
 from aims_pax.sampler import LearnsFromLabels
 from aims_pax.samplers import sampler
 from aims_pax.samplers.kinds.gpr import GPRSamplerSettings, MostUncertainSampler
-from aims_pax.samplers.surrogate import Surrogate
+from aims_pax.samplers.surrogate import SurrogatePotential
 from aims_pax.settings.md import MDSettings
 from aims_pax.systems import System
 from tests.models.gp import systems
@@ -23,7 +23,7 @@ def drawn(made, n=3, seed=1):
 
 
 def test_before_labels_the_first_candidate_is_taken_then_the_most_uncertain_one():
-    made = MostUncertainSampler(Surrogate(), 12, 0.1, 5.0)
+    made = MostUncertainSampler(SurrogatePotential(), 12, 0.1, 5.0)
     assert isinstance(made, LearnsFromLabels)
     assert all("deviation" not in s.origin for s in drawn(made))
     made.new_labels(DATA)
@@ -37,7 +37,7 @@ def test_before_labels_the_first_candidate_is_taken_then_the_most_uncertain_one(
 
 
 def test_candidates_beyond_the_limit_are_left_to_others():
-    surrogate = Surrogate(given=DATA)
+    surrogate = SurrogatePotential(given=DATA)
     limit = float(
         np.median(
             surrogate.deviations([s.frame for s in drawn(MostUncertainSampler(surrogate, 1, 0.3, 9), 40)])
