@@ -107,7 +107,8 @@ def _potential(text: str) -> Any:
         value = yaml.safe_load(text) if text.startswith("{") else text
         return None if text.lower() == "none" else as_spelling(value)
     except (yaml.YAMLError, ValueError) as error:
-        raise _Expected(f"a potential: {{factory, kwargs}}, a name or a path ({error})") from None
+        why = " ".join(str(error).split())
+        raise _Expected(f"a potential: {{factory, kwargs}}, a name or a path ({why})") from None
 
 
 _OTHER_FEATURES = "features of MACE and Chebyshev polynomials are not available here"

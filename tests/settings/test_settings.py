@@ -205,7 +205,8 @@ def test_leaving_the_published_defaults_out_prints_the_same(tmp_path):
 
 
 def test_every_key_is_printed_where_the_files_have_it(tmp_path):
-    printed = effective(read(tmp_path, SEED_PROJECT, SEED_MACE + "FOUNDATION:\n  model: own.model\n"))
+    project = SEED_PROJECT + "AUGMENTATION: {kind: gpr}\n"
+    printed = effective(read(tmp_path, project, SEED_MACE + "FOUNDATION:\n  model: own.model\n"))
     free = effective(read(tmp_path, SEED_PROJECT + "PRETRAINING:\n  potential: {factory: a:b}\n", SEED_MACE))
     printed["aimsPAX"]["PRETRAINING"] = free["aimsPAX"]["PRETRAINING"]  # instead of FOUNDATION
     printed["mace"]["ARCHITECTURE"] = free["mace"]["ARCHITECTURE"]  # of which FOUNDATION decides
@@ -227,6 +228,7 @@ EXAMPLES = {
     "calculator": (PROJECT, MACE),
     "aims": (AIMS, MACE),
     "seed": (SEED_PROJECT, SEED_MACE),
+    "copies": (PROJECT + "AUGMENTATION: {kind: gpr, sigma: 0.05, until_labels: 60}\n", MACE),
     "npt with stress": (
         PROJECT.replace("NVT", "npt"),
         with_key(MACE, "GENERAL", "compute_stress: True"),
