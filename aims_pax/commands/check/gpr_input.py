@@ -1,4 +1,4 @@
-"""`aims-PAX check` of the files of `aims-PAX gpr`, `neb`, `relax` and `md`: reads everything, computes nothing."""
+"""`aims-PAX check` of the files of `aims-PAX gpr`, `neb`, `relax` and `md`: reads everything, trains nothing."""
 
 from __future__ import annotations
 

@@ -36,6 +36,16 @@ def test_searches_are_read_with_their_reference(tmp_path, monkeypatch):
     found = checked_surrogate_input(tmp_path / "c.yaml")
     assert "C2H6O, 9 atoms · reference calculator; `aims-PAX relax" in found.text
     assert "fmax: 0.01" in found.text
+    text = (tmp_path / "c.yaml").read_text()
+    (tmp_path / "c.yaml").write_text(text + 'baseline: {factory: "ase.calculators.lj:LennardJones"}\n')
+    assert (
+        "baseline:\n  factory: ase.calculators.lj:LennardJones"
+        in checked_surrogate_input(tmp_path / "c.yaml").text
+    )
+    (tmp_path / "c.yaml").write_text(text + 'baseline: {factory: "ase.calculators.lj:LennardJohn"}\n')
+    with pytest.raises(SettingsError, match=r"baseline: .*LennardJohn"):
+        checked_surrogate_input(tmp_path / "c.yaml")
+    (tmp_path / "c.yaml").write_text(text)
     monkeypatch.setitem(sys.modules, "featomic", None)
     with pytest.raises(SetupError, match=r"aims-pax\[gpr\]"):
         checked_surrogate_input(tmp_path / "c.yaml")
