@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aims_pax.errors import Abandoned, SettingsError
+from aims_pax.models.gp.soap import require_featomic
 from aims_pax.potential import Potential
 from aims_pax.potentials.named import Potentials, UserPotential, canonical_spec, naming_errors
 from aims_pax.sampler import Filter, Sampler, incomplete_state
@@ -117,6 +118,7 @@ class _Loader:
             if self.stop():
                 raise Abandoned
 
+        require_featomic()
         baseline = (
             None if keys.baseline is None else self.load(False, keys.baseline, f"{place}.kwargs.baseline")
         )

@@ -1,5 +1,6 @@
 """Samplers from the list SAMPLERS."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -155,3 +156,10 @@ def test_a_surrogate_without_a_run_needs_data(made, sampler, said):
 def test_a_surrogate_that_is_written_wrongly_is_refused(made, potential, said):
     with pytest.raises(SettingsError, match=said):
         made({"kind": "md", "potential": potential}, reference=object())
+
+
+@pytest.mark.parametrize("sampler", [{"kind": "md", "potential": "surrogate.gpr"}, {"kind": "gpr"}])
+def test_without_the_extra_a_surrogate_is_refused_before_anything_is_labelled(made, sampler, monkeypatch):
+    monkeypatch.setitem(sys.modules, "featomic", None)
+    with pytest.raises(SetupError, match=r"aims-pax\[gpr\]"):
+        made(sampler, reference=object())

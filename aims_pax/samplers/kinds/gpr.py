@@ -87,7 +87,10 @@ class GPRSamplerSettings(SamplerSettings):
 
     def make(self, context: SamplerContext) -> Sampler:
         """The sampler with a process of its own. Raises SettingsError for `data` that cannot be read."""
+        from aims_pax.models.gp.soap import require_featomic
         from aims_pax.samplers.surrogate import SurrogatePotential, labelled_file
+
+        require_featomic()
 
         def check() -> None:
             if context.stop():

@@ -114,6 +114,24 @@ def test_phonons_without_their_package(tmp_path, monkeypatch):
     assert "SAMPLERS.0: phonons need phonopy: pip install 'aims-pax[crystals]'" in check(folder)
 
 
+@pytest.mark.parametrize(
+    ("sections", "place"),
+    [
+        ({"AUGMENTATION": {"kind": "gpr"}}, "AUGMENTATION: "),
+        ({"SAMPLERS": [{"kind": "gpr"}]}, "SAMPLERS.0: "),
+        ({"SAMPLERS": [{"kind": "md", "potential": "surrogate.gpr"}]}, "SAMPLERS.0: "),
+    ],
+)
+def test_gaussian_processes_without_their_package(tmp_path, monkeypatch, sections, place):
+    first = {"initial_sampling": None, "initial_calculator": None} if "SAMPLERS" in sections else {}
+    folder = write_project(tmp_path, {**sections, "INITIAL_DATASET_GENERATION": first})
+    monkeypatch.setitem(sys.modules, "featomic", None)
+    found = check(folder)
+    assert place in found
+    assert "featomic" in found
+    assert "pip install 'aims-pax[gpr]'" in found
+
+
 def test_given_data_that_cannot_train_every_member(tmp_path):
     folder = write_project(tmp_path, {**GIVEN, "ACTIVE_LEARNING": {"initial_train_dataset": "train.xyz"}})
     labelled(folder / "train.xyz", worlds.rattled(worlds.water(), 1))
