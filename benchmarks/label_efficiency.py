@@ -10,7 +10,7 @@ validation. Systems, references and test frames are those of `priors.py`, and
     ammonia   the cubic crystal of ammonia, 4 molecules in a periodic cell, GFN1-xTB, 150 K, hot set 300 K
 
 Rules: `random` (frames of the cheap potential's MD but for two; it trains in the same stages as the others), `own`
-(frames of the models' own MD, not chosen by uncertainty), `seed` (the rule of arXiv:2508.12888 with everything that came
+(frames of the models' own MD, not chosen by uncertainty), `seed` (the rule of arXiv:2508.12888 with all that came
 later switched off), `default`
 (the defaults of the package), and the defaults with one part changed: `crossing`, `spread`, `geometry` (trajectories
 begin at the geometry), `unlimited` (no limit of energy and spread), `at once` (no training before exploration), `fresh`
