@@ -67,8 +67,13 @@ def run_pretraining(run: RunContext) -> None:
         return
     settings = own_settings(run.settings, run.ensemble.elements)
     seeds = [member.seed for member in run.ensemble.members]
-    ensemble = kind_of_run(settings).build(settings, seeds, run.ensemble.elements)
-    with background_training(settings, ensemble) as trainer:
+    kind = kind_of_run(settings)
+    ensemble = kind.build(settings, seeds, run.ensemble.elements)
+    atoms = sum(len(s.frame) for s in run.systems) / len(run.systems)
+    with (
+        kind.compiling(ensemble, settings, atoms, run.watch),
+        background_training(settings, ensemble) as trainer,
+    ):
         own = replace(
             run,
             settings=settings,
