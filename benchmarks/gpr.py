@@ -1,14 +1,18 @@
 """Gaussian processes: errors, seconds, memory and coverage on data that this file makes, and calls of a band.
 
     python benchmarks/gpr.py [copper] [dimer] [scale] [neb] [calculator]
+    python benchmarks/gpr.py chooser [--seeds 3]
     python benchmarks/gpr.py augmentation [--steps 400] [--seeds 5] [--cases ethanol-20 …] [--out augmentation.jsonl]
 
 copper: Cu13 of EMT at 300 K, 25 frames to train on and 50 to test, then rattled by 0.06, 0.12, 0.25 Å. dimer: two
 molecules of ethylene carbonate rattled by 0.03 Å, GFN1-xTB, 40/20. Each against the Cartesian process. scale: 250
 frames of the dimer. neb: Au on Al(100), EMT, five moving images. calculator: energy and forces of 20 atoms. CPU
-seconds, one thread. augmentation: does `AUGMENTATION` help a force-trained MACE? Ethanol (GFN1-xTB, 500 K) and dimer
-with 20 and 40 labels, Cu13 (EMT, 300 K) with 10; ten validation frames; with and without copies at equal numbers of
-optimiser steps. Other frames and other weights for each seed; existing lines of the output are not computed again.
+seconds, one thread.
+chooser: Cu13, labels that `kind: gpr` chooses among 20 candidates against random ones, rattled and from dynamics with
+EMT at 300 K (as many steps for both); errors at 300 K.
+augmentation: does `AUGMENTATION` help a force-trained MACE? Ethanol (GFN1-xTB, 500 K) and dimer with 20 and 40 labels,
+Cu13 (EMT, 300 K) with 10; ten validation frames; with and without copies at equal numbers of optimiser steps. Other
+frames and other weights for each seed; existing lines of the output are not computed again.
 """
 
 from __future__ import annotations
@@ -182,6 +186,49 @@ def neb() -> None:
     )
 
 
+# ---------------------------------------------------------------- the most uncertain of several candidates
+
+
+def chosen_labels(seed: int, candidates: int, moves: str, pool: Sequence[LabelledFrame]) -> dict[int, float]:
+    """{labels: force MAE in meV/Å on frames at 300 K} of a process whose labels `kind: gpr` has asked for."""
+    from ase.calculators.emt import EMT
+    from ase.cluster import Icosahedron
+
+    from aims_pax.potential import CalculatorPotential
+    from aims_pax.samplers.kinds.gpr import MostUncertainSampler
+    from aims_pax.samplers.kinds.md import MDSampler
+    from aims_pax.samplers.surrogate import SurrogatePotential
+    from aims_pax.settings.md import MDSettings
+    from aims_pax.systems import System
+
+    surrogate, inner = SurrogatePotential(), None
+    if moves == "md":
+        settings = MDSettings(stat_ensemble="NVT", temperature=300.0, timestep=5.0)
+        inner = MDSampler(CalculatorPotential(EMT), lambda _: settings, 100 // candidates, continues=True)
+    sampler = MostUncertainSampler(surrogate, candidates, 0.1, 1.0, inner)
+    relaxed = Icosahedron("Cu", 2)
+    relaxed.positions *= 0.95
+    start, rng, found = System("cu13", Frame.from_atoms(relaxed)), np.random.default_rng(seed), {}
+    forces = np.concatenate([x.label.forces for x in pool])
+    for labels in range(5, 41, 5):
+        made = list(sampler.sample([start], 5, rng))
+        sampler.new_labels([s.labelled(calculate(s.frame, EMT())) for s in made])
+        if labels in (10, 20, 40):
+            said = surrogate.process.predict([x.frame for x in pool])
+            found[labels] = 1000 * float(np.abs(said.forces - forces).mean())
+    return found
+
+
+def chooser(asked: argparse.Namespace) -> None:
+    """Labels chosen among 20 candidates against random ones from the same candidates."""
+    pool = pool_of("cu13", 50)
+    for seed in range(asked.seeds):
+        for moves, candidates in ((m, c) for m in asked.moves for c in asked.candidates):
+            found = chosen_labels(seed, candidates, moves, pool)
+            text = ", ".join(f"{n} labels {mae:.2f} meV/Å" for n, mae in found.items())
+            print(f"seed {seed}, {moves}, {candidates} candidates: {text}", flush=True)
+
+
 # ---------------------------------------------------------------- augmentation
 
 CASES = {"ethanol-20": 20, "ethanol-40": 40, "dimer-20": 20, "dimer-40": 40, "cu13-10": 10}
@@ -316,19 +363,22 @@ def table_row(case: str, lines: Sequence[dict[str, Any]]) -> None:
     print(f"{text} {np.mean(loo):.1f} | {100 * used:.0f} % |", flush=True)
 
 
+LONG = {"augmentation": augmentation, "chooser": chooser}
 PARTS = {"copper": copper, "dimer": dimer, "calculator": calculator, "scale": scale, "neb": neb}
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", choices=[[], *PARTS, "augmentation"])
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS, *LONG])
     parser.add_argument("--steps", type=int, default=400, help="optimiser steps of a training")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--cases", nargs="*", choices=[[], *CASES])
+    parser.add_argument("--moves", nargs="*", default=["rattle", "md"], help="of chooser")
+    parser.add_argument("--candidates", nargs="*", type=int, default=[1, 20], help="of chooser")
     parser.add_argument("--out", default="augmentation.jsonl", help="one line for each training")
     given = parser.parse_args()
     for part in given.parts or PARTS:
-        if part == "augmentation":
-            augmentation(given)
+        if part in LONG:
+            LONG[part](given)
         else:
             PARTS[part]()

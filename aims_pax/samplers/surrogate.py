@@ -65,9 +65,11 @@ class SurrogatePotential:
             for x in self._labelled.values()
         )
 
-    def labelled_like(self, frame: Frame) -> list[Frame]:
-        """The structures among its labels with the atoms of this one and everything else but positions and cell."""
-        return [x.frame for x in self._labelled.values() if x.frame.constitution == frame.constitution]
+    def parents_of(self, frame: Frame) -> list[Frame]:
+        """Labelled structures like this one, positions and cell aside, that were not rattled themselves: rattling them
+        again and again, and choosing what is uncertain, would lead away from all structures that matter."""
+        known = (x for x in self._labelled.values() if x.origin.get("moved_by") != "rattle")
+        return [x.frame for x in known if x.frame.constitution == frame.constitution]
 
     @property
     def process(self) -> GaussianProcess:
@@ -145,11 +147,11 @@ class SurrogateDriven:
 def rattled_sample(
     system: System, surrogate: SurrogatePotential, sigma: float, name: str, rng: np.random.Generator
 ) -> Sample:
-    """A labelled structure of the system, or its starting structure, with normal displacements.
+    """A labelled structure of the system that was not rattled, or its starting structure, with normal displacements.
 
     sigma: Å. The mean of the displacements is zero along directions in which no atom is fixed.
     """
-    known = surrogate.labelled_like(system.frame) or [system.frame]
+    known = surrogate.parents_of(system.frame) or [system.frame]
     parent = known[int(rng.integers(len(known)))]
     steps = rng.normal(0, sigma, parent.positions.shape)
     if len(parent) > 1:

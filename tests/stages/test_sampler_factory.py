@@ -120,16 +120,19 @@ def test_samplers_on_a_surrogate_share_one_and_others_stay_as_they_are(made):
     parts = made(
         {"kind": "md", "potential": spelled},
         {"kind": "rattle_tree"},
+        {"kind": "gpr", "moves": "rattle"},
         {"kind": "gpr"},
         {"kind": "md", "potential": EMT},
         reference=object(),
     ).parts
-    md, trees, gpr, other = (part.sampler for part in parts)
+    md, trees, gpr, moved, other = (part.sampler for part in parts)
     assert isinstance(md, SurrogateDriven)
     assert md.surrogate is trees.surrogate
     assert md.surrogate.baseline is not None
     assert isinstance(gpr, MostUncertainSampler)
     assert gpr.surrogate is not md.surrogate
+    assert isinstance(moved.inner, MostUncertainSampler)
+    assert moved.surrogate is moved.inner.inner.potential is md.surrogate
     assert isinstance(other, MDSampler)
 
 

@@ -38,19 +38,21 @@ class GPRSamplerSettings(SamplerSettings):
     """gpr: of several candidates the one about which a Gaussian process of the labels so far is most uncertain."""
 
     prose: ClassVar[str] = (
-        "of `candidates` (rattled labelled structures, or molecular dynamics) the one about which a [Gaussian "
+        "of `candidates` (molecular dynamics, or rattled structures) the one about which a [Gaussian "
         "process](gaussian_processes.md#in-the-initial-dataset) of the labels so far is most uncertain"
     )
     packages: ClassVar[Mapping[str, str]] = NEEDS_FEATOMIC
+    example: ClassVar[Mapping[str, Any]] = {"candidates": 3}
 
     moves: Moves = key(
-        "rattle",
-        "`rattle`: candidates are labelled structures, displaced; `md`: molecular dynamics with `potential`.",
+        "md",
+        "`md`: candidates are structures of molecular dynamics with `potential`; `rattle`: displaced starting or "
+        "labelled structures.",
     )
     candidates: Whole = key(20, "Candidates for each structure.", possible="[1, 10000]", plausible="[5, 200]")
     sigma: Real = key(
         0.1,
-        "Largest standard deviation of the displacements.",
+        "Of `moves: rattle`: largest standard deviation of the displacements.",
         unit="Å",
         possible="(0, 2]",
         plausible="[0.02, 0.3]",
@@ -64,7 +66,9 @@ class GPRSamplerSettings(SamplerSettings):
         None,
         "A cheap potential as prior mean of the process, spelled as `potential`; `None`: energies of the atoms.",
     )
-    temperature: OptionalReal = key(None, "Of `moves: md`: temperature (K).", **TEMPERATURE)
+    temperature: OptionalReal = key(
+        None, "Of `moves: md`: temperature (K); `None`: that of MD.", **TEMPERATURE
+    )
     skip_step: OptionalWhole = key(
         None, "Of `moves: md`: MD steps between two candidates; `None`: `skip_step_initial`, or 25.",
         possible="[1, inf)",

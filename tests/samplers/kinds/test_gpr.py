@@ -63,8 +63,8 @@ def test_molecular_dynamics_gives_the_candidates(tmp_path):
     ("keys", "problem"),
     [
         ({"data": "none.xyz"}, ("data", "none.xyz: no such file")),
-        ({"moves": "md", "sigma": 0.2}, ("sigma", "has no effect with moves: md")),
-        ({"temperature": 300}, ("temperature", "has no effect with moves: rattle")),
+        ({"sigma": 0.2}, ("sigma", "has no effect with moves: md")),
+        ({"moves": "rattle", "temperature": 300}, ("temperature", "has no effect with moves: rattle")),
     ],
 )
 def test_keys_that_contradict_each_other_are_refused(tmp_path, keys, problem):
