@@ -8,6 +8,7 @@ Slurm) is in REFUSED with the words of the refusal.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,7 @@ REFUSED: dict[tuple[str, str, Any], str] = {
     ("CLUSTER", "executor", "mpi"): "executor",
     **{("CLUSTER", "type", name): "CLUSTER" for name in known_schedulers()},
     ("MISC", "enable_cueq", True): "cueq",
+    **({} if find_spec("featomic") else {("AUGMENTATION", "kind", "gpr"): "featomic"}),
     **{
         ("INITIAL_DATASET_GENERATION", "initial_sampling", model.name): model.missing
         for model in BUNDLED.values()
