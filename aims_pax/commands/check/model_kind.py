@@ -34,7 +34,7 @@ def wrong_model_kind(settings: Settings) -> Iterator[tuple[Place, str]]:
             text = f"{kind.title} models cannot keep a share of their weights; expected fresh or continued"
             yield (section, "final_training"), text
     if settings.augmentation is not None and not kind.learns_from_copies:
-        text = f"{kind.title} models do not learn from copies; only MACE does: remove this section"
+        text = f"{kind.title} models do not learn from copies of labelled structures; remove this section"
         yield (AUGMENTATION, "kind"), text
     for name, md in (settings.md_by_system or {"": settings.md}).items():
         if md.stat_ensemble == "NPT" and not kind.has_stress:
