@@ -2,7 +2,7 @@
 
     python benchmarks/bias.py [--seeds 1 2] [--arms off "hal 1" …] [--labels 44] --folder FOLDER
 
-Ethanol at 500 K, GFN1-xTB as the reference, the quickstart's model (16 channels, two members). Half of the labels are
+Ethanol at 500 K, GFN1-xTB as the reference, two members of 16 channels (benchmarks/ethanol). Half of the labels are
 frames of cheap MD (GFN2-xTB), the same for all arms of a seed; the other half is asked for by active learning, with
 `ACTIVE_LEARNING.bias` of the arm. Errors are those of forces (meV/Å) on frames of the reference's own MD at 500 and
 900 K: mean, and the 95th percentile of the largest error of a frame. Structures of `benchmarks/priors.py` are used if

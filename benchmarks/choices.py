@@ -1,4 +1,4 @@
-"""Which weights should move the atoms? The quickstart with each choice, over seeds and label budgets.
+"""Which weights should move the atoms? The run in benchmarks/ethanol with each choice, over seeds and label budgets.
 
     python benchmarks/choices.py --seeds 1 2 3 --budgets 30 60
 
@@ -7,7 +7,7 @@ member   trajectory i is driven by member i mod M, all members at uncertainty ch
 raw      as mean, but MD sees the raw weights and not their moving average (validation and the model delivered keep
          the average)
 
-Each run is the whole quickstart on one core; budgets are values of max_train_set_size. The error is that of the
+Each run is all of benchmarks/ethanol on one core; budgets are values of max_train_set_size. The error is that of the
 delivered model on GFN1-xTB's own dynamics, which no model has seen. Processor seconds, so other load matters little.
 """
 
@@ -25,7 +25,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-QUICKSTART = Path(__file__).parents[1] / "example" / "quickstart"
+ETHANOL = Path(__file__).parent / "ethanol"
+EVALUATE = Path(__file__).parents[1] / "example" / "quickstart" / "evaluate.py"
 CHOICES = ("mean", "member", "raw")
 
 
@@ -60,7 +61,8 @@ def one(choice: str, seed: int, budget: int) -> dict[str, float]:
     """A whole run in a new folder: labels, force MAE in meV/Å, CPU s of exploration, CPU ms a trajectory-step."""
     folder = Path(tempfile.mkdtemp(prefix="choices-"))
     try:
-        shutil.copytree(QUICKSTART, folder, dirs_exist_ok=True)
+        shutil.copytree(ETHANOL, folder, dirs_exist_ok=True)
+        shutil.copy(EVALUATE, folder)
         _edit(folder / "mace.yaml", r"seed: \d+", f"seed: {seed}")
         force = "member" if choice == "member" else "mean"
         _edit(
@@ -151,9 +153,7 @@ def _edit(path: Path, pattern: str, text: str) -> None:
     before = path.read_text()
     after, count = re.subn(pattern, text, before, count=1)
     if count != 1:
-        raise SystemExit(
-            f"{path}: no {pattern!r} to replace; the quickstart has changed, change this script too"
-        )
+        raise SystemExit(f"{path}: no {pattern!r} to replace; the file has changed, change this script too")
     path.write_text(after)
 
 

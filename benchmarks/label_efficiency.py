@@ -2,7 +2,7 @@
 
     python benchmarks/label_efficiency.py --folder FOLDER [--systems …] [--seeds 1 2 3] [--rules …] [--labels 64]
 
-Each rule is a run of `aims-PAX` in a folder of its own, with the quickstart's model (16 channels, two members), and is
+Each rule is a run of `aims-PAX` in a folder of its own, with two members of 16 channels, and is
 measured by the file that it delivers. Labels are all labels of the reference: those of the initial dataset, training,
 validation. Systems, references and test frames are those of `priors.py`, and
 
@@ -36,7 +36,7 @@ from ase import Atoms
 from ase.spacegroup import crystal
 
 ACTIVE = ", active"  # its labels are counted in the folder
-EPOCHS = {"max_convergence_epochs": 250, "convergence_patience": 50}  # the quickstart's
+EPOCHS = {"max_convergence_epochs": 250, "convergence_patience": 50}  # those of benchmarks/ethanol
 RULES: dict[str, dict[str, Any]] = {
     "random": {},
     "own": {"selection": "random", "c_x": -1.0},

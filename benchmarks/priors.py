@@ -2,7 +2,7 @@
 
     python benchmarks/priors.py [--systems ethanol glycine copper] [--seeds 3] [--arms …] --folder FOLDER
 
-Each arm is a run of `aims-PAX` in a folder of its own, with the quickstart's model (16 channels, two members), and is
+Each arm is a run of `aims-PAX` in a folder of its own, with two members of 16 channels, and is
 measured by the file that it delivers, loaded with `aims_pax.calculator`. Paid labels are all labels of the reference:
 training, validation, and for active learning those of the initial dataset. The systems:
 
@@ -50,7 +50,7 @@ from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.optimize import BFGS
 
 ROOT = Path(__file__).parents[1]
-QUICKSTART = ROOT / "example" / "quickstart"
+ETHANOL = ROOT / "benchmarks" / "ethanol"
 MORSE = {"epsilon": 0.3429, "r0": 2.866, "rho0": 3.894, "rcut1": 2.0, "rcut2": 2.6}  # Cu
 N_TEST, EVERY, EQUILIBRATION = 120, 100, 800  # frames; MD steps between them, and before the first
 SURVIVAL_PS, TRAJECTORIES = 10.0, 4
@@ -242,7 +242,7 @@ class Bench:
 
     def settings(self, seed: int) -> dict[str, Any]:
         s = self.system
-        settings = yaml.safe_load((QUICKSTART / "aimsPAX.yaml").read_text())
+        settings = yaml.safe_load((ETHANOL / "aimsPAX.yaml").read_text())
         settings["REFERENCE"] = {"type": "calculator", **s.reference}
         settings["MD"] |= {"temperature": s.temperature, "timestep": s.timestep, "MD_seed": seed}
         settings["CLUSTER"] = {"type": "local", "executor": "inline"}
@@ -255,7 +255,7 @@ class Bench:
         return settings
 
     def mace(self, seed: int) -> dict[str, Any]:
-        mace = yaml.safe_load((QUICKSTART / "mace.yaml").read_text())
+        mace = yaml.safe_load((ETHANOL / "mace.yaml").read_text())
         mace["GENERAL"] = {"name_exp": self.name, "seed": seed}
         return mace
 

@@ -2,7 +2,7 @@
 
     python benchmarks/samplers.py [--seeds 3] [--folder FOLDER] [--active]
 
-The arms are the quickstart's run with 40 labels of structures that GFN2-xTB made at 500 K: by MD alone, or half by MD,
+The arms are benchmarks/ethanol with 40 labels of structures that GFN2-xTB made at 500 K: by MD alone, or half by MD,
 three tenths by rattled trees and two tenths along the vibrations; "calm trees" turn down forces above 6 eV/Å instead of
 augment-atoms' 30. The members are converged on their own parts of
 them; force errors are those on frames of GFN1-xTB's own dynamics at 500 and at 800 K that no model has seen, mean over
@@ -39,7 +39,7 @@ from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from tblite.ase import TBLite
 
-QUICKSTART = Path(__file__).parents[1] / "example" / "quickstart"
+ETHANOL = Path(__file__).parent / "ethanol"
 CHEAP = {"factory": "tblite.ase:TBLite", "kwargs": {"method": "GFN2-xTB", "verbosity": 0}}
 ARMS: dict[str, list[dict[str, Any]]] = {
     "md alone": [{"kind": "md", "share": 1.0, "potential": CHEAP}],
@@ -57,11 +57,11 @@ EVERY, EQUILIBRATION = 40, 400  # MD steps of 0.5 fs
 
 
 def project(folder: Path, arm: str, seed: int) -> None:
-    """The quickstart's folder with one arm's samplers."""
+    """The folder benchmarks/ethanol with one arm's samplers."""
     folder.mkdir(parents=True)
-    shutil.copy(QUICKSTART / "geometry.in", folder)
-    settings = yaml.safe_load((QUICKSTART / "aimsPAX.yaml").read_text())
-    mace = yaml.safe_load((QUICKSTART / "mace.yaml").read_text())
+    shutil.copy(ETHANOL / "geometry.in", folder)
+    settings = yaml.safe_load((ETHANOL / "aimsPAX.yaml").read_text())
+    mace = yaml.safe_load((ETHANOL / "mace.yaml").read_text())
     first = settings["INITIAL_DATASET_GENERATION"]
     for key in ("initial_sampling", "initial_calculator"):
         del first[key]
@@ -103,7 +103,7 @@ def test_set(temperature: int, folder: Path) -> list[Atoms]:
     """Frames of the reference's own dynamics with its forces; made once."""
     path = folder / f"test_{temperature}.xyz"
     if not path.exists():
-        atoms = ase.io.read(QUICKSTART / "geometry.in", format="aims")
+        atoms = ase.io.read(ETHANOL / "geometry.in", format="aims")
         atoms.calc = reference()
         rng = np.random.default_rng(2024 + temperature)
         MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)

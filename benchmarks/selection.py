@@ -6,7 +6,7 @@ A pool has 2 000 labelled frames of the MD of a cheap potential (GFN2-xTB; the l
 trajectories at the temperature of the run, or `ladder`, eight trajectories at 0.8 … 2 times it, or
 `warm`, those of them up to 1.4 times. A rule chooses n of a
 random half of the pool (its own for every seed); a tenth of the n, at least 2 and drawn at random, is used for
-validation. A model with the settings of the quickstart's mace.yaml is trained on them from fresh weights with the
+validation. A model with the settings of benchmarks/ethanol/mace.yaml is trained on them from fresh weights with the
 rules of convergence. Errors are those of forces (meV/Å) on frames of the reference's own MD: mean at the temperature
 of the run and hotter, and the 95th percentile of the largest error of a frame (tail). Rules:
 
@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from priors import QUICKSTART, Bench, dynamics, labelled
+from priors import ETHANOL, Bench, dynamics, labelled
 
 from aims_pax.core import convergence
 from aims_pax.core.rules import ConvergeRules
@@ -62,7 +62,7 @@ class Study:
     def __init__(self, name: str, folder: Path) -> None:
         self.bench, self.name = Bench(name, folder), name
         self.folder = folder / name
-        self.settings = read_settings(QUICKSTART).mace
+        self.settings = read_settings(ETHANOL).mace
         self.tests = {key: list(map(as_labelled, frames)) for key, frames in self.bench.tests().items()}
         self._pools: dict[str, list[LabelledFrame]] = {}
         self._features: dict[str, np.ndarray] = {}

@@ -1,6 +1,7 @@
 """The schedule to beat: one trajectory after another, one member after another, with ASE and MACE alone.
 
-    cp -r example/quickstart /tmp/sequential && cd /tmp/sequential
+    cp -r benchmarks/ethanol /tmp/sequential && cp example/quickstart/evaluate.py /tmp/sequential
+    cd /tmp/sequential
     python …/benchmarks/sequential.py            # reads the folder's YAML files, writes results/*.model
     python evaluate.py
 

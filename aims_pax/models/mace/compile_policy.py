@@ -41,11 +41,9 @@ def compile_mode(settings: Settings, atoms: float) -> CompileMode:
 
 
 def samples_ahead(settings: Settings) -> float:
-    """Approximate structures × epochs × members if every stage runs to its end."""
+    """Approximate structures × epochs × members if every stage after pre-training runs to its end."""
     samples, members, n_first = 0.0, settings.ensemble_size, 0.0
-    initial, active, free = settings.initial_dataset, settings.active_learning, settings.pretraining
-    if free is not None:
-        samples += _convergence(free.patience, free.max_epochs) * free.n_frames * members
+    initial, active = settings.initial_dataset, settings.active_learning
     if initial is not None:
         n = _or(initial.max_initial_set_size, UNLIMITED if active is None else 0)
         n_first = n

@@ -17,12 +17,11 @@ from aims_pax.models.mace.compile_policy import (
     compiling,
     samples_ahead,
 )
-from aims_pax.settings.pretraining import PretrainingSettings
 from aims_pax.settings.project import ActiveLearningSettings, InitialDatasetSettings
 from tests.models.mace.tiny import ensemble, ethanol
 
 
-def given(compile_="auto", executor="threads", device="cpu", initial=None, active=None, free=None):
+def given(compile_="auto", executor="threads", device="cpu", initial=None, active=None):
     """What `how` reads of the settings; the sections are real ones."""
     first = None
     if initial is not None:
@@ -37,7 +36,6 @@ def given(compile_="auto", executor="threads", device="cpu", initial=None, activ
         cluster=SimpleNamespace(executor=executor),
         initial_dataset=first,
         active_learning=second,
-        pretraining=None if free is None else PretrainingSettings(potential="small", **free),
         ensemble_size=4,
     )
 
@@ -83,8 +81,6 @@ def test_samples_grow_with_epochs_members_and_structures():
     assert samples_ahead(given(active=SHORT | subset)) == 1000 * 2 * 25 * 4
     assert math.isfinite(samples_ahead(given(active={}, initial={})))
     assert samples_ahead(given(active=SHORT, initial={"max_initial_set_size": 100})) > n
-    free = {"n_frames": 100, "max_epochs": 30}  # pre-training of four members
-    assert samples_ahead(given(active=SHORT, free=free)) == n + 100 * 30 * 4
 
 
 @pytest.fixture
