@@ -92,14 +92,14 @@ class DiffusionSettings(Section):
         5.0, "Longest time (minutes); 0: no limit. Not used if only `epochs` is given.", possible="[0, inf)"
     )
     max_time: Real = key(0.0, "Longest time (hours), added to `max_time_minutes`.", possible="[0, inf)")
-    lr: Real = key(2e-3, "Learning rate.", possible="(0, 1]", plausible="[1e-5, 1e-2]")
+    lr: Real = key(4e-3, "Learning rate.", possible="(0, 1]", plausible="[1e-5, 1e-2]")
     lr_schedule: Rate = key(
         "cosine",
         "`cosine`: to zero at the end; `plateau`: by `lr_factor` after `lr_patience` epochs without gain.",
     )
     lr_patience: Whole = key(100, "Epochs without gain, for `plateau`.", possible="[1, inf)")
     lr_factor: Real = key(0.95, "Factor of the learning rate, for `plateau`.", possible="(0, 1)")
-    batch_size: Whole = key(32, "Structures of a batch.", possible="[1, 100000]")
+    batch_size: Whole = key(16, "Structures of a batch.", possible="[1, 100000]")
     gradient_clip_val: Real = key(10.0, "Largest norm of the gradient.", possible="(0, inf)")
     ema_decay: Real = key(0.998, "Decay of the average of the weights.", possible="[0, 1)")
     val_split: Real = key(0.1, "Fraction held out.", possible="[0, 0.9]")
