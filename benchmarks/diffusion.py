@@ -170,7 +170,7 @@ def positions_of(graphs: Sequence[AtomsGraph]) -> T:
 # ---------------------------------------------------------------- cases
 
 
-def case_lj13(seed: int, steps: int = 2500) -> dict[str, Any]:
+def case_lj13(seed: int, steps: int = 5000) -> dict[str, Any]:
     x, reference = lj_dynamics(500, 15.0, seed), lj_dynamics(200, 15.0, 100 + seed)
     t = Trained([(f, {}) for f in argon_frames(x)], steps, seed=seed)
     lowest = float(lj(icosahedron()[None])[0])
