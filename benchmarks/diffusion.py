@@ -306,6 +306,20 @@ def seen_in(known: tuple[Any, Any], graphs: Sequence[AtomsGraph], name: str = ""
     }
 
 
+def dropped(start: AtomsGraph, n: int, seed: int) -> list[AtomsGraph]:
+    """The free atoms anywhere on the surface, 1.5 to 2.5 Å high and 2 Å apart at least: what relaxation alone gives."""
+    rng, found = np.random.default_rng(seed), []
+    free = ~start.fixed
+    while len(found) < n:
+        pos = start.pos.copy()
+        f = rng.random((int(free.sum()), 2))
+        pos[free] = np.column_stack([f @ start.cell[:2, :2], rng.uniform(1.5, 2.5, len(f))])
+        graph = replace(start, pos=pos)
+        if graph.edges(2.0)[0].size == 0:
+            found.append(graph)
+    return found
+
+
 def case_overlayer(seed: int, steps: int = 2500, oblique: bool = False, repeat: int = 0) -> dict[str, Any]:
     frames = overlayer_frames(oblique, seed)
     train, reference = frames[::1][:300], frames[300:]
@@ -337,6 +351,7 @@ def case_overlayer(seed: int, steps: int = 2500, oblique: bool = False, repeat: 
     if not repeat:
         known = relaxed_adatoms(train[::15])
         found |= seen_in(known, graphs[:40]) | seen_in(known, made.graphs[:40], "guarded_")
+        found |= seen_in(known, dropped(start, 40, seed), "dropped_")
     return found
 
 
