@@ -46,7 +46,8 @@ class NoiseSchedule:
         if self.sde == "ve" and self.centre > 0:
             first, last = (1 / (1 + (self.centre / end) ** (1 / WIDTH)) for end in (self.low, self.high))
             p = first + (last - first) * u
-            return self.centre * (p / (1 - p)) ** WIDTH
+            found: Tensor = self.centre * (p / (1 - p)) ** WIDTH
+            return found
         if self.sde == "ve":
             return self.low * (self.high / self.low) ** u
         return self._vp(self._vp_time(self.low) * (1 - u) + self._vp_time(self.high) * u)

@@ -160,8 +160,9 @@ class _Layer(nn.Module):
 
     def _weights(self, radial: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Three times (R, K, F): `radial(…) · weight`, each contiguous, which makes all that follows twice as fast."""
-        inner, outer = self.radial[:2](radial) * weight, self.radial[2]
-        inner = torch.cat([inner, weight], -1)
+        outer = self.radial[2]
+        assert isinstance(outer, nn.Linear)
+        inner = torch.cat([self.radial[:2](radial) * weight, weight], -1)
         ws, wv, wu = torch.cat([outer.weight, outer.bias[:, None]], 1).chunk(3)
         return inner @ ws.T, inner @ wv.T, inner @ wu.T
 
