@@ -92,7 +92,7 @@ class DiffusionSettings(Section):
         5.0, "Longest time (minutes); 0: no limit. Not used if only `epochs` is given.", possible="[0, inf)"
     )
     max_time: Real = key(0.0, "Longest time (hours), added to `max_time_minutes`.", possible="[0, inf)")
-    lr: Real = key(8e-3, "Learning rate.", possible="(0, 1]", plausible="[1e-5, 1e-2]")
+    lr: Real = key(2e-3, "Learning rate.", possible="(0, 1]", plausible="[1e-5, 1e-2]")
     lr_schedule: Rate = key(
         "cosine",
         "`cosine`: to zero at the end; `plateau`: by `lr_factor` after `lr_patience` epochs without gain.",

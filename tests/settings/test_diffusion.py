@@ -11,7 +11,7 @@ def test_options_of_the_command_line_come_before_keys_of_the_file(tmp_path):
     path.write_text("noisers: [CellPositions, Types]\nmax_time_minutes: 10\nseed: 3\nconfinement: [2, 10]\n")
     found = read_diffusion(path, {"seed": 7, "lr": None, "max_time": 1.0})
     assert found.noisers == ("CellPositions", "Types")
-    assert (found.seed, found.lr, found.seconds) == (7, 8e-3, 600 + 3600)
+    assert (found.seed, found.lr, found.seconds) == (7, 2e-3, 600 + 3600)
     assert found.confinement == (2.0, 10.0)
 
 

@@ -38,7 +38,7 @@ def test_a_stopped_training_continues_with_the_same_result(tmp_path, monkeypatch
 def test_other_settings_or_structures_are_another_training(tmp_path):
     asked = settings(epochs=1, log_dir=str(tmp_path))
     folder = train_in_folder(FRAMES, asked, SOURCE)
-    with pytest.raises(SettingsError, match=r"lr: 0\.1, but .* was begun with 0\.008"):
+    with pytest.raises(SettingsError, match=r"lr: 0\.1, but .* was begun with 0\.002"):
         train_in_folder(FRAMES, asked.model_copy(update={"lr": 0.1}), SOURCE, folder)
     with pytest.raises(SettingsError, match="begun with other structures"):
         train_in_folder(FRAMES, asked, {**SOURCE, "digest": "1"}, folder)
