@@ -99,7 +99,7 @@ class DiffusionSettings(Section):
     )
     lr_patience: Whole = key(100, "Epochs without gain, for `plateau`.", possible="[1, inf)")
     lr_factor: Real = key(0.95, "Factor of the learning rate, for `plateau`.", possible="(0, 1)")
-    batch_size: Whole = key(32, "Structures of a batch.", possible="[1, 100000]")
+    batch_size: Whole = key(16, "Structures of a batch.", possible="[1, 100000]")
     gradient_clip_val: Real = key(10.0, "Largest norm of the gradient.", possible="(0, inf)")
     ema_decay: Real = key(0.998, "Decay of the average of the weights.", possible="[0, 1)")
     val_split: Real = key(0.1, "Fraction held out.", possible="[0, 0.9]")

@@ -43,6 +43,7 @@ class Architecture:
     """Everything that a model is made from, as plain values.
 
     vocabulary: atomic numbers, sorted. cutoff: Å, of cell positions. sigma_data, sigma_min, sigma_max: Å.
+    sigma_centre: Å, the level that training looks at most, 0 for none.
     neighbours: mean number of neighbours in the data. conditioning: name of the property, or "".
     classes: of an integer property, 1 for a scalar, 0 for none. centre, spread: of the property in the data.
     """
@@ -57,6 +58,7 @@ class Architecture:
     sigma_data: float = 1.0
     sigma_min: float = 0.01
     sigma_max: float = 5.0
+    sigma_centre: float = 0.0
     neighbours: float = 12.0
     conditioning: str = ""
     classes: int = 0
@@ -93,7 +95,7 @@ class Denoiser(nn.Module):
             classes=len(a.vocabulary) if self.types else 0,
             condition=a.classes,
         )
-        self.schedule = NoiseSchedule(a.sde, a.sigma_min, a.sigma_max, a.sigma_data)
+        self.schedule = NoiseSchedule(a.sde, a.sigma_min, a.sigma_max, a.sigma_data, a.sigma_centre)
 
     @property
     def masked(self) -> int:

@@ -27,6 +27,9 @@ from aims_pax.models.diffusion.noisers import PositionNoiser
 REVERSE_SAMPLERS = ("heun", "heun_ode", "ddim", "em", "pc")
 DEFAULT_SAMPLER = "heun"
 CHURN = 0.4142135623730951  # √2 − 1: the largest relative increase of σ before a Heun step
+S_CHURN = (
+    6.0  # Karras et al.: sum of these increases, so that the noise does not depend on the number of steps
+)
 CORRECTOR = 0.1  # τ/σ²; the narrowest direction of p_σ has the variance σ² at least
 
 
@@ -35,6 +38,7 @@ class ReverseProcess:
     """One way of sampling a model. steps: noise levels. corrector_steps: Langevin steps at each level, of `pc`.
 
     noiser: None when only elements are generated. masked: class of atoms whose element is masked; None without types.
+    churn: sum of the relative increases of σ before the steps of `heun`, √2 − 1 at most in each.
     stop: called at every step; it raises when sampling should end. watch: called with (σ, positions) at every level.
     """
 
@@ -44,7 +48,7 @@ class ReverseProcess:
     sampler: str = DEFAULT_SAMPLER
     steps: int = 20
     corrector_steps: int = 1
-    churn: float = 0.1
+    churn: float = S_CHURN
     masked: int | None = None
     stop: Callable[[], None] = lambda: None
     watch: Callable[[float, Tensor], None] = lambda sigma, pos: None
@@ -100,7 +104,7 @@ class ReverseProcess:
         if self.noiser is None:
             return pos, self.denoise(batch, pos, classes, now.expand(len(batch)))[1]
         if self.sampler == "heun" and self.churn and now < self.schedule.high:
-            higher = now * (1 + min(self.churn, CHURN))
+            higher = now * (1 + min(self.churn / self.steps, CHURN))
             pos = pos + self._noise(batch, (higher**2 - now**2).sqrt(), g)
             pos, now = self.noiser.settled(batch, pos), higher
         d, scores = self.denoise(batch, pos, classes, now.expand(len(batch)))

@@ -32,6 +32,10 @@ class Neighbourhood:
     scale: Tensor
     heights: Tensor | None = None
 
+    def of_senders(self, values: Tensor) -> Tensor:
+        """(A, F) → (R, K, F): values of the atoms that messages come from."""
+        return values.index_select(0, self.sender.reshape(-1)).view(*self.sender.shape, -1)
+
 
 class ScoreNetwork(nn.Module):
     """Vectors (A, 3) and, with `classes`, scores of the elements (A, classes).
@@ -92,12 +96,12 @@ class ScoreNetwork(nn.Module):
         """types, graph: (A,); free: (A,) bool; level: (B,); condition: (B,); known: (B,) bool, where it is given."""
         state = self.level(_waves(level)) + self._conditioned(level, condition, known)
         h = self.element(types) + state[graph] + (~free).to(state.dtype)[:, None] * self.held
-        v = h.new_zeros((len(types), 3, self.features))
+        v = None
         if near.heights is not None:
             shape = _bumps(near.heights)
             h = h + self.height(shape)
             up = self.height_vector(shape) * free.to(h.dtype)[:, None]
-            v = torch.cat([v[:, :2], up[:, None]], 1)
+            v = torch.stack([torch.zeros_like(up), torch.zeros_like(up), up], 1)
         r = (near.vectors.square().sum(-1) + 1e-8).sqrt()
         unit = near.vectors / (r[..., None] + 1e-3)
         radial = torch.exp(-0.5 * ((r[..., None] - self.centres) * self.sharpness).square())
@@ -134,28 +138,46 @@ class _Layer(nn.Module):
     def forward(
         self,
         h: Tensor,
-        v: Tensor,
+        v: Tensor | None,
         state: Tensor,
         radial: Tensor,
         unit: Tensor,
         weight: Tensor,
         near: Neighbourhood,
     ) -> tuple[Tensor, Tensor]:
+        """v: (A, 3, F), or None where all vectors are zero."""
         a, b = self.film(state).chunk(2, -1)
         h = h * (1 + a) + b
-        ws, wv, wu = (self.radial(radial) * weight).chunk(3, -1)  # (R, K, F)
-        ps, pv, pu = self.message(h)[near.sender].chunk(3, -1)
-        dh = (ws * ps).sum(1)
-        dv = torch.einsum("rkf,rkcf->rcf", wv * pv, v[near.sender])
-        dv = dv + torch.einsum("rkf,rkc->rcf", wu * pu, unit)
-        if len(near.receiver) == len(h):
-            h, v = h + dh, v + dv
-        else:
-            h, v = h.index_add(0, near.receiver, dh), v.index_add(0, near.receiver, dv)
+        dh, dv = self._messages(h, v, self._weights(radial, weight), unit, near)
+        if len(near.receiver) < len(h):
+            dh = h.new_zeros(h.shape).index_add(0, near.receiver, dh)
+            dv = h.new_zeros((len(h), *dv.shape[1:])).index_add(0, near.receiver, dv)
+        h, v = h + dh, dv if v is None else v + dv
         U, V = self.mix(v).chunk(2, -1)
         size = (V.square().sum(1) + 1e-8).sqrt()
         a, b, c = self.update(torch.cat([h, size], -1)).chunk(3, -1)
         return h + a + b * (U * V).sum(1), v + c[:, None] * U
+
+    def _weights(self, radial: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Three times (R, K, F): `radial(…) · weight`, each contiguous, which makes all that follows twice as fast."""
+        outer = self.radial[2]
+        assert isinstance(outer, nn.Linear)
+        inner = torch.cat([self.radial[:2](radial) * weight, weight], -1)
+        ws, wv, wu = torch.cat([outer.weight, outer.bias[:, None]], 1).chunk(3)
+        return inner @ ws.T, inner @ wv.T, inner @ wu.T
+
+    def _messages(
+        self, h: Tensor, v: Tensor | None, weights: tuple[Tensor, ...], unit: Tensor, near: Neighbourhood
+    ) -> tuple[Tensor, Tensor]:
+        """(R, F) and (R, 3, F): sums over the neighbours."""
+        ws, wv, wu = weights
+        ps, pv, pu = self.message(h).chunk(3, -1)
+        dh = (ws * near.of_senders(ps)).sum(1)
+        dv = unit.transpose(1, 2) @ (wu * near.of_senders(pu))
+        if v is not None:
+            carried = (pv[:, None] * v).unbind(1)
+            dv = dv + torch.stack([(wv * near.of_senders(c)).sum(1) for c in carried], 1)
+        return dh, dv
 
 
 def _waves(x: Tensor) -> Tensor:

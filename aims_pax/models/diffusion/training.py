@@ -37,7 +37,9 @@ class DiffusionTrainer:
             torch.manual_seed(seeds.seed_number("diffusion", settings.seed, "weights"))
             self.denoiser = Denoiser(architecture)
         self.average = {k: v.clone() for k, v in self.denoiser.state_dict().items()}
-        self.optimiser = torch.optim.AdamW(self.denoiser.parameters(), lr=settings.lr, weight_decay=0.01)
+        self.optimiser = torch.optim.AdamW(
+            self.denoiser.parameters(), lr=settings.lr, weight_decay=0.01, fused=True
+        )
         self.epoch = self.step = self.waited = 0
         self.elapsed, self.best, self.rate = 0.0, math.inf, settings.lr
         self.history: list[tuple[int, float, float]] = []  # (epoch, training loss, held-out loss)

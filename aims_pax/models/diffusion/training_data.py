@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 FEWEST = 100  # structures of a composition
+CENTRE = 0.3  # of the mean distance of nearest neighbours: the level of noise that training looks at most
 SEEN = 400  # structures that distances are taken from
 TAKEN = "REF_"  # labels are also found with MACE's prefix
 
@@ -232,6 +233,7 @@ def architecture_for(graphs: Sequence[AtomsGraph], settings: DiffusionSettings) 
         n_blocks=settings.n_blocks,
         sigma_data=data,
         sigma_max=high,
+        sigma_centre=min(high, CENTRE * _mean_nearest(graphs[:: max(1, len(graphs) // 20)])),
         neighbours=_mean_neighbours(graphs[:20], settings.cutoff),
         conditioning=settings.conditioning or "",
         classes=_classes(values, settings),
@@ -318,6 +320,11 @@ def split_held_out(n: int, fraction: float, seed: int) -> tuple[list[int], list[
     order = seeds.rng("diffusion", seed, "split").permutation(n)
     held = min(n - 1, round(fraction * n))
     return sorted(int(k) for k in order[held:]), sorted(int(k) for k in order[:held])
+
+
+def _mean_nearest(graphs: Sequence[AtomsGraph]) -> float:
+    """Å: the mean distance of free atoms to their nearest neighbours."""
+    return float(np.concatenate([lonely_distances(g)[~g.fixed] for g in graphs]).mean())
 
 
 def _mean_neighbours(graphs: Sequence[AtomsGraph], cutoff: float) -> float:

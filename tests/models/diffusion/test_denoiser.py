@@ -63,3 +63,12 @@ def test_the_loss_of_types_counts_masked_atoms_only():
     assert float(made._type_loss(batch, classes, classes, scores)) == 0
     seen = torch.where(batch.free, made.masked, classes)
     assert float(made._type_loss(batch, classes, seen, scores)) == pytest.approx(1.0986, abs=1e-3)  # log 3
+
+
+def test_a_model_of_before_continues_with_the_levels_that_it_began_with():
+    """hparams.yaml without `sigma_centre`: log σ is uniform."""
+    values = Architecture(("Positions",), (18,)).plain()
+    del values["sigma_centre"]
+    schedule = Denoiser(Architecture.from_plain(values)).schedule
+    drawn = schedule.drawn(64, torch.Generator().manual_seed(0)).log().sort().values
+    assert float(drawn.diff().max()) < 2.1 * float(drawn[-1] - drawn[0]) / 63

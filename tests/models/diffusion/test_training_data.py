@@ -85,6 +85,9 @@ def test_the_architecture_has_the_elements_scales_and_property_of_the_data():
     assert made.vocabulary == (29, 46, 79)
     assert (made.classes, made.centre) == (1, 4.5)
     assert made.sigma_max == pytest.approx(3.0), "the distance of the walls, more than half a cell vector"
+    assert architecture_for(graphs(trimers(40)), settings()).sigma_centre == pytest.approx(
+        0.3 * 3.8, rel=0.03
+    ), "a part of the distance of nearest neighbours"
     integer = settings(**CONFINED, conditioning="energy", conditioning_type="integer")
     assert architecture_for(graphs_for(frames, integer), integer).classes == 10
     few = integer.model_copy(update={"n_classes": 4})
