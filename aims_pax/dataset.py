@@ -15,18 +15,9 @@ from pathlib import Path
 
 from aims_pax.errors import RestartError, SettingsError
 from aims_pax.frames import ENERGY, FORCES, STRESS, LabelledFrame
-from aims_pax.labelled_data import (
-    VIRIALS,
-    LabelKeys,
-    find_damage,
-    nth,
-    read_labelled,
-    reader_error,
-    to_extxyz,
-    torn_tail,
-    whole_structures,
-)
+from aims_pax.labelled_data import VIRIALS, LabelKeys, read_labelled, reader_error, to_extxyz
 from aims_pax.record.files import append_text, cut_torn_tail, sync, write_text
+from aims_pax.xyz_blocks import find_damage, nth, torn_tail, whole_structures
 
 __all__ = [
     "Dataset",

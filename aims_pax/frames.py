@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -67,23 +68,22 @@ class Frame:
         n = len(numbers)
         keep = object.__setattr__
         keep(self, "numbers", numbers)
-        keep(self, "positions", _frozen(_on_grid(self.positions, (n, 3), "positions"), np.float64))
-        keep(self, "cell", _frozen(_on_grid(self.cell, (3, 3), "cell"), np.float64))
-        keep(self, "pbc", _frozen(np.broadcast_to(np.asarray(self.pbc, bool), (3,)), np.bool_))
+        keep(self, "positions", _on_grid(self.positions, (n, 3), "positions"))
+        keep(self, "cell", _on_grid(self.cell, (3, 3), "cell"))
+        pbc = np.asarray(self.pbc, bool)
+        keep(self, "pbc", _frozen(pbc if pbc.shape == (3,) else np.broadcast_to(pbc, (3,)), np.bool_))
         for name in ("moments", "charges"):
             value = getattr(self, name)
             if value is not None:
                 value = np.asarray(value, float)
-                keep(self, name, _frozen(_on_grid(value, (n,), name), np.float64) if value.any() else None)
+                keep(self, name, _on_grid(value, (n,), name) if value.any() else None)
         if self.fixed is not None:
             fixed = np.asarray(self.fixed, bool)
             fixed = np.broadcast_to(fixed[:, None] if fixed.ndim == 1 else fixed, (n, 3))
             keep(self, "fixed", _frozen(fixed, np.bool_) if fixed.any() else None)
         masses = atoms_info.own_masses(numbers, self.masses)
-        keep(
-            self, "masses", None if masses is None else _frozen(_on_grid(masses, (n,), "masses"), np.float64)
-        )
-        keep(self, "statements", tuple(str(s) for s in self.statements))
+        keep(self, "masses", None if masses is None else _on_grid(masses, (n,), "masses"))
+        keep(self, "statements", tuple(map(str, self.statements)))
         self._state_zero_moments(n)
 
     def _state_zero_moments(self, n: int) -> None:
@@ -127,7 +127,7 @@ class Frame:
         for name, value in parts:
             if value is not None:
                 digest.update(name.encode())
-                digest.update(np.ascontiguousarray(value).astype(value.dtype.newbyteorder("<")).tobytes())
+                digest.update((value.byteswap() if sys.byteorder == "big" else value).tobytes())
         return digest.hexdigest()[:20]
 
     @property
@@ -277,7 +277,8 @@ class LabelledFrame:
     origin: Mapping[str, str | int | float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        rounded = replace(self.label, forces=np.round(self.label.forces, 8) + 0.0)
+        label = self.label
+        rounded = Label(label.energy, label.forces.round(8) + 0.0, label.stress)
         object.__setattr__(self, "label", rounded)
 
     @property
@@ -309,7 +310,9 @@ def _on_grid(values: ArrayLike, shape: tuple[int, ...], name: str) -> Array:
     values = np.asarray(values, float)
     if values.shape != shape:
         raise ValueError(f"{name} has shape {values.shape}, expected {shape}")
-    rounded: Array = np.round(values, 8) + 0.0  # + 0.0 turns -0.0 into 0.0
+    rounded: Array = values.round(8)
+    rounded += 0.0  # turns -0.0 into 0.0
+    rounded.setflags(write=False)
     return rounded
 
 

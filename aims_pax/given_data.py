@@ -16,8 +16,9 @@ import numpy as np
 from aims_pax.dataset import only_known
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Label, LabelledFrame
-from aims_pax.labelled_data import LabelKeys, nth, read_labelled
+from aims_pax.labelled_data import LabelKeys, read_labelled
 from aims_pax.surrogate_labels import refuse_surrogate_labels
+from aims_pax.xyz_blocks import nth
 
 GPA = 160.21766  # eV/Å³
 HIGH_STRESS = 0.5  # eV/Å³ = 80 GPa

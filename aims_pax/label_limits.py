@@ -15,6 +15,9 @@ from aims_pax.frames import Frame, Label
 LARGEST_FORCE = 1e3  # eV/Å; H2 squeezed to a quarter of its bond length is at about 400
 LARGEST_STRESS = 1e2  # eV/Å³ = 16 000 GPa, fifty times the centre of the Earth
 ENERGY_OFFSET = 1e3  # eV per atom, added to the largest possible electronic energy of an atom
+# eV by atomic number: twice the energy of a neutral atom after Thomas and Fermi, E = −20.9 eV · Z^(7/3), which is
+# within 20 % of every all-electron result
+DEEPEST = 2 * 20.9 * np.arange(256) ** (7 / 3) + ENERGY_OFFSET
 
 
 def check_label(frame: Frame, label: Label) -> None:
@@ -30,12 +33,11 @@ def check_label(frame: Frame, label: Label) -> None:
 
 
 def _plausible(frame: Frame, label: Label) -> None:
-    force = np.linalg.norm(label.forces, axis=1)
+    force = np.sqrt((label.forces**2).sum(axis=1))
     if len(force) and force.max() > LARGEST_FORCE:
         atom = int(force.argmax())
         raise Unphysical(f"force {force[atom]:.3g} eV/Å on atom {atom}; limit {LARGEST_FORCE:g} eV/Å")
-    # Thomas–Fermi: a neutral atom has E = −20.9 eV · Z^(7/3), within 20 % of every all-electron result
-    deepest = float(np.sum(2 * 20.9 * frame.numbers ** (7 / 3) + ENERGY_OFFSET))
+    deepest = float(DEEPEST[frame.numbers].sum())
     highest = ENERGY_OFFSET * len(frame)
     if not -deepest <= label.energy <= highest:
         raise Unphysical(f"energy {label.energy:.6g} eV is outside [{-deepest:.3g}, {highest:.3g}] eV")

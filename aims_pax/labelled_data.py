@@ -14,19 +14,29 @@ from __future__ import annotations
 
 import io
 import json
-import re
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aims_pax import atoms_info, comment_line
 from aims_pax.errors import LabelError, SettingsError
+from aims_pax.fast_extxyz import read_own_structures
 from aims_pax.frames import ENERGY, FORCES, STRESS, Array, Frame, Label, LabelledFrame
 from aims_pax.label_limits import check_label
+from aims_pax.xyz_blocks import (
+    BlockFault,
+    StructureLines,
+    check_columns,
+    find_damage,
+    no_key_twice,
+    nth,
+    open_text,
+    structure_blocks,
+)
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -34,11 +44,8 @@ if TYPE_CHECKING:
 VIRIALS = "REF_virials"
 LARGEST = 1e9  # Å: larger positions or cells cannot be stored to 1e-8 Å
 ASYMMETRY = 0.01  # relative: larger than the asymmetry of a stress from integration grids
+CHUNK = 2500  # atoms that are read together
 AGREE = 1e-3  # relative: allowed difference of stress and virials of one structure
-PROPERTIES = re.compile(r"""(?:^|\s)Properties\s*=\s*["']?([^\s"']+)""")
-PAIR = re.compile(
-    r"""([^\s="'{\[]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|\{([^}]*)\}|\[([^\]]*)\]|(\S*))"""
-)
 STRUCTURE = frozenset(
     ["charge", "spin", "total_charge", "total_spin", "frame_id"]
 )  # belong to the frame, not to its origin
@@ -73,15 +80,46 @@ def read_labelled(path: Path, keys: LabelKeys = OURS, limits: bool = True) -> It
     limits: apply the same limits as for labels of the reference (`label_limits.check_label`).
     Raises SettingsError with file and structure number.
     """
-    for number, atoms in read_structures(path):
-        try:
-            labelled = labelled_frame(atoms, keys)
+    for chunk in _chunks(_numbered_blocks(path)):
+        own: list[LabelledFrame | None] = [None] * len(chunk)
+        if keys == OURS:
+            own = read_own_structures([(block.comment.removesuffix("\n"), block.atoms) for _, block in chunk])
+        for (number, block), labelled in zip(chunk, own, strict=True):
+            if labelled is None:
+                atoms = _by_ase(block, number, path)
+                with _located(path, number):
+                    labelled = labelled_frame(atoms, keys)
             if limits:
-                _believable(labelled)
-        except SettingsError as error:
-            where = find_damage(path) or f"{nth(number)}: {error}"  # a damaged line is the better explanation
-            raise SettingsError(f"{path}, {where}") from error
-        yield labelled
+                with _located(path, number):
+                    _believable(labelled)
+            yield labelled
+
+
+def _chunks(blocks: Iterator[tuple[int, StructureLines]]) -> Iterator[list[tuple[int, StructureLines]]]:
+    """The structures in lists of some thousand atoms; an error follows those before it. Raises SettingsError."""
+    chunk: list[tuple[int, StructureLines]] = []
+    atoms = 0
+    try:
+        for numbered in blocks:
+            chunk.append(numbered)
+            atoms += len(numbered[1].atoms)
+            if atoms >= CHUNK:
+                yield chunk
+                chunk, atoms = [], 0
+    except SettingsError:
+        yield chunk
+        raise
+    yield chunk
+
+
+@contextmanager
+def _located(path: Path, number: int) -> Iterator[None]:
+    """Adds file and structure number to errors; a damaged line is the better explanation."""
+    try:
+        yield
+    except SettingsError as error:
+        where = find_damage(path) or f"{nth(number)}: {error}"
+        raise SettingsError(f"{path}, {where}") from error
 
 
 def read_structures(path: Path) -> Iterator[tuple[int, Atoms]]:
@@ -89,145 +127,43 @@ def read_structures(path: Path) -> Iterator[tuple[int, Atoms]]:
 
     Raises SettingsError with file and structure number.
     """
-    import ase.io
+    for number, block in _numbered_blocks(path):
+        yield number, _by_ase(block, number, path)
 
+
+def _numbered_blocks(path: Path) -> Iterator[tuple[int, StructureLines]]:
+    """(number from 1, lines) of every structure; columns are not counted yet. Raises SettingsError."""
     number = 0
     try:
-        with _text(path) as file:
-            for number, block in enumerate(_blocks(file), 1):
-                _no_key_twice(block.split("\n", 2)[1])
-                atoms: Any = ase.io.read(
-                    io.StringIO(block),
-                    format="extxyz",
-                    index=0,
-                    properties_parser=comment_line.parse_comment_line,
-                )
-                yield number, atoms
-    except _Fault as error:
+        with open_text(path) as file:
+            for number, block in enumerate(structure_blocks(file), 1):
+                yield number, block
+    except BlockFault as error:
         raise SettingsError(f"{path}, {nth(number + 1)}: {error}") from error
-    except SettingsError as error:
-        raise (
-            error if str(error).startswith(str(path)) else SettingsError(f"{path}, {nth(number)}: {error}")
-        ) from error
     except (UnicodeDecodeError, EOFError) as error:
         raise SettingsError(f"{path}, {nth(number + 1)}: not a text file; expected extended XYZ") from error
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror or error}") from error
+
+
+def _by_ase(block: StructureLines, number: int, path: Path) -> Atoms:
+    """The structure in these lines, by ASE's reader. Raises SettingsError with file and structure number."""
+    import ase.io
+
+    try:
+        check_columns(block)
+        no_key_twice(block.comment)
+        atoms = ase.io.read(
+            io.StringIO(block.text),
+            format="extxyz",
+            index=0,
+            properties_parser=comment_line.parse_comment_line,
+        )
     except Exception as error:  # ASE's reader may raise any exception
-        raise SettingsError(f"{path}, {nth(number)}: {reader_error(error)}") from error
-
-
-def find_damage(path: Path) -> str | None:
-    """The first structure whose lines are not extended XYZ, and why, or None; numbers are not parsed."""
-    number = 0
-    try:
-        with _text(path) as file:
-            for number, _ in enumerate(_blocks(file), 1):  # noqa: B007
-                pass
-    except _Fault as fault:
-        return f"{nth(number + 1)}: {fault}"
-    except (UnicodeDecodeError, EOFError, OSError):
-        return f"{nth(number + 1)}: not a text file; expected extended XYZ"
-    return None
-
-
-# ---------------------------------------------------------------- lines
-
-
-class _Fault(Exception):
-    """Lines that are not extended XYZ."""
-
-
-def _text(path: Path) -> TextIO:
-    """A file, compressed or not, as UTF-8 with or without a byte order mark."""
-    from ase.io.formats import open_with_compression
-
-    return io.TextIOWrapper(open_with_compression(str(path), "rb"), encoding="utf-8-sig")
-
-
-def _blocks(file: TextIO) -> Iterator[str]:
-    """The lines of each structure. Raises _Fault at the first line that belongs to no structure."""
-    head = file.readline()
-    while head:
-        if not head.strip():  # between structures
-            head = file.readline()
-            continue
-        lines = [head, *_atoms(head, file)]
-        head = file.readline()
-        while head.lstrip().startswith("VEC"):  # cell vectors in an XYZ dialect that ASE reads
-            lines.append(head)
-            head = file.readline()
-        yield "".join(lines)
-
-
-def _atoms(head: str, file: TextIO) -> list[str]:
-    """Header and atoms of the structure that begins with this line."""
-    try:
-        n = int(head)
-    except ValueError:
-        raise _Fault(f"{head.strip()[:40]!r} instead of the number of atoms; expected extended XYZ") from None
-    if n < 1:
-        raise _Fault(f"{n} atoms; expected at least one")
-    comment = file.readline()
-    if not comment:
-        raise _Fault(f"the file is incomplete: it ends before the first of {n} atoms")
-    if comment.count("Properties=") > 1:
-        raise _Fault("Properties appears twice in one header: two structures in one line")
-    written = PROPERTIES.search(comment)
-    counts = written[1].split(":")[2::3] if written else ["4"]
-    columns = sum(int(c) for c in counts if c.isdecimal())
-    lines = [comment]
-    for atom in range(1, n + 1):
-        line = file.readline()
-        if not line:
-            raise _Fault(f"the file is incomplete: it ends after {atom - 1} of {n} atoms")
-        found = len(line.split())
-        if found < columns or (written and found > columns):
-            end = "; the file is incomplete" if found < columns and not file.readline() else ""
-            raise _Fault(f"the line of atom {atom} of {n} has {found} columns, expected {columns}{end}")
-        lines.append(line)
-    return lines
-
-
-def _no_key_twice(comment: str) -> None:
-    """Raise SettingsError for a key that occurs twice with different values."""
-    seen: dict[str, str] = {}
-    for match in PAIR.finditer(comment):
-        key, value = match[1], next((g for g in match.groups()[1:] if g is not None), "")
-        if seen.setdefault(key, value) != value:
-            raise SettingsError(f"{key} appears twice, as {seen[key]!r} and as {value!r}; keep one")
-
-
-def torn_tail(text: str) -> tuple[int, str | None]:
-    """(length of the leading part that consists of whole structures, message about an unexpected line or None).
-
-    None: after that length there is nothing, or an incomplete structure as left by a crash.
-    """
-    end = start = 0
-    number = 1  # line number at start
-    while start < len(text):
-        newline = text.find("\n", start)
-        head = text[start : newline if newline >= 0 else len(text)].strip()
-        if newline < 0:
-            unfinished = head.isdigit() or not head.strip("\0")
-            return end, None if unfinished else f"{number}: {head[:40]!r} is not part of a structure"
-        if head and not head.isdigit():
-            return end, f"{number}: {head[:40]!r} instead of the number of atoms"
-        start, lines = newline + 1, int(head[:18]) + 1 if head else 0
-        for _ in range(lines):
-            newline = text.find("\n", start)
-            if newline < 0:
-                several = text.count("Properties=", end) > 1
-                said = f"{number}: fewer lines than {head} atoms, and other structures follow"
-                return end, said if several else None
-            start = newline + 1
-        end, number = start, number + 1 + lines
-    return end, None
-
-
-def whole_structures(text: str) -> int:
-    """Length of the leading part of an XYZ text that consists of whole structures."""
-    return torn_tail(text)[0]
+        said = str(error) if isinstance(error, SettingsError | BlockFault) else reader_error(error)
+        raise SettingsError(f"{path}, {nth(number)}: {said}") from error
+    assert not isinstance(atoms, list)
+    return atoms
 
 
 # ---------------------------------------------------------------- labels
@@ -412,10 +348,6 @@ def _finite(what: str, values: Any, limit: float = LARGEST) -> None:
         row = rows[wrong[0]]
         kind = "NaN" if np.isnan(row).any() else "infinite" if np.isinf(row).any() else "absurdly large"
         raise SettingsError(f"{what.format(wrong[0] + 1)} is {kind}; correct or remove this structure")
-
-
-def nth(number: int) -> str:
-    return f"structure {number} (counted from 1)"
 
 
 def reader_error(error: Exception) -> str:

@@ -27,8 +27,9 @@ LAYERS = (  # a file may import rooms of lower layers and its own room, nothing 
     {"systems"},
     {"labelled_data", "structure_files", "surrogate_labels"},
     {"potential", "label_limits", "charge_and_spin", "isolated_atoms"},
+    {"fast_extxyz"},
     {"frames", "worker_process", "registry"},
-    {"atoms_info", "comment_line", "processes"},
+    {"atoms_info", "comment_line", "processes", "xyz_blocks"},
     {"errors", "suggestions"},
     {"seeds", "wire_names", "fortran", "version"},
 )

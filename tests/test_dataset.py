@@ -7,11 +7,9 @@ import pytest
 
 from aims_pax.dataset import (
     Dataset,
-    find_damage,
     only_known,
     read_extxyz,
     to_extxyz,
-    whole_structures,
     write_extxyz,
 )
 from aims_pax.errors import RestartError, SettingsError
@@ -98,14 +96,6 @@ def test_unreadable_structures_are_named_by_file_and_number(tmp_path):
         list(read_extxyz(path))
     with pytest.raises(SettingsError, match="gone"):
         list(read_extxyz(tmp_path / "gone.xyz"))
-
-
-def test_whole_structures_are_counted_to_the_last_complete_line():
-    one = "1\ncomment\nH 0 0 0\n"
-    assert whole_structures(one + one) == 2 * len(one)
-    assert whole_structures(one + one[:-1]) == len(one)
-    assert whole_structures(one + "2\n") == len(one)
-    assert whole_structures("") == 0
 
 
 def test_an_unknown_split_is_refused():
@@ -207,14 +197,6 @@ def test_what_is_no_extended_xyz_is_said_to_be_none(tmp_path, behind, number):
     path.write_bytes(b"2\n\xff\xfe\x00")
     with pytest.raises(SettingsError, match=r"structure 1 \(counted from 1\): not a text file"):
         list(read_extxyz(path))
-
-
-def test_files_in_order_show_no_damage(tmp_path):
-    path = tmp_path / "x.xyz"
-    path.write_text(
-        to_extxyz([made(1), made(2)]) + "1\n\nH 0 0 0\nVEC1 1 0 0\nVEC2 0 1 0\nVEC3 0 0 1\n1\n\nH 0 0 0"
-    )
-    assert find_damage(path) is None
 
 
 def test_an_element_the_model_does_not_know_is_named_with_file_and_structure(tmp_path):

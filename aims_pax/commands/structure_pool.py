@@ -9,8 +9,9 @@ from pathlib import Path
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame, Label
-from aims_pax.labelled_data import LabelKeys, finite_structure, frame_of, nth, read_labelled, read_structures
+from aims_pax.labelled_data import LabelKeys, finite_structure, frame_of, read_labelled, read_structures
 from aims_pax.suggestions import no_such
+from aims_pax.xyz_blocks import nth
 
 COLUMNS = re.compile(rb"""(?:^|\s)Properties\s*=\s*["']?([^\s"']+)""")
 ENDINGS = (".xyz", ".extxyz", ".gz", ".bz2", ".xz")

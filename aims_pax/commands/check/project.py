@@ -14,7 +14,7 @@ from aims_pax.commands.check.model_kind import wrong_model_kind
 from aims_pax.commands.check.readiness import BASELINE_PLACE, baseline_spec
 from aims_pax.errors import SettingsError
 from aims_pax.given_data import GivenFile, read_given, remarks, undetermined_energies
-from aims_pax.labelled_data import LabelKeys, find_damage
+from aims_pax.labelled_data import LabelKeys
 from aims_pax.settings import geometry_rules
 from aims_pax.settings.augment import CallSpec
 from aims_pax.settings.callables import (
@@ -34,6 +34,7 @@ from aims_pax.settings.settings import Settings, dump
 from aims_pax.settings.yaml_reader import Document, Place, read_document
 from aims_pax.suggestions import nearest, no_such
 from aims_pax.systems import System, deal, elements
+from aims_pax.xyz_blocks import find_damage
 
 READ = 4000  # structures of a dataset whose numbers are read: about a second
 INITIAL, ACTIVE = "INITIAL_DATASET_GENERATION", "ACTIVE_LEARNING"
