@@ -178,10 +178,11 @@ def _value(key: str, text: str) -> str | int | float | bool | None:
 
 
 def _nine(text: str) -> Array | None:
-    """(3, 3) from nine numbers separated by single spaces."""
+    """(3, 3) from nine numbers separated by single spaces; None also for absurdly large ones."""
     if not _nine_reals.fullmatch(text):
         return None
-    return np.array(list(map(float, text.split(" ")))).reshape(3, 3)
+    numbers = list(map(float, text.split()))
+    return np.array(numbers).reshape(3, 3) if -LARGEST < min(numbers) and max(numbers) < LARGEST else None
 
 
 def _symmetric(tensor: Array) -> bool:
@@ -191,8 +192,7 @@ def _symmetric(tensor: Array) -> bool:
 
 @lru_cache(maxsize=16)
 def _cell(text: str) -> Array | None:
-    cell = _nine(text)
-    return None if cell is None or not abs(cell).max() < LARGEST else cell
+    return _nine(text)
 
 
 # ---------------------------------------------------------------- lines of atoms

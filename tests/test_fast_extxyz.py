@@ -150,6 +150,19 @@ def test_entries_in_another_form_are_not_guessed():
     assert fast_extxyz.read_own_structures([(comment, rows), ("", [])]) == [None, None]
 
 
+def test_tensors_are_nine_numbers_of_ordinary_size():
+    text = "1 -2.5 3e-05 0.0 1e5 6. 7 8 9"
+    assert fast_extxyz._nine(text).ravel().tolist() == [float(w) for w in text.split()]
+    for other in (
+        text + " 1",
+        text[:-2],
+        text.replace("6.", "1e999"),
+        text.replace("6.", "nan"),
+        "1  " + text[2:],
+    ):
+        assert fast_extxyz._nine(other) is None, other
+
+
 def test_numbers_in_columns_are_those_of_float():
     rng = np.random.default_rng(3)
     values = np.concatenate([rng.normal(0, 10.0**k, 3000) for k in range(-9, 6)])

@@ -153,9 +153,12 @@ def status_command(
     """Show the state of a run, running or finished, from the files of its folder; works from any host."""
     from aims_pax.commands.status import status as standing
     from aims_pax.commands.status import status_lines
+    from aims_pax.report.seen_files import SeenFiles
+
+    seen = SeenFiles(folder / "restart")
 
     def look() -> str:
-        now = standing(folder)
+        now = standing(folder, seen)
         return (
             json.dumps(now, indent=None if watch else 1, ensure_ascii=False)
             if as_json

@@ -15,6 +15,7 @@ from aims_pax.report.label_counts import ACTIVE, by_stage
 from aims_pax.report.load_run import load_run
 from aims_pax.report.run_record import RunRecord, StageRecord
 from aims_pax.report.run_verdict import run_verdict
+from aims_pax.report.seen_files import SeenFiles
 from aims_pax.report.time_left import Limit, rounded_seconds, time_left
 
 WIDTH = 80
@@ -29,12 +30,13 @@ EPOCHS = {  # stage → the key that limits its epochs, where it is not that of 
 MARKS = {"running": "▶", "waiting": "…", "training": "◆", "done": "■", "unknown": "?"}
 
 
-def status(folder: Path) -> dict[str, Any]:
+def status(folder: Path, seen: SeenFiles | None = None) -> dict[str, Any]:
     """State of the run as plain values for JSON: times in s, forces eV/Å, energies eV/atom; None if unknown.
 
+    seen: what the looks before have read; the next one reads only what was added.
     Raises SettingsError when the folder contains no run.
     """
-    run = load_run(folder, brief=True)
+    run = load_run(folder, brief=True, seen=seen)
     now = time.time()
     working = bool(run.holder)
     stages = [s for s in run.stages if s.name.partition("-")[0] in KNOWN]

@@ -1,8 +1,8 @@
 """Many named arrays in one `.npy` file without pickle.
 
 The file is a one-dimensional uint8 array: the SHA-256 of all that follows, 8 bytes of header length, a JSON header,
-the raw arrays. The header names the format and the arrays (dtype, shape, offset). The checksum is verified before
-anything else is read, so that truncated or changed files are rejected.
+the raw arrays. The header names the format and the arrays (dtype, shape, offset). `unpack_arrays` verifies the checksum
+before anything else, so that truncated or changed files are rejected; `read_meta` looks at the header alone.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,3 +59,30 @@ def unpack_arrays(content: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, An
         flat = np.frombuffer(data, dtype=np.dtype(dtype), count=int(np.prod(shape)), offset=offset)
         arrays[name] = flat.reshape(shape).copy()
     return arrays, head["meta"]
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """The `meta` of a file of `pack_arrays`, however large its arrays are; the checksum is not verified.
+
+    Raises Torn for a file that is shorter or longer than it should be or has another format, and OSError.
+    """
+    with open(path, "rb") as file:
+        try:
+            if np.lib.format.read_magic(file) != (1, 0):
+                raise Torn("not a .npy file of version 1.0")
+            (size,), _, _ = np.lib.format.read_array_header_1_0(file)
+        except ValueError as error:
+            raise Torn(f"not a .npy file ({error})") from error
+        begin = file.tell()
+        if file.seek(0, 2) != begin + size or size < 40:
+            raise Torn("not as long as its header says")
+        file.seek(begin + 32)
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            head = json.loads(file.read(min(length, size)))
+            found: dict[str, Any] = head["meta"]
+            if head["format"] <= FORMAT:
+                return found
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise Torn(f"its header is unreadable ({type(error).__name__})") from error
+    raise Torn(f"format {head['format']} was written by a newer aims-PAX; this one reads up to {FORMAT}")

@@ -23,7 +23,6 @@ from aims_pax.record.checkpoint import from_plain
 from aims_pax.record.delivered_models import delivered_files
 from aims_pax.report import predictions
 from aims_pax.report.forecast import read_forecast
-from aims_pax.report.journal_reader import read_journal
 from aims_pax.report.md_test import read_md_test
 from aims_pax.report.process_of_run import running_process
 from aims_pax.report.run_history import FrameOrigin, RunHistory, UncertaintySeries
@@ -37,6 +36,7 @@ from aims_pax.report.run_record import (
     StageRecord,
     TrajectoryRecord,
 )
+from aims_pax.report.seen_files import SeenFiles
 from aims_pax.report.tolerant_readers import (
     StoredLabel,
     StructureHeader,
@@ -47,41 +47,42 @@ from aims_pax.report.tolerant_readers import (
     json_lines,
     json_list,
     snapshot,
-    stored_labels,
-    structure_headers,
+    snapshot_state,
 )
 from aims_pax.report.training_copies import read_copies_used
 from aims_pax.version import __version__
 
 ORDER = ("pretrain-sample", "pretrain", "initial", "converge-initial", "train-given", "explore", "converge")
-JOURNAL_CACHE = "journal_read.npy"
 # decisions after which a frame goes to the reference
 ASKED = ("uncertain", "quiet", "candidate", "test", "audit")
 NOTHING = UncertaintySeries(0, np.zeros(0, np.int64), *(np.zeros(0),) * 3, frames=[], decisions=[], faults=[])
 
 
-def load_run(folder: Path, brief: bool = False) -> RunRecord:
+def load_run(folder: Path, brief: bool = False, seen: SeenFiles | None = None) -> RunRecord:
     """Read a working folder. Raises SettingsError when no run was ever begun there.
 
     brief: leave out what only figures need; of the observables of a trajectory only the last line is read.
+    seen: what an earlier call has read of this folder; only what was added is read.
     """
     folder = Path(folder)
     restart = folder / "restart"
+    seen = SeenFiles(restart) if seen is None else seen
     known = json_file(restart / "settings.json")
     settings = _settings(known)
     paths = _Paths(folder, settings)
     process = running_process(restart)
     if not (process.lock or settings):
         _check_begun(folder, paths.pool)
-    story = read_journal(restart / "journal.jsonl", restart / JOURNAL_CACHE)
-    snapshots = _snapshots(restart, story)
+    story = seen.journal()
+    snapshots = _snapshots(restart, story, seen)
     last_training = snapshots.get("converge", ({}, {}, 0.0))[0]
     dealt = snapshots.get("explore", ({}, {}, 0.0))[0].get("trajectories", ())
     systems = tuple(str(t.get("system", "")) for t in dealt)
     stages = tuple(_stages(snapshots, story))
-    frames = {s.id: s for s in structure_headers(paths.pool)}
-    labels = {label.frame: label for label in stored_labels(paths.data / "labels")}
-    splits, member_train = _splits(paths.data / "splits.jsonl")
+    frames = seen.structures(paths.pool)
+    labels = seen.labels(paths.data / "labels")
+    splits, member_train = _splits(seen.splits(paths.data / "splits.jsonl"))
+    seen.save()
     open_now = [f for name, (state, _, _) in snapshots.items() for f in _open(name, state)]
     origins = story.frame_origins(
         {*story.answers, *open_now, *(f for split in splits.values() for f in split)}, systems
@@ -109,14 +110,14 @@ def load_run(folder: Path, brief: bool = False) -> RunRecord:
         calculations=len(labels),
         reference_seconds=math.fsum(label.seconds for label in labels.values()),
         visits=tuple(sorted(story.visits.values(), key=lambda v: v.time)),
-        losses={p.stem: tuple(_epochs(p)) for p in sorted(paths.losses.glob("*.csv"))},
+        losses={p.stem: seen.unchanged(p, _epochs) for p in sorted(paths.losses.glob("*.csv"))},
         spans=tuple(story.spans),
         structures=tuple(frames.values()),
         splits=splits,
         given_check=tuple(e for e in json_list(paths.data / "given_check.json") if isinstance(e, dict)),
         member_train=member_train,
         checked=() if brief else tuple(_checked(folder / "analysis")),
-        predictions=predictions.load_predictions(folder / "results" / predictions.FILE),
+        predictions=seen.unchanged(folder / "results" / predictions.FILE, predictions.load_predictions),
         results=results,
         error=_error(paths.logs),
         version=__version__,
@@ -214,9 +215,12 @@ def _settings(known: Mapping[str, Any]) -> dict[str, str]:
     return {str(k): str(v) for k, v in stored.items()} if isinstance(stored, dict) else {}
 
 
-def _snapshots(restart: Path, story: RunHistory) -> dict[str, tuple[Any, Any, float]]:
+def _snapshots(restart: Path, story: RunHistory, seen: SeenFiles) -> dict[str, tuple[Any, Any, float]]:
     """{stage: (state, summary, time)} of its newest snapshot, or of its end when there are no snapshots."""
-    found = {p.name: snapshot(p) for p in _stage_folders(restart)}
+    found: dict[str, tuple[Any, Any, float]] = {}
+    for folder in _stage_folders(restart):
+        state, moment = snapshot(folder, lambda path: seen.unchanged(path, snapshot_state))
+        found[folder.name] = (state, {}, moment)
     for name, final in story.ended.items():  # MISC.create_restart is False: there are no snapshots
         found.setdefault(name, (final, {}, 0.0))
     return found
@@ -338,7 +342,7 @@ def _open(name: str, state: Mapping[str, Any]) -> list[str]:
     return [frame for frame in waiting + asides if frame]
 
 
-def _epochs(path: Path) -> Iterable[Epoch]:
+def _epochs(path: Path) -> tuple[Epoch, ...]:
     """The epochs of the file, each visit once: of a visit repeated after a restart, the last repetition counts."""
     found: list[Epoch] = []
     for epoch in _written_epochs(path):
@@ -346,7 +350,7 @@ def _epochs(path: Path) -> Iterable[Epoch]:
         while found and found[-1].stage == epoch.stage and (found[-1].visit, found[-1].epoch) >= later:
             found.pop()
         found.append(epoch)
-    return found
+    return tuple(found)
 
 
 def _written_epochs(path: Path) -> Iterable[Epoch]:
@@ -370,14 +374,14 @@ def _observables(folder: Path, newest: bool) -> Iterable[Observables]:
             yield Observables(int(index), *columns)
 
 
-def _splits(path: Path) -> tuple[dict[str, dict[str, None]], int]:
+def _splits(entries: Iterable[Any]) -> tuple[dict[str, dict[str, None]], int]:
     """(frames by split, over all members; training frames of the member that has most).
 
     As in `Dataset.ids`, a line without a member applies to every member.
     """
     splits: dict[str, dict[str, None]] = {}
     of: dict[int | None, set[str]] = {None: set()}
-    for entry in json_lines(path):
+    for entry in entries:
         if isinstance(entry, list) and len(entry) in (3, 4):  # frame, split, member, label
             splits.setdefault(str(entry[1]), {})[str(entry[0])] = None
             if entry[1] == "train" and isinstance(entry[2], int | None):

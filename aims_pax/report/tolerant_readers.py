@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,9 +19,9 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from aims_pax.frames import ENERGY, FORCES, STRESS, Array
-from aims_pax.record.arrays import Torn, unpack_arrays
+from aims_pax.record.arrays import Torn, read_meta
 
-WORD = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\S+)')
+WORD = re.compile(r'(\w+)=("[^"\\]*(?:\\.[^"\\]*)*"|\S+)')
 TAIL = 1200  # bytes at the end of a label file that hold everything but the numbers
 
 
@@ -46,6 +46,21 @@ def json_lines(path: Path) -> Iterator[Any]:
                 yield value
     except OSError:
         return
+
+
+def json_values(lines: Sequence[str]) -> list[Any]:
+    """The values of lines of JSON; lines that cannot be read are skipped."""
+    try:
+        values: list[Any] = json.loads("[" + ",".join(lines) + "]")
+    except (ValueError, RecursionError):
+        values = []
+    if len(values) == len(lines):
+        return values
+    values = []
+    for line in lines:
+        with contextlib.suppress(ValueError, RecursionError):
+            values.append(json.loads(line))
+    return values
 
 
 def whole_lines(path: Path, offset: int = 0, chunk: int = 16_000_000) -> Iterator[tuple[list[str], int]]:
@@ -107,16 +122,27 @@ def csv_numbers(path: Path, names: Sequence[str], newest: bool = False) -> list[
     return [table[:, known.index(n)] if n in known else np.full(len(table), np.nan) for n in names]
 
 
-def snapshot(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]], float]:
-    """(state, arrays, time) of the newest readable snapshot of a stage; ({}, {}, 0) when there is none."""
-    paths = sorted(folder.glob("state-*.npy"), reverse=True)
-    for path in paths:
-        try:
-            arrays, meta = unpack_arrays(path.read_bytes())
-            return dict(meta["state"]), arrays, path.stat().st_mtime
-        except (Torn, OSError, ValueError, KeyError, TypeError):
-            continue
-    return {}, {}, 0.0
+def snapshot(
+    folder: Path, read: Callable[[Path], dict[str, Any] | None] | None = None
+) -> tuple[dict[str, Any], float]:
+    """(state, time) of the newest readable snapshot of a stage; ({}, 0) when there is none.
+
+    read: `snapshot_state`, or a function that remembers what it returned.
+    """
+    for path in sorted(folder.glob("state-*.npy"), reverse=True):
+        state = (read or snapshot_state)(path)
+        with contextlib.suppress(OSError):
+            if state is not None:
+                return state, path.stat().st_mtime
+    return {}, 0.0
+
+
+def snapshot_state(path: Path) -> dict[str, Any] | None:
+    """The state in a snapshot, without its arrays (weights); None if the file is incomplete or of another format."""
+    try:
+        return dict(read_meta(path)["state"])
+    except (Torn, OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -139,22 +165,22 @@ def stored_labels(folder: Path) -> Iterator[StoredLabel]:
     for path in sorted(folder.glob("*/*.json")):
         if path.name == "method.json" or path.name.startswith("."):
             continue
-        try:
-            with open(path, "rb") as file:
-                file.seek(0, 2)
-                file.seek(max(0, file.tell() - TAIL))
-                tail = file.read().decode("utf-8", errors="replace")
-            start = tail.rindex('"seconds"')
-            rest = json.loads("{" + tail[start:])
-            yield StoredLabel(
-                path.stem,
-                path.parent.name,
-                float(rest["seconds"]),
-                str(rest.get("host", "")),
-                float(rest["when"]),
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+        label = stored_label(path)
+        if label is not None:
+            yield label
+
+
+def stored_label(path: Path) -> StoredLabel | None:
+    """The end of a label file; None if it cannot be read."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            file.seek(max(0, file.seek(0, 2) - TAIL))
+            tail = file.read().decode("utf-8", errors="replace")
+        rest = json.loads("{" + tail[tail.rindex('"seconds"') :])
+        seconds, host, ended = float(rest["seconds"]), str(rest.get("host", "")), float(rest["when"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return StoredLabel(path.stem, path.parent.name, seconds, host, ended)
 
 
 @dataclass(frozen=True)
@@ -232,10 +258,11 @@ class StructureHeader:
             return None
 
 
-def structure_headers(path: Path) -> Iterator[StructureHeader]:
-    """The headers of the complete structures of an extended XYZ file."""
+def structure_headers(path: Path, offset: int = 0) -> Iterator[StructureHeader]:
+    """The headers of the complete structures of an extended XYZ file, from a byte offset on."""
     try:
         with open(path, "rb") as file:
+            file.seek(offset)
             while head := file.readline():
                 if not head.strip():
                     continue
@@ -256,7 +283,8 @@ def structure_headers(path: Path) -> Iterator[StructureHeader]:
 def _plain(value: str) -> str:
     """A value without its quotes; names that look like numbers are written as JSON (`labelled_data`)."""
     value = value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value.strip('"')
-    value = re.sub(r"\\(.)", r"\1", value)
+    if "\\" in value:
+        value = re.sub(r"\\(.)", r"\1", value)
     if value.startswith("_JSON "):
         with contextlib.suppress(ValueError):
             return str(json.loads(value.removeprefix("_JSON ")))

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from aims_pax.report import journal_cache
-from aims_pax.report.load_run import JOURNAL_CACHE, load_run
+from aims_pax.report.load_run import load_run
+from aims_pax.report.seen_files import JOURNAL_CACHE
 from tests.report.folders import advanced, answered, made_up, trained
 
 

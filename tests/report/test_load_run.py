@@ -40,7 +40,7 @@ def test_a_finished_run_is_told_completely(folder):
 
 def test_the_threshold_is_the_one_the_core_kept(folder):
     """The history in the last snapshot, without its last entry, gives δ as it stood at the last check."""
-    state, _, _ = snapshot(folder / "restart/explore")
+    state, _ = snapshot(folder / "restart/explore")
     history = state["thresholds"][0][1]["history"]
     δ = sum(mean * n for mean, n in history[:-1]) / sum(n for _, n in history[:-1])  # c_x is 0
     run = load_run(folder)
