@@ -7,9 +7,11 @@ Both files are only appended to, so the cost per new label does not depend on th
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +76,8 @@ class Dataset:
         self._split: dict[str, str] = {}  # frame → the set it was put into first
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            self._load(folder)
+            with _without_collection():
+                self._load(folder)
 
     # ------------------------------------------------------------ reading
 
@@ -220,6 +223,18 @@ class Dataset:
                     raise RestartError(
                         f"{splits}:{number}: frame {error.args[0]} is not in {pool}; restore that file"
                     ) from error
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Reading makes many objects and no garbage; the collector would look at all of them again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def cut_torn_structure(path: Path) -> None:

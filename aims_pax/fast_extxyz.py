@@ -182,7 +182,7 @@ def _nine(text: str) -> Array | None:
     if not _nine_reals.fullmatch(text):
         return None
     numbers = list(map(float, text.split()))
-    return np.array(numbers).reshape(3, 3) if -LARGEST < min(numbers) and max(numbers) < LARGEST else None
+    return np.array(numbers).reshape(3, 3) if min(numbers) > -LARGEST and max(numbers) < LARGEST else None
 
 
 def _symmetric(tensor: Array) -> bool:
