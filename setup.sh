@@ -57,6 +57,6 @@ case "$mode" in
     test)
         # two files of tests side by side: each has one thread, and most machines have two cores
         # the foundation model was installed above: its tests must run, not be skipped
-        FOUNDATION_TESTS=required .venv/bin/python -m pytest -n 2 --dist loadfile
+        FOUNDATION_TESTS=required .venv/bin/python -m pytest -n 3 --dist loadfile --durations=15
         ;;
 esac
