@@ -129,8 +129,9 @@ def _later(ensemble: Ensemble, atoms: float, watch: Pauses | None) -> Iterator[N
 
 
 def _labels(active: ActiveLearningSettings) -> float:
-    """Largest number of structures that active learning can label: one per uncertainty check."""
-    return float(active.num_trajectories * active.max_MD_steps / max(1, active.skip_step_mlff))
+    """Largest number of structures that active learning can label: one per uncertainty check, at most `max_labels`."""
+    checks = float(active.num_trajectories * active.max_MD_steps / max(1, active.skip_step_mlff))
+    return min(checks, active.max_labels)
 
 
 def _convergence(patience: int, most: int) -> float:

@@ -303,6 +303,13 @@ def test_a_process_aside_rests_and_goes_on(fresh):
     aside.rest(False)  # nothing to do any more
 
 
+def test_a_process_aside_says_why_it_cannot_compile(fresh, caplog):
+    caplog.set_level("INFO", logger="aims_pax")
+    aside = compile_cache.BackgroundCompile(torch.nn.Linear(1, 1))
+    assert aside.process.wait(60) == 1
+    _until(lambda: "MACE's own modules evaluate this architecture" in caplog.text, 10)
+
+
 def _state(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]

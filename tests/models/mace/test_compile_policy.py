@@ -72,6 +72,7 @@ def test_samples_grow_with_epochs_members_and_structures():
     assert n == 20 * 2 * 10 * 4  # new structures × epochs_per_worker × mean set × members
     assert samples_ahead(given(active=SHORT | {"epochs_per_worker": 4})) == 2 * n
     assert samples_ahead(given(active=SHORT | {"max_train_set_size": 40})) == 4 * n
+    assert samples_ahead(given(active=SHORT | {"max_labels": 10})) == n / 4
     converged = {"convergence_patience": 50, "max_convergence_epochs": 80}
     one = samples_ahead(given(active=SHORT | converged | {"converge_al": True}))
     assert one == n + 80 * 20
