@@ -251,7 +251,8 @@ class BackgroundCompile:
     def __init__(self, model: MaceModel) -> None:
         self._model = packed_member(model)
         code = (
-            f"import sys; sys.path[:] = {[str(p) for p in sys.path]!r}; from {__name__} import {compile_main.__name__} as main; main()"
+            f"import sys; sys.path[:] = {[str(p) for p in sys.path]!r}; "
+            f"from {__name__} import {compile_main.__name__} as main; main()"
         )
         self.process = subprocess.Popen(
             [sys.executable, "-c", code],
