@@ -117,9 +117,12 @@ class DiffusionTrainer:
                 f"step {self.step}: the loss is {float(loss.detach())}; lower lr, or look for broken structures"
             )
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), s.gradient_clip_val)
-        self.optimiser.step()
+        norm = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), s.gradient_clip_val)
         self.step += 1
+        if not bool(torch.isfinite(norm)):  # two atoms on one place, for instance: clipped, it would spoil all weights
+            log.warning("step %d: the gradient is not finite; the step is left out", self.step)
+            return float(loss.detach())
+        self.optimiser.step()
         decay = min(s.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for name, value in self.denoiser.state_dict().items():

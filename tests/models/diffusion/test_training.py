@@ -93,3 +93,23 @@ def test_a_request_to_stop_is_followed_at_the_next_step():
     own = graphs(trimers(64))
     with pytest.raises(Abandoned):
         trainer(own).run_epoch(own, (), lambda: True)
+
+
+def test_a_step_without_a_finite_gradient_is_left_out(monkeypatch, caplog):
+    own = graphs(trimers(20))
+    made = trainer(own, epochs=3, batch_size=20)
+    made.run_epoch(own)
+    before, true_loss = weights(made).clone(), made.denoiser.loss
+
+    def broken(*args):
+        loss = true_loss(*args)
+        return loss + torch.sqrt(0 * next(made.denoiser.parameters()).sum())  # a finite number of infinite slope
+
+    monkeypatch.setattr(made.denoiser, "loss", broken)
+    made.run_epoch(own)
+    assert torch.equal(weights(made), before)
+    assert "step 2: the gradient is not finite" in caplog.text
+    monkeypatch.setattr(made.denoiser, "loss", true_loss)
+    made.run_epoch(own)
+    assert not torch.equal(weights(made), before)
+    assert torch.isfinite(weights(made)).all()
