@@ -119,7 +119,9 @@ class DiffusionTrainer:
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), s.gradient_clip_val)
         self.step += 1
-        if not bool(torch.isfinite(norm)):  # two atoms on one place, for instance: clipped, it would spoil all weights
+        if not bool(
+            torch.isfinite(norm)
+        ):  # two atoms on one place, for instance: clipped, it would spoil all weights
             log.warning("step %d: the gradient is not finite; the step is left out", self.step)
             return float(loss.detach())
         self.optimiser.step()

@@ -103,7 +103,9 @@ def test_a_step_without_a_finite_gradient_is_left_out(monkeypatch, caplog):
 
     def broken(*args):
         loss = true_loss(*args)
-        return loss + torch.sqrt(0 * next(made.denoiser.parameters()).sum())  # a finite number of infinite slope
+        return loss + torch.sqrt(
+            0 * next(made.denoiser.parameters()).sum()
+        )  # a finite number of infinite slope
 
     monkeypatch.setattr(made.denoiser, "loss", broken)
     made.run_epoch(own)
