@@ -165,8 +165,8 @@ def _value(key: str, text: str) -> str | int | float | bool | None:
     if key in comment_line.NAMES:
         return None if text.startswith("_JSON") else text or None
     if _real.fullmatch(text):
-        if _whole.fullmatch(text):
-            return int(text)
+        if text.lstrip("+-").isdigit():
+            return int(text) if _whole.fullmatch(text) else None
         as_number = "." in text or "energy" in key.lower() or key in comment_line.NUMBERS
         return float(text) if as_number or repr(float(text)) == text else None
     if key in comment_line.NUMBERS or "energy" in key.lower():

@@ -85,7 +85,7 @@ def read_labelled(path: Path, keys: LabelKeys = OURS, limits: bool = True) -> It
         if keys == OURS:
             own = read_own_structures([(block.comment.removesuffix("\n"), block.atoms) for _, block in chunk])
         for (number, block), labelled in zip(chunk, own, strict=True):
-            if labelled is None:
+            if labelled is None or block.cell_vectors:
                 atoms = _by_ase(block, number, path)
                 with _located(path, number):
                     labelled = labelled_frame(atoms, keys)

@@ -147,6 +147,7 @@ def test_entries_in_another_form_are_not_guessed():
         assert fast_extxyz._header(f"{comment} {other}") is None, other
     for text in ("1e3", "007", "1_0", "nan", "T F", "t", "inf x", "0x10", "_JSON 1", ""):
         assert fast_extxyz._value("other", text) is None, text
+    assert fast_extxyz._value("pair_energy", "1234567890123456") is None  # an int of ASE's
     assert fast_extxyz.read_own_structures([(comment, rows), ("", [])]) == [None, None]
 
 
@@ -200,3 +201,10 @@ def test_entries_with_another_meaning_are_those_of_ase():
         *extxyz.UNPROCESSED_KEYS,
     }
     assert names - {"Lattice"} <= fast_extxyz.OTHER_MEANING
+
+
+def test_lines_of_cell_vectors_behind_our_structures_are_not_dropped(tmp_path):
+    text = to_extxyz([structure(np.random.default_rng(1), 0, {})])
+    (tmp_path / "a.xyz").write_text(text + "VEC1 9 0 0\nVEC2 0 9 0\nVEC3 0 0 9\n")
+    with pytest.raises(SettingsError):
+        list(read_labelled(tmp_path / "a.xyz"))

@@ -158,6 +158,7 @@ class CopiesUsed:
     """What a member was last trained on besides `labels` structures: `copies` of `wanted`, labelled by a process.
 
     loo_force_mae, validation_force_mae: eV/Å, of the process and of the member. process: its hash. refused: by reason.
+    reason: why there were no copies, "" if there were.
     """
 
     member: str
@@ -168,6 +169,7 @@ class CopiesUsed:
     validation_force_mae: float
     process: str
     refused: dict[str, int]
+    reason: str = ""
 
 
 @dataclass(frozen=True)

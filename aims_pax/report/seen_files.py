@@ -157,7 +157,7 @@ class SeenFiles:
             known = seen.setdefault(method, {})
             for name in known.keys() - files.keys():
                 del known[name]
-            for name in sorted(n for n, inode in files.items() if n not in known or known[n][0] != inode):
+            for name in sorted(n for n, stamp in files.items() if n not in known or known[n][0] != stamp):
                 label = stored_label(folder / method / name)
                 known.pop(name, None)
                 if label is not None:
@@ -203,7 +203,7 @@ class SeenFiles:
                 k = len(meta["labels"])
                 meta["labels"].append([os.path.relpath(folder, self.restart), method])
                 labels = [label for _, label in known.values()]
-                arrays[f"inodes{k}"] = np.array([inode for inode, _ in known.values()], np.uint64)
+                arrays[f"stamps{k}"] = np.array([stamp for stamp, _ in known.values()], np.uint64)
                 arrays[f"times{k}"] = np.array([[v.seconds, v.ended] for v in labels]).reshape(-1, 2)
                 arrays[f"names{k}"] = _as_bytes([[name for name in known], [v.host for v in labels]])
         with contextlib.suppress(OSError, SetupError):  # a read-only folder: the next process reads all
@@ -234,11 +234,11 @@ class SeenFiles:
         for k, (folder, method) in enumerate(meta["labels"]):
             names, hosts = json.loads(arrays[f"names{k}"].tobytes())
             columns = zip(
-                names, hosts, arrays[f"inodes{k}"].tolist(), arrays[f"times{k}"].tolist(), strict=True
+                names, hosts, arrays[f"stamps{k}"].tolist(), arrays[f"times{k}"].tolist(), strict=True
             )
             self._labels.setdefault(self._path(folder), {})[method] = {
-                name: (inode, StoredLabel(name.removesuffix(".json"), method, seconds, host, ended))
-                for name, host, inode, (seconds, ended) in columns
+                name: (stamp, StoredLabel(name.removesuffix(".json"), method, seconds, host, ended))
+                for name, host, stamp, (seconds, ended) in columns
             }
             self._in_cache += len(names)
 
@@ -251,6 +251,10 @@ def _inode(path: Path) -> int:
         return os.stat(path).st_ino
     except OSError:
         return 0
+
+
+def _stamp(stat: os.stat_result) -> int:
+    return (stat.st_ino * 1_000_003 + stat.st_mtime_ns) % 2**63
 
 
 def _as_bytes(value: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -266,11 +270,12 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _label_files(method: Path) -> list[tuple[str, int]]:
-    """(name, inode) of the label files of a method; a file that is written again has another inode."""
+    """(name, stamp) of the label files of a method. The stamp changes when a file is written again: it is made of inode
+    and time, since the inode of a removed file is used again."""
     try:
         with os.scandir(method) as entries:
             return [
-                (e.name, e.inode())
+                (e.name, _stamp(e.stat()))
                 for e in entries
                 if e.name.endswith(".json") and e.name != "method.json" and not e.name.startswith(".")
             ]

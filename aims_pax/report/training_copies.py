@@ -34,7 +34,8 @@ def copies_line(run: RunRecord) -> str:
         f"member then {_milli(most.validation_force_mae)}"
     )
     if not most.copies:
-        return f"No surrogate copies in the last training: the process was not good enough ({errors})."
+        compared = f" ({errors})" if math.isfinite(most.loo_force_mae) else ""
+        return f"No surrogate copies in the last training: {most.reason}{compared}."
     refused = ", ".join(f"{reason} {n}" for reason, n in most.refused.items()) or "none"
     return (
         f"Besides labels, the training of {most.member} used {most.copies} perturbed copies of {most.labels} "
@@ -50,7 +51,7 @@ def _used(entry: dict[str, Any]) -> CopiesUsed:
     return CopiesUsed(
         str(entry["member"]), labels, copies, wanted, float_or_nan(entry.get("loo_force_mae")),
         float_or_nan(entry.get("validation_force_mae")), str(entry.get("process", "")),
-        {str(reason): _whole(n) for reason, n in counts},
+        {str(reason): _whole(n) for reason, n in counts}, str(entry.get("reason") or "unknown reason"),
     )  # fmt: skip
 
 

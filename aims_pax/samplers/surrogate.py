@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aims_pax.dataset import read_extxyz
-from aims_pax.errors import SettingsError
+from aims_pax.errors import LabelError, SettingsError
 from aims_pax.frames import Array, Frame, Label, LabelledFrame
 from aims_pax.models.gp.process import GaussianProcess
 from aims_pax.potential import Bound, LabelsBound, Potential
@@ -45,6 +45,7 @@ class SurrogatePotential:
     ) -> None:
         self.baseline, self.check = baseline, check
         self._labelled: dict[str, LabelledFrame] = {}
+        self._tried: set[str] = set()  # structures on which the baseline has not failed
         self._process: GaussianProcess | None = None
         self.new_labels(given)
 
@@ -57,13 +58,34 @@ class SurrogatePotential:
 
     def ready(self, frame: Frame) -> bool:
         """Whether it has learnt enough for structures like this: FIRST labels, and one of the same atoms."""
-        if len(self._labelled) < FIRST:
+        learnt = self._learnt()
+        if len(learnt) < FIRST:
             return False
         atoms = sorted(frame.numbers)
-        return any(
-            sorted(x.frame.numbers) == atoms and (x.frame.pbc == frame.pbc).all()
-            for x in self._labelled.values()
-        )
+        return any(sorted(x.frame.numbers) == atoms and (x.frame.pbc == frame.pbc).all() for x in learnt)
+
+    def _learnt(self) -> list[LabelledFrame]:
+        """The newest labels; those on which the baseline fails are left out, with a line in the log."""
+        while True:
+            newest = [*self._labelled.values()][-NEWEST:]
+            failed = [x for x in newest if not self._has_baseline(x)]
+            if not failed:
+                return newest
+            for x in failed:
+                del self._labelled[x.id]
+
+    def _has_baseline(self, labelled: LabelledFrame) -> bool:
+        if self.baseline is None or labelled.id in self._tried:
+            return True
+        try:
+            self.baseline.labels([labelled.frame])
+        except LabelError as error:
+            log.warning(
+                "surrogate: structure %s is not learnt: the baseline fails: %s", labelled.id[:6], error
+            )
+            return False
+        self._tried.add(labelled.id)
+        return True
 
     def parents_of(self, frame: Frame) -> list[Frame]:
         """Labelled structures like this one, positions and cell aside, that were not rattled themselves: rattling them
@@ -75,7 +97,7 @@ class SurrogatePotential:
     def process(self) -> GaussianProcess:
         """The process of the newest labels."""
         if self._process is None:
-            newest = [*self._labelled.values()][-NEWEST:]
+            newest = self._learnt()
             name = "" if self.baseline is None else "baseline"
             self._process = GaussianProcess.fit(
                 newest, baseline=self.baseline, baseline_name=name, check=self.check

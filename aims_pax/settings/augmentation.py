@@ -44,7 +44,7 @@ class AugmentationSettings(Section):
         plausible="[0.01, 0.5]",
     )
     min_labels: Whole = key(
-        5, "No copies before a member has so many training structures.", possible="[2, 1000000]"
+        5, "No copies before a member has so many training structures.", possible="[2, 2000]"
     )
     until_labels: Whole = key(
         100,

@@ -203,3 +203,16 @@ def test_a_folder_that_cannot_be_written_is_read(folder, monkeypatch):
     monkeypatch.setattr(seen_files, "WORTH", 1)
     (folder / "restart" / DATA_CACHE).mkdir()  # nobody, not even root, can replace it by a file
     load_run(folder)
+
+
+def test_a_label_that_is_written_again_under_the_same_inode_is_read_again(folder, seen):
+    """File systems give the inode of a removed file to the next one."""
+    labels = folder / "data" / "labels"
+    before = seen.labels(labels)
+    path = next(p for p in labels.glob("*/*.json") if p.name != "method.json")
+    content, inode = json.loads(path.read_text()), path.stat().st_ino
+    path.write_text(json.dumps(content | {"seconds": 77.5}))
+    assert path.stat().st_ino == inode
+    assert before[path.stem].seconds != 77.5
+    assert seen.labels(labels)[path.stem].seconds == 77.5
+    agree(folder, seen)

@@ -7,7 +7,7 @@ from aims_pax.report.training_copies import copies_line, read_copies_used
 
 ENTRY = {
     "member": "tiny_1", "labels": 12, "copies": 40, "wanted": 48, "loo_force_mae": 0.0123, "validation_force_mae": 0.05,
-    "refused": {"uncertain force": 8}, "process": "abc",
+    "refused": {"uncertain force": 8}, "process": "abc", "reason": "",
 }  # fmt: skip
 
 
@@ -38,8 +38,10 @@ def test_one_sentence_says_how_many_copies_by_which_process_and_what_was_refused
 
 
 def test_a_closed_gate_is_said_and_a_run_without_the_section_says_nothing(tmp_path):
-    closed = copies_line(SimpleNamespace(copies=written(tmp_path, {**ENTRY, "copies": 0})))
-    assert "the process was not good enough" in closed
+    closed = copies_line(
+        SimpleNamespace(copies=written(tmp_path, {**ENTRY, "copies": 0, "reason": "all were refused"}))
+    )
+    assert "No surrogate copies in the last training: all were refused (leave-one-out" in closed
     assert copies_line(SimpleNamespace(copies=read_copies_used(tmp_path / "none"))) == ""
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from aims_pax.errors import SettingsError
-from aims_pax.frames import LabelledFrame
+from aims_pax.errors import Crashed, SettingsError
+from aims_pax.frames import Label, LabelledFrame
 from aims_pax.labelled_data import to_extxyz
 from aims_pax.potential import Potential
 from aims_pax.sampler import LearnsFromLabels, Sample, SamplingError, Stateful
@@ -142,3 +142,28 @@ def test_a_file_of_labels_is_read_or_refused_with_its_key(tmp_path):
         with pytest.raises(SettingsError, match=r"^SAMPLERS\.0\.data: "):
             labelled_file(tmp_path, name, "SAMPLERS.0.data")
     assert labelled_file(tmp_path, None, "SAMPLERS.0.data") == []
+
+
+class Failing:
+    """A baseline without energy and forces, which fails for long molecules."""
+
+    def labels(self, frames):
+        if any(np.ptp(f.positions[:, 0]) > 1.5 for f in frames):
+            raise Crashed("SCF not converged")
+        return [Label(0.0, np.zeros((len(f), 3))) for f in frames]
+
+
+def test_structures_on_which_the_baseline_fails_are_not_learnt(caplog):
+    short = [x for x in DATA if np.ptp(x.frame.positions[:, 0]) <= 1.5]
+    surrogate = SurrogatePotential(Failing(), given=DATA)
+    assert surrogate.ready(H2.frame) is (len(short) >= 5)
+    assert surrogate.process.labels([H2.frame])
+    assert caplog.text.count("is not learnt: the baseline fails: SCF not converged") == len(DATA) - len(short)
+
+
+def test_it_is_ready_for_what_is_among_the_newest_labels_only(monkeypatch):
+    surrogate = SurrogatePotential(given=[*DATA, *TRIMERS])
+    assert surrogate.ready(H2.frame)
+    monkeypatch.setattr("aims_pax.samplers.surrogate.NEWEST", len(TRIMERS))
+    assert not surrogate.ready(H2.frame)
+    assert surrogate.ready(OTHER.frame)

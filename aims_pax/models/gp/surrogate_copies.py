@@ -136,7 +136,7 @@ def _each(frames: Sequence[Frame], said: ProcessPrediction) -> list[tuple[Frame,
 
 
 def copy_origin(parent: LabelledFrame, name: str) -> dict[str, str | int | float]:
-    """The origin of a copy: the system and id of its parent, and the process, by its hash, that labelled it."""
-    system = parent.origin.get("system")
-    known: dict[str, str | int | float] = {} if system is None else {"system": system}
+    """The origin of a copy: what decides the weight of its parent in training, the parent's id, and the process, by its
+    hash, that labelled the copy."""
+    known = {key: parent.origin[key] for key in ("config_type", "system", "stage") if key in parent.origin}
     return {**known, PROVENANCE: f"{BY}{name}", "parent": parent.id}

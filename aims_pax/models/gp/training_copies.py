@@ -36,6 +36,10 @@ log = logging.getLogger(__name__)
 
 FOLDER, USED = "augmentation", "used.jsonl"  # in the folder of the datasets
 COPIES_FORMAT = 1
+CLOSED = "the process is not good enough"
+REFUSED = "all were refused"
+MANY = "more training structures than AUGMENTATION.until_labels"
+UNKNOWN = "there are no validation structures to compare with"
 GROWTH = 1.2  # of the training set, after which the process is fitted again
 
 
@@ -66,7 +70,12 @@ class TrainingCopies:
     ) -> None:
         self.settings, self.folder, self.check = settings, folder / FOLDER, check
         self._made: dict[str, SetOfCopies] = {}
-        self._said: dict[int, tuple[str, bool]] = {}  # member → what the last line in the log was about
+        self._noted: dict[
+            int, tuple[str, str]
+        ] = {}  # member → (set of copies, why it has none) of the last entry
+        self._logged: set[tuple[int, str, str]] = (
+            set()
+        )  # entries that were in the log: a gate may open and close
 
     def added(
         self, model: ForceFieldModel, member: int, visit: MemberData, whole: MemberData, grows: bool = True
@@ -78,13 +87,23 @@ class TrainingCopies:
         """
         parents = [x for x in whole.train if len(x.frame) > 1]
         n = learnt_size(len(parents), self.settings.min_labels) if grows else len(parents)
-        if not self.settings.min_labels <= n <= len(parents) <= self.settings.until_labels:
+        name = model.members[member].name
+        if not self.settings.min_labels <= n:
+            return visit
+        none = SetOfCopies("", len(parents), "", math.nan)
+        if len(parents) > self.settings.until_labels:
+            self._note(name, member, none, math.nan, MANY)
+            return visit
+        if not whole.valid:
+            self._note(name, member, none, math.nan, UNKNOWN)
             return visit
         (seen,) = model.validate({member: MemberData((), whole.valid)})
         found = self._copies_of(model, parents[:n], seen.force_mae)
-        is_open = self._open(found, seen.force_mae)
-        self._note(model.members[member].name, member, found, seen.force_mae, is_open)
-        if not is_open or not found.copies:
+        reason = "" if found.copies else REFUSED
+        if not self._open(found, seen.force_mae):
+            reason = CLOSED
+        self._note(name, member, found, seen.force_mae, reason)
+        if reason or not found.copies:
             return visit
         own = {x.id for x in visit.train}
         copies = tuple(x for x in found.copies if x.origin["parent"] in own)
@@ -137,25 +156,32 @@ class TrainingCopies:
             digest.update(x.label.forces.tobytes())
         return digest.hexdigest()[:12]
 
-    def _note(self, name: str, member: int, found: SetOfCopies, force_mae: float, is_open: bool) -> None:
-        """A line in the log and in `used.jsonl` when what a member trains on has changed."""
-        if self._said.get(member) == (found.key, is_open):
+    def _note(self, name: str, member: int, found: SetOfCopies, force_mae: float, reason: str) -> None:
+        """An entry in `used.jsonl` when what a member trains on has changed, and a line in the log the first time.
+
+        reason: why there are no copies; "" if there are.
+        """
+        if self._noted.get(member) == (found.key, reason):
             return
-        self._said[member] = (found.key, is_open)
-        copies = len(found.copies or ()) if is_open else 0
+        self._noted[member] = (found.key, reason)
+        copies = 0 if reason else len(found.copies or ())
         entry = {
             "member": name, "labels": found.labels, "copies": copies, "wanted": found.labels * self.settings.copies,
             "loo_force_mae": found.loo_force_mae, "validation_force_mae": force_mae, "refused": dict(found.refused),
-            "process": found.process,
+            "process": found.process, "reason": reason,
         }  # fmt: skip
         append_text(self.folder / USED, json.dumps(entry) + "\n")
+        if (member, found.key, reason) in self._logged:
+            return
+        self._logged.add((member, found.key, reason))
         errors = (
             f"force MAE {1000 * found.loo_force_mae:.1f} meV/Å (leave-one-out) against {1000 * force_mae:.1f}"
         )
-        if not is_open:
-            log.info(
-                "augmentation: %s: no copies: the process is not good enough, %s of the member", name, errors
-            )
+        if reason == CLOSED:
+            log.info("augmentation: %s: no copies: %s, %s of the member", name, reason, errors)
+            return
+        if reason in (MANY, UNKNOWN):
+            log.info("augmentation: %s: no copies: %s", name, reason)
             return
         refused = ", ".join(f"{reason} {n}" for reason, n in found.refused.items()) or "none"
         log.info(

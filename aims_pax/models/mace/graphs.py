@@ -18,6 +18,7 @@ import torch
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Array, Frame, LabelledFrame
 from aims_pax.models.neighbour_list import is_sane_structure, neighbour_list
+from aims_pax.surrogate_labels import is_surrogate_copy
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,7 @@ class LabelledGraph:
     composition: (Z,) atoms of each element. energy: eV float64. forces: (N, 3) eV/Å.
     stress: (3, 3) eV/Å³, zeros when the label has none. volume: Å³, 1 without a cell.
     relative: whether the energy is already above the atomic energies and the common shift of a model.
+    parent: id of the structure of which this is a copy with a label of a surrogate; "" for others.
     """
 
     id: str
@@ -43,6 +45,7 @@ class LabelledGraph:
     weight: float
     isolated: bool
     relative: bool = False
+    parent: str = ""
 
     def __len__(self) -> int:
         return len(self.species)
@@ -113,6 +116,7 @@ class GraphCache:
             volume=abs(float(np.linalg.det(frame.cell))) if frame.periodic else 1.0,
             weight=self._weight(labelled.origin),
             isolated=is_isolated_atom(labelled),
+            parent=str(labelled.origin["parent"]) if is_surrogate_copy(labelled) else "",
         )
 
     def _weight(self, origin: Mapping[str, Any]) -> float:

@@ -119,11 +119,38 @@ def test_a_visit_on_a_part_of_the_set_has_the_copies_of_that_part(tmp_path):
     assert {x.origin["parent"] for x in found.copies} == {x.id for x in DATA[3:5]}
 
 
-@pytest.mark.parametrize(("changes", "size"), [({"until_labels": 11}, 12), ({"min_labels": 9}, 8)])
-def test_too_many_and_too_few_labels_have_no_copies(tmp_path, changes, size):
-    own = MemberData(DATA[:size], VALID)
-    assert TrainingCopies(asked(**changes), tmp_path).added(Judged(), 0, own, own) is own
+def test_too_few_labels_have_no_copies(tmp_path):
+    own = MemberData(DATA[:8], VALID)
+    assert TrainingCopies(asked(min_labels=9), tmp_path).added(Judged(), 0, own, own) is own
     assert not (tmp_path / "augmentation").exists()
+
+
+def test_a_set_that_has_grown_too_large_and_one_without_validation_structures_say_why(tmp_path):
+    copies = TrainingCopies(asked(until_labels=11), tmp_path)
+    small, none = MemberData(DATA[:8], VALID), MemberData(DATA[:8])
+    assert copies.added(Judged(), 0, small, small).copies
+    assert copies.added(Judged(), 0, SETS, SETS) is SETS
+    assert copies.added(Judged(), 0, none, none) is none
+    used = [json.loads(line) for line in (tmp_path / "augmentation/used.jsonl").read_text().splitlines()]
+    assert [bool(entry["copies"]) for entry in used] == [True, False, False]
+    assert [entry["reason"] for entry in used] == ["", training_copies.MANY, training_copies.UNKNOWN]
+
+
+def test_a_gate_that_opens_and_closes_is_logged_once(tmp_path, caplog):
+    caplog.set_level("INFO")
+    copies, member = TrainingCopies(asked(), tmp_path), Judged()
+    for error in (1.0, 1e-6, 1.0, 1e-6):
+        member.force_mae = error
+        copies.added(member, 0, SETS, SETS, grows=False)
+    assert caplog.text.count("the process is not good enough") == 1
+    assert len((tmp_path / "augmentation/used.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_copy_weighs_as_its_structure_does(tmp_path):
+    origin = {"config_type": "outlier", "stage": "given", "system": "H2"}
+    own = MemberData([LabelledFrame(x.frame, x.label, origin) for x in DATA], VALID)
+    found = TrainingCopies(asked(), tmp_path).added(Judged(), 0, own, own, grows=False)
+    assert all(origin.items() <= x.origin.items() for x in found.copies)
 
 
 def test_copies_that_cannot_be_learnt_are_refused_and_counted(tmp_path):
