@@ -38,9 +38,8 @@ def test_one_sentence_says_how_many_copies_by_which_process_and_what_was_refused
 
 
 def test_a_closed_gate_is_said_and_a_run_without_the_section_says_nothing(tmp_path):
-    closed = copies_line(
-        SimpleNamespace(copies=written(tmp_path, {**ENTRY, "copies": 0, "reason": "all were refused"}))
-    )
+    entry = {**ENTRY, "copies": 0, "reason": "all were refused"}
+    closed = copies_line(SimpleNamespace(copies=written(tmp_path, entry)))
     assert "No surrogate copies in the last training: all were refused (leave-one-out" in closed
     assert copies_line(SimpleNamespace(copies=read_copies_used(tmp_path / "none"))) == ""
 

@@ -49,10 +49,8 @@ def weighted_graphs(member: Member, graphs: Sequence[LabelledGraph]) -> Sequence
     foundation = member.settings.foundation
     if foundation is None or not foundation.differs_by(DATA):
         return graphs
-    return [
-        replace(graph, weight=graph.weight * bootstrap_weight(member.seed, graph.parent or graph.id))
-        for graph in graphs
-    ]
+    seed = member.seed
+    return [replace(g, weight=g.weight * bootstrap_weight(seed, g.parent or g.id)) for g in graphs]
 
 
 def bootstrap_weight(seed: int, frame: str) -> float:

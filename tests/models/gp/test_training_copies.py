@@ -4,7 +4,6 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 
 from aims_pax.errors import Crashed
 from aims_pax.frames import LabelledFrame
