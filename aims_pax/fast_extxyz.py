@@ -111,7 +111,7 @@ def _entries(comment: str) -> dict[str, str] | None:
         if k + 1 < len(parts):
             if not words:
                 return None
-            words[-1] += '"'  # stands for the quotation that follows
+            words[-1] += '"'  # marks the place of the quotation that follows
         number += len(words)
         for word in words:
             key, _, text = word.partition("=")
