@@ -108,7 +108,7 @@ def test_a_sampler_is_made_by_its_kind_with_the_keys_of_the_settings():
     ("kind", "keys", "said"),
     [
         ("amd", {}, "did you mean 'aimd'"),
-        ("zzz", {}, "known: aimd, diffusion, md"),
+        ("zzz", {}, "known: aimd, diffusion, gpr, md"),
         ("md", {"skip_steps": 2}, "skip_steps: unknown key; nearest: skip_step"),
         ("md", {}, "needs a potential"),
         ("aimd", {}, "aimd needs the reference of a run"),

@@ -98,7 +98,7 @@ def config(folder, *samplers, **keys):
 
 @pytest.mark.usefixtures("downhill")
 def test_it_is_a_kind_like_the_others_and_its_keys_are_checked(tmp_path):
-    assert list(KINDS) == ["md", "aimd", "rattle_tree", "phonons", "diffusion", "downhill"]
+    assert list(KINDS) == ["md", "aimd", "rattle_tree", "phonons", "diffusion", "gpr", "downhill"]
     (one,) = read_sample(config(tmp_path, {"kind": "downhill", "sigma": 0.1})).samplers
     assert (one.sigma, one.steps, one.label) == (0.1, 2, "downhill")
     for keys, said in (
