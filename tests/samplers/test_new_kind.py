@@ -106,7 +106,7 @@ def test_it_is_a_kind_like_the_others_and_its_keys_are_checked(tmp_path):
         ({"sigma": 0.1, "stepps": 1}, "SAMPLERS.0.stepps: unknown key; nearest: steps"),
         ({"sigma": 2}, "SAMPLERS.0.sigma: 2 Å is not possible"),
         ({"kind": "downhil", "sigma": 1}, "SAMPLERS.0.kind: 'downhil' is not a sampler; nearest: downhill"),
-        ({"kind": "md", "sigma": 3}, "SAMPLERS.0.sigma: unknown key here; it is a key of downhill"),
+        ({"kind": "md", "sigma": 3}, "SAMPLERS.0.sigma: unknown key here; it is a key of gpr and downhill"),
     ):
         with pytest.raises(SettingsError, match=re.escape(said)):
             read_sample(config(tmp_path, {"kind": "downhill", **keys}))

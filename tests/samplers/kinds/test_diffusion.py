@@ -19,7 +19,7 @@ from tests.models.diffusion.structures import adsorbates, trimers
 from tests.samplers.contract import MD
 
 SYSTEM = System("drop", trimers(1, 9)[0])
-TINY = {"steps": 4, "retries": 1000, "train_steps": 60, "data": "a.xyz"}
+TINY = {"steps": 12, "retries": 1000, "train_steps": 60, "data": "a.xyz"}
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_a_model_is_trained_once_from_the_structures_of_the_system(here, caplog)
     assert (folder / "checkpoints" / "last_model.ckpt").stat().st_mtime_ns == written
     assert first[0].origin["sampler"] == "diffusion"
     by_folder = sampler(
-        "diffusion", LennardJones(), md=MD, model=str(folder.relative_to(here)), steps=4, retries=1000
+        "diffusion", LennardJones(), md=MD, model=str(folder.relative_to(here)), steps=12, retries=1000
     )
     assert [s.frame.id for s in drawn(by_folder)] == [s.frame.id for s in first]
     with pytest.raises(SettingsError, match="property: energy: not a property of this model"):
