@@ -25,6 +25,14 @@ from tests.md.settings import langevin
 from tests.samplers.contract import MD, PROMISES, argon, as_before, drawn, of_kind
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path_factory, monkeypatch):
+    """One folder for all tests of this file, since diffusion models are stored where the run is."""
+    folder = tmp_path_factory.getbasetemp() / "samplers"
+    folder.mkdir(exist_ok=True)
+    monkeypatch.chdir(folder)
+
+
 def of_a_crystal(**changes: object) -> MDSampler:
     """The dynamics `aims-PAX training-set` asks for; NPT where a structure is periodic in three directions."""
     section = MDSampling(md_crystal=ClassicalMD(time_step_fs=2.0, **changes), temperature_K=40.0)
