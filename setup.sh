@@ -55,7 +55,7 @@ case "$mode" in
         echo "results are in $(pwd)/results"
         ;;
     test)
-        # two files of tests side by side: each has one thread, and most machines have two cores
+        # three files of tests side by side, each with one thread: many wait, so two cores are enough
         # the foundation model was installed above: its tests must run, not be skipped
         FOUNDATION_TESTS=required .venv/bin/python -m pytest -n 3 --dist loadfile --durations=15
         ;;

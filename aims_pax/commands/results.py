@@ -168,6 +168,7 @@ def _report(run: RunContext) -> None:
             log.debug("%s written", path)
     except Exception as error:  # an error in a card must not stop the run
         log.warning("no model card: %s: %s", type(error).__name__, error)
+        log.debug("traceback", exc_info=True)
     log.info("report: %s", run.folder.root / "report.html")
 
 

@@ -49,7 +49,7 @@ class AugmentationSettings(Section):
     until_labels: Whole = key(
         100,
         "No copies when a member has more training structures.",
-        possible="[2, 1000000]",
+        possible="[2, 2000]",
         plausible="[20, 500]",
     )
     seed: Whole = key(42, "Seed of the displacements.", possible="[0, 4294967295]")

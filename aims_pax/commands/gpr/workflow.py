@@ -27,7 +27,7 @@ from aims_pax.commands.gpr.output_files import (
 from aims_pax.commands.surrogate.observations import prior_mean
 from aims_pax.engine.interrupts import InterruptMonitor, remaining_walltime
 from aims_pax.engine.outcome import log_outcome
-from aims_pax.errors import SettingsError
+from aims_pax.errors import SettingsError, SetupError
 from aims_pax.frames import LabelledFrame
 from aims_pax.models.gp.coordinate_process import CoordinateOptions, CoordinateProcess
 from aims_pax.models.gp.process import GaussianProcess, ProcessOptions, needs_featomic
@@ -203,7 +203,7 @@ def _compare_with_auto(process: Process, data: Sequence[LabelledFrame], watch: I
     if needs_featomic([x.frame for x in data]):
         try:
             require_featomic()
-        except Exception as error:
+        except SetupError as error:
             log.warning("Descriptor cart is not invariant; what auto would reach is not known: %s", error)
             return
     auto = GaussianProcess.fit(data, check=watch.raise_if_stopped)

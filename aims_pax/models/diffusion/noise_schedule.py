@@ -20,9 +20,7 @@ from torch import Tensor
 
 SDES = ("ve", "vp")
 RHO = 7.0
-WIDTH = (
-    0.8  # of the logistic distribution of log σ: half of all levels lie within a factor of 2.4 of the centre
-)
+WIDTH = 0.8  # of the logistic distribution of log σ: half of the levels within a factor of 2.4
 BETA_MIN, BETA_MAX = 0.1, 20.0
 
 

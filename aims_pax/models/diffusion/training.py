@@ -44,6 +44,7 @@ class DiffusionTrainer:
         self.elapsed, self.best, self.rate = 0.0, math.inf, settings.lr
         self.history: list[tuple[int, float, float]] = []  # (epoch, training loss, held-out loss)
         self.size = 0  # r of the last epoch
+        self.left_out = 0  # steps of this epoch without a finite gradient
 
     def model(self) -> Denoiser:
         """A copy with the averaged weights, for sampling."""
@@ -79,7 +80,7 @@ class DiffusionTrainer:
         if s.repeat and r != self.size:
             log.info("epoch %d: structures are repeated %d × %d × 1", self.epoch, r, r)
         self.size = r
-        losses = []
+        losses, self.left_out = [], 0
         for batch in np.array_split(order, -(-len(order) // s.batch_size)):  # of nearly equal size
             if stop():
                 raise Abandoned
@@ -87,6 +88,10 @@ class DiffusionTrainer:
             self.elapsed = before + time.monotonic() - began
             if s.seconds and self.elapsed >= s.seconds:
                 break
+        if self.left_out == len(losses):
+            raise SettingsError(
+                f"epoch {self.epoch + 1}: no step had a finite gradient; lower lr, or look for broken structures"
+            )
         self.epoch += 1
         mean = sum(losses) / len(losses)
         valid = math.nan
@@ -119,9 +124,8 @@ class DiffusionTrainer:
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), s.gradient_clip_val)
         self.step += 1
-        if not bool(
-            torch.isfinite(norm)
-        ):  # two atoms on one place, for instance: clipped, it would spoil all weights
+        if not bool(torch.isfinite(norm)):  # clipping would make all weights NaN
+            self.left_out += 1
             log.warning("step %d: the gradient is not finite; the step is left out", self.step)
             return float(loss.detach())
         self.optimiser.step()

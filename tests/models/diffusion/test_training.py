@@ -5,7 +5,7 @@ import io
 import pytest
 import torch
 
-from aims_pax.errors import Abandoned
+from aims_pax.errors import Abandoned, SettingsError
 from aims_pax.models.diffusion.training import DiffusionTrainer
 from aims_pax.models.diffusion.training_data import architecture_for
 from tests.models.diffusion.structures import CONFINED, adsorbates, graphs, settings, trimers
@@ -95,14 +95,23 @@ def test_a_request_to_stop_is_followed_at_the_next_step():
         trainer(own).run_epoch(own, (), lambda: True)
 
 
-def test_a_step_without_a_finite_gradient_is_left_out(monkeypatch, caplog):
+def test_a_step_without_a_finite_gradient_is_left_out_and_an_epoch_of_such_steps_is_an_error(
+    monkeypatch, caplog
+):
     own = graphs(trimers(20))
-    made = trainer(own, epochs=3, batch_size=20)
+    made = trainer(own, epochs=3, batch_size=10)
     made.run_epoch(own)
     before, true_loss = weights(made).clone(), made.denoiser.loss
+    calls = []
 
     def broken(*args):
         loss = true_loss(*args)
+        calls.append(1)
+        if len(calls) == 2:
+            assert not torch.equal(weights(made), before)  # the first step was taken
+            before.copy_(weights(made))
+        if len(calls) == 1:
+            return loss
         return loss + torch.sqrt(
             0 * next(made.denoiser.parameters()).sum()
         )  # a finite number of infinite slope
@@ -110,8 +119,7 @@ def test_a_step_without_a_finite_gradient_is_left_out(monkeypatch, caplog):
     monkeypatch.setattr(made.denoiser, "loss", broken)
     made.run_epoch(own)
     assert torch.equal(weights(made), before)
-    assert "step 2: the gradient is not finite" in caplog.text
-    monkeypatch.setattr(made.denoiser, "loss", true_loss)
-    made.run_epoch(own)
-    assert not torch.equal(weights(made), before)
+    assert "step 4: the gradient is not finite" in caplog.text
+    with pytest.raises(SettingsError, match="epoch 3: no step had a finite gradient; lower lr"):
+        made.run_epoch(own)
     assert torch.isfinite(weights(made)).all()

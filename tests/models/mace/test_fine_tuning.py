@@ -99,6 +99,8 @@ def test_each_member_weights_the_structures_in_its_own_way_on_top_of_the_given_w
     assert [g.weight for g in graphs] == [1.0] * 7 + [3.0], (
         "the graphs that members share are left as they are"
     )
+    copy = type(graphs[0])(**{**vars(graphs[0]), "id": "copy", "parent": graphs[0].id})
+    assert weighted_graphs(pair[0], [copy])[0].weight == found[0][0]  # a copy weighs as its structure does
     for foundation in ({}, {"differ_by": ["readout"]}):
         set_up(pair, **foundation)
         assert weighted_graphs(pair[0], graphs) is graphs

@@ -30,6 +30,16 @@ def test_a_new_label_of_the_same_frame_is_taken():
     assert store.of([new])[0].energy == old.label.energy + 1
 
 
+def test_a_copy_with_the_label_of_a_surrogate_names_its_structure():
+    (one,) = ethanol(1)
+    copy = LabelledFrame(
+        one.frame.moved(one.frame.positions + 0.01),
+        one.label,
+        {"provenance": "surrogate:ab", "parent": one.id},
+    )
+    assert [g.parent for g in graphs().of([one, copy])] == ["", one.id]
+
+
 def test_a_label_with_nan_is_refused():
     (good,) = ethanol(1)
     forces = good.label.forces.copy()
