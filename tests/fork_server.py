@@ -109,10 +109,22 @@ def load_package() -> None:
         importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
 
 
+def build_a_tiny_model() -> None:
+    """The one of most tests: forks copy it instead of compiling its functions again."""
+    from aims_pax.models.mace.build import build_model
+    from aims_pax.settings.read import read_settings
+    from tests.projects import write_project
+
+    with tempfile.TemporaryDirectory() as place:
+        settings = read_settings(write_project(Path(place)))
+        build_model(settings.mace, (1, 8), seed=0)
+
+
 def serve() -> None:
     """Carry out requests until the standard input ends."""
     os.dup2(2, 1)
     load_package()
+    build_a_tiny_model()
     for line in sys.stdin:
         request = json.loads(line)
         if os.fork() == 0:

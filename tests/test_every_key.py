@@ -1,13 +1,14 @@
 """Every key that is a yes-or-no or one of several words ends a whole tiny run at each value that is not its default.
 
-The cases are read off the settings themselves: a key or a word added there is run here. What a value needs besides (a
+The cases are read off the settings themselves: a key or a word added there is run here. Values of different keys share
+runs; the sweep marked `slow` has a run for each. What a value needs besides (a
 crystal for a barostat, a control.in for FHI-aims) is in CONTEXT; what the documentation refuses here (no GPU, no
 Slurm) is in REFUSED with the words of the refusal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from aims_pax.settings.schema import _choices
 from aims_pax.settings.settings import MACE, PROJECT
 from tests.projects import changed, command, write_project
 from tests.worlds import CONTROL, EMT, crystal, launch, rattled, water, write_species
+
+Case = tuple[str, str, Any]  # section, key, value
 
 TINY: dict[str, Any] = {
     "INITIAL_DATASET_GENERATION": {
@@ -104,10 +107,12 @@ REFUSED: dict[tuple[str, str, Any], str] = {
         if not model.installed
     },
 }
+# values that change what the others in a run would do
+ALONE = [("ACTIVE_LEARNING", "converge_al", False), ("MISC", "log_level", "ERROR")]
 SLOW = {("TRAINING", "compile", "always")}  # minutes of g++: its own tests compile once for all
 
 
-def keys() -> Iterator[tuple[str, str, Any]]:
+def keys() -> Iterator[Case]:
     """(section, key, value) of every value that is not the default."""
     for name, model in [*PROJECT.items(), *MACE.items()]:
         for key, field in model.model_fields.items():
@@ -132,6 +137,10 @@ def _words(model: type[Section], key: str) -> tuple[str, ...]:
     return tuple(c for c in choices if c not in spellings)
 
 
+def named(case: Case) -> str:
+    return f"{case[0]}.{case[1]}={case[2]}"
+
+
 BIASES = ({"kind": "hal"}, {"kind": "udd", "trajectories": "every other"})
 BIAS = [("ACTIVE_LEARNING", "bias", bias) for bias in BIASES]
 CASES = [case for case in keys() if case not in SLOW] + [
@@ -140,16 +149,47 @@ CASES = [case for case in keys() if case not in SLOW] + [
 ]  # report: off in the tests
 
 
-def prepare(folder: Path, case: tuple[str, str, Any], models: Path) -> Path:
-    """A tiny project with this value and what it needs."""
+def context_of(case: Case) -> dict[str, Any]:
+    """What a value needs besides."""
     section, key, value = case
-    context = {} if isinstance(value, dict) else CONTEXT.get(case, CONTEXT.get((section, key, None), {}))
+    return {} if isinstance(value, dict) else CONTEXT.get(case, CONTEXT.get((section, key, None), {}))
+
+
+def is_refused(case: Case) -> bool:
+    return not isinstance(case[2], dict) and case in REFUSED
+
+
+def together(cases: list[Case], at_most: int = 6) -> list[tuple[Case, ...]]:
+    """Cases that share a run: values of different keys that need the same besides. A refused one is alone."""
+    groups: list[list[Case]] = []
+    for case in cases:
+        home = next(
+            (
+                group for group in groups
+                if len(group) < at_most
+                and not is_refused(case) and not is_refused(group[0])
+                and context_of(group[0]) == context_of(case)
+                and case[:2] not in [other[:2] for other in group]
+                and case not in ALONE and group[0] not in ALONE
+            ),
+            None,
+        )  # fmt: skip
+        if home is None:
+            groups.append([case])
+        else:
+            home.append(case)
+    return [tuple(group) for group in groups]
+
+
+def prepare(folder: Path, cases: Sequence[Case], models: Path) -> Path:
+    """A tiny project with these values and what they need."""
+    context = context_of(cases[0])
     project, mace = changed(TINY, context.get("project", {})), dict(context.get("mace", {}))
-    in_mace = section in MACE and key in MACE[section].model_fields
-    if in_mace:
-        mace = changed(mace, {section: {key: value}})
-    else:
-        project = changed(project, {section: {key: value}})
+    for section, key, value in cases:
+        if section in MACE and key in MACE[section].model_fields:
+            mace = changed(mace, {section: {key: value}})
+        else:
+            project = changed(project, {section: {key: value}})
     if context.get("foundation"):
         project = changed(project, {"INITIAL_DATASET_GENERATION": {"initial_foundational_size": str(models)}})
     if "begin" in context:
@@ -190,17 +230,43 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c[0]}.{c[1]}={c[2]}")
-def test_every_value_of_every_key_ends_a_whole_run(case, finished, tmp_path):
-    folder = prepare(tmp_path, case, next((finished / "results").glob("*.model")))
+def failure(folder: Path, cases: Sequence[Case], finished: Path) -> str:
+    """What is wrong with the run that has these values; empty if nothing is."""
+    folder.mkdir()
+    prepare(folder, cases, next((finished / "results").glob("*.model")))
     code, output = forked(folder)
-    assert "Traceback" not in output, output
-    if not isinstance(case[2], dict) and case in REFUSED:
-        assert code in (1, 2), output
-        assert REFUSED[case] in " ".join(output.split())
-        return
-    assert code == 0, output
-    assert list((folder / "results").glob("*.model")), output
+    if "Traceback" in output:
+        return output
+    if is_refused(cases[0]):
+        refused = code in (1, 2) and REFUSED[cases[0]] in " ".join(output.split())
+        return "" if refused else f"not refused as documented: {code} {output}"
+    delivered = list((folder / "results").glob("*.model"))
+    return "" if code == 0 and delivered else f"{code} {output}"
+
+
+@pytest.mark.parametrize("cases", together(CASES), ids=lambda cases: " ".join(map(named, cases)))
+def test_every_value_of_every_key_ends_a_whole_run(cases, finished, tmp_path):
+    """Several values share a run; if it fails, each has one of its own, to name the culprit."""
+    wrong = failure(tmp_path / "together", cases, finished)
+    if wrong and len(cases) > 1:
+        alone = {named(case): failure(tmp_path / named(case), [case], finished) for case in cases}
+        culprits = {name: said for name, said in alone.items() if said}
+        wrong = "\n\n".join(f"{name}: {said}" for name, said in culprits.items()) or f"only together: {wrong}"
+    assert not wrong, wrong
+
+
+def test_every_case_is_in_one_run():
+    groups = together(CASES)
+    assert sorted(map(str, (case for group in groups for case in group))) == sorted(map(str, CASES))
+    assert all(len({case[:2] for case in group}) == len(group) for group in groups)
+    assert len(groups) < len(CASES) / 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=lambda case: named(case))
+def test_every_value_of_every_key_ends_a_run_of_its_own(case, finished, tmp_path):
+    wrong = failure(tmp_path / "run", [case], finished)
+    assert not wrong, wrong
 
 
 COMMANDS = {  # stage → command and its words
@@ -211,10 +277,10 @@ COMMANDS = {  # stage → command and its words
     "check --try": ("aims-PAX", ("check", "--try")),
 }
 LOCAL = ("auto", "inline", "threads", "htex")
+PAIRS = [("calculator", executor) for executor in LOCAL] + [("aims", "htex")]  # FHI-aims: folders, files, processes
 
 
-@pytest.mark.parametrize("reference", ["calculator", "aims"])
-@pytest.mark.parametrize("executor", LOCAL)
+@pytest.mark.parametrize(("reference", "executor"), PAIRS)
 @pytest.mark.parametrize("stage", COMMANDS)
 def test_every_stage_ends_with_every_executor(stage, executor, reference, tmp_path, finished):
     given = [LabelledFrame(f, CalculatorReference(EMT["factory"], {}).label(f)) for f in rattled(water(), 6)]
@@ -227,8 +293,6 @@ def test_every_stage_ends_with_every_executor(stage, executor, reference, tmp_pa
             },
         )
     if reference == "aims":
-        if executor == "inline" and stage != "recalculation":
-            pytest.skip("one pair of these is enough")
         changes = changed(changes, with_aims(tmp_path))
         changes["CLUSTER"]["executor"] = executor
     if stage == "active learning":

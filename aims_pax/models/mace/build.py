@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +13,19 @@ import numpy as np
 import torch
 
 from aims_pax.errors import SettingsError
-from aims_pax.models.mace.mace_import import MaceModel, default_dtype, modules, o3, quiet
+from aims_pax.models.mace.clebsch_gordan_cache import remembered_coefficients
+from aims_pax.models.mace.mace_import import (
+    MaceModel,
+    default_dtype,
+    modules,
+    o3,
+    quiet,
+    without_code_generation,
+)
 from aims_pax.models.mace.statistics import Statistics
 
 if TYPE_CHECKING:
-    from aims_pax.settings.mace import MaceSettings
+    from aims_pax.settings.mace import ArchitectureSettings, MaceSettings
 
 log = logging.getLogger(__name__)
 
@@ -25,46 +35,79 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 def build_model(settings: MaceSettings, elements: Sequence[int], seed: int) -> MaceModel:
     """A model with initial weights that depend only on `seed`; torch's global random state is not changed.
 
-    Raises SettingsError when MACE cannot build the model of ARCHITECTURE.
+    The second model of an architecture is a copy of the first with weights of its own: most of the time goes into
+    compiling functions, which are the same in both. Raises SettingsError when MACE cannot build this ARCHITECTURE.
     """
-    a = settings.architecture
-    first = a.interaction_first
-    if a.model == "MACE" and "Residual" in first:
-        # with a residual first layer the energy of an isolated atom would not be E0 (mace_run_train does the same)
-        first = "RealAgnosticInteractionBlock"
-        log.info("model MACE: interaction_first is %s instead of %s", first, a.interaction_first)
-    hidden = (a.num_channels * o3.Irreps.spherical_harmonics(a.max_L)).sort().irreps.simplify()
-    with quiet(), default_dtype(DTYPES[settings.general.default_dtype]), torch.random.fork_rng(devices=[]):
+    a, dtype = settings.architecture, DTYPES[settings.general.default_dtype]
+    if a.model == "MACE" and "Residual" in a.interaction_first:
+        log.info("model MACE: interaction_first is %s instead of %s", _first(a), a.interaction_first)
+    words = f"{a.model_dump_json()} {[int(z) for z in elements]} {dtype}"
+    with quiet(), remembered_coefficients(), default_dtype(dtype), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        try:
-            model = modules.ScaleShiftMACE(
-                r_max=a.r_max,
-                num_bessel=a.num_radial_basis,
-                num_polynomial_cutoff=a.num_cutoff_basis,
-                max_ell=a.max_ell,
-                interaction_cls=modules.interaction_classes[a.interaction],
-                interaction_cls_first=modules.interaction_classes[first],
-                num_interactions=a.num_interactions,
-                num_elements=len(elements),
-                hidden_irreps=hidden,
-                MLP_irreps=o3.Irreps(a.MLP_irreps),
-                atomic_energies=np.zeros((1, len(elements))),
-                avg_num_neighbors=1.0,
-                atomic_numbers=[int(z) for z in elements],
-                correlation=a.correlation,
-                gate=modules.gate_dict[str(a.gate)],
-                pair_repulsion=a.pair_repulsion,
-                radial_MLP=list(a.radial_MLP),
-                radial_type=a.radial_type,
-                heads=["Default"],
-                atomic_inter_scale=[1.0],
-                atomic_inter_shift=[0.0],
-            )
-        except Exception as error:  # MACE raises many kinds of exception; all are caused by the settings
-            raise SettingsError(
-                f"ARCHITECTURE in mace.yaml: MACE cannot build this model ({type(error).__name__}: {error})"
-            ) from error
+        if _blueprint.words == words:
+            with without_code_generation():
+                weights = _constructed(a, elements).state_dict()
+            model = torch.load(
+                io.BytesIO(_blueprint.file), "cpu", weights_only=False
+            )  # written here, by this process
+            model.load_state_dict(weights)
+        else:
+            model = _constructed(a, elements)
+            file = io.BytesIO()
+            torch.save(model, file)
+            _blueprint.words, _blueprint.file = words, file.getvalue()
     return model.to(settings.misc.device)
+
+
+@dataclass
+class _Blueprint:
+    """The model that was built last: its architecture in words, and itself as a file."""
+
+    words: str = ""
+    file: bytes = b""
+
+
+_blueprint = _Blueprint()
+
+
+def _first(a: ArchitectureSettings) -> str:
+    """The first interaction. In a model without shift the energy of an isolated atom is E0 only if it is not residual
+    (mace_run_train changes it, too).
+    """
+    unshifted = a.model == "MACE" and "Residual" in a.interaction_first
+    return "RealAgnosticInteractionBlock" if unshifted else str(a.interaction_first)
+
+
+def _constructed(a: ArchitectureSettings, elements: Sequence[int]) -> MaceModel:
+    hidden = (a.num_channels * o3.Irreps.spherical_harmonics(a.max_L)).sort().irreps.simplify()
+    try:
+        return modules.ScaleShiftMACE(
+            r_max=a.r_max,
+            num_bessel=a.num_radial_basis,
+            num_polynomial_cutoff=a.num_cutoff_basis,
+            max_ell=a.max_ell,
+            interaction_cls=modules.interaction_classes[a.interaction],
+            interaction_cls_first=modules.interaction_classes[_first(a)],
+            num_interactions=a.num_interactions,
+            num_elements=len(elements),
+            hidden_irreps=hidden,
+            MLP_irreps=o3.Irreps(a.MLP_irreps),
+            atomic_energies=np.zeros((1, len(elements))),
+            avg_num_neighbors=1.0,
+            atomic_numbers=[int(z) for z in elements],
+            correlation=a.correlation,
+            gate=modules.gate_dict[str(a.gate)],
+            pair_repulsion=a.pair_repulsion,
+            radial_MLP=list(a.radial_MLP),
+            radial_type=a.radial_type,
+            heads=["Default"],
+            atomic_inter_scale=[1.0],
+            atomic_inter_shift=[0.0],
+        )
+    except Exception as error:  # MACE raises many kinds of exception; all are caused by the settings
+        raise SettingsError(
+            f"ARCHITECTURE in mace.yaml: MACE cannot build this model ({type(error).__name__}: {error})"
+        ) from error
 
 
 def is_shifted(settings: MaceSettings) -> bool:

@@ -122,13 +122,27 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 with quiet():
     torch.serialization.add_safe_globals([slice])  # e3nn 0.4 cannot load its own constants without it
+    import e3nn
     import mace.modules
     from e3nn import o3
+    from mace.tools import cg as clebsch_gordan
 
 for switch in ("_jit_set_profiling_executor", "_jit_set_profiling_mode"):
     getattr(torch._C, switch, bool)(False)
 
 modules: Any = mace.modules  # Any: its __init__ re-exports names without `__all__`
+symmetric_contraction: Any = mace.modules.symmetric_contraction
+
+
+@contextmanager
+def without_code_generation() -> Iterator[None]:
+    """Inside the block e3nn neither optimises nor compiles the functions of new modules: for their weights only."""
+    before = e3nn.get_optimization_defaults()
+    e3nn.set_optimization_defaults(jit_script_fx=False, optimize_einsums=False)
+    try:
+        yield
+    finally:
+        e3nn.set_optimization_defaults(**before)
 
 
 def foundation_models() -> Any:
@@ -139,7 +153,17 @@ def foundation_models() -> Any:
     return foundations_models
 
 
-__all__ = ["MaceModel", "default_dtype", "foundation_models", "modules", "o3", "quiet"]
+__all__ = [
+    "MaceModel",
+    "clebsch_gordan",
+    "default_dtype",
+    "foundation_models",
+    "modules",
+    "o3",
+    "quiet",
+    "symmetric_contraction",
+    "without_code_generation",
+]
 
 
 def interaction_energy(out: dict[str, Any]) -> torch.Tensor:

@@ -5,6 +5,7 @@ from e3nn import o3
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
+from aims_pax.models.mace import build
 from aims_pax.models.mace.build import build_model, elements_of, read_model, read_statistics, set_statistics
 from aims_pax.models.mace.inference import Committee
 from aims_pax.models.mace.statistics import Statistics
@@ -38,17 +39,56 @@ def test_building_prints_nothing(capfd):
     assert capfd.readouterr() == ("", "")
 
 
+VARIANTS = [
+    {"model": "MACE", "default_dtype": "float64"},
+    {"interaction": "RealAgnosticDensityResidualInteractionBlock", "max_L": 0},
+    {"interaction_first": "RealAgnosticInteractionBlock", "gate": "tanh", "MLP_irreps": "4x0e"},
+    {"num_interactions": 1, "correlation": 3, "radial_type": "gaussian"},
+    {"radial_type": "chebyshev", "radial_MLP": [8, 8], "num_cutoff_basis": 6, "pair_repulsion": True},
+]
+
+
 @pytest.mark.parametrize(
     "changes",
-    [
-        {"model": "MACE", "default_dtype": "float64"},
-        {"interaction": "RealAgnosticDensityResidualInteractionBlock", "max_L": 0},
-        {"interaction_first": "RealAgnosticInteractionBlock", "gate": "tanh", "MLP_irreps": "4x0e"},
-        {"num_interactions": 1, "correlation": 3, "radial_type": "gaussian"},
-        {"radial_type": "chebyshev", "radial_MLP": [8, 8], "num_cutoff_basis": 6, "pair_repulsion": True},
-    ],
+    [{}, VARIANTS[0], VARIANTS[3], {"interaction": "RealAgnosticResidualNonLinearInteractionBlock"}],
     ids=str,
 )
+def test_the_second_model_of_an_architecture_is_what_it_would_be_alone(changes, monkeypatch):
+    chosen = settings(**changes)
+    build_model(chosen, ELEMENTS, 1)
+    assert build._blueprint.file
+    second = build_model(chosen, ELEMENTS, 2)
+    monkeypatch.setattr(build, "_blueprint", build._Blueprint())
+    alone = build_model(chosen, ELEMENTS, 2)
+    assert [(n, p.requires_grad) for n, p in second.named_parameters()] == [
+        (n, p.requires_grad) for n, p in alone.named_parameters()
+    ]
+    one, other = second.state_dict(), alone.state_dict()
+    assert list(one) == list(other)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert second.training == alone.training
+    frames = [water(1)[0].frame, copper(1)[0].frame]
+    for model in (second, alone):
+        set_statistics(model, STATISTICS)
+    for mine, its in zip(*(Committee([model]).labels(frames) for model in (second, alone)), strict=True):
+        assert mine.energy == its.energy
+        assert np.array_equal(mine.forces, its.forces)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"num_channels": 6}, {"default_dtype": "float64"}, {"r_max": 4.5}], ids=str
+)
+def test_another_architecture_is_not_a_copy_of_the_last(changes):
+    build_model(settings(), ELEMENTS, 1)
+    model = build_model(settings(**changes), ELEMENTS, 1)
+    assert next(model.parameters()).dtype == getattr(torch, changes.get("default_dtype", "float32"))
+    assert float(model.r_max) == changes.get("r_max", settings().architecture.r_max)
+    if "num_channels" in changes:
+        assert model.interactions[0].hidden_irreps.count("0e") == 6
+    assert elements_of(build_model(settings(), (1, 8), 1)) == (1, 8)
+
+
+@pytest.mark.parametrize("changes", VARIANTS, ids=str)
 def test_the_architecture_keys_have_their_effect(changes, plain):
     model = build_model(settings(**changes), ELEMENTS, 1)
     assert str(model) != str(plain) or len(weights(model)) != len(weights(plain))
