@@ -4,7 +4,8 @@
 
 Every measurement is a process of its own, alternately, in CPU seconds without imports: `constructor` calls MACE's for
 each member as `build_model` did before; `empty cache` is the first run ever of an architecture; `cache` is every later
-one. Architectures: the default of mace.yaml, the same with max_L 1, the small one of the quickstart. Median of the rounds.
+one. Architectures: the default of mace.yaml, the same with max_L 1, the small one of the quickstart. Median of the
+rounds.
 """
 
 from __future__ import annotations
