@@ -14,7 +14,8 @@ Rules: `random` (frames of the cheap potential's MD but for two; it trains in th
 later switched off, and five eighths of the labels in the initial dataset, without which it fails), `default`
 (the defaults of the package), and the defaults with one part changed: `crossing`, `spread`, `geometry` (trajectories
 begin at the geometry), `unlimited` (no limit of energy and spread), `at once` (no training before exploration), `fresh`
-(delivered models trained from fresh weights).
+(delivered models trained from fresh weights), `own sets` (each member has initial structures of its own, so half as many
+for the same labels; the others have one set, `distinct_model_sets: false`).
 Errors are forces in meV/Å: mean at the temperature of the run, 95th percentile of the largest error of a frame, both
 again on the hot set. Runs that are in FOLDER already are not repeated.
 """
@@ -51,6 +52,7 @@ RULES: dict[str, dict[str, Any]] = {
     "unlimited": {"energy_limit": float("inf"), "spread_limit": float("inf")},
     "at once": {"epochs_before_exploration": 0},
     "fresh": {"final_training": "fresh"},
+    "own sets": {},
 }  # fmt: skip
 
 
@@ -89,10 +91,8 @@ class Efficiency(priors.Bench):
     def project(self, mine: Path, rule: str, n: int, seed: int) -> str:
         rule = rule.removesuffix(ACTIVE)
         settings, mace = self.settings(seed), self.mace(seed)
-        distinct = rule == "seed"
-        first = (
-            n - 2 if rule == "random" else 5 * n // 8 if distinct else n // 3
-        )  # labels of the initial dataset
+        distinct = rule in ("seed", "own sets")
+        first = n - 2 if rule == "random" else 5 * n // 8 if rule == "seed" else n // 3  # initial labels
         settings["INITIAL_DATASET_GENERATION"] = {
             "initial_sampling": "calculator",
             "initial_calculator": self.system.cheap,
