@@ -11,11 +11,11 @@ validation. Systems, references and test frames are those of `priors.py`, and
 
 Rules: `random` (frames of the cheap potential's MD but for two; it trains in the same stages as the others), `own`
 (frames of the models' own MD, not chosen by uncertainty), `seed` (the rule of arXiv:2508.12888 with all that came
-later switched off, and five eighths of the labels in the initial dataset, without which it fails), `default`
-(the defaults of the package), and the defaults with one part changed: `crossing`, `spread`, `geometry` (trajectories
-begin at the geometry), `unlimited` (no limit of energy and spread), `at once` (no training before exploration),
-`fresh` (delivered models trained from fresh weights), `own sets` (each member has initial structures of its own, half as
-many for the same labels; the others have one set, `distinct_model_sets: false`).
+later switched off, and five eighths of the labels in the initial dataset, without which it fails), `default` (the
+defaults of the package), and the defaults with one part changed: `crossing`, `spread`, `geometry` (trajectories begin
+at the geometry), `unlimited` (no limit of energy and spread), `at once` (no training before exploration), `fresh`
+(delivered models trained from fresh weights), `own sets` (each member has initial structures of its own, half as many
+for the same labels; the others have one set, `distinct_model_sets: false`).
 Errors are forces in meV/Å: mean at the temperature of the run, 95th percentile of the largest error of a frame, both
 again on the hot set. Runs that are in FOLDER already are not repeated.
 """
