@@ -277,7 +277,9 @@ COMMANDS = {  # stage → command and its words
     "check --try": ("aims-PAX", ("check", "--try")),
 }
 LOCAL = ("auto", "inline", "threads", "htex")
-PAIRS = [("calculator", executor) for executor in LOCAL] + [("aims", "htex")]  # FHI-aims: folders, files, processes
+PAIRS = [("calculator", executor) for executor in LOCAL] + [
+    ("aims", "htex")
+]  # FHI-aims: folders, files, processes
 
 
 @pytest.mark.parametrize(("reference", "executor"), PAIRS)
