@@ -1,6 +1,6 @@
 """Diffusion models: what samples are worth, for systems whose answer is known.
 
-    python benchmarks/diffusion.py lj13 overlayer ethanol … --seeds 3 --folder FOLDER
+    python benchmarks/diffusion.py lj13 overlayer ethanol … --seeds 1 2 3
 
     lj13        argon clusters at 15 K: how many samples relax to the icosahedron, pair distances, overlaps, memorised
     hotcold     the same at 8 and 25 K with the temperature as property: median energies of conditioned samples
