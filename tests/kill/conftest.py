@@ -1,8 +1,8 @@
-"""One process with torch loaded, from which every driver is forked; one run that nobody disturbs."""
+"""One process with torch and a model, from which every driver is forked; one run that nobody disturbs."""
 
 import pytest
 
-from tests.fork_server import load_package
+from tests.fork_server import build_a_tiny_model, load_package
 from tests.kill.harness import Ledger, attempt, outcome, project
 
 
@@ -13,6 +13,7 @@ def loaded():
 
     torch.set_num_threads(1)
     load_package()
+    build_a_tiny_model()
 
 
 @pytest.fixture(scope="module")
