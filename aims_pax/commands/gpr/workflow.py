@@ -71,11 +71,6 @@ def read_gpr(config: Path, folder: Path) -> GprInput:
     if settings["filter"]:
         train = without_close_ones(train, settings["filter_threshold"])
     dense = settings["descriptor"] == CART
-    if settings["train_model_save"] and (dense or settings["soap_centers"] is not None):
-        raise settings.problem(
-            "train_model_save",
-            "only processes of Descriptor auto, or soap without soap_centers, can be saved",
-        )
     if settings["descriptor"] == SOAP or (not dense and needs_featomic([x.frame for x in train])):
         require_featomic()
     return GprInput(settings, train, test, _baseline(settings, train))
@@ -115,9 +110,10 @@ def _run(given: GprInput, folder: Path, watch: InterruptMonitor) -> None:
         _compare_with_auto(process, given.train, watch)
     if settings["train_write"]:
         write_structures(settings, folder / FOLDERS["train_write"], given.train, [""] * len(given.train))
-    if settings["train_model_save"] and isinstance(process, GaussianProcess):
+    if settings["train_model_save"]:
         save_process(process, folder / MODEL)
-        needs = f"; it needs the baseline {process.baseline_name} again" if process.baseline_name else ""
+        baseline = process.baseline_name if isinstance(process, GaussianProcess) else ""
+        needs = f"; it needs the baseline {baseline} again" if baseline else ""
         log.info("saved: %s%s", MODEL, needs)
     tested = _test(process, given, folder) if given.test else None
     copies = _augment(process, given, folder, watch) if settings["additional_write"] else None

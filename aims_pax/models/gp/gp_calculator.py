@@ -12,8 +12,9 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
+from aims_pax.models.gp.coordinate_process import CoordinateProcess
 from aims_pax.models.gp.process import GaussianProcess
-from aims_pax.models.gp.process_file import load_process
+from aims_pax.models.gp.process_file import AnyProcess, load_any_process
 from aims_pax.potential import CalculatorPotential, Potential
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ SPREAD = ("unc_energy", "unc_forces")
 
 
 class GPRCalculator(Calculator):
-    """process: a GaussianProcess, or the path of its file. baseline: the prior mean that a process from a file was
-    trained with, an ASE calculator or a potential.
+    """process: a GaussianProcess or CoordinateProcess, or the path of its file. baseline: the prior mean that a process
+    from a file was trained with, an ASE calculator or a potential.
 
     Results: energy (eV), forces (eV/Å), for periodic structures stress (eV/Å³). The standard deviations `unc_energy`
     (eV) and `unc_forces` (N, 3) eV/Å are computed when they are asked for, by `uncertainty(atoms)` or
@@ -42,18 +43,18 @@ class GPRCalculator(Calculator):
 
     def __init__(
         self,
-        process: GaussianProcess | str | Path,
+        process: AnyProcess | str | Path,
         spread: bool = False,
         baseline: Calculator | Potential | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)  # type: ignore[no-untyped-call]
-        if isinstance(process, GaussianProcess):
+        if isinstance(process, (GaussianProcess, CoordinateProcess)):
             if baseline is not None:
                 raise SettingsError("baseline: only for a process from a file; this one has its own")
-            self.process = process
+            self.process: AnyProcess = process
         else:
-            self.process = load_process(Path(process), _as_potential(baseline))
+            self.process = load_any_process(Path(process), _as_potential(baseline))
         self.spread = spread
 
     def calculate(
@@ -69,6 +70,10 @@ class GPRCalculator(Calculator):
         frame = Frame.from_atoms(bare)
         if "stress" in properties and not frame.periodic:
             raise PropertyNotImplementedError("stress: the structure is not periodic in three directions")
+        if "stress" in properties and isinstance(self.process, CoordinateProcess):
+            raise PropertyNotImplementedError(
+                "stress: a process on coordinates has none; Descriptor auto has"
+            )
         spread = self.spread or any(name in properties for name in SPREAD)
         said = self.process.predict([frame], spread=spread, stress="stress" in properties)
         energy = float(said.energies[0])

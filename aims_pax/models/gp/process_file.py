@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +15,54 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aims_pax.errors import SettingsError
+from aims_pax.models.gp.coordinate_process import CoordinateProcess
 from aims_pax.models.gp.dense_process import DenseProcess, DenseShape
 from aims_pax.models.gp.leave_one_out import LeaveOneOutErrors, VarianceScale
 from aims_pax.models.gp.linear_evidence import LinearSolution
 from aims_pax.models.gp.process import GaussianProcess
 from aims_pax.models.gp.soap import SoapDescriptor
+from aims_pax.models.gp.soap_points import SoapPoints
 from aims_pax.models.gp.sparse_basis import SparseBasis
 from aims_pax.models.gp.sparse_process import SparseProcess
 from aims_pax.potential import Potential
 from aims_pax.record.arrays import Torn, pack_arrays, unpack_arrays
 from aims_pax.record.files import write_bytes
 
-PROCESS_FORMAT = 1
+PROCESS_FORMAT = 2  # 1: without processes on coordinates
 PROCESS_SUFFIX = ".gp"
+COORDINATES = "coordinates"  # the kind of a CoordinateProcess
 _SOLUTION = ("weights", "constants", "half", "offsets", "counts_inverse")
 _NUMBERS = ("noise", "ratio", "amplitude", "evidence")
 _DENSE = ("numbers", "x", "slopes", "lower", "alpha")
 _ERRORS = ("energies", "forces", "energy_variances", "force_variances")
 
 NamedArrays = dict[str, NDArray[Any]]
+AnyProcess = GaussianProcess | CoordinateProcess
 
 
-def save_process(process: GaussianProcess, path: Path) -> None:
+def save_process(process: AnyProcess, path: Path) -> None:
     """Write atomically. Raises SetupError naming the file."""
     arrays, meta = process_content(process)
     write_bytes(path, pack_arrays(arrays, meta))
 
 
 def load_process(path: Path, baseline: Potential | None = None) -> GaussianProcess:
-    """Read a file of `save_process`. baseline: the one that it was trained with.
+    """Read the file of a process that does not depend on the order of atoms, as members of a run must not.
 
-    Raises SettingsError for another file, a newer format, or a missing baseline.
+    baseline: the one that it was trained with. Raises SettingsError for another file, a newer format, or a missing
+    baseline.
     """
+    process = load_any_process(path, baseline)
+    if isinstance(process, CoordinateProcess):
+        raise SettingsError(
+            f"{path}: a process on coordinates (Descriptor cart, or soap_centers) predicts only its own atoms in their "
+            "order and has no stress; GPRCalculator reads it, everything else needs Descriptor auto"
+        )
+    return process
+
+
+def load_any_process(path: Path, baseline: Potential | None = None) -> AnyProcess:
+    """Read a file of `save_process`; see `load_process`."""
     try:
         arrays, meta = unpack_arrays(path.read_bytes())
     except OSError as error:
@@ -63,20 +80,24 @@ def load_process(path: Path, baseline: Potential | None = None) -> GaussianProce
         raise SettingsError(f"{path}: was trained with the baseline {meta['baseline']}; give it too")
     if baseline is not None and not meta["baseline"]:
         raise SettingsError(f"{path}: was trained without a baseline; give none")
+    if meta.get("kind") == COORDINATES:
+        return _coordinate(arrays, meta)
     return process_from_content(arrays, meta, baseline)
 
 
-def process_hash(process: GaussianProcess) -> str:
+def process_hash(process: AnyProcess) -> str:
     """Twelve hex digits of the SHA-256 of all that predictions depend on."""
     arrays, meta = process_content(process)
     return hashlib.sha256(pack_arrays(arrays, meta)).hexdigest()[:12]
 
 
-def process_content(process: GaussianProcess) -> tuple[NamedArrays, dict[str, Any]]:
+def process_content(process: AnyProcess) -> tuple[NamedArrays, dict[str, Any]]:
     """(arrays, plain values) of everything but the baseline potential."""
+    if isinstance(process, CoordinateProcess):
+        return _coordinate_content(process)
     arrays: NamedArrays = {f"errors/{name}": getattr(process.errors, name) for name in _ERRORS}
     meta: dict[str, Any] = {
-        "process_format": PROCESS_FORMAT,
+        "process_format": 1,
         "frames": process.frames,
         "baseline": process.baseline_name,
         "shared": None,
@@ -101,21 +122,50 @@ def process_from_content(
     return GaussianProcess(shared, molecules, errors, int(meta["frames"]), baseline, str(meta["baseline"]))
 
 
+def _coordinate_content(process: CoordinateProcess) -> tuple[NamedArrays, dict[str, Any]]:
+    arrays: NamedArrays = {f"errors/{name}": getattr(process.errors, name) for name in _ERRORS}
+    groups = []
+    for k, (atoms, dense) in enumerate(process.groups.items()):
+        arrays |= {f"molecule{k}/{name}": getattr(dense, name) for name in _DENSE}
+        points = dense.shape.points
+        if points is not None:
+            arrays[f"molecule{k}/centres"] = np.array(points.centres)
+        spectrum = None if points is None else _descriptor_meta(points.descriptor)
+        groups.append({"unit": process.units[atoms], "spectrum": spectrum, **_dense_meta(dense)})
+    meta = {"process_format": PROCESS_FORMAT, "kind": COORDINATES, "frames": process.frames, "groups": groups}
+    return arrays, meta | {"baseline": ""}
+
+
+def _coordinate(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> CoordinateProcess:
+    groups, units = {}, {}
+    for k, one in enumerate(meta["groups"]):
+        dense = _dense(arrays, k, one)
+        if one["spectrum"] is not None:
+            centres = tuple((float(x), float(y), float(z)) for x, y, z in arrays[f"molecule{k}/centres"])
+            points = SoapPoints(_descriptor(one["spectrum"]), centres)
+            dense = replace(dense, shape=replace(dense.shape, points=points))
+        atoms = tuple(int(z) for z in dense.numbers)
+        groups[atoms], units[atoms] = dense, float(one["unit"])
+    errors = LeaveOneOutErrors(*(np.array(arrays[f"errors/{name}"]) for name in _ERRORS))
+    return CoordinateProcess(groups, units, errors, int(meta["frames"]))
+
+
+def _descriptor_meta(d: SoapDescriptor) -> dict[str, Any]:
+    return {"elements": list(d.elements), "cutoff": d.cutoff, "n": d.n, "l": d.l, "width": d.width}
+
+
+def _descriptor(d: Mapping[str, Any]) -> SoapDescriptor:
+    return SoapDescriptor(tuple(d["elements"]), d["cutoff"], d["n"], d["l"], d["width"])
+
+
 def _sparse_arrays(process: SparseProcess) -> NamedArrays:
     arrays: NamedArrays = {f"shared/{name}": getattr(process.solution, name) for name in _SOLUTION}
     return arrays | {f"shared/inducing/{z}": u for z, u in process.basis.inducing.items()}
 
 
 def _sparse_meta(process: SparseProcess) -> dict[str, Any]:
-    d = process.basis.descriptor
     return {
-        "descriptor": {
-            "elements": list(d.elements),
-            "cutoff": d.cutoff,
-            "n": d.n,
-            "l": d.l,
-            "width": d.width,
-        },
+        "descriptor": _descriptor_meta(process.basis.descriptor),
         "zeta": process.basis.zeta,
         "inducing": list(process.basis.inducing),
         **{name: getattr(process.solution, name) for name in _NUMBERS},
@@ -124,11 +174,8 @@ def _sparse_meta(process: SparseProcess) -> dict[str, Any]:
 
 
 def _sparse(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> SparseProcess:
-    d = meta["descriptor"]
-    descriptor = SoapDescriptor(tuple(d["elements"]), d["cutoff"], d["n"], d["l"], d["width"])
-    basis = SparseBasis(
-        descriptor, meta["zeta"], {z: np.array(arrays[f"shared/inducing/{z}"]) for z in meta["inducing"]}
-    )
+    inducing = {z: np.array(arrays[f"shared/inducing/{z}"]) for z in meta["inducing"]}
+    basis = SparseBasis(_descriptor(meta["descriptor"]), meta["zeta"], inducing)
     values: dict[str, Any] = {name: np.array(arrays[f"shared/{name}"]) for name in _SOLUTION}
     solution = LinearSolution(**values, **{name: meta[name] for name in _NUMBERS})
     return SparseProcess(basis, solution, *_scale_pair(meta))

@@ -2,10 +2,15 @@
 
 import numpy as np
 import pytest
+from ase.calculators.calculator import PropertyNotImplementedError
 
 from aims_pax.errors import SettingsError
+from aims_pax.models.gp.coordinate_process import CoordinateOptions, CoordinateProcess
+from aims_pax.models.gp.gp_calculator import GPRCalculator
 from aims_pax.models.gp.process import GaussianProcess
-from aims_pax.models.gp.process_file import load_process, process_hash, save_process
+from aims_pax.models.gp.process_file import load_any_process, load_process, process_hash, save_process
+from aims_pax.models.gp.soap import SoapDescriptor
+from aims_pax.models.gp.soap_points import SoapPoints
 from aims_pax.record.arrays import pack_arrays
 from tests.models.gp import systems
 
@@ -56,3 +61,39 @@ def test_a_file_is_a_potential_of_samplers(process, tmp_path):
     frame = systems.alloy(1, seed=4)[0].frame
     (label,) = potential.labels([frame], lambda: None)
     assert label.energy == pytest.approx(process.predict([frame]).energies[0])
+
+
+POINTS = SoapPoints(SoapDescriptor((29,), 4.0, 3, 2, 0.5), ((0.9, 0.9, 0.9), (2.7, 0.9, 2.7)))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"standardization": True}, {"points": POINTS}], ids=["cart", "scaled", "points"]
+)
+def test_a_process_on_coordinates_gives_the_same_predictions_and_is_not_taken_for_another(options, tmp_path):
+    data = (
+        systems.copper(6)
+        if options.get("points")
+        else [*systems.copper(6), *systems.h2(np.linspace(1, 2, 5))]
+    )
+    process = CoordinateProcess.fit(data, CoordinateOptions(**options))
+    path = tmp_path / "c.gp"
+    save_process(process, path)
+    again = load_any_process(path)
+    frames = [systems.copper(1, seed=4)[0].frame, data[-1].frame]
+    one, other = (p.predict(frames, spread=True) for p in (process, again))
+    for name in ("energies", "forces", "energy_sd", "force_sd"):
+        assert np.array_equal(getattr(one, name), getattr(other, name)), name
+    assert process_hash(process) == process_hash(again)
+    assert again.hyperparameters() == process.hyperparameters()
+    with pytest.raises(SettingsError, match="GPRCalculator reads it"):
+        load_process(path)
+    atoms = frames[0].to_atoms()
+    atoms.calc = GPRCalculator(path)
+    assert atoms.get_potential_energy() == pytest.approx(one.energies[0], abs=1e-7)
+    assert atoms.get_forces() == pytest.approx(one.forces[: len(atoms)], abs=1e-6)
+    with pytest.raises(PropertyNotImplementedError, match="Descriptor auto"):
+        atoms.get_stress()
+    older = pack_arrays({}, {"process_format": 3})
+    path.write_bytes(older)
+    with pytest.raises(SettingsError, match="newer"):
+        load_any_process(path)
