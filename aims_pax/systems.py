@@ -124,7 +124,7 @@ def _read(path: Path, otherwise: str | None = None) -> list[System]:
 
 def _from_image(image: structure_files.Image, file: Path, name: str) -> System:
     frame = Frame.from_atoms(image.atoms)
-    _check(frame)
+    check_structure(frame)
     return System(name, frame, notes=tuple(f"{file.name}: {note}" for note in image.notes))
 
 
@@ -133,7 +133,7 @@ def _from_aims(file: Path, stem: str) -> System:
 
     with open_with_compression(str(file), "rb") as opened:
         geometry = parse_geometry_in(decoded(opened.read()), str(file))
-    _check(geometry.frame)
+    check_structure(geometry.frame)
     note = f"{file.name}: its velocities are not used: trajectories start with velocities drawn at MD.temperature"
     return System(stem, geometry.frame, geometry.fixed_cell, (note,) * geometry.velocities)
 
@@ -145,7 +145,7 @@ def _reason(path: Path, file: Path, error: Exception) -> str:
     return f"{path}: {unreadable_image(error)}"
 
 
-def _check(frame: Frame) -> None:
+def check_structure(frame: Frame) -> None:
     """Raises SettingsError for invalid structures: non-finite numbers, cells without volume, impossible spins."""
     if len(frame) == 0:
         raise SettingsError("no atoms in the file")

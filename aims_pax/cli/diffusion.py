@@ -94,7 +94,9 @@ def diffusion_train(
     log_interval: Annotated[
         int | None, typer.Option("--log-interval", "--log_interval", help="Epochs between two lines.")
     ] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Folder of a training to continue.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Folder of a training to continue, with its settings.")
+    ] = None,
     version: Version = False,
 ) -> None:
     """Train a diffusion model on a file of structures; writes logs/version_x."""
@@ -106,7 +108,12 @@ def diffusion_train(
     def go() -> None:
         from aims_pax.settings.diffusion import read_diffusion
 
-        settings = read_diffusion(config, given)
+        begun = None
+        if checkpoint is not None:
+            from aims_pax.models.diffusion.model_files import read_hparams
+
+            begun = read_hparams(checkpoint).settings
+        settings = read_diffusion(config, given, begun)
         from aims_pax.commands.diffusion import train_command
 
         with traceback_to_file(TRACEBACK):
@@ -179,6 +186,7 @@ def diffusion_sample(
     checkpoint: Annotated[str, typer.Option(help="Its name in checkpoints/.")] = "last_model.ckpt",
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the file.")] = Path(),
     name: Annotated[str, typer.Option(help="Name of the file, NAME.xyz.")] = "sampled",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
     version: Version = False,
 ) -> None:
     """Sample structures from a model; each passes the guard, and what was refused is counted."""
@@ -199,7 +207,7 @@ def diffusion_sample(
             confinement=confinement, properties=tuple(_property(p) for p in properties or ()), guidance=guidance,
             sampler=sampler, steps=steps, eps=eps, batch_size=batch_size, relax=relax, max_force=max_force,
             potential=potential, ff_guidance=ff_guidance, ff_zeta=ff_zeta, retries=retries, checkpoint=checkpoint,
-            output=output / f"{name}.xyz",
+            output=output / f"{name.removesuffix('.xyz')}.xyz", overwrite=overwrite,
         )  # fmt: skip
         with traceback_to_file(TRACEBACK):
             sample_command_of(run, request, console())

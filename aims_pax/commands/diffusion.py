@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +24,11 @@ from aims_pax.labelled_data import structure_text
 from aims_pax.models.diffusion.atoms_graph import AtomsGraph
 from aims_pax.models.diffusion.denoiser import Denoiser
 from aims_pax.models.diffusion.generation import (
-    Generated,
     Generating,
     GenerationFailed,
     generate,
     starting_graph,
+    value_to_steer_towards,
 )
 from aims_pax.models.diffusion.model_files import ModelFolder, load_denoiser, read_hparams
 from aims_pax.models.diffusion.reverse_process import REVERSE_SAMPLERS
@@ -52,8 +52,8 @@ log = logging.getLogger(__name__)
 class SampleRequest:
     """What to sample; see `starting_graph` and `Generating` for the meaning of most.
 
-    template: a file or a frame. properties: {name: value}. potential: of relax and ff_guidance, a name, a path or
-    `module:callable`. output: extended XYZ file, or None. cell: 9 numbers, rows.
+    template: a file or a frame. properties: {name: value}, or pairs. potential: of relax and ff_guidance, a name, a
+    path or `module:callable`. output: extended XYZ file, or None; overwrite: replace it. cell: 9 numbers, rows.
     """
 
     n: int = 12
@@ -63,9 +63,9 @@ class SampleRequest:
     positions: Any = None
     cell: Sequence[float] | None = None
     non_periodic: bool = False
-    template: Path | Frame | None = None
+    template: Path | str | Frame | None = None
     confinement: tuple[float, float] | None = None
-    properties: tuple[tuple[str, float], ...] = ()
+    properties: Mapping[str, float] | Sequence[tuple[str, float]] = ()
     guidance: float = 0.0
     sampler: str = "heun"
     steps: int = 20
@@ -78,19 +78,21 @@ class SampleRequest:
     ff_zeta: float = 3.0
     retries: int = 5
     checkpoint: str = ""
-    output: Path | None = None
+    output: Path | str | None = None
+    overwrite: bool = False
 
 
 def train_diffusion(
-    data: Path,
+    data: Path | str,
     settings: DiffusionSettings,
-    checkpoint: Path | None = None,
+    checkpoint: Path | str | None = None,
     stop: Callable[[], bool] = bool,
 ) -> Path:
     """Train a model on a file of structures; returns its folder. checkpoint: the folder of a training to continue.
 
     Raises SettingsError; Abandoned when `stop` returned True, after the last checkpoint was written.
     """
+    data, checkpoint = Path(data), None if checkpoint is None else Path(checkpoint)
     frames = read_for_diffusion(data, settings.conditioning)
     if checkpoint is not None:
         read_hparams(checkpoint)
@@ -104,6 +106,9 @@ def sample_diffusion(
 
     Raises SettingsError, GenerationFailed.
     """
+    output = None if request.output is None else Path(request.output)
+    if output is not None and output.exists() and not request.overwrite:
+        raise SettingsError(f"{output}: exists already; choose another name, or give overwrite")
     model, content = load_diffusion(folder, request.checkpoint)
     start, counts = _start(model, content, request)
     how = _how(model, content, request, stop)
@@ -112,16 +117,21 @@ def sample_diffusion(
     try:
         made = generate(model, content.data, start, request.n, words, how, counts)
     except GenerationFailed as error:
-        if request.output is not None and error.found:
-            _write(request.output, error.found, request, folder)
-            log.warning("%s: the %d structures that passed", request.output, len(error.found))
+        if output is not None and error.found:
+            _write(output, _with_charge(error.found, content), request, folder)
+            log.warning("%s: the %d structures that passed", output, len(error.found))
         raise
-    frames = [g.to_frame() for g in made.graphs]
-    _report(made, time.monotonic() - began)
-    if request.output is not None:
-        _write(request.output, frames, request, folder)
-        log.info("%s: %d structures", request.output, len(frames))
+    frames = _with_charge([g.to_frame() for g in made.graphs], content)
+    log.info("%s · %.1f s", made.words(), time.monotonic() - began)
+    if output is not None:
+        _write(output, frames, request, folder)
+        log.info("%s: %d structures", output, len(frames))
     return frames
+
+
+def _with_charge(frames: Sequence[Frame], content: ModelFolder) -> list[Frame]:
+    """With the charge and spin of the training structures."""
+    return [replace(frame, **content.data.extra) for frame in frames]
 
 
 def load_diffusion(folder: Path, checkpoint: str = "") -> tuple[Denoiser, ModelFolder]:
@@ -136,9 +146,7 @@ def train_command(data: Path, settings: DiffusionSettings, checkpoint: Path | No
         try:
             folder = train_diffusion(data, settings, checkpoint, watch.stop)
         except Abandoned:
-            log.info(
-                "stopped; --checkpoint %s continues from its last checkpoint", checkpoint or "logs/version_x"
-            )
+            log.info("to continue: the same command with --checkpoint and this folder")
             watch.raise_if_stopped()
             raise
         log.info("%s: trained; next: aims-PAX diffusion inspect %s", folder, folder)
@@ -160,10 +168,14 @@ def _watched(stack: ExitStack, console: Console) -> InterruptMonitor:
 
 def _start(model: Denoiser, content: ModelFolder, request: SampleRequest) -> tuple[AtomsGraph, Any]:
     template = request.template
-    if isinstance(template, Path):
-        template = read_frame(template)
-    if template is not None and (template.charge or template.spin or template.moments is not None):
-        log.warning("template: its charge, spin and moments are not those of the new structures: not written")
+    if isinstance(template, Path | str):
+        template = read_frame(Path(template))
+    if template is not None:
+        own = {"charge": template.charge, "spin": template.spin}
+        lost = [name for name, value in own.items() if value and value != content.data.extra.get(name)]
+        lost += [name for name in ("moments", "charges", "masses") if getattr(template, name) is not None]
+        if lost:
+            log.warning("template: its %s are not those of the new structures: not written", ", ".join(lost))
     return starting_graph(
         model,
         content.data,
@@ -189,13 +201,15 @@ def _how(
         raise SettingsError("potential: has no effect without relax, ff_guidance or max_force")
     if request.guidance and not request.properties:
         raise SettingsError("guidance: has no effect without property")
+    if not request.ff_guidance and request.ff_zeta != SampleRequest.ff_zeta:
+        raise SettingsError("ff_zeta: has no effect without ff_guidance")
     if request.eps is not None and not 0 < request.eps < model.schedule.high:
         raise SettingsError(f"eps: expected between 0 and {model.schedule.high:g} Å, got {request.eps:g}")
     return Generating(
         sampler=request.sampler,
         steps=request.steps,
         eps=request.eps,
-        value=property_value(content, request.properties),
+        value=value_to_steer_towards(content.architecture, content.data, _once(request.properties)),
         guidance=request.guidance,
         batch_size=request.batch_size,
         relax=request.relax,
@@ -204,29 +218,19 @@ def _how(
         ff_guidance=request.ff_guidance,
         ff_zeta=request.ff_zeta,
         retries=request.retries,
+        charge=content.data.extra.get("charge"),
+        spin=content.data.extra.get("spin"),
         stop=stop,
     )
 
 
-def property_value(content: ModelFolder, properties: Sequence[tuple[str, float]]) -> float | None:
-    """The value to steer towards. Raises SettingsError for a property that the model does not know."""
-    name = content.architecture.conditioning
-    for asked, _ in properties:
-        if asked != name:
-            known = f"it was trained with {name}" if name else "it was trained without conditioning"
-            raise SettingsError(f"property {asked}: not a property of this model; {known}")
-    if len(properties) > 1:
-        raise SettingsError(f"property {name}: given twice")
-    if not properties:
-        return None
-    value = properties[0][1]
-    classes = content.architecture.classes
-    if classes > 1 and not (value == int(value) and 0 <= value < classes):
-        raise SettingsError(f"property {name}: {value:g}, expected a class from 0 to {classes - 1}")
-    limits = content.data.property_range
-    if limits is not None and not limits[0] <= value <= limits[1]:
-        log.warning("property %s: %g is outside the training data (%g … %g)", name, value, *limits)
-    return value
+def _once(properties: Mapping[str, float] | Sequence[tuple[str, float]]) -> dict[str, float]:
+    """{name: value}. Raises SettingsError for a name that is given twice."""
+    pairs = list(properties.items()) if isinstance(properties, Mapping) else list(properties)
+    for k, (name, _) in enumerate(pairs):
+        if name in [other for other, _ in pairs[:k]]:
+            raise SettingsError(f"property {name}: given twice")
+    return dict(pairs)
 
 
 def named_potential(given: str | Potential | None) -> Potential | None:
@@ -247,11 +251,7 @@ def _write(path: Path, frames: Sequence[Frame], request: SampleRequest, folder: 
             "id": f"diffusion-{k}",
             "model": str(folder),
             "seed": request.seed,
-            **dict(request.properties),
+            **{f"target_{name}": value for name, value in _once(request.properties).items()},
         }
         texts.append(structure_text(atoms))
     write_text(path, "".join(texts))
-
-
-def _report(made: Generated, seconds: float) -> None:
-    log.info("%s · %.1f s", made.words(), seconds)

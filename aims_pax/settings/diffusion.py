@@ -49,7 +49,9 @@ Names = Annotated[tuple[str, ...], BeforeValidator(as_list_of_texts), Kind("`lis
 Walls = Annotated[tuple[float, float] | None, optional(as_walls), Kind("`list` or `None`")]
 Sde = Annotated[str, one_of("ve", "vp"), Kind("`str`")]
 Conditioning = Annotated[str, one_of("scalar", "integer"), Kind("`str`")]
-Mask = Annotated[str, one_of("MaskFixed", "none"), Kind("`str`")]
+Mask = Annotated[  # YAML reads none as nothing
+    str, one_of("MaskFixed", "none"), BeforeValidator(lambda v: "none" if v is None else v), Kind("`str`")
+]
 Rate = Annotated[str, one_of("cosine", "plateau"), Kind("`str`")]
 
 
@@ -118,29 +120,37 @@ class DiffusionSettings(Section):
         return 60 * self.max_time_minutes + 3600 * self.max_time
 
 
-def read_diffusion(path: Path | None, options: Mapping[str, Any]) -> DiffusionSettings:
+def read_diffusion(
+    path: Path | None, options: Mapping[str, Any], begun: DiffusionSettings | None = None, place: str = "--"
+) -> DiffusionSettings:
     """The settings from a YAML file, if given, with the options of the command line on top.
 
-    Raises SettingsError that lists all mistakes.
+    begun: of a training that continues; what neither file nor options say is as there. place: how an error in the
+    options begins. Raises SettingsError that lists all mistakes.
     """
     written: dict[str, Any] = {}
     document = None
+    if begun is not None:
+        defaults = DiffusionSettings()
+        written = {k: v for k, v in begun.model_dump().items() if v != getattr(defaults, k)}
     if path is not None:
+        if path.is_file() and not path.read_bytes().strip():
+            raise SettingsError(f"{path}: the file is empty; expected keys such as max_time_minutes: 5")
         document = read_document(path, str(path))
-        written = {str(k): v for k, v in document.data.items()}
+        written |= {str(k): v for k, v in document.data.items()}
     given = {k: v for k, v in options.items() if v is not None}
     try:
         settings = DiffusionSettings.model_validate({**written, **given})
     except ValidationError as error:
         lines = []
         for d in error.errors(include_url=False):
-            text, place = in_words(d, DiffusionSettings), d["loc"]
-            name = str(place[0]) if place else ""
-            own = document is not None and name in written and name not in given
+            text, where = in_words(d, DiffusionSettings), d["loc"]
+            name = str(where[0]) if where else ""
+            own = document is not None and name in document.data and name not in given
             lines.append(
-                str(document.problem(place, text))  # type: ignore[union-attr]
+                str(document.problem(where, text))  # type: ignore[union-attr]
                 if own
-                else f"--{'.'.join(map(str, place))}: {text}"
+                else f"{place}{'.'.join(map(str, where))}: {text}"
             )
         raise SettingsError("\n".join(lines)) from error
     check_together(settings)
@@ -158,5 +168,7 @@ def check_together(settings: DiffusionSettings) -> None:
         raise SettingsError("epochs -1 and no max_time: training would never end; give one of them")
     if settings.epochs == 0:
         raise SettingsError("epochs: expected at least 1, or -1 for no limit, got 0")
+    if settings.n_classes and settings.conditioning_type == "scalar":
+        raise SettingsError("n_classes: only with conditioning_type integer")
     if settings.conditioning is None and (settings.n_classes or settings.conditioning_type == "integer"):
         raise SettingsError("conditioning_type and n_classes need conditioning, the name of a property")

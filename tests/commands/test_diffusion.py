@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import ase.io
 import numpy as np
 import pytest
+import yaml
 
 from aims_pax.commands.diffusion import (
     SampleRequest,
     load_diffusion,
-    property_value,
     sample_diffusion,
     train_diffusion,
 )
 from aims_pax.errors import SettingsError
 from aims_pax.labelled_data import structure_text
-from aims_pax.models.diffusion.generation import GenerationFailed
+from aims_pax.models.diffusion.generation import GenerationFailed, value_to_steer_towards
 from tests.models.diffusion.structures import CONFINED, adsorbates, settings, trimers
 
 
@@ -66,10 +68,14 @@ def test_samples_have_the_template_the_formula_and_their_origin(folder, tmp_path
 
 def test_a_property_steers_and_others_are_refused(folder):
     _, content = load_diffusion(folder)
-    assert property_value(content, ()) is None
-    assert property_value(content, (("energy", -0.5),)) == -0.5
+    about = content.architecture, content.data
+    assert value_to_steer_towards(*about, {}) is None
+    assert value_to_steer_towards(*about, {"energy": -0.5}) == -0.5
     with pytest.raises(SettingsError, match="gap: not a property of this model; it was trained with energy"):
-        property_value(content, (("gap", 1.0),))
+        value_to_steer_towards(*about, {"gap": 1.0})
+    for wrong in (float("nan"), float("inf"), True, "low"):
+        with pytest.raises(SettingsError, match="energy: expected a finite number"):
+            value_to_steer_towards(*about, {"energy": wrong})
 
 
 @pytest.mark.parametrize(
@@ -79,6 +85,19 @@ def test_a_property_steers_and_others_are_refused(folder):
         ({"relax": 5}, "need a potential"),
         ({"formula": "AuFe"}, "Fe: the model was trained on"),
         ({"template": None}, "give the template"),
+        ({"formula": "AuPd+"}, "cannot be read"),
+        ({"formula": "Au0"}, "cannot be read"),
+        ({"formula": None, "n_atoms": 0}, "n_atoms: expected at least 1"),
+        ({"n": 0}, "n: expected at least 1"),
+        ({"retries": -1}, "retries: expected at least 0"),
+        ({"steps": 0}, "steps: expected at least 2"),
+        ({"batch_size": 0}, "batch_size: expected at least 1"),
+        ({"max_force": -1.0, "potential": "ase.calculators.emt:EMT"}, "max_force: expected a number > 0"),
+        ({"guidance": float("nan"), "properties": {"energy": -0.5}}, "guidance: expected a number"),
+        ({"ff_zeta": 2.0}, "no effect without ff_guidance"),
+        ({"properties": (("energy", -0.5), ("energy", -0.4))}, "given twice"),
+        ({"cell": [1, 2, 3], "template": None}, "nine numbers"),
+        ({"cell": [5, 0, 0, 0, float("nan"), 0, 0, 0, 20], "template": None}, "finite numbers"),
         ({"confinement": (0.0, 90.0), "cell": [5, 0, 1, 0, 5, 0, 0, 0, 20], "template": None}, "xy plane"),
     ],
 )
@@ -107,3 +126,100 @@ def test_few_structures_are_refused_before_anything_is_written(tmp_path):
     with pytest.raises(SettingsError, match="20 structures of Ar3"):
         train_diffusion(tmp_path / "a.xyz", settings(log_dir=str(tmp_path / "logs")))
     assert not (tmp_path / "logs").exists()
+
+
+def test_a_template_holds_fixed_atoms_only_and_an_unknown_one_is_said(folder, caplog):
+    whole = adsorbates(1)[0]
+    with pytest.raises(SettingsError, match=r"2 of its atoms \(the first: 2\) are not fixed"):
+        sample_diffusion(folder, request(folder, template=whole))
+    two = whole.chosen(np.array([0, 0]), np.stack([whole.positions[0], whole.positions[0] + [2.5, 2.5, 0]]))
+    with caplog.at_level("WARNING"):
+        sample_diffusion(folder, request(folder, template=two, n=1))
+    assert "template: Cu2; the fixed atoms of the training structures are Cu" in caplog.text
+
+
+def test_a_file_is_replaced_only_on_purpose(folder, tmp_path):
+    out = tmp_path / "made.xyz"
+    out.write_text("mine")
+    with pytest.raises(SettingsError, match="exists already"):
+        sample_diffusion(folder, request(folder, output=out, n=1))
+    assert out.read_text() == "mine"
+    sample_diffusion(folder, request(folder, output=str(out), n=1, overwrite=True))
+    assert len(ase.io.read(out, ":")) == 1
+
+
+def test_the_value_to_steer_towards_is_no_label_of_the_samples(folder, tmp_path):
+    out = tmp_path / "made.xyz"
+    sample_diffusion(folder, request(folder, output=out, n=1, properties={"energy": -0.5}))
+    (atoms,) = ase.io.read(out, ":")
+    assert atoms.calc is None
+    assert atoms.info["target_energy"] == -0.5
+
+
+def written(path: Path, frames, **info) -> Path:
+    texts = []
+    for frame in frames:
+        atoms = frame.to_atoms()
+        atoms.info |= info
+        texts.append(structure_text(atoms))
+    path.write_text("".join(texts))
+    return path
+
+
+def test_the_charge_of_all_structures_is_that_of_samples_and_different_ones_are_refused(tmp_path):
+    charged = [replace(f, charge=-1.0, spin=2) for f in trimers(100)]
+    asked = settings(epochs=1, log_dir=str(tmp_path / "logs"))
+    folder = train_diffusion(str(written(tmp_path / "a.xyz", charged)), asked)
+    (frame,) = sample_diffusion(folder, SampleRequest(n=1, formula="Ar3", retries=500, steps=4))
+    assert (frame.charge, frame.spin) == (-1, 2)
+    mixed = [*charged[:50], *trimers(100)[50:]]
+    with pytest.raises(SettingsError, match=r"charge: the structures have different ones \(-1, 0\)"):
+        train_diffusion(written(tmp_path / "b.xyz", mixed), asked)
+    with pytest.raises(SettingsError, match="write it as charge"):
+        train_diffusion(written(tmp_path / "c.xyz", trimers(100), Charge=-1), asked)
+
+
+def test_an_emptied_checkpoint_and_one_without_weights_are_said(folder, tmp_path):
+    import torch
+
+    copy = tmp_path / "version_0"
+    shutil.copytree(folder, copy)
+    path = copy / "checkpoints" / "last_model.ckpt"
+    path.write_bytes(b"")
+    with pytest.raises(SettingsError, match="damaged"):
+        load_diffusion(copy)
+    for content in ({"format": 1, "average": [1]}, {"format": 1}):
+        torch.save(content, path)
+        with pytest.raises(SettingsError, match="not a checkpoint of"):
+            load_diffusion(copy)
+    with pytest.raises(SettingsError, match=r"there are best_model.ckpt, last_model.ckpt"):
+        load_diffusion(copy, "first.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value", "said"),
+    [
+        ("architecture", "feature_size", "abc", "architecture.feature_size"),
+        ("architecture", "feature_size", 16, "not those of the architecture"),
+        ("data", "nearest", None, "data.nearest"),
+        ("data", "nearest", {"Cu-Cu": "abc"}, "data.nearest"),
+        ("data", "radius", "abc", "data.radius"),
+        ("data", "loneliest", None, "data.loneliest"),
+        ("data", "cell", [[1, 2], [3]], "data.cell"),
+        ("data", "property_range", [1], "data.property_range"),
+        ("settings", "lr", "fast", "settings.lr"),
+        ("settings", "foo", 1, "settings.foo"),
+    ],
+)
+def test_an_edited_hparams_is_said_with_the_place(folder, tmp_path, section, name, value, said):
+    copy = tmp_path / "version_0"
+    shutil.copytree(folder, copy)
+    path = copy / "hparams.yaml"
+    values = yaml.safe_load(path.read_text())
+    values[section][name] = value
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(SettingsError, match=said):
+        load_diffusion(copy)
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), section: None}))
+    with pytest.raises(SettingsError, match=f"{section}: expected keys with values"):
+        load_diffusion(copy)

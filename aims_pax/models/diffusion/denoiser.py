@@ -9,7 +9,8 @@ The score is (D − x)/σ². x is measured from the centre of mass, or from the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -66,14 +67,36 @@ class Architecture:
     spread: float = 1.0
 
     def plain(self) -> dict[str, Any]:
-        """As plain values; the inverse is `Architecture(**values)` with lists as tuples."""
+        """As plain values, for YAML."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
-    @classmethod
-    def from_plain(cls, values: Mapping[str, Any]) -> Architecture:
-        """From `plain`. Raises TypeError for unknown names."""
-        made: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**made)
+    def check(self) -> None:
+        """Raises ValueError for values with which no model can be made."""
+        for name, possible in {
+            "vocabulary": bool(self.vocabulary)
+            and list(self.vocabulary) == sorted(set(self.vocabulary))
+            and min(self.vocabulary) > 0
+            and max(self.vocabulary) < 119,
+            "sde": self.sde in ("ve", "vp"),
+            **{
+                name: 0 < getattr(self, name) < math.inf
+                for name in (
+                    "cutoff",
+                    "feature_size",
+                    "n_blocks",
+                    "n_rbf",
+                    "sigma_data",
+                    "neighbours",
+                    "spread",
+                )
+            },
+            "sigma_min": 0 < self.sigma_min < self.sigma_max < math.inf,
+            "sigma_centre": 0 <= self.sigma_centre <= self.sigma_max,
+            "centre": math.isfinite(self.centre),
+            "classes": self.classes >= 0 and bool(self.classes) == bool(self.conditioning),
+        }.items():
+            if not possible:
+                raise ValueError(f"architecture.{name}: {getattr(self, name)!r} is impossible")
 
 
 class Denoiser(nn.Module):

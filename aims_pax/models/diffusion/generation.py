@@ -7,8 +7,10 @@ positions, a cell unless the template or the model has one. Atoms of a template 
 from __future__ import annotations
 
 import logging
+import math
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +22,7 @@ from aims_pax import seeds
 from aims_pax.errors import AimsPaxError, SettingsError
 from aims_pax.frames import Array, Frame
 from aims_pax.models.diffusion.atoms_graph import AtomsGraph, BatchedGraphs, batch_graphs
-from aims_pax.models.diffusion.denoiser import Denoiser, Denoises
+from aims_pax.models.diffusion.denoiser import Architecture, Denoiser, Denoises
 from aims_pax.models.diffusion.noisers import Positions
 from aims_pax.models.diffusion.reverse_process import DEFAULT_SAMPLER, ReverseProcess
 from aims_pax.models.diffusion.short_relaxation import relax_a_little
@@ -104,8 +106,18 @@ def starting_graph(
 
     Raises SettingsError that names what is missing or too much.
     """
+    if positions is not None:
+        positions = np.asarray(positions, float)
+        if positions.ndim != 2 or positions.shape[1:] != (3,) or not np.isfinite(positions).all():
+            raise SettingsError("positions: expected three finite numbers (Å) for each atom")
     numbers, counts = _elements(model, n_atoms, formula, atomic_numbers, positions)
     k = len(numbers)
+    if positions is not None and len(positions) != k:
+        raise SettingsError(
+            f"positions: {len(positions)} atoms for {k} that are generated; give those of the generated atoms only"
+        )
+    if k < 2 and template is None and isinstance(model.positions, Positions):
+        raise SettingsError("formula: one atom alone has no structure")
     if model.positions is None and positions is None:
         raise SettingsError("positions: mandatory, because this model generates elements only")
     if model.positions is not None and positions is not None:
@@ -116,7 +128,9 @@ def starting_graph(
         raise SettingsError(
             "confinement: this model was trained without; train with the noiser ConfinedCellPositions"
         )
-    own = np.zeros((k, 3)) if positions is None else np.asarray(positions, float)
+    own = np.zeros((k, 3)) if positions is None else positions
+    if template is not None:
+        _check_template(template, data)
     first = (
         (np.zeros(0, np.int64), np.zeros((0, 3)))
         if template is None
@@ -140,6 +154,53 @@ def starting_graph(
     return graph, counts
 
 
+def _check_template(template: Frame, data: DataSummary) -> None:
+    """Raises SettingsError for a template with atoms that are not fixed; warns of one that training never saw."""
+    if template.fixed is not None and not template.fixed.all():
+        free = np.flatnonzero(~template.fixed.all(axis=1))
+        raise SettingsError(
+            f"template: {len(free)} of its atoms (the first: {int(free[0]) + 1}) are not fixed; a template holds fixed "
+            "atoms only: remove the others, or the constraint if all are meant"
+        )
+    if data.fixed_formulas and template.formula not in data.fixed_formulas:
+        log.warning(
+            "template: %s; the fixed atoms of the training structures are %s",
+            template.formula, ", ".join(data.fixed_formulas[:3]),
+        )  # fmt: skip
+
+
+def check_generating(how: Generating) -> None:
+    """Raises SettingsError for numbers that are impossible."""
+    for name, fewest in (("steps", 2), ("batch_size", 1), ("relax", 0), ("retries", 0)):
+        if getattr(how, name) < fewest:
+            raise SettingsError(f"{name}: expected at least {fewest}, got {getattr(how, name)}")
+    for name in ("guidance", "ff_guidance", "ff_zeta"):
+        value = getattr(how, name)
+        if not (np.isfinite(value) and value >= 0):
+            raise SettingsError(f"{name}: expected a number ≥ 0, got {value:g}")
+    if how.max_force is not None and not how.max_force > 0:
+        raise SettingsError(f"max_force: expected a number > 0 (eV/Å), got {how.max_force:g}")
+
+
+def value_to_steer_towards(
+    architecture: Architecture, data: DataSummary, properties: Mapping[str, Any]
+) -> float | None:
+    """The value of the model's property. Raises SettingsError for a property or a value that it does not know."""
+    name, classes = architecture.conditioning, architecture.classes
+    for asked, value in properties.items():
+        if asked != name:
+            known = f"it was trained with {name}" if name else "it was trained without conditioning"
+            raise SettingsError(f"property {asked}: not a property of this model; {known}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise SettingsError(f"property {asked}: expected a finite number, got {value!r}")
+        if classes > 1 and not (value == int(value) and 0 <= value < classes):
+            raise SettingsError(f"property {asked}: {value:g}, expected a class from 0 to {classes - 1}")
+        limits = data.property_range
+        if limits is not None and not limits[0] <= value <= limits[1]:
+            log.warning("property %s: %g is outside the training data (%g … %g)", name, value, *limits)
+    return float(properties[name]) if properties else None
+
+
 def generate(
     model: Denoiser,
     data: DataSummary,
@@ -154,6 +215,9 @@ def generate(
 
     Raises GenerationFailed when too many are refused.
     """
+    if n < 1:
+        raise SettingsError(f"n: expected at least 1, got {n}")
+    check_generating(how)
     if how.relax and how.potential is None:
         raise SettingsError("relax needs a potential")
     guard = StructureGuard(data, how.covalent)
@@ -316,6 +380,8 @@ def _elements(
         if n_atoms is None and positions is None:
             raise SettingsError("n_atoms: mandatory without a formula: how many atoms are to be generated?")
         k = n_atoms if n_atoms is not None else len(positions)
+        if k < 1:
+            raise SettingsError(f"n_atoms: expected at least 1, got {k}")
         return np.full(k, model.architecture.vocabulary[0]), None
     if n_atoms is not None and n_atoms != len(numbers):
         raise SettingsError(f"n_atoms: {n_atoms}, but the formula has {len(numbers)} atoms; give one of them")
@@ -329,7 +395,9 @@ def numbers_of_formula(formula: str) -> Any:
     from ase.formula import Formula
 
     try:
-        counts = Formula(formula).count()
+        if not re.fullmatch(r"[A-Za-z0-9()]+", formula):
+            raise ValueError
+        counts = {symbol: k for symbol, k in Formula(formula).count().items() if k}
     except Exception as error:  # ASE's parser raises several kinds
         raise SettingsError(f"formula: {formula!r} cannot be read; expected for example Pd2O2") from error
     if not counts or any(s not in atomic_numbers for s in counts):
@@ -352,7 +420,14 @@ def _cell(
     found: Any = None
     periodic: Any = pbc
     if cell is not None:
-        found = np.asarray(cell, float).reshape(3, 3)
+        try:
+            found = np.asarray(cell, float).reshape(3, 3)
+        except ValueError:
+            raise SettingsError(
+                "cell: expected nine numbers, the three vectors one after the other (Å)"
+            ) from None
+        if not np.isfinite(found).all():
+            raise SettingsError("cell: expected finite numbers (Å)")
         if abs(np.linalg.det(found)) < 1e-6:
             raise SettingsError("cell: its vectors span no volume")
     elif template is not None:

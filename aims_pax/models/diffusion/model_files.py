@@ -10,12 +10,13 @@ import io
 import pickle
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from aims_pax.errors import SettingsError
 from aims_pax.models.diffusion.denoiser import Architecture, Denoiser
@@ -80,13 +81,33 @@ def read_hparams(folder: Path) -> ModelFolder:
         raise SettingsError(
             f"{path}: format {values['format']}, expected {FORMAT}; written by another version"
         )
+    for name in SECTIONS - {"format"}:
+        if not isinstance(values[name], dict):
+            raise SettingsError(f"{path}: {name}: expected keys with values, got {values[name]!r}")
     try:
-        settings = read_diffusion(None, values["settings"])
-        architecture = Architecture.from_plain(values["architecture"])
-        data = DataSummary.from_plain(values["data"])
-    except (TypeError, ValueError, AttributeError) as error:
+        settings = read_diffusion(None, values["settings"], place=f"{path}: settings.")
+        architecture = plain_values(Architecture, values["architecture"], f"{path}: architecture")
+        data = plain_values(DataSummary, values["data"], f"{path}: data")
+        architecture.check()
+    except (TypeError, ValueError) as error:
         raise SettingsError(f"{path}: {error}; not written by aims-PAX diffusion train") from error
     return ModelFolder(settings, architecture, data, dict(values["source"]))
+
+
+Plain = TypeVar("Plain", Architecture, DataSummary)
+
+
+def plain_values(kind: type[Plain], values: Mapping[str, Any], where: str) -> Plain:
+    """A dataclass from plain values of the right types. Raises SettingsError naming the value."""
+    known = {f.name for f in fields(kind)}
+    if unknown := {str(k) for k in values} - known:
+        raise SettingsError(f"{where}: unknown key {', '.join(sorted(unknown))}")
+    try:
+        return TypeAdapter(kind).validate_python(dict(values))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise SettingsError(f"{where}.{place}: {first['msg']}, got {first['input']!r}") from error
 
 
 def write_checkpoint(folder: Path, state: Mapping[str, Any], name: str = LAST) -> None:
@@ -99,17 +120,25 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any], name: str = LAST) -
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint: tensors and plain values only. Raises SettingsError."""
     if not path.is_file():
-        raise SettingsError(f"{path}: not found; train the model first")
+        there = sorted(p.name for p in path.parent.glob("*.ckpt"))
+        raise SettingsError(
+            f"{path}: not found; " + (f"there are {', '.join(there)}" if there else "train the model first")
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # a pickle of another protocol was not written by torch.save
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (UserWarning, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise SettingsError(f"{path}: cannot be read, or holds more than numbers: {first}") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT or "average" not in state:
+    except (UserWarning, pickle.UnpicklingError, RuntimeError, LookupError, EOFError, ValueError) as error:
+        raise SettingsError(
+            f"{path}: damaged, or it holds more than numbers; use another checkpoint, or train again"
+        ) from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT or not _tensors(state.get("average")):
         raise SettingsError(f"{path}: not a checkpoint of aims-PAX diffusion train")
     return state
+
+
+def _tensors(values: Any) -> bool:
+    return isinstance(values, dict) and all(isinstance(v, torch.Tensor) for v in values.values())
 
 
 def load_denoiser(folder: Path, checkpoint: str = "") -> tuple[Denoiser, ModelFolder]:
@@ -117,9 +146,15 @@ def load_denoiser(folder: Path, checkpoint: str = "") -> tuple[Denoiser, ModelFo
     content = read_hparams(folder)
     path = folder / CHECKPOINTS / (checkpoint or LAST)
     state = read_checkpoint(path)
-    model = Denoiser(content.architecture)
     try:
+        model = Denoiser(content.architecture)
         model.load_state_dict(state["average"])
-    except RuntimeError as error:
-        raise SettingsError(f"{path}: does not fit hparams.yaml: {str(error).splitlines()[0]}") from error
+    except (RuntimeError, TypeError, ValueError, LookupError) as error:
+        raise SettingsError(
+            f"{path}: its weights are not those of the architecture in {folder / HPARAMS}"
+        ) from error
+    if not all(bool(torch.isfinite(v).all()) for v in state["average"].values()):
+        raise SettingsError(
+            f"{path}: its weights are not finite numbers; use another checkpoint, or train again"
+        )
     return model.eval(), content

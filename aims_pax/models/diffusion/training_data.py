@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aims_pax import seeds
+from aims_pax import atoms_info, seeds
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
 from aims_pax.labelled_data import read_structures
@@ -19,15 +20,24 @@ from aims_pax.models.diffusion.atoms_graph import AtomsGraph
 from aims_pax.models.diffusion.denoiser import Architecture, size_of_noise
 from aims_pax.models.diffusion.noisers import ConfinedCellPositions, Positions, named_noisers
 from aims_pax.models.neighbour_list import neighbour_list
-from aims_pax.settings.diffusion import AUTO, DiffusionSettings
+from aims_pax.settings.diffusion import AUTO, DiffusionSettings, check_together
+from aims_pax.systems import check_structure
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+log = logging.getLogger(__name__)
 
 FEWEST = 100  # structures of a composition
 CENTRE = 0.3  # of the mean distance of nearest neighbours: the level of noise that training looks at most
 SEEN = 400  # structures that distances are taken from
 TAKEN = "REF_"  # labels are also found with MACE's prefix
+CLOSEST = 0.3  # of the sum of covalent radii: atoms of data are never nearer
+ALONE = 8.0  # Å: an atom that has no neighbour within it
+NOT_LEARNT = ("moments", "charges", "masses", "statements")  # of a Frame
+
+
+Row = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,8 @@ class DataSummary:
 
     formulas: number of structures by formula of the free atoms. nearest: {"Cu-Pd": smallest distance, Å}. loneliest:
     largest distance (Å) of an atom to its nearest neighbour. radius: largest distance (Å) of a free atom to their
-    centre, without a cell. cell, pbc: of the structures, None where they differ. confinement: Å.
+    centre, without a cell. cell, pbc: of the structures, None where they differ. confinement: Å. fixed_formulas: of
+    the fixed atoms. extra: charge and spin of all structures.
     """
 
     structures: int
@@ -45,10 +56,11 @@ class DataSummary:
     loneliest: float
     radius: float
     pbc: tuple[bool, bool, bool] | None
-    cell: tuple[tuple[float, ...], ...] | None = None
+    cell: tuple[Row, Row, Row] | None = None
     confinement: tuple[float, float] | None = None
     property_range: tuple[float, float] | None = None
     anchored: bool = False
+    fixed_formulas: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
@@ -56,26 +68,34 @@ class DataSummary:
         lists = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
         return lists | {"cell": None if self.cell is None else [list(row) for row in self.cell]}
 
-    @classmethod
-    def from_plain(cls, values: Mapping[str, Any]) -> DataSummary:
-        """The inverse of `plain`."""
-        made: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        if made.get("cell") is not None:
-            made["cell"] = tuple(tuple(float(x) for x in row) for row in made["cell"])
-        return cls(**made)
-
 
 def read_for_diffusion(path: Path, name: str | None) -> list[tuple[Frame, dict[str, float]]]:
     """Frames of a file with the property `name`, if asked for. Raises SettingsError naming the structure."""
-    found = []
+    found, lost = [], set()
     for number, atoms in _structures(path):
         try:
-            frame = Frame.from_atoms(atoms)
+            atoms_info.refuse_other_names(atoms)
+            with np.errstate(invalid="ignore"):
+                frame = Frame.from_atoms(_finite(atoms))
+            check_structure(frame)
             properties = {} if name is None else {name: property_of(atoms, name)}
         except SettingsError as error:
             raise SettingsError(f"{path}, structure {number}: {error}") from error
+        lost |= {part for part in NOT_LEARNT if (own := getattr(frame, part)) is not None and len(own)}
         found.append((frame, properties))
+    if lost:
+        log.warning("%s: %s are not learnt, and new structures have none", path, ", ".join(sorted(lost)))
     return found
+
+
+def _finite(atoms: Atoms) -> Atoms:
+    """The same. Raises SettingsError for positions or a cell that are not numbers."""
+    wrong = np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))
+    if len(wrong):
+        raise SettingsError(f"the position of atom {int(wrong[0]) + 1} is not a finite number")
+    if not np.isfinite(atoms.cell.array).all():
+        raise SettingsError("the cell is not finite")
+    return atoms
 
 
 def _structures(path: Path) -> list[tuple[int, Atoms]]:
@@ -99,11 +119,20 @@ def property_of(atoms: Atoms, name: str) -> float:
 
     Raises SettingsError.
     """
-    value = atoms.info.get(name, atoms.info.get(TAKEN + name))
-    if value is None and atoms.calc is not None:
-        value = atoms.calc.results.get(name)
-    if value is None:
+    calculated = {} if atoms.calc is None else atoms.calc.results
+    values = {
+        key: place[key]
+        for place, key in ((atoms.info, name), (calculated, name), (atoms.info, TAKEN + name))
+        if place.get(key) is not None
+    }
+    if not values:
         raise SettingsError(f"has no {name}; it has {', '.join(map(str, atoms.info)) or 'no properties'}")
+    value = next(iter(values.values()))
+    if len(values) > 1 and not _agree(*values.values()):
+        said = " and ".join(f"{key}={v}" for key, v in values.items())
+        raise SettingsError(f"{said} differ; ask for {TAKEN}{name}, or remove one of them")
+    if isinstance(value, bool | np.bool_):
+        raise SettingsError(f"{name} is {value}; write classes as 0 and 1, with conditioning_type integer")
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -111,6 +140,13 @@ def property_of(atoms: Atoms, name: str) -> float:
     if not math.isfinite(number):
         raise SettingsError(f"{name} is {number}, expected a finite number")
     return number
+
+
+def _agree(first: Any, *others: Any) -> bool:
+    try:
+        return all(abs(float(v) - float(first)) <= 1e-8 + 1e-6 * abs(float(first)) for v in others)
+    except (TypeError, ValueError):
+        return False
 
 
 def noisers_for(
@@ -153,6 +189,8 @@ def graphs_for(
     data: Sequence[tuple[Frame, Mapping[str, float]]], settings: DiffusionSettings
 ) -> list[AtomsGraph]:
     """Checked graphs for training. Raises SettingsError naming the structure and what is wrong."""
+    check_together(settings)
+    one_charge_and_spin([frame for frame, _ in data])
     masked = settings.mask == "MaskFixed"
     graphs = []
     for number, (frame, properties) in enumerate(data, 1):
@@ -164,8 +202,44 @@ def graphs_for(
                 f"structure {number} ({frame.formula}): all atoms are fixed, nothing to learn"
             )
         check_confinement(graph, f"structure {number} ({frame.formula})")
+        _check_distances(graph, f"structure {number} ({frame.formula})")
         graphs.append(graph)
     return graphs
+
+
+def one_charge_and_spin(frames: Sequence[Frame]) -> dict[str, Any]:
+    """{charge, spin} of all structures; nothing for neutral ones and singlets. Raises SettingsError if they differ."""
+    found: dict[str, Any] = {}
+    for name, usual in (("charge", 0), ("spin", 1)):
+        values = {None if (own := getattr(frame, name)) == usual else own for frame in frames}
+        if len(values) > 1:
+            said = ", ".join(sorted(f"{usual if v is None else v:g}" for v in values))
+            raise SettingsError(
+                f"{name}: the structures have different ones ({said}); train one model for each"
+            )
+        if (value := next(iter(values), None)) is not None:
+            found[name] = value
+    return found
+
+
+def _check_distances(graph: AtomsGraph, where: str) -> None:
+    """Raises SettingsError for atoms in one place; warns of an atom that is far from all others."""
+    from ase.data import covalent_radii
+
+    if len(graph) == 1 and not graph.pbc.any():
+        raise SettingsError(f"{where}: one atom alone has no structure to learn")
+    radii = covalent_radii[graph.x]
+    i, j, d = pair_distances(graph, 2 * CLOSEST * float(radii.max()))
+    near = d < CLOSEST * (radii[i] + radii[j])
+    if near.any():
+        k = int(np.argmin(np.where(near, d, np.inf)))
+        raise SettingsError(f"{where}: atoms {int(i[k]) + 1} and {int(j[k]) + 1} are {d[k]:.2f} Å apart")
+    alone = np.flatnonzero(lonely_distances(graph, ALONE) >= ALONE)
+    if len(alone) and len(graph) > 1:
+        log.warning(
+            "%s: atom %d is more than %g Å from all others; samples with such atoms will not be refused",
+            where, int(alone[0]) + 1, ALONE,
+        )  # fmt: skip
 
 
 def check_confinement(graph: AtomsGraph, where: str, placed: bool = True) -> None:
@@ -200,7 +274,8 @@ def check_number(graphs: Sequence[AtomsGraph], types: bool, allow_small: bool) -
         formula, n = "all compositions", len(graphs)
     if n >= FEWEST:
         return None
-    text = f"{n} structures of {formula}; from fewer than {FEWEST} a model mostly repeats its training data"
+    plural = "s" * (n > 1)
+    text = f"{n} structure{plural} of {formula}; from fewer than {FEWEST} a model mostly repeats its training data"
     if not allow_small:
         raise SettingsError(
             f"{text}. Give more, or set allow_small and read the memorised fraction of `inspect`"
@@ -217,6 +292,11 @@ def architecture_for(graphs: Sequence[AtomsGraph], settings: DiffusionSettings) 
         )
     names = noisers_for(settings.noisers, [bool(p) for p in pbc], settings.confinement)
     noiser, _ = named_noisers(names)
+    vocabulary = tuple(sorted({int(z) for g in graphs for z in g.x}))
+    if noiser is None and len(vocabulary) == 1:
+        raise SettingsError(
+            "noisers: Types alone, but the structures have one element only: nothing to learn"
+        )
     if settings.repeat and (noiser is None or isinstance(noiser, Positions)):
         raise SettingsError("repeat needs structures with a periodic cell")
     largest = [g.repeated(settings.repeat or 1) for g in graphs[:: max(1, len(graphs) // SEEN)]]
@@ -224,9 +304,13 @@ def architecture_for(graphs: Sequence[AtomsGraph], settings: DiffusionSettings) 
     values = (
         np.array([g.properties[settings.conditioning] for g in graphs]) if settings.conditioning else None
     )
+    if values is not None and np.ptp(values) == 0:
+        raise SettingsError(
+            f"conditioning: {settings.conditioning} is {values[0]:g} in all structures: nothing to learn"
+        )
     return Architecture(
         noisers=names,
-        vocabulary=tuple(sorted({int(z) for g in graphs for z in g.x})),
+        vocabulary=vocabulary,
         sde=settings.sde,
         cutoff=settings.cutoff,
         feature_size=settings.feature_size,
@@ -251,12 +335,14 @@ def _classes(values: Any, settings: DiffusionSettings) -> int:
         raise SettingsError(f"conditioning: {settings.conditioning} is not a whole number ≥ 0; use scalar")
     n = settings.n_classes or max(2, int(values.max()) + 1)
     if values.max() >= n:
-        raise SettingsError(f"n_classes: {n}, but the data contain class {int(values.max())}; expected more")
+        raise SettingsError(
+            f"n_classes: {n}, but the data contain class {int(values.max())}; expected {int(values.max()) + 1} or more"
+        )
     return n
 
 
-def summarise(graphs: Sequence[AtomsGraph]) -> DataSummary:
-    """The summary of training structures."""
+def summarise(graphs: Sequence[AtomsGraph], extra: Mapping[str, Any] | None = None) -> DataSummary:
+    """The summary of training structures. extra: the charge and spin of all of them."""
     nearest: dict[str, float] = {}
     loneliest = radius = 0.0
     for graph in graphs[:: max(1, len(graphs) // SEEN)]:
@@ -274,10 +360,14 @@ def summarise(graphs: Sequence[AtomsGraph]) -> DataSummary:
         loneliest=loneliest,
         radius=radius,
         pbc=tuple(bool(p) for p in first.pbc),  # type: ignore[arg-type]
-        cell=tuple(tuple(float(x) for x in row) for row in first.cell) if same and first.cell.any() else None,
+        cell=tuple(tuple(float(x) for x in row) for row in first.cell)  # type: ignore[arg-type]
+        if same and first.cell.any()
+        else None,
         confinement=first.confinement,
         property_range=(min(values), max(values)) if values else None,
         anchored=bool(first.fixed.any()),
+        fixed_formulas=tuple(sorted({_formula(g, True) for g in graphs if g.fixed.any()})),
+        extra=dict(extra or {}),
     )
 
 
@@ -332,7 +422,7 @@ def _mean_neighbours(graphs: Sequence[AtomsGraph], cutoff: float) -> float:
     return max(1.0, float(np.mean(counts)))
 
 
-def _formula(graph: AtomsGraph) -> str:
+def _formula(graph: AtomsGraph, fixed: bool = False) -> str:
     from ase.symbols import Symbols
 
-    return str(Symbols(graph.x[~graph.fixed]).get_chemical_formula("hill"))
+    return str(Symbols(graph.x[graph.fixed == fixed]).get_chemical_formula("hill"))

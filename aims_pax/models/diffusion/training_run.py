@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aims_pax.errors import SettingsError
+from aims_pax.errors import Abandoned, SettingsError
 from aims_pax.frames import Frame
 from aims_pax.models.diffusion.atoms_graph import AtomsGraph
 from aims_pax.models.diffusion.model_files import (
@@ -34,6 +34,7 @@ from aims_pax.models.diffusion.training_data import (
     architecture_for,
     check_number,
     graphs_for,
+    one_charge_and_spin,
     split_held_out,
     summarise,
 )
@@ -72,7 +73,8 @@ def train_in_folder(
     architecture = architecture_for(graphs, settings)
     if warning := check_number(graphs, "Types" in architecture.noisers, settings.allow_small):
         log.warning("%s", warning)
-    content = ModelFolder(settings, architecture, summarise(graphs), {**source, "structures": len(graphs)})
+    summary = summarise(graphs, one_charge_and_spin([frame for frame, _ in frames]))
+    content = ModelFolder(settings, architecture, summary, {**source, "structures": len(graphs)})
     trainer = DiffusionTrainer(architecture, settings)
     if folder is not None and (folder / HPARAMS).exists():
         _continue(folder, content, trainer)
@@ -86,8 +88,14 @@ def train_in_folder(
         "%s: %s · %d structures, %d held out · %d parameters", folder, " + ".join(architecture.noisers),
         len(train), len(held_out), parameters,
     )  # fmt: skip
+    if trainer.ended:
+        log.info("%s: its limit of epochs or time is reached already; a larger one continues", folder)
     with Lock(folder / ".lock").held():
-        _run(trainer, train, held_out, folder, stop)
+        try:
+            _run(trainer, train, held_out, folder, stop)
+        except Abandoned:
+            log.info("%s: stopped; it continues from its last checkpoint", folder)
+            raise
     return folder
 
 
@@ -130,7 +138,8 @@ def _continue(folder: Path, content: ModelFolder, trainer: DiffusionTrainer) -> 
     for name, value in new.items():
         if name not in LIMITS and old[name] != value:
             raise SettingsError(
-                f"{name}: {value}, but {folder} was begun with {old[name]}; begin a new training, or keep it"
+                f"{name}: {value}, but {folder} was begun with {old[name]}; leave {name} out to continue with that, or "
+                "begin a new training"
             )
     if before.source["digest"] != content.source["digest"]:
         raise SettingsError(f"{folder}: was begun with other structures ({before.source['file']})")

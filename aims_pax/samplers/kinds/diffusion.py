@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -24,7 +25,8 @@ from aims_pax.settings.samplers import (
 from aims_pax.systems import System
 
 if TYPE_CHECKING:
-    from aims_pax.models.diffusion.denoiser import Architecture, Denoiser
+    from aims_pax.models.diffusion.denoiser import Denoiser
+    from aims_pax.models.diffusion.model_files import ModelFolder
     from aims_pax.models.diffusion.training_data import DataSummary
 
 ReverseSampler = Annotated[str, one_of("heun", "heun_ode", "ddim", "em", "pc"), Kind("`str`")]
@@ -102,7 +104,7 @@ class DiffusionSamplerSettings(SamplerSettings):
             from aims_pax.models.diffusion.model_files import load_denoiser
 
             model, content = load_denoiser(context.folder / Path(self.model).expanduser())
-            value = self._value(content.architecture, context)
+            value = self._value(content, context)
             model_of = partial(_of_all, (model, content.data))
         else:
             model_of = partial(self._trained, context)
@@ -119,19 +121,13 @@ class DiffusionSamplerSettings(SamplerSettings):
         )  # fmt: skip
         return DiffusionSampler(model_of, how, self.label)
 
-    def _value(self, architecture: Architecture, context: SamplerContext) -> float | None:
-        if not self.property:
-            return None
-        place, known, classes = f"{context.place}.property", architecture.conditioning, architecture.classes
-        if set(self.property) != {known}:
-            has = f"it knows {known}" if known else "it was trained without conditioning"
-            raise SettingsError(f"{place}: {', '.join(self.property)}: not a property of this model; {has}")
-        value = self.property[known]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-            raise SettingsError(f"{place}.{known}: expected a number, got {value!r}")
-        if classes > 1 and not (value == int(value) and 0 <= value < classes):
-            raise SettingsError(f"{place}.{known}: {value:g}, expected a class from 0 to {classes - 1}")
-        return float(value)
+    def _value(self, content: ModelFolder, context: SamplerContext) -> float | None:
+        from aims_pax.models.diffusion.generation import value_to_steer_towards
+
+        try:
+            return value_to_steer_towards(content.architecture, content.data, self.property)
+        except SettingsError as error:
+            raise SettingsError(f"{context.place}.{error}") from error
 
     def _trained(self, context: SamplerContext, system: System) -> tuple[Denoiser, DataSummary]:
         """A model of this system; a training that was stopped, or is complete, is found again by its content."""
@@ -146,9 +142,11 @@ class DiffusionSamplerSettings(SamplerSettings):
         frames = [
             f if fixed is None else f.chosen(np.arange(len(f)), f.positions, fixed=fixed) for f in frames
         ]
+        frames = [replace(f, charge=system.frame.charge, spin=system.frame.spin) for f in frames]
         if not frames:
             raise SamplingError(
-                f"{system.name}: {self.data} has no structure with its {len(system.frame)} atoms in the same order"
+                f"{system.name}: {self.data} has no structure with its {len(system.frame)} atoms in the same order, "
+                "its charge and its spin"
             )
         settings = DiffusionSettings(
             noisers=self.noisers, confinement=self.confinement, seed=self.seed, allow_small=self.allow_small,
@@ -177,7 +175,8 @@ def _of_all(model: tuple[Denoiser, DataSummary], system: System) -> tuple[Denois
 
 def _same_system(frame: Any, system: System) -> bool:
     own = system.frame
-    return bool(np.array_equal(frame.numbers, own.numbers) and (frame.pbc == own.pbc).all())
+    alike = (frame.charge, frame.spin) == (own.charge, own.spin) or (frame.charge, frame.spin) == (None, None)
+    return bool(alike and np.array_equal(frame.numbers, own.numbers) and (frame.pbc == own.pbc).all())
 
 
 def _digest(*words: str) -> str:

@@ -6,6 +6,7 @@ import torch
 from aims_pax.errors import SettingsError
 from aims_pax.models.diffusion.atoms_graph import batch_graphs
 from aims_pax.models.diffusion.denoiser import Architecture, Denoiser, all_pairs, size_of_noise, within_cutoff
+from aims_pax.models.diffusion.model_files import plain_values
 from aims_pax.models.diffusion.noisers import named_noisers
 from tests.models.diffusion.structures import CONFINED, adsorbates, graphs, trimers
 
@@ -36,9 +37,31 @@ def test_the_vocabulary_is_that_of_the_data():
 
 def test_an_architecture_survives_as_plain_values():
     before = Architecture(("CellPositions", "Types"), (29, 46), conditioning="energy", classes=1)
-    assert Architecture.from_plain(before.plain()) == before
-    with pytest.raises(TypeError):
-        Architecture.from_plain({**before.plain(), "_target_": "os.system"})
+    assert plain_values(Architecture, before.plain(), "architecture") == before
+    before.check()
+    with pytest.raises(SettingsError, match="architecture: unknown key _target_"):
+        plain_values(Architecture, {**before.plain(), "_target_": "os.system"}, "architecture")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("feature_size", "abc", "valid integer.*abc"),
+        ("vocabulary", ["Cu"], "vocabulary.*Cu"),
+        ("vocabulary", [999], "vocabulary"),
+        ("feature_size", -3, "feature_size"),
+        ("sde", "zz", "sde.*zz"),
+        ("spread", 0.0, "spread"),
+        ("sigma_data", "x", "sigma_data.*x"),
+        ("sigma_min", 0.0, "sigma_min"),
+        ("sigma_max", float("nan"), "sigma_min"),
+        ("classes", 3, "classes"),
+    ],
+)
+def test_an_impossible_architecture_is_said(name, value, said):
+    values = Architecture(("CellPositions", "Types"), (29, 46)).plain()
+    with pytest.raises((SettingsError, ValueError), match=said):
+        plain_values(Architecture, {**values, name: value}, "architecture").check()
 
 
 def test_neighbours_are_those_of_free_atoms_with_images():
@@ -69,6 +92,6 @@ def test_a_model_of_before_continues_with_the_levels_that_it_began_with():
     """hparams.yaml without `sigma_centre`: log σ is uniform."""
     values = Architecture(("Positions",), (18,)).plain()
     del values["sigma_centre"]
-    schedule = Denoiser(Architecture.from_plain(values)).schedule
+    schedule = Denoiser(plain_values(Architecture, values, "")).schedule
     drawn = schedule.drawn(64, torch.Generator().manual_seed(0)).log().sort().values
     assert float(drawn.diff().max()) < 2.1 * float(drawn[-1] - drawn[0]) / 63

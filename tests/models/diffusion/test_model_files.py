@@ -77,7 +77,10 @@ def test_a_malicious_checkpoint_does_nothing(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("old", "new", "said"),
-    [("format: 1", "format: 9", "format 9"), ("feature_size: 8", "feature_size: 16", "does not fit")],
+    [
+        ("format: 1", "format: 9", "format 9"),
+        ("feature_size: 8", "feature_size: 16", "not those of the architecture"),
+    ],
 )
 def test_files_that_do_not_fit_are_refused(tmp_path, old, new, said):
     written(tmp_path)

@@ -1,10 +1,12 @@
 """What training refuses, and what it takes from the data."""
 
+import numpy as np
 import pytest
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
 from aims_pax.labelled_data import structure_text
+from aims_pax.models.diffusion.model_files import plain_values
 from aims_pax.models.diffusion.training_data import (
     DataSummary,
     architecture_for,
@@ -45,9 +47,9 @@ def test_few_structures_are_refused_with_their_number_or_allowed_on_purpose():
         check_number(own, False, False)
     assert "99 structures" in check_number(own, False, True)
     assert check_number(graphs(trimers(100)), False, False) is None
-    mixed = [*graphs(trimers(99)), *graphs([Frame([10], [[0, 0, 0]])])]
+    mixed = [*graphs(trimers(99)), *graphs([Frame([10, 10], [[0, 0, 0], [3, 0, 0]])])]
     assert check_number(mixed, True, False) is None, "with types all structures count together"
-    with pytest.raises(SettingsError, match="1 structures of Ne"):
+    with pytest.raises(SettingsError, match="1 structure of Ne2"):
         check_number(mixed, False, False)
 
 
@@ -101,7 +103,7 @@ def test_the_architecture_has_the_elements_scales_and_property_of_the_data():
 def test_a_summary_survives_as_plain_values():
     for own in (graphs(trimers(5)), graphs(adsorbates(5), **CONFINED)):
         before = summarise(own)
-        assert DataSummary.from_plain(before.plain()) == before
+        assert plain_values(DataSummary, before.plain(), "data") == before
     assert summarise(graphs(trimers(5))).nearest["Ar-Ar"] == pytest.approx(3.8, abs=0.3)
 
 
@@ -112,3 +114,73 @@ def test_the_held_out_part_depends_on_the_seed_alone():
     assert split_held_out(50, 0.1, 3) == (train, held)
     assert split_held_out(50, 0.1, 4) != (train, held)
     assert split_held_out(1, 0.9, 0) == ([0], [])
+
+
+def changed(frame, **info):
+    atoms = frame.to_atoms()
+    atoms.info |= info
+    return atoms
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda a: a.positions.__setitem__((1, 2), np.nan),
+            "structure 2: the position of atom 2 is not a finite number",
+        ),
+        (lambda a: a.set_pbc(True), "structure 2: periodic, but its cell has no volume"),
+        (lambda a: a.set_cell(np.full((3, 3), np.inf)), "structure 2: the cell is not finite"),
+        (lambda a: (a.set_cell([[0, 5, 0], [5, 0, 0], [0, 0, 5]]), a.set_pbc(True)), "left-handed"),
+        (lambda a: a.info.update(Charge=1), "write it as charge"),
+        (lambda a: a.info.update(q=True), "q is True; write classes as 0 and 1"),
+        (lambda a: a.info.update(REF_q=7.0), "q=1.0 and REF_q=7.0 differ"),
+        (lambda a: a.info.update(q="low"), "expected one number"),
+        (lambda a: a.info.pop("q"), "has no q"),
+    ],
+    ids=str,
+)
+def test_a_structure_that_cannot_be_used_is_named(change, said, tmp_path):
+    import ase.io
+
+    images = [changed(f, q=1.0) for f in trimers(3)]
+    change(images[1])
+    ase.io.write(tmp_path / "data.traj", images)
+    with pytest.raises(SettingsError, match=said):
+        read_for_diffusion(tmp_path / "data.traj", "q")
+
+
+def test_what_is_not_learnt_is_said(tmp_path, caplog):
+    import ase.io
+
+    images = [f.to_atoms() for f in trimers(3)]
+    for atoms in images:
+        atoms.set_masses([1.0, 2.0, 3.0])
+        atoms.set_initial_magnetic_moments([1.0, 0.0, 0.0])
+    ase.io.write(tmp_path / "data.traj", images)
+    with caplog.at_level("WARNING"):
+        read_for_diffusion(tmp_path / "data.traj", None)
+    assert "masses, moments are not learnt" in caplog.text
+
+
+def test_atoms_in_one_place_are_refused_and_far_ones_said(caplog):
+    near, far = trimers(2)
+    near = near.moved(np.array([[0, 0, 0], [0.1, 0, 0], [4, 0, 0]]))
+    with pytest.raises(SettingsError, match=r"atoms 1 and 2 are 0.10 Å apart"):
+        graphs_for([(near, {})], settings())
+    far = far.moved(np.array([[0, 0, 0], [3.8, 0, 0], [500, 0, 0]]))
+    with caplog.at_level("WARNING"):
+        graphs_for([(far, {})], settings())
+    assert "atom 3 is more than 8 Å from all others" in caplog.text
+    with pytest.raises(SettingsError, match="one atom alone"):
+        graphs_for([(far.chosen(np.array([0]), far.positions[:1]), {})], settings())
+
+
+def test_a_property_that_is_the_same_everywhere_and_one_element_alone_teach_nothing():
+    data = [(f, {"q": 2.0}) for f in trimers(3)]
+    asked = settings(conditioning="q")
+    with pytest.raises(SettingsError, match="q is 2 in all structures"):
+        architecture_for(graphs_for(data, asked), asked)
+    asked = settings(noisers=("Types",))
+    with pytest.raises(SettingsError, match="one element only"):
+        architecture_for(graphs_for(data, asked), asked)
