@@ -127,7 +127,8 @@ class DiffusionSamplerSettings(SamplerSettings):
         try:
             return value_to_steer_towards(content.architecture, content.data, self.property)
         except SettingsError as error:
-            raise SettingsError(f"{context.place}.{error}") from error
+            text = str(error).removeprefix("property ")
+            raise SettingsError(f"{context.place}.property: {text}") from error
 
     def _trained(self, context: SamplerContext, system: System) -> tuple[Denoiser, DataSummary]:
         """A model of this system; a training that was stopped, or is complete, is found again by its content."""
