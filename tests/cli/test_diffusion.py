@@ -38,7 +38,9 @@ def test_a_request_holds_what_was_asked(monkeypatch):
     assert (request.n, request.formula, str(request.template)) == (4, "Pd2O2", "slab.xyz")
     assert request.properties == (("energy", -3.5),)
     assert list(request.cell) == [4, 0, 0, 0, 4, 0, 0, 0, 20]
-    assert str(request.output) == "made.xyz"
+    assert (str(request.output), request.overwrite) == ("made.xyz", False)
+    RUN.invoke(app, [*words[:-1], "made.xyz", "--overwrite"])
+    assert (str(seen[1][1].output), seen[1][1].overwrite) == ("made.xyz", True)
 
 
 @pytest.mark.parametrize(

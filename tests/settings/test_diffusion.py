@@ -33,6 +33,7 @@ def test_a_number_of_epochs_alone_has_no_limit_of_time():
         ("max_time_minutes: 0\n", {}, "training would never end"),
         ("epochs: 0\n", {}, "expected at least 1"),
         ("conditioning_type: integer\n", {}, "need conditioning"),
+        ("conditioning: q\nn_classes: 3\n", {}, "only with conditioning_type integer"),
     ],
 )
 def test_mistakes_are_named_where_they_are(tmp_path, text, options, said):
@@ -40,3 +41,29 @@ def test_mistakes_are_named_where_they_are(tmp_path, text, options, said):
     path.write_text(text + "log_dir: logs\n")
     with pytest.raises(SettingsError, match=said):
         read_diffusion(path, options)
+
+
+def test_mask_none_can_be_written_in_a_file_although_yaml_reads_it_as_nothing(tmp_path):
+    path = tmp_path / "train.yaml"
+    path.write_text("mask: none\n")
+    assert read_diffusion(path, {}).mask == "none"
+    assert read_diffusion(None, {"mask": "none"}).mask == "none"
+
+
+def test_a_training_that_continues_has_the_settings_that_it_began_with_unless_others_are_asked_for(tmp_path):
+    begun = read_diffusion(None, {"conditioning": "energy", "epochs": 50, "seed": 3})
+    again = read_diffusion(None, {"epochs": 80}, begun)
+    assert (again.conditioning, again.epochs, again.seed) == ("energy", 80, 3)
+    assert again.seconds == 0, "no limit of time was written"
+    path = tmp_path / "train.yaml"
+    path.write_text("seed: 4\n")
+    assert read_diffusion(path, {}, begun).seed == 4
+
+
+def test_an_empty_file_and_the_place_of_stored_settings_are_said(tmp_path):
+    path = tmp_path / "train.yaml"
+    path.write_text("\n")
+    with pytest.raises(SettingsError, match=r"train\.yaml: the file is empty; expected keys such as"):
+        read_diffusion(path, {})
+    with pytest.raises(SettingsError, match=r"hparams\.yaml: settings\.lr: expected a number"):
+        read_diffusion(None, {"lr": "fast"}, place="hparams.yaml: settings.")

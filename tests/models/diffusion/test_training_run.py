@@ -13,7 +13,8 @@ FRAMES = [(f, {}) for f in trimers(100)]
 SOURCE = {"file": "a.xyz", "digest": "0"}
 
 
-def test_a_stopped_training_continues_with_the_same_result(tmp_path, monkeypatch):
+def test_a_stopped_training_continues_with_the_same_result(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
     monkeypatch.setattr(training_run, "SAVE_EVERY", 0.0)
     asked = settings(epochs=4, log_interval=2, log_dir=str(tmp_path / "logs"))
     whole = train_in_folder(FRAMES, asked, SOURCE)
@@ -26,6 +27,7 @@ def test_a_stopped_training_continues_with_the_same_result(tmp_path, monkeypatch
     again = tmp_path / "again"
     with pytest.raises(Abandoned):
         train_in_folder(FRAMES, asked, SOURCE, again, soon)
+    assert f"{again}: stopped; it continues from its last checkpoint" in caplog.text
     train_in_folder(FRAMES, asked, SOURCE, again)
     a, b = (read_checkpoint(f / "checkpoints" / "last_model.ckpt") for f in (whole, again))
     assert all(torch.equal(a["average"][k], b["average"][k]) for k in a["average"])
@@ -33,6 +35,9 @@ def test_a_stopped_training_continues_with_the_same_result(tmp_path, monkeypatch
     assert len((whole / "losses.csv").read_text().splitlines()) == 5
     assert (whole / "checkpoints" / "best_model.ckpt").exists()
     assert whole.name == "version_0"
+    assert "is reached already" not in caplog.text
+    train_in_folder(FRAMES, asked, SOURCE, again)
+    assert f"{again}: its limit of epochs or time is reached already" in caplog.text
 
 
 def test_other_settings_or_structures_are_another_training(tmp_path):
