@@ -160,7 +160,7 @@ def _check_template(template: Frame, data: DataSummary) -> None:
         free = np.flatnonzero(~template.fixed.all(axis=1))
         raise SettingsError(
             f"template: {len(free)} of its atoms (the first: {int(free[0]) + 1}) are not fixed; a template holds fixed "
-            "atoms only: remove the others, or the constraint if all are meant"
+            "atoms only: remove the others, or the constraint if all are to be fixed"
         )
     if data.fixed_formulas and template.formula not in data.fixed_formulas:
         log.warning(
