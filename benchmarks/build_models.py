@@ -4,8 +4,7 @@
 
 Every measurement is a process of its own, alternately, in CPU seconds without imports: `constructor` calls MACE's for
 each member as `build_model` did before; `empty cache` is the first run ever of an architecture; `cache` is every later
-one. Architectures: the default of mace.yaml, the same with max_L 1, the small one of the quickstart. Median of the
-rounds.
+one. Architectures: the default of mace.yaml, the small one of the quickstart. Median of the rounds.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ ROOT = Path(__file__).parents[1]
 WAYS = ("constructor", "empty cache", "cache")
 ARCHITECTURES = {
     "default": {},
-    "default with max_L 1": {"max_L": 1},
     "quickstart": {"num_channels": 16, "max_L": 0, "correlation": 2, "r_max": 4.5},
 }
 
