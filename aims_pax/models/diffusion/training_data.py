@@ -192,7 +192,8 @@ def graphs_for(
     check_together(settings)
     one_charge_and_spin([frame for frame, _ in data])
     masked = settings.mask == "MaskFixed"
-    graphs = []
+    graphs: list[AtomsGraph] = []
+    alone: list[int] = []
     for number, (frame, properties) in enumerate(data, 1):
         graph = AtomsGraph.from_frame(frame, settings.confinement, properties, masked)
         if settings.canonical_cell:
@@ -203,7 +204,15 @@ def graphs_for(
             )
         check_confinement(graph, f"structure {number} ({frame.formula})")
         _check_distances(graph, f"structure {number} ({frame.formula})")
+        if len(graph) > 1 and (lonely_distances(graph, ALONE) >= ALONE).any():
+            alone.append(number)
         graphs.append(graph)
+    if alone:
+        log.warning(
+            "%d of %d structures (the first: %d) have an atom more than %g Å from all others; samples with such atoms "
+            "will not be refused",
+            len(alone), len(graphs), alone[0], ALONE,
+        )  # fmt: skip
     return graphs
 
 
@@ -223,7 +232,7 @@ def one_charge_and_spin(frames: Sequence[Frame]) -> dict[str, Any]:
 
 
 def _check_distances(graph: AtomsGraph, where: str) -> None:
-    """Raises SettingsError for atoms in one place; warns of an atom that is far from all others."""
+    """Raises SettingsError for atoms in one place, and for one atom alone."""
     from ase.data import covalent_radii
 
     if len(graph) == 1 and not graph.pbc.any():
@@ -234,12 +243,6 @@ def _check_distances(graph: AtomsGraph, where: str) -> None:
     if near.any():
         k = int(np.argmin(np.where(near, d, np.inf)))
         raise SettingsError(f"{where}: atoms {int(i[k]) + 1} and {int(j[k]) + 1} are {d[k]:.2f} Å apart")
-    alone = np.flatnonzero(lonely_distances(graph, ALONE) >= ALONE)
-    if len(alone) and len(graph) > 1:
-        log.warning(
-            "%s: atom %d is more than %g Å from all others; samples with such atoms will not be refused",
-            where, int(alone[0]) + 1, ALONE,
-        )  # fmt: skip
 
 
 def check_confinement(graph: AtomsGraph, where: str, placed: bool = True) -> None:

@@ -171,7 +171,7 @@ def test_atoms_in_one_place_are_refused_and_far_ones_said(caplog):
     far = far.moved(np.array([[0, 0, 0], [3.8, 0, 0], [500, 0, 0]]))
     with caplog.at_level("WARNING"):
         graphs_for([(far, {})], settings())
-    assert "atom 3 is more than 8 Å from all others" in caplog.text
+    assert "1 of 1 structures (the first: 1) have an atom more than 8 Å from all others" in caplog.text
     with pytest.raises(SettingsError, match="one atom alone"):
         graphs_for([(far.chosen(np.array([0]), far.positions[:1]), {})], settings())
 
