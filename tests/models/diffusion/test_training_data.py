@@ -138,7 +138,7 @@ def changed(frame, **info):
         (lambda a: a.info.update(q="low"), "expected one number"),
         (lambda a: a.info.pop("q"), "has no q"),
     ],
-    ids=str,
+    ids=lambda value: "change" if callable(value) else str(value),
 )
 def test_a_structure_that_cannot_be_used_is_named(change, said, tmp_path):
     import ase.io
