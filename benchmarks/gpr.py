@@ -2,7 +2,7 @@
 
     python benchmarks/gpr.py [copper] [dimer] [scale] [neb] [calculator]
     python benchmarks/gpr.py chooser [--seeds 3]
-    python benchmarks/gpr.py augmentation [--steps 400] [--seeds 5] [--cases ethanol-20 …] [--out augmentation.jsonl]
+    python benchmarks/gpr.py augmentation [--steps 400] [--converged] [--seeds 5] [--cases ethanol-20 …] [--out FILE]
 
 copper: Cu13 of EMT at 300 K, 25 frames to train on and 50 to test, then rattled by 0.06, 0.12, 0.25 Å. dimer: two
 molecules of ethylene carbonate rattled by 0.03 Å, GFN1-xTB, 40/20. Each against the Cartesian process. scale: 250
@@ -10,9 +10,11 @@ frames of the dimer. neb: Au on Al(100), EMT, five moving images. calculator: en
 seconds, one thread.
 chooser: Cu13, labels that `kind: gpr` chooses among 20 candidates against random ones, rattled and from dynamics with
 EMT at 300 K (as many steps for both); errors at 300 K.
-augmentation: does `AUGMENTATION` help a force-trained MACE? Ethanol (GFN1-xTB, 500 K) and dimer with 20 and 40 labels,
-Cu13 (EMT, 300 K) with 10; ten validation frames; with and without copies at equal numbers of optimiser steps. Other
-frames and other weights for each seed; existing lines of the output are not computed again.
+augmentation: does `AUGMENTATION` help a force-trained MACE? Ethanol (GFN1-xTB, 500 K), dimer and the published frames
+of EC–EC (where they are stored) with 20 and 40 labels, Cu13 (EMT, 300 K) with 10; ten validation frames. With and
+without copies at equal numbers of optimiser steps, or with --converged until the validation loss of both has not
+improved by 0.5 % over 600 steps (the best weights, at most 6000 steps). Other frames and weights for each seed;
+existing lines of the output are not computed again.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from aims_pax.frames import Frame, LabelledFrame
 from aims_pax.models.gp.coordinate_process import CoordinateOptions, CoordinateProcess
 from aims_pax.models.gp.process import GaussianProcess
 from aims_pax.potential import calculate
+from aims_pax.structure_files.xsf import read_xsf
 
 NORMAL_90 = 1.645
 
@@ -231,7 +234,12 @@ def chooser(asked: argparse.Namespace) -> None:
 
 # ---------------------------------------------------------------- augmentation
 
-CASES = {"ethanol-20": 20, "ethanol-40": 40, "dimer-20": 20, "dimer-40": 40, "cu13-10": 10}
+CASES = {
+    "ethanol-20": 20, "ethanol-40": 40, "dimer-20": 20, "dimer-40": 40, "ec-20": 20, "ec-40": 40, "cu13-10": 10,
+}  # fmt: skip
+PUBLISHED = Path(os.environ.get("AIMS_PAX_GPR_DATA", "../shared/data/gpr")) / "2_EC-EC"
+CONVERGED = 0  # optimiser steps that mean: until the validation loss stays
+PATIENCE, LEAST_GAIN, MOST_STEPS = 600, 0.005, 6000
 VALID, TEST = 10, 50
 MODEL = {"num_channels": 16, "max_L": 0, "max_ell": 3, "correlation": 2, "r_max": 4.5, "radial_MLP": [32, 32]}
 
@@ -259,11 +267,16 @@ def trajectory(
 
 
 def pool_of(system: str, count: int) -> list[LabelledFrame]:
-    """Labelled frames of ethanol, dimer or cu13."""
+    """Labelled frames of ethanol, dimer, ec or cu13."""
     from ase.build import molecule
     from ase.calculators.emt import EMT
     from ase.cluster import Icosahedron
 
+    if system == "ec":
+        paths = sorted(PUBLISHED.glob("*_set_tutorial/*.xsf"))
+        if not paths:
+            raise SystemExit(f"no frames in {PUBLISHED}; set AIMS_PAX_GPR_DATA, or leave ec-20 and ec-40 out")
+        return [LabelledFrame(*read_xsf(path)) for path in paths]
     if system == "dimer":
         return dimer_frames(count, 0)
     if system == "cu13":
@@ -306,11 +319,16 @@ def trained(case: str, pool: Sequence[LabelledFrame], copied: bool, seed: int, s
         copies = TrainingCopies(settings.augmentation, Path(folder))
         size = settings.mace.training.batch_size
         began, done, visits, opened = time.process_time(), 0, 0, 0
-        while done < steps:
+        best, best_at, weights = np.inf, 0, ensemble.member_arrays(0)
+        while done < steps if steps != CONVERGED else done - best_at < PATIENCE and done < MOST_STEPS:
             now = copies.added(ensemble, 0, data, data, grows=False) if copied and ensemble.trained else data
-            ensemble.train({0: now}, 1, words=("bench", visits))
+            (seen,) = ensemble.train({0: now}, 1, words=("bench", visits))
             opened, visits = opened + bool(now.copies), visits + 1
             done += -(-(n + len(now.copies)) // size)
+            if steps == CONVERGED and seen.valid_loss < best * (1 - LEAST_GAIN):
+                best, best_at, weights = seen.valid_loss, done, ensemble.member_arrays(0)
+        if steps == CONVERGED:
+            ensemble.load_member(0, weights)
         ensemble.finish_convergence({0: data})
         found = evaluate_potential(ensemble.potential(), chosen[n + VALID :][:TEST])
         used = [
@@ -319,30 +337,30 @@ def trained(case: str, pool: Sequence[LabelledFrame], copied: bool, seed: int, s
             for x in x.read_text().splitlines()
         ]
     return {
-        "case": case, "copies": copied, "seed": seed, "steps": done, "force_mae": found.force_mae,
+        "case": case, "copies": copied, "seed": seed, "steps": best_at or done, "force_mae": found.force_mae,
         "energy_per_atom_mae": found.energy_per_atom_mae, "visits": visits, "visits_with_copies": opened,
         "loo_force_mae": used[-1]["loo_force_mae"] if used else None, "seconds": time.process_time() - began,
     }  # fmt: skip
 
 
 def augmentation(asked: argparse.Namespace) -> None:
-    out = Path(asked.out)
+    out, steps = Path(asked.out), CONVERGED if asked.converged else asked.steps
     known = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     pools: dict[str, list[LabelledFrame]] = {}
     for seed in range(asked.seeds):
         for case in asked.cases or CASES:
             system = case.split("-")[0]
             for copied in (False, True):
-                key = {"case": case, "copies": copied, "seed": seed, "wanted": asked.steps}
+                key = {"case": case, "copies": copied, "seed": seed, "wanted": steps}
                 if any(key.items() <= line.items() for line in known):
                     continue
                 pools.setdefault(system, []) or pools[system].extend(pool_of(system, 40 + VALID + TEST))
-                line = trained(case, pools[system], copied, seed, asked.steps) | key
+                line = trained(case, pools[system], copied, seed, steps) | key
                 known.append(line)
                 with out.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")
     for case in asked.cases or CASES:
-        table_row(case, [line for line in known if line["case"] == case and line["wanted"] == asked.steps])
+        table_row(case, [line for line in known if line["case"] == case and line["wanted"] == steps])
 
 
 def table_row(case: str, lines: Sequence[dict[str, Any]]) -> None:
@@ -360,7 +378,8 @@ def table_row(case: str, lines: Sequence[dict[str, Any]]) -> None:
             text += f" {values.mean():.{digits}f} ± {error:.{digits}f} |"
     used = np.mean([found[True][s]["visits_with_copies"] / found[True][s]["visits"] for s in seeds])
     loo = [1000 * found[True][s]["loo_force_mae"] for s in seeds if found[True][s]["loo_force_mae"]]
-    print(f"{text} {np.mean(loo):.1f} | {100 * used:.0f} % |", flush=True)
+    lengths = " / ".join(f"{np.mean([found[c][s]['steps'] for s in seeds]):.0f}" for c in (False, True))
+    print(f"{text} {np.mean(loo) if loo else np.nan:.1f} | {100 * used:.0f} % | {lengths} |", flush=True)
 
 
 LONG = {"augmentation": augmentation, "chooser": chooser}
@@ -371,6 +390,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", choices=[[], *PARTS, *LONG])
     parser.add_argument("--steps", type=int, default=400, help="optimiser steps of a training")
+    parser.add_argument("--converged", action="store_true", help="train until the validation loss stays")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--cases", nargs="*", choices=[[], *CASES])
     parser.add_argument("--moves", nargs="*", default=["rattle", "md"], help="of chooser")
