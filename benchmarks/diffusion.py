@@ -359,24 +359,22 @@ def minima(symbols: Sequence[str], n: int, seed: int, window: float) -> list[Ato
     """n EMT minima of 13 atoms within `window` (eV) of the lowest, by basin hopping from the icosahedron."""
     rng = np.random.default_rng(seed)
     here = Atoms(list(symbols), icosahedron().numpy() * 2.6 / 3.75)
-    found, best, current = [], 0.0, 0.0
-    while len(found) < n:
+    found: list[tuple[float, Atoms]] = []
+    best = current = np.inf
+    while sum(e < best + window for e, _ in found) < n:
         trial = here.copy()
         trial.positions += rng.normal(0, 0.45, (13, 3))
         trial.numbers = rng.permutation(trial.numbers)
         trial.calc = EMT()
         FIRE(trial, logfile=None).run(fmax=0.1, steps=80)
         e = trial.get_potential_energy()
-        if e < best:
-            best = e
+        best = min(best, e)
         if e < current or rng.random() < np.exp(-(e - current) / 0.4):
             here, current = trial, e
-        if (
-            e < best + window
-            and np.linalg.norm(trial.positions - trial.positions.mean(0), axis=1).max() < 4.5
-        ):
-            found.append(Atoms(trial.numbers, trial.positions - trial.positions.mean(0)))
-    return found
+        moved = trial.positions - trial.positions.mean(0)
+        if np.linalg.norm(moved, axis=1).max() < 4.5:
+            found.append((e, Atoms(trial.numbers, moved)))
+    return [atoms for e, atoms in found if e < best + window]
 
 
 def case_cupd(seed: int, steps: int = 2500) -> dict[str, Any]:

@@ -20,7 +20,8 @@ diffusion_app = typer.Typer(
 TRACEBACK = Path("logs") / "traceback.log"
 Run = Annotated[Path, typer.Argument(help="Folder of the model, such as logs/version_0.")]
 Walls = Annotated[
-    tuple[float, float] | None, typer.Option(help="Lowest and highest z (Å) of atoms that are not fixed.")
+    tuple[float, float] | None,
+    typer.Option(metavar="LOWEST HIGHEST", help="z (Å) between which atoms that are not fixed lie."),
 ]
 
 
@@ -112,6 +113,8 @@ def diffusion_train(
         if checkpoint is not None:
             from aims_pax.models.diffusion.model_files import read_hparams
 
+            if log_dir is not None:
+                raise SettingsError("log_dir: has no effect with checkpoint, the folder that is continued")
             begun = read_hparams(checkpoint).settings
         settings = read_diffusion(config, given, begun)
         from aims_pax.commands.diffusion import train_command

@@ -32,7 +32,7 @@ from aims_pax.models.diffusion.generation import (
 )
 from aims_pax.models.diffusion.model_files import ModelFolder, load_denoiser, read_hparams
 from aims_pax.models.diffusion.reverse_process import REVERSE_SAMPLERS
-from aims_pax.models.diffusion.training_data import read_for_diffusion
+from aims_pax.models.diffusion.training_data import one_charge_and_spin, read_for_diffusion
 from aims_pax.models.diffusion.training_run import source_of, train_in_folder
 from aims_pax.potential import Potential
 from aims_pax.potentials.named import LoadedPotential
@@ -171,8 +171,8 @@ def _start(model: Denoiser, content: ModelFolder, request: SampleRequest) -> tup
     if isinstance(template, Path | str):
         template = read_frame(Path(template))
     if template is not None:
-        own = {"charge": template.charge, "spin": template.spin}
-        lost = [name for name, value in own.items() if value and value != content.data.extra.get(name)]
+        own = one_charge_and_spin([template])
+        lost = [name for name, value in own.items() if value != content.data.extra.get(name)]
         lost += [name for name in ("moments", "charges", "masses") if getattr(template, name) is not None]
         if lost:
             log.warning("template: its %s are not those of the new structures: not written", ", ".join(lost))

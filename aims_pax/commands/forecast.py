@@ -136,13 +136,25 @@ class _Draw:
         slowest = max(self.timings.sampling.values(), default=0.0)
         free = self.ahead["pretraining"]
         seconds = calls * self.label / self.at_once + steps * slowest * self._factor(CARRIES)
-        seconds = seconds + self._trained(epochs * n * self._between(0.6, 1.0), self.members)
+        seconds = seconds + self._trained(
+            epochs * self._with_copies(n * self._between(0.6, 1.0)), self.members
+        )
         if free is not None:
             drawn = free["MD_steps"] * slowest
             seconds = seconds + drawn + self._trained(
                 free["most_epochs"] * free["free_labels"] * self._between(0.3, 1.0), self.members
             )  # fmt: skip
         return seconds
+
+    def _with_copies(self, frames: Array) -> Array:
+        """Training frames with the copies of AUGMENTATION, of which the gate lets through anything from none to all."""
+        rules = self.settings.augmentation
+        if rules is None:
+            return frames
+        some = (frames >= rules.min_labels) & (frames <= rules.until_labels)
+        return np.asarray(
+            np.where(some, frames * (1 + rules.copies * self._between(0.0, 1.0)), frames), float
+        )
 
     def _trained(self, frame_epochs: Array, members: int) -> Array:
         """Seconds of training so many frames × epochs of each of these members; validation adds a fifth."""
@@ -187,6 +199,7 @@ class _Draw:
         size = self._size(labels)
         if al.replay_strategy == "random_subset":
             size = np.minimum(size, al.train_subset_size)
+        size = self._with_copies(size)
         shared = np.exp(self._between(math.log(0.3), 0.0))  # several trajectories train in one visit
         training = self._trained(labels * al.epochs_per_worker * size * shared, self.members)
         moving = steps * self.md_step / n * self._between(1.0, 1.6) / self.movers**0.8
@@ -220,7 +233,9 @@ class _Draw:
             al = self.settings.active_learning
             patience = al.convergence_patience if al is not None else 50
             epochs = np.minimum(one["most_epochs"], median * self._factor(sigma) + patience)
-            seconds = seconds + self._trained(epochs * np.maximum(1.0, 0.9 * labels), one["members"])
+            seconds = seconds + self._trained(
+                epochs * self._with_copies(np.maximum(1.0, 0.9 * labels)), one["members"]
+            )
         return seconds
 
     def labels(self) -> Array | None:

@@ -72,6 +72,7 @@ def plan(folder: Path, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "ma
         "models_begin_from": kind_of_run(settings).beginning(settings),
         "isolated_atoms": _atoms(settings, systems),
         "pretraining": _pretraining(settings, systems),
+        "copies": _copies(settings),
         "initial": first,
         "active_learning": active,
         "convergence": _convergence(settings),
@@ -141,6 +142,14 @@ def _pretraining(settings: Settings, systems: Sequence[System]) -> dict[str, Any
         "MD_steps": round(sum(c.md_steps for c in costs)),
         "most_epochs": free.max_epochs,
     }
+
+
+def _copies(settings: Settings) -> dict[str, Any] | None:
+    """Copies of labelled structures (AUGMENTATION): no labels, but longer training."""
+    rules = settings.augmentation
+    if rules is None:
+        return None
+    return {"of_each_structure": rules.copies, "structures": [rules.min_labels, rules.until_labels]}
 
 
 def _initial(settings: Settings, systems: Sequence[System]) -> dict[str, Any] | None:

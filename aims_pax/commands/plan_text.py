@@ -42,6 +42,13 @@ def plan_lines(ahead: dict[str, Any]) -> list[str]:
             f"  MD steps         {free['MD_steps']}",
             f"  training epochs  at most {free['most_epochs']} of each member",
         ]
+    if copies := ahead["copies"]:
+        few, many = copies["structures"]
+        out += [
+            "",
+            f"copies (AUGMENTATION): no reference call; an epoch may cost up to {1 + copies['of_each_structure']} "
+            f"times as much while a member has {few} to {many} training structures",
+        ]
     out += [*_initial_lines(ahead["initial"]), *_active_lines(ahead["active_learning"])]
     for c in ahead["convergence"]:
         who = "one member" if c["members"] == 1 else f"{c['members']} members"

@@ -54,3 +54,10 @@ def test_mistakes_end_with_the_exit_code_of_settings(words, said):
     done = RUN.invoke(app, ["diffusion", "sample", "logs/version_0", *words])
     assert done.exit_code == 2
     assert said in done.output
+
+
+def test_a_training_that_continues_has_its_folder_already():
+    words = ["diffusion", "train", "a.xyz", "--checkpoint", "logs/version_0", "--log-dir", "others"]
+    done = RUN.invoke(app, words)
+    assert done.exit_code == 2
+    assert "log_dir: has no effect with checkpoint" in done.output

@@ -136,6 +136,34 @@ def test_a_template_holds_fixed_atoms_only_and_an_unknown_one_is_said(folder, ca
     with caplog.at_level("WARNING"):
         sample_diffusion(folder, request(folder, template=two, n=1))
     assert "template: Cu2; the fixed atoms of the training structures are Cu" in caplog.text
+    assert "cell is not that" not in caplog.text
+    one = whole.chosen(np.array([0]), whole.positions[:1])
+    for factor, said in ((2, False), (1.3, True)):
+        with caplog.at_level("WARNING"):
+            sample_diffusion(
+                folder, request(folder, template=replace(one, cell=one.cell * [[factor], [1], [1]]), n=1)
+            )
+        assert ("its cell is not that of the training structures" in caplog.text) == said
+
+
+def test_a_singlet_is_not_a_statement_about_the_template(folder, caplog):
+    whole = adsorbates(1)[0]
+    for spin, said in ((1, False), (3, True)):
+        template = replace(whole.chosen(np.array([0]), whole.positions[:1]), charge=0.0, spin=spin)
+        with caplog.at_level("WARNING"):
+            sample_diffusion(folder, request(folder, template=template, n=1))
+        assert ("template: its spin" in caplog.text) == said
+
+
+def test_walls_that_are_impossible_are_named_once(folder):
+    with pytest.raises(SettingsError, match=r"^new structures: confinement: expected the lower height first"):
+        sample_diffusion(folder, request(folder, confinement=(3.0, 1.0)))
+
+
+def test_a_part_of_a_file_is_refused_with_what_to_do(tmp_path):
+    (tmp_path / "a.xyz").write_text("")
+    with pytest.raises(SettingsError, match=r"ase convert -n 0:150 .*a\.xyz part\.xyz"):
+        train_diffusion(f"{tmp_path}/a.xyz@0:150", settings())
 
 
 def test_a_file_is_replaced_only_on_purpose(folder, tmp_path):

@@ -5,6 +5,7 @@ import pytest
 
 from aims_pax.commands.forecast import forecast, reference_slots, stored_timings, write_forecast
 from aims_pax.commands.plan import plan
+from aims_pax.commands.plan_text import plan_lines
 from aims_pax.commands.timings import Timings
 from aims_pax.settings import read_settings
 from aims_pax.settings.geometries import read_geometries
@@ -34,6 +35,17 @@ def test_labels_of_twice_the_time_take_twice_as_long(tmp_path):
     two, *_ = ahead(tmp_path, Timings(4.0, 3, 0.01, 0.005, 3, 1.0, {}, 100))
     assert two["reference_s"] == pytest.approx(2 * np.array(one["reference_s"]), rel=1e-3)
     assert two["wall_s"][1] > one["wall_s"][1]
+
+
+def test_copies_for_training_make_training_longer_and_ask_for_no_label(tmp_path):
+    few, *_ = ahead(tmp_path)
+    own = {"AUGMENTATION": {"kind": "gpr", "copies": 6, "min_labels": 2, "until_labels": 2000}}
+    many, *_ = ahead(tmp_path, **own)
+    assert many["labels"] == few["labels"]
+    stage = "converge"
+    assert 2 < many["stages_s"][stage][1] / few["stages_s"][stage][1] < 7
+    said = "\n".join(plan_lines(plan(tmp_path)))
+    assert "an epoch may cost up to 7 times as much while a member has 2 to 2000 training structures" in said
 
 
 def test_labels_lie_within_the_plan(tmp_path):

@@ -20,7 +20,7 @@ def ahead(**changes):
         "name": "tiny", "systems": [system()], "members": 2, "isolated_atoms": 0, "initial": None,
         "active_learning": None, "convergence": [], "memory_MB": None, "cluster": {"at_once": 1}, "processes": None,
         "reference_calls": [7, 7], "disk_MB": [1.5, 20.0], "models_begin_from": None, "pretraining": None,
-        "forecast": None,
+        "copies": None, "forecast": None,
         "baseline": None, "comparisons": 0, **changes,
     }  # fmt: skip
 

@@ -40,7 +40,9 @@ def train(folder: Path, at_write: int | None = None, after: float | None = None)
         finally:
             os._exit(code)
     if after is not None:
-        while stamp(folder) == before and not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        while stamp(folder) == before and not os.waitid(
+            os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT
+        ):
             time.sleep(0.002)
         time.sleep(after)
         os.kill(child, signal.SIGKILL)

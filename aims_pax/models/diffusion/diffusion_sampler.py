@@ -18,7 +18,7 @@ from aims_pax.models.diffusion.atoms_graph import AtomsGraph
 from aims_pax.models.diffusion.denoiser import Denoiser
 from aims_pax.models.diffusion.generation import Generating, GenerationFailed, generate
 from aims_pax.models.diffusion.noisers import Positions
-from aims_pax.models.diffusion.training_data import DataSummary, check_confinement
+from aims_pax.models.diffusion.training_data import DataSummary, check_confinement, one_charge_and_spin
 from aims_pax.sampler import Sample, SamplingError
 from aims_pax.systems import System
 
@@ -82,6 +82,15 @@ def system_graph(
             "the system has fixed atoms and the training structures have none, or the other way round; train on "
             "structures with the same fixed atoms"
         )
+    own = one_charge_and_spin([frame])
+    for name, value in data.extra.items():
+        if own.get(name) != value:
+            raise SettingsError(
+                f"{name}: the model was trained on structures with {value:g}, the system has {own.get(name, 'none')}"
+            )
+    for name, value in own.items():
+        if name not in data.extra:
+            log.warning("%s: %g, but the training structures of the diffusion model have none", name, value)
     model.classes_of(torch.from_numpy(graph.x))
     numbers, counts = np.unique(graph.x[~graph.fixed], return_counts=True)
     return graph, {int(z): int(k) for z, k in zip(numbers, counts, strict=True)}

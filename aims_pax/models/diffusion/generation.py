@@ -144,7 +144,7 @@ def starting_graph(
         mask=np.arange(len(first[0]) + k) < len(first[0]),
         confinement=walls,
     )
-    check_confinement(graph, "confinement", placed=False)
+    check_confinement(graph, "new structures", placed=False)
     if data.anchored != bool(graph.fixed.any()) and model.positions is not None:
         had, now = ("with", "without") if data.anchored else ("without", "with")
         raise SettingsError(
@@ -162,11 +162,25 @@ def _check_template(template: Frame, data: DataSummary) -> None:
             f"template: {len(free)} of its atoms (the first: {int(free[0]) + 1}) are not fixed; a template holds fixed "
             "atoms only: remove the others, or the constraint if all are to be fixed"
         )
+    if data.cell is not None and not is_supercell(template.cell, data.cell):
+        said = " × ".join(f"{x:.2f}" for x in np.linalg.norm(data.cell, axis=1))
+        log.warning(
+            "template: its cell is not that of the training structures (%s Å), nor a multiple of it", said
+        )
     if data.fixed_formulas and template.formula not in data.fixed_formulas:
         log.warning(
             "template: %s; the fixed atoms of the training structures are %s",
             template.formula, ", ".join(data.fixed_formulas[:3]),
         )  # fmt: skip
+
+
+def is_supercell(cell: Any, unit: Any) -> bool:
+    """Whether the vectors of `cell` are the same whole multiples, or others of each, of those of `unit`, to 0.05 Å."""
+    for vector, single in zip(np.asarray(cell, float), np.asarray(unit, float), strict=True):
+        times = max(1, round(float(np.linalg.norm(vector) / max(np.linalg.norm(single), 1e-9))))
+        if np.abs(vector - times * single).max() > 0.05:
+            return False
+    return True
 
 
 def check_generating(how: Generating) -> None:

@@ -100,6 +100,11 @@ def _finite(atoms: Atoms) -> Atoms:
 
 def _structures(path: Path) -> list[tuple[int, Atoms]]:
     if not path.is_file():
+        whole, _, part = str(path).partition("@")
+        if part and Path(whole).is_file():
+            raise SettingsError(
+                f"{path}: parts of a file are not read; write one first: ase convert -n {part} {whole} part.xyz"
+            )
         raise SettingsError(
             f"{path}: no such file; expected structures in extended XYZ, or a trajectory of ASE"
         )

@@ -70,6 +70,30 @@ def test_the_potential_gets_the_charge_and_spin_of_the_system():
     assert {(s.frame.charge, s.frame.spin) for s in samples} == {(1.0, 2)}
 
 
+def test_a_model_of_another_charge_is_refused_and_one_of_no_charge_warned_of(caplog):
+    model, data, _ = trained("trimers")
+    cation = System("cation", replace(trimers(1)[0], charge=1.0))
+
+    def sample(extra, system):
+        made = DiffusionSampler(lambda system: (model, replace(data, extra=extra)), HOW)
+        return list(made.sample([system], 1, np.random.default_rng(0)))
+
+    for extra, system, said in (
+        (
+            {"charge": 1.0},
+            System("atoms", trimers(1)[0]),
+            "trained on structures with 1, the system has none",
+        ),
+        ({"charge": -1.0}, cation, "trained on structures with -1, the system has 1.0"),
+    ):
+        with pytest.raises(SamplingError, match=said):
+            sample(extra, system)
+    assert sample({"charge": 1.0}, cation)
+    assert "charge" not in caplog.text
+    assert sample({}, cation)
+    assert "charge: 1, but the training structures of the diffusion model have none" in caplog.text
+
+
 def test_another_periodicity_than_that_of_the_training_is_refused():
     frame = adsorbates(1)[0]
     with pytest.raises(SamplingError, match="trained on structures with pbc"):
