@@ -162,7 +162,7 @@ def _check_template(template: Frame, data: DataSummary) -> None:
             f"template: {len(free)} of its atoms (the first: {int(free[0]) + 1}) are not fixed; a template holds fixed "
             "atoms only: remove the others, or the constraint if all are to be fixed"
         )
-    if data.cell is not None and not is_supercell(template.cell, data.cell):
+    if data.cell is not None and not is_supercell(template.cell, np.array(data.cell)):
         said = " × ".join(f"{x:.2f}" for x in np.linalg.norm(data.cell, axis=1))
         log.warning(
             "template: its cell is not that of the training structures (%s Å), nor a multiple of it", said
@@ -174,10 +174,10 @@ def _check_template(template: Frame, data: DataSummary) -> None:
         )  # fmt: skip
 
 
-def is_supercell(cell: Any, unit: Any) -> bool:
-    """Whether the vectors of `cell` are the same whole multiples, or others of each, of those of `unit`, to 0.05 Å."""
-    for vector, single in zip(np.asarray(cell, float), np.asarray(unit, float), strict=True):
-        times = max(1, round(float(np.linalg.norm(vector) / max(np.linalg.norm(single), 1e-9))))
+def is_supercell(cell: Array, unit: Array) -> bool:
+    """Whether each vector (rows, Å) of `cell` is a whole multiple of that of `unit`, to 0.05 Å."""
+    for vector, single in zip(cell, unit, strict=True):
+        times = max(1.0, np.round(np.linalg.norm(vector) / max(float(np.linalg.norm(single)), 1e-9)))
         if np.abs(vector - times * single).max() > 0.05:
             return False
     return True
