@@ -138,10 +138,11 @@ def test_a_template_holds_fixed_atoms_only_and_an_unknown_one_is_said(folder, ca
     assert "template: Cu2; the fixed atoms of the training structures are Cu" in caplog.text
     assert "cell is not that" not in caplog.text
     one = whole.chosen(np.array([0]), whole.positions[:1])
-    for factor, said in ((2, False), (1.3, True)):
+    for factors, said in (((2, 1, 1), False), ((1, 1, 1.5), False), ((1.3, 1, 1), True)):
         with caplog.at_level("WARNING"):
             sample_diffusion(
-                folder, request(folder, template=replace(one, cell=one.cell * [[factor], [1], [1]]), n=1)
+                folder,
+                request(folder, template=replace(one, cell=one.cell * np.array(factors)[:, None]), n=1),
             )
         assert ("its cell is not that of the training structures" in caplog.text) == said
 

@@ -162,7 +162,8 @@ def _check_template(template: Frame, data: DataSummary) -> None:
             f"template: {len(free)} of its atoms (the first: {int(free[0]) + 1}) are not fixed; a template holds fixed "
             "atoms only: remove the others, or the constraint if all are to be fixed"
         )
-    if data.cell is not None and not is_supercell(template.cell, np.array(data.cell)):
+    along = template.pbc
+    if data.cell is not None and not is_supercell(template.cell[along], np.array(data.cell)[along]):
         said = " × ".join(f"{x:.2f}" for x in np.linalg.norm(data.cell, axis=1))
         log.warning(
             "template: its cell is not that of the training structures (%s Å), nor a multiple of it", said
@@ -175,7 +176,7 @@ def _check_template(template: Frame, data: DataSummary) -> None:
 
 
 def is_supercell(cell: Array, unit: Array) -> bool:
-    """Whether each vector (rows, Å) of `cell` is a whole multiple of that of `unit`, to 0.05 Å."""
+    """Whether each vector (row, Å) of `cell` is a whole multiple of that of `unit`, to 0.05 Å."""
     for vector, single in zip(cell, unit, strict=True):
         times = max(1.0, np.round(np.linalg.norm(vector) / max(float(np.linalg.norm(single)), 1e-9)))
         if np.abs(vector - times * single).max() > 0.05:
