@@ -1,13 +1,14 @@
 """Three samplers against MD alone as the source of the initial dataset, at equal labels: ethanol with GFN1-xTB.
 
-    python benchmarks/samplers.py [--seeds 3] [--folder FOLDER] [--active]
+    python benchmarks/samplers.py [--seeds 3] [--folder FOLDER] [--active] [--arms "md alone" trees diffusion]
 
 The arms are benchmarks/ethanol with 40 labels of structures that GFN2-xTB made at 500 K: by MD alone, or half by MD,
-three tenths by rattled trees and two tenths along the vibrations; "calm trees" turn down forces above 6 eV/Å instead of
-augment-atoms' 30. The members are converged on their own parts of
-them; force errors are those on frames of GFN1-xTB's own dynamics at 500 and at 800 K that no model has seen, mean over
-the members. `--active`: then active learning to 60 training points, and the error of the model it delivers. Runs that
-are there already (in --folder) are not repeated; the arms take turns.
+three tenths by rattled trees and two tenths along the vibrations; "calm trees" turn down forces above 6 eV/Å instead
+of augment-atoms' 30; "trees" and "diffusion": seven tenths by MD and three by rattled trees, or by a diffusion model
+of 300 structures of another dynamics with GFN2-xTB at 500 K, which cost no label. The members are converged on their
+own parts of them; force errors are those on frames of GFN1-xTB's own dynamics at 500 and at 800 K that no model has
+seen, mean over the members. `--active`: then active learning to 60 training points, and the error of the model it
+delivers. Runs that are there already (in --folder) are not repeated; the arms take turns.
 """
 
 from __future__ import annotations
@@ -52,7 +53,11 @@ ARMS: dict[str, list[dict[str, Any]]] = {
 ARMS["three, calm trees"] = [
     {**one, "max_force": 6.0} if one["kind"] == "rattle_tree" else one for one in ARMS["three samplers"]
 ]
+MOST = {"kind": "md", "share": 0.7, "potential": CHEAP}
+ARMS["trees"] = [MOST, {"kind": "rattle_tree", "share": 0.3, "beta": 0.5, "sigma_range": [0.05, 0.2]}]
+ARMS["diffusion"] = [MOST, {"kind": "diffusion", "share": 0.3, "data": "cheap.xyz"}]
 TEST = {500: 60, 800: 60}  # K: frames
+FREE = 300  # structures for the diffusion model
 EVERY, EQUILIBRATION = 40, 400  # MD steps of 0.5 fs
 
 
@@ -60,6 +65,8 @@ def project(folder: Path, arm: str, seed: int) -> None:
     """The folder benchmarks/ethanol with one arm's samplers."""
     folder.mkdir(parents=True)
     shutil.copy(ETHANOL / "geometry.in", folder)
+    if arm == "diffusion":
+        shutil.copy(free_structures(folder.parent, seed), folder / "cheap.xyz")
     settings = yaml.safe_load((ETHANOL / "aimsPAX.yaml").read_text())
     mace = yaml.safe_load((ETHANOL / "mace.yaml").read_text())
     first = settings["INITIAL_DATASET_GENERATION"]
@@ -99,26 +106,42 @@ def reference() -> TBLite:
     return TBLite(method="GFN1-xTB", accuracy=0.01, verbosity=0)
 
 
+def dynamics_of(calculator: TBLite, temperature: int, count: int, seed: int) -> list[Atoms]:
+    """Frames of Langevin dynamics, with the forces as array F."""
+    atoms = ase.io.read(ETHANOL / "geometry.in", format="aims")
+    atoms.calc = calculator
+    rng = np.random.default_rng(seed)
+    MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
+    dynamics = Langevin(
+        atoms, 0.5 * units.fs, temperature_K=temperature, friction=0.01 / units.fs, rng=rng, fixcm=False
+    )
+    dynamics.run(EQUILIBRATION)
+    frames = []
+    for _ in range(count):
+        dynamics.run(EVERY)
+        frame = atoms.copy()
+        frame.arrays["F"] = atoms.get_forces()
+        frames.append(frame)
+    return frames
+
+
 def test_set(temperature: int, folder: Path) -> list[Atoms]:
-    """Frames of the reference's own dynamics with its forces; made once."""
+    """Frames of the reference's own dynamics; made once."""
     path = folder / f"test_{temperature}.xyz"
     if not path.exists():
-        atoms = ase.io.read(ETHANOL / "geometry.in", format="aims")
-        atoms.calc = reference()
-        rng = np.random.default_rng(2024 + temperature)
-        MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
-        dynamics = Langevin(
-            atoms, 0.5 * units.fs, temperature_K=temperature, friction=0.01 / units.fs, rng=rng, fixcm=False
-        )
-        dynamics.run(EQUILIBRATION)
-        frames = []
-        for _ in range(TEST[temperature]):
-            dynamics.run(EVERY)
-            frame = atoms.copy()
-            frame.arrays["F"] = atoms.get_forces()
-            frames.append(frame)
+        frames = dynamics_of(reference(), temperature, TEST[temperature], 2024 + temperature)
         ase.io.write(path, frames, format="extxyz")
     return list(ase.io.read(path, index=":"))
+
+
+def free_structures(folder: Path, seed: int) -> Path:
+    """What the diffusion model learns: structures of the cheap method, without labels; made once for each seed."""
+    path = folder / f"cheap_{seed}.xyz"
+    if not path.exists():
+        cheap = TBLite(method="GFN2-xTB", verbosity=0)
+        frames = dynamics_of(cheap, 500, FREE, 3000 + seed)
+        ase.io.write(path, [Atoms(f.numbers, f.positions) for f in frames], format="extxyz")
+    return path
 
 
 def force_mae(models: Sequence[Path], frames: Sequence[Atoms]) -> float:
@@ -169,18 +192,19 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=None, help="where the runs are kept")
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--active", action="store_true", help="active learning after the initial dataset")
     given = parser.parse_args()
     warnings.filterwarnings("ignore")
     with contextlib.ExitStack() as stack:
         folder = given.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
-        results: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
+        results: dict[str, list[dict[str, float]]] = {arm: [] for arm in given.arms}
         for seed in range(1, given.seeds + 1):
-            for arm in ARMS:
+            for arm in given.arms:
                 results[arm].append(measured(folder, arm, seed, given.active))
                 print(f"{arm}, seed {seed}: {results[arm][-1]}", flush=True)
-    for what in results["md alone"][0]:
+    for what in results[given.arms[0]][0]:
         for arm, found in results.items():
             values = [f[what] for f in found]
             each = ", ".join(f"{v:.1f}" for v in values)
