@@ -61,7 +61,7 @@ def test_killed_at_twenty_instants_the_weights_are_those_of_an_undisturbed_train
     training_run.train_in_folder(FRAMES, settings(epochs=1), SOURCE, tmp_path / "first")  # imports
     assert train(tmp_path / "undisturbed")
     operations = int((tmp_path / "undisturbed.operations").read_text())
-    dice, kills, epochs, folder = random.Random(7), 0, set(), tmp_path / "killed"
+    dice, kills, epochs, folder = random.Random(7), 0, [], tmp_path / "killed"
     while kills < KILLS:  # few operations and little time, so that all kills fall before the end
         at_write = dice.randint(1, operations // KILLS) if kills % 2 else None
         if train(folder, at_write, None if at_write else dice.uniform(0, 0.1)):
@@ -69,9 +69,10 @@ def test_killed_at_twenty_instants_the_weights_are_those_of_an_undisturbed_train
         kills += 1
         checkpoint = folder / "checkpoints" / "last_model.ckpt"
         if checkpoint.exists():  # whole after every kill
-            epochs.add(read_checkpoint(checkpoint)["counts"][0])
+            epochs.append(read_checkpoint(checkpoint)["counts"][0])
     assert kills == KILLS
-    assert len(epochs) >= 5
+    assert epochs == sorted(epochs), "what was trained is kept"
+    assert len(set(epochs)) >= 5
     assert train(folder)
     whole, again = (
         read_checkpoint(f / "checkpoints" / "last_model.ckpt") for f in (tmp_path / "undisturbed", folder)

@@ -30,7 +30,13 @@ from aims_pax.models.diffusion.diffusion_sampler import DiffusionSampler
 from aims_pax.models.diffusion.generation import Generating
 from aims_pax.models.diffusion.model_files import FORMAT
 from aims_pax.models.diffusion.training import DiffusionTrainer
-from aims_pax.models.diffusion.training_data import DataSummary, architecture_for, graphs_for, summarise
+from aims_pax.models.diffusion.training_data import (
+    DataSummary,
+    architecture_for,
+    graphs_for,
+    one_charge_and_spin,
+    summarise,
+)
 from aims_pax.record.files import write_bytes
 from aims_pax.settings.diffusion import DiffusionSettings
 from aims_pax.systems import System
@@ -52,7 +58,7 @@ class DiffusionModel(GenerativeModel):
     ) -> None:
         graphs = _graphs(frames, settings)
         self.architecture: Architecture = architecture_for(graphs, settings)
-        self.data: DataSummary = summarise(graphs)
+        self.data: DataSummary = summarise(graphs, one_charge_and_spin([f.frame for f in frames]))
         self.elements = self.architecture.vocabulary
         self.members = [DiffusionMember(name, settings.seed + k) for k, name in enumerate(names)]
         self.settings = settings

@@ -176,12 +176,15 @@ def _check_template(template: Frame, data: DataSummary) -> None:
 
 
 def is_supercell(cell: Array, unit: Array) -> bool:
-    """Whether each vector (row, Å) of `cell` is a whole multiple of that of `unit`, to 0.05 Å."""
-    for vector, single in zip(cell, unit, strict=True):
-        times = max(1.0, np.round(np.linalg.norm(vector) / max(float(np.linalg.norm(single)), 1e-9)))
-        if np.abs(vector - times * single).max() > 0.05:
-            return False
-    return True
+    """Whether each vector (row, Å) of `cell` has a whole multiple (to 0.05 Å) of the length of that of `unit`, with the
+    same angles (cosines to 0.01); the cell may be turned."""
+    lengths, single = np.linalg.norm(cell, axis=1), np.linalg.norm(unit, axis=1)
+    if not (lengths.all() and single.all()):
+        return bool(np.array_equal(lengths, single))
+    times = np.maximum(1.0, np.round(lengths / single))
+    cosines = [(v / n[:, None]) @ (v / n[:, None]).T for v, n in ((cell, lengths), (unit, single))]
+    same_angles = np.abs(cosines[0] - cosines[1]).max(initial=0.0) < 0.01
+    return bool(same_angles and np.abs(lengths - times * single).max(initial=0.0) < 0.05)
 
 
 def check_generating(how: Generating) -> None:
