@@ -9,6 +9,7 @@ from aims_pax.models.diffusion.generation import (
     Generating,
     GenerationFailed,
     generate,
+    is_supercell,
     numbers_of_formula,
     sampled,
     starting_graph,
@@ -130,3 +131,14 @@ def test_a_formula_is_read():
     assert numbers_of_formula("Pd2O2").tolist() == [46, 46, 8, 8]
     with pytest.raises(SettingsError, match="cannot be read"):
         numbers_of_formula("")
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [(np.diag([1.0, 1, 1]), True), (np.diag([2.0, 3, 1]), True), (np.diag([1.0, 1, 1.02]), False)],
+)
+def test_a_turned_cell_is_the_same_cell_and_a_sheared_one_is_not(change, same):
+    unit = np.array([[4.0, 0, 0], [1.0, 4.0, 0], [0, 0, 6.0]])
+    turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))
+    assert is_supercell(change @ unit @ turn, unit) == same
+    assert not is_supercell(unit + [[0, 0, 0], [0.5, 0, 0], [0, 0, 0]], unit)
