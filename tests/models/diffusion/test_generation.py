@@ -141,4 +141,5 @@ def test_a_turned_cell_is_the_same_cell_and_a_sheared_one_is_not(change, same):
     unit = np.array([[4.0, 0, 0], [1.0, 4.0, 0], [0, 0, 6.0]])
     turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))
     assert is_supercell(change @ unit @ turn, unit) == same
-    assert not is_supercell(unit + [[0, 0, 0], [0.5, 0, 0], [0, 0, 0]], unit)
+    sheared = np.array([[1.0, 0, 0], [0.12, 1, 0], [0, 0, 1]]) @ unit
+    assert not is_supercell(sheared, unit)
