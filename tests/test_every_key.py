@@ -159,7 +159,7 @@ def is_refused(case: Case) -> bool:
     return not isinstance(case[2], dict) and case in REFUSED
 
 
-def together(cases: list[Case], at_most: int = 6) -> list[tuple[Case, ...]]:
+def together(cases: list[Case], at_most: int = 20) -> list[tuple[Case, ...]]:
     """Cases that share a run: values of different keys that need the same besides. A refused one is alone."""
     groups: list[list[Case]] = []
     for case in cases:

@@ -56,7 +56,7 @@ def check(folder: Path, ledger: Ledger, undisturbed, executor: str) -> None:
         assert different == []
 
 
-@pytest.mark.parametrize(("executor", "kills"), [("inline", 70), ("threads", 40)])
+@pytest.mark.parametrize(("executor", "kills"), [("inline", 60), ("threads", 40)])
 def test_a_hundred_kills(tmp_path, undisturbed, executor, kills):
     total, twice = 0, 0
     for folder, ledger in sweep(tmp_path, executor, kills, undisturbed[1], seed=1):

@@ -22,6 +22,8 @@ from typing import Any, TextIO, TypeAlias
 
 import torch
 
+from aims_pax.models.mace.late_imports import import_late
+
 log = logging.getLogger(__name__)
 
 MaceModel: TypeAlias = Any  # a torch.nn.Module with attributes unknown to type checkers
@@ -122,6 +124,7 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 with quiet():
     torch.serialization.add_safe_globals([slice])  # e3nn 0.4 cannot load its own constants without it
+    import_late("mace.modules")
     import e3nn
     import mace.modules
     from e3nn import o3

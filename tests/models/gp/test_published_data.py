@@ -2,7 +2,6 @@
 
 import os
 import re
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +19,10 @@ PLACES = [
 ]
 DATA = next((p for p in PLACES if p.is_dir()), None)
 pytestmark = pytest.mark.skipif(DATA is None, reason="the published data are not stored here")
-SETS = {  # folders, largest errors in eV and eV/Å, largest CPU seconds of the training with a margin of 30 %
-    "2_EC-EC": ("train_set_tutorial", "test_set_tutorial", 2.5e-3, 18e-3, 2.6),
-    "3_Li-EC": ("train_set_tutorial", "test_set_tutorial", 45e-3, 60e-3, 2.6),
-    "1_H2": ("train_set", "test_set", 0.6e-3, 12e-3, 2.6),
+SETS = {  # folders, largest errors in eV and eV/Å
+    "2_EC-EC": ("train_set_tutorial", "test_set_tutorial", 2.5e-3, 18e-3),
+    "3_Li-EC": ("train_set_tutorial", "test_set_tutorial", 45e-3, 60e-3),
+    "1_H2": ("train_set", "test_set", 0.6e-3, 12e-3),
 }
 
 
@@ -44,13 +43,10 @@ def structures(folder):
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_errors_and_times_with_default_settings(name):
-    train, test, energy, force, seconds = SETS[name]
+def test_errors_with_default_settings(name):
+    train, test, energy, force = SETS[name]
     data, others = structures(DATA / name / train), structures(DATA / name / test)
-    GaussianProcess.fit(data[:3])  # imports
-    began = time.process_time()
     process = GaussianProcess.fit(data)
-    assert time.process_time() - began < seconds
     said = process.predict([x.frame for x in others], spread=True)
     errors = said.forces - np.concatenate([x.label.forces for x in others])
     assert np.abs(said.energies - [x.label.energy for x in others]).mean() < energy
