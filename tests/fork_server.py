@@ -107,6 +107,11 @@ def load_package() -> None:
     """Import every module, so that forks of this process need not."""
     for path in sorted((ROOT / "aims_pax").rglob("*.py")):
         importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    from aims_pax.models.mace.mace_import import quiet
+
+    with quiet():  # what every run needs when it trains and at its end
+        for name in ("torch._dynamo", "mace.calculators"):
+            importlib.import_module(name)
 
 
 def build_a_tiny_model() -> None:

@@ -8,6 +8,7 @@ from aims_pax.dataset import Dataset
 from aims_pax.report.load_run import load_run
 from aims_pax.report.tolerant_readers import snapshot
 from tests.projects import command, write_project
+from tests.sweeps import thinned
 from tests.worlds import water
 
 CHANGES = {
@@ -26,14 +27,17 @@ def finished(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "stages",
-    [
-        ["initial"],
-        ["converge-initial"],
-        ["explore"],
-        ["converge"],
-        ["initial", "explore"],
-        ["initial", "converge"],
-    ],
+    thinned(
+        [
+            ["initial", "explore"],
+            ["initial"],
+            ["explore"],
+            ["converge-initial"],
+            ["initial", "converge"],
+            ["converge"],
+        ],
+        3,
+    ),
     ids="+".join,
 )
 def test_a_stage_whose_snapshots_were_moved_away_begins_again_and_the_run_ends(finished, tmp_path, stages):
@@ -77,6 +81,7 @@ def test_the_error_gives_that_advice(finished, tmp_path):
     assert "entries of an earlier attempt moved" in again.stdout.replace("\n", " ")
 
 
+@pytest.mark.slow
 def test_training_on_given_data_begins_again_too(finished, tmp_path):
     for name in ("training", "validation"):
         shutil.copy(finished / "results" / f"{name}.xyz", tmp_path / f"{name}.xyz")
@@ -122,10 +127,10 @@ def test_without_restarts_the_halves_end_or_say_why_they_cannot(tmp_path, name, 
     assert words in done.stderr
 
 
-@pytest.mark.parametrize("changes", [
+@pytest.mark.parametrize("changes", thinned([
     {"ACTIVE_LEARNING": {"converge_al": False}}, {"ACTIVE_LEARNING": {"converge_best": False}},
     {"ACTIVE_LEARNING": {"analysis": True, "analysis_skip": 10, "n_test": 1}},
-], ids=str)  # fmt: skip
+], 3), ids=str)  # fmt: skip
 def test_without_restarts_other_keys_work_too(tmp_path, changes):
     al = {**CHANGES["ACTIVE_LEARNING"], **changes["ACTIVE_LEARNING"], "max_MD_steps": 30}
     folder = write_project(

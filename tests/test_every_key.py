@@ -282,8 +282,18 @@ PAIRS = [("calculator", executor) for executor in LOCAL] + [
 ]  # FHI-aims: folders, files, processes
 
 
-@pytest.mark.parametrize(("reference", "executor"), PAIRS)
-@pytest.mark.parametrize("stage", COMMANDS)
+# Parsl's processes take seconds to start: the suite has one stage through them with each reference
+MATRIX = [(stage, *pair) for stage in COMMANDS for pair in PAIRS]
+OFTEN = {("active learning", "aims", "htex"), ("check --try", "calculator", "htex")}
+
+
+@pytest.mark.parametrize(
+    ("stage", "reference", "executor"),
+    [
+        pytest.param(*case, marks=[pytest.mark.slow] if case[2] == "htex" and case not in OFTEN else [])
+        for case in MATRIX
+    ],
+)
 def test_every_stage_ends_with_every_executor(stage, executor, reference, tmp_path, finished):
     given = [LabelledFrame(f, CalculatorReference(EMT["factory"], {}).label(f)) for f in rattled(water(), 6)]
     changes = changed(TINY, {"CLUSTER": {"executor": executor, "max_workers": 2, **HERE}})

@@ -123,7 +123,7 @@ def test_settings_files(tmp_path, name):
         path.write_bytes(content)
         read_settings(folder, for_run=True)
 
-    storm(path.read_bytes(), 1500, read, AimsPaxError)
+    storm(path.read_bytes(), 700, read, AimsPaxError)
     assert sorted(folder.rglob("*")) == files
 
 
@@ -180,7 +180,7 @@ def test_structure_files(tmp_path, name, text):
             assert frame.spin is None or frame.spin >= 1
             assert len(frame.id) == 20
 
-    storm(text.encode(), 700, read, SettingsError)
+    storm(text.encode(), 350, read, SettingsError)
 
 
 def test_control_in(tmp_path):
@@ -221,7 +221,7 @@ def test_aims_out(tmp_path, frame):
     def read(content):
         read_label(content.decode("utf-8", "replace"), frame, frame.periodic)
 
-    storm(run.stdout, 1000, read, LabelError)
+    storm(run.stdout, 500, read, LabelError)
 
 
 def test_datasets(tmp_path):
@@ -235,7 +235,7 @@ def test_datasets(tmp_path):
         path.write_bytes(content)
         list(read_extxyz(path))
 
-    storm(to_extxyz(frames).encode(), 2000, read, AimsPaxError)
+    storm(to_extxyz(frames).encode(), 1000, read, AimsPaxError)
 
 
 def periodic_with_virials() -> bytes:
@@ -263,7 +263,7 @@ def test_given_files_are_read_whole_or_refused(tmp_path):
             assert again.origin == labelled.origin
             assert again.id == labelled.id
 
-    storm(periodic_with_virials(), 1500, read, AimsPaxError)
+    storm(periodic_with_virials(), 700, read, AimsPaxError)
 
 
 def rewritten(labelled, folder):
@@ -308,7 +308,7 @@ def test_the_pool_is_read_or_refused_and_never_loses_more_than_its_torn_end(tmp_
             assert (pool.read_bytes() + cut).rstrip(b"\n") == content.rstrip(b"\n")
             assert cut.count(b"Properties=") <= 1
 
-    storm(original, 1500, read, AimsPaxError)
+    storm(original, 700, read, AimsPaxError)
 
 
 def test_owners_of_folders(tmp_path):
@@ -348,7 +348,7 @@ def test_snapshots():
     original = pack_arrays(
         {"md/0/x": np.arange(30.0), "n": np.asarray(3)}, {"state": {"a": [1, 2]}, "version": 1}
     )
-    storm(original, 2000, unpack_arrays, Torn)
+    storm(original, 1000, unpack_arrays, Torn)
 
 
 def test_stored_labels(tmp_path):

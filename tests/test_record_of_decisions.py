@@ -18,6 +18,7 @@ from aims_pax.report.run_verdict import run_verdict
 from aims_pax.report.tolerant_readers import snapshot
 from aims_pax.settings import read_settings
 from tests.projects import command, write_project
+from tests.sweeps import thinned
 from tests.worlds import water
 
 
@@ -41,7 +42,9 @@ def run(folder, monkeypatch, changes, systems):
     return checks
 
 
-@pytest.mark.parametrize(("sharing", "freeze"), [("shared", "inf"), ("per_system", "inf"), ("shared", 9)])
+@pytest.mark.parametrize(
+    ("sharing", "freeze"), thinned([("shared", "inf"), ("per_system", "inf"), ("shared", 9)], 3)
+)
 def test_report_and_core_agree_on_the_threshold_of_every_check(tmp_path, monkeypatch, sharing, freeze):
     """c_x is changed between two runs; the threshold may be frozen or of each geometry."""
     start = water()

@@ -14,6 +14,7 @@ import pytest
 
 from aims_pax.dataset import read_extxyz
 from tests.projects import command, write_project
+from tests.sweeps import thinned
 from tests.worlds import LENNARD_JONES, cluster, crystal, slab, water
 
 
@@ -288,7 +289,10 @@ def interrupted(folder, until, number=signal.SIGINT, name="aims-PAX"):
     return process.returncode, "".join(output)
 
 
-def test_ctrl_c_in_each_stage_loses_nothing_and_the_result_is_that_of_an_undisturbed_run(tmp_path):
+@pytest.mark.parametrize(
+    "instants", thinned([["labelling"], ["training visit 2", "labelling", "convergence: "]], 2), ids=len
+)
+def test_ctrl_c_loses_nothing_and_the_result_is_that_of_an_undisturbed_run(tmp_path, instants):
     changes = {
         "INITIAL_DATASET_GENERATION": {"max_initial_epochs": 12},
         "ACTIVE_LEARNING": {
@@ -296,10 +300,8 @@ def test_ctrl_c_in_each_stage_loses_nothing_and_the_result_is_that_of_an_undistu
         },
     }  # fmt: skip
     folder, other = write_project(tmp_path / "a", changes), write_project(tmp_path / "b", changes)
-    stages = []
-    for until in ("training visit 2", "labelling", "convergence: "):
+    for until in instants:
         code, output = interrupted(folder, until)
-        stages.append(output)
         assert code == 3, output
         assert "run the same command again" in output
     final = command(folder=folder)
@@ -353,22 +355,22 @@ def test_a_reference_that_always_fails_stops_with_the_reason(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_lennard_jones_through_threads_and_processes(tmp_path):
-    for executor in ("threads", "htex"):
-        folder = write_project(
-            tmp_path / executor,
-            {
-                "REFERENCE": LENNARD_JONES,
-                "CLUSTER": {"executor": executor, "max_workers": 2, "training": {"workers": 0}},
-                "INITIAL_DATASET_GENERATION": {"initial_calculator": LENNARD_JONES | {"type": None}},
-                "ACTIVE_LEARNING": {"max_MD_steps": 20},
-                "MD": {"temperature": 30},
-            },
-            systems={"argon": cluster()},
-        )
-        done = command(folder=folder)
-        assert done.returncode == 0, done.stderr
-        assert not (folder / "runinfo").exists()
+@pytest.mark.parametrize("executor", thinned(["htex", "threads"], 2))
+def test_lennard_jones_through_threads_and_processes(tmp_path, executor):
+    folder = write_project(
+        tmp_path,
+        {
+            "REFERENCE": LENNARD_JONES,
+            "CLUSTER": {"executor": executor, "max_workers": 2, "training": {"workers": 0}},
+            "INITIAL_DATASET_GENERATION": {"initial_calculator": LENNARD_JONES | {"type": None}},
+            "ACTIVE_LEARNING": {"max_MD_steps": 20},
+            "MD": {"temperature": 30},
+        },
+        systems={"argon": cluster()},
+    )
+    done = command(folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert not (folder / "runinfo").exists()
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,7 @@ def test_the_labels_serve_a_run_without_baseline_and_none_is_computed_again(fini
     assert list((folder / "results").glob("*.delta.*")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["labelling"])
 def test_killed_and_begun_again_it_ends_as_if_nothing_had_been(tmp_path, where):
     folder, other = (project(tmp_path / name) for name in "ab")
@@ -259,6 +260,7 @@ def test_models_of_another_baseline_or_of_none_are_no_beginning(finished, tmp_pa
         assert expected in " ".join(done.stderr.split())
 
 
+@pytest.mark.slow
 def test_members_train_and_trajectories_move_in_other_processes(tmp_path):
     cluster = {
         "executor": "threads",

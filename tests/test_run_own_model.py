@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from tests.projects import command, write_project
+from tests.sweeps import thinned
 
 SOURCE = Path(__file__).parent / "models" / "linear_model.py"
 ONE = {"ensemble_size": 1}
@@ -129,7 +130,7 @@ def test_another_kind_in_the_same_folder_is_refused(finished, tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "members", "where"),
-    [("linear_model:KIND", 1, "labelling"), ("linear_model:COMMITTEE", 2, "training visit 2")],
+    thinned([("linear_model:COMMITTEE", 2, "training visit 2"), ("linear_model:KIND", 1, "labelling")], 2),
 )
 def test_killed_and_begun_again_it_ends_as_if_nothing_had_been(tmp_path, kind, members, where):
     folder, other = (project(tmp_path / name, kind=kind, members=members) for name in "ab")

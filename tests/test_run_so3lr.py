@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from aims_pax.dataset import read_extxyz
 from tests.potentials.packages import needs_package
 from tests.projects import command, write_project
@@ -28,6 +30,7 @@ def structures(folder):
     return [(f.origin["system"], f.origin["sampler"], f.id) for f in frames]
 
 
+@pytest.mark.slow
 def test_stopped_and_continued_it_makes_the_same_structures(tmp_path):
     undisturbed, stopped = (write_project(tmp_path / n, CHANGES, systems=SYSTEMS) for n in ("a", "b"))
     done = command(folder=undisturbed, name="aims-PAX-initial-ds")

@@ -13,6 +13,7 @@ from aims_pax.core.error_calibration import (
     fit_error_map,
 )
 from aims_pax.record.checkpoint import from_plain, to_plain
+from tests.sweeps import thinned
 
 
 class SimulatedLearning:
@@ -84,7 +85,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", thinned(CASES, 3))
 def test_ninety_percent_of_the_frames_met_are_below_the_bound(case):
     assert 0.87 <= coverage(**CASES[case]) <= 0.93
 

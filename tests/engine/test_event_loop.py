@@ -16,6 +16,7 @@ from aims_pax.engine.interrupts import InterruptMonitor, RunInterrupted
 from aims_pax.errors import Abandoned, NotConverged, SetupError
 from aims_pax.record.checkpoint import from_plain, to_plain
 from aims_pax.wire_names import name_in_files
+from tests.sweeps import thinned
 
 RULES = ExploreRules(
     skip_step=10, c_x=0.0, valid_ratio=0.1, epochs_per_worker=2, epochs_per_visit=1, max_steps=400
@@ -303,7 +304,7 @@ def test_a_visit_that_fails_beside_one_that_was_taken_in_leaves_no_half_snapshot
     assert len(world.installed) == 3
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", thinned(range(60), 3))
 @pytest.mark.parametrize(("threads", "beside"), [(False, False), (True, False), (True, True)])
 def test_killed_anywhere_and_started_again_it_ends_and_pays_no_label_twice(seed, threads, beside):
     dice = random.Random(seed)

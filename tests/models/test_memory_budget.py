@@ -20,6 +20,7 @@ from aims_pax.models.mace.losses import Loss
 from tests.models.mace import tiny
 from tests.models.mace.test_gradients import ELEMENTS, member
 from tests.models.mace.tiny import copper, ethanol, water
+from tests.sweeps import thinned
 
 MB = 1e6
 
@@ -138,7 +139,7 @@ def test_a_training_batch_is_cut_before_memory_runs_out(monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
-@pytest.mark.parametrize("inference", ["torch", "native"])
+@pytest.mark.parametrize("inference", thinned(["torch", "native"], 2))
 def test_dynamics_of_a_large_batch_stay_within_the_limit(inference):
     if inference == "native":
         from aims_pax.models.mace.native import absent

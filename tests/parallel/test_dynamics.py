@@ -88,6 +88,7 @@ def test_a_killed_process_is_replaced_and_its_steps_are_repeated(trained, pool, 
     assert "the steps are repeated" in caplog.text
 
 
+@pytest.mark.slow
 def test_after_a_kill_less_is_moved_at_once_and_after_two_in_fewer_processes(trained, monkeypatch, caplog):
     """What the kernel kills for its memory must not be tried again as it was."""
     asked = []

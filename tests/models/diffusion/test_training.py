@@ -9,6 +9,7 @@ from aims_pax.errors import Abandoned, SettingsError
 from aims_pax.models.diffusion.training import DiffusionTrainer
 from aims_pax.models.diffusion.training_data import architecture_for
 from tests.models.diffusion.structures import CONFINED, adsorbates, graphs, settings, trimers
+from tests.sweeps import thinned
 
 
 def trainer(own, **keys) -> DiffusionTrainer:
@@ -39,7 +40,7 @@ def test_training_lowers_the_loss_of_structures_that_it_has_not_seen():
     assert made.held_out_loss(own[:32]) < 0.9 * before
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
+@pytest.mark.parametrize("schedule", thinned(["cosine", "plateau"], 2))
 def test_a_training_killed_at_any_epoch_gives_the_same_weights(schedule):
     """From each of 20 states, read as a file of plain values, the next epoch is that of the whole training."""
     own = graphs(adsorbates(20), **CONFINED)

@@ -10,6 +10,7 @@ from aims_pax.models.mace.build import build_model, elements_of, read_model, rea
 from aims_pax.models.mace.inference import Committee
 from aims_pax.models.mace.statistics import Statistics
 from tests.models.mace.tiny import ELEMENTS, copper, settings, water
+from tests.sweeps import thinned
 
 STATISTICS = Statistics(np.array([-1.0, -2.0, -3.0, -4.0]), 9.0, 1.5, 0.25, "given", 4)
 
@@ -50,7 +51,9 @@ VARIANTS = [
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, VARIANTS[0], VARIANTS[3], {"interaction": "RealAgnosticResidualNonLinearInteractionBlock"}],
+    thinned(
+        [{}, VARIANTS[0], {"interaction": "RealAgnosticResidualNonLinearInteractionBlock"}, VARIANTS[3]], 2
+    ),
     ids=str,
 )
 def test_the_second_model_of_an_architecture_is_what_it_would_be_alone(changes, monkeypatch):
@@ -76,7 +79,7 @@ def test_the_second_model_of_an_architecture_is_what_it_would_be_alone(changes, 
 
 
 @pytest.mark.parametrize(
-    "changes", [{"num_channels": 6}, {"default_dtype": "float64"}, {"r_max": 4.5}], ids=str
+    "changes", thinned([{"num_channels": 6}, {"default_dtype": "float64"}, {"r_max": 4.5}], 3), ids=str
 )
 def test_another_architecture_is_not_a_copy_of_the_last(changes):
     build_model(settings(), ELEMENTS, 1)

@@ -125,6 +125,7 @@ def test_without_a_compiler_training_is_eager(fresh, monkeypatch, model):
     assert prepared(model) == (None, ["failed"])
 
 
+@pytest.mark.slow
 def test_what_a_training_process_has_to_say_is_in_the_log_once(fresh, monkeypatch, caplog):
     monkeypatch.setenv("CXX", "no-such-compiler")
     e = Ensemble.build(settings(**MICRO, compile="always"), [1, 2], (1, 8))
@@ -265,6 +266,7 @@ def _seconds(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="Linux only")
 def test_a_process_aside_leaves_a_busy_core_to_others():
     """In a session of its own, as `BackgroundCompile` starts it; sharing one core with somebody else's session."""

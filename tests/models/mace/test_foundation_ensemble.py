@@ -257,6 +257,7 @@ def test_replay_protects_what_lies_outside(tmp_path):
     assert moved["replay"] < 0.6 * moved["naive"], moved
 
 
+@pytest.mark.slow
 def test_training_in_another_process_has_the_same_bits(model_file, tmp_path):
     ase.io.write(tmp_path / "others.xyz", [f.frame.to_atoms() for f in water(3, 3)], format="extxyz")
     made = settings(model_file, recipe="replay", replay_data="others.xyz")
