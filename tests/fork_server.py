@@ -159,8 +159,9 @@ def _run(request: dict[str, Any]) -> None:
     try:
         os.setsid()
         os.chdir(request["folder"])
+        set_by_imports = {n: v for n, v in os.environ.items() if n.startswith("TORCH_FORCE")}
         os.environ.clear()
-        os.environ.update(request["environment"])
+        os.environ.update({**set_by_imports, **request["environment"]})
         place = Path(request["place"])
         for number, path in ((0, Path(os.devnull)), (1, place / "out"), (2, place / "err")):
             file = os.open(path, os.O_RDWR | os.O_CREAT)

@@ -14,7 +14,7 @@ SOURCE = {"file": "a.xyz", "digest": "0"}
 
 
 def test_a_stopped_training_continues_with_the_same_result(tmp_path, monkeypatch, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="aims_pax")
     monkeypatch.setattr(training_run, "SAVE_EVERY", 0.0)
     asked = settings(epochs=4, log_interval=2, log_dir=str(tmp_path / "logs"))
     whole = train_in_folder(FRAMES, asked, SOURCE)
