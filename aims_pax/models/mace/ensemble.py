@@ -174,23 +174,18 @@ class Ensemble(ForceFieldModel):
         """
         if not self.trained:
             raise RuntimeError("the ensemble has not been trained yet: it has no energy scale")
-        copies = self._copies()
-        chosen = copies if members is None else [copies[k] for k in members]
+        if not self._frozen:
+            self._frozen = [m.frozen_copy() for m in self.members]
+        elif self._frozen_version != self.version:
+            for member, model in zip(self.members, self._frozen, strict=True):
+                member.refresh(model)
+        self._frozen_version = self.version
+        chosen = self._frozen if members is None else [self._frozen[k] for k in members]
         if self._backend is None:
             misc = self.settings.misc
             fallback = cuequivariance.Cueq(misc.device).evaluator if misc.enable_cueq else torch_evaluator
             self._backend = Backend(misc.inference, misc.device, chosen[0], fallback)
         return Committee(chosen, self.settings.misc.device, evaluator=self._backend.evaluator)
-
-    def _copies(self, always: bool = False) -> list[MaceModel]:
-        """The averaged models, of which there is one set: they are renewed in place after training."""
-        if not self._frozen:
-            self._frozen = [m.frozen_copy() for m in self.members]
-        elif self._frozen_version != self.version or always:
-            for member, model in zip(self.members, self._frozen, strict=True):
-                member.refresh(model)
-        self._frozen_version = self.version
-        return self._frozen
 
     def train(
         self,
@@ -397,13 +392,11 @@ class Ensemble(ForceFieldModel):
 
         double: in double precision, for energies that single precision cannot resolve.
         """
-        own = double or self.members[member].device.type != "cpu"  # conversions need a model of their own
-        model = self.members[member].frozen_copy().to("cpu") if own else self._copies(always=True)[member]
+        model = self.members[member].frozen_copy().to("cpu")
         model = (doubled(model) if double else model).requires_grad_(True)
         content = io.BytesIO()  # otherwise torch writes the name of the temporary file into it
         with quiet():
             torch.save(model, content)
-        model.requires_grad_(False)
         write_bytes(path, content.getvalue())
 
     def _count(self, chosen: Sequence[tuple[Member, MemberData]], epochs: int) -> None:
