@@ -1,8 +1,8 @@
 """Modules that MACE imports at its start and that this package never or seldom uses: they are loaded on first use.
 
 `import mace` loads the tools of its own training (with pandas, matplotlib and torchmetrics), e3nn's search for peaks
-(with scipy.signal and scipy.stats) and torch's compiler. Measured with one thread beside other work: about 5 of the 10 to
-12 s of CPU time that the import of MACE and torch takes.
+(with scipy.signal and scipy.stats) and torch's compiler. Measured with one thread beside other work: about 5 of the
+10 to 12 s of CPU time that the import of MACE and torch takes.
 """
 
 from __future__ import annotations
