@@ -6,7 +6,6 @@ Nothing of this is stored but the times.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import numpy as np
 from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.models.base import ForceFieldModel, MemberData
 from aims_pax.models.kinds import kind_of_run
+from aims_pax.record.log import only_errors
 from aims_pax.seeds import member_seeds, rng
 from aims_pax.settings import Settings
 from aims_pax.systems import System, deal, elements
@@ -60,19 +60,19 @@ def measure_timings(settings: Settings, systems: tuple[System, ...], labels: Map
     zs = elements(s.frame for s in systems)
     if kind.beginning(settings) is not None and kind.trial_members(settings, seeds, zs) is None:
         return _replaced(known, missing="the models begin from weights that are not on this machine yet")
-    logging.getLogger("aims_pax.models").setLevel(logging.ERROR)  # remarks about the random labels
-    model = kind.build(settings, seeds, zs)
-    frames = _random_labels(systems, settings.model.seed)
-    data = MemberData(frames, frames[:1])
-    model.train({m: data for m in range(len(model.members))}, 1)  # the first epoch is not typical
-    starting = time.monotonic() - began
-    n = settings.active_learning.num_trajectories if settings.active_learning else 1
-    dealt = list(deal(systems, max(n, len(systems))))
-    md_step, steps = _md_step(settings, model, dealt)
-    return _replaced(
-        known, training=_epoch(model, data), md_step=md_step, trajectories=len(dealt), starting=starting,
-        md_steps_timed=steps,
-    )  # fmt: skip
+    with only_errors("aims_pax.models"):  # they would remark on the random labels
+        model = kind.build(settings, seeds, zs)
+        frames = _random_labels(systems, settings.model.seed)
+        data = MemberData(frames, frames[:1])
+        model.train({m: data for m in range(len(model.members))}, 1)  # the first epoch is not typical
+        starting = time.monotonic() - began
+        n = settings.active_learning.num_trajectories if settings.active_learning else 1
+        dealt = list(deal(systems, max(n, len(systems))))
+        md_step, steps = _md_step(settings, model, dealt)
+        return _replaced(
+            known, training=_epoch(model, data), md_step=md_step, trajectories=len(dealt), starting=starting,
+            md_steps_timed=steps,
+        )  # fmt: skip
 
 
 def _replaced(timings: Timings, **values: Any) -> Timings:

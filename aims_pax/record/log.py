@@ -65,6 +65,21 @@ def to_console(console: Console, level: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def only_errors(name: str) -> Iterator[None]:
+    """Inside the block this logger, and those below it without a level of their own, log nothing but errors.
+
+    name: of the logger; "" is the root logger, which other packages use.
+    """
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextlib.contextmanager
 def to_file(path: Path) -> Iterator[None]:
     """Log messages inside the block are appended to the file, tracebacks included.
 

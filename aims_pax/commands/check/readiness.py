@@ -30,6 +30,7 @@ from aims_pax.potentials.delta_kind import without_atoms_of
 from aims_pax.potentials.named import canonical_spec
 from aims_pax.record.checkpoint import exists
 from aims_pax.record.folder import RunFolder
+from aims_pax.record.log import only_errors
 from aims_pax.record.restart_compatibility import WITHOUT, as_begun, refuse_changes
 from aims_pax.settings import effective
 from aims_pax.settings.augment import CallSpec
@@ -158,11 +159,8 @@ def check_reference(settings: Settings, systems: Sequence[System]) -> None:
 
 def _reference(settings: Settings) -> Any:
     """The reference, without its warnings, which appear when the run opens it."""
-    logging.disable(logging.WARNING)
-    try:
+    with only_errors("aims_pax"):
         return reference_of(settings)
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def begun_folder(settings: Settings, systems: Sequence[System]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from aims_pax.models.mace.inference import Committee
 from aims_pax.models.mace.mace_import import MaceModel, default_dtype, quiet
 from aims_pax.models.mace.precision import dtype_of, is_too_coarse, resolution
 from aims_pax.record.files import replacing
+from aims_pax.record.log import only_errors
 
 USE = {
     "ase": """\
@@ -95,14 +95,9 @@ def exported_labels(form: str, path: Path, frames: Sequence[Frame]) -> list[Labe
 @contextlib.contextmanager
 def _hushed() -> Iterator[None]:
     """Suppress warnings and root logger messages of MACE's tools; errors are still raised as exceptions."""
-    with quiet(), warnings.catch_warnings():
+    with quiet(), warnings.catch_warnings(), only_errors(""):
         warnings.simplefilter("ignore", UserWarning)
-        before = logging.root.manager.disable
-        logging.disable(logging.WARNING)
-        try:
-            yield
-        finally:
-            logging.disable(before)
+        yield
 
 
 # ---------------------------------------------------------------- writing
