@@ -4,7 +4,8 @@
 
     lj13        argon clusters at 15 K: how many samples relax to the icosahedron, pair distances, overlaps, memorised
     hotcold     the same at 8 and 25 K with the temperature as property: median energies of conditioned samples
-    cupd        Cu6Pd7 from minima of Cu13 and Pd13 and their alloys (EMT), elements generated
+    cupd        Cu6Pd7 from minima of Cu13 and Pd13 (EMT), elements generated
+    cupd_alloys the same from minima of Cu13, Cu10Pd3, Cu8Pd5, Cu4Pd9, Cu2Pd11 and Pd13: the composition is still new
     overlayer   4 Au on a fixed Al(100) slab (EMT, 300 K), also in an oblique cell
     repeat      the same, trained with repeat 2, sampled in a 2 × 2 cell
     ethanol     GFN1-xTB at 500 K: conformers, bond lengths, bond graphs
@@ -377,8 +378,23 @@ def minima(symbols: Sequence[str], n: int, seed: int, window: float) -> list[Ato
     return [atoms for e, atoms in found if e < best + window]
 
 
+def clusters(contents: Sequence[int], each: int, seed: int) -> list[Atoms]:
+    """`each` minima within 0.3 eV of the lowest for clusters of 13 atoms of which so many are Cu, the others Pd."""
+    return [
+        a for n in contents for a in minima(["Cu"] * n + ["Pd"] * (13 - n), each, seed + 10 * (n + 1), 0.3)
+    ]
+
+
 def case_cupd(seed: int, steps: int = 2500) -> dict[str, Any]:
-    train = [a for k, z in enumerate(("Cu", "Pd")) for a in minima([z] * 13, 150, seed + 10 * k, 1.5)]
+    return cupd_from(clusters((13, 0), 150, seed), seed, steps)
+
+
+def case_cupd_alloys(seed: int, steps: int = 2500) -> dict[str, Any]:
+    return cupd_from(clusters((13, 10, 8, 4, 2, 0), 50, seed), seed, steps)
+
+
+def cupd_from(train: list[Atoms], seed: int, steps: int) -> dict[str, Any]:
+    """100 samples of Cu6Pd7, relaxed, beside random starts, random elements on the icosahedron, and basin hopping."""
     t = Trained([(Frame.from_atoms(a), {}) for a in train], steps, seed=seed, noisers=("Positions", "Types"))
     start, counts = starting_graph(t.model, t.data, formula="Cu6Pd7")
     graphs = t.samples(start, 100, Generating(), counts)
@@ -389,25 +405,40 @@ def case_cupd(seed: int, steps: int = 2500) -> dict[str, Any]:
     }
     rng = np.random.default_rng(seed)
     wild = [Atoms(rng.permutation(wanted), rng.normal(0, 1.6, (13, 3))) for _ in range(100)]
-    hopping = [a for a in minima(["Cu"] * 6 + ["Pd"] * 7, 100, seed + 50, 9.0)]
-    results = {}
-    for name, some in (
-        ("", [g.to_frame().to_atoms() for g in graphs]),
-        ("random_", wild),
-        ("hopping_", hopping),
-    ):
-        energies = []
+    at_sites = icosahedron().numpy() * 2.6 / 3.75
+    sites = [Atoms(rng.permutation(wanted), at_sites + rng.normal(0, 0.05, (13, 3))) for _ in range(100)]
+    hopping = minima(["Cu"] * 6 + ["Pd"] * 7, 100, seed + 50, 9.0)
+    sets = {
+        "": [g.to_frame().to_atoms() for g in graphs],
+        "random_": wild,
+        "sites_": sites,
+        "hopping_": hopping,
+    }
+    results: dict[str, Any] = {}
+    for name, some in sets.items():
         for atoms in some:
             atoms.calc = EMT()
-            FIRE(atoms, logfile=None, maxstep=0.2).run(fmax=0.05, steps=300)
-            energies.append(atoms.get_potential_energy())
-        results[name] = np.array(energies)
+            FIRE(atoms, logfile=None, maxstep=0.2).run(fmax=0.01, steps=500)
+        results[name] = np.array([atoms.get_potential_energy() for atoms in some])
     best = min(float(e.min()) for e in results.values())
     for name, e in results.items():
         found[f"{name}within_0.3"] = float((e < best + 0.3).mean())
-        found[f"{name}unique"] = len({round(x, 2) for x in e}) / len(e)
+        found[f"{name}unique"] = len({round(x, 3) for x in e}) / len(e)
         found[f"{name}median"] = float(np.median(e) - best)
+        found[f"{name}icosahedra"] = np.mean([contacts(atoms) == 42 for atoms in sets[name]])
+        found[f"{name}centre_cu"] = np.mean([centre(atoms) == 29 for atoms in sets[name]])
     return found
+
+
+def contacts(atoms: Atoms) -> int:
+    """Pairs of nearest neighbours; the icosahedron of 13 atoms has 42."""
+    d = atoms.get_all_distances()[np.triu_indices(len(atoms), 1)]
+    return int((d < 3.4).sum())  # Å
+
+
+def centre(atoms: Atoms) -> int:
+    """Atomic number of the atom in the middle."""
+    return int(atoms.numbers[np.linalg.norm(atoms.positions - atoms.positions.mean(0), axis=1).argmin()])
 
 
 def xtb() -> Any:
@@ -490,6 +521,7 @@ CASES: dict[str, Callable[..., dict[str, Any]]] = {
     "overlayer": case_overlayer,
     "oblique": lambda seed, **k: case_overlayer(seed, oblique=True, **k),
     "cupd": case_cupd,
+    "cupd_alloys": case_cupd_alloys,
     "ethanol": case_ethanol,
     "repeat": lambda seed, **k: case_overlayer(seed, repeat=2, **k),
 }
