@@ -70,8 +70,7 @@ def project(folder: Path, arm: str, seed: int) -> None:
     settings = yaml.safe_load((ETHANOL / "aimsPAX.yaml").read_text())
     mace = yaml.safe_load((ETHANOL / "mace.yaml").read_text())
     first = settings["INITIAL_DATASET_GENERATION"]
-    for key in ("initial_sampling", "initial_calculator"):
-        del first[key]
+    del first["initial_sampling"]
     first |= {
         "converge_initial": True,
         "max_convergence_epochs": 150,
