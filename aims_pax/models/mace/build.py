@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 
 from aims_pax.errors import SettingsError
 from aims_pax.models.mace.clebsch_gordan_cache import remembered_coefficients
+from aims_pax.models.mace.initial_weights import Draw, InitialWeights, recorded_draws
 from aims_pax.models.mace.mace_import import (
     MaceModel,
     default_dtype,
@@ -35,39 +36,57 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 def build_model(settings: MaceSettings, elements: Sequence[int], seed: int) -> MaceModel:
     """A model with initial weights that depend only on `seed`; torch's global random state is not changed.
 
-    The second model of an architecture is a copy of the first with weights of its own: most of the time goes into
-    compiling functions, which are the same in both. Raises SettingsError when MACE cannot build this ARCHITECTURE.
+    Further models of an architecture are copies of the first with weights of their own: most of the time goes into
+    compiling functions, which are the same in all. Raises SettingsError when MACE cannot build this ARCHITECTURE.
     """
     a, dtype = settings.architecture, DTYPES[settings.general.default_dtype]
     if a.model == "MACE" and "Residual" in a.interaction_first:
         log.info("model MACE: interaction_first is %s instead of %s", _first(a), a.interaction_first)
     words = f"{a.model_dump_json()} {[int(z) for z in elements]} {dtype}"
     with quiet(), remembered_coefficients(), default_dtype(dtype), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if _blueprint.words == words:
-            with without_code_generation():
-                weights = _constructed(a, elements).state_dict()
-            model = torch.load(
-                io.BytesIO(_blueprint.file), "cpu", weights_only=False
-            )  # written here, by this process
-            model.load_state_dict(weights)
+        if words in _blueprints:
+            model = _blueprints[words].copied(lambda: _constructed(a, elements), seed)
         else:
-            model = _constructed(a, elements)
-            file = io.BytesIO()
-            torch.save(model, file)
-            _blueprint.words, _blueprint.file = words, file.getvalue()
+            torch.manual_seed(seed)
+            with recorded_draws() as draws:
+                model = _constructed(a, elements)
+            _blueprints[words] = _Blueprint.of(model, draws, seed)
+            while len(_blueprints) > BLUEPRINTS:
+                del _blueprints[next(iter(_blueprints))]
     return model.to(settings.misc.device)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Blueprint:
-    """The model that was built last: its architecture in words, and itself as a file."""
+    """A model that was built, as a file, and how its weights follow from a seed where that is known."""
 
-    words: str = ""
-    file: bytes = b""
+    file: bytes
+    weights: InitialWeights | None
+
+    @classmethod
+    def of(cls, model: MaceModel, draws: list[tuple[Draw, torch.Tensor]], seed: int) -> Self:
+        after = torch.get_rng_state()
+        file = io.BytesIO()
+        torch.save(model, file)
+        return cls(file.getvalue(), InitialWeights.found(model, draws, seed, after))
+
+    def copied(self, construct: Callable[[], MaceModel], seed: int) -> MaceModel:
+        """A copy with the weights that `construct` would give a new model after this seed."""
+        if self.weights is not None:
+            drawn = self.weights.drawn(seed)
+        else:
+            torch.manual_seed(seed)
+            with without_code_generation():
+                drawn = construct().state_dict()
+        model: MaceModel = torch.load(  # written by this process
+            io.BytesIO(self.file), "cpu", weights_only=False
+        )
+        model.load_state_dict({**model.state_dict(), **drawn})
+        return model
 
 
-_blueprint = _Blueprint()
+BLUEPRINTS = 4  # architectures whose last model is remembered
+_blueprints: dict[str, _Blueprint] = {}
 
 
 def _first(a: ArchitectureSettings) -> str:

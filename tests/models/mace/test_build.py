@@ -8,6 +8,7 @@ from aims_pax.frames import Frame
 from aims_pax.models.mace import build
 from aims_pax.models.mace.build import build_model, elements_of, read_model, read_statistics, set_statistics
 from aims_pax.models.mace.inference import Committee
+from aims_pax.models.mace.initial_weights import InitialWeights
 from aims_pax.models.mace.statistics import Statistics
 from tests.models.mace.tiny import ELEMENTS, copper, settings, water
 from tests.sweeps import thinned
@@ -35,6 +36,17 @@ def test_weights_follow_from_the_seed_alone_and_the_global_state_is_left_alone()
     assert torch.get_default_dtype() == torch.float32
 
 
+def test_a_few_architectures_are_remembered(monkeypatch):
+    monkeypatch.setattr(build, "_blueprints", {})
+    monkeypatch.setattr(build, "BLUEPRINTS", 2)
+    for z in (1, 6, 8):
+        build_model(settings(), (z,), 1)
+    assert ["[1]" in words for words in build._blueprints] == [False, False]
+    kept = dict(build._blueprints)
+    build_model(settings(), (8,), 2)
+    assert build._blueprints == kept
+
+
 def test_building_prints_nothing(capfd):
     build_model(settings(), (1,), 1)
     assert capfd.readouterr() == ("", "")
@@ -56,12 +68,17 @@ VARIANTS = [
     ),
     ids=str,
 )
-def test_the_second_model_of_an_architecture_is_what_it_would_be_alone(changes, monkeypatch):
+@pytest.mark.parametrize("repeatable", [True, False])
+def test_the_second_model_of_an_architecture_is_what_it_would_be_alone(changes, repeatable, monkeypatch):
     chosen = settings(**changes)
+    monkeypatch.setattr(build, "_blueprints", {})
+    if not repeatable:
+        monkeypatch.setattr(InitialWeights, "found", lambda *anything: None)
     build_model(chosen, ELEMENTS, 1)
-    assert build._blueprint.file
+    (blueprint,) = build._blueprints.values()
+    assert (blueprint.weights is not None) == repeatable
     second = build_model(chosen, ELEMENTS, 2)
-    monkeypatch.setattr(build, "_blueprint", build._Blueprint())
+    monkeypatch.setattr(build, "_blueprints", {})
     alone = build_model(chosen, ELEMENTS, 2)
     assert [(n, p.requires_grad) for n, p in second.named_parameters()] == [
         (n, p.requires_grad) for n, p in alone.named_parameters()
