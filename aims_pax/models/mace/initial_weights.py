@@ -39,7 +39,7 @@ class _Recorder(TorchDispatchMode):
     """Notes draws from the global generator. What it does not know leaves the generator in another state."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.draws: list[tuple[Draw, T]] = []
 
     def __torch_dispatch__(
