@@ -177,7 +177,7 @@ def case_lj13(seed: int, steps: int = 5000) -> dict[str, Any]:
     lowest = float(lj(icosahedron()[None])[0])
     start, _ = starting_graph(t.model, t.data, formula="Ar13")
     found: dict[str, Any] = {"train_s": t.seconds, "steps": t.steps}
-    for n_steps in (12, 20, 40):
+    for n_steps in (20, 40, 80):
         began = time.process_time()
         graphs = t.samples(start, 100, Generating(steps=n_steps))
         spent = time.process_time() - began
@@ -186,7 +186,7 @@ def case_lj13(seed: int, steps: int = 5000) -> dict[str, Any]:
             wasserstein(pair_distances(y), pair_distances(reference)),
             spent,
         )
-        if n_steps == 20:
+        if n_steps == 40:
             found["icosahedra"] = int((lj(lj_relaxed(y))[0] < lowest + 1e-3).sum())
             found["overlaps"] = float((pair_distances(y).min(1) < 2.5).mean())
             found["memorised"] = memorised_fraction(graphs, t.train, t.held)
@@ -218,7 +218,7 @@ def case_hotcold(seed: int, steps: int = 2500) -> dict[str, Any]:
     for k, x in parts.items():
         found[f"data_{k:g}K"] = float(lj(x)[0].median())
         for w in (0.0, 1.0):
-            graphs = t.samples(start, 100, Generating(value=k, guidance=w, steps=30))
+            graphs = t.samples(start, 100, Generating(value=k, guidance=w))
             found[f"median_{k:g}K_w{w:g}"] = float(lj(positions_of(graphs))[0].median())
     gap = found["data_25K"] - found["data_8K"]
     for w in (0, 1):
@@ -482,7 +482,9 @@ def case_ethanol(seed: int, steps: int = 2500) -> dict[str, Any]:
         names = sorted(tuple(sorted((int(a.numbers[i]), int(a.numbers[j])))) for i, j in pairs)
         return names, sorted(zip(a.numbers.tolist(), degree.tolist(), strict=True))
 
-    good = [a for a in made if graph_of(a) == graph_of(molecule("CH3CH2OH"))]
+    wanted = graph_of(molecule("CH3CH2OH"))
+    good = [a for a in made if graph_of(a) == wanted]
+    rough = t.samples(start, 100, Generating(steps=20))
     lengths = [
         np.concatenate([[a.get_distance(i, j) for i, j in bonds(a)] for a in s])
         for s in (good or made, reference)
@@ -494,6 +496,10 @@ def case_ethanol(seed: int, steps: int = 2500) -> dict[str, Any]:
         "trans": trans_of(good),
         "trans_md": trans_of(reference),
         "memorised": memorised_fraction(graphs, t.train, t.held),
+        "guarded_right_graph": np.mean(
+            [graph_of(g.to_frame().to_atoms()) == wanted for g in t.guarded(start, 100, Generating()).graphs]
+        ),
+        "right_graph_20": np.mean([graph_of(g.to_frame().to_atoms()) == wanted for g in rough]),
         "bonds": len(kinds),
     }
 

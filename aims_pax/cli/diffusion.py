@@ -162,7 +162,7 @@ def diffusion_sample(
         float, typer.Option(help="Strength of the steering beyond the condition itself.")
     ] = 0.0,
     sampler: Annotated[str, typer.Option(help="heun, heun_ode, ddim, em or pc.")] = "heun",
-    steps: Annotated[int, typer.Option(min=2, help="Noise levels.")] = 20,
+    steps: Annotated[int, typer.Option(min=2, help="Noise levels.")] = 40,
     eps: Annotated[
         float | None, typer.Option(help="Last noise level (Å); default: that of training.")
     ] = None,
@@ -225,7 +225,7 @@ def diffusion_inspect(
         int, typer.Option("-n", "--n-samples", "--n_samples", min=0, help="To compare.")
     ] = 64,
     seed: Annotated[int, typer.Option("-s", "--seed", help="Of these samples.")] = 42,
-    steps: Annotated[int, typer.Option(min=2, help="Noise levels.")] = 20,
+    steps: Annotated[int, typer.Option(min=2, help="Noise levels.")] = 40,
     potential: Annotated[
         str | None, typer.Option(help="Of the energies: a model, a foundation model, or module:callable.")
     ] = None,

@@ -68,7 +68,7 @@ class SampleRequest:
     properties: Mapping[str, float] | Sequence[tuple[str, float]] = ()
     guidance: float = 0.0
     sampler: str = "heun"
-    steps: int = 20
+    steps: int = 40
     eps: float | None = None
     batch_size: int = 64
     relax: int = 0

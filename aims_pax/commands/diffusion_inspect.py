@@ -79,7 +79,7 @@ def inspect_diffusion(
     folder: Path,
     n: int = 64,
     seed: int = 42,
-    steps: int = 20,
+    steps: int = 40,
     potential: Potential | None = None,
     stop: Any = lambda: None,
 ) -> Inspection:

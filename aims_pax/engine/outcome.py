@@ -12,12 +12,14 @@ log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def log_outcome() -> Iterator[None]:
-    """Write to the end of the log how the run ended."""
+def log_outcome(
+    stopped: str = "everything is saved; run the same command again to continue",
+) -> Iterator[None]:
+    """Write to the end of the log how the run ended. stopped: what follows the reason of an interruption."""
     try:
         yield
     except RunInterrupted as stop:
-        log.info("%s: everything is saved; run the same command again to continue", stop.reason)
+        log.info("%s: %s", stop.reason, stopped)
         raise
     except AimsPaxError as error:
         log.error("%s", error)

@@ -60,6 +60,13 @@ class TestErrors:
         inside = np.abs(self.said.forces - self.forces) < NORMAL_90 * self.said.force_sd
         return float(inside.mean())
 
+    @property
+    def energy_coverage(self) -> float | None:
+        """Share of energies in their 90 % intervals."""
+        if self.said.energy_sd is None:
+            return None
+        return float((np.abs(self.said.energies - self.energies) < NORMAL_90 * self.said.energy_sd).mean())
+
 
 @dataclass(frozen=True)
 class GprRecord:
@@ -106,7 +113,7 @@ def summary_of(record: GprRecord) -> dict[str, Any]:
         t = record.tested
         found |= {
             "test": len(record.test), "energy_mae": t.energy_mae, "force_mae": t.force_mae,
-            "force_norm_mae": t.force_norm_mae, "coverage_90": t.coverage,
+            "force_norm_mae": t.force_norm_mae, "coverage_90": t.coverage, "energy_coverage_90": t.energy_coverage,
         }  # fmt: skip
     if record.copies is not None:
         found |= {"copies": len(record.copies.copies), "refused": dict(record.copies.refused)}
@@ -126,9 +133,16 @@ def _table(record: GprRecord) -> str:
     ]
     if record.tested is not None:
         t = record.tested
-        covered = "" if t.coverage is None else f"{100 * t.coverage:.0f} %"
+        shares = [f"{100 * c:.0f} %" for c in (t.energy_coverage, t.coverage) if c is not None]
+        covered = " and ".join(shares)
         rows.append(("test", len(record.test), milli(t.energy_mae), milli(t.force_mae), covered))
-    head = ["", "structures", "energy MAE meV", "force component MAE meV/Å", "in 90 % intervals"]
+    head = [
+        "",
+        "structures",
+        "energy MAE meV",
+        "force component MAE meV/Å",
+        "energies and forces in 90 % intervals",
+    ]
     table = html_table("", head, rows)
     if record.copies is not None:
         refused = [(reason, n) for reason, n in record.copies.refused.items()]

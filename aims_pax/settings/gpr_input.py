@@ -259,7 +259,7 @@ def _entries(path: Path) -> Entries:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise SettingsError(f"{path}: not a text file; expected lines `key value`") from error
+        raise SettingsError(f"{path}: not text in UTF-8; save it as that, with lines `key value`") from error
     entries: list[tuple[int, str, str]] = []
     notes: list[str] = []
     for number, line in enumerate(lines, 1):

@@ -74,6 +74,9 @@ class _Reader:
 
     def read(self) -> tuple[Frame, Label]:
         if self.energy is None:
+            named = [n for n, line in enumerate(self.lines, 1) if "total energy" in line.lower()]
+            if named:
+                raise self.fault(named[0], "the total energy is not a number")
             raise self.fault(1, "no line '# total energy = … eV'")
         cell, periodic, rows = self.sections()
         values = np.array([numbers for _, numbers in rows])

@@ -118,7 +118,7 @@ def test_files_without_data_are_refused(read, tmp_path):
     with pytest.raises(SettingsError, match="not a file"):
         read_gpr_input(tmp_path)
     (tmp_path / "b.in").write_bytes(b"\xff\xfe\x81")
-    with pytest.raises(SettingsError, match="not a text file"):
+    with pytest.raises(SettingsError, match="not text in UTF-8"):
         read_gpr_input(tmp_path / "b.in")
     with pytest.raises(SettingsError, match="expected one value, got a table"):
         read("train_file: {a: 1}\n", "a.yaml")

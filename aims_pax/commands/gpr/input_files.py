@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,11 @@ from aims_pax.settings.gpr_input import GprSettings
 from aims_pax.structure_files.xsf import read_xsf
 from aims_pax.suggestions import nearest
 from aims_pax.surrogate_labels import refuse_surrogate_labels
+
+SAME_ENERGY, SAME_FORCE = (
+    1e-3,
+    1e-2,
+)  # eV, eV/Å: labels of one structure that differ more contradict each other
 
 
 def read_structures_of(settings: GprSettings, key: str) -> list[LabelledFrame]:
@@ -27,13 +33,43 @@ def read_structures_of(settings: GprSettings, key: str) -> list[LabelledFrame]:
     files = [Path(name) for name in glob.glob(str(Path(pattern).expanduser()), recursive=True)]
     files = sorted((f for f in files if f.is_file()), key=_in_order)
     if not files:
-        beside = Path(settings.file).parent / pattern
-        hint = f"; there are some from {beside.parent}" if glob.glob(str(beside)) else ""
-        raise settings.problem(key, f"no file is called {pattern} (paths are relative to this folder){hint}")
+        raise settings.problem(key, _why_nothing_is_found(settings, pattern))
     read = _xsf if settings["file_format"].lower() == "xsf" else _by_ase(settings)
     found = [one for file in files for one in read(file)]
     refuse_surrogate_labels(found, "used for training or testing")
     return found
+
+
+def _why_nothing_is_found(settings: GprSettings, pattern: str) -> str:
+    if pattern[:1] in "\"'[" or pattern[-1:] in "\"'":
+        return f"no file is called {pattern}: write one name or pattern, without quotes or brackets"
+    if Path(pattern).expanduser().is_dir():
+        return f"{pattern} is a folder; write {pattern.rstrip('/')}/*.xsf"
+    beside = Path(settings.file).parent / pattern
+    there = any(Path(name).is_file() for name in glob.glob(str(beside)))
+    hint = f"; there are some from {beside.parent}" if there else ""
+    return f"no file is called {pattern} (paths are relative to this folder){hint}"
+
+
+def refuse_contradictions(settings: GprSettings, data: Sequence[LabelledFrame]) -> None:
+    """Raises SettingsError for what no process can learn: one structure with two labels, several charges or spins."""
+    for name in ("charge", "spin"):
+        values = {getattr(x.frame, name) for x in data}
+        if len(values) > 1:
+            named = ", ".join(sorted("none" if v is None else f"{v:g}" for v in values))
+            raise settings.problem(
+                "train_file",
+                f"structures of different {name} ({named}): a process knows positions only; give one {name}",
+            )
+    labels: dict[str, tuple[int, Label]] = {}
+    for k, one in enumerate(data, 1):
+        first, label = labels.setdefault(one.frame.id, (k, one.label))
+        apart = abs(one.label.energy - label.energy)
+        if apart > SAME_ENERGY or abs(one.label.forces - label.forces).max() > SAME_FORCE:
+            raise settings.problem(
+                "train_file",
+                f"structures {first} and {k} are the same but have other labels ({apart:.3g} eV apart): remove one",
+            )
 
 
 def without_close_ones(data: Sequence[LabelledFrame], threshold: float) -> list[LabelledFrame]:
@@ -61,10 +97,15 @@ def _in_order(path: Path) -> list[tuple[bool, int | str]]:
 
 
 def _xsf(path: Path) -> Iterator[LabelledFrame]:
-    frame, label = read_xsf(path)
+    try:
+        frame, label = read_xsf(path)
+    except SettingsError as error:
+        if path.suffix.lower() == ".xsf":
+            raise
+        raise SettingsError(f"{error} (read as XSF; write file_format for another one, as extxyz)") from error
     text = path.read_text(encoding="utf-8-sig")
     found = re.search(r"#\s*(provenance)\s*[=:]\s*(\S+)", text)
-    yield LabelledFrame(frame, _checked(path, frame, label), {found[1]: found[2]} if found else {})
+    yield LabelledFrame(frame, _checked(str(path), frame, label), {found[1]: found[2]} if found else {})
 
 
 def _by_ase(settings: GprSettings) -> Callable[[Path], Iterator[LabelledFrame]]:
@@ -89,6 +130,8 @@ def _by_ase(settings: GprSettings) -> Callable[[Path], Iterator[LabelledFrame]]:
             raise SettingsError(
                 f"{path}: cannot be read as {name}: {type(error).__name__}: {error}"
             ) from error
+        if name == "xyz" and any(" Lattice" in line or "Properties=" in line for line in _second_lines(path)):
+            raise settings.problem("file_format", f"{path} is extended XYZ: write extxyz")
         for k, atoms in enumerate(images):
             results = getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}
             if (
@@ -105,12 +148,20 @@ def _by_ase(settings: GprSettings) -> Callable[[Path], Iterator[LabelledFrame]]:
             frame = Frame.from_atoms(atoms)
             label = Label(float(energy), np.array(forces, float))
             origin = {n: str(v) for n, v in atoms.info.items() if n == "provenance"}
-            yield LabelledFrame(frame, _checked(path, frame, label), origin)
+            yield LabelledFrame(frame, _checked(f"{path}: structure {k + 1}", frame, label), origin)
 
     return read
 
 
-def _checked(path: Path, frame: Frame, label: Label) -> Label:
-    if not label.finite or not np.isfinite(frame.positions).all():
-        raise SettingsError(f"{path}: energy, forces or positions are not finite")
+def _second_lines(path: Path) -> list[str]:
+    """The comment of the first structure of an XYZ file."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return [line for line, _ in zip(file, range(2), strict=False)][1:]
+
+
+def _checked(where: str, frame: Frame, label: Label) -> Label:
+    numbers: dict[str, Any] = {"energy": label.energy, "forces": label.forces, "positions": frame.positions}
+    wrong = [name for name, values in numbers.items() if not np.isfinite(values).all()]
+    if wrong:
+        raise SettingsError(f"{where}: {' and '.join(wrong)} not finite")
     return label

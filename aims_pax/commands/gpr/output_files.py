@@ -2,32 +2,71 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from aims_pax.errors import SettingsError
+from aims_pax.errors import SettingsError, SetupError
 from aims_pax.frames import Array, Frame, LabelledFrame
 from aims_pax.record.files import write_bytes, write_text
+from aims_pax.report.gpr_page import GPR_FOLDER, GPR_PAGE
 from aims_pax.settings.gpr_input import GprSettings
 from aims_pax.structure_files.xsf import xsf_text
 
+log = logging.getLogger(__name__)
+
 FOLDERS = {"train_write": "train_xsf", "test_write": "test_xsf", "additional_write": "additional_xsf"}
+ARRAYS = ("energy_{}_gpr", "force_{}_gpr", "unc_e_{}_gpr", "unc_f_{}_gpr", "atoms_{}")
+REFERENCES = ("energy_test_reference", "force_test_reference")
+UNFINISHED = ".gpr.unfinished"  # lists the folders that an interrupted run was allowed to fill
 
 
 def check_output_folders(settings: GprSettings, folder: Path) -> None:
-    """Raises SettingsError for a folder of an earlier run, unless `overwrite` is set."""
+    """Raises SettingsError for a folder of an earlier run that was finished, unless `overwrite` is set."""
+    marker = folder / UNFINISHED
+    partial = marker.read_text(encoding="utf-8").split() if marker.is_file() else []
     for key, name in FOLDERS.items():
         path = folder / name
         if (
             settings[key]
             and path.exists()
             and not settings["overwrite"]
+            and not (path.is_dir() and name in partial)
             and (not path.is_dir() or any(path.iterdir()))
         ):
             raise settings.problem(key, f"{path} exists; remove it, or write `overwrite True` to empty it")
+
+
+def check_other_outputs(folder: Path) -> None:
+    """Raises SetupError where something else has the name of an output."""
+    for name, wanted in ((GPR_PAGE, Path.is_file), (GPR_FOLDER, Path.is_dir)):
+        path = folder / name
+        if path.exists() and not wanted(path):
+            raise SetupError(f"{path} is in the way of the output of that name: rename it")
+
+
+@contextlib.contextmanager
+def unfinished_outputs(settings: GprSettings, folder: Path) -> Iterator[None]:
+    """If the block does not end, a later run may replace the structures that it wrote."""
+    names = [name for key, name in FOLDERS.items() if settings[key]]
+    write_text(folder / UNFINISHED, "\n".join(names) + "\n")
+    yield
+    (folder / UNFINISHED).unlink(missing_ok=True)
+
+
+def remove_earlier_results(folder: Path) -> None:
+    """Remove arrays and figures of another process: beside new ones they would be taken for results of this one."""
+    names = [one.format(what) for what in ("test", "additional") for one in ARRAYS]
+    old = [path for name in (*names, *REFERENCES) if (path := folder / f"{name}.npy").is_file()]
+    figures = [*(folder / GPR_FOLDER).glob("gpr_*.png"), *(folder / GPR_FOLDER).glob("errors.json")]
+    for path in old + figures:
+        path.unlink()
+    if old:
+        log.info("removed %d arrays of an earlier run", len(old))
 
 
 def write_structures(

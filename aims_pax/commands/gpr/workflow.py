@@ -16,11 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aims_pax.commands.gpr.input_files import read_structures_of, without_close_ones
+from aims_pax.commands.gpr.input_files import (
+    read_structures_of,
+    refuse_contradictions,
+    without_close_ones,
+)
 from aims_pax.commands.gpr.output_files import (
     FOLDERS,
+    check_other_outputs,
     check_output_folders,
     per_structure,
+    remove_earlier_results,
+    unfinished_outputs,
     write_array,
     write_structures,
 )
@@ -35,7 +42,7 @@ from aims_pax.models.gp.process_file import PROCESS_SUFFIX, process_hash, save_p
 from aims_pax.models.gp.soap import SoapDescriptor, require_featomic
 from aims_pax.models.gp.soap_points import SoapPoints
 from aims_pax.models.gp.sparse_process import ProcessPrediction
-from aims_pax.models.gp.surrogate_copies import CopyLimits, LabelledCopies, make_copies
+from aims_pax.models.gp.surrogate_copies import UNSURE, CopyLimits, LabelledCopies, make_copies
 from aims_pax.potentials.baseline import Baseline
 from aims_pax.record.lock import Lock
 from aims_pax.record.log import to_console
@@ -49,6 +56,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MODEL = f"model{PROCESS_SUFFIX}"
+TRUSTED, MANY = 70.0, 5  # % of a test set of so many structures
 Process = GaussianProcess | CoordinateProcess
 
 
@@ -66,10 +74,20 @@ def read_gpr(config: Path, folder: Path) -> GprInput:
     """Settings and structures; everything that `gpr` would refuse is refused here. Raises SettingsError, SetupError."""
     settings = read_gpr_input(config)
     check_output_folders(settings, folder)
+    check_other_outputs(folder)
     train = read_structures_of(settings, "train_file")
     test = read_structures_of(settings, "test_file") if settings["test_file"] is not None else []
+    refuse_contradictions(settings, train)
     if settings["filter"]:
+        all_of_them = len(train)
         train = without_close_ones(train, settings["filter_threshold"])
+        log.info("filter: %d of %d structures are left", len(train), all_of_them)
+    if known := {x.frame.id for x in train} & {x.frame.id for x in test}:
+        log.warning(
+            "test_file: %d of %d structures are also in train_file: their errors say nothing",
+            len(known),
+            len(test),
+        )
     dense = settings["descriptor"] == CART
     if settings["descriptor"] == SOAP or (not dense and needs_featomic([x.frame for x in train])):
         require_featomic()
@@ -94,11 +112,13 @@ def gpr(config: Path, console: Console) -> None:
     folder = Path.cwd()
     lock = Lock(folder / ".gpr.lock")
     watch = InterruptMonitor(remaining_walltime(None), lock.heartbeat)
-    with to_console(console, "INFO"), log_outcome(), watch.listening(), lock.held(watch.raise_if_signalled):
+    ended = log_outcome(stopped="nothing is continued; the same command begins again")
+    with to_console(console, "INFO"), ended, watch.listening(), lock.held(watch.raise_if_signalled):
         given = read_gpr(config, folder)
         for note in given.settings.notes:
             log.warning("%s", note)
-        _run(given, folder, watch)
+        with unfinished_outputs(given.settings, folder):
+            _run(given, folder, watch)
 
 
 def _run(given: GprInput, folder: Path, watch: InterruptMonitor) -> None:
@@ -106,8 +126,9 @@ def _run(given: GprInput, folder: Path, watch: InterruptMonitor) -> None:
     began = time.monotonic()
     process = train_process(settings, given.train, watch, given.baseline)
     _log_training(process, given, time.monotonic() - began)
-    if settings["descriptor"] == CART:
-        _compare_with_auto(process, given.train, watch)
+    if isinstance(process, CoordinateProcess) and len(given.train) > 1:
+        _compare_with_auto(process, given, watch)
+    remove_earlier_results(folder)
     if settings["train_write"]:
         write_structures(settings, folder / FOLDERS["train_write"], given.train, [""] * len(given.train))
     if settings["train_model_save"]:
@@ -172,9 +193,13 @@ def _spectrum(settings: GprSettings, data: Sequence[LabelledFrame]) -> SoapDescr
 def _log_training(process: Process, given: GprInput, seconds: float) -> None:
     train = given.train
     formulas = ", ".join(sorted({x.frame.formula for x in train}))
-    log.info("train: %d structures (%s), %d atoms", len(train), formulas, sum(len(x.frame) for x in train))
+    n = len(train)
+    log.info(
+        "train: %s (%s), %d atoms",
+        "1 structure" if n == 1 else f"{n} structures", formulas, sum(len(x.frame) for x in train),
+    )  # fmt: skip
     if isinstance(process, CoordinateProcess):
-        for line in process.hyperparameters():
+        for line in process.hyperparameters(given.settings["scale"]):
             log.info("train: %s", line)
     elif process.shared is not None:
         s, d = process.shared.solution, process.shared.basis.descriptor
@@ -188,24 +213,29 @@ def _log_training(process: Process, given: GprInput, seconds: float) -> None:
             "train: prior mean %s, from which the process learns the difference", given.baseline.described
         )
     errors = process.errors
+    if n == 1:
+        log.warning("train: one structure has no leave-one-out error; test with others · %.1f s", seconds)
+        return
     log.info(
         "train: leave-one-out MAE: energy %.2f meV, force component %.2f meV/Å · %.1f s",
         1000 * errors.energy_mae, 1000 * errors.force_mae, seconds,
     )  # fmt: skip
 
 
-def _compare_with_auto(process: Process, data: Sequence[LabelledFrame], watch: InterruptMonitor) -> None:
+def _compare_with_auto(process: Process, given: GprInput, watch: InterruptMonitor) -> None:
     """One line: what the default descriptor would reach on the same data."""
+    data, name = given.train, given.settings["descriptor"]
+    what = f"Descriptor {name}" if name == CART else f"Descriptor {name} with soap_centers"
     if needs_featomic([x.frame for x in data]):
         try:
             require_featomic()
         except SetupError as error:
-            log.warning("Descriptor cart is not invariant; what auto would reach is not known: %s", error)
+            log.warning("%s is not invariant; what auto would reach is not known: %s", what, error)
             return
     auto = GaussianProcess.fit(data, check=watch.raise_if_stopped)
     log.warning(
-        "Descriptor cart: leave-one-out force MAE %.1f meV/Å; Descriptor %s would reach %.1f meV/Å",
-        1000 * process.errors.force_mae, AUTO, 1000 * auto.errors.force_mae,
+        "%s: leave-one-out force MAE %.1f meV/Å; Descriptor %s would reach %.1f meV/Å",
+        what, 1000 * process.errors.force_mae, AUTO, 1000 * auto.errors.force_mae,
     )  # fmt: skip
 
 
@@ -226,6 +256,13 @@ def _test(process: Process, given: GprInput, folder: Path) -> TestErrors:
     log.info("GPR energy MAE (eV): %.6f", found.energy_mae)
     log.info("GPR force MAE (eV/Ang): %.6f (norm of the error of an atom)", found.force_norm_mae)
     log.info("GPR force component MAE (eV/Ang): %.6f", found.force_mae)
+    if found.coverage is not None and found.energy_coverage is not None:
+        covered = (100 * found.energy_coverage, 100 * found.coverage)
+        log.info(
+            "in their 90 %% intervals: %.0f %% of the energies, %.0f %% of the force components", *covered
+        )
+        if min(covered) < TRUSTED and len(frames) >= MANY:
+            log.warning("the deviations are too small: true errors are larger than they say")
     if given.settings["test_write"]:
         write_structures(given.settings, folder / FOLDERS["test_write"], given.test, [""] * len(given.test))
     return found
@@ -265,10 +302,15 @@ def _augment(process: Process, given: GprInput, folder: Path, watch: InterruptMo
     )
     _write_predictions(folder, "additional", made.copies, said)
     refused = ", ".join(f"{reason} {n}" for reason, n in made.refused.items() if n) or "none"
-    log.info(
-        "augment: %d of %d copies in %s/ · refused: %s",
-        len(made.copies), len(given.train) * limits.copies, FOLDERS["additional_write"], refused,
-    )  # fmt: skip
+    asked = len(given.train) * limits.copies
+    where = f" in {FOLDERS['additional_write']}/" if made.copies else ""
+    log.info("augment: %d of %d copies%s · refused: %s", len(made.copies), asked, where, refused)
+    if len(made.copies) < asked / 2 and made.refused.get(UNSURE, 0) > asked / 2:
+        log.warning(
+            "augment: the largest deviation of a force in a copy is %.2f eV/Å in the median, the limit %.2f: lower "
+            "disp_length, give more training structures, or raise max_unc_forces",
+            np.median(made.largest_sd), limits.max_sd,
+        )  # fmt: skip
     return made
 
 

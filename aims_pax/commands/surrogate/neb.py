@@ -39,8 +39,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+RESULT = "result.json"
 STEPS = 60  # of the band on one process
 MAX_STEP = 0.1  # Å, of an atom in one step of the band
+SAME = 0.05  # Å: ends whose atoms differ by less are one structure
 LARGE = 3.0  # an image that deviates so many times more than allowed is labelled before the highest one
 
 
@@ -67,6 +69,10 @@ def read_neb(config: Path) -> tuple[Any, Frame, Frame]:
     last = nearest_images(first, last)
     if first.fixed is not None and (abs(last.positions - first.positions)[first.fixed] > 1e-4).any():
         raise SettingsError("final: fixed atoms are not where they are in initial")
+    if np.linalg.norm(last.positions - first.positions, axis=1).max() < SAME:
+        raise SettingsError(
+            f"final: no atom is {SAME} Å or more from where it is in initial; give two different ends"
+        )
     return search, first, last
 
 
@@ -104,6 +110,11 @@ def _search(keys: NebSettings, first: Frame, last: Frame, known: Observations) -
     ends = [known.label(frame, {"path": positions}, 0) for frame in (first, last)]
     if len(known.data) == 2:
         known.label(first.moved(positions[keys.images // 2 + 1]), {"path": positions}, 0)
+    if (barrier := _barrier_found(keys, known)) is not None:
+        log.info(
+            "converged before: barrier %.4f eV after %d reference calculations", barrier, len(known.data)
+        )
+        return
     number = known.round
     while True:
         known.desk.watch.raise_if_stopped()
@@ -127,6 +138,19 @@ def _search(keys: NebSettings, first: Frame, last: Frame, known: Observations) -
         if chosen == band.highest and force <= keys.fmax and band.deviation.max() <= keys.max_unc_forces:
             _write(keys, known, band, ends, labelled)
             return
+
+
+def _barrier_found(keys: NebSettings, known: Observations) -> float | None:
+    """The barrier (eV) of an earlier run that converged to these limits with the same labels."""
+    path = known.folder / RESULT
+    if not path.exists():
+        return None
+    result = json.loads(path.read_text(encoding="utf-8"))
+    if not result["converged"] or result["reference_calls"] != len(known.data):
+        return None
+    close = result["force_at_saddle_eV_per_A"] <= keys.fmax
+    sure = result["largest_deviation_eV_per_A"] <= keys.max_unc_forces
+    return float(result["barrier_eV"]) if close and sure else None
 
 
 def next_image(band: Band, limit: float) -> int:
@@ -202,4 +226,4 @@ def _write(
             result["barrier_eV"],
             len(known.data),
         )
-    write_text(known.folder / "result.json", json.dumps(result, indent=1) + "\n")
+    write_text(known.folder / RESULT, json.dumps(result, indent=1) + "\n")

@@ -55,7 +55,7 @@ class Generating:
     """
 
     sampler: str = DEFAULT_SAMPLER
-    steps: int = 20
+    steps: int = 40
     eps: float | None = None
     value: float | None = None
     guidance: float = 0.0

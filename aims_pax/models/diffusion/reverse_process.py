@@ -27,7 +27,9 @@ from aims_pax.models.diffusion.noisers import PositionNoiser
 REVERSE_SAMPLERS = ("heun", "heun_ode", "ddim", "em", "pc")
 DEFAULT_SAMPLER = "heun"
 CHURN = 0.4142135623730951  # √2 − 1: the largest relative increase of σ before a Heun step
-S_CHURN = 6.0  # Karras et al.: sum of these increases, whatever the number of steps
+S_CHURN = (
+    12.0  # Karras et al.: sum of these increases, whatever the number of steps; 6 left errors of ethanol
+)
 CORRECTOR = 0.1  # τ/σ²; the narrowest direction of p_σ has the variance σ² at least
 
 
@@ -44,7 +46,7 @@ class ReverseProcess:
     noiser: PositionNoiser | None
     schedule: NoiseSchedule
     sampler: str = DEFAULT_SAMPLER
-    steps: int = 20
+    steps: int = 40
     corrector_steps: int = 1
     churn: float = S_CHURN
     masked: int | None = None

@@ -94,11 +94,16 @@ class CoordinateProcess:
             parts.append((own, scaled))
         return join_predictions(frames, parts, spread, stress)
 
-    def hyperparameters(self) -> list[str]:
-        """One line for each group."""
+    def hyperparameters(self, asked: float | None = None) -> list[str]:
+        """One line for each group. asked: the scale that the user wrote."""
+
+        def fitted(scale: float) -> str:
+            changed = asked is not None and abs(scale - asked) > 1e-6 * asked
+            return f" (fitted: the best of {asked:g} and its half and double)" if changed else ""
+
         return [
-            f"scale {p.shape.scale:.6g}, weight {p.amplitude * self.units[atoms]:.6g} eV, prior mean "
-            f"{p.mean * self.units[atoms]:.6f} eV"
+            f"scale {p.shape.scale:.6g}{fitted(p.shape.scale)}, weight {p.amplitude * self.units[atoms]:.6g} eV, "
+            f"prior mean {p.mean * self.units[atoms]:.6f} eV"
             for atoms, p in self.groups.items()
         ]
 

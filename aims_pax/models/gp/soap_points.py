@@ -1,7 +1,9 @@
 """SOAP spectra at fixed points in space, as descriptor of a whole structure: `soap_centers` of train.in.
 
 The points do not move with the atoms, so the description is not invariant. They are atoms of an element of their own,
-whose neighbours are the real atoms.
+whose neighbours are the real atoms. Lengths in the space of spectra are those of DScribe, within 30 %, so that `scale`
+means what it means in ænet-gpr: its Gaussian of an atom is exp(−r²/2σ²) and its spectra have a factor π·√(8/(2l + 1)),
+those of featomic are normalised to ∫ g² = 1 and have 1/√(2l + 1).
 """
 
 from __future__ import annotations
@@ -29,10 +31,11 @@ class SoapPoints:
         from metatensor import Labels
 
         n, points, d = len(frames[0]), len(self.centres), self.descriptor.size
+        unit = np.pi * 8**0.5 * (np.pi * self.descriptor.width**2) ** 1.5
         x, slopes = np.zeros((len(frames), points, d)), np.zeros((len(frames), n, 3, points, d))
         chosen = Labels(["atom"], np.arange(n, n + points, dtype=np.int32)[:, None])
         for k, frame in enumerate(frames):
-            found = soap_calculator(self.descriptor).compute(
+            found = soap_calculator(self.descriptor, far_less=False).compute(
                 [self._with_points(frame)], gradients=["positions"], selected_samples=chosen
             )
             spectrum = found.keys_to_properties(element_pairs(self.descriptor.elements))
@@ -43,7 +46,7 @@ class SoapPoints:
             sample, _, atom = np.asarray(gradient.samples.values).T
             real = atom < n
             slopes[k, atom[real], :, which[sample[real]]] += gradient.values[real]
-        return x.reshape(len(frames), -1), slopes.reshape(len(frames), 3 * n, -1)
+        return unit * x.reshape(len(frames), -1), unit * slopes.reshape(len(frames), 3 * n, -1)
 
     def _with_points(self, frame: Frame) -> object:
         atoms = featomic_system(frame, self.descriptor.cutoff)

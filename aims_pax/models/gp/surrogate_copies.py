@@ -49,13 +49,15 @@ class CopyLimits:
 @dataclass(frozen=True)
 class LabelledCopies:
     """copies: with labels and origin. parents: index of the structure of each. energy_sd: (F,) eV, force_sd: one
-    (N, 3) eV/Å each. refused: {reason: number}."""
+    (N, 3) eV/Å each. refused: {reason: number}. largest_sd: eV/Å, of a force component in each copy, refused ones of
+    known distances included."""
 
     copies: tuple[LabelledFrame, ...] = ()
     parents: tuple[int, ...] = ()
     energy_sd: tuple[float, ...] = ()
     force_sd: tuple[Array, ...] = ()
     refused: Mapping[str, int] = field(default_factory=dict)
+    largest_sd: tuple[float, ...] = ()
 
 
 def make_copies(
@@ -76,6 +78,7 @@ def make_copies(
     energy_sd: list[float] = []
     force_sd: list[Array] = []
     refused: Counter[str] = Counter()
+    largest: list[float] = []
     for k, parent in enumerate(data):
         for start in range(0, limits.copies, AT_ONCE):
             check()
@@ -89,6 +92,7 @@ def make_copies(
                 continue
             said = process.predict(usable, spread=True)
             for frame, label, de, df in _each(usable, said):
+                largest.append(float(df.max()))
                 if df.max() > limits.max_sd:
                     refused[UNSURE] += 1
                 elif de > limits.max_energy_sd:
@@ -98,7 +102,8 @@ def make_copies(
                     parents.append(k)
                     energy_sd.append(de)
                     force_sd.append(df)
-    return LabelledCopies(tuple(copies), tuple(parents), tuple(energy_sd), tuple(force_sd), dict(refused))
+    kept = (tuple(copies), tuple(parents), tuple(energy_sd), tuple(force_sd))
+    return LabelledCopies(*kept, dict(refused), tuple(largest))
 
 
 def closest_atoms(frames: Sequence[Frame]) -> float:

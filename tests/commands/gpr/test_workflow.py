@@ -12,8 +12,9 @@ from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
 from rich.console import Console
 
+from aims_pax.commands.gpr import workflow
 from aims_pax.commands.gpr.workflow import gpr
-from aims_pax.errors import SettingsError, SetupError
+from aims_pax.errors import RunInterrupted, SettingsError, SetupError
 from aims_pax.models.gp.coordinate_process import CoordinateProcess
 from aims_pax.models.gp.gp_calculator import GPRCalculator
 from aims_pax.models.gp.process_file import load_any_process
@@ -143,7 +144,7 @@ def test_soap_with_and_without_centres(go):
     soap = "Descriptor soap\nsoap_r_cut 4.0\nsoap_n_max 3\nsoap_l_max 2\n"
     go(WRITTEN + soap)
     assert errors()["force_mae"] < 1
-    go(WRITTEN + soap + "soap_centers [[0.0, 0.6, 0.0], [0.0, -0.6, 0.2]]\nscale 2.0\nnoise 1e-4\n")
+    go(WRITTEN + soap + "soap_centers [[0.0, 0.6, 0.0], [0.0, -0.6, 0.2]]\nscale 6.0\nnoise 1e-4\n")
     assert errors()["energy_mae"] < 0.05
 
 
@@ -217,3 +218,124 @@ def test_a_baseline_that_cannot_be_used_is_refused_before_anything_is_trained(go
     with pytest.raises((SettingsError, SetupError), match=said):
         go(WRITTEN + line + "\n")
     assert not Path("gpr").exists()
+
+
+ALL = WRITTEN + "Train_write True\nAdditional_write True\nNum_copy 3\n"
+
+
+def test_after_an_interruption_the_same_command_begins_again(go, monkeypatch):
+    def interrupted(*anything):
+        raise RunInterrupted("stopped by the user", 3)
+
+    def stopped_in(step, text):
+        with monkeypatch.context() as patched:
+            patched.setattr(workflow, step, interrupted)
+            with pytest.raises(RunInterrupted):
+                go(text)
+
+    stopped_in("make_copies", ALL)
+    assert len(list(Path("train_xsf").iterdir())) == 7
+    assert "of 21 copies" in go(ALL)
+    with pytest.raises(SettingsError, match="overwrite True"):  # that one was finished
+        go(ALL)
+    stopped_in("train_process", WRITTEN + "Test_write True\n")
+    with pytest.raises(
+        SettingsError, match="train_xsf exists"
+    ):  # not touched by the one that was interrupted
+        go(ALL)
+
+
+def test_results_of_another_process_do_not_stay_beside_new_ones(go):
+    go(ALL)
+    Path("mine.npy").write_bytes(b"kept")
+    said = go("Train_file train/*.xsf\n")
+    assert "removed 10 arrays of an earlier run" in said
+    assert [p.name for p in Path().glob("*.npy")] == ["mine.npy"]
+    assert sorted(p.name for p in Path("gpr").iterdir()) == ["errors.json", "gpr_leave_one_out.png"]
+
+
+@pytest.mark.parametrize("name", ["gpr.html", "gpr"])
+def test_something_in_the_way_of_an_output_is_said_before_training(go, name, monkeypatch):
+    monkeypatch.setattr(workflow, "train_process", None)
+    Path(name).mkdir() if name == "gpr.html" else Path(name).write_text("")
+    with pytest.raises(SetupError, match=f"{name} is in the way"):
+        go()
+
+
+def extended(name, changed):
+    """The training set as extended XYZ, after `changed(index, atoms, energy, forces)`."""
+    images = []
+    for k, x in enumerate(TRAIN):
+        atoms, energy, forces = changed(k, x.frame.to_atoms(), x.label.energy, x.label.forces.copy())
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+        images.append(atoms)
+    ase.io.write(name, images)
+    return f"Train_file {name}\nFile_format extxyz\n"
+
+
+def test_labels_that_contradict_each_other_are_refused(go):
+    def again(k, atoms, energy, forces):
+        if k == 4:
+            atoms.positions = TRAIN[1].frame.positions
+        return atoms, energy, forces
+
+    with pytest.raises(SettingsError, match=r"structures 2 and 5 are the same but have other labels"):
+        go(extended("a.xyz", again))
+
+    def charged(k, atoms, energy, forces):
+        atoms.info["charge"] = k % 2
+        return atoms, energy, forces
+
+    with pytest.raises(SettingsError, match=r"different charge \(0, 1\)"):
+        go(extended("b.xyz", charged))
+
+    def broken(k, atoms, energy, forces):
+        forces[0, 0] = np.nan if k == 2 else forces[0, 0]
+        return atoms, energy, forces
+
+    with pytest.raises(SettingsError, match=r"c.xyz: structure 3: forces not finite"):
+        go(extended("c.xyz", broken))
+
+
+def test_a_test_set_that_was_learnt_is_pointed_out(go):
+    assert "7 of 7 structures are also in train_file" in go("Train_file train/*.xsf\nTest_file train/*.xsf\n")
+
+
+def test_one_structure_has_no_leave_one_out_error(go):
+    for descriptor in ("", "Descriptor cart\n"):
+        said = go("Train_file train/file_00003.xsf\n" + descriptor)
+        assert "one structure has no leave-one-out error" in said
+        assert "nan" not in said
+        assert "would reach" not in said
+
+
+def test_a_fitted_scale_and_deviations_that_are_too_small_are_said(go):
+    said = go(WRITTEN + "Descriptor cart\nscale 2.0\nfit_weight False\n")
+    assert "(fitted: the best of 2 and its half and double)" in said
+    assert "% of the energies" in said
+    found = errors()
+    assert ("deviations are too small" in said) == (
+        min(found["coverage_90"], found["energy_coverage_90"]) < 0.7
+    )
+    assert "fitted:" not in go(WRITTEN + "Descriptor cart\nscale 1.0\nfit_scale False\n")
+
+
+def test_few_copies_come_with_the_reason(go):
+    said = go(WRITTEN + "Additional_write True\nNum_copy 3\nmax_unc_forces 1e-9\n")
+    assert "0 of 21 copies · refused" in said
+    assert "lower disp_length" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("Train_file './train/*.xsf'", "without quotes or brackets"),
+        ("Train_file train", r"train is a folder; write train/\*.xsf"),
+        ("Train_file one.xyz", "write file_format for another one, as extxyz"),
+        ("Train_file one.xyz\nFile_format xyz", "is extended XYZ: write extxyz"),
+    ],
+)
+def test_files_that_are_not_found_or_read_come_with_what_to_write(go, line, said):
+    extended("one.xyz", lambda k, *kept: kept)
+    with pytest.raises(SettingsError, match=said):
+        go(line + "\n")

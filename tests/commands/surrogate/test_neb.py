@@ -49,8 +49,11 @@ def test_the_barrier_in_few_calls(search, ends):
     path = ase.io.read("neb/path.xyz", ":")
     assert [a.info["image"] for a in path] == [0, 1, 2, 3, 4]
     assert len(ase.io.read("neb/labelled.xyz", ":")) == result()["reference_calls"]
-    search(neb, images=3, **ends)  # again: everything is in the store
-    assert search.calls() == result()["reference_calls"]
+    before = result()
+    assert "converged before: barrier" in search(neb, images=3, **ends)
+    assert (search.calls(), result()) == (before["reference_calls"], before)
+    search(neb, images=3, fmax=before["force_at_saddle_eV_per_A"] / 2, max_calls=20, **ends)
+    assert result()["reference_calls"] > before["reference_calls"]  # asked for more than before
     with pytest.raises(RestartError, match=r"of another search \(images\)"):
         search(neb, images=4, **ends)
 
@@ -113,6 +116,12 @@ def test_ends_that_do_not_belong_together_are_refused(search, ends):
     ase.io.write("other.xyz", other)
     with pytest.raises(SettingsError, match="another cell"):
         search(neb, initial="first.xyz", final="other.xyz")
+
+
+def test_two_ends_that_are_one_structure_are_refused_before_anything_is_calculated(search, ends):
+    with pytest.raises(SettingsError, match="two different ends"):
+        search(neb, initial="first.xyz", final="first.xyz")
+    assert search.calls() == 0
 
 
 def test_ends_of_another_charge_or_with_fixed_atoms_elsewhere_are_refused(ends):
