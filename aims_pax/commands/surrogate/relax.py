@@ -68,7 +68,8 @@ def relax_on_surrogate(config: Path, console: Console) -> None:
 def minimise(keys: RelaxSettings, start: Frame, known: Observations) -> LabelledFrame:
     """The labelled structure whose forces are below fmax. Raises SearchEnded."""
     here = known.label(start, {}, 0)
-    here = min([here, *known.data], key=lambda x: x.label.energy)
+    done = [x for x in known.data if _force(x) <= keys.fmax]
+    here = min(done or [here, *known.data], key=lambda x: x.label.energy)
     while _force(here) > keys.fmax:
         known.desk.watch.raise_if_stopped()
         moved = _followed(keys, here.frame, known.process())
