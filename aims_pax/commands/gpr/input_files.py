@@ -21,7 +21,7 @@ from aims_pax.surrogate_labels import refuse_surrogate_labels
 SAME_ENERGY, SAME_FORCE = (
     1e-3,
     1e-2,
-)  # eV, eV/Å: labels of one structure that differ more contradict each other
+)  # eV, eV/Å: larger differences of one structure's labels contradict each other
 
 
 def read_structures_of(settings: GprSettings, key: str) -> list[LabelledFrame]:
