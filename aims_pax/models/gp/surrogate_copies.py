@@ -102,8 +102,8 @@ def make_copies(
                     parents.append(k)
                     energy_sd.append(de)
                     force_sd.append(df)
-    kept = (tuple(copies), tuple(parents), tuple(energy_sd), tuple(force_sd))
-    return LabelledCopies(*kept, dict(refused), tuple(largest))
+    accepted = (tuple(copies), tuple(parents), tuple(energy_sd), tuple(force_sd))
+    return LabelledCopies(*accepted, dict(refused), tuple(largest))
 
 
 def closest_atoms(frames: Sequence[Frame]) -> float:
