@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from ase import Atoms
 
+from aims_pax.frames import Frame
 from aims_pax.models.gp.soap import SoapDescriptor
 from aims_pax.models.gp.soap_points import SoapPoints
 from tests.models.gp import systems
@@ -19,3 +21,13 @@ def test_a_point_far_from_all_atoms_sees_nothing_and_another_does():
     assert np.abs(near).max() > 0
     assert np.abs(far).max() == 0
     assert np.abs(slopes[:, :, points.descriptor.size :]).max() == 0
+
+
+@pytest.mark.parametrize(("apart", "dscribe"), [(0.001, 4.914), (1.0, 1.745), (2.0, 0.931)])
+def test_lengths_are_those_of_dscribe(apart, dscribe):
+    """DScribe 2.1, Li at this distance of the point, r_cut 5, n_max 6, l_max 4, sigma 0.5, gto."""
+    points = SoapPoints(SoapDescriptor((3,), 5.0, 6, 4, 0.5), ((0.0, 0.0, 0.0),))
+    spectra, _ = points.of([Frame.from_atoms(Atoms("Li", [[apart, 0, 0]]))])
+    assert np.linalg.norm(spectra) == pytest.approx(dscribe, rel=0.3)
+    if apart < 0.01:  # the norm of the whole density, if the radial functions were complete
+        assert np.linalg.norm(spectra) == pytest.approx(np.pi * 8**0.5 * (np.pi * 0.25) ** 1.5, rel=0.02)
