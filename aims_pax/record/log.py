@@ -68,7 +68,7 @@ def to_console(console: Console, level: str) -> Iterator[None]:
 def only_errors(name: str) -> Iterator[None]:
     """Inside the block this logger, and those below it without a level of their own, log nothing but errors.
 
-    name: of the logger; "" is the root logger, which other packages use.
+    name: of the logger; "" is the root logger, which other packages use. Not for blocks of several threads at once.
     """
     logger = logging.getLogger(name)
     before = logger.level

@@ -27,9 +27,7 @@ from aims_pax.models.diffusion.noisers import PositionNoiser
 REVERSE_SAMPLERS = ("heun", "heun_ode", "ddim", "em", "pc")
 DEFAULT_SAMPLER = "heun"
 CHURN = 0.4142135623730951  # √2 − 1: the largest relative increase of σ before a Heun step
-S_CHURN = (
-    12.0  # Karras et al.: sum of these increases, whatever the number of steps; 6 left errors of ethanol
-)
+S_CHURN = 12.0  # Karras et al.: sum of these increases, whatever the number of steps
 CORRECTOR = 0.1  # τ/σ²; the narrowest direction of p_σ has the variance σ² at least
 
 

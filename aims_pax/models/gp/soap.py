@@ -84,10 +84,10 @@ def require_featomic() -> None:
 
 
 @functools.lru_cache(maxsize=8)
-def soap_calculator(of: SoapDescriptor, far_less: bool = True) -> Any:
+def soap_calculator(of: SoapDescriptor, radial_scaling: bool = True) -> Any:
     """featomic's calculator. Raises SetupError without the extra.
 
-    far_less: distant atoms count less (Willatt, Musil, Ceriotti, PCCP 20, 29661, 2018), as fits spectra around atoms.
+    radial_scaling: distant atoms count less (Willatt, Musil, Ceriotti, PCCP 20, 29661, 2018), as fits spectra around atoms.
     """
     require_featomic()
     from featomic import SoapPowerSpectrum
@@ -95,7 +95,7 @@ def soap_calculator(of: SoapDescriptor, far_less: bool = True) -> Any:
     scaling = {"scaling": {"type": "Willatt2018", "exponent": 4, "rate": 1.0, "scale": 2.0}}
     return SoapPowerSpectrum(
         cutoff={"radius": of.cutoff, "smoothing": {"type": "ShiftedCosine", "width": 1.0}},
-        density={"type": "Gaussian", "width": of.width, **(scaling if far_less else {})},
+        density={"type": "Gaussian", "width": of.width, **(scaling if radial_scaling else {})},
         basis={
             "type": "TensorProduct",
             "max_angular": of.l,

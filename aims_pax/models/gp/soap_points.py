@@ -35,7 +35,7 @@ class SoapPoints:
         x, slopes = np.zeros((len(frames), points, d)), np.zeros((len(frames), n, 3, points, d))
         chosen = Labels(["atom"], np.arange(n, n + points, dtype=np.int32)[:, None])
         for k, frame in enumerate(frames):
-            found = soap_calculator(self.descriptor, far_less=False).compute(
+            found = soap_calculator(self.descriptor, radial_scaling=False).compute(
                 [self._with_points(frame)], gradients=["positions"], selected_samples=chosen
             )
             spectrum = found.keys_to_properties(element_pairs(self.descriptor.elements))

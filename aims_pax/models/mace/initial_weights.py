@@ -112,4 +112,7 @@ def _divisor(numbers: T, value: T) -> int | None:
 
 
 def _uniform(value: T) -> bool:
-    return value.numel() == 0 or bool((value == value.flatten()[0]).all())
+    """Whether it has one value everywhere, so that it was not drawn; a single number only if it is 0 or 1."""
+    if value.numel() < 2:
+        return value.numel() == 0 or float(value.detach()) in (0.0, 1.0)
+    return bool((value == value.flatten()[0]).all())

@@ -66,7 +66,13 @@ def test_another_seed_gives_the_weights_of_a_new_module(make, seed):
     assert all(torch.equal(drawn[name], new.state_dict()[name]) for name in drawn)
 
 
-@pytest.mark.parametrize("make", [Transformed, Uniform, Shuffled])
+class Scalar(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = nn.Parameter(torch.randn(1).exp())
+
+
+@pytest.mark.parametrize("make", [Transformed, Uniform, Shuffled, Scalar])
 def test_what_cannot_be_repeated_is_built(make):
     with torch.random.fork_rng(devices=[]):
         assert InitialWeights.found(*built(make, 5)[:2], 5, built(make, 5)[2]) is None
