@@ -87,7 +87,7 @@ def require_featomic() -> None:
 def soap_calculator(of: SoapDescriptor, radial_scaling: bool = True) -> Any:
     """featomic's calculator. Raises SetupError without the extra.
 
-    radial_scaling: distant atoms count less (Willatt, Musil, Ceriotti, PCCP 20, 29661, 2018), as fits spectra around atoms.
+    radial_scaling: distant atoms count less (Willatt, Musil, Ceriotti, PCCP 20, 29661, 2018), for spectra around atoms.
     """
     require_featomic()
     from featomic import SoapPowerSpectrum
