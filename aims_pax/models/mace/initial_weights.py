@@ -112,7 +112,7 @@ def _divisor(numbers: T, value: T) -> int | None:
 
 
 def _uniform(value: T) -> bool:
-    """Whether it has one value everywhere, so that it was not drawn; a single number only if it is 0 or 1."""
+    """Whether it has one value everywhere, so that it was not drawn; a single number only if it is a whole one."""
     if value.numel() < 2:
-        return value.numel() == 0 or float(value.detach()) in (0.0, 1.0)
+        return value.numel() == 0 or float(value.detach()).is_integer()
     return bool((value == value.flatten()[0]).all())
