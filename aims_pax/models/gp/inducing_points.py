@@ -11,6 +11,7 @@ from aims_pax.frames import Array, Frame
 from aims_pax.models.gp.soap import SoapDescriptor
 
 POOL = 6000  # environments of all elements to choose from; more structures than that are taken at equal distances
+AT_ONCE = 20  # structures whose spectra are computed together
 SAME = 1e-9  # squared distance of normalised spectra below which two environments are one
 
 
@@ -21,10 +22,11 @@ def choose_inducing(
     chosen = _pool(frames)
     values: dict[int, list[Array]] = {}
     source: dict[int, list[NDArray[np.int64]]] = {}
-    for k in chosen:
-        for z, found in descriptor.of([frames[k]], slopes=False).items():
+    for a in range(0, len(chosen), AT_ONCE):
+        some = np.array(chosen[a : a + AT_ONCE])
+        for z, found in descriptor.of([frames[k] for k in some], slopes=False).items():
             values.setdefault(z, []).append(found.values)
-            source.setdefault(z, []).append(np.full(len(found.values), k))
+            source.setdefault(z, []).append(some[found.structure])
     pools = {z: (np.concatenate(values[z]), np.concatenate(source[z])) for z in sorted(values)}
     total = sum(len(q) for q, _ in pools.values())
     picked = {}
