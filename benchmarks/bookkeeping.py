@@ -3,8 +3,9 @@
     python benchmarks/bookkeeping.py [--against CHECKOUT] [--frames 10000] [--rounds 5]
 
 restart: reading the dataset. status: its first look in a new process, and the next looks of `--watch` while a run
-adds frames. labels: a calculator that answers at once, through the labeller, with each executor. With --against,
-the package in another checkout does the same work in turn, each in a process of its own.
+adds frames. labels: a calculator that answers at once, through the labeller, with each executor; their files are on
+the disk of --scratch. With --against, the package in another checkout does the same work in turn, each in a process of
+its own.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from ase.calculators.calculator import Calculator
 from rich.console import Console
 from rich.table import Table
 
@@ -45,6 +47,17 @@ def labelled(n: int, seed: int = 0) -> Iterator[LabelledFrame]:
         )
         where = {"system": "aspirin", "stage": "active learning", "trajectory": i % 8, "step": 10 * i}
         yield LabelledFrame(frame, label, {**where, "method": METHOD, "source": "reference"})
+
+
+class AtOnce(Calculator):
+    """Answers at once."""
+
+    implemented_properties = ["energy", "forces"]
+
+    def calculate(self, atoms, properties, system_changes):
+        super().calculate(atoms, properties, system_changes)
+        p = atoms.positions - atoms.positions.mean(0)
+        self.results = {"energy": float((p**2).sum()), "forces": -2 * p}
 
 
 class FolderOfRun:
@@ -158,7 +171,7 @@ def rate(kind: str, folder: Path, n: int) -> float:
     from aims_pax.labelling.labeller import Labeller
     from aims_pax.labelling.references.ase_calculator import CalculatorReference
 
-    reference = CalculatorReference("ase.calculators.lj:LennardJones", {"epsilon": 0.01, "sigma": 2.0})
+    reference = CalculatorReference("bookkeeping:AtOnce", folder=Path(__file__).parent)
     if kind == "inline":
         executor = InlineExecutor()
     else:

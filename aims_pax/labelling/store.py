@@ -4,7 +4,8 @@
     {folder}/labels/{method}/{frame_id}.json    one label, exact to the last bit
 
 The worker that computed a label writes its file, so a label outlives the run that requested it. Files are written
-atomically: temporary file, fsync, rename, fsync of the directory.
+atomically: temporary file, fsync, rename, fsync of the directory. A label that was computed in less time than a disk
+takes for that is not flushed: it outlives its process, and is computed again if the machine loses it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from aims_pax.version import __version__
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+WORTH_FLUSHING = 0.02  # s that a calculation took
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class LabelStore:
             return None
 
     def put(self, frame_id: str, label: Label, seconds: float = 0.0) -> None:
-        """Store a label. Writing the same label twice is harmless.
+        """Store a label that took so many seconds (0: unknown). Writing the same label twice is harmless.
 
         Raises SetupError when the file system refuses (full, read-only, gone).
         """
@@ -106,7 +108,8 @@ class LabelStore:
             "version": __version__,
             "when": time.time(),
         }
-        write_text(self.path(frame_id), json.dumps(record, allow_nan=False))
+        text = json.dumps(record, allow_nan=False)
+        write_text(self.path(frame_id), text, flush=not 0 < seconds < WORTH_FLUSHING)
 
     def describe(self, description: Mapping[str, Any]) -> None:
         """Write what the method's hash means to method.json, unless the file exists."""

@@ -6,6 +6,7 @@ Limits are generous: they reject structures that no force field should be traine
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aims_pax.errors import Unphysical
 from aims_pax.frames import Array, Frame, Label
@@ -15,6 +16,7 @@ __all__ = ["check_geometry", "check_label", "constrained"]
 
 CLOSEST = 0.5  # × the sum of covalent radii: nuclei nearer than that overlap
 LONGEST_VECTOR = 1e3  # Å, a lattice vector beyond it belongs to an exploded cell
+SMALL = 200  # atoms of a molecule up to which all distances take less time than a search for neighbours
 THINNEST_CELL = 0.5  # Å between opposite faces; no atom fits into less
 
 
@@ -62,13 +64,9 @@ def _cell(frame: Frame) -> str | None:
 
 def _overlap(frame: Frame) -> str | None:
     from ase.data import chemical_symbols, covalent_radii
-    from ase.neighborlist import primitive_neighbor_list
 
     radii = covalent_radii[frame.numbers]
-    # ASE: atoms are neighbours when their distance is below the sum of their cutoffs; periodic images count
-    i, j, d = primitive_neighbor_list(
-        "ijd", frame.pbc, _complete(frame), frame.positions, CLOSEST * radii, self_interaction=False
-    )
+    i, j, d = _closer_than(frame, CLOSEST * radii)
     if len(d) == 0:
         return None
     worst = int(np.argmin(d / (radii[i] + radii[j])))
@@ -76,6 +74,20 @@ def _overlap(frame: Frame) -> str | None:
     pair = f"{chemical_symbols[frame.numbers[a]]}{a} and {chemical_symbols[frame.numbers[b]]}{b}"
     limit = CLOSEST * (radii[a] + radii[b])
     return f"atoms {pair} are {d[worst]:.3f} Å apart; limit {limit:.3f} Å"
+
+
+def _closer_than(frame: Frame, radii: Array) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
+    """Pairs of atoms (indices, indices, distances in Å) that are nearer than the sum of their radii; images count."""
+    if not frame.pbc.any() and len(frame) <= SMALL:
+        d = np.linalg.norm(frame.positions[:, None] - frame.positions, axis=2)
+        i, j = np.nonzero(np.triu(d < radii[:, None] + radii, 1))
+        return i, j, d[i, j]
+    from ase.neighborlist import primitive_neighbor_list
+
+    i, j, d = primitive_neighbor_list(
+        "ijd", frame.pbc, _complete(frame), frame.positions, radii, self_interaction=False
+    )
+    return i, j, d
 
 
 def _complete(frame: Frame) -> Array:

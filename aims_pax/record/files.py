@@ -26,41 +26,44 @@ _serial = itertools.count()
 TORN = ".torn"
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, flush: bool = True) -> None:
     """Write a whole text file; see `write_bytes`."""
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, text.encode("utf-8"), flush)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, flush: bool = True) -> None:
     """Write a file atomically: it has the new content in full, or is unchanged. Missing folders are made.
 
+    flush: False where it is cheaper to make a file again than to wait for the disk. It outlives its process then, but
+    after a power failure it may be missing or incomplete, which its reader must notice.
     Raises SetupError naming the file when the file system refuses (full, over quota, read-only, gone).
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as part, open(part, "wb") as file:
+        with replacing(path, flush) as part, open(part, "wb") as file:
             file.write(content)
     except OSError as error:
         raise write_refusal(path, error) from error
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, flush: bool = True) -> Iterator[Path]:
     """A temporary path in the folder of `path`, for code that writes a file by name (torch, h5py, tarfile).
 
-    At the end of the block the temporary file is flushed to the disk and replaces `path`; when the block raises, the
-    temporary file is removed and `path` is unchanged. Raises OSError.
+    At the end of the block the temporary file is flushed to the disk (see `write_bytes`) and replaces `path`; when the
+    block raises, the temporary file is removed and `path` is unchanged. Raises OSError.
     """
     target = Path(os.path.realpath(path)) if path.is_symlink() else path  # a symbolic link stays
     part = unique_neighbour(target)
     try:
         yield part
-        with open(part, "rb") as file:
-            os.fsync(file.fileno())
+        if flush:
+            sync(part)
         with contextlib.suppress(OSError):
             shutil.copymode(target, part)
         os.replace(part, target)
-        sync_folder(target.parent)
+        if flush:
+            sync_folder(target.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)

@@ -66,6 +66,27 @@ def test_a_hundred_kills(tmp_path, undisturbed, executor, kills):
     print(f"{executor}: {total} kills, {twice} calculations begun twice")
 
 
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_labels_that_a_power_failure_took_are_computed_again(tmp_path, undisturbed, share):
+    """Those of instant calculators are not flushed: the newest may be missing or incomplete after it."""
+    folder = project(tmp_path / "run", "inline")
+    assert attempt(folder, Ledger(), at_write=int(share * undisturbed[1])) is None
+    stored = [p for p in (folder / "data" / "labels").glob("*/*.json") if p.name != "method.json"]
+    missing, torn, empty = sorted(stored, key=lambda p: p.stat().st_mtime_ns)[-3:]
+    missing.unlink()
+    torn.write_bytes(torn.read_bytes()[:100])
+    empty.write_bytes(b"")
+    assert attempt(folder, Ledger()) == 0, (folder / "output.txt").read_text()
+    assert outcome(folder)[0] == undisturbed[0][0]
+    assert all(np.array_equal(a, b) for a, b in same_names(outcome(folder)[1], undisturbed[0][1]))
+
+
+def same_names(one, other):
+    """The entries of two tables with the same names, in pairs."""
+    assert one.keys() == other.keys()
+    return [(one[k], other[k]) for k in one if one[k].dtype.kind != "f" or np.isfinite(one[k]).all()]
+
+
 def kill_in_pretraining(tmp_path: Path, undisturbed, instants) -> None:
     """Kill at these file operations, one run each; every other run is killed a second time at random."""
     dice = random.Random(2)

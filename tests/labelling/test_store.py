@@ -44,6 +44,16 @@ def test_a_label_comes_back_to_the_last_bit(store, stress):
     assert list(store.ids()) == ["f1"]
 
 
+@pytest.mark.parametrize(("seconds", "flushes"), [(0.001, 0), (0.0, 2), (1.0, 2)])
+def test_only_a_label_that_took_less_time_than_a_disk_is_not_flushed(store, monkeypatch, seconds, flushes):
+    calls, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append(fd), fsync(fd)))
+    label = random_label()
+    store.put("f1", label, seconds)
+    assert len(calls) == flushes
+    assert same(store.get("f1"), label)
+
+
 def test_two_methods_do_not_mix(tmp_path):
     LabelStore(tmp_path, "one").put("f", random_label())
     assert LabelStore(tmp_path, "two").get("f") is None

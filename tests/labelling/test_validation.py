@@ -6,6 +6,7 @@ from ase.data import covalent_radii
 
 from aims_pax.errors import Unphysical
 from aims_pax.frames import Frame
+from aims_pax.labelling import validation
 from aims_pax.labelling.validation import check_geometry
 from tests import worlds
 
@@ -68,3 +69,19 @@ def test_exploded_and_collapsed_cells_are_insane(scale, what):
 def test_a_flat_cell_is_insane():
     with pytest.raises(Unphysical, match="thin"):
         check_geometry(Frame([1], [[0, 0, 0]], [[3, 0, 0], [0, 3, 0], [3, 3, 0.0]], [True] * 3))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_all_distances_find_what_a_search_for_neighbours_finds(seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    frame = Frame(rng.choice([1, 6, 79], 30), rng.uniform(0, 4, (30, 3)))
+    radii = 0.5 * covalent_radii[frame.numbers]
+
+    def pairs():
+        i, j, d = validation._closer_than(frame, radii)
+        return {(min(a, b), max(a, b), round(float(x), 10)) for a, b, x in zip(i, j, d, strict=True)}
+
+    found = pairs()
+    monkeypatch.setattr(validation, "SMALL", 0)
+    assert found == pairs()
+    assert found

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,7 @@ class CalculatorReference:
         """Whether threads of the driver can run it: it is fast, or computes outside Python."""
         return self.factory.startswith(QUICK)
 
-    @property
+    @cached_property
     def conventions(self) -> Conventions:
         """How the calculator receives charge and spin. Raises SettingsError when the factory cannot be found."""
         return conventions_of(
