@@ -52,7 +52,7 @@ def labelled(n: int, seed: int = 0) -> Iterator[LabelledFrame]:
 class AtOnce(Calculator):
     """Answers at once."""
 
-    implemented_properties = ["energy", "forces"]
+    implemented_properties = ("energy", "forces")
 
     def calculate(self, atoms, properties, system_changes):
         super().calculate(atoms, properties, system_changes)
