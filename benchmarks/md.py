@@ -1,8 +1,8 @@
 """Molecular dynamics of a committee against ASE with `MACECalculator`: milliseconds per trajectory and step.
 
-    python benchmarks/md.py [--rounds 5] [--steps 10]
+    python benchmarks/md.py [--rounds 5] [--steps 10] [--channels 128] [--systems "21 atoms × 4" …]
 
-4 members, 32×0e + 32×1o, correlation 3, r_max 5 Å, float32, random weights, one thread. Ours moves all
+4 members, --channels (32) ×0e + ×1o, correlation 3, r_max 5 Å, float32, random weights, one thread. Ours moves all
 trajectories in one batch through `aims_pax.md.advance`; the peer moves one, as it would each of them. The
 contestants take turns in every round and the median over the rounds counts. Where torch-sim is installed it moves all
 trajectories in one batch too, with one model, as it knows no committees: the row to compare it with is `member`.
@@ -53,10 +53,10 @@ LANGEVIN = MDSettings(
 )
 
 
-def ensemble(inference: str) -> Ensemble:
+def ensemble(inference: str, channels: int) -> Ensemble:
     settings = MaceSettings(
         general=GeneralSettings(name_exp="md"),
-        architecture=ArchitectureSettings(num_channels=32, max_L=1, correlation=3, r_max=5.0),
+        architecture=ArchitectureSettings(num_channels=channels, max_L=1, correlation=3, r_max=5.0),
         training=TrainingSettings(),
         misc=MaceMiscSettings(inference=inference),
     )
@@ -79,6 +79,18 @@ def cell() -> Frame:
     atoms.numbers[:] = np.where(np.arange(64) % 2, 8, 6)
     atoms.set_cell(0.85 * atoms.cell, scale_atoms=True)
     return Frame.from_atoms(atoms)
+
+
+def ethanol() -> Frame:
+    return Frame.from_atoms(molecule("CH3CH2OH"))
+
+
+SYSTEMS: dict[str, tuple[Callable[[], Frame], int]] = {
+    "ethanol × 16": (ethanol, 16),
+    "21 atoms × 8": (twenty_one_atoms, 8),
+    "64-atom cell × 2": (cell, 2),
+    "21 atoms × 4": (twenty_one_atoms, 4),
+}
 
 
 def started(frame: Frame, n: int) -> list[MDState]:
@@ -184,27 +196,27 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--channels", type=int, default=32)
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS)[:3])
     options = parser.parse_args()
     torch.set_num_threads(1)
     reason = absent()
     if reason:
         print(f"native: left out, {reason}")
-    back_ends = {"torch": ensemble("torch")} | ({} if reason else {"native": ensemble("native")})
+    back_ends = {
+        name: ensemble(name, options.channels) for name in ("torch", *(() if reason else ("native",)))
+    }
     print(
         f"{platform.machine()}, torch {torch.__version__}, medians of {options.rounds} rounds of {options.steps} steps"
     )
     print(
         f"{'system':22}{'what':22}{'ms per trajectory-step':>24}{'ratio to ASE':>14}{'of single rounds':>20}"
     )
-    systems = {
-        "ethanol × 16": (Frame.from_atoms(molecule("CH3CH2OH")), 16),
-        "21 atoms × 8": (twenty_one_atoms(), 8),
-        "64-atom cell × 2": (cell(), 2),
-    }
     best = list(back_ends)[-1]
     pool = MDPool(back_ends[best], PROCESSES)
-    for name, (frame, n) in systems.items():
-        states = started(frame, n)
+    for name in options.systems:
+        make, n = SYSTEMS[name]
+        states = started(make(), n)
         runs = {"ASE + MACE": peer(back_ends["torch"], states[0], options.steps)}
         for back_end, built in back_ends.items():
             runs[f"{back_end}, mean"] = ours(built, states, options.steps, False)
@@ -226,7 +238,7 @@ def main() -> None:
             )
     pool.close()
     for back_end, built in back_ends.items():
-        some = started(systems["ethanol × 16"][0], 16)
+        some = started(ethanol(), 16)
         times = [new_weights(built, some) for _ in range(options.rounds)]
         print(f"new weights of 4 members in use, {back_end}: {statistics.median(times):.2f} s")
     if find_spec("torch_sim") is None:

@@ -184,7 +184,7 @@ class Ensemble(ForceFieldModel):
         if self._backend is None:
             misc = self.settings.misc
             fallback = cuequivariance.Cueq(misc.device).evaluator if misc.enable_cueq else torch_evaluator
-            self._backend = Backend(misc.inference, misc.device, chosen[0], fallback)
+            self._backend = Backend(misc.inference, misc.device, chosen[0], fallback, renewed=True)
         return Committee(chosen, self.settings.misc.device, evaluator=self._backend.evaluator)
 
     def train(

@@ -42,6 +42,7 @@ COPIES, STREAMED = (
     (30, 48, 82),
     (12, 16, 28),
 )  # numbers per edge and channel for max_L 0, 1, 2: 20 % more than measured
+WIDE = 96  # channels from which a committee's steps take as long as in torch, and new weights seconds to read
 FEW = 8  # up to this many elements of a model are all read, also if they do not occur
 Int32 = NDArray[np.int32]
 
@@ -73,7 +74,8 @@ class Backend:
     """Makes the evaluators of a run, chosen by MISC.inference, the device and the model.
 
     fallback: makes torch evaluators, used where symmetrix cannot be. what: prefix of the log lines. key: what the user
-    wrote to get `native`, for errors.
+    wrote to get `native`, for errors. renewed: the weights change again and again, as in a run; `auto` then leaves
+    models of many channels to our torch forward (measured: benchmarks/md.py --channels 128).
     Raises SettingsError when `native` is set and not possible. With `auto`, torch is used after a comparison has
     failed.
     """
@@ -86,9 +88,12 @@ class Backend:
         fallback: TorchMaker = torch_evaluator,
         what: str = "inference",
         key: str = "MISC.inference: native in mace.yaml",
+        renewed: bool = False,
     ) -> None:
         self.mode, self._torch, self.what, self.key = mode, fallback, what, key
         self.refusal = None if mode == "torch" else _refusal(device, model)
+        if mode == "auto" and renewed and self.refusal is None:
+            self.refusal = _too_slow_to_read(model)
         self._said = mode == "torch"
         self._members: dict[int, NativeMember] = {}
         self.economical = False  # whether evaluations use less memory
@@ -363,6 +368,15 @@ def _refusal(device: str, model: MaceModel) -> str | None:
         return f"MISC.device is {device}"
     reason = unsupported_reason(model)
     return absent() if reason is None else f"symmetrix does not know this architecture: {reason}"
+
+
+def _too_slow_to_read(model: MaceModel) -> str | None:
+    from aims_pax.models.mace.fast_forward import unsupported_part
+
+    channels = int(model.node_embedding.linear.irreps_out.dim)
+    if channels < WIDE or unsupported_part(model) is not None:
+        return None
+    return f"symmetrix needs seconds to read new weights of {channels} channels, and its steps are no faster"
 
 
 def _symmetrix() -> Any:

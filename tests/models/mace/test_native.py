@@ -98,6 +98,30 @@ def test_another_version_and_another_device_are_refused(monkeypatch, pair):
     assert "0.9" in Backend("auto", "cpu", model).refusal
 
 
+def wide(**changes):
+    return ensemble(
+        seeds=(1,), **(BASE | {"num_channels": native.WIDE, "correlation": 2, "max_L": 0} | changes)
+    )
+
+
+def test_auto_leaves_wide_models_whose_weights_change_to_torch(caplog):
+    with caplog.at_level(logging.INFO):
+        said = wide().potential()
+    assert not isinstance(said.evaluator, NativeEvaluator)
+    assert f"torch, because symmetrix needs seconds to read new weights of {native.WIDE}" in caplog.text
+    assert isinstance(wide(inference="native").potential().evaluator, NativeEvaluator)
+    model = wide().members[0].model
+    assert Backend("auto", "cpu", model).refusal is None, "weights that stay are read once"
+    assert isinstance(wide(num_channels=8).potential().evaluator, NativeEvaluator)
+
+
+def test_auto_reads_wide_models_that_our_torch_forward_does_not_know(monkeypatch):
+    model = wide().members[0].model
+    assert Backend("auto", "cpu", model, renewed=True).refusal
+    monkeypatch.setattr("aims_pax.models.mace.fast_forward.unsupported_part", lambda model: "a part")
+    assert Backend("auto", "cpu", model, renewed=True).refusal is None
+
+
 def test_torch_is_torch_and_says_nothing(caplog, pair):
     model = pair.members[0].model
     with caplog.at_level(logging.INFO):
