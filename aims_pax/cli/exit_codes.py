@@ -49,7 +49,10 @@ def exit_on_error(go: Callable[[], None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
-        print("aims-PAX: stopped at once; a later run continues from the last snapshot", file=sys.stderr)
+        print(
+            "aims-PAX: stopped at once; run the same command again to continue from what was saved",
+            file=sys.stderr,
+        )
         raise typer.Exit(3) from error
     except RunInterrupted as stop:
         raise typer.Exit(stop.code) from stop

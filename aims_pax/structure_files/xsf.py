@@ -57,6 +57,9 @@ def xsf_text(frame: Frame, energy: float, forces: Array, remarks: Sequence[str] 
     return "\n".join(lines) + "\n"
 
 
+_LISTS = ("ATOMS", "PRIMVEC", "PRIMCOORD", "CONVVEC", "CONVCOORD", "ANIMSTEPS")
+
+
 class _Reader:
     def __init__(self, path: Path, lines: Sequence[str]) -> None:
         self.path, self.lines = path, lines
@@ -64,7 +67,11 @@ class _Reader:
         self.words: list[tuple[int, list[str]]] = []  # (line number, words) without comments and blank lines
         for number, line in enumerate(lines, 1):
             found = _ENERGY.search(line)
-            if found and self.energy is None:
+            if found and self.energy is not None:
+                raise SettingsError(
+                    f"{path}:{number}: a second total energy; write one file for each structure"
+                )
+            if found:
                 if found[2].lower() not in ("", "ev"):
                     raise SettingsError(f"{path}:{number}: total energy in {found[2]}; expected eV")
                 self.energy = _real(found[1])
@@ -129,6 +136,10 @@ class _Reader:
 
     def atom(self, k: int, after: int) -> tuple[int, list[float]]:
         number, words = self.at(k, f"as many atoms as line {after} announces")
+        if words[0].upper() in (*_PERIODIC, *_LISTS):
+            raise self.fault(
+                number, f"{words[0]} among the atoms of line {after}; write one file for each structure"
+            )
         if len(words) == 4:
             raise self.fault(
                 number, "an atom without forces; expected symbol, position and force (7 columns)"

@@ -41,7 +41,11 @@ def ends(error):
         (SetupError("no aims.x"), 1, "aims-PAX: no aims.x\n"),
         (LabelError("nothing worked"), 1, "aims-PAX: nothing worked\n"),
         (Busy("another run works here"), 1, "aims-PAX: another run works here\n"),
-        (KeyboardInterrupt(), 3, "aims-PAX: stopped at once; a later run continues from the last snapshot\n"),
+        (
+            KeyboardInterrupt(),
+            3,
+            "aims-PAX: stopped at once; run the same command again to continue from what was saved\n",
+        ),
         (RunInterrupted("stopped by the user", 3), 3, ""),
         (RunInterrupted("SIGTERM", 75), 75, ""),
     ],

@@ -91,8 +91,9 @@ def test_what_is_written_is_read(read, pbc):
         ),
         (
             "# total energy = 1 eV\nATOMS\nH 0 0 0 0 0 0\nATOMS\nH 0 0 0 0 0 0\n",
-            "expected symbol, position and force",
+            r"a.xsf:4: ATOMS among the atoms of line 2; write one file for each structure",
         ),
+        (2 * "# total energy = 1 eV\nATOMS\nH 0 0 0 0 0 0\n", r"a.xsf:4: a second total energy"),
         ("# total energy = 1 eV\nANIMSTEPS 2\n", "several structures"),
         ("# total energy = 1 eV\nCONVVEC\n", "CONVVEC is not read"),
         ("# total energy = 1 eV\nsomething else\n", "not part of an XSF file"),
