@@ -59,6 +59,9 @@ def diffusion_train(
         typer.Option("--canonical-cell", "--canonical_cell", help="Rotate cells to standard form."),
     ] = None,
     epochs: Annotated[int | None, typer.Option("-e", "--epochs", help="-1: until the time is over.")] = None,
+    max_steps: Annotated[
+        int | None, typer.Option("--max-steps", "--max_steps", help="Training steps; 0: no limit.")
+    ] = None,
     max_time_minutes: Annotated[
         float | None,
         typer.Option("-t", "--max-time-minutes", "--max_time_minutes", help="Default 5; 0: no limit."),
@@ -196,17 +199,10 @@ def diffusion_sample(
 
     def go() -> None:
         from aims_pax.commands.diffusion import SampleRequest, sample_command_of
-        from aims_pax.systems import read_frame
 
-        where = None if positions is None else read_frame(positions)
-        own = (
-            where.cell.ravel().tolist()
-            if where is not None and where.pbc.all() and template is None
-            else None
-        )
         request = SampleRequest(
-            n=n_samples, seed=seed, n_atoms=n_atoms, formula=formula, cell=_nine(cell) or own,
-            non_periodic=non_periodic, positions=None if where is None else where.positions, template=template,
+            n=n_samples, seed=seed, n_atoms=n_atoms, formula=formula, cell=_nine(cell),
+            non_periodic=non_periodic, positions=positions, template=template,
             confinement=confinement, properties=tuple(_property(p) for p in properties or ()), guidance=guidance,
             sampler=sampler, steps=steps, eps=eps, batch_size=batch_size, relax=relax, max_force=max_force,
             potential=potential, ff_guidance=ff_guidance, ff_zeta=ff_zeta, retries=retries, checkpoint=checkpoint,

@@ -10,12 +10,15 @@ Training writes `logs/version_x/` (`models.diffusion.training_run`).
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from aims_pax.engine.interrupts import InterruptMonitor, remaining_walltime
 from aims_pax.errors import Abandoned, SettingsError
@@ -32,7 +35,7 @@ from aims_pax.models.diffusion.generation import (
 )
 from aims_pax.models.diffusion.model_files import ModelFolder, load_denoiser, read_hparams
 from aims_pax.models.diffusion.reverse_process import REVERSE_SAMPLERS
-from aims_pax.models.diffusion.training_data import one_charge_and_spin, read_for_diffusion
+from aims_pax.models.diffusion.training_data import NOT_LEARNT, one_charge_and_spin, read_for_diffusion
 from aims_pax.models.diffusion.training_run import source_of, train_in_folder
 from aims_pax.potential import Potential
 from aims_pax.potentials.named import LoadedPotential
@@ -54,6 +57,7 @@ class SampleRequest:
 
     template: a file or a frame. properties: {name: value}, or pairs. potential: of relax and ff_guidance, a name, a
     path or `module:callable`. output: extended XYZ file, or None; overwrite: replace it. cell: 9 numbers, rows.
+    positions: a file, a frame or an array (N, 3) in Å, if the model generates elements only.
     """
 
     n: int = 12
@@ -109,6 +113,8 @@ def sample_diffusion(
     output = None if request.output is None else Path(request.output)
     if output is not None and output.exists() and not request.overwrite:
         raise SettingsError(f"{output}: exists already; choose another name, or give overwrite")
+    if output is not None:
+        _check_folder(output.parent)
     model, content = load_diffusion(folder, request.checkpoint)
     start, counts = _start(model, content, request)
     how = _how(model, content, request, stop)
@@ -127,6 +133,16 @@ def sample_diffusion(
         _write(output, frames, request, folder)
         log.info("%s: %d structures", output, len(frames))
     return frames
+
+
+def _check_folder(folder: Path) -> None:
+    """Raises SettingsError if no file can be written there, before hours are spent."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"output: {folder}: {error.strerror}; choose another folder") from error
+    if not os.access(folder, os.W_OK):
+        raise SettingsError(f"output: {folder}: not writable; choose another folder")
 
 
 def _with_charge(frames: Sequence[Frame], content: ModelFolder) -> list[Frame]:
@@ -167,26 +183,53 @@ def _watched(stack: ExitStack, console: Console) -> InterruptMonitor:
 
 
 def _start(model: Denoiser, content: ModelFolder, request: SampleRequest) -> tuple[AtomsGraph, Any]:
-    template = request.template
-    if isinstance(template, Path | str):
-        template = read_frame(Path(template))
+    template, where = _frame(request.template), request.positions
     if template is not None:
-        own = one_charge_and_spin([template])
-        lost = [name for name, value in own.items() if value != content.data.extra.get(name)]
-        lost += [name for name in ("moments", "charges", "masses") if getattr(template, name) is not None]
-        if lost:
-            log.warning("template: its %s are not those of the new structures: not written", ", ".join(lost))
+        _warn_of_lost("template", template, content)
+    cell = request.cell
+    if isinstance(where, Path | str | Frame):
+        own = _frame(where)
+        assert own is not None
+        _warn_of_lost("positions", own, content, ("fixed",))
+        cell, where = _cell_of(own, cell, template), own.positions
     return starting_graph(
         model,
         content.data,
         n_atoms=request.n_atoms,
         formula=request.formula,
-        positions=request.positions,
-        cell=request.cell,
+        positions=where,
+        cell=cell,
         pbc=(False, False, False) if request.non_periodic else None,
         template=template,
         confinement=request.confinement,
     )
+
+
+def _frame(given: Path | str | Frame | None) -> Frame | None:
+    return read_frame(Path(given)) if isinstance(given, Path | str) else given
+
+
+def _warn_of_lost(where: str, frame: Frame, content: ModelFolder, more: Sequence[str] = ()) -> None:
+    """Warn of what a given structure has and new structures will not have."""
+    lost = [name for name, v in one_charge_and_spin([frame]).items() if v != content.data.extra.get(name)]
+    parts = {name: getattr(frame, name) for name in (*NOT_LEARNT, *more)}
+    lost += [name for name, value in parts.items() if value is not None and len(value)]
+    if lost:
+        log.warning("%s: its %s are not those of the new structures: not written", where, ", ".join(lost))
+
+
+def _cell_of(
+    positions: Frame, cell: Sequence[float] | None, template: Frame | None
+) -> Sequence[float] | None:
+    """The cell that belongs to given positions. Raises SettingsError if another one is given, too."""
+    if not positions.pbc.any():
+        return cell
+    other = template.cell.ravel() if template is not None else cell
+    if other is not None and not np.allclose(other, positions.cell.ravel(), atol=1e-4):
+        name = "cell" if template is None else "template"
+        raise SettingsError(f"positions: their cell is not that of {name}; give structures of one cell")
+    found: list[float] = positions.cell.ravel().tolist()
+    return found if template is None else None
 
 
 def _how(

@@ -197,7 +197,13 @@ def _data(content: ModelFolder) -> tuple[list[AtomsGraph], list[AtomsGraph]]:
         raise SettingsError(
             f"{path}: the training data are gone or have changed; put them back, or use -n 0 for the losses alone"
         )
-    graphs = graphs_for(read_for_diffusion(path, content.settings.conditioning), content.settings)
+    frames = read_for_diffusion(path, content.settings.conditioning)
+    if len(frames) != content.source["structures"]:
+        raise SettingsError(
+            f"{path}: the model was trained on {content.source['structures']} of its {len(frames)} structures, and "
+            "which ones is not stored; use -n 0 for the losses alone"
+        )
+    graphs = graphs_for(frames, content.settings)
     first, second = split_held_out(len(graphs), content.settings.val_split, content.settings.seed)
     return [graphs[k] for k in first], [graphs[k] for k in second]
 

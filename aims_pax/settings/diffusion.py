@@ -7,6 +7,7 @@ conditioning: energy
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,6 +34,7 @@ from aims_pax.settings.messages import in_words
 from aims_pax.settings.yaml_reader import read_document
 
 AUTO = ("auto",)
+TIMES = ("max_time", "max_time_minutes")
 
 
 def as_walls(value: Any) -> tuple[float, float]:
@@ -40,6 +42,8 @@ def as_walls(value: Any) -> tuple[float, float]:
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise ValueError(f"expected two heights [lowest, highest] in Å, got {value!r}")
     low, high = (as_real(v) for v in value)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"expected finite heights in Å, got {low:g} and {high:g}")
     if not low < high:
         raise ValueError(f"expected the lower height first, got {low:g} and {high:g}")
     return low, high
@@ -90,8 +94,11 @@ class DiffusionSettings(Section):
     repeat_epoch: OptionalWhole = key(None, "Epochs of each stage of `repeat`.", possible="[1, inf)")
     canonical_cell: Flag = key(False, "Rotate structures: first cell vector along x, second in the xy plane.")
     epochs: Whole = key(-1, "Epochs; -1: until the time is over.", possible="[-1, 1000000000]")
+    max_steps: Whole = key(0, "Training steps; 0: no limit.", possible="[0, inf)")
     max_time_minutes: Real = key(
-        5.0, "Longest time (minutes); 0: no limit. Not used if only `epochs` is given.", possible="[0, inf)"
+        5.0,
+        "Longest time (minutes); 0: no limit. Not used if only `epochs` or `max_steps` is given.",
+        possible="[0, inf)",
     )
     max_time: Real = key(0.0, "Longest time (hours), added to `max_time_minutes`.", possible="[0, inf)")
     lr: Real = key(2e-3, "Learning rate.", possible="(0, 1]", plausible="[1e-5, 1e-2]")
@@ -112,10 +119,15 @@ class DiffusionSettings(Section):
     log_dir: Text = key("logs", "Folder of the folders `version_0`, `version_1`, …")
     log_interval: Whole = key(10, "Epochs between two lines of the log.", possible="[1, inf)")
 
+    def plain(self) -> dict[str, Any]:
+        """All keys as JSON and YAML can write them, the time limit as it is in effect."""
+        values = {k: list(v) if isinstance(v, tuple) else v for k, v in self.model_dump().items()}
+        return values | {"max_time_minutes": self.seconds / 60, "max_time": 0.0}
+
     @property
     def seconds(self) -> float:
-        """The time limit in seconds, 0 for none: by default there is none if `epochs` is given."""
-        if self.epochs > 0 and not {"max_time", "max_time_minutes"} & self.model_fields_set:
+        """The time limit in seconds, 0 for none: by default there is none if `epochs` or `max_steps` is given."""
+        if max(self.epochs, self.max_steps) > 0 and not set(TIMES) & self.model_fields_set:
             return 0.0
         return 60 * self.max_time_minutes + 3600 * self.max_time
 
@@ -131,14 +143,18 @@ def read_diffusion(
     written: dict[str, Any] = {}
     document = None
     if begun is not None:
-        defaults = DiffusionSettings()
-        written = {k: v for k, v in begun.model_dump().items() if v != getattr(defaults, k)}
+        written = begun.plain()
     if path is not None:
         if path.is_file() and not path.read_bytes().strip():
             raise SettingsError(f"{path}: the file is empty; expected keys such as max_time_minutes: 5")
         document = read_document(path, str(path))
         written |= {str(k): v for k, v in document.data.items()}
     given = {k: v for k, v in options.items() if v is not None}
+    own = {*given, *(() if document is None else map(str, document.data))}
+    if begun is not None and own & {"epochs", "max_steps"} and not own & set(TIMES):
+        written = {
+            k: v for k, v in written.items() if k not in TIMES
+        }  # the new limit takes the place of the time
     try:
         settings = DiffusionSettings.model_validate({**written, **given})
     except ValidationError as error:
@@ -146,10 +162,10 @@ def read_diffusion(
         for d in error.errors(include_url=False):
             text, where = in_words(d, DiffusionSettings), d["loc"]
             name = str(where[0]) if where else ""
-            own = document is not None and name in document.data and name not in given
+            in_file = document is not None and name in document.data and name not in given
             lines.append(
                 str(document.problem(where, text))  # type: ignore[union-attr]
-                if own
+                if in_file
                 else f"{place}{'.'.join(map(str, where))}: {text}"
             )
         raise SettingsError("\n".join(lines)) from error
@@ -164,10 +180,20 @@ def check_together(settings: DiffusionSettings) -> None:
             ("repeat", "repeat_epoch") if settings.repeat_epoch is None else ("repeat_epoch", "repeat")
         )
         raise SettingsError(f"{here} needs {other}: give both, or none")
-    if settings.epochs < 0 and settings.seconds == 0:
+    if settings.epochs < 0 and settings.seconds == 0 and settings.max_steps == 0:
         raise SettingsError("epochs -1 and no max_time: training would never end; give one of them")
     if settings.epochs == 0:
         raise SettingsError("epochs: expected at least 1, or -1 for no limit, got 0")
+    if (
+        settings.repeat
+        and settings.repeat_epoch
+        and 0 < settings.epochs <= (settings.repeat - 1) * settings.repeat_epoch
+    ):
+        r, first = settings.repeat, (settings.repeat - 1) * settings.repeat_epoch + 1
+        raise SettingsError(
+            f"repeat: {r} × {r} × 1 would begin in epoch {first}, but epochs is {settings.epochs}; give more epochs, "
+            "or a smaller repeat_epoch"
+        )
     if settings.n_classes and settings.conditioning_type == "scalar":
         raise SettingsError("n_classes: only with conditioning_type integer")
     if settings.conditioning is None and (settings.n_classes or settings.conditioning_type == "integer"):

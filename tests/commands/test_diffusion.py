@@ -252,3 +252,34 @@ def test_an_edited_hparams_is_said_with_the_place(folder, tmp_path, section, nam
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), section: None}))
     with pytest.raises(SettingsError, match=f"{section}: expected keys with values"):
         load_diffusion(copy)
+
+
+def test_the_file_of_positions_is_kept_or_refused(tmp_path, caplog):
+    frames = [replace(f, fixed=None) for f in adsorbates(100)]
+    (tmp_path / "a.xyz").write_text("".join(structure_text(f.to_atoms()) for f in frames))
+    asked = settings(noisers=("Types",), cutoff=4.5, epochs=1, log_dir=str(tmp_path / "logs"))
+    model = train_diffusion(tmp_path / "a.xyz", asked)
+    wider = replace(frames[0], cell=frames[0].cell * 1.2)
+    (tmp_path / "where.xyz").write_text(structure_text(wider.to_atoms()))
+    given = SampleRequest(n=1, positions=tmp_path / "where.xyz", steps=4, retries=500)
+    (made,) = sample_diffusion(model, given)
+    np.testing.assert_allclose(made.cell, wider.cell, atol=1e-6)
+    np.testing.assert_allclose(made.positions, wider.positions, atol=1e-6)
+    assert "cell: it is not that of the training structures" in caplog.text
+    with pytest.raises(SettingsError, match="positions: their cell is not that of cell"):
+        sample_diffusion(model, replace(given, cell=frames[0].cell.ravel().tolist()))
+    charged = replace(wider, charge=1, spin=1, fixed=np.ones((3, 3), bool))
+    sample_diffusion(model, replace(given, positions=charged))
+    assert "positions: its charge, fixed are not those of the new structures" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"confinement": (100, 110)}, r"confinement: 100 … 110 Å is outside the cell, .* 0 to 14 Å"),
+        ({"output": "/proc/nowhere/a.xyz"}, "output: /proc/nowhere: "),
+    ],
+)
+def test_what_would_be_found_only_after_sampling_is_said_before(folder, keys, said):
+    with pytest.raises(SettingsError, match=said):
+        sample_diffusion(folder, request(folder, **keys))

@@ -3,7 +3,7 @@
 import pytest
 
 from aims_pax.errors import SettingsError
-from aims_pax.settings.diffusion import read_diffusion
+from aims_pax.settings.diffusion import DiffusionSettings, read_diffusion
 
 
 def test_options_of_the_command_line_come_before_keys_of_the_file(tmp_path):
@@ -67,3 +67,27 @@ def test_an_empty_file_and_the_place_of_stored_settings_are_said(tmp_path):
         read_diffusion(path, {})
     with pytest.raises(SettingsError, match=r"hparams\.yaml: settings\.lr: expected a number"):
         read_diffusion(None, {"lr": "fast"}, place="hparams.yaml: settings.")
+
+
+def test_a_limit_that_equals_the_default_is_not_forgotten():
+    begun = DiffusionSettings.model_validate(DiffusionSettings(epochs=500, max_time_minutes=5).plain())
+    assert begun.seconds == 300
+    assert read_diffusion(None, {}, begun).seconds == 300
+    assert read_diffusion(None, {"epochs": 900}, begun).seconds == 0, "only epochs: no limit of time"
+    timed = read_diffusion(None, {"epochs": 900, "max_time": 1}, begun)
+    assert (timed.epochs, timed.seconds) == (900, 3900), "hours are added to the minutes"
+
+
+@pytest.mark.parametrize(("epochs", "fits"), [(50, False), (51, True), (-1, True)])
+def test_a_size_of_repeat_that_is_never_reached_is_refused(epochs, fits):
+    asked = {"repeat": 2, "repeat_epoch": 50, "epochs": epochs}
+    if fits:
+        assert read_diffusion(None, asked).repeat == 2
+        return
+    with pytest.raises(SettingsError, match="repeat: 2 × 2 × 1 would begin in epoch 51, but epochs is 50"):
+        read_diffusion(None, asked)
+
+
+def test_walls_are_finite():
+    with pytest.raises(SettingsError, match="expected finite heights"):
+        read_diffusion(None, {"confinement": [1, float("inf")]})

@@ -1,8 +1,9 @@
 """`aims-PAX neb`: nudged elastic band on a Gaussian process, one reference calculation a round.
 
 Each round fits the process to all labels, relaxes the band on it for a bounded number of steps, and labels one image:
-the highest, or the most uncertain one while it is very uncertain. Converged when the reference's force on the highest
-image and the deviations of all images are small. Koistinen et al., J. Chem. Phys. 147, 152720 (2017).
+the highest, or the most uncertain one while it is very uncertain or the highest one is known. Converged when the
+reference's force on the highest image (without climbing: its part across the path) and the deviations of all images
+are small. Koistinen et al., J. Chem. Phys. 147, 152720 (2017).
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ RESULT = "result.json"
 STEPS = 60  # of the band on one process
 MAX_STEP = 0.1  # Å, of an atom in one step of the band
 SAME = 0.05  # Å: ends whose atoms differ by less are one structure
+NEAR = 0.05  # Å: the highest image is known if no atom is farther from where it is in a labelled structure
 LARGE = 3.0  # an image that deviates so many times more than allowed is labelled before the highest one
 
 
@@ -122,13 +124,13 @@ def _search(keys: NebSettings, first: Frame, last: Frame, known: Observations) -
         process = known.process()
         band = relaxed_band(keys, first, positions, process, climb=keys.climb and number > 1)
         positions = band.positions
-        chosen = next_image(band, keys.max_unc_forces)
         try:
+            chosen = _chosen(keys, band, known)
             labelled = known.label(first.moved(positions[chosen]), {"path": positions}, number)
         except SearchEnded:
             _write(keys, known, band, ends, None)
             raise
-        force = largest_force(labelled.frame, labelled.label.forces)
+        force = force_at(keys, band, chosen, labelled)
         barrier = labelled.label.energy - ends[0].label.energy
         log.info(
             "round %d · %d labels · image %d: %+.4f eV, force %.3f eV/Å, predicted %+.4f eV · deviation %.3f eV/Å",
@@ -138,6 +140,51 @@ def _search(keys: NebSettings, first: Frame, last: Frame, known: Observations) -
         if chosen == band.highest and force <= keys.fmax and band.deviation.max() <= keys.max_unc_forces:
             _write(keys, known, band, ends, labelled)
             return
+
+
+def _chosen(keys: NebSettings, band: Band, known: Observations) -> int:
+    """Index of the image that is labelled next, or looked at again if that ends the search.
+
+    Raises SearchEnded when all images are labelled, so that nothing would change.
+    """
+    data = {x.frame.id: x for x in known.data}
+    top = known.template.moved(band.positions[band.highest])
+    sure = band.deviation.max() <= keys.max_unc_forces
+    if (there := data.get(top.id)) is not None:
+        if sure and force_at(keys, band, band.highest, there) <= keys.fmax:
+            return band.highest
+    elif next_image(band, keys.max_unc_forces) == band.highest and (
+        sure or not _top_is_known(keys, band, known)
+    ):
+        return band.highest
+    for k in 1 + np.argsort(-band.deviation):
+        if known.template.moved(band.positions[k]).id not in data:
+            return int(k)
+    raise SearchEnded(
+        f"not converged: all {len(band.deviation)} images are labelled and the band does not move any more; give more "
+        "images, or a larger fmax"
+    )
+
+
+def _top_is_known(keys: NebSettings, band: Band, known: Observations) -> bool:
+    """Whether a structure like the highest image is labelled, and its force is small."""
+    top = band.positions[band.highest]
+    return any(
+        np.linalg.norm(x.frame.positions - top, axis=1).max() <= NEAR
+        and force_at(keys, band, band.highest, x) <= keys.fmax
+        for x in known.data
+    )
+
+
+def force_at(keys: NebSettings, band: Band, k: int, labelled: LabelledFrame) -> float:
+    """eV/Å: the largest force of the reference on an atom that moves; without climbing its part across the path, since
+    the highest image is then not at the saddle point."""
+    forces = labelled.label.forces
+    if not keys.climb:
+        along = band.positions[k + 1] - band.positions[k - 1]
+        along = along / np.linalg.norm(along)
+        forces = forces - (forces * along).sum() * along
+    return largest_force(labelled.frame, forces)
 
 
 def _barrier_found(keys: NebSettings, known: Observations) -> float | None:
@@ -218,7 +265,7 @@ def _write(
     if top is not None:
         result |= {
             "barrier_eV": top.label.energy - zero,
-            "force_at_saddle_eV_per_A": largest_force(top.frame, top.label.forces),
+            "force_at_saddle_eV_per_A": force_at(keys, band, band.highest, top),
             "saddle_image": band.highest,
         }
         log.info(

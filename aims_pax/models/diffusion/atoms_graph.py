@@ -78,7 +78,7 @@ class AtomsGraph:
             partly = np.flatnonzero(frame.fixed.any(axis=1) & ~mask)
             if len(partly):
                 raise SettingsError(
-                    f"{frame.formula}: atom {int(partly[0])} is fixed in "
+                    f"{frame.formula}: atom {int(partly[0]) + 1} is fixed in "
                     "some directions only; a diffusion model needs atoms that are fixed entirely, or free"
                 )
         return cls(

@@ -16,7 +16,12 @@ from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
 from aims_pax.models.diffusion.atoms_graph import AtomsGraph
 from aims_pax.models.diffusion.denoiser import Denoiser
-from aims_pax.models.diffusion.generation import Generating, GenerationFailed, generate
+from aims_pax.models.diffusion.generation import (
+    Generating,
+    GenerationFailed,
+    generate,
+    warn_of_other_cell,
+)
 from aims_pax.models.diffusion.noisers import Positions
 from aims_pax.models.diffusion.training_data import DataSummary, check_confinement, one_charge_and_spin
 from aims_pax.sampler import Sample, SamplingError
@@ -77,11 +82,13 @@ def system_graph(
         had, now = (" ".join("T" if p else "F" for p in pbc) for pbc in (data.pbc, graph.pbc))
         raise SettingsError(f"the model was trained on structures with pbc {had}, the system has {now}")
     check_confinement(graph, "the system", placed=False)
-    if bool(graph.fixed.any()) != data.anchored:
+    if (fixed := bool(graph.fixed.any())) != data.anchored:
+        has, have = ("has", "none") if fixed else ("has no", "some")
         raise SettingsError(
-            "the system has fixed atoms and the training structures have none, or the other way round; train on "
-            "structures with the same fixed atoms"
+            f"the system {has} fixed atoms and the training structures have {have}; train on structures with the same "
+            "fixed atoms"
         )
+    warn_of_other_cell("the system's cell", graph.cell, graph.pbc, data)
     own = one_charge_and_spin([frame])
     for name, value in data.extra.items():
         if own.get(name) != value:

@@ -145,6 +145,7 @@ def starting_graph(
         confinement=walls,
     )
     check_confinement(graph, "new structures", placed=False)
+    _check_reach(graph)
     if data.anchored != bool(graph.fixed.any()) and model.positions is not None:
         had, now = ("with", "without") if data.anchored else ("without", "with")
         raise SettingsError(
@@ -152,6 +153,21 @@ def starting_graph(
             + ("give the template" if data.anchored else "leave the template out")
         )
     return graph, counts
+
+
+def _check_reach(graph: AtomsGraph) -> None:
+    """Raises SettingsError for walls beyond the cell and the fixed atoms."""
+    top = abs(float(graph.cell[2, 2]))
+    if graph.confinement is None or not top:
+        return
+    z = graph.pos[graph.fixed, 2]
+    low, high = min(0.0, z.min(initial=0.0)), max(top, z.max(initial=top))
+    if graph.confinement[0] >= high or graph.confinement[1] <= low:
+        raise SettingsError(
+            "confinement: {:g} … {:g} Å is outside the cell, which reaches from {:g} to {:g} Å in z".format(
+                *graph.confinement, low, high
+            )
+        )
 
 
 def _check_template(template: Frame, data: DataSummary) -> None:
@@ -162,17 +178,20 @@ def _check_template(template: Frame, data: DataSummary) -> None:
             f"template: {len(free)} of its atoms (the first: {int(free[0]) + 1}) are not fixed; a template holds fixed "
             "atoms only: remove the others, or the constraint if all are to be fixed"
         )
-    along = template.pbc
-    if data.cell is not None and not is_supercell(template.cell[along], np.array(data.cell)[along]):
-        said = " × ".join(f"{x:.2f}" for x in np.linalg.norm(data.cell, axis=1))
-        log.warning(
-            "template: its cell is not that of the training structures (%s Å), nor a multiple of it", said
-        )
+    warn_of_other_cell("template: its cell", template.cell, template.pbc, data)
     if data.fixed_formulas and template.formula not in data.fixed_formulas:
         log.warning(
             "template: %s; the fixed atoms of the training structures are %s",
             template.formula, ", ".join(data.fixed_formulas[:3]),
         )  # fmt: skip
+
+
+def warn_of_other_cell(what: str, cell: Array, pbc: Any, data: DataSummary) -> None:
+    """Warn of a cell (rows, Å) that training never saw. what: begins the sentence."""
+    along = np.asarray(pbc if pbc is not None else (True, True, True), bool)
+    if data.cell is not None and not is_supercell(cell[along], np.array(data.cell)[along]):
+        said = " × ".join(f"{x:.2f}" for x in np.linalg.norm(data.cell, axis=1))
+        log.warning("%s is not that of the training structures (%s Å), nor a multiple of it", what, said)
 
 
 def is_supercell(cell: Array, unit: Array) -> bool:
@@ -459,6 +478,10 @@ def _cell(
     else:
         return np.zeros((3, 3)), np.zeros(3, bool)
     periodic = data.pbc if periodic is None else periodic
+    if cell is not None:
+        if np.all(periodic) and np.linalg.det(found) < 0:
+            raise SettingsError("cell: its vectors are left-handed (negative volume): swap two of them")
+        warn_of_other_cell("cell: it", found, periodic, data)
     if data.pbc is not None and not np.array_equal(np.asarray(periodic, bool), data.pbc):
         had, now = (" ".join("T" if p else "F" for p in pbc) for pbc in (data.pbc, periodic))
         raise SettingsError(f"pbc: the model was trained on structures with pbc {had}, not {now}")

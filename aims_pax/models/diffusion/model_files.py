@@ -55,10 +55,9 @@ def new_version(log_dir: Path) -> Path:
 
 def write_hparams(folder: Path, content: ModelFolder) -> None:
     """Write hparams.yaml."""
-    settings = {k: list(v) if isinstance(v, tuple) else v for k, v in content.settings.model_dump().items()}
     values = {
         "format": FORMAT,
-        "settings": settings,
+        "settings": content.settings.plain(),
         "architecture": content.architecture.plain(),
         "data": content.data.plain(),
         "source": dict(content.source),

@@ -25,6 +25,7 @@ from aims_pax.settings.diffusion import DiffusionSettings
 log = logging.getLogger(__name__)
 
 VALID_ROUNDS = 4  # noise levels drawn for each held-out structure
+AT_ONCE = 64  # held-out structures
 WARM_UP = 50  # steps
 
 
@@ -57,8 +58,10 @@ class DiffusionTrainer:
         """How much of the limits is used up, from 0 to 1."""
         s = self.settings
         by_epoch = self.epoch / s.epochs if s.epochs > 0 else 0.0
-        by_time = self.elapsed / s.seconds if s.seconds > 0 and s.epochs < 0 else 0.0
-        return min(1.0, max(by_epoch, by_time))
+        by_step = self.step / s.max_steps if s.max_steps > 0 else 0.0
+        timed = s.seconds > 0 and s.epochs < 0 and s.max_steps == 0
+        by_time = self.elapsed / s.seconds if timed else 0.0
+        return min(1.0, max(by_epoch, by_step, by_time))
 
     @property
     def ended(self) -> bool:
@@ -86,7 +89,7 @@ class DiffusionTrainer:
                 raise Abandoned
             losses.append(self._step([graphs[k].repeated(r) for k in batch]))
             self.elapsed = before + time.monotonic() - began
-            if s.seconds and self.elapsed >= s.seconds:
+            if (s.seconds and self.elapsed >= s.seconds) or self.step == s.max_steps:
                 break
         if self.left_out == len(losses):
             raise SettingsError(
@@ -103,11 +106,15 @@ class DiffusionTrainer:
 
     def held_out_loss(self, graphs: Sequence[AtomsGraph]) -> float:
         """The loss of the averaged weights at noise that is the same each time."""
-        model = self.model()
+        model, size = self.model(), max(self.settings.batch_size, AT_ONCE)
         g = _generator("diffusion", self.settings.seed, "held out")
+        total = 0.0
         with torch.no_grad():
-            losses = [float(model.loss(graphs, g)) for _ in range(VALID_ROUNDS)]
-        return sum(losses) / len(losses)
+            for _ in range(VALID_ROUNDS):
+                for k in range(0, len(graphs), size):  # all at once would need gigabytes for thousands
+                    part = graphs[k : k + size]
+                    total += len(part) * float(model.loss(part, g))
+        return total / len(graphs) / VALID_ROUNDS
 
     def _step(self, graphs: Sequence[AtomsGraph]) -> float:
         s = self.settings

@@ -18,10 +18,12 @@ from aims_pax.frames import Frame
 from aims_pax.labelled_data import read_structures
 from aims_pax.models.diffusion.atoms_graph import AtomsGraph
 from aims_pax.models.diffusion.denoiser import Architecture, size_of_noise
+from aims_pax.models.diffusion.memorisation import distance_fingerprint
 from aims_pax.models.diffusion.noisers import ConfinedCellPositions, Positions, named_noisers
 from aims_pax.models.neighbour_list import neighbour_list
 from aims_pax.settings.diffusion import AUTO, DiffusionSettings, check_together
-from aims_pax.systems import check_structure
+from aims_pax.structure_files import read_images
+from aims_pax.systems import check_structure, read_frames
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -108,15 +110,19 @@ def _structures(path: Path) -> list[tuple[int, Atoms]]:
         raise SettingsError(
             f"{path}: no such file; expected structures in extended XYZ, or a trajectory of ASE"
         )
-    if path.suffix in (".xyz", ".extxyz"):
+    name = path.name.removesuffix(".gz")
+    if name.endswith((".xyz", ".extxyz")):
         return list(read_structures(path))
-    import ase.io
-
+    if name.endswith(".in"):
+        return [(k, frame.to_atoms()) for k, frame in enumerate(read_frames(path), 1)]
     try:
-        images = ase.io.read(path, ":")
+        images = read_images(path, ":")
     except Exception as error:  # ASE's readers raise anything
-        raise SettingsError(f"{path}: cannot be read: {type(error).__name__}: {error}") from error
-    return list(enumerate(images, 1))
+        text = error if isinstance(error, SettingsError) else f"{type(error).__name__}: {error}"
+        raise SettingsError(f"{path}: cannot be read: {text}") from error
+    for note in dict.fromkeys(note for _, image in images for note in image.notes):
+        log.warning("%s: %s", path, note)
+    return [(k + 1, image.atoms) for k, image in images]
 
 
 def property_of(atoms: Atoms, name: str) -> float:
@@ -202,6 +208,11 @@ def graphs_for(
     for number, (frame, properties) in enumerate(data, 1):
         graph = AtomsGraph.from_frame(frame, settings.confinement, properties, masked)
         if settings.canonical_cell:
+            if np.linalg.det(graph.cell) < 0:
+                raise SettingsError(
+                    f"structure {number} ({frame.formula}): canonical_cell: its lattice vectors are left-handed: "
+                    "swap two of them"
+                )
             graph = graph.canonical()
         if graph.fixed.all():
             raise SettingsError(
@@ -240,7 +251,7 @@ def _check_distances(graph: AtomsGraph, where: str) -> None:
     """Raises SettingsError for atoms in one place, and for one atom alone."""
     from ase.data import covalent_radii
 
-    if len(graph) == 1 and not graph.pbc.any():
+    if len(graph) == 1:
         raise SettingsError(f"{where}: one atom alone has no structure to learn")
     radii = covalent_radii[graph.x]
     i, j, d = pair_distances(graph, 2 * CLOSEST * float(radii.max()))
@@ -276,19 +287,30 @@ def check_number(graphs: Sequence[AtomsGraph], types: bool, allow_small: bool) -
 
     With types each structure counts, without them those of the same composition.
     """
-    counts = Counter(_formula(g) for g in graphs)
+    different = _different(graphs)
+    counts = Counter(_formula(g) for g in different)
     formula, n = min(counts.items(), key=lambda item: item[1])
     if types:
-        formula, n = "all compositions", len(graphs)
+        formula, n = "all compositions", len(different)
+    repeated = len(graphs) - len(different)
     if n >= FEWEST:
-        return None
-    plural = "s" * (n > 1)
-    text = f"{n} structure{plural} of {formula}; from fewer than {FEWEST} a model mostly repeats its training data"
+        return f"{repeated} of {len(graphs)} structures are copies of others" if repeated else None
+    what = f"{'different ' * bool(repeated)}structure{'s' * (n > 1)} of {formula}"
+    text = f"{n} {what}; from fewer than {FEWEST} a model mostly repeats its training data"
     if not allow_small:
         raise SettingsError(
             f"{text}. Give more, or set allow_small and read the memorised fraction of `inspect`"
         )
     return text
+
+
+def _different(graphs: Sequence[AtomsGraph]) -> list[AtomsGraph]:
+    """Without copies: structures of one composition with the same distances (to 1e-5 Å)."""
+    found: dict[tuple[bytes, int, bytes], AtomsGraph] = {}
+    for graph in graphs:
+        order = np.sort(graph.x).tobytes(), int(graph.fixed.sum())
+        found.setdefault((*order, distance_fingerprint(graph).round(5).tobytes()), graph)
+    return list(found.values())
 
 
 def architecture_for(graphs: Sequence[AtomsGraph], settings: DiffusionSettings) -> Architecture:

@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 SAVE_EVERY = 20.0  # s between two checkpoints
 LIMITS = {
     "epochs",
+    "max_steps",
     "max_time",
     "max_time_minutes",
     "log_interval",
@@ -129,6 +130,11 @@ def _run(
             rows = "".join(f"{e},{a:.6g},{b:.6g}\n" for e, a, b in trainer.history)
             write_text(folder / LOSSES, "epoch,loss,held_out\n" + rows)
             saved = time.monotonic()
+    if (r := trainer.settings.repeat) and trainer.size < r:
+        log.warning(
+            "repeat: the training ended with %d × %d × 1 copies, %d × %d × 1 was never reached; give more time, or a "
+            "smaller repeat_epoch", trainer.size, trainer.size, r, r,
+        )  # fmt: skip
 
 
 def _continue(folder: Path, content: ModelFolder, trainer: DiffusionTrainer) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 ReverseSampler = Annotated[str, one_of("heun", "heun_ode", "ddim", "em", "pc"), Kind("`str`")]
 FOLDER = Path("logs") / "diffusion"  # of models trained here
+OWN_DATA = "training_structures.xyz"  # in the folder of a model trained here
 
 
 @register_sampler("diffusion")
@@ -52,13 +53,13 @@ class DiffusionSamplerSettings(SamplerSettings):
         None, "Of a model trained here: lowest and highest z (Å) of atoms that are not fixed."
     )
     train_steps: Whole = key(
-        2500, "Of a model trained here: training steps.", possible="[1, inf)", plausible="[500, 100000]"
+        5000, "Of a model trained here: training steps.", possible="[1, inf)", plausible="[500, 100000]"
     )
     seed: Whole = key(42, "Of a model trained here.", possible="[0, 4294967295]")
     allow_small: Flag = key(False, "Train on fewer than 100 structures; they are then mostly repeated.")
     property: Table = key({}, "`{name: value}`: steer towards a value of the property that the model knows.")
     guidance: Real = key(0.0, "Strength of the steering beyond the condition itself.", possible="[0, 100]")
-    steps: Whole = key(20, "Noise levels of sampling.", possible="[2, 10000]", plausible="[10, 500]")
+    steps: Whole = key(40, "Noise levels of sampling.", possible="[2, 10000]", plausible="[10, 500]")
     sampler: ReverseSampler = key(
         "heun", "How the noise is removed: `heun`, `heun_ode`, `ddim`, `em` or `pc`."
     )
@@ -132,14 +133,21 @@ class DiffusionSamplerSettings(SamplerSettings):
 
     def _trained(self, context: SamplerContext, system: System) -> tuple[Denoiser, DataSummary]:
         """A model of this system; a training that was stopped, or is complete, is found again by its content."""
+        from aims_pax.labelled_data import structure_text
         from aims_pax.models.diffusion.model_files import load_denoiser
         from aims_pax.models.diffusion.training_data import read_for_diffusion
         from aims_pax.models.diffusion.training_run import source_of, train_in_folder
+        from aims_pax.record.files import write_text
         from aims_pax.settings.diffusion import DiffusionSettings
 
         path = context.folder / Path(str(self.data)).expanduser()
         frames = [f for f, _ in read_for_diffusion(path, None) if _same_system(f, system)]
         fixed = system.frame.fixed
+        if fixed is None and any(f.fixed is not None for f in frames):
+            raise SamplingError(
+                f"{system.name}: {self.data} has fixed atoms and the system has none; fix the same atoms in its "
+                "geometry, or remove the constraints from the file"
+            )
         frames = [
             f if fixed is None else f.chosen(np.arange(len(f)), f.positions, fixed=fixed) for f in frames
         ]
@@ -151,13 +159,15 @@ class DiffusionSamplerSettings(SamplerSettings):
             )
         settings = DiffusionSettings(
             noisers=self.noisers, confinement=self.confinement, seed=self.seed, allow_small=self.allow_small,
-            epochs=max(1, self.train_steps // max(1, -(-round(0.9 * len(frames)) // 32))), max_time_minutes=0.0,
+            max_steps=self.train_steps, max_time_minutes=0.0,
         )  # fmt: skip
-        source = source_of(path)
         keys = repr(sorted(settings.model_dump().items()))
-        folder = context.folder / FOLDER / f"{system.name}-{_digest(source['digest'], system.frame.id, keys)}"
+        digest = _digest(source_of(path)["digest"], system.frame.id, keys)
+        folder = context.folder / FOLDER / f"{system.name}-{digest}"
+        own = folder / OWN_DATA  # what `aims-PAX diffusion inspect` compares with
         try:
-            train_in_folder([(f, {}) for f in frames], settings, source, folder, context.stop)
+            write_text(own, "".join(structure_text(f.to_atoms()) for f in frames))
+            train_in_folder([(f, {}) for f in frames], settings, source_of(own), folder, context.stop)
             model, content = load_denoiser(folder)
         except SettingsError as error:
             raise SamplingError(f"{system.name}: {context.place}: {error}") from error

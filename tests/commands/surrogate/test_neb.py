@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import ase.io
 import numpy as np
@@ -15,9 +16,20 @@ from ase.calculators.emt import EMT
 from ase.mep import NEB
 from ase.optimize import BFGS
 
-from aims_pax.commands.surrogate.neb import Band, interpolated, nearest_images, neb, next_image
+from aims_pax.commands.surrogate.neb import (
+    Band,
+    _chosen,
+    _top_is_known,
+    force_at,
+    interpolated,
+    nearest_images,
+    neb,
+    next_image,
+)
 from aims_pax.commands.surrogate.observations import SearchEnded, same_atoms
 from aims_pax.errors import RestartError, SettingsError
+from aims_pax.frames import Label, LabelledFrame
+from aims_pax.settings.surrogate_search import NebSettings
 from aims_pax.systems import read_frame
 from tests.sweeps import thinned
 
@@ -143,3 +155,47 @@ def test_the_first_band_goes_the_short_way(ends):
     band = interpolated(first, nearest_images(first, last), 3)
     assert band.shape == (5, 5, 3)
     assert np.linalg.norm(np.diff(band[:, -1], axis=0), axis=1).max() < 1.5
+
+
+def test_without_climbing_the_search_ends_too(search, ends):
+    """The highest image is not at the saddle: its force along the path never vanishes."""
+    search(neb, images=4, climb=False, fmax=0.05, max_calls=20, **ends)
+    assert result()["converged"]
+    assert result()["reference_calls"] == search.calls() <= 12
+    assert 0 < result()["barrier_eV"] <= plain_barrier(ends) + 2e-3
+
+
+def band_and_labels(ends, forces, deviation):
+    """A band of one known structure on a straight path, with these forces on its first moving atom."""
+    first = read_frame(Path(ends["initial"]))
+    free = int(np.flatnonzero(~first.fixed.any(axis=1))[0])
+    positions = np.repeat(first.positions[None], 5, axis=0)
+    positions[:, free, 0] += 0.3 * np.arange(5)
+    labels = []
+    for r, f in zip(positions[1:-1], forces, strict=True):
+        own = np.zeros_like(r)
+        own[free] = f
+        labels.append(LabelledFrame(first.moved(r), Label(0.0, own)))
+    return Band(positions, np.array([0.0, 0.1, 0.3, 0.2, 0.0]), np.array(deviation)), first, labels
+
+
+def keys_of(**more):
+    return NebSettings(initial="a", final="b", fmax=0.05, max_unc_forces=0.1, **more)
+
+
+def test_the_most_uncertain_image_comes_next_where_the_highest_is_known(ends):
+    band, first, labels = band_and_labels(ends, [[0, 0.2, 0], [0, 0.01, 0], [0, 0, 0]], [0.01, 0.12, 0.11])
+    known = SimpleNamespace(template=first, data=labels[1:2])
+    assert _chosen(keys_of(), band, known) == 3, "the highest is labelled"
+    moved = replace(band, positions=band.positions + 1e-3)
+    assert _top_is_known(keys_of(), moved, known)
+    assert _chosen(keys_of(), moved, known) == 2 + int(np.argmax(band.deviation[1:]))
+    assert _chosen(keys_of(), replace(band, deviation=np.array([0.01, 0.02, 0.03])), known) == 2, "converged"
+    with pytest.raises(SearchEnded, match="all 3 images are labelled"):
+        _chosen(keys_of(), band, SimpleNamespace(template=first, data=labels))
+
+
+def test_without_climbing_only_the_force_across_the_path_counts(ends):
+    band, _, labels = band_and_labels(ends, [[3, 0, 0], [2, 0.04, 0], [0, 0, 0]], [0, 0, 0])
+    assert force_at(keys_of(climb=False), band, 2, labels[1]) == pytest.approx(0.04)
+    assert force_at(keys_of(), band, 2, labels[1]) == pytest.approx(2.0, rel=1e-3)

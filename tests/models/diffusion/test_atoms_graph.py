@@ -20,7 +20,7 @@ def test_a_frame_and_its_graph_hold_the_same_structure():
 
 def test_an_atom_that_is_fixed_in_some_directions_is_refused():
     frame = Frame([18, 18], [[0, 0, 0], [3, 0, 0]], fixed=[[True, False, False], [False] * 3])
-    with pytest.raises(SettingsError, match="atom 0 is fixed in some directions only"):
+    with pytest.raises(SettingsError, match="atom 1 is fixed in some directions only"):
         AtomsGraph.from_frame(frame)
 
 

@@ -36,7 +36,7 @@ def test_a_system_that_the_model_does_not_know_is_refused_with_its_name():
         (
             "slab",
             Frame([29, 79], [[0, 0, 0], [1, 1, 2]], np.diag([5, 5, 14]), [True, True, False]),
-            "the system has fixed atoms",
+            "the system has no fixed atoms and the training structures have some",
         ),
     ):
         with pytest.raises(SamplingError, match=said):

@@ -20,3 +20,9 @@ def test_the_fingerprint_knows_no_order_turn_or_image():
     moved = graph.pos + np.array([[0], [1], [-1]]) * graph.cell[0]
     other = AtomsGraph(graph.x[order], moved[order], graph.cell, graph.pbc, graph.fixed[order])
     assert np.allclose(distance_fingerprint(graph), distance_fingerprint(other))
+
+
+def test_copies_are_memorised_although_the_data_repeat_themselves():
+    train = graphs(trimers(40))
+    assert memorised_fraction(train[:10], train, train[20:]) == 1.0
+    assert memorised_fraction(graphs(trimers(10, 5)), train, train[20:]) == 0.0

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from aims_pax.errors import Abandoned, SettingsError
+from aims_pax.models.diffusion.denoiser import Denoiser
 from aims_pax.models.diffusion.training import DiffusionTrainer
 from aims_pax.models.diffusion.training_data import architecture_for
 from tests.models.diffusion.structures import CONFINED, adsorbates, graphs, settings, trimers
@@ -124,3 +125,31 @@ def test_a_step_without_a_finite_gradient_is_left_out_and_an_epoch_of_such_steps
     with pytest.raises(SettingsError, match="epoch 3: no step had a finite gradient; lower lr"):
         made.run_epoch(own)
     assert torch.isfinite(weights(made)).all()
+
+
+def test_a_limit_of_steps_is_met_exactly_and_continues(caplog):
+    own = graphs(trimers(40))
+    made = trainer(own, epochs=-1, max_steps=7, batch_size=16)
+    assert made.settings.seconds == 0
+    while not made.ended:
+        made.run_epoch(own)
+    assert made.step == 7
+    other = trainer(own, epochs=-1, max_steps=7, batch_size=16)
+    other.run_epoch(own)
+    again = trainer(own, epochs=-1, max_steps=7, batch_size=16)
+    again.load_state(other.state())
+    while not again.ended:
+        again.run_epoch(own)
+    assert all(torch.equal(v, again.average[k]) for k, v in made.average.items())
+
+
+def test_the_held_out_loss_of_many_structures_is_the_mean_over_parts(monkeypatch):
+    own = graphs(trimers(30))
+    made = trainer(own)
+    whole = made.held_out_loss(own)
+    monkeypatch.setattr("aims_pax.models.diffusion.training.AT_ONCE", 8)
+    assert made.held_out_loss(own) == pytest.approx(whole, rel=0.5)  # other noise
+    seen = []
+    monkeypatch.setattr(Denoiser, "loss", lambda self, some, g: seen.append(len(some)) or torch.tensor(1.0))
+    assert made.held_out_loss(own) == pytest.approx(1.0)
+    assert max(seen) == 16

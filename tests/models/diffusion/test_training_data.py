@@ -184,3 +184,43 @@ def test_a_property_that_is_the_same_everywhere_and_one_element_alone_teach_noth
     asked = settings(noisers=("Types",))
     with pytest.raises(SettingsError, match="one element only"):
         architecture_for(graphs_for(data, asked), asked)
+
+
+def test_copies_do_not_count():
+    own = graphs(trimers(60))
+    with pytest.raises(SettingsError, match="60 different structures of Ar3; from fewer than 100"):
+        check_number(own + own, types=False, allow_small=False)
+    many = graphs(trimers(110))
+    assert check_number(many, types=False, allow_small=False) is None
+    assert check_number(many + many[:5], types=False, allow_small=False) == (
+        "5 of 115 structures are copies of others"
+    )
+
+
+def test_files_of_other_programs_are_read_or_refused_as_a_geometry_is(tmp_path, caplog):
+    ion = "ion\n  made\n\n  1  0  0  0  0  0  0  0  0  0999 V2000\n{}M  CHG  1   1   1\nM  END\n$$$$\n"
+    atom = "    0.0000    0.0000    {}.0000 Na  0  0  0  0  0  0\n"
+    (tmp_path / "ions.sdf").write_text("".join(ion.format(atom.format(k)) for k in range(3)))
+    frames = [f for f, _ in read_for_diffusion(tmp_path / "ions.sdf", None)]
+    assert [f.charge for f in frames] == [1, 1, 1]
+    assert [f.positions[0, 2] for f in frames] == [0, 1, 2]
+    (tmp_path / "alloy.cif").write_text(
+        "data_a\n_cell_length_a 3.7\n_cell_length_b 3.7\n_cell_length_c 3.7\n_cell_angle_alpha 90\n"
+        "_cell_angle_beta 90\n_cell_angle_gamma 90\nloop_\n_atom_site_label\n_atom_site_type_symbol\n"
+        "_atom_site_fract_x\n_atom_site_fract_y\n_atom_site_fract_z\n_atom_site_occupancy\n"
+        "Cu1 Cu 0 0 0 0.5\nPd1 Pd 0 0 0 0.5\n"
+    )
+    with pytest.raises(SettingsError, match="partial occupancy"):
+        read_for_diffusion(tmp_path / "alloy.cif", None)
+
+
+@pytest.mark.parametrize("pbc", [True, False])
+def test_one_atom_alone_has_nothing_to_learn(pbc):
+    with pytest.raises(SettingsError, match="one atom alone has no structure"):
+        graphs([Frame([13], [[0, 0, 0]], 4 * np.eye(3), [pbc] * 3)])
+
+
+def test_a_left_handed_cell_is_not_turned_upside_down():
+    frame = Frame([13, 13], [[0, 0, 0], [1, 1, 2]], [[0, 4, 0], [4, 0, 0], [0, 0, 12]], [True, True, False])
+    with pytest.raises(SettingsError, match=r"structure 1 .*left-handed"):
+        graphs([frame], canonical_cell=True, confinement=(-1, 4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import yaml
 
 from aims_pax.errors import SettingsError
 from aims_pax.labelled_data import structure_text
+from aims_pax.models.diffusion.model_files import read_hparams
 from aims_pax.sampler import SamplingError
 from aims_pax.samplers import sampler
 from aims_pax.settings.samplers import KINDS
@@ -100,3 +102,25 @@ def test_its_cost_is_that_of_relaxation():
     assert kind(kind="diffusion", data="a.xyz", relax=4).cost(demand).evaluations == {
         "diffusion_relaxation": 40
     }
+
+
+def test_it_trains_as_many_steps_as_asked_and_can_be_inspected(here):
+    from aims_pax.commands.diffusion_inspect import inspect_diffusion
+    from aims_pax.models.diffusion.model_files import read_checkpoint
+
+    drawn(made(train_steps=23))
+    (folder,) = (here / "logs" / "diffusion").iterdir()
+    assert read_checkpoint(folder / "checkpoints" / "last_model.ckpt")["counts"][1] == 23
+    assert read_hparams(folder).source["structures"] == 100, "those of the other system are left out"
+    found = inspect_diffusion(folder, 4, 1, 4)
+    assert found.samples[0].x.tolist() == [18] * 3
+
+
+def test_fixed_atoms_that_only_the_data_have_are_refused_before_the_training(here):
+    frames = adsorbates(100)
+    (here / "a.xyz").write_text("".join(structure_text(f.to_atoms()) for f in frames))
+    free = replace(frames[0], fixed=None)
+    one = made(confinement=[-1, 5])
+    with pytest.raises(SamplingError, match=r"slab: a.xyz has fixed atoms and the system has none"):
+        list(one.sample([System("slab", free)], 1, np.random.default_rng(0)))
+    assert not (here / "logs").exists()
