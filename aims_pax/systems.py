@@ -194,17 +194,25 @@ def deal(systems: Sequence[System], n: int) -> tuple[System, ...]:
 def system_of(frame: Frame, origin: Mapping[str, Any], systems: Sequence[System]) -> str:
     """The system of a labelled frame: the one named in its origin, otherwise the one with the same formula.
 
-    If several systems have this formula (isomers, polymorphs): the one with the most similar interatomic distances.
+    If several systems have this formula (isomers, polymorphs, ions): of those whose charge and spin agree, as far as
+    they are stated, the one with the most similar interatomic distances.
     If none has it: the name in the origin, or the formula.
     """
     written = str(origin.get("system", frame.formula))
     if any(s.name == written for s in systems):
         return written
     alike = [s for s in systems if s.frame.formula == frame.formula and s.frame.periodic == frame.periodic]
+    alike = [s for s in alike if same_electrons(s.frame, frame)] or alike
     if len(alike) < 2:
         return alike[0].name if alike else written
     mine = _distances(frame)
     return min(alike, key=lambda s: float(abs(_distances(s.frame) - mine).sum())).name
+
+
+def same_electrons(one: Frame, other: Frame) -> bool:
+    """Whether charge and multiplicity agree, as far as both state them."""
+    pairs = ((one.charge, other.charge), (one.spin, other.spin))
+    return all(a is None or b is None or a == b for a, b in pairs)
 
 
 def _distances(frame: Frame) -> Array:

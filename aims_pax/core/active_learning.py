@@ -30,6 +30,7 @@ from aims_pax.core.active_learning_state import (
     fraction_done,
     labels_left,
     mean_force_mae,
+    spread_threshold,
     threshold_key,
     under_way,
     with_point,
@@ -250,7 +251,7 @@ def _checked(
     def checked(decision: Decision) -> UncertaintyCheck:
         return UncertaintyCheck(i, event.step, spread, δ, decision)
 
-    why = _implausible(event, spread, δ, rules)
+    why = _implausible(event, spread, δ, max(δ, spread_threshold(state, trajectory.system, rules)), rules)
     if why and trajectory.faults + 1 < MAX_FAULTS and not state.closing:
         state, effects = _exploded(state, event, why, rules)
         return state, (checked("implausible"), *effects)
@@ -261,8 +262,7 @@ def _checked(
     spent = budget_spent(state, rules) and not asked_already
     if _test_due(state, i, event, rules):
         return _drawn_for_testing(state, i, event, checked("test"))
-    fair = not rules.fair_trajectories or i in rules.fair_trajectories
-    if not spent and fair and audit_due(state, rules):
+    if not spent and _is_fair(i, rules) and audit_due(state, rules):
         text = (
             f"trajectory {i} · step {event.step} · drawn to measure the error · labelling {event.frame[:6]}"
         )
@@ -285,11 +285,18 @@ def _checked(
     return state, (checked("uncertain" if spread > δ else "quiet"), LogMessage(text))
 
 
-def _implausible(event: Advanced, spread: float, δ: float, rules: ExploreRules) -> str | None:
-    """Why an uncertain frame is no structure of this MD: its energy, or the models agree on nothing there."""
-    if spread > rules.exploded * δ:
-        return f"spread {spread:.3f} eV/Å, {spread / δ:.1f} times the threshold"
+def _implausible(event: Advanced, spread: float, δ: float, usual: float, rules: ExploreRules) -> str | None:
+    """Why an uncertain frame is no structure of this MD: its energy, or the models agree on nothing there.
+
+    usual: eV/Å, a spread of usual structures; δ may be far below it while errors are above the target of a calibration.
+    """
+    if usual > 0 and spread > rules.exploded * usual:
+        return f"spread {spread:.3f} eV/Å, {spread / usual:.1f} times the threshold"
     return event.implausible if spread > δ or math.isinf(δ) else None
+
+
+def _is_fair(trajectory: int, rules: ExploreRules) -> bool:
+    return not rules.fair_trajectories or trajectory in rules.fair_trajectories
 
 
 def _seen(state: State, system: str, uncertainty: tuple[float, ...], rules: ExploreRules) -> State:
@@ -339,7 +346,8 @@ def _labelled(state: State, event: Labelled, rules: ExploreRules) -> tuple[State
         if a.frame == frame
     ]
     effects += [AddToDataset(frame, "test") for a in state.tests if a.frame == frame and present is None]
-    random = [a.trajectory for a in (*state.tests, *state.audits, *state.analyses) if a.frame == frame]
+    analysed = [a for a in state.analyses if _is_fair(a.trajectory, rules)]
+    random = [a.trajectory for a in (*state.tests, *state.audits, *analysed) if a.frame == frame]
     learnt_too = [a.trajectory for a in state.audits if a.frame == frame]
     state = without_background(state, frame)
     waiting = [i for i, t in enumerate(state.trajectories) if t.status == "waiting" and t.frame == frame]

@@ -62,6 +62,11 @@ def threshold_of(state: State, system: str, rules: ExploreRules) -> float:
         fitted = dict(state.calibrations).get(system, ErrorCalibration()).map
         if fitted is not None:
             return fitted.spread_at(rules.target_error)
+    return spread_threshold(state, system, rules)
+
+
+def spread_threshold(state: State, system: str, rules: ExploreRules) -> float:
+    """δ in eV/Å by the spreads seen so far, whether it decides or a calibration does."""
     return dict(state.thresholds)[threshold_key(system, rules)].value(rules.c_x)
 
 

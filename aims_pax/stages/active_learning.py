@@ -196,10 +196,14 @@ class ExploreWorld(StageEnvironment):
         ]
 
     def fair_trajectories(self) -> tuple[int, ...]:
-        """The trajectories whose frames are fair samples: without bias, at MD.temperature of their geometry."""
+        """The trajectories whose frames are fair samples: without bias, at MD.temperature of their geometry.
+
+        All trajectories of a geometry that has no such one: otherwise its error would never be measured.
+        """
         targets = [self.run.settings.md_of(s.name).temperature for s in self.dealt]
         biased = self.bias or [None] * len(self.dealt)
-        return tuple(i for i, md in enumerate(self.md) if md.temperature == targets[i] and biased[i] is None)
+        fair = [md.temperature == targets[i] and biased[i] is None for i, md in enumerate(self.md)]
+        return fair_or_all([s.name for s in self.dealt], fair)
 
     def set_aside(self) -> None:
         """Rename the trajectory files of an earlier attempt: this one begins at step 0."""
@@ -427,3 +431,14 @@ def collect_analysis(folder: Path) -> None:
         with np.load(path, allow_pickle=False) as stored:
             rows.append(",".join(f"{stored[name].item():.8g}" for name in names))
     write_text(folder / "analysis.csv", "\n".join(rows) + "\n")
+
+
+def fair_or_all(systems: Sequence[str], fair: Sequence[bool]) -> tuple[int, ...]:
+    """Indices of the fair trajectories, and of all those of a system that has no fair one.
+
+    systems: name for each trajectory. fair: whether it is.
+    """
+    served = {name for name, yes in zip(systems, fair, strict=True) if yes}
+    return tuple(
+        i for i, (name, yes) in enumerate(zip(systems, fair, strict=True)) if yes or name not in served
+    )

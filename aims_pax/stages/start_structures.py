@@ -10,7 +10,7 @@ from aims_pax.core.thermal_energy import ThermalRange
 from aims_pax.dataset import Dataset
 from aims_pax.frames import Frame
 from aims_pax.md.degrees_of_freedom import degrees
-from aims_pax.systems import System, system_of
+from aims_pax.systems import System, same_electrons, system_of
 
 GOLDEN = 0.6180339887498949  # its multiples are spread evenly, however many trajectories there are
 
@@ -78,6 +78,11 @@ class EnergyRanges:
                 continue
             name = system_of(labelled.frame, labelled.origin, self.systems)
             system = next((s for s in self.systems if s.name == name), None)
-            if system is not None and sorted(system.frame.numbers) == sorted(labelled.frame.numbers):
+            if system is not None and _same_substance(system.frame, labelled.frame):
                 self._lowest[name] = min(labelled.label.energy, self._lowest.get(name, labelled.label.energy))
         self._read = len(entries)
+
+
+def _same_substance(one: Frame, other: Frame) -> bool:
+    """Whether two structures have the same elements, charge and spin, so that their energies can be compared."""
+    return sorted(one.numbers) == sorted(other.numbers) and same_electrons(one, other)

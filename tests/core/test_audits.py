@@ -4,11 +4,13 @@ import math
 import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from aims_pax.core import active_learning
 from aims_pax.core.active_learning import threshold_of
 from aims_pax.core.audits import all_done
+from aims_pax.core.error_calibration import ErrorMap
 from aims_pax.core.rules import ExploreRules
 from aims_pax.core.work import (
     AddToDataset,
@@ -181,3 +183,39 @@ def test_audit_frames_come_from_fair_trajectories_only(base):
     world = SimulatedWorld(replace(base, **AIMED, fair_trajectories=(1,), max_labels=60)).run(2000)
     drawn = {c.trajectory for c in world.checks if c.decision == "audit"}
     assert drawn == {1}
+
+
+def test_a_calibrated_threshold_far_below_the_spreads_calls_no_structure_impossible():
+    """Errors above the target: the threshold is then a small part of a usual spread."""
+    rules = replace(
+        BASE, calibrated=True, per_system=True, exploded=4.0, max_labels=60, **{**AIMED, "target_error": 0.02}
+    )
+    world = SimulatedWorld(rules).run(4000)
+    δ = threshold_of(world.state, "a", rules)
+    assert δ < 0.02
+    judged = [c for c in world.checks if c.decision == "implausible"]
+    assert len(judged) < 0.02 * len(world.checks)
+    world = SimulatedWorld(rules).run(500)
+    wild = replace(world.state, trajectories=tuple(replace(t, faults=0) for t in world.state.trajectories))
+    (work, *_) = [w for w in active_learning.outstanding(wild, rules) if isinstance(w, RunMD)]
+    state, effects = active_learning.step(wild, Advanced(work, work.end, "wild", (5.0,)), rules)
+    assert [e.decision for e in effects if isinstance(e, UncertaintyCheck)] == ["implausible"]
+
+
+def test_a_calibration_that_allows_no_spread_is_no_error():
+    flat = ErrorMap(math.log(0.5), 0.0, 0.0, 0.3, 0.4, 1.1, 40.0)
+    rules = replace(BASE, calibrated=True, per_system=True, exploded=4.0, max_labels=60, **AIMED)
+    world = SimulatedWorld(rules).run(400)
+    ((name, calibration),) = world.state.calibrations
+    state = replace(world.state, calibrations=((name, replace(calibration, map=flat)),))
+    assert threshold_of(state, name, rules) == 0.0
+    world.state = state
+    world.run(50)
+
+
+def test_analysed_frames_of_hot_trajectories_do_not_measure_the_error():
+    rules = replace(BASE, **AIMED, fair_trajectories=(1,), max_labels=200, analysis_skip=10)
+    counted = SimulatedWorld(rules).run(1500).state.calibrations
+    everywhere = SimulatedWorld(replace(rules, fair_trajectories=())).run(1500).state.calibrations
+    share = [np.mean([not p.selected for _, c in found for p in c.pairs]) for found in (counted, everywhere)]
+    assert share[0] < 0.9 * share[1]

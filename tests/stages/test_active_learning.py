@@ -10,7 +10,7 @@ from aims_pax.core.rules import BELIEVED, ExploreRules
 from aims_pax.core.work import RunTraining, Trained
 from aims_pax.dataset import Dataset
 from aims_pax.frames import Frame, Label, LabelledFrame
-from aims_pax.stages.active_learning import _sizes
+from aims_pax.stages.active_learning import _sizes, fair_or_all
 from aims_pax.systems import System
 
 RULES = ExploreRules(
@@ -42,3 +42,10 @@ def test_so_desired_acc_is_believed_with_isomers():
     state = stage.replace(state, trajectories=(training, state.trajectories[1]))
     state, _ = stage.step(state, Trained(RunTraining(0, 1), 0, (0.1,), (0.01,)), RULES)
     assert state.stopped == "desired_acc: force MAE 10.0 meV/Å on the validation set"
+
+
+def test_a_system_whose_trajectories_are_all_hot_or_biased_is_judged_by_them():
+    names = ["a", "b", "a", "b"]
+    assert fair_or_all(names, [False, False, True, False]) == (1, 2, 3)
+    assert fair_or_all(names, [True, False, True, True]) == (0, 2, 3)
+    assert fair_or_all(names, [False] * 4) == (0, 1, 2, 3)

@@ -1,6 +1,7 @@
 """Where trajectories begin, and which energies are believed there."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from ase.build import molecule
@@ -8,7 +9,7 @@ from ase.build import molecule
 from aims_pax.dataset import Dataset
 from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.stages.start_structures import EnergyRanges, start_structures
-from aims_pax.systems import System
+from aims_pax.systems import System, system_of
 
 
 def system(name):
@@ -80,3 +81,20 @@ def test_frames_with_other_atoms_or_another_cell_are_no_starts_unless_the_cell_m
     starts = {moves: start_structures(dataset, [copper], [copper], [moves])[0] for moves in (False, True)}
     assert starts[False] is copper.frame
     assert np.allclose(starts[True].cell, strained.cell[:])
+
+
+def test_labels_of_other_charges_of_one_formula_set_no_range():
+    neutral = system("H2O")
+    cation = System("cation", replace(neutral.frame, charge=1, spin=2))
+    dataset = dataset_of((neutral, "given", -12.0))
+    named = [
+        replace(f, origin={"stage": "given"}, frame=replace(f.frame, charge=0))
+        for f in dataset.frames.values()
+    ]
+    for systems in ([cation], [cation, neutral]):
+        own = Dataset()
+        for one in named:
+            own.add(one, "train")
+        ranges = EnergyRanges(own, systems, 5.0)
+        assert ranges.implausible(cation, cation.frame, 0.1, 300.0) is None
+    assert system_of(named[0].frame, {}, [cation, replace(neutral, frame=named[0].frame)]) == "H2O"
