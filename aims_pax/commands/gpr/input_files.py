@@ -18,11 +18,6 @@ from aims_pax.structure_files.xsf import read_xsf
 from aims_pax.suggestions import nearest
 from aims_pax.surrogate_labels import refuse_surrogate_labels
 
-SAME_ENERGY, SAME_FORCE = (
-    1e-3,
-    1e-2,
-)  # eV, eV/Å: larger differences of one structure's labels contradict each other
-
 
 def read_structures_of(settings: GprSettings, key: str) -> list[LabelledFrame]:
     """All structures of `train_file` or `test_file`, in the order of the numbers in the file names.
@@ -49,27 +44,6 @@ def _why_nothing_is_found(settings: GprSettings, pattern: str) -> str:
     there = any(Path(name).is_file() for name in glob.glob(str(beside)))
     hint = f"; there are some from {beside.parent}" if there else ""
     return f"no file is called {pattern} (paths are relative to this folder){hint}"
-
-
-def refuse_contradictions(settings: GprSettings, data: Sequence[LabelledFrame]) -> None:
-    """Raises SettingsError for what no process can learn: one structure with two labels, several charges or spins."""
-    for name in ("charge", "spin"):
-        values = {getattr(x.frame, name) for x in data}
-        if len(values) > 1:
-            named = ", ".join(sorted("none" if v is None else f"{v:g}" for v in values))
-            raise settings.problem(
-                "train_file",
-                f"structures of different {name} ({named}): a process knows positions only; give one {name}",
-            )
-    labels: dict[str, tuple[int, Label]] = {}
-    for k, one in enumerate(data, 1):
-        first, label = labels.setdefault(one.frame.id, (k, one.label))
-        apart = abs(one.label.energy - label.energy)
-        if apart > SAME_ENERGY or abs(one.label.forces - label.forces).max() > SAME_FORCE:
-            raise settings.problem(
-                "train_file",
-                f"structures {first} and {k} are the same but have other labels ({apart:.3g} eV apart): remove one",
-            )
 
 
 def without_close_ones(data: Sequence[LabelledFrame], threshold: float) -> list[LabelledFrame]:

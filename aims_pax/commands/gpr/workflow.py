@@ -16,11 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aims_pax.commands.gpr.input_files import (
-    read_structures_of,
-    refuse_contradictions,
-    without_close_ones,
-)
+from aims_pax.commands.gpr.data_checks import refuse_contradictions, refuse_zero_forces
+from aims_pax.commands.gpr.input_files import read_structures_of, without_close_ones
 from aims_pax.commands.gpr.output_files import (
     FOLDERS,
     check_other_outputs,
@@ -81,6 +78,8 @@ def read_gpr(config: Path, folder: Path) -> GprInput:
     train = read_structures_of(settings, "train_file")
     test = read_structures_of(settings, "test_file") if settings["test_file"] is not None else []
     refuse_contradictions(settings, train)
+    for key, data in (("train_file", train), ("test_file", test)):
+        refuse_zero_forces(settings, key, data)
     if settings["filter"]:
         all_of_them = len(train)
         train = without_close_ones(train, settings["filter_threshold"])

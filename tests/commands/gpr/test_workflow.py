@@ -8,8 +8,10 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+from ase.build import bulk
 from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
 from rich.console import Console
 
 from aims_pax.commands.gpr import workflow
@@ -267,7 +269,7 @@ def extended(name, changed):
     images = []
     for k, x in enumerate(TRAIN):
         atoms, energy, forces = changed(k, x.frame.to_atoms(), x.label.energy, x.label.forces.copy())
-        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+        atoms.info["REF_energy"], atoms.arrays["REF_forces"] = energy, forces  # ASE does not touch them
         images.append(atoms)
     ase.io.write(name, images)
     return f"Train_file {name}\nFile_format extxyz\n"
@@ -295,6 +297,42 @@ def test_labels_that_contradict_each_other_are_refused(go):
 
     with pytest.raises(SettingsError, match=r"c.xyz: structure 3: forces not finite"):
         go(extended("c.xyz", broken))
+
+
+def test_zeros_that_are_no_forces_are_refused(go):
+    def fixed(k, atoms, energy, forces):
+        if k > 4:
+            atoms.set_constraint(FixAtoms([0]))
+            forces[0] = 0
+        return atoms, energy, forces
+
+    with pytest.raises(
+        SettingsError, match=r"train_file: 2 of 7 structures, the first is 6, have fixed atoms"
+    ):
+        go(extended("a.xyz", fixed))
+
+    def energies_alone(k, atoms, energy, forces):
+        return atoms, energy, 0 * forces
+
+    text = extended("b.xyz", energies_alone)
+    with pytest.raises(SettingsError, match=r"train_file: all forces of 7 of 7 structures are exactly zero"):
+        go(text)
+    with pytest.raises(SettingsError, match=r"test_file: all forces of 7 of 7"):
+        go(extended("c.xyz", lambda k, *kept: kept) + "Test_file b.xyz\n")
+    assert not Path("gpr").exists()
+
+
+def test_constraints_with_forces_and_forces_that_vanish_by_symmetry_are_learnt(go):
+    pytest.importorskip("featomic")
+
+    def fixed(k, atoms, energy, forces):
+        atoms.set_constraint(FixAtoms([0]))
+        return atoms, energy, forces
+
+    assert "train: 7 structures" in go(extended("a.xyz", fixed))
+    crystals = [systems.labelled(bulk("Cu", cubic=True, a=a)).to_atoms() for a in (3.5, 3.6, 3.7)]
+    ase.io.write("b.xyz", crystals)
+    assert "train: 3 structures" in go("Train_file b.xyz\nFile_format extxyz\n")
 
 
 def test_a_test_set_that_was_learnt_is_pointed_out(go):

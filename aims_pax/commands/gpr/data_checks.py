@@ -1,0 +1,75 @@
+"""What no process can learn is refused before anything is trained: contradictions, and zeros that are no forces."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from aims_pax.frames import Array, Frame, Label, LabelledFrame
+from aims_pax.labelling.validation import constrained
+from aims_pax.settings.gpr_input import GprSettings
+
+SAME_ENERGY, SAME_FORCE = (
+    1e-3,
+    1e-2,
+)  # eV, eV/Å: larger differences of one structure's labels contradict each other
+SAME_PLACE = 1e-3  # Å, or of a lattice vector
+
+
+def refuse_contradictions(settings: GprSettings, data: Sequence[LabelledFrame]) -> None:
+    """Raises SettingsError for what no process can learn: one structure with two labels, several charges or spins."""
+    for name in ("charge", "spin"):
+        values = {getattr(x.frame, name) for x in data}
+        if len(values) > 1:
+            named = ", ".join(sorted("none" if v is None else f"{v:g}" for v in values))
+            raise settings.problem(
+                "train_file",
+                f"structures of different {name} ({named}): a process knows positions only; give one {name}",
+            )
+    labels: dict[str, tuple[int, Label]] = {}
+    for k, one in enumerate(data, 1):
+        first, label = labels.setdefault(one.frame.id, (k, one.label))
+        apart = abs(one.label.energy - label.energy)
+        if apart > SAME_ENERGY or abs(one.label.forces - label.forces).max() > SAME_FORCE:
+            raise settings.problem(
+                "train_file",
+                f"structures {first} and {k} are the same but have other labels ({apart:.3g} eV apart): remove one",
+            )
+
+
+def refuse_zero_forces(settings: GprSettings, key: str, data: Sequence[LabelledFrame]) -> None:
+    """Raises SettingsError for zeros that stand for forces which were not computed: of fixed atoms, or of all.
+
+    key: of the files.
+    """
+    zero = [k for k, x in enumerate(data, 1) if constrained(x.frame, x.label)]
+    if zero:
+        raise settings.problem(
+            key,
+            f"{len(zero)} of {len(data)} structures, the first is {zero[0]}, have fixed atoms whose forces are exactly "
+            "zero: these are not their forces; label again without constraints, or remove the constraints if they are",
+        )
+    still = [(k, x) for k, x in enumerate(data, 1) if len(x.frame) > 1 and not x.label.forces.any()]
+    for (i, a), (k, b) in itertools.pairwise(still):
+        if abs(a.label.energy - b.label.energy) > SAME_ENERGY and _moved(a.frame, b.frame):
+            raise settings.problem(
+                key,
+                f"all forces of {len(still)} of {len(data)} structures are exactly zero, but the energies of "
+                f"structures {i} and {k} differ: a label needs energy and forces; give files that have both",
+            )
+
+
+def _moved(a: Frame, b: Frame) -> bool:
+    """Whether two structures of the same atoms differ in more than their cell, in which atoms at places of high
+    symmetry have no force."""
+    if not np.array_equal(a.numbers, b.numbers):
+        return False
+    return not np.allclose(_coordinates(a), _coordinates(b), rtol=0, atol=SAME_PLACE)
+
+
+def _coordinates(frame: Frame) -> Array:
+    """(N, 3) positions from that of the first atom: in units of the lattice vectors in a crystal, otherwise Å."""
+    apart = frame.positions - frame.positions[0]
+    return np.asarray(np.linalg.solve(frame.cell.T, apart.T).T if frame.periodic else apart)
