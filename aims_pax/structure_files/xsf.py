@@ -41,8 +41,11 @@ def read_xsf(path: Path) -> tuple[Frame, Label]:
 
 
 def xsf_text(frame: Frame, energy: float, forces: Array, remarks: Sequence[str] = ()) -> str:
-    """The text of a file; remarks: comment lines after the energy."""
+    """The text of a file; remarks: comment lines after the energy. Raises SettingsError, see `xsf_refusal`."""
     from ase.data import chemical_symbols
+
+    if (why := xsf_refusal(frame)) is not None:
+        raise SettingsError(why)
 
     lines = [f"# total energy = {energy:.16f} eV", *(f"# {remark}" for remark in remarks), ""]
     if frame.pbc.any():
@@ -55,6 +58,26 @@ def xsf_text(frame: Frame, energy: float, forces: Array, remarks: Sequence[str] 
         numbers = " ".join(f"{x:21.14f}" for x in (*r, *f))
         lines.append(f"{chemical_symbols[z]:2s} {numbers}")
     return "\n".join(lines) + "\n"
+
+
+def xsf_refusal(frame: Frame) -> str | None:
+    """Why XSF cannot hold a structure, or None: a wire repeats along the first vector, a slab along the first two."""
+    if np.array_equal(frame.pbc, np.arange(3) < frame.pbc.sum()):
+        return None
+    pbc = " ".join("FT"[int(p)] for p in frame.pbc)
+    return (
+        f"XSF cannot hold {frame.formula} with pbc {pbc}: the vectors along which it repeats must come first; exchange "
+        "lattice vectors"
+    )
+
+
+def not_in_xsf(frame: Frame) -> list[str]:
+    """What a structure has and XSF cannot hold, in words."""
+    values = {
+        "charge": frame.charge, "spin": frame.spin, "fixed atoms": frame.fixed, "initial moments": frame.moments,
+        "initial charges": frame.charges, "masses": frame.masses, "statements of geometry.in": frame.statements or None,
+    }  # fmt: skip
+    return [name for name, value in values.items() if value is not None]
 
 
 _LISTS = ("ATOMS", "PRIMVEC", "PRIMCOORD", "CONVVEC", "CONVCOORD", "ANIMSTEPS")

@@ -69,6 +69,13 @@ def test_what_is_written_is_read(read, pbc):
     assert label.forces == pytest.approx(forces, abs=1e-10)
 
 
+@pytest.mark.parametrize("pbc", [(0, 0, 1), (0, 1, 0), (0, 1, 1), (1, 0, 1)])
+def test_a_structure_that_would_be_read_with_other_periodic_directions_is_not_written(pbc):
+    frame = Frame([1], [[0, 0, 0]], np.diag([5.0, 6, 7]), np.array(pbc, bool))
+    with pytest.raises(SettingsError, match="vectors along which it repeats must come first"):
+        xsf_text(frame, 0.0, np.zeros((1, 3)))
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -22,6 +22,7 @@ from aims_pax.commands.gpr.output_files import (
     FOLDERS,
     check_other_outputs,
     check_output_folders,
+    check_written_structures,
     per_structure,
     remove_earlier_results,
     unfinished_outputs,
@@ -84,6 +85,7 @@ def read_gpr(config: Path, folder: Path) -> GprInput:
         all_of_them = len(train)
         train = without_close_ones(train, settings["filter_threshold"])
         log.info("filter: %d of %d structures are left", len(train), all_of_them)
+    check_written_structures(settings, train, test)
     if known := {x.frame.id for x in train} & {x.frame.id for x in test}:
         log.warning(
             "test_file: %d of %d structures are also in train_file: their errors say nothing",

@@ -335,6 +335,28 @@ def test_constraints_with_forces_and_forces_that_vanish_by_symmetry_are_learnt(g
     assert "train: 3 structures" in go("Train_file b.xyz\nFile_format extxyz\n")
 
 
+def test_what_xsf_cannot_hold_is_refused_before_training_and_what_it_leaves_out_is_said_once(go):
+    def wire(k, atoms, energy, forces):
+        atoms.set_cell([9, 9, 9])
+        atoms.pbc = (False, False, True)
+        return atoms, energy, forces
+
+    text = extended("a.xyz", wire)
+    for key in ("Train_write", "Additional_write", "Test_file a.xyz\nTest_write"):
+        with pytest.raises(SettingsError, match=r"structure 1: XSF cannot hold H2 with pbc F F T"):
+            go(text + f"{key} True\n")
+    assert not Path("gpr").exists()
+
+    def charged(k, atoms, energy, forces):
+        atoms.info.update(charge=1, spin=2)
+        atoms.set_constraint(FixAtoms([0]))
+        return atoms, energy, forces
+
+    said = go(extended("b.xyz", charged) + "Train_write True\nAdditional_write True\nNum_copy 2\n")
+    assert said.count("XSF has no place for charge, fixed atoms, spin") == 1
+    assert "no place" not in go("Train_file b.xyz\nFile_format extxyz\n")
+
+
 def test_a_test_set_that_was_learnt_is_pointed_out(go):
     assert "7 of 7 structures are also in train_file" in go("Train_file train/*.xsf\nTest_file train/*.xsf\n")
 
