@@ -13,10 +13,13 @@ import numpy as np
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame, Label, LabelledFrame
+from aims_pax.labelling.validation import closer_than
 from aims_pax.settings.gpr_input import GprSettings
 from aims_pax.structure_files.xsf import read_xsf
 from aims_pax.suggestions import nearest
 from aims_pax.surrogate_labels import refuse_surrogate_labels
+
+CLOSEST = 0.1  # Å: descriptors of atoms that are nearer have no finite derivatives
 
 
 def read_structures_of(settings: GprSettings, key: str) -> list[LabelledFrame]:
@@ -134,8 +137,23 @@ def _second_lines(path: Path) -> list[str]:
 
 
 def _checked(where: str, frame: Frame, label: Label) -> Label:
+    """The label. Raises SettingsError for numbers that are not finite and for atoms on one place."""
+    from ase.data import chemical_symbols
+
     numbers: dict[str, Any] = {"energy": label.energy, "forces": label.forces, "positions": frame.positions}
     wrong = [name for name, values in numbers.items() if not np.isfinite(values).all()]
     if wrong:
         raise SettingsError(f"{where}: {' and '.join(wrong)} not finite")
+    i, j, d = closer_than(frame, np.full(len(frame), CLOSEST / 2))
+    if len(d):
+        k = int(np.argmin(d))
+        a, b = (f"{chemical_symbols[frame.numbers[n]]}{n}" for n in (i[k], j[k]))
+        pair = (
+            f"atom {a} is {d[k]:.3g} Å from its image"
+            if a == b
+            else f"atoms {a} and {b} are {d[k]:.3g} Å apart"
+        )
+        raise SettingsError(
+            f"{where}: {pair} (counted from 0), limit {CLOSEST:g} Å: remove or mend this structure"
+        )
     return label

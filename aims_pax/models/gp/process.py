@@ -82,7 +82,7 @@ class GaussianProcess:
         """Train on labels of energy and forces. check: called often; it may raise.
 
         baseline: its labels are subtracted before and added to each prediction. Raises SettingsError without labels,
-        SetupError without the extra `gpr` when it is needed.
+        and when the solution is not finite; SetupError without the extra `gpr` when it is needed.
         """
         if not labelled:
             raise SettingsError("a Gaussian process needs at least one labelled structure")
@@ -109,6 +109,7 @@ class GaussianProcess:
             )  # fmt: skip
             shared = sparse.process
             parts.append((own, sparse.errors))
+        _refuse_not_finite(shared, molecules)
         return cls(shared, molecules, joined_errors(parts, len(frames)), len(frames), baseline, baseline_name)
 
     # ------------------------------------------------------------ predictions
@@ -177,6 +178,17 @@ class GaussianProcess:
     def bind(self, frames: Sequence[Frame]) -> Bound:
         """For MD; each evaluation has the spread."""
         return EvaluatedPotential(self.evaluate, self.elements, has_spread=True).bind(frames)
+
+
+def _refuse_not_finite(shared: SparseProcess | None, molecules: Mapping[Atoms, DenseProcess]) -> None:
+    weights = [dense.alpha for dense in molecules.values()]
+    if shared is not None:
+        weights += [shared.solution.weights, shared.solution.constants]
+    if not all(np.isfinite(w).all() for w in weights):
+        raise SettingsError(
+            "the Gaussian process has no finite solution: look for atoms on one place, or labels that are not finite, "
+            "among the training structures"
+        )
 
 
 def needs_featomic(frames: Sequence[Frame], options: ProcessOptions = DEFAULT) -> bool:
