@@ -7,9 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from aims_pax.errors import SettingsError
 from aims_pax.frames import Array, Frame, Label, LabelledFrame
 from aims_pax.labelling.validation import constrained
-from aims_pax.settings.gpr_input import GprSettings
+from aims_pax.models.gp.coordinate_process import refuse_other_atoms
+from aims_pax.models.gp.process import ProcessOptions, refuse_unknown
+from aims_pax.settings.gpr_input import CART, SOAP, GprSettings
 
 SAME_ENERGY, SAME_FORCE = (
     1e-3,
@@ -18,25 +21,50 @@ SAME_ENERGY, SAME_FORCE = (
 SAME_PLACE = 1e-3  # Å, or of a lattice vector
 
 
-def refuse_contradictions(settings: GprSettings, data: Sequence[LabelledFrame]) -> None:
+def refuse_contradictions(
+    settings: GprSettings, train: Sequence[LabelledFrame], test: Sequence[LabelledFrame]
+) -> None:
     """Raises SettingsError for what no process can learn: one structure with two labels, several charges or spins."""
     for name in ("charge", "spin"):
-        values = {getattr(x.frame, name) for x in data}
+        learnt = {getattr(x.frame, name) for x in train}
+        values = learnt | {getattr(x.frame, name) for x in test}
         if len(values) > 1:
             named = ", ".join(sorted("none" if v is None else f"{v:g}" for v in values))
             raise settings.problem(
-                "train_file",
+                "train_file" if len(learnt) > 1 else "test_file",
                 f"structures of different {name} ({named}): a process knows positions only; give one {name}",
             )
-    labels: dict[str, tuple[int, Label]] = {}
-    for k, one in enumerate(data, 1):
-        first, label = labels.setdefault(one.frame.id, (k, one.label))
+    labels: dict[str, tuple[str, Label]] = {}
+    named_ones = [*_numbered("train_file", train), *_numbered("test_file", test)]
+    for key, place, one in named_ones:
+        first, label = labels.setdefault(one.frame.id, (place, one.label))
         apart = abs(one.label.energy - label.energy)
         if apart > SAME_ENERGY or abs(one.label.forces - label.forces).max() > SAME_FORCE:
             raise settings.problem(
-                "train_file",
-                f"structures {first} and {k} are the same but have other labels ({apart:.3g} eV apart): remove one",
+                key,
+                f"{first} and {place} are the same but have other labels ({apart:.3g} eV apart): remove one",
             )
+
+
+def _numbered(key: str, data: Sequence[LabelledFrame]) -> list[tuple[str, str, LabelledFrame]]:
+    """(key, words for the structure, structure)."""
+    return [(key, f"structure {k} of {key}", one) for k, one in enumerate(data, 1)]
+
+
+def refuse_untrained(
+    settings: GprSettings, train: Sequence[LabelledFrame], test: Sequence[LabelledFrame]
+) -> None:
+    """Raises SettingsError for test structures of which the process of the training set could not predict."""
+    learnt, asked = [x.frame for x in train], [x.frame for x in test]
+    try:
+        if settings["descriptor"] == CART or (
+            settings["descriptor"] == SOAP and settings["soap_centers"] is not None
+        ):
+            refuse_other_atoms(learnt, asked)
+        else:
+            refuse_unknown(learnt, asked, ProcessOptions(molecules=settings["descriptor"] != SOAP))
+    except SettingsError as error:
+        raise settings.problem("test_file", error.text) from error
 
 
 def refuse_zero_forces(settings: GprSettings, key: str, data: Sequence[LabelledFrame]) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aims_pax.commands.gpr.data_checks import refuse_contradictions, refuse_zero_forces
+from aims_pax.commands.gpr.data_checks import refuse_contradictions, refuse_untrained, refuse_zero_forces
 from aims_pax.commands.gpr.input_files import read_structures_of, without_close_ones
 from aims_pax.commands.gpr.output_files import (
     FOLDERS,
@@ -78,13 +78,14 @@ def read_gpr(config: Path, folder: Path) -> GprInput:
     check_other_outputs(folder)
     train = read_structures_of(settings, "train_file")
     test = read_structures_of(settings, "test_file") if settings["test_file"] is not None else []
-    refuse_contradictions(settings, train)
     for key, data in (("train_file", train), ("test_file", test)):
         refuse_zero_forces(settings, key, data)
+    refuse_contradictions(settings, train, test)
     if settings["filter"]:
         all_of_them = len(train)
         train = without_close_ones(train, settings["filter_threshold"])
         log.info("filter: %d of %d structures are left", len(train), all_of_them)
+    refuse_untrained(settings, train, test)
     check_written_structures(settings, train, test)
     if known := {x.frame.id for x in train} & {x.frame.id for x in test}:
         log.warning(

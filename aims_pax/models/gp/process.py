@@ -24,6 +24,7 @@ from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.models.gp.dense_process import DenseProcess, fit_distances
 from aims_pax.models.gp.leave_one_out import LeaveOneOutErrors
 from aims_pax.models.gp.soap import SoapDescriptor, require_featomic
+from aims_pax.models.gp.sparse_basis import refuse_other_elements
 from aims_pax.models.gp.sparse_process import ProcessPrediction, SparseProcess, fit_sparse
 from aims_pax.potential import Bound, EvaluatedPotential, Evaluation, Potential
 
@@ -140,8 +141,7 @@ class GaussianProcess:
         ]
         if rest:
             if self.shared is None:
-                names = ", ".join(sorted({frames[k].formula for k in rest}))
-                raise SettingsError(f"the Gaussian process was not trained on structures like {names}")
+                raise SettingsError(_not_like([frames[k] for k in rest]))
             parts.append((rest, self.shared.predict([frames[k] for k in rest], spread, stress)))
         found = join_predictions(frames, parts, spread, stress)
         if self.baseline is None:
@@ -189,6 +189,23 @@ def _refuse_not_finite(shared: SparseProcess | None, molecules: Mapping[Atoms, D
             "the Gaussian process has no finite solution: look for atoms on one place, or labels that are not finite, "
             "among the training structures"
         )
+
+
+def refuse_unknown(
+    train: Sequence[Frame], frames: Sequence[Frame], options: ProcessOptions = DEFAULT
+) -> None:
+    """Raises SettingsError for structures of which a process of these training structures could not predict."""
+    groups = _groups(train, options)
+    learnt = sorted({int(z) for k in groups.shared for z in np.unique(train[k].numbers)})
+    rest = [f for f in frames if _small(f) not in groups.molecules]
+    if rest and not learnt:
+        raise SettingsError(_not_like(rest))
+    refuse_other_elements(rest, learnt)
+
+
+def _not_like(frames: Sequence[Frame]) -> str:
+    names = ", ".join(sorted({f.formula for f in frames}))
+    return f"the Gaussian process was not trained on structures like {names}"
 
 
 def needs_featomic(frames: Sequence[Frame], options: ProcessOptions = DEFAULT) -> bool:

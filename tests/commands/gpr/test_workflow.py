@@ -281,7 +281,9 @@ def test_labels_that_contradict_each_other_are_refused(go):
             atoms.positions = TRAIN[1].frame.positions
         return atoms, energy, forces
 
-    with pytest.raises(SettingsError, match=r"structures 2 and 5 are the same but have other labels"):
+    with pytest.raises(
+        SettingsError, match=r"structure 2 of train_file and structure 5 of train_file are the same"
+    ):
         go(extended("a.xyz", again))
 
     def charged(k, atoms, energy, forces):
@@ -355,6 +357,39 @@ def test_what_xsf_cannot_hold_is_refused_before_training_and_what_it_leaves_out_
     said = go(extended("b.xyz", charged) + "Train_write True\nAdditional_write True\nNum_copy 2\n")
     assert said.count("XSF has no place for charge, fixed atoms, spin") == 1
     assert "no place" not in go("Train_file b.xyz\nFile_format extxyz\n")
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "change", "said"),
+    [
+        ("", {"charge": 1}, r"test_file: structures of different charge \(1, none\)"),
+        (
+            "",
+            {"energy": 1.0},
+            r"test_file: structure 2 of train_file and structure 2 of test_file are the same",
+        ),
+        ("", {"symbols": "HeH"}, r"test_file: the Gaussian process was not trained on structures like HHe"),
+        ("Descriptor soap\n", {"symbols": "HeH"}, r"test_file: the Gaussian process was not trained on He"),
+        ("Descriptor cart\n", {"symbols": "HeH"}, r"test_file: HHe: no training structure has these atoms"),
+    ],
+)
+def test_a_test_set_of_which_nothing_can_be_predicted_is_refused_before_training(
+    go, monkeypatch, descriptor, change, said
+):
+    def changed(k, atoms, energy, forces):
+        if "charge" in change:
+            atoms.info["charge"] = change["charge"]
+        if k == 1:
+            atoms.symbols = change.get("symbols", "H2")
+        return atoms, energy + (k == 1) * change.get("energy", 0.0), forces
+
+    extended("train.xyz", lambda k, *kept: kept)
+    extended("test.xyz", changed)
+    monkeypatch.setattr(workflow, "train_process", None)
+    Path("energy_test_gpr.npy").write_bytes(b"of an earlier run")
+    with pytest.raises(SettingsError, match=said):
+        go("Train_file train.xyz\nTest_file test.xyz\nFile_format extxyz\n" + descriptor)
+    assert Path("energy_test_gpr.npy").exists()
 
 
 def test_a_test_set_that_was_learnt_is_pointed_out(go):
