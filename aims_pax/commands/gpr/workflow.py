@@ -96,7 +96,16 @@ def read_gpr(config: Path, folder: Path) -> GprInput:
     dense = settings["descriptor"] == CART
     if settings["descriptor"] == SOAP or (not dense and needs_featomic([x.frame for x in train])):
         require_featomic()
+    if settings["descriptor"] == SOAP:
+        _try_spectrum(settings, train)
     return GprInput(settings, train, test, _baseline(settings, train))
+
+
+def _try_spectrum(settings: GprSettings, data: Sequence[LabelledFrame]) -> None:
+    try:
+        _spectrum(settings, data).check()
+    except SettingsError as error:
+        raise settings.problem("soap_sigma", error.text) from error
 
 
 def _baseline(settings: GprSettings, data: Sequence[LabelledFrame]) -> Baseline | None:

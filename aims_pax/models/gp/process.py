@@ -32,6 +32,7 @@ SMALL = 4  # atoms of the largest molecule with a process of its own …
 ENOUGH = 3  # … which needs so many structures
 BOND = 1.7  # Å: longer distances are not bonds of molecules of light elements
 FAR = 5.0  # Å
+SMALLEST_CUTOFF, WIDEST = 4.5, 0.6  # Å, of what is chosen when cutoff and width are None
 Atoms = tuple[int, ...]  # atomic numbers of a small molecule, ascending
 
 
@@ -232,10 +233,11 @@ def _sizes(distances: Sequence[float]) -> tuple[float, int, int, float]:
     with bonds, for molecules on metals or ions, and for solids without short bonds."""
     shortest, longest = min(distances), max(distances)
     if longest < BOND:
-        return 4.5, 5, 4, 0.3
+        return SMALLEST_CUTOFF, 5, 4, 0.3
     if shortest < BOND:
         return 5.0, 4, 3, 0.4
-    return float(np.clip(2.4 * shortest, 4.5, 6.0)), 6, 4, float(np.clip(0.24 * shortest, 0.3, 0.6))
+    cutoff, width = np.clip(2.4 * shortest, SMALLEST_CUTOFF, 6.0), np.clip(0.24 * shortest, 0.3, WIDEST)
+    return float(cutoff), 6, 4, float(width)
 
 
 def _neighbour_distances(frames: Sequence[Frame]) -> list[float]:

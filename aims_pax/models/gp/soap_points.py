@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aims_pax.frames import Array, Frame
-from aims_pax.models.gp.soap import SoapDescriptor, element_pairs, featomic_system, soap_calculator
+from aims_pax.models.gp.soap import SoapDescriptor, compute_soap, element_pairs, featomic_system
 
 POINT = 0  # atomic number of a point
 
@@ -35,9 +35,10 @@ class SoapPoints:
         x, slopes = np.zeros((len(frames), points, d)), np.zeros((len(frames), n, 3, points, d))
         chosen = Labels(["atom"], np.arange(n, n + points, dtype=np.int32)[:, None])
         for k, frame in enumerate(frames):
-            found = soap_calculator(self.descriptor, radial_scaling=False).compute(
-                [self._with_points(frame)], gradients=["positions"], selected_samples=chosen
-            )
+            found = compute_soap(
+                self.descriptor, [self._with_points(frame)], radial_scaling=False, gradients=["positions"],
+                selected_samples=chosen,
+            )  # fmt: skip
             spectrum = found.keys_to_properties(element_pairs(self.descriptor.elements))
             block = spectrum.block({"center_type": POINT})
             which = np.asarray(block.samples.values)[:, 1] - n

@@ -392,6 +392,17 @@ def test_a_test_set_of_which_nothing_can_be_predicted_is_refused_before_training
     assert Path("energy_test_gpr.npy").exists()
 
 
+def test_a_width_that_is_too_small_for_the_cutoff_is_refused_before_training(go, monkeypatch):
+    pytest.importorskip("featomic")
+    monkeypatch.setattr(workflow, "train_process", None)
+    with pytest.raises(
+        SettingsError, match=r"train.in:4: soap_sigma: width 0.01 Å is too small for cutoff 5 Å"
+    ):
+        go(WRITTEN + "Descriptor soap\nsoap_sigma 0.01\n")
+    with pytest.raises(SettingsError, match=r"train.in:4: soap_r_cut: expected a number above 1, got '1.0'"):
+        go(WRITTEN + "Descriptor soap\nsoap_r_cut 1.0\n")
+
+
 def test_a_test_set_that_was_learnt_is_pointed_out(go):
     assert "7 of 7 structures are also in train_file" in go("Train_file train/*.xsf\nTest_file train/*.xsf\n")
 
