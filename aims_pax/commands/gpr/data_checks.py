@@ -12,6 +12,8 @@ from aims_pax.frames import Array, Frame, Label, LabelledFrame
 from aims_pax.labelling.validation import constrained
 from aims_pax.models.gp.coordinate_process import refuse_other_atoms
 from aims_pax.models.gp.process import ProcessOptions, refuse_unknown
+from aims_pax.models.gp.soap import SoapDescriptor
+from aims_pax.models.gp.soap_points import SoapPoints
 from aims_pax.settings.gpr_input import CART, SOAP, GprSettings
 
 SAME_ENERGY, SAME_FORCE = (
@@ -65,6 +67,29 @@ def refuse_untrained(
             refuse_unknown(learnt, asked, ProcessOptions(molecules=settings["descriptor"] != SOAP))
     except SettingsError as error:
         raise settings.problem("test_file", error.text) from error
+
+
+def refuse_idle_points(
+    settings: GprSettings,
+    spectrum: SoapDescriptor,
+    train: Sequence[LabelledFrame],
+    test: Sequence[LabelledFrame],
+) -> None:
+    """Raises SettingsError for soap_centers on an atom of a structure, or far from all atoms of the training set."""
+    if (centres := settings["soap_centers"]) is None:
+        return
+    points = SoapPoints(spectrum, centres)
+    try:
+        for _, place, one in [*_numbered("train_file", train), *_numbered("test_file", test)]:
+            points.check([place], [one.frame])
+    except SettingsError as error:
+        raise settings.problem("soap_centers", error.text) from error
+    if idle := points.idle([x.frame for x in train]):
+        named = ", ".join(f"{p + 1} {list(centres[p])}" for p in idle)
+        raise settings.problem(
+            "soap_centers",
+            f"point {named}: no atom of the training set is within soap_r_cut {spectrum.cutoff:g} Å; move or remove it",
+        )
 
 
 def refuse_zero_forces(settings: GprSettings, key: str, data: Sequence[LabelledFrame]) -> None:

@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aims_pax.commands.gpr.data_checks import refuse_contradictions, refuse_untrained, refuse_zero_forces
+from aims_pax.commands.gpr.data_checks import (
+    refuse_contradictions,
+    refuse_idle_points,
+    refuse_untrained,
+    refuse_zero_forces,
+)
 from aims_pax.commands.gpr.input_files import read_structures_of, without_close_ones
 from aims_pax.commands.gpr.output_files import (
     FOLDERS,
@@ -98,6 +103,7 @@ def read_gpr(config: Path, folder: Path) -> GprInput:
         require_featomic()
     if settings["descriptor"] == SOAP:
         _try_spectrum(settings, train)
+        refuse_idle_points(settings, _spectrum(settings, train), train, test)
     return GprInput(settings, train, test, _baseline(settings, train))
 
 

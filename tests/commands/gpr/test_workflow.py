@@ -403,6 +403,20 @@ def test_a_width_that_is_too_small_for_the_cutoff_is_refused_before_training(go,
         go(WRITTEN + "Descriptor soap\nsoap_r_cut 1.0\n")
 
 
+def test_points_on_an_atom_or_far_from_all_are_refused_before_training(go, monkeypatch):
+    pytest.importorskip("featomic")
+    monkeypatch.setattr(workflow, "train_process", None)
+    soap = WRITTEN + "Descriptor soap\nsoap_r_cut 4.0\nsoap_centers "
+    with pytest.raises(
+        SettingsError, match=r"train.in:5: soap_centers: point 1 .* of structure 1 of train_file"
+    ):
+        go(soap + "[[0.475, 0.0, 0.0]]\n")
+    with pytest.raises(
+        SettingsError, match=r"point 2 \[0.0, 9.0, 0.0\]: no atom of the training set is within"
+    ):
+        go(soap + "[[0.0, 0.6, 0.0], [0.0, 9.0, 0.0]]\n")
+
+
 def test_a_test_set_that_was_learnt_is_pointed_out(go):
     assert "7 of 7 structures are also in train_file" in go("Train_file train/*.xsf\nTest_file train/*.xsf\n")
 
