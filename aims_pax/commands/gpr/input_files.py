@@ -15,7 +15,7 @@ from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.labelling.validation import closer_than
 from aims_pax.settings.gpr_input import GprSettings
-from aims_pax.structure_files.xsf import read_xsf
+from aims_pax.structure_files.xsf import cell_refusal, read_xsf
 from aims_pax.suggestions import nearest
 from aims_pax.surrogate_labels import refuse_surrogate_labels
 
@@ -137,13 +137,18 @@ def _second_lines(path: Path) -> list[str]:
 
 
 def _checked(where: str, frame: Frame, label: Label) -> Label:
-    """The label. Raises SettingsError for numbers that are not finite and for atoms on one place."""
+    """The label. Raises SettingsError for numbers that are not finite, a cell without volume, and atoms on one
+    place."""
     from ase.data import chemical_symbols
 
-    numbers: dict[str, Any] = {"energy": label.energy, "forces": label.forces, "positions": frame.positions}
+    numbers: dict[str, Any] = {
+        "energy": label.energy, "forces": label.forces, "positions": frame.positions, "cell": frame.cell
+    }  # fmt: skip
     wrong = [name for name, values in numbers.items() if not np.isfinite(values).all()]
     if wrong:
         raise SettingsError(f"{where}: {' and '.join(wrong)} not finite")
+    if (why := cell_refusal(frame.cell, frame.pbc)) is not None:
+        raise SettingsError(f"{where}: {why}")
     i, j, d = closer_than(frame, np.full(len(frame), CLOSEST / 2))
     if len(d):
         k = int(np.argmin(d))

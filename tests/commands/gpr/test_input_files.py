@@ -60,3 +60,15 @@ def test_atoms_on_one_place_are_named_with_the_file_and_images_count():
     with pytest.raises(SettingsError, match=r"atom Cu0 is 0.05 Å from its image"):
         _checked("a", Frame([29], [[0, 0, 0]], np.diag([4, 4, 0.05]), True), Label(0.0, np.zeros((1, 3))))
     assert _checked("a", Frame([1, 1, 1], [[0, 0, 0], [0, 0, 0.15], [0, 3, 0]]), label) is label
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [(np.diag([4.0, 4, 0]), "is zero"), ([[4, 0, 0], [8, 0, 0], [0, 0, 4]], "one plane or line")],
+)
+def test_a_cell_without_volume_is_named_with_the_file(tmp_path, cell, said):
+    atoms = Atoms("H2", [[0, 0, 0], [0, 0, 0.8]], cell=cell, pbc=True)
+    atoms.info["REF_energy"], atoms.arrays["REF_forces"] = -1.0, np.full((2, 3), 0.5)
+    ase.io.write(tmp_path / "a.xyz", atoms, format="extxyz")
+    with pytest.raises(SettingsError, match=f"a.xyz: structure 1: .*{said}"):
+        list(_by_ase({"file_format": "extxyz"})(tmp_path / "a.xyz"))
