@@ -61,6 +61,7 @@ class GaussianProcess:
     """Fitted processes: `shared` for SOAP environments, `molecules` by their sorted atomic numbers.
 
     errors: leave-one-out. frames: number of training structures. baseline: the prior mean, or None.
+    baseline_sample: its label of the first training structure, by which it is known again; None in older files.
     """
 
     shared: SparseProcess | None
@@ -69,6 +70,7 @@ class GaussianProcess:
     frames: int
     baseline: Potential | None = None
     baseline_name: str = ""
+    baseline_sample: LabelledFrame | None = None
 
     # ------------------------------------------------------------ training
 
@@ -89,8 +91,11 @@ class GaussianProcess:
         if not labelled:
             raise SettingsError("a Gaussian process needs at least one labelled structure")
         frames, labels = [x.frame for x in labelled], [x.label for x in labelled]
+        sample = None
         if baseline is not None:
-            labels = [_less(a, b) for a, b in zip(labels, baseline.labels(frames), strict=True)]
+            own_labels = baseline.labels(frames)
+            sample = LabelledFrame(frames[0], own_labels[0])
+            labels = [_less(a, b) for a, b in zip(labels, own_labels, strict=True)]
         groups = _groups(frames, options)
         molecules: dict[Atoms, DenseProcess] = {}
         parts: list[tuple[Sequence[int], LeaveOneOutErrors]] = []
@@ -112,7 +117,8 @@ class GaussianProcess:
             shared = sparse.process
             parts.append((own, sparse.errors))
         _refuse_not_finite(shared, molecules)
-        return cls(shared, molecules, joined_errors(parts, len(frames)), len(frames), baseline, baseline_name)
+        errors = joined_errors(parts, len(frames))
+        return cls(shared, molecules, errors, len(frames), baseline, baseline_name, sample)
 
     # ------------------------------------------------------------ predictions
 
