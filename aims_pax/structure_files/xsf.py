@@ -71,7 +71,7 @@ def cell_refusal(cell: Array, pbc: NDArray[np.bool_]) -> str | None:
         return "a lattice vector along which the structure repeats is zero; give it, or fewer periodic directions"
     own = cell[lengths > 0] / lengths[lengths > 0, None]
     if np.linalg.svd(own, compute_uv=False)[-1] < PARALLEL:
-        return "the lattice vectors lie in one plane or line, so they span no cell; mend them"
+        return "the lattice vectors lie in one plane or line, so they span no cell; correct them"
     return None
 
 

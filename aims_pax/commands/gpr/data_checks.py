@@ -93,7 +93,7 @@ def refuse_idle_points(
 
 
 def refuse_zero_forces(settings: GprSettings, key: str, data: Sequence[LabelledFrame]) -> None:
-    """Raises SettingsError for zeros that stand for forces which were not computed: of fixed atoms, or of all.
+    """Raises SettingsError for zeros in place of forces that were not computed: of fixed atoms, or of all.
 
     key: of the files.
     """

@@ -13,7 +13,7 @@ import numpy as np
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame, Label, LabelledFrame
-from aims_pax.labelling.validation import closer_than
+from aims_pax.labelling.validation import overlapping_pairs
 from aims_pax.settings.gpr_input import GprSettings
 from aims_pax.structure_files.xsf import cell_refusal, read_xsf
 from aims_pax.suggestions import nearest
@@ -149,7 +149,7 @@ def _checked(where: str, frame: Frame, label: Label) -> Label:
         raise SettingsError(f"{where}: {' and '.join(wrong)} not finite")
     if (why := cell_refusal(frame.cell, frame.pbc)) is not None:
         raise SettingsError(f"{where}: {why}")
-    i, j, d = closer_than(frame, np.full(len(frame), CLOSEST / 2))
+    i, j, d = overlapping_pairs(frame, np.full(len(frame), CLOSEST / 2))
     if len(d):
         k = int(np.argmin(d))
         a, b = (f"{chemical_symbols[frame.numbers[n]]}{n}" for n in (i[k], j[k]))
@@ -159,6 +159,6 @@ def _checked(where: str, frame: Frame, label: Label) -> Label:
             else f"atoms {a} and {b} are {d[k]:.3g} Å apart"
         )
         raise SettingsError(
-            f"{where}: {pair} (counted from 0), limit {CLOSEST:g} Å: remove or mend this structure"
+            f"{where}: {pair} (counted from 0), limit {CLOSEST:g} Å: remove or correct this structure"
         )
     return label

@@ -76,7 +76,7 @@ class SoapDescriptor:
 
     def check(self) -> None:
         """Raises SettingsError for a width that is too small for the cutoff, SetupError without the extra."""
-        self.of([Frame([self.elements[0]], [[0.0, 0.0, 0.0]])], slopes=False)
+        self.of([Frame(np.array(self.elements[:1]), np.zeros((1, 3)))], slopes=False)
 
 
 def compute_soap(
