@@ -66,7 +66,7 @@ def _overlap(frame: Frame) -> str | None:
     from ase.data import chemical_symbols, covalent_radii
 
     radii = covalent_radii[frame.numbers]
-    i, j, d = _closer_than(frame, CLOSEST * radii)
+    i, j, d = overlapping_pairs(frame, CLOSEST * radii)
     if len(d) == 0:
         return None
     worst = int(np.argmin(d / (radii[i] + radii[j])))
@@ -76,7 +76,7 @@ def _overlap(frame: Frame) -> str | None:
     return f"atoms {pair} are {d[worst]:.3f} Å apart; limit {limit:.3f} Å"
 
 
-def _closer_than(frame: Frame, radii: Array) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
+def overlapping_pairs(frame: Frame, radii: Array) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
     """Pairs of atoms (indices, indices, distances in Å) that are nearer than the sum of their radii; images count."""
     if not frame.pbc.any() and len(frame) <= SMALL:
         d = np.linalg.norm(frame.positions[:, None] - frame.positions, axis=2)

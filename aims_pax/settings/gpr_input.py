@@ -141,7 +141,7 @@ KEYS: dict[str, GprKey] = {
     "additional_write": GprKey(False, _flag, "Augment: make, label and write copies of the training set."),
     "disp_length": GprKey(0.055, _number(0, False), "Standard deviation of the displacements of copies, Å."),
     "num_copy": GprKey(25, _whole(1), "Copies of each training structure."),
-    "soap_r_cut": GprKey(5.0, _number(0, False), "Cutoff, Å."),
+    "soap_r_cut": GprKey(5.0, _number(1, False), "Cutoff, Å, above 1: neighbours fade over the last Å."),
     "soap_n_max": GprKey(6, _whole(1), "Radial functions."),
     "soap_l_max": GprKey(4, _whole(0), "Largest angular momentum."),
     "soap_sigma": GprKey(0.5, _number(0, False), "Width of the Gaussians of atoms, Å."),

@@ -20,12 +20,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Array, Frame, Label
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][-+]?\d+)?"
 _ENERGY = re.compile(rf"#.*?\btotal\s+energy\s*[=:]\s*({_NUMBER})[ \t]*([A-Za-z./]*)", re.IGNORECASE)
+PARALLEL = 1e-6  # smallest singular value of unit vectors that are independent
 _PERIODIC = {"CRYSTAL": 3, "SLAB": 2, "POLYMER": 1}
 
 
@@ -41,8 +43,11 @@ def read_xsf(path: Path) -> tuple[Frame, Label]:
 
 
 def xsf_text(frame: Frame, energy: float, forces: Array, remarks: Sequence[str] = ()) -> str:
-    """The text of a file; remarks: comment lines after the energy."""
+    """The text of a file; remarks: comment lines after the energy. Raises SettingsError, see `xsf_refusal`."""
     from ase.data import chemical_symbols
+
+    if (why := xsf_refusal(frame)) is not None:
+        raise SettingsError(why)
 
     lines = [f"# total energy = {energy:.16f} eV", *(f"# {remark}" for remark in remarks), ""]
     if frame.pbc.any():
@@ -55,6 +60,39 @@ def xsf_text(frame: Frame, energy: float, forces: Array, remarks: Sequence[str] 
         numbers = " ".join(f"{x:21.14f}" for x in (*r, *f))
         lines.append(f"{chemical_symbols[z]:2s} {numbers}")
     return "\n".join(lines) + "\n"
+
+
+def cell_refusal(cell: Array, pbc: NDArray[np.bool_]) -> str | None:
+    """Why nothing can repeat along lattice vectors (3, 3) Å, or None. Missing ones of a slab or wire may be zero."""
+    lengths = np.linalg.norm(cell, axis=1)
+    if not pbc.any():
+        return None
+    if not lengths[pbc].all():
+        return "a lattice vector along which the structure repeats is zero; give it, or fewer periodic directions"
+    own = cell[lengths > 0] / lengths[lengths > 0, None]
+    if np.linalg.svd(own, compute_uv=False)[-1] < PARALLEL:
+        return "the lattice vectors lie in one plane or line, so they span no cell; correct them"
+    return None
+
+
+def xsf_refusal(frame: Frame) -> str | None:
+    """Why XSF cannot hold a structure, or None: a wire repeats along the first vector, a slab along the first two."""
+    if np.array_equal(frame.pbc, np.arange(3) < frame.pbc.sum()):
+        return None
+    pbc = " ".join("FT"[int(p)] for p in frame.pbc)
+    return (
+        f"XSF cannot hold {frame.formula} with pbc {pbc}: the vectors along which it repeats must come first; exchange "
+        "lattice vectors"
+    )
+
+
+def not_in_xsf(frame: Frame) -> list[str]:
+    """What a structure has and XSF cannot hold, in words."""
+    values = {
+        "charge": frame.charge, "spin": frame.spin, "fixed atoms": frame.fixed, "initial moments": frame.moments,
+        "initial charges": frame.charges, "masses": frame.masses, "statements of geometry.in": frame.statements or None,
+    }  # fmt: skip
+    return [name for name, value in values.items() if value is not None]
 
 
 _LISTS = ("ATOMS", "PRIMVEC", "PRIMCOORD", "CONVVEC", "CONVCOORD", "ANIMSTEPS")
@@ -95,7 +133,7 @@ class _Reader:
 
     def sections(self) -> tuple[Array | None, int, list[tuple[int, list[float]]]]:
         cell: Array | None = None
-        periodic, k = 0, 0
+        periodic, k, vectors = 0, 0, 0
         rows: list[tuple[int, list[float]]] = []
         while k < len(self.words):
             number, words = self.words[k]
@@ -103,7 +141,7 @@ class _Reader:
             if word in _PERIODIC:
                 periodic = _PERIODIC[word]
             elif word == "PRIMVEC":
-                cell = np.array([self.vector(k + n, number) for n in range(3)])
+                cell, vectors = np.array([self.vector(k + n, number) for n in range(3)]), number
                 periodic, k = periodic or 3, k + 3
             elif word in ("CONVVEC", "CONVCOORD"):
                 raise self.fault(number, f"{word} is not read; give the primitive cell alone")
@@ -120,6 +158,8 @@ class _Reader:
             raise self.fault(len(self.lines), "no atoms: expected ATOMS, or PRIMVEC and PRIMCOORD")
         if periodic and cell is None:
             raise self.fault(self.words[0][0], "a periodic structure without PRIMVEC")
+        if cell is not None and (why := cell_refusal(cell, np.arange(3) < periodic)) is not None:
+            raise self.fault(vectors, why)
         return cell, periodic, rows
 
     def count(self, k: int) -> tuple[int, int]:

@@ -78,7 +78,7 @@ def test_all_distances_find_what_a_search_for_neighbours_finds(seed, monkeypatch
     radii = 0.5 * covalent_radii[frame.numbers]
 
     def pairs():
-        i, j, d = validation._closer_than(frame, radii)
+        i, j, d = validation.overlapping_pairs(frame, radii)
         return {(min(a, b), max(a, b), round(float(x), 10)) for a, b, x in zip(i, j, d, strict=True)}
 
     found = pairs()

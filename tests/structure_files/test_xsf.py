@@ -28,6 +28,7 @@ PRIMCOORD
 3   0.0 0.0 0.1   0.01 0.02 0.03
 li  2.0 2.0 4.1  -0.01 -0.02 -0.03
 """
+CELL = "# total energy = 1 eV\nCRYSTAL\nPRIMVEC\n1 0 0\n0 1 0\n{}\nPRIMCOORD\n1 1\nH 0 0 0 0 0 0\n"
 
 
 @pytest.fixture
@@ -69,6 +70,18 @@ def test_what_is_written_is_read(read, pbc):
     assert label.forces == pytest.approx(forces, abs=1e-10)
 
 
+@pytest.mark.parametrize("pbc", [(0, 0, 1), (0, 1, 0), (0, 1, 1), (1, 0, 1)])
+def test_a_structure_that_would_be_read_with_other_periodic_directions_is_not_written(pbc):
+    frame = Frame([1], [[0, 0, 0]], np.diag([5.0, 6, 7]), np.array(pbc, bool))
+    with pytest.raises(SettingsError, match="vectors along which it repeats must come first"):
+        xsf_text(frame, 0.0, np.zeros((1, 3)))
+
+
+def test_a_slab_may_be_without_the_vector_along_which_it_does_not_repeat(read):
+    frame, _ = read(CELL.format("0 0 0").replace("CRYSTAL", "SLAB"))
+    assert frame.pbc.tolist() == [True, True, False]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -81,6 +94,8 @@ def test_what_is_written_is_read(read, pbc):
         ("# total energy = 1 eV\nCRYSTAL\nPRIMCOORD\n1 1\nH 0 0 0 0 0 0\n", "without PRIMVEC"),
         ("# total energy = 1 eV\nPRIMVEC\n1 0 0\n0 1 0\n", r"a.xsf:4: the file ends here"),
         ("# total energy = 1 eV\nPRIMVEC\n1 0\n0 1 0\n0 0 1\n", r"a.xsf:3: 2 numbers"),
+        (CELL.format("0 0 0"), r"a.xsf:3: a lattice vector along which the structure repeats is zero"),
+        (CELL.format("2 0 0"), r"a.xsf:3: the lattice vectors lie in one plane"),
         (
             "# total energy = 1 eV\nPRIMVEC\n1 0 0\n0 1 0\n0 0 1\nPRIMCOORD\n2 1\nH 0 0 0 0 0 0\n",
             "as many atoms",

@@ -13,15 +13,13 @@ import numpy as np
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame, Label, LabelledFrame
+from aims_pax.labelling.validation import overlapping_pairs
 from aims_pax.settings.gpr_input import GprSettings
-from aims_pax.structure_files.xsf import read_xsf
+from aims_pax.structure_files.xsf import cell_refusal, read_xsf
 from aims_pax.suggestions import nearest
 from aims_pax.surrogate_labels import refuse_surrogate_labels
 
-SAME_ENERGY, SAME_FORCE = (
-    1e-3,
-    1e-2,
-)  # eV, eV/Å: larger differences of one structure's labels contradict each other
+CLOSEST = 0.1  # Å: descriptors of atoms that are nearer have no finite derivatives
 
 
 def read_structures_of(settings: GprSettings, key: str) -> list[LabelledFrame]:
@@ -49,27 +47,6 @@ def _why_nothing_is_found(settings: GprSettings, pattern: str) -> str:
     there = any(Path(name).is_file() for name in glob.glob(str(beside)))
     hint = f"; there are some from {beside.parent}" if there else ""
     return f"no file is called {pattern} (paths are relative to this folder){hint}"
-
-
-def refuse_contradictions(settings: GprSettings, data: Sequence[LabelledFrame]) -> None:
-    """Raises SettingsError for what no process can learn: one structure with two labels, several charges or spins."""
-    for name in ("charge", "spin"):
-        values = {getattr(x.frame, name) for x in data}
-        if len(values) > 1:
-            named = ", ".join(sorted("none" if v is None else f"{v:g}" for v in values))
-            raise settings.problem(
-                "train_file",
-                f"structures of different {name} ({named}): a process knows positions only; give one {name}",
-            )
-    labels: dict[str, tuple[int, Label]] = {}
-    for k, one in enumerate(data, 1):
-        first, label = labels.setdefault(one.frame.id, (k, one.label))
-        apart = abs(one.label.energy - label.energy)
-        if apart > SAME_ENERGY or abs(one.label.forces - label.forces).max() > SAME_FORCE:
-            raise settings.problem(
-                "train_file",
-                f"structures {first} and {k} are the same but have other labels ({apart:.3g} eV apart): remove one",
-            )
 
 
 def without_close_ones(data: Sequence[LabelledFrame], threshold: float) -> list[LabelledFrame]:
@@ -160,8 +137,28 @@ def _second_lines(path: Path) -> list[str]:
 
 
 def _checked(where: str, frame: Frame, label: Label) -> Label:
-    numbers: dict[str, Any] = {"energy": label.energy, "forces": label.forces, "positions": frame.positions}
+    """The label. Raises SettingsError for numbers that are not finite, a cell without volume, and atoms on one
+    place."""
+    from ase.data import chemical_symbols
+
+    numbers: dict[str, Any] = {
+        "energy": label.energy, "forces": label.forces, "positions": frame.positions, "cell": frame.cell
+    }  # fmt: skip
     wrong = [name for name, values in numbers.items() if not np.isfinite(values).all()]
     if wrong:
         raise SettingsError(f"{where}: {' and '.join(wrong)} not finite")
+    if (why := cell_refusal(frame.cell, frame.pbc)) is not None:
+        raise SettingsError(f"{where}: {why}")
+    i, j, d = overlapping_pairs(frame, np.full(len(frame), CLOSEST / 2))
+    if len(d):
+        k = int(np.argmin(d))
+        a, b = (f"{chemical_symbols[frame.numbers[n]]}{n}" for n in (i[k], j[k]))
+        pair = (
+            f"atom {a} is {d[k]:.3g} Å from its image"
+            if a == b
+            else f"atoms {a} and {b} are {d[k]:.3g} Å apart"
+        )
+        raise SettingsError(
+            f"{where}: {pair} (counted from 0), limit {CLOSEST:g} Å: remove or correct this structure"
+        )
     return label

@@ -15,7 +15,7 @@ from aims_pax.frames import Array, Frame, LabelledFrame
 from aims_pax.record.files import write_bytes, write_text
 from aims_pax.report.gpr_page import GPR_FOLDER, GPR_PAGE
 from aims_pax.settings.gpr_input import GprSettings
-from aims_pax.structure_files.xsf import xsf_text
+from aims_pax.structure_files.xsf import not_in_xsf, xsf_refusal, xsf_text
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,22 @@ def check_other_outputs(folder: Path) -> None:
         path = folder / name
         if path.exists() and not wanted(path):
             raise SetupError(f"{path} is in the way of the output of that name: rename it")
+
+
+def check_written_structures(
+    settings: GprSettings, train: Sequence[LabelledFrame], test: Sequence[LabelledFrame]
+) -> None:
+    """Raises SettingsError for structures that shall be written and XSF cannot hold; warns of what it leaves out."""
+    lost: set[str] = set()
+    for key, data in (("train_write", train), ("test_write", test), ("additional_write", train)):
+        for k, one in enumerate(data if settings[key] else (), 1):
+            if (why := xsf_refusal(one.frame)) is not None:
+                raise settings.problem(key, f"structure {k}: {why}, or write {key} False")
+            lost.update(not_in_xsf(one.frame))
+    if lost:
+        log.warning(
+            "XSF has no place for %s: the files that are written are without", ", ".join(sorted(lost))
+        )
 
 
 @contextlib.contextmanager

@@ -16,15 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aims_pax.commands.gpr.input_files import (
-    read_structures_of,
+from aims_pax.commands.gpr.data_checks import (
     refuse_contradictions,
-    without_close_ones,
+    refuse_idle_points,
+    refuse_untrained,
+    refuse_zero_forces,
 )
+from aims_pax.commands.gpr.input_files import read_structures_of, without_close_ones
 from aims_pax.commands.gpr.output_files import (
     FOLDERS,
     check_other_outputs,
     check_output_folders,
+    check_written_structures,
     per_structure,
     remove_earlier_results,
     unfinished_outputs,
@@ -80,11 +83,15 @@ def read_gpr(config: Path, folder: Path) -> GprInput:
     check_other_outputs(folder)
     train = read_structures_of(settings, "train_file")
     test = read_structures_of(settings, "test_file") if settings["test_file"] is not None else []
-    refuse_contradictions(settings, train)
+    for key, data in (("train_file", train), ("test_file", test)):
+        refuse_zero_forces(settings, key, data)
+    refuse_contradictions(settings, train, test)
     if settings["filter"]:
         all_of_them = len(train)
         train = without_close_ones(train, settings["filter_threshold"])
         log.info("filter: %d of %d structures are left", len(train), all_of_them)
+    refuse_untrained(settings, train, test)
+    check_written_structures(settings, train, test)
     if known := {x.frame.id for x in train} & {x.frame.id for x in test}:
         log.warning(
             "test_file: %d of %d structures are also in train_file: their errors say nothing",
@@ -94,7 +101,17 @@ def read_gpr(config: Path, folder: Path) -> GprInput:
     dense = settings["descriptor"] == CART
     if settings["descriptor"] == SOAP or (not dense and needs_featomic([x.frame for x in train])):
         require_featomic()
+    if settings["descriptor"] == SOAP:
+        _try_spectrum(settings, train)
+        refuse_idle_points(settings, _spectrum(settings, train), train, test)
     return GprInput(settings, train, test, _baseline(settings, train))
+
+
+def _try_spectrum(settings: GprSettings, data: Sequence[LabelledFrame]) -> None:
+    try:
+        _spectrum(settings, data).check()
+    except SettingsError as error:
+        raise settings.problem("soap_sigma", error.text) from error
 
 
 def _baseline(settings: GprSettings, data: Sequence[LabelledFrame]) -> Baseline | None:

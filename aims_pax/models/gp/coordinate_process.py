@@ -83,10 +83,7 @@ class CoordinateProcess:
         parts = []
         for atoms, own in members.items():
             if atoms not in self.groups:
-                raise SettingsError(
-                    f"{frames[own[0]].formula}: no training structure has these atoms in this order, which Cartesian "
-                    "coordinates need; Descriptor auto does not"
-                )
+                raise SettingsError(_not_in_this_order(frames[own[0]]))
             said, unit = self.groups[atoms].predict([frames[k] for k in own], spread), self.units[atoms]
             scaled = ProcessPrediction(said.energies * unit, said.forces * unit)
             if said.energy_sd is not None and said.force_sd is not None:
@@ -106,6 +103,21 @@ class CoordinateProcess:
             f"prior mean {p.mean * self.units[atoms]:.6f} eV"
             for atoms, p in self.groups.items()
         ]
+
+
+def refuse_other_atoms(train: Sequence[Frame], frames: Sequence[Frame]) -> None:
+    """Raises SettingsError for structures of which a process of these training structures could not predict."""
+    learnt = {_atoms(f) for f in train}
+    for frame in frames:
+        if _atoms(frame) not in learnt:
+            raise SettingsError(_not_in_this_order(frame))
+
+
+def _not_in_this_order(frame: Frame) -> str:
+    return (
+        f"{frame.formula}: no training structure has these atoms in this order, which Cartesian coordinates need; "
+        "Descriptor auto does not"
+    )
 
 
 def _fitted(frames: Sequence[Frame], labels: Sequence[Label], options: CoordinateOptions) -> DenseProcess:

@@ -10,7 +10,7 @@ import numpy as np
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from aims_pax.errors import SettingsError
+from aims_pax.errors import NotFinite, SettingsError
 from aims_pax.frames import Frame
 from aims_pax.models.gp.coordinate_process import CoordinateProcess
 from aims_pax.models.gp.process import GaussianProcess
@@ -36,7 +36,8 @@ class GPRCalculator(Calculator):
 
     Results: energy (eV), forces (eV/Å), for periodic structures stress (eV/Å³). The standard deviations `unc_energy`
     (eV) and `unc_forces` (N, 3) eV/Å are computed when they are asked for, by `uncertainty(atoms)` or
-    `get_property("unc_forces", atoms)`, or at each step with `spread=True`.
+    `get_property("unc_forces", atoms)`, or at each step with `spread=True`. Raises NotFinite where energy or forces are
+    not finite.
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "stress", *SPREAD]  # noqa: RUF012 (as in ASE)
@@ -77,6 +78,10 @@ class GPRCalculator(Calculator):
         spread = self.spread or any(name in properties for name in SPREAD)
         said = self.process.predict([frame], spread=spread, stress="stress" in properties)
         energy = float(said.energies[0])
+        if not (np.isfinite(energy) and np.isfinite(said.forces).all()):
+            raise NotFinite(
+                f"the Gaussian process has no finite energy or forces for {frame.formula}: look for atoms on one place"
+            )
         self.results.update({"energy": energy, "free_energy": energy, "forces": said.forces})
         if said.stress is not None:
             self.results["stress"] = full_3x3_to_voigt_6_stress(said.stress[0])

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aims_pax.errors import SettingsError
 from aims_pax.models.base import ForceFieldModel, ModelPotential
 from aims_pax.models.kinds import ModelKind, member_names
 from aims_pax.settings.fields import OptionalReal, OptionalWhole, Section, Whole, key
@@ -40,9 +41,8 @@ class GPKind(ModelKind):
     def build(self, settings: Settings, seeds: Sequence[int], elements: Sequence[int]) -> ForceFieldModel:
         from aims_pax.models.gp.gp_model import GPMember, GPModel
         from aims_pax.models.gp.process import ProcessOptions
-        from aims_pax.models.gp.soap import require_featomic
 
-        require_featomic()
+        self._try_spectrum(settings, elements)
         members = [
             GPMember(name, seed) for name, seed in zip(member_names(settings, seeds), seeds, strict=True)
         ]
@@ -52,11 +52,23 @@ class GPKind(ModelKind):
     def trial_members(
         self, settings: Settings, seeds: Sequence[int], elements: Sequence[int]
     ) -> ForceFieldModel | None:
-        """None: they begin untrained; without featomic `check` fails here as the run would."""
-        from aims_pax.models.gp.soap import require_featomic
+        """None: they begin untrained; without featomic, or with MODEL.kwargs that no spectrum can have, `check` fails
+        here as the run would."""
+        self._try_spectrum(settings, elements)
+        return None
+
+    def _try_spectrum(self, settings: Settings, elements: Sequence[int]) -> None:
+        """Raises SettingsError for a width that is too small for any cutoff that may be chosen, SetupError."""
+        from aims_pax.models.gp.process import SMALLEST_CUTOFF, WIDEST
+        from aims_pax.models.gp.soap import SoapDescriptor, require_featomic
 
         require_featomic()
-        return None
+        written = self.options(settings)
+        cutoff, width = written.cutoff or SMALLEST_CUTOFF, written.width or WIDEST
+        try:
+            SoapDescriptor(tuple(sorted(elements)), cutoff, written.n or 1, written.l or 0, width).check()
+        except SettingsError as error:
+            raise SettingsError(f"MODEL.kwargs: {error}") from error
 
     def load(self, paths: Sequence[Path], device: str, dtype: str) -> ModelPotential:
         from aims_pax.models.gp.gp_model import MemberPotential

@@ -24,6 +24,7 @@ from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.models.gp.dense_process import DenseProcess, fit_distances
 from aims_pax.models.gp.leave_one_out import LeaveOneOutErrors
 from aims_pax.models.gp.soap import SoapDescriptor, require_featomic
+from aims_pax.models.gp.sparse_basis import refuse_other_elements
 from aims_pax.models.gp.sparse_process import ProcessPrediction, SparseProcess, fit_sparse
 from aims_pax.potential import Bound, EvaluatedPotential, Evaluation, Potential
 
@@ -31,6 +32,7 @@ SMALL = 4  # atoms of the largest molecule with a process of its own …
 ENOUGH = 3  # … which needs so many structures
 BOND = 1.7  # Å: longer distances are not bonds of molecules of light elements
 FAR = 5.0  # Å
+SMALLEST_CUTOFF, WIDEST = 4.5, 0.6  # Å, of what is chosen when cutoff and width are None
 Atoms = tuple[int, ...]  # atomic numbers of a small molecule, ascending
 
 
@@ -59,6 +61,7 @@ class GaussianProcess:
     """Fitted processes: `shared` for SOAP environments, `molecules` by their sorted atomic numbers.
 
     errors: leave-one-out. frames: number of training structures. baseline: the prior mean, or None.
+    baseline_sample: its label of the first training structure, by which it is known again; None in older files.
     """
 
     shared: SparseProcess | None
@@ -67,6 +70,7 @@ class GaussianProcess:
     frames: int
     baseline: Potential | None = None
     baseline_name: str = ""
+    baseline_sample: LabelledFrame | None = None
 
     # ------------------------------------------------------------ training
 
@@ -82,13 +86,16 @@ class GaussianProcess:
         """Train on labels of energy and forces. check: called often; it may raise.
 
         baseline: its labels are subtracted before and added to each prediction. Raises SettingsError without labels,
-        SetupError without the extra `gpr` when it is needed.
+        and when the solution is not finite; SetupError without the extra `gpr` when it is needed.
         """
         if not labelled:
             raise SettingsError("a Gaussian process needs at least one labelled structure")
         frames, labels = [x.frame for x in labelled], [x.label for x in labelled]
+        sample = None
         if baseline is not None:
-            labels = [_less(a, b) for a, b in zip(labels, baseline.labels(frames), strict=True)]
+            own_labels = baseline.labels(frames)
+            sample = LabelledFrame(frames[0], own_labels[0])
+            labels = [_less(a, b) for a, b in zip(labels, own_labels, strict=True)]
         groups = _groups(frames, options)
         molecules: dict[Atoms, DenseProcess] = {}
         parts: list[tuple[Sequence[int], LeaveOneOutErrors]] = []
@@ -109,7 +116,9 @@ class GaussianProcess:
             )  # fmt: skip
             shared = sparse.process
             parts.append((own, sparse.errors))
-        return cls(shared, molecules, joined_errors(parts, len(frames)), len(frames), baseline, baseline_name)
+        _refuse_not_finite(shared, molecules)
+        errors = joined_errors(parts, len(frames))
+        return cls(shared, molecules, errors, len(frames), baseline, baseline_name, sample)
 
     # ------------------------------------------------------------ predictions
 
@@ -139,8 +148,7 @@ class GaussianProcess:
         ]
         if rest:
             if self.shared is None:
-                names = ", ".join(sorted({frames[k].formula for k in rest}))
-                raise SettingsError(f"the Gaussian process was not trained on structures like {names}")
+                raise SettingsError(_not_like([frames[k] for k in rest]))
             parts.append((rest, self.shared.predict([frames[k] for k in rest], spread, stress)))
         found = join_predictions(frames, parts, spread, stress)
         if self.baseline is None:
@@ -179,6 +187,34 @@ class GaussianProcess:
         return EvaluatedPotential(self.evaluate, self.elements, has_spread=True).bind(frames)
 
 
+def _refuse_not_finite(shared: SparseProcess | None, molecules: Mapping[Atoms, DenseProcess]) -> None:
+    weights = [dense.alpha for dense in molecules.values()]
+    if shared is not None:
+        weights += [shared.solution.weights, shared.solution.constants]
+    if not all(np.isfinite(w).all() for w in weights):
+        raise SettingsError(
+            "the Gaussian process has no finite solution: look for atoms on one place, or labels that are not finite, "
+            "among the training structures"
+        )
+
+
+def refuse_unknown(
+    train: Sequence[Frame], frames: Sequence[Frame], options: ProcessOptions = DEFAULT
+) -> None:
+    """Raises SettingsError for structures of which a process of these training structures could not predict."""
+    groups = _groups(train, options)
+    learnt = sorted({int(z) for k in groups.shared for z in np.unique(train[k].numbers)})
+    rest = [f for f in frames if _small(f) not in groups.molecules]
+    if rest and not learnt:
+        raise SettingsError(_not_like(rest))
+    refuse_other_elements(rest, learnt)
+
+
+def _not_like(frames: Sequence[Frame]) -> str:
+    names = ", ".join(sorted({f.formula for f in frames}))
+    return f"the Gaussian process was not trained on structures like {names}"
+
+
 def needs_featomic(frames: Sequence[Frame], options: ProcessOptions = DEFAULT) -> bool:
     """Whether some of these structures need SOAP, and so the extra `gpr`."""
     return bool(_groups(frames, options).shared)
@@ -203,10 +239,11 @@ def _sizes(distances: Sequence[float]) -> tuple[float, int, int, float]:
     with bonds, for molecules on metals or ions, and for solids without short bonds."""
     shortest, longest = min(distances), max(distances)
     if longest < BOND:
-        return 4.5, 5, 4, 0.3
+        return SMALLEST_CUTOFF, 5, 4, 0.3
     if shortest < BOND:
         return 5.0, 4, 3, 0.4
-    return float(np.clip(2.4 * shortest, 4.5, 6.0)), 6, 4, float(np.clip(0.24 * shortest, 0.3, 0.6))
+    cutoff, width = np.clip(2.4 * shortest, SMALLEST_CUTOFF, 6.0), np.clip(0.24 * shortest, 0.3, WIDEST)
+    return float(cutoff), 6, 4, float(width)
 
 
 def _neighbour_distances(frames: Sequence[Frame]) -> list[float]:

@@ -6,6 +6,7 @@ The file is that of `record.arrays`: a checksum, a JSON header with the format a
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aims_pax.errors import SettingsError
+from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.models.gp.coordinate_process import CoordinateProcess
 from aims_pax.models.gp.dense_process import DenseProcess, DenseShape
 from aims_pax.models.gp.leave_one_out import LeaveOneOutErrors, VarianceScale
@@ -28,9 +30,13 @@ from aims_pax.potential import Potential
 from aims_pax.record.arrays import Torn, pack_arrays, unpack_arrays
 from aims_pax.record.files import write_bytes
 
+log = logging.getLogger(__name__)
+
 PROCESS_FORMAT = 2  # 1: without processes on coordinates
 PROCESS_SUFFIX = ".gp"
 COORDINATES = "coordinates"  # the kind of a CoordinateProcess
+SAME_ENERGY, SAME_FORCE, SAME_SHARE = 1e-4, 1e-3, 1e-6  # eV, eV/Å, share of |E|: larger is another baseline
+_SAMPLE = "baseline/"  # names of the arrays of its label
 _SOLUTION = ("weights", "constants", "half", "offsets", "counts_inverse")
 _NUMBERS = ("noise", "ratio", "amplitude", "evidence")
 _DENSE = ("numbers", "x", "slopes", "lower", "alpha")
@@ -49,8 +55,8 @@ def save_process(process: AnyProcess, path: Path) -> None:
 def load_process(path: Path, baseline: Potential | None = None) -> GaussianProcess:
     """Read the file of a process that does not depend on the order of atoms, as members of a run must not.
 
-    baseline: the one that it was trained with. Raises SettingsError for another file, a newer format, or a missing
-    baseline.
+    baseline: the one that it was trained with. Raises SettingsError for another file, a newer format, and a missing or
+    another baseline.
     """
     process = load_any_process(path, baseline)
     if isinstance(process, CoordinateProcess):
@@ -82,7 +88,31 @@ def load_any_process(path: Path, baseline: Potential | None = None) -> AnyProces
         raise SettingsError(f"{path}: was trained without a baseline; give none")
     if meta.get("kind") == COORDINATES:
         return _coordinate(arrays, meta)
-    return process_from_content(arrays, meta, baseline)
+    process = process_from_content(arrays, meta, baseline)
+    _refuse_other_baseline(path, process)
+    return process
+
+
+def _refuse_other_baseline(path: Path, process: GaussianProcess) -> None:
+    """Raises SettingsError when the baseline has another label of the stored structure than it had in training."""
+    if process.baseline is None:
+        return
+    sample = process.baseline_sample
+    if sample is None:
+        log.warning(
+            "%s: of an earlier version, without a label of its baseline %s: whether this is the same one is not known",
+            path, process.baseline_name,
+        )  # fmt: skip
+        return
+    (said,) = process.baseline.labels([sample.frame])
+    energy = abs(said.energy - sample.label.energy)
+    force = float(np.abs(said.forces - sample.label.forces).max())
+    allowed = SAME_ENERGY + SAME_SHARE * abs(sample.label.energy)
+    if not (energy <= allowed and force <= SAME_FORCE):  # NaN differs, too
+        raise SettingsError(
+            f"{path}: was trained with another baseline, {process.baseline_name}: for the training structure "
+            f"{sample.frame.formula} this one differs by {energy:.3g} eV and {force:.3g} eV/Å; give the same one"
+        )
 
 
 def process_hash(process: AnyProcess) -> str:
@@ -109,7 +139,25 @@ def process_content(process: AnyProcess) -> tuple[NamedArrays, dict[str, Any]]:
     for k, (atoms, dense) in enumerate(process.molecules.items()):
         arrays |= {f"molecule{k}/{name}": getattr(dense, name) for name in _DENSE}
         meta["molecules"].append({"atoms": list(atoms), **_dense_meta(dense)})
+    if process.baseline_sample is not None:
+        arrays |= _sample_arrays(process.baseline_sample)
     return arrays, meta
+
+
+def _sample_arrays(sample: LabelledFrame) -> NamedArrays:
+    frame = {f"{_SAMPLE}frame/{name}": a for name, a in sample.frame.arrays().items()}
+    label = {"energy": np.array(sample.label.energy), "forces": sample.label.forces}
+    return frame | {f"{_SAMPLE}{name}": a for name, a in label.items()}
+
+
+def _sample(arrays: Mapping[str, NDArray[Any]]) -> LabelledFrame | None:
+    """The label of the baseline, or None in files of earlier versions."""
+    if f"{_SAMPLE}energy" not in arrays:
+        return None
+    place = f"{_SAMPLE}frame/"
+    frame = {name.removeprefix(place): a for name, a in arrays.items() if name.startswith(place)}
+    label = Label(float(arrays[f"{_SAMPLE}energy"]), np.array(arrays[f"{_SAMPLE}forces"]))
+    return LabelledFrame(Frame.from_arrays(frame), label)
 
 
 def process_from_content(
@@ -119,7 +167,9 @@ def process_from_content(
     shared = None if meta["shared"] is None else _sparse(arrays, meta["shared"])
     molecules = {tuple(m["atoms"]): _dense(arrays, k, m) for k, m in enumerate(meta["molecules"])}
     errors = LeaveOneOutErrors(*(np.array(arrays[f"errors/{name}"]) for name in _ERRORS))
-    return GaussianProcess(shared, molecules, errors, int(meta["frames"]), baseline, str(meta["baseline"]))
+    return GaussianProcess(
+        shared, molecules, errors, int(meta["frames"]), baseline, str(meta["baseline"]), _sample(arrays)
+    )
 
 
 def _coordinate_content(process: CoordinateProcess) -> tuple[NamedArrays, dict[str, Any]]:

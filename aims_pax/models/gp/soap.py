@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aims_pax.errors import SetupError
+from aims_pax.errors import SettingsError, SetupError
 from aims_pax.frames import Array, Frame
 
+SMOOTHING = 1.0  # Å below the cutoff, over which neighbours fade; the cutoff must be larger
 EXTRA = "Gaussian processes need featomic ({}): pip install 'aims-pax[gpr]'"
+LARGEST_RATIO = 37.0  # cutoff / width: featomic's radial integrals overflow beyond
 GAP = 1.0  # Å between a structure and its images in a direction that is not periodic, beyond the cutoff
 
 
@@ -63,9 +65,7 @@ class SoapDescriptor:
     ) -> dict[int, Environments]:
         """{atomic number: its environments in these frames}; elements that do not occur are left out."""
         wanted = (["positions"] if slopes else []) + (["strain"] if strain else [])
-        spectrum = soap_calculator(self).compute(
-            [featomic_system(f, self.cutoff) for f in frames], gradients=wanted
-        )
+        spectrum = compute_soap(self, [featomic_system(f, self.cutoff) for f in frames], gradients=wanted)
         spectrum = spectrum.keys_to_properties(element_pairs(self.elements))
         first = np.cumsum([0, *map(len, frames)])  # index of the first atom of each structure
         return {
@@ -73,6 +73,34 @@ class SoapDescriptor:
             for key, block in spectrum.items()
             if len(block.values)
         }
+
+    def check(self) -> None:
+        """Raises SettingsError for a width that is too small for the cutoff, SetupError without the extra."""
+        self.of([Frame(np.array(self.elements[:1]), np.zeros((1, 3)))], slopes=False)
+
+
+def compute_soap(
+    of: SoapDescriptor, systems: Sequence[Any], radial_scaling: bool = True, **options: Any
+) -> Any:
+    """Spectra as featomic returns them; options: of its `compute`.
+
+    Raises SettingsError for a width that is too small for the cutoff, SetupError without the extra.
+    """
+    if of.cutoff / of.width > LARGEST_RATIO:  # featomic panics and prints its stack
+        raise SettingsError(
+            f"width {of.width:g} Å is too small for cutoff {of.cutoff:g} Å: raise it (soap_sigma in train.in, width in "
+            f"MODEL.kwargs) to at least {of.cutoff / LARGEST_RATIO:.2g} Å, or lower the cutoff (soap_r_cut, cutoff)"
+        )
+    require_featomic()
+    from featomic import FeatomicError
+
+    try:
+        return soap_calculator(of, radial_scaling).compute(systems, **options)
+    except FeatomicError as error:
+        why = str(error).strip().splitlines()[0]
+        raise SettingsError(
+            f"SOAP with cutoff {of.cutoff:g} Å, n {of.n}, l {of.l} and width {of.width:g} Å cannot be computed: {why}"
+        ) from error
 
 
 def require_featomic() -> None:
@@ -94,7 +122,7 @@ def soap_calculator(of: SoapDescriptor, radial_scaling: bool = True) -> Any:
 
     scaling = {"scaling": {"type": "Willatt2018", "exponent": 4, "rate": 1.0, "scale": 2.0}}
     return SoapPowerSpectrum(
-        cutoff={"radius": of.cutoff, "smoothing": {"type": "ShiftedCosine", "width": 1.0}},
+        cutoff={"radius": of.cutoff, "smoothing": {"type": "ShiftedCosine", "width": SMOOTHING}},
         density={"type": "Gaussian", "width": of.width, **(scaling if radial_scaling else {})},
         basis={
             "type": "TensorProduct",

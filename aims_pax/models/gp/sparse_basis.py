@@ -69,7 +69,8 @@ class SparseBasis:
         self, frames: Sequence[Frame], slopes: bool = True, strain: bool = False
     ) -> dict[int, Environments]:
         """Raises SettingsError naming elements that the model was not trained on."""
-        return self.descriptor.of(_known(frames, self.descriptor.elements), slopes, strain)
+        refuse_other_elements(frames, self.descriptor.elements)
+        return self.descriptor.of(frames, slopes, strain)
 
     # ------------------------------------------------------------ rows, for training and variances
 
@@ -189,14 +190,14 @@ class SparseBasis:
         return variances
 
 
-def _known(frames: Sequence[Frame], elements: Sequence[int]) -> Sequence[Frame]:
+def refuse_other_elements(frames: Sequence[Frame], elements: Sequence[int]) -> None:
+    """Raises SettingsError naming elements that a model of these elements was not trained on."""
     strange = sorted({int(z) for f in frames for z in np.unique(f.numbers)} - set(elements))
     if strange:
         from ase.data import chemical_symbols
 
         names, known = (" ".join(chemical_symbols[z] for z in zs) for zs in (strange, elements))
         raise SettingsError(f"the Gaussian process was not trained on {names}; it knows {known}")
-    return frames
 
 
 def _factor(kernel: Array) -> Array:

@@ -8,8 +8,10 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+from ase.build import bulk
 from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
 from rich.console import Console
 
 from aims_pax.commands.gpr import workflow
@@ -267,7 +269,7 @@ def extended(name, changed):
     images = []
     for k, x in enumerate(TRAIN):
         atoms, energy, forces = changed(k, x.frame.to_atoms(), x.label.energy, x.label.forces.copy())
-        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+        atoms.info["REF_energy"], atoms.arrays["REF_forces"] = energy, forces  # ASE does not touch them
         images.append(atoms)
     ase.io.write(name, images)
     return f"Train_file {name}\nFile_format extxyz\n"
@@ -279,7 +281,9 @@ def test_labels_that_contradict_each_other_are_refused(go):
             atoms.positions = TRAIN[1].frame.positions
         return atoms, energy, forces
 
-    with pytest.raises(SettingsError, match=r"structures 2 and 5 are the same but have other labels"):
+    with pytest.raises(
+        SettingsError, match=r"structure 2 of train_file and structure 5 of train_file are the same"
+    ):
         go(extended("a.xyz", again))
 
     def charged(k, atoms, energy, forces):
@@ -295,6 +299,122 @@ def test_labels_that_contradict_each_other_are_refused(go):
 
     with pytest.raises(SettingsError, match=r"c.xyz: structure 3: forces not finite"):
         go(extended("c.xyz", broken))
+
+
+def test_zeros_that_are_no_forces_are_refused(go):
+    def fixed(k, atoms, energy, forces):
+        if k > 4:
+            atoms.set_constraint(FixAtoms([0]))
+            forces[0] = 0
+        return atoms, energy, forces
+
+    with pytest.raises(
+        SettingsError, match=r"train_file: 2 of 7 structures, the first is 6, have fixed atoms"
+    ):
+        go(extended("a.xyz", fixed))
+
+    def energies_alone(k, atoms, energy, forces):
+        return atoms, energy, 0 * forces
+
+    text = extended("b.xyz", energies_alone)
+    with pytest.raises(SettingsError, match=r"train_file: all forces of 7 of 7 structures are exactly zero"):
+        go(text)
+    with pytest.raises(SettingsError, match=r"test_file: all forces of 7 of 7"):
+        go(extended("c.xyz", lambda k, *kept: kept) + "Test_file b.xyz\n")
+    assert not Path("gpr").exists()
+
+
+def test_constraints_with_forces_and_forces_that_vanish_by_symmetry_are_learnt(go):
+    pytest.importorskip("featomic")
+
+    def fixed(k, atoms, energy, forces):
+        atoms.set_constraint(FixAtoms([0]))
+        return atoms, energy, forces
+
+    assert "train: 7 structures" in go(extended("a.xyz", fixed))
+    crystals = [systems.labelled(bulk("Cu", cubic=True, a=a)).to_atoms() for a in (3.5, 3.6, 3.7)]
+    ase.io.write("b.xyz", crystals)
+    assert "train: 3 structures" in go("Train_file b.xyz\nFile_format extxyz\n")
+
+
+def test_what_xsf_cannot_hold_is_refused_before_training_and_what_it_leaves_out_is_said_once(go):
+    def wire(k, atoms, energy, forces):
+        atoms.set_cell([9, 9, 9])
+        atoms.pbc = (False, False, True)
+        return atoms, energy, forces
+
+    text = extended("a.xyz", wire)
+    for key in ("Train_write", "Additional_write", "Test_file a.xyz\nTest_write"):
+        with pytest.raises(SettingsError, match=r"structure 1: XSF cannot hold H2 with pbc F F T"):
+            go(text + f"{key} True\n")
+    assert not Path("gpr").exists()
+
+    def charged(k, atoms, energy, forces):
+        atoms.info.update(charge=1, spin=2)
+        atoms.set_constraint(FixAtoms([0]))
+        return atoms, energy, forces
+
+    said = go(extended("b.xyz", charged) + "Train_write True\nAdditional_write True\nNum_copy 2\n")
+    assert said.count("XSF has no place for charge, fixed atoms, spin") == 1
+    assert "no place" not in go("Train_file b.xyz\nFile_format extxyz\n")
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "change", "said"),
+    [
+        ("", {"charge": 1}, r"test_file: structures of different charge \(1, none\)"),
+        (
+            "",
+            {"energy": 1.0},
+            r"test_file: structure 2 of train_file and structure 2 of test_file are the same",
+        ),
+        ("", {"symbols": "HeH"}, r"test_file: the Gaussian process was not trained on structures like HHe"),
+        ("Descriptor soap\n", {"symbols": "HeH"}, r"test_file: the Gaussian process was not trained on He"),
+        ("Descriptor cart\n", {"symbols": "HeH"}, r"test_file: HHe: no training structure has these atoms"),
+    ],
+)
+def test_a_test_set_of_which_nothing_can_be_predicted_is_refused_before_training(
+    go, monkeypatch, descriptor, change, said
+):
+    def changed(k, atoms, energy, forces):
+        if "charge" in change:
+            atoms.info["charge"] = change["charge"]
+        if k == 1:
+            atoms.symbols = change.get("symbols", "H2")
+        return atoms, energy + (k == 1) * change.get("energy", 0.0), forces
+
+    extended("train.xyz", lambda k, *kept: kept)
+    extended("test.xyz", changed)
+    monkeypatch.setattr(workflow, "train_process", None)
+    Path("energy_test_gpr.npy").write_bytes(b"of an earlier run")
+    with pytest.raises(SettingsError, match=said):
+        go("Train_file train.xyz\nTest_file test.xyz\nFile_format extxyz\n" + descriptor)
+    assert Path("energy_test_gpr.npy").exists()
+
+
+def test_a_width_that_is_too_small_for_the_cutoff_is_refused_before_training(go, monkeypatch):
+    pytest.importorskip("featomic")
+    monkeypatch.setattr(workflow, "train_process", None)
+    with pytest.raises(
+        SettingsError, match=r"train.in:4: soap_sigma: width 0.01 Å is too small for cutoff 5 Å"
+    ):
+        go(WRITTEN + "Descriptor soap\nsoap_sigma 0.01\n")
+    with pytest.raises(SettingsError, match=r"train.in:4: soap_r_cut: expected a number above 1, got '1.0'"):
+        go(WRITTEN + "Descriptor soap\nsoap_r_cut 1.0\n")
+
+
+def test_points_on_an_atom_or_far_from_all_are_refused_before_training(go, monkeypatch):
+    pytest.importorskip("featomic")
+    monkeypatch.setattr(workflow, "train_process", None)
+    soap = WRITTEN + "Descriptor soap\nsoap_r_cut 4.0\nsoap_centers "
+    with pytest.raises(
+        SettingsError, match=r"train.in:5: soap_centers: point 1 .* of structure 1 of train_file"
+    ):
+        go(soap + "[[0.475, 0.0, 0.0]]\n")
+    with pytest.raises(
+        SettingsError, match=r"point 2 \[0.0, 9.0, 0.0\]: no atom of the training set is within"
+    ):
+        go(soap + "[[0.0, 0.6, 0.0], [0.0, 9.0, 0.0]]\n")
 
 
 def test_a_test_set_that_was_learnt_is_pointed_out(go):

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from ase.calculators.calculator import PropertyNotImplementedError
 
+from aims_pax.errors import NotFinite
 from aims_pax.models.gp.gp_calculator import GPRCalculator
 from aims_pax.models.gp.process import GaussianProcess
 from aims_pax.models.gp.process_file import save_process
+from aims_pax.models.gp.sparse_process import ProcessPrediction
 from tests.models.gp import systems
 
 pytest.importorskip("featomic")
@@ -46,3 +48,12 @@ def test_a_molecule_has_no_stress():
     atoms.calc = GPRCalculator(process)
     with pytest.raises(PropertyNotImplementedError):
         atoms.get_stress()
+
+
+def test_energy_and_forces_that_are_not_finite_are_an_error(process, monkeypatch):
+    atoms = systems.copper(1, seed=4)[0].frame.to_atoms()
+    broken = ProcessPrediction(np.array([np.nan]), np.zeros((4, 3)))
+    monkeypatch.setattr(GaussianProcess, "predict", lambda *anything, **options: broken)
+    atoms.calc = GPRCalculator(process)
+    with pytest.raises(NotFinite, match="no finite energy or forces for Cu4"):
+        atoms.get_potential_energy()

@@ -58,3 +58,16 @@ def test_settings_of_the_kind_and_the_missing_extra(tmp_path, monkeypatch):
     wrong = read_settings(write_project(other, {"MODEL": {"kind": "gp", "kwargs": {"cutof": 4.0}}}))
     with pytest.raises(SettingsError, match="nearest: cutoff"):
         kind.options(wrong)
+
+
+def test_a_width_that_no_cutoff_allows_is_found_by_check(tmp_path):
+    pytest.importorskip("featomic")
+    for k, kwargs in enumerate(({"width": 0.05}, {"cutoff": 8.0, "width": 0.2})):
+        folder = tmp_path / str(k)
+        folder.mkdir()
+        project = {"MODEL": {"kind": "gp", "kwargs": kwargs}}
+        settings = read_settings(write_project(folder, project, {"ARCHITECTURE": None, "TRAINING": None}))
+        kind = kind_of_run(settings)
+        for method in (kind.build, kind.trial_members):
+            with pytest.raises(SettingsError, match=r"MODEL.kwargs: width 0.\d+ Å is too small for cutoff"):
+                method(settings, (3,), (1, 8))

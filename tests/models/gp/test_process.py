@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from aims_pax.errors import SettingsError
-from aims_pax.frames import Frame
+from aims_pax.frames import Frame, LabelledFrame
 from aims_pax.models.gp.process import GaussianProcess, ProcessOptions, descriptor_for
 from tests.models.gp import systems
 
@@ -195,3 +195,12 @@ def test_nve_on_the_process_conserves_energy(cluster):
     start = atoms.get_total_energy()
     VelocityVerlet(atoms, 2 * units.fs).run(40)
     assert abs(atoms.get_total_energy() - start) < 1e-3
+
+
+def test_atoms_on_one_place_have_no_process():
+    data = systems.cu13(4)
+    positions = data[1].frame.positions.copy()
+    positions[1] = positions[0]
+    data[1] = LabelledFrame(data[1].frame.moved(positions), data[1].label)
+    with pytest.raises(SettingsError, match="no finite solution: look for atoms on one place"):
+        GaussianProcess.fit(data)

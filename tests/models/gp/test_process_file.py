@@ -1,8 +1,11 @@
 """Saved processes predict the same, and other files are refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.lj import LennardJones
 
 from aims_pax.errors import SettingsError
 from aims_pax.models.gp.coordinate_process import CoordinateOptions, CoordinateProcess
@@ -11,6 +14,7 @@ from aims_pax.models.gp.process import GaussianProcess
 from aims_pax.models.gp.process_file import load_any_process, load_process, process_hash, save_process
 from aims_pax.models.gp.soap import SoapDescriptor
 from aims_pax.models.gp.soap_points import SoapPoints
+from aims_pax.potential import CalculatorPotential
 from aims_pax.record.arrays import pack_arrays
 from tests.models.gp import systems
 
@@ -97,3 +101,21 @@ def test_a_process_on_coordinates_gives_the_same_predictions_and_is_not_taken_fo
     path.write_bytes(older)
     with pytest.raises(SettingsError, match="newer"):
         load_any_process(path)
+
+
+def test_another_baseline_than_in_training_is_refused(tmp_path, caplog):
+    path, data = tmp_path / "b.gp", systems.h2(np.linspace(1, 2, 5))
+    baseline = CalculatorPotential(lambda: LennardJones(epsilon=0.9))
+    process = GaussianProcess.fit(data, baseline=baseline, baseline_name="lj")
+    save_process(process, path)
+    same = load_process(path, CalculatorPotential(lambda: LennardJones(epsilon=0.9)))
+    assert same.predict([data[0].frame]).energies == pytest.approx(process.predict([data[0].frame]).energies)
+    assert process_hash(same) == process_hash(process)
+    assert not caplog.records
+    with pytest.raises(
+        SettingsError, match=r"b.gp: was trained with another baseline, lj: .* H2 this one differs by"
+    ):
+        GPRCalculator(path, baseline=LennardJones(epsilon=0.901))
+    save_process(replace(process, baseline_sample=None), path)  # as earlier versions did
+    assert load_process(path, baseline).baseline is baseline
+    assert "whether this is the same one is not known" in caplog.text

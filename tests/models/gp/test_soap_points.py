@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 
+from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
 from aims_pax.models.gp.soap import SoapDescriptor
 from aims_pax.models.gp.soap_points import SoapPoints
@@ -21,6 +22,17 @@ def test_a_point_far_from_all_atoms_sees_nothing_and_another_does():
     assert np.abs(near).max() > 0
     assert np.abs(far).max() == 0
     assert np.abs(slopes[:, :, points.descriptor.size :]).max() == 0
+
+
+def test_a_point_on_an_atom_or_its_image_is_refused_by_name():
+    points = SoapPoints(SoapDescriptor((3,), 3.0, 3, 2, 0.4), ((0.0, 0.0, 1.0), (4.0, 0.0, 0.0)))
+    crystal = Frame([3], [[0.0, 0.00005, 0.0]], np.eye(3) * 4, True)
+    with pytest.raises(SettingsError, match=r"point 2 \[4.0, 0.0, 0.0\] is 5e-05 Å from atom 0 .* of Li \("):
+        points.of([crystal])
+    assert points.idle([crystal]) == []
+    molecule = Frame([3], [[0.0, 0.001, 0.0]])
+    points.check(["a"], [molecule])
+    assert points.idle([molecule]) == [1]
 
 
 @pytest.mark.parametrize(("apart", "dscribe"), [(0.001, 4.914), (1.0, 1.745), (2.0, 0.931)])
