@@ -252,9 +252,16 @@ def _foundation(parts: Parts) -> Iterator[Finding]:
 
 
 def _one_origin(parts: Parts) -> Iterator[Finding]:
-    """What the members begin from: random weights, FOUNDATION, or PRETRAINING; differences have another scale."""
+    """What the members begin from: random weights, given models, FOUNDATION, or PRETRAINING; differences have another
+    scale."""
     free, reference = parts[PRETRAINING], parts["REFERENCE"]
     baseline = None if reference is None else reference.baseline
+    if free is not None and parts.active is not None and parts.active.initial_models is not None:
+        text = (
+            f"would train members from random weights in place of initial_models of {ACTIVE}; remove this section, or "
+            "initial_models"
+        )
+        yield PROJECT, (PRETRAINING,), text
     if parts.foundation is not None and free is not None:
         text = (
             "the members begin from FOUNDATION of mace.yaml; remove one of the two sections. A foundation model can "
