@@ -29,7 +29,8 @@ SCALINGS = ("rms_forces_scaling", "std_scaling", "no_scaling")
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """E0: (Z,) eV. scale: eV. shift: eV/atom. source: `given`, `isolated atoms`, `least squares` or `CORRECTED`.
+    """E0: (Z,) eV. scale: eV. shift: eV/atom. source: `given`, `isolated atoms`, `least squares`, `CORRECTED`,
+    or `given; X: …` if the user gave those of some elements.
 
     rank: rank of the compositions that the offsets were fitted to; a larger rank later means new information.
     """
