@@ -48,6 +48,22 @@ def test_the_same_file_for_two_members_is_no_duplicate():
     assert not said(train, train)
 
 
+def lone(number, energy, place, **electrons):
+    label = Label(energy, np.zeros((1, 3)))
+    return LabelledFrame(Frame([number], [[0, 0, 0]], **electrons), label, {"source": f"given:t.xyz#{place}"})
+
+
+def test_lone_ions_and_excited_atoms_are_said():
+    atoms = (lone(6, -1000.0, 1, spin=3), lone(6, -998.0, 2, spin=1), lone(1, -0.4, 3, charge=1))
+    text = said(GivenFile("t.xyz", "train", (*atoms, frame(1))))
+    assert (
+        "isolated C atoms have energies from -1000 (t.xyz#1, multiplicity 3) to -998 eV (t.xyz#2, multiplicity 1): the "
+        "lowest is taken as the ground state" in text
+    )
+    assert "t.xyz: 1 single ion, such as structure 3 (counted from 1; H, charge +1)" in text
+    assert not said(GivenFile("t.xyz", "train", (atoms[0], frame(1))))
+
+
 def test_a_stress_that_is_wanted_and_nowhere_is_said():
     files = GivenFile("train.xyz", "train", (frame(1, pbc=True), frame(2, pbc=True), frame(3)))
     assert "none of its 2 periodic structures has a stress (looked for REF_stress and REF_virials)" in said(

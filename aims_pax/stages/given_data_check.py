@@ -19,6 +19,7 @@ import numpy as np
 from aims_pax.errors import LabelError, SettingsError, SetupError
 from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.given_data import GivenFile, read_given
+from aims_pax.isolated_atoms import is_isolated_atom
 from aims_pax.labelled_data import LabelKeys
 
 if TYPE_CHECKING:
@@ -151,10 +152,10 @@ def judged(found: Difference) -> str | None:
 def check_learnable(accept: Callable[[Frame], Any], file: GivenFile, key: str) -> None:
     """Raise SettingsError for the first structure that the models cannot learn, because their baseline fails on it.
 
-    accept: `Learner.check_frame`. key: the settings key that names the file. Isolated atoms are not asked for.
+    accept: `Learner.check_frame`. key: the settings key that names the file. Isolated neutral atoms are not asked for.
     """
     for labelled in file.frames:
-        if len(labelled.frame) == 1 and not labelled.frame.pbc.any():
+        if is_isolated_atom(labelled) and not labelled.frame.pbc.any():
             continue
         try:
             accept(labelled.frame)
