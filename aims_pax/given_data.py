@@ -5,7 +5,7 @@ The origin of their labels is marked `source=given:FILE#7` (structures counted f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -36,19 +36,28 @@ class GivenFile:
 
 
 def read_given(
-    path: Path, name: str, use: str, keys: LabelKeys, elements: Sequence[int], most: int | None = None
+    path: Path,
+    name: str,
+    use: str,
+    keys: LabelKeys,
+    elements: Sequence[int],
+    most: int | None = None,
+    settled: Callable[[LabelledFrame], LabelledFrame] = lambda labelled: labelled,
 ) -> GivenFile:
     """Read a file of labels; the origin of every structure names its place in the file.
 
     name: as the user wrote it. elements: atomic numbers that the models support; empty: any.
-    most: maximum number of structures to read. Raises SettingsError with file and structure number.
+    most: maximum number of structures to read. settled: adds charge and spin of the settings. Raises SettingsError with file and structure number.
     """
     frames: Iterable[LabelledFrame] = read_labelled(path, keys)
     frames = only_known(frames, elements, path) if elements else frames
-    read = [
-        replace(labelled, origin={**labelled.origin, "source": f"given:{name}#{number}"})
-        for number, labelled in enumerate(islice(frames, most), 1)
-    ]
+    read = []
+    for number, labelled in enumerate(islice(frames, most), 1):
+        try:
+            whole = settled(labelled)
+        except SettingsError as error:
+            raise SettingsError(f"{path}, {nth(number)}: {error}") from error
+        read.append(replace(whole, origin={**labelled.origin, "source": f"given:{name}#{number}"}))
     try:
         refuse_surrogate_labels(read, "given as labels of the reference")
     except SettingsError as error:

@@ -21,6 +21,7 @@ from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.given_data import GivenFile, read_given
 from aims_pax.isolated_atoms import is_isolated_atom
 from aims_pax.labelled_data import LabelKeys
+from aims_pax.settings.geometries import completing
 
 if TYPE_CHECKING:
     from aims_pax.engine.run_context import RunContext
@@ -210,10 +211,12 @@ def try_given(settings: Settings, label: Callable[[Frame], Any]) -> list[str]:
     active, n = settings.active_learning, settings.misc.check_given_data
     if active is None or not n:
         return []
-    warnings = []
+    warnings, completed = [], completing(settings)
     for named in (active.initial_train_dataset, active.initial_valid_dataset):
         for name in dict.fromkeys(named.values() if isinstance(named, dict) else [named] if named else []):
-            file = read_given(settings.path(name), name, "train", LabelKeys.of(settings.misc), ())
+            file = read_given(
+                settings.path(name), name, "train", LabelKeys.of(settings.misc), (), settled=completed
+            )
             pairs = []
             for given in choose_structures(file, n):
                 try:
