@@ -19,7 +19,7 @@ import numpy as np
 from aims_pax.errors import LabelError, SettingsError, SetupError
 from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.given_data import GivenFile, read_given
-from aims_pax.isolated_atoms import is_isolated_atom
+from aims_pax.isolated_atoms import is_isolated_atom, is_lone
 from aims_pax.labelled_data import LabelKeys
 from aims_pax.settings.geometries import completing
 
@@ -83,8 +83,11 @@ class Difference:
 
 
 def choose_structures(file: GivenFile, n: int) -> list[LabelledFrame]:
-    """n structures spread over a file, at least two of them of one composition if the file has such."""
-    frames = list(file.frames)
+    """n structures spread over a file, at least two of them of one composition if the file has such.
+
+    Atoms and ions alone are chosen only if there is nothing else: their labels need another input of the reference.
+    """
+    frames = [f for f in file.frames if not is_lone(f)] or list(file.frames)
     if len(frames) <= n:
         return frames
     picked = [frames[k] for k in sorted({round(k) for k in np.linspace(0, len(frames) - 1, n)})]
