@@ -15,7 +15,7 @@ import numpy as np
 
 from aims_pax.dataset import only_known
 from aims_pax.errors import SettingsError
-from aims_pax.frames import Label, LabelledFrame
+from aims_pax.frames import WEIGHT, Label, LabelledFrame
 from aims_pax.isolated_atoms import is_isolated_atom, is_lone
 from aims_pax.labelled_data import LabelKeys, read_labelled
 from aims_pax.surrogate_labels import refuse_surrogate_labels
@@ -23,6 +23,9 @@ from aims_pax.xyz_blocks import nth
 
 GPA = 160.21766  # eV/Å³
 SAME_ATOM = 1e-3  # eV: energies of an isolated atom that differ by less are the same
+WEIGHTS_OF_LABELS = tuple(
+    f"config_{name}_weight" for name in ("energy", "forces", "stress", "virials")
+)  # of MACE
 HIGH_STRESS = 0.5  # eV/Å³ = 80 GPa
 
 
@@ -55,6 +58,8 @@ def read_given(
     for number, labelled in enumerate(islice(frames, most), 1):
         try:
             whole = settled(labelled)
+            if use != "test":
+                _check_weights(whole)
         except SettingsError as error:
             raise SettingsError(f"{path}, {nth(number)}: {error}") from error
         read.append(replace(whole, origin={**labelled.origin, "source": f"given:{name}#{number}"}))
@@ -63,6 +68,19 @@ def read_given(
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
     return GivenFile(name, use, tuple(read))
+
+
+def _check_weights(labelled: LabelledFrame) -> None:
+    """Raise SettingsError for weights of this structure that would not count, or are no weights."""
+    weight = labelled.origin.get(WEIGHT, 1.0)
+    if isinstance(weight, bool | str) or not 0 <= weight < np.inf:
+        raise SettingsError(f"{WEIGHT}={weight}: expected a number of at least 0")
+    for name in WEIGHTS_OF_LABELS:
+        if labelled.origin.get(name, 1) != 1:
+            raise SettingsError(
+                f"{name}={labelled.origin[name]}: energy, forces and stress of one structure have one weight; write it "
+                f"as {WEIGHT}=…, or remove {name} (the weights of all structures are in TRAINING of mace.yaml)"
+            )
 
 
 def remarks(files: Iterable[GivenFile], keys: LabelKeys, stress_wanted: bool) -> list[str]:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from aims_pax.errors import SettingsError
-from aims_pax.frames import Array, Frame, LabelledFrame
+from aims_pax.frames import WEIGHT, Array, Frame, LabelledFrame
 from aims_pax.isolated_atoms import is_lone
 from aims_pax.models.neighbour_list import is_sane_structure, neighbour_list
 from aims_pax.surrogate_labels import is_surrogate_copy
@@ -124,12 +124,13 @@ class GraphCache:
         )
 
     def _weight(self, origin: Mapping[str, Any]) -> float:
-        """config_type_weights: the frame's config_type, else its system, else its stage, else Default."""
+        """config_weight × config_type_weights: of the frame's config_type, else system, else stage, else Default."""
+        own = float(origin.get(WEIGHT, 1.0))
         for key in ("config_type", "system", "stage"):
             named = self.weights.get(str(origin.get(key)))
             if named is not None:
-                return named
-        return self.weights.get("Default", 1.0)
+                return own * named
+        return own * self.weights.get("Default", 1.0)
 
 
 @dataclass(frozen=True, eq=False)
