@@ -279,6 +279,14 @@ def _one_origin(parts: Parts) -> Iterator[Finding]:
         yield PROJECT, (PRETRAINING, "potential"), text
 
 
+def _pretraining_samplers(parts: Parts) -> Iterator[Finding]:
+    """Samplers of PRETRAINING replace its molecular dynamics, and with it its temperature."""
+    free = parts[PRETRAINING]
+    if free is not None and free.samplers and free.temperature is not None:
+        text = "samplers set their own temperatures: write it there, or remove samplers"
+        yield PROJECT, (PRETRAINING, "temperature"), text
+
+
 def _copies(parts: Parts) -> Iterator[Finding]:
     """Copies from the first to the last size of the training sets."""
     asked = parts[AUGMENTATION]
@@ -353,6 +361,7 @@ ERRORS: tuple[Rule, ...] = (
     _members,
     _foundation,
     _one_origin,
+    _pretraining_samplers,
     _copies,
     _blocks,
     _pressure_needs_stress,
