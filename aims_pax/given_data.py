@@ -50,7 +50,8 @@ def read_given(
     """Read a file of labels; the origin of every structure names its place in the file.
 
     name: as the user wrote it. elements: atomic numbers that the models support; empty: any.
-    most: maximum number of structures to read. settled: adds charge and spin of the settings. Raises SettingsError with file and structure number.
+    most: maximum number of structures to read. settled: adds charge and spin of the settings.
+    Raises SettingsError with file and structure number.
     """
     frames: Iterable[LabelledFrame] = read_labelled(path, keys)
     frames = only_known(frames, elements, path) if elements else frames
@@ -194,7 +195,8 @@ def _ions(file: GivenFile) -> Iterator[str]:
     if places and file.use != "test":
         formula, charge = file.frames[places[0] - 1].frame.formula, file.frames[places[0] - 1].frame.charge
         yield (
-            f"{file.name}: {len(places)} single {'ion' if len(places) == 1 else 'ions'}, such as structure {places[0]} (counted from 1; {formula}, charge "
+            f"{file.name}: {len(places)} single {'ion' if len(places) == 1 else 'ions'}, such as structure {places[0]} "
+            f"(counted from 1; {formula}, charge "
             f"{charge:+g}): only neutral atoms are the zero of energy, and MACE models, which do not read the charge, "
             "learn nothing from ions alone"
         )

@@ -317,7 +317,8 @@ def atomic_energies_by_element(
 ) -> dict[int, float]:
     """{atomic number: eV} for `elements` from ARCHITECTURE.atomic_energies (paths are relative to `folder`).
 
-    others: atomic numbers of elements whose energies may be missing; a list has none of them. Raises SettingsError for a list of the wrong length, a missing element, an unreadable file.
+    others: atomic numbers of elements whose energies may be missing; a list has none of them.
+    Raises SettingsError for a list of the wrong length, a missing element, an unreadable file.
     """
     where = "ARCHITECTURE.atomic_energies"
     elements = sorted(elements)
