@@ -77,6 +77,11 @@ def multiplicity(info: Mapping[str, Any], foreign: bool = True) -> int | None:
     return None if agreed is None else int(agreed)
 
 
+def electrons_in(info: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Charge and multiplicity as they are written, to see whether they changed: ASE's calculators ignore `info`."""
+    return tuple(info.get(name) for name in (*CHARGE, *SPIN, MULTIPLICITY))
+
+
 def own_masses(numbers: NDArray[np.int64], masses: ArrayLike | None) -> NDArray[np.float64] | None:
     """(N,) amu, or None if they are the standard masses of the elements. Raises SettingsError.
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 ENERGY, FORCES, STRESS = "REF_energy", "REF_forces", "REF_stress"
+WEIGHT = "config_weight"  # in an origin: the weight of this structure in the loss, as in MACE
 PER_ATOM = ("numbers", "fixed", "moments", "charges", "masses", "zero_moments")  # per-atom fields
 
 

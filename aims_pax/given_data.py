@@ -5,7 +5,7 @@ The origin of their labels is marked `source=given:FILE#7` (structures counted f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -15,12 +15,17 @@ import numpy as np
 
 from aims_pax.dataset import only_known
 from aims_pax.errors import SettingsError
-from aims_pax.frames import Label, LabelledFrame
+from aims_pax.frames import WEIGHT, Label, LabelledFrame
+from aims_pax.isolated_atoms import is_isolated_atom, is_lone
 from aims_pax.labelled_data import LabelKeys, read_labelled
 from aims_pax.surrogate_labels import refuse_surrogate_labels
 from aims_pax.xyz_blocks import nth
 
 GPA = 160.21766  # eV/Å³
+SAME_ATOM = 1e-3  # eV: energies of an isolated atom that differ by less are the same
+WEIGHTS_OF_LABELS = tuple(
+    f"config_{name}_weight" for name in ("energy", "forces", "stress", "virials")
+)  # of MACE
 HIGH_STRESS = 0.5  # eV/Å³ = 80 GPa
 
 
@@ -34,19 +39,31 @@ class GivenFile:
 
 
 def read_given(
-    path: Path, name: str, use: str, keys: LabelKeys, elements: Sequence[int], most: int | None = None
+    path: Path,
+    name: str,
+    use: str,
+    keys: LabelKeys,
+    elements: Sequence[int],
+    most: int | None = None,
+    settled: Callable[[LabelledFrame], LabelledFrame] = lambda labelled: labelled,
 ) -> GivenFile:
     """Read a file of labels; the origin of every structure names its place in the file.
 
     name: as the user wrote it. elements: atomic numbers that the models support; empty: any.
-    most: maximum number of structures to read. Raises SettingsError with file and structure number.
+    most: maximum number of structures to read. settled: adds charge and spin of the settings.
+    Raises SettingsError with file and structure number.
     """
     frames: Iterable[LabelledFrame] = read_labelled(path, keys)
     frames = only_known(frames, elements, path) if elements else frames
-    read = [
-        replace(labelled, origin={**labelled.origin, "source": f"given:{name}#{number}"})
-        for number, labelled in enumerate(islice(frames, most), 1)
-    ]
+    read = []
+    for number, labelled in enumerate(islice(frames, most), 1):
+        try:
+            whole = settled(labelled)
+            if use != "test":
+                _check_weights(whole)
+        except SettingsError as error:
+            raise SettingsError(f"{path}, {nth(number)}: {error}") from error
+        read.append(replace(whole, origin={**labelled.origin, "source": f"given:{name}#{number}"}))
     try:
         refuse_surrogate_labels(read, "given as labels of the reference")
     except SettingsError as error:
@@ -54,16 +71,31 @@ def read_given(
     return GivenFile(name, use, tuple(read))
 
 
+def _check_weights(labelled: LabelledFrame) -> None:
+    """Raise SettingsError for weights of this structure that would not count, or are no weights."""
+    weight = labelled.origin.get(WEIGHT, 1.0)
+    if isinstance(weight, bool | str) or not 0 <= weight < np.inf:
+        raise SettingsError(f"{WEIGHT}={weight}: expected a number of at least 0")
+    for name in WEIGHTS_OF_LABELS:
+        if labelled.origin.get(name, 1) != 1:
+            raise SettingsError(
+                f"{name}={labelled.origin[name]}: energy, forces and stress of one structure have one weight; write it "
+                f"as {WEIGHT}=…, or remove {name} (the weights of all structures are in TRAINING of mace.yaml)"
+            )
+
+
 def remarks(files: Iterable[GivenFile], keys: LabelKeys, stress_wanted: bool) -> list[str]:
-    """Warnings about given files: duplicates, overlapping sets, missing or improbable stress."""
+    """Warnings about given files: duplicates, overlapping sets, missing or improbable stress, lone atoms and ions."""
     found: list[str] = []
     files = list(files)
     for file in files:
         found += _duplicates(file)
         found += _stresses(file, keys, stress_wanted)
+        found += _ions(file)
     for other in files:
         if other.use != "train":
             found += [line for file in files if file.use == "train" for line in overlap(file, other)]
+    found += _excited_atoms([labelled for file in files if file.use == "train" for labelled in file.frames])
     return list(dict.fromkeys(found))
 
 
@@ -72,7 +104,7 @@ def undetermined_energies(frames: Iterable[LabelledFrame], fine_tuned: bool = Fa
 
     The fit needs as many independent compositions as elements. fine_tuned: it only corrects a foundation model.
     """
-    kinds = {tuple(sorted(f.frame.numbers.tolist())) for f in frames}
+    kinds = {tuple(sorted(f.frame.numbers.tolist())) for f in frames if not is_lone(f) or is_isolated_atom(f)}
     elements = sorted({z for kind in kinds for z in kind})
     if not kinds:
         return None
@@ -156,6 +188,39 @@ def _stresses(file: GivenFile, keys: LabelKeys, wanted: bool) -> Iterator[str]:
                 f"eV/Å³: are these virials (eV: {keys.named('virials')}), GPa or kbar?"
             )
             return
+
+
+def _ions(file: GivenFile) -> Iterator[str]:
+    places = [k for k, f in enumerate(file.frames, 1) if is_lone(f) and not is_isolated_atom(f)]
+    if places and file.use != "test":
+        formula, charge = file.frames[places[0] - 1].frame.formula, file.frames[places[0] - 1].frame.charge
+        yield (
+            f"{file.name}: {len(places)} single {'ion' if len(places) == 1 else 'ions'}, such as structure {places[0]} "
+            f"(counted from 1; {formula}, charge "
+            f"{charge:+g}): only neutral atoms are the zero of energy, and MACE models, which do not read the charge, "
+            "learn nothing from ions alone"
+        )
+
+
+def _excited_atoms(frames: Iterable[LabelledFrame]) -> Iterator[str]:
+    """One line for each element with isolated neutral atoms of different energies."""
+    atoms: dict[str, list[LabelledFrame]] = {}
+    for labelled in frames:
+        if is_isolated_atom(labelled):
+            atoms.setdefault(labelled.frame.formula, []).append(labelled)
+    for symbol, found in atoms.items():
+        low, high = (choose(found, key=lambda f: f.label.energy) for choose in (min, max))
+        if high.label.energy - low.label.energy > SAME_ATOM:
+            yield (
+                f"isolated {symbol} atoms have energies from {low.label.energy:.6g} ({_place(low)}) to "
+                f"{high.label.energy:.6g} eV ({_place(high)}): the lowest is taken as the ground state, the zero of "
+                "energy; if that is wrong, remove the wrong ones"
+            )
+
+
+def _place(labelled: LabelledFrame) -> str:
+    spin = "" if labelled.frame.spin is None else f", multiplicity {labelled.frame.spin}"
+    return f"{str(labelled.origin.get('source', '')).removeprefix('given:')}{spin}"
 
 
 def _equal(a: Label, b: Label) -> bool:

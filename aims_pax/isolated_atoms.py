@@ -5,11 +5,26 @@ from __future__ import annotations
 import numpy as np
 
 from aims_pax.errors import SettingsError
-from aims_pax.frames import Frame
+from aims_pax.frames import Frame, LabelledFrame
 
 # Unpaired electrons where ASE's table has the wrong parity or no value. Np, Es, Lr: ground terms of the NIST Atomic
 # Spectra Database (6L, 4I, 2P). Ce: 3H of 4f 5d 6s2 by Hund's rule; the observed 1G is not a single determinant.
 UNPAIRED = {58: 2, 93: 5, 99: 3, 103: 1}
+
+
+MARK = "IsolatedAtom"  # config_type of isolated atoms in files of MACE
+
+
+def is_lone(labelled: LabelledFrame) -> bool:
+    """Whether the frame is one atom or ion alone: without a cell, or in one and marked as isolated."""
+    return len(labelled.frame) == 1 and (
+        not labelled.frame.pbc.any() or labelled.origin.get("config_type") == MARK
+    )
+
+
+def is_isolated_atom(labelled: LabelledFrame) -> bool:
+    """Whether the frame is an isolated neutral atom: its energy is the zero of energy of its element."""
+    return is_lone(labelled) and not labelled.frame.charge
 
 
 def isolated(number: int) -> Frame:

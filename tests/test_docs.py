@@ -18,6 +18,8 @@ import pytest
 import yaml
 
 import aims_pax
+from aims_pax.frames import WEIGHT
+from aims_pax.given_data import WEIGHTS_OF_LABELS
 from aims_pax.schedulers.registry import known_schedulers
 from aims_pax.settings import gpr_input
 from aims_pax.settings.cluster import ClusterSettings
@@ -129,6 +131,7 @@ NO_KEYS |= {"shrink_perturb"}  # a value of final_training
 NO_KEYS |= {"heun_ode"}  # a way to remove noise
 NO_KEYS |= {"default_initial_moment", "trajectory_0", "trajectory_1"}
 NO_KEYS |= {"forces_spread", "energy_spread", "forces_comm", "energy_comm", "energy_var", "stress_var"}
+NO_KEYS |= {WEIGHT, *WEIGHTS_OF_LABELS}
 NO_KEYS |= {name for key in gpr_input.KEYS for name in (key, key.capitalize())}
 NO_KEYS |= {name for section in SEARCHES.values() for name in section.model_fields}
 NO_KEYS |= {*aims_pax.__all__, "REF_energy", "REF_forces", "REF_stress"}

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.given_data import GivenFile, read_given, remarks, undetermined_energies
 from aims_pax.labelled_data import LabelKeys, to_extxyz
@@ -48,6 +49,22 @@ def test_the_same_file_for_two_members_is_no_duplicate():
     assert not said(train, train)
 
 
+def lone(number, energy, place, **electrons):
+    label = Label(energy, np.zeros((1, 3)))
+    return LabelledFrame(Frame([number], [[0, 0, 0]], **electrons), label, {"source": f"given:t.xyz#{place}"})
+
+
+def test_lone_ions_and_excited_atoms_are_said():
+    atoms = (lone(6, -1000.0, 1, spin=3), lone(6, -998.0, 2, spin=1), lone(1, -0.4, 3, charge=1))
+    text = said(GivenFile("t.xyz", "train", (*atoms, frame(1))))
+    assert (
+        "isolated C atoms have energies from -1000 (t.xyz#1, multiplicity 3) to -998 eV (t.xyz#2, multiplicity 1): the "
+        "lowest is taken as the ground state" in text
+    )
+    assert "t.xyz: 1 single ion, such as structure 3 (counted from 1; H, charge +1)" in text
+    assert not said(GivenFile("t.xyz", "train", (atoms[0], frame(1))))
+
+
 def test_a_stress_that_is_wanted_and_nowhere_is_said():
     files = GivenFile("train.xyz", "train", (frame(1, pbc=True), frame(2, pbc=True), frame(3)))
     assert "none of its 2 periodic structures has a stress (looked for REF_stress and REF_virials)" in said(
@@ -71,6 +88,32 @@ def test_every_given_structure_knows_its_file_and_place(tmp_path):
     path.write_text(to_extxyz([frame(1), frame(2)]))
     found = read_given(path, "data/mine.xyz", "train", KEYS, ())
     assert [f.origin["source"] for f in found.frames] == ["given:data/mine.xyz#1", "given:data/mine.xyz#2"]
+
+
+@pytest.mark.parametrize(
+    ("weight", "refusal"),
+    [
+        ({"config_weight": 0.25, "config_forces_weight": 1.0}, None),
+        ({"config_weight": -1}, "config_weight=-1: expected a number of at least 0"),
+        ({"config_weight": "much"}, "config_weight=much: expected a number"),
+        *(
+            (
+                {f"config_{name}_weight": 0},
+                f"config_{name}_weight=0: .* write it as config_weight=…, or remove",
+            )
+            for name in ("energy", "forces", "stress", "virials")
+        ),
+    ],
+)
+def test_the_weight_of_a_structure_is_kept_and_those_of_its_labels_are_refused(weight, refusal, tmp_path):
+    path = tmp_path / "t.xyz"
+    path.write_text(to_extxyz([frame(1), replace(frame(2), origin=weight)]))
+    assert len(read_given(path, "t.xyz", "test", KEYS, ()).frames) == 2
+    if refusal is not None:
+        with pytest.raises(SettingsError, match=rf"t\.xyz, structure 2 \(counted from 1\): {refusal}"):
+            read_given(path, "t.xyz", "train", KEYS, ())
+        return
+    assert read_given(path, "t.xyz", "train", KEYS, ()).frames[1].origin["config_weight"] == 0.25
 
 
 def test_energies_of_atoms_that_follow_from_nothing_are_said():

@@ -63,8 +63,9 @@ def with_atomic_energies(settings: Settings, desk: LabellingContext, numbers: Se
     if settings.model.atomic_energies != FROM_REFERENCE:
         return settings
     active = settings.active_learning
-    if active is not None and active.initial_models:
-        log.warning("atomic_energies: reference has no effect: initial_models contain their own")
+    if (
+        active is not None and active.initial_models
+    ):  # they contain their own, as a warning of the settings says
         return settings
     energies = energies_of(desk, numbers)
     text = ", ".join(f"{ELEMENTS[z - 1]} {e:.3f} eV" for z, e in energies.items())

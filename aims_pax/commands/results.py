@@ -22,6 +22,7 @@ from aims_pax.potential import Potential
 from aims_pax.record.delivered_models import FILE as MODELS
 from aims_pax.record.delivered_models import content, file_digest
 from aims_pax.report.formatting import missing_test_frames
+from aims_pax.settings.geometries import completing
 from aims_pax.stages import delivery_precision
 from aims_pax.stages.given_data_check import check_learnable
 
@@ -120,7 +121,7 @@ def read_test_set(settings: Settings, ensemble: ForceFieldModel) -> list[Labelle
     if not misc.test_set:
         return []
     path, keys = settings.path(misc.test_set), LabelKeys.of(misc)
-    file = read_given(path, misc.test_set, "test", keys, ensemble.elements)
+    file = read_given(path, misc.test_set, "test", keys, ensemble.elements, settled=completing(settings))
     ensemble.check_frames([f.frame for f in file.frames])
     check_learnable(ensemble.check_frame, file, "MISC.test_set")
     return list(file.frames)

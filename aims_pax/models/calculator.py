@@ -26,6 +26,7 @@ from ase.calculators.calculator import (
 from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from aims_pax.atoms_info import electrons_in
 from aims_pax.core.uncertainty import atomic_spread
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
@@ -93,7 +94,7 @@ class ModelCalculator(Calculator):
         if potential.members > 1 or getattr(potential, "has_spread", False):
             self.implemented_properties.append("forces_spread")
         self._bound: Bound | None = None
-        self._electrons: tuple[Any, Any] = (None, None)
+        self._electrons: tuple[Any, ...] = ()
         self._stress = (
             False  # whether it was ever requested: then it is always computed along with the forces
         )
@@ -101,7 +102,7 @@ class ModelCalculator(Calculator):
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What has changed since the last calculation; charge and spin in `atoms.info` count too."""
         changes: list[str] = super().check_state(atoms, tol=tol)  # type: ignore[no-untyped-call]
-        if not changes and _electrons(atoms) != self._electrons:
+        if not changes and electrons_in(atoms.info) != self._electrons:
             changes.append("initial_charges")
         return changes
 
@@ -123,7 +124,7 @@ class ModelCalculator(Calculator):
         if (
             self._bound is None
             or set(system_changes) - {"positions", "cell"}
-            or _electrons(atoms) != self._electrons
+            or electrons_in(atoms.info) != self._electrons
         ):
             self._bind(atoms)
         assert self._bound is not None
@@ -153,7 +154,7 @@ class ModelCalculator(Calculator):
         pieces = getattr(self.potential, "pieces", None)
         if pieces is not None:
             pieces([frame])  # prepares for a structure that needs much memory
-        self._bound, self._electrons = self.potential.bind([frame]), _electrons(atoms)
+        self._bound, self._electrons = self.potential.bind([frame]), electrons_in(atoms.info)
 
     def _results(self, said: Evaluation, atoms: Atoms) -> dict[str, Any]:
         energies = _numpy(said.energies)[:, 0]  # (M,)
@@ -236,12 +237,6 @@ def common_kind(files: Sequence[Path]) -> ModelKind:
             f"the models are of several kinds and cannot form a committee: {', '.join(kinds)}"
         )
     return next(iter(kinds.values()))
-
-
-def _electrons(atoms: Atoms) -> tuple[Any, Any]:
-    """Charge and spin as written in `atoms.info`."""
-    info = atoms.info
-    return info.get("charge", info.get("total_charge")), info.get("spin", info.get("total_spin"))
 
 
 def _numpy(values: Any) -> Any:

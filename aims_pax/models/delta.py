@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from aims_pax.errors import LabelError, SetupError
 from aims_pax.frames import Array, Frame, Label, LabelledFrame
+from aims_pax.isolated_atoms import is_isolated_atom
 from aims_pax.models.base import (
     Arrays,
     EnergyZero,
@@ -123,13 +124,13 @@ class DeltaModel(ForceFieldModel):
         self.baseline.prepare(frames, check)
 
     def difference(self, labelled: LabelledFrame) -> LabelledFrame:
-        """The frame with the label reference − baseline. An isolated atom has its ground state in both."""
+        """The frame with the label reference − baseline. An isolated neutral atom has its ground state in both."""
         known = self._known.get(labelled.id)
         if known is not None and (known[0] is labelled or _same(known[0], labelled)):
             return known[1]
         frame, label = labelled.frame, labelled.label
         try:
-            if len(frame) == 1 and not frame.pbc.any():
+            if not frame.pbc.any() and is_isolated_atom(labelled):
                 base = Label(self.baseline.atomic_energy(int(frame.numbers[0])), np.zeros((1, 3)))
             else:
                 base = self.baseline.label(frame)

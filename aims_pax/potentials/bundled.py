@@ -12,6 +12,7 @@ from typing import Any
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
+from aims_pax.atoms_info import electrons_in
 from aims_pax.errors import SetupError
 from aims_pax.frames import Frame
 from aims_pax.potential import Potential, load_object
@@ -40,13 +41,24 @@ class BundledCalculator(Calculator):
         super().__init__()  # type: ignore[no-untyped-call]
         self.implemented_properties = ["energy", "free_energy", "forces", "stress"]
         self.potential = bundled_potential(name, device, dtype)
+        self._electrons: tuple[Any, ...] = ()
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What has changed since the last calculation; charge and spin in `atoms.info` count too."""
+        changes: list[str] = super().check_state(atoms, tol=tol)  # type: ignore[no-untyped-call]
+        if not changes and electrons_in(atoms.info) != self._electrons:
+            changes.append("initial_charges")
+        return changes
 
     def calculate(
         self, atoms: Atoms | None = None, properties: Any = ("energy",), system_changes: Any = all_changes
     ) -> None:
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         assert self.atoms is not None
-        label = self.potential.labels([Frame.from_atoms(self.atoms)])[0]
+        bare = self.atoms.copy()
+        bare.set_constraint()  # constraints do not change energies
+        label = self.potential.labels([Frame.from_atoms(bare)])[0]
+        self._electrons = electrons_in(self.atoms.info)
         self.results = {"energy": label.energy, "free_energy": label.energy, "forces": label.forces}
         if label.stress is not None:
             self.results["stress"] = label.stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]

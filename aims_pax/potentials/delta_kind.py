@@ -19,7 +19,9 @@ from aims_pax.models.base import ForceFieldModel, ModelPotential, ProcessPool
 from aims_pax.models.delta import MARK, DeltaModel, DeltaPotential, baseline_file, baseline_record
 from aims_pax.models.kinds import DEFAULT, ModelKind, Pauses, model_kind
 from aims_pax.potentials.baseline import Baseline
+from aims_pax.settings.geometries import found_geometries
 from aims_pax.settings.mace import FROM_REFERENCE, atomic_energies_by_element
+from aims_pax.systems import elements
 
 if TYPE_CHECKING:
     from aims_pax.settings import Settings
@@ -84,7 +86,9 @@ class DeltaKind(ModelKind):
         return self._wrapped(self.inner.from_files(paths, settings, seeds), baseline)
 
     def contradictions(self, model: ForceFieldModel, settings: Settings) -> list[str]:
-        return self.inner.contradictions(cast(DeltaModel, model).inner, settings)
+        own = cast(DeltaModel, model)
+        settings = without_atoms_of(cast(Baseline, own.baseline), settings, _of_geometries(settings))
+        return self.inner.contradictions(own.inner, settings)
 
     def options(self, settings: Settings) -> Any:
         return self.inner.options(settings)
@@ -186,6 +190,10 @@ def baseline_of(paths: Sequence[Path], device: str = "cpu") -> Baseline:
         f"{paths[0]}: the baseline is {known['baseline_in_words']}; {', '.join(known['contents']) or 'its entry'} is "
         f"missing or has changed (looked in {', '.join(map(str, places))})"
     )
+
+
+def _of_geometries(settings: Settings) -> tuple[int, ...]:
+    return elements(s.frame for s in found_geometries(settings)[0])
 
 
 def without_atoms_of(baseline: Baseline, settings: Settings, elements: Sequence[int]) -> Settings:

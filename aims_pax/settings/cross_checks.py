@@ -252,9 +252,16 @@ def _foundation(parts: Parts) -> Iterator[Finding]:
 
 
 def _one_origin(parts: Parts) -> Iterator[Finding]:
-    """What the members begin from: random weights, FOUNDATION, or PRETRAINING; differences have another scale."""
+    """What the members begin from: random weights, given models, FOUNDATION, or PRETRAINING; differences have another
+    scale."""
     free, reference = parts[PRETRAINING], parts["REFERENCE"]
     baseline = None if reference is None else reference.baseline
+    if free is not None and parts.active is not None and parts.active.initial_models is not None:
+        text = (
+            f"would train members from random weights in place of initial_models of {ACTIVE}; remove this section, or "
+            "initial_models"
+        )
+        yield PROJECT, (PRETRAINING,), text
     if parts.foundation is not None and free is not None:
         text = (
             "the members begin from FOUNDATION of mace.yaml; remove one of the two sections. A foundation model can "
@@ -270,6 +277,14 @@ def _one_origin(parts: Parts) -> Iterator[Finding]:
     if free is not None and baseline is not None and as_calculator(free.potential) == as_calculator(baseline):
         text = "is also REFERENCE.baseline: their difference is zero; choose another potential, or remove this section"
         yield PROJECT, (PRETRAINING, "potential"), text
+
+
+def _pretraining_samplers(parts: Parts) -> Iterator[Finding]:
+    """Samplers of PRETRAINING replace its molecular dynamics, and with it its temperature."""
+    free = parts[PRETRAINING]
+    if free is not None and free.samplers and free.temperature is not None:
+        text = "samplers set their own temperatures: write it there, or remove samplers"
+        yield PROJECT, (PRETRAINING, "temperature"), text
 
 
 def _copies(parts: Parts) -> Iterator[Finding]:
@@ -346,6 +361,7 @@ ERRORS: tuple[Rule, ...] = (
     _members,
     _foundation,
     _one_origin,
+    _pretraining_samplers,
     _copies,
     _blocks,
     _pressure_needs_stress,

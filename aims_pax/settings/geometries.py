@@ -6,19 +6,20 @@ reference (control.in, REFERENCE.kwargs). If two of them differ, the error names
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aims_pax.charge_and_spin import check_electrons
 from aims_pax.errors import SettingsError
-from aims_pax.frames import Frame
+from aims_pax.frames import Frame, LabelledFrame
+from aims_pax.isolated_atoms import is_lone
 from aims_pax.settings.calculator_conventions import charge_refusal, conventions_of, written_charge_and_spin
 from aims_pax.settings.callables import loaded
 from aims_pax.settings.control_in import Control, matching, pair_controls, read_control
 from aims_pax.settings.yaml_reader import Place
-from aims_pax.systems import System, geometry_paths, read_systems
+from aims_pax.systems import System, geometry_paths, read_systems, system_of
 
 if TYPE_CHECKING:
     from aims_pax.settings.settings import LabellingSettings
@@ -57,19 +58,46 @@ def with_settings(frame: Frame, name: str | None, settings: LabellingSettings) -
     Raises SettingsError if MISC contradicts the structure, or if its geometry is unknown.
     """
     for key in ("charge", "spin"):
-        written = getattr(settings.misc, key)
-        value = written
-        if isinstance(written, dict):
-            names = [n for n in written if name is not None and name in (n, Path(n).stem)]
-            value = written[names[0]] if names else None
-            own = getattr(frame, key)
-            if name is None and own is None:
-                raise SettingsError(
-                    f"MISC.{key} is set for each geometry, but this structure ({frame.formula}) has neither a {key} "
-                    f"nor a geometry name; add {key}=… or system=NAME to its header"
-                )
-        frame = _set(frame, key, value, f"a structure {frame.formula}")
+        frame = _set(frame, key, _value_for(frame, key, name, settings), f"a structure {frame.formula}")
     return frame
+
+
+def completing(settings: LabellingSettings) -> Callable[[LabelledFrame], LabelledFrame]:
+    """A function that adds MISC.charge and MISC.spin to a structure of the user's data that states none.
+
+    A structure that states something else stays as it is, and so does an atom alone. The function raises
+    SettingsError if MISC has a value for each geometry, and a structure is of none of them.
+    """
+    each = any(isinstance(getattr(settings.misc, key), dict) for key in ("charge", "spin"))
+    systems = found_geometries(settings)[0] if each else ()
+
+    def completed(labelled: LabelledFrame) -> LabelledFrame:
+        frame = labelled.frame
+        if is_lone(labelled):
+            return labelled
+        name = system_of(frame, {"system": "", **labelled.origin}, systems) or None
+        wanted = {key: _value_for(frame, key, name, settings) for key in ("charge", "spin")}
+        own = {key: getattr(frame, key) for key in wanted}
+        if any(own[k] is not None and v is not None and own[k] != v for k, v in wanted.items()):
+            return labelled
+        added = {k: v for k, v in wanted.items() if v is not None and own[k] is None}
+        return replace(labelled, frame=replace(frame, **added)) if added else labelled
+
+    return completed
+
+
+def _value_for(frame: Frame, key: str, name: str | None, settings: LabellingSettings) -> Any:
+    """MISC.charge or MISC.spin for a structure of the geometry of this name, or None. Raises SettingsError."""
+    written = getattr(settings.misc, key)
+    if not isinstance(written, dict):
+        return written
+    if name is None and getattr(frame, key) is None:
+        raise SettingsError(
+            f"MISC.{key} is set for each geometry, but this structure ({frame.formula}) has neither a {key} "
+            f"nor a geometry name; add {key}=… or system=NAME to its header"
+        )
+    names = [n for n in written if name is not None and name in (n, Path(n).stem)]
+    return written[names[0]] if names else None
 
 
 def _with(systems: Sequence[System], key: str, written: Any, findings: list[Finding]) -> Iterator[System]:

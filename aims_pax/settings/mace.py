@@ -313,10 +313,11 @@ class MaceSettings(Section):
 
 
 def atomic_energies_by_element(
-    value: Any, elements: Sequence[int], folder: Path | None = None
+    value: Any, elements: Sequence[int], folder: Path | None = None, others: Sequence[int] = ()
 ) -> dict[int, float]:
     """{atomic number: eV} for `elements` from ARCHITECTURE.atomic_energies (paths are relative to `folder`).
 
+    others: atomic numbers of elements whose energies may be missing; a list has none of them.
     Raises SettingsError for a list of the wrong length, a missing element, an unreadable file.
     """
     where = "ARCHITECTURE.atomic_energies"
@@ -339,7 +340,7 @@ def atomic_energies_by_element(
     missing = [ELEMENTS[z - 1] for z in elements if z not in energies]
     if missing:
         raise SettingsError(f"{where}: no energy for {', '.join(missing)}; expected one for each of {names}")
-    return {z: energies[z] for z in elements}
+    return {z: energies[z] for z in sorted({*elements, *(z for z in others if z in energies)})}
 
 
 def _energies_file(path: Path, where: str) -> Any:

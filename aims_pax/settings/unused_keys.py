@@ -14,7 +14,7 @@ from aims_pax.schedulers.registry import known_schedulers
 from aims_pax.settings.fields import Section
 from aims_pax.settings.foundation import NAME as FOUNDATION
 from aims_pax.settings.foundation import REPLAY, FoundationSettings
-from aims_pax.settings.mace import ArchitectureSettings, TrainingSettings
+from aims_pax.settings.mace import FROM_REFERENCE, ArchitectureSettings, TrainingSettings
 from aims_pax.settings.model import MACE_KIND
 from aims_pax.settings.model import NAME as MODEL
 
@@ -133,6 +133,10 @@ def _not_mace(parts: Parts, _: Any) -> bool:
     return not parts.mace
 
 
+def _given_models(parts: Parts, _: Any) -> bool:
+    return parts.mace and parts.active is not None and parts.active.initial_models is not None
+
+
 ONLY_MACE = "MODEL.kind is not mace"
 
 TABLE = (
@@ -150,6 +154,18 @@ TABLE = (
         "compute_avg_num_neighbors scaling",
         lambda p, _: p.foundation is not None,
         "scale and mean number of neighbours are those of the foundation model",
+    ),
+    NoEffect(
+        "ARCHITECTURE",
+        "compute_avg_num_neighbors scaling",
+        _given_models,
+        "scale and mean number of neighbours are those of initial_models",
+    ),
+    NoEffect(
+        "ARCHITECTURE",
+        "atomic_energies",
+        lambda p, s: _given_models(p, s) and s.atomic_energies == FROM_REFERENCE,
+        "initial_models contain their own",
     ),
     NoEffect("mace.MISC", "inference enable_cueq", _not_mace, ONLY_MACE),
     NoEffect(INITIAL, "species_dir", _calculator, "the reference is a calculator"),

@@ -19,7 +19,9 @@ import numpy as np
 from aims_pax.errors import LabelError, SettingsError, SetupError
 from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.given_data import GivenFile, read_given
+from aims_pax.isolated_atoms import is_isolated_atom, is_lone
 from aims_pax.labelled_data import LabelKeys
+from aims_pax.settings.geometries import completing
 
 if TYPE_CHECKING:
     from aims_pax.engine.run_context import RunContext
@@ -81,8 +83,11 @@ class Difference:
 
 
 def choose_structures(file: GivenFile, n: int) -> list[LabelledFrame]:
-    """n structures spread over a file, at least two of them of one composition if the file has such."""
-    frames = list(file.frames)
+    """n structures spread over a file, at least two of them of one composition if the file has such.
+
+    Atoms and ions alone are chosen only if there is nothing else: their labels need another input of the reference.
+    """
+    frames = [f for f in file.frames if not is_lone(f)] or list(file.frames)
     if len(frames) <= n:
         return frames
     picked = [frames[k] for k in sorted({round(k) for k in np.linspace(0, len(frames) - 1, n)})]
@@ -151,10 +156,10 @@ def judged(found: Difference) -> str | None:
 def check_learnable(accept: Callable[[Frame], Any], file: GivenFile, key: str) -> None:
     """Raise SettingsError for the first structure that the models cannot learn, because their baseline fails on it.
 
-    accept: `Learner.check_frame`. key: the settings key that names the file. Isolated atoms are not asked for.
+    accept: `Learner.check_frame`. key: the settings key that names the file. Isolated neutral atoms are not asked for.
     """
     for labelled in file.frames:
-        if len(labelled.frame) == 1 and not labelled.frame.pbc.any():
+        if is_isolated_atom(labelled) and not labelled.frame.pbc.any():
             continue
         try:
             accept(labelled.frame)
@@ -209,10 +214,12 @@ def try_given(settings: Settings, label: Callable[[Frame], Any]) -> list[str]:
     active, n = settings.active_learning, settings.misc.check_given_data
     if active is None or not n:
         return []
-    warnings = []
+    warnings, completed = [], completing(settings)
     for named in (active.initial_train_dataset, active.initial_valid_dataset):
         for name in dict.fromkeys(named.values() if isinstance(named, dict) else [named] if named else []):
-            file = read_given(settings.path(name), name, "train", LabelKeys.of(settings.misc), ())
+            file = read_given(
+                settings.path(name), name, "train", LabelKeys.of(settings.misc), (), settled=completed
+            )
             pairs = []
             for given in choose_structures(file, n):
                 try:

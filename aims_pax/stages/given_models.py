@@ -65,7 +65,7 @@ def _compare(settings: Settings, ensemble: ForceFieldModel, begun: bool) -> None
         log.warning("%s\n  the run uses the models as they are", text)
         return
     raise SettingsError(
-        f"{text}\nThe architecture of a given model cannot change: delete these keys from mace.yaml"
+        f"{text}\nArchitecture and atomic energies of a given model cannot change: delete these keys from mace.yaml"
     )
 
 

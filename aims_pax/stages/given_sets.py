@@ -14,6 +14,7 @@ from aims_pax.engine.run_context import RunContext
 from aims_pax.errors import SettingsError
 from aims_pax.given_data import GivenFile, read_given, remarks, undetermined_energies
 from aims_pax.labelled_data import LabelKeys
+from aims_pax.settings.geometries import completing
 from aims_pax.stages import given_data_check
 from aims_pax.systems import elements, system_of
 
@@ -63,11 +64,13 @@ def given_files(run: RunContext) -> list[tuple[GivenFile, int | None]]:
     """The user's training and validation sets, each with the member it is for (None: all)."""
     settings, misc = run.settings.active_learning, run.settings.misc
     assert settings is not None
-    found = []
+    found, completed = [], completing(run.settings)
     for key, use in (("initial_train_dataset", "train"), ("initial_valid_dataset", "valid")):
         for member, name in _of_members(getattr(settings, key), run, key):
             path, keys = run.settings.path(name), LabelKeys.of(misc)
-            found.append((read_given(path, name, use, keys, run.ensemble.elements), member))
+            found.append(
+                (read_given(path, name, use, keys, run.ensemble.elements, settled=completed), member)
+            )
     return found
 
 
@@ -79,7 +82,13 @@ def _say(run: RunContext, files: Sequence[GivenFile]) -> None:
     misc = settings.misc
     keys = LabelKeys.of(misc)
     test = (
-        [read_given(settings.path(misc.test_set), misc.test_set, "test", keys, ())] if misc.test_set else []
+        [
+            read_given(
+                settings.path(misc.test_set), misc.test_set, "test", keys, (), settled=completing(settings)
+            )
+        ]
+        if misc.test_set
+        else []
     )
     for line in remarks([*files, *test], keys, settings.model.compute_stress):
         log.warning("%s", line)

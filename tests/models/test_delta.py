@@ -76,6 +76,20 @@ def test_an_isolated_atom_is_compared_with_the_baselines_atom(tmp_path):
     assert model.difference(atom).label.energy == pytest.approx(-13.6 - model.baseline.atomic_energy(1))
 
 
+def test_an_ion_is_compared_with_the_baselines_ion(tmp_path):
+    class Ions:
+        def atomic_energy(self, number):
+            return -13.0
+
+        def label(self, frame):
+            return Label(-1.0 * frame.charge, np.zeros((1, 3)))
+
+    model = DeltaModel(tiny.ensemble(), Ions(), ("mace", None))
+    for charge, expected in ((None, 12.0), (0, 12.0), (1, 0.0), (-1, -2.0)):
+        atom = LabelledFrame(Frame([1], [[0, 0, 0]], charge=charge), Label(-1.0, np.zeros((1, 3))))
+        assert model.difference(atom).label.energy == expected
+
+
 def test_driving_members_move_as_the_committee_says_and_the_baseline_is_computed_once_a_step(
     tmp_path, monkeypatch
 ):

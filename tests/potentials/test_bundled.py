@@ -6,14 +6,19 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from ase.build import molecule
+from ase.constraints import FixInternals
 
 from aims_pax.commands.check.config_file import checked_config_file
 from aims_pax.commands.check.project import checked_settings
 from aims_pax.commands.check.trial_labels import check_verdict, verdict_of_file
 from aims_pax.errors import AimsPaxError, SettingsError, SetupError
+from aims_pax.frames import Label
 from aims_pax.models.kinds import features_of
+from aims_pax.potentials import bundled
 from aims_pax.potentials.bundled import bundled_potential
 from aims_pax.potentials.factory import make_potential
 from aims_pax.potentials.named import LoadedPotential, Potentials
@@ -157,6 +162,28 @@ def test_check_of_the_other_commands_names_the_missing_extra(tmp_path, monkeypat
         SettingsError, match=r"config.yaml:\d+: calculator: chgnet needs the package chgnet: pip"
     ):
         checked_config_file(config)
+
+
+class EnergyOfCharge:
+    """A potential whose energy is charge + 10·multiplicity, and that refuses fixed atoms."""
+
+    def labels(self, frames):
+        assert all(frame.fixed is None for frame in frames)
+        return [Label(f.charge + 10 * f.spin, np.zeros((len(f), 3))) for f in frames]
+
+
+@pytest.mark.parametrize("spin", ["spin", "total_spin", "multiplicity"])
+def test_the_calculator_sees_another_charge_and_spin_and_no_constraints(spin, monkeypatch):
+    monkeypatch.setattr(bundled, "bundled_potential", lambda *call: EnergyOfCharge())
+    atoms = molecule("H2O")
+    atoms.info.update({"charge": 0, spin: 1})
+    atoms.set_constraint(FixInternals(bonds=[[1.0, [0, 1]]]))  # no constraint on x, y or z
+    atoms.calc = bundled.BundledCalculator("so3lr")
+    assert atoms.get_potential_energy() == 10
+    atoms.info["charge"] = 1
+    assert atoms.get_potential_energy() == 11
+    atoms.info[spin] = 2
+    assert atoms.get_potential_energy() == 21
 
 
 def test_it_has_no_descriptor_of_mace(tmp_path):

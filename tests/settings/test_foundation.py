@@ -96,6 +96,19 @@ def test_members_begin_from_a_model_or_from_free_labels(tmp_path):
     )
 
 
+def test_given_models_are_not_replaced_by_members_of_free_labels(tmp_path):
+    project = GIVEN.replace("num_trajectories: 2", "num_trajectories: 2\n  initial_models: [a, b, c, d]")
+    (found,) = errors(tmp_path, project + FREE)
+    assert "PRETRAINING: would train members from random weights in place of initial_models" in found
+
+
+def test_a_temperature_of_pretraining_is_not_dropped_next_to_its_samplers(tmp_path):
+    samplers = "  samplers: [{kind: md}]\n"
+    (found,) = errors(tmp_path, PROJECT + FREE + samplers + "  temperature: 500\n")
+    assert "PRETRAINING.temperature: samplers set their own temperatures: write it there, or remove" in found
+    assert read(tmp_path, PROJECT + FREE + samplers).pretraining.samplers
+
+
 def test_a_difference_is_not_learnt_from_a_model_of_whole_energies(tmp_path):
     (found,) = errors(tmp_path, PROJECT + "  baseline: {factory: a.b:D}\n", FINE)
     assert (

@@ -5,7 +5,7 @@ import pytest
 from aims_pax.settings.settings import MACE as MACE_SECTIONS
 from aims_pax.settings.settings import PROJECT as PROJECT_SECTIONS
 from aims_pax.settings.unused_keys import TABLE
-from tests.settings.folders import AIMS, MACE, PROJECT, read, with_key
+from tests.settings.folders import AIMS, GIVEN, MACE, PROJECT, read, with_key
 
 INITIAL, ACTIVE = "INITIAL_DATASET_GENERATION", "ACTIVE_LEARNING"
 
@@ -64,6 +64,16 @@ def test_a_key_written_at_its_default_is_not_warned_about(tmp_path):
     mace = with_key(MACE, "TRAINING", "stress_weight: 1.0", "ema: False", "ema_decay: 0.99")
     project = with_key(PROJECT, "MD", "barostat: Berendsen", "taut: 500")
     assert read(tmp_path, project, mace).warnings == ()
+
+
+@pytest.mark.parametrize(
+    "key", ["scaling: no_scaling", "compute_avg_num_neighbors: False", "atomic_energies: reference"]
+)
+def test_given_models_bring_their_scale_and_energies(tmp_path, key):
+    project = GIVEN.replace("num_trajectories: 2", "num_trajectories: 2\n  initial_models: [a, b, c, d]")
+    (said,) = read(tmp_path, project, with_key(MACE, "ARCHITECTURE", key)).warnings
+    assert f"ARCHITECTURE.{key.split(':')[0]}: has no effect: " in said
+    assert "initial_models" in said
 
 
 def test_other_sampling_makes_the_foundation_size_idle(tmp_path):

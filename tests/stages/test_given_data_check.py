@@ -86,9 +86,22 @@ def test_energies_of_one_composition_are_compared_without_their_mean():
 def test_structures_are_spread_over_the_file_with_two_of_one_composition():
     frames = [
         LabelledFrame(Frame([1] * k, np.arange(3.0 * k).reshape(-1, 3)), Label(0, np.zeros((k, 3))))
-        for k in (1, 2, 3, 4, 5, 5, 6, 7)
+        for k in (2, 3, 4, 5, 5, 6, 7, 8)
     ]
     found = choose_structures(GivenFile("x", "train", tuple(frames)), 4)
     assert len(found) == 4
     assert sorted(len(f.frame) for f in found).count(5) == 2
     assert len(choose_structures(GivenFile("x", "train", tuple(frames[:2])), 4)) == 2
+
+
+def test_isolated_atoms_are_not_labelled_again_unless_there_is_nothing_else():
+    label, cell = Label(-13.6, np.zeros((1, 3))), 12 * np.eye(3)
+    atoms = [
+        LabelledFrame(Frame([29], np.zeros((1, 3))), label),
+        LabelledFrame(Frame([29], np.zeros((1, 3)), cell, True), label, {"config_type": "IsolatedAtom"}),
+        LabelledFrame(Frame([29], np.zeros((1, 3)), charge=1), label),
+    ]
+    crystals = [given for given, _ in pairs(3)]
+    assert choose_structures(GivenFile("x", "train", (*atoms, *crystals)), 2) == [crystals[0], crystals[2]]
+    assert choose_structures(GivenFile("x", "train", (*atoms, *crystals)), 9) == crystals
+    assert choose_structures(GivenFile("x", "train", tuple(atoms)), 9) == atoms

@@ -8,6 +8,7 @@ import pytest
 from ase.build import molecule
 from ase.calculators.emt import EMT
 
+from aims_pax.commands.results import read_test_set
 from aims_pax.errors import SettingsError
 from aims_pax.settings import read_settings
 from aims_pax.stages.given_sets import given_files, given_sets
@@ -75,3 +76,46 @@ def test_a_file_for_an_unknown_member_is_refused_with_the_names_there_are(run):
 def test_too_few_structures_to_hold_some_out_are_refused(run):
     with pytest.raises(SettingsError, match="too few to hold out valid_ratio"):
         given_sets(run({"t.xyz": 3}, initial_train_dataset="t.xyz", valid_ratio=0.1))
+
+
+@pytest.mark.parametrize("misc", [{"charge": 1, "spin": 2}, {"charge": {"water": 1}, "spin": {"water": 2}}])
+def test_structures_that_state_no_charge_have_that_of_the_settings(run, misc, tmp_path):
+    run({"t.xyz": 4}, initial_train_dataset="t.xyz")
+    stated = ase.io.read(tmp_path / "t.xyz", ":")
+    stated[1].info |= {"charge": -1}
+    stated[2].info |= {"charge": 1}
+    atom = molecule("O")
+    atom.info["REF_energy"], atom.arrays["REF_forces"] = -2000.0, np.zeros((1, 3))
+    ase.io.write(tmp_path / "t.xyz", [*stated, atom], format="extxyz")
+    active = {"initial_train_dataset": "t.xyz"}
+    changes = {
+        "INITIAL_DATASET_GENERATION": None,
+        "ACTIVE_LEARNING": active,
+        "MISC": misc | {"test_set": "t.xyz"},
+    }
+    settings = read_settings(write_project(tmp_path, changes))
+    systems = read_systems(geometry_paths(settings.misc.path_to_geometry, settings.folder))
+    members = [SimpleNamespace(name="m", seed=1)]
+
+    class Anything(SimpleNamespace):
+        def check_frames(self, frames): ...
+
+        def check_frame(self, frame): ...
+
+    ensemble = Anything(members=members, elements=(1, 8))
+    ((file, _),) = given_files(SimpleNamespace(settings=settings, systems=systems, ensemble=ensemble))
+    expected = [(1, 2), (-1, None), (1, 2), (1, 2), (None, None)]
+    for frames in (file.frames, read_test_set(settings, ensemble)):
+        assert [(f.frame.charge, f.frame.spin) for f in frames] == expected
+
+
+def test_a_structure_of_no_geometry_needs_a_charge_where_each_geometry_has_its_own(run, tmp_path):
+    made = run({"t.xyz": 2}, initial_train_dataset="t.xyz")
+    path = tmp_path / "t.xyz"
+    text = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*text, "1\n", 'Properties=species:S:1:pos:R:3:REF_forces:R:3 REF_energy=-9 pbc="T T T" ',
+                             'Lattice="2 0 0 0 2 0 0 0 2"\n', "O 0 0 0 0 0 0\n"]))  # fmt: skip
+    changes = {"INITIAL_DATASET_GENERATION": None, "ACTIVE_LEARNING": {"initial_train_dataset": "t.xyz"}}
+    made.settings = read_settings(write_project(tmp_path, changes | {"MISC": {"charge": {"water": 1}}}))
+    with pytest.raises(SettingsError, match=r"t\.xyz, .*3.*\(O\) has neither a charge nor a geometry name"):
+        given_files(made)

@@ -26,7 +26,7 @@ from aims_pax.settings.callables import (
 )
 from aims_pax.settings.control_in import MOVES_ATOMS, pair_controls, read_control
 from aims_pax.settings.control_in_check import lost_hubbard, odd_spin, shared_k_grid
-from aims_pax.settings.geometries import found_geometries
+from aims_pax.settings.geometries import completing, found_geometries
 from aims_pax.settings.mace import ELEMENTS, FROM_REFERENCE, atomic_energies_by_element
 from aims_pax.settings.read import read_settings
 from aims_pax.settings.sampler_list import models, potentials
@@ -294,7 +294,9 @@ def _labelled(
         yield place, f"{file}: {no_such(path)}"
         return
     try:
-        read = read_given(path, file, USES[str(place[-1])], LabelKeys.of(settings.misc), known, READ)
+        read = read_given(
+            path, file, USES[str(place[-1])], LabelKeys.of(settings.misc), known, READ, completing(settings)
+        )
         if not read.frames:
             yield place, f"{file}: no structures in it"
         elif (fault := find_damage(path)) is not None:

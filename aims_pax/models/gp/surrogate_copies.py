@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from aims_pax import seeds
-from aims_pax.frames import Array, Frame, Label, LabelledFrame
+from aims_pax.frames import WEIGHT, Array, Frame, Label, LabelledFrame
 from aims_pax.models.gp.sparse_process import ProcessPrediction
 from aims_pax.surrogate_labels import BY, PROVENANCE
 
@@ -143,5 +143,7 @@ def _each(frames: Sequence[Frame], said: ProcessPrediction) -> list[tuple[Frame,
 def copy_origin(parent: LabelledFrame, name: str) -> dict[str, str | int | float]:
     """The origin of a copy: what decides the weight of its parent in training, the parent's id, and the process, by its
     hash, that labelled the copy."""
-    known = {key: parent.origin[key] for key in ("config_type", "system", "stage") if key in parent.origin}
+    known = {
+        key: parent.origin[key] for key in ("config_type", WEIGHT, "system", "stage") if key in parent.origin
+    }
     return {**known, PROVENANCE: f"{BY}{name}", "parent": parent.id}

@@ -176,7 +176,11 @@ def _continue_foundation(
         fixed = {k: given[z] for k, z in enumerate(member.elements) if z in given}
     occurring = np.flatnonzero(composition.sum(0))
     free = np.array([k in occurring and k not in fixed for k in range(len(member.elements))])
+    names = [chemical_symbols[z] for z in member.elements]
     source = "given" if given is not None else CORRECTED if free.any() else "isolated atoms"
+    if given is not None and free.any():
+        others = " ".join(s for s, own in zip(names, free, strict=True) if own)
+        source = f"given; {others}: the foundation model, corrected on its residuals"
     E0 = np.array(before.E0)
     E0[list(fixed)] = list(fixed.values())
     member.freeze(replace(before, E0=as_stored(E0, member.dtype), source=source, rank=rank))
@@ -184,7 +188,6 @@ def _continue_foundation(
     correction = smallest_correction(composition * free, residual)
     member.shift_offsets(E0=E0 + correction)
     refit(member, train)
-    names = [chemical_symbols[z] for z in member.elements]
     moved = ", ".join(f"{s} {d:+.3f}" for s, d, own in zip(names, correction, free, strict=True) if own)
     log.info(
         "%s: atomic energies from %s%s; scale %.3f eV and %.1f neighbours are those of the foundation model",
@@ -195,12 +198,12 @@ def _continue_foundation(
 
 
 def given_energies(
-    settings: MaceSettings, elements: Sequence[int], folder: Path | None
+    settings: MaceSettings, elements: Sequence[int], folder: Path | None, others: Sequence[int] = ()
 ) -> dict[int, float] | None:
-    """{Z: eV} if the user gave atomic energies, else None."""
+    """{Z: eV} if the user gave atomic energies, else None. others: elements whose energies may be missing."""
     value = settings.architecture.atomic_energies
     if value is None:
         return None
     from aims_pax.settings.mace import atomic_energies_by_element
 
-    return atomic_energies_by_element(value, elements, folder)
+    return atomic_energies_by_element(value, elements, folder, others)

@@ -62,7 +62,7 @@ def ensemble_from_foundation(
     begun = Beginning(
         _copied(model, settings), replace(read_statistics(model), source="the foundation model")
     )
-    name_exp, given = settings.general.name_exp, given_energies(settings, sorted(elements), folder)
+    name_exp, given = settings.general.name_exp, given_energies(settings, sorted(elements), folder, zs)
     members = [_member(model, f"{name_exp}_{seed}", seed, begun, settings) for seed in seeds]
     ensemble = Ensemble(members, settings, given)
     _say(model, name, head, members[0], settings)

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from aims_pax.errors import SettingsError
-from aims_pax.frames import Array, Frame, LabelledFrame
+from aims_pax.frames import WEIGHT, Array, Frame, LabelledFrame
+from aims_pax.isolated_atoms import is_lone
 from aims_pax.models.neighbour_list import is_sane_structure, neighbour_list
 from aims_pax.surrogate_labels import is_surrogate_copy
 
@@ -28,6 +29,7 @@ class LabelledGraph:
     species: (N,) index into the elements. edges: (2, E) sender, receiver. vectors: (E, 3) Å, model dtype.
     composition: (Z,) atoms of each element. energy: eV float64. forces: (N, 3) eV/Å.
     stress: (3, 3) eV/Å³, zeros when the label has none. volume: Å³, 1 without a cell.
+    isolated: one atom or ion alone, on which no member trains. neutral: its energy is an E0.
     relative: whether the energy is already above the atomic energies and the common shift of a model.
     parent: id of the structure of which this is a copy with a label of a surrogate; "" for others.
     """
@@ -44,6 +46,7 @@ class LabelledGraph:
     volume: float
     weight: float
     isolated: bool
+    neutral: bool = True
     relative: bool = False
     parent: str = ""
 
@@ -115,17 +118,19 @@ class GraphCache:
             has_stress=has_stress,
             volume=abs(float(np.linalg.det(frame.cell))) if frame.periodic else 1.0,
             weight=self._weight(labelled.origin),
-            isolated=is_isolated_atom(labelled),
+            isolated=is_lone(labelled),
+            neutral=not frame.charge,
             parent=str(labelled.origin["parent"]) if is_surrogate_copy(labelled) else "",
         )
 
     def _weight(self, origin: Mapping[str, Any]) -> float:
-        """config_type_weights: the frame's config_type, else its system, else its stage, else Default."""
+        """config_weight × config_type_weights: of the frame's config_type, else system, else stage, else Default."""
+        own = float(origin.get(WEIGHT, 1.0))
         for key in ("config_type", "system", "stage"):
             named = self.weights.get(str(origin.get(key)))
             if named is not None:
-                return named
-        return self.weights.get("Default", 1.0)
+                return own * named
+        return own * self.weights.get("Default", 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,13 +239,6 @@ def species_of(frame: Frame, index: np.ndarray[Any, Any]) -> np.ndarray[Any, Any
             f"the model does not know {', '.join(unknown)} (in {frame.formula}); it knows {known}"
         )
     return species.astype(np.int64)
-
-
-def is_isolated_atom(labelled: LabelledFrame) -> bool:
-    """Whether the frame is an isolated atom: its energy is the E0 of its element."""
-    return len(labelled.frame) == 1 and (
-        not labelled.frame.pbc.any() or labelled.origin.get("config_type") == "IsolatedAtom"
-    )
 
 
 @dataclass(frozen=True)

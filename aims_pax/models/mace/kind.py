@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -20,10 +21,12 @@ from aims_pax.models.mace import resource_estimates
 from aims_pax.settings.callables import ELEMENTS_OF_PUBLISHED
 from aims_pax.settings.content_hashes import contents
 from aims_pax.settings.geometries import found_geometries
-from aims_pax.settings.mace import ArchitectureSettings
+from aims_pax.settings.mace import FROM_REFERENCE, ArchitectureSettings, atomic_energies_by_element
+from aims_pax.systems import elements
 
 if TYPE_CHECKING:
     from aims_pax.models.mace.ensemble import Ensemble
+    from aims_pax.models.mace.member import Member
     from aims_pax.settings import Settings
     from aims_pax.settings.foundation import FoundationSettings
     from aims_pax.systems import System
@@ -34,6 +37,8 @@ FORMS = {  # format of exported files: ending of their names
     "lammps": "-lammps.pt",
     "mliap": "-mliap_lammps.pt",
 }
+SAME_ENERGY = 1e-3  # eV: atomic energies in mace.yaml and in a given model that differ by less are the same
+ROUNDED = 1e-7  # relative: files in single precision hold no more digits
 
 
 class MaceKind(ModelKind):
@@ -112,10 +117,14 @@ class MaceKind(ModelKind):
         from aims_pax.models.mace.architecture import contradictions
 
         paths = settings.active_learning.initial_models or ()  # type: ignore[union-attr]
+        given = _given_energies(settings, model.elements)
         return [
             f"ARCHITECTURE.{key}: {written} in mace.yaml, {found} in {path}"
             for path, member in zip(paths, cast("Ensemble", model).members, strict=True)
-            for key, written, found in contradictions(member.model, settings.mace.architecture)
+            for key, written, found in (
+                *contradictions(member.model, settings.mace.architecture),
+                *_other_energies(given, member),
+            )
         ]
 
     # ------------------------------------------------------------ files
@@ -252,6 +261,26 @@ def _architecture_of_file(path: Path, changed: int) -> ArchitectureSettings:
     found = architecture(read_model(path, "cpu", None))
     known = {key: value for key, value in found.items() if key in ArchitectureSettings.model_fields}
     return ArchitectureSettings().model_copy(update={"max_L": 0, **known})
+
+
+def _given_energies(settings: Settings, known: Sequence[int]) -> Mapping[int, float]:
+    """{Z: eV} of ARCHITECTURE.atomic_energies for geometries and known elements; {} if they are no numbers."""
+    written = settings.mace.architecture.atomic_energies
+    if written is None or written == FROM_REFERENCE:
+        return {}
+    needed = elements(s.frame for s in found_geometries(settings)[0])
+    return atomic_energies_by_element(written, needed, settings.folder, known)
+
+
+def _other_energies(given: Mapping[int, float], member: Member) -> list[tuple[str, str, str]]:
+    """(key, value in mace.yaml, value of the model) for every atomic energy that is not that of the given model."""
+    assert member.statistics is not None
+    theirs = dict(zip(member.elements, member.statistics.E0.tolist(), strict=True))
+    return [
+        (f"atomic_energies of {chemical_symbols[z]}", f"{energy:g} eV", f"{theirs[z]:g} eV")
+        for z, energy in given.items()
+        if z in theirs and not math.isclose(energy, theirs[z], rel_tol=ROUNDED, abs_tol=SAME_ENERGY)
+    ]
 
 
 def _elements_of_data(settings: Settings) -> tuple[int, ...]:

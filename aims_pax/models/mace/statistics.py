@@ -29,7 +29,8 @@ SCALINGS = ("rms_forces_scaling", "std_scaling", "no_scaling")
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """E0: (Z,) eV. scale: eV. shift: eV/atom. source: `given`, `isolated atoms`, `least squares` or `CORRECTED`.
+    """E0: (Z,) eV. scale: eV. shift: eV/atom. source: `given`, `isolated atoms`, `least squares`, `CORRECTED`,
+    or `given; X: …` if the user gave those of some elements.
 
     rank: rank of the compositions that the offsets were fitted to; a larger rank later means new information.
     """
@@ -101,8 +102,16 @@ def fit_atomic_energies(
 
 
 def lone_atoms(graphs: Sequence[LabelledGraph]) -> dict[int, float]:
-    """{index of the element: eV} of the isolated atoms among the graphs."""
-    return {int(np.argmax(g.composition)): g.energy for g in graphs if g.isolated}
+    """{index of the element: eV} of the isolated neutral atoms among the graphs.
+
+    Of several of one element (other multiplicities) the lowest is the ground state.
+    """
+    found: dict[int, float] = {}
+    for graph in graphs:
+        if graph.isolated and graph.neutral:
+            k = int(np.argmax(graph.composition))
+            found[k] = min(graph.energy, found.get(k, graph.energy))
+    return found
 
 
 def smallest_correction(composition: Array, residuals: Array) -> Array:

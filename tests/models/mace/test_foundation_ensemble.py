@@ -192,6 +192,20 @@ def test_energies_of_the_user_are_taken_as_they_are_and_the_shift_follows(model_
     assert statistics.scale == pytest.approx(1.3)
 
 
+def test_energies_of_the_user_count_also_for_elements_of_the_given_data_alone(model_file):
+    given = {"H": -13.0, "C": -1028.0, "O": -2041.0}
+    for written, source in (
+        (given, "given"),
+        ({"H": -13.0, "C": -1028.0}, "given; O: the foundation model, corrected on its residuals"),
+    ):
+        own = settings(model_file, architecture={"atomic_energies": written}, differ_by=["data"])
+        tuned = ensemble_from_foundation(own, (1, 2), (1, 6), others=(1, 6, 8))
+        tuned.train([MemberData(shifted(TRAIN))] * 2, 0)
+        statistics = tuned.members[0].statistics
+        assert statistics.source == source
+        np.testing.assert_allclose(statistics.E0[: len(written)], [*written.values()], rtol=1e-6)
+
+
 # ---------------------------------------------------------------- recipes
 
 

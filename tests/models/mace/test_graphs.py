@@ -92,3 +92,6 @@ def test_weights_follow_config_type_then_system_then_default():
     ]
     made = [graphs(weights=weights).of([LabelledFrame(f.frame, f.label, o)])[0] for o in origins]
     assert [g.weight for g in made] == [1.0, 2.0, 3.0, 1.0]
+    own = [{**o, "config_weight": 0.5} for o in origins]
+    made = [graphs(weights=weights).of([LabelledFrame(f.frame, f.label, o)])[0] for o in own]
+    assert [g.weight for g in made] == [0.5, 1.0, 1.5, 0.5]

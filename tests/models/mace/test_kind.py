@@ -38,6 +38,24 @@ def test_what_is_written_in_mace_yaml_and_is_otherwise_in_a_given_model_is_liste
     ]
 
 
+def test_atomic_energies_of_mace_yaml_that_are_not_those_of_a_given_model_are_listed(tmp_path, files):
+    changes = {"ACTIVE_LEARNING": {"initial_models": [str(f) for f in files], "ensemble_size": 2}}
+    changes["INITIAL_DATASET_GENERATION"] = None
+    none = dict.fromkeys(("num_channels", "max_L", "max_ell", "correlation", "r_max", "radial_MLP"))
+    theirs = {"H": -3.0, "C": -6.0, "O": -9.0, "Cu": -12.0}
+
+    def said(energies):
+        written = {"ARCHITECTURE": none | {"atomic_energies": energies}}
+        settings = read_settings(write_project(tmp_path, changes, written))
+        return KIND.contradictions(KIND.from_files(files, settings, (1, 2)), settings)
+
+    assert not [line for line in said(theirs) if str(files[0]) in line]
+    found = said(theirs | {"Cu": -11.5})
+    assert f"ARCHITECTURE.atomic_energies of Cu: -11.5 eV in mace.yaml, -12 eV in {files[0]}" in found
+    assert f"ARCHITECTURE.atomic_energies of Cu: -11.5 eV in mace.yaml, -12.1 eV in {files[1]}" in found
+    assert not said("reference")
+
+
 def test_one_file_is_one_member_and_several_are_a_committee(files):
     one, both = (KIND.load(paths, "cpu", "float64") for paths in (files[:1], files))
     assert (one.members, both.members) == (1, 2)

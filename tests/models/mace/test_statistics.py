@@ -14,8 +14,8 @@ from tests.models.mace.tiny import ELEMENTS, copper, ethanol, water
 HCO = (1, 6, 8)
 
 
-def atom(z: int, energy: float) -> LabelledFrame:
-    return LabelledFrame(Frame([z], [[0, 0, 0]]), Label(energy, np.zeros((1, 3))))
+def atom(z: int, energy: float, **electrons: int) -> LabelledFrame:
+    return LabelledFrame(Frame([z], [[0, 0, 0]], **electrons), Label(energy, np.zeros((1, 3))))
 
 
 def graphs(frames, elements=HCO):
@@ -63,6 +63,15 @@ def test_isolated_atoms_of_some_elements_fix_these_and_the_rest_is_fitted():
     E0, source = fit_atomic_energies(graphs([*water(3), atom(1, -13.0)]), HCO, None)
     assert (E0[0], source) == (-13.0, "least squares")
     assert pytest.approx(np.mean([f.label.energy for f in water(3)])) == E0 @ [2, 0, 1]
+
+
+def test_ions_and_excited_atoms_are_no_zero_of_energy():
+    atoms = [atom(1, -13.0), atom(1, 0.0, charge=1), atom(1, -14.0, charge=-1), atom(6, -1000.0, spin=3)]
+    made = graphs([*water(3), *atoms, atom(6, -998.0, spin=1), atom(8, -2000.0)])
+    E0, source = fit_atomic_energies(made, HCO, None)
+    assert (E0.tolist(), source) == ([-13.0, -1000.0, -2000.0], "isolated atoms")
+    alone = fit_atomic_energies(graphs([*water(3), atom(8, -1980.0, charge=1)]), HCO, None)
+    np.testing.assert_array_equal(alone[0], fit_atomic_energies(graphs(water(3)), HCO, None)[0])
 
 
 def test_a_missing_given_energy_is_an_error():
