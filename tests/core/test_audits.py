@@ -195,10 +195,11 @@ def test_a_calibrated_threshold_far_below_the_spreads_calls_no_structure_impossi
     assert δ < 0.02
     judged = [c for c in world.checks if c.decision == "implausible"]
     assert len(judged) < 0.02 * len(world.checks)
-    world = SimulatedWorld(rules).run(500)
-    wild = replace(world.state, trajectories=tuple(replace(t, faults=0) for t in world.state.trajectories))
-    (work, *_) = [w for w in active_learning.outstanding(wild, rules) if isinstance(w, RunMD)]
-    state, effects = active_learning.step(wild, Advanced(work, work.end, "wild", (5.0,)), rules)
+    world = SimulatedWorld(rules).run(300)
+    while not (moves := [w for w in active_learning.outstanding(world.state, rules) if isinstance(w, RunMD)]):
+        assert world.step()
+    wild = Advanced(moves[0], moves[0].end, "wild", (5.0,))
+    _, effects = active_learning.step(world.state, wild, rules)
     assert [e.decision for e in effects if isinstance(e, UncertaintyCheck)] == ["implausible"]
 
 
