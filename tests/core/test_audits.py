@@ -195,6 +195,7 @@ def test_a_calibrated_threshold_far_below_the_spreads_calls_no_structure_impossi
     assert δ < 0.02
     judged = [c for c in world.checks if c.decision == "implausible"]
     assert len(judged) < 0.02 * len(world.checks)
+    rules = replace(rules, max_labels=10**6)
     world = SimulatedWorld(rules).run(300)
     while not (moves := [w for w in active_learning.outstanding(world.state, rules) if isinstance(w, RunMD)]):
         assert world.step()
