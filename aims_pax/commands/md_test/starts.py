@@ -10,6 +10,7 @@ from aims_pax.commands.md_test.trajectories import TestStart, thermal_settings
 from aims_pax.frames import LabelledFrame
 from aims_pax.md.bonds import find_bonds
 from aims_pax.md.temperature import hottest
+from aims_pax.report.figures.style import thinned
 from aims_pax.seeds import rng, seed_number
 
 HOTTER = 1.5  # times the run's temperature
@@ -67,14 +68,15 @@ def choose_starts(
     starts: list[TestStart] = []
     for system in chosen:
         draw = rng("md test", seed, system.name).permutation(len(system.frames))
-        bonds = find_bonds([f.frame for f in _spread_out(system.frames)])
+        bonds = find_bonds([system.frames[k].frame for k in thinned(len(system.frames), LOOKED_AT)])
         for k in range(each):
             frame = system.frames[int(draw[k % len(draw)])].frame
+            whole = bonds.whole_in(frame)  # a bond that is broken in the frame cannot break
             for T in temperatures(system):
                 stream = seed_number("md test", seed, system.name, k, f"{T:g}")
                 starts.append(
                     TestStart(
-                        system.name, frame, T, thermal_settings(system.md, T, frame.periodic), bonds, stream
+                        system.name, frame, T, thermal_settings(system.md, T, frame.periodic), whole, stream
                     )
                 )
     return starts
@@ -84,8 +86,3 @@ def temperatures(system: TestedSystem) -> tuple[float, float]:
     """K: that of the system and 1.5 times as much."""
     T = float(system.md.temperature)
     return T, HOTTER * T
-
-
-def _spread_out(frames: Sequence[LabelledFrame]) -> Sequence[LabelledFrame]:
-    step = max(1, len(frames) // LOOKED_AT)
-    return frames[::step][:LOOKED_AT]
