@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aims_pax.commands.md_test.reference_checks import ReferenceCheck, named_checks, planned_checks
 from aims_pax.commands.md_test.run_test import MDTest, TestBudget, run_md_test, write_md_test
-from aims_pax.commands.md_test.starts import TestedSystem, systems_of_frames
+from aims_pax.commands.md_test.starts import TestedSystem, systems_of_frames, with_moving_atoms
 from aims_pax.dataset import only_known
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame, Label, LabelledFrame
@@ -82,6 +82,10 @@ def assess_in_md(
     )
     if not systems:
         raise SettingsError(f"{', '.join(map(str, source.data))}: no structures to start from")
+    if not with_moving_atoms(systems):
+        raise SettingsError(
+            f"{', '.join(map(str, source.data))}: all atoms are fixed in all structures; MD needs atoms that can move"
+        )
     shortest = min(s.md.timestep for s in systems)
     budget = TestBudget(
         math.ceil(1000 * asked.ps / shortest), asked.starts, max(64, 2 * len(systems)), None, asked.seed

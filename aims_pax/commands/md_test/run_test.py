@@ -15,6 +15,7 @@ from aims_pax.commands.md_test.summary import summary_of_trajectories
 from aims_pax.commands.md_test.trajectories import (
     FRICTION,
     Followed,
+    TestStart,
     at_constant_energy,
     continue_all,
     follow,
@@ -80,18 +81,23 @@ def run_md_test(
         "budget": asdict(budget),
         "shortened": any(f.survived and f.state.step < steps for f, steps in done),
         "wall_s": round(time.monotonic() - began, 3),
-        "thermostat": _thermostat(starts),
+        "thermostat": _thermostat(starts, systems),
         "not_tested": [s.name for s in systems if s.name not in lowest],
         **summary_of_trajectories(thermal, constant, systems),
     }
     return MDTest(found, thermal, constant)
 
 
-def _thermostat(starts: Sequence[Any]) -> str:
-    words = {
-        f"NPT {s.md.barostat}" if s.md.stat_ensemble == "NPT" else f"Langevin {s.md.friction:g} fs⁻¹"
-        for s in starts
-    }
+def _thermostat(starts: Sequence[TestStart], systems: Sequence[TestedSystem]) -> str:
+    """`Langevin 0.02 fs⁻¹ (NVT where atoms are fixed), NPT MTK`: those of all trajectories."""
+    at_pressure = {s.name for s in systems if str(s.md.stat_ensemble).upper() == "NPT"}
+    words = set()
+    for s in starts:
+        if s.md.stat_ensemble == "NPT":
+            words.add(f"NPT {s.md.barostat}")
+        else:
+            fixed = s.frame.fixed is not None and s.frame.periodic and s.system in at_pressure
+            words.add(f"Langevin {s.md.friction:g} fs⁻¹" + (" (NVT where atoms are fixed)" if fixed else ""))
     return ", ".join(sorted(words))
 
 

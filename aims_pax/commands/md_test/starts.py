@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aims_pax.commands.md_test.trajectories import TestStart, thermal_settings
@@ -52,14 +52,26 @@ def systems_of_frames(
     return found
 
 
+def with_moving_atoms(systems: Sequence[TestedSystem]) -> list[TestedSystem]:
+    """The systems in which an atom can move, each with those of its frames."""
+    found = []
+    for system in systems:
+        own = tuple(f for f in system.frames if f.frame.fixed is None or not f.frame.fixed.all())
+        if own:
+            found.append(replace(system, frames=own))
+    return found
+
+
 def choose_starts(
     systems: Sequence[TestedSystem], per_system: int, most: int, seed: int = 0
 ) -> list[TestStart]:
     """Trajectories of every system at T and 1.5 T, in this order for each start.
 
     per_system: labelled frames of a system, drawn at random. most: trajectories in all, at least two; with more systems
-    than that allows, the first are taken from as many systems as possible, evenly spread over the list.
+    than that allows, the first are taken from as many systems as possible, evenly spread over the list. Systems without
+    an atom that can move have none.
     """
+    systems = with_moving_atoms(systems)
     pairs = max(1, most // 2)
     chosen = (
         [systems[k * len(systems) // pairs] for k in range(pairs)] if len(systems) > pairs else list(systems)
@@ -75,9 +87,7 @@ def choose_starts(
             for T in temperatures(system):
                 stream = seed_number("md test", seed, system.name, k, f"{T:g}")
                 starts.append(
-                    TestStart(
-                        system.name, frame, T, thermal_settings(system.md, T, frame.periodic), whole, stream
-                    )
+                    TestStart(system.name, frame, T, thermal_settings(system.md, T, frame), whole, stream)
                 )
     return starts
 
