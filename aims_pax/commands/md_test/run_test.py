@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from aims_pax.commands.md_test.starts import TestedSystem, choose_starts
+from aims_pax.commands.md_test.starts import TestedSystem, choose_starts, starts_of_each, with_moving_atoms
 from aims_pax.commands.md_test.summary import summary_of_trajectories
 from aims_pax.commands.md_test.trajectories import (
     FRICTION,
@@ -65,6 +65,7 @@ def run_md_test(
     """Test a potential. models: {file: SHA-256}. Raises Abandoned when `stop` returns True."""
     began = time.monotonic()
     starts = choose_starts(systems, budget.starts, budget.most, budget.seed)
+    each = starts_of_each(len(with_moving_atoms(systems)), budget.starts, budget.most)
     thermal_part = 1 / (1 + CONSTANT / 2)  # half of the trajectories continue at constant energy
     until = None if budget.seconds is None else began + budget.seconds * thermal_part
     thermal = follow(starts, potential, budget.steps, stop, until)
@@ -78,7 +79,7 @@ def run_md_test(
         "format": 1,
         "digest": digest_of_test(models, systems, budget),
         "models": dict(models),
-        "budget": asdict(budget),
+        "budget": asdict(budget) | {"starts": each},
         "shortened": any(f.survived and f.state.step < steps for f, steps in done),
         "wall_s": round(time.monotonic() - began, 3),
         "thermostat": _thermostat(starts, systems),

@@ -76,7 +76,7 @@ def choose_starts(
     chosen = (
         [systems[k * len(systems) // pairs] for k in range(pairs)] if len(systems) > pairs else list(systems)
     )
-    each = max(1, min(per_system, pairs // max(1, len(chosen))))
+    each = starts_of_each(len(systems), per_system, most)
     starts: list[TestStart] = []
     for system in chosen:
         draw = rng("md test", seed, system.name).permutation(len(system.frames))
@@ -90,6 +90,17 @@ def choose_starts(
                     TestStart(system.name, frame, T, thermal_settings(system.md, T, frame), whole, stream)
                 )
     return starts
+
+
+def starts_of_each(n_systems: int, per_system: int, most: int) -> int:
+    """The starts of each tested system: per_system, or as many as `most` trajectories in all allow, at least one.
+
+    n_systems: with atoms that can move. Each start is two trajectories.
+
+    >>> starts_of_each(20, 4, 64)
+    1
+    """
+    return max(1, min(per_system, most // 2 // max(1, n_systems)))
 
 
 def temperatures(system: TestedSystem) -> tuple[float, float]:

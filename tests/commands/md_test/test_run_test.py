@@ -82,6 +82,13 @@ def test_a_crystal_with_fixed_atoms_is_tested_at_constant_volume():
     assert found["thermostat"] == "Langevin 0.02 fs⁻¹, Langevin 0.02 fs⁻¹ (NVT where atoms are fixed)"
 
 
+def test_the_number_of_starts_that_is_stored_is_that_of_those_begun():
+    [water] = systems_of_frames(frames(), lambda name: MD, None)
+    two = [water, replace(water, name="other")]
+    found = run_md_test(Springs(), two, TestBudget(20, starts=4, most=8), {}).found
+    assert (found["budget"]["starts"], len(found["trajectories"])) == (2, 8)
+
+
 def test_earlier_or_damaged_files_count_as_none(tmp_path):
     assert read_md_test(tmp_path) == {}
     (tmp_path / "md_test.json").write_text('{"format": 2, "trajectories": []}')
