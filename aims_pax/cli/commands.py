@@ -289,7 +289,13 @@ def errors_command(
         typer.Option("--md", help="Is the model fit for MD? Survival, energy drift, temperature, distances."),
     ] = False,
     ps: Annotated[float, typer.Option(help="With --md: length of each trajectory.")] = 1.0,
-    starts: Annotated[int, typer.Option(help="With --md: labelled frames of each system to start from.")] = 4,
+    starts: Annotated[
+        int | None,
+        typer.Option(
+            help="With --md: labelled frames of each system to start from.",
+            show_default="4, fewer with more than 8 systems",
+        ),
+    ] = None,
     temperature: Annotated[
         float | None,
         typer.Option(

@@ -34,6 +34,7 @@ from aims_pax.core.selection import (
     farthest_first,
     largest_first,
     max_determinant,
+    random_apart,
     random_projection,
     squared_distances,
 )
@@ -113,7 +114,10 @@ class SelectOptions:
 
 @dataclass(frozen=True)
 class PoolPoints:
-    """Structures as points. features: (P, D) float32; weights: (P,) spread or error (eV/Å), else 1; ids: of frames."""
+    """Structures as points. features: (P, D) float32, D = 0 if none are needed; ids: of frames.
+
+    weights: (P,) spread or error (eV/Å), else 1.
+    """
 
     features: NDArray[np.float32]
     weights: Array
@@ -123,7 +127,10 @@ class PoolPoints:
 
 @dataclass(frozen=True)
 class SelectedStructures:
-    """What was chosen, in order. distances: (C,) of each to those chosen before it and known, NaN for the first."""
+    """What was chosen, in order. distances: (C,) of each to those chosen before it and known, NaN for the first.
+
+    n_random: how many of them were drawn at random, at the beginning. Without features all distances are NaN.
+    """
 
     chosen: tuple[int, ...]
     n_random: int
@@ -174,6 +181,11 @@ def check_options(pools: Sequence[Path], options: SelectOptions) -> None:
     if options.weighted and not options.models:
         what = "several --model, whose forces are compared" if options.weighted == "spread" else "--model"
         raise SettingsError(f"--by {options.by}: needs {what}")
+    for name in ("energy", "forces"):
+        if getattr(options.keys, name) != getattr(KEYS, name) and options.weighted != "error":
+            raise SettingsError(
+                f"--{name}-key: only with --by error, error-diverse or error-maxdet: no labels are read"
+            )
     if not 0 <= options.random_share <= 1:
         raise SettingsError(f"--random-share: expected 0 to 1, got {options.share:g}")
     if not (options.least >= 0 and math.isfinite(options.least)):
@@ -210,7 +222,7 @@ class Describer:
         self.title = "features: those of the model" if own else "features: radial descriptor"
         if self.model is not None and own is None:
             self.title += f" ({options.models[0].name} has none of its own)"
-        if options.rule == "random" and not options.weighted and options.plot is None:
+        if options.rule == "random" and not options.least and options.plot is None:
             self.title = "no features needed"
 
     def __call__(self, paths: Sequence[Path], total: int, weighted: bool) -> PoolPoints:
@@ -231,7 +243,7 @@ class Describer:
 
     def _points(self, frames: Sequence[Frame]) -> NDArray[np.float32]:
         if self.title == "no features needed":
-            return np.zeros((len(frames), 1), np.float32)
+            return np.zeros((len(frames), 0), np.float32)
         moments = [
             element_moments(own, frame.numbers, self.numbers)
             for own, frame in zip(self.atom_features(frames), frames, strict=True)
@@ -328,23 +340,23 @@ def choose(
     x, w = pool.features[free], pool.weights[free]
     rng = np.random.default_rng(options.seed)
     n_random = options.n if options.rule == "random" else round(options.random_share * options.n)
-    first = [int(k) for k in rng.permutation(len(x))[:n_random]]
     old = [] if known is None else [known.features]
+    first = random_apart(x, n_random, rng, None if known is None else known.features, options.least)
     others = np.setdiff1d(np.arange(len(x)), first)
     before = np.concatenate([*old, x[first]]) if old or first else None
-    rest = _by_rule(x[others], options.n - n_random, before, w[others], options)
+    rest = _by_rule(x[others], options.n - len(first), before, w[others], options)
     chosen = [*first, *(int(others[k]) for k in rest)]
     if len(chosen) < options.n:
         log.warning(
             "only %d structures are %g apart: fewer than -n %d", len(chosen), options.least, options.n
         )
-    return SelectedStructures(tuple(int(free[k]) for k in chosen), n_random, _distances(x[chosen], old))
+    return SelectedStructures(tuple(int(free[k]) for k in chosen), len(first), _distances(x[chosen], old))
 
 
 def _by_rule(
     x: NDArray[np.float32], n: int, known: NDArray[np.float32] | None, weights: Array, options: SelectOptions
 ) -> list[int]:
-    if n < 1:
+    if n < 1 or options.rule == "random":
         return []
     if options.rule == "largest":
         return largest_first(x, n, weights, known, options.least)
@@ -353,11 +365,11 @@ def _by_rule(
 
 
 def _distances(chosen: NDArray[np.float32], old: Sequence[NDArray[np.float32]]) -> Array:
-    """(C,) of each to the nearest of the old ones and those chosen before it, NaN if there are none."""
+    """(C,) of each to the nearest of the old ones and those chosen before it, NaN if there are none or no features."""
     points = np.concatenate([*old, chosen])
     found = np.full(len(chosen), np.nan)
     for k, end in enumerate(range(len(points) - len(chosen), len(points))):
-        if end:
+        if end and points.shape[1]:
             found[k] = math.sqrt(squared_distances(chosen[k : k + 1], points[:end])[0])
     return found
 

@@ -8,6 +8,7 @@ candidate after another:
     max_determinant     argmax log det(λ + Σ_{j in S+i} z_j z_jᵀ),  z_j = w_j (x_j − x̄)   (D-optimal design, greedily)
     largest_first       argmax w_i, not nearer than a least distance to those in S
     at_random           uniformly
+    random_apart        uniformly, not nearer than a least distance to those in S
 
 The determinant grows by 1 + z_iᵀ A⁻¹ z_i, which is the variance of a linear model in the features: it prefers new
 directions where the largest distance may be reached by one outlier again and again. All cost O((n + |S|) P D) for n of
@@ -116,6 +117,34 @@ def max_determinant(
 def at_random(n_points: int, n: int, rng: np.random.Generator) -> list[int]:
     """n different indices of so many points, uniformly, ascending; all of them if there are fewer."""
     return sorted(int(i) for i in rng.permutation(n_points)[:n])
+
+
+def random_apart(
+    points: ArrayLike,
+    n: int,
+    rng: np.random.Generator,
+    known: ArrayLike | None = None,
+    least: float = 0.0,
+) -> list[int]:
+    """Indices of up to n of the points (P, D) in random order, without those nearer than `least` to a known or taken
+    one. Arguments as of `farthest_first`.
+
+    >>> random_apart([[0.0], [0.1], [0.2]], 2, np.random.default_rng(0), known=[[5.0]], least=1.0)
+    [2]
+    """
+    x, _ = _checked(points, None)
+    order = [int(k) for k in rng.permutation(len(x))]
+    if not least:
+        return order[:n]
+    nearest = squared_distances(x, known)
+    taken: list[int] = []
+    for k in order:
+        if len(taken) == n:
+            break
+        if nearest[k] >= least**2:
+            taken.append(k)
+            nearest = np.minimum(nearest, squared_distances(x, x[k : k + 1]))
+    return taken
 
 
 def squared_distances(points: ArrayLike, to: ArrayLike | None) -> Array:

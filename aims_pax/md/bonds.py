@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -59,6 +59,11 @@ class CovalentBonds:
             return np.zeros(0)
         way = geometry.positions[self.pairs[:, 1]] - geometry.positions[self.pairs[:, 0]]
         return np.asarray(find_mic(way, geometry.cell, geometry.pbc)[1], float)
+
+    def whole_in(self, geometry: Geometry) -> CovalentBonds:
+        """Those that are not broken in this structure."""
+        whole = self.lengths(geometry) <= self.limit
+        return replace(self, pairs=self.pairs[whole], limit=self.limit[whole], longest=self.longest[whole])
 
     def broken(self, geometry: Geometry) -> str:
         """The bond that is longest relative to its limit, as text, if it is broken; else ""."""

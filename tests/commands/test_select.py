@@ -14,6 +14,7 @@ from aims_pax.core.selection import element_moments, farthest_first
 from aims_pax.core.uncertainty import atomic_spread
 from aims_pax.dataset import read_extxyz, to_extxyz
 from aims_pax.errors import SettingsError
+from aims_pax.labelled_data import LabelKeys
 from aims_pax.models.calculator import calculator
 from aims_pax.samplers.descriptors import histograms
 from tests.models.mace import tiny
@@ -149,6 +150,28 @@ def test_structures_may_be_kept_apart(pool, tmp_path):
     assert f"only 10 structures are {least:g} apart: fewer than -n 16" in said
 
 
+@pytest.mark.parametrize("options", [{"by": "random"}, {"share": 0.5}])
+def test_the_random_part_is_kept_apart_too(pool, tmp_path, options):
+    chosen([pool], tmp_path, n=16)
+    least = float(table(tmp_path)[9]["distance_to_earlier"])
+    known = tmp_path / "known.xyz"
+    known.write_bytes(b"".join(list(structure_bytes(pool))[:2]))
+    found, said = chosen(
+        [pool], tmp_path, n=12, least=least, already=(known,), output=tmp_path / "b.xyz", **options
+    )
+    rows = table(tmp_path, "b.xyz.csv")
+    assert all(float(r["distance_to_earlier"]) >= least * (1 - 1e-5) for r in rows)
+    assert 1 <= len(found) < 12
+    assert rows[0]["chosen_by"] == "random"
+    assert f"only {len(found)} structures are {least:g} apart" in said
+
+
+def test_without_features_there_is_no_distance(pool, tmp_path):
+    _, said = chosen([pool], tmp_path, n=4, by="random")
+    assert "no features needed" in said
+    assert {r["distance_to_earlier"] for r in table(tmp_path)} == {"nan"}
+
+
 def test_several_files_are_one_pool(pool, tmp_path):
     other = tmp_path / "other.xyz"
     other.write_text(to_extxyz(tiny.copper(2)))
@@ -191,6 +214,11 @@ def test_nothing_is_replaced(pool, tmp_path):
         ({"by": "spread"}, "--by spread: needs several --model"),
         ({"by": "error"}, "--by error: needs --model"),
         ({"share": 1.5}, "--random-share: expected 0 to 1, got 1.5"),
+        ({"keys": LabelKeys("foo", option="--{}-key")}, "--energy-key: only with --by error"),
+        (
+            {"keys": LabelKeys(forces="foo", option="--{}-key"), "by": "random"},
+            "--forces-key: only with --by error",
+        ),
         ({"least": -1.0}, "--least-distance: expected at least 0"),
         ({"output": "out.traj"}, "-o: .*out.traj: expected a name that ends in .xyz"),
         ({"output": "none/out.xyz"}, "no such folder"),

@@ -6,7 +6,7 @@ import logging
 import time
 
 from aims_pax.commands.md_test.run_test import TestBudget, digest_of_test, run_md_test, write_md_test
-from aims_pax.commands.md_test.starts import systems_of_frames
+from aims_pax.commands.md_test.starts import systems_of_frames, with_moving_atoms
 from aims_pax.engine.run_context import RunContext
 from aims_pax.models.kinds import kind_of_run
 from aims_pax.record.delivered_models import file_digest
@@ -34,8 +34,8 @@ def md_test_at_end(run: RunContext, chosen: list[int]) -> None:
     frames = [*run.dataset.union("train"), *run.dataset.union("valid"), *run.dataset.test]
     md = run.settings.md_by_system
     systems = systems_of_frames(frames, lambda name: md.get(name, run.settings.md) if md else run.settings.md)
-    if not systems:
-        log.warning("no MD test: no labelled structures to start from")
+    if not with_moving_atoms(systems):
+        log.warning("no MD test: no labelled structures with atoms that can move")
         return
     worked = wall_seconds(load_run(run.folder.root, brief=True))
     budget = TestBudget(steps, most=MOST, seconds=max(LEAST, SHARE * worked), seed=run.settings.model.seed)

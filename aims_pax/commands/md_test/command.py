@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from aims_pax.commands.md_test.reference_checks import ReferenceCheck, named_checks, planned_checks
 from aims_pax.commands.md_test.run_test import MDTest, TestBudget, run_md_test, write_md_test
-from aims_pax.commands.md_test.starts import TestedSystem, systems_of_frames
+from aims_pax.commands.md_test.starts import (
+    TestedSystem,
+    starts_of_each,
+    systems_of_frames,
+    with_moving_atoms,
+)
 from aims_pax.dataset import only_known
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame, Label, LabelledFrame
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SETS = ("training", "validation", "test")  # of results/
+STARTS, MOST = 4, 64  # of each system, and trajectories in all, where --starts is not written
 DATA = (".xyz", ".extxyz", ".gz", ".bz2", ".xz")
 
 
@@ -35,13 +41,14 @@ DATA = (".xyz", ".extxyz", ".gz", ".bz2", ".xz")
 class MDTestOptions:
     """What the command line says. ps: of each trajectory. temperature K, timestep fs: None: of the run.
 
+    starts: labelled frames of each system; None: STARTS, fewer with many systems.
     reference: checks against the reference, `errors,frequencies,eos`; "": none.
     """
 
     ps: float = 1.0
     temperature: float | None = None
     timestep: float | None = None
-    starts: int = 4
+    starts: int | None = None
     seed: int = 0
     reference: str = ""
     output: Path | None = None
@@ -82,13 +89,15 @@ def assess_in_md(
     )
     if not systems:
         raise SettingsError(f"{', '.join(map(str, source.data))}: no structures to start from")
-    shortest = min(s.md.timestep for s in systems)
-    budget = TestBudget(
-        math.ceil(1000 * asked.ps / shortest), asked.starts, max(64, 2 * len(systems)), None, asked.seed
-    )
+    tested = with_moving_atoms(systems)
+    if not tested:
+        raise SettingsError(
+            f"{', '.join(map(str, source.data))}: all atoms are fixed in all structures; MD needs atoms that can move"
+        )
+    budget = _budget(asked, tested)
     names = ", ".join(f.name for f in files)
     what = (
-        f"{asked.ps:g} ps from {plural(asked.starts, 'labelled frame')} of {plural(len(systems), 'system')}"
+        f"{asked.ps:g} ps from {plural(budget.starts, 'labelled frame')} of {plural(len(tested), 'system')}"
     )
     _say(console, f"MD test of {names}: {what}, at T and 1.5 T")
     done = run_md_test(potential, systems, budget, {f.name: file_digest(f) for f in files})
@@ -110,6 +119,14 @@ def assess_in_md(
     return found
 
 
+def _budget(asked: MDTestOptions, tested: Sequence[TestedSystem]) -> TestBudget:
+    """How much MD: as many starts as asked for; without a number, as many of STARTS as MOST trajectories allow."""
+    n = len(tested)
+    starts = asked.starts or starts_of_each(n, STARTS, MOST)
+    steps = math.ceil(1000 * asked.ps / min(s.md.timestep for s in tested))
+    return TestBudget(steps, starts, max(MOST, 2 * n * starts), None, asked.seed)
+
+
 def _say(console: Console, line: str) -> None:
     console.print(line, soft_wrap=True, highlight=False, markup=False)
 
@@ -119,7 +136,7 @@ def _check_options(asked: MDTestOptions) -> None:
     for name, value in (("ps", asked.ps), ("temperature", asked.temperature), ("timestep", asked.timestep)):
         if value is not None and not 0 < value < math.inf:
             raise SettingsError(f"--{name}: expected a positive number, got {value:g}")
-    if asked.starts < 1:
+    if asked.starts is not None and asked.starts < 1:
         raise SettingsError(f"--starts: expected 1 or more, got {asked.starts}")
     if asked.output is not None and asked.output.suffix:
         raise SettingsError(f"-o: expected a folder for the MD test, got {asked.output}")

@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from aims_pax.commands.md_test.starts import TestedSystem, choose_starts
+from aims_pax.commands.md_test.starts import TestedSystem, choose_starts, starts_of_each, with_moving_atoms
 from aims_pax.commands.md_test.summary import summary_of_trajectories
 from aims_pax.commands.md_test.trajectories import (
     FRICTION,
     Followed,
+    TestStart,
     at_constant_energy,
     continue_all,
     follow,
@@ -64,6 +65,7 @@ def run_md_test(
     """Test a potential. models: {file: SHA-256}. Raises Abandoned when `stop` returns True."""
     began = time.monotonic()
     starts = choose_starts(systems, budget.starts, budget.most, budget.seed)
+    each = starts_of_each(len(with_moving_atoms(systems)), budget.starts, budget.most)
     thermal_part = 1 / (1 + CONSTANT / 2)  # half of the trajectories continue at constant energy
     until = None if budget.seconds is None else began + budget.seconds * thermal_part
     thermal = follow(starts, potential, budget.steps, stop, until)
@@ -77,21 +79,26 @@ def run_md_test(
         "format": 1,
         "digest": digest_of_test(models, systems, budget),
         "models": dict(models),
-        "budget": asdict(budget),
+        "budget": asdict(budget) | {"starts": each},
         "shortened": any(f.survived and f.state.step < steps for f, steps in done),
         "wall_s": round(time.monotonic() - began, 3),
-        "thermostat": _thermostat(starts),
+        "thermostat": _thermostat(starts, systems),
         "not_tested": [s.name for s in systems if s.name not in lowest],
         **summary_of_trajectories(thermal, constant, systems),
     }
     return MDTest(found, thermal, constant)
 
 
-def _thermostat(starts: Sequence[Any]) -> str:
-    words = {
-        f"NPT {s.md.barostat}" if s.md.stat_ensemble == "NPT" else f"Langevin {s.md.friction:g} fs⁻¹"
-        for s in starts
-    }
+def _thermostat(starts: Sequence[TestStart], systems: Sequence[TestedSystem]) -> str:
+    """`Langevin 0.02 fs⁻¹ (NVT where atoms are fixed), NPT MTK`: those of all trajectories."""
+    at_pressure = {s.name for s in systems if str(s.md.stat_ensemble).upper() == "NPT"}
+    words = set()
+    for s in starts:
+        if s.md.stat_ensemble == "NPT":
+            words.add(f"NPT {s.md.barostat}")
+        else:
+            fixed = s.frame.fixed is not None and s.frame.periodic and s.system in at_pressure
+            words.add(f"Langevin {s.md.friction:g} fs⁻¹" + (" (NVT where atoms are fixed)" if fixed else ""))
     return ", ".join(sorted(words))
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aims_pax.commands.md_test.trajectories import TestStart, thermal_settings
 from aims_pax.frames import LabelledFrame
 from aims_pax.md.bonds import find_bonds
 from aims_pax.md.temperature import hottest
+from aims_pax.report.figures.style import thinned
 from aims_pax.seeds import rng, seed_number
 
 HOTTER = 1.5  # times the run's temperature
@@ -51,41 +52,58 @@ def systems_of_frames(
     return found
 
 
+def with_moving_atoms(systems: Sequence[TestedSystem]) -> list[TestedSystem]:
+    """The systems in which an atom can move, each with those of its frames."""
+    found = []
+    for system in systems:
+        own = tuple(f for f in system.frames if f.frame.fixed is None or not f.frame.fixed.all())
+        if own:
+            found.append(replace(system, frames=own))
+    return found
+
+
 def choose_starts(
     systems: Sequence[TestedSystem], per_system: int, most: int, seed: int = 0
 ) -> list[TestStart]:
     """Trajectories of every system at T and 1.5 T, in this order for each start.
 
     per_system: labelled frames of a system, drawn at random. most: trajectories in all, at least two; with more systems
-    than that allows, the first are taken from as many systems as possible, evenly spread over the list.
+    than that allows, the first are taken from as many systems as possible, evenly spread over the list. Systems without
+    an atom that can move have none.
     """
+    systems = with_moving_atoms(systems)
     pairs = max(1, most // 2)
     chosen = (
         [systems[k * len(systems) // pairs] for k in range(pairs)] if len(systems) > pairs else list(systems)
     )
-    each = max(1, min(per_system, pairs // max(1, len(chosen))))
+    each = starts_of_each(len(systems), per_system, most)
     starts: list[TestStart] = []
     for system in chosen:
         draw = rng("md test", seed, system.name).permutation(len(system.frames))
-        bonds = find_bonds([f.frame for f in _spread_out(system.frames)])
+        bonds = find_bonds([system.frames[k].frame for k in thinned(len(system.frames), LOOKED_AT)])
         for k in range(each):
             frame = system.frames[int(draw[k % len(draw)])].frame
+            whole = bonds.whole_in(frame)  # a bond that is broken in the frame cannot break
             for T in temperatures(system):
                 stream = seed_number("md test", seed, system.name, k, f"{T:g}")
                 starts.append(
-                    TestStart(
-                        system.name, frame, T, thermal_settings(system.md, T, frame.periodic), bonds, stream
-                    )
+                    TestStart(system.name, frame, T, thermal_settings(system.md, T, frame), whole, stream)
                 )
     return starts
+
+
+def starts_of_each(n_systems: int, per_system: int, most: int) -> int:
+    """The starts of each tested system: per_system, or as many as `most` trajectories in all allow, at least one.
+
+    n_systems: with atoms that can move. Each start is two trajectories.
+
+    >>> starts_of_each(20, 4, 64)
+    1
+    """
+    return max(1, min(per_system, most // 2 // max(1, n_systems)))
 
 
 def temperatures(system: TestedSystem) -> tuple[float, float]:
     """K: that of the system and 1.5 times as much."""
     T = float(system.md.temperature)
     return T, HOTTER * T
-
-
-def _spread_out(frames: Sequence[LabelledFrame]) -> Sequence[LabelledFrame]:
-    step = max(1, len(frames) // LOOKED_AT)
-    return frames[::step][:LOOKED_AT]

@@ -66,11 +66,14 @@ class Followed:
         return np.array(self.temperature[round(SETTLING * len(self.temperature)) :])
 
 
-def thermal_settings(md: Any, temperature: float, periodic: bool) -> Any:
-    """MD settings of a thermal trajectory: the run's barostat, else Langevin dynamics with a short relaxation time."""
+def thermal_settings(md: Any, temperature: float, frame: Frame) -> Any:
+    """MD settings of a thermal trajectory: the run's barostat, else Langevin dynamics with a short relaxation time.
+
+    temperature: K. A frame with fixed atoms has no barostat: atoms cannot be fixed at constant pressure.
+    """
     asked = SimpleNamespace(**{name: getattr(md, name) for name in type(md).model_fields})
     asked.temperature = temperature
-    if str(md.stat_ensemble).upper() == "NPT" and periodic:
+    if str(md.stat_ensemble).upper() == "NPT" and frame.periodic and frame.fixed is None:
         return asked
     asked.stat_ensemble, asked.thermostat, asked.friction = "NVT", "Langevin", max(FRICTION, md.friction)
     return asked

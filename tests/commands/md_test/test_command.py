@@ -1,12 +1,15 @@
 """`aims-PAX test --md`: models by path or the folder of a run, and what it refuses."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from aims_pax.commands.md_test.command import MDTestOptions, assess_in_md
+from aims_pax.commands.md_test.command import MDTestOptions, _budget, assess_in_md
+from aims_pax.commands.md_test.starts import choose_starts, systems_of_frames
 from aims_pax.errors import SettingsError
+from tests.commands.md_test.springs import MD, frames
 
 FILES = ("aimsPAX.yaml", "mace.yaml")
 
@@ -26,6 +29,15 @@ def test_a_model_by_its_path_is_tested_on_a_dataset(trained, tmp_path):
     assert json.loads((tmp_path / "out" / "md_test.json").read_text())["digest"] == found["digest"]
     assert (tmp_path / "out" / "md_test" / "md_temperature.png").stat().st_size > 1000
     assert f"MD test of {model.name}: 0.02 ps from 1 labelled frame of 2 systems, at T and 1.5 T" in text
+
+
+def test_as_many_starts_as_written_are_begun_and_else_as_many_as_many_systems_allow():
+    [water] = systems_of_frames(frames(60), lambda name: MD, None)
+    for n, asked, each in ((1, 50, 50), (20, 4, 4), (20, None, 1), (9, None, 3), (1, None, 4)):
+        tested = [replace(water, name=f"s{k}") for k in range(n)]
+        budget = _budget(MDTestOptions(starts=asked), tested)
+        starts = choose_starts(tested, budget.starts, budget.most)
+        assert (budget.starts, len(starts)) == (each, 2 * n * each)
 
 
 def test_a_delivered_model_finds_the_frames_of_its_run_and_both_models_are_a_committee(trained, tmp_path):

@@ -1,11 +1,16 @@
 """The whole MD test: what is written of it, and the words it is given."""
 
 import json
+from dataclasses import replace
+
+import numpy as np
 
 from aims_pax.commands.md_test.run_test import TestBudget, digest_of_test, run_md_test, write_md_test
-from aims_pax.commands.md_test.starts import systems_of_frames
+from aims_pax.commands.md_test.starts import systems_of_frames, with_moving_atoms
+from aims_pax.frames import Label, LabelledFrame
 from aims_pax.report.md_test import md_test_lines, md_verdict, read_md_test
-from tests.commands.md_test.springs import MD, Springs, frames
+from aims_pax.settings.md import MDSettings
+from tests.commands.md_test.springs import MD, WATER, Springs, frames
 
 
 def assessed(springs, steps=600, temperature=300.0, **budget):
@@ -55,6 +60,33 @@ def test_the_digest_knows_models_frames_settings_and_length_but_not_the_time_all
         digest_of_test({"a": "1"}, systems_of_frames(frames(3), lambda name: MD, None), TestBudget(100)),
     ]  # fmt: skip
     assert len({one, *others}) == 5
+
+
+def test_systems_whose_atoms_are_all_fixed_are_not_tested():
+    still = replace(WATER, fixed=np.ones(3, bool))
+    data = [*frames(), LabelledFrame(still, Label(0.0, np.zeros((3, 3))), {"system": "still"})]
+    systems = systems_of_frames(data, lambda name: MD, None)
+    found = run_md_test(Springs(), systems, TestBudget(100), {}).found
+    assert found["not_tested"] == ["still"]
+    assert {law["system"] for law in found["temperature_law"]} == {"water"}
+    assert not with_moving_atoms(systems[1:])
+
+
+def test_a_crystal_with_fixed_atoms_is_tested_at_constant_volume():
+    npt = MDSettings(stat_ensemble="NPT", barostat="MTK", temperature=300.0)
+    crystal = replace(WATER, cell=np.eye(3) * 9, pbc=True, fixed=np.array([True, False, False]))
+    data = [*frames(), LabelledFrame(crystal, Label(0.0, np.zeros((3, 3))), {"system": "crystal"})]
+    systems = systems_of_frames(data, lambda name: npt, None)
+    found = run_md_test(Springs(), systems, TestBudget(100), {}).found
+    assert {t["system"] for t in found["trajectories"]} == {"water", "crystal"}
+    assert found["thermostat"] == "Langevin 0.02 fs⁻¹, Langevin 0.02 fs⁻¹ (NVT where atoms are fixed)"
+
+
+def test_the_number_of_starts_that_is_stored_is_that_of_those_begun():
+    [water] = systems_of_frames(frames(), lambda name: MD, None)
+    two = [water, replace(water, name="other")]
+    found = run_md_test(Springs(), two, TestBudget(20, starts=4, most=8), {}).found
+    assert (found["budget"]["starts"], len(found["trajectories"])) == (2, 8)
 
 
 def test_earlier_or_damaged_files_count_as_none(tmp_path):

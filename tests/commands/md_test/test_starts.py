@@ -1,11 +1,13 @@
 """Where trajectories of the MD test begin."""
 
+from dataclasses import replace
+
 import pytest
 
 from aims_pax.commands.md_test.starts import choose_starts, systems_of_frames, temperatures
 from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.settings.md import MDSettings
-from tests.commands.md_test.springs import MD, frames
+from tests.commands.md_test.springs import MD, WATER, frames
 
 
 def systems(md=MD, temperature=None):
@@ -22,6 +24,24 @@ def test_each_start_is_a_labelled_frame_at_t_and_at_one_and_a_half_t():
     assert starts[0].bonds.pairs.tolist() == [[0, 1], [0, 2]]
     assert [s.stream for s in choose_starts([water], 3, 64)] == [s.stream for s in starts]
     assert choose_starts([water], 3, 64, seed=1)[0].stream != starts[0].stream
+
+
+def test_bonds_are_found_in_frames_from_the_first_to_the_last():
+    [water] = systems_of_frames(frames(100), lambda name: MD, None)
+    longer = WATER.positions * [1.3, 1, 1]
+    last = replace(water.frames[-1], frame=WATER.moved(longer))
+    [start, _] = choose_starts([replace(water, frames=(*water.frames[:-1], last))], 1, 2)
+    assert start.bonds.longest[0] == pytest.approx(1.3 * 0.96)
+
+
+def test_a_bond_that_is_broken_in_its_own_frame_is_not_watched():
+    [water] = systems_of_frames(frames(12), lambda name: MD, None)
+    torn = replace(water.frames[0], frame=WATER.moved(WATER.positions * [2.0, 1, 1]))
+    starts = choose_starts([replace(water, frames=(torn, *water.frames[1:]))], 12, 24)
+    pairs = {s.frame.id: s.bonds.pairs.tolist() for s in starts}
+    assert pairs.pop(torn.frame.id) == [[0, 2]]
+    assert all(own == [[0, 1], [0, 2]] for own in pairs.values())
+    assert not any(s.bonds.broken(s.frame) for s in starts)
 
 
 def test_a_run_that_heats_is_tested_at_its_highest_temperature_unless_one_is_given():
