@@ -193,12 +193,11 @@ def _stresses(file: GivenFile, keys: LabelKeys, wanted: bool) -> Iterator[str]:
 def _ions(file: GivenFile) -> Iterator[str]:
     places = [k for k, f in enumerate(file.frames, 1) if is_lone(f) and not is_isolated_atom(f)]
     if places and file.use != "test":
-        formula, charge = file.frames[places[0] - 1].frame.formula, file.frames[places[0] - 1].frame.charge
+        first, ions = file.frames[places[0] - 1].frame, "ion" if len(places) == 1 else "ions"
         yield (
-            f"{file.name}: {len(places)} single {'ion' if len(places) == 1 else 'ions'}, such as structure {places[0]} "
-            f"(counted from 1; {formula}, charge "
-            f"{charge:+g}): only neutral atoms are the zero of energy, and MACE models, which do not read the charge, "
-            "learn nothing from ions alone"
+            f"{file.name}: {len(places)} single {ions}, such as structure {places[0]} (counted from 1; {first.formula}, "
+            f"charge {first.charge:+g}): only neutral atoms are the zero of energy, and MACE models, which do not read the "
+            "charge, learn nothing from ions alone"
         )
 
 

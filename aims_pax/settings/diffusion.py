@@ -152,9 +152,8 @@ def read_diffusion(
     given = {k: v for k, v in options.items() if v is not None}
     own = {*given, *(() if document is None else map(str, document.data))}
     if begun is not None and own & {"epochs", "max_steps"} and not own & set(TIMES):
-        written = {
-            k: v for k, v in written.items() if k not in TIMES
-        }  # the new limit takes the place of the time
+        # the new limit takes the place of the time
+        written = {k: v for k, v in written.items() if k not in TIMES}
     try:
         settings = DiffusionSettings.model_validate({**written, **given})
     except ValidationError as error:
