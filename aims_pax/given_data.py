@@ -195,9 +195,9 @@ def _ions(file: GivenFile) -> Iterator[str]:
     if places and file.use != "test":
         first, ions = file.frames[places[0] - 1].frame, "ion" if len(places) == 1 else "ions"
         yield (
-            f"{file.name}: {len(places)} single {ions}, such as structure {places[0]} (counted from 1; {first.formula}, "
-            f"charge {first.charge:+g}): only neutral atoms are the zero of energy, and MACE models, which do not read the "
-            "charge, learn nothing from ions alone"
+            f"{file.name}: {len(places)} single {ions}, such as structure {places[0]} (counted from 1; "
+            f"{first.formula}, charge {first.charge:+g}): only neutral atoms are the zero of energy, and MACE models, "
+            "which do not read the charge, learn nothing from ions alone"
         )
 
 
