@@ -34,7 +34,13 @@ PLANS: dict[str, dict[str, Any]] = {
     "killed": {"seconds": 20.0, "frames": 4},
     "abandoned": {"seconds": 15.0, "frames": 4},
     "term": {**BOTH, "header": GRID_ENGINE.header + "#$ -q a.q\n"},
-    "limit": {**BOTH, "header": GRID_ENGINE.header + "#$ -q b.q\n", "walltime": 60.0, "seconds": 50.0},
+    "limit": {
+        **BOTH,
+        "header": GRID_ENGINE.header + "#$ -q b.q\n",
+        "walltime": 110.0,
+        "seconds": 90.0,
+        "limit": 400.0,
+    },
     "stopped": {"seconds": 300.0, "limit": 400.0, "frames": 2, "cancel": True},
     "interrupted": {"seconds": 300.0, "limit": 400.0, "frames": 3},
 }

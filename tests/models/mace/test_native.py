@@ -65,12 +65,16 @@ def test_native_energies_forces_and_stress_are_those_of_mace_calculator(changes)
     # in float64, because MACE's own float32 is off by 2e-5 eV/Å where repulsion or density blocks are used
     calculator = MACECalculator(models=committee.evaluator.models, device="cpu", default_dtype="float64")
     parts = np.split(said.forces[0].numpy(), np.cumsum([len(f) for f in MIXED])[:-1])
+    double = changes.get("default_dtype") == "float64"
+    assert [member.single for member in committee.evaluator.native] == [not double]
+    top = float(said.forces.abs().max())
+    force, per_atom, stress = (1e-6, 1e-6, 1e-7) if double else (4e-5 * max(top, 1), 1e-5, 2e-6)
     for k, (frame, forces) in enumerate(zip(MIXED, parts, strict=True)):
         told = calculate(frame, calculator)
-        np.testing.assert_allclose(forces, told.forces, rtol=0, atol=1e-6)
-        assert said.energies[0, k] == pytest.approx(told.energy, abs=1e-6 * len(frame))
+        np.testing.assert_allclose(forces, told.forces, rtol=0, atol=force)
+        assert said.energies[0, k] == pytest.approx(told.energy, abs=per_atom * len(frame))
         if frame.periodic:
-            np.testing.assert_allclose(said.stress[0, k], told.stress, rtol=0, atol=1e-7)
+            np.testing.assert_allclose(said.stress[0, k], told.stress, rtol=0, atol=stress)
         else:
             assert torch.isnan(said.stress[0, k]).all()
 
@@ -140,9 +144,9 @@ def test_auto_is_native_and_says_so_once(caplog, pair):
 def spoilt(change):
     """An export with one thing wrong."""
 
-    def read(content):
+    def read(content, single=False):
         change(content)
-        return right(content)
+        return right(content, single)
 
     right = native.read_native
     return read
@@ -181,6 +185,42 @@ def test_a_wrong_export_is_caught_and_torch_takes_over_for_good(change, monkeypa
     assert "differs from MACE's" in caplog.text
     with pytest.raises(SettingsError, match="differs from MACE's"):
         alone(model, "native").evaluate(MIXED)
+
+
+@pytest.mark.parametrize("change", [shift, neighbours, readout, radial])
+def test_a_wrong_export_is_caught_in_single_precision_too(change, monkeypatch, caplog, pair):
+    pair.potential()
+    model = pair._frozen[0]
+    monkeypatch.setattr(native, "read_native", spoilt(change))
+    with caplog.at_level(logging.INFO):
+        backend = Backend("auto", "cpu", model, renewed=True)
+        said = Committee([model], evaluator=backend.evaluator).evaluate(MIXED)
+    assert torch.equal(said.forces, Committee([model]).evaluate(MIXED).forces)
+    assert [r.message.split(", because")[0] for r in caplog.records] == [
+        "inference: native in double precision",
+        "inference: torch from now on",
+    ]
+
+
+def test_what_is_too_coarse_in_single_precision_is_evaluated_in_double(monkeypatch, caplog, pair):
+    pair.potential()
+    model = pair._frozen[0]
+    monkeypatch.setattr(native, "SINGLE", (1e-9, 1e-9))
+    backend = Backend("native", "cpu", model, renewed=True)
+    committee = Committee([model], evaluator=backend.evaluator)
+    with caplog.at_level(logging.INFO):
+        said = committee.evaluate(MIXED)
+    assert torch.equal(said.forces, alone(model, "native").evaluate(MIXED).forces)
+    assert not committee.evaluator.native[0].single
+    assert "double precision, because in single precision energy differs from MACE's by" in caplog.text
+
+
+def test_models_that_stay_are_evaluated_in_double_precision(pair):
+    pair.potential()
+    model = pair._frozen[0]
+    assert model.atomic_energies_fn.atomic_energies.dtype == torch.float32
+    assert not NativeMember(model).single
+    assert NativeMember(model, single=True).single
 
 
 def test_weights_that_cannot_be_inverted_are_left_to_torch(caplog):
@@ -321,7 +361,9 @@ def test_of_many_elements_only_those_that_occur_are_read(changes, monkeypatch):
     model = ensemble([1], MANY, **(BASE | changes)).potential().evaluator.models[0]
     sizes, real = [], native.read_native
     monkeypatch.setattr(
-        native, "read_native", lambda content: sizes.append(content["atomic_numbers"]) or real(content)
+        native,
+        "read_native",
+        lambda content, single: sizes.append(content["atomic_numbers"]) or real(content, single),
     )
     committee = alone(model, "native")
     first = [MOLECULE, water(1)[0].frame]
