@@ -25,7 +25,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import torch
-from ase import units
+from ase import Atoms, units
 from ase.build import bulk, molecule
 from ase.md.langevin import Langevin
 
@@ -66,6 +66,13 @@ def ensemble(inference: str, channels: int) -> Ensemble:
     return built
 
 
+def in_double_precision(built: Ensemble) -> None:
+    """Let symmetrix evaluate in double precision, as it did before."""
+    built.potential()
+    assert built._backend is not None
+    built._backend.single = False
+
+
 def twenty_one_atoms() -> Frame:
     """Benzene, acetic acid and a hydrogen near each other: the atoms of aspirin."""
     acid, atom = molecule("CH3COOH"), molecule("H")
@@ -81,6 +88,21 @@ def cell() -> Frame:
     return Frame.from_atoms(atoms)
 
 
+def water(n: int) -> Frame:
+    """A cubic cell of n water molecules at 1 g/cm³, roughly on a grid, turned at random."""
+    rng = np.random.default_rng(5)
+    side = (n * 18.0153 / 0.602214) ** (1 / 3)  # Å
+    cells = int(np.ceil(n ** (1 / 3)))
+    grid = np.stack(np.meshgrid(*[np.arange(cells)] * 3), axis=-1).reshape(-1, 3)[:n]
+    atoms = Atoms(cell=[side] * 3, pbc=True)
+    for place in grid:
+        one = molecule("H2O")
+        one.rotate(rng.uniform(0, 360), rng.normal(size=3))
+        one.translate(place * side / cells)
+        atoms += one
+    return Frame.from_atoms(atoms)
+
+
 def ethanol() -> Frame:
     return Frame.from_atoms(molecule("CH3CH2OH"))
 
@@ -90,6 +112,8 @@ SYSTEMS: dict[str, tuple[Callable[[], Frame], int]] = {
     "21 atoms × 8": (twenty_one_atoms, 8),
     "64-atom cell × 2": (cell, 2),
     "21 atoms × 4": (twenty_one_atoms, 4),
+    "201 atoms of water × 2": (lambda: water(67), 2),
+    "501 atoms of water × 2": (lambda: water(167), 2),
 }
 
 
@@ -197,6 +221,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--channels", type=int, default=32)
+    parser.add_argument("--double", action="store_true", help="native in double precision too")
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS)[:3])
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -213,6 +238,9 @@ def main() -> None:
         f"{'system':22}{'what':22}{'ms per trajectory-step':>24}{'ratio to ASE':>14}{'of single rounds':>20}"
     )
     best = list(back_ends)[-1]
+    if options.double and not reason:
+        back_ends["native, double"] = ensemble("native", options.channels)
+        in_double_precision(back_ends["native, double"])
     pool = MDPool(back_ends[best], PROCESSES)
     for name in options.systems:
         make, n = SYSTEMS[name]

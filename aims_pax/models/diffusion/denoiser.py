@@ -25,7 +25,7 @@ from aims_pax.models.diffusion.noisers import ConfinedCellPositions, PositionNoi
 from aims_pax.models.diffusion.score_network import Neighbourhood, ScoreNetwork
 from aims_pax.models.neighbour_list import neighbour_list
 
-UNCONDITIONAL = 0.2  # share of training structures whose property is hidden
+UNCONDITIONAL = 0.2  # share of training structures whose property, or whose composition, is hidden
 TYPE_WEIGHT = 0.2  # of the cross entropy in the loss
 
 
@@ -47,6 +47,7 @@ class Architecture:
     sigma_centre: Å, the level that training looks at most, 0 for none.
     neighbours: mean number of neighbours in the data. conditioning: name of the property, or "".
     classes: of an integer property, 1 for a scalar, 0 for none. centre, spread: of the property in the data.
+    composition: whether the network knows which elements the masked atoms have, all together.
     """
 
     noisers: tuple[str, ...]
@@ -65,6 +66,7 @@ class Architecture:
     classes: int = 0
     centre: float = 0.0
     spread: float = 1.0
+    composition: bool = False
 
     def plain(self) -> dict[str, Any]:
         """As plain values, for YAML."""
@@ -117,6 +119,7 @@ class Denoiser(nn.Module):
             heights=isinstance(self.positions, ConfinedCellPositions),
             classes=len(a.vocabulary) if self.types else 0,
             condition=a.classes,
+            composition=a.composition and self.types is not None,
         )
         self.schedule = NoiseSchedule(a.sde, a.sigma_min, a.sigma_max, a.sigma_data, a.sigma_centre)
 
@@ -157,9 +160,13 @@ class Denoiser(nn.Module):
         sigma: Tensor,
         condition: Tensor | None = None,
         known: Tensor | None = None,
+        left: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """(D − x (A, 3) Å, scores of the elements (A, V) or None). condition: (B,) standardised property."""
-        F, scores = self._raw(batch, pos, classes, sigma, condition, known)
+        """(D − x (A, 3) Å, scores of the elements (A, V) or None). condition: (B,) standardised property.
+
+        left: (B, V) number of masked atoms of each element, negative in structures where nobody knows it; None: in none.
+        """
+        F, scores = self._raw(batch, pos, classes, sigma, condition, known, self._shares(batch, left))
         if self.positions is None:
             return torch.zeros_like(pos), scores
         skip, out = self._coefficients(batch, pos, sigma)
@@ -184,7 +191,8 @@ class Denoiser(nn.Module):
         if self.positions is not None:
             clean = self.positions.settled(batch, clean)
             pos = self.positions.noised(batch, clean, sigma, generator)
-        found, scores = self(batch, pos, seen, sigma, condition, known)
+        left = self._hidden(batch, classes, seen, generator) if self._counts else None
+        found, scores = self(batch, pos, seen, sigma, condition, known, left)
         total = torch.zeros(())
         if self.positions is not None:
             total = total + self._position_loss(batch, pos, clean, sigma, found)
@@ -206,6 +214,28 @@ class Denoiser(nn.Module):
         hidden = (seen == self.masked) & batch.free
         entropy = nn.functional.cross_entropy(scores, classes, reduction="none")[:, None]
         return batch.mean(entropy, hidden).mean()
+
+    @property
+    def _counts(self) -> bool:
+        """Whether the network knows the elements of the masked atoms, all together."""
+        return self.architecture.composition and self.types is not None
+
+    def _hidden(self, batch: BatchedGraphs, classes: Tensor, seen: Tensor, g: torch.Generator) -> Tensor:
+        """(B, V) number of masked atoms of each element; −1 in the structures whose composition is not shown."""
+        hidden = (seen == self.masked) & batch.free
+        one = nn.functional.one_hot(classes, self.masked) * hidden[:, None]
+        left = one.new_zeros((len(batch), self.masked)).index_add(0, batch.graph, one)
+        known = torch.rand(len(batch), generator=g) >= UNCONDITIONAL
+        return torch.where(known[:, None], left, -1)
+
+    def _shares(self, batch: BatchedGraphs, left: Tensor | None) -> Tensor | None:
+        """(B, V) shares of the elements among the masked atoms, not a number where nobody knows them."""
+        if not self._counts:
+            return None
+        if left is None:
+            return torch.full((len(batch), self.masked), torch.nan)
+        shares = left / left.sum(1, keepdim=True).clamp_min(1)
+        return torch.where(left < 0, torch.nan, shares.float())
 
     def _shown(self, graphs: Sequence[AtomsGraph], g: torch.Generator) -> tuple[Tensor | None, Tensor | None]:
         name = self.architecture.conditioning
@@ -232,6 +262,7 @@ class Denoiser(nn.Module):
         sigma: Tensor,
         condition: Tensor | None,
         known: Tensor | None,
+        shares: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         data = self.architecture.sigma_data
         if isinstance(self.positions, Positions):
@@ -247,7 +278,7 @@ class Denoiser(nn.Module):
         level = (sigma.clamp_min(1e-6).log() / 4).float()
         wanted = None if condition is None else condition.float()
         found: tuple[Tensor, Tensor | None] = self.network(
-            near, classes, batch.free, batch.graph, level, wanted, known
+            near, classes, batch.free, batch.graph, level, wanted, known, shares
         )
         return found
 

@@ -304,14 +304,16 @@ def sampled(
     else:
         classes = model.classes_of(numbers)
     schedule = model.schedule if how.eps is None else replace(model.schedule, low=how.eps)
-    process = ReverseProcess(
-        _steered(model, batch, how), model.positions, schedule, how.sampler, how.steps,
-        masked=model.masked if masked else None, stop=how.stop,
-    )  # fmt: skip
     left = None
-    if masked and counts is not None:
+    if not masked:
+        left = torch.zeros((len(starts), model.masked), dtype=torch.long)
+    elif counts is not None:
         row = [counts.get(z, 0) for z in model.architecture.vocabulary]
         left = torch.tensor([row] * len(starts))
+    process = ReverseProcess(
+        _steered(model, batch, how, left), model.positions, schedule, how.sampler, how.steps,
+        masked=model.masked if masked else None, stop=how.stop,
+    )  # fmt: skip
     with torch.no_grad():
         pos, classes = process.run(batch, pos, classes, generator, left)
     numbers = torch.where(batch.free, model.numbers_of(classes.clamp_max(model.masked - 1)), numbers)
@@ -322,8 +324,8 @@ def sampled(
     ]  # positions of fixed atoms are those given, bit for bit
 
 
-def _steered(model: Denoiser, batch: BatchedGraphs, how: Generating) -> Denoises:
-    """The model with its property and the forces of a potential."""
+def _steered(model: Denoiser, batch: BatchedGraphs, how: Generating, left: Tensor | None) -> Denoises:
+    """The model with its property and the forces of a potential. left: what `ReverseProcess.run` counts down."""
     condition = None
     if how.value is not None:
         values = torch.full((len(batch),), float(how.value))
@@ -332,9 +334,9 @@ def _steered(model: Denoiser, batch: BatchedGraphs, how: Generating) -> Denoises
     def denoise(
         b: BatchedGraphs, pos: Tensor, classes: Tensor, sigma: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        d, scores = model(b, pos, classes, sigma, condition)
+        d, scores = model(b, pos, classes, sigma, condition, left=left)
         if condition is not None and how.guidance:
-            d0, scores0 = model(b, pos, classes, sigma, None)
+            d0, scores0 = model(b, pos, classes, sigma, None, left=left)
             d = d + how.guidance * (d - d0)
             if scores is not None and scores0 is not None:
                 scores = scores + how.guidance * (scores - scores0)

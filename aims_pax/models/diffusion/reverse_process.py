@@ -62,7 +62,8 @@ class ReverseProcess:
         """Positions (A, 3) and classes (A,) of new structures.
 
         pos: where the fixed atoms are, and where all are if positions are not generated. classes: (A,), masked where
-        the element is generated. left: (B, V) how many atoms of each element are to be generated; None: any number.
+        the element is generated. left: (B, V) how many atoms of each element are to be generated, counted down in
+        place; None: any number.
         """
         s = self.schedule
         if self.noiser is not None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 HEIGHTS = 12  # radial functions of the height between two walls
 WAVES = 8  # frequencies of the noise level
+LEAST_SHARE = 1e-4  # of an element among masked atoms
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class ScoreNetwork(nn.Module):
 
     types: number of classes of atoms at the input. features: width. blocks: layers. reach: the largest distance that
     radial functions resolve. smooth: whether messages vanish at `reach`. heights: whether atoms have a height.
-    condition: 0 none, 1 a scalar, n > 1 one of n classes.
+    condition: 0 none, 1 a scalar, n > 1 one of n classes. composition: whether the elements of masked atoms are counted.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class ScoreNetwork(nn.Module):
         heights: bool = False,
         classes: int = 0,
         condition: int = 0,
+        composition: bool = False,
     ) -> None:
         super().__init__()
         F = features
@@ -72,6 +74,9 @@ class ScoreNetwork(nn.Module):
             self.integer = nn.Embedding(condition, F)
         if condition:
             self.unconditional = nn.Parameter(torch.zeros(F))
+        if composition:
+            self.shares = nn.Sequential(nn.Linear(classes, F), nn.SiLU(), nn.Linear(F, F))
+            self.any_shares = nn.Parameter(torch.zeros(F))
         if heights:
             self.height = nn.Linear(HEIGHTS, F)
             self.height_vector = nn.Linear(HEIGHTS, F)
@@ -92,9 +97,17 @@ class ScoreNetwork(nn.Module):
         level: Tensor,
         condition: Tensor | None = None,
         known: Tensor | None = None,
+        shares: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """types, graph: (A,); free: (A,) bool; level: (B,); condition: (B,); known: (B,) bool, where it is given."""
+        """types, graph: (A,); free: (A,) bool; level: (B,); condition: (B,); known: (B,) bool, where it is given.
+
+        shares: (B, classes) of the elements among the masked atoms, not a number where nobody knows them.
+        """
         state = self.level(_waves(level)) + self._conditioned(level, condition, known)
+        if shares is not None:
+            counted = ~shares.isnan().any(1, keepdim=True)
+            shares = shares.nan_to_num(0.0)
+            state = state + torch.where(counted, self.shares(shares), self.any_shares)
         h = self.element(types) + state[graph] + (~free).to(state.dtype)[:, None] * self.held
         v = None
         if near.heights is not None:
@@ -111,7 +124,12 @@ class ScoreNetwork(nn.Module):
         for layer in self.layers:
             h, v = layer(h, v, state[graph], radial, unit, weight[..., None], near)
         out = self.vector(v)[..., 0] * self.gate(h)
-        return out, self.classify(h) if self.classes else None
+        if not self.classes:
+            return out, None
+        scores = self.classify(h)
+        if shares is not None:  # before anything is learnt, each masked atom has the elements of the rest
+            scores = scores + torch.where(counted, (shares + LEAST_SHARE).log(), 0.0)[graph]
+        return out, scores
 
     def _conditioned(self, level: Tensor, condition: Tensor | None, known: Tensor | None) -> Tensor:
         if not self.condition:

@@ -353,6 +353,7 @@ def architecture_for(graphs: Sequence[AtomsGraph], settings: DiffusionSettings) 
         classes=_classes(values, settings),
         centre=0.0 if values is None else float(values.mean()),
         spread=1.0 if values is None else float(values.std()) or 1.0,
+        composition="Types" in names,
     )
 
 
