@@ -37,7 +37,10 @@ log = logging.getLogger(__name__)
 
 PACKAGE, WRITER = "symmetrix-xl", "orjson"
 KNOWN = ("0.1.1",)  # versions with the file layout and evaluator used here
-DOUBLE, SINGLE = (1e-5, 1e-6), (1e-4, 1e-4)  # tolerance of a force: eV/Å, and share of the largest; measured 6e-5, 2e-5
+DOUBLE, SINGLE = (
+    (1e-5, 1e-6),
+    (1e-4, 1e-4),
+)  # tolerance of a force: eV/Å, and share of the largest; measured 6e-5, 2e-5
 FIRST_LOOK, LATER_LOOK = 96, 24  # atoms per structure used to compare forces: first weights, later weights
 COPIES, STREAMED = (
     (30, 48, 82),

@@ -95,8 +95,8 @@ def test_a_model_that_explodes_never_gives_a_structure(monkeypatch):
     begin, _ = start("trimers", formula="Ar3")
     forward = type(model).forward
 
-    def exploding(self, batch, pos, *rest):
-        d, scores = forward(self, batch, pos, *rest)
+    def exploding(self, batch, pos, *rest, **keys):
+        d, scores = forward(self, batch, pos, *rest, **keys)
         return d * 1e9, scores
 
     monkeypatch.setattr(type(model), "forward", exploding)

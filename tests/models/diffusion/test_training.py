@@ -2,10 +2,13 @@
 
 import io
 
+import numpy as np
 import pytest
 import torch
 
 from aims_pax.errors import Abandoned, SettingsError
+from aims_pax.frames import Frame
+from aims_pax.models.diffusion.atoms_graph import batch_graphs
 from aims_pax.models.diffusion.denoiser import Denoiser
 from aims_pax.models.diffusion.training import DiffusionTrainer
 from aims_pax.models.diffusion.training_data import architecture_for
@@ -39,6 +42,28 @@ def test_training_lowers_the_loss_of_structures_that_it_has_not_seen():
     while not made.ended:
         made.run_epoch(own[32:])
     assert made.held_out_loss(own[:32]) < 0.9 * before
+
+
+def test_the_element_in_the_middle_is_learnt_for_each_composition():
+    """O–H–O has H in the middle, H–O–H has O: without the composition neither is likelier while all are masked."""
+    kinds = [[8, 1, 8], [1, 8, 1]] * 40
+    chain = np.array([[-1.0, 0, 0], [0, 0, 0], [1.0, 0, 0]])
+    own = graphs([Frame(np.array(numbers), chain) for numbers in kinds], noisers=["Types"])
+    made = trainer(own, noisers=["Types"], epochs=60, feature_size=16, lr=0.01)
+    while not made.ended:
+        made.run_epoch(own)
+    model = made.model()
+    batch, pos, _ = batch_graphs(own[:3])
+    masked, sigma = torch.full((9,), model.masked), torch.full((3,), model.schedule.high, dtype=torch.float64)
+    left = torch.tensor([[1, 2], [2, 1], [-1, -1]])  # H and O that are masked; nobody knows
+    with torch.no_grad():
+        _, scores = model(batch, pos, masked, sigma, left=left)
+    oxygen = torch.softmax(scores, 1)[:, 1].view(3, 3)
+    assert oxygen[0, 1] < 0.1
+    assert oxygen[0, [0, 2]].min() > 0.9
+    assert oxygen[1, 1] > 0.9
+    assert oxygen[1, [0, 2]].max() < 0.1
+    assert abs(oxygen[2] - 0.5).max() < 0.25
 
 
 @pytest.mark.parametrize("schedule", thinned(["cosine", "plateau"], 2))
