@@ -164,7 +164,7 @@ class Denoiser(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """(D − x (A, 3) Å, scores of the elements (A, V) or None). condition: (B,) standardised property.
 
-        left: (B, V) number of masked atoms of each element, negative in structures where nobody knows it; None: in none.
+        left: (B, V) number of masked atoms of each element, negative in structures where it is unknown; None: in all.
         """
         F, scores = self._raw(batch, pos, classes, sigma, condition, known, self._shares(batch, left))
         if self.positions is None:

@@ -43,7 +43,7 @@ class ScoreNetwork(nn.Module):
 
     types: number of classes of atoms at the input. features: width. blocks: layers. reach: the largest distance that
     radial functions resolve. smooth: whether messages vanish at `reach`. heights: whether atoms have a height.
-    condition: 0 none, 1 a scalar, n > 1 one of n classes. composition: whether the elements of masked atoms are counted.
+    condition: 0 none, 1 a scalar, n > 1 one of n classes. composition: whether elements of masked atoms are counted.
     """
 
     def __init__(

@@ -134,10 +134,8 @@ class Backend:
             for member in stale:
                 difference = self._renew(member, graph)
                 version, precision = metadata.version(PACKAGE), "single" if member.single else "double"
-                self._say(
-                    f"{self.what}: native ({PACKAGE} {version}, {precision} precision), within {difference:.0e} eV/Å of "
-                    "torch"
-                )
+                chosen = f"native ({PACKAGE} {version}, {precision} precision)"
+                self._say(f"{self.what}: {chosen}, within {difference:.0e} eV/Å of torch")
         except (NativeMismatch, ArithmeticError) as error:
             if self.mode == "native":
                 raise SettingsError(f"{self.key}: {error}; use auto or torch") from error
