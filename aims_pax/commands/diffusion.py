@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aims_pax.engine.interrupts import InterruptMonitor, remaining_walltime
-from aims_pax.errors import Abandoned, SettingsError
+from aims_pax.errors import Abandoned, RunInterrupted, SettingsError
 from aims_pax.frames import Frame
 from aims_pax.labelled_data import structure_text
 from aims_pax.models.diffusion.atoms_graph import AtomsGraph
 from aims_pax.models.diffusion.denoiser import Denoiser
 from aims_pax.models.diffusion.generation import (
+    Generated,
     Generating,
     GenerationFailed,
     generate,
@@ -108,7 +109,7 @@ def sample_diffusion(
 ) -> list[Frame]:
     """Structures from the model in a folder, also written to `request.output`.
 
-    Raises SettingsError, GenerationFailed.
+    Raises SettingsError, GenerationFailed. Structures that passed are written also when it is stopped or fails.
     """
     output = None if request.output is None else Path(request.output)
     if output is not None and output.exists() and not request.overwrite:
@@ -119,13 +120,13 @@ def sample_diffusion(
     start, counts = _start(model, content, request)
     how = _how(model, content, request, stop)
     began = time.monotonic()
-    words = ("sample", request.seed)
+    words, made = ("sample", request.seed), Generated()
     try:
-        made = generate(model, content.data, start, request.n, words, how, counts)
-    except GenerationFailed as error:
-        if output is not None and error.found:
-            _write(output, _with_charge(error.found, content), request, folder)
-            log.warning("%s: the %d structures that passed", output, len(error.found))
+        generate(model, content.data, start, request.n, words, how, counts, made=made)
+    except (GenerationFailed, RunInterrupted):
+        if output is not None and made.graphs:
+            _write(output, _with_charge([g.to_frame() for g in made.graphs], content), request, folder)
+            log.warning("%s: the %d structures that passed", output, len(made.graphs))
         raise
     frames = _with_charge([g.to_frame() for g in made.graphs], content)
     log.info("%s · %.1f s", made.words(), time.monotonic() - began)

@@ -17,7 +17,7 @@ from aims_pax.commands.diffusion import (
     sample_diffusion,
     train_diffusion,
 )
-from aims_pax.errors import SettingsError
+from aims_pax.errors import RunInterrupted, SettingsError
 from aims_pax.labelled_data import structure_text
 from aims_pax.models.diffusion.generation import GenerationFailed, value_to_steer_towards
 from tests.models.diffusion.structures import CONFINED, adsorbates, settings, trimers
@@ -119,6 +119,23 @@ def test_structures_that_passed_are_written_when_too_many_are_refused(folder, tm
     with pytest.raises(GenerationFailed, match="1 of 6 structures passed; refused: too close 5"):
         sample_diffusion(folder, request(folder, output=tmp_path / "a.xyz", retries=1))
     assert len(ase.io.read(tmp_path / "a.xyz", ":")) == 1
+
+
+def test_structures_that_passed_are_written_when_it_is_stopped(folder, tmp_path, monkeypatch):
+    from aims_pax.models.diffusion.structure_guard import StructureGuard
+
+    monkeypatch.setattr(StructureGuard, "refusal", lambda self, graph: None)
+    steps = []
+
+    def stop():
+        steps.append(1)
+        if len(steps) > 9:  # in the second batch of 6 levels each
+            raise RunInterrupted("stopped by the user (Ctrl-C)", 3)
+
+    asked = request(folder, output=tmp_path / "a.xyz", n=5, batch_size=2)
+    with pytest.raises(RunInterrupted):
+        sample_diffusion(folder, asked, stop)
+    assert len(ase.io.read(tmp_path / "a.xyz", ":")) == 2
 
 
 def test_few_structures_are_refused_before_anything_is_written(tmp_path):

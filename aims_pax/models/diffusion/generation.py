@@ -247,10 +247,12 @@ def generate(
     how: Generating,
     counts: dict[int, int] | None = None,
     types_given: bool = False,
+    made: Generated | None = None,
 ) -> Generated:
     """n structures that pass the guard. counts: of generated elements. types_given: elements are those of `start`.
 
-    Raises GenerationFailed when too many are refused.
+    made: empty; holds the structures that passed, also when this ends early. Raises GenerationFailed when too many are
+    refused.
     """
     if n < 1:
         raise SettingsError(f"n: expected at least 1, got {n}")
@@ -258,7 +260,7 @@ def generate(
     if how.relax and how.potential is None:
         raise SettingsError("relax needs a potential")
     guard = StructureGuard(data, how.covalent)
-    made, tries = Generated(), 0
+    made, tries = Generated() if made is None else made, 0
     while len(made.graphs) < n:
         allowed = n * (1 + how.retries) - made.attempts
         if allowed <= 0:
