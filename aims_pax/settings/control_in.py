@@ -163,10 +163,17 @@ def pair_controls(written: Mapping[str, str], systems: Sequence[str]) -> tuple[d
     pairs: dict[str, str] = {}
     numbered = False
     for said, file in written.items():
-        name = matching(said, systems)
+        try:
+            name = matching(said, systems)
+        except SettingsError as error:
+            raise SettingsError(f"MISC.path_to_control: {error}") from error
         if name is None:
             raise SettingsError(
                 f"MISC.path_to_control: no geometry is called {said!r}; expected one of {', '.join(systems)}"
+            )
+        if name in pairs:
+            raise SettingsError(
+                f"MISC.path_to_control: {said!r} is a second control file for the geometry {name}; keep one"
             )
         numbered = numbered or name not in _names(said)
         pairs[name] = file
@@ -182,10 +189,14 @@ def pair_controls(written: Mapping[str, str], systems: Sequence[str]) -> tuple[d
 def matching(said: str, systems: Sequence[str]) -> str | None:
     """The name of the system for a geometry file, its stem, or its number in the list; None if there is none.
 
+    Raises SettingsError if two systems fit: those of a/water.xyz and b/water.xyz are water and water_xyz.
+
     >>> matching("some/water.xyz", ["cell", "water"]), matching("0", ["cell", "water"]), matching("x", ["cell"])
     ('water', 'cell', None)
     """
-    names = [n for n in systems if n in _names(said)]
+    names = [n for n in systems if n == said] or [n for n in systems if n in _names(said)]
+    if len(names) > 1:
+        raise SettingsError(f"{said!r} may be the geometry {' or '.join(names)}; write one of these names")
     if not names and said.isdigit() and int(said) < len(systems):
         names = [systems[int(said)]]
     return names[0] if names else None

@@ -8,6 +8,7 @@ from aims_pax.errors import SettingsError
 from aims_pax.settings.control_in import (
     SPECIES_KEYWORDS,
     Control,
+    pair_controls,
     parse_control,
     read_control,
 )
@@ -96,6 +97,18 @@ def test_a_control_is_a_value():
 
 def test_keywords_without_a_value_and_tabs_are_kept():
     assert parse_control("\tempty\nxc\tpbe").keywords == (("empty", ""), ("xc", "pbe"))
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ({"water.xyz": "a.in", "0": "b.in", "ice": "c.in"}, "'0' is a second control file for the geometry water"),
+        ({"water.in": "a.in", "ice": "b.in"}, "'water.in' may be the geometry water or water_in; write one"),
+    ],
+)
+def test_a_map_of_control_files_has_one_for_each_geometry(written, said):
+    with pytest.raises(SettingsError, match=r"MISC\.path_to_control: " + said):
+        pair_controls(written, ["water", "ice", "water_in"])
 
 
 def test_a_missing_or_empty_file_is_named(tmp_path):
