@@ -102,7 +102,10 @@ def test_keywords_without_a_value_and_tabs_are_kept():
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        ({"water.xyz": "a.in", "0": "b.in", "ice": "c.in"}, "'0' is a second control file for the geometry water"),
+        (
+            {"water.xyz": "a.in", "0": "b.in", "ice": "c.in"},
+            "'0' is a second control file for the geometry water",
+        ),
         ({"water.in": "a.in", "ice": "b.in"}, "'water.in' may be the geometry water or water_in; write one"),
     ],
 )
