@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,11 +20,13 @@ from aims_pax.schedulers.base import Scheduler
 from aims_pax.schedulers.registry import known_schedulers, own_scheduler
 from aims_pax.schedulers.usable_cores import cores
 from aims_pax.settings.control_in import Control, pair_controls, read_control
+from aims_pax.settings.control_in_check import control_in_remarks
 from aims_pax.settings.geometries import found_geometries
 
 if TYPE_CHECKING:
     from aims_pax.frames import Frame
     from aims_pax.settings import LabellingSettings
+    from aims_pax.systems import System
 
 log = logging.getLogger(__name__)
 
@@ -54,17 +56,21 @@ def reference_of(
             charge_key=reference.charge_key,
             spin_key=reference.spin_key,
             spin_convention=None if reference.spin_convention == "None" else reference.spin_convention,
-            charged=any(map(charged_or_open_shell, _geometries(settings) if frames is None else frames)),
+            charged=any(map(charged_or_open_shell, _frames(settings) if frames is None else frames)),
         )
     return _aims(settings)
 
 
-def _geometries(settings: LabellingSettings) -> list[Frame]:
-    """The frames of the settings' systems; [] where their files cannot be read, which is reported elsewhere."""
+def _frames(settings: LabellingSettings) -> list[Frame]:
+    return [s.frame for s in _systems(settings)]
+
+
+def _systems(settings: LabellingSettings) -> Sequence[System]:
+    """The settings' systems; none where their files cannot be read, which is reported elsewhere."""
     try:
-        return [s.frame for s in found_geometries(settings)[0]]
+        return found_geometries(settings)[0]
     except SettingsError:
-        return []
+        return ()
 
 
 def executor_of(
@@ -172,12 +178,23 @@ def _controls(settings: LabellingSettings) -> dict[str, Control]:
     """{system name: control.in}, or {"": control.in} when all systems share one."""
     written = settings.misc.path_to_control
     if isinstance(written, str):
-        return {"": read_control(settings.path(written))}
+        control = read_control(settings.path(written))
+        _warn(written, control, _systems(settings))
+        return {"": control}
     systems, _ = found_geometries(settings)
     pairs, text = pair_controls(written, [s.name for s in systems])
     if text is not None:
         log.warning("%s", text)
-    return {name: read_control(settings.path(file)) for name, file in pairs.items()}
+    controls = {name: read_control(settings.path(file)) for name, file in pairs.items()}
+    for file in dict.fromkeys(pairs.values()):
+        served = [s for s in systems if pairs[s.name] == file]
+        _warn(file, controls[served[0].name], served)
+    return controls
+
+
+def _warn(file: str, control: Control, systems: Sequence[System]) -> None:
+    for text in control_in_remarks(file, control, systems):
+        log.warning("MISC.path_to_control: %s", text)
 
 
 def _aims(settings: LabellingSettings) -> AimsReference:
