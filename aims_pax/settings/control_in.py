@@ -28,9 +28,9 @@ _BASIS = (
     "nucleus mass species element cite_reference l_hartree cut_pot cutoff_type basis_dep_cutoff radial_base "
     "radial_multiplier angular_grids angular angular_min angular_acc division outer_grid innermost_max "
     "logarithmic valence ion_occ hydro ionic confined gaussian sto for_aux aux_gaussian pure_gauss "
-    "include_min_basis basis_acc core core_states cut_core cut_free_atom cut_atomic_basis cut_atomic "
-    "max_l_prodbas max_n_prodbas prodbas_acc prodbas_threshold plus_u plus_u_ramping plus_u_use_all "
-    "hubbard_coefficient hirshfeld_param vdw_param nonlocal_vdw species_z pp_charge pp_local_component "
+    "include_min_basis basis_acc core core_states KH_core_states nonlinear_core cut_core cut_free_atom "
+    "cut_atomic_basis cut_atomic max_l_prodbas max_n_prodbas prodbas_acc plus_u plus_U plus_u_ramping plus_U_ramping "
+    "plus_u_use_all hubbard_coefficient hirshfeld_param vdw_param nonlocal_vdw species_z pp_charge pp_local_component "
     "pseudo nlcc grid_type ext_basis"
 )
 SPECIES_KEYWORDS = frozenset(_BASIS.split())
@@ -38,7 +38,7 @@ SPECIES_KEYWORDS = frozenset(_BASIS.split())
 Value = str | int | float | bool
 
 # DFT+U keywords in a species block: silently lost when the basis comes from species_dir
-HUBBARD = ("plus_u", "plus_u_ramping", "plus_u_use_all", "hubbard_coefficient")
+HUBBARD = ("plus_u", "plus_U", "plus_u_ramping", "plus_U_ramping", "plus_u_use_all", "hubbard_coefficient")
 
 # a label is a single-point calculation: keywords that move atoms are removed from the input
 _MOVING = (

@@ -32,6 +32,7 @@ _OWN: dict[
     "mol": (split_mol, read_mol),
     "proteindatabank": (split_pdb, read_pdb),
 }
+_spin = re.compile(r"(?i)\b(tot_magnetization|multiplicity|mult|nopen)\b\"?\s*[=:,\s]\s*\"?([-+]?\d+\.?\d*)")
 _charge = re.compile(r"(?i)\b(tot_?charge|total_?charge|charge)\b\"?\s*[=:,\s]\s*\"?([-+]?\d+\.?\d*)")
 
 
@@ -191,11 +192,18 @@ def _turbomole(atoms: Atoms, path: Path) -> None:
 
 
 def _input_of_a_program(atoms: Atoms, path: Path) -> None:
-    """Refuse input files of other programs with a charge, which ASE does not read."""
-    for name, value in _charge.findall(_text(path)):
+    """Refuse input files of other programs with a charge or a spin, which ASE does not read."""
+    text = _text(path)
+    for name, value in _charge.findall(text):
         if float(value) != 0:
             raise SettingsError(
                 f"contains {name} {value}, which is not read from this format; give an extended XYZ file with charge=…"
+            )
+    for name, value in _spin.findall(text):
+        if float(value) > float(name.lower().startswith("mult")):  # 2S+1 of a closed shell, or 2S
+            raise SettingsError(
+                f"contains {name} {value}, which is not read from this format; give an extended XYZ file with spin=… "
+                "(2S+1)"
             )
 
 

@@ -185,6 +185,13 @@ def test_the_same_line_twice_does_no_harm_and_outputs_may_differ(read):
     assert read("xc pbe\nxc   pbe\noutput dipole\noutput hirshfeld\nk_grid 2,2,2").get("k_grid") == "2,2,2"
 
 
+def test_a_species_block_ends_where_it_ends_for_fhi_aims():
+    block = "species Fe\n nucleus 26\n plus_U 3 d 4.0\n KH_core_states 1\n hydro 4 f 9\n"
+    control = parse_control(f"xc pbe0\n{block}prodbas_threshold 1e-5\n")
+    assert control.keywords == (("xc", "pbe0"), ("prodbas_threshold", "1e-5"))
+    assert control.hubbard == (("Fe", "plus_U 3 d 4.0"),)
+
+
 def test_hubbard_lines_of_species_blocks_are_known():
     control = parse_control(
         "xc pbe\nplus_u_petukhov_mixing 1.0\nspecies Fe\n plus_u 3 d 4.0\nspecies O\n nucleus 8\n"

@@ -90,6 +90,28 @@ def test_charge_and_multiplicity_of_a_gaussian_input_are_read(tmp_path):
     assert (frame.charge, frame.spin) == (-1, 3)
 
 
+ESPRESSO = """&system
+ ibrav=0, nat=1, ntyp=1, ecutwfc=30, {}
+/
+ATOMIC_SPECIES
+H 1.0 H.upf
+CELL_PARAMETERS angstrom
+5 0 0
+0 5 0
+0 0 5
+ATOMIC_POSITIONS crystal
+H 0 0 0
+K_POINTS gamma
+"""
+
+
+@pytest.mark.parametrize("entry", ["tot_charge=1", "nspin=2, tot_magnetization = 1.0"])
+def test_charge_and_spin_of_an_input_that_ase_does_not_read_are_refused(tmp_path, entry):
+    assert read_frame(at(tmp_path, "a.pwi", ESPRESSO.format("nspin=2, tot_magnetization=0"))).formula == "H"
+    said = refused(at(tmp_path, "b.pwi", ESPRESSO.format(entry)))
+    assert "which is not read from this format; give an extended XYZ file with" in said
+
+
 def test_velocities_and_moments_that_are_results_are_said_to_have_no_effect(tmp_path):
     atoms = molecule("H2O")
     atoms.set_velocities(np.ones((3, 3)))
