@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from aims_pax.labelling.references.fhi_aims import AimsReference
 from aims_pax.schedulers.base import Scheduler
 from aims_pax.schedulers.registry import known_schedulers, own_scheduler
 from aims_pax.schedulers.usable_cores import cores
+from aims_pax.settings.callables import Wanted, odd_arguments
 from aims_pax.settings.control_in import Control, pair_controls, read_control
 from aims_pax.settings.control_in_check import control_in_remarks
 from aims_pax.settings.geometries import found_geometries
@@ -59,6 +60,23 @@ def reference_of(
             charged=any(map(charged_or_open_shell, _frames(settings) if frames is None else frames)),
         )
     return _aims(settings)
+
+
+def reference_remarks(settings: LabellingSettings) -> Iterator[str]:
+    """Warnings about the input of the reference: contents that have no effect or an unexpected one."""
+    reference = settings.reference
+    if reference.type == "calculator":
+        wanted: list[Wanted] = [(("REFERENCE",), str(reference.factory), dict(reference.kwargs))]
+        for place, text in odd_arguments(wanted, settings.folder):
+            yield f"{'.'.join(map(str, place))}: {text}"
+        return
+    written, systems = settings.misc.path_to_control, _systems(settings)
+    names = [s.name for s in systems]
+    pairs = dict.fromkeys(names, written) if isinstance(written, str) else pair_controls(written, names)[0]
+    for file in dict.fromkeys(pairs.values()):
+        served = [s for s in systems if pairs[s.name] == file]
+        for text in control_in_remarks(file, read_control(settings.path(file)), served):
+            yield f"MISC.path_to_control: {text}"
 
 
 def _frames(settings: LabellingSettings) -> list[Frame]:
@@ -178,23 +196,12 @@ def _controls(settings: LabellingSettings) -> dict[str, Control]:
     """{system name: control.in}, or {"": control.in} when all systems share one."""
     written = settings.misc.path_to_control
     if isinstance(written, str):
-        control = read_control(settings.path(written))
-        _warn(written, control, _systems(settings))
-        return {"": control}
+        return {"": read_control(settings.path(written))}
     systems, _ = found_geometries(settings)
     pairs, text = pair_controls(written, [s.name for s in systems])
     if text is not None:
         log.warning("%s", text)
-    controls = {name: read_control(settings.path(file)) for name, file in pairs.items()}
-    for file in dict.fromkeys(pairs.values()):
-        served = [s for s in systems if pairs[s.name] == file]
-        _warn(file, controls[served[0].name], served)
-    return controls
-
-
-def _warn(file: str, control: Control, systems: Sequence[System]) -> None:
-    for text in control_in_remarks(file, control, systems):
-        log.warning("MISC.path_to_control: %s", text)
+    return {name: read_control(settings.path(file)) for name, file in pairs.items()}
 
 
 def _aims(settings: LabellingSettings) -> AimsReference:

@@ -75,9 +75,15 @@ def test_contents_of_control_in_without_effect_are_in_the_log_of_a_run(tmp_path,
     told = aims_project(tmp_path)
     text = "xc pbe\nfixed_spin_moment 2\nspecies H\n  nucleus 1\n"
     (tmp_path / told.misc.path_to_control).write_text(text)
-    reference_of(told)
+    Labeller.from_settings(told, tmp_path / "data")
     assert "the species blocks of ./control.in are ignored, species_dir is used" in caplog.text
     assert "fixed_spin_moment is ignored by FHI-aims without spin collinear" in caplog.text
+
+
+def test_a_misspelt_argument_of_a_calculator_is_in_the_log_of_a_run(tmp_path, caplog):
+    reference = {"type": "calculator", **worlds.XTB, "kwargs": {"metod": "GFN1-xTB"}}
+    Labeller.from_settings(settings(tmp_path, {"REFERENCE": reference}), tmp_path / "data")
+    assert "REFERENCE.kwargs.metod: tblite.ase:TBLite has no such argument and may ignore it" in caplog.text
 
 
 def test_what_does_not_run_yet_says_so(tmp_path):
