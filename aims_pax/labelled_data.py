@@ -26,8 +26,7 @@ from aims_pax import atoms_info, comment_line
 from aims_pax.errors import LabelError, SettingsError
 from aims_pax.fast_extxyz import read_own_structures
 from aims_pax.frames import ENERGY, FORCES, STRESS, Array, Frame, Label, LabelledFrame
-from aims_pax.label_limits import check_label
-from aims_pax.structure_files.xsf import cell_refusal
+from aims_pax.label_limits import cell_refusal, check_label
 from aims_pax.xyz_blocks import (
     BlockFault,
     StructureLines,

@@ -92,6 +92,8 @@ def _checked(atoms: Atoms, kind: str, path: Path) -> Image:
         check = _input_of_a_program
     if check is not None:
         check(atoms, path)
+    if kind in _OUTPUTS:
+        _output_of_a_program(atoms, kind, path)
     atoms_info.refuse_other_names(atoms)
     return Image(atoms)
 
@@ -150,6 +152,28 @@ def _gaussian(atoms: Atoms, path: Path) -> None:
     isotopes = {k: int(n) for k, n in enumerate(parameters.get("isolist") or []) if n is not None and n == n}
     if isotopes:
         atoms.set_masses(isotope_masses(np.asarray(atoms.numbers), isotopes))
+
+
+_OUTPUTS: dict[
+    str, tuple[str, str]
+] = {  # ASE's format name: where the program prints charge and multiplicity
+    "aims-output": (r"Charge\s*=\s*([-+.\dE]+)\s*:\s*Charged system", r"(?!)"),
+    "gamess-us-out": (r"CHARGE OF MOLECULE\s*=\s*(-?\d+)", r"SPIN MULTIPLICITY\s*=\s*(\d+)"),
+    "gaussian-out": (r"Charge\s*=\s*(-?\d+)\s+Mult", r"Charge\s*=\s*-?\d+\s+Multiplicity\s*=\s*(\d+)"),
+    "nwchem-out": (r"(?m)^\s*Charge\s*:\s*(-?\d+)\s*$", r"(?i)\bmultiplicity\s*:\s*(\d+)"),
+    "orca-output": (r"Total Charge\s+Charge\s+\.+\s*(-?\d+)", r"Multiplicity\s+Mult\s+\.+\s*(\d+)"),
+}
+
+
+def _output_of_a_program(atoms: Atoms, kind: str, path: Path) -> None:
+    """Charge and multiplicity of an output, which ASE does not read, unless it is a neutral closed shell."""
+    text = _text(path)
+    charges, spins = (re.findall(pattern, text) for pattern in _OUTPUTS[kind])
+    charge, spin = float(charges[-1]) if charges else 0.0, int(spins[-1]) if spins else 1
+    if charge or spin > 1:
+        atoms.info["charge"] = charge
+    if spin > 1:
+        atoms.info["spin"] = spin
 
 
 def _gromacs(atoms: Atoms, path: Path) -> None:

@@ -90,6 +90,28 @@ def test_charge_and_multiplicity_of_a_gaussian_input_are_read(tmp_path):
     assert (frame.charge, frame.spin) == (-1, 3)
 
 
+GAUSSIAN_OUTPUT = """ Entering Gaussian System, Link 0=g16
+ Gaussian 16:  ES64L-G16RevB.01 20-Dec-2017
+ Charge = {} Multiplicity = {}
+                         Standard orientation:
+ ---------------------------------------------------------------------
+ Center     Atomic      Atomic             Coordinates (Angstroms)
+ Number     Number       Type             X           Y           Z
+ ---------------------------------------------------------------------
+      1          8           0        0.000000    0.000000    0.110000
+      2          1           0        0.000000    0.760000   -0.470000
+ ---------------------------------------------------------------------
+"""
+
+
+@pytest.mark.parametrize(
+    ("charge", "spin", "expected"), [(" 1", 3, (1.0, 3)), ("-1", 1, (-1.0, None)), (" 0", 1, (None, None))]
+)
+def test_charge_and_multiplicity_of_an_output_are_read(tmp_path, charge, spin, expected):
+    frame = read_frame(at(tmp_path, "a.log", GAUSSIAN_OUTPUT.format(charge, spin)))
+    assert (frame.formula, frame.charge, frame.spin) == ("HO", *expected)
+
+
 ESPRESSO = """&system
  ibrav=0, nat=1, ntyp=1, ecutwfc=30, {}
 /
